@@ -1,0 +1,81 @@
+//! What the admin port shows of the process.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::core::{Core, Shared};
+use crate::drain::Phase;
+use crate::metrics::Scrape;
+use crate::stats::Sums;
+
+/// Handles on everything that is shown.
+#[derive(Debug)]
+pub(crate) struct Views {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) cores: Vec<Arc<Core>>,
+    pub(crate) reload_failures: Arc<AtomicU64>,
+}
+
+impl Views {
+    /// Why no traffic should come here; `None` where it may.
+    pub(super) fn unready(&self) -> Option<String> {
+        if self.shared.drain.phase() > Phase::Serving {
+            return Some("draining".into());
+        }
+        if self.shared.snapshots.generation() == 0 {
+            return Some("no configuration is loaded".into());
+        }
+        let broken = self.cores.iter().find_map(|core| core.journal.available().err());
+        broken.map(|error| format!("the journal cannot be written: {error}"))
+    }
+
+    pub(super) fn metrics(&self) -> Result<String, prometheus::Error> {
+        let mut sums = Sums::default();
+        for core in &self.cores {
+            sums.add(&core.stats);
+        }
+        let scrape = Scrape {
+            sums,
+            refused_handshakes: self.shared.trust.refused().collect(),
+            limits: self.shared.quota.usage(Timestamp::now()),
+            stores: self.shared.secrets.health(),
+            generation: self.shared.snapshots.generation(),
+            reload_failures: self.reload_failures.load(Ordering::Relaxed),
+            version: env!("CARGO_PKG_VERSION"),
+        };
+        scrape.encode()
+    }
+
+    pub(super) fn snapshot(&self) -> Value {
+        let limits: Vec<Value> = self.shared.quota.usage(Timestamp::now()).iter().map(|usage| json!({
+            "limit": *usage.limit, "key": *usage.key, "unit": usage.unit.as_str(),
+            "amount": usage.amount, "spent": usage.spent, "held": usage.held,
+        })).collect();
+        let stores: Vec<Value> = self.shared.secrets.health().iter().map(|store| json!({
+            "store": store.store.to_string(), "up": store.failing_for.is_none(), "error": store.error, "stale": store.stale, "unavailable": store.unavailable,
+        })).collect();
+        let Some(snapshot) = self.shared.snapshots.current() else { return json!({"generation": 0}) };
+        let policy = &snapshot.policy;
+        let destinations: Vec<Value> = policy.destinations().map(|d| json!({
+            "name": d.name.to_string(), "hosts": d.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(), "port": d.port,
+            "dialect": d.dialect.name(),
+        })).collect();
+        let credentials: Vec<Value> = policy.credentials().map(|c| json!({
+            "name": c.name.to_string(), "store": c.from.store.to_string(),
+            "version": self.shared.secrets.peek(c).map(|secret| secret.version().to_string()),
+        })).collect();
+        let grants: Vec<Value> = policy.grants().map(|g| json!({
+            "name": g.name.to_string(), "destination": g.destination.name.to_string(),
+            "credential": g.credential.as_ref().map(|c| c.name.to_string()),
+            "callers": g.callers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "limits": g.limits.iter().map(|l| l.id.to_string()).collect::<Vec<_>>(),
+        })).collect();
+        json!({
+            "generation": snapshot.generation, "destinations": destinations, "credentials": credentials, "grants": grants,
+            "limits": limits, "stores": stores,
+        })
+    }
+}

@@ -1,0 +1,288 @@
+//! The one place where everything is built and wired.
+
+mod cores;
+mod reload;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow, bail};
+use nix::sys::resource::{Resource, setrlimit};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tollgate_policy::compile::Environment;
+use tollgate_policy::dialect::Catalog;
+use tollgate_policy::model::Problem;
+use tollgate_secrets::Secrets;
+use zeroize::Zeroizing;
+
+use self::cores::{Cores, Door};
+use self::reload::Reload;
+use crate::admin::{self, Admin, Views};
+use crate::core::Shared;
+use crate::drain::Drain;
+use crate::identity::IdentityFiles;
+use crate::files::DirectoryLock;
+use crate::ledger::{Ledger, LedgerError};
+use crate::listener;
+use crate::load::Loads;
+use crate::metering::catalog;
+use crate::quota::Quota;
+use crate::settings::Settings;
+use crate::snapshot::{ResourceFiles, Snapshot, Snapshots};
+use crate::telemetry::{self, Flush};
+use crate::upstream::DialRules;
+
+const INGEST_EVERY: Duration = Duration::from_millis(200);
+const SYNC_EVERY: Duration = Duration::from_secs(1);
+const SEAL_EVERY: Duration = Duration::from_secs(60);
+
+/// A gateway that serves.
+#[derive(Debug)]
+pub struct App {
+    control: Runtime,
+    shared: Arc<Shared>,
+    cores: Cores,
+    keeper: Keeper,
+    _lock: DirectoryLock,
+    settings: Settings,
+    logs: Option<Flush>,
+    /// Addresses of the listeners, in the order of the settings.
+    pub listeners: Vec<SocketAddr>,
+    /// Address of the admin port.
+    pub admin: SocketAddr,
+}
+
+/// What `compile` needs to know of this process.
+pub(crate) fn environment(settings: &Settings) -> anyhow::Result<Environment> {
+    Ok(Environment {
+        catalog: builtin_catalog()?,
+        gateway_names: settings.names.clone(),
+        trust_domains: settings.identity.trust_domains.keys().cloned().collect(),
+    })
+}
+
+/// The same where there are no settings.
+pub(crate) fn environment_of(names: &[String], domains: &[String]) -> anyhow::Result<Environment> {
+    let domains: Result<_, _> = domains.iter().map(|domain| domain.parse()).collect();
+    let trust_domains = domains.context("--trust-domain")?;
+    Ok(Environment { catalog: builtin_catalog()?, gateway_names: names.to_vec(), trust_domains })
+}
+
+fn builtin_catalog() -> anyhow::Result<Arc<Catalog>> {
+    catalog::shipped().map(Arc::new).map_err(|problems| anyhow!("{}", lines(&problems)))
+}
+
+/// The directory that relative paths in a settings file count from.
+pub(crate) fn base(file: &Path) -> PathBuf {
+    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or_else(|| Path::new(".")).into()
+}
+
+/// Problems, one a line.
+pub(crate) fn lines(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// Reads settings with overrides from the process's environment.
+pub(crate) fn read_settings(file: &Path) -> anyhow::Result<Settings> {
+    Settings::read(file, |name| std::env::var(name).ok()).map_err(|problems| anyhow!("{}", lines(&problems)))
+}
+
+/// Says `what` on the log if it takes longer than a second.
+fn slow<T>(what: &'static str, work: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let done = work();
+    if begun.elapsed() > Duration::from_secs(1) {
+        tracing::info!(seconds = begun.elapsed().as_secs_f32(), "{what} took long");
+    }
+    done
+}
+
+impl App {
+    /// Builds everything and starts to serve.
+    ///
+    /// # Errors
+    /// Whatever keeps it from serving, with the file it is about.
+    pub fn start(settings: Settings, base: &Path, logs: bool) -> anyhow::Result<Self> {
+        let logs = logs.then(|| telemetry::install(&settings.log)).transpose()?;
+        // A core file would hold every secret that is in memory.
+        setrlimit(Resource::RLIMIT_CORE, 0, 0).context("switching core dumps off")?;
+        raise_descriptors();
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let control = Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build()?;
+        let rules = DialRules::new(settings.egress.private_ranges.clone());
+        let identity = IdentityFiles::load(settings.identity.clone(), base)?;
+        let dialable = { let rules = rules.clone(); Arc::new(move |ip| rules.allows(ip)) };
+        let shared = Arc::new(Shared {
+            snapshots: Snapshots::default(),
+            secrets: Secrets::new(control.handle().clone(), dialable),
+            quota: Quota::new(),
+            trust: Arc::clone(&identity.trust),
+            rules,
+            loads: Loads::default(),
+            drain: Drain::new(),
+            body_limit: settings.limits.body_bytes,
+        });
+        let certificate = identity.certificate();
+        let mut reload = Reload::new(identity, ResourceFiles::new(settings.resources.clone()), environment(&settings)?);
+        let first = reload.first().map_err(|problems| anyhow!("{}", lines(&problems)))?;
+        let count = settings.cores();
+        let lock = DirectoryLock::take(&settings.data_dir)?;
+        let opened = slow("reading the journals", || {
+            Ledger::open(&settings.data_dir, settings.ledger.seal_key_file.as_deref(), count)
+        });
+        let (ledger, balances) = opened.with_context(|| format!("the ledger in {}", settings.data_dir.display()))?;
+        shared.quota.restore(balances, &first.policy);
+        shared.publish(first);
+
+        let mut doors = Vec::new();
+        for listener in &settings.listeners {
+            let tls = listener::server_config(&shared.trust, Arc::clone(&certificate), &listener.protocols)?;
+            doors.push(Door::bind(listener, tls, count)?);
+        }
+        let admin_socket = control.block_on(tokio::net::TcpListener::bind(settings.admin.address)).context("admin.address")?;
+        let admin_address = admin_socket.local_addr()?;
+        let listeners: Vec<SocketAddr> = doors.iter().map(|door| door.address).collect();
+        shared.rules.own_sockets(listeners.iter().copied().chain([admin_address]).collect());
+        let reload_failures = Arc::clone(&reload.failures);
+        let cores = Cores::start(&shared, &ledger, doors, count)?;
+        let app = Self { control, shared, cores, keeper: Keeper::start(ledger)?, _lock: lock, settings, logs, listeners, admin: admin_address };
+        app.control(reload, reload_failures, admin_socket)?;
+        app.announce();
+        Ok(app)
+    }
+
+    /// The tasks of the control plane.
+    fn control(&self, mut reload: Reload, failures: Arc<AtomicU64>, socket: tokio::net::TcpListener) -> anyhow::Result<()> {
+        let views = Views { shared: Arc::clone(&self.shared), cores: self.cores.all(), reload_failures: failures };
+        let token = admin_token(&self.settings.admin.token_file)?;
+        let admin = Admin { token, address: self.admin, views };
+        self.control.spawn(admin::serve(socket, Arc::new(admin)));
+        let shared = Arc::clone(&self.shared);
+        self.control.spawn(async move { reload.watch(&shared).await });
+        Ok(())
+    }
+
+    fn announce(&self) {
+        for (listener, address) in self.settings.listeners.iter().zip(&self.listeners) {
+            tracing::info!(listener = %listener.name, %address, "listening");
+        }
+        tracing::info!(listener = "admin", address = %self.admin, "listening");
+        if let Some(logs) = &self.logs {
+            logs.flush_all();
+        }
+    }
+
+    /// Serves until SIGTERM or SIGINT, then drains.
+    ///
+    /// # Errors
+    /// Where signals cannot be had, or the ledger could not be closed.
+    pub fn run(self) -> anyhow::Result<()> {
+        self.control.block_on(async {
+            let mut terminate = signal(SignalKind::terminate())?;
+            let mut interrupt = signal(SignalKind::interrupt())?;
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            anyhow::Ok(())
+        })?;
+        self.stop()
+    }
+
+    /// Drains and stops.
+    ///
+    /// # Errors
+    /// Where the ledger could not be closed.
+    pub fn stop(self) -> anyhow::Result<()> {
+        let drain = &self.settings.drain;
+        tracing::info!(delay = %drain.delay, timeout = %drain.timeout, "draining");
+        self.control.block_on(self.shared.drain.run(drain.delay.0, drain.timeout.0));
+        self.cores.stop();
+        let closed = self.keeper.stop();
+        tracing::info!("stopped");
+        if let Some(logs) = &self.logs {
+            logs.flush_all();
+        }
+        self.control.shutdown_timeout(Duration::from_secs(2));
+        closed
+    }
+}
+
+/// The thread that keeps the ledger: everything of it that waits for the disk.
+#[derive(Debug)]
+struct Keeper {
+    stop: mpsc::Sender<()>,
+    thread: JoinHandle<Result<(), LedgerError>>,
+}
+
+impl Keeper {
+    fn start(ledger: Arc<Ledger>) -> anyhow::Result<Self> {
+        let (stop, stopped) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("ledger".into()).spawn(move || keep(&ledger, &stopped))?;
+        Ok(Self { stop, thread })
+    }
+
+    /// After the cores have ended.
+    fn stop(self) -> anyhow::Result<()> {
+        drop(self.stop);
+        let closed = self.thread.join().map_err(|_| anyhow!("the ledger's thread panicked"))?;
+        closed.context("closing the ledger")
+    }
+}
+
+fn keep(ledger: &Ledger, stopped: &mpsc::Receiver<()>) -> Result<(), LedgerError> {
+    let now = Instant::now();
+    let (mut synced, mut sealed) = (now, now);
+    while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(INGEST_EVERY) {
+        ledger.ingest();
+        if synced.elapsed() >= SYNC_EVERY {
+            synced = Instant::now();
+            ledger.sync();
+        }
+        if sealed.elapsed() >= SEAL_EVERY {
+            sealed = Instant::now();
+            ledger.seal();
+        }
+    }
+    ledger.close()
+}
+
+/// As many descriptors as the system lets us have: two for each call.
+fn raise_descriptors() {
+    use nix::sys::resource::getrlimit;
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // Refused, the limit stays where it was; accept then says so.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+fn admin_token(file: &Path) -> anyhow::Result<Zeroizing<String>> {
+    if !file.exists() {
+        let mut random = Zeroizing::new([0_u8; 32]);
+        aws_lc_rs::rand::fill(&mut *random).map_err(|_| anyhow!("no randomness for the admin token"))?;
+        let token: Zeroizing<String> = Zeroizing::new(random.iter().map(|byte| format!("{byte:02x}")).collect());
+        crate::files::write_private(file, token.as_bytes()).with_context(|| format!("{}", file.display()))?;
+    }
+    let token = Zeroizing::new(std::fs::read_to_string(file).with_context(|| format!("admin.tokenFile {}", file.display()))?);
+    let token = Zeroizing::new(token.trim().to_owned());
+    if token.len() < 16 {
+        bail!("admin.tokenFile {}: a token has at least 16 characters", file.display());
+    }
+    Ok(token)
+}
+
+impl Shared {
+    /// Puts a snapshot in force: first what it needs, then itself.
+    pub(crate) fn publish(&self, snapshot: Snapshot) {
+        self.secrets.apply(&snapshot.policy);
+        self.quota.apply(&snapshot.policy);
+        self.snapshots.publish(Arc::new(snapshot));
+    }
+}

@@ -1,0 +1,140 @@
+//! The data plane: one thread and one current-thread runtime per core, each with its own sockets.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+use tokio::runtime::Builder;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+use crate::core::{Core, Shared};
+use crate::injection::Prepared;
+use crate::ledger::Ledger;
+use crate::listener;
+use crate::settings::ListenerSettings;
+use crate::stats::Stats;
+use crate::upstream::Pool;
+
+const HOUSEKEEPING: Duration = Duration::from_secs(5);
+
+/// A listener's sockets, one for each core.
+#[derive(Debug)]
+pub(super) struct Door {
+    name: Arc<str>,
+    pub(super) address: SocketAddr,
+    tls: Arc<ServerConfig>,
+    sockets: Vec<std::net::TcpListener>,
+}
+
+impl Door {
+    /// The first core's socket binds, the others take the port it got.
+    pub(super) fn bind(settings: &ListenerSettings, tls: Arc<ServerConfig>, cores: usize) -> anyhow::Result<Self> {
+        let context = || format!("listener {}: cannot listen on {}", settings.name, settings.address);
+        let first = listener::bind(settings.address).with_context(context)?;
+        let address = first.local_addr()?;
+        let mut sockets = vec![first];
+        for _ in 1..cores {
+            sockets.push(listener::bind(address).with_context(context)?);
+        }
+        Ok(Self { name: settings.name.as_str().into(), address, tls, sockets })
+    }
+}
+
+/// The running cores.
+#[derive(Debug)]
+pub(super) struct Cores {
+    cores: Vec<Arc<Core>>,
+    threads: Vec<JoinHandle<()>>,
+    stop: watch::Sender<bool>,
+}
+
+impl Cores {
+    pub(super) fn start(
+        shared: &Arc<Shared>,
+        ledger: &Ledger,
+        mut doors: Vec<Door>,
+        count: usize,
+    ) -> anyhow::Result<Self> {
+        let stop = watch::Sender::new(false);
+        let mut running = Self { cores: Vec::new(), threads: Vec::new(), stop };
+        for index in 0..count {
+            let core = Arc::new(Core {
+                shared: Arc::clone(shared),
+                pool: Pool::default(),
+                journal: ledger.journal(index).ok_or_else(|| anyhow!("no journal for core {index}"))?,
+                prepared: Prepared::default(),
+                stats: Stats::default(),
+            });
+            let sockets = doors.iter_mut().filter_map(|door| {
+                Some((Arc::clone(&door.name), TlsAcceptor::from(Arc::clone(&door.tls)), door.sockets.pop()?))
+            });
+            let sockets: Vec<_> = sockets.collect();
+            let (started, starts) = mpsc::sync_channel(1);
+            let (thread_core, stopped) = (Arc::clone(&core), running.stop.subscribe());
+            let body = move || run(thread_core, sockets, stopped, &started);
+            running.threads.push(std::thread::Builder::new().name(format!("core-{index}")).spawn(body)?);
+            running.cores.push(core);
+            starts.recv().context("a core ended before it served")??;
+        }
+        Ok(running)
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Core>> {
+        self.cores.clone()
+    }
+
+    /// Ends the threads. What is still open is dropped, and settles as it goes.
+    pub(super) fn stop(&self) {
+        self.stop.send_replace(true);
+        while self.threads.iter().any(|thread| !thread.is_finished()) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+type Socket = (Arc<str>, TlsAcceptor, std::net::TcpListener);
+
+fn run(
+    core: Arc<Core>,
+    sockets: Vec<Socket>,
+    mut stopped: watch::Receiver<bool>,
+    started: &mpsc::SyncSender<anyhow::Result<()>>,
+) {
+    let runtime = match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let _ = started.send(Err(error.into()));
+            return;
+        }
+    };
+    runtime.block_on(async move {
+        let begun = sockets.into_iter().try_for_each(|(name, tls, socket)| {
+            socket.set_nonblocking(true)?;
+            let listener = TcpListener::from_std(socket)?;
+            tokio::spawn(listener::accept(Arc::clone(&core), name, listener, tls));
+            anyhow::Ok(())
+        });
+        // The starter waits for exactly this.
+        let _ = started.send(begun);
+        tokio::spawn(keep_house(core));
+        let _ = stopped.wait_for(|stop| *stop).await;
+    });
+}
+
+async fn keep_house(core: Arc<Core>) {
+    let mut generation = core.shared.snapshots.generation();
+    loop {
+        tokio::time::sleep(HOUSEKEEPING).await;
+        core.pool.sweep();
+        let now = core.shared.snapshots.generation();
+        if now != generation {
+            generation = now;
+            core.prepared.clear();
+        }
+    }
+}

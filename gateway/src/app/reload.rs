@@ -1,0 +1,114 @@
+//! Taking changes of files: the resources, the own certificate, the trust bundles.
+//!
+//! **Invariant:** a change is taken whole or not at all; until a good one comes, the last good one serves, and the log says why once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tollgate_policy::compile::Environment;
+use tollgate_policy::model::{Problem, SourceFile};
+
+use super::lines;
+use crate::core::Shared;
+use crate::identity::IdentityFiles;
+use crate::snapshot::{ResourceFiles, Snapshot};
+
+/// Mounted volumes change by a link that moves, which file notifications of the files themselves miss; a look a second is cheap.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+pub(super) struct Reload {
+    identity: IdentityFiles,
+    resources: ResourceFiles,
+    environment: Environment,
+    pub(super) failures: Arc<AtomicU64>,
+    complaint: String,
+}
+
+impl Reload {
+    pub(super) fn new(identity: IdentityFiles, resources: ResourceFiles, environment: Environment) -> Self {
+        let failures = Arc::new(AtomicU64::new(0));
+        Self { identity, resources, environment, failures, complaint: String::new() }
+    }
+
+    /// The snapshot to start with.
+    pub(super) fn first(&mut self) -> Result<Snapshot, Vec<Problem>> {
+        let files = self.resources.changed().map_err(|error| vec![self.unreadable(&error)])?.unwrap_or_default();
+        self.build(&files, None)
+    }
+
+    /// Looks for changes until the process ends.
+    pub(super) async fn watch(&mut self, shared: &Shared) {
+        let mut hangup = signal(SignalKind::hangup()).ok();
+        loop {
+            let forced = match &mut hangup {
+                Some(hangup) => tokio::select! {
+                    _ = hangup.recv() => true,
+                    () = tokio::time::sleep(LOOK_EVERY) => false,
+                },
+                None => {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                    false
+                }
+            };
+            self.look(shared, forced);
+        }
+    }
+
+    fn look(&mut self, shared: &Shared, forced: bool) {
+        match self.identity.refresh() {
+            Ok(Some(what)) => tracing::info!("{what} taken anew"),
+            Ok(None) => {}
+            Err(error) => self.complain(error.to_string(), forced),
+        }
+        if forced {
+            self.resources.forget();
+        }
+        let files = match self.resources.changed() {
+            Ok(Some(files)) => files,
+            Ok(None) => return,
+            Err(error) => {
+                let problem = self.unreadable(&error);
+                return self.complain(problem.to_string(), forced);
+            }
+        };
+        let before = shared.snapshots.current();
+        match self.build(&files, before.as_deref()) {
+            Ok(snapshot) => {
+                let generation = snapshot.generation;
+                shared.publish(snapshot);
+                self.complaint.clear();
+                tracing::info!(generation, files = files.len(), "configuration taken");
+            }
+            Err(problems) => self.complain(lines(&problems), true),
+        }
+    }
+
+    fn build(&self, files: &[SourceFile], before: Option<&Snapshot>) -> Result<Snapshot, Vec<Problem>> {
+        let (snapshot, warnings) = Snapshot::build(files, &self.environment, before)?;
+        for warning in warnings {
+            tracing::warn!(%warning, "configuration");
+        }
+        Ok(snapshot)
+    }
+
+    /// Says the same thing once, unless it was asked again.
+    fn complain(&mut self, what: String, again: bool) {
+        if again || what != self.complaint {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(problems = %what, "configuration refused; the last good one serves");
+            self.complaint = what;
+        }
+    }
+
+    fn unreadable(&self, error: &std::io::Error) -> Problem {
+        Problem { file: self.resources.directory().into(), line: 0, field: String::new(), message: error.to_string() }
+    }
+}
+
+impl std::fmt::Debug for Reload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reload").finish_non_exhaustive()
+    }
+}

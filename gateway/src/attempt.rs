@@ -1,0 +1,148 @@
+//! Secret, peer, injection, send: one attempt, and the few cases in which there is another.
+//!
+//! **Invariant:** another attempt is made only while no byte of an answer was released and the body can be sent again: for free where a
+//! kept connection returned the request unsent, and once where the provider rejected a secret of which there is a newer version.
+
+use std::sync::Arc;
+
+use http::response;
+use hyper::body::Incoming;
+use tokio::time::timeout;
+use tollgate_policy::decision::Permit;
+use tollgate_policy::denial::{Denial, Reason};
+use tollgate_secrets::Secret;
+
+use crate::core::Core;
+use crate::error;
+use crate::fault::{Faults, Stage};
+use crate::injection::{Injected, Template};
+use crate::metering::Meter;
+use crate::snapshot::Snapshot;
+use crate::upstream::{Answer, Lease, Peer, TlsClient, UpstreamError};
+
+/// How often a request that a closing connection returned is put on another one.
+const RESENDS: usize = 3;
+
+/// The head of the provider's answer and what is needed to pass the rest on.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) head: response::Parts,
+    pub(crate) body: Incoming,
+    pub(crate) lease: Lease,
+    pub(crate) permit: Permit,
+    pub(crate) secret: Option<Arc<Secret>>,
+}
+
+/// Sends `template` until there is an answer to pass on.
+pub(crate) async fn run(
+    core: &Core,
+    snapshot: &Snapshot,
+    permit: Permit,
+    mut template: Template,
+    meter: &mut Meter,
+    faults: Faults,
+) -> Result<Answered, Denial> {
+    let tls = snapshot
+        .tls(&permit.destination().name)
+        .ok_or_else(|| Denial::new(Reason::Internal, "the destination has no TLS configuration"))?;
+    faults.at(Stage::Secret);
+    let mut secret = secret(core, &permit).await?;
+    let mut resends = 0;
+    let mut refreshed = false;
+    loop {
+        faults.at(Stage::Connect);
+        let sent = once(core, tls, &permit, &mut template, secret.as_deref(), meter, faults).await;
+        let answer = match sent {
+            Ok(answer) => answer,
+            Err(Unsent::Again) if resends < RESENDS => {
+                resends += 1;
+                continue;
+            }
+            Err(Unsent::Again) => return Err(error::upstream(&UpstreamError::Unsent)),
+            Err(Unsent::Failed(denial)) => return Err(denial),
+        };
+        if !rejects_credential(&permit, &answer) {
+            let (head, body) = answer.response.into_parts();
+            return Ok(Answered { head, body, lease: answer.lease, permit, secret });
+        }
+        meter.unsent();
+        let newer = newer(core, &permit, secret.as_deref(), refreshed || !template.replayable()).await;
+        let Some(newer) = newer else {
+            return Err(Denial::new(
+                Reason::CredentialRejected,
+                "the destination rejected the gateway's credential; its owner has to look at it",
+            ));
+        };
+        refreshed = true;
+        secret = Some(newer);
+    }
+}
+
+enum Unsent {
+    /// A kept connection was closing; the request came back whole.
+    Again,
+    Failed(Denial),
+}
+
+async fn once(
+    core: &Core,
+    tls: &TlsClient,
+    permit: &Permit,
+    template: &mut Template,
+    secret: Option<&Secret>,
+    meter: &mut Meter,
+    faults: Faults,
+) -> Result<Answer, Unsent> {
+    let fail = |meter: &mut Meter, error: &UpstreamError| {
+        meter.attempt_failed(error::upstream_reason(error));
+        tracing::debug!(destination = %permit.destination().name, %error, "attempt failed");
+        Unsent::Failed(error::upstream(error))
+    };
+    let peer = Peer::for_permit(&core.pool, &core.shared.rules, tls, permit, secret).await;
+    let peer = peer.map_err(|error| fail(meter, &error))?;
+    faults.at(Stage::Inject);
+    let injected = Injected::new(template, permit, secret, &core.prepared, peer).map_err(Unsent::Failed)?;
+    meter.attempt(injected.peer(), secret);
+    faults.at(Stage::Send);
+    meter.sent();
+    match timeout(permit.destination().timeouts.first_byte, injected.send()).await {
+        Err(_) => Err(fail(meter, &UpstreamError::FirstByteTimeout)),
+        Ok(Ok(answer)) => {
+            meter.answered(answer.response.status());
+            Ok(answer)
+        }
+        Ok(Err(unanswered)) => match unanswered.returned {
+            Some(body) => {
+                template.restore(body);
+                meter.unsent();
+                Err(Unsent::Again)
+            }
+            None => Err(fail(meter, &UpstreamError::Broken(unanswered.error))),
+        },
+    }
+}
+
+/// The secret of the permit's credential: from the cache, or fetched.
+async fn secret(core: &Core, permit: &Permit) -> Result<Option<Arc<Secret>>, Denial> {
+    let Some(credential) = permit.credential() else { return Ok(None) };
+    if let Some(cached) = core.shared.secrets.peek(credential) {
+        return Ok(Some(cached));
+    }
+    match core.shared.secrets.get(credential).await {
+        Ok(secret) => Ok(Some(secret)),
+        // The store's own words go to the operator's log, once per change; the caller learns only that it failed.
+        Err(_) => Err(Denial::new(Reason::SecretUnavailable, "the credential for this destination cannot be had at the moment")
+            .retry_after(std::time::Duration::from_secs(5))),
+    }
+}
+
+fn rejects_credential(permit: &Permit, answer: &Answer) -> bool {
+    permit.credential().is_some() && permit.destination().dialect.key_dead(answer.response.status().as_u16())
+}
+
+async fn newer(core: &Core, permit: &Permit, secret: Option<&Secret>, spent: bool) -> Option<Arc<Secret>> {
+    let (credential, secret) = (permit.credential()?, secret?);
+    let newer = core.shared.secrets.rejected(credential, secret.version()).await?;
+    // The refresh helps the calls that come after, also where this one cannot be sent again.
+    (!spent).then_some(newer)
+}

@@ -1,0 +1,68 @@
+//! The command line.
+
+mod check;
+mod demo;
+mod explain;
+mod ledger;
+mod report;
+mod secret;
+mod serve;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Managed egress gateway with credential hiding.
+#[derive(Debug, Parser)]
+#[command(name = "tollgate", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until SIGTERM
+    Serve(serve::ServeArgs),
+    /// Compile a configuration without starting anything
+    Check(check::CheckArgs),
+    /// Say which grant decides a call, or why it is refused
+    Explain(explain::ExplainArgs),
+    /// Who used what, for how much
+    Report(report::ReportArgs),
+    /// Keep secrets in an age-encrypted file
+    Secret(secret::SecretArgs),
+    /// Look after the ledger
+    Ledger(ledger::LedgerArgs),
+    /// Show the main job on embedded defaults
+    Demo(demo::DemoArgs),
+}
+
+/// Runs the program with the process's arguments.
+#[must_use]
+pub fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Serve(args) => serve::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Check(args) => check::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Report(args) => report::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Secret(args) => secret::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Ledger(args) => ledger::run(args),
+        Command::Demo(args) => demo::run(&args).map(|()| ExitCode::SUCCESS),
+    };
+    done.unwrap_or_else(|error| {
+        complain(&format!("error: {error:#}"));
+        ExitCode::FAILURE
+    })
+}
+
+/// Writes a line to standard output. A reader that has gone away is no error of ours.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// Writes a line to standard error.
+pub(crate) fn complain(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}

@@ -1,0 +1,19 @@
+//! `tollgate serve`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::app::{self, App};
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    /// Settings of the process
+    #[arg(long, value_name = "FILE", default_value = "tollgate.yaml", env = "TOLLGATE_CONFIG")]
+    config: PathBuf,
+}
+
+pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
+    let settings = app::read_settings(&args.config)?;
+    App::start(settings, &app::base(&args.config), true)?.run()
+}

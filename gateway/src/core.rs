@@ -1,0 +1,51 @@
+//! What a core of the data plane has, and what all cores share.
+
+use std::sync::Arc;
+
+use tollgate_policy::denial::{Denial, Reason};
+use tollgate_secrets::Secrets;
+
+use crate::drain::Drain;
+use crate::identity::Trust;
+use crate::injection::Prepared;
+use crate::ledger::Journal;
+use crate::load::Loads;
+use crate::quota::Quota;
+use crate::snapshot::{Snapshot, Snapshots};
+use crate::stats::Stats;
+use crate::upstream::{DialRules, Pool};
+
+/// Shared by all cores. Nothing in here is locked for longer than a few instructions.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) snapshots: Snapshots,
+    pub(crate) secrets: Arc<Secrets>,
+    pub(crate) quota: Arc<Quota>,
+    pub(crate) trust: Arc<Trust>,
+    pub(crate) rules: DialRules,
+    pub(crate) loads: Loads,
+    pub(crate) drain: Drain,
+    /// Most bytes of a request body that is read before it is sent.
+    pub(crate) body_limit: usize,
+}
+
+/// One core: its connections to upstreams, its journal, its counters.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) pool: Pool,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) prepared: Prepared,
+    pub(crate) stats: Stats,
+}
+
+impl Core {
+    /// The snapshot in force.
+    ///
+    /// # Errors
+    /// `not_ready` before there is one.
+    pub(crate) fn snapshot(&self) -> Result<Arc<Snapshot>, Denial> {
+        let current = self.shared.snapshots.current();
+        current.ok_or_else(|| Denial::new(Reason::NotReady, "no configuration is loaded yet"))
+    }
+}

@@ -1,0 +1,80 @@
+//! From serving to stopped, in order: readiness fails, what comes is still served, then nothing new, then the rest is cut.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+/// Where the process stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    Serving,
+    /// Not ready any more, but still accepting: load balancers have not noticed yet.
+    Leaving,
+    /// Listeners are closed; connections finish what they have.
+    Closing,
+    /// What is still open is cut and settled.
+    Cutting,
+}
+
+/// The one who says so.
+#[derive(Debug)]
+pub(crate) struct Drain(watch::Sender<Phase>);
+
+impl Drain {
+    pub(crate) fn new() -> Self {
+        Self(watch::Sender::new(Phase::Serving))
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        *self.0.borrow()
+    }
+
+    pub(crate) fn watch(&self) -> Drained {
+        Drained(self.0.subscribe())
+    }
+
+    /// Walks through the phases and returns when everything that held a [`Drained`] is gone or was cut.
+    pub(crate) async fn run(&self, delay: Duration, timeout: Duration) {
+        self.0.send_replace(Phase::Leaving);
+        tokio::time::sleep(delay).await;
+        self.0.send_replace(Phase::Closing);
+        if tokio::time::timeout(timeout, self.0.closed()).await.is_err() {
+            self.0.send_replace(Phase::Cutting);
+            // What was cut settles from its destructors; give those a moment.
+            let _ = tokio::time::timeout(Duration::from_secs(5), self.0.closed()).await;
+        }
+    }
+}
+
+/// Held by everything that a drain waits for.
+#[derive(Clone, Debug)]
+pub(crate) struct Drained(watch::Receiver<Phase>);
+
+impl Drained {
+    /// Ready once the process is in `phase` or beyond.
+    pub(crate) async fn reached(&mut self, phase: Phase) {
+        // The sender outlives every receiver; were it gone, the process is ending.
+        let _ = self.0.wait_for(|now| *now >= phase).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_finish_in_time_is_cut() {
+        let drain = Drain::new();
+        let mut quick = drain.watch();
+        let mut slow = drain.watch();
+        let quick = tokio::spawn(async move { quick.reached(Phase::Closing).await });
+        let slow = tokio::spawn(async move {
+            slow.reached(Phase::Cutting).await;
+            tokio::time::Instant::now()
+        });
+        let begun = tokio::time::Instant::now();
+        drain.run(Duration::from_secs(5), Duration::from_secs(300)).await;
+        quick.await.unwrap();
+        assert_eq!((slow.await.unwrap() - begun).as_secs(), 305);
+    }
+}

@@ -1,0 +1,58 @@
+//! Files that only their owner may read, and a directory that only one process may use.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use nix::fcntl::{Flock, FlockArg};
+
+/// Creates `file` with mode 0600 and these bytes; one that exists is an error.
+pub(crate) fn write_private(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
+    out.write_all(bytes)?;
+    out.sync_all()
+}
+
+/// A data directory that is this process's own; given back on drop, or by the system however the process ends.
+#[derive(Debug)]
+pub(crate) struct DirectoryLock {
+    _file: Flock<File>,
+}
+
+impl DirectoryLock {
+    /// Makes the directory if need be and locks it.
+    pub(crate) fn take(directory: &Path) -> anyhow::Result<Self> {
+        let path = directory.join("lock");
+        let context = || format!("dataDir {}", directory.display());
+        std::fs::create_dir_all(directory).with_context(context)?;
+        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let file = open.with_context(context)?;
+        let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => file,
+            Err(_) => {
+                let pid = std::fs::read_to_string(&path).unwrap_or_default();
+                bail!("dataDir {} is in use by process {}", directory.display(), pid.trim());
+            }
+        };
+        file.set_len(0).with_context(context)?;
+        writeln!(file, "{}", std::process::id()).with_context(context)?;
+        Ok(Self { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_user_of_a_directory_is_told_whose_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DirectoryLock::take(dir.path()).unwrap();
+        let second = DirectoryLock::take(dir.path()).unwrap_err().to_string();
+        assert!(second.contains(&std::process::id().to_string()), "{second}");
+        drop(first);
+        DirectoryLock::take(dir.path()).unwrap();
+    }
+}

@@ -1,0 +1,21 @@
+//! Who calls: the proof on the connection, and nothing that the caller wrote into the request.
+//!
+//! **Invariant:** a [`Caller`](tollgate_policy::caller::Caller) is made only here, only from a chain that was verified against the bundle of
+//! the trust domain in its own URI SAN. Headers never name a caller; those that try are removed before anything else looks.
+
+mod certificate;
+mod files;
+mod head;
+mod strip;
+mod trust;
+
+pub(crate) use self::certificate::SpiffeVerifier;
+pub(crate) use self::files::IdentityFiles;
+pub use self::files::{BundleFile, CertificateFiles, IdentitySettings};
+pub(crate) use self::head::Head;
+pub(crate) use self::trust::{Peer, Refusal, Trust};
+
+/// A caller that nobody has proven, to ask what it could do if it had.
+pub(crate) fn assumed(id: tollgate_policy::caller::SpiffeId) -> tollgate_policy::caller::Caller {
+    tollgate_policy::caller::Caller::attested(id, tollgate_policy::caller::Proof::MutualTls)
+}

@@ -1,0 +1,69 @@
+//! The caller's request head once everything is gone that is not the request itself.
+
+use http::header::HOST;
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderMap, Method, Uri, Version, request};
+use tollgate_policy::denial::{Denial, Reason};
+use tollgate_policy::target::RequestLine;
+
+use super::strip;
+
+/// Method, target form and headers of a request, without credentials, identity assertions and hop-by-hop fields.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub(crate) method: Method,
+    pub(crate) headers: HeaderMap,
+    authority: Authority,
+    path: PathAndQuery,
+    query: Option<String>,
+}
+
+impl Head {
+    /// Reads the head and strips it.
+    ///
+    /// # Errors
+    /// `ambiguous_authority` where several authorities disagree or there is none, `method_refused` for methods that are never forwarded.
+    pub(crate) fn read(parts: request::Parts) -> Result<Self, Denial> {
+        let request::Parts { method, uri, mut headers, version, .. } = parts;
+        // TRACE answers with the request it got, which by then holds the secret; CONNECT is a listener's business.
+        if [Method::TRACE, Method::CONNECT].contains(&method) || method.as_str().eq_ignore_ascii_case("TRACK") {
+            return Err(Denial::new(Reason::MethodRefused, "this method is never forwarded"));
+        }
+        let authority = authority(&uri, &headers, version)?;
+        let path = uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let query = path.query().and_then(|query| strip::query(query, &[])).map(std::borrow::Cow::into_owned);
+        strip::headers(&mut headers);
+        Ok(Self { method, headers, authority, path, query })
+    }
+
+    /// What the policy decides on.
+    pub(crate) fn line(&self) -> RequestLine<'_> {
+        RequestLine { authority: self.authority.as_str(), path: self.path.path(), query: self.query.as_deref() }
+    }
+}
+
+/// The one authority of a request: `:authority` or the absolute form, and every `Host`, must agree (RFC 9112, section 3.2).
+fn authority(uri: &Uri, headers: &HeaderMap, version: Version) -> Result<Authority, Denial> {
+    let refuse = |detail| Denial::new(Reason::AmbiguousAuthority, detail);
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(refuse("more than one Host"));
+    }
+    let host = match host {
+        Some(value) => {
+            let text = value.to_str().map_err(|_| refuse("Host is not ASCII"))?;
+            Some(text.parse::<Authority>().map_err(|_| refuse("Host is not an authority"))?)
+        }
+        None if version <= Version::HTTP_11 => return Err(refuse("no Host")),
+        None => None,
+    };
+    match (uri.authority(), host) {
+        (Some(named), Some(host)) if !named.as_str().eq_ignore_ascii_case(host.as_str()) => {
+            Err(refuse("the request names two authorities"))
+        }
+        (Some(named), _) => Ok(named.clone()),
+        (None, Some(host)) => Ok(host),
+        (None, None) => Err(refuse("the request names no authority")),
+    }
+}

@@ -1,0 +1,199 @@
+//! Trust bundles, one per trust domain, and the verification of an X.509-SVID against them.
+//!
+//! **Invariant:** a chain is only ever checked against the bundle of the trust domain that its own URI SAN names, never against a union
+//! (SPIFFE X.509-SVID, section 5; a federated domain cannot speak for another).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use tokio::sync::watch;
+use tollgate_policy::caller::{Caller, Proof, SpiffeId, TrustDomain};
+use webpki::{EndEntityCert, KeyUsage};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+
+/// Why a chain does not prove a caller. The words are metric labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Refusal {
+    NoCertificate,
+    Malformed,
+    NotOneUriSan,
+    NotSpiffe,
+    SigningCertificate,
+    UnknownTrustDomain,
+    UnknownIssuer,
+    Expired,
+    NotYetValid,
+    Unverified,
+    /// The chain is good, but its caller has as many connections as one caller may.
+    TooMany,
+}
+
+impl Refusal {
+    const ALL: [Self; 11] = [
+        Self::NoCertificate,
+        Self::Malformed,
+        Self::NotOneUriSan,
+        Self::NotSpiffe,
+        Self::SigningCertificate,
+        Self::UnknownTrustDomain,
+        Self::UnknownIssuer,
+        Self::Expired,
+        Self::NotYetValid,
+        Self::Unverified,
+        Self::TooMany,
+    ];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoCertificate => "no_certificate",
+            Self::Malformed => "malformed_certificate",
+            Self::NotOneUriSan => "not_one_uri_san",
+            Self::NotSpiffe => "not_a_spiffe_id",
+            Self::SigningCertificate => "signing_certificate",
+            Self::UnknownTrustDomain => "unknown_trust_domain",
+            Self::UnknownIssuer => "unknown_issuer",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::Unverified => "unverified",
+            Self::TooMany => "too_many_connections",
+        }
+    }
+}
+
+/// A verified TLS peer.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    pub(crate) caller: Caller,
+    /// The earliest end of validity in the chain.
+    pub(crate) expires: Timestamp,
+    /// The bundles it was verified against.
+    pub(crate) generation: u64,
+}
+
+/// The roots of one trust domain.
+#[derive(Debug, Default)]
+pub(crate) struct Bundle {
+    pub(crate) anchors: Vec<TrustAnchor<'static>>,
+}
+
+#[derive(Debug, Default)]
+struct Bundles {
+    generation: u64,
+    domains: HashMap<TrustDomain, Bundle>,
+}
+
+/// The bundles in force.
+#[derive(Debug)]
+pub(crate) struct Trust {
+    bundles: ArcSwap<Bundles>,
+    changed: watch::Sender<u64>,
+    refused: [AtomicU64; Refusal::ALL.len()],
+}
+
+impl Trust {
+    pub(crate) fn new(domains: HashMap<TrustDomain, Bundle>) -> Arc<Self> {
+        let bundles = Bundles { generation: 1, domains };
+        Arc::new(Self {
+            bundles: ArcSwap::from_pointee(bundles),
+            changed: watch::Sender::new(1),
+            refused: Default::default(),
+        })
+    }
+
+    /// Takes new bundles; connections are told and verify again.
+    pub(crate) fn replace(&self, domains: HashMap<TrustDomain, Bundle>) {
+        let generation = self.generation() + 1;
+        self.bundles.store(Arc::new(Bundles { generation, domains }));
+        self.changed.send_replace(generation);
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.bundles.load().generation
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Counts a handshake that was turned away.
+    pub(crate) fn count(&self, refusal: Refusal) {
+        self.refused[refusal as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many handshakes were turned away, by reason.
+    pub(crate) fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Refusal::ALL.into_iter().map(|r| (r.as_str(), self.refused[r as usize].load(Ordering::Relaxed)))
+    }
+
+    /// Verifies `chain` (leaf first) at `now`.
+    pub(crate) fn verify(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<Peer, Refusal> {
+        let (leaf, intermediates) = chain.split_first().ok_or(Refusal::NoCertificate)?;
+        let id = spiffe_id(leaf)?;
+        let bundles = self.bundles.load();
+        let bundle = bundles.domains.get(id.trust_domain()).ok_or(Refusal::UnknownTrustDomain)?;
+        let certificate = EndEntityCert::try_from(leaf).map_err(|_| Refusal::Malformed)?;
+        certificate
+            .verify_for_usage(
+                webpki::ALL_VERIFICATION_ALGS,
+                &bundle.anchors,
+                intermediates,
+                now,
+                KeyUsage::client_auth(),
+                None,
+                None,
+            )
+            .map_err(|error| refusal(&error))?;
+        let expires = earliest_end(chain)?;
+        Ok(Peer { caller: Caller::attested(id, Proof::MutualTls), expires, generation: bundles.generation })
+    }
+}
+
+/// The one URI SAN of a leaf that may not sign (SPIFFE X.509-SVID, sections 2 and 4).
+fn spiffe_id(leaf: &CertificateDer<'_>) -> Result<SpiffeId, Refusal> {
+    let (rest, certificate) = X509Certificate::from_der(leaf).map_err(|_| Refusal::Malformed)?;
+    if !rest.is_empty() {
+        return Err(Refusal::Malformed);
+    }
+    let constraints = certificate.basic_constraints().map_err(|_| Refusal::Malformed)?;
+    let usage = certificate.key_usage().map_err(|_| Refusal::Malformed)?;
+    let signs = usage.is_some_and(|u| u.value.key_cert_sign() || u.value.crl_sign());
+    if signs || constraints.is_some_and(|c| c.value.ca) {
+        return Err(Refusal::SigningCertificate);
+    }
+    let names = certificate.subject_alternative_name().map_err(|_| Refusal::Malformed)?;
+    let mut uris = names.iter().flat_map(|san| &san.value.general_names).filter_map(|name| match name {
+        GeneralName::URI(uri) => Some(*uri),
+        _ => None,
+    });
+    let (Some(uri), None) = (uris.next(), uris.next()) else { return Err(Refusal::NotOneUriSan) };
+    uri.parse().map_err(|_| Refusal::NotSpiffe)
+}
+
+fn earliest_end(chain: &[CertificateDer<'_>]) -> Result<Timestamp, Refusal> {
+    let mut earliest = Timestamp::MAX;
+    for certificate in chain {
+        let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| Refusal::Malformed)?;
+        let end = Timestamp::from_second(parsed.validity().not_after.timestamp()).map_err(|_| Refusal::Malformed)?;
+        earliest = earliest.min(end);
+    }
+    Ok(earliest)
+}
+
+fn refusal(error: &webpki::Error) -> Refusal {
+    match error {
+        webpki::Error::CertExpired { .. } => Refusal::Expired,
+        webpki::Error::CertNotValidYet { .. } => Refusal::NotYetValid,
+        webpki::Error::UnknownIssuer => Refusal::UnknownIssuer,
+        webpki::Error::CaUsedAsEndEntity => Refusal::SigningCertificate,
+        _ => Refusal::Unverified,
+    }
+}
+
+#[cfg(test)]
+mod tests;

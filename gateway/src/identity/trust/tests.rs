@@ -1,0 +1,88 @@
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose, SanType};
+
+use super::*;
+
+struct Domain {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Domain {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
+    }
+
+    fn bundle(&self) -> Bundle {
+        let anchor = webpki::anchor_from_trusted_cert(self.issuer.der()).unwrap().to_owned();
+        Bundle { anchors: vec![anchor] }
+    }
+
+    fn leaf(&self, uris: &[&str], edit: impl FnOnce(&mut CertificateParams)) -> CertificateDer<'static> {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = uris.iter().map(|u| SanType::URI((*u).try_into().unwrap())).collect();
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        edit(&mut params);
+        let key = KeyPair::generate().unwrap();
+        params.signed_by(&key, &self.issuer).unwrap().der().clone()
+    }
+}
+
+fn trust(domains: &[(&str, &Domain)]) -> Arc<Trust> {
+    Trust::new(domains.iter().map(|(name, domain)| (name.parse().unwrap(), domain.bundle())).collect())
+}
+
+fn verdict(trust: &Trust, leaf: CertificateDer<'static>) -> Result<String, Refusal> {
+    trust.verify(&[leaf], UnixTime::now()).map(|peer| peer.caller.id().to_string())
+}
+
+#[test]
+fn a_chain_of_the_named_domain_proves_the_caller() {
+    let acme = Domain::new();
+    let trust = trust(&[("prod.acme", &acme)]);
+    let leaf = acme.leaf(&["spiffe://prod.acme/ns/a/sa/b"], |_| {});
+    assert_eq!(verdict(&trust, leaf), Ok("spiffe://prod.acme/ns/a/sa/b".into()));
+}
+
+#[test]
+fn a_federated_domain_cannot_speak_for_another() {
+    let (acme, partner) = (Domain::new(), Domain::new());
+    let trust = trust(&[("prod.acme", &acme), ("partner", &partner)]);
+    let forged = partner.leaf(&["spiffe://prod.acme/ns/a/sa/b"], |_| {});
+    assert_eq!(verdict(&trust, forged), Err(Refusal::UnknownIssuer));
+    let foreign = partner.leaf(&["spiffe://elsewhere/ns/a/sa/b"], |_| {});
+    assert_eq!(verdict(&trust, foreign), Err(Refusal::UnknownTrustDomain));
+}
+
+#[test]
+fn a_leaf_that_may_sign_or_names_several_identities_proves_nothing() {
+    let acme = Domain::new();
+    let trust = trust(&[("prod.acme", &acme)]);
+    let two = acme.leaf(&["spiffe://prod.acme/a", "spiffe://prod.acme/b"], |_| {});
+    assert_eq!(verdict(&trust, two), Err(Refusal::NotOneUriSan));
+    assert_eq!(verdict(&trust, acme.leaf(&[], |_| {})), Err(Refusal::NotOneUriSan));
+    assert_eq!(verdict(&trust, acme.leaf(&["https://prod.acme/a"], |_| {})), Err(Refusal::NotSpiffe));
+    let ca = acme.leaf(&["spiffe://prod.acme/a"], |p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
+    assert_eq!(verdict(&trust, ca), Err(Refusal::SigningCertificate));
+    let signer = acme.leaf(&["spiffe://prod.acme/a"], |p| p.key_usages.push(KeyUsagePurpose::KeyCertSign));
+    assert_eq!(verdict(&trust, signer), Err(Refusal::SigningCertificate));
+}
+
+#[test]
+fn validity_is_checked_at_the_time_given_and_on_every_new_bundle() {
+    let acme = Domain::new();
+    let trust = trust(&[("prod.acme", &acme)]);
+    let leaf = acme.leaf(&["spiffe://prod.acme/a"], |p| {
+        p.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        p.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    });
+    assert_eq!(verdict(&trust, leaf), Err(Refusal::Expired));
+
+    let good = acme.leaf(&["spiffe://prod.acme/a"], |_| {});
+    assert!(verdict(&trust, good.clone()).is_ok());
+    let before = trust.generation();
+    trust.replace([("prod.acme".parse().unwrap(), Domain::new().bundle())].into());
+    assert!(trust.generation() > before);
+    assert_eq!(verdict(&trust, good), Err(Refusal::UnknownIssuer));
+}

@@ -1,0 +1,97 @@
+//! Putting the secret on the call, and taking it off the answer.
+//!
+//! **Invariant:** a request that carries a secret exists only as [`Injected`]: built from the permit's own secret, bound to a peer that
+//! was verified as the permit's target, and sent nowhere else.
+
+mod form;
+mod prepared;
+mod scrub;
+mod template;
+
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Request, Uri, Version};
+use tollgate_policy::decision::Permit;
+use tollgate_policy::denial::{Denial, Reason};
+use tollgate_secrets::Secret;
+
+pub(crate) use self::prepared::Prepared;
+use self::prepared::Ready;
+pub(crate) use self::scrub::answer_head;
+pub(crate) use self::template::Template;
+use crate::upstream::{Answer, OutBody, Peer, Unanswered};
+
+/// One attempt, ready to leave.
+#[derive(Debug)]
+pub(crate) struct Injected {
+    peer: Peer,
+    request: Request<OutBody>,
+}
+
+impl Injected {
+    /// Puts `secret` on a copy of `template` for `peer`.
+    ///
+    /// # Errors
+    /// `internal` where peer, secret or template are not the permit's: a bug, found before anything leaves.
+    pub(crate) fn new(
+        template: &mut Template,
+        permit: &Permit,
+        secret: Option<&Secret>,
+        prepared: &Prepared,
+        peer: Peer,
+    ) -> Result<Self, Denial> {
+        if peer.host() != permit.target().host() {
+            return Err(bug("the peer is not the permit's"));
+        }
+        let ready = match (permit.credential(), secret) {
+            (None, None) => None,
+            (Some(credential), Some(secret)) if prepared.is_of(credential, secret) => {
+                Some(prepared.ready(credential, secret).ok_or_else(|| bug("the secret cannot be put on a call"))?)
+            }
+            _ => return Err(bug("the secret is not the permit's")),
+        };
+        let body = template.take_body().ok_or_else(|| bug("the body was sent before"))?;
+        let mut request = Request::new(body);
+        *request.method_mut() = template.method.clone();
+        *request.headers_mut() = template.headers();
+        let mut path = template.path.clone();
+        match ready {
+            Some(Ready::Header(name, value)) => {
+                request.headers_mut().insert(name, value);
+            }
+            Some(Ready::Query(pair)) => path = form::with_pair(&path, &pair).ok_or_else(|| bug("the query is too long"))?,
+            None => {}
+        }
+        let host = template.authority.clone();
+        if peer.is_http2() {
+            *request.version_mut() = Version::HTTP_2;
+            *request.uri_mut() = absolute(host, path).ok_or_else(|| bug("no URI"))?;
+        } else {
+            let value = HeaderValue::from_str(host.as_str()).map_err(|_| bug("no Host"))?;
+            request.headers_mut().insert(http::header::HOST, value);
+            *request.uri_mut() = Uri::from(path);
+        }
+        Ok(Self { peer, request })
+    }
+
+    pub(crate) const fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// Sends it and waits for the head of the answer.
+    #[expect(clippy::disallowed_methods, reason = "the one place that sends what carries a secret")]
+    pub(crate) async fn send(self) -> Result<Answer, Unanswered> {
+        self.peer.exchange(self.request).await
+    }
+}
+
+fn absolute(host: Authority, path: PathAndQuery) -> Option<Uri> {
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(Scheme::HTTPS);
+    parts.authority = Some(host);
+    parts.path_and_query = Some(path);
+    Uri::from_parts(parts).ok()
+}
+
+fn bug(detail: &'static str) -> Denial {
+    Denial::new(Reason::Internal, detail)
+}

@@ -1,0 +1,74 @@
+//! The request as it will leave, but for the secret: rebuilt from the target, so that what was matched is what is sent.
+
+use bytes::Bytes;
+use http::header::ACCEPT_ENCODING;
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderMap, HeaderValue, Method};
+use tollgate_policy::decision::Permit;
+use tollgate_policy::denial::{Denial, Reason};
+
+use crate::identity::Head;
+use crate::upstream::OutBody;
+
+/// Method, path, headers and body of every attempt of one call.
+#[derive(Debug)]
+pub(crate) struct Template {
+    pub(super) method: Method,
+    pub(super) path: PathAndQuery,
+    pub(super) authority: Authority,
+    headers: HeaderMap,
+    body: Option<OutBody>,
+    replayable: bool,
+}
+
+impl Template {
+    /// # Errors
+    /// `bad_request` where the target cannot be written as a request line.
+    pub(crate) fn new(head: Head, permit: &Permit, body: OutBody) -> Result<Self, Denial> {
+        let target = permit.target();
+        let mut line = String::with_capacity(target.path().len() + target.query().map_or(0, |q| q.len() + 1));
+        line.push_str(target.path());
+        if let Some(query) = target.query() {
+            line.push('?');
+            line.push_str(query);
+        }
+        let unwritable = |_| Denial::new(Reason::BadRequest, "the target cannot be written as a request line");
+        let path = PathAndQuery::from_maybe_shared(Bytes::from(line)).map_err(unwritable)?;
+        let authority = match target.port() {
+            443 => Authority::try_from(target.host()),
+            port => Authority::try_from(format!("{}:{port}", target.host())),
+        };
+        let authority = authority.map_err(unwritable)?;
+        let mut headers = head.headers;
+        let carriers = permit.destination().dialect.carriers();
+        for carrier in carriers.headers.iter().chain(&carriers.account_headers) {
+            while headers.remove(&**carrier).is_some() {}
+        }
+        // Usage is read off the answer, and a secret is looked for in it: it has to come as it is.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let replayable = body.again().is_some();
+        Ok(Self { method: head.method, path, authority, headers, body: Some(body), replayable })
+    }
+
+    /// Whether a further attempt could be made.
+    pub(crate) const fn replayable(&self) -> bool {
+        self.replayable
+    }
+
+    /// Takes back a body that never left.
+    pub(crate) fn restore(&mut self, body: OutBody) {
+        self.body = Some(body);
+    }
+
+    pub(super) fn headers(&self) -> HeaderMap {
+        self.headers.clone()
+    }
+
+    pub(super) fn take_body(&mut self) -> Option<OutBody> {
+        match self.body.as_ref()?.again() {
+            Some(copy) => Some(copy),
+            None => self.body.take(),
+        }
+    }
+
+}

@@ -1,0 +1,252 @@
+//! What was used and what it cost, written down so that nothing answered is lost and nothing written can be changed unseen.
+//!
+//! A request's hold and record go to the [`Journal`] of its core, which is the truth. The control plane makes it durable, reads it into
+//! the SQLite store that reports and opening balances come from, and seals how far it goes.
+//!
+//! **Invariant:** the data plane touches journals only. A store that is locked, full or gone delays reports; it refuses no call and
+//! loses nothing.
+//!
+//! Deliberately absent: retention. Segments stay.
+
+mod chain;
+mod error;
+mod hex;
+mod journal;
+pub(crate) mod line;
+pub mod record;
+mod recover;
+mod seal;
+mod segment;
+mod settle;
+pub(crate) mod store;
+mod verify;
+#[cfg(test)]
+pub(crate) mod samples;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+
+pub use error::LedgerError;
+pub use journal::{Journal, Position, Wait};
+pub use record::{Attempt, Bounded, Charge, HoldLine, Outcome, ParseRecordIdError, Record, RecordId, UsageSource};
+pub use recover::Recovered;
+pub use segment::SegmentHead;
+pub use settle::{Correction, settle};
+pub use verify::{Finding, Verification, verify};
+
+use journal::Reserve;
+use seal::{SealKey, Seals};
+use segment::Run;
+use store::Store;
+
+/// Charges older than this are in no window: a month with a day to spare.
+const LONGEST_WINDOW: SignedDuration = SignedDuration::from_hours(32 * 24);
+/// The first pause after the store failed, doubled with every failure.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// The longest pause between attempts at a store that fails.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// The ledger of one data directory, which the caller has locked.
+#[derive(Debug)]
+pub struct Ledger {
+    data_dir: PathBuf,
+    run: Run,
+    journals: Vec<Arc<Journal>>,
+    reserve: Arc<Reserve>,
+    recovered: Recovered,
+    control: Mutex<Control>,
+    /// The store takes in what the journals have.
+    storing: AtomicBool,
+    /// The seals can be written.
+    sealing: AtomicBool,
+}
+
+/// What only the control plane touches.
+#[derive(Debug)]
+struct Control {
+    store: Store,
+    seals: Option<Seals>,
+    /// How far each segment is durable that was not sealed so far.
+    unsealed: BTreeMap<Arc<str>, SegmentHead>,
+    /// Segments of other processes that a seal names, or the next one will.
+    foreign: Vec<SegmentHead>,
+    /// When a store that failed is tried again, and the pause after that.
+    retry: Option<(Instant, Duration)>,
+}
+
+impl Ledger {
+    /// Takes over where the last process ended: reads its journals to the end, gives every call that it left open a record, and begins
+    /// a journal for each of `cores`. Also gives what windows were charged, with the moment in which each hold was taken: the opening
+    /// balances of the limits. To be called before anything listens; blocks on the disk.
+    ///
+    /// `seal_key` is made if it is not there; without one there are no seals. Fails if the directory, the store or the key cannot be
+    /// used: without the ledger the budgets are not known.
+    pub fn open(
+        data_dir: &Path,
+        seal_key: Option<&Path>,
+        cores: usize,
+    ) -> Result<(Arc<Self>, Vec<(Timestamp, Charge)>), LedgerError> {
+        let now = Timestamp::now();
+        let run = Run::begin(data_dir, now)?;
+        let seals = match seal_key {
+            Some(path) => Some(Seals::open(SealKey::read_or_create(path, data_dir)?, data_dir)?),
+            None => None,
+        };
+        let mut store = Store::open(data_dir)?;
+        let ingested = store.ingest(data_dir, "")?;
+        let tips = segment::tips(data_dir, &store.known())?;
+        segment::sync(data_dir, &tips)?;
+        let reserve = Arc::new(Reserve::new(data_dir));
+        reserve.restore();
+        let journals = begin(&run, cores, &tips, &reserve)?;
+        let mut presumed = 0;
+        if let Some(journal) = journals.first() {
+            presumed = recover::presume(data_dir, &mut store, journal)?;
+        }
+        let balances = store.balances(now.saturating_sub(LONGEST_WINDOW).unwrap_or(Timestamp::MIN))?;
+        store.impatient()?;
+        let unsealed = tips.into_iter().map(|head| (Arc::clone(&head.segment), head)).collect();
+        let ledger = Self {
+            data_dir: data_dir.to_owned(),
+            run,
+            journals,
+            reserve,
+            recovered: Recovered { ingested, presumed },
+            control: Mutex::new(Control { store, seals, unsealed, foreign: Vec::new(), retry: None }),
+            storing: AtomicBool::new(true),
+            sealing: AtomicBool::new(true),
+        };
+        ledger.try_sync()?;
+        ledger.try_seal()?;
+        Ok((Arc::new(ledger), balances))
+    }
+
+    /// The journal of a core, counted from 0.
+    pub fn journal(&self, core: usize) -> Option<Arc<Journal>> {
+        self.journals.get(core).map(Arc::clone)
+    }
+
+    /// What the start found.
+    pub fn recovered(&self) -> Recovered {
+        self.recovered
+    }
+
+    /// Whether the store takes in what the journals have; if not, reports lag behind.
+    pub fn storing(&self) -> bool {
+        self.storing.load(Ordering::Relaxed)
+    }
+
+    /// Whether every journal can be written.
+    pub fn available(&self) -> bool {
+        self.journals.iter().all(|journal| journal.available().is_ok())
+    }
+
+    /// Makes what was written durable, reopens journals that broke, and puts the reserve aside again where there is room. Blocks on
+    /// the disk; once a second. A journal says on the log itself when it breaks and when it works again.
+    pub fn sync(&self) {
+        let _ = self.try_sync();
+    }
+
+    /// Reads into the store what the journals have. Blocks on the disk; several times a second. After a failure it does nothing for a
+    /// while, at most half a minute; the log has one line for each change of state.
+    pub fn ingest(&self) {
+        for journal in &self.journals {
+            journal.flush();
+        }
+        let mut control = self.control();
+        let now = Instant::now();
+        if control.retry.is_some_and(|(at, _)| now < at) {
+            return;
+        }
+        let result = control.store.ingest(&self.data_dir, self.run.name());
+        let pause = control.retry.map_or(FIRST_PAUSE, |(_, pause)| pause);
+        control.retry = result.is_err().then(|| (now + pause, (pause * 2).min(LONGEST_PAUSE)));
+        drop(control);
+        match (&result, self.storing.swap(result.is_ok(), Ordering::Relaxed)) {
+            (Ok(_), false) => tracing::info!("the ledger's store works again"),
+            (Err(error), true) => {
+                let error = error::chain(error);
+                tracing::error!(error, "the ledger's store fails: the journal has everything, reports lag behind");
+            }
+            _ => {}
+        }
+    }
+
+    /// Seals what is durable. Blocks on the disk; once a minute.
+    pub fn seal(&self) {
+        let result = self.try_seal();
+        match (&result, self.sealing.swap(result.is_ok(), Ordering::Relaxed)) {
+            (Ok(()), false) => tracing::info!("the ledger is sealed again"),
+            (Err(error), true) => tracing::error!(error = error::chain(error), "the ledger cannot be sealed"),
+            _ => {}
+        }
+    }
+
+    /// Ends it in order: everything durable, in the store, and sealed. The cores have ended.
+    pub fn close(&self) -> Result<(), LedgerError> {
+        let synced = self.try_sync();
+        let ingested = self.control().store.ingest(&self.data_dir, self.run.name());
+        let sealed = self.try_seal();
+        synced.and(ingested.map(drop)).and(sealed)
+    }
+
+    fn try_sync(&self) -> Result<(), LedgerError> {
+        self.reserve.restore();
+        let mut result = Ok(());
+        let mut heads = Vec::new();
+        for journal in &self.journals {
+            match journal.sync() {
+                Ok(durable) => heads.extend(durable),
+                Err(error) => result = Err(error),
+            }
+        }
+        let durable = heads.into_iter().map(|head| (Arc::clone(&head.segment), head));
+        self.control().unsealed.extend(durable);
+        result
+    }
+
+    fn try_seal(&self) -> Result<(), LedgerError> {
+        let mut control = self.control();
+        let Control { store, seals: Some(seals), unsealed, foreign, .. } = &mut *control else { return Ok(()) };
+        // Corrections are written by other processes, into segments of their own.
+        for head in segment::foreign(&self.data_dir, &self.run, &store.known())? {
+            if !foreign.contains(&head) {
+                unsealed.insert(Arc::clone(&head.segment), head.clone());
+                foreign.push(head);
+            }
+        }
+        let heads: Vec<_> = unsealed.values().cloned().collect();
+        seals.seal(&heads, Timestamp::now())?;
+        unsealed.clear();
+        Ok(())
+    }
+
+    fn control(&self) -> MutexGuard<'_, Control> {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn begin(
+    run: &Run,
+    cores: usize,
+    tips: &[SegmentHead],
+    reserve: &Arc<Reserve>,
+) -> Result<Vec<Arc<Journal>>, LedgerError> {
+    let mut journals: Vec<Arc<Journal>> = Vec::with_capacity(cores);
+    for core in 0..cores {
+        let who = format!("{core:03}");
+        let journal = match journals.first() {
+            None => Journal::begin(run, &who, tips, Arc::clone(reserve))?,
+            Some(first) => Journal::begin(run, &who, &[first.end()], Arc::clone(reserve))?,
+        };
+        journals.push(Arc::new(journal));
+    }
+    Ok(journals)
+}

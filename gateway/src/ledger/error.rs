@@ -1,0 +1,81 @@
+//! What can go wrong with the ledger.
+
+use std::error::Error;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why the ledger could not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LedgerError {
+    /// The journal's disk is full: nothing new may begin.
+    #[error("the journal's disk is full")]
+    Full,
+    /// The journal cannot be written.
+    #[error("the journal cannot be written")]
+    Unavailable,
+    /// A line cannot be encoded; none of ours can fail to be.
+    #[error("a line of the journal cannot be encoded")]
+    Encode(#[source] serde_json::Error),
+    /// A file could not be read or written.
+    #[error("{doing} {}", path.display())]
+    File {
+        /// What was being done, e.g. `reading`.
+        doing: &'static str,
+        /// To which file or directory.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// SQLite refused.
+    #[error("the store {} fails; if it is damaged, move it away: it is built again from the journal", path.display())]
+    Store {
+        /// The store's file.
+        path: PathBuf,
+        /// What SQLite says.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// There is no ledger at this place.
+    #[error("there is no ledger in {}", .0.display())]
+    Missing(PathBuf),
+    /// The key of the seals is unfit.
+    #[error("the seal key {} is unfit: {what}", path.display())]
+    SealKey {
+        /// The key's file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// A record that was asked for is not there, or is not one that can be corrected.
+    #[error("record {id}: {what}")]
+    Record {
+        /// The id asked for.
+        id: String,
+        /// What is wrong.
+        what: &'static str,
+    },
+}
+
+impl LedgerError {
+    pub(crate) fn file(doing: &'static str, path: impl AsRef<Path>, source: io::Error) -> Self {
+        Self::File { doing, path: path.as_ref().to_owned(), source }
+    }
+
+    pub(crate) fn store(path: &Path, source: rusqlite::Error) -> Self {
+        Self::Store { path: path.to_owned(), source }
+    }
+}
+
+/// An error with its causes, for one field of a log line.
+pub(super) fn chain(error: &LedgerError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,399 @@
+//! The truth about what was used: one append-only file per core, written before the answer's last byte leaves.
+//!
+//! Appending puts a line into memory; waiting for it yields once, and then the first to resume writes everything that was appended
+//! in the meantime with a single `write`. A task of the control plane calls [`Journal::sync`].
+//!
+//! **Invariant:** a position that [`Journal::written`] returned `Ok` for is in the page cache of the kernel: a crash of the process
+//! does not lose it. One that failed was not promised to anybody; a record among them is kept in memory (to 4 MiB) and written as soon as
+//! the journal can be written again, a hold is forgotten.
+//!
+//! It knows no tasks and no time: it never sleeps, retries or opens a file on the data plane.
+
+mod reserve;
+mod sink;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+pub(crate) use reserve::Reserve;
+use sink::Sink;
+
+use super::LedgerError;
+use super::chain::{self, Head};
+use super::line::{HOLD, RECORD};
+use super::record::{HoldLine, Outcome, Record};
+use super::segment::{Run, SegmentHead};
+
+/// Records kept in memory while the journal cannot be written, in bytes.
+const RETAINED: usize = 4 << 20;
+/// How many failed stretches are remembered: a waiter asks within one turn of its loop, and there is at most one a second.
+const FAILURES: usize = 64;
+
+/// A line's place in the order of appending, in one journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position(u64);
+
+/// What a poll-style body keeps while it waits for its line.
+#[derive(Debug)]
+pub struct Wait {
+    at: Position,
+    yielded: bool,
+}
+
+impl Wait {
+    /// Waits for `at`.
+    pub fn new(at: Position) -> Self {
+        Self { at, yielded: false }
+    }
+}
+
+/// The journal of one core. Appended to by the tasks of that core; the control plane only syncs it and asks where it is.
+#[derive(Debug)]
+pub struct Journal {
+    who: String,
+    run: Run,
+    reserve: Arc<Reserve>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    sink: Sink,
+    /// Bytes of whole lines in the file.
+    length: u64,
+    /// What is in the file.
+    written: SegmentHead,
+    /// The chain behind `buffer`, and the lines up to there.
+    head: Head,
+    lines: u64,
+    /// Finished lines that are not in the file yet.
+    buffer: Vec<u8>,
+    /// The last position given out, and the last that is either in the file or failed.
+    appended: u64,
+    settled: u64,
+    failed: VecDeque<RangeInclusive<u64>>,
+    broken: Option<Broken>,
+    /// The log knows that it is broken.
+    complained: bool,
+    /// Something was written since the last sync.
+    dirty: bool,
+    /// Segments left behind after a failure, not yet sealed.
+    abandoned: Vec<SegmentHead>,
+}
+
+/// Since a write failed.
+#[derive(Debug)]
+struct Broken {
+    /// The file ends behind a whole line and the disk was only full: it can go on.
+    reuse: bool,
+    /// Bodies of records that wait to be written, each with a newline.
+    retained: Vec<u8>,
+}
+
+impl Journal {
+    /// Begins a segment. `who` is the core's number.
+    pub(crate) fn begin(
+        run: &Run,
+        who: &str,
+        previous: &[SegmentHead],
+        reserve: Arc<Reserve>,
+    ) -> Result<Self, LedgerError> {
+        let (file, written, length) = run.create(who, Timestamp::now(), previous)?;
+        let state = State::new(Sink::File(Arc::new(file)), written, length);
+        Ok(Self { who: who.to_owned(), run: run.clone(), reserve, state: Mutex::new(state) })
+    }
+
+    /// Whether new calls can be written down at all; what a call without any hold asks before it is sent.
+    pub fn available(&self) -> Result<(), LedgerError> {
+        if self.reserve.gone_since().is_some() {
+            return Err(LedgerError::Full);
+        }
+        if self.state().broken.is_some() { Err(LedgerError::Unavailable) } else { Ok(()) }
+    }
+
+    /// Appends what a call reserves. Refused while the disk is full or the journal cannot be written.
+    pub fn hold(&self, line: &HoldLine) -> Result<Position, LedgerError> {
+        if self.reserve.gone_since().is_some() {
+            return Err(LedgerError::Full);
+        }
+        let mut state = self.state();
+        if state.broken.is_some() {
+            return Err(LedgerError::Unavailable);
+        }
+        state.append(HOLD, line)
+    }
+
+    /// Appends the record of a request. An error means that nobody may rely on it; it may be written later all the same.
+    ///
+    /// While the disk is full, refusals that came after it filled up are not written: the reserve is for calls under way.
+    pub fn record(&self, record: &Record) -> Result<Position, LedgerError> {
+        if let Some(since) = self.reserve.gone_since()
+            && record.outcome == Outcome::Refused
+            && record.id.millis() > since
+        {
+            return Err(LedgerError::Full);
+        }
+        self.append(RECORD, record)
+    }
+
+    /// Appends a line that is no hold.
+    pub(crate) fn append(&self, kind: &[u8], line: &impl Serialize) -> Result<Position, LedgerError> {
+        let mut state = self.state();
+        match &mut state.broken {
+            Some(broken) => Err(broken.retain(kind, line)),
+            None => state.append(kind, line),
+        }
+    }
+
+    /// Waits until the line at `at` is in the file.
+    pub async fn written(&self, at: Position) -> Result<(), LedgerError> {
+        if let Some(done) = self.state().outcome(at) {
+            return done;
+        }
+        tokio::task::yield_now().await;
+        self.write_through(at)
+    }
+
+    /// [`Journal::written`] for poll-style bodies.
+    pub fn poll_written(&self, wait: &mut Wait, context: &mut Context<'_>) -> Poll<Result<(), LedgerError>> {
+        if let Some(done) = self.state().outcome(wait.at) {
+            return Poll::Ready(done);
+        }
+        if !wait.yielded {
+            wait.yielded = true;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(self.write_through(wait.at))
+    }
+
+    fn write_through(&self, at: Position) -> Result<(), LedgerError> {
+        let mut state = self.state();
+        if let Some(done) = state.outcome(at) {
+            return done;
+        }
+        state.write(&self.reserve);
+        state.outcome(at).unwrap_or(Err(LedgerError::Unavailable))
+    }
+
+    /// Writes what is in memory, for lines that nobody waits for.
+    pub(crate) fn flush(&self) {
+        self.state().write(&self.reserve);
+    }
+
+    /// Writes what is in memory, waits for the disk, and gives the segments that changed with how far they are durable. Tries to
+    /// reopen a journal that broke, on a new segment unless the disk was only full. Blocks: for the control plane, once a second.
+    pub fn sync(&self) -> Result<Vec<SegmentHead>, LedgerError> {
+        self.reopen()?;
+        let (sink, durable, mut heads) = {
+            let mut state = self.state();
+            state.write(&self.reserve);
+            if state.broken.is_some() {
+                return Err(LedgerError::Unavailable);
+            }
+            let heads = std::mem::take(&mut state.abandoned);
+            if !std::mem::take(&mut state.dirty) {
+                return Ok(heads);
+            }
+            (state.sink.clone(), state.written.clone(), heads)
+        };
+        if let Err(error) = sink.sync() {
+            let mut state = self.state();
+            state.abandoned.append(&mut heads);
+            if state.written.segment == durable.segment {
+                state.fail(&error, false);
+            }
+            return Err(LedgerError::file("syncing", &*durable.segment, error));
+        }
+        heads.push(durable);
+        Ok(heads)
+    }
+
+    fn reopen(&self) -> Result<(), LedgerError> {
+        let (reuse, previous) = match &*self.state() {
+            State { broken: None, .. } => return Ok(()),
+            State { broken: Some(broken), written, .. } => (broken.reuse, written.clone()),
+        };
+        // The file is made without the lock: a disk that hangs must not hang the core.
+        let fresh = match reuse {
+            true => None,
+            false => Some(self.run.create(&self.who, Timestamp::now(), &[previous])?),
+        };
+        let mut state = self.state();
+        if let Some((file, written, length)) = fresh {
+            state.replace(Sink::File(Arc::new(file)), written, length);
+        }
+        state.resume(&self.reserve)
+    }
+
+    /// Where the file ends, for the next segment's first line.
+    pub(crate) fn end(&self) -> SegmentHead {
+        self.state().written.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+impl State {
+    fn new(sink: Sink, written: SegmentHead, length: u64) -> Self {
+        Self {
+            sink,
+            length,
+            head: written.head,
+            lines: written.lines,
+            written,
+            buffer: Vec::with_capacity(64 << 10),
+            appended: 0,
+            settled: 0,
+            failed: VecDeque::new(),
+            broken: None,
+            complained: false,
+            dirty: true,
+            abandoned: Vec::new(),
+        }
+    }
+
+    fn append(&mut self, kind: &[u8], line: &impl Serialize) -> Result<Position, LedgerError> {
+        let start = self.buffer.len();
+        self.buffer.extend_from_slice(kind);
+        if let Err(error) = serde_json::to_writer(&mut self.buffer, line) {
+            self.buffer.truncate(start);
+            return Err(LedgerError::Encode(error));
+        }
+        self.close(start);
+        self.appended += 1;
+        Ok(Position(self.appended))
+    }
+
+    fn close(&mut self, start: usize) {
+        self.head = self.head.close(&mut self.buffer, start);
+        self.lines += 1;
+    }
+
+    /// `None` while the line is only in memory.
+    fn outcome(&self, at: Position) -> Option<Result<(), LedgerError>> {
+        if self.failed.iter().any(|range| range.contains(&at.0)) {
+            return Some(Err(LedgerError::Unavailable));
+        }
+        (at.0 <= self.settled).then_some(Ok(()))
+    }
+
+    fn write(&mut self, reserve: &Reserve) {
+        if self.buffer.is_empty() {
+            return;
+        }
+        let mut wrote = self.sink.write_all(&self.buffer);
+        if wrote.as_ref().is_err_and(is_full) && self.sink.truncate(self.length).is_ok() {
+            reserve.release();
+            wrote = self.sink.write_all(&self.buffer);
+        }
+        match wrote {
+            Ok(()) => self.wrote(),
+            Err(error) => {
+                let whole = self.sink.truncate(self.length).is_ok();
+                self.fail(&error, whole && is_full(&error));
+            }
+        }
+    }
+
+    fn wrote(&mut self) {
+        self.length += self.buffer.len() as u64;
+        self.written.lines = self.lines;
+        self.written.head = self.head;
+        self.settled = self.appended;
+        self.dirty = true;
+        self.buffer.clear();
+        self.buffer.shrink_to(1 << 20);
+    }
+
+    /// From now on nothing is promised until [`State::resume`].
+    fn fail(&mut self, error: &io::Error, reuse: bool) {
+        if self.settled < self.appended {
+            self.failed.push_back(self.settled + 1..=self.appended);
+            if self.failed.len() > FAILURES {
+                self.failed.pop_front();
+            }
+            self.settled = self.appended;
+        }
+        let mut retained = Vec::new();
+        for line in self.buffer.split(|byte| *byte == b'\n') {
+            if let Some((body, _)) = chain::split(line)
+                && !body.starts_with(HOLD)
+            {
+                retained.extend_from_slice(body);
+                retained.push(b'\n');
+            }
+        }
+        self.buffer.clear();
+        (self.head, self.lines) = (self.written.head, self.written.lines);
+        match &mut self.broken {
+            Some(broken) => broken.reuse &= reuse,
+            None => self.broken = Some(Broken { reuse, retained }),
+        }
+        if !std::mem::replace(&mut self.complained, true) {
+            let segment = &*self.written.segment;
+            tracing::error!(segment, %error, "the journal cannot be written: new calls are refused");
+        }
+    }
+
+    fn replace(&mut self, sink: Sink, written: SegmentHead, length: u64) {
+        self.sink = sink;
+        self.length = length;
+        (self.head, self.lines) = (written.head, written.lines);
+        self.abandoned.push(std::mem::replace(&mut self.written, written));
+        self.dirty = true;
+    }
+
+    /// Writes what was retained and opens the journal again.
+    fn resume(&mut self, reserve: &Reserve) -> Result<(), LedgerError> {
+        let Some(broken) = self.broken.take() else { return Ok(()) };
+        for body in broken.retained.split(|byte| *byte == b'\n').filter(|body| !body.is_empty()) {
+            let start = self.buffer.len();
+            self.buffer.extend_from_slice(body);
+            self.close(start);
+        }
+        self.write(reserve);
+        if self.broken.is_some() {
+            return Err(LedgerError::Unavailable);
+        }
+        if std::mem::take(&mut self.complained) {
+            tracing::info!(segment = &*self.written.segment, "the journal is written again");
+        }
+        Ok(())
+    }
+}
+
+impl Broken {
+    fn retain(&mut self, kind: &[u8], line: &impl Serialize) -> LedgerError {
+        let start = self.retained.len();
+        if start < RETAINED {
+            self.retained.extend_from_slice(kind);
+            if let Err(error) = serde_json::to_writer(&mut self.retained, line) {
+                self.retained.truncate(start);
+                return LedgerError::Encode(error);
+            }
+            self.retained.push(b'\n');
+        }
+        LedgerError::Unavailable
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}

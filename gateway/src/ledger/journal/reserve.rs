@@ -1,0 +1,73 @@
+//! Disk space put aside for the records of calls that are already under way.
+//!
+//! **Invariant:** while the space is not put aside nothing new is held, so what it was for is all that uses it up.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::fcntl::posix_fallocate;
+
+/// Bytes put aside: the records of some five thousand calls under way.
+const SIZE: u64 = 4 << 20;
+
+/// One file that is in the way on purpose, shared by all cores of a data directory.
+#[derive(Debug)]
+pub(crate) struct Reserve {
+    path: PathBuf,
+    /// Unix milliseconds since when it is given up; 0 while it is there.
+    gone_since: AtomicU64,
+}
+
+impl Reserve {
+    /// Not yet put aside; call [`Reserve::restore`].
+    pub(crate) fn new(data_dir: &Path) -> Self {
+        Self { path: data_dir.join("journal.reserve"), gone_since: AtomicU64::new(1) }
+    }
+
+    /// When it was given up, in Unix milliseconds.
+    pub(crate) fn gone_since(&self) -> Option<u64> {
+        match self.gone_since.load(Ordering::Acquire) {
+            0 => None,
+            since => Some(since),
+        }
+    }
+
+    /// Gives the space back to the disk.
+    pub(crate) fn release(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let now = u64::try_from(now).unwrap_or(u64::MAX).max(1);
+        let first = self.gone_since.compare_exchange(0, now, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        let _ = fs::remove_file(&self.path);
+        if first {
+            tracing::error!("the journal's disk is full: new calls are refused, records of running ones use the reserve");
+        }
+    }
+
+    /// Puts the space aside again; true if it is there. Blocks on the disk.
+    pub(crate) fn restore(&self) -> bool {
+        let Some(since) = self.gone_since() else { return true };
+        match self.allocate() {
+            Ok(()) => {
+                self.gone_since.store(0, Ordering::Release);
+                if since > 1 {
+                    tracing::info!("the journal's disk has room again");
+                }
+                true
+            }
+            Err(_) => {
+                let _ = fs::remove_file(&self.path);
+                false
+            }
+        }
+    }
+
+    fn allocate(&self) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&self.path)?;
+        posix_fallocate(&file, 0, i64::try_from(SIZE).unwrap_or(i64::MAX))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,217 @@
+use std::future::poll_fn;
+use std::path::Path;
+
+use super::sink::fake::Disk;
+use super::*;
+use crate::ledger::samples;
+use crate::ledger::segment;
+use crate::ledger::{HoldLine, LedgerError, RecordId};
+
+fn journal(data_dir: &Path) -> (Arc<Journal>, Arc<Disk>) {
+    let run = Run::begin(data_dir, Timestamp::now()).unwrap();
+    let reserve = Arc::new(Reserve::new(data_dir));
+    assert!(reserve.restore());
+    let journal = Journal::begin(&run, "000", &[], reserve).unwrap();
+    let disk = Arc::new(Disk::default());
+    {
+        let mut state = journal.state();
+        let file = segment::directory(data_dir).join(&*state.written.segment);
+        disk.0.lock().unwrap().bytes = std::fs::read(file).unwrap();
+        state.sink = Sink::Fake(Arc::clone(&disk));
+    }
+    (Arc::new(journal), disk)
+}
+
+fn hold() -> HoldLine {
+    samples::hold(RecordId::new())
+}
+
+/// The lines on the disk, whose chain is checked.
+fn lines(disk: &Disk) -> Vec<String> {
+    let bytes = disk.0.lock().unwrap().bytes.clone();
+    let (mut head, mut scratch) = (Head::NONE, Vec::new());
+    let text = String::from_utf8(bytes).unwrap();
+    assert!(text.ends_with('\n'));
+    for line in text.lines() {
+        head = head.follow(line.as_bytes(), &mut scratch).expect("the chain holds");
+    }
+    text.lines().map(String::from).collect()
+}
+
+#[tokio::test]
+async fn all_that_is_appended_in_one_turn_of_the_loop_shares_one_write() {
+    let directory = samples::directory();
+    let (journal, disk) = journal(directory.path());
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..200 {
+        let journal = Arc::clone(&journal);
+        tasks.spawn(async move {
+            let at = journal.hold(&hold()).unwrap();
+            journal.written(at).await.unwrap();
+        });
+    }
+    tasks.join_all().await;
+    assert_eq!(disk.0.lock().unwrap().writes, 1);
+    assert_eq!(lines(&disk).len(), 201);
+}
+
+#[tokio::test]
+async fn a_body_that_polls_waits_like_a_task_that_awaits() {
+    let directory = samples::directory();
+    let (journal, disk) = journal(directory.path());
+    let body = |journal: Arc<Journal>| async move {
+        let mut wait = Wait::new(journal.record(&samples::record(&hold())).unwrap());
+        let mut polls = 0;
+        poll_fn(|context| {
+            polls += 1;
+            journal.poll_written(&mut wait, context)
+        })
+        .await
+        .unwrap();
+        polls
+    };
+    let first = tokio::spawn(body(Arc::clone(&journal)));
+    let second = tokio::spawn(body(Arc::clone(&journal)));
+    assert_eq!((first.await.unwrap(), second.await.unwrap()), (2, 2));
+    assert_eq!(disk.0.lock().unwrap().writes, 1);
+    let mut wait = Wait::new(Position(1));
+    assert!(poll_fn(|context| journal.poll_written(&mut wait, context)).await.is_ok(), "at once: it is written");
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_holds_while_records_use_the_reserve() {
+    let directory = samples::directory();
+    let (journal, disk) = journal(directory.path());
+    let (early, late) = (hold(), hold());
+    let at = journal.hold(&early).unwrap();
+    journal.written(at).await.unwrap();
+    let refused_early = Record { outcome: Outcome::Refused, ..samples::record(&hold()) };
+
+    let reserve = directory.path().join("journal.reserve");
+    assert!(reserve.exists());
+    {
+        let mut disk = disk.0.lock().unwrap();
+        (disk.room, disk.reserve) = (Some(disk.bytes.len() + 10), Some(reserve.clone()));
+    }
+    let at = journal.record(&samples::record(&early)).unwrap();
+    journal.written(at).await.unwrap();
+    assert!(!reserve.exists(), "its space was given back");
+    assert!(matches!(journal.hold(&late), Err(LedgerError::Full)));
+    assert!(matches!(journal.available(), Err(LedgerError::Full)));
+    let at = journal.record(&refused_early).unwrap();
+    journal.written(at).await.unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(2));
+    let refused_late = Record { outcome: Outcome::Refused, ..samples::record(&hold()) };
+    assert!(matches!(journal.record(&refused_late), Err(LedgerError::Full)), "a flood of refusals does not use it up");
+
+    assert!(journal.reserve.restore());
+    let at = journal.hold(&hold()).unwrap();
+    journal.written(at).await.unwrap();
+    let lines = lines(&disk);
+    assert_eq!(lines.iter().filter(|line| line.contains(&early.id.to_string())).count(), 2);
+    assert_eq!(lines.len(), 5);
+}
+
+#[tokio::test]
+async fn a_disk_that_stays_full_cuts_what_was_half_written_and_goes_on_in_the_same_segment() {
+    let directory = samples::directory();
+    let (journal, disk) = journal(directory.path());
+    let used = disk.0.lock().unwrap().bytes.len();
+    disk.0.lock().unwrap().room = Some(used + 10);
+    let first = hold();
+    let at = journal.record(&samples::record(&first)).unwrap();
+    assert!(journal.written(at).await.is_err());
+    assert_eq!(lines(&disk).len(), 1);
+    assert!(journal.sync().is_err());
+    disk.0.lock().unwrap().room = None;
+    let segment = journal.end().segment;
+    journal.sync().unwrap();
+    assert_eq!(journal.end().segment, segment);
+    let lines = lines(&disk);
+    assert!(lines.len() == 2 && lines[1].contains(&first.id.to_string()));
+}
+
+#[tokio::test]
+async fn what_fails_is_refused_and_a_retained_record_is_written_later_but_a_hold_is_not() {
+    let directory = samples::directory();
+    let (journal, disk) = journal(directory.path());
+    let (first, second, third) = (hold(), hold(), hold());
+    let at = journal.hold(&first).unwrap();
+    journal.written(at).await.unwrap();
+
+    disk.0.lock().unwrap().broken = true;
+    let record_at = journal.record(&samples::record(&first)).unwrap();
+    let hold_at = journal.hold(&second).unwrap();
+    assert!(journal.written(record_at).await.is_err());
+    assert!(journal.written(hold_at).await.is_err());
+    assert!(journal.written(at).await.is_ok(), "it was written before");
+    assert!(matches!(journal.hold(&third), Err(LedgerError::Unavailable)));
+    assert!(matches!(journal.record(&samples::record(&third)), Err(LedgerError::Unavailable)));
+
+    let before = journal.end();
+    journal.sync().unwrap();
+    let now = journal.end();
+    assert_ne!(before.segment, now.segment, "a new segment");
+    let header = segment::first(directory.path(), &now.segment).unwrap().unwrap();
+    assert_eq!(header.previous, [before], "that says where the old one ended");
+    assert!(journal.written(hold_at).await.is_err(), "still not promised");
+    let at = journal.hold(&third).unwrap();
+    journal.written(at).await.unwrap();
+    let text = std::fs::read_to_string(segment::directory(directory.path()).join(&*now.segment)).unwrap();
+    let has = |kind: &str, hold: &HoldLine| text.contains(&format!("{{\"{kind}\":{{\"id\":\"{}\"", hold.id));
+    assert!(has("record", &first) && has("record", &third) && has("hold", &third));
+    assert!(!has("hold", &second));
+}
+
+#[tokio::test]
+async fn a_sync_that_fails_abandons_the_segment_and_the_next_one_goes_on() {
+    let directory = samples::directory();
+    let (journal, disk) = journal(directory.path());
+    disk.0.lock().unwrap().sync_fails = true;
+    assert!(journal.sync().is_err());
+    assert!(journal.available().is_err());
+    let heads = journal.sync().unwrap();
+    assert_eq!(heads.len(), 2, "the abandoned one and the new one");
+    assert!(journal.available().is_ok());
+    assert!(journal.sync().unwrap().is_empty(), "nothing changed since");
+}
+
+#[tokio::test]
+async fn records_kept_in_memory_while_nothing_can_be_written_are_bounded() {
+    let directory = samples::directory();
+    let (journal, disk) = journal(directory.path());
+    disk.0.lock().unwrap().broken = true;
+    let at = journal.hold(&hold()).unwrap();
+    assert!(journal.written(at).await.is_err());
+    let record = samples::record(&hold());
+    for _ in 0..20_000 {
+        assert!(journal.record(&record).is_err());
+    }
+    let kept = journal.state().broken.as_ref().unwrap().retained.len();
+    assert!((RETAINED..RETAINED + 4096).contains(&kept), "{kept}");
+}
+
+#[test]
+fn lines_that_nobody_waited_for_are_written_when_the_journal_ends() {
+    let directory = samples::directory();
+    let (journal, disk) = journal(directory.path());
+    journal.record(&samples::record(&hold())).unwrap();
+    assert_eq!(lines(&disk).len(), 1);
+    drop(journal);
+    assert_eq!(lines(&disk).len(), 2);
+}
+
+#[test]
+fn a_record_never_holds_a_query_and_leaves_out_what_is_absent() {
+    let directory = samples::directory();
+    let (journal, disk) = journal(directory.path());
+    journal.record(&samples::record(&hold())).unwrap();
+    journal.flush();
+    let lines = lines(&disk);
+    assert!(!lines[1].contains("canary"));
+    let value: serde_json::Value = serde_json::from_str(&lines[1]).unwrap();
+    let record = value["record"].as_object().unwrap();
+    assert!(!record.contains_key("reason") && !record.contains_key("first_byte") && !record.contains_key("unpriced"));
+    assert_eq!(record["units"], serde_json::json!({"input": 100, "output": 20}));
+    assert_eq!(record["cost"], 100_000);
+}

@@ -1,0 +1,280 @@
+//! The files of the journal: their names, their first lines, and reading them back.
+//!
+//! A segment belongs to one core of one run (one process start) and is only ever appended to. Its first line says which segments
+//! came before it and how far they went, so that a whole file cannot go missing unseen.
+//!
+//! **Invariant:** names sort by the time of creation, then by core.
+
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::LedgerError;
+use super::chain::{self, Head};
+
+const EXTENSION: &str = ".jsonl";
+
+/// How far a segment goes, or went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentHead {
+    /// File name within the journal's directory.
+    pub segment: Arc<str>,
+    /// Whole lines, the first one included.
+    pub lines: u64,
+    /// The chain's hash behind the last of them.
+    pub head: Head,
+}
+
+/// What the first line of a segment says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Header {
+    /// Of this format; 1.
+    pub(crate) version: u32,
+    /// The segment's own name: a file cannot pass for another.
+    pub(crate) name: Arc<str>,
+    /// Name of the run: all segments that one process wrote.
+    pub(crate) run: Arc<str>,
+    /// Process that wrote it.
+    pub(crate) pid: u32,
+    /// When it was begun.
+    pub(crate) at: Timestamp,
+    /// The segments that no later run had named yet, with where they ended.
+    pub(crate) previous: Vec<SegmentHead>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct HeaderLine<H> {
+    segment: H,
+}
+
+/// A process start: what its segments have in common.
+#[derive(Debug, Clone)]
+pub(crate) struct Run {
+    name: Arc<str>,
+    at: Timestamp,
+    directory: PathBuf,
+}
+
+impl Run {
+    /// A run of now in this data directory, whose journal directory is made if it is not there.
+    pub(crate) fn begin(data_dir: &Path, now: Timestamp) -> Result<Self, LedgerError> {
+        let directory = directory(data_dir);
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&directory)
+            .map_err(|source| LedgerError::file("creating", &directory, source))?;
+        Ok(Self { name: stamp(now).into(), at: now, directory })
+    }
+
+    /// What the names of this run's segments sort behind.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Makes a new segment and writes its first line. `who` is a core's number, or a word for what is not a core.
+    pub(crate) fn create(
+        &self,
+        who: &str,
+        now: Timestamp,
+        previous: &[SegmentHead],
+    ) -> Result<(File, SegmentHead, u64), LedgerError> {
+        // A clock that was set back must not make a segment that sorts before its run.
+        let now = now.max(self.at);
+        let name: Arc<str> = format!("{}-{who}{EXTENSION}", stamp(now)).into();
+        let path = self.directory.join(&*name);
+        let header = Header {
+            version: 1,
+            name: Arc::clone(&name),
+            run: Arc::clone(&self.name),
+            pid: std::process::id(),
+            at: now,
+            previous: previous.to_vec(),
+        };
+        let mut line = serde_json::to_vec(&HeaderLine { segment: header }).map_err(LedgerError::Encode)?;
+        line.pop();
+        let head = Head::NONE.close(&mut line, 0);
+        let file = write_new(&path, &line).map_err(|source| {
+            let _ = fs::remove_file(&path);
+            LedgerError::file("creating", &path, source)
+        })?;
+        sync_directory(&self.directory)?;
+        Ok((file, SegmentHead { segment: name, lines: 1, head }, line.len() as u64))
+    }
+}
+
+fn write_new(path: &Path, line: &[u8]) -> io::Result<File> {
+    let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
+    io::Write::write_all(&mut file, line)?;
+    file.sync_data()?;
+    Ok(file)
+}
+
+/// Makes the entries of a directory durable.
+pub(crate) fn sync_directory(path: &Path) -> Result<(), LedgerError> {
+    File::open(path)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|source| LedgerError::file("syncing", path, source))
+}
+
+fn stamp(now: Timestamp) -> String {
+    now.strftime("%Y%m%dT%H%M%S.%6fZ").to_string()
+}
+
+/// Where the segments of a data directory are.
+pub(crate) fn directory(data_dir: &Path) -> PathBuf {
+    data_dir.join("journal")
+}
+
+/// Names of all segments, sorted; none where the directory is not there.
+pub(crate) fn list(data_dir: &Path) -> Result<Vec<Arc<str>>, LedgerError> {
+    let directory = directory(data_dir);
+    let failed = |source| LedgerError::file("reading", &directory, source);
+    let entries = match fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut names: Vec<Arc<str>> = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(failed)?.file_name();
+        if let Some(name) = name.to_str().filter(|name| name.ends_with(EXTENSION)) {
+            names.push(name.into());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Bytes that a segment has now.
+pub(crate) fn length(data_dir: &Path, segment: &str) -> Result<u64, LedgerError> {
+    let path = directory(data_dir).join(segment);
+    let metadata = fs::metadata(&path).map_err(|source| LedgerError::file("reading", &path, source))?;
+    Ok(metadata.len())
+}
+
+/// Reads the lines of a segment from a byte offset on.
+pub(crate) struct Lines {
+    input: BufReader<File>,
+    line: Vec<u8>,
+    offset: u64,
+}
+
+impl Lines {
+    /// `offset` is where a line begins.
+    pub(crate) fn open(data_dir: &Path, segment: &str, offset: u64) -> Result<Self, LedgerError> {
+        let path = directory(data_dir).join(segment);
+        let open = || {
+            let mut file = File::open(&path)?;
+            file.seek(SeekFrom::Start(offset))?;
+            Ok(BufReader::with_capacity(256 << 10, file))
+        };
+        let input = open().map_err(|source| LedgerError::file("reading", &path, source))?;
+        Ok(Self { input, line: Vec::new(), offset })
+    }
+
+    /// The next whole line, without its newline; `None` where only a part of one is left.
+    pub(crate) fn next_line(&mut self) -> io::Result<Option<&[u8]>> {
+        self.line.clear();
+        let read = self.input.read_until(b'\n', &mut self.line)?;
+        if self.line.last() != Some(&b'\n') {
+            return Ok(None);
+        }
+        self.offset += read as u64;
+        Ok(Some(&self.line[..read - 1]))
+    }
+
+    /// Where the next line begins.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// After `next_line` gave `None`: what stands behind the last whole line.
+    pub(crate) fn rest(&self) -> &[u8] {
+        &self.line
+    }
+}
+
+/// How much of each segment is known already: the byte and the number of whole lines up to there.
+pub(crate) type Known = HashMap<Arc<str>, (u64, u64)>;
+
+/// The segments whose end no other run has named, with their last whole line: what the next segment has to name.
+pub(crate) fn tips(data_dir: &Path, known: &Known) -> Result<Vec<SegmentHead>, LedgerError> {
+    let headers = headers(data_dir, "")?;
+    let runs: HashMap<_, _> = headers.iter().map(|(name, header)| (name, &header.run)).collect();
+    let mut named: HashMap<Arc<str>, u64> = HashMap::new();
+    for (_, header) in &headers {
+        for previous in &header.previous {
+            if runs.get(&previous.segment).is_some_and(|run| **run != header.run) {
+                let lines = named.entry(Arc::clone(&previous.segment)).or_default();
+                *lines = previous.lines.max(*lines);
+            }
+        }
+    }
+    let ends = |name: &Arc<str>| {
+        let lines = known.get(name).map_or(u64::MAX, |(_, lines)| *lines);
+        named.get(name).is_some_and(|named| *named >= lines)
+    };
+    let tips = headers.iter().map(|(name, _)| name).filter(|name| !ends(name));
+    tips.filter_map(|name| end(data_dir, name, known).transpose()).collect()
+}
+
+/// Waits until these segments are on the disk, whoever wrote them.
+pub(crate) fn sync(data_dir: &Path, heads: &[SegmentHead]) -> Result<(), LedgerError> {
+    for head in heads {
+        let path = directory(data_dir).join(&*head.segment);
+        let synced = File::open(&path).and_then(|file| file.sync_data());
+        synced.map_err(|source| LedgerError::file("syncing", &path, source))?;
+    }
+    Ok(())
+}
+
+/// The segments that other processes have written since this run began, and where they end.
+pub(crate) fn foreign(data_dir: &Path, run: &Run, known: &Known) -> Result<Vec<SegmentHead>, LedgerError> {
+    let headers = headers(data_dir, run.name())?;
+    let others = headers.iter().filter(|(_, header)| header.run != run.name);
+    others.filter_map(|(name, _)| end(data_dir, name, known).transpose()).collect()
+}
+
+/// The first lines of all segments whose names sort at `from` or after; those that have no whole one are passed over.
+fn headers(data_dir: &Path, from: &str) -> Result<Vec<(Arc<str>, Header)>, LedgerError> {
+    let mut headers = Vec::new();
+    for name in list(data_dir)?.into_iter().filter(|name| **name >= *from) {
+        if let Some(header) = first(data_dir, &name)? {
+            headers.push((name, header));
+        }
+    }
+    Ok(headers)
+}
+
+/// What the first line of a segment says; `None` if it is none. Does not check the chain.
+pub(crate) fn first(data_dir: &Path, name: &str) -> Result<Option<Header>, LedgerError> {
+    let mut lines = Lines::open(data_dir, name, 0)?;
+    let line = lines.next_line().map_err(|source| LedgerError::file("reading", name, source))?;
+    let Some(line) = line.filter(|line| chain::split(line).is_some()) else { return Ok(None) };
+    Ok(serde_json::from_slice::<HeaderLine<Header>>(line).ok().map(|line| line.segment))
+}
+
+/// Where a segment ends. Takes the last whole line's word for the hash; `None` if there is no such line.
+fn end(data_dir: &Path, segment: &Arc<str>, known: &Known) -> Result<Option<SegmentHead>, LedgerError> {
+    let (offset, mut count) = known.get(segment).copied().unwrap_or_default();
+    let failed = |source| LedgerError::file("reading", segment.as_ref(), source);
+    let mut lines = Lines::open(data_dir, segment, offset)?;
+    let mut head = None;
+    if let Some(start) = offset.checked_sub(chain::TAIL as u64 + 1) {
+        let mut tail = [0; chain::TAIL];
+        lines.input.get_ref().read_exact_at(&mut tail, start).map_err(failed)?;
+        head = chain::split(&tail).map(|(_, head)| head);
+    }
+    while let Some(line) = lines.next_line().map_err(failed)? {
+        count += 1;
+        head = chain::split(line).map(|(_, head)| head).or(head);
+    }
+    Ok(head.map(|head| SegmentHead { segment: Arc::clone(segment), lines: count, head }))
+}

@@ -1,0 +1,243 @@
+//! The ledger's SQLite file: what reports and opening balances are read from.
+//!
+//! It is an index of the journal and nothing more: lost or removed, it is built again from the segments.
+//!
+//! **Invariant:** a record counts once however often its line is read: the row, its charges and how far the segment was read
+//! change in one transaction, and the record's id decides whether it is new.
+
+mod dimensions;
+mod ingest;
+mod schema;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
+
+pub(crate) use dimensions::COLUMNS;
+use dimensions::Dimensions;
+
+use super::LedgerError;
+use super::record::{Charge, RecordId};
+use super::segment::Known;
+
+/// How long it is waited for another process that has the file locked, when the gateway starts or a report is made.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The store, opened for writing. One at a time: the data directory is locked.
+#[derive(Debug)]
+pub(crate) struct Store {
+    connection: Connection,
+    path: PathBuf,
+    cursors: HashMap<Arc<str>, Cursor>,
+    dimensions: Dimensions,
+    /// Ids in the table of open holds.
+    open: HashSet<RecordId>,
+}
+
+/// How far a segment was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Cursor {
+    id: i64,
+    offset: u64,
+    lines: u64,
+}
+
+/// Where the line of a record stands in the journal.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) segment: String,
+    pub(crate) offset: u64,
+}
+
+/// Where the store of a data directory is.
+pub(crate) fn path(data_dir: &Path) -> PathBuf {
+    data_dir.join("ledger.sqlite")
+}
+
+impl Store {
+    /// Opens the store, and makes it if it is not there.
+    pub(crate) fn open(data_dir: &Path) -> Result<Self, LedgerError> {
+        let path = path(data_dir);
+        let open = || {
+            let connection = Connection::open(&path)?;
+            connection.busy_timeout(PATIENCE)?;
+            connection.pragma_update(None, "journal_mode", "wal")?;
+            connection.pragma_update(None, "synchronous", "normal")?;
+            schema::ensure(&connection)?;
+            Ok(connection)
+        };
+        let connection = open().map_err(|source| LedgerError::store(&path, source))?;
+        let mut store = Self {
+            connection,
+            path,
+            cursors: HashMap::new(),
+            dimensions: Dimensions::default(),
+            open: HashSet::new(),
+        };
+        store.reload()?;
+        Ok(store)
+    }
+
+    /// From now on somebody else's lock is an error at once: what cannot be done now is done at the next turn.
+    pub(crate) fn impatient(&self) -> Result<(), LedgerError> {
+        self.connection.busy_timeout(Duration::ZERO).map_err(|source| self.failed(source))
+    }
+
+    /// How much of each segment is in the store.
+    pub(crate) fn known(&self) -> Known {
+        self.cursors.iter().map(|(name, cursor)| (Arc::clone(name), (cursor.offset, cursor.lines))).collect()
+    }
+
+    /// The lines of holds without a record, without newline, in the order of their ids.
+    pub(crate) fn open_holds(&self) -> Result<Vec<Vec<u8>>, LedgerError> {
+        let read = || {
+            let mut statement = self.connection.prepare("SELECT line FROM holds ORDER BY id")?;
+            statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()
+        };
+        read().map_err(|source| self.failed(source))
+    }
+
+    /// What was charged since `since`, by the moment in which the hold was taken: to a minute, or finer where the limit's window is.
+    pub(crate) fn balances(&self, since: Timestamp) -> Result<Vec<(Timestamp, Charge)>, LedgerError> {
+        let read = || {
+            let mut statement = self.connection.prepare(
+                "SELECT limit_id, key, opened, amount FROM charges WHERE opened >= ?1 AND amount > 0 ORDER BY opened",
+            )?;
+            let rows = statement.query_map([since.as_millisecond()], |row| {
+                let (limit, key): (String, String) = (row.get(0)?, row.get(1)?);
+                let opened = Timestamp::from_millisecond(row.get(2)?).unwrap_or(since);
+                let amount = u64::try_from(row.get::<_, i64>(3)?).unwrap_or_default();
+                Ok((opened, Charge { limit: limit.into(), key: key.into(), amount }))
+            })?;
+            rows.collect::<Result<_, _>>()
+        };
+        read().map_err(|source| self.failed(source))
+    }
+
+    fn reload(&mut self) -> Result<(), LedgerError> {
+        let (cursors, open) = self.remembered().map_err(|source| self.failed(source))?;
+        self.cursors = cursors;
+        self.open = open;
+        self.dimensions = Dimensions::default();
+        Ok(())
+    }
+
+    fn remembered(&self) -> rusqlite::Result<(HashMap<Arc<str>, Cursor>, HashSet<RecordId>)> {
+        let mut statement = self.connection.prepare("SELECT name, id, offset, lines FROM segments")?;
+        let cursors = statement.query_map([], |row| {
+            let name: String = row.get(0)?;
+            let count = |column| row.get::<_, i64>(column).map(|count| u64::try_from(count).unwrap_or_default());
+            Ok((Arc::from(name), Cursor { id: row.get(1)?, offset: count(2)?, lines: count(3)? }))
+        })?;
+        let mut statement = self.connection.prepare("SELECT id FROM holds")?;
+        let open = statement.query_map([], |row| row.get::<_, [u8; 16]>(0).map(RecordId::from))?;
+        Ok((cursors.collect::<Result<_, _>>()?, open.collect::<Result<_, _>>()?))
+    }
+
+    fn failed(&self, source: rusqlite::Error) -> LedgerError {
+        LedgerError::store(&self.path, source)
+    }
+}
+
+/// The store, opened for reading beside a gateway that may be writing it.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    connection: Connection,
+    path: PathBuf,
+}
+
+impl Reader {
+    /// Fails with [`LedgerError::Missing`] where there is no ledger.
+    pub(crate) fn open(data_dir: &Path) -> Result<Self, LedgerError> {
+        let path = path(data_dir);
+        if !path.exists() {
+            return Err(LedgerError::Missing(data_dir.to_owned()));
+        }
+        let open = || {
+            let connection = connect(&path)?;
+            schema::check(&connection)?;
+            Ok(connection)
+        };
+        match open() {
+            Ok(connection) => Ok(Self { connection, path }),
+            Err(source) => Err(LedgerError::store(&path, source)),
+        }
+    }
+
+    /// Runs a query and hands every row to `each`.
+    pub(crate) fn query(
+        &self,
+        sql: &str,
+        parameters: &[&dyn rusqlite::ToSql],
+        mut each: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<()>,
+    ) -> Result<(), LedgerError> {
+        let mut run = || {
+            let mut statement = self.connection.prepare(sql)?;
+            let mut rows = statement.query(parameters)?;
+            while let Some(row) = rows.next()? {
+                each(row)?;
+            }
+            Ok(())
+        };
+        run().map_err(|source| LedgerError::store(&self.path, source))
+    }
+
+    /// How much of each segment is in the store.
+    pub(crate) fn known(&self) -> Result<Known, LedgerError> {
+        let mut known = Known::new();
+        self.query("SELECT name, offset, lines FROM segments", &[], |row| {
+            let count = |column| row.get::<_, i64>(column).map(|count| u64::try_from(count).unwrap_or_default());
+            known.insert(row.get::<_, String>(0)?.into(), (count(1)?, count(2)?));
+            Ok(())
+        })?;
+        Ok(known)
+    }
+
+    /// The corrections of this record.
+    pub(crate) fn corrections(&self, id: RecordId) -> Result<Vec<RecordId>, LedgerError> {
+        let mut corrections = Vec::new();
+        self.query("SELECT id FROM corrections WHERE corrects = ?1", &[&id.as_bytes().as_slice()], |row| {
+            corrections.push(RecordId::from(row.get::<_, [u8; 16]>(0)?));
+            Ok(())
+        })?;
+        Ok(corrections)
+    }
+
+    /// Where the line of this record stands.
+    pub(crate) fn find(&self, id: RecordId) -> Result<Option<Place>, LedgerError> {
+        let sql = "SELECT s.name, r.offset FROM records r JOIN segments s ON s.id = r.segment WHERE r.id = ?1";
+        let place = self.connection.query_row(sql, [id.as_bytes().as_slice()], |row| {
+            Ok(Place { segment: row.get(0)?, offset: u64::try_from(row.get::<_, i64>(1)?).unwrap_or_default() })
+        });
+        place.optional().map_err(|source| LedgerError::store(&self.path, source))
+    }
+}
+
+/// Read-only. Without anybody writing, and in a directory that cannot be written, SQLite cannot set up what readers of a
+/// write-ahead log share; then the file is whole by itself and is read as it is.
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(PATIENCE)?;
+    let works = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()));
+    let log = path.with_extension("sqlite-wal");
+    if works.is_ok() || log.metadata().is_ok_and(|log| log.len() > 0) {
+        return works.map(|()| connection);
+    }
+    let escaped: String = path
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => char::from(*byte).to_string(),
+            byte => format!("%{byte:02x}"),
+        })
+        .collect();
+    Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags)
+}

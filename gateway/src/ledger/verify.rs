@@ -1,0 +1,81 @@
+//! Checking a ledger: that nothing in its journal was changed, removed, added or cut off.
+//!
+//! The chain shows a changed segment, the first lines show a missing one, the seals show a cut or rewritten one, and the anchor beside
+//! the key shows seals that were cut off. It works while the gateway runs: seals are read before the segments, which only grow.
+//!
+//! **Invariant:** what could not be checked is said in the notes; a clean result without a key is not a claim about truncation.
+
+mod seals;
+mod segments;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use super::seal::SealKey;
+use super::segment::SegmentHead;
+use super::{LedgerError, segment};
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Below the data directory, or the anchor's whole path.
+    pub file: String,
+    /// Counted from 1; absent where the file as a whole is wrong.
+    pub line: Option<u64>,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(out, "{}:{line}: {}", self.file, self.what),
+            None => write!(out, "{}: {}", self.file, self.what),
+        }
+    }
+}
+
+/// What a check of a ledger found.
+#[derive(Debug, Default)]
+pub struct Verification {
+    /// What is wrong; empty is good.
+    pub findings: Vec<Finding>,
+    /// What is remarkable but not wrong, and what could not be checked.
+    pub notes: Vec<String>,
+    /// Segments read.
+    pub segments: u64,
+    /// Lines read.
+    pub lines: u64,
+    /// Number and time of the latest seal.
+    pub last_seal: Option<(u64, Timestamp)>,
+}
+
+impl Verification {
+    fn find(&mut self, file: impl Into<String>, line: Option<u64>, what: impl Into<String>) {
+        self.findings.push(Finding { file: file.into(), line, what: what.into() });
+    }
+}
+
+/// That a segment has this head behind that line, because somebody says so.
+#[derive(Debug)]
+struct Claim {
+    head: SegmentHead,
+    by: String,
+}
+
+/// Checks the ledger of a data directory, with the key of its seals if it is at hand. Fails only where there is no ledger, or files
+/// or the key cannot be read.
+pub fn verify(data_dir: &Path, key: Option<&Path>) -> Result<Verification, LedgerError> {
+    if !segment::directory(data_dir).is_dir() {
+        return Err(LedgerError::Missing(data_dir.to_owned()));
+    }
+    let key = key.map(|path| SealKey::read(path, data_dir)).transpose()?;
+    let mut result = Verification::default();
+    let claims = seals::check(data_dir, key.as_ref(), &mut result)?;
+    segments::check(data_dir, claims, key.is_some(), &mut result)?;
+    Ok(result)
+}

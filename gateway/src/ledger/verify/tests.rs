@@ -1,0 +1,323 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::ledger::chain::{self, Head};
+use crate::ledger::samples::{copy, directory, hold, record};
+use crate::ledger::{Ledger, RecordId, seal};
+
+/// Two runs of two cores, all sealed; the gateway has stopped in order.
+struct Bed {
+    data: TempDir,
+    keys: TempDir,
+}
+
+impl Bed {
+    fn new() -> Self {
+        let bed = Self { data: directory(), keys: directory() };
+        for _ in 0..2 {
+            let ledger = bed.open();
+            for core in 0..2 {
+                bed.calls(&ledger, core, 2);
+            }
+            ledger.sync();
+            ledger.seal();
+            bed.calls(&ledger, 0, 1);
+            ledger.close().unwrap();
+        }
+        bed
+    }
+
+    fn open(&self) -> Arc<Ledger> {
+        Ledger::open(self.data.path(), Some(&self.key()), 2).unwrap().0
+    }
+
+    fn calls(&self, ledger: &Ledger, core: usize, count: usize) {
+        let journal = ledger.journal(core).unwrap();
+        for _ in 0..count {
+            let hold = hold(RecordId::new());
+            journal.hold(&hold).unwrap();
+            journal.record(&record(&hold)).unwrap();
+        }
+        journal.flush();
+    }
+
+    fn key(&self) -> PathBuf {
+        self.keys.path().join("seal.key")
+    }
+
+    fn verify(&self) -> Verification {
+        verify(self.data.path(), Some(&self.key())).unwrap()
+    }
+
+    fn segments(&self) -> Vec<PathBuf> {
+        let names = segment::list(self.data.path()).unwrap();
+        names.iter().map(|name| segment::directory(self.data.path()).join(&**name)).collect()
+    }
+
+    fn heads(&self) -> PathBuf {
+        seal::path(self.data.path())
+    }
+
+    /// With the key, and without it: what a tampering is found by.
+    fn found(&self) -> (Vec<Finding>, Vec<Finding>) {
+        (self.verify().findings, verify(self.data.path(), None).unwrap().findings)
+    }
+
+    /// Found with the key and without, at this line of this file and nowhere else.
+    fn is_found_at(&self, file: &Path, line: u64) {
+        let (with, without) = self.found();
+        for findings in [with, without] {
+            let places: Vec<_> = findings.iter().map(|finding| (finding.file.as_str(), finding.line)).collect();
+            let name = format!("journal/{}", file.file_name().unwrap().to_str().unwrap());
+            assert_eq!(places, [(name.as_str(), Some(line))], "{findings:?}");
+        }
+    }
+}
+
+fn edit_lines(path: &Path, edit: impl FnOnce(&mut Vec<String>)) {
+    let text = fs::read_to_string(path).unwrap();
+    let mut lines = text.lines().map(String::from).collect();
+    edit(&mut lines);
+    fs::write(path, lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+}
+
+/// What somebody does who knows the format: all hashes fit again.
+fn rewrite_chain(lines: &mut Vec<String>) {
+    let mut head = Head::NONE;
+    for line in lines {
+        let (body, _) = chain::split(line.as_bytes()).unwrap();
+        let mut again = body.to_vec();
+        head = head.close(&mut again, 0);
+        again.pop();
+        *line = String::from_utf8(again).unwrap();
+    }
+}
+
+fn cheaper(line: &mut String) {
+    assert!(line.contains("\"cost\":100000"));
+    *line = line.replace("\"cost\":100000", "\"cost\":1");
+}
+
+#[test]
+fn an_untouched_ledger_verifies_with_and_without_the_key() {
+    let bed = Bed::new();
+    let verified = bed.verify();
+    assert_eq!((verified.findings, verified.notes), (vec![], vec![]));
+    assert_eq!((verified.segments, verified.lines), (4, 4 + 2 * 10));
+    assert!(verified.last_seal.is_some());
+    let without = verify(bed.data.path(), None).unwrap();
+    assert!(without.findings.is_empty());
+    assert!(without.notes.iter().any(|note| note.contains("no key")), "it says what it could not check");
+}
+
+#[test]
+fn a_changed_line_is_found_at_its_place() {
+    let bed = Bed::new();
+    let path = &bed.segments()[0];
+    edit_lines(path, |lines| cheaper(&mut lines[2]));
+    bed.is_found_at(path, 3);
+}
+
+#[test]
+fn a_removed_line_is_found_at_its_place() {
+    let bed = Bed::new();
+    let path = &bed.segments()[3];
+    edit_lines(path, |lines| drop(lines.remove(2)));
+    let (with, without) = bed.found();
+    for findings in [with, without] {
+        assert_eq!(findings[0].line, Some(3));
+        assert!(path.ends_with(findings[0].file.strip_prefix("journal/").unwrap()));
+    }
+}
+
+#[test]
+fn moved_and_repeated_lines_are_found() {
+    let bed = Bed::new();
+    edit_lines(&bed.segments()[0], |lines| lines.swap(2, 3));
+    assert_eq!(bed.found().1[0].line, Some(3));
+    let bed = Bed::new();
+    edit_lines(&bed.segments()[0], |lines| lines.insert(4, lines[3].clone()));
+    assert_eq!(bed.found().1[0].line, Some(5));
+}
+
+#[test]
+fn any_changed_byte_of_any_file_is_found() {
+    let bed = Bed::new();
+    for path in bed.segments().into_iter().take(2).chain([bed.heads()]) {
+        let good = fs::read(&path).unwrap();
+        for at in (0..good.len()).step_by(3) {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            fs::write(&path, &bad).unwrap();
+            assert!(!bed.verify().findings.is_empty(), "{} byte {at}", path.display());
+        }
+        fs::write(&path, good).unwrap();
+    }
+    assert!(bed.verify().findings.is_empty());
+}
+
+#[test]
+fn a_rewritten_chain_is_found_by_the_seals() {
+    let bed = Bed::new();
+    let path = &bed.segments()[3];
+    edit_lines(path, |lines| {
+        cheaper(&mut lines[2]);
+        rewrite_chain(lines);
+    });
+    let finding = &bed.verify().findings[0];
+    assert!(finding.what.contains("rewritten"), "{finding}");
+}
+
+#[test]
+fn a_missing_segment_is_found() {
+    for index in 0..4 {
+        let bed = Bed::new();
+        let path = &bed.segments()[index];
+        fs::remove_file(path).unwrap();
+        let findings = bed.verify().findings;
+        assert!(findings[0].what.contains("missing"), "{findings:?}");
+        assert!(path.ends_with(findings[0].file.strip_prefix("journal/").unwrap()));
+    }
+    let bed = Bed::new();
+    fs::remove_dir_all(segment::directory(bed.data.path())).unwrap();
+    fs::create_dir(segment::directory(bed.data.path())).unwrap();
+    assert_eq!(bed.verify().findings.len(), 4);
+}
+
+#[test]
+fn a_tail_that_was_sealed_and_is_cut_off_is_found_a_torn_one_that_was_not_is_only_noted() {
+    let bed = Bed::new();
+    let path = &bed.segments()[2];
+    let good = fs::read(path).unwrap();
+    for cut in [1, 50, 400, good.len() - 1, good.len()] {
+        fs::write(path, &good[..good.len() - cut]).unwrap();
+        let findings = bed.verify().findings;
+        assert!(findings.iter().any(|finding| finding.what.contains("cut off")), "{findings:?}");
+    }
+    fs::write(path, &good).unwrap();
+
+    let ledger = bed.open();
+    bed.calls(&ledger, 0, 1);
+    drop(ledger);
+    let last = &bed.segments()[4];
+    let good = fs::read(last).unwrap();
+    fs::write(last, &good[..good.len() - 5]).unwrap();
+    let verified = bed.verify();
+    assert_eq!(verified.findings, []);
+    assert!(verified.notes.iter().any(|note| note.contains("torn tail")), "{:?}", verified.notes);
+}
+
+#[test]
+fn a_renamed_or_replaced_segment_is_found() {
+    let bed = Bed::new();
+    let segments = bed.segments();
+    fs::rename(&segments[3], segments[3].with_file_name("20990101T000000.000000Z-000.jsonl")).unwrap();
+    assert!(bed.found().1.iter().any(|finding| finding.what.contains("renamed")));
+    let bed = Bed::new();
+    let segments = bed.segments();
+    fs::copy(&segments[0], &segments[1]).unwrap();
+    assert!(!bed.found().1.is_empty());
+}
+
+#[test]
+fn an_added_segment_is_found() {
+    let bed = Bed::new();
+    let name = "20200101T000000.000000Z-000.jsonl";
+    let header = format!(
+        "{{\"segment\":{{\"version\":1,\"name\":\"{name}\",\"run\":\"20200101T000000.000000Z\",\"pid\":1,\"at\":\"2020-01-01T00:00:00Z\",\"previous\":[]}}"
+    );
+    let mut line = header.into_bytes();
+    Head::NONE.close(&mut line, 0);
+    fs::write(segment::directory(bed.data.path()).join(name), line).unwrap();
+    let findings = bed.verify().findings;
+    assert!(findings.iter().any(|finding| finding.what.contains("added")), "{findings:?}");
+}
+
+#[test]
+fn seals_cannot_be_forged_reordered_or_cut_back() {
+    let bed = Bed::new();
+    let heads = bed.heads();
+    let good = fs::read_to_string(&heads).unwrap();
+    let count = good.lines().count();
+    let found = |bed: &Bed, words: &str| {
+        let findings = bed.verify().findings;
+        assert!(findings.iter().any(|finding| finding.what.contains(words)), "{words}: {findings:?}");
+    };
+    edit_lines(&heads, |lines| lines.swap(0, 1));
+    found(&bed, "out of order");
+    fs::write(&heads, &good).unwrap();
+    edit_lines(&heads, |lines| drop(lines.remove(1)));
+    found(&bed, "MAC");
+    fs::write(&heads, &good).unwrap();
+    edit_lines(&heads, |lines| lines.truncate(count - 2));
+    found(&bed, "cut back");
+    fs::remove_file(&heads).unwrap();
+    found(&bed, "missing");
+    // With another key, made up by whoever changed the journal.
+    let other = bed.keys.path().join("other.key");
+    fs::write(&other, [7; 32]).unwrap();
+    fs::write(&heads, &good).unwrap();
+    let findings = verify(bed.data.path(), Some(&other)).unwrap().findings;
+    assert_eq!(findings.iter().filter(|finding| finding.what.contains("MAC")).count(), count);
+}
+
+#[test]
+fn a_ledger_put_back_to_an_older_state_as_a_whole_is_found() {
+    let bed = Bed::new();
+    let old = directory();
+    copy(bed.data.path(), old.path());
+    let ledger = bed.open();
+    bed.calls(&ledger, 0, 3);
+    ledger.close().unwrap();
+    drop(ledger);
+    fs::remove_dir_all(segment::directory(bed.data.path())).unwrap();
+    copy(old.path(), bed.data.path());
+    let findings = bed.verify().findings;
+    assert!(findings.iter().any(|finding| finding.what.contains("cut back")), "{findings:?}");
+
+    // The gateway that goes on from there does not cover it up.
+    let ledger = bed.open();
+    bed.calls(&ledger, 0, 1);
+    ledger.close().unwrap();
+    let findings = bed.verify().findings;
+    assert!(findings.iter().any(|finding| finding.what.contains("missing or out of order")), "{findings:?}");
+}
+
+#[test]
+fn it_verifies_while_the_gateway_runs_and_after_it_was_killed() {
+    let bed = Bed::new();
+    let ledger = bed.open();
+    bed.calls(&ledger, 1, 5);
+    ledger.ingest();
+    assert_eq!(bed.verify().findings, []);
+    ledger.sync();
+    ledger.seal();
+    bed.calls(&ledger, 1, 5);
+    let killed = directory();
+    copy(bed.data.path(), killed.path());
+    assert_eq!(bed.verify().findings, []);
+    // Seals of the killed one are those of the directory it was in; its anchor is not here.
+    let verified = verify(killed.path(), Some(&bed.key())).unwrap();
+    assert_eq!(verified.findings, []);
+    assert!(verified.notes.iter().any(|note| note.contains("no anchor")));
+}
+
+#[test]
+fn a_key_in_the_data_directory_or_too_short_is_refused() {
+    let data = directory();
+    let inside = data.path().join("seal.key");
+    assert!(matches!(Ledger::open(data.path(), Some(&inside), 1), Err(LedgerError::SealKey { .. })));
+    let keys = directory();
+    let short = keys.path().join("short.key");
+    fs::write(&short, [1; 31]).unwrap();
+    assert!(matches!(Ledger::open(data.path(), Some(&short), 1), Err(LedgerError::SealKey { .. })));
+    let made = keys.path().join("made.key");
+    Ledger::open(data.path(), Some(&made), 1).unwrap();
+    use std::os::unix::fs::PermissionsExt;
+    let metadata = fs::metadata(&made).unwrap();
+    assert_eq!((metadata.len(), metadata.permissions().mode() & 0o777), (32, 0o600));
+}

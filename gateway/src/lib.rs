@@ -1,0 +1,29 @@
+//! Everything that listens, dials, watches and writes: the library behind the program `tollgate`.
+//!
+//! **Invariant:** [`request`] is the route of a request and the only place that joins its stages; [`app`] is the only place that builds them.
+
+mod admin;
+pub mod app;
+mod attempt;
+pub mod cli;
+mod core;
+mod drain;
+mod error;
+mod fault;
+mod files;
+mod identity;
+mod injection;
+pub mod ledger;
+mod listener;
+mod load;
+mod metering;
+mod metrics;
+pub mod quota;
+mod reply;
+pub mod report;
+mod request;
+pub mod settings;
+mod snapshot;
+mod stats;
+mod telemetry;
+mod upstream;

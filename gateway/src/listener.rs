@@ -1,0 +1,110 @@
+//! The near side: sockets, TLS, and the HTTP connections on them.
+//!
+//! **Invariant:** a request reaches the route only on a [`Connection`] whose TLS peer was verified, also when the session was resumed.
+
+mod connection;
+mod http;
+mod paced;
+mod tls;
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+pub(crate) use self::connection::{Connection, Standing};
+pub(crate) use self::tls::server_config;
+use crate::core::Core;
+use crate::drain::Phase;
+use crate::identity::Refusal;
+
+const BACKLOG: u32 = 4096;
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// Handshakes under way on one core; more wait in the accept queue.
+const HANDSHAKES: usize = 512;
+
+/// Binds a socket that others of this process may bind as well (`SO_REUSEPORT`, socket(7)).
+pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    setsockopt(&socket.as_fd(), sockopt::ReusePort, &true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)?.into_std()
+}
+
+/// Accepts on one core until the drain closes the listener.
+pub(crate) async fn accept(core: Arc<Core>, name: Arc<str>, listener: TcpListener, tls: TlsAcceptor) {
+    let mut drained = core.shared.drain.watch();
+    let handshakes = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES));
+    loop {
+        let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = drained.reached(Phase::Closing) => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let (core, name, tls) = (Arc::clone(&core), Arc::clone(&name), tls.clone());
+                tokio::spawn(async move {
+                    let connected = handshake(core, name, stream, peer, tls).await;
+                    drop(permit);
+                    // A task of its own, so that the handshake's memory is given back.
+                    if let Some((stream, connection)) = connected {
+                        tokio::spawn(http::serve(stream, connection));
+                    }
+                });
+            }
+            // Out of descriptors or memory: what is open has to end before more can come.
+            Err(error) => {
+                tracing::warn!(listener = %name, %error, "accept failed");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+type TlsStream = tokio_rustls::server::TlsStream<paced::Paced>;
+
+async fn handshake(
+    core: Arc<Core>,
+    name: Arc<str>,
+    stream: TcpStream,
+    address: SocketAddr,
+    tls: TlsAcceptor,
+) -> Option<(TlsStream, Arc<Connection>)> {
+    // Without it an answer waits for the delayed ACK of the one before; a socket that refuses is already gone.
+    stream.set_nodelay(true).ok()?;
+    let begun = std::time::Instant::now();
+    let stream = tokio::time::timeout(HANDSHAKE_LIMIT, tls.accept(paced::Paced::new(stream))).await;
+    let trust = Arc::clone(&core.shared.trust);
+    let stream = match stream {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            if tls::is_missing_certificate(&error) {
+                trust.count(Refusal::NoCertificate);
+            }
+            core.stats.handshake_failed();
+            tracing::debug!(listener = %name, peer = %address, %error, "TLS handshake failed");
+            return None;
+        }
+        Err(_) => {
+            core.stats.handshake_failed();
+            return None;
+        }
+    };
+    match Connection::open(core, address, stream.get_ref().1) {
+        Ok(connection) => {
+            connection.core.stats.handshake(begun.elapsed());
+            Some((stream, Arc::new(connection)))
+        }
+        Err(refusal) => {
+            trust.count(refusal);
+            None
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! What a call asks for, what it uses, and what that costs: read off the wire, held before, settled after.
+//!
+//! **Invariant:** from the moment its caller is proven a request has exactly one record, whatever becomes of it, and its hold is
+//! settled or released exactly once.
+
+mod answer;
+mod asked;
+mod body;
+pub(crate) mod catalog;
+mod estimate;
+mod facts;
+mod meter;
+mod scan;
+mod sse;
+mod usage;
+
+pub(crate) use answer::answer;
+pub(crate) use asked::{demand, read};
+pub(crate) use body::MeteredBody;
+pub(crate) use meter::Meter;

@@ -1,0 +1,64 @@
+//! From the provider's head to the caller's response.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HeaderName};
+use http::{HeaderValue, Response};
+use http_body::Body;
+use tollgate_policy::denial::{Denial, Reason};
+
+use super::body::MeteredBody;
+use super::meter::{Meter, Usage};
+use crate::attempt::Answered;
+use crate::ledger::Outcome;
+use crate::listener::Connection;
+use crate::reply::{self, Dress, REQUEST_ID, ReplyBody};
+
+// draft-ietf-httpapi-ratelimit-headers-11
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// The response to an answered call. Its body settles and records as it ends; where there is none, that happens here.
+pub(crate) async fn answer(mut meter: Meter, answered: Answered, connection: Arc<Connection>) -> Response<ReplyBody> {
+    let Answered { mut head, body, lease, permit, .. } = answered;
+    meter.record.status = head.status.as_u16();
+    if let Ok(id) = HeaderValue::try_from(meter.record.id.to_string()) {
+        head.headers.insert(REQUEST_ID, id);
+    }
+    if let Some(rates) = meter.rates.take() {
+        for (name, text) in [(RATE_LIMIT_POLICY, &*rates.policy), (RATE_LIMIT, &*rates.limit)] {
+            if let Ok(value) = HeaderValue::from_str(text) {
+                head.headers.insert(name, value);
+            }
+        }
+    }
+    if !body.is_end_stream() {
+        if meter.hides_usage {
+            head.headers.remove(CONTENT_LENGTH);
+        }
+        let body = MeteredBody::new(meter, body, lease, permit, connection, &head);
+        return Response::from_parts(head, ReplyBody::Metered(Box::new(body)));
+    }
+    lease.finish();
+    meter.record.outcome = Outcome::Completed;
+    let id = meter.record.id;
+    let metered = meter.endpoint.as_ref().is_some_and(|endpoint| endpoint.metered);
+    let usage = match metered {
+        false => Usage::Plain,
+        true if head.status.is_success() => Usage::Unknown { units: Default::default() },
+        true => Usage::Unbilled,
+    };
+    let written = match meter.close(usage) {
+        Ok(Some(at)) => meter.core.journal.written(at).await,
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    match written {
+        Ok(()) => Response::from_parts(head, ReplyBody::Full(Bytes::new())),
+        Err(_) => {
+            let denial = Denial::new(Reason::LedgerUnavailable, "the call was made, but could not be recorded");
+            reply::refusal(&denial, id, Dress::Problem)
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! The answer on its way to the caller, with its usage read off as it passes.
+//!
+//! **Invariant:** the end of the answer (its terminal event, the last frame of a known length, or the end of the stream) leaves only when the
+//! record is written. What the caller no longer wants is drained for its usage, within bounds, keeping hold and place.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tollgate_policy::decision::Permit;
+use tollgate_policy::denial::Reason;
+
+use super::estimate;
+use super::meter::{Meter, Usage};
+use super::usage::{Output, Reading, UsageReader};
+use crate::drain::{Drained, Phase};
+use crate::ledger::{Outcome, Wait};
+use crate::listener::Connection;
+use crate::load::Share;
+use crate::upstream::{BodyError, Lease, Stall};
+
+/// What a drain may take after its caller has gone.
+const DRAIN_TIME: Duration = Duration::from_secs(120);
+const DRAIN_BYTES: u64 = 64 << 20;
+
+/// The provider's body and the account it is charged to.
+#[derive(Debug)]
+pub(crate) struct MeteredBody {
+    source: Source,
+    output: Output,
+    stall: Stall,
+    state: State,
+    /// Under which policy the stream was last found to be permitted.
+    generation: u64,
+    permit: Permit,
+    connection: Arc<Connection>,
+}
+
+/// The part that a drain takes over.
+#[derive(Debug)]
+struct Source {
+    incoming: Option<Incoming>,
+    reader: Option<UsageReader>,
+    lease: Option<Lease>,
+    meter: Meter,
+    billed: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    Passing,
+    /// The record is being written; `end`: nothing comes after what is held.
+    Recording { wait: Option<Wait>, end: bool },
+    /// The answer is complete and recorded; what still comes is passed on.
+    Tail,
+    Done,
+}
+
+impl MeteredBody {
+    pub(super) fn new(
+        meter: Meter,
+        incoming: Incoming,
+        lease: Lease,
+        permit: Permit,
+        connection: Arc<Connection>,
+        head: &http::response::Parts,
+    ) -> Self {
+        let event_stream = head
+            .headers
+            .get(http::header::CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().to_ascii_lowercase().starts_with(b"text/event-stream"));
+        let metered = meter.endpoint.as_ref().filter(|endpoint| endpoint.metered);
+        let billed = head.status.is_success();
+        let reader = metered.filter(|_| billed).map(|e| UsageReader::new(e, event_stream, meter.hides_usage));
+        let stall = Stall::new(permit.destination().timeouts.idle);
+        let generation = meter.record.generation;
+        let source = Source { incoming: Some(incoming), reader, lease: Some(lease), meter, billed };
+        Self { source, output: Output::default(), stall, state: State::Passing, generation, permit, connection }
+    }
+
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        let Some(incoming) = &mut self.source.incoming else { return Poll::Ready(Ok(())) };
+        let Poll::Ready(next) = Pin::new(incoming).poll_frame(cx) else {
+            ready!(self.stall.poll(cx));
+            return Poll::Ready(Err(self.failed(BodyError::Stalled, Reason::UpstreamTimeout)));
+        };
+        self.stall.progress();
+        match next {
+            Some(Ok(frame)) => {
+                if let Ok(chunk) = frame.into_data() {
+                    self.take(chunk);
+                }
+                Poll::Ready(Ok(()))
+            }
+            Some(Err(error)) => Poll::Ready(Err(self.failed(error.into(), Reason::UpstreamReset))),
+            None => {
+                self.end();
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+
+    fn take(&mut self, chunk: Bytes) {
+        let ended = self.source.incoming.as_ref().is_some_and(Body::is_end_stream);
+        self.source.feed(chunk, &mut self.output);
+        if !matches!(self.state, State::Passing) {
+            return;
+        }
+        if ended {
+            self.end();
+        } else if self.output.complete {
+            let reading = self.source.reader.as_ref().map(UsageReader::reading);
+            let wait = self.source.record(reading, Outcome::Completed, false);
+            self.state = State::Recording { wait, end: false };
+        }
+    }
+
+    /// Nothing more comes.
+    fn end(&mut self) {
+        self.source.incoming = None;
+        if let Some(lease) = self.source.lease.take() {
+            lease.finish();
+        }
+        if !matches!(self.state, State::Passing) {
+            self.output.release();
+            self.state = State::Done;
+            return;
+        }
+        let reading = self.source.reader.take().map(|reader| reader.finish(&mut self.output));
+        // The last frame is what tells the caller that the answer is complete.
+        let mut last: VecDeque<Bytes> = std::mem::take(&mut self.output.ready);
+        last.append(&mut self.output.held);
+        self.output.held = last;
+        let wait = self.source.record(reading, Outcome::Completed, false);
+        self.state = State::Recording { wait, end: true };
+    }
+
+    fn failed(&mut self, error: BodyError, reason: Reason) -> BodyError {
+        self.state = State::Done;
+        self.source.incoming = None;
+        self.source.lease = None;
+        self.source.meter.record.reason = Some(reason);
+        let outcome = if reason == Reason::NoGrant { Outcome::Refused } else { Outcome::UpstreamFailed };
+        let reading = self.source.reader.take().map(|reader| reader.finish(&mut Output::default()));
+        self.source.record(reading, outcome, false);
+        error
+    }
+
+    /// A new policy may have withdrawn what this stream runs under.
+    fn is_withdrawn(&mut self) -> bool {
+        let snapshots = &self.connection.core.shared.snapshots;
+        if snapshots.generation() == self.generation {
+            return false;
+        }
+        let Some(snapshot) = snapshots.current() else { return false };
+        self.generation = snapshot.generation;
+        let grants = self.connection.grants(&snapshot);
+        let model = self.source.meter.facts.model.as_deref();
+        !snapshot.policy.reauthorise(&grants, &self.permit, model)
+    }
+}
+
+impl Source {
+    fn feed(&mut self, chunk: Bytes, output: &mut Output) {
+        match &mut self.reader {
+            Some(reader) => reader.feed(chunk, output),
+            None => output.ready.push_back(chunk),
+        }
+    }
+
+    /// Closes the account. `None`: the journal took nothing, which only a strict caller could mind.
+    fn record(&mut self, reading: Option<Reading>, outcome: Outcome, drained: bool) -> Option<Wait> {
+        self.meter.record.outcome = outcome;
+        let usage = self.usage(reading, drained);
+        self.meter.close(usage).ok().flatten().map(Wait::new)
+    }
+
+    fn usage(&self, reading: Option<Reading>, drained: bool) -> Usage {
+        if self.meter.endpoint.as_ref().is_none_or(|endpoint| !endpoint.metered) {
+            return Usage::Plain;
+        }
+        if !self.billed {
+            return Usage::Unbilled;
+        }
+        let reading = reading.unwrap_or_default();
+        match reading.units {
+            Some(units) => Usage::Reported { units, model: reading.model, tier: reading.tier, drained },
+            None => Usage::Unknown { units: estimate::estimate(&self.meter.facts, &reading) },
+        }
+    }
+}
+
+impl Body for MeteredBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        loop {
+            if let Some(bytes) = this.output.ready.pop_front() {
+                this.source.meter.record.bytes_out += bytes.len() as u64;
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            match &mut this.state {
+                State::Done => return Poll::Ready(None),
+                State::Recording { wait, end } => {
+                    let journal = &this.source.meter.core.journal;
+                    let written = match wait {
+                        Some(wait) => ready!(journal.poll_written(wait, cx)).is_ok(),
+                        None => false,
+                    };
+                    if !written {
+                        this.state = State::Done;
+                        this.output = Output::default();
+                        return Poll::Ready(Some(Err(BodyError::Ledger)));
+                    }
+                    this.state = if *end { State::Done } else { State::Tail };
+                    this.output.release();
+                }
+                State::Passing | State::Tail => {
+                    if this.is_withdrawn() {
+                        let error = this.failed(BodyError::Revoked, Reason::NoGrant);
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                    if let Err(error) = ready!(this.poll_source(cx)) {
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                    if matches!(this.state, State::Tail) {
+                        this.output.release();
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.state, State::Done) && self.output.ready.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source.incoming {
+            Some(incoming) if !self.source.meter.hides_usage => incoming.size_hint(),
+            _ => SizeHint::default(),
+        }
+    }
+}
+
+impl Drop for MeteredBody {
+    fn drop(&mut self) {
+        if !matches!(self.state, State::Passing) {
+            return;
+        }
+        let core = &self.connection.core;
+        let drained = core.shared.drain.watch();
+        let share = self.source.meter.load.as_ref().and_then(|load| load.drain());
+        let worth_it = self.source.reader.is_some() && core.shared.drain.phase() < Phase::Cutting;
+        let (Some(incoming), Some(share), true) = (self.source.incoming.take(), share, worth_it) else {
+            let reading = self.source.reader.take().map(|reader| reader.finish(&mut Output::default()));
+            self.source.record(reading, Outcome::CallerGone, false);
+            return;
+        };
+        let meter = self.source.meter.hand_over();
+        let source = Source {
+            incoming: None,
+            reader: self.source.reader.take(),
+            lease: self.source.lease.take(),
+            meter,
+            billed: self.source.billed,
+        };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(drain(incoming, source, share, drained));
+        }
+    }
+}
+
+/// Reads on for the usage alone.
+async fn drain(mut incoming: Incoming, mut source: Source, _share: Share, mut drained: Drained) {
+    let mut output = Output::default();
+    let mut left = DRAIN_BYTES;
+    let read = async {
+        while let Some(Ok(frame)) = incoming.frame().await {
+            let Ok(chunk) = frame.into_data() else { continue };
+            left = left.saturating_sub(chunk.len() as u64);
+            source.feed(chunk, &mut output);
+            output.ready.clear();
+            if output.complete || left == 0 {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        _ = tokio::time::timeout(DRAIN_TIME, read) => {}
+        () = drained.reached(Phase::Cutting) => {}
+    }
+    let reading = source.reader.take().map(|reader| reader.finish(&mut output));
+    source.record(reading, Outcome::CallerGone, true);
+}

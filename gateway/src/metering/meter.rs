@@ -1,0 +1,355 @@
+//! One request's account: what it is, what it held, what it used.
+//!
+//! **Invariant:** once the caller is proven, exactly one record is written for the request, also when it is refused, panics, or its caller
+//! goes away; and its hold is settled or released exactly once. What was sent and never reported settles at the hold.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{Method, StatusCode};
+use jiff::Timestamp;
+use tollgate_policy::decision::{Facts, Permit, Priced};
+use tollgate_policy::denial::{Denial, Reason};
+use tollgate_policy::dialect::Endpoint;
+use tollgate_policy::price::{NanoUsd, Units};
+use tollgate_policy::target::Target;
+use tollgate_secrets::Secret;
+
+use super::asked::Asked;
+use super::estimate::Bound;
+use crate::core::Core;
+use crate::ledger::{Attempt, Bounded, HoldLine, LedgerError, Outcome, Position, Record, RecordId, UsageSource};
+use crate::listener::Standing;
+use crate::load::{Load, Share};
+use crate::quota::{Demand, Hold, RateHeaders};
+use crate::snapshot::Snapshot;
+use crate::telemetry::ACCESS;
+use crate::upstream::Peer;
+
+/// What was learnt of a call's usage.
+#[derive(Debug)]
+pub(crate) enum Usage {
+    /// The provider's own numbers.
+    Reported { units: Units, model: Option<String>, tier: Option<String>, drained: bool },
+    /// It answered with an error, refused, or was never asked: nothing is billed.
+    Unbilled,
+    /// It was asked and told nothing; `units` are what passed, shown but not credited.
+    Unknown { units: Units },
+    /// A kind of call whose usage is its requests and bytes alone.
+    Plain,
+}
+
+/// The account of one request.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    pub(super) core: Arc<Core>,
+    pub(super) record: Box<Record>,
+    pub(super) endpoint: Option<Arc<Endpoint>>,
+    /// The extra usage event is the gateway's own wish and is kept from the caller.
+    pub(super) hides_usage: bool,
+    pub(super) load: Option<Arc<Load>>,
+    pub(super) rates: Option<RateHeaders>,
+    pub(super) facts: Facts,
+    started: Instant,
+    price: Priced,
+    bound: Option<Bound>,
+    hold: Option<Hold>,
+    place: Option<Share>,
+    sent: bool,
+    closed: bool,
+}
+
+impl Meter {
+    /// Opens the account when the head has been read.
+    pub(crate) fn open(core: &Arc<Core>, method: &Method) -> Self {
+        core.stats.began();
+        Self {
+            core: Arc::clone(core),
+            record: Box::new(Record::new(RecordId::new(), Timestamp::now(), Bounded::new(method.as_str()))),
+            endpoint: None,
+            hides_usage: false,
+            load: None,
+            rates: None,
+            facts: Facts::default(),
+            started: Instant::now(),
+            price: Priced::Free,
+            bound: None,
+            hold: None,
+            place: None,
+            sent: false,
+            closed: false,
+        }
+    }
+
+    /// The instant that prices, windows and certificates are judged at.
+    pub(crate) const fn begun(&self) -> Timestamp {
+        self.record.at
+    }
+
+    /// The caller is proven: from here on there is a record.
+    ///
+    /// # Errors
+    /// `concurrency_limited` where the caller has as many calls under way as one caller may.
+    pub(crate) fn identified(&mut self, standing: &Standing, snapshot: &Snapshot) -> Result<(), Denial> {
+        let caller = standing.grants.caller();
+        self.record.caller = Some(caller.id().clone());
+        self.record.proof = Some(caller.proof());
+        self.record.generation = snapshot.generation;
+        self.load = Some(Arc::clone(&standing.load));
+        self.place = standing.load.call();
+        if self.place.is_some() {
+            return Ok(());
+        }
+        Err(Denial::new(Reason::ConcurrencyLimited, "this workload has too many calls under way at once")
+            .retry_after(std::time::Duration::from_secs(1)))
+    }
+
+    pub(crate) fn targeted(&mut self, target: &Target) {
+        self.record.destination = Some(target.destination().name.clone());
+        self.record.host = Some(Bounded::new(target.host()));
+        self.record.port = Some(target.port());
+        self.record.path = Some(Bounded::path(target.path()));
+    }
+
+    pub(crate) fn permitted(&mut self, permit: &Permit, asked: &Asked, bound: Option<&Bound>) {
+        let facts = asked.facts();
+        self.record.grant = Some(permit.grant().name.clone());
+        self.record.credential = permit.credential().map(|credential| credential.name.clone());
+        self.record.model = facts.model.as_deref().map(Bounded::new);
+        self.record.operation = permit.endpoint().and_then(|endpoint| endpoint.operation.clone());
+        self.record.bytes_in = facts.body_bytes;
+        self.endpoint = permit.endpoint().cloned();
+        self.price = permit.price().clone();
+        self.bound = bound.copied();
+        self.facts = facts.clone();
+        self.hides_usage = asked.hides_usage();
+    }
+
+    /// Takes the reservation, and writes it down before anything is sent.
+    ///
+    /// # Errors
+    /// `ledger_unavailable`.
+    pub(crate) async fn hold(&mut self, hold: Hold, permit: &Permit) -> Result<(), Denial> {
+        self.rates = hold.rate_headers(self.record.at);
+        let charges = hold.charges().to_vec();
+        let opened = hold.opened();
+        self.hold = Some(hold);
+        let core = Arc::clone(&self.core);
+        let unavailable = |_: LedgerError| {
+            Denial::new(Reason::LedgerUnavailable, "usage cannot be recorded at the moment, so no call is made")
+                .retry_after(std::time::Duration::from_secs(5))
+        };
+        if charges.is_empty() {
+            return core.journal.available().map_err(unavailable);
+        }
+        let line = HoldLine {
+            id: self.record.id,
+            at: opened,
+            caller: permit.caller().id().clone(),
+            destination: permit.destination().name.clone(),
+            host: self.record.host.clone(),
+            grant: permit.grant().name.clone(),
+            credential: self.record.credential.clone(),
+            model: self.record.model.clone(),
+            charges,
+            cost: self.bound.as_ref().and_then(|bound| self.priced().map(|_| bound.spend)),
+            price_version: self.price_version(),
+            generation: self.record.generation,
+        };
+        let at = core.journal.hold(&line).map_err(unavailable)?;
+        core.journal.written(at).await.map_err(unavailable)
+    }
+
+    /// An attempt has a connection.
+    pub(crate) fn attempt(&mut self, peer: &Peer, secret: Option<&Secret>) {
+        let version = secret.map(|secret| secret.version().to_string());
+        self.record.source = Some(peer.local().ip());
+        self.record.credential_version.clone_from(&version);
+        self.record.attempts.push(Attempt {
+            peer: Some(peer.remote()),
+            source: self.record.source,
+            credential_version: version,
+            ..Attempt::default()
+        });
+    }
+
+    /// From here on the provider may bill.
+    pub(crate) fn sent(&mut self) {
+        self.sent = true;
+        if let Some(hold) = &mut self.hold {
+            hold.sent();
+        }
+    }
+
+    /// The request came back whole, or the provider refused it unread.
+    pub(crate) fn unsent(&mut self) {
+        self.sent = false;
+        if let Some(hold) = &mut self.hold {
+            hold.unsent();
+        }
+    }
+
+    /// The last attempt failed.
+    pub(crate) fn attempt_failed(&mut self, reason: Reason) {
+        if self.record.attempts.last().is_none_or(|last| last.status.is_some() || last.reason.is_some()) {
+            self.record.attempts.push(Attempt::default());
+        }
+        if let Some(last) = self.record.attempts.last_mut() {
+            last.reason = Some(reason);
+        }
+        self.record.outcome = Outcome::UpstreamFailed;
+    }
+
+    /// The last attempt has the head of an answer.
+    pub(crate) fn answered(&mut self, status: StatusCode) {
+        self.record.first_byte = Some(self.elapsed());
+        if let Some(last) = self.record.attempts.last_mut() {
+            last.status = Some(status.as_u16());
+        }
+    }
+
+    /// Closes the account of a call that Tollgate refused or could not complete.
+    pub(crate) fn refuse(mut self, denial: &Denial) -> RecordId {
+        let id = self.record.id;
+        self.record.status = crate::reply::status(denial.reason).as_u16();
+        self.record.reason = Some(denial.reason);
+        if denial.reason == Reason::Internal {
+            self.record.outcome = Outcome::Panicked;
+        }
+        let usage = self.untold();
+        // Nobody waits for a refusal's line; a journal that cannot be written has said so itself.
+        let _ = self.close(usage);
+        id
+    }
+
+    /// Settles the hold, completes the record and appends it.
+    pub(super) fn close(&mut self, usage: Usage) -> Result<Option<Position>, LedgerError> {
+        if std::mem::replace(&mut self.closed, true) {
+            return Ok(None);
+        }
+        self.core.stats.ended();
+        self.place = None;
+        self.record.duration = self.elapsed();
+        if self.record.caller.is_none() {
+            self.core.stats.stranger(self.record.reason.unwrap_or(Reason::Internal));
+            return Ok(None);
+        }
+        self.book(usage);
+        let model = self.priced().map(|price| Bounded::new(price.model()));
+        self.core.stats.call(&self.record, model);
+        self.log();
+        self.core.journal.record(&self.record).map(Some)
+    }
+
+    fn book(&mut self, usage: Usage) {
+        let hold = self.hold.take();
+        let held = self.bound.as_ref().map(|bound| (bound.tokens, bound.spend));
+        match usage {
+            Usage::Unbilled | Usage::Plain => settle(self, hold, 0, NanoUsd::ZERO),
+            Usage::Unknown { units } => {
+                self.record.units = units;
+                self.record.usage_source = UsageSource::Estimated;
+                let estimate = self.cost(&units, None);
+                let (tokens, spend) = held.unwrap_or((units.tokens(), estimate.unwrap_or(NanoUsd::ZERO)));
+                self.record.cost = self.priced().map(|_| spend);
+                self.record.price_version = self.price_version();
+                self.record.unpriced = matches!(self.price, Priced::Unpriced);
+                settle(self, hold, tokens, spend);
+            }
+            Usage::Reported { units, model, tier, drained } => {
+                self.record.units = units;
+                self.record.usage_source = if drained { UsageSource::Drained } else { UsageSource::Reported };
+                self.record.model_answered = model.as_deref().map(Bounded::new);
+                self.record.cost = self.cost(&units, tier.as_deref());
+                self.record.price_version = self.price_version();
+                self.record.unpriced = matches!(self.price, Priced::Unpriced);
+                let spend = self.record.cost.unwrap_or(NanoUsd::ZERO);
+                settle(self, hold, units.tokens(), spend);
+            }
+        }
+    }
+
+    /// The account for whoever goes on with it; what stays behind is closed.
+    pub(super) fn hand_over(&mut self) -> Self {
+        let closed = std::mem::replace(&mut self.closed, true);
+        Self {
+            core: Arc::clone(&self.core),
+            record: Box::new((*self.record).clone()),
+            endpoint: self.endpoint.take(),
+            hides_usage: self.hides_usage,
+            load: self.load.take(),
+            rates: None,
+            facts: std::mem::take(&mut self.facts),
+            started: self.started,
+            price: std::mem::replace(&mut self.price, Priced::Free),
+            bound: self.bound.take(),
+            hold: self.hold.take(),
+            place: self.place.take(),
+            sent: self.sent,
+            closed,
+        }
+    }
+
+    /// What to book where no answer was read.
+    fn untold(&self) -> Usage {
+        match &self.endpoint {
+            _ if !self.sent => Usage::Unbilled,
+            Some(endpoint) if endpoint.metered => Usage::Unknown { units: Units::default() },
+            _ => Usage::Plain,
+        }
+    }
+
+    fn cost(&self, units: &Units, tier: Option<&str>) -> Option<NanoUsd> {
+        self.priced().map(|price| price.cost(units, tier))
+    }
+
+    fn priced(&self) -> Option<&tollgate_policy::price::Price> {
+        match &self.price {
+            Priced::At(price) | Priced::Dearest(price) => Some(price),
+            Priced::Free | Priced::Unpriced => None,
+        }
+    }
+
+    fn price_version(&self) -> Option<Arc<str>> {
+        self.priced().map(|price| price.version().into())
+    }
+
+    fn elapsed(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn log(&self) {
+        if tracing::enabled!(target: ACCESS, tracing::Level::INFO)
+            && let Ok(line) = serde_json::to_string(&self.record)
+        {
+            tracing::info!(target: ACCESS, record = line.as_str());
+        }
+    }
+}
+
+fn settle(meter: &mut Meter, hold: Option<Hold>, tokens: u64, spend: NanoUsd) {
+    let Some(hold) = hold else { return };
+    meter.record.held_at = Some(hold.opened()).filter(|at| *at != meter.record.at);
+    if !meter.sent {
+        hold.release();
+        return;
+    }
+    let settled = hold.settle(&Demand { requests: 1, tokens, spend });
+    if settled.exceeded {
+        meter.core.stats.hold_exceeded();
+    }
+    meter.record.charges = settled.charges;
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        if self.closed {
+            return;
+        }
+        let panicked = std::thread::panicking();
+        self.record.outcome = if panicked { Outcome::Panicked } else { Outcome::CallerGone };
+        let usage = self.untold();
+        // Nobody is left to be told.
+        let _ = self.close(usage);
+    }
+}

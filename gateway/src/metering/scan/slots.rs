@@ -1,0 +1,119 @@
+//! What a scanner found.
+
+use tollgate_policy::dialect::tree::{Slot, Tree};
+use tollgate_policy::price::UNIT_MAX;
+
+/// What was found in one JSON text, or in the events of one stream.
+#[derive(Debug)]
+pub struct Slots {
+    numbers: Box<[Number]>,
+    texts: Vec<Text>,
+    event: u32,
+}
+
+/// What stands in a number's slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing, or `null`.
+    #[default]
+    Nothing,
+    /// A number.
+    Number(u64),
+    /// Something that is no count of anything: negative, a fraction, too large, another type. It stays so.
+    Nonsense,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Number {
+    found: Found,
+    event: u32,
+}
+
+#[derive(Debug)]
+struct Text {
+    slot: Slot,
+    event: u32,
+    text: String,
+}
+
+impl Slots {
+    /// Empty slots for the places of this tree.
+    pub fn new(tree: &Tree) -> Self {
+        Self { numbers: vec![Number::default(); tree.slots()].into(), texts: Vec::new(), event: 0 }
+    }
+
+    /// From here on the next event of a stream is read.
+    pub fn next_event(&mut self) {
+        self.event = self.event.wrapping_add(1);
+    }
+
+    /// The number in this slot.
+    pub fn number(&self, slot: Slot) -> Found {
+        self.numbers.get(slot).map_or(Found::Nothing, |number| number.found)
+    }
+
+    /// The number in this slot, where the present event put it there.
+    pub fn number_now(&self, slot: Slot) -> Option<u64> {
+        let number = self.numbers.get(slot)?;
+        match number.found {
+            Found::Number(found) if number.event == self.event => Some(found),
+            _ => None,
+        }
+    }
+
+    /// The text in this slot.
+    pub fn text(&self, slot: Slot) -> Option<&str> {
+        self.texts.iter().find(|text| text.slot == slot).map(|text| &*text.text)
+    }
+
+    /// The text in this slot, where the present event put it there.
+    pub fn text_now(&self, slot: Slot) -> Option<&str> {
+        let text = self.texts.iter().find(|text| text.slot == slot)?;
+        (text.event == self.event).then_some(&*text.text)
+    }
+
+    pub(super) fn set(&mut self, slot: Slot, number: u64) {
+        self.update(slot, |_, _| number);
+    }
+
+    /// Adds within one event; a later event starts anew.
+    pub(super) fn add(&mut self, slot: Slot, number: u64) {
+        self.update(slot, |sum, is_same| if is_same { sum.saturating_add(number) } else { number });
+    }
+
+    /// Adds over all events.
+    pub(super) fn lengthen(&mut self, slot: Slot, bytes: u64) {
+        self.update(slot, |sum, _| sum.saturating_add(bytes).min(UNIT_MAX));
+    }
+
+    pub(super) fn spoil(&mut self, slot: Slot) {
+        if let Some(number) = self.numbers.get_mut(slot) {
+            number.found = Found::Nonsense;
+        }
+    }
+
+    pub(super) fn set_text(&mut self, slot: Slot, text: Option<&str>) {
+        let event = self.event;
+        match (self.texts.iter_mut().find(|kept| kept.slot == slot), text) {
+            (Some(kept), text) => {
+                kept.event = event;
+                kept.text.clear();
+                kept.text.push_str(text.unwrap_or_default());
+            }
+            (None, Some(text)) => self.texts.push(Text { slot, event, text: text.to_owned() }),
+            (None, None) => {}
+        }
+    }
+
+    fn update(&mut self, slot: Slot, new: impl FnOnce(u64, bool) -> u64) {
+        let Some(number) = self.numbers.get_mut(slot) else { return };
+        let (old, is_same) = match number.found {
+            Found::Nonsense => return,
+            Found::Nothing => (0, false),
+            Found::Number(old) => (old, number.event == self.event),
+        };
+        let new = new(old, is_same);
+        number.event = self.event;
+        number.found = if new > UNIT_MAX { Found::Nonsense } else { Found::Number(new) };
+    }
+}

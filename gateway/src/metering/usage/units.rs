@@ -1,0 +1,90 @@
+//! From the numbers that a provider reports to billing units that do not overlap.
+
+use tollgate_policy::dialect::tree::Slot;
+use tollgate_policy::dialect::{Reading as Places, UsageSlots};
+use tollgate_policy::price::{Item, Units};
+
+use crate::metering::scan::{Found, Slots};
+
+/// The units, and whether the final report was among what was read. `None`: nothing was reported, or something that
+/// is no count, which is the same.
+pub(super) fn count(places: &Places, slots: &Slots) -> Option<(Units, bool)> {
+    let mut units = Units::default();
+    let (mut is_any, mut is_final) = (false, false);
+    for usage in &places.usage {
+        let (opening, closing) = (usage.opening.map(|slot| slots.number(slot)), slots.number(usage.closing));
+        if opening == Some(Found::Nonsense) || closing == Found::Nonsense {
+            return None;
+        }
+        if !usage.is_tally {
+            is_final |= closing != Found::Nothing;
+            is_any |= closing != Found::Nothing || matches!(opening, Some(Found::Number(_)));
+        }
+        if usage.within.is_none() {
+            let number = usage_of(usage, slots);
+            units.set(usage.unit, number.max(units.get(usage.unit)));
+        }
+    }
+    divide(&mut units, places, slots);
+    is_any.then_some((units, is_final))
+}
+
+/// Takes the numbers that others include out of these, each at most what is left, so that the sum stays what it was.
+fn divide(units: &mut Units, places: &Places, slots: &Slots) {
+    for (index, usage) in places.usage.iter().enumerate() {
+        let Some(whole) = usage.within else { continue };
+        // Of several places for the same part (a total, and a sum over iterations) the largest counts, once.
+        let same = |other: &&UsageSlots| other.unit == usage.unit && other.within == usage.within;
+        if places.usage.iter().take(index).any(|other| same(&other)) {
+            continue;
+        }
+        let parts = places.usage.iter().filter(same).map(|part| part_of(part, whole, places, slots));
+        let part = parts.max().unwrap_or(0).min(units.get(whole));
+        units.set(whole, units.get(whole) - part);
+        units.set(usage.unit, units.get(usage.unit).saturating_add(part));
+    }
+}
+
+/// A part that only the opening event told, where the final report tells the whole: what came since is taken to be of
+/// the same kind. Anthropic's cache writes are such: the total grows, the split by time to live is told once.
+fn part_of(part: &UsageSlots, whole: Item, places: &Places, slots: &Slots) -> u64 {
+    let number = usage_of(part, slots);
+    let is_stale = slots.number(part.closing) == Found::Nothing;
+    if number == 0 || !is_stale {
+        return number;
+    }
+    let grown = places.usage.iter().filter(|usage| usage.unit == whole && usage.within.is_none());
+    let grown = grown.filter_map(|usage| match (slots.number(usage.opening?), slots.number(usage.closing)) {
+        (Found::Number(before), Found::Number(after)) => after.checked_sub(before),
+        _ => None,
+    });
+    number.saturating_add(grown.max().unwrap_or(0))
+}
+
+fn usage_of(usage: &UsageSlots, slots: &Slots) -> u64 {
+    let number = match slots.number(usage.closing) {
+        Found::Number(number) => number,
+        _ => usage.opening.map_or(0, |slot| or_zero(slots.number(slot))),
+    };
+    usage.at_most.map_or(number, |most| number.min(most))
+}
+
+pub(super) const fn or_zero(found: Found) -> u64 {
+    match found {
+        Found::Number(number) => number,
+        _ => 0,
+    }
+}
+
+pub(super) fn last_text<'a>(places: &[Slot], slots: &'a Slots) -> Option<&'a str> {
+    places.iter().rev().find_map(|slot| slots.text(*slot)).filter(|text| !text.is_empty())
+}
+
+pub(super) fn tier(places: &Places, slots: &Slots) -> Option<String> {
+    let words = places.tiers.iter().filter_map(|tier| {
+        let word = last_text(&tier.slots, slots)?;
+        tier.not.iter().all(|silent| **silent != *word).then_some(word)
+    });
+    let tier = words.collect::<Vec<_>>().join("+");
+    (!tier.is_empty()).then_some(tier)
+}

@@ -1,0 +1,158 @@
+//! Stage 10: what a permit's limits reserve before the call is sent.
+//!
+//! The counts are shared by all cores, one lock per limit and key. Counted windows and concurrency are taken first, in the order of
+//! their ids, and given back if a later one refuses; the rates go last, because GCRA takes nothing back.
+//!
+//! **Invariant:** a [`Hold`] is settled or released exactly once, whatever becomes of its request, and while no call uses more than
+//! it held, `spent + held` never exceeds a limit's amount.
+//!
+//! Lacks on purpose: a clock for the windows, any knowledge of prices, and the ledger. Rates start full after a restart.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use tollgate_policy::decision::Permit;
+use tollgate_policy::denial::Denial;
+use tollgate_policy::limit::{Limit, Unit};
+use tollgate_policy::policy::{Grant, Policy};
+use tollgate_policy::price::NanoUsd;
+
+use crate::ledger::Charge;
+
+mod cell;
+mod hold;
+mod key;
+mod plan;
+mod rate;
+
+#[cfg(test)]
+mod tests;
+
+pub use hold::{Hold, Settled};
+pub use rate::RateHeaders;
+
+use key::Keys;
+use plan::{Plan, Registry};
+
+/// The most that one call may use; or what it did use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Demand {
+    /// Calls: 1.
+    pub requests: u64,
+    /// Input and output tokens together.
+    pub tokens: u64,
+    /// What it costs.
+    pub spend: NanoUsd,
+}
+
+/// The counts behind every limit of the policy.
+#[derive(Debug, Default)]
+pub struct Quota {
+    table: ArcSwap<Table>,
+    /// Held by whoever makes the next table.
+    writer: Mutex<()>,
+}
+
+/// What one limit counts for one key at an instant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitUsage {
+    /// `Limit::id`.
+    pub limit: Arc<str>,
+    /// As in [`Charge::key`].
+    pub key: Arc<str>,
+    /// What `amount`, `spent` and `held` are measured in.
+    pub unit: Unit,
+    /// The cap.
+    pub amount: u64,
+    /// Settled in the current window; 0 for concurrency.
+    pub spent: u64,
+    /// Reserved by calls under way; their number for concurrency.
+    pub held: u64,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// By the address of the grant, which cannot be another's while it is kept alive here.
+    plans: HashMap<usize, (Arc<Grant>, Arc<Plan>)>,
+    registry: Registry,
+}
+
+impl Demand {
+    fn of(&self, unit: Unit) -> u64 {
+        match unit {
+            Unit::Requests => self.requests,
+            Unit::Tokens => self.tokens,
+            Unit::Spend => self.spend.0,
+            Unit::Concurrency => 1,
+        }
+    }
+}
+
+impl Quota {
+    /// Counts that start at nothing, for no policy yet.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    /// Makes room for the limits of a policy; to be called before it is published. An edit of an amount keeps what is counted, but
+    /// a rate whose numbers change starts full. A limit that is no longer named is forgotten once no call holds any of it and its
+    /// window has nothing left.
+    pub fn apply(&self, policy: &Policy) {
+        self.adopt(policy, Timestamp::now());
+    }
+
+    /// Reserves what the call may use in every limit of the permit's grant, or nothing. A refusal names the limit and its unit, but
+    /// no amount: what others use is not the caller's business.
+    pub fn hold(&self, permit: &Permit, demand: &Demand, now: Timestamp) -> Result<Hold, Denial> {
+        let grant = permit.grant();
+        let keys = Keys::of(permit.caller().id());
+        let table = self.table.load();
+        match table.plans.get(&address(grant)) {
+            Some((_, plan)) => Hold::take(plan, &keys, demand, now),
+            None => Hold::take(&self.plan(&grant.limits), &keys, demand, now),
+        }
+    }
+
+    /// Applies `policy` and books what the ledger says was charged, each charge where its hold had opened. For the start only: what
+    /// is already counted would count twice. Charges of limits that the policy does not name are passed over.
+    pub fn restore(&self, charges: impl IntoIterator<Item = (Timestamp, Charge)>, policy: &Policy) {
+        self.apply(policy);
+        self.table.load().registry.restore(charges);
+    }
+
+    /// What every counted limit and every concurrency limit counts now, in no particular order. Each line is exact at one instant,
+    /// all of them together are not.
+    pub fn usage(&self, now: Timestamp) -> Vec<LimitUsage> {
+        self.table.load().registry.usage(now)
+    }
+
+    fn adopt(&self, policy: &Policy, now: Timestamp) {
+        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let limits = policy.grants().flat_map(|grant| &grant.limits);
+        let mut registry = self.table.load().registry.next(limits, now);
+        let plan = |grant: &Arc<Grant>| {
+            (address(grant), (Arc::clone(grant), Arc::new(registry.plan(&grant.limits))))
+        };
+        let plans = policy.grants().map(plan).collect();
+        self.table.store(Arc::new(Table { plans, registry }));
+    }
+
+    /// The plan of a grant that is not the table's: a call that was admitted under another generation of the policy. Its limits
+    /// count where those of the same ids do.
+    fn plan(&self, limits: &[Limit]) -> Arc<Plan> {
+        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.table.load();
+        let mut registry = old.registry.clone();
+        let plan = Arc::new(registry.plan(limits));
+        if registry.len() > old.registry.len() {
+            self.table.store(Arc::new(Table { plans: old.plans.clone(), registry }));
+        }
+        plan
+    }
+}
+
+fn address(grant: &Arc<Grant>) -> usize {
+    Arc::as_ptr(grant).addr()
+}

@@ -1,0 +1,133 @@
+//! The count of one limit for one key, and the counts of one limit for all its keys.
+//!
+//! **Invariant:** a cell that somebody holds something of is never dropped, so there is one cell per limit and key.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use jiff::Timestamp;
+use tollgate_policy::limit::{Counter, Key, Limit, LimitKind, Usage, Window};
+
+use super::rate::Rate;
+
+/// The least number of keys at which those that count nothing are looked for.
+const SWEEP: usize = 1024;
+
+/// One count, shared by the cores.
+#[derive(Debug)]
+pub(super) struct Cell {
+    pub(super) key: Arc<str>,
+    pub(super) state: State,
+}
+
+#[derive(Debug)]
+pub(super) enum State {
+    Counted(Mutex<Counter>),
+    /// Calls under way.
+    Concurrent(AtomicU64),
+    Rate(Rate),
+}
+
+/// The cells of one limit.
+#[derive(Debug)]
+pub(super) enum Counts {
+    Shared(Arc<Cell>),
+    ByKey(RwLock<Keyed>),
+}
+
+#[derive(Debug)]
+pub(super) struct Keyed {
+    cells: HashMap<Arc<str>, Arc<Cell>>,
+    /// How many cells there may be before idle ones are dropped: twice what the last time left.
+    sweep_at: usize,
+}
+
+impl Cell {
+    fn new(key: Arc<str>, limit: &Limit) -> Arc<Self> {
+        let state = match &limit.kind {
+            LimitKind::Counted(_) => State::Counted(Mutex::new(Counter::new())),
+            LimitKind::Concurrent => State::Concurrent(AtomicU64::new(0)),
+            LimitKind::Gcra { per, burst } => State::Rate(Rate::new(limit.amount, *per, *burst)),
+        };
+        Arc::new(Self { key, state })
+    }
+
+    /// `None` for a rate, which cannot be asked.
+    pub(super) fn usage(&self, limit: &Limit, now: Timestamp) -> Option<Usage> {
+        match (&self.state, &limit.kind) {
+            (State::Counted(counter), LimitKind::Counted(window)) => Some(lock(counter).usage(window, now)),
+            (State::Concurrent(calls), _) => Some(Usage { spent: 0, held: calls.load(Ordering::Relaxed) }),
+            _ => None,
+        }
+    }
+
+    pub(super) fn restore(&self, window: &Window, opened: Timestamp, amount: u64) {
+        if let State::Counted(counter) = &self.state {
+            lock(counter).restore(window, opened, amount);
+        }
+    }
+
+    /// Whether forgetting it changes nothing. The caller keeps others from reaching the cell meanwhile.
+    fn idle(self: &Arc<Self>, limit: &Limit, now: Timestamp) -> bool {
+        let empty = match &self.state {
+            State::Rate(rate) => rate.is_full(now),
+            _ => self.usage(limit, now) == Some(Usage::default()),
+        };
+        empty && Arc::strong_count(self) == 1
+    }
+}
+
+impl Counts {
+    pub(super) fn new(limit: &Limit) -> Self {
+        match limit.key {
+            Key::Shared => Self::Shared(Cell::new(Arc::from(""), limit)),
+            Key::Namespace | Key::Caller => {
+                Self::ByKey(RwLock::new(Keyed { cells: HashMap::new(), sweep_at: SWEEP }))
+            }
+        }
+    }
+
+    pub(super) fn cell(&self, key: &str, limit: &Limit, now: Timestamp) -> Arc<Cell> {
+        let keyed = match self {
+            Self::Shared(cell) => return Arc::clone(cell),
+            Self::ByKey(keyed) => keyed,
+        };
+        if let Some(cell) = keyed.read().unwrap_or_else(PoisonError::into_inner).cells.get(key) {
+            return Arc::clone(cell);
+        }
+        let mut keyed = keyed.write().unwrap_or_else(PoisonError::into_inner);
+        if keyed.cells.len() >= keyed.sweep_at {
+            keyed.cells.retain(|_, cell| !cell.idle(limit, now));
+            keyed.sweep_at = SWEEP.max(keyed.cells.len() * 2);
+        }
+        let key: Arc<str> = Arc::from(key);
+        let cell = keyed.cells.entry(Arc::clone(&key)).or_insert_with(|| Cell::new(key, limit));
+        Arc::clone(cell)
+    }
+
+    pub(super) fn idle(&self, limit: &Limit, now: Timestamp) -> bool {
+        match self {
+            Self::Shared(cell) => cell.idle(limit, now),
+            Self::ByKey(keyed) => {
+                let keyed = keyed.read().unwrap_or_else(PoisonError::into_inner);
+                keyed.cells.values().all(|cell| cell.idle(limit, now))
+            }
+        }
+    }
+
+    pub(super) fn cells(&self) -> Vec<Arc<Cell>> {
+        match self {
+            Self::Shared(cell) => vec![Arc::clone(cell)],
+            Self::ByKey(keyed) => {
+                let keyed = keyed.read().unwrap_or_else(PoisonError::into_inner);
+                keyed.cells.values().map(Arc::clone).collect()
+            }
+        }
+    }
+}
+
+/// A counter is whole after every call of its methods, so a panic elsewhere leaves nothing to mend.
+pub(super) fn lock(counter: &Mutex<Counter>) -> MutexGuard<'_, Counter> {
+    counter.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,242 @@
+//! What one call has reserved.
+//!
+//! **Invariant:** `taken` is emptied exactly once, by `settle`, `release` or `Drop`; what is in it is what the counts hold.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tollgate_policy::denial::{Denial, Reason};
+use tollgate_policy::limit::{Limit, LimitKind, Refused, Slice, Unit};
+
+use super::Demand;
+use super::cell::{Cell, State, lock};
+use super::key::Keys;
+use super::plan::{Item, Plan};
+use super::rate::{self, RateHeaders};
+use crate::ledger::Charge;
+
+/// How long a caller should wait at least, and for other calls to end.
+const SHORT_RETRY: Duration = Duration::from_secs(1);
+
+/// The reservation of one call. Dropped before [`Hold::sent`] it is released, dropped after it is settled at what it held: the
+/// provider may bill whatever was sent.
+#[must_use = "dropping a hold releases or settles it"]
+#[derive(Debug)]
+pub struct Hold {
+    plan: Arc<Plan>,
+    /// One for each item of the plan, in its order; fewer while the hold is being taken.
+    taken: Vec<Taken>,
+    /// One for each counted window, in the order of `taken`.
+    charges: Vec<Charge>,
+    opened: Timestamp,
+    sent: bool,
+}
+
+/// What a call really used of its windows.
+#[must_use]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// What each counted window was charged, for the record.
+    pub charges: Vec<Charge>,
+    /// Whether some window was charged more than was held of it: the only way past a cap.
+    pub exceeded: bool,
+}
+
+#[derive(Debug)]
+struct Taken {
+    cell: Arc<Cell>,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    Slice { slice: Slice, held: u64 },
+    Slot,
+    Rate { left: u32 },
+}
+
+impl Hold {
+    pub(super) fn take(
+        plan: &Arc<Plan>,
+        keys: &Keys<'_>,
+        demand: &Demand,
+        now: Timestamp,
+    ) -> Result<Self, Denial> {
+        let taken = Vec::with_capacity(plan.items.len());
+        let mut hold = Self { plan: Arc::clone(plan), taken, charges: Vec::new(), opened: now, sent: false };
+        for item in &plan.items {
+            // A refusal drops the hold, and that gives back what came before.
+            hold.taken.push(Taken::take(item, keys, demand, now)?);
+        }
+        let charges = plan.items.iter().zip(&hold.taken).filter_map(|(item, taken)| match taken.place {
+            Place::Slice { held, .. } => {
+                let (limit, key) = (Arc::clone(&item.limit.id), Arc::clone(&taken.cell.key));
+                Some(Charge { limit, key, amount: held })
+            }
+            Place::Slot | Place::Rate { .. } => None,
+        });
+        hold.charges = charges.collect();
+        Ok(hold)
+    }
+
+    /// What is reserved of each counted window, for the ledger: written before the call is sent.
+    pub fn charges(&self) -> &[Charge] {
+        &self.charges
+    }
+
+    /// The instant in whose windows the call counts, however long it takes.
+    pub fn opened(&self) -> Timestamp {
+        self.opened
+    }
+
+    /// From here on the call may cost something even if nothing more is heard of it.
+    pub fn sent(&mut self) {
+        self.sent = true;
+    }
+
+    /// The request came back whole, or was refused unread: it cost nothing so far, and dropping the hold releases it again.
+    pub fn unsent(&mut self) {
+        self.sent = false;
+    }
+
+    /// Books what the call used, in the windows in which it opened, and frees the rest.
+    pub fn settle(mut self, actual: &Demand) -> Settled {
+        let exceeded = self.finish(|unit, _| actual.of(unit));
+        Settled { charges: std::mem::take(&mut self.charges), exceeded }
+    }
+
+    /// Frees everything: the call is known to have cost nothing. What a rate has let through stays let through.
+    pub fn release(mut self) {
+        self.finish(|_, _| 0);
+    }
+
+    /// What to tell the caller of its limits at `now`; `None` where it has none.
+    pub fn rate_headers(&self, now: Timestamp) -> Option<RateHeaders> {
+        if self.plan.items.is_empty() {
+            return None;
+        }
+        let mut limit = String::with_capacity(64 * self.plan.items.len());
+        for (item, taken) in self.plan.items.iter().zip(&self.taken) {
+            taken.tell(&item.limit, &mut limit, now);
+        }
+        Some(RateHeaders { policy: Arc::clone(&self.plan.rate_policy), limit })
+    }
+
+    /// Empties the hold, and returns whether some window is charged more than was held of it.
+    fn finish(&mut self, actual: impl Fn(Unit, u64) -> u64) -> bool {
+        let mut exceeded = false;
+        let mut charges = self.charges.iter_mut();
+        for (item, taken) in self.plan.items.iter().zip(self.taken.drain(..)) {
+            match (&taken.cell.state, taken.place) {
+                (State::Counted(counter), Place::Slice { slice, held }) => {
+                    let actual = actual(item.limit.unit, held);
+                    exceeded |= lock(counter).settle(slice, held, actual) > 0;
+                    charges.next().into_iter().for_each(|charge| charge.amount = actual);
+                }
+                (State::Concurrent(calls), Place::Slot) => {
+                    calls.fetch_sub(1, Ordering::Relaxed);
+                }
+                _ => {}
+            }
+        }
+        exceeded
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let sent = self.sent;
+        self.finish(|_, held| if sent { held } else { 0 });
+    }
+}
+
+impl Taken {
+    fn take(item: &Item, keys: &Keys<'_>, demand: &Demand, now: Timestamp) -> Result<Self, Denial> {
+        let limit = &item.limit;
+        let cell = item.counts.cell(keys.get(limit.key), limit, now);
+        let amount = demand.of(limit.unit);
+        let place = match (&cell.state, &limit.kind) {
+            (State::Counted(counter), LimitKind::Counted(window)) => {
+                let reserved = lock(counter).reserve(window, limit.amount, amount, now);
+                let slice = reserved.map_err(|refused| over_budget(limit, refused))?;
+                Place::Slice { slice, held: amount }
+            }
+            (State::Concurrent(calls), LimitKind::Concurrent) => occupy(calls, limit)?,
+            (State::Rate(rate), LimitKind::Gcra { .. }) => {
+                let left = rate.take(amount, now).map_err(|wait| too_fast(limit, wait))?;
+                Place::Rate { left }
+            }
+            // Two generations of the policy disagree about what this id is; nothing can be counted for the older one.
+            _ => {
+                let detail = format!("limit {} has just changed its kind; retry", limit.id);
+                return Err(Denial::new(Reason::Internal, detail).retry_after(SHORT_RETRY));
+            }
+        };
+        Ok(Self { cell, place })
+    }
+
+    fn tell(&self, limit: &Limit, field: &mut String, now: Timestamp) {
+        match (&self.cell.state, &self.place, &limit.kind) {
+            (State::Counted(counter), _, LimitKind::Counted(window)) => {
+                let mut counter = lock(counter);
+                let (usage, more_in) = (counter.usage(window, now), counter.resets_in(window, now));
+                let left = limit.amount.saturating_sub(usage.spent).saturating_sub(usage.held);
+                rate::limit(field, limit, left, Some(more_in));
+            }
+            (State::Concurrent(calls), ..) => {
+                let left = limit.amount.saturating_sub(calls.load(Ordering::Relaxed));
+                rate::limit(field, limit, left, None);
+            }
+            (State::Rate(rate), Place::Rate { left }, LimitKind::Gcra { burst, .. }) => {
+                rate::limit(field, limit, u64::from(*left), Some(rate.refills_in(*left, *burst)));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn occupy(calls: &AtomicU64, limit: &Limit) -> Result<Place, Denial> {
+    let more = |calls: u64| calls.checked_add(1).filter(|calls| *calls <= limit.amount);
+    calls.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).map(|_| Place::Slot).map_err(|_| {
+        let detail = format!("limit {}: too many calls are under way at once", limit.id);
+        Denial::new(Reason::ConcurrencyLimited, detail).retry_after(SHORT_RETRY)
+    })
+}
+
+fn too_fast(limit: &Limit, wait: Option<Duration>) -> Denial {
+    let denial = Denial::new(Reason::RateLimited, format!("limit {}: too many requests", limit.id));
+    match wait {
+        Some(wait) => denial.retry_after(wait),
+        None => denial,
+    }
+}
+
+fn over_budget(limit: &Limit, refused: Refused) -> Denial {
+    let (id, unit) = (&limit.id, limit.unit);
+    match refused {
+        Refused::Held { retry_after } => {
+            let detail = format!(
+                "limit {id}: calls under way hold too much of its {unit} for this one to fit; retry soon"
+            );
+            Denial::new(Reason::BudgetHeld, detail).retry_after(retry_after)
+        }
+        Refused::Exhausted { resets_in } => {
+            let detail = format!(
+                "limit {id}: what is left of its {unit} until the window resets is too little for this call"
+            );
+            Denial::new(Reason::BudgetExhausted, detail).retry_after(resets_in.max(SHORT_RETRY))
+        }
+        Refused::TooLarge => {
+            let advice = match unit {
+                Unit::Tokens | Unit::Spend => "; send less, or ask for fewer output tokens (max_tokens)",
+                Unit::Requests | Unit::Concurrency => "",
+            };
+            let detail = format!(
+                "limit {id}: this call alone may take more of its {unit} than there is in a whole window{advice}"
+            );
+            Denial::new(Reason::BudgetExhausted, detail)
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! For whom a limit counts.
+
+use tollgate_policy::caller::SpiffeId;
+use tollgate_policy::limit::Key;
+
+/// One caller's key under each [`Key`]. No two namespaces and no two callers ever have the same one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Keys<'a> {
+    caller: &'a str,
+    namespace: &'a str,
+}
+
+impl<'a> Keys<'a> {
+    /// A namespace's key holds its trust domain, and an identity outside any namespace is alone: sharing is never a default.
+    pub(super) fn of(id: &'a SpiffeId) -> Self {
+        let caller = id.as_str();
+        let outside = caller.len() - id.path().len();
+        let namespace = id.namespace().and_then(|name| caller.get(..outside + "/ns/".len() + name.len()));
+        Self { caller, namespace: namespace.unwrap_or(caller) }
+    }
+
+    /// Empty where all share one count, as in the ledger.
+    pub(super) fn get(&self, key: Key) -> &'a str {
+        match key {
+            Key::Shared => "",
+            Key::Namespace => self.namespace,
+            Key::Caller => self.caller,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(id: &str) -> (String, String) {
+        let id: SpiffeId = id.parse().unwrap();
+        let keys = Keys::of(&id);
+        (keys.get(Key::Namespace).to_owned(), keys.get(Key::Caller).to_owned())
+    }
+
+    #[test]
+    fn callers_of_one_namespace_share_its_key_and_nobody_else_does() {
+        let (namespace, caller) = keys("spiffe://prod.acme/ns/shop/sa/web");
+        assert_eq!(namespace, "spiffe://prod.acme/ns/shop");
+        assert_eq!(caller, "spiffe://prod.acme/ns/shop/sa/web");
+        assert_eq!(keys("spiffe://prod.acme/ns/shop/sa/api").0, namespace);
+        assert_eq!(keys("spiffe://prod.acme/ns/shop").0, namespace);
+        for other in [
+            "spiffe://prod.acme/ns/shop2/sa/web",
+            "spiffe://test.acme/ns/shop/sa/web",
+            "spiffe://prod.acme/ns",
+        ] {
+            assert_ne!(keys(other).0, namespace);
+        }
+    }
+
+    #[test]
+    fn an_identity_outside_any_namespace_is_alone() {
+        for id in ["spiffe://prod.acme", "spiffe://prod.acme/web", "spiffe://prod.acme/team/web"] {
+            assert_eq!(keys(id), (id.to_owned(), id.to_owned()));
+        }
+    }
+}

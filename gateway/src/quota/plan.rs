@@ -1,0 +1,110 @@
+//! From the limits of the policy to their counts.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tollgate_policy::limit::{Limit, LimitKind};
+
+use super::LimitUsage;
+use super::cell::Counts;
+use super::rate;
+use crate::ledger::Charge;
+
+/// One limit beside what is counted for it.
+#[derive(Debug, Clone)]
+pub(super) struct Item {
+    pub(super) limit: Limit,
+    pub(super) counts: Arc<Counts>,
+}
+
+/// The limits of one grant in the order in which they are taken: refundable ones by id, then rates by id.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) items: Box<[Item]>,
+    /// The `RateLimit-Policy` of every answer.
+    pub(super) rate_policy: Arc<str>,
+}
+
+/// All limits by id: those of the policy, and those that it no longer names but whose windows are not over.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Registry(HashMap<Arc<str>, Item>);
+
+impl Registry {
+    /// The registry for these limits instead. What counts on under an edited limit is kept.
+    pub(super) fn next<'a>(&self, limits: impl Iterator<Item = &'a Limit>, now: Timestamp) -> Self {
+        let mut next = HashMap::new();
+        for limit in limits {
+            let kept = self.0.get(&limit.id).filter(|old| counts_on(&old.limit, limit));
+            let counts = kept.map_or_else(|| Arc::new(Counts::new(limit)), |old| Arc::clone(&old.counts));
+            next.entry(Arc::clone(&limit.id)).or_insert_with(|| Item { limit: limit.clone(), counts });
+        }
+        for (id, old) in &self.0 {
+            if !next.contains_key(id) && !old.counts.idle(&old.limit, now) {
+                next.insert(Arc::clone(id), old.clone());
+            }
+        }
+        Self(next)
+    }
+
+    /// The plan of one grant; limits not known yet begin to count.
+    pub(super) fn plan(&mut self, limits: &[Limit]) -> Plan {
+        let mut items: Vec<Item> = limits.iter().map(|limit| self.item(limit)).collect();
+        let rate = |item: &Item| matches!(item.limit.kind, LimitKind::Gcra { .. });
+        items.sort_by(|a, b| (rate(a), &a.limit.id).cmp(&(rate(b), &b.limit.id)));
+        let rate_policy = rate::policy(items.iter().map(|item| &item.limit)).into();
+        Plan { items: items.into(), rate_policy }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Books settled charges in the windows in which they had opened.
+    pub(super) fn restore(&self, charges: impl IntoIterator<Item = (Timestamp, Charge)>) {
+        for (opened, charge) in charges {
+            if let Some(Item { limit, counts }) = self.0.get(&charge.limit)
+                && let LimitKind::Counted(window) = &limit.kind
+            {
+                counts.cell(&charge.key, limit, opened).restore(window, opened, charge.amount);
+            }
+        }
+    }
+
+    pub(super) fn usage(&self, now: Timestamp) -> Vec<LimitUsage> {
+        let mut lines = Vec::new();
+        for Item { limit, counts } in self.0.values() {
+            for cell in counts.cells() {
+                let Some(usage) = cell.usage(limit, now) else { continue };
+                lines.push(LimitUsage {
+                    limit: Arc::clone(&limit.id),
+                    key: Arc::clone(&cell.key),
+                    unit: limit.unit,
+                    amount: limit.amount,
+                    spent: usage.spent,
+                    held: usage.held,
+                });
+            }
+        }
+        lines
+    }
+
+    fn item(&mut self, limit: &Limit) -> Item {
+        let new = || Item { limit: limit.clone(), counts: Arc::new(Counts::new(limit)) };
+        let known = self.0.entry(Arc::clone(&limit.id)).or_insert_with(new);
+        Item { limit: limit.clone(), counts: Arc::clone(&known.counts) }
+    }
+}
+
+/// Whether what was counted under `old` still counts under `new`, a limit of the same id. A rate has its numbers built in.
+fn counts_on(old: &Limit, new: &Limit) -> bool {
+    let same_kind = match (&old.kind, &new.kind) {
+        (LimitKind::Gcra { per, burst }, LimitKind::Gcra { per: new_per, burst: new_burst }) => {
+            (old.amount, per, burst) == (new.amount, new_per, new_burst)
+        }
+        (LimitKind::Counted(_), LimitKind::Counted(_)) => true,
+        (LimitKind::Concurrent, LimitKind::Concurrent) => true,
+        _ => false,
+    };
+    same_kind && old.key == new.key
+}

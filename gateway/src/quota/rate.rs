@@ -1,0 +1,120 @@
+//! Requests per second, minute or hour, and what an answer tells of limits in general.
+
+use std::fmt::Write;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use governor::clock::{Clock, DefaultClock};
+use governor::middleware::StateInformationMiddleware;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
+use jiff::Timestamp;
+use tollgate_policy::limit::{Limit, LimitKind, Unit, Window};
+
+/// The largest integer of a structured field (RFC 9651 section 3.3.1).
+const FIELD_MAX: u64 = 999_999_999_999_999;
+
+/// One GCRA: an amount spread evenly over a span, with room for a burst.
+#[derive(Debug)]
+pub(super) struct Rate {
+    /// `None` lets nothing through.
+    limiter: Option<RateLimiter<NotKeyed, InMemoryState, DefaultClock, StateInformationMiddleware>>,
+    /// How long an empty burst takes to fill.
+    refill: Duration,
+    /// When it was last asked, in milliseconds since the epoch.
+    asked: AtomicI64,
+}
+
+/// The values of the two fields of draft-ietf-httpapi-ratelimit-headers-11; each policy is named by its limit's id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateHeaders {
+    /// `RateLimit-Policy`: quota, unit and window of each limit. A month counts as 30 days.
+    pub policy: Arc<str>,
+    /// `RateLimit`: what each limit has left, and the seconds until it has more.
+    pub limit: String,
+}
+
+impl Rate {
+    pub(super) fn new(amount: u64, per: Duration, burst: u32) -> Self {
+        let amount = u32::try_from(amount).unwrap_or(u32::MAX);
+        let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
+        let interval = per.checked_div(amount).map(|interval| interval.max(Duration::from_nanos(1)));
+        let quota = interval.and_then(Quota::with_period).map(|quota| quota.allow_burst(burst));
+        Self {
+            limiter: quota.map(|quota| RateLimiter::direct(quota).with_middleware()),
+            refill: interval.unwrap_or_default().saturating_mul(burst.get()),
+            asked: AtomicI64::new(i64::MIN),
+        }
+    }
+
+    /// Takes `requests`, and says how many more could come at once; or how long to wait, `None` where waiting does not help.
+    pub(super) fn take(&self, requests: u64, now: Timestamp) -> Result<u32, Option<Duration>> {
+        self.asked.store(now.as_millisecond(), Ordering::Relaxed);
+        let limiter = self.limiter.as_ref().ok_or(None)?;
+        let Some(requests) = NonZeroU32::new(u32::try_from(requests).unwrap_or(u32::MAX)) else {
+            return Ok(0);
+        };
+        match limiter.check_n(requests) {
+            Ok(Ok(state)) => Ok(state.remaining_burst_capacity()),
+            Ok(Err(until)) => Err(Some(until.wait_time_from(DefaultClock::default().now()))),
+            Err(_never_fits) => Err(None),
+        }
+    }
+
+    /// Whether it must have filled up since it was last asked.
+    pub(super) fn is_full(&self, now: Timestamp) -> bool {
+        let idle = now.as_millisecond().saturating_sub(self.asked.load(Ordering::Relaxed));
+        u64::try_from(idle).is_ok_and(|idle| Duration::from_millis(idle) > self.refill)
+    }
+
+    /// How long until a burst with this much left is whole again.
+    pub(super) fn refills_in(&self, left: u32, burst: u32) -> Duration {
+        (self.refill / burst.max(1)).saturating_mul(burst.saturating_sub(left))
+    }
+}
+
+/// The `RateLimit-Policy` of these limits: what does not change from answer to answer.
+pub(super) fn policy<'a>(limits: impl Iterator<Item = &'a Limit>) -> String {
+    let mut field = String::new();
+    for limit in limits {
+        item(&mut field, limit, "q", limit.amount);
+        let unit = match limit.unit {
+            Unit::Requests => None,
+            Unit::Tokens => Some("tokens"),
+            Unit::Spend => Some("nano-usd"),
+            Unit::Concurrency => Some("concurrent-requests"),
+        };
+        let window = match &limit.kind {
+            LimitKind::Gcra { per, .. } => Some(*per),
+            LimitKind::Counted(Window::Rolling { length, .. }) => (*length).try_into().ok(),
+            LimitKind::Counted(Window::Calendar { per, .. }) => Some(per.length()),
+            LimitKind::Concurrent => None,
+        };
+        unit.into_iter().for_each(|unit| append(&mut field, format_args!(";qu=\"{unit}\"")));
+        window.into_iter().for_each(|window| append(&mut field, format_args!(";w={}", seconds(window))));
+    }
+    field
+}
+
+/// Adds one limit to a `RateLimit` field.
+pub(super) fn limit(field: &mut String, of: &Limit, left: u64, more_in: Option<Duration>) {
+    item(field, of, "r", left);
+    more_in.into_iter().for_each(|more_in| append(field, format_args!(";t={}", seconds(more_in))));
+}
+
+fn item(field: &mut String, limit: &Limit, parameter: &str, value: u64) {
+    let comma = if field.is_empty() { "" } else { ", " };
+    append(field, format_args!("{comma}\"{}\";{parameter}={}", limit.id, value.min(FIELD_MAX)));
+}
+
+fn append(field: &mut String, text: std::fmt::Arguments<'_>) {
+    // Writing to a string cannot fail.
+    let _ = field.write_fmt(text);
+}
+
+/// Whole seconds, rounded up: a caller that waits this long has waited long enough.
+fn seconds(duration: Duration) -> u64 {
+    duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0)).min(FIELD_MAX)
+}

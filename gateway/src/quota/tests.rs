@@ -1,0 +1,274 @@
+//! Holds against the counts they are taken from; what needs no policy to be shown.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use jiff::tz::TimeZone;
+use tollgate_policy::caller::SpiffeId;
+use tollgate_policy::denial::Reason;
+use tollgate_policy::limit::{Key, LimitKind, Per, Window};
+
+use super::*;
+
+mod contention;
+mod edits;
+
+const WEB: &str = "spiffe://prod.acme/ns/shop/sa/web";
+const API: &str = "spiffe://prod.acme/ns/shop/sa/api";
+const OTHER: &str = "spiffe://prod.acme/ns/other/sa/web";
+
+fn now() -> Timestamp {
+    "2026-07-01T12:00Z".parse().unwrap()
+}
+
+fn day() -> LimitKind {
+    LimitKind::Counted(Window::Calendar { per: Per::Day, timezone: TimeZone::UTC })
+}
+
+fn limit(unit: Unit, amount: u64, kind: LimitKind, key: Key) -> Limit {
+    Limit { id: format!("grant/test/{unit}/day/{key}").into(), unit, amount, kind, key }
+}
+
+fn tokens(amount: u64) -> Limit {
+    limit(Unit::Tokens, amount, day(), Key::Shared)
+}
+
+fn spend(amount: u64) -> Limit {
+    limit(Unit::Spend, amount, day(), Key::Shared)
+}
+
+fn concurrency(amount: u64) -> Limit {
+    limit(Unit::Concurrency, amount, LimitKind::Concurrent, Key::Shared)
+}
+
+fn hourly(amount: u64, burst: u32) -> Limit {
+    limit(Unit::Requests, amount, LimitKind::Gcra { per: Duration::from_secs(3_600), burst }, Key::Shared)
+}
+
+/// One request of so many tokens and nano-USD.
+fn demand(tokens: u64, spend: u64) -> Demand {
+    Demand { requests: 1, tokens, spend: NanoUsd(spend) }
+}
+
+/// Counts with one grant's limits.
+struct World {
+    quota: Arc<Quota>,
+    plan: Arc<Plan>,
+}
+
+impl World {
+    fn new(limits: &[Limit]) -> Self {
+        let quota = Quota::new();
+        let plan = quota.plan(limits);
+        Self { quota, plan }
+    }
+
+    fn hold(&self, caller: &str, demand: Demand) -> Result<Hold, Denial> {
+        let id: SpiffeId = caller.parse().unwrap();
+        Hold::take(&self.plan, &Keys::of(&id), &demand, now())
+    }
+
+    /// Spent and held of the only key of the unit's limit.
+    fn usage(&self, unit: Unit) -> (u64, u64) {
+        let lines = self.quota.usage(now());
+        let lines: Vec<_> = lines.iter().filter(|line| line.unit == unit).collect();
+        assert_eq!(lines.len(), 1);
+        (lines[0].spent, lines[0].held)
+    }
+
+    fn refusal(&self, caller: &str, demand: Demand) -> Denial {
+        self.hold(caller, demand).expect_err("refused")
+    }
+}
+
+#[test]
+fn a_hold_is_taken_whole_and_settled_at_what_was_used() {
+    let world = World::new(&[spend(1_000), tokens(100), concurrency(1)]);
+    let mut hold = world.hold(WEB, demand(60, 600)).unwrap();
+    assert_eq!(hold.opened(), now());
+    let amounts: Vec<_> = hold.charges().iter().map(|charge| (&*charge.limit, charge.amount)).collect();
+    assert_eq!(amounts, [("grant/test/spend/day/shared", 600), ("grant/test/tokens/day/shared", 60)]);
+    assert_eq!(world.usage(Unit::Concurrency), (0, 1));
+    hold.sent();
+    let settled = hold.settle(&demand(40, 30));
+    assert_eq!(settled.charges.iter().map(|charge| charge.amount).collect::<Vec<_>>(), [30, 40]);
+    assert!(!settled.exceeded);
+    assert_eq!(world.usage(Unit::Tokens), (40, 0));
+    assert_eq!(world.usage(Unit::Spend), (30, 0));
+    assert_eq!(world.usage(Unit::Concurrency), (0, 0));
+}
+
+#[test]
+fn usage_beyond_the_hold_is_booked_and_told() {
+    let world = World::new(&[tokens(100)]);
+    let settled = world.hold(WEB, demand(60, 0)).unwrap().settle(&demand(130, 0));
+    assert!(settled.exceeded);
+    assert_eq!(settled.charges[0].amount, 130);
+    assert_eq!(world.usage(Unit::Tokens), (130, 0));
+}
+
+#[test]
+fn a_hold_dropped_before_the_send_is_released() {
+    let world = World::new(&[tokens(100), concurrency(1)]);
+    drop(world.hold(WEB, demand(60, 0)).unwrap());
+    assert_eq!(world.usage(Unit::Tokens), (0, 0));
+    assert_eq!(world.usage(Unit::Concurrency), (0, 0));
+}
+
+#[test]
+fn a_hold_dropped_after_the_send_is_settled_at_the_estimate() {
+    let world = World::new(&[tokens(100), concurrency(1)]);
+    let mut hold = world.hold(WEB, demand(60, 0)).unwrap();
+    hold.sent();
+    drop(hold);
+    assert_eq!(world.usage(Unit::Tokens), (60, 0));
+    assert_eq!(world.usage(Unit::Concurrency), (0, 0));
+}
+
+#[test]
+fn a_call_that_came_back_unsent_is_released_even_after_the_send() {
+    let world = World::new(&[tokens(100)]);
+    let mut hold = world.hold(WEB, demand(60, 0)).unwrap();
+    hold.sent();
+    hold.release();
+    assert_eq!(world.usage(Unit::Tokens), (0, 0));
+}
+
+#[test]
+fn a_panic_while_held_settles_what_was_sent_and_releases_what_was_not() {
+    let world = World::new(&[tokens(100), concurrency(2)]);
+    for sent in [false, true] {
+        let mut hold = world.hold(WEB, demand(30, 0)).unwrap();
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            if sent {
+                hold.sent();
+            }
+            panic!("while {hold:?} is held");
+        }));
+        assert!(caught.is_err());
+        assert_eq!(world.usage(Unit::Tokens), (if sent { 30 } else { 0 }, 0));
+        assert_eq!(world.usage(Unit::Concurrency), (0, 0));
+    }
+}
+
+#[test]
+fn a_refusal_by_one_limit_gives_back_what_the_others_held() {
+    let world = World::new(&[concurrency(5), spend(1_000), tokens(100)]);
+    assert_eq!(world.refusal(WEB, demand(101, 10)).reason, Reason::BudgetExhausted);
+    assert_eq!(world.usage(Unit::Concurrency), (0, 0));
+    assert_eq!(world.usage(Unit::Spend), (0, 0));
+    assert_eq!(world.usage(Unit::Tokens), (0, 0));
+}
+
+#[test]
+fn a_rate_is_not_consumed_by_a_call_that_a_budget_refuses() {
+    // By its id the rate would come before the tokens.
+    let world = World::new(&[hourly(1, 1), tokens(100)]);
+    for _ in 0..10 {
+        assert_eq!(world.refusal(WEB, demand(101, 0)).reason, Reason::BudgetExhausted);
+    }
+    world.hold(WEB, demand(1, 0)).unwrap().release();
+    let denial = world.refusal(WEB, demand(1, 0));
+    assert_eq!(denial.reason, Reason::RateLimited);
+    let wait = denial.retry_after.unwrap();
+    assert!(wait > Duration::from_secs(3_500) && wait <= Duration::from_secs(3_600), "{wait:?}");
+    assert_eq!(world.usage(Unit::Tokens), (0, 0));
+}
+
+#[test]
+fn each_refusal_has_its_reason_and_its_time_to_retry() {
+    let world = World::new(&[tokens(100)]);
+    let first = world.hold(WEB, demand(90, 0)).unwrap();
+    let held = world.refusal(WEB, demand(20, 0));
+    assert_eq!((held.reason, held.retry_after), (Reason::BudgetHeld, Some(Duration::from_secs(1))));
+    let _ = first.settle(&demand(90, 0));
+    let exhausted = world.refusal(WEB, demand(20, 0));
+    assert_eq!(exhausted.reason, Reason::BudgetExhausted);
+    assert_eq!(exhausted.retry_after, Some(Duration::from_secs(12 * 3_600)));
+    let never = world.refusal(WEB, demand(101, 0));
+    assert_eq!((never.reason, never.retry_after), (Reason::BudgetExhausted, None));
+    assert!(never.detail.contains("max_tokens"), "{never}");
+    for denial in [held, exhausted, never] {
+        assert!(denial.detail.contains("limit grant/test/tokens/day/shared"), "{denial}");
+        assert!(!denial.detail.contains(char::is_numeric), "figures are nobody else's business: {denial}");
+    }
+
+    let world = World::new(&[concurrency(1)]);
+    let first = world.hold(WEB, demand(1, 0)).unwrap();
+    let crowded = world.refusal(WEB, demand(1, 0));
+    assert_eq!(
+        (crowded.reason, crowded.retry_after),
+        (Reason::ConcurrencyLimited, Some(Duration::from_secs(1)))
+    );
+    first.release();
+    world.hold(WEB, demand(1, 0)).unwrap().release();
+}
+
+#[test]
+fn a_limit_of_nothing_lets_nothing_through() {
+    for nothing in [hourly(0, 0), concurrency(0), tokens(0), limit(Unit::Requests, 0, day(), Key::Shared)] {
+        assert!(World::new(&[nothing]).hold(WEB, demand(1, 1)).is_err());
+    }
+}
+
+#[test]
+fn a_key_decides_who_shares_a_count() {
+    for (key, api_fits, other_fits) in
+        [(Key::Shared, false, false), (Key::Namespace, false, true), (Key::Caller, true, true)]
+    {
+        let counted = World::new(&[limit(Unit::Tokens, 10, day(), key)]);
+        let rate = LimitKind::Gcra { per: Duration::from_secs(3_600), burst: 1 };
+        let rate = World::new(&[limit(Unit::Requests, 1, rate, key)]);
+        let crowd = World::new(&[limit(Unit::Concurrency, 1, LimitKind::Concurrent, key)]);
+        for world in [counted, rate, crowd] {
+            let _web = world.hold(WEB, demand(10, 0)).unwrap();
+            assert!(world.hold(WEB, demand(10, 0)).is_err());
+            assert_eq!(world.hold(API, demand(10, 0)).is_ok(), api_fits, "{key}");
+            assert_eq!(world.hold(OTHER, demand(10, 0)).is_ok(), other_fits, "{key}");
+        }
+    }
+}
+
+#[test]
+fn idle_keys_are_forgotten_and_held_ones_are_not() {
+    let kinds = [
+        (Unit::Tokens, day()),
+        (Unit::Concurrency, LimitKind::Concurrent),
+        (Unit::Requests, LimitKind::Gcra { per: Duration::from_secs(1), burst: 1 }),
+    ];
+    for (unit, kind) in kinds {
+        let world = World::new(&[limit(unit, 10, kind, Key::Caller)]);
+        let mut held = vec![world.hold(WEB, demand(10, 0)).unwrap()];
+        for caller in 0..5_000 {
+            let id: SpiffeId = format!("spiffe://prod.acme/ns/shop/sa/{caller}").parse().unwrap();
+            let later = now() + SignedDuration::from_secs(caller * 2);
+            let hold = Hold::take(&world.plan, &Keys::of(&id), &demand(1, 0), later).unwrap();
+            if caller % 1_000 == 0 { held.push(hold) } else { hold.release() }
+        }
+        let counts = &world.plan.items[0].counts;
+        assert!(counts.cells().len() <= 1_024, "{}", counts.cells().len());
+        assert_eq!(counts.cells().iter().filter(|cell| Arc::strong_count(cell) > 2).count(), held.len());
+    }
+}
+
+#[test]
+fn the_headers_name_each_limit_and_what_is_left() {
+    let rolling = LimitKind::Counted(Window::rolling(SignedDuration::from_hours(24 * 7)));
+    let weekly = limit(Unit::Spend, 1_000_000_000_000_000_000, rolling, Key::Caller);
+    let world = World::new(&[hourly(7_200, 10), tokens(100), concurrency(3), weekly]);
+    let hold = world.hold(WEB, demand(60, 5)).unwrap();
+    let headers = hold.rate_headers(now()).unwrap();
+    assert_eq!(
+        &*headers.policy,
+        "\"grant/test/concurrency/day/shared\";q=3;qu=\"concurrent-requests\", \
+         \"grant/test/spend/day/caller\";q=999999999999999;qu=\"nano-usd\";w=604800, \
+         \"grant/test/tokens/day/shared\";q=100;qu=\"tokens\";w=86400, \
+         \"grant/test/requests/day/shared\";q=7200;w=3600"
+    );
+    let mut parts = headers.limit.split(", ");
+    assert_eq!(parts.next(), Some("\"grant/test/concurrency/day/shared\";r=2"));
+    assert!(parts.next().unwrap().starts_with("\"grant/test/spend/day/caller\";r=999999999999999;t=6"));
+    assert_eq!(parts.next(), Some("\"grant/test/tokens/day/shared\";r=40;t=43200"));
+    assert_eq!(parts.next(), Some("\"grant/test/requests/day/shared\";r=9;t=1"));
+    assert!(World::new(&[]).hold(WEB, demand(1, 1)).unwrap().rate_headers(now()).is_none());
+}

@@ -1,0 +1,73 @@
+//! The route of one request. `handle` observes; `forward` is the route, stage by stage.
+//!
+//! **Invariant:** stages never call one another; what each has proven is a value that the next one takes.
+
+use std::sync::Arc;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tollgate_policy::denial::Denial;
+
+use crate::attempt::{self, Answered};
+use crate::fault::{self, Stage};
+use crate::identity::Head;
+use crate::injection::{self, Template};
+use crate::listener::Connection;
+use crate::metering::{self, Meter};
+use crate::reply::{self, Dress, ReplyBody};
+
+/// Answers one request, and sees to it that it is recorded once, however it ends.
+pub(crate) async fn handle(connection: Arc<Connection>, request: Request<Incoming>) -> Response<ReplyBody> {
+    let dress = Dress::of(request.headers());
+    let mut meter = Meter::open(&connection.core, request.method());
+    match fault::caught(forward(&connection, request, &mut meter)).await {
+        Ok(answered) => metering::answer(meter, answered, connection).await,
+        Err(denial) => {
+            let id = meter.refuse(&denial);
+            reply::refusal(&denial, id, dress)
+        }
+    }
+}
+
+async fn forward(
+    connection: &Connection,
+    request: Request<Incoming>,
+    meter: &mut Meter,
+) -> Result<Answered, Denial> {
+    let core = &*connection.core;
+    let faults = fault::Faults::of(&request);
+    let (parts, body) = request.into_parts();
+
+    let snapshot = core.snapshot()?;
+
+    faults.at(Stage::Identity);
+    let head = Head::read(parts)?;
+    let standing = connection.caller(&snapshot, meter.begun())?;
+    meter.identified(&standing, &snapshot)?;
+
+    faults.at(Stage::Target);
+    let target = snapshot.policy.target(&head.line())?;
+    meter.targeted(&target);
+
+    faults.at(Stage::Admit);
+    let admission = snapshot.policy.admit(&standing.grants, target, head.method.as_str())?;
+
+    faults.at(Stage::Facts);
+    let asked = metering::read(&admission, &head.headers, body, &standing.load, core.shared.body_limit).await?;
+
+    faults.at(Stage::Permit);
+    let permit = admission.permit(asked.facts(), meter.begun())?;
+    let bound = asked.bound(&permit)?;
+    meter.permitted(&permit, &asked, bound.as_ref());
+
+    faults.at(Stage::Hold);
+    let hold = core.shared.quota.hold(&permit, &metering::demand(bound.as_ref()), meter.begun())?;
+    meter.hold(hold, &permit).await?;
+
+    let template = Template::new(head, &permit, asked.into_body(bound.as_ref(), &permit))?;
+    let mut answered = attempt::run(core, &snapshot, permit, template, meter, faults).await?;
+
+    faults.at(Stage::Scrub);
+    injection::answer_head(&mut answered.head, &answered.permit, answered.secret.as_ref(), &core.prepared)?;
+    Ok(answered)
+}

@@ -1,0 +1,150 @@
+//! Logs: JSON lines on standard output, and the access log beside them.
+//!
+//! **Invariant:** what other crates log is capped at `warn` whatever the environment asks for: at `debug` and `trace` HTTP and TLS
+//! libraries print what they send. A panic is logged by its place alone.
+
+use std::io::Write;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::filter::{FilterFn, Targets};
+use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry};
+
+/// The target of access lines.
+pub(crate) const ACCESS: &str = "tollgate::access";
+const FLUSH_EVERY: Duration = Duration::from_millis(100);
+const FLUSH_AT: usize = 256 << 10;
+
+/// Installs the subscriber for the process. `level` is a level or a list of directives, as in `RUST_LOG`.
+///
+/// # Errors
+/// Where a subscriber is installed already.
+pub(crate) fn install(level: &str) -> anyhow::Result<Flush> {
+    let out = Flush(Arc::default());
+    let lines = tracing_subscriber::fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_current_span(false)
+        .with_span_list(false)
+        .with_writer({
+            let out = out.clone();
+            move || out.clone()
+        })
+        .with_filter(capped(level))
+        .with_filter(FilterFn::new(|metadata| metadata.target() != ACCESS));
+    let access = Access(out.clone()).with_filter(FilterFn::new(|metadata| metadata.target() == ACCESS));
+    Registry::default().with(lines).with(access).try_init()?;
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map_or_else(|| "unknown".into(), ToString::to_string);
+        tracing::error!(place, "panic");
+    }));
+    let background = out.clone();
+    std::thread::Builder::new().name("log".into()).spawn(move || {
+        loop {
+            std::thread::sleep(FLUSH_EVERY);
+            background.flush_all();
+        }
+    })?;
+    Ok(out)
+}
+
+/// The directives for our crates as given, everything else at `warn` at most.
+fn capped(directives: &str) -> Targets {
+    let asked = Targets::from_str(directives).unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO));
+    let general = asked.default_level().unwrap_or(LevelFilter::INFO);
+    let mut capped = Targets::new().with_default(general.min(LevelFilter::WARN)).with_target("tollgate", general);
+    for (target, level) in asked.iter().filter(|(target, _)| !target.is_empty()) {
+        let ours = target == "tollgate" || target.starts_with("tollgate_") || target.starts_with("tollgate::");
+        capped = capped.with_target(target, if ours { level } else { level.min(LevelFilter::WARN) });
+    }
+    capped
+}
+
+/// Standard output behind a buffer, so that no core waits for whoever reads it.
+#[derive(Clone, Debug)]
+pub(crate) struct Flush(Arc<Mutex<Vec<u8>>>);
+
+impl Flush {
+    /// Writes what is buffered.
+    pub(crate) fn flush_all(&self) {
+        let lines = std::mem::take(&mut *self.buffer());
+        if !lines.is_empty() {
+            // Nobody is left to tell where standard output is gone.
+            let _ = std::io::stdout().lock().write_all(&lines);
+        }
+    }
+
+    fn buffer(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn append(&self, parts: [&[u8]; 3]) {
+        let mut buffer = self.buffer();
+        for part in parts {
+            buffer.extend_from_slice(part);
+        }
+        let full = buffer.len() >= FLUSH_AT;
+        drop(buffer);
+        if full {
+            self.flush_all();
+        }
+    }
+}
+
+impl Write for Flush {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.append([line, b"", b""]);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes access lines as they are: the record is JSON already.
+struct Access(Flush);
+
+impl<S: Subscriber> Layer<S> for Access {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        event.record(&mut Line(&self.0));
+    }
+}
+
+struct Line<'a>(&'a Flush);
+
+impl Visit for Line<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "record" {
+            self.0.append([b"{\"level\":\"INFO\",\"target\":\"tollgate::access\",\"record\":", value.as_bytes(), b"}\n"]);
+        }
+    }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn other_crates_stay_at_warn_whatever_is_asked_for() {
+        for asked in ["trace", "hyper=trace,tollgate=debug", "rustls=debug", "tollgate_secrets=trace", "h2::codec=trace"] {
+            let targets = capped(asked);
+            for theirs in ["hyper::proto", "rustls::client", "h2::codec::framed_read", "vaultrs::client", "tollgatexyz"] {
+                assert!(!targets.would_enable(theirs, &Level::INFO) || theirs == "tollgatexyz", "{asked}: {theirs}");
+            }
+        }
+        assert!(capped("trace").would_enable("tollgate::request", &Level::TRACE));
+        assert!(capped("tollgate_secrets=trace").would_enable("tollgate_secrets::cache", &Level::TRACE));
+        assert!(capped("info").would_enable("hyper", &Level::WARN));
+    }
+}

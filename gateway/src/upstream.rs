@@ -1,0 +1,219 @@
+//! The far side: from a permit to a verified connection, and back into the pool.
+//!
+//! **Invariant:** a [`Peer`] exists only after the TLS handshake verified the target's own name, and only injection may send on it.
+
+mod address;
+mod body;
+mod dial;
+mod pool;
+mod tls;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tollgate_policy::decision::Permit;
+use tollgate_secrets::Secret;
+
+pub use self::address::DialRules;
+pub(crate) use self::body::{BodyError, OutBody, Stall};
+use self::dial::Dial;
+pub(crate) use self::dial::DialError;
+pub(crate) use self::pool::Pool;
+use self::pool::{Bucket, Key, Line, StreamSlot, Verified};
+pub(crate) use self::tls::{TlsClient, TlsClients};
+
+/// Why there is no connection, or no answer on it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UpstreamError {
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    #[error("TLS handshake failed: {0}")]
+    Tls(std::io::Error),
+    #[error("connect timed out")]
+    ConnectTimeout,
+    #[error("every kept connection closed before the request could leave")]
+    Unsent,
+    #[error("no answer in time")]
+    FirstByteTimeout,
+    #[error("the HTTP handshake failed: {0}")]
+    Handshake(hyper::Error),
+    #[error("the provider broke off: {0}")]
+    Broken(hyper::Error),
+}
+
+/// An upstream connection (one stream slot in HTTP/2) whose TLS name was verified.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    line: Line,
+    verified: Arc<Verified>,
+    bucket: Arc<Bucket>,
+    reused: bool,
+}
+
+impl Peer {
+    /// A kept connection for this permit, or a new one.
+    pub(crate) async fn for_permit(
+        pool: &Pool,
+        rules: &DialRules,
+        tls: &TlsClient,
+        permit: &Permit,
+        secret: Option<&Secret>,
+    ) -> Result<Self, UpstreamError> {
+        let destination = permit.destination();
+        let target = permit.target();
+        let key = Key {
+            destination: destination.name.clone(),
+            host: target.host_shared(),
+            port: target.port(),
+            tls: tls.id,
+            source: destination.source_address,
+            credential: permit.credential().zip(secret).map(|(c, s)| (c.name.clone(), s.version().clone())),
+        };
+        let host = Arc::clone(&key.host);
+        let bucket = pool.bucket(key);
+        if let Some((line, verified)) = bucket.take() {
+            return Ok(Self { line, verified, bucket, reused: true });
+        }
+        let dial = Dial {
+            host: &host,
+            port: target.port(),
+            fixed: &destination.addresses,
+            source: destination.source_address,
+            timeout: destination.timeouts.connect,
+        };
+        Self::open(dial, rules, tls, bucket).await
+    }
+
+    async fn open(
+        dial: Dial<'_>,
+        rules: &DialRules,
+        tls: &TlsClient,
+        bucket: Arc<Bucket>,
+    ) -> Result<Self, UpstreamError> {
+        let deadline = Instant::now() + dial.timeout;
+        let tcp = dial.connect(rules).await?;
+        let name = ServerName::try_from(dial.host.to_owned())
+            .map_err(|error| UpstreamError::Tls(std::io::Error::other(error)))?;
+        let host: Arc<str> = dial.host.into();
+        let verified = |tcp: &TcpStream| -> std::io::Result<Verified> {
+            Ok(Verified { host, remote: tcp.peer_addr()?, local: tcp.local_addr()? })
+        };
+        let verified = Arc::new(verified(&tcp).map_err(|error| UpstreamError::Dial(DialError::Connect(error)))?);
+        let connector = TlsConnector::from(Arc::clone(&tls.config));
+        let stream = timeout_at(deadline, connector.connect(name, tcp))
+            .await
+            .map_err(|_| UpstreamError::ConnectTimeout)?
+            .map_err(UpstreamError::Tls)?;
+        let line = speak(stream, &bucket, &verified).await?;
+        Ok(Self { line, verified, bucket, reused: false })
+    }
+
+    /// The name that the peer's certificate was verified for.
+    pub(crate) fn host(&self) -> &str {
+        &self.verified.host
+    }
+
+    pub(crate) fn remote(&self) -> SocketAddr {
+        self.verified.remote
+    }
+
+    /// The address the call leaves from.
+    pub(crate) fn local(&self) -> SocketAddr {
+        self.verified.local
+    }
+
+    pub(crate) const fn is_http2(&self) -> bool {
+        matches!(self.line, Line::Http2(..))
+    }
+
+    /// Sends and waits for the head of the answer. Called by injection alone: what is sent carries the secret.
+    pub(crate) async fn exchange(self, request: Request<OutBody>) -> Result<Answer, Unanswered> {
+        let Self { line, verified, bucket, reused } = self;
+        let unanswered = |mut error: hyper::client::conn::TrySendError<Request<OutBody>>| Unanswered {
+            returned: error.take_message().filter(|_| reused).map(Request::into_body),
+            error: error.into_error(),
+        };
+        let (response, line) = match line {
+            Line::Http1(mut sender) => {
+                (sender.try_send_request(request).await.map_err(unanswered)?, Lent::Http1(sender))
+            }
+            Line::Http2(mut sender, slot) => {
+                (sender.try_send_request(request).await.map_err(unanswered)?, Lent::Http2(slot))
+            }
+        };
+        Ok(Answer { response, lease: Lease { line, verified, bucket } })
+    }
+}
+
+async fn speak(
+    stream: TlsStream<TcpStream>,
+    bucket: &Bucket,
+    verified: &Arc<Verified>,
+) -> Result<Line, UpstreamError> {
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let io = TokioIo::new(stream);
+    if http2 {
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(8 << 20)
+            .max_header_list_size(64 << 10)
+            .handshake(io)
+            .await
+            .map_err(UpstreamError::Handshake)?;
+        tokio::spawn(connection);
+        return Ok(bucket.share(sender, verified));
+    }
+    let (sender, connection) = http1::Builder::new()
+        .max_buf_size(256 << 10)
+        .handshake(io)
+        .await
+        .map_err(UpstreamError::Handshake)?;
+    tokio::spawn(connection);
+    Ok(Line::Http1(sender))
+}
+
+/// No answer came. `returned` is the body of a request that never left, because its kept connection was closing.
+#[derive(Debug)]
+pub(crate) struct Unanswered {
+    pub(crate) returned: Option<OutBody>,
+    pub(crate) error: hyper::Error,
+}
+
+/// The head of an answer, with the connection it came on.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) response: Response<Incoming>,
+    pub(crate) lease: Lease,
+}
+
+#[derive(Debug)]
+enum Lent {
+    Http1(http1::SendRequest<OutBody>),
+    Http2(#[expect(dead_code, reason = "held for its drop")] StreamSlot),
+}
+
+/// A connection in use by one answer. Dropped, an HTTP/1 connection closes; [`Lease::finish`] gives it back.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    line: Lent,
+    verified: Arc<Verified>,
+    bucket: Arc<Bucket>,
+}
+
+impl Lease {
+    /// The answer was read to its end.
+    pub(crate) fn finish(self) {
+        if let Lent::Http1(sender) = self.line {
+            self.bucket.put(sender, self.verified);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The request body on its way out.
+//!
+//! **Invariant:** it is framed by us: length or chunks follow from what is really sent, and trailers of the caller stay behind.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+/// Why a body ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    #[error("the other side sent nothing for too long")]
+    Stalled,
+    #[error("the peer broke off: {0}")]
+    Peer(#[from] hyper::Error),
+    #[error("the record could not be written")]
+    Ledger,
+    #[error("the grant was withdrawn while the answer was streaming")]
+    Revoked,
+}
+
+/// A body for the provider.
+#[derive(Debug)]
+pub(crate) enum OutBody {
+    /// No body, or one held whole. Can be sent again.
+    Whole(Bytes),
+    /// Straight from the caller, with back-pressure.
+    Streaming { incoming: Incoming, stall: Stall },
+}
+
+impl OutBody {
+    pub(crate) fn streaming(incoming: Incoming, idle: Duration) -> Self {
+        Self::Streaming { incoming, stall: Stall::new(idle) }
+    }
+
+    /// The same body once more, where it is held whole.
+    pub(crate) fn again(&self) -> Option<Self> {
+        match self {
+            Self::Whole(bytes) => Some(Self::Whole(bytes.clone())),
+            Self::Streaming { .. } => None,
+        }
+    }
+}
+
+impl Body for OutBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self {
+            Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Streaming { incoming, stall } => loop {
+                let Poll::Ready(next) = Pin::new(&mut *incoming).poll_frame(cx) else {
+                    ready!(stall.poll(cx));
+                    return Poll::Ready(Some(Err(BodyError::Stalled)));
+                };
+                stall.progress();
+                match next {
+                    Some(Ok(frame)) if frame.is_data() => return Poll::Ready(Some(Ok(frame))),
+                    Some(Ok(_trailers)) => {}
+                    Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+                    None => return Poll::Ready(None),
+                }
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_empty(),
+            Self::Streaming { incoming, .. } => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Streaming { incoming, .. } => incoming.size_hint(),
+        }
+    }
+}
+
+/// Notices that nothing moved for `limit`. The timer is armed on the first wait and re-armed only when it fires, so that a
+/// chunk costs one clock reading.
+#[derive(Debug)]
+pub(crate) struct Stall {
+    limit: Duration,
+    last: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Stall {
+    pub(crate) const fn new(limit: Duration) -> Self {
+        Self { limit, last: None, timer: None }
+    }
+
+    /// Something moved.
+    pub(crate) fn progress(&mut self) {
+        if self.timer.is_some() {
+            self.last = Some(Instant::now());
+        }
+    }
+
+    /// Ready once nothing has moved for the limit.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.limit)));
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            let Some(last) = self.last.take() else { return Poll::Ready(()) };
+            timer.as_mut().reset(last + self.limit);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stall_is_counted_from_the_last_progress() {
+        let mut stall = Stall::new(Duration::from_secs(10));
+        let begun = Instant::now();
+        assert!(futures_poll(&mut stall).await.is_pending());
+        tokio::time::advance(Duration::from_secs(8)).await;
+        stall.progress();
+        std::future::poll_fn(|cx| stall.poll(cx)).await;
+        assert_eq!(begun.elapsed().as_secs(), 18);
+    }
+
+    async fn futures_poll(stall: &mut Stall) -> Poll<()> {
+        std::future::poll_fn(|cx| Poll::Ready(stall.poll(cx))).await
+    }
+}

@@ -1,0 +1,182 @@
+//! Connections to upstreams that are kept, per core.
+//!
+//! **Invariant:** a connection serves one key only: destination, verified name, port, TLS configuration, source address and
+//! credential version. An HTTP/1 connection is handed out again only when hyper reports it idle: the whole request written, the whole
+//! answer read, nothing left to read. Otherwise it is closed.
+
+use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hyper::client::conn::{http1, http2};
+use tokio::time::Instant;
+use tollgate_policy::name::Name;
+use tollgate_secrets::Version;
+
+use super::body::OutBody;
+
+/// An idle connection older than this is closed: below the 60 s after which common load balancers close theirs.
+const IDLE_LIMIT: Duration = Duration::from_secs(55);
+const IDLE_PER_KEY: usize = 512;
+/// Streams on one HTTP/2 connection before another is opened; 100 is the least that RFC 9113 recommends a server to allow.
+const STREAMS_PER_CONNECTION: usize = 100;
+
+/// What two calls must agree on to share a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    pub(crate) destination: Name,
+    pub(crate) host: Arc<str>,
+    pub(crate) port: u16,
+    pub(crate) tls: u64,
+    pub(crate) source: Option<IpAddr>,
+    pub(crate) credential: Option<(Name, Version)>,
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // Host and version tell keys apart; the rest rarely differs and is left to `Eq`.
+        self.host.hash(state);
+        self.port.hash(state);
+        if let Some((_, version)) = &self.credential {
+            version.as_str().hash(state);
+        }
+    }
+}
+
+/// What is known of a verified connection.
+#[derive(Debug)]
+pub(crate) struct Verified {
+    pub(crate) host: Arc<str>,
+    pub(crate) remote: SocketAddr,
+    pub(crate) local: SocketAddr,
+}
+
+#[derive(Debug)]
+pub(crate) struct Http1 {
+    pub(crate) sender: http1::SendRequest<OutBody>,
+    pub(crate) verified: Arc<Verified>,
+    idle_since: Instant,
+}
+
+#[derive(Debug)]
+struct Http2 {
+    sender: http2::SendRequest<OutBody>,
+    verified: Arc<Verified>,
+    streams: Arc<AtomicUsize>,
+    used: Instant,
+}
+
+/// A place on an HTTP/2 connection; given back on drop.
+#[derive(Debug)]
+pub(crate) struct StreamSlot(Arc<AtomicUsize>);
+
+impl Drop for StreamSlot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection as the pool hands it out.
+#[derive(Debug)]
+pub(crate) enum Line {
+    Http1(http1::SendRequest<OutBody>),
+    Http2(http2::SendRequest<OutBody>, StreamSlot),
+}
+
+/// All connections of one key.
+#[derive(Debug, Default)]
+pub(crate) struct Bucket {
+    http1: Mutex<Vec<Http1>>,
+    http2: Mutex<Vec<Http2>>,
+}
+
+impl Bucket {
+    /// The connection used last that is ready, if any.
+    pub(crate) fn take(&self) -> Option<(Line, Arc<Verified>)> {
+        let mut idle = lock(&self.http1);
+        let mut at = idle.len();
+        while at > 0 {
+            at -= 1;
+            let sender = &idle[at].sender;
+            if sender.is_ready() {
+                let Http1 { sender, verified, .. } = idle.remove(at);
+                return Some((Line::Http1(sender), verified));
+            }
+            if sender.is_closed() {
+                idle.remove(at);
+            }
+        }
+        drop(idle);
+        let mut shared = lock(&self.http2);
+        shared.retain(|c| !c.sender.is_closed());
+        let open = shared.iter_mut().find(|c| c.streams.load(Ordering::Relaxed) < STREAMS_PER_CONNECTION)?;
+        open.used = Instant::now();
+        Some((Line::Http2(open.sender.clone(), slot(&open.streams)), Arc::clone(&open.verified)))
+    }
+
+    /// Keeps an HTTP/1 connection whose answer was read to its end.
+    pub(crate) fn put(&self, sender: http1::SendRequest<OutBody>, verified: Arc<Verified>) {
+        let mut idle = lock(&self.http1);
+        if idle.len() < IDLE_PER_KEY && !sender.is_closed() {
+            idle.push(Http1 { sender, verified, idle_since: Instant::now() });
+        }
+    }
+
+    /// Shares a new HTTP/2 connection and takes its first stream.
+    pub(crate) fn share(&self, sender: http2::SendRequest<OutBody>, verified: &Arc<Verified>) -> Line {
+        let streams = Arc::new(AtomicUsize::new(0));
+        let first = slot(&streams);
+        let kept = Http2 { sender: sender.clone(), verified: Arc::clone(verified), streams, used: Instant::now() };
+        lock(&self.http2).push(kept);
+        Line::Http2(sender, first)
+    }
+
+    fn sweep(&self, now: Instant) -> usize {
+        let mut idle = lock(&self.http1);
+        idle.retain(|c| !c.sender.is_closed() && now.duration_since(c.idle_since) < IDLE_LIMIT);
+        let mut shared = lock(&self.http2);
+        shared.retain(|c| {
+            let busy = c.streams.load(Ordering::Relaxed) > 0;
+            !c.sender.is_closed() && (busy || now.duration_since(c.used) < IDLE_LIMIT)
+        });
+        idle.len() + shared.len()
+    }
+}
+
+fn slot(streams: &Arc<AtomicUsize>) -> StreamSlot {
+    streams.fetch_add(1, Ordering::Relaxed);
+    StreamSlot(Arc::clone(streams))
+}
+
+/// The buckets of one core.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    buckets: Mutex<HashMap<Key, Arc<Bucket>>>,
+}
+
+impl Pool {
+    /// The bucket of `key`, made if need be.
+    pub(crate) fn bucket(&self, key: Key) -> Arc<Bucket> {
+        Arc::clone(lock(&self.buckets).entry(key).or_default())
+    }
+
+    /// Closes what has been idle for too long and returns how many connections are kept.
+    pub(crate) fn sweep(&self) -> usize {
+        let now = Instant::now();
+        let mut kept = 0;
+        lock(&self.buckets).retain(|_, bucket| {
+            let open = bucket.sweep(now);
+            kept += open;
+            open > 0 || Arc::strong_count(bucket) > 1
+        });
+        kept
+    }
+}
+
+/// The pool belongs to one core: the lock is never contended, and what it guards stays whole if a holder panics.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,160 @@
+//! From the model to the policy: every name resolved, every rule between resources checked.
+//!
+//! **Invariant:** a policy comes out only where there is no problem at all, and every problem comes out, not the first.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::caller::TrustDomain;
+use crate::dialect::Catalog;
+use crate::model::{List, Model, Problem, Resource, Source, SourceFile, nearest};
+use crate::name::Name;
+use crate::policy::{Parts, Policy};
+use crate::target::split_authority;
+
+mod credential;
+mod destination;
+mod grant;
+mod limit;
+mod store;
+mod tie;
+mod warning;
+
+/// What a policy is compiled for: what stands outside of the resources.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    /// The dialects and prices that there are.
+    pub catalog: Arc<Catalog>,
+    /// The authorities that are the gateway's own, `host` or `host:port`: there the first path segment names the destination.
+    pub gateway_names: Vec<String>,
+    /// The trust domains that there is a bundle for.
+    pub trust_domains: Vec<TrustDomain>,
+}
+
+/// A policy, and what its author may not have meant though it is no error.
+pub type Compiled = (Policy, Vec<Problem>);
+
+/// Compiles resources that were read without a problem.
+pub fn compile(model: &Model, environment: &Environment) -> Result<Compiled, Vec<Problem>> {
+    Compiler::new(model, environment).run(Vec::new())
+}
+
+/// Reads and compiles resource files. Problems of both steps come out together, by file and line.
+pub fn compile_files(files: &[SourceFile], environment: &Environment) -> Result<Compiled, Vec<Problem>> {
+    let (model, problems) = Model::read_all(files);
+    Compiler::new(&model, environment).run(problems)
+}
+
+struct Compiler<'a> {
+    model: &'a Model,
+    environment: &'a Environment,
+    /// The gateway's own authorities, parsed.
+    gateway: Vec<(Box<str>, Option<u16>)>,
+    parts: Parts,
+    problems: Vec<Problem>,
+}
+
+/// A resource under compilation: where its problems go.
+struct Scope<'a> {
+    source: &'a Source,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Scope<'_> {
+    fn problem(&mut self, path: &str, message: impl Into<String>) {
+        self.problems.push(self.source.problem(path, message));
+    }
+
+    /// The value, whose absence is a problem. What was written and could not be read has been reported already.
+    fn required<T>(&mut self, path: &str, value: Option<T>, what: &str) -> Option<T> {
+        if value.is_none() && !self.source.has(path) {
+            self.problem(path, format!("this is required: {what}"));
+        }
+        value
+    }
+
+    /// A list that has to be there and have something in it.
+    fn at_least_one<T>(&mut self, path: &str, list: &List<T>, what: &str) {
+        self.required(path, list.written(), what);
+        if list.written() == Some(0) {
+            self.problem(path, format!("this cannot be empty: {what}"));
+        }
+    }
+
+    /// The one of several fields that is written: `path` is what they are in, and has been seen to.
+    fn exactly_one<T, const N: usize>(&mut self, path: &str, fields: [(&str, Option<T>); N]) -> Option<T> {
+        let names = fields.each_ref().map(|(name, _)| *name).join(", ");
+        let is_written = |name: &str| self.source.has(&format!("{path}.{name}"));
+        let count = fields.iter().filter(|(name, _)| is_written(name)).count();
+        if count != 1 {
+            if self.source.has(path) {
+                let found = if count == 0 { "none is there" } else { "several are there" };
+                self.problem(path, format!("exactly one of {names} is required, and {found}"));
+            }
+            return None;
+        }
+        fields.into_iter().find_map(|(_, value)| value)
+    }
+
+    /// What a name refers to. `known` are all that are written, `compiled` those of them without a problem.
+    fn resolve<T, U>(
+        &mut self,
+        (path, kind, name): (&str, &str, &Name),
+        known: (&[Resource<U>], bool),
+        compiled: &BTreeMap<Name, Arc<T>>,
+    ) -> Option<Arc<T>> {
+        let (known, incomplete) = known;
+        if !known.iter().any(|resource| resource.name == *name) && !incomplete {
+            let names = || known.iter().map(|resource| resource.name.as_str());
+            let message = match (nearest(name.as_str(), names()), names().next()) {
+                (Some(nearest), _) => format!("there is no {kind} `{name}`; did you mean `{nearest}`?"),
+                (None, Some(_)) => {
+                    let shown = names().take(10).collect::<Vec<_>>().join(", ");
+                    let more = if known.len() > 10 { ", …" } else { "" };
+                    format!("there is no {kind} `{name}`; there are {shown}{more}")
+                }
+                (None, None) => format!("there is no {kind} `{name}`, nor any other"),
+            };
+            self.problem(path, message);
+        }
+        compiled.get(name).cloned()
+    }
+}
+
+impl<'a> Compiler<'a> {
+    fn new(model: &'a Model, environment: &'a Environment) -> Self {
+        let parts = Parts { catalog: Arc::clone(&environment.catalog), ..Parts::default() };
+        Self { model, environment, gateway: Vec::new(), parts, problems: Vec::new() }
+    }
+
+    fn run(mut self, problems: Vec<Problem>) -> Result<Compiled, Vec<Problem>> {
+        self.problems = problems;
+        self.gateway_names();
+        self.destinations();
+        self.stores();
+        self.credentials();
+        self.grants();
+        self.problems.sort();
+        self.problems.dedup();
+        if !self.problems.is_empty() {
+            return Err(self.problems);
+        }
+        let mut warnings = warning::warnings(self.model, &self.parts);
+        warnings.sort();
+        Ok((Policy::new(self.parts, self.gateway), warnings))
+    }
+
+    fn gateway_names(&mut self) {
+        for name in &self.environment.gateway_names {
+            match split_authority(name) {
+                Ok((host, port)) => self.gateway.push((host.into(), port)),
+                Err(denial) => self.problems.push(Problem {
+                    file: "settings".into(),
+                    line: 1,
+                    field: "gateway names".to_owned(),
+                    message: format!("`{name}`: {}", denial.detail),
+                }),
+            }
+        }
+    }
+}

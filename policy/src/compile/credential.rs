@@ -1,0 +1,194 @@
+//! Credentials: bound to destinations whose hosts their owner knows, and put where they cannot break the message.
+
+use std::sync::Arc;
+
+use super::{Compiler, Scope};
+use crate::model::{CredentialSpec, InjectSpec, Interval, Resource};
+use crate::pattern::HostPattern;
+use crate::policy::{Credential, Destination, Inject, SecretRef, Store, StoreKind};
+
+/// How old a value may become: 5 min before it is read again, 1 h while its store is out of reach.
+const REFRESH: Interval = Interval(std::time::Duration::from_secs(300));
+const MAX_STALE: Interval = Interval(std::time::Duration::from_secs(3600));
+
+impl Compiler<'_> {
+    pub(super) fn credentials(&mut self) {
+        for resource in &self.model.credentials {
+            if let Some(credential) = self.credential(resource) {
+                self.parts.credentials.insert(resource.name.clone(), Arc::new(credential));
+            }
+        }
+    }
+
+    fn credential(&mut self, resource: &Resource<CredentialSpec>) -> Option<Credential> {
+        let spec = &resource.spec;
+        let mut scope = Scope { source: &resource.source, problems: &mut self.problems };
+        let known = (self.model.destinations.as_slice(), self.model.incomplete);
+        scope.at_least_one("spec.destinations", &spec.destinations, "the destinations that the key may be sent to");
+        let mut destinations = Vec::new();
+        for (index, name) in spec.destinations.iter() {
+            let path = format!("spec.destinations[{index}]");
+            let found = scope.resolve((&path, "Destination", name), known, &self.parts.destinations);
+            if let Some(destination) = found {
+                check_hosts(spec, &path, &destination, &mut scope);
+                destinations.push(destination);
+            }
+        }
+        check_wildcards(spec, &destinations, &mut scope);
+        let what = "where the key is read, as in `{store: bao, path: llm/openai, field: api_key}`";
+        let from = scope.required("spec.from", spec.from.as_ref(), what);
+        let store = from.and_then(|from| from.store.as_ref()).and_then(|name| {
+            let known = (self.model.stores.as_slice(), self.model.incomplete);
+            scope.resolve(("spec.from.store", "SecretStore", name), known, &self.parts.stores)
+        });
+        let from = from.and_then(|_| secret_ref(spec, store.as_deref(), &mut scope));
+        let what = "how the key is put on a call, as in `{bearer: {}}`";
+        let written = scope.required("spec.inject", spec.inject.as_ref(), what);
+        let inject = written.and_then(|written| inject(written, &mut scope));
+        let Interval(refresh) = spec.refresh.unwrap_or(REFRESH);
+        let Interval(max_stale) = spec.max_stale.unwrap_or_else(|| Interval(MAX_STALE.0.max(refresh)));
+        if max_stale < refresh {
+            let message = format!("this is below `refresh` ({}): a value would be too old before it is renewed", Interval(refresh));
+            scope.problem("spec.maxStale", message);
+        }
+        let name = resource.name.clone();
+        Some(Credential { name, destinations, from: from?, inject: inject?, refresh, max_stale })
+    }
+}
+
+/// A wildcard host may be anybody's, so the owner of the key has to have named it.
+fn check_hosts(spec: &CredentialSpec, path: &str, destination: &Destination, scope: &mut Scope<'_>) {
+    for host in destination.hosts.iter().filter(|host| host.is_wildcard()) {
+        if !spec.wildcard_hosts.values().any(|listed| listed == host) {
+            let name = &destination.name;
+            let message = format!(
+                "the key would go to any host of `{host}` (Destination/{name}): bind it to exact hosts, or list `{host}` in `wildcardHosts`",
+            );
+            scope.problem(path, message);
+        }
+    }
+}
+
+fn check_wildcards(spec: &CredentialSpec, destinations: &[Arc<Destination>], scope: &mut Scope<'_>) {
+    for (index, host) in spec.wildcard_hosts.iter() {
+        let path = format!("spec.wildcardHosts[{index}]");
+        match host {
+            HostPattern::Exact(_) => scope.problem(&path, format!("`{host}` is no wildcard, so it needs no listing")),
+            HostPattern::Wildcard(parent) if is_shared(parent) => {
+                let message = format!("anybody can get a host in `{host}`: `{parent}` is a public suffix or has some below it");
+                scope.problem(&path, message);
+            }
+            HostPattern::Wildcard(_) => {
+                let is_used = destinations.iter().any(|destination| destination.hosts.contains(host));
+                if !is_used && destinations.len() == spec.destinations.values().count() {
+                    scope.problem(&path, format!("no destination of this credential has the host `{host}`"));
+                }
+            }
+        }
+    }
+}
+
+/// Whether strangers can have names directly below: a public suffix, the private section included, or the parent of some.
+fn is_shared(parent: &str) -> bool {
+    /// Suffixes of the list lie directly below these (`s3.amazonaws.com`), which a look-up of the parent does not show.
+    const PARENTS: [&str; 2] = ["amazonaws.com", "amazonaws.com.cn"];
+    let is_suffix = |name: &str| psl::suffix(name.as_bytes()).is_some_and(|suffix| suffix == name);
+    let any_child = format!("any.{parent}");
+    is_suffix(parent) || is_suffix(&any_child) || PARENTS.contains(&parent)
+}
+
+fn secret_ref(spec: &CredentialSpec, store: Option<&Store>, scope: &mut Scope<'_>) -> Option<SecretRef> {
+    let from = spec.from.as_ref()?;
+    let name = scope.required("spec.from.store", from.store.clone(), "the SecretStore that has the key");
+    let path = scope.required("spec.from.path", from.path.clone(), "the path of the key in its store");
+    if let Some(path) = &path {
+        let segment = |segment: &str| {
+            !matches!(segment, "" | "." | "..") && !segment.bytes().any(|b| b.is_ascii_control() || b"\\?#%".contains(&b))
+        };
+        if !path.split('/').all(segment) {
+            let message = "a path is relative to the store, without `.`, `..`, empty segments, or any of \\ ? # %";
+            scope.problem("spec.from.path", message);
+        }
+    }
+    let is_vault = store.map(|store| matches!(store.kind, StoreKind::Vault(_)));
+    if is_vault == Some(true) {
+        scope.required("spec.from.field", from.field.as_ref(), "a Vault secret has fields, and one of them is the key");
+    }
+    if from.field.as_ref().is_some_and(String::is_empty) {
+        scope.problem("spec.from.field", "a field needs a name");
+    }
+    if from.version == Some(0) {
+        scope.problem("spec.from.version", "versions count from 1; leave it out for the newest");
+    }
+    if is_vault == Some(false) {
+        let fields = [("spec.from.field", from.field.is_some()), ("spec.from.version", from.version.is_some())];
+        for (path, _) in fields.into_iter().filter(|(_, is_written)| *is_written) {
+            scope.problem(path, "only a Vault store has fields and versions: in this store the path is the key");
+        }
+    }
+    Some(SecretRef { store: name?, path: path?, field: from.field.clone(), version: from.version })
+}
+
+enum Written<'a> {
+    Bearer,
+    Header(&'a Option<String>, &'a Option<String>),
+    Basic(&'a Option<String>),
+    Query(&'a Option<String>),
+}
+
+fn inject(written: &InjectSpec, scope: &mut Scope<'_>) -> Option<Inject> {
+    let fields = [
+        ("bearer", written.bearer.as_ref().map(|_| Written::Bearer)),
+        ("header", written.header.as_ref().map(|header| Written::Header(&header.name, &header.prefix))),
+        ("basic", written.basic.as_ref().map(|basic| Written::Basic(&basic.username))),
+        ("query", written.query.as_ref().map(|query| Written::Query(&query.name))),
+    ];
+    match scope.exactly_one("spec.inject", fields)? {
+        Written::Bearer => Some(Inject::Bearer),
+        Written::Header(name, prefix) => {
+            let path = "spec.inject.header.name";
+            let name = scope.required(path, name.as_ref(), "the header, as in `x-api-key`")?.to_ascii_lowercase();
+            if let Err(message) = check_header(&name) {
+                scope.problem(path, format!("`{name}` {message}"));
+            }
+            let prefix = prefix.clone().unwrap_or_default();
+            if !prefix.bytes().all(|b| b.is_ascii_graphic() || b == b' ') || prefix.starts_with(' ') {
+                scope.problem("spec.inject.header.prefix", "a prefix is visible ASCII, and does not begin with a space");
+            }
+            Some(Inject::Header { name, prefix })
+        }
+        Written::Basic(username) => {
+            let path = "spec.inject.basic.username";
+            let username = scope.required(path, username.clone(), "the user name; it may be empty (`\"\"`)")?;
+            if username.contains(':') || username.chars().any(char::is_control) {
+                scope.problem(path, "a user name has no colon and no control character (RFC 7617 section 2)");
+            }
+            Some(Inject::Basic { username })
+        }
+        Written::Query(name) => {
+            let path = "spec.inject.query.name";
+            let name = scope.required(path, name.clone(), "the parameter, as in `key`")?;
+            let is_plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b));
+            if name.is_empty() || !is_plain {
+                scope.problem(path, "a parameter is letters, digits, `-`, `.`, `_` and `~`");
+            }
+            Some(Inject::Query { name })
+        }
+    }
+}
+
+/// `name` is in lower case. Headers that frame, route or describe the message are the gateway's own.
+fn check_header(name: &str) -> Result<(), &'static str> {
+    const OWN: &[&str] = &[
+        "accept-encoding", "connection", "content-encoding", "content-length", "content-range", "content-type",
+        "date", "expect", "forwarded", "host", "http2-settings", "if-range", "keep-alive", "max-forwards",
+        "proxy-authenticate", "proxy-authorization", "proxy-connection", "range", "te", "trailer", "transfer-encoding",
+        "upgrade", "via",
+    ];
+    let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if name.is_empty() || !name.bytes().all(is_token) {
+        return Err("is not the name of a header (RFC 9110 section 5.1)");
+    }
+    let is_own = OWN.contains(&name) || ["x-forwarded-", "x-tollgate-", "sec-"].iter().any(|own| name.starts_with(own));
+    if is_own { Err("frames or routes the message: a key cannot be put there") } else { Ok(()) }
+}

@@ -1,0 +1,127 @@
+//! Destinations: hosts that are claimed once, and values that can be dialled.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::{Compiler, Scope};
+use crate::dialect::Dialect;
+use crate::model::{DestinationSpec, Interval, Resource, VerifySpec, nearest};
+use crate::name::Name;
+use crate::pattern::HostPattern;
+use crate::policy::{Destination, Timeouts, TlsVerify};
+
+impl Compiler<'_> {
+    pub(super) fn destinations(&mut self) {
+        let mut claims = BTreeMap::new();
+        for resource in &self.model.destinations {
+            self.claim_hosts(resource, &mut claims);
+            if let Some(destination) = self.destination(resource) {
+                self.parts.destinations.insert(resource.name.clone(), Arc::new(destination));
+            }
+        }
+    }
+
+    fn destination(&mut self, resource: &Resource<DestinationSpec>) -> Option<Destination> {
+        let spec = &resource.spec;
+        let dialect = self.dialect(resource);
+        let mut scope = Scope { source: &resource.source, problems: &mut self.problems };
+        scope.at_least_one("spec.hosts", &spec.hosts, "at least one host, as in `[api.example.com]`");
+        if spec.port == Some(0) {
+            scope.problem("spec.port", "a port is a number from 1 to 65535");
+        }
+        addresses(spec, &mut scope);
+        let timeouts = spec.timeouts.as_ref();
+        let time = |written: Option<Interval>, default| written.map_or(default, |Interval(time)| time);
+        let default = Timeouts::default();
+        let tls = verify(spec, &mut scope);
+        Some(Destination {
+            name: resource.name.clone(),
+            hosts: spec.hosts.values().cloned().collect(),
+            port: spec.port.unwrap_or(443),
+            addresses: spec.addresses.values().copied().collect(),
+            source_address: spec.source_address,
+            tls: tls?,
+            dialect: dialect?,
+            timeouts: Timeouts {
+                connect: time(timeouts.and_then(|written| written.connect), default.connect),
+                first_byte: time(timeouts.and_then(|written| written.first_byte), default.first_byte),
+                idle: time(timeouts.and_then(|written| written.idle), default.idle),
+            },
+            encoded_path: spec.encoded_path.values().copied().collect(),
+            origin: resource.source.clone(),
+        })
+    }
+
+    fn dialect(&mut self, resource: &Resource<DestinationSpec>) -> Option<Arc<Dialect>> {
+        let catalog = &self.environment.catalog;
+        let name = resource.spec.dialect.as_deref().unwrap_or("http");
+        if let Some(dialect) = catalog.dialect(name) {
+            return Some(Arc::clone(dialect));
+        }
+        let mut known: Vec<&str> = catalog.dialect_names().collect();
+        known.sort_unstable();
+        let guess = nearest(name, known.iter().copied());
+        let guess = guess.map_or_else(String::new, |guess| format!("; did you mean `{guess}`?"));
+        let message = format!("there is no dialect `{name}`{guess} (known: {})", known.join(", "));
+        self.problems.push(resource.source.problem("spec.dialect", message));
+        None
+    }
+
+    /// Two destinations cannot be told apart at the same host and port, and the gateway's own names are no destination.
+    fn claim_hosts(
+        &mut self,
+        resource: &Resource<DestinationSpec>,
+        claims: &mut BTreeMap<(HostPattern, u16), (Name, String)>,
+    ) {
+        let port = resource.spec.port.unwrap_or(443);
+        for (index, host) in resource.spec.hosts.iter() {
+            let path = format!("spec.hosts[{index}]");
+            let claim = (resource.name.clone(), resource.source.place());
+            if let Some((other, place)) = claims.insert((host.clone(), port), claim) {
+                let message = match other == resource.name {
+                    true => format!("`{host}` is in this list twice"),
+                    false => format!("`{host}` port {port} is already Destination/{other} ({place})"),
+                };
+                self.problems.push(resource.source.problem(&path, message));
+            }
+            let is_own = |(own, _): &(Box<str>, _)| matches!(host, HostPattern::Exact(host) if **host == **own);
+            if self.gateway.iter().any(is_own) {
+                let message = format!("`{host}` is one of the gateway's own names, where paths name the destination");
+                self.problems.push(resource.source.problem(&path, message));
+            }
+        }
+    }
+}
+
+fn addresses(spec: &DestinationSpec, scope: &mut Scope<'_>) {
+    let written = spec.addresses.iter().map(|(index, address)| (format!("spec.addresses[{index}]"), address));
+    let source = spec.source_address.iter().map(|address| ("spec.sourceAddress".to_owned(), address));
+    for (path, address) in written.chain(source) {
+        let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+        if address.is_unspecified() || address.is_multicast() || is_broadcast {
+            scope.problem(&path, format!("`{address}` is not the address of one host"));
+        }
+    }
+    let Some(source) = spec.source_address else { return };
+    for (index, address) in spec.addresses.iter() {
+        if address.is_ipv4() != source.is_ipv4() {
+            let message = format!("`{address}` cannot be reached from `sourceAddress` {source}: one is IPv4, the other IPv6");
+            scope.problem(&format!("spec.addresses[{index}]"), message);
+        }
+    }
+}
+
+fn verify(spec: &DestinationSpec, scope: &mut Scope<'_>) -> Option<TlsVerify> {
+    match spec.tls.as_ref().and_then(|tls| tls.verify.as_ref()) {
+        None | Some(VerifySpec::System) => Some(TlsVerify::System),
+        Some(VerifySpec::Bundle(bundle)) => {
+            let path = "spec.tls.verify.caFile";
+            let file = scope.required(path, bundle.ca_file.as_deref(), "a file with certificates in PEM")?;
+            if file.is_empty() {
+                scope.problem(path, "a file needs a name");
+            }
+            Some(TlsVerify::Bundle(scope.source.resolve(file)))
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Grants: who, what, with which key. A field that could have no effect is a problem.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::{Compiler, Scope};
+use crate::caller::TrustDomain;
+use crate::model::{AllowSpec, CredentialSpec, GrantSpec, List, Resource};
+use crate::name::Name;
+use crate::pattern::{MethodPattern, PathPattern, SpiffePattern};
+use crate::policy::{Allow, Assume, Destination, Grant, Unpriced};
+
+impl Compiler<'_> {
+    pub(super) fn grants(&mut self) {
+        let mut compiled = Vec::new();
+        for resource in &self.model.grants {
+            if let Some(grant) = self.grant(resource) {
+                let grant = Arc::new(grant);
+                compiled.push((Arc::clone(&grant), &resource.source));
+                self.parts.grants.insert(resource.name.clone(), grant);
+            }
+        }
+        self.problems.extend(super::tie::ties(&compiled));
+    }
+
+    fn grant(&mut self, resource: &Resource<GrantSpec>) -> Option<Grant> {
+        let spec = &resource.spec;
+        let mut scope = Scope { source: &resource.source, problems: &mut self.problems };
+        let callers = callers(spec, &self.environment.trust_domains, &mut scope);
+        let what = "the name of a Destination";
+        let destination = scope.required("spec.destination", spec.destination.as_ref(), what).and_then(|name| {
+            let known = (self.model.destinations.as_slice(), self.model.incomplete);
+            scope.resolve(("spec.destination", "Destination", name), known, &self.parts.destinations)
+        });
+        let credential = spec.credential.as_ref().and_then(|name| {
+            let known = (self.model.credentials.as_slice(), self.model.incomplete);
+            scope.resolve(("spec.credential", "Credential", name), known, &self.parts.credentials)
+        });
+        let written = self.model.credentials.iter().find(|written| Some(&written.name) == spec.credential.as_ref());
+        if let (Some(destination), Some(credential)) = (&spec.destination, written) {
+            check_binding(destination, credential, &mut scope);
+        }
+        let allow = allow(spec, destination.as_deref(), &mut scope);
+        let limits = super::limit::limits(resource, &mut scope);
+        if let Some(destination) = &destination
+            && destination.dialect.is_plain()
+        {
+            check_plain(spec, destination, &mut scope);
+        }
+        if spec.default_output_cap == Some(0) {
+            scope.problem("spec.defaultOutputCap", "a cap is at least 1 token");
+        }
+        let assume = spec.assume.as_ref().and_then(|assume| {
+            let input = scope.required("spec.assume.inputTokens", assume.input_tokens, "the tokens read");
+            let output = scope.required("spec.assume.outputTokens", assume.output_tokens, "the tokens written");
+            Some(Assume { input_tokens: input?, output_tokens: output? })
+        });
+        // A credential that is written but has problems of its own must not become a grant without one.
+        if spec.credential.is_none() && resource.source.has("spec.credential") {
+            return None;
+        }
+        Some(Grant {
+            name: resource.name.clone(),
+            callers,
+            destination: destination?,
+            credential: if spec.credential.is_some() { Some(credential?) } else { None },
+            allow,
+            limits,
+            default_output_cap: spec.default_output_cap,
+            assume,
+            unpriced: spec.unpriced.map_or_else(Unpriced::default, Unpriced::from),
+        })
+    }
+}
+
+fn callers(spec: &GrantSpec, trust_domains: &[TrustDomain], scope: &mut Scope<'_>) -> Vec<SpiffePattern> {
+    let what = "whom the grant is for, as in `[{spiffe: \"spiffe://prod.acme/ns/web/sa/*\"}]`";
+    scope.at_least_one("spec.callers", &spec.callers, what);
+    let mut callers = Vec::new();
+    for (index, caller) in spec.callers.iter() {
+        let path = format!("spec.callers[{index}].spiffe");
+        let what = "a SPIFFE ID, in whose path `*` is one segment and a trailing `**` one or more";
+        let Some(pattern) = scope.required(&path, caller.spiffe.as_ref(), what) else { continue };
+        if !trust_domains.contains(pattern.trust_domain()) {
+            let known: Vec<&str> = trust_domains.iter().map(TrustDomain::as_str).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            let domain = pattern.trust_domain();
+            scope.problem(&path, format!("there is no trust bundle for `{domain}`, so nobody can be this caller (known: {known})"));
+        }
+        callers.push(pattern.clone());
+    }
+    sorted(callers)
+}
+
+/// A key goes only where its owner says.
+fn check_binding(destination: &Name, credential: &Resource<CredentialSpec>, scope: &mut Scope<'_>) {
+    let bound: Vec<&str> = credential.spec.destinations.values().map(Name::as_str).collect();
+    // What of the list could not be read has been reported, and may be the one.
+    let is_readable = credential.spec.destinations.written() == Some(bound.len());
+    if !is_readable || bound.contains(&destination.as_str()) {
+        return;
+    }
+    let (name, bound) = (&credential.name, bound.join(", "));
+    scope.problem("spec.credential", format!("`{name}` may not be sent to `{destination}`: it is bound to {bound}"));
+}
+
+fn allow(spec: &GrantSpec, destination: Option<&Destination>, scope: &mut Scope<'_>) -> Allow {
+    let nothing = AllowSpec::default();
+    let allow = spec.allow.as_ref().unwrap_or(&nothing);
+    let is_list = |list: Option<usize>, path: &str| list.is_some() || scope.source.has(path);
+    let has_methods = is_list(allow.methods.written(), "spec.allow.methods");
+    let has_paths = is_list(allow.paths.written(), "spec.allow.paths");
+    if scope.source.has("spec.credential") {
+        if !has_methods {
+            let what = "a grant with a credential says for which methods, as in `[POST]`";
+            scope.required("spec.allow.methods", None::<()>, what);
+        }
+        if !has_paths {
+            let what = "a grant with a credential says for which paths, as in `[/v1/chat/completions]`";
+            scope.required("spec.allow.paths", None::<()>, what);
+        }
+    }
+    let lists = [
+        ("methods", allow.methods.written()),
+        ("paths", allow.paths.written()),
+        ("models", allow.models.written()),
+        ("classes", allow.classes.written()),
+    ];
+    for (name, _) in lists.into_iter().filter(|(_, written)| *written == Some(0)) {
+        scope.problem(&format!("spec.allow.{name}"), "this list is empty: leave it out, or say what is allowed");
+    }
+    if let Some(destination) = destination {
+        check_forms(&allow.paths, destination, scope);
+    }
+    let methods = if has_methods { collect(&allow.methods) } else { vec![MethodPattern::Any] };
+    let paths = if has_paths { collect(&allow.paths) } else { vec![PathPattern::any()] };
+    let headers: BTreeSet<&str> = allow.response_headers.values().map(|header| header.as_str()).collect();
+    Allow {
+        methods,
+        paths,
+        models: collect(&allow.models),
+        classes: allow.classes.values().map(|word| (*word).into()).collect(),
+        response_headers: headers.into_iter().map(Box::from).collect(),
+    }
+}
+
+fn collect<T: Clone + Ord>(list: &List<T>) -> Vec<T> {
+    sorted(list.values().cloned().collect())
+}
+
+/// The most specific first, each once.
+fn sorted<T: Ord>(mut patterns: Vec<T>) -> Vec<T> {
+    patterns.sort();
+    patterns.dedup();
+    patterns
+}
+
+/// A path in a form that the destination refuses is one that no call can have.
+fn check_forms(paths: &List<PathPattern>, destination: &Destination, scope: &mut Scope<'_>) {
+    for (index, pattern) in paths.iter() {
+        for form in pattern.encoded_forms().beyond(destination.encoded_path) {
+            let name = &destination.name;
+            let message = format!("Destination/{name} refuses paths with {form}: it would have to list {form} in `encodedPath`");
+            scope.problem(&format!("spec.allow.paths[{index}]"), message);
+        }
+    }
+}
+
+/// Of a plain destination only requests and bytes are known.
+fn check_plain(spec: &GrantSpec, destination: &Destination, scope: &mut Scope<'_>) {
+    let fields = ["spec.allow.models", "spec.allow.classes", "spec.defaultOutputCap", "spec.assume", "spec.unpriced"];
+    let written: Vec<&str> = fields.into_iter().filter(|field| scope.source.has(field)).collect();
+    let name = &destination.name;
+    let dialect = destination.dialect.name();
+    for field in written {
+        let message = format!("Destination/{name} has the dialect `{dialect}`, which knows no models: this would have no effect");
+        scope.problem(field, message);
+    }
+    for (index, limit) in spec.limits.iter() {
+        for (unit, is_written) in [("tokens", limit.tokens.is_some()), ("spend", limit.spend.is_some())] {
+            if is_written {
+                let message = format!("Destination/{name} has the dialect `{dialect}`, which cannot count {unit}: limit requests or concurrency");
+                scope.problem(&format!("spec.limits[{index}].{unit}"), message);
+            }
+        }
+    }
+}

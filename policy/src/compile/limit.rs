@@ -1,0 +1,131 @@
+//! Limits: what is counted, in which window, under which id its state is kept.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::SignedDuration;
+use jiff::tz::TimeZone;
+
+use super::Scope;
+use crate::limit::{Key, Limit, LimitKind, Per, Unit, Window};
+use crate::model::{GrantSpec, LimitSpec, Resource, WindowWord};
+
+/// The limits of a grant, in the order of their ids.
+pub(super) fn limits(resource: &Resource<GrantSpec>, scope: &mut Scope<'_>) -> Vec<Limit> {
+    let mut limits: BTreeMap<Arc<str>, (usize, Limit)> = BTreeMap::new();
+    for (index, spec) in resource.spec.limits.iter() {
+        let mut writer = Writer { path: format!("spec.limits[{index}]"), scope };
+        let Some(limit) = writer.limit(resource.name.as_str(), spec) else { continue };
+        match limits.get(&limit.id) {
+            Some((first, _)) => {
+                let per = spec.per.map_or_else(String::new, |per| format!(" per {per}"));
+                let message = format!(
+                    "limits[{first}] limits {}{per} with key {} already: only one of the two could be counted",
+                    limit.unit, limit.key,
+                );
+                writer.problem("", message);
+            }
+            None => {
+                limits.insert(Arc::clone(&limit.id), (index, limit));
+            }
+        }
+    }
+    limits.into_values().map(|(_, limit)| limit).collect()
+}
+
+struct Writer<'a, 'b> {
+    /// `spec.limits[0]`.
+    path: String,
+    scope: &'a mut Scope<'b>,
+}
+
+impl Writer<'_, '_> {
+    fn problem(&mut self, field: &str, message: impl Into<String>) {
+        let dot = if field.is_empty() { "" } else { "." };
+        self.scope.problem(&format!("{}{dot}{field}", self.path), message);
+    }
+
+    /// Fields that have no effect on this kind of limit.
+    fn refuse(&mut self, fields: &[(&str, bool)], why: &str) {
+        for (field, _) in fields.iter().filter(|(_, is_written)| *is_written) {
+            self.problem(field, why);
+        }
+    }
+
+    fn limit(&mut self, grant: &str, spec: &LimitSpec) -> Option<Limit> {
+        let path = self.path.clone();
+        let fields = [
+            ("requests", spec.requests.map(|amount| (Unit::Requests, amount))),
+            ("tokens", spec.tokens.map(|amount| (Unit::Tokens, amount))),
+            ("spend", spec.spend.map(|amount| (Unit::Spend, amount.0.0))),
+            ("concurrency", spec.concurrency.map(|amount| (Unit::Concurrency, amount))),
+        ];
+        let (unit, amount) = self.scope.exactly_one(&path, fields)?;
+        if amount == 0 {
+            self.problem(unit.as_str(), "a limit of nothing allows nothing: write at least 1, or leave the grant out");
+        }
+        let key = spec.key.unwrap_or_default();
+        if unit == Unit::Concurrency {
+            let unused = [
+                ("per", spec.per.is_some()),
+                ("burst", spec.burst.is_some()),
+                ("window", spec.window.is_some()),
+                ("timezone", spec.timezone.is_some()),
+            ];
+            self.refuse(&unused, "calls at one time are not counted over time: leave this out");
+            return Some(Limit { id: id(grant, unit, None, key), unit, amount, kind: LimitKind::Concurrent, key });
+        }
+        let what = "one of second, minute, hour, day, week, month";
+        let per = self.scope.required(&format!("{path}.per"), spec.per, what)?;
+        let is_rate = unit == Unit::Requests && matches!(per, Per::Second | Per::Minute | Per::Hour);
+        let kind = if is_rate { self.rate(spec, amount, per)? } else { LimitKind::Counted(self.window(spec, per)?) };
+        Some(Limit { id: id(grant, unit, Some(per), key), unit, amount, kind, key })
+    }
+
+    /// Requests per second, minute or hour: a rate, with room for a tenth of it at once.
+    fn rate(&mut self, spec: &LimitSpec, amount: u64, per: Per) -> Option<LimitKind> {
+        let unused = [("window", spec.window.is_some()), ("timezone", spec.timezone.is_some())];
+        self.refuse(&unused, "requests per second, minute or hour are a rate and have no window: leave this out");
+        let Ok(amount) = u32::try_from(amount) else {
+            self.problem("requests", "a rate is at most 4294967295 requests");
+            return None;
+        };
+        if spec.burst == Some(0) {
+            self.problem("burst", "a burst of nothing allows nothing: write at least 1");
+        }
+        Some(LimitKind::Gcra { per: per.length(), burst: spec.burst.unwrap_or((amount / 10).max(1)) })
+    }
+
+    fn window(&mut self, spec: &LimitSpec, per: Per) -> Option<Window> {
+        let why = "only requests per second, minute or hour have a burst: leave this out";
+        self.refuse(&[("burst", spec.burst.is_some())], why);
+        let default = match per {
+            Per::Second | Per::Minute | Per::Hour => WindowWord::Rolling,
+            Per::Day | Per::Week | Per::Month => WindowWord::Calendar,
+        };
+        match spec.window.unwrap_or(default) {
+            WindowWord::Rolling => {
+                let why = "a rolling window knows no timezone: leave this out, or write `window: calendar`";
+                self.refuse(&[("timezone", spec.timezone.is_some())], why);
+                Some(Window::rolling(SignedDuration::try_from(per.length()).ok()?))
+            }
+            WindowWord::Calendar => match spec.timezone.as_deref().map(TimeZone::get) {
+                None => Some(Window::Calendar { per, timezone: TimeZone::UTC }),
+                Some(Ok(timezone)) => Some(Window::Calendar { per, timezone }),
+                Some(Err(_)) => {
+                    let message = "there is no such timezone: write a name of the IANA database, as in `Europe/Berlin`";
+                    self.problem("timezone", message);
+                    None
+                }
+            },
+        }
+    }
+}
+
+/// State is kept under the id, so the amount, the window and the order of the limits are not in it.
+fn id(grant: &str, unit: Unit, per: Option<Per>, key: Key) -> Arc<str> {
+    match per {
+        Some(per) => format!("grant/{grant}/{unit}/{per}/{key}").into(),
+        None => format!("grant/{grant}/{unit}/{key}").into(),
+    }
+}

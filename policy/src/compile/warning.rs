@@ -1,0 +1,81 @@
+//! What is no error, and still probably not meant.
+
+use jiff::Timestamp;
+
+use crate::decision::class_word;
+use crate::dialect::Class;
+use crate::model::{Model, Problem, Source};
+use crate::pattern::{MethodPattern, ModelPattern};
+use crate::policy::{Grant, Parts};
+use crate::price::{NanoUsd, Price};
+
+pub(super) fn warnings(model: &Model, parts: &Parts) -> Vec<Problem> {
+    let mut warnings = Vec::new();
+    for resource in &model.destinations {
+        if !parts.grants.values().any(|grant| grant.destination.name == resource.name) {
+            warnings.push(resource.source.problem("", "no grant is for this destination, so nobody can call it"));
+        }
+    }
+    for resource in &model.stores {
+        if !parts.credentials.values().any(|credential| credential.from.store == resource.name) {
+            warnings.push(resource.source.problem("", "no credential reads this store"));
+        }
+    }
+    for resource in &model.credentials {
+        let is_used = |grant: &Grant| grant.credential.as_ref().is_some_and(|used| used.name == resource.name);
+        if !parts.grants.values().any(|grant| is_used(grant)) {
+            warnings.push(resource.source.problem("", "no grant uses this credential"));
+        }
+    }
+    for resource in &model.grants {
+        if let Some(grant) = parts.grants.get(&resource.name) {
+            warnings.extend(unnamed_classes(grant, &resource.source));
+            warnings.extend(overspend(grant, &resource.source, parts));
+        }
+    }
+    warnings
+}
+
+/// Paths that are named exactly and still never match, because their class is not named.
+fn unnamed_classes(grant: &Grant, source: &Source) -> Vec<Problem> {
+    let dialect = &grant.destination.dialect;
+    let mut warnings = Vec::new();
+    for path in grant.allow.paths.iter().filter(|path| path.is_exact()) {
+        for method in &grant.allow.methods {
+            let MethodPattern::Exact(method) = method else { continue };
+            let Some(endpoint) = dialect.endpoint(method, &path.to_string()) else { continue };
+            if endpoint.class != Class::Use && !grant.allow.classes.contains(&endpoint.class) {
+                let class = class_word(endpoint.class);
+                let message = format!("{method} {path} is of class {class}: it is refused unless `classes` has {class}");
+                warnings.push(source.problem("spec.allow.paths", message));
+            }
+        }
+    }
+    warnings
+}
+
+/// By how much a call that nothing bounds may exceed what `assume` holds for it.
+fn overspend(grant: &Grant, source: &Source, parts: &Parts) -> Option<Problem> {
+    let assume = grant.assume?;
+    let (input, output) = (assume.input_tokens, assume.output_tokens);
+    let provider = grant.destination.dialect.provider();
+    let price = |pattern: &ModelPattern| match pattern {
+        ModelPattern::Exact(model) => parts.catalog.prices().price(provider, model, Timestamp::MAX),
+        ModelPattern::Prefix(_) => None,
+    };
+    let prices: Option<Vec<_>> = grant.allow.models.iter().map(price).collect();
+    let prices = prices.filter(|prices| !prices.is_empty());
+    let over = |price: &Price| -> Option<NanoUsd> {
+        let full = price.ceiling(price.context_window()?, price.max_output()?, None);
+        Some(full.saturating_sub(price.ceiling(input, output, None)))
+    };
+    let most: Option<Vec<NanoUsd>> = prices.and_then(|prices| prices.iter().map(|price| over(price)).collect());
+    let bound = match most.and_then(|most| most.into_iter().max()) {
+        Some(most) => format!("one that fills its model's window once costs up to {most} more"),
+        None => "by how much is not known, because not every model that it allows has a price and a window".to_owned(),
+    };
+    let message = format!(
+        "a call that nothing bounds is held at {input} tokens in and {output} out, and may exceed every token and spend limit: {bound}",
+    );
+    Some(source.problem("spec.assume", message))
+}

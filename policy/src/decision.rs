@@ -1,0 +1,262 @@
+//! From a caller's grants to the one that decides: admission before the body is read, permit after.
+//!
+//! **Invariant:** only [`crate::policy::Policy`] makes an [`Admission`], and only an admission and the facts of the body make a
+//! [`Permit`]. Neither can be copied, and no grant decides unless its caller, path, model and method patterns all match.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::caller::Caller;
+use crate::denial::Denial;
+use crate::dialect::{Catalog, Endpoint};
+use crate::pattern::SpiffePattern;
+use crate::policy::{Credential, Destination, Grant};
+use crate::price::{NanoUsd, Price};
+use crate::target::Target;
+
+mod matching;
+
+pub use matching::Verdict;
+pub(crate) use matching::class_word;
+use matching::{Call, Candidates};
+
+
+/// The grants that name one caller, by precedence. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct CallerGrants {
+    caller: Caller,
+    held: Arc<[Held]>,
+}
+
+/// A grant and the most specific of its patterns that names the caller.
+#[derive(Debug)]
+struct Held {
+    via: SpiffePattern,
+    grant: Arc<Grant>,
+}
+
+/// What the body says that decides and bounds. The default is what a request without a body says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// The model that is asked for, as the request spells it.
+    pub model: Option<Arc<str>>,
+    /// Whether the answer is asked for as a stream of events.
+    pub stream: bool,
+    /// Bytes of the body.
+    pub body_bytes: u64,
+    /// The largest cap on output that the request names, in tokens for each choice.
+    pub output_cap: Option<u64>,
+    /// How many answers are asked for, at least 1.
+    pub choices: u64,
+    /// Whether it refers to content outside of the body, or has a member that is not known: the model may read its whole window.
+    pub outside: bool,
+    /// The most that the provider's own tools may add.
+    pub tool_fees: NanoUsd,
+    /// Whether something multiplies the cost with no bound.
+    pub unbounded: bool,
+    /// The service tier that the request pins.
+    pub tier: Option<Arc<str>>,
+}
+
+/// Leave to read the body: some grants of the caller match all that is known without it.
+#[must_use]
+#[derive(Debug)]
+pub struct Admission {
+    grants: CallerGrants,
+    target: Target,
+    method: Cow<'static, str>,
+    endpoint: Option<Arc<Endpoint>>,
+    candidates: Candidates,
+    catalog: Arc<Catalog>,
+}
+
+/// Leave to make the call: the one grant that decides, and all that follows from it.
+#[must_use]
+#[derive(Debug)]
+pub struct Permit {
+    caller: Caller,
+    target: Target,
+    method: Cow<'static, str>,
+    grant: Arc<Grant>,
+    endpoint: Option<Arc<Endpoint>>,
+    price: Priced,
+}
+
+/// What a call is charged by.
+#[derive(Debug, Clone)]
+pub enum Priced {
+    /// It costs nothing: a plain destination, or an endpoint that the provider does not bill.
+    Free,
+    /// The model's price.
+    At(Arc<Price>),
+    /// The model has no price: the provider's dearest is charged.
+    Dearest(Arc<Price>),
+    /// The model has no price, or its usage cannot be read: the record says so.
+    Unpriced,
+}
+
+impl CallerGrants {
+    pub(crate) fn new<'a>(caller: &Caller, grants: impl Iterator<Item = &'a Arc<Grant>>) -> Self {
+        let held = grants.filter_map(|grant| {
+            let via = grant.callers.iter().filter(|pattern| pattern.matches(caller.id())).min()?;
+            Some(Held { via: via.clone(), grant: Arc::clone(grant) })
+        });
+        let mut held: Vec<Held> = held.collect();
+        held.sort_by(|a, b| (&a.via, &a.grant.name).cmp(&(&b.via, &b.grant.name)));
+        Self { caller: caller.clone(), held: held.into() }
+    }
+
+    /// Whose grants these are.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// The grants, the one with the most specific caller pattern first.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Grant>> {
+        self.held.iter().map(|held| &held.grant)
+    }
+}
+
+impl Default for Facts {
+    fn default() -> Self {
+        Self {
+            model: None,
+            stream: false,
+            body_bytes: 0,
+            output_cap: None,
+            choices: 1,
+            outside: false,
+            tool_fees: NanoUsd::ZERO,
+            unbounded: false,
+            tier: None,
+        }
+    }
+}
+
+impl Admission {
+    pub(crate) fn new(
+        grants: &CallerGrants,
+        target: Target,
+        method: &str,
+        catalog: &Arc<Catalog>,
+    ) -> Result<Self, Denial> {
+        let call = Call::new(target.destination(), target.path(), method);
+        let candidates = Candidates::of(grants, &call)?;
+        candidates.any_unobstructed(grants, &call)?;
+        let endpoint = call.endpoint.cloned();
+        let method = known_method(method);
+        Ok(Self { grants: grants.clone(), target, method, endpoint, candidates, catalog: Arc::clone(catalog) })
+    }
+
+    /// Where the request goes.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// What the dialect knows of it; `None`: the dialect does not list it.
+    pub fn endpoint(&self) -> Option<&Arc<Endpoint>> {
+        self.endpoint.as_ref()
+    }
+
+    /// Whether the body has to be read: its usage is metered, or a grant that may decide limits models, tokens or spend.
+    pub fn reads_body(&self) -> bool {
+        let limited = || self.candidates.iter().any(|fit| fit.grant(&self.grants).limits_content());
+        let reads = |endpoint: &Arc<Endpoint>| {
+            endpoint.metered || endpoint.forces_usage() || (endpoint.has_facts() && limited())
+        };
+        self.endpoint.as_ref().is_some_and(reads)
+    }
+
+    /// The one grant that decides, now that the body was read.
+    ///
+    /// Refuses with `model_not_allowed`, `model_required`, `unmetered_endpoint`, `deferred_cost` or `unpriced_model`. `now` says which
+    /// price is in force.
+    pub fn permit(self, facts: &Facts, now: Timestamp) -> Result<Permit, Denial> {
+        let call = Call::new(self.target.destination(), self.target.path(), &self.method);
+        let model = facts.model.as_deref();
+        let (grant, price) = self.candidates.decide(&self.grants, &call, model, (&self.catalog, now))?;
+        let grant = Arc::clone(grant);
+        let Self { grants, target, method, endpoint, .. } = self;
+        Ok(Permit { caller: grants.caller, target, method, grant, endpoint, price })
+    }
+}
+
+impl Permit {
+    /// Who is calling.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// Where the call goes.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The method, in its own spelling.
+    pub fn method(&self) -> &str {
+        &self.method
+    }
+
+    /// The grant that decided.
+    pub fn grant(&self) -> &Arc<Grant> {
+        &self.grant
+    }
+
+    /// The destination that is called.
+    pub fn destination(&self) -> &Arc<Destination> {
+        self.target.destination()
+    }
+
+    /// The key that is put on the call; `None`: the grant has none.
+    pub fn credential(&self) -> Option<&Arc<Credential>> {
+        self.grant.credential.as_ref()
+    }
+
+    /// What the dialect knows of the call; `None`: the dialect does not list it.
+    pub fn endpoint(&self) -> Option<&Arc<Endpoint>> {
+        self.endpoint.as_ref()
+    }
+
+    /// What the call is charged by.
+    pub fn price(&self) -> &Priced {
+        &self.price
+    }
+
+    pub(crate) fn is_renewed_by(
+        &self,
+        grants: &CallerGrants,
+        destination: &Arc<Destination>,
+        model: Option<&str>,
+    ) -> bool {
+        let call = Call::new(destination, self.target.path(), &self.method);
+        let decided = Candidates::of(grants, &call).and_then(|candidates| {
+            let fit = candidates.most_specific(grants, &call, model)?;
+            Ok(Arc::clone(fit.grant(grants)))
+        });
+        let credential = |grant: &Grant| grant.credential.as_ref().map(|credential| credential.name.clone());
+        decided.is_ok_and(|grant| {
+            *grants.caller() == self.caller
+                && grant.name == self.grant.name
+                && credential(&grant) == credential(&self.grant)
+                && !matching::is_obstructed(&grant, &call)
+        })
+    }
+}
+
+pub(crate) fn trace(
+    grants: &CallerGrants,
+    (target, method, model): (&Target, &str, Option<&str>),
+    catalog: &Catalog,
+    now: Timestamp,
+) -> Vec<(Arc<Grant>, Verdict)> {
+    let call = Call::new(target.destination(), target.path(), method);
+    matching::trace(grants, &call, model, (catalog, now))
+}
+
+fn known_method(method: &str) -> Cow<'static, str> {
+    const KNOWN: [&str; 7] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
+    let known = KNOWN.into_iter().find(|known| *known == method);
+    known.map_or_else(|| Cow::Owned(method.to_owned()), Cow::Borrowed)
+}

@@ -1,0 +1,318 @@
+//! Which grant decides a call: the only place where patterns meet requests.
+//!
+//! **Invariant:** admission, permit, renewal and trace all go through [`Fit`], so none of them sees a match that another does not.
+
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::{CallerGrants, Held, Priced};
+use crate::denial::{Denial, Reason};
+use crate::dialect::{Catalog, Class, Endpoint};
+use crate::limit::Unit;
+use crate::pattern::{MethodPattern, ModelPattern, PathPattern, SpiffePattern};
+use crate::policy::{Destination, Grant, Unpriced};
+
+/// How a grant stands to one call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It decides, and lets the call go out.
+    Permits,
+    /// It decides, and refuses the call.
+    Refuses(Denial),
+    /// It matches, and a more specific grant decides.
+    Outranked,
+    /// It does not match: this is the first of destination, path, method, class and model in which it does not.
+    Mismatch(Reason),
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Permits => f.write_str("decides, and permits"),
+            Self::Refuses(denial) => write!(f, "decides, and refuses: {denial}"),
+            Self::Outranked => f.write_str("matches, but a more specific grant decides"),
+            Self::Mismatch(reason) => write!(f, "does not match: {reason}"),
+        }
+    }
+}
+
+/// What is known of a call before its body.
+#[derive(Clone, Copy)]
+pub(super) struct Call<'a> {
+    destination: &'a Arc<Destination>,
+    path: &'a str,
+    method: &'a str,
+    pub(super) endpoint: Option<&'a Arc<Endpoint>>,
+}
+
+/// A grant that matches, by index: which of the caller's, and the most specific of its patterns of each kind.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fit {
+    held: usize,
+    path: usize,
+    method: usize,
+    model: Option<usize>,
+}
+
+/// The grants that match all that is known without a body; never empty.
+#[derive(Debug)]
+pub(super) struct Candidates(Vec<Fit>);
+
+/// What two matching grants are compared by, most specific first. No model pattern comes after every model pattern.
+type Precedence<'a> = (&'a SpiffePattern, &'a PathPattern, (bool, Option<&'a ModelPattern>), &'a MethodPattern);
+
+impl<'a> Call<'a> {
+    pub(super) fn new(destination: &'a Arc<Destination>, path: &'a str, method: &'a str) -> Self {
+        Self { destination, path, method, endpoint: destination.dialect.endpoint(method, path) }
+    }
+}
+
+impl Fit {
+    /// Matches everything but the model.
+    fn new(index: usize, held: &Held, call: &Call<'_>) -> Result<Self, Reason> {
+        let grant = &held.grant;
+        if grant.destination.name != call.destination.name {
+            return Err(Reason::NoGrant);
+        }
+        let path = grant.allow.paths.iter().position(|pattern| pattern.matches(call.path));
+        let path = path.ok_or(Reason::PathNotAllowed)?;
+        let method = grant.allow.methods.iter().position(|pattern| pattern.matches(call.method));
+        let method = method.ok_or(Reason::MethodNotAllowed)?;
+        let fit = Self { held: index, path, method, model: None };
+        let is_exact = grant.allow.paths.get(path).is_some_and(PathPattern::is_exact);
+        match call.endpoint {
+            _ if call.destination.dialect.is_plain() => Ok(fit),
+            Some(endpoint) if endpoint.class == Class::Use => Ok(fit),
+            Some(endpoint) if grant.allow.classes.contains(&endpoint.class) => Ok(fit),
+            Some(_) => Err(Reason::EndpointClass),
+            // What a wildcard stands for is use, and of an unlisted endpoint nobody knows what it is.
+            None if is_exact => Ok(fit),
+            None if grant.limits_content() => Err(Reason::UnmeteredEndpoint),
+            None => Err(Reason::EndpointClass),
+        }
+    }
+
+    fn with_model(self, grants: &CallerGrants, call: &Call<'_>, model: Option<&str>) -> Result<Self, Reason> {
+        let models = &self.grant(grants).allow.models;
+        let is_free = call.endpoint.is_some_and(|endpoint| endpoint.free);
+        match model {
+            _ if models.is_empty() => Ok(self),
+            None if is_free => Ok(self),
+            None => Err(Reason::ModelRequired),
+            Some(model) => match models.iter().position(|pattern| pattern.matches(model)) {
+                Some(index) => Ok(Self { model: Some(index), ..self }),
+                None => Err(Reason::ModelNotAllowed),
+            },
+        }
+    }
+
+    pub(super) fn grant<'a>(&self, grants: &'a CallerGrants) -> &'a Arc<Grant> {
+        &grants.held[self.held].grant
+    }
+
+    fn precedence<'a>(&self, grants: &'a CallerGrants) -> Precedence<'a> {
+        let Held { via, grant } = &grants.held[self.held];
+        let model = self.model.map(|index| &grant.allow.models[index]);
+        (via, &grant.allow.paths[self.path], (model.is_none(), model), &grant.allow.methods[self.method])
+    }
+}
+
+impl Candidates {
+    pub(super) fn of(grants: &CallerGrants, call: &Call<'_>) -> Result<Self, Denial> {
+        if matches!(call.method, "CONNECT" | "TRACE" | "TRACK") {
+            return Err(Denial::new(Reason::MethodRefused, "this method is never forwarded"));
+        }
+        let mut fits = Vec::new();
+        let mut reason = Reason::NoGrant;
+        for (index, held) in grants.held.iter().enumerate() {
+            match Fit::new(index, held, call) {
+                Ok(fit) => fits.push(fit),
+                Err(mismatch) => reason = more_telling(reason, mismatch),
+            }
+        }
+        if fits.is_empty() { Err(denial(reason, grants, call, None)) } else { Ok(Self(fits)) }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Fit> {
+        self.0.iter()
+    }
+
+    /// Refuses early where whichever grant decides would refuse.
+    pub(super) fn any_unobstructed(&self, grants: &CallerGrants, call: &Call<'_>) -> Result<(), Denial> {
+        let mut obstacles = self.0.iter().map(|fit| obstacle(fit.grant(grants), call)).peekable();
+        let first = obstacles.peek().copied().flatten();
+        match first {
+            Some(reason) if obstacles.all(|obstacle| obstacle.is_some()) => Err(denial(reason, grants, call, None)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn most_specific(
+        &self,
+        grants: &CallerGrants,
+        call: &Call<'_>,
+        model: Option<&str>,
+    ) -> Result<Fit, Denial> {
+        let mut best: Option<Fit> = None;
+        let mut reason = Reason::NoGrant;
+        for fit in &self.0 {
+            match fit.with_model(grants, call, model) {
+                Ok(fit) if best.is_none_or(|best| fit.precedence(grants) < best.precedence(grants)) => {
+                    best = Some(fit);
+                }
+                Ok(_) => {}
+                Err(mismatch) => reason = more_telling(reason, mismatch),
+            }
+        }
+        best.ok_or_else(|| denial(reason, grants, call, model))
+    }
+
+    /// The grant that decides, and the price it decides on.
+    pub(super) fn decide<'a>(
+        &self,
+        grants: &'a CallerGrants,
+        call: &Call<'_>,
+        model: Option<&str>,
+        prices: (&Catalog, Timestamp),
+    ) -> Result<(&'a Arc<Grant>, Priced), Denial> {
+        let grant = self.most_specific(grants, call, model)?.grant(grants);
+        match judge(grant, call, model, prices) {
+            Ok(price) => Ok((grant, price)),
+            Err(reason) => Err(denial(reason, grants, call, model)),
+        }
+    }
+}
+
+pub(super) fn trace(
+    grants: &CallerGrants,
+    call: &Call<'_>,
+    model: Option<&str>,
+    prices: (&Catalog, Timestamp),
+) -> Vec<(Arc<Grant>, Verdict)> {
+    let candidates = Candidates::of(grants, call);
+    let best = candidates.and_then(|candidates| candidates.most_specific(grants, call, model));
+    let decides = best.ok().map(|fit| fit.held);
+    let verdict = |(index, held): (usize, &Held)| {
+        let fit = Fit::new(index, held, call).and_then(|fit| fit.with_model(grants, call, model));
+        let verdict = match fit {
+            Err(mismatch) => Verdict::Mismatch(mismatch),
+            Ok(_) if decides != Some(index) => Verdict::Outranked,
+            Ok(_) => match judge(&held.grant, call, model, prices) {
+                Ok(_) => Verdict::Permits,
+                Err(reason) => Verdict::Refuses(denial(reason, grants, call, model)),
+            },
+        };
+        (Arc::clone(&held.grant), verdict)
+    };
+    grants.held.iter().enumerate().map(verdict).collect()
+}
+
+/// Whether the grant that decides lets the call go out, and at what price.
+fn judge(
+    grant: &Grant,
+    call: &Call<'_>,
+    model: Option<&str>,
+    (catalog, now): (&Catalog, Timestamp),
+) -> Result<Priced, Reason> {
+    if let Some(reason) = obstacle(grant, call) {
+        return Err(reason);
+    }
+    if call.destination.dialect.is_plain() || call.endpoint.is_some_and(|endpoint| endpoint.free) {
+        return Ok(Priced::Free);
+    }
+    let provider = call.destination.dialect.provider();
+    if let Some(price) = model.and_then(|model| catalog.prices().price(provider, model, now)) {
+        return Ok(Priced::At(price));
+    }
+    let is_limited = grant.limits_unit(Unit::Spend);
+    match grant.unpriced {
+        Unpriced::Flag => Ok(Priced::Unpriced),
+        Unpriced::Dearest => match catalog.prices().dearest(provider, now) {
+            Some(price) => Ok(Priced::Dearest(price)),
+            None if is_limited => Err(Reason::UnpricedModel),
+            None => Ok(Priced::Unpriced),
+        },
+        Unpriced::Deny if is_limited => Err(Reason::UnpricedModel),
+        Unpriced::Deny => Ok(Priced::Unpriced),
+    }
+}
+
+pub(super) fn is_obstructed(grant: &Grant, call: &Call<'_>) -> bool {
+    obstacle(grant, call).is_some()
+}
+
+/// Why a grant that decides cannot hold the call to its limits, whatever the body says.
+fn obstacle(grant: &Grant, call: &Call<'_>) -> Option<Reason> {
+    if !grant.limits_content() || call.destination.dialect.is_plain() {
+        return None;
+    }
+    let Some(endpoint) = call.endpoint else { return Some(Reason::UnmeteredEndpoint) };
+    if endpoint.deferred {
+        return Some(Reason::DeferredCost);
+    }
+    let needs_meter = grant.limits_unit(Unit::Tokens) || grant.limits_unit(Unit::Spend);
+    let is_known = endpoint.free || endpoint.metered || (!needs_meter && endpoint.has_facts());
+    if is_known { None } else { Some(Reason::UnmeteredEndpoint) }
+}
+
+/// Of two mismatches the one that got further: what a caller can act on.
+fn more_telling(one: Reason, other: Reason) -> Reason {
+    const STEPS: [Reason; 7] = [
+        Reason::NoGrant,
+        Reason::PathNotAllowed,
+        Reason::MethodNotAllowed,
+        Reason::EndpointClass,
+        Reason::UnmeteredEndpoint,
+        Reason::ModelRequired,
+        Reason::ModelNotAllowed,
+    ];
+    let step = |reason: Reason| STEPS.iter().position(|step| *step == reason);
+    if step(other) > step(one) { other } else { one }
+}
+
+fn denial(reason: Reason, grants: &CallerGrants, call: &Call<'_>, model: Option<&str>) -> Denial {
+    let (caller, name) = (grants.caller().id(), &call.destination.name);
+    let shown = |text: &str| text.chars().filter(char::is_ascii_graphic).take(128).collect::<String>();
+    let detail = match reason {
+        Reason::NoGrant => format!("{caller} has no grant for destination {name}"),
+        Reason::PathNotAllowed => format!("no grant of {caller} for destination {name} allows this path"),
+        Reason::MethodNotAllowed => {
+            format!("no grant of {caller} for destination {name} allows {} on this path", shown(call.method))
+        }
+        Reason::EndpointClass => match call.endpoint {
+            Some(endpoint) => {
+                let class = class_word(endpoint.class);
+                format!("this endpoint of {name} is of class {class}, which a grant has to name")
+            }
+            None => format!("the dialect of {name} does not list this endpoint, so a grant has to name its exact path"),
+        },
+        Reason::ModelNotAllowed => {
+            format!("no grant of {caller} for destination {name} allows model {}", shown(model.unwrap_or_default()))
+        }
+        Reason::ModelRequired => format!("models are limited for destination {name}, and the request names none"),
+        Reason::UnmeteredEndpoint => {
+            format!("models, tokens or spend are limited for destination {name}, and this endpoint cannot be metered")
+        }
+        Reason::DeferredCost => {
+            format!("models, tokens or spend are limited for destination {name}, and this endpoint is billed later")
+        }
+        Reason::UnpricedModel => match model {
+            Some(model) => format!("spend is limited, and model {} has no price", shown(model)),
+            None => "spend is limited, and the request names no model to price".to_owned(),
+        },
+        _ => return Denial::new(reason, "refused"),
+    };
+    Denial::new(reason, detail)
+}
+
+/// The class as a grant's `allow.classes` spells it.
+pub(crate) fn class_word(class: Class) -> &'static str {
+    match class {
+        Class::Use => "use",
+        Class::AccountState => "accountState",
+        Class::MintsCredentials => "mintsCredentials",
+        Class::Administers => "administers",
+    }
+}

@@ -1,0 +1,212 @@
+//! How a provider's API is read: which calls do what, where a request says what it may cost, where an answer says
+//! what it did cost. All of it is data, parsed from the gateway's catalog files.
+//!
+//! **Invariant:** a rule that names nothing claims nothing. A path that a dialect does not list, a request member it
+//! does not class and a number it has no place for are unknown, never harmless.
+//!
+//! Deliberately absent: code for any one provider.
+
+mod endpoint;
+mod read;
+mod request;
+mod response;
+pub mod tree;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+pub use endpoint::{Class, Endpoint};
+pub use request::{ContentRules, Member, RequestRules, ToolRule, ToolRules};
+pub use response::{Reading, ResponseRules, StreamRules, Terminal, TierSlots, UsageSlots};
+use serde::Deserialize;
+
+use crate::model::{Problem, SourceFile};
+use crate::price::{PriceFile, PriceTable};
+
+#[cfg(test)]
+mod tests;
+
+/// What a file says that contradicts itself: the field, and what is wrong with it.
+type Problems = Vec<(String, String)>;
+
+/// All dialects and prices that the gateway ships, by name.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    dialects: HashMap<Arc<str>, Arc<Dialect>>,
+    prices: PriceTable,
+}
+
+impl Catalog {
+    /// Reads catalog files: each holds one dialect (`dialect: NAME`) or one provider's prices (`prices: PROVIDER`).
+    ///
+    /// Errors are those of all files, with the line of each.
+    pub fn parse(files: &[SourceFile]) -> Result<Self, Vec<Problem>> {
+        let mut catalog = Self::default();
+        let problems: Vec<_> = files.iter().flat_map(|file| catalog.take(file).unwrap_or_else(|p| vec![p])).collect();
+        if problems.is_empty() { Ok(catalog) } else { Err(problems) }
+    }
+
+    /// The dialect of this name.
+    pub fn dialect(&self, name: &str) -> Option<&Arc<Dialect>> {
+        self.dialects.get(name)
+    }
+
+    /// The names of all dialects, in no order.
+    pub fn dialect_names(&self) -> impl Iterator<Item = &str> {
+        self.dialects.keys().map(AsRef::as_ref)
+    }
+
+    /// The prices of all providers.
+    pub const fn prices(&self) -> &PriceTable {
+        &self.prices
+    }
+
+    fn take(&mut self, file: &SourceFile) -> Result<Vec<Problem>, Problem> {
+        let document = read::Document::parse(file)?;
+        let mut problems = Problems::new();
+        if document.has("prices") {
+            problems = document.read::<PriceFile>()?.add_to(&mut self.prices);
+        } else {
+            let dialect = document.read::<DialectText>()?.dialect(&mut problems);
+            if self.dialects.insert(dialect.name.clone(), Arc::new(dialect)).is_some() {
+                problems.push(("dialect".to_owned(), "this dialect is in another file already".to_owned()));
+            }
+        }
+        Ok(problems.into_iter().map(|(field, message)| document.problem(&field, message)).collect())
+    }
+}
+
+/// How one provider's API is read.
+#[derive(Debug)]
+pub struct Dialect {
+    name: Arc<str>,
+    provider: Arc<str>,
+    plain: bool,
+    carriers: Carriers,
+    key_dead: Vec<u16>,
+    rate_limited: Vec<u16>,
+    literal: HashMap<Arc<str>, Vec<Arc<Endpoint>>>,
+    patterns: Vec<Arc<Endpoint>>,
+}
+
+/// Where this API takes credentials and account selectors from: none of them is forwarded from a caller.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Carriers {
+    /// Headers that carry a credential, in lower case.
+    pub headers: Vec<Box<str>>,
+    /// Query parameters that carry a credential, percent-decoded.
+    pub queries: Vec<Box<str>>,
+    /// Headers that choose the account, project or user that pays, in lower case.
+    pub account_headers: Vec<Box<str>>,
+}
+
+impl Dialect {
+    /// The name in a destination's `dialect`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// `gen_ai.provider.name`, and the key into the price table.
+    pub fn provider(&self) -> &str {
+        &self.provider
+    }
+
+    /// Whether only requests and bytes are counted: no bodies are read, and every call is [`Class::Use`].
+    pub const fn is_plain(&self) -> bool {
+        self.plain
+    }
+
+    /// The headers and query parameters that must come from the gateway alone.
+    pub const fn carriers(&self) -> &Carriers {
+        &self.carriers
+    }
+
+    /// Whether an answer with this status says that the key itself is no longer good.
+    pub fn key_dead(&self, status: u16) -> bool {
+        self.key_dead.contains(&status)
+    }
+
+    /// Whether an answer with this status says that the provider's own limits refused the call.
+    pub fn rate_limited(&self, status: u16) -> bool {
+        self.rate_limited.contains(&status)
+    }
+
+    /// The endpoints, in no order.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.literal.values().flatten().chain(&self.patterns)
+    }
+
+    /// The endpoint that this call goes to; the more literal path wins. `None`: the dialect does not list it.
+    ///
+    /// A spelling that a lenient server may take for a listed one (other letter case, a trailing slash) is not that
+    /// endpoint, but is still found where that endpoint is more than use, so that it cannot pass as unlisted.
+    pub fn endpoint(&self, method: &str, path: &str) -> Option<&Arc<Endpoint>> {
+        let found = self.find(method, path);
+        if found.is_some() || self.plain {
+            return found;
+        }
+        let lenient = path.trim_end_matches('/').to_ascii_lowercase();
+        self.find(method, &lenient).filter(|endpoint| endpoint.class != Class::Use)
+    }
+
+    fn find(&self, method: &str, path: &str) -> Option<&Arc<Endpoint>> {
+        let literal = self.literal.get(path).into_iter().flatten().find(|endpoint| endpoint.takes(method));
+        literal.or_else(|| self.patterns.iter().find(|endpoint| endpoint.matches(method, path)))
+    }
+}
+
+/// A dialect as its file has it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DialectText {
+    dialect: Arc<str>,
+    provider: Arc<str>,
+    #[serde(default)]
+    plain: bool,
+    #[serde(default)]
+    carriers: Carriers,
+    #[serde(default)]
+    key_dead: Vec<u16>,
+    #[serde(default)]
+    rate_limited: Vec<u16>,
+    endpoints: Vec<endpoint::EndpointText>,
+}
+
+impl DialectText {
+    fn dialect(self, problems: &mut Problems) -> Dialect {
+        let mut literal: HashMap<Arc<str>, Vec<Arc<Endpoint>>> = HashMap::new();
+        let mut patterns = Vec::new();
+        for (index, text) in self.endpoints.into_iter().enumerate() {
+            let field = format!("endpoints[{index}]");
+            for endpoint in text.endpoints(&field, problems) {
+                let endpoint = Arc::new(endpoint);
+                if endpoint.is_literal() {
+                    literal.entry(endpoint.path.clone()).or_default().push(endpoint);
+                } else {
+                    patterns.push(endpoint);
+                }
+            }
+        }
+        literal.values_mut().for_each(|endpoints| endpoints.sort_by(|a, b| a.precedence(b)));
+        patterns.sort_by(|a, b| a.precedence(b));
+        for pair in patterns.windows(2).chain(literal.values().flat_map(|endpoints| endpoints.windows(2))) {
+            if let [one, other] = pair
+                && one.path == other.path
+                && one.method == other.method
+            {
+                problems.push(("endpoints".to_owned(), format!("{} {} is listed twice", one.method, one.path)));
+            }
+        }
+        Dialect {
+            name: self.dialect,
+            provider: self.provider,
+            plain: self.plain,
+            carriers: self.carriers,
+            key_dead: self.key_dead,
+            rate_limited: self.rate_limited,
+            literal,
+            patterns,
+        }
+    }
+}

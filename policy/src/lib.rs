@@ -1,0 +1,16 @@
+//! Words and decisions: what a user writes, and what follows from it for one call.
+//!
+//! **Invariant:** nothing here does I/O, reads a clock or sees a secret value; what is decided depends on the arguments alone.
+
+pub mod caller;
+pub mod compile;
+pub mod decision;
+pub mod denial;
+pub mod dialect;
+pub mod limit;
+pub mod model;
+pub mod name;
+pub mod pattern;
+pub mod policy;
+pub mod price;
+pub mod target;

@@ -1,0 +1,197 @@
+//! What a limit is, and the arithmetic of the windows that tokens, spend and daily requests are counted in.
+//!
+//! A reservation is held in the slice of time in which it opened and is later settled at what was really used, or released.
+//!
+//! **Invariant:** while no settlement exceeds its hold and the cap stays what it is, `spent + held <= cap` in every window at every
+//! instant, whatever the order of calls and however the clock jumps. Nothing here panics or wraps.
+//!
+//! Lacks on purpose: a clock, locks, and the rates per second, minute and hour, which are the gateway's `governor`.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use jiff::tz::TimeZone;
+use serde::Deserialize;
+
+mod counter;
+mod window;
+
+#[cfg(test)]
+mod tests;
+
+pub use counter::{Counter, Refused, Slice, Usage};
+
+/// One limit of a grant, resolved: how much of what, in which window, counted for whom together.
+#[derive(Debug, Clone)]
+pub struct Limit {
+    /// `<owner>/<unit>/<per>/<key>`, e.g. `grant/checkout-openai/tokens/day/shared`. State belongs to it and so survives an edit of
+    /// the amount.
+    pub id: Arc<str>,
+    /// What is counted.
+    pub unit: Unit,
+    /// The cap, in the unit's own measure: requests, tokens, nano-USD, or calls under way.
+    pub amount: u64,
+    /// How it is counted.
+    pub kind: LimitKind,
+    /// Whose calls share one count.
+    pub key: Key,
+}
+
+/// How a limit counts.
+#[derive(Debug, Clone)]
+pub enum LimitKind {
+    /// A rate: `amount` per `per`, as GCRA with room for `burst` requests at once. It cannot be given back.
+    Gcra {
+        /// The span that the amount is spread over.
+        per: Duration,
+        /// How many requests may come at once, at least 1.
+        burst: u32,
+    },
+    /// A sum over a window of time, held before the call and settled after it.
+    Counted(Window),
+    /// The number of calls under way at one time.
+    Concurrent,
+}
+
+/// The stretch of time whose usage a counted limit adds up.
+#[derive(Debug, Clone)]
+pub enum Window {
+    /// The last `length`, moving along with the clock in `slices` steps. A slice counts until it lies wholly outside, so the window
+    /// forgets up to one slice late and never early.
+    Rolling {
+        /// How far back usage counts.
+        length: SignedDuration,
+        /// How many steps the window moves in; see [`Window::SLICES`].
+        slices: u32,
+    },
+    /// The current calendar unit on a wall clock: a day has 23 to 25 hours where the clock changes, a week starts on Monday.
+    Calendar {
+        /// Which calendar unit.
+        per: Per,
+        /// Whose wall clock.
+        timezone: TimeZone,
+    },
+}
+
+/// What a limit counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Unit {
+    /// Calls sent to the destination.
+    Requests,
+    /// Input and output tokens together, as the provider bills them.
+    Tokens,
+    /// Money, in nano-USD.
+    Spend,
+    /// Calls under way at one time.
+    Concurrency,
+}
+
+/// The span that a limit's amount is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Per {
+    /// One second.
+    Second,
+    /// One minute.
+    Minute,
+    /// One hour.
+    Hour,
+    /// One day.
+    Day,
+    /// One week; on the calendar from Monday.
+    Week,
+    /// One month; 30 days where the window rolls.
+    Month,
+}
+
+/// Whose calls one count takes together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Key {
+    /// Everybody whom the grant lets in: a wildcard does not multiply the amount.
+    #[default]
+    Shared,
+    /// Each namespace of each trust domain by itself.
+    Namespace,
+    /// Each SPIFFE id by itself.
+    Caller,
+}
+
+impl Window {
+    /// The steps of a rolling window unless something else is asked for: a window forgets at most a sixtieth of its length late.
+    pub const SLICES: u32 = 60;
+
+    /// A rolling window of the default number of slices.
+    pub fn rolling(length: SignedDuration) -> Self {
+        Self::Rolling { length, slices: Self::SLICES }
+    }
+}
+
+impl Unit {
+    /// The word that a limit's id and its denials use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Tokens => "tokens",
+            Self::Spend => "spend",
+            Self::Concurrency => "concurrency",
+        }
+    }
+}
+
+impl Per {
+    /// The word that a limit's id uses and a user writes.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Second => "second",
+            Self::Minute => "minute",
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Week => "week",
+            Self::Month => "month",
+        }
+    }
+
+    /// The span by the stopwatch: a day of 24 hours, a month of 30 days.
+    pub fn length(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Second => 1,
+            Self::Minute => 60,
+            Self::Hour => 3_600,
+            Self::Day => 86_400,
+            Self::Week => 7 * 86_400,
+            Self::Month => 30 * 86_400,
+        })
+    }
+}
+
+impl Key {
+    /// The word that a limit's id uses and a user writes.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::Namespace => "namespace",
+            Self::Caller => "caller",
+        }
+    }
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for Per {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

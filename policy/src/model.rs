@@ -1,0 +1,209 @@
+//! What a user writes: resources as plain data, each value beside the file and line that it stands on.
+//!
+//! **Invariant:** whatever was written is either in the model or reported with file, line and field; nothing is skipped silently.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::name::Name;
+
+mod credential;
+mod destination;
+mod field;
+mod grant;
+mod settings;
+mod source;
+mod store;
+mod yaml;
+
+pub(crate) use credential::{CredentialSpec, InjectSpec};
+pub(crate) use destination::{DestinationSpec, VerifySpec};
+pub use field::Interval;
+pub(crate) use field::List;
+pub use settings::read_settings;
+pub(crate) use grant::{AllowSpec, GrantSpec, LimitSpec, WindowWord};
+pub use source::Source;
+pub(crate) use source::nearest;
+pub(crate) use store::{AuthSpec, StoreSpec, VaultSpec};
+
+
+const API_VERSION: &str = "tollgate.dev/v1alpha1";
+
+/// One file of resources or of the catalog.
+#[derive(Debug, Clone)]
+pub struct SourceFile {
+    /// As it is to be named in problems.
+    pub path: PathBuf,
+    /// Its whole text.
+    pub text: String,
+}
+
+/// One thing that is wrong with what was written. Shown as `file:line: field: message`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// The file, as the [`SourceFile`] names it.
+    pub file: PathBuf,
+    /// Counted from 1.
+    pub line: usize,
+    /// The resource and the path in it, e.g. `Grant/checkout-openai: spec.limits[0].per`; empty where no field is meant.
+    pub field: String,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: ", self.file.display(), self.line)?;
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// All resources that were written, as plain data.
+///
+/// A resource has whatever could be read of it; [`crate::compile`] sees to what is missing.
+#[derive(Debug, Default)]
+pub struct Model {
+    pub(crate) destinations: Vec<Resource<DestinationSpec>>,
+    pub(crate) stores: Vec<Resource<StoreSpec>>,
+    pub(crate) credentials: Vec<Resource<CredentialSpec>>,
+    pub(crate) grants: Vec<Resource<GrantSpec>>,
+    /// Whether a document was left out of which not even kind and name are known: it may be what a reference means.
+    pub(crate) incomplete: bool,
+}
+
+/// One resource and where it was written.
+#[derive(Debug)]
+pub(crate) struct Resource<T> {
+    pub(crate) name: Name,
+    pub(crate) spec: T,
+    pub(crate) source: Source,
+}
+
+/// What all kinds have in common.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+struct Written<T: Default> {
+    api_version: Option<ApiVersion>,
+    /// Read before, to know what `T` is.
+    #[serde(rename = "kind")]
+    _kind: Option<Kind>,
+    metadata: Option<Metadata>,
+    spec: Option<T>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+enum ApiVersion {
+    #[serde(rename = "tollgate.dev/v1alpha1")]
+    V1Alpha1,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+enum Kind {
+    Destination,
+    SecretStore,
+    Credential,
+    Grant,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Metadata {
+    name: Option<Name>,
+}
+
+impl Model {
+    /// Reads resource files: any number of YAML documents each.
+    ///
+    /// Gives every problem of every file: what is not YAML, keys that occur twice, unknown kinds and fields, values of the wrong type
+    /// or form, names that occur twice. What one resource says of another is looked at by [`crate::compile::compile`].
+    pub fn read(files: &[SourceFile]) -> Result<Self, Vec<Problem>> {
+        let (model, problems) = Self::read_all(files);
+        if problems.is_empty() { Ok(model) } else { Err(problems) }
+    }
+
+    /// Reads what can be read, and gives every problem with the rest.
+    pub(crate) fn read_all(files: &[SourceFile]) -> (Self, Vec<Problem>) {
+        let mut model = Self::default();
+        let mut problems = Vec::new();
+        for file in files {
+            for document in yaml::read(&file.text) {
+                model.add(&file.path, document, &mut problems);
+            }
+        }
+        (model, problems)
+    }
+
+    fn add(&mut self, file: &Path, mut document: yaml::Document, problems: &mut Vec<Problem>) {
+        let kind = document.value.get("kind").cloned();
+        let name = document.value.pointer("/metadata/name").and_then(Value::as_str);
+        let label = match (kind.as_ref().and_then(Value::as_str), name) {
+            (Some(kind), Some(name)) => format!("{kind}/{name}"),
+            (Some(kind), None) => kind.to_owned(),
+            (None, _) => String::new(),
+        };
+        let source = Source::new(file, label, std::mem::take(&mut document.lines));
+        for fault in std::mem::take(&mut document.faults) {
+            problems.push(source.problem_at(fault.line, &fault.path, fault.message));
+        }
+        self.incomplete |= document.unreadable;
+        if document.value.is_null() {
+            return;
+        }
+        match kind.map(Kind::deserialize) {
+            Some(Ok(Kind::Destination)) => {
+                self.incomplete |= take(&document, source, &mut self.destinations, problems).is_none();
+            }
+            Some(Ok(Kind::SecretStore)) => {
+                self.incomplete |= take(&document, source, &mut self.stores, problems).is_none();
+            }
+            Some(Ok(Kind::Credential)) => {
+                self.incomplete |= take(&document, source, &mut self.credentials, problems).is_none();
+            }
+            Some(Ok(Kind::Grant)) => {
+                self.incomplete |= take(&document, source, &mut self.grants, problems).is_none();
+            }
+            other => {
+                self.incomplete = true;
+                let message = match other {
+                    Some(_) => "there is no such kind; write one of Destination, SecretStore, Credential, Grant",
+                    None => "a resource needs a `kind`: one of Destination, SecretStore, Credential, Grant",
+                };
+                problems.push(source.problem("kind", message));
+            }
+        }
+    }
+}
+
+/// Reads a document of a known kind. `None`: it has no name to be known by.
+fn take<T: serde::de::DeserializeOwned + Default>(
+    document: &yaml::Document,
+    source: Source,
+    into: &mut Vec<Resource<T>>,
+    problems: &mut Vec<Problem>,
+) -> Option<()> {
+    let written: Written<T> = source::parse(document, &source, problems);
+    if written.api_version.is_none() && !source.has("apiVersion") {
+        problems.push(source.problem("apiVersion", format!("this is required: `{API_VERSION}`")));
+    }
+    let name = written.metadata.and_then(|metadata| metadata.name);
+    if name.is_none() && !source.has("metadata.name") {
+        problems.push(source.problem("metadata.name", "a resource needs a name"));
+    }
+    let name = name?;
+    if let Some(first) = into.iter().find(|other| other.name == name) {
+        let message = format!("this name is taken: {} has it already", first.source.place());
+        problems.push(source.problem("metadata.name", message));
+        return Some(());
+    }
+    if written.spec.is_none() && !source.has("spec") {
+        problems.push(source.problem("spec", "this is required"));
+    }
+    into.push(Resource { name, spec: written.spec.unwrap_or_default(), source });
+    Some(())
+}

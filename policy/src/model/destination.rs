@@ -1,0 +1,87 @@
+//! `kind: Destination`, as it is written.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::field::{Interval, List};
+use crate::pattern::HostPattern;
+use crate::target::EncodedForm;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+pub(crate) struct DestinationSpec {
+    pub(crate) hosts: List<HostPattern>,
+    pub(crate) port: Option<u16>,
+    /// Only one so far: naming it says nothing, naming another is an error.
+    pub(crate) protocol: Option<Protocol>,
+    pub(crate) dialect: Option<String>,
+    pub(crate) addresses: List<IpAddr>,
+    pub(crate) source_address: Option<IpAddr>,
+    pub(crate) tls: Option<TlsSpec>,
+    pub(crate) timeouts: Option<TimeoutsSpec>,
+    pub(crate) encoded_path: List<EncodedForm>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Protocol {
+    Http,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+pub(crate) struct TlsSpec {
+    pub(crate) verify: Option<VerifySpec>,
+}
+
+/// `system`, or `{caFile: path}`.
+#[derive(Debug)]
+pub(crate) enum VerifySpec {
+    System,
+    Bundle(BundleSpec),
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+pub(crate) struct BundleSpec {
+    pub(crate) ca_file: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+pub(crate) struct TimeoutsSpec {
+    pub(crate) connect: Option<Interval>,
+    pub(crate) first_byte: Option<Interval>,
+    pub(crate) idle: Option<Interval>,
+}
+
+impl<'de> Deserialize<'de> for VerifySpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Words;
+
+        impl<'de> Visitor<'de> for Words {
+            type Value = VerifySpec;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`system` or `{caFile: path}`")
+            }
+
+            fn visit_str<E: Error>(self, word: &str) -> Result<VerifySpec, E> {
+                match word {
+                    "system" => Ok(VerifySpec::System),
+                    _ => Err(E::unknown_variant(word, &["system", "{caFile: path}"])),
+                }
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<VerifySpec, A::Error> {
+                BundleSpec::deserialize(MapAccessDeserializer::new(members)).map(VerifySpec::Bundle)
+            }
+        }
+
+        deserializer.deserialize_any(Words)
+    }
+}

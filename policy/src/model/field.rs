@@ -1,0 +1,103 @@
+//! Values that several kinds of resources have in common.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+use crate::price::{MoneyError, NanoUsd};
+
+/// A list whose faulty elements were taken out without moving the others; absent if it was not written or is no list.
+#[derive(Debug, Clone)]
+pub(crate) struct List<T>(Option<Vec<Option<T>>>);
+
+impl<T> List<T> {
+    /// The elements that are there, with the index at which they were written.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
+        self.0.iter().flatten().enumerate().filter_map(|(index, element)| Some((index, element.as_ref()?)))
+    }
+
+    /// The elements that are there.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().flatten().flatten()
+    }
+
+    /// How many elements were written, right or wrong; `None`: no list was.
+    pub(crate) fn written(&self) -> Option<usize> {
+        self.0.as_ref().map(Vec::len)
+    }
+}
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::deserialize(deserializer).map(|elements| Self(Some(elements)))
+    }
+}
+
+/// A length of time as `500ms`, `3s`, `2m`, `1h` or `7d`; never zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Interval(
+    /// The length.
+    pub Duration,
+);
+
+/// The text is no length of time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no length of time: write a whole number above 0 and its unit, as in 500ms, 3s, 2m, 1h or 7d")]
+pub struct IntervalError(String);
+
+impl FromStr for Interval {
+    type Err = IntervalError;
+
+    fn from_str(text: &str) -> Result<Self, IntervalError> {
+        let refuse = || IntervalError(text.chars().take(80).collect());
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let number: u64 = number.parse().ok().filter(|number| *number > 0).ok_or_else(refuse)?;
+        let milliseconds = match unit {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return Err(refuse()),
+        };
+        let milliseconds = number.checked_mul(milliseconds).ok_or_else(refuse)?;
+        Ok(Self(Duration::from_millis(milliseconds)))
+    }
+}
+
+impl TryFrom<String> for Interval {
+    type Error = IntervalError;
+
+    fn try_from(text: String) -> Result<Self, IntervalError> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Interval {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+/// An amount of money as `500 USD`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Money(pub(crate) NanoUsd);
+
+impl TryFrom<String> for Money {
+    type Error = MoneyError;
+
+    fn try_from(text: String) -> Result<Self, MoneyError> {
+        text.parse().map(Self)
+    }
+}

@@ -1,0 +1,197 @@
+//! Documents as typed resources, with every fault of a document found in one go.
+//!
+//! **Invariant:** a field that is in the text and not in the resource has been reported.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use serde_path_to_error::{Path as FieldPath, Segment};
+
+use super::Problem;
+use super::yaml::Document;
+
+/// Where a resource was written.
+#[derive(Debug, Clone, Default)]
+pub struct Source {
+    file: PathBuf,
+    /// `Grant/checkout-openai`, or as much of it as is known.
+    label: String,
+    lines: BTreeMap<String, usize>,
+}
+
+impl Source {
+    pub(crate) fn new(file: &Path, label: String, lines: BTreeMap<String, usize>) -> Self {
+        Self { file: file.to_owned(), label, lines }
+    }
+
+    /// Whether something was written there, right or wrong.
+    pub(crate) fn has(&self, path: &str) -> bool {
+        self.lines.contains_key(path)
+    }
+
+    /// `file:line` of the resource itself.
+    pub(crate) fn place(&self) -> String {
+        format!("{}:{}", self.file.display(), self.line(""))
+    }
+
+    /// A path as the resource's file means it: relative ones count from that file's directory.
+    pub(crate) fn resolve(&self, written: &str) -> PathBuf {
+        self.file.parent().unwrap_or_else(|| Path::new("")).join(written)
+    }
+
+    /// A problem with what stands at `path`, or with its absence.
+    pub fn problem(&self, path: &str, message: impl Into<String>) -> Problem {
+        self.problem_at(self.line(path), path, message.into())
+    }
+
+    pub(crate) fn problem_at(&self, line: usize, path: &str, message: String) -> Problem {
+        let field = match (self.label.is_empty(), path.is_empty()) {
+            (false, false) => format!("{}: {path}", self.label),
+            (false, true) => self.label.clone(),
+            (true, _) => path.to_owned(),
+        };
+        Problem { file: self.file.clone(), line, field, message }
+    }
+
+    /// The line of `path`, or of the nearest thing around it that was written.
+    fn line(&self, path: &str) -> usize {
+        let mut path = path;
+        loop {
+            if let Some(line) = self.lines.get(path) {
+                return *line;
+            }
+            match path.rfind(['.', '[']) {
+                Some(end) => path = path.get(..end).unwrap_or_default(),
+                None if path.is_empty() => return 1,
+                None => path = "",
+            }
+        }
+    }
+}
+
+/// Reads `document` as a `T`, all of whose fields may be absent. What does not fit is taken out, reported, and the rest read again.
+pub(crate) fn parse<T: DeserializeOwned + Default>(
+    document: &Document,
+    source: &Source,
+    problems: &mut Vec<Problem>,
+) -> T {
+    let mut value = document.value.clone();
+    loop {
+        let error = match serde_path_to_error::deserialize::<_, T>(&value) {
+            Ok(parsed) => return parsed,
+            Err(error) => error,
+        };
+        let path = error.path().clone();
+        let shown = if path.iter().len() == 0 { String::new() } else { path.to_string() };
+        problems.push(source.problem(&shown, reword(&error.inner().to_string())));
+        if !take_out(&mut value, &path) {
+            return T::default();
+        }
+    }
+}
+
+/// Removes a member, or empties an element: the elements after it keep their index.
+fn take_out(value: &mut Value, path: &FieldPath) -> bool {
+    let mut segments: Vec<&Segment> = path.iter().collect();
+    let Some(last) = segments.pop() else { return false };
+    let mut parent = value;
+    for segment in segments {
+        let child = match segment {
+            Segment::Seq { index } => parent.get_mut(index),
+            Segment::Map { key } => parent.get_mut(key),
+            Segment::Enum { .. } | Segment::Unknown => None,
+        };
+        let Some(child) = child else { return false };
+        parent = child;
+    }
+    match last {
+        Segment::Seq { index } => match parent.get_mut(index) {
+            Some(element) if !element.is_null() => {
+                *element = Value::Null;
+                true
+            }
+            _ => false,
+        },
+        Segment::Map { key } => parent.as_object_mut().is_some_and(|members| members.remove(key).is_some()),
+        Segment::Enum { .. } | Segment::Unknown => false,
+    }
+}
+
+/// Says in a user's words what serde says in a programmer's.
+fn reword(message: &str) -> String {
+    if let Some(rest) = message.strip_prefix("unknown field ") {
+        let (field, known) = names(rest);
+        let nearest = nearest(&field, known.iter().map(String::as_str));
+        let guess = nearest.map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"));
+        return match known.is_empty() {
+            true => format!("there is no field `{field}` here: it stays empty, as in `{{}}`"),
+            false => format!("there is no field `{field}` here{guess} (known: {})", known.join(", ")),
+        };
+    }
+    if let Some(rest) = message.strip_prefix("unknown variant ") {
+        let (found, known) = names(rest);
+        return format!("`{found}` is not known here; write one of {}", known.join(", "));
+    }
+    let wrong = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "));
+    match wrong.and_then(|rest| rest.rsplit_once(", expected ")) {
+        // A number or a boolean that was meant as text.
+        Some((found, "a string")) if found.contains('`') => format!("this has to be text in quotes, not {}", describe(found)),
+        Some((found, expected)) => format!("this has to be {}, not {}", describe(expected), describe(found)),
+        None => message.to_owned(),
+    }
+}
+
+/// The names between backquotes: the first, and the others.
+fn names(message: &str) -> (String, Vec<String>) {
+    let mut quoted = message.split('`').skip(1).step_by(2).map(str::to_owned);
+    (quoted.next().unwrap_or_default(), quoted.collect())
+}
+
+fn describe(what: &str) -> String {
+    match what {
+        "a string" => "text".to_owned(),
+        "a sequence" | "sequence" => "a list".to_owned(),
+        "a map" | "map" => "a mapping of fields".to_owned(),
+        "a boolean" => "true or false".to_owned(),
+        "null" => "empty".to_owned(),
+        "u16" => "a whole number from 0 to 65535".to_owned(),
+        "u32" => "a whole number from 0 to 4294967295".to_owned(),
+        "u64" => "a whole number, 0 or more".to_owned(),
+        "string or map" => "one word".to_owned(),
+        _ if what.starts_with("struct ") => "a mapping of fields".to_owned(),
+        _ => match what.split_once(' ') {
+            Some(("string", text)) => format!("the text {text}"),
+            Some(("integer" | "floating" | "boolean", _)) => format!("the value {}", what.trim_start_matches(|c| c != '`')),
+            _ => what.to_owned(),
+        },
+    }
+}
+
+/// The known name that a mistyped one was probably meant to be: at most a third of it differs.
+pub(crate) fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let scored = known.map(|name| (distance(&written.to_lowercase(), &name.to_lowercase()), name));
+    let (distance, name) = scored.min()?;
+    (distance * 3 <= written.chars().count().max(3)).then_some(name)
+}
+
+/// Edits between two words after Levenshtein, where swapping two neighbours is two.
+fn distance(one: &str, two: &str) -> usize {
+    let two: Vec<char> = two.chars().collect();
+    let mut row: Vec<usize> = (0..=two.len()).collect();
+    for (index, a) in one.chars().enumerate() {
+        let mut diagonal = index;
+        let mut left = index + 1;
+        if let Some(first) = row.first_mut() {
+            *first = left;
+        }
+        for (b, cell) in two.iter().zip(row.iter_mut().skip(1)) {
+            let changed = diagonal + usize::from(a != *b);
+            diagonal = *cell;
+            *cell = changed.min(diagonal + 1).min(left + 1);
+            left = *cell;
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}

@@ -1,0 +1,79 @@
+//! Patterns over the paths of requests.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Deserialize;
+
+use super::Segments;
+use crate::target::{EncodedForms, PathError, canonical_path};
+
+/// Paths in canonical form: one exactly, or with `*` for any one segment and a trailing `**` for all that lies below.
+///
+/// `/v1/**` stands for every path that begins with `/v1/`, itself included, and not for `/v1`. The order is by specificity, the most
+/// specific first.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
+pub struct PathPattern(Segments);
+
+/// Why a text is no pattern over paths.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PathPatternError {
+    /// No request with such a path is ever forwarded.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// The spelling that is matched is another one.
+    #[error("paths are matched in their canonical spelling, here `{0}`")]
+    Spelling(String),
+    /// A wildcard within a segment, or `**` before the end.
+    #[error("`*` stands for a whole segment, and `**` only at the end, as in `/v1/files/*/content` or `/v1/**`")]
+    Wildcard,
+}
+
+impl PathPattern {
+    /// The pattern `/**`, which stands for every path.
+    pub fn any() -> Self {
+        Self(Segments::rest())
+    }
+
+    /// Whether it stands for this path, which is in canonical form.
+    pub fn matches(&self, path: &str) -> bool {
+        self.0.matches(path)
+    }
+
+    /// Whether it stands for one path only.
+    pub fn is_exact(&self) -> bool {
+        self.0.exact
+    }
+
+    /// The encoded forms that stand in its literal segments: a destination that does not allow them never sees such a path.
+    pub fn encoded_forms(&self) -> EncodedForms {
+        EncodedForms::within(&self.0.text)
+    }
+}
+
+impl FromStr for PathPattern {
+    type Err = PathPatternError;
+
+    fn from_str(text: &str) -> Result<Self, PathPatternError> {
+        let canonical = canonical_path(text, EncodedForms::ALL)?;
+        if *canonical != *text {
+            return Err(PathPatternError::Spelling(canonical.into_owned()));
+        }
+        Segments::parse(text, |_| Ok(()), PathPatternError::Wildcard).map(Self)
+    }
+}
+
+impl TryFrom<String> for PathPattern {
+    type Error = PathPatternError;
+
+    fn try_from(text: String) -> Result<Self, PathPatternError> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.text)
+    }
+}

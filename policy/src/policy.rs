@@ -1,0 +1,122 @@
+//! The compiled policy: immutable, shared by all cores, asked once per connection and a few times per request.
+//!
+//! **Invariant:** every name in it resolves, and what no grant matches is denied. Only [`crate::compile`] makes one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::caller::Caller;
+use crate::decision::{Admission, CallerGrants, Permit, Verdict};
+use crate::denial::Denial;
+use crate::dialect::Catalog;
+use crate::name::Name;
+use crate::target::{Directory, RequestLine, Target};
+
+mod resources;
+
+pub use resources::{
+    Allow, Assume, Credential, Destination, Grant, Inject, SecretRef, Store, StoreKind, Timeouts, TlsVerify, Unpriced,
+    VaultAuth, VaultStore,
+};
+
+/// Everything that may be called, by whom, with what: resolved and immutable.
+#[derive(Debug, Default)]
+pub struct Policy {
+    directory: Directory,
+    parts: Parts,
+}
+
+/// The resources of a policy, by name.
+#[derive(Debug, Default)]
+pub(crate) struct Parts {
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) destinations: BTreeMap<Name, Arc<Destination>>,
+    pub(crate) stores: BTreeMap<Name, Arc<Store>>,
+    pub(crate) credentials: BTreeMap<Name, Arc<Credential>>,
+    pub(crate) grants: BTreeMap<Name, Arc<Grant>>,
+}
+
+impl Policy {
+    /// `gateway` are the authorities that are the gateway itself: a canonical host, and the port where only that one is meant.
+    pub(crate) fn new(parts: Parts, gateway: Vec<(Box<str>, Option<u16>)>) -> Self {
+        Self { directory: Directory::new(parts.destinations.values(), gateway), parts }
+    }
+
+    /// The grants that name this caller. Worked out once per connection and policy: the caller does not change, and grants are many.
+    pub fn grants_of(&self, caller: &Caller) -> CallerGrants {
+        CallerGrants::new(caller, self.parts.grants.values())
+    }
+
+    /// Where a request goes. Refuses with `ambiguous_path`, `ambiguous_authority`, `bad_request` or `unknown_host`.
+    pub fn target(&self, line: &RequestLine<'_>) -> Result<Target, Denial> {
+        self.directory.resolve(line)
+    }
+
+    /// The grants that may still decide once the body is known. `grants` come from this policy's [`Policy::grants_of`].
+    ///
+    /// Refuses with `no_grant`, `path_not_allowed`, `method_not_allowed`, `endpoint_class`, `unmetered_endpoint`, `deferred_cost`
+    /// or `method_refused`.
+    pub fn admit(&self, grants: &CallerGrants, target: Target, method: &str) -> Result<Admission, Denial> {
+        Admission::new(grants, target, method, &self.parts.catalog)
+    }
+
+    /// How each of the caller's grants stands to a call, in order of precedence, and the one that decides. This is the decision
+    /// of [`Policy::admit`] and [`Admission::permit`], shown.
+    pub fn trace(
+        &self,
+        grants: &CallerGrants,
+        target: &Target,
+        method: &str,
+        model: Option<&str>,
+        now: Timestamp,
+    ) -> Vec<(Arc<Grant>, Verdict)> {
+        crate::decision::trace(grants, (target, method, model), &self.parts.catalog, now)
+    }
+
+    /// Whether a call under way would still go out as it did: the same grant decides, for the same destination at the same host, with
+    /// the same credential. `grants` are the caller's under this policy, `model` what the request asked for.
+    pub fn reauthorise(&self, grants: &CallerGrants, permit: &Permit, model: Option<&str>) -> bool {
+        let target = permit.target();
+        let Some(destination) = self.directory.destination(target.destination().name.as_str()) else { return false };
+        destination.port == target.port()
+            && destination.has_host(target.host())
+            && permit.is_renewed_by(grants, destination, model)
+    }
+
+    /// The destination of this name.
+    pub fn destination(&self, name: &str) -> Option<&Arc<Destination>> {
+        self.directory.destination(name)
+    }
+
+    /// The store of this name.
+    pub fn store(&self, name: &str) -> Option<&Arc<Store>> {
+        self.parts.stores.get(name)
+    }
+
+    /// All destinations, by name.
+    pub fn destinations(&self) -> impl Iterator<Item = &Arc<Destination>> {
+        self.parts.destinations.values()
+    }
+
+    /// All secret stores, by name.
+    pub fn stores(&self) -> impl Iterator<Item = &Arc<Store>> {
+        self.parts.stores.values()
+    }
+
+    /// All credentials, by name.
+    pub fn credentials(&self) -> impl Iterator<Item = &Arc<Credential>> {
+        self.parts.credentials.values()
+    }
+
+    /// All grants, by name.
+    pub fn grants(&self) -> impl Iterator<Item = &Arc<Grant>> {
+        self.parts.grants.values()
+    }
+
+    /// The dialects and prices that it was compiled with.
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.parts.catalog
+    }
+}

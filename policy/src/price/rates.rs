@@ -1,0 +1,112 @@
+//! Rates per million units, and the two of them that make up a schedule.
+
+use std::collections::BTreeMap;
+
+use super::units::{Item, Units};
+
+/// Units that a rate is for: a million.
+pub(super) const PER_UNITS: u128 = 1_000_000;
+
+/// Nano-USD for a million of each unit; every unit has a rate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Rates([u64; Item::ALL.len()]);
+
+impl Rates {
+    /// Completes the rates that a price list names. A token unit that it does not name is billed as the plainer unit
+    /// that it is a kind of, which is how the providers' lists are meant.
+    pub(super) fn complete(named: &BTreeMap<Item, u64>, others: &Self) -> Self {
+        let mut rates = others.clone();
+        for &item in Item::ALL {
+            if let Some(rate) = named.get(&item) {
+                rates.0[item as usize] = *rate;
+            } else if let Some(plainer) = plainer(item) {
+                rates.0[item as usize] = rates.0[plainer as usize];
+            }
+        }
+        rates
+    }
+
+    /// No unit costs anything.
+    pub(super) const fn free() -> Self {
+        Self([0; Item::ALL.len()])
+    }
+
+    /// The dearer rate of both, unit by unit.
+    pub(super) fn dearer(&self, other: &Self) -> Self {
+        let mut rates = self.clone();
+        for (rate, dearer) in rates.0.iter_mut().zip(&other.0) {
+            *rate = (*rate).max(*dearer);
+        }
+        rates
+    }
+
+    pub(super) const fn of(&self, item: Item) -> u64 {
+        self.0[item as usize]
+    }
+
+    fn dearest_of(&self, counts: impl Fn(Item) -> bool) -> u64 {
+        Item::ALL.iter().filter(|item| counts(**item)).map(|item| self.of(*item)).max().unwrap_or(0)
+    }
+}
+
+/// The next plainer unit; units are declared in an order in which it has its rate before.
+const fn plainer(item: Item) -> Option<Item> {
+    match item {
+        Item::CacheRead | Item::CacheWrite5m | Item::AudioIn | Item::ImageIn => Some(Item::Input),
+        Item::CacheWrite1h => Some(Item::CacheWrite5m),
+        Item::Reasoning | Item::AudioOut | Item::ImageOut => Some(Item::Output),
+        _ => None,
+    }
+}
+
+/// What one tier charges: one set of rates, and another for all tokens of a call whose context is long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Schedule {
+    pub(super) rates: Rates,
+    pub(super) long_context: Option<LongContext>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LongContext {
+    /// Contexts with more tokens than this are long.
+    pub(super) above: u64,
+    pub(super) rates: Rates,
+}
+
+/// An amount before the division by a million units: token units, which surcharges multiply, and the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Raw {
+    pub(super) tokens: u128,
+    pub(super) others: u128,
+}
+
+impl Schedule {
+    pub(super) fn charge(&self, units: &Units) -> Raw {
+        let rates = match &self.long_context {
+            Some(long) if units.read() > long.above => &long.rates,
+            _ => &self.rates,
+        };
+        let mut raw = Raw::default();
+        for (item, count) in units.entries() {
+            let amount = u128::from(count).saturating_mul(u128::from(rates.of(item)));
+            let sum = if item.is_token() { &mut raw.tokens } else { &mut raw.others };
+            *sum = sum.saturating_add(amount);
+        }
+        raw
+    }
+
+    /// The most that one call with this many tokens read and written can be charged, whichever units they turn out to be.
+    pub(super) fn ceiling(&self, read: u64, written: u64) -> Raw {
+        let most = |rates: &Rates| {
+            let read = u128::from(read).saturating_mul(u128::from(rates.dearest_of(Item::is_read)));
+            let written = u128::from(written).saturating_mul(u128::from(rates.dearest_of(Item::is_written)));
+            read.saturating_add(written)
+        };
+        let plain = most(&self.rates);
+        let tokens = match &self.long_context {
+            Some(long) if read > long.above => plain.max(most(&long.rates)),
+            _ => plain,
+        };
+        Raw { tokens, others: u128::from(self.rates.of(Item::Requests)) }
+    }
+}

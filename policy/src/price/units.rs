@@ -1,0 +1,154 @@
+//! What is billed, counted in units that never overlap.
+
+use serde::{Deserialize, Serialize};
+
+/// The most that one unit of one call may count. A report above it is nonsense, whoever sends it.
+pub const UNIT_MAX: u64 = 1_000_000_000_000;
+
+macro_rules! units {
+    ($( $name:literal $(#[$doc:meta])* $field:ident $item:ident ),* $(,)?) => {
+        /// Usage of one call or of many, in disjoint billing units: the sum of the token units is what was billed.
+        ///
+        /// In JSON, units that are zero are left out.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default)]
+        pub struct Units {
+            $( $(#[$doc])* #[serde(skip_serializing_if = "is_zero")] pub $field: u64, )*
+        }
+
+        /// One billing unit; its name in catalog files and records is the field's name in [`Units`].
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+        pub enum Item {
+            $( $(#[$doc])* #[serde(rename = $name)] $item, )*
+        }
+
+        impl Item {
+            /// All billing units, in the order of [`Units`].
+            pub const ALL: &'static [Self] = &[$( Self::$item ),*];
+
+            /// The name in records, reports and catalog files.
+            pub const fn as_str(self) -> &'static str {
+                match self { $( Self::$item => $name, )* }
+            }
+        }
+
+        impl Units {
+            /// How many of this unit.
+            pub const fn get(&self, item: Item) -> u64 {
+                match item { $( Item::$item => self.$field, )* }
+            }
+
+            fn slot(&mut self, item: Item) -> &mut u64 {
+                match item { $( Item::$item => &mut self.$field, )* }
+            }
+        }
+    };
+}
+
+units! {
+    "input" /// Tokens read that came neither from nor into a cache.
+    input Input,
+    "cache_read" /// Tokens read from the provider's prompt cache.
+    cache_read CacheRead,
+    "cache_write_5m" /// Tokens written to the prompt cache for the provider's short time to live.
+    cache_write_5m CacheWrite5m,
+    "cache_write_1h" /// Tokens written to the prompt cache for an hour.
+    cache_write_1h CacheWrite1h,
+    "output" /// Tokens of text written.
+    output Output,
+    "reasoning" /// Tokens of reasoning written, where the provider tells them apart.
+    reasoning Reasoning,
+    "audio_in" /// Tokens of audio read.
+    audio_in AudioIn,
+    "audio_out" /// Tokens of audio written.
+    audio_out AudioOut,
+    "image_in" /// Tokens of images read.
+    image_in ImageIn,
+    "image_out" /// Tokens of images written.
+    image_out ImageOut,
+    "web_searches" /// Searches of the web that the provider ran.
+    web_searches WebSearches,
+    "file_searches" /// Searches of the caller's uploaded files that the provider ran.
+    file_searches FileSearches,
+    "code_sessions" /// Containers that the provider started to run code in.
+    code_sessions CodeSessions,
+    "requests" /// Calls.
+    requests Requests,
+    "bytes_in" /// Bytes of request bodies sent to the provider.
+    bytes_in BytesIn,
+    "bytes_out" /// Bytes of response bodies received from the provider.
+    bytes_out BytesOut,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+impl Item {
+    /// Whether it counts tokens, read or written.
+    pub const fn is_token(self) -> bool {
+        self.is_read() || self.is_written()
+    }
+
+    /// Whether it counts tokens that the model read: these make up the length of the context.
+    pub const fn is_read(self) -> bool {
+        matches!(
+            self,
+            Self::Input
+                | Self::CacheRead
+                | Self::CacheWrite5m
+                | Self::CacheWrite1h
+                | Self::AudioIn
+                | Self::ImageIn
+        )
+    }
+
+    /// Whether it counts tokens that the model wrote.
+    pub const fn is_written(self) -> bool {
+        matches!(self, Self::Output | Self::Reasoning | Self::AudioOut | Self::ImageOut)
+    }
+}
+
+impl Units {
+    /// Each unit that is not zero, with its count.
+    pub fn entries(&self) -> impl Iterator<Item = (Item, u64)> + '_ {
+        Item::ALL.iter().map(|&item| (item, self.get(item))).filter(|&(_, count)| count > 0)
+    }
+
+    /// Sets one unit, at most [`UNIT_MAX`].
+    pub fn set(&mut self, item: Item, count: u64) {
+        *self.slot(item) = count.min(UNIT_MAX);
+    }
+
+    /// Adds the other's units to these, each at most 64 bits.
+    pub fn add(&mut self, other: &Self) {
+        for (item, count) in other.entries() {
+            let slot = self.slot(item);
+            *slot = slot.saturating_add(count);
+        }
+    }
+
+    /// All tokens, read and written: what a token limit counts.
+    pub fn tokens(&self) -> u64 {
+        self.read().saturating_add(self.written())
+    }
+
+    /// Tokens that the model read, cached ones included: `gen_ai.usage.input_tokens`.
+    pub fn read(&self) -> u64 {
+        self.sum(Item::is_read)
+    }
+
+    /// Tokens that the model wrote, reasoning included: `gen_ai.usage.output_tokens`.
+    pub fn written(&self) -> u64 {
+        self.sum(Item::is_written)
+    }
+
+    /// Whether nothing was counted.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn sum(&self, counts: impl Fn(Item) -> bool) -> u64 {
+        self.entries().filter(|&(item, _)| counts(item)).fold(0, |sum, (_, count)| sum.saturating_add(count))
+    }
+}

@@ -1,0 +1,136 @@
+//! Where a request goes: the only host, port and path there is from here on.
+//!
+//! **Invariant:** matching, DNS, SNI, `Host` and records all read the same `Target`, and the bytes that are matched are the bytes that
+//! are sent. What two readers could read differently has no target.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use crate::denial::{Denial, Reason};
+use crate::pattern::canonical_host;
+use crate::policy::Destination;
+
+mod directory;
+mod path;
+
+pub(crate) use directory::Directory;
+pub(crate) use path::canonical as canonical_path;
+pub use path::{EncodedForm, EncodedForms, PathError};
+
+
+/// How a destination is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// HTTP over TLS: there is no other way out.
+    Https,
+}
+
+/// What a request says of where it wants to go, untouched.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestLine<'a> {
+    /// `host[:port]`, on which `:authority`, `Host` and an absolute-form target already agree.
+    pub authority: &'a str,
+    /// Undecoded; empty means `/`.
+    pub path: &'a str,
+    /// Without the question mark.
+    pub query: Option<&'a str>,
+}
+
+/// A resolved request line. Made only by [`crate::policy::Policy::target`].
+#[derive(Debug, Clone)]
+pub struct Target {
+    destination: Arc<Destination>,
+    host: Arc<str>,
+    path: Box<str>,
+    query: Option<Box<str>>,
+    by_path: Option<Box<str>>,
+}
+
+impl Scheme {
+    /// The scheme of a URL.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Https => "https",
+        }
+    }
+}
+
+impl Target {
+    /// [`Target::host`], shared.
+    pub fn host_shared(&self) -> Arc<str> {
+        Arc::clone(&self.host)
+    }
+
+    /// The destination that has this host.
+    pub fn destination(&self) -> &Arc<Destination> {
+        &self.destination
+    }
+
+    /// How it is spoken to.
+    pub fn scheme(&self) -> Scheme {
+        Scheme::Https
+    }
+
+    /// In canonical spelling: lower case, no trailing dot; an IPv6 address in brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port that is dialled.
+    pub fn port(&self) -> u16 {
+        self.destination.port
+    }
+
+    /// In canonical form, beginning with `/`, as it is matched and sent.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// As it is sent, without the question mark: visible ASCII, no `#`.
+    pub fn query(&self) -> Option<&str> {
+        self.query.as_deref()
+    }
+
+    /// The same target with another query.
+    #[must_use]
+    pub fn with_query(self, query: Option<String>) -> Self {
+        Self { query: query.map(String::into_boxed_str), ..self }
+    }
+
+    /// `/openai` where the destination was named by the first path segment: what a `Location` on its host gets prepended.
+    pub fn path_prefix(&self) -> Option<&str> {
+        self.by_path.as_deref()
+    }
+}
+
+/// Cuts `host[:port]` and brings the host into canonical spelling.
+pub(crate) fn split_authority(authority: &str) -> Result<(Cow<'_, str>, Option<u16>), Denial> {
+    let refuse = |detail: &'static str| Denial::new(Reason::AmbiguousAuthority, detail);
+    let colon = match authority.rfind(']') {
+        Some(bracket) => authority.get(bracket..).and_then(|rest| rest.find(':')).map(|at| bracket + at),
+        None => authority.find(':'),
+    };
+    let (host, port) = match colon {
+        None => (authority, None),
+        Some(at) => {
+            let (host, port) = (authority.get(..at), authority.get(at + 1..));
+            let digits = port.unwrap_or_default();
+            let plain = digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
+            let port = digits.parse::<u16>().ok().filter(|_| plain);
+            let port = port.ok_or_else(|| refuse("the port of the authority is not a number from 1 to 65535"))?;
+            (host.unwrap_or_default(), Some(port))
+        }
+    };
+    match canonical_host(host) {
+        Ok(host) => Ok((host, port)),
+        Err(error) => Err(Denial::new(Reason::AmbiguousAuthority, format!("the authority is malformed: {error}"))),
+    }
+}
+
+/// A query is passed on as it is, so it has to be something that every reader cuts off at the same place.
+pub(crate) fn check_query(query: &str) -> Result<(), Denial> {
+    if query.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
+        return Ok(());
+    }
+    Err(Denial::new(Reason::BadRequest, "the query has a space, a control character, `#` or a character outside ASCII"))
+}

@@ -1,0 +1,122 @@
+//! Which destination a request line means.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{EncodedForms, RequestLine, Target, canonical_path, check_query, split_authority};
+use crate::denial::{Denial, Reason};
+use crate::name::Name;
+use crate::pattern::HostPattern;
+use crate::policy::Destination;
+
+/// Destinations by host and by name, and the authorities that are the gateway itself.
+#[derive(Debug, Default)]
+pub(crate) struct Directory {
+    by_name: HashMap<Name, Arc<Destination>>,
+    exact: HashMap<Arc<str>, Vec<Arc<Destination>>>,
+    /// By what follows `*.`.
+    wildcard: HashMap<Arc<str>, Vec<Arc<Destination>>>,
+    /// Canonical host, and the port where only that one is meant.
+    gateway: Vec<(Box<str>, Option<u16>)>,
+}
+
+impl Directory {
+    /// No two destinations may claim the same host pattern and port.
+    pub(crate) fn new<'a>(
+        destinations: impl Iterator<Item = &'a Arc<Destination>>,
+        gateway: Vec<(Box<str>, Option<u16>)>,
+    ) -> Self {
+        let mut directory = Self { gateway, ..Self::default() };
+        for destination in destinations {
+            directory.by_name.insert(destination.name.clone(), Arc::clone(destination));
+            for host in &destination.hosts {
+                let (index, host) = match host {
+                    HostPattern::Exact(host) => (&mut directory.exact, host),
+                    HostPattern::Wildcard(suffix) => (&mut directory.wildcard, suffix),
+                };
+                index.entry(Arc::clone(host)).or_default().push(Arc::clone(destination));
+            }
+        }
+        directory
+    }
+
+    pub(crate) fn destination(&self, name: &str) -> Option<&Arc<Destination>> {
+        self.by_name.get(name)
+    }
+
+    pub(crate) fn resolve(&self, line: &RequestLine<'_>) -> Result<Target, Denial> {
+        let (host, port) = split_authority(line.authority)?;
+        if let Some(query) = line.query {
+            check_query(query)?;
+        }
+        if self.is_gateway(&host, port) {
+            return self.resolve_by_path(line);
+        }
+        let (destination, host) = self.resolve_host(&host, port)?;
+        let path = canonical(line.path, destination.encoded_path)?;
+        let query = line.query.map(Box::from);
+        Ok(Target { destination: Arc::clone(destination), host, path, query, by_path: None })
+    }
+
+    fn is_gateway(&self, host: &str, port: Option<u16>) -> bool {
+        let is = |(name, only): &(Box<str>, Option<u16>)| {
+            **name == *host && only.is_none_or(|only| only == port.unwrap_or(443))
+        };
+        self.gateway.iter().any(is)
+    }
+
+    fn resolve_by_path(&self, line: &RequestLine<'_>) -> Result<Target, Denial> {
+        let written = line.path.split('/').nth(1).unwrap_or_default();
+        let allowed = self.destination(written).map_or_else(EncodedForms::default, |named| named.encoded_path);
+        let whole = canonical(line.path, allowed)?;
+        let name = whole.split('/').nth(1).unwrap_or_default();
+        let destination = self.destination(name).ok_or_else(|| {
+            Denial::new(Reason::UnknownHost, "the first segment of the path names no destination")
+        })?;
+        let host = destination.only_host().ok_or_else(|| {
+            let detail = format!(
+                "destination {name} has several hosts or a wildcard, so the path cannot say which is meant: call it by its host",
+            );
+            Denial::new(Reason::UnknownHost, detail)
+        })?;
+        let (prefix, path) = whole.split_at(name.len() + 1);
+        Ok(Target {
+            destination: Arc::clone(destination),
+            host: Arc::clone(host),
+            path: if path.is_empty() { "/".into() } else { path.into() },
+            query: line.query.map(Box::from),
+            by_path: Some(prefix.into()),
+        })
+    }
+
+    fn resolve_host(&self, host: &str, port: Option<u16>) -> Result<(&Arc<Destination>, Arc<str>), Denial> {
+        if let Some((name, destinations)) = self.exact.get_key_value(host) {
+            return Ok((by_port(destinations, port)?, Arc::clone(name)));
+        }
+        let parent = host.split_once('.').map(|(_, parent)| parent);
+        match parent.and_then(|parent| self.wildcard.get(parent)) {
+            Some(destinations) => Ok((by_port(destinations, port)?, host.into())),
+            None => Err(Denial::new(Reason::UnknownHost, "no destination has this host")),
+        }
+    }
+}
+
+/// The destination that is meant by a port. 80 and 443 are what a client fills in by itself, so they mean the only one there is.
+fn by_port(destinations: &[Arc<Destination>], port: Option<u16>) -> Result<&Arc<Destination>, Denial> {
+    let wanted = port.unwrap_or(443);
+    if let Some(destination) = destinations.iter().find(|destination| destination.port == wanted) {
+        return Ok(destination);
+    }
+    match destinations {
+        [only] if matches!(wanted, 80 | 443) => Ok(only),
+        _ => Err(Denial::new(Reason::UnknownHost, "no destination has this host with this port")),
+    }
+}
+
+fn canonical(path: &str, allowed: EncodedForms) -> Result<Box<str>, Denial> {
+    let path = if path.is_empty() { "/" } else { path };
+    match canonical_path(path, allowed) {
+        Ok(path) => Ok(path.into()),
+        Err(error) => Err(Denial::new(Reason::AmbiguousPath, error.to_string())),
+    }
+}

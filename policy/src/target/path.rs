@@ -1,0 +1,200 @@
+//! The canonical form of a request's path, and what has none.
+//!
+//! **Invariant:** what is accepted is its own canonical form, and however often a reader decodes it, no segment of it becomes `.` or
+//! `..` and no byte of it a control.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use percent_encoding::percent_decode;
+use serde::Deserialize;
+
+/// A form that paths may have only where the destination allows it, because readers disagree on what it means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+pub enum EncodedForm {
+    /// `%2F`, a slash that does not part segments.
+    #[serde(rename = "%2F")]
+    Slash,
+    /// `%5C`, a backslash.
+    #[serde(rename = "%5C")]
+    Backslash,
+    /// `%25`, a percent sign, and so an escape that appears after decoding.
+    #[serde(rename = "%25")]
+    Percent,
+    /// `;`, which to some begins a path parameter; also as `%3B`.
+    #[serde(rename = ";")]
+    Semicolon,
+}
+
+/// A set of encoded forms.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct EncodedForms(u8);
+
+/// Why a path has no canonical form. Each means: refuse, do not repair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// `*`, an authority, or nothing.
+    #[error("a path begins with `/`")]
+    NotAbsolute,
+    /// `.` or `..`, plain or encoded.
+    #[error("the path has a `.` or `..` segment, plain or encoded")]
+    DotSegment,
+    /// `//`.
+    #[error("the path has an empty segment (`//`)")]
+    EmptySegment,
+    /// A control byte or a space, or an escape that decodes to a control.
+    #[error("the path has a space or control character, or an encoded control character")]
+    Control,
+    /// A byte above 127.
+    #[error("the path has a character outside ASCII: it has to be percent-encoded")]
+    NonAscii,
+    /// A character that RFC 3986 section 3.3 keeps out of paths.
+    #[error("the path has a character that does not belong there: one of `\\ # ? \" < > ^ {{ }}` or a backquote")]
+    Character,
+    /// `%` without two hexadecimal digits.
+    #[error("the path has a `%` without two hexadecimal digits")]
+    Escape,
+    /// A form that the destination does not allow.
+    #[error("the path has {0}, which this destination does not allow")]
+    Form(EncodedForm),
+    /// Escapes of escapes of escapes.
+    #[error("the path is percent-encoded too many times over")]
+    TooDeep,
+}
+
+/// How often a path may be decodable, where `%25` is allowed at all.
+const DECODINGS: usize = 4;
+
+impl EncodedForm {
+    const EACH: [Self; 4] = [Self::Slash, Self::Backslash, Self::Percent, Self::Semicolon];
+
+    /// As it is written in a destination's `encodedPath`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Slash => "%2F",
+            Self::Backslash => "%5C",
+            Self::Percent => "%25",
+            Self::Semicolon => ";",
+        }
+    }
+}
+
+impl fmt::Display for EncodedForm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`", self.as_str())
+    }
+}
+
+impl EncodedForms {
+    pub(crate) const ALL: Self = Self(0b1111);
+
+    /// Whether the form is in the set.
+    pub fn contains(self, form: EncodedForm) -> bool {
+        self.0 & (1 << form as u8) != 0
+    }
+
+    /// The forms that occur in a canonical path.
+    pub(crate) fn within(path: &str) -> Self {
+        let occurs = |form: &EncodedForm| {
+            path.contains(form.as_str()) || (*form == EncodedForm::Semicolon && path.contains("%3B"))
+        };
+        EncodedForm::EACH.into_iter().filter(occurs).collect()
+    }
+
+    /// The forms of this set that are not in `other`.
+    pub(crate) fn beyond(self, other: Self) -> impl Iterator<Item = EncodedForm> {
+        EncodedForm::EACH.into_iter().filter(move |form| self.contains(*form) && !other.contains(*form))
+    }
+}
+
+impl FromIterator<EncodedForm> for EncodedForms {
+    fn from_iter<I: IntoIterator<Item = EncodedForm>>(forms: I) -> Self {
+        Self(forms.into_iter().fold(0, |set, form| set | (1 << form as u8)))
+    }
+}
+
+/// The spelling of `path` that is matched and sent: escapes in upper case, and none where the character needs none.
+pub(crate) fn canonical(path: &str, allowed: EncodedForms) -> Result<Cow<'_, str>, PathError> {
+    if !path.starts_with('/') {
+        return Err(PathError::NotAbsolute);
+    }
+    path.bytes().try_for_each(|byte| plain(byte, allowed))?;
+    if path.contains("//") {
+        return Err(PathError::EmptySegment);
+    }
+    let canonical = if path.contains('%') { Cow::Owned(recode(path, allowed)?) } else { Cow::Borrowed(path) };
+    check_decodings(&canonical)?;
+    Ok(canonical)
+}
+
+fn plain(byte: u8, allowed: EncodedForms) -> Result<(), PathError> {
+    match byte {
+        0..=b' ' | 0x7f => Err(PathError::Control),
+        0x80.. => Err(PathError::NonAscii),
+        b'\\' | b'#' | b'?' | b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'}' => Err(PathError::Character),
+        b';' => form(EncodedForm::Semicolon, allowed),
+        _ => Ok(()),
+    }
+}
+
+fn form(form: EncodedForm, allowed: EncodedForms) -> Result<(), PathError> {
+    if allowed.contains(form) { Ok(()) } else { Err(PathError::Form(form)) }
+}
+
+fn recode(path: &str, allowed: EncodedForms) -> Result<String, PathError> {
+    let mut out = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(at) = rest.find('%') {
+        let (before, escape) = rest.split_at(at);
+        out.push_str(before);
+        let digits = escape.get(1..3).ok_or(PathError::Escape)?;
+        if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(PathError::Escape);
+        }
+        let byte = u8::from_str_radix(digits, 16).map_err(|_| PathError::Escape)?;
+        match byte {
+            0..0x20 | 0x7f => return Err(PathError::Control),
+            b'/' => form(EncodedForm::Slash, allowed)?,
+            b'\\' => form(EncodedForm::Backslash, allowed)?,
+            b'%' => form(EncodedForm::Percent, allowed)?,
+            b';' => form(EncodedForm::Semicolon, allowed)?,
+            _ => {}
+        }
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push('%');
+            out.push_str(&digits.to_ascii_uppercase());
+        }
+        rest = escape.get(3..).unwrap_or_default();
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+/// Looks at the path as a reader would who decodes it once, twice and so on, who takes a backslash for a slash, and who cuts path
+/// parameters off.
+fn check_decodings(path: &str) -> Result<(), PathError> {
+    let mut seen: Cow<'_, [u8]> = Cow::Borrowed(path.as_bytes());
+    for _ in 0..=DECODINGS {
+        if seen.iter().any(|b| b.is_ascii_control()) {
+            return Err(PathError::Control);
+        }
+        let name = |segment: &[u8]| segment.split(|b| *b == b';').next().map(<[u8]>::len);
+        let is_dots = |segment: &[u8]| {
+            name(segment).is_some_and(|len| matches!(segment.get(..len), Some(b"." | b"..")))
+        };
+        if seen.split(|b| matches!(b, b'/' | b'\\')).any(is_dots) {
+            return Err(PathError::DotSegment);
+        }
+        if !seen.contains(&b'%') {
+            return Ok(());
+        }
+        let decoded: Vec<u8> = percent_decode(&seen).collect();
+        if decoded == *seen {
+            return Ok(());
+        }
+        seen = Cow::Owned(decoded);
+    }
+    Err(PathError::TooDeep)
+}

@@ -1,0 +1,136 @@
+//! The golden corpus: resources and requests in `corpus/`, and what is decided of each.
+//!
+//! The same files are replayed against a running gateway and `tollgate explain`. Each has
+//! `trustDomains`, `gatewayNames`, `resources` (the text of a resource file) and `requests`. A request has `caller`, `method`, `url`
+//! and maybe `model`, and as what is expected either `grant` (with `sends`, the URL that leaves, where it is another) or `reason`.
+
+#[path = "support/read.rs"]
+mod read;
+
+use jiff::Timestamp;
+use saphyr::{LoadableYamlNode, Scalar, Yaml};
+use serde::Deserialize;
+use serde_json::Value;
+use tollgate_policy::caller::{Caller, Proof, TrustDomain};
+use tollgate_policy::compile::{Environment, compile_files};
+use tollgate_policy::decision::{Facts, Verdict};
+use tollgate_policy::denial::Denial;
+use tollgate_policy::model::SourceFile;
+use tollgate_policy::policy::Policy;
+use tollgate_policy::target::RequestLine;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Corpus {
+    #[serde(rename = "about")]
+    _about: String,
+    trust_domains: Vec<TrustDomain>,
+    gateway_names: Vec<String>,
+    resources: String,
+    requests: Vec<Request>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    caller: String,
+    method: String,
+    url: String,
+    model: Option<String>,
+    grant: Option<String>,
+    sends: Option<String>,
+    reason: Option<String>,
+}
+
+/// `grant` and what leaves, or the reason.
+type Outcome = Result<(String, String), String>;
+
+#[test]
+fn every_request_of_the_corpus_is_decided_as_written() {
+    let mut decided = 0;
+    let mut wrong = Vec::new();
+    for file in read::files(&read::tests().join("corpus")) {
+        let name = file.path.file_name().unwrap().to_string_lossy().into_owned();
+        let corpus: Corpus = serde_json::from_value(yaml(&file.text)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let policy = compile(&name, &corpus);
+        for request in &corpus.requests {
+            decided += 1;
+            let expected = expected(request);
+            let found = decide(&policy, request);
+            if found != expected {
+                wrong.push(format!("{name}: {request:?}\n  expected {expected:?}\n  found    {found:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {decided}:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(decided >= 120, "the corpus has shrunk to {decided} requests");
+}
+
+fn compile(name: &str, corpus: &Corpus) -> Policy {
+    let file = SourceFile { path: name.into(), text: corpus.resources.clone() };
+    let environment = Environment {
+        catalog: read::catalog(),
+        gateway_names: corpus.gateway_names.clone(),
+        trust_domains: corpus.trust_domains.clone(),
+    };
+    match compile_files(&[file], &environment) {
+        Ok((policy, _)) => policy,
+        Err(problems) => panic!("{}", problems.iter().map(|problem| format!("{problem}\n")).collect::<String>()),
+    }
+}
+
+fn expected(request: &Request) -> Outcome {
+    match (&request.grant, &request.reason) {
+        (Some(grant), None) => Ok((grant.clone(), request.sends.clone().unwrap_or_else(|| request.url.clone()))),
+        (None, Some(reason)) => Err(reason.clone()),
+        _ => panic!("a request expects a grant or a reason: {request:?}"),
+    }
+}
+
+fn decide(policy: &Policy, request: &Request) -> Outcome {
+    let (_, rest) = request.url.split_once("://").unwrap();
+    let (authority, path) = rest.split_at(rest.find(['/', '*', '?']).unwrap_or(rest.len()));
+    let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+    let caller = Caller::attested(request.caller.parse().unwrap(), Proof::MutualTls);
+    let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+    let outcome = || -> Result<(String, String), Denial> {
+        let target = policy.target(&RequestLine { authority, path, query })?;
+        let grants = policy.grants_of(&caller);
+        let traced = policy.trace(&grants, &target, &request.method, request.model.as_deref(), now);
+        let permits = traced.iter().find(|(_, verdict)| *verdict == Verdict::Permits);
+        let permits = permits.map(|(grant, _)| grant.name.to_string());
+        let facts = Facts { model: request.model.as_deref().map(Into::into), ..Facts::default() };
+        let admission = policy.admit(&grants, target, &request.method);
+        let permit = admission.and_then(|admission| admission.permit(&facts, now));
+        let decided = permit.as_ref().ok().map(|permit| permit.grant().name.to_string());
+        assert_eq!(permits, decided, "the trace of {request:?} disagrees: {traced:?}");
+        let permit = permit?;
+        assert!(policy.reauthorise(&grants, &permit, request.model.as_deref()), "{request:?} does not hold");
+        let target = permit.target();
+        let port = if target.port() == 443 { String::new() } else { format!(":{}", target.port()) };
+        let query = target.query().map_or_else(String::new, |query| format!("?{query}"));
+        let sends = format!("{}://{}{port}{}{query}", target.scheme().as_str(), target.host(), target.path());
+        Ok((permit.grant().name.to_string(), sends))
+    };
+    outcome().map_err(|denial| denial.reason.to_string())
+}
+
+/// One YAML document as a JSON value.
+fn yaml(text: &str) -> Value {
+    let documents = Yaml::load_from_str(text).unwrap_or_else(|error| panic!("{error}"));
+    value(&documents[0])
+}
+
+fn value(node: &Yaml<'_>) -> Value {
+    match node {
+        Yaml::Value(Scalar::Null) => Value::Null,
+        Yaml::Value(Scalar::Boolean(value)) => Value::from(*value),
+        Yaml::Value(Scalar::Integer(value)) => Value::from(*value),
+        Yaml::Value(Scalar::String(value)) => Value::from(value.as_ref()),
+        Yaml::Sequence(elements) => elements.iter().map(value).collect(),
+        Yaml::Mapping(members) => {
+            members.iter().map(|(key, member)| (key.as_str().unwrap().to_owned(), value(member))).collect()
+        }
+        other => panic!("{other:?} has no place in test data"),
+    }
+}

@@ -1,0 +1,169 @@
+//! The cache over all stores of the policy: lock-free to read, one fetch per secret, refreshed ahead of need.
+//!
+//! **Invariant:** [`Secrets::peek`] never waits and never takes a lock. A credential is served the secret that it
+//! names, or nothing: what the policy no longer holds is let go of when the new policy is applied, and zeroized when
+//! the last request that uses it ends.
+//!
+//! Deliberately lacks: knowledge of requests and providers; a 401 is a fact that the gateway reports.
+
+mod slot;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
+use tollgate_policy::name::Name;
+use tollgate_policy::policy::{Credential, Policy, Store as Definition};
+
+use crate::error::{Failure, SecretError};
+use crate::reference::{self, Freshness, Reference, Wanted};
+use crate::secret::{Secret, Version};
+use crate::store::{Dialable, Store, StoreHealth};
+
+use slot::{Condition, Slot};
+pub(crate) use slot::jittered;
+
+/// Every secret that the policy in force uses.
+pub struct Secrets {
+    handle: Handle,
+    dialable: Dialable,
+    slots: ArcSwap<Slots>,
+    applying: Mutex<()>,
+}
+
+/// The slots of one generation of the policy.
+#[derive(Default)]
+struct Slots {
+    by_credential: HashMap<Name, Arc<Slot>>,
+    stores: Vec<Arc<Store>>,
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Secrets").finish_non_exhaustive()
+    }
+}
+
+impl Secrets {
+    /// An empty cache. Fetches and refreshes run on `handle`'s runtime, which needs time and network; `dialable` says
+    /// whether a store at that address may be connected to.
+    #[must_use]
+    pub fn new(handle: Handle, dialable: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>) -> Arc<Self> {
+        Arc::new(Self { handle, dialable, slots: ArcSwap::default(), applying: Mutex::new(()) })
+    }
+
+    /// Takes over a new policy. What it defines as before keeps its value and its store's login; what it no longer
+    /// has is let go of. To be called before the policy is published: a request of the new generation must find its
+    /// credentials here. Fetches nothing.
+    pub fn apply(&self, policy: &Policy) {
+        let _one_at_a_time = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.slots.load_full();
+        let stores = policy.stores().map(|definition| self.store(&before, definition)).collect();
+        self.install(stores, reference::wanted(policy));
+    }
+
+    /// The value, if it is cached and may be used now. Never waits, takes no lock.
+    #[must_use]
+    pub fn peek(&self, credential: &Credential) -> Option<Arc<Secret>> {
+        self.slots.load().slot(credential)?.peek()
+    }
+
+    /// The value, fetched if it is not cached. Callers that ask together wait for one fetch; dropping the future
+    /// leaves it running. After a failed fetch the store is not asked again before its back-off is over: until then
+    /// the answer is the value that is held, while its `maxStale` lasts, or the failure.
+    ///
+    /// # Errors
+    /// [`SecretError`] names the credential and the kind of failure.
+    pub async fn get(&self, credential: &Credential) -> Result<Arc<Secret>, SecretError> {
+        let outcome = match self.slot(credential) {
+            Some(slot) => slot.get().await,
+            None => Err(Failure::Withdrawn),
+        };
+        outcome.map_err(|failure| SecretError::new(&credential.name, failure))
+    }
+
+    /// To be told when a provider refused `version` of this credential. Fetches once more, at most once per version
+    /// in 30 seconds, whoever provokes it; `Some` only if the value is another one now.
+    pub async fn rejected(&self, credential: &Credential, version: &Version) -> Option<Arc<Secret>> {
+        self.slot(credential)?.rejected(version).await
+    }
+
+    /// How each store does, in the order of the policy.
+    #[must_use]
+    pub fn health(&self) -> Vec<StoreHealth> {
+        let slots = self.slots.load_full();
+        let mut reports: Vec<StoreHealth> = slots.stores.iter().map(|store| store.health()).collect();
+        for slot in slots.distinct() {
+            let Some(report) = reports.iter_mut().find(|report| report.store == slot.reference().store.name)
+            else {
+                continue;
+            };
+            report.secrets += 1;
+            match slot.condition() {
+                Condition::Well => {}
+                Condition::Stale => report.stale += 1,
+                Condition::Unavailable => report.unavailable += 1,
+            }
+        }
+        reports
+    }
+
+    fn slot(&self, credential: &Credential) -> Option<Arc<Slot>> {
+        self.slots.load().slot(credential).cloned()
+    }
+
+    fn install(&self, stores: Vec<Arc<Store>>, wanted: Vec<Wanted>) {
+        let before = self.slots.load_full();
+        let freshness = strictest(&wanted);
+        let mut by_reference: HashMap<Reference, Arc<Slot>> =
+            before.distinct().map(|slot| (slot.reference().clone(), Arc::clone(slot))).collect();
+        let mut by_credential = HashMap::new();
+        for Wanted { credential, reference, freshness: own } in wanted {
+            let freshness = freshness.get(&reference).copied().unwrap_or(own);
+            let Some(store) = stores.iter().find(|store| *store.definition() == reference.store) else { continue };
+            let slot = by_reference.entry(reference.clone()).or_insert_with(|| {
+                Arc::new(Slot::new(reference, freshness, Arc::clone(store), self.handle.clone()))
+            });
+            slot.retune(freshness);
+            by_credential.insert(credential, Arc::clone(slot));
+        }
+        self.slots.store(Arc::new(Slots { by_credential, stores }));
+    }
+
+    fn store(&self, before: &Slots, definition: &Arc<Definition>) -> Arc<Store> {
+        match before.stores.iter().find(|store| store.definition() == definition) {
+            Some(running) => Arc::clone(running),
+            None => Arc::new(Store::new(Arc::clone(definition), &self.dialable)),
+        }
+    }
+}
+
+impl Slots {
+    /// The slot of the secret that the credential names. A request of an older policy may name another one than the
+    /// policy in force; it gets nothing.
+    fn slot(&self, credential: &Credential) -> Option<&Arc<Slot>> {
+        self.by_credential.get(&credential.name).filter(|slot| slot.reference().secret == credential.from)
+    }
+
+    /// Each slot once, though several credentials may share it.
+    fn distinct(&self) -> impl Iterator<Item = &Arc<Slot>> {
+        let mut seen = std::collections::HashSet::new();
+        self.by_credential.values().filter(move |slot| seen.insert(Arc::as_ptr(slot)))
+    }
+}
+
+fn strictest(wanted: &[Wanted]) -> HashMap<Reference, Freshness> {
+    let mut strictest: HashMap<Reference, Freshness> = HashMap::new();
+    for Wanted { reference, freshness, .. } in wanted {
+        strictest
+            .entry(reference.clone())
+            .and_modify(|least| *least = least.min(*freshness))
+            .or_insert(*freshness);
+    }
+    strictest
+}

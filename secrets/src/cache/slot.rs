@@ -1,0 +1,333 @@
+//! One cached secret: its value, the one fetch that may be under way, and when the next may start.
+//!
+//! **Invariant:** at most one fetch at a time, and none before the back-off of a failed one is over, however many
+//! callers ask. A fetch runs on the control runtime and outlives the callers that wait for it. Dropping the slot ends
+//! its tasks and lets go of its value.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::{self, Instant};
+use tracing::{info, warn};
+
+use crate::error::Failure;
+use crate::reference::{Freshness, Reference};
+use crate::secret::{Secret, Version};
+use crate::store::{Fetched, Store};
+
+/// No fetch takes longer, logins included.
+const FETCH_LIMIT: Duration = Duration::from_secs(15);
+/// The first pause after a failure; doubles up to [`LONGEST_BACKOFF`].
+const FIRST_BACKOFF: Duration = Duration::from_millis(500);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(15);
+/// A version that a provider rejected is fetched again at most this often.
+const FORCED_EVERY: Duration = Duration::from_secs(30);
+
+type Outcome = Result<Arc<Secret>, Failure>;
+type Landing = watch::Receiver<Option<Outcome>>;
+
+pub(super) struct Slot {
+    reference: Arc<Reference>,
+    description: Arc<str>,
+    store: Arc<Store>,
+    handle: Handle,
+    held: ArcSwapOption<Held>,
+    inner: Mutex<Inner>,
+}
+
+/// A value and how long it may be used. Replaced as a whole, so that readers need no lock.
+struct Held {
+    secret: Arc<Secret>,
+    fetched: Instant,
+    use_until: Instant,
+}
+
+struct Inner {
+    freshness: Freshness,
+    flight: Option<Flight>,
+    timer: Option<AbortHandle>,
+    failures: u32,
+    /// The last failure and when the store may be asked again; `None` after a success.
+    barred: Option<(Failure, Instant)>,
+    forced: Option<(Version, Instant)>,
+}
+
+struct Flight {
+    landing: Landing,
+    task: AbortHandle,
+}
+
+/// Counts of [`crate::StoreHealth`] for one slot.
+pub(super) enum Condition {
+    Well,
+    Stale,
+    Unavailable,
+}
+
+impl Slot {
+    pub(super) fn new(reference: Reference, freshness: Freshness, store: Arc<Store>, handle: Handle) -> Self {
+        Self {
+            description: reference.describe().into(),
+            reference: Arc::new(reference),
+            store,
+            handle,
+            held: ArcSwapOption::empty(),
+            inner: Mutex::new(Inner {
+                freshness,
+                flight: None,
+                timer: None,
+                failures: 0,
+                barred: None,
+                forced: None,
+            }),
+        }
+    }
+
+    pub(super) fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
+    /// The value while it may be used. Takes no lock.
+    pub(super) fn peek(&self) -> Option<Arc<Secret>> {
+        let held = self.held.load();
+        let held = held.as_ref()?;
+        (Instant::now() < held.use_until).then(|| Arc::clone(&held.secret))
+    }
+
+    /// The value, fetched if need be. Dropping the future leaves the fetch running for the others.
+    pub(super) async fn get(self: &Arc<Self>) -> Outcome {
+        let landing = {
+            let mut inner = self.inner();
+            // Under the lock: a fetch may have landed since the caller's `peek`.
+            if let Some(secret) = self.peek() {
+                return Ok(secret);
+            }
+            match (self.under_way(&mut inner), inner.barred_at(Instant::now())) {
+                (Some(landing), _) => landing,
+                (None, Some(failure)) => return Err(failure),
+                (None, None) => self.start(&mut inner),
+            }
+        };
+        landed(landing).await
+    }
+
+    /// The provider refused `version`. A value of another version, if there is one by now or after a forced fetch.
+    pub(super) async fn rejected(self: &Arc<Self>, version: &Version) -> Option<Arc<Secret>> {
+        loop {
+            let (landing, last) = {
+                let mut inner = self.inner();
+                if let Some(newer) = self.peek().filter(|secret| secret.version() != version) {
+                    return Some(newer);
+                }
+                let now = Instant::now();
+                let spent = inner.forced_for(version, now);
+                if let Some(landing) = self.under_way(&mut inner) {
+                    // A fetch that was under way before the rejection may have read the old value, so this caller's
+                    // own one still follows, unless it is spent.
+                    (landing, spent)
+                } else if spent || inner.barred_at(now).is_some() {
+                    return None;
+                } else {
+                    inner.forced = Some((version.clone(), now));
+                    (self.start(&mut inner), true)
+                }
+            };
+            let outcome = landed(landing).await;
+            if last {
+                return outcome.ok().filter(|secret| secret.version() != version);
+            }
+        }
+    }
+
+    /// Applies the freshness of a new policy to the value that is held.
+    pub(super) fn retune(self: &Arc<Self>, freshness: Freshness) {
+        let mut inner = self.inner();
+        if inner.freshness == freshness {
+            return;
+        }
+        inner.freshness = freshness;
+        if let Some(held) = self.held.load_full() {
+            let failing = inner.barred.is_some();
+            self.hold(Arc::clone(&held.secret), held.fetched, use_until(held.fetched, freshness, failing));
+            if !failing {
+                self.schedule(&mut inner, refresh_at(held.fetched, freshness));
+            }
+        }
+    }
+
+    pub(super) fn condition(&self) -> Condition {
+        let inner = self.inner();
+        match (self.peek(), inner.barred) {
+            (None, Some(_)) => Condition::Unavailable,
+            (Some(_), Some(_)) => {
+                let held = self.held.load();
+                let fresh = held.as_ref().is_some_and(|held| held.fetched.elapsed() < inner.freshness.refresh);
+                if fresh { Condition::Well } else { Condition::Stale }
+            }
+            (_, None) => Condition::Well,
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The fetch that is in the air. One that ended without landing, by a panic or because the runtime is shutting
+    /// down, counts as failed.
+    fn under_way(self: &Arc<Self>, inner: &mut Inner) -> Option<Landing> {
+        if inner.flight.as_ref()?.task.is_finished() {
+            inner.flight = None;
+            let _ = self.fail(inner, Failure::Internal);
+            return None;
+        }
+        inner.flight.as_ref().map(|flight| flight.landing.clone())
+    }
+
+    fn start(self: &Arc<Self>, inner: &mut Inner) -> Landing {
+        let (send, landing) = watch::channel(None);
+        let slot = Arc::downgrade(self);
+        let (store, reference) = (Arc::clone(&self.store), Arc::clone(&self.reference));
+        let task = self.handle.spawn(async move {
+            let fetched = time::timeout(FETCH_LIMIT, store.fetch(&reference)).await;
+            if let Some(slot) = slot.upgrade() {
+                let outcome = slot.land(fetched.unwrap_or(Err(Failure::Timeout)));
+                send.send_replace(Some(outcome));
+            }
+        });
+        inner.flight = Some(Flight { landing: landing.clone(), task: task.abort_handle() });
+        landing
+    }
+
+    fn land(self: &Arc<Self>, fetched: Result<Fetched, Failure>) -> Outcome {
+        let fetched = fetched.and_then(|fetched| {
+            Secret::new(Arc::clone(&self.description), fetched.value, fetched.version).map(Arc::new)
+        });
+        self.store.note(fetched.as_ref().err().copied());
+        let mut inner = self.inner();
+        inner.flight = None;
+        match fetched {
+            Ok(secret) => Ok(self.accept(&mut inner, secret)),
+            Err(failure) => self.fail(&mut inner, failure),
+        }
+    }
+
+    fn accept(self: &Arc<Self>, inner: &mut Inner, secret: Arc<Secret>) -> Arc<Secret> {
+        if let Some((failure, _)) = inner.barred.take()
+            && failure.spares_store()
+        {
+            info!(secret = &*self.description, "secret available again");
+        }
+        inner.failures = 0;
+        let before = self.held.load_full();
+        let secret = match before {
+            // The owner that others already hold, so that nothing keyed by it has to be made again.
+            Some(before) if before.secret.version() == secret.version() => Arc::clone(&before.secret),
+            Some(before) => {
+                let (from, to) = (before.secret.version(), secret.version());
+                info!(secret = &*self.description, %from, %to, "secret rotated");
+                secret
+            }
+            None => secret,
+        };
+        let fetched = Instant::now();
+        self.hold(Arc::clone(&secret), fetched, use_until(fetched, inner.freshness, false));
+        self.schedule(inner, refresh_at(fetched, inner.freshness));
+        secret
+    }
+
+    fn fail(self: &Arc<Self>, inner: &mut Inner, failure: Failure) -> Outcome {
+        if failure.spares_store() && inner.barred.map(|(before, _)| before) != Some(failure) {
+            warn!(secret = &*self.description, error = %failure, "secret not available");
+        }
+        let now = Instant::now();
+        let retry_at = now + backoff(inner.failures);
+        inner.failures = inner.failures.saturating_add(1);
+        inner.barred = Some((failure, retry_at));
+        let stale = self.held.load_full().filter(|held| {
+            !failure.revokes() && now < use_until(held.fetched, inner.freshness, true)
+        });
+        let Some(held) = stale else {
+            self.held.store(None);
+            return Err(failure);
+        };
+        self.hold(Arc::clone(&held.secret), held.fetched, use_until(held.fetched, inner.freshness, true));
+        // Only what is held is retried unasked. What is not, the next caller asks for.
+        self.schedule(inner, retry_at);
+        Ok(Arc::clone(&held.secret))
+    }
+
+    fn hold(&self, secret: Arc<Secret>, fetched: Instant, use_until: Instant) {
+        self.held.store(Some(Arc::new(Held { secret, fetched, use_until })));
+    }
+
+    /// Fetches at `at`, unless the slot is gone by then.
+    fn schedule(self: &Arc<Self>, inner: &mut Inner, at: Instant) {
+        let slot = Arc::downgrade(self);
+        let task = self.handle.spawn(async move {
+            time::sleep_until(at).await;
+            if let Some(slot) = slot.upgrade() {
+                let mut inner = slot.inner();
+                if slot.under_way(&mut inner).is_none() {
+                    slot.start(&mut inner);
+                }
+            }
+        });
+        if let Some(before) = inner.timer.replace(task.abort_handle()) {
+            before.abort();
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(timer) = inner.timer.take() {
+            timer.abort();
+        }
+        if let Some(flight) = inner.flight.take() {
+            flight.task.abort();
+        }
+    }
+}
+
+impl Inner {
+    fn barred_at(&self, now: Instant) -> Option<Failure> {
+        self.barred.and_then(|(failure, until)| (now < until).then_some(failure))
+    }
+
+    fn forced_for(&self, version: &Version, now: Instant) -> bool {
+        self.forced.as_ref().is_some_and(|(forced, at)| forced == version && now < *at + FORCED_EVERY)
+    }
+}
+
+async fn landed(mut landing: Landing) -> Outcome {
+    match landing.wait_for(Option::is_some).await {
+        Ok(outcome) => outcome.clone().unwrap_or(Err(Failure::Internal)),
+        Err(_) => Err(Failure::Internal),
+    }
+}
+
+fn use_until(fetched: Instant, freshness: Freshness, failing: bool) -> Instant {
+    fetched + if failing { freshness.max_stale } else { freshness.refresh }
+}
+
+/// Two thirds of the refresh time, ±10 %: early enough to fail a few times before anybody has to wait.
+fn refresh_at(fetched: Instant, freshness: Freshness) -> Instant {
+    fetched + jittered(freshness.refresh * 2 / 3)
+}
+
+fn backoff(failures: u32) -> Duration {
+    jittered(FIRST_BACKOFF.saturating_mul(1 << failures.min(10)).min(LONGEST_BACKOFF))
+}
+
+/// ±10 %, so that many secrets, and many replicas, do not ask in step.
+pub(crate) fn jittered(duration: Duration) -> Duration {
+    let mut random = [0; 2];
+    // Without randomness the middle of the range is as good as any.
+    let drawn = aws_lc_rs::rand::fill(&mut random).map_or(u16::MAX / 2, |()| u16::from_be_bytes(random));
+    duration.mul_f64(0.9 + 0.2 * f64::from(drawn) / f64::from(u16::MAX))
+}

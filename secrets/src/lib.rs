@@ -1,0 +1,22 @@
+//! The values of secrets: where they are kept, how long one may be used, and the only type that holds one.
+//!
+//! [`Secrets`] is a cache over every store of the policy. Values are fetched on the control runtime and read from any
+//! core without a lock. The gateway hands a [`Secret`] to its injection and to nothing else.
+//!
+//! **Invariant:** a value leaves this crate only through [`Secret::expose`]; no error, log line, `Debug` or health
+//! report holds one. Buffers of this crate that held a value are zeroized. Those inside rustls, hyper, reqwest, age
+//! and serde_json's scratch space (used for a JSON string with escapes) are not ours and cannot be.
+//!
+//! Deliberately lacks: anything of serving HTTP, and any way to learn a value from outside other than a store.
+
+mod cache;
+mod error;
+mod reference;
+mod secret;
+mod store;
+
+pub use cache::Secrets;
+pub use error::{Failure, SecretError};
+pub use secret::{Secret, Version};
+pub use store::StoreHealth;
+pub use store::age::{AgeFile, AgeFileError};

@@ -1,0 +1,217 @@
+//! The stores: one enum, one `fetch`.
+//!
+//! **Invariant:** a store reads only what its definition confines it to, and its health tells one change of state per
+//! log line, however many secrets fail with it.
+//!
+//! Deliberately lacks: caching, which is the cache's, and writing, but for the encrypted file that `tollgate secret`
+//! keeps.
+
+pub(crate) mod age;
+mod field;
+pub(crate) mod file;
+mod read;
+pub(crate) mod vault;
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tollgate_policy::name::Name;
+use tollgate_policy::policy::{Store as Definition, StoreKind};
+use tracing::{info, warn};
+use zeroize::Zeroizing;
+
+use self::age::AgeLocation;
+use crate::error::Failure;
+use crate::reference::Reference;
+
+/// Says whether an address may be dialled.
+pub(crate) type Dialable = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
+
+/// What a store answered.
+pub(crate) struct Fetched {
+    /// Never empty.
+    pub(crate) value: Zeroizing<Vec<u8>>,
+    /// The store's own version number, where it has one.
+    pub(crate) version: Option<u64>,
+}
+
+/// One store of the policy, with what it holds between fetches (client, login).
+pub(crate) struct Store {
+    definition: Arc<Definition>,
+    backend: Backend,
+    failing: Mutex<Option<Failing>>,
+    fetches: AtomicU64,
+    failures: AtomicU64,
+}
+
+enum Backend {
+    File(file::FileStore),
+    Age(age::AgeStore),
+    Vault(vault::Vault),
+    #[cfg(test)]
+    Script(Arc<crate::cache::tests::Script>),
+}
+
+#[derive(Clone, Copy)]
+struct Failing {
+    since: Instant,
+    failure: Failure,
+}
+
+/// What there is to log about a store.
+#[derive(Debug, PartialEq, Eq)]
+enum Change {
+    None,
+    Fails(Failure),
+    FailsOtherwise(Failure),
+    Works(Duration),
+}
+
+impl Change {
+    fn of(failing: &mut Option<Failing>, broken: Option<Failure>) -> Self {
+        match (*failing, broken) {
+            (None, None) => Self::None,
+            (None, Some(failure)) => {
+                *failing = Some(Failing { since: Instant::now(), failure });
+                Self::Fails(failure)
+            }
+            (Some(before), Some(failure)) if before.failure == failure => Self::None,
+            (Some(before), Some(failure)) => {
+                *failing = Some(Failing { failure, ..before });
+                Self::FailsOtherwise(failure)
+            }
+            (Some(before), None) => {
+                *failing = None;
+                Self::Works(before.since.elapsed())
+            }
+        }
+    }
+}
+
+impl Store {
+    pub(crate) fn new(definition: Arc<Definition>, dialable: &Dialable) -> Self {
+        let backend = match &definition.kind {
+            StoreKind::File { root } => Backend::File(file::FileStore::new(root.clone())),
+            StoreKind::Age { file, identity_file } => Backend::Age(age::AgeStore::new(AgeLocation {
+                file: file.clone(),
+                identity: identity_file.clone(),
+            })),
+            StoreKind::Vault(vault) => Backend::Vault(vault::Vault::new(vault.clone(), Arc::clone(dialable))),
+        };
+        Self::over(definition, backend)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn scripted(definition: Arc<Definition>, script: Arc<crate::cache::tests::Script>) -> Self {
+        Self::over(definition, Backend::Script(script))
+    }
+
+    const fn over(definition: Arc<Definition>, backend: Backend) -> Self {
+        Self {
+            definition,
+            backend,
+            failing: Mutex::new(None),
+            fetches: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) const fn definition(&self) -> &Arc<Definition> {
+        &self.definition
+    }
+
+    /// Asks the store. Has to run on a tokio runtime with time and network.
+    pub(crate) async fn fetch(&self, reference: &Reference) -> Result<Fetched, Failure> {
+        self.fetches.fetch_add(1, Ordering::Relaxed);
+        let fetched = match &self.backend {
+            Backend::File(store) => store.fetch(reference).await,
+            Backend::Age(store) => store.fetch(reference).await,
+            Backend::Vault(store) => store.fetch(reference).await,
+            #[cfg(test)]
+            Backend::Script(script) => script.fetch(reference).await,
+        };
+        match fetched {
+            Ok(fetched) if fetched.value.is_empty() => Err(Failure::Malformed("it is empty")),
+            other => other,
+        }
+    }
+
+    /// Notes how a fetch ended, and logs when the store as a whole begins or ceases to fail.
+    pub(crate) fn note(&self, failure: Option<Failure>) {
+        if failure.is_some() {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        let broken = failure.filter(|failure| !failure.spares_store());
+        let change = {
+            let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+            Change::of(&mut failing, broken)
+        };
+        let store = self.definition.name.as_str();
+        match change {
+            Change::None => {}
+            Change::Fails(error) => {
+                warn!(store, %error, "secret store fails; cached secrets are used while they last");
+            }
+            Change::FailsOtherwise(error) => warn!(store, %error, "secret store still fails, for another reason"),
+            Change::Works(after) => info!(store, seconds = after.as_secs(), "secret store works again"),
+        }
+    }
+
+    pub(crate) fn health(&self) -> StoreHealth {
+        let failing = *self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        StoreHealth {
+            store: self.definition.name.clone(),
+            failing_for: failing.map(|failing| failing.since.elapsed()),
+            error: failing.map(|failing| failing.failure.as_str()),
+            fetches: self.fetches.load(Ordering::Relaxed),
+            failures: self.failures.load(Ordering::Relaxed),
+            secrets: 0,
+            stale: 0,
+            unavailable: 0,
+        }
+    }
+}
+
+/// How one store does, for readiness and metrics.
+#[derive(Clone, Debug)]
+pub struct StoreHealth {
+    /// Name of the store in the policy.
+    pub store: Name,
+    /// How long the store as a whole has been failing; `None` while it works or was never asked. A secret that does
+    /// not exist is no failure of its store.
+    pub failing_for: Option<Duration>,
+    /// The last failure of the store as a whole, one snake_case word (`sealed`, `timeout`, `tls` …).
+    pub error: Option<&'static str>,
+    /// Times it was asked for a secret.
+    pub fetches: u64,
+    /// How many of them failed, for whatever reason.
+    pub failures: u64,
+    /// Secrets of it that the policy uses.
+    pub secrets: usize,
+    /// How many of them are being served past their refresh time because they could not be fetched again.
+    pub stale: usize,
+    /// How many of them were asked for and cannot be had.
+    pub unavailable: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_fails_a_thousand_times_is_one_change_of_state() {
+        let mut failing = None;
+        assert_eq!(Change::of(&mut failing, None), Change::None);
+        assert_eq!(Change::of(&mut failing, Some(Failure::Sealed)), Change::Fails(Failure::Sealed));
+        for _ in 0..1000 {
+            assert_eq!(Change::of(&mut failing, Some(Failure::Sealed)), Change::None);
+        }
+        assert_eq!(Change::of(&mut failing, Some(Failure::Timeout)), Change::FailsOtherwise(Failure::Timeout));
+        tokio::time::advance(Duration::from_secs(90)).await;
+        assert_eq!(Change::of(&mut failing, None), Change::Works(Duration::from_secs(90)));
+        assert_eq!(Change::of(&mut failing, None), Change::None);
+    }
+}

@@ -1,0 +1,85 @@
+//! Plain files below one directory: mounted Kubernetes secrets, files that a vault agent writes.
+//!
+//! **Invariant:** what is read lies below the root after every symbolic link was followed, and is a regular file. The
+//! `..data` links of mounted volumes stay inside and work.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tracing::warn;
+use zeroize::Zeroizing;
+
+use super::read::{VALUE_LIMIT, bounded, downward, off_runtime, unreadable};
+use super::{Fetched, field};
+use crate::error::Failure;
+use crate::reference::Reference;
+
+pub(super) struct FileStore {
+    root: PathBuf,
+    /// Paths that were warned about already.
+    exposed: Arc<Mutex<HashSet<String>>>,
+}
+
+impl FileStore {
+    pub(super) fn new(root: PathBuf) -> Self {
+        Self { root, exposed: Arc::default() }
+    }
+
+    /// The whole file without one trailing newline, or the named member of the JSON object that it holds.
+    pub(super) async fn fetch(&self, reference: &Reference) -> Result<Fetched, Failure> {
+        if reference.secret.version.is_some() {
+            return Err(Failure::Misconfigured("files have no versions to pin"));
+        }
+        let (root, exposed) = (self.root.clone(), Arc::clone(&self.exposed));
+        let (path, field) = (reference.secret.path.clone(), reference.secret.field.clone());
+        off_runtime(move || {
+            let (text, world_readable) = read_below(&root, &path)?;
+            note_exposure(&exposed, &path, world_readable);
+            let value = match field {
+                Some(field) => field::pick(&text, Some(&field))?,
+                None => without_newline(&text),
+            };
+            Ok(Fetched { value, version: None })
+        })
+        .await
+    }
+}
+
+fn read_below(root: &Path, path: &str) -> Result<(Zeroizing<Vec<u8>>, bool), Failure> {
+    let root = fs::canonicalize(root).map_err(|error| Failure::File(error.kind()))?;
+    let path = root.join(downward(path)?);
+    // Before opening: a named pipe would block.
+    if !fs::metadata(&path).map_err(|error| unreadable(&error))?.is_file() {
+        return Err(Failure::PathRefused("it is not a regular file"));
+    }
+    let mut file = File::open(&path).map_err(|error| unreadable(&error))?;
+    let opened = file.metadata().map_err(|error| unreadable(&error))?;
+    // After opening, and compared with what was opened: a link that is swapped in between is seen.
+    let real = fs::canonicalize(&path).map_err(|error| unreadable(&error))?;
+    let named = fs::symlink_metadata(&real).map_err(|error| unreadable(&error))?;
+    if !opened.is_file() || !real.starts_with(&root) || (named.dev(), named.ino()) != (opened.dev(), opened.ino()) {
+        return Err(Failure::PathRefused("it leads out of the store's directory"));
+    }
+    let (text, metadata) = bounded(&mut file, VALUE_LIMIT)?;
+    Ok((text, metadata.permissions().mode() & 0o004 != 0))
+}
+
+fn note_exposure(exposed: &Mutex<HashSet<String>>, path: &str, world_readable: bool) {
+    let mut exposed = exposed.lock().unwrap_or_else(PoisonError::into_inner);
+    if !world_readable {
+        exposed.remove(path);
+    } else if exposed.insert(path.to_owned()) {
+        warn!(path, "secret file is readable by every user of this machine; mode 0400 or 0440 would be right");
+    }
+}
+
+fn without_newline(text: &[u8]) -> Zeroizing<Vec<u8>> {
+    let text = text.strip_suffix(b"\n").map_or(text, |text| text.strip_suffix(b"\r").unwrap_or(text));
+    Zeroizing::new(text.to_vec())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+//! What the vault's JSON says: <https://openbao.org/api-docs/secret/kv/kv-v2/#read-secret-version> and
+//! <https://openbao.org/api-docs/auth/approle/#login-with-approle>.
+//!
+//! **Invariant:** answers are parsed in place, from the zeroized buffer they were received in.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::HeaderValue;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use zeroize::Zeroizing;
+
+use super::super::{Fetched, field};
+use crate::error::Failure;
+
+const FOREIGN: Failure = Failure::Malformed("the vault's answer is not of the expected form");
+
+#[derive(Deserialize)]
+struct Answer<T> {
+    data: Option<T>,
+}
+
+#[derive(Deserialize)]
+struct Kv<'a> {
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    metadata: Metadata,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    version: u64,
+}
+
+/// The field of a KV version 2 secret, and the version that was read.
+pub(super) fn secret(body: &[u8], wanted: Option<&str>) -> Result<Fetched, Failure> {
+    let answer: Answer<Kv<'_>> = serde_json::from_slice(body).map_err(|_| FOREIGN)?;
+    let kv = answer.data.ok_or(FOREIGN)?;
+    let data = kv.data.ok_or(Failure::NotFound)?;
+    let value = field::pick(data.get().as_bytes(), wanted)?;
+    Ok(Fetched { value, version: Some(kv.metadata.version) })
+}
+
+/// A login as the vault granted it.
+pub(super) struct Grant {
+    pub(super) header: HeaderValue,
+    /// `None` for a token that does not expire.
+    pub(super) ttl: Option<Duration>,
+    pub(super) renewable: bool,
+}
+
+#[derive(Deserialize)]
+struct Login<'a> {
+    #[serde(borrow)]
+    auth: Option<Auth<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Auth<'a> {
+    client_token: &'a str,
+    lease_duration: u64,
+    renewable: bool,
+}
+
+/// The token of a login or a renewal.
+pub(super) fn grant(body: &[u8]) -> Result<Grant, Failure> {
+    let login: Login<'_> = serde_json::from_slice(body).map_err(|_| FOREIGN)?;
+    let auth = login.auth.ok_or(FOREIGN)?;
+    let ttl = (auth.lease_duration > 0).then(|| Duration::from_secs(auth.lease_duration));
+    let header = header(Zeroizing::new(auth.client_token.as_bytes().to_vec()))?;
+    Ok(Grant { header, ttl, renewable: auth.renewable })
+}
+
+/// A header value that is never printed and whose buffer is zeroized when the last copy is dropped.
+pub(super) fn header(token: Zeroizing<Vec<u8>>) -> Result<HeaderValue, Failure> {
+    let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(token))
+        .map_err(|_| Failure::Login("the token has characters that no token has"))?;
+    header.set_sensitive(true);
+    Ok(header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_read_with_its_version() {
+        let body = br#"{"request_id": "x", "data": {"data": {"api_key": "sk-1", "n": 1}, "metadata": {"version": 7}}}"#;
+        let fetched = secret(body, Some("api_key")).unwrap();
+        assert_eq!((fetched.value.as_slice(), fetched.version), (b"sk-1".as_slice(), Some(7)));
+        assert_eq!(secret(body, Some("other")).err(), Some(Failure::FieldMissing));
+    }
+
+    #[test]
+    fn a_deleted_version_is_not_found_and_a_foreign_answer_is_malformed() {
+        let deleted = br#"{"data": {"data": null, "metadata": {"version": 2, "destroyed": false}}}"#;
+        assert_eq!(secret(deleted, None).err(), Some(Failure::NotFound));
+        for body in ["", "<html>", "{}", r#"{"data": {"api_key": "KV version 1"}}"#] {
+            assert_eq!(secret(body.as_bytes(), None).err(), Some(FOREIGN), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_a_sensitive_header_and_never_an_invalid_one() {
+        let body = br#"{"auth": {"client_token": "s.canary", "lease_duration": 5, "renewable": true}}"#;
+        let grant = grant(body).unwrap();
+        assert_eq!(grant.ttl, Some(Duration::from_secs(5)));
+        assert_eq!(grant.header.as_bytes(), b"s.canary");
+        assert_eq!(format!("{:?}", grant.header), "Sensitive");
+        assert!(matches!(header(Zeroizing::new(b"a\r\nb".to_vec())), Err(Failure::Login(_))));
+    }
+}

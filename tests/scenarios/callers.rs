@@ -1,0 +1,192 @@
+//! Who may speak: every certificate that must not be accepted, and what happens when one stops being valid.
+
+use std::fs;
+use std::time::Duration;
+
+use http::Method;
+use rustls::HandshakeKind;
+use tollgate_tests::client::Connection;
+use tollgate_tests::gateway::eventually;
+use tollgate_tests::report::report;
+use tollgate_tests::stand::CHECKOUT;
+use tollgate_tests::{Authority, Identity, Leaf, Plan, Protocol, Reply, Stand};
+
+async fn stand() -> Stand {
+    Plan::new().start(|_| Reply::status(200).data("fine")).await
+}
+
+fn refused(stand: &Stand, reason: &str) -> f64 {
+    let label = format!("reason=\"{reason}\"");
+    stand.gateway.metrics().sum("tollgate_tls_handshakes_refused_total", &[&label])
+}
+
+/// The handshake ends in an alert, is counted under `reason`, and leaves no record.
+async fn assert_turned_away(stand: &Stand, identity: Option<Identity>, reason: &str) {
+    let before = refused(stand, reason);
+    let alert = stand.stranger(identity).refusal().await;
+    assert!(alert.contains("alert") && !alert.contains("answered"), "{reason}: {alert}");
+    assert_eq!(refused(stand, reason), before + 1.0, "{reason}: {alert}");
+    assert_eq!(stand.upstream.count(), 0);
+    assert!(report(&stand.gateway, "caller").is_empty(), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_valid_svid_speaks_and_nobody_else() {
+    let stand = stand().await;
+    let world = &stand.world;
+    let other = Authority::new(world, "other");
+    let issue = |ca: &Authority, leaf: Leaf| Some(ca.issue(world, "stranger", &leaf));
+    assert_turned_away(&stand, None, "no_certificate").await;
+    assert_turned_away(&stand, issue(&other, Leaf::svid(CHECKOUT)), "unknown_issuer").await;
+    let expired = Leaf { begins_in: -7200, ends_in: -3600, ..Leaf::svid(CHECKOUT) };
+    assert_turned_away(&stand, issue(&stand.prod, expired), "expired").await;
+    let early = Leaf { begins_in: 3600, ends_in: 7200, ..Leaf::svid(CHECKOUT) };
+    assert_turned_away(&stand, issue(&stand.prod, early), "not_yet_valid").await;
+    let foreign = Leaf::svid("spiffe://elsewhere.test/ns/checkout/sa/web");
+    assert_turned_away(&stand, issue(&other, foreign.clone()), "unknown_trust_domain").await;
+    assert_turned_away(&stand, issue(&stand.prod, foreign), "unknown_trust_domain").await;
+    let two = Leaf {
+        uris: vec![CHECKOUT.into(), "spiffe://prod.acme/ns/billing/sa/web".into()],
+        ..Leaf::svid(CHECKOUT)
+    };
+    assert_turned_away(&stand, issue(&stand.prod, two), "not_one_uri_san").await;
+    let none = Leaf { uris: vec![], names: vec!["web.checkout".into()], ..Leaf::svid(CHECKOUT) };
+    assert_turned_away(&stand, issue(&stand.prod, none), "not_one_uri_san").await;
+    let web = Leaf { uris: vec!["https://prod.acme/ns/checkout/sa/web".into()], ..Leaf::svid(CHECKOUT) };
+    assert_turned_away(&stand, issue(&stand.prod, web), "not_a_spiffe_id").await;
+    let signing = Leaf { ca: true, ..Leaf::svid(CHECKOUT) };
+    assert_turned_away(&stand, issue(&stand.prod, signing), "signing_certificate").await;
+    stand.checkout().get("/up/x").await.assert_status(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_federated_bundle_speaks_for_its_own_trust_domain_only() {
+    let mut plan = Plan::new();
+    let partner = Authority::new(&plan.world, "partner.example");
+    plan.settings = plan.settings.trusting("partner.example", partner.bundle());
+    let stand = plan.start(|_| Reply::status(200)).await;
+    let own = partner.svid(&stand.world, "spiffe://partner.example/ns/checkout/sa/web");
+    stand.stranger(Some(own)).get("/up/x").await.assert_refused(403, "no_grant");
+    let usurper = partner.svid(&stand.world, CHECKOUT);
+    let alert = stand.stranger(Some(usurper)).refusal().await;
+    assert!(alert.contains("alert"), "{alert}");
+    assert_eq!(refused(&stand, "unknown_issuer"), 1.0);
+    assert_eq!(stand.upstream.count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn identity_headers_prove_nothing() {
+    let stand = stand().await;
+    let billing = stand.caller("spiffe://prod.acme/ns/billing/sa/web");
+    for (name, value) in [
+        ("x-forwarded-client-cert", "By=spiffe://prod.acme/gw;URI=spiffe://prod.acme/ns/checkout/sa/web"),
+        ("x-spiffe-id", CHECKOUT),
+        ("l5d-client-id", "web.checkout.serviceaccount.identity.linkerd.cluster.local"),
+        ("x-tollgate-caller", CHECKOUT),
+        ("baggage", "k8s.namespace.name=checkout"),
+    ] {
+        let mut request = billing.request(Method::GET, "/up/x", "");
+        request.headers_mut().insert(name, value.parse().unwrap());
+        billing.send(Protocol::H1, request).await.unwrap().assert_refused(403, "no_grant");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_grant_is_403_with_the_reason_and_names_no_secret() {
+    let stand = stand().await;
+    let billing = stand.caller("spiffe://prod.acme/ns/billing/sa/web");
+    for protocol in Protocol::BOTH {
+        let answer = billing.send(protocol, billing.request(Method::GET, "/up/x", "")).await.unwrap();
+        answer.assert_refused(403, "no_grant");
+        let text = answer.text();
+        assert!(!text.contains("files") && !text.contains("up-key"), "{text}");
+        assert_eq!(answer.json()["request_id"].as_str().map(str::len), Some(32), "{text}");
+    }
+    assert_eq!(stand.upstream.count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_whose_certificate_expires_closes_after_the_current_answer() {
+    let stand =
+        Plan::new().start(|_| Reply::status(200).data("a").wait(Duration::from_secs(4)).data("b")).await;
+    let brief = stand.prod.issue(&stand.world, "brief", &Leaf { ends_in: 3, ..Leaf::svid(CHECKOUT) });
+    let brief = stand.stranger(Some(brief));
+    let long = stand.checkout();
+    for protocol in Protocol::BOTH {
+        let identity = stand.prod.issue(&stand.world, "brief", &Leaf { ends_in: 3, ..Leaf::svid(CHECKOUT) });
+        let brief = brief.showing(Some(identity));
+        let mut dying = brief.open(protocol).await.unwrap();
+        let mut living = long.open(protocol).await.unwrap();
+        let answer = dying.send(brief.request(Method::GET, "/up/x", "")).await.unwrap();
+        assert_eq!(answer.text(), "ab", "the answer under way is finished");
+        eventually("the connection closes", || dying.closed()).await;
+        living.send(long.request(Method::GET, "/up/x", "")).await.unwrap().assert_status(200);
+        assert!(!living.closed());
+        assert!(brief.refusal().await.contains("alert"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_bundle_closes_what_it_does_not_verify_and_a_ticket_does_not_outlive_it() {
+    let stand = stand().await;
+    let old = stand.checkout();
+    let tls = old.tls(&["http/1.1"]);
+    let mut open =
+        Connection::over(&old, old.handshake(tls.clone()).await.unwrap(), Protocol::H1).await.unwrap();
+    open.send(old.request(Method::GET, "/up/x", "")).await.unwrap().assert_status(200);
+    let resumed = old.handshake(tls.clone()).await.unwrap();
+    assert_eq!(resumed.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed), "tickets are issued");
+    let mut resumed = Connection::over(&old, resumed, Protocol::H1).await.unwrap();
+    resumed.send(old.request(Method::GET, "/up/x", "")).await.unwrap().assert_status(200);
+    let bundle = stand.prod.bundle();
+    let next = Authority::new(&stand.world, "next");
+    fs::write(bundle, stand.prod.pem() + &next.pem()).unwrap();
+    let new = stand.stranger(Some(next.svid(&stand.world, CHECKOUT)));
+    eventually("the new root is trusted", || {
+        tokio::task::block_in_place(|| futures(new.refusal()) == "answered")
+    })
+    .await;
+    open.send(old.request(Method::GET, "/up/x", "")).await.unwrap().assert_status(200);
+    fs::write(bundle, next.pem()).unwrap();
+    eventually("what the bundle no longer verifies closes", || open.closed() && resumed.closed()).await;
+    let late = old.handshake(tls).await;
+    let answered = match late {
+        Err(_) => false,
+        Ok(stream) => {
+            let mut late = Connection::over(&old, stream, Protocol::H1).await.unwrap();
+            late.send(old.request(Method::GET, "/up/x", "")).await.is_ok()
+        }
+    };
+    assert!(!answered, "a resumed session outlived its bundle");
+    new.get("/up/x").await.assert_status(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gateways_own_certificate_rotates_without_a_restart() {
+    let stand = stand().await;
+    let client = stand.checkout();
+    let mut before = client.open(Protocol::H2).await.unwrap();
+    let own = &stand.gateway.settings().certificate;
+    let serial = |identity: &Identity| fs::read(&identity.cert).unwrap();
+    let next = stand.pki.server(&stand.world, &["localhost", "tollgate.test"]);
+    assert_ne!(serial(own), serial(&next));
+    let shown = async || {
+        let stream = client.handshake(client.tls(&["http/1.1"])).await.unwrap();
+        stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+    };
+    let first = shown().await;
+    fs::copy(&next.key, &own.key).unwrap();
+    fs::copy(&next.cert, &own.cert).unwrap();
+    for _ in 0..600 {
+        if shown().await != first {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_ne!(shown().await, first, "the new certificate is shown");
+    before.send(client.request(Method::GET, "/up/x", "")).await.unwrap().assert_status(200);
+}
+
+fn futures<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Handle::current().block_on(future)
+}

@@ -1,0 +1,116 @@
+//! One caller, or a stranger, cannot take the gateway from the others.
+
+use std::time::Duration;
+
+use http::Method;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tollgate_tests::report::requests_reach;
+use tollgate_tests::{Plan, Protocol, Reply};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_connections_cost_others_nothing_and_leave_no_record() {
+    let stand = Plan::new().start(|_| Reply::status(200)).await;
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(TcpStream::connect(stand.gateway.address()).await.unwrap());
+    }
+    let stranger = stand.stranger(None);
+    for _ in 0..100 {
+        stranger.refusal().await;
+    }
+    let answer = tokio::time::timeout(Duration::from_secs(5), stand.checkout().get("/up/x")).await;
+    answer.expect("others are served meanwhile").assert_status(200);
+    requests_reach(&stand.gateway, 1).await;
+    let refused = stand.gateway.metrics().sum("tollgate_tls_handshakes_refused_total", &["no_certificate"]);
+    assert_eq!(refused, 100.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_readers_and_writers_hold_up_nobody_else() {
+    let stand = Plan::new()
+        .start(|seen| Reply::status(200).data(vec![b'x'; if seen.target == "/big" { 8 << 20 } else { 10 }]))
+        .await;
+    let client = stand.checkout();
+    let mut slow = Vec::new();
+    for _ in 0..20 {
+        let mut stream = client.handshake(client.tls(&["http/1.1"])).await.unwrap();
+        let head = format!("GET /up/big HTTP/1.1\r\nhost: {}\r\n\r\n", client.authority());
+        stream.write_all(head.as_bytes()).await.unwrap();
+        slow.push(stream);
+        let mut stream = client.handshake(client.tls(&["http/1.1"])).await.unwrap();
+        let head = format!(
+            "POST /up/x HTTP/1.1\r\nhost: {}\r\ncontent-length: 1000000\r\n\r\nbegun",
+            client.authority()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        slow.push(stream);
+    }
+    let other = stand.caller("spiffe://prod.acme/ns/checkout/sa/other");
+    for protocol in Protocol::BOTH {
+        let call = other.send(protocol, other.request(Method::GET, "/up/x", ""));
+        tokio::time::timeout(Duration::from_secs(5), call)
+            .await
+            .expect("others are served meanwhile")
+            .unwrap()
+            .assert_status(200);
+    }
+    let resident = resident_kib(stand.gateway.pid());
+    assert!(resident < 400 * 1024, "{resident} KiB for twenty slow readers of 8 MiB: nothing is buffered");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_that_are_held_are_bounded_together() {
+    let grant = "  allow: {methods: [POST], paths: [/v1/chat/completions], models: [gpt-5-mini]}\n";
+    let stand = Plan::openai(grant).start_openai(1, 1).await;
+    let client = stand.checkout();
+    let mut open = Vec::new();
+    for _ in 0..40 {
+        let mut stream = client.handshake(client.tls(&["http/1.1"])).await.unwrap();
+        let head = format!(
+            "POST /up/v1/chat/completions HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            client.authority(),
+            31 << 20
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let part = vec![b' '; 12 << 20];
+        let _ = tokio::time::timeout(Duration::from_millis(700), stream.write_all(&part)).await;
+        open.push(stream);
+    }
+    let resident = resident_kib(stand.gateway.pid());
+    assert!(resident < 1200 * 1024, "{resident} KiB");
+    let other = stand.caller("spiffe://prod.acme/ns/checkout/sa/other");
+    other.post("/up/v1/chat/completions", &tollgate_tests::provider::chat(9)).await.assert_status(200);
+}
+
+fn resident_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_that_never_ends_is_cut_off() {
+    let stand = Plan::new().start(|_| Reply::status(200)).await;
+    let client = stand.checkout();
+    let mut stream = client.handshake(client.tls(&["http/1.1"])).await.unwrap();
+    stream
+        .write_all(format!("GET /up/x HTTP/1.1\r\nhost: {}\r\n", client.authority()).as_bytes())
+        .await
+        .unwrap();
+    let begun = std::time::Instant::now();
+    loop {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let trickle = stream.write_all(b"x-a: b\r\n").await.and(stream.flush().await);
+        let mut byte = [0; 1];
+        let read = tokio::time::timeout(
+            Duration::from_millis(10),
+            tokio::io::AsyncReadExt::read(&mut stream, &mut byte),
+        )
+        .await;
+        if trickle.is_err() || read.is_ok() {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(45), "a trickled head is read for ever");
+    }
+}

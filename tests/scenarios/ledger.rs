@@ -1,0 +1,131 @@
+//! The ledger cannot be changed unseen.
+
+use std::fs;
+
+use http::Method;
+use tollgate_tests::ledger::{column, segments};
+use tollgate_tests::report::{assert_verified, requests_reach};
+use tollgate_tests::{Plan, Protocol, Reply, Stand};
+
+/// A stopped gateway with a ledger of twenty calls.
+async fn kept() -> Stand {
+    let mut stand = Plan::new().start(|_| Reply::status(200).data("fine")).await;
+    let client = stand.checkout();
+    for _ in 0..20 {
+        client.get("/up/x").await.assert_status(200);
+    }
+    requests_reach(&stand.gateway, 20).await;
+    assert!(stand.gateway.stop().success());
+    assert_verified(&stand.gateway);
+    stand
+}
+
+fn assert_noticed(stand: &Stand, what: &str) {
+    let output = stand.gateway.tollgate(&["ledger", "verify"]);
+    assert!(!output.status.success(), "{what} went unnoticed: {}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_cut_or_missing_journal_is_noticed() {
+    let stand = kept().await;
+    let paths: Vec<_> = segments(&stand.gateway)
+        .into_iter()
+        .filter(|path| fs::read_to_string(path).unwrap().lines().count() > 3)
+        .collect();
+    assert!(!paths.is_empty());
+    for path in &paths {
+        let whole = fs::read_to_string(path).unwrap();
+        let lines: Vec<_> = whole.lines().collect();
+        let changed = whole.replacen("\"status\":200", "\"status\":201", 1);
+        assert_ne!(changed, whole);
+        let cut = lines[..lines.len() - 1].join("\n") + "\n";
+        let missing = [&lines[..2], &lines[3..]].concat().join("\n") + "\n";
+        let doubled = [&lines[..3], &lines[2..]].concat().join("\n") + "\n";
+        for (what, text) in [
+            ("a changed line", changed),
+            ("a cut tail", cut),
+            ("a missing line", missing),
+            ("a line twice", doubled),
+        ] {
+            fs::write(path, text).unwrap();
+            assert_noticed(&stand, what);
+        }
+        fs::remove_file(path).unwrap();
+        assert_noticed(&stand, "a missing segment");
+        fs::write(path, whole).unwrap();
+    }
+    assert_verified(&stand.gateway);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cutting_journal_and_heads_together_is_noticed() {
+    let stand = kept().await;
+    let heads = stand.gateway.home().join("data/heads.jsonl");
+    let text = fs::read_to_string(&heads).unwrap();
+    let shorter = text
+        .lines()
+        .take(text.lines().count().saturating_sub(1))
+        .map(|line| format!("{line}\n"))
+        .collect::<String>();
+    fs::write(&heads, shorter).unwrap();
+    assert_noticed(&stand, "a cut seal");
+    fs::write(&heads, text).unwrap();
+    for path in segments(&stand.gateway) {
+        fs::remove_file(path).unwrap();
+    }
+    fs::remove_file(&heads).unwrap();
+    assert_noticed(&stand, "a ledger that is gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callers_request_id_is_not_ours() {
+    let stand = Plan::new()
+        .start(|seen| Reply::status(200).header("x-request-id", seen.header("x-request-id")))
+        .await;
+    let client = stand.checkout();
+    for _ in 0..5 {
+        let mut request = client.request(Method::GET, "/up/x", "");
+        for name in ["x-request-id", "x-tollgate-request-id"] {
+            request.headers_mut().insert(name, "00000000000000000000000000000001".parse().unwrap());
+        }
+        client.send(Protocol::H1, request).await.unwrap().assert_status(200);
+    }
+    requests_reach(&stand.gateway, 5).await;
+    let ids = column(&stand.gateway, "select lower(hex(id)) from records");
+    assert!(ids.iter().all(|id| id != "00000000000000000000000000000001"), "{ids:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_and_headers_are_never_recorded() {
+    let stand = Plan::new().start(|_| Reply::status(200).header("x-answer", "never-record-this")).await;
+    let client = stand.checkout();
+    let mut request = client.request(Method::GET, "/up/x?q=never-record-this", "");
+    request.headers_mut().insert("x-question", "never-record-this".parse().unwrap());
+    client.send(Protocol::H2, request).await.unwrap().assert_status(200);
+    requests_reach(&stand.gateway, 1).await;
+    for path in segments(&stand.gateway) {
+        assert!(!fs::read_to_string(path).unwrap().contains("never-record-this"));
+    }
+    assert!(!stand.gateway.log().iter().any(|line| line.to_string().contains("never-record-this")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_before_a_caller_is_proven_leaves_no_record() {
+    let stand = Plan::new().start(|_| Reply::status(200)).await;
+    for _ in 0..20 {
+        stand.stranger(None).refusal().await;
+    }
+    stand.checkout().get("/up/x").await.assert_status(200);
+    requests_reach(&stand.gateway, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_process_names_the_first_and_exits() {
+    let stand = Plan::new().start(|_| Reply::status(200)).await;
+    let output = stand.gateway.tollgate(&["serve"]);
+    assert!(!output.status.success());
+    let said =
+        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains(&stand.gateway.pid().to_string()), "{said}");
+    stand.checkout().get("/up/x").await.assert_status(200);
+}

@@ -1,0 +1,137 @@
+//! Configuration while it runs: taken whole or not at all.
+
+use std::time::Duration;
+
+use tollgate_tests::gateway::{eventually, field};
+use tollgate_tests::resources::grant;
+use tollgate_tests::{Plan, Protocol, Reply, Stand};
+
+async fn stand() -> Stand {
+    Plan::new().start(|_| Reply::status(200)).await
+}
+
+fn text(stand: &Stand) -> String {
+    stand.gateway.settings().resources.iter().find(|(file, _)| file == "stand.yaml").unwrap().1.clone()
+}
+
+fn failures(stand: &Stand) -> f64 {
+    stand.gateway.metrics().sum("tollgate_config_reload_failures_total", &[])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_configuration_is_refused_whole_named_and_the_last_good_one_serves() {
+    let stand = stand().await;
+    let billing = stand.caller("spiffe://prod.acme/ns/billing/sa/web");
+    let good = text(&stand);
+    let more = grant(
+        "billing-up",
+        "spiffe://prod.acme/ns/billing/sa/*",
+        "up",
+        "up-key",
+        "  allow: {methods: [GET], paths: [\"/**\"]}\n",
+    );
+    let broken = [
+        ("unknown field", good.replace("dialect: http", "dialekt: http"), "dialekt"),
+        ("unknown reference", good.replace("credential: up-key", "credential: nobody"), "nobody"),
+        ("not YAML", good.replace("spec:", "spec: ["), "stand.yaml"),
+        ("bad amount", good.replace("paths: [\"/**\"]", "paths: 7"), "paths"),
+        (
+            "duplicate",
+            format!("{good}{}", good.split("---").nth(1).unwrap().to_owned())
+                .replace("---apiVersion", "---\napiVersion"),
+            "stand.yaml",
+        ),
+    ];
+    for (what, bad, named) in broken {
+        let (generation, before) = (stand.gateway.generation(), failures(&stand));
+        // The good half of the directory must not be taken either.
+        stand.gateway.write_resource("more.yaml", &more);
+        stand.gateway.write_resource("stand.yaml", &bad);
+        eventually(&format!("{what} is refused"), || failures(&stand) > before).await;
+        stand.checkout().get("/up/x").await.assert_status(200);
+        if stand.gateway.generation() == generation {
+            billing.get("/up/x").await.assert_refused(403, "no_grant");
+        }
+        let named = stand
+            .gateway
+            .log()
+            .iter()
+            .any(|line| line.to_string().contains(named) && line.to_string().contains("stand.yaml"));
+        assert!(named, "{what}: the log names file and field");
+        std::fs::remove_file(stand.gateway.home().join("resources/more.yaml")).unwrap();
+        stand.gateway.write_resource("stand.yaml", &good);
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        billing.get("/up/x").await.assert_refused(403, "no_grant");
+    }
+    let generation = stand.gateway.generation();
+    stand.gateway.write_resource("more.yaml", &more);
+    stand.gateway.reloaded(generation).await;
+    billing.get("/up/x").await.assert_status(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_grant_ends_at_the_next_request_of_an_open_connection() {
+    let stand = stand().await;
+    let client = stand.checkout();
+    let mut connections = Vec::new();
+    for protocol in Protocol::BOTH {
+        let mut open = client.open(protocol).await.unwrap();
+        open.send(client.request(http::Method::GET, "/up/x", "")).await.unwrap().assert_status(200);
+        connections.push(open);
+    }
+    let generation = stand.gateway.generation();
+    stand.gateway.write_resource("stand.yaml", &text(&stand).replace("ns/checkout/sa/*", "ns/nobody/sa/*"));
+    stand.gateway.reloaded(generation).await;
+    for open in &mut connections {
+        open.send(client.request(http::Method::GET, "/up/x", ""))
+            .await
+            .unwrap()
+            .assert_refused(403, "no_grant");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_call_fails_while_configurations_come_and_go() {
+    let stand = stand().await;
+    let good = text(&stand);
+    let client = stand.checkout();
+    let load = async {
+        let mut open = client.open(Protocol::H2).await.unwrap();
+        for _ in 0..300 {
+            open.send(client.request(http::Method::GET, "/up/x", "")).await.unwrap().assert_status(200);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let churn = async {
+        for round in 0..6 {
+            let broken = round % 2 == 1;
+            let next = if broken {
+                good.replace("kind: Grant", "kind: Grand")
+            } else {
+                format!("{good}# {round}\n")
+            };
+            stand.gateway.write_resource("stand.yaml", &next);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            stand.gateway.hang_up();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::join!(load, churn);
+    assert_eq!(stand.upstream.count(), 300);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hangup_reads_everything_again() {
+    let stand = stand().await;
+    let before = stand.gateway.log().len();
+    stand.gateway.hang_up();
+    eventually("the reload is logged", || {
+        stand.gateway.log()[before..].iter().any(|line| {
+            field(line, "message")
+                .as_str()
+                .is_some_and(|text| text.contains("config") || text.contains("reload"))
+        })
+    })
+    .await;
+    stand.checkout().get("/up/x").await.assert_status(200);
+}

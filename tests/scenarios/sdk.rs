@@ -1,0 +1,99 @@
+//! Unmodified SDKs with a client certificate and no key.
+
+use serde_json::{Value, json};
+use tollgate_tests::aimock::{ANTHROPIC_USAGE, OPENAI_USAGE, TEXT};
+use tollgate_tests::provider::{ANTHROPIC_MODEL, OPENAI_MODEL};
+use tollgate_tests::report::{report, requests_reach, total};
+use tollgate_tests::stand::CHECKOUT;
+use tollgate_tests::{Client, Town, needs, python};
+
+const SHAPES: [(bool, bool); 4] = [(false, false), (false, true), (true, false), (true, true)];
+
+async fn openai(town: &Town, client: &Client, more: Value) -> Value {
+    let mut call = json!({"path": "/openai/v1", "model": OPENAI_MODEL});
+    for (name, value) in more.as_object().unwrap() {
+        call[name] = value.clone();
+    }
+    python::run(&town.world, "openai_chat.py", client, town.pki.bundle(), &call).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sdks_get_answers_with_keys_that_only_the_vault_and_the_provider_saw() {
+    needs!(python::installed(), Town::possible());
+    let mut town = Town::start(
+        "[{requests: 600, per: minute}, {tokens: 2000000, per: day}, {spend: 5 USD, per: month}]",
+    )
+    .await;
+    let client = town.caller(CHECKOUT);
+    for (http2, stream) in SHAPES {
+        let said = openai(&town, &client, json!({"http2": http2, "stream": stream})).await;
+        assert_eq!(said["text"], TEXT, "{said}");
+        let call = json!({"path": "/anthropic", "model": ANTHROPIC_MODEL, "http2": http2, "stream": stream});
+        let said = python::run(&town.world, "anthropic_messages.py", &client, town.pki.bundle(), &call).await;
+        assert_eq!(said["text"], TEXT, "{said}");
+        assert_eq!(said["usage"]["output_tokens"], ANTHROPIC_USAGE.1, "{said}");
+    }
+    let journal = town.aimock.journal();
+    assert_eq!(journal.len(), 8);
+    assert!(
+        !serde_json::to_string(&journal).unwrap().contains("unused"),
+        "the SDK's own key reached the provider"
+    );
+    requests_reach(&town.gateway, 8).await;
+    let rows = report(&town.gateway, "caller,destination,model");
+    let openai = |row: &Value| row["destination"] == "openai";
+    assert_eq!(total(&rows, "input", openai), 4 * OPENAI_USAGE.0, "{rows:#?}");
+    assert_eq!(total(&rows, "output", openai), 4 * OPENAI_USAGE.1, "{rows:#?}");
+    assert_eq!(
+        total(&rows, "output", |row| row["destination"] == "anthropic"),
+        4 * ANTHROPIC_USAGE.1,
+        "{rows:#?}"
+    );
+    assert!(rows.iter().all(|row| row["caller"] == CHECKOUT), "{rows:#?}");
+    assert!(town.gateway.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_responses_api_is_metered_streamed_and_not() {
+    needs!(python::installed(), Town::possible());
+    let town = Town::start("[{tokens: 2000000, per: day}]").await;
+    let client = town.caller(CHECKOUT);
+    for stream in [false, true] {
+        let said = openai(&town, &client, json!({"api": "responses", "stream": stream})).await;
+        assert_eq!(said["text"], TEXT, "{said}");
+    }
+    requests_reach(&town.gateway, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_shows_usage_only_to_a_caller_that_asked_for_it() {
+    needs!(python::installed(), Town::possible());
+    let town = Town::start("[{tokens: 2000000, per: day}]").await;
+    let client = town.caller(CHECKOUT);
+    let plain = openai(&town, &client, json!({"stream": true})).await;
+    assert_eq!((&plain["usage"], &plain["chunks_without_choices"]), (&Value::Null, &json!(0)), "{plain}");
+    let asked = openai(&town, &client, json!({"stream": true, "include_usage": true})).await;
+    assert_eq!(asked["usage"]["completion_tokens"], OPENAI_USAGE.1, "{asked}");
+    requests_reach(&town.gateway, 2).await;
+    let rows = report(&town.gateway, "destination");
+    assert_eq!(total(&rows, "output", |_| true), 2 * OPENAI_USAGE.1, "{rows:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sdks_show_why_a_call_was_refused() {
+    needs!(python::installed(), Town::possible());
+    let town = Town::start("[{tokens: 2000000, per: day}]").await;
+    let billing = town.caller("spiffe://prod.acme/ns/billing/sa/web");
+    let said = openai(&town, &billing, json!({})).await;
+    assert_eq!((&said["status"], &said["reason"]), (&json!(403), &json!("no_grant")), "{said}");
+    let call = json!({"path": "/anthropic", "model": ANTHROPIC_MODEL});
+    let said = python::run(&town.world, "anthropic_messages.py", &billing, town.pki.bundle(), &call).await;
+    assert_eq!((&said["status"], &said["reason"]), (&json!(403), &json!("no_grant")), "{said}");
+    let batch = town.caller("spiffe://prod.acme/ns/batch/sa/nightly");
+    for stream in [false, true] {
+        let said = openai(&town, &batch, json!({"stream": stream})).await;
+        assert_eq!((&said["status"], &said["reason"]), (&json!(429), &json!("budget_exhausted")), "{said}");
+        assert!(said["message"].as_str().unwrap().contains("tokens"), "{said}");
+    }
+    assert_eq!(town.aimock.journal().len(), 0);
+}

@@ -1,0 +1,212 @@
+//! Requests over HTTP/1.1 that two servers would cut in different places: gunicorn's corpus, and what it lacks.
+
+use std::fs;
+use std::path::PathBuf;
+
+use tollgate_tests::world::parts_dir;
+use tollgate_tests::{Client, Plan, Reply, Stand, needs};
+
+/// Cases of the corpus that are wrong for gunicorn alone: what reaches the upstream is one well-formed request all the same.
+const HARMLESS: &[(&str, &str)] = &[];
+
+async fn stand() -> Stand {
+    Plan::new().start(|_| Reply::status(200).data("reached")).await
+}
+
+struct Case {
+    name: String,
+    bytes: Vec<u8>,
+}
+
+/// The invalid requests, decoded as the README of the corpus says, less those that only gunicorn's own settings make wrong.
+fn corpus() -> Vec<Case> {
+    let folder = parts_dir().join("gunicorn/invalid");
+    let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "http"));
+    files.sort();
+    let case = |path: &PathBuf| {
+        let rules = fs::read_to_string(path.with_extension("py")).unwrap();
+        if rules.contains("cfg.set(") || rules.contains("request = Limit") {
+            return None;
+        }
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        Some(Case { name, bytes: decode(&fs::read(path).unwrap()) })
+    };
+    files.iter().filter_map(case).collect()
+}
+
+fn decode(text: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = text;
+    while let [first, tail @ ..] = rest {
+        let (byte, after) = match (first, tail) {
+            (b'\n', _) => (None, tail),
+            (b'\\', [b'r', after @ ..]) => (Some(b'\r'), after),
+            (b'\\', [b'n', after @ ..]) => (Some(b'\n'), after),
+            (b'\\', [b't', after @ ..]) => (Some(b'\t'), after),
+            (b'\\', [b'0', after @ ..]) => (Some(0), after),
+            (b'\\', [b'x', high, low, after @ ..]) => {
+                let hex = [*high, *low];
+                (u8::from_str_radix(std::str::from_utf8(&hex).unwrap(), 16).ok(), after)
+            }
+            _ => (Some(*first), tail),
+        };
+        bytes.extend(byte);
+        rest = after;
+    }
+    bytes
+}
+
+/// Makes a case dangerous: a lenient reader would take it for a request to the stand's destination.
+fn armed(bytes: &[u8], authority: &str) -> Vec<u8> {
+    let end = bytes.windows(2).position(|pair| pair == b"\r\n").unwrap_or(bytes.len());
+    let (line, rest) = bytes.split_at(end);
+    let mut out = match line.windows(2).position(|pair| pair == b" /") {
+        Some(at) => [&line[..=at], b"/up", &line[at + 1..]].concat(),
+        None => line.to_vec(),
+    };
+    let lower = rest.to_ascii_lowercase();
+    match lower.windows(7).position(|window| window == b"\r\nhost:") {
+        Some(at) => {
+            let value = at + 7;
+            let length = rest[value..]
+                .iter()
+                .position(|byte| matches!(byte, b'\r' | b'\n'))
+                .unwrap_or(rest.len() - value);
+            out.extend_from_slice(&rest[..value]);
+            out.extend_from_slice(b" ");
+            out.extend_from_slice(authority.as_bytes());
+            out.extend_from_slice(&rest[value + length..]);
+        }
+        None => {
+            out.extend_from_slice(format!("\r\nHost: {authority}").as_bytes());
+            out.extend_from_slice(rest);
+        }
+    }
+    out
+}
+
+/// Nothing reaches the upstream whole, nothing is answered below 400, and an answered connection is closed.
+async fn offence(stand: &Stand, client: &Client, name: &str, bytes: &[u8]) -> Option<String> {
+    let before = stand.upstream.count();
+    let answer = client.raw(bytes).await;
+    let statuses = answer.statuses();
+    let reached = stand.upstream.count() - before;
+    let shown = format!("{name}: {statuses:?}, {reached} reached the upstream, closed: {}", answer.closed);
+    let good = reached == 0
+        && statuses.iter().all(|status| *status >= 400)
+        && (answer.closed || statuses.is_empty());
+    (!good).then_some(shown)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_malformed_request_of_gunicorns_corpus_is_forwarded() {
+    needs!(parts_dir().join("gunicorn/invalid").exists());
+    let stand = stand().await;
+    let client = stand.checkout();
+    let cases = corpus();
+    assert!(cases.len() >= 60, "{} cases", cases.len());
+    let mut offences = Vec::new();
+    for case in &cases {
+        for (form, bytes) in
+            [("as it is", case.bytes.clone()), ("armed", armed(&case.bytes, client.authority()))]
+        {
+            let name = format!("{} {form}", case.name);
+            let found = offence(&stand, &client, &name, &bytes).await;
+            offences.extend(found.filter(|_| !HARMLESS.iter().any(|(harmless, _)| *harmless == case.name)));
+        }
+    }
+    assert!(offences.is_empty(), "{offences:#?}");
+    for (name, why) in HARMLESS {
+        assert!(cases.iter().any(|case| case.name == *name), "{name} ({why}) is not in the corpus");
+    }
+    client.get("/up/fine").await.assert_status(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn oversized_heads_are_refused_and_the_connection_closed() {
+    let stand = stand().await;
+    let client = stand.checkout();
+    let host = client.authority();
+    for (what, raw, expected) in [
+        (
+            "a long target",
+            format!("GET /up/{} HTTP/1.1\r\nhost: {host}\r\n\r\n", "a".repeat(100_000)),
+            &[414, 431][..],
+        ),
+        (
+            "a long header",
+            format!("GET /up/x HTTP/1.1\r\nhost: {host}\r\nx-a: {}\r\n\r\n", "a".repeat(100_000)),
+            &[431],
+        ),
+        (
+            "many headers",
+            format!("GET /up/x HTTP/1.1\r\nhost: {host}\r\n{}\r\n", "x-a: b\r\n".repeat(1000)),
+            &[431],
+        ),
+    ] {
+        let answer = client.raw(raw.as_bytes()).await;
+        let statuses = answer.statuses();
+        assert!(
+            statuses.len() == 1 && expected.contains(&statuses[0]) && answer.closed,
+            "{what}: {statuses:?} {}",
+            answer.closed
+        );
+    }
+    assert_eq!(stand.upstream.count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_request_hidden_in_a_body_stays_a_body() {
+    let stand = stand().await;
+    let client = stand.checkout();
+    let host = client.authority();
+    let hidden = "GET /up/hidden HTTP/1.1\r\nhost: api.up.test\r\n\r\n";
+    let raw = format!(
+        "POST /up/x HTTP/1.1\r\nhost: {host}\r\ncontent-length: {}\r\n\r\n{hidden}GET /up/last HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n",
+        hidden.len()
+    );
+    let answer = client.raw(raw.as_bytes()).await;
+    assert_eq!(answer.statuses(), [200, 200]);
+    let seen = stand.upstream.seen();
+    let targets: Vec<_> = seen.iter().map(|seen| seen.target.as_str()).collect();
+    assert_eq!(targets, ["/x", "/last"]);
+    assert_eq!(seen[0].body, hidden.as_bytes());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn upgrades_that_nobody_allowed_are_not_passed_on() {
+    let stand = stand().await;
+    let client = stand.checkout();
+    for upgrade in ["h2c", "websocket", "TLS/1.3", "unknown"] {
+        let raw = format!(
+            "GET /up/x HTTP/1.1\r\nhost: {}\r\nconnection: upgrade, http2-settings, close\r\nupgrade: {upgrade}\r\n\
+             http2-settings: AAMAAABkAARAAAAAAAIAAAAA\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n",
+            client.authority()
+        );
+        let answer = client.raw(raw.as_bytes()).await;
+        assert!(!answer.statuses().contains(&101), "{upgrade}");
+        for seen in stand.upstream.seen() {
+            assert!(
+                seen.header("upgrade").is_empty() && seen.header("http2-settings").is_empty(),
+                "{seen:#?}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_http_on_the_tls_port_gets_nothing() {
+    let stand = stand().await;
+    let mut tcp = tokio::net::TcpStream::connect(stand.gateway.address()).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut tcp, b"GET /up/x HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        .await
+        .unwrap();
+    let mut bytes = Vec::new();
+    let read = tokio::io::AsyncReadExt::read_to_end(&mut tcp, &mut bytes);
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(5), read)
+        .await
+        .expect("the connection is closed");
+    assert!(!String::from_utf8_lossy(&bytes).contains("HTTP/"), "{bytes:?}");
+    assert_eq!(stand.upstream.count(), 0);
+}

@@ -1,0 +1,196 @@
+"""The shape of the source tree. Each check takes the tree's root and returns a list of problems."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+from . import rust
+
+FILE_LINES = 400
+REQUEST_LINES = 90
+MODULE_DOC_LINES = 15
+CRATES = ["policy", "secrets", "gateway", "tests"]
+PACKAGES = dict(zip(CRATES, ["tollgate-policy", "tollgate-secrets", "tollgate", "tollgate-tests"]))
+
+# Where a secret's bytes may be read, and where a caller may be declared proven: the definitions and these.
+EXPOSE = ["secrets/src/secret.rs", "secrets/src/store.rs", "secrets/src/store/", "gateway/src/injection.rs",
+          "gateway/src/injection/"]
+ATTESTED = ["policy/src/caller.rs", "gateway/src/identity.rs", "gateway/src/identity/"]
+ANYHOW = ["gateway/src/main.rs", "gateway/src/app.rs", "gateway/src/app/", "gateway/src/cli.rs", "gateway/src/cli/"]
+NOT_IN_POLICY = {"tokio", "hyper", "hyper-util", "kube", "reqwest", "rustls", "tracing", "rusqlite", "zeroize"}
+
+UNFINISHED = re.compile(r"\b(?:TODO|FIXME|XXX|HACK)\b|\b(?:todo|unimplemented)!|#\[ignore\b|#!?\[allow\(")
+DEVELOPMENT = re.compile(
+    r"\bissues? #?\d+\b|\bsub-?agents?\b|\bCEO\b|\bthe brief\b|/work/|/tmp/plan|\bCONTRACT\.md\b|\bDESIGN\.md\b"
+    r"|\bshared/reference\b|\bin a later (?:issue|change|step)\b|\bas (?:asked|requested|instructed)\b"
+    r"|\bfor now\b|\bcoming soon\b|\bplaceholder\b|\bwork in progress\b|\bAI[- ](?:generated|assistant)\b",
+    re.I,
+)
+TEXT = {".rs", ".py", ".md", ".toml", ".yaml", ".yml", ".sh", ".json", ".lua", ".cfg"}
+
+
+def run(root):
+    """(name, problems) of every check over a tree."""
+    for check in (file_length, no_mod_rs, request_fits_a_screen, module_docs, secrets_stay_put, callers_are_proven,
+                  anyhow_at_the_edge, nothing_unfinished, expectations_have_reasons, no_development_talk, one_command):
+        yield check.__name__, check(Path(root))
+    yield "crate_direction", crate_direction(metadata(root), tree(root))
+    yield "dependencies_allowed", dependencies_allowed(metadata(root), (Path(root) / "deny.toml").read_text())
+
+
+def rust_files(root):
+    for crate in CRATES:
+        for path in sorted((root / crate).rglob("*.rs")):
+            yield path, path.relative_to(root).as_posix()
+
+
+def is_test(name):
+    """A file of tests: a crate's tests folder, or the sibling of a module."""
+    return name.startswith("tests/") or "/tests/" in name or name.endswith("/tests.rs") or "/benches/" in name
+
+
+def file_length(root):
+    return [f"{name}: {count} lines of code, at most {FILE_LINES}"
+            for path, name in rust_files(root)
+            if (count := rust.lines_of_code(path.read_text())) > FILE_LINES]
+
+
+def no_mod_rs(root):
+    return [f"{name}: write it as {path.parent.name}.rs" for path, name in rust_files(root) if path.name == "mod.rs"]
+
+
+def request_fits_a_screen(root):
+    path = root / "gateway/src/request.rs"
+    if not path.exists():
+        return ["gateway/src/request.rs is missing: the route of one request stands there"]
+    count = rust.lines_of_code(path.read_text())
+    return [f"gateway/src/request.rs: {count} lines of code, at most {REQUEST_LINES}"] if count > REQUEST_LINES else []
+
+
+def module_docs(root):
+    found = []
+    for path, name in rust_files(root):
+        count = sum(1 for line in path.read_text().splitlines() if line.startswith("//!"))
+        if count > MODULE_DOC_LINES:
+            found.append(f"{name}: a module doc of {count} lines, at most {MODULE_DOC_LINES}")
+        if not count and not is_test(name):
+            found.append(f"{name}: no module doc")
+    return found
+
+
+def only_in(root, pattern, places, what):
+    found = []
+    for path, name in rust_files(root):
+        if is_test(name) or any(name == place or place.endswith("/") and name.startswith(place) for place in places):
+            continue
+        code = rust.without_tests(rust.code_only(path.read_text()))
+        found += [f"{name}:{line}: {text}: {what}" for line, text in rust.matches(pattern, code)]
+    return found
+
+
+def secrets_stay_put(root):
+    return only_in(root, r"(?:\.|Secret::)\s*expose\b", EXPOSE, "a secret's bytes are read only in the listed modules")
+
+
+def callers_are_proven(root):
+    return only_in(root, r"\battested\b", ATTESTED, "only `identity` makes a caller")
+
+
+def anyhow_at_the_edge(root):
+    found = only_in(root, r"\banyhow\b", ANYHOW, "`anyhow` only in main, app and cli")
+    for crate in ("policy", "secrets"):
+        manifest = root / crate / "Cargo.toml"
+        if manifest.exists() and re.search(r"^anyhow\b", manifest.read_text(), re.M):
+            found.append(f"{crate}/Cargo.toml: `anyhow` only in main, app and cli")
+    return found
+
+
+def nothing_unfinished(root):
+    found = []
+    for path, name in rust_files(root):
+        found += [f"{name}:{line}: {text}" for line, text in rust.matches(UNFINISHED, path.read_text())]
+    return found
+
+
+def expectations_have_reasons(root):
+    found = []
+    for path, name in rust_files(root):
+        code = rust.code_only(path.read_text())
+        found += [f"{name}:{line}: #[expect] without a reason"
+                  for line, text in rust.matches(r"#!?\[expect\([^\]]*\]", code) if "reason" not in text]
+    return found
+
+
+def no_development_talk(root):
+    """What a reader of the product has no use for: how, when and by whom it is made."""
+    found = []
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root).as_posix()
+        hidden = any(part in {"target", ".git"} for part in path.relative_to(root).parts)
+        if hidden or name.startswith("tests/shape/") or not path.is_file() or path.suffix not in TEXT:
+            continue
+        found += [f"{name}:{line}: {text!r}"
+                  for line, text in rust.matches(DEVELOPMENT, path.read_text(errors="replace"))]
+    return found
+
+
+def one_command(root):
+    path = root / ".ci/run"
+    lines = [line for line in (path.read_text() if path.exists() else "").splitlines()
+             if line.strip() and not line.startswith("#")]
+    good = len(lines) == 1 and "tests/run" in lines[0]
+    return [] if good else [".ci/run: calls tests/run and nothing else"]
+
+
+def crate_direction(meta, policy_tree):
+    """Each crate depends only on crates to its left; `policy` on nothing that does I/O or holds a value."""
+    found = []
+    order = {PACKAGES[crate]: place for place, crate in enumerate(CRATES)}
+    for package in meta["packages"]:
+        for dependency in package["dependencies"]:
+            if package["name"] in order and order.get(dependency["name"], -1) >= order[package["name"]]:
+                found.append(f"{package['name']} depends on {dependency['name']}")
+    banned = NOT_IN_POLICY & {line.split()[0] for line in policy_tree.splitlines() if line.strip()}
+    return found + [f"tollgate-policy depends on {name}" for name in sorted(banned)]
+
+
+def dependencies_allowed(meta, deny):
+    """The two rules of deny.toml that need no database: licences, and where a crate comes from."""
+    allowed = set(re.findall(r'"([^"]+)"', re.search(r"^allow\s*=\s*\[(.*?)\]", deny, re.M | re.S).group(1)))
+    found = []
+    for package in meta["packages"]:
+        source = package["source"]
+        if source is None:
+            continue
+        if source != "registry+https://github.com/rust-lang/crates.io-index":
+            found.append(f"{package['name']}: comes from {source}")
+        if not licence_allowed(package["license"] or "", allowed):
+            found.append(f"{package['name']}: licence {package['license']!r} is not in deny.toml")
+    return found
+
+
+def licence_allowed(expression, allowed):
+    """An SPDX expression holds when some choice of its ORs leaves only allowed licences."""
+    expression = re.sub(r"\s*/\s*", " OR ", expression)
+    words = re.findall(r"\(|\)|[^\s()]+", re.sub(r"\s+WITH\s+", "~", expression))
+    python = " ".join(
+        {"OR": "or", "AND": "and", "(": "(", ")": ")"}.get(word) or str(word.replace("~", " WITH ") in allowed)
+        for word in words
+    )
+    return bool(words) and bool(eval(python, {"__builtins__": {}}))  # only True, False, and, or, brackets
+
+
+def metadata(root):
+    return json.loads(cargo(root, "metadata", "--format-version=1", "--locked"))
+
+
+def tree(root):
+    return cargo(root, "tree", "--locked", "-p", "tollgate-policy", "-e", "normal", "--prefix", "none")
+
+
+def cargo(root, *arguments):
+    done = subprocess.run(["cargo", *arguments], cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"cargo {arguments[0]}: {done.stderr}")
+    return done.stdout

@@ -1,0 +1,87 @@
+"""Plants one violation per check in a tree of its own and expects it to be found, and a clean tree to pass."""
+
+import tempfile
+from pathlib import Path
+
+from . import checks, rust
+
+CLEAN = {
+    "policy/src/caller.rs": "//! Callers.\npub fn attested() {}\n",
+    "gateway/src/request.rs": "//! The route.\nfn forward() {}\n",
+    "gateway/src/injection.rs": "//! Puts keys on.\nfn f(s: Secret) { s.expose(); }\n",
+    "gateway/src/identity/certificate.rs": "//! SVIDs.\nfn f() { Caller::attested(); }\n",
+    "gateway/src/main.rs": "//! The binary.\nfn main() -> anyhow::Result<()> { Ok(()) }\n",
+    "secrets/src/lib.rs": "//! Values; they `expose` nothing.\nconst S: &str = \"x.expose()\";\n"
+    "#[cfg(test)]\nmod tests { fn f(s: Secret) { s.expose(); } }\n",
+    ".ci/run": "#!/usr/bin/env bash\nexec \"$(dirname \"$0\")/../tests/run\"\n",
+}
+PLANTED = [
+    ("file_length", "policy/src/long.rs", "//! Long.\n" + "fn f() {}\n" * (checks.FILE_LINES + 1)),
+    ("no_mod_rs", "policy/src/model/mod.rs", "//! A module.\n"),
+    ("request_fits_a_screen", "gateway/src/request.rs", "//! R.\n" + "fn f() {}\n" * (checks.REQUEST_LINES + 1)),
+    ("module_docs", "policy/src/talk.rs", "//! words\n" * (checks.MODULE_DOC_LINES + 1)),
+    ("module_docs", "policy/src/silent.rs", "fn f() {}\n"),
+    ("secrets_stay_put", "gateway/src/reply.rs", "//! R.\nfn f(s: &Secret) { log(s.expose()); }\n"),
+    ("secrets_stay_put", "gateway/src/reply.rs", "//! R.\nlet f = Secret::expose;\n"),
+    ("callers_are_proven", "gateway/src/request.rs", "//! R.\nlet c = Caller::attested(id);\n"),
+    ("anyhow_at_the_edge", "gateway/src/quota.rs", "//! Q.\nuse anyhow::Context;\n"),
+    ("anyhow_at_the_edge", "policy/Cargo.toml", "anyhow.workspace = true\n"),
+    ("nothing_unfinished", "policy/src/a.rs", "//! A.\n// TO" "DO: later\n"),
+    ("nothing_unfinished", "policy/src/a.rs", "//! A.\nfn f() { to" "do!() }\n"),
+    ("nothing_unfinished", "policy/src/a.rs", "//! A.\n#[al" "low(dead_code)]\nfn f() {}\n"),
+    ("nothing_unfinished", "policy/src/a.rs", "//! A.\n#[ig" "nore]\nfn f() {}\n"),
+    ("expectations_have_reasons", "policy/src/a.rs", "//! A.\n#[expect(dead_code)]\nfn f() {}\n"),
+    ("no_development_talk", "README.md", "As issue 7 asked.\n"),
+    ("no_development_talk", "policy/src/a.rs", "//! See DESIGN.md.\n"),
+    ("one_command", ".ci/run", "cargo test\n"),
+]
+REGISTRY = "registry+https://github.com/rust-lang/crates.io-index"
+
+
+def run():
+    """Problems with the checks themselves."""
+    problems = []
+    clean = findings(CLEAN)
+    problems += [f"self-test: {name} complains about a clean tree: {found[0]}" for name, found in clean.items() if found]
+    for name, path, text in PLANTED:
+        if not findings({**CLEAN, path: text})[name]:
+            problems.append(f"self-test: {name} misses what was planted in {path}: {text[:60]!r}")
+    return problems + metadata_checks() + lexer()
+
+
+def findings(files):
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        for path, text in files.items():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_text(text)
+        names = {name for name, _, _ in PLANTED}
+        return {name: getattr(checks, name)(root) for name in names}
+
+
+def metadata_checks():
+    good = {"packages": [
+        {"name": "tollgate", "source": None, "license": "Apache-2.0", "dependencies": [{"name": "tollgate-policy"}]},
+        {"name": "serde", "source": REGISTRY, "license": "MIT/Apache-2.0", "dependencies": []},
+        {"name": "bits", "source": REGISTRY, "license": "(MIT OR GPL-3.0) AND ISC", "dependencies": []},
+    ]}
+    back = {"packages": [dict(good["packages"][0], name="tollgate-policy", dependencies=[{"name": "tollgate"}])]}
+    copyleft = {"packages": [dict(good["packages"][1], license="MIT AND GPL-3.0")]}
+    fork = {"packages": [dict(good["packages"][1], source="git+https://example.org/serde")]}
+    deny = '[licenses]\nallow = ["MIT", "ISC", "Apache-2.0"]\n'
+    expectations = [
+        ("a clean graph", checks.crate_direction(good, "tollgate-policy v1\nserde v1\n"), False),
+        ("an arrow that points back", checks.crate_direction(back, ""), True),
+        ("tokio under policy", checks.crate_direction(good, "tollgate-policy v1\ntokio v1.0\n"), True),
+        ("allowed licences", checks.dependencies_allowed(good, deny), False),
+        ("a copyleft licence", checks.dependencies_allowed(copyleft, deny), True),
+        ("a crate from a fork", checks.dependencies_allowed(fork, deny), True),
+    ]
+    return [f"self-test: {what}: found {found}" for what, found, expected in expectations if bool(found) != expected]
+
+
+def lexer():
+    source = 'let a = "// no"; // yes\n/* /* nested */ */ let b = r#"x " y"#; let c: &\'a str = \'"\'; // z\n\n'
+    code = rust.code_only(source)
+    good = rust.lines_of_code(source) == 2 and "yes" not in code and "no" not in code and "&'a str" in code
+    return [] if good and "nested" not in code and "z" not in code else [f"self-test: the lexer says {code!r}"]

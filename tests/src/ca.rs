@@ -1,0 +1,195 @@
+//! Throw-away certificate authorities: SVIDs, server certificates, and everything that must not be accepted as one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, SanType,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+use crate::world::World;
+
+/// A certificate authority and its bundle.
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    bundle: PathBuf,
+}
+
+impl Authority {
+    /// A new root; its bundle is written to `inputs/<name>.pem`.
+    pub fn new(world: &World, name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("key"))
+            .expect("self-signed root");
+        let bundle = world.input(&format!("{name}.pem"), issuer.pem());
+        Self { issuer, bundle }
+    }
+
+    /// The file with the root certificate in PEM.
+    pub fn bundle(&self) -> &Path {
+        &self.bundle
+    }
+
+    /// The root certificate in PEM.
+    pub fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
+    /// A leaf signed by this root, written to `inputs/<name>.crt` and `inputs/<name>.key`.
+    pub fn issue(&self, world: &World, name: &str, leaf: &Leaf) -> Identity {
+        let key = KeyPair::generate().expect("key");
+        let cert = leaf.params().signed_by(&key, &*self.issuer).expect("leaf");
+        Identity {
+            cert: world.input(&format!("{name}.crt"), cert.pem()),
+            key: world.input(&format!("{name}.key"), key.serialize_pem()),
+        }
+    }
+
+    /// An X.509-SVID for a workload.
+    pub fn svid(&self, world: &World, spiffe: &str) -> Identity {
+        self.issue(world, &format!("svid-{:08x}", crate::world::random() as u32), &Leaf::svid(spiffe))
+    }
+
+    /// A server certificate for these DNS names and 127.0.0.1.
+    pub fn server(&self, world: &World, names: &[&str]) -> Identity {
+        self.issue(world, &format!("server-{:08x}", crate::world::random() as u32), &Leaf::server(names))
+    }
+
+    /// A store that trusts this root alone.
+    pub fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).expect("root");
+        roots
+    }
+}
+
+/// What to put into a leaf certificate.
+#[derive(Clone, Default)]
+pub struct Leaf {
+    /// URI subject alternative names.
+    pub uris: Vec<String>,
+    /// DNS subject alternative names.
+    pub names: Vec<String>,
+    /// `cA=true`.
+    pub ca: bool,
+    /// Seconds until it ends; in the past when negative.
+    pub ends_in: i64,
+    /// Seconds until it begins; in the past when negative.
+    pub begins_in: i64,
+}
+
+impl Leaf {
+    /// A workload's SVID as the SPIFFE specification wants it: one URI SAN, `cA=false`, an hour long.
+    pub fn svid(spiffe: &str) -> Self {
+        Self { uris: vec![spiffe.to_owned()], ends_in: 3600, begins_in: -60, ..Self::default() }
+    }
+
+    /// A server certificate.
+    pub fn server(names: &[&str]) -> Self {
+        let names = names.iter().map(ToString::to_string).collect();
+        Self { names, ends_in: 3600, begins_in: -60, ..Self::default() }
+    }
+
+    fn params(&self) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        let uri = |uri: &String| SanType::URI(uri.as_str().try_into().expect("an ASCII URI"));
+        let dns = |name: &String| SanType::DnsName(name.as_str().try_into().expect("an ASCII name"));
+        params.subject_alt_names = self.uris.iter().map(uri).chain(self.names.iter().map(dns)).collect();
+        if !self.names.is_empty() {
+            params.subject_alt_names.push(SanType::IpAddress([127, 0, 0, 1].into()));
+        }
+        params.is_ca = if self.ca { IsCa::Ca(BasicConstraints::Constrained(0)) } else { IsCa::ExplicitNoCa };
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_before = at(self.begins_in).into();
+        params.not_after = at(self.ends_in).into();
+        params
+    }
+}
+
+fn at(seconds: i64) -> SystemTime {
+    let distance = Duration::from_secs(seconds.unsigned_abs());
+    if seconds < 0 { SystemTime::now() - distance } else { SystemTime::now() + distance }
+}
+
+/// A certificate and its key, as PEM files.
+#[derive(Clone)]
+pub struct Identity {
+    /// The certificate chain.
+    pub cert: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+impl Identity {
+    fn load(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        let chain = CertificateDer::pem_file_iter(&self.cert).expect("certificate file");
+        let chain = chain.map(|cert| cert.expect("certificate")).collect();
+        (chain, PrivateKeyDer::from_pem_file(&self.key).expect("key file"))
+    }
+
+    /// TLS for a server with this certificate; asks callers for a certificate of `callers` when given.
+    pub fn server_config(&self, protocols: &[&str], callers: Option<RootCertStore>) -> Arc<ServerConfig> {
+        let (chain, key) = self.load();
+        let builder = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .expect("TLS");
+        let builder = match callers {
+            Some(roots) => {
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+                builder.with_client_cert_verifier(verifier.build().expect("verifier"))
+            }
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_single_cert(chain, key).expect("server certificate");
+        config.alpn_protocols = alpn(protocols);
+        Arc::new(config)
+    }
+
+    /// Certificate and key in one file, as HAProxy reads them.
+    pub fn combined(&self) -> PathBuf {
+        let path = self.cert.with_extension("combined.pem");
+        let both = [fs::read(&self.cert).expect("certificate"), fs::read(&self.key).expect("key")].concat();
+        fs::write(&path, both).expect("combined file");
+        path
+    }
+}
+
+/// TLS for a caller: trusts `roots`, shows `identity` when given, offers `protocols`.
+pub fn client_config(
+    roots: RootCertStore,
+    identity: Option<&Identity>,
+    protocols: &[&str],
+) -> Arc<ClientConfig> {
+    let builder =
+        ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().expect("TLS");
+    let builder = builder.with_root_certificates(roots);
+    let mut config = match identity {
+        Some(identity) => {
+            let (chain, key) = identity.load();
+            builder.with_client_auth_cert(chain, key).expect("client certificate")
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = alpn(protocols);
+    Arc::new(config)
+}
+
+fn alpn(protocols: &[&str]) -> Vec<Vec<u8>> {
+    protocols.iter().map(|name| name.as_bytes().to_vec()).collect()
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}

@@ -1,0 +1,51 @@
+//! HAProxy as the TLS front, HTTP/1.1 and HTTP/2, of parts that speak plain HTTP only.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::ca::Identity;
+use crate::process::{Process, free_port, local};
+use crate::world::World;
+
+/// A TLS front; it ends when dropped.
+pub struct Haproxy {
+    address: SocketAddr,
+    _process: Process,
+}
+
+impl Haproxy {
+    /// Whether HAProxy is installed.
+    pub fn installed() -> bool {
+        binary().is_some()
+    }
+
+    /// Terminates TLS with `identity` for what listens at `backend`.
+    pub async fn front(world: &World, identity: &Identity, backend: SocketAddr) -> Self {
+        let address = local(free_port());
+        let config = format!(
+            "global\n  maxconn 4000\n  nbthread 1\n\
+             defaults\n  mode http\n  timeout connect 5s\n  timeout client 300s\n  timeout server 300s\n\
+             frontend tls\n  bind {address} ssl crt {} alpn h2,http/1.1\n  default_backend plain\n\
+             backend plain\n  server one {backend}\n",
+            identity.combined().display()
+        );
+        let name = format!("haproxy-{}", address.port());
+        let config = world.input(&format!("{name}.cfg"), config);
+        let mut command = Command::new(binary().expect("haproxy is installed"));
+        let mut process = Process::spawn(&name, &world.providers(), command.arg("-db").arg("-f").arg(config));
+        process.listening(address).await;
+        Self { address, _process: process }
+    }
+
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+}
+
+fn binary() -> Option<PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let folders = path.split(':').chain(["/usr/sbin", "/usr/local/sbin"]);
+    folders.map(|folder| PathBuf::from(folder).join("haproxy")).find(|path| path.is_file())
+}

@@ -1,0 +1,34 @@
+//! The harness: everything a scenario stands on.
+//!
+//! A [`World`] is one scenario's folder and its canary secrets. In it live throw-away authorities ([`ca`]), real parts
+//! ([`bao`], [`aimock`], [`haproxy`], the SDKs of [`python`]), upstreams that can misbehave ([`upstream`]), the gateway
+//! under test ([`gateway`]) and its callers ([`client`]). What a scenario leaves behind is searched by [`sweep`].
+//!
+//! **Invariant:** every process that is started is ended by its id when its handle is dropped.
+
+pub mod aimock;
+pub mod bao;
+pub mod ca;
+pub mod client;
+pub mod gateway;
+pub mod haproxy;
+pub mod ledger;
+pub mod process;
+pub mod provider;
+pub mod python;
+pub mod report;
+pub mod resources;
+pub mod stand;
+pub mod sweep;
+pub mod town;
+pub mod upstream;
+pub mod world;
+pub mod yaml;
+
+pub use ca::{Authority, Identity, Leaf};
+pub use client::{Answer, Client, Protocol};
+pub use gateway::{Gateway, Settings};
+pub use stand::{Plan, Stand};
+pub use town::Town;
+pub use upstream::{Reply, Seen, Upstream};
+pub use world::World;

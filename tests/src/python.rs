@@ -1,0 +1,54 @@
+//! Callers written by others: the providers' own SDKs and Python's HTTP stacks, run as scripts of `tests/clients`.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::client::Client;
+use crate::world::{World, parts_dir};
+
+/// Whether the Python parts are installed.
+pub fn installed() -> bool {
+    interpreter().exists() && parts_dir().join("python.stamp").exists()
+}
+
+/// Runs `tests/clients/<script>` with a JSON object as its one argument and returns the JSON object that it prints last.
+/// `argument` is given the gateway's port, the CA file and the caller's certificate and key.
+pub async fn run(world: &World, script: &str, client: &Client, ca: &Path, argument: &Value) -> Value {
+    let mut full = json!({
+        "authority": client.authority(),
+        "ca": ca,
+        "cert": client.identity().cert,
+        "key": client.identity().key,
+    });
+    for (name, value) in argument.as_object().expect("an object") {
+        full[name] = value.clone();
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(script);
+    let mut command = Command::new(interpreter());
+    command.arg(path).arg(full.to_string()).stdin(Stdio::null()).kill_on_drop(true);
+    for variable in [
+        "REQUESTS_CA_BUNDLE",
+        "SSL_CERT_FILE",
+        "OPENAI_API_KEY",
+        "ANTHROPIC_API_KEY",
+        "HTTPS_PROXY",
+        "https_proxy",
+    ] {
+        command.env_remove(variable);
+    }
+    let output = command.output().await.expect("Python runs");
+    world.answered(&output.stdout);
+    world.answered(&output.stderr);
+    let text = String::from_utf8_lossy(&output.stdout);
+    let last = text.lines().last().and_then(|line| serde_json::from_str(line).ok());
+    last.unwrap_or_else(|| {
+        panic!("{script}: {}\n{text}\n{}", output.status, String::from_utf8_lossy(&output.stderr))
+    })
+}
+
+fn interpreter() -> PathBuf {
+    parts_dir().join("venv/bin/python")
+}

@@ -1,0 +1,137 @@
+//! The smallest town: one trust domain, one upstream of our own with a key in a file store, one gateway between.
+
+use std::path::PathBuf;
+
+use crate::ca::{Authority, Identity};
+use crate::client::Client;
+use crate::gateway::{Gateway, Settings};
+use crate::provider;
+use crate::resources::{credential, destination, file_store, grant};
+use crate::upstream::{Reply, Seen, Upstream};
+use crate::world::World;
+
+/// The caller that the stand's grant names.
+pub const CHECKOUT: &str = "spiffe://prod.acme/ns/checkout/sa/web";
+
+/// The stand's grant rules for an OpenAI destination, when a scenario has no others.
+pub const CHAT_ONLY: &str =
+    "  allow: {methods: [POST], paths: [/v1/chat/completions], models: [gpt-5-mini]}\n";
+
+/// Everything that a running stand consists of.
+pub struct Stand {
+    /// The scenario's folder.
+    pub world: World,
+    /// The root of trust domain `prod.acme`.
+    pub prod: Authority,
+    /// The root of server certificates, the gateway's and the upstreams'.
+    pub pki: Authority,
+    /// The provider's key, known to the store and the upstream.
+    pub key: String,
+    /// The upstream behind destination `up`, host `api.up.test`.
+    pub upstream: Upstream,
+    /// The gateway.
+    pub gateway: Gateway,
+}
+
+/// What to change of the default stand before it starts.
+pub struct Plan {
+    /// The scenario's folder.
+    pub world: World,
+    /// The root of trust domain `prod.acme`.
+    pub prod: Authority,
+    /// The root of server certificates.
+    pub pki: Authority,
+    /// The provider's key.
+    pub key: String,
+    /// The upstream's certificate, for `api.up.test`.
+    pub server: Identity,
+    /// Settings; resources are added by [`Plan::start`] unless a file of the same name is there.
+    pub settings: Settings,
+    /// The destination's dialect.
+    pub dialect: &'static str,
+    /// The rest of the grant's spec.
+    pub grant: String,
+    /// How the key is put on.
+    pub inject: &'static str,
+}
+
+impl Plan {
+    /// A plain-HTTP destination that allows everything to `checkout`.
+    pub fn new() -> Self {
+        let world = World::new();
+        let prod = Authority::new(&world, "prod.acme");
+        let pki = Authority::new(&world, "pki");
+        let own = pki.server(&world, &["localhost", "tollgate.test"]);
+        let settings = Settings::new(&own).trusting("prod.acme", prod.bundle());
+        let server = pki.server(&world, &["api.up.test"]);
+        let key = world.canary("up");
+        world.input("keys/up", &key);
+        let grant = "  allow: {methods: [GET, POST, PUT, DELETE], paths: [\"/**\"]}\n".to_owned();
+        Self { world, prod, pki, key, server, settings, dialect: "http", grant, inject: "{bearer: {}}" }
+    }
+
+    /// An OpenAI destination with this grant.
+    pub fn openai(grant: &str) -> Self {
+        Self { dialect: "openai", grant: grant.to_owned(), ..Self::new() }
+    }
+
+    /// Where the file store reads the key.
+    pub fn key_file(&self) -> PathBuf {
+        self.world.inputs().join("keys/up")
+    }
+
+    /// Starts an upstream over HTTP/1.1 that answers by `respond`, and the gateway.
+    pub async fn start(self, respond: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Stand {
+        let upstream = Upstream::http(&self.server, &["http/1.1"], respond).await;
+        self.start_with(upstream).await
+    }
+
+    /// Starts with OpenAI's answers and this usage on every one.
+    pub async fn start_openai(self, prompt: u64, completion: u64) -> Stand {
+        let respond = provider::openai(&self.key, prompt, completion);
+        self.start(respond).await
+    }
+
+    /// Starts the gateway before a given upstream.
+    pub async fn start_with(self, upstream: Upstream) -> Stand {
+        let settings = self.complete(upstream.port());
+        let gateway = Gateway::start(&self.world, &settings).await;
+        Stand { world: self.world, prod: self.prod, pki: self.pki, key: self.key, upstream, gateway }
+    }
+
+    /// The settings with the stand's resources.
+    pub fn complete(&self, port: u16) -> Settings {
+        let mut text = destination("up", "api.up.test", port, self.pki.bundle(), self.dialect);
+        text += &file_store("files", &self.world.inputs().join("keys"));
+        text += &credential("up-key", "up", "{store: files, path: up}", self.inject);
+        text += &grant("checkout-up", "spiffe://prod.acme/ns/checkout/sa/*", "up", "up-key", &self.grant);
+        if self.settings.resources.iter().any(|(file, _)| file == "stand.yaml") {
+            return self.settings.clone();
+        }
+        self.settings.clone().resource("stand.yaml", text)
+    }
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Stand {
+    /// The caller that has the grant.
+    pub fn checkout(&self) -> Client {
+        self.caller(CHECKOUT)
+    }
+
+    /// A caller of `prod.acme` with a valid SVID.
+    pub fn caller(&self, spiffe: &str) -> Client {
+        let identity = self.prod.svid(&self.world, spiffe);
+        self.stranger(Some(identity))
+    }
+
+    /// A caller with any certificate, or none.
+    pub fn stranger(&self, identity: Option<Identity>) -> Client {
+        Client::new(&self.world, self.gateway.address(), self.pki.roots(), identity)
+    }
+}
