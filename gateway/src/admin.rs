@@ -92,7 +92,9 @@ impl Admin {
     /// Keeps pages of other origins from reaching the port through a browser on this machine (DNS rebinding).
     fn is_addressed(&self, headers: &HeaderMap) -> bool {
         let mut hosts = headers.get_all(HOST).iter();
-        let (Some(host), None) = (hosts.next().and_then(|h| h.to_str().ok()), hosts.next()) else { return false };
+        let (Some(host), None) = (hosts.next().and_then(|h| h.to_str().ok()), hosts.next()) else {
+            return false;
+        };
         let name = host.strip_suffix(&format!(":{}", self.address.port())).unwrap_or(host);
         let bare = name.trim_start_matches('[').trim_end_matches(']');
         let known = name.eq_ignore_ascii_case("localhost") || bare.parse::<std::net::IpAddr>().is_ok();
@@ -102,7 +104,9 @@ impl Admin {
 
     fn is_authorized(&self, headers: &HeaderMap) -> bool {
         let sent = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-        sent.is_some_and(|sent| aws_lc_rs::constant_time::verify_slices_are_equal(sent, self.token.as_bytes()).is_ok())
+        sent.is_some_and(|sent| {
+            aws_lc_rs::constant_time::verify_slices_are_equal(sent, self.token.as_bytes()).is_ok()
+        })
     }
 }
 

@@ -26,8 +26,8 @@ use self::reload::Reload;
 use crate::admin::{self, Admin, Views};
 use crate::core::Shared;
 use crate::drain::Drain;
-use crate::identity::IdentityFiles;
 use crate::files::DirectoryLock;
+use crate::identity::IdentityFiles;
 use crate::ledger::{Ledger, LedgerError};
 use crate::listener;
 use crate::load::Loads;
@@ -115,10 +115,14 @@ impl App {
         setrlimit(Resource::RLIMIT_CORE, 0, 0).context("switching core dumps off")?;
         raise_descriptors();
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let control = Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build()?;
+        let control =
+            Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build()?;
         let rules = DialRules::new(settings.egress.private_ranges.clone());
         let identity = IdentityFiles::load(settings.identity.clone(), base)?;
-        let dialable = { let rules = rules.clone(); Arc::new(move |ip| rules.allows(ip)) };
+        let dialable = {
+            let rules = rules.clone();
+            Arc::new(move |ip| rules.allows(ip))
+        };
         let shared = Arc::new(Shared {
             snapshots: Snapshots::default(),
             secrets: Secrets::new(control.handle().clone(), dialable),
@@ -130,14 +134,16 @@ impl App {
             body_limit: settings.limits.body_bytes,
         });
         let certificate = identity.certificate();
-        let mut reload = Reload::new(identity, ResourceFiles::new(settings.resources.clone()), environment(&settings)?);
+        let mut reload =
+            Reload::new(identity, ResourceFiles::new(settings.resources.clone()), environment(&settings)?);
         let first = reload.first().map_err(|problems| anyhow!("{}", lines(&problems)))?;
         let count = settings.cores();
         let lock = DirectoryLock::take(&settings.data_dir)?;
         let opened = slow("reading the journals", || {
             Ledger::open(&settings.data_dir, settings.ledger.seal_key_file.as_deref(), count)
         });
-        let (ledger, balances) = opened.with_context(|| format!("the ledger in {}", settings.data_dir.display()))?;
+        let (ledger, balances) =
+            opened.with_context(|| format!("the ledger in {}", settings.data_dir.display()))?;
         shared.quota.restore(balances, &first.policy);
         shared.publish(first);
 
@@ -146,21 +152,39 @@ impl App {
             let tls = listener::server_config(&shared.trust, Arc::clone(&certificate), &listener.protocols)?;
             doors.push(Door::bind(listener, tls, count)?);
         }
-        let admin_socket = control.block_on(tokio::net::TcpListener::bind(settings.admin.address)).context("admin.address")?;
+        let admin_socket = control
+            .block_on(tokio::net::TcpListener::bind(settings.admin.address))
+            .context("admin.address")?;
         let admin_address = admin_socket.local_addr()?;
         let listeners: Vec<SocketAddr> = doors.iter().map(|door| door.address).collect();
         shared.rules.own_sockets(listeners.iter().copied().chain([admin_address]).collect());
         let reload_failures = Arc::clone(&reload.failures);
         let cores = Cores::start(&shared, &ledger, doors, count)?;
-        let app = Self { control, shared, cores, keeper: Keeper::start(ledger)?, _lock: lock, settings, logs, listeners, admin: admin_address };
+        let app = Self {
+            control,
+            shared,
+            cores,
+            keeper: Keeper::start(ledger)?,
+            _lock: lock,
+            settings,
+            logs,
+            listeners,
+            admin: admin_address,
+        };
         app.control(reload, reload_failures, admin_socket)?;
         app.announce();
         Ok(app)
     }
 
     /// The tasks of the control plane.
-    fn control(&self, mut reload: Reload, failures: Arc<AtomicU64>, socket: tokio::net::TcpListener) -> anyhow::Result<()> {
-        let views = Views { shared: Arc::clone(&self.shared), cores: self.cores.all(), reload_failures: failures };
+    fn control(
+        &self,
+        mut reload: Reload,
+        failures: Arc<AtomicU64>,
+        socket: tokio::net::TcpListener,
+    ) -> anyhow::Result<()> {
+        let views =
+            Views { shared: Arc::clone(&self.shared), cores: self.cores.all(), reload_failures: failures };
         let token = admin_token(&self.settings.admin.token_file)?;
         let admin = Admin { token, address: self.admin, views };
         self.control.spawn(admin::serve(socket, Arc::new(admin)));
@@ -225,7 +249,8 @@ struct Keeper {
 impl Keeper {
     fn start(ledger: Arc<Ledger>) -> anyhow::Result<Self> {
         let (stop, stopped) = mpsc::channel();
-        let thread = std::thread::Builder::new().name("ledger".into()).spawn(move || keep(&ledger, &stopped))?;
+        let thread =
+            std::thread::Builder::new().name("ledger".into()).spawn(move || keep(&ledger, &stopped))?;
         Ok(Self { stop, thread })
     }
 
@@ -267,10 +292,13 @@ fn admin_token(file: &Path) -> anyhow::Result<Zeroizing<String>> {
     if !file.exists() {
         let mut random = Zeroizing::new([0_u8; 32]);
         aws_lc_rs::rand::fill(&mut *random).map_err(|_| anyhow!("no randomness for the admin token"))?;
-        let token: Zeroizing<String> = Zeroizing::new(random.iter().map(|byte| format!("{byte:02x}")).collect());
+        let token: Zeroizing<String> =
+            Zeroizing::new(random.iter().map(|byte| format!("{byte:02x}")).collect());
         crate::files::write_private(file, token.as_bytes()).with_context(|| format!("{}", file.display()))?;
     }
-    let token = Zeroizing::new(std::fs::read_to_string(file).with_context(|| format!("admin.tokenFile {}", file.display()))?);
+    let token = Zeroizing::new(
+        std::fs::read_to_string(file).with_context(|| format!("admin.tokenFile {}", file.display()))?,
+    );
     let token = Zeroizing::new(token.trim().to_owned());
     if token.len() < 16 {
         bail!("admin.tokenFile {}: a token has at least 16 characters", file.display());

@@ -45,13 +45,14 @@ pub(crate) async fn run(
     let tls = snapshot
         .tls(&permit.destination().name)
         .ok_or_else(|| Denial::new(Reason::Internal, "the destination has no TLS configuration"))?;
+    let way = Way { core, tls, faults };
     faults.at(Stage::Secret);
     let mut secret = secret(core, &permit).await?;
     let mut resends = 0;
     let mut refreshed = false;
     loop {
         faults.at(Stage::Connect);
-        let sent = once(core, tls, &permit, &mut template, secret.as_deref(), meter, faults).await;
+        let sent = way.once(&permit, &mut template, secret.as_deref(), meter).await;
         let answer = match sent {
             Ok(answer) => answer,
             Err(Unsent::Again) if resends < RESENDS => {
@@ -84,41 +85,50 @@ enum Unsent {
     Failed(Denial),
 }
 
-async fn once(
-    core: &Core,
-    tls: &TlsClient,
-    permit: &Permit,
-    template: &mut Template,
-    secret: Option<&Secret>,
-    meter: &mut Meter,
+/// What all attempts of a call have in common.
+struct Way<'a> {
+    core: &'a Core,
+    tls: &'a TlsClient,
     faults: Faults,
-) -> Result<Answer, Unsent> {
-    let fail = |meter: &mut Meter, error: &UpstreamError| {
-        meter.attempt_failed(error::upstream_reason(error));
-        tracing::debug!(destination = %permit.destination().name, %error, "attempt failed");
-        Unsent::Failed(error::upstream(error))
-    };
-    let peer = Peer::for_permit(&core.pool, &core.shared.rules, tls, permit, secret).await;
-    let peer = peer.map_err(|error| fail(meter, &error))?;
-    faults.at(Stage::Inject);
-    let injected = Injected::new(template, permit, secret, &core.prepared, peer).map_err(Unsent::Failed)?;
-    meter.attempt(injected.peer(), secret);
-    faults.at(Stage::Send);
-    meter.sent();
-    match timeout(permit.destination().timeouts.first_byte, injected.send()).await {
-        Err(_) => Err(fail(meter, &UpstreamError::FirstByteTimeout)),
-        Ok(Ok(answer)) => {
-            meter.answered(answer.response.status());
-            Ok(answer)
-        }
-        Ok(Err(unanswered)) => match unanswered.returned {
-            Some(body) => {
-                template.restore(body);
-                meter.unsent();
-                Err(Unsent::Again)
+}
+
+impl Way<'_> {
+    async fn once(
+        &self,
+        permit: &Permit,
+        template: &mut Template,
+        secret: Option<&Secret>,
+        meter: &mut Meter,
+    ) -> Result<Answer, Unsent> {
+        let Self { core, tls, faults } = *self;
+        let fail = |meter: &mut Meter, error: &UpstreamError| {
+            meter.attempt_failed(error::upstream_reason(error));
+            tracing::debug!(destination = %permit.destination().name, %error, "attempt failed");
+            Unsent::Failed(error::upstream(error))
+        };
+        let peer = Peer::for_permit(&core.pool, &core.shared.rules, tls, permit, secret).await;
+        let peer = peer.map_err(|error| fail(meter, &error))?;
+        faults.at(Stage::Inject);
+        let injected =
+            Injected::new(template, permit, secret, &core.prepared, peer).map_err(Unsent::Failed)?;
+        meter.attempt(injected.peer(), secret);
+        faults.at(Stage::Send);
+        meter.sent();
+        match timeout(permit.destination().timeouts.first_byte, injected.send()).await {
+            Err(_) => Err(fail(meter, &UpstreamError::FirstByteTimeout)),
+            Ok(Ok(answer)) => {
+                meter.answered(answer.response.status());
+                Ok(answer)
             }
-            None => Err(fail(meter, &UpstreamError::Broken(unanswered.error))),
-        },
+            Ok(Err(unanswered)) => match unanswered.returned {
+                Some(body) => {
+                    template.restore(body);
+                    meter.unsent();
+                    Err(Unsent::Again)
+                }
+                None => Err(fail(meter, &UpstreamError::Broken(unanswered.error))),
+            },
+        }
     }
 }
 
@@ -131,8 +141,11 @@ async fn secret(core: &Core, permit: &Permit) -> Result<Option<Arc<Secret>>, Den
     match core.shared.secrets.get(credential).await {
         Ok(secret) => Ok(Some(secret)),
         // The store's own words go to the operator's log, once per change; the caller learns only that it failed.
-        Err(_) => Err(Denial::new(Reason::SecretUnavailable, "the credential for this destination cannot be had at the moment")
-            .retry_after(std::time::Duration::from_secs(5))),
+        Err(_) => Err(Denial::new(
+            Reason::SecretUnavailable,
+            "the credential for this destination cannot be had at the moment",
+        )
+        .retry_after(std::time::Duration::from_secs(5))),
     }
 }
 

@@ -8,9 +8,9 @@ use crate::upstream::{DialError, UpstreamError};
 pub(crate) const fn upstream_reason(error: &UpstreamError) -> Reason {
     match error {
         UpstreamError::Dial(DialError::Refused) => Reason::AddressRefused,
-        UpstreamError::Dial(DialError::Timeout) | UpstreamError::ConnectTimeout | UpstreamError::FirstByteTimeout => {
-            Reason::UpstreamTimeout
-        }
+        UpstreamError::Dial(DialError::Timeout)
+        | UpstreamError::ConnectTimeout
+        | UpstreamError::FirstByteTimeout => Reason::UpstreamTimeout,
         UpstreamError::Dial(_) | UpstreamError::Unsent => Reason::UpstreamUnreachable,
         UpstreamError::Tls(_) => Reason::UpstreamTls,
         UpstreamError::Handshake(_) => Reason::UpstreamProtocol,

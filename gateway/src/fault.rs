@@ -29,8 +29,9 @@ pub(crate) enum Stage {
 pub(crate) async fn caught<T>(route: impl Future<Output = Result<T, Denial>>) -> Result<T, Denial> {
     let mut route = pin!(route);
     std::future::poll_fn(move |cx| {
-        std::panic::catch_unwind(AssertUnwindSafe(|| route.as_mut().poll(cx)))
-            .unwrap_or_else(|_| Poll::Ready(Err(Denial::new(Reason::Internal, "an internal error; the call was not completed"))))
+        std::panic::catch_unwind(AssertUnwindSafe(|| route.as_mut().poll(cx))).unwrap_or_else(|_| {
+            Poll::Ready(Err(Denial::new(Reason::Internal, "an internal error; the call was not completed")))
+        })
     })
     .await
 }
@@ -70,7 +71,10 @@ impl Faults {
         ];
         let asked = request.headers().get("x-tollgate-fault").and_then(|value| value.to_str().ok());
         let name = asked.and_then(|text| text.strip_prefix("panic@"));
-        Self { panic_at: name.and_then(|name| all.into_iter().find(|s| format!("{s:?}").eq_ignore_ascii_case(name))) }
+        Self {
+            panic_at: name
+                .and_then(|name| all.into_iter().find(|s| format!("{s:?}").eq_ignore_ascii_case(name))),
+        }
     }
 
     #[expect(clippy::panic, reason = "the fault that the tests ask for")]

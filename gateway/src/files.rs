@@ -27,14 +27,12 @@ impl DirectoryLock {
         let path = directory.join("lock");
         let context = || format!("dataDir {}", directory.display());
         std::fs::create_dir_all(directory).with_context(context)?;
-        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let open =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = open.with_context(context)?;
-        let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(file) => file,
-            Err(_) => {
-                let pid = std::fs::read_to_string(&path).unwrap_or_default();
-                bail!("dataDir {} is in use by process {}", directory.display(), pid.trim());
-            }
+        let Ok(mut file) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else {
+            let pid = std::fs::read_to_string(&path).unwrap_or_default();
+            bail!("dataDir {} is in use by process {}", directory.display(), pid.trim());
         };
         file.set_len(0).with_context(context)?;
         writeln!(file, "{}", std::process::id()).with_context(context)?;

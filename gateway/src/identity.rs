@@ -11,7 +11,7 @@ mod trust;
 
 pub(crate) use self::certificate::SpiffeVerifier;
 pub(crate) use self::files::IdentityFiles;
-pub use self::files::{BundleFile, CertificateFiles, IdentitySettings};
+pub use self::files::IdentitySettings;
 pub(crate) use self::head::Head;
 pub(crate) use self::trust::{Peer, Refusal, Trust};
 

@@ -44,9 +44,11 @@ impl Injected {
         }
         let ready = match (permit.credential(), secret) {
             (None, None) => None,
-            (Some(credential), Some(secret)) if prepared.is_of(credential, secret) => {
-                Some(prepared.ready(credential, secret).ok_or_else(|| bug("the secret cannot be put on a call"))?)
-            }
+            (Some(credential), Some(secret)) if prepared.is_of(credential, secret) => Some(
+                prepared
+                    .ready(credential, secret)
+                    .ok_or_else(|| bug("the secret cannot be put on a call"))?,
+            ),
             _ => return Err(bug("the secret is not the permit's")),
         };
         let body = template.take_body().ok_or_else(|| bug("the body was sent before"))?;
@@ -58,7 +60,9 @@ impl Injected {
             Some(Ready::Header(name, value)) => {
                 request.headers_mut().insert(name, value);
             }
-            Some(Ready::Query(pair)) => path = form::with_pair(&path, &pair).ok_or_else(|| bug("the query is too long"))?,
+            Some(Ready::Query(pair)) => {
+                path = form::with_pair(&path, &pair).ok_or_else(|| bug("the query is too long"))?
+            }
             None => {}
         }
         let host = template.authority.clone();

@@ -15,15 +15,15 @@ mod journal;
 pub(crate) mod line;
 pub mod record;
 mod recover;
+#[cfg(test)]
+pub(crate) mod samples;
 mod seal;
 mod segment;
 mod settle;
 pub(crate) mod store;
-mod verify;
-#[cfg(test)]
-pub(crate) mod samples;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,9 @@ use jiff::{SignedDuration, Timestamp};
 
 pub use error::LedgerError;
 pub use journal::{Journal, Position, Wait};
-pub use record::{Attempt, Bounded, Charge, HoldLine, Outcome, ParseRecordIdError, Record, RecordId, UsageSource};
+pub use record::{
+    Attempt, Bounded, Charge, HoldLine, Outcome, ParseRecordIdError, Record, RecordId, UsageSource,
+};
 pub use recover::Recovered;
 pub use segment::SegmentHead;
 pub use settle::{Correction, settle};
@@ -52,6 +54,9 @@ const LONGEST_WINDOW: SignedDuration = SignedDuration::from_hours(32 * 24);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause between attempts at a store that fails.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// What windows were charged, each with the moment in which the hold was taken.
+pub type Balances = Vec<(Timestamp, Charge)>;
 
 /// The ledger of one data directory, which the caller has locked.
 #[derive(Debug)]
@@ -83,8 +88,7 @@ struct Control {
 
 impl Ledger {
     /// Takes over where the last process ended: reads its journals to the end, gives every call that it left open a record, and begins
-    /// a journal for each of `cores`. Also gives what windows were charged, with the moment in which each hold was taken: the opening
-    /// balances of the limits. To be called before anything listens; blocks on the disk.
+    /// a journal for each of `cores`. Also gives the opening balances of the limits. To be called before anything listens; blocks on the disk.
     ///
     /// `seal_key` is made if it is not there; without one there are no seals. Fails if the directory, the store or the key cannot be
     /// used: without the ledger the budgets are not known.
@@ -92,7 +96,7 @@ impl Ledger {
         data_dir: &Path,
         seal_key: Option<&Path>,
         cores: usize,
-    ) -> Result<(Arc<Self>, Vec<(Timestamp, Charge)>), LedgerError> {
+    ) -> Result<(Arc<Self>, Balances), LedgerError> {
         let now = Timestamp::now();
         let run = Run::begin(data_dir, now)?;
         let seals = match seal_key {
@@ -173,7 +177,10 @@ impl Ledger {
             (Ok(_), false) => tracing::info!("the ledger's store works again"),
             (Err(error), true) => {
                 let error = error::chain(error);
-                tracing::error!(error, "the ledger's store fails: the journal has everything, reports lag behind");
+                tracing::error!(
+                    error,
+                    "the ledger's store fails: the journal has everything, reports lag behind"
+                );
             }
             _ => {}
         }
@@ -194,7 +201,9 @@ impl Ledger {
         let synced = self.try_sync();
         let ingested = self.control().store.ingest(&self.data_dir, self.run.name());
         let sealed = self.try_seal();
-        synced.and(ingested.map(drop)).and(sealed)
+        synced?;
+        ingested?;
+        sealed
     }
 
     fn try_sync(&self) -> Result<(), LedgerError> {
@@ -214,7 +223,9 @@ impl Ledger {
 
     fn try_seal(&self) -> Result<(), LedgerError> {
         let mut control = self.control();
-        let Control { store, seals: Some(seals), unsealed, foreign, .. } = &mut *control else { return Ok(()) };
+        let Control { store, seals: Some(seals), unsealed, foreign, .. } = &mut *control else {
+            return Ok(());
+        };
         // Corrections are written by other processes, into segments of their own.
         for head in segment::foreign(&self.data_dir, &self.run, &store.known())? {
             if !foreign.contains(&head) {

@@ -9,12 +9,11 @@ mod tls;
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::socket::{setsockopt, sockopt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use socket2::{Domain, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 pub(crate) use self::connection::{Connection, Standing};
@@ -23,18 +22,20 @@ use crate::core::Core;
 use crate::drain::Phase;
 use crate::identity::Refusal;
 
-const BACKLOG: u32 = 4096;
+const BACKLOG: i32 = 4096;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// Handshakes under way on one core; more wait in the accept queue.
 const HANDSHAKES: usize = 512;
 
 /// Binds a socket that others of this process may bind as well (`SO_REUSEPORT`, socket(7)).
 pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_reuseaddr(true)?;
-    setsockopt(&socket.as_fd(), sockopt::ReusePort, &true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)?.into_std()
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// Accepts on one core until the drain closes the listener.

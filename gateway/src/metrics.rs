@@ -35,7 +35,12 @@ impl Scrape<'_> {
     fn calls(&self) -> Vec<MetricFamily> {
         let per_series = |name, help, value: fn(&Totals) -> f64| {
             let metrics = self.sums.calls.iter().filter(|(_, totals)| value(totals) > 0.0);
-            family(name, help, MetricType::COUNTER, metrics.map(|(s, t)| counter(labels(s), value(t))).collect())
+            family(
+                name,
+                help,
+                MetricType::COUNTER,
+                metrics.map(|(s, t)| counter(labels(s), value(t))).collect(),
+            )
         };
         let requests = self.sums.calls.iter().map(|(series, totals)| {
             let mut labels = labels(series);
@@ -51,13 +56,37 @@ impl Scrape<'_> {
             })
         });
         vec![
-            family("tollgate_requests_total", "Calls, by how they ended.", MetricType::COUNTER, merged(requests.collect())),
-            family("tollgate_usage_total", "Units that providers bill, by type.", MetricType::COUNTER, merged(tokens.collect())),
-            merged_family(per_series("tollgate_cost_usd_total", "What calls cost, in USD.", |t| t.cost as f64 / 1e9)),
-            merged_family(per_series("tollgate_usage_estimated_total", "Calls whose usage was not reported.", |t| t.estimated as f64)),
-            merged_family(per_series("tollgate_unpriced_requests_total", "Billed calls without a price.", |t| t.unpriced as f64)),
-            merged_family(per_series("tollgate_request_bytes_total", "Body bytes from callers.", |t| t.bytes_in as f64)),
-            merged_family(per_series("tollgate_response_bytes_total", "Body bytes to callers.", |t| t.bytes_out as f64)),
+            family(
+                "tollgate_requests_total",
+                "Calls, by how they ended.",
+                MetricType::COUNTER,
+                merged(requests.collect()),
+            ),
+            family(
+                "tollgate_usage_total",
+                "Units that providers bill, by type.",
+                MetricType::COUNTER,
+                merged(tokens.collect()),
+            ),
+            merged_family(per_series("tollgate_cost_usd_total", "What calls cost, in USD.", |t| {
+                t.cost as f64 / 1e9
+            })),
+            merged_family(per_series(
+                "tollgate_usage_estimated_total",
+                "Calls whose usage was not reported.",
+                |t| t.estimated as f64,
+            )),
+            merged_family(per_series(
+                "tollgate_unpriced_requests_total",
+                "Billed calls without a price.",
+                |t| t.unpriced as f64,
+            )),
+            merged_family(per_series("tollgate_request_bytes_total", "Body bytes from callers.", |t| {
+                t.bytes_in as f64
+            })),
+            merged_family(per_series("tollgate_response_bytes_total", "Body bytes to callers.", |t| {
+                t.bytes_out as f64
+            })),
             self.durations(),
         ]
     }
@@ -75,31 +104,76 @@ impl Scrape<'_> {
 
     fn process(&self) -> Vec<MetricFamily> {
         let sums = &self.sums;
-        let one = |name, help, value: f64| family(name, help, MetricType::COUNTER, vec![counter(vec![], value)]);
-        let level = |name, help, value: f64| family(name, help, MetricType::GAUGE, vec![gauge(vec![], value)]);
-        let refused = self.refused_handshakes.iter().map(|(word, n)| counter(vec![("reason", (*word).into())], *n as f64));
-        let strangers =
-            sums.strangers.iter().map(|(reason, n)| counter(vec![("reason", reason.as_str().into())], *n as f64));
-        let stores = self.stores.iter().map(|s| gauge(vec![("store", s.store.to_string())], f64::from(u8::from(s.failing_for.is_none()))));
+        let one =
+            |name, help, value: f64| family(name, help, MetricType::COUNTER, vec![counter(vec![], value)]);
+        let level =
+            |name, help, value: f64| family(name, help, MetricType::GAUGE, vec![gauge(vec![], value)]);
+        let refused = self
+            .refused_handshakes
+            .iter()
+            .map(|(word, n)| counter(vec![("reason", (*word).into())], *n as f64));
+        let strangers = sums
+            .strangers
+            .iter()
+            .map(|(reason, n)| counter(vec![("reason", reason.as_str().into())], *n as f64));
+        let stores = self.stores.iter().map(|s| {
+            gauge(vec![("store", s.store.to_string())], f64::from(u8::from(s.failing_for.is_none())))
+        });
         vec![
             one("tollgate_tls_handshakes_total", "Verified handshakes with callers.", sums.handshakes as f64),
-            one("tollgate_tls_handshakes_failed_total", "Handshakes that did not complete.", sums.handshakes_failed as f64),
-            one("tollgate_tls_handshake_seconds_total", "Time in handshakes.", sums.handshake_micros as f64 / 1e6),
+            one(
+                "tollgate_tls_handshakes_failed_total",
+                "Handshakes that did not complete.",
+                sums.handshakes_failed as f64,
+            ),
+            one(
+                "tollgate_tls_handshake_seconds_total",
+                "Time in handshakes.",
+                sums.handshake_micros as f64 / 1e6,
+            ),
             one("tollgate_hold_exceeded_total", "Calls charged more than they held.", sums.exceeded as f64),
-            one("tollgate_config_reload_failures_total", "Configurations that were refused.", self.reload_failures as f64),
+            one(
+                "tollgate_config_reload_failures_total",
+                "Configurations that were refused.",
+                self.reload_failures as f64,
+            ),
             level("tollgate_requests_in_flight", "Calls under way.", sums.in_flight as f64),
             level("tollgate_config_generation", "Generation of the policy in force.", self.generation as f64),
-            family("tollgate_build_info", "Version.", MetricType::GAUGE, vec![gauge(vec![("version", self.version.into())], 1.0)]),
-            family("tollgate_tls_handshakes_refused_total", "Callers turned away.", MetricType::COUNTER, refused.collect()),
-            family("tollgate_refused_before_identity_total", "Requests without a proven caller.", MetricType::COUNTER, strangers.collect()),
-            family("tollgate_secret_store_up", "1 while the store answers.", MetricType::GAUGE, stores.collect()),
+            family(
+                "tollgate_build_info",
+                "Version.",
+                MetricType::GAUGE,
+                vec![gauge(vec![("version", self.version.into())], 1.0)],
+            ),
+            family(
+                "tollgate_tls_handshakes_refused_total",
+                "Callers turned away.",
+                MetricType::COUNTER,
+                refused.collect(),
+            ),
+            family(
+                "tollgate_refused_before_identity_total",
+                "Requests without a proven caller.",
+                MetricType::COUNTER,
+                strangers.collect(),
+            ),
+            family(
+                "tollgate_secret_store_up",
+                "1 while the store answers.",
+                MetricType::GAUGE,
+                stores.collect(),
+            ),
         ]
     }
 
     fn limits(&self) -> Vec<MetricFamily> {
         let part = |name, help, value: fn(&LimitUsage) -> u64| {
             let metrics = self.limits.iter().map(|usage| {
-                let labels = vec![("limit", usage.limit.to_string()), ("key", usage.key.to_string()), ("unit", unit(usage.unit).into())];
+                let labels = vec![
+                    ("limit", usage.limit.to_string()),
+                    ("key", usage.key.to_string()),
+                    ("unit", unit(usage.unit).into()),
+                ];
                 let scale = if usage.unit == Unit::Spend { 1e9 } else { 1.0 };
                 gauge(labels, value(usage) as f64 / scale)
             });
@@ -123,7 +197,8 @@ const fn unit(unit: Unit) -> &'static str {
 }
 
 fn labels(series: &Series) -> Vec<(&'static str, String)> {
-    let text = |name: &Option<tollgate_policy::name::Name>| name.as_ref().map_or(String::new(), ToString::to_string);
+    let text =
+        |name: &Option<tollgate_policy::name::Name>| name.as_ref().map_or(String::new(), ToString::to_string);
     let caller = series.caller.as_ref();
     vec![
         ("destination", text(&series.destination)),
@@ -196,7 +271,8 @@ fn merged(metrics: Vec<Metric>) -> Vec<Metric> {
     let mut sums: Vec<Metric> = Vec::new();
     let mut places = std::collections::HashMap::new();
     for metric in metrics {
-        let key: Vec<(String, String)> = metric.get_label().iter().map(|l| (l.name().into(), l.value().into())).collect();
+        let key: Vec<(String, String)> =
+            metric.get_label().iter().map(|l| (l.name().into(), l.value().into())).collect();
         match places.get(&key) {
             None => {
                 places.insert(key, sums.len());

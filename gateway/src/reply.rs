@@ -47,8 +47,12 @@ pub(crate) const fn status(reason: Reason) -> StatusCode {
         | R::UnpricedModel => StatusCode::FORBIDDEN,
         R::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         R::UnsupportedMediaType | R::UnsupportedEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        R::RateLimited | R::ConcurrencyLimited | R::BudgetHeld | R::BudgetExhausted => StatusCode::TOO_MANY_REQUESTS,
-        R::NotReady | R::LedgerUnavailable | R::SecretUnavailable | R::Draining => StatusCode::SERVICE_UNAVAILABLE,
+        R::RateLimited | R::ConcurrencyLimited | R::BudgetHeld | R::BudgetExhausted => {
+            StatusCode::TOO_MANY_REQUESTS
+        }
+        R::NotReady | R::LedgerUnavailable | R::SecretUnavailable | R::Draining => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         R::AddressRefused
         | R::UpstreamUnreachable
         | R::UpstreamTls
@@ -201,7 +205,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_is_a_problem_that_sdks_can_show() {
-        let denial = Denial::new(Reason::BudgetHeld, "the budget is held").retry_after(std::time::Duration::from_millis(1200));
+        let denial = Denial::new(Reason::BudgetHeld, "the budget is held")
+            .retry_after(std::time::Duration::from_millis(1200));
         let response = refusal(&denial, RecordId::new(), Dress::Problem);
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()[RETRY_AFTER], "2");
@@ -215,7 +220,10 @@ mod tests {
     #[test]
     fn grpc_callers_get_a_trailers_only_answer() {
         let response = refusal(&Denial::new(Reason::NoGrant, "no"), RecordId::new(), Dress::Grpc);
-        assert_eq!((response.status(), &response.headers()["grpc-status"]), (StatusCode::OK, &HeaderValue::from_static("7")));
+        assert_eq!(
+            (response.status(), &response.headers()["grpc-status"]),
+            (StatusCode::OK, &HeaderValue::from_static("7"))
+        );
         assert!(response.body().is_end_stream());
     }
 

@@ -174,7 +174,8 @@ impl Settings {
     /// # Errors
     /// Every problem, with file, line and field.
     pub fn read(file: &Path, environment: impl Fn(&str) -> Option<String>) -> Result<Self, Vec<Problem>> {
-        let text = std::fs::read_to_string(file).map_err(|error| vec![whole_file(file, error.to_string())])?;
+        let text =
+            std::fs::read_to_string(file).map_err(|error| vec![whole_file(file, error.to_string())])?;
         let source = SourceFile { path: file.into(), text };
         let mut settings: Self = read_settings(&source, |value| override_from(value, &environment))?;
         let base = file.parent().unwrap_or_else(|| Path::new("."));
@@ -254,7 +255,9 @@ admin: {tokenFile: token}
         let plain = read(GOOD, &[]).unwrap();
         assert_eq!((plain.drain.delay.0.as_secs(), plain.drain.timeout.0.as_secs()), (5, 300));
         assert!(plain.admin.address.ip().is_loopback());
-        let over = read(GOOD, &[("TOLLGATE_CORES", "3"), ("TOLLGATE_DRAIN_DELAY", "1s"), ("RUST_LOG", "debug")]).unwrap();
+        let over =
+            read(GOOD, &[("TOLLGATE_CORES", "3"), ("TOLLGATE_DRAIN_DELAY", "1s"), ("RUST_LOG", "debug")])
+                .unwrap();
         assert_eq!((over.cores(), over.drain.delay.0.as_secs(), over.log.as_str()), (3, 1, "debug"));
     }
 

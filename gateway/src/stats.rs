@@ -104,7 +104,8 @@ pub(crate) struct Stats {
 impl Stats {
     pub(crate) fn handshake(&self, took: Duration) {
         self.handshakes.fetch_add(1, Ordering::Relaxed);
-        self.handshake_micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.handshake_micros
+            .fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     pub(crate) fn handshake_failed(&self) {
@@ -186,7 +187,11 @@ impl Sums {
     }
 }
 
-fn merge<K: Clone + Eq + Hash, V: Default>(sum: &mut HashMap<K, V>, part: &HashMap<K, V>, add: impl Fn(&mut V, &V)) {
+fn merge<K: Clone + Eq + Hash, V: Default>(
+    sum: &mut HashMap<K, V>,
+    part: &HashMap<K, V>,
+    add: impl Fn(&mut V, &V),
+) {
     for (key, value) in part {
         add(sum.entry(key.clone()).or_default(), value);
     }

@@ -56,11 +56,14 @@ pub(crate) fn install(level: &str) -> anyhow::Result<Flush> {
 
 /// The directives for our crates as given, everything else at `warn` at most.
 fn capped(directives: &str) -> Targets {
-    let asked = Targets::from_str(directives).unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO));
+    let asked =
+        Targets::from_str(directives).unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO));
     let general = asked.default_level().unwrap_or(LevelFilter::INFO);
-    let mut capped = Targets::new().with_default(general.min(LevelFilter::WARN)).with_target("tollgate", general);
+    let mut capped =
+        Targets::new().with_default(general.min(LevelFilter::WARN)).with_target("tollgate", general);
     for (target, level) in asked.iter().filter(|(target, _)| !target.is_empty()) {
-        let ours = target == "tollgate" || target.starts_with("tollgate_") || target.starts_with("tollgate::");
+        let ours =
+            target == "tollgate" || target.starts_with("tollgate_") || target.starts_with("tollgate::");
         capped = capped.with_target(target, if ours { level } else { level.min(LevelFilter::WARN) });
     }
     capped
@@ -122,7 +125,11 @@ struct Line<'a>(&'a Flush);
 impl Visit for Line<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == "record" {
-            self.0.append([b"{\"level\":\"INFO\",\"target\":\"tollgate::access\",\"record\":", value.as_bytes(), b"}\n"]);
+            self.0.append([
+                b"{\"level\":\"INFO\",\"target\":\"tollgate::access\",\"record\":",
+                value.as_bytes(),
+                b"}\n",
+            ]);
         }
     }
 
@@ -137,10 +144,21 @@ mod tests {
 
     #[test]
     fn other_crates_stay_at_warn_whatever_is_asked_for() {
-        for asked in ["trace", "hyper=trace,tollgate=debug", "rustls=debug", "tollgate_secrets=trace", "h2::codec=trace"] {
+        for asked in [
+            "trace",
+            "hyper=trace,tollgate=debug",
+            "rustls=debug",
+            "tollgate_secrets=trace",
+            "h2::codec=trace",
+        ] {
             let targets = capped(asked);
-            for theirs in ["hyper::proto", "rustls::client", "h2::codec::framed_read", "vaultrs::client", "tollgatexyz"] {
-                assert!(!targets.would_enable(theirs, &Level::INFO) || theirs == "tollgatexyz", "{asked}: {theirs}");
+            for theirs in
+                ["hyper::proto", "rustls::client", "h2::codec::framed_read", "vaultrs::client", "tollgatexyz"]
+            {
+                assert!(
+                    !targets.would_enable(theirs, &Level::INFO) || theirs == "tollgatexyz",
+                    "{asked}: {theirs}"
+                );
             }
         }
         assert!(capped("trace").would_enable("tollgate::request", &Level::TRACE));

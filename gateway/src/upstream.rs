@@ -107,7 +107,8 @@ impl Peer {
         let verified = |tcp: &TcpStream| -> std::io::Result<Verified> {
             Ok(Verified { host, remote: tcp.peer_addr()?, local: tcp.local_addr()? })
         };
-        let verified = Arc::new(verified(&tcp).map_err(|error| UpstreamError::Dial(DialError::Connect(error)))?);
+        let verified =
+            Arc::new(verified(&tcp).map_err(|error| UpstreamError::Dial(DialError::Connect(error)))?);
         let connector = TlsConnector::from(Arc::clone(&tls.config));
         let stream = timeout_at(deadline, connector.connect(name, tcp))
             .await

@@ -20,6 +20,9 @@ mod store;
 mod tie;
 mod warning;
 
+#[cfg(test)]
+mod tests;
+
 /// What a policy is compiled for: what stands outside of the resources.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {

@@ -18,6 +18,9 @@ use crate::target::Target;
 
 mod matching;
 
+#[cfg(test)]
+mod tests;
+
 pub use matching::Verdict;
 pub(crate) use matching::class_word;
 use matching::{Call, Candidates};
@@ -174,7 +177,7 @@ impl Admission {
     /// Refuses with `model_not_allowed`, `model_required`, `unmetered_endpoint`, `deferred_cost` or `unpriced_model`. `now` says which
     /// price is in force.
     pub fn permit(self, facts: &Facts, now: Timestamp) -> Result<Permit, Denial> {
-        let call = Call::new(self.target.destination(), self.target.path(), &self.method);
+        let call = Call::again(&self.target, &self.method, self.endpoint.as_ref());
         let model = facts.model.as_deref();
         let (grant, price) = self.candidates.decide(&self.grants, &call, model, (&self.catalog, now))?;
         let grant = Arc::clone(grant);

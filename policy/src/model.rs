@@ -19,16 +19,18 @@ mod source;
 mod store;
 mod yaml;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use credential::{CredentialSpec, InjectSpec};
 pub(crate) use destination::{DestinationSpec, VerifySpec};
 pub use field::Interval;
-pub(crate) use field::List;
-pub use settings::read_settings;
+pub(crate) use field::{Address, List};
 pub(crate) use grant::{AllowSpec, GrantSpec, LimitSpec, WindowWord};
+pub use settings::read_settings;
 pub use source::Source;
 pub(crate) use source::nearest;
 pub(crate) use store::{AuthSpec, StoreSpec, VaultSpec};
-
 
 const API_VERSION: &str = "tollgate.dev/v1alpha1";
 

@@ -14,6 +14,9 @@ use crate::caller::{self, SpiffeError, SpiffeId, TrustDomain};
 mod host;
 mod path;
 
+#[cfg(test)]
+mod tests;
+
 pub use host::{HostError, HostPattern};
 pub(crate) use host::canonical as canonical_host;
 pub use path::{PathPattern, PathPatternError};

@@ -13,6 +13,9 @@ use crate::policy::Destination;
 mod directory;
 mod path;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use directory::Directory;
 pub(crate) use path::canonical as canonical_path;
 pub use path::{EncodedForm, EncodedForms, PathError};

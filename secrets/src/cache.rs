@@ -25,8 +25,8 @@ use crate::reference::{self, Freshness, Reference, Wanted};
 use crate::secret::{Secret, Version};
 use crate::store::{Dialable, Store, StoreHealth};
 
-use slot::{Condition, Slot};
 pub(crate) use slot::jittered;
+use slot::{Condition, Slot};
 
 /// Every secret that the policy in force uses.
 pub struct Secrets {
@@ -125,7 +125,9 @@ impl Secrets {
         let mut by_credential = HashMap::new();
         for Wanted { credential, reference, freshness: own } in wanted {
             let freshness = freshness.get(&reference).copied().unwrap_or(own);
-            let Some(store) = stores.iter().find(|store| *store.definition() == reference.store) else { continue };
+            let Some(store) = stores.iter().find(|store| *store.definition() == reference.store) else {
+                continue;
+            };
             let slot = by_reference.entry(reference.clone()).or_insert_with(|| {
                 Arc::new(Slot::new(reference, freshness, Arc::clone(store), self.handle.clone()))
             });

@@ -88,7 +88,12 @@ pub(crate) mod tests {
     /// A reference to `path` in a store of this kind.
     pub(crate) fn reference_to(kind: StoreKind, path: &str, field: Option<&str>) -> Reference {
         let store: Name = "store".parse().unwrap();
-        let secret = SecretRef { store: store.clone(), path: path.into(), field: field.map(Into::into), version: None };
+        let secret = SecretRef {
+            store: store.clone(),
+            path: path.into(),
+            field: field.map(Into::into),
+            version: None,
+        };
         Reference { store: Arc::new(Store { name: store, kind }), secret }
     }
 

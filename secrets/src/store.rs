@@ -155,7 +155,9 @@ impl Store {
             Change::Fails(error) => {
                 warn!(store, %error, "secret store fails; cached secrets are used while they last");
             }
-            Change::FailsOtherwise(error) => warn!(store, %error, "secret store still fails, for another reason"),
+            Change::FailsOtherwise(error) => {
+                warn!(store, %error, "secret store still fails, for another reason")
+            }
             Change::Works(after) => info!(store, seconds = after.as_secs(), "secret store works again"),
         }
     }
@@ -209,7 +211,10 @@ mod tests {
         for _ in 0..1000 {
             assert_eq!(Change::of(&mut failing, Some(Failure::Sealed)), Change::None);
         }
-        assert_eq!(Change::of(&mut failing, Some(Failure::Timeout)), Change::FailsOtherwise(Failure::Timeout));
+        assert_eq!(
+            Change::of(&mut failing, Some(Failure::Timeout)),
+            Change::FailsOtherwise(Failure::Timeout)
+        );
         tokio::time::advance(Duration::from_secs(90)).await;
         assert_eq!(Change::of(&mut failing, None), Change::Works(Duration::from_secs(90)));
         assert_eq!(Change::of(&mut failing, None), Change::None);

@@ -86,7 +86,7 @@ fn split(url: &str) -> (&str, &str) {
 type Outcome = Result<(String, String), String>;
 
 fn expected(request: &Value) -> Outcome {
-    let url = request["sends"].as_str().unwrap_or(request["url"].as_str().unwrap());
+    let url = request["sends"].as_str().or(request["url"].as_str()).unwrap();
     request["reason"].as_str().map_or_else(
         || Ok((request["grant"].as_str().unwrap().to_owned(), url.to_owned())),
         |reason| Err(reason.to_owned()),
@@ -161,10 +161,8 @@ impl Replay {
 
 fn header(answer: &str, name: &str) -> Option<String> {
     let head = answer.split("\r\n\r\n").next()?;
-    let line = head
-        .lines()
-        .find_map(|line| line.to_ascii_lowercase().strip_prefix(&format!("{name}: ")).map(str::to_owned));
-    line
+    head.lines()
+        .find_map(|line| line.to_ascii_lowercase().strip_prefix(&format!("{name}: ")).map(str::to_owned))
 }
 
 #[tokio::test(flavor = "multi_thread")]

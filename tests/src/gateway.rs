@@ -78,7 +78,7 @@ impl Settings {
              admin: {{address: \"127.0.0.1:0\", tokenFile: {}}}\n\
              egress: {{privateRanges: [{}]}}\n\
              ledger: {{sealKeyFile: {}}}\n\
-             drain: {{delay: 0s, timeout: 10s}}\n{}",
+             drain: {{delay: 100ms, timeout: 10s}}\n{}",
             self.names.join(", "),
             self.certificate.cert.display(),
             self.certificate.key.display(),

@@ -50,10 +50,18 @@ impl Views {
     }
 
     pub(super) fn snapshot(&self) -> Value {
-        let limits: Vec<Value> = self.shared.quota.usage(Timestamp::now()).iter().map(|usage| json!({
-            "limit": *usage.limit, "key": *usage.key, "unit": usage.unit.as_str(),
-            "amount": usage.amount, "spent": usage.spent, "held": usage.held,
-        })).collect();
+        let limits: Vec<Value> = self
+            .shared
+            .quota
+            .usage(Timestamp::now())
+            .iter()
+            .map(|usage| {
+                json!({
+                    "limit": *usage.limit, "key": *usage.key, "unit": usage.unit.as_str(),
+                    "amount": usage.amount, "spent": usage.spent, "held": usage.held,
+                })
+            })
+            .collect();
         let stores: Vec<Value> = self.shared.secrets.health().iter().map(|store| json!({
             "store": store.store.to_string(), "up": store.failing_for.is_none(), "error": store.error, "stale": store.stale, "unavailable": store.unavailable,
         })).collect();
@@ -63,16 +71,26 @@ impl Views {
             "name": d.name.to_string(), "hosts": d.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(), "port": d.port,
             "dialect": d.dialect.name(),
         })).collect();
-        let credentials: Vec<Value> = policy.credentials().map(|c| json!({
-            "name": c.name.to_string(), "store": c.from.store.to_string(),
-            "version": self.shared.secrets.peek(c).map(|secret| secret.version().to_string()),
-        })).collect();
-        let grants: Vec<Value> = policy.grants().map(|g| json!({
-            "name": g.name.to_string(), "destination": g.destination.name.to_string(),
-            "credential": g.credential.as_ref().map(|c| c.name.to_string()),
-            "callers": g.callers.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "limits": g.limits.iter().map(|l| l.id.to_string()).collect::<Vec<_>>(),
-        })).collect();
+        let credentials: Vec<Value> = policy
+            .credentials()
+            .map(|c| {
+                json!({
+                    "name": c.name.to_string(), "store": c.from.store.to_string(),
+                    "version": self.shared.secrets.peek(c).map(|secret| secret.version().to_string()),
+                })
+            })
+            .collect();
+        let grants: Vec<Value> = policy
+            .grants()
+            .map(|g| {
+                json!({
+                    "name": g.name.to_string(), "destination": g.destination.name.to_string(),
+                    "credential": g.credential.as_ref().map(|c| c.name.to_string()),
+                    "callers": g.callers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                    "limits": g.limits.iter().map(|l| l.id.to_string()).collect::<Vec<_>>(),
+                })
+            })
+            .collect();
         json!({
             "generation": snapshot.generation, "destinations": destinations, "credentials": credentials, "grants": grants,
             "limits": limits, "stores": stores,

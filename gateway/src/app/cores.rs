@@ -33,7 +33,11 @@ pub(super) struct Door {
 
 impl Door {
     /// The first core's socket binds, the others take the port it got.
-    pub(super) fn bind(settings: &ListenerSettings, tls: Arc<ServerConfig>, cores: usize) -> anyhow::Result<Self> {
+    pub(super) fn bind(
+        settings: &ListenerSettings,
+        tls: Arc<ServerConfig>,
+        cores: usize,
+    ) -> anyhow::Result<Self> {
         let context = || format!("listener {}: cannot listen on {}", settings.name, settings.address);
         let first = listener::bind(settings.address).with_context(context)?;
         let address = first.local_addr()?;
@@ -114,7 +118,6 @@ fn run(
     };
     runtime.block_on(async move {
         let begun = sockets.into_iter().try_for_each(|(name, tls, socket)| {
-            socket.set_nonblocking(true)?;
             let listener = TcpListener::from_std(socket)?;
             tokio::spawn(listener::accept(Arc::clone(&core), name, listener, tls));
             anyhow::Ok(())

@@ -34,7 +34,8 @@ impl Reload {
 
     /// The snapshot to start with.
     pub(super) fn first(&mut self) -> Result<Snapshot, Vec<Problem>> {
-        let files = self.resources.changed().map_err(|error| vec![self.unreadable(&error)])?.unwrap_or_default();
+        let files =
+            self.resources.changed().map_err(|error| vec![self.unreadable(&error)])?.unwrap_or_default();
         self.build(&files, None)
     }
 
@@ -103,7 +104,12 @@ impl Reload {
     }
 
     fn unreadable(&self, error: &std::io::Error) -> Problem {
-        Problem { file: self.resources.directory().into(), line: 0, field: String::new(), message: error.to_string() }
+        Problem {
+            file: self.resources.directory().into(),
+            line: 0,
+            field: String::new(),
+            message: error.to_string(),
+        }
     }
 }
 

@@ -42,7 +42,11 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
                 policy.stores().count(),
                 policy.credentials().count(),
                 policy.grants().count(),
-                if warnings.is_empty() { String::new() } else { format!(", with {} warnings", warnings.len()) },
+                if warnings.is_empty() {
+                    String::new()
+                } else {
+                    format!(", with {} warnings", warnings.len())
+                },
             ));
             Ok(ExitCode::SUCCESS)
         }

@@ -27,14 +27,22 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let settings = app::read_settings(&world.settings())?;
     let app = App::start(settings, world.directory(), false)?;
     let gateway = app.listeners[0];
-    say(&format!("Tollgate listens on https://localhost:{}; the provider's key is in {}", gateway.port(), world.store().display()));
+    say(&format!(
+        "Tollgate listens on https://localhost:{}; the provider's key is in {}",
+        gateway.port(),
+        world.store().display()
+    ));
     say("and on the wire to the provider. No workload has it.\n");
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(play(&world, gateway))?;
     if !args.once {
         say(&format!("\nAdmin port: http://{} (token in {})", app.admin, world.admin_token().display()));
-        say(&format!("Try:  curl -H \"Authorization: Bearer $(cat {})\" http://{}/metrics", world.admin_token().display(), app.admin));
+        say(&format!(
+            "Try:  curl -H \"Authorization: Bearer $(cat {})\" http://{}/metrics",
+            world.admin_token().display(),
+            app.admin
+        ));
         say("Call: ");
         say(&format!("  {}", world.curl(gateway)));
         say("Ctrl-C stops, and prints the report.");

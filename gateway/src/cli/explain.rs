@@ -38,8 +38,8 @@ pub(super) struct ExplainArgs {
 pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     let (environment, directory) = check::subject(&args.configuration)?;
     let files = ResourceFiles::new(directory).read()?;
-    let (snapshot, _) =
-        Snapshot::build(&files, &environment, None).map_err(|problems| anyhow!("{}", app::lines(&problems)))?;
+    let (snapshot, _) = Snapshot::build(&files, &environment, None)
+        .map_err(|problems| anyhow!("{}", app::lines(&problems)))?;
     match decide(&snapshot.policy, args)? {
         Ok(grant) => {
             say(&format!("allowed: {grant}"));
@@ -60,22 +60,33 @@ fn decide(policy: &Policy, args: &ExplainArgs) -> anyhow::Result<Result<String, 
         Ok(target) => target,
         Err(denial) => return Ok(Err(denial)),
     };
-    say(&format!("destination: {} ({}:{}{})", target.destination().name, target.host(), target.port(), target.path()));
+    say(&format!(
+        "destination: {} ({}:{}{})",
+        target.destination().name,
+        target.host(),
+        target.port(),
+        target.path()
+    ));
     let now = Timestamp::now();
     for (grant, verdict) in policy.trace(&grants, &target, &args.method, args.model.as_deref(), now) {
         say(&format!("  grant {}: {verdict}", grant.name));
     }
     let facts = Facts { model: args.model.as_deref().map(Into::into), ..Facts::default() };
-    let decided = policy.admit(&grants, target, &args.method).and_then(|admission| admission.permit(&facts, now));
+    let decided =
+        policy.admit(&grants, target, &args.method).and_then(|admission| admission.permit(&facts, now));
     Ok(decided.map(|permit| {
-        let credential = permit.credential().map_or("no credential".into(), |c| format!("credential {}", c.name));
+        let credential =
+            permit.credential().map_or_else(|| "no credential".into(), |c| format!("credential {}", c.name));
         format!("grant {} decides, {credential}", permit.grant().name)
     }))
 }
 
 /// Authority, raw path and query: not through a URL parser, which would mend what the gateway refuses.
 fn split(url: &str) -> anyhow::Result<(&str, &str, Option<&str>)> {
-    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).context("--url: not an http(s) URL")?;
+    let rest = url
+        .strip_prefix("https://")
+        .or_else(|| url.strip_prefix("http://"))
+        .context("--url: not an http(s) URL")?;
     let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     if authority.is_empty() {
         bail!("--url: no host in it");

@@ -15,7 +15,12 @@ use crate::report::{Dimension, Query, Report, instant, report};
 pub(super) struct ReportArgs {
     /// What lines are told apart by, in this order: caller, namespace, service_account, destination, host, grant, credential,
     /// model, model_answered, hour, day, month, reason, status, source, outcome, usage_source
-    #[arg(long, value_name = "DIMENSIONS", value_delimiter = ',', default_value = "caller,destination,model")]
+    #[arg(
+        long,
+        value_name = "DIMENSIONS",
+        value_delimiter = ',',
+        default_value = "caller,destination,model"
+    )]
     by: Vec<Dimension>,
     /// From when on: a date, a time, or how long ago (24h, 7d)
     #[arg(long, value_name = "WHEN", default_value = "7d")]
@@ -60,8 +65,9 @@ impl Place {
         if let Some(data) = &self.data {
             return Ok((data.clone(), None));
         }
-        let settings = app::read_settings(&self.config)
-            .with_context(|| format!("{} does not say where the ledger is; --data does too", self.config.display()))?;
+        let settings = app::read_settings(&self.config).with_context(|| {
+            format!("{} does not say where the ledger is; --data does too", self.config.display())
+        })?;
         Ok((settings.data_dir, settings.ledger.seal_key_file))
     }
 }

@@ -1,4 +1,147 @@
-//! stub
-#[derive(Debug, clap::Args)]
-pub struct SecretArgs {}
-pub fn run(_: SecretArgs) -> anyhow::Result<()> { Ok(()) }
+//! `tollgate secret`: keeps the age-encrypted file that an `age` store reads.
+//!
+//! **Invariant:** a value comes in through standard input only, never as an argument, where every process of the
+//! machine could read it, and never goes out again.
+
+use std::fs::File;
+use std::io::{IsTerminal, Read};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use tollgate_secrets::AgeFile;
+use zeroize::Zeroizing;
+
+use super::say;
+
+/// One more than a value may have, so that a longer one is seen to be longer.
+const READ_LIMIT: usize = 64 * 1024 + 2;
+
+#[derive(Debug, Args)]
+pub(super) struct SecretArgs {
+    /// The encrypted file, as `spec.age.file` of the SecretStore names it
+    #[arg(long, global = true, value_name = "PATH", default_value = "secrets.age")]
+    file: PathBuf,
+    /// The age identity that opens it, as `spec.age.identityFile` names it
+    #[arg(long, global = true, value_name = "PATH", default_value = "identity.txt")]
+    identity: PathBuf,
+    #[command(subcommand)]
+    command: SecretCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum SecretCommand {
+    /// Make a new identity file, readable by its owner alone
+    Init,
+    /// Store the value that is read from standard input, without its trailing newline
+    Set {
+        /// Path of the secret, as `spec.from.path` of the Credential names it
+        path: String,
+        /// Field under that path
+        field: String,
+    },
+    /// Print the paths and the names of their fields, never a value
+    List,
+    /// Remove a secret, or one field of it
+    Rm {
+        /// Path of the secret
+        path: String,
+        /// The one field to remove; all of them if left out
+        field: Option<String>,
+    },
+}
+
+pub(super) fn run(args: SecretArgs) -> anyhow::Result<()> {
+    let SecretArgs { file, identity, command } = args;
+    let secrets = AgeFile::new(&file, &identity);
+    match command {
+        SecretCommand::Init => {
+            let public = AgeFile::create_identity(&identity)?;
+            say(&format!("{}: identity made, public key {public}", identity.display()));
+        }
+        SecretCommand::Set { path, field } => {
+            let replaced = secrets.set(&path, &field, standard_input()?)?;
+            say(&format!("{path} {field}: {}", if replaced { "replaced" } else { "stored" }));
+        }
+        SecretCommand::List => {
+            for (path, fields) in secrets.list()? {
+                say(&format!("{path}  {}", fields.join(", ")));
+            }
+        }
+        SecretCommand::Rm { path, field } => {
+            secrets.remove(&path, field.as_deref()).with_context(|| path.clone())?;
+            say(&format!("{path}{}: removed", field.map(|field| format!(" {field}")).unwrap_or_default()));
+        }
+    }
+    Ok(())
+}
+
+fn standard_input() -> anyhow::Result<Zeroizing<String>> {
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        bail!("typed here the value would show; pipe it in, as in `tollgate secret set PATH FIELD < value.txt`");
+    }
+    // Past the standard library's own buffer, which nobody zeroizes.
+    read_value(&mut File::from(stdin.as_fd().try_clone_to_owned()?))
+}
+
+fn read_value(from: &mut impl Read) -> anyhow::Result<Zeroizing<String>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(READ_LIMIT));
+    from.take(READ_LIMIT as u64).read_to_end(&mut bytes).context("cannot read standard input")?;
+    let text = std::str::from_utf8(&bytes).context("the value is not UTF-8 text")?;
+    let text = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: SecretArgs,
+    }
+
+    fn parsed(line: &[&str]) -> Result<SecretArgs, clap::Error> {
+        Line::try_parse_from(std::iter::once("secret").chain(line.iter().copied())).map(|line| line.args)
+    }
+
+    #[test]
+    fn the_value_loses_one_trailing_newline_and_nothing_else() {
+        for (read, value) in [("sk-1\n", "sk-1"), ("sk-1\r\n", "sk-1"), (" a\nb\n\n", " a\nb\n"), ("", "")] {
+            assert_eq!(read_value(&mut read.as_bytes()).unwrap().as_str(), value);
+        }
+        assert!(read_value(&mut [0xff, 0xfe].as_slice()).is_err());
+    }
+
+    #[test]
+    fn a_value_cannot_be_an_argument() {
+        assert!(parsed(&["set", "llm/openai", "api_key"]).is_ok());
+        assert!(parsed(&["set", "llm/openai", "api_key", "sk-1"]).is_err());
+        assert!(parsed(&["set", "llm/openai", "api_key", "--value", "sk-1"]).is_err());
+    }
+
+    #[test]
+    fn a_secret_that_was_stored_can_be_removed_and_then_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, identity) = (directory.path().join("s.age"), directory.path().join("id"));
+        let (at, id) = (file.to_str().unwrap(), identity.to_str().unwrap());
+        let command = |words: &[&str]| run(parsed(&[words, &["--file", at, "--identity", id]].concat()).unwrap());
+        command(&["init"]).unwrap();
+        assert!(command(&["init"]).is_err(), "an identity is never overwritten");
+        assert_eq!(std::fs::metadata(&identity).unwrap().permissions().mode() & 0o777, 0o600);
+        let secrets = AgeFile::new(&file, &identity);
+        secrets.set("llm/openai", "api_key", Zeroizing::new("sk-1".into())).unwrap();
+        command(&["list"]).unwrap();
+        command(&["rm", "llm/openai", "api_key"]).unwrap();
+        assert!(secrets.list().unwrap().is_empty());
+        let absent = command(&["rm", "llm/openai"]).unwrap_err();
+        assert_eq!(format!("{absent:#}"), "llm/openai: no such secret");
+    }
+}

@@ -35,7 +35,8 @@ impl ClientCertVerifier for SpiffeVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let chain: Vec<CertificateDer<'_>> = std::iter::once(end_entity).chain(intermediates).cloned().collect();
+        let chain: Vec<CertificateDer<'_>> =
+            std::iter::once(end_entity).chain(intermediates).cloned().collect();
         match self.trust.verify(&chain, now) {
             Ok(_) => Ok(ClientCertVerified::assertion()),
             Err(refusal) => {
@@ -75,8 +76,10 @@ fn alert(refusal: Refusal) -> CertificateError {
         Refusal::NotYetValid => CertificateError::NotValidYet,
         Refusal::UnknownIssuer | Refusal::UnknownTrustDomain => CertificateError::UnknownIssuer,
         Refusal::Malformed | Refusal::NoCertificate => CertificateError::BadEncoding,
-        Refusal::NotOneUriSan | Refusal::NotSpiffe | Refusal::SigningCertificate | Refusal::Unverified | Refusal::TooMany => {
-            CertificateError::ApplicationVerificationFailure
-        }
+        Refusal::NotOneUriSan
+        | Refusal::NotSpiffe
+        | Refusal::SigningCertificate
+        | Refusal::Unverified
+        | Refusal::TooMany => CertificateError::ApplicationVerificationFailure,
     }
 }

@@ -132,7 +132,8 @@ fn read_certificate(files: &CertificateFiles) -> Result<(CertifiedKey, Vec<u8>),
     let chain_pem = read(&files.cert_file)?;
     let key_pem = zeroize::Zeroizing::new(read(&files.key_file)?);
     let chain = certificates(&files.cert_file, &chain_pem)?;
-    let key = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|_| FileError::NoKey(files.key_file.clone()))?;
+    let key =
+        PrivateKeyDer::from_pem_slice(&key_pem).map_err(|_| FileError::NoKey(files.key_file.clone()))?;
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     let certified = CertifiedKey::from_der(chain, key, &provider)
         .map_err(|error| FileError::Unusable(files.cert_file.clone(), error.to_string()))?;

@@ -26,7 +26,8 @@ impl Head {
     pub(crate) fn read(parts: request::Parts) -> Result<Self, Denial> {
         let request::Parts { method, uri, mut headers, version, .. } = parts;
         // TRACE answers with the request it got, which by then holds the secret; CONNECT is a listener's business.
-        if [Method::TRACE, Method::CONNECT].contains(&method) || method.as_str().eq_ignore_ascii_case("TRACK") {
+        if [Method::TRACE, Method::CONNECT].contains(&method) || method.as_str().eq_ignore_ascii_case("TRACK")
+        {
             return Err(Denial::new(Reason::MethodRefused, "this method is never forwarded"));
         }
         let authority = authority(&uri, &headers, version)?;
@@ -38,7 +39,11 @@ impl Head {
 
     /// What the policy decides on.
     pub(crate) fn line(&self) -> RequestLine<'_> {
-        RequestLine { authority: self.authority.as_str(), path: self.path.path(), query: self.query.as_deref() }
+        RequestLine {
+            authority: self.authority.as_str(),
+            path: self.path.path(),
+            query: self.query.as_deref(),
+        }
     }
 }
 

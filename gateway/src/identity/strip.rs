@@ -11,40 +11,120 @@ use percent_encoding::percent_decode_str;
 
 /// Forms in which credentials are carried in headers, by any provider.
 const CREDENTIALS: &[&str] = &[
-    "authorization", "proxy-authorization", "cookie", "cookie2", "api-key", "apikey", "x-api-key", "x-apikey", "x-auth-token",
-    "x-access-token", "x-auth-key", "x-auth-email", "x-goog-api-key", "x-amz-security-token", "x-functions-key", "private-token",
-    "job-token", "deploy-token", "x-token", "x-vault-token", "x-csrf-token", "ocp-apim-subscription-key", "dd-api-key",
-    "dd-application-key", "x-figma-token", "x-shopify-access-token", "www-authenticate", "x-authorization", "authentication",
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "cookie2",
+    "api-key",
+    "apikey",
+    "x-api-key",
+    "x-apikey",
+    "x-auth-token",
+    "x-access-token",
+    "x-auth-key",
+    "x-auth-email",
+    "x-goog-api-key",
+    "x-amz-security-token",
+    "x-functions-key",
+    "private-token",
+    "job-token",
+    "deploy-token",
+    "x-token",
+    "x-vault-token",
+    "x-csrf-token",
+    "ocp-apim-subscription-key",
+    "dd-api-key",
+    "dd-application-key",
+    "x-figma-token",
+    "x-shopify-access-token",
+    "www-authenticate",
+    "x-authorization",
+    "authentication",
 ];
 
 /// What the mesh, other proxies and the caller say about the caller, and overrides of the request that was decided on.
 const ASSERTIONS: &[&str] = &[
-    "forwarded", "baggage", "via", "x-real-ip", "x-client-ip", "client-ip", "true-client-ip", "x-cluster-client-ip", "remote-addr",
-    "x-http-method", "x-http-method-override", "x-method-override", "x-original-method", "x-original-url", "x-original-uri",
-    "x-rewrite-url", "x-original-host", "x-host", "x-request-uri", "x-override-url", "x-jwt-assertion", "x-user", "x-user-id",
-    "x-remote-user", "x-spiffe-id", "x-client-cert", "ssl-client-cert", "x-ssl-client-cert", "x-goog-iap-jwt-assertion",
-    "x-ms-client-principal", "x-goog-user-project", "x-goog-authenticated-user-email",
+    "forwarded",
+    "baggage",
+    "via",
+    "x-real-ip",
+    "x-client-ip",
+    "client-ip",
+    "true-client-ip",
+    "x-cluster-client-ip",
+    "remote-addr",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-method",
+    "x-original-url",
+    "x-original-uri",
+    "x-rewrite-url",
+    "x-original-host",
+    "x-host",
+    "x-request-uri",
+    "x-override-url",
+    "x-jwt-assertion",
+    "x-user",
+    "x-user-id",
+    "x-remote-user",
+    "x-spiffe-id",
+    "x-client-cert",
+    "ssl-client-cert",
+    "x-ssl-client-cert",
+    "x-goog-iap-jwt-assertion",
+    "x-ms-client-principal",
+    "x-goog-user-project",
+    "x-goog-authenticated-user-email",
 ];
 
 /// Hop-by-hop fields (RFC 9110, section 7.6.1) and those that we set ourselves.
 const HOP: &[&str] = &[
-    "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "http2-settings", "host",
-    "content-length", "expect", "proxy-authenticate", "max-forwards",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+    "host",
+    "content-length",
+    "expect",
+    "proxy-authenticate",
+    "max-forwards",
 ];
 
-const PREFIXES: &[&str] = &["x-tollgate-", "x-forwarded-", "x-envoy-", "x-istio-", "x-b3-sampled-by", "proxy-", "x-auth-request-"];
+const PREFIXES: &[&str] =
+    &["x-tollgate-", "x-forwarded-", "x-envoy-", "x-istio-", "x-b3-sampled-by", "proxy-", "x-auth-request-"];
 
 /// Query parameters that carry credentials.
 const QUERY: &[&str] = &[
-    "key", "api-key", "apikey", "x-api-key", "access-token", "auth-token", "authorization", "bearer-token", "oauth-token",
-    "client-secret", "x-goog-api-key", "subscription-key", "private-token", "x-amz-security-token", "x-amz-signature",
-    "x-amz-credential", "app-key", "application-key",
+    "key",
+    "api-key",
+    "apikey",
+    "x-api-key",
+    "access-token",
+    "auth-token",
+    "authorization",
+    "bearer-token",
+    "oauth-token",
+    "client-secret",
+    "x-goog-api-key",
+    "subscription-key",
+    "private-token",
+    "x-amz-security-token",
+    "x-amz-signature",
+    "x-amz-credential",
+    "app-key",
+    "application-key",
 ];
 
 /// Removes from `headers` what may not travel on.
 pub(super) fn headers(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = connection_named(headers);
-    let mut gone: Vec<HeaderName> = headers.keys().filter(|name| is_withheld(name.as_str())).cloned().collect();
+    let mut gone: Vec<HeaderName> =
+        headers.keys().filter(|name| is_withheld(name.as_str())).cloned().collect();
     gone.extend(named);
     for name in gone {
         while headers.remove(&name).is_some() {}
@@ -76,7 +156,8 @@ fn connection_named(headers: &HeaderMap) -> Vec<HeaderName> {
 pub(crate) fn query<'a>(query: &'a str, extra: &[String]) -> Option<Cow<'a, str>> {
     let is_carrier = |pair: &str| {
         let name = pair.split_once('=').map_or(pair, |(name, _)| name);
-        let decoded = percent_decode_str(name).decode_utf8_lossy().to_ascii_lowercase().replace(['_', '+', ' '], "-");
+        let decoded =
+            percent_decode_str(name).decode_utf8_lossy().to_ascii_lowercase().replace(['_', '+', ' '], "-");
         QUERY.contains(&decoded.as_str()) || extra.iter().any(|e| e.eq_ignore_ascii_case(&decoded))
     };
     // A semicolon separates parameters for some parsers, so each side of it is judged.
@@ -131,12 +212,24 @@ mod tests {
 
     #[test]
     fn what_connection_names_is_hop_by_hop() {
-        assert_eq!(left(&[("connection", "close, X-Internal"), ("x-internal", "1"), ("accept", "*/*")]), ["accept"]);
+        assert_eq!(
+            left(&[("connection", "close, X-Internal"), ("x-internal", "1"), ("accept", "*/*")]),
+            ["accept"]
+        );
     }
 
     #[test]
     fn a_key_in_the_query_is_removed_under_every_spelling() {
-        for with in ["key=1", "%6bey=1", "%6Bey=1", "API_KEY=1", "access_token=1", "a=1;key=2", "x%2Dapi%2dkey=1", "api+key=1"] {
+        for with in [
+            "key=1",
+            "%6bey=1",
+            "%6Bey=1",
+            "API_KEY=1",
+            "access_token=1",
+            "a=1;key=2",
+            "x%2Dapi%2dkey=1",
+            "api+key=1",
+        ] {
             assert_eq!(query(&format!("x=1&{with}&y=2"), &[]).as_deref(), Some("x=1&y=2"), "{with}");
             assert_eq!(query(with, &[]), None, "{with}");
         }

@@ -179,7 +179,8 @@ fn earliest_end(chain: &[CertificateDer<'_>]) -> Result<Timestamp, Refusal> {
     let mut earliest = Timestamp::MAX;
     for certificate in chain {
         let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| Refusal::Malformed)?;
-        let end = Timestamp::from_second(parsed.validity().not_after.timestamp()).map_err(|_| Refusal::Malformed)?;
+        let end = Timestamp::from_second(parsed.validity().not_after.timestamp())
+            .map_err(|_| Refusal::Malformed)?;
         earliest = earliest.min(end);
     }
     Ok(earliest)

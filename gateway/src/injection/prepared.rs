@@ -44,7 +44,9 @@ impl Prepared {
 
     /// Whether `secret` is the one that `credential` names. Found out by name once for each version.
     pub(super) fn is_of(&self, credential: &Credential, secret: &Secret) -> bool {
-        let known = |entry: &Entry| entry.version == *secret.version() && entry.reference.as_str() == secret.reference();
+        let known = |entry: &Entry| {
+            entry.version == *secret.version() && entry.reference.as_str() == secret.reference()
+        };
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.get(&credential.name).is_some_and(known) || credential.from.to_string() == secret.reference()
     }
@@ -69,7 +71,12 @@ impl Prepared {
         }
         let ready = ready(&credential.inject, secret)?;
         let needles = Arc::new(Needles::new(secret.expose(), &ready));
-        let entry = Entry { reference: credential.from.to_string(), version: secret.version().clone(), ready, needles };
+        let entry = Entry {
+            reference: credential.from.to_string(),
+            version: secret.version().clone(),
+            ready,
+            needles,
+        };
         let value = read(&entry);
         entries.insert(credential.name.clone(), entry);
         Some(value)

@@ -65,8 +65,11 @@ pub(crate) fn answer_head(
 
 fn withhold(headers: &mut HeaderMap, allowed: impl Fn(&HeaderName) -> bool) {
     let ours = |name: &HeaderName| name.as_str().starts_with("x-tollgate-");
-    let gone: Vec<HeaderName> =
-        headers.keys().filter(|name| ours(name) || (WITHHELD.contains(name) && !allowed(name))).cloned().collect();
+    let gone: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| ours(name) || (WITHHELD.contains(name) && !allowed(name)))
+        .cloned()
+        .collect();
     for name in gone {
         while headers.remove(&name).is_some() {}
     }
@@ -77,7 +80,8 @@ fn relocate(headers: &mut HeaderMap, host: &str, prefix: &str) {
     let Some(location) = headers.get(LOCATION).and_then(|value| value.to_str().ok()) else { return };
     let path = match location.strip_prefix("https://") {
         Some(absolute) => {
-            let (authority, path) = absolute.split_at(absolute.find(['/', '?', '#']).unwrap_or(absolute.len()));
+            let (authority, path) =
+                absolute.split_at(absolute.find(['/', '?', '#']).unwrap_or(absolute.len()));
             let named = authority.rsplit_once(':').map_or(authority, |(name, _)| name);
             if !named.eq_ignore_ascii_case(host) {
                 return;
@@ -131,7 +135,9 @@ impl Needles {
                 *value = HeaderValue::from_bytes(&clean).unwrap_or(HeaderValue::from_static("*"));
             }
         }
-        let named = |name: &HeaderName| name.as_str().len() >= self.shortest && self.masked(name.as_str().as_bytes()).is_some();
+        let named = |name: &HeaderName| {
+            name.as_str().len() >= self.shortest && self.masked(name.as_str().as_bytes()).is_some()
+        };
         let gone: Vec<HeaderName> = headers.keys().filter(|name| named(name)).cloned().collect();
         for name in gone {
             while headers.remove(&name).is_some() {}
@@ -150,13 +156,22 @@ impl Needles {
 }
 
 fn forms(secret: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
-    let hex = |digits: &[u8; 16]| secret.iter().flat_map(|b| [digits[usize::from(b >> 4)], digits[usize::from(b & 15)]]).collect();
+    let hex = |digits: &[u8; 16]| {
+        secret.iter().flat_map(|b| [digits[usize::from(b >> 4)], digits[usize::from(b & 15)]]).collect()
+    };
     let escaped: String = percent_encode(secret, NON_ALPHANUMERIC).collect();
     let mut forms: Vec<Vec<u8>> =
         vec![secret.to_vec(), escaped.into_bytes(), hex(b"0123456789abcdef"), hex(b"0123456789ABCDEF")];
     for offset in 0..3 {
         let Some(core) = base64_inside(secret, offset) else { continue };
-        let url: Vec<u8> = core.iter().map(|b| match b { b'+' => b'-', b'/' => b'_', other => *other }).collect();
+        let url: Vec<u8> = core
+            .iter()
+            .map(|b| match b {
+                b'+' => b'-',
+                b'/' => b'_',
+                other => *other,
+            })
+            .collect();
         forms.push(core);
         forms.push(url);
     }
@@ -180,7 +195,8 @@ mod tests {
     const SECRET: &[u8] = b"sk-live/0123+456789=abc";
 
     fn scrubbed(value: &[u8]) -> Vec<u8> {
-        let sent = Ready::Header(header::AUTHORIZATION, super::super::form::header("Bearer ", SECRET).unwrap());
+        let sent =
+            Ready::Header(header::AUTHORIZATION, super::super::form::header("Bearer ", SECRET).unwrap());
         let mut headers = HeaderMap::new();
         headers.insert("x-echo", HeaderValue::from_bytes(value).unwrap());
         Needles::new(SECRET, &sent).scrub(&mut headers);
@@ -190,7 +206,10 @@ mod tests {
     #[test]
     fn a_reflected_secret_is_masked_at_equal_length_in_every_form() {
         let raw = String::from_utf8(SECRET.to_vec()).unwrap();
-        assert_eq!(scrubbed(format!("got Bearer {raw}!").as_bytes()), format!("got Bearer {}!", "*".repeat(23)).as_bytes());
+        assert_eq!(
+            scrubbed(format!("got Bearer {raw}!").as_bytes()),
+            format!("got Bearer {}!", "*".repeat(23)).as_bytes()
+        );
         let percent: String = percent_encode(SECRET, NON_ALPHANUMERIC).collect();
         assert_eq!(scrubbed(percent.as_bytes()), "*".repeat(percent.len()).as_bytes());
         for before in ["", "u", "us", "user:"] {
@@ -207,7 +226,15 @@ mod tests {
     #[test]
     fn cookies_and_alternative_services_stay_behind_unless_allowed() {
         let mut headers = HeaderMap::new();
-        for name in ["set-cookie", "alt-svc", "authentication-info", "refresh", "x-tollgate-reason", "connection", "etag"] {
+        for name in [
+            "set-cookie",
+            "alt-svc",
+            "authentication-info",
+            "refresh",
+            "x-tollgate-reason",
+            "connection",
+            "etag",
+        ] {
             headers.insert(HeaderName::from_static(name), HeaderValue::from_static("x"));
         }
         let mut some = headers.clone();

@@ -32,7 +32,8 @@ impl Template {
             line.push('?');
             line.push_str(query);
         }
-        let unwritable = |_| Denial::new(Reason::BadRequest, "the target cannot be written as a request line");
+        let unwritable =
+            |_| Denial::new(Reason::BadRequest, "the target cannot be written as a request line");
         let path = PathAndQuery::from_maybe_shared(Bytes::from(line)).map_err(unwritable)?;
         let authority = match target.port() {
             443 => Authority::try_from(target.host()),
@@ -70,5 +71,4 @@ impl Template {
             None => self.body.take(),
         }
     }
-
 }

@@ -34,14 +34,16 @@ impl<'a> Line<'a> {
     /// Reads a line without its newline.
     pub(crate) fn read(line: &'a [u8]) -> Result<Self, serde_json::Error> {
         if let Some(hold) = line.strip_prefix(HOLD) {
-            let id = hold.strip_prefix(ID).and_then(|rest| str::from_utf8(rest.get(..32)?).ok()?.parse().ok());
+            let id =
+                hold.strip_prefix(ID).and_then(|rest| str::from_utf8(rest.get(..32)?).ok()?.parse().ok());
             return match id {
                 Some(id) => Ok(Self::Hold(id)),
                 None => HoldRow::read(line).map(|hold| Self::Hold(hold.id)),
             };
         }
         if line.starts_with(RECORD) {
-            return serde_json::from_slice::<RecordLine<'a>>(line).map(|line| Self::Record(Box::new(line.record)));
+            return serde_json::from_slice::<RecordLine<'a>>(line)
+                .map(|line| Self::Record(Box::new(line.record)));
         }
         Ok(Self::Other)
     }
@@ -138,7 +140,11 @@ impl Row<'_> {
             unpriced: self.unpriced,
             price_version: own(self.price_version),
             charges: charges
-                .map(|charge| RowCharge { limit: own(charge.limit), key: own(charge.key), amount: charge.amount })
+                .map(|charge| RowCharge {
+                    limit: own(charge.limit),
+                    key: own(charge.key),
+                    amount: charge.amount,
+                })
                 .collect(),
             held_at: self.held_at,
             bytes_in: self.bytes_in,
@@ -218,7 +224,9 @@ pub(crate) struct RowUnits {
 impl RowUnits {
     /// Tokens of audio and images.
     pub(crate) fn media(&self) -> i64 {
-        [self.audio_in, self.audio_out, self.image_in, self.image_out].iter().fold(0, |sum, n| n.saturating_add(sum))
+        [self.audio_in, self.audio_out, self.image_in, self.image_out]
+            .iter()
+            .fold(0, |sum, n| n.saturating_add(sum))
     }
 }
 

@@ -59,11 +59,7 @@ impl SealKey {
     /// Reads the key of a data directory. A key within that directory would protect nothing and is refused.
     pub(crate) fn read(path: &Path, data_dir: &Path) -> Result<Self, LedgerError> {
         let failed = |source| LedgerError::file("reading", path, source);
-        let place = fs::canonicalize(path).map_err(failed)?;
-        let data = fs::canonicalize(data_dir).map_err(|source| LedgerError::file("reading", data_dir, source))?;
-        if place.starts_with(&data) {
-            return Err(LedgerError::SealKey { path: path.to_owned(), what: "it must not be in the data directory" });
-        }
+        let (place, data) = outside(path, path, data_dir)?;
         let mut bytes = Zeroizing::new(Vec::with_capacity(256));
         File::open(path).and_then(|file| file.take(256).read_to_end(&mut bytes)).map_err(failed)?;
         if bytes.len() < KEY {
@@ -81,6 +77,8 @@ impl SealKey {
 
     /// [`SealKey::read`], with a new random key where the file is not there.
     pub(crate) fn read_or_create(path: &Path, data_dir: &Path) -> Result<Self, LedgerError> {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        outside(parent.unwrap_or_else(|| Path::new(".")), path, data_dir)?;
         match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
             Ok(mut file) => {
                 let failed = |source| LedgerError::file("creating", path, source);
@@ -122,6 +120,20 @@ impl SealKey {
     }
 }
 
+/// Both places without links, if the first is not in the data directory.
+fn outside(place: &Path, key: &Path, data_dir: &Path) -> Result<(PathBuf, PathBuf), LedgerError> {
+    let real =
+        |path: &Path| fs::canonicalize(path).map_err(|source| LedgerError::file("reading", path, source));
+    let (place, data) = (real(place)?, real(data_dir)?);
+    if place.starts_with(&data) {
+        return Err(LedgerError::SealKey {
+            path: key.to_owned(),
+            what: "it must not be in the data directory",
+        });
+    }
+    Ok((place, data))
+}
+
 /// Where the seals of a data directory are.
 pub(crate) fn path(data_dir: &Path) -> PathBuf {
     data_dir.join("heads.jsonl")
@@ -157,8 +169,13 @@ impl Seals {
     pub(crate) fn open(key: SealKey, data_dir: &Path) -> Result<Self, LedgerError> {
         let path = path(data_dir);
         let failed = |source| LedgerError::file("opening", &path, source);
-        let mut file =
-            OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&path).map_err(failed)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(failed)?;
         let whole = memchr::memrchr(b'\n', &bytes).map_or(0, |end| end + 1);
@@ -166,12 +183,17 @@ impl Seals {
             file.set_len(whole as u64).map_err(failed)?;
         }
         sync_directory(data_dir)?;
-        let last = bytes[..whole].strip_suffix(b"\n").and_then(|lines| lines.rsplit(|byte| *byte == b'\n').next());
+        let last =
+            bytes[..whole].strip_suffix(b"\n").and_then(|lines| lines.rsplit(|byte| *byte == b'\n').next());
         let mut number = last.and_then(parse).map_or(0, |seal| seal.number);
         if let Some(anchored) = key.anchor().as_deref().and_then(parse)
             && anchored.number > number
         {
-            tracing::error!(sealed = anchored.number, found = number, "seals of the ledger are missing: run `tollgate ledger verify`");
+            tracing::error!(
+                sealed = anchored.number,
+                found = number,
+                "seals of the ledger are missing: run `tollgate ledger verify`"
+            );
             number = anchored.number;
         }
         let last = last.and_then(split).map_or([0; 32], |(_, mac)| mac);

@@ -66,7 +66,12 @@ fn read(data_dir: &Path, reader: &Reader, id: RecordId) -> Result<Row<'static>, 
     }
 }
 
-fn difference(original: &Row<'static>, corrections: &[Row<'static>], actual: Correction, now: Timestamp) -> Row<'static> {
+fn difference(
+    original: &Row<'static>,
+    corrections: &[Row<'static>],
+    actual: Correction,
+    now: Timestamp,
+) -> Row<'static> {
     let lines = || std::iter::once(original).chain(corrections);
     let sum = |part: fn(&Row<'static>) -> i64| lines().fold(0, |sum: i64, row| sum.saturating_add(part(row)));
     let less = |actual: u64, so_far: i64| i64::try_from(actual).unwrap_or(i64::MAX).saturating_sub(so_far);
@@ -83,7 +88,9 @@ fn difference(original: &Row<'static>, corrections: &[Row<'static>], actual: Cor
         image_out: less(0, sum(|row| row.units.image_out)),
     };
     let charged = |charge: &RowCharge<'static>| {
-        let same = lines().flat_map(|row| &row.charges).filter(|other| (&other.limit, &other.key) == (&charge.limit, &charge.key));
+        let same = lines()
+            .flat_map(|row| &row.charges)
+            .filter(|other| (&other.limit, &other.key) == (&charge.limit, &charge.key));
         same.fold(0, |sum: i64, other| sum.saturating_add(other.amount.0))
     };
     let charges = original.charges.iter().filter_map(|charge| {

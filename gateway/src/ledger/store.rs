@@ -22,9 +22,9 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 pub(crate) use dimensions::COLUMNS;
 use dimensions::Dimensions;
 
-use super::LedgerError;
 use super::record::{Charge, RecordId};
 use super::segment::Known;
+use super::{Balances, LedgerError};
 
 /// How long it is waited for another process that has the file locked, when the gateway starts or a report is made.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -104,7 +104,7 @@ impl Store {
     }
 
     /// What was charged since `since`, by the moment in which the hold was taken: to a minute, or finer where the limit's window is.
-    pub(crate) fn balances(&self, since: Timestamp) -> Result<Vec<(Timestamp, Charge)>, LedgerError> {
+    pub(crate) fn balances(&self, since: Timestamp) -> Result<Balances, LedgerError> {
         let read = || {
             let mut statement = self.connection.prepare(
                 "SELECT limit_id, key, opened, amount FROM charges WHERE opened >= ?1 AND amount > 0 ORDER BY opened",
@@ -121,28 +121,36 @@ impl Store {
     }
 
     fn reload(&mut self) -> Result<(), LedgerError> {
-        let (cursors, open) = self.remembered().map_err(|source| self.failed(source))?;
-        self.cursors = cursors;
-        self.open = open;
+        self.cursors = self.cursors().map_err(|source| self.failed(source))?;
+        self.open = self.open_ids().map_err(|source| self.failed(source))?;
         self.dimensions = Dimensions::default();
         Ok(())
     }
 
-    fn remembered(&self) -> rusqlite::Result<(HashMap<Arc<str>, Cursor>, HashSet<RecordId>)> {
+    fn cursors(&self) -> rusqlite::Result<HashMap<Arc<str>, Cursor>> {
         let mut statement = self.connection.prepare("SELECT name, id, offset, lines FROM segments")?;
         let cursors = statement.query_map([], |row| {
             let name: String = row.get(0)?;
-            let count = |column| row.get::<_, i64>(column).map(|count| u64::try_from(count).unwrap_or_default());
-            Ok((Arc::from(name), Cursor { id: row.get(1)?, offset: count(2)?, lines: count(3)? }))
+            Ok((
+                Arc::from(name),
+                Cursor { id: row.get(1)?, offset: unsigned(row, 2)?, lines: unsigned(row, 3)? },
+            ))
         })?;
+        cursors.collect()
+    }
+
+    fn open_ids(&self) -> rusqlite::Result<HashSet<RecordId>> {
         let mut statement = self.connection.prepare("SELECT id FROM holds")?;
-        let open = statement.query_map([], |row| row.get::<_, [u8; 16]>(0).map(RecordId::from))?;
-        Ok((cursors.collect::<Result<_, _>>()?, open.collect::<Result<_, _>>()?))
+        statement.query_map([], |row| row.get::<_, [u8; 16]>(0).map(RecordId::from))?.collect()
     }
 
     fn failed(&self, source: rusqlite::Error) -> LedgerError {
         LedgerError::store(&self.path, source)
     }
+}
+
+fn unsigned(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    row.get::<_, i64>(column).map(|count| u64::try_from(count).unwrap_or_default())
 }
 
 /// The store, opened for reading beside a gateway that may be writing it.
@@ -192,7 +200,8 @@ impl Reader {
     pub(crate) fn known(&self) -> Result<Known, LedgerError> {
         let mut known = Known::new();
         self.query("SELECT name, offset, lines FROM segments", &[], |row| {
-            let count = |column| row.get::<_, i64>(column).map(|count| u64::try_from(count).unwrap_or_default());
+            let count =
+                |column| row.get::<_, i64>(column).map(|count| u64::try_from(count).unwrap_or_default());
             known.insert(row.get::<_, String>(0)?.into(), (count(1)?, count(2)?));
             Ok(())
         })?;
@@ -211,9 +220,13 @@ impl Reader {
 
     /// Where the line of this record stands.
     pub(crate) fn find(&self, id: RecordId) -> Result<Option<Place>, LedgerError> {
-        let sql = "SELECT s.name, r.offset FROM records r JOIN segments s ON s.id = r.segment WHERE r.id = ?1";
+        let sql =
+            "SELECT s.name, r.offset FROM records r JOIN segments s ON s.id = r.segment WHERE r.id = ?1";
         let place = self.connection.query_row(sql, [id.as_bytes().as_slice()], |row| {
-            Ok(Place { segment: row.get(0)?, offset: u64::try_from(row.get::<_, i64>(1)?).unwrap_or_default() })
+            Ok(Place {
+                segment: row.get(0)?,
+                offset: u64::try_from(row.get::<_, i64>(1)?).unwrap_or_default(),
+            })
         });
         place.optional().map_err(|source| LedgerError::store(&self.path, source))
     }
@@ -222,7 +235,8 @@ impl Reader {
 /// Read-only. Without anybody writing, and in a directory that cannot be written, SQLite cannot set up what readers of a
 /// write-ahead log share; then the file is whole by itself and is read as it is.
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(PATIENCE)?;
     let works = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()));
@@ -230,12 +244,20 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     if works.is_ok() || log.metadata().is_ok_and(|log| log.len() > 0) {
         return works.map(|()| connection);
     }
+    immutable(path)
+}
+
+fn immutable(path: &Path) -> rusqlite::Result<Connection> {
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     let escaped: String = path
         .as_os_str()
         .as_encoded_bytes()
         .iter()
         .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => char::from(*byte).to_string(),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
+                char::from(*byte).to_string()
+            }
             byte => format!("%{byte:02x}"),
         })
         .collect();

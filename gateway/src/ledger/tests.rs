@@ -81,11 +81,13 @@ fn a_journal_cut_at_any_byte_of_its_last_line_or_between_lines_gives_one_record_
     let ends: Vec<usize> = memchr::memchr_iter(b'\n', &bytes).map(|end| end + 1).collect();
     let last_line = ends[ends.len() - 2];
     let near_an_end = |length: usize| ends.iter().any(|end| end.abs_diff(length) < 3);
-    let everywhere = |length: &usize| *length > last_line || near_an_end(*length) || length.is_multiple_of(41);
+    let everywhere =
+        |length: &usize| *length > last_line || near_an_end(*length) || length.is_multiple_of(41);
     for length in (ends[0]..=bytes.len()).rev().filter(everywhere) {
         let directory = directory();
         fs::create_dir_all(segment::directory(directory.path())).unwrap();
-        fs::write(segment::directory(directory.path()).join(path.file_name().unwrap()), &bytes[..length]).unwrap();
+        fs::write(segment::directory(directory.path()).join(path.file_name().unwrap()), &bytes[..length])
+            .unwrap();
         let (ledger, balances) = open(directory.path());
         is_recovered(directory.path(), &balances);
         drop(ledger);
@@ -207,13 +209,18 @@ fn balances_keep_the_moment_of_the_hold_to_the_minute_for_long_windows() {
     let at: Timestamp = Timestamp::now() - SignedDuration::from_hours(5);
     let mut call = record(&hold(RecordId::new()));
     call.held_at = Some(at);
-    call.charges.push(Charge { limit: "grant/a/tokens/second/caller".into(), key: "spiffe://a/b".into(), amount: 7 });
+    call.charges.push(Charge {
+        limit: "grant/a/tokens/second/caller".into(),
+        key: "spiffe://a/b".into(),
+        amount: 7,
+    });
     call.charges.push(Charge { limit: "grant/a/tokens/minute/shared".into(), key: "".into(), amount: 8 });
     ledger.journal(0).unwrap().record(&call).unwrap();
     ledger.close().unwrap();
     drop(ledger);
     let (_ledger, balances) = open(directory.path());
-    let opened = |limit: &str| balances.iter().find(|(_, charge)| &*charge.limit == limit).unwrap().0.as_millisecond();
+    let opened =
+        |limit: &str| balances.iter().find(|(_, charge)| &*charge.limit == limit).unwrap().0.as_millisecond();
     assert_eq!(opened("grant/a/tokens/second/caller"), at.as_millisecond());
     assert_eq!(opened("grant/a/tokens/minute/shared"), at.as_second() * 1_000);
     assert_eq!(opened(TOKENS), at.as_second().div_euclid(60) * 60_000);
@@ -227,7 +234,10 @@ fn a_correction_counts_from_the_next_start_and_leaves_the_original_as_it_is() {
     let (ledger, before) = open(directory.path());
     let presumed = ids(directory.path(), "record").into_iter().find(|id| {
         segments(directory.path()).iter().any(|path| {
-            fs::read_to_string(path).unwrap().lines().any(|line| line.contains(&format!("{{\"id\":\"{id}\"")) && line.contains("presumed"))
+            fs::read_to_string(path)
+                .unwrap()
+                .lines()
+                .any(|line| line.contains(&format!("{{\"id\":\"{id}\"")) && line.contains("presumed"))
         })
     });
     let id: RecordId = presumed.unwrap().parse().unwrap();
@@ -257,7 +267,8 @@ fn a_correction_counts_from_the_next_start_and_leaves_the_original_as_it_is() {
 #[test]
 fn there_is_no_ledger_where_there_is_none() {
     let directory = directory();
-    let query = Query { by: vec![], since: Timestamp::UNIX_EPOCH, until: Timestamp::now(), timezone: TimeZone::UTC };
+    let query =
+        Query { by: vec![], since: Timestamp::UNIX_EPOCH, until: Timestamp::now(), timezone: TimeZone::UTC };
     assert!(matches!(report(directory.path(), query), Err(LedgerError::Missing(_))));
     assert!(matches!(verify(directory.path(), None), Err(LedgerError::Missing(_))));
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "looking makes nothing");

@@ -60,7 +60,13 @@ impl Connection {
         address: SocketAddr,
         tls: &ServerConnection,
     ) -> Result<Self, Refusal> {
-        let chain: Vec<_> = tls.peer_certificates().unwrap_or_default().iter().cloned().map(CertificateDer::into_owned).collect();
+        let chain: Vec<_> = tls
+            .peer_certificates()
+            .unwrap_or_default()
+            .iter()
+            .cloned()
+            .map(CertificateDer::into_owned)
+            .collect();
         let peer = core.shared.trust.verify(&chain, UnixTime::now())?;
         let load = core.shared.loads.of(peer.caller.id());
         let place = load.connection().ok_or(Refusal::TooMany)?;
@@ -75,8 +81,9 @@ impl Connection {
     /// `certificate_expired` where the chain verifies no longer.
     pub(crate) fn caller(&self, snapshot: &Snapshot, now: Timestamp) -> Result<Standing, Denial> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        self.verify(&mut state, now)
-            .map_err(|_| Denial::new(Reason::CertificateExpired, "the client certificate is no longer valid"))?;
+        self.verify(&mut state, now).map_err(|_| {
+            Denial::new(Reason::CertificateExpired, "the client certificate is no longer valid")
+        })?;
         Ok(Standing { grants: state.grants(snapshot), load: Arc::clone(&self.load) })
     }
 

@@ -20,7 +20,11 @@ const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// The response to an answered call. Its body settles and records as it ends; where there is none, that happens here.
-pub(crate) async fn answer(mut meter: Meter, answered: Answered, connection: Arc<Connection>) -> Response<ReplyBody> {
+pub(crate) async fn answer(
+    mut meter: Meter,
+    answered: Answered,
+    connection: Arc<Connection>,
+) -> Response<ReplyBody> {
     let Answered { mut head, body, lease, permit, .. } = answered;
     meter.record.status = head.status.as_u16();
     if let Ok(id) = HeaderValue::try_from(meter.record.id.to_string()) {
@@ -57,7 +61,8 @@ pub(crate) async fn answer(mut meter: Meter, answered: Answered, connection: Arc
     match written {
         Ok(()) => Response::from_parts(head, ReplyBody::Full(Bytes::new())),
         Err(_) => {
-            let denial = Denial::new(Reason::LedgerUnavailable, "the call was made, but could not be recorded");
+            let denial =
+                Denial::new(Reason::LedgerUnavailable, "the call was made, but could not be recorded");
             reply::refusal(&denial, id, Dress::Problem)
         }
     }

@@ -57,8 +57,11 @@ pub(crate) async fn read(
         return Err(too_large());
     }
     let no_room = || {
-        Denial::new(Reason::ConcurrencyLimited, "this workload has too many bytes of request bodies under way")
-            .retry_after(Duration::from_secs(1))
+        Denial::new(
+            Reason::ConcurrencyLimited,
+            "this workload has too many bytes of request bodies under way",
+        )
+        .retry_after(Duration::from_secs(1))
     };
     let room = load.buffer(most).ok_or_else(no_room)?;
     let bytes = collect(incoming, limit).await?;
@@ -74,7 +77,8 @@ async fn collect(mut incoming: Incoming, limit: usize) -> Result<Bytes, Denial> 
             .await
             .map_err(|_| Denial::new(Reason::BadRequest, "the request body came too slowly"))?;
         let Some(frame) = frame else { break };
-        let frame = frame.map_err(|_| Denial::new(Reason::BadRequest, "the request body broke off or is malformed"))?;
+        let frame = frame
+            .map_err(|_| Denial::new(Reason::BadRequest, "the request body broke off or is malformed"))?;
         let Ok(chunk) = frame.into_data() else { continue };
         let length = all.as_ref().map_or(first.len(), BytesMut::len);
         if length + chunk.len() > limit {

@@ -56,7 +56,10 @@ struct Source {
 enum State {
     Passing,
     /// The record is being written; `end`: nothing comes after what is held.
-    Recording { wait: Option<Wait>, end: bool },
+    Recording {
+        wait: Option<Wait>,
+        end: bool,
+    },
     /// The answer is complete and recorded; what still comes is passed on.
     Tail,
     Done,
@@ -81,7 +84,15 @@ impl MeteredBody {
         let stall = Stall::new(permit.destination().timeouts.idle);
         let generation = meter.record.generation;
         let source = Source { incoming: Some(incoming), reader, lease: Some(lease), meter, billed };
-        Self { source, output: Output::default(), stall, state: State::Passing, generation, permit, connection }
+        Self {
+            source,
+            output: Output::default(),
+            stall,
+            state: State::Passing,
+            generation,
+            permit,
+            connection,
+        }
     }
 
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {

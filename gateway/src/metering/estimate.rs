@@ -48,7 +48,12 @@ pub struct Terms {
 /// The bound of a call, for limits on tokens and spend. `price` is what the call will be charged by.
 ///
 /// Refuses with `unbounded_cost`.
-pub fn bound(facts: &Facts, endpoint: &Endpoint, price: Option<&Price>, terms: Terms) -> Result<Bound, Denial> {
+pub fn bound(
+    facts: &Facts,
+    endpoint: &Endpoint,
+    price: Option<&Price>,
+    terms: Terms,
+) -> Result<Bound, Denial> {
     if endpoint.free {
         return Ok(Bound::default());
     }
@@ -87,7 +92,12 @@ struct OutputBound {
     write_cap: Option<u64>,
 }
 
-fn output_bound(facts: &Facts, endpoint: &Endpoint, price: Option<&Price>, terms: Terms) -> Option<OutputBound> {
+fn output_bound(
+    facts: &Facts,
+    endpoint: &Endpoint,
+    price: Option<&Price>,
+    terms: Terms,
+) -> Option<OutputBound> {
     if !endpoint.request.writes_tokens() {
         return Some(OutputBound::default());
     }

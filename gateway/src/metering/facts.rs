@@ -168,7 +168,8 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Denial> {
 fn is_utf8_charset(parameter: &str) -> bool {
     let Some((name, value)) = parameter.split_once('=') else { return parameter.is_empty() };
     let value = value.trim_matches('"');
-    name.eq_ignore_ascii_case("charset") && (value.eq_ignore_ascii_case("utf-8") || value.eq_ignore_ascii_case("utf8"))
+    name.eq_ignore_ascii_case("charset")
+        && (value.eq_ignore_ascii_case("utf-8") || value.eq_ignore_ascii_case("utf8"))
 }
 
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {

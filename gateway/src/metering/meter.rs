@@ -18,7 +18,9 @@ use tollgate_secrets::Secret;
 use super::asked::Asked;
 use super::estimate::Bound;
 use crate::core::Core;
-use crate::ledger::{Attempt, Bounded, HoldLine, LedgerError, Outcome, Position, Record, RecordId, UsageSource};
+use crate::ledger::{
+    Attempt, Bounded, HoldLine, LedgerError, Outcome, Position, Record, RecordId, UsageSource,
+};
 use crate::listener::Standing;
 use crate::load::{Load, Share};
 use crate::quota::{Demand, Hold, RateHeaders};
@@ -136,8 +138,11 @@ impl Meter {
         self.hold = Some(hold);
         let core = Arc::clone(&self.core);
         let unavailable = |_: LedgerError| {
-            Denial::new(Reason::LedgerUnavailable, "usage cannot be recorded at the moment, so no call is made")
-                .retry_after(std::time::Duration::from_secs(5))
+            Denial::new(
+                Reason::LedgerUnavailable,
+                "usage cannot be recorded at the moment, so no call is made",
+            )
+            .retry_after(std::time::Duration::from_secs(5))
         };
         if charges.is_empty() {
             return core.journal.available().map_err(unavailable);

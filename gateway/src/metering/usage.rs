@@ -90,7 +90,8 @@ impl UsageReader {
         self.bytes = self.bytes.saturating_add(chunk.len() as u64);
         match (&mut self.events, &self.rules.streamed) {
             (Some(events), Some((rules, places))) => {
-                let mut reader = stream::Reader { rules, places, scanner: &mut self.scanner, slots: &mut self.slots };
+                let mut reader =
+                    stream::Reader { rules, places, scanner: &mut self.scanner, slots: &mut self.slots };
                 events.feed(chunk, output, &mut reader);
                 self.error_event |= events.error_seen();
             }
@@ -137,7 +138,8 @@ impl UsageReader {
     /// The body has ended: what was still undecided may go when the record is written.
     pub fn finish(mut self, output: &mut Output) -> Reading {
         if let (Some(events), Some((rules, places))) = (&mut self.events, &self.rules.streamed) {
-            let mut reader = stream::Reader { rules, places, scanner: &mut self.scanner, slots: &mut self.slots };
+            let mut reader =
+                stream::Reader { rules, places, scanner: &mut self.scanner, slots: &mut self.slots };
             events.finish(output, &mut reader);
         }
         self.reading()

@@ -6,7 +6,9 @@ use jiff::{SignedDuration, Span, Timestamp};
 
 /// Not an instant.
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` is no point in time: a date (2026-11-01), a time (2026-11-01T08:00, 2026-11-01T08:00:00Z), or how long ago (90m, 24h, 7d, 4w)")]
+#[error(
+    "`{0}` is no point in time: a date (2026-11-01), a time (2026-11-01T08:00, 2026-11-01T08:00:00Z), or how long ago (90m, 24h, 7d, 4w)"
+)]
 pub struct PeriodError(String);
 
 /// Reads a date (its first instant in `timezone`), a local or absolute time, or how long before `now`: a number and `s`, `m`, `h`,
@@ -81,7 +83,18 @@ mod tests {
 
     #[test]
     fn anything_else_is_no_instant() {
-        for text in ["", "7", "d", "-7d", "7 d", "yesterday", "2026-13-01", "2026-02-30", "99999999999999999999d", "9999999999999d"] {
+        for text in [
+            "",
+            "7",
+            "d",
+            "-7d",
+            "7 d",
+            "yesterday",
+            "2026-13-01",
+            "2026-02-30",
+            "99999999999999999999d",
+            "9999999999999d",
+        ] {
             assert_eq!(read(text), None, "{text}");
         }
     }

@@ -19,13 +19,16 @@ const BEFORE_COST: [Column; 7] = [
     ("output", |totals| totals.output),
     ("reasoning", |totals| totals.reasoning),
 ];
-const AFTER_COST: [Column; 2] = [("estimated", |totals| totals.estimated), ("unpriced", |totals| totals.unpriced)];
+const AFTER_COST: [Column; 2] =
+    [("estimated", |totals| totals.estimated), ("unpriced", |totals| totals.unpriced)];
 /// Shown only where there is anything.
 const MEDIA: Column = ("media", |totals| totals.media);
 const ADJUSTMENTS: Column = ("adjustments", |totals| totals.adjustments);
 
 pub(super) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
-    let at = |instant: Timestamp| instant.to_zoned(report.query.timezone.clone()).strftime("%Y-%m-%d %H:%M %:z").to_string();
+    let at = |instant: Timestamp| {
+        instant.to_zoned(report.query.timezone.clone()).strftime("%Y-%m-%d %H:%M %:z").to_string()
+    };
     let until = at(report.query.until);
     if report.query.since == Timestamp::UNIX_EPOCH {
         writeln!(out, "Everything up to {until}")?;
@@ -46,14 +49,21 @@ pub(super) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
         before.iter().map(count).chain([cost]).chain(after.iter().map(count)).collect::<Vec<_>>()
     };
     let heading = report.query.by.iter().map(|by| by.as_str());
-    let heading = heading.chain(before.iter().map(|column| column.0)).chain(["cost USD"]).chain(after.iter().map(|column| column.0));
+    let heading = heading
+        .chain(before.iter().map(|column| column.0))
+        .chain(["cost USD"])
+        .chain(after.iter().map(|column| column.0));
     let mut rows: Vec<Vec<String>> = vec![heading.map(str::to_owned).collect()];
     for line in &report.lines {
         rows.push(line.keys.iter().map(|key| visible(key)).chain(numbers(&line.totals)).collect());
     }
     let blank = (1..texts).map(|_| String::new());
-    let total: Vec<String> =
-        (texts > 0).then(|| "total".to_owned()).into_iter().chain(blank).chain(numbers(&report.total)).collect();
+    let total: Vec<String> = (texts > 0)
+        .then(|| "total".to_owned())
+        .into_iter()
+        .chain(blank)
+        .chain(numbers(&report.total))
+        .collect();
     let widths = widths(rows.iter().chain([&total]));
     let rule = widths.iter().map(|width| "-".repeat(*width)).collect::<Vec<_>>().join("  ");
     for (index, row) in rows.iter().enumerate() {
@@ -72,15 +82,23 @@ pub(super) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
 fn notes(total: &Totals, out: &mut impl Write) -> io::Result<()> {
     let calls = grouped(&total.calls.to_string());
     if total.estimated != 0 {
-        let (estimated, cost) = (grouped(&total.estimated.to_string()), grouped(&usd(total.estimated_cost, 2)));
-        writeln!(out, "Usage of {estimated} of {calls} calls was not reported by the provider: {cost} USD of the cost is estimated.")?;
+        let (estimated, cost) =
+            (grouped(&total.estimated.to_string()), grouped(&usd(total.estimated_cost, 2)));
+        writeln!(
+            out,
+            "Usage of {estimated} of {calls} calls was not reported by the provider: {cost} USD of the cost is estimated."
+        )?;
     }
     if total.unpriced != 0 {
         let unpriced = grouped(&total.unpriced.to_string());
         writeln!(out, "{unpriced} of {calls} calls have no price: what they cost is not in these sums.")?;
     }
     if total.adjustments != 0 {
-        writeln!(out, "{} corrections of earlier calls are in these sums.", grouped(&total.adjustments.to_string()))?;
+        writeln!(
+            out,
+            "{} corrections of earlier calls are in these sums.",
+            grouped(&total.adjustments.to_string())
+        )?;
     }
     Ok(())
 }
@@ -138,7 +156,9 @@ mod tests {
 
     #[test]
     fn thousands_are_separated_before_the_point_only() {
-        for (number, text) in [("0", "0"), ("999", "999"), ("1000", "1,000"), ("-1234567.0123", "-1,234,567.0123")] {
+        for (number, text) in
+            [("0", "0"), ("999", "999"), ("1000", "1,000"), ("-1234567.0123", "-1,234,567.0123")]
+        {
             assert_eq!(grouped(number), text);
         }
     }

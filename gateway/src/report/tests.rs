@@ -1,0 +1,279 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use jiff::civil::date;
+use tollgate_policy::denial::Reason;
+use tollgate_policy::price::NanoUsd;
+
+use super::*;
+use crate::ledger::samples::{directory, hold, record};
+use crate::ledger::{Bounded, Ledger, Outcome, Record, RecordId, UsageSource};
+
+fn ledger_of(data_dir: &Path, records: &[Record]) {
+    let (ledger, _) = Ledger::open(data_dir, None, 1).unwrap();
+    let journal = ledger.journal(0).unwrap();
+    for record in records {
+        journal.record(record).unwrap();
+    }
+    ledger.close().unwrap();
+}
+
+fn ask(data_dir: &Path, by: &str) -> Report {
+    let by = by.split(',').filter(|name| !name.is_empty()).map(|name| name.parse().unwrap()).collect();
+    let until = "2027-01-01T00:00:00Z".parse().unwrap();
+    let query =
+        Query { by, since: Timestamp::UNIX_EPOCH, until, timezone: TimeZone::get("Europe/Berlin").unwrap() };
+    report(data_dir, query).unwrap()
+}
+
+fn at(text: &str) -> Record {
+    let at: Timestamp = text.parse().unwrap();
+    let id = RecordId::least(u64::try_from(at.as_millisecond()).unwrap());
+    let mut bytes = *id.as_bytes();
+    bytes[8..].copy_from_slice(&RecordId::new().as_bytes()[8..]);
+    let mut record = record(&hold(bytes.into()));
+    record.at = at;
+    record
+}
+
+fn text(write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> String {
+    let mut out = Vec::new();
+    write(&mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+/// The generator of POSIX.1-2001, for reproducible variety.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+fn some_record(dice: &mut Dice) -> Record {
+    let seconds = i64::try_from(dice.roll(90 * 86_400)).unwrap();
+    let start = date(2026, 9, 1).to_zoned(TimeZone::UTC).unwrap().timestamp();
+    let mut record = at(&(start + jiff::SignedDuration::from_secs(seconds)).to_string());
+    let name = ["api", "web", "batch"][dice.roll(3) as usize];
+    record.caller = Some(format!("spiffe://prod.acme/ns/{name}s/sa/{name}").parse().unwrap());
+    record.model = Some(Bounded::new(["gpt-5-mini", "gpt-5", "claude-sonnet-5"][dice.roll(3) as usize]));
+    record.units.input = dice.roll(100_000);
+    record.units.cache_write_1h = dice.roll(50);
+    record.units.cache_write_5m = dice.roll(50);
+    record.units.reasoning = dice.roll(3_000);
+    record.cost = Some(NanoUsd(dice.roll(1_000_000_000)));
+    match dice.roll(6) {
+        0 => {
+            record.outcome = Outcome::Refused;
+            record.reason = Some(Reason::NoGrant);
+            record.units = tollgate_policy::price::Units::default();
+            (record.cost, record.usage_source, record.status) = (None, UsageSource::None, 403);
+        }
+        1 => record.usage_source = UsageSource::Estimated,
+        2 => (record.cost, record.unpriced) = (None, true),
+        _ => {}
+    }
+    record
+}
+
+/// The sums that a reader of the journal alone would come to.
+fn naive(records: &[Record], by: &[Dimension], timezone: &TimeZone) -> BTreeMap<Vec<String>, Totals> {
+    let mut lines: BTreeMap<Vec<String>, Totals> = BTreeMap::new();
+    for record in records {
+        let zoned = record.at.to_zoned(timezone.clone());
+        let key = |by: &Dimension| match by {
+            Dimension::Caller => record.caller.as_ref().unwrap().as_str().to_owned(),
+            Dimension::Namespace => record.caller.as_ref().unwrap().namespace().unwrap().to_owned(),
+            Dimension::Model => record.model.as_ref().unwrap().to_string(),
+            Dimension::Day => zoned.date().to_string(),
+            Dimension::Month => zoned.strftime("%Y-%m").to_string(),
+            Dimension::Hour => zoned.strftime("%Y-%m-%dT%H:00%:z").to_string(),
+            Dimension::Reason => record.reason.map_or("", Reason::as_str).to_owned(),
+            Dimension::Status => record.status.to_string(),
+            Dimension::UsageSource => record.usage_source.as_str().to_owned(),
+            other => panic!("{other:?}"),
+        };
+        let totals = lines.entry(by.iter().map(key).collect()).or_default();
+        let refused = record.outcome == Outcome::Refused;
+        let estimated = record.usage_source == UsageSource::Estimated;
+        let cost = i128::from(record.cost.unwrap_or_default().0);
+        totals.calls += i128::from(!refused);
+        totals.refused += i128::from(refused);
+        totals.input += i128::from(record.units.input);
+        totals.cache_write += i128::from(record.units.cache_write_1h + record.units.cache_write_5m);
+        totals.output += i128::from(record.units.output);
+        totals.reasoning += i128::from(record.units.reasoning);
+        totals.cost += cost;
+        totals.estimated += i128::from(estimated);
+        totals.estimated_cost += if estimated { cost } else { 0 };
+        totals.unpriced += i128::from(record.unpriced);
+    }
+    lines
+}
+
+#[test]
+fn sums_are_those_of_the_records_whatever_they_are_told_apart_by() {
+    let directory = directory();
+    let mut dice = Dice(42);
+    let records: Vec<_> = (0..600).map(|_| some_record(&mut dice)).collect();
+    ledger_of(directory.path(), &records);
+    let questions = [
+        "",
+        "caller",
+        "day",
+        "caller,model,day",
+        "month,reason",
+        "hour,namespace",
+        "status,usage_source",
+        "model,caller,month,reason,status",
+    ];
+    for by in questions {
+        let report = ask(directory.path(), by);
+        let expected = naive(&records, &report.query.by, &report.query.timezone);
+        let lines: BTreeMap<_, _> =
+            report.lines.iter().map(|line| (line.keys.clone(), line.totals)).collect();
+        assert_eq!(lines, expected, "{by}");
+        let mut total = Totals::default();
+        expected.values().for_each(|line| total.add(line));
+        assert_eq!(report.total, total);
+        assert!(report.lines.is_sorted_by_key(|line| std::cmp::Reverse(line.totals.cost)));
+    }
+}
+
+#[test]
+fn a_period_includes_its_first_instant_and_not_its_last() {
+    let directory = directory();
+    let times = [
+        "2026-10-31T22:59:59.999999Z",
+        "2026-10-31T23:00:00Z",
+        "2026-11-30T22:59:59.999999Z",
+        "2026-11-30T23:00:00Z",
+    ];
+    ledger_of(directory.path(), &times.map(at));
+    let timezone = TimeZone::get("Europe/Berlin").unwrap();
+    let instant = |text| instant(text, &timezone, Timestamp::now()).unwrap();
+    let query = Query {
+        by: vec![Dimension::Month],
+        since: instant("2026-11-01"),
+        until: instant("2026-12-01"),
+        timezone: timezone.clone(),
+    };
+    let report = report(directory.path(), query).unwrap();
+    assert_eq!(report.lines.len(), 1);
+    assert_eq!((report.lines[0].keys[0].as_str(), report.total.calls), ("2026-11", 2));
+}
+
+#[test]
+fn the_hour_that_the_clock_repeats_is_two_lines() {
+    let directory = directory();
+    ledger_of(directory.path(), &["2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z"].map(at));
+    let mut hours: Vec<_> =
+        ask(directory.path(), "hour").lines.into_iter().map(|line| line.keys[0].clone()).collect();
+    hours.sort();
+    assert_eq!(hours, ["2026-10-25T02:00+01:00", "2026-10-25T02:00+02:00"]);
+    assert_eq!(ask(directory.path(), "day").lines.len(), 1);
+}
+
+fn three_calls() -> [Record; 3] {
+    let good = at("2026-11-01T10:00:00Z");
+    let mut dear = at("2026-11-01T11:00:00Z");
+    dear.units.input = 1_234_567;
+    dear.cost = Some(NanoUsd(12_500_000_001));
+    dear.usage_source = UsageSource::Presumed;
+    let mut refused = at("2026-11-01T12:00:00Z");
+    refused.caller = Some("spiffe://prod.acme/ns/evil/sa/x".parse().unwrap());
+    refused.model = Some(Bounded::new("=HYPERLINK(\"http://evil\",\"\x1b[31mclick\")"));
+    refused.units = tollgate_policy::price::Units::default();
+    (refused.cost, refused.usage_source) = (None, UsageSource::None);
+    (refused.outcome, refused.reason, refused.status) = (Outcome::Refused, Some(Reason::NoGrant), 403);
+    [good, dear, refused]
+}
+
+#[test]
+fn a_table_is_aligned_says_what_is_estimated_and_shows_refusals_with_their_reason() {
+    let directory = directory();
+    ledger_of(directory.path(), &three_calls());
+    let table = text(|out| ask(directory.path(), "namespace,model,reason").write_table(out));
+    let expected = "\
+Everything up to 2027-01-01 01:00 +01:00
+namespace  model                                  reason    calls  refused      input  cache read  cache write  output  reasoning      cost USD  estimated  unpriced
+---------  -------------------------------------  --------  -----  -------  ---------  ----------  -----------  ------  ---------  ------------  ---------  --------
+checkout   gpt-5-mini                             -             2        0  1,234,667           0            0      40          0  12.500100001          1         0
+evil       =HYPERLINK(\"http://evil\",\"[31mclick\")  no_grant      0        1          0           0            0       0          0   0.000000000          0         0
+---------  -------------------------------------  --------  -----  -------  ---------  ----------  -----------  ------  ---------  ------------  ---------  --------
+total                                                           2        1  1,234,667           0            0      40          0  12.500100001          1         0
+Usage of 1 of 2 calls was not reported by the provider: 12.500000001 USD of the cost is estimated.
+";
+    assert_eq!(table, expected, "\n{table}");
+}
+
+#[test]
+fn a_call_without_a_price_is_never_silently_free() {
+    let directory = directory();
+    let mut call = at("2026-11-01T10:00:00Z");
+    (call.cost, call.unpriced) = (None, true);
+    ledger_of(directory.path(), &[call]);
+    let report = ask(directory.path(), "");
+    assert_eq!(report.total.unpriced, 1);
+    assert!(text(|out| report.write_table(out)).contains("1 of 1 calls have no price"));
+    assert!(text(|out| report.write_csv(out)).lines().nth(1).unwrap().ends_with(",1,0"));
+}
+
+#[test]
+fn a_model_name_that_is_a_formula_reaches_no_spreadsheet_as_one() {
+    let directory = directory();
+    ledger_of(directory.path(), &three_calls());
+    let csv = text(|out| ask(directory.path(), "model,status").write_csv(out));
+    let lines: Vec<_> = csv.lines().collect();
+    assert_eq!(
+        lines[0],
+        "model,status,calls,refused,input_tokens,cache_read_tokens,cache_write_tokens,output_tokens,reasoning_tokens,media_tokens,\
+         bytes_in,bytes_out,cost_usd,estimated_calls,estimated_cost_usd,unpriced_calls,adjustments"
+    );
+    assert_eq!(lines[1], "gpt-5-mini,200,2,0,1234667,0,0,40,0,0,0,0,12.500100001,1,12.500000001,0,0");
+    assert!(
+        lines[2].starts_with("\"'=HYPERLINK(\"\"http://evil\"\",\"\"[31mclick\"\")\",403,0,1,"),
+        "{}",
+        lines[2]
+    );
+    assert_eq!(lines.len(), 3);
+}
+
+#[test]
+fn json_has_money_as_an_integer_and_as_a_decimal_string() {
+    let directory = directory();
+    ledger_of(directory.path(), &three_calls());
+    let json = text(|out| ask(directory.path(), "caller").write_json(out));
+    let lines: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(lines.as_array().unwrap().len(), 2);
+    assert_eq!(lines[0]["caller"], "spiffe://prod.acme/ns/checkout/sa/api");
+    assert_eq!(lines[0]["cost_nano_usd"], 12_500_100_001_i64);
+    assert_eq!(lines[0]["cost_usd"], "12.500100001");
+    assert_eq!((lines[0]["calls"].as_i64(), lines[1]["refused"].as_i64()), (Some(2), Some(1)));
+}
+
+#[test]
+fn an_empty_ledger_is_reported_as_such() {
+    let directory = directory();
+    ledger_of(directory.path(), &[]);
+    let report = ask(directory.path(), "caller");
+    assert!(text(|out| report.write_table(out)).contains("No calls."));
+    assert_eq!(text(|out| report.write_json(out)), "[]\n");
+    assert_eq!(text(|out| report.write_csv(out)).lines().count(), 1);
+}
+
+#[test]
+fn money_is_printed_exactly() {
+    for (nanos, decimals, text) in [
+        (0, 0, "0"),
+        (0, 2, "0.00"),
+        (1, 0, "0.000000001"),
+        (-1_500_000_000, 2, "-1.50"),
+        (1_000_000_000, 0, "1"),
+        (i128::from(u64::MAX), 0, "18446744073.709551615"),
+    ] {
+        assert_eq!(usd(nanos, decimals), text);
+    }
+}

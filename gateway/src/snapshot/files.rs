@@ -62,7 +62,8 @@ impl ResourceFiles {
 }
 
 fn collect(directory: &Path, files: &mut Vec<SourceFile>, depth: usize) -> io::Result<()> {
-    let context = |path: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    let context =
+        |path: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     let entries = std::fs::read_dir(directory).map_err(|error| context(directory, error))?;
     for entry in entries {
         let path = entry.map_err(|error| context(directory, error))?.path();
@@ -98,7 +99,8 @@ mod tests {
         std::fs::write(dir.path().join("notes.txt"), "d").unwrap();
         let mut files = ResourceFiles::new(dir.path().into());
         let first = files.changed().unwrap().unwrap();
-        let names: Vec<_> = first.iter().map(|f| f.path.strip_prefix(dir.path()).unwrap().to_str().unwrap()).collect();
+        let names: Vec<_> =
+            first.iter().map(|f| f.path.strip_prefix(dir.path()).unwrap().to_str().unwrap()).collect();
         assert_eq!(names, ["b.yml", "team/a.yaml"]);
         assert!(files.changed().unwrap().is_none());
         std::fs::write(dir.path().join("b.yml"), "b: 2").unwrap();

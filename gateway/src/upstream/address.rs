@@ -46,7 +46,8 @@ impl DialRules {
     fn is_own(&self, socket: SocketAddr) -> bool {
         let Some(own) = self.own.get() else { return false };
         own.iter().any(|ours| {
-            let same_host = ours.ip() == socket.ip() || (ours.ip().is_unspecified() && socket.ip().is_loopback());
+            let same_host =
+                ours.ip() == socket.ip() || (ours.ip().is_unspecified() && socket.ip().is_loopback());
             ours.port() == socket.port() && same_host
         })
     }
@@ -67,7 +68,8 @@ fn forms(address: IpAddr) -> [Option<IpAddr>; 2] {
         return [Some(IpAddr::V4(v4)), None];
     }
     let s = v6.segments();
-    let low = |high: u16, low: u16| Some(IpAddr::V4(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low))));
+    let low =
+        |high: u16, low: u16| Some(IpAddr::V4(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low))));
     let embedded = match s {
         [0x64, 0xff9b, ..] => low(s[6], s[7]),
         [0x2002, a, b, ..] => low(a, b),
@@ -155,7 +157,8 @@ mod tests {
             assert!(!allowed(&none, address), "{address}");
             assert!(allowed(&some, address), "{address}");
         }
-        for address in ["10.8.0.1", "192.168.1.1", "100.64.0.1", "172.20.0.1", "::1", "fc00::1", "198.18.0.1"] {
+        for address in ["10.8.0.1", "192.168.1.1", "100.64.0.1", "172.20.0.1", "::1", "fc00::1", "198.18.0.1"]
+        {
             assert!(!allowed(&some, address), "{address}");
         }
     }
@@ -163,7 +166,9 @@ mod tests {
     #[test]
     fn an_ipv6_form_that_embeds_a_private_ipv4_address_is_private() {
         let none = DialRules::new(vec![]);
-        for address in ["::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::", "2001:0:1:2:3:4:f5ff:fffe", "::10.0.0.1"] {
+        for address in
+            ["::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::", "2001:0:1:2:3:4:f5ff:fffe", "::10.0.0.1"]
+        {
             assert!(!allowed(&none, address), "{address}");
         }
         assert!(allowed(&none, "64:ff9b::808:808"));

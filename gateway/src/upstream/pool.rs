@@ -129,7 +129,8 @@ impl Bucket {
     pub(crate) fn share(&self, sender: http2::SendRequest<OutBody>, verified: &Arc<Verified>) -> Line {
         let streams = Arc::new(AtomicUsize::new(0));
         let first = slot(&streams);
-        let kept = Http2 { sender: sender.clone(), verified: Arc::clone(verified), streams, used: Instant::now() };
+        let kept =
+            Http2 { sender: sender.clone(), verified: Arc::clone(verified), streams, used: Instant::now() };
         lock(&self.http2).push(kept);
         Line::Http2(sender, first)
     }

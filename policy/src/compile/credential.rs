@@ -110,9 +110,9 @@ fn secret_ref(spec: &CredentialSpec, store: Option<&Store>, scope: &mut Scope<'_
             scope.problem("spec.from.path", message);
         }
     }
-    let is_vault = store.map(|store| matches!(store.kind, StoreKind::Vault(_)));
-    if is_vault == Some(true) {
-        scope.required("spec.from.field", from.field.as_ref(), "a Vault secret has fields, and one of them is the key");
+    let kind = store.map(|store| &store.kind);
+    if matches!(kind, Some(StoreKind::Vault(_) | StoreKind::Age { .. })) {
+        scope.required("spec.from.field", from.field.as_ref(), "a secret of this store has fields, and one is the key");
     }
     if from.field.as_ref().is_some_and(String::is_empty) {
         scope.problem("spec.from.field", "a field needs a name");
@@ -120,11 +120,8 @@ fn secret_ref(spec: &CredentialSpec, store: Option<&Store>, scope: &mut Scope<'_
     if from.version == Some(0) {
         scope.problem("spec.from.version", "versions count from 1; leave it out for the newest");
     }
-    if is_vault == Some(false) {
-        let fields = [("spec.from.field", from.field.is_some()), ("spec.from.version", from.version.is_some())];
-        for (path, _) in fields.into_iter().filter(|(_, is_written)| *is_written) {
-            scope.problem(path, "only a Vault store has fields and versions: in this store the path is the key");
-        }
+    if from.version.is_some() && matches!(kind, Some(StoreKind::File { .. } | StoreKind::Age { .. })) {
+        scope.problem("spec.from.version", "only a Vault store has versions");
     }
     Some(SecretRef { store: name?, path: path?, field: from.field.clone(), version: from.version })
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Compiler, Scope};
 use crate::dialect::Dialect;
-use crate::model::{DestinationSpec, Interval, Resource, VerifySpec, nearest};
+use crate::model::{Address, DestinationSpec, Interval, Resource, VerifySpec, nearest};
 use crate::name::Name;
 use crate::pattern::HostPattern;
 use crate::policy::{Destination, Timeouts, TlsVerify};
@@ -39,8 +39,8 @@ impl Compiler<'_> {
             name: resource.name.clone(),
             hosts: spec.hosts.values().cloned().collect(),
             port: spec.port.unwrap_or(443),
-            addresses: spec.addresses.values().copied().collect(),
-            source_address: spec.source_address,
+            addresses: spec.addresses.values().map(|Address(address)| *address).collect(),
+            source_address: spec.source_address.map(|Address(address)| address),
             tls: tls?,
             dialect: dialect?,
             timeouts: Timeouts {
@@ -97,14 +97,14 @@ impl Compiler<'_> {
 fn addresses(spec: &DestinationSpec, scope: &mut Scope<'_>) {
     let written = spec.addresses.iter().map(|(index, address)| (format!("spec.addresses[{index}]"), address));
     let source = spec.source_address.iter().map(|address| ("spec.sourceAddress".to_owned(), address));
-    for (path, address) in written.chain(source) {
+    for (path, Address(address)) in written.chain(source) {
         let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
         if address.is_unspecified() || address.is_multicast() || is_broadcast {
             scope.problem(&path, format!("`{address}` is not the address of one host"));
         }
     }
-    let Some(source) = spec.source_address else { return };
-    for (index, address) in spec.addresses.iter() {
+    let Some(Address(source)) = spec.source_address else { return };
+    for (index, Address(address)) in spec.addresses.iter() {
         if address.is_ipv4() != source.is_ipv4() {
             let message = format!("`{address}` cannot be reached from `sourceAddress` {source}: one is IPv4, the other IPv6");
             scope.problem(&format!("spec.addresses[{index}]"), message);

@@ -13,6 +13,7 @@ use crate::dialect::{Catalog, Class, Endpoint};
 use crate::limit::Unit;
 use crate::pattern::{MethodPattern, ModelPattern, PathPattern, SpiffePattern};
 use crate::policy::{Destination, Grant, Unpriced};
+use crate::target::Target;
 
 /// How a grant stands to one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +66,13 @@ type Precedence<'a> = (&'a SpiffePattern, &'a PathPattern, (bool, Option<&'a Mod
 
 impl<'a> Call<'a> {
     pub(super) fn new(destination: &'a Arc<Destination>, path: &'a str, method: &'a str) -> Self {
-        Self { destination, path, method, endpoint: destination.dialect.endpoint(method, path) }
+        let endpoint = destination.dialect.endpoint(method, path);
+        Self { destination, path, method, endpoint }
+    }
+
+    /// A call whose endpoint was found before.
+    pub(super) fn again(target: &'a Target, method: &'a str, endpoint: Option<&'a Arc<Endpoint>>) -> Self {
+        Self { destination: target.destination(), path: target.path(), method, endpoint }
     }
 }
 

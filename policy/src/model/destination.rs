@@ -1,13 +1,12 @@
 //! `kind: Destination`, as it is written.
 
 use std::fmt;
-use std::net::IpAddr;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::field::{Interval, List};
+use super::field::{Address, Interval, List};
 use crate::pattern::HostPattern;
 use crate::target::EncodedForm;
 
@@ -19,8 +18,8 @@ pub(crate) struct DestinationSpec {
     /// Only one so far: naming it says nothing, naming another is an error.
     pub(crate) protocol: Option<Protocol>,
     pub(crate) dialect: Option<String>,
-    pub(crate) addresses: List<IpAddr>,
-    pub(crate) source_address: Option<IpAddr>,
+    pub(crate) addresses: List<Address>,
+    pub(crate) source_address: Option<Address>,
     pub(crate) tls: Option<TlsSpec>,
     pub(crate) timeouts: Option<TimeoutsSpec>,
     pub(crate) encoded_path: List<EncodedForm>,

@@ -1,9 +1,12 @@
 //! Values that several kinds of resources have in common.
 
 use std::fmt;
+use std::marker::PhantomData;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::price::{MoneyError, NanoUsd};
@@ -41,9 +44,31 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
     }
 }
 
+/// Text that is read with `FromStr`; where it is no text at all, `expecting` says what it should have been.
+fn text<'de, D, T>(deserializer: D, expecting: &'static str) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: fmt::Display>,
+{
+    struct Text<T>(&'static str, PhantomData<T>);
+
+    impl<T: FromStr<Err: fmt::Display>> Visitor<'_> for Text<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+            text.parse().map_err(E::custom)
+        }
+    }
+
+    deserializer.deserialize_str(Text(expecting, PhantomData))
+}
+
 /// A length of time as `500ms`, `3s`, `2m`, `1h` or `7d`; never zero.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interval(
     /// The length.
     pub Duration,
@@ -75,11 +100,9 @@ impl FromStr for Interval {
     }
 }
 
-impl TryFrom<String> for Interval {
-    type Error = IntervalError;
-
-    fn try_from(text: String) -> Result<Self, IntervalError> {
-        text.parse()
+impl<'de> Deserialize<'de> for Interval {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text(deserializer, "a length of time with its unit, as in 500ms, 3s, 2m, 1h or 7d")
     }
 }
 
@@ -90,14 +113,42 @@ impl fmt::Display for Interval {
 }
 
 /// An amount of money as `500 USD`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Money(pub(crate) NanoUsd);
 
-impl TryFrom<String> for Money {
-    type Error = MoneyError;
+impl FromStr for Money {
+    type Err = MoneyError;
 
-    fn try_from(text: String) -> Result<Self, MoneyError> {
+    fn from_str(text: &str) -> Result<Self, MoneyError> {
         text.parse().map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Money {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text(deserializer, "an amount with its currency, as in `500 USD`")
+    }
+}
+
+/// An IP address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Address(pub(crate) IpAddr);
+
+/// The text is no IP address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no IP address: write one as in `192.0.2.7` or `2001:db8::7`")]
+pub(crate) struct AddressError(String);
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        text.parse().map(Self).map_err(|_| AddressError(text.chars().take(80).collect()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text(deserializer, "an IP address, as in `192.0.2.7`")
     }
 }

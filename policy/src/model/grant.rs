@@ -47,19 +47,15 @@ pub(crate) enum ClassWord {
     Administers,
 }
 
-/// The response headers that are withheld unless a grant names them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum ResponseHeader {
-    #[serde(alias = "Set-Cookie")]
-    SetCookie,
-    #[serde(alias = "Alt-Svc")]
-    AltSvc,
-    #[serde(alias = "Authentication-Info")]
-    AuthenticationInfo,
-    #[serde(alias = "Refresh")]
-    Refresh,
-}
+/// The response headers that are withheld unless a grant names them, in any letter case.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct ResponseHeader(Box<str>);
+
+/// The text is no header that is withheld.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("this header is not withheld, so it needs no naming; the ones that are: {}", ResponseHeader::WITHHELD.join(", "))]
+pub(crate) struct ResponseHeaderError;
 
 /// Exactly one of the first four.
 #[derive(Debug, Default, Deserialize)]
@@ -109,14 +105,21 @@ impl From<ClassWord> for Class {
 }
 
 impl ResponseHeader {
+    /// They can carry credentials, or send the caller elsewhere.
+    const WITHHELD: [&str; 4] = ["set-cookie", "alt-svc", "authentication-info", "refresh"];
+
     /// In lower case.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::SetCookie => "set-cookie",
-            Self::AltSvc => "alt-svc",
-            Self::AuthenticationInfo => "authentication-info",
-            Self::Refresh => "refresh",
-        }
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for ResponseHeader {
+    type Error = ResponseHeaderError;
+
+    fn try_from(text: String) -> Result<Self, ResponseHeaderError> {
+        let withheld = Self::WITHHELD.into_iter().find(|withheld| withheld.eq_ignore_ascii_case(&text));
+        withheld.map(|withheld| Self(withheld.into())).ok_or(ResponseHeaderError)
     }
 }
 

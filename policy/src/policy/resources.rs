@@ -144,7 +144,7 @@ pub struct SecretRef {
     pub store: Name,
     /// The path in the store; relative, without `.` and `..`.
     pub path: String,
-    /// The field of the secret; always there for Vault, never for files.
+    /// The field of the secret; always there for Vault and age; in a plain file it is a member of its JSON.
     pub field: Option<String>,
     /// A fixed version; only for Vault. `None`: the newest.
     pub version: Option<u64>,

@@ -67,7 +67,7 @@ impl Directory {
 
     fn resolve_by_path(&self, line: &RequestLine<'_>) -> Result<Target, Denial> {
         let written = line.path.split('/').nth(1).unwrap_or_default();
-        let allowed = self.destination(written).map_or_else(EncodedForms::default, |named| named.encoded_path);
+        let allowed = self.destination(written).map_or(EncodedForms::NONE, |named| named.encoded_path);
         let whole = canonical(line.path, allowed)?;
         let name = whole.split('/').nth(1).unwrap_or_default();
         let destination = self.destination(name).ok_or_else(|| {

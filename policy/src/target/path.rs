@@ -66,8 +66,6 @@ pub enum PathError {
 const DECODINGS: usize = 4;
 
 impl EncodedForm {
-    const EACH: [Self; 4] = [Self::Slash, Self::Backslash, Self::Percent, Self::Semicolon];
-
     /// As it is written in a destination's `encodedPath`.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -86,7 +84,10 @@ impl fmt::Display for EncodedForm {
 }
 
 impl EncodedForms {
+    pub(crate) const NONE: Self = Self(0);
     pub(crate) const ALL: Self = Self(0b1111);
+    pub(super) const EACH: [EncodedForm; 4] =
+        [EncodedForm::Slash, EncodedForm::Backslash, EncodedForm::Percent, EncodedForm::Semicolon];
 
     /// Whether the form is in the set.
     pub fn contains(self, form: EncodedForm) -> bool {
@@ -98,12 +99,12 @@ impl EncodedForms {
         let occurs = |form: &EncodedForm| {
             path.contains(form.as_str()) || (*form == EncodedForm::Semicolon && path.contains("%3B"))
         };
-        EncodedForm::EACH.into_iter().filter(occurs).collect()
+        Self::EACH.into_iter().filter(occurs).collect()
     }
 
     /// The forms of this set that are not in `other`.
     pub(crate) fn beyond(self, other: Self) -> impl Iterator<Item = EncodedForm> {
-        EncodedForm::EACH.into_iter().filter(move |form| self.contains(*form) && !other.contains(*form))
+        Self::EACH.into_iter().filter(move |form| self.contains(*form) && !other.contains(*form))
     }
 }
 

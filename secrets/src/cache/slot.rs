@@ -165,7 +165,8 @@ impl Slot {
             (None, Some(_)) => Condition::Unavailable,
             (Some(_), Some(_)) => {
                 let held = self.held.load();
-                let fresh = held.as_ref().is_some_and(|held| held.fetched.elapsed() < inner.freshness.refresh);
+                let fresh =
+                    held.as_ref().is_some_and(|held| held.fetched.elapsed() < inner.freshness.refresh);
                 if fresh { Condition::Well } else { Condition::Stale }
             }
             (_, None) => Condition::Well,
@@ -247,9 +248,10 @@ impl Slot {
         let retry_at = now + backoff(inner.failures);
         inner.failures = inner.failures.saturating_add(1);
         inner.barred = Some((failure, retry_at));
-        let stale = self.held.load_full().filter(|held| {
-            !failure.revokes() && now < use_until(held.fetched, inner.freshness, true)
-        });
+        let stale = self
+            .held
+            .load_full()
+            .filter(|held| !failure.revokes() && now < use_until(held.fetched, inner.freshness, true));
         let Some(held) = stale else {
             self.held.store(None);
             return Err(failure);

@@ -131,10 +131,7 @@ impl AgeFile {
     /// Where the file or the identity cannot be used. A file that does not exist has no secrets.
     pub fn list(&self) -> Result<Vec<(String, Vec<String>)>, AgeFileError> {
         let contents = self.contents(&self.identities()?)?;
-        Ok(contents
-            .into_iter()
-            .map(|(path, fields)| (path, fields.into_keys().collect()))
-            .collect())
+        Ok(contents.into_iter().map(|(path, fields)| (path, fields.into_keys().collect())).collect())
     }
 
     /// Stores `value` under `path` and `field`; true if there was one before.
@@ -211,8 +208,9 @@ impl AgeFile {
         let mut plaintext = Zeroizing::new(Vec::with_capacity(encoded_bound(contents)));
         serde_json::to_writer(&mut *plaintext, contents)?;
         let recipients: Vec<Recipient> = identities.iter().map(Identity::to_public).collect();
-        let encryptor = age::Encryptor::with_recipients(recipients.iter().map(|to| to as &dyn age::Recipient))
-            .map_err(io::Error::other)?;
+        let encryptor =
+            age::Encryptor::with_recipients(recipients.iter().map(|to| to as &dyn age::Recipient))
+                .map_err(io::Error::other)?;
         let directory = directory_of(&self.location.file);
         let mut temporary = tempfile::NamedTempFile::new_in(directory)?;
         let mut ciphertext = encryptor.wrap_output(temporary.as_file_mut())?;
@@ -229,9 +227,12 @@ fn identities(path: &Path) -> Result<Vec<Identity>, Failure> {
     let mut file = File::open(path).map_err(|error| Failure::File(error.kind()))?;
     let (text, metadata) = bounded(&mut file, VALUE_LIMIT)?;
     if metadata.permissions().mode() & 0o007 != 0 {
-        return Err(Failure::Misconfigured("the identity file is open to every user; mode 0600 would be right"));
+        return Err(Failure::Misconfigured(
+            "the identity file is open to every user; mode 0600 would be right",
+        ));
     }
-    let text = std::str::from_utf8(&text).map_err(|_| Failure::Misconfigured("the identity file is not text"))?;
+    let text =
+        std::str::from_utf8(&text).map_err(|_| Failure::Misconfigured("the identity file is not text"))?;
     let identities: Result<Vec<Identity>, _> = text
         .lines()
         .map(str::trim)

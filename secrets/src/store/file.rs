@@ -60,7 +60,10 @@ fn read_below(root: &Path, path: &str) -> Result<(Zeroizing<Vec<u8>>, bool), Fai
     // After opening, and compared with what was opened: a link that is swapped in between is seen.
     let real = fs::canonicalize(&path).map_err(|error| unreadable(&error))?;
     let named = fs::symlink_metadata(&real).map_err(|error| unreadable(&error))?;
-    if !opened.is_file() || !real.starts_with(&root) || (named.dev(), named.ino()) != (opened.dev(), opened.ino()) {
+    if !opened.is_file()
+        || !real.starts_with(&root)
+        || (named.dev(), named.ino()) != (opened.dev(), opened.ino())
+    {
         return Err(Failure::PathRefused("it leads out of the store's directory"));
     }
     let (text, metadata) = bounded(&mut file, VALUE_LIMIT)?;
@@ -72,7 +75,10 @@ fn note_exposure(exposed: &Mutex<HashSet<String>>, path: &str, world_readable: b
     if !world_readable {
         exposed.remove(path);
     } else if exposed.insert(path.to_owned()) {
-        warn!(path, "secret file is readable by every user of this machine; mode 0400 or 0440 would be right");
+        warn!(
+            path,
+            "secret file is readable by every user of this machine; mode 0400 or 0440 would be right"
+        );
     }
 }
 

@@ -89,7 +89,9 @@ impl Vault {
         match answer.map(|answer| answer.status) {
             Ok(200) => Failure::Denied,
             Ok(503) => Failure::Sealed,
-            Ok(_) => Failure::Login("the vault refuses the token; is it expired, revoked or without `lookup-self`?"),
+            Ok(_) => Failure::Login(
+                "the vault refuses the token; is it expired, revoked or without `lookup-self`?",
+            ),
             Err(failure) => failure,
         }
     }

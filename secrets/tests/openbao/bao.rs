@@ -98,7 +98,8 @@ impl Bao {
         write.extend(options.split(' '));
         self.run(&write);
         let role_id = self.run(&["read", "-field=role_id", "auth/approle/role/tollgate/role-id"]);
-        let secret_id = self.run(&["write", "-f", "-field=secret_id", "auth/approle/role/tollgate/secret-id"]);
+        let secret_id =
+            self.run(&["write", "-f", "-field=secret_id", "auth/approle/role/tollgate/secret-id"]);
         fs::write(self.path("role-id"), role_id + "\n").unwrap();
         fs::write(self.path("secret-id"), secret_id + "\n").unwrap();
     }
@@ -220,7 +221,13 @@ impl Setup {
     }
 
     /// Adds a credential to the policy.
-    pub(crate) fn credential(&mut self, name: &str, path: &str, field: &str, version: Option<u64>) -> Credential {
+    pub(crate) fn credential(
+        &mut self,
+        name: &str,
+        path: &str,
+        field: &str,
+        version: Option<u64>,
+    ) -> Credential {
         let version = version.map(|version| format!(", version: {version}")).unwrap_or_default();
         let Self { refresh, max_stale, .. } = self;
         self.credentials += &format!(

@@ -66,10 +66,15 @@ async fn serve(
 async fn answer(request: Request<Incoming>, expected: &[u8]) -> Result<Response<Full<Bytes>>, Infallible> {
     let sent = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
     if verify_slices_are_equal(sent, expected).is_err() {
-        let error = json!({"error": {"message": "Incorrect API key provided.", "type": "invalid_request_error"}});
+        let error =
+            json!({"error": {"message": "Incorrect API key provided.", "type": "invalid_request_error"}});
         return Ok(reply(StatusCode::UNAUTHORIZED, "application/json", error.to_string()));
     }
-    let body = Limited::new(request.into_body(), 1 << 20).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let body = Limited::new(request.into_body(), 1 << 20)
+        .collect()
+        .await
+        .map(|body| body.to_bytes())
+        .unwrap_or_default();
     let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
     let usage = json!({"prompt_tokens": 24, "completion_tokens": 180, "total_tokens": 204});
     if asked["stream"] == true {
@@ -91,7 +96,8 @@ fn events(usage: &Value) -> String {
         });
         format!("data: {data}\n\n")
     };
-    let words = WORDS.iter().map(|word| chunk(json!([{"index": 0, "delta": {"content": word}}]), Value::Null));
+    let words =
+        WORDS.iter().map(|word| chunk(json!([{"index": 0, "delta": {"content": word}}]), Value::Null));
     let mut events: String = words.collect();
     events.push_str(&chunk(json!([{"index": 0, "delta": {}, "finish_reason": "stop"}]), Value::Null));
     events.push_str(&chunk(json!([]), usage.clone()));

@@ -35,7 +35,10 @@ impl Workload {
     pub(super) async fn connect(world: &World, name: &str, gateway: SocketAddr) -> anyhow::Result<Self> {
         let connector = TlsConnector::from(Arc::new(world.client(name)?));
         let tcp = TcpStream::connect(gateway).await?;
-        let stream = connector.connect(ServerName::try_from("localhost")?, tcp).await.context("TLS with the gateway")?;
+        let stream = connector
+            .connect(ServerName::try_from("localhost")?, tcp)
+            .await
+            .context("TLS with the gateway")?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         Ok(Self { sender: Mutex::new(sender), host: format!("localhost:{}", gateway.port()) })
@@ -67,7 +70,7 @@ impl Workload {
 fn whole(body: &str) -> String {
     let json: Value = serde_json::from_str(body).unwrap_or_default();
     let content = json["choices"][0]["message"]["content"].as_str();
-    content.or(json["detail"].as_str()).unwrap_or(body).to_owned()
+    content.or_else(|| json["detail"].as_str()).unwrap_or(body).to_owned()
 }
 
 fn streamed(body: &str) -> String {

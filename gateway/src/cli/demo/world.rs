@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose, SanType,
+};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use tempfile::TempDir;
@@ -68,7 +70,8 @@ impl World {
     /// TLS as `workload` speaks it to the gateway.
     pub(super) fn client(&self, workload: &str) -> anyhow::Result<ClientConfig> {
         use rustls::pki_types::pem::PemObject;
-        let chain = CertificateDer::pem_file_iter(self.path(&format!("{workload}.crt")))?.collect::<Result<Vec<_>, _>>()?;
+        let chain = CertificateDer::pem_file_iter(self.path(&format!("{workload}.crt")))?
+            .collect::<Result<Vec<_>, _>>()?;
         let key = PrivateKeyDer::from_pem_file(self.path(&format!("{workload}.key")))?;
         let mut roots = RootCertStore::empty();
         roots.add(self.ca.der().clone())?;
@@ -93,7 +96,11 @@ impl World {
     fn keep(&self, secret: &str) -> anyhow::Result<()> {
         let identity = self.path("age.identity");
         AgeFile::create_identity(&identity)?;
-        AgeFile::new(self.store(), identity).set("llm/openai", "api_key", Zeroizing::new(secret.to_owned()))?;
+        AgeFile::new(self.store(), identity).set(
+            "llm/openai",
+            "api_key",
+            Zeroizing::new(secret.to_owned()),
+        )?;
         Ok(())
     }
 
@@ -125,7 +132,8 @@ drain: {{delay: 10ms, timeout: 5s}}
         let key = KeyPair::generate()?;
         self.write(&format!("{name}.crt"), &params.signed_by(&key, &self.ca)?.pem())?;
         let pem = Zeroizing::new(key.serialize_pem());
-        crate::files::write_private(&self.path(&format!("{name}.key")), pem.as_bytes()).context("writing a key")
+        crate::files::write_private(&self.path(&format!("{name}.key")), pem.as_bytes())
+            .context("writing a key")
     }
 
     fn leaf(&self, names: Vec<SanType>) -> anyhow::Result<(CertificateDer<'static>, PrivateKeyDer<'static>)> {

@@ -43,7 +43,9 @@ impl Reserve {
         let first = self.gone_since.compare_exchange(0, now, Ordering::AcqRel, Ordering::Acquire).is_ok();
         let _ = fs::remove_file(&self.path);
         if first {
-            tracing::error!("the journal's disk is full: new calls are refused, records of running ones use the reserve");
+            tracing::error!(
+                "the journal's disk is full: new calls are refused, records of running ones use the reserve"
+            );
         }
     }
 
@@ -66,7 +68,8 @@ impl Reserve {
     }
 
     fn allocate(&self) -> io::Result<()> {
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&self.path)?;
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&self.path)?;
         posix_fallocate(&file, 0, i64::try_from(SIZE).unwrap_or(i64::MAX))?;
         Ok(())
     }

@@ -75,7 +75,10 @@ async fn a_body_that_polls_waits_like_a_task_that_awaits() {
     assert_eq!((first.await.unwrap(), second.await.unwrap()), (2, 2));
     assert_eq!(disk.0.lock().unwrap().writes, 1);
     let mut wait = Wait::new(Position(1));
-    assert!(poll_fn(|context| journal.poll_written(&mut wait, context)).await.is_ok(), "at once: it is written");
+    assert!(
+        poll_fn(|context| journal.poll_written(&mut wait, context)).await.is_ok(),
+        "at once: it is written"
+    );
 }
 
 #[tokio::test]
@@ -102,7 +105,10 @@ async fn a_full_disk_refuses_holds_while_records_use_the_reserve() {
     journal.written(at).await.unwrap();
     std::thread::sleep(std::time::Duration::from_millis(2));
     let refused_late = Record { outcome: Outcome::Refused, ..samples::record(&hold()) };
-    assert!(matches!(journal.record(&refused_late), Err(LedgerError::Full)), "a flood of refusals does not use it up");
+    assert!(
+        matches!(journal.record(&refused_late), Err(LedgerError::Full)),
+        "a flood of refusals does not use it up"
+    );
 
     assert!(journal.reserve.restore());
     let at = journal.hold(&hold()).unwrap();
@@ -211,7 +217,11 @@ fn a_record_never_holds_a_query_and_leaves_out_what_is_absent() {
     assert!(!lines[1].contains("canary"));
     let value: serde_json::Value = serde_json::from_str(&lines[1]).unwrap();
     let record = value["record"].as_object().unwrap();
-    assert!(!record.contains_key("reason") && !record.contains_key("first_byte") && !record.contains_key("unpriced"));
+    assert!(
+        !record.contains_key("reason")
+            && !record.contains_key("first_byte")
+            && !record.contains_key("unpriced")
+    );
     assert_eq!(record["units"], serde_json::json!({"input": 100, "output": 20}));
     assert_eq!(record["cost"], 100_000);
 }

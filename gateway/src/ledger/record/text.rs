@@ -110,7 +110,10 @@ mod tests {
     #[test]
     fn terminal_escapes_bidi_and_hidden_characters_are_gone() {
         assert_eq!(Bounded::new("\x1b[31mred\x1b]0;title\x07\u{9b}2J").as_str(), "[31mred]0;title2J");
-        assert_eq!(Bounded::new("a\u{202e}b\u{2066}c\u{200b}d\u{feff}e\u{e0041}f\u{2028}g\r\n\t\0h").as_str(), "abcdefgh");
+        assert_eq!(
+            Bounded::new("a\u{202e}b\u{2066}c\u{200b}d\u{feff}e\u{e0041}f\u{2028}g\r\n\t\0h").as_str(),
+            "abcdefgh"
+        );
     }
 
     #[test]

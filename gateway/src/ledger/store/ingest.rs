@@ -60,8 +60,8 @@ impl Store {
         lines: &mut Lines,
     ) -> Result<(Cursor, u64), LedgerError> {
         let failed = |source| LedgerError::store(&self.path, source);
-        let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)
-            .map_err(failed)?;
+        let transaction =
+            Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate).map_err(failed)?;
         let cursor = match before {
             Some(cursor) => cursor,
             None => begin_segment(&transaction, name).map_err(failed)?,
@@ -80,7 +80,9 @@ impl Store {
                 Ok(Line::Hold(id)) => batch.hold(id, line),
                 Ok(Line::Record(row)) => batch.record(&row, offset, &self.open).map_err(failed)?,
                 Ok(Line::Other) => {}
-                Err(error) => tracing::error!(segment = &**name, offset, %error, "a line of the journal cannot be read"),
+                Err(error) => {
+                    tracing::error!(segment = &**name, offset, %error, "a line of the journal cannot be read")
+                }
             }
         }
         let cursor = Cursor { id: cursor.id, offset: lines.offset(), lines: count };
@@ -109,7 +111,11 @@ struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    fn new(connection: &'a Connection, segment: i64, dimensions: &'a mut Dimensions) -> rusqlite::Result<Self> {
+    fn new(
+        connection: &'a Connection,
+        segment: i64,
+        dimensions: &'a mut Dimensions,
+    ) -> rusqlite::Result<Self> {
         let insert = connection.prepare_cached(
             "INSERT INTO records (id, at, dimensions, status, input, cache_read, cache_write, output, reasoning, media,
              bytes_in, bytes_out, cost, unpriced, segment, offset)
@@ -151,13 +157,18 @@ impl<'a> Batch<'a> {
         }
         self.records += 1;
         if let Some(original) = row.corrects {
-            let mut correct = self.connection.prepare_cached("INSERT INTO corrections (id, corrects) VALUES (?1, ?2)")?;
+            let mut correct =
+                self.connection.prepare_cached("INSERT INTO corrections (id, corrects) VALUES (?1, ?2)")?;
             correct.execute([row.id.as_bytes().as_slice(), original.as_bytes().as_slice()])?;
         }
         let opened = row.held_at.unwrap_or(row.at).as_millisecond();
         for charge in &row.charges {
             let granule = granule(&charge.limit);
-            let key = (charge.limit.as_ref().into(), charge.key.as_ref().into(), opened - opened.rem_euclid(granule));
+            let key = (
+                charge.limit.as_ref().into(),
+                charge.key.as_ref().into(),
+                opened - opened.rem_euclid(granule),
+            );
             let sum = self.charged.entry(key).or_default();
             *sum = sum.saturating_add(charge.amount.0);
         }
@@ -188,7 +199,8 @@ impl<'a> Batch<'a> {
                 opened.push(id);
             }
         }
-        let mut advance = self.connection.prepare_cached("UPDATE segments SET offset = ?2, lines = ?3 WHERE id = ?1")?;
+        let mut advance =
+            self.connection.prepare_cached("UPDATE segments SET offset = ?2, lines = ?3 WHERE id = ?1")?;
         advance.execute(params![cursor.id, whole(cursor.offset), whole(cursor.lines)])?;
         Ok((opened, self.ended, self.records))
     }

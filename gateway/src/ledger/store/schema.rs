@@ -69,7 +69,8 @@ CREATE TABLE holds (
 /// Makes the tables in an empty file; refuses a file of another layout.
 pub(super) fn ensure(connection: &Connection) -> rusqlite::Result<()> {
     if version(connection)? == 0 {
-        connection.execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;"))?;
+        connection
+            .execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;"))?;
     }
     check(connection)
 }

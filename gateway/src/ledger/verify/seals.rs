@@ -22,8 +22,14 @@ pub(super) fn check(
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             match (key, &anchor) {
-                (Some(_), Some(_)) => result.find(FILE, None, "missing, though the anchor beside the key knows of seals"),
-                (Some(_), None) => result.find(FILE, None, "missing: this ledger was never sealed, or its seals were removed"),
+                (Some(_), Some(_)) => {
+                    result.find(FILE, None, "missing, though the anchor beside the key knows of seals")
+                }
+                (Some(_), None) => result.find(
+                    FILE,
+                    None,
+                    "missing: this ledger was never sealed, or its seals were removed",
+                ),
                 (None, _) => result.notes.push("there are no seals: a cut-off tail cannot be seen".into()),
             }
             return Ok(Vec::new());
@@ -33,9 +39,12 @@ pub(super) fn check(
     if key.is_none() {
         result.notes.push("no key was given: the seals are taken as they stand, and whoever can write the data directory could have made them".into());
     }
-    let mut check = Check { key, result, last: [0; 32], number: 0, anchored: anchor.is_none(), claims: Vec::new() };
+    let mut check =
+        Check { key, result, last: [0; 32], number: 0, anchored: anchor.is_none(), claims: Vec::new() };
     let whole = memchr::memrchr(b'\n', &bytes).map_or(0, |end| end + 1);
-    for (index, line) in bytes[..whole].split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty()) {
+    for (index, line) in
+        bytes[..whole].split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty())
+    {
         check.line(index as u64 + 1, line);
         check.anchored |= anchor.as_deref() == Some(line);
     }
@@ -50,11 +59,16 @@ pub(super) fn check(
 fn anchors(key: Option<&SealKey>, anchor: Option<&[u8]>, anchored: bool, result: &mut Verification) {
     let Some(key) = key else { return };
     match anchor.map(seal::parse) {
-        None => result.notes.push("there is no anchor beside the key: seals that were cut off with all they sealed cannot be seen".into()),
+        None => result.notes.push(
+            "there is no anchor beside the key: seals that were cut off with all they sealed cannot be seen"
+                .into(),
+        ),
         Some(_) if anchored => {}
         // The gateway may have sealed once more since the seals were read.
         Some(Some(Seal { number, .. })) if result.last_seal.is_some_and(|(last, _)| number == last + 1) => {
-            result.notes.push(format!("seal {number} is being written, or it alone was cut off: verify again"));
+            result
+                .notes
+                .push(format!("seal {number} is being written, or it alone was cut off: verify again"));
         }
         Some(Some(Seal { number, .. })) => {
             result.find(FILE, None, format!("seal {number}, which the anchor beside the key knows, is not in it: the seals were cut back or replaced"));
@@ -79,12 +93,19 @@ impl Check<'_> {
             return;
         };
         if seal.number != self.number + 1 {
-            let what = format!("seal {} follows seal {}: seals are missing or out of order", seal.number, self.number);
+            let what = format!(
+                "seal {} follows seal {}: seals are missing or out of order",
+                seal.number, self.number
+            );
             self.result.find(FILE, Some(number), what);
         }
         let good = self.key.is_none_or(|key| key.verifies(line, &self.last));
         if !good {
-            self.result.find(FILE, Some(number), "its MAC is wrong: it was changed, it follows another seal, or the key is another");
+            self.result.find(
+                FILE,
+                Some(number),
+                "its MAC is wrong: it was changed, it follows another seal, or the key is another",
+            );
         }
         (self.last, self.number) = (mac, seal.number);
         self.result.last_seal = Some((seal.number, seal.at));

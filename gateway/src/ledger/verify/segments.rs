@@ -83,7 +83,11 @@ fn unsealed(headers: &BTreeMap<Arc<str>, Header>, mut known: HashSet<Arc<str>>, 
 fn beginnings(headers: &BTreeMap<Arc<str>, Header>, result: &mut Verification) {
     for (name, header) in headers.iter().skip(1) {
         if header.previous.is_empty() {
-            result.find(file(name), Some(1), "does not say what came before it, and it is not the first segment");
+            result.find(
+                file(name),
+                Some(1),
+                "does not say what came before it, and it is not the first segment",
+            );
         }
     }
 }
@@ -114,21 +118,31 @@ fn walk(
         // Going on from what the line claims shows whether one line was changed or all that follow.
         head = followed.or_else(|| chain::split(line).map(|(_, head)| head)).unwrap_or(head);
         for claim in due.remove(&count).into_iter().flatten().filter(|claim| claim.head.head != head) {
-            result.find(&file, Some(count), format!("is not the line that {} names: the chain was rewritten", claim.by));
+            result.find(
+                &file,
+                Some(count),
+                format!("is not the line that {} names: the chain was rewritten", claim.by),
+            );
         }
     }
     match header {
         Some(header) if *header.name == *name => {}
-        Some(header) => result.find(&file, Some(1), format!("says it is {}: the file was renamed", header.name)),
+        Some(header) => {
+            result.find(&file, Some(1), format!("says it is {}: the file was renamed", header.name))
+        }
         None if count == 0 => {}
         None => result.find(&file, Some(1), "is not the first line of a segment"),
     }
     let cut = claims.iter().filter(|claim| claim.head.lines > count).max_by_key(|claim| claim.head.lines);
     if let Some(claim) = cut {
-        let what = format!("cut off: it ends after line {count}, {} names line {}", claim.by, claim.head.lines);
+        let what =
+            format!("cut off: it ends after line {count}, {} names line {}", claim.by, claim.head.lines);
         result.find(&file, Some(count), what);
     } else if !lines.rest().is_empty() {
-        result.notes.push(format!("{file} has a torn tail: {} bytes of a line behind line {count}", lines.rest().len()));
+        result.notes.push(format!(
+            "{file} has a torn tail: {} bytes of a line behind line {count}",
+            lines.rest().len()
+        ));
     }
     result.segments += 1;
     result.lines += count;

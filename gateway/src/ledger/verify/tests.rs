@@ -71,7 +71,8 @@ impl Bed {
     fn is_found_at(&self, file: &Path, line: u64) {
         let (with, without) = self.found();
         for findings in [with, without] {
-            let places: Vec<_> = findings.iter().map(|finding| (finding.file.as_str(), finding.line)).collect();
+            let places: Vec<_> =
+                findings.iter().map(|finding| (finding.file.as_str(), finding.line)).collect();
             let name = format!("journal/{}", file.file_name().unwrap().to_str().unwrap());
             assert_eq!(places, [(name.as_str(), Some(line))], "{findings:?}");
         }
@@ -311,6 +312,7 @@ fn a_key_in_the_data_directory_or_too_short_is_refused() {
     let data = directory();
     let inside = data.path().join("seal.key");
     assert!(matches!(Ledger::open(data.path(), Some(&inside), 1), Err(LedgerError::SealKey { .. })));
+    assert!(!inside.exists());
     let keys = directory();
     let short = keys.path().join("short.key");
     fs::write(&short, [1; 31]).unwrap();

@@ -171,7 +171,8 @@ impl<'a, 'de> Draft<'a, 'de> {
     fn note(&mut self, name: &str, member: &'a Member, value: &'de RawValue) -> Result<(), Denial> {
         match member {
             Member::Model => {
-                let model = json::string(value, name)?.filter(|model| !model.is_empty() && model.len() <= NAME_MAX);
+                let model =
+                    json::string(value, name)?.filter(|model| !model.is_empty() && model.len() <= NAME_MAX);
                 self.model = Some(model.ok_or_else(|| json::invalid(name, "must be a model's name"))?);
             }
             Member::Stream => self.stream = json::flag(value, name)?,
@@ -204,7 +205,9 @@ impl<'a, 'de> Draft<'a, 'de> {
             Member::Whole => self.whole |= !json::is_nothing(value),
             Member::Unbounded => self.unbounded |= !json::is_nothing(value),
             Member::Deferred if !json::is_nothing(value) => {
-                let detail = format!("`{name}` asks for work that is billed after the answer, which no limit can hold");
+                let detail = format!(
+                    "`{name}` asks for work that is billed after the answer, which no limit can hold"
+                );
                 self.obstruct(Denial::new(Reason::DeferredCost, detail));
             }
             Member::OtherModels if !json::is_nothing(value) => self.other_models(name),
@@ -266,7 +269,13 @@ impl<'a, 'de> Draft<'a, 'de> {
         }
         // A member that nobody knows may be a cap of its own, so no cap bounds the output of such a call.
         let cap = if self.whole { Some(UNIT_MAX) } else { self.cap.map(|cap| cap.max(self.budget)) };
-        let tier = self.tiers.iter().filter(|word| !word.is_empty()).map(AsRef::as_ref).collect::<Vec<_>>().join("+");
+        let tier = self
+            .tiers
+            .iter()
+            .filter(|word| !word.is_empty())
+            .map(AsRef::as_ref)
+            .collect::<Vec<_>>()
+            .join("+");
         let facts = Facts {
             model: self.model.as_deref().map(Into::into),
             stream: self.stream,
@@ -300,7 +309,9 @@ impl<'a, 'de> Draft<'a, 'de> {
                 let comma = if *has_members { "," } else { "" };
                 UsageMark::Replace(*opening..*opening, format!("\"{option}\":true{comma}"))
             }
-            Some(UsageOption::Null(range)) => UsageMark::Replace(range.clone(), format!("{{\"{option}\":true}}")),
+            Some(UsageOption::Null(range)) => {
+                UsageMark::Replace(range.clone(), format!("{{\"{option}\":true}}"))
+            }
             None => UsageMark::Insert(format!("\"{name}\":{{\"{option}\":true}}")),
         }
     }

@@ -113,7 +113,8 @@ impl<'de> Visitor<'de> for Content<'_, '_, 'de> {
                 seen.push(name);
             }
         }
-        self.draft.outside |= !is_whole || missing.is_some_and(|needed| !seen.iter().any(|name| name == needed));
+        self.draft.outside |=
+            !is_whole || missing.is_some_and(|needed| !seen.iter().any(|name| name == needed));
         Ok(true)
     }
 }

@@ -128,7 +128,9 @@ pub(super) fn is_nothing(value: &RawValue) -> bool {
 }
 
 pub(super) fn ambiguous(path: &str) -> Denial {
-    let detail = format!("`{path}` must stand in the body once, in lower case: two readers could take it for two values");
+    let detail = format!(
+        "`{path}` must stand in the body once, in lower case: two readers could take it for two values"
+    );
     Denial::new(Reason::AmbiguousBody, detail)
 }
 

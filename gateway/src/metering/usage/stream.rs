@@ -190,11 +190,13 @@ impl Events {
     fn is_own_usage(&self, reader: &Reader<'_>) -> bool {
         let Some(slot) = reader.places.empty.filter(|_| self.hides_usage) else { return false };
         let mut usage = reader.places.usage.iter();
-        reader.slots.number_now(slot) == Some(1) && usage.any(|u| reader.slots.number_now(u.closing).is_some())
+        reader.slots.number_now(slot) == Some(1)
+            && usage.any(|u| reader.slots.number_now(u.closing).is_some())
     }
 
     fn note_error(&mut self, reader: &Reader<'_>) {
-        let is_error = self.kind(reader).is_some_and(|kind| reader.rules.errors.iter().any(|name| **name == *kind));
+        let is_error =
+            self.kind(reader).is_some_and(|kind| reader.rules.errors.iter().any(|name| **name == *kind));
         let has_error = reader.places.error.is_some_and(|slot| reader.slots.number_now(slot).is_some());
         self.error |= is_error || has_error;
     }

@@ -20,7 +20,8 @@ async fn fetch(root: &Path, path: &str, field: Option<&str>) -> Result<String, F
 async fn the_value_is_the_whole_file_without_one_trailing_newline() {
     let root = TempDir::new().unwrap();
     fs::create_dir(root.path().join("llm")).unwrap();
-    for (text, value) in [("sk-1", "sk-1"), ("sk-1\n", "sk-1"), ("sk-1\r\n", "sk-1"), ("a\nb\n\n", "a\nb\n")] {
+    for (text, value) in [("sk-1", "sk-1"), ("sk-1\n", "sk-1"), ("sk-1\r\n", "sk-1"), ("a\nb\n\n", "a\nb\n")]
+    {
         fs::write(root.path().join("llm/key"), text).unwrap();
         assert_eq!(fetch(root.path(), "llm/key", None).await, Ok(value.into()));
     }

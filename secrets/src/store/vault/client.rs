@@ -107,15 +107,16 @@ impl Client {
 
     /// The address as a URL that endpoints can be put under.
     fn base(&self) -> Result<Url, Failure> {
-        let url = Url::parse(&self.address).map_err(|_| Failure::Misconfigured("the address is not a URL"))?;
+        let url =
+            Url::parse(&self.address).map_err(|_| Failure::Misconfigured("the address is not a URL"))?;
         if !url.username().is_empty() || url.password().is_some() {
             return Err(Failure::Misconfigured("the address has a user name"));
         }
         if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
             return Err(Failure::Misconfigured("the address has more than scheme, host and port"));
         }
-        let loopback = url.host_str() == Some("localhost")
-            || literal(&url).is_some_and(|address| address.is_loopback());
+        let loopback =
+            url.host_str() == Some("localhost") || literal(&url).is_some_and(|address| address.is_loopback());
         match url.scheme() {
             "https" => Ok(url),
             // An agent beside the gateway; anywhere else the token would travel in the clear.
@@ -194,12 +195,18 @@ fn roots(ca: Option<&Path>) -> Result<rustls::RootCertStore, Failure> {
     let mut roots = rustls::RootCertStore::empty();
     let Some(path) = ca else {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        return if roots.is_empty() { Err(Failure::Misconfigured("this system has no trusted roots")) } else { Ok(roots) };
+        return if roots.is_empty() {
+            Err(Failure::Misconfigured("this system has no trusted roots"))
+        } else {
+            Ok(roots)
+        };
     };
     let pem = std::fs::read(path).map_err(|_| Failure::Misconfigured("the CA file cannot be read"))?;
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|_| Failure::Misconfigured("the CA file is not PEM"))?;
-        roots.add(certificate).map_err(|_| Failure::Misconfigured("the CA file has a certificate that is no CA"))?;
+        roots
+            .add(certificate)
+            .map_err(|_| Failure::Misconfigured("the CA file has a certificate that is no CA"))?;
     }
     if roots.is_empty() { Err(Failure::Misconfigured("the CA file has no certificate")) } else { Ok(roots) }
 }

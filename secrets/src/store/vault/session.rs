@@ -1,7 +1,9 @@
 //! The gateway's own login at a vault, and how it is kept alive.
 //!
-//! **Invariant:** one login or renewal at a time, however many fetches need it. A token is renewed, or a new one taken,
-//! after two thirds of its life; nobody waits for that unless it failed.
+//! **Invariant:** however many fetches need a token, one login is made for all of them. A token is renewed, or a new
+//! one taken, after two thirds of its life, while the old one still serves.
+//!
+//! Deliberately lacks: renewing a token that came from a file, which is its writer's.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError, Weak};
@@ -123,10 +125,13 @@ impl Session {
     }
 
     async fn app_role(&self) -> Result<Grant, Failure> {
-        let VaultAuth::AppRole { role_id_file, secret_id_file, mount } = &self.auth else { return Err(Failure::Internal) };
+        let VaultAuth::AppRole { role_id_file, secret_id_file, mount } = &self.auth else {
+            return Err(Failure::Internal);
+        };
         let role_id = login_file(role_id_file.clone(), "the role id file cannot be read").await?;
         let secret_id = login_file(secret_id_file.clone(), "the secret id file cannot be read").await?;
-        let text = |file| std::str::from_utf8(file).map_err(|_| Failure::Login("role id or secret id is not text"));
+        let text =
+            |file| std::str::from_utf8(file).map_err(|_| Failure::Login("role id or secret id is not text"));
         let login = AppRoleLogin { role_id: text(&role_id)?, secret_id: text(&secret_id)? };
         // Room for every byte escaped, so that the buffer never grows.
         let mut body = Zeroizing::new(Vec::with_capacity(64 + 6 * (role_id.len() + secret_id.len())));
@@ -144,6 +149,14 @@ impl Session {
             404 => Err(Failure::Login("the vault has no AppRole login at that mount")),
             503 => Err(Failure::Sealed),
             status => Err(Failure::Status(status)),
+        }
+    }
+
+    /// What takes the place of a token that is nearing its end.
+    async fn prolonged(&self, token: &Token) -> Option<Arc<Token>> {
+        match self.renewed(token).await {
+            Some(renewed) => Some(renewed),
+            None => self.app_role().await.ok().map(|grant| Token::new(grant, None)),
         }
     }
 
@@ -177,22 +190,14 @@ async fn keep(session: Weak<Session>, mut token: Arc<Token>) {
     while let Some(at) = token.renew_at() {
         time::sleep_until(at).await;
         let Some(session) = session.upgrade() else { return };
+        // Not under the lock: the token is still good, and nobody should wait for a vault that is slow to renew it.
+        let Some(next) = session.prolonged(&token).await else { return };
         let mut current = session.current.lock().await;
         if !current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &token)) {
             return;
         }
-        let Some(next) = session.prolonged(&token).await else { return };
         *current = Some(Arc::clone(&next));
         token = next;
-    }
-}
-
-impl Session {
-    async fn prolonged(&self, token: &Token) -> Option<Arc<Token>> {
-        match self.renewed(token).await {
-            Some(renewed) => Some(renewed),
-            None => self.app_role().await.ok().map(|grant| Token::new(grant, None)),
-        }
     }
 }
 

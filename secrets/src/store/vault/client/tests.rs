@@ -24,17 +24,17 @@ fn read(path: &str, version: Option<u64>) -> ReadSecretRequest {
 fn endpoints_stand_under_the_address() {
     let plain = client("https://bao:8200");
     assert_eq!(url(&plain, &read("llm/openai", None)), "https://bao:8200/v1/secret/data/llm/openai");
-    assert_eq!(url(&plain, &read("llm/openai", Some(3))), "https://bao:8200/v1/secret/data/llm/openai?version=3");
+    assert_eq!(
+        url(&plain, &read("llm/openai", Some(3))),
+        "https://bao:8200/v1/secret/data/llm/openai?version=3"
+    );
     assert_eq!(url(&plain, &LookupTokenSelfRequest {}), "https://bao:8200/v1/auth/token/lookup-self");
     assert_eq!(
         url(&plain, &RenewTokenSelfRequest { increment: None }),
         "https://bao:8200/v1/auth/token/renew-self"
     );
-    let login = LoginWithApproleRequest {
-        mount: "approle".into(),
-        role_id: String::new(),
-        secret_id: String::new(),
-    };
+    let login =
+        LoginWithApproleRequest { mount: "approle".into(), role_id: String::new(), secret_id: String::new() };
     assert_eq!(url(&plain, &login), "https://bao:8200/v1/auth/approle/login");
 }
 

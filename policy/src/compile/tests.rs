@@ -1,0 +1,150 @@
+use std::time::Duration;
+
+use super::*;
+use crate::limit::{LimitKind, Per, Window};
+use crate::policy::{Inject, StoreKind, Unpriced};
+
+const RESOURCES: &str = r#"
+apiVersion: tollgate.dev/v1alpha1
+kind: Destination
+metadata: {name: api}
+spec: {hosts: [api.example]}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: SecretStore
+metadata: {name: bao}
+spec: {vault: {address: "https://BAO.example:8200/", auth: {appRole: {roleIdFile: role, secretIdFile: secret}}}}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: Credential
+metadata: {name: key}
+spec:
+  destinations: [api]
+  from: {store: bao, path: saas/api, field: key}
+  inject: {header: {name: X-Api-Key}}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: Grant
+metadata: {name: web}
+spec:
+  callers: [{spiffe: "spiffe://prod.acme/web"}]
+  destination: api
+  credential: key
+  allow: {methods: [POST, GET], paths: [/v1/**, /v1/x], responseHeaders: [Set-Cookie]}
+"#;
+
+const CATALOG: &str = "dialect: http\nprovider: http\nplain: true\nendpoints: []\n";
+
+fn environment() -> Environment {
+    let catalog = SourceFile { path: "http.yaml".into(), text: CATALOG.to_owned() };
+    Environment {
+        catalog: Arc::new(Catalog::parse(&[catalog]).unwrap()),
+        gateway_names: vec!["Tollgate:8443".to_owned()],
+        trust_domains: vec!["prod.acme".parse().unwrap()],
+    }
+}
+
+fn compiled(more: &str) -> Compiled {
+    let file = SourceFile { path: "a.yaml".into(), text: format!("{RESOURCES}{more}") };
+    compile_files(&[file], &environment()).unwrap()
+}
+
+#[test]
+fn what_is_not_written_has_the_documented_default() {
+    let (policy, warnings) = compiled("");
+    assert_eq!(warnings, []);
+    let destination = policy.destination("api").unwrap();
+    assert_eq!(destination.port, 443);
+    assert_eq!(destination.timeouts.connect, Duration::from_secs(3));
+    assert_eq!(destination.timeouts.first_byte, Duration::from_secs(60));
+    assert_eq!(destination.timeouts.idle, Duration::from_secs(300));
+    assert!(destination.dialect.is_plain());
+    let StoreKind::Vault(vault) = &policy.store("bao").unwrap().kind else { panic!("not a Vault") };
+    assert_eq!((vault.address.as_str(), vault.mount.as_str()), ("https://bao.example:8200", "secret"));
+    let credential = policy.credentials().next().unwrap();
+    assert_eq!((credential.refresh, credential.max_stale), (Duration::from_secs(300), Duration::from_secs(3600)));
+    assert_eq!(credential.inject, Inject::Header { name: "x-api-key".to_owned(), prefix: String::new() });
+    let grant = policy.grants().next().unwrap();
+    assert_eq!(grant.unpriced, Unpriced::Deny);
+    assert_eq!(grant.allow.response_headers, ["set-cookie".into()]);
+    let paths: Vec<String> = grant.allow.paths.iter().map(ToString::to_string).collect();
+    assert_eq!(paths, ["/v1/x", "/v1/**"], "the most specific first");
+}
+
+fn limits(written: &str) -> Vec<(String, LimitKind)> {
+    let (policy, _) = compiled(&format!("  limits: {written}\n"));
+    let grant = policy.grants().next().unwrap().clone();
+    grant.limits.iter().map(|limit| (limit.id.to_string(), limit.kind.clone())).collect()
+}
+
+#[test]
+fn requests_per_second_minute_or_hour_are_a_rate_with_a_tenth_at_once() {
+    for (written, expected) in [
+        ("[{requests: 600, per: minute}]", (Duration::from_secs(60), 60)),
+        ("[{requests: 5, per: second}]", (Duration::from_secs(1), 1)),
+        ("[{requests: 5, per: hour, burst: 3}]", (Duration::from_secs(3600), 3)),
+    ] {
+        let limits = limits(written);
+        let LimitKind::Gcra { per, burst } = limits[0].1 else { panic!("{written}: {limits:?}") };
+        assert_eq!((per, burst), expected, "{written}");
+    }
+}
+
+#[test]
+fn counted_limits_follow_the_calendar_from_the_day_on() {
+    let limits = limits(
+        "[{requests: 5, per: day, timezone: Europe/Berlin}, {requests: 5, per: week, window: rolling}, {requests: 5, per: month, key: caller}]",
+    );
+    let (id, LimitKind::Counted(Window::Calendar { per: Per::Day, timezone })) = &limits[0] else { panic!("{limits:?}") };
+    assert_eq!((id.as_str(), timezone.iana_name()), ("grant/web/requests/day/shared", Some("Europe/Berlin")));
+    let (id, LimitKind::Counted(Window::Calendar { per: Per::Month, timezone })) = &limits[1] else { panic!("{limits:?}") };
+    assert_eq!((id.as_str(), timezone.iana_name()), ("grant/web/requests/month/caller", Some("UTC")));
+    let (_, LimitKind::Counted(Window::Rolling { length, .. })) = &limits[2] else { panic!("{limits:?}") };
+    assert_eq!(length.as_secs(), 7 * 86_400);
+}
+
+#[test]
+fn the_id_of_a_limit_survives_an_edit_of_its_amount() {
+    let id = |written: &str| limits(written)[0].0.clone();
+    assert_eq!(id("[{requests: 5, per: day}]"), id("[{requests: 50, per: day, window: rolling}]"));
+    assert_eq!(id("[{concurrency: 5}]"), "grant/web/concurrency/shared");
+}
+
+#[test]
+fn what_nobody_uses_is_a_warning() {
+    let more = "---\napiVersion: tollgate.dev/v1alpha1\nkind: Destination\nmetadata: {name: orphan}\nspec: {hosts: [b.example]}\n\
+                ---\napiVersion: tollgate.dev/v1alpha1\nkind: SecretStore\nmetadata: {name: spare}\nspec: {file: {root: /run}}\n";
+    let (_, warnings) = compiled(more);
+    let warnings: Vec<&str> = warnings.iter().map(|warning| warning.field.as_str()).collect();
+    assert_eq!(warnings, ["Destination/orphan", "SecretStore/spare"]);
+}
+
+#[test]
+fn a_reference_into_a_document_that_could_not_be_read_is_not_called_dangling() {
+    let text = RESOURCES.replace("spec: {hosts: [api.example]}", "spec: {hosts: [api.example]");
+    let file = SourceFile { path: "a.yaml".into(), text };
+    let problems = compile_files(&[file], &environment()).unwrap_err();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].message.contains("not YAML"));
+}
+
+#[test]
+fn a_credential_with_problems_never_leaves_a_grant_without_one() {
+    let text = RESOURCES.replace("  credential: key\n", "  credential: Key!\n");
+    let file = SourceFile { path: "a.yaml".into(), text };
+    let (model, problems) = Model::read_all(&[file]);
+    assert_eq!(problems.len(), 1);
+    let mut compiler = Compiler::new(&model, Box::leak(Box::new(environment())));
+    compiler.destinations();
+    compiler.stores();
+    compiler.credentials();
+    compiler.grants();
+    assert!(compiler.parts.grants.is_empty());
+}
+
+#[test]
+fn the_gateway_names_have_to_be_authorities() {
+    let environment = Environment { gateway_names: vec!["https://tollgate".to_owned()], ..environment() };
+    let problems = compile_files(&[], &environment).unwrap_err();
+    assert_eq!(problems[0].field, "gateway names");
+}

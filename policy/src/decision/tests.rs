@@ -1,0 +1,153 @@
+use jiff::Timestamp;
+
+use super::*;
+use crate::caller::Proof;
+use crate::compile::{Environment, compile_files};
+use crate::denial::Reason;
+use crate::model::SourceFile;
+use crate::policy::Policy;
+use crate::target::RequestLine;
+
+const CATALOG: [&str; 2] = [
+    "dialect: llm
+provider: llm
+endpoints:
+  - on: [POST /chat]
+    class: use
+    request: {model: model}
+    response: {usage: [{at: usage.in, unit: input}]}
+  - {on: [GET /models], class: use, free: true}
+  - {on: [POST /image], class: use}
+",
+    "prices: llm
+source: made up for tests
+standard: [default]
+snapshots: []
+models:
+  - {model: cheap, prices: [{valid_from: 2025-01-01, rates: {input: 1, output: 1}}]}
+  - {model: dear, prices: [{valid_from: 2025-01-01, rates: {input: 9, output: 9}}]}
+",
+];
+
+fn environment() -> Environment {
+    let files = CATALOG.map(|text| SourceFile { path: "catalog.yaml".into(), text: text.to_owned() });
+    let trust_domains = vec!["prod.acme".parse().unwrap()];
+    Environment { catalog: Arc::new(Catalog::parse(&files).unwrap()), trust_domains, ..Environment::default() }
+}
+
+fn grant(name: &str, spec: &str) -> String {
+    let head = "---\napiVersion: tollgate.dev/v1alpha1\nkind: Grant\n";
+    format!("{head}metadata: {{name: {name}}}\nspec: {{callers: [{{spiffe: \"spiffe://prod.acme/web\"}}], destination: llm{spec}}}\n")
+}
+
+fn policy(grants: &[String]) -> Policy {
+    let destination = "apiVersion: tollgate.dev/v1alpha1\nkind: Destination\nmetadata: {name: llm}\nspec: {hosts: [llm.example], dialect: llm}\n";
+    let file = SourceFile { path: "a.yaml".into(), text: format!("{destination}{}", grants.concat()) };
+    compile_files(&[file], &environment()).unwrap().0
+}
+
+fn caller() -> Caller {
+    Caller::attested("spiffe://prod.acme/web".parse().unwrap(), Proof::MutualTls)
+}
+
+fn admit(policy: &Policy, method: &str, path: &str) -> Result<Admission, Denial> {
+    let target = policy.target(&RequestLine { authority: "llm.example", path, query: None })?;
+    policy.admit(&policy.grants_of(&caller()), target, method)
+}
+
+fn permit(policy: &Policy, method: &str, path: &str, model: &str) -> Result<Permit, Reason> {
+    let model = (!model.is_empty()).then(|| Arc::from(model));
+    let facts = Facts { model, ..Facts::default() };
+    let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+    let admission = admit(policy, method, path).map_err(|denial| denial.reason)?;
+    admission.permit(&facts, now).map_err(|denial| denial.reason)
+}
+
+#[test]
+fn the_body_is_read_only_where_something_in_it_counts() {
+    let unlimited = policy(&[grant("a", "")]);
+    assert!(admit(&unlimited, "POST", "/chat").unwrap().reads_body());
+    assert!(!admit(&unlimited, "GET", "/models").unwrap().reads_body());
+    assert!(!admit(&unlimited, "POST", "/image").unwrap().reads_body());
+}
+
+#[test]
+fn a_call_is_charged_by_its_model() {
+    let policy = policy(&[grant("a", ", limits: [{spend: 1 USD, per: day}]")]);
+    assert!(matches!(permit(&policy, "POST", "/chat", "cheap").unwrap().price(), Priced::At(price) if price.model() == "cheap"));
+    assert!(matches!(permit(&policy, "GET", "/models", "").unwrap().price(), Priced::Free));
+    assert_eq!(permit(&policy, "POST", "/chat", "unknown").unwrap_err(), Reason::UnpricedModel);
+    assert_eq!(permit(&policy, "POST", "/chat", "").unwrap_err(), Reason::UnpricedModel);
+    assert_eq!(permit(&policy, "POST", "/image", "cheap").unwrap_err(), Reason::UnmeteredEndpoint);
+}
+
+#[test]
+fn an_unpriced_model_is_never_free() {
+    let price = |rule: &str, model: &str| {
+        let policy = policy(&[grant("a", rule)]);
+        permit(&policy, "POST", "/chat", model).unwrap().price().clone()
+    };
+    assert!(matches!(price("", "unknown"), Priced::Unpriced));
+    assert!(matches!(price(", unpriced: flag, limits: [{spend: 1 USD, per: day}]", "unknown"), Priced::Unpriced));
+    let dearest = price(", unpriced: dearest, limits: [{spend: 1 USD, per: day}]", "unknown");
+    let Priced::Dearest(dearest) = dearest else { panic!("{dearest:?}") };
+    let Priced::At(dear) = price("", "dear") else { panic!("dear has a price") };
+    assert_eq!(dearest.ceiling(1000, 1000, None), dear.ceiling(1000, 1000, None));
+}
+
+#[test]
+fn a_grant_that_decides_and_refuses_hands_nothing_down() {
+    let limited = grant("limited", ", allow: {methods: [POST], paths: [/image]}, limits: [{tokens: 1, per: day}]");
+    let policy = policy(&[limited, grant("open", "")]);
+    assert_eq!(permit(&policy, "POST", "/image", "cheap").unwrap_err(), Reason::UnmeteredEndpoint);
+    assert_eq!(permit(&policy, "POST", "/chat", "cheap").unwrap().grant().name.as_str(), "open");
+}
+
+#[test]
+fn a_grant_whose_models_do_not_match_does_not_decide() {
+    let narrow = grant("narrow", ", allow: {methods: [POST], paths: [/chat], models: [cheap]}");
+    let policy = policy(&[narrow, grant("open", "")]);
+    assert_eq!(permit(&policy, "POST", "/chat", "cheap").unwrap().grant().name.as_str(), "narrow");
+    assert_eq!(permit(&policy, "POST", "/chat", "dear").unwrap().grant().name.as_str(), "open");
+    assert_eq!(permit(&policy, "POST", "/chat", "").unwrap().grant().name.as_str(), "open");
+}
+
+#[test]
+fn a_stream_holds_only_while_the_same_grant_decides() {
+    let before = policy(&[grant("open", "")]);
+    let permit = permit(&before, "POST", "/chat", "cheap").unwrap();
+    let holds = |after: &Policy| after.reauthorise(&after.grants_of(&caller()), &permit, Some("cheap"));
+    assert!(holds(&before));
+    assert!(holds(&policy(&[grant("open", ", limits: [{tokens: 1, per: day}]")])), "limits are not a matter of who decides");
+    assert!(!holds(&policy(&[])));
+    assert!(!holds(&policy(&[grant("renamed", "")])));
+    assert!(!holds(&policy(&[grant("open", ""), grant("narrow", ", allow: {paths: [/chat]}")])));
+    assert!(!holds(&policy(&[grant("open", ", allow: {models: [dear]}")])));
+    let other = Caller::attested("spiffe://prod.acme/other".parse().unwrap(), Proof::MutualTls);
+    assert!(!before.reauthorise(&before.grants_of(&other), &permit, Some("cheap")));
+}
+
+#[test]
+fn a_stream_does_not_outlive_its_host_or_key() {
+    let before = policy(&[grant("open", "")]);
+    let permit = permit(&before, "POST", "/chat", "cheap").unwrap();
+    let holds = |resources: &str| {
+        let file = SourceFile { path: "a.yaml".into(), text: format!("{resources}{}", grant("open", "")) };
+        let after = compile_files(&[file], &environment()).unwrap().0;
+        after.reauthorise(&after.grants_of(&caller()), &permit, Some("cheap"))
+    };
+    let destination = "apiVersion: tollgate.dev/v1alpha1\nkind: Destination\nmetadata: {name: llm}\n";
+    assert!(holds(&format!("{destination}spec: {{hosts: [new.example, llm.example], dialect: llm}}\n")));
+    assert!(!holds(&format!("{destination}spec: {{hosts: [new.example], dialect: llm}}\n")));
+    assert!(!holds(&format!("{destination}spec: {{hosts: [llm.example], port: 8443, dialect: llm}}\n")));
+}
+
+#[test]
+fn a_denial_tells_the_caller_what_stands_in_the_way_in_bounded_visible_text() {
+    let policy = policy(&[grant("a", ", allow: {methods: [POST], paths: [/chat], models: [cheap]}")]);
+    let model = format!("<b>\u{1b}[31m{}", "x".repeat(10_000));
+    let facts = Facts { model: Some(model.into()), ..Facts::default() };
+    let denial = admit(&policy, "POST", "/chat").unwrap().permit(&facts, Timestamp::UNIX_EPOCH).unwrap_err();
+    assert_eq!(denial.reason, Reason::ModelNotAllowed);
+    assert!(denial.detail.len() < 300 && denial.detail.chars().all(|c| !c.is_control()), "{}", denial.detail);
+}

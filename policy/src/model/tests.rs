@@ -1,0 +1,86 @@
+use super::yaml;
+use super::{Model, SourceFile, nearest};
+
+fn read(text: &str) -> Result<Model, Vec<String>> {
+    let file = SourceFile { path: "a.yaml".into(), text: text.to_owned() };
+    Model::read(&[file]).map_err(|problems| problems.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn every_member_and_element_has_its_line() {
+    let text = "# a comment\na: 1\nb:\n  - x\n  - c: {d: 2}\n\n  - [3,\n     4]\n";
+    let documents = yaml::read(text);
+    let lines = &documents[0].lines;
+    for (path, line) in [("", 2), ("a", 2), ("b", 3), ("b[0]", 4), ("b[1].c", 5), ("b[1].c.d", 5), ("b[2][0]", 7), ("b[2][1]", 8)] {
+        assert_eq!(lines.get(path), Some(&line), "{path}");
+    }
+}
+
+#[test]
+fn lines_count_through_the_whole_file() {
+    let documents = yaml::read("a: 1\n--- # next\nb: 2\n---\n# nothing\n---\nc: |\n  ---x\n  text\nd: 4\n");
+    assert_eq!(documents.len(), 4);
+    assert_eq!(documents[1].lines.get("b"), Some(&3));
+    assert!(documents[2].value.is_null() && documents[2].faults.is_empty());
+    assert_eq!(documents[3].value.pointer("/c").unwrap(), "---x\ntext\n");
+    assert_eq!(documents[3].lines.get("d"), Some(&10));
+}
+
+#[test]
+fn null_is_the_same_as_not_there() {
+    let documents = yaml::read("a:\nb: ~\nc: {d: null}\n");
+    assert_eq!(documents[0].value.to_string(), r#"{"c":{}}"#);
+    assert!(!documents[0].lines.contains_key("a"));
+}
+
+#[test]
+fn every_key_that_occurs_twice_is_found_and_the_first_one_kept() {
+    let documents = yaml::read("a: 1\n'a': 2\nb: {c: 1, \"c\": 2, \"\": 3, \"\": 4}\na: 3\n");
+    let faults: Vec<(usize, &str)> = documents[0].faults.iter().map(|fault| (fault.line, fault.path.as_str())).collect();
+    assert_eq!(faults, [(2, "a"), (3, "b.c"), (3, "b."), (4, "a")]);
+    assert_eq!(documents[0].value.to_string(), r#"{"a":1,"b":{"":3,"c":1}}"#);
+}
+
+#[test]
+fn an_anchor_is_what_it_stands_for() {
+    let documents = yaml::read("a: &x {b: 1}\nc: *x\n");
+    assert_eq!(documents[0].value.to_string(), r#"{"a":{"b":1},"c":{"b":1}}"#);
+}
+
+#[test]
+fn a_text_that_is_not_yaml_is_named_with_its_line() {
+    for text in ["a: 1\nb: [1, 2\n", "a: 1\n\t b: 2\n", "a: 'x\n", "a: 1\n  b: 2\n", "a: *nowhere\n", "{a: 1}}\n"] {
+        let documents = yaml::read(text);
+        assert!(documents[0].unreadable && !documents[0].faults.is_empty(), "{text}");
+        assert!(documents[0].value.is_null());
+    }
+}
+
+#[test]
+fn what_is_no_mapping_is_no_resource() {
+    for text in ["- a\n", "text\n", "3\n"] {
+        let problems = read(text).unwrap_err();
+        assert!(problems[0].starts_with("a.yaml:1: kind: a resource needs a `kind`"), "{problems:?}");
+    }
+    assert!(read("").is_ok());
+    assert!(read("---\n# nothing\n---\n").is_ok());
+}
+
+#[test]
+fn a_fault_moves_no_other_element() {
+    let text = "apiVersion: tollgate.dev/v1alpha1\nkind: Destination\nmetadata: {name: a}\nspec:\n  hosts:\n    - '*'\n    - a.example\n    - b:c\n";
+    let problems = read(text).unwrap_err();
+    assert_eq!(problems.len(), 2);
+    assert!(problems[0].starts_with("a.yaml:6: Destination/a: spec.hosts[0]: "), "{problems:?}");
+    assert!(problems[1].starts_with("a.yaml:8: Destination/a: spec.hosts[2]: "), "{problems:?}");
+}
+
+#[test]
+fn a_mistyped_name_is_guessed_and_another_one_is_not() {
+    let known = ["hosts", "sourceAddress", "tls"];
+    assert_eq!(nearest("host", known.into_iter()), Some("hosts"));
+    assert_eq!(nearest("sourceadress", known.into_iter()), Some("sourceAddress"));
+    assert_eq!(nearest("tsl", known.into_iter()), None);
+    assert_eq!(nearest("region", known.into_iter()), None);
+    assert_eq!(nearest("x", std::iter::empty()), None);
+}
