@@ -213,7 +213,9 @@ mod tests {
 
     #[test]
     fn other_shapes_have_no_namespace() {
-        for text in ["spiffe://prod.acme", "spiffe://prod.acme/web", "spiffe://prod.acme/sa/web", "spiffe://ns/x"] {
+        for text in
+            ["spiffe://prod.acme", "spiffe://prod.acme/web", "spiffe://prod.acme/sa/web", "spiffe://ns/x"]
+        {
             let id = id(text).unwrap();
             assert_eq!((id.namespace(), id.service_account()), (None, None), "{text}");
         }

@@ -25,7 +25,6 @@ pub use matching::Verdict;
 pub(crate) use matching::class_word;
 use matching::{Call, Candidates};
 
-
 /// The grants that name one caller, by precedence. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct CallerGrants {
@@ -150,7 +149,14 @@ impl Admission {
         candidates.any_unobstructed(grants, &call)?;
         let endpoint = call.endpoint.cloned();
         let method = known_method(method);
-        Ok(Self { grants: grants.clone(), target, method, endpoint, candidates, catalog: Arc::clone(catalog) })
+        Ok(Self {
+            grants: grants.clone(),
+            target,
+            method,
+            endpoint,
+            candidates,
+            catalog: Arc::clone(catalog),
+        })
     }
 
     /// Where the request goes.

@@ -42,7 +42,8 @@ impl Catalog {
     /// Errors are those of all files, with the line of each.
     pub fn parse(files: &[SourceFile]) -> Result<Self, Vec<Problem>> {
         let mut catalog = Self::default();
-        let problems: Vec<_> = files.iter().flat_map(|file| catalog.take(file).unwrap_or_else(|p| vec![p])).collect();
+        let problems: Vec<_> =
+            files.iter().flat_map(|file| catalog.take(file).unwrap_or_else(|p| vec![p])).collect();
         if problems.is_empty() { Ok(catalog) } else { Err(problems) }
     }
 
@@ -195,7 +196,8 @@ impl DialectText {
                 && one.path == other.path
                 && one.method == other.method
             {
-                problems.push(("endpoints".to_owned(), format!("{} {} is listed twice", one.method, one.path)));
+                problems
+                    .push(("endpoints".to_owned(), format!("{} {} is listed twice", one.method, one.path)));
             }
         }
         Dialect {

@@ -173,7 +173,9 @@ impl Model {
             other => {
                 self.incomplete = true;
                 let message = match other {
-                    Some(_) => "there is no such kind; write one of Destination, SecretStore, Credential, Grant",
+                    Some(_) => {
+                        "there is no such kind; write one of Destination, SecretStore, Credential, Grant"
+                    }
                     None => "a resource needs a `kind`: one of Destination, SecretStore, Credential, Grant",
                 };
                 problems.push(source.problem("kind", message));

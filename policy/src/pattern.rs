@@ -17,10 +17,9 @@ mod path;
 #[cfg(test)]
 mod tests;
 
-pub use host::{HostError, HostPattern};
 pub(crate) use host::canonical as canonical_host;
+pub use host::{HostError, HostPattern};
 pub use path::{PathPattern, PathPatternError};
-
 
 /// A path cut at its slashes, with wildcards.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -124,10 +123,14 @@ pub enum SpiffePatternError {
     #[error(transparent)]
     Spiffe(#[from] SpiffeError),
     /// The trust domain has a wildcard.
-    #[error("the trust domain is literal: a wildcard stands only in the path, as in `spiffe://prod.acme/ns/web/sa/*`")]
+    #[error(
+        "the trust domain is literal: a wildcard stands only in the path, as in `spiffe://prod.acme/ns/web/sa/*`"
+    )]
     TrustDomain,
     /// A wildcard within a segment, or `**` before the end.
-    #[error("`*` stands for a whole segment, and `**` only at the end, as in `spiffe://prod.acme/ns/*/sa/web`")]
+    #[error(
+        "`*` stands for a whole segment, and `**` only at the end, as in `spiffe://prod.acme/ns/*/sa/web`"
+    )]
     Wildcard,
 }
 
@@ -188,7 +191,9 @@ pub enum ModelPattern {
 
 /// The text is no pattern over models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a model is its exact name, or the beginning of one followed by a single `*`, as in `gpt-5*`; at most 128 visible characters")]
+#[error(
+    "a model is its exact name, or the beginning of one followed by a single `*`, as in `gpt-5*`; at most 128 visible characters"
+)]
 pub struct ModelPatternError;
 
 impl ModelPattern {

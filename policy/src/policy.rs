@@ -17,8 +17,8 @@ use crate::target::{Directory, RequestLine, Target};
 mod resources;
 
 pub use resources::{
-    Allow, Assume, Credential, Destination, Grant, Inject, SecretRef, Store, StoreKind, Timeouts, TlsVerify, Unpriced,
-    VaultAuth, VaultStore,
+    Allow, Assume, Credential, Destination, Grant, Inject, SecretRef, Store, StoreKind, Timeouts, TlsVerify,
+    Unpriced, VaultAuth, VaultStore,
 };
 
 /// Everything that may be called, by whom, with what: resolved and immutable.
@@ -79,7 +79,9 @@ impl Policy {
     /// the same credential. `grants` are the caller's under this policy, `model` what the request asked for.
     pub fn reauthorise(&self, grants: &CallerGrants, permit: &Permit, model: Option<&str>) -> bool {
         let target = permit.target();
-        let Some(destination) = self.directory.destination(target.destination().name.as_str()) else { return false };
+        let Some(destination) = self.directory.destination(target.destination().name.as_str()) else {
+            return false;
+        };
         destination.port == target.port()
             && destination.has_host(target.host())
             && permit.is_renewed_by(grants, destination, model)

@@ -20,7 +20,6 @@ pub(crate) use directory::Directory;
 pub(crate) use path::canonical as canonical_path;
 pub use path::{EncodedForm, EncodedForms, PathError};
 
-
 /// How a destination is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scheme {
@@ -120,13 +119,16 @@ pub(crate) fn split_authority(authority: &str) -> Result<(Cow<'_, str>, Option<u
             let digits = port.unwrap_or_default();
             let plain = digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
             let port = digits.parse::<u16>().ok().filter(|_| plain);
-            let port = port.ok_or_else(|| refuse("the port of the authority is not a number from 1 to 65535"))?;
+            let port =
+                port.ok_or_else(|| refuse("the port of the authority is not a number from 1 to 65535"))?;
             (host.unwrap_or_default(), Some(port))
         }
     };
     match canonical_host(host) {
         Ok(host) => Ok((host, port)),
-        Err(error) => Err(Denial::new(Reason::AmbiguousAuthority, format!("the authority is malformed: {error}"))),
+        Err(error) => {
+            Err(Denial::new(Reason::AmbiguousAuthority, format!("the authority is malformed: {error}")))
+        }
     }
 }
 
@@ -135,5 +137,8 @@ pub(crate) fn check_query(query: &str) -> Result<(), Denial> {
     if query.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
         return Ok(());
     }
-    Err(Denial::new(Reason::BadRequest, "the query has a space, a control character, `#` or a character outside ASCII"))
+    Err(Denial::new(
+        Reason::BadRequest,
+        "the query has a space, a control character, `#` or a character outside ASCII",
+    ))
 }

@@ -3,6 +3,8 @@
 //! A comment is `# expect: line N: FIELD: PART`, where the problem stands in line N, is about exactly this field, and PART occurs in
 //! its message. The trust domain is `prod.acme`, the gateway's name `tollgate:8443`.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "all of this is a test")]
+
 #[path = "support/read.rs"]
 mod read;
 
@@ -26,7 +28,8 @@ fn compare(file: &SourceFile) -> String {
     let mut problems = compile_files(std::slice::from_ref(file), &environment).err().unwrap_or_default();
     let mut wrong = String::new();
     for expected in file.text.lines().filter_map(|line| line.strip_prefix("# expect: line ")) {
-        match problems.iter().position(|problem| problem.file == file.path && is_expected(problem, expected)) {
+        match problems.iter().position(|problem| problem.file == file.path && is_expected(problem, expected))
+        {
             Some(index) => drop(problems.remove(index)),
             None => wrong += &format!("{}: missing: line {expected}\n", file.path.display()),
         }

@@ -4,6 +4,8 @@
 //! `trustDomains`, `gatewayNames`, `resources` (the text of a resource file) and `requests`. A request has `caller`, `method`, `url`
 //! and maybe `model`, and as what is expected either `grant` (with `sends`, the URL that leaves, where it is another) or `reason`.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "all of this is a test")]
+
 #[path = "support/read.rs"]
 mod read;
 
@@ -51,7 +53,8 @@ fn every_request_of_the_corpus_is_decided_as_written() {
     let mut wrong = Vec::new();
     for file in read::files(&read::tests().join("corpus")) {
         let name = file.path.file_name().unwrap().to_string_lossy().into_owned();
-        let corpus: Corpus = serde_json::from_value(yaml(&file.text)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let corpus: Corpus =
+            serde_json::from_value(yaml(&file.text)).unwrap_or_else(|e| panic!("{name}: {e}"));
         let policy = compile(&name, &corpus);
         for request in &corpus.requests {
             decided += 1;
@@ -75,13 +78,17 @@ fn compile(name: &str, corpus: &Corpus) -> Policy {
     };
     match compile_files(&[file], &environment) {
         Ok((policy, _)) => policy,
-        Err(problems) => panic!("{}", problems.iter().map(|problem| format!("{problem}\n")).collect::<String>()),
+        Err(problems) => {
+            panic!("{}", problems.iter().map(|problem| format!("{problem}\n")).collect::<String>())
+        }
     }
 }
 
 fn expected(request: &Request) -> Outcome {
     match (&request.grant, &request.reason) {
-        (Some(grant), None) => Ok((grant.clone(), request.sends.clone().unwrap_or_else(|| request.url.clone()))),
+        (Some(grant), None) => {
+            Ok((grant.clone(), request.sends.clone().unwrap_or_else(|| request.url.clone())))
+        }
         (None, Some(reason)) => Err(reason.clone()),
         _ => panic!("a request expects a grant or a reason: {request:?}"),
     }

@@ -80,7 +80,9 @@ pub(super) fn run(args: SecretArgs) -> anyhow::Result<()> {
 fn standard_input() -> anyhow::Result<Zeroizing<String>> {
     let stdin = std::io::stdin();
     if stdin.is_terminal() {
-        bail!("typed here the value would show; pipe it in, as in `tollgate secret set PATH FIELD < value.txt`");
+        bail!(
+            "typed here the value would show; pipe it in, as in `tollgate secret set PATH FIELD < value.txt`"
+        );
     }
     // Past the standard library's own buffer, which nobody zeroizes.
     read_value(&mut File::from(stdin.as_fd().try_clone_to_owned()?))
@@ -132,7 +134,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (file, identity) = (directory.path().join("s.age"), directory.path().join("id"));
         let (at, id) = (file.to_str().unwrap(), identity.to_str().unwrap());
-        let command = |words: &[&str]| run(parsed(&[words, &["--file", at, "--identity", id]].concat()).unwrap());
+        let command =
+            |words: &[&str]| run(parsed(&[words, &["--file", at, "--identity", id]].concat()).unwrap());
         command(&["init"]).unwrap();
         assert!(command(&["init"]).is_err(), "an identity is never overwritten");
         assert_eq!(std::fs::metadata(&identity).unwrap().permissions().mode() & 0o777, 0o600);

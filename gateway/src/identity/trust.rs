@@ -190,7 +190,8 @@ fn refusal(error: &webpki::Error) -> Refusal {
     match error {
         webpki::Error::CertExpired { .. } => Refusal::Expired,
         webpki::Error::CertNotValidYet { .. } => Refusal::NotYetValid,
-        webpki::Error::UnknownIssuer => Refusal::UnknownIssuer,
+        // A root of the same name with another key is not the issuer either.
+        webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => Refusal::UnknownIssuer,
         webpki::Error::CaUsedAsEndEntity => Refusal::SigningCertificate,
         _ => Refusal::Unverified,
     }

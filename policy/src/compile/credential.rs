@@ -24,7 +24,11 @@ impl Compiler<'_> {
         let spec = &resource.spec;
         let mut scope = Scope { source: &resource.source, problems: &mut self.problems };
         let known = (self.model.destinations.as_slice(), self.model.incomplete);
-        scope.at_least_one("spec.destinations", &spec.destinations, "the destinations that the key may be sent to");
+        scope.at_least_one(
+            "spec.destinations",
+            &spec.destinations,
+            "the destinations that the key may be sent to",
+        );
         let mut destinations = Vec::new();
         for (index, name) in spec.destinations.iter() {
             let path = format!("spec.destinations[{index}]");
@@ -48,7 +52,10 @@ impl Compiler<'_> {
         let Interval(refresh) = spec.refresh.unwrap_or(REFRESH);
         let Interval(max_stale) = spec.max_stale.unwrap_or_else(|| Interval(MAX_STALE.0.max(refresh)));
         if max_stale < refresh {
-            let message = format!("this is below `refresh` ({}): a value would be too old before it is renewed", Interval(refresh));
+            let message = format!(
+                "this is below `refresh` ({}): a value would be too old before it is renewed",
+                Interval(refresh)
+            );
             scope.problem("spec.maxStale", message);
         }
         let name = resource.name.clone();
@@ -73,9 +80,13 @@ fn check_wildcards(spec: &CredentialSpec, destinations: &[Arc<Destination>], sco
     for (index, host) in spec.wildcard_hosts.iter() {
         let path = format!("spec.wildcardHosts[{index}]");
         match host {
-            HostPattern::Exact(_) => scope.problem(&path, format!("`{host}` is no wildcard, so it needs no listing")),
+            HostPattern::Exact(_) => {
+                scope.problem(&path, format!("`{host}` is no wildcard, so it needs no listing"));
+            }
             HostPattern::Wildcard(parent) if is_shared(parent) => {
-                let message = format!("anybody can get a host in `{host}`: `{parent}` is a public suffix or has some below it");
+                let message = format!(
+                    "anybody can get a host in `{host}`: `{parent}` is a public suffix or has some below it"
+                );
                 scope.problem(&path, message);
             }
             HostPattern::Wildcard(_) => {
@@ -103,16 +114,22 @@ fn secret_ref(spec: &CredentialSpec, store: Option<&Store>, scope: &mut Scope<'_
     let path = scope.required("spec.from.path", from.path.clone(), "the path of the key in its store");
     if let Some(path) = &path {
         let segment = |segment: &str| {
-            !matches!(segment, "" | "." | "..") && !segment.bytes().any(|b| b.is_ascii_control() || b"\\?#%".contains(&b))
+            !matches!(segment, "" | "." | "..")
+                && !segment.bytes().any(|b| b.is_ascii_control() || b"\\?#%".contains(&b))
         };
         if !path.split('/').all(segment) {
-            let message = "a path is relative to the store, without `.`, `..`, empty segments, or any of \\ ? # %";
+            let message =
+                "a path is relative to the store, without `.`, `..`, empty segments, or any of \\ ? # %";
             scope.problem("spec.from.path", message);
         }
     }
     let kind = store.map(|store| &store.kind);
     if matches!(kind, Some(StoreKind::Vault(_) | StoreKind::Age { .. })) {
-        scope.required("spec.from.field", from.field.as_ref(), "a secret of this store has fields, and one is the key");
+        scope.required(
+            "spec.from.field",
+            from.field.as_ref(),
+            "a secret of this store has fields, and one is the key",
+        );
     }
     if from.field.as_ref().is_some_and(String::is_empty) {
         scope.problem("spec.from.field", "a field needs a name");
@@ -144,19 +161,24 @@ fn inject(written: &InjectSpec, scope: &mut Scope<'_>) -> Option<Inject> {
         Written::Bearer => Some(Inject::Bearer),
         Written::Header(name, prefix) => {
             let path = "spec.inject.header.name";
-            let name = scope.required(path, name.as_ref(), "the header, as in `x-api-key`")?.to_ascii_lowercase();
+            let name =
+                scope.required(path, name.as_ref(), "the header, as in `x-api-key`")?.to_ascii_lowercase();
             if let Err(message) = check_header(&name) {
                 scope.problem(path, format!("`{name}` {message}"));
             }
             let prefix = prefix.clone().unwrap_or_default();
             if !prefix.bytes().all(|b| b.is_ascii_graphic() || b == b' ') || prefix.starts_with(' ') {
-                scope.problem("spec.inject.header.prefix", "a prefix is visible ASCII, and does not begin with a space");
+                scope.problem(
+                    "spec.inject.header.prefix",
+                    "a prefix is visible ASCII, and does not begin with a space",
+                );
             }
             Some(Inject::Header { name, prefix })
         }
         Written::Basic(username) => {
             let path = "spec.inject.basic.username";
-            let username = scope.required(path, username.clone(), "the user name; it may be empty (`\"\"`)")?;
+            let username =
+                scope.required(path, username.clone(), "the user name; it may be empty (`\"\"`)")?;
             if username.contains(':') || username.chars().any(char::is_control) {
                 scope.problem(path, "a user name has no colon and no control character (RFC 7617 section 2)");
             }
@@ -177,15 +199,35 @@ fn inject(written: &InjectSpec, scope: &mut Scope<'_>) -> Option<Inject> {
 /// `name` is in lower case. Headers that frame, route or describe the message are the gateway's own.
 fn check_header(name: &str) -> Result<(), &'static str> {
     const OWN: &[&str] = &[
-        "accept-encoding", "connection", "content-encoding", "content-length", "content-range", "content-type",
-        "date", "expect", "forwarded", "host", "http2-settings", "if-range", "keep-alive", "max-forwards",
-        "proxy-authenticate", "proxy-authorization", "proxy-connection", "range", "te", "trailer", "transfer-encoding",
-        "upgrade", "via",
+        "accept-encoding",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-range",
+        "content-type",
+        "date",
+        "expect",
+        "forwarded",
+        "host",
+        "http2-settings",
+        "if-range",
+        "keep-alive",
+        "max-forwards",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "range",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "via",
     ];
     let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name.is_empty() || !name.bytes().all(is_token) {
         return Err("is not the name of a header (RFC 9110 section 5.1)");
     }
-    let is_own = OWN.contains(&name) || ["x-forwarded-", "x-tollgate-", "sec-"].iter().any(|own| name.starts_with(own));
+    let is_own = OWN.contains(&name)
+        || ["x-forwarded-", "x-tollgate-", "sec-"].iter().any(|own| name.starts_with(own));
     if is_own { Err("frames or routes the message: a key cannot be put there") } else { Ok(()) }
 }

@@ -85,9 +85,11 @@ impl Compiler<'_> {
                 };
                 self.problems.push(resource.source.problem(&path, message));
             }
-            let is_own = |(own, _): &(Box<str>, _)| matches!(host, HostPattern::Exact(host) if **host == **own);
+            let is_own =
+                |(own, _): &(Box<str>, _)| matches!(host, HostPattern::Exact(host) if **host == **own);
             if self.gateway.iter().any(is_own) {
-                let message = format!("`{host}` is one of the gateway's own names, where paths name the destination");
+                let message =
+                    format!("`{host}` is one of the gateway's own names, where paths name the destination");
                 self.problems.push(resource.source.problem(&path, message));
             }
         }
@@ -106,7 +108,9 @@ fn addresses(spec: &DestinationSpec, scope: &mut Scope<'_>) {
     let Some(Address(source)) = spec.source_address else { return };
     for (index, Address(address)) in spec.addresses.iter() {
         if address.is_ipv4() != source.is_ipv4() {
-            let message = format!("`{address}` cannot be reached from `sourceAddress` {source}: one is IPv4, the other IPv6");
+            let message = format!(
+                "`{address}` cannot be reached from `sourceAddress` {source}: one is IPv4, the other IPv6"
+            );
             scope.problem(&format!("spec.addresses[{index}]"), message);
         }
     }

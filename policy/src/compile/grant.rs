@@ -28,15 +28,17 @@ impl Compiler<'_> {
         let mut scope = Scope { source: &resource.source, problems: &mut self.problems };
         let callers = callers(spec, &self.environment.trust_domains, &mut scope);
         let what = "the name of a Destination";
-        let destination = scope.required("spec.destination", spec.destination.as_ref(), what).and_then(|name| {
-            let known = (self.model.destinations.as_slice(), self.model.incomplete);
-            scope.resolve(("spec.destination", "Destination", name), known, &self.parts.destinations)
-        });
+        let destination =
+            scope.required("spec.destination", spec.destination.as_ref(), what).and_then(|name| {
+                let known = (self.model.destinations.as_slice(), self.model.incomplete);
+                scope.resolve(("spec.destination", "Destination", name), known, &self.parts.destinations)
+            });
         let credential = spec.credential.as_ref().and_then(|name| {
             let known = (self.model.credentials.as_slice(), self.model.incomplete);
             scope.resolve(("spec.credential", "Credential", name), known, &self.parts.credentials)
         });
-        let written = self.model.credentials.iter().find(|written| Some(&written.name) == spec.credential.as_ref());
+        let written =
+            self.model.credentials.iter().find(|written| Some(&written.name) == spec.credential.as_ref());
         if let (Some(destination), Some(credential)) = (&spec.destination, written) {
             check_binding(destination, credential, &mut scope);
         }
@@ -52,7 +54,8 @@ impl Compiler<'_> {
         }
         let assume = spec.assume.as_ref().and_then(|assume| {
             let input = scope.required("spec.assume.inputTokens", assume.input_tokens, "the tokens read");
-            let output = scope.required("spec.assume.outputTokens", assume.output_tokens, "the tokens written");
+            let output =
+                scope.required("spec.assume.outputTokens", assume.output_tokens, "the tokens written");
             Some(Assume { input_tokens: input?, output_tokens: output? })
         });
         // A credential that is written but has problems of its own must not become a grant without one.
@@ -85,7 +88,12 @@ fn callers(spec: &GrantSpec, trust_domains: &[TrustDomain], scope: &mut Scope<'_
             let known: Vec<&str> = trust_domains.iter().map(TrustDomain::as_str).collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             let domain = pattern.trust_domain();
-            scope.problem(&path, format!("there is no trust bundle for `{domain}`, so nobody can be this caller (known: {known})"));
+            scope.problem(
+                &path,
+                format!(
+                    "there is no trust bundle for `{domain}`, so nobody can be this caller (known: {known})"
+                ),
+            );
         }
         callers.push(pattern.clone());
     }
@@ -101,7 +109,10 @@ fn check_binding(destination: &Name, credential: &Resource<CredentialSpec>, scop
         return;
     }
     let (name, bound) = (&credential.name, bound.join(", "));
-    scope.problem("spec.credential", format!("`{name}` may not be sent to `{destination}`: it is bound to {bound}"));
+    scope.problem(
+        "spec.credential",
+        format!("`{name}` may not be sent to `{destination}`: it is bound to {bound}"),
+    );
 }
 
 fn allow(spec: &GrantSpec, destination: Option<&Destination>, scope: &mut Scope<'_>) -> Allow {
@@ -127,7 +138,10 @@ fn allow(spec: &GrantSpec, destination: Option<&Destination>, scope: &mut Scope<
         ("classes", allow.classes.written()),
     ];
     for (name, _) in lists.into_iter().filter(|(_, written)| *written == Some(0)) {
-        scope.problem(&format!("spec.allow.{name}"), "this list is empty: leave it out, or say what is allowed");
+        scope.problem(
+            &format!("spec.allow.{name}"),
+            "this list is empty: leave it out, or say what is allowed",
+        );
     }
     if let Some(destination) = destination {
         check_forms(&allow.paths, destination, scope);
@@ -160,7 +174,9 @@ fn check_forms(paths: &List<PathPattern>, destination: &Destination, scope: &mut
     for (index, pattern) in paths.iter() {
         for form in pattern.encoded_forms().beyond(destination.encoded_path) {
             let name = &destination.name;
-            let message = format!("Destination/{name} refuses paths with {form}: it would have to list {form} in `encodedPath`");
+            let message = format!(
+                "Destination/{name} refuses paths with {form}: it would have to list {form} in `encodedPath`"
+            );
             scope.problem(&format!("spec.allow.paths[{index}]"), message);
         }
     }
@@ -168,18 +184,23 @@ fn check_forms(paths: &List<PathPattern>, destination: &Destination, scope: &mut
 
 /// Of a plain destination only requests and bytes are known.
 fn check_plain(spec: &GrantSpec, destination: &Destination, scope: &mut Scope<'_>) {
-    let fields = ["spec.allow.models", "spec.allow.classes", "spec.defaultOutputCap", "spec.assume", "spec.unpriced"];
+    let fields =
+        ["spec.allow.models", "spec.allow.classes", "spec.defaultOutputCap", "spec.assume", "spec.unpriced"];
     let written: Vec<&str> = fields.into_iter().filter(|field| scope.source.has(field)).collect();
     let name = &destination.name;
     let dialect = destination.dialect.name();
     for field in written {
-        let message = format!("Destination/{name} has the dialect `{dialect}`, which knows no models: this would have no effect");
+        let message = format!(
+            "Destination/{name} has the dialect `{dialect}`, which knows no models: this would have no effect"
+        );
         scope.problem(field, message);
     }
     for (index, limit) in spec.limits.iter() {
         for (unit, is_written) in [("tokens", limit.tokens.is_some()), ("spend", limit.spend.is_some())] {
             if is_written {
-                let message = format!("Destination/{name} has the dialect `{dialect}`, which cannot count {unit}: limit requests or concurrency");
+                let message = format!(
+                    "Destination/{name} has the dialect `{dialect}`, which cannot count {unit}: limit requests or concurrency"
+                );
                 scope.problem(&format!("spec.limits[{index}].{unit}"), message);
             }
         }

@@ -62,7 +62,10 @@ impl Writer<'_, '_> {
         ];
         let (unit, amount) = self.scope.exactly_one(&path, fields)?;
         if amount == 0 {
-            self.problem(unit.as_str(), "a limit of nothing allows nothing: write at least 1, or leave the grant out");
+            self.problem(
+                unit.as_str(),
+                "a limit of nothing allows nothing: write at least 1, or leave the grant out",
+            );
         }
         let key = spec.key.unwrap_or_default();
         if unit == Unit::Concurrency {
@@ -73,19 +76,29 @@ impl Writer<'_, '_> {
                 ("timezone", spec.timezone.is_some()),
             ];
             self.refuse(&unused, "calls at one time are not counted over time: leave this out");
-            return Some(Limit { id: id(grant, unit, None, key), unit, amount, kind: LimitKind::Concurrent, key });
+            return Some(Limit {
+                id: id(grant, unit, None, key),
+                unit,
+                amount,
+                kind: LimitKind::Concurrent,
+                key,
+            });
         }
         let what = "one of second, minute, hour, day, week, month";
         let per = self.scope.required(&format!("{path}.per"), spec.per, what)?;
         let is_rate = unit == Unit::Requests && matches!(per, Per::Second | Per::Minute | Per::Hour);
-        let kind = if is_rate { self.rate(spec, amount, per)? } else { LimitKind::Counted(self.window(spec, per)?) };
+        let kind =
+            if is_rate { self.rate(spec, amount, per)? } else { LimitKind::Counted(self.window(spec, per)?) };
         Some(Limit { id: id(grant, unit, Some(per), key), unit, amount, kind, key })
     }
 
     /// Requests per second, minute or hour: a rate, with room for a tenth of it at once.
     fn rate(&mut self, spec: &LimitSpec, amount: u64, per: Per) -> Option<LimitKind> {
         let unused = [("window", spec.window.is_some()), ("timezone", spec.timezone.is_some())];
-        self.refuse(&unused, "requests per second, minute or hour are a rate and have no window: leave this out");
+        self.refuse(
+            &unused,
+            "requests per second, minute or hour are a rate and have no window: leave this out",
+        );
         let Ok(amount) = u32::try_from(amount) else {
             self.problem("requests", "a rate is at most 4294967295 requests");
             return None;
@@ -93,7 +106,8 @@ impl Writer<'_, '_> {
         if spec.burst == Some(0) {
             self.problem("burst", "a burst of nothing allows nothing: write at least 1");
         }
-        Some(LimitKind::Gcra { per: per.length(), burst: spec.burst.unwrap_or((amount / 10).max(1)) })
+        let a_tenth = (amount / 10).max(1);
+        Some(LimitKind::Gcra { per: per.length(), burst: spec.burst.unwrap_or(a_tenth) })
     }
 
     fn window(&mut self, spec: &LimitSpec, per: Per) -> Option<Window> {
@@ -113,7 +127,8 @@ impl Writer<'_, '_> {
                 None => Some(Window::Calendar { per, timezone: TimeZone::UTC }),
                 Some(Ok(timezone)) => Some(Window::Calendar { per, timezone }),
                 Some(Err(_)) => {
-                    let message = "there is no such timezone: write a name of the IANA database, as in `Europe/Berlin`";
+                    let message =
+                        "there is no such timezone: write a name of the IANA database, as in `Europe/Berlin`";
                     self.problem("timezone", message);
                     None
                 }

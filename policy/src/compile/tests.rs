@@ -62,7 +62,10 @@ fn what_is_not_written_has_the_documented_default() {
     let StoreKind::Vault(vault) = &policy.store("bao").unwrap().kind else { panic!("not a Vault") };
     assert_eq!((vault.address.as_str(), vault.mount.as_str()), ("https://bao.example:8200", "secret"));
     let credential = policy.credentials().next().unwrap();
-    assert_eq!((credential.refresh, credential.max_stale), (Duration::from_secs(300), Duration::from_secs(3600)));
+    assert_eq!(
+        (credential.refresh, credential.max_stale),
+        (Duration::from_secs(300), Duration::from_secs(3600))
+    );
     assert_eq!(credential.inject, Inject::Header { name: "x-api-key".to_owned(), prefix: String::new() });
     let grant = policy.grants().next().unwrap();
     assert_eq!(grant.unpriced, Unpriced::Deny);
@@ -95,9 +98,13 @@ fn counted_limits_follow_the_calendar_from_the_day_on() {
     let limits = limits(
         "[{requests: 5, per: day, timezone: Europe/Berlin}, {requests: 5, per: week, window: rolling}, {requests: 5, per: month, key: caller}]",
     );
-    let (id, LimitKind::Counted(Window::Calendar { per: Per::Day, timezone })) = &limits[0] else { panic!("{limits:?}") };
+    let (id, LimitKind::Counted(Window::Calendar { per: Per::Day, timezone })) = &limits[0] else {
+        panic!("{limits:?}")
+    };
     assert_eq!((id.as_str(), timezone.iana_name()), ("grant/web/requests/day/shared", Some("Europe/Berlin")));
-    let (id, LimitKind::Counted(Window::Calendar { per: Per::Month, timezone })) = &limits[1] else { panic!("{limits:?}") };
+    let (id, LimitKind::Counted(Window::Calendar { per: Per::Month, timezone })) = &limits[1] else {
+        panic!("{limits:?}")
+    };
     assert_eq!((id.as_str(), timezone.iana_name()), ("grant/web/requests/month/caller", Some("UTC")));
     let (_, LimitKind::Counted(Window::Rolling { length, .. })) = &limits[2] else { panic!("{limits:?}") };
     assert_eq!(length.as_secs(), 7 * 86_400);
@@ -134,7 +141,8 @@ fn a_credential_with_problems_never_leaves_a_grant_without_one() {
     let file = SourceFile { path: "a.yaml".into(), text };
     let (model, problems) = Model::read_all(&[file]);
     assert_eq!(problems.len(), 1);
-    let mut compiler = Compiler::new(&model, Box::leak(Box::new(environment())));
+    let environment = environment();
+    let mut compiler = Compiler::new(&model, &environment);
     compiler.destinations();
     compiler.stores();
     compiler.credentials();

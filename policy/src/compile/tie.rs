@@ -33,10 +33,15 @@ fn calls(grant: &Grant) -> impl Iterator<Item = Call<'_>> {
         let unlimited = grant.allow.models.is_empty().then_some(None);
         grant.allow.models.iter().map(Some).chain(unlimited)
     };
-    let patterns = grant.callers.iter().flat_map(|caller| grant.allow.paths.iter().map(move |path| (caller, path)));
+    let patterns =
+        grant.callers.iter().flat_map(|caller| grant.allow.paths.iter().map(move |path| (caller, path)));
     patterns.flat_map(move |(caller, path)| {
         models().flat_map(move |model| {
-            grant.allow.methods.iter().map(move |method| (&grant.destination.name, caller, path, model, method))
+            grant
+                .allow
+                .methods
+                .iter()
+                .map(move |method| (&grant.destination.name, caller, path, model, method))
         })
     })
 }

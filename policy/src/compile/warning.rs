@@ -13,7 +13,8 @@ pub(super) fn warnings(model: &Model, parts: &Parts) -> Vec<Problem> {
     let mut warnings = Vec::new();
     for resource in &model.destinations {
         if !parts.grants.values().any(|grant| grant.destination.name == resource.name) {
-            warnings.push(resource.source.problem("", "no grant is for this destination, so nobody can call it"));
+            warnings
+                .push(resource.source.problem("", "no grant is for this destination, so nobody can call it"));
         }
     }
     for resource in &model.stores {
@@ -22,7 +23,8 @@ pub(super) fn warnings(model: &Model, parts: &Parts) -> Vec<Problem> {
         }
     }
     for resource in &model.credentials {
-        let is_used = |grant: &Grant| grant.credential.as_ref().is_some_and(|used| used.name == resource.name);
+        let is_used =
+            |grant: &Grant| grant.credential.as_ref().is_some_and(|used| used.name == resource.name);
         if !parts.grants.values().any(|grant| is_used(grant)) {
             warnings.push(resource.source.problem("", "no grant uses this credential"));
         }
@@ -46,7 +48,9 @@ fn unnamed_classes(grant: &Grant, source: &Source) -> Vec<Problem> {
             let Some(endpoint) = dialect.endpoint(method, &path.to_string()) else { continue };
             if endpoint.class != Class::Use && !grant.allow.classes.contains(&endpoint.class) {
                 let class = class_word(endpoint.class);
-                let message = format!("{method} {path} is of class {class}: it is refused unless `classes` has {class}");
+                let message = format!(
+                    "{method} {path} is of class {class}: it is refused unless `classes` has {class}"
+                );
                 warnings.push(source.problem("spec.allow.paths", message));
             }
         }
@@ -69,10 +73,12 @@ fn overspend(grant: &Grant, source: &Source, parts: &Parts) -> Option<Problem> {
         let full = price.ceiling(price.context_window()?, price.max_output()?, None);
         Some(full.saturating_sub(price.ceiling(input, output, None)))
     };
-    let most: Option<Vec<NanoUsd>> = prices.and_then(|prices| prices.iter().map(|price| over(price)).collect());
+    let most: Option<Vec<NanoUsd>> =
+        prices.and_then(|prices| prices.iter().map(|price| over(price)).collect());
     let bound = match most.and_then(|most| most.into_iter().max()) {
         Some(most) => format!("one that fills its model's window once costs up to {most} more"),
-        None => "by how much is not known, because not every model that it allows has a price and a window".to_owned(),
+        None => "by how much is not known, because not every model that it allows has a price and a window"
+            .to_owned(),
     };
     let message = format!(
         "a call that nothing bounds is held at {input} tokens in and {output} out, and may exceed every token and spend limit: {bound}",

@@ -62,7 +62,8 @@ pub(super) struct Fit {
 pub(super) struct Candidates(Vec<Fit>);
 
 /// What two matching grants are compared by, most specific first. No model pattern comes after every model pattern.
-type Precedence<'a> = (&'a SpiffePattern, &'a PathPattern, (bool, Option<&'a ModelPattern>), &'a MethodPattern);
+type Precedence<'a> =
+    (&'a SpiffePattern, &'a PathPattern, (bool, Option<&'a ModelPattern>), &'a MethodPattern);
 
 impl<'a> Call<'a> {
     pub(super) fn new(destination: &'a Arc<Destination>, path: &'a str, method: &'a str) -> Self {
@@ -151,7 +152,9 @@ impl Candidates {
         let mut obstacles = self.0.iter().map(|fit| obstacle(fit.grant(grants), call)).peekable();
         let first = obstacles.peek().copied().flatten();
         match first {
-            Some(reason) if obstacles.all(|obstacle| obstacle.is_some()) => Err(denial(reason, grants, call, None)),
+            Some(reason) if obstacles.all(|obstacle| obstacle.is_some()) => {
+                Err(denial(reason, grants, call, None))
+            }
             _ => Ok(()),
         }
     }
@@ -293,17 +296,28 @@ fn denial(reason: Reason, grants: &CallerGrants, call: &Call<'_>, model: Option<
                 let class = class_word(endpoint.class);
                 format!("this endpoint of {name} is of class {class}, which a grant has to name")
             }
-            None => format!("the dialect of {name} does not list this endpoint, so a grant has to name its exact path"),
+            None => format!(
+                "the dialect of {name} does not list this endpoint, so a grant has to name its exact path"
+            ),
         },
         Reason::ModelNotAllowed => {
-            format!("no grant of {caller} for destination {name} allows model {}", shown(model.unwrap_or_default()))
+            format!(
+                "no grant of {caller} for destination {name} allows model {}",
+                shown(model.unwrap_or_default())
+            )
         }
-        Reason::ModelRequired => format!("models are limited for destination {name}, and the request names none"),
+        Reason::ModelRequired => {
+            format!("models are limited for destination {name}, and the request names none")
+        }
         Reason::UnmeteredEndpoint => {
-            format!("models, tokens or spend are limited for destination {name}, and this endpoint cannot be metered")
+            format!(
+                "models, tokens or spend are limited for destination {name}, and this endpoint cannot be metered"
+            )
         }
         Reason::DeferredCost => {
-            format!("models, tokens or spend are limited for destination {name}, and this endpoint is billed later")
+            format!(
+                "models, tokens or spend are limited for destination {name}, and this endpoint is billed later"
+            )
         }
         Reason::UnpricedModel => match model {
             Some(model) => format!("spend is limited, and model {} has no price", shown(model)),

@@ -32,12 +32,18 @@ models:
 fn environment() -> Environment {
     let files = CATALOG.map(|text| SourceFile { path: "catalog.yaml".into(), text: text.to_owned() });
     let trust_domains = vec!["prod.acme".parse().unwrap()];
-    Environment { catalog: Arc::new(Catalog::parse(&files).unwrap()), trust_domains, ..Environment::default() }
+    Environment {
+        catalog: Arc::new(Catalog::parse(&files).unwrap()),
+        trust_domains,
+        ..Environment::default()
+    }
 }
 
 fn grant(name: &str, spec: &str) -> String {
     let head = "---\napiVersion: tollgate.dev/v1alpha1\nkind: Grant\n";
-    format!("{head}metadata: {{name: {name}}}\nspec: {{callers: [{{spiffe: \"spiffe://prod.acme/web\"}}], destination: llm{spec}}}\n")
+    format!(
+        "{head}metadata: {{name: {name}}}\nspec: {{callers: [{{spiffe: \"spiffe://prod.acme/web\"}}], destination: llm{spec}}}\n"
+    )
 }
 
 fn policy(grants: &[String]) -> Policy {
@@ -74,7 +80,9 @@ fn the_body_is_read_only_where_something_in_it_counts() {
 #[test]
 fn a_call_is_charged_by_its_model() {
     let policy = policy(&[grant("a", ", limits: [{spend: 1 USD, per: day}]")]);
-    assert!(matches!(permit(&policy, "POST", "/chat", "cheap").unwrap().price(), Priced::At(price) if price.model() == "cheap"));
+    assert!(
+        matches!(permit(&policy, "POST", "/chat", "cheap").unwrap().price(), Priced::At(price) if price.model() == "cheap")
+    );
     assert!(matches!(permit(&policy, "GET", "/models", "").unwrap().price(), Priced::Free));
     assert_eq!(permit(&policy, "POST", "/chat", "unknown").unwrap_err(), Reason::UnpricedModel);
     assert_eq!(permit(&policy, "POST", "/chat", "").unwrap_err(), Reason::UnpricedModel);
@@ -88,7 +96,10 @@ fn an_unpriced_model_is_never_free() {
         permit(&policy, "POST", "/chat", model).unwrap().price().clone()
     };
     assert!(matches!(price("", "unknown"), Priced::Unpriced));
-    assert!(matches!(price(", unpriced: flag, limits: [{spend: 1 USD, per: day}]", "unknown"), Priced::Unpriced));
+    assert!(matches!(
+        price(", unpriced: flag, limits: [{spend: 1 USD, per: day}]", "unknown"),
+        Priced::Unpriced
+    ));
     let dearest = price(", unpriced: dearest, limits: [{spend: 1 USD, per: day}]", "unknown");
     let Priced::Dearest(dearest) = dearest else { panic!("{dearest:?}") };
     let Priced::At(dear) = price("", "dear") else { panic!("dear has a price") };
@@ -97,7 +108,8 @@ fn an_unpriced_model_is_never_free() {
 
 #[test]
 fn a_grant_that_decides_and_refuses_hands_nothing_down() {
-    let limited = grant("limited", ", allow: {methods: [POST], paths: [/image]}, limits: [{tokens: 1, per: day}]");
+    let limited =
+        grant("limited", ", allow: {methods: [POST], paths: [/image]}, limits: [{tokens: 1, per: day}]");
     let policy = policy(&[limited, grant("open", "")]);
     assert_eq!(permit(&policy, "POST", "/image", "cheap").unwrap_err(), Reason::UnmeteredEndpoint);
     assert_eq!(permit(&policy, "POST", "/chat", "cheap").unwrap().grant().name.as_str(), "open");
@@ -118,7 +130,10 @@ fn a_stream_holds_only_while_the_same_grant_decides() {
     let permit = permit(&before, "POST", "/chat", "cheap").unwrap();
     let holds = |after: &Policy| after.reauthorise(&after.grants_of(&caller()), &permit, Some("cheap"));
     assert!(holds(&before));
-    assert!(holds(&policy(&[grant("open", ", limits: [{tokens: 1, per: day}]")])), "limits are not a matter of who decides");
+    assert!(
+        holds(&policy(&[grant("open", ", limits: [{tokens: 1, per: day}]")])),
+        "limits are not a matter of who decides"
+    );
     assert!(!holds(&policy(&[])));
     assert!(!holds(&policy(&[grant("renamed", "")])));
     assert!(!holds(&policy(&[grant("open", ""), grant("narrow", ", allow: {paths: [/chat]}")])));

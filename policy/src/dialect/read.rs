@@ -31,30 +31,31 @@ impl<'a> Document<'a> {
 
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         let value = self.value(&self.root, "")?;
-        serde_path_to_error::deserialize(value)
-            .map_err(|error| self.problem(&error.path().to_string(), error.inner().to_string()))
+        serde_path_to_error::deserialize(value).map_err(|error| {
+            self.problem(error.path().to_string().trim_end_matches(".?"), error.inner().to_string())
+        })
     }
 
     /// A problem with this field, such as `models[3].prices`, at the line of what there is of its path.
     pub(super) fn problem(&self, field: &str, message: String) -> Problem {
-        let mut node = &self.root;
+        let mut at = (&self.root, self.root.span.start.line());
         for step in field.split(['.', '[', ']']).filter(|step| !step.is_empty()) {
-            let next = match &node.data {
+            let next = match &at.0.data {
                 YamlData::Mapping(map) => {
-                    map.iter().find(|(key, _)| key.data.as_str() == Some(step)).map(|(_, v)| v)
+                    let found = map.iter().find(|(key, _)| key.data.as_str() == Some(step));
+                    found.map(|(key, value)| (value, key.span.start.line()))
                 }
-                YamlData::Sequence(list) => step.parse().ok().and_then(|index: usize| list.get(index)),
+                YamlData::Sequence(list) => {
+                    let found = step.parse().ok().and_then(|index: usize| list.get(index));
+                    found.map(|item| (item, item.span.start.line()))
+                }
                 _ => None,
             };
             let Some(next) = next else { break };
-            node = next;
+            at = next;
         }
-        Problem {
-            file: self.file.path.clone(),
-            line: node.span.start.line(),
-            field: field.to_owned(),
-            message,
-        }
+        let field = field.trim_start_matches('.').to_owned();
+        Problem { file: self.file.path.clone(), line: at.1, field, message }
     }
 
     fn value(&self, node: &MarkedYaml<'_>, field: &str) -> Result<Value, Problem> {

@@ -131,33 +131,62 @@ fn a_member_has_the_class_that_the_file_gives_it() {
 fn a_stream_reads_its_opening_event_at_a_place_of_its_own() {
     let acme = acme();
     let response = &acme.endpoint("POST", "/v1/write").unwrap().response;
-    let buffered: Vec<_> = response.buffered.usage.iter().map(|usage| (usage.unit, usage.opening.is_some())).collect();
+    let buffered: Vec<_> =
+        response.buffered.usage.iter().map(|usage| (usage.unit, usage.opening.is_some())).collect();
     assert_eq!(buffered, [(Item::Input, false), (Item::CacheRead, false), (Item::WebSearches, false)]);
     let (rules, streamed) = response.streamed.as_ref().unwrap();
     assert!(streamed.usage.iter().all(|usage| usage.opening.is_some_and(|opening| opening != usage.closing)));
     assert!(matches!(&rules.terminal, Terminal::Types(types) if types.len() == 1));
     let root = streamed.tree.node(0).unwrap();
-    assert!(root.member(b"start").is_some() && root.member(b"usage").is_some() && root.member(b"other").is_none());
+    assert!(
+        root.member(b"start").is_some() && root.member(b"usage").is_some() && root.member(b"other").is_none()
+    );
 }
 
 #[test]
 fn a_file_that_contradicts_itself_is_refused_with_its_line() {
     let cases = [
-        (DIALECT.replace("inert: [temperature]", "inert: [n]"), 10, "endpoints[0].request", "two classes"),
-        (DIALECT.replace("inert: [temperature]", "inert: [topP]"), 10, "endpoints[0].request", "lower case"),
-        (DIALECT.replace("written_to: max_tokens", "written_to: n"), 10, "endpoints[0].request", "not one of the caps"),
-        (DIALECT.replace("on: [POST /v1/batches]", "on: [batches]"), 46, "endpoints[4].on", "a method and a path"),
-        (DIALECT.replace("[POST /v1/batches]", "[POST /v1/tokens]"), 7, "endpoints", "listed twice"),
-        (DIALECT.replace("class: account-state", "class: state"), 43, "endpoints[2].class", "unknown variant"),
-        (DIALECT.replace("    deferred: true", "    defered: true"), 48, "endpoints[4].defered", "unknown field"),
-        (DIALECT.replace("at: usage.read", "at: usage..read"), 22, "endpoints[0].response.usage[0].at", "a path is like"),
-        (DIALECT.replace("fee: 0.01 USD", "fee: 0.01"), 18, "endpoints[0].request.tools.types.search_*.fee", "in quotes"),
+        ("inert: [temperature]", "inert: [n]", "    request:", "endpoints[0].request", "two classes"),
+        ("inert: [temperature]", "inert: [topP]", "    request:", "endpoints[0].request", "lower case"),
+        (
+            "written_to: max_tokens",
+            "written_to: n",
+            "    request:",
+            "endpoints[0].request",
+            "not one of the caps",
+        ),
+        (
+            "on: [POST /v1/batches]",
+            "on: [batches]",
+            "on: [batches]",
+            "endpoints[4].on",
+            "a method and a path",
+        ),
+        ("[POST /v1/batches]", "[POST /v1/tokens]", "endpoints:", "endpoints", "listed twice"),
+        ("class: account-state", "class: state", "class: state", "endpoints[2].class", "unknown variant"),
+        ("    deferred: true", "    defered: true", "defered", "endpoints[4].defered", "unknown field"),
+        (
+            "at: usage.read",
+            "at: usage..read",
+            "usage..read",
+            "endpoints[0].response.usage[0].at",
+            "a path is like",
+        ),
+        (
+            "fee: 0.01 USD",
+            "fee: 0.01",
+            "fee: 0.01",
+            "endpoints[0].request.tools.types.search_*.fee",
+            "in quotes",
+        ),
     ];
-    for (text, line, field, message) in cases {
+    for (right, wrong, marker, field, message) in cases {
+        let text = DIALECT.replace(right, wrong);
         let problems = parse(&text).unwrap_err();
         let [problem] = &problems[..] else { panic!("{problems:?}") };
+        let line = text.lines().position(|line| line.contains(marker)).unwrap() + 1;
         assert!(problem.message.contains(message), "{problem:?}");
-        assert_eq!((problem.line, problem.field.trim_start_matches('.')), (line, field), "{problem:?}");
+        assert_eq!((problem.line, &*problem.field), (line, field), "{problem:?}");
     }
 }
 

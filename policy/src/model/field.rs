@@ -76,7 +76,9 @@ pub struct Interval(
 
 /// The text is no length of time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no length of time: write a whole number above 0 and its unit, as in 500ms, 3s, 2m, 1h or 7d")]
+#[error(
+    "`{0}` is no length of time: write a whole number above 0 and its unit, as in 500ms, 3s, 2m, 1h or 7d"
+)]
 pub struct IntervalError(String);
 
 impl FromStr for Interval {

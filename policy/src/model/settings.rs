@@ -10,7 +10,10 @@ use super::{Problem, SourceFile, yaml};
 ///
 /// # Errors
 /// Every problem that was found, with its line.
-pub fn read_settings<T: DeserializeOwned>(file: &SourceFile, edit: impl FnOnce(&mut Value)) -> Result<T, Vec<Problem>> {
+pub fn read_settings<T: DeserializeOwned>(
+    file: &SourceFile,
+    edit: impl FnOnce(&mut Value),
+) -> Result<T, Vec<Problem>> {
     let mut documents = yaml::read(&file.text).into_iter();
     let mut document = documents.next().unwrap_or_default();
     let source = Source::new(&file.path, String::new(), std::mem::take(&mut document.lines));

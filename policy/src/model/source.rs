@@ -137,7 +137,9 @@ fn reword(message: &str) -> String {
     let wrong = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "));
     match wrong.and_then(|rest| rest.rsplit_once(", expected ")) {
         // A number or a boolean that was meant as text.
-        Some((found, "a string")) if found.contains('`') => format!("this has to be text in quotes, not {}", describe(found)),
+        Some((found, "a string")) if found.contains('`') => {
+            format!("this has to be text in quotes, not {}", describe(found))
+        }
         Some((found, expected)) => format!("this has to be {}, not {}", describe(expected), describe(found)),
         None => message.to_owned(),
     }
@@ -163,7 +165,9 @@ fn describe(what: &str) -> String {
         _ if what.starts_with("struct ") => "a mapping of fields".to_owned(),
         _ => match what.split_once(' ') {
             Some(("string", text)) => format!("the text {text}"),
-            Some(("integer" | "floating" | "boolean", _)) => format!("the value {}", what.trim_start_matches(|c| c != '`')),
+            Some(("integer" | "floating" | "boolean", _)) => {
+                format!("the value {}", what.trim_start_matches(|c| c != '`'))
+            }
             _ => what.to_owned(),
         },
     }

@@ -11,7 +11,16 @@ fn every_member_and_element_has_its_line() {
     let text = "# a comment\na: 1\nb:\n  - x\n  - c: {d: 2}\n\n  - [3,\n     4]\n";
     let documents = yaml::read(text);
     let lines = &documents[0].lines;
-    for (path, line) in [("", 2), ("a", 2), ("b", 3), ("b[0]", 4), ("b[1].c", 5), ("b[1].c.d", 5), ("b[2][0]", 7), ("b[2][1]", 8)] {
+    for (path, line) in [
+        ("", 2),
+        ("a", 2),
+        ("b", 3),
+        ("b[0]", 4),
+        ("b[1].c", 5),
+        ("b[1].c.d", 5),
+        ("b[2][0]", 7),
+        ("b[2][1]", 8),
+    ] {
         assert_eq!(lines.get(path), Some(&line), "{path}");
     }
 }
@@ -36,7 +45,8 @@ fn null_is_the_same_as_not_there() {
 #[test]
 fn every_key_that_occurs_twice_is_found_and_the_first_one_kept() {
     let documents = yaml::read("a: 1\n'a': 2\nb: {c: 1, \"c\": 2, \"\": 3, \"\": 4}\na: 3\n");
-    let faults: Vec<(usize, &str)> = documents[0].faults.iter().map(|fault| (fault.line, fault.path.as_str())).collect();
+    let faults: Vec<(usize, &str)> =
+        documents[0].faults.iter().map(|fault| (fault.line, fault.path.as_str())).collect();
     assert_eq!(faults, [(2, "a"), (3, "b.c"), (3, "b."), (4, "a")]);
     assert_eq!(documents[0].value.to_string(), r#"{"a":1,"b":{"":3,"c":1}}"#);
 }
@@ -49,7 +59,9 @@ fn an_anchor_is_what_it_stands_for() {
 
 #[test]
 fn a_text_that_is_not_yaml_is_named_with_its_line() {
-    for text in ["a: 1\nb: [1, 2\n", "a: 1\n\t b: 2\n", "a: 'x\n", "a: 1\n  b: 2\n", "a: *nowhere\n", "{a: 1}}\n"] {
+    for text in
+        ["a: 1\nb: [1, 2\n", "a: 1\n\t b: 2\n", "a: 'x\n", "a: 1\n  b: 2\n", "a: *nowhere\n", "{a: 1}}\n"]
+    {
         let documents = yaml::read(text);
         assert!(documents[0].unreadable && !documents[0].faults.is_empty(), "{text}");
         assert!(documents[0].value.is_null());

@@ -124,7 +124,11 @@ impl Reader {
             },
             YamlData::Sequence(elements) => {
                 let elements = elements.iter().enumerate();
-                Some(elements.map(|(index, element)| self.element(element, format!("{path}[{index}]"))).collect())
+                Some(
+                    elements
+                        .map(|(index, element)| self.element(element, format!("{path}[{index}]")))
+                        .collect(),
+                )
             }
             YamlData::Mapping(members) => {
                 let mut map = Map::new();
@@ -135,7 +139,9 @@ impl Reader {
                 }
                 Some(Value::Object(map))
             }
-            YamlData::Tagged(..) => self.fault(node, path, "tags such as `!!str` have no meaning here: quote what is text"),
+            YamlData::Tagged(..) => {
+                self.fault(node, path, "tags such as `!!str` have no meaning here: quote what is text")
+            }
             _ => self.fault(node, path, "this has no value that YAML defines"),
         }
     }
@@ -152,7 +158,12 @@ impl Reader {
         value.unwrap_or_default()
     }
 
-    fn member(&mut self, key: &MarkedYaml<'_>, value: &MarkedYaml<'_>, path: &str) -> Option<(String, Value)> {
+    fn member(
+        &mut self,
+        key: &MarkedYaml<'_>,
+        value: &MarkedYaml<'_>,
+        path: &str,
+    ) -> Option<(String, Value)> {
         let YamlData::Value(Scalar::String(name)) = &key.data else {
             self.fault(key, path.to_owned(), "the name of a field is text");
             return None;
@@ -161,7 +172,11 @@ impl Reader {
         let path = if path.is_empty() { unmasked.to_owned() } else { format!("{path}.{unmasked}") };
         if unmasked.len() < name.len() {
             let first = self.document.lines.get(&path).copied().unwrap_or_default();
-            self.fault(key, path, &format!("`{unmasked}` stands here a second time; it is already in line {first}"));
+            self.fault(
+                key,
+                path,
+                &format!("`{unmasked}` stands here a second time; it is already in line {first}"),
+            );
             return None;
         }
         let line = self.line(key);

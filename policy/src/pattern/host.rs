@@ -31,10 +31,14 @@ pub enum HostError {
     #[error("a host stands alone: no scheme, port, user or path")]
     NotAlone,
     /// Not labels of letters, digits, `-` and `_`.
-    #[error("a host is labels of a-z, 0-9, `-` and `_` joined by dots, in its A-label (`xn--`) form where it is international")]
+    #[error(
+        "a host is labels of a-z, 0-9, `-` and `_` joined by dots, in its A-label (`xn--`) form where it is international"
+    )]
     Malformed,
     /// The last label is a number, but the whole is no dotted-quad address.
-    #[error("a host that ends in a number is an IPv4 address of four decimal numbers; an IPv6 address stands in brackets")]
+    #[error(
+        "a host that ends in a number is an IPv4 address of four decimal numbers; an IPv6 address stands in brackets"
+    )]
     Address,
     /// A wildcard elsewhere than as the left-most label.
     #[error("`*` stands only as the left-most label, as in `*.example.com`")]

@@ -26,7 +26,9 @@ pub enum PathPatternError {
     #[error("paths are matched in their canonical spelling, here `{0}`")]
     Spelling(String),
     /// A wildcard within a segment, or `**` before the end.
-    #[error("`*` stands for a whole segment, and `**` only at the end, as in `/v1/files/*/content` or `/v1/**`")]
+    #[error(
+        "`*` stands for a whole segment, and `**` only at the end, as in `/v1/files/*/content` or `/v1/**`"
+    )]
     Wildcard,
 }
 

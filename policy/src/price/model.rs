@@ -112,7 +112,8 @@ impl Price {
                 served.by = By::One(&self.standard);
             } else if let Some(tier) = self.tiers.iter().find(|tier| *tier.word == *word) {
                 served.by = By::One(&tier.schedule);
-            } else if let Some(surcharge) = self.surcharges.iter().find(|surcharge| *surcharge.word == *word) {
+            } else if let Some(surcharge) = self.surcharges.iter().find(|surcharge| *surcharge.word == *word)
+            {
                 served.add(surcharge);
             } else {
                 served.by = By::Unknown;

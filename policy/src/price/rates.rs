@@ -12,15 +12,16 @@ pub(super) const PER_UNITS: u128 = 1_000_000;
 pub(super) struct Rates([u64; Item::ALL.len()]);
 
 impl Rates {
-    /// Completes the rates that a price list names. A token unit that it does not name is billed as the plainer unit
-    /// that it is a kind of, which is how the providers' lists are meant.
-    pub(super) fn complete(named: &BTreeMap<Item, u64>, others: &Self) -> Self {
-        let mut rates = others.clone();
+    /// Completes the rates that a price list names. A token unit that neither it nor `base` has a rate of its own for
+    /// is billed as the plainer unit that it is a kind of, which is how the providers' lists are meant.
+    pub(super) fn complete(named: &BTreeMap<Item, u64>, base: &Self) -> Self {
+        let mut rates = base.clone();
         for &item in Item::ALL {
+            let plainer = plainer(item).filter(|plainer| base.of(*plainer) == base.of(item));
             if let Some(rate) = named.get(&item) {
                 rates.0[item as usize] = *rate;
-            } else if let Some(plainer) = plainer(item) {
-                rates.0[item as usize] = rates.0[plainer as usize];
+            } else if let Some(plainer) = plainer {
+                rates.0[item as usize] = rates.of(plainer);
             }
         }
         rates

@@ -165,7 +165,7 @@ fn a_ceiling_takes_what_the_request_leaves_open_at_its_dearest() {
     // As audio, in the priority tier, in the US; ultra and fast have to be asked for.
     assert_eq!(large.ceiling(100_000, 10_000, None), usd("4.895"));
     assert_eq!(large.ceiling(100_000, 10_000, Some("default")), usd("4.62"));
-    assert_eq!(large.ceiling(100_000, 10_000, Some("flex+fast")), usd("0.66"));
+    assert_eq!(large.ceiling(100_000, 10_000, Some("flex+fast")), usd("9.02"));
     assert_eq!(large.ceiling(0, 10_000, Some("ultra")), usd("5.5"));
     assert!(large.ceiling(1, 1, Some("?")) >= large.ceiling(1, 1, Some("ultra+fast")));
 }
@@ -198,9 +198,15 @@ fn a_price_holds_from_its_day_on() {
 #[test]
 fn a_dated_snapshot_has_the_price_of_its_model() {
     for name in ["small", "small-latest", "small-2025-08-07", "small-20250929", "ft:small:org::id"] {
-        assert_eq!(price(name, "2026-03-01").map(|price| price.model().to_owned()).as_deref(), Some("small"), "{name}");
+        assert_eq!(
+            price(name, "2026-03-01").map(|price| price.model().to_owned()).as_deref(),
+            Some("small"),
+            "{name}"
+        );
     }
-    for name in ["smaller", "small-", "small-2025-8-07", "small-2025-08-07-x", "Small", "", "-2025-08-07", "ft:smal"] {
+    for name in
+        ["smaller", "small-", "small-2025-8-07", "small-2025-08-07-x", "Small", "", "-2025-08-07", "ft:smal"]
+    {
         assert!(price(name, "2026-03-01").is_none(), "{name}");
     }
 }
@@ -234,15 +240,16 @@ fn a_list_that_contradicts_itself_is_refused_with_its_line() {
     let unknown = LIST.replace("rates: {requests:", "rates: {wishes:");
     let precise = LIST.replace("\"0.25\"", "\"0.2500000001\"");
     let cases = [
-        (twice, 22, "models[1]"),
-        (unsorted, 14, "models[0].prices"),
-        (float, 15, "models[0].prices[0].rates.cache_read"),
-        (unknown, 36, "models[2].prices[0].rates"),
-        (precise, 15, "models[0].prices[0].rates.input"),
+        (twice, 1, "- model: small", "models[1]"),
+        (unsorted, 0, "    prices:", "models[0].prices"),
+        (float, 0, "rates: {input", "models[0].prices[0].rates.cache_read"),
+        (unknown, 0, "rates: {wishes", "models[2].prices[0].rates"),
+        (precise, 0, "rates: {input", "models[0].prices[0].rates"),
     ];
-    for (text, line, field) in cases {
+    for (text, nth, marker, field) in cases {
         let problems = parse(&text).unwrap_err();
-        let found: Vec<_> = problems.iter().map(|problem| (problem.line, problem.field.trim_start_matches('.'))).collect();
+        let line = text.lines().enumerate().filter(|(_, line)| line.contains(marker)).nth(nth).unwrap().0 + 1;
+        let found: Vec<_> = problems.iter().map(|problem| (problem.line, &*problem.field)).collect();
         assert_eq!(found, [(line, field)], "{problems:?}");
     }
 }
@@ -255,7 +262,10 @@ fn units_are_capped_and_named() {
     units.set(Item::Output, 5);
     units.set(Item::WebSearches, 2);
     assert_eq!(units.tokens(), UNIT_MAX + 5);
-    assert_eq!(serde_json::to_string(&units).unwrap(), r#"{"input":1000000000000,"output":5,"web_searches":2}"#);
+    assert_eq!(
+        serde_json::to_string(&units).unwrap(),
+        r#"{"input":1000000000000,"output":5,"web_searches":2}"#
+    );
     let read: Units = serde_json::from_str(r#"{"input":1000000000000,"output":5,"web_searches":2}"#).unwrap();
     assert_eq!(read, units);
     units.add(&read);
@@ -267,7 +277,14 @@ fn units_are_capped_and_named() {
 }
 
 fn tier() -> impl Strategy<Value = Option<&'static str>> {
-    prop::sample::select(vec![None, Some("default"), Some("flex"), Some("priority"), Some("flex+fast"), Some("?")])
+    prop::sample::select(vec![
+        None,
+        Some("default"),
+        Some("flex"),
+        Some("priority"),
+        Some("flex+fast"),
+        Some("?"),
+    ])
 }
 
 proptest! {

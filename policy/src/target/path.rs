@@ -49,7 +49,9 @@ pub enum PathError {
     #[error("the path has a character outside ASCII: it has to be percent-encoded")]
     NonAscii,
     /// A character that RFC 3986 section 3.3 keeps out of paths.
-    #[error("the path has a character that does not belong there: one of `\\ # ? \" < > ^ {{ }}` or a backquote")]
+    #[error(
+        "the path has a character that does not belong there: one of `\\ # ? \" < > ^ {{ }}` or a backquote"
+    )]
     Character,
     /// `%` without two hexadecimal digits.
     #[error("the path has a `%` without two hexadecimal digits")]

@@ -12,7 +12,8 @@ pub(crate) fn tests() -> PathBuf {
 
 /// The files of a directory, by name.
 pub(crate) fn files(directory: &Path) -> Vec<SourceFile> {
-    let entries = std::fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    let entries =
+        std::fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     let yaml = paths.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "yaml"));
@@ -21,7 +22,8 @@ pub(crate) fn files(directory: &Path) -> Vec<SourceFile> {
 
 /// The catalog of these tests, or the one in `TOLLGATE_TEST_CATALOG`.
 pub(crate) fn catalog() -> Arc<Catalog> {
-    let directory = std::env::var_os("TOLLGATE_TEST_CATALOG").map_or_else(|| tests().join("catalog"), PathBuf::from);
+    let directory =
+        std::env::var_os("TOLLGATE_TEST_CATALOG").map_or_else(|| tests().join("catalog"), PathBuf::from);
     let problems = |problems: Vec<_>| -> Catalog { panic!("{problems:#?}") };
     Arc::new(Catalog::parse(&files(&directory)).unwrap_or_else(problems))
 }

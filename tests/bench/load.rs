@@ -1,0 +1,238 @@
+//! Load over mutual TLS: closed loop, or a fixed rate with each latency counted from when its call was due. Prints one JSON
+//! object: completed calls, errors, bytes, chunks, seconds, and percentiles in microseconds.
+
+#[path = "wire.rs"]
+mod wire;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Request, header};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use wire::Flags;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+struct Job {
+    address: SocketAddr,
+    authority: String,
+    server: ServerName<'static>,
+    path: String,
+    body: Bytes,
+    tls: Arc<ClientConfig>,
+    h2: bool,
+    fresh: bool,
+    end: Instant,
+    calls: AtomicU64,
+    errors: AtomicU64,
+    bytes: AtomicU64,
+    chunks: AtomicU64,
+}
+
+enum Sender {
+    H1(http1::SendRequest<Full<Bytes>>),
+    H2(http2::SendRequest<Full<Bytes>>),
+}
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(run(&Flags::read()));
+}
+
+async fn run(flags: &Flags) {
+    let h2 = flags.has("h2");
+    let own = flags.has("cert").then(|| (flags.text("cert"), flags.text("key")));
+    let mut tls = wire::client(flags.text("ca"), own, if h2 { &["h2"] } else { &["http/1.1"] });
+    if flags.has("no-resumption") {
+        tls.resumption = rustls::client::Resumption::disabled();
+    }
+    let body =
+        if flags.has("upload") { vec![b'x'; flags.number("upload", 0) as usize].into() } else { chat(flags) };
+    let job = Arc::new(Job {
+        address: flags.text("address").parse().expect("an address"),
+        authority: flags.text("authority").to_owned(),
+        server: ServerName::try_from(flags.text("name").to_owned()).expect("a name"),
+        path: flags.text("path").to_owned(),
+        body,
+        tls: Arc::new(tls),
+        h2,
+        fresh: flags.has("fresh"),
+        end: Instant::now() + Duration::from_secs_f64(flags.number("millis", 3000) as f64 / 1000.0),
+        calls: AtomicU64::new(0),
+        errors: AtomicU64::new(0),
+        bytes: AtomicU64::new(0),
+        chunks: AtomicU64::new(0),
+    });
+    let connections = flags.number("connections", 1);
+    let rate = flags.number("rate", 0) as f64 / connections as f64;
+    let begun = Instant::now();
+    let workers: Vec<_> = (0..connections)
+        .map(|number| {
+            tokio::spawn(worker(
+                job.clone(),
+                flags.number("streams", 1),
+                rate,
+                number as f64 / connections as f64,
+            ))
+        })
+        .collect();
+    let mut latencies = Vec::new();
+    for worker in workers {
+        latencies.extend(worker.await.expect("a worker"));
+    }
+    report(&job, latencies, begun.elapsed());
+}
+
+/// 550 bytes of request with a cap, streamed or not.
+fn chat(flags: &Flags) -> Bytes {
+    let stream = if flags.has("sse") { "true" } else { "false" };
+    let text = "x".repeat(300);
+    format!(
+        "{{\"model\":\"gpt-5-mini\",\"stream\":{stream},\"max_completion_tokens\":100,\"messages\":[{{\"role\":\"user\",\"content\":\"{text}\"}}]}}"
+    )
+    .into()
+}
+
+async fn worker(job: Arc<Job>, streams: u64, rate: f64, phase: f64) -> Vec<u64> {
+    if job.fresh {
+        let mut latencies = Vec::new();
+        while Instant::now() < job.end {
+            let due = Instant::now();
+            let called = async { call(&job, &mut open(&job).await?).await };
+            note(&job, called.await, due, &mut latencies);
+        }
+        return latencies;
+    }
+    let mut tasks = Vec::new();
+    let Ok(first) = open(&job).await else {
+        job.errors.fetch_add(1, Ordering::Relaxed);
+        return Vec::new();
+    };
+    let mut spare = vec![first];
+    while spare.len() < streams as usize {
+        let Sender::H2(sender) = &spare[0] else { break };
+        spare.push(Sender::H2(sender.clone()));
+    }
+    for sender in spare {
+        tasks.push(tokio::spawn(repeat(job.clone(), sender, rate / streams as f64, phase)));
+    }
+    let mut latencies = Vec::new();
+    for task in tasks {
+        latencies.extend(task.await.expect("a task"));
+    }
+    latencies
+}
+
+async fn repeat(job: Arc<Job>, mut sender: Sender, rate: f64, phase: f64) -> Vec<u64> {
+    let mut latencies = Vec::new();
+    let begun = Instant::now();
+    let mut number = phase;
+    while Instant::now() < job.end {
+        let mut due = Instant::now();
+        if rate > 0.0 {
+            due = begun + Duration::from_secs_f64(number / rate);
+            number += 1.0;
+            tokio::time::sleep_until(due.into()).await;
+        }
+        let called = call(&job, &mut sender).await;
+        if called.is_err() {
+            match open(&job).await {
+                Ok(fresh) => sender = fresh,
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+        note(&job, called, due, &mut latencies);
+    }
+    latencies
+}
+
+fn note(job: &Job, called: Result<(), Failure>, due: Instant, latencies: &mut Vec<u64>) {
+    if called.is_ok() {
+        job.calls.fetch_add(1, Ordering::Relaxed);
+        latencies.push(due.elapsed().as_micros() as u64);
+    } else {
+        job.errors.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+async fn open(job: &Job) -> Result<Sender, Failure> {
+    let tcp = TcpStream::connect(job.address).await?;
+    tcp.set_nodelay(true)?;
+    let stream = TlsConnector::from(job.tls.clone()).connect(job.server.clone(), tcp).await?;
+    let io = TokioIo::new(stream);
+    if job.h2 {
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
+        tokio::spawn(connection);
+        return Ok(Sender::H2(sender));
+    }
+    let (sender, connection) = http1::handshake(io).await?;
+    tokio::spawn(connection);
+    Ok(Sender::H1(sender))
+}
+
+async fn call(job: &Job, sender: &mut Sender) -> Result<(), Failure> {
+    let request = Request::post(if job.h2 {
+        format!("https://{}{}", job.authority, job.path)
+    } else {
+        job.path.clone()
+    })
+    .header(header::CONTENT_TYPE, "application/json")
+    .header(header::ACCEPT, "application/json")
+    .header(header::USER_AGENT, "OpenAI/Python 3.54.0")
+    .header(header::AUTHORIZATION, "Bearer unused")
+    .header("x-stainless-lang", "python")
+    .header("x-stainless-package-version", "3.54.0")
+    .header("x-stainless-os", "Linux")
+    .header("x-stainless-arch", "x64")
+    .header("x-stainless-runtime", "CPython")
+    .header("x-stainless-runtime-version", "3.11.7")
+    .header("x-stainless-retry-count", "0");
+    let request = if job.h2 { request } else { request.header(header::HOST, &job.authority) };
+    let request = request.body(Full::new(job.body.clone()))?;
+    let response = match sender {
+        Sender::H1(sender) => {
+            sender.ready().await?;
+            sender.send_request(request).await?
+        }
+        Sender::H2(sender) => {
+            sender.ready().await?;
+            sender.send_request(request).await?
+        }
+    };
+    if response.status() != 200 {
+        return Err(format!("status {}", response.status()).into());
+    }
+    let mut body = response.into_body();
+    while let Some(frame) = body.frame().await {
+        let bytes = frame?.into_data().map_or(0, |bytes| bytes.len());
+        job.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        job.chunks.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+fn report(job: &Job, mut latencies: Vec<u64>, elapsed: Duration) {
+    latencies.sort_unstable();
+    let at = |share: f64| latencies.get((latencies.len() as f64 * share) as usize).copied().unwrap_or(0);
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    println!(
+        "{{\"calls\":{},\"errors\":{},\"bytes\":{},\"chunks\":{},\"seconds\":{:.3},\"p50\":{},\"p90\":{},\"p99\":{}}}",
+        read(&job.calls),
+        read(&job.errors),
+        read(&job.bytes),
+        read(&job.chunks),
+        elapsed.as_secs_f64(),
+        at(0.5),
+        at(0.9),
+        at(0.99)
+    );
+}

@@ -1,0 +1,133 @@
+//! The provider of the benchmark: TLS, HTTP/1.1 and HTTP/2, 401 unless the key arrived. With `--pki FOLDER` it only makes
+//! the certificates of a run.
+
+#[path = "wire.rs"]
+mod wire;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, header};
+use http_body_util::channel::Channel;
+use http_body_util::{BodyExt, Either, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tollgate_tests::provider::{chat_chunk, chat_completion, chat_usage_chunk};
+use tollgate_tests::{Authority, World};
+use wire::Flags;
+
+const BIG: usize = 10 << 20;
+const EVENTS: usize = 50;
+const PACE: Duration = Duration::from_millis(20);
+
+type Answer = Response<Either<Full<Bytes>, Channel<Bytes, Infallible>>>;
+
+struct Provider {
+    bearer: String,
+    completion: Bytes,
+    big: Bytes,
+}
+
+fn main() {
+    let flags = Flags::read();
+    if flags.has("pki") {
+        return pki();
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(serve(&flags));
+}
+
+/// Prints the folder with the certificates: `prod.acme.pem`, `pki.pem`, `gateway`, `provider` and `caller`, `.crt` and `.key`.
+fn pki() {
+    let world = World::new();
+    let (prod, pki) = (Authority::new(&world, "prod.acme"), Authority::new(&world, "pki"));
+    pki.issue(&world, "gateway", &tollgate_tests::Leaf::server(&["localhost"]));
+    pki.issue(&world, "provider", &tollgate_tests::Leaf::server(&["api.openai.test"]));
+    prod.issue(&world, "caller", &tollgate_tests::Leaf::svid("spiffe://prod.acme/ns/checkout/sa/web"));
+    println!("{}", world.inputs().display());
+}
+
+async fn serve(flags: &Flags) {
+    let mut completion = chat_completion(20, 30);
+    completion["choices"][0]["message"]["content"] = "x".repeat(600).into();
+    let provider = Arc::new(Provider {
+        bearer: format!("Bearer {}", flags.text("bearer")),
+        completion: completion.to_string().into(),
+        big: vec![b'x'; BIG].into(),
+    });
+    let tls = wire::server(flags.text("cert"), flags.text("key"), None, &["h2", "http/1.1"]);
+    let acceptor = TlsAcceptor::from(tls);
+    let listener = TcpListener::bind(flags.text("listen")).await.expect("listen");
+    loop {
+        let Ok((tcp, _)) = listener.accept().await else { continue };
+        let (acceptor, provider) = (acceptor.clone(), provider.clone());
+        tokio::spawn(async move {
+            let _ = tcp.set_nodelay(true);
+            let Ok(stream) = acceptor.accept(tcp).await else { return };
+            let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            let service = service_fn(move |request| {
+                let provider = provider.clone();
+                async move { Ok::<_, Infallible>(provider.answer(request).await) }
+            });
+            let io = TokioIo::new(stream);
+            if h2 {
+                let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                let _ = server.serve_connection(io, service).await;
+            } else {
+                let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
+            }
+        });
+    }
+}
+
+impl Provider {
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let known = request
+            .headers()
+            .get(header::AUTHORIZATION)
+            .is_some_and(|key| key.as_bytes() == self.bearer.as_bytes());
+        if !known {
+            return whole(StatusCode::UNAUTHORIZED, "text/plain", Bytes::from_static(b"no"));
+        }
+        let path = request.uri().path().to_owned();
+        let mut body = request.into_body();
+        let mut streamed = false;
+        while let Some(Ok(frame)) = body.frame().await {
+            let bytes = frame.into_data().unwrap_or_default();
+            streamed |= bytes.len() < 4096 && memchr::memmem::find(&bytes, b"\"stream\":true").is_some();
+        }
+        match path.as_str() {
+            "/big" => whole(StatusCode::OK, "application/octet-stream", self.big.clone()),
+            "/upload" => whole(StatusCode::OK, "text/plain", Bytes::from_static(b"ok")),
+            _ if streamed => events(),
+            _ => whole(StatusCode::OK, "application/json", self.completion.clone()),
+        }
+    }
+}
+
+fn whole(status: StatusCode, kind: &'static str, body: Bytes) -> Answer {
+    let response = Response::builder().status(status).header(header::CONTENT_TYPE, kind);
+    response.body(Either::Left(Full::new(body))).expect("an answer")
+}
+
+fn events() -> Answer {
+    let (mut sender, channel) = Channel::new(1);
+    tokio::spawn(async move {
+        for _ in 0..EVENTS {
+            let event = format!("data: {}\n\n", chat_chunk("word "));
+            if sender.send_data(event.into()).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(PACE).await;
+        }
+        let end = format!("data: {}\n\ndata: [DONE]\n\n", chat_usage_chunk(20, 30));
+        let _ = sender.send_data(end.into()).await;
+    });
+    let response = Response::builder().header(header::CONTENT_TYPE, "text/event-stream");
+    response.body(Either::Right(channel)).expect("an answer")
+}
