@@ -3,10 +3,13 @@
 //! **Invariant:** another attempt is made only while no byte of an answer was released and the body can be sent again: for free where a
 //! kept connection returned the request unsent, and once where the provider rejected a secret of which there is a newer version.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::response;
 use hyper::body::Incoming;
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::{Denial, Reason};
@@ -18,7 +21,7 @@ use crate::fault::{Faults, Stage};
 use crate::injection::{Injected, Template};
 use crate::metering::Meter;
 use crate::snapshot::Snapshot;
-use crate::upstream::{Answer, Lease, Peer, TlsClient, UpstreamError};
+use crate::upstream::{Answer, Lease, Peer, TlsClient, Unanswered, UpstreamError};
 
 /// How often a request that a closing connection returned is put on another one.
 const RESENDS: usize = 3;
@@ -114,7 +117,7 @@ impl Way<'_> {
         meter.attempt(injected.peer(), secret);
         faults.at(Stage::Send);
         meter.sent();
-        match timeout(permit.destination().timeouts.first_byte, injected.send()).await {
+        match first_byte(injected, permit.destination().timeouts.first_byte, meter).await {
             Err(_) => Err(fail(meter, &UpstreamError::FirstByteTimeout)),
             Ok(Ok(answer)) => {
                 meter.answered(answer.response.status());
@@ -132,6 +135,24 @@ impl Way<'_> {
     }
 }
 
+/// Sends, and waits for the head of the answer: `limit` counts from the last byte of the request that left.
+async fn first_byte(
+    injected: Injected,
+    limit: Duration,
+    meter: &mut Meter,
+) -> Result<Result<Answer, Unanswered>, Elapsed> {
+    let Some(upload) = injected.upload() else { return timeout(limit, injected.send()).await };
+    meter.uploads(&upload);
+    let mut answer = pin!(injected.send());
+    let mut before = 0;
+    loop {
+        match timeout(limit, answer.as_mut()).await {
+            Err(_) if upload.bytes() > before => before = upload.bytes(),
+            done => return done,
+        }
+    }
+}
+
 /// The secret of the permit's credential: from the cache, or fetched.
 async fn secret(core: &Core, permit: &Permit) -> Result<Option<Arc<Secret>>, Denial> {
     let Some(credential) = permit.credential() else { return Ok(None) };
@@ -145,7 +166,7 @@ async fn secret(core: &Core, permit: &Permit) -> Result<Option<Arc<Secret>>, Den
             Reason::SecretUnavailable,
             "the credential for this destination cannot be had at the moment",
         )
-        .retry_after(std::time::Duration::from_secs(5))),
+        .retry_after(Duration::from_secs(5))),
     }
 }
 

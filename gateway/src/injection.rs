@@ -8,6 +8,8 @@ mod prepared;
 mod scrub;
 mod template;
 
+use std::sync::Arc;
+
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Uri, Version};
 use tollgate_policy::decision::Permit;
@@ -18,13 +20,14 @@ pub(crate) use self::prepared::Prepared;
 use self::prepared::Ready;
 pub(crate) use self::scrub::answer_head;
 pub(crate) use self::template::Template;
-use crate::upstream::{Answer, OutBody, Peer, Unanswered};
+use crate::upstream::{Answer, OutBody, Peer, Unanswered, Upload};
 
 /// One attempt, ready to leave.
 #[derive(Debug)]
 pub(crate) struct Injected {
     peer: Peer,
     request: Request<OutBody>,
+    upload: Option<Arc<Upload>>,
 }
 
 impl Injected {
@@ -44,14 +47,14 @@ impl Injected {
         }
         let ready = match (permit.credential(), secret) {
             (None, None) => None,
-            (Some(credential), Some(secret)) if prepared.is_of(credential, secret) => Some(
-                prepared
-                    .ready(credential, secret)
-                    .ok_or_else(|| bug("the secret cannot be put on a call"))?,
-            ),
+            (Some(credential), Some(secret)) => {
+                let ready = prepared.ready(credential, secret);
+                Some(ready.ok_or_else(|| bug("the secret is not the permit's, or cannot be put on a call"))?)
+            }
             _ => return Err(bug("the secret is not the permit's")),
         };
         let body = template.take_body().ok_or_else(|| bug("the body was sent before"))?;
+        let upload = body.upload();
         let mut request = Request::new(body);
         *request.method_mut() = template.method.clone();
         *request.headers_mut() = template.headers();
@@ -74,11 +77,16 @@ impl Injected {
             request.headers_mut().insert(http::header::HOST, value);
             *request.uri_mut() = Uri::from(path);
         }
-        Ok(Self { peer, request })
+        Ok(Self { peer, request, upload })
     }
 
     pub(crate) const fn peer(&self) -> &Peer {
         &self.peer
+    }
+
+    /// How far a body that streams has come.
+    pub(crate) fn upload(&self) -> Option<Arc<Upload>> {
+        self.upload.clone()
     }
 
     /// Sends it and waits for the head of the answer.

@@ -10,11 +10,12 @@ mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -24,7 +25,7 @@ use tollgate_policy::decision::Permit;
 use tollgate_secrets::Secret;
 
 pub use self::address::DialRules;
-pub(crate) use self::body::{BodyError, OutBody, Stall};
+pub(crate) use self::body::{BodyError, OutBody, Stall, Upload};
 use self::dial::Dial;
 pub(crate) use self::dial::DialError;
 pub(crate) use self::pool::Pool;
@@ -167,6 +168,8 @@ async fn speak(
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(8 << 20)
             .max_header_list_size(64 << 10)
+            .timer(TokioTimer::new())
+            .keep_alive_interval(Duration::from_secs(30))
             .handshake(io)
             .await
             .map_err(UpstreamError::Handshake)?;

@@ -34,16 +34,17 @@ pub struct Environment {
     pub trust_domains: Vec<TrustDomain>,
 }
 
-/// A policy, and what its author may not have meant though it is no error.
-pub type Compiled = (Policy, Vec<Problem>);
-
-/// Compiles resources that were read without a problem.
-pub fn compile(model: &Model, environment: &Environment) -> Result<Compiled, Vec<Problem>> {
+/// Compiles resources that were read without a problem. Beside the policy come warnings: what its author may not have meant, though it
+/// is no error.
+pub fn compile(model: &Model, environment: &Environment) -> Result<(Policy, Vec<Problem>), Vec<Problem>> {
     Compiler::new(model, environment).run(Vec::new())
 }
 
 /// Reads and compiles resource files. Problems of both steps come out together, by file and line.
-pub fn compile_files(files: &[SourceFile], environment: &Environment) -> Result<Compiled, Vec<Problem>> {
+pub fn compile_files(
+    files: &[SourceFile],
+    environment: &Environment,
+) -> Result<(Policy, Vec<Problem>), Vec<Problem>> {
     let (model, problems) = Model::read_all(files);
     Compiler::new(&model, environment).run(problems)
 }
@@ -130,7 +131,7 @@ impl<'a> Compiler<'a> {
         Self { model, environment, gateway: Vec::new(), parts, problems: Vec::new() }
     }
 
-    fn run(mut self, problems: Vec<Problem>) -> Result<Compiled, Vec<Problem>> {
+    fn run(mut self, problems: Vec<Problem>) -> Result<(Policy, Vec<Problem>), Vec<Problem>> {
         self.problems = problems;
         self.gateway_names();
         self.destinations();

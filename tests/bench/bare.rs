@@ -1,9 +1,6 @@
 //! The floor: a proxy of the same shape with nothing but the wire. One current-thread runtime, hyper, rustls, a LIFO pool;
 //! it checks the caller's SPIFFE id, strips and injects, writes an access line. No policy, no limits, no timeouts.
 
-#[path = "wire.rs"]
-mod wire;
-
 use std::io::Write;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -21,7 +18,7 @@ use rustls::pki_types::ServerName;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
-use wire::Flags;
+use tollgate_tests::wire::{self, Flags};
 
 const CALLER: &[u8] = b"spiffe://prod.acme/ns/checkout/sa/web";
 const STRIPPED: [&str; 6] =

@@ -1,9 +1,6 @@
 //! Load over mutual TLS: closed loop, or a fixed rate with each latency counted from when its call was due. Prints one JSON
 //! object: completed calls, errors, bytes, chunks, seconds, and percentiles in microseconds.
 
-#[path = "wire.rs"]
-mod wire;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +15,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use wire::Flags;
+use tollgate_tests::wire::{self, Flags};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -108,7 +105,7 @@ async fn worker(job: Arc<Job>, streams: u64, rate: f64, phase: f64) -> Vec<u64> 
         while Instant::now() < job.end {
             let due = Instant::now();
             let called = async { call(&job, &mut open(&job).await?).await };
-            note(&job, called.await, due, &mut latencies);
+            note(&job, &called.await, due, &mut latencies);
         }
         return latencies;
     }
@@ -150,12 +147,12 @@ async fn repeat(job: Arc<Job>, mut sender: Sender, rate: f64, phase: f64) -> Vec
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         }
-        note(&job, called, due, &mut latencies);
+        note(&job, &called, due, &mut latencies);
     }
     latencies
 }
 
-fn note(job: &Job, called: Result<(), Failure>, due: Instant, latencies: &mut Vec<u64>) {
+fn note(job: &Job, called: &Result<(), Failure>, due: Instant, latencies: &mut Vec<u64>) {
     if called.is_ok() {
         job.calls.fetch_add(1, Ordering::Relaxed);
         latencies.push(due.elapsed().as_micros() as u64);

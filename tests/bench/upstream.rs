@@ -1,9 +1,6 @@
 //! The provider of the benchmark: TLS, HTTP/1.1 and HTTP/2, 401 unless the key arrived. With `--pki FOLDER` it only makes
 //! the certificates of a run.
 
-#[path = "wire.rs"]
-mod wire;
-
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +15,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tollgate_tests::provider::{chat_chunk, chat_completion, chat_usage_chunk};
+use tollgate_tests::wire::{self, Flags};
 use tollgate_tests::{Authority, World};
-use wire::Flags;
 
 const BIG: usize = 10 << 20;
 const EVENTS: usize = 50;

@@ -22,6 +22,7 @@ pub mod stand;
 pub mod sweep;
 pub mod town;
 pub mod upstream;
+pub mod wire;
 pub mod world;
 pub mod yaml;
 

@@ -140,10 +140,37 @@ pub(crate) fn is_withheld(name: &str) -> bool {
 }
 
 fn is_withheld_dashed(name: &str) -> bool {
-    HOP.contains(&name)
-        || CREDENTIALS.contains(&name)
-        || ASSERTIONS.contains(&name)
-        || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    may_be_listed(name)
+        && (HOP.contains(&name)
+            || CREDENTIALS.contains(&name)
+            || ASSERTIONS.contains(&name)
+            || PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+}
+
+/// Whether some entry of the lists begins as `name` does and has its length, or is a prefix: most headers are told apart here.
+fn may_be_listed(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    let first = bytes.first().map_or(0, |byte| usize::from(byte & 31));
+    bytes.len() < 64 && LENGTHS[first] >> bytes.len() & 1 == 1
+        || PREFIXES.iter().any(|prefix| bytes.first() == prefix.as_bytes().first())
+}
+
+/// By the first letter, the lengths that entries of the lists have.
+const LENGTHS: [u64; 32] = lengths([CREDENTIALS, ASSERTIONS, HOP]);
+
+const fn lengths(lists: [&[&str]; 3]) -> [u64; 32] {
+    let mut lengths = [0; 32];
+    let mut list = 0;
+    while list < lists.len() {
+        let mut entry = 0;
+        while entry < lists[list].len() {
+            let name = lists[list][entry].as_bytes();
+            lengths[(name[0] & 31) as usize] |= 1 << name.len();
+            entry += 1;
+        }
+        list += 1;
+    }
+    lengths
 }
 
 /// The fields that `Connection` names: hop-by-hop by the sender's own word.

@@ -24,6 +24,7 @@ pub(super) enum Ready {
 
 #[derive(Debug)]
 struct Entry {
+    credential: Arc<Credential>,
     reference: String,
     version: Version,
     ready: Ready,
@@ -37,22 +38,13 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    /// `secret` in the form that `credential` wants; `None` where it cannot take that form.
-    pub(super) fn ready(&self, credential: &Credential, secret: &Secret) -> Option<Ready> {
+    /// `secret` in the form that `credential` wants; `None` where it is not that credential's, or cannot take that form.
+    pub(super) fn ready(&self, credential: &Arc<Credential>, secret: &Secret) -> Option<Ready> {
         self.with(credential, secret, |entry| entry.ready.clone())
     }
 
-    /// Whether `secret` is the one that `credential` names. Found out by name once for each version.
-    pub(super) fn is_of(&self, credential: &Credential, secret: &Secret) -> bool {
-        let known = |entry: &Entry| {
-            entry.version == *secret.version() && entry.reference.as_str() == secret.reference()
-        };
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.get(&credential.name).is_some_and(known) || credential.from.to_string() == secret.reference()
-    }
-
     /// What to look for in answers to calls with `secret`.
-    pub(super) fn needles(&self, credential: &Credential, secret: &Secret) -> Option<Arc<Needles>> {
+    pub(super) fn needles(&self, credential: &Arc<Credential>, secret: &Secret) -> Option<Arc<Needles>> {
         self.with(credential, secret, |entry| Arc::clone(&entry.needles))
     }
 
@@ -61,25 +53,36 @@ impl Prepared {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    fn with<T>(&self, credential: &Credential, secret: &Secret, read: impl FnOnce(&Entry) -> T) -> Option<T> {
+    fn with<T>(
+        &self,
+        credential: &Arc<Credential>,
+        secret: &Secret,
+        read: impl FnOnce(&Entry) -> T,
+    ) -> Option<T> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = entries.get(&credential.name)
-            && entry.version == *secret.version()
-            && entry.reference == secret.reference()
-        {
+        if let Some(entry) = entries.get(&credential.name).filter(|entry| entry.is_for(credential, secret)) {
             return Some(read(entry));
+        }
+        let reference = credential.from.to_string();
+        if reference != secret.reference() {
+            return None;
         }
         let ready = ready(&credential.inject, secret)?;
         let needles = Arc::new(Needles::new(secret.expose(), &ready));
-        let entry = Entry {
-            reference: credential.from.to_string(),
-            version: secret.version().clone(),
-            ready,
-            needles,
-        };
+        let (credential, version) = (Arc::clone(credential), secret.version().clone());
+        let entry = Entry { credential, reference, version, ready, needles };
         let value = read(&entry);
-        entries.insert(credential.name.clone(), entry);
+        entries.insert(entry.credential.name.clone(), entry);
         Some(value)
+    }
+}
+
+impl Entry {
+    /// The definition is compared by identity: another generation of the policy may put the same secret on a call in another way.
+    fn is_for(&self, credential: &Arc<Credential>, secret: &Secret) -> bool {
+        Arc::ptr_eq(&self.credential, credential)
+            && self.version == *secret.version()
+            && self.reference == secret.reference()
     }
 }
 

@@ -26,7 +26,7 @@ use crate::load::{Load, Share};
 use crate::quota::{Demand, Hold, RateHeaders};
 use crate::snapshot::Snapshot;
 use crate::telemetry::ACCESS;
-use crate::upstream::Peer;
+use crate::upstream::{Peer, Upload};
 
 /// What was learnt of a call's usage.
 #[derive(Debug)]
@@ -57,6 +57,7 @@ pub(crate) struct Meter {
     bound: Option<Bound>,
     hold: Option<Hold>,
     place: Option<Share>,
+    upload: Option<Arc<Upload>>,
     sent: bool,
     closed: bool,
 }
@@ -78,6 +79,7 @@ impl Meter {
             bound: None,
             hold: None,
             place: None,
+            upload: None,
             sent: false,
             closed: false,
         }
@@ -186,6 +188,11 @@ impl Meter {
         }
     }
 
+    /// The body streams; its bytes are counted as they leave.
+    pub(crate) fn uploads(&mut self, upload: &Arc<Upload>) {
+        self.upload = Some(Arc::clone(upload));
+    }
+
     /// The request came back whole, or the provider refused it unread.
     pub(crate) fn unsent(&mut self) {
         self.sent = false;
@@ -235,6 +242,9 @@ impl Meter {
         self.core.stats.ended();
         self.place = None;
         self.record.duration = self.elapsed();
+        if let Some(upload) = &self.upload {
+            self.record.bytes_in = upload.bytes();
+        }
         if self.record.caller.is_none() {
             self.core.stats.stranger(self.record.reason.unwrap_or(Reason::Internal));
             return Ok(None);
@@ -290,6 +300,7 @@ impl Meter {
             bound: self.bound.take(),
             hold: self.hold.take(),
             place: self.place.take(),
+            upload: self.upload.take(),
             sent: self.sent,
             closed,
         }

@@ -3,6 +3,8 @@
 //! **Invariant:** it is framed by us: length or chunks follow from what is really sent, and trailers of the caller stay behind.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -30,12 +32,20 @@ pub(crate) enum OutBody {
     /// No body, or one held whole. Can be sent again.
     Whole(Bytes),
     /// Straight from the caller, with back-pressure.
-    Streaming { incoming: Incoming, stall: Stall },
+    Streaming { incoming: Incoming, stall: Stall, upload: Arc<Upload> },
 }
 
 impl OutBody {
     pub(crate) fn streaming(incoming: Incoming, idle: Duration) -> Self {
-        Self::Streaming { incoming, stall: Stall::new(idle) }
+        Self::Streaming { incoming, stall: Stall::new(idle), upload: Arc::default() }
+    }
+
+    /// How far a body that streams has come, for whoever waits for the answer.
+    pub(crate) fn upload(&self) -> Option<Arc<Upload>> {
+        match self {
+            Self::Whole(_) => None,
+            Self::Streaming { upload, .. } => Some(Arc::clone(upload)),
+        }
     }
 
     /// The same body once more, where it is held whole.
@@ -58,14 +68,17 @@ impl Body for OutBody {
         match &mut *self {
             Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Self::Streaming { incoming, stall } => loop {
+            Self::Streaming { incoming, stall, upload } => loop {
                 let Poll::Ready(next) = Pin::new(&mut *incoming).poll_frame(cx) else {
                     ready!(stall.poll(cx));
                     return Poll::Ready(Some(Err(BodyError::Stalled)));
                 };
                 stall.progress();
                 match next {
-                    Some(Ok(frame)) if frame.is_data() => return Poll::Ready(Some(Ok(frame))),
+                    Some(Ok(frame)) if frame.is_data() => {
+                        upload.add(frame.data_ref().map_or(0, Bytes::len));
+                        return Poll::Ready(Some(Ok(frame)));
+                    }
                     Some(Ok(_trailers)) => {}
                     Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
                     None => return Poll::Ready(None),
@@ -86,6 +99,20 @@ impl Body for OutBody {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Streaming { incoming, .. } => incoming.size_hint(),
         }
+    }
+}
+
+/// Bytes of a streaming body that have left.
+#[derive(Debug, Default)]
+pub(crate) struct Upload(AtomicU64);
+
+impl Upload {
+    fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 

@@ -44,7 +44,7 @@ fn environment() -> Environment {
     }
 }
 
-fn compiled(more: &str) -> Compiled {
+fn compiled(more: &str) -> (Policy, Vec<Problem>) {
     let file = SourceFile { path: "a.yaml".into(), text: format!("{RESOURCES}{more}") };
     compile_files(&[file], &environment()).unwrap()
 }

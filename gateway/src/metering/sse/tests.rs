@@ -92,7 +92,7 @@ fn what_is_not_completed_by_a_blank_line_is_no_event() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn events_and_their_ends_do_not_depend_on_how_the_bytes_are_cut(

@@ -1,4 +1,4 @@
-//! What the three benchmark programs share: flags, and TLS from PEM files.
+//! What the benchmark programs share: flags, and TLS from PEM files.
 
 use std::collections::HashMap;
 use std::sync::Arc;
