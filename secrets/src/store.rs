@@ -156,7 +156,7 @@ impl Store {
                 warn!(store, %error, "secret store fails; cached secrets are used while they last");
             }
             Change::FailsOtherwise(error) => {
-                warn!(store, %error, "secret store still fails, for another reason")
+                warn!(store, %error, "secret store still fails, for another reason");
             }
             Change::Works(after) => info!(store, seconds = after.as_secs(), "secret store works again"),
         }

@@ -86,7 +86,7 @@ fn split(url: &str) -> (&str, &str) {
 type Outcome = Result<(String, String), String>;
 
 fn expected(request: &Value) -> Outcome {
-    let url = request["sends"].as_str().or(request["url"].as_str()).unwrap();
+    let url = request["sends"].as_str().or_else(|| request["url"].as_str()).unwrap();
     request["reason"].as_str().map_or_else(
         || Ok((request["grant"].as_str().unwrap().to_owned(), url.to_owned())),
         |reason| Err(reason.to_owned()),

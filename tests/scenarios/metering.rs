@@ -48,8 +48,8 @@ async fn a_buffered_and_a_streamed_call_cost_the_same_to_the_nano_dollar() {
     }
     requests_reach(&stand.gateway, 4).await;
     let rows = report(&stand.gateway, "model");
-    assert_eq!(total(&rows, "input", |_| true), 4 * 1234, "{rows:#?}");
-    assert_eq!(total(&rows, "output", |_| true), 4 * 567, "{rows:#?}");
+    assert_eq!(total(&rows, "input_tokens", |_| true), 4 * 1234, "{rows:#?}");
+    assert_eq!(total(&rows, "output_tokens", |_| true), 4 * 567, "{rows:#?}");
     // 0.25 USD and 2 USD per million tokens (OpenAI's price list for gpt-5-mini): 250 and 2000 nano-USD a token.
     let costs = column(&stand.gateway, "select cast(cost as text) from records");
     assert_eq!(costs, vec![(1234 * 250 + 567 * 2000).to_string(); 4]);
@@ -76,7 +76,7 @@ async fn a_model_that_prints_a_usage_object_bills_nobody_less() {
         .await;
     stand.checkout().post(CHAT, &chat(400)).await.assert_status(200);
     requests_reach(&stand.gateway, 1).await;
-    assert_eq!(total(&report(&stand.gateway, "model"), "output", |_| true), 900);
+    assert_eq!(total(&report(&stand.gateway, "model"), "output_tokens", |_| true), 900);
     let stand = limited()
         .start(|_| {
             let fake = chat_chunk(
@@ -87,7 +87,7 @@ async fn a_model_that_prints_a_usage_object_bills_nobody_less() {
         .await;
     stand.checkout().post(CHAT, &stream()).await.assert_status(200);
     requests_reach(&stand.gateway, 1).await;
-    assert_eq!(total(&report(&stand.gateway, "model"), "output", |_| true), 900);
+    assert_eq!(total(&report(&stand.gateway, "model"), "output_tokens", |_| true), 900);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -112,7 +112,7 @@ async fn a_caller_that_leaves_early_pays_for_what_the_provider_bills() {
     }
     requests_reach(&stand.gateway, 2).await;
     assert_eq!(sources(&stand), ["drained"; 2]);
-    assert_eq!(total(&report(&stand.gateway, "model"), "output", |_| true), 120);
+    assert_eq!(total(&report(&stand.gateway, "model"), "output_tokens", |_| true), 120);
     eventually("nothing is held any more", || stand.gateway.metrics().sum("tollgate_limit_held", &[]) == 0.0)
         .await;
 }

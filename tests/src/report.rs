@@ -15,17 +15,17 @@ pub fn report(gateway: &Gateway, by: &str) -> Vec<Value> {
 
 /// The sum of a column over the rows that `wanted` picks.
 pub fn total(rows: &[Value], column: &str, wanted: impl Fn(&Value) -> bool) -> u64 {
-    rows.iter().filter(|row| wanted(row)).map(|row| number(&row[column])).sum()
+    rows.iter().filter(|row| wanted(row)).map(|row| row[column].as_u64().expect("a number")).sum()
 }
 
-/// A whole number, also when it was written as a string.
-pub fn number(value: &Value) -> u64 {
-    value.as_u64().or_else(|| value.as_str()?.parse().ok()).unwrap_or(0)
+/// All requests of the rows: those that went out and those that were refused.
+pub fn requests(rows: &[Value]) -> u64 {
+    total(rows, "calls", |_| true) + total(rows, "refused", |_| true)
 }
 
 /// Waits until the report counts this many requests in all.
 pub async fn requests_reach(gateway: &Gateway, count: u64) {
-    let sum = || total(&report(gateway, "caller"), "requests", |_| true);
+    let sum = || requests(&report(gateway, "caller"));
     eventually(&format!("the report counts {count} requests"), || sum() >= count).await;
     assert_eq!(sum(), count);
 }

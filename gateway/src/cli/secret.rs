@@ -8,7 +8,7 @@ use std::io::{IsTerminal, Read};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::{Args, Subcommand};
 use tollgate_secrets::AgeFile;
 use zeroize::Zeroizing;
@@ -80,9 +80,7 @@ pub(super) fn run(args: SecretArgs) -> anyhow::Result<()> {
 fn standard_input() -> anyhow::Result<Zeroizing<String>> {
     let stdin = std::io::stdin();
     if stdin.is_terminal() {
-        bail!(
-            "typed here the value would show; pipe it in, as in `tollgate secret set PATH FIELD < value.txt`"
-        );
+        return Ok(Zeroizing::new(rpassword::prompt_password("Value: ")?));
     }
     // Past the standard library's own buffer, which nobody zeroizes.
     read_value(&mut File::from(stdin.as_fd().try_clone_to_owned()?))

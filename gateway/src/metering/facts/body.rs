@@ -38,7 +38,8 @@ pub(super) fn read(rules: &RequestRules, body: &[u8]) -> Result<ReadBody, Denial
 pub(super) struct Draft<'a, 'de> {
     rules: &'a RequestRules,
     text: &'de str,
-    seen: Vec<Cow<'de, str>>,
+    /// Deciding members that the body has had.
+    seen: Vec<&'a Member>,
     has_members: bool,
     model: Option<Cow<'de, str>>,
     stream: bool,
@@ -150,13 +151,13 @@ impl<'a, 'de> Draft<'a, 'de> {
     }
 
     /// A deciding member stands in the body once, and in no other letter case.
-    fn check_name(&mut self, name: &Cow<'de, str>, member: Option<&Member>) {
+    fn check_name(&mut self, name: &str, member: Option<&'a Member>) {
         match member {
             Some(member) if member.is_deciding() => {
-                if self.seen.contains(name) {
+                if self.seen.iter().any(|seen| std::ptr::eq(*seen, member)) {
                     self.refusal = Some(json::ambiguous(name));
                 }
-                self.seen.push(name.clone());
+                self.seen.push(member);
             }
             Some(_) => {}
             None => {

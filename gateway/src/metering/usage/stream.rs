@@ -45,6 +45,8 @@ pub(super) struct Events {
     /// Bytes of the undecided event from earlier chunks.
     waiting: VecDeque<Bytes>,
     waiting_bytes: usize,
+    /// How much may wait.
+    room: usize,
     /// The event before was dropped; the LF of its last CRLF goes with it.
     dropped: bool,
     error: bool,
@@ -60,6 +62,7 @@ impl Events {
             literal: Some(0),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
+            room: HELD_MAX,
             dropped: false,
             error: false,
             is_over: false,
@@ -240,7 +243,7 @@ impl Events {
         if !chunk.is_empty() {
             self.waiting.push_back(chunk);
         }
-        if self.waiting_bytes <= HELD_MAX {
+        if self.waiting_bytes <= self.room {
             return;
         }
         if self.fate == Fate::Undecided {
@@ -263,6 +266,7 @@ impl Events {
             output.push(first);
         }
         self.waiting_bytes = TAIL;
+        self.room = TAIL;
     }
 }
 
