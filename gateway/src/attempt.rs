@@ -70,7 +70,8 @@ pub(crate) async fn run(
             return Ok(Answered { head, body, lease: answer.lease, permit, secret });
         }
         meter.unsent();
-        let newer = newer(core, &permit, secret.as_deref(), refreshed || !template.replayable()).await;
+        let spent = refreshed || !template.replayable();
+        let newer = Box::pin(newer(core, &permit, secret.as_deref(), spent)).await;
         let Some(newer) = newer else {
             return Err(Denial::new(
                 Reason::CredentialRejected,
@@ -159,7 +160,7 @@ async fn secret(core: &Core, permit: &Permit) -> Result<Option<Arc<Secret>>, Den
     if let Some(cached) = core.shared.secrets.peek(credential) {
         return Ok(Some(cached));
     }
-    match core.shared.secrets.get(credential).await {
+    match Box::pin(core.shared.secrets.get(credential)).await {
         Ok(secret) => Ok(Some(secret)),
         // The store's own words go to the operator's log, once per change; the caller learns only that it failed.
         Err(_) => Err(Denial::new(

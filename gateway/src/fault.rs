@@ -3,7 +3,7 @@
 //! With the feature `test-faults` a request header raises a panic at a named stage; without it none of that is compiled in.
 
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
+use std::pin::Pin;
 use std::task::Poll;
 
 use http::Request;
@@ -26,8 +26,9 @@ pub(crate) enum Stage {
 }
 
 /// Runs `route`; a panic in it becomes `internal`. What it says is not repeated: it may quote anything.
-pub(crate) async fn caught<T>(route: impl Future<Output = Result<T, Denial>>) -> Result<T, Denial> {
-    let mut route = pin!(route);
+pub(crate) async fn caught<T>(
+    mut route: Pin<&mut impl Future<Output = Result<T, Denial>>>,
+) -> Result<T, Denial> {
     std::future::poll_fn(move |cx| {
         std::panic::catch_unwind(AssertUnwindSafe(|| route.as_mut().poll(cx))).unwrap_or_else(|_| {
             Poll::Ready(Err(Denial::new(Reason::Internal, "an internal error; the call was not completed")))
@@ -87,13 +88,16 @@ impl Faults {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
 
     #[tokio::test]
     async fn a_panic_becomes_a_refusal() {
-        let denial = caught(async { if true { panic!("sk-secret") } else { Ok(()) } }).await.unwrap_err();
+        let denial =
+            caught(pin!(async { if true { panic!("sk-secret") } else { Ok(()) } })).await.unwrap_err();
         assert_eq!(denial.reason, Reason::Internal);
         assert!(!denial.detail.contains("sk-secret"));
-        assert_eq!(caught(async { Ok(1) }).await.unwrap(), 1);
+        assert_eq!(caught(pin!(async { Ok(1) })).await.unwrap(), 1);
     }
 }

@@ -21,11 +21,12 @@ mod seal;
 mod segment;
 mod settle;
 pub(crate) mod store;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod verify;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,7 +47,7 @@ pub use verify::{Finding, Verification, verify};
 use journal::Reserve;
 use seal::{SealKey, Seals};
 use segment::Run;
-use store::Store;
+use store::{Store, Stretch, Until};
 
 /// Charges older than this are in no window: a month with a day to spare.
 const LONGEST_WINDOW: SignedDuration = SignedDuration::from_hours(32 * 24);
@@ -77,6 +78,10 @@ pub struct Ledger {
 #[derive(Debug)]
 struct Control {
     store: Store,
+    /// What the store has to take in next, in order.
+    queue: VecDeque<Stretch>,
+    /// The segments since this run began, and whether another process wrote them.
+    segments: BTreeMap<Arc<str>, bool>,
     seals: Option<Seals>,
     /// How far each segment is durable that was not sealed so far.
     unsealed: BTreeMap<Arc<str>, SegmentHead>,
@@ -104,7 +109,7 @@ impl Ledger {
             None => None,
         };
         let mut store = Store::open(data_dir)?;
-        let ingested = store.ingest(data_dir, "")?;
+        let ingested = recover::read_all(data_dir, &mut store)?;
         let tips = segment::tips(data_dir, &store.known())?;
         segment::sync(data_dir, &tips)?;
         let reserve = Arc::new(Reserve::new(data_dir));
@@ -123,7 +128,15 @@ impl Ledger {
             journals,
             reserve,
             recovered: Recovered { ingested, presumed },
-            control: Mutex::new(Control { store, seals, unsealed, foreign: Vec::new(), retry: None }),
+            control: Mutex::new(Control {
+                store,
+                queue: VecDeque::new(),
+                segments: BTreeMap::new(),
+                seals,
+                unsealed,
+                foreign: Vec::new(),
+                retry: None,
+            }),
             storing: AtomicBool::new(true),
             sealing: AtomicBool::new(true),
         };
@@ -161,15 +174,12 @@ impl Ledger {
     /// Reads into the store what the journals have. Blocks on the disk; several times a second. After a failure it does nothing for a
     /// while, at most half a minute; the log has one line for each change of state.
     pub fn ingest(&self) {
-        for journal in &self.journals {
-            journal.flush();
-        }
         let mut control = self.control();
         let now = Instant::now();
         if control.retry.is_some_and(|(at, _)| now < at) {
             return;
         }
-        let result = control.store.ingest(&self.data_dir, self.run.name());
+        let result = self.take_in(&mut control);
         let pause = control.retry.map_or(FIRST_PAUSE, |(_, pause)| pause);
         control.retry = result.is_err().then(|| (now + pause, (pause * 2).min(LONGEST_PAUSE)));
         drop(control);
@@ -199,11 +209,40 @@ impl Ledger {
     /// Ends it in order: everything durable, in the store, and sealed. The cores have ended.
     pub fn close(&self) -> Result<(), LedgerError> {
         let synced = self.try_sync();
-        let ingested = self.control().store.ingest(&self.data_dir, self.run.name());
+        let ingested = self.take_in(&mut self.control());
         let sealed = self.try_seal();
         synced?;
         ingested?;
         sealed
+    }
+
+    /// Brings the store up to what the journals have.
+    fn take_in(&self, control: &mut Control) -> Result<(), LedgerError> {
+        for journal in &self.journals {
+            control.queue.extend(journal.stretches());
+        }
+        while let Some(stretch) = control.queue.front() {
+            if let Err(error) = control.store.take(&self.data_dir, stretch) {
+                control.forget_tallies();
+                return Err(error);
+            }
+            control.queue.pop_front();
+        }
+        // Corrections are written by other processes, into segments of their own.
+        for name in segment::list(&self.data_dir)?.into_iter().filter(|name| self.run.may_precede(name)) {
+            let foreign = match control.segments.get(&name) {
+                Some(foreign) => *foreign,
+                None => {
+                    let Some(header) = segment::first(&self.data_dir, &name)? else { continue };
+                    !self.run.wrote(&header)
+                }
+            };
+            if foreign {
+                control.store.read(&self.data_dir, &name, Until::default())?;
+            }
+            control.segments.insert(name, foreign);
+        }
+        Ok(())
     }
 
     fn try_sync(&self) -> Result<(), LedgerError> {
@@ -223,12 +262,14 @@ impl Ledger {
 
     fn try_seal(&self) -> Result<(), LedgerError> {
         let mut control = self.control();
-        let Control { store, seals: Some(seals), unsealed, foreign, .. } = &mut *control else {
+        let Control { store, segments, seals: Some(seals), unsealed, foreign, .. } = &mut *control else {
             return Ok(());
         };
-        // Corrections are written by other processes, into segments of their own.
-        for head in segment::foreign(&self.data_dir, &self.run, &store.known())? {
-            if !foreign.contains(&head) {
+        let known = store.known();
+        for (name, _) in segments.iter().filter(|(_, foreign)| **foreign) {
+            if let Some(head) = segment::end(&self.data_dir, name, &known)?
+                && !foreign.contains(&head)
+            {
                 unsealed.insert(Arc::clone(&head.segment), head.clone());
                 foreign.push(head);
             }
@@ -241,6 +282,18 @@ impl Ledger {
 
     fn control(&self) -> MutexGuard<'_, Control> {
         self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Control {
+    /// What waits for the store is read from the files when it works again, so that waiting takes no memory.
+    fn forget_tallies(&mut self) {
+        let mut last: BTreeMap<Arc<str>, u64> = BTreeMap::new();
+        for stretch in &mut self.queue {
+            stretch.tally = None;
+            last.insert(Arc::clone(&stretch.end.segment), stretch.until);
+        }
+        self.queue.retain(|stretch| last.get(&stretch.end.segment) == Some(&stretch.until));
     }
 }
 

@@ -125,7 +125,7 @@ impl std::str::FromStr for Dimension {
 pub struct Query {
     /// What lines are told apart by, in this order; none gives one line.
     pub by: Vec<Dimension>,
-    /// From this instant on.
+    /// From this minute on.
     pub since: Timestamp,
     /// Up to this instant, which is outside.
     pub until: Timestamp,
@@ -136,6 +136,8 @@ pub struct Query {
 /// Sums of one line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
+    /// All requests, those that were refused included.
+    pub requests: i128,
     /// Requests that Tollgate let through, however they ended.
     pub calls: i128,
     /// Requests that it refused.
@@ -177,27 +179,28 @@ impl Totals {
     }
 
     /// Name and value of each, in the order of CSV and JSON. The two amounts of money are in nano-USD.
-    pub fn columns(&self) -> [(&'static str, i128); 15] {
+    pub fn columns(&self) -> [(&'static str, i128); 16] {
         let mut copy = *self;
         copy.slots().map(|(name, value)| (name, *value))
     }
 
-    fn slots(&mut self) -> [(&'static str, &mut i128); 15] {
+    fn slots(&mut self) -> [(&'static str, &mut i128); 16] {
         [
+            ("requests", &mut self.requests),
             ("calls", &mut self.calls),
             ("refused", &mut self.refused),
-            ("input_tokens", &mut self.input),
-            ("cache_read_tokens", &mut self.cache_read),
-            ("cache_write_tokens", &mut self.cache_write),
-            ("output_tokens", &mut self.output),
-            ("reasoning_tokens", &mut self.reasoning),
-            ("media_tokens", &mut self.media),
+            ("input", &mut self.input),
+            ("cache_read", &mut self.cache_read),
+            ("cache_write", &mut self.cache_write),
+            ("output", &mut self.output),
+            ("reasoning", &mut self.reasoning),
+            ("media", &mut self.media),
             ("bytes_in", &mut self.bytes_in),
             ("bytes_out", &mut self.bytes_out),
             ("cost", &mut self.cost),
-            ("estimated_calls", &mut self.estimated),
+            ("estimated", &mut self.estimated),
             ("estimated_cost", &mut self.estimated_cost),
-            ("unpriced_calls", &mut self.unpriced),
+            ("unpriced", &mut self.unpriced),
             ("adjustments", &mut self.adjustments),
         ]
     }

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** stages never call one another; what each has proven is a value that the next one takes.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use http::{Request, Response};
@@ -20,7 +21,8 @@ use crate::reply::{self, Dress, ReplyBody};
 pub(crate) async fn handle(connection: Arc<Connection>, request: Request<Incoming>) -> Response<ReplyBody> {
     let dress = Dress::of(request.headers());
     let mut meter = Meter::open(&connection.core, request.method());
-    match fault::caught(forward(&connection, request, &mut meter)).await {
+    let route = fault::caught(pin!(forward(&connection, request, &mut meter))).await;
+    match route {
         Ok(answered) => metering::answer(meter, answered, connection).await,
         Err(denial) => {
             let id = meter.refuse(&denial);

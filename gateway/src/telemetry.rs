@@ -11,7 +11,7 @@ use std::time::Duration;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Subscriber};
-use tracing_subscriber::filter::{FilterFn, Targets};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry};
@@ -36,9 +36,8 @@ pub(crate) fn install(level: &str) -> anyhow::Result<Flush> {
             let out = out.clone();
             move || out.clone()
         })
-        .with_filter(capped(level))
-        .with_filter(FilterFn::new(|metadata| metadata.target() != ACCESS));
-    let access = Access(out.clone()).with_filter(FilterFn::new(|metadata| metadata.target() == ACCESS));
+        .with_filter(capped(level).with_target(ACCESS, LevelFilter::OFF));
+    let access = Access(out.clone()).with_filter(Targets::new().with_target(ACCESS, LevelFilter::INFO));
     Registry::default().with(lines).with(access).try_init()?;
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map_or_else(|| "unknown".into(), ToString::to_string);

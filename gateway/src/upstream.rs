@@ -91,7 +91,8 @@ impl Peer {
             source: destination.source_address,
             timeout: destination.timeouts.connect,
         };
-        Self::open(dial, rules, tls, bucket).await
+        // Boxed: most calls find a kept connection, and none should carry the handshake's state around.
+        Box::pin(Self::open(dial, rules, tls, bucket)).await
     }
 
     async fn open(

@@ -57,7 +57,8 @@ async fn serve(flags: &Flags) {
         completion: completion.to_string().into(),
         big: vec![b'x'; BIG].into(),
     });
-    let tls = wire::server(flags.text("cert"), flags.text("key"), None, &["h2", "http/1.1"]);
+    let protocols: &[&str] = if flags.has("h1") { &["http/1.1"] } else { &["h2", "http/1.1"] };
+    let tls = wire::server(flags.text("cert"), flags.text("key"), None, protocols);
     let acceptor = TlsAcceptor::from(tls);
     let listener = TcpListener::bind(flags.text("listen")).await.expect("listen");
     loop {

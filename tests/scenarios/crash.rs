@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tollgate_tests::ledger::column;
 use tollgate_tests::provider::{chat, chat_chunk, chat_completion, chat_usage_chunk};
 use tollgate_tests::report::{assert_verified, report, requests};
 use tollgate_tests::stand::CHAT_ONLY;
@@ -46,7 +47,7 @@ async fn load(client: Client, protocol: Protocol, stream: bool, stop: Arc<Atomic
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_answered_call_is_in_the_report_once_after_a_kill_under_load() {
     let mut plan = Plan::openai(&format!("{CHAT_ONLY}  limits: [{{tokens: 300000, per: day}}]\n"));
-    plan.settings.environment = vec![("RUST_LOG".to_owned(), "warn".to_owned())];
+    plan.settings.environment = vec![("RUST_LOG".to_owned(), "warn,tollgate::app=info".to_owned())];
     let mut stand = plan.start(reply).await;
     let mut answered = BTreeSet::new();
     for _ in 0..3 {
@@ -71,7 +72,7 @@ async fn every_answered_call_is_in_the_report_once_after_a_kill_under_load() {
         stand.gateway.restart().await;
     }
     assert!(answered.len() > 50, "{} calls were answered", answered.len());
-    let recorded = tollgate_tests::ledger::ids(&stand.gateway);
+    let recorded = column(&stand.gateway, "id");
     let unique: BTreeSet<_> = recorded.iter().cloned().collect();
     assert_eq!(recorded.len(), unique.len(), "a call is recorded twice");
     let lost: Vec<_> = answered.difference(&unique).collect();
@@ -90,7 +91,7 @@ async fn every_answered_call_is_in_the_report_once_after_a_kill_under_load() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_under_way_at_the_kill_is_presumed_to_have_cost_its_hold() {
-    let plan = Plan::openai(&format!("{CHAT_ONLY}  limits: [{{tokens: 5000, per: day}}]\n"));
+    let plan = Plan::openai(&format!("{CHAT_ONLY}  limits: [{{tokens: 10000, per: day}}]\n"));
     let mut stand = plan.start(|_| Reply::status(200).wait(Duration::from_secs(60)).data("never")).await;
     let client = stand.checkout();
     let call =

@@ -3,6 +3,7 @@
 use std::fs;
 
 use http::Method;
+use serde_json::Value;
 use tollgate_tests::ledger::{column, segments};
 use tollgate_tests::report::{assert_verified, requests_reach};
 use tollgate_tests::{Plan, Protocol, Reply, Stand};
@@ -57,19 +58,32 @@ async fn a_changed_cut_or_missing_journal_is_noticed() {
     assert_verified(&stand.gateway);
 }
 
+/// Cuts every segment back to what a seal says of it; segments that it does not name are cut to their first line.
+fn cut_to(stand: &Stand, seal: &Value) {
+    for path in segments(&stand.gateway) {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let head = seal["seal"]["heads"].as_array().unwrap().iter().find(|head| head["segment"] == *name);
+        let lines = head.and_then(|head| head["lines"].as_u64()).unwrap_or(1);
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(
+            &path,
+            text.lines().take(lines as usize).map(|line| format!("{line}\n")).collect::<String>(),
+        )
+        .unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn cutting_journal_and_heads_together_is_noticed() {
     let stand = kept().await;
     let heads = stand.gateway.home().join("data/heads.jsonl");
     let text = fs::read_to_string(&heads).unwrap();
-    let shorter = text
-        .lines()
-        .take(text.lines().count().saturating_sub(1))
-        .map(|line| format!("{line}\n"))
-        .collect::<String>();
-    fs::write(&heads, shorter).unwrap();
-    assert_noticed(&stand, "a cut seal");
-    fs::write(&heads, text).unwrap();
+    let seals: Vec<_> = text.lines().collect();
+    for keep in (1..seals.len()).rev() {
+        fs::write(&heads, seals[..keep].join("\n") + "\n").unwrap();
+        cut_to(&stand, &serde_json::from_str(seals[keep - 1]).unwrap());
+        assert_noticed(&stand, &format!("{keep} of {} seals", seals.len()));
+    }
     for path in segments(&stand.gateway) {
         fs::remove_file(path).unwrap();
     }
@@ -91,7 +105,7 @@ async fn a_callers_request_id_is_not_ours() {
         client.send(Protocol::H1, request).await.unwrap().assert_status(200);
     }
     requests_reach(&stand.gateway, 5).await;
-    let ids = column(&stand.gateway, "select lower(hex(id)) from records");
+    let ids = column(&stand.gateway, "id");
     assert!(ids.iter().all(|id| id != "00000000000000000000000000000001"), "{ids:?}");
 }
 

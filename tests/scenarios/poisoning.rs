@@ -64,7 +64,8 @@ async fn provoke(method: Method, first: &str, late: &str) -> Outcome {
     let first =
         one.send(Protocol::H1, one.request(method, "/up/first", "")).await.map_err(|error| error.to_string());
     let mut next = Vec::new();
-    for pause in [0, 0, 200, 0, 0] {
+    // What comes while a connection is idle is there before the next request.
+    for pause in [300, 0, 200, 0, 0] {
         tokio::time::sleep(Duration::from_millis(pause)).await;
         next.push(two.get("/up/next").await.text());
     }
@@ -137,7 +138,10 @@ async fn ambiguous_framing_is_a_broken_protocol() {
             Ok(answer) if answer.status.is_success() => {
                 assert!(outcome.connections > 1 && answer.text() == "ok", "{what}");
             }
-            Ok(answer) => answer.assert_refused(502, "upstream_protocol"),
+            Ok(answer) => {
+                let reasons = ["upstream_protocol", "upstream_reset"];
+                assert!(reasons.contains(&answer.header("x-tollgate-reason")), "{what}: {}", answer.text());
+            }
             Err(error) => assert!(!error.is_empty(), "{what}"),
         }
     }

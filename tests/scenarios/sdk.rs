@@ -42,10 +42,10 @@ async fn sdks_get_answers_with_keys_that_only_the_vault_and_the_provider_saw() {
     requests_reach(&town.gateway, 8).await;
     let rows = report(&town.gateway, "caller,destination,model");
     let openai = |row: &Value| row["destination"] == "openai";
-    assert_eq!(total(&rows, "input_tokens", openai), 4 * OPENAI_USAGE.0, "{rows:#?}");
-    assert_eq!(total(&rows, "output_tokens", openai), 4 * OPENAI_USAGE.1, "{rows:#?}");
+    assert_eq!(total(&rows, "input", openai), 4 * OPENAI_USAGE.0, "{rows:#?}");
+    assert_eq!(total(&rows, "output", openai), 4 * OPENAI_USAGE.1, "{rows:#?}");
     assert_eq!(
-        total(&rows, "output_tokens", |row| row["destination"] == "anthropic"),
+        total(&rows, "output", |row| row["destination"] == "anthropic"),
         4 * ANTHROPIC_USAGE.1,
         "{rows:#?}"
     );
@@ -76,7 +76,7 @@ async fn a_stream_shows_usage_only_to_a_caller_that_asked_for_it() {
     assert_eq!(asked["usage"]["completion_tokens"], OPENAI_USAGE.1, "{asked}");
     requests_reach(&town.gateway, 2).await;
     let rows = report(&town.gateway, "destination");
-    assert_eq!(total(&rows, "output_tokens", |_| true), 2 * OPENAI_USAGE.1, "{rows:#?}");
+    assert_eq!(total(&rows, "output", |_| true), 2 * OPENAI_USAGE.1, "{rows:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -78,7 +78,7 @@ impl Authority {
 pub struct Leaf {
     /// URI subject alternative names.
     pub uris: Vec<String>,
-    /// DNS subject alternative names.
+    /// DNS names and addresses as subject alternative names.
     pub names: Vec<String>,
     /// `cA=true`.
     pub ca: bool,
@@ -103,7 +103,11 @@ impl Leaf {
     fn params(&self) -> CertificateParams {
         let mut params = CertificateParams::default();
         let uri = |uri: &String| SanType::URI(uri.as_str().try_into().expect("an ASCII URI"));
-        let dns = |name: &String| SanType::DnsName(name.as_str().try_into().expect("an ASCII name"));
+        let dns = |name: &String| {
+            let bare = name.trim_start_matches('[').trim_end_matches(']');
+            let text = || SanType::DnsName(name.as_str().try_into().expect("an ASCII name"));
+            bare.parse().map_or_else(|_| text(), SanType::IpAddress)
+        };
         params.subject_alt_names = self.uris.iter().map(uri).chain(self.names.iter().map(dns)).collect();
         if !self.names.is_empty() {
             params.subject_alt_names.push(SanType::IpAddress([127, 0, 0, 1].into()));

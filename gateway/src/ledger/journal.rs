@@ -28,9 +28,11 @@ use sink::Sink;
 
 use super::LedgerError;
 use super::chain::{self, Head};
-use super::line::{HOLD, RECORD};
+use super::line::{HOLD, RECORD, Row};
 use super::record::{HoldLine, Outcome, Record};
 use super::segment::{Run, SegmentHead};
+use super::store::Stretch;
+use super::tally::Tally;
 
 /// Records kept in memory while the journal cannot be written, in bytes.
 const RETAINED: usize = 4 << 20;
@@ -87,6 +89,12 @@ struct State {
     dirty: bool,
     /// Segments left behind after a failure, not yet sealed.
     abandoned: Vec<SegmentHead>,
+    /// What the lines since `counted` add up to; absent since a write failed, until the next stretch begins.
+    tally: Option<Tally>,
+    /// The byte that the next stretch for the store begins at.
+    counted: u64,
+    /// Stretches of segments left behind, not yet handed over.
+    stretches: Vec<Stretch>,
 }
 
 /// Since a write failed.
@@ -128,7 +136,12 @@ impl Journal {
         if state.broken.is_some() {
             return Err(LedgerError::Unavailable);
         }
-        state.append(HOLD, line)
+        let offset = state.end_of_buffer();
+        let at = state.append(HOLD, line)?;
+        if let Some(tally) = &mut state.tally {
+            tally.hold(line.id, offset);
+        }
+        Ok(at)
     }
 
     /// Appends the record of a request. An error means that nobody may rely on it; it may be written later all the same.
@@ -141,16 +154,22 @@ impl Journal {
         {
             return Err(LedgerError::Full);
         }
-        self.append(RECORD, record)
+        let mut state = self.state();
+        if let Some(broken) = &mut state.broken {
+            return Err(broken.retain(record));
+        }
+        let at = state.append(RECORD, record)?;
+        if let Some(tally) = &mut state.tally {
+            tally.record(record);
+        }
+        Ok(at)
     }
 
-    /// Appends a line that is no hold.
-    pub(crate) fn append(&self, kind: &[u8], line: &impl Serialize) -> Result<Position, LedgerError> {
+    /// Appends a record that was not made here. For the start, before the first stretch is handed over.
+    pub(super) fn row(&self, row: &Row<'_>) -> Result<Position, LedgerError> {
         let mut state = self.state();
-        match &mut state.broken {
-            Some(broken) => Err(broken.retain(kind, line)),
-            None => state.append(kind, line),
-        }
+        state.tally = None;
+        state.append(RECORD, row)
     }
 
     /// Waits until the line at `at` is in the file.
@@ -189,6 +208,17 @@ impl Journal {
         self.state().write(&self.reserve);
     }
 
+    /// Writes what is in memory, and hands over what was written since the last time: nothing that is not in a file, each line once.
+    pub(crate) fn stretches(&self) -> Vec<Stretch> {
+        let mut state = self.state();
+        state.write(&self.reserve);
+        let mut stretches = std::mem::take(&mut state.stretches);
+        if state.broken.is_none() && state.counted < state.length {
+            stretches.push(state.stretch());
+        }
+        stretches
+    }
+
     /// Writes what is in memory, waits for the disk, and gives the segments that changed with how far they are durable. Tries to
     /// reopen a journal that broke, on a new segment unless the disk was only full. Blocks: for the control plane, once a second.
     pub fn sync(&self) -> Result<Vec<SegmentHead>, LedgerError> {
@@ -225,7 +255,7 @@ impl Journal {
         // The file is made without the lock: a disk that hangs must not hang the core.
         let fresh = match reuse {
             true => None,
-            false => Some(self.run.create(&self.who, Timestamp::now(), &[previous])?),
+            false => Some(self.run.go_on(&self.who, Timestamp::now(), previous)?),
         };
         let mut state = self.state();
         if let Some((file, written, length)) = fresh {
@@ -266,7 +296,21 @@ impl State {
             complained: false,
             dirty: true,
             abandoned: Vec::new(),
+            tally: Some(Tally::default()),
+            counted: 0,
+            stretches: Vec::new(),
         }
+    }
+
+    fn end_of_buffer(&self) -> u64 {
+        self.length + self.buffer.len() as u64
+    }
+
+    /// All that is in the file and was not handed over. Nothing is in memory.
+    fn stretch(&mut self) -> Stretch {
+        let tally = self.tally.replace(Tally::default());
+        let from = std::mem::replace(&mut self.counted, self.length);
+        Stretch { end: self.written.clone(), from, until: self.length, tally }
     }
 
     fn append(&mut self, kind: &[u8], line: &impl Serialize) -> Result<Position, LedgerError> {
@@ -341,6 +385,8 @@ impl State {
             }
         }
         self.buffer.clear();
+        // It has lines that are not in the file: the store reads the file instead.
+        self.tally = None;
         (self.head, self.lines) = (self.written.head, self.written.lines);
         match &mut self.broken {
             Some(broken) => broken.reuse &= reuse,
@@ -353,6 +399,10 @@ impl State {
     }
 
     fn replace(&mut self, sink: Sink, written: SegmentHead, length: u64) {
+        let stretch = self.stretch();
+        self.stretches.push(stretch);
+        self.tally = None;
+        self.counted = 0;
         self.sink = sink;
         self.length = length;
         (self.head, self.lines) = (written.head, written.lines);
@@ -380,11 +430,11 @@ impl State {
 }
 
 impl Broken {
-    fn retain(&mut self, kind: &[u8], line: &impl Serialize) -> LedgerError {
+    fn retain(&mut self, record: &Record) -> LedgerError {
         let start = self.retained.len();
         if start < RETAINED {
-            self.retained.extend_from_slice(kind);
-            if let Err(error) = serde_json::to_writer(&mut self.retained, line) {
+            self.retained.extend_from_slice(RECORD);
+            if let Err(error) = serde_json::to_writer(&mut self.retained, record) {
                 self.retained.truncate(start);
                 return LedgerError::Encode(error);
             }

@@ -8,8 +8,9 @@ use std::path::Path;
 
 use super::LedgerError;
 use super::journal::Journal;
-use super::line::{HoldRow, RECORD};
-use super::store::Store;
+use super::line::HoldRow;
+use super::segment::{self, Lines};
+use super::store::{Store, Until};
 
 /// What a start found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -20,24 +21,38 @@ pub struct Recovered {
     pub presumed: u64,
 }
 
+/// Takes in every segment to its end. One that its core left behind after a failure ends where its successor says.
+pub(super) fn read_all(data_dir: &Path, store: &mut Store) -> Result<u64, LedgerError> {
+    let left = segment::left_behind(data_dir)?;
+    let mut records = 0;
+    for name in segment::list(data_dir)? {
+        records += store.read(data_dir, &name, Until { bytes: None, lines: left.get(&name).copied() })?;
+    }
+    Ok(records)
+}
+
 /// Writes the records of orphaned calls to `journal`, which is of this run, and waits for the disk. All earlier segments have been
-/// ingested.
+/// taken in.
 pub(super) fn presume(data_dir: &Path, store: &mut Store, journal: &Journal) -> Result<u64, LedgerError> {
     let mut presumed = 0;
-    for line in store.open_holds()? {
-        match HoldRow::read(&line) {
+    for (segment, offset) in store.open_holds()? {
+        let mut lines = Lines::open(data_dir, &segment, offset)?;
+        let line = lines.next_line().map_err(|source| LedgerError::file("reading", &*segment, source))?;
+        match HoldRow::read(line.unwrap_or_default()) {
             Ok(hold) => {
                 let row = hold.presumed();
                 tracing::warn!(id = %row.id, at = %row.at, "a call was under way when the gateway ended: it is charged at its hold");
-                journal.append(RECORD, &row)?;
+                journal.row(&row)?;
                 presumed += 1;
             }
-            Err(error) => tracing::error!(%error, "a hold cannot be read and stays open"),
+            Err(error) => {
+                tracing::error!(segment = &*segment, offset, %error, "a hold cannot be read and stays open");
+            }
         }
     }
     if presumed > 0 {
         journal.sync()?;
-        store.ingest(data_dir, "")?;
+        store.read(data_dir, &journal.end().segment, Until::default())?;
     }
     Ok(presumed)
 }

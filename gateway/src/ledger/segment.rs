@@ -46,6 +46,9 @@ pub(crate) struct Header {
     pub(crate) at: Timestamp,
     /// The segments that no later run had named yet, with where they ended.
     pub(crate) previous: Vec<SegmentHead>,
+    /// The segment in `previous` is this core's own, left behind after a failure: what it has behind those lines does not count.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) continues: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -73,9 +76,14 @@ impl Run {
         Ok(Self { name: stamp(now).into(), at: now, directory })
     }
 
-    /// What the names of this run's segments sort behind.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
+    /// Whether a segment with this name can have been made since this run began.
+    pub(crate) fn may_precede(&self, segment: &str) -> bool {
+        segment >= &*self.name
+    }
+
+    /// Whether this run wrote the segment with this first line.
+    pub(crate) fn wrote(&self, header: &Header) -> bool {
+        header.run == self.name
     }
 
     /// Makes a new segment and writes its first line. `who` is a core's number, or a word for what is not a core.
@@ -84,6 +92,26 @@ impl Run {
         who: &str,
         now: Timestamp,
         previous: &[SegmentHead],
+    ) -> Result<(File, SegmentHead, u64), LedgerError> {
+        self.create_from(who, now, previous, false)
+    }
+
+    /// Makes the segment that a core goes on in after it left one behind.
+    pub(crate) fn go_on(
+        &self,
+        who: &str,
+        now: Timestamp,
+        left: SegmentHead,
+    ) -> Result<(File, SegmentHead, u64), LedgerError> {
+        self.create_from(who, now, &[left], true)
+    }
+
+    fn create_from(
+        &self,
+        who: &str,
+        now: Timestamp,
+        previous: &[SegmentHead],
+        continues: bool,
     ) -> Result<(File, SegmentHead, u64), LedgerError> {
         // A clock that was set back must not make a segment that sorts before its run.
         let now = now.max(self.at);
@@ -96,6 +124,7 @@ impl Run {
             pid: std::process::id(),
             at: now,
             previous: previous.to_vec(),
+            continues,
         };
         let mut line = serde_json::to_vec(&HeaderLine { segment: header }).map_err(LedgerError::Encode)?;
         line.pop();
@@ -152,13 +181,6 @@ pub(crate) fn list(data_dir: &Path) -> Result<Vec<Arc<str>>, LedgerError> {
     Ok(names)
 }
 
-/// Bytes that a segment has now.
-pub(crate) fn length(data_dir: &Path, segment: &str) -> Result<u64, LedgerError> {
-    let path = directory(data_dir).join(segment);
-    let metadata = fs::metadata(&path).map_err(|source| LedgerError::file("reading", &path, source))?;
-    Ok(metadata.len())
-}
-
 /// Reads the lines of a segment from a byte offset on.
 pub(crate) struct Lines {
     input: BufReader<File>,
@@ -206,7 +228,7 @@ pub(crate) type Known = HashMap<Arc<str>, (u64, u64)>;
 
 /// The segments whose end no other run has named, with their last whole line: what the next segment has to name.
 pub(crate) fn tips(data_dir: &Path, known: &Known) -> Result<Vec<SegmentHead>, LedgerError> {
-    let headers = headers(data_dir, "")?;
+    let headers = headers(data_dir)?;
     let runs: HashMap<_, _> = headers.iter().map(|(name, header)| (name, &header.run)).collect();
     let mut named: HashMap<Arc<str>, u64> = HashMap::new();
     for (_, header) in &headers {
@@ -235,17 +257,17 @@ pub(crate) fn sync(data_dir: &Path, heads: &[SegmentHead]) -> Result<(), LedgerE
     Ok(())
 }
 
-/// The segments that other processes have written since this run began, and where they end.
-pub(crate) fn foreign(data_dir: &Path, run: &Run, known: &Known) -> Result<Vec<SegmentHead>, LedgerError> {
-    let headers = headers(data_dir, run.name())?;
-    let others = headers.iter().filter(|(_, header)| header.run != run.name);
-    others.filter_map(|(name, _)| end(data_dir, name, known).transpose()).collect()
+/// The segments that their cores left behind, and the lines of them that count.
+pub(crate) fn left_behind(data_dir: &Path) -> Result<HashMap<Arc<str>, u64>, LedgerError> {
+    let headers = headers(data_dir)?.into_iter();
+    let left = headers.filter(|(_, header)| header.continues).flat_map(|(_, header)| header.previous);
+    Ok(left.map(|head| (head.segment, head.lines)).collect())
 }
 
-/// The first lines of all segments whose names sort at `from` or after; those that have no whole one are passed over.
-fn headers(data_dir: &Path, from: &str) -> Result<Vec<(Arc<str>, Header)>, LedgerError> {
+/// The first lines of all segments; those that have no whole one are passed over.
+fn headers(data_dir: &Path) -> Result<Vec<(Arc<str>, Header)>, LedgerError> {
     let mut headers = Vec::new();
-    for name in list(data_dir)?.into_iter().filter(|name| **name >= *from) {
+    for name in list(data_dir)? {
         if let Some(header) = first(data_dir, &name)? {
             headers.push((name, header));
         }
@@ -262,7 +284,11 @@ pub(crate) fn first(data_dir: &Path, name: &str) -> Result<Option<Header>, Ledge
 }
 
 /// Where a segment ends. Takes the last whole line's word for the hash; `None` if there is no such line.
-fn end(data_dir: &Path, segment: &Arc<str>, known: &Known) -> Result<Option<SegmentHead>, LedgerError> {
+pub(crate) fn end(
+    data_dir: &Path,
+    segment: &Arc<str>,
+    known: &Known,
+) -> Result<Option<SegmentHead>, LedgerError> {
     let (offset, mut count) = known.get(segment).copied().unwrap_or_default();
     let failed = |source| LedgerError::file("reading", segment.as_ref(), source);
     let mut lines = Lines::open(data_dir, segment, offset)?;

@@ -57,13 +57,19 @@ fn refused(id: RecordId, what: &'static str) -> LedgerError {
 }
 
 fn read(data_dir: &Path, reader: &Reader, id: RecordId) -> Result<Row<'static>, LedgerError> {
-    let place = reader.find(id)?.ok_or_else(|| refused(id, "there is none with this id in the store"))?;
-    let mut lines = Lines::open(data_dir, &place.segment, place.offset)?;
-    let line = lines.next_line().map_err(|source| LedgerError::file("reading", &place.segment, source))?;
-    match Line::read(line.unwrap_or_default()) {
-        Ok(Line::Record(row)) if row.id == id => Ok(row.into_owned()),
-        _ => Err(refused(id, "its line is not where the store says: run `tollgate ledger verify`")),
+    for place in reader.find(id)? {
+        let mut lines = Lines::open(data_dir, &place.segment, place.start)?;
+        while lines.offset() < place.end {
+            let failed = |source| LedgerError::file("reading", &*place.segment, source);
+            let Some(line) = lines.next_line().map_err(failed)? else { break };
+            if let Ok(Line::Record(row)) = Line::read(line)
+                && row.id == id
+            {
+                return Ok(row.into_owned());
+            }
+        }
     }
+    Err(refused(id, "there is none with this id"))
 }
 
 fn difference(

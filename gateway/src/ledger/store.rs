@@ -1,10 +1,11 @@
 //! The ledger's SQLite file: what reports and opening balances are read from.
 //!
-//! It is an index of the journal and nothing more: lost or removed, it is built again from the segments.
+//! It is an extract of the journal and nothing more: lost or removed, it is built again from the segments.
 //!
-//! **Invariant:** a record counts once however often its line is read: the row, its charges and how far the segment was read
-//! change in one transaction, and the record's id decides whether it is new.
+//! **Invariant:** a line counts once: what a stretch of lines adds up to and how far its segment was read change in one transaction.
+//! Each record has one line that counts: what a segment has behind the place where its core left it is passed over.
 
+mod commit;
 mod dimensions;
 mod ingest;
 mod schema;
@@ -17,10 +18,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, OpenFlags};
 
 pub(crate) use dimensions::COLUMNS;
 use dimensions::Dimensions;
+pub(crate) use ingest::{Stretch, Until};
 
 use super::record::{Charge, RecordId};
 use super::segment::Known;
@@ -46,13 +48,16 @@ struct Cursor {
     id: i64,
     offset: u64,
     lines: u64,
+    /// The row of `stretches` that may be extended, and where its stretch begins.
+    stretch: Option<(i64, u64)>,
 }
 
-/// Where the line of a record stands in the journal.
-#[derive(Debug)]
+/// A part of a segment, in bytes.
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Place {
-    pub(crate) segment: String,
-    pub(crate) offset: u64,
+    pub(crate) segment: Arc<str>,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
 }
 
 /// Where the store of a data directory is.
@@ -94,11 +99,15 @@ impl Store {
         self.cursors.iter().map(|(name, cursor)| (Arc::clone(name), (cursor.offset, cursor.lines))).collect()
     }
 
-    /// The lines of holds without a record, without newline, in the order of their ids.
-    pub(crate) fn open_holds(&self) -> Result<Vec<Vec<u8>>, LedgerError> {
+    /// Where the lines of holds without a record begin, in the order of their ids.
+    pub(crate) fn open_holds(&self) -> Result<Vec<(Arc<str>, u64)>, LedgerError> {
         let read = || {
-            let mut statement = self.connection.prepare("SELECT line FROM holds ORDER BY id")?;
-            statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()
+            let mut statement = self.connection.prepare(
+                "SELECT s.name, h.offset FROM holds h JOIN segments s ON s.id = h.segment ORDER BY h.id",
+            )?;
+            let rows =
+                statement.query_map([], |row| Ok((row.get::<_, String>(0)?.into(), unsigned(row, 1)?)))?;
+            rows.collect::<Result<_, _>>()
         };
         read().map_err(|source| self.failed(source))
     }
@@ -133,7 +142,12 @@ impl Store {
             let name: String = row.get(0)?;
             Ok((
                 Arc::from(name),
-                Cursor { id: row.get(1)?, offset: unsigned(row, 2)?, lines: unsigned(row, 3)? },
+                Cursor {
+                    id: row.get(1)?,
+                    offset: unsigned(row, 2)?,
+                    lines: unsigned(row, 3)?,
+                    stretch: None,
+                },
             ))
         })?;
         cursors.collect()
@@ -218,17 +232,17 @@ impl Reader {
         Ok(corrections)
     }
 
-    /// Where the line of this record stands.
-    pub(crate) fn find(&self, id: RecordId) -> Result<Option<Place>, LedgerError> {
-        let sql =
-            "SELECT s.name, r.offset FROM records r JOIN segments s ON s.id = r.segment WHERE r.id = ?1";
-        let place = self.connection.query_row(sql, [id.as_bytes().as_slice()], |row| {
-            Ok(Place {
-                segment: row.get(0)?,
-                offset: u64::try_from(row.get::<_, i64>(1)?).unwrap_or_default(),
-            })
-        });
-        place.optional().map_err(|source| LedgerError::store(&self.path, source))
+    /// Where the line of this record can be.
+    pub(crate) fn find(&self, id: RecordId) -> Result<Vec<Place>, LedgerError> {
+        let mut places = Vec::new();
+        let sql = "SELECT s.name, t.start, t.end FROM stretches t JOIN segments s ON s.id = t.segment
+                   WHERE t.least <= ?1 AND t.greatest >= ?1";
+        self.query(sql, &[&id.as_bytes().as_slice()], |row| {
+            let segment: String = row.get(0)?;
+            places.push(Place { segment: segment.into(), start: unsigned(row, 1)?, end: unsigned(row, 2)? });
+            Ok(())
+        })?;
+        Ok(places)
     }
 }
 

@@ -5,11 +5,12 @@
 //!
 //! Deliberately absent: validation of the parts that are skipped, and any copy of what is not asked for.
 
-use memchr::memchr2;
 use tollgate_policy::dialect::tree::{MAX_DEPTH, Node, Take, Tree};
 
+mod bytes;
 mod slots;
 
+use bytes::{Buffer, ENDS_SCALAR, NESTS, SPACE, has, number, quote_or_escape, unescaped};
 pub use slots::{Found, Slots};
 
 /// The longest member name that a place can have, and the longest string that is kept.
@@ -23,6 +24,8 @@ pub struct Scanner {
     state: State,
     /// The next byte of a string belongs to an escape.
     escaped: bool,
+    /// The string that is being read has escapes.
+    has_escapes: bool,
     /// The containers of interest that are open, outermost first.
     frames: [Frame; MAX_DEPTH + 2],
     depth: usize,
@@ -67,45 +70,13 @@ struct Keeps {
     length: bool,
 }
 
-/// Bytes that may arrive in pieces, up to a limit.
-#[derive(Debug)]
-struct Buffer<const MAX: usize> {
-    bytes: [u8; MAX],
-    used: usize,
-    /// More came than fits, so it is none of the words that one looks for.
-    overflown: bool,
-}
-
-impl<const MAX: usize> Buffer<MAX> {
-    const fn new() -> Self {
-        Self { bytes: [0; MAX], used: 0, overflown: false }
-    }
-
-    fn clear(&mut self) {
-        (self.used, self.overflown) = (0, false);
-    }
-
-    fn push(&mut self, more: &[u8]) {
-        let room = self.bytes.get_mut(self.used..self.used + more.len());
-        if let (Some(room), false) = (room, self.overflown) {
-            room.copy_from_slice(more);
-            self.used += more.len();
-        } else {
-            self.overflown = true;
-        }
-    }
-
-    fn get(&self) -> Option<&[u8]> {
-        if self.overflown { None } else { self.bytes.get(..self.used) }
-    }
-}
-
 impl Scanner {
     /// Ready for a JSON text.
     pub fn new() -> Self {
         Self {
             state: State::Value,
             escaped: false,
+            has_escapes: false,
             frames: [Frame::default(); MAX_DEPTH + 2],
             depth: 0,
             skipped: 0,
@@ -138,25 +109,30 @@ impl Scanner {
     /// Reads more of the text. What stands at a place of the tree goes to its slots as soon as it is complete.
     pub fn scan(&mut self, tree: &Tree, slots: &mut Slots, bytes: &[u8]) {
         let mut at = 0;
-        while at < bytes.len() {
+        while let Some(&byte) = bytes.get(at) {
             at = match self.state {
                 State::Skip => self.skip(bytes, at),
                 State::SkipText => self.skip_text(bytes, at),
                 State::Name => self.name(tree, bytes, at),
                 State::Text => self.string(tree, slots, bytes, at),
                 State::Scalar => self.scalar(tree, slots, bytes, at),
-                State::Done | State::Broken => bytes.len(),
-                _ => self.structure(tree, slots, bytes, at),
+                State::Done | State::Broken => return,
+                _ => {
+                    if !has(byte, SPACE) {
+                        self.structure(tree, slots, byte);
+                    }
+                    at + 1
+                }
             };
         }
     }
 
-    fn structure(&mut self, tree: &Tree, slots: &mut Slots, bytes: &[u8], at: usize) -> usize {
-        let Some(&byte) = bytes.get(at) else { return bytes.len() };
+    fn structure(&mut self, tree: &Tree, slots: &mut Slots, byte: u8) {
         match (self.state, byte) {
-            (_, b' ' | b'\n' | b'\t' | b'\r') => {}
+            (State::Value, _) => self.begin(tree, slots, byte),
             (State::FirstMember | State::Member, b'"') => {
                 self.text.clear();
+                self.has_escapes = false;
                 self.state = State::Name;
             }
             (State::Colon, b':') => self.state = State::Value,
@@ -173,17 +149,16 @@ impl Scanner {
                 self.note_items(tree, slots, true);
                 self.close(true);
             }
-            (State::Value | State::FirstItem, _) => self.begin(tree, slots, byte),
+            (State::FirstItem, _) => {
+                self.note_items(tree, slots, false);
+                self.begin(tree, slots, byte);
+            }
             _ => self.state = State::Broken,
         }
-        at + 1
     }
 
     /// A value's first byte.
     fn begin(&mut self, tree: &Tree, slots: &mut Slots, byte: u8) {
-        if self.state == State::FirstItem {
-            self.note_items(tree, slots, false);
-        }
         let node = self.place.and_then(|place| tree.node(place));
         match byte {
             b'{' => self.open(node.is_some_and(Node::has_members), false),
@@ -193,6 +168,7 @@ impl Scanner {
                 self.keeps.text = takes.iter().any(|(_, take)| matches!(take, Take::Text | Take::Count(_)));
                 self.keeps.length = takes.iter().any(|(_, take)| *take == Take::Length);
                 self.text.clear();
+                self.has_escapes = false;
                 self.state = State::Text;
             }
             b'-' | b'0'..=b'9' | b't' | b'f' | b'n' => {
@@ -264,28 +240,35 @@ impl Scanner {
     }
 
     fn skip(&mut self, bytes: &[u8], from: usize) -> usize {
-        for (index, byte) in bytes.iter().enumerate().skip(from) {
+        let mut at = from;
+        while let Some(&byte) = bytes.get(at) {
+            at += 1;
+            if !has(byte, NESTS) {
+                continue;
+            }
             match byte {
                 b'"' => {
-                    self.state = State::SkipText;
-                    return index + 1;
+                    let (to, ended) = self.string_end(bytes, at);
+                    if !ended {
+                        self.state = State::SkipText;
+                    }
+                    at = to;
                 }
                 b'{' | b'[' => self.skipped += 1,
-                b'}' | b']' => {
+                _ => {
                     self.skipped -= 1;
                     if self.skipped == 0 {
                         self.after_value();
-                        return index + 1;
+                        return at;
                     }
                 }
-                _ => {}
             }
         }
-        bytes.len()
+        at
     }
 
     fn skip_text(&mut self, bytes: &[u8], from: usize) -> usize {
-        let (to, ended) = self.string_end(bytes, from, |_, _| {});
+        let (to, ended) = self.string_end(bytes, from);
         if ended {
             self.state = State::Skip;
         }
@@ -293,40 +276,46 @@ impl Scanner {
     }
 
     fn name(&mut self, tree: &Tree, bytes: &[u8], from: usize) -> usize {
-        let (to, ended) = self.string_end(bytes, from, |scanner, part| scanner.text.push(part));
-        if ended {
-            let node = self.frame().and_then(|frame| tree.node(frame.place));
-            let name = self.text.get();
-            self.place = match (node, name) {
-                (Some(node), Some(name)) if name.contains(&b'\\') => {
-                    unescaped(name).and_then(|name| node.member(name.as_bytes()))
-                }
-                (Some(node), Some(name)) => node.member(name),
-                _ => None,
-            };
-            self.state = State::Colon;
+        let (to, ended) = self.string_end(bytes, from);
+        let part = &bytes[from..to - usize::from(ended)];
+        if !ended {
+            self.text.push(part);
+            return to;
         }
+        self.state = State::Colon;
+        let node = self.frame().and_then(|frame| tree.node(frame.place));
+        let name = if self.text.is_empty() {
+            Some(part)
+        } else {
+            self.text.push(part);
+            self.text.get()
+        };
+        self.place = match (node, name) {
+            (Some(node), Some(name)) if self.has_escapes => {
+                unescaped(name).and_then(|name| node.member(name.as_bytes()))
+            }
+            (Some(node), Some(name)) => node.member(name),
+            _ => None,
+        };
         to
     }
 
     fn string(&mut self, tree: &Tree, slots: &mut Slots, bytes: &[u8], from: usize) -> usize {
-        let keeps = self.keeps.text;
-        let (to, ended) = self.string_end(bytes, from, |scanner, part| {
-            if keeps {
-                scanner.text.push(part);
-            }
-        });
-        let takes = self.place.and_then(|place| tree.node(place)).map_or(&[][..], Node::takes);
-        if self.keeps.length {
-            let length = to - from - usize::from(ended);
+        let (to, ended) = self.string_end(bytes, from);
+        let part = &bytes[from..to - usize::from(ended)];
+        if self.keeps.text {
+            self.text.push(part);
+        }
+        if self.keeps.text || self.keeps.length {
+            let takes = self.place.and_then(|place| tree.node(place)).map_or(&[][..], Node::takes);
             for (slot, _) in takes.iter().filter(|(_, take)| *take == Take::Length) {
-                slots.lengthen(*slot, length as u64);
+                slots.lengthen(*slot, part.len() as u64);
+            }
+            if ended && self.keeps.text {
+                self.keep_text(takes, slots);
             }
         }
         if ended {
-            if self.keeps.text {
-                self.keep_text(takes, slots);
-            }
             self.after_value();
         }
         to
@@ -335,7 +324,7 @@ impl Scanner {
     fn keep_text(&self, takes: &[(usize, Take)], slots: &mut Slots) {
         let owned;
         let text = match self.text.get() {
-            Some(text) if text.contains(&b'\\') => {
+            Some(text) if self.has_escapes => {
                 owned = unescaped(text);
                 owned.as_deref()
             }
@@ -351,33 +340,25 @@ impl Scanner {
         }
     }
 
-    /// Passes the parts of a string that `keep` may want, and says where it stopped and whether the string ended.
-    fn string_end(&mut self, bytes: &[u8], from: usize, keep: impl Fn(&mut Self, &[u8])) -> (usize, bool) {
-        let mut at = from;
-        if self.escaped && at < bytes.len() {
-            self.escaped = false;
-            keep(self, &bytes[at..=at]);
-            at += 1;
-        }
-        while let Some(found) = memchr2(b'"', b'\\', &bytes[at..]) {
+    /// Passes over the rest of a string. Says where the bytes after it begin, and whether it ended at all.
+    fn string_end(&mut self, bytes: &[u8], from: usize) -> (usize, bool) {
+        let mut at = from + usize::from(self.escaped && from < bytes.len());
+        self.escaped &= at == from;
+        while let Some(found) = quote_or_escape(&bytes[at..]) {
             let stop = at + found;
             if bytes[stop] == b'"' {
-                keep(self, &bytes[at..stop]);
                 return (stop + 1, true);
             }
-            let to = bytes.len().min(stop + 2);
-            self.escaped = to < stop + 2;
-            keep(self, &bytes[at..to]);
-            at = to;
+            self.has_escapes = true;
+            at = bytes.len().min(stop + 2);
+            self.escaped = at < stop + 2;
         }
-        keep(self, &bytes[at..]);
         (bytes.len(), false)
     }
 
     fn scalar(&mut self, tree: &Tree, slots: &mut Slots, bytes: &[u8], from: usize) -> usize {
-        let ends = |byte: &u8| matches!(byte, b',' | b'}' | b']' | b' ' | b'\n' | b'\t' | b'\r');
         let rest = &bytes[from..];
-        let length = rest.iter().position(ends);
+        let length = rest.iter().position(|byte| has(*byte, ENDS_SCALAR));
         self.token.push(&rest[..length.unwrap_or(rest.len())]);
         let Some(length) = length else { return bytes.len() };
         let takes = self.place.and_then(|place| tree.node(place)).map_or(&[][..], Node::takes);
@@ -400,17 +381,6 @@ impl Scanner {
 
 fn watches_items(node: &Node) -> bool {
     node.takes().iter().any(|(_, take)| *take == Take::Empty)
-}
-
-/// A whole number that is not negative; anything else, `1.0` and `1e3` too, is nonsense where units are counted.
-fn number(token: Option<&[u8]>) -> Option<u64> {
-    let text = std::str::from_utf8(token?).ok()?;
-    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
-}
-
-fn unescaped(text: &[u8]) -> Option<String> {
-    let quoted = [b"\"", text, b"\""].concat();
-    serde_json::from_slice(&quoted).ok()
 }
 
 #[cfg(test)]

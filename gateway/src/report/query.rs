@@ -4,55 +4,45 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::path::Path;
 
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp};
 
 use super::{Dimension, Query, Report, ReportLine, Totals};
 use crate::ledger::store::{COLUMNS, Reader};
-use crate::ledger::{LedgerError, Outcome, RecordId, UsageSource};
+use crate::ledger::{LedgerError, Outcome, UsageSource};
 
-/// Hours, days and months of every timezone in use begin at multiples of this many seconds since the epoch.
-const QUARTER: i64 = 15 * 60;
-/// An id begins with the time when it was made, which is near the time of its record: rows are looked for this far around a period.
-const AROUND: SignedDuration = SignedDuration::from_hours(1);
+/// Hours, days and months of every timezone in use begin at multiples of this many minutes since the epoch.
+const QUARTER: i64 = 15;
 
-/// Adds up what the ledger in `data_dir` has in the period. What the gateway wrote in the last second may be missing.
-pub fn report(data_dir: &Path, query: Query) -> Result<Report, LedgerError> {
+/// Adds up what the ledger in `data_dir` has in the period, in whole minutes: that of `since` counts, and that of `until` if it lies in
+/// it. What the gateway wrote in the last second may be missing.
+pub fn report(data_dir: &Path, mut query: Query) -> Result<Report, LedgerError> {
     let reader = Reader::open(data_dir)?;
+    let minute = query.since.as_second().div_euclid(60);
+    query.since = Timestamp::from_second(minute.saturating_mul(60)).unwrap_or(query.since);
     let mut lines: HashMap<Vec<String>, Totals> = HashMap::new();
     let mut total = Totals::default();
     let by_time = query.by.iter().any(|by| matches!(by, Dimension::Hour | Dimension::Day | Dimension::Month));
-    let quarter = if by_time { format!("at / {}", QUARTER * 1_000_000) } else { "0".to_owned() };
+    let quarter = if by_time { format!("minute / {QUARTER}") } else { "0".to_owned() };
     let status = if query.by.contains(&Dimension::Status) { "status" } else { "0" };
     let sql = format!(
-        "SELECT g.quarter, g.status, n, unpriced, input, cache_read, cache_write, output, reasoning, media, bytes_in, bytes_out, cost, {}
-         FROM (SELECT dimensions, {quarter} AS quarter, {status} AS status, count(*) AS n, sum(unpriced) AS unpriced,
-                   sum(input) AS input, sum(cache_read) AS cache_read, sum(cache_write) AS cache_write, sum(output) AS output,
-                   sum(reasoning) AS reasoning, sum(media) AS media, sum(bytes_in) AS bytes_in, sum(bytes_out) AS bytes_out,
-                   sum(cost) AS cost
-               FROM records WHERE id >= ?1 AND id < ?2 AND at >= ?3 AND at < ?4 GROUP BY 1, 2, 3) g
+        "SELECT g.quarter, g.status, g.requests, unpriced, input, cache_read, cache_write, output, reasoning, media,
+             bytes_in, bytes_out, cost, {}
+         FROM (SELECT dimensions, {quarter} AS quarter, {status} AS status, sum(requests) AS requests,
+                   sum(unpriced) AS unpriced, sum(input) AS input, sum(cache_read) AS cache_read,
+                   sum(cache_write) AS cache_write, sum(output) AS output, sum(reasoning) AS reasoning, sum(media) AS media,
+                   sum(bytes_in) AS bytes_in, sum(bytes_out) AS bytes_out, sum(cost) AS cost
+               FROM sums WHERE minute >= ?1 AND minute * 60000000 < ?2 GROUP BY 1, 2, 3) g
          JOIN dimensions d ON d.id = g.dimensions",
         COLUMNS.map(|column| format!("d.{column}")).join(", "),
     );
-    let least = |at: Timestamp| RecordId::least(u64::try_from(at.as_millisecond()).unwrap_or_default());
-    let from = least(query.since.saturating_sub(AROUND).unwrap_or(Timestamp::MIN));
-    let to = least(query.until.saturating_add(AROUND).unwrap_or(Timestamp::MAX));
-    reader.query(
-        &sql,
-        &[
-            &from.as_bytes().as_slice(),
-            &to.as_bytes().as_slice(),
-            &query.since.as_microsecond(),
-            &query.until.as_microsecond(),
-        ],
-        |row| {
-            let group = Group::read(row)?;
-            total.add(&group.totals);
-            let keys = query.by.iter().map(|by| group.key(*by, &query.timezone)).collect();
-            lines.entry(keys).or_default().add(&group.totals);
-            Ok(())
-        },
-    )?;
+    reader.query(&sql, &[&minute, &query.until.as_microsecond()], |row| {
+        let group = Group::read(row)?;
+        total.add(&group.totals);
+        let keys = query.by.iter().map(|by| group.key(*by, &query.timezone)).collect();
+        lines.entry(keys).or_default().add(&group.totals);
+        Ok(())
+    })?;
     let mut lines: Vec<_> = lines.into_iter().map(|(keys, totals)| ReportLine { keys, totals }).collect();
     lines.sort_by(|a, b| {
         let rank = |line: &ReportLine| Reverse((line.totals.cost, line.totals.calls, line.totals.refused));
@@ -61,7 +51,7 @@ pub fn report(data_dir: &Path, query: Query) -> Result<Report, LedgerError> {
     Ok(Report { query, lines, total })
 }
 
-/// What the store adds up: all records of one combination of words in one quarter of an hour.
+/// What the store adds up: all records of one combination of words, in one quarter of an hour where that matters.
 struct Group {
     quarter: i64,
     status: u16,
@@ -103,10 +93,9 @@ impl Group {
         let estimated = source == UsageSource::Estimated.as_str() || source == UsageSource::Presumed.as_str();
         if adjustment {
             self.totals.adjustments = count;
-        } else if refused {
-            self.totals.refused = count;
         } else {
-            self.totals.calls = count;
+            self.totals.requests = count;
+            *(if refused { &mut self.totals.refused } else { &mut self.totals.calls }) = count;
         }
         if estimated {
             self.totals.estimated = count;
@@ -121,7 +110,7 @@ impl Group {
 
     fn key(&self, by: Dimension, timezone: &TimeZone) -> String {
         let time = |format: &str| {
-            let at = Timestamp::from_second(self.quarter.saturating_mul(QUARTER)).unwrap_or_default();
+            let at = Timestamp::from_second(self.quarter.saturating_mul(QUARTER * 60)).unwrap_or_default();
             at.to_zoned(timezone.clone()).strftime(format).to_string()
         };
         match by {

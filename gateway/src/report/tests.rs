@@ -99,6 +99,7 @@ fn naive(records: &[Record], by: &[Dimension], timezone: &TimeZone) -> BTreeMap<
         let refused = record.outcome == Outcome::Refused;
         let estimated = record.usage_source == UsageSource::Estimated;
         let cost = i128::from(record.cost.unwrap_or_default().0);
+        totals.requests += 1;
         totals.calls += i128::from(!refused);
         totals.refused += i128::from(refused);
         totals.input += i128::from(record.units.input);
@@ -229,12 +230,12 @@ fn a_model_name_that_is_a_formula_reaches_no_spreadsheet_as_one() {
     let lines: Vec<_> = csv.lines().collect();
     assert_eq!(
         lines[0],
-        "model,status,calls,refused,input_tokens,cache_read_tokens,cache_write_tokens,output_tokens,reasoning_tokens,media_tokens,\
-         bytes_in,bytes_out,cost_usd,estimated_calls,estimated_cost_usd,unpriced_calls,adjustments"
+        "model,status,requests,calls,refused,input,cache_read,cache_write,output,reasoning,media,bytes_in,bytes_out,cost_usd,\
+         estimated,estimated_cost_usd,unpriced,adjustments"
     );
-    assert_eq!(lines[1], "gpt-5-mini,200,2,0,1234667,0,0,40,0,0,0,0,12.500100001,1,12.500000001,0,0");
+    assert_eq!(lines[1], "gpt-5-mini,200,2,2,0,1234667,0,0,40,0,0,0,0,12.500100001,1,12.500000001,0,0");
     assert!(
-        lines[2].starts_with("\"'=HYPERLINK(\"\"http://evil\"\",\"\"[31mclick\"\")\",403,0,1,"),
+        lines[2].starts_with("\"'=HYPERLINK(\"\"http://evil\"\",\"\"[31mclick\"\")\",403,1,0,1,"),
         "{}",
         lines[2]
     );

@@ -56,6 +56,8 @@ pub struct Endpoint {
     pub request: Arc<RequestRules>,
     /// How an answer says what it did cost.
     pub response: Arc<ResponseRules>,
+    /// What every path that matches begins with.
+    prefix: Box<str>,
 }
 
 impl Endpoint {
@@ -79,7 +81,7 @@ impl Endpoint {
     }
 
     pub(super) fn matches(&self, method: &str, path: &str) -> bool {
-        if !self.takes(method) {
+        if !self.takes(method) || !path.starts_with(&*self.prefix) {
             return false;
         }
         let mut pattern = self.path.split('/');
@@ -151,6 +153,7 @@ impl EndpointText {
                 operation: self.operation.clone(),
                 request: request.clone(),
                 response: response.clone(),
+                prefix: path.split('*').next().unwrap_or_default().trim_end_matches('/').into(),
             });
         }
         endpoints

@@ -52,7 +52,7 @@ units! {
     cache_read CacheRead,
     "cache_write_5m" /// Tokens written to the prompt cache for the provider's short time to live.
     cache_write_5m CacheWrite5m,
-    "cache_write_1h" /// Tokens written to the prompt cache for an hour.
+    "cache_write_1h" /// Tokens written to the prompt cache for an hour or more.
     cache_write_1h CacheWrite1h,
     "output" /// Tokens of text written.
     output Output,

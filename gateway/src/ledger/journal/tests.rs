@@ -155,11 +155,17 @@ async fn what_fails_is_refused_and_a_retained_record_is_written_later_but_a_hold
     assert!(matches!(journal.record(&samples::record(&third)), Err(LedgerError::Unavailable)));
 
     let before = journal.end();
+    assert!(journal.stretches().is_empty(), "nothing is handed over while it is broken");
     journal.sync().unwrap();
     let now = journal.end();
     assert_ne!(before.segment, now.segment, "a new segment");
     let header = segment::first(directory.path(), &now.segment).unwrap().unwrap();
-    assert_eq!(header.previous, [before], "that says where the old one ended");
+    assert_eq!(header.previous, std::slice::from_ref(&before), "that says where the old one ended");
+    assert!(header.continues);
+    let [old, new] = &journal.stretches()[..] else { panic!("two stretches") };
+    assert_eq!((&old.end, old.from), (&before, 0));
+    assert_eq!((&new.end, new.from), (&now, 0));
+    assert!(old.tally.is_none() && new.tally.is_none(), "both are read from the files");
     assert!(journal.written(hold_at).await.is_err(), "still not promised");
     let at = journal.hold(&third).unwrap();
     journal.written(at).await.unwrap();
@@ -205,6 +211,31 @@ fn lines_that_nobody_waited_for_are_written_when_the_journal_ends() {
     assert_eq!(lines(&disk).len(), 1);
     drop(journal);
     assert_eq!(lines(&disk).len(), 2);
+}
+
+#[test]
+fn stretches_follow_one_another_and_have_only_what_is_written() {
+    let directory = samples::directory();
+    let (journal, disk) = journal(directory.path());
+    let (first, second) = (hold(), hold());
+    journal.hold(&first).unwrap();
+    journal.record(&samples::record(&first)).unwrap();
+    journal.hold(&second).unwrap();
+    let [one] = &journal.stretches()[..] else { panic!("one stretch") };
+    let tally = one.tally.as_ref().unwrap();
+    assert_eq!((one.from, one.until), (0, disk.0.lock().unwrap().bytes.len() as u64));
+    assert_eq!((tally.records, tally.open.len(), tally.ended.len()), (1, 1, 0));
+    let begins = usize::try_from(tally.open[&second.id]).unwrap();
+    assert!(
+        disk.0.lock().unwrap().bytes[begins..]
+            .starts_with(format!("{{\"hold\":{{\"id\":\"{}", second.id).as_bytes())
+    );
+
+    journal.record(&samples::record(&second)).unwrap();
+    let [two] = &journal.stretches()[..] else { panic!("one stretch") };
+    assert_eq!(two.from, one.until);
+    assert_eq!(two.tally.as_ref().unwrap().ended, [second.id]);
+    assert!(journal.stretches().is_empty());
 }
 
 #[test]

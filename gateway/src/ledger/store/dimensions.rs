@@ -6,10 +6,10 @@ use aws_lc_rs::digest;
 use rusqlite::{Connection, OptionalExtension};
 use tollgate_policy::caller::SpiffeId;
 
-use crate::ledger::line::Row;
+use crate::ledger::tally::{Key, WORDS};
 
-/// The text columns of the table `dimensions`, in order.
-pub(crate) const COLUMNS: [&str; 13] = [
+/// The text columns of the table `dimensions`, in order: the words of a key, with two more behind the first.
+pub(crate) const COLUMNS: [&str; WORDS + 2] = [
     "caller",
     "namespace",
     "service_account",
@@ -30,49 +30,33 @@ const REMEMBERED: usize = 32 << 10;
 
 /// Row ids by content.
 #[derive(Debug, Default)]
-pub(super) struct Dimensions {
-    known: HashMap<Box<[u8]>, i64>,
-    key: Vec<u8>,
-}
+pub(super) struct Dimensions(HashMap<Box<[u8]>, i64>);
 
 impl Dimensions {
-    /// The row that says what this record says; made if there is none.
-    pub(super) fn id(&mut self, connection: &Connection, row: &Row<'_>) -> rusqlite::Result<i64> {
-        let own: [&str; 11] = [
-            &row.caller,
-            &row.destination,
-            &row.host,
-            &row.grant,
-            &row.credential,
-            &row.model,
-            &row.model_answered,
-            &row.source,
-            &row.reason,
-            &row.outcome,
-            &row.usage_source,
-        ];
-        self.key.clear();
-        for text in own {
-            self.key.extend_from_slice(&text.len().to_ne_bytes());
-            self.key.extend_from_slice(text.as_bytes());
-        }
-        if let Some(id) = self.known.get(&*self.key) {
+    /// The row with these words, which `encoded` stands for; made if there is none.
+    pub(super) fn id(
+        &mut self,
+        connection: &Connection,
+        encoded: &[u8],
+        key: &Key<'_>,
+    ) -> rusqlite::Result<i64> {
+        if let Some(id) = self.0.get(encoded) {
             return Ok(*id);
         }
-        let id = find_or_insert(connection, &own)?;
-        if self.known.len() >= REMEMBERED {
-            self.known.clear();
+        let id = find_or_insert(connection, &key.words)?;
+        if self.0.len() >= REMEMBERED {
+            self.0.clear();
         }
-        self.known.insert(self.key.as_slice().into(), id);
+        self.0.insert(encoded.into(), id);
         Ok(id)
     }
 }
 
-fn find_or_insert(connection: &Connection, own: &[&str; 11]) -> rusqlite::Result<i64> {
+fn find_or_insert(connection: &Connection, words: &[&str; WORDS]) -> rusqlite::Result<i64> {
     let mut hash = digest::Context::new(&digest::SHA256);
-    for text in own {
-        hash.update(&(text.len() as u64).to_be_bytes());
-        hash.update(text.as_bytes());
+    for word in words {
+        hash.update(&(word.len() as u64).to_be_bytes());
+        hash.update(word.as_bytes());
     }
     let hash = hash.finish();
     let found = connection
@@ -82,7 +66,7 @@ fn find_or_insert(connection: &Connection, own: &[&str; 11]) -> rusqlite::Result
     if let Some(id) = found {
         return Ok(id);
     }
-    let [caller, rest @ ..] = own;
+    let [caller, rest @ ..] = words;
     let id: Option<SpiffeId> = caller.parse().ok();
     let namespace = id.as_ref().and_then(SpiffeId::namespace).unwrap_or_default();
     let service_account = id.as_ref().and_then(SpiffeId::service_account).unwrap_or_default();

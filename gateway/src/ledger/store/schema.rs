@@ -5,14 +5,22 @@ use rusqlite::Connection;
 /// Of this layout; another one is not touched.
 const VERSION: i64 = 1;
 
-/// `records` is clustered by id, which begins with the time: a range of time is a range of rows. Everything that repeats stands once,
-/// in `dimensions`. The line itself stays in the journal, where `segment` and `offset` point.
+/// Requests are not rows of their own: `sums` has what they add up to, by minute and by what they have in common, so the store stays
+/// small however many there are. `stretches` says where in the journal the line of a given record can be.
 const TABLES: &str = "
 CREATE TABLE segments (
     id     INTEGER PRIMARY KEY,
     name   TEXT NOT NULL UNIQUE,
     offset INTEGER NOT NULL,
     lines  INTEGER NOT NULL
+) STRICT;
+CREATE TABLE stretches (
+    id       INTEGER PRIMARY KEY,
+    segment  INTEGER NOT NULL,
+    start    INTEGER NOT NULL,
+    end      INTEGER NOT NULL,
+    least    BLOB NOT NULL,
+    greatest BLOB NOT NULL
 ) STRICT;
 CREATE TABLE dimensions (
     id              INTEGER PRIMARY KEY,
@@ -31,11 +39,12 @@ CREATE TABLE dimensions (
     outcome         TEXT NOT NULL,
     usage_source    TEXT NOT NULL
 ) STRICT;
-CREATE TABLE records (
-    id          BLOB PRIMARY KEY,
-    at          INTEGER NOT NULL,
+CREATE TABLE sums (
+    minute      INTEGER NOT NULL,
     dimensions  INTEGER NOT NULL,
     status      INTEGER NOT NULL,
+    requests    INTEGER NOT NULL,
+    unpriced    INTEGER NOT NULL,
     input       INTEGER NOT NULL,
     cache_read  INTEGER NOT NULL,
     cache_write INTEGER NOT NULL,
@@ -45,13 +54,7 @@ CREATE TABLE records (
     bytes_in    INTEGER NOT NULL,
     bytes_out   INTEGER NOT NULL,
     cost        INTEGER NOT NULL,
-    unpriced    INTEGER NOT NULL,
-    segment     INTEGER NOT NULL,
-    offset      INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE TABLE corrections (
-    id       BLOB PRIMARY KEY,
-    corrects BLOB NOT NULL
+    PRIMARY KEY (minute, dimensions, status)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE charges (
     limit_id TEXT NOT NULL,
@@ -61,8 +64,13 @@ CREATE TABLE charges (
     PRIMARY KEY (limit_id, key, opened)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE holds (
-    id   BLOB PRIMARY KEY,
-    line BLOB NOT NULL
+    id      BLOB PRIMARY KEY,
+    segment INTEGER NOT NULL,
+    offset  INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE corrections (
+    id       BLOB PRIMARY KEY,
+    corrects BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 ";
 

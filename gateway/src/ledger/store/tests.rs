@@ -6,6 +6,7 @@ use crate::ledger::chain::Head;
 use crate::ledger::line::{HOLD, RECORD};
 use crate::ledger::samples::{SPEND, TOKENS, directory, hold, record, sums};
 use crate::ledger::segment;
+use crate::ledger::tally::Tally;
 
 /// A segment with these bodies, which the reader takes as they come.
 fn write(data_dir: &Path, name: &str, lines: &[(&[u8], String)]) {
@@ -26,11 +27,19 @@ fn json(line: &impl serde::Serialize) -> String {
     serde_json::to_string(line).unwrap()
 }
 
+/// How many requests the store knows.
 fn count(data_dir: &Path) -> i64 {
     let mut count = 0;
     let reader = Reader::open(data_dir).unwrap();
-    reader.query("SELECT count(*) FROM records", &[], |row| row.get(0).map(|found| count = found)).unwrap();
+    let sql = "SELECT coalesce(sum(requests), 0) FROM sums";
+    reader.query(sql, &[], |row| row.get(0).map(|found| count = found)).unwrap();
     count
+}
+
+/// Reads all segments to their ends; how many records were new.
+fn read(store: &mut Store, data_dir: &Path) -> u64 {
+    let names = segment::list(data_dir).unwrap();
+    names.iter().map(|name| store.read(data_dir, name, Until::default()).unwrap()).sum()
 }
 
 fn charged(store: &Store) -> std::collections::BTreeMap<String, u64> {
@@ -38,27 +47,82 @@ fn charged(store: &Store) -> std::collections::BTreeMap<String, u64> {
 }
 
 #[test]
-fn a_record_that_stands_twice_counts_once() {
+fn a_segment_that_is_read_again_counts_once() {
     let directory = directory();
-    let call = record(&hold(RecordId::new()));
-    write(directory.path(), "a.jsonl", &[(RECORD, json(&call)), (RECORD, json(&call))]);
-    write(directory.path(), "b.jsonl", &[(RECORD, json(&call))]);
+    write(directory.path(), "a.jsonl", &[(RECORD, json(&record(&hold(RecordId::new()))))]);
     let mut store = Store::open(directory.path()).unwrap();
-    assert_eq!(store.ingest(directory.path(), "").unwrap(), 1);
-    assert_eq!(store.ingest(directory.path(), "").unwrap(), 0);
+    assert_eq!(read(&mut store, directory.path()), 1);
+    assert_eq!(read(&mut store, directory.path()), 0);
+    drop(store);
+    let mut store = Store::open(directory.path()).unwrap();
+    assert_eq!(read(&mut store, directory.path()), 0);
     assert_eq!((count(directory.path()), charged(&store)[TOKENS]), (1, 120));
 }
 
 #[test]
-fn a_record_may_stand_in_a_segment_before_that_of_its_hold() {
+fn a_hold_stays_open_until_its_record_comes_in_whatever_stretch() {
     let directory = directory();
     let (ended, open) = (hold(RecordId::new()), hold(RecordId::new()));
-    write(directory.path(), "a.jsonl", &[(RECORD, json(&record(&ended)))]);
-    write(directory.path(), "b.jsonl", &[(HOLD, json(&ended)), (HOLD, json(&open))]);
+    write(directory.path(), "a.jsonl", &[(HOLD, json(&ended)), (HOLD, json(&open))]);
     let mut store = Store::open(directory.path()).unwrap();
-    store.ingest(directory.path(), "").unwrap();
-    let [line] = &store.open_holds().unwrap()[..] else { panic!("one hold is open") };
-    assert!(String::from_utf8_lossy(line).contains(&open.id.to_string()));
+    read(&mut store, directory.path());
+    assert_eq!(store.open_holds().unwrap().len(), 2);
+    write(directory.path(), "b.jsonl", &[(RECORD, json(&record(&ended)))]);
+    read(&mut store, directory.path());
+    let [(segment, offset)] = &store.open_holds().unwrap()[..] else { panic!("one hold is open") };
+    let mut lines = segment::Lines::open(directory.path(), segment, *offset).unwrap();
+    let line = String::from_utf8(lines.next_line().unwrap().unwrap().to_vec()).unwrap();
+    assert!(line.contains(&open.id.to_string()));
+}
+
+#[test]
+fn what_a_core_left_behind_is_not_counted_beyond_what_its_next_segment_says() {
+    let directory = directory();
+    let calls = [record(&hold(RecordId::new())), record(&hold(RecordId::new()))];
+    write(directory.path(), "a.jsonl", &calls.each_ref().map(|call| (RECORD, json(call))));
+    let mut store = Store::open(directory.path()).unwrap();
+    let name: Arc<str> = "a.jsonl".into();
+    assert_eq!(store.read(directory.path(), &name, Until { bytes: None, lines: Some(1) }).unwrap(), 1);
+    assert_eq!(store.read(directory.path(), &name, Until { bytes: None, lines: Some(1) }).unwrap(), 0);
+    assert_eq!(store.known()["a.jsonl"].1, 1);
+}
+
+#[test]
+fn a_stretch_that_does_not_follow_the_cursor_is_read_from_the_file() {
+    let directory = directory();
+    let calls = [record(&hold(RecordId::new())), record(&hold(RecordId::new()))];
+    write(directory.path(), "a.jsonl", &calls.each_ref().map(|call| (RECORD, json(call))));
+    let mut store = Store::open(directory.path()).unwrap();
+    let length = fs::metadata(segment::directory(directory.path()).join("a.jsonl")).unwrap().len();
+    let end = segment::end(directory.path(), &"a.jsonl".into(), &Known::new()).unwrap().unwrap();
+    let mut tally = Tally::default();
+    calls.iter().for_each(|call| tally.record(call));
+    let mut stretch = Stretch { end, from: 10, until: length, tally: Some(tally) };
+    store.take(directory.path(), &stretch).unwrap();
+    assert_eq!(count(directory.path()), 2);
+    stretch.from = 0;
+    store.take(directory.path(), &stretch).unwrap();
+    assert_eq!(count(directory.path()), 2, "what is in the store is not taken in again");
+}
+
+#[test]
+fn a_record_is_found_by_its_id() {
+    let directory = directory();
+    let mut store = Store::open(directory.path()).unwrap();
+    let mut ids = Vec::new();
+    for name in ["a.jsonl", "b.jsonl"] {
+        let calls: Vec<_> = (0..20).map(|_| record(&hold(RecordId::new()))).collect();
+        ids.extend(calls.iter().map(|call| call.id));
+        write(directory.path(), name, &calls.iter().map(|call| (RECORD, json(call))).collect::<Vec<_>>());
+        read(&mut store, directory.path());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let reader = Reader::open(directory.path()).unwrap();
+    for (index, id) in ids.iter().enumerate() {
+        let [place] = &reader.find(*id).unwrap()[..] else { panic!("one place") };
+        assert_eq!(&*place.segment, ["a.jsonl", "b.jsonl"][index / 20]);
+    }
+    assert_eq!(reader.find(RecordId::new()).unwrap(), []);
 }
 
 #[test]
@@ -73,7 +137,7 @@ fn a_line_that_cannot_be_read_hides_no_other() {
     ];
     write(directory.path(), "a.jsonl", &lines);
     let mut store = Store::open(directory.path()).unwrap();
-    assert_eq!(store.ingest(directory.path(), "").unwrap(), 1);
+    assert_eq!(read(&mut store, directory.path()), 1);
 }
 
 #[test]
@@ -86,7 +150,7 @@ fn words_and_fields_of_another_version_still_count() {
     );
     write(directory.path(), "a.jsonl", &[(RECORD, line)]);
     let mut store = Store::open(directory.path()).unwrap();
-    assert_eq!(store.ingest(directory.path(), "").unwrap(), 1);
+    assert_eq!(read(&mut store, directory.path()), 1);
 }
 
 #[test]
@@ -98,10 +162,10 @@ fn a_part_of_a_line_waits_for_the_rest() {
     let whole = fs::read(&path).unwrap();
     let mut store = Store::open(directory.path()).unwrap();
     fs::write(&path, &whole[..whole.len() - 1]).unwrap();
-    assert_eq!(store.ingest(directory.path(), "").unwrap(), 1);
-    assert_eq!(store.ingest(directory.path(), "").unwrap(), 0);
+    assert_eq!(read(&mut store, directory.path()), 1);
+    assert_eq!(read(&mut store, directory.path()), 0);
     fs::write(&path, &whole).unwrap();
-    assert_eq!(store.ingest(directory.path(), "").unwrap(), 1);
+    assert_eq!(read(&mut store, directory.path()), 1);
     assert_eq!(store.known()["a.jsonl"], (whole.len() as u64, 2));
 }
 
@@ -114,14 +178,14 @@ fn charges_of_one_window_add_up_over_batches_and_can_be_lowered() {
         let mut call = record(&hold(RecordId::new()));
         call.held_at = Some(first.at);
         write(directory.path(), name, &[(RECORD, json(&call))]);
-        store.ingest(directory.path(), "").unwrap();
+        read(&mut store, directory.path());
     }
     assert_eq!((charged(&store)[TOKENS], charged(&store)[SPEND]), (360, 300_000));
     let correction = json(&record(&first))
         .replace("\"amount\":120", "\"amount\":-300")
         .replace("\"amount\":100000", "\"amount\":-900000");
     write(directory.path(), "d.jsonl", &[(RECORD, correction)]);
-    store.ingest(directory.path(), "").unwrap();
+    read(&mut store, directory.path());
     assert_eq!(charged(&store).get(TOKENS), Some(&60));
     assert_eq!(charged(&store).get(SPEND), None, "below nothing is nothing");
 }
@@ -142,10 +206,10 @@ fn a_reader_needs_no_right_to_write() {
     let call = record(&hold(RecordId::new()));
     write(directory.path(), "a.jsonl", &[(RECORD, json(&call))]);
     let mut store = Store::open(directory.path()).unwrap();
-    store.ingest(directory.path(), "").unwrap();
+    read(&mut store, directory.path());
     assert_eq!(count(directory.path()), 1, "beside the writer");
     drop(store);
     assert_eq!(count(directory.path()), 1, "alone");
     let uri = immutable(&path(directory.path())).unwrap();
-    uri.query_row("SELECT count(*) FROM records", [], |row| row.get::<_, i64>(0)).unwrap();
+    uri.query_row("SELECT count(*) FROM sums", [], |row| row.get::<_, i64>(0)).unwrap();
 }

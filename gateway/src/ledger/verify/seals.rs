@@ -16,21 +16,18 @@ pub(super) fn check(
     key: Option<&SealKey>,
     result: &mut Verification,
 ) -> Result<Vec<Claim>, LedgerError> {
+    // Before the seals: each is in the file before it is the anchor.
     let anchor = key.and_then(SealKey::anchor);
     let path = seal::path(data_dir);
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            match (key, &anchor) {
-                (Some(_), Some(_)) => {
-                    result.find(FILE, None, "missing, though the anchor beside the key knows of seals")
-                }
-                (Some(_), None) => result.find(
-                    FILE,
-                    None,
-                    "missing: this ledger was never sealed, or its seals were removed",
-                ),
-                (None, _) => result.notes.push("there are no seals: a cut-off tail cannot be seen".into()),
+            if anchor.is_some() {
+                result.find(FILE, None, "missing, though the anchor beside the key knows of seals");
+            } else if key.is_some() {
+                result.find(FILE, None, "missing: this ledger was never sealed, or its seals were removed");
+            } else {
+                result.notes.push("there are no seals: a cut-off tail cannot be seen".into());
             }
             return Ok(Vec::new());
         }
@@ -64,12 +61,6 @@ fn anchors(key: Option<&SealKey>, anchor: Option<&[u8]>, anchored: bool, result:
                 .into(),
         ),
         Some(_) if anchored => {}
-        // The gateway may have sealed once more since the seals were read.
-        Some(Some(Seal { number, .. })) if result.last_seal.is_some_and(|(last, _)| number == last + 1) => {
-            result
-                .notes
-                .push(format!("seal {number} is being written, or it alone was cut off: verify again"));
-        }
         Some(Some(Seal { number, .. })) => {
             result.find(FILE, None, format!("seal {number}, which the anchor beside the key knows, is not in it: the seals were cut back or replaced"));
         }

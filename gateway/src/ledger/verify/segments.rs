@@ -125,13 +125,10 @@ fn walk(
             );
         }
     }
-    match header {
-        Some(header) if *header.name == *name => {}
-        Some(header) => {
-            result.find(&file, Some(1), format!("says it is {}: the file was renamed", header.name))
-        }
-        None if count == 0 => {}
-        None => result.find(&file, Some(1), "is not the first line of a segment"),
+    if let Some(header) = header.filter(|header| *header.name != *name) {
+        result.find(&file, Some(1), format!("says it is {}: the file was renamed", header.name));
+    } else if header.is_none() && count > 0 {
+        result.find(&file, Some(1), "is not the first line of a segment");
     }
     let cut = claims.iter().filter(|claim| claim.head.lines > count).max_by_key(|claim| claim.head.lines);
     if let Some(claim) = cut {

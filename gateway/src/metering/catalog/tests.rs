@@ -51,7 +51,12 @@ fn prices_are_the_published_ones() {
     // Two million tokens of context are long ones.
     assert_eq!(cost("openai", "gpt-5.4", units, Some("default")), usd("28"));
     assert_eq!(cost("anthropic", "claude-sonnet-5-5", units, Some("standard")), usd("12.1"));
-    let written = Units { cache_write_5m: 1_000_000, cache_write_1h: 1_000_000, web_searches: 1000, ..Units::default() };
+    let written = Units {
+        cache_write_5m: 1_000_000,
+        cache_write_1h: 1_000_000,
+        web_searches: 1000,
+        ..Units::default()
+    };
     assert_eq!(cost("anthropic", "claude-opus-5-5-20260901", written, Some("standard+us")), usd("24.3"));
     let embedded = Units { input: 1_000_000, ..Units::default() };
     assert_eq!(cost("openai", "text-embedding-3-small", embedded, None), usd("0.02"));
@@ -64,7 +69,9 @@ fn an_unknown_model_has_no_price_and_the_provider_has_a_dearest() {
     for provider in ["openai", "anthropic"] {
         let dearest = catalog.prices().dearest(provider, now()).unwrap();
         let all = catalog.prices().all().filter(|price| price.version().starts_with(provider));
-        assert!(all.map(|price| price.ceiling(1000, 1000, None)).max() <= Some(dearest.ceiling(1000, 1000, None)));
+        assert!(
+            all.map(|price| price.ceiling(1000, 1000, None)).max() <= Some(dearest.ceiling(1000, 1000, None))
+        );
         assert_eq!((dearest.context_window(), dearest.max_output()), (None, None));
     }
 }
@@ -110,7 +117,9 @@ fn what_cannot_be_metered_or_comes_later_says_so() {
     let openai = catalog.dialect("openai").unwrap();
     let metered = |path| openai.endpoint("POST", path).unwrap().metered;
     assert!(metered("/v1/chat/completions") && metered("/v1/responses") && metered("/v1/embeddings"));
-    assert!(!metered("/v1/images/generations") && !metered("/v1/audio/speech") && !metered("/v1/moderations"));
+    assert!(
+        !metered("/v1/images/generations") && !metered("/v1/audio/speech") && !metered("/v1/moderations")
+    );
     for path in ["/v1/batches", "/v1/videos", "/v1/threads/runs", "/v1/fine_tuning/jobs"] {
         assert!(openai.endpoint("POST", path).unwrap().deferred, "{path}");
     }
@@ -127,7 +136,10 @@ fn only_chat_completions_have_to_be_asked_for_usage() {
     let catalog = catalog();
     for dialect in catalog.dialect_names() {
         for endpoint in catalog.dialect(dialect).unwrap().endpoints() {
-            assert_eq!(endpoint.forces_usage(), &*endpoint.path == "/v1/chat/completions" && endpoint.metered);
+            assert_eq!(
+                endpoint.forces_usage(),
+                &*endpoint.path == "/v1/chat/completions" && endpoint.metered
+            );
         }
     }
 }

@@ -112,7 +112,10 @@ fn embeddings_write_nothing() {
 #[test]
 fn a_free_endpoint_is_bounded_by_nothing_at_all() {
     let models = endpoint("GET", "/v1/models");
-    assert_eq!(bound(&Facts { outside: true, unbounded: true, ..facts(9) }, &models, None, Terms::default()), Ok(Bound::default()));
+    assert_eq!(
+        bound(&Facts { outside: true, unbounded: true, ..facts(9) }, &models, None, Terms::default()),
+        Ok(Bound::default())
+    );
 }
 
 #[test]
@@ -140,7 +143,8 @@ fn what_nothing_bounds_is_refused() {
 
 #[test]
 fn a_grant_that_assumes_holds_what_it_states_and_no_less_than_is_known() {
-    let terms = Terms { assume: Some(Assume { input_tokens: 20_000, output_tokens: 3000 }), ..Terms::default() };
+    let terms =
+        Terms { assume: Some(Assume { input_tokens: 20_000, output_tokens: 3000 }), ..Terms::default() };
     let held = |facts: &Facts, model| bound(facts, &chat(), Some(&price(model)), terms).unwrap();
     let outside = held(&Facts { outside: true, output_cap: Some(5), ..facts(10) }, "vague");
     assert_eq!((outside.input_tokens, outside.output_tokens), (20_000, 3000));
@@ -156,10 +160,12 @@ fn an_estimate_completes_what_was_reported_from_the_bytes_that_went_by() {
     let estimated = estimate(&facts(3000), &reading);
     assert_eq!(estimated, Units { input: 1000, output: 100, requests: 1, ..Units::default() });
     let partial = Units { input: 7, cache_read: 900, output: 2, ..Units::default() };
-    let estimated = estimate(&facts(3000), &Reading { partial: Some(partial), output_bytes: 300, ..Reading::default() });
+    let estimated =
+        estimate(&facts(3000), &Reading { partial: Some(partial), output_bytes: 300, ..Reading::default() });
     assert_eq!(estimated, Units { input: 7, cache_read: 900, output: 100, requests: 1, ..Units::default() });
     let more = Units { output: 500, ..partial };
-    let estimated = estimate(&facts(3000), &Reading { partial: Some(more), output_bytes: 300, ..Reading::default() });
+    let estimated =
+        estimate(&facts(3000), &Reading { partial: Some(more), output_bytes: 300, ..Reading::default() });
     assert_eq!(estimated.output, 500);
 }
 

@@ -75,7 +75,11 @@ fn a_chat_request_says_what_it_may_cost() {
 #[test]
 fn a_request_that_says_little_leaves_it_open() {
     let body = json!({"model": "gpt-5-mini", "messages": [], "stream": null, "n": null, "max_tokens": null, "service_tier": null});
-    let expected = Facts { model: Some("gpt-5-mini".into()), body_bytes: body.to_string().len() as u64, ..Facts::default() };
+    let expected = Facts {
+        model: Some("gpt-5-mini".into()),
+        body_bytes: body.to_string().len() as u64,
+        ..Facts::default()
+    };
     assert_eq!(facts(&chat(), &body), expected);
     assert_eq!(facts(&chat(), &json!({"service_tier": "auto"})).tier, None);
 }
@@ -91,11 +95,31 @@ fn a_body_without_rules_is_not_read() {
 #[test]
 fn json_in_utf_8_is_the_only_media_type() {
     let body = br#"{"model":"m"}"#;
-    for good in ["application/json", "Application/JSON", "application/json; charset=utf-8", "application/json;charset=\"UTF-8\"", "application/json;"] {
+    for good in [
+        "application/json",
+        "Application/JSON",
+        "application/json; charset=utf-8",
+        "application/json;charset=\"UTF-8\"",
+        "application/json;",
+    ] {
         assert!(read(&chat(), &headers(good), body).is_ok(), "{good}");
     }
-    for bad in ["", "text/json", "application/json; charset=utf-16", "application/json; charset=latin1", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/json, text/plain", "application/jsonp", "application/json; profile=x"] {
-        assert_eq!(read(&chat(), &headers(bad), body).unwrap_err().reason, Reason::UnsupportedMediaType, "{bad}");
+    for bad in [
+        "",
+        "text/json",
+        "application/json; charset=utf-16",
+        "application/json; charset=latin1",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "application/json, text/plain",
+        "application/jsonp",
+        "application/json; profile=x",
+    ] {
+        assert_eq!(
+            read(&chat(), &headers(bad), body).unwrap_err().reason,
+            Reason::UnsupportedMediaType,
+            "{bad}"
+        );
     }
     assert_eq!(read(&chat(), &HeaderMap::new(), body).unwrap_err().reason, Reason::UnsupportedMediaType);
     let mut twice = headers("application/json");
@@ -133,7 +157,23 @@ fn a_wrong_type_is_refused_by_the_members_name() {
 #[test]
 fn what_is_no_json_object_is_refused_and_not_quoted() {
     let deep = format!(r#"{{"messages":{}1{}}}"#, "[".repeat(200), "]".repeat(200));
-    let bodies = ["", "[]", "\"model\"", "null", r#"{"model":"sk-secret"} x"#, r#"{"model":"sk-secret""#, r#"{"a":01}"#, "\u{feff}{}", "{'a':1}", r#"{"a":1,}"#, r#"{"messages":"sk-secret\x"}"#, "{\"a\":\"\n\"}", r#"{"tools":"sk-secret"}"#, r#"{"tools":["sk-secret"]}"#, &deep];
+    let bodies = [
+        "",
+        "[]",
+        "\"model\"",
+        "null",
+        r#"{"model":"sk-secret"} x"#,
+        r#"{"model":"sk-secret""#,
+        r#"{"a":01}"#,
+        "\u{feff}{}",
+        "{'a':1}",
+        r#"{"a":1,}"#,
+        r#"{"messages":"sk-secret\x"}"#,
+        "{\"a\":\"\n\"}",
+        r#"{"tools":"sk-secret"}"#,
+        r#"{"tools":["sk-secret"]}"#,
+        &deep,
+    ];
     for body in bodies {
         let (reason, detail) = refusal(&chat(), body);
         assert_eq!(reason, Reason::BodyInvalid, "{body}");
@@ -146,10 +186,19 @@ fn what_is_no_json_object_is_refused_and_not_quoted() {
 #[test]
 fn usage_is_forced_into_every_stream() {
     let cases = [
-        (r#"{"model":"m","stream":true}"#, r#"{"stream_options":{"include_usage":true},"model":"m","stream":true}"#),
+        (
+            r#"{"model":"m","stream":true}"#,
+            r#"{"stream_options":{"include_usage":true},"model":"m","stream":true}"#,
+        ),
         (r#" { "stream" : true } "#, r#" {"stream_options":{"include_usage":true}, "stream" : true } "#),
-        (r#"{"stream_options":null,"stream":true}"#, r#"{"stream_options":{"include_usage":true},"stream":true}"#),
-        (r#"{"stream":true,"stream_options":{}}"#, r#"{"stream":true,"stream_options":{"include_usage":true}}"#),
+        (
+            r#"{"stream_options":null,"stream":true}"#,
+            r#"{"stream_options":{"include_usage":true},"stream":true}"#,
+        ),
+        (
+            r#"{"stream":true,"stream_options":{}}"#,
+            r#"{"stream":true,"stream_options":{"include_usage":true}}"#,
+        ),
         (
             r#"{"stream":true,"stream_options":{"include_obfuscation":false}}"#,
             r#"{"stream":true,"stream_options":{"include_usage":true,"include_obfuscation":false}}"#,
@@ -187,13 +236,22 @@ fn a_body_that_needs_no_edit_is_sent_as_it_came() {
 
 #[test]
 fn a_cap_is_written_where_the_body_names_none() {
-    assert_eq!(edited(&chat(), r#"{"model":"m"}"#, Some(500)), r#"{"max_completion_tokens":500,"model":"m"}"#);
+    assert_eq!(
+        edited(&chat(), r#"{"model":"m"}"#, Some(500)),
+        r#"{"max_completion_tokens":500,"model":"m"}"#
+    );
     assert_eq!(edited(&chat(), "{}", Some(500)), r#"{"max_completion_tokens":500}"#);
     assert_eq!(edited(&chat(), "{}", None), "{}");
     assert_eq!(edited(&responses(), r#"{"max_output_tokens":null}"#, Some(7)), r#"{"max_output_tokens":7}"#);
     assert_eq!(edited(&messages(), r#"{"a":1}"#, Some(7)), r#"{"max_tokens":7,"a":1}"#);
-    assert_eq!(edited(&chat(), r#"{"max_tokens":5,"max_completion_tokens":null}"#, Some(7)), r#"{"max_tokens":5,"max_completion_tokens":null}"#);
-    assert_eq!(edited(&endpoint("openai", "/v1/embeddings"), r#"{"model":"m"}"#, Some(7)), r#"{"model":"m"}"#);
+    assert_eq!(
+        edited(&chat(), r#"{"max_tokens":5,"max_completion_tokens":null}"#, Some(7)),
+        r#"{"max_tokens":5,"max_completion_tokens":null}"#
+    );
+    assert_eq!(
+        edited(&endpoint("openai", "/v1/embeddings"), r#"{"model":"m"}"#, Some(7)),
+        r#"{"model":"m"}"#
+    );
 }
 
 #[test]
@@ -203,7 +261,11 @@ fn both_edits_are_made_at_once() {
         r#"{"stream_options":{"include_usage":true},"max_completion_tokens":9,"model":"m","stream":true}"#
     );
     assert_eq!(
-        edited(&chat(), r#"{"max_completion_tokens":null,"é":"😀","stream":true,"stream_options":{"include_usage":false}}"#, Some(9)),
+        edited(
+            &chat(),
+            r#"{"max_completion_tokens":null,"é":"😀","stream":true,"stream_options":{"include_usage":false}}"#,
+            Some(9)
+        ),
         r#"{"max_completion_tokens":9,"é":"😀","stream":true,"stream_options":{"include_usage":true}}"#
     );
 }
@@ -240,11 +302,17 @@ fn content_that_is_all_in_the_body_is_not_outside() {
 
 #[test]
 fn tools_that_the_caller_runs_cost_nothing_beside_their_tokens() {
-    let read = facts(&responses(), &json!({"tools": [
+    let read = facts(
+        &responses(),
+        &json!({"tools": [
         {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {"type": {"type": "web_search"}, "max_uses": {}}}},
-        {"type": "custom", "name": "g"}, {"type": "apply_patch"}, {"type": "local_shell"}]}));
+        {"type": "custom", "name": "g"}, {"type": "apply_patch"}, {"type": "local_shell"}]}),
+    );
     assert!(!read.outside && !read.unbounded && read.tool_fees == NanoUsd::ZERO);
-    let read = facts(&messages(), &json!({"tools": [{"name": "f", "input_schema": {"type": "object"}}, {"type": "bash_20250124", "name": "bash"}, {"type": null, "name": "h"}]}));
+    let read = facts(
+        &messages(),
+        &json!({"tools": [{"name": "f", "input_schema": {"type": "object"}}, {"type": "bash_20250124", "name": "bash"}, {"type": null, "name": "h"}]}),
+    );
     assert!(!read.outside && !read.unbounded);
     assert!(!facts(&chat(), &json!({"tools": null})).unbounded);
 }

@@ -168,7 +168,7 @@ fn what_is_no_json_is_not_read_on() {
         r#"{"a":1]"#,
         r#"{"a":1,}{"usage":{"input":7}}"#,
         "<html>",
-        r#"{"list":[}"#
+        r#"{"list":[}"#,
     ] {
         let rules = rules();
         let (_, places) = rules.streamed.as_ref().unwrap();

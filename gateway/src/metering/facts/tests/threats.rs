@@ -32,7 +32,10 @@ fn threat_7_a_deciding_member_that_occurs_twice_is_ambiguous() {
     for body in bodies {
         assert_eq!(refusal(&messages(), body).0, Reason::AmbiguousBody, "{body}");
     }
-    assert!(read_text(&chat(), r#"{"model":"m","temperature":1,"temperature":2}"#).is_ok(), "it decides nothing");
+    assert!(
+        read_text(&chat(), r#"{"model":"m","temperature":1,"temperature":2}"#).is_ok(),
+        "it decides nothing"
+    );
 }
 
 #[test]
@@ -62,7 +65,11 @@ fn threat_7_other_encodings_of_the_body_are_refused() {
     for encoding in ["gzip", "br", "deflate", "zstd", "identity, gzip", "x-gzip", ""] {
         let mut headers = headers("application/json");
         headers.insert(CONTENT_ENCODING, HeaderValue::from_str(encoding).unwrap());
-        assert_eq!(read(&chat(), &headers, body).unwrap_err().reason, Reason::UnsupportedEncoding, "{encoding}");
+        assert_eq!(
+            read(&chat(), &headers, body).unwrap_err().reason,
+            Reason::UnsupportedEncoding,
+            "{encoding}"
+        );
     }
     let mut plain = headers("application/json");
     plain.insert(CONTENT_ENCODING, HeaderValue::from_static("Identity"));
@@ -77,7 +84,8 @@ fn threat_7_other_encodings_of_the_body_are_refused() {
 
 #[test]
 fn threat_7_a_model_beyond_any_bound_is_still_read() {
-    let body = format!(r#"{{"messages":[{{"role":"user","content":"{}"}}],"model":"late"}}"#, "x".repeat(5_000_000));
+    let body =
+        format!(r#"{{"messages":[{{"role":"user","content":"{}"}}],"model":"late"}}"#, "x".repeat(5_000_000));
     assert_eq!(read_text(&chat(), &body).unwrap().facts.model.as_deref(), Some("late"));
 }
 
@@ -104,9 +112,14 @@ fn threat_9_content_from_outside_the_body_is_noticed() {
     ];
     for part in chat_parts {
         // A type that is no string is no request that a provider takes.
-        assert!(read_text(&chat(), &user(part.clone()).to_string()).map_or(true, |read| read.facts.outside), "{part}");
+        assert!(
+            read_text(&chat(), &user(part.clone()).to_string()).map_or(true, |read| read.facts.outside),
+            "{part}"
+        );
     }
-    assert!(facts(&chat(), &json!({"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]})).outside);
+    assert!(
+        facts(&chat(), &json!({"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]})).outside
+    );
     assert!(facts(&chat(), &json!({"messages": [{"content": "no role"}]})).outside);
 
     let items = [
@@ -124,7 +137,11 @@ fn threat_9_content_from_outside_the_body_is_noticed() {
     for item in items {
         assert!(facts(&responses(), &json!({"input": [item.clone()]})).outside, "{item}");
     }
-    for (member, value) in [("previous_response_id", json!("resp_1")), ("conversation", json!("conv_1")), ("conversation", json!({"id": "conv_1"}))] {
+    for (member, value) in [
+        ("previous_response_id", json!("resp_1")),
+        ("conversation", json!("conv_1")),
+        ("conversation", json!({"id": "conv_1"})),
+    ] {
         assert!(facts(&responses(), &json!({member: value})).outside, "{member}");
         assert!(!facts(&responses(), &json!({member: null})).outside, "{member}");
     }
@@ -137,7 +154,10 @@ fn threat_9_content_from_outside_the_body_is_noticed() {
         json!({"type": "tool_result", "content": [{"type": "image", "source": {"type": "base64", "data": "x"}}]}),
     ];
     for block in blocks {
-        assert!(facts(&messages(), &json!({"messages": [{"role": "user", "content": [block.clone()]}]})).outside, "{block}");
+        assert!(
+            facts(&messages(), &json!({"messages": [{"role": "user", "content": [block.clone()]}]})).outside,
+            "{block}"
+        );
     }
     for member in ["mcp_servers", "container", "thread"] {
         assert!(facts(&messages(), &json!({member: [{"x": 1}]})).outside, "{member}");
@@ -147,7 +167,11 @@ fn threat_9_content_from_outside_the_body_is_noticed() {
 
 #[test]
 fn threat_9_an_unknown_member_counts_as_the_whole_window_and_the_maximum_output() {
-    for body in [json!({"max_tokens": 5, "surprise": null}), json!({"max_tokens": 5, "maxTokens": 9}), json!({"max_tokens": 5, "prediction": {"type": "content", "content": "x"}})] {
+    for body in [
+        json!({"max_tokens": 5, "surprise": null}),
+        json!({"max_tokens": 5, "maxTokens": 9}),
+        json!({"max_tokens": 5, "prediction": {"type": "content", "content": "x"}}),
+    ] {
         let read = facts(&chat(), &body);
         assert!(read.outside, "{body}");
         assert_eq!(read.output_cap, Some(UNIT_MAX), "{body}");
@@ -161,7 +185,10 @@ fn threat_9_of_several_caps_the_largest_counts() {
     assert_eq!(facts(&chat(), &json!({"max_tokens": 7, "max_completion_tokens": null})).output_cap, Some(7));
     let thinking = json!({"max_tokens": 100, "thinking": {"type": "enabled", "budget_tokens": 20_000}});
     assert_eq!(facts(&messages(), &thinking).output_cap, Some(20_000));
-    assert_eq!(facts(&messages(), &json!({"max_tokens": 100, "thinking": {"type": "adaptive"}})).output_cap, Some(100));
+    assert_eq!(
+        facts(&messages(), &json!({"max_tokens": 100, "thinking": {"type": "adaptive"}})).output_cap,
+        Some(100)
+    );
     assert_eq!(refusal(&messages(), r#"{"thinking":{"budget_tokens":-1}}"#).0, Reason::BodyInvalid);
 }
 
@@ -177,18 +204,27 @@ fn threat_9_choices_multiply() {
 fn threat_9_a_tier_that_is_not_known_is_held_at_the_dearest() {
     assert_eq!(facts(&chat(), &json!({"service_tier": "hyperspeed"})).tier.as_deref(), Some("?"));
     assert_eq!(facts(&chat(), &json!({"service_tier": "fast"})).tier.as_deref(), Some("priority"));
-    assert_eq!(facts(&messages(), &json!({"service_tier": "standard_only", "speed": "fast", "inference_geo": "us"})).tier.as_deref(), Some("us+standard+fast"));
+    assert_eq!(
+        facts(&messages(), &json!({"service_tier": "standard_only", "speed": "fast", "inference_geo": "us"}))
+            .tier
+            .as_deref(),
+        Some("us+standard+fast")
+    );
     assert_eq!(facts(&messages(), &json!({"service_tier": "auto", "speed": "standard"})).tier, None);
     assert_eq!(facts(&messages(), &json!({"inference_geo": "mars"})).tier.as_deref(), Some("?"));
 }
 
 #[test]
 fn threat_9_the_providers_own_tools_are_bounded_or_said_to_be_unbounded() {
-    let read = |tools: Value, cap: Value| facts(&responses(), &json!({"tools": tools, "max_tool_calls": cap}));
+    let read =
+        |tools: Value, cap: Value| facts(&responses(), &json!({"tools": tools, "max_tool_calls": cap}));
     let search = read(json!([{"type": "web_search"}]), json!(4));
     assert_eq!((search.outside, search.unbounded, search.tool_fees), (true, false, NanoUsd(40_000_000)));
     // One cap counts the calls of all tools, so the dearest of them is charged for each.
-    let both = read(json!([{"type": "file_search", "vector_store_ids": ["vs"]}, {"type": "web_search_preview_2025_03_11"}]), json!(4));
+    let both = read(
+        json!([{"type": "file_search", "vector_store_ids": ["vs"]}, {"type": "web_search_preview_2025_03_11"}]),
+        json!(4),
+    );
     assert_eq!((both.unbounded, both.tool_fees), (false, NanoUsd(100_000_000)));
     assert!(read(json!([{"type": "web_search"}]), Value::Null).unbounded);
     assert!(read(json!([{"type": "mcp", "server_url": "https://a"}]), Value::Null).outside);
@@ -201,24 +237,36 @@ fn threat_9_the_providers_own_tools_are_bounded_or_said_to_be_unbounded() {
     let read = |tools: Value| facts(&messages(), &json!({"tools": tools}));
     let search = read(json!([{"type": "web_search_20260318", "name": "web_search", "max_uses": 5}]));
     assert_eq!((search.outside, search.unbounded, search.tool_fees), (true, false, NanoUsd(50_000_000)));
-    let twice = read(json!([{"type": "web_search_20260318", "max_uses": 5}, {"type": "web_search_20250305", "max_uses": 1}]));
+    let twice = read(
+        json!([{"type": "web_search_20260318", "max_uses": 5}, {"type": "web_search_20250305", "max_uses": 1}]),
+    );
     assert_eq!(twice.tool_fees, NanoUsd(60_000_000));
     assert!(read(json!([{"type": "web_search_20260318", "name": "web_search"}])).unbounded);
     assert!(read(json!([{"type": "code_execution_20260521", "name": "code_execution"}])).unbounded);
-    assert_eq!(refusal(&messages(), r#"{"tools":[{"type":"web_search_20260318","max_uses":-5}]}"#).0, Reason::BodyInvalid);
+    assert_eq!(
+        refusal(&messages(), r#"{"tools":[{"type":"web_search_20260318","max_uses":-5}]}"#).0,
+        Reason::BodyInvalid
+    );
 }
 
 #[test]
 fn threat_9_tools_hidden_in_the_content_are_found() {
     assert!(facts(&responses(), &json!({"input": [{"type": "additional_tools", "role": "developer", "tools": [{"type": "web_search"}]}]})).unbounded);
     assert!(facts(&responses(), &json!({"input": [{"type": "compaction_trigger"}]})).unbounded);
-    assert!(facts(&messages(), &json!({"context_management": {"edits": [{"type": "compact_20260112"}]}})).unbounded);
+    assert!(
+        facts(&messages(), &json!({"context_management": {"edits": [{"type": "compact_20260112"}]}}))
+            .unbounded
+    );
     assert!(facts(&responses(), &json!({"prompt": {"id": "pmpt_1"}})).unbounded);
 }
 
 #[test]
 fn a_second_model_is_refused_where_anything_is_limited() {
-    for body in [r#"{"fallbacks":[{"model":"claude-opus-5-5"}]}"#, r#"{"fallbacks":"default"}"#, r#"{"tools":[{"type":"advisor_20260301","name":"advisor","model":"claude-opus-5-5"}]}"#] {
+    for body in [
+        r#"{"fallbacks":[{"model":"claude-opus-5-5"}]}"#,
+        r#"{"fallbacks":"default"}"#,
+        r#"{"tools":[{"type":"advisor_20260301","name":"advisor","model":"claude-opus-5-5"}]}"#,
+    ] {
         let read = read_text(&messages(), body).unwrap();
         assert_eq!(read.within_limits().unwrap_err().reason, Reason::ModelNotAllowed, "{body}");
     }

@@ -1,0 +1,153 @@
+//! Taking in one stretch of a segment: all of it, or nothing.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+
+use super::{Cursor, Store};
+use crate::ledger::LedgerError;
+use crate::ledger::record::RecordId;
+use crate::ledger::tally::{ChargeKey, Key, SUMS, Tally};
+
+/// Stretches are joined up to this many bytes: what has to be read to find one record.
+const STRETCH: u64 = 1 << 20;
+/// The largest sum that is kept, so that adding to it cannot fail.
+const MOST: i64 = 1 << 61;
+
+impl Store {
+    /// Adds what a stretch came to and moves the segment's cursor behind it, which has `lines` lines before it.
+    pub(super) fn commit(
+        &mut self,
+        name: &Arc<str>,
+        until: u64,
+        lines: u64,
+        tally: &Tally,
+    ) -> Result<(), LedgerError> {
+        let ended: Vec<RecordId> = tally.ended.iter().filter(|id| self.open.contains(id)).copied().collect();
+        let cursor = match self.transact(name, until, lines, tally, &ended) {
+            Ok(cursor) => cursor,
+            Err(source) => {
+                let failed = self.failed(source);
+                self.reload()?;
+                return Err(failed);
+            }
+        };
+        for id in &ended {
+            self.open.remove(id);
+        }
+        self.open.extend(tally.open.keys());
+        self.cursors.insert(Arc::clone(name), cursor);
+        Ok(())
+    }
+
+    fn transact(
+        &mut self,
+        name: &Arc<str>,
+        until: u64,
+        lines: u64,
+        tally: &Tally,
+        ended: &[RecordId],
+    ) -> rusqlite::Result<Cursor> {
+        let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
+        let mut cursor = match self.cursors.get(name) {
+            Some(cursor) => *cursor,
+            None => begin_segment(&transaction, name)?,
+        };
+        let mut sum = transaction.prepare_cached(&add_sums())?;
+        for (encoded, sums) in &tally.sums {
+            let Some(key) = Key::decode(encoded) else { continue };
+            let dimensions = self.dimensions.id(&transaction, Key::words_of(encoded), &key)?;
+            sum.raw_bind_parameter(1, key.minute)?;
+            sum.raw_bind_parameter(2, dimensions)?;
+            sum.raw_bind_parameter(3, key.status)?;
+            for (index, part) in sums.iter().enumerate() {
+                sum.raw_bind_parameter(index + 4, (*part).clamp(-MOST, MOST))?;
+            }
+            sum.raw_execute()?;
+        }
+        drop(sum);
+        add_charges(&transaction, tally)?;
+        add_ids(&transaction, cursor.id, tally, ended)?;
+        if let Some(ids) = tally.ids {
+            cursor.stretch = Some(add_stretch(&transaction, &cursor, until, ids)?);
+        }
+        (cursor.offset, cursor.lines) = (until, lines);
+        let mut advance =
+            transaction.prepare_cached("UPDATE segments SET offset = ?2, lines = ?3 WHERE id = ?1")?;
+        advance.execute(params![cursor.id, whole(until), whole(lines)])?;
+        drop(advance);
+        transaction.commit()?;
+        Ok(cursor)
+    }
+}
+
+fn add_sums() -> String {
+    let numbers = (1..=SUMS.len() + 3).map(|number| format!("?{number}")).collect::<Vec<_>>().join(", ");
+    let added = SUMS.map(|column| format!("{column} = min({column} + excluded.{column}, {MOST})")).join(", ");
+    format!(
+        "INSERT INTO sums (minute, dimensions, status, {}) VALUES ({numbers}) ON CONFLICT DO UPDATE SET {added}",
+        SUMS.join(", "),
+    )
+}
+
+fn add_charges(connection: &Connection, tally: &Tally) -> rusqlite::Result<()> {
+    let mut charge = connection.prepare_cached(&format!(
+        "INSERT INTO charges (limit_id, key, opened, amount) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT DO UPDATE SET amount = max(-{MOST}, min(amount + excluded.amount, {MOST}))",
+    ))?;
+    for (encoded, amount) in &tally.charges {
+        let Some(key) = ChargeKey::decode(encoded) else { continue };
+        charge.execute(params![key.limit, key.key, key.opened, (*amount).clamp(-MOST, MOST)])?;
+    }
+    Ok(())
+}
+
+fn add_ids(connection: &Connection, segment: i64, tally: &Tally, ended: &[RecordId]) -> rusqlite::Result<()> {
+    let mut end = connection.prepare_cached("DELETE FROM holds WHERE id = ?1")?;
+    for id in ended {
+        end.execute([id.as_bytes().as_slice()])?;
+    }
+    let mut open = connection.prepare_cached(
+        "INSERT INTO holds (id, segment, offset) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+    )?;
+    for (id, offset) in &tally.open {
+        open.execute(params![id.as_bytes().as_slice(), segment, whole(*offset)])?;
+    }
+    let mut correct = connection
+        .prepare_cached("INSERT INTO corrections (id, corrects) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?;
+    for (id, original) in &tally.corrections {
+        correct.execute([id.as_bytes().as_slice(), original.as_bytes().as_slice()])?;
+    }
+    Ok(())
+}
+
+/// Says where these ids are: in the row of the stretch before, if both together are short. Gives that row, and where it begins.
+fn add_stretch(
+    connection: &Connection,
+    before: &Cursor,
+    until: u64,
+    (least, greatest): (RecordId, RecordId),
+) -> rusqlite::Result<(i64, u64)> {
+    let (least, greatest) = (least.as_bytes().as_slice(), greatest.as_bytes().as_slice());
+    if let Some((id, start)) = before.stretch.filter(|(_, start)| until.saturating_sub(*start) <= STRETCH) {
+        let mut extend = connection.prepare_cached(
+            "UPDATE stretches SET end = ?2, least = min(least, ?3), greatest = max(greatest, ?4) WHERE id = ?1",
+        )?;
+        extend.execute(params![id, whole(until), least, greatest])?;
+        return Ok((id, start));
+    }
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO stretches (segment, start, end, least, greatest) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?;
+    insert.execute(params![before.id, whole(before.offset), whole(until), least, greatest])?;
+    Ok((connection.last_insert_rowid(), before.offset))
+}
+
+fn begin_segment(connection: &Connection, name: &str) -> rusqlite::Result<Cursor> {
+    connection.execute("INSERT INTO segments (name, offset, lines) VALUES (?1, 0, 0)", [name])?;
+    Ok(Cursor { id: connection.last_insert_rowid(), offset: 0, lines: 0, stretch: None })
+}
+
+fn whole(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

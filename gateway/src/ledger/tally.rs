@@ -1,0 +1,346 @@
+//! What a stretch of a journal adds up to: all that the store keeps of it.
+//!
+//! A core adds up its own lines as it appends them, so nobody has to read them back; what was written before this process, or by
+//! another one, is read from the file and added up here too.
+//!
+//! **Invariant:** the tally of a record is that of its line read back.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+
+use super::line::Row;
+use super::record::{Record, RecordId};
+
+/// The words that sums are told apart by, in the order of [`Key::words`].
+pub(crate) const WORDS: usize = 11;
+
+/// What is added up, by column of the store. Order of [`Sums`].
+pub(crate) const SUMS: [&str; 11] = [
+    "requests",
+    "unpriced",
+    "input",
+    "cache_read",
+    "cache_write",
+    "output",
+    "reasoning",
+    "media",
+    "bytes_in",
+    "bytes_out",
+    "cost",
+];
+
+/// One number for each of [`SUMS`].
+pub(crate) type Sums = [i64; SUMS.len()];
+
+/// The lines of one stretch, added up.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// By what [`Key`] encodes.
+    pub(crate) sums: HashMap<Box<[u8]>, Sums>,
+    /// By what [`ChargeKey`] encodes.
+    pub(crate) charges: HashMap<Box<[u8]>, i64>,
+    /// Holds without a record in this stretch, by where their lines begin.
+    pub(crate) open: HashMap<RecordId, u64>,
+    /// Records whose hold, if they had one, is in an earlier stretch.
+    pub(crate) ended: Vec<RecordId>,
+    /// Corrections, and what they correct.
+    pub(crate) corrections: Vec<(RecordId, RecordId)>,
+    /// The least and the greatest id of a record.
+    pub(crate) ids: Option<(RecordId, RecordId)>,
+    pub(crate) records: u64,
+    key: Vec<u8>,
+    source: Option<(IpAddr, String)>,
+}
+
+impl Tally {
+    /// Adds a hold whose line begins at `offset`.
+    pub(crate) fn hold(&mut self, id: RecordId, offset: u64) {
+        self.open.insert(id, offset);
+    }
+
+    /// Adds a record that is being written.
+    pub(crate) fn record(&mut self, record: &Record) {
+        let units = &record.units;
+        let media = [units.audio_in, units.audio_out, units.image_in, units.image_out];
+        let sums = [
+            1,
+            i64::from(record.unpriced),
+            whole(units.input),
+            whole(units.cache_read),
+            whole(units.cache_write_5m).saturating_add(whole(units.cache_write_1h)),
+            whole(units.output),
+            whole(units.reasoning),
+            media.iter().fold(0, |sum, count| whole(*count).saturating_add(sum)),
+            whole(record.bytes_in),
+            whole(record.bytes_out),
+            record.cost.map_or(0, |cost| whole(cost.0)),
+        ];
+        if let Some(source) = record.source
+            && self.source.as_ref().is_none_or(|(known, _)| *known != source)
+        {
+            self.source = Some((source, source.to_string()));
+        }
+        let source = self.source.as_ref().filter(|_| record.source.is_some());
+        let words = [
+            record.caller.as_ref().map_or("", |caller| caller.as_str()),
+            record.destination.as_ref().map_or("", |name| name.as_str()),
+            record.host.as_ref().map_or("", |host| host.as_str()),
+            record.grant.as_ref().map_or("", |name| name.as_str()),
+            record.credential.as_ref().map_or("", |name| name.as_str()),
+            record.model.as_ref().map_or("", |model| model.as_str()),
+            record.model_answered.as_ref().map_or("", |model| model.as_str()),
+            source.map_or("", |(_, text)| text),
+            record.reason.map_or("", |reason| reason.as_str()),
+            record.outcome.as_str(),
+            record.usage_source.as_str(),
+        ];
+        Key { words, status: record.status, minute: minute(record.at) }.encode(&mut self.key);
+        self.add(record.id, &sums);
+        for charge in &record.charges {
+            let at = record.held_at.unwrap_or(record.at);
+            self.charge(&charge.limit, &charge.key, at, whole(charge.amount));
+        }
+    }
+
+    /// Adds a record that was read back.
+    pub(crate) fn row(&mut self, row: &Row<'_>) {
+        let units = &row.units;
+        let sums = [
+            1,
+            i64::from(row.unpriced),
+            units.input,
+            units.cache_read,
+            units.cache_write_5m.saturating_add(units.cache_write_1h),
+            units.output,
+            units.reasoning,
+            units.media(),
+            whole(row.bytes_in),
+            whole(row.bytes_out),
+            row.cost.unwrap_or_default().0,
+        ];
+        let words = [
+            &*row.caller,
+            &row.destination,
+            &row.host,
+            &row.grant,
+            &row.credential,
+            &row.model,
+            &row.model_answered,
+            &row.source,
+            &row.reason,
+            &row.outcome,
+            &row.usage_source,
+        ];
+        Key { words, status: row.status, minute: minute(row.at) }.encode(&mut self.key);
+        self.add(row.id, &sums);
+        if let Some(original) = row.corrects {
+            self.corrections.push((row.id, original));
+        }
+        for charge in &row.charges {
+            self.charge(&charge.limit, &charge.key, row.held_at.unwrap_or(row.at), charge.amount.0);
+        }
+    }
+
+    fn add(&mut self, id: RecordId, sums: &Sums) {
+        match self.sums.get_mut(&*self.key) {
+            Some(known) => {
+                for (sum, part) in known.iter_mut().zip(sums) {
+                    *sum = sum.saturating_add(*part);
+                }
+            }
+            None => drop(self.sums.insert(self.key.as_slice().into(), *sums)),
+        }
+        if self.open.remove(&id).is_none() {
+            self.ended.push(id);
+        }
+        self.ids = Some(self.ids.map_or((id, id), |(least, greatest)| (least.min(id), greatest.max(id))));
+        self.records += 1;
+    }
+
+    fn charge(&mut self, limit: &str, key: &str, opened: Timestamp, amount: i64) {
+        let opened = opened.as_millisecond();
+        let opened = opened - opened.rem_euclid(granule(limit));
+        ChargeKey { limit, key, opened }.encode(&mut self.key);
+        match self.charges.get_mut(&*self.key) {
+            Some(sum) => *sum = sum.saturating_add(amount),
+            None => drop(self.charges.insert(self.key.as_slice().into(), amount)),
+        }
+    }
+}
+
+/// What one row of sums is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Key<'a> {
+    /// Caller, destination, host, grant, credential, model, model answered, source, reason, outcome, usage source.
+    pub(crate) words: [&'a str; WORDS],
+    pub(crate) status: u16,
+    /// Minutes since the epoch.
+    pub(crate) minute: i64,
+}
+
+impl<'a> Key<'a> {
+    /// Bytes behind the words.
+    const TAIL: usize = 10;
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.clear();
+        for word in self.words {
+            push(out, word);
+        }
+        out.extend_from_slice(&self.status.to_be_bytes());
+        out.extend_from_slice(&self.minute.to_be_bytes());
+    }
+
+    /// The part of an encoded key that stands for the words.
+    pub(crate) fn words_of(key: &[u8]) -> &[u8] {
+        &key[..key.len().saturating_sub(Self::TAIL)]
+    }
+
+    /// Reads what `encode` wrote.
+    pub(crate) fn decode(mut key: &'a [u8]) -> Option<Self> {
+        let mut words = [""; WORDS];
+        for word in &mut words {
+            *word = pull(&mut key)?;
+        }
+        let (status, minute) = key.split_at_checked(2)?;
+        Some(Self {
+            words,
+            status: u16::from_be_bytes(status.try_into().ok()?),
+            minute: i64::from_be_bytes(minute.try_into().ok()?),
+        })
+    }
+}
+
+/// A window of a limit, by when its holds were taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ChargeKey<'a> {
+    pub(crate) limit: &'a str,
+    pub(crate) key: &'a str,
+    /// Unix milliseconds, rounded down to the limit's [`granule`].
+    pub(crate) opened: i64,
+}
+
+impl<'a> ChargeKey<'a> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.clear();
+        push(out, self.limit);
+        push(out, self.key);
+        out.extend_from_slice(&self.opened.to_be_bytes());
+    }
+
+    /// Reads what `encode` wrote.
+    pub(crate) fn decode(mut bytes: &'a [u8]) -> Option<Self> {
+        let (limit, key) = (pull(&mut bytes)?, pull(&mut bytes)?);
+        Some(Self { limit, key, opened: i64::from_be_bytes(bytes.try_into().ok()?) })
+    }
+}
+
+fn push(out: &mut Vec<u8>, word: &str) {
+    out.extend_from_slice(&word.len().to_ne_bytes());
+    out.extend_from_slice(word.as_bytes());
+}
+
+fn pull<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
+    let (length, rest) = bytes.split_at_checked(size_of::<usize>())?;
+    let (word, rest) = rest.split_at_checked(usize::from_ne_bytes(length.try_into().ok()?))?;
+    *bytes = rest;
+    str::from_utf8(word).ok()
+}
+
+/// Charges are added up by this many milliseconds. It divides the slices and the calendar borders of the limit's windows, so a
+/// charge stays in the slice in which its hold was taken: a slice is a sixtieth of a window.
+fn granule(limit: &str) -> i64 {
+    match limit.rsplit('/').nth(1) {
+        Some("hour" | "day" | "week" | "month") => 60_000,
+        Some("minute") => 1_000,
+        _ => 1,
+    }
+}
+
+fn minute(at: Timestamp) -> i64 {
+    at.as_second().div_euclid(60)
+}
+
+fn whole(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::line::{Line, RECORD};
+    use crate::ledger::samples::{hold, record};
+
+    fn line_of(record: &Record) -> Vec<u8> {
+        let mut line = RECORD.to_vec();
+        serde_json::to_writer(&mut line, record).unwrap();
+        line.push(b'}');
+        line
+    }
+
+    #[test]
+    fn the_tally_of_a_record_is_that_of_its_line_read_back() {
+        let mut full = record(&hold(RecordId::new()));
+        full.source = Some("2001:db8::7".parse().unwrap());
+        full.reason = Some(tollgate_policy::denial::Reason::UpstreamTimeout);
+        full.model_answered = Some(crate::ledger::Bounded::new("gpt-5-mini-2025-08-07 \"é\""));
+        full.unpriced = true;
+        (full.bytes_in, full.bytes_out) = (u64::MAX, 7);
+        full.cost = Some(tollgate_policy::price::NanoUsd(u64::MAX));
+        full.units.audio_out = 3;
+        full.units.cache_write_1h = 4;
+        full.units.reasoning = 5;
+        full.held_at = None;
+        let empty = Record::new(RecordId::new(), Timestamp::now(), crate::ledger::Bounded::new("GET"));
+        for record in [full, empty] {
+            let (mut written, mut read) = (Tally::default(), Tally::default());
+            written.record(&record);
+            let line = line_of(&record);
+            let Line::Record(row) = Line::read(&line).unwrap() else { panic!("a record") };
+            read.row(&row);
+            assert_eq!(written.sums, read.sums);
+            assert_eq!(written.charges, read.charges);
+            assert_eq!((written.ended, written.ids), (read.ended, read.ids));
+        }
+    }
+
+    #[test]
+    fn a_source_that_is_absent_does_not_inherit_that_of_the_record_before() {
+        let mut tally = Tally::default();
+        let mut first = record(&hold(RecordId::new()));
+        tally.record(&first);
+        first.source = Some("10.0.0.1".parse().unwrap());
+        tally.record(&first);
+        first.source = None;
+        tally.record(&first);
+        let counts: Vec<_> =
+            tally.sums.iter().map(|(key, sums)| (Key::decode(key).unwrap().words[7], sums[0])).collect();
+        assert!(counts.contains(&("", 2)) && counts.contains(&("10.0.0.1", 1)), "{counts:?}");
+    }
+
+    #[test]
+    fn keys_read_back_and_words_never_run_into_one_another() {
+        let mut key = Vec::new();
+        let one = Key { words: ["ab", "c", "", "", "", "", "", "", "", "", ""], status: 200, minute: -7 };
+        one.encode(&mut key);
+        assert_eq!(Key::decode(&key), Some(one));
+        let mut other = Vec::new();
+        Key { words: ["a", "bc", "", "", "", "", "", "", "", "", ""], ..one }.encode(&mut other);
+        assert_ne!(Key::words_of(&key), Key::words_of(&other));
+        let charge = ChargeKey { limit: "a/b", key: "c", opened: 5 };
+        charge.encode(&mut key);
+        assert_eq!(ChargeKey::decode(&key), Some(charge));
+    }
+
+    #[test]
+    fn charges_are_added_up_by_a_part_of_the_slices_of_their_window() {
+        for (per, millis) in
+            [("second", 1), ("minute", 1_000), ("hour", 60_000), ("month", 60_000), ("eon", 1)]
+        {
+            assert_eq!(granule(&format!("grant/a/b/tokens/{per}/shared")), millis);
+        }
+        assert_eq!(granule("month"), 1);
+    }
+}
