@@ -9,7 +9,6 @@ use tollgate_tests::gateway::eventually;
 use tollgate_tests::provider::{self, chat};
 use tollgate_tests::report::requests_reach;
 use tollgate_tests::stand::CHAT_ONLY;
-use tollgate_tests::sweep::{Needles, missed_decoys};
 use tollgate_tests::{Plan, Protocol, Stand};
 
 const CHAT: &str = "/up/v1/chat/completions";
@@ -133,11 +132,7 @@ async fn no_secret_is_found_in_any_sink_and_every_decoy_is() {
     ] {
         assert!(sinks.join(sink).exists(), "{sink} was not captured");
     }
-    let secrets = fs::read_to_string(stand.world.needles()).unwrap();
-    assert!(secrets.lines().count() >= 3);
-    assert_eq!(Needles::new(secrets.lines()).search(&sinks), []);
-    let missed = missed_decoys(&sinks, &stand.world.inputs().join("decoys"));
-    assert!(missed.is_empty(), "{missed:#?}");
+    stand.world.assert_swept();
 }
 
 /// The key goes away, comes back broken, and comes back.

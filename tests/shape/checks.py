@@ -24,7 +24,7 @@ UNFINISHED = re.compile(r"\b(?:TODO|FIXME|XXX|HACK)\b|\b(?:todo|unimplemented)!|
 DEVELOPMENT = re.compile(
     r"\bissues? #?\d+\b|\bsub-?agents?\b|\bCEO\b|\bthe brief\b|/work/|/tmp/plan|\bCONTRACT\.md\b|\bDESIGN\.md\b"
     r"|\bshared/reference\b|\bin a later (?:issue|change|step)\b|\bas (?:asked|requested|instructed)\b"
-    r"|\bfor now\b|\bcoming soon\b|\bplaceholder\b|\bwork in progress\b|\bAI[- ](?:generated|assistant)\b",
+    r"|\bcoming soon\b|\bplaceholder\b|\bwork in progress\b|\bAI[- ](?:generated|assistant)\b",
     re.I,
 )
 TEXT = {".rs", ".py", ".md", ".toml", ".yaml", ".yml", ".sh", ".json", ".lua", ".cfg"}

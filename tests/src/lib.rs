@@ -2,7 +2,8 @@
 //!
 //! A [`World`] is one scenario's folder and its canary secrets. In it live throw-away authorities ([`ca`]), real parts
 //! ([`bao`], [`aimock`], [`haproxy`], the SDKs of [`python`]), upstreams that can misbehave ([`upstream`]), the gateway
-//! under test ([`gateway`]) and its callers ([`client`]). What a scenario leaves behind is searched by [`sweep`].
+//! under test ([`gateway`]) and its callers ([`client`]). What a scenario leaves behind
+//! is searched by `tests/runner/sweep.py`.
 //!
 //! **Invariant:** every process that is started is ended by its id when its handle is dropped.
 
@@ -19,7 +20,6 @@ pub mod python;
 pub mod report;
 pub mod resources;
 pub mod stand;
-pub mod sweep;
 pub mod town;
 pub mod upstream;
 pub mod wire;

@@ -8,6 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::hash::BuildHasher;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -86,6 +87,18 @@ impl World {
     /// The secrets to search for, one per line.
     pub fn needles(&self) -> &Path {
         &self.0.needles
+    }
+
+    /// Searches what this scenario left behind so far, by `tests/runner/sweep.py`, and fails when a secret is found or a decoy
+    /// is not.
+    pub fn assert_swept(&self) {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("runner/sweep.py");
+        let run =
+            self.0.root.parent().and_then(Path::parent).expect("a scenario is two folders into its run");
+        let output =
+            Command::new("python3").arg(script).arg(run).arg(&self.0.name).output().expect("Python runs");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 scenarios searched"), "{said}");
     }
 
     /// Writes a file under `inputs/` and returns its path.

@@ -289,8 +289,11 @@ pub(crate) fn end(
     segment: &Arc<str>,
     known: &Known,
 ) -> Result<Option<SegmentHead>, LedgerError> {
-    let (offset, mut count) = known.get(segment).copied().unwrap_or_default();
     let failed = |source| LedgerError::file("reading", segment.as_ref(), source);
+    let length = fs::metadata(directory(data_dir).join(&**segment)).map_err(failed)?.len();
+    // A disk that lost power may have kept what is known of the segment and lost its tail.
+    let known = known.get(segment).copied().filter(|(offset, _)| *offset <= length);
+    let (offset, mut count) = known.unwrap_or_default();
     let mut lines = Lines::open(data_dir, segment, offset)?;
     let mut head = None;
     if let Some(start) = offset.checked_sub(chain::TAIL as u64 + 1) {

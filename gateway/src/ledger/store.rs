@@ -13,6 +13,8 @@ mod schema;
 mod tests;
 
 use std::collections::{HashMap, HashSet};
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,6 +71,9 @@ impl Store {
     /// Opens the store, and makes it if it is not there.
     pub(crate) fn open(data_dir: &Path) -> Result<Self, LedgerError> {
         let path = path(data_dir);
+        // What SQLite puts beside the file gets the file's own mode.
+        let made = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        made.map_err(|source| LedgerError::file("creating", &path, source))?;
         let open = || {
             let connection = Connection::open(&path)?;
             connection.busy_timeout(PATIENCE)?;

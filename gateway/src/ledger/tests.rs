@@ -140,6 +140,21 @@ fn a_store_that_is_removed_is_built_again_from_the_journal() {
 }
 
 #[test]
+fn a_journal_that_lost_what_the_store_has_does_not_keep_the_gateway_from_starting() {
+    let directory = directory();
+    some_calls(directory.path());
+    drop(open(directory.path()));
+    let [path, _] = &segments(directory.path())[..] else { panic!("two segments") };
+    let bytes = fs::read(path).unwrap();
+    fs::write(path, &bytes[..bytes.len() - 1200]).unwrap();
+    let (ledger, balances) = open(directory.path());
+    assert_eq!(sums(&balances)[TOKENS], 1_120, "the store still has it");
+    ledger.close().unwrap();
+    let findings = verify(directory.path(), None).unwrap().findings;
+    assert!(findings.iter().any(|finding| finding.what.contains("cut off")), "{findings:?}");
+}
+
+#[test]
 fn a_locked_store_loses_nothing_and_stops_nothing() {
     let directory = directory();
     let (ledger, _) = open(directory.path());

@@ -3,14 +3,17 @@
 //! **Invariant:** while the space is not put aside nothing new is held, so what it was for is all that uses it up.
 
 use std::fs::{self, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use nix::errno::Errno;
 use nix::fcntl::posix_fallocate;
 
+/// Stands for a time before the first attempt.
+const NEVER: u64 = 1;
 /// Bytes put aside: the records of some five thousand calls under way.
 const SIZE: u64 = 4 << 20;
 
@@ -25,7 +28,7 @@ pub(crate) struct Reserve {
 impl Reserve {
     /// Not yet put aside; call [`Reserve::restore`].
     pub(crate) fn new(data_dir: &Path) -> Self {
-        Self { path: data_dir.join("journal.reserve"), gone_since: AtomicU64::new(1) }
+        Self { path: data_dir.join("journal.reserve"), gone_since: AtomicU64::new(NEVER) }
     }
 
     /// When it was given up, in Unix milliseconds.
@@ -38,9 +41,7 @@ impl Reserve {
 
     /// Gives the space back to the disk.
     pub(crate) fn release(&self) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let now = u64::try_from(now).unwrap_or(u64::MAX).max(1);
-        let first = self.gone_since.compare_exchange(0, now, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        let first = self.gone_since.compare_exchange(0, now(), Ordering::AcqRel, Ordering::Acquire).is_ok();
         let _ = fs::remove_file(&self.path);
         if first {
             tracing::error!(
@@ -55,22 +56,38 @@ impl Reserve {
         match self.allocate() {
             Ok(()) => {
                 self.gone_since.store(0, Ordering::Release);
-                if since > 1 {
+                if since != NEVER {
                     tracing::info!("the journal's disk has room again");
                 }
                 true
             }
-            Err(_) => {
+            Err(error) => {
                 let _ = fs::remove_file(&self.path);
+                if since == NEVER {
+                    self.gone_since.store(now(), Ordering::Release);
+                    let path = self.path.display();
+                    tracing::error!(%path, %error, "no space can be put aside for running calls: new ones are refused");
+                }
                 false
             }
         }
     }
 
     fn allocate(&self) -> io::Result<()> {
-        let file =
-            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&self.path)?;
-        posix_fallocate(&file, 0, i64::try_from(SIZE).unwrap_or(i64::MAX))?;
-        Ok(())
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&self.path)?;
+        match posix_fallocate(&file, 0, i64::try_from(SIZE).unwrap_or(i64::MAX)) {
+            // The file system knows no such thing; zeros take the space as well.
+            Err(Errno::EOPNOTSUPP | Errno::EINVAL | Errno::ENOSYS) => {
+                io::copy(&mut io::repeat(0).take(SIZE), &mut file)?;
+                file.sync_all()
+            }
+            done => Ok(done?),
+        }
     }
+}
+
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    u64::try_from(now).unwrap_or(u64::MAX).max(NEVER + 1)
 }

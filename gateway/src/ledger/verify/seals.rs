@@ -62,7 +62,11 @@ fn anchors(key: Option<&SealKey>, anchor: Option<&[u8]>, anchored: bool, result:
         ),
         Some(_) if anchored => {}
         Some(Some(Seal { number, .. })) => {
-            result.find(FILE, None, format!("seal {number}, which the anchor beside the key knows, is not in it: the seals were cut back or replaced"));
+            let anchor = key.anchor_path().display();
+            let what = format!(
+                "seal {number}, which the anchor {anchor} knows, is not in it: the seals were cut back or replaced"
+            );
+            result.find(FILE, None, what);
         }
         Some(None) => result.find(key.anchor_path().display().to_string(), None, "is no seal"),
     }
