@@ -9,6 +9,7 @@ use crate::drain::Drain;
 use crate::identity::Trust;
 use crate::injection::Prepared;
 use crate::ledger::Journal;
+use crate::listener::Open;
 use crate::load::Loads;
 use crate::quota::Quota;
 use crate::snapshot::{Snapshot, Snapshots};
@@ -36,6 +37,7 @@ pub(crate) struct Core {
     pub(crate) pool: Pool,
     pub(crate) journal: Arc<Journal>,
     pub(crate) prepared: Prepared,
+    pub(crate) open: Open,
     pub(crate) stats: Stats,
 }
 

@@ -18,43 +18,56 @@ pub(crate) enum Phase {
 
 /// The one who says so.
 #[derive(Debug)]
-pub(crate) struct Drain(watch::Sender<Phase>);
+pub(crate) struct Drain {
+    phase: watch::Sender<Phase>,
+    /// Has a receiver in everything that a drain waits for.
+    held: watch::Sender<()>,
+}
 
 impl Drain {
     pub(crate) fn new() -> Self {
-        Self(watch::Sender::new(Phase::Serving))
+        Self { phase: watch::Sender::new(Phase::Serving), held: watch::Sender::new(()) }
     }
 
     pub(crate) fn phase(&self) -> Phase {
-        *self.0.borrow()
+        *self.phase.borrow()
     }
 
+    /// For something that a drain has to wait for.
     pub(crate) fn watch(&self) -> Drained {
-        Drained(self.0.subscribe())
+        Drained { phase: self.phase.subscribe(), _held: self.held.subscribe() }
+    }
+
+    /// For something that goes on to the end.
+    pub(crate) fn observe(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
     }
 
     /// Walks through the phases and returns when everything that held a [`Drained`] is gone or was cut.
     pub(crate) async fn run(&self, delay: Duration, timeout: Duration) {
-        self.0.send_replace(Phase::Leaving);
+        self.phase.send_replace(Phase::Leaving);
         tokio::time::sleep(delay).await;
-        self.0.send_replace(Phase::Closing);
-        if tokio::time::timeout(timeout, self.0.closed()).await.is_err() {
-            self.0.send_replace(Phase::Cutting);
+        self.phase.send_replace(Phase::Closing);
+        if tokio::time::timeout(timeout, self.held.closed()).await.is_err() {
+            self.phase.send_replace(Phase::Cutting);
             // What was cut settles from its destructors; give those a moment.
-            let _ = tokio::time::timeout(Duration::from_secs(5), self.0.closed()).await;
+            let _ = tokio::time::timeout(Duration::from_secs(5), self.held.closed()).await;
         }
     }
 }
 
 /// Held by everything that a drain waits for.
 #[derive(Clone, Debug)]
-pub(crate) struct Drained(watch::Receiver<Phase>);
+pub(crate) struct Drained {
+    phase: watch::Receiver<Phase>,
+    _held: watch::Receiver<()>,
+}
 
 impl Drained {
     /// Ready once the process is in `phase` or beyond.
     pub(crate) async fn reached(&mut self, phase: Phase) {
         // The sender outlives every receiver; were it gone, the process is ending.
-        let _ = self.0.wait_for(|now| *now >= phase).await;
+        let _ = self.phase.wait_for(|now| *now >= phase).await;
     }
 }
 

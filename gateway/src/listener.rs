@@ -4,6 +4,7 @@
 
 mod connection;
 mod http;
+mod open;
 mod paced;
 mod tls;
 
@@ -17,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 pub(crate) use self::connection::{Connection, Standing};
+pub(crate) use self::open::{Open, supervise};
 pub(crate) use self::tls::server_config;
 use crate::core::Core;
 use crate::drain::Phase;

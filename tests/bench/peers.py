@@ -131,7 +131,7 @@ def envoy_config(pki, work, upstream, host, key, port):
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "mesh",
         "codec_type": "AUTO",
-        "http_filters": [limit(), injector(key), router()],
+        "http_filters": [limit(), injector(), router()],
         "route_config": {"virtual_hosts": [{
             "name": "all", "domains": ["*"],
             "request_headers_to_remove": ["x-api-key", "cookie", "forwarded", "baggage", "x-forwarded-client-cert"],
@@ -142,6 +142,7 @@ def envoy_config(pki, work, upstream, host, key, port):
     }
     return {
         "static_resources": {
+            "secrets": [{"name": "key", "generic_secret": {"secret": {"inline_string": f"Bearer {key}"}}}],
             "listeners": [{
                 "name": "mesh",
                 "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
@@ -174,18 +175,17 @@ def limit():
         "stat_prefix": "limit", "token_bucket": bucket, "filter_enabled": everything, "filter_enforced": everything}}
 
 
-def injector(key):
+def injector():
     generic = {
         "@type": "type.googleapis.com/envoy.extensions.http.injected_credentials.generic.v3.Generic",
-        "credential": {"name": "key", "sds_config": None},
+        "credential": {"name": "key"},
         "header": "authorization",
     }
-    generic["credential"] = {"name": "key"}
     return {"name": "inject", "typed_config": {
         "@type": "type.googleapis.com/envoy.extensions.filters.http.credential_injector.v3.CredentialInjector",
         "overwrite": True,
         "credential": {"name": "envoy.http.injected_credentials.generic", "typed_config": generic},
-    }, "_key": key}
+    }}
 
 
 def router():

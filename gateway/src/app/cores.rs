@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::core::{Core, Shared};
 use crate::injection::Prepared;
 use crate::ledger::Ledger;
-use crate::listener;
+use crate::listener::{self, Open};
 use crate::settings::ListenerSettings;
 use crate::stats::Stats;
 use crate::upstream::Pool;
@@ -72,6 +72,7 @@ impl Cores {
                 pool: Pool::default(),
                 journal: ledger.journal(index).ok_or_else(|| anyhow!("no journal for core {index}"))?,
                 prepared: Prepared::default(),
+                open: Open::default(),
                 stats: Stats::default(),
             });
             let sockets = doors.iter_mut().filter_map(|door| {
@@ -124,6 +125,7 @@ fn run(
         });
         // The starter waits for exactly this.
         let _ = started.send(begun);
+        tokio::spawn(listener::supervise(Arc::clone(&core)));
         tokio::spawn(keep_house(core));
         let _ = stopped.wait_for(|stop| *stop).await;
     });

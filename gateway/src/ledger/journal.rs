@@ -148,6 +148,11 @@ impl Journal {
     ///
     /// While the disk is full, refusals that came after it filled up are not written: the reserve is for calls under way.
     pub fn record(&self, record: &Record) -> Result<Position, LedgerError> {
+        self.record_seen(record, |_| {})
+    }
+
+    /// [`Journal::record`]; `seen` is shown the record as it will stand in the file, in JSON.
+    pub fn record_seen(&self, record: &Record, seen: impl FnOnce(&[u8])) -> Result<Position, LedgerError> {
         if let Some(since) = self.reserve.gone_since()
             && record.outcome == Outcome::Refused
             && record.id.millis() > since
@@ -158,7 +163,7 @@ impl Journal {
         if let Some(broken) = &mut state.broken {
             return Err(broken.retain(record));
         }
-        let at = state.append(RECORD, record)?;
+        let at = state.append_seen(RECORD, record, seen)?;
         if let Some(tally) = &mut state.tally {
             tally.record(record);
         }
@@ -314,12 +319,22 @@ impl State {
     }
 
     fn append(&mut self, kind: &[u8], line: &impl Serialize) -> Result<Position, LedgerError> {
+        self.append_seen(kind, line, |_| {})
+    }
+
+    fn append_seen(
+        &mut self,
+        kind: &[u8],
+        line: &impl Serialize,
+        seen: impl FnOnce(&[u8]),
+    ) -> Result<Position, LedgerError> {
         let start = self.buffer.len();
         self.buffer.extend_from_slice(kind);
         if let Err(error) = serde_json::to_writer(&mut self.buffer, line) {
             self.buffer.truncate(start);
             return Err(LedgerError::Encode(error));
         }
+        seen(&self.buffer[start + kind.len()..]);
         self.close(start);
         self.appended += 1;
         Ok(Position(self.appended))

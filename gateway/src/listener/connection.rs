@@ -9,6 +9,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use tollgate_policy::decision::CallerGrants;
 use tollgate_policy::denial::{Denial, Reason};
 
+use super::open::Ear;
 use crate::core::Core;
 use crate::identity::{Peer, Refusal};
 use crate::load::{Load, Share};
@@ -23,6 +24,7 @@ pub(crate) struct Connection {
     chain: Vec<CertificateDer<'static>>,
     state: Mutex<State>,
     load: Arc<Load>,
+    pub(super) ear: Ear,
     _place: Share,
 }
 
@@ -72,7 +74,7 @@ impl Connection {
         let place = load.connection().ok_or(Refusal::TooMany)?;
         let http2 = tls.alpn_protocol() == Some(b"h2");
         let state = Mutex::new(State { peer, standing: None });
-        Ok(Self { core, address, http2, chain, state, load, _place: place })
+        Ok(Self { core, address, http2, chain, state, load, ear: Ear::default(), _place: place })
     }
 
     /// Who calls, under `snapshot`. Worked out anew when the snapshot, the bundles or the clock ask for it.
@@ -96,11 +98,6 @@ impl Connection {
     pub(super) fn still_verifies(&self) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         self.verify(&mut state, Timestamp::now()).is_ok()
-    }
-
-    /// When the chain ends.
-    pub(super) fn expires(&self) -> Timestamp {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).peer.expires
     }
 
     fn verify(&self, state: &mut State, now: Timestamp) -> Result<(), Refusal> {

@@ -10,10 +10,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use jiff::Timestamp;
 
+use super::open::Order;
 use super::{Connection, TlsStream};
-use crate::drain::Phase;
 use crate::request;
 
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
@@ -23,6 +22,8 @@ const STREAMS: u32 = 256;
 
 /// Serves requests until the peer leaves, its proof ends, or the drain says so.
 pub(super) async fn serve(stream: TlsStream, connection: Arc<Connection>) {
+    let _drained = connection.core.shared.drain.watch();
+    connection.core.open.enter(&connection);
     let io = TokioIo::new(stream);
     let served = Arc::clone(&connection);
     let service = service_fn(move |request: Request<Incoming>| {
@@ -39,7 +40,7 @@ pub(super) async fn serve(stream: TlsStream, connection: Arc<Connection>) {
             .initial_connection_window_size(4 << 20)
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20));
-        watch(builder.serve_connection(io, service), &connection, |c| c.graceful_shutdown()).await;
+        drive(builder.serve_connection(io, service), &connection, |c| c.graceful_shutdown()).await;
     } else {
         let mut builder = http1::Builder::new();
         builder
@@ -48,20 +49,17 @@ pub(super) async fn serve(stream: TlsStream, connection: Arc<Connection>) {
             .max_buf_size(HEAD_BYTES)
             .max_headers(HEADERS)
             .pipeline_flush(true);
-        watch(builder.serve_connection(io, service), &connection, |c| c.graceful_shutdown()).await;
+        drive(builder.serve_connection(io, service), &connection, |c| c.graceful_shutdown()).await;
     }
+    connection.core.open.leave(&connection);
 }
 
-/// Drives a connection. When its proof ends or the drain closes, it finishes the answers under way and takes no more.
-async fn watch<C>(served: C, connection: &Connection, close: impl Fn(Pin<&mut C>))
+/// Drives a connection. Told to close, it finishes the answers under way and takes no more.
+async fn drive<C>(served: C, connection: &Connection, close: impl Fn(Pin<&mut C>))
 where
     C: Future<Output = hyper::Result<()>>,
 {
     let mut served = pin!(served);
-    let mut ended = pin!(proof_ended(connection));
-    let mut closing = connection.core.shared.drain.watch();
-    let mut cutting = closing.clone();
-    let mut told = false;
     loop {
         tokio::select! {
             biased;
@@ -71,31 +69,10 @@ where
                 }
                 return;
             }
-            () = ended.as_mut(), if !told => {
-                told = true;
-                close(served.as_mut());
+            order = connection.ear.told() => match order {
+                Order::Close => close(served.as_mut()),
+                Order::Cut => return,
             }
-            () = closing.reached(Phase::Closing), if !told => {
-                told = true;
-                close(served.as_mut());
-            }
-            () = cutting.reached(Phase::Cutting), if told => return,
-        }
-    }
-}
-
-/// Ready when the chain expires or a new bundle does not verify it.
-async fn proof_ended(connection: &Connection) {
-    let mut bundles = connection.core.shared.trust.subscribe();
-    loop {
-        let left = connection.expires().duration_since(Timestamp::now());
-        let left = Duration::try_from(left).unwrap_or(Duration::ZERO).min(Duration::from_secs(86_400));
-        tokio::select! {
-            () = tokio::time::sleep(left) => {}
-            changed = bundles.changed() => if changed.is_err() { return },
-        }
-        if !connection.still_verifies() {
-            return;
         }
     }
 }

@@ -19,6 +19,9 @@ use crate::reply::{self, Dress, REQUEST_ID, ReplyBody};
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
+/// An answer of a known length up to this may be taken before its head leaves.
+const AT_ONCE: u64 = 64 << 10;
+
 /// The response to an answered call. Its body settles and records as it ends; where there is none, that happens here.
 pub(crate) async fn answer(
     mut meter: Meter,
@@ -41,7 +44,11 @@ pub(crate) async fn answer(
         if meter.hides_usage {
             head.headers.remove(CONTENT_LENGTH);
         }
-        let body = MeteredBody::new(meter, body, lease, permit, connection, &head);
+        let short = body.size_hint().exact().is_some_and(|length| length <= AT_ONCE);
+        let mut body = MeteredBody::new(meter, body, lease, permit, connection, &head);
+        if short {
+            body.settle().await;
+        }
         return Response::from_parts(head, ReplyBody::Metered(Box::new(body)));
     }
     lease.finish();

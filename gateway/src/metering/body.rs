@@ -40,6 +40,8 @@ pub(crate) struct MeteredBody {
     generation: u64,
     permit: Permit,
     connection: Arc<Connection>,
+    /// What `settle` met, for the caller to see where it would have.
+    broken: Option<BodyError>,
 }
 
 /// The part that a drain takes over.
@@ -92,7 +94,42 @@ impl MeteredBody {
             generation,
             permit,
             connection,
+            broken: None,
         }
+    }
+
+    /// Takes what is there already. An answer that is there whole is recorded before its head leaves, so that both go out in one write.
+    pub(super) async fn settle(&mut self) {
+        std::future::poll_fn(|cx| {
+            while matches!(self.state, State::Passing) && self.broken.is_none() {
+                match self.poll_source(cx) {
+                    Poll::Ready(done) => self.broken = done.err(),
+                    Poll::Pending => return Poll::Ready(()),
+                }
+            }
+            ready!(self.poll_record(cx));
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    /// Waits for the record, if it is being written, and lets go what waited for it.
+    fn poll_record(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let State::Recording { wait, end } = &mut self.state else { return Poll::Ready(()) };
+        let journal = &self.source.meter.core.journal;
+        let written = match wait {
+            Some(wait) => ready!(journal.poll_written(wait, cx)).is_ok(),
+            None => false,
+        };
+        if written {
+            self.state = if *end { State::Done } else { State::Tail };
+            self.output.release();
+        } else {
+            self.state = State::Done;
+            self.output = Output::default();
+            self.broken = Some(BodyError::Ledger);
+        }
+        Poll::Ready(())
     }
 
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
@@ -221,22 +258,12 @@ impl Body for MeteredBody {
                 this.source.meter.record.bytes_out += bytes.len() as u64;
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
-            match &mut this.state {
+            if let Some(error) = this.broken.take() {
+                return Poll::Ready(Some(Err(error)));
+            }
+            match this.state {
                 State::Done => return Poll::Ready(None),
-                State::Recording { wait, end } => {
-                    let journal = &this.source.meter.core.journal;
-                    let written = match wait {
-                        Some(wait) => ready!(journal.poll_written(wait, cx)).is_ok(),
-                        None => false,
-                    };
-                    if !written {
-                        this.state = State::Done;
-                        this.output = Output::default();
-                        return Poll::Ready(Some(Err(BodyError::Ledger)));
-                    }
-                    this.state = if *end { State::Done } else { State::Tail };
-                    this.output.release();
-                }
+                State::Recording { .. } => ready!(this.poll_record(cx)),
                 State::Passing | State::Tail => {
                     if this.is_withdrawn() {
                         let error = this.failed(BodyError::Revoked, Reason::NoGrant);
@@ -254,12 +281,18 @@ impl Body for MeteredBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.state, State::Done) && self.output.ready.is_empty()
+        matches!(self.state, State::Done) && self.output.ready.is_empty() && self.broken.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source.incoming {
-            Some(incoming) if !self.source.meter.hides_usage => incoming.size_hint(),
+            // Asked before the first frame, or once everything is here.
+            Some(incoming) if !self.source.meter.hides_usage && self.output.ready.is_empty() => {
+                incoming.size_hint()
+            }
+            None if matches!(self.state, State::Done) => {
+                SizeHint::with_exact(self.output.ready.iter().map(|bytes| bytes.len() as u64).sum())
+            }
             _ => SizeHint::default(),
         }
     }

@@ -252,8 +252,7 @@ impl Meter {
         self.book(usage);
         let model = self.priced().map(|price| Bounded::new(price.model()));
         self.core.stats.call(&self.record, model);
-        self.log();
-        self.core.journal.record(&self.record).map(Some)
+        self.core.journal.record_seen(&self.record, log).map(Some)
     }
 
     fn book(&mut self, usage: Usage) {
@@ -333,13 +332,12 @@ impl Meter {
     fn elapsed(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
+}
 
-    fn log(&self) {
-        if tracing::enabled!(target: ACCESS, tracing::Level::INFO)
-            && let Ok(line) = serde_json::to_string(&self.record)
-        {
-            tracing::info!(target: ACCESS, record = line.as_str());
-        }
+/// The access log has the record as the journal has it.
+fn log(record: &[u8]) {
+    if let Ok(line) = std::str::from_utf8(record) {
+        tracing::info!(target: ACCESS, record = line);
     }
 }
 

@@ -1,0 +1,111 @@
+//! The open connections of a core, and who tells them that they have to end.
+//!
+//! **Invariant:** a connection whose chain has expired or lost its bundle is told within [`LOOK_EVERY`]; every request on it is refused
+//! from that moment on anyway. What a connection polls for this is one flag.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::Connection;
+use crate::core::Core;
+use crate::drain::Phase;
+
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What a connection is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Finish what is under way and take no more.
+    Close,
+    /// End now.
+    Cut,
+}
+
+/// A connection's ear.
+#[derive(Debug, Default)]
+pub(super) struct Ear {
+    order: AtomicU8,
+    notify: Notify,
+}
+
+impl Ear {
+    fn tell(&self, order: Order) {
+        if self.order.fetch_max(order as u8 + 1, Ordering::AcqRel) <= order as u8 {
+            self.notify.notify_one();
+        }
+    }
+
+    /// Waits for the next order.
+    pub(super) async fn told(&self) -> Order {
+        self.notify.notified().await;
+        if self.order.load(Ordering::Acquire) > Order::Cut as u8 { Order::Cut } else { Order::Close }
+    }
+}
+
+/// The open connections of a core.
+#[derive(Debug, Default)]
+pub(crate) struct Open(Mutex<HashMap<usize, Weak<Connection>>>);
+
+impl Open {
+    pub(super) fn enter(&self, connection: &Arc<Connection>) {
+        self.connections().insert(Arc::as_ptr(connection).addr(), Arc::downgrade(connection));
+    }
+
+    pub(super) fn leave(&self, connection: &Connection) {
+        self.connections().remove(&std::ptr::from_ref(connection).addr());
+    }
+
+    fn review(&self, phase: Phase) {
+        let open: Vec<Arc<Connection>> = self.connections().values().filter_map(Weak::upgrade).collect();
+        for connection in open {
+            if phase >= Phase::Cutting {
+                connection.ear.tell(Order::Cut);
+            } else if phase >= Phase::Closing || !connection.still_verifies() {
+                connection.ear.tell(Order::Close);
+            }
+        }
+    }
+
+    fn connections(&self) -> MutexGuard<'_, HashMap<usize, Weak<Connection>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Looks after the connections of a core until its runtime ends.
+pub(crate) async fn supervise(core: Arc<Core>) {
+    let mut bundles = core.shared.trust.subscribe();
+    let mut phase = core.shared.drain.observe();
+    loop {
+        // A sender that is gone means that the process ends.
+        let lives = tokio::select! {
+            changed = bundles.changed() => changed.is_ok(),
+            changed = phase.changed() => changed.is_ok(),
+            () = tokio::time::sleep(LOOK_EVERY) => true,
+        };
+        if !lives {
+            return;
+        }
+        let now = *phase.borrow_and_update();
+        core.open.review(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_order_is_heard_once_and_a_stronger_one_again() {
+        let ear = Ear::default();
+        ear.tell(Order::Close);
+        ear.tell(Order::Close);
+        assert_eq!(ear.told().await, Order::Close);
+        ear.tell(Order::Close);
+        ear.tell(Order::Cut);
+        assert_eq!(ear.told().await, Order::Cut);
+    }
+}
