@@ -108,6 +108,10 @@ async fn a_body_that_we_cannot_read_is_415_where_models_or_money_are_limited() {
         let answer = send(&stand, Protocol::H1, CHAT, body.clone(), &[(CONTENT_TYPE.as_str(), kind)]).await;
         answer.assert_refused(415, "unsupported_media_type");
     }
+    let mut twice = stand.checkout().json(CHAT, &chat(9));
+    twice.headers_mut().append(CONTENT_TYPE, "text/plain".parse().unwrap());
+    let twice = stand.checkout().send(Protocol::H1, twice).await.unwrap();
+    assert!(twice.status == 415 || twice.status == 400, "two content types: {}", twice.text());
     assert_eq!(stand.upstream.count(), 0);
     send(&stand, Protocol::H1, CHAT, body.clone(), &[("content-encoding", "identity")])
         .await

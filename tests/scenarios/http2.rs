@@ -1,4 +1,4 @@
-//! Attacks in HTTP/2 frames, made by hand with Python's h2 and hyperframe.
+//! Attacks in HTTP/2 frames, made by hand with Python's hyperframe and hpack.
 
 use serde_json::{Value, json};
 use tollgate_tests::{Plan, Reply, Stand, needs, python};

@@ -52,12 +52,9 @@ async fn a_broken_configuration_is_refused_whole_named_and_the_last_good_one_ser
         if stand.gateway.generation() == generation {
             billing.get("/up/x").await.assert_refused(403, "no_grant");
         }
-        let named = stand
-            .gateway
-            .log()
-            .iter()
-            .any(|line| line.to_string().contains(named) && line.to_string().contains("stand.yaml"));
-        assert!(named, "{what}: the log names file and field");
+        let names = |line: &str| line.contains(named) && line.contains("stand.yaml");
+        let logged = || stand.gateway.log().iter().any(|line| names(&line.to_string()));
+        eventually(&format!("{what}: the log names file and field"), logged).await;
         std::fs::remove_file(stand.gateway.home().join("resources/more.yaml")).unwrap();
         stand.gateway.write_resource("stand.yaml", &good);
         tokio::time::sleep(Duration::from_millis(600)).await;

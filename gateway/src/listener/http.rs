@@ -28,7 +28,9 @@ pub(super) async fn serve(stream: TlsStream, connection: Arc<Connection>) {
     let served = Arc::clone(&connection);
     let service = service_fn(move |request: Request<Incoming>| {
         let connection = Arc::clone(&served);
-        async move { Ok::<_, Infallible>(request::handle(connection, request).await) }
+        // Boxed: hyper moves the future around before it polls it, and this one is large.
+        let answer = Box::pin(request::handle(connection, request));
+        async move { Ok::<_, Infallible>(answer.await) }
     });
     if connection.http2 {
         let mut builder = http2::Builder::new(TokioExecutor::new());
