@@ -7,7 +7,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::response;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, response};
 use hyper::body::Incoming;
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
@@ -34,6 +35,7 @@ pub(crate) struct Answered {
     pub(crate) lease: Lease,
     pub(crate) permit: Permit,
     pub(crate) secret: Option<Arc<Secret>>,
+    pub(crate) faults: Faults,
 }
 
 /// Sends `template` until there is an answer to pass on.
@@ -67,7 +69,7 @@ pub(crate) async fn run(
         };
         if !rejects_credential(&permit, &answer) {
             let (head, body) = answer.response.into_parts();
-            return Ok(Answered { head, body, lease: answer.lease, permit, secret });
+            return Ok(Answered { head, body, lease: answer.lease, permit, secret, faults });
         }
         meter.unsent();
         let spent = refreshed || !template.replayable();
@@ -120,6 +122,9 @@ impl Way<'_> {
         meter.sent();
         match first_byte(injected, permit.destination().timeouts.first_byte, meter).await {
             Err(_) => Err(fail(meter, &UpstreamError::FirstByteTimeout)),
+            Ok(Ok(answer)) if is_ambiguous(answer.response.headers()) => {
+                Err(fail(meter, &UpstreamError::Framing))
+            }
             Ok(Ok(answer)) => {
                 meter.answered(answer.response.status());
                 Ok(answer)
@@ -169,6 +174,14 @@ async fn secret(core: &Core, permit: &Permit) -> Result<Option<Arc<Secret>>, Den
         )
         .retry_after(Duration::from_secs(5))),
     }
+}
+
+/// Whether two readers could find the end of the answer in two places (RFC 9112, section 6.3).
+fn is_ambiguous(headers: &HeaderMap) -> bool {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(length) = lengths.next() else { return false };
+    let digits = !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
+    lengths.next().is_some() || !digits || headers.contains_key(TRANSFER_ENCODING)
 }
 
 fn rejects_credential(permit: &Permit, answer: &Answer) -> bool {

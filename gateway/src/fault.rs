@@ -23,6 +23,7 @@ pub(crate) enum Stage {
     Inject,
     Send,
     Scrub,
+    Body,
 }
 
 /// Runs `route`; a panic in it becomes `internal`. What it says is not repeated: it may quote anything.
@@ -69,6 +70,7 @@ impl Faults {
             S::Inject,
             S::Send,
             S::Scrub,
+            S::Body,
         ];
         let asked = request.headers().get("x-tollgate-fault").and_then(|value| value.to_str().ok());
         let name = asked.and_then(|text| text.strip_prefix("panic@"));

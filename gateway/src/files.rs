@@ -3,9 +3,8 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
 use nix::fcntl::{Flock, FlockArg};
 
 /// Creates `file` with mode 0600 and these bytes; one that exists is an error.
@@ -21,21 +20,30 @@ pub(crate) struct DirectoryLock {
     _file: Flock<File>,
 }
 
+/// Why a directory cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LockError {
+    #[error("dataDir {0}: {1}")]
+    Io(PathBuf, io::Error),
+    #[error("dataDir {0} is in use by process {1}")]
+    Taken(PathBuf, String),
+}
+
 impl DirectoryLock {
     /// Makes the directory if need be and locks it.
-    pub(crate) fn take(directory: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn take(directory: &Path) -> Result<Self, LockError> {
         let path = directory.join("lock");
-        let context = || format!("dataDir {}", directory.display());
-        std::fs::create_dir_all(directory).with_context(context)?;
-        let open =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let file = open.with_context(context)?;
-        let Ok(mut file) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else {
+        let failed = |error| LockError::Io(directory.into(), error);
+        std::fs::create_dir_all(directory).map_err(failed)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let Ok(mut file) = Flock::lock(options.open(&path).map_err(failed)?, FlockArg::LockExclusiveNonblock)
+        else {
             let pid = std::fs::read_to_string(&path).unwrap_or_default();
-            bail!("dataDir {} is in use by process {}", directory.display(), pid.trim());
+            return Err(LockError::Taken(directory.into(), pid.trim().into()));
         };
-        file.set_len(0).with_context(context)?;
-        writeln!(file, "{}", std::process::id()).with_context(context)?;
+        file.set_len(0).map_err(failed)?;
+        writeln!(file, "{}", std::process::id()).map_err(failed)?;
         Ok(Self { _file: file })
     }
 }

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use serde::Serialize;
@@ -30,10 +30,10 @@ pub(crate) const fn status(reason: Reason) -> StatusCode {
         R::BadRequest
         | R::AmbiguousPath
         | R::AmbiguousAuthority
-        | R::HeaderRefused
         | R::AmbiguousBody
         | R::BodyInvalid
         | R::UnboundedCost => StatusCode::BAD_REQUEST,
+        R::HeaderRefused => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         R::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
         R::MethodRefused => StatusCode::METHOD_NOT_ALLOWED,
         R::NoGrant
@@ -64,6 +64,20 @@ pub(crate) const fn status(reason: Reason) -> StatusCode {
         R::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
         R::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
+}
+
+/// Whether the request itself is in doubt, so that what follows it on the connection is as well.
+const fn is_malformed(reason: Reason) -> bool {
+    use Reason as R;
+    matches!(
+        reason,
+        R::BadRequest
+            | R::AmbiguousPath
+            | R::AmbiguousAuthority
+            | R::HeaderRefused
+            | R::MethodRefused
+            | R::BodyTooLarge
+    )
 }
 
 /// The code of a reason for gRPC callers (google.rpc.Code).
@@ -138,6 +152,9 @@ pub(crate) fn refusal(denial: &Denial, id: RecordId, dress: Dress) -> Response<R
         // Whole seconds, rounded up: a caller that waits that long finds room (RFC 9110, section 10.2.3).
         let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    }
+    if is_malformed(denial.reason) {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if denial.reason == Reason::BudgetExhausted {
         headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));

@@ -13,7 +13,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, SubscriberExt};
-use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry};
 
 /// The target of access lines.
@@ -21,11 +21,20 @@ pub(crate) const ACCESS: &str = "tollgate::access";
 const FLUSH_EVERY: Duration = Duration::from_millis(100);
 const FLUSH_AT: usize = 256 << 10;
 
+/// Why there are no logs.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TelemetryError {
+    #[error("logs are set up already: {0}")]
+    Installed(#[from] TryInitError),
+    #[error("the thread that writes logs: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
 /// Installs the subscriber for the process. `level` is a level or a list of directives, as in `RUST_LOG`.
 ///
 /// # Errors
 /// Where a subscriber is installed already.
-pub(crate) fn install(level: &str) -> anyhow::Result<Flush> {
+pub(crate) fn install(level: &str) -> Result<Flush, TelemetryError> {
     let out = Flush(Arc::default());
     let lines = tracing_subscriber::fmt::layer()
         .json()

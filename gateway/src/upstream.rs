@@ -47,6 +47,8 @@ pub(crate) enum UpstreamError {
     FirstByteTimeout,
     #[error("the HTTP handshake failed: {0}")]
     Handshake(hyper::Error),
+    #[error("the answer's framing is ambiguous")]
+    Framing,
     #[error("the provider broke off: {0}")]
     Broken(hyper::Error),
 }
@@ -103,7 +105,8 @@ impl Peer {
     ) -> Result<Self, UpstreamError> {
         let deadline = Instant::now() + dial.timeout;
         let tcp = dial.connect(rules).await?;
-        let name = ServerName::try_from(dial.host.to_owned())
+        let bare = dial.host.trim_start_matches('[').trim_end_matches(']');
+        let name = ServerName::try_from(bare.to_owned())
             .map_err(|error| UpstreamError::Tls(std::io::Error::other(error)))?;
         let host: Arc<str> = dial.host.into();
         let verified = |tcp: &TcpStream| -> std::io::Result<Verified> {

@@ -46,7 +46,7 @@ reasons! {
     UnknownHost = "unknown_host",
     /// A method that is never forwarded: TRACE, TRACK, CONNECT without a tunnel.
     MethodRefused = "method_refused",
-    /// A header that is never accepted.
+    /// More header fields than are read.
     HeaderRefused = "header_refused",
     /// The caller has no grant for this destination.
     NoGrant = "no_grant",

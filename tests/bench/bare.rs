@@ -92,7 +92,6 @@ async fn connection(stream: TlsStream<TcpStream>, proxy: Arc<Proxy>) {
             .await;
     } else {
         let _ = hyper::server::conn::http1::Builder::new()
-            .pipeline_flush(true)
             .serve_connection(io, service)
             .await;
     }

@@ -145,10 +145,10 @@ fn run_dir() -> PathBuf {
 /// Says that the running scenario ends here because a part is not installed. `tests/run` counts it as skipped.
 pub fn skip(part: &str) {
     let name = std::thread::current().name().unwrap_or("scenario").to_owned();
-    eprintln!("skipped: {part} is not installed");
+    eprintln!("skipped: needs {part}");
     if let Some(path) = std::env::var_os("TOLLGATE_SKIPS") {
         let mut file = OpenOptions::new().create(true).append(true).open(path).expect("skips file");
-        writeln!(file, "scenario {name}: {part} is not installed").expect("skips file");
+        writeln!(file, "scenario {name}: needs {part}").expect("skips file");
     }
 }
 

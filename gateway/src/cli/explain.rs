@@ -87,7 +87,7 @@ fn split(url: &str) -> anyhow::Result<(&str, &str, Option<&str>)> {
         .strip_prefix("https://")
         .or_else(|| url.strip_prefix("http://"))
         .context("--url: not an http(s) URL")?;
-    let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let (authority, rest) = rest.split_at(rest.find(['/', '?', '*', '#']).unwrap_or(rest.len()));
     if authority.is_empty() {
         bail!("--url: no host in it");
     }

@@ -1,12 +1,15 @@
 //! The caller's request head once everything is gone that is not the request itself.
 
-use http::header::HOST;
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method, Uri, Version, request};
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::target::RequestLine;
 
 use super::strip;
+
+/// Most bytes of a request's header fields.
+const HEAD_BYTES: usize = 64 << 10;
 
 /// Method, target form and headers of a request, without credentials, identity assertions and hop-by-hop fields.
 #[derive(Debug)]
@@ -29,6 +32,16 @@ impl Head {
         if [Method::TRACE, Method::CONNECT].contains(&method) || method.as_str().eq_ignore_ascii_case("TRACK")
         {
             return Err(Denial::new(Reason::MethodRefused, "this method is never forwarded"));
+        }
+        let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        if size > HEAD_BYTES {
+            return Err(Denial::new(Reason::HeaderRefused, "the request's headers are larger than 64 KiB"));
+        }
+        if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
+            return Err(Denial::new(
+                Reason::BadRequest,
+                "the request has both a length and a transfer coding",
+            ));
         }
         let authority = authority(&uri, &headers, version)?;
         let path = uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));

@@ -180,7 +180,7 @@ fn connection_named(headers: &HeaderMap) -> Vec<HeaderName> {
 }
 
 /// The query without parameters whose decoded name carries a credential, or that `extra` names; `None` where nothing is left.
-pub(crate) fn query<'a>(query: &'a str, extra: &[String]) -> Option<Cow<'a, str>> {
+pub(crate) fn query<'a>(query: &'a str, extra: &[Box<str>]) -> Option<Cow<'a, str>> {
     let is_carrier = |pair: &str| {
         let name = pair.split_once('=').map_or(pair, |(name, _)| name);
         let decoded =

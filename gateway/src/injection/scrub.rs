@@ -11,7 +11,6 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use http::header::{self, HeaderName, LOCATION};
 use http::{HeaderMap, HeaderValue, StatusCode, response};
 use memchr::memchr_iter;
-use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_secrets::Secret;
@@ -96,7 +95,7 @@ fn relocate(headers: &mut HeaderMap, host: &str, prefix: &str) {
     }
 }
 
-/// The forms of one secret version to look for: raw, percent-encoded, base64 at the three offsets at which it can lie inside a longer
+/// The forms of one secret version to look for, percent-encoded or not: raw, base64 at the three offsets at which it can lie inside a longer
 /// text, hex, and what was sent, whole.
 pub(super) struct Needles {
     forms: Vec<Zeroizing<Vec<u8>>>,
@@ -151,8 +150,41 @@ impl Needles {
                 clean.get_or_insert_with(|| text.to_vec())[at..at + form.len()].fill(b'*');
             }
         }
+        if text.contains(&b'%') {
+            // However many of its characters were escaped, and in whichever case.
+            let (decoded, places) = unescaped(text);
+            for form in &self.forms {
+                for at in occurrences(form, &decoded) {
+                    let range = places[at]..places[at + form.len()];
+                    clean.get_or_insert_with(|| text.to_vec())[range].fill(b'*');
+                }
+            }
+        }
         clean
     }
+}
+
+/// `text` with its percent escapes decoded, and where each byte of that began; one place more than bytes.
+fn unescaped(text: &[u8]) -> (Zeroizing<Vec<u8>>, Vec<usize>) {
+    let mut decoded = Zeroizing::new(Vec::with_capacity(text.len()));
+    let mut places = Vec::with_capacity(text.len() + 1);
+    let digit = |at: usize| text.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+    let mut at = 0;
+    while let Some(byte) = text.get(at) {
+        places.push(at);
+        match (byte, digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                decoded.push(u8::try_from(high * 16 + low).unwrap_or_default());
+                at += 3;
+            }
+            _ => {
+                decoded.push(*byte);
+                at += 1;
+            }
+        }
+    }
+    places.push(at);
+    (decoded, places)
 }
 
 /// Where `form` lies in `text`. Header values are short: looking for a first byte beats preparing a search.
@@ -166,9 +198,7 @@ fn forms(secret: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
     let hex = |digits: &[u8; 16]| {
         secret.iter().flat_map(|b| [digits[usize::from(b >> 4)], digits[usize::from(b & 15)]]).collect()
     };
-    let escaped: String = percent_encode(secret, NON_ALPHANUMERIC).collect();
-    let mut forms: Vec<Vec<u8>> =
-        vec![secret.to_vec(), escaped.into_bytes(), hex(b"0123456789abcdef"), hex(b"0123456789ABCDEF")];
+    let mut forms: Vec<Vec<u8>> = vec![secret.to_vec(), hex(b"0123456789abcdef"), hex(b"0123456789ABCDEF")];
     for offset in 0..3 {
         let Some(core) = base64_inside(secret, offset) else { continue };
         let url: Vec<u8> = core
@@ -197,6 +227,8 @@ fn base64_inside(secret: &[u8], offset: usize) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+
     use super::*;
 
     const SECRET: &[u8] = b"sk-live/0123+456789=abc";
@@ -219,6 +251,8 @@ mod tests {
         );
         let percent: String = percent_encode(SECRET, NON_ALPHANUMERIC).collect();
         assert_eq!(scrubbed(percent.as_bytes()), "*".repeat(percent.len()).as_bytes());
+        let every: String = SECRET.iter().map(|b| format!("%{b:02x}")).collect();
+        assert_eq!(scrubbed(format!("a%20{every}").as_bytes()), format!("a%20{}", "*".repeat(69)).as_bytes());
         for before in ["", "u", "us", "user:"] {
             let encoded = STANDARD_NO_PAD.encode(format!("{before}{raw}tail"));
             let clean = scrubbed(encoded.as_bytes());

@@ -1,13 +1,14 @@
 //! The request as it will leave, but for the secret: rebuilt from the target, so that what was matched is what is sent.
 
 use bytes::Bytes;
-use http::header::ACCEPT_ENCODING;
+use http::header::{ACCEPT_ENCODING, HeaderName};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method};
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::{Denial, Reason};
+use tollgate_policy::dialect::Carriers;
 
-use crate::identity::Head;
+use crate::identity::{self, Head};
 use crate::upstream::OutBody;
 
 /// Method, path, headers and body of every attempt of one call.
@@ -28,9 +29,10 @@ impl Template {
         let target = permit.target();
         let mut line = String::with_capacity(target.path().len() + target.query().map_or(0, |q| q.len() + 1));
         line.push_str(target.path());
-        if let Some(query) = target.query() {
+        let carriers = permit.destination().dialect.carriers();
+        if let Some(query) = target.query().and_then(|query| identity::without(query, &carriers.queries)) {
             line.push('?');
-            line.push_str(query);
+            line.push_str(&query);
         }
         let unwritable =
             |_| Denial::new(Reason::BadRequest, "the target cannot be written as a request line");
@@ -41,10 +43,7 @@ impl Template {
         };
         let authority = authority.map_err(unwritable)?;
         let mut headers = head.headers;
-        let carriers = permit.destination().dialect.carriers();
-        for carrier in carriers.headers.iter().chain(&carriers.account_headers) {
-            while headers.remove(&**carrier).is_some() {}
-        }
+        withhold(&mut headers, carriers);
         // Usage is read off the answer, and a secret is looked for in it: it has to come as it is.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let replayable = body.again().is_some();
@@ -70,5 +69,20 @@ impl Template {
             Some(copy) => Some(copy),
             None => self.body.take(),
         }
+    }
+}
+
+/// Removes what carries a credential or chooses an account at this provider, however it is spelt: many read `_` as `-`.
+fn withhold(headers: &mut HeaderMap, carriers: &Carriers) {
+    let named = |name: &str| {
+        carriers.headers.iter().chain(&carriers.account_headers).any(|carrier| **carrier == *name)
+    };
+    let carries = |name: &HeaderName| match name.as_str().contains('_') {
+        true => named(&name.as_str().replace('_', "-")),
+        false => named(name.as_str()),
+    };
+    let gone: Vec<HeaderName> = headers.keys().filter(|name| carries(name)).cloned().collect();
+    for name in gone {
+        while headers.remove(&name).is_some() {}
     }
 }

@@ -49,8 +49,7 @@ pub(super) async fn serve(stream: TlsStream, connection: Arc<Connection>) {
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_LIMIT)
             .max_buf_size(HEAD_BYTES)
-            .max_headers(HEADERS)
-            .pipeline_flush(true);
+            .max_headers(HEADERS);
         drive(builder.serve_connection(io, service), &connection, |c| c.graceful_shutdown()).await;
     }
     connection.core.open.leave(&connection);

@@ -25,10 +25,10 @@ const AT_ONCE: u64 = 64 << 10;
 /// The response to an answered call. Its body settles and records as it ends; where there is none, that happens here.
 pub(crate) async fn answer(
     mut meter: Meter,
-    answered: Answered,
+    mut answered: Answered,
     connection: Arc<Connection>,
 ) -> Response<ReplyBody> {
-    let Answered { mut head, body, lease, permit, .. } = answered;
+    let head = &mut answered.head;
     meter.record.status = head.status.as_u16();
     if let Ok(id) = HeaderValue::try_from(meter.record.id.to_string()) {
         head.headers.insert(REQUEST_ID, id);
@@ -40,17 +40,18 @@ pub(crate) async fn answer(
             }
         }
     }
-    if !body.is_end_stream() {
+    if !answered.body.is_end_stream() {
         if meter.hides_usage {
             head.headers.remove(CONTENT_LENGTH);
         }
-        let short = body.size_hint().exact().is_some_and(|length| length <= AT_ONCE);
-        let mut body = MeteredBody::new(meter, body, lease, permit, connection, &head);
+        let short = answered.body.size_hint().exact().is_some_and(|length| length <= AT_ONCE);
+        let (head, mut body) = MeteredBody::new(meter, answered, connection);
         if short {
             body.settle().await;
         }
         return Response::from_parts(head, ReplyBody::Metered(Box::new(body)));
     }
+    let Answered { head, lease, .. } = answered;
     lease.finish();
     meter.record.outcome = Outcome::Completed;
     let id = meter.record.id;

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::response;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -19,7 +20,9 @@ use tollgate_policy::denial::Reason;
 use super::estimate;
 use super::meter::{Meter, Usage};
 use super::usage::{Output, Reading, UsageReader};
+use crate::attempt::Answered;
 use crate::drain::{Drained, Phase};
+use crate::fault::{Faults, Stage};
 use crate::ledger::{Outcome, Wait};
 use crate::listener::Connection;
 use crate::load::Share;
@@ -42,6 +45,7 @@ pub(crate) struct MeteredBody {
     connection: Arc<Connection>,
     /// What `settle` met, for the caller to see where it would have.
     broken: Option<BodyError>,
+    faults: Faults,
 }
 
 /// The part that a drain takes over.
@@ -52,6 +56,8 @@ struct Source {
     lease: Option<Lease>,
     meter: Meter,
     billed: bool,
+    /// The caller has gone.
+    drained: bool,
 }
 
 #[derive(Debug)]
@@ -68,14 +74,13 @@ enum State {
 }
 
 impl MeteredBody {
+    /// The body of an answer, and its head for the caller.
     pub(super) fn new(
         meter: Meter,
-        incoming: Incoming,
-        lease: Lease,
-        permit: Permit,
+        answered: Answered,
         connection: Arc<Connection>,
-        head: &http::response::Parts,
-    ) -> Self {
+    ) -> (response::Parts, Self) {
+        let Answered { head, body: incoming, lease, permit, faults, .. } = answered;
         let event_stream = head
             .headers
             .get(http::header::CONTENT_TYPE)
@@ -85,8 +90,9 @@ impl MeteredBody {
         let reader = metered.filter(|_| billed).map(|e| UsageReader::new(e, event_stream, meter.hides_usage));
         let stall = Stall::new(permit.destination().timeouts.idle);
         let generation = meter.record.generation;
-        let source = Source { incoming: Some(incoming), reader, lease: Some(lease), meter, billed };
-        Self {
+        let source =
+            Source { incoming: Some(incoming), reader, lease: Some(lease), meter, billed, drained: false };
+        let body = Self {
             source,
             output: Output::default(),
             stall,
@@ -95,7 +101,9 @@ impl MeteredBody {
             permit,
             connection,
             broken: None,
-        }
+            faults,
+        };
+        (head, body)
     }
 
     /// Takes what is there already. An answer that is there whole is recorded before its head leaves, so that both go out in one write.
@@ -133,6 +141,7 @@ impl MeteredBody {
     }
 
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        self.faults.at(Stage::Body);
         let Some(incoming) = &mut self.source.incoming else { return Poll::Ready(Ok(())) };
         let Poll::Ready(next) = Pin::new(incoming).poll_frame(cx) else {
             ready!(self.stall.poll(cx));
@@ -164,7 +173,7 @@ impl MeteredBody {
             self.end();
         } else if self.output.complete {
             let reading = self.source.reader.as_ref().map(UsageReader::reading);
-            let wait = self.source.record(reading, Outcome::Completed, false);
+            let wait = self.source.record(reading, Outcome::Completed, waiting(&self.output));
             self.state = State::Recording { wait, end: false };
         }
     }
@@ -185,7 +194,7 @@ impl MeteredBody {
         let mut last: VecDeque<Bytes> = std::mem::take(&mut self.output.ready);
         last.append(&mut self.output.held);
         self.output.held = last;
-        let wait = self.source.record(reading, Outcome::Completed, false);
+        let wait = self.source.record(reading, Outcome::Completed, waiting(&self.output));
         self.state = State::Recording { wait, end: true };
     }
 
@@ -196,7 +205,7 @@ impl MeteredBody {
         self.source.meter.record.reason = Some(reason);
         let outcome = if reason == Reason::NoGrant { Outcome::Refused } else { Outcome::UpstreamFailed };
         let reading = self.source.reader.take().map(|reader| reader.finish(&mut Output::default()));
-        self.source.record(reading, outcome, false);
+        self.source.record(reading, outcome, 0);
         error
     }
 
@@ -223,13 +232,15 @@ impl Source {
     }
 
     /// Closes the account. `None`: the journal took nothing, which only a strict caller could mind.
-    fn record(&mut self, reading: Option<Reading>, outcome: Outcome, drained: bool) -> Option<Wait> {
+    /// `waiting` bytes are still to go out.
+    fn record(&mut self, reading: Option<Reading>, outcome: Outcome, waiting: u64) -> Option<Wait> {
         self.meter.record.outcome = outcome;
-        let usage = self.usage(reading, drained);
+        self.meter.record.bytes_out += waiting;
+        let usage = self.usage(reading);
         self.meter.close(usage).ok().flatten().map(Wait::new)
     }
 
-    fn usage(&self, reading: Option<Reading>, drained: bool) -> Usage {
+    fn usage(&self, reading: Option<Reading>) -> Usage {
         if self.meter.endpoint.as_ref().is_none_or(|endpoint| !endpoint.metered) {
             return Usage::Plain;
         }
@@ -238,10 +249,17 @@ impl Source {
         }
         let reading = reading.unwrap_or_default();
         match reading.units {
-            Some(units) => Usage::Reported { units, model: reading.model, tier: reading.tier, drained },
+            Some(units) => {
+                Usage::Reported { units, model: reading.model, tier: reading.tier, drained: self.drained }
+            }
             None => Usage::Unknown { units: estimate::estimate(&self.meter.facts, &reading) },
         }
     }
+}
+
+/// Bytes that were taken from the provider and are still to go to the caller.
+fn waiting(output: &Output) -> u64 {
+    output.ready.iter().chain(&output.held).map(|bytes| bytes.len() as u64).sum()
 }
 
 impl Body for MeteredBody {
@@ -309,7 +327,7 @@ impl Drop for MeteredBody {
         let worth_it = self.source.reader.is_some() && core.shared.drain.phase() < Phase::Cutting;
         let (Some(incoming), Some(share), true) = (self.source.incoming.take(), share, worth_it) else {
             let reading = self.source.reader.take().map(|reader| reader.finish(&mut Output::default()));
-            self.source.record(reading, Outcome::CallerGone, false);
+            self.source.record(reading, Outcome::CallerGone, 0);
             return;
         };
         let meter = self.source.meter.hand_over();
@@ -319,6 +337,7 @@ impl Drop for MeteredBody {
             lease: self.source.lease.take(),
             meter,
             billed: self.source.billed,
+            drained: false,
         };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(drain(incoming, source, share, drained));
@@ -346,5 +365,6 @@ async fn drain(mut incoming: Incoming, mut source: Source, _share: Share, mut dr
         () = drained.reached(Phase::Cutting) => {}
     }
     let reading = source.reader.take().map(|reader| reader.finish(&mut output));
-    source.record(reading, Outcome::CallerGone, true);
+    source.drained = true;
+    source.record(reading, Outcome::CallerGone, 0);
 }

@@ -56,6 +56,9 @@ pub enum PathError {
     /// `%` without two hexadecimal digits.
     #[error("the path has a `%` without two hexadecimal digits")]
     Escape,
+    /// Escapes that decode to no UTF-8.
+    #[error("the path's escapes do not decode to UTF-8")]
+    NotUtf8,
     /// A form that the destination does not allow.
     #[error("the path has {0}, which this destination does not allow")]
     Form(EncodedForm),
@@ -196,6 +199,10 @@ fn check_decodings(path: &str) -> Result<(), PathError> {
         let decoded: Vec<u8> = percent_decode(&seen).collect();
         if decoded == *seen {
             return Ok(());
+        }
+        // Overlong sequences are a dot or a slash to lenient decoders (RFC 3629, section 10).
+        if std::str::from_utf8(&decoded).is_err() {
+            return Err(PathError::NotUtf8);
         }
         seen = Cow::Owned(decoded);
     }

@@ -25,8 +25,17 @@ pub(super) fn count(places: &Places, slots: &Slots) -> Option<(Units, bool)> {
             units.set(usage.unit, number.max(units.get(usage.unit)));
         }
     }
+    is_final &= is_told(places, slots, Item::Input) && is_told(places, slots, Item::Output);
     divide(&mut units, places, slots);
     is_any.then_some((units, is_final))
+}
+
+/// Whether this unit has a number, where there is a place for one: a report that leaves it out reports nothing.
+fn is_told(places: &Places, slots: &Slots, unit: Item) -> bool {
+    let number = |slot: Slot| matches!(slots.number(slot), Found::Number(_));
+    let mut whole =
+        places.usage.iter().filter(|usage| usage.unit == unit && usage.within.is_none()).peekable();
+    whole.peek().is_none() || whole.any(|usage| number(usage.closing) || usage.opening.is_some_and(number))
 }
 
 /// Takes the numbers that others include out of these, each at most what is left, so that the sum stays what it was.
