@@ -91,9 +91,7 @@ async fn connection(stream: TlsStream<TcpStream>, proxy: Arc<Proxy>) {
             .serve_connection(io, service)
             .await;
     } else {
-        let _ = hyper::server::conn::http1::Builder::new()
-            .serve_connection(io, service)
-            .await;
+        let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
     }
 }
 

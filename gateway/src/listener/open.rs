@@ -60,7 +60,11 @@ impl Open {
     }
 
     fn review(&self, phase: Phase) {
-        let open: Vec<Arc<Connection>> = self.connections().values().filter_map(Weak::upgrade).collect();
+        let mut connections = self.connections();
+        // A connection whose task panicked did not leave.
+        connections.retain(|_, connection| connection.strong_count() > 0);
+        let open: Vec<Arc<Connection>> = connections.values().filter_map(Weak::upgrade).collect();
+        drop(connections);
         for connection in open {
             if phase >= Phase::Cutting {
                 connection.ear.tell(Order::Cut);
