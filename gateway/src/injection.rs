@@ -64,7 +64,7 @@ impl Injected {
                 request.headers_mut().insert(name, value);
             }
             Some(Ready::Query(pair)) => {
-                path = form::with_pair(&path, &pair).ok_or_else(|| bug("the query is too long"))?
+                path = form::with_pair(&path, &pair).ok_or_else(|| bug("the query is too long"))?;
             }
             None => {}
         }

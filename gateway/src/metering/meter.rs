@@ -264,7 +264,8 @@ impl Meter {
                 self.record.units = units;
                 self.record.usage_source = UsageSource::Estimated;
                 let estimate = self.cost(&units, None);
-                let (tokens, spend) = held.unwrap_or((units.tokens(), estimate.unwrap_or(NanoUsd::ZERO)));
+                let (tokens, spend) =
+                    held.unwrap_or_else(|| (units.tokens(), estimate.unwrap_or(NanoUsd::ZERO)));
                 self.record.cost = self.priced().map(|_| spend);
                 self.record.price_version = self.price_version();
                 self.record.unpriced = matches!(self.price, Priced::Unpriced);
