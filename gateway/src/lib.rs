@@ -16,6 +16,7 @@ mod injection;
 pub mod ledger;
 mod listener;
 mod load;
+mod map;
 mod metering;
 mod metrics;
 pub mod quota;

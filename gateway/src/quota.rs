@@ -8,7 +8,6 @@
 //!
 //! Lacks on purpose: a clock for the windows, any knowledge of prices, and the ledger. Rates start full after a restart.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -20,6 +19,7 @@ use tollgate_policy::policy::{Grant, Policy};
 use tollgate_policy::price::NanoUsd;
 
 use crate::ledger::Charge;
+use crate::map::Map;
 
 mod cell;
 mod hold;
@@ -75,7 +75,7 @@ pub struct LimitUsage {
 #[derive(Debug, Default)]
 struct Table {
     /// By the address of the grant, which cannot be another's while it is kept alive here.
-    plans: HashMap<usize, (Arc<Grant>, Arc<Plan>)>,
+    plans: Map<usize, (Arc<Grant>, Arc<Plan>)>,
     registry: Registry,
 }
 

@@ -4,7 +4,6 @@
 
 mod files;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,6 +14,7 @@ use tollgate_policy::name::Name;
 use tollgate_policy::policy::Policy;
 
 pub(crate) use self::files::ResourceFiles;
+use crate::map::Map;
 use crate::upstream::{TlsClient, TlsClients};
 
 /// The policy and the TLS configurations of its destinations.
@@ -22,7 +22,7 @@ use crate::upstream::{TlsClient, TlsClients};
 pub(crate) struct Snapshot {
     pub(crate) generation: u64,
     pub(crate) policy: Policy,
-    upstreams: HashMap<Name, TlsClient>,
+    upstreams: Map<Name, TlsClient>,
     clients: TlsClients,
 }
 
@@ -38,7 +38,7 @@ impl Snapshot {
     ) -> Result<(Self, Vec<Problem>), Vec<Problem>> {
         let (policy, warnings) = compile_files(files, environment)?;
         let mut clients = before.map(|b| b.clients.clone()).unwrap_or_default();
-        let mut upstreams = HashMap::new();
+        let mut upstreams = Map::default();
         let mut problems = Vec::new();
         for destination in policy.destinations() {
             match clients.client(&destination.tls) {

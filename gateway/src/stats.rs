@@ -1,6 +1,5 @@
 //! What one core has counted; summed over the cores at scrape.
 
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -12,6 +11,7 @@ use tollgate_policy::name::Name;
 use tollgate_policy::price::Units;
 
 use crate::ledger::{Bounded, Record, UsageSource};
+use crate::map::Map;
 
 /// Upper bounds of the duration buckets, in seconds: from a cached answer to a long stream.
 pub(crate) const BUCKETS: [f64; 14] =
@@ -85,9 +85,9 @@ impl Durations {
 
 #[derive(Debug, Default)]
 struct Tables {
-    calls: HashMap<Series, Totals>,
-    durations: HashMap<Option<Name>, Durations>,
-    strangers: HashMap<Reason, u64>,
+    calls: Map<Series, Totals>,
+    durations: Map<Option<Name>, Durations>,
+    strangers: Map<Reason, u64>,
 }
 
 /// The counters of one core. Its lock is contended by a scrape only.
@@ -161,9 +161,9 @@ impl Stats {
 /// The sums over all cores.
 #[derive(Debug, Default)]
 pub(crate) struct Sums {
-    pub(crate) calls: HashMap<Series, Totals>,
-    pub(crate) durations: HashMap<Option<Name>, Durations>,
-    pub(crate) strangers: HashMap<Reason, u64>,
+    pub(crate) calls: Map<Series, Totals>,
+    pub(crate) durations: Map<Option<Name>, Durations>,
+    pub(crate) strangers: Map<Reason, u64>,
     pub(crate) handshakes: u64,
     pub(crate) handshake_micros: u64,
     pub(crate) handshakes_failed: u64,
@@ -187,11 +187,7 @@ impl Sums {
     }
 }
 
-fn merge<K: Clone + Eq + Hash, V: Default>(
-    sum: &mut HashMap<K, V>,
-    part: &HashMap<K, V>,
-    add: impl Fn(&mut V, &V),
-) {
+fn merge<K: Clone + Eq + Hash, V: Default>(sum: &mut Map<K, V>, part: &Map<K, V>, add: impl Fn(&mut V, &V)) {
     for (key, value) in part {
         add(sum.entry(key.clone()).or_default(), value);
     }

@@ -2,7 +2,6 @@
 //!
 //! **Invariant:** a form is used for the version it was made from only; a new version replaces it, a new policy empties all.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -14,6 +13,7 @@ use tollgate_secrets::{Secret, Version};
 
 use super::form;
 use super::scrub::Needles;
+use crate::map::Map;
 
 /// What is added to a request.
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ struct Entry {
 /// The forms that one core has ready.
 #[derive(Debug, Default)]
 pub(crate) struct Prepared {
-    entries: Mutex<HashMap<Name, Entry>>,
+    entries: Mutex<Map<Name, Entry>>,
 }
 
 impl Prepared {

@@ -49,7 +49,7 @@ pub(crate) async fn answer(
         if short {
             body.settle().await;
         }
-        return Response::from_parts(head, ReplyBody::Metered(Box::new(body)));
+        return Response::from_parts(head, ReplyBody::Metered(body));
     }
     let Answered { head, lease, .. } = answered;
     lease.finish();

@@ -79,7 +79,7 @@ impl MeteredBody {
         meter: Meter,
         answered: Answered,
         connection: Arc<Connection>,
-    ) -> (response::Parts, Self) {
+    ) -> (response::Parts, Box<Self>) {
         let Answered { head, body: incoming, lease, permit, faults, .. } = answered;
         let event_stream = head
             .headers
@@ -92,7 +92,7 @@ impl MeteredBody {
         let generation = meter.record.generation;
         let source =
             Source { incoming: Some(incoming), reader, lease: Some(lease), meter, billed, drained: false };
-        let body = Self {
+        let body = Box::new(Self {
             source,
             output: Output::default(),
             stall,
@@ -102,7 +102,7 @@ impl MeteredBody {
             connection,
             broken: None,
             faults,
-        };
+        });
         (head, body)
     }
 

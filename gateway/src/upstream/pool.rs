@@ -4,7 +4,6 @@
 //! credential version. An HTTP/1 connection is handed out again only when hyper reports it idle: the whole request written, the whole
 //! answer read, nothing left to read. Otherwise it is closed.
 
-use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,6 +16,7 @@ use tollgate_policy::name::Name;
 use tollgate_secrets::Version;
 
 use super::body::OutBody;
+use crate::map::Map;
 
 /// An idle connection older than this is closed: below the 60 s after which common load balancers close theirs.
 const IDLE_LIMIT: Duration = Duration::from_secs(55);
@@ -155,7 +155,7 @@ fn slot(streams: &Arc<AtomicUsize>) -> StreamSlot {
 /// The buckets of one core.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
-    buckets: Mutex<HashMap<Key, Arc<Bucket>>>,
+    buckets: Mutex<Map<Key, Arc<Bucket>>>,
 }
 
 impl Pool {
