@@ -10,8 +10,8 @@ use std::time::Duration;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, response};
 use hyper::body::Incoming;
-use tokio::time::error::Elapsed;
-use tokio::time::timeout;
+use jiff::Timestamp;
+use tokio::time::{Instant, timeout};
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_secrets::Secret;
@@ -20,12 +20,15 @@ use crate::core::Core;
 use crate::error;
 use crate::fault::{Faults, Stage};
 use crate::injection::{Injected, Template};
+use crate::listener::Connection;
 use crate::metering::Meter;
 use crate::snapshot::Snapshot;
-use crate::upstream::{Answer, Lease, Peer, TlsClient, Unanswered, UpstreamError};
+use crate::upstream::{Answer, Lease, Peer, Unanswered, UpstreamError};
 
 /// How often a request that a closing connection returned is put on another one.
 const RESENDS: usize = 3;
+/// How often a call that is under way is looked at again.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The head of the provider's answer and what is needed to pass the rest on.
 #[derive(Debug)]
@@ -38,51 +41,12 @@ pub(crate) struct Answered {
     pub(crate) faults: Faults,
 }
 
-/// Sends `template` until there is an answer to pass on.
-pub(crate) async fn run(
-    core: &Core,
-    snapshot: &Snapshot,
-    permit: Permit,
-    mut template: Template,
-    meter: &mut Meter,
-    faults: Faults,
-) -> Result<Answered, Denial> {
-    let tls = snapshot
-        .tls(&permit.destination().name)
-        .ok_or_else(|| Denial::new(Reason::Internal, "the destination has no TLS configuration"))?;
-    let way = Way { core, tls, faults };
-    faults.at(Stage::Secret);
-    let mut secret = secret(core, &permit).await?;
-    let mut resends = 0;
-    let mut refreshed = false;
-    loop {
-        faults.at(Stage::Connect);
-        let sent = way.once(&permit, &mut template, secret.as_deref(), meter).await;
-        let answer = match sent {
-            Ok(answer) => answer,
-            Err(Unsent::Again) if resends < RESENDS => {
-                resends += 1;
-                continue;
-            }
-            Err(Unsent::Again) => return Err(error::upstream(&UpstreamError::Unsent)),
-            Err(Unsent::Failed(denial)) => return Err(denial),
-        };
-        if !rejects_credential(&permit, &answer) {
-            let (head, body) = answer.response.into_parts();
-            return Ok(Answered { head, body, lease: answer.lease, permit, secret, faults });
-        }
-        meter.unsent();
-        let spent = refreshed || !template.replayable();
-        let newer = Box::pin(newer(core, &permit, secret.as_deref(), spent)).await;
-        let Some(newer) = newer else {
-            return Err(Denial::new(
-                Reason::CredentialRejected,
-                "the destination rejected the gateway's credential; its owner has to look at it",
-            ));
-        };
-        refreshed = true;
-        secret = Some(newer);
-    }
+/// What all attempts of a call have in common.
+#[derive(Clone, Copy)]
+pub(crate) struct Way<'a> {
+    pub(crate) connection: &'a Connection,
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) faults: Faults,
 }
 
 enum Unsent {
@@ -91,14 +55,48 @@ enum Unsent {
     Failed(Denial),
 }
 
-/// What all attempts of a call have in common.
-struct Way<'a> {
-    core: &'a Core,
-    tls: &'a TlsClient,
-    faults: Faults,
-}
-
 impl Way<'_> {
+    /// Sends `template` until there is an answer to pass on.
+    pub(crate) async fn send(
+        self,
+        permit: Permit,
+        mut template: Template,
+        meter: &mut Meter,
+    ) -> Result<Answered, Denial> {
+        let core = &*self.connection.core;
+        self.faults.at(Stage::Secret);
+        let mut secret = secret(core, &permit).await?;
+        let mut resends = 0;
+        let mut refreshed = false;
+        loop {
+            self.faults.at(Stage::Connect);
+            let answer = match self.once(&permit, &mut template, secret.as_deref(), meter).await {
+                Ok(answer) => answer,
+                Err(Unsent::Again) if resends < RESENDS => {
+                    resends += 1;
+                    continue;
+                }
+                Err(Unsent::Again) => return Err(error::upstream(&UpstreamError::Unsent)),
+                Err(Unsent::Failed(denial)) => return Err(denial),
+            };
+            if !rejects_credential(&permit, &answer) {
+                let (head, body) = answer.response.into_parts();
+                return Ok(Answered { head, body, lease: answer.lease, permit, secret, faults: self.faults });
+            }
+            meter.rejected();
+            let spent = refreshed || !template.replayable();
+            let newer = Box::pin(newer(core, &permit, secret.as_deref(), spent)).await;
+            let Some(newer) = newer else {
+                return Err(Denial::new(
+                    Reason::CredentialRejected,
+                    "the destination rejected the gateway's credential; its owner has to look at it",
+                ));
+            };
+            refreshed = true;
+            secret = Some(newer);
+        }
+    }
+
     async fn once(
         &self,
         permit: &Permit,
@@ -106,22 +104,26 @@ impl Way<'_> {
         secret: Option<&Secret>,
         meter: &mut Meter,
     ) -> Result<Answer, Unsent> {
-        let Self { core, tls, faults } = *self;
+        let Self { connection, snapshot, faults } = *self;
+        let core = &*connection.core;
         let fail = |meter: &mut Meter, error: &UpstreamError| {
             meter.attempt_failed(error::upstream_reason(error));
             tracing::debug!(destination = %permit.destination().name, %error, "attempt failed");
             Unsent::Failed(error::upstream(error))
         };
+        let tls = snapshot.tls(&permit.destination().name).ok_or_else(|| Unsent::Failed(no_tls()))?;
         let peer = Peer::for_permit(&core.pool, &core.shared.rules, tls, permit, secret).await;
         let peer = peer.map_err(|error| fail(meter, &error))?;
         faults.at(Stage::Inject);
+        self.still_permitted(permit, meter).map_err(Unsent::Failed)?;
         let injected =
             Injected::new(template, permit, secret, &core.prepared, peer).map_err(Unsent::Failed)?;
         meter.attempt(injected.peer(), secret);
         faults.at(Stage::Send);
         meter.sent();
-        match first_byte(injected, permit.destination().timeouts.first_byte, meter).await {
-            Err(_) => Err(fail(meter, &UpstreamError::FirstByteTimeout)),
+        match self.first_byte(injected, permit, meter).await {
+            Err(Late::Timeout) => Err(fail(meter, &UpstreamError::FirstByteTimeout)),
+            Err(Late::Withdrawn(denial)) => Err(Unsent::Failed(denial)),
             Ok(Ok(answer)) if is_ambiguous(answer.response.headers()) => {
                 Err(fail(meter, &UpstreamError::Framing))
             }
@@ -139,24 +141,58 @@ impl Way<'_> {
             },
         }
     }
-}
 
-/// Sends, and waits for the head of the answer: `limit` counts from the last byte of the request that left.
-async fn first_byte(
-    injected: Injected,
-    limit: Duration,
-    meter: &mut Meter,
-) -> Result<Result<Answer, Unanswered>, Elapsed> {
-    let Some(upload) = injected.upload() else { return timeout(limit, injected.send()).await };
-    meter.uploads(&upload);
-    let mut answer = pin!(injected.send());
-    let mut before = 0;
-    loop {
-        match timeout(limit, answer.as_mut()).await {
-            Err(_) if upload.bytes() > before => before = upload.bytes(),
-            done => return done,
+    /// Sends, and waits for the head of the answer: the limit counts from the last byte of the request that left. A body that streams goes
+    /// on only while it is permitted.
+    async fn first_byte(
+        &self,
+        injected: Injected,
+        permit: &Permit,
+        meter: &mut Meter,
+    ) -> Result<Result<Answer, Unanswered>, Late> {
+        let limit = permit.destination().timeouts.first_byte;
+        let Some(upload) = injected.upload() else {
+            return timeout(limit, injected.send()).await.map_err(|_| Late::Timeout);
+        };
+        meter.uploads(&upload);
+        let mut answer = pin!(injected.send());
+        let (mut before, mut moved) = (0, Instant::now());
+        loop {
+            if let Ok(done) = timeout(LOOK_EVERY.min(limit), answer.as_mut()).await {
+                return Ok(done);
+            }
+            self.still_permitted(permit, meter).map_err(Late::Withdrawn)?;
+            if upload.bytes() > before {
+                (before, moved) = (upload.bytes(), Instant::now());
+            } else if moved.elapsed() >= limit {
+                return Err(Late::Timeout);
+            }
         }
     }
+
+    /// A policy that came since the call was decided may have withdrawn what it was decided by.
+    fn still_permitted(&self, permit: &Permit, meter: &Meter) -> Result<(), Denial> {
+        let snapshots = &self.connection.core.shared.snapshots;
+        if snapshots.generation() == self.snapshot.generation {
+            return Ok(());
+        }
+        let current = self.connection.core.snapshot()?;
+        let grants = self.connection.caller(&current, Timestamp::now())?.grants;
+        if current.policy.reauthorise(&grants, permit, meter.model()) {
+            return Ok(());
+        }
+        Err(Denial::new(Reason::NoGrant, "the grant was withdrawn before the call was complete"))
+    }
+}
+
+/// Why there is no answer in time.
+enum Late {
+    Timeout,
+    Withdrawn(Denial),
+}
+
+fn no_tls() -> Denial {
+    Denial::new(Reason::Internal, "the destination has no TLS configuration")
 }
 
 /// The secret of the permit's credential: from the cache, or fetched.

@@ -10,8 +10,9 @@ mod template;
 
 use std::sync::Arc;
 
+use http::header::HeaderName;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Request, Uri, Version};
+use http::{HeaderMap, HeaderValue, Request, Uri, Version};
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_secrets::Secret;
@@ -22,8 +23,7 @@ pub(crate) use self::scrub::answer_head;
 pub(crate) use self::template::Template;
 use crate::upstream::{Answer, OutBody, Peer, Unanswered, Upload};
 
-/// One attempt, ready to leave.
-#[derive(Debug)]
+/// One attempt, ready to leave. No `Debug`: its request line may hold the secret.
 pub(crate) struct Injected {
     peer: Peer,
     request: Request<OutBody>,
@@ -61,7 +61,10 @@ impl Injected {
         let mut path = template.path.clone();
         match ready {
             Some(Ready::Header(name, value)) => {
-                request.headers_mut().insert(name, value);
+                request.headers_mut().insert(&name, value);
+                if !is_alone(request.headers(), &name) {
+                    return Err(bug("the injected header is not the only one of its name"));
+                }
             }
             Some(Ready::Query(pair)) => {
                 path = form::with_pair(&path, &pair).ok_or_else(|| bug("the query is too long"))?;
@@ -94,6 +97,15 @@ impl Injected {
     pub(crate) async fn send(self) -> Result<Answer, Unanswered> {
         self.peer.exchange(self.request).await
     }
+}
+
+/// Whether no other header can be read as this one.
+fn is_alone(headers: &HeaderMap, name: &HeaderName) -> bool {
+    let folded = |name: &str| name.replace('_', "-");
+    let own = folded(name.as_str());
+    headers.keys().filter(|other| other.as_str().len() == own.len() && folded(other.as_str()) == own).count()
+        == 1
+        && headers.get_all(name).iter().count() == 1
 }
 
 fn absolute(host: Authority, path: PathAndQuery) -> Option<Uri> {

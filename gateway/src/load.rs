@@ -11,6 +11,7 @@ const CONNECTIONS: u64 = 4096;
 const CALLS: u64 = 2048;
 const DRAINS: u64 = 64;
 const BUFFERED: u64 = 256 << 20;
+const ROOM_STEP: u64 = 16 << 10;
 /// Most body bytes held for all callers together.
 const BUFFERED_BY_ALL: u64 = 1 << 30;
 
@@ -57,7 +58,7 @@ impl Load {
     }
 
     /// Room for `bytes` of a body that is held.
-    pub(crate) fn buffer(self: &Arc<Self>, bytes: u64) -> Option<[Share; 2]> {
+    fn buffer(self: &Arc<Self>, bytes: u64) -> Option<[Share; 2]> {
         let own = Share::take(self, |load| &load.buffered, bytes, BUFFERED)?;
         let all = Share::take(self, |load| &load.buffered_by_all, bytes, BUFFERED_BY_ALL)?;
         Some([own, all])
@@ -83,6 +84,27 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         (self.part)(&self.load).fetch_sub(self.amount, Ordering::Relaxed);
+    }
+}
+
+/// The place that a held body takes up among its caller's and everybody's; given back on drop.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    shares: Vec<[Share; 2]>,
+    taken: u64,
+}
+
+impl Room {
+    /// Makes it at least `bytes` large, in steps. False where there is no more to be had.
+    pub(crate) fn grow(&mut self, bytes: u64, load: &Arc<Load>) -> bool {
+        if self.taken >= bytes {
+            return true;
+        }
+        let step = ROOM_STEP.max(bytes - self.taken);
+        let Some(shares) = load.buffer(step) else { return false };
+        self.shares.push(shares);
+        self.taken += step;
+        true
     }
 }
 

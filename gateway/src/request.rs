@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use jiff::Timestamp;
 use tollgate_policy::denial::Denial;
 
-use crate::attempt::{self, Answered};
+use crate::attempt::{Answered, Way};
 use crate::fault::{self, Stage};
 use crate::identity::Head;
 use crate::injection::{self, Template};
@@ -59,16 +60,20 @@ async fn forward(
         metering::read(&admission, &head.headers, body, &standing.load, core.shared.body_limit).await?;
 
     faults.at(Stage::Permit);
-    let permit = admission.permit(asked.facts(), meter.begun())?;
+    // The body may have taken its time: prices and windows are those of now.
+    let now = Timestamp::now();
+    let permit = admission.permit(asked.facts(), now)?;
     let bound = asked.bound(&permit)?;
     meter.permitted(&permit, &asked, bound.as_ref());
 
     faults.at(Stage::Hold);
-    let hold = core.shared.quota.hold(&permit, &metering::demand(bound.as_ref()), meter.begun())?;
+    let hold = core.shared.quota.hold(&permit, &metering::demand(bound.as_ref()), now)?;
     meter.hold(hold, &permit).await?;
 
-    let template = Template::new(head, &permit, asked.into_body(bound.as_ref(), &permit))?;
-    let mut answered = attempt::run(core, &snapshot, permit, template, meter, faults).await?;
+    let (body, room) = asked.into_body(bound.as_ref(), &permit);
+    let template = Template::new(head, &permit, body, room)?;
+    let way = Way { connection, snapshot: &snapshot, faults };
+    let mut answered = way.send(permit, template, meter).await?;
 
     faults.at(Stage::Scrub);
     injection::answer_head(&mut answered.head, &answered.permit, answered.secret.as_ref(), &core.prepared)?;

@@ -40,6 +40,10 @@ const CREDENTIALS: &[&str] = &[
     "www-authenticate",
     "x-authorization",
     "authentication",
+    "xi-api-key",
+    "api-token",
+    "x-api-token",
+    "x-serverless-authorization",
 ];
 
 /// What the mesh, other proxies and the caller say about the caller, and overrides of the request that was decided on.
@@ -185,7 +189,8 @@ pub(crate) fn query<'a>(query: &'a str, extra: &[Box<str>]) -> Option<Cow<'a, st
         let name = pair.split_once('=').map_or(pair, |(name, _)| name);
         let decoded =
             percent_decode_str(name).decode_utf8_lossy().to_ascii_lowercase().replace(['_', '+', ' '], "-");
-        QUERY.contains(&decoded.as_str()) || extra.iter().any(|e| e.eq_ignore_ascii_case(&decoded))
+        QUERY.contains(&decoded.as_str())
+            || extra.iter().any(|name| name.to_ascii_lowercase().replace('_', "-") == decoded)
     };
     // A semicolon separates parameters for some parsers, so each side of it is judged.
     let suspicious = |pair: &str| is_carrier(pair) || pair.split(';').any(is_carrier);

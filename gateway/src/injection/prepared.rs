@@ -16,10 +16,19 @@ use super::scrub::Needles;
 use crate::map::Map;
 
 /// What is added to a request.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) enum Ready {
     Header(HeaderName, HeaderValue),
     Query(Bytes),
+}
+
+impl std::fmt::Debug for Ready {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Header(name, _) => f.debug_tuple("Header").field(name).finish_non_exhaustive(),
+            Self::Query(_) => f.debug_tuple("Query").finish_non_exhaustive(),
+        }
+    }
 }
 
 #[derive(Debug)]

@@ -50,6 +50,8 @@ pub(crate) fn answer_head(
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Denial::new(Reason::UnsupportedUpgrade, "the destination switched protocols unasked"));
     }
+    // The reason phrase is the provider's own text, and travels beside the headers.
+    parts.extensions.clear();
     let allowed = &permit.grant().allow.response_headers;
     withhold(&mut parts.headers, |name| allowed.iter().any(|a| a.eq_ignore_ascii_case(name.as_str())));
     if let Some(prefix) = permit.target().path_prefix() {

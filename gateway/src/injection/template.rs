@@ -7,8 +7,10 @@ use http::{HeaderMap, HeaderValue, Method};
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::Carriers;
+use tollgate_policy::policy::Inject;
 
 use crate::identity::{self, Head};
+use crate::load::Room;
 use crate::upstream::OutBody;
 
 /// Method, path, headers and body of every attempt of one call.
@@ -20,17 +22,23 @@ pub(crate) struct Template {
     headers: HeaderMap,
     body: Option<OutBody>,
     replayable: bool,
+    _room: Room,
 }
 
 impl Template {
     /// # Errors
     /// `bad_request` where the target cannot be written as a request line.
-    pub(crate) fn new(head: Head, permit: &Permit, body: OutBody) -> Result<Self, Denial> {
+    pub(crate) fn new(head: Head, permit: &Permit, body: OutBody, room: Room) -> Result<Self, Denial> {
         let target = permit.target();
         let mut line = String::with_capacity(target.path().len() + target.query().map_or(0, |q| q.len() + 1));
         line.push_str(target.path());
         let carriers = permit.destination().dialect.carriers();
-        if let Some(query) = target.query().and_then(|query| identity::without(query, &carriers.queries)) {
+        let own = permit.credential().map(|credential| &credential.inject);
+        let mut queries = carriers.queries.clone();
+        if let Some(Inject::Query { name }) = own {
+            queries.push(name.as_str().into());
+        }
+        if let Some(query) = target.query().and_then(|query| identity::without(query, &queries)) {
             line.push('?');
             line.push_str(&query);
         }
@@ -43,11 +51,11 @@ impl Template {
         };
         let authority = authority.map_err(unwritable)?;
         let mut headers = head.headers;
-        withhold(&mut headers, carriers);
+        withhold(&mut headers, carriers, own);
         // Usage is read off the answer, and a secret is looked for in it: it has to come as it is.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let replayable = body.again().is_some();
-        Ok(Self { method: head.method, path, authority, headers, body: Some(body), replayable })
+        Ok(Self { method: head.method, path, authority, headers, body: Some(body), replayable, _room: room })
     }
 
     /// Whether a further attempt could be made.
@@ -73,9 +81,14 @@ impl Template {
 }
 
 /// Removes what carries a credential or chooses an account at this provider, however it is spelt: many read `_` as `-`.
-fn withhold(headers: &mut HeaderMap, carriers: &Carriers) {
+fn withhold(headers: &mut HeaderMap, carriers: &Carriers, own: Option<&Inject>) {
+    let own = match own {
+        Some(Inject::Header { name, .. }) => Some(name.to_ascii_lowercase().replace('_', "-")),
+        _ => None,
+    };
     let named = |name: &str| {
-        carriers.headers.iter().chain(&carriers.account_headers).any(|carrier| **carrier == *name)
+        own.as_deref() == Some(name)
+            || carriers.headers.iter().chain(&carriers.account_headers).any(|carrier| **carrier == *name)
     };
     let carries = |name: &HeaderName| match name.as_str().contains('_') {
         true => named(&name.as_str().replace('_', "-")),

@@ -1,5 +1,6 @@
 //! What the caller sent, read as far as the dialect asks for it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -7,7 +8,7 @@ use http::HeaderMap;
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tollgate_policy::decision::{Admission, Facts, Permit, Priced};
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::limit::Unit;
@@ -16,12 +17,14 @@ use tollgate_policy::price::NanoUsd;
 
 use super::estimate::{self, Bound, Terms};
 use super::facts::{self, ReadBody};
-use crate::load::{Load, Share};
+use crate::load::{Load, Room};
 use crate::quota::Demand;
 use crate::upstream::OutBody;
 
-/// Between two frames of a body that is read before it is sent.
-const FRAME_LIMIT: Duration = Duration::from_secs(30);
+/// A body that is read before it is sent has this long, and more as it comes.
+const HEAD_START: Duration = Duration::from_secs(30);
+/// 16 KiB a second.
+const LEAST_BYTES_PER_MS: u64 = 16;
 
 /// A request's body and what it says.
 #[derive(Debug)]
@@ -32,7 +35,7 @@ pub(crate) struct Asked {
 
 #[derive(Debug)]
 enum Content {
-    Whole { bytes: Bytes, _room: [Share; 2] },
+    Whole { bytes: Bytes, room: Room },
     Streaming(Incoming),
 }
 
@@ -44,45 +47,42 @@ pub(crate) async fn read(
     admission: &Admission,
     headers: &HeaderMap,
     incoming: Incoming,
-    load: &std::sync::Arc<Load>,
+    load: &Arc<Load>,
     limit: usize,
 ) -> Result<Asked, Denial> {
     let Some(endpoint) = admission.endpoint().filter(|_| admission.reads_body()) else {
         let facts = Facts { body_bytes: incoming.size_hint().exact().unwrap_or(0), ..Facts::default() };
         return Ok(Asked { content: Content::Streaming(incoming), read: ReadBody::unread(facts) });
     };
-    let hint = incoming.size_hint();
-    let most = hint.exact().unwrap_or(limit as u64);
-    if most > limit as u64 {
+    if incoming.size_hint().exact().is_some_and(|length| length > limit as u64) {
         return Err(too_large());
     }
-    let no_room = || {
-        Denial::new(
-            Reason::ConcurrencyLimited,
-            "this workload has too many bytes of request bodies under way",
-        )
-        .retry_after(Duration::from_secs(1))
-    };
-    let room = load.buffer(most).ok_or_else(no_room)?;
-    let bytes = collect(incoming, limit).await?;
+    let (bytes, room) = collect(incoming, limit, load).await?;
     let read = facts::read(endpoint, headers, &bytes)?;
-    Ok(Asked { content: Content::Whole { bytes, _room: room }, read })
+    Ok(Asked { content: Content::Whole { bytes, room }, read })
 }
 
-async fn collect(mut incoming: Incoming, limit: usize) -> Result<Bytes, Denial> {
+async fn collect(mut incoming: Incoming, limit: usize, load: &Arc<Load>) -> Result<(Bytes, Room), Denial> {
     let mut first = Bytes::new();
     let mut all: Option<BytesMut> = None;
+    let mut room = Room::default();
+    let begun = Instant::now();
     loop {
-        let frame = timeout(FRAME_LIMIT, incoming.frame())
+        let length = all.as_ref().map_or(first.len(), BytesMut::len);
+        // Time for what has come, at the least rate, and some to begin with.
+        let due = begun + HEAD_START + Duration::from_millis(length as u64 / LEAST_BYTES_PER_MS);
+        let frame = timeout_at(due, incoming.frame())
             .await
             .map_err(|_| Denial::new(Reason::BadRequest, "the request body came too slowly"))?;
         let Some(frame) = frame else { break };
         let frame = frame
             .map_err(|_| Denial::new(Reason::BadRequest, "the request body broke off or is malformed"))?;
         let Ok(chunk) = frame.into_data() else { continue };
-        let length = all.as_ref().map_or(first.len(), BytesMut::len);
         if length + chunk.len() > limit {
             return Err(too_large());
+        }
+        if !room.grow((length + chunk.len()) as u64, load) {
+            return Err(no_room());
         }
         match &mut all {
             Some(all) => all.extend_from_slice(&chunk),
@@ -96,7 +96,12 @@ async fn collect(mut incoming: Incoming, limit: usize) -> Result<Bytes, Denial> 
             }
         }
     }
-    Ok(all.map_or(first, BytesMut::freeze))
+    Ok((all.map_or(first, BytesMut::freeze), room))
+}
+
+fn no_room() -> Denial {
+    let detail = "this workload, or all together, have too many bytes of request bodies under way";
+    Denial::new(Reason::ConcurrencyLimited, detail).retry_after(Duration::from_secs(1))
 }
 
 fn too_large() -> Denial {
@@ -133,14 +138,18 @@ impl Asked {
         estimate::bound(self.facts(), endpoint, price, terms).map(Some)
     }
 
-    /// The body to send: as it came, or with its edits.
-    pub(crate) fn into_body(self, bound: Option<&Bound>, permit: &Permit) -> OutBody {
+    /// The body to send, as it came or with its edits, and the room that it takes up until it is no longer needed.
+    pub(crate) fn into_body(self, bound: Option<&Bound>, permit: &Permit) -> (OutBody, Room) {
         match self.content {
-            Content::Streaming(incoming) if incoming.is_end_stream() => OutBody::Whole(Bytes::new()),
-            Content::Streaming(incoming) => OutBody::streaming(incoming, permit.destination().timeouts.idle),
-            Content::Whole { bytes, .. } => {
+            Content::Streaming(incoming) if incoming.is_end_stream() => {
+                (OutBody::Whole(Bytes::new()), Room::default())
+            }
+            Content::Streaming(incoming) => {
+                (OutBody::streaming(incoming, permit.destination().timeouts.idle), Room::default())
+            }
+            Content::Whole { bytes, room } => {
                 let cap = bound.and_then(|bound| bound.write_cap);
-                OutBody::Whole(facts::apply(&self.read.edits(cap), bytes))
+                (OutBody::Whole(facts::apply(&self.read.edits(cap), bytes)), room)
             }
         }
     }

@@ -110,6 +110,10 @@ impl MeteredBody {
     pub(super) async fn settle(&mut self) {
         std::future::poll_fn(|cx| {
             while matches!(self.state, State::Passing) && self.broken.is_none() {
+                if self.is_withdrawn() {
+                    self.broken = Some(self.failed(BodyError::Revoked, Reason::NoGrant));
+                    break;
+                }
                 match self.poll_source(cx) {
                     Poll::Ready(done) => self.broken = done.err(),
                     Poll::Pending => return Poll::Ready(()),
@@ -218,7 +222,7 @@ impl MeteredBody {
         let Some(snapshot) = snapshots.current() else { return false };
         self.generation = snapshot.generation;
         let grants = self.connection.grants(&snapshot);
-        let model = self.source.meter.facts.model.as_deref();
+        let model = self.source.meter.model();
         !snapshot.policy.reauthorise(&grants, &self.permit, model)
     }
 }

@@ -59,6 +59,7 @@ pub(crate) struct Meter {
     place: Option<Share>,
     upload: Option<Arc<Upload>>,
     sent: bool,
+    rejected: bool,
     closed: bool,
 }
 
@@ -81,6 +82,7 @@ impl Meter {
             place: None,
             upload: None,
             sent: false,
+            rejected: false,
             closed: false,
         }
     }
@@ -183,6 +185,7 @@ impl Meter {
     /// From here on the provider may bill.
     pub(crate) fn sent(&mut self) {
         self.sent = true;
+        self.rejected = false;
         if let Some(hold) = &mut self.hold {
             hold.sent();
         }
@@ -199,6 +202,16 @@ impl Meter {
         if let Some(hold) = &mut self.hold {
             hold.unsent();
         }
+    }
+
+    /// The provider refused the gateway's credential: it was asked, and bills nothing.
+    pub(crate) fn rejected(&mut self) {
+        self.rejected = true;
+    }
+
+    /// The model that was asked for.
+    pub(crate) fn model(&self) -> Option<&str> {
+        self.facts.model.as_deref()
     }
 
     /// The last attempt failed.
@@ -302,6 +315,7 @@ impl Meter {
             place: self.place.take(),
             upload: self.upload.take(),
             sent: self.sent,
+            rejected: self.rejected,
             closed,
         }
     }
@@ -309,7 +323,7 @@ impl Meter {
     /// What to book where no answer was read.
     fn untold(&self) -> Usage {
         match &self.endpoint {
-            _ if !self.sent => Usage::Unbilled,
+            _ if !self.sent || self.rejected => Usage::Unbilled,
             Some(endpoint) if endpoint.metered => Usage::Unknown { units: Units::default() },
             _ => Usage::Plain,
         }

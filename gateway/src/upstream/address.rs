@@ -45,9 +45,10 @@ impl DialRules {
 
     fn is_own(&self, socket: SocketAddr) -> bool {
         let Some(own) = self.own.get() else { return false };
+        let ip = socket.ip().to_canonical();
         own.iter().any(|ours| {
             let same_host =
-                ours.ip() == socket.ip() || (ours.ip().is_unspecified() && socket.ip().is_loopback());
+                ours.ip().to_canonical() == ip || (ours.ip().is_unspecified() && ip.is_loopback());
             ours.port() == socket.port() && same_host
         })
     }
@@ -60,8 +61,8 @@ enum Class {
     Forbidden,
 }
 
-/// The address itself and the IPv4 address that it embeds, if any: IPv4-mapped and -compatible, NAT64 (RFC 6052),
-/// 6to4 (RFC 3056), Teredo (RFC 4380).
+/// The address itself and the IPv4 address that it embeds, if any: IPv4-mapped, -compatible and -translated (RFC 2765), NAT64 (RFC
+/// 6052), 6to4 (RFC 3056), Teredo (RFC 4380).
 fn forms(address: IpAddr) -> [Option<IpAddr>; 2] {
     let IpAddr::V6(v6) = address else { return [Some(address), None] };
     if let Some(v4) = v6.to_ipv4_mapped() {
@@ -73,6 +74,7 @@ fn forms(address: IpAddr) -> [Option<IpAddr>; 2] {
     let embedded = match s {
         [0x64, 0xff9b, ..] => low(s[6], s[7]),
         [0x2002, a, b, ..] => low(a, b),
+        [0, 0, 0, 0, 0xffff, 0, a, b] => low(a, b),
         [0x2001, 0, ..] => low(!s[6], !s[7]),
         [0, 0, 0, 0, 0, 0, a, b] if a != 0 => low(a, b),
         _ => None,
@@ -166,9 +168,14 @@ mod tests {
     #[test]
     fn an_ipv6_form_that_embeds_a_private_ipv4_address_is_private() {
         let none = DialRules::new(vec![]);
-        for address in
-            ["::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::", "2001:0:1:2:3:4:f5ff:fffe", "::10.0.0.1"]
-        {
+        for address in [
+            "::ffff:10.0.0.1",
+            "64:ff9b::a00:1",
+            "2002:a00:1::",
+            "::ffff:0:10.0.0.1",
+            "2001:0:1:2:3:4:f5ff:fffe",
+            "::10.0.0.1",
+        ] {
             assert!(!allowed(&none, address), "{address}");
         }
         assert!(allowed(&none, "64:ff9b::808:808"));
@@ -182,6 +189,7 @@ mod tests {
         rules.own_sockets(vec!["0.0.0.0:8443".parse().unwrap(), "127.0.0.1:9000".parse().unwrap()]);
         assert!(!rules.allows_socket("127.0.0.1:8443".parse().unwrap()));
         assert!(!rules.allows_socket("127.0.0.1:9000".parse().unwrap()));
+        assert!(!rules.allows_socket("[::ffff:127.0.0.1]:9000".parse().unwrap()));
         assert!(rules.allows_socket("127.0.0.1:9001".parse().unwrap()));
     }
 }
