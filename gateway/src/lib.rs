@@ -1,6 +1,7 @@
 //! Everything that listens, dials, watches and writes: the library behind the program `tollgate`.
 //!
-//! **Invariant:** [`request`] is the route of a request and the only place that joins its stages; [`app`] is the only place that builds them.
+//! **Invariant:** `request` is the route of a request: it joins the stages, with `attempt` for those that may run twice. `app` is the
+//! only place that builds them.
 
 mod admin;
 pub mod app;

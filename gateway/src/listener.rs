@@ -6,11 +6,13 @@ mod connection;
 mod http;
 mod open;
 mod paced;
+mod pulse;
 mod tls;
 
+use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
@@ -19,15 +21,18 @@ use tokio_rustls::TlsAcceptor;
 
 pub(crate) use self::connection::{Connection, Standing};
 pub(crate) use self::open::{Open, supervise};
+pub(crate) use self::pulse::Pulse;
 pub(crate) use self::tls::server_config;
 use crate::core::Core;
 use crate::drain::Phase;
 use crate::identity::Refusal;
 
 const BACKLOG: i32 = 4096;
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 /// Handshakes under way on one core; more wait in the accept queue.
-const HANDSHAKES: usize = 512;
+const HANDSHAKES: usize = 1024;
+/// Of those, from one address: a stranger must not keep the others out.
+const HANDSHAKES_FROM_ONE: usize = 512;
 
 /// Binds a socket that others of this process may bind as well (`SO_REUSEPORT`, socket(7)).
 pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
@@ -44,6 +49,7 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 pub(crate) async fn accept(core: Arc<Core>, name: Arc<str>, listener: TcpListener, tls: TlsAcceptor) {
     let mut drained = core.shared.drain.watch();
     let handshakes = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES));
+    let sources = Arc::new(Sources::default());
     loop {
         let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
         let accepted = tokio::select! {
@@ -52,10 +58,14 @@ pub(crate) async fn accept(core: Arc<Core>, name: Arc<str>, listener: TcpListene
         };
         match accepted {
             Ok((stream, peer)) => {
+                let Some(place) = sources.take(peer.ip()) else {
+                    core.stats.handshake_failed();
+                    continue;
+                };
                 let (core, name, tls) = (Arc::clone(&core), Arc::clone(&name), tls.clone());
                 tokio::spawn(async move {
                     let connected = handshake(core, name, stream, peer, tls).await;
-                    drop(permit);
+                    drop((permit, place));
                     // A task of its own, so that the handshake's memory is given back.
                     if let Some((stream, connection)) = connected {
                         tokio::spawn(http::serve(stream, connection));
@@ -66,6 +76,38 @@ pub(crate) async fn accept(core: Arc<Core>, name: Arc<str>, listener: TcpListene
             Err(error) => {
                 tracing::warn!(listener = %name, %error, "accept failed");
                 tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// Handshakes under way, by address.
+#[derive(Debug, Default)]
+struct Sources(Mutex<HashMap<IpAddr, usize>>);
+
+/// One of them; given back on drop.
+#[derive(Debug)]
+struct Place(Arc<Sources>, IpAddr);
+
+impl Sources {
+    fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+        let mut sources = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let under_way = sources.entry(address).or_default();
+        if *under_way >= HANDSHAKES_FROM_ONE {
+            return None;
+        }
+        *under_way += 1;
+        Some(Place(Arc::clone(self), address))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut sources = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(under_way) = sources.get_mut(&self.1) {
+            *under_way -= 1;
+            if *under_way == 0 {
+                sources.remove(&self.1);
             }
         }
     }

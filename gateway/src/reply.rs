@@ -50,17 +50,14 @@ pub(crate) const fn status(reason: Reason) -> StatusCode {
         R::RateLimited | R::ConcurrencyLimited | R::BudgetHeld | R::BudgetExhausted => {
             StatusCode::TOO_MANY_REQUESTS
         }
-        R::NotReady | R::LedgerUnavailable | R::SecretUnavailable | R::Draining => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        R::NotReady | R::LedgerUnavailable | R::SecretUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         R::AddressRefused
         | R::UpstreamUnreachable
         | R::UpstreamTls
         | R::UpstreamReset
         | R::UpstreamProtocol
         | R::CredentialRejected
-        | R::UnsupportedUpgrade
-        | R::ResponseRefused => StatusCode::BAD_GATEWAY,
+        | R::UnsupportedUpgrade => StatusCode::BAD_GATEWAY,
         R::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
         R::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }

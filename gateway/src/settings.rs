@@ -164,8 +164,9 @@ const OVERRIDES: &[(&str, &str)] = &[
     ("TOLLGATE_DRAIN_DELAY", "/drain/delay"),
     ("TOLLGATE_DRAIN_TIMEOUT", "/drain/timeout"),
     ("TOLLGATE_CORES", "/cores"),
-    ("TOLLGATE_LOG", "/log"),
+    // The later one wins.
     ("RUST_LOG", "/log"),
+    ("TOLLGATE_LOG", "/log"),
 ];
 
 impl Settings {
@@ -190,6 +191,22 @@ impl Settings {
         let mut problems = Vec::new();
         if self.listeners.is_empty() {
             problems.push(whole_file(file, "listeners: at least one is needed".into()));
+        }
+        if self.listeners.iter().any(|listener| listener.protocols.is_empty()) {
+            problems
+                .push(whole_file(file, "listeners: `protocols` names at least one of h2, http/1.1".into()));
+        }
+        if self.identity.trust_domains.is_empty() {
+            problems.push(whole_file(file, "identity.trustDomains: without one nobody can call".into()));
+        }
+        if !crate::telemetry::is_level(&self.log) {
+            problems.push(whole_file(
+                file,
+                format!(
+                    "log: `{}` is no level (error, warn, info, debug, trace) and no list of directives",
+                    self.log
+                ),
+            ));
         }
         if self.cores == Some(0) {
             problems.push(whole_file(file, "cores: at least 1".into()));
@@ -220,7 +237,10 @@ fn override_from(value: &mut Value, environment: &impl Fn(&str) -> Option<String
             let Value::Object(map) = at else { break };
             at = map.entry(key).or_insert(Value::Null);
         }
-        *at = text.parse::<u64>().map_or_else(|_| Value::String(text), Value::from);
+        *at = match text.parse::<u64>() {
+            Ok(number) if *place == "/cores" => Value::from(number),
+            _ => Value::String(text),
+        };
     }
 }
 

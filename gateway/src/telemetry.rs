@@ -62,6 +62,11 @@ pub(crate) fn install(level: &str) -> Result<Flush, TelemetryError> {
     Ok(out)
 }
 
+/// Whether this says what to log.
+pub(crate) fn is_level(directives: &str) -> bool {
+    Targets::from_str(directives).is_ok()
+}
+
 /// The directives for our crates as given, everything else at `warn` at most.
 fn capped(directives: &str) -> Targets {
     let asked =

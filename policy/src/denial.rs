@@ -106,10 +106,6 @@ reasons! {
     CredentialRejected = "credential_rejected",
     /// An upgrade that is not supported, or an unrequested 101.
     UnsupportedUpgrade = "unsupported_upgrade",
-    /// The answer may not be passed on.
-    ResponseRefused = "response_refused",
-    /// The gateway is shutting down.
-    Draining = "draining",
     /// A bug of the gateway.
     Internal = "internal",
 }

@@ -93,12 +93,6 @@ impl Target {
         self.query.as_deref()
     }
 
-    /// The same target with another query.
-    #[must_use]
-    pub fn with_query(self, query: Option<String>) -> Self {
-        Self { query: query.map(String::into_boxed_str), ..self }
-    }
-
     /// `/openai` where the destination was named by the first path segment: what a `Location` on its host gets prepended.
     pub fn path_prefix(&self) -> Option<&str> {
         self.by_path.as_deref()

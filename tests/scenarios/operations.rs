@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use http::Method;
-use tollgate_tests::gateway::eventually;
+use tollgate_tests::gateway::{binary, eventually};
 use tollgate_tests::report::report;
 use tollgate_tests::stand::CHECKOUT;
 use tollgate_tests::{Gateway, Plan, Protocol, Reply};
@@ -50,13 +50,7 @@ async fn a_drain_finishes_what_is_under_way_and_takes_no_more() {
         .collect();
     eventually("both calls are under way", || stand.upstream.count() == 2).await;
     stand.gateway.begin_drain();
-    eventually("readiness fails", || {
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            stand.gateway.admin_get_with("/readyz", "").0
-        }))
-        .map_or(true, |status| status == 503)
-    })
-    .await;
+    eventually("readiness fails", || stand.gateway.admin_get_with("/readyz", "").0 == 503).await;
     for call in calls {
         assert_eq!(call.await.unwrap(), "begun, done");
     }
@@ -199,4 +193,36 @@ async fn a_broken_start_says_what_is_wrong_and_does_not_listen() {
         !output.status.success() && said.contains("tollgate.yaml:") && said.contains("dataDirectory"),
         "{said}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_shows_the_main_job_and_ends() {
+    let demo =
+        std::process::Command::new(binary()).args(["demo", "--once"]).output().expect("the binary runs");
+    let said = String::from_utf8(demo.stdout).unwrap();
+    assert!(demo.status.success(), "{said}{}", String::from_utf8_lossy(&demo.stderr));
+    for word in ["checkout  200", "no_grant", "budget_exhausted", "cost USD", "gpt-5-mini"] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    let total = said.lines().find(|line| line.starts_with("total")).expect("a line of totals");
+    assert!(!total.contains("0.000000"), "{total}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_quickstart_compiles_and_decides_as_it_says() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("examples/quickstart");
+    let resources = root.join("resources");
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(binary());
+        command.args(arguments).arg(&resources).args(["--trust-domain", "prod.acme", "--name", "tollgate"]);
+        command.output().expect("the binary runs")
+    };
+    let check = run(&["check"]);
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
+    let url = "https://tollgate:8443/openai/v1/chat/completions";
+    for (caller, decides) in [("checkout", true), ("billing", false)] {
+        let caller = format!("spiffe://prod.acme/ns/{caller}/sa/api");
+        let explained = run(&["explain", "--caller", &caller, "--url", url, "--model", "gpt-5-mini"]);
+        assert_eq!(explained.status.code(), Some(if decides { 0 } else { 2 }), "{caller}");
+    }
 }

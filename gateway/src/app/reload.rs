@@ -18,18 +18,28 @@ use crate::snapshot::{ResourceFiles, Snapshot};
 /// Mounted volumes change by a link that moves, which file notifications of the files themselves miss; a look a second is cheap.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+const REFUSED: &str = "configuration refused";
+
 pub(super) struct Reload {
     identity: IdentityFiles,
     resources: ResourceFiles,
     environment: Environment,
     pub(super) failures: Arc<AtomicU64>,
     complaint: String,
+    identity_complaint: String,
 }
 
 impl Reload {
     pub(super) fn new(identity: IdentityFiles, resources: ResourceFiles, environment: Environment) -> Self {
         let failures = Arc::new(AtomicU64::new(0));
-        Self { identity, resources, environment, failures, complaint: String::new() }
+        Self {
+            identity,
+            resources,
+            environment,
+            failures,
+            complaint: String::new(),
+            identity_complaint: String::new(),
+        }
     }
 
     /// The snapshot to start with.
@@ -59,9 +69,22 @@ impl Reload {
 
     fn look(&mut self, shared: &Shared, forced: bool) {
         match self.identity.refresh() {
-            Ok(Some(what)) => tracing::info!("{what} taken anew"),
-            Ok(None) => {}
-            Err(error) => self.complain(error.to_string(), forced),
+            Ok(what) => {
+                self.identity_complaint.clear();
+                if let Some(what) = what {
+                    tracing::info!("{what} taken anew");
+                }
+            }
+            Err(error) => {
+                let complaint = &mut self.identity_complaint;
+                complain(
+                    &self.failures,
+                    complaint,
+                    error.to_string(),
+                    forced,
+                    "certificate or bundles refused",
+                );
+            }
         }
         if forced {
             self.resources.forget();
@@ -70,8 +93,8 @@ impl Reload {
             Ok(Some(files)) => files,
             Ok(None) => return,
             Err(error) => {
-                let problem = self.unreadable(&error);
-                return self.complain(problem.to_string(), forced);
+                let problem = self.unreadable(&error).to_string();
+                return complain(&self.failures, &mut self.complaint, problem, forced, REFUSED);
             }
         };
         let before = shared.snapshots.current();
@@ -82,7 +105,7 @@ impl Reload {
                 self.complaint.clear();
                 tracing::info!(generation, files = files.len(), "configuration taken");
             }
-            Err(problems) => self.complain(lines(&problems), true),
+            Err(problems) => complain(&self.failures, &mut self.complaint, lines(&problems), true, REFUSED),
         }
     }
 
@@ -94,15 +117,6 @@ impl Reload {
         Ok(snapshot)
     }
 
-    /// Says the same thing once, unless it was asked again.
-    fn complain(&mut self, what: String, again: bool) {
-        if again || what != self.complaint {
-            self.failures.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(problems = %what, "configuration refused; the last good one serves");
-            self.complaint = what;
-        }
-    }
-
     fn unreadable(&self, error: &std::io::Error) -> Problem {
         Problem {
             file: self.resources.directory().into(),
@@ -110,6 +124,15 @@ impl Reload {
             field: String::new(),
             message: error.to_string(),
         }
+    }
+}
+
+/// Says the same thing once, unless it was asked again.
+fn complain(failures: &AtomicU64, said: &mut String, problems: String, again: bool, what: &str) {
+    if again || problems != *said {
+        failures.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(%problems, "{what}; the last good one serves");
+        *said = problems;
     }
 }
 

@@ -9,6 +9,7 @@ use tollgate_policy::model::Problem;
 
 use super::{complain, say};
 use crate::app;
+use crate::identity::IdentityFiles;
 use crate::snapshot::{ResourceFiles, Snapshot};
 
 #[derive(Debug, Args)]
@@ -29,6 +30,14 @@ pub(super) struct CheckArgs {
 
 pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let (environment, directory) = subject(args)?;
+    let mut identity = true;
+    if let Some(config) = &args.config {
+        let settings = app::read_settings(config)?;
+        if let Err(error) = IdentityFiles::load(settings.identity, &app::base(config)) {
+            complain(&format!("{}: identity: {error}", config.display()));
+            identity = false;
+        }
+    }
     let files = ResourceFiles::new(directory.clone()).read()?;
     match Snapshot::build(&files, &environment, None) {
         Ok((snapshot, warnings)) => {
@@ -48,7 +57,7 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
                     format!(", with {} warnings", warnings.len())
                 },
             ));
-            Ok(ExitCode::SUCCESS)
+            Ok(if identity { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Err(problems) => {
             report(&problems, &directory);

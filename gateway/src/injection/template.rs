@@ -34,11 +34,14 @@ impl Template {
         line.push_str(target.path());
         let carriers = permit.destination().dialect.carriers();
         let own = permit.credential().map(|credential| &credential.inject);
-        let mut queries = carriers.queries.clone();
-        if let Some(Inject::Query { name }) = own {
-            queries.push(name.as_str().into());
-        }
-        if let Some(query) = target.query().and_then(|query| identity::without(query, &queries)) {
+        let kept = |query| {
+            let mut names = carriers.queries.clone();
+            if let Some(Inject::Query { name }) = own {
+                names.push(name.as_str().into());
+            }
+            identity::without(query, &names)
+        };
+        if let Some(query) = target.query().and_then(kept) {
             line.push('?');
             line.push_str(&query);
         }

@@ -10,6 +10,7 @@ use tollgate_policy::decision::CallerGrants;
 use tollgate_policy::denial::{Denial, Reason};
 
 use super::open::Ear;
+use super::pulse::{Pulse, Pulses};
 use crate::core::Core;
 use crate::identity::{Peer, Refusal};
 use crate::load::{Load, Share};
@@ -25,6 +26,7 @@ pub(crate) struct Connection {
     state: Mutex<State>,
     load: Arc<Load>,
     pub(super) ear: Ear,
+    pub(super) pulses: Pulses,
     _place: Share,
 }
 
@@ -74,7 +76,17 @@ impl Connection {
         let place = load.connection().ok_or(Refusal::TooMany)?;
         let http2 = tls.alpn_protocol() == Some(b"h2");
         let state = Mutex::new(State { peer, standing: None });
-        Ok(Self { core, address, http2, chain, state, load, ear: Ear::default(), _place: place })
+        Ok(Self {
+            core,
+            address,
+            http2,
+            chain,
+            state,
+            load,
+            ear: Ear::default(),
+            pulses: Pulses::default(),
+            _place: place,
+        })
     }
 
     /// Who calls, under `snapshot`. Worked out anew when the snapshot, the bundles or the clock ask for it.
@@ -87,6 +99,13 @@ impl Connection {
             Denial::new(Reason::CertificateExpired, "the client certificate is no longer valid")
         })?;
         Ok(Standing { grants: state.grants(snapshot), load: Arc::clone(&self.load) })
+    }
+
+    /// For an answer that streams to this caller.
+    pub(crate) fn pulse(&self) -> Arc<Pulse> {
+        let pulse = Arc::new(Pulse::new());
+        self.pulses.add(Arc::downgrade(&pulse));
+        pulse
     }
 
     /// The caller's grants under `snapshot`, for an answer that is under way already: its connection may outlive its proof by that.

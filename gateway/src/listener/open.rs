@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use super::Connection;
@@ -65,8 +66,9 @@ impl Open {
         connections.retain(|_, connection| connection.strong_count() > 0);
         let open: Vec<Arc<Connection>> = connections.values().filter_map(Weak::upgrade).collect();
         drop(connections);
+        let now = Timestamp::now();
         for connection in open {
-            if phase >= Phase::Cutting {
+            if phase >= Phase::Cutting || connection.pulses.any_still(now) {
                 connection.ear.tell(Order::Cut);
             } else if phase >= Phase::Closing || !connection.still_verifies() {
                 connection.ear.tell(Order::Close);

@@ -49,6 +49,9 @@ pub(crate) async fn answer(
         if short {
             body.settle().await;
         }
+        if !body.is_end_stream() {
+            body.watch();
+        }
         return Response::from_parts(head, ReplyBody::Metered(body));
     }
     let Answered { head, lease, .. } = answered;

@@ -24,7 +24,7 @@ use crate::attempt::Answered;
 use crate::drain::{Drained, Phase};
 use crate::fault::{Faults, Stage};
 use crate::ledger::{Outcome, Wait};
-use crate::listener::Connection;
+use crate::listener::{Connection, Pulse};
 use crate::load::Share;
 use crate::upstream::{BodyError, Lease, Stall};
 
@@ -46,6 +46,8 @@ pub(crate) struct MeteredBody {
     /// What `settle` met, for the caller to see where it would have.
     broken: Option<BodyError>,
     faults: Faults,
+    /// Of an answer that outlasts its head.
+    pulse: Option<Arc<Pulse>>,
 }
 
 /// The part that a drain takes over.
@@ -102,6 +104,7 @@ impl MeteredBody {
             connection,
             broken: None,
             faults,
+            pulse: None,
         });
         (head, body)
     }
@@ -123,6 +126,11 @@ impl MeteredBody {
             Poll::Ready(())
         })
         .await;
+    }
+
+    /// The answer outlasts its head: from now on its caller is watched.
+    pub(super) fn watch(&mut self) {
+        self.pulse = Some(self.connection.pulse());
     }
 
     /// Waits for the record, if it is being written, and lets go what waited for it.
@@ -278,6 +286,9 @@ impl Body for MeteredBody {
         loop {
             if let Some(bytes) = this.output.ready.pop_front() {
                 this.source.meter.record.bytes_out += bytes.len() as u64;
+                if let Some(pulse) = &this.pulse {
+                    pulse.handed();
+                }
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
             if let Some(error) = this.broken.take() {
@@ -290,6 +301,9 @@ impl Body for MeteredBody {
                     if this.is_withdrawn() {
                         let error = this.failed(BodyError::Revoked, Reason::NoGrant);
                         return Poll::Ready(Some(Err(error)));
+                    }
+                    if let Some(pulse) = &this.pulse {
+                        pulse.waits();
                     }
                     if let Err(error) = ready!(this.poll_source(cx)) {
                         return Poll::Ready(Some(Err(error)));

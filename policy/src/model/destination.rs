@@ -15,7 +15,7 @@ use crate::target::EncodedForm;
 pub(crate) struct DestinationSpec {
     pub(crate) hosts: List<HostPattern>,
     pub(crate) port: Option<u16>,
-    /// Only one so far: naming it says nothing, naming another is an error.
+    /// `http`; naming another is an error.
     pub(crate) protocol: Option<Protocol>,
     pub(crate) dialect: Option<String>,
     pub(crate) addresses: List<Address>,
