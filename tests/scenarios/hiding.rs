@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::Method;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tollgate_tests::provider::{self, chat};
 use tollgate_tests::stand::CHAT_ONLY;
 use tollgate_tests::{Plan, Protocol, Reply, Upstream};
@@ -278,4 +279,51 @@ async fn a_wrong_key_in_the_store_is_refused_by_the_provider_and_never_shown() {
         .post("/up/v1/chat/completions", &chat(50))
         .await
         .assert_refused(502, "credential_rejected");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_the_callers_travels_beside_the_injected_name() {
+    let stand =
+        Plan { inject: "{header: {name: x-shop-token}}", ..Plan::new() }.start(|_| Reply::status(200)).await;
+    let client = stand.checkout();
+    let mut request = client.request(Method::GET, "/up/x", "");
+    for name in ["x-shop-token", "x_shop_token", "x-shop_token"] {
+        request.headers_mut().append(name, "theirs".parse().unwrap());
+    }
+    client.send(Protocol::H1, request).await.unwrap().assert_status(200);
+    let seen = stand.upstream.only();
+    assert!(!seen.everything().contains("theirs"), "{seen:#?}");
+    assert_eq!(seen.header("x-shop-token"), stand.key);
+
+    let stand = Plan { inject: "{query: {name: app_id}}", ..Plan::new() }.start(|_| Reply::status(200)).await;
+    stand.checkout().get("/up/x?app_id=theirs&APP-ID=theirs&app%5Fi%64=theirs&a=1").await.assert_status(200);
+    let seen = stand.upstream.only();
+    assert!(!seen.everything().contains("theirs"), "{seen:#?}");
+    assert!(seen.target.starts_with("/x?a=1&app_id="), "{}", seen.target);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_in_the_reason_phrase_stays_with_the_gateway() {
+    let plan = Plan::new();
+    let key = plan.key.clone();
+    let upstream = Upstream::raw(&plan.server, &["http/1.1"], None, move |mut stream, _| {
+        let answer = format!("HTTP/1.1 403 Invalid key {key}\r\ncontent-length: 0\r\n\r\n");
+        async move {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let Ok(byte) = stream.read_u8().await else { return };
+                head.push(byte);
+            }
+            let _ = stream.write_all(answer.as_bytes()).await;
+            let _ = stream.flush().await;
+        }
+    })
+    .await;
+    let stand = plan.start_with(upstream).await;
+    let client = stand.checkout();
+    let raw = format!("GET /up/x HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", client.authority());
+    let answer = client.raw(raw.as_bytes()).await;
+    assert_eq!(answer.statuses(), [403]);
+    let text = String::from_utf8_lossy(&answer.bytes);
+    assert!(!text.contains(&stand.key) && !text.contains("Invalid key"), "{text}");
 }

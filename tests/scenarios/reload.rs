@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tollgate_tests::gateway::{eventually, field};
+use tollgate_tests::provider::chat;
 use tollgate_tests::resources::grant;
+use tollgate_tests::stand::CHAT_ONLY;
 use tollgate_tests::{Plan, Protocol, Reply, Stand};
 
 async fn stand() -> Stand {
@@ -131,4 +134,34 @@ async fn a_hangup_reads_everything_again() {
     })
     .await;
     stand.checkout().get("/up/x").await.assert_status(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_withdrawn_while_the_body_comes_in_sends_nothing() {
+    let stand = Plan::openai(CHAT_ONLY).start_openai(9, 2).await;
+    let client = stand.checkout();
+    let body = chat(50).to_string();
+    let (early, late) = body.split_at(body.len() / 2);
+    let mut stream = client.handshake(client.tls(&["http/1.1"])).await.unwrap();
+    let head = format!(
+        "POST /up/v1/chat/completions HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        client.authority(),
+        body.len()
+    );
+    stream.write_all(format!("{head}{early}").as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
+    eventually("the call is under way", || {
+        stand.gateway.metrics().sum("tollgate_requests_in_flight", &[]) == 1.0
+    })
+    .await;
+    let generation = stand.gateway.generation();
+    stand.gateway.write_resource("stand.yaml", &text(&stand).replace("ns/checkout/sa/*", "ns/nobody/sa/*"));
+    stand.gateway.reloaded(generation).await;
+    stream.write_all(late.as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
+    let mut answer = vec![0; 512];
+    let read = stream.read(&mut answer).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer[..read]).into_owned();
+    assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("no_grant"), "{answer}");
+    assert_eq!(stand.upstream.count(), 0);
 }

@@ -33,7 +33,8 @@ TEXT = {".rs", ".py", ".md", ".toml", ".yaml", ".yml", ".sh", ".json", ".lua", "
 def run(root):
     """(name, problems) of every check over a tree."""
     for check in (file_length, no_mod_rs, request_fits_a_screen, module_docs, secrets_stay_put, callers_are_proven,
-                  anyhow_at_the_edge, nothing_unfinished, expectations_have_reasons, no_development_talk, one_command):
+                  anyhow_at_the_edge, nothing_unfinished, expectations_have_reasons, no_development_talk, one_command,
+                  attacks):
         yield check.__name__, check(Path(root))
     yield "crate_direction", crate_direction(metadata(root), tree(root))
     yield "dependencies_allowed", dependencies_allowed(metadata(root), (Path(root) / "deny.toml").read_text())
@@ -133,6 +134,17 @@ def no_development_talk(root):
         found += [f"{name}:{line}: {text!r}"
                   for line, text in rust.matches(DEVELOPMENT, path.read_text(errors="replace"))]
     return found
+
+
+def attacks(root):
+    """Every test that the map of attacks names is a test."""
+    path = root / "tests/ATTACKS.md"
+    if not path.exists():
+        return []
+    rows = [line.split("|")[2] for line in path.read_text().splitlines() if line.startswith("| ") and "`" in line]
+    named = {name for row in rows for name in re.findall(r"`([a-z0-9_]+)`", row)}
+    tests = "\n".join(path.read_text(errors="replace") for path, _ in rust_files(root))
+    return [f"tests/ATTACKS.md: no test {name}" for name in sorted(named) if not re.search(rf"fn {name}\(\)", tests)]
 
 
 def one_command(root):

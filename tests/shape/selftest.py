@@ -34,6 +34,7 @@ PLANTED = [
     ("no_development_talk", "README.md", "As issue 7 asked.\n"),
     ("no_development_talk", "policy/src/a.rs", "//! See DESIGN.md.\n"),
     ("one_command", ".ci/run", "cargo test\n"),
+    ("attacks", "tests/ATTACKS.md", "| an attack | `a_test_that_is_not_there` |\n"),
 ]
 REGISTRY = "registry+https://github.com/rust-lang/crates.io-index"
 
