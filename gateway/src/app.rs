@@ -32,6 +32,7 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::listener;
 use crate::load::Loads;
 use crate::metering::catalog;
+use crate::patience;
 use crate::quota::Quota;
 use crate::settings::Settings;
 use crate::snapshot::{ResourceFiles, Snapshot, Snapshots};
@@ -94,16 +95,6 @@ pub(crate) fn read_settings(file: &Path) -> anyhow::Result<Settings> {
     Settings::read(file, |name| std::env::var(name).ok()).map_err(|problems| anyhow!("{}", lines(&problems)))
 }
 
-/// Says `what` on the log if it takes longer than a second.
-fn slow<T>(what: &'static str, work: impl FnOnce() -> T) -> T {
-    let begun = Instant::now();
-    let done = work();
-    if begun.elapsed() > Duration::from_secs(1) {
-        tracing::info!(seconds = begun.elapsed().as_secs_f32(), "{what} took long");
-    }
-    done
-}
-
 impl App {
     /// Builds everything and starts to serve.
     ///
@@ -139,7 +130,8 @@ impl App {
         let first = reload.first().map_err(|problems| anyhow!("{}", lines(&problems)))?;
         let count = settings.cores();
         let lock = DirectoryLock::take(&settings.data_dir)?;
-        let opened = slow("reading the journals", || {
+        let say = |what: &str| tracing::info!("{what}");
+        let opened = patience::with("still reading the journals", say, || {
             Ledger::open(&settings.data_dir, settings.ledger.seal_key_file.as_deref(), count)
         });
         let (ledger, balances) =

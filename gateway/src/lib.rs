@@ -20,6 +20,7 @@ mod load;
 mod map;
 mod metering;
 mod metrics;
+mod patience;
 pub mod quota;
 mod reply;
 pub mod report;

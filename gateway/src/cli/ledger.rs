@@ -7,8 +7,9 @@ use clap::{Args, Subcommand};
 use tollgate_policy::price::NanoUsd;
 
 use super::report::Place;
-use super::say;
+use super::{complain, say};
 use crate::ledger::{Correction, RecordId, Verification, settle, verify};
+use crate::patience;
 
 #[derive(Debug, Args)]
 pub(super) struct LedgerArgs {
@@ -60,7 +61,8 @@ pub(super) fn run(args: LedgerArgs) -> anyhow::Result<ExitCode> {
 fn run_verify(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let (data_dir, configured) = args.place.resolve()?;
     let key = args.seal_key.clone().or(configured);
-    let Verification { findings, notes, segments, lines, last_seal } = verify(&data_dir, key.as_deref())?;
+    let Verification { findings, notes, segments, lines, last_seal } =
+        patience::with("still reading the journal", complain, || verify(&data_dir, key.as_deref()))?;
     for finding in &findings {
         say(&finding.to_string());
     }

@@ -8,7 +8,9 @@ use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use super::complain;
 use crate::app;
+use crate::patience;
 use crate::report::{Dimension, Query, Report, instant, report};
 
 #[derive(Debug, Args)]
@@ -84,7 +86,8 @@ pub(super) fn run(args: ReportArgs) -> anyhow::Result<()> {
         bail!("--until {until} is not after --since {since}");
     }
     let (data_dir, _) = args.place.resolve()?;
-    let report = report(&data_dir, Query { by: args.by, since, until, timezone })?;
+    let query = Query { by: args.by, since, until, timezone };
+    let report = patience::with("still adding up", complain, || report(&data_dir, query))?;
     write(&report, args.format)
 }
 

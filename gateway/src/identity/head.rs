@@ -9,7 +9,7 @@ use tollgate_policy::target::RequestLine;
 use super::strip;
 
 /// Most bytes of a request's header fields.
-const HEAD_BYTES: usize = 64 << 10;
+pub(crate) const HEAD_BYTES: usize = 64 << 10;
 
 /// Method, target form and headers of a request, without credentials, identity assertions and hop-by-hop fields.
 #[derive(Debug)]

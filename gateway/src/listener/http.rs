@@ -13,10 +13,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
 use super::open::Order;
 use super::{Connection, TlsStream};
+use crate::identity::HEAD_BYTES;
 use crate::request;
 
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
-const HEAD_BYTES: usize = 64 << 10;
 const HEADERS: usize = 128;
 const STREAMS: u32 = 256;
 
