@@ -54,9 +54,7 @@ async fn a_budget_that_affords_a_hundred_calls_pays_for_exactly_a_hundred() {
     // A budget of its own: a limit of another unit, per or key starts empty.
     stand.gateway.write_resource(
         &file,
-        &text
-            .replace("spend: 1000 USD, per: month", &format!("spend: {usd}, per: year"))
-            .replace("per: year", "per: week"),
+        &text.replace("spend: 1000 USD, per: month", &format!("spend: {usd}, per: week")),
     );
     stand.gateway.reloaded(generation).await;
     let stop = Arc::new(AtomicBool::new(false));
@@ -78,7 +76,7 @@ async fn a_budget_that_affords_a_hundred_calls_pays_for_exactly_a_hundred() {
     .await;
     assert_eq!(paid.load(Ordering::SeqCst), 100);
     assert_eq!(stand.upstream.count(), 100, "the provider bills exactly a hundred calls");
-    assert!(samples > 0, "nothing was sampled");
+    assert!(samples > 50, "{samples} samples");
     let (amount, spent, held) = usage(&stand.gateway.metrics(), "grant/checkout-up/spend/week/shared");
     let billed = 100.0 * cost / 1e9;
     assert!(
@@ -139,7 +137,7 @@ async fn sample(stand: &Stand, stop: Arc<AtomicBool>, work: impl Future<Output =
                 usage(&stand.gateway.metrics(), "grant/checkout-up/spend/week/shared");
             assert!(spent + held <= amount + 1e-10, "spent {spent} + held {held} > cap {amount}");
             samples += 1;
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
         samples
     };

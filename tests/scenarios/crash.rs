@@ -109,8 +109,12 @@ async fn a_call_under_way_at_the_kill_is_presumed_to_have_cost_its_hold() {
     );
     assert_eq!((spent, still), (held, 0.0), "charged at its hold, once");
     stand.checkout().post(CHAT, &chat(3000)).await.assert_refused(429, "budget_exhausted");
+    tollgate_tests::gateway::eventually("the refusal is in the store", || {
+        requests(&report(&stand.gateway, "caller")) >= 2
+    })
+    .await;
     let rows = report(&stand.gateway, "caller");
-    assert!(requests(&rows) >= 1, "{rows:#?}");
+    assert_eq!(requests(&rows), 2, "the presumed call and the refusal, once each: {rows:#?}");
     stand.gateway.kill();
     stand.gateway.restart().await;
     assert_eq!(

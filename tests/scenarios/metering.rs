@@ -119,9 +119,9 @@ async fn what_the_provider_does_not_report_is_marked_and_settles_at_the_hold() {
     let stand = limited().start(|_| Reply::events([chat_chunk("a").as_str(), "[DONE]"])).await;
     stand.checkout().post(CHAT, &stream()).await.assert_status(200);
     requests_reach(&stand.gateway, 1).await;
-    assert!(["estimated", "presumed"].contains(&sources(&stand)[0].as_str()), "{:?}", sources(&stand));
+    assert_eq!(sources(&stand), ["estimated"]);
     let spent = stand.gateway.metrics().sum("tollgate_limit_spent", &["tokens/day"]);
-    assert!(spent >= 400.0, "{spent}");
+    assert!((400.0 + 4096.0..6000.0).contains(&spent), "the whole hold: {spent}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
