@@ -45,11 +45,15 @@ async fn the_vault_keeps_versions_and_can_be_sealed() {
     let bao = Bao::start(&world).await;
     bao.put("llm/openai", "api_key", "one").await;
     bao.put("llm/openai", "api_key", "two").await;
+    assert_eq!(bao.get("llm/openai", "api_key").await, (2, "two".to_owned()));
     bao.reader_token(&world).await;
     bao.app_role(&world).await;
     bao.seal().await;
+    assert!(bao.is_sealed().await);
     bao.unseal().await;
+    assert!(!bao.is_sealed().await);
     bao.put("llm/openai", "api_key", "three").await;
+    assert_eq!(bao.get("llm/openai", "api_key").await, (3, "three".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

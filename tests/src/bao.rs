@@ -86,6 +86,18 @@ impl Bao {
         self.call(Method::POST, &format!("secret/data/{path}"), &json!({"data": {field: value}})).await;
     }
 
+    /// The newest version of a secret, and its value.
+    pub async fn get(&self, path: &str, field: &str) -> (u64, String) {
+        let read = self.call(Method::GET, &format!("secret/data/{path}"), &Value::Null).await;
+        let version = read["data"]["metadata"]["version"].as_u64().expect("a version");
+        (version, read["data"]["data"][field].as_str().expect("the field").to_owned())
+    }
+
+    /// Whether it is sealed.
+    pub async fn is_sealed(&self) -> bool {
+        self.call(Method::GET, "sys/seal-status", &Value::Null).await["sealed"] == true
+    }
+
     /// A token that may read `secret/*` and nothing else, in a file.
     pub async fn reader_token(&self, world: &World) -> PathBuf {
         self.reader_policy().await;
