@@ -35,7 +35,7 @@ async fn a_budget_that_affords_a_hundred_calls_pays_for_exactly_a_hundred() {
     let stand = plan
         .start(move |_| {
             let tokens = reported.load(Ordering::SeqCst);
-            let pause = Duration::from_millis(if tokens == 0 { 1500 } else { 5 });
+            let pause = Duration::from_millis(if tokens == 0 { 1500 } else { 200 });
             let reply = Reply::status(200).header("content-type", "application/json").wait(pause);
             reply.data(chat_completion(0, tokens).to_string())
         })
