@@ -120,6 +120,9 @@ impl Way<'_> {
             Injected::new(template, permit, secret, &core.prepared, peer).map_err(Unsent::Failed)?;
         meter.attempt(injected.peer(), secret);
         faults.at(Stage::Send);
+        if injected.peer().is_http2() {
+            meter.written().await.map_err(Unsent::Failed)?;
+        }
         meter.sent();
         match self.first_byte(injected, permit, meter).await {
             Err(Late::Timeout) => Err(fail(meter, &UpstreamError::FirstByteTimeout)),
@@ -131,14 +134,17 @@ impl Way<'_> {
                 meter.answered(answer.response.status());
                 Ok(answer)
             }
-            Ok(Err(unanswered)) => match unanswered.returned {
-                Some(body) => {
-                    template.restore(body);
-                    meter.unsent();
-                    Err(Unsent::Again)
+            Ok(Err(unanswered)) => {
+                meter.written().await.map_err(Unsent::Failed)?;
+                match unanswered.returned {
+                    Some(body) => {
+                        template.restore(body);
+                        meter.unsent();
+                        Err(Unsent::Again)
+                    }
+                    None => Err(fail(meter, &UpstreamError::Broken(unanswered.error))),
                 }
-                None => Err(fail(meter, &UpstreamError::Broken(unanswered.error))),
-            },
+            }
         }
     }
 
@@ -152,10 +158,10 @@ impl Way<'_> {
     ) -> Result<Result<Answer, Unanswered>, Late> {
         let limit = permit.destination().timeouts.first_byte;
         let Some(upload) = injected.upload() else {
-            return timeout(limit, injected.send()).await.map_err(|_| Late::Timeout);
+            return timeout(limit, injected.send(meter.line())).await.map_err(|_| Late::Timeout);
         };
         meter.uploads(&upload);
-        let mut answer = pin!(injected.send());
+        let mut answer = pin!(injected.send(meter.line()));
         let (mut before, mut moved) = (0, Instant::now());
         loop {
             if let Ok(done) = timeout(LOOK_EVERY.min(limit), answer.as_mut()).await {

@@ -13,7 +13,7 @@ pub(crate) use self::certificate::SpiffeVerifier;
 pub(crate) use self::files::IdentityFiles;
 pub use self::files::IdentitySettings;
 pub(crate) use self::head::{HEAD_BYTES, Head};
-pub(crate) use self::strip::query as without;
+pub(crate) use self::strip::{query as without, same_name};
 pub(crate) use self::trust::{Peer, Refusal, Trust};
 
 /// A caller that nobody has proven, to ask what it could do if it had.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use http::header::HeaderName;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Request, Uri, Version};
+use http::{HeaderMap, Request, Uri, Version};
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_secrets::Secret;
@@ -21,6 +21,8 @@ pub(crate) use self::prepared::Prepared;
 use self::prepared::Ready;
 pub(crate) use self::scrub::answer_head;
 pub(crate) use self::template::Template;
+use crate::identity;
+use crate::ledger::Position;
 use crate::upstream::{Answer, OutBody, Peer, Unanswered, Upload};
 
 /// One attempt, ready to leave. No `Debug`: its request line may hold the secret.
@@ -71,13 +73,12 @@ impl Injected {
             }
             None => {}
         }
-        let host = template.authority.clone();
+        let (authority, host) = peer.authority();
         if peer.is_http2() {
             *request.version_mut() = Version::HTTP_2;
-            *request.uri_mut() = absolute(host, path).ok_or_else(|| bug("no URI"))?;
+            *request.uri_mut() = absolute(authority.clone(), path).ok_or_else(|| bug("no URI"))?;
         } else {
-            let value = HeaderValue::from_str(host.as_str()).map_err(|_| bug("no Host"))?;
-            request.headers_mut().insert(http::header::HOST, value);
+            request.headers_mut().insert(http::header::HOST, host.clone());
             *request.uri_mut() = Uri::from(path);
         }
         Ok(Self { peer, request, upload })
@@ -92,19 +93,16 @@ impl Injected {
         self.upload.clone()
     }
 
-    /// Sends it and waits for the head of the answer.
+    /// Sends it, over HTTP/1 once the journal has the line `after`, and waits for the head of the answer.
     #[expect(clippy::disallowed_methods, reason = "the one place that sends what carries a secret")]
-    pub(crate) async fn send(self) -> Result<Answer, Unanswered> {
-        self.peer.exchange(self.request).await
+    pub(crate) async fn send(self, after: Option<Position>) -> Result<Answer, Unanswered> {
+        self.peer.exchange(self.request, after).await
     }
 }
 
 /// Whether no other header can be read as this one.
 fn is_alone(headers: &HeaderMap, name: &HeaderName) -> bool {
-    let folded = |name: &str| name.replace('_', "-");
-    let own = folded(name.as_str());
-    headers.keys().filter(|other| other.as_str().len() == own.len() && folded(other.as_str()) == own).count()
-        == 1
+    headers.keys().filter(|other| identity::same_name(other.as_str(), name.as_str())).count() == 1
         && headers.get_all(name).iter().count() == 1
 }
 

@@ -12,6 +12,7 @@ mod chain;
 mod error;
 mod hex;
 mod journal;
+mod json;
 pub(crate) mod line;
 pub mod record;
 mod recover;

@@ -17,7 +17,6 @@ mod injection;
 pub mod ledger;
 mod listener;
 mod load;
-mod map;
 mod metering;
 mod metrics;
 mod patience;

@@ -19,7 +19,7 @@ use tollgate_policy::policy::{Grant, Policy};
 use tollgate_policy::price::NanoUsd;
 
 use crate::ledger::Charge;
-use crate::map::Map;
+use tollgate_policy::map::Map;
 
 mod cell;
 mod hold;

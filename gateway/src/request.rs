@@ -68,7 +68,7 @@ async fn forward(
 
     faults.at(Stage::Hold);
     let hold = core.shared.quota.hold(&permit, &metering::demand(bound.as_ref()), now)?;
-    meter.hold(hold, &permit).await?;
+    meter.hold(hold, &permit)?;
 
     let (body, room) = asked.into_body(bound.as_ref(), &permit);
     let template = Template::new(head, &permit, body, room)?;

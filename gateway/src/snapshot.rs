@@ -14,8 +14,8 @@ use tollgate_policy::name::Name;
 use tollgate_policy::policy::Policy;
 
 pub(crate) use self::files::ResourceFiles;
-use crate::map::Map;
 use crate::upstream::{TlsClient, TlsClients};
+use tollgate_policy::map::Map;
 
 /// The policy and the TLS configurations of its destinations.
 #[derive(Debug)]

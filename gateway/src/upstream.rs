@@ -5,14 +5,15 @@
 mod address;
 mod body;
 mod dial;
+mod gate;
 mod pool;
 mod tls;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::uri::Authority;
+use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -28,9 +29,11 @@ pub use self::address::DialRules;
 pub(crate) use self::body::{BodyError, OutBody, Stall, Upload};
 use self::dial::Dial;
 pub(crate) use self::dial::DialError;
+use self::gate::{Gate, Gated};
 pub(crate) use self::pool::Pool;
 use self::pool::{Bucket, Key, Line, StreamSlot, Verified};
 pub(crate) use self::tls::{TlsClient, TlsClients};
+use crate::ledger::Position;
 
 /// Why there is no connection, or no answer on it.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +97,8 @@ impl Peer {
             timeout: destination.timeouts.connect,
         };
         // Boxed: most calls find a kept connection, and none should carry the handshake's state around.
-        Box::pin(Self::open(dial, rules, tls, bucket)).await
+        let gate = Arc::new(Gate::new(&pool.journal));
+        Box::pin(Self::open(dial, rules, tls, bucket, gate)).await
     }
 
     async fn open(
@@ -102,6 +106,7 @@ impl Peer {
         rules: &DialRules,
         tls: &TlsClient,
         bucket: Arc<Bucket>,
+        gate: Arc<Gate>,
     ) -> Result<Self, UpstreamError> {
         let deadline = Instant::now() + dial.timeout;
         let tcp = dial.connect(rules).await?;
@@ -110,7 +115,9 @@ impl Peer {
             .map_err(|error| UpstreamError::Tls(std::io::Error::other(error)))?;
         let host: Arc<str> = dial.host.into();
         let verified = |tcp: &TcpStream| -> std::io::Result<Verified> {
-            Ok(Verified { host, remote: tcp.peer_addr()?, local: tcp.local_addr()? })
+            let (remote, source) = (tcp.peer_addr()?.to_string(), tcp.local_addr()?.ip().to_string());
+            let authority = authority(dial.host, dial.port).map_err(std::io::Error::other)?;
+            Ok(Verified { host, authority, remote: remote.into(), source: source.into(), gate })
         };
         let verified =
             Arc::new(verified(&tcp).map_err(|error| UpstreamError::Dial(DialError::Connect(error)))?);
@@ -128,21 +135,32 @@ impl Peer {
         &self.verified.host
     }
 
-    pub(crate) fn remote(&self) -> SocketAddr {
-        self.verified.remote
+    /// Host and port as a request names them, for HTTP/2 and for `Host`.
+    pub(crate) fn authority(&self) -> &(Authority, HeaderValue) {
+        &self.verified.authority
+    }
+
+    /// The address and port that was dialled.
+    pub(crate) fn remote(&self) -> Arc<str> {
+        Arc::clone(&self.verified.remote)
     }
 
     /// The address the call leaves from.
-    pub(crate) fn local(&self) -> SocketAddr {
-        self.verified.local
+    pub(crate) fn source(&self) -> Arc<str> {
+        Arc::clone(&self.verified.source)
     }
 
     pub(crate) const fn is_http2(&self) -> bool {
         matches!(self.line, Line::Http2(..))
     }
 
-    /// Sends and waits for the head of the answer. Called by injection alone: what is sent carries the secret.
-    pub(crate) async fn exchange(self, request: Request<OutBody>) -> Result<Answer, Unanswered> {
+    /// Sends and waits for the head of the answer. Over HTTP/1 the request leaves only when the journal has the line `after`; over HTTP/2,
+    /// where others share the connection, the caller has seen to that. Called by injection alone: what is sent carries the secret.
+    pub(crate) async fn exchange(
+        self,
+        request: Request<OutBody>,
+        after: Option<Position>,
+    ) -> Result<Answer, Unanswered> {
         let Self { line, verified, bucket, reused } = self;
         let unanswered = |mut error: hyper::client::conn::TrySendError<Request<OutBody>>| Unanswered {
             returned: error.take_message().filter(|_| reused).map(Request::into_body),
@@ -150,6 +168,7 @@ impl Peer {
         };
         let (response, line) = match line {
             Line::Http1(mut sender) => {
+                verified.gate.close(after);
                 (sender.try_send_request(request).await.map_err(unanswered)?, Lent::Http1(sender))
             }
             Line::Http2(mut sender, slot) => {
@@ -158,6 +177,16 @@ impl Peer {
         };
         Ok(Answer { response, lease: Lease { line, verified, bucket } })
     }
+}
+
+/// Without the port that HTTPS implies.
+fn authority(host: &str, port: u16) -> Result<(Authority, HeaderValue), http::Error> {
+    let authority = match port {
+        443 => Authority::try_from(host)?,
+        port => Authority::try_from(format!("{host}:{port}"))?,
+    };
+    let host = HeaderValue::from_str(authority.as_str())?;
+    Ok((authority, host))
 }
 
 async fn speak(
@@ -185,7 +214,7 @@ async fn speak(
         .handshake(io)
         .await
         .map_err(UpstreamError::Handshake)?;
-    tokio::spawn(connection);
+    tokio::spawn(Gated { connection, gate: Arc::clone(&verified.gate) });
     Ok(Line::Http1(sender))
 }
 

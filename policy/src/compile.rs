@@ -150,7 +150,7 @@ impl<'a> Compiler<'a> {
 
     fn gateway_names(&mut self) {
         for name in &self.environment.gateway_names {
-            match split_authority(name) {
+            match split_authority(name, |_| false) {
                 Ok((host, port)) => self.gateway.push((host.into(), port)),
                 Err(denial) => self.problems.push(Problem {
                     file: "settings".into(),

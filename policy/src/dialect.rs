@@ -12,7 +12,6 @@ mod request;
 mod response;
 pub mod tree;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use endpoint::{Class, Endpoint};
@@ -20,6 +19,7 @@ pub use request::{ContentRules, Member, RequestRules, ToolRule, ToolRules};
 pub use response::{Reading, ResponseRules, StreamRules, Terminal, TierSlots, UsageSlots};
 use serde::Deserialize;
 
+use crate::map::Map;
 use crate::model::{Problem, SourceFile};
 use crate::price::{PriceFile, PriceTable};
 
@@ -32,7 +32,7 @@ type Problems = Vec<(String, String)>;
 /// All dialects and prices that the gateway ships, by name.
 #[derive(Debug, Default)]
 pub struct Catalog {
-    dialects: HashMap<Arc<str>, Arc<Dialect>>,
+    dialects: Map<Arc<str>, Arc<Dialect>>,
     prices: PriceTable,
 }
 
@@ -86,7 +86,7 @@ pub struct Dialect {
     carriers: Carriers,
     key_dead: Vec<u16>,
     rate_limited: Vec<u16>,
-    literal: HashMap<Arc<str>, Vec<Arc<Endpoint>>>,
+    literal: Map<Arc<str>, Vec<Arc<Endpoint>>>,
     patterns: Vec<Arc<Endpoint>>,
 }
 
@@ -176,7 +176,7 @@ struct DialectText {
 
 impl DialectText {
     fn dialect(self, problems: &mut Problems) -> Dialect {
-        let mut literal: HashMap<Arc<str>, Vec<Arc<Endpoint>>> = HashMap::new();
+        let mut literal: Map<Arc<str>, Vec<Arc<Endpoint>>> = Map::default();
         let mut patterns = Vec::new();
         for (index, text) in self.endpoints.into_iter().enumerate() {
             let field = format!("endpoints[{index}]");

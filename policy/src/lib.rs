@@ -8,6 +8,7 @@ pub mod decision;
 pub mod denial;
 pub mod dialect;
 pub mod limit;
+pub mod map;
 pub mod model;
 pub mod name;
 pub mod pattern;

@@ -99,8 +99,11 @@ impl Target {
     }
 }
 
-/// Cuts `host[:port]` and brings the host into canonical spelling.
-pub(crate) fn split_authority(authority: &str) -> Result<(Cow<'_, str>, Option<u16>), Denial> {
+/// Cuts `host[:port]` and brings the host into canonical spelling, unless it `is_canonical` as it stands.
+pub(crate) fn split_authority(
+    authority: &str,
+    is_canonical: impl Fn(&str) -> bool,
+) -> Result<(Cow<'_, str>, Option<u16>), Denial> {
     let refuse = |detail: &'static str| Denial::new(Reason::AmbiguousAuthority, detail);
     let colon = match authority.rfind(']') {
         Some(bracket) => authority.get(bracket..).and_then(|rest| rest.find(':')).map(|at| bracket + at),
@@ -118,6 +121,9 @@ pub(crate) fn split_authority(authority: &str) -> Result<(Cow<'_, str>, Option<u
             (host.unwrap_or_default(), Some(port))
         }
     };
+    if is_canonical(host) {
+        return Ok((Cow::Borrowed(host), port));
+    }
     match canonical_host(host) {
         Ok(host) => Ok((host, port)),
         Err(error) => {

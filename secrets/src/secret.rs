@@ -86,6 +86,12 @@ impl Version {
         Ok(Self { label, digest })
     }
 
+    /// The word that `Display` gives, for whoever keeps it.
+    #[must_use]
+    pub fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.label)
+    }
+
     /// The same word as `Display` gives.
     #[must_use]
     pub fn as_str(&self) -> &str {

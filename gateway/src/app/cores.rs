@@ -67,10 +67,11 @@ impl Cores {
         let stop = watch::Sender::new(false);
         let mut running = Self { cores: Vec::new(), threads: Vec::new(), stop };
         for index in 0..count {
+            let journal = ledger.journal(index).ok_or_else(|| anyhow!("no journal for core {index}"))?;
             let core = Arc::new(Core {
                 shared: Arc::clone(shared),
-                pool: Pool::default(),
-                journal: ledger.journal(index).ok_or_else(|| anyhow!("no journal for core {index}"))?,
+                pool: Pool::new(Arc::clone(&journal)),
+                journal,
                 prepared: Prepared::default(),
                 open: Open::default(),
                 stats: Stats::default(),

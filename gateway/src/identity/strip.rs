@@ -4,6 +4,7 @@
 //! is listed here never leaves, whatever the policy says.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use http::HeaderMap;
 use http::header::{CONNECTION, HeaderName};
@@ -99,8 +100,17 @@ const HOP: &[&str] = &[
     "max-forwards",
 ];
 
-const PREFIXES: &[&str] =
-    &["x-tollgate-", "x-forwarded-", "x-envoy-", "x-istio-", "x-b3-sampled-by", "proxy-", "x-auth-request-"];
+/// What follows `x-` in families of names that intermediaries assert.
+const EXTENSIONS: &[&str] =
+    &["tollgate-", "forwarded-", "envoy-", "istio-", "b3-sampled-by", "auth-request-"];
+
+/// The listed names by length: of one length there are few.
+static LISTED: LazyLock<Vec<Vec<&str>>> = LazyLock::new(|| {
+    let names = || CREDENTIALS.iter().chain(ASSERTIONS).chain(HOP);
+    let longest = names().map(|name| name.len()).max().unwrap_or_default();
+    let of = |length| names().copied().filter(|name| name.len() == length).collect();
+    (0..=longest).map(of).collect()
+});
 
 /// Query parameters that carry credentials.
 const QUERY: &[&str] = &[
@@ -131,7 +141,7 @@ pub(super) fn headers(headers: &mut HeaderMap) {
         headers.keys().filter(|name| is_withheld(name.as_str())).cloned().collect();
     gone.extend(named);
     for name in gone {
-        while headers.remove(&name).is_some() {}
+        headers.remove(&name);
     }
 }
 
@@ -144,37 +154,17 @@ pub(crate) fn is_withheld(name: &str) -> bool {
 }
 
 fn is_withheld_dashed(name: &str) -> bool {
-    may_be_listed(name)
-        && (HOP.contains(&name)
-            || CREDENTIALS.contains(&name)
-            || ASSERTIONS.contains(&name)
-            || PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+    LISTED.get(name.len()).is_some_and(|listed| listed.contains(&name))
+        || name.starts_with("proxy-")
+        || name
+            .strip_prefix("x-")
+            .is_some_and(|rest| EXTENSIONS.iter().any(|prefix| rest.starts_with(prefix)))
 }
 
-/// Whether some entry of the lists begins as `name` does and has its length, or is a prefix: most headers are told apart here.
-fn may_be_listed(name: &str) -> bool {
-    let bytes = name.as_bytes();
-    let first = bytes.first().map_or(0, |byte| usize::from(byte & 31));
-    bytes.len() < 64 && LENGTHS[first] >> bytes.len() & 1 == 1
-        || PREFIXES.iter().any(|prefix| bytes.first() == prefix.as_bytes().first())
-}
-
-/// By the first letter, the lengths that entries of the lists have.
-const LENGTHS: [u64; 32] = lengths([CREDENTIALS, ASSERTIONS, HOP]);
-
-const fn lengths(lists: [&[&str]; 3]) -> [u64; 32] {
-    let mut lengths = [0; 32];
-    let mut list = 0;
-    while list < lists.len() {
-        let mut entry = 0;
-        while entry < lists[list].len() {
-            let name = lists[list][entry].as_bytes();
-            lengths[(name[0] & 31) as usize] |= 1 << name.len();
-            entry += 1;
-        }
-        list += 1;
-    }
-    lengths
+/// Whether two header names are one to a reader that takes `_` for `-`.
+pub(crate) fn same_name(one: &str, other: &str) -> bool {
+    let folded = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    one.len() == other.len() && one.bytes().map(folded).eq(other.bytes().map(folded))
 }
 
 /// The fields that `Connection` names: hop-by-hop by the sender's own word.

@@ -13,7 +13,7 @@ use tollgate_secrets::{Secret, Version};
 
 use super::form;
 use super::scrub::Needles;
-use crate::map::Map;
+use tollgate_policy::map::Map;
 
 /// What is added to a request.
 #[derive(Clone)]

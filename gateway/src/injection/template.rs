@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, HeaderName};
-use http::uri::{Authority, PathAndQuery};
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method};
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::{Denial, Reason};
@@ -18,7 +18,6 @@ use crate::upstream::OutBody;
 pub(crate) struct Template {
     pub(super) method: Method,
     pub(super) path: PathAndQuery,
-    pub(super) authority: Authority,
     headers: HeaderMap,
     body: Option<OutBody>,
     replayable: bool,
@@ -45,20 +44,14 @@ impl Template {
             line.push('?');
             line.push_str(&query);
         }
-        let unwritable =
-            |_| Denial::new(Reason::BadRequest, "the target cannot be written as a request line");
-        let path = PathAndQuery::from_maybe_shared(Bytes::from(line)).map_err(unwritable)?;
-        let authority = match target.port() {
-            443 => Authority::try_from(target.host()),
-            port => Authority::try_from(format!("{}:{port}", target.host())),
-        };
-        let authority = authority.map_err(unwritable)?;
+        let path = PathAndQuery::from_maybe_shared(Bytes::from(line))
+            .map_err(|_| Denial::new(Reason::BadRequest, "the target cannot be written as a request line"))?;
         let mut headers = head.headers;
         withhold(&mut headers, carriers, own);
         // Usage is read off the answer, and a secret is looked for in it: it has to come as it is.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let replayable = body.again().is_some();
-        Ok(Self { method: head.method, path, authority, headers, body: Some(body), replayable, _room: room })
+        Ok(Self { method: head.method, path, headers, body: Some(body), replayable, _room: room })
     }
 
     /// Whether a further attempt could be made.
@@ -86,19 +79,16 @@ impl Template {
 /// Removes what carries a credential or chooses an account at this provider, however it is spelt: many read `_` as `-`.
 fn withhold(headers: &mut HeaderMap, carriers: &Carriers, own: Option<&Inject>) {
     let own = match own {
-        Some(Inject::Header { name, .. }) => Some(name.to_ascii_lowercase().replace('_', "-")),
+        Some(Inject::Header { name, .. }) => Some(name),
         _ => None,
     };
-    let named = |name: &str| {
-        own.as_deref() == Some(name)
-            || carriers.headers.iter().chain(&carriers.account_headers).any(|carrier| **carrier == *name)
-    };
-    let carries = |name: &HeaderName| match name.as_str().contains('_') {
-        true => named(&name.as_str().replace('_', "-")),
-        false => named(name.as_str()),
+    let carries = |name: &HeaderName| {
+        let is = |carrier: &str| identity::same_name(carrier, name.as_str());
+        own.is_some_and(|own| is(own))
+            || carriers.headers.iter().chain(&carriers.account_headers).any(|carrier| is(carrier))
     };
     let gone: Vec<HeaderName> = headers.keys().filter(|name| carries(name)).cloned().collect();
     for name in gone {
-        while headers.remove(&name).is_some() {}
+        headers.remove(&name);
     }
 }

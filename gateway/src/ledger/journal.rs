@@ -21,13 +21,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use jiff::Timestamp;
-use serde::Serialize;
 
 pub(crate) use reserve::Reserve;
 use sink::Sink;
 
 use super::LedgerError;
 use super::chain::{self, Head};
+use super::json::{Calendar, Json, Object};
 use super::line::{HOLD, RECORD, Row};
 use super::record::{HoldLine, Outcome, Record};
 use super::segment::{Run, SegmentHead};
@@ -78,6 +78,7 @@ struct State {
     lines: u64,
     /// Finished lines that are not in the file yet.
     buffer: Vec<u8>,
+    calendar: Calendar,
     /// The last position given out, and the last that is either in the file or failed.
     appended: u64,
     settled: u64,
@@ -137,7 +138,7 @@ impl Journal {
             return Err(LedgerError::Unavailable);
         }
         let offset = state.end_of_buffer();
-        let at = state.append(HOLD, line)?;
+        let at = state.append(HOLD, line, |_| {});
         if let Some(tally) = &mut state.tally {
             tally.hold(line.id, offset);
         }
@@ -163,7 +164,7 @@ impl Journal {
         if let Some(broken) = &mut state.broken {
             return Err(broken.retain(record));
         }
-        let at = state.append_seen(RECORD, record, seen)?;
+        let at = state.append(RECORD, record, seen);
         if let Some(tally) = &mut state.tally {
             tally.record(record);
         }
@@ -174,7 +175,13 @@ impl Journal {
     pub(super) fn row(&self, row: &Row<'_>) -> Result<Position, LedgerError> {
         let mut state = self.state();
         state.tally = None;
-        state.append(RECORD, row)
+        let start = state.buffer.len();
+        state.buffer.extend_from_slice(RECORD);
+        if let Err(error) = serde_json::to_writer(&mut state.buffer, row) {
+            state.buffer.truncate(start);
+            return Err(LedgerError::Encode(error));
+        }
+        Ok(state.close(start))
     }
 
     /// Waits until the line at `at` is in the file.
@@ -199,7 +206,8 @@ impl Journal {
         Poll::Ready(self.write_through(wait.at))
     }
 
-    fn write_through(&self, at: Position) -> Result<(), LedgerError> {
+    /// Writes what is in memory unless the line at `at` is in the file already.
+    pub(crate) fn write_through(&self, at: Position) -> Result<(), LedgerError> {
         let mut state = self.state();
         if let Some(done) = state.outcome(at) {
             return done;
@@ -294,6 +302,7 @@ impl State {
             lines: written.lines,
             written,
             buffer: Vec::with_capacity(64 << 10),
+            calendar: Calendar::default(),
             appended: 0,
             settled: 0,
             failed: VecDeque::new(),
@@ -318,31 +327,20 @@ impl State {
         Stretch { end: self.written.clone(), from, until: self.length, tally }
     }
 
-    fn append(&mut self, kind: &[u8], line: &impl Serialize) -> Result<Position, LedgerError> {
-        self.append_seen(kind, line, |_| {})
-    }
-
-    fn append_seen(
-        &mut self,
-        kind: &[u8],
-        line: &impl Serialize,
-        seen: impl FnOnce(&[u8]),
-    ) -> Result<Position, LedgerError> {
+    fn append(&mut self, kind: &[u8], line: &impl Object, seen: impl FnOnce(&[u8])) -> Position {
         let start = self.buffer.len();
         self.buffer.extend_from_slice(kind);
-        if let Err(error) = serde_json::to_writer(&mut self.buffer, line) {
-            self.buffer.truncate(start);
-            return Err(LedgerError::Encode(error));
-        }
+        line.write(&mut Json::new(&mut self.buffer, &mut self.calendar));
         seen(&self.buffer[start + kind.len()..]);
-        self.close(start);
-        self.appended += 1;
-        Ok(Position(self.appended))
+        self.close(start)
     }
 
-    fn close(&mut self, start: usize) {
+    /// Finishes the line that begins at `start` of the buffer.
+    fn close(&mut self, start: usize) -> Position {
         self.head = self.head.close(&mut self.buffer, start);
         self.lines += 1;
+        self.appended += 1;
+        Position(self.appended)
     }
 
     /// `None` while the line is only in memory.
@@ -446,13 +444,9 @@ impl State {
 
 impl Broken {
     fn retain(&mut self, record: &Record) -> LedgerError {
-        let start = self.retained.len();
-        if start < RETAINED {
+        if self.retained.len() < RETAINED {
             self.retained.extend_from_slice(RECORD);
-            if let Err(error) = serde_json::to_writer(&mut self.retained, record) {
-                self.retained.truncate(start);
-                return LedgerError::Encode(error);
-            }
+            record.write(&mut Json::new(&mut self.retained, &mut Calendar::default()));
             self.retained.push(b'\n');
         }
         LedgerError::Unavailable

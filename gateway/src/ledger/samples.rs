@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 use tollgate_policy::price::NanoUsd;
 
+use super::json::{Calendar, Json, Object};
 use super::{Bounded, Charge, HoldLine, Outcome, Record, RecordId, UsageSource};
 
 pub(crate) const TOKENS: &str = "grant/checkout-openai/tokens/day/shared";
@@ -30,6 +31,13 @@ pub(crate) fn copy(from: &Path, to: &Path) {
             fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
         }
     }
+}
+
+/// What stands on a line between its kind and its chain.
+pub(crate) fn json(line: &impl Object) -> String {
+    let (mut out, mut calendar) = (Vec::new(), Calendar::default());
+    line.write(&mut Json::new(&mut out, &mut calendar));
+    String::from_utf8(out).unwrap()
 }
 
 /// A hold of 1,000 tokens and 0.002 USD.

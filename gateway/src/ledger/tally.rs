@@ -5,13 +5,11 @@
 //!
 //! **Invariant:** the tally of a record is that of its line read back.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
-
 use jiff::Timestamp;
 
 use super::line::Row;
 use super::record::{Record, RecordId};
+use tollgate_policy::map::Map;
 
 /// The words that sums are told apart by, in the order of [`Key::words`].
 pub(crate) const WORDS: usize = 11;
@@ -38,11 +36,11 @@ pub(crate) type Sums = [i64; SUMS.len()];
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     /// By what [`Key`] encodes.
-    pub(crate) sums: HashMap<Box<[u8]>, Sums>,
+    pub(crate) sums: Map<Box<[u8]>, Sums>,
     /// By what [`ChargeKey`] encodes.
-    pub(crate) charges: HashMap<Box<[u8]>, i64>,
+    pub(crate) charges: Map<Box<[u8]>, i64>,
     /// Holds without a record in this stretch, by where their lines begin.
-    pub(crate) open: HashMap<RecordId, u64>,
+    pub(crate) open: Map<RecordId, u64>,
     /// Records whose hold, if they had one, is in an earlier stretch.
     pub(crate) ended: Vec<RecordId>,
     /// Corrections, and what they correct.
@@ -51,7 +49,6 @@ pub(crate) struct Tally {
     pub(crate) ids: Option<(RecordId, RecordId)>,
     pub(crate) records: u64,
     key: Vec<u8>,
-    source: Option<(IpAddr, String)>,
 }
 
 impl Tally {
@@ -77,12 +74,6 @@ impl Tally {
             whole(record.bytes_out),
             record.cost.map_or(0, |cost| whole(cost.0)),
         ];
-        if let Some(source) = record.source
-            && self.source.as_ref().is_none_or(|(known, _)| *known != source)
-        {
-            self.source = Some((source, source.to_string()));
-        }
-        let source = self.source.as_ref().filter(|_| record.source.is_some());
         let words = [
             record.caller.as_ref().map_or("", |caller| caller.as_str()),
             record.destination.as_ref().map_or("", |name| name.as_str()),
@@ -91,7 +82,7 @@ impl Tally {
             record.credential.as_ref().map_or("", |name| name.as_str()),
             record.model.as_ref().map_or("", |model| model.as_str()),
             record.model_answered.as_ref().map_or("", |model| model.as_str()),
-            source.map_or("", |(_, text)| text),
+            record.source.as_deref().unwrap_or_default(),
             record.reason.map_or("", |reason| reason.as_str()),
             record.outcome.as_str(),
             record.usage_source.as_str(),
@@ -271,11 +262,11 @@ fn whole(count: u64) -> i64 {
 mod tests {
     use super::*;
     use crate::ledger::line::{Line, RECORD};
-    use crate::ledger::samples::{hold, record};
+    use crate::ledger::samples::{hold, json, record};
 
     fn line_of(record: &Record) -> Vec<u8> {
         let mut line = RECORD.to_vec();
-        serde_json::to_writer(&mut line, record).unwrap();
+        line.extend_from_slice(json(record).as_bytes());
         line.push(b'}');
         line
     }
@@ -283,7 +274,7 @@ mod tests {
     #[test]
     fn the_tally_of_a_record_is_that_of_its_line_read_back() {
         let mut full = record(&hold(RecordId::new()));
-        full.source = Some("2001:db8::7".parse().unwrap());
+        full.source = Some("2001:db8::7".into());
         full.reason = Some(tollgate_policy::denial::Reason::UpstreamTimeout);
         full.model_answered = Some(crate::ledger::Bounded::new("gpt-5-mini-2025-08-07 \"é\""));
         full.unpriced = true;
@@ -311,7 +302,7 @@ mod tests {
         let mut tally = Tally::default();
         let mut first = record(&hold(RecordId::new()));
         tally.record(&first);
-        first.source = Some("10.0.0.1".parse().unwrap());
+        first.source = Some("10.0.0.1".into());
         tally.record(&first);
         first.source = None;
         tally.record(&first);

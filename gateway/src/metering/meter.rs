@@ -56,6 +56,7 @@ pub(crate) struct Meter {
     price: Priced,
     bound: Option<Bound>,
     hold: Option<Hold>,
+    line: Option<Position>,
     place: Option<Share>,
     upload: Option<Arc<Upload>>,
     sent: bool,
@@ -79,6 +80,7 @@ impl Meter {
             price: Priced::Free,
             bound: None,
             hold: None,
+            line: None,
             place: None,
             upload: None,
             sent: false,
@@ -131,25 +133,17 @@ impl Meter {
         self.hides_usage = asked.hides_usage();
     }
 
-    /// Takes the reservation, and writes it down before anything is sent.
+    /// Takes the reservation, and appends it to the journal.
     ///
     /// # Errors
     /// `ledger_unavailable`.
-    pub(crate) async fn hold(&mut self, hold: Hold, permit: &Permit) -> Result<(), Denial> {
+    pub(crate) fn hold(&mut self, hold: Hold, permit: &Permit) -> Result<(), Denial> {
         self.rates = hold.rate_headers(self.record.at);
         let charges = hold.charges().to_vec();
         let opened = hold.opened();
         self.hold = Some(hold);
-        let core = Arc::clone(&self.core);
-        let unavailable = |_: LedgerError| {
-            Denial::new(
-                Reason::LedgerUnavailable,
-                "usage cannot be recorded at the moment, so no call is made",
-            )
-            .retry_after(std::time::Duration::from_secs(5))
-        };
         if charges.is_empty() {
-            return core.journal.available().map_err(unavailable);
+            return self.core.journal.available().map_err(|error| unavailable(&error));
         }
         let line = HoldLine {
             id: self.record.id,
@@ -165,18 +159,37 @@ impl Meter {
             price_version: self.price_version(),
             generation: self.record.generation,
         };
-        let at = core.journal.hold(&line).map_err(unavailable)?;
-        core.journal.written(at).await.map_err(unavailable)
+        self.line = Some(self.core.journal.hold(&line).map_err(|error| unavailable(&error))?);
+        Ok(())
+    }
+
+    /// The line of the journal that has to be written before anything is sent.
+    pub(crate) const fn line(&self) -> Option<Position> {
+        self.line
+    }
+
+    /// Waits until that line is written.
+    ///
+    /// # Errors
+    /// `ledger_unavailable`: nothing was sent.
+    pub(crate) async fn written(&mut self) -> Result<(), Denial> {
+        let Some(line) = self.line else { return Ok(()) };
+        if let Err(error) = self.core.journal.written(line).await {
+            self.unsent();
+            return Err(unavailable(&error));
+        }
+        Ok(())
     }
 
     /// An attempt has a connection.
     pub(crate) fn attempt(&mut self, peer: &Peer, secret: Option<&Secret>) {
-        let version = secret.map(|secret| secret.version().to_string());
-        self.record.source = Some(peer.local().ip());
+        let version = secret.map(|secret| secret.version().shared());
+        let source = Some(peer.source());
+        self.record.source.clone_from(&source);
         self.record.credential_version.clone_from(&version);
         self.record.attempts.push(Attempt {
             peer: Some(peer.remote()),
-            source: self.record.source,
+            source,
             credential_version: version,
             ..Attempt::default()
         });
@@ -312,6 +325,7 @@ impl Meter {
             price: std::mem::replace(&mut self.price, Priced::Free),
             bound: self.bound.take(),
             hold: self.hold.take(),
+            line: self.line,
             place: self.place.take(),
             upload: self.upload.take(),
             sent: self.sent,
@@ -341,12 +355,17 @@ impl Meter {
     }
 
     fn price_version(&self) -> Option<Arc<str>> {
-        self.priced().map(|price| price.version().into())
+        self.priced().map(|price| price.version_shared())
     }
 
     fn elapsed(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
+}
+
+fn unavailable(_: &LedgerError) -> Denial {
+    Denial::new(Reason::LedgerUnavailable, "usage cannot be recorded at the moment, so no call is made")
+        .retry_after(std::time::Duration::from_secs(5))
 }
 
 /// The access log has the record as the journal has it.
@@ -358,7 +377,7 @@ fn log(record: &[u8]) {
 
 fn settle(meter: &mut Meter, hold: Option<Hold>, tokens: u64, spend: NanoUsd) {
     let Some(hold) = hold else { return };
-    meter.record.held_at = Some(hold.opened()).filter(|at| *at != meter.record.at);
+    meter.record.held_at = Some(hold.opened());
     if !meter.sent {
         hold.release();
         return;

@@ -2,12 +2,12 @@
 //!
 //! **Invariant:** a cell that somebody holds something of is never dropped, so there is one cell per limit and key.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use jiff::Timestamp;
 use tollgate_policy::limit::{Counter, Key, Limit, LimitKind, Usage, Window};
+use tollgate_policy::map::Map;
 
 use super::rate::Rate;
 
@@ -38,7 +38,7 @@ pub(super) enum Counts {
 
 #[derive(Debug)]
 pub(super) struct Keyed {
-    cells: HashMap<Arc<str>, Arc<Cell>>,
+    cells: Map<Arc<str>, Arc<Cell>>,
     /// How many cells there may be before idle ones are dropped: twice what the last time left.
     sweep_at: usize,
 }
@@ -83,7 +83,7 @@ impl Counts {
         match limit.key {
             Key::Shared => Self::Shared(Cell::new(Arc::from(""), limit)),
             Key::Namespace | Key::Caller => {
-                Self::ByKey(RwLock::new(Keyed { cells: HashMap::new(), sweep_at: SWEEP }))
+                Self::ByKey(RwLock::new(Keyed { cells: Map::default(), sweep_at: SWEEP }))
             }
         }
     }

@@ -1,10 +1,10 @@
 //! From the limits of the policy to their counts.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use tollgate_policy::limit::{Limit, LimitKind};
+use tollgate_policy::map::Map;
 
 use super::LimitUsage;
 use super::cell::Counts;
@@ -28,12 +28,12 @@ pub(super) struct Plan {
 
 /// All limits by id: those of the policy, and those that it no longer names but whose windows are not over.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Registry(HashMap<Arc<str>, Item>);
+pub(super) struct Registry(Map<Arc<str>, Item>);
 
 impl Registry {
     /// The registry for these limits instead. What counts on under an edited limit is kept.
     pub(super) fn next<'a>(&self, limits: impl Iterator<Item = &'a Limit>, now: Timestamp) -> Self {
-        let mut next = HashMap::new();
+        let mut next = Map::default();
         for limit in limits {
             let kept = self.0.get(&limit.id).filter(|old| counts_on(&old.limit, limit));
             let counts = kept.map_or_else(|| Arc::new(Counts::new(limit)), |old| Arc::clone(&old.counts));

@@ -1,6 +1,5 @@
 //! Requests per second, minute or hour, and what an answer tells of limits in general.
 
-use std::fmt::Write;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -92,8 +91,11 @@ pub(super) fn policy<'a>(limits: impl Iterator<Item = &'a Limit>) -> String {
             LimitKind::Counted(Window::Calendar { per, .. }) => Some(per.length()),
             LimitKind::Concurrent => None,
         };
-        unit.into_iter().for_each(|unit| append(&mut field, format_args!(";qu=\"{unit}\"")));
-        window.into_iter().for_each(|window| append(&mut field, format_args!(";w={}", seconds(window))));
+        unit.into_iter().for_each(|unit| field.extend([";qu=\"", unit, "\""]));
+        if let Some(window) = window {
+            field.push_str(";w=");
+            number(&mut field, seconds(window));
+        }
     }
     field
 }
@@ -101,17 +103,23 @@ pub(super) fn policy<'a>(limits: impl Iterator<Item = &'a Limit>) -> String {
 /// Adds one limit to a `RateLimit` field.
 pub(super) fn limit(field: &mut String, of: &Limit, left: u64, more_in: Option<Duration>) {
     item(field, of, "r", left);
-    more_in.into_iter().for_each(|more_in| append(field, format_args!(";t={}", seconds(more_in))));
+    if let Some(more_in) = more_in {
+        field.push_str(";t=");
+        number(field, seconds(more_in));
+    }
 }
 
 fn item(field: &mut String, limit: &Limit, parameter: &str, value: u64) {
-    let comma = if field.is_empty() { "" } else { ", " };
-    append(field, format_args!("{comma}\"{}\";{parameter}={}", limit.id, value.min(FIELD_MAX)));
+    field.push_str(if field.is_empty() { "\"" } else { ", \"" });
+    field.push_str(&limit.id);
+    field.push_str("\";");
+    field.push_str(parameter);
+    field.push('=');
+    number(field, value.min(FIELD_MAX));
 }
 
-fn append(field: &mut String, text: std::fmt::Arguments<'_>) {
-    // Writing to a string cannot fail.
-    let _ = field.write_fmt(text);
+fn number(field: &mut String, value: u64) {
+    field.push_str(itoa::Buffer::new().format(value));
 }
 
 /// Whole seconds, rounded up: a caller that waits this long has waited long enough.

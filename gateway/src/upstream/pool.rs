@@ -5,18 +5,22 @@
 //! answer read, nothing left to read. Otherwise it is closed.
 
 use std::hash::{Hash, Hasher};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use http::HeaderValue;
+use http::uri::Authority;
 use hyper::client::conn::{http1, http2};
 use tokio::time::Instant;
 use tollgate_policy::name::Name;
 use tollgate_secrets::Version;
 
 use super::body::OutBody;
-use crate::map::Map;
+use super::gate::Gate;
+use crate::ledger::Journal;
+use tollgate_policy::map::Map;
 
 /// An idle connection older than this is closed: below the 60 s after which common load balancers close theirs.
 const IDLE_LIMIT: Duration = Duration::from_secs(55);
@@ -46,12 +50,15 @@ impl Hash for Key {
     }
 }
 
-/// What is known of a verified connection.
+/// What is known of a verified connection; addresses as records show them.
 #[derive(Debug)]
 pub(crate) struct Verified {
     pub(crate) host: Arc<str>,
-    pub(crate) remote: SocketAddr,
-    pub(crate) local: SocketAddr,
+    /// Host and port as a request names them, for HTTP/2 and for `Host`.
+    pub(crate) authority: (Authority, HeaderValue),
+    pub(crate) remote: Arc<str>,
+    pub(crate) source: Arc<str>,
+    pub(super) gate: Arc<Gate>,
 }
 
 #[derive(Debug)]
@@ -153,12 +160,17 @@ fn slot(streams: &Arc<AtomicUsize>) -> StreamSlot {
 }
 
 /// The buckets of one core.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Pool {
+    pub(super) journal: Arc<Journal>,
     buckets: Mutex<Map<Key, Arc<Bucket>>>,
 }
 
 impl Pool {
+    pub(crate) fn new(journal: Arc<Journal>) -> Self {
+        Self { journal, buckets: Mutex::default() }
+    }
+
     /// The bucket of `key`, made if need be.
     pub(crate) fn bucket(&self, key: Key) -> Arc<Bucket> {
         Arc::clone(lock(&self.buckets).entry(key).or_default())

@@ -129,7 +129,7 @@ fn vault_address(written: &str) -> Result<String, &'static str> {
         return Err("an address is `https://host:port` and nothing else");
     }
     let (host, port) =
-        split_authority(authority).map_err(|_| "the host or port of the address is malformed")?;
+        split_authority(authority, |_| false).map_err(|_| "the host or port of the address is malformed")?;
     let is_v4 = host.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback());
     let v6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let is_v6 = v6.is_some_and(|host| host.parse::<Ipv6Addr>().is_ok_and(|address| address.is_loopback()));

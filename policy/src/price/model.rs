@@ -60,6 +60,12 @@ impl Price {
         &self.version
     }
 
+    /// The same, for whoever keeps it.
+    #[must_use]
+    pub fn version_shared(&self) -> Arc<str> {
+        Arc::clone(&self.version)
+    }
+
     /// Where the figures come from: a URL.
     pub fn source(&self) -> &str {
         &self.source

@@ -1,6 +1,6 @@
 //! Prices by provider, model and date.
 
-use std::collections::HashMap;
+use crate::map::Map;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -10,7 +10,7 @@ use super::model::Price;
 /// The prices of all providers' models, each from its date on.
 #[derive(Debug, Default)]
 pub struct PriceTable {
-    pub(super) providers: HashMap<Box<str>, Provider>,
+    pub(super) providers: Map<Box<str>, Provider>,
 }
 
 /// One provider's models.
@@ -18,7 +18,7 @@ pub struct PriceTable {
 pub(super) struct Provider {
     pub(super) models: Vec<ModelPrices>,
     /// Names and aliases.
-    pub(super) names: HashMap<Box<str>, usize>,
+    pub(super) names: Map<Box<str>, usize>,
     /// Aliases that end in `*`, without it.
     pub(super) prefixes: Vec<(Box<str>, usize)>,
     /// Forms of a snapshot's suffix, where `#` is a digit: `-####-##-##`.

@@ -1,10 +1,10 @@
 //! Which destination a request line means.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{EncodedForms, RequestLine, Target, canonical_path, check_query, split_authority};
 use crate::denial::{Denial, Reason};
+use crate::map::Map;
 use crate::name::Name;
 use crate::pattern::HostPattern;
 use crate::policy::Destination;
@@ -12,10 +12,10 @@ use crate::policy::Destination;
 /// Destinations by host and by name, and the authorities that are the gateway itself.
 #[derive(Debug, Default)]
 pub(crate) struct Directory {
-    by_name: HashMap<Name, Arc<Destination>>,
-    exact: HashMap<Arc<str>, Vec<Arc<Destination>>>,
+    by_name: Map<Name, Arc<Destination>>,
+    exact: Map<Arc<str>, Vec<Arc<Destination>>>,
     /// By what follows `*.`.
-    wildcard: HashMap<Arc<str>, Vec<Arc<Destination>>>,
+    wildcard: Map<Arc<str>, Vec<Arc<Destination>>>,
     /// Canonical host, and the port where only that one is meant.
     gateway: Vec<(Box<str>, Option<u16>)>,
 }
@@ -45,7 +45,7 @@ impl Directory {
     }
 
     pub(crate) fn resolve(&self, line: &RequestLine<'_>) -> Result<Target, Denial> {
-        let (host, port) = split_authority(line.authority)?;
+        let (host, port) = split_authority(line.authority, |host| self.names(host))?;
         if let Some(query) = line.query {
             check_query(query)?;
         }
@@ -56,6 +56,11 @@ impl Directory {
         let path = canonical(line.path, destination.encoded_path)?;
         let query = line.query.map(Box::from);
         Ok(Target { destination: Arc::clone(destination), host, path, query, by_path: None })
+    }
+
+    /// Whether a host or the gateway itself is spelt exactly so, which is then its canonical spelling.
+    fn names(&self, host: &str) -> bool {
+        self.gateway.iter().any(|(name, _)| **name == *host) || self.exact.contains_key(host)
     }
 
     fn is_gateway(&self, host: &str, port: Option<u16>) -> bool {

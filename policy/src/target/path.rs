@@ -121,6 +121,9 @@ impl FromIterator<EncodedForm> for EncodedForms {
 
 /// The spelling of `path` that is matched and sent: escapes in upper case, and none where the character needs none.
 pub(crate) fn canonical(path: &str, allowed: EncodedForms) -> Result<Cow<'_, str>, PathError> {
+    if is_simple(path) {
+        return Ok(Cow::Borrowed(path));
+    }
     if !path.starts_with('/') {
         return Err(PathError::NotAbsolute);
     }
@@ -131,6 +134,24 @@ pub(crate) fn canonical(path: &str, allowed: EncodedForms) -> Result<Cow<'_, str
     let canonical = if path.contains('%') { Cow::Owned(recode(path, allowed)?) } else { Cow::Borrowed(path) };
     check_decodings(&canonical)?;
     Ok(canonical)
+}
+
+/// Whether nothing of the path could be read in another way: segments of unreserved characters, none of them empty or beginning with a
+/// dot. Most paths are, and one look at each byte tells.
+fn is_simple(path: &str) -> bool {
+    let mut before = b'.';
+    for byte in path.bytes() {
+        let fits = match byte {
+            b'/' => before != b'/',
+            b'.' => before != b'/',
+            _ => byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~'),
+        };
+        if !fits {
+            return false;
+        }
+        before = byte;
+    }
+    path.starts_with('/')
 }
 
 fn plain(byte: u8, allowed: EncodedForms) -> Result<(), PathError> {

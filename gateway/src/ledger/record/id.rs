@@ -56,7 +56,7 @@ impl RecordId {
         &self.0
     }
 
-    fn hex(self) -> [u8; 32] {
+    pub(super) fn hex(self) -> [u8; 32] {
         let mut text = [0; 32];
         crate::ledger::hex::encode(&self.0, &mut text);
         text

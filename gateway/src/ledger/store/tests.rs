@@ -4,7 +4,7 @@ use std::path::Path;
 use super::*;
 use crate::ledger::chain::Head;
 use crate::ledger::line::{HOLD, RECORD};
-use crate::ledger::samples::{SPEND, TOKENS, directory, hold, record, sums};
+use crate::ledger::samples::{SPEND, TOKENS, directory, hold, json, record, sums};
 use crate::ledger::segment;
 use crate::ledger::tally::Tally;
 
@@ -21,10 +21,6 @@ fn write(data_dir: &Path, name: &str, lines: &[(&[u8], String)]) {
         head = head.close(&mut bytes, start);
     }
     fs::write(directory.join(name), bytes).unwrap();
-}
-
-fn json(line: &impl serde::Serialize) -> String {
-    serde_json::to_string(line).unwrap()
 }
 
 /// How many requests the store knows.
