@@ -6,6 +6,7 @@
 mod form;
 mod prepared;
 mod scrub;
+mod spare;
 mod template;
 
 use std::sync::Arc;
@@ -59,7 +60,8 @@ impl Injected {
         let upload = body.upload();
         let mut request = Request::new(body);
         *request.method_mut() = template.method.clone();
-        *request.headers_mut() = template.headers();
+        *request.headers_mut() =
+            template.take_headers().ok_or_else(|| bug("the headers cannot be read back"))?;
         let mut path = template.path.clone();
         match ready {
             Some(Ready::Header(name, value)) => {

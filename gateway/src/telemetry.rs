@@ -136,11 +136,11 @@ impl<S: Subscriber> Layer<S> for Access {
 struct Line<'a>(&'a Flush);
 
 impl Visit for Line<'_> {
-    fn record_str(&mut self, field: &Field, value: &str) {
+    fn record_bytes(&mut self, field: &Field, value: &[u8]) {
         if field.name() == "record" {
             self.0.append([
                 b"{\"level\":\"INFO\",\"target\":\"tollgate::access\",\"record\":",
-                value.as_bytes(),
+                value,
                 b"}\n",
             ]);
         }

@@ -9,6 +9,7 @@ use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::Carriers;
 use tollgate_policy::policy::Inject;
 
+use super::spare::Spare;
 use crate::identity::{self, Head};
 use crate::load::Room;
 use crate::upstream::OutBody;
@@ -18,7 +19,8 @@ use crate::upstream::OutBody;
 pub(crate) struct Template {
     pub(super) method: Method,
     pub(super) path: PathAndQuery,
-    headers: HeaderMap,
+    headers: Option<HeaderMap>,
+    spare: Spare,
     body: Option<OutBody>,
     replayable: bool,
     _room: Room,
@@ -51,7 +53,8 @@ impl Template {
         // Usage is read off the answer, and a secret is looked for in it: it has to come as it is.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let replayable = body.again().is_some();
-        Ok(Self { method: head.method, path, headers, body: Some(body), replayable, _room: room })
+        let (method, spare) = (head.method, Spare::pack(&headers));
+        Ok(Self { method, path, headers: Some(headers), spare, body: Some(body), replayable, _room: room })
     }
 
     /// Whether a further attempt could be made.
@@ -64,8 +67,8 @@ impl Template {
         self.body = Some(body);
     }
 
-    pub(super) fn headers(&self) -> HeaderMap {
-        self.headers.clone()
+    pub(super) fn take_headers(&mut self) -> Option<HeaderMap> {
+        self.headers.take().or_else(|| self.spare.unpack())
     }
 
     pub(super) fn take_body(&mut self) -> Option<OutBody> {

@@ -49,13 +49,27 @@ impl<'a> Json<'a> {
         }
     }
 
+    /// A value whose own grammar leaves nothing to escape: a name, an id, an address, a word of ours.
+    #[inline]
+    pub(crate) fn word(&mut self, name: &'static str, value: &str) {
+        debug_assert!(!has_escapes(value));
+        self.raw(name);
+        self.out.push(b'"');
+        self.out.extend_from_slice(value.as_bytes());
+        self.out.push(b'"');
+    }
+
+    #[inline]
+    pub(crate) fn optional_word(&mut self, name: &'static str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.word(name, value);
+        }
+    }
+
     /// A string, quoted.
     pub(crate) fn string(&mut self, value: &str) {
-        // Without a way out in the middle, so that whole vectors are looked at.
-        let escapes =
-            value.bytes().fold(false, |any, byte| any | (byte < b' ' || byte == b'"' || byte == b'\\'));
         self.out.push(b'"');
-        if escapes {
+        if has_escapes(value) {
             value.chars().for_each(|char| self.escaped(char));
         } else {
             self.out.extend_from_slice(value.as_bytes());
@@ -102,6 +116,11 @@ impl<'a> Json<'a> {
         self.out.extend_from_slice(self.calendar.second(second));
         self.out.extend_from_slice(&fraction);
     }
+}
+
+fn has_escapes(value: &str) -> bool {
+    // Without a way out in the middle, so that whole vectors are looked at.
+    value.bytes().fold(false, |any, byte| any | (byte < b' ' || byte == b'"' || byte == b'\\'))
 }
 
 /// The date and time of the second that was last asked for: consecutive records share it.

@@ -114,7 +114,7 @@ impl Meter {
 
     pub(crate) fn targeted(&mut self, target: &Target) {
         self.record.destination = Some(target.destination().name.clone());
-        self.record.host = Some(Bounded::new(target.host()));
+        self.record.host = Some(Bounded::from(&target.host_shared()));
         self.record.port = Some(target.port());
         self.record.path = Some(Bounded::path(target.path()));
     }
@@ -370,9 +370,7 @@ fn unavailable(_: &LedgerError) -> Denial {
 
 /// The access log has the record as the journal has it.
 fn log(record: &[u8]) {
-    if let Ok(line) = std::str::from_utf8(record) {
-        tracing::info!(target: ACCESS, record = line);
-    }
+    tracing::info!(target: ACCESS, record);
 }
 
 fn settle(meter: &mut Meter, hold: Option<Hold>, tokens: u64, spend: NanoUsd) {

@@ -11,28 +11,28 @@ impl Object for Record {
         json.time(member!("at"), self.at);
         json.number(member!("duration"), self.duration);
         optional(json, member!("first_byte"), self.first_byte);
-        json.optional(member!("caller"), self.caller.as_ref().map(|caller| caller.as_str()));
-        json.optional(member!("proof"), self.proof.map(|proof| proof.as_str()));
+        json.optional_word(member!("caller"), self.caller.as_ref().map(|caller| caller.as_str()));
+        json.optional_word(member!("proof"), self.proof.map(|proof| proof.as_str()));
         json.text(member!("method"), self.method.as_str());
-        json.optional(member!("destination"), self.destination.as_ref().map(|name| name.as_str()));
+        json.optional_word(member!("destination"), self.destination.as_ref().map(|name| name.as_str()));
         json.optional(member!("host"), self.host.as_ref().map(|host| host.as_str()));
         optional(json, member!("port"), self.port.map(u64::from));
         json.optional(member!("path"), self.path.as_ref().map(|path| path.as_str()));
         json.optional(member!("operation"), self.operation.as_deref());
-        json.optional(member!("grant"), self.grant.as_ref().map(|name| name.as_str()));
-        json.optional(member!("credential"), self.credential.as_ref().map(|name| name.as_str()));
+        json.optional_word(member!("grant"), self.grant.as_ref().map(|name| name.as_str()));
+        json.optional_word(member!("credential"), self.credential.as_ref().map(|name| name.as_str()));
         json.optional(member!("credential_version"), self.credential_version.as_deref());
-        json.optional(member!("source"), self.source.as_deref());
+        json.optional_word(member!("source"), self.source.as_deref());
         json.optional(member!("model"), self.model.as_ref().map(|model| model.as_str()));
         json.optional(member!("model_answered"), self.model_answered.as_ref().map(|model| model.as_str()));
         json.number(member!("status"), self.status.into());
-        json.optional(member!("reason"), self.reason.map(|reason| reason.as_str()));
-        json.text(member!("outcome"), self.outcome.as_str());
+        json.optional_word(member!("reason"), self.reason.map(|reason| reason.as_str()));
+        json.word(member!("outcome"), self.outcome.as_str());
         list(json, member!("attempts"), &self.attempts, |json, attempt| self.attempt(json, attempt));
         json.number(member!("bytes_in"), self.bytes_in);
         json.number(member!("bytes_out"), self.bytes_out);
         units(json, &self.units);
-        json.text(member!("usage_source"), self.usage_source.as_str());
+        json.word(member!("usage_source"), self.usage_source.as_str());
         optional(json, member!("cost"), self.cost.map(|cost| cost.0));
         if self.unpriced {
             json.raw(concat!(member!("unpriced"), "true"));
@@ -51,14 +51,19 @@ impl Object for Record {
 impl Record {
     fn attempt(&self, json: &mut Json<'_>, attempt: &Attempt) {
         // A first member that is always there, so that the others need not know whether they are it.
-        json.raw("{\"peer\":");
-        json.string(attempt.peer.as_deref().unwrap_or_default());
-        json.optional(member!("source"), attempt.source.as_deref().filter(|_| attempt.source != self.source));
+        match &attempt.peer {
+            Some(peer) => json.word("{\"peer\":", peer),
+            None => json.raw("{\"peer\":null"),
+        }
+        json.optional_word(
+            member!("source"),
+            attempt.source.as_deref().filter(|_| attempt.source != self.source),
+        );
         let version = attempt.credential_version.as_deref();
         let version = version.filter(|_| attempt.credential_version != self.credential_version);
         json.optional(member!("credential_version"), version);
         optional(json, member!("status"), attempt.status.map(u64::from));
-        json.optional(member!("reason"), attempt.reason.map(|reason| reason.as_str()));
+        json.optional_word(member!("reason"), attempt.reason.map(|reason| reason.as_str()));
         json.raw("}");
     }
 }
@@ -67,11 +72,11 @@ impl Object for HoldLine {
     fn write(&self, json: &mut Json<'_>) {
         id(json, self.id);
         json.time(member!("at"), self.at);
-        json.text(member!("caller"), self.caller.as_str());
-        json.text(member!("destination"), self.destination.as_str());
+        json.word(member!("caller"), self.caller.as_str());
+        json.word(member!("destination"), self.destination.as_str());
         json.optional(member!("host"), self.host.as_ref().map(|host| host.as_str()));
-        json.text(member!("grant"), self.grant.as_str());
-        json.optional(member!("credential"), self.credential.as_ref().map(|name| name.as_str()));
+        json.word(member!("grant"), self.grant.as_str());
+        json.optional_word(member!("credential"), self.credential.as_ref().map(|name| name.as_str()));
         json.optional(member!("model"), self.model.as_ref().map(|model| model.as_str()));
         list(json, member!("charges"), &self.charges, charge);
         optional(json, member!("cost"), self.cost.map(|cost| cost.0));
@@ -82,8 +87,7 @@ impl Object for HoldLine {
 }
 
 fn id(json: &mut Json<'_>, id: RecordId) {
-    json.raw("{\"id\":");
-    json.string(str::from_utf8(&id.hex()).unwrap_or_default());
+    json.word("{\"id\":", str::from_utf8(&id.hex()).unwrap_or_default());
 }
 
 fn charge(json: &mut Json<'_>, charge: &Charge) {
@@ -123,4 +127,79 @@ fn list<T>(json: &mut Json<'_>, name: &'static str, items: &[T], write: impl Fn(
         write(json, item);
     }
     json.raw("]");
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::ledger::samples;
+    use crate::ledger::{Bounded, Outcome, UsageSource};
+
+    fn read(line: &impl Object) -> Value {
+        serde_json::from_str(&samples::json(line)).unwrap()
+    }
+
+    #[test]
+    fn a_record_stands_as_one_object_of_what_is_known() {
+        let at = "2026-11-23T09:58:07.105271Z".parse().unwrap();
+        let id: RecordId = "01a207d768017b24b761f7d78e801692".parse().unwrap();
+        let mut record = Record::new(id, at, Bounded::new("PO\"ST"));
+        let bare = json!({
+            "id": "01a207d768017b24b761f7d78e801692", "at": "2026-11-23T09:58:07.105271Z", "duration": 0,
+            "method": "PO\"ST", "status": 0, "outcome": "refused", "bytes_in": 0, "bytes_out": 0, "units": {},
+            "usage_source": "none", "generation": 0,
+        });
+        assert_eq!(read(&record), bare);
+        record.outcome = Outcome::Completed;
+        record.usage_source = UsageSource::Reported;
+        record.source = Some("10.0.0.7".into());
+        record.credential_version = Some("4".into());
+        let earlier =
+            Attempt { credential_version: Some("3".into()), status: Some(401), ..Attempt::default() };
+        let last = Attempt {
+            peer: Some("192.0.2.1:443".into()),
+            source: record.source.clone(),
+            credential_version: record.credential_version.clone(),
+            status: Some(200),
+            reason: None,
+        };
+        record.attempts = vec![earlier, last];
+        (record.units.input, record.units.output) = (7, 9);
+        record.unpriced = true;
+        record.charges = vec![
+            Charge { limit: "a".into(), key: "".into(), amount: 1 },
+            Charge { limit: "b".into(), key: "k".into(), amount: 2 },
+        ];
+        record.held_at = Some(at);
+        let full = read(&record);
+        assert_eq!(
+            full["attempts"],
+            json!([
+                {"peer": null, "credential_version": "3", "status": 401},
+                {"peer": "192.0.2.1:443", "status": 200},
+            ])
+        );
+        assert_eq!(full["units"], json!({"input": 7, "output": 9}));
+        assert_eq!(
+            full["charges"],
+            json!([{"limit": "a", "amount": 1}, {"limit": "b", "key": "k", "amount": 2}])
+        );
+        assert_eq!(full["unpriced"], json!(true));
+        assert_eq!(full.get("held_at"), None);
+        record.held_at = Some("2026-11-23T09:58:08Z".parse().unwrap());
+        assert_eq!(read(&record)["held_at"], "2026-11-23T09:58:08.000000Z");
+    }
+
+    #[test]
+    fn a_hold_stands_with_what_it_reserves() {
+        let hold = samples::hold(RecordId::new());
+        let line = read(&hold);
+        assert_eq!(line["id"], hold.id.to_string());
+        assert_eq!(line["caller"], "spiffe://prod.acme/ns/checkout/sa/api");
+        assert_eq!(line["charges"][0], json!({"limit": samples::SPEND, "amount": 2_000_000}));
+        assert_eq!(line["cost"], 2_000_000);
+        assert_eq!(line["price_version"], "openai/gpt-5-mini@2026-08-01");
+    }
 }
