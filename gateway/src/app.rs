@@ -28,7 +28,7 @@ use crate::core::Shared;
 use crate::drain::Drain;
 use crate::files::DirectoryLock;
 use crate::identity::IdentityFiles;
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{Ledger, LedgerError, Recovered};
 use crate::listener;
 use crate::load::Loads;
 use crate::metering::catalog;
@@ -136,6 +136,7 @@ impl App {
         });
         let (ledger, balances) =
             opened.with_context(|| format!("the ledger in {}", settings.data_dir.display()))?;
+        say_recovered(ledger.recovered());
         shared.quota.restore(balances, &first.policy);
         shared.publish(first);
 
@@ -156,14 +157,14 @@ impl App {
             control,
             shared,
             cores,
-            keeper: Keeper::start(ledger)?,
+            keeper: Keeper::start(Arc::clone(&ledger))?,
             _lock: lock,
             settings,
             logs,
             listeners,
             admin: admin_address,
         };
-        app.control(reload, reload_failures, admin_socket)?;
+        app.control(reload, reload_failures, ledger, admin_socket)?;
         app.announce();
         Ok(app)
     }
@@ -173,10 +174,15 @@ impl App {
         &self,
         mut reload: Reload,
         failures: Arc<AtomicU64>,
+        ledger: Arc<Ledger>,
         socket: tokio::net::TcpListener,
     ) -> anyhow::Result<()> {
-        let views =
-            Views { shared: Arc::clone(&self.shared), cores: self.cores.all(), reload_failures: failures };
+        let views = Views {
+            shared: Arc::clone(&self.shared),
+            cores: self.cores.all(),
+            ledger,
+            reload_failures: failures,
+        };
         let token = admin_token(&self.settings.admin.token_file)?;
         let admin = Admin { token, address: self.admin, views };
         self.control.spawn(admin::serve(socket, Arc::new(admin)));
@@ -228,6 +234,13 @@ impl App {
         }
         self.control.shutdown_timeout(Duration::from_secs(2));
         closed
+    }
+}
+
+fn say_recovered(found: Recovered) {
+    if found.presumed > 0 {
+        let calls = found.presumed;
+        tracing::warn!(calls, "the last process left calls open: each is recorded at what it held");
     }
 }
 

@@ -37,13 +37,11 @@ use jiff::{SignedDuration, Timestamp};
 
 pub use error::LedgerError;
 pub use journal::{Journal, Position, Wait};
-pub use record::{
-    Attempt, Bounded, Charge, HoldLine, Outcome, ParseRecordIdError, Record, RecordId, UsageSource,
-};
+pub use record::{Attempt, Bounded, Charge, HoldLine, Outcome, Record, RecordId, UsageSource};
 pub use recover::Recovered;
 pub use segment::SegmentHead;
 pub use settle::{Correction, settle};
-pub use verify::{Finding, Verification, verify};
+pub use verify::{Verification, verify};
 
 use journal::Reserve;
 use seal::{SealKey, Seals};
@@ -159,11 +157,6 @@ impl Ledger {
     /// Whether the store takes in what the journals have; if not, reports lag behind.
     pub fn storing(&self) -> bool {
         self.storing.load(Ordering::Relaxed)
-    }
-
-    /// Whether every journal can be written.
-    pub fn available(&self) -> bool {
-        self.journals.iter().all(|journal| journal.available().is_ok())
     }
 
     /// Makes what was written durable, reopens journals that broke, and puts the reserve aside again where there is room. Blocks on

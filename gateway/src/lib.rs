@@ -4,7 +4,7 @@
 //! only place that builds them.
 
 mod admin;
-pub mod app;
+mod app;
 mod attempt;
 pub mod cli;
 mod core;
@@ -14,17 +14,17 @@ mod fault;
 mod files;
 mod identity;
 mod injection;
-pub mod ledger;
+mod ledger;
 mod listener;
 mod load;
 mod metering;
 mod metrics;
 mod patience;
-pub mod quota;
+mod quota;
 mod reply;
-pub mod report;
+mod report;
 mod request;
-pub mod settings;
+mod settings;
 mod snapshot;
 mod stats;
 mod telemetry;

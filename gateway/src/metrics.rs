@@ -14,6 +14,8 @@ pub(crate) struct Scrape<'a> {
     pub(crate) sums: Sums,
     pub(crate) refused_handshakes: Vec<(&'static str, u64)>,
     pub(crate) limits: Vec<LimitUsage>,
+    /// The parts of the ledger, and whether each works.
+    pub(crate) ledger: [(&'static str, bool); 2],
     pub(crate) stores: Vec<StoreHealth>,
     pub(crate) generation: u64,
     pub(crate) reload_failures: u64,
@@ -120,6 +122,7 @@ impl Scrape<'_> {
             gauge(vec![("store", s.store.to_string())], f64::from(u8::from(s.failing_for.is_none())))
         });
         vec![
+            self.ledger(),
             one("tollgate_tls_handshakes_total", "Verified handshakes with callers.", sums.handshakes as f64),
             one(
                 "tollgate_tls_handshakes_failed_total",
@@ -164,6 +167,13 @@ impl Scrape<'_> {
                 stores.collect(),
             ),
         ]
+    }
+
+    fn ledger(&self) -> MetricFamily {
+        let parts = self.ledger.iter();
+        let parts = parts.map(|(part, up)| gauge(vec![("part", (*part).into())], f64::from(u8::from(*up))));
+        let help = "Whether calls can be written down (journal), and reports keep up (store).";
+        family("tollgate_ledger_up", help, MetricType::GAUGE, parts.collect())
     }
 
     fn limits(&self) -> Vec<MetricFamily> {

@@ -30,7 +30,7 @@ mod rate;
 #[cfg(test)]
 mod tests;
 
-pub use hold::{Hold, Settled};
+pub use hold::Hold;
 pub use rate::RateHeaders;
 
 use key::Keys;

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::ser::{SerializeMap, SerializeSeq, Serializer as _};
 
-pub use period::{PeriodError, instant};
+pub use period::instant;
 pub use query::report;
 
 /// What lines are told apart by.

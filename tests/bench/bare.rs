@@ -16,6 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tollgate_tests::wire::{self, Flags};
@@ -38,7 +39,15 @@ struct Proxy {
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(serve(&Flags::read()));
+    runtime.block_on(async {
+        let mut end = signal(SignalKind::terminate()).expect("a signal");
+        let flags = Flags::read();
+        tokio::select! {
+            () = serve(&flags) => {}
+            // A profile of the program is written when `main` returns.
+            _ = end.recv() => {}
+        }
+    });
 }
 
 async fn serve(flags: &Flags) {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::core::{Core, Shared};
 use crate::drain::Phase;
+use crate::ledger::Ledger;
 use crate::metrics::Scrape;
 use crate::stats::Sums;
 
@@ -16,6 +17,7 @@ use crate::stats::Sums;
 pub(crate) struct Views {
     pub(crate) shared: Arc<Shared>,
     pub(crate) cores: Vec<Arc<Core>>,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) reload_failures: Arc<AtomicU64>,
 }
 
@@ -41,6 +43,10 @@ impl Views {
             sums,
             refused_handshakes: self.shared.trust.refused().collect(),
             limits: self.shared.quota.usage(Timestamp::now()),
+            ledger: [
+                ("journal", self.cores.iter().all(|core| core.journal.available().is_ok())),
+                ("store", self.ledger.storing()),
+            ],
             stores: self.shared.secrets.health(),
             generation: self.shared.snapshots.generation(),
             reload_failures: self.reload_failures.load(Ordering::Relaxed),

@@ -18,7 +18,7 @@ use tollgate_policy::denial::Reason;
 use tollgate_policy::name::Name;
 use tollgate_policy::price::{NanoUsd, Units};
 
-pub use id::{ParseRecordIdError, RecordId};
+pub use id::RecordId;
 pub use text::Bounded;
 pub(crate) use text::shows;
 
