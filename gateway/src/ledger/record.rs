@@ -69,7 +69,8 @@ pub struct Record {
     pub reason: Option<Reason>,
     /// How it ended.
     pub outcome: Outcome,
-    /// One for each time a secret and the request were put on a connection, or were about to be.
+    /// One for each time a secret and the request were put on a connection, or were about to be. A single one that got the answer that the
+    /// caller got is not written; the address that it dialled is, as `peer`.
     pub attempts: Vec<Attempt>,
     /// Body bytes from the caller.
     pub bytes_in: u64,

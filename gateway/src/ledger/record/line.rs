@@ -28,7 +28,12 @@ impl Object for Record {
         json.number(member!("status"), self.status.into());
         json.optional_word(member!("reason"), self.reason.map(|reason| reason.as_str()));
         json.word(member!("outcome"), self.outcome.as_str());
-        list(json, member!("attempts"), &self.attempts, |json, attempt| self.attempt(json, attempt));
+        let last = self.attempts.last();
+        json.optional_word(member!("peer"), last.and_then(|last| last.peer.as_deref()));
+        // One that simply succeeded is told by the record itself.
+        if self.attempts.len() > 1 || last.is_some_and(|last| last.status != Some(self.status)) {
+            list(json, member!("attempts"), &self.attempts, |json, attempt| self.attempt(json, attempt));
+        }
         json.number(member!("bytes_in"), self.bytes_in);
         json.number(member!("bytes_out"), self.bytes_out);
         units(json, &self.units);
@@ -181,6 +186,10 @@ mod tests {
                 {"peer": "192.0.2.1:443", "status": 200},
             ])
         );
+        assert_eq!(full["peer"], "192.0.2.1:443");
+        record.attempts.remove(0);
+        record.status = 200;
+        assert_eq!(read(&record).get("attempts"), None);
         assert_eq!(full["units"], json!({"input": 7, "output": 9}));
         assert_eq!(
             full["charges"],
