@@ -87,13 +87,12 @@ impl Schedule {
             Some(long) if units.read() > long.above => &long.rates,
             _ => &self.rates,
         };
-        let mut raw = Raw::default();
-        for (item, count) in units.entries() {
-            let amount = product(count, rates.of(item));
-            let sum = if item.is_token() { &mut raw.tokens } else { &mut raw.others };
-            *sum = sum.saturating_add(amount);
-        }
-        raw
+        let charge = |items: &[Item]| {
+            let charges = items.iter().map(|item| product(units.get(*item), rates.of(*item)));
+            charges.fold(0, u128::saturating_add)
+        };
+        let tokens = charge(&Item::READ).saturating_add(charge(&Item::WRITTEN));
+        Raw { tokens, others: charge(&Item::OTHER) }
     }
 
     /// The most that one call with this many tokens read and written can be charged, whichever units they turn out to be.

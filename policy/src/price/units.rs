@@ -92,10 +92,15 @@ impl Item {
     /// Tokens that the model wrote.
     pub const WRITTEN: [Self; 4] = [Self::Output, Self::Reasoning, Self::AudioOut, Self::ImageOut];
 
-    /// Whether it counts tokens, read or written.
-    pub fn is_token(self) -> bool {
-        Self::READ.contains(&self) || Self::WRITTEN.contains(&self)
-    }
+    /// What is no token: it costs the same in every tier.
+    pub const OTHER: [Self; 6] = [
+        Self::WebSearches,
+        Self::FileSearches,
+        Self::CodeSessions,
+        Self::Requests,
+        Self::BytesIn,
+        Self::BytesOut,
+    ];
 }
 
 impl Units {

@@ -127,10 +127,12 @@ impl<'de> Reader<'de> {
 
     /// After an element: whether another follows.
     fn goes_on(&mut self, closer: u8) -> Result<bool, Halt> {
-        if self.takes(b',')? {
-            return Ok(true);
+        let next = self.peek()?;
+        if next != b',' && next != closer {
+            return Err(Halt);
         }
-        self.expect(closer).map(|()| false)
+        self.at += 1;
+        Ok(next == b',')
     }
 
     /// Passes over a container, which may be of any depth.
