@@ -7,6 +7,7 @@
 //! Deliberately absent: code for any one provider.
 
 mod endpoint;
+mod names;
 mod read;
 mod request;
 mod response;
@@ -15,7 +16,7 @@ pub mod tree;
 use std::sync::Arc;
 
 pub use endpoint::{Class, Endpoint};
-pub use request::{ContentRules, Member, RequestRules, ToolRule, ToolRules};
+pub use request::{ContentMember, ContentRules, Member, RequestRules, ToolRule, ToolRules};
 pub use response::{Reading, ResponseRules, StreamRules, Terminal, TierSlots, UsageSlots};
 use serde::Deserialize;
 

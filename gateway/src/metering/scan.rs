@@ -10,6 +10,7 @@ use tollgate_policy::dialect::tree::{MAX_DEPTH, Node, Take, Tree};
 mod bytes;
 mod slots;
 
+pub(super) use bytes::plain_prefix;
 use bytes::{Buffer, ENDS_SCALAR, NESTS, SPACE, has, number, quote_or_escape, unescaped};
 pub use slots::{Found, Slots};
 
@@ -111,60 +112,45 @@ impl Scanner {
         let mut at = 0;
         while let Some(&byte) = bytes.get(at) {
             at = match self.state {
-                State::Skip => self.skip(bytes, at),
-                State::SkipText => self.skip_text(bytes, at),
+                State::Skip => self.skip(tree, bytes, at),
+                State::SkipText => self.skip_text(tree, bytes, at),
                 State::Name => self.name(tree, bytes, at),
                 State::Text => self.string(tree, slots, bytes, at),
                 State::Scalar => self.scalar(tree, slots, bytes, at),
                 State::Done | State::Broken => return,
-                _ => {
-                    if !has(byte, SPACE) {
-                        self.structure(tree, slots, byte);
-                    }
+                _ if has(byte, SPACE) => at + 1,
+                State::Value => self.begin(tree, slots, byte, at),
+                State::FirstItem => self.first_item(tree, slots, byte, at),
+                State::FirstMember | State::Member if byte == b'"' => self.begin_name(at),
+                State::Colon if byte == b':' => {
+                    self.state = State::Value;
                     at + 1
+                }
+                State::AfterValue if byte == b',' => self.next_element(tree, at),
+                State::AfterValue | State::FirstMember if byte == b'}' => self.close(false, tree, bytes, at),
+                State::AfterValue if byte == b']' => self.close(true, tree, bytes, at),
+                _ => {
+                    self.state = State::Broken;
+                    return;
                 }
             };
         }
     }
 
-    fn structure(&mut self, tree: &Tree, slots: &mut Slots, byte: u8) {
-        match (self.state, byte) {
-            (State::Value, _) => self.begin(tree, slots, byte),
-            (State::FirstMember | State::Member, b'"') => {
-                self.text.clear();
-                self.has_escapes = false;
-                self.state = State::Name;
-            }
-            (State::Colon, b':') => self.state = State::Value,
-            (State::AfterValue, b',') => match self.frame() {
-                Some(Frame { is_array: true, place }) => {
-                    self.place = tree.node(place).and_then(Node::each);
-                    self.state = State::Value;
-                }
-                _ => self.state = State::Member,
-            },
-            (State::AfterValue | State::FirstMember, b'}') => self.close(false),
-            (State::AfterValue, b']') => self.close(true),
-            (State::FirstItem, b']') => {
-                self.note_items(tree, slots, true);
-                self.close(true);
-            }
-            (State::FirstItem, _) => {
-                self.note_items(tree, slots, false);
-                self.begin(tree, slots, byte);
-            }
-            _ => self.state = State::Broken,
-        }
+    fn begin_name(&mut self, at: usize) -> usize {
+        self.text.clear();
+        self.has_escapes = false;
+        self.state = State::Name;
+        at + 1
     }
 
-    /// A value's first byte.
-    fn begin(&mut self, tree: &Tree, slots: &mut Slots, byte: u8) {
+    /// A value's first byte. Says from where on the rest of the value is read.
+    fn begin(&mut self, tree: &Tree, slots: &mut Slots, byte: u8, at: usize) -> usize {
         let node = self.place.and_then(|place| tree.node(place));
+        let takes = node.map_or(&[][..], Node::takes);
         match byte {
-            b'{' => self.open(node.is_some_and(Node::has_members), false),
-            b'[' => self.open(node.is_some_and(|node| node.each().is_some() || watches_items(node)), true),
+            b'"' if takes.is_empty() => self.state = State::SkipText,
             b'"' => {
-                let takes = node.map_or(&[][..], Node::takes);
                 self.keeps.text = takes.iter().any(|(_, take)| matches!(take, Take::Text | Take::Count(_)));
                 self.keeps.length = takes.iter().any(|(_, take)| *take == Take::Length);
                 self.text.clear();
@@ -173,22 +159,24 @@ impl Scanner {
             }
             b'-' | b'0'..=b'9' | b't' | b'f' | b'n' => {
                 self.token.clear();
-                self.token.push(&[byte]);
                 self.state = State::Scalar;
-                return;
+                return at;
             }
+            b'{' => self.open(node.is_some_and(Node::has_members), false),
+            b'[' => self.open(node.is_some_and(|node| node.each().is_some() || watches_items(node)), true),
             _ => {
                 self.state = State::Broken;
-                return;
+                return at;
             }
         }
-        for (slot, take) in node.map_or(&[][..], Node::takes) {
+        for (slot, take) in takes {
             match take {
                 Take::Present => slots.set(*slot, 1),
                 Take::Number | Take::Sum => slots.spoil(*slot),
                 _ => {}
             }
         }
+        at + 1
     }
 
     fn open(&mut self, is_of_interest: bool, is_array: bool) {
@@ -197,12 +185,7 @@ impl Scanner {
             (Some(frame), Some(top)) => {
                 *top = frame;
                 self.depth += 1;
-                if is_array {
-                    // Looked up anew at the first item: `place` is still the array's own.
-                    self.state = State::FirstItem;
-                } else {
-                    self.state = State::FirstMember;
-                }
+                self.state = if is_array { State::FirstItem } else { State::FirstMember };
             }
             _ => {
                 self.skipped = 1;
@@ -211,35 +194,59 @@ impl Scanner {
         }
     }
 
-    fn close(&mut self, is_array: bool) {
+    fn close(&mut self, is_array: bool, tree: &Tree, bytes: &[u8], at: usize) -> usize {
         if self.frame().is_some_and(|frame| frame.is_array == is_array) {
             self.depth -= 1;
-            self.after_value();
+            self.after_value(tree, bytes, at + 1)
         } else {
             self.state = State::Broken;
+            at + 1
         }
     }
 
-    fn after_value(&mut self) {
-        self.state = if self.depth == 0 { State::Done } else { State::AfterValue };
+    /// A value has ended before this byte. A comma at hand is read at once.
+    fn after_value(&mut self, tree: &Tree, bytes: &[u8], at: usize) -> usize {
+        if self.depth == 0 {
+            self.state = State::Done;
+            return at;
+        }
+        if bytes.get(at) != Some(&b',') {
+            self.state = State::AfterValue;
+            return at;
+        }
+        self.next_element(tree, at)
+    }
+
+    /// After the comma at this byte.
+    fn next_element(&mut self, tree: &Tree, at: usize) -> usize {
+        match self.frame() {
+            Some(Frame { is_array: true, place }) => {
+                self.place = tree.node(place).and_then(Node::each);
+                self.state = State::Value;
+            }
+            _ => self.state = State::Member,
+        }
+        at + 1
     }
 
     fn frame(&self) -> Option<Frame> {
         self.frames.get(self.depth.checked_sub(1)?).copied()
     }
 
-    /// Now it is known whether the array that was just opened has items; the first one's place follows.
-    fn note_items(&mut self, tree: &Tree, slots: &mut Slots, is_empty: bool) {
-        let Some(node) = self.frame().and_then(|frame| tree.node(frame.place)) else { return };
-        for (slot, take) in node.takes() {
+    /// Now it is known whether the array that was just opened has items. It is `place` still; its first item's follows.
+    fn first_item(&mut self, tree: &Tree, slots: &mut Slots, byte: u8, at: usize) -> usize {
+        let node = self.place.and_then(|place| tree.node(place));
+        for (slot, take) in node.map_or(&[][..], Node::takes) {
             if *take == Take::Empty {
-                slots.set(*slot, u64::from(is_empty));
+                slots.set(*slot, u64::from(byte == b']'));
             }
         }
-        self.place = node.each();
+        self.place = node.and_then(Node::each);
+        self.state = if byte == b']' { State::AfterValue } else { State::Value };
+        at
     }
 
-    fn skip(&mut self, bytes: &[u8], from: usize) -> usize {
+    fn skip(&mut self, tree: &Tree, bytes: &[u8], from: usize) -> usize {
         let mut at = from;
         while let Some(&byte) = bytes.get(at) {
             at += 1;
@@ -249,17 +256,17 @@ impl Scanner {
             match byte {
                 b'"' => {
                     let (to, ended) = self.string_end(bytes, at);
+                    at = to;
                     if !ended {
                         self.state = State::SkipText;
+                        return at;
                     }
-                    at = to;
                 }
                 b'{' | b'[' => self.skipped += 1,
                 _ => {
                     self.skipped -= 1;
                     if self.skipped == 0 {
-                        self.after_value();
-                        return at;
+                        return self.after_value(tree, bytes, at);
                     }
                 }
             }
@@ -267,81 +274,67 @@ impl Scanner {
         at
     }
 
-    fn skip_text(&mut self, bytes: &[u8], from: usize) -> usize {
+    /// A string of no interest, which is a value or within one.
+    fn skip_text(&mut self, tree: &Tree, bytes: &[u8], from: usize) -> usize {
         let (to, ended) = self.string_end(bytes, from);
-        if ended {
+        if !ended {
+            self.state = State::SkipText;
+        } else if self.skipped > 0 {
             self.state = State::Skip;
+        } else {
+            return self.after_value(tree, bytes, to);
         }
         to
     }
 
     fn name(&mut self, tree: &Tree, bytes: &[u8], from: usize) -> usize {
         let (to, ended) = self.string_end(bytes, from);
-        let part = &bytes[from..to - usize::from(ended)];
         if !ended {
-            self.text.push(part);
+            self.text.push(&bytes[from..to]);
             return to;
         }
-        self.state = State::Colon;
         let node = self.frame().and_then(|frame| tree.node(frame.place));
-        let name = if self.text.is_empty() {
-            Some(part)
-        } else {
-            self.text.push(part);
-            self.text.get()
-        };
-        self.place = match (node, name) {
+        self.place = match (node, self.text.end(&bytes[from..to - 1])) {
             (Some(node), Some(name)) if self.has_escapes => {
                 unescaped(name).and_then(|name| node.member(name.as_bytes()))
             }
             (Some(node), Some(name)) => node.member(name),
             _ => None,
         };
-        to
+        // A colon at hand is read at once.
+        let has_colon = bytes.get(to) == Some(&b':');
+        self.state = if has_colon { State::Value } else { State::Colon };
+        to + usize::from(has_colon)
     }
 
     fn string(&mut self, tree: &Tree, slots: &mut Slots, bytes: &[u8], from: usize) -> usize {
         let (to, ended) = self.string_end(bytes, from);
         let part = &bytes[from..to - usize::from(ended)];
-        if self.keeps.text {
-            self.text.push(part);
-        }
-        if self.keeps.text || self.keeps.length {
-            let takes = self.place.and_then(|place| tree.node(place)).map_or(&[][..], Node::takes);
+        let takes = self.place.and_then(|place| tree.node(place)).map_or(&[][..], Node::takes);
+        if self.keeps.length {
             for (slot, _) in takes.iter().filter(|(_, take)| *take == Take::Length) {
                 slots.lengthen(*slot, part.len() as u64);
             }
-            if ended && self.keeps.text {
-                self.keep_text(takes, slots);
-            }
         }
-        if ended {
-            self.after_value();
+        if self.keeps.text && ended {
+            keep_text(self.text.end(part), self.has_escapes, takes, slots);
+        } else if self.keeps.text {
+            self.text.push(part);
         }
-        to
-    }
-
-    fn keep_text(&self, takes: &[(usize, Take)], slots: &mut Slots) {
-        let owned;
-        let text = match self.text.get() {
-            Some(text) if self.has_escapes => {
-                owned = unescaped(text);
-                owned.as_deref()
-            }
-            Some(text) => std::str::from_utf8(text).ok(),
-            None => None,
-        };
-        for (slot, take) in takes {
-            match take {
-                Take::Text => slots.set_text(*slot, text),
-                Take::Count(word) if text == Some(word) => slots.add(*slot, 1),
-                _ => {}
-            }
-        }
+        if ended { self.after_value(tree, bytes, to) } else { to }
     }
 
     /// Passes over the rest of a string. Says where the bytes after it begin, and whether it ended at all.
+    #[inline(always)]
     fn string_end(&mut self, bytes: &[u8], from: usize) -> (usize, bool) {
+        match quote_or_escape(&bytes[from..]) {
+            Some(found) if bytes[from + found] == b'"' && !self.escaped => (from + found + 1, true),
+            _ => self.escaped_string_end(bytes, from),
+        }
+    }
+
+    #[inline(never)]
+    fn escaped_string_end(&mut self, bytes: &[u8], from: usize) -> (usize, bool) {
         let mut at = from + usize::from(self.escaped && from < bytes.len());
         self.escaped &= at == from;
         while let Some(found) = quote_or_escape(&bytes[at..]) {
@@ -358,24 +351,47 @@ impl Scanner {
 
     fn scalar(&mut self, tree: &Tree, slots: &mut Slots, bytes: &[u8], from: usize) -> usize {
         let rest = &bytes[from..];
-        let length = rest.iter().position(|byte| has(*byte, ENDS_SCALAR));
-        self.token.push(&rest[..length.unwrap_or(rest.len())]);
-        let Some(length) = length else { return bytes.len() };
+        let Some(length) = rest.iter().position(|byte| has(*byte, ENDS_SCALAR)) else {
+            self.token.push(rest);
+            return bytes.len();
+        };
         let takes = self.place.and_then(|place| tree.node(place)).map_or(&[][..], Node::takes);
-        let token = self.token.get();
-        if token != Some(&b"null"[..]) {
-            for (slot, take) in takes {
-                match (take, number(token)) {
-                    (Take::Present, _) => slots.set(*slot, 1),
-                    (Take::Number, Some(number)) => slots.set(*slot, number),
-                    (Take::Sum, Some(number)) => slots.add(*slot, number),
-                    (Take::Number | Take::Sum, None) => slots.spoil(*slot),
-                    _ => {}
-                }
-            }
+        if !takes.is_empty() {
+            take_scalar(self.token.end(&rest[..length]), takes, slots);
         }
-        self.after_value();
-        from + length
+        self.after_value(tree, bytes, from + length)
+    }
+}
+
+fn keep_text(text: Option<&[u8]>, has_escapes: bool, takes: &[(usize, Take)], slots: &mut Slots) {
+    let owned;
+    let text = if has_escapes {
+        owned = text.and_then(unescaped);
+        owned.as_deref()
+    } else {
+        text.and_then(|text| std::str::from_utf8(text).ok())
+    };
+    for (slot, take) in takes {
+        match take {
+            Take::Text => slots.set_text(*slot, text),
+            Take::Count(word) if text == Some(word) => slots.add(*slot, 1),
+            _ => {}
+        }
+    }
+}
+
+fn take_scalar(token: Option<&[u8]>, takes: &[(usize, Take)], slots: &mut Slots) {
+    if token == Some(b"null") {
+        return;
+    }
+    for (slot, take) in takes {
+        match (take, token.and_then(number)) {
+            (Take::Present, _) => slots.set(*slot, 1),
+            (Take::Number, Some(number)) => slots.set(*slot, number),
+            (Take::Sum, Some(number)) => slots.add(*slot, number),
+            (Take::Number | Take::Sum, None) => slots.spoil(*slot),
+            _ => {}
+        }
     }
 }
 

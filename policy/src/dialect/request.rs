@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, HashMap};
 use serde::Deserialize;
 
 use super::Problems;
+use super::names::Names;
 use crate::price::NanoUsd;
 
 /// What each top-level member of an endpoint's JSON request means for its cost.
 #[derive(Debug, Default)]
 pub struct RequestRules {
-    members: HashMap<Box<str>, Member>,
+    members: Names<Member>,
     /// The member that an output cap is written to where the request names none.
     pub cap_written_to: Option<Box<str>>,
     /// What the members of class [`Member::Content`] may hold.
@@ -61,31 +62,43 @@ pub enum Member {
 
 impl Member {
     /// Whether it must be read the same way by everyone: it may stand in a body once, and in no other letter case.
-    pub fn is_deciding(&self) -> bool {
-        *self != Self::Inert
+    pub const fn is_deciding(&self) -> bool {
+        !matches!(self, Self::Inert)
     }
 }
 
 /// What content members may hold. Where something in them is not listed as plain, it counts as outside.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Default)]
 pub struct ContentRules {
-    members: Vec<Box<str>>,
-    /// Each item of the member's list has at least one of these, or it only refers to something stored.
-    pub items_need: Vec<Box<str>>,
+    members: Names<ContentMember>,
+    /// Each item of the member's list has at least one member that identifies it, or it only refers to something stored.
+    pub items_need_one: bool,
     /// Values of `type` that hold all of their content.
     pub plain: Vec<Box<str>>,
     /// Values of `type` that hold it only with this member.
     pub only_with: BTreeMap<Box<str>, Box<str>>,
-    /// Values of `type` that multiply the cost without a bound; one that ends in `*` is a prefix.
-    pub unbounded: Vec<Box<str>>,
-    /// Members that, at any depth, point to content elsewhere.
-    pub references: Vec<Box<str>>,
-    /// Members whose values are the caller's own data: nothing in them is looked at.
-    pub opaque: Vec<Box<str>>,
+    unbounded: Vec<Box<str>>,
+}
+
+/// What a member within content means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ContentMember {
+    /// An item that has it is there whole.
+    pub identifies: bool,
+    /// Some type of content is whole only with it.
+    pub completes: bool,
+    /// It points to content elsewhere.
+    pub refers: bool,
+    /// Its value is the caller's own data: nothing in it is looked at.
+    pub is_opaque: bool,
 }
 
 impl ContentRules {
+    /// What this member means, at any depth.
+    pub fn member(&self, name: &str) -> ContentMember {
+        self.members.get(name).copied().unwrap_or_default()
+    }
+
     /// Whether this `type` multiplies the cost without a bound.
     pub fn is_unbounded(&self, kind: &str) -> bool {
         self.unbounded.iter().any(|name| matches(name, kind))
@@ -176,12 +189,12 @@ impl RequestRules {
 
     /// Whether the answer is tokens that a model writes, which a cap can bound.
     pub fn writes_tokens(&self) -> bool {
-        self.members.values().any(|member| *member == Member::Cap)
+        self.members.iter().any(|(_, member)| matches!(member, Member::Cap))
     }
 
     /// Whether a streamed answer reports usage only if the request asks for it.
     pub fn forces_usage(&self) -> bool {
-        self.members.values().any(|member| matches!(member, Member::UsageOption(_)))
+        self.members.iter().any(|(_, member)| matches!(member, Member::UsageOption(_)))
     }
 }
 
@@ -195,7 +208,7 @@ pub(super) struct RequestText {
     output: OutputText,
     choices: Vec<Box<str>>,
     tiers: BTreeMap<Box<str>, BTreeMap<Box<str>, Box<str>>>,
-    content: ContentRules,
+    content: ContentText,
     tools: ToolRules,
     tool_members: BTreeMap<Box<str>, ToolRule>,
     outside: Vec<Box<str>>,
@@ -204,6 +217,19 @@ pub(super) struct RequestText {
     deferred: Vec<Box<str>>,
     other_models: Vec<Box<str>>,
     inert: Vec<Box<str>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ContentText {
+    members: Vec<Box<str>>,
+    items_need: Vec<Box<str>>,
+    plain: Vec<Box<str>>,
+    only_with: BTreeMap<Box<str>, Box<str>>,
+    /// One that ends in `*` is a prefix.
+    unbounded: Vec<Box<str>>,
+    references: Vec<Box<str>>,
+    opaque: Vec<Box<str>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -219,6 +245,32 @@ struct OutputText {
     caps: Vec<Box<str>>,
     budgets: BTreeMap<Box<str>, Box<str>>,
     written_to: Option<Box<str>>,
+}
+
+impl ContentText {
+    fn rules(self) -> ContentRules {
+        let mut members: BTreeMap<Box<str>, ContentMember> = BTreeMap::new();
+        let items_need_one = !self.items_need.is_empty();
+        for name in self.items_need {
+            members.entry(name).or_default().identifies = true;
+        }
+        for name in self.only_with.values() {
+            members.entry(name.clone()).or_default().completes = true;
+        }
+        for name in self.references {
+            members.entry(name).or_default().refers = true;
+        }
+        for name in self.opaque {
+            members.entry(name).or_default().is_opaque = true;
+        }
+        ContentRules {
+            members: members.into_iter().collect(),
+            items_need_one,
+            plain: self.plain,
+            only_with: self.only_with,
+            unbounded: self.unbounded,
+        }
+    }
 }
 
 impl RequestText {
@@ -270,9 +322,9 @@ impl RequestText {
             problems.push((field.to_owned(), format!("written_to: {name:?} is not one of the caps")));
         }
         RequestRules {
-            members,
+            members: members.into_iter().collect(),
             cap_written_to: self.output.written_to,
-            content: self.content,
+            content: self.content.rules(),
             tools: self.tools,
         }
     }

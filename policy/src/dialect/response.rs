@@ -20,7 +20,7 @@ pub struct ResponseRules {
 pub struct Reading {
     /// The paths.
     pub tree: Tree,
-    /// Numbers of usage.
+    /// Numbers of usage. Those that count the same stand side by side.
     pub usage: Vec<UsageSlots>,
     /// The model that answered, as the provider names it: text slots, the last one filled counts.
     pub model: Vec<Slot>,
@@ -51,6 +51,13 @@ pub struct UsageSlots {
     pub opening: Option<Slot>,
     /// Where it stands in the final report.
     pub closing: Slot,
+}
+
+impl UsageSlots {
+    /// What it counts: the unit, and the one that includes it.
+    pub const fn counts(&self) -> (Item, Option<Item>) {
+        (self.unit, self.within)
+    }
 }
 
 /// One word of how a call was served.
@@ -171,6 +178,8 @@ impl ResponseText {
                 });
             }
         }
+        let counted: Vec<_> = reading.usage.iter().map(UsageSlots::counts).collect();
+        reading.usage.sort_by_key(|usage| counted.iter().position(|counts| *counts == usage.counts()));
         reading.model = self
             .model
             .iter()

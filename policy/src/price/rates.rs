@@ -45,8 +45,8 @@ impl Rates {
         self.0[item as usize]
     }
 
-    fn dearest_of(&self, counts: impl Fn(Item) -> bool) -> u64 {
-        Item::ALL.iter().filter(|item| counts(**item)).map(|item| self.of(*item)).max().unwrap_or(0)
+    fn dearest_of(&self, items: &[Item]) -> u64 {
+        items.iter().map(|item| self.of(*item)).max().unwrap_or(0)
     }
 }
 
@@ -87,21 +87,19 @@ impl Schedule {
             Some(long) if units.read() > long.above => &long.rates,
             _ => &self.rates,
         };
-        let mut raw = Raw::default();
-        for (item, count) in units.entries() {
-            let amount = u128::from(count).saturating_mul(u128::from(rates.of(item)));
-            let sum = if item.is_token() { &mut raw.tokens } else { &mut raw.others };
-            *sum = sum.saturating_add(amount);
-        }
-        raw
+        let charge = |items: &[Item]| {
+            let charges = items.iter().map(|item| product(units.get(*item), rates.of(*item)));
+            charges.fold(0, u128::saturating_add)
+        };
+        let tokens = charge(&Item::READ).saturating_add(charge(&Item::WRITTEN));
+        Raw { tokens, others: charge(&Item::OTHER) }
     }
 
     /// The most that one call with this many tokens read and written can be charged, whichever units they turn out to be.
     pub(super) fn ceiling(&self, read: u64, written: u64) -> Raw {
         let most = |rates: &Rates| {
-            let read = u128::from(read).saturating_mul(u128::from(rates.dearest_of(Item::is_read)));
-            let written = u128::from(written).saturating_mul(u128::from(rates.dearest_of(Item::is_written)));
-            read.saturating_add(written)
+            let read = product(read, rates.dearest_of(&Item::READ));
+            read.saturating_add(product(written, rates.dearest_of(&Item::WRITTEN)))
         };
         let plain = most(&self.rates);
         let tokens = match &self.long_context {
@@ -110,4 +108,9 @@ impl Schedule {
         };
         Raw { tokens, others: u128::from(self.rates.of(Item::Requests)) }
     }
+}
+
+/// Twice as many bits hold every product.
+fn product(count: u64, rate: u64) -> u128 {
+    u128::from(count) * u128::from(rate)
 }

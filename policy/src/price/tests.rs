@@ -276,6 +276,13 @@ fn units_are_capped_and_named() {
     }
 }
 
+#[test]
+fn every_unit_is_read_or_written_or_something_else() {
+    let mut items = [&Item::READ[..], &Item::WRITTEN[..], &Item::OTHER[..]].concat();
+    items.sort_unstable();
+    assert_eq!(items, Item::ALL);
+}
+
 fn tier() -> impl Strategy<Value = Option<&'static str>> {
     prop::sample::select(vec![
         None,

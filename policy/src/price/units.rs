@@ -85,28 +85,22 @@ fn is_zero(count: &u64) -> bool {
 }
 
 impl Item {
-    /// Whether it counts tokens, read or written.
-    pub const fn is_token(self) -> bool {
-        self.is_read() || self.is_written()
-    }
+    /// Tokens that the model read: these make up the length of the context.
+    pub const READ: [Self; 6] =
+        [Self::Input, Self::CacheRead, Self::CacheWrite5m, Self::CacheWrite1h, Self::AudioIn, Self::ImageIn];
 
-    /// Whether it counts tokens that the model read: these make up the length of the context.
-    pub const fn is_read(self) -> bool {
-        matches!(
-            self,
-            Self::Input
-                | Self::CacheRead
-                | Self::CacheWrite5m
-                | Self::CacheWrite1h
-                | Self::AudioIn
-                | Self::ImageIn
-        )
-    }
+    /// Tokens that the model wrote.
+    pub const WRITTEN: [Self; 4] = [Self::Output, Self::Reasoning, Self::AudioOut, Self::ImageOut];
 
-    /// Whether it counts tokens that the model wrote.
-    pub const fn is_written(self) -> bool {
-        matches!(self, Self::Output | Self::Reasoning | Self::AudioOut | Self::ImageOut)
-    }
+    /// What is no token: it costs the same in every tier.
+    pub const OTHER: [Self; 6] = [
+        Self::WebSearches,
+        Self::FileSearches,
+        Self::CodeSessions,
+        Self::Requests,
+        Self::BytesIn,
+        Self::BytesOut,
+    ];
 }
 
 impl Units {
@@ -135,12 +129,12 @@ impl Units {
 
     /// Tokens that the model read, cached ones included: `gen_ai.usage.input_tokens`.
     pub fn read(&self) -> u64 {
-        self.sum(Item::is_read)
+        self.sum(&Item::READ)
     }
 
     /// Tokens that the model wrote, reasoning included: `gen_ai.usage.output_tokens`.
     pub fn written(&self) -> u64 {
-        self.sum(Item::is_written)
+        self.sum(&Item::WRITTEN)
     }
 
     /// Whether nothing was counted.
@@ -148,7 +142,7 @@ impl Units {
         *self == Self::default()
     }
 
-    fn sum(&self, counts: impl Fn(Item) -> bool) -> u64 {
-        self.entries().filter(|&(item, _)| counts(item)).fold(0, |sum, (_, count)| sum.saturating_add(count))
+    fn sum(&self, items: &[Item]) -> u64 {
+        items.iter().fold(0, |sum, item| sum.saturating_add(self.get(*item)))
     }
 }

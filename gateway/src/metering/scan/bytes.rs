@@ -30,11 +30,12 @@ impl<const MAX: usize> Buffer<MAX> {
         }
     }
 
-    pub(super) const fn is_empty(&self) -> bool {
-        self.used == 0 && !self.overflown
-    }
-
-    pub(super) fn get(&self) -> Option<&[u8]> {
+    /// All of it, of which this is the last piece; `None` where it is too long.
+    pub(super) fn end<'a>(&'a mut self, last: &'a [u8]) -> Option<&'a [u8]> {
+        if self.used == 0 && !self.overflown {
+            return Some(last).filter(|last| last.len() <= MAX);
+        }
+        self.push(last);
         if self.overflown { None } else { self.bytes.get(..self.used) }
     }
 }
@@ -63,34 +64,82 @@ pub(super) const fn has(byte: u8, meaning: u8) -> bool {
     MEANINGS[byte as usize] & meaning != 0
 }
 
+/// So many words of eight bytes are looked at one by one before the work of a longer look pays.
+const WORDS: usize = 4;
+
 /// Where the first quote or backslash is. Most strings are short: for them, words of eight bytes are faster than a call.
+#[inline(always)]
 pub(super) fn quote_or_escape(bytes: &[u8]) -> Option<usize> {
-    const WORDS: usize = 4;
     let (words, _) = bytes.as_chunks::<8>();
     for (index, word) in words.iter().take(WORDS).enumerate() {
         let word = u64::from_le_bytes(*word);
         let found = zero_bytes(word ^ repeated(b'"')) | zero_bytes(word ^ repeated(b'\\'));
         if found != 0 {
-            return Some(index * 8 + found.trailing_zeros() as usize / 8);
+            return Some(index * 8 + first(found));
         }
     }
-    let seen = words.len().min(WORDS) * 8;
-    memchr2(b'"', b'\\', &bytes[seen..]).map(|found| seen + found)
+    far_quote_or_escape(bytes)
+}
+
+#[inline(never)]
+fn far_quote_or_escape(bytes: &[u8]) -> Option<usize> {
+    memchr2(b'"', b'\\', bytes)
+}
+
+/// How many bytes stand before the first that is a quote, a backslash or a control character.
+pub(in crate::metering) fn plain_prefix(bytes: &[u8]) -> usize {
+    let (words, _) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().take(WORDS).enumerate() {
+        let found = not_plain(u64::from_le_bytes(*word));
+        if found != 0 {
+            return index * 8 + first(found);
+        }
+    }
+    long_plain_prefix(bytes)
+}
+
+#[inline(never)]
+fn long_plain_prefix(bytes: &[u8]) -> usize {
+    const BLOCK: usize = 32;
+    // No way out of the middle of a block, and one minimum over all of it, make vector instructions of this.
+    let is_plain = |block: &&[u8; BLOCK]| block.iter().map(|byte| distance(*byte)).fold(u8::MAX, u8::min) > 0;
+    let blocks = BLOCK * bytes.as_chunks().0.iter().take_while(is_plain).count();
+    let (words, _) = bytes[blocks..].as_chunks::<8>();
+    let words = 8 * words.iter().take_while(|word| not_plain(u64::from_le_bytes(**word)) == 0).count();
+    let rest = bytes[blocks + words..].iter().take_while(|byte| distance(**byte) > 0).count();
+    blocks + words + rest
+}
+
+/// Zero for a byte that is not plain. With the one bit turned, the quote follows the control characters.
+fn distance(byte: u8) -> u8 {
+    (byte ^ b'\\').min((byte ^ 2).saturating_sub(b' '))
+}
+
+/// The high bits of the bytes that are not plain; those above the first may be set wrongly.
+const fn not_plain(word: u64) -> u64 {
+    let controls_or_quotes = (word ^ repeated(2)).wrapping_sub(repeated(b' ' + 1)) & !word & repeated(0x80);
+    controls_or_quotes | zero_bytes(word ^ repeated(b'\\'))
+}
+
+const fn first(high_bits: u64) -> usize {
+    high_bits.trailing_zeros() as usize / 8
 }
 
 const fn repeated(byte: u8) -> u64 {
     u64::from_ne_bytes([byte; 8])
 }
 
-/// The high bit of the lowest byte that is zero; those above it may be set wrongly.
+/// The high bits of the bytes that are zero; those above the first may be set wrongly.
 const fn zero_bytes(word: u64) -> u64 {
     word.wrapping_sub(repeated(1)) & !word & repeated(0x80)
 }
 
 /// A whole number that is not negative; anything else, `1.0` and `1e3` too, is nonsense where units are counted.
-pub(super) fn number(token: Option<&[u8]>) -> Option<u64> {
-    let text = std::str::from_utf8(token?).ok()?;
-    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
+pub(super) fn number(token: &[u8]) -> Option<u64> {
+    token.iter().try_fold(0_u64, |number, byte| {
+        let digit = byte.wrapping_sub(b'0');
+        number.checked_mul(10)?.checked_add(u64::from(digit)).filter(|_| digit < 10)
+    })
 }
 
 pub(super) fn unescaped(text: &[u8]) -> Option<String> {

@@ -40,17 +40,15 @@ fn is_told(places: &Places, slots: &Slots, unit: Item) -> bool {
 
 /// Takes the numbers that others include out of these, each at most what is left, so that the sum stays what it was.
 fn divide(units: &mut Units, places: &Places, slots: &Slots) {
-    for (index, usage) in places.usage.iter().enumerate() {
-        let Some(whole) = usage.within else { continue };
+    for parts in places.usage.chunk_by(|one, next| one.counts() == next.counts()) {
+        let Some(&UsageSlots { unit, within: Some(whole), .. }) = parts.first() else { continue };
         // Of several places for the same part (a total, and a sum over iterations) the largest counts, once.
-        let same = |other: &&UsageSlots| other.unit == usage.unit && other.within == usage.within;
-        if places.usage.iter().take(index).any(|other| same(&other)) {
-            continue;
+        let part = parts.iter().map(|part| part_of(part, whole, places, slots)).max().unwrap_or(0);
+        let part = part.min(units.get(whole));
+        if part > 0 {
+            units.set(whole, units.get(whole) - part);
+            units.set(unit, units.get(unit).saturating_add(part));
         }
-        let parts = places.usage.iter().filter(same).map(|part| part_of(part, whole, places, slots));
-        let part = parts.max().unwrap_or(0).min(units.get(whole));
-        units.set(whole, units.get(whole) - part);
-        units.set(usage.unit, units.get(usage.unit).saturating_add(part));
     }
 }
 
@@ -90,10 +88,10 @@ pub(super) fn last_text<'a>(places: &[Slot], slots: &'a Slots) -> Option<&'a str
 }
 
 pub(super) fn tier(places: &Places, slots: &Slots) -> Option<String> {
-    let words = places.tiers.iter().filter_map(|tier| {
+    let mut words = places.tiers.iter().filter_map(|tier| {
         let word = last_text(&tier.slots, slots)?;
         tier.not.iter().all(|silent| **silent != *word).then_some(word)
     });
-    let tier = words.collect::<Vec<_>>().join("+");
-    (!tier.is_empty()).then_some(tier)
+    let first = words.next()?.to_owned();
+    Some(words.fold(first, |tier, word| tier + "+" + word))
 }
