@@ -15,13 +15,9 @@ use tollgate_policy::decision::Facts;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::Endpoint;
 
-/// The media type of every body that is read.
-const JSON: &str = "application/json";
-
 mod body;
 mod content;
 mod json;
-mod reader;
 mod tools;
 
 /// A body that was read.
@@ -159,12 +155,9 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), Denial> {
 
 fn check_media_type(headers: &HeaderMap) -> Result<(), Denial> {
     let is_json = only(headers, &CONTENT_TYPE).is_some_and(|value| {
-        if value.eq_ignore_ascii_case(JSON) {
-            return true;
-        }
         let mut parts = value.split(';').map(str::trim);
         let media_type = parts.next().unwrap_or_default();
-        media_type.eq_ignore_ascii_case(JSON) && parts.all(is_utf8_charset)
+        media_type.eq_ignore_ascii_case("application/json") && parts.all(is_utf8_charset)
     });
     if is_json {
         return Ok(());

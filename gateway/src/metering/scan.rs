@@ -10,7 +10,6 @@ use tollgate_policy::dialect::tree::{MAX_DEPTH, Node, Take, Tree};
 mod bytes;
 mod slots;
 
-pub(super) use bytes::plain_prefix;
 use bytes::{Buffer, ENDS_SCALAR, NESTS, SPACE, has, number, quote_or_escape, unescaped};
 pub use slots::{Found, Slots};
 

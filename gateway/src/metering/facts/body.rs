@@ -1,15 +1,19 @@
 //! The top level of a request body.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::ops::Range;
 
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
 use tollgate_policy::decision::Facts;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::{Member, RequestRules, ToolRule};
 use tollgate_policy::price::{NanoUsd, UNIT_MAX};
 
-use super::reader::{Halt, Reader};
-use super::{CapMark, Marks, ReadBody, UsageMark, content, json, tools};
+use super::content::Content;
+use super::tools::Tools;
+use super::{CapMark, Marks, ReadBody, UsageMark, json};
 
 /// The longest model name or tier that is read.
 const NAME_MAX: usize = 256;
@@ -18,13 +22,13 @@ pub(super) fn read(rules: &RequestRules, body: &[u8]) -> Result<ReadBody, Denial
     let refuse = |detail: String| Denial::new(Reason::BodyInvalid, detail);
     let text = std::str::from_utf8(body).map_err(|_| refuse("the body must be JSON in UTF-8".to_owned()))?;
     let mut draft = Draft::new(rules, text);
-    let mut reader = Reader::new(text);
-    let read = reader.members(|reader, name| draft.member(reader, &name)).and_then(|()| reader.end());
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let read = Members(&mut draft).deserialize(&mut deserializer).and_then(|()| deserializer.end());
     if let Some(denial) = draft.refusal {
         return Err(denial);
     }
-    read.map_err(|_| {
-        let (line, column) = reader.position();
+    read.map_err(|error| {
+        let (line, column) = (error.line(), error.column());
         refuse(format!("the body must be one JSON object: it is not at line {line}, column {column}"))
     })?;
     Ok(draft.finish())
@@ -55,7 +59,7 @@ pub(super) struct Draft<'a, 'de> {
     /// A `null` where the cap would be written.
     null_cap: Option<Range<usize>>,
     obstacle: Option<Denial>,
-    refusal: Option<Denial>,
+    pub(super) refusal: Option<Denial>,
 }
 
 /// Where the option that forces usage stands.
@@ -70,12 +74,58 @@ enum UsageOption {
     Null(Range<usize>),
 }
 
+struct Members<'d, 'a, 'de>(&'d mut Draft<'a, 'de>);
+
+impl<'de> DeserializeSeed<'de> for Members<'_, '_, 'de> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Members<'_, '_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        let draft = self.0;
+        while let Some(name) = members.next_key_seed(json::Str)? {
+            draft.has_members = true;
+            let member = draft.rules.member(&name);
+            draft.check_name(&name, member);
+            match member {
+                _ if draft.refusal.is_some() => {}
+                Some(Member::Content) => members.next_value_seed(Content::member(draft))?,
+                Some(Member::Tools) => members.next_value_seed(Tools(draft))?,
+                None | Some(Member::Inert) => {
+                    draft.whole |= member.is_none();
+                    members.next_value::<IgnoredAny>()?;
+                }
+                Some(member) => {
+                    let value = members.next_value::<&RawValue>()?;
+                    if let Err(denial) = draft.note(&name, member, value) {
+                        draft.refusal = Some(denial);
+                    }
+                }
+            }
+            if draft.refusal.is_some() {
+                return Err(A::Error::custom("refused"));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl<'a, 'de> Draft<'a, 'de> {
     fn new(rules: &'a RequestRules, text: &'de str) -> Self {
         Self {
             rules,
             text,
-            seen: Vec::with_capacity(8),
+            seen: Vec::new(),
             has_members: false,
             model: None,
             stream: false,
@@ -100,52 +150,26 @@ impl<'a, 'de> Draft<'a, 'de> {
         self.rules
     }
 
-    /// Stops the reading with a denial.
-    pub(super) fn refuse(&mut self, denial: Denial) -> Result<(), Halt> {
-        self.refusal = Some(denial);
-        Err(Halt)
-    }
-
-    fn member(&mut self, reader: &mut Reader<'de>, name: &str) -> Result<(), Halt> {
-        self.has_members = true;
-        let Some(member) = self.rules.member(name) else {
-            self.whole = true;
-            return self.check_case(name).and_then(|()| reader.value().map(|_| ()));
-        };
-        if member.is_deciding() {
-            self.check_once(name, member)?;
-        }
+    /// A deciding member stands in the body once, and in no other letter case.
+    fn check_name(&mut self, name: &str, member: Option<&'a Member>) {
         match member {
-            Member::Inert => reader.value().map(|_| ()),
-            Member::Content => content::read(self, reader),
-            Member::Tools => tools::read(self, reader),
-            _ => {
-                let value = reader.value()?;
-                self.note(name, member, value).or_else(|denial| self.refuse(denial))
+            Some(member) if member.is_deciding() => {
+                if self.seen.iter().any(|seen| std::ptr::eq(*seen, member)) {
+                    self.refusal = Some(json::ambiguous(name));
+                }
+                self.seen.push(member);
+            }
+            Some(_) => {}
+            None => {
+                let Some(folded) = json::folded(name) else { return };
+                if self.rules.member(&folded).is_some_and(Member::is_deciding) {
+                    self.refusal = Some(json::ambiguous(&folded));
+                }
             }
         }
     }
 
-    /// A deciding member stands in the body once.
-    fn check_once(&mut self, name: &str, member: &'a Member) -> Result<(), Halt> {
-        if self.seen.iter().any(|seen| std::ptr::eq(*seen, member)) {
-            return self.refuse(json::ambiguous(name));
-        }
-        self.seen.push(member);
-        Ok(())
-    }
-
-    /// A name that is not known is no deciding member's in another letter case.
-    fn check_case(&mut self, name: &str) -> Result<(), Halt> {
-        match json::folded(name) {
-            Some(folded) if self.rules.member(&folded).is_some_and(Member::is_deciding) => {
-                self.refuse(json::ambiguous(&folded))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn note(&mut self, name: &str, member: &'a Member, value: &'de str) -> Result<(), Denial> {
+    fn note(&mut self, name: &str, member: &'a Member, value: &'de RawValue) -> Result<(), Denial> {
         match member {
             Member::Model => {
                 let model =
@@ -161,7 +185,7 @@ impl<'a, 'de> Draft<'a, 'de> {
                 }
                 self.cap = self.cap.max(cap);
             }
-            Member::Budget(inner) if value != "null" => {
+            Member::Budget(inner) if value.get() != "null" => {
                 if let Some(budget) = json::inner(value, name, inner)?.value {
                     let budget = json::count(budget, &format!("{name}.{inner}"))?;
                     self.budget = self.budget.max(budget.unwrap_or(0));
@@ -177,7 +201,7 @@ impl<'a, 'de> Draft<'a, 'de> {
                 }
             }
             Member::CallCap => self.call_cap = json::count(value, name)?,
-            Member::Tool(rule) if !matches!(value, "null" | "false") => self.add_tool(rule, None),
+            Member::Tool(rule) if !matches!(value.get(), "null" | "false") => self.add_tool(rule, None),
             Member::Outside => self.outside |= !json::is_nothing(value),
             Member::Whole => self.whole |= !json::is_nothing(value),
             Member::Unbounded => self.unbounded |= !json::is_nothing(value),
@@ -193,8 +217,8 @@ impl<'a, 'de> Draft<'a, 'de> {
         Ok(())
     }
 
-    fn usage_option(&self, name: &str, option: &str, value: &'de str) -> Result<UsageOption, Denial> {
-        if value == "null" {
+    fn usage_option(&self, name: &str, option: &str, value: &'de RawValue) -> Result<UsageOption, Denial> {
+        if value.get() == "null" {
             return Ok(UsageOption::Null(self.range(value)));
         }
         let inner = json::inner(value, name, option)?;
@@ -231,9 +255,9 @@ impl<'a, 'de> Draft<'a, 'de> {
     }
 
     /// Where this part of the body stands.
-    fn range(&self, value: &'de str) -> Range<usize> {
-        let start = value.as_ptr() as usize - self.text.as_ptr() as usize;
-        start..start + value.len()
+    fn range(&self, value: &'de RawValue) -> Range<usize> {
+        let start = value.get().as_ptr() as usize - self.text.as_ptr() as usize;
+        start..start + value.get().len()
     }
 
     fn finish(self) -> ReadBody {
@@ -246,8 +270,13 @@ impl<'a, 'de> Draft<'a, 'de> {
         }
         // A member that nobody knows may be a cap of its own, so no cap bounds the output of such a call.
         let cap = if self.whole { Some(UNIT_MAX) } else { self.cap.map(|cap| cap.max(self.budget)) };
-        let words = self.tiers.iter().filter(|word| !word.is_empty());
-        let tier = words.map(AsRef::as_ref).collect::<Vec<_>>().join("+");
+        let tier = self
+            .tiers
+            .iter()
+            .filter(|word| !word.is_empty())
+            .map(AsRef::as_ref)
+            .collect::<Vec<_>>()
+            .join("+");
         let facts = Facts {
             model: self.model.as_deref().map(Into::into),
             stream: self.stream,
@@ -260,7 +289,7 @@ impl<'a, 'de> Draft<'a, 'de> {
             tier: (!tier.is_empty()).then(|| tier.into()),
         };
         let marks = Marks {
-            opening: self.text.bytes().take_while(|byte| *byte != b'{').count() + 1,
+            opening: self.text.find('{').map_or(0, |brace| brace + 1),
             has_members: self.has_members,
             usage: self.usage_mark(),
             cap: self.cap_mark(),
@@ -269,16 +298,11 @@ impl<'a, 'de> Draft<'a, 'de> {
     }
 
     fn usage_mark(&self) -> UsageMark {
-        if !self.stream {
-            return UsageMark::Leave;
-        }
-        let mut members = self.rules.members();
-        let Some((name, option)) = members.find_map(|(name, member)| match member {
+        let option = self.rules.members().find_map(|(name, member)| match member {
             Member::UsageOption(option) => Some((name, option)),
             _ => None,
-        }) else {
-            return UsageMark::Leave;
-        };
+        });
+        let Some((name, option)) = option.filter(|_| self.stream) else { return UsageMark::Leave };
         match &self.usage {
             Some(UsageOption::Asked) => UsageMark::Leave,
             Some(UsageOption::Named(range)) => UsageMark::Replace(range.clone(), "true".to_owned()),

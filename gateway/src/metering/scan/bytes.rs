@@ -86,41 +86,6 @@ fn far_quote_or_escape(bytes: &[u8]) -> Option<usize> {
     memchr2(b'"', b'\\', bytes)
 }
 
-/// How many bytes stand before the first that is a quote, a backslash or a control character.
-pub(in crate::metering) fn plain_prefix(bytes: &[u8]) -> usize {
-    let (words, _) = bytes.as_chunks::<8>();
-    for (index, word) in words.iter().take(WORDS).enumerate() {
-        let found = not_plain(u64::from_le_bytes(*word));
-        if found != 0 {
-            return index * 8 + first(found);
-        }
-    }
-    long_plain_prefix(bytes)
-}
-
-#[inline(never)]
-fn long_plain_prefix(bytes: &[u8]) -> usize {
-    const BLOCK: usize = 32;
-    // No way out of the middle of a block, and one minimum over all of it, make vector instructions of this.
-    let is_plain = |block: &&[u8; BLOCK]| block.iter().map(|byte| distance(*byte)).fold(u8::MAX, u8::min) > 0;
-    let blocks = BLOCK * bytes.as_chunks().0.iter().take_while(is_plain).count();
-    let (words, _) = bytes[blocks..].as_chunks::<8>();
-    let words = 8 * words.iter().take_while(|word| not_plain(u64::from_le_bytes(**word)) == 0).count();
-    let rest = bytes[blocks + words..].iter().take_while(|byte| distance(**byte) > 0).count();
-    blocks + words + rest
-}
-
-/// Zero for a byte that is not plain. With the one bit turned, the quote follows the control characters.
-fn distance(byte: u8) -> u8 {
-    (byte ^ b'\\').min((byte ^ 2).saturating_sub(b' '))
-}
-
-/// The high bits of the bytes that are not plain; those above the first may be set wrongly.
-const fn not_plain(word: u64) -> u64 {
-    let controls_or_quotes = (word ^ repeated(2)).wrapping_sub(repeated(b' ' + 1)) & !word & repeated(0x80);
-    controls_or_quotes | zero_bytes(word ^ repeated(b'\\'))
-}
-
 const fn first(high_bits: u64) -> usize {
     high_bits.trailing_zeros() as usize / 8
 }

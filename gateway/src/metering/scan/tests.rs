@@ -286,17 +286,6 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn a_plain_prefix_ends_where_a_look_at_each_byte_says(
-        plain in "[ -!#-\\[\\]-~é\u{7f}]{0,90}",
-        end in prop::option::of(any::<u8>()),
-        rest in "[\"\\\\\n -~é]{0,40}",
-    ) {
-        let bytes: Vec<u8> = plain.bytes().chain(end).chain(rest.bytes()).collect();
-        let expected = bytes.iter().take_while(|byte| **byte >= b' ' && !b"\"\\".contains(byte)).count();
-        prop_assert_eq!(plain_prefix(&bytes), expected);
-    }
-
-    #[test]
     fn what_is_found_is_what_a_whole_reader_finds_however_the_bytes_are_cut(
         document in document(),
         pretty: bool,
