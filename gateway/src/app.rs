@@ -72,7 +72,9 @@ pub(crate) fn environment(settings: &Settings) -> anyhow::Result<Environment> {
 pub(crate) fn environment_of(names: &[String], domains: &[String]) -> anyhow::Result<Environment> {
     let domains: Result<_, _> = domains.iter().map(|domain| domain.parse()).collect();
     let trust_domains = domains.context("--trust-domain")?;
-    Ok(Environment { catalog: builtin_catalog()?, gateway_names: names.to_vec(), trust_domains })
+    let names: Result<_, String> = names.iter().map(|name| name.parse()).collect();
+    let gateway_names = names.map_err(|error| anyhow!("--gateway-name: {error}"))?;
+    Ok(Environment { catalog: builtin_catalog()?, gateway_names, trust_domains })
 }
 
 fn builtin_catalog() -> anyhow::Result<Arc<Catalog>> {

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::Value;
 use tollgate_policy::model::{Interval, Problem, SourceFile, read_settings};
+use tollgate_policy::target::GatewayName;
 
 use crate::identity::IdentitySettings;
 
@@ -17,9 +18,9 @@ use crate::identity::IdentitySettings;
 pub struct Settings {
     /// Sockets that workloads call.
     pub listeners: Vec<ListenerSettings>,
-    /// Authorities that are the gateway's own: a host, or host:port. Under these the first path segment names the destination.
+    /// Authorities that are the gateway's own.
     #[serde(default)]
-    pub names: Vec<String>,
+    pub names: Vec<GatewayName>,
     /// Own certificate and the bundles of the trust domains that may call.
     pub identity: IdentitySettings,
     /// The directory of resources.
@@ -175,46 +176,46 @@ impl Settings {
     /// # Errors
     /// Every problem, with file, line and field.
     pub fn read(file: &Path, environment: impl Fn(&str) -> Option<String>) -> Result<Self, Vec<Problem>> {
-        let text =
-            std::fs::read_to_string(file).map_err(|error| vec![whole_file(file, error.to_string())])?;
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            vec![Problem { file: file.into(), line: 1, field: String::new(), message: error.to_string() }]
+        })?;
         let source = SourceFile { path: file.into(), text };
-        let mut settings: Self = read_settings(&source, |value| override_from(value, &environment))?;
+        let mut settings: Self = read_settings(&source, |value| override_from(value, &environment))
+            .map_err(|problems| named(problems, &environment))?;
         let base = file.parent().unwrap_or_else(|| Path::new("."));
         settings.resources = base.join(&settings.resources);
         settings.data_dir = base.join(&settings.data_dir);
         settings.admin.token_file = base.join(&settings.admin.token_file);
         settings.ledger.seal_key_file = settings.ledger.seal_key_file.map(|file| base.join(file));
-        settings.checked(file)
+        settings.checked(&source).map_err(|problems| named(problems, &environment))
     }
 
-    fn checked(self, file: &Path) -> Result<Self, Vec<Problem>> {
+    fn checked(self, source: &SourceFile) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
+        let mut wrong = |field: &str, message: &str| problems.push(problem(source, field, message));
         if self.listeners.is_empty() {
-            problems.push(whole_file(file, "listeners: at least one is needed".into()));
+            wrong("listeners", "at least one is needed");
         }
         if self.listeners.iter().any(|listener| listener.protocols.is_empty()) {
-            problems
-                .push(whole_file(file, "listeners: `protocols` names at least one of h2, http/1.1".into()));
+            wrong("listeners.protocols", "at least one of h2, http/1.1 is needed");
         }
         if self.identity.trust_domains.is_empty() {
-            problems.push(whole_file(file, "identity.trustDomains: without one nobody can call".into()));
+            wrong("identity.trustDomains", "without one nobody can call");
         }
         if !crate::telemetry::is_level(&self.log) {
-            problems.push(whole_file(
-                file,
-                format!(
-                    "log: `{}` is no level (error, warn, info, debug, trace) and no list of directives",
-                    self.log
-                ),
-            ));
+            let levels = "no level (error, warn, info, debug, trace) and no list of directives";
+            wrong("log", &format!("`{}` is {levels}", self.log));
         }
         if self.cores == Some(0) {
-            problems.push(whole_file(file, "cores: at least 1".into()));
+            wrong("cores", "at least 1");
         }
         if let Some(key) = &self.ledger.seal_key_file
             && key.starts_with(&self.data_dir)
         {
-            problems.push(whole_file(file, "ledger.sealKeyFile: must not lie in dataDir: whoever can cut the journal could forge its seal".into()));
+            wrong(
+                "ledger.sealKeyFile",
+                "must not lie in dataDir: whoever can cut the journal could forge its seal",
+            );
         }
         if problems.is_empty() { Ok(self) } else { Err(problems) }
     }
@@ -244,8 +245,24 @@ fn override_from(value: &mut Value, environment: &impl Fn(&str) -> Option<String
     }
 }
 
-fn whole_file(file: &Path, message: String) -> Problem {
-    Problem { file: file.into(), line: 1, field: String::new(), message }
+/// Says of each problem whether the environment brought it.
+fn named(problems: Vec<Problem>, environment: &impl Fn(&str) -> Option<String>) -> Vec<Problem> {
+    let name = |mut problem: Problem| {
+        let is_at = |place: &str| place.split('/').skip(1).eq(problem.field.split('.'));
+        let set = |(variable, place): &&(&str, &str)| is_at(place) && environment(variable).is_some();
+        if let Some((variable, _)) = OVERRIDES.iter().rev().find(set) {
+            problem.message.push_str(&format!(" (set by {variable})"));
+        }
+        problem
+    };
+    problems.into_iter().map(name).collect()
+}
+
+/// At the first line on which the last part of `field` is written.
+fn problem(source: &SourceFile, field: &str, message: &str) -> Problem {
+    let key = format!("{}:", field.rsplit('.').next().unwrap_or_default());
+    let line = source.text.lines().position(|line| line.contains(&key)).map_or(1, |at| at + 1);
+    Problem { file: source.path.clone(), line, field: field.into(), message: message.into() }
 }
 
 #[cfg(test)]
@@ -285,6 +302,30 @@ admin: {tokenFile: token}
     fn a_misspelt_setting_is_named_with_its_line() {
         let problems = read(&GOOD.replace("dataDir", "dataDirectory"), &[]).unwrap_err();
         assert!(problems.iter().any(|p| p.starts_with("5:") && p.contains("dataDirectory")), "{problems:?}");
+    }
+
+    #[test]
+    fn a_name_that_is_no_authority_is_named_with_its_line() {
+        let problems = read(&format!("{GOOD}names: ['https://tollgate']\n"), &[]).unwrap_err();
+        assert!(problems[0].starts_with("7: names[0]: `https://tollgate`"), "{problems:?}");
+    }
+
+    #[test]
+    fn a_problem_that_the_environment_brought_names_its_variable() {
+        let problems = read(GOOD, &[("TOLLGATE_CORES", "many"), ("TOLLGATE_LOG", "info")]).unwrap_err();
+        assert!(problems[0].ends_with("(set by TOLLGATE_CORES)"), "{problems:?}");
+        let problems = read(GOOD, &[("RUST_LOG", "loud")]).unwrap_err();
+        assert!(
+            problems[0].contains("log: `loud`") && problems[0].ends_with("(set by RUST_LOG)"),
+            "{problems:?}"
+        );
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_named_with_the_line_of_its_field() {
+        let problems = read(&format!("{GOOD}cores: 0\nlog: 'loud'\n"), &[]).unwrap_err();
+        assert!(problems.iter().any(|p| p.starts_with("7: cores:")), "{problems:?}");
+        assert!(problems.iter().any(|p| p.starts_with("8: log:")), "{problems:?}");
     }
 
     #[test]

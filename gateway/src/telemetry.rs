@@ -62,9 +62,11 @@ pub(crate) fn install(level: &str) -> Result<Flush, TelemetryError> {
     Ok(out)
 }
 
-/// Whether this says what to log.
+/// Whether this says what to log. A word alone is a level or one of our targets: anything else is a level misspelt.
 pub(crate) fn is_level(directives: &str) -> bool {
+    let is_known = |word: &str| LevelFilter::from_str(word).is_ok() || word.starts_with("tollgate");
     Targets::from_str(directives).is_ok()
+        && directives.split(',').all(|part| part.contains('=') || is_known(part))
 }
 
 /// The directives for our crates as given, everything else at `warn` at most.

@@ -10,7 +10,7 @@ use crate::dialect::Catalog;
 use crate::model::{List, Model, Problem, Resource, Source, SourceFile, nearest};
 use crate::name::Name;
 use crate::policy::{Parts, Policy};
-use crate::target::split_authority;
+use crate::target::GatewayName;
 
 mod credential;
 mod destination;
@@ -28,8 +28,8 @@ mod tests;
 pub struct Environment {
     /// The dialects and prices that there are.
     pub catalog: Arc<Catalog>,
-    /// The authorities that are the gateway's own, `host` or `host:port`: there the first path segment names the destination.
-    pub gateway_names: Vec<String>,
+    /// The authorities that are the gateway's own.
+    pub gateway_names: Vec<GatewayName>,
     /// The trust domains that there is a bundle for.
     pub trust_domains: Vec<TrustDomain>,
 }
@@ -53,7 +53,6 @@ struct Compiler<'a> {
     model: &'a Model,
     environment: &'a Environment,
     /// The gateway's own authorities, parsed.
-    gateway: Vec<(Box<str>, Option<u16>)>,
     parts: Parts,
     problems: Vec<Problem>,
 }
@@ -128,12 +127,11 @@ impl Scope<'_> {
 impl<'a> Compiler<'a> {
     fn new(model: &'a Model, environment: &'a Environment) -> Self {
         let parts = Parts { catalog: Arc::clone(&environment.catalog), ..Parts::default() };
-        Self { model, environment, gateway: Vec::new(), parts, problems: Vec::new() }
+        Self { model, environment, parts, problems: Vec::new() }
     }
 
     fn run(mut self, problems: Vec<Problem>) -> Result<(Policy, Vec<Problem>), Vec<Problem>> {
         self.problems = problems;
-        self.gateway_names();
         self.destinations();
         self.stores();
         self.credentials();
@@ -145,20 +143,6 @@ impl<'a> Compiler<'a> {
         }
         let mut warnings = warning::warnings(self.model, &self.parts);
         warnings.sort();
-        Ok((Policy::new(self.parts, self.gateway), warnings))
-    }
-
-    fn gateway_names(&mut self) {
-        for name in &self.environment.gateway_names {
-            match split_authority(name, |_| false) {
-                Ok((host, port)) => self.gateway.push((host.into(), port)),
-                Err(denial) => self.problems.push(Problem {
-                    file: "settings".into(),
-                    line: 1,
-                    field: "gateway names".to_owned(),
-                    message: format!("`{name}`: {}", denial.detail),
-                }),
-            }
-        }
+        Ok((Policy::new(self.parts, self.environment.gateway_names.clone()), warnings))
     }
 }

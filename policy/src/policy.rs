@@ -12,7 +12,7 @@ use crate::decision::{Admission, CallerGrants, Permit, Verdict};
 use crate::denial::Denial;
 use crate::dialect::Catalog;
 use crate::name::Name;
-use crate::target::{Directory, RequestLine, Target};
+use crate::target::{Directory, GatewayName, RequestLine, Target};
 
 mod resources;
 
@@ -40,7 +40,7 @@ pub(crate) struct Parts {
 
 impl Policy {
     /// `gateway` are the authorities that are the gateway itself: a canonical host, and the port where only that one is meant.
-    pub(crate) fn new(parts: Parts, gateway: Vec<(Box<str>, Option<u16>)>) -> Self {
+    pub(crate) fn new(parts: Parts, gateway: Vec<GatewayName>) -> Self {
         Self { directory: Directory::new(parts.destinations.values(), gateway), parts }
     }
 

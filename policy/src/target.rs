@@ -4,7 +4,10 @@
 //! are sent. What two readers could read differently has no target.
 
 use std::borrow::Cow;
+use std::str::FromStr;
 use std::sync::Arc;
+
+use serde::Deserialize;
 
 use crate::denial::{Denial, Reason};
 use crate::pattern::canonical_host;
@@ -36,6 +39,33 @@ pub struct RequestLine<'a> {
     pub path: &'a str,
     /// Without the question mark.
     pub query: Option<&'a str>,
+}
+
+/// An authority that is the gateway's own, `host` or `host:port`: under it the first path segment names the destination.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct GatewayName {
+    pub(crate) host: Box<str>,
+    /// Where only this port is meant.
+    pub(crate) port: Option<u16>,
+}
+
+impl FromStr for GatewayName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (host, port) =
+            split_authority(text, |_| false).map_err(|denial| format!("`{text}`: {}", denial.detail))?;
+        Ok(Self { host: host.into(), port })
+    }
+}
+
+impl TryFrom<String> for GatewayName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
 }
 
 /// A resolved request line. Made only by [`crate::policy::Policy::target`].

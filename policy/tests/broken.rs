@@ -22,7 +22,7 @@ fn every_problem_is_named_by_file_line_and_field() {
 fn compare(file: &SourceFile) -> String {
     let environment = Environment {
         catalog: read::catalog(),
-        gateway_names: vec!["tollgate:8443".to_owned()],
+        gateway_names: vec!["tollgate:8443".parse().unwrap()],
         trust_domains: vec!["prod.acme".parse().unwrap()],
     };
     let mut problems = compile_files(std::slice::from_ref(file), &environment).err().unwrap_or_default();

@@ -19,7 +19,7 @@ use tollgate_policy::decision::{Facts, Verdict};
 use tollgate_policy::denial::Denial;
 use tollgate_policy::model::SourceFile;
 use tollgate_policy::policy::Policy;
-use tollgate_policy::target::RequestLine;
+use tollgate_policy::target::{GatewayName, RequestLine};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -27,7 +27,7 @@ struct Corpus {
     #[serde(rename = "about")]
     _about: String,
     trust_domains: Vec<TrustDomain>,
-    gateway_names: Vec<String>,
+    gateway_names: Vec<GatewayName>,
     resources: String,
     requests: Vec<Request>,
 }

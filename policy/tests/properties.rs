@@ -45,7 +45,7 @@ fn policy(grants: &[String]) -> Option<Policy> {
     let text = format!("{DESTINATIONS}{}", grants.concat());
     let environment = Environment {
         catalog: Arc::clone(&CATALOG),
-        gateway_names: vec!["tollgate:8443".to_owned()],
+        gateway_names: vec!["tollgate:8443".parse().unwrap()],
         trust_domains: vec!["prod.acme".parse().unwrap(), "dev.acme".parse().unwrap()],
     };
     match compile_files(&[SourceFile { path: "a.yaml".into(), text }], &environment) {

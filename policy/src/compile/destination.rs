@@ -10,6 +10,7 @@ use crate::model::{Address, DestinationSpec, Interval, Resource, VerifySpec, nea
 use crate::name::Name;
 use crate::pattern::HostPattern;
 use crate::policy::{Destination, Timeouts, TlsVerify};
+use crate::target::GatewayName;
 
 impl Compiler<'_> {
     pub(super) fn destinations(&mut self) {
@@ -85,9 +86,8 @@ impl Compiler<'_> {
                 };
                 self.problems.push(resource.source.problem(&path, message));
             }
-            let is_own =
-                |(own, _): &(Box<str>, _)| matches!(host, HostPattern::Exact(host) if **host == **own);
-            if self.gateway.iter().any(is_own) {
+            let is_own = |own: &GatewayName| matches!(host, HostPattern::Exact(host) if **host == *own.host);
+            if self.environment.gateway_names.iter().any(is_own) {
                 let message =
                     format!("`{host}` is one of the gateway's own names, where paths name the destination");
                 self.problems.push(resource.source.problem(&path, message));

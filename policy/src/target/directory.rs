@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{EncodedForms, RequestLine, Target, canonical_path, check_query, split_authority};
+use super::{EncodedForms, GatewayName, RequestLine, Target, canonical_path, check_query, split_authority};
 use crate::denial::{Denial, Reason};
 use crate::map::Map;
 use crate::name::Name;
@@ -16,15 +16,14 @@ pub(crate) struct Directory {
     exact: Map<Arc<str>, Vec<Arc<Destination>>>,
     /// By what follows `*.`.
     wildcard: Map<Arc<str>, Vec<Arc<Destination>>>,
-    /// Canonical host, and the port where only that one is meant.
-    gateway: Vec<(Box<str>, Option<u16>)>,
+    gateway: Vec<GatewayName>,
 }
 
 impl Directory {
     /// No two destinations may claim the same host pattern and port.
     pub(crate) fn new<'a>(
         destinations: impl Iterator<Item = &'a Arc<Destination>>,
-        gateway: Vec<(Box<str>, Option<u16>)>,
+        gateway: Vec<GatewayName>,
     ) -> Self {
         let mut directory = Self { gateway, ..Self::default() };
         for destination in destinations {
@@ -60,12 +59,12 @@ impl Directory {
 
     /// Whether a host or the gateway itself is spelt exactly so, which is then its canonical spelling.
     fn names(&self, host: &str) -> bool {
-        self.gateway.iter().any(|(name, _)| **name == *host) || self.exact.contains_key(host)
+        self.gateway.iter().any(|name| *name.host == *host) || self.exact.contains_key(host)
     }
 
     fn is_gateway(&self, host: &str, port: Option<u16>) -> bool {
-        let is = |(name, only): &(Box<str>, Option<u16>)| {
-            **name == *host && only.is_none_or(|only| only == port.unwrap_or(443))
+        let is = |name: &GatewayName| {
+            *name.host == *host && name.port.is_none_or(|only| only == port.unwrap_or(443))
         };
         self.gateway.iter().any(is)
     }
