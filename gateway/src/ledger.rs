@@ -36,6 +36,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 
 pub use error::LedgerError;
+pub(crate) use journal::{Gate, Gated};
 pub use journal::{Journal, Position, Wait};
 pub use record::{Attempt, Bounded, Charge, HoldLine, Outcome, Record, RecordId, UsageSource};
 pub use recover::Recovered;

@@ -5,7 +5,6 @@
 mod address;
 mod body;
 mod dial;
-mod gate;
 mod pool;
 mod tls;
 
@@ -29,11 +28,10 @@ pub use self::address::DialRules;
 pub(crate) use self::body::{BodyError, OutBody, Stall, Upload};
 use self::dial::Dial;
 pub(crate) use self::dial::DialError;
-use self::gate::{Gate, Gated};
 pub(crate) use self::pool::Pool;
 use self::pool::{Bucket, Key, Line, StreamSlot, Verified};
 pub(crate) use self::tls::{TlsClient, TlsClients};
-use crate::ledger::Position;
+use crate::ledger::{Gate, Gated, Position};
 
 /// Why there is no connection, or no answer on it.
 #[derive(Debug, thiserror::Error)]

@@ -9,6 +9,7 @@
 //!
 //! It knows no tasks and no time: it never sleeps, retries or opens a file on the data plane.
 
+mod gate;
 mod reserve;
 mod sink;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use std::task::{Context, Poll};
 
 use jiff::Timestamp;
 
+pub(crate) use gate::{Gate, Gated};
 pub(crate) use reserve::Reserve;
 use sink::Sink;
 
@@ -208,7 +210,7 @@ impl Journal {
     }
 
     /// Writes what is in memory unless the line at `at` is in the file already.
-    pub(crate) fn write_through(&self, at: Position) -> Result<(), LedgerError> {
+    fn write_through(&self, at: Position) -> Result<(), LedgerError> {
         let mut state = self.state();
         if let Some(done) = state.outcome(at) {
             return done;

@@ -18,8 +18,7 @@ use tollgate_policy::name::Name;
 use tollgate_secrets::Version;
 
 use super::body::OutBody;
-use super::gate::Gate;
-use crate::ledger::Journal;
+use crate::ledger::{Gate, Journal};
 use tollgate_policy::map::Map;
 
 /// An idle connection older than this is closed: below the 60 s after which common load balancers close theirs.

@@ -7,7 +7,7 @@ use crate::ledger::samples;
 use crate::ledger::segment;
 use crate::ledger::{HoldLine, LedgerError, RecordId};
 
-fn journal(data_dir: &Path) -> (Arc<Journal>, Arc<Disk>) {
+pub(super) fn journal(data_dir: &Path) -> (Arc<Journal>, Arc<Disk>) {
     let run = Run::begin(data_dir, Timestamp::now()).unwrap();
     let reserve = Arc::new(Reserve::new(data_dir));
     assert!(reserve.restore());
@@ -22,7 +22,7 @@ fn journal(data_dir: &Path) -> (Arc<Journal>, Arc<Disk>) {
     (Arc::new(journal), disk)
 }
 
-fn hold() -> HoldLine {
+pub(super) fn hold() -> HoldLine {
     samples::hold(RecordId::new())
 }
 
