@@ -17,10 +17,12 @@ class Peer:
     pid: int
     authority: str
     server_name: str = "localhost"
+    # The cases it takes part in; all where there are none.
+    cases: tuple = ()
 
 
-def tollgate(bench, work, upstream, host, key, port, wait_for):
-    home = work / "tollgate"
+def tollgate(bench, work, upstream, host, key, port, wait_for, program, name="tollgate", cases=()):
+    home = work / name
     for folder in ("resources", "keys"):
         (home / folder).mkdir(parents=True)
     (home / "keys/openai").write_text(key)
@@ -74,19 +76,19 @@ spec:
   credential: openai-prod
   allow: {{methods: [POST], paths: [/big, /upload]}}
 """)
-    child = bench.start("tollgate", [bench.binaries / "tollgate", "serve", "--config", "tollgate.yaml"], core=0, cwd=home)
-    wait_for(port, child, "tollgate")
-    return Peer("tollgate", port, child.pid, f"{host}:{upstream}")
+    child = bench.start(name, [program, "serve", "--config", "tollgate.yaml"], core=0, cwd=home)
+    wait_for(port, child, name)
+    return Peer(name, port, child.pid, f"{host}:{upstream}", cases=cases)
 
 
-def bare(bench, work, upstream, host, key, port, wait_for):
+def bare(bench, work, upstream, host, key, port, wait_for, program, name="bare", cases=()):
     pki = bench.pki
-    child = bench.start("bare", [
-        bench.binaries / "bench-bare", "--listen", f"127.0.0.1:{port}", "--cert", pki / "gateway.crt", "--key",
+    child = bench.start(name, [
+        program, "--listen", f"127.0.0.1:{port}", "--cert", pki / "gateway.crt", "--key",
         pki / "gateway.key", "--callers", pki / "prod.acme.pem", "--upstream", f"127.0.0.1:{upstream}", "--upstream-name", host,
-        "--ca", pki / "pki.pem", "--bearer", key, "--log", work / "bare-access.log"], core=0)
-    wait_for(port, child, "bare")
-    return Peer("bare", port, child.pid, f"{host}:{upstream}")
+        "--ca", pki / "pki.pem", "--bearer", key, "--log", work / f"{name}.access.log"], core=0)
+    wait_for(port, child, name)
+    return Peer(name, port, child.pid, f"{host}:{upstream}", cases=cases)
 
 
 def envoy(bench, work, upstream, host, key, port, wait_for, folder):

@@ -1,0 +1,68 @@
+"""Programs with a profile of themselves: built once to count, run under the benchmark's load, built again with what was counted.
+
+Counting needs `llvm-profdata` of the same compiler: `rustup component add llvm-tools`.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SOURCES = ("policy", "secrets", "gateway", "tests/bench")
+PROGRAMS = {"tollgate": "tollgate", "bench-bare": "tollgate-tests"}
+# What the profile is made of: every kind of work, about as often as it is met.
+LOADS = (
+    {"connections": 32},
+    {"connections": 4, "streams": 16, "h2": 1},
+    {"connections": 50, "sse": 1},
+    {"connections": 2, "path": "/big"},
+    {"connections": 2, "path": "/upload", "upload": 10 << 20},
+    {"connections": 4, "fresh": 1},
+    {"connections": 8, "rate": 500},
+)
+SECONDS = 4
+
+
+def programs(target, run):
+    """The folder of the trained programs; `run(name, program, loads, seconds)` runs a counting one and ends it."""
+    profile = target / "trained/profile.profdata"
+    if is_stale(profile):
+        counts = target / "trained/counts"
+        shutil.rmtree(counts, ignore_errors=True)
+        counting = build(target / "counting", "-Cprofile-generate")
+        os.environ["LLVM_PROFILE_FILE"] = str(counts / "%p.profraw")
+        for name in PROGRAMS:
+            run(name, counting / name, LOADS, SECONDS)
+        del os.environ["LLVM_PROFILE_FILE"]
+        merge(counts, profile)
+    return build(target / "trained", f"-Cprofile-use={profile}")
+
+
+def is_stale(profile):
+    """Whether some source is younger."""
+    if not profile.exists():
+        return True
+    files = [path for name in SOURCES for path in (ROOT / name).rglob("*.rs")]
+    return any(path.stat().st_mtime > profile.stat().st_mtime for path in [*files, ROOT / "Cargo.lock"])
+
+
+def build(target, flag):
+    print(f"building with {flag.split('=')[0]}", flush=True)
+    environment = {**os.environ, "CARGO_TARGET_DIR": str(target), "RUSTFLAGS": flag}
+    for name, package in PROGRAMS.items():
+        command = ["cargo", "build", "--profile", "dist", "-p", package, "--bin", name]
+        subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    return target / "dist"
+
+
+def merge(counts, profile):
+    found = subprocess.run(["rustc", "--print", "target-libdir"], cwd=ROOT, capture_output=True, text=True, check=True)
+    tool = Path(found.stdout.strip()).parent / "bin/llvm-profdata"
+    if not tool.exists():
+        sys.exit("llvm-profdata is missing: rustup component add llvm-tools (or run with --untrained)")
+    raw = sorted(counts.glob("*.profraw"))
+    if not raw:
+        sys.exit(f"the counting programs left nothing in {counts}")
+    subprocess.run([tool, "merge", "-o", profile, *raw], check=True)
