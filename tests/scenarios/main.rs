@@ -5,6 +5,7 @@ mod budgets;
 mod callers;
 mod corpus;
 mod crash;
+mod examples;
 mod exhaustion;
 mod failing;
 mod hiding;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::limit::{Limit, LimitKind, Refused, Slice, Unit};
+use tollgate_policy::price::NanoUsd;
 
 use super::Demand;
 use super::cell::{Cell, State, lock};
@@ -160,7 +161,7 @@ impl Taken {
         let place = match (&cell.state, &limit.kind) {
             (State::Counted(counter), LimitKind::Counted(window)) => {
                 let reserved = lock(counter).reserve(window, limit.amount, amount, now);
-                let slice = reserved.map_err(|refused| over_budget(limit, refused))?;
+                let slice = reserved.map_err(|refused| over_budget(limit, amount, refused))?;
                 Place::Slice { slice, held: amount }
             }
             (State::Concurrent(calls), LimitKind::Concurrent) => occupy(calls, limit)?,
@@ -206,14 +207,18 @@ fn occupy(calls: &AtomicU64, limit: &Limit) -> Result<Place, Denial> {
 }
 
 fn too_fast(limit: &Limit, wait: Option<Duration>) -> Denial {
-    let denial = Denial::new(Reason::RateLimited, format!("limit {}: too many requests", limit.id));
+    let at_once = match &limit.kind {
+        LimitKind::Gcra { burst, .. } => format!(" ({burst} at once, then evenly)"),
+        _ => String::new(),
+    };
+    let denial = Denial::new(Reason::RateLimited, format!("limit {}: too many requests{at_once}", limit.id));
     match wait {
         Some(wait) => denial.retry_after(wait),
         None => denial,
     }
 }
 
-fn over_budget(limit: &Limit, refused: Refused) -> Denial {
+fn over_budget(limit: &Limit, amount: u64, refused: Refused) -> Denial {
     let (id, unit) = (&limit.id, limit.unit);
     match refused {
         Refused::Held { retry_after } => {
@@ -233,10 +238,19 @@ fn over_budget(limit: &Limit, refused: Refused) -> Denial {
                 Unit::Tokens | Unit::Spend => "; send less, or ask for fewer output tokens (max_tokens)",
                 Unit::Requests | Unit::Concurrency => "",
             };
+            let (most, cap) = (shown(unit, amount), shown(unit, limit.amount));
             let detail = format!(
-                "limit {id}: this call alone may take more of its {unit} than there is in a whole window{advice}"
+                "limit {id}: this call alone may take {most}, and there are {cap} in a whole window{advice}"
             );
             Denial::new(Reason::BudgetExhausted, detail)
         }
+    }
+}
+
+/// An amount in the limit's unit, for people.
+fn shown(unit: Unit, amount: u64) -> String {
+    match unit {
+        Unit::Spend => NanoUsd(amount).to_string(),
+        _ => format!("{amount} {unit}"),
     }
 }
