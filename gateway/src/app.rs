@@ -39,6 +39,8 @@ use crate::snapshot::{ResourceFiles, Snapshot, Snapshots};
 use crate::telemetry::{self, Flush};
 use crate::upstream::DialRules;
 
+/// How long a report may keep the data directory from being taken over.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const INGEST_EVERY: Duration = Duration::from_millis(200);
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 const SEAL_EVERY: Duration = Duration::from_secs(60);
@@ -131,7 +133,7 @@ impl App {
             Reload::new(identity, ResourceFiles::new(settings.resources.clone()), environment(&settings)?);
         let first = reload.first().map_err(|problems| anyhow!("{}", lines(&problems)))?;
         let count = settings.cores();
-        let lock = DirectoryLock::take(&settings.data_dir)?;
+        let lock = DirectoryLock::wait(&settings.data_dir, LOCK_PATIENCE)?;
         let say = |what: &str| tracing::info!("{what}");
         let opened = patience::with("still reading the journals", say, || {
             Ledger::open(&settings.data_dir, settings.ledger.seal_key_file.as_deref(), count)

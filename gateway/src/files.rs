@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 
@@ -45,6 +46,19 @@ impl DirectoryLock {
         file.set_len(0).map_err(failed)?;
         writeln!(file, "{}", std::process::id()).map_err(failed)?;
         Ok(Self { _file: file })
+    }
+
+    /// [`DirectoryLock::take`], waiting for a command that has it for a moment.
+    pub(crate) fn wait(directory: &Path, patience: Duration) -> Result<Self, LockError> {
+        let end = Instant::now() + patience;
+        loop {
+            match Self::take(directory) {
+                Err(LockError::Taken(..)) if Instant::now() < end => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                done => return done,
+            }
+        }
     }
 }
 

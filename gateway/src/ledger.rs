@@ -8,12 +8,14 @@
 //!
 //! Deliberately absent: retention. Segments stay.
 
+mod beside;
 mod chain;
 mod error;
 mod hex;
 mod journal;
 mod json;
 pub(crate) mod line;
+mod list;
 pub mod record;
 mod recover;
 #[cfg(test)]
@@ -35,9 +37,11 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
+pub use beside::catch_up;
 pub use error::LedgerError;
 pub(crate) use journal::{Gate, Gated};
 pub use journal::{Journal, Position, Wait};
+pub use list::{Listed, list};
 pub use record::{Attempt, Bounded, Charge, HoldLine, Outcome, Record, RecordId, UsageSource};
 pub use recover::Recovered;
 pub use segment::SegmentHead;
@@ -80,7 +84,7 @@ struct Control {
     store: Store,
     /// What the store has to take in next, in order.
     queue: VecDeque<Stretch>,
-    /// The segments since this run began, and whether another process wrote them.
+    /// The segments whose writer is known, and whether it is another process that may be writing them now.
     segments: BTreeMap<Arc<str>, bool>,
     seals: Option<Seals>,
     /// How far each segment is durable that was not sealed so far.
@@ -95,7 +99,7 @@ impl Ledger {
     /// Takes over where the last process ended: reads its journals to the end, gives every call that it left open a record, and begins
     /// a journal for each of `cores`. Also gives the opening balances of the limits. To be called before anything listens; blocks on the disk.
     ///
-    /// `seal_key` is made if it is not there; without one there are no seals. Fails if the directory, the store or the key cannot be
+    /// `seal_key` is made if there are neither it nor seals; without one there are no seals. Fails if the directory, the store or the key cannot be
     /// used: without the ledger the budgets are not known.
     pub fn open(
         data_dir: &Path,
@@ -121,6 +125,10 @@ impl Ledger {
         }
         let balances = store.balances(now.saturating_sub(LONGEST_WINDOW).unwrap_or(Timestamp::MIN))?;
         store.impatient()?;
+        // A correction may be under way.
+        let whole = |name: &str, lines: u64| lines > 1 || !segment::is_of(name, settle::WHO);
+        let known = store.known().into_iter().filter(|(name, (_, lines))| whole(name, *lines));
+        let segments = known.map(|(name, _)| (name, false)).collect();
         let unsealed = tips.into_iter().map(|head| (Arc::clone(&head.segment), head)).collect();
         let ledger = Self {
             data_dir: data_dir.to_owned(),
@@ -131,7 +139,7 @@ impl Ledger {
             control: Mutex::new(Control {
                 store,
                 queue: VecDeque::new(),
-                segments: BTreeMap::new(),
+                segments,
                 seals,
                 unsealed,
                 foreign: Vec::new(),
@@ -224,7 +232,7 @@ impl Ledger {
             control.queue.pop_front();
         }
         // Corrections are written by other processes, into segments of their own.
-        for name in segment::list(&self.data_dir)?.into_iter().filter(|name| self.run.may_precede(name)) {
+        for name in segment::list(&self.data_dir)? {
             let foreign = match control.segments.get(&name) {
                 Some(foreign) => *foreign,
                 None => {

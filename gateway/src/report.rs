@@ -1,6 +1,7 @@
 //! Who used what, for how much: sums over the ledger, as a table, CSV or JSON.
 //!
-//! Reads the store and nothing else, beside a gateway that is running.
+//! Reads the store and nothing else, beside a gateway that is running; where none runs, the store has to be brought up to the journal
+//! before.
 //!
 //! **Invariant:** money is integer nano-USD until it is printed, exactly. Usage that no provider reported and calls without a price are
 //! counted in every line that contains them.
@@ -8,7 +9,7 @@
 mod csv;
 mod period;
 mod query;
-mod table;
+pub(crate) mod table;
 #[cfg(test)]
 mod tests;
 
@@ -276,7 +277,7 @@ impl serde::Serialize for JsonLine<'_> {
 }
 
 /// Nano-USD as decimal USD, exactly, with at least `decimals` digits behind the point.
-fn usd(nanos: i128, decimals: usize) -> String {
+pub(crate) fn usd(nanos: i128, decimals: usize) -> String {
     const PER_USD: u128 = 1_000_000_000;
     let sign = if nanos < 0 { "-" } else { "" };
     let nanos = nanos.unsigned_abs();

@@ -1,4 +1,6 @@
-//! `tollgate ledger`: checking the ledger, and correcting what a crash left presumed.
+//! `tollgate ledger`: checking the ledger, listing its calls, and correcting what was not reported.
+
+mod list;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,7 +10,7 @@ use tollgate_policy::price::NanoUsd;
 
 use super::report::Place;
 use super::{complain, say};
-use crate::ledger::{Correction, RecordId, Verification, settle, verify};
+use crate::ledger::{Correction, RecordId, Verification, catch_up, settle, verify};
 use crate::patience;
 
 #[derive(Debug, Args)]
@@ -21,6 +23,8 @@ pub(super) struct LedgerArgs {
 enum Command {
     /// Check that nothing in the journal was changed, removed, added or cut off
     Verify(VerifyArgs),
+    /// Show single calls with their ids, newest last
+    List(list::ListArgs),
     /// Say what a call really used, where that was estimated or presumed
     Settle(SettleArgs),
 }
@@ -54,13 +58,17 @@ struct SettleArgs {
 pub(super) fn run(args: LedgerArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Verify(args) => run_verify(&args),
+        Command::List(args) => list::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Settle(args) => run_settle(&args),
     }
 }
 
 fn run_verify(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
-    let (data_dir, configured) = args.place.resolve()?;
-    let key = args.seal_key.clone().or(configured);
+    let data_dir = args.place.data_dir()?;
+    let key = match &args.seal_key {
+        Some(key) => Some(key.clone()),
+        None => args.place.seal_key()?,
+    };
     let Verification { findings, notes, segments, lines, last_seal } =
         patience::with("still reading the journal", complain, || verify(&data_dir, key.as_deref()))?;
     for finding in &findings {
@@ -80,9 +88,12 @@ fn run_verify(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn run_settle(args: &SettleArgs) -> anyhow::Result<ExitCode> {
-    let (data_dir, _) = args.place.resolve()?;
+    let data_dir = args.place.data_dir()?;
     let actual = Correction { input: args.input, output: args.output, cost: args.cost };
-    let id = settle(&data_dir, args.id, actual)?;
+    let id = patience::with("still reading the journal", complain, || {
+        catch_up(&data_dir)?;
+        settle(&data_dir, args.id, actual)
+    })?;
     say(&format!("{} is corrected by {id}", args.id));
     Ok(ExitCode::SUCCESS)
 }

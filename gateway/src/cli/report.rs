@@ -10,6 +10,7 @@ use jiff::tz::TimeZone;
 
 use super::complain;
 use crate::app;
+use crate::ledger::catch_up;
 use crate::patience;
 use crate::report::{Dimension, Query, Report, instant, report};
 
@@ -53,24 +54,47 @@ enum Format {
 /// Where the ledger is.
 #[derive(Debug, Args)]
 pub(super) struct Place {
-    /// The data directory; goes before --config
+    /// The data directory, instead of that of the settings
     #[arg(long, value_name = "DIRECTORY")]
     data: Option<PathBuf>,
-    /// Settings of the process, which name the data directory
-    #[arg(long, value_name = "FILE", default_value = "tollgate.yaml", env = "TOLLGATE_CONFIG")]
-    config: PathBuf,
+    /// Settings of the process, which name the data directory; tollgate.yaml unless given
+    #[arg(long, value_name = "FILE", env = "TOLLGATE_CONFIG")]
+    config: Option<PathBuf>,
 }
 
 impl Place {
-    /// The data directory, and the key of its seals if settings name one.
-    pub(super) fn resolve(&self) -> anyhow::Result<(PathBuf, Option<PathBuf>)> {
+    fn settings(&self) -> &Path {
+        self.config.as_deref().unwrap_or_else(|| Path::new("tollgate.yaml"))
+    }
+
+    /// The data directory.
+    pub(super) fn data_dir(&self) -> anyhow::Result<PathBuf> {
         if let Some(data) = &self.data {
-            return Ok((data.clone(), None));
+            return Ok(data.clone());
         }
-        let settings = app::read_settings(&self.config).with_context(|| {
-            format!("{} does not say where the ledger is; --data does too", self.config.display())
+        let settings = app::read_settings(self.settings()).with_context(|| {
+            format!("{} does not say where the ledger is; --data does too", self.settings().display())
         })?;
-        Ok((settings.data_dir, settings.ledger.seal_key_file))
+        Ok(settings.data_dir)
+    }
+
+    /// The key of the seals, if settings name one. Beside a data directory that is given, settings that are not may be missing.
+    pub(super) fn seal_key(&self) -> anyhow::Result<Option<PathBuf>> {
+        if self.data.is_some() && self.config.is_none() && !self.settings().exists() {
+            return Ok(None);
+        }
+        let settings = app::read_settings(self.settings()).with_context(|| {
+            format!("{} does not say what the seal key is; --seal-key does too", self.settings().display())
+        })?;
+        Ok(settings.ledger.seal_key_file)
+    }
+}
+
+/// Brings the store up to the journal where no gateway does; says so if it cannot.
+fn catch_up_or_say(data_dir: &Path) {
+    if let Err(error) = catch_up(data_dir) {
+        let error = anyhow::Error::from(error);
+        complain(&format!("note: what the gateway wrote last may be missing from this report: {error:#}"));
     }
 }
 
@@ -85,9 +109,12 @@ pub(super) fn run(args: ReportArgs) -> anyhow::Result<()> {
     if until <= since {
         bail!("--until {until} is not after --since {since}");
     }
-    let (data_dir, _) = args.place.resolve()?;
+    let data_dir = args.place.data_dir()?;
     let query = Query { by: args.by, since, until, timezone };
-    let report = patience::with("still adding up", complain, || report(&data_dir, query))?;
+    let report = patience::with("still adding up", complain, || {
+        catch_up_or_say(&data_dir);
+        report(&data_dir, query)
+    })?;
     write(&report, args.format)
 }
 
@@ -109,5 +136,35 @@ fn write(report: &Report, format: Format) -> anyhow::Result<()> {
         // The reader has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         done => done.context("writing the report"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_directory_that_is_given_leaves_the_seal_key_to_the_settings() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("tollgate.yaml");
+        let settings = "
+listeners: [{name: mesh, address: '127.0.0.1:0'}]
+identity: {certificate: {certFile: a, keyFile: b}, trustDomains: {prod.acme: {bundleFile: c}}}
+resources: res
+dataDir: data
+admin: {tokenFile: token}
+ledger: {sealKeyFile: keys/seal.key}
+";
+        std::fs::write(&config, settings).unwrap();
+        let place = Place { data: Some("/elsewhere".into()), config: Some(config) };
+        assert_eq!(place.data_dir().unwrap(), Path::new("/elsewhere"));
+        assert_eq!(place.seal_key().unwrap(), Some(directory.path().join("keys/seal.key")));
+        let place = Place { data: None, ..place };
+        assert_eq!(place.data_dir().unwrap(), directory.path().join("data"));
+
+        let config = Some(directory.path().join("missing.yaml"));
+        let place = Place { data: Some("/elsewhere".into()), config };
+        assert!(place.data_dir().is_ok());
+        assert!(place.seal_key().is_err(), "settings that are named are read");
     }
 }

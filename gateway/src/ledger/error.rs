@@ -41,12 +41,27 @@ pub enum LedgerError {
     #[error("there is no ledger in {}", .0.display())]
     Missing(PathBuf),
     /// The key of the seals is unfit.
-    #[error("the seal key {} is unfit: {what}", path.display())]
+    #[error("the seal key (ledger.sealKeyFile) {} is unfit: {what}", path.display())]
     SealKey {
         /// The key's file.
         path: PathBuf,
         /// What is wrong with it.
         what: &'static str,
+    },
+    /// There are seals, and the key is not the one that they were made with.
+    #[error(
+        "the seal key (ledger.sealKeyFile) {} {what} {}: put the right key back, or move {} and {} away to begin a new chain of seals",
+        path.display(), seals.display(), seals.display(), anchor.display()
+    )]
+    OtherSealKey {
+        /// The key's file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
+        /// The seals' file.
+        seals: PathBuf,
+        /// Where the latest seal stands beside the key.
+        anchor: PathBuf,
     },
     /// A record that was asked for is not there, or is not one that can be corrected.
     #[error("record {id}: {what}")]

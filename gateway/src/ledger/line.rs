@@ -113,6 +113,9 @@ pub(crate) struct Row<'a> {
     /// The record that this line corrects: what it says is then the difference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) corrects: Option<RecordId>,
+    /// In a correction: what the call was counted as up to then. Corrections of earlier versions have none.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub(crate) takes: Option<Taken<'a>>,
 }
 
 impl Row<'_> {
@@ -151,8 +154,33 @@ impl Row<'_> {
             bytes_out: self.bytes_out,
             generation: self.generation,
             corrects: self.corrects,
+            takes: self.takes.map(|taken| Taken {
+                outcome: own(taken.outcome),
+                reason: own(taken.reason),
+                usage_source: own(taken.usage_source),
+                ..taken
+            }),
         }
     }
+}
+
+/// What a correction takes its call out of: a group of sums, and the call's part in them. The same and the difference go to the group
+/// of the correction's own `usage_source`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
+pub(crate) struct Taken<'a> {
+    #[serde(borrow, skip_serializing_if = "str::is_empty")]
+    pub(crate) outcome: Cow<'a, str>,
+    #[serde(borrow, skip_serializing_if = "str::is_empty")]
+    pub(crate) reason: Cow<'a, str>,
+    #[serde(borrow, skip_serializing_if = "str::is_empty")]
+    pub(crate) usage_source: Cow<'a, str>,
+    pub(crate) status: u16,
+    pub(crate) units: RowUnits,
+    pub(crate) cost: Amount,
+    pub(crate) unpriced: bool,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
 }
 
 /// A charge as it is read back.
@@ -297,6 +325,7 @@ impl<'a> HoldRow<'a> {
             bytes_out: 0,
             generation: self.generation,
             corrects: None,
+            takes: None,
         }
     }
 }

@@ -76,11 +76,6 @@ impl Run {
         Ok(Self { name: stamp(now).into(), at: now, directory })
     }
 
-    /// Whether a segment with this name can have been made since this run began.
-    pub(crate) fn may_precede(&self, segment: &str) -> bool {
-        segment >= &*self.name
-    }
-
     /// Whether this run wrote the segment with this first line.
     pub(crate) fn wrote(&self, header: &Header) -> bool {
         header.run == self.name
@@ -154,6 +149,13 @@ pub(crate) fn sync_directory(path: &Path) -> Result<(), LedgerError> {
 
 fn stamp(now: Timestamp) -> String {
     now.strftime("%Y%m%dT%H%M%S.%6fZ").to_string()
+}
+
+/// Whether this is the name of a segment made with this `who`.
+pub(crate) fn is_of(name: &str, who: &str) -> bool {
+    name.strip_suffix(EXTENSION)
+        .and_then(|name| name.strip_suffix(who))
+        .is_some_and(|name| name.ends_with('-'))
 }
 
 /// Where the segments of a data directory are.

@@ -1,20 +1,27 @@
 //! Corrections: what is found out later about a call whose usage was presumed or estimated.
 //!
-//! A correction is a line of its own that says the difference, dated when it is made: a period that was reported stays as it was. The
-//! budgets of a running gateway do not change; the next start counts the difference in the windows of the original.
+//! A correction is a line of its own that says the difference, dated when it is made: a period that was reported stays as it was. It
+//! also says what the call was counted as, which it no longer is. The budgets of a running gateway do not change; the next start counts
+//! the difference in the windows of the original.
+//!
+//! **Invariant:** a difference is one to all that was written before it, and nobody else writes corrections meanwhile.
+
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
 use jiff::Timestamp;
 use tollgate_policy::price::NanoUsd;
 
-use super::LedgerError;
-use super::line::{Amount, Line, RECORD, Row, RowCharge, RowUnits};
+use super::line::{Amount, Line, RECORD, Row, RowCharge, RowUnits, Taken};
 use super::record::{Outcome, RecordId, UsageSource};
-use super::segment::{self, Lines, Run};
+use super::segment::{self, Known, Lines, Run};
 use super::store::Reader;
+use super::{LedgerError, beside};
 
 /// What a call really used.
 #[derive(Debug, Clone, Copy)]
@@ -27,23 +34,29 @@ pub struct Correction {
     pub cost: NanoUsd,
 }
 
-/// Writes how far the record of `id`, with the corrections that the store has of it, is from `actual`, and returns the id of that line.
-/// May run beside a gateway.
+/// What a segment of corrections has in its name where others have a core's number.
+pub(super) const WHO: &str = "settle";
+
+/// Writes how far the record of `id`, with all corrections of it that were written so far, is from `actual`, and returns the id of that
+/// line. May run beside a gateway; waits for others of its kind.
 pub fn settle(data_dir: &Path, id: RecordId, actual: Correction) -> Result<RecordId, LedgerError> {
     let reader = Reader::open(data_dir)?;
-    let original = read(data_dir, &reader, id)?;
+    let _alone = beside::alone(data_dir)?;
+    // Asked before the rest: what the store takes in meanwhile is then found twice, not missed.
+    let known = reader.known()?;
+    let mut corrections = history(data_dir, &reader, &known, id)?;
+    let Some(original) = corrections.remove(&id) else {
+        return Err(refused(id, "there is none with this id"));
+    };
     if original.corrects.is_some() {
         return Err(refused(id, "it is itself a correction: correct the original"));
     }
-    let mut corrections = Vec::new();
-    for correction in reader.corrections(id)? {
-        corrections.push(read(data_dir, &reader, correction)?);
-    }
+    let corrections: Vec<_> = corrections.into_values().collect();
     let now = Timestamp::now();
     let row = difference(&original, &corrections, actual, now);
     let run = Run::begin(data_dir, now)?;
-    let tips = segment::tips(data_dir, &reader.known()?)?;
-    let (mut file, head, _) = run.create("settle", now, &tips)?;
+    let tips = segment::tips(data_dir, &known)?;
+    let (mut file, head, _) = run.create(WHO, now, &tips)?;
     let mut line = RECORD.to_vec();
     serde_json::to_writer(&mut line, &row).map_err(LedgerError::Encode)?;
     head.head.close(&mut line, 0);
@@ -56,7 +69,29 @@ fn refused(id: RecordId, what: &'static str) -> LedgerError {
     LedgerError::Record { id: id.to_string(), what }
 }
 
-fn read(data_dir: &Path, reader: &Reader, id: RecordId) -> Result<Row<'static>, LedgerError> {
+/// The record of `id` and its corrections: those that the store knows, and those in the journal behind what the store has.
+fn history(
+    data_dir: &Path,
+    reader: &Reader,
+    known: &Known,
+    id: RecordId,
+) -> Result<BTreeMap<RecordId, Row<'static>>, LedgerError> {
+    let mut rows = BTreeMap::new();
+    rows.extend(read(data_dir, reader, id)?.map(|row| (id, row)));
+    for correction in reader.corrections(id)? {
+        let row = read(data_dir, reader, correction)?
+            .ok_or_else(|| refused(correction, "the journal no longer has this correction"))?;
+        rows.insert(correction, row);
+    }
+    beside::records(data_dir, known, |row| {
+        if row.id == id || row.corrects == Some(id) {
+            rows.insert(row.id, row.into_owned());
+        }
+    })?;
+    Ok(rows)
+}
+
+fn read(data_dir: &Path, reader: &Reader, id: RecordId) -> Result<Option<Row<'static>>, LedgerError> {
     for place in reader.find(id)? {
         let mut lines = Lines::open(data_dir, &place.segment, place.start)?;
         while lines.offset() < place.end {
@@ -65,11 +100,11 @@ fn read(data_dir: &Path, reader: &Reader, id: RecordId) -> Result<Row<'static>, 
             if let Ok(Line::Record(row)) = Line::read(line)
                 && row.id == id
             {
-                return Ok(row.into_owned());
+                return Ok(Some(row.into_owned()));
             }
         }
     }
-    Err(refused(id, "there is none with this id"))
+    Ok(None)
 }
 
 fn difference(
@@ -123,6 +158,31 @@ fn difference(
         bytes_in: 0,
         bytes_out: 0,
         corrects: Some(original.id),
+        takes: Some(taken(original, corrections)),
         ..original.clone()
+    }
+}
+
+/// What the call is counted as: what its record says, or, where a correction took it out of there, nothing that the difference is not
+/// added to anyway.
+fn taken(original: &Row<'static>, corrections: &[Row<'static>]) -> Taken<'static> {
+    let group = Taken {
+        outcome: original.outcome.clone(),
+        reason: original.reason.clone(),
+        usage_source: Cow::Borrowed(UsageSource::Reported.as_str()),
+        status: original.status,
+        ..Taken::default()
+    };
+    if corrections.iter().any(|row| row.takes.is_some()) {
+        return group;
+    }
+    Taken {
+        usage_source: original.usage_source.clone(),
+        units: original.units,
+        cost: original.cost.unwrap_or_default(),
+        unpriced: original.unpriced,
+        bytes_in: original.bytes_in,
+        bytes_out: original.bytes_out,
+        ..group
     }
 }

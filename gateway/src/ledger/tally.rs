@@ -7,7 +7,7 @@
 
 use jiff::Timestamp;
 
-use super::line::Row;
+use super::line::{Amount, Row, RowUnits, Taken};
 use super::record::{Record, RecordId};
 use tollgate_policy::map::Map;
 
@@ -87,8 +87,8 @@ impl Tally {
             record.outcome.as_str(),
             record.usage_source.as_str(),
         ];
-        Key { words, status: record.status, minute: minute(record.at) }.encode(&mut self.key);
-        self.add(record.id, &sums);
+        self.sum(Key { words, status: record.status, minute: minute(record.at) }, &sums);
+        self.seen(record.id);
         for charge in &record.charges {
             let at = record.held_at.unwrap_or(record.at);
             self.charge(&charge.limit, &charge.key, at, whole(charge.amount));
@@ -97,35 +97,18 @@ impl Tally {
 
     /// Adds a record that was read back.
     pub(crate) fn row(&mut self, row: &Row<'_>) {
-        let units = &row.units;
-        let sums = [
-            1,
-            i64::from(row.unpriced),
-            units.input,
-            units.cache_read,
-            units.cache_write_5m.saturating_add(units.cache_write_1h),
-            units.output,
-            units.reasoning,
-            units.media(),
-            whole(row.bytes_in),
-            whole(row.bytes_out),
-            row.cost.unwrap_or_default().0,
-        ];
-        let words = [
-            &*row.caller,
-            &row.destination,
-            &row.host,
-            &row.grant,
-            &row.credential,
-            &row.model,
-            &row.model_answered,
-            &row.source,
-            &row.reason,
-            &row.outcome,
-            &row.usage_source,
-        ];
-        Key { words, status: row.status, minute: minute(row.at) }.encode(&mut self.key);
-        self.add(row.id, &sums);
+        let bytes = [row.bytes_in, row.bytes_out];
+        let sums = sums_of(&row.units, row.cost.unwrap_or_default(), row.unpriced, bytes);
+        let own = Key {
+            words: words_of(row, &row.reason, &row.outcome, &row.usage_source),
+            status: row.status,
+            minute: minute(row.at),
+        };
+        match &row.takes {
+            None => self.sum(own, &sums),
+            Some(taken) => self.correction(row, taken, own, &sums),
+        }
+        self.seen(row.id);
         if let Some(original) = row.corrects {
             self.corrections.push((row.id, original));
         }
@@ -134,7 +117,29 @@ impl Tally {
         }
     }
 
-    fn add(&mut self, id: RecordId, sums: &Sums) {
+    /// Moves a call from the group that it was counted in to that of what is known of it now. The correction itself is only counted.
+    fn correction(&mut self, row: &Row<'_>, taken: &Taken<'_>, own: Key<'_>, difference: &Sums) {
+        let group = |usage_source| Key {
+            words: words_of(row, &taken.reason, &taken.outcome, usage_source),
+            status: taken.status,
+            ..own
+        };
+        let before = sums_of(&taken.units, taken.cost, taken.unpriced, [taken.bytes_in, taken.bytes_out]);
+        self.sum(group(&taken.usage_source), &before.map(i64::saturating_neg));
+        let mut after = before;
+        for (sum, part) in after.iter_mut().zip(difference) {
+            *sum = sum.saturating_add(*part);
+        }
+        // The same one call, and what it cost is known.
+        [after[0], after[1]] = [1, 0];
+        self.sum(group(&row.usage_source), &after);
+        let mut count = Sums::default();
+        count[0] = 1;
+        self.sum(own, &count);
+    }
+
+    fn sum(&mut self, key: Key<'_>, sums: &Sums) {
+        key.encode(&mut self.key);
         match self.sums.get_mut(&*self.key) {
             Some(known) => {
                 for (sum, part) in known.iter_mut().zip(sums) {
@@ -143,6 +148,9 @@ impl Tally {
             }
             None => drop(self.sums.insert(self.key.as_slice().into(), *sums)),
         }
+    }
+
+    fn seen(&mut self, id: RecordId) {
         if self.open.remove(&id).is_none() {
             self.ended.push(id);
         }
@@ -159,6 +167,44 @@ impl Tally {
             None => drop(self.charges.insert(self.key.as_slice().into(), amount)),
         }
     }
+}
+
+/// What a line adds to its row of sums.
+fn sums_of(units: &RowUnits, cost: Amount, unpriced: bool, [bytes_in, bytes_out]: [u64; 2]) -> Sums {
+    [
+        1,
+        i64::from(unpriced),
+        units.input,
+        units.cache_read,
+        units.cache_write_5m.saturating_add(units.cache_write_1h),
+        units.output,
+        units.reasoning,
+        units.media(),
+        whole(bytes_in),
+        whole(bytes_out),
+        cost.0,
+    ]
+}
+
+fn words_of<'a>(
+    row: &'a Row<'_>,
+    reason: &'a str,
+    outcome: &'a str,
+    usage_source: &'a str,
+) -> [&'a str; WORDS] {
+    [
+        &row.caller,
+        &row.destination,
+        &row.host,
+        &row.grant,
+        &row.credential,
+        &row.model,
+        &row.model_answered,
+        &row.source,
+        reason,
+        outcome,
+        usage_source,
+    ]
 }
 
 /// What one row of sums is for.

@@ -243,7 +243,7 @@ fn balances_keep_the_moment_of_the_hold_to_the_minute_for_long_windows() {
 }
 
 #[test]
-fn a_correction_counts_from_the_next_start_and_leaves_the_original_as_it_is() {
+fn a_correction_of_a_presumed_call_lowers_its_budget_from_the_next_start_on() {
     let directory = directory();
     some_calls(directory.path());
     let (ledger, before) = open(directory.path());
@@ -260,7 +260,7 @@ fn a_correction_counts_from_the_next_start_and_leaves_the_original_as_it_is() {
     let correction = settle(directory.path(), id, actual).unwrap();
     ledger.ingest();
     let total = whole_report(directory.path(), &[]).total;
-    assert_eq!((total.calls, total.estimated, total.adjustments), (3, 1, 1));
+    assert_eq!((total.calls, total.estimated, total.adjustments), (3, 0, 1));
     assert_eq!((total.input, total.output), (200 + 300, 40 + 50));
     assert_eq!(total.cost, 2 * 100_000 + 500_000);
 

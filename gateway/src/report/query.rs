@@ -43,6 +43,8 @@ pub fn report(data_dir: &Path, mut query: Query) -> Result<Report, LedgerError> 
         lines.entry(keys).or_default().add(&group.totals);
         Ok(())
     })?;
+    // What a correction moved elsewhere leaves nothing.
+    lines.retain(|_, totals| *totals != Totals::default());
     let mut lines: Vec<_> = lines.into_iter().map(|(keys, totals)| ReportLine { keys, totals }).collect();
     lines.sort_by(|a, b| {
         let rank = |line: &ReportLine| Reverse((line.totals.cost, line.totals.calls, line.totals.refused));

@@ -81,7 +81,8 @@ pub(super) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
 
 fn notes(total: &Totals, out: &mut impl Write) -> io::Result<()> {
     let calls = grouped(&total.calls.to_string());
-    if total.estimated != 0 {
+    // Below zero where calls of an earlier period were corrected in this one.
+    if total.estimated > 0 {
         let (estimated, cost) =
             (grouped(&total.estimated.to_string()), grouped(&usd(total.estimated_cost, 2)));
         writeln!(
@@ -89,7 +90,7 @@ fn notes(total: &Totals, out: &mut impl Write) -> io::Result<()> {
             "Usage of {estimated} of {calls} calls was not reported by the provider: {cost} USD of the cost is estimated."
         )?;
     }
-    if total.unpriced != 0 {
+    if total.unpriced > 0 {
         let unpriced = grouped(&total.unpriced.to_string());
         writeln!(out, "{unpriced} of {calls} calls have no price: what they cost is not in these sums.")?;
     }
@@ -103,7 +104,7 @@ fn notes(total: &Totals, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-fn widths<'a>(rows: impl Iterator<Item = &'a Vec<String>>) -> Vec<usize> {
+pub(crate) fn widths<'a>(rows: impl Iterator<Item = &'a Vec<String>>) -> Vec<usize> {
     let mut widths = Vec::new();
     for row in rows {
         widths.resize(row.len().max(widths.len()), 0);
@@ -115,7 +116,12 @@ fn widths<'a>(rows: impl Iterator<Item = &'a Vec<String>>) -> Vec<usize> {
 }
 
 /// Text to the left, numbers to the right.
-fn write_row(out: &mut impl Write, row: &[String], widths: &[usize], texts: usize) -> io::Result<()> {
+pub(crate) fn write_row(
+    out: &mut impl Write,
+    row: &[String],
+    widths: &[usize],
+    texts: usize,
+) -> io::Result<()> {
     let cells = row.iter().zip(widths).enumerate().map(|(index, (cell, width))| {
         if index < texts { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
     });
@@ -124,7 +130,7 @@ fn write_row(out: &mut impl Write, row: &[String], widths: &[usize], texts: usiz
 }
 
 /// Text that cannot act on the terminal. Records are clean when they are written; a store that somebody else wrote need not be.
-fn visible(text: &str) -> String {
+pub(crate) fn visible(text: &str) -> String {
     let text: String = text.chars().filter(|char| shows(*char)).collect();
     if text.is_empty() { "-".to_owned() } else { text }
 }

@@ -323,3 +323,81 @@ fn a_key_in_the_data_directory_or_too_short_is_refused() {
     let metadata = fs::metadata(&made).unwrap();
     assert_eq!((metadata.len(), metadata.permissions().mode() & 0o777), (32, 0o600));
 }
+
+/// That the ledger does not open, with an error that names the key, the seals and the anchor; and that nothing was written.
+fn refuses(bed: &Bed, key: &Path) -> String {
+    let (path, heads) = (bed.heads(), fs::read(bed.heads()).unwrap());
+    let segments = bed.segments();
+    let error = Ledger::open(bed.data.path(), Some(key), 2).unwrap_err();
+    assert!(matches!(error, LedgerError::OtherSealKey { .. }), "{error}");
+    let text = error.to_string();
+    let named = ["ledger.sealKeyFile", key.to_str().unwrap(), path.to_str().unwrap(), ".seal away"];
+    assert!(named.iter().all(|name| text.contains(name)), "{text}");
+    assert_eq!((fs::read(&path).unwrap(), bed.segments()), (heads, segments));
+    text
+}
+
+#[test]
+fn a_key_that_did_not_make_the_last_seal_is_refused() {
+    let bed = Bed::new();
+    let other = bed.keys.path().join("other.key");
+    fs::write(&other, [7; 32]).unwrap();
+    refuses(&bed, &other);
+    // In the place of the right one, where the anchor is.
+    let right = fs::read(bed.key()).unwrap();
+    fs::write(bed.key(), [7; 32]).unwrap();
+    refuses(&bed, &bed.key());
+    fs::write(bed.key(), right).unwrap();
+    bed.open().close().unwrap();
+    assert_eq!(bed.verify().findings, []);
+}
+
+#[test]
+fn a_key_that_is_lost_is_not_made_again_while_there_are_seals() {
+    let bed = Bed::new();
+    fs::remove_file(bed.key()).unwrap();
+    let text = refuses(&bed, &bed.key());
+    assert!(!bed.key().exists());
+    // What the error says helps.
+    let anchor = text.split(" and ").last().unwrap().split(' ').next().unwrap();
+    fs::remove_file(anchor).unwrap();
+    fs::remove_file(bed.heads()).unwrap();
+    bed.open().close().unwrap();
+    assert_eq!(bed.verify().findings, []);
+}
+
+#[test]
+fn seals_that_were_changed_or_cut_back_do_not_make_the_key_a_wrong_one() {
+    let bed = Bed::new();
+    edit_lines(&bed.heads(), |lines| {
+        let last = lines.last_mut().unwrap();
+        *last = last.replace("\"lines\":", "\"lines\":1");
+    });
+    bed.open().close().unwrap();
+    assert!(!bed.verify().findings.is_empty(), "it stays visible");
+    let bed = Bed::new();
+    edit_lines(&bed.heads(), |lines| lines.truncate(2));
+    bed.open().close().unwrap();
+    assert!(!bed.verify().findings.is_empty(), "it stays visible");
+}
+
+#[test]
+fn a_key_file_of_another_form_is_refused_with_its_path_and_a_missing_directory_is_made() {
+    use std::os::unix::fs::PermissionsExt;
+    let (data, keys) = (directory(), directory());
+    let long = keys.path().join("long.key");
+    fs::write(&long, [1; 257]).unwrap();
+    for unfit in [long.as_path(), keys.path()] {
+        let error = Ledger::open(data.path(), Some(unfit), 1).unwrap_err();
+        assert!(matches!(error, LedgerError::SealKey { .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("ledger.sealKeyFile") && text.contains(unfit.to_str().unwrap()), "{text}");
+    }
+    let made = keys.path().join("a/b/seal.key");
+    Ledger::open(data.path(), Some(&made), 1).unwrap();
+    let mode = fs::metadata(made.parent().unwrap()).unwrap().permissions().mode();
+    assert_eq!((mode & 0o777, fs::metadata(&made).unwrap().len()), (0o700, 32));
+    let inside = data.path().join("keys/seal.key");
+    assert!(matches!(Ledger::open(data.path(), Some(&inside), 1), Err(LedgerError::SealKey { .. })));
+    assert!(!inside.parent().unwrap().exists());
+}

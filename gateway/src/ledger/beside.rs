@@ -1,0 +1,61 @@
+//! What commands need that run beside a gateway, or where none runs.
+//!
+//! **Invariant:** commands take turns. Only who has the data directory's lock writes the store, and a command has it for no longer than
+//! it takes to read what the journal has.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use super::line::{Line, Row};
+use super::segment::{self, Known, Lines};
+use super::store::Store;
+use super::{LedgerError, recover};
+use crate::files::{DirectoryLock, LockError};
+
+/// Waits until no other command is at work on this ledger, and keeps it so until the file is dropped.
+pub(super) fn alone(data_dir: &Path) -> Result<File, LedgerError> {
+    let path = data_dir.join("commands.lock");
+    let open = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let locked = open.and_then(|file| file.lock().map(|()| file));
+    locked.map_err(|source| LedgerError::file("locking", &path, source))
+}
+
+/// Reads into the store what the journal has, unless a gateway runs: that does so itself, several times a second. Makes nothing where
+/// there is no ledger.
+pub fn catch_up(data_dir: &Path) -> Result<(), LedgerError> {
+    if !segment::directory(data_dir).is_dir() {
+        return Ok(());
+    }
+    let _alone = alone(data_dir)?;
+    let _lock = match DirectoryLock::take(data_dir) {
+        Ok(lock) => lock,
+        Err(LockError::Taken(..)) => return Ok(()),
+        Err(LockError::Io(path, source)) => return Err(LedgerError::file("locking", path, source)),
+    };
+    recover::read_all(data_dir, &mut Store::open(data_dir)?).map(drop)
+}
+
+/// Hands every record to `each` that the journal has behind `known`, segment by segment. What cannot be read counts nowhere and is passed
+/// over.
+pub(super) fn records(
+    data_dir: &Path,
+    known: &Known,
+    mut each: impl FnMut(Row<'_>),
+) -> Result<(), LedgerError> {
+    let left = segment::left_behind(data_dir)?;
+    for name in segment::list(data_dir)? {
+        let (offset, mut count) = known.get(&name).copied().unwrap_or_default();
+        let end = left.get(&name).copied().unwrap_or(u64::MAX);
+        let mut lines = Lines::open(data_dir, &name, offset)?;
+        while count < end {
+            let line = lines.next_line().map_err(|source| LedgerError::file("reading", &*name, source))?;
+            let Some(line) = line else { break };
+            if let Ok(Line::Record(row)) = Line::read(line) {
+                each(*row);
+            }
+            count += 1;
+        }
+    }
+    Ok(())
+}

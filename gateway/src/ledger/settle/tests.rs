@@ -1,0 +1,219 @@
+use std::fs;
+
+use jiff::SignedDuration;
+use jiff::tz::TimeZone;
+
+use super::*;
+use crate::files::DirectoryLock;
+use crate::ledger::samples::{SPEND, TOKENS, directory, hold, record, sums};
+use crate::ledger::{Ledger, Record, catch_up, list, verify};
+use crate::report::{Dimension, Query, Report, report};
+
+/// A call of 100 tokens in and 20 out for 0.0001 USD, whose usage was worked out.
+fn estimated() -> Record {
+    let mut call = record(&hold(RecordId::new()));
+    call.usage_source = UsageSource::Estimated;
+    (call.bytes_in, call.bytes_out) = (11, 22);
+    call
+}
+
+/// A ledger that was closed, with an estimated call and a reported one. Gives the first one's id.
+fn closed(data_dir: &Path) -> RecordId {
+    let call = estimated();
+    let (ledger, _) = Ledger::open(data_dir, None, 1).unwrap();
+    let journal = ledger.journal(0).unwrap();
+    journal.record(&call).unwrap();
+    journal.record(&record(&hold(RecordId::new()))).unwrap();
+    ledger.close().unwrap();
+    call.id
+}
+
+fn actual(input: u64, output: u64, nanos: u64) -> Correction {
+    Correction { input, output, cost: NanoUsd(nanos) }
+}
+
+fn ask(data_dir: &Path, by: &[Dimension]) -> Report {
+    let until = Timestamp::now() + SignedDuration::from_secs(1);
+    let query = Query { by: by.to_vec(), since: Timestamp::UNIX_EPOCH, until, timezone: TimeZone::UTC };
+    report(data_dir, query).unwrap()
+}
+
+/// Input, output and cost of the two calls, and what the next start finds in the budgets.
+fn is_settled_at(data_dir: &Path, actual: Correction) {
+    let total = ask(data_dir, &[]).total;
+    assert_eq!((total.calls, total.requests, total.estimated, total.estimated_cost), (2, 2, 0, 0));
+    assert_eq!(total.input, i128::from(actual.input) + 100);
+    assert_eq!(total.output, i128::from(actual.output) + 20);
+    assert_eq!(total.cost, i128::from(actual.cost.0) + 100_000);
+    let (_ledger, balances) = Ledger::open(data_dir, None, 1).unwrap();
+    assert_eq!(sums(&balances)[TOKENS], actual.input + actual.output + 120);
+    assert_eq!(sums(&balances)[SPEND], actual.cost.0 + 100_000);
+}
+
+#[test]
+fn a_correction_counts_those_before_it_that_the_store_has_not_seen() {
+    let directory = directory();
+    let id = closed(directory.path());
+    settle(directory.path(), id, actual(10, 2, 7_000)).unwrap();
+    settle(directory.path(), id, actual(10, 2, 7_000)).unwrap();
+    settle(directory.path(), id, actual(30, 4, 9_000)).unwrap();
+    catch_up(directory.path()).unwrap();
+    assert_eq!(ask(directory.path(), &[]).total.adjustments, 3);
+    is_settled_at(directory.path(), actual(30, 4, 9_000));
+    assert!(verify(directory.path(), None).unwrap().findings.is_empty());
+
+    // From the journal alone it is the same.
+    for file in ["ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm"] {
+        let _ = fs::remove_file(directory.path().join(file));
+    }
+    catch_up(directory.path()).unwrap();
+    is_settled_at(directory.path(), actual(30, 4, 9_000));
+}
+
+#[test]
+fn corrections_at_the_same_time_count_one_another() {
+    let directory = directory();
+    let id = closed(directory.path());
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| settle(directory.path(), id, actual(10, 2, 7_000)).unwrap());
+        }
+    });
+    catch_up(directory.path()).unwrap();
+    is_settled_at(directory.path(), actual(10, 2, 7_000));
+}
+
+#[test]
+fn a_call_is_corrected_whose_record_the_store_has_not_seen() {
+    let directory = directory();
+    let (ledger, _) = Ledger::open(directory.path(), None, 1).unwrap();
+    let journal = ledger.journal(0).unwrap();
+    let call = estimated();
+    journal.record(&call).unwrap();
+    journal.record(&record(&hold(RecordId::new()))).unwrap();
+    journal.flush();
+    settle(directory.path(), call.id, actual(10, 2, 7_000)).unwrap();
+    ledger.ingest();
+    ledger.close().unwrap();
+    drop((ledger, journal));
+    is_settled_at(directory.path(), actual(10, 2, 7_000));
+}
+
+#[test]
+fn the_store_is_brought_up_to_the_journal_only_where_no_gateway_is() {
+    let directory = directory();
+    let id = closed(directory.path());
+    settle(directory.path(), id, actual(10, 2, 7_000)).unwrap();
+    let lock = DirectoryLock::take(directory.path()).unwrap();
+    catch_up(directory.path()).unwrap();
+    assert_eq!(ask(directory.path(), &[]).total.adjustments, 0, "the gateway reads it");
+    drop(lock);
+    for _ in 0..2 {
+        catch_up(directory.path()).unwrap();
+        assert_eq!(ask(directory.path(), &[]).total.adjustments, 1);
+    }
+    is_settled_at(directory.path(), actual(10, 2, 7_000));
+}
+
+#[test]
+fn a_gateway_that_starts_while_a_correction_is_written_takes_it_in() {
+    let directory = directory();
+    let id = closed(directory.path());
+    settle(directory.path(), id, actual(10, 2, 7_000)).unwrap();
+    let name = segment::list(directory.path()).unwrap().pop().unwrap();
+    let path = segment::directory(directory.path()).join(&*name);
+    let whole = fs::read(&path).unwrap();
+    let header = memchr::memchr(b'\n', &whole).unwrap() + 1;
+    fs::write(&path, &whole[..header]).unwrap();
+    let (ledger, _) = Ledger::open(directory.path(), None, 1).unwrap();
+    fs::write(&path, &whole).unwrap();
+    ledger.ingest();
+    assert_eq!(ask(directory.path(), &[]).total.adjustments, 1);
+    ledger.close().unwrap();
+    drop(ledger);
+    is_settled_at(directory.path(), actual(10, 2, 7_000));
+}
+
+#[test]
+fn a_correction_takes_its_call_out_of_the_group_it_was_in() {
+    let directory = directory();
+    let id = closed(directory.path());
+    for (cost, adjustments) in [(7_000, 1), (9_000, 2)] {
+        settle(directory.path(), id, actual(10, 2, cost)).unwrap();
+        catch_up(directory.path()).unwrap();
+        let by_source = ask(directory.path(), &[Dimension::UsageSource]);
+        let [line] = &by_source.lines[..] else { panic!("{:?}", by_source.lines) };
+        assert_eq!(line.keys, ["reported"]);
+        assert_eq!((line.totals.calls, line.totals.adjustments), (2, adjustments));
+        assert_eq!((line.totals.bytes_in, line.totals.bytes_out), (11, 22));
+        let by_outcome = ask(directory.path(), &[Dimension::Outcome, Dimension::Status]);
+        let cost_of =
+            |outcome: &str| by_outcome.lines.iter().find(|line| line.keys[0] == outcome).unwrap().totals.cost;
+        assert_eq!(cost_of("completed"), 100_000 + i128::from(cost));
+        assert_eq!(cost_of("adjustment"), 0);
+        let mut table = Vec::new();
+        by_source.write_table(&mut table).unwrap();
+        assert!(!String::from_utf8(table).unwrap().contains("estimated."), "nothing is estimated any more");
+    }
+}
+
+#[test]
+fn what_a_call_without_a_price_cost_is_no_longer_unknown() {
+    let directory = directory();
+    let (ledger, _) = Ledger::open(directory.path(), None, 1).unwrap();
+    let mut call = record(&hold(RecordId::new()));
+    (call.cost, call.unpriced) = (None, true);
+    ledger.journal(0).unwrap().record(&call).unwrap();
+    ledger.close().unwrap();
+    settle(directory.path(), call.id, actual(100, 20, 5)).unwrap();
+    catch_up(directory.path()).unwrap();
+    let total = ask(directory.path(), &[]).total;
+    assert_eq!((total.calls, total.unpriced, total.cost), (1, 0, 5));
+}
+
+/// Writes a correction as earlier versions did: the difference and nothing else.
+fn settle_plainly(data_dir: &Path, id: RecordId, actual: Correction) {
+    let reader = Reader::open(data_dir).unwrap();
+    let original = read(data_dir, &reader, id).unwrap().unwrap();
+    let now = Timestamp::now();
+    let row = Row { takes: None, ..difference(&original, &[], actual, now) };
+    let tips = segment::tips(data_dir, &reader.known().unwrap()).unwrap();
+    let (mut file, head, _) = Run::begin(data_dir, now).unwrap().create(WHO, now, &tips).unwrap();
+    let mut line = RECORD.to_vec();
+    serde_json::to_writer(&mut line, &row).unwrap();
+    head.head.close(&mut line, 0);
+    file.write_all(&line).unwrap();
+}
+
+#[test]
+fn corrections_of_earlier_versions_count_and_can_be_corrected_again() {
+    let directory = directory();
+    let id = closed(directory.path());
+    settle_plainly(directory.path(), id, actual(10, 2, 7_000));
+    catch_up(directory.path()).unwrap();
+    let total = ask(directory.path(), &[]).total;
+    assert_eq!((total.calls, total.cost, total.adjustments), (2, 107_000, 1));
+    settle(directory.path(), id, actual(30, 4, 9_000)).unwrap();
+    catch_up(directory.path()).unwrap();
+    let sources = ask(directory.path(), &[Dimension::UsageSource]).lines;
+    assert_eq!(sources.len(), 1, "{sources:?}");
+    is_settled_at(directory.path(), actual(30, 4, 9_000));
+}
+
+#[test]
+fn calls_are_listed_by_where_their_usage_comes_from_until_they_are_corrected() {
+    let directory = directory();
+    let id = closed(directory.path());
+    let since = Timestamp::now() - SignedDuration::from_hours(1);
+    let all = list(directory.path(), since, &[]).unwrap();
+    assert_eq!(all.len(), 2);
+    assert!(all.is_sorted_by_key(|call| (call.at, call.id)));
+    let open = list(directory.path(), since, &[UsageSource::Estimated]).unwrap();
+    assert_eq!(open.iter().map(|call| call.id).collect::<Vec<_>>(), [id]);
+    assert_eq!((open[0].model.as_str(), open[0].cost), ("gpt-5-mini", Some(100_000)));
+    assert_eq!(list(directory.path(), since, &[UsageSource::Presumed]).unwrap(), []);
+    assert_eq!(list(directory.path(), Timestamp::now(), &[]).unwrap(), []);
+    settle(directory.path(), id, actual(10, 2, 7_000)).unwrap();
+    assert_eq!(list(directory.path(), since, &[UsageSource::Estimated]).unwrap(), []);
+    assert_eq!(list(directory.path(), since, &[]).unwrap(), all, "corrections are no calls");
+}
