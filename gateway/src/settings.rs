@@ -108,7 +108,7 @@ pub struct EgressSettings {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LedgerSettings {
-    /// The key that authenticates chain heads; belongs on another disk than `dataDir`. Made where it does not exist.
+    /// The key that authenticates chain heads; belongs on another disk than `dataDir`. Made where neither it nor seals exist.
     #[serde(default)]
     pub seal_key_file: Option<PathBuf>,
 }

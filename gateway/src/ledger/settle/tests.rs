@@ -71,13 +71,18 @@ fn a_correction_counts_those_before_it_that_the_store_has_not_seen() {
 }
 
 #[test]
-fn corrections_at_the_same_time_count_one_another() {
+fn corrections_at_the_same_time_wait_for_and_count_one_another() {
     let directory = directory();
     let id = closed(directory.path());
+    let alone = beside::alone(directory.path()).unwrap();
+    let before = segment::list(directory.path()).unwrap();
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| settle(directory.path(), id, actual(10, 2, 7_000)).unwrap());
         }
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        assert_eq!(segment::list(directory.path()).unwrap(), before, "they wait for their turn");
+        drop(alone);
     });
     catch_up(directory.path()).unwrap();
     is_settled_at(directory.path(), actual(10, 2, 7_000));

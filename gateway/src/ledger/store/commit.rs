@@ -71,11 +71,15 @@ impl Store {
         if let Some(ids) = tally.ids {
             cursor.stretch = Some(add_stretch(&transaction, &cursor, until, ids)?);
         }
-        (cursor.offset, cursor.lines) = (until, lines);
-        let mut advance =
-            transaction.prepare_cached("UPDATE segments SET offset = ?2, lines = ?3 WHERE id = ?1")?;
-        advance.execute(params![cursor.id, whole(until), whole(lines)])?;
-        drop(advance);
+        let before = std::mem::replace(&mut cursor.offset, until);
+        cursor.lines = lines;
+        let mut advance = transaction
+            .prepare_cached("UPDATE segments SET offset = ?2, lines = ?3 WHERE id = ?1 AND offset = ?4")?;
+        // Somebody else took these lines in: nothing of them counts again.
+        match advance.execute(params![cursor.id, whole(until), whole(lines), whole(before)])? {
+            1 => drop(advance),
+            other => return Err(rusqlite::Error::StatementChangedRows(other)),
+        }
         transaction.commit()?;
         Ok(cursor)
     }

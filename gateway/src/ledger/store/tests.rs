@@ -56,6 +56,23 @@ fn a_segment_that_is_read_again_counts_once() {
 }
 
 #[test]
+fn what_another_process_took_in_counts_once() {
+    let directory = directory();
+    let calls = [record(&hold(RecordId::new())), record(&hold(RecordId::new()))];
+    let lines = calls.each_ref().map(|call| (RECORD, json(call)));
+    let (mut one, mut other) =
+        (Store::open(directory.path()).unwrap(), Store::open(directory.path()).unwrap());
+    let name: Arc<str> = "a.jsonl".into();
+    for count in 1..=2 {
+        write(directory.path(), &name, &lines[..count]);
+        assert_eq!(one.read(directory.path(), &name, Until::default()).unwrap(), 1);
+        assert!(other.read(directory.path(), &name, Until::default()).is_err());
+        assert_eq!(other.read(directory.path(), &name, Until::default()).unwrap(), 0);
+    }
+    assert_eq!((count(directory.path()), charged(&other)[TOKENS]), (2, 240));
+}
+
+#[test]
 fn a_hold_stays_open_until_its_record_comes_in_whatever_stretch() {
     let directory = directory();
     let (ended, open) = (hold(RecordId::new()), hold(RecordId::new()));
