@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use rustls::Error;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -44,17 +45,36 @@ pub struct BundleFile {
     pub bundle_file: PathBuf,
 }
 
-/// Why a file was not taken.
+/// Why a file was not taken: which setting names it, and what is wrong.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum FileError {
+#[error("{field}: {fault}")]
+pub(crate) struct FileError {
+    pub(crate) field: String,
+    pub(crate) fault: Fault,
+}
+
+/// What is wrong with a file.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Fault {
     #[error("{0}: {1}")]
     Read(PathBuf, std::io::Error),
     #[error("{0}: no PEM certificate in it")]
     NoCertificate(PathBuf),
     #[error("{0}: no PEM private key in it")]
     NoKey(PathBuf),
+    #[error("certFile {0} and keyFile {1} do not belong together")]
+    Apart(PathBuf, PathBuf),
     #[error("{0}: {1}")]
     Unusable(PathBuf, String),
+}
+
+const CERTIFICATE: &str = "identity.certificate.certFile";
+const KEY: &str = "identity.certificate.keyFile";
+
+impl Fault {
+    fn at(self, field: impl Into<String>) -> FileError {
+        FileError { field: field.into(), fault: self }
+    }
 }
 
 /// The identity in force: what TLS presents, and whom it trusts.
@@ -115,28 +135,31 @@ impl ResolvesServerCert for OwnCertificate {
     }
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, FileError> {
-    std::fs::read(file).map_err(|error| FileError::Read(file.into(), error))
+fn read(file: &Path) -> Result<Vec<u8>, Fault> {
+    std::fs::read(file).map_err(|error| Fault::Read(file.into(), error))
 }
 
-fn certificates(file: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, FileError> {
+fn certificates(file: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Fault> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match read {
         Ok(chain) if !chain.is_empty() => Ok(chain),
-        _ => Err(FileError::NoCertificate(file.into())),
+        _ => Err(Fault::NoCertificate(file.into())),
     }
 }
 
 /// The key with its chain, and a digest of both files to tell a change by. The key's bytes are not kept.
 fn read_certificate(files: &CertificateFiles) -> Result<(CertifiedKey, Vec<u8>), FileError> {
-    let chain_pem = read(&files.cert_file)?;
-    let key_pem = zeroize::Zeroizing::new(read(&files.key_file)?);
-    let chain = certificates(&files.cert_file, &chain_pem)?;
-    let key =
-        PrivateKeyDer::from_pem_slice(&key_pem).map_err(|_| FileError::NoKey(files.key_file.clone()))?;
+    let CertificateFiles { cert_file, key_file } = files;
+    let chain_pem = read(cert_file).map_err(|fault| fault.at(CERTIFICATE))?;
+    let key_pem = zeroize::Zeroizing::new(read(key_file).map_err(|fault| fault.at(KEY))?);
+    let chain = certificates(cert_file, &chain_pem).map_err(|fault| fault.at(CERTIFICATE))?;
+    let key = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|_| Fault::NoKey(key_file.clone()).at(KEY))?;
     let provider = rustls::crypto::aws_lc_rs::default_provider();
-    let certified = CertifiedKey::from_der(chain, key, &provider)
-        .map_err(|error| FileError::Unusable(files.cert_file.clone(), error.to_string()))?;
+    let certified = CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
+        Error::InconsistentKeys(_) => Fault::Apart(cert_file.clone(), key_file.clone()).at(KEY),
+        Error::InvalidCertificate(_) => Fault::Unusable(cert_file.clone(), error.to_string()).at(CERTIFICATE),
+        error => Fault::Unusable(key_file.clone(), error.to_string()).at(KEY),
+    })?;
     Ok((certified, digest(&[&chain_pem, &key_pem])))
 }
 
@@ -146,11 +169,12 @@ fn read_bundles(
     let mut domains = HashMap::new();
     let mut all = Vec::new();
     for (domain, BundleFile { bundle_file }) in files {
-        let pem = read(bundle_file)?;
+        let at = |fault: Fault| fault.at(format!("identity.trustDomains.{domain}.bundleFile"));
+        let pem = read(bundle_file).map_err(at)?;
         let mut bundle = Bundle::default();
-        for certificate in certificates(bundle_file, &pem)? {
+        for certificate in certificates(bundle_file, &pem).map_err(at)? {
             let anchor = webpki::anchor_from_trusted_cert(&certificate)
-                .map_err(|error| FileError::Unusable(bundle_file.clone(), error.to_string()))?;
+                .map_err(|error| at(Fault::Unusable(bundle_file.clone(), error.to_string())))?;
             bundle.anchors.push(anchor.to_owned());
         }
         all.push(pem);
