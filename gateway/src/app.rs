@@ -88,8 +88,7 @@ fn builtin_catalog() -> anyhow::Result<Arc<Catalog>> {
 
 /// The directory that relative paths in a settings file count from.
 pub(crate) fn base(file: &Path) -> PathBuf {
-    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
-    parent.unwrap_or_else(|| Path::new(".")).into()
+    file.parent().unwrap_or_else(|| Path::new("")).into()
 }
 
 /// Problems, one a line.

@@ -12,7 +12,7 @@ use crate::settings::Settings;
 use crate::upstream::DialRules;
 
 /// What the resources need and do not have. `settings`: where they are known.
-pub(crate) fn resources(policy: &Policy, files: &[SourceFile], settings: Option<&Settings>) -> Vec<Problem> {
+pub(crate) fn resources(policy: &Policy, settings: Option<&Settings>) -> Vec<Problem> {
     let rules = settings.map(|settings| DialRules::new(settings.egress.private_ranges.clone()));
     let mut warnings = Vec::new();
     for destination in policy.destinations() {
@@ -30,22 +30,26 @@ pub(crate) fn resources(policy: &Policy, files: &[SourceFile], settings: Option<
             warnings.push(origin.problem("spec.vault.address", message));
         }
     }
-    if let (Some(settings), Some(message)) = (settings, nothing(policy, files)) {
-        let directory = settings.resources.display();
-        warnings.push(settings.problem("resources", format!("{directory}: {message}")));
-    }
     warnings
 }
 
 /// Why nobody can call anything.
-pub(crate) fn nothing(policy: &Policy, files: &[SourceFile]) -> Option<&'static str> {
-    match policy.grants().next() {
-        Some(_) => None,
-        None if files.is_empty() => {
-            Some("there is no file in it that ends in .yaml or .yml, so every call is refused")
-        }
-        None => Some("there is no Grant in it, so every call is refused"),
-    }
+pub(crate) fn nothing(
+    policy: &Policy,
+    files: &[SourceFile],
+    directory: &Path,
+    settings: Option<&Settings>,
+) -> Option<String> {
+    let what = match policy.grants().next() {
+        Some(_) => return None,
+        None if files.is_empty() => "there is no file in it that ends in .yaml or .yml",
+        None => "there is no Grant in it",
+    };
+    let message = format!("{}: {what}, so every call is refused", directory.display());
+    Some(match settings.filter(|settings| settings.resources == directory) {
+        Some(settings) => settings.problem("resources", message).to_string(),
+        None => message,
+    })
 }
 
 /// Addresses that are written out, whose every call would be refused.

@@ -128,8 +128,10 @@ impl Reload {
 
     fn build(&self, files: &[SourceFile], before: Option<&Snapshot>) -> Result<Snapshot, Vec<Problem>> {
         let (snapshot, mut warnings) = Snapshot::build(files, &self.environment, before)?;
-        warnings.extend(preflight::resources(&snapshot.policy, files, Some(&self.settings)));
-        for warning in warnings {
+        let settings = Some(&self.settings);
+        warnings.extend(preflight::resources(&snapshot.policy, settings));
+        let nothing = preflight::nothing(&snapshot.policy, files, &self.settings.resources, settings);
+        for warning in warnings.iter().map(ToString::to_string).chain(nothing) {
             tracing::warn!(%warning, "configuration");
         }
         Ok(snapshot)

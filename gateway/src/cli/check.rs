@@ -75,14 +75,11 @@ impl Subject {
 
     /// What is no error, and still keeps calls from being answered.
     fn warnings(&self, snapshot: &Snapshot, files: &[SourceFile]) -> Vec<String> {
-        let mut warnings = preflight::resources(&snapshot.policy, files, self.settings.as_ref());
+        let settings = self.settings.as_ref();
+        let mut warnings = preflight::resources(&snapshot.policy, settings);
         warnings.extend(self.settings.iter().flat_map(preflight::places));
         let mut said: Vec<String> = warnings.iter().map(ToString::to_string).collect();
-        if self.settings.is_none()
-            && let Some(message) = preflight::nothing(&snapshot.policy, files)
-        {
-            said.push(format!("{}: {message}", self.directory.display()));
-        }
+        said.extend(preflight::nothing(&snapshot.policy, files, &self.directory, settings));
         if self.settings.is_some() {
             said.extend(settings::unknown_variables(app::variables()));
         }

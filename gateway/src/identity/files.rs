@@ -192,3 +192,44 @@ fn digest(parts: &[&[u8]]) -> Vec<u8> {
     }
     context.finish().as_ref().to_vec()
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertifiedKey, generate_simple_self_signed};
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_not_taken_is_named_with_its_setting() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["a", "b"] {
+            let CertifiedKey { cert, signing_key } =
+                generate_simple_self_signed(vec!["tollgate".into()]).unwrap();
+            std::fs::write(directory.path().join(format!("{name}.crt")), cert.pem()).unwrap();
+            std::fs::write(directory.path().join(format!("{name}.key")), signing_key.serialize_pem())
+                .unwrap();
+        }
+        let load = |cert: &str, key: &str, bundle: &str| {
+            let certificate = CertificateFiles { cert_file: cert.into(), key_file: key.into() };
+            let bundle = BundleFile { bundle_file: bundle.into() };
+            let trust_domains = BTreeMap::from([("prod.acme".parse().unwrap(), bundle)]);
+            let loaded =
+                IdentityFiles::load(IdentitySettings { certificate, trust_domains }, directory.path());
+            let base = format!("{}/", directory.path().display());
+            loaded.map(drop).map_err(|error| error.to_string().replace(&base, ""))
+        };
+        load("a.crt", "a.key", "b.crt").unwrap();
+        for (files, said) in [
+            (("a.crt", "b.key", "a.crt"), "keyFile: certFile a.crt and keyFile b.key do not belong together"),
+            (("a.crt", "c.key", "a.crt"), "keyFile: c.key: No such file"),
+            (("c.crt", "a.key", "a.crt"), "certFile: c.crt: No such file"),
+            (("a.crt", "a.crt", "a.crt"), "keyFile: a.crt: no PEM private key in it"),
+            (("a.key", "a.key", "a.crt"), "certFile: a.key: no PEM certificate in it"),
+        ] {
+            let error = load(files.0, files.1, files.2).unwrap_err();
+            assert!(error.starts_with(&format!("identity.certificate.{said}")), "{error}");
+        }
+        let error = load("a.crt", "a.key", "a.key").unwrap_err();
+        assert_eq!(error, "identity.trustDomains.prod.acme.bundleFile: a.key: no PEM certificate in it");
+    }
+}

@@ -39,7 +39,8 @@ pub(super) fn is_missing_certificate(error: &io::Error) -> bool {
     )
 }
 
-/// The word for a handshake that TLS itself turned away; `None` where the connection only ended, as a port check's does.
+/// The word for a handshake that TLS itself turned away; `None` where the connection only ended, as a port check's does. Of a
+/// certificate it knows what the alert says; the metrics count the exact reason.
 pub(super) fn refusal(error: &io::Error) -> Option<&'static str> {
     if is_missing_certificate(error) {
         return Some(Refusal::NoCertificate.as_str());
@@ -47,9 +48,9 @@ pub(super) fn refusal(error: &io::Error) -> Option<&'static str> {
     Some(match error.get_ref()?.downcast_ref::<Error>()? {
         Error::InvalidCertificate(CertificateError::Expired) => Refusal::Expired.as_str(),
         Error::InvalidCertificate(CertificateError::NotValidYet) => Refusal::NotYetValid.as_str(),
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => Refusal::UnknownIssuer.as_str(),
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => "unknown_issuer_or_trust_domain",
         Error::InvalidCertificate(CertificateError::BadEncoding) => Refusal::Malformed.as_str(),
-        Error::InvalidCertificate(_) => Refusal::Unverified.as_str(),
+        Error::InvalidCertificate(_) => "no_valid_svid",
         Error::AlertReceived(AlertDescription::UnknownCA) => "caller_does_not_trust_our_issuer",
         Error::AlertReceived(AlertDescription::BadCertificate | AlertDescription::CertificateExpired) => {
             "caller_refuses_our_certificate"

@@ -33,17 +33,23 @@ impl Bench {
 
     fn warnings(&self, resources: &[&str]) -> Vec<String> {
         let settings = self.settings(SETTINGS);
+        let known = Some(&settings);
         let files: Vec<SourceFile> = resources
             .iter()
             .map(|text| SourceFile { path: self.at("a.yaml"), text: (*text).to_owned() })
             .collect();
         let (policy, _) = compile_files(&files, &app::environment(&settings).unwrap()).unwrap();
-        self.said(&super::resources(&policy, &files, Some(&settings)))
+        let warnings = self.said(&super::resources(&policy, known));
+        let nothing = nothing(&policy, &files, &settings.resources, known);
+        warnings.into_iter().chain(nothing.map(|nothing| self.short(&nothing))).collect()
     }
 
     fn said(&self, warnings: &[Problem]) -> Vec<String> {
-        let directory = format!("{}/", self.0.path().display());
-        warnings.iter().map(|warning| warning.to_string().replace(&directory, "")).collect()
+        warnings.iter().map(|warning| self.short(&warning.to_string())).collect()
+    }
+
+    fn short(&self, text: &str) -> String {
+        text.replace(&format!("{}/", self.0.path().display()), "")
     }
 }
 

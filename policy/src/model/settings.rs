@@ -29,6 +29,9 @@ pub fn read_settings<T: DeserializeOwned>(
     match source::parse::<Option<T>>(&document, &source, &mut problems) {
         Some(settings) if problems.is_empty() => Ok((settings, source)),
         None if problems.is_empty() => Err(vec![source.problem("", "the file is empty")]),
-        _ => Err(problems),
+        _ => {
+            problems.sort();
+            Err(problems)
+        }
     }
 }
