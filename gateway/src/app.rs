@@ -3,7 +3,9 @@
 mod cores;
 mod reload;
 
+use std::fs::DirBuilder;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::RecvTimeoutError;
@@ -24,7 +26,7 @@ use zeroize::Zeroizing;
 use self::cores::{Cores, Door};
 use self::reload::Reload;
 use crate::admin::{self, Admin, Views};
-use crate::core::Shared;
+use crate::core::{Said, Shared};
 use crate::drain::Drain;
 use crate::files::DirectoryLock;
 use crate::identity::IdentityFiles;
@@ -34,8 +36,8 @@ use crate::load::Loads;
 use crate::metering::catalog;
 use crate::patience;
 use crate::quota::Quota;
-use crate::settings::Settings;
-use crate::snapshot::{ResourceFiles, Snapshot, Snapshots};
+use crate::settings::{self, Settings};
+use crate::snapshot::{Snapshot, Snapshots};
 use crate::telemetry::{self, Flush};
 use crate::upstream::DialRules;
 
@@ -61,6 +63,9 @@ pub struct App {
     pub admin: SocketAddr,
 }
 
+/// The settings file where none is named.
+pub(crate) const SETTINGS: &str = "tollgate.yaml";
+
 /// What `compile` needs to know of this process.
 pub(crate) fn environment(settings: &Settings) -> anyhow::Result<Environment> {
     Ok(Environment {
@@ -75,7 +80,7 @@ pub(crate) fn environment_of(names: &[String], domains: &[String]) -> anyhow::Re
     let domains: Result<_, _> = domains.iter().map(|domain| domain.parse()).collect();
     let trust_domains = domains.context("--trust-domain")?;
     let names: Result<_, String> = names.iter().map(|name| name.parse()).collect();
-    let gateway_names = names.map_err(|error| anyhow!("--gateway-name: {error}"))?;
+    let gateway_names = names.map_err(|error| anyhow!("--name: {error}"))?;
     Ok(Environment { catalog: builtin_catalog()?, gateway_names, trust_domains })
 }
 
@@ -85,8 +90,7 @@ fn builtin_catalog() -> anyhow::Result<Arc<Catalog>> {
 
 /// The directory that relative paths in a settings file count from.
 pub(crate) fn base(file: &Path) -> PathBuf {
-    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
-    parent.unwrap_or_else(|| Path::new(".")).into()
+    file.parent().unwrap_or_else(|| Path::new("")).into()
 }
 
 /// Problems, one a line.
@@ -99,6 +103,11 @@ pub(crate) fn read_settings(file: &Path) -> anyhow::Result<Settings> {
     Settings::read(file, |name| std::env::var(name).ok()).map_err(|problems| anyhow!("{}", lines(&problems)))
 }
 
+/// The names of the environment's variables, those that are text.
+pub(crate) fn variables() -> impl Iterator<Item = String> {
+    std::env::vars_os().filter_map(|(name, _)| name.into_string().ok())
+}
+
 impl App {
     /// Builds everything and starts to serve.
     ///
@@ -106,6 +115,9 @@ impl App {
     /// Whatever keeps it from serving, with the file it is about.
     pub fn start(settings: Settings, base: &Path, logs: bool) -> anyhow::Result<Self> {
         let logs = logs.then(|| telemetry::install(&settings.log)).transpose()?;
+        for said in settings::unknown_variables(variables()) {
+            tracing::warn!("{said}");
+        }
         // A core file would hold every secret that is in memory.
         setrlimit(Resource::RLIMIT_CORE, 0, 0).context("switching core dumps off")?;
         raise_descriptors();
@@ -113,7 +125,8 @@ impl App {
         let control =
             Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build()?;
         let rules = DialRules::new(settings.egress.private_ranges.clone());
-        let identity = IdentityFiles::load(settings.identity.clone(), base)?;
+        let identity = IdentityFiles::load(settings.identity.clone(), base)
+            .map_err(|error| anyhow!("{}", settings.problem(&error.field, error.fault.to_string())))?;
         let dialable = {
             let rules = rules.clone();
             Arc::new(move |ip| rules.allows(ip))
@@ -127,10 +140,10 @@ impl App {
             loads: Loads::default(),
             drain: Drain::new(),
             body_limit: settings.limits.body_bytes,
+            said: Said::default(),
         });
         let certificate = identity.certificate();
-        let mut reload =
-            Reload::new(identity, ResourceFiles::new(settings.resources.clone()), environment(&settings)?);
+        let mut reload = Reload::new(identity, settings.clone())?;
         let first = reload.first().map_err(|problems| anyhow!("{}", lines(&problems)))?;
         let count = settings.cores();
         let lock = DirectoryLock::wait(&settings.data_dir, LOCK_PATIENCE)?;
@@ -228,8 +241,8 @@ impl App {
     /// Where the ledger could not be closed.
     pub fn stop(self) -> anyhow::Result<()> {
         let drain = &self.settings.drain;
-        tracing::info!(delay = %drain.delay, timeout = %drain.timeout, "draining");
-        self.control.block_on(self.shared.drain.run(drain.delay.0, drain.timeout.0));
+        tracing::info!(delay = ?drain.delay, timeout = %drain.timeout, "draining");
+        self.control.block_on(self.shared.drain.run(drain.delay, drain.timeout.0));
         self.cores.stop();
         let closed = self.keeper.stop();
         tracing::info!("stopped");
@@ -299,6 +312,10 @@ fn raise_descriptors() {
 
 fn admin_token(file: &Path) -> anyhow::Result<Zeroizing<String>> {
     if !file.exists() {
+        if let Some(parent) = file.parent() {
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(parent);
+            made.with_context(|| format!("admin.tokenFile: {}", parent.display()))?;
+        }
         let mut random = Zeroizing::new([0_u8; 32]);
         aws_lc_rs::rand::fill(&mut *random).map_err(|_| anyhow!("no randomness for the admin token"))?;
         let token: Zeroizing<String> =
@@ -321,5 +338,21 @@ impl Shared {
         self.secrets.apply(&snapshot.policy);
         self.quota.apply(&snapshot.policy);
         self.snapshots.publish(Arc::new(snapshot));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn the_directory_of_the_admin_token_is_made_for_its_owner_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let parent = directory.path().join("run/tollgate");
+        let token = admin_token(&parent.join("token")).unwrap();
+        assert_eq!(admin_token(&parent.join("token")).unwrap(), token);
+        assert_eq!(std::fs::metadata(&parent).unwrap().permissions().mode() & 0o777, 0o700);
     }
 }

@@ -27,6 +27,8 @@ use crate::upstream::{Answer, Lease, Peer, Unanswered, UpstreamError};
 
 /// How often a request that a closing connection returned is put on another one.
 const RESENDS: usize = 3;
+/// Of what a failed connection says: a certificate may name thousands of hosts.
+const CAUSE_CHARS: usize = 500;
 /// How often a call that is under way is looked at again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -108,7 +110,7 @@ impl Way<'_> {
         let core = &*connection.core;
         let fail = |meter: &mut Meter, error: &UpstreamError| {
             meter.attempt_failed(error::upstream_reason(error));
-            tracing::debug!(destination = %permit.destination().name, %error, "attempt failed");
+            log_failure(core, permit, error);
             Unsent::Failed(error::upstream(error))
         };
         let tls = snapshot.tls(&permit.destination().name).ok_or_else(|| Unsent::Failed(no_tls()))?;
@@ -202,6 +204,20 @@ fn no_tls() -> Denial {
 }
 
 /// The secret of the permit's credential: from the cache, or fetched.
+/// Why there is no connection, where an operator sees it; what comes later is the provider's doing and in the record.
+#[cold]
+fn log_failure(core: &Core, permit: &Permit, error: &UpstreamError) {
+    let (destination, reason) = (&permit.destination().name, error::upstream_reason(error));
+    let is_dial =
+        matches!(error, UpstreamError::Dial(_) | UpstreamError::Tls(_) | UpstreamError::ConnectTimeout);
+    if is_dial && core.shared.said.upstreams.is_due((destination.clone(), reason)) {
+        let error: String = error.to_string().chars().take(CAUSE_CHARS).collect();
+        tracing::warn!(%destination, reason = reason.as_str(), %error, "no connection; said once a minute");
+    } else {
+        tracing::debug!(%destination, %error, "attempt failed");
+    }
+}
+
 async fn secret(core: &Core, permit: &Permit) -> Result<Option<Arc<Secret>>, Denial> {
     let Some(credential) = permit.credential() else { return Ok(None) };
     if let Some(cached) = core.shared.secrets.peek(credential) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tollgate_policy::denial::{Denial, Reason};
+use tollgate_policy::name::Name;
 use tollgate_secrets::Secrets;
 
 use crate::drain::Drain;
@@ -12,6 +13,7 @@ use crate::ledger::Journal;
 use crate::listener::Open;
 use crate::load::Loads;
 use crate::quota::Quota;
+use crate::seldom::Seldom;
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::stats::Stats;
 use crate::upstream::{DialRules, Pool};
@@ -28,6 +30,16 @@ pub(crate) struct Shared {
     pub(crate) drain: Drain,
     /// Most bytes of a request body that is read before it is sent.
     pub(crate) body_limit: usize,
+    pub(crate) said: Said,
+}
+
+/// What the log has said lately of failures that come in numbers.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    /// Connections to destinations that did not come about, by destination and reason.
+    pub(crate) upstreams: Seldom<(Name, Reason)>,
+    /// Handshakes of callers that were refused, by reason.
+    pub(crate) handshakes: Seldom<&'static str>,
 }
 
 /// One core: its connections to upstreams, its journal, its counters.

@@ -23,7 +23,7 @@ pub(crate) use self::connection::{Connection, Standing};
 pub(crate) use self::open::{Open, supervise};
 pub(crate) use self::pulse::Pulse;
 pub(crate) use self::tls::server_config;
-use crate::core::Core;
+use crate::core::{Core, Shared};
 use crate::drain::Phase;
 use crate::identity::Refusal;
 
@@ -126,7 +126,8 @@ async fn handshake(
     stream.set_nodelay(true).ok()?;
     let begun = std::time::Instant::now();
     let stream = tokio::time::timeout(HANDSHAKE_LIMIT, tls.accept(paced::Paced::new(stream))).await;
-    let trust = Arc::clone(&core.shared.trust);
+    let shared = Arc::clone(&core.shared);
+    let trust = &shared.trust;
     let stream = match stream {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
@@ -134,7 +135,10 @@ async fn handshake(
                 trust.count(Refusal::NoCertificate);
             }
             core.stats.handshake_failed();
-            tracing::debug!(listener = %name, peer = %address, %error, "TLS handshake failed");
+            match tls::refusal(&error) {
+                Some(reason) => log_refusal(&shared, &name, address, reason),
+                None => tracing::debug!(listener = %name, peer = %address, %error, "TLS handshake failed"),
+            }
             return None;
         }
         Err(_) => {
@@ -149,7 +153,16 @@ async fn handshake(
         }
         Err(refusal) => {
             trust.count(refusal);
+            log_refusal(&shared, &name, address, refusal.as_str());
             None
         }
+    }
+}
+
+/// Who was turned away and why: a caller that cannot connect has no answer to read it in.
+#[cold]
+fn log_refusal(shared: &Shared, listener: &str, peer: SocketAddr, reason: &'static str) {
+    if shared.said.handshakes.is_due(reason) {
+        tracing::warn!(listener, %peer, reason, "handshake refused; said once a minute");
     }
 }

@@ -1,5 +1,10 @@
 //! What does not change while the process runs: `tollgate.yaml` and single settings from the environment.
 
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,7 +12,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::Value;
-use tollgate_policy::model::{Interval, Problem, SourceFile, read_settings};
+use tollgate_policy::model::{Interval, Problem, Source, SourceFile, nearest, read_settings};
 use tollgate_policy::target::GatewayName;
 
 use crate::identity::IdentitySettings;
@@ -47,6 +52,18 @@ pub struct Settings {
     /// Bounds on requests.
     #[serde(default)]
     pub limits: RequestLimits,
+    /// Where all of this was written.
+    #[serde(skip)]
+    pub(crate) origin: Origin,
+}
+
+/// Where settings come from.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Origin {
+    pub(crate) file: SourceFile,
+    source: Source,
+    /// Variables of the environment that are in force, with the place of each.
+    overrides: Vec<(&'static str, &'static str)>,
 }
 
 /// One listener.
@@ -56,6 +73,7 @@ pub struct ListenerSettings {
     /// For logs.
     pub name: String,
     /// Address and port; port 0 takes a free one, which the log names.
+    #[serde(deserialize_with = "value::address")]
     pub address: SocketAddr,
     /// ALPN protocols in order of preference: `h2`, `http/1.1`.
     #[serde(default = "both")]
@@ -89,7 +107,7 @@ impl Protocol {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AdminSettings {
     /// Loopback unless told otherwise.
-    #[serde(default = "loopback")]
+    #[serde(default = "loopback", deserialize_with = "value::address")]
     pub address: SocketAddr,
     /// Holds the bearer token; made with a random one where it does not exist.
     pub token_file: PathBuf,
@@ -100,7 +118,7 @@ pub struct AdminSettings {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EgressSettings {
     /// Private and loopback ranges that destinations and stores may be in. None unless listed.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "value::ranges")]
     pub private_ranges: Vec<IpNet>,
 }
 
@@ -117,15 +135,16 @@ pub struct LedgerSettings {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct DrainSettings {
-    /// From unready to closed listeners; 5s.
-    pub delay: Interval,
+    /// From unready to closed listeners, which may be `0s`; 5s.
+    #[serde(deserialize_with = "value::pause")]
+    pub delay: Duration,
     /// From closed listeners to cut connections; 300s.
     pub timeout: Interval,
 }
 
 impl Default for DrainSettings {
     fn default() -> Self {
-        Self { delay: Interval(Duration::from_secs(5)), timeout: Interval(Duration::from_secs(300)) }
+        Self { delay: Duration::from_secs(5), timeout: Interval(Duration::from_secs(300)) }
     }
 }
 
@@ -133,7 +152,8 @@ impl Default for DrainSettings {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RequestLimits {
-    /// Most bytes of a body that a dialect reads before it is sent; 32 MiB.
+    /// Most bytes of a body that a dialect reads before it is sent, as a number or as `32 MiB`; 32 MiB.
+    #[serde(deserialize_with = "value::bytes")]
     pub body_bytes: usize,
 }
 
@@ -177,27 +197,39 @@ impl Settings {
     /// Every problem, with file, line and field.
     pub fn read(file: &Path, environment: impl Fn(&str) -> Option<String>) -> Result<Self, Vec<Problem>> {
         let text = std::fs::read_to_string(file).map_err(|error| {
-            vec![Problem { file: file.into(), line: 1, field: String::new(), message: error.to_string() }]
+            vec![Problem { file: file.into(), line: 0, field: String::new(), message: error.to_string() }]
         })?;
-        let source = SourceFile { path: file.into(), text };
-        let mut settings: Self = read_settings(&source, |value| override_from(value, &environment))
-            .map_err(|problems| named(problems, &environment))?;
+        let file_read = SourceFile { path: file.into(), text };
+        let is_set = |(variable, _): &(&str, &str)| environment(variable).is_some();
+        let overrides: Vec<_> = OVERRIDES.iter().copied().filter(is_set).collect();
+        let (mut settings, source): (Self, Source) =
+            read_settings(&file_read, |value| override_from(value, &environment))
+                .map_err(|problems| named(problems, &overrides))?;
+        settings.origin = Origin { file: file_read, source, overrides };
         let base = file.parent().unwrap_or_else(|| Path::new("."));
         settings.resources = base.join(&settings.resources);
         settings.data_dir = base.join(&settings.data_dir);
         settings.admin.token_file = base.join(&settings.admin.token_file);
         settings.ledger.seal_key_file = settings.ledger.seal_key_file.map(|file| base.join(file));
-        settings.checked(&source).map_err(|problems| named(problems, &environment))
+        settings.checked()
     }
 
-    fn checked(self, source: &SourceFile) -> Result<Self, Vec<Problem>> {
+    /// A problem with what is set at `field`, or with what it leads to.
+    pub(crate) fn problem(&self, field: &str, message: impl Into<String>) -> Problem {
+        let Origin { source, overrides, .. } = &self.origin;
+        name(source.problem(field, message), overrides)
+    }
+
+    fn checked(self) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
-        let mut wrong = |field: &str, message: &str| problems.push(problem(source, field, message));
+        let mut wrong = |field: &str, message: &str| problems.push(self.problem(field, message));
         if self.listeners.is_empty() {
             wrong("listeners", "at least one is needed");
         }
-        if self.listeners.iter().any(|listener| listener.protocols.is_empty()) {
-            wrong("listeners.protocols", "at least one of h2, http/1.1 is needed");
+        for (index, _) in
+            self.listeners.iter().enumerate().filter(|(_, listener)| listener.protocols.is_empty())
+        {
+            wrong(&format!("listeners[{index}].protocols"), "at least one of h2, http/1.1 is needed");
         }
         if self.identity.trust_domains.is_empty() {
             wrong("identity.trustDomains", "without one nobody can call");
@@ -246,91 +278,35 @@ fn override_from(value: &mut Value, environment: &impl Fn(&str) -> Option<String
 }
 
 /// Says of each problem whether the environment brought it.
-fn named(problems: Vec<Problem>, environment: &impl Fn(&str) -> Option<String>) -> Vec<Problem> {
-    let name = |mut problem: Problem| {
-        let is_at = |place: &str| place.split('/').skip(1).eq(problem.field.split('.'));
-        let set = |(variable, place): &&(&str, &str)| is_at(place) && environment(variable).is_some();
-        if let Some((variable, _)) = OVERRIDES.iter().rev().find(set) {
-            problem.message.push_str(&format!(" (set by {variable})"));
-        }
-        problem
+fn named(problems: Vec<Problem>, overrides: &[(&str, &str)]) -> Vec<Problem> {
+    problems.into_iter().map(|problem| name(problem, overrides)).collect()
+}
+
+fn name(mut problem: Problem, overrides: &[(&str, &str)]) -> Problem {
+    let is_at = |(_, place): &&(&str, &str)| place.split('/').skip(1).eq(problem.field.split('.'));
+    if let Some((variable, _)) = overrides.iter().rev().find(is_at) {
+        problem.message.push_str(&format!(" (set by {variable})"));
+    }
+    problem
+}
+
+/// What to say of variables that look like ours and that nothing reads. What Kubernetes sets for a service called `tollgate…` only
+/// looks like it.
+pub(crate) fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<String> {
+    let is_link = |name: &str| {
+        name.ends_with("_PORT")
+            || ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT_"].iter().any(|part| name.contains(part))
     };
-    problems.into_iter().map(name).collect()
-}
-
-/// At the first line on which the last part of `field` is written.
-fn problem(source: &SourceFile, field: &str, message: &str) -> Problem {
-    let key = format!("{}:", field.rsplit('.').next().unwrap_or_default());
-    let line = source.text.lines().position(|line| line.contains(&key)).map_or(1, |at| at + 1);
-    Problem { file: source.path.clone(), line, field: field.into(), message: message.into() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GOOD: &str = "
-listeners: [{name: mesh, address: '127.0.0.1:0'}]
-identity: {certificate: {certFile: a, keyFile: b}, trustDomains: {prod.acme: {bundleFile: c}}}
-resources: res
-dataDir: data
-admin: {tokenFile: token}
-";
-
-    fn read(text: &str, environment: &[(&str, &str)]) -> Result<Settings, Vec<String>> {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("tollgate.yaml");
-        std::fs::write(&file, text).unwrap();
-        let find = |name: &str| environment.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_string());
-        Settings::read(&file, find).map_err(|problems| {
-            problems.iter().map(|p| format!("{}: {}: {}", p.line, p.field, p.message)).collect()
-        })
-    }
-
-    #[test]
-    fn defaults_are_those_of_the_documentation_and_the_environment_overrides_single_settings() {
-        let plain = read(GOOD, &[]).unwrap();
-        assert_eq!((plain.drain.delay.0.as_secs(), plain.drain.timeout.0.as_secs()), (5, 300));
-        assert!(plain.admin.address.ip().is_loopback());
-        let over =
-            read(GOOD, &[("TOLLGATE_CORES", "3"), ("TOLLGATE_DRAIN_DELAY", "1s"), ("RUST_LOG", "debug")])
-                .unwrap();
-        assert_eq!((over.cores(), over.drain.delay.0.as_secs(), over.log.as_str()), (3, 1, "debug"));
-    }
-
-    #[test]
-    fn a_misspelt_setting_is_named_with_its_line() {
-        let problems = read(&GOOD.replace("dataDir", "dataDirectory"), &[]).unwrap_err();
-        assert!(problems.iter().any(|p| p.starts_with("5:") && p.contains("dataDirectory")), "{problems:?}");
-    }
-
-    #[test]
-    fn a_name_that_is_no_authority_is_named_with_its_line() {
-        let problems = read(&format!("{GOOD}names: ['https://tollgate']\n"), &[]).unwrap_err();
-        assert!(problems[0].starts_with("7: names[0]: `https://tollgate`"), "{problems:?}");
-    }
-
-    #[test]
-    fn a_problem_that_the_environment_brought_names_its_variable() {
-        let problems = read(GOOD, &[("TOLLGATE_CORES", "many"), ("TOLLGATE_LOG", "info")]).unwrap_err();
-        assert!(problems[0].ends_with("(set by TOLLGATE_CORES)"), "{problems:?}");
-        let problems = read(GOOD, &[("RUST_LOG", "loud")]).unwrap_err();
-        assert!(
-            problems[0].contains("log: `loud`") && problems[0].ends_with("(set by RUST_LOG)"),
-            "{problems:?}"
-        );
-    }
-
-    #[test]
-    fn what_contradicts_itself_is_named_with_the_line_of_its_field() {
-        let problems = read(&format!("{GOOD}cores: 0\nlog: 'loud'\n"), &[]).unwrap_err();
-        assert!(problems.iter().any(|p| p.starts_with("7: cores:")), "{problems:?}");
-        assert!(problems.iter().any(|p| p.starts_with("8: log:")), "{problems:?}");
-    }
-
-    #[test]
-    fn a_seal_key_inside_the_data_directory_is_refused() {
-        let problems = read(&format!("{GOOD}ledger: {{sealKeyFile: data/seal.key}}\n"), &[]).unwrap_err();
-        assert!(problems[0].contains("sealKeyFile"), "{problems:?}");
-    }
+    let known = || OVERRIDES.iter().map(|(variable, _)| *variable).chain(["TOLLGATE_CONFIG"]);
+    let unknown = |name: &String| {
+        name.starts_with("TOLLGATE_") && !known().any(|known| known == name) && !is_link(name)
+    };
+    let names: BTreeSet<String> = names.filter(unknown).collect();
+    let said = names.iter().map(|name| {
+        let ours = known().filter(|known| known.starts_with("TOLLGATE_"));
+        let nearest = nearest(name, ours);
+        let guess = nearest.map_or_else(String::new, |nearest| format!("; did you mean {nearest}?"));
+        format!("nothing reads the variable {name}{guess}")
+    });
+    said.collect()
 }

@@ -28,14 +28,13 @@ pub use field::Interval;
 pub(crate) use field::{Address, List};
 pub(crate) use grant::{AllowSpec, GrantSpec, LimitSpec, WindowWord};
 pub use settings::read_settings;
-pub use source::Source;
-pub(crate) use source::nearest;
+pub use source::{Source, nearest};
 pub(crate) use store::{AuthSpec, StoreSpec, VaultSpec};
 
 const API_VERSION: &str = "tollgate.dev/v1alpha1";
 
 /// One file of resources or of the catalog.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct SourceFile {
     /// As it is to be named in problems.
     pub path: PathBuf,
@@ -48,7 +47,7 @@ pub struct SourceFile {
 pub struct Problem {
     /// The file, as the [`SourceFile`] names it.
     pub file: PathBuf,
-    /// Counted from 1.
+    /// Counted from 1; 0 where the file as a whole is meant.
     pub line: usize,
     /// The resource and the path in it, e.g. `Grant/checkout-openai: spec.limits[0].per`; empty where no field is meant.
     pub field: String,
@@ -58,7 +57,10 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: ", self.file.display(), self.line)?;
+        match self.line {
+            0 => write!(f, "{}: ", self.file.display())?,
+            line => write!(f, "{}:{line}: ", self.file.display())?,
+        }
         if !self.field.is_empty() {
             write!(f, "{}: ", self.field)?;
         }

@@ -11,6 +11,7 @@ use crate::caller::Caller;
 use crate::decision::{Admission, CallerGrants, Permit, Verdict};
 use crate::denial::Denial;
 use crate::dialect::Catalog;
+use crate::model::Source;
 use crate::name::Name;
 use crate::target::{Directory, GatewayName, RequestLine, Target};
 
@@ -36,6 +37,8 @@ pub(crate) struct Parts {
     pub(crate) stores: BTreeMap<Name, Arc<Store>>,
     pub(crate) credentials: BTreeMap<Name, Arc<Credential>>,
     pub(crate) grants: BTreeMap<Name, Arc<Grant>>,
+    /// Where the stores were written: beside them, because a store that only moved in its file is the same store.
+    pub(crate) store_origins: BTreeMap<Name, Source>,
 }
 
 impl Policy {
@@ -95,6 +98,11 @@ impl Policy {
     /// The store of this name.
     pub fn store(&self, name: &str) -> Option<&Arc<Store>> {
         self.parts.stores.get(name)
+    }
+
+    /// Where the store of this name was written.
+    pub fn store_origin(&self, name: &str) -> Option<&Source> {
+        self.parts.store_origins.get(name)
     }
 
     /// All destinations, by name.

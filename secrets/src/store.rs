@@ -12,6 +12,7 @@ pub(crate) mod file;
 mod read;
 pub(crate) mod vault;
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -149,14 +150,14 @@ impl Store {
             let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
             Change::of(&mut failing, broken)
         };
-        let store = self.definition.name.as_str();
+        let (store, at) = (self.definition.name.as_str(), Place(&self.definition.kind));
         match change {
             Change::None => {}
             Change::Fails(error) => {
-                warn!(store, %error, "secret store fails; cached secrets are used while they last");
+                warn!(store, %at, %error, "secret store fails; cached secrets are used while they last");
             }
             Change::FailsOtherwise(error) => {
-                warn!(store, %error, "secret store still fails, for another reason");
+                warn!(store, %at, %error, "secret store still fails, for another reason");
             }
             Change::Works(after) => info!(store, seconds = after.as_secs(), "secret store works again"),
         }
@@ -173,6 +174,21 @@ impl Store {
             secrets: 0,
             stale: 0,
             unavailable: 0,
+        }
+    }
+}
+
+/// Where a store is, as its definition says, for the operator's log.
+struct Place<'a>(&'a StoreKind);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            StoreKind::File { root } => write!(f, "{}", root.display()),
+            StoreKind::Age { file, identity_file } => {
+                write!(f, "{} with {}", file.display(), identity_file.display())
+            }
+            StoreKind::Vault(vault) => f.write_str(&vault.address),
         }
     }
 }

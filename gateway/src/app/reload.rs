@@ -10,9 +10,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tollgate_policy::compile::Environment;
 use tollgate_policy::model::{Problem, SourceFile};
 
-use super::lines;
+use super::{environment, lines};
 use crate::core::Shared;
 use crate::identity::IdentityFiles;
+use crate::preflight;
+use crate::settings::Settings;
 use crate::snapshot::{ResourceFiles, Snapshot};
 
 /// Mounted volumes change by a link that moves, which file notifications of the files themselves miss; a look a second is cheap.
@@ -24,22 +26,26 @@ pub(super) struct Reload {
     identity: IdentityFiles,
     resources: ResourceFiles,
     environment: Environment,
+    settings: Settings,
+    /// What the settings file last said.
+    settings_seen: String,
     pub(super) failures: Arc<AtomicU64>,
     complaint: String,
     identity_complaint: String,
 }
 
 impl Reload {
-    pub(super) fn new(identity: IdentityFiles, resources: ResourceFiles, environment: Environment) -> Self {
-        let failures = Arc::new(AtomicU64::new(0));
-        Self {
+    pub(super) fn new(identity: IdentityFiles, settings: Settings) -> anyhow::Result<Self> {
+        Ok(Self {
             identity,
-            resources,
-            environment,
-            failures,
+            resources: ResourceFiles::new(settings.resources.clone()),
+            environment: environment(&settings)?,
+            settings_seen: settings.origin.file.text.clone(),
+            settings,
+            failures: Arc::new(AtomicU64::new(0)),
             complaint: String::new(),
             identity_complaint: String::new(),
-        }
+        })
     }
 
     /// The snapshot to start with.
@@ -86,6 +92,7 @@ impl Reload {
                 );
             }
         }
+        self.look_at_settings(forced);
         if forced {
             self.resources.forget();
         }
@@ -109,21 +116,29 @@ impl Reload {
         }
     }
 
+    /// Says that settings changed: they are not taken while the process runs.
+    fn look_at_settings(&mut self, forced: bool) {
+        let SourceFile { path, text: taken } = &self.settings.origin.file;
+        let Ok(now) = std::fs::read_to_string(path) else { return };
+        if now != *taken && (forced || now != self.settings_seen) {
+            tracing::warn!("{} changed: it is read at the next start", path.display());
+        }
+        self.settings_seen = now;
+    }
+
     fn build(&self, files: &[SourceFile], before: Option<&Snapshot>) -> Result<Snapshot, Vec<Problem>> {
-        let (snapshot, warnings) = Snapshot::build(files, &self.environment, before)?;
-        for warning in warnings {
+        let (snapshot, mut warnings) = Snapshot::build(files, &self.environment, before)?;
+        let settings = Some(&self.settings);
+        warnings.extend(preflight::resources(&snapshot.policy, settings));
+        let nothing = preflight::nothing(&snapshot.policy, files, &self.settings.resources, settings);
+        for warning in warnings.iter().map(ToString::to_string).chain(nothing) {
             tracing::warn!(%warning, "configuration");
         }
         Ok(snapshot)
     }
 
     fn unreadable(&self, error: &std::io::Error) -> Problem {
-        Problem {
-            file: self.resources.directory().into(),
-            line: 0,
-            field: String::new(),
-            message: error.to_string(),
-        }
+        self.settings.problem("resources", error.to_string())
     }
 }
 

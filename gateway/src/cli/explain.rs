@@ -6,16 +6,16 @@ use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use jiff::Timestamp;
 use tollgate_policy::caller::SpiffeId;
-use tollgate_policy::decision::Facts;
+use tollgate_policy::decision::{CallerGrants, Facts};
 use tollgate_policy::denial::Denial;
-use tollgate_policy::policy::Policy;
-use tollgate_policy::target::RequestLine;
+use tollgate_policy::policy::{Grant, Policy};
+use tollgate_policy::target::{RequestLine, Target};
 
-use super::check::{self, CheckArgs};
+use super::check::{CheckArgs, Subject};
 use super::say;
 use crate::app;
 use crate::identity;
-use crate::snapshot::{ResourceFiles, Snapshot};
+use crate::snapshot::Snapshot;
 
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {
@@ -36,9 +36,8 @@ pub(super) struct ExplainArgs {
 }
 
 pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
-    let (environment, directory) = check::subject(&args.configuration)?;
-    let files = ResourceFiles::new(directory).read()?;
-    let (snapshot, _) = Snapshot::build(&files, &environment, None)
+    let subject = Subject::of(&args.configuration)?;
+    let (snapshot, _) = Snapshot::build(&subject.read()?, &subject.environment, None)
         .map_err(|problems| anyhow!("{}", app::lines(&problems)))?;
     match decide(&snapshot.policy, args)? {
         Ok(grant) => {
@@ -68,9 +67,7 @@ fn decide(policy: &Policy, args: &ExplainArgs) -> anyhow::Result<Result<String, 
         target.path()
     ));
     let now = Timestamp::now();
-    for (grant, verdict) in policy.trace(&grants, &target, &args.method, args.model.as_deref(), now) {
-        say(&format!("  grant {}: {verdict}", grant.name));
-    }
+    candidates(policy, &grants, &target, args, now).iter().for_each(|line| say(line));
     let facts = Facts { model: args.model.as_deref().map(Into::into), ..Facts::default() };
     let decided =
         policy.admit(&grants, target, &args.method).and_then(|admission| admission.permit(&facts, now));
@@ -79,6 +76,29 @@ fn decide(policy: &Policy, args: &ExplainArgs) -> anyhow::Result<Result<String, 
             permit.credential().map_or_else(|| "no credential".into(), |c| format!("credential {}", c.name));
         format!("grant {} decides, {credential}", permit.grant().name)
     }))
+}
+
+/// How the caller's grants for the destination stand to the call; where it has none, whom the destination's grants are for.
+fn candidates(
+    policy: &Policy,
+    grants: &CallerGrants,
+    target: &Target,
+    args: &ExplainArgs,
+    now: Timestamp,
+) -> Vec<String> {
+    let is_for = |grant: &Grant| grant.destination.name == target.destination().name;
+    let traced = policy.trace(grants, target, &args.method, args.model.as_deref(), now);
+    let traced = traced.iter().filter(|(grant, _)| is_for(grant));
+    let lines: Vec<String> =
+        traced.map(|(grant, verdict)| format!("  grant {}: {verdict}", grant.name)).collect();
+    if !lines.is_empty() {
+        return lines;
+    }
+    let others = policy.grants().filter(|grant| is_for(grant)).map(|grant| {
+        let callers: Vec<String> = grant.callers.iter().map(ToString::to_string).collect();
+        format!("  grant {}: callers are {}", grant.name, callers.join(", "))
+    });
+    others.collect()
 }
 
 /// Authority, raw path and query: not through a URL parser, which would mend what the gateway refuses.
@@ -93,4 +113,60 @@ fn split(url: &str) -> anyhow::Result<(&str, &str, Option<&str>)> {
     }
     let (path, query) = rest.split_once('?').map_or((rest, None), |(path, query)| (path, Some(query)));
     Ok((authority, if path.is_empty() { "/" } else { path }, query))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use tollgate_policy::compile::compile_files;
+    use tollgate_policy::model::SourceFile;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ExplainArgs,
+    }
+
+    fn resource(kind: &str, name: &str, spec: &str) -> String {
+        format!(
+            "---\napiVersion: tollgate.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {{{spec}}}\n"
+        )
+    }
+
+    fn explained(caller: &str) -> Vec<String> {
+        let text = [
+            resource("Destination", "up", "hosts: [up.example]"),
+            resource("Destination", "other", "hosts: [other.example]"),
+            resource(
+                "Grant",
+                "shop-up",
+                "callers: [{spiffe: 'spiffe://prod.acme/ns/shop/sa/*'}], destination: up",
+            ),
+            resource(
+                "Grant",
+                "all-other",
+                "callers: [{spiffe: 'spiffe://prod.acme/**'}], destination: other",
+            ),
+        ];
+        let file = SourceFile { path: "a.yaml".into(), text: text.concat() };
+        let environment = app::environment_of(&[], &["prod.acme".to_owned()]).unwrap();
+        let (policy, _) = compile_files(&[file], &environment).unwrap();
+        let line = ["explain", "--caller", caller, "--url", "https://up.example/v1"];
+        let args = Line::try_parse_from(line).unwrap().args;
+        let line = RequestLine { authority: "up.example", path: "/v1", query: None };
+        let target = policy.target(&line).unwrap();
+        let grants = policy.grants_of(&identity::assumed(args.caller.clone()));
+        candidates(&policy, &grants, &target, &args, Timestamp::now())
+    }
+
+    #[test]
+    fn a_caller_without_a_grant_sees_whom_the_destination_is_for_and_no_other_destination() {
+        assert_eq!(
+            explained("spiffe://prod.acme/ns/web/sa/a"),
+            ["  grant shop-up: callers are spiffe://prod.acme/ns/shop/sa/*"]
+        );
+        assert_eq!(explained("spiffe://prod.acme/ns/shop/sa/a"), ["  grant shop-up: decides, and permits"]);
+    }
 }

@@ -8,7 +8,7 @@ use std::io::{IsTerminal, Read};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use tollgate_secrets::AgeFile;
 use zeroize::Zeroizing;
@@ -61,7 +61,7 @@ pub(super) fn run(args: SecretArgs) -> anyhow::Result<()> {
             say(&format!("{}: identity made, public key {public}", identity.display()));
         }
         SecretCommand::Set { path, field } => {
-            let replaced = secrets.set(&path, &field, standard_input()?)?;
+            let replaced = secrets.set(&path, &field, printable(standard_input()?)?)?;
             say(&format!("{path} {field}: {}", if replaced { "replaced" } else { "stored" }));
         }
         SecretCommand::List => {
@@ -84,6 +84,16 @@ fn standard_input() -> anyhow::Result<Zeroizing<String>> {
     }
     // Past the standard library's own buffer, which nobody zeroizes.
     read_value(&mut File::from(stdin.as_fd().try_clone_to_owned()?))
+}
+
+/// No header and no query can carry a control character, and a line break is mostly a slip of the paste.
+fn printable(value: Zeroizing<String>) -> anyhow::Result<Zeroizing<String>> {
+    match value.chars().any(char::is_control) {
+        true => {
+            bail!("the value has a control character in it, such as a line break or a tab: nothing is stored")
+        }
+        false => Ok(value),
+    }
 }
 
 fn read_value(from: &mut impl Read) -> anyhow::Result<Zeroizing<String>> {
@@ -118,6 +128,15 @@ mod tests {
             assert_eq!(read_value(&mut read.as_bytes()).unwrap().as_str(), value);
         }
         assert!(read_value(&mut [0xff, 0xfe].as_slice()).is_err());
+    }
+
+    #[test]
+    fn a_value_with_a_control_character_is_refused_and_not_shown() {
+        for value in ["sk\n-1", "sk-1\n", "sk\t-1", "sk\0", "\u{85}"] {
+            let refused = printable(Zeroizing::new(value.into())).unwrap_err().to_string();
+            assert!(!refused.contains("sk"), "{refused}");
+        }
+        assert_eq!(printable(Zeroizing::new("sk-ä 1".into())).unwrap().as_str(), "sk-ä 1");
     }
 
     #[test]

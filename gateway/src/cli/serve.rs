@@ -9,7 +9,7 @@ use crate::app::{self, App};
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
     /// Settings of the process
-    #[arg(long, value_name = "FILE", default_value = "tollgate.yaml", env = "TOLLGATE_CONFIG")]
+    #[arg(long, value_name = "FILE", default_value = app::SETTINGS, env = "TOLLGATE_CONFIG")]
     config: PathBuf,
 }
 

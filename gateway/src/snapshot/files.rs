@@ -21,10 +21,6 @@ impl ResourceFiles {
         Self { directory, seen: None }
     }
 
-    pub(crate) fn directory(&self) -> &Path {
-        &self.directory
-    }
-
     /// Every `*.yaml` and `*.yml` below the directory, in order of their paths; hidden entries are left out, except that a
     /// mounted volume's own links are followed.
     ///

@@ -18,7 +18,9 @@ use super::address::DialRules;
 pub(crate) enum DialError {
     #[error("the name does not resolve: {0}")]
     Resolve(io::Error),
-    #[error("every address of the name is one that may not be dialled")]
+    #[error(
+        "every address of the name is one that may not be dialled; `egress.privateRanges` lists private ones that may"
+    )]
     Refused,
     #[error("no address of the name is of the source address's family")]
     Family,

@@ -15,6 +15,7 @@ impl Compiler<'_> {
             let mut scope = Scope { source: &resource.source, problems: &mut self.problems };
             if let Some(kind) = kind(resource, &mut scope) {
                 let store = Store { name: resource.name.clone(), kind };
+                self.parts.store_origins.insert(resource.name.clone(), resource.source.clone());
                 self.parts.stores.insert(resource.name.clone(), Arc::new(store));
             }
         }

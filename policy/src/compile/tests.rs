@@ -149,3 +149,36 @@ fn a_credential_with_problems_never_leaves_a_grant_without_one() {
     compiler.grants();
     assert!(compiler.parts.grants.is_empty());
 }
+
+#[test]
+fn a_limit_on_spend_over_models_without_a_price_is_a_warning() {
+    let file = |text: &str| SourceFile { path: "a.yaml".into(), text: text.to_owned() };
+    let catalog = [
+        file(include_str!("../../tests/catalog/openai.yaml")),
+        file(include_str!("../../tests/catalog/openai-prices.yaml")),
+        file(CATALOG),
+    ];
+    let environment = Environment { catalog: Arc::new(Catalog::parse(&catalog).unwrap()), ..environment() };
+    let warnings = |models: &str, more: &str| {
+        let grant = format!(
+            "allow: {{methods: [POST], paths: [/v1/chat/completions], models: [{models}]}}\n  limits: [{{spend: 5 USD, per: day}}]\n{more}"
+        );
+        let text = RESOURCES.replace("hosts: [api.example]", "hosts: [api.example], dialect: openai");
+        let (text, _) = text.split_once("allow:").unwrap();
+        let (_, warnings) = compile_files(&[file(&format!("{text}{grant}"))], &environment).unwrap();
+        warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    for priced in ["gpt-5-mini", "gpt-5-mini-2025-08-07", "gpt-*", "gtp-5, gpt-5", "'*'"] {
+        assert!(warnings(priced, "").is_empty(), "{priced}");
+    }
+    for unpriced in ["gtp-5", "gtp-*", "gtp-5, o9"] {
+        let said = warnings(unpriced, "");
+        assert!(
+            said.len() == 1 && said[0].starts_with("a.yaml:27: Grant/web: spec.allow.models: "),
+            "{said:?}"
+        );
+        assert!(said[0].contains("every call is refused"), "{said:?}");
+    }
+    assert!(warnings("gtp-5", "  unpriced: dearest\n").is_empty());
+    assert!(warnings("gtp-5", "  unpriced: flag\n")[0].contains("never counts"));
+}

@@ -4,9 +4,10 @@ use jiff::Timestamp;
 
 use crate::decision::class_word;
 use crate::dialect::Class;
+use crate::limit::Unit;
 use crate::model::{Model, Problem, Source};
 use crate::pattern::{MethodPattern, ModelPattern};
-use crate::policy::{Grant, Parts};
+use crate::policy::{Grant, Parts, Unpriced};
 use crate::price::{NanoUsd, Price};
 
 pub(super) fn warnings(model: &Model, parts: &Parts) -> Vec<Problem> {
@@ -33,6 +34,7 @@ pub(super) fn warnings(model: &Model, parts: &Parts) -> Vec<Problem> {
         if let Some(grant) = parts.grants.get(&resource.name) {
             warnings.extend(unnamed_classes(grant, &resource.source));
             warnings.extend(overspend(grant, &resource.source, parts));
+            warnings.extend(unpriced(grant, &resource.source, parts));
         }
     }
     warnings
@@ -56,6 +58,29 @@ fn unnamed_classes(grant: &Grant, source: &Source) -> Vec<Problem> {
         }
     }
     warnings
+}
+
+/// A limit on spend over models that have no price.
+fn unpriced(grant: &Grant, source: &Source, parts: &Parts) -> Option<Problem> {
+    let provider = grant.destination.dialect.provider();
+    let prices = parts.catalog.prices();
+    let has_price = |pattern: &ModelPattern| match pattern {
+        ModelPattern::Exact(model) => prices.price(provider, model, Timestamp::MAX).is_some(),
+        ModelPattern::Prefix(beginning) => prices.may_begin(provider, beginning),
+    };
+    let models = &grant.allow.models;
+    if !grant.limits_unit(Unit::Spend) || models.is_empty() || models.iter().any(has_price) {
+        return None;
+    }
+    let what = match grant.unpriced {
+        Unpriced::Deny => {
+            "so every call is refused: allow a model with a price, or say in `unpriced` what becomes of others"
+        }
+        Unpriced::Flag => "so the limit on spend never counts anything",
+        Unpriced::Dearest => return None,
+    };
+    let message = format!("spend is limited, and none of these models has a price for {provider}, {what}");
+    Some(source.problem("spec.allow.models", message))
 }
 
 /// By how much a call that nothing bounds may exceed what `assume` holds for it.

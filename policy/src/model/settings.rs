@@ -6,14 +6,14 @@ use serde_json::Value;
 use super::source::{self, Source};
 use super::{Problem, SourceFile, yaml};
 
-/// Reads a file that is one document of type `T`, after `edit` had its way with it.
+/// Reads a file that is one document of type `T`, after `edit` had its way with it. Beside it comes where each of its fields stands.
 ///
 /// # Errors
 /// Every problem that was found, with its line.
 pub fn read_settings<T: DeserializeOwned>(
     file: &SourceFile,
     edit: impl FnOnce(&mut Value),
-) -> Result<T, Vec<Problem>> {
+) -> Result<(T, Source), Vec<Problem>> {
     let mut documents = yaml::read(&file.text).into_iter();
     let mut document = documents.next().unwrap_or_default();
     let source = Source::new(&file.path, String::new(), std::mem::take(&mut document.lines));
@@ -27,8 +27,11 @@ pub fn read_settings<T: DeserializeOwned>(
         edit(&mut document.value);
     }
     match source::parse::<Option<T>>(&document, &source, &mut problems) {
-        Some(settings) if problems.is_empty() => Ok(settings),
+        Some(settings) if problems.is_empty() => Ok((settings, source)),
         None if problems.is_empty() => Err(vec![source.problem("", "the file is empty")]),
-        _ => Err(problems),
+        _ => {
+            problems.sort();
+            Err(problems)
+        }
     }
 }

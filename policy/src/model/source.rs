@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use serde_path_to_error::{Path as FieldPath, Segment};
+use serde_path_to_error::Segment;
 
 use super::Problem;
 use super::yaml::Document;
@@ -78,6 +78,7 @@ pub(crate) fn parse<T: DeserializeOwned + Default>(
     problems: &mut Vec<Problem>,
 ) -> T {
     let mut value = document.value.clone();
+    let mut reported: Vec<String> = Vec::new();
     loop {
         let error = match serde_path_to_error::deserialize::<_, T>(&value) {
             Ok(parsed) => return parsed,
@@ -85,17 +86,38 @@ pub(crate) fn parse<T: DeserializeOwned + Default>(
         };
         let path = error.path().clone();
         let shown = if path.iter().len() == 0 { String::new() } else { path.to_string() };
-        problems.push(source.problem(&shown, reword(&error.inner().to_string())));
-        if !take_out(&mut value, &path) {
+        let message = error.inner().to_string();
+        if !follows(&message, &shown, &reported, source) {
+            problems.push(source.problem(&shown, reword(&message)));
+        }
+        reported.push(shown);
+        // Where an element is needed and cannot be empty, the list around it goes.
+        let segments: Vec<&Segment> = path.iter().collect();
+        if !(1..=segments.len())
+            .rev()
+            .any(|end| take_out(&mut value, segments.get(..end).unwrap_or_default()))
+        {
             return T::default();
         }
     }
 }
 
+/// Whether an error only says that what was reported before has been taken out since.
+fn follows(message: &str, path: &str, reported: &[String], source: &Source) -> bool {
+    if let Some(rest) = message.strip_prefix("missing field ") {
+        let (field, _) = names(rest);
+        return source.has(&if path.is_empty() { field } else { format!("{path}.{field}") });
+    }
+    let within = |other: &String| {
+        let rest = other.strip_prefix(path);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    message.starts_with("invalid type: null") && reported.iter().any(within)
+}
+
 /// Removes a member, or empties an element: the elements after it keep their index.
-fn take_out(value: &mut Value, path: &FieldPath) -> bool {
-    let mut segments: Vec<&Segment> = path.iter().collect();
-    let Some(last) = segments.pop() else { return false };
+fn take_out(value: &mut Value, path: &[&Segment]) -> bool {
+    let Some((last, segments)) = path.split_last() else { return false };
     let mut parent = value;
     for segment in segments {
         let child = match segment {
@@ -134,6 +156,9 @@ fn reword(message: &str) -> String {
         let (found, known) = names(rest);
         return format!("`{found}` is not known here; write one of {}", known.join(", "));
     }
+    if let Some(rest) = message.strip_prefix("missing field ") {
+        return format!("`{}` is required here", names(rest).0);
+    }
     let wrong = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "));
     match wrong.and_then(|rest| rest.rsplit_once(", expected ")) {
         // A number or a boolean that was meant as text.
@@ -160,7 +185,7 @@ fn describe(what: &str) -> String {
         "null" => "empty".to_owned(),
         "u16" => "a whole number from 0 to 65535".to_owned(),
         "u32" => "a whole number from 0 to 4294967295".to_owned(),
-        "u64" => "a whole number, 0 or more".to_owned(),
+        "u64" | "usize" => "a whole number, 0 or more".to_owned(),
         "string or map" => "one word".to_owned(),
         _ if what.starts_with("struct ") => "a mapping of fields".to_owned(),
         _ => match what.split_once(' ') {
@@ -174,7 +199,7 @@ fn describe(what: &str) -> String {
 }
 
 /// The known name that a mistyped one was probably meant to be: at most a third of it differs.
-pub(crate) fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let scored = known.map(|name| (distance(&written.to_lowercase(), &name.to_lowercase()), name));
     let (distance, name) = scored.min()?;
     (distance * 3 <= written.chars().count().max(3)).then_some(name)

@@ -61,6 +61,14 @@ impl PriceTable {
         self.providers.values().flat_map(|provider| &provider.models).flat_map(|model| &model.prices)
     }
 
+    /// Whether a model whose name begins so may have a price.
+    pub(crate) fn may_begin(&self, provider: &str, beginning: &str) -> bool {
+        let Some(provider) = self.providers.get(provider) else { return false };
+        let overlaps = |name: &str| name.starts_with(beginning) || beginning.starts_with(name);
+        provider.names.keys().any(|name| overlaps(name))
+            || provider.prefixes.iter().any(|(prefix, _)| overlaps(prefix))
+    }
+
     fn find(&self, provider: &str, model: &str) -> Option<&ModelPrices> {
         let provider = self.providers.get(provider)?;
         provider.models.get(provider.index(model)?)

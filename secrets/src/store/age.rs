@@ -76,6 +76,14 @@ pub enum AgeFileError {
         /// What is wrong with it.
         failure: Failure,
     },
+    /// It is not there.
+    #[error("{path}: no such file; `tollgate secret {maker}` makes one", path = .path.display())]
+    Missing {
+        /// The file that is missing: the encrypted one or the identity.
+        path: PathBuf,
+        /// The command that makes it.
+        maker: &'static str,
+    },
     /// A new file could not be put in its place.
     #[error("cannot write {path}: {error}", path = .path.display())]
     Write {
@@ -128,9 +136,13 @@ impl AgeFile {
     /// Every path with the names of its fields, in order.
     ///
     /// # Errors
-    /// Where the file or the identity cannot be used. A file that does not exist has no secrets.
+    /// Where the file or the identity is missing or cannot be used.
     pub fn list(&self) -> Result<Vec<(String, Vec<String>)>, AgeFileError> {
-        let contents = self.contents(&self.identities()?)?;
+        let identities = self.identities()?;
+        if !self.location.file.exists() {
+            return Err(AgeFileError::Missing { path: self.location.file.clone(), maker: "set" });
+        }
+        let contents = self.contents(&identities)?;
         Ok(contents.into_iter().map(|(path, fields)| (path, fields.into_keys().collect())).collect())
     }
 
@@ -188,7 +200,12 @@ impl AgeFile {
 
     fn identities(&self) -> Result<Vec<Identity>, AgeFileError> {
         let path = &self.location.identity;
-        identities(path).map_err(|failure| AgeFileError::Unusable { path: path.clone(), failure })
+        identities(path).map_err(|failure| match failure {
+            Failure::File(io::ErrorKind::NotFound) => {
+                AgeFileError::Missing { path: path.clone(), maker: "init" }
+            }
+            failure => AgeFileError::Unusable { path: path.clone(), failure },
+        })
     }
 
     fn contents(&self, identities: &[Identity]) -> Result<Contents, AgeFileError> {

@@ -57,7 +57,8 @@ async fn what_was_set_is_fetched_and_what_was_removed_is_not_found() {
 #[test]
 fn the_list_names_paths_and_fields() {
     let bench = Bench::new();
-    assert!(bench.file.list().unwrap().is_empty());
+    let missing = bench.file.list().unwrap_err().to_string();
+    assert!(missing.ends_with("secrets.age: no such file; `tollgate secret set` makes one"), "{missing}");
     bench.set("b", "k", "v").unwrap();
     bench.set("a/c", "y", "v").unwrap();
     bench.set("a/c", "x", "v").unwrap();
@@ -139,4 +140,14 @@ fn a_path_that_no_reference_can_name_or_an_empty_value_is_refused() {
         assert!(matches!(bench.set(path, "k", "v"), Err(AgeFileError::Path { .. })), "{path}");
     }
     assert!(bench.set("a", "k", "").is_err());
+}
+
+#[test]
+fn an_identity_that_is_missing_is_named_with_the_command_that_makes_it() {
+    let bench = Bench::new();
+    fs::remove_file(bench.directory.path().join("identity.txt")).unwrap();
+    for missing in [bench.file.list().unwrap_err(), bench.set("a", "b", "c").unwrap_err()] {
+        let said = missing.to_string();
+        assert!(said.ends_with("identity.txt: no such file; `tollgate secret init` makes one"), "{said}");
+    }
 }

@@ -1,0 +1,158 @@
+//! What a good configuration still needs from around it: files that are there, addresses that may be dialled, grants at all.
+//!
+//! **Invariant:** nothing here refuses a configuration: what is missing may come yet, and until then the calls that need it fail alone.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use tollgate_policy::model::{Problem, SourceFile};
+use tollgate_policy::policy::{Destination, Policy, StoreKind, VaultAuth, VaultStore};
+
+use crate::settings::Settings;
+use crate::upstream::DialRules;
+
+/// What the resources need and do not have. `settings`: where they are known.
+pub(crate) fn resources(policy: &Policy, settings: Option<&Settings>) -> Vec<Problem> {
+    let rules = settings.map(|settings| DialRules::new(settings.egress.private_ranges.clone()));
+    let mut warnings = Vec::new();
+    for destination in policy.destinations() {
+        if let Some(rules) = &rules {
+            undialled(destination, rules, &mut warnings);
+        }
+    }
+    for store in policy.stores() {
+        let Some(origin) = policy.store_origin(store.name.as_str()) else { continue };
+        let missing = missing(&store.kind);
+        warnings.extend(missing.into_iter().map(|(field, message)| origin.problem(field, message)));
+        if let (StoreKind::Vault(vault), Some(rules)) = (&store.kind, &rules)
+            && let Some(message) = literal(&vault.address).and_then(|address| refused(address, rules))
+        {
+            warnings.push(origin.problem("spec.vault.address", message));
+        }
+    }
+    warnings
+}
+
+/// Why nobody can call anything.
+pub(crate) fn nothing(
+    policy: &Policy,
+    files: &[SourceFile],
+    directory: &Path,
+    settings: Option<&Settings>,
+) -> Option<String> {
+    let what = match policy.grants().next() {
+        Some(_) => return None,
+        None if files.is_empty() => "there is no file in it that ends in .yaml or .yml",
+        None => "there is no Grant in it",
+    };
+    let message = format!("{}: {what}, so every call is refused", directory.display());
+    Some(match settings.filter(|settings| settings.resources == directory) {
+        Some(settings) => settings.problem("resources", message).to_string(),
+        None => message,
+    })
+}
+
+/// Addresses that are written out, whose every call would be refused.
+fn undialled(destination: &Destination, rules: &DialRules, warnings: &mut Vec<Problem>) {
+    for (index, address) in destination.addresses.iter().enumerate() {
+        if let Some(message) = refused(*address, rules) {
+            warnings.push(destination.origin.problem(&format!("spec.addresses[{index}]"), message));
+        }
+    }
+    if !destination.addresses.is_empty() {
+        return;
+    }
+    for (index, host) in destination.hosts.iter().enumerate() {
+        if let Some(message) = bare(&host.to_string()).and_then(|address| refused(address, rules)) {
+            warnings.push(destination.origin.problem(&format!("spec.hosts[{index}]"), message));
+        }
+    }
+}
+
+fn refused(address: IpAddr, rules: &DialRules) -> Option<String> {
+    if rules.allows(address) {
+        return None;
+    }
+    let every = ["0.0.0.0/0", "::/0"].iter().filter_map(|range| range.parse().ok());
+    Some(match DialRules::new(every.collect()).allows(address) {
+        true => format!(
+            "`{address}` is private, and no range of `egress.privateRanges` in the settings has it: it is never dialled"
+        ),
+        false => format!("`{address}` is link-local, reserved or of a metadata service: it is never dialled"),
+    })
+}
+
+fn bare(host: &str) -> Option<IpAddr> {
+    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
+}
+
+/// The address in a URL without a path, if it names one.
+fn literal(url: &str) -> Option<IpAddr> {
+    let (_, authority) = url.split_once("://")?;
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    bare(host)
+}
+
+/// The files that a store names and that are not there, by field.
+fn missing(kind: &StoreKind) -> Vec<(&'static str, String)> {
+    let named: Vec<(&'static str, &Path, &str)> = match kind {
+        StoreKind::File { root } => vec![("spec.file.root", root, "no such directory")],
+        StoreKind::Age { file, identity_file } => vec![
+            ("spec.age.file", file, "no such file; `tollgate secret set` makes one"),
+            ("spec.age.identityFile", identity_file, "no such file; `tollgate secret init` makes one"),
+        ],
+        StoreKind::Vault(VaultStore { ca, auth, .. }) => {
+            let ca = ca.iter().map(|ca| ("spec.vault.caFile", ca.as_path(), "no such file"));
+            let login = match auth {
+                VaultAuth::Token { file } => vec![("spec.vault.auth.token.file", file)],
+                VaultAuth::AppRole { role_id_file, secret_id_file, .. } => vec![
+                    ("spec.vault.auth.appRole.roleIdFile", role_id_file),
+                    ("spec.vault.auth.appRole.secretIdFile", secret_id_file),
+                ],
+            };
+            ca.chain(login.into_iter().map(|(field, file)| (field, file.as_path(), "no such file"))).collect()
+        }
+    };
+    let absent = |(_, path, _): &(&str, &Path, &str)| !path.exists();
+    let said =
+        |(field, path, what): (&'static str, &Path, &str)| (field, format!("{}: {what}", path.display()));
+    named.into_iter().filter(absent).map(said).collect()
+}
+
+/// What `serve` could not make: the places that the settings name.
+pub(crate) fn places(settings: &Settings) -> Vec<Problem> {
+    let mut warnings = Vec::new();
+    let mut cannot = |field: &str, path: &Path| {
+        if let Some(obstacle) = obstacle(path) {
+            let message = format!("{}: it cannot be made, {obstacle}", path.display());
+            warnings.push(settings.problem(field, message));
+        }
+    };
+    cannot("dataDir", &settings.data_dir);
+    if let Some(parent) = settings.admin.token_file.parent() {
+        cannot("admin.tokenFile", parent);
+    }
+    let seal_key = settings.ledger.seal_key_file.as_deref().and_then(Path::parent);
+    if let Some(parent) = seal_key.filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir()) {
+        let message = format!("{}: no such directory; the key needs one", parent.display());
+        warnings.push(settings.problem("ledger.sealKeyFile", message));
+    }
+    warnings
+}
+
+/// Why there can be no directory of this name.
+fn obstacle(directory: &Path) -> Option<String> {
+    let there = directory.ancestors().find(|path| path.exists())?;
+    let metadata = std::fs::metadata(there).ok()?;
+    if !metadata.is_dir() {
+        return Some(format!("{} is not a directory", there.display()));
+    }
+    let is_writable = nix::unistd::access(there, nix::unistd::AccessFlags::W_OK).is_ok();
+    (!is_writable).then(|| format!("{} may not be written by this user", there.display()))
+}
+
+#[cfg(test)]
+mod tests;

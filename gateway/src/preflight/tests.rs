@@ -1,0 +1,156 @@
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+use tollgate_policy::compile::compile_files;
+
+use super::*;
+use crate::app;
+
+const SETTINGS: &str = "
+listeners: [{name: mesh, address: '127.0.0.1:0'}]
+identity: {certificate: {certFile: a, keyFile: b}, trustDomains: {prod.acme: {bundleFile: c}}}
+resources: res
+dataDir: data
+admin: {tokenFile: run/token}
+egress: {privateRanges: [10.7.0.0/16]}
+";
+
+struct Bench(TempDir);
+
+impl Bench {
+    fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn settings(&self, text: &str) -> Settings {
+        std::fs::write(self.at("tollgate.yaml"), text).unwrap();
+        Settings::read(&self.at("tollgate.yaml"), |_| None).unwrap()
+    }
+
+    fn warnings(&self, resources: &[&str]) -> Vec<String> {
+        let settings = self.settings(SETTINGS);
+        let known = Some(&settings);
+        let files: Vec<SourceFile> = resources
+            .iter()
+            .map(|text| SourceFile { path: self.at("a.yaml"), text: (*text).to_owned() })
+            .collect();
+        let (policy, _) = compile_files(&files, &app::environment(&settings).unwrap()).unwrap();
+        let warnings = self.said(&super::resources(&policy, known));
+        let nothing = nothing(&policy, &files, &settings.resources, known);
+        warnings.into_iter().chain(nothing.map(|nothing| self.short(&nothing))).collect()
+    }
+
+    fn said(&self, warnings: &[Problem]) -> Vec<String> {
+        warnings.iter().map(|warning| self.short(&warning.to_string())).collect()
+    }
+
+    fn short(&self, text: &str) -> String {
+        text.replace(&format!("{}/", self.0.path().display()), "")
+    }
+}
+
+const GRANT: &str = "apiVersion: tollgate.dev/v1alpha1
+kind: Grant
+metadata: {name: web}
+spec:
+  callers: [{spiffe: 'spiffe://prod.acme/web'}]
+  destination: api
+---
+";
+
+#[test]
+fn addresses_that_the_settings_refuse_are_named() {
+    let destination = "apiVersion: tollgate.dev/v1alpha1
+kind: Destination
+metadata: {name: api}
+spec:
+  hosts: [api.example]
+  addresses:
+    - 10.7.0.1
+    - 127.0.0.1
+    - 169.254.169.254
+";
+    let said = Bench::new().warnings(&[&format!("{GRANT}{destination}")]);
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(
+        said[0].starts_with("a.yaml:15: Destination/api: spec.addresses[1]: `127.0.0.1` is private"),
+        "{said:?}"
+    );
+    assert!(
+        said[1].starts_with("a.yaml:16: Destination/api: spec.addresses[2]: `169.254.169.254` is link-local"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn files_of_stores_that_are_not_there_are_named_until_they_are() {
+    let stores = "apiVersion: tollgate.dev/v1alpha1
+kind: Destination
+metadata: {name: api}
+spec: {hosts: [api.example]}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: SecretStore
+metadata: {name: age}
+spec:
+  age:
+    file: secrets.age
+    identityFile: identity.txt
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: SecretStore
+metadata: {name: bao}
+spec: {vault: {address: 'https://127.0.0.1:8200', caFile: ca.pem, auth: {appRole: {roleIdFile: role, secretIdFile: id}}}}
+";
+    let bench = Bench::new();
+    let text = format!("{GRANT}{stores}");
+    let said = bench.warnings(&[&text]);
+    assert_eq!(
+        said[0],
+        "a.yaml:18: SecretStore/age: spec.age.file: secrets.age: no such file; `tollgate secret set` makes one"
+    );
+    assert_eq!(
+        said[1],
+        "a.yaml:19: SecretStore/age: spec.age.identityFile: identity.txt: no such file; `tollgate secret init` makes one"
+    );
+    for (warning, field) in
+        said[2..].iter().zip(["caFile", "auth.appRole.roleIdFile", "auth.appRole.secretIdFile", "address"])
+    {
+        assert!(
+            warning.starts_with(&format!("a.yaml:24: SecretStore/bao: spec.vault.{field}: ")),
+            "{warning}"
+        );
+    }
+    assert_eq!(said.len(), 6, "{said:?}");
+    for name in ["secrets.age", "identity.txt", "ca.pem", "role", "id"] {
+        std::fs::write(bench.at(name), "x").unwrap();
+    }
+    assert_eq!(bench.warnings(&[&text]).len(), 1, "only the vault's address is left");
+}
+
+#[test]
+fn a_configuration_in_which_nobody_may_call_says_so() {
+    let bench = Bench::new();
+    let said = bench.warnings(&[]);
+    assert!(said[0].starts_with("tollgate.yaml:4: resources: res: there is no file"), "{said:?}");
+    let said = bench.warnings(&["# nothing\n"]);
+    assert!(said[0].contains("there is no Grant"), "{said:?}");
+}
+
+#[test]
+fn places_that_cannot_be_made_are_named() {
+    let bench = Bench::new();
+    assert!(places(&bench.settings(SETTINGS)).is_empty(), "serve makes them");
+    std::fs::write(bench.at("data"), "").unwrap();
+    std::fs::write(bench.at("run"), "").unwrap();
+    let said =
+        bench.said(&places(&bench.settings(&format!("{SETTINGS}ledger: {{sealKeyFile: seal/key}}\n"))));
+    assert_eq!(said.len(), 3, "{said:?}");
+    assert!(said[0].starts_with("tollgate.yaml:5: dataDir: data: it cannot be made"), "{said:?}");
+    assert!(said[1].starts_with("tollgate.yaml:6: admin.tokenFile: run: it cannot be made"), "{said:?}");
+    assert!(said[2].starts_with("tollgate.yaml:8: ledger.sealKeyFile: seal: no such directory"), "{said:?}");
+}
