@@ -50,7 +50,9 @@ def is_stale(profile):
 
 def build(target, flag):
     print(f"building with {flag.split('=')[0]}", flush=True)
-    environment = {**os.environ, "CARGO_TARGET_DIR": str(target), "RUSTFLAGS": flag}
+    # Build scripts count too; what they leave is nobody's.
+    spill = target / "build-%p.profraw"
+    environment = {**os.environ, "CARGO_TARGET_DIR": str(target), "RUSTFLAGS": flag, "LLVM_PROFILE_FILE": str(spill)}
     for name, package in PROGRAMS.items():
         command = ["cargo", "build", "--profile", "dist", "-p", package, "--bin", name]
         subprocess.run(command, cwd=ROOT, env=environment, check=True)
