@@ -69,7 +69,7 @@ async fn the_first_call_is_made_as_its_steps_say() {
         let port = port.to_string();
         run(Path::new("python3"), &["-c", CALL, &port, path], "")
     };
-    assert_eq!(call("/openai/v1/models").trim(), "403 method_not_allowed");
+    assert_eq!(call("/openai/v1/models").trim(), "403 path_not_allowed");
     // The provider itself is out of reach here: what is held, decided and put on is the same.
     let reached = call("/openai/v1/chat/completions");
     assert!(
