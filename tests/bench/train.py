@@ -3,6 +3,7 @@
 Counting needs `llvm-profdata` of the same compiler: `rustup component add llvm-tools`.
 """
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -37,7 +38,10 @@ def programs(target, run):
             run(name, counting / name, LOADS, SECONDS)
         del os.environ["LLVM_PROFILE_FILE"]
         merge(counts, profile)
-    return build(target / "trained", f"-Cprofile-use={profile}")
+    # Named by its content: cargo builds again what was built with another one.
+    named = target / f"trained/{hashlib.sha256(profile.read_bytes()).hexdigest()[:16]}.profdata"
+    shutil.copyfile(profile, named)
+    return build(target / "trained", f"-Cprofile-use={named}")
 
 
 def is_stale(profile):
