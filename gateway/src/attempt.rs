@@ -203,7 +203,6 @@ fn no_tls() -> Denial {
     Denial::new(Reason::Internal, "the destination has no TLS configuration")
 }
 
-/// The secret of the permit's credential: from the cache, or fetched.
 /// Why there is no connection, where an operator sees it; what comes later is the provider's doing and in the record.
 #[cold]
 fn log_failure(core: &Core, permit: &Permit, error: &UpstreamError) {
@@ -218,6 +217,7 @@ fn log_failure(core: &Core, permit: &Permit, error: &UpstreamError) {
     }
 }
 
+/// The secret of the permit's credential: from the cache, or fetched.
 async fn secret(core: &Core, permit: &Permit) -> Result<Option<Arc<Secret>>, Denial> {
     let Some(credential) = permit.credential() else { return Ok(None) };
     if let Some(cached) = core.shared.secrets.peek(credential) {

@@ -136,9 +136,8 @@ pub(crate) fn places(settings: &Settings) -> Vec<Problem> {
         cannot("admin.tokenFile", parent);
     }
     let seal_key = settings.ledger.seal_key_file.as_deref().and_then(Path::parent);
-    if let Some(parent) = seal_key.filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir()) {
-        let message = format!("{}: no such directory; the key needs one", parent.display());
-        warnings.push(settings.problem("ledger.sealKeyFile", message));
+    if let Some(parent) = seal_key {
+        cannot("ledger.sealKeyFile", parent);
     }
     warnings
 }

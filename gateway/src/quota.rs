@@ -15,11 +15,11 @@ use jiff::Timestamp;
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::Denial;
 use tollgate_policy::limit::{Limit, Unit};
+use tollgate_policy::map::Map;
 use tollgate_policy::policy::{Grant, Policy};
 use tollgate_policy::price::NanoUsd;
 
 use crate::ledger::Charge;
-use tollgate_policy::map::Map;
 
 mod cell;
 mod hold;

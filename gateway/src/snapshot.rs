@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use tollgate_policy::compile::{Environment, compile_files};
+use tollgate_policy::map::Map;
 use tollgate_policy::model::{Problem, SourceFile};
 use tollgate_policy::name::Name;
 use tollgate_policy::policy::Policy;
 
 pub(crate) use self::files::ResourceFiles;
 use crate::upstream::{TlsClient, TlsClients};
-use tollgate_policy::map::Map;
 
 /// The policy and the TLS configurations of its destinations.
 #[derive(Debug)]

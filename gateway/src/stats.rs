@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use tollgate_policy::caller::SpiffeId;
 use tollgate_policy::denial::Reason;
+use tollgate_policy::map::Map;
 use tollgate_policy::name::Name;
 use tollgate_policy::price::Units;
 
 use crate::ledger::{Bounded, Record, UsageSource};
-use tollgate_policy::map::Map;
 
 /// Upper bounds of the duration buckets, in seconds: from a cached answer to a long stream.
 pub(crate) const BUCKETS: [f64; 14] =

@@ -94,8 +94,8 @@ impl Peer {
             source: destination.source_address,
             timeout: destination.timeouts.connect,
         };
-        // Boxed: most calls find a kept connection, and none should carry the handshake's state around.
         let gate = Arc::new(Gate::new(&pool.journal));
+        // Boxed: most calls find a kept connection, and none should carry the handshake's state around.
         Box::pin(Self::open(dial, rules, tls, bucket, gate)).await
     }
 

@@ -64,7 +64,7 @@ pub(super) struct Place {
 
 impl Place {
     fn settings(&self) -> &Path {
-        self.config.as_deref().unwrap_or_else(|| Path::new("tollgate.yaml"))
+        self.config.as_deref().unwrap_or_else(|| Path::new(app::SETTINGS))
     }
 
     /// The data directory.

@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use http::HeaderValue;
 use http::header::{AUTHORIZATION, HeaderName};
+use tollgate_policy::map::Map;
 use tollgate_policy::name::Name;
 use tollgate_policy::policy::{Credential, Inject};
 use tollgate_secrets::{Secret, Version};
 
 use super::form;
 use super::scrub::Needles;
-use tollgate_policy::map::Map;
 
 /// What is added to a request.
 #[derive(Clone)]

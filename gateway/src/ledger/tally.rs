@@ -6,10 +6,10 @@
 //! **Invariant:** the tally of a record is that of its line read back.
 
 use jiff::Timestamp;
+use tollgate_policy::map::Map;
 
 use super::line::{Amount, Row, RowUnits, Taken};
 use super::record::{Record, RecordId};
-use tollgate_policy::map::Map;
 
 /// The words that sums are told apart by, in the order of [`Key::words`].
 pub(crate) const WORDS: usize = 11;

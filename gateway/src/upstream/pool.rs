@@ -14,12 +14,12 @@ use http::HeaderValue;
 use http::uri::Authority;
 use hyper::client::conn::{http1, http2};
 use tokio::time::Instant;
+use tollgate_policy::map::Map;
 use tollgate_policy::name::Name;
 use tollgate_secrets::Version;
 
 use super::body::OutBody;
 use crate::ledger::{Gate, Journal};
-use tollgate_policy::map::Map;
 
 /// An idle connection older than this is closed: below the 60 s after which common load balancers close theirs.
 const IDLE_LIMIT: Duration = Duration::from_secs(55);
