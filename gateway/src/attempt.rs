@@ -3,7 +3,7 @@
 //! **Invariant:** another attempt is made only while no byte of an answer was released and the body can be sent again: for free where a
 //! kept connection returned the request unsent, and once where the provider rejected a secret of which there is a newer version.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::injection::{Injected, Template};
 use crate::listener::Connection;
 use crate::metering::Meter;
 use crate::snapshot::Snapshot;
-use crate::upstream::{Answer, Lease, Peer, Unanswered, UpstreamError};
+use crate::upstream::{Answer, Lease, Peer, Unanswered, Upload, UpstreamError};
 
 /// How often a request that a closing connection returned is put on another one.
 const RESENDS: usize = 3;
@@ -43,6 +43,18 @@ pub(crate) struct Answered {
     pub(crate) faults: Faults,
 }
 
+impl Answered {
+    pub(crate) fn new(
+        answer: Answer,
+        permit: Permit,
+        secret: Option<Arc<Secret>>,
+        faults: Faults,
+    ) -> Box<Self> {
+        let (head, body) = answer.response.into_parts();
+        Box::new(Self { head, body, lease: answer.lease, permit, secret, faults })
+    }
+}
+
 /// What all attempts of a call have in common.
 #[derive(Clone, Copy)]
 pub(crate) struct Way<'a> {
@@ -58,21 +70,21 @@ enum Unsent {
 }
 
 impl Way<'_> {
-    /// Sends `template` until there is an answer to pass on.
+    /// Sends `template` until there is an answer to pass on. With it comes the secret that it answers to.
     pub(crate) async fn send(
         self,
-        permit: Permit,
-        mut template: Template,
+        permit: &Permit,
+        template: &mut Template,
         meter: &mut Meter,
-    ) -> Result<Answered, Denial> {
+    ) -> Result<(Answer, Option<Arc<Secret>>), Denial> {
         let core = &*self.connection.core;
         self.faults.at(Stage::Secret);
-        let mut secret = secret(core, &permit).await?;
+        let mut secret = secret(core, permit).await?;
         let mut resends = 0;
         let mut refreshed = false;
         loop {
             self.faults.at(Stage::Connect);
-            let answer = match self.once(&permit, &mut template, secret.as_deref(), meter).await {
+            let answer = match self.once(permit, template, secret.as_deref(), meter).await {
                 Ok(answer) => answer,
                 Err(Unsent::Again) if resends < RESENDS => {
                     resends += 1;
@@ -81,13 +93,13 @@ impl Way<'_> {
                 Err(Unsent::Again) => return Err(error::upstream(&UpstreamError::Unsent)),
                 Err(Unsent::Failed(denial)) => return Err(denial),
             };
-            if !rejects_credential(&permit, &answer) {
-                let (head, body) = answer.response.into_parts();
-                return Ok(Answered { head, body, lease: answer.lease, permit, secret, faults: self.faults });
+            if !rejects_credential(permit, &answer) {
+                return Ok((answer, secret));
             }
+            drop(answer);
             meter.rejected();
             let spent = refreshed || !template.replayable();
-            let newer = Box::pin(newer(core, &permit, secret.as_deref(), spent)).await;
+            let newer = Box::pin(newer(core, permit, secret.as_deref(), spent)).await;
             let Some(newer) = newer else {
                 return Err(Denial::new(
                     Reason::CredentialRejected,
@@ -106,7 +118,7 @@ impl Way<'_> {
         secret: Option<&Secret>,
         meter: &mut Meter,
     ) -> Result<Answer, Unsent> {
-        let Self { connection, snapshot, faults } = *self;
+        let Self { connection, snapshot, .. } = *self;
         let core = &*connection.core;
         let fail = |meter: &mut Meter, error: &UpstreamError| {
             meter.attempt_failed(error::upstream_reason(error));
@@ -116,17 +128,12 @@ impl Way<'_> {
         let tls = snapshot.tls(&permit.destination().name).ok_or_else(|| Unsent::Failed(no_tls()))?;
         let peer = Peer::for_permit(&core.pool, &core.shared.rules, tls, permit, secret).await;
         let peer = peer.map_err(|error| fail(meter, &error))?;
-        faults.at(Stage::Inject);
-        self.still_permitted(permit, meter).map_err(Unsent::Failed)?;
-        let injected =
-            Injected::new(template, permit, secret, &core.prepared, peer).map_err(Unsent::Failed)?;
-        meter.attempt(injected.peer(), secret);
-        faults.at(Stage::Send);
-        if injected.peer().is_http2() {
+        if peer.is_http2() {
             meter.written().await.map_err(Unsent::Failed)?;
         }
-        meter.sent();
-        match self.first_byte(injected, permit, meter).await {
+        let upload = template.upload();
+        let answer = self.leave(permit, template, secret, peer, meter).map_err(Unsent::Failed)?;
+        match self.first_byte(pin!(answer), upload, permit, meter).await {
             Err(Late::Timeout) => Err(fail(meter, &UpstreamError::FirstByteTimeout)),
             Err(Late::Withdrawn(denial)) => Err(Unsent::Failed(denial)),
             Ok(Ok(answer)) if is_ambiguous(answer.response.headers()) => {
@@ -150,20 +157,39 @@ impl Way<'_> {
         }
     }
 
-    /// Sends, and waits for the head of the answer: the limit counts from the last byte of the request that left. A body that streams goes
-    /// on only while it is permitted.
+    /// Puts the secret on the call and hands it to its connection. The future waits for the answer.
+    fn leave(
+        &self,
+        permit: &Permit,
+        template: &mut Template,
+        secret: Option<&Secret>,
+        peer: Peer,
+        meter: &mut Meter,
+    ) -> Result<impl Future<Output = Result<Answer, Unanswered>> + use<>, Denial> {
+        self.faults.at(Stage::Inject);
+        self.still_permitted(permit, meter)?;
+        let core = &*self.connection.core;
+        let injected = Injected::new(template, permit, secret, &core.prepared, peer)?;
+        meter.attempt(injected.peer(), secret);
+        self.faults.at(Stage::Send);
+        meter.sent();
+        Ok(injected.send(meter.line()))
+    }
+
+    /// Waits for the head of the answer: the limit counts from the last byte of the request that left. A body that streams goes on only
+    /// while it is permitted.
     async fn first_byte(
         &self,
-        injected: Injected,
+        mut answer: Pin<&mut impl Future<Output = Result<Answer, Unanswered>>>,
+        upload: Option<Arc<Upload>>,
         permit: &Permit,
         meter: &mut Meter,
     ) -> Result<Result<Answer, Unanswered>, Late> {
         let limit = permit.destination().timeouts.first_byte;
-        let Some(upload) = injected.upload() else {
-            return timeout(limit, injected.send(meter.line())).await.map_err(|_| Late::Timeout);
+        let Some(upload) = upload else {
+            return timeout(limit, answer).await.map_err(|_| Late::Timeout);
         };
         meter.uploads(&upload);
-        let mut answer = pin!(injected.send(meter.line()));
         let (mut before, mut moved) = (0, Instant::now());
         loop {
             if let Ok(done) = timeout(LOOK_EVERY.min(limit), answer.as_mut()).await {

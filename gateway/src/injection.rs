@@ -9,8 +9,6 @@ mod scrub;
 mod spare;
 mod template;
 
-use std::sync::Arc;
-
 use http::header::HeaderName;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Request, Uri, Version};
@@ -24,13 +22,12 @@ pub(crate) use self::scrub::answer_head;
 pub(crate) use self::template::Template;
 use crate::identity;
 use crate::ledger::Position;
-use crate::upstream::{Answer, OutBody, Peer, Unanswered, Upload};
+use crate::upstream::{Answer, OutBody, Peer, Unanswered};
 
 /// One attempt, ready to leave. No `Debug`: its request line may hold the secret.
 pub(crate) struct Injected {
     peer: Peer,
     request: Request<OutBody>,
-    upload: Option<Arc<Upload>>,
 }
 
 impl Injected {
@@ -57,7 +54,6 @@ impl Injected {
             _ => return Err(bug("the secret is not the permit's")),
         };
         let body = template.take_body().ok_or_else(|| bug("the body was sent before"))?;
-        let upload = body.upload();
         let mut request = Request::new(body);
         *request.method_mut() = template.method.clone();
         *request.headers_mut() =
@@ -83,22 +79,20 @@ impl Injected {
             request.headers_mut().insert(http::header::HOST, host.clone());
             *request.uri_mut() = Uri::from(path);
         }
-        Ok(Self { peer, request, upload })
+        Ok(Self { peer, request })
     }
 
     pub(crate) const fn peer(&self) -> &Peer {
         &self.peer
     }
 
-    /// How far a body that streams has come.
-    pub(crate) fn upload(&self) -> Option<Arc<Upload>> {
-        self.upload.clone()
-    }
-
-    /// Sends it, over HTTP/1 once the journal has the line `after`, and waits for the head of the answer.
+    /// Hands it to its connection, to leave over HTTP/1 once the journal has the line `after`; the future waits for the head of the answer.
     #[expect(clippy::disallowed_methods, reason = "the one place that sends what carries a secret")]
-    pub(crate) async fn send(self, after: Option<Position>) -> Result<Answer, Unanswered> {
-        self.peer.exchange(self.request, after).await
+    pub(crate) fn send(
+        self,
+        after: Option<Position>,
+    ) -> impl Future<Output = Result<Answer, Unanswered>> + use<> {
+        self.peer.exchange(self.request, after)
     }
 }
 

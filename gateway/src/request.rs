@@ -19,7 +19,12 @@ use crate::metering::{self, Meter};
 use crate::reply::{self, Dress, ReplyBody};
 
 /// Answers one request, and sees to it that it is recorded once, however it ends.
-pub(crate) async fn handle(connection: Arc<Connection>, request: Request<Incoming>) -> Response<ReplyBody> {
+///
+/// What the futures of the route hold is boxed or borrowed: a future keeps an argument twice, and every call pays for its size.
+pub(crate) async fn handle(
+    connection: Arc<Connection>,
+    request: Box<Request<Incoming>>,
+) -> Response<ReplyBody> {
     let dress = Dress::of(request.headers());
     let mut meter = Meter::open(&connection.core, request.method());
     let route = fault::caught(pin!(forward(&connection, request, &mut meter))).await;
@@ -34,9 +39,9 @@ pub(crate) async fn handle(connection: Arc<Connection>, request: Request<Incomin
 
 async fn forward(
     connection: &Connection,
-    request: Request<Incoming>,
+    request: Box<Request<Incoming>>,
     meter: &mut Meter,
-) -> Result<Answered, Denial> {
+) -> Result<Box<Answered>, Denial> {
     let core = &*connection.core;
     let faults = fault::Faults::of(&request);
     let (parts, body) = request.into_parts();
@@ -71,9 +76,10 @@ async fn forward(
     meter.hold(hold, &permit)?;
 
     let (body, room) = asked.into_body(bound.as_ref(), &permit);
-    let template = Template::new(head, &permit, body, room)?;
+    let mut template = Template::new(head, &permit, body, room)?;
     let way = Way { connection, snapshot: &snapshot, faults };
-    let mut answered = way.send(permit, template, meter).await?;
+    let (answer, secret) = way.send(&permit, &mut template, meter).await?;
+    let mut answered = Answered::new(answer, permit, secret, faults);
 
     faults.at(Stage::Scrub);
     injection::answer_head(&mut answered.head, &answered.permit, answered.secret.as_ref(), &core.prepared)?;

@@ -126,7 +126,7 @@ impl Write for Flush {
     }
 }
 
-/// Writes access lines as they are: the record is JSON already.
+/// Writes access lines as they are: what is said of a record is JSON already, but for its closing brace.
 struct Access(Flush);
 
 impl<S: Subscriber> Layer<S> for Access {
@@ -143,7 +143,7 @@ impl Visit for Line<'_> {
             self.0.append([
                 b"{\"level\":\"INFO\",\"target\":\"tollgate::access\",\"record\":",
                 value,
-                b"}\n",
+                b"}}\n",
             ]);
         }
     }

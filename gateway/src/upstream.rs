@@ -11,10 +11,11 @@ mod tls;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::uri::Authority;
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -152,28 +153,34 @@ impl Peer {
         matches!(self.line, Line::Http2(..))
     }
 
-    /// Sends and waits for the head of the answer. Over HTTP/1 the request leaves only when the journal has the line `after`; over HTTP/2,
-    /// where others share the connection, the caller has seen to that. Called by injection alone: what is sent carries the secret.
-    pub(crate) async fn exchange(
+    /// Hands the request over; the future waits for the head of the answer. Over HTTP/1 the request leaves only when the journal has the
+    /// line `after`; over HTTP/2, where others share the connection, the caller has seen to that. Called by injection alone: what is sent
+    /// carries the secret.
+    pub(crate) fn exchange(
         self,
         request: Request<OutBody>,
         after: Option<Position>,
-    ) -> Result<Answer, Unanswered> {
+    ) -> impl Future<Output = Result<Answer, Unanswered>> + use<> {
         let Self { line, verified, bucket, reused } = self;
-        let unanswered = |mut error: hyper::client::conn::TrySendError<Request<OutBody>>| Unanswered {
+        let unanswered = move |mut error: TrySendError<Request<OutBody>>| Unanswered {
             returned: error.take_message().filter(|_| reused).map(Request::into_body),
             error: error.into_error(),
         };
-        let (response, line) = match line {
+        if let Line::Http1(_) = line {
+            verified.gate.close(after);
+        }
+        let answer = |response, line| Answer { response, lease: Lease { line, verified, bucket } };
+        // Not an `async` block: that would hold what it waits for twice.
+        match line {
             Line::Http1(mut sender) => {
-                verified.gate.close(after);
-                (sender.try_send_request(request).await.map_err(unanswered)?, Lent::Http1(sender))
+                let sent = sender.try_send_request(request);
+                sent.map(move |sent| Ok(answer(sent.map_err(unanswered)?, Lent::Http1(sender)))).left_future()
             }
             Line::Http2(mut sender, slot) => {
-                (sender.try_send_request(request).await.map_err(unanswered)?, Lent::Http2(slot))
+                let sent = sender.try_send_request(request);
+                sent.map(move |sent| Ok(answer(sent.map_err(unanswered)?, Lent::Http2(slot)))).right_future()
             }
-        };
-        Ok(Answer { response, lease: Lease { line, verified, bucket } })
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The request as it will leave, but for the secret: rebuilt from the target, so that what was matched is what is sent.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, HeaderName};
 use http::uri::PathAndQuery;
@@ -12,7 +14,7 @@ use tollgate_policy::policy::Inject;
 use super::spare::Spare;
 use crate::identity::{self, Head};
 use crate::load::Room;
-use crate::upstream::OutBody;
+use crate::upstream::{OutBody, Upload};
 
 /// Method, path, headers and body of every attempt of one call.
 #[derive(Debug)]
@@ -65,6 +67,11 @@ impl Template {
     /// Takes back a body that never left.
     pub(crate) fn restore(&mut self, body: OutBody) {
         self.body = Some(body);
+    }
+
+    /// How far a body that streams has come.
+    pub(crate) fn upload(&self) -> Option<Arc<Upload>> {
+        self.body.as_ref().and_then(OutBody::upload)
     }
 
     pub(super) fn take_headers(&mut self) -> Option<HeaderMap> {

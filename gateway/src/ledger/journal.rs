@@ -140,7 +140,7 @@ impl Journal {
             return Err(LedgerError::Unavailable);
         }
         let offset = state.end_of_buffer();
-        let at = state.append(HOLD, line, |_| {});
+        let at = state.append(HOLD, |json| line.write(json));
         if let Some(tally) = &mut state.tally {
             tally.hold(line.id, offset);
         }
@@ -155,7 +155,7 @@ impl Journal {
         self.record_seen(record, |_| {})
     }
 
-    /// [`Journal::record`]; `seen` is shown the record as it will stand in the file, in JSON.
+    /// [`Journal::record`]; `seen` is shown how the record begins in the file: [`Record::essence`], in JSON without its closing brace.
     pub fn record_seen(&self, record: &Record, seen: impl FnOnce(&[u8])) -> Result<Position, LedgerError> {
         if let Some(since) = self.reserve.gone_since()
             && record.outcome == Outcome::Refused
@@ -167,7 +167,10 @@ impl Journal {
         if let Some(broken) = &mut state.broken {
             return Err(broken.retain(record));
         }
-        let at = state.append(RECORD, record, seen);
+        let at = state.append(RECORD, |json| {
+            seen(json.since(|json| record.essence(json)));
+            record.rest(json);
+        });
         if let Some(tally) = &mut state.tally {
             tally.record(record);
         }
@@ -330,11 +333,10 @@ impl State {
         Stretch { end: self.written.clone(), from, until: self.length, tally }
     }
 
-    fn append(&mut self, kind: &[u8], line: &impl Object, seen: impl FnOnce(&[u8])) -> Position {
+    fn append(&mut self, kind: &[u8], write: impl FnOnce(&mut Json<'_>)) -> Position {
         let start = self.buffer.len();
         self.buffer.extend_from_slice(kind);
-        line.write(&mut Json::new(&mut self.buffer, &mut self.calendar));
-        seen(&self.buffer[start + kind.len()..]);
+        write(&mut Json::new(&mut self.buffer, &mut self.calendar));
         self.close(start)
     }
 

@@ -30,6 +30,13 @@ impl<'a> Json<'a> {
         Self { out, calendar }
     }
 
+    /// What `write` adds.
+    pub(crate) fn since(&mut self, write: impl FnOnce(&mut Self)) -> &[u8] {
+        let start = self.out.len();
+        write(self);
+        &self.out[start..]
+    }
+
     /// Punctuation and names, as they are.
     #[inline]
     pub(crate) fn raw(&mut self, text: &'static str) {

@@ -29,7 +29,7 @@ pub(super) async fn serve(stream: TlsStream, connection: Arc<Connection>) {
     let service = service_fn(move |request: Request<Incoming>| {
         let connection = Arc::clone(&served);
         // Boxed: hyper moves the future around before it polls it, and this one is large.
-        let answer = Box::pin(request::handle(connection, request));
+        let answer = Box::pin(request::handle(connection, Box::new(request)));
         async move { Ok::<_, Infallible>(answer.await) }
     });
     if connection.http2 {

@@ -24,8 +24,8 @@ const AT_ONCE: u64 = 64 << 10;
 
 /// The response to an answered call. Its body settles and records as it ends; where there is none, that happens here.
 pub(crate) async fn answer(
-    mut meter: Meter,
-    mut answered: Answered,
+    mut meter: Box<Meter>,
+    mut answered: Box<Answered>,
     connection: Arc<Connection>,
 ) -> Response<ReplyBody> {
     let head = &mut answered.head;
@@ -34,11 +34,8 @@ pub(crate) async fn answer(
         head.headers.insert(REQUEST_ID, id);
     }
     if let Some(rates) = meter.rates.take() {
-        for (name, text) in [(RATE_LIMIT_POLICY, &*rates.policy), (RATE_LIMIT, &*rates.limit)] {
-            if let Ok(value) = HeaderValue::from_str(text) {
-                head.headers.insert(name, value);
-            }
-        }
+        head.headers.insert(RATE_LIMIT_POLICY, rates.policy);
+        head.headers.insert(RATE_LIMIT, rates.limit);
     }
     if !answered.body.is_end_stream() {
         if meter.hides_usage {
@@ -54,7 +51,7 @@ pub(crate) async fn answer(
         }
         return Response::from_parts(head, ReplyBody::Metered(body));
     }
-    let Answered { head, lease, .. } = answered;
+    let Answered { head, lease, .. } = *answered;
     lease.finish();
     meter.record.outcome = Outcome::Completed;
     let id = meter.record.id;

@@ -31,6 +31,7 @@ use crate::upstream::{BodyError, Lease, Stall};
 /// What a drain may take after its caller has gone.
 const DRAIN_TIME: Duration = Duration::from_secs(120);
 const DRAIN_BYTES: u64 = 64 << 20;
+const EVENT_STREAM: &[u8] = b"text/event-stream";
 
 /// The provider's body and the account it is charged to.
 #[derive(Debug)]
@@ -56,7 +57,7 @@ struct Source {
     incoming: Option<Incoming>,
     reader: Option<UsageReader>,
     lease: Option<Lease>,
-    meter: Meter,
+    meter: Box<Meter>,
     billed: bool,
     /// The caller has gone.
     drained: bool,
@@ -78,15 +79,16 @@ enum State {
 impl MeteredBody {
     /// The body of an answer, and its head for the caller.
     pub(super) fn new(
-        meter: Meter,
-        answered: Answered,
+        meter: Box<Meter>,
+        answered: Box<Answered>,
         connection: Arc<Connection>,
     ) -> (response::Parts, Box<Self>) {
-        let Answered { head, body: incoming, lease, permit, faults, .. } = answered;
+        let Answered { head, body: incoming, lease, permit, faults, .. } = *answered;
         let event_stream = head
             .headers
             .get(http::header::CONTENT_TYPE)
-            .is_some_and(|kind| kind.as_bytes().to_ascii_lowercase().starts_with(b"text/event-stream"));
+            .and_then(|kind| kind.as_bytes().get(..EVENT_STREAM.len()))
+            .is_some_and(|kind| kind.eq_ignore_ascii_case(EVENT_STREAM));
         let metered = meter.endpoint.as_ref().filter(|endpoint| endpoint.metered);
         let billed = head.status.is_success();
         let reader = metered.filter(|_| billed).map(|e| UsageReader::new(e, event_stream, meter.hides_usage));

@@ -66,9 +66,9 @@ pub(crate) struct Meter {
 
 impl Meter {
     /// Opens the account when the head has been read.
-    pub(crate) fn open(core: &Arc<Core>, method: &Method) -> Self {
+    pub(crate) fn open(core: &Arc<Core>, method: &Method) -> Box<Self> {
         core.stats.began();
-        Self {
+        Box::new(Self {
             core: Arc::clone(core),
             record: Box::new(Record::new(RecordId::new(), Timestamp::now(), Bounded::new(method.as_str()))),
             endpoint: None,
@@ -86,7 +86,7 @@ impl Meter {
             sent: false,
             rejected: false,
             closed: false,
-        }
+        })
     }
 
     /// The instant that prices, windows and certificates are judged at.
@@ -247,7 +247,7 @@ impl Meter {
     }
 
     /// Closes the account of a call that Tollgate refused or could not complete.
-    pub(crate) fn refuse(mut self, denial: &Denial) -> RecordId {
+    pub(crate) fn refuse(mut self: Box<Self>, denial: &Denial) -> RecordId {
         let id = self.record.id;
         self.record.status = crate::reply::status(denial.reason).as_u16();
         self.record.reason = Some(denial.reason);
@@ -311,9 +311,9 @@ impl Meter {
     }
 
     /// The account for whoever goes on with it; what stays behind is closed.
-    pub(super) fn hand_over(&mut self) -> Self {
+    pub(super) fn hand_over(&mut self) -> Box<Self> {
         let closed = std::mem::replace(&mut self.closed, true);
-        Self {
+        Box::new(Self {
             core: Arc::clone(&self.core),
             record: Box::new((*self.record).clone()),
             endpoint: self.endpoint.take(),
@@ -331,7 +331,7 @@ impl Meter {
             sent: self.sent,
             rejected: self.rejected,
             closed,
-        }
+        })
     }
 
     /// What to book where no answer was read.
@@ -368,7 +368,7 @@ fn unavailable(_: &LedgerError) -> Denial {
         .retry_after(std::time::Duration::from_secs(5))
 }
 
-/// The access log has the record as the journal has it.
+/// The access log has of the record what it begins with in the journal.
 fn log(record: &[u8]) {
     tracing::info!(target: ACCESS, record);
 }

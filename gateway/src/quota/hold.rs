@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::HeaderValue;
 use jiff::Timestamp;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::limit::{Limit, LimitKind, Refused, Slice, Unit};
@@ -122,7 +124,8 @@ impl Hold {
         for (item, taken) in self.plan.items.iter().zip(&self.taken) {
             taken.tell(&item.limit, &mut limit, now);
         }
-        Some(RateHeaders { policy: Arc::clone(&self.plan.rate_policy), limit })
+        let limit = HeaderValue::from_maybe_shared(Bytes::from(limit)).ok()?;
+        Some(RateHeaders { policy: self.plan.rate_policy.clone(), limit })
     }
 
     /// Empties the hold, and returns whether some window is charged more than was held of it.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::HeaderValue;
 use jiff::Timestamp;
 use tollgate_policy::limit::{Limit, LimitKind};
 use tollgate_policy::map::Map;
@@ -23,7 +24,7 @@ pub(super) struct Item {
 pub(super) struct Plan {
     pub(super) items: Box<[Item]>,
     /// The `RateLimit-Policy` of every answer.
-    pub(super) rate_policy: Arc<str>,
+    pub(super) rate_policy: HeaderValue,
 }
 
 /// All limits by id: those of the policy, and those that it no longer names but whose windows are not over.
@@ -52,7 +53,7 @@ impl Registry {
         let mut items: Vec<Item> = limits.iter().map(|limit| self.item(limit)).collect();
         let rate = |item: &Item| matches!(item.limit.kind, LimitKind::Gcra { .. });
         items.sort_by(|a, b| (rate(a), &a.limit.id).cmp(&(rate(b), &b.limit.id)));
-        let rate_policy = rate::policy(items.iter().map(|item| &item.limit)).into();
+        let rate_policy = rate::policy(items.iter().map(|item| &item.limit));
         Plan { items: items.into(), rate_policy }
     }
 

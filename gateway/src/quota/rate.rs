@@ -1,7 +1,6 @@
 //! Requests per second, minute or hour, and what an answer tells of limits in general.
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use governor::clock::{Clock, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
+use http::HeaderValue;
 use jiff::Timestamp;
 use tollgate_policy::limit::{Limit, LimitKind, Unit, Window};
 
@@ -30,9 +30,9 @@ pub(super) struct Rate {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RateHeaders {
     /// `RateLimit-Policy`: quota, unit and window of each limit. A month counts as 30 days.
-    pub policy: Arc<str>,
+    pub policy: HeaderValue,
     /// `RateLimit`: what each limit has left, and the seconds until it has more.
-    pub limit: String,
+    pub limit: HeaderValue,
 }
 
 impl Rate {
@@ -75,7 +75,7 @@ impl Rate {
 }
 
 /// The `RateLimit-Policy` of these limits: what does not change from answer to answer.
-pub(super) fn policy<'a>(limits: impl Iterator<Item = &'a Limit>) -> String {
+pub(super) fn policy<'a>(limits: impl Iterator<Item = &'a Limit>) -> HeaderValue {
     let mut field = String::new();
     for limit in limits {
         item(&mut field, limit, "q", limit.amount);
@@ -97,7 +97,8 @@ pub(super) fn policy<'a>(limits: impl Iterator<Item = &'a Limit>) -> String {
             number(&mut field, seconds(window));
         }
     }
-    field
+    // Names, numbers and punctuation: always a legal value.
+    HeaderValue::try_from(field).unwrap_or(HeaderValue::from_static(""))
 }
 
 /// Adds one limit to a `RateLimit` field.

@@ -32,19 +32,27 @@ pub(crate) enum OutBody {
     /// No body, or one held whole. Can be sent again.
     Whole(Bytes),
     /// Straight from the caller, with back-pressure.
-    Streaming { incoming: Incoming, stall: Stall, upload: Arc<Upload> },
+    Streaming(Box<Streaming>),
+}
+
+/// Apart, so that a body that is held stays small.
+#[derive(Debug)]
+pub(crate) struct Streaming {
+    incoming: Incoming,
+    stall: Stall,
+    upload: Arc<Upload>,
 }
 
 impl OutBody {
     pub(crate) fn streaming(incoming: Incoming, idle: Duration) -> Self {
-        Self::Streaming { incoming, stall: Stall::new(idle), upload: Arc::default() }
+        Self::Streaming(Box::new(Streaming { incoming, stall: Stall::new(idle), upload: Arc::default() }))
     }
 
     /// How far a body that streams has come, for whoever waits for the answer.
     pub(crate) fn upload(&self) -> Option<Arc<Upload>> {
         match self {
             Self::Whole(_) => None,
-            Self::Streaming { upload, .. } => Some(Arc::clone(upload)),
+            Self::Streaming(body) => Some(Arc::clone(&body.upload)),
         }
     }
 
@@ -52,7 +60,28 @@ impl OutBody {
     pub(crate) fn again(&self) -> Option<Self> {
         match self {
             Self::Whole(bytes) => Some(Self::Whole(bytes.clone())),
-            Self::Streaming { .. } => None,
+            Self::Streaming(_) => None,
+        }
+    }
+}
+
+impl Streaming {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            let Poll::Ready(next) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+                ready!(self.stall.poll(cx));
+                return Poll::Ready(Some(Err(BodyError::Stalled)));
+            };
+            self.stall.progress();
+            match next {
+                Some(Ok(frame)) if frame.is_data() => {
+                    self.upload.add(frame.data_ref().map_or(0, Bytes::len));
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                Some(Ok(_trailers)) => {}
+                Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+                None => return Poll::Ready(None),
+            }
         }
     }
 }
@@ -68,36 +97,21 @@ impl Body for OutBody {
         match &mut *self {
             Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Self::Streaming { incoming, stall, upload } => loop {
-                let Poll::Ready(next) = Pin::new(&mut *incoming).poll_frame(cx) else {
-                    ready!(stall.poll(cx));
-                    return Poll::Ready(Some(Err(BodyError::Stalled)));
-                };
-                stall.progress();
-                match next {
-                    Some(Ok(frame)) if frame.is_data() => {
-                        upload.add(frame.data_ref().map_or(0, Bytes::len));
-                        return Poll::Ready(Some(Ok(frame)));
-                    }
-                    Some(Ok(_trailers)) => {}
-                    Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
-                    None => return Poll::Ready(None),
-                }
-            },
+            Self::Streaming(body) => body.poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_empty(),
-            Self::Streaming { incoming, .. } => incoming.is_end_stream(),
+            Self::Streaming(body) => body.incoming.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Streaming { incoming, .. } => incoming.size_hint(),
+            Self::Streaming(body) => body.incoming.size_hint(),
         }
     }
 }

@@ -7,38 +7,50 @@ use crate::ledger::json::{Json, Object, member};
 
 impl Object for Record {
     fn write(&self, json: &mut Json<'_>) {
+        self.essence(json);
+        self.rest(json);
+    }
+}
+
+impl Record {
+    /// Who called what, how it ended and what it used: how the object begins, and all that an access log says.
+    pub(crate) fn essence(&self, json: &mut Json<'_>) {
         id(json, self.id);
         json.time(member!("at"), self.at);
         json.number(member!("duration"), self.duration);
         optional(json, member!("first_byte"), self.first_byte);
         json.optional_word(member!("caller"), self.caller.as_ref().map(|caller| caller.as_str()));
-        json.optional_word(member!("proof"), self.proof.map(|proof| proof.as_str()));
         json.text(member!("method"), self.method.as_str());
         json.optional_word(member!("destination"), self.destination.as_ref().map(|name| name.as_str()));
         json.optional(member!("host"), self.host.as_ref().map(|host| host.as_str()));
-        optional(json, member!("port"), self.port.map(u64::from));
         json.optional(member!("path"), self.path.as_ref().map(|path| path.as_str()));
-        json.optional(member!("operation"), self.operation.as_deref());
         json.optional_word(member!("grant"), self.grant.as_ref().map(|name| name.as_str()));
-        json.optional_word(member!("credential"), self.credential.as_ref().map(|name| name.as_str()));
-        json.optional(member!("credential_version"), self.credential_version.as_deref());
-        json.optional_word(member!("source"), self.source.as_deref());
         json.optional(member!("model"), self.model.as_ref().map(|model| model.as_str()));
-        json.optional(member!("model_answered"), self.model_answered.as_ref().map(|model| model.as_str()));
         json.number(member!("status"), self.status.into());
         json.optional_word(member!("reason"), self.reason.map(|reason| reason.as_str()));
         json.word(member!("outcome"), self.outcome.as_str());
-        let last = self.attempts.last();
-        json.optional_word(member!("peer"), last.and_then(|last| last.peer.as_deref()));
         // One that simply succeeded is told by the record itself.
+        let last = self.attempts.last();
         if self.attempts.len() > 1 || last.is_some_and(|last| last.status != Some(self.status)) {
             list(json, member!("attempts"), &self.attempts, |json, attempt| self.attempt(json, attempt));
         }
         json.number(member!("bytes_in"), self.bytes_in);
         json.number(member!("bytes_out"), self.bytes_out);
         units(json, &self.units);
-        json.word(member!("usage_source"), self.usage_source.as_str());
         optional(json, member!("cost"), self.cost.map(|cost| cost.0));
+    }
+
+    /// How the object goes on to its end.
+    pub(crate) fn rest(&self, json: &mut Json<'_>) {
+        json.optional_word(member!("proof"), self.proof.map(|proof| proof.as_str()));
+        optional(json, member!("port"), self.port.map(u64::from));
+        json.optional(member!("operation"), self.operation.as_deref());
+        json.optional_word(member!("credential"), self.credential.as_ref().map(|name| name.as_str()));
+        json.optional(member!("credential_version"), self.credential_version.as_deref());
+        json.optional_word(member!("source"), self.source.as_deref());
+        json.optional_word(member!("peer"), self.attempts.last().and_then(|last| last.peer.as_deref()));
+        json.optional(member!("model_answered"), self.model_answered.as_ref().map(|model| model.as_str()));
+        json.word(member!("usage_source"), self.usage_source.as_str());
         if self.unpriced {
             json.raw(concat!(member!("unpriced"), "true"));
         }
@@ -51,9 +63,7 @@ impl Object for Record {
         json.number(member!("generation"), self.generation);
         json.raw("}");
     }
-}
 
-impl Record {
     fn attempt(&self, json: &mut Json<'_>, attempt: &Attempt) {
         // A first member that is always there, so that the others need not know whether they are it.
         match &attempt.peer {
@@ -139,6 +149,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::ledger::json::Calendar;
     use crate::ledger::samples;
     use crate::ledger::{Bounded, Outcome, UsageSource};
 
@@ -199,6 +210,24 @@ mod tests {
         assert_eq!(full.get("held_at"), None);
         record.held_at = Some("2026-11-23T09:58:08Z".parse().unwrap());
         assert_eq!(read(&record)["held_at"], "2026-11-23T09:58:08.000000Z");
+    }
+
+    #[test]
+    fn a_record_begins_with_what_an_access_log_says() {
+        let mut record = samples::record(&samples::hold(RecordId::new()));
+        record.attempts = vec![Attempt { status: Some(503), ..Attempt::default() }];
+        let (mut out, mut calendar) = (Vec::new(), Calendar::default());
+        let mut json = Json::new(&mut out, &mut calendar);
+        let said = [json.since(|json| record.essence(json)), b"}"].concat();
+        let said: Value = serde_json::from_slice(&said).unwrap();
+        let whole = read(&record);
+        for (name, value) in said.as_object().unwrap() {
+            assert_eq!(&whole[name], value);
+        }
+        for name in ["caller", "destination", "grant", "status", "outcome", "attempts", "units", "cost"] {
+            assert!(said.get(name).is_some(), "{name}");
+        }
+        assert!(said.get("charges").is_none() && whole.get("charges").is_some());
     }
 
     #[test]
