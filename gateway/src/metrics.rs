@@ -3,7 +3,7 @@
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 use tollgate_policy::limit::Unit;
-use tollgate_secrets::StoreHealth;
+use tollgate_secrets::{IssuerHealth, StoreHealth};
 
 use crate::quota::LimitUsage;
 use crate::stats::{BUCKETS, Durations, Series, Sums, Totals};
@@ -17,6 +17,7 @@ pub(crate) struct Scrape<'a> {
     /// The parts of the ledger, and whether each works.
     pub(crate) ledger: [(&'static str, bool); 2],
     pub(crate) stores: Vec<StoreHealth>,
+    pub(crate) issuers: Vec<IssuerHealth>,
     pub(crate) generation: u64,
     pub(crate) reload_failures: u64,
     pub(crate) version: &'a str,
@@ -166,7 +167,17 @@ impl Scrape<'_> {
                 MetricType::GAUGE,
                 stores.collect(),
             ),
+            self.issuers(),
         ]
+    }
+
+    fn issuers(&self) -> MetricFamily {
+        let issuers = self.issuers.iter().map(|issuer| {
+            let up = f64::from(u8::from(issuer.failing_for.is_none()));
+            gauge(vec![("endpoint", issuer.endpoint.clone())], up)
+        });
+        let help = "Whether the token endpoint answers.";
+        family("tollgate_token_endpoint_up", help, MetricType::GAUGE, issuers.collect())
     }
 
     fn ledger(&self) -> MetricFamily {

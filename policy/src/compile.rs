@@ -16,6 +16,7 @@ mod credential;
 mod destination;
 mod grant;
 mod limit;
+mod mint;
 mod store;
 mod tie;
 mod warning;
@@ -135,6 +136,7 @@ impl<'a> Compiler<'a> {
         self.destinations();
         self.stores();
         self.credentials();
+        self.check_bound();
         self.grants();
         self.problems.sort();
         self.problems.dedup();

@@ -14,6 +14,7 @@ mod credential;
 mod destination;
 mod field;
 mod grant;
+mod mint;
 mod settings;
 mod source;
 mod store;
@@ -22,11 +23,14 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use credential::{CredentialSpec, InjectSpec};
+pub(crate) use credential::{CredentialSpec, FromSpec, InjectSpec};
 pub(crate) use destination::{DestinationSpec, VerifySpec};
 pub use field::Interval;
 pub(crate) use field::{Address, List};
 pub(crate) use grant::{AllowSpec, GrantSpec, LimitSpec, WindowWord};
+pub(crate) use mint::{
+    AlgorithmWord, ClientAuthSpec, GithubAppSpec, JwtBearerSpec, MintSpec, TokenExchangeSpec,
+};
 pub use settings::read_settings;
 pub use source::{Source, nearest};
 pub(crate) use store::{AuthSpec, StoreSpec, VaultSpec};

@@ -15,8 +15,10 @@ use crate::model::Source;
 use crate::name::Name;
 use crate::target::{Directory, GatewayName, RequestLine, Target};
 
+mod mint;
 mod resources;
 
+pub use mint::{Algorithm, Client, ClientAuth, Mint, Signer, TokenEndpoint, TokenGrant};
 pub use resources::{
     Allow, Assume, Credential, Destination, Grant, Inject, SecretRef, Store, StoreKind, Timeouts, TlsVerify,
     Unpriced, VaultAuth, VaultStore,

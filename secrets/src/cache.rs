@@ -1,4 +1,4 @@
-//! The cache over all stores of the policy: lock-free to read, one fetch per secret, refreshed ahead of need.
+//! The cache over all stores and token endpoints of the policy: lock-free to read, one fetch per secret, refreshed ahead of need.
 //!
 //! **Invariant:** [`Secrets::peek`] never waits and never takes a lock. A credential is served the secret that it
 //! names, or nothing: what the policy no longer holds is let go of when the new policy is applied, and zeroized when
@@ -18,9 +18,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tollgate_policy::name::Name;
-use tollgate_policy::policy::{Credential, Policy, Store as Definition};
+use tollgate_policy::policy::{Credential, Policy, Store as Definition, TokenEndpoint};
 
 use crate::error::{Failure, SecretError};
+use crate::mint::{Issuer, IssuerHealth};
+use crate::origin::{Maker, Origin};
 use crate::reference::{self, Freshness, Reference, Wanted};
 use crate::secret::{Secret, Version};
 use crate::store::{Dialable, Store, StoreHealth};
@@ -41,6 +43,7 @@ pub struct Secrets {
 struct Slots {
     by_credential: HashMap<Name, Arc<Slot>>,
     stores: Vec<Arc<Store>>,
+    issuers: Vec<Arc<Issuer>>,
 }
 
 impl std::fmt::Debug for Secrets {
@@ -99,7 +102,10 @@ impl Secrets {
         let slots = self.slots.load_full();
         let mut reports: Vec<StoreHealth> = slots.stores.iter().map(|store| store.health()).collect();
         for slot in slots.distinct() {
-            let Some(report) = reports.iter_mut().find(|report| report.store == slot.reference().store.name)
+            // A minted value is counted with its token endpoint.
+            let store = Some(slot.reference()).filter(|reference| reference.mint.is_none());
+            let Some(report) =
+                reports.iter_mut().find(|report| store.is_some_and(|r| r.store.name == report.store))
             else {
                 continue;
             };
@@ -113,6 +119,22 @@ impl Secrets {
         reports
     }
 
+    /// How each token endpoint does, in the order of the policy's credentials.
+    #[must_use]
+    pub fn issuers(&self) -> Vec<IssuerHealth> {
+        let slots = self.slots.load_full();
+        let count = |issuer: &Arc<Issuer>| {
+            let mut report = issuer.health();
+            let minted = |slot: &&Arc<Slot>| slot.issuer().is_some_and(|own| Arc::ptr_eq(own, issuer));
+            for slot in slots.distinct().filter(minted) {
+                report.tokens += 1;
+                report.unavailable += usize::from(matches!(slot.condition(), Condition::Unavailable));
+            }
+            report
+        };
+        slots.issuers.iter().map(count).collect()
+    }
+
     fn slot(&self, credential: &Credential) -> Option<Arc<Slot>> {
         self.slots.load().slot(credential).cloned()
     }
@@ -123,18 +145,39 @@ impl Secrets {
         let mut by_reference: HashMap<Reference, Arc<Slot>> =
             before.distinct().map(|slot| (slot.reference().clone(), Arc::clone(slot))).collect();
         let mut by_credential = HashMap::new();
-        for Wanted { credential, reference, freshness: own } in wanted {
+        let mut issuers = Vec::new();
+        for Wanted { credential, description, reference, freshness: own } in wanted {
             let freshness = freshness.get(&reference).copied().unwrap_or(own);
-            let Some(store) = stores.iter().find(|store| *store.definition() == reference.store) else {
-                continue;
-            };
+            let mint = reference.mint.as_ref().map(|minting| Maker {
+                issuer: self.issuer(&before, &mut issuers, &minting.mint.endpoint),
+                client_store: minting.client.as_ref().and_then(|client| running(&stores, client)),
+            });
+            let Some(store) = running(&stores, &reference) else { continue };
             let slot = by_reference.entry(reference.clone()).or_insert_with(|| {
-                Arc::new(Slot::new(reference, freshness, Arc::clone(store), self.handle.clone()))
+                let origin = Origin { store, mint };
+                Arc::new(Slot::new(reference, description, freshness, origin, self.handle.clone()))
             });
             slot.retune(freshness);
             by_credential.insert(credential, Arc::clone(slot));
         }
-        self.slots.store(Arc::new(Slots { by_credential, stores }));
+        self.slots.store(Arc::new(Slots { by_credential, stores, issuers }));
+    }
+
+    fn issuer(
+        &self,
+        before: &Slots,
+        issuers: &mut Vec<Arc<Issuer>>,
+        endpoint: &TokenEndpoint,
+    ) -> Arc<Issuer> {
+        let running = issuers.iter().chain(&before.issuers).find(|issuer| issuer.endpoint() == endpoint);
+        let issuer = match running {
+            Some(running) => Arc::clone(running),
+            None => Arc::new(Issuer::new(endpoint.clone(), &self.dialable)),
+        };
+        if !issuers.iter().any(|known| Arc::ptr_eq(known, &issuer)) {
+            issuers.push(Arc::clone(&issuer));
+        }
+        issuer
     }
 
     fn store(&self, before: &Slots, definition: &Arc<Definition>) -> Arc<Store> {
@@ -145,11 +188,15 @@ impl Secrets {
     }
 }
 
+fn running(stores: &[Arc<Store>], reference: &Reference) -> Option<Arc<Store>> {
+    stores.iter().find(|store| *store.definition() == reference.store).cloned()
+}
+
 impl Slots {
     /// The slot of the secret that the credential names. A request of an older policy may name another one than the
     /// policy in force; it gets nothing.
     fn slot(&self, credential: &Credential) -> Option<&Arc<Slot>> {
-        self.by_credential.get(&credential.name).filter(|slot| slot.reference().secret == credential.from)
+        self.by_credential.get(&credential.name).filter(|slot| slot.reference().is_of(credential))
     }
 
     /// Each slot once, though several credentials may share it.

@@ -74,9 +74,15 @@ pub enum Failure {
     /// The encrypted file cannot be opened with the identity.
     #[error("cannot decrypt with this identity")]
     Decrypt,
-    /// The store is defined in a way that cannot work. The text says what.
-    #[error("store misconfigured: {0}")]
+    /// A store or token endpoint is defined in a way that cannot work. The text says what.
+    #[error("misconfigured: {0}")]
     Misconfigured(&'static str),
+    /// The token endpoint answers that it makes no such token. The text says why, as far as its protocol has a word.
+    #[error("the token endpoint refuses: {0}")]
+    MintRefused(&'static str),
+    /// The token endpoint answered, but not with a token that can be used. The text says why.
+    #[error("unusable answer of the token endpoint: {0}")]
+    MintNonsense(&'static str),
     /// A fault of this program.
     #[error("internal fault")]
     Internal,
@@ -103,6 +109,8 @@ impl Failure {
             Self::File(_) => "file",
             Self::Decrypt => "decrypt",
             Self::Misconfigured(_) => "misconfigured",
+            Self::MintRefused(_) => "mint_refused",
+            Self::MintNonsense(_) => "mint_nonsense",
             Self::Internal => "internal",
         }
     }
@@ -116,8 +124,8 @@ impl Failure {
         )
     }
 
-    /// Whether it concerns the one secret only, so that the store as a whole still counts as working.
+    /// Whether it concerns the one secret only, so that the store or token endpoint as a whole still counts as working.
     pub(crate) const fn spares_store(self) -> bool {
-        self.revokes() || matches!(self, Self::Malformed(_))
+        self.revokes() || matches!(self, Self::Malformed(_) | Self::MintRefused(_))
     }
 }

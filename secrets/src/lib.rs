@@ -7,16 +7,20 @@
 //! report holds one. Buffers of this crate that held a value are zeroized. Those inside rustls, hyper, reqwest, age
 //! and serde_json's scratch space (used for a JSON string with escapes) are not ours and cannot be.
 //!
-//! Deliberately lacks: anything of serving HTTP, and any way to learn a value from outside other than a store.
+//! Deliberately lacks: anything of serving HTTP, and any way to learn a value from outside other than a store, or a token endpoint that was shown what a store holds.
 
 mod cache;
 mod error;
+mod http;
+mod mint;
+mod origin;
 mod reference;
 mod secret;
 mod store;
 
 pub use cache::Secrets;
 pub use error::{Failure, SecretError};
+pub use mint::IssuerHealth;
 pub use secret::{Secret, Version};
 pub use store::StoreHealth;
 pub use store::age::{AgeFile, AgeFileError};

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tollgate_policy::name::Name;
-use tollgate_policy::policy::{Credential, Policy, SecretRef, Store};
+use tollgate_policy::policy::{Credential, Mint, Policy, SecretRef, Store};
 
 /// Where one secret is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,16 @@ pub(crate) struct Reference {
     /// The whole definition: a store that is redefined under its name is another place.
     pub(crate) store: Arc<Store>,
     pub(crate) secret: SecretRef,
+    /// What is made of it before it is used.
+    pub(crate) mint: Option<Minting>,
+}
+
+/// How a value is made of a stored one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Minting {
+    pub(crate) mint: Arc<Mint>,
+    /// The client's own secret, where the mint takes one beside the stored value.
+    pub(crate) client: Option<Box<Reference>>,
 }
 
 impl Hash for Reference {
@@ -26,9 +36,16 @@ impl Hash for Reference {
 }
 
 impl Reference {
-    /// `store:path#field@version`, for operators.
-    pub(crate) fn describe(&self) -> String {
-        self.secret.to_string()
+    fn of(policy: &Policy, secret: &SecretRef) -> Option<Self> {
+        // A compiled policy has every store that it names.
+        let store = policy.store(secret.store.as_str())?;
+        Some(Self { store: Arc::clone(store), secret: secret.clone(), mint: None })
+    }
+
+    /// Whether it is what the credential names.
+    pub(crate) fn is_of(&self, credential: &Credential) -> bool {
+        self.secret == credential.from
+            && self.mint.as_ref().map(|minting| &minting.mint) == credential.mint.as_ref()
     }
 }
 
@@ -42,6 +59,11 @@ pub(crate) struct Freshness {
 }
 
 impl Freshness {
+    /// The same, for a value that has only `life` left.
+    pub(crate) fn within(self, life: Duration) -> Self {
+        self.min(Self { refresh: life, max_stale: life })
+    }
+
     /// A refresh time of zero would ask without a pause.
     const LEAST: Duration = Duration::from_secs(1);
 
@@ -59,6 +81,8 @@ impl Freshness {
 /// One credential that the cache has to serve.
 pub(crate) struct Wanted {
     pub(crate) credential: Name,
+    /// What operators know the value by.
+    pub(crate) description: String,
     pub(crate) reference: Reference,
     pub(crate) freshness: Freshness,
 }
@@ -68,11 +92,18 @@ pub(crate) fn wanted(policy: &Policy) -> Vec<Wanted> {
     policy
         .credentials()
         .filter_map(|credential| {
-            // A compiled policy has every store that it names.
-            let store = policy.store(credential.from.store.as_str())?;
+            let mut reference = Reference::of(policy, &credential.from)?;
+            if let Some(mint) = &credential.mint {
+                let client = match mint.client_secret() {
+                    Some(secret) => Some(Box::new(Reference::of(policy, secret)?)),
+                    None => None,
+                };
+                reference.mint = Some(Minting { mint: Arc::clone(mint), client });
+            }
             Some(Wanted {
                 credential: credential.name.clone(),
-                reference: Reference { store: Arc::clone(store), secret: credential.from.clone() },
+                description: credential.reference(),
+                reference,
                 freshness: Freshness::of(credential),
             })
         })
@@ -94,7 +125,7 @@ pub(crate) mod tests {
             field: field.map(Into::into),
             version: None,
         };
-        Reference { store: Arc::new(Store { name: store, kind }), secret }
+        Reference { store: Arc::new(Store { name: store, kind }), secret, mint: None }
     }
 
     /// A credential for a reference.
@@ -106,6 +137,7 @@ pub(crate) mod tests {
             inject: Inject::Bearer,
             refresh: freshness.refresh,
             max_stale: freshness.max_stale,
+            mint: reference.mint.as_ref().map(|minting| Arc::clone(&minting.mint)),
         }
     }
 
@@ -116,9 +148,18 @@ pub(crate) mod tests {
     #[test]
     fn a_reference_is_described_in_full() {
         let mut reference = reference_to(file("/keys"), "llm/openai", Some("api_key"));
-        assert_eq!(reference.describe(), "store:llm/openai#api_key");
         reference.secret.version = Some(7);
-        assert_eq!(reference.describe(), "store:llm/openai#api_key@7");
+        let none = Freshness { refresh: Duration::ZERO, max_stale: Duration::ZERO };
+        assert_eq!(credential_for("c", &reference, none).reference(), "store:llm/openai#api_key@7");
+    }
+
+    #[test]
+    fn a_shorter_life_shortens_how_long_a_value_is_used() {
+        let second = Duration::from_secs(1);
+        let freshness = Freshness { refresh: second * 10, max_stale: second * 60 };
+        assert_eq!(freshness.within(second * 90), freshness);
+        assert_eq!(freshness.within(second * 30), Freshness { max_stale: second * 30, ..freshness });
+        assert_eq!(freshness.within(second * 5), Freshness { refresh: second * 5, max_stale: second * 5 });
     }
 
     #[test]

@@ -9,7 +9,7 @@
 pub(crate) mod age;
 mod field;
 pub(crate) mod file;
-mod read;
+pub(crate) mod read;
 pub(crate) mod vault;
 
 use std::fmt;
@@ -37,6 +37,8 @@ pub(crate) struct Fetched {
     pub(crate) value: Zeroizing<Vec<u8>>,
     /// The store's own version number, where it has one.
     pub(crate) version: Option<u64>,
+    /// When it must no longer be used, whatever the freshness of its credential allows.
+    pub(crate) expires: Option<Instant>,
 }
 
 /// One store of the policy, with what it holds between fetches (client, login).
@@ -57,14 +59,14 @@ enum Backend {
 }
 
 #[derive(Clone, Copy)]
-struct Failing {
-    since: Instant,
-    failure: Failure,
+pub(crate) struct Failing {
+    pub(crate) since: Instant,
+    pub(crate) failure: Failure,
 }
 
-/// What there is to log about a store.
+/// What there is to log about a store or a token endpoint.
 #[derive(Debug, PartialEq, Eq)]
-enum Change {
+pub(crate) enum Change {
     None,
     Fails(Failure),
     FailsOtherwise(Failure),
@@ -72,7 +74,7 @@ enum Change {
 }
 
 impl Change {
-    fn of(failing: &mut Option<Failing>, broken: Option<Failure>) -> Self {
+    pub(crate) fn of(failing: &mut Option<Failing>, broken: Option<Failure>) -> Self {
         match (*failing, broken) {
             (None, None) => Self::None,
             (None, Some(failure)) => {

@@ -48,6 +48,7 @@ impl Views {
                 ("store", self.ledger.storing()),
             ],
             stores: self.shared.secrets.health(),
+            issuers: self.shared.secrets.issuers(),
             generation: self.shared.snapshots.generation(),
             reload_failures: self.reload_failures.load(Ordering::Relaxed),
             version: env!("CARGO_PKG_VERSION"),
@@ -70,6 +71,9 @@ impl Views {
             .collect();
         let stores: Vec<Value> = self.shared.secrets.health().iter().map(|store| json!({
             "store": store.store.to_string(), "up": store.failing_for.is_none(), "error": store.error, "stale": store.stale, "unavailable": store.unavailable,
+        })).collect();
+        let issuers: Vec<Value> = self.shared.secrets.issuers().iter().map(|issuer| json!({
+            "endpoint": issuer.endpoint, "up": issuer.failing_for.is_none(), "error": issuer.error, "tokens": issuer.tokens, "unavailable": issuer.unavailable,
         })).collect();
         let Some(snapshot) = self.shared.snapshots.current() else { return json!({"generation": 0}) };
         let policy = &snapshot.policy;
@@ -99,7 +103,7 @@ impl Views {
             .collect();
         json!({
             "generation": snapshot.generation, "destinations": destinations, "credentials": credentials, "grants": grants,
-            "limits": limits, "stores": stores,
+            "limits": limits, "stores": stores, "tokenEndpoints": issuers,
         })
     }
 }

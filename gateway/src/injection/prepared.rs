@@ -72,7 +72,7 @@ impl Prepared {
         if let Some(entry) = entries.get(&credential.name).filter(|entry| entry.is_for(credential, secret)) {
             return Some(read(entry));
         }
-        let reference = credential.from.to_string();
+        let reference = credential.reference();
         if reference != secret.reference() {
             return None;
         }

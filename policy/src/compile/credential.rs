@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::mint::{LONGEST_USE, mint};
 use super::{Compiler, Scope};
-use crate::model::{CredentialSpec, InjectSpec, Interval, Resource};
+use crate::model::{CredentialSpec, FromSpec, InjectSpec, Interval, Resource};
 use crate::pattern::HostPattern;
 use crate::policy::{Credential, Destination, Inject, SecretRef, Store, StoreKind};
 
@@ -45,7 +46,7 @@ impl Compiler<'_> {
             let known = (self.model.stores.as_slice(), self.model.incomplete);
             scope.resolve(("spec.from.store", "SecretStore", name), known, &self.parts.stores)
         });
-        let from = from.and_then(|_| secret_ref(spec, store.as_deref(), &mut scope));
+        let from = from.and_then(|from| secret_ref(("spec.from", from), store.as_deref(), &mut scope));
         let what = "how the key is put on a call, as in `{bearer: {}}`";
         let written = scope.required("spec.inject", spec.inject.as_ref(), what);
         let inject = written.and_then(|written| inject(written, &mut scope));
@@ -58,8 +59,18 @@ impl Compiler<'_> {
             );
             scope.problem("spec.maxStale", message);
         }
-        let name = resource.name.clone();
-        Some(Credential { name, destinations, from: from?, inject: inject?, refresh, max_stale })
+        let known = (self.model, &self.parts);
+        let minted = spec.mint.as_ref().map(|written| mint(spec, written, known, &mut scope));
+        let (refresh, max_stale) = match minted {
+            Some(_) => (LONGEST_USE, LONGEST_USE),
+            None => (refresh, max_stale),
+        };
+        let (name, inject) = (resource.name.clone(), inject?);
+        let mint = match minted {
+            Some(mint) => Some(Arc::new(mint?)),
+            None => None,
+        };
+        Some(Credential { name, destinations, from: from?, inject, refresh, max_stale, mint })
     }
 }
 
@@ -108,10 +119,15 @@ fn is_shared(parent: &str) -> bool {
     is_suffix(parent) || is_suffix(&any_child) || PARENTS.contains(&parent)
 }
 
-fn secret_ref(spec: &CredentialSpec, store: Option<&Store>, scope: &mut Scope<'_>) -> Option<SecretRef> {
-    let from = spec.from.as_ref()?;
-    let name = scope.required("spec.from.store", from.store.clone(), "the SecretStore that has the key");
-    let path = scope.required("spec.from.path", from.path.clone(), "the path of the key in its store");
+/// `at` is where `from` was written, which others than `spec.from` are too.
+pub(super) fn secret_ref(
+    (at, from): (&str, &FromSpec),
+    store: Option<&Store>,
+    scope: &mut Scope<'_>,
+) -> Option<SecretRef> {
+    let field = |field: &str| format!("{at}.{field}");
+    let name = scope.required(&field("store"), from.store.clone(), "the SecretStore that has the key");
+    let path = scope.required(&field("path"), from.path.clone(), "the path of the key in its store");
     if let Some(path) = &path {
         let segment = |segment: &str| {
             !matches!(segment, "" | "." | "..")
@@ -120,25 +136,25 @@ fn secret_ref(spec: &CredentialSpec, store: Option<&Store>, scope: &mut Scope<'_
         if !path.split('/').all(segment) {
             let message =
                 "a path is relative to the store, without `.`, `..`, empty segments, or any of \\ ? # %";
-            scope.problem("spec.from.path", message);
+            scope.problem(&field("path"), message);
         }
     }
     let kind = store.map(|store| &store.kind);
     if matches!(kind, Some(StoreKind::Vault(_) | StoreKind::Age { .. })) {
         scope.required(
-            "spec.from.field",
+            &field("field"),
             from.field.as_ref(),
             "a secret of this store has fields, and one is the key",
         );
     }
     if from.field.as_ref().is_some_and(String::is_empty) {
-        scope.problem("spec.from.field", "a field needs a name");
+        scope.problem(&field("field"), "a field needs a name");
     }
     if from.version == Some(0) {
-        scope.problem("spec.from.version", "versions count from 1; leave it out for the newest");
+        scope.problem(&field("version"), "versions count from 1; leave it out for the newest");
     }
     if from.version.is_some() && matches!(kind, Some(StoreKind::File { .. } | StoreKind::Age { .. })) {
-        scope.problem("spec.from.version", "only a Vault store has versions");
+        scope.problem(&field("version"), "only a Vault store has versions");
     }
     Some(SecretRef { store: name?, path: path?, field: from.field.clone(), version: from.version })
 }

@@ -1,5 +1,7 @@
 //! What is no error, and still probably not meant.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use crate::decision::class_word;
@@ -7,19 +9,28 @@ use crate::dialect::Class;
 use crate::limit::Unit;
 use crate::model::{Model, Problem, Source};
 use crate::pattern::{MethodPattern, ModelPattern};
-use crate::policy::{Grant, Parts, Unpriced};
+use crate::policy::{Credential, Grant, Parts, Unpriced};
 use crate::price::{NanoUsd, Price};
 
 pub(super) fn warnings(model: &Model, parts: &Parts) -> Vec<Problem> {
     let mut warnings = Vec::new();
     for resource in &model.destinations {
-        if !parts.grants.values().any(|grant| grant.destination.name == resource.name) {
+        let mints = |credential: &Arc<Credential>| {
+            credential.mint.as_ref().is_some_and(|mint| mint.endpoint.destination == resource.name)
+        };
+        if !parts.grants.values().any(|grant| grant.destination.name == resource.name)
+            && !parts.credentials.values().any(mints)
+        {
             warnings
                 .push(resource.source.problem("", "no grant is for this destination, so nobody can call it"));
         }
     }
     for resource in &model.stores {
-        if !parts.credentials.values().any(|credential| credential.from.store == resource.name) {
+        let reads = |credential: &Arc<Credential>| {
+            let client = credential.mint.as_ref().and_then(|mint| mint.client_secret());
+            std::iter::once(&credential.from).chain(client).any(|secret| secret.store == resource.name)
+        };
+        if !parts.credentials.values().any(reads) {
             warnings.push(resource.source.problem("", "no credential reads this store"));
         }
     }

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::field::{Interval, List};
+use super::mint::MintSpec;
 use crate::name::Name;
 use crate::pattern::HostPattern;
 
@@ -15,6 +16,7 @@ pub(crate) struct CredentialSpec {
     pub(crate) refresh: Option<Interval>,
     pub(crate) max_stale: Option<Interval>,
     pub(crate) wildcard_hosts: List<HostPattern>,
+    pub(crate) mint: Option<MintSpec>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -11,6 +11,7 @@ use crate::limit::{Limit, Unit};
 use crate::model::Source;
 use crate::name::Name;
 use crate::pattern::{HostPattern, MethodPattern, ModelPattern, PathPattern, SpiffePattern};
+use crate::policy::Mint;
 use crate::target::EncodedForms;
 
 /// What is outside, and how to reach it. Always over TLS.
@@ -131,10 +132,13 @@ pub struct Credential {
     pub from: SecretRef,
     /// How it is put on a call.
     pub inject: Inject,
-    /// How old the value may become before it is read again. 5 min unless written otherwise.
+    /// How old the value may become before it is read again. 5 min unless written otherwise; a day where it is minted,
+    /// whatever longer life it has.
     pub refresh: Duration,
     /// How old the value may become while its store is out of reach; never below `refresh`. 1 h unless written otherwise.
     pub max_stale: Duration,
+    /// How its value is made from what is read there; `None`: it is what is read.
+    pub mint: Option<Arc<Mint>>,
 }
 
 /// Where a secret is read. [`crate::policy::Policy::store`] has the store.
@@ -242,6 +246,16 @@ pub enum Unpriced {
     Dearest,
     /// Let through, and marked as unpriced.
     Flag,
+}
+
+impl Credential {
+    /// Where its value comes from, for operators: the stored secret, and what is made of it where something is.
+    pub fn reference(&self) -> String {
+        match &self.mint {
+            Some(mint) => format!("{} > {mint}", self.from),
+            None => self.from.to_string(),
+        }
+    }
 }
 
 impl Destination {

@@ -12,19 +12,20 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{self, Instant};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::error::Failure;
+use crate::mint::Issuer;
+use crate::origin::Origin;
 use crate::reference::{Freshness, Reference};
 use crate::secret::{Secret, Version};
-use crate::store::{Fetched, Store};
+use crate::store::Fetched;
 
-/// No fetch takes longer, logins included.
-const FETCH_LIMIT: Duration = Duration::from_secs(15);
 /// The first pause after a failure; doubles up to [`LONGEST_BACKOFF`].
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(15);
-/// A version that a provider rejected is fetched again at most this often.
+/// A version that a provider rejected is fetched again at most this often; a minted value, whose every mint is another
+/// version, whatever its version.
 const FORCED_EVERY: Duration = Duration::from_secs(30);
 
 type Outcome = Result<Arc<Secret>, Failure>;
@@ -33,7 +34,7 @@ type Landing = watch::Receiver<Option<Outcome>>;
 pub(super) struct Slot {
     reference: Arc<Reference>,
     description: Arc<str>,
-    store: Arc<Store>,
+    origin: Arc<Origin>,
     handle: Handle,
     held: ArcSwapOption<Held>,
     inner: Mutex<Inner>,
@@ -43,6 +44,8 @@ pub(super) struct Slot {
 struct Held {
     secret: Arc<Secret>,
     fetched: Instant,
+    /// When it ends, whatever the freshness.
+    expires: Option<Instant>,
     use_until: Instant,
 }
 
@@ -69,11 +72,17 @@ pub(super) enum Condition {
 }
 
 impl Slot {
-    pub(super) fn new(reference: Reference, freshness: Freshness, store: Arc<Store>, handle: Handle) -> Self {
+    pub(super) fn new(
+        reference: Reference,
+        description: String,
+        freshness: Freshness,
+        origin: Origin,
+        handle: Handle,
+    ) -> Self {
         Self {
-            description: reference.describe().into(),
+            description: description.into(),
             reference: Arc::new(reference),
-            store,
+            origin: Arc::new(origin),
             handle,
             held: ArcSwapOption::empty(),
             inner: Mutex::new(Inner {
@@ -89,6 +98,11 @@ impl Slot {
 
     pub(super) fn reference(&self) -> &Reference {
         &self.reference
+    }
+
+    /// Who makes its value, where it is minted.
+    pub(super) fn issuer(&self) -> Option<&Arc<Issuer>> {
+        self.origin.mint.as_ref().map(|maker| &maker.issuer)
     }
 
     /// The value while it may be used. Takes no lock.
@@ -124,7 +138,7 @@ impl Slot {
                     return Some(newer);
                 }
                 let now = Instant::now();
-                let spent = inner.forced_for(version, now);
+                let spent = inner.forced_for(version, self.origin.mint.is_some(), now);
                 if let Some(landing) = self.under_way(&mut inner) {
                     // A fetch that was under way before the rejection may have read the old value, so this caller's
                     // own one still follows, unless it is spent.
@@ -152,7 +166,8 @@ impl Slot {
         inner.freshness = freshness;
         if let Some(held) = self.held.load_full() {
             let failing = inner.barred.is_some();
-            self.hold(Arc::clone(&held.secret), held.fetched, use_until(held.fetched, freshness, failing));
+            let freshness = held.freshness(freshness);
+            self.hold(&held, use_until(held.fetched, freshness, failing));
             if !failing {
                 self.schedule(&mut inner, refresh_at(held.fetched, freshness));
             }
@@ -191,11 +206,11 @@ impl Slot {
     fn start(self: &Arc<Self>, inner: &mut Inner) -> Landing {
         let (send, landing) = watch::channel(None);
         let slot = Arc::downgrade(self);
-        let (store, reference) = (Arc::clone(&self.store), Arc::clone(&self.reference));
+        let (origin, reference) = (Arc::clone(&self.origin), Arc::clone(&self.reference));
         let task = self.handle.spawn(async move {
-            let fetched = time::timeout(FETCH_LIMIT, store.fetch(&reference)).await;
+            let fetched = origin.fetch(&reference).await;
             if let Some(slot) = slot.upgrade() {
-                let outcome = slot.land(fetched.unwrap_or(Err(Failure::Timeout)));
+                let outcome = slot.land(fetched);
                 send.send_replace(Some(outcome));
             }
         });
@@ -204,40 +219,44 @@ impl Slot {
     }
 
     fn land(self: &Arc<Self>, fetched: Result<Fetched, Failure>) -> Outcome {
-        let fetched = fetched.and_then(|fetched| {
-            Secret::new(Arc::clone(&self.description), fetched.value, fetched.version).map(Arc::new)
+        let landed = Instant::now();
+        let fetched = fetched.and_then(|Fetched { value, version, expires }| {
+            if expires.is_some_and(|expires| expires <= landed) {
+                return Err(Failure::Malformed("it was over before it came"));
+            }
+            let secret = Secret::new(Arc::clone(&self.description), value, version)?;
+            Ok(Held { secret: Arc::new(secret), fetched: landed, expires, use_until: landed })
         });
-        self.store.note(fetched.as_ref().err().copied());
         let mut inner = self.inner();
         inner.flight = None;
         match fetched {
-            Ok(secret) => Ok(self.accept(&mut inner, secret)),
+            Ok(held) => Ok(self.accept(&mut inner, held)),
             Err(failure) => self.fail(&mut inner, failure),
         }
     }
 
-    fn accept(self: &Arc<Self>, inner: &mut Inner, secret: Arc<Secret>) -> Arc<Secret> {
+    fn accept(self: &Arc<Self>, inner: &mut Inner, mut landed: Held) -> Arc<Secret> {
         if let Some((failure, _)) = inner.barred.take()
             && failure.spares_store()
         {
             info!(secret = &*self.description, "secret available again");
         }
         inner.failures = 0;
-        let before = self.held.load_full();
-        let secret = match before {
-            // The owner that others already hold, so that nothing keyed by it has to be made again.
-            Some(before) if before.secret.version() == secret.version() => Arc::clone(&before.secret),
-            Some(before) => {
-                let (from, to) = (before.secret.version(), secret.version());
+        if let Some(before) = self.held.load_full() {
+            let (from, to) = (before.secret.version(), landed.secret.version());
+            if from == to {
+                // The owner that others already hold, so that nothing keyed by it has to be made again.
+                landed.secret = Arc::clone(&before.secret);
+            } else if self.origin.mint.is_some() {
+                debug!(secret = &*self.description, %from, %to, "secret minted anew");
+            } else {
                 info!(secret = &*self.description, %from, %to, "secret rotated");
-                secret
             }
-            None => secret,
-        };
-        let fetched = Instant::now();
-        self.hold(Arc::clone(&secret), fetched, use_until(fetched, inner.freshness, false));
-        self.schedule(inner, refresh_at(fetched, inner.freshness));
-        secret
+        }
+        let freshness = landed.freshness(inner.freshness);
+        self.hold(&landed, use_until(landed.fetched, freshness, false));
+        self.schedule(inner, refresh_at(landed.fetched, freshness));
+        landed.secret
     }
 
     fn fail(self: &Arc<Self>, inner: &mut Inner, failure: Failure) -> Outcome {
@@ -248,22 +267,22 @@ impl Slot {
         let retry_at = now + backoff(inner.failures);
         inner.failures = inner.failures.saturating_add(1);
         inner.barred = Some((failure, retry_at));
-        let stale = self
-            .held
-            .load_full()
-            .filter(|held| !failure.revokes() && now < use_until(held.fetched, inner.freshness, true));
+        let stale_until = |held: &Held| use_until(held.fetched, held.freshness(inner.freshness), true);
+        let stale = self.held.load_full().filter(|held| !failure.revokes() && now < stale_until(held));
         let Some(held) = stale else {
             self.held.store(None);
             return Err(failure);
         };
-        self.hold(Arc::clone(&held.secret), held.fetched, use_until(held.fetched, inner.freshness, true));
+        self.hold(&held, stale_until(&held));
         // Only what is held is retried unasked. What is not, the next caller asks for.
         self.schedule(inner, retry_at);
         Ok(Arc::clone(&held.secret))
     }
 
-    fn hold(&self, secret: Arc<Secret>, fetched: Instant, use_until: Instant) {
-        self.held.store(Some(Arc::new(Held { secret, fetched, use_until })));
+    fn hold(&self, held: &Held, use_until: Instant) {
+        let Held { secret, fetched, expires, .. } = held;
+        let (secret, fetched, expires) = (Arc::clone(secret), *fetched, *expires);
+        self.held.store(Some(Arc::new(Held { secret, fetched, expires, use_until })));
     }
 
     /// Fetches at `at`, unless the slot is gone by then.
@@ -296,13 +315,22 @@ impl Drop for Slot {
     }
 }
 
+impl Held {
+    /// `freshness` as far as this value's own life allows.
+    fn freshness(&self, freshness: Freshness) -> Freshness {
+        self.expires
+            .map_or(freshness, |expires| freshness.within(expires.saturating_duration_since(self.fetched)))
+    }
+}
+
 impl Inner {
     fn barred_at(&self, now: Instant) -> Option<Failure> {
         self.barred.and_then(|(failure, until)| (now < until).then_some(failure))
     }
 
-    fn forced_for(&self, version: &Version, now: Instant) -> bool {
-        self.forced.as_ref().is_some_and(|(forced, at)| forced == version && now < *at + FORCED_EVERY)
+    fn forced_for(&self, version: &Version, minted: bool, now: Instant) -> bool {
+        let is_this = |forced: &Version| minted || forced == version;
+        self.forced.as_ref().is_some_and(|(forced, at)| is_this(forced) && now < *at + FORCED_EVERY)
     }
 }
 

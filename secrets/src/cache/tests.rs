@@ -26,6 +26,8 @@ pub(crate) struct Script {
 #[derive(Clone)]
 enum Answer {
     Value(&'static str),
+    /// Another value each time, with this much life.
+    Mints(Duration),
     Failure(Failure),
     Panic,
 }
@@ -49,12 +51,20 @@ impl Script {
     }
 
     pub(crate) async fn fetch(&self, _: &Reference) -> Result<Fetched, Failure> {
-        self.fetches.fetch_add(1, Ordering::SeqCst);
+        self.answer().await
+    }
+
+    pub(crate) async fn answer(&self) -> Result<Fetched, Failure> {
+        let (asked, number) = (Instant::now(), 1 + self.fetches.fetch_add(1, Ordering::SeqCst));
         let (answer, delay) = (self.answer.lock().unwrap().clone(), *self.delay.lock().unwrap());
         sleep(delay).await;
         match answer {
             Answer::Value(value) => {
-                Ok(Fetched { value: Zeroizing::new(value.as_bytes().to_vec()), version: None })
+                Ok(Fetched { value: Zeroizing::new(value.as_bytes().to_vec()), version: None, expires: None })
+            }
+            Answer::Mints(life) => {
+                let value = Zeroizing::new(format!("token-{number}").into_bytes());
+                Ok(Fetched { value, version: None, expires: Some(asked + life) })
             }
             Answer::Failure(failure) => Err(failure),
             Answer::Panic => panic!("scripted"),
@@ -81,6 +91,7 @@ impl Bench {
     fn install(&self, credentials: &[(&str, &str, Freshness)]) {
         let wanted = credentials.iter().map(|(name, path, freshness)| Wanted {
             credential: name.parse().unwrap(),
+            description: format!("store:{path}"),
             reference: reference(path),
             freshness: *freshness,
         });
@@ -335,6 +346,8 @@ mod rejection {
         assert_eq!(bench.peek(), Some("one".into()));
     }
 }
+
+mod minted;
 
 mod new_policy {
     use super::*;

@@ -9,6 +9,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use zeroize::Zeroizing;
 
 use crate::error::Failure;
+use crate::secret::Hidden;
 
 /// The string under `field`, or, when none is named, the only member that the object has.
 pub(super) fn pick(object: &[u8], field: Option<&str>) -> Result<Zeroizing<Vec<u8>>, Failure> {
@@ -56,34 +57,12 @@ impl<'de> Visitor<'de> for Pick<'_> {
                 *self.flaw = Some(if self.field.is_some() { twice } else { Failure::FieldMissing });
                 return Err(M::Error::custom("ambiguous"));
             }
-            picked = Some(members.next_value_seed(Text).inspect_err(|_| {
+            let value = members.next_value::<Hidden>().inspect_err(|_| {
                 *self.flaw = Some(Failure::Malformed("the field is not a string"));
-            })?);
+            })?;
+            picked = Some(value.into_inner());
         }
         Ok(picked)
-    }
-}
-
-/// A JSON string, copied once into a buffer of its own.
-struct Text;
-
-impl<'de> DeserializeSeed<'de> for Text {
-    type Value = Zeroizing<Vec<u8>>;
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
-        json.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for Text {
-    type Value = Zeroizing<Vec<u8>>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string")
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Zeroizing::new(text.as_bytes().to_vec()))
     }
 }
 

@@ -14,7 +14,7 @@ use crate::error::Failure;
 pub(crate) const VALUE_LIMIT: usize = 64 * 1024;
 
 /// Runs blocking file work on the runtime's blocking threads.
-pub(super) async fn off_runtime<T: Send + 'static>(
+pub(crate) async fn off_runtime<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
     tokio::task::spawn_blocking(work).await.map_err(|_| Failure::Internal)?

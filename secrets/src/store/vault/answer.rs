@@ -39,7 +39,7 @@ pub(super) fn secret(body: &[u8], wanted: Option<&str>) -> Result<Fetched, Failu
     let kv = answer.data.ok_or(FOREIGN)?;
     let data = kv.data.ok_or(Failure::NotFound)?;
     let value = field::pick(data.get().as_bytes(), wanted)?;
-    Ok(Fetched { value, version: Some(kv.metadata.version) })
+    Ok(Fetched { value, version: Some(kv.metadata.version), expires: None })
 }
 
 /// A login as the vault granted it.

@@ -1,0 +1,165 @@
+//! What a token endpoint answers: a bearer token with a life, or the word that says why not (RFC 6749, sections 5.1 and 5.2).
+//!
+//! **Invariant:** nothing of an answer but the token itself leaves this module; all else becomes one of a few fixed words.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+use reqwest::header::DATE;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+use tollgate_policy::policy::{Mint, TokenGrant};
+
+use super::unix_seconds;
+use crate::error::Failure;
+use crate::http::Answer;
+use crate::secret::Hidden;
+use crate::store::Fetched;
+
+/// A token ends for us this much before it ends for whoever takes it: clocks differ, and a call is under way for a moment. Of a short
+/// life it is a tenth.
+const MARGIN: Duration = Duration::from_secs(30);
+/// No token lives longer; whoever says so means something else, such as milliseconds or a date.
+const LONGEST_LIFE: Duration = Duration::from_secs(366 * 24 * 3600);
+/// What a header of a request can hold, with room for the others.
+const LONGEST_TOKEN: usize = 16 * 1024;
+
+#[derive(Deserialize)]
+struct Granted<'a> {
+    access_token: Option<Hidden>,
+    #[serde(borrow)]
+    token_type: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    expires_in: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Refused<'a> {
+    #[serde(borrow)]
+    error: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct Installed<'a> {
+    token: Option<Hidden>,
+    #[serde(borrow)]
+    expires_at: Option<Cow<'a, str>>,
+}
+
+/// The token of an answer to a request that was sent at `asked`.
+pub(super) fn token(answer: &Answer, mint: &Mint, asked: Instant) -> Result<Fetched, Failure> {
+    let (token, life) = match &mint.grant {
+        TokenGrant::GithubApp { .. } => installed(answer)?,
+        grant => granted(answer, mint.lifetime, matches!(grant, TokenGrant::TokenExchange { .. }))?,
+    };
+    let value = token.into_inner();
+    if value.is_empty() || value.len() > LONGEST_TOKEN {
+        return Err(Failure::MintNonsense("the token is empty or longer than 16 KiB"));
+    }
+    if !value.iter().all(u8::is_ascii_graphic) {
+        return Err(Failure::MintNonsense("the token has characters that no token has"));
+    }
+    if life > LONGEST_LIFE {
+        return Err(Failure::MintNonsense("the token would live for more than a year"));
+    }
+    let usable = life - MARGIN.min(life / 10);
+    Ok(Fetched { value, version: None, expires: Some(asked + usable) })
+}
+
+fn granted(
+    answer: &Answer,
+    lifetime: Option<Duration>,
+    is_exchange: bool,
+) -> Result<(Hidden, Duration), Failure> {
+    if answer.status != 200 {
+        return Err(refused(answer));
+    }
+    let granted: Granted<'_> = serde_json::from_slice(&answer.body)
+        .map_err(|_| Failure::MintNonsense("it is not the JSON of a token"))?;
+    let token = granted.access_token.ok_or(Failure::MintNonsense("there is no access_token"))?;
+    // An exchange may give something that is no access token at all (RFC 8693, section 2.2.1).
+    let is_usable = |word: &str| word.eq_ignore_ascii_case("bearer") || (is_exchange && word == "N_A");
+    match &granted.token_type {
+        Some(word) if is_usable(word) => {}
+        Some(_) => return Err(Failure::MintNonsense("token_type is not Bearer")),
+        None => return Err(Failure::MintNonsense("there is no token_type")),
+    }
+    let life = match (granted.expires_in, lifetime) {
+        (Some(written), _) => seconds(written.get())?,
+        (None, Some(lifetime)) => lifetime,
+        (None, None) => {
+            return Err(Failure::MintNonsense(
+                "there is no expires_in; say in `mint` what `lifetime` is right",
+            ));
+        }
+    };
+    Ok((token, life))
+}
+
+/// A whole number of seconds. Some endpoints put it in quotes.
+fn seconds(written: &str) -> Result<Duration, Failure> {
+    let digits = written.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(written);
+    match digits.parse() {
+        Ok(0) => Err(Failure::MintNonsense("expires_in is 0")),
+        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Err(_) => Err(Failure::MintNonsense("expires_in is not a number of seconds")),
+    }
+}
+
+/// The error codes of RFC 6749 section 5.2, RFC 8693 section 2.2.2 and RFC 8707 section 2.
+fn refused(answer: &Answer) -> Failure {
+    if !matches!(answer.status, 400 | 401 | 403) {
+        return Failure::Status(answer.status);
+    }
+    let Ok(refused) = serde_json::from_slice::<Refused<'_>>(&answer.body) else {
+        return Failure::Status(answer.status);
+    };
+    Failure::MintRefused(match &*refused.error {
+        "invalid_client" => "invalid_client; is the client's secret or key the one that is registered?",
+        "invalid_grant" => "invalid_grant; is what was shown expired, or for another audience?",
+        "invalid_request" => "invalid_request",
+        "invalid_scope" => "invalid_scope",
+        "invalid_target" => "invalid_target",
+        "unauthorized_client" => "unauthorized_client; the client may not use this grant",
+        "unsupported_grant_type" => "unsupported_grant_type",
+        "access_denied" => "access_denied",
+        _ => "with a code of its own",
+    })
+}
+
+/// <https://docs.github.com/en/rest/apps/apps#create-an-installation-access-token-for-an-app>
+fn installed(answer: &Answer) -> Result<(Hidden, Duration), Failure> {
+    match answer.status {
+        201 => {}
+        401 => return Err(Failure::MintRefused("the app's number or private key is not known there")),
+        403 => return Err(Failure::MintRefused("the app is suspended or asks too often")),
+        404 => return Err(Failure::MintRefused("the app has no such installation")),
+        422 => {
+            return Err(Failure::MintRefused(
+                "the installation has not all of these repositories or permissions",
+            ));
+        }
+        status => return Err(Failure::Status(status)),
+    }
+    let installed: Installed<'_> = serde_json::from_slice(&answer.body)
+        .map_err(|_| Failure::MintNonsense("it is not the JSON of a token"))?;
+    let token = installed.token.ok_or(Failure::MintNonsense("there is no token"))?;
+    let ends = installed.expires_at.and_then(|text| text.parse::<Timestamp>().ok());
+    let ends = ends.ok_or(Failure::MintNonsense("expires_at is not a time"))?;
+    // By the clock of the one who says when it ends; ours may differ.
+    let dated = answer.headers.get(DATE).and_then(|date| date.to_str().ok());
+    let theirs = dated.and_then(|date| rfc2822::DateTimeParser::new().parse_timestamp(date).ok());
+    let now = match theirs {
+        Some(theirs) => theirs.as_second(),
+        None => i64::try_from(unix_seconds()?).map_err(|_| Failure::Internal)?,
+    };
+    let life = u64::try_from(ends.as_second().saturating_sub(now)).ok().filter(|life| *life > 0);
+    let life = life.ok_or(Failure::MintNonsense("expires_at is over"))?;
+    Ok((token, Duration::from_secs(life)))
+}
+
+#[cfg(test)]
+mod tests;
