@@ -10,6 +10,7 @@ use crate::model::{
     AlgorithmWord, ClientAuthSpec, CredentialSpec, GithubAppSpec, Interval, JwtBearerSpec, MintSpec, Model,
     TokenExchangeSpec,
 };
+use crate::name::Name;
 use crate::policy::{
     Algorithm, Client, ClientAuth, Credential, Destination, Mint, Parts, SecretRef, Signer, TokenEndpoint,
     TokenGrant,
@@ -340,34 +341,33 @@ fn text(scope: &mut Scope<'_>, path: &str, value: Option<&str>) {
 }
 
 impl Compiler<'_> {
-    /// What one credential shows to a token endpoint, no other shows to anybody else.
+    /// What one credential shows to a token endpoint, no other shows to anybody else. The first that is minted of a secret says where
+    /// that secret belongs.
     pub(super) fn check_bound(&mut self) {
-        let credentials = &self.parts.credentials;
+        let mut homes: Vec<(&SecretRef, &Credential, &Name)> = Vec::new();
+        for credential in self.parts.credentials.values() {
+            let Some(mint) = &credential.mint else { continue };
+            for secret in secrets(credential) {
+                if !homes.iter().any(|(known, ..)| is_same(known, secret)) {
+                    homes.push((secret, credential, &mint.endpoint.destination));
+                }
+            }
+        }
         for resource in &self.model.credentials {
-            let Some(credential) = credentials.get(&resource.name) else { continue };
-            for other in credentials.values().filter(|other| other.name != credential.name) {
-                let Some(mint) = &other.mint else { continue };
-                let home = &mint.endpoint.destination;
-                let message = |what: &str| {
-                    format!(
-                        "{what}, and Credential/{} binds this secret to its token endpoint at Destination/{home}",
-                        other.name
-                    )
+            let Some(credential) = self.parts.credentials.get(&resource.name) else { continue };
+            let shared =
+                |(known, ..): &&(&SecretRef, _, _)| secrets(credential).any(|own| is_same(known, own));
+            for (_, first, home) in homes.iter().filter(shared) {
+                let (path, strays) = match &credential.mint {
+                    Some(mint) => ("spec.mint.endpoint.destination", mint.endpoint.destination != **home),
+                    None => ("spec.from", credential.destinations.iter().any(|own| own.name != **home)),
                 };
-                let shared = secrets(other).any(|theirs| secrets(credential).any(|own| is_same(own, theirs)));
-                match &credential.mint {
-                    _ if !shared => {}
-                    // Said once, of the two.
-                    Some(own) if own.endpoint.destination != *home && credential.name > other.name => {
-                        let what = format!("the secret would go to Destination/{}", own.endpoint.destination);
-                        self.problems
-                            .push(resource.source.problem("spec.mint.endpoint.destination", message(&what)));
-                    }
-                    None if credential.destinations.iter().any(|own| own.name != *home) => {
-                        let what = "the secret itself would go to `destinations`";
-                        self.problems.push(resource.source.problem("spec.from", message(what)));
-                    }
-                    _ => {}
+                if strays {
+                    let first = &first.name;
+                    let message = format!(
+                        "Credential/{first} binds this secret to its token endpoint at Destination/{home}, and here it would go elsewhere"
+                    );
+                    self.problems.push(resource.source.problem(path, message));
                 }
             }
         }

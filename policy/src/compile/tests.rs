@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::limit::{LimitKind, Per, Window};
-use crate::policy::{Inject, StoreKind, Unpriced};
+use crate::policy::{Inject, StoreKind, TlsVerify, Unpriced};
 
 const RESOURCES: &str = r#"
 apiVersion: tollgate.dev/v1alpha1
@@ -115,6 +115,29 @@ fn the_id_of_a_limit_survives_an_edit_of_its_amount() {
     let id = |written: &str| limits(written)[0].0.clone();
     assert_eq!(id("[{requests: 5, per: day}]"), id("[{requests: 50, per: day, window: rolling}]"));
     assert_eq!(id("[{concurrency: 5}]"), "grant/web/concurrency/shared");
+}
+
+#[test]
+fn a_minted_credential_is_made_as_its_endpoints_destination_is_reached() {
+    let text = RESOURCES.replace(
+        "  inject: {header: {name: X-Api-Key}}",
+        "  inject: {bearer: {}}\n  mint:\n    endpoint: {destination: idp, path: /token}\n    clientCredentials: {clientId: a}\n    parameters: {x: y}",
+    );
+    let more = "---\napiVersion: tollgate.dev/v1alpha1\nkind: Destination\nmetadata: {name: idp}\n\
+                spec: {hosts: [idp.example], port: 8443, addresses: [192.0.2.7], tls: {verify: {caFile: idp.pem}}}\n";
+    let file = SourceFile { path: "a.yaml".into(), text: format!("{text}{more}") };
+    let (policy, warnings) = compile_files(&[file], &environment()).unwrap();
+    assert_eq!(warnings, [], "a token endpoint needs no grant");
+    let credential = policy.credentials().next().unwrap();
+    assert_eq!(credential.reference(), "bao:saas/api#key > idp/token:clientCredentials for=a x=y");
+    assert_eq!(
+        (credential.refresh, credential.max_stale),
+        (Duration::from_secs(86_400), Duration::from_secs(86_400))
+    );
+    let endpoint = &credential.mint.as_ref().unwrap().endpoint;
+    assert_eq!(endpoint.url(), "https://idp.example:8443/token");
+    assert_eq!(endpoint.addresses, ["192.0.2.7".parse::<std::net::IpAddr>().unwrap()]);
+    assert_eq!(endpoint.tls, TlsVerify::Bundle("idp.pem".into()));
 }
 
 #[test]
