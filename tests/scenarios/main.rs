@@ -13,6 +13,7 @@ mod http2;
 mod leaks;
 mod ledger;
 mod metering;
+mod minted;
 mod operations;
 mod parts;
 mod poisoning;

@@ -1,0 +1,187 @@
+//! Tokens that the gateway has made at a token endpoint: one per life, renewed ahead, and never used past their end.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use serde_json::json;
+use tollgate_tests::gateway::eventually;
+use tollgate_tests::idp::{self, Idp};
+use tollgate_tests::provider::{self, chat};
+use tollgate_tests::resources::{credential, destination, file_store, grant};
+use tollgate_tests::stand::CHAT_ONLY;
+use tollgate_tests::{Client, Plan, Reply, Seen, Stand, Upstream, needs};
+
+/// What arrived at the provider: the token, and when, in milliseconds since 1970.
+type Arrivals = Arc<Mutex<Vec<(String, u64)>>>;
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    u64::try_from(since.as_millis()).unwrap()
+}
+
+fn bearer(seen: &Seen) -> String {
+    seen.header("authorization").strip_prefix("Bearer ").unwrap_or_default().to_owned()
+}
+
+/// The stand's destination, called with a token of `idp`. `grant_line` is the mint's own.
+fn resources(plan: &Plan, upstream: &Upstream, idp: &Idp, dialect: &str, grant_line: &str) -> String {
+    let ca = plan.pki.bundle();
+    let mint = format!(
+        "{{bearer: {{}}}}\n  mint:\n    endpoint: {{destination: idp, path: {}}}\n    {grant_line}\n    scope: api",
+        idp::TOKEN
+    );
+    destination("up", "api.up.test", upstream.port(), ca, dialect)
+        + &destination("idp", idp::HOST, idp.port(), ca, "http")
+        + &file_store("files", &plan.world.inputs().join("keys"))
+        + &credential("up-key", "up", "{store: files, path: client}", &mint)
+        + &grant("checkout-up", "spiffe://prod.acme/ns/checkout/sa/*", "up", "up-key", &plan.grant)
+}
+
+async fn start(plan: Plan, upstream: Upstream, resources: String) -> Stand {
+    let settings = plan.settings.clone().resource("stand.yaml", resources);
+    Plan { settings, ..plan }.start_with(upstream).await
+}
+
+async fn load(client: Client, stop: Arc<AtomicBool>) -> usize {
+    let mut calls = 0;
+    while !stop.load(Ordering::SeqCst) {
+        client.get("/up/x").await.assert_status(200);
+        calls += 1;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    calls
+}
+
+/// No token arrived after its end; gives how many different ones arrived.
+fn assert_none_expired(idp: &Idp, arrivals: &Arrivals) -> usize {
+    let asked = idp.asked();
+    let mut used = Vec::new();
+    for (token, at) in arrivals.lock().unwrap().iter() {
+        let made = asked
+            .iter()
+            .find(|asked| asked.token.as_deref() == Some(token))
+            .expect("a token of the endpoint");
+        assert!(*at < made.ends, "a token arrived {} ms after its end", at - made.ends);
+        if !used.contains(token) {
+            used.push(token.clone());
+        }
+    }
+    used.len()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_is_made_once_per_life_and_with_its_endpoint_down_nothing_expired_is_sent() {
+    needs!(Idp::installed());
+    let plan = Plan::new();
+    let secret = plan.world.canary("client");
+    plan.world.input("keys/client", &secret);
+    let known = json!({"id": "tollgate", "secret": secret});
+    let server = plan.pki.server(&plan.world, &[idp::HOST]);
+    let mut idp = Idp::start(&plan.world, server, 10, &known).await;
+    let arrivals = Arrivals::default();
+    let arrived = Arc::clone(&arrivals);
+    let upstream = Upstream::http(&plan.server, &["http/1.1"], move |seen| {
+        arrived.lock().unwrap().push((bearer(seen), now()));
+        Reply::status(200)
+    })
+    .await;
+    let text = resources(&plan, &upstream, &idp, "http", "clientCredentials: {clientId: tollgate}");
+    let stand = start(plan, upstream, text).await;
+
+    let (began, stop) = (now(), Arc::new(AtomicBool::new(false)));
+    let loads: Vec<_> = (0..4).map(|_| tokio::spawn(load(stand.checkout(), Arc::clone(&stop)))).collect();
+    eventually("three tokens", || idp.asked().len() >= 3).await;
+    stop.store(true, Ordering::SeqCst);
+    let mut calls = 0;
+    for load in loads {
+        calls += load.await.expect("no call failed");
+    }
+    let (asked, lives) = (idp.asked(), (now() - began) / 5000);
+    assert!(asked.len() as u64 <= 1 + lives, "{} tokens in {lives} times half their life", asked.len());
+    assert!(asked.iter().all(|asked| asked.token.is_some() && asked.scope == "api"));
+    assert!(calls > 100 && assert_none_expired(&idp, &arrivals) >= 2, "{calls} calls");
+
+    idp.kill();
+    let client = stand.checkout();
+    let mut served = 0;
+    let refused = loop {
+        let answer = client.get("/up/x").await;
+        if answer.status != 200 {
+            break answer;
+        }
+        served += 1;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    refused.assert_refused(503, "secret_unavailable");
+    assert!(served > 0, "the token outlived its endpoint");
+    let arrived = arrivals.lock().unwrap().len();
+    for _ in 0..50 {
+        client.get("/up/x").await.assert_refused(503, "secret_unavailable");
+    }
+    assert_eq!(arrivals.lock().unwrap().len(), arrived);
+    assert_none_expired(&idp, &arrivals);
+    let endpoint = "endpoint=\"idp/token\"";
+    assert_eq!(stand.gateway.metrics().sum("tollgate_token_endpoint_up", &[endpoint]), 0.0);
+    let shown = &stand.gateway.snapshot()["tokenEndpoints"][0];
+    assert_eq!((&shown["error"], &shown["unavailable"]), (&json!("unreachable"), &json!(1)));
+    let lines = stand.gateway.log();
+    let said = lines.iter().filter(|line| line.to_string().contains("token endpoint fails"));
+    assert_eq!(said.count(), 1);
+
+    idp.launch().await;
+    let recovered = async {
+        while client.get("/up/x").await.status != 200 {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), recovered).await.expect("it recovers by itself");
+    assert_none_expired(&idp, &arrivals);
+    assert_eq!(stand.gateway.metrics().sum("tollgate_token_endpoint_up", &[endpoint]), 1.0);
+    stand.world.assert_swept();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_signs_is_known_by_its_key_and_a_rejected_token_is_made_anew_once() {
+    needs!(Idp::installed());
+    let plan = Plan::openai(CHAT_ONLY);
+    let key = rcgen::KeyPair::generate().unwrap();
+    plan.world.input("keys/client", key.serialize_pem());
+    for line in key.serialize_pem().lines().filter(|line| !line.starts_with('-')) {
+        plan.world.needle(line);
+    }
+    let server = plan.pki.server(&plan.world, &[idp::HOST]);
+    let mut idp = Idp::start(&plan.world, server, 3600, &json!({})).await;
+    let audience = format!("https://{}:{}{}", idp::HOST, idp.port(), idp::TOKEN);
+    let known = json!({"id": "tollgate", "publicKey": key.public_key_pem(), "audience": audience});
+    idp.tell(3600, &known);
+
+    let rejected = Arc::new(Mutex::new(Vec::<String>::new()));
+    let rejecting = Arc::clone(&rejected);
+    let upstream = Upstream::http(&plan.server, &["http/1.1"], move |seen| {
+        let token = bearer(seen);
+        match rejecting.lock().unwrap().iter().any(|rejected| *rejected == token || rejected == "*") {
+            true => provider::wrong_key(),
+            false => provider::openai(&token, 9, 2)(seen),
+        }
+    })
+    .await;
+    let line = "clientCredentials: {clientId: tollgate, auth: {privateKeyJwt: {}}}";
+    let text = resources(&plan, &upstream, &idp, "openai", line);
+    let stand = start(plan, upstream, text).await;
+    let (client, path) = (stand.checkout(), "/up/v1/chat/completions");
+    client.post(path, &chat(50)).await.assert_status(200);
+    let first = idp.asked().pop().and_then(|asked| asked.token).expect("a token");
+    rejected.lock().unwrap().push(first);
+    for _ in 0..10 {
+        client.post(path, &chat(50)).await.assert_status(200);
+    }
+    assert_eq!(idp.asked().len(), 2, "one fresh token");
+    rejected.lock().unwrap().push("*".to_owned());
+    for _ in 0..30 {
+        client.post(path, &chat(50)).await.assert_refused(502, "credential_rejected");
+    }
+    assert!(idp.asked().len() <= 3, "{} tokens asked for", idp.asked().len());
+    idp.kill();
+    stand.world.assert_swept();
+}
