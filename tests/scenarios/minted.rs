@@ -185,3 +185,103 @@ async fn a_client_that_signs_is_known_by_its_key_and_a_rejected_token_is_made_an
     idp.kill();
     stand.world.assert_swept();
 }
+
+/// A token endpoint that answers what it was last told to.
+async fn scripted_endpoint(plan: &Plan, told: &Arc<Mutex<Reply>>) -> Upstream {
+    let told = Arc::clone(told);
+    let server = plan.pki.server(&plan.world, &[idp::HOST]);
+    Upstream::http(&server, &["http/1.1"], move |_| told.lock().unwrap().clone()).await
+}
+
+fn mint_at(plan: &Plan, upstream: &Upstream, endpoint: &Upstream, mint: &str) -> String {
+    let ca = plan.pki.bundle();
+    let inject = format!("{{bearer: {{}}}}\n  mint:\n    {mint}");
+    destination("up", "api.up.test", upstream.port(), ca, "http")
+        + &destination("idp", idp::HOST, endpoint.port(), ca, "http")
+        + &file_store("files", &plan.world.inputs().join("keys"))
+        + &credential("up-key", "up", "{store: files, path: client}", &inject)
+        + &grant("checkout-up", "spiffe://prod.acme/ns/checkout/sa/*", "up", "up-key", &plan.grant)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_endpoint_that_talks_nonsense_is_named_and_nothing_of_it_is_sent_or_shown() {
+    let plan = Plan::new();
+    let (secret, page, token) =
+        (plan.world.canary("client"), plan.world.canary("page"), plan.world.canary("token"));
+    plan.world.input("keys/client", &secret);
+    let html = Reply::status(200).header("content-type", "text/html").data(format!("<html>{page}</html>"));
+    let told = Arc::new(Mutex::new(html));
+    let endpoint = scripted_endpoint(&plan, &told).await;
+    let upstream = Upstream::http(&plan.server, &["http/1.1"], |_| Reply::status(200)).await;
+    let mint =
+        "endpoint: {destination: idp, path: /token}\n    clientCredentials: {clientId: a, auth: {post: {}}}";
+    let text = mint_at(&plan, &upstream, &endpoint, mint);
+    let stand = start(plan, upstream, text).await;
+    let client = stand.checkout();
+    let error = || stand.gateway.snapshot()["tokenEndpoints"][0]["error"].clone();
+    let answer = |more: &str| {
+        Reply::json(&serde_json::from_str(&format!(r#"{{"access_token": "{token}"{more}}}"#)).unwrap())
+    };
+    for (reply, word) in [
+        (None, "mint_nonsense"),
+        (Some(answer(r#", "token_type": "Bearer", "expires_in": -1"#)), "mint_nonsense"),
+        (Some(Reply::status(302).header("location", "https://localhost/")), "unexpected_status"),
+    ] {
+        if let Some(reply) = reply {
+            *told.lock().unwrap() = reply;
+        }
+        let (before, began) = (endpoint.count(), now());
+        while endpoint.count() == before {
+            client.get("/up/x").await.assert_refused(503, "secret_unavailable");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            assert!(now() - began < 60_000, "it is asked again");
+        }
+        eventually("the failure is shown", || error() == word).await;
+    }
+    let asked = endpoint.count();
+    assert!(asked <= 8, "{asked}: it is asked once per back-off");
+    assert_eq!(stand.upstream.count(), 0);
+    *told.lock().unwrap() = answer(r#", "token_type": "bearer", "expires_in": "60""#);
+    let served = async {
+        while client.get("/up/x").await.status != 200 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), served).await.expect("it recovers by itself");
+    assert_eq!(bearer(&stand.upstream.only()), token);
+    let form = String::from_utf8(endpoint.seen()[0].body.to_vec()).unwrap();
+    assert!(form.starts_with("grant_type=client_credentials&client_secret=sk-client."), "{form}");
+    assert!(endpoint.seen().iter().all(|seen| seen.target == "/token"), "no redirect was followed");
+    stand.world.assert_swept();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_calls_with_an_installation_token_and_its_key_stays() {
+    let plan = Plan::new();
+    let key = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048).unwrap();
+    plan.world.input("keys/client", key.serialize_pem());
+    for line in key.serialize_pem().lines().filter(|line| !line.starts_with('-')) {
+        plan.world.needle(line);
+    }
+    let token = plan.world.canary("installation");
+    let answer =
+        json!({"token": token, "expires_at": "2026-11-24T21:00:00Z", "permissions": {"contents": "read"}});
+    let reply = Reply::status(201).header("date", "Tue, 24 Nov 2026 20:00:00 GMT").data(answer.to_string());
+    let endpoint = scripted_endpoint(&plan, &Arc::new(Mutex::new(reply))).await;
+    let upstream = Upstream::http(&plan.server, &["http/1.1"], |_| Reply::status(200)).await;
+    let mint = "endpoint: {destination: idp}\n    githubApp: {appId: 77, installationId: 88, permissions: {contents: read}}";
+    let text = mint_at(&plan, &upstream, &endpoint, mint);
+    let stand = start(plan, upstream, text).await;
+    for _ in 0..20 {
+        stand.checkout().get("/up/x").await.assert_status(200);
+    }
+    assert!(stand.upstream.seen().iter().all(|seen| bearer(seen) == token));
+    let asked = endpoint.only();
+    assert_eq!(
+        (asked.method.as_str(), asked.target.as_str()),
+        ("POST", "/app/installations/88/access_tokens")
+    );
+    assert_eq!(asked.json(), json!({"permissions": {"contents": "read"}}));
+    stand.world.needle(&bearer(&asked));
+    stand.world.assert_swept();
+}
