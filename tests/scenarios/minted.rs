@@ -263,7 +263,7 @@ async fn an_app_calls_with_an_installation_token_and_its_key_stays() {
     for line in key.serialize_pem().lines().filter(|line| !line.starts_with('-')) {
         plan.world.needle(line);
     }
-    let token = plan.world.canary("installation");
+    let token = plan.world.canary("hub");
     let answer =
         json!({"token": token, "expires_at": "2026-11-24T21:00:00Z", "permissions": {"contents": "read"}});
     let reply = Reply::status(201).header("date", "Tue, 24 Nov 2026 20:00:00 GMT").data(answer.to_string());

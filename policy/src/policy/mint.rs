@@ -165,7 +165,7 @@ impl fmt::Display for TokenEndpoint {
 }
 
 impl fmt::Display for Mint {
-    /// What is asked of whom, for operators; two mints at one endpoint that ask for different things are told apart.
+    /// What is asked of whom, for operators. Without `parameters`: nobody knows what is in them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (grant, who) = match &self.grant {
             TokenGrant::ClientCredentials(client) => ("clientCredentials", client.id.clone()),
@@ -186,9 +186,7 @@ impl fmt::Display for Mint {
             ("audience", &self.audience),
             ("resource", &self.resource),
         ];
-        let written = asked.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
-        let parameters = self.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        for (name, value) in written.chain(parameters) {
+        for (name, value) in asked.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))) {
             write!(f, " {name}={value}")?;
         }
         if let TokenGrant::GithubApp { repositories, permissions, .. } = &self.grant {

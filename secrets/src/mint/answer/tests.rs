@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use reqwest::header::{HeaderMap, HeaderValue};
 use tollgate_policy::policy::{Client, ClientAuth, TokenEndpoint};
 use zeroize::Zeroizing;
@@ -136,4 +137,46 @@ fn the_life_of_an_installation_token_is_measured_by_the_clock_that_dated_it() {
         assert!(matches!(read(app(), status, "{}"), Err(Failure::MintRefused(_))), "{status}");
     }
     assert_eq!(read(app(), 502, ""), Err(Failure::Status(502)));
+}
+
+fn members() -> impl Strategy<Value = String> {
+    let value = prop_oneof![
+        "-?[0-9]{1,22}".prop_map(String::from),
+        "[ -~]{0,9}|Bearer".prop_map(|text| serde_json::Value::from(text).to_string()),
+        Just("null".to_owned()),
+        Just("{}".to_owned()),
+        any::<String>().prop_map(|text| serde_json::Value::from(text).to_string()),
+    ];
+    let name = prop_oneof!["access_token", "token_type", "expires_in", "error", "token", "expires_at"];
+    prop::collection::vec((name, value), 0..6).prop_map(|members| {
+        let members: Vec<String> =
+            members.iter().map(|(name, value)| format!("\"{name}\": {value}")).collect();
+        format!("{{{}}}", members.join(", "))
+    })
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_answered_is_a_token_that_ends_or_none_at_all(
+        body in prop_oneof![members(), any::<String>()],
+        lives in 1..2 * LONGEST_LIFE.as_secs(),
+        status in prop_oneof![Just(200), Just(201), 100..600u16],
+    ) {
+        let granted = format!(r#"{{"access_token": "t", "token_type": "Bearer", "expires_in": {lives}, "x": {body:?}}}"#);
+        for body in [&body, &granted] {
+            for grant in [client(), exchange(), app()] {
+                let asked = Instant::now();
+                let Ok(fetched) = token(&answer(status, body), &mint(endpoint(), grant), asked) else { continue };
+                let usable = fetched.expires.unwrap() - asked;
+                prop_assert!(usable > Duration::ZERO && usable < LONGEST_LIFE);
+                prop_assert!(!fetched.value.is_empty() && fetched.value.iter().all(u8::is_ascii_graphic));
+            }
+        }
+        let said = read(client(), 200, &granted);
+        let life = lives as f64;
+        match said {
+            Ok((_, usable)) => prop_assert!(usable < life && usable >= life * 0.9 - 0.001 || life - usable <= 30.001),
+            Err(failure) => prop_assert!(lives > LONGEST_LIFE.as_secs() || failure == Failure::MintNonsense("it is not the JSON of a token")),
+        }
+    }
 }
