@@ -81,7 +81,7 @@ pub(crate) fn wanted(policy: &Policy) -> Vec<Wanted> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use tollgate_policy::policy::{Inject, StoreKind};
+    use tollgate_policy::policy::{Inject, Injection, StoreKind};
 
     use super::*;
 
@@ -91,7 +91,7 @@ pub(crate) mod tests {
         let secret = SecretRef {
             store: store.clone(),
             path: path.into(),
-            field: field.map(Into::into),
+            fields: field.into_iter().map(Into::into).collect(),
             version: None,
         };
         Reference { store: Arc::new(Store { name: store, kind }), secret }
@@ -103,7 +103,7 @@ pub(crate) mod tests {
             name: name.parse().unwrap(),
             destinations: Vec::new(),
             from: reference.secret.clone(),
-            inject: Inject::Bearer,
+            inject: vec![Injection { field: None, way: Inject::Bearer }],
             refresh: freshness.refresh,
             max_stale: freshness.max_stale,
         }

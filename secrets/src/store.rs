@@ -22,19 +22,19 @@ use tokio::time::Instant;
 use tollgate_policy::name::Name;
 use tollgate_policy::policy::{Store as Definition, StoreKind};
 use tracing::{info, warn};
-use zeroize::Zeroizing;
 
 use self::age::AgeLocation;
 use crate::error::Failure;
 use crate::reference::Reference;
+use crate::secret::Value;
 
 /// Says whether an address may be dialled.
 pub(crate) type Dialable = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 /// What a store answered.
 pub(crate) struct Fetched {
-    /// Never empty.
-    pub(crate) value: Zeroizing<Vec<u8>>,
+    /// Every field that the reference names; none of them empty.
+    pub(crate) value: Value,
     /// The store's own version number, where it has one.
     pub(crate) version: Option<u64>,
 }
@@ -135,7 +135,7 @@ impl Store {
             Backend::Script(script) => script.fetch(reference).await,
         };
         match fetched {
-            Ok(fetched) if fetched.value.is_empty() => Err(Failure::Malformed("it is empty")),
+            Ok(fetched) if fetched.value.has_gap() => Err(Failure::Malformed("it is empty")),
             other => other,
         }
     }

@@ -44,6 +44,31 @@ pub(super) fn pair(name: &str, secret: &[u8]) -> Bytes {
     Bytes::from_owner(text)
 }
 
+/// `name=secret` for `Cookie`; `None` where the secret has what a cookie cannot hold (RFC 6265, section 4.1.1).
+pub(super) fn cookie(name: &str, secret: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let holds = |b: &u8| b.is_ascii_graphic() && !b"\",;\\".contains(b);
+    if !secret.iter().all(holds) {
+        return None;
+    }
+    let mut text = Zeroizing::new(Vec::with_capacity(name.len() + 1 + secret.len()));
+    text.extend_from_slice(name.as_bytes());
+    text.push(b'=');
+    text.extend_from_slice(secret);
+    Some(text)
+}
+
+/// All cookies in one header.
+pub(super) fn cookies<'a>(pairs: impl Iterator<Item = &'a [u8]> + Clone) -> Option<HeaderValue> {
+    let mut text = Zeroizing::new(Vec::with_capacity(pairs.clone().map(|pair| pair.len() + 2).sum()));
+    for pair in pairs {
+        if !text.is_empty() {
+            text.extend_from_slice(b"; ");
+        }
+        text.extend_from_slice(pair);
+    }
+    sensitive(text)
+}
+
 /// `path` with `pair` as one more parameter.
 pub(super) fn with_pair(path: &PathAndQuery, pair: &Bytes) -> Option<PathAndQuery> {
     let mut text = Zeroizing::new(Vec::with_capacity(path.as_str().len() + 1 + pair.len()));
@@ -71,6 +96,10 @@ mod tests {
         // The example of RFC 7617, section 2.
         let basic = basic("Aladdin", b"open sesame").unwrap();
         assert_eq!(basic.as_bytes(), b"Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+        let cookies = ["a=1", "b=2"].map(|pair| Zeroizing::new(pair.as_bytes().to_vec()));
+        assert_eq!(super::cookies(cookies.iter().map(|pair| &***pair)).unwrap().as_bytes(), b"a=1; b=2");
+        assert_eq!(cookie("session", b"abc").unwrap().as_slice(), b"session=abc");
+        assert!(cookie("session", b"a; admin=1").is_none() && cookie("session", b"a b").is_none());
         let path = PathAndQuery::from_static("/v1?x=1");
         assert_eq!(with_pair(&path, &pair("key", b"a/b+c d")).unwrap(), "/v1?x=1&key=a%2Fb%2Bc%20d");
         assert_eq!(with_pair(&PathAndQuery::from_static("/"), &pair("k", b"v")).unwrap(), "/?k=v");

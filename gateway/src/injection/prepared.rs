@@ -9,8 +9,9 @@ use http::HeaderValue;
 use http::header::{AUTHORIZATION, HeaderName};
 use tollgate_policy::map::Map;
 use tollgate_policy::name::Name;
-use tollgate_policy::policy::{Credential, Inject};
+use tollgate_policy::policy::{Credential, Inject, Injection};
 use tollgate_secrets::{Secret, Version};
+use zeroize::Zeroizing;
 
 use super::form;
 use super::scrub::Needles;
@@ -20,6 +21,7 @@ use super::scrub::Needles;
 pub(super) enum Ready {
     Header(HeaderName, HeaderValue),
     Query(Bytes),
+    Cookie(Zeroizing<Vec<u8>>),
 }
 
 impl std::fmt::Debug for Ready {
@@ -27,6 +29,7 @@ impl std::fmt::Debug for Ready {
         match self {
             Self::Header(name, _) => f.debug_tuple("Header").field(name).finish_non_exhaustive(),
             Self::Query(_) => f.debug_tuple("Query").finish_non_exhaustive(),
+            Self::Cookie(_) => f.debug_tuple("Cookie").finish_non_exhaustive(),
         }
     }
 }
@@ -36,7 +39,7 @@ struct Entry {
     credential: Arc<Credential>,
     reference: String,
     version: Version,
-    ready: Ready,
+    ready: Arc<[Ready]>,
     needles: Arc<Needles>,
 }
 
@@ -47,9 +50,9 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    /// `secret` in the form that `credential` wants; `None` where it is not that credential's, or cannot take that form.
-    pub(super) fn ready(&self, credential: &Arc<Credential>, secret: &Secret) -> Option<Ready> {
-        self.with(credential, secret, |entry| entry.ready.clone())
+    /// `secret` in the forms that `credential` wants; `None` where it is not that credential's, or cannot take one of them.
+    pub(super) fn ready(&self, credential: &Arc<Credential>, secret: &Secret) -> Option<Arc<[Ready]>> {
+        self.with(credential, secret, |entry| Arc::clone(&entry.ready))
     }
 
     /// What to look for in answers to calls with `secret`.
@@ -76,8 +79,9 @@ impl Prepared {
         if reference != secret.reference() {
             return None;
         }
-        let ready = ready(&credential.inject, secret)?;
-        let needles = Arc::new(Needles::new(secret.expose(), &ready));
+        let ready: Option<Arc<[Ready]>> = credential.inject.iter().map(|way| ready(way, secret)).collect();
+        let ready = ready?;
+        let needles = Arc::new(Needles::new(secret.expose_all(), &ready));
         let (credential, version) = (Arc::clone(credential), secret.version().clone());
         let entry = Entry { credential, reference, version, ready, needles };
         let value = read(&entry);
@@ -95,12 +99,13 @@ impl Entry {
     }
 }
 
-fn ready(inject: &Inject, secret: &Secret) -> Option<Ready> {
-    let value = secret.expose();
-    Some(match inject {
+fn ready(injection: &Injection, secret: &Secret) -> Option<Ready> {
+    let value = secret.expose(injection.field.as_deref())?;
+    Some(match &injection.way {
         Inject::Bearer => Ready::Header(AUTHORIZATION, form::header("Bearer ", value)?),
         Inject::Header { name, prefix } => Ready::Header(name.parse().ok()?, form::header(prefix, value)?),
         Inject::Basic { username } => Ready::Header(AUTHORIZATION, form::basic(username, value)?),
         Inject::Query { name } => Ready::Query(form::pair(name, value)),
+        Inject::Cookie { name } => Ready::Cookie(form::cookie(name, value)?),
     })
 }

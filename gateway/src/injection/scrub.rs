@@ -111,15 +111,18 @@ impl fmt::Debug for Needles {
 }
 
 impl Needles {
-    pub(super) fn new(secret: &[u8], sent: &Ready) -> Self {
-        let mut text = forms(secret);
-        match sent {
-            Ready::Header(_, value) => {
-                let whole = value.as_bytes();
-                let start = whole.iter().rposition(|b| *b == b' ').map_or(0, |at| at + 1);
-                text.push(Zeroizing::new(whole[start..].to_vec()));
+    pub(super) fn new<'a>(secret: impl Iterator<Item = &'a [u8]>, sent: &[Ready]) -> Self {
+        let mut text: Vec<_> = secret.flat_map(forms).collect();
+        for sent in sent {
+            match sent {
+                Ready::Header(_, value) => {
+                    let whole = value.as_bytes();
+                    let start = whole.iter().rposition(|b| *b == b' ').map_or(0, |at| at + 1);
+                    text.push(Zeroizing::new(whole[start..].to_vec()));
+                }
+                Ready::Query(pair) => text.push(Zeroizing::new(pair.to_vec())),
+                Ready::Cookie(pair) => text.push(pair.clone()),
             }
-            Ready::Query(pair) => text.push(Zeroizing::new(pair.to_vec())),
         }
         text.retain(|form| !form.is_empty());
         text.sort_unstable_by(|a, b| a.as_slice().cmp(b.as_slice()));
@@ -240,7 +243,7 @@ mod tests {
             Ready::Header(header::AUTHORIZATION, super::super::form::header("Bearer ", SECRET).unwrap());
         let mut headers = HeaderMap::new();
         headers.insert("x-echo", HeaderValue::from_bytes(value).unwrap());
-        Needles::new(SECRET, &sent).scrub(&mut headers);
+        Needles::new([SECRET].into_iter(), &[sent]).scrub(&mut headers);
         headers["x-echo"].as_bytes().to_vec()
     }
 

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::Carriers;
-use tollgate_policy::policy::Inject;
+use tollgate_policy::policy::{Inject, Injection};
 
 use super::spare::Spare;
 use crate::identity::{self, Head};
@@ -36,12 +36,13 @@ impl Template {
         let mut line = String::with_capacity(target.path().len() + target.query().map_or(0, |q| q.len() + 1));
         line.push_str(target.path());
         let carriers = permit.destination().dialect.carriers();
-        let own = permit.credential().map(|credential| &credential.inject);
+        let own = permit.credential().map_or(&[][..], |credential| &credential.inject);
         let kept = |query| {
             let mut names = carriers.queries.clone();
-            if let Some(Inject::Query { name }) = own {
-                names.push(name.as_str().into());
-            }
+            names.extend(own.iter().filter_map(|own| match &own.way {
+                Inject::Query { name } => Some(name.as_str().into()),
+                _ => None,
+            }));
             identity::without(query, &names)
         };
         if let Some(query) = target.query().and_then(kept) {
@@ -87,14 +88,10 @@ impl Template {
 }
 
 /// Removes what carries a credential or chooses an account at this provider, however it is spelt: many read `_` as `-`.
-fn withhold(headers: &mut HeaderMap, carriers: &Carriers, own: Option<&Inject>) {
-    let own = match own {
-        Some(Inject::Header { name, .. }) => Some(name),
-        _ => None,
-    };
+fn withhold(headers: &mut HeaderMap, carriers: &Carriers, own: &[Injection]) {
     let carries = |name: &HeaderName| {
         let is = |carrier: &str| identity::same_name(carrier, name.as_str());
-        own.is_some_and(|own| is(own))
+        own.iter().any(|own| matches!(&own.way, Inject::Header { name, .. } if is(name)))
             || carriers.headers.iter().chain(&carriers.account_headers).any(|carrier| is(carrier))
     };
     let gone: Vec<HeaderName> = headers.keys().filter(|name| carries(name)).cloned().collect();

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Compiler, Scope};
-use crate::model::{CredentialSpec, InjectSpec, Interval, Resource};
+use super::{Compiler, Scope, inject};
+use crate::model::{CredentialSpec, FromSpec, Interval, Resource};
 use crate::pattern::HostPattern;
-use crate::policy::{Credential, Destination, Inject, SecretRef, Store, StoreKind};
+use crate::policy::{Credential, Destination, SecretRef, Store, StoreKind};
 
 /// How old a value may become: 5 min before it is read again, 1 h while its store is out of reach.
 const REFRESH: Interval = Interval(std::time::Duration::from_secs(300));
@@ -45,10 +45,8 @@ impl Compiler<'_> {
             let known = (self.model.stores.as_slice(), self.model.incomplete);
             scope.resolve(("spec.from.store", "SecretStore", name), known, &self.parts.stores)
         });
-        let from = from.and_then(|_| secret_ref(spec, store.as_deref(), &mut scope));
-        let what = "how the key is put on a call, as in `{bearer: {}}`";
-        let written = scope.required("spec.inject", spec.inject.as_ref(), what);
-        let inject = written.and_then(|written| inject(written, &mut scope));
+        let from = from.and_then(|from| secret_ref(from, store.as_deref(), &mut scope));
+        let inject = inject::ways(spec.inject.as_ref(), from.as_ref(), &mut scope);
         let Interval(refresh) = spec.refresh.unwrap_or(REFRESH);
         let Interval(max_stale) = spec.max_stale.unwrap_or_else(|| Interval(MAX_STALE.0.max(refresh)));
         if max_stale < refresh {
@@ -108,8 +106,7 @@ fn is_shared(parent: &str) -> bool {
     is_suffix(parent) || is_suffix(&any_child) || PARENTS.contains(&parent)
 }
 
-fn secret_ref(spec: &CredentialSpec, store: Option<&Store>, scope: &mut Scope<'_>) -> Option<SecretRef> {
-    let from = spec.from.as_ref()?;
+fn secret_ref(from: &FromSpec, store: Option<&Store>, scope: &mut Scope<'_>) -> Option<SecretRef> {
     let name = scope.required("spec.from.store", from.store.clone(), "the SecretStore that has the key");
     let path = scope.required("spec.from.path", from.path.clone(), "the path of the key in its store");
     if let Some(path) = &path {
@@ -124,110 +121,43 @@ fn secret_ref(spec: &CredentialSpec, store: Option<&Store>, scope: &mut Scope<'_
         }
     }
     let kind = store.map(|store| &store.kind);
-    if matches!(kind, Some(StoreKind::Vault(_) | StoreKind::Age { .. })) {
-        scope.required(
-            "spec.from.field",
-            from.field.as_ref(),
-            "a secret of this store has fields, and one is the key",
-        );
-    }
-    if from.field.as_ref().is_some_and(String::is_empty) {
-        scope.problem("spec.from.field", "a field needs a name");
-    }
+    let fields = fields(from, kind, scope);
     if from.version == Some(0) {
         scope.problem("spec.from.version", "versions count from 1; leave it out for the newest");
     }
     if from.version.is_some() && matches!(kind, Some(StoreKind::File { .. } | StoreKind::Age { .. })) {
         scope.problem("spec.from.version", "only a Vault store has versions");
     }
-    Some(SecretRef { store: name?, path: path?, field: from.field.clone(), version: from.version })
+    Some(SecretRef { store: name?, path: path?, fields: fields?, version: from.version })
 }
 
-enum Written<'a> {
-    Bearer,
-    Header(&'a Option<String>, &'a Option<String>),
-    Basic(&'a Option<String>),
-    Query(&'a Option<String>),
-}
-
-fn inject(written: &InjectSpec, scope: &mut Scope<'_>) -> Option<Inject> {
-    let fields = [
-        ("bearer", written.bearer.as_ref().map(|_| Written::Bearer)),
-        ("header", written.header.as_ref().map(|header| Written::Header(&header.name, &header.prefix))),
-        ("basic", written.basic.as_ref().map(|basic| Written::Basic(&basic.username))),
-        ("query", written.query.as_ref().map(|query| Written::Query(&query.name))),
-    ];
-    match scope.exactly_one("spec.inject", fields)? {
-        Written::Bearer => Some(Inject::Bearer),
-        Written::Header(name, prefix) => {
-            let path = "spec.inject.header.name";
-            let name =
-                scope.required(path, name.as_ref(), "the header, as in `x-api-key`")?.to_ascii_lowercase();
-            if let Err(message) = check_header(&name) {
-                scope.problem(path, format!("`{name}` {message}"));
-            }
-            let prefix = prefix.clone().unwrap_or_default();
-            if !prefix.bytes().all(|b| b.is_ascii_graphic() || b == b' ') || prefix.starts_with(' ') {
-                scope.problem(
-                    "spec.inject.header.prefix",
-                    "a prefix is visible ASCII, and does not begin with a space",
-                );
-            }
-            Some(Inject::Header { name, prefix })
-        }
-        Written::Basic(username) => {
-            let path = "spec.inject.basic.username";
-            let username =
-                scope.required(path, username.clone(), "the user name; it may be empty (`\"\"`)")?;
-            if username.contains(':') || username.chars().any(char::is_control) {
-                scope.problem(path, "a user name has no colon and no control character (RFC 7617 section 2)");
-            }
-            Some(Inject::Basic { username })
-        }
-        Written::Query(name) => {
-            let path = "spec.inject.query.name";
-            let name = scope.required(path, name.clone(), "the parameter, as in `key`")?;
-            let is_plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b));
-            if name.is_empty() || !is_plain {
-                scope.problem(path, "a parameter is letters, digits, `-`, `.`, `_` and `~`");
-            }
-            Some(Inject::Query { name })
-        }
+/// The fields of `field` or `fields`.
+fn fields(from: &FromSpec, kind: Option<&StoreKind>, scope: &mut Scope<'_>) -> Option<Vec<String>> {
+    if scope.source.has("spec.from.field") && scope.source.has("spec.from.fields") {
+        scope.problem("spec.from.fields", "`field` names one field, `fields` several: one of both is enough");
     }
-}
-
-/// `name` is in lower case. Headers that frame, route or describe the message are the gateway's own.
-fn check_header(name: &str) -> Result<(), &'static str> {
-    const OWN: &[&str] = &[
-        "accept-encoding",
-        "connection",
-        "content-encoding",
-        "content-length",
-        "content-range",
-        "content-type",
-        "date",
-        "expect",
-        "forwarded",
-        "host",
-        "http2-settings",
-        "if-range",
-        "keep-alive",
-        "max-forwards",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "range",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "via",
-    ];
-    let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    if name.is_empty() || !name.bytes().all(is_token) {
-        return Err("is not the name of a header (RFC 9110 section 5.1)");
+    let Some(written) = from.fields.written() else {
+        if matches!(kind, Some(StoreKind::Vault(_) | StoreKind::Age { .. })) {
+            let what = "a secret of this store has fields, and one is the key";
+            scope.required("spec.from.field", from.field.as_ref(), what);
+        }
+        if from.field.as_ref().is_some_and(String::is_empty) {
+            scope.problem("spec.from.field", "a field needs a name");
+        }
+        return Some(from.field.iter().cloned().collect());
+    };
+    if written == 0 {
+        scope.problem("spec.from.fields", "this cannot be empty: the fields that are the key");
     }
-    let is_own = OWN.contains(&name)
-        || ["x-forwarded-", "x-tollgate-", "sec-"].iter().any(|own| name.starts_with(own));
-    if is_own { Err("frames or routes the message: a key cannot be put there") } else { Ok(()) }
+    let mut fields: Vec<String> = Vec::with_capacity(written);
+    for (index, field) in from.fields.iter() {
+        let path = format!("spec.from.fields[{index}]");
+        if field.is_empty() {
+            scope.problem(&path, "a field needs a name");
+        } else if fields.contains(field) {
+            scope.problem(&path, format!("`{field}` is named twice"));
+        }
+        fields.push(field.clone());
+    }
+    Some(fields)
 }

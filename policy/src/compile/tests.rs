@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::limit::{LimitKind, Per, Window};
-use crate::policy::{Inject, StoreKind, Unpriced};
+use crate::policy::{Inject, Injection, StoreKind, Unpriced};
 
 const RESOURCES: &str = r#"
 apiVersion: tollgate.dev/v1alpha1
@@ -66,7 +66,8 @@ fn what_is_not_written_has_the_documented_default() {
         (credential.refresh, credential.max_stale),
         (Duration::from_secs(300), Duration::from_secs(3600))
     );
-    assert_eq!(credential.inject, Inject::Header { name: "x-api-key".to_owned(), prefix: String::new() });
+    let way = Inject::Header { name: "x-api-key".to_owned(), prefix: String::new() };
+    assert_eq!(credential.inject, [Injection { field: None, way }]);
     let grant = policy.grants().next().unwrap();
     assert_eq!(grant.unpriced, Unpriced::Deny);
     assert_eq!(grant.allow.response_headers, ["set-cookie".into()]);

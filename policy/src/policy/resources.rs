@@ -129,8 +129,8 @@ pub struct Credential {
     pub destinations: Vec<Arc<Destination>>,
     /// Where its value is read.
     pub from: SecretRef,
-    /// How it is put on a call.
-    pub inject: Inject,
+    /// How it is put on a call: at least one way, and no two in the same place.
+    pub inject: Vec<Injection>,
     /// How old the value may become before it is read again. 5 min unless written otherwise.
     pub refresh: Duration,
     /// How old the value may become while its store is out of reach; never below `refresh`. 1 h unless written otherwise.
@@ -144,24 +144,34 @@ pub struct SecretRef {
     pub store: Name,
     /// The path in the store; relative, without `.` and `..`.
     pub path: String,
-    /// The field of the secret; always there for Vault and age; in a plain file it is a member of its JSON.
-    pub field: Option<String>,
+    /// The fields of the secret, each once. None: the whole value, which only a plain file has; in one with fields they are members of
+    /// its JSON.
+    pub fields: Vec<String>,
     /// A fixed version; only for Vault. `None`: the newest.
     pub version: Option<u64>,
 }
 
 impl fmt::Display for SecretRef {
-    /// `store:path#field@version`, for operators.
+    /// `store:path#field,field@version`, for operators.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.store, self.path)?;
-        if let Some(field) = &self.field {
-            write!(f, "#{field}")?;
+        if !self.fields.is_empty() {
+            write!(f, "#{}", self.fields.join(","))?;
         }
         self.version.map_or(Ok(()), |version| write!(f, "@{version}"))
     }
 }
 
-/// How a secret is put on a call.
+/// One way in which a secret is put on a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Injection {
+    /// Which field of the secret; `None`: the only one that it has.
+    pub field: Option<String>,
+    /// Where it is put.
+    pub way: Inject,
+}
+
+/// Where a secret is put on a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Inject {
     /// `Authorization: Bearer <secret>`.
@@ -181,6 +191,11 @@ pub enum Inject {
     /// `?<name>=<secret>`.
     Query {
         /// Unreserved characters only, so it needs no encoding.
+        name: String,
+    },
+    /// `Cookie: <name>=<secret>`.
+    Cookie {
+        /// A token (RFC 6265, section 4.1.1).
         name: String,
     },
 }

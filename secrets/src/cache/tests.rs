@@ -54,7 +54,7 @@ impl Script {
         sleep(delay).await;
         match answer {
             Answer::Value(value) => {
-                Ok(Fetched { value: Zeroizing::new(value.as_bytes().to_vec()), version: None })
+                Ok(Fetched { value: Zeroizing::new(value.as_bytes().to_vec()).into(), version: None })
             }
             Answer::Failure(failure) => Err(failure),
             Answer::Panic => panic!("scripted"),
@@ -108,7 +108,7 @@ fn openai() -> Credential {
 }
 
 fn text(secret: &Secret) -> String {
-    String::from_utf8(secret.expose().to_vec()).unwrap()
+    String::from_utf8(secret.expose(None).unwrap().to_vec()).unwrap()
 }
 
 #[tokio::test(start_paused = true)]

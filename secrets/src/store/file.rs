@@ -34,14 +34,12 @@ impl FileStore {
             return Err(Failure::Misconfigured("files have no versions to pin"));
         }
         let (root, exposed) = (self.root.clone(), Arc::clone(&self.exposed));
-        let (path, field) = (reference.secret.path.clone(), reference.secret.field.clone());
+        let (path, fields) = (reference.secret.path.clone(), reference.secret.fields.clone());
         off_runtime(move || {
             let (text, world_readable) = read_below(&root, &path)?;
             note_exposure(&exposed, &path, world_readable);
-            let value = match field {
-                Some(field) => field::pick(&text, Some(&field))?,
-                None => without_newline(&text),
-            };
+            let value =
+                if fields.is_empty() { without_newline(&text).into() } else { field::pick(&text, &fields)? };
             Ok(Fetched { value, version: None })
         })
         .await

@@ -71,7 +71,7 @@ impl Vault {
     ) -> Result<Fetched, Failure> {
         let answer = self.client.ask(question, Some(token.header()), None).await?;
         match answer.status {
-            200 => answer::secret(&answer.body, reference.secret.field.as_deref()),
+            200 => answer::secret(&answer.body, &reference.secret.fields),
             403 => Err(Failure::Denied),
             404 => Err(Failure::NotFound),
             503 => Err(Failure::Sealed),
