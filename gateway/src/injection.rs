@@ -6,12 +6,14 @@
 mod form;
 mod prepared;
 mod scrub;
+mod sigv4;
 mod spare;
 mod template;
 
 use http::header::{COOKIE, HeaderName};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Request, Uri, Version};
+use jiff::Timestamp;
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_secrets::Secret;
@@ -19,6 +21,7 @@ use tollgate_secrets::Secret;
 pub(crate) use self::prepared::Prepared;
 use self::prepared::Ready;
 pub(crate) use self::scrub::answer_head;
+pub(crate) use self::sigv4::needs_body;
 pub(crate) use self::template::Template;
 use crate::identity;
 use crate::ledger::Position;
@@ -68,6 +71,14 @@ impl Injected {
             request.headers_mut().insert(http::header::HOST, host.clone());
             *request.uri_mut() = Uri::from(path);
         }
+        let signer = ready.iter().find_map(|ready| match ready {
+            Ready::SigV4(signer) => Some(signer),
+            _ => None,
+        });
+        if let Some(signer) = signer {
+            let scope = template.aws_scope.as_ref().ok_or_else(|| bug("nothing to sign for"))?;
+            signer.sign(&mut request, authority.as_str(), scope, Timestamp::now())?;
+        }
         Ok(Self { peer, request })
     }
 
@@ -98,7 +109,7 @@ fn add(ready: &[Ready], headers: &mut HeaderMap, mut path: PathAndQuery) -> Resu
             Ready::Query(pair) => {
                 path = form::with_pair(&path, pair).ok_or_else(|| bug("the query is too long"))?;
             }
-            Ready::Cookie(_) => {}
+            Ready::Cookie(_) | Ready::SigV4(_) => {}
         }
     }
     let cookies = ready.iter().filter_map(|ready| match ready {

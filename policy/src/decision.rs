@@ -178,6 +178,12 @@ impl Admission {
         self.endpoint.as_ref().is_some_and(reads)
     }
 
+    /// Whether a grant that may decide has a key that signs what is sent.
+    pub fn signs_body(&self) -> bool {
+        let signs = |grant: &Grant| grant.credential.as_ref().is_some_and(|key| key.sigv4().is_some());
+        self.candidates.iter().any(|fit| signs(fit.grant(&self.grants)))
+    }
+
     /// The one grant that decides, now that the body was read.
     ///
     /// Refuses with `model_not_allowed`, `model_required`, `unmetered_endpoint`, `deferred_cost` or `unpriced_model`. `now` says which

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use super::form;
 use super::scrub::Needles;
+use super::sigv4::Signer;
 
 /// What is added to a request.
 #[derive(Clone)]
@@ -22,6 +23,7 @@ pub(super) enum Ready {
     Header(HeaderName, HeaderValue),
     Query(Bytes),
     Cookie(Zeroizing<Vec<u8>>),
+    SigV4(Arc<Signer>),
 }
 
 impl std::fmt::Debug for Ready {
@@ -29,6 +31,7 @@ impl std::fmt::Debug for Ready {
         match self {
             Self::Header(name, _) => f.debug_tuple("Header").field(name).finish_non_exhaustive(),
             Self::Query(_) => f.debug_tuple("Query").finish_non_exhaustive(),
+            Self::SigV4(_) => f.debug_tuple("SigV4").finish_non_exhaustive(),
             Self::Cookie(_) => f.debug_tuple("Cookie").finish_non_exhaustive(),
         }
     }
@@ -100,12 +103,16 @@ impl Entry {
 }
 
 fn ready(injection: &Injection, secret: &Secret) -> Option<Ready> {
+    if let Inject::SigV4(aws) = &injection.way {
+        return Signer::new(aws, secret).map(Arc::new).map(Ready::SigV4);
+    }
     let value = secret.expose(injection.field.as_deref())?;
     Some(match &injection.way {
         Inject::Bearer => Ready::Header(AUTHORIZATION, form::header("Bearer ", value)?),
         Inject::Header { name, prefix } => Ready::Header(name.parse().ok()?, form::header(prefix, value)?),
         Inject::Basic { username } => Ready::Header(AUTHORIZATION, form::basic(username, value)?),
         Inject::Query { name } => Ready::Query(form::pair(name, value)),
+        Inject::SigV4(_) => return None,
         Inject::Cookie { name } => Ready::Cookie(form::cookie(name, value)?),
     })
 }

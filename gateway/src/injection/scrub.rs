@@ -122,6 +122,7 @@ impl Needles {
                 }
                 Ready::Query(pair) => text.push(Zeroizing::new(pair.to_vec())),
                 Ready::Cookie(pair) => text.push(pair.clone()),
+                Ready::SigV4(_) => {}
             }
         }
         text.retain(|form| !form.is_empty());

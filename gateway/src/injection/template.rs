@@ -11,8 +11,9 @@ use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::Carriers;
 use tollgate_policy::policy::{Inject, Injection};
 
+use super::sigv4;
 use super::spare::Spare;
-use crate::identity::{self, Head};
+use crate::identity::{self, AwsScope, Head};
 use crate::load::Room;
 use crate::upstream::{OutBody, Upload};
 
@@ -21,6 +22,8 @@ use crate::upstream::{OutBody, Upload};
 pub(crate) struct Template {
     pub(super) method: Method,
     pub(super) path: PathAndQuery,
+    /// Where the request is signed for AWS: what for.
+    pub(super) aws_scope: Option<AwsScope>,
     headers: Option<HeaderMap>,
     spare: Spare,
     body: Option<OutBody>,
@@ -55,9 +58,16 @@ impl Template {
         withhold(&mut headers, carriers, own);
         // Usage is read off the answer, and a secret is looked for in it: it has to come as it is.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let aws_scope = match permit.credential().and_then(|credential| credential.sigv4()) {
+            Some(aws) => {
+                Some(sigv4::scope(aws, head.aws_scope.as_ref(), headers.get(sigv4::CONTENT_SHA256))?)
+            }
+            None => None,
+        };
         let replayable = body.again().is_some();
         let (method, spare) = (head.method, Spare::pack(&headers));
-        Ok(Self { method, path, headers: Some(headers), spare, body: Some(body), replayable, _room: room })
+        let (headers, body) = (Some(headers), Some(body));
+        Ok(Self { method, path, aws_scope, headers, spare, body, replayable, _room: room })
     }
 
     /// Whether a further attempt could be made.

@@ -1,8 +1,8 @@
 //! Ways on a call: put where they cannot break the message, and no two in one place.
 
 use super::Scope;
-use crate::model::{InjectSpec, Injections};
-use crate::policy::{Inject, Injection, SecretRef};
+use crate::model::{InjectSpec, Injections, List, SigV4Spec};
+use crate::policy::{Inject, Injection, SecretRef, SigV4};
 
 const REQUIRED: &str = "how the key is put on a call, as in `{bearer: {}}`";
 
@@ -45,11 +45,11 @@ fn check_fields(ways: &[(String, Injection)], from: &SecretRef, scope: &mut Scop
     for (path, injection) in ways {
         check_field(path, injection, from, scope);
     }
-    if scope.problems.len() > before {
+    if scope.problems.len() > before || from.fields.len() < 2 {
         return;
     }
     for (index, field) in from.fields.iter().enumerate() {
-        if !ways.iter().any(|(_, way)| way.field.as_ref().is_none_or(|used| used == field)) {
+        if !ways.iter().any(|(_, way)| way.fields().any(|used| used == field)) {
             let path = format!("spec.from.fields[{index}]");
             scope.problem(&path, format!("nothing puts `{field}` on the call"));
         }
@@ -59,25 +59,29 @@ fn check_fields(ways: &[(String, Injection)], from: &SecretRef, scope: &mut Scop
 /// A way names its field where there are several, and then one that is there.
 fn check_field(path: &str, injection: &Injection, from: &SecretRef, scope: &mut Scope<'_>) {
     let all = from.fields.join(", ");
-    match &injection.field {
-        None if from.fields.len() > 1 => {
-            scope.problem(
-                path,
-                format!("the key has several fields: `field` says which of {all} is put here"),
-            );
-        }
-        Some(field) if !from.fields.contains(field) => {
-            let named = if all.is_empty() { "names none".to_owned() } else { format!("has {all}") };
-            scope.problem(&format!("{path}.field"), format!("`from` {named}, and not `{field}`"));
-        }
-        _ => {}
+    for field in injection.fields().filter(|field| from.fields.iter().all(|other| other != field)) {
+        let named = if all.is_empty() { "names none".to_owned() } else { format!("has {all}") };
+        scope.problem(&field_path(path, injection, field), format!("`from` {named}, and not `{field}`"));
+    }
+    if injection.fields().next().is_none() && from.fields.len() > 1 {
+        scope.problem(path, format!("the key has several fields: `field` says which of {all} is put here"));
+    }
+}
+
+/// Where `field` is named.
+fn field_path(path: &str, injection: &Injection, field: &str) -> String {
+    match &injection.way {
+        Inject::SigV4(aws) if aws.access_key_id == field => format!("{path}.sigv4.accessKeyId"),
+        Inject::SigV4(aws) if aws.secret_access_key == field => format!("{path}.sigv4.secretAccessKey"),
+        Inject::SigV4(_) => format!("{path}.sigv4.sessionToken"),
+        _ => format!("{path}.field"),
     }
 }
 
 /// Where it is put, in words that are equal only for the same place.
 fn place(way: &Inject) -> String {
     match way {
-        Inject::Bearer | Inject::Basic { .. } => "the header `authorization`".to_owned(),
+        Inject::Bearer | Inject::Basic { .. } | Inject::SigV4(_) => "the header `authorization`".to_owned(),
         Inject::Header { name, .. } => format!("the header `{}`", name.replace('_', "-")),
         Inject::Query { name } => format!("the parameter `{name}`"),
         Inject::Cookie { name } => format!("the cookie `{name}`"),
@@ -95,6 +99,7 @@ enum Written<'a> {
     Basic(&'a Option<String>),
     Query(&'a Option<String>),
     Cookie(&'a Option<String>),
+    SigV4(&'a SigV4Spec),
 }
 
 fn inject(path: &str, written: &InjectSpec, scope: &mut Scope<'_>) -> Option<Inject> {
@@ -103,6 +108,7 @@ fn inject(path: &str, written: &InjectSpec, scope: &mut Scope<'_>) -> Option<Inj
         ("header", written.header.as_ref().map(|header| Written::Header(&header.name, &header.prefix))),
         ("basic", written.basic.as_ref().map(|basic| Written::Basic(&basic.username))),
         ("query", written.query.as_ref().map(|query| Written::Query(&query.name))),
+        ("sigv4", written.sig_v4.as_ref().map(Written::SigV4)),
         ("cookie", written.cookie.as_ref().map(|cookie| Written::Cookie(&cookie.name))),
     ];
     match scope.exactly_one(path, fields)? {
@@ -138,6 +144,14 @@ fn inject(path: &str, written: &InjectSpec, scope: &mut Scope<'_>) -> Option<Inj
             }
             Some(Inject::Query { name })
         }
+        Written::SigV4(aws) => {
+            if written.field.is_some() {
+                let message =
+                    "a signature takes its fields from `accessKeyId`, `secretAccessKey` and `sessionToken`";
+                scope.problem(&format!("{path}.field"), message);
+            }
+            sigv4(&format!("{path}.sigv4"), aws, scope).map(Inject::SigV4)
+        }
         Written::Cookie(name) => {
             let path = &format!("{path}.cookie.name");
             let name = scope.required(path, name.clone(), "the cookie, as in `session`")?;
@@ -147,6 +161,34 @@ fn inject(path: &str, written: &InjectSpec, scope: &mut Scope<'_>) -> Option<Inj
             Some(Inject::Cookie { name })
         }
     }
+}
+
+fn sigv4(path: &str, written: &SigV4Spec, scope: &mut Scope<'_>) -> Option<SigV4> {
+    let id = scope.required(
+        &format!("{path}.accessKeyId"),
+        written.access_key_id.clone(),
+        "the field with the access key's id",
+    );
+    let secret = scope.required(
+        &format!("{path}.secretAccessKey"),
+        written.secret_access_key.clone(),
+        "the field with the secret access key",
+    );
+    let mut names = |field: &str, list: &List<String>, what: &str| {
+        let path = format!("{path}.{field}");
+        scope.at_least_one(&path, list, what);
+        for (index, name) in list.iter() {
+            let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+            if name.is_empty() || !name.bytes().all(is_plain) {
+                scope.problem(&format!("{path}[{index}]"), "a name is lower-case letters, digits and `-`");
+            }
+        }
+        list.values().cloned().collect()
+    };
+    let regions = names("regions", &written.regions, "the regions to sign for, as in `[eu-central-1]`");
+    let services = names("services", &written.services, "the services to sign for, as in `[s3]`");
+    let session_token = written.session_token.clone();
+    Some(SigV4 { access_key_id: id?, secret_access_key: secret?, session_token, regions, services })
 }
 
 /// `name` is in lower case. Headers that frame, route or describe the message are the gateway's own.

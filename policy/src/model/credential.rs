@@ -48,6 +48,8 @@ pub(crate) struct InjectSpec {
     pub(crate) basic: Option<BasicSpec>,
     pub(crate) query: Option<QuerySpec>,
     pub(crate) cookie: Option<CookieSpec>,
+    #[serde(rename = "sigv4")]
+    pub(crate) sig_v4: Option<SigV4Spec>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -77,6 +79,16 @@ pub(crate) struct QuerySpec {
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 pub(crate) struct CookieSpec {
     pub(crate) name: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+pub(crate) struct SigV4Spec {
+    pub(crate) access_key_id: Option<String>,
+    pub(crate) secret_access_key: Option<String>,
+    pub(crate) session_token: Option<String>,
+    pub(crate) regions: List<String>,
+    pub(crate) services: List<String>,
 }
 
 impl<'de> Deserialize<'de> for Injections {

@@ -193,11 +193,28 @@ pub enum Inject {
         /// Unreserved characters only, so it needs no encoding.
         name: String,
     },
+    /// The request is signed: AWS Signature Version 4.
+    SigV4(SigV4),
     /// `Cookie: <name>=<secret>`.
     Cookie {
         /// A token (RFC 6265, section 4.1.1).
         name: String,
     },
+}
+
+/// How requests are signed for AWS. The first three are names of fields of the secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigV4 {
+    /// The access key's id.
+    pub access_key_id: String,
+    /// The secret access key, which never leaves.
+    pub secret_access_key: String,
+    /// Where the credentials are temporary.
+    pub session_token: Option<String>,
+    /// The regions that may be signed for; at least one.
+    pub regions: Vec<String>,
+    /// The services that may be signed for, by their signing names (`s3`, `bedrock`); at least one.
+    pub services: Vec<String>,
 }
 
 /// Who may call what, with which key, how much.
@@ -257,6 +274,29 @@ pub enum Unpriced {
     Dearest,
     /// Let through, and marked as unpriced.
     Flag,
+}
+
+impl Injection {
+    /// The fields of the secret that it names; none: the only one.
+    pub fn fields(&self) -> impl Iterator<Item = &str> {
+        let keys = match &self.way {
+            Inject::SigV4(aws) => {
+                [Some(&aws.access_key_id), Some(&aws.secret_access_key), aws.session_token.as_ref()]
+            }
+            _ => [self.field.as_ref(), None, None],
+        };
+        keys.into_iter().flatten().map(String::as_str)
+    }
+}
+
+impl Credential {
+    /// How it signs requests for AWS, if it does.
+    pub fn sigv4(&self) -> Option<&SigV4> {
+        self.inject.iter().find_map(|injection| match &injection.way {
+            Inject::SigV4(aws) => Some(aws),
+            _ => None,
+        })
+    }
 }
 
 impl Destination {
