@@ -12,12 +12,15 @@ use zeroize::Zeroizing;
 
 use crate::error::Failure;
 
+/// One field: its name, and its bytes.
+pub(crate) type Field = (Box<str>, Zeroizing<Vec<u8>>);
+
 /// What a secret consists of: one value, or several that belong together, each with the name of its field.
-pub(crate) struct Value(Vec<(Box<str>, Zeroizing<Vec<u8>>)>);
+pub(crate) struct Value(Vec<Field>);
 
 impl Value {
     /// Fields in their order. Not none.
-    pub(crate) const fn of(fields: Vec<(Box<str>, Zeroizing<Vec<u8>>)>) -> Self {
+    pub(crate) const fn of(fields: Vec<Field>) -> Self {
         Self(fields)
     }
 

@@ -21,7 +21,7 @@ async fn value(secrets: &Secrets, credential: &Credential) -> Result<String, Fai
 }
 
 fn text(secret: &Secret) -> String {
-    String::from_utf8_lossy(secret.expose(None).unwrap()).into_owned()
+    String::from_utf8_lossy(secret.expose(None).unwrap_or_default()).into_owned()
 }
 
 /// Asks until the answer is as wanted; false after `limit`.

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderMap, HeaderValue, Request};
 use jiff::Timestamp;
+use percent_encoding::percent_decode_str;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::policy::SigV4;
 use tollgate_secrets::Secret;
@@ -110,6 +111,13 @@ pub(super) fn scope(
             Err(Denial::new(Reason::BadRequest, detail))
         }
     }
+}
+
+/// Whether the query has a signature of its own, which would stand against ours.
+pub(super) fn is_presigned(query: &str) -> bool {
+    let name =
+        |pair: &str| percent_decode_str(pair.split('=').next().unwrap_or_default()).collect::<Vec<u8>>();
+    query.split('&').any(|pair| name(pair).eq_ignore_ascii_case(b"x-amz-algorithm"))
 }
 
 /// Whether a signature would need the body itself: the head says nothing in its place.

@@ -59,6 +59,10 @@ impl Template {
         // Usage is read off the answer, and a secret is looked for in it: it has to come as it is.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let aws_scope = match permit.credential().and_then(|credential| credential.sigv4()) {
+            Some(_) if target.query().is_some_and(sigv4::is_presigned) => {
+                let detail = "a presigned URL is not signed again; sign in the header";
+                return Err(Denial::new(Reason::BadRequest, detail));
+            }
             Some(aws) => {
                 Some(sigv4::scope(aws, head.aws_scope.as_ref(), headers.get(sigv4::CONTENT_SHA256))?)
             }

@@ -9,7 +9,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use zeroize::Zeroizing;
 
 use crate::error::Failure;
-use crate::secret::Value;
+use crate::secret::{Field, Value};
 
 /// The strings under `fields`, in that order; or, when none is named, the only member that the object has.
 pub(super) fn pick(object: &[u8], fields: &[String]) -> Result<Value, Failure> {
@@ -53,7 +53,7 @@ impl<'de> Visitor<'de> for Pick<'_> {
     }
 
     fn visit_map<M: MapAccess<'de>>(self, mut members: M) -> Result<Self::Value, M::Error> {
-        let mut picked: Vec<Option<(Box<str>, Zeroizing<Vec<u8>>)>> = Vec::new();
+        let mut picked: Vec<Option<Field>> = Vec::new();
         picked.resize_with(self.fields.len().max(1), || None);
         while let Some(name) = members.next_key::<String>()? {
             let Some(slot) = self.place(&name).and_then(|place| picked.get_mut(place)) else {

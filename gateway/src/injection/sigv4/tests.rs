@@ -145,7 +145,7 @@ fn chunks_that_are_none_are_refused() {
         format!("3;chunk-signature={zero}\r\nabcd\r\n"),
         format!("zz;chunk-signature={zero}\r\n"),
         format!("ffffffff;chunk-signature={zero}\r\n"),
-        format!("3;chunk-signature=12\r\nabc\r\n"),
+        "3;chunk-signature=12\r\nabc\r\n".to_owned(),
         format!("0;chunk-signature={zero}\n\n"),
         format!("0;chunk-signature={zero}\r\n\r\nmore"),
         "1".repeat(2_000),
