@@ -22,14 +22,14 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use credential::{CredentialSpec, InjectSpec};
+pub(crate) use credential::{CredentialSpec, FromSpec, InjectSpec};
 pub(crate) use destination::{DestinationSpec, VerifySpec};
 pub use field::Interval;
 pub(crate) use field::{Address, List};
 pub(crate) use grant::{AllowSpec, GrantSpec, LimitSpec, WindowWord};
 pub use settings::read_settings;
 pub use source::{Source, nearest};
-pub(crate) use store::{AuthSpec, StoreSpec, VaultSpec};
+pub(crate) use store::{AuthSpec, AwsSpec, EnvSpec, StoreSpec, VaultSpec};
 
 const API_VERSION: &str = "tollgate.dev/v1alpha1";
 

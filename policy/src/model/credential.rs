@@ -24,6 +24,8 @@ pub(crate) struct FromSpec {
     pub(crate) path: Option<String>,
     pub(crate) field: Option<String>,
     pub(crate) version: Option<u64>,
+    pub(crate) stage: Option<String>,
+    pub(crate) version_id: Option<String>,
 }
 
 /// Exactly one of the fields.
