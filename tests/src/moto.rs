@@ -22,15 +22,23 @@ pub struct Moto {
     _process: Process,
 }
 
-/// A user's access key.
+/// The access key of a user, or of a session.
 pub struct AccessKey {
     /// The public half.
     pub id: String,
     /// The secret half, which is searched for.
     pub secret: String,
+    /// What makes it a session's; empty for a user.
+    pub token: String,
 }
 
 impl AccessKey {
+    fn new(world: &World, xml: &str, token: String) -> Self {
+        let key = Self { id: element(xml, "AccessKeyId"), secret: element(xml, "SecretAccessKey"), token };
+        world.needle(&key.secret);
+        key
+    }
+
     /// A profile of a credentials file.
     pub fn profile(&self, name: &str) -> String {
         format!("[{name}]\naws_access_key_id = {}\naws_secret_access_key = {}\n", self.id, self.secret)
@@ -112,9 +120,16 @@ impl Moto {
         ];
         self.query("iam", &put);
         let made = self.query("iam", &[("Action", "CreateAccessKey"), ("UserName", name)]);
-        let key = AccessKey { id: element(&made, "AccessKeyId"), secret: element(&made, "SecretAccessKey") };
-        world.needle(&key.secret);
-        key
+        AccessKey::new(world, &made, String::new())
+    }
+
+    /// A session of a role.
+    pub fn assume(&self, world: &World, role: &str) -> AccessKey {
+        let made =
+            self.query("sts", &[("Action", "AssumeRole"), ("RoleArn", role), ("RoleSessionName", "agent")]);
+        let token = element(&made, "SessionToken");
+        world.needle(&token);
+        AccessKey::new(world, &made, token)
     }
 
     /// Takes every right from a user.
@@ -151,10 +166,11 @@ impl Moto {
 
     fn query(&self, service: &str, parameters: &[(&str, &str)]) -> String {
         let headers = format!("content-type: application/x-www-form-urlencoded\r\n{}", unsigned(service));
+        let version = if service == "sts" { "2011-06-15" } else { "2010-05-08" };
         let escaped = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
         let body: Vec<_> =
             parameters.iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect();
-        self.post("/", &headers, &format!("Version=2010-05-08&{}", body.join("&")))
+        self.post("/", &headers, &format!("Version={version}&{}", body.join("&")))
     }
 
     fn post(&self, path: &str, headers: &str, body: &str) -> String {
