@@ -33,6 +33,7 @@ use crate::identity::IdentityFiles;
 use crate::ledger::{Ledger, LedgerError, Recovered};
 use crate::listener;
 use crate::load::Loads;
+use crate::memory;
 use crate::metering::catalog;
 use crate::patience;
 use crate::quota::Quota;
@@ -118,8 +119,7 @@ impl App {
         for said in settings::unknown_variables(variables()) {
             tracing::warn!("{said}");
         }
-        // A core file would hold every secret that is in memory.
-        setrlimit(Resource::RLIMIT_CORE, 0, 0).context("switching core dumps off")?;
+        memory::keep_private().context("switching core dumps off")?;
         raise_descriptors();
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let control =

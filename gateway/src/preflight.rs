@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use tollgate_policy::model::{Problem, SourceFile};
-use tollgate_policy::policy::{Destination, Policy, StoreKind, VaultAuth, VaultStore};
+use tollgate_policy::policy::{AwsStore, Destination, Policy, StoreKind, VaultAuth, VaultStore};
 
 use crate::settings::Settings;
 use crate::upstream::DialRules;
@@ -24,10 +24,10 @@ pub(crate) fn resources(policy: &Policy, settings: Option<&Settings>) -> Vec<Pro
         let Some(origin) = policy.store_origin(store.name.as_str()) else { continue };
         let missing = missing(&store.kind);
         warnings.extend(missing.into_iter().map(|(field, message)| origin.problem(field, message)));
-        if let (StoreKind::Vault(vault), Some(rules)) = (&store.kind, &rules)
-            && let Some(message) = literal(&vault.address).and_then(|address| refused(address, rules))
+        if let (Some((field, url)), Some(rules)) = (url(&store.kind), &rules)
+            && let Some(message) = literal(url).and_then(|address| refused(address, rules))
         {
-            warnings.push(origin.problem("spec.vault.address", message));
+            warnings.push(origin.problem(field, message));
         }
     }
     warnings
@@ -86,6 +86,15 @@ fn bare(host: &str) -> Option<IpAddr> {
     host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
+/// Where a store is reached, and the field that says so.
+fn url(kind: &StoreKind) -> Option<(&'static str, &str)> {
+    match kind {
+        StoreKind::Vault(vault) => Some(("spec.vault.address", &vault.address)),
+        StoreKind::Aws(aws) => Some(("spec.aws.endpoint", aws.endpoint.as_deref()?)),
+        StoreKind::File { .. } | StoreKind::Age { .. } | StoreKind::Env { .. } => None,
+    }
+}
+
 /// The address in a URL without a path, if it names one.
 fn literal(url: &str) -> Option<IpAddr> {
     let (_, authority) = url.split_once("://")?;
@@ -115,6 +124,15 @@ fn missing(kind: &StoreKind) -> Vec<(&'static str, String)> {
             };
             ca.chain(login.into_iter().map(|(field, file)| (field, file.as_path(), "no such file"))).collect()
         }
+        StoreKind::Aws(AwsStore { ca, credentials_file, .. }) => {
+            let ca = ca.iter().map(|ca| ("spec.aws.caFile", ca.as_path(), "no such file"));
+            let login = credentials_file
+                .iter()
+                .map(|file| ("spec.aws.credentialsFile", file.as_path(), "no such file"));
+            ca.chain(login).collect()
+        }
+        // What `serve` is started with is not what this process was.
+        StoreKind::Env { .. } => Vec::new(),
     };
     let absent = |(_, path, _): &(&str, &Path, &str)| !path.exists();
     let said =

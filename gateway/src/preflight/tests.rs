@@ -133,6 +133,27 @@ spec: {vault: {address: 'https://127.0.0.1:8200', caFile: ca.pem, auth: {appRole
 }
 
 #[test]
+fn what_an_aws_store_needs_and_does_not_have_is_named() {
+    let store = "apiVersion: tollgate.dev/v1alpha1
+kind: Destination
+metadata: {name: api}
+spec: {hosts: [api.example]}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: SecretStore
+metadata: {name: aws}
+spec: {aws: {region: eu-central-1, endpoint: 'https://10.9.0.1', caFile: ca.pem, credentialsFile: keys}}
+";
+    let said = Bench::new().warnings(&[&format!("{GRANT}{store}")]);
+    for (warning, field) in
+        said.iter().zip(["caFile: ca.pem", "credentialsFile: keys", "endpoint: `10.9.0.1`"])
+    {
+        assert!(warning.starts_with(&format!("a.yaml:17: SecretStore/aws: spec.aws.{field}")), "{warning}");
+    }
+    assert_eq!(said.len(), 3, "{said:?}");
+}
+
+#[test]
 fn a_configuration_in_which_nobody_may_call_says_so() {
     let bench = Bench::new();
     let said = bench.warnings(&[]);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::store::check_reference;
 use super::{Compiler, Scope, inject};
 use crate::model::{CredentialSpec, FromSpec, Interval, Resource};
 use crate::pattern::HostPattern;
@@ -125,10 +126,20 @@ fn secret_ref(from: &FromSpec, store: Option<&Store>, scope: &mut Scope<'_>) -> 
     if from.version == Some(0) {
         scope.problem("spec.from.version", "versions count from 1; leave it out for the newest");
     }
-    if from.version.is_some() && matches!(kind, Some(StoreKind::File { .. } | StoreKind::Age { .. })) {
+    if from.version.is_some() && kind.is_some_and(|kind| !matches!(kind, StoreKind::Vault(_))) {
         scope.problem("spec.from.version", "only a Vault store has versions");
     }
-    Some(SecretRef { store: name?, path: path?, fields: fields?, version: from.version })
+    if let Some(kind) = kind {
+        check_reference(from, kind, scope);
+    }
+    Some(SecretRef {
+        store: name?,
+        path: path?,
+        fields: fields?,
+        version: from.version,
+        stage: from.stage.clone(),
+        version_id: from.version_id.clone(),
+    })
 }
 
 /// The fields of `field` or `fields`.

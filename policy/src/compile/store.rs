@@ -1,11 +1,14 @@
 //! Secret stores: exactly one kind each, reached so that its login cannot be read on the way.
 
+mod aws;
+mod environment;
+
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Compiler, Scope};
-use crate::model::{AuthSpec, Resource, StoreSpec, VaultSpec};
+use crate::model::{AuthSpec, AwsSpec, EnvSpec, FromSpec, Resource, StoreSpec, VaultSpec};
 use crate::policy::{Store, StoreKind, VaultAuth, VaultStore};
 use crate::target::split_authority;
 
@@ -26,14 +29,18 @@ enum Written<'a> {
     File(&'a Option<String>),
     Age(&'a Option<String>, &'a Option<String>),
     Vault(&'a VaultSpec),
+    Aws(&'a AwsSpec),
+    Env(&'a EnvSpec),
 }
 
 fn kind(resource: &Resource<StoreSpec>, scope: &mut Scope<'_>) -> Option<StoreKind> {
-    let StoreSpec { file, age, vault } = &resource.spec;
+    let StoreSpec { file, age, vault, aws, env } = &resource.spec;
     let fields = [
         ("file", file.as_ref().map(|file| Written::File(&file.root))),
         ("age", age.as_ref().map(|age| Written::Age(&age.file, &age.identity_file))),
         ("vault", vault.as_ref().map(Written::Vault)),
+        ("aws", aws.as_ref().map(Written::Aws)),
+        ("env", env.as_ref().map(Written::Env)),
     ];
     Some(match scope.exactly_one("spec", fields)? {
         Written::File(root) => StoreKind::File {
@@ -46,7 +53,23 @@ fn kind(resource: &Resource<StoreSpec>, scope: &mut Scope<'_>) -> Option<StoreKi
             StoreKind::Age { file: encrypted?, identity_file: identity? }
         }
         Written::Vault(vault) => StoreKind::Vault(self::vault(vault, scope)?),
+        Written::Aws(aws) => StoreKind::Aws(aws::store(aws, scope)?),
+        Written::Env(env) => StoreKind::Env { prefix: environment::prefix(env, scope)? },
     })
+}
+
+/// What a store of this kind wants of a reference to it, or cannot use.
+pub(super) fn check_reference(from: &FromSpec, kind: &StoreKind, scope: &mut Scope<'_>) {
+    match kind {
+        StoreKind::Aws(store) => return aws::check_reference(from, store, scope),
+        StoreKind::Env { .. } => environment::check_path(from, scope),
+        StoreKind::File { .. } | StoreKind::Age { .. } | StoreKind::Vault(_) => {}
+    }
+    for (path, written) in [("spec.from.stage", &from.stage), ("spec.from.versionId", &from.version_id)] {
+        if written.is_some() {
+            scope.problem(path, "only an AWS store has stages and version ids");
+        }
+    }
 }
 
 fn file_path(scope: &mut Scope<'_>, path: &str, written: &Option<String>, what: &str) -> Option<PathBuf> {

@@ -29,6 +29,8 @@ pub(crate) struct FromSpec {
     pub(crate) field: Option<String>,
     pub(crate) fields: List<String>,
     pub(crate) version: Option<u64>,
+    pub(crate) stage: Option<String>,
+    pub(crate) version_id: Option<String>,
 }
 
 /// One way on a call, or a list of them.

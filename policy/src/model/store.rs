@@ -9,6 +9,8 @@ pub(crate) struct StoreSpec {
     pub(crate) file: Option<FileSpec>,
     pub(crate) age: Option<AgeSpec>,
     pub(crate) vault: Option<VaultSpec>,
+    pub(crate) aws: Option<AwsSpec>,
+    pub(crate) env: Option<EnvSpec>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -54,4 +56,21 @@ pub(crate) struct AppRoleSpec {
     pub(crate) mount: Option<String>,
     pub(crate) role_id_file: Option<String>,
     pub(crate) secret_id_file: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+pub(crate) struct AwsSpec {
+    pub(crate) region: Option<String>,
+    pub(crate) endpoint: Option<String>,
+    pub(crate) ca_file: Option<String>,
+    pub(crate) credentials_file: Option<String>,
+    pub(crate) profile: Option<String>,
+    pub(crate) role_arn: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+pub(crate) struct EnvSpec {
+    pub(crate) prefix: Option<String>,
 }

@@ -84,6 +84,30 @@ pub enum StoreKind {
     },
     /// OpenBao or Vault, KV version 2.
     Vault(VaultStore),
+    /// AWS Secrets Manager.
+    Aws(AwsStore),
+    /// Variables of the process's own environment.
+    Env {
+        /// What the names of all of them begin with. No setting of the gateway, and nothing that it logs in with, does.
+        prefix: String,
+    },
+}
+
+/// How to reach and log in to AWS Secrets Manager.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AwsStore {
+    /// The region that the secrets are in.
+    pub region: String,
+    /// `https://host:port` instead of the region's own endpoint; `http` only on loopback.
+    pub endpoint: Option<String>,
+    /// The certificate authorities that verify it, in PEM; `None`: the system's.
+    pub ca: Option<PathBuf>,
+    /// Access keys, in the form of `~/.aws/credentials`; then nothing else is looked at for them.
+    pub credentials_file: Option<PathBuf>,
+    /// The profile of that file, or of the SDK's own files. Where neither is named, its whole chain is gone through.
+    pub profile: Option<String>,
+    /// A role to assume with these.
+    pub role_arn: Option<String>,
 }
 
 /// How to reach and log in to OpenBao or Vault.
@@ -144,19 +168,26 @@ pub struct SecretRef {
     pub store: Name,
     /// The path in the store; relative, without `.` and `..`.
     pub path: String,
-    /// The fields of the secret, each once. None: the whole value, which only a plain file has; in one with fields they are members of
-    /// its JSON.
+    /// The fields of the secret, each once. None: the whole value, where the store has such;
+    /// elsewhere members of the JSON that it is.
     pub fields: Vec<String>,
     /// A fixed version; only for Vault. `None`: the newest.
     pub version: Option<u64>,
+    /// The staging label of the version; only for AWS. `None`: `AWSCURRENT`, unless `version_id` says otherwise.
+    pub stage: Option<String>,
+    /// A fixed version by its id; only for AWS, and not beside `stage`.
+    pub version_id: Option<String>,
 }
 
 impl fmt::Display for SecretRef {
-    /// `store:path#field,field@version`, for operators.
+    /// `store:path#field,field@version`, for operators; a stage or a version id stands where a version does.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.store, self.path)?;
         if !self.fields.is_empty() {
             write!(f, "#{}", self.fields.join(","))?;
+        }
+        if let Some(label) = self.stage.as_ref().or(self.version_id.as_ref()) {
+            write!(f, "@{label}")?;
         }
         self.version.map_or(Ok(()), |version| write!(f, "@{version}"))
     }

@@ -11,6 +11,11 @@ use zeroize::Zeroizing;
 use crate::error::Failure;
 use crate::secret::{Field, Value};
 
+/// All of `value`, or the members of the JSON object that it is.
+pub(super) fn of(value: Zeroizing<Vec<u8>>, fields: &[String]) -> Result<Value, Failure> {
+    if fields.is_empty() { Ok(value.into()) } else { pick(&value, fields) }
+}
+
 /// The strings under `fields`, in that order; or, when none is named, the only member that the object has.
 pub(super) fn pick(object: &[u8], fields: &[String]) -> Result<Value, Failure> {
     let mut json = serde_json::Deserializer::from_slice(object);

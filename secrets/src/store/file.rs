@@ -38,8 +38,7 @@ impl FileStore {
         off_runtime(move || {
             let (text, world_readable) = read_below(&root, &path)?;
             note_exposure(&exposed, &path, world_readable);
-            let value =
-                if fields.is_empty() { without_newline(&text).into() } else { field::pick(&text, &fields)? };
+            let value = field::of(without_newline(&text), &fields)?;
             Ok(Fetched { value, version: None })
         })
         .await

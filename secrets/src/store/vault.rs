@@ -7,7 +7,7 @@
 //! Deliberately lacks: writing to the vault.
 
 mod answer;
-mod client;
+pub(super) mod client;
 mod session;
 
 use std::sync::Arc;

@@ -39,7 +39,7 @@ pub(super) fn secret(body: &[u8], wanted: &[String]) -> Result<Fetched, Failure>
     let kv = answer.data.ok_or(FOREIGN)?;
     let data = kv.data.ok_or(Failure::NotFound)?;
     let value = field::pick(data.get().as_bytes(), wanted)?;
-    Ok(Fetched { value, version: Some(kv.metadata.version) })
+    Ok(Fetched { value, version: Some(kv.metadata.version.to_string().into()) })
 }
 
 /// A login as the vault granted it.
@@ -88,7 +88,7 @@ mod tests {
     fn a_secret_is_read_with_its_version() {
         let body = br#"{"request_id": "x", "data": {"data": {"api_key": "sk-1", "n": 1}, "metadata": {"version": 7}}}"#;
         let fetched = secret(body, &["api_key".into()]).unwrap();
-        assert_eq!(fetched.version, Some(7));
+        assert_eq!((fetched.value.texts(), fetched.version.as_deref()), (vec!["sk-1".to_owned()], Some("7")));
         assert_eq!(secret(body, &["other".into()]).err(), Some(Failure::FieldMissing));
     }
 

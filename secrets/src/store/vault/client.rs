@@ -46,9 +46,9 @@ pub(super) struct Question {
     url: Url,
 }
 
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) body: Zeroizing<Vec<u8>>,
+pub(in crate::store) struct Answer {
+    pub(in crate::store) status: u16,
+    pub(in crate::store) body: Zeroizing<Vec<u8>>,
 }
 
 impl Question {
@@ -147,14 +147,16 @@ impl Client {
     }
 }
 
-async fn receive(mut response: reqwest::Response) -> Result<Result<Answer, Failure>, reqwest::Error> {
+pub(in crate::store) async fn receive(
+    mut response: reqwest::Response,
+) -> Result<Result<Answer, Failure>, reqwest::Error> {
     let status = response.status().as_u16();
     let expected = response.content_length().map_or(4096, |length| length.min(BODY_LIMIT as u64)) as usize;
     let mut body = Zeroizing::new(Vec::with_capacity(expected));
     while let Some(chunk) = response.chunk().await? {
         let filled = body.len() + chunk.len();
         if filled > BODY_LIMIT {
-            return Ok(Err(Failure::Malformed("the vault's answer is larger than 1 MiB")));
+            return Ok(Err(Failure::Malformed("the store's answer is larger than 1 MiB")));
         }
         if filled > body.capacity() {
             // Growing in place would leave a copy that nobody zeroizes.
@@ -167,7 +169,7 @@ async fn receive(mut response: reqwest::Response) -> Result<Result<Answer, Failu
     Ok(Ok(Answer { status, body }))
 }
 
-fn build(ca: Option<&Path>, dialable: Dialable) -> Result<reqwest::Client, Failure> {
+pub(in crate::store) fn build(ca: Option<&Path>, dialable: Dialable) -> Result<reqwest::Client, Failure> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -211,7 +213,7 @@ fn roots(ca: Option<&Path>) -> Result<rustls::RootCertStore, Failure> {
     if roots.is_empty() { Err(Failure::Misconfigured("the CA file has no certificate")) } else { Ok(roots) }
 }
 
-fn literal(url: &Url) -> Option<IpAddr> {
+pub(in crate::store) fn literal(url: &Url) -> Option<IpAddr> {
     let address: IpAddr = url.host_str()?.trim_start_matches('[').trim_end_matches(']').parse().ok()?;
     Some(address.to_canonical())
 }
@@ -242,7 +244,7 @@ impl Resolve for CheckedResolver {
 }
 
 /// Only the kind is taken from an error: its text may quote what was sent or received.
-fn classify(error: &reqwest::Error) -> Failure {
+pub(in crate::store) fn classify(error: &reqwest::Error) -> Failure {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     let mut kind = None;
     while let Some(error) = cause {
@@ -286,7 +288,7 @@ fn tls_word(error: &rustls::Error) -> &'static str {
             Certificate::NotValidForName | Certificate::NotValidForNameContext { .. },
         ) => "certificate for another name",
         Error::InvalidCertificate(_) => "certificate not accepted",
-        Error::AlertReceived(_) => "the vault ended the handshake",
+        Error::AlertReceived(_) => "the store ended the handshake",
         _ => "handshake failed",
     }
 }
