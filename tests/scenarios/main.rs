@@ -19,6 +19,7 @@ mod poisoning;
 mod reload;
 mod rotation;
 mod sdk;
+mod signing;
 mod smuggling;
 mod stores;
 mod targets;

@@ -56,9 +56,16 @@ impl Moto {
         let address = local(free_port());
         let mut command = Command::new(binary());
         command.args(["-H", "127.0.0.1", "-p", &address.port().to_string()]).env("HOME", world.providers());
+        // Buckets are named in paths.
+        command.env("S3_IGNORE_SUBDOMAIN_BUCKETNAME", "true");
         let mut process = Process::spawn("moto", &world.providers(), &mut command);
         process.listening(address).await;
         Self { address, _process: process }
+    }
+
+    /// Where it listens, with plain HTTP.
+    pub const fn socket(&self) -> SocketAddr {
+        self.address
     }
 
     /// `http://127.0.0.1:port`, for every service.
