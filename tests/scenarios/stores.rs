@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tollgate_tests::gateway::{eventually, field};
 use tollgate_tests::ledger::column;
 use tollgate_tests::moto::{AccessKey, Moto, REGION};
@@ -221,6 +223,55 @@ async fn a_stage_that_moves_is_followed_without_a_failed_call_and_a_deleted_secr
     assert_eq!(sent(&stand, &client, "current").await, second);
 }
 
+/// The metadata service of an instance, in its second version: a token is got first, and shown with every question.
+/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-metadata-security-credentials.html>
+async fn instance(key: AccessKey) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let said = json!({"Code": "Success", "Type": "AWS-HMAC", "AccessKeyId": key.id, "SecretAccessKey": key.secret, "Token": key.token,
+        "LastUpdated": "2026-01-01T00:00:00Z", "Expiration": "2099-01-01T00:00:00Z"});
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = vec![0; 4096];
+            let read = stream.read(&mut head).await.unwrap_or_default();
+            let head = String::from_utf8_lossy(&head[..read]).to_ascii_lowercase();
+            let body = match head.split_whitespace().take(2).collect::<Vec<_>>().as_slice() {
+                ["put", "/latest/api/token"] => "session-of-imds".to_owned(),
+                _ if !head.contains("x-aws-ec2-metadata-token: session-of-imds\r\n") => String::new(),
+                ["get", path] if path.ends_with("/role") => said.to_string(),
+                _ => "role".to_owned(),
+            };
+            let status = if body.is_empty() { "401 Unauthorized" } else { "200 OK" };
+            let length = body.len();
+            let head = format!(
+                "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nx-aws-ec2-metadata-token-ttl-seconds: 21600\r\nconnection: close\r\n\r\n"
+            );
+            let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
+        }
+    });
+    format!("http://{address}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_lends_the_gateway_its_role() {
+    needs!(Moto::installed());
+    let plan = Plan::new();
+    let moto = Moto::start(&plan.world).await;
+    let value = plan.world.canary("kept");
+    moto.create("llm/openai", FIRST, &value);
+    let session = moto.assume(&plan.world, &moto.role("instance", &[READ]));
+    let resources = store("aws", &moto, "") + &key("kept", "store: aws, path: llm/openai");
+    let variables = [
+        ("AWS_EC2_METADATA_SERVICE_ENDPOINT", instance(session).await),
+        ("AWS_EC2_METADATA_DISABLED", "false".to_owned()),
+    ];
+    moto.enforce(true);
+    let mut stand = stand(plan, &resources, &variables).await;
+    assert_eq!(sent(&stand, &stand.checkout(), "kept").await, value);
+    assert!(stand.gateway.stop().success());
+    stand.world.assert_swept();
+}
+
 /// moto refuses in XML, so this is AWS as <https://docs.aws.amazon.com/secretsmanager/latest/apireference/CommonErrors.html> has it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_right_that_is_taken_away_revokes_the_secret_and_a_login_that_ran_out_does_not() {
@@ -230,7 +281,9 @@ async fn a_right_that_is_taken_away_revokes_the_secret_and_a_login_that_ran_out_
     let (said, secret) = (Arc::clone(&code), value.clone());
     let aws = Upstream::http(&plan.pki.server(&plan.world, &["localhost"]), &["http/1.1"], move |seen| {
         assert_eq!(seen.header("x-amz-target"), "secretsmanager.GetSecretValue");
+        let elsewhere = || format!("https://localhost/{}", seen.target);
         match *said.lock().unwrap() {
+            Some("Redirect") => Reply::status(307).header("location", &elsewhere()),
             None => Reply::json(&json!({"Name": "k", "VersionId": FIRST, "SecretString": secret})),
             Some(code) => Reply::status(400).data(json!({"__type": code, "message": secret}).to_string()),
         }
@@ -245,8 +298,13 @@ async fn a_right_that_is_taken_away_revokes_the_secret_and_a_login_that_ran_out_
             plan.pki.bundle().display()
         ),
     ) + &key("kept", "store: aws, path: k");
-    let variables =
-        [("AWS_ACCESS_KEY_ID", "AKIA0".to_owned()), ("AWS_SECRET_ACCESS_KEY", plan.world.name().to_owned())];
+    let variables = [
+        ("AWS_ACCESS_KEY_ID", "AKIA0".to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", plan.world.name().to_owned()),
+        // Nothing listens there: whoever went through it would get nowhere.
+        ("HTTPS_PROXY", "http://127.0.0.1:9".to_owned()),
+        ("ALL_PROXY", "http://127.0.0.1:9".to_owned()),
+    ];
     let mut stand = stand(plan, &resources, &variables).await;
     let client = stand.checkout();
     let say = |answer: Option<&'static str>| *code.lock().unwrap() = answer;
@@ -254,6 +312,7 @@ async fn a_right_that_is_taken_away_revokes_the_secret_and_a_login_that_ran_out_
     for (answer, error) in [
         ("ExpiredTokenException", "login failed: AWS refuses the credentials"),
         ("ThrottlingException", "asked too often"),
+        ("Redirect", "unexpected answer with status 307"),
     ] {
         say(Some(answer));
         eventually("the store fails", || complained(&stand.gateway, "aws", error)).await;

@@ -148,7 +148,7 @@ spec: {aws: {region: eu-central-1, endpoint: 'https://10.9.0.1', caFile: ca.pem,
     for (warning, field) in
         said.iter().zip(["caFile: ca.pem", "credentialsFile: keys", "endpoint: `10.9.0.1`"])
     {
-        assert!(warning.starts_with(&format!("a.yaml:17: SecretStore/aws: spec.aws.{field}")), "{warning}");
+        assert!(warning.starts_with(&format!("a.yaml:16: SecretStore/aws: spec.aws.{field}")), "{warning}");
     }
     assert_eq!(said.len(), 3, "{said:?}");
 }
