@@ -3,10 +3,12 @@
 import hashlib
 import http.client
 import io
+import re
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError
 from common import ARGUMENT, context, finish
 
 REGION = ARGUMENT["region"]
@@ -47,6 +49,9 @@ def code(call):
         call()
     except ClientError as error:
         return error.response["Error"]["Code"]
+    except ResponseParserError as error:
+        # The gateway's own refusal, where the SDK expects XML.
+        return re.search('"reason":"([a-z_]+)"', str(error))[1]
     return "ok"
 
 
