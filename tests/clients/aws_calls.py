@@ -89,6 +89,7 @@ found = {item["Key"]: item["Size"] for item in plain.list_objects_v2(Bucket="tol
 digests = {key: hashlib.sha256(plain.get_object(Bucket="tollgate", Key=key)["Body"].read()).hexdigest() for key in found}
 same = [key for key, digest in digests.items() if digest == hashlib.sha256(data).hexdigest()]
 identity = client("sts").get_caller_identity()["Arn"]
-model = code(lambda: client("bedrock").get_custom_model(modelIdentifier="a:b/c"))
+model_arn = f"arn:aws:bedrock:{REGION}:123456789012:custom-model/x"
+model = code(lambda: client("bedrock").tag_resource(resourceARN=model_arn, tags=[{"key": "a", "value": "b"}]))
 foreign = code(lambda: client("iam").list_users())
 finish(done=done, same=sorted(same), identity=identity, model=model, foreign=foreign)
