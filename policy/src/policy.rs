@@ -18,7 +18,7 @@ use crate::target::{Directory, GatewayName, RequestLine, Target};
 mod resources;
 
 pub use resources::{
-    Allow, Assume, Credential, Destination, Grant, Inject, SecretRef, Store, StoreKind, Timeouts, TlsVerify,
+    Allow, Assume, Credential, Destination, Grant, Inject, Scrub, SecretRef, Store, StoreKind, Timeouts, TlsVerify,
     Unpriced, VaultAuth, VaultStore,
 };
 
