@@ -9,7 +9,7 @@ use http::HeaderValue;
 use http::header::{AUTHORIZATION, HeaderName};
 use tollgate_policy::map::Map;
 use tollgate_policy::name::Name;
-use tollgate_policy::policy::{Credential, Inject};
+use tollgate_policy::policy::{Credential, Inject, Scrub};
 use tollgate_secrets::{Secret, Version};
 
 use super::form;
@@ -44,9 +44,32 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Prepared {
     entries: Mutex<Map<Name, Entry>>,
+    warned: Arc<Warned>,
+}
+
+/// Of which version of each credential the log has said that it is short. All cores share it.
+#[derive(Debug, Default)]
+pub(crate) struct Warned(Mutex<Map<Name, Version>>);
+
+impl Warned {
+    fn say(&self, credential: &Credential, secret: &Secret) {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = said.insert(credential.name.clone(), secret.version().clone());
+        if last.as_ref() != Some(secret.version()) {
+            let name = &credential.name;
+            tracing::warn!(
+                credential = %name,
+                "a part of this key has fewer than 12 bytes: it is masked in the headers of answers, but not in their bodies"
+            );
+        }
+    }
 }
 
 impl Prepared {
+    pub(crate) fn new(warned: Arc<Warned>) -> Self {
+        Self { entries: Mutex::default(), warned }
+    }
+
     /// `secret` in the form that `credential` wants; `None` where it is not that credential's, or cannot take that form.
     pub(super) fn ready(&self, credential: &Arc<Credential>, secret: &Secret) -> Option<Ready> {
         self.with(credential, secret, |entry| entry.ready.clone())
@@ -77,7 +100,10 @@ impl Prepared {
             return None;
         }
         let ready = ready(&credential.inject, secret)?;
-        let needles = Arc::new(Needles::new(secret.expose(), &ready));
+        let needles = Arc::new(needles(&credential.inject, secret.expose()));
+        if needles.has_short() && credential.destinations.iter().any(|to| to.scrub == Scrub::All) {
+            self.warned.say(credential, secret);
+        }
         let (credential, version) = (Arc::clone(credential), secret.version().clone());
         let entry = Entry { credential, reference, version, ready, needles };
         let value = read(&entry);
@@ -103,4 +129,15 @@ fn ready(inject: &Inject, secret: &Secret) -> Option<Ready> {
         Inject::Basic { username } => Ready::Header(AUTHORIZATION, form::basic(username, value)?),
         Inject::Query { name } => Ready::Query(form::pair(name, value)),
     })
+}
+
+/// What of it may come back: all that is read out of the header or query that it was put in.
+fn needles(inject: &Inject, secret: &[u8]) -> Needles {
+    match inject {
+        Inject::Bearer | Inject::Header { .. } | Inject::Query { .. } => Needles::new(&[secret], &[]),
+        Inject::Basic { username } => {
+            let (pair, encoded) = form::basic_pair(username, secret);
+            Needles::new(&[secret, &pair], &[&encoded])
+        }
+    }
 }
