@@ -13,49 +13,6 @@ pub(super) const WIDEST: usize = 10;
 /// How often what was decoded is decoded again.
 const NESTED: usize = 2;
 
-/// Characters that a key may contain, by their names in HTML (section 13.5 of the HTML standard).
-const NAMED: [(&[u8], u8); 39] = [
-    (b"amp", b'&'),
-    (b"AMP", b'&'),
-    (b"lt", b'<'),
-    (b"LT", b'<'),
-    (b"gt", b'>'),
-    (b"GT", b'>'),
-    (b"quot", b'"'),
-    (b"QUOT", b'"'),
-    (b"apos", b'\''),
-    (b"sol", b'/'),
-    (b"bsol", b'\\'),
-    (b"plus", b'+'),
-    (b"equals", b'='),
-    (b"lowbar", b'_'),
-    (b"UnderBar", b'_'),
-    (b"period", b'.'),
-    (b"colon", b':'),
-    (b"semi", b';'),
-    (b"comma", b','),
-    (b"excl", b'!'),
-    (b"quest", b'?'),
-    (b"num", b'#'),
-    (b"dollar", b'$'),
-    (b"percnt", b'%'),
-    (b"commat", b'@'),
-    (b"ast", b'*'),
-    (b"midast", b'*'),
-    (b"lpar", b'('),
-    (b"rpar", b')'),
-    (b"lsqb", b'['),
-    (b"lbrack", b'['),
-    (b"rsqb", b']'),
-    (b"rbrack", b']'),
-    (b"lcub", b'{'),
-    (b"rcub", b'}'),
-    (b"verbar", b'|'),
-    (b"vert", b'|'),
-    (b"Hat", b'^'),
-    (b"grave", b'`'),
-];
-
 /// Who writes escapes, by the byte that begins them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Family {
@@ -66,14 +23,9 @@ enum Family {
 
 impl Family {
     const ALL: [Self; 3] = [Self::Percent, Self::Json, Self::Html];
-
-    const fn mark(self) -> u8 {
-        match self {
-            Self::Percent => b'%',
-            Self::Json => b'\\',
-            Self::Html => b'&',
-        }
-    }
+    const PERCENT: Round = &[Self::Percent];
+    const JSON: Round = &[Self::Json];
+    const HTML: Round = &[Self::Html];
 
     const fn of(mark: u8) -> Option<Self> {
         match mark {
@@ -85,16 +37,41 @@ impl Family {
     }
 }
 
+pub(super) const fn is_mark(byte: u8) -> bool {
+    matches!(byte, b'%' | b'\\' | b'&')
+}
+
 /// Where the next escape may begin.
 pub(super) fn mark(text: &[u8]) -> Option<usize> {
     memchr3(b'%', b'\\', b'&', text)
 }
 
-/// The first byte of the character that is escaped at the start of `text`.
-pub(super) fn first_byte(text: &[u8]) -> Option<u8> {
-    let (character, _) = unit(text)?;
-    let mut bytes = [0; 4];
-    Some(character.write(&mut bytes)[0])
+/// The same for a text that has many: there preparing a search costs more than looking.
+fn near_mark(text: &[u8]) -> Option<usize> {
+    let near = text.len().min(16);
+    let found = text[..near].iter().position(|byte| is_mark(*byte));
+    found.or_else(|| mark(&text[near..]).map(|offset| near + offset))
+}
+
+/// Whether what is escaped at the start of `text`, once or twice, begins with a byte that `is` wanted.
+pub(super) fn is_of(text: &[u8], is: impl Fn(u8) -> bool) -> bool {
+    let first = |text: &[u8]| {
+        let (character, width) = unit(text)?;
+        Some((character.write(&mut [0; 4])[0], width))
+    };
+    let Some((byte, width)) = first(text) else { return false };
+    if !is_mark(byte) || is(byte) {
+        return is(byte);
+    }
+    if text.starts_with(b"\\\\") {
+        // What the second one escapes is looked at there.
+        return false;
+    }
+    let rest = &text[width..];
+    let inner = &mut [byte; WIDEST];
+    let length = rest.len().min(WIDEST - 1);
+    inner[1..=length].copy_from_slice(&rest[..length]);
+    first(&inner[..=length]).is_some_and(|(byte, _)| is_mark(byte) || is(byte))
 }
 
 /// What one escape stands for.
@@ -142,122 +119,166 @@ fn json(text: &[u8]) -> Option<(Character, usize)> {
 }
 
 fn html(text: &[u8]) -> Option<(Character, usize)> {
-    let end = memchr(b';', &text[..text.len().min(WIDEST)])?;
-    let code = match text.get(1..end)? {
-        [b'#', b'x' | b'X', digits @ ..] => number(digits, 16)?,
-        [b'#', digits @ ..] => number(digits, 10)?,
-        name => NAMED.iter().find(|(known, _)| *known == name).map(|(_, byte)| u32::from(*byte))?,
+    let end = text.iter().take(WIDEST).position(|byte| *byte == b';')?;
+    let character = match text.get(1..end)? {
+        [b'#', b'x' | b'X', digits @ ..] => Character::Code(char::from_u32(number(digits, 16)?)?),
+        [b'#', digits @ ..] => Character::Code(char::from_u32(number(digits, 10)?)?),
+        name => Character::Byte(named(name)?),
     };
-    Some((Character::Code(char::from_u32(code)?), end + 1))
+    Some((character, end + 1))
 }
 
-fn number(digits: &[u8], radix: u32) -> Option<u32> {
-    if digits.is_empty() {
-        return None;
-    }
-    digits.iter().try_fold(0_u32, |sum, digit| {
-        sum.checked_mul(radix)?.checked_add(char::from(*digit).to_digit(radix)?)
+/// Characters that a key may contain, by their names in HTML (section 13.5 of the HTML standard).
+fn named(name: &[u8]) -> Option<u8> {
+    Some(match name {
+        b"amp" | b"AMP" => b'&',
+        b"lt" | b"LT" => b'<',
+        b"gt" | b"GT" => b'>',
+        b"quot" | b"QUOT" => b'"',
+        b"apos" => b'\'',
+        b"sol" => b'/',
+        b"bsol" => b'\\',
+        b"plus" => b'+',
+        b"equals" => b'=',
+        b"lowbar" | b"UnderBar" => b'_',
+        b"period" => b'.',
+        b"comma" => b',',
+        b"colon" => b':',
+        b"semi" => b';',
+        b"excl" => b'!',
+        b"quest" => b'?',
+        b"num" => b'#',
+        b"dollar" => b'$',
+        b"percnt" => b'%',
+        b"commat" => b'@',
+        b"ast" | b"midast" => b'*',
+        b"lpar" => b'(',
+        b"rpar" => b')',
+        b"lsqb" | b"lbrack" => b'[',
+        b"rsqb" | b"rbrack" => b']',
+        b"lcub" | b"lbrace" => b'{',
+        b"rcub" | b"rbrace" => b'}',
+        b"verbar" | b"vert" => b'|',
+        b"Hat" => b'^',
+        b"grave" => b'`',
+        _ => return None,
     })
 }
 
-/// Decoded text, and where each of its bytes was written; one place more than bytes.
-#[derive(Debug)]
-pub(super) struct View {
-    bytes: Zeroizing<Vec<u8>>,
-    places: Vec<usize>,
+fn number(digits: &[u8], radix: u32) -> Option<u32> {
+    let add = |sum: u32, digit: &u8| Some(sum * radix + char::from(*digit).to_digit(radix)?);
+    // An escape has room for seven digits, and their sum has room here.
+    if digits.is_empty() || digits.len() > 7 { None } else { digits.iter().try_fold(0, add) }
 }
 
-impl View {
-    fn new() -> Self {
-        Self { bytes: Zeroizing::new(Vec::new()), places: Vec::new() }
+/// One round of decoding, done for what was escaped by some families.
+type Round = &'static [Family];
+
+/// A text as a reader sees it.
+#[derive(Debug)]
+pub(super) struct View<'a> {
+    text: &'a [u8],
+    bytes: &'a [u8],
+    rounds: &'a [Round],
+}
+
+impl View<'_> {
+    pub(super) const fn bytes(&self) -> &[u8] {
+        self.bytes
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// Where these bytes of the view were written.
+    /// Where these bytes of the view were written. Worked out only when asked: that is where a key was found.
     pub(super) fn place(&self, range: &Range<usize>) -> Range<usize> {
-        self.places[range.start]..self.places[range.end]
-    }
-
-    /// Decodes what `families` escaped in `text`, whose bytes were written at `place`. Whether there was anything.
-    fn decode(&mut self, text: &[u8], place: impl Fn(usize) -> usize, families: &[Family]) -> bool {
-        // A growing vector would leave copies behind.
-        if self.bytes.capacity() < text.len() {
-            self.bytes = Zeroizing::new(Vec::with_capacity(text.len()));
-        }
-        self.bytes.clear();
-        self.places.clear();
-        let mut at = 0;
-        let mut any = false;
-        while let Some(next) = mark(&text[at..]).map(|offset| at + offset) {
-            self.copy(text, at..next, &place);
-            let decoded =
-                unit(&text[next..]).filter(|_| Family::of(text[next]).is_some_and(|f| families.contains(&f)));
-            at = match decoded {
-                Some((character, width)) => {
-                    any = true;
-                    let mut buffer = [0; 4];
-                    for byte in character.write(&mut buffer) {
-                        self.bytes.push(*byte);
-                        self.places.push(place(next));
-                    }
-                    next + width
+        let mut places: Vec<usize> = (0..=self.text.len()).collect();
+        let mut bytes = Zeroizing::new(self.text.to_vec());
+        for round in self.rounds {
+            let mut next = Zeroizing::new(Vec::with_capacity(bytes.len()));
+            let mut starts = Vec::with_capacity(places.len());
+            decode(&bytes, round, |at, width, decoded| {
+                next.extend_from_slice(decoded);
+                match width == decoded.len() {
+                    true => starts.extend_from_slice(&places[at..at + width]),
+                    false => starts.extend(decoded.iter().map(|_| places[at])),
                 }
-                None => {
-                    self.copy(text, next..next + 1, &place);
-                    next + 1
-                }
-            };
+            });
+            starts.push(self.text.len());
+            (bytes, places) = (next, starts);
         }
-        self.copy(text, at..text.len(), &place);
-        self.places.push(place(text.len()));
-        any
+        places[range.start]..places[range.end]
     }
+}
 
-    fn copy(&mut self, text: &[u8], range: Range<usize>, place: impl Fn(usize) -> usize) {
-        self.places.extend(range.clone().map(place));
-        self.bytes.extend_from_slice(&text[range]);
+/// Hands `text` to `part` in pieces: where each was, how many bytes it had, and what it is. Whether an escape was among them.
+fn decode(text: &[u8], families: Round, mut part: impl FnMut(usize, usize, &[u8])) -> bool {
+    let (mut plain, mut at) = (0, 0);
+    let mut any = false;
+    while let Some(next) = near_mark(&text[at..]).map(|offset| at + offset) {
+        let is_read = Family::of(text[next]).is_some_and(|family| families.contains(&family));
+        let Some((character, width)) = unit(&text[next..]).filter(|_| is_read) else {
+            at = next + 1;
+            continue;
+        };
+        any = true;
+        part(plain, next - plain, &text[plain..next]);
+        part(next, width, character.write(&mut [0; 4]));
+        at = next + width;
+        plain = at;
     }
+    part(plain, text.len() - plain, &text[plain..]);
+    any
 }
 
 /// Room for the views of a text.
 #[derive(Debug)]
 pub(super) struct Views {
-    view: View,
-    next: View,
+    view: Zeroizing<Vec<u8>>,
+    next: Zeroizing<Vec<u8>>,
 }
 
 impl Views {
     pub(super) fn new() -> Self {
-        Self { view: View::new(), next: View::new() }
+        Self { view: Zeroizing::new(Vec::new()), next: Zeroizing::new(Vec::new()) }
     }
 
     /// Hands every view of `text` that differs from it to `look`.
-    pub(super) fn each(&mut self, text: &[u8], mut look: impl FnMut(&View)) {
+    pub(super) fn each(&mut self, text: &[u8], mut look: impl FnMut(&View<'_>)) {
+        let Self { view, next } = self;
+        let mut rounds: [Round; 1 + NESTED] = [&Family::ALL; 1 + NESTED];
         let mut families = 0;
-        for family in Family::ALL {
-            if memchr(family.mark(), text).is_some() {
+        for (family, mark) in [(Family::PERCENT, b'%'), (Family::JSON, b'\\'), (Family::HTML, b'&')] {
+            if memchr(mark, text).is_some() {
                 families += 1;
-                if self.view.decode(text, |at| at, &[family]) {
-                    look(&self.view);
+                rounds[0] = family;
+                if read(text, family, view) {
+                    look(&View { text, bytes: view, rounds: &rounds[..1] });
                 }
             }
         }
         // What was decoded last is all that there is, where there is one family.
-        if families != 1 && self.view.decode(text, |at| at, &Family::ALL) {
-            look(&self.view);
+        if families != 1 {
+            rounds[0] = &Family::ALL;
+            if read(text, rounds[0], view) {
+                look(&View { text, bytes: view, rounds: &rounds[..1] });
+            }
         }
-        for _ in 0..NESTED {
-            let Self { view, next } = self;
-            if mark(view.bytes()).is_none() || !next.decode(&view.bytes, |at| view.places[at], &Family::ALL) {
+        for round in 1..=NESTED {
+            if mark(view).is_none() || !read(view, rounds[round], next) {
                 return;
             }
-            look(next);
+            look(&View { text, bytes: next, rounds: &rounds[..=round] });
             std::mem::swap(view, next);
         }
     }
+}
+
+/// `text`, decoded, into `bytes`.
+fn read(text: &[u8], families: Round, bytes: &mut Zeroizing<Vec<u8>>) -> bool {
+    // A growing vector would leave copies behind.
+    if bytes.capacity() < text.len() {
+        *bytes = Zeroizing::new(Vec::with_capacity(text.len()));
+    }
+    bytes.clear();
+    decode(text, families, |_, _, part| bytes.extend_from_slice(part))
 }
 
 #[cfg(test)]
@@ -267,8 +288,7 @@ mod tests {
     fn seen(text: &str) -> Vec<String> {
         let mut all = Vec::new();
         Views::new().each(text.as_bytes(), |view| {
-            assert_eq!(view.places.len(), view.bytes.len() + 1);
-            assert_eq!(view.place(&(0..view.bytes.len())), 0..text.len());
+            assert_eq!(view.place(&(0..view.bytes().len())), 0..text.len());
             all.push(String::from_utf8_lossy(view.bytes()).into_owned());
         });
         all

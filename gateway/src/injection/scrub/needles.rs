@@ -24,6 +24,8 @@ use super::escape::{self, Views};
 /// Shorter parts of a key are looked for in headers only: in a body they would be found by chance.
 const SHORTEST_IN_BODIES: usize = 12;
 const ANCHOR: usize = 4;
+/// How many windows are decoded at once, where escapes do not end.
+const REGION: usize = 7;
 
 type Anchor = [u8; ANCHOR];
 type Form = Zeroizing<Vec<u8>>;
@@ -144,13 +146,13 @@ impl Needles {
         let mut from = 0;
         while let Some(at) = escape::mark(&text[from..]).map(|offset| from + offset) {
             // Most escapes are those of line ends and quotes, which no token has.
-            if !escape::first_byte(&text[at..]).is_some_and(|byte| self.class.has(byte)) {
+            if !self.class.may_have(&text[at..]) {
                 from = at + 1;
                 continue;
             }
             let window = self.class.window();
             let start = at - self.class.trailing(&text[..at], window);
-            let length = self.class.leading(&text[at..], 3 * window);
+            let length = self.class.leading(&text[at..], REGION * window);
             let end = at + length;
             if end - start > least {
                 let views = views.get_or_insert_with(|| Box::new(Views::new()));
@@ -162,7 +164,7 @@ impl Needles {
                 });
             }
             // A form that begins in the last window may go on after it.
-            from = if length < 3 * window { end } else { end - window + 1 };
+            from = if length < REGION * window { end } else { end - window + 1 };
         }
     }
 
