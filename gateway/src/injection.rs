@@ -20,7 +20,7 @@ use tollgate_secrets::Secret;
 
 pub(crate) use self::prepared::Prepared;
 use self::prepared::Ready;
-pub(crate) use self::scrub::answer_head;
+pub(crate) use self::scrub::{Scrubber, Seen, answer_head, forget_digests};
 pub(crate) use self::sigv4::needs_body;
 pub(crate) use self::template::Template;
 use crate::identity;

@@ -18,8 +18,8 @@ use crate::target::{Directory, GatewayName, RequestLine, Target};
 mod resources;
 
 pub use resources::{
-    Allow, Assume, AwsStore, Credential, Destination, Grant, Inject, Injection, SecretRef, SigV4, Store,
-    StoreKind, Timeouts, TlsVerify, Unpriced, VaultAuth, VaultStore,
+    Allow, Assume, AwsStore, Credential, Destination, Grant, Inject, Injection, Scrub, SecretRef, SigV4,
+    Store, StoreKind, Timeouts, TlsVerify, Unpriced, VaultAuth, VaultStore,
 };
 
 /// Everything that may be called, by whom, with what: resolved and immutable.

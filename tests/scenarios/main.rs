@@ -18,6 +18,7 @@ mod parts;
 mod poisoning;
 mod reload;
 mod rotation;
+mod scrubbing;
 mod sdk;
 mod signing;
 mod smuggling;

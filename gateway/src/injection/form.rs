@@ -21,14 +21,18 @@ pub(super) fn header(prefix: &str, secret: &[u8]) -> Option<HeaderValue> {
 
 /// HTTP Basic (RFC 7617) with the secret as the password.
 pub(super) fn basic(username: &str, secret: &[u8]) -> Option<HeaderValue> {
+    let (_, encoded) = basic_pair(username, secret);
+    header("Basic ", &encoded)
+}
+
+/// `username:secret`, and the same in base64.
+pub(super) fn basic_pair(username: &str, secret: &[u8]) -> (Zeroizing<Vec<u8>>, Zeroizing<Vec<u8>>) {
     let mut pair = Zeroizing::new(Vec::with_capacity(username.len() + 1 + secret.len()));
     pair.extend_from_slice(username.as_bytes());
     pair.push(b':');
     pair.extend_from_slice(secret);
-    let mut text = Zeroizing::new(vec![0; 6 + pair.len().div_ceil(3) * 4]);
-    text[..6].copy_from_slice(b"Basic ");
-    STANDARD.encode_slice(&*pair, &mut text[6..]).ok()?;
-    sensitive(text)
+    let encoded = Zeroizing::new(STANDARD.encode(&*pair).into_bytes());
+    (pair, encoded)
 }
 
 /// `name=secret`, percent-encoded, for a query.

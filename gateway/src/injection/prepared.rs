@@ -9,7 +9,7 @@ use http::HeaderValue;
 use http::header::{AUTHORIZATION, HeaderName};
 use tollgate_policy::map::Map;
 use tollgate_policy::name::Name;
-use tollgate_policy::policy::{Credential, Inject, Injection};
+use tollgate_policy::policy::{Credential, Inject, Injection, Scrub};
 use tollgate_secrets::{Secret, Version};
 use zeroize::Zeroizing;
 
@@ -50,9 +50,32 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Prepared {
     entries: Mutex<Map<Name, Entry>>,
+    warned: Arc<Warned>,
+}
+
+/// Of which version of each credential the log has said that it is short. All cores share it.
+#[derive(Debug, Default)]
+pub(crate) struct Warned(Mutex<Map<Name, Version>>);
+
+impl Warned {
+    fn say(&self, credential: &Credential, secret: &Secret) {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = said.insert(credential.name.clone(), secret.version().clone());
+        if last.as_ref() != Some(secret.version()) {
+            let name = &credential.name;
+            tracing::warn!(
+                credential = %name,
+                "a part of this key has fewer than 12 bytes: it is masked in the headers of answers, but not in their bodies"
+            );
+        }
+    }
 }
 
 impl Prepared {
+    pub(crate) fn new(warned: Arc<Warned>) -> Self {
+        Self { entries: Mutex::default(), warned }
+    }
+
     /// `secret` in the forms that `credential` wants; `None` where it is not that credential's, or cannot take one of them.
     pub(super) fn ready(&self, credential: &Arc<Credential>, secret: &Secret) -> Option<Arc<[Ready]>> {
         self.with(credential, secret, |entry| Arc::clone(&entry.ready))
@@ -84,7 +107,10 @@ impl Prepared {
         }
         let ready: Option<Arc<[Ready]>> = credential.inject.iter().map(|way| ready(way, secret)).collect();
         let ready = ready?;
-        let needles = Arc::new(Needles::new(secret.expose_all(), &ready));
+        let needles = Arc::new(needles(&credential.inject, secret)?);
+        if needles.has_short() && credential.destinations.iter().any(|to| to.scrub == Scrub::All) {
+            self.warned.say(credential, secret);
+        }
         let (credential, version) = (Arc::clone(credential), secret.version().clone());
         let entry = Entry { credential, reference, version, ready, needles };
         let value = read(&entry);
@@ -115,4 +141,27 @@ fn ready(injection: &Injection, secret: &Secret) -> Option<Ready> {
         Inject::SigV4(_) => return None,
         Inject::Cookie { name } => Ready::Cookie(form::cookie(name, value)?),
     })
+}
+
+/// What of it may come back: all that is read out of the headers or the query that it was put in.
+fn needles(ways: &[Injection], secret: &Secret) -> Option<Needles> {
+    let (mut whole, mut pairs) = (Vec::new(), Vec::new());
+    for Injection { field, way } in ways {
+        match way {
+            Inject::SigV4(aws) => {
+                // The id of an access key is public, and services name it.
+                whole.push(secret.expose(Some(&aws.secret_access_key))?);
+                whole.extend(aws.session_token.as_deref().and_then(|token| secret.expose(Some(token))));
+            }
+            Inject::Basic { username } => {
+                let password = secret.expose(field.as_deref())?;
+                pairs.push(form::basic_pair(username, password));
+                whole.push(password);
+            }
+            _ => whole.push(secret.expose(field.as_deref())?),
+        }
+    }
+    whole.extend(pairs.iter().map(|(pair, _)| &***pair));
+    let encoded: Vec<&[u8]> = pairs.iter().map(|(_, encoded)| &***encoded).collect();
+    Some(Needles::new(&whole, &encoded))
 }

@@ -34,8 +34,20 @@ pub struct Destination {
     pub timeouts: Timeouts,
     /// Path forms that are matched and sent encoded, instead of being refused.
     pub encoded_path: EncodedForms,
+    /// Where in an answer a key that was put on the call is looked for.
+    pub scrub: Scrub,
     /// Where it was written.
     pub origin: Source,
+}
+
+/// Where in an answer a key that was put on the call is looked for, to be masked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Scrub {
+    /// In headers and bodies.
+    #[default]
+    All,
+    /// In headers only: bodies pass as they are, in any encoding.
+    Headers,
 }
 
 /// Which certificate authorities a destination is verified with.
@@ -284,6 +296,8 @@ pub struct Allow {
     pub classes: Vec<Class>,
     /// Response headers that are passed on though they can carry credentials; in lower case.
     pub response_headers: Vec<Box<str>>,
+    /// Whether `Range` and `If-Range` are passed on beside a key: two ranges could split one that is reflected.
+    pub range: bool,
 }
 
 /// The tokens that a call is held at which nothing bounds.
@@ -321,6 +335,11 @@ impl Injection {
 }
 
 impl Credential {
+    /// Whether the key itself goes on the wire, and not only what was signed with it.
+    pub fn is_sent(&self) -> bool {
+        self.inject.iter().any(|injection| !matches!(injection.way, Inject::SigV4(_)))
+    }
+
     /// How it signs requests for AWS, if it does.
     pub fn sigv4(&self) -> Option<&SigV4> {
         self.inject.iter().find_map(|injection| match &injection.way {
