@@ -29,7 +29,7 @@ pub(crate) use field::{Address, List};
 pub(crate) use grant::{AllowSpec, GrantSpec, LimitSpec, WindowWord};
 pub use settings::read_settings;
 pub use source::{Source, nearest};
-pub(crate) use store::{AuthSpec, StoreSpec, VaultSpec};
+pub(crate) use store::{AppRoleSpec, AuthSpec, CertificateLoginSpec, StoreSpec, TokenLoginSpec, VaultSpec};
 
 const API_VERSION: &str = "tollgate.dev/v1alpha1";
 

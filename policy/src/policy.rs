@@ -16,11 +16,13 @@ use crate::name::Name;
 use crate::target::{Directory, GatewayName, RequestLine, Target};
 
 mod resources;
+mod vault;
 
 pub use resources::{
     Allow, Assume, Credential, Destination, Grant, Inject, SecretRef, Store, StoreKind, Timeouts, TlsVerify,
-    Unpriced, VaultAuth, VaultStore,
+    Unpriced,
 };
+pub use vault::{ClientCertificate, KvVersion, SecretId, TokenLogin, VaultAuth, VaultStore};
 
 /// Everything that may be called, by whom, with what: resolved and immutable.
 #[derive(Debug, Default)]

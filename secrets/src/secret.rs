@@ -11,12 +11,15 @@ use aws_lc_rs::{hmac, rand};
 use zeroize::Zeroizing;
 
 use crate::error::Failure;
+use crate::store::Lease;
 
 /// The value of one secret.
 pub struct Secret {
     reference: Arc<str>,
     version: Version,
     value: Zeroizing<Vec<u8>>,
+    /// Given back when the last owner of the value lets go of it.
+    lease: Option<Arc<Lease>>,
 }
 
 impl Secret {
@@ -27,7 +30,22 @@ impl Secret {
         label: Option<u64>,
     ) -> Result<Self, Failure> {
         let version = Version::of(&reference, &value, label)?;
-        Ok(Self { reference, version, value })
+        Ok(Self { reference, version, value, lease: None })
+    }
+
+    /// The same, to be used while the lease runs.
+    pub(crate) fn leased(self, lease: Option<Arc<Lease>>) -> Self {
+        Self { lease, ..self }
+    }
+
+    pub(crate) const fn lease(&self) -> Option<&Arc<Lease>> {
+        self.lease.as_ref()
+    }
+
+    /// Whether it is the same content of the same lease, if any.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let lease = |secret: &Self| secret.lease.as_ref().map(Arc::as_ptr);
+        self.version == other.version && lease(self) == lease(other)
     }
 
     /// The bytes, as the store gave them. Never empty.

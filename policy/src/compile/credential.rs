@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Compiler, Scope};
 use crate::model::{CredentialSpec, InjectSpec, Interval, Resource};
 use crate::pattern::HostPattern;
-use crate::policy::{Credential, Destination, Inject, SecretRef, Store, StoreKind};
+use crate::policy::{Credential, Destination, Inject, KvVersion, SecretRef, Store, StoreKind};
 
 /// How old a value may become: 5 min before it is read again, 1 h while its store is out of reach.
 const REFRESH: Interval = Interval(std::time::Duration::from_secs(300));
@@ -140,7 +140,40 @@ fn secret_ref(spec: &CredentialSpec, store: Option<&Store>, scope: &mut Scope<'_
     if from.version.is_some() && matches!(kind, Some(StoreKind::File { .. } | StoreKind::Age { .. })) {
         scope.problem("spec.from.version", "only a Vault store has versions");
     }
-    Some(SecretRef { store: name?, path: path?, field: from.field.clone(), version: from.version })
+    let dynamic = from.dynamic.unwrap_or_default();
+    match kind {
+        Some(kind) if dynamic => check_dynamic(spec, kind, scope),
+        Some(StoreKind::Vault(vault)) if vault.kv == KvVersion::V1 && from.version.is_some() => {
+            let message = "this store has `kvVersion: 1`, and only version 2 of the KV engine keeps versions";
+            scope.problem("spec.from.version", message);
+        }
+        _ => {}
+    }
+    Some(SecretRef { store: name?, path: path?, field: from.field.clone(), version: from.version, dynamic })
+}
+
+/// A leased secret lives by its lease: what says otherwise would be read and do nothing.
+fn check_dynamic(spec: &CredentialSpec, kind: &StoreKind, scope: &mut Scope<'_>) {
+    let Some(from) = &spec.from else { return };
+    if !matches!(kind, StoreKind::Vault(_)) {
+        scope.problem("spec.from.dynamic", "only a Vault store has engines that make secrets");
+        return;
+    }
+    if from.path.as_ref().is_some_and(|path| !path.contains('/')) {
+        let message =
+            "the path of a dynamic secret begins with the engine's mount, as in `database/creds/ROLE`";
+        scope.problem("spec.from.path", message);
+    }
+    if from.version.is_some() {
+        scope.problem("spec.from.version", "a dynamic secret has no versions");
+    }
+    for (path, is_written) in
+        [("spec.refresh", spec.refresh.is_some()), ("spec.maxStale", spec.max_stale.is_some())]
+    {
+        if is_written {
+            scope.problem(path, "a dynamic secret is renewed and replaced as its lease says");
+        }
+    }
 }
 
 enum Written<'a> {

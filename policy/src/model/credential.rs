@@ -24,6 +24,7 @@ pub(crate) struct FromSpec {
     pub(crate) path: Option<String>,
     pub(crate) field: Option<String>,
     pub(crate) version: Option<u64>,
+    pub(crate) dynamic: Option<bool>,
 }
 
 /// Exactly one of the fields.

@@ -42,7 +42,7 @@ impl FileStore {
                 Some(field) => field::pick(&text, Some(&field))?,
                 None => without_newline(&text),
             };
-            Ok(Fetched { value, version: None })
+            Ok(Fetched { value, version: None, lease: None })
         })
         .await
     }

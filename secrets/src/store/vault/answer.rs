@@ -1,5 +1,6 @@
-//! What the vault's JSON says: <https://openbao.org/api-docs/secret/kv/kv-v2/#read-secret-version> and
-//! <https://openbao.org/api-docs/auth/approle/#login-with-approle>.
+//! What the vault's JSON says: <https://openbao.org/api-docs/secret/kv/kv-v2/#read-secret-version>,
+//! <https://openbao.org/api-docs/secret/kv/kv-v1/#read-secret>, <https://openbao.org/api-docs/system/leases/>,
+//! <https://openbao.org/api-docs/system/wrapping-lookup/> and <https://openbao.org/api-docs/auth/approle/#login-with-approle>.
 //!
 //! **Invariant:** answers are parsed in place, from the zeroized buffer they were received in.
 
@@ -39,7 +40,73 @@ pub(super) fn secret(body: &[u8], wanted: Option<&str>) -> Result<Fetched, Failu
     let kv = answer.data.ok_or(FOREIGN)?;
     let data = kv.data.ok_or(Failure::NotFound)?;
     let value = field::pick(data.get().as_bytes(), wanted)?;
-    Ok(Fetched { value, version: Some(kv.metadata.version) })
+    Ok(Fetched { value, version: Some(kv.metadata.version), lease: None })
+}
+
+/// The field of a KV version 1 secret.
+pub(super) fn unversioned(body: &[u8], wanted: Option<&str>) -> Result<Fetched, Failure> {
+    let answer: Answer<&RawValue> = serde_json::from_slice(body).map_err(|_| FOREIGN)?;
+    let value = field::pick(answer.data.ok_or(FOREIGN)?.get().as_bytes(), wanted)?;
+    Ok(Fetched { value, version: None, lease: None })
+}
+
+/// What an engine made, or what a renewal of it says.
+pub(super) struct Lent {
+    /// Empty where it is not leased.
+    pub(super) id: Zeroizing<String>,
+    pub(super) time: Duration,
+    pub(super) renewable: bool,
+    /// The object with its fields; `None` from a renewal.
+    pub(super) data: Option<Zeroizing<Vec<u8>>>,
+}
+
+#[derive(Deserialize)]
+struct Leased<'a> {
+    lease_id: &'a str,
+    lease_duration: u64,
+    renewable: bool,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+}
+
+/// A dynamic secret, or the renewal of one.
+pub(super) fn lent(body: &[u8]) -> Result<Lent, Failure> {
+    let Leased { lease_id, lease_duration, renewable, data } =
+        serde_json::from_slice(body).map_err(|_| FOREIGN)?;
+    Ok(Lent {
+        id: Zeroizing::new(lease_id.to_owned()),
+        time: Duration::from_secs(lease_duration),
+        renewable,
+        data: data.map(|data| Zeroizing::new(data.get().as_bytes().to_vec())),
+    })
+}
+
+#[derive(Deserialize)]
+struct LookedUp {
+    ttl: u64,
+}
+
+/// The time that a token has left, of a `lookup-self`; `None` where it does not end.
+pub(super) fn remaining(body: &[u8]) -> Option<Duration> {
+    let answer: Answer<LookedUp> = serde_json::from_slice(body).ok()?;
+    answer.data.map(|data| data.ttl).filter(|ttl| *ttl > 0).map(Duration::from_secs)
+}
+
+#[derive(Deserialize)]
+struct Wrapping<'a> {
+    creation_path: &'a str,
+}
+
+/// Whose answer a wrapping token holds.
+pub(super) fn wrapped_path(body: &[u8]) -> Result<&str, Failure> {
+    let answer: Answer<Wrapping<'_>> = serde_json::from_slice(body).map_err(|_| FOREIGN)?;
+    Ok(answer.data.ok_or(FOREIGN)?.creation_path)
+}
+
+/// The secret id that was unwrapped.
+pub(super) fn secret_id(body: &[u8]) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let answer: Answer<&RawValue> = serde_json::from_slice(body).map_err(|_| FOREIGN)?;
+    field::pick(answer.data.ok_or(FOREIGN)?.get().as_bytes(), Some("secret_id")).map_err(|_| FOREIGN)
 }
 
 /// A login as the vault granted it.
