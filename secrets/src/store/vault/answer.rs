@@ -15,6 +15,8 @@ use zeroize::Zeroizing;
 use super::super::{Fetched, field};
 use crate::error::Failure;
 
+/// A clock can be set so far ahead; nothing of a vault lives longer.
+const LONGEST: u64 = 10 * 365 * 24 * 3600;
 const FOREIGN: Failure = Failure::Malformed("the vault's answer is not of the expected form");
 
 #[derive(Deserialize)]
@@ -75,7 +77,7 @@ pub(super) fn lent(body: &[u8]) -> Result<Lent, Failure> {
         serde_json::from_slice(body).map_err(|_| FOREIGN)?;
     Ok(Lent {
         id: Zeroizing::new(lease_id.to_owned()),
-        time: Duration::from_secs(lease_duration),
+        time: seconds(lease_duration),
         renewable,
         data: data.map(|data| Zeroizing::new(data.get().as_bytes().to_vec())),
     })
@@ -89,7 +91,7 @@ struct LookedUp {
 /// The time that a token has left, of a `lookup-self`; `None` where it does not end.
 pub(super) fn remaining(body: &[u8]) -> Option<Duration> {
     let answer: Answer<LookedUp> = serde_json::from_slice(body).ok()?;
-    answer.data.map(|data| data.ttl).filter(|ttl| *ttl > 0).map(Duration::from_secs)
+    answer.data.map(|data| data.ttl).filter(|ttl| *ttl > 0).map(seconds)
 }
 
 #[derive(Deserialize)]
@@ -134,9 +136,13 @@ struct Auth<'a> {
 pub(super) fn grant(body: &[u8]) -> Result<Grant, Failure> {
     let login: Login<'_> = serde_json::from_slice(body).map_err(|_| FOREIGN)?;
     let auth = login.auth.ok_or(FOREIGN)?;
-    let ttl = (auth.lease_duration > 0).then(|| Duration::from_secs(auth.lease_duration));
+    let ttl = (auth.lease_duration > 0).then(|| seconds(auth.lease_duration));
     let header = header(Zeroizing::new(auth.client_token.as_bytes().to_vec()))?;
     Ok(Grant { header, ttl, renewable: auth.renewable })
+}
+
+fn seconds(written: u64) -> Duration {
+    Duration::from_secs(written.min(LONGEST))
 }
 
 /// A header value that is never printed and whose buffer is zeroized when the last copy is dropped.
@@ -166,6 +172,28 @@ mod tests {
         for body in ["", "<html>", "{}", r#"{"data": {"api_key": "KV version 1"}}"#] {
             assert_eq!(secret(body.as_bytes(), None).err(), Some(FOREIGN), "{body}");
         }
+    }
+
+    #[test]
+    fn a_lease_is_read_with_its_fields_and_a_renewal_without() {
+        let body = br#"{"lease_id": "database/creds/r/x", "lease_duration": 60, "renewable": true, "data": {"username": "u", "password": "p"}}"#;
+        let made = lent(body).unwrap();
+        assert_eq!((made.id.as_str(), made.time.as_secs(), made.renewable), ("database/creds/r/x", 60, true));
+        let data = made.data.unwrap();
+        assert_eq!(field::pick(&data, Some("password")).unwrap().as_slice(), b"p");
+        let renewal =
+            br#"{"lease_id": "x", "lease_duration": 18446744073709551615, "renewable": true, "data": null}"#;
+        let renewal = lent(renewal).unwrap();
+        assert!(renewal.data.is_none());
+        assert_eq!(renewal.time.as_secs(), LONGEST, "a clock can be set so far ahead");
+        assert_eq!(lent(b"{}").err(), Some(FOREIGN));
+    }
+
+    #[test]
+    fn a_secret_of_version_1_is_read_without_one() {
+        let body = br#"{"lease_id": "", "lease_duration": 2764800, "data": {"api_key": "sk-1"}}"#;
+        let fetched = unversioned(body, Some("api_key")).unwrap();
+        assert_eq!((fetched.value.as_slice(), fetched.version), (b"sk-1".as_slice(), None));
     }
 
     #[test]

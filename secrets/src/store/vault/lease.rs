@@ -58,14 +58,14 @@ pub(super) struct Leases {
 impl Lease {
     /// The moment from which its value is not handed out any more.
     pub(crate) fn use_until(&self) -> Instant {
-        let Term { since, ends } = self.term();
-        ends - ((ends - since) / 10).min(LONGEST_MARGIN)
+        let term = self.term();
+        term.ends - (term.length() / 10).min(LONGEST_MARGIN)
     }
 
-    /// When to ask for it again: after two thirds of its time, ±10 %.
+    /// When to ask for it again: after two thirds of its time, ±10 %, but not at once.
     pub(crate) fn renew_at(&self) -> Instant {
-        let Term { since, ends } = self.term();
-        since + jittered((ends - since) * 2 / 3)
+        let term = self.term();
+        term.since + jittered(term.length() * 2 / 3).max(YOUNG)
     }
 
     /// One part of what was lent.
@@ -142,7 +142,7 @@ impl Leases {
         if granted < lease.first / 2 {
             return Ok(false);
         }
-        let ends = self.bounded(since + granted, self.session.end_of(&token).await);
+        let ends = bounded(since + granted, self.session.end_of(&token).await);
         *lease.term.lock().unwrap_or_else(PoisonError::into_inner) = Term { since, ends };
         Ok(true)
     }
@@ -176,14 +176,14 @@ impl Leases {
         if time.is_zero() {
             return Err(unleased);
         }
-        let ends = self.bounded(since + time, self.session.end_of(&token).await);
+        let ends = bounded(since + time, self.session.end_of(&token).await);
         lease.term.lock().unwrap_or_else(PoisonError::into_inner).ends = ends;
-        info!(path, seconds = (ends - since).as_secs(), "dynamic secret leased");
+        info!(path, seconds = ends.saturating_duration_since(since).as_secs(), "dynamic secret leased");
         Ok(lease)
     }
+}
 
-    /// A lease ends with the login that it was taken with.
-    fn bounded(&self, ends: Instant, login_ends: Option<Instant>) -> Instant {
-        login_ends.map_or(ends, |login| login.min(ends))
-    }
+/// A lease ends with the login that it was taken with.
+fn bounded(ends: Instant, login_ends: Option<Instant>) -> Instant {
+    login_ends.map_or(ends, |login| login.min(ends))
 }

@@ -37,7 +37,7 @@ const KUBERNETES: Words = &[
     ("name not authorized", "Kubernetes: the role is not for this service account"),
     ("namespace not authorized", "Kubernetes: the role is not for this namespace"),
     ("is expired", "Kubernetes: the service-account token is expired"),
-    ("invalid audience", "Kubernetes: the service-account token is for another audience"),
+    ("audience", "Kubernetes: the service-account token is for another audience"),
     ("could not load backend configuration", "Kubernetes: the login at that mount is not configured"),
     (
         "",
@@ -53,9 +53,8 @@ const JWT: Words = &[
     ("", "JWT: the vault refuses the token, or has no such login at that mount"),
 ];
 const CERTIFICATE: Words = &[
-    ("failed to match all constraints", "certificate: no role of the vault fits the client certificate"),
+    ("all constraints", "certificate: no role of the vault is for this client certificate"),
     ("invalid certificate", "certificate: no role of the vault trusts the client certificate"),
-    ("no client certificate", "certificate: the vault saw no client certificate"),
     ("", "certificate: the vault refuses the client certificate, or has no such login at that mount"),
 ];
 

@@ -27,6 +27,12 @@ pub(super) struct Term {
     pub(super) ends: Instant,
 }
 
+impl Term {
+    pub(super) fn length(self) -> Duration {
+        self.ends.saturating_duration_since(self.since)
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Open {
     entries: Mutex<Entries>,
