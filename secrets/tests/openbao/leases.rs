@@ -206,6 +206,28 @@ async fn a_sealed_vault_is_outlived_as_long_as_the_lease_runs_and_not_longer() {
 }
 
 #[tokio::test]
+async fn a_login_that_could_not_be_renewed_is_renewed_later_and_keeps_its_leases() {
+    let login = "token_ttl=12s token_max_ttl=1h";
+    let Some((bao, postgres)) = started(login, &["default_ttl=1h", "max_ttl=24h"]) else { return };
+    let mut setup = Setup::new(&bao);
+    let user = setup.dynamic("user", PATH, "username");
+    let secrets = setup.secrets();
+    let name = value(&secrets, &user).await.unwrap();
+    let began = Instant::now();
+    // Over the moment of the renewal, which is after 8 seconds ±10 %.
+    sleep(SECOND * 13 / 2).await;
+    bao.run(&["operator", "seal"]);
+    while began.elapsed() < SECOND * 37 / 4 {
+        assert_eq!(value(&secrets, &user).await.as_ref(), Ok(&name));
+        sleep(SECOND / 5).await;
+    }
+    bao.run(&["operator", "unseal", bao.unseal_key()]);
+    let served = used(&secrets, &user, &postgres, SECOND * 8).await;
+    assert_eq!(served.into_iter().map(|(name, _)| name).collect::<Vec<_>>(), [name]);
+    assert_eq!(secrets.health()[0].error, None);
+}
+
+#[tokio::test]
 async fn what_no_engine_lends_is_said_to_be_none() {
     let Some((bao, postgres)) = started("token_ttl=1h", &["default_ttl=1h", "max_ttl=24h"]) else { return };
     bao.run(&["secrets", "enable", "-path=kv1", "-version=1", "kv"]);

@@ -31,6 +31,7 @@ use crate::store::field;
 const YOUNG: Duration = Duration::from_secs(1);
 /// No value is handed out so shortly before its end that it could end on its way.
 const LONGEST_MARGIN: Duration = Duration::from_secs(5);
+const ENDING: Failure = Failure::Login("it ends too soon for anything to be leased with it");
 
 /// What a vault lent. Dropping the last owner gives it back.
 pub(crate) struct Lease {
@@ -73,6 +74,15 @@ impl Lease {
         field::pick(&self.data, name)
     }
 
+    fn is_young(&self) -> bool {
+        self.term().since.elapsed() < YOUNG && Instant::now() < self.use_until()
+    }
+
+    /// Itself, unless the login that it hangs on is at its end.
+    fn usable(self: Arc<Self>) -> Result<Arc<Self>, Failure> {
+        if Instant::now() < self.use_until() { Ok(self) } else { Err(ENDING) }
+    }
+
     fn term(&self) -> Term {
         *self.term.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -95,16 +105,16 @@ impl Leases {
         let place = self.place(path);
         let mut current = place.lock().await;
         if let Some(lease) = current.upgrade()
-            && (lease.term().since.elapsed() < YOUNG || self.renewed(&lease).await?)
+            && (lease.is_young() || self.renewed(&lease).await?)
         {
-            return Ok(lease);
+            return lease.usable();
         }
         let (leases, asked) = (Arc::clone(self), path.to_owned());
         // A task of its own: where the caller goes away meanwhile, what was taken is given back.
         let taken = tokio::spawn(async move { leases.taken(&asked).await });
         let lease = taken.await.map_err(|_| Failure::Internal)??;
         *current = Arc::downgrade(&lease);
-        Ok(lease)
+        lease.usable()
     }
 
     /// Whether there is anything left to give back.

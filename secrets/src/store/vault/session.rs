@@ -28,6 +28,8 @@ use crate::store::read::login_file;
 
 /// A token younger than this is not replaced because it was refused: it is the right that is missing.
 const YOUNG: Duration = Duration::from_secs(5);
+/// A vault that does not renew a token is not asked again before.
+const RETRY: Duration = Duration::from_secs(1);
 
 pub(super) struct Session {
     login: Login,
@@ -59,8 +61,19 @@ impl Token {
         self.ttl.is_some_and(|ttl| self.obtained.elapsed() >= ttl)
     }
 
+    fn ends(&self) -> Option<Instant> {
+        self.ttl.map(|ttl| self.obtained + ttl)
+    }
+
     fn renew_at(&self) -> Option<Instant> {
         self.ttl.map(|ttl| self.obtained + jittered(ttl * 2 / 3))
+    }
+
+    /// After a third of what is left; `None` where that is next to nothing.
+    fn retry_at(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let left = self.ends()?.saturating_duration_since(now);
+        (left > RETRY).then(|| now + jittered(left / 3).max(RETRY))
     }
 }
 
@@ -114,7 +127,7 @@ impl Session {
     /// When the vault ends the token, as far as it is known.
     pub(super) async fn end_of(&self, token: &Token) -> Option<Instant> {
         if self.login.token_file().is_none() {
-            return token.ttl.map(|ttl| token.obtained + ttl);
+            return token.ends();
         }
         let now = Instant::now();
         let answer = self.look_up(token).await.ok().filter(|answer| answer.status == 200)?;
@@ -209,19 +222,24 @@ impl Drop for Session {
 }
 
 /// Renews `token`, and what it becomes, for as long as it is the session's. Where that fails, a new login is made;
-/// where that fails too, the token is left to its end and the next fetch logs in and says why it cannot.
+/// where that fails too, it is tried again while the token lasts. Then the next fetch logs in, and says why it cannot.
 async fn keep(session: Weak<Session>, mut token: Arc<Token>) {
-    while let Some(at) = token.renew_at() {
+    let mut next = token.renew_at();
+    while let Some(at) = next {
         time::sleep_until(at).await;
         let Some(session) = session.upgrade() else { return };
         // Not under the lock: the token is still good, and nobody should wait for a vault that is slow to renew it.
-        let Some(next) = session.prolonged(&token).await else { return };
+        let Some(longer) = session.prolonged(&token).await else {
+            next = token.retry_at();
+            continue;
+        };
         let mut current = session.current.lock().await;
         if !current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &token)) {
             return;
         }
-        *current = Some(Arc::clone(&next));
-        token = next;
+        *current = Some(Arc::clone(&longer));
+        token = longer;
+        next = token.renew_at();
     }
 }
 
