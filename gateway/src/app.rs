@@ -44,6 +44,8 @@ use crate::upstream::DialRules;
 
 /// How long a report may keep the data directory from being taken over.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the secret stores have to take back what they lent.
+const GIVE_BACK: Duration = Duration::from_secs(5);
 const INGEST_EVERY: Duration = Duration::from_millis(200);
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 const SEAL_EVERY: Duration = Duration::from_secs(60);
@@ -244,6 +246,7 @@ impl App {
         tracing::info!(delay = ?drain.delay, timeout = %drain.timeout, "draining");
         self.control.block_on(self.shared.drain.run(drain.delay, drain.timeout.0));
         self.cores.stop();
+        self.control.block_on(self.shared.secrets.close(GIVE_BACK));
         let closed = self.keeper.stop();
         tracing::info!("stopped");
         if let Some(logs) = &self.logs {

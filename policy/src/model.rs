@@ -29,7 +29,9 @@ pub(crate) use field::{Address, List};
 pub(crate) use grant::{AllowSpec, GrantSpec, LimitSpec, WindowWord};
 pub use settings::read_settings;
 pub use source::{Source, nearest};
-pub(crate) use store::{AuthSpec, AwsSpec, EnvSpec, StoreSpec, VaultSpec};
+pub(crate) use store::{
+    AppRoleSpec, AuthSpec, AwsSpec, CertificateLoginSpec, EnvSpec, StoreSpec, TokenLoginSpec, VaultSpec,
+};
 
 const API_VERSION: &str = "tollgate.dev/v1alpha1";
 

@@ -16,11 +16,13 @@ use crate::name::Name;
 use crate::target::{Directory, GatewayName, RequestLine, Target};
 
 mod resources;
+mod vault;
 
 pub use resources::{
     Allow, Assume, AwsStore, Credential, Destination, Grant, Inject, Injection, Scrub, SecretRef, SigV4,
-    Store, StoreKind, Timeouts, TlsVerify, Unpriced, VaultAuth, VaultStore,
+    Store, StoreKind, Timeouts, TlsVerify, Unpriced,
 };
+pub use vault::{ClientCertificate, KvVersion, SecretId, TokenLogin, VaultAuth, VaultStore};
 
 /// Everything that may be called, by whom, with what: resolved and immutable.
 #[derive(Debug, Default)]

@@ -46,6 +46,10 @@ impl Freshness {
     const LEAST: Duration = Duration::from_secs(1);
 
     pub(crate) fn of(credential: &Credential) -> Self {
+        if credential.from.dynamic {
+            // Its lease says how long it is good; without one it is good for nothing.
+            return Self { refresh: Duration::ZERO, max_stale: Duration::ZERO };
+        }
         let refresh = credential.refresh.max(Self::LEAST);
         Self { refresh, max_stale: credential.max_stale.max(refresh) }
     }
@@ -95,6 +99,7 @@ pub(crate) mod tests {
             version: None,
             stage: None,
             version_id: None,
+            dynamic: false,
         };
         Reference { store: Arc::new(Store { name: store, kind }), secret }
     }

@@ -11,6 +11,7 @@ use aws_lc_rs::{hmac, rand};
 use zeroize::Zeroizing;
 
 use crate::error::Failure;
+use crate::store::Lease;
 
 /// One field: its name, and its bytes.
 pub(crate) type Field = (Box<str>, Zeroizing<Vec<u8>>);
@@ -22,6 +23,12 @@ impl Value {
     /// Fields in their order. Not none.
     pub(crate) const fn of(fields: Vec<Field>) -> Self {
         Self(fields)
+    }
+
+    /// The bytes, where there is one field.
+    pub(crate) fn only(mut self) -> Option<Zeroizing<Vec<u8>>> {
+        let (_, bytes) = self.0.pop()?;
+        self.0.is_empty().then_some(bytes)
     }
 
     /// Whether some field has nothing in it.
@@ -48,13 +55,30 @@ pub struct Secret {
     reference: Arc<str>,
     version: Version,
     value: Value,
+    /// Given back when the last owner of the value lets go of it.
+    lease: Option<Arc<Lease>>,
 }
 
 impl Secret {
     /// `label` is the store's own name of this version, where it has one.
     pub(crate) fn new(reference: Arc<str>, value: Value, label: Option<Arc<str>>) -> Result<Self, Failure> {
         let version = Version::of(&reference, &value, label)?;
-        Ok(Self { reference, version, value })
+        Ok(Self { reference, version, value, lease: None })
+    }
+
+    /// The same, to be used while the lease runs.
+    pub(crate) fn leased(self, lease: Option<Arc<Lease>>) -> Self {
+        Self { lease, ..self }
+    }
+
+    pub(crate) const fn lease(&self) -> Option<&Arc<Lease>> {
+        self.lease.as_ref()
+    }
+
+    /// Whether it is the same content of the same lease, if any.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let lease = |secret: &Self| secret.lease.as_ref().map(Arc::as_ptr);
+        self.version == other.version && lease(self) == lease(other)
     }
 
     /// The bytes of one field, as the store gave them: never empty. Without a name, of the only one; `None` where there are several, or

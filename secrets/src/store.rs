@@ -26,6 +26,7 @@ use tollgate_policy::policy::{Store as Definition, StoreKind};
 use tracing::{info, warn};
 
 use self::age::AgeLocation;
+pub(crate) use self::vault::Lease;
 use crate::error::Failure;
 use crate::reference::Reference;
 use crate::secret::Value;
@@ -39,6 +40,8 @@ pub(crate) struct Fetched {
     pub(crate) value: Value,
     /// The store's own name of the version, where it has one: short, and of characters that are harmless in a log.
     pub(crate) version: Option<Arc<str>>,
+    /// Whoever keeps the value keeps this, and uses neither longer than it runs.
+    pub(crate) lease: Option<Arc<Lease>>,
 }
 
 /// One store of the policy, with what it holds between fetches (client, login).
@@ -104,7 +107,7 @@ impl Store {
                 file: file.clone(),
                 identity: identity_file.clone(),
             })),
-            StoreKind::Vault(vault) => Backend::Vault(vault::Vault::new(vault.clone(), Arc::clone(dialable))),
+            StoreKind::Vault(vault) => Backend::Vault(vault::Vault::new(vault, Arc::clone(dialable))),
             StoreKind::Aws(aws) => Backend::Aws(aws::Aws::new(aws.clone(), Arc::clone(dialable))),
             StoreKind::Env { prefix } => Backend::Env(environment::Variables::new(prefix.clone())),
         };
@@ -148,6 +151,18 @@ impl Store {
         }
     }
 
+    /// Whether it lent something that was not given back yet.
+    pub(crate) fn lends(&self) -> bool {
+        matches!(&self.backend, Backend::Vault(store) if store.lends())
+    }
+
+    /// Gives back what it lent, and its own login. Nothing is fetched afterwards.
+    pub(crate) async fn close(&self) {
+        if let Backend::Vault(store) = &self.backend {
+            store.close().await;
+        }
+    }
+
     /// Notes how a fetch ended, and logs when the store as a whole begins or ceases to fail.
     pub(crate) fn note(&self, failure: Option<Failure>) {
         if failure.is_some() {
@@ -177,6 +192,7 @@ impl Store {
             store: self.definition.name.clone(),
             failing_for: failing.map(|failing| failing.since.elapsed()),
             error: failing.map(|failing| failing.failure.as_str()),
+            cause: failing.map(|failing| failing.failure.to_string()),
             fetches: self.fetches.load(Ordering::Relaxed),
             failures: self.failures.load(Ordering::Relaxed),
             secrets: 0,
@@ -213,6 +229,8 @@ pub struct StoreHealth {
     pub failing_for: Option<Duration>,
     /// The last failure of the store as a whole, one snake_case word (`sealed`, `timeout`, `tls` …).
     pub error: Option<&'static str>,
+    /// The same in a sentence of fixed words: which login fails and why, what is wrong with the TLS.
+    pub cause: Option<String>,
     /// Times it was asked for a secret.
     pub fetches: u64,
     /// How many of them failed, for whatever reason.

@@ -11,6 +11,7 @@ mod failing;
 mod hiding;
 mod http2;
 mod leaks;
+mod leases;
 mod ledger;
 mod metering;
 mod operations;

@@ -69,7 +69,7 @@ impl Views {
             })
             .collect();
         let stores: Vec<Value> = self.shared.secrets.health().iter().map(|store| json!({
-            "store": store.store.to_string(), "up": store.failing_for.is_none(), "error": store.error, "stale": store.stale, "unavailable": store.unavailable,
+            "store": store.store.to_string(), "up": store.failing_for.is_none(), "error": store.error, "cause": store.cause, "stale": store.stale, "unavailable": store.unavailable,
         })).collect();
         let Some(snapshot) = self.shared.snapshots.current() else { return json!({"generation": 0}) };
         let policy = &snapshot.policy;

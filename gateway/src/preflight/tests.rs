@@ -154,6 +154,46 @@ spec: {aws: {region: eu-central-1, endpoint: 'https://10.9.0.1', caFile: ca.pem,
 }
 
 #[test]
+fn the_files_of_every_login_at_a_vault_are_looked_for() {
+    let shown = "certFile: c.crt, keyFile: c.key";
+    for (fields, expected) in [
+        ("auth: {token: {file: t}}".to_owned(), vec!["auth.token.file"]),
+        (
+            "auth: {appRole: {roleIdFile: r, wrappedSecretIdFile: w}}".to_owned(),
+            vec!["auth.appRole.roleIdFile", "auth.appRole.wrappedSecretIdFile"],
+        ),
+        ("auth: {kubernetes: {role: r, tokenFile: t}}".to_owned(), vec!["auth.kubernetes.tokenFile"]),
+        (
+            format!("clientCertificate: {{{shown}}}, auth: {{jwt: {{role: r, tokenFile: t}}}}"),
+            vec!["clientCertificate.certFile", "clientCertificate.keyFile", "auth.jwt.tokenFile"],
+        ),
+        (
+            format!("auth: {{certificate: {{{shown}}}}}"),
+            vec!["auth.certificate.certFile", "auth.certificate.keyFile"],
+        ),
+    ] {
+        let store = format!(
+            "apiVersion: tollgate.dev/v1alpha1
+kind: Destination
+metadata: {{name: api}}
+spec: {{hosts: [api.example]}}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: SecretStore
+metadata: {{name: bao}}
+spec: {{vault: {{address: 'https://bao:8200', {fields}}}}}
+"
+        );
+        let bench = Bench::new();
+        let said = bench.warnings(&[&format!("{GRANT}{store}")]);
+        assert_eq!(said.len(), expected.len(), "{said:?}");
+        for (warning, field) in said.iter().zip(expected) {
+            assert!(warning.contains(&format!("SecretStore/bao: spec.vault.{field}: ")), "{warning}");
+        }
+    }
+}
+
+#[test]
 fn a_configuration_in_which_nobody_may_call_says_so() {
     let bench = Bench::new();
     let said = bench.warnings(&[]);

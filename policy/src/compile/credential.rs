@@ -6,7 +6,7 @@ use super::store::check_reference;
 use super::{Compiler, Scope, inject};
 use crate::model::{CredentialSpec, FromSpec, Interval, Resource};
 use crate::pattern::HostPattern;
-use crate::policy::{Credential, Destination, SecretRef, Store, StoreKind};
+use crate::policy::{Credential, Destination, KvVersion, SecretRef, Store, StoreKind};
 
 /// How old a value may become: 5 min before it is read again, 1 h while its store is out of reach.
 const REFRESH: Interval = Interval(std::time::Duration::from_secs(300));
@@ -46,7 +46,7 @@ impl Compiler<'_> {
             let known = (self.model.stores.as_slice(), self.model.incomplete);
             scope.resolve(("spec.from.store", "SecretStore", name), known, &self.parts.stores)
         });
-        let from = from.and_then(|from| secret_ref(from, store.as_deref(), &mut scope));
+        let from = from.and_then(|_| secret_ref(spec, store.as_deref(), &mut scope));
         let inject = inject::ways(spec.inject.as_ref(), from.as_ref(), &mut scope);
         let Interval(refresh) = spec.refresh.unwrap_or(REFRESH);
         let Interval(max_stale) = spec.max_stale.unwrap_or_else(|| Interval(MAX_STALE.0.max(refresh)));
@@ -107,7 +107,8 @@ fn is_shared(parent: &str) -> bool {
     is_suffix(parent) || is_suffix(&any_child) || PARENTS.contains(&parent)
 }
 
-fn secret_ref(from: &FromSpec, store: Option<&Store>, scope: &mut Scope<'_>) -> Option<SecretRef> {
+fn secret_ref(spec: &CredentialSpec, store: Option<&Store>, scope: &mut Scope<'_>) -> Option<SecretRef> {
+    let from = spec.from.as_ref()?;
     let name = scope.required("spec.from.store", from.store.clone(), "the SecretStore that has the key");
     let path = scope.required("spec.from.path", from.path.clone(), "the path of the key in its store");
     if let Some(path) = &path {
@@ -129,6 +130,15 @@ fn secret_ref(from: &FromSpec, store: Option<&Store>, scope: &mut Scope<'_>) -> 
     if from.version.is_some() && kind.is_some_and(|kind| !matches!(kind, StoreKind::Vault(_))) {
         scope.problem("spec.from.version", "only a Vault store has versions");
     }
+    let dynamic = from.dynamic.unwrap_or_default();
+    match kind {
+        Some(kind) if dynamic => check_dynamic(spec, from, kind, scope),
+        Some(StoreKind::Vault(vault)) if vault.kv == KvVersion::V1 && from.version.is_some() => {
+            let message = "this store has `kvVersion: 1`, and only version 2 of the KV engine keeps versions";
+            scope.problem("spec.from.version", message);
+        }
+        _ => {}
+    }
     if let Some(kind) = kind {
         check_reference(from, kind, scope);
     }
@@ -139,7 +149,31 @@ fn secret_ref(from: &FromSpec, store: Option<&Store>, scope: &mut Scope<'_>) -> 
         version: from.version,
         stage: from.stage.clone(),
         version_id: from.version_id.clone(),
+        dynamic,
     })
+}
+
+/// A leased secret lives by its lease: what says otherwise would be read and do nothing.
+fn check_dynamic(spec: &CredentialSpec, from: &FromSpec, kind: &StoreKind, scope: &mut Scope<'_>) {
+    if !matches!(kind, StoreKind::Vault(_)) {
+        scope.problem("spec.from.dynamic", "only a Vault store has engines that make secrets");
+        return;
+    }
+    if from.path.as_ref().is_some_and(|path| !path.contains('/')) {
+        let message =
+            "the path of a dynamic secret begins with the engine's mount, as in `database/creds/ROLE`";
+        scope.problem("spec.from.path", message);
+    }
+    if from.version.is_some() {
+        scope.problem("spec.from.version", "a dynamic secret has no versions");
+    }
+    for (path, is_written) in
+        [("spec.refresh", spec.refresh.is_some()), ("spec.maxStale", spec.max_stale.is_some())]
+    {
+        if is_written {
+            scope.problem(path, "a dynamic secret is renewed and replaced as its lease says");
+        }
+    }
 }
 
 /// The fields of `field` or `fields`.

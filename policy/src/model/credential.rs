@@ -31,6 +31,7 @@ pub(crate) struct FromSpec {
     pub(crate) version: Option<u64>,
     pub(crate) stage: Option<String>,
     pub(crate) version_id: Option<String>,
+    pub(crate) dynamic: Option<bool>,
 }
 
 /// One way on a call, or a list of them.

@@ -11,6 +11,7 @@ use crate::limit::{Limit, Unit};
 use crate::model::Source;
 use crate::name::Name;
 use crate::pattern::{HostPattern, MethodPattern, ModelPattern, PathPattern, SpiffePattern};
+use crate::policy::VaultStore;
 use crate::target::EncodedForms;
 
 /// What is outside, and how to reach it. Always over TLS.
@@ -94,7 +95,7 @@ pub enum StoreKind {
         /// The age identity that decrypts it.
         identity_file: PathBuf,
     },
-    /// OpenBao or Vault, KV version 2.
+    /// OpenBao or Vault.
     Vault(VaultStore),
     /// AWS Secrets Manager.
     Aws(AwsStore),
@@ -120,40 +121,6 @@ pub struct AwsStore {
     pub profile: Option<String>,
     /// A role to assume with these.
     pub role_arn: Option<String>,
-}
-
-/// How to reach and log in to OpenBao or Vault.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VaultStore {
-    /// `https://host:port`; `http` only on loopback. No path and no trailing slash.
-    pub address: String,
-    /// Where the KV engine is mounted. `secret` unless written otherwise.
-    pub mount: String,
-    /// The OpenBao or Vault namespace, sent as `X-Vault-Namespace`.
-    pub namespace: Option<String>,
-    /// The certificate authorities that verify it, in PEM; `None`: the system's.
-    pub ca: Option<PathBuf>,
-    /// How to log in.
-    pub auth: VaultAuth,
-}
-
-/// The ways to log in to OpenBao or Vault.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum VaultAuth {
-    /// A token that someone else renews in a file.
-    Token {
-        /// The file with the token.
-        file: PathBuf,
-    },
-    /// AppRole.
-    AppRole {
-        /// Where the method is mounted. `approle` unless written otherwise.
-        mount: String,
-        /// The file with the role id.
-        role_id_file: PathBuf,
-        /// The file with the secret id.
-        secret_id_file: PathBuf,
-    },
 }
 
 /// One key: where it comes from, where it may go, and how it is put on a call.
@@ -183,12 +150,14 @@ pub struct SecretRef {
     /// The fields of the secret, each once. None: the whole value, where the store has such;
     /// elsewhere members of the JSON that it is.
     pub fields: Vec<String>,
-    /// A fixed version; only for Vault. `None`: the newest.
+    /// A fixed version; only for version 2 of Vault's KV engine. `None`: the newest.
     pub version: Option<u64>,
     /// The staging label of the version; only for AWS. `None`: `AWSCURRENT`, unless `version_id` says otherwise.
     pub stage: Option<String>,
     /// A fixed version by its id; only for AWS, and not beside `stage`.
     pub version_id: Option<String>,
+    /// Made by an engine of a Vault for this gateway alone, and leased; `path` then begins with the engine's mount.
+    pub dynamic: bool,
 }
 
 impl fmt::Display for SecretRef {

@@ -46,6 +46,12 @@ struct Held {
     use_until: Instant,
 }
 
+impl Held {
+    fn use_until(&self, freshness: Freshness, failing: bool) -> Instant {
+        use_until(&self.secret, self.fetched, freshness, failing)
+    }
+}
+
 struct Inner {
     freshness: Freshness,
     flight: Option<Flight>,
@@ -152,9 +158,9 @@ impl Slot {
         inner.freshness = freshness;
         if let Some(held) = self.held.load_full() {
             let failing = inner.barred.is_some();
-            self.hold(Arc::clone(&held.secret), held.fetched, use_until(held.fetched, freshness, failing));
+            self.hold(Arc::clone(&held.secret), held.fetched, held.use_until(freshness, failing));
             if !failing {
-                self.schedule(&mut inner, refresh_at(held.fetched, freshness));
+                self.schedule(&mut inner, refresh_at(&held.secret, held.fetched, freshness));
             }
         }
     }
@@ -205,7 +211,8 @@ impl Slot {
 
     fn land(self: &Arc<Self>, fetched: Result<Fetched, Failure>) -> Outcome {
         let fetched = fetched.and_then(|fetched| {
-            Secret::new(Arc::clone(&self.description), fetched.value, fetched.version).map(Arc::new)
+            let secret = Secret::new(Arc::clone(&self.description), fetched.value, fetched.version)?;
+            Ok(Arc::new(secret.leased(fetched.lease)))
         });
         self.store.note(fetched.as_ref().err().copied());
         let mut inner = self.inner();
@@ -226,7 +233,7 @@ impl Slot {
         let before = self.held.load_full();
         let secret = match before {
             // The owner that others already hold, so that nothing keyed by it has to be made again.
-            Some(before) if before.secret.version() == secret.version() => Arc::clone(&before.secret),
+            Some(before) if before.secret.is_same(&secret) => Arc::clone(&before.secret),
             Some(before) => {
                 let (from, to) = (before.secret.version(), secret.version());
                 info!(secret = &*self.description, %from, %to, "secret rotated");
@@ -235,8 +242,8 @@ impl Slot {
             None => secret,
         };
         let fetched = Instant::now();
-        self.hold(Arc::clone(&secret), fetched, use_until(fetched, inner.freshness, false));
-        self.schedule(inner, refresh_at(fetched, inner.freshness));
+        self.hold(Arc::clone(&secret), fetched, use_until(&secret, fetched, inner.freshness, false));
+        self.schedule(inner, refresh_at(&secret, fetched, inner.freshness));
         secret
     }
 
@@ -251,12 +258,12 @@ impl Slot {
         let stale = self
             .held
             .load_full()
-            .filter(|held| !failure.revokes() && now < use_until(held.fetched, inner.freshness, true));
+            .filter(|held| !failure.revokes() && now < held.use_until(inner.freshness, true));
         let Some(held) = stale else {
             self.held.store(None);
             return Err(failure);
         };
-        self.hold(Arc::clone(&held.secret), held.fetched, use_until(held.fetched, inner.freshness, true));
+        self.hold(Arc::clone(&held.secret), held.fetched, held.use_until(inner.freshness, true));
         // Only what is held is retried unasked. What is not, the next caller asks for.
         self.schedule(inner, retry_at);
         Ok(Arc::clone(&held.secret))
@@ -313,13 +320,19 @@ async fn landed(mut landing: Landing) -> Outcome {
     }
 }
 
-fn use_until(fetched: Instant, freshness: Freshness, failing: bool) -> Instant {
-    fetched + if failing { freshness.max_stale } else { freshness.refresh }
+fn use_until(secret: &Secret, fetched: Instant, freshness: Freshness, failing: bool) -> Instant {
+    match secret.lease() {
+        Some(lease) => lease.use_until(),
+        None => fetched + if failing { freshness.max_stale } else { freshness.refresh },
+    }
 }
 
-/// Two thirds of the refresh time, ±10 %: early enough to fail a few times before anybody has to wait.
-fn refresh_at(fetched: Instant, freshness: Freshness) -> Instant {
-    fetched + jittered(freshness.refresh * 2 / 3)
+/// Two thirds of the refresh time or of the lease, ±10 %: early enough to fail a few times before anybody has to wait.
+fn refresh_at(secret: &Secret, fetched: Instant, freshness: Freshness) -> Instant {
+    match secret.lease() {
+        Some(lease) => lease.renew_at(),
+        None => fetched + jittered(freshness.refresh * 2 / 3),
+    }
 }
 
 fn backoff(failures: u32) -> Duration {

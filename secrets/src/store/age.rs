@@ -54,7 +54,7 @@ impl AgeStore {
                 serde_json::from_slice(&plaintext).map_err(|_| Failure::Decrypt)?;
             let secret = secrets.get(&path).ok_or(Failure::NotFound)?;
             let value = field::pick(secret.get().as_bytes(), &fields)?;
-            Ok(Fetched { value, version: None })
+            Ok(Fetched { value, version: None, lease: None })
         })
         .await
     }

@@ -26,7 +26,7 @@ use zeroize::Zeroizing;
 
 use self::connector::{Connector, Reach};
 use super::read::off_runtime;
-use super::vault::client::build;
+use super::vault::client::plain;
 use super::{Dialable, Fetched, field};
 use crate::error::Failure;
 use crate::reference::Reference;
@@ -73,7 +73,7 @@ impl Aws {
 
     async fn connect(&self) -> Result<Client, Failure> {
         let (ca, dialable) = (self.definition.ca.clone(), Arc::clone(&self.dialable));
-        let http = off_runtime(move || build(ca.as_deref(), dialable)).await?;
+        let http = off_runtime(move || plain(ca.as_deref(), dialable)).await?;
         let to = |reach| Connector::new(http.clone(), Arc::clone(&self.dialable), reach);
         let config = self.logged_in(to(Reach::Logins)).await;
         let mut builder = Builder::from(&config).http_client(to(Reach::Secrets));
@@ -127,7 +127,11 @@ async fn read(client: &Client, secret: &SecretRef) -> Result<Fetched, Failure> {
     let text = answer.secret_string.take().map(String::into_bytes);
     let bytes = text.or_else(|| answer.secret_binary.take().map(|bytes| bytes.into_inner()));
     let value = Zeroizing::new(bytes.ok_or(Failure::Malformed("the secret has neither text nor bytes"))?);
-    Ok(Fetched { value: field::of(value, &secret.fields)?, version: answer.version_id().and_then(label) })
+    Ok(Fetched {
+        value: field::of(value, &secret.fields)?,
+        version: answer.version_id().and_then(label),
+        lease: None,
+    })
 }
 
 /// The id as AWS documents it: <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html>.

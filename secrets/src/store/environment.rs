@@ -32,7 +32,7 @@ impl Variables {
         }
         let value = env::var_os(format!("{}{path}", self.prefix)).ok_or(Failure::NotFound)?;
         let value = Zeroizing::new(value.into_vec());
-        Ok(Fetched { value: field::of(value, &reference.secret.fields)?, version: None })
+        Ok(Fetched { value: field::of(value, &reference.secret.fields)?, version: None, lease: None })
     }
 }
 

@@ -39,7 +39,7 @@ impl FileStore {
             let (text, world_readable) = read_below(&root, &path)?;
             note_exposure(&exposed, &path, world_readable);
             let value = field::of(without_newline(&text), &fields)?;
-            Ok(Fetched { value, version: None })
+            Ok(Fetched { value, version: None, lease: None })
         })
         .await
     }

@@ -1,7 +1,8 @@
 //! AWS Secrets Manager: where it is, who the gateway is there, and which secret of it is meant.
 
 use super::super::Scope;
-use super::{file_path, vault_address};
+use super::file_path;
+use super::vault::vault_address;
 use crate::model::{AwsSpec, FromSpec};
 use crate::policy::AwsStore;
 

@@ -3,9 +3,11 @@
 //! **Invariant:** no redirect is followed, no proxy setting is read, and every address is checked right before it is
 //! dialled, whether it came from DNS or stood in the definition. Bodies are bounded, and zeroized when read.
 
+mod tls;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,10 +16,11 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{HeaderName, HeaderValue};
 use reqwest::{Method, Url, redirect};
 use rustify::Endpoint;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use tollgate_policy::policy::VaultStore;
+use tracing::warn;
 use zeroize::Zeroizing;
 
+use self::tls::{Stamp, TlsFiles};
 use super::super::Dialable;
 use super::super::read::off_runtime;
 use crate::error::Failure;
@@ -34,10 +37,16 @@ const REQUEST: HeaderName = HeaderName::from_static("x-vault-request");
 pub(super) struct Client {
     address: String,
     namespace: Option<String>,
-    ca: Option<PathBuf>,
+    files: TlsFiles,
     dialable: Dialable,
-    /// Made on first use and again after a TLS failure, so that a renewed CA file is picked up.
-    http: Mutex<Option<reqwest::Client>>,
+    /// Made on first use, after a TLS failure, and when one of its files changed.
+    http: Mutex<Option<Made>>,
+}
+
+#[derive(Clone)]
+struct Made {
+    http: reqwest::Client,
+    stamp: Stamp,
 }
 
 /// One endpoint of this vault, without what authenticates.
@@ -60,16 +69,63 @@ impl Question {
         url.set_query(request.uri().query().filter(|query| !query.is_empty()));
         Ok(Self { method: request.method().clone(), url })
     }
+
+    /// To read what is at a path of the API, which has no empty, `.` or `..` segment.
+    pub(super) fn get(client: &Client, path: &str) -> Result<Self, Failure> {
+        Self::at(client, Method::GET, path)
+    }
+
+    /// To have something done at a path of the API.
+    pub(super) fn post(client: &Client, path: &str) -> Result<Self, Failure> {
+        Self::at(client, Method::POST, path)
+    }
+
+    fn at(client: &Client, method: Method, path: &str) -> Result<Self, Failure> {
+        let mut url = client.base()?;
+        // A `%` would otherwise stand for itself and what it encodes alike.
+        url.set_path(&format!("/v1/{}", path.replace('%', "%25")));
+        Ok(Self { method, url })
+    }
+}
+
+impl Answer {
+    /// Whether the body has this text: the only thing that is taken from what a vault says about a refusal.
+    pub(super) fn mentions(&self, text: &str) -> bool {
+        text.is_empty() || self.body.windows(text.len()).any(|window| window == text.as_bytes())
+    }
+}
+
+/// A JSON object of strings, in a buffer that never grows.
+pub(super) fn json(members: &[(&str, &[u8])]) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    // Room for every byte escaped.
+    let room: usize = members.iter().map(|(name, value)| 8 + name.len() + 6 * value.len()).sum();
+    let mut body = Zeroizing::new(Vec::with_capacity(2 + room));
+    let mut before = b'{';
+    for (name, value) in members {
+        body.push(std::mem::replace(&mut before, b','));
+        serde_json::to_writer(&mut *body, name).map_err(|_| Failure::Internal)?;
+        body.push(b':');
+        let text =
+            std::str::from_utf8(value).map_err(|_| Failure::Login("what it is made with is not text"))?;
+        serde_json::to_writer(&mut *body, text).map_err(|_| Failure::Internal)?;
+    }
+    body.extend_from_slice(if members.is_empty() { b"{}" } else { b"}" });
+    Ok(body)
 }
 
 impl Client {
-    pub(super) const fn new(
-        address: String,
-        namespace: Option<String>,
-        ca: Option<PathBuf>,
-        dialable: Dialable,
-    ) -> Self {
-        Self { address, namespace, ca, dialable, http: Mutex::new(None) }
+    pub(super) fn new(definition: &VaultStore, dialable: Dialable) -> Self {
+        Self {
+            address: definition.address.clone(),
+            namespace: definition.namespace.clone(),
+            files: TlsFiles { ca: definition.ca.clone(), shown: definition.client_certificate.clone() },
+            dialable,
+            http: Mutex::new(None),
+        }
+    }
+
+    pub(super) fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
     }
 
     /// Sends the question. Statuses are the caller's to judge; an `Err` is a failure to get an answer.
@@ -134,15 +190,30 @@ impl Client {
     }
 
     async fn http(&self) -> Result<reqwest::Client, Failure> {
-        if let Some(http) = self.lock().as_ref() {
-            return Ok(http.clone());
+        let before = self.lock().clone();
+        if let Some(made) = before.as_ref().filter(|_| self.files.is_empty()) {
+            return Ok(made.http.clone());
         }
-        let (ca, dialable) = (self.ca.clone(), Arc::clone(&self.dialable));
-        let http = off_runtime(move || build(ca.as_deref(), dialable)).await?;
-        Ok(self.lock().insert(http).clone())
+        let (files, dialable) = (self.files.clone(), Arc::clone(&self.dialable));
+        let made = off_runtime(move || {
+            let stamp = files.stamp();
+            if let Some(made) = before.as_ref().filter(|made| made.stamp == stamp) {
+                return Ok(made.clone());
+            }
+            match (files.config().and_then(|tls| build(tls, dialable)), before) {
+                (Ok(http), _) => Ok(Made { http, stamp }),
+                (Err(error), Some(made)) => {
+                    warn!(%error, "the files of a vault's TLS changed and cannot be used; those before stay");
+                    Ok(Made { stamp, ..made })
+                }
+                (Err(error), None) => Err(error),
+            }
+        })
+        .await?;
+        Ok(self.lock().insert(made).http.clone())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<reqwest::Client>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Made>> {
         self.http.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -169,13 +240,12 @@ pub(in crate::store) async fn receive(
     Ok(Ok(Answer { status, body }))
 }
 
-pub(in crate::store) fn build(ca: Option<&Path>, dialable: Dialable) -> Result<reqwest::Client, Failure> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|_| Failure::Internal)?
-        .with_root_certificates(roots(ca)?)
-        .with_no_client_auth();
+/// A client for what is no vault, verified by `ca` or the system's roots.
+pub(in crate::store) fn plain(ca: Option<&Path>, dialable: Dialable) -> Result<reqwest::Client, Failure> {
+    build(TlsFiles { ca: ca.map(Path::to_owned), shown: None }.config()?, dialable)
+}
+
+fn build(tls: rustls::ClientConfig, dialable: Dialable) -> Result<reqwest::Client, Failure> {
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .http1_only()
@@ -191,26 +261,6 @@ pub(in crate::store) fn build(ca: Option<&Path>, dialable: Dialable) -> Result<r
         .dns_resolver(CheckedResolver { dialable })
         .build()
         .map_err(|_| Failure::Internal)
-}
-
-fn roots(ca: Option<&Path>) -> Result<rustls::RootCertStore, Failure> {
-    let mut roots = rustls::RootCertStore::empty();
-    let Some(path) = ca else {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        return if roots.is_empty() {
-            Err(Failure::Misconfigured("this system has no trusted roots"))
-        } else {
-            Ok(roots)
-        };
-    };
-    let pem = std::fs::read(path).map_err(|_| Failure::Misconfigured("the CA file cannot be read"))?;
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|_| Failure::Misconfigured("the CA file is not PEM"))?;
-        roots
-            .add(certificate)
-            .map_err(|_| Failure::Misconfigured("the CA file has a certificate that is no CA"))?;
-    }
-    if roots.is_empty() { Err(Failure::Misconfigured("the CA file has no certificate")) } else { Ok(roots) }
 }
 
 pub(in crate::store) fn literal(url: &Url) -> Option<IpAddr> {
@@ -252,7 +302,7 @@ pub(in crate::store) fn classify(error: &reqwest::Error) -> Failure {
             return Failure::AddressRefused;
         }
         if let Some(error) = error.downcast_ref::<rustls::Error>() {
-            return Failure::Tls(tls_word(error));
+            return Failure::Tls(tls::word(error));
         }
         cause = match error.downcast_ref::<io::Error>() {
             Some(error) => {
@@ -275,22 +325,6 @@ pub(in crate::store) fn classify(error: &reqwest::Error) -> Failure {
         _ if error.is_connect() => "cannot connect",
         _ => "broken answer",
     })
-}
-
-fn tls_word(error: &rustls::Error) -> &'static str {
-    use rustls::{CertificateError as Certificate, Error};
-    match error {
-        Error::InvalidCertificate(Certificate::UnknownIssuer) => "certificate of an unknown issuer",
-        Error::InvalidCertificate(Certificate::Expired | Certificate::ExpiredContext { .. }) => {
-            "certificate expired"
-        }
-        Error::InvalidCertificate(
-            Certificate::NotValidForName | Certificate::NotValidForNameContext { .. },
-        ) => "certificate for another name",
-        Error::InvalidCertificate(_) => "certificate not accepted",
-        Error::AlertReceived(_) => "the store ended the handshake",
-        _ => "handshake failed",
-    }
 }
 
 #[cfg(test)]

@@ -81,11 +81,11 @@ fn a_reflected_secret_is_masked_across_every_border_and_byte_by_byte() {
 fn a_chunk_in_which_nothing_is_found_goes_on_as_it_is() {
     let mut scrubber = scrubber(SECRET);
     let event = Bytes::from_static(b"data: {\"choices\":[{\"delta\":{\"content\":\"sk-live\"}}]}\n\n");
-    scrubber.feed(&event.clone(), false);
+    scrubber.feed(&event, false);
     assert_eq!(scrubber.pop().unwrap().as_ptr(), event.as_ptr());
     assert!(scrubber.pop().is_none() && scrubber.waiting() == 0 && !scrubber.changed());
     let chunk = Bytes::from_static(b"some words of tex");
-    scrubber.feed(&chunk.clone(), false);
+    scrubber.feed(&chunk, false);
     assert_eq!(scrubber.pop().unwrap(), chunk.slice(..14));
     assert_eq!(scrubber.waiting(), 3);
     scrubber.feed(&Bytes::from_static(b"t, and on"), true);

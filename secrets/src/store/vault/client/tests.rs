@@ -2,14 +2,26 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use vaultrs::api::auth::approle::requests::LoginWithApproleRequest;
+use tollgate_policy::policy::{KvVersion, VaultAuth};
 use vaultrs::api::kv2::requests::ReadSecretRequest;
 use vaultrs::api::token::requests::{LookupTokenSelfRequest, RenewTokenSelfRequest};
 
 use super::*;
 
+fn definition(address: &str) -> VaultStore {
+    VaultStore {
+        address: address.to_owned(),
+        mount: "secret".to_owned(),
+        kv: KvVersion::V2,
+        namespace: None,
+        ca: None,
+        client_certificate: None,
+        auth: VaultAuth::Token { file: "/token".into() },
+    }
+}
+
 fn client(address: &str) -> Client {
-    Client::new(address.to_owned(), None, None, Arc::new(|_| true))
+    Client::new(&definition(address), Arc::new(|_| true))
 }
 
 fn url(client: &Client, endpoint: &impl Endpoint) -> String {
@@ -33,9 +45,8 @@ fn endpoints_stand_under_the_address() {
         url(&plain, &RenewTokenSelfRequest { increment: None }),
         "https://bao:8200/v1/auth/token/renew-self"
     );
-    let login =
-        LoginWithApproleRequest { mount: "approle".into(), role_id: String::new(), secret_id: String::new() };
-    assert_eq!(url(&plain, &login), "https://bao:8200/v1/auth/approle/login");
+    let login = Question::post(&plain, "auth/approle/login").unwrap();
+    assert_eq!(login.url.as_str(), "https://bao:8200/v1/auth/approle/login");
 }
 
 #[test]
@@ -43,6 +54,8 @@ fn a_path_cannot_become_a_query_or_another_path() {
     let client = client("https://bao:8200");
     let odd = url(&client, &read("a b?version=1#x%2f..", None));
     assert_eq!(odd, "https://bao:8200/v1/secret/data/a%20b%3Fversion=1%23x%252f..");
+    let odd = Question::get(&client, "database/a b?version=1#x%2f..").unwrap();
+    assert_eq!(odd.url.as_str(), "https://bao:8200/v1/database/a%20b%3Fversion=1%23x%252f..");
 }
 
 #[test]
@@ -70,7 +83,7 @@ async fn an_address_that_may_not_be_dialled_is_not_dialled_literal_or_resolved()
     let port = listener.local_addr().unwrap().port();
     for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"] {
         let refusing = Arc::new(|_| false);
-        let client = Client::new(format!("https://{host}:{port}"), None, None, refusing);
+        let client = Client::new(&definition(&format!("https://{host}:{port}")), refusing);
         let question = Question::new(&client, &LookupTokenSelfRequest {}).unwrap();
         assert_eq!(client.ask(&question, None, None).await.err(), Some(Failure::AddressRefused), "{host}");
     }
@@ -135,4 +148,57 @@ async fn a_closed_port_and_a_server_without_tls_are_told_apart() {
     server.await.unwrap();
     let refused = Some(Failure::Unreachable("connection refused"));
     assert_eq!(client.ask(&question, None, None).await.err(), refused);
+}
+
+#[test]
+fn a_json_body_escapes_and_never_grows() {
+    assert_eq!(json(&[]).unwrap().as_slice(), b"{}");
+    let odd = json(&[("a", b"\"\\\x01"), ("b", b"plain")]).unwrap();
+    assert_eq!(odd.as_slice(), br#"{"a":"\"\\\u0001","b":"plain"}"#);
+    let long = json(&[("lease_id", [1; 1000].as_slice())]).unwrap();
+    assert!(long.len() > 6000 && long.capacity() >= long.len());
+    assert!(matches!(json(&[("jwt", b"\xff")]), Err(Failure::Login(_))));
+}
+
+mod certificates {
+    use std::fs;
+    use std::path::Path;
+
+    use tollgate_policy::policy::ClientCertificate;
+
+    use super::*;
+
+    fn write(directory: &Path, pair: &rcgen::CertifiedKey<rcgen::KeyPair>) {
+        fs::write(directory.join("cert"), pair.cert.pem()).unwrap();
+        fs::write(directory.join("key"), pair.signing_key.serialize_pem()).unwrap();
+    }
+
+    fn pair() -> rcgen::CertifiedKey<rcgen::KeyPair> {
+        rcgen::generate_simple_self_signed(["gateway".to_owned()]).unwrap()
+    }
+
+    #[tokio::test]
+    async fn files_that_change_are_read_again_and_a_broken_pair_leaves_the_one_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let shown =
+            ClientCertificate { cert: directory.path().join("cert"), key: directory.path().join("key") };
+        let definition = VaultStore { client_certificate: Some(shown), ..definition("https://bao:8200") };
+        let client = Client::new(&definition, Arc::new(|_| true));
+        let absent = Failure::Misconfigured("the client certificate cannot be read");
+        assert_eq!(client.http().await.err(), Some(absent));
+        write(directory.path(), &pair());
+        client.http().await.unwrap();
+        let first = client.lock().as_ref().unwrap().stamp.clone();
+        client.http().await.unwrap();
+        assert_eq!(client.lock().as_ref().unwrap().stamp, first);
+
+        fs::write(directory.path().join("key"), pair().signing_key.serialize_pem()).unwrap();
+        client.http().await.unwrap();
+        assert_ne!(client.lock().as_ref().unwrap().stamp, first, "looked at, and not taken");
+        client.lock().take();
+        let unfit = Failure::Misconfigured("the client certificate and its key do not fit");
+        assert_eq!(client.http().await.err(), Some(unfit));
+        write(directory.path(), &pair());
+        client.http().await.unwrap();
+    }
 }
