@@ -33,6 +33,7 @@ use crate::identity::IdentityFiles;
 use crate::ledger::{Ledger, LedgerError, Recovered};
 use crate::listener;
 use crate::load::Loads;
+use crate::memory;
 use crate::metering::catalog;
 use crate::patience;
 use crate::quota::Quota;
@@ -43,6 +44,8 @@ use crate::upstream::DialRules;
 
 /// How long a report may keep the data directory from being taken over.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the secret stores have to take back what they lent.
+const GIVE_BACK: Duration = Duration::from_secs(5);
 const INGEST_EVERY: Duration = Duration::from_millis(200);
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 const SEAL_EVERY: Duration = Duration::from_secs(60);
@@ -118,8 +121,7 @@ impl App {
         for said in settings::unknown_variables(variables()) {
             tracing::warn!("{said}");
         }
-        // A core file would hold every secret that is in memory.
-        setrlimit(Resource::RLIMIT_CORE, 0, 0).context("switching core dumps off")?;
+        memory::keep_private().context("switching core dumps off")?;
         raise_descriptors();
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let control =
@@ -244,6 +246,7 @@ impl App {
         tracing::info!(delay = ?drain.delay, timeout = %drain.timeout, "draining");
         self.control.block_on(self.shared.drain.run(drain.delay, drain.timeout.0));
         self.cores.stop();
+        self.control.block_on(self.shared.secrets.close(GIVE_BACK));
         let closed = self.keeper.stop();
         tracing::info!("stopped");
         if let Some(logs) = &self.logs {

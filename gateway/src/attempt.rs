@@ -19,7 +19,7 @@ use tollgate_secrets::Secret;
 use crate::core::Core;
 use crate::error;
 use crate::fault::{Faults, Stage};
-use crate::injection::{Injected, Template};
+use crate::injection::{Injected, Scrubber, Template};
 use crate::listener::Connection;
 use crate::metering::Meter;
 use crate::snapshot::Snapshot;
@@ -40,6 +40,8 @@ pub(crate) struct Answered {
     pub(crate) lease: Lease,
     pub(crate) permit: Permit,
     pub(crate) secret: Option<Arc<Secret>>,
+    /// What the body has to go through.
+    pub(crate) scrubber: Option<Scrubber>,
     pub(crate) faults: Faults,
 }
 
@@ -51,7 +53,7 @@ impl Answered {
         faults: Faults,
     ) -> Box<Self> {
         let (head, body) = answer.response.into_parts();
-        Box::new(Self { head, body, lease: answer.lease, permit, secret, faults })
+        Box::new(Self { head, body, lease: answer.lease, permit, secret, scrubber: None, faults })
     }
 }
 

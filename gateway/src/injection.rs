@@ -6,19 +6,22 @@
 mod form;
 mod prepared;
 mod scrub;
+mod sigv4;
 mod spare;
 mod template;
 
-use http::header::HeaderName;
+use http::header::{COOKIE, HeaderName};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, Request, Uri, Version};
+use http::{HeaderMap, HeaderValue, Request, Uri, Version};
+use jiff::Timestamp;
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_secrets::Secret;
 
 pub(crate) use self::prepared::Prepared;
 use self::prepared::Ready;
-pub(crate) use self::scrub::answer_head;
+pub(crate) use self::scrub::{Scrubber, Seen, answer_head, forget_digests};
+pub(crate) use self::sigv4::needs_body;
 pub(crate) use self::template::Template;
 use crate::identity;
 use crate::ledger::Position;
@@ -53,24 +56,13 @@ impl Injected {
             }
             _ => return Err(bug("the secret is not the permit's")),
         };
+        let ready = ready.as_deref().unwrap_or_default();
         let body = template.take_body().ok_or_else(|| bug("the body was sent before"))?;
         let mut request = Request::new(body);
         *request.method_mut() = template.method.clone();
         *request.headers_mut() =
             template.take_headers().ok_or_else(|| bug("the headers cannot be read back"))?;
-        let mut path = template.path.clone();
-        match ready {
-            Some(Ready::Header(name, value)) => {
-                request.headers_mut().insert(&name, value);
-                if !is_alone(request.headers(), &name) {
-                    return Err(bug("the injected header is not the only one of its name"));
-                }
-            }
-            Some(Ready::Query(pair)) => {
-                path = form::with_pair(&path, &pair).ok_or_else(|| bug("the query is too long"))?;
-            }
-            None => {}
-        }
+        let path = add(ready, request.headers_mut(), template.path.clone())?;
         let (authority, host) = peer.authority();
         if peer.is_http2() {
             *request.version_mut() = Version::HTTP_2;
@@ -78,6 +70,14 @@ impl Injected {
         } else {
             request.headers_mut().insert(http::header::HOST, host.clone());
             *request.uri_mut() = Uri::from(path);
+        }
+        let signer = ready.iter().find_map(|ready| match ready {
+            Ready::SigV4(signer) => Some(signer),
+            _ => None,
+        });
+        if let Some(signer) = signer {
+            let scope = template.aws_scope.as_ref().ok_or_else(|| bug("nothing to sign for"))?;
+            signer.sign(&mut request, authority.as_str(), scope, Timestamp::now())?;
         }
         Ok(Self { peer, request })
     }
@@ -94,6 +94,32 @@ impl Injected {
     ) -> impl Future<Output = Result<Answer, Unanswered>> + use<> {
         self.peer.exchange(self.request, after)
     }
+}
+
+/// Adds everything to `headers`, or to `path`, which is given back.
+fn add(ready: &[Ready], headers: &mut HeaderMap, mut path: PathAndQuery) -> Result<PathAndQuery, Denial> {
+    let mut put = |name: &HeaderName, value: HeaderValue| {
+        headers.insert(name, value);
+        let alone = is_alone(headers, name);
+        alone.then_some(()).ok_or_else(|| bug("the injected header is not the only one of its name"))
+    };
+    for ready in ready {
+        match ready {
+            Ready::Header(name, value) => put(name, value.clone())?,
+            Ready::Query(pair) => {
+                path = form::with_pair(&path, pair).ok_or_else(|| bug("the query is too long"))?;
+            }
+            Ready::Cookie(_) | Ready::SigV4(_) => {}
+        }
+    }
+    let cookies = ready.iter().filter_map(|ready| match ready {
+        Ready::Cookie(pair) => Some(pair.as_slice()),
+        _ => None,
+    });
+    if cookies.clone().next().is_some() {
+        put(&COOKIE, form::cookies(cookies).ok_or_else(|| bug("the cookie cannot be put on a call"))?)?;
+    }
+    Ok(path)
 }
 
 /// Whether no other header can be read as this one.

@@ -17,6 +17,7 @@ mod injection;
 mod ledger;
 mod listener;
 mod load;
+mod memory;
 mod metering;
 mod metrics;
 mod patience;

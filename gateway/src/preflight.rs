@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use tollgate_policy::model::{Problem, SourceFile};
-use tollgate_policy::policy::{Destination, Policy, StoreKind, VaultAuth, VaultStore};
+use tollgate_policy::policy::{AwsStore, Destination, Policy, SecretId, StoreKind, VaultAuth, VaultStore};
 
 use crate::settings::Settings;
 use crate::upstream::DialRules;
@@ -24,10 +24,10 @@ pub(crate) fn resources(policy: &Policy, settings: Option<&Settings>) -> Vec<Pro
         let Some(origin) = policy.store_origin(store.name.as_str()) else { continue };
         let missing = missing(&store.kind);
         warnings.extend(missing.into_iter().map(|(field, message)| origin.problem(field, message)));
-        if let (StoreKind::Vault(vault), Some(rules)) = (&store.kind, &rules)
-            && let Some(message) = literal(&vault.address).and_then(|address| refused(address, rules))
+        if let (Some((field, url)), Some(rules)) = (url(&store.kind), &rules)
+            && let Some(message) = literal(url).and_then(|address| refused(address, rules))
         {
-            warnings.push(origin.problem("spec.vault.address", message));
+            warnings.push(origin.problem(field, message));
         }
     }
     warnings
@@ -86,6 +86,15 @@ fn bare(host: &str) -> Option<IpAddr> {
     host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
+/// Where a store is reached, and the field that says so.
+fn url(kind: &StoreKind) -> Option<(&'static str, &str)> {
+    match kind {
+        StoreKind::Vault(vault) => Some(("spec.vault.address", &vault.address)),
+        StoreKind::Aws(aws) => Some(("spec.aws.endpoint", aws.endpoint.as_deref()?)),
+        StoreKind::File { .. } | StoreKind::Age { .. } | StoreKind::Env { .. } => None,
+    }
+}
+
 /// The address in a URL without a path, if it names one.
 fn literal(url: &str) -> Option<IpAddr> {
     let (_, authority) = url.split_once("://")?;
@@ -104,22 +113,53 @@ fn missing(kind: &StoreKind) -> Vec<(&'static str, String)> {
             ("spec.age.file", file, "no such file; `tollgate secret set` makes one"),
             ("spec.age.identityFile", identity_file, "no such file; `tollgate secret init` makes one"),
         ],
-        StoreKind::Vault(VaultStore { ca, auth, .. }) => {
-            let ca = ca.iter().map(|ca| ("spec.vault.caFile", ca.as_path(), "no such file"));
-            let login = match auth {
-                VaultAuth::Token { file } => vec![("spec.vault.auth.token.file", file)],
-                VaultAuth::AppRole { role_id_file, secret_id_file, .. } => vec![
-                    ("spec.vault.auth.appRole.roleIdFile", role_id_file),
-                    ("spec.vault.auth.appRole.secretIdFile", secret_id_file),
-                ],
-            };
-            ca.chain(login.into_iter().map(|(field, file)| (field, file.as_path(), "no such file"))).collect()
+        StoreKind::Vault(vault) => {
+            vault_files(vault).into_iter().map(|(field, file)| (field, file, "no such file")).collect()
         }
+        StoreKind::Aws(AwsStore { ca, credentials_file, .. }) => {
+            let ca = ca.iter().map(|ca| ("spec.aws.caFile", ca.as_path(), "no such file"));
+            let login = credentials_file
+                .iter()
+                .map(|file| ("spec.aws.credentialsFile", file.as_path(), "no such file"));
+            ca.chain(login).collect()
+        }
+        // What `serve` is started with is not what this process was.
+        StoreKind::Env { .. } => Vec::new(),
     };
     let absent = |(_, path, _): &(&str, &Path, &str)| !path.exists();
     let said =
         |(field, path, what): (&'static str, &Path, &str)| (field, format!("{}: {what}", path.display()));
     named.into_iter().filter(absent).map(said).collect()
+}
+
+fn vault_files(vault: &VaultStore) -> Vec<(&'static str, &Path)> {
+    let mut files: Vec<(&'static str, &Path)> =
+        vault.ca.iter().map(|ca| ("spec.vault.caFile", ca.as_path())).collect();
+    let (cert, key) = match vault.auth {
+        VaultAuth::Certificate { .. } => {
+            ("spec.vault.auth.certificate.certFile", "spec.vault.auth.certificate.keyFile")
+        }
+        _ => ("spec.vault.clientCertificate.certFile", "spec.vault.clientCertificate.keyFile"),
+    };
+    if let Some(shown) = &vault.client_certificate {
+        files.extend([(cert, shown.cert.as_path()), (key, shown.key.as_path())]);
+    }
+    match &vault.auth {
+        VaultAuth::Token { file } => files.push(("spec.vault.auth.token.file", file)),
+        VaultAuth::AppRole { role_id_file, secret_id, .. } => {
+            files.push(("spec.vault.auth.appRole.roleIdFile", role_id_file));
+            files.push(match secret_id {
+                SecretId::File(file) => ("spec.vault.auth.appRole.secretIdFile", file),
+                SecretId::Wrapped(file) => ("spec.vault.auth.appRole.wrappedSecretIdFile", file),
+            });
+        }
+        VaultAuth::Kubernetes(login) => {
+            files.push(("spec.vault.auth.kubernetes.tokenFile", &login.token_file));
+        }
+        VaultAuth::Jwt(login) => files.push(("spec.vault.auth.jwt.tokenFile", &login.token_file)),
+        VaultAuth::Certificate { .. } => {}
+    }
+    files
 }
 
 /// What `serve` could not make: the places that the settings name.

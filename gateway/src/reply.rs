@@ -57,7 +57,8 @@ pub(crate) const fn status(reason: Reason) -> StatusCode {
         | R::UpstreamReset
         | R::UpstreamProtocol
         | R::CredentialRejected
-        | R::UnsupportedUpgrade => StatusCode::BAD_GATEWAY,
+        | R::UnsupportedUpgrade
+        | R::EncodedAnswer => StatusCode::BAD_GATEWAY,
         R::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
         R::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use jiff::Timestamp;
 use tollgate_policy::denial::Denial;
 
@@ -82,6 +82,8 @@ async fn forward(
     let mut answered = Answered::new(answer, permit, secret, faults);
 
     faults.at(Stage::Scrub);
-    injection::answer_head(&mut answered.head, &answered.permit, answered.secret.as_ref(), &core.prepared)?;
+    let has_body = !answered.body.is_end_stream();
+    let Answered { head, permit, secret, .. } = &mut *answered;
+    answered.scrubber = injection::answer_head(head, has_body, permit, secret.as_ref(), &core.prepared)?;
     Ok(answered)
 }

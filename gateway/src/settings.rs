@@ -298,8 +298,13 @@ pub(crate) fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<Stri
             || ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT_"].iter().any(|part| name.contains(part))
     };
     let known = || OVERRIDES.iter().map(|(variable, _)| *variable).chain(["TOLLGATE_CONFIG"]);
+    // Left to the secrets of an environment store.
+    let is_secret = |name: &str| name.starts_with("TOLLGATE_SECRET_");
     let unknown = |name: &String| {
-        name.starts_with("TOLLGATE_") && !known().any(|known| known == name) && !is_link(name)
+        name.starts_with("TOLLGATE_")
+            && !known().any(|known| known == name)
+            && !is_link(name)
+            && !is_secret(name)
     };
     let names: BTreeSet<String> = names.filter(unknown).collect();
     let said = names.iter().map(|name| {

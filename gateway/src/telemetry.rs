@@ -1,7 +1,7 @@
 //! Logs: JSON lines on standard output, and the access log beside them.
 //!
 //! **Invariant:** what other crates log is capped at `warn` whatever the environment asks for: at `debug` and `trace` HTTP and TLS
-//! libraries print what they send. A panic is logged by its place alone.
+//! libraries print what they send. AWS's SDK is silent: its warnings quote answers. A panic is logged by its place alone.
 
 use std::io::Write;
 use std::str::FromStr;
@@ -18,6 +18,8 @@ use tracing_subscriber::{Layer, Registry};
 
 /// The target of access lines.
 pub(crate) const ACCESS: &str = "tollgate::access";
+/// What the targets of AWS's SDK begin with.
+const SDK: &str = "aws_";
 const FLUSH_EVERY: Duration = Duration::from_millis(100);
 const FLUSH_AT: usize = 256 << 10;
 
@@ -79,9 +81,14 @@ fn capped(directives: &str) -> Targets {
     for (target, level) in asked.iter().filter(|(target, _)| !target.is_empty()) {
         let ours =
             target == "tollgate" || target.starts_with("tollgate_") || target.starts_with("tollgate::");
-        capped = capped.with_target(target, if ours { level } else { level.min(LevelFilter::WARN) });
+        let most = match target {
+            _ if ours => level,
+            _ if target.starts_with(SDK) => LevelFilter::OFF,
+            _ => LevelFilter::WARN,
+        };
+        capped = capped.with_target(target, level.min(most));
     }
-    capped
+    capped.with_target(SDK, LevelFilter::OFF)
 }
 
 /// Standard output behind a buffer, so that no core waits for whoever reads it.
@@ -174,6 +181,13 @@ mod tests {
                     !targets.would_enable(theirs, &Level::INFO) || theirs == "tollgatexyz",
                     "{asked}: {theirs}"
                 );
+            }
+        }
+        for asked in ["trace", "aws_config=trace", "aws_smithy_runtime::client=warn"] {
+            for theirs in
+                ["aws_config::meta::credentials", "aws_smithy_runtime::client::orchestrator", "aws_sdk_sts"]
+            {
+                assert!(!capped(asked).would_enable(theirs, &Level::ERROR), "{asked}: {theirs}");
             }
         }
         assert!(capped("trace").would_enable("tollgate::request", &Level::TRACE));

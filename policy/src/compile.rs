@@ -15,6 +15,7 @@ use crate::target::GatewayName;
 mod credential;
 mod destination;
 mod grant;
+mod inject;
 mod limit;
 mod mint;
 mod store;

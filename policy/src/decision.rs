@@ -12,7 +12,7 @@ use crate::caller::Caller;
 use crate::denial::Denial;
 use crate::dialect::{Catalog, Endpoint};
 use crate::pattern::SpiffePattern;
-use crate::policy::{Credential, Destination, Grant};
+use crate::policy::{Credential, Destination, Grant, Scrub};
 use crate::price::{NanoUsd, Price};
 use crate::target::Target;
 
@@ -178,6 +178,12 @@ impl Admission {
         self.endpoint.as_ref().is_some_and(reads)
     }
 
+    /// Whether a grant that may decide has a key that signs what is sent.
+    pub fn signs_body(&self) -> bool {
+        let signs = |grant: &Grant| grant.credential.as_ref().is_some_and(|key| key.sigv4().is_some());
+        self.candidates.iter().any(|fit| signs(fit.grant(&self.grants)))
+    }
+
     /// The one grant that decides, now that the body was read.
     ///
     /// Refuses with `model_not_allowed`, `model_required`, `unmetered_endpoint`, `deferred_cost` or `unpriced_model`. `now` says which
@@ -221,6 +227,11 @@ impl Permit {
     /// The key that is put on the call; `None`: the grant has none.
     pub fn credential(&self) -> Option<&Arc<Credential>> {
         self.grant.credential.as_ref()
+    }
+
+    /// Whether bodies of answers are searched for the key too: it goes on the wire, and the destination is not excepted.
+    pub fn scrubs_bodies(&self) -> bool {
+        self.destination().scrub == Scrub::All && self.credential().is_some_and(|key| key.is_sent())
     }
 
     /// What the dialect knows of the call; `None`: the dialect does not list it.

@@ -106,6 +106,8 @@ reasons! {
     CredentialRejected = "credential_rejected",
     /// An upgrade that is not supported, or an unrequested 101.
     UnsupportedUpgrade = "unsupported_upgrade",
+    /// The destination's answer is in an encoding in which a reflected key would not be seen.
+    EncodedAnswer = "encoded_answer",
     /// A bug of the gateway.
     Internal = "internal",
 }

@@ -23,7 +23,7 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use credential::{CredentialSpec, FromSpec, InjectSpec};
+pub(crate) use credential::{CredentialSpec, FromSpec, InjectSpec, Injections, SigV4Spec};
 pub(crate) use destination::{DestinationSpec, VerifySpec};
 pub use field::Interval;
 pub(crate) use field::{Address, List};
@@ -33,7 +33,9 @@ pub(crate) use mint::{
 };
 pub use settings::read_settings;
 pub use source::{Source, nearest};
-pub(crate) use store::{AuthSpec, StoreSpec, VaultSpec};
+pub(crate) use store::{
+    AppRoleSpec, AuthSpec, AwsSpec, CertificateLoginSpec, EnvSpec, StoreSpec, TokenLoginSpec, VaultSpec,
+};
 
 const API_VERSION: &str = "tollgate.dev/v1alpha1";
 

@@ -17,12 +17,14 @@ use crate::target::{Directory, GatewayName, RequestLine, Target};
 
 mod mint;
 mod resources;
+mod vault;
 
 pub use mint::{Algorithm, Client, ClientAuth, Mint, Signer, TokenEndpoint, TokenGrant};
 pub use resources::{
-    Allow, Assume, Credential, Destination, Grant, Inject, SecretRef, Store, StoreKind, Timeouts, TlsVerify,
-    Unpriced, VaultAuth, VaultStore,
+    Allow, Assume, AwsStore, Credential, Destination, Grant, Inject, Injection, Scrub, SecretRef, SigV4,
+    Store, StoreKind, Timeouts, TlsVerify, Unpriced,
 };
+pub use vault::{ClientCertificate, KvVersion, SecretId, TokenLogin, VaultAuth, VaultStore};
 
 /// Everything that may be called, by whom, with what: resolved and immutable.
 #[derive(Debug, Default)]

@@ -13,12 +13,16 @@ pub(crate) mod tests;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+use tokio::time;
 use tollgate_policy::name::Name;
 use tollgate_policy::policy::{Credential, Policy, Store as Definition, TokenEndpoint};
+use tracing::warn;
 
 use crate::error::{Failure, SecretError};
 use crate::mint::{Issuer, IssuerHealth};
@@ -36,6 +40,8 @@ pub struct Secrets {
     dialable: Dialable,
     slots: ArcSwap<Slots>,
     applying: Mutex<()>,
+    /// Stores that the policy dropped and that were not given back all that they lent.
+    leaving: Mutex<Vec<Arc<Store>>>,
 }
 
 /// The slots of one generation of the policy.
@@ -57,7 +63,13 @@ impl Secrets {
     /// whether a store at that address may be connected to.
     #[must_use]
     pub fn new(handle: Handle, dialable: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>) -> Arc<Self> {
-        Arc::new(Self { handle, dialable, slots: ArcSwap::default(), applying: Mutex::new(()) })
+        Arc::new(Self {
+            handle,
+            dialable,
+            slots: ArcSwap::default(),
+            applying: Mutex::default(),
+            leaving: Mutex::default(),
+        })
     }
 
     /// Takes over a new policy. What it defines as before keeps its value and its store's login; what it no longer
@@ -94,6 +106,29 @@ impl Secrets {
     /// in 30 seconds, whoever provokes it; `Some` only if the value is another one now.
     pub async fn rejected(&self, credential: &Credential, version: &Version) -> Option<Arc<Secret>> {
         self.slot(credential)?.rejected(version).await
+    }
+
+    /// Lets go of every secret and gives back what the stores lent, and their logins, within `limit`: what is not
+    /// answered by then ends by itself. Nothing can be had afterwards.
+    pub async fn close(&self, limit: Duration) {
+        let stores = {
+            let _one_at_a_time = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut stores = self.slots.load().stores.clone();
+            self.install(Vec::new(), Vec::new());
+            let left = std::mem::take(&mut *self.leaving());
+            stores.extend(left);
+            stores.sort_by_key(Arc::as_ptr);
+            stores.dedup_by(|a, b| Arc::ptr_eq(a, b));
+            stores
+        };
+        let mut closing = JoinSet::new();
+        for store in stores {
+            closing.spawn_on(async move { store.close().await }, &self.handle);
+        }
+        let closed = time::timeout(limit, async { while closing.join_next().await.is_some() {} }).await;
+        if closed.is_err() {
+            warn!("a secret store did not take back in time what it lent; it ends by itself");
+        }
     }
 
     /// How each store does, in the order of the policy.
@@ -160,6 +195,12 @@ impl Secrets {
             slot.retune(freshness);
             by_credential.insert(credential, Arc::clone(slot));
         }
+        let dropped =
+            before.stores.iter().filter(|store| !stores.iter().any(|kept| Arc::ptr_eq(kept, store)));
+        let mut leaving = self.leaving();
+        leaving.retain(|store| store.lends());
+        leaving.extend(dropped.filter(|store| store.lends()).cloned());
+        drop(leaving);
         self.slots.store(Arc::new(Slots { by_credential, stores, issuers }));
     }
 
@@ -178,6 +219,10 @@ impl Secrets {
             issuers.push(Arc::clone(&issuer));
         }
         issuer
+    }
+
+    fn leaving(&self) -> MutexGuard<'_, Vec<Arc<Store>>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn store(&self, before: &Slots, definition: &Arc<Definition>) -> Arc<Store> {

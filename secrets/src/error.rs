@@ -53,6 +53,9 @@ pub enum Failure {
     /// The gateway's own login at the store failed. The text says which part of it.
     #[error("login failed: {0}")]
     Login(&'static str),
+    /// The store wants to be asked less often.
+    #[error("the store is asked too often")]
+    Throttled,
     /// No answer in time.
     #[error("timed out")]
     Timeout,
@@ -101,6 +104,7 @@ impl Failure {
             Self::PathRefused(_) => "path_refused",
             Self::Sealed => "sealed",
             Self::Login(_) => "login_failed",
+            Self::Throttled => "throttled",
             Self::Timeout => "timeout",
             Self::Unreachable(_) => "unreachable",
             Self::Tls(_) => "tls",

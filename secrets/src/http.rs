@@ -3,19 +3,21 @@
 //! **Invariant:** no redirect is followed, no proxy setting is read, and every address is checked right before it is
 //! dialled, whether it came from DNS or stood in a definition. Bodies are bounded, and zeroized when read.
 
+mod tls;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::HeaderMap;
 use reqwest::{Request, Url, redirect};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use tracing::warn;
 use zeroize::Zeroizing;
 
+use self::tls::Stamp;
+pub(crate) use self::tls::TlsFiles;
 use crate::error::Failure;
 use crate::store::Dialable;
 use crate::store::read::off_runtime;
@@ -23,10 +25,13 @@ use crate::store::read::off_runtime;
 /// The default limit of a vault for a request; no secret of it, and no token, is larger.
 const BODY_LIMIT: usize = 1024 * 1024;
 
+const STORE_CONNECT: Duration = Duration::from_secs(3);
+const STORE_READ: Duration = Duration::from_secs(5);
+const STORE_TOTAL: Duration = Duration::from_secs(8);
+
 /// Whom to connect to, and how long that may take.
 pub(crate) struct Reach {
-    /// The certificate authorities that verify it, in PEM; `None`: the system's.
-    pub(crate) ca: Option<PathBuf>,
+    pub(crate) tls: TlsFiles,
     pub(crate) dialable: Dialable,
     /// Dialled instead of what DNS says; empty: DNS decides.
     pub(crate) addresses: Arc<[IpAddr]>,
@@ -39,10 +44,31 @@ pub(crate) struct Reach {
     pub(crate) total: Duration,
 }
 
+impl Reach {
+    /// For a secret store: where DNS says, and not for long.
+    pub(crate) fn of_store(tls: TlsFiles, dialable: Dialable) -> Self {
+        Self {
+            tls,
+            dialable,
+            addresses: [].into(),
+            source_address: None,
+            connect: STORE_CONNECT,
+            read: STORE_READ,
+            total: STORE_TOTAL,
+        }
+    }
+}
+
 pub(crate) struct Http {
     reach: Arc<Reach>,
-    /// Made on first use and again after a TLS failure, so that a renewed CA file is picked up.
-    client: Mutex<Option<reqwest::Client>>,
+    /// Made on first use, after a TLS failure, and when one of its files changed.
+    made: Mutex<Option<Made>>,
+}
+
+#[derive(Clone)]
+struct Made {
+    client: reqwest::Client,
+    stamp: Stamp,
 }
 
 pub(crate) struct Answer {
@@ -51,9 +77,16 @@ pub(crate) struct Answer {
     pub(crate) body: Zeroizing<Vec<u8>>,
 }
 
+impl Answer {
+    /// Whether the body has this text: the only thing that is taken from what a server says about a refusal.
+    pub(crate) fn mentions(&self, text: &str) -> bool {
+        text.is_empty() || self.body.windows(text.len()).any(|window| window == text.as_bytes())
+    }
+}
+
 impl Http {
     pub(crate) fn new(reach: Reach) -> Self {
-        Self { reach: Arc::new(reach), client: Mutex::new(None) }
+        Self { reach: Arc::new(reach), made: Mutex::new(None) }
     }
 
     /// Sends the request. Statuses are the caller's to judge; an `Err` is a failure to get an answer.
@@ -74,20 +107,37 @@ impl Http {
     }
 
     async fn client(&self) -> Result<reqwest::Client, Failure> {
-        if let Some(client) = self.lock().as_ref() {
-            return Ok(client.clone());
+        let before = self.lock().clone();
+        if let Some(made) = before.as_ref().filter(|_| self.reach.tls.is_empty()) {
+            return Ok(made.client.clone());
         }
         let reach = Arc::clone(&self.reach);
-        let client = off_runtime(move || build(&reach)).await?;
-        Ok(self.lock().insert(client).clone())
+        let made = off_runtime(move || {
+            let stamp = reach.tls.stamp();
+            if let Some(made) = before.as_ref().filter(|made| made.stamp == stamp) {
+                return Ok(made.clone());
+            }
+            match (build(&reach), before) {
+                (Ok(client), _) => Ok(Made { client, stamp }),
+                (Err(error), Some(made)) => {
+                    warn!(%error, "the TLS files of a store or a token endpoint changed and cannot be used; those before stay");
+                    Ok(Made { stamp, ..made })
+                }
+                (Err(error), None) => Err(error),
+            }
+        })
+        .await?;
+        Ok(self.lock().insert(made).client.clone())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<reqwest::Client>> {
-        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Option<Made>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn receive(mut response: reqwest::Response) -> Result<Result<Answer, Failure>, reqwest::Error> {
+pub(crate) async fn receive(
+    mut response: reqwest::Response,
+) -> Result<Result<Answer, Failure>, reqwest::Error> {
     let (status, length) = (response.status().as_u16(), response.content_length());
     let headers = std::mem::take(response.headers_mut());
     let expected = length.map_or(4096, |length| length.min(BODY_LIMIT as u64)) as usize;
@@ -108,15 +158,9 @@ async fn receive(mut response: reqwest::Response) -> Result<Result<Answer, Failu
     Ok(Ok(Answer { status, headers, body }))
 }
 
-fn build(reach: &Reach) -> Result<reqwest::Client, Failure> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|_| Failure::Internal)?
-        .with_root_certificates(roots(reach.ca.as_deref())?)
-        .with_no_client_auth();
+pub(crate) fn build(reach: &Reach) -> Result<reqwest::Client, Failure> {
     reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
+        .tls_backend_preconfigured(reach.tls.config()?)
         .http1_only()
         .redirect(redirect::Policy::none())
         .referer(false)
@@ -134,26 +178,6 @@ fn build(reach: &Reach) -> Result<reqwest::Client, Failure> {
         })
         .build()
         .map_err(|_| Failure::Internal)
-}
-
-fn roots(ca: Option<&Path>) -> Result<rustls::RootCertStore, Failure> {
-    let mut roots = rustls::RootCertStore::empty();
-    let Some(path) = ca else {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        return if roots.is_empty() {
-            Err(Failure::Misconfigured("this system has no trusted roots"))
-        } else {
-            Ok(roots)
-        };
-    };
-    let pem = std::fs::read(path).map_err(|_| Failure::Misconfigured("the CA file cannot be read"))?;
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|_| Failure::Misconfigured("the CA file is not PEM"))?;
-        roots
-            .add(certificate)
-            .map_err(|_| Failure::Misconfigured("the CA file has a certificate that is no CA"))?;
-    }
-    if roots.is_empty() { Err(Failure::Misconfigured("the CA file has no certificate")) } else { Ok(roots) }
 }
 
 pub(crate) fn literal(url: &Url) -> Option<IpAddr> {
@@ -192,7 +216,7 @@ impl Resolve for CheckedResolver {
 }
 
 /// Only the kind is taken from an error: its text may quote what was sent or received.
-fn classify(error: &reqwest::Error) -> Failure {
+pub(crate) fn classify(error: &reqwest::Error) -> Failure {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     let mut kind = None;
     while let Some(error) = cause {
@@ -200,7 +224,7 @@ fn classify(error: &reqwest::Error) -> Failure {
             return Failure::AddressRefused;
         }
         if let Some(error) = error.downcast_ref::<rustls::Error>() {
-            return Failure::Tls(tls_word(error));
+            return Failure::Tls(tls::word(error));
         }
         cause = match error.downcast_ref::<io::Error>() {
             Some(error) => {
@@ -225,18 +249,5 @@ fn classify(error: &reqwest::Error) -> Failure {
     })
 }
 
-fn tls_word(error: &rustls::Error) -> &'static str {
-    use rustls::{CertificateError as Certificate, Error};
-    match error {
-        Error::InvalidCertificate(Certificate::UnknownIssuer) => "certificate of an unknown issuer",
-        Error::InvalidCertificate(Certificate::Expired | Certificate::ExpiredContext { .. }) => {
-            "certificate expired"
-        }
-        Error::InvalidCertificate(
-            Certificate::NotValidForName | Certificate::NotValidForNameContext { .. },
-        ) => "certificate for another name",
-        Error::InvalidCertificate(_) => "certificate not accepted",
-        Error::AlertReceived(_) => "the server ended the handshake",
-        _ => "handshake failed",
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -4,8 +4,8 @@
 //! core without a lock. The gateway hands a [`Secret`] to its injection and to nothing else.
 //!
 //! **Invariant:** a value leaves this crate only through [`Secret::expose`]; no error, log line, `Debug` or health
-//! report holds one. Buffers of this crate that held a value are zeroized. Those inside rustls, hyper, reqwest, age
-//! and serde_json's scratch space (used for a JSON string with escapes) are not ours and cannot be.
+//! report holds one. Buffers of this crate that held a value are zeroized. Those inside rustls, hyper, reqwest, age,
+//! AWS's SDK and serde_json's scratch space (used for a JSON string with escapes) are not ours and cannot be.
 //!
 //! Deliberately lacks: anything of serving HTTP, and any way to learn a value from outside other than a store, or a token endpoint that was shown what a store holds.
 

@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 use self::assertion::Claims;
 use self::form::Form;
 use crate::error::Failure;
-use crate::http::{Http, Reach};
+use crate::http::{Http, Reach, TlsFiles};
 use crate::store::{Change, Dialable, Failing, Fetched};
 
 /// No answer is waited for longer, whatever the destination allows its calls.
@@ -55,11 +55,12 @@ pub(crate) struct Issuer {
 impl Issuer {
     pub(crate) fn new(endpoint: TokenEndpoint, dialable: &Dialable) -> Self {
         let read = endpoint.first_byte.min(LONGEST_ANSWER);
+        let ca = match &endpoint.tls {
+            TlsVerify::System => None,
+            TlsVerify::Bundle(file) => Some(file.clone()),
+        };
         let http = Http::new(Reach {
-            ca: match &endpoint.tls {
-                TlsVerify::System => None,
-                TlsVerify::Bundle(file) => Some(file.clone()),
-            },
+            tls: TlsFiles { ca, shown: None },
             dialable: Arc::clone(dialable),
             addresses: endpoint.addresses.as_slice().into(),
             source_address: endpoint.source_address,

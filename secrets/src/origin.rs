@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time;
+use zeroize::Zeroizing;
 
 use crate::error::Failure;
 use crate::mint::Issuer;
@@ -32,16 +33,22 @@ impl Origin {
     pub(crate) async fn fetch(&self, reference: &Reference) -> Result<Fetched, Failure> {
         let stored = read(&self.store, reference).await?;
         let (Some(maker), Some(minting)) = (&self.mint, &reference.mint) else { return Ok(stored) };
+        let stored = only(stored)?;
         let client = match (&maker.client_store, &minting.client) {
-            (Some(store), Some(client)) => Some(read(store, client).await?.value),
+            (Some(store), Some(client)) => Some(only(read(store, client).await?)?),
             _ => None,
         };
-        let minted = maker.issuer.mint(&minting.mint, &stored.value, client.as_deref().map(Vec::as_slice));
+        let minted = maker.issuer.mint(&minting.mint, &stored, client.as_deref().map(Vec::as_slice));
         time::timeout(ANSWER_LIMIT, minted).await.unwrap_or_else(|_| {
             maker.issuer.note(Some(Failure::Timeout));
             Err(Failure::Timeout)
         })
     }
+}
+
+/// A token is made of secrets with one field, which a policy sees to.
+fn only(stored: Fetched) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    stored.value.only().ok_or(Failure::Internal)
 }
 
 async fn read(store: &Store, reference: &Reference) -> Result<Fetched, Failure> {

@@ -68,6 +68,10 @@ impl Freshness {
     const LEAST: Duration = Duration::from_secs(1);
 
     pub(crate) fn of(credential: &Credential) -> Self {
+        if credential.from.dynamic {
+            // Its lease says how long it is good; without one it is good for nothing.
+            return Self { refresh: Duration::ZERO, max_stale: Duration::ZERO };
+        }
         let refresh = credential.refresh.max(Self::LEAST);
         Self { refresh, max_stale: credential.max_stale.max(refresh) }
     }
@@ -112,7 +116,7 @@ pub(crate) fn wanted(policy: &Policy) -> Vec<Wanted> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use tollgate_policy::policy::{Inject, StoreKind};
+    use tollgate_policy::policy::{Inject, Injection, StoreKind};
 
     use super::*;
 
@@ -122,8 +126,11 @@ pub(crate) mod tests {
         let secret = SecretRef {
             store: store.clone(),
             path: path.into(),
-            field: field.map(Into::into),
+            fields: field.into_iter().map(Into::into).collect(),
             version: None,
+            stage: None,
+            version_id: None,
+            dynamic: false,
         };
         Reference { store: Arc::new(Store { name: store, kind }), secret, mint: None }
     }
@@ -134,7 +141,7 @@ pub(crate) mod tests {
             name: name.parse().unwrap(),
             destinations: Vec::new(),
             from: reference.secret.clone(),
-            inject: Inject::Bearer,
+            inject: vec![Injection { field: None, way: Inject::Bearer }],
             refresh: freshness.refresh,
             max_stale: freshness.max_stale,
             mint: reference.mint.as_ref().map(|minting| Arc::clone(&minting.mint)),
@@ -151,6 +158,9 @@ pub(crate) mod tests {
         reference.secret.version = Some(7);
         let none = Freshness { refresh: Duration::ZERO, max_stale: Duration::ZERO };
         assert_eq!(credential_for("c", &reference, none).reference(), "store:llm/openai#api_key@7");
+        reference.secret.version = None;
+        reference.secret.stage = Some("AWSPREVIOUS".into());
+        assert_eq!(credential_for("c", &reference, none).reference(), "store:llm/openai#api_key@AWSPREVIOUS");
     }
 
     #[test]

@@ -13,29 +13,87 @@ use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
 use crate::error::Failure;
+use crate::store::Lease;
+
+/// One field: its name, and its bytes.
+pub(crate) type Field = (Box<str>, Zeroizing<Vec<u8>>);
+
+/// What a secret consists of: one value, or several that belong together, each with the name of its field.
+pub(crate) struct Value(Vec<Field>);
+
+impl Value {
+    /// Fields in their order. Not none.
+    pub(crate) const fn of(fields: Vec<Field>) -> Self {
+        Self(fields)
+    }
+
+    /// The bytes, where there is one field.
+    pub(crate) fn only(mut self) -> Option<Zeroizing<Vec<u8>>> {
+        let (_, bytes) = self.0.pop()?;
+        self.0.is_empty().then_some(bytes)
+    }
+
+    /// Whether some field has nothing in it.
+    pub(crate) fn has_gap(&self) -> bool {
+        self.0.is_empty() || self.0.iter().any(|(_, bytes)| bytes.is_empty())
+    }
+}
+
+#[cfg(test)]
+impl Value {
+    pub(crate) fn texts(&self) -> Vec<String> {
+        self.0.iter().map(|(_, bytes)| String::from_utf8(bytes.to_vec()).unwrap()).collect()
+    }
+}
+
+impl From<Zeroizing<Vec<u8>>> for Value {
+    fn from(value: Zeroizing<Vec<u8>>) -> Self {
+        Self(vec![("".into(), value)])
+    }
+}
 
 /// The value of one secret.
 pub struct Secret {
     reference: Arc<str>,
     version: Version,
-    value: Zeroizing<Vec<u8>>,
+    value: Value,
+    /// Given back when the last owner of the value lets go of it.
+    lease: Option<Arc<Lease>>,
 }
 
 impl Secret {
-    /// `label` is the store's own number of this version, where it has one.
-    pub(crate) fn new(
-        reference: Arc<str>,
-        value: Zeroizing<Vec<u8>>,
-        label: Option<u64>,
-    ) -> Result<Self, Failure> {
+    /// `label` is the store's own name of this version, where it has one.
+    pub(crate) fn new(reference: Arc<str>, value: Value, label: Option<Arc<str>>) -> Result<Self, Failure> {
         let version = Version::of(&reference, &value, label)?;
-        Ok(Self { reference, version, value })
+        Ok(Self { reference, version, value, lease: None })
     }
 
-    /// The bytes, as the store gave them. Never empty.
+    /// The same, to be used while the lease runs.
+    pub(crate) fn leased(self, lease: Option<Arc<Lease>>) -> Self {
+        Self { lease, ..self }
+    }
+
+    pub(crate) const fn lease(&self) -> Option<&Arc<Lease>> {
+        self.lease.as_ref()
+    }
+
+    /// Whether it is the same content of the same lease, if any.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let lease = |secret: &Self| secret.lease.as_ref().map(Arc::as_ptr);
+        self.version == other.version && lease(self) == lease(other)
+    }
+
+    /// The bytes of one field, as the store gave them: never empty. Without a name, of the only one; `None` where there are several, or
+    /// none of that name.
     #[must_use]
-    pub fn expose(&self) -> &[u8] {
-        &self.value
+    pub fn expose(&self, field: Option<&str>) -> Option<&[u8]> {
+        match (field, &*self.value.0) {
+            (None, [(_, only)]) => Some(only),
+            (None, _) => None,
+            (Some(name), fields) => {
+                fields.iter().find(|(field, _)| **field == *name).map(|(_, bytes)| &***bytes)
+            }
+        }
     }
 
     /// Which content this is: changes exactly when the bytes or the reference change.
@@ -92,8 +150,8 @@ impl<'de> Deserialize<'de> for Hidden {
 
 /// Names one content of one reference.
 ///
-/// `Display` is the store's own version number (`7`) where it has one, else 12 hex digits of an HMAC-SHA-256 of the
-/// value under a random key of this process, which tells nothing about the value and differs after a restart.
+/// `Display` is the store's own name of the version (`7`, a version id) where it has one, else 12 hex digits of an
+/// HMAC-SHA-256 of the value under a random key of this process, which tells nothing about the value and differs after a restart.
 /// Equality also covers a digest of reference and value: a store that counts from 1 again after a secret was deleted,
 /// or a credential that now reads another path, never yields an equal version for other bytes. It is thus safe as
 /// part of a cache key.
@@ -104,19 +162,22 @@ pub struct Version {
 }
 
 impl Version {
-    fn of(reference: &str, value: &[u8], label: Option<u64>) -> Result<Self, Failure> {
+    fn of(reference: &str, value: &Value, label: Option<Arc<str>>) -> Result<Self, Failure> {
         let key = process_key()?;
         let mut context = hmac::Context::with_key(key);
-        // The length keeps (reference, value) pairs apart that concatenate to the same bytes.
-        context.update(&(reference.len() as u64).to_be_bytes());
-        context.update(reference.as_bytes());
-        context.update(value);
+        // Lengths keep apart what concatenates to the same bytes.
+        let mut add = |bytes: &[u8]| {
+            context.update(&(bytes.len() as u64).to_be_bytes());
+            context.update(bytes);
+        };
+        add(reference.as_bytes());
+        value.0.iter().for_each(|(_, bytes)| add(bytes));
         let mut digest = [0; 16];
         let tag = context.sign();
         digest.copy_from_slice(tag.as_ref().get(..16).ok_or(Failure::Internal)?);
         let label: Arc<str> = match label {
-            Some(number) => number.to_string().into(),
-            None => hex(hmac::sign(key, value).as_ref().get(..6).ok_or(Failure::Internal)?).into(),
+            Some(label) => label,
+            None => hex(own(key, value).as_ref().get(..6).ok_or(Failure::Internal)?).into(),
         };
         Ok(Self { label, digest })
     }
@@ -160,6 +221,16 @@ impl fmt::Debug for Version {
     }
 }
 
+/// Of the value alone, so that two paths with one value show it.
+fn own(key: &hmac::Key, value: &Value) -> hmac::Tag {
+    let mut context = hmac::Context::with_key(key);
+    for (_, bytes) in &value.0 {
+        context.update(&(bytes.len() as u64).to_be_bytes());
+        context.update(bytes);
+    }
+    context.sign()
+}
+
 fn process_key() -> Result<&'static hmac::Key, Failure> {
     static KEY: OnceLock<hmac::Key> = OnceLock::new();
     if let Some(key) = KEY.get() {
@@ -179,14 +250,15 @@ mod tests {
     use super::*;
 
     fn secret(reference: &str, value: &str, label: Option<u64>) -> Secret {
-        Secret::new(reference.into(), Zeroizing::new(value.as_bytes().to_vec()), label).unwrap()
+        let label = label.map(|number| number.to_string().into());
+        Secret::new(reference.into(), Zeroizing::new(value.as_bytes().to_vec()).into(), label).unwrap()
     }
 
     #[test]
     fn debug_prints_reference_and_version_but_no_value() {
         let secret = secret("bao:llm/openai#api_key", "sk-canary", Some(7));
         assert_eq!(format!("{secret:?}"), "Secret(bao:llm/openai#api_key version 7)");
-        assert_eq!(secret.expose(), b"sk-canary");
+        assert_eq!(secret.expose(None), Some(b"sk-canary".as_slice()));
     }
 
     #[test]
@@ -200,7 +272,21 @@ mod tests {
     }
 
     #[test]
-    fn without_a_number_the_version_is_a_keyed_digest_of_the_value() {
+    fn fields_are_told_apart_by_name_and_none_is_the_only_one_where_there_are_several() {
+        let pair = |id: &str, key: &str| {
+            let field = |name: &str, text: &str| (name.into(), Zeroizing::new(text.as_bytes().to_vec()));
+            Secret::new("bao:aws#id,key".into(), Value::of(vec![field("id", id), field("key", key)]), None)
+                .unwrap()
+        };
+        let secret = pair("AKIA", "abc");
+        assert_eq!(secret.expose(Some("key")), Some(b"abc".as_slice()));
+        assert_eq!((secret.expose(None), secret.expose(Some("other"))), (None, None));
+        assert_ne!(secret.version(), pair("AKIAa", "bc").version(), "the same bytes, divided otherwise");
+        assert_ne!(secret.version().as_str(), pair("AKIAa", "bc").version().as_str());
+    }
+
+    #[test]
+    fn without_a_label_the_version_is_a_keyed_digest_of_the_value() {
         let version = secret("file:a", "one", None).version().to_string();
         assert_eq!(version.len(), 12);
         assert!(version.bytes().all(|byte| byte.is_ascii_hexdigit()));

@@ -7,6 +7,8 @@
 //! keeps.
 
 pub(crate) mod age;
+mod aws;
+mod environment;
 mod field;
 pub(crate) mod file;
 pub(crate) mod read;
@@ -22,21 +24,24 @@ use tokio::time::Instant;
 use tollgate_policy::name::Name;
 use tollgate_policy::policy::{Store as Definition, StoreKind};
 use tracing::{info, warn};
-use zeroize::Zeroizing;
 
 use self::age::AgeLocation;
+pub(crate) use self::vault::Lease;
 use crate::error::Failure;
 use crate::reference::Reference;
+use crate::secret::Value;
 
 /// Says whether an address may be dialled.
 pub(crate) type Dialable = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 /// What a store answered.
 pub(crate) struct Fetched {
-    /// Never empty.
-    pub(crate) value: Zeroizing<Vec<u8>>,
-    /// The store's own version number, where it has one.
-    pub(crate) version: Option<u64>,
+    /// Every field that the reference names; none of them empty.
+    pub(crate) value: Value,
+    /// The store's own name of the version, where it has one: short, and of characters that are harmless in a log.
+    pub(crate) version: Option<Arc<str>>,
+    /// Whoever keeps the value keeps this, and uses neither longer than it runs.
+    pub(crate) lease: Option<Arc<Lease>>,
     /// When it must no longer be used, whatever the freshness of its credential allows.
     pub(crate) expires: Option<Instant>,
 }
@@ -54,6 +59,8 @@ enum Backend {
     File(file::FileStore),
     Age(age::AgeStore),
     Vault(vault::Vault),
+    Aws(aws::Aws),
+    Env(environment::Variables),
     #[cfg(test)]
     Script(Arc<crate::cache::tests::Script>),
 }
@@ -102,7 +109,9 @@ impl Store {
                 file: file.clone(),
                 identity: identity_file.clone(),
             })),
-            StoreKind::Vault(vault) => Backend::Vault(vault::Vault::new(vault.clone(), Arc::clone(dialable))),
+            StoreKind::Vault(vault) => Backend::Vault(vault::Vault::new(vault, Arc::clone(dialable))),
+            StoreKind::Aws(aws) => Backend::Aws(aws::Aws::new(aws.clone(), Arc::clone(dialable))),
+            StoreKind::Env { prefix } => Backend::Env(environment::Variables::new(prefix.clone())),
         };
         Self::over(definition, backend)
     }
@@ -133,12 +142,26 @@ impl Store {
             Backend::File(store) => store.fetch(reference).await,
             Backend::Age(store) => store.fetch(reference).await,
             Backend::Vault(store) => store.fetch(reference).await,
+            Backend::Aws(store) => store.fetch(reference).await,
+            Backend::Env(store) => store.fetch(reference),
             #[cfg(test)]
             Backend::Script(script) => script.fetch(reference).await,
         };
         match fetched {
-            Ok(fetched) if fetched.value.is_empty() => Err(Failure::Malformed("it is empty")),
+            Ok(fetched) if fetched.value.has_gap() => Err(Failure::Malformed("it is empty")),
             other => other,
+        }
+    }
+
+    /// Whether it lent something that was not given back yet.
+    pub(crate) fn lends(&self) -> bool {
+        matches!(&self.backend, Backend::Vault(store) if store.lends())
+    }
+
+    /// Gives back what it lent, and its own login. Nothing is fetched afterwards.
+    pub(crate) async fn close(&self) {
+        if let Backend::Vault(store) = &self.backend {
+            store.close().await;
         }
     }
 
@@ -171,6 +194,7 @@ impl Store {
             store: self.definition.name.clone(),
             failing_for: failing.map(|failing| failing.since.elapsed()),
             error: failing.map(|failing| failing.failure.as_str()),
+            cause: failing.map(|failing| failing.failure.to_string()),
             fetches: self.fetches.load(Ordering::Relaxed),
             failures: self.failures.load(Ordering::Relaxed),
             secrets: 0,
@@ -191,6 +215,8 @@ impl fmt::Display for Place<'_> {
                 write!(f, "{} with {}", file.display(), identity_file.display())
             }
             StoreKind::Vault(vault) => f.write_str(&vault.address),
+            StoreKind::Aws(aws) => f.write_str(aws.endpoint.as_deref().unwrap_or(&aws.region)),
+            StoreKind::Env { prefix } => write!(f, "{prefix}*"),
         }
     }
 }
@@ -205,6 +231,8 @@ pub struct StoreHealth {
     pub failing_for: Option<Duration>,
     /// The last failure of the store as a whole, one snake_case word (`sealed`, `timeout`, `tls` …).
     pub error: Option<&'static str>,
+    /// The same in a sentence of fixed words: which login fails and why, what is wrong with the TLS.
+    pub cause: Option<String>,
     /// Times it was asked for a secret.
     pub fetches: u64,
     /// How many of them failed, for whatever reason.

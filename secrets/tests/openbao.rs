@@ -4,6 +4,15 @@
 #[cfg(test)]
 #[path = "openbao/bao.rs"]
 mod bao;
+#[cfg(test)]
+#[path = "openbao/leases.rs"]
+mod leases;
+#[cfg(test)]
+#[path = "openbao/logins.rs"]
+mod logins;
+#[cfg(test)]
+#[path = "openbao/postgres.rs"]
+mod postgres;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,7 +30,7 @@ async fn value(secrets: &Secrets, credential: &Credential) -> Result<String, Fai
 }
 
 fn text(secret: &Secret) -> String {
-    String::from_utf8_lossy(secret.expose()).into_owned()
+    String::from_utf8_lossy(secret.expose(None).unwrap_or_default()).into_owned()
 }
 
 /// Asks until the answer is as wanted; false after `limit`.
@@ -71,6 +80,34 @@ async fn a_key_is_read_with_its_version_and_what_cannot_be_read_says_why() {
     assert_eq!(value(&secrets, &unborn).await, Err(Failure::NotFound));
     assert_eq!(value(&secrets, &hidden).await, Err(Failure::Denied));
     assert_eq!(secrets.health()[0].error, None, "none of these is a fault of the store");
+}
+
+#[tokio::test]
+async fn version_1_of_the_kv_engine_is_read_and_not_mistaken_for_version_2() {
+    let Some(bao) = Bao::start() else { return };
+    bao.app_role("token_ttl=1m");
+    bao.run(&["secrets", "enable", "-path=kv1", "-version=1", "kv"]);
+    bao.run(&["kv", "put", "kv1/llm/openai", "api_key=sk-1"]);
+    bao.run(&["kv", "put", "secret/llm/openai", "api_key=sk-2"]);
+    let mut setup = Setup::new(&bao).with("kvVersion: 1").with("mount: kv1");
+    let current = setup.credential("current", "llm/openai", "api_key", None);
+    let absent = setup.credential("absent", "llm/absent", "api_key", None);
+    let hidden = setup.credential("hidden", "hidden", "api_key", None);
+    let secrets = setup.secrets();
+    assert_eq!(value(&secrets, &current).await, Ok("sk-1".into()));
+    assert_eq!(value(&secrets, &absent).await, Err(Failure::NotFound));
+    assert_eq!(value(&secrets, &hidden).await, Err(Failure::Denied));
+    bao.run(&["kv", "put", "kv1/llm/openai", "api_key=sk-3"]);
+    assert!(becomes(&secrets, &current, Ok("sk-3"), SECOND * 3).await);
+
+    bao.write_token("root");
+    let mut setup = Setup::new(&bao).token_file(&bao).with("kvVersion: 1");
+    let misread = setup.credential("misread", "llm/openai", "api_key", None);
+    let failure = value(&setup.secrets(), &misread).await;
+    assert_eq!(
+        failure,
+        Err(Failure::Misconfigured("the mount is version 2 of the KV engine: `kvVersion: 2`"))
+    );
 }
 
 #[tokio::test]

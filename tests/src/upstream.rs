@@ -89,6 +89,8 @@ pub enum Step {
     Wait(Duration),
     /// Breaks the stream off.
     Abort,
+    /// Ends the stream with this trailer field.
+    Trailer(http::HeaderName, http::HeaderValue),
 }
 
 impl Reply {
@@ -138,6 +140,13 @@ impl Reply {
         self
     }
 
+    /// The stream ends here, with a trailer field.
+    pub fn trailer(mut self, name: &'static str, value: &str) -> Self {
+        let value = value.parse().expect("a header value");
+        self.steps.push(Step::Trailer(http::HeaderName::from_static(name), value));
+        self
+    }
+
     async fn respond(self) -> Response<Either<Full<Bytes>, Channel<Bytes, Failure>>> {
         let mut steps = self.steps;
         while let Some(Step::Wait(pause)) = steps.first() {
@@ -167,6 +176,10 @@ fn play(steps: Vec<Step>) -> Channel<Bytes, Failure> {
                     }
                 }
                 Step::Wait(pause) => tokio::time::sleep(pause).await,
+                Step::Trailer(name, value) => {
+                    let _ = sender.send_trailers(HeaderMap::from_iter([(name, value)])).await;
+                    return;
+                }
                 Step::Abort => return sender.abort(Failure::other("broken off")),
             }
         }

@@ -70,7 +70,7 @@ impl Views {
             })
             .collect();
         let stores: Vec<Value> = self.shared.secrets.health().iter().map(|store| json!({
-            "store": store.store.to_string(), "up": store.failing_for.is_none(), "error": store.error, "stale": store.stale, "unavailable": store.unavailable,
+            "store": store.store.to_string(), "up": store.failing_for.is_none(), "error": store.error, "cause": store.cause, "stale": store.stale, "unavailable": store.unavailable,
         })).collect();
         let issuers: Vec<Value> = self.shared.secrets.issuers().iter().map(|issuer| json!({
             "endpoint": issuer.endpoint, "up": issuer.failing_for.is_none(), "error": issuer.error, "tokens": issuer.tokens, "unavailable": issuer.unavailable,

@@ -66,13 +66,14 @@ impl Cores {
     ) -> anyhow::Result<Self> {
         let stop = watch::Sender::new(false);
         let mut running = Self { cores: Vec::new(), threads: Vec::new(), stop };
+        let warned = Arc::default();
         for index in 0..count {
             let journal = ledger.journal(index).ok_or_else(|| anyhow!("no journal for core {index}"))?;
             let core = Arc::new(Core {
                 shared: Arc::clone(shared),
                 pool: Pool::new(Arc::clone(&journal)),
                 journal,
-                prepared: Prepared::default(),
+                prepared: Prepared::new(Arc::clone(&warned)),
                 open: Open::default(),
                 stats: Stats::default(),
             });

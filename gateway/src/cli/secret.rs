@@ -14,6 +14,7 @@ use tollgate_secrets::AgeFile;
 use zeroize::Zeroizing;
 
 use super::say;
+use crate::memory;
 
 /// One more than a value may have, so that a longer one is seen to be longer.
 const READ_LIMIT: usize = 64 * 1024 + 2;
@@ -53,6 +54,7 @@ enum SecretCommand {
 }
 
 pub(super) fn run(args: SecretArgs) -> anyhow::Result<()> {
+    memory::keep_private().context("switching core dumps off")?;
     let SecretArgs { file, identity, command } = args;
     let secrets = AgeFile::new(&file, &identity);
     match command {

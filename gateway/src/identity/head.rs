@@ -1,6 +1,6 @@
 //! The caller's request head once everything is gone that is not the request itself.
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method, Uri, Version, request};
 use tollgate_policy::denial::{Denial, Reason};
@@ -19,6 +19,36 @@ pub(crate) struct Head {
     authority: Authority,
     path: PathAndQuery,
     query: Option<String>,
+    /// What the caller's own AWS signature, which stays behind, was made for.
+    pub(crate) aws_scope: Option<AwsScope>,
+}
+
+/// Region and service of an AWS signature: no secret, and not believed before the policy lists them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AwsScope {
+    pub(crate) region: Box<str>,
+    pub(crate) service: Box<str>,
+}
+
+impl AwsScope {
+    /// Of `AWS4-HMAC-SHA256 Credential=ID/DATE/REGION/SERVICE/aws4_request, …`.
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let text = headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("AWS4-HMAC-SHA256 ")?;
+        let scope = text.split(',').find_map(|part| part.trim().strip_prefix("Credential="))?;
+        let mut parts = scope.rsplit('/');
+        let (end, service, region) = (parts.next()?, parts.next()?, parts.next()?);
+        let is_word = |word: &str| {
+            let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+            !word.is_empty() && word.bytes().all(is_plain)
+        };
+        let known = end == "aws4_request" && is_word(service) && is_word(region);
+        known.then(|| Self { region: region.into(), service: service.into() })
+    }
+
+    /// Whether paths and payloads are signed as S3 does.
+    pub(crate) fn is_s3(&self) -> bool {
+        &*self.service == "s3" || self.service.starts_with("s3-") || &*self.service == "s3express"
+    }
 }
 
 impl Head {
@@ -46,8 +76,9 @@ impl Head {
         let authority = authority(&uri, &headers, version)?;
         let path = uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
         let query = path.query().and_then(|query| strip::query(query, &[])).map(std::borrow::Cow::into_owned);
+        let aws_scope = AwsScope::of(&headers);
         strip::headers(&mut headers);
-        Ok(Self { method, headers, authority, path, query })
+        Ok(Self { method, headers, authority, path, query, aws_scope })
     }
 
     /// What the policy decides on.

@@ -21,14 +21,18 @@ pub(super) fn header(prefix: &str, secret: &[u8]) -> Option<HeaderValue> {
 
 /// HTTP Basic (RFC 7617) with the secret as the password.
 pub(super) fn basic(username: &str, secret: &[u8]) -> Option<HeaderValue> {
+    let (_, encoded) = basic_pair(username, secret);
+    header("Basic ", &encoded)
+}
+
+/// `username:secret`, and the same in base64.
+pub(super) fn basic_pair(username: &str, secret: &[u8]) -> (Zeroizing<Vec<u8>>, Zeroizing<Vec<u8>>) {
     let mut pair = Zeroizing::new(Vec::with_capacity(username.len() + 1 + secret.len()));
     pair.extend_from_slice(username.as_bytes());
     pair.push(b':');
     pair.extend_from_slice(secret);
-    let mut text = Zeroizing::new(vec![0; 6 + pair.len().div_ceil(3) * 4]);
-    text[..6].copy_from_slice(b"Basic ");
-    STANDARD.encode_slice(&*pair, &mut text[6..]).ok()?;
-    sensitive(text)
+    let encoded = Zeroizing::new(STANDARD.encode(&*pair).into_bytes());
+    (pair, encoded)
 }
 
 /// `name=secret`, percent-encoded, for a query.
@@ -42,6 +46,31 @@ pub(super) fn pair(name: &str, secret: &[u8]) -> Bytes {
         text.extend_from_slice(part.as_bytes());
     }
     Bytes::from_owner(text)
+}
+
+/// `name=secret` for `Cookie`; `None` where the secret has what a cookie cannot hold (RFC 6265, section 4.1.1).
+pub(super) fn cookie(name: &str, secret: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let holds = |b: &u8| b.is_ascii_graphic() && !b"\",;\\".contains(b);
+    if !secret.iter().all(holds) {
+        return None;
+    }
+    let mut text = Zeroizing::new(Vec::with_capacity(name.len() + 1 + secret.len()));
+    text.extend_from_slice(name.as_bytes());
+    text.push(b'=');
+    text.extend_from_slice(secret);
+    Some(text)
+}
+
+/// All cookies in one header.
+pub(super) fn cookies<'a>(pairs: impl Iterator<Item = &'a [u8]> + Clone) -> Option<HeaderValue> {
+    let mut text = Zeroizing::new(Vec::with_capacity(pairs.clone().map(|pair| pair.len() + 2).sum()));
+    for pair in pairs {
+        if !text.is_empty() {
+            text.extend_from_slice(b"; ");
+        }
+        text.extend_from_slice(pair);
+    }
+    sensitive(text)
 }
 
 /// `path` with `pair` as one more parameter.
@@ -71,6 +100,10 @@ mod tests {
         // The example of RFC 7617, section 2.
         let basic = basic("Aladdin", b"open sesame").unwrap();
         assert_eq!(basic.as_bytes(), b"Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+        let cookies = ["a=1", "b=2"].map(|pair| Zeroizing::new(pair.as_bytes().to_vec()));
+        assert_eq!(super::cookies(cookies.iter().map(|pair| &***pair)).unwrap().as_bytes(), b"a=1; b=2");
+        assert_eq!(cookie("session", b"abc").unwrap().as_slice(), b"session=abc");
+        assert!(cookie("session", b"a; admin=1").is_none() && cookie("session", b"a b").is_none());
         let path = PathAndQuery::from_static("/v1?x=1");
         assert_eq!(with_pair(&path, &pair("key", b"a/b+c d")).unwrap(), "/v1?x=1&key=a%2Fb%2Bc%20d");
         assert_eq!(with_pair(&PathAndQuery::from_static("/"), &pair("k", b"v")).unwrap(), "/?k=v");

@@ -9,17 +9,21 @@ use http::HeaderValue;
 use http::header::{AUTHORIZATION, HeaderName};
 use tollgate_policy::map::Map;
 use tollgate_policy::name::Name;
-use tollgate_policy::policy::{Credential, Inject};
+use tollgate_policy::policy::{Credential, Inject, Injection, Scrub};
 use tollgate_secrets::{Secret, Version};
+use zeroize::Zeroizing;
 
 use super::form;
 use super::scrub::Needles;
+use super::sigv4::Signer;
 
 /// What is added to a request.
 #[derive(Clone)]
 pub(super) enum Ready {
     Header(HeaderName, HeaderValue),
     Query(Bytes),
+    Cookie(Zeroizing<Vec<u8>>),
+    SigV4(Arc<Signer>),
 }
 
 impl std::fmt::Debug for Ready {
@@ -27,6 +31,8 @@ impl std::fmt::Debug for Ready {
         match self {
             Self::Header(name, _) => f.debug_tuple("Header").field(name).finish_non_exhaustive(),
             Self::Query(_) => f.debug_tuple("Query").finish_non_exhaustive(),
+            Self::SigV4(_) => f.debug_tuple("SigV4").finish_non_exhaustive(),
+            Self::Cookie(_) => f.debug_tuple("Cookie").finish_non_exhaustive(),
         }
     }
 }
@@ -36,7 +42,7 @@ struct Entry {
     credential: Arc<Credential>,
     reference: String,
     version: Version,
-    ready: Ready,
+    ready: Arc<[Ready]>,
     needles: Arc<Needles>,
 }
 
@@ -44,12 +50,35 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Prepared {
     entries: Mutex<Map<Name, Entry>>,
+    warned: Arc<Warned>,
+}
+
+/// Of which version of each credential the log has said that it is short. All cores share it.
+#[derive(Debug, Default)]
+pub(crate) struct Warned(Mutex<Map<Name, Version>>);
+
+impl Warned {
+    fn say(&self, credential: &Credential, secret: &Secret) {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = said.insert(credential.name.clone(), secret.version().clone());
+        if last.as_ref() != Some(secret.version()) {
+            let name = &credential.name;
+            tracing::warn!(
+                credential = %name,
+                "a part of this key has fewer than 12 bytes: it is masked in the headers of answers, but not in their bodies"
+            );
+        }
+    }
 }
 
 impl Prepared {
-    /// `secret` in the form that `credential` wants; `None` where it is not that credential's, or cannot take that form.
-    pub(super) fn ready(&self, credential: &Arc<Credential>, secret: &Secret) -> Option<Ready> {
-        self.with(credential, secret, |entry| entry.ready.clone())
+    pub(crate) fn new(warned: Arc<Warned>) -> Self {
+        Self { entries: Mutex::default(), warned }
+    }
+
+    /// `secret` in the forms that `credential` wants; `None` where it is not that credential's, or cannot take one of them.
+    pub(super) fn ready(&self, credential: &Arc<Credential>, secret: &Secret) -> Option<Arc<[Ready]>> {
+        self.with(credential, secret, |entry| Arc::clone(&entry.ready))
     }
 
     /// What to look for in answers to calls with `secret`.
@@ -76,8 +105,12 @@ impl Prepared {
         if reference != secret.reference() {
             return None;
         }
-        let ready = ready(&credential.inject, secret)?;
-        let needles = Arc::new(Needles::new(secret.expose(), &ready));
+        let ready: Option<Arc<[Ready]>> = credential.inject.iter().map(|way| ready(way, secret)).collect();
+        let ready = ready?;
+        let needles = Arc::new(needles(&credential.inject, secret)?);
+        if needles.has_short() && credential.destinations.iter().any(|to| to.scrub == Scrub::All) {
+            self.warned.say(credential, secret);
+        }
         let (credential, version) = (Arc::clone(credential), secret.version().clone());
         let entry = Entry { credential, reference, version, ready, needles };
         let value = read(&entry);
@@ -95,12 +128,40 @@ impl Entry {
     }
 }
 
-fn ready(inject: &Inject, secret: &Secret) -> Option<Ready> {
-    let value = secret.expose();
-    Some(match inject {
+fn ready(injection: &Injection, secret: &Secret) -> Option<Ready> {
+    if let Inject::SigV4(aws) = &injection.way {
+        return Signer::new(aws, secret).map(Arc::new).map(Ready::SigV4);
+    }
+    let value = secret.expose(injection.field.as_deref())?;
+    Some(match &injection.way {
         Inject::Bearer => Ready::Header(AUTHORIZATION, form::header("Bearer ", value)?),
         Inject::Header { name, prefix } => Ready::Header(name.parse().ok()?, form::header(prefix, value)?),
         Inject::Basic { username } => Ready::Header(AUTHORIZATION, form::basic(username, value)?),
         Inject::Query { name } => Ready::Query(form::pair(name, value)),
+        Inject::SigV4(_) => return None,
+        Inject::Cookie { name } => Ready::Cookie(form::cookie(name, value)?),
     })
+}
+
+/// What of it may come back: all that is read out of the headers or the query that it was put in.
+fn needles(ways: &[Injection], secret: &Secret) -> Option<Needles> {
+    let (mut whole, mut pairs) = (Vec::new(), Vec::new());
+    for Injection { field, way } in ways {
+        match way {
+            Inject::SigV4(aws) => {
+                // The id of an access key is public, and services name it.
+                whole.push(secret.expose(Some(&aws.secret_access_key))?);
+                whole.extend(aws.session_token.as_deref().and_then(|token| secret.expose(Some(token))));
+            }
+            Inject::Basic { username } => {
+                let password = secret.expose(field.as_deref())?;
+                pairs.push(form::basic_pair(username, password));
+                whole.push(password);
+            }
+            _ => whole.push(secret.expose(field.as_deref())?),
+        }
+    }
+    whole.extend(pairs.iter().map(|(pair, _)| &***pair));
+    let encoded: Vec<&[u8]> = pairs.iter().map(|(_, encoded)| &***encoded).collect();
+    Some(Needles::new(&whole, &encoded))
 }

@@ -1,23 +1,26 @@
-//! The head of the answer without what must not reach the caller.
+//! The answer without what must not reach the caller.
 //!
-//! **Invariant:** a secret that was put on the call, in any form listed at [`Needles`], does not pass in a header. It is replaced by `*` at
-//! equal length. What the provider says about connections, sessions and other services of its own stays behind as well.
+//! **Invariant:** a secret that was put on the call, in any form listed at [`Needles`], does not pass in a header, nor in a body where the
+//! destination has `scrub: all`. It is replaced by `*` at equal length. What the provider says about connections, sessions and other services
+//! of its own stays behind as well.
 
-use std::fmt;
+mod class;
+mod escape;
+mod needles;
+mod stream;
+
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
 use http::header::{self, HeaderName, LOCATION};
 use http::{HeaderMap, HeaderValue, StatusCode, response};
-use memchr::memchr_iter;
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_secrets::Secret;
-use zeroize::Zeroizing;
 
+use self::needles::Finds;
+pub(super) use self::needles::Needles;
+pub(crate) use self::stream::Scrubber;
 use super::Prepared;
-use super::prepared::Ready;
 
 /// Connection-bound fields (RFC 9110, section 7.6.1) and announcements of other routes and sessions.
 static WITHHELD: [HeaderName; 14] = [
@@ -37,18 +40,46 @@ static WITHHELD: [HeaderName; 14] = [
     HeaderName::from_static("set-cookie2"),
 ];
 
-/// Cleans the head of an answer to a call that `permit` let through.
+/// Digests of a body (RFC 9530, RFC 3230, RFC 1864): with them a guess at what was masked could be proven.
+static DIGESTS: [HeaderName; 4] = [
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("content-md5"),
+];
+
+/// What became of a body when its head leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// It is passed as it came: it was looked at whole, or is none to look at.
+    Unchanged,
+    /// A key was masked in it.
+    Changed,
+    /// It is still to come.
+    NotYet,
+}
+
+/// Cleans the head of an answer to a call that `permit` let through. `Some`: its body has to go through this.
 ///
 /// # Errors
-/// `unsupported_upgrade` for a 101 that nobody asked for.
+/// `unsupported_upgrade` for a 101 that nobody asked for; `encoded_answer` for a body in which a key could not be seen.
 pub(crate) fn answer_head(
     parts: &mut response::Parts,
+    has_body: bool,
     permit: &Permit,
     secret: Option<&Arc<Secret>>,
     prepared: &Prepared,
-) -> Result<(), Denial> {
+) -> Result<Option<Scrubber>, Denial> {
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Denial::new(Reason::UnsupportedUpgrade, "the destination switched protocols unasked"));
+    }
+    let keyed = permit.credential().zip(secret);
+    let whole = keyed.is_some() && permit.scrubs_bodies();
+    if whole && has_body && is_encoded(&parts.headers) {
+        return Err(Denial::new(
+            Reason::EncodedAnswer,
+            "the destination encoded its answer unasked, so that a reflected credential could not be seen in it",
+        ));
     }
     // The reason phrase is the provider's own text, and travels beside the headers.
     parts.extensions.clear();
@@ -57,11 +88,60 @@ pub(crate) fn answer_head(
     if let Some(prefix) = permit.target().path_prefix() {
         relocate(&mut parts.headers, permit.target().host(), prefix);
     }
-    if let Some((credential, secret)) = permit.credential().zip(secret) {
-        let needles = prepared.needles(credential, secret).ok_or_else(|| super::bug("no needles"))?;
-        needles.scrub(&mut parts.headers);
+    let Some((credential, secret)) = keyed else { return Ok(None) };
+    let needles = prepared.needles(credential, secret).ok_or_else(|| super::bug("no needles"))?;
+    scrub(&needles, &mut parts.headers);
+    Ok(if whole { Scrubber::new(needles) } else { None })
+}
+
+/// Takes out of the head what says which bytes the body had. A digest of a body that is still to come may be one of a key, so it always goes.
+/// An `ETag` goes with a body that was changed; else it is the provider's name for a version, which `If-Match` needs.
+pub(crate) fn forget_digests(headers: &mut HeaderMap, seen: Seen) {
+    if seen == Seen::Unchanged {
+        return;
     }
-    Ok(())
+    for name in &DIGESTS {
+        headers.remove(name);
+    }
+    if seen == Seen::Changed {
+        headers.remove(header::ETAG);
+    }
+}
+
+/// Whether the body is in another form than its readers see.
+fn is_encoded(headers: &HeaderMap) -> bool {
+    let grpc = HeaderName::from_static("grpc-encoding");
+    let names = [
+        (&header::CONTENT_ENCODING, "identity"),
+        (&grpc, "identity"),
+        (&header::TRANSFER_ENCODING, "chunked"),
+    ];
+    names.into_iter().any(|(name, plain)| {
+        let codings =
+            headers.get_all(name).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+        codings
+            .map(<[u8]>::trim_ascii)
+            .any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(plain.as_bytes()))
+    })
+}
+
+/// Overwrites every occurrence in the values of `headers`; names that hold one go altogether.
+fn scrub(needles: &Needles, headers: &mut HeaderMap) {
+    let mut finds = Finds::new();
+    for value in headers.values_mut() {
+        if let Some(clean) = needles.masked(value.as_bytes(), &mut finds) {
+            // `*` is a legal byte wherever the needle was.
+            *value = HeaderValue::from_bytes(&clean).unwrap_or(HeaderValue::from_static("*"));
+        }
+    }
+    let gone: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| needles.masked(name.as_str().as_bytes(), &mut finds).is_some())
+        .cloned()
+        .collect();
+    for name in gone {
+        while headers.remove(&name).is_some() {}
+    }
 }
 
 fn withhold(headers: &mut HeaderMap, allowed: impl Fn(&HeaderName) -> bool) {
@@ -97,174 +177,9 @@ fn relocate(headers: &mut HeaderMap, host: &str, prefix: &str) {
     }
 }
 
-/// The forms of one secret version to look for, percent-encoded or not: raw, base64 at the three offsets at which it can lie inside a longer
-/// text, hex, and what was sent, whole.
-pub(super) struct Needles {
-    forms: Vec<Zeroizing<Vec<u8>>>,
-    shortest: usize,
-}
-
-impl fmt::Debug for Needles {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Needles").finish_non_exhaustive()
-    }
-}
-
-impl Needles {
-    pub(super) fn new(secret: &[u8], sent: &Ready) -> Self {
-        let mut text = forms(secret);
-        match sent {
-            Ready::Header(_, value) => {
-                let whole = value.as_bytes();
-                let start = whole.iter().rposition(|b| *b == b' ').map_or(0, |at| at + 1);
-                text.push(Zeroizing::new(whole[start..].to_vec()));
-            }
-            Ready::Query(pair) => text.push(Zeroizing::new(pair.to_vec())),
-        }
-        text.retain(|form| !form.is_empty());
-        text.sort_unstable_by(|a, b| a.as_slice().cmp(b.as_slice()));
-        text.dedup();
-        let shortest = text.iter().map(|form| form.len()).min().unwrap_or(usize::MAX);
-        Self { forms: text, shortest }
-    }
-
-    /// Overwrites every occurrence in the values of `headers`; names that hold one go altogether.
-    fn scrub(&self, headers: &mut HeaderMap) {
-        for value in headers.values_mut().filter(|value| value.len() >= self.shortest) {
-            if let Some(clean) = self.masked(value.as_bytes()) {
-                // `*` is a legal byte wherever the needle was.
-                *value = HeaderValue::from_bytes(&clean).unwrap_or(HeaderValue::from_static("*"));
-            }
-        }
-        let named = |name: &HeaderName| {
-            name.as_str().len() >= self.shortest && self.masked(name.as_str().as_bytes()).is_some()
-        };
-        let gone: Vec<HeaderName> = headers.keys().filter(|name| named(name)).cloned().collect();
-        for name in gone {
-            while headers.remove(&name).is_some() {}
-        }
-    }
-
-    fn masked(&self, text: &[u8]) -> Option<Vec<u8>> {
-        let mut clean: Option<Vec<u8>> = None;
-        for form in &self.forms {
-            for at in occurrences(form, text) {
-                clean.get_or_insert_with(|| text.to_vec())[at..at + form.len()].fill(b'*');
-            }
-        }
-        if text.contains(&b'%') {
-            // However many of its characters were escaped, and in whichever case.
-            let (decoded, places) = unescaped(text);
-            for form in &self.forms {
-                for at in occurrences(form, &decoded) {
-                    let range = places[at]..places[at + form.len()];
-                    clean.get_or_insert_with(|| text.to_vec())[range].fill(b'*');
-                }
-            }
-        }
-        clean
-    }
-}
-
-/// `text` with its percent escapes decoded, and where each byte of that began; one place more than bytes.
-fn unescaped(text: &[u8]) -> (Zeroizing<Vec<u8>>, Vec<usize>) {
-    let mut decoded = Zeroizing::new(Vec::with_capacity(text.len()));
-    let mut places = Vec::with_capacity(text.len() + 1);
-    let digit = |at: usize| text.get(at).and_then(|byte| char::from(*byte).to_digit(16));
-    let mut at = 0;
-    while let Some(byte) = text.get(at) {
-        places.push(at);
-        match (byte, digit(at + 1), digit(at + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                decoded.push(u8::try_from(high * 16 + low).unwrap_or_default());
-                at += 3;
-            }
-            _ => {
-                decoded.push(*byte);
-                at += 1;
-            }
-        }
-    }
-    places.push(at);
-    (decoded, places)
-}
-
-/// Where `form` lies in `text`. Header values are short: looking for a first byte beats preparing a search.
-fn occurrences<'a>(form: &'a [u8], text: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
-    let last = text.len().checked_sub(form.len()).map_or(0, |last| last + 1);
-    let first = form.first().copied().unwrap_or_default();
-    memchr_iter(first, &text[..last]).filter(move |at| text[*at..].starts_with(form))
-}
-
-fn forms(secret: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
-    let hex = |digits: &[u8; 16]| {
-        secret.iter().flat_map(|b| [digits[usize::from(b >> 4)], digits[usize::from(b & 15)]]).collect()
-    };
-    let mut forms: Vec<Vec<u8>> = vec![secret.to_vec(), hex(b"0123456789abcdef"), hex(b"0123456789ABCDEF")];
-    for offset in 0..3 {
-        let Some(core) = base64_inside(secret, offset) else { continue };
-        let url: Vec<u8> = core
-            .iter()
-            .map(|b| match b {
-                b'+' => b'-',
-                b'/' => b'_',
-                other => *other,
-            })
-            .collect();
-        forms.push(core);
-        forms.push(url);
-    }
-    forms.into_iter().map(Zeroizing::new).collect()
-}
-
-/// The characters that depend on the secret alone when it starts `offset` bytes into a base64 group.
-fn base64_inside(secret: &[u8], offset: usize) -> Option<Vec<u8>> {
-    let mut padded = Zeroizing::new(vec![0; offset]);
-    padded.extend_from_slice(secret);
-    let encoded = Zeroizing::new(STANDARD_NO_PAD.encode(&*padded));
-    let start = [0, 2, 3][offset];
-    let whole = padded.len() / 3 * 4 + [0, 1, 2][padded.len() % 3];
-    (whole > start + 4).then(|| encoded.as_bytes()[start..whole].to_vec())
-}
-
 #[cfg(test)]
 mod tests {
-    use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
-
     use super::*;
-
-    const SECRET: &[u8] = b"sk-live/0123+456789=abc";
-
-    fn scrubbed(value: &[u8]) -> Vec<u8> {
-        let sent =
-            Ready::Header(header::AUTHORIZATION, super::super::form::header("Bearer ", SECRET).unwrap());
-        let mut headers = HeaderMap::new();
-        headers.insert("x-echo", HeaderValue::from_bytes(value).unwrap());
-        Needles::new(SECRET, &sent).scrub(&mut headers);
-        headers["x-echo"].as_bytes().to_vec()
-    }
-
-    #[test]
-    fn a_reflected_secret_is_masked_at_equal_length_in_every_form() {
-        let raw = String::from_utf8(SECRET.to_vec()).unwrap();
-        assert_eq!(
-            scrubbed(format!("got Bearer {raw}!").as_bytes()),
-            format!("got Bearer {}!", "*".repeat(23)).as_bytes()
-        );
-        let percent: String = percent_encode(SECRET, NON_ALPHANUMERIC).collect();
-        assert_eq!(scrubbed(percent.as_bytes()), "*".repeat(percent.len()).as_bytes());
-        let every: String = SECRET.iter().map(|b| format!("%{b:02x}")).collect();
-        assert_eq!(scrubbed(format!("a%20{every}").as_bytes()), format!("a%20{}", "*".repeat(69)).as_bytes());
-        for before in ["", "u", "us", "user:"] {
-            let encoded = STANDARD_NO_PAD.encode(format!("{before}{raw}tail"));
-            let clean = scrubbed(encoded.as_bytes());
-            assert_eq!(clean.len(), encoded.len());
-            assert!(clean.iter().filter(|b| **b == b'*').count() >= 26, "{before}");
-        }
-        let hex: String = SECRET.iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(scrubbed(hex.as_bytes()), "*".repeat(46).as_bytes());
-        assert_eq!(scrubbed(b"nothing of the kind in here, at all"), b"nothing of the kind in here, at all");
-    }
 
     #[test]
     fn cookies_and_alternative_services_stay_behind_unless_allowed() {
@@ -300,5 +215,50 @@ mod tests {
         assert_eq!(moved("https://evil.example/v1"), "https://evil.example/v1");
         assert_eq!(moved("//evil.example/v1"), "//evil.example/v1");
         assert_eq!(moved("https://api.openai.com.evil.example/"), "https://api.openai.com.evil.example/");
+    }
+
+    #[test]
+    fn a_value_is_masked_where_it_holds_the_key_and_a_name_that_does_goes() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("x-echo", "got Bearer sk-live/0123+456789=abc!"),
+            ("x-0123456789abcdef", "1"),
+            ("x-fine", "fine"),
+        ] {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        scrub(&Needles::new(&[b"sk-live/0123+456789=abc", b"0123456789abcdef"], &[]), &mut headers);
+        assert_eq!(headers.len(), 2);
+        assert_eq!(headers["x-echo"], format!("got Bearer {}!", "*".repeat(23)));
+        assert_eq!(headers["x-fine"], "fine");
+    }
+
+    #[test]
+    fn digests_stay_only_with_a_body_that_was_seen_and_not_changed() {
+        let mut headers = HeaderMap::new();
+        for name in ["digest", "content-digest", "repr-digest", "content-md5", "etag", "x-fine"] {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static("x"));
+        }
+        let left = |seen| {
+            let mut headers = headers.clone();
+            forget_digests(&mut headers, seen);
+            headers.keys().map(|name| name.as_str().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(left(Seen::Unchanged).len(), 6);
+        assert_eq!(left(Seen::NotYet), ["etag", "x-fine"]);
+        assert_eq!(left(Seen::Changed), ["x-fine"]);
+    }
+
+    #[test]
+    fn any_coding_but_the_plain_one_is_an_encoded_answer() {
+        let encoded = |name: &'static str, value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+            is_encoded(&headers)
+        };
+        assert!(encoded("content-encoding", "gzip") && encoded("content-encoding", "identity, br"));
+        assert!(encoded("grpc-encoding", "deflate") && encoded("transfer-encoding", "gzip, chunked"));
+        assert!(!encoded("content-encoding", "") && !encoded("content-encoding", "Identity"));
+        assert!(!encoded("grpc-encoding", "identity") && !encoded("transfer-encoding", "chunked"));
     }
 }

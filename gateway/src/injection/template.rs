@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, HeaderName};
+use http::header::{ACCEPT_ENCODING, HeaderName, IF_RANGE, RANGE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method};
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::Carriers;
-use tollgate_policy::policy::Inject;
+use tollgate_policy::policy::{Inject, Injection};
 
+use super::sigv4;
 use super::spare::Spare;
-use crate::identity::{self, Head};
+use crate::identity::{self, AwsScope, Head};
 use crate::load::Room;
 use crate::upstream::{OutBody, Upload};
 
@@ -21,6 +22,8 @@ use crate::upstream::{OutBody, Upload};
 pub(crate) struct Template {
     pub(super) method: Method,
     pub(super) path: PathAndQuery,
+    /// Where the request is signed for AWS: what for.
+    pub(super) aws_scope: Option<AwsScope>,
     headers: Option<HeaderMap>,
     spare: Spare,
     body: Option<OutBody>,
@@ -36,12 +39,13 @@ impl Template {
         let mut line = String::with_capacity(target.path().len() + target.query().map_or(0, |q| q.len() + 1));
         line.push_str(target.path());
         let carriers = permit.destination().dialect.carriers();
-        let own = permit.credential().map(|credential| &credential.inject);
+        let own = permit.credential().map_or(&[][..], |credential| &credential.inject);
         let kept = |query| {
             let mut names = carriers.queries.clone();
-            if let Some(Inject::Query { name }) = own {
-                names.push(name.as_str().into());
-            }
+            names.extend(own.iter().filter_map(|own| match &own.way {
+                Inject::Query { name } => Some(name.as_str().into()),
+                _ => None,
+            }));
             identity::without(query, &names)
         };
         if let Some(query) = target.query().and_then(kept) {
@@ -52,11 +56,27 @@ impl Template {
             .map_err(|_| Denial::new(Reason::BadRequest, "the target cannot be written as a request line"))?;
         let mut headers = head.headers;
         withhold(&mut headers, carriers, own);
+        if permit.scrubs_bodies() && !permit.grant().allow.range {
+            // Half a reflected secret in each of two answers would be found in neither.
+            headers.remove(RANGE);
+            headers.remove(IF_RANGE);
+        }
         // Usage is read off the answer, and a secret is looked for in it: it has to come as it is.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let aws_scope = match permit.credential().and_then(|credential| credential.sigv4()) {
+            Some(_) if target.query().is_some_and(sigv4::is_presigned) => {
+                let detail = "a presigned URL is not signed again; sign in the header";
+                return Err(Denial::new(Reason::BadRequest, detail));
+            }
+            Some(aws) => {
+                Some(sigv4::scope(aws, head.aws_scope.as_ref(), headers.get(sigv4::CONTENT_SHA256))?)
+            }
+            None => None,
+        };
         let replayable = body.again().is_some();
         let (method, spare) = (head.method, Spare::pack(&headers));
-        Ok(Self { method, path, headers: Some(headers), spare, body: Some(body), replayable, _room: room })
+        let (headers, body) = (Some(headers), Some(body));
+        Ok(Self { method, path, aws_scope, headers, spare, body, replayable, _room: room })
     }
 
     /// Whether a further attempt could be made.
@@ -87,14 +107,10 @@ impl Template {
 }
 
 /// Removes what carries a credential or chooses an account at this provider, however it is spelt: many read `_` as `-`.
-fn withhold(headers: &mut HeaderMap, carriers: &Carriers, own: Option<&Inject>) {
-    let own = match own {
-        Some(Inject::Header { name, .. }) => Some(name),
-        _ => None,
-    };
+fn withhold(headers: &mut HeaderMap, carriers: &Carriers, own: &[Injection]) {
     let carries = |name: &HeaderName| {
         let is = |carrier: &str| identity::same_name(carrier, name.as_str());
-        own.is_some_and(|own| is(own))
+        own.iter().any(|own| matches!(&own.way, Inject::Header { name, .. } if is(name)))
             || carriers.headers.iter().chain(&carriers.account_headers).any(|carrier| is(carrier))
     };
     let gone: Vec<HeaderName> = headers.keys().filter(|name| carries(name)).cloned().collect();

@@ -11,6 +11,7 @@ use tollgate_policy::denial::{Denial, Reason};
 use super::body::MeteredBody;
 use super::meter::{Meter, Usage};
 use crate::attempt::Answered;
+use crate::injection::{self, Seen};
 use crate::ledger::Outcome;
 use crate::listener::Connection;
 use crate::reply::{self, Dress, REQUEST_ID, ReplyBody};
@@ -42,16 +43,21 @@ pub(crate) async fn answer(
             head.headers.remove(CONTENT_LENGTH);
         }
         let short = answered.body.size_hint().exact().is_some_and(|length| length <= AT_ONCE);
-        let (head, mut body) = MeteredBody::new(meter, answered, connection);
+        let (mut head, mut body) = MeteredBody::new(meter, answered, connection);
         if short {
             body.settle().await;
         }
+        injection::forget_digests(&mut head.headers, body.seen());
         if !body.is_end_stream() {
             body.watch();
         }
         return Response::from_parts(head, ReplyBody::Metered(body));
     }
-    let Answered { head, lease, .. } = *answered;
+    let Answered { mut head, lease, scrubber, .. } = *answered;
+    if scrubber.is_some() {
+        // Of a body that would be there without HEAD or If-None-Match.
+        injection::forget_digests(&mut head.headers, Seen::NotYet);
+    }
     lease.finish();
     meter.record.outcome = Outcome::Completed;
     let id = meter.record.id;

@@ -17,6 +17,7 @@ use tollgate_policy::price::NanoUsd;
 
 use super::estimate::{self, Bound, Terms};
 use super::facts::{self, ReadBody};
+use crate::injection;
 use crate::load::{Load, Room};
 use crate::quota::Demand;
 use crate::upstream::OutBody;
@@ -39,7 +40,7 @@ enum Content {
     Streaming(Incoming),
 }
 
-/// Reads the body where a grant that may still apply, or the endpoint's usage, asks for it. Everything else streams.
+/// Reads the body where a grant that may still apply, the endpoint's usage or a signature asks for it. Everything else streams.
 ///
 /// # Errors
 /// `body_too_large`, `concurrency_limited` where the caller has no room left for held bodies, and what [`facts::read`] refuses with.
@@ -50,15 +51,20 @@ pub(crate) async fn read(
     load: &Arc<Load>,
     limit: usize,
 ) -> Result<Asked, Denial> {
-    let Some(endpoint) = admission.endpoint().filter(|_| admission.reads_body()) else {
+    let endpoint = admission.endpoint().filter(|_| admission.reads_body());
+    let signs = admission.signs_body() && injection::needs_body(headers) && !incoming.is_end_stream();
+    if endpoint.is_none() && !signs {
         let facts = Facts { body_bytes: incoming.size_hint().exact().unwrap_or(0), ..Facts::default() };
         return Ok(Asked { content: Content::Streaming(incoming), read: ReadBody::unread(facts) });
-    };
+    }
     if incoming.size_hint().exact().is_some_and(|length| length > limit as u64) {
         return Err(too_large());
     }
     let (bytes, room) = collect(incoming, limit, load).await?;
-    let read = facts::read(endpoint, headers, &bytes)?;
+    let read = match endpoint {
+        Some(endpoint) => facts::read(endpoint, headers, &bytes)?,
+        None => ReadBody::unread(Facts { body_bytes: bytes.len() as u64, ..Facts::default() }),
+    };
     Ok(Asked { content: Content::Whole { bytes, room }, read })
 }
 

@@ -1,7 +1,8 @@
 //! The answer on its way to the caller, with its usage read off as it passes.
 //!
 //! **Invariant:** the end of the answer (its terminal event, the last frame of a known length, or the end of the stream) leaves only when the
-//! record is written. What the caller no longer wants is drained for its usage, within bounds, keeping hold and place.
+//! record is written. The meter reads what the provider sent, the caller what the scrubber leaves of it. What the caller no longer wants is
+//! drained for its usage, within bounds, keeping hold and place.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -23,6 +24,7 @@ use super::usage::{Output, Reading, UsageReader};
 use crate::attempt::Answered;
 use crate::drain::{Drained, Phase};
 use crate::fault::{Faults, Stage};
+use crate::injection::{Scrubber, Seen};
 use crate::ledger::{Outcome, Wait};
 use crate::listener::{Connection, Pulse};
 use crate::load::Share;
@@ -38,6 +40,9 @@ const EVENT_STREAM: &[u8] = b"text/event-stream";
 pub(crate) struct MeteredBody {
     source: Source,
     output: Output,
+    /// Stands between the output and the caller.
+    scrubber: Option<Scrubber>,
+    seen: Seen,
     stall: Stall,
     state: State,
     /// Under which policy the stream was last found to be permitted.
@@ -83,7 +88,7 @@ impl MeteredBody {
         answered: Box<Answered>,
         connection: Arc<Connection>,
     ) -> (response::Parts, Box<Self>) {
-        let Answered { head, body: incoming, lease, permit, faults, .. } = *answered;
+        let Answered { head, body: incoming, lease, permit, scrubber, faults, .. } = *answered;
         let event_stream = head
             .headers
             .get(http::header::CONTENT_TYPE)
@@ -94,11 +99,14 @@ impl MeteredBody {
         let reader = metered.filter(|_| billed).map(|e| UsageReader::new(e, event_stream, meter.hides_usage));
         let stall = Stall::new(permit.destination().timeouts.idle);
         let generation = meter.record.generation;
+        let seen = if scrubber.is_some() { Seen::NotYet } else { Seen::Unchanged };
         let source =
             Source { incoming: Some(incoming), reader, lease: Some(lease), meter, billed, drained: false };
         let body = Box::new(Self {
             source,
             output: Output::default(),
+            scrubber,
+            seen,
             stall,
             state: State::Passing,
             generation,
@@ -128,6 +136,36 @@ impl MeteredBody {
             Poll::Ready(())
         })
         .await;
+        if self.scrubber.is_some() && matches!(self.state, State::Done) && self.broken.is_none() {
+            let clean: VecDeque<Bytes> = std::iter::from_fn(|| self.next_piece()).collect();
+            self.output.ready = clean;
+            self.seen = if self.scrubber.take().is_some_and(|scrubber| scrubber.changed()) {
+                Seen::Changed
+            } else {
+                Seen::Unchanged
+            };
+        }
+    }
+
+    /// What is known of the body before its head leaves.
+    pub(super) fn seen(&self) -> Seen {
+        self.seen
+    }
+
+    /// The next bytes for the caller, of those that may go.
+    fn next_piece(&mut self) -> Option<Bytes> {
+        let Some(scrubber) = &mut self.scrubber else { return self.output.ready.pop_front() };
+        loop {
+            if let Some(bytes) = scrubber.pop() {
+                return Some(bytes);
+            }
+            let is_done = matches!(self.state, State::Done);
+            match self.output.ready.pop_front() {
+                Some(bytes) => scrubber.feed(&bytes, is_done && self.output.ready.is_empty()),
+                None if is_done && scrubber.waiting() > 0 => scrubber.finish(),
+                None => return None,
+            }
+        }
     }
 
     /// The answer outlasts its head: from now on its caller is watched.
@@ -149,6 +187,7 @@ impl MeteredBody {
         } else {
             self.state = State::Done;
             self.output = Output::default();
+            self.scrubber = None;
             self.broken = Some(BodyError::Ledger);
         }
         Poll::Ready(())
@@ -187,7 +226,7 @@ impl MeteredBody {
             self.end();
         } else if self.output.complete {
             let reading = self.source.reader.as_ref().map(UsageReader::reading);
-            let wait = self.source.record(reading, Outcome::Completed, waiting(&self.output));
+            let wait = self.source.record(reading, Outcome::Completed, self.waiting());
             self.state = State::Recording { wait, end: false };
         }
     }
@@ -208,12 +247,24 @@ impl MeteredBody {
         let mut last: VecDeque<Bytes> = std::mem::take(&mut self.output.ready);
         last.append(&mut self.output.held);
         self.output.held = last;
-        let wait = self.source.record(reading, Outcome::Completed, waiting(&self.output));
+        let wait = self.source.record(reading, Outcome::Completed, self.waiting());
         self.state = State::Recording { wait, end: true };
+    }
+
+    /// Bytes that were taken from the provider and are still to go to the caller.
+    fn waiting(&self) -> u64 {
+        waiting(&self.output) + self.unscrubbed()
+    }
+
+    fn unscrubbed(&self) -> u64 {
+        self.scrubber.as_ref().map_or(0, |scrubber| scrubber.waiting() as u64)
     }
 
     fn failed(&mut self, error: BodyError, reason: Reason) -> BodyError {
         self.state = State::Done;
+        if let Some(scrubber) = &mut self.scrubber {
+            scrubber.cut();
+        }
         self.source.incoming = None;
         self.source.lease = None;
         self.source.meter.record.reason = Some(reason);
@@ -271,7 +322,6 @@ impl Source {
     }
 }
 
-/// Bytes that were taken from the provider and are still to go to the caller.
 fn waiting(output: &Output) -> u64 {
     output.ready.iter().chain(&output.held).map(|bytes| bytes.len() as u64).sum()
 }
@@ -286,7 +336,7 @@ impl Body for MeteredBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         loop {
-            if let Some(bytes) = this.output.ready.pop_front() {
+            if let Some(bytes) = this.next_piece() {
                 this.source.meter.record.bytes_out += bytes.len() as u64;
                 if let Some(pulse) = &this.pulse {
                     pulse.handed();
@@ -319,17 +369,24 @@ impl Body for MeteredBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.state, State::Done) && self.output.ready.is_empty() && self.broken.is_none()
+        matches!(self.state, State::Done)
+            && self.output.ready.is_empty()
+            && self.broken.is_none()
+            && self.unscrubbed() == 0
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source.incoming {
             // Asked before the first frame, or once everything is here.
-            Some(incoming) if !self.source.meter.hides_usage && self.output.ready.is_empty() => {
+            Some(incoming)
+                if !self.source.meter.hides_usage
+                    && self.output.ready.is_empty()
+                    && self.unscrubbed() == 0 =>
+            {
                 incoming.size_hint()
             }
             None if matches!(self.state, State::Done) => {
-                SizeHint::with_exact(self.output.ready.iter().map(|bytes| bytes.len() as u64).sum())
+                SizeHint::with_exact(waiting(&self.output) + self.unscrubbed())
             }
             _ => SizeHint::default(),
         }

@@ -133,6 +133,67 @@ spec: {vault: {address: 'https://127.0.0.1:8200', caFile: ca.pem, auth: {appRole
 }
 
 #[test]
+fn what_an_aws_store_needs_and_does_not_have_is_named() {
+    let store = "apiVersion: tollgate.dev/v1alpha1
+kind: Destination
+metadata: {name: api}
+spec: {hosts: [api.example]}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: SecretStore
+metadata: {name: aws}
+spec: {aws: {region: eu-central-1, endpoint: 'https://10.9.0.1', caFile: ca.pem, credentialsFile: keys}}
+";
+    let said = Bench::new().warnings(&[&format!("{GRANT}{store}")]);
+    for (warning, field) in
+        said.iter().zip(["caFile: ca.pem", "credentialsFile: keys", "endpoint: `10.9.0.1`"])
+    {
+        assert!(warning.starts_with(&format!("a.yaml:16: SecretStore/aws: spec.aws.{field}")), "{warning}");
+    }
+    assert_eq!(said.len(), 3, "{said:?}");
+}
+
+#[test]
+fn the_files_of_every_login_at_a_vault_are_looked_for() {
+    let shown = "certFile: c.crt, keyFile: c.key";
+    for (fields, expected) in [
+        ("auth: {token: {file: t}}".to_owned(), vec!["auth.token.file"]),
+        (
+            "auth: {appRole: {roleIdFile: r, wrappedSecretIdFile: w}}".to_owned(),
+            vec!["auth.appRole.roleIdFile", "auth.appRole.wrappedSecretIdFile"],
+        ),
+        ("auth: {kubernetes: {role: r, tokenFile: t}}".to_owned(), vec!["auth.kubernetes.tokenFile"]),
+        (
+            format!("clientCertificate: {{{shown}}}, auth: {{jwt: {{role: r, tokenFile: t}}}}"),
+            vec!["clientCertificate.certFile", "clientCertificate.keyFile", "auth.jwt.tokenFile"],
+        ),
+        (
+            format!("auth: {{certificate: {{{shown}}}}}"),
+            vec!["auth.certificate.certFile", "auth.certificate.keyFile"],
+        ),
+    ] {
+        let store = format!(
+            "apiVersion: tollgate.dev/v1alpha1
+kind: Destination
+metadata: {{name: api}}
+spec: {{hosts: [api.example]}}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: SecretStore
+metadata: {{name: bao}}
+spec: {{vault: {{address: 'https://bao:8200', {fields}}}}}
+"
+        );
+        let bench = Bench::new();
+        let said = bench.warnings(&[&format!("{GRANT}{store}")]);
+        assert_eq!(said.len(), expected.len(), "{said:?}");
+        for (warning, field) in said.iter().zip(expected) {
+            assert!(warning.contains(&format!("SecretStore/bao: spec.vault.{field}: ")), "{warning}");
+        }
+    }
+}
+
+#[test]
 fn a_configuration_in_which_nobody_may_call_says_so() {
     let bench = Bench::new();
     let said = bench.warnings(&[]);

@@ -115,7 +115,14 @@ fn bytes_have_units_and_a_delay_may_be_nothing() {
 
 #[test]
 fn a_variable_that_nothing_reads_is_named_with_the_nearest() {
-    let names = ["TOLLGATE_DATADIR", "TOLLGATE_CORES", "TOLLGATE_CONFIG", "TOLLGATE_PORT_8443_TCP", "HOME"];
+    let names = [
+        "TOLLGATE_SECRET_OPENAI",
+        "TOLLGATE_DATADIR",
+        "TOLLGATE_CORES",
+        "TOLLGATE_CONFIG",
+        "TOLLGATE_PORT_8443_TCP",
+        "HOME",
+    ];
     let said = unknown_variables(names.into_iter().map(str::to_owned));
     assert_eq!(said, ["nothing reads the variable TOLLGATE_DATADIR; did you mean TOLLGATE_DATA_DIR?"]);
 }

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** it is framed by us: length or chunks follow from what is really sent, and trailers of the caller stay behind.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,6 +25,22 @@ pub(crate) enum BodyError {
     Ledger,
     #[error("the grant was withdrawn while the answer was streaming")]
     Revoked,
+    #[error("the request body is not what its head announces")]
+    Malformed(#[from] Malformed),
+}
+
+/// A body that is rewritten on its way is not in the form that it has to have.
+#[derive(Debug, thiserror::Error)]
+#[error("malformed")]
+pub(crate) struct Malformed;
+
+/// What rewrites a body on its way, without changing its length.
+pub(crate) trait Recode: std::fmt::Debug + Send {
+    /// Takes the next bytes; what may leave is put at the end of `out`.
+    fn feed(&mut self, input: Bytes, out: &mut VecDeque<Bytes>) -> Result<(), Malformed>;
+
+    /// The body has ended: an error where it should have gone on.
+    fn end(&mut self) -> Result<(), Malformed>;
 }
 
 /// A body for the provider.
@@ -41,11 +58,39 @@ pub(crate) struct Streaming {
     incoming: Incoming,
     stall: Stall,
     upload: Arc<Upload>,
+    recoding: Option<Recoding>,
+}
+
+#[derive(Debug)]
+struct Recoding {
+    by: Box<dyn Recode>,
+    ready: VecDeque<Bytes>,
+    ended: bool,
 }
 
 impl OutBody {
     pub(crate) fn streaming(incoming: Incoming, idle: Duration) -> Self {
-        Self::Streaming(Box::new(Streaming { incoming, stall: Stall::new(idle), upload: Arc::default() }))
+        let (stall, upload) = (Stall::new(idle), Arc::default());
+        Self::Streaming(Box::new(Streaming { incoming, stall, upload, recoding: None }))
+    }
+
+    /// The body as `by` rewrites it.
+    ///
+    /// # Errors
+    /// Where it is held whole and is found to be malformed; one that streams breaks off there.
+    pub(crate) fn recoded(self, mut by: Box<dyn Recode>) -> Result<Self, Malformed> {
+        match self {
+            Self::Whole(bytes) => {
+                let mut out = VecDeque::new();
+                by.feed(bytes, &mut out)?;
+                by.end()?;
+                Ok(Self::Whole(out.iter().flat_map(|part| part.iter().copied()).collect()))
+            }
+            Self::Streaming(mut body) => {
+                body.recoding = Some(Recoding { by, ready: VecDeque::new(), ended: false });
+                Ok(Self::Streaming(body))
+            }
+        }
     }
 
     /// How far a body that streams has come, for whoever waits for the answer.
@@ -67,6 +112,40 @@ impl OutBody {
 
 impl Streaming {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            let Some(Recoding { ready, ended, .. }) = &mut self.recoding else {
+                return self.poll_incoming(cx);
+            };
+            if let Some(bytes) = ready.pop_front() {
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            if *ended {
+                return Poll::Ready(None);
+            }
+            let next = ready!(self.poll_incoming(cx));
+            if let Err(error) = self.recode(next) {
+                return Poll::Ready(Some(Err(error)));
+            }
+        }
+    }
+
+    fn recode(&mut self, next: Option<Result<Frame<Bytes>, BodyError>>) -> Result<(), BodyError> {
+        let Some(Recoding { by, ready, ended }) = &mut self.recoding else { return Ok(()) };
+        match next {
+            Some(frame) => {
+                if let Ok(bytes) = frame?.into_data() {
+                    by.feed(bytes, ready)?;
+                }
+            }
+            None => {
+                *ended = true;
+                by.end()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         loop {
             let Poll::Ready(next) = Pin::new(&mut self.incoming).poll_frame(cx) else {
                 ready!(self.stall.poll(cx));
@@ -104,7 +183,10 @@ impl Body for OutBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_empty(),
-            Self::Streaming(body) => body.incoming.is_end_stream(),
+            Self::Streaming(body) => match &body.recoding {
+                None => body.incoming.is_end_stream(),
+                Some(recoding) => recoding.ended && recoding.ready.is_empty(),
+            },
         }
     }
 

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::mint::{LONGEST_USE, mint};
-use super::{Compiler, Scope};
-use crate::model::{CredentialSpec, FromSpec, InjectSpec, Interval, Resource};
+use super::store::check_reference;
+use super::{Compiler, Scope, inject};
+use crate::model::{CredentialSpec, FromSpec, Interval, Resource};
 use crate::pattern::HostPattern;
-use crate::policy::{Credential, Destination, Inject, SecretRef, Store, StoreKind};
+use crate::policy::{Credential, Destination, KvVersion, SecretRef, Store, StoreKind};
 
 /// How old a value may become: 5 min before it is read again, 1 h while its store is out of reach.
 const REFRESH: Interval = Interval(std::time::Duration::from_secs(300));
@@ -47,9 +48,8 @@ impl Compiler<'_> {
             scope.resolve(("spec.from.store", "SecretStore", name), known, &self.parts.stores)
         });
         let from = from.and_then(|from| secret_ref(("spec.from", from), store.as_deref(), &mut scope));
-        let what = "how the key is put on a call, as in `{bearer: {}}`";
-        let written = scope.required("spec.inject", spec.inject.as_ref(), what);
-        let inject = written.and_then(|written| inject(written, &mut scope));
+        check_leased(spec, &mut scope);
+        let inject = inject::ways(spec, from.as_ref(), &mut scope);
         let Interval(refresh) = spec.refresh.unwrap_or(REFRESH);
         let Interval(max_stale) = spec.max_stale.unwrap_or_else(|| Interval(MAX_STALE.0.max(refresh)));
         if max_stale < refresh {
@@ -140,110 +140,98 @@ pub(super) fn secret_ref(
         }
     }
     let kind = store.map(|store| &store.kind);
-    if matches!(kind, Some(StoreKind::Vault(_) | StoreKind::Age { .. })) {
-        scope.required(
-            &field("field"),
-            from.field.as_ref(),
-            "a secret of this store has fields, and one is the key",
-        );
-    }
-    if from.field.as_ref().is_some_and(String::is_empty) {
-        scope.problem(&field("field"), "a field needs a name");
-    }
+    let fields = fields((at, from), kind, scope);
     if from.version == Some(0) {
         scope.problem(&field("version"), "versions count from 1; leave it out for the newest");
     }
-    if from.version.is_some() && matches!(kind, Some(StoreKind::File { .. } | StoreKind::Age { .. })) {
+    if from.version.is_some() && kind.is_some_and(|kind| !matches!(kind, StoreKind::Vault(_))) {
         scope.problem(&field("version"), "only a Vault store has versions");
     }
-    Some(SecretRef { store: name?, path: path?, field: from.field.clone(), version: from.version })
+    let dynamic = from.dynamic.unwrap_or_default();
+    match kind {
+        Some(kind) if dynamic => check_dynamic((at, from), kind, scope),
+        Some(StoreKind::Vault(vault)) if vault.kv == KvVersion::V1 && from.version.is_some() => {
+            let message = "this store has `kvVersion: 1`, and only version 2 of the KV engine keeps versions";
+            scope.problem(&field("version"), message);
+        }
+        _ => {}
+    }
+    if let Some(kind) = kind {
+        check_reference((at, from), kind, scope);
+    }
+    Some(SecretRef {
+        store: name?,
+        path: path?,
+        fields: fields?,
+        version: from.version,
+        stage: from.stage.clone(),
+        version_id: from.version_id.clone(),
+        dynamic,
+    })
 }
 
-enum Written<'a> {
-    Bearer,
-    Header(&'a Option<String>, &'a Option<String>),
-    Basic(&'a Option<String>),
-    Query(&'a Option<String>),
+fn check_dynamic((at, from): (&str, &FromSpec), kind: &StoreKind, scope: &mut Scope<'_>) {
+    if !matches!(kind, StoreKind::Vault(_)) {
+        scope.problem(&format!("{at}.dynamic"), "only a Vault store has engines that make secrets");
+        return;
+    }
+    if from.path.as_ref().is_some_and(|path| !path.contains('/')) {
+        let message =
+            "the path of a dynamic secret begins with the engine's mount, as in `database/creds/ROLE`";
+        scope.problem(&format!("{at}.path"), message);
+    }
+    if from.version.is_some() {
+        scope.problem(&format!("{at}.version"), "a dynamic secret has no versions");
+    }
 }
 
-fn inject(written: &InjectSpec, scope: &mut Scope<'_>) -> Option<Inject> {
-    let fields = [
-        ("bearer", written.bearer.as_ref().map(|_| Written::Bearer)),
-        ("header", written.header.as_ref().map(|header| Written::Header(&header.name, &header.prefix))),
-        ("basic", written.basic.as_ref().map(|basic| Written::Basic(&basic.username))),
-        ("query", written.query.as_ref().map(|query| Written::Query(&query.name))),
-    ];
-    match scope.exactly_one("spec.inject", fields)? {
-        Written::Bearer => Some(Inject::Bearer),
-        Written::Header(name, prefix) => {
-            let path = "spec.inject.header.name";
-            let name =
-                scope.required(path, name.as_ref(), "the header, as in `x-api-key`")?.to_ascii_lowercase();
-            if let Err(message) = check_header(&name) {
-                scope.problem(path, format!("`{name}` {message}"));
-            }
-            let prefix = prefix.clone().unwrap_or_default();
-            if !prefix.bytes().all(|b| b.is_ascii_graphic() || b == b' ') || prefix.starts_with(' ') {
-                scope.problem(
-                    "spec.inject.header.prefix",
-                    "a prefix is visible ASCII, and does not begin with a space",
-                );
-            }
-            Some(Inject::Header { name, prefix })
-        }
-        Written::Basic(username) => {
-            let path = "spec.inject.basic.username";
-            let username =
-                scope.required(path, username.clone(), "the user name; it may be empty (`\"\"`)")?;
-            if username.contains(':') || username.chars().any(char::is_control) {
-                scope.problem(path, "a user name has no colon and no control character (RFC 7617 section 2)");
-            }
-            Some(Inject::Basic { username })
-        }
-        Written::Query(name) => {
-            let path = "spec.inject.query.name";
-            let name = scope.required(path, name.clone(), "the parameter, as in `key`")?;
-            let is_plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b));
-            if name.is_empty() || !is_plain {
-                scope.problem(path, "a parameter is letters, digits, `-`, `.`, `_` and `~`");
-            }
-            Some(Inject::Query { name })
+/// A leased secret lives by its lease: what says otherwise would be read and do nothing.
+fn check_leased(spec: &CredentialSpec, scope: &mut Scope<'_>) {
+    // With `mint` it is no leased secret; both are reported there.
+    if spec.mint.is_some() || spec.from.as_ref().and_then(|from| from.dynamic) != Some(true) {
+        return;
+    }
+    for (path, is_written) in
+        [("spec.refresh", spec.refresh.is_some()), ("spec.maxStale", spec.max_stale.is_some())]
+    {
+        if is_written {
+            scope.problem(path, "a dynamic secret is renewed and replaced as its lease says");
         }
     }
 }
 
-/// `name` is in lower case. Headers that frame, route or describe the message are the gateway's own.
-fn check_header(name: &str) -> Result<(), &'static str> {
-    const OWN: &[&str] = &[
-        "accept-encoding",
-        "connection",
-        "content-encoding",
-        "content-length",
-        "content-range",
-        "content-type",
-        "date",
-        "expect",
-        "forwarded",
-        "host",
-        "http2-settings",
-        "if-range",
-        "keep-alive",
-        "max-forwards",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "range",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "via",
-    ];
-    let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    if name.is_empty() || !name.bytes().all(is_token) {
-        return Err("is not the name of a header (RFC 9110 section 5.1)");
+/// The fields of `field` or `fields`.
+fn fields(
+    (at, from): (&str, &FromSpec),
+    kind: Option<&StoreKind>,
+    scope: &mut Scope<'_>,
+) -> Option<Vec<String>> {
+    let (one, several) = (format!("{at}.field"), format!("{at}.fields"));
+    if scope.source.has(&one) && scope.source.has(&several) {
+        scope.problem(&several, "`field` names one field, `fields` several: one of both is enough");
     }
-    let is_own = OWN.contains(&name)
-        || ["x-forwarded-", "x-tollgate-", "sec-"].iter().any(|own| name.starts_with(own));
-    if is_own { Err("frames or routes the message: a key cannot be put there") } else { Ok(()) }
+    let Some(written) = from.fields.written() else {
+        if matches!(kind, Some(StoreKind::Vault(_) | StoreKind::Age { .. })) {
+            let what = "a secret of this store has fields, and one is the key";
+            scope.required(&one, from.field.as_ref(), what);
+        }
+        if from.field.as_ref().is_some_and(String::is_empty) {
+            scope.problem(&one, "a field needs a name");
+        }
+        return Some(from.field.iter().cloned().collect());
+    };
+    if written == 0 {
+        scope.problem(&several, "this cannot be empty: the fields that are the key");
+    }
+    let mut fields: Vec<String> = Vec::with_capacity(written);
+    for (index, field) in from.fields.iter() {
+        let path = format!("{several}[{index}]");
+        if field.is_empty() {
+            scope.problem(&path, "a field needs a name");
+        } else if fields.contains(field) {
+            scope.problem(&path, format!("`{field}` is named twice"));
+        }
+        fields.push(field.clone());
+    }
+    Some(fields)
 }

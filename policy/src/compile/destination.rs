@@ -9,7 +9,7 @@ use crate::dialect::Dialect;
 use crate::model::{Address, DestinationSpec, Interval, Resource, VerifySpec, nearest};
 use crate::name::Name;
 use crate::pattern::HostPattern;
-use crate::policy::{Destination, Timeouts, TlsVerify};
+use crate::policy::{Destination, Scrub, Timeouts, TlsVerify};
 use crate::target::GatewayName;
 
 impl Compiler<'_> {
@@ -50,6 +50,7 @@ impl Compiler<'_> {
                 idle: time(timeouts.and_then(|written| written.idle), default.idle),
             },
             encoded_path: spec.encoded_path.values().copied().collect(),
+            scrub: spec.scrub.map_or_else(Scrub::default, Scrub::from),
             origin: resource.source.clone(),
         })
     }

@@ -8,7 +8,7 @@ use crate::caller::TrustDomain;
 use crate::model::{AllowSpec, CredentialSpec, GrantSpec, List, Resource};
 use crate::name::Name;
 use crate::pattern::{MethodPattern, PathPattern, SpiffePattern};
-use crate::policy::{Allow, Assume, Destination, Grant, Unpriced};
+use crate::policy::{Allow, Assume, Destination, Grant, Scrub, Unpriced};
 
 impl Compiler<'_> {
     pub(super) fn grants(&mut self) {
@@ -143,6 +143,7 @@ fn allow(spec: &GrantSpec, destination: Option<&Destination>, scope: &mut Scope<
             "this list is empty: leave it out, or say what is allowed",
         );
     }
+    check_range(spec, destination, scope);
     if let Some(destination) = destination {
         check_forms(&allow.paths, destination, scope);
     }
@@ -155,6 +156,7 @@ fn allow(spec: &GrantSpec, destination: Option<&Destination>, scope: &mut Scope<
         models: collect(&allow.models),
         classes: allow.classes.values().map(|word| (*word).into()).collect(),
         response_headers: headers.into_iter().map(Box::from).collect(),
+        range: allow.range.unwrap_or_default(),
     }
 }
 
@@ -167,6 +169,21 @@ fn sorted<T: Ord>(mut patterns: Vec<T>) -> Vec<T> {
     patterns.sort();
     patterns.dedup();
     patterns
+}
+
+/// Ranges are withheld only where a key is looked for in bodies.
+fn check_range(spec: &GrantSpec, destination: Option<&Destination>, scope: &mut Scope<'_>) {
+    if spec.allow.as_ref().is_none_or(|allow| allow.range.is_none()) {
+        return;
+    }
+    let unscrubbed = destination.filter(|destination| destination.scrub == Scrub::Headers);
+    let why = match unscrubbed {
+        _ if !scope.source.has("spec.credential") => "this grant has no credential".to_owned(),
+        Some(destination) => format!("Destination/{} has `scrub: headers`", destination.name),
+        None => return,
+    };
+    let message = format!("{why}, so `Range` is passed on as it is: leave this out");
+    scope.problem("spec.allow.range", message);
 }
 
 /// A path in a form that the destination refuses is one that no call can have.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::credential::secret_ref;
 use super::{Compiler, Scope};
 use crate::model::{
-    AlgorithmWord, ClientAuthSpec, CredentialSpec, GithubAppSpec, Interval, JwtBearerSpec, MintSpec, Model,
-    TokenExchangeSpec,
+    AlgorithmWord, ClientAuthSpec, CredentialSpec, FromSpec, GithubAppSpec, Interval, JwtBearerSpec,
+    MintSpec, Model, TokenExchangeSpec,
 };
 use crate::name::Name;
 use crate::policy::{
@@ -61,6 +61,9 @@ pub(super) fn mint(
             );
         }
     }
+    if let Some(from) = &spec.from {
+        check_consumed(("spec.from", from), scope);
+    }
     let fields = [
         (
             "clientCredentials",
@@ -109,6 +112,17 @@ pub(super) fn mint(
         parameters: written.parameters.clone().into_iter().collect(),
         lifetime: written.lifetime.map(|Interval(lifetime)| lifetime),
     })
+}
+
+/// A token is made of one value, which has to be there longer than for one mint.
+fn check_consumed((at, from): (&str, &FromSpec), scope: &mut Scope<'_>) {
+    if from.fields.written().is_some_and(|written| written > 1) {
+        scope.problem(&format!("{at}.fields"), "a token is made of one field: name it in `field`");
+    }
+    if from.dynamic == Some(true) {
+        let message = "a token cannot be made of a dynamic secret: its lease would end with the mint, and the token may outlive it";
+        scope.problem(&format!("{at}.dynamic"), message);
+    }
 }
 
 fn installation_path(id: u64) -> String {
@@ -247,6 +261,7 @@ fn token_exchange(
             let store = from.store.as_ref().and_then(|name| {
                 scope.resolve((&format!("{from_path}.store"), "SecretStore", name), known, &parts.stores)
             });
+            check_consumed((&from_path, from), scope);
             let from = secret_ref((&from_path, from), store.as_deref(), scope);
             Some((client?, from?))
         }
@@ -380,5 +395,8 @@ fn secrets(credential: &Credential) -> impl Iterator<Item = &SecretRef> {
 }
 
 fn is_same(one: &SecretRef, two: &SecretRef) -> bool {
-    (&one.store, &one.path, &one.field) == (&two.store, &two.path, &two.field)
+    let shares = |field: &String| two.fields.contains(field);
+    // Without fields it is all of it.
+    let overlaps = one.fields.is_empty() || two.fields.is_empty() || one.fields.iter().any(shares);
+    (&one.store, &one.path) == (&two.store, &two.path) && overlaps
 }

@@ -2,7 +2,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::limit::{LimitKind, Per, Window};
-use crate::policy::{Inject, StoreKind, TlsVerify, Unpriced};
+use crate::policy::{
+    ClientCertificate, Inject, Injection, KvVersion, StoreKind, TlsVerify, TokenLogin, Unpriced, VaultAuth,
+};
 
 const RESOURCES: &str = r#"
 apiVersion: tollgate.dev/v1alpha1
@@ -66,12 +68,40 @@ fn what_is_not_written_has_the_documented_default() {
         (credential.refresh, credential.max_stale),
         (Duration::from_secs(300), Duration::from_secs(3600))
     );
-    assert_eq!(credential.inject, Inject::Header { name: "x-api-key".to_owned(), prefix: String::new() });
+    let way = Inject::Header { name: "x-api-key".to_owned(), prefix: String::new() };
+    assert_eq!(credential.inject, [Injection { field: None, way }]);
     let grant = policy.grants().next().unwrap();
     assert_eq!(grant.unpriced, Unpriced::Deny);
     assert_eq!(grant.allow.response_headers, ["set-cookie".into()]);
     let paths: Vec<String> = grant.allow.paths.iter().map(ToString::to_string).collect();
     assert_eq!(paths, ["/v1/x", "/v1/**"], "the most specific first");
+}
+
+#[test]
+fn a_login_at_a_vault_has_the_documented_defaults() {
+    let vault = |auth: &str| {
+        let (policy, _) = compiled(&format!(
+            "---\napiVersion: tollgate.dev/v1alpha1\nkind: SecretStore\nmetadata: {{name: other}}\nspec: {{vault: {{address: 'https://bao', auth: {auth}}}}}\n"
+        ));
+        let StoreKind::Vault(vault) = policy.store("other").unwrap().kind.clone() else {
+            panic!("not a Vault")
+        };
+        vault
+    };
+    let login = vault("{kubernetes: {role: r}}");
+    assert_eq!((login.kv, &login.client_certificate), (KvVersion::V2, &None));
+    let service_account = TokenLogin {
+        mount: "kubernetes".to_owned(),
+        role: "r".to_owned(),
+        token_file: "/var/run/secrets/kubernetes.io/serviceaccount/token".into(),
+    };
+    assert_eq!(login.auth, VaultAuth::Kubernetes(service_account));
+    let VaultAuth::Jwt(login) = vault("{jwt: {role: r, tokenFile: /t}}").auth else { panic!("not a JWT") };
+    assert_eq!(login.mount, "jwt");
+    let login = vault("{certificate: {certFile: /c, keyFile: /k}}");
+    assert_eq!(login.auth, VaultAuth::Certificate { mount: "cert".to_owned(), role: None });
+    let shown = ClientCertificate { cert: "/c".into(), key: "/k".into() };
+    assert_eq!(login.client_certificate, Some(shown), "the login's certificate is the connection's");
 }
 
 fn limits(written: &str) -> Vec<(String, LimitKind)> {

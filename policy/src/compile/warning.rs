@@ -9,7 +9,7 @@ use crate::dialect::Class;
 use crate::limit::Unit;
 use crate::model::{Model, Problem, Source};
 use crate::pattern::{MethodPattern, ModelPattern};
-use crate::policy::{Credential, Grant, Parts, Unpriced};
+use crate::policy::{Credential, Grant, Parts, StoreKind, Unpriced};
 use crate::price::{NanoUsd, Price};
 
 pub(super) fn warnings(model: &Model, parts: &Parts) -> Vec<Problem> {
@@ -32,6 +32,10 @@ pub(super) fn warnings(model: &Model, parts: &Parts) -> Vec<Problem> {
         };
         if !parts.credentials.values().any(reads) {
             warnings.push(resource.source.problem("", "no credential reads this store"));
+        }
+        if parts.stores.get(&resource.name).is_some_and(|store| matches!(store.kind, StoreKind::Env { .. })) {
+            let message = "the environment of a process is shown by whatever started it, and by /proc to whoever may: files or a vault are better";
+            warnings.push(resource.source.problem("spec.env", message));
         }
     }
     for resource in &model.credentials {

@@ -1,6 +1,10 @@
 //! `kind: Credential`, as it is written.
 
-use serde::Deserialize;
+use std::fmt;
+
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::field::{Interval, List};
 use super::mint::MintSpec;
@@ -12,7 +16,7 @@ use crate::pattern::HostPattern;
 pub(crate) struct CredentialSpec {
     pub(crate) destinations: List<Name>,
     pub(crate) from: Option<FromSpec>,
-    pub(crate) inject: Option<InjectSpec>,
+    pub(crate) inject: Option<Injections>,
     pub(crate) refresh: Option<Interval>,
     pub(crate) max_stale: Option<Interval>,
     pub(crate) wildcard_hosts: List<HostPattern>,
@@ -25,17 +29,32 @@ pub(crate) struct FromSpec {
     pub(crate) store: Option<Name>,
     pub(crate) path: Option<String>,
     pub(crate) field: Option<String>,
+    pub(crate) fields: List<String>,
     pub(crate) version: Option<u64>,
+    pub(crate) stage: Option<String>,
+    pub(crate) version_id: Option<String>,
+    pub(crate) dynamic: Option<bool>,
 }
 
-/// Exactly one of the fields.
+/// One way on a call, or a list of them.
+#[derive(Debug)]
+pub(crate) enum Injections {
+    One(Box<InjectSpec>),
+    Several(List<InjectSpec>),
+}
+
+/// Exactly one of the fields, besides `field`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 pub(crate) struct InjectSpec {
+    pub(crate) field: Option<String>,
     pub(crate) bearer: Option<BearerSpec>,
     pub(crate) header: Option<HeaderSpec>,
     pub(crate) basic: Option<BasicSpec>,
     pub(crate) query: Option<QuerySpec>,
+    pub(crate) cookie: Option<CookieSpec>,
+    #[serde(rename = "sigv4")]
+    pub(crate) sig_v4: Option<SigV4Spec>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -59,4 +78,46 @@ pub(crate) struct BasicSpec {
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 pub(crate) struct QuerySpec {
     pub(crate) name: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+pub(crate) struct CookieSpec {
+    pub(crate) name: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+pub(crate) struct SigV4Spec {
+    pub(crate) access_key_id: Option<String>,
+    pub(crate) secret_access_key: Option<String>,
+    pub(crate) session_token: Option<String>,
+    pub(crate) regions: List<String>,
+    pub(crate) services: List<String>,
+}
+
+impl<'de> Deserialize<'de> for Injections {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = Injections;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a way on the call, as in `{bearer: {}}`, or a list of them")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Injections, A::Error> {
+                InjectSpec::deserialize(MapAccessDeserializer::new(members))
+                    .map(Box::new)
+                    .map(Injections::One)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, elements: A) -> Result<Injections, A::Error> {
+                List::deserialize(SeqAccessDeserializer::new(elements)).map(Injections::Several)
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
 }

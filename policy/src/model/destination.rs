@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::field::{Address, Interval, List};
 use crate::pattern::HostPattern;
+use crate::policy::Scrub;
 use crate::target::EncodedForm;
 
 #[derive(Debug, Default, Deserialize)]
@@ -23,6 +24,14 @@ pub(crate) struct DestinationSpec {
     pub(crate) tls: Option<TlsSpec>,
     pub(crate) timeouts: Option<TimeoutsSpec>,
     pub(crate) encoded_path: List<EncodedForm>,
+    pub(crate) scrub: Option<ScrubWord>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum ScrubWord {
+    All,
+    Headers,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -56,6 +65,15 @@ pub(crate) struct TimeoutsSpec {
     pub(crate) connect: Option<Interval>,
     pub(crate) first_byte: Option<Interval>,
     pub(crate) idle: Option<Interval>,
+}
+
+impl From<ScrubWord> for Scrub {
+    fn from(word: ScrubWord) -> Self {
+        match word {
+            ScrubWord::All => Self::All,
+            ScrubWord::Headers => Self::Headers,
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for VerifySpec {

@@ -36,6 +36,7 @@ pub(crate) struct AllowSpec {
     pub(crate) models: List<ModelPattern>,
     pub(crate) classes: List<ClassWord>,
     pub(crate) response_headers: List<ResponseHeader>,
+    pub(crate) range: Option<bool>,
 }
 
 /// The classes that have to be named: [`Class::Use`] needs no naming.

@@ -11,7 +11,7 @@ use crate::limit::{Limit, Unit};
 use crate::model::Source;
 use crate::name::Name;
 use crate::pattern::{HostPattern, MethodPattern, ModelPattern, PathPattern, SpiffePattern};
-use crate::policy::Mint;
+use crate::policy::{Mint, VaultStore};
 use crate::target::EncodedForms;
 
 /// What is outside, and how to reach it. Always over TLS.
@@ -35,8 +35,20 @@ pub struct Destination {
     pub timeouts: Timeouts,
     /// Path forms that are matched and sent encoded, instead of being refused.
     pub encoded_path: EncodedForms,
+    /// Where in an answer a key that was put on the call is looked for.
+    pub scrub: Scrub,
     /// Where it was written.
     pub origin: Source,
+}
+
+/// Where in an answer a key that was put on the call is looked for, to be masked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Scrub {
+    /// In headers and bodies.
+    #[default]
+    All,
+    /// In headers only: bodies pass as they are, in any encoding.
+    Headers,
 }
 
 /// Which certificate authorities a destination is verified with.
@@ -83,42 +95,32 @@ pub enum StoreKind {
         /// The age identity that decrypts it.
         identity_file: PathBuf,
     },
-    /// OpenBao or Vault, KV version 2.
+    /// OpenBao or Vault.
     Vault(VaultStore),
+    /// AWS Secrets Manager.
+    Aws(AwsStore),
+    /// Variables of the process's own environment.
+    Env {
+        /// What the names of all of them begin with. No setting of the gateway, and nothing that it logs in with, does.
+        prefix: String,
+    },
 }
 
-/// How to reach and log in to OpenBao or Vault.
+/// How to reach and log in to AWS Secrets Manager.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VaultStore {
-    /// `https://host:port`; `http` only on loopback. No path and no trailing slash.
-    pub address: String,
-    /// Where the KV engine is mounted. `secret` unless written otherwise.
-    pub mount: String,
-    /// The OpenBao or Vault namespace, sent as `X-Vault-Namespace`.
-    pub namespace: Option<String>,
+pub struct AwsStore {
+    /// The region that the secrets are in.
+    pub region: String,
+    /// `https://host:port` instead of the region's own endpoint; `http` only on loopback.
+    pub endpoint: Option<String>,
     /// The certificate authorities that verify it, in PEM; `None`: the system's.
     pub ca: Option<PathBuf>,
-    /// How to log in.
-    pub auth: VaultAuth,
-}
-
-/// The ways to log in to OpenBao or Vault.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum VaultAuth {
-    /// A token that someone else renews in a file.
-    Token {
-        /// The file with the token.
-        file: PathBuf,
-    },
-    /// AppRole.
-    AppRole {
-        /// Where the method is mounted. `approle` unless written otherwise.
-        mount: String,
-        /// The file with the role id.
-        role_id_file: PathBuf,
-        /// The file with the secret id.
-        secret_id_file: PathBuf,
-    },
+    /// Access keys, in the form of `~/.aws/credentials`; then nothing else is looked at for them.
+    pub credentials_file: Option<PathBuf>,
+    /// The profile of that file, or of the SDK's own files. Where neither is named, its whole chain is gone through.
+    pub profile: Option<String>,
+    /// A role to assume with these.
+    pub role_arn: Option<String>,
 }
 
 /// One key: where it comes from, where it may go, and how it is put on a call.
@@ -130,8 +132,8 @@ pub struct Credential {
     pub destinations: Vec<Arc<Destination>>,
     /// Where its value is read.
     pub from: SecretRef,
-    /// How it is put on a call.
-    pub inject: Inject,
+    /// How it is put on a call: at least one way, and no two in the same place.
+    pub inject: Vec<Injection>,
     /// How old the value may become before it is read again. 5 min unless written otherwise; a day where it is minted,
     /// whatever longer life it has.
     pub refresh: Duration,
@@ -148,24 +150,43 @@ pub struct SecretRef {
     pub store: Name,
     /// The path in the store; relative, without `.` and `..`.
     pub path: String,
-    /// The field of the secret; always there for Vault and age; in a plain file it is a member of its JSON.
-    pub field: Option<String>,
-    /// A fixed version; only for Vault. `None`: the newest.
+    /// The fields of the secret, each once. None: the whole value, where the store has such;
+    /// elsewhere members of the JSON that it is.
+    pub fields: Vec<String>,
+    /// A fixed version; only for version 2 of Vault's KV engine. `None`: the newest.
     pub version: Option<u64>,
+    /// The staging label of the version; only for AWS. `None`: `AWSCURRENT`, unless `version_id` says otherwise.
+    pub stage: Option<String>,
+    /// A fixed version by its id; only for AWS, and not beside `stage`.
+    pub version_id: Option<String>,
+    /// Made by an engine of a Vault for this gateway alone, and leased; `path` then begins with the engine's mount.
+    pub dynamic: bool,
 }
 
 impl fmt::Display for SecretRef {
-    /// `store:path#field@version`, for operators.
+    /// `store:path#field,field@version`, for operators; a stage or a version id stands where a version does.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.store, self.path)?;
-        if let Some(field) = &self.field {
-            write!(f, "#{field}")?;
+        if !self.fields.is_empty() {
+            write!(f, "#{}", self.fields.join(","))?;
+        }
+        if let Some(label) = self.stage.as_ref().or(self.version_id.as_ref()) {
+            write!(f, "@{label}")?;
         }
         self.version.map_or(Ok(()), |version| write!(f, "@{version}"))
     }
 }
 
-/// How a secret is put on a call.
+/// One way in which a secret is put on a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Injection {
+    /// Which field of the secret; `None`: the only one that it has.
+    pub field: Option<String>,
+    /// Where it is put.
+    pub way: Inject,
+}
+
+/// Where a secret is put on a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Inject {
     /// `Authorization: Bearer <secret>`.
@@ -187,6 +208,28 @@ pub enum Inject {
         /// Unreserved characters only, so it needs no encoding.
         name: String,
     },
+    /// The request is signed: AWS Signature Version 4.
+    SigV4(SigV4),
+    /// `Cookie: <name>=<secret>`.
+    Cookie {
+        /// A token (RFC 6265, section 4.1.1).
+        name: String,
+    },
+}
+
+/// How requests are signed for AWS. The first three are names of fields of the secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigV4 {
+    /// The access key's id.
+    pub access_key_id: String,
+    /// The secret access key, which never leaves.
+    pub secret_access_key: String,
+    /// Where the credentials are temporary.
+    pub session_token: Option<String>,
+    /// The regions that may be signed for; at least one.
+    pub regions: Vec<String>,
+    /// The services that may be signed for, by their signing names (`s3`, `bedrock`); at least one.
+    pub services: Vec<String>,
 }
 
 /// Who may call what, with which key, how much.
@@ -225,6 +268,8 @@ pub struct Allow {
     pub classes: Vec<Class>,
     /// Response headers that are passed on though they can carry credentials; in lower case.
     pub response_headers: Vec<Box<str>>,
+    /// Whether `Range` and `If-Range` are passed on beside a key: two ranges could split one that is reflected.
+    pub range: bool,
 }
 
 /// The tokens that a call is held at which nothing bounds.
@@ -248,6 +293,19 @@ pub enum Unpriced {
     Flag,
 }
 
+impl Injection {
+    /// The fields of the secret that it names; none: the only one.
+    pub fn fields(&self) -> impl Iterator<Item = &str> {
+        let keys = match &self.way {
+            Inject::SigV4(aws) => {
+                [Some(&aws.access_key_id), Some(&aws.secret_access_key), aws.session_token.as_ref()]
+            }
+            _ => [self.field.as_ref(), None, None],
+        };
+        keys.into_iter().flatten().map(String::as_str)
+    }
+}
+
 impl Credential {
     /// Where its value comes from, for operators: the stored secret, and what is made of it where something is.
     pub fn reference(&self) -> String {
@@ -255,6 +313,19 @@ impl Credential {
             Some(mint) => format!("{} > {mint}", self.from),
             None => self.from.to_string(),
         }
+    }
+
+    /// Whether the key itself goes on the wire, and not only what was signed with it.
+    pub fn is_sent(&self) -> bool {
+        self.inject.iter().any(|injection| !matches!(injection.way, Inject::SigV4(_)))
+    }
+
+    /// How it signs requests for AWS, if it does.
+    pub fn sigv4(&self) -> Option<&SigV4> {
+        self.inject.iter().find_map(|injection| match &injection.way {
+            Inject::SigV4(aws) => Some(aws),
+            _ => None,
+        })
     }
 }
 

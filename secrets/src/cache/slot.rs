@@ -166,10 +166,9 @@ impl Slot {
         inner.freshness = freshness;
         if let Some(held) = self.held.load_full() {
             let failing = inner.barred.is_some();
-            let freshness = held.freshness(freshness);
-            self.hold(&held, use_until(held.fetched, freshness, failing));
+            self.hold(&held, held.use_until(freshness, failing));
             if !failing {
-                self.schedule(&mut inner, refresh_at(held.fetched, freshness));
+                self.schedule(&mut inner, held.refresh_at(freshness));
             }
         }
     }
@@ -220,11 +219,11 @@ impl Slot {
 
     fn land(self: &Arc<Self>, fetched: Result<Fetched, Failure>) -> Outcome {
         let landed = Instant::now();
-        let fetched = fetched.and_then(|Fetched { value, version, expires }| {
+        let fetched = fetched.and_then(|Fetched { value, version, lease, expires }| {
             if expires.is_some_and(|expires| expires <= landed) {
                 return Err(Failure::Malformed("it was over before it came"));
             }
-            let secret = Secret::new(Arc::clone(&self.description), value, version)?;
+            let secret = Secret::new(Arc::clone(&self.description), value, version)?.leased(lease);
             Ok(Held { secret: Arc::new(secret), fetched: landed, expires, use_until: landed })
         });
         let mut inner = self.inner();
@@ -244,7 +243,7 @@ impl Slot {
         inner.failures = 0;
         if let Some(before) = self.held.load_full() {
             let (from, to) = (before.secret.version(), landed.secret.version());
-            if from == to {
+            if before.secret.is_same(&landed.secret) {
                 // The owner that others already hold, so that nothing keyed by it has to be made again.
                 landed.secret = Arc::clone(&before.secret);
             } else if self.origin.mint.is_some() {
@@ -253,9 +252,8 @@ impl Slot {
                 info!(secret = &*self.description, %from, %to, "secret rotated");
             }
         }
-        let freshness = landed.freshness(inner.freshness);
-        self.hold(&landed, use_until(landed.fetched, freshness, false));
-        self.schedule(inner, refresh_at(landed.fetched, freshness));
+        self.hold(&landed, landed.use_until(inner.freshness, false));
+        self.schedule(inner, landed.refresh_at(inner.freshness));
         landed.secret
     }
 
@@ -267,13 +265,15 @@ impl Slot {
         let retry_at = now + backoff(inner.failures);
         inner.failures = inner.failures.saturating_add(1);
         inner.barred = Some((failure, retry_at));
-        let stale_until = |held: &Held| use_until(held.fetched, held.freshness(inner.freshness), true);
-        let stale = self.held.load_full().filter(|held| !failure.revokes() && now < stale_until(held));
+        let stale = self
+            .held
+            .load_full()
+            .filter(|held| !failure.revokes() && now < held.use_until(inner.freshness, true));
         let Some(held) = stale else {
             self.held.store(None);
             return Err(failure);
         };
-        self.hold(&held, stale_until(&held));
+        self.hold(&held, held.use_until(inner.freshness, true));
         // Only what is held is retried unasked. What is not, the next caller asks for.
         self.schedule(inner, retry_at);
         Ok(Arc::clone(&held.secret))
@@ -316,8 +316,25 @@ impl Drop for Slot {
 }
 
 impl Held {
-    /// `freshness` as far as this value's own life allows.
-    fn freshness(&self, freshness: Freshness) -> Freshness {
+    /// How long it is used: as its lease says, or its freshness as far as its own life allows.
+    fn use_until(&self, freshness: Freshness, failing: bool) -> Instant {
+        let Freshness { refresh, max_stale } = self.as_it_lives(freshness);
+        match self.secret.lease() {
+            Some(lease) => lease.use_until(),
+            None => self.fetched + if failing { max_stale } else { refresh },
+        }
+    }
+
+    /// When the next is fetched: two thirds of the refresh time or of the lease, ±10 %, early enough to fail a few times before anybody
+    /// has to wait.
+    fn refresh_at(&self, freshness: Freshness) -> Instant {
+        match self.secret.lease() {
+            Some(lease) => lease.renew_at(),
+            None => self.fetched + jittered(self.as_it_lives(freshness).refresh * 2 / 3),
+        }
+    }
+
+    fn as_it_lives(&self, freshness: Freshness) -> Freshness {
         self.expires
             .map_or(freshness, |expires| freshness.within(expires.saturating_duration_since(self.fetched)))
     }
@@ -339,15 +356,6 @@ async fn landed(mut landing: Landing) -> Outcome {
         Ok(outcome) => outcome.clone().unwrap_or(Err(Failure::Internal)),
         Err(_) => Err(Failure::Internal),
     }
-}
-
-fn use_until(fetched: Instant, freshness: Freshness, failing: bool) -> Instant {
-    fetched + if failing { freshness.max_stale } else { freshness.refresh }
-}
-
-/// Two thirds of the refresh time, ±10 %: early enough to fail a few times before anybody has to wait.
-fn refresh_at(fetched: Instant, freshness: Freshness) -> Instant {
-    fetched + jittered(freshness.refresh * 2 / 3)
 }
 
 fn backoff(failures: u32) -> Duration {

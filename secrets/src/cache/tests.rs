@@ -59,13 +59,18 @@ impl Script {
         let (answer, delay) = (self.answer.lock().unwrap().clone(), *self.delay.lock().unwrap());
         sleep(delay).await;
         match answer {
-            Answer::Value(value) => {
-                Ok(Fetched { value: Zeroizing::new(value.as_bytes().to_vec()), version: None, expires: None })
-            }
-            Answer::Mints(life) => {
-                let value = Zeroizing::new(format!("token-{number}").into_bytes());
-                Ok(Fetched { value, version: None, expires: Some(asked + life) })
-            }
+            Answer::Value(value) => Ok(Fetched {
+                value: Zeroizing::new(value.as_bytes().to_vec()).into(),
+                version: None,
+                lease: None,
+                expires: None,
+            }),
+            Answer::Mints(life) => Ok(Fetched {
+                value: Zeroizing::new(format!("token-{number}").into_bytes()).into(),
+                version: None,
+                lease: None,
+                expires: Some(asked + life),
+            }),
             Answer::Failure(failure) => Err(failure),
             Answer::Panic => panic!("scripted"),
         }
@@ -119,7 +124,7 @@ fn openai() -> Credential {
 }
 
 fn text(secret: &Secret) -> String {
-    String::from_utf8(secret.expose().to_vec()).unwrap()
+    String::from_utf8(secret.expose(None).unwrap().to_vec()).unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -151,7 +156,7 @@ async fn callers_that_ask_together_wait_for_one_fetch() {
 async fn a_caller_that_goes_away_does_not_end_the_fetch_of_the_others() {
     let bench = Bench::new("one");
     bench.script.delay(Duration::from_secs(2));
-    let impatient = tokio::time::timeout(Duration::from_secs(1), bench.get()).await;
+    let impatient = time::timeout(Duration::from_secs(1), bench.get()).await;
     assert!(impatient.is_err());
     assert_eq!(bench.get().await, Ok("one".into()));
     assert_eq!(bench.script.fetches(), 1);

@@ -66,7 +66,7 @@ pub(super) fn token(answer: &Answer, mint: &Mint, asked: Instant) -> Result<Fetc
         return Err(Failure::MintNonsense("the token would live for more than a year"));
     }
     let usable = life - MARGIN.min(life / 10);
-    Ok(Fetched { value, version: None, expires: Some(asked + usable) })
+    Ok(Fetched { value: value.into(), version: None, lease: None, expires: Some(asked + usable) })
 }
 
 fn granted(

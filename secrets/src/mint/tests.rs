@@ -134,7 +134,15 @@ fn a_jwt_of_somebody_else_is_shown_as_it_is() {
 
 #[test]
 fn a_subject_token_is_exchanged_with_or_without_a_client() {
-    let from = SecretRef { store: "s".parse().unwrap(), path: "p".to_owned(), field: None, version: None };
+    let from = SecretRef {
+        store: "s".parse().unwrap(),
+        path: "p".to_owned(),
+        fields: Vec::new(),
+        version: None,
+        stage: None,
+        version_id: None,
+        dynamic: false,
+    };
     let grant = |client| TokenGrant::TokenExchange {
         subject_token_type: "urn:jwt".to_owned(),
         requested_token_type: Some("urn:access".to_owned()),

@@ -46,15 +46,15 @@ impl AgeStore {
         }
         downward(&reference.secret.path)?;
         let location = self.location.clone();
-        let (path, field) = (reference.secret.path.clone(), reference.secret.field.clone());
+        let (path, fields) = (reference.secret.path.clone(), reference.secret.fields.clone());
         off_runtime(move || {
             let identities = identities(&location.identity)?;
             let plaintext = decrypt(&location.file, &identities)?;
             let secrets: BTreeMap<String, &RawValue> =
                 serde_json::from_slice(&plaintext).map_err(|_| Failure::Decrypt)?;
             let secret = secrets.get(&path).ok_or(Failure::NotFound)?;
-            let value = field::pick(secret.get().as_bytes(), field.as_deref())?;
-            Ok(Fetched { value, version: None, expires: None })
+            let value = field::pick(secret.get().as_bytes(), &fields)?;
+            Ok(Fetched { value, version: None, lease: None, expires: None })
         })
         .await
     }

@@ -1,6 +1,6 @@
-//! One member of a JSON object, and nothing else of it.
+//! Some members of a JSON object, and nothing else of it.
 //!
-//! **Invariant:** no member but the wanted one is copied out of the buffer it was parsed from. A member that occurs
+//! **Invariant:** no member but the wanted ones is copied out of the buffer it was parsed from. A member that occurs
 //! twice is refused: two readers could disagree on which one counts.
 
 use std::fmt;
@@ -9,13 +9,18 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use zeroize::Zeroizing;
 
 use crate::error::Failure;
-use crate::secret::Hidden;
+use crate::secret::{Field, Hidden, Value};
 
-/// The string under `field`, or, when none is named, the only member that the object has.
-pub(super) fn pick(object: &[u8], field: Option<&str>) -> Result<Zeroizing<Vec<u8>>, Failure> {
+/// All of `value`, or the members of the JSON object that it is.
+pub(super) fn of(value: Zeroizing<Vec<u8>>, fields: &[String]) -> Result<Value, Failure> {
+    if fields.is_empty() { Ok(value.into()) } else { pick(&value, fields) }
+}
+
+/// The strings under `fields`, in that order; or, when none is named, the only member that the object has.
+pub(super) fn pick(object: &[u8], fields: &[String]) -> Result<Value, Failure> {
     let mut json = serde_json::Deserializer::from_slice(object);
     let mut flaw = None;
-    let picked = Pick { field, flaw: &mut flaw }.deserialize(&mut json);
+    let picked = Pick { fields, flaw: &mut flaw }.deserialize(&mut json);
     match (flaw, picked) {
         (Some(flaw), _) => Err(flaw),
         (None, Ok(Some(value))) if json.end().is_ok() => Ok(value),
@@ -25,13 +30,20 @@ pub(super) fn pick(object: &[u8], field: Option<&str>) -> Result<Zeroizing<Vec<u
 }
 
 struct Pick<'a> {
-    field: Option<&'a str>,
+    fields: &'a [String],
     /// What is wrong, where it is not the JSON itself.
     flaw: &'a mut Option<Failure>,
 }
 
+impl Pick<'_> {
+    /// Which of the wanted fields this is.
+    fn place(&self, name: &str) -> Option<usize> {
+        if self.fields.is_empty() { Some(0) } else { self.fields.iter().position(|field| field == name) }
+    }
+}
+
 impl<'de> DeserializeSeed<'de> for Pick<'_> {
-    type Value = Option<Zeroizing<Vec<u8>>>;
+    type Value = Option<Value>;
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
         json.deserialize_map(self)
@@ -39,30 +51,31 @@ impl<'de> DeserializeSeed<'de> for Pick<'_> {
 }
 
 impl<'de> Visitor<'de> for Pick<'_> {
-    type Value = Option<Zeroizing<Vec<u8>>>;
+    type Value = Option<Value>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
     fn visit_map<M: MapAccess<'de>>(self, mut members: M) -> Result<Self::Value, M::Error> {
-        let mut picked = None;
+        let mut picked: Vec<Option<Field>> = Vec::new();
+        picked.resize_with(self.fields.len().max(1), || None);
         while let Some(name) = members.next_key::<String>()? {
-            if self.field.is_some_and(|field| field != name) {
+            let Some(slot) = self.place(&name).and_then(|place| picked.get_mut(place)) else {
                 members.next_value::<IgnoredAny>()?;
                 continue;
-            }
-            if picked.is_some() {
+            };
+            if slot.is_some() {
                 let twice = Failure::Malformed("the field occurs twice");
-                *self.flaw = Some(if self.field.is_some() { twice } else { Failure::FieldMissing });
+                *self.flaw = Some(if self.fields.is_empty() { Failure::FieldMissing } else { twice });
                 return Err(M::Error::custom("ambiguous"));
             }
             let value = members.next_value::<Hidden>().inspect_err(|_| {
                 *self.flaw = Some(Failure::Malformed("the field is not a string"));
             })?;
-            picked = Some(value.into_inner());
+            *slot = Some((name.into(), value.into_inner()));
         }
-        Ok(picked)
+        Ok(picked.into_iter().collect::<Option<Vec<_>>>().map(Value::of))
     }
 }
 
@@ -71,13 +84,24 @@ mod tests {
     use super::*;
 
     fn picked(object: &str, field: Option<&str>) -> Result<String, Failure> {
-        pick(object.as_bytes(), field).map(|value| String::from_utf8(value.to_vec()).unwrap())
+        let fields: Vec<String> = field.into_iter().map(Into::into).collect();
+        pick(object.as_bytes(), &fields).map(|value| value.texts().concat())
     }
 
     #[test]
     fn the_named_field_is_taken_whatever_else_is_there() {
         let object = r#"{"a": {"b": [1, "x"]}, "api_key": "sk-\u0031", "z": null}"#;
         assert_eq!(picked(object, Some("api_key")), Ok("sk-1".into()));
+    }
+
+    #[test]
+    fn several_fields_come_in_the_order_of_their_names_and_all_or_none() {
+        let object = br#"{"b": "2", "c": 3, "a": "1"}"#;
+        let named =
+            |names: &[&str]| pick(object, &names.iter().map(|name| (*name).into()).collect::<Vec<_>>());
+        assert_eq!(named(&["a", "b"]).unwrap().texts(), ["1", "2"]);
+        assert_eq!(named(&["a", "d"]).err(), Some(Failure::FieldMissing));
+        assert_eq!(named(&["a", "c"]).err(), Some(Failure::Malformed("the field is not a string")));
     }
 
     #[test]

@@ -34,15 +34,12 @@ impl FileStore {
             return Err(Failure::Misconfigured("files have no versions to pin"));
         }
         let (root, exposed) = (self.root.clone(), Arc::clone(&self.exposed));
-        let (path, field) = (reference.secret.path.clone(), reference.secret.field.clone());
+        let (path, fields) = (reference.secret.path.clone(), reference.secret.fields.clone());
         off_runtime(move || {
             let (text, world_readable) = read_below(&root, &path)?;
             note_exposure(&exposed, &path, world_readable);
-            let value = match field {
-                Some(field) => field::pick(&text, Some(&field))?,
-                None => without_newline(&text),
-            };
-            Ok(Fetched { value, version: None, expires: None })
+            let value = field::of(without_newline(&text), &fields)?;
+            Ok(Fetched { value, version: None, lease: None, expires: None })
         })
         .await
     }

@@ -21,7 +21,7 @@ pub(crate) async fn off_runtime<T: Send + 'static>(
 }
 
 /// The whole of a regular file of at most `limit` bytes.
-pub(super) fn bounded(file: &mut File, limit: usize) -> Result<(Zeroizing<Vec<u8>>, Metadata), Failure> {
+pub(crate) fn bounded(file: &mut File, limit: usize) -> Result<(Zeroizing<Vec<u8>>, Metadata), Failure> {
     let metadata = file.metadata().map_err(|error| unreadable(&error))?;
     if !metadata.is_file() {
         return Err(Failure::File(io::ErrorKind::InvalidInput));

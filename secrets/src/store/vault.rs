@@ -1,23 +1,27 @@
-//! OpenBao and HashiCorp Vault: the KV version 2 engine. `vaultrs` knows the endpoints; requests are sent, bounded
-//! and read here, so that its own logging and error types never see a body.
+//! OpenBao and HashiCorp Vault: the KV engine in both versions, and what engines make on demand. `vaultrs` knows the
+//! endpoints of KV and tokens; requests are sent, bounded and read here, so that its own logging and error types never
+//! see a body.
 //!
-//! **Invariant:** a refused token is replaced and tried again once. `Denied` is said only when the vault itself
-//! confirms that the token is good, so that a login gone stale is never mistaken for a secret taken away.
+//! **Invariant:** a value of an engine is used no longer than its lease runs, and the lease is given back.
 //!
-//! Deliberately lacks: writing to the vault.
+//! Deliberately lacks: writing secrets to the vault.
 
 mod answer;
-mod client;
+pub(super) mod client;
+mod lease;
+mod login;
 mod session;
 
 use std::sync::Arc;
 
-use tollgate_policy::policy::VaultStore;
+use tollgate_policy::policy::{KvVersion, VaultStore};
+use vaultrs::api::kv1::requests::GetSecretRequest;
 use vaultrs::api::kv2::requests::ReadSecretRequest;
-use vaultrs::api::token::requests::LookupTokenSelfRequest;
 
 use self::client::{Client, Question};
-use self::session::{Session, Token};
+pub(crate) use self::lease::Lease;
+use self::lease::Leases;
+use self::session::Session;
 use super::read::downward;
 use super::{Dialable, Fetched};
 use crate::error::Failure;
@@ -25,74 +29,73 @@ use crate::reference::Reference;
 
 pub(super) struct Vault {
     mount: String,
+    kv: KvVersion,
     client: Arc<Client>,
     session: Arc<Session>,
+    leases: Arc<Leases>,
 }
 
 impl Vault {
-    pub(super) fn new(definition: VaultStore, dialable: Dialable) -> Self {
-        let VaultStore { address, mount, namespace, ca, auth } = definition;
-        let client = Arc::new(Client::new(address, namespace, ca, dialable));
-        let session = Arc::new(Session::new(auth, Arc::clone(&client)));
-        Self { mount, client, session }
+    pub(super) fn new(definition: &VaultStore, dialable: Dialable) -> Self {
+        let client = Arc::new(Client::new(definition, dialable));
+        let session = Arc::new(Session::new(definition.auth.clone(), Arc::clone(&client)));
+        let leases = Arc::new(Leases::new(Arc::clone(&client), Arc::clone(&session)));
+        Self { mount: definition.mount.clone(), kv: definition.kv, client, session, leases }
     }
 
-    /// The field at the pinned version, or the current one.
+    /// The field of a secret: at the pinned version, the current one, or as an engine makes it.
     pub(super) async fn fetch(&self, reference: &Reference) -> Result<Fetched, Failure> {
-        downward(&reference.secret.path)?;
-        let question = Question::new(
-            &self.client,
-            &ReadSecretRequest::builder()
-                .mount(self.mount.as_str())
-                .path(reference.secret.path.as_str())
-                .version(reference.secret.version)
-                .build()
-                .map_err(|_| Failure::Internal)?,
-        )?;
-        let token = self.session.token().await?;
-        let token = match self.read(&question, &token, reference).await {
-            Err(Failure::Denied) => match self.session.replacement(&token).await? {
-                Some(newer) => newer,
-                None => return Err(self.why_denied(&token).await),
-            },
-            other => return other,
-        };
-        match self.read(&question, &token, reference).await {
-            Err(Failure::Denied) => Err(self.why_denied(&token).await),
-            other => other,
+        let secret = &reference.secret;
+        downward(&secret.path)?;
+        let fields = &secret.fields;
+        if secret.dynamic {
+            let lease = self.leases.fetch(&secret.path).await?;
+            return Ok(Fetched {
+                value: lease.fields(fields)?,
+                version: None,
+                lease: Some(lease),
+                expires: None,
+            });
+        }
+        let answer = self.session.ask(&self.question(reference)?).await?.1;
+        match (answer.status, self.kv) {
+            (200, KvVersion::V2) => answer::secret(&answer.body, fields),
+            (200, KvVersion::V1) => answer::unversioned(&answer.body, fields),
+            (404, KvVersion::V1) if answer.mentions("versioned K/V") => {
+                Err(Failure::Misconfigured("the mount is version 2 of the KV engine: `kvVersion: 2`"))
+            }
+            (404, _) => Err(Failure::NotFound),
+            (503, _) => Err(Failure::Sealed),
+            (status, _) => Err(Failure::Status(status)),
         }
     }
 
-    async fn read(
-        &self,
-        question: &Question,
-        token: &Token,
-        reference: &Reference,
-    ) -> Result<Fetched, Failure> {
-        let answer = self.client.ask(question, Some(token.header()), None).await?;
-        match answer.status {
-            200 => answer::secret(&answer.body, reference.secret.field.as_deref()),
-            403 => Err(Failure::Denied),
-            404 => Err(Failure::NotFound),
-            503 => Err(Failure::Sealed),
-            status => Err(Failure::Status(status)),
-        }
+    /// Whether there are leases that were not given back yet.
+    pub(super) fn lends(&self) -> bool {
+        self.leases.any_open()
     }
 
-    /// The vault says 403 both to a token that is no longer one and to a good token without the right.
-    async fn why_denied(&self, token: &Token) -> Failure {
-        let lookup = Question::new(&self.client, &LookupTokenSelfRequest {});
-        let answer = match lookup {
-            Ok(lookup) => self.client.ask(&lookup, Some(token.header()), None).await,
-            Err(failure) => Err(failure),
-        };
-        match answer.map(|answer| answer.status) {
-            Ok(200) => Failure::Denied,
-            Ok(503) => Failure::Sealed,
-            Ok(_) => Failure::Login(
-                "the vault refuses the token; is it expired, revoked or without `lookup-self`?",
-            ),
-            Err(failure) => failure,
+    /// Gives back every lease, and the login.
+    pub(super) async fn close(&self) {
+        self.leases.close().await;
+        self.session.end().await;
+    }
+
+    fn question(&self, reference: &Reference) -> Result<Question, Failure> {
+        let (mount, path) = (self.mount.as_str(), reference.secret.path.as_str());
+        match self.kv {
+            KvVersion::V1 => {
+                let endpoint = GetSecretRequest::builder().mount(mount).path(path).build();
+                Question::new(&self.client, &endpoint.map_err(|_| Failure::Internal)?)
+            }
+            KvVersion::V2 => {
+                let endpoint = ReadSecretRequest::builder()
+                    .mount(mount)
+                    .path(path)
+                    .version(reference.secret.version)
+                    .build();
+                Question::new(&self.client, &endpoint.map_err(|_| Failure::Internal)?)
+            }
         }
     }
 }

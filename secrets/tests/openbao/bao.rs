@@ -15,7 +15,12 @@ use tollgate_policy::model::{Model, SourceFile};
 use tollgate_policy::policy::{Credential, Policy};
 use tollgate_secrets::Secrets;
 
-const POLICY: &str = r#"path "secret/data/llm/*" { capabilities = ["read"] }"#;
+const POLICY: &str = r#"
+path "secret/data/llm/*" { capabilities = ["read"] }
+path "kv1/llm/*" { capabilities = ["read"] }
+path "database/creds/*" { capabilities = ["read"] }
+path "sys/leases/revoke" { capabilities = ["update"] }
+"#;
 
 pub(crate) struct Bao {
     binary: String,
@@ -28,6 +33,11 @@ pub(crate) struct Bao {
 impl Bao {
     /// `None`, after saying so, where there is no OpenBao to start.
     pub(crate) fn start() -> Option<Self> {
+        Self::start_with(|_| None)
+    }
+
+    /// The same with more of a configuration, which is made for the directory.
+    pub(crate) fn start_with(more: impl FnOnce(&Path) -> Option<String>) -> Option<Self> {
         let Ok(binary) = std::env::var("TOLLGATE_TEST_BAO") else {
             eprintln!("skipped: TOLLGATE_TEST_BAO does not name an OpenBao binary");
             return None;
@@ -35,10 +45,16 @@ impl Bao {
         let directory = TempDir::new().unwrap();
         let port = free_port();
         let log = directory.path().join("log");
+        let configuration = more(directory.path()).map(|text| {
+            let file = directory.path().join("more.hcl");
+            fs::write(&file, text).unwrap();
+            format!("-config={}", file.display())
+        });
         let server = Command::new(&binary)
             .args(["server", "-dev", "-dev-tls", "-dev-root-token-id=root", "-dev-no-store-token"])
             .arg(format!("-dev-tls-cert-dir={}", directory.path().display()))
             .arg(format!("-dev-listen-address=127.0.0.1:{port}"))
+            .args(configuration)
             .env("HOME", directory.path())
             .stdout(File::create(&log).unwrap())
             .stderr(File::create(directory.path().join("stderr")).unwrap())
@@ -60,7 +76,7 @@ impl Bao {
         Some(bao)
     }
 
-    fn try_run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn try_run(&self, arguments: &[&str]) -> Output {
         Command::new(&self.binary)
             .args(arguments)
             .env("HOME", self.directory.path())
@@ -104,6 +120,21 @@ impl Bao {
         fs::write(self.path("secret-id"), secret_id + "\n").unwrap();
     }
 
+    /// Makes a namespace that has the policy `egress` and a key at `secret/llm/openai`; gives the option that names it.
+    pub(crate) fn team(&self) -> &'static str {
+        self.run(&["namespace", "create", "team"]);
+        self.run(&["secrets", "enable", "-namespace=team", "-path=secret", "-version=2", "kv"]);
+        self.run(&["kv", "put", "-namespace=team", "secret/llm/openai", "api_key=sk-team"]);
+        self.policy("-namespace=team");
+        "-namespace=team"
+    }
+
+    /// Writes a file that a login reads.
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+        fs::write(self.path(name), text).unwrap();
+        self.path(name)
+    }
+
     /// How many tokens of AppRole logins are alive.
     pub(crate) fn app_role_tokens(&self) -> usize {
         let accessors = self.run(&["list", "auth/token/accessors"]);
@@ -142,7 +173,7 @@ impl Bao {
         self.path("vault-ca.pem")
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 }
@@ -153,7 +184,7 @@ impl Drop for Bao {
     }
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
@@ -164,6 +195,7 @@ pub(crate) struct Setup {
     ca: Option<PathBuf>,
     namespace: Option<&'static str>,
     login: String,
+    more: String,
     refresh: &'static str,
     max_stale: &'static str,
     dialable: bool,
@@ -179,6 +211,7 @@ impl Setup {
             ca: Some(bao.ca()),
             namespace: None,
             login: app_role(&bao.path("role-id"), &bao.path("secret-id")),
+            more: String::new(),
             refresh: "1s",
             max_stale: "1h",
             dialable: true,
@@ -200,6 +233,21 @@ impl Setup {
 
     pub(crate) fn namespace(self, namespace: &'static str) -> Self {
         Self { namespace: Some(namespace), ..self }
+    }
+
+    /// With another login, as it is written.
+    pub(crate) fn login(self, login: String) -> Self {
+        Self { login, ..self }
+    }
+
+    /// With another field of the store, as it is written.
+    pub(crate) fn with(self, field: &str) -> Self {
+        Self { more: format!("{}\n    {field}", self.more), ..self }
+    }
+
+    /// At another listener, with the authorities that its certificate is of.
+    pub(crate) fn listener(self, port: u16, ca: PathBuf) -> Self {
+        Self { port, ca: Some(ca), ..self }
     }
 
     pub(crate) fn system_roots(self) -> Self {
@@ -229,7 +277,16 @@ impl Setup {
         version: Option<u64>,
     ) -> Credential {
         let version = version.map(|version| format!(", version: {version}")).unwrap_or_default();
-        let Self { refresh, max_stale, .. } = self;
+        let lives = format!("refresh: {}\n  maxStale: {}", self.refresh, self.max_stale);
+        self.add(name, &format!("path: {path}, field: {field}{version}"), &lives)
+    }
+
+    /// Adds a credential that an engine makes.
+    pub(crate) fn dynamic(&mut self, name: &str, path: &str, field: &str) -> Credential {
+        self.add(name, &format!("path: {path}, field: {field}, dynamic: true"), "")
+    }
+
+    fn add(&mut self, name: &str, from: &str, lives: &str) -> Credential {
         self.credentials += &format!(
             "---
 apiVersion: tollgate.dev/v1alpha1
@@ -237,10 +294,9 @@ kind: Credential
 metadata: {{name: {name}}}
 spec:
   destinations: [openai]
-  from: {{store: bao, path: {path}, field: {field}{version}}}
+  from: {{store: bao, {from}}}
   inject: {{bearer: {{}}}}
-  refresh: {refresh}
-  maxStale: {max_stale}
+  {lives}
 "
         );
         let policy = self.policy();
@@ -255,10 +311,10 @@ spec:
         secrets
     }
 
-    fn policy(&self) -> Policy {
+    pub(crate) fn policy(&self) -> Policy {
         let ca = self.ca.as_ref().map(|ca| format!("\n    caFile: {ca:?}")).unwrap_or_default();
         let namespace = self.namespace.map(|name| format!("\n    namespace: {name}")).unwrap_or_default();
-        let Self { host, port, login, credentials, .. } = self;
+        let Self { host, port, login, more, credentials, .. } = self;
         let text = format!(
             "apiVersion: tollgate.dev/v1alpha1
 kind: Destination
@@ -270,7 +326,7 @@ kind: SecretStore
 metadata: {{name: bao}}
 spec:
   vault:
-    address: https://{host}:{port}{ca}{namespace}
+    address: https://{host}:{port}{ca}{namespace}{more}
     auth: {login}
 {credentials}"
         );

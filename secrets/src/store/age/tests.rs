@@ -28,7 +28,7 @@ impl Bench {
         let AgeLocation { file, identity } = self.file.location.clone();
         let reference = reference_to(StoreKind::Age { file, identity_file: identity }, path, field);
         let fetched = AgeStore::new(self.file.location.clone()).fetch(&reference).await?;
-        Ok(String::from_utf8(fetched.value.to_vec()).unwrap())
+        Ok(fetched.value.texts().concat())
     }
 }
 

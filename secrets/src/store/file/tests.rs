@@ -13,7 +13,7 @@ fn reference(root: &Path, path: &str, field: Option<&str>) -> Reference {
 
 async fn fetch(root: &Path, path: &str, field: Option<&str>) -> Result<String, Failure> {
     let fetched = FileStore::new(root.to_owned()).fetch(&reference(root, path, field)).await?;
-    Ok(String::from_utf8(fetched.value.to_vec()).unwrap())
+    Ok(fetched.value.texts().concat())
 }
 
 #[tokio::test]

@@ -2,22 +2,17 @@
 //!
 //! **Invariant:** a token is only sent over TLS, or to a loopback address.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
 use bytes::Bytes;
 use reqwest::header::{HeaderName, HeaderValue};
 use reqwest::{Method, Request, Url};
 use rustify::Endpoint;
+use tollgate_policy::policy::VaultStore;
 use zeroize::Zeroizing;
 
 use super::super::Dialable;
 use crate::error::Failure;
-use crate::http::{Answer, Http, Reach, literal};
+use crate::http::{Answer, Http, Reach, TlsFiles, literal};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-const READ_TIMEOUT: Duration = Duration::from_secs(5);
-const TOTAL_TIMEOUT: Duration = Duration::from_secs(8);
 const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
 const REQUEST: HeaderName = HeaderName::from_static("x-vault-request");
@@ -43,25 +38,52 @@ impl Question {
         url.set_query(request.uri().query().filter(|query| !query.is_empty()));
         Ok(Self { method: request.method().clone(), url })
     }
+
+    /// To read what is at a path of the API, which has no empty, `.` or `..` segment.
+    pub(super) fn get(client: &Client, path: &str) -> Result<Self, Failure> {
+        Self::at(client, Method::GET, path)
+    }
+
+    /// To have something done at a path of the API.
+    pub(super) fn post(client: &Client, path: &str) -> Result<Self, Failure> {
+        Self::at(client, Method::POST, path)
+    }
+
+    fn at(client: &Client, method: Method, path: &str) -> Result<Self, Failure> {
+        let mut url = client.base()?;
+        // A `%` would otherwise stand for itself and what it encodes alike.
+        url.set_path(&format!("/v1/{}", path.replace('%', "%25")));
+        Ok(Self { method, url })
+    }
+}
+
+/// A JSON object of strings, in a buffer that never grows.
+pub(super) fn json(members: &[(&str, &[u8])]) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    // Room for every byte escaped.
+    let room: usize = members.iter().map(|(name, value)| 8 + name.len() + 6 * value.len()).sum();
+    let mut body = Zeroizing::new(Vec::with_capacity(2 + room));
+    let mut before = b'{';
+    for (name, value) in members {
+        body.push(std::mem::replace(&mut before, b','));
+        serde_json::to_writer(&mut *body, name).map_err(|_| Failure::Internal)?;
+        body.push(b':');
+        let text =
+            std::str::from_utf8(value).map_err(|_| Failure::Login("what it is made with is not text"))?;
+        serde_json::to_writer(&mut *body, text).map_err(|_| Failure::Internal)?;
+    }
+    body.extend_from_slice(if members.is_empty() { b"{}" } else { b"}" });
+    Ok(body)
 }
 
 impl Client {
-    pub(super) fn new(
-        address: String,
-        namespace: Option<String>,
-        ca: Option<PathBuf>,
-        dialable: Dialable,
-    ) -> Self {
-        let http = Http::new(Reach {
-            ca,
-            dialable,
-            addresses: [].into(),
-            source_address: None,
-            connect: CONNECT_TIMEOUT,
-            read: READ_TIMEOUT,
-            total: TOTAL_TIMEOUT,
-        });
-        Self { address, namespace, http }
+    pub(super) fn new(definition: &VaultStore, dialable: Dialable) -> Self {
+        let tls = TlsFiles { ca: definition.ca.clone(), shown: definition.client_certificate.clone() };
+        let http = Http::new(Reach::of_store(tls, dialable));
+        Self { address: definition.address.clone(), namespace: definition.namespace.clone(), http }
+    }
+
+    pub(super) fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
     }
 
     /// Sends the question. Statuses are the caller's to judge; an `Err` is a failure to get an answer.

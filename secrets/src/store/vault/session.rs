@@ -1,7 +1,9 @@
-//! The gateway's own login at a vault, and how it is kept alive.
+//! The gateway's own login at a vault: how it is kept alive, and what is asked with it.
 //!
 //! **Invariant:** however many fetches need a token, one login is made for all of them. A token is renewed, or a new
-//! one taken, after two thirds of its life, while the old one still serves.
+//! one taken, after two thirds of its life, while the old one still serves. A refused token is replaced and tried again
+//! once; `Denied` is said only when the vault itself confirms that the token is good, so that a login gone stale is
+//! never mistaken for a secret taken away.
 //!
 //! Deliberately lacks: renewing a token that came from a file, which is its writer's.
 
@@ -10,26 +12,28 @@ use std::sync::{Arc, Mutex as StdMutex, PoisonError, Weak};
 use std::time::Duration;
 
 use reqwest::header::HeaderValue;
-use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::task::AbortHandle;
 use tokio::time::{self, Instant};
 use tollgate_policy::policy::VaultAuth;
-use vaultrs::api::auth::approle::requests::LoginWithApproleRequest;
-use vaultrs::api::token::requests::RenewTokenSelfRequest;
+use vaultrs::api::token::requests::{LookupTokenSelfRequest, RenewTokenSelfRequest};
 use zeroize::Zeroizing;
 
 use super::answer::{self, Grant};
 use super::client::{Client, Question};
+use super::login::Login;
 use crate::cache::jittered;
 use crate::error::Failure;
+use crate::http::Answer;
 use crate::store::read::login_file;
 
 /// A token younger than this is not replaced because it was refused: it is the right that is missing.
 const YOUNG: Duration = Duration::from_secs(5);
+/// A vault that does not renew a token is not asked again before.
+const RETRY: Duration = Duration::from_secs(1);
 
 pub(super) struct Session {
-    auth: VaultAuth,
+    login: Login,
     client: Arc<Client>,
     current: Mutex<Option<Arc<Token>>>,
     keeper: StdMutex<Option<AbortHandle>>,
@@ -42,12 +46,6 @@ pub(super) struct Token {
     renewable: bool,
     /// The life that the login gave; a renewal that grants much less is near the token's maximum.
     first_ttl: Option<Duration>,
-}
-
-#[derive(Serialize)]
-struct AppRoleLogin<'a> {
-    role_id: &'a str,
-    secret_id: &'a str,
 }
 
 impl Token {
@@ -64,55 +62,123 @@ impl Token {
         self.ttl.is_some_and(|ttl| self.obtained.elapsed() >= ttl)
     }
 
+    fn ends(&self) -> Option<Instant> {
+        self.ttl.map(|ttl| self.obtained + ttl)
+    }
+
     fn renew_at(&self) -> Option<Instant> {
         self.ttl.map(|ttl| self.obtained + jittered(ttl * 2 / 3))
+    }
+
+    /// After a third of what is left; `None` where that is next to nothing.
+    fn retry_at(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let left = self.ends()?.saturating_duration_since(now);
+        (left > RETRY).then(|| now + jittered(left / 3).max(RETRY))
     }
 }
 
 impl Session {
     pub(super) fn new(auth: VaultAuth, client: Arc<Client>) -> Self {
-        Self { auth, client, current: Mutex::new(None), keeper: StdMutex::new(None) }
+        let login = Login::new(auth, Arc::clone(&client));
+        Self { login, client, current: Mutex::new(None), keeper: StdMutex::new(None) }
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The vault's answer, with the token that it was given to.
+    pub(super) async fn ask(self: &Arc<Self>, question: &Question) -> Result<(Arc<Token>, Answer), Failure> {
+        self.ask_with(question, || Ok(None)).await
+    }
+
+    /// The same for a question with a body.
+    pub(super) async fn ask_with(
+        self: &Arc<Self>,
+        question: &Question,
+        body: impl Fn() -> Result<Option<Zeroizing<Vec<u8>>>, Failure>,
+    ) -> Result<(Arc<Token>, Answer), Failure> {
+        let token = self.token().await?;
+        let answer = self.client.ask(question, Some(token.header()), body()?).await?;
+        if answer.status != 403 {
+            return Ok((token, answer));
+        }
+        let Some(newer) = self.replacement(&token).await? else {
+            return Err(self.why_denied(&token).await);
+        };
+        let answer = self.client.ask(question, Some(newer.header()), body()?).await?;
+        if answer.status == 403 { Err(self.why_denied(&newer).await) } else { Ok((newer, answer)) }
     }
 
     /// A token that is not known to be expired, after logging in where there is none.
     pub(super) async fn token(self: &Arc<Self>) -> Result<Arc<Token>, Failure> {
         let mut current = self.current.lock().await;
-        match &self.auth {
-            // Read each time: whoever keeps the file replaces it when it likes, and fetches are rare.
-            VaultAuth::Token { file } => {
-                let read = token_file(file.clone()).await?;
-                Ok(adopt(&mut current, read))
-            }
-            VaultAuth::AppRole { .. } => match current.as_ref().filter(|token| !token.expired()) {
-                Some(token) => Ok(Arc::clone(token)),
-                None => self.log_in(&mut current).await,
-            },
+        // Read each time: whoever keeps the file replaces it when it likes, and fetches are rare.
+        if let Some(file) = self.login.token_file() {
+            let read = token_file(file.clone()).await?;
+            return Ok(adopt(&mut current, read));
+        }
+        match current.as_ref().filter(|token| !token.expired()) {
+            Some(token) => Ok(Arc::clone(token)),
+            None => self.log_in(&mut current).await,
+        }
+    }
+
+    /// When the vault ends the token, as far as it is known.
+    pub(super) async fn end_of(&self, token: &Token) -> Option<Instant> {
+        if self.login.token_file().is_none() {
+            return token.ends();
+        }
+        let now = Instant::now();
+        let answer = self.look_up(token).await.ok().filter(|answer| answer.status == 200)?;
+        answer::remaining(&answer.body).map(|left| now + left)
+    }
+
+    /// Ends a login that is this process's own, and with it what hangs on it.
+    pub(super) async fn end(&self) {
+        let token = self.current.lock().await.take();
+        let (Some(token), None) = (token, self.login.token_file()) else { return };
+        if let Ok(question) = Question::post(&self.client, "auth/token/revoke-self") {
+            // Refused, or not heard, it ends by itself.
+            let _ = self.client.ask(&question, Some(token.header()), None).await;
         }
     }
 
     /// Another token than `refused`, if there can be one.
-    pub(super) async fn replacement(
-        self: &Arc<Self>,
-        refused: &Arc<Token>,
-    ) -> Result<Option<Arc<Token>>, Failure> {
+    async fn replacement(self: &Arc<Self>, refused: &Arc<Token>) -> Result<Option<Arc<Token>>, Failure> {
         let mut current = self.current.lock().await;
         if let Some(newer) = current.as_ref().filter(|token| !Arc::ptr_eq(token, refused)) {
             return Ok(Some(Arc::clone(newer)));
         }
-        match &self.auth {
-            VaultAuth::Token { file } => {
-                let read = token_file(file.clone()).await?;
-                let token = adopt(&mut current, read);
-                Ok((!Arc::ptr_eq(&token, refused)).then_some(token))
-            }
-            VaultAuth::AppRole { .. } if refused.obtained.elapsed() < YOUNG => Ok(None),
-            VaultAuth::AppRole { .. } => self.log_in(&mut current).await.map(Some),
+        if let Some(file) = self.login.token_file() {
+            let read = token_file(file.clone()).await?;
+            let token = adopt(&mut current, read);
+            return Ok((!Arc::ptr_eq(&token, refused)).then_some(token));
         }
+        if refused.obtained.elapsed() < YOUNG { Ok(None) } else { self.log_in(&mut current).await.map(Some) }
+    }
+
+    /// The vault says 403 both to a token that is no longer one and to a good token without the right.
+    async fn why_denied(&self, token: &Token) -> Failure {
+        match self.look_up(token).await.map(|answer| answer.status) {
+            Ok(200) => Failure::Denied,
+            Ok(503) => Failure::Sealed,
+            Ok(_) => Failure::Login(
+                "the vault refuses the token; is it expired, revoked or without `lookup-self`?",
+            ),
+            Err(failure) => failure,
+        }
+    }
+
+    async fn look_up(&self, token: &Token) -> Result<Answer, Failure> {
+        let question = Question::new(&self.client, &LookupTokenSelfRequest {})?;
+        self.client.ask(&question, Some(token.header()), None).await
     }
 
     async fn log_in(self: &Arc<Self>, current: &mut Option<Arc<Token>>) -> Result<Arc<Token>, Failure> {
         *current = None;
-        let token = Token::new(self.app_role().await?, None);
+        let token = Token::new(self.login.granted().await?, None);
         *current = Some(Arc::clone(&token));
         if token.ttl.is_some() {
             let keeper = tokio::spawn(keep(Arc::downgrade(self), Arc::clone(&token))).abort_handle();
@@ -124,39 +190,11 @@ impl Session {
         Ok(token)
     }
 
-    async fn app_role(&self) -> Result<Grant, Failure> {
-        let VaultAuth::AppRole { role_id_file, secret_id_file, mount } = &self.auth else {
-            return Err(Failure::Internal);
-        };
-        let role_id = login_file(role_id_file.clone(), "the role id file cannot be read").await?;
-        let secret_id = login_file(secret_id_file.clone(), "the secret id file cannot be read").await?;
-        let text =
-            |file| std::str::from_utf8(file).map_err(|_| Failure::Login("role id or secret id is not text"));
-        let login = AppRoleLogin { role_id: text(&role_id)?, secret_id: text(&secret_id)? };
-        // Room for every byte escaped, so that the buffer never grows.
-        let mut body = Zeroizing::new(Vec::with_capacity(64 + 6 * (role_id.len() + secret_id.len())));
-        serde_json::to_writer(&mut *body, &login).map_err(|_| Failure::Internal)?;
-        // The endpoint type would copy the ids into strings that nobody zeroizes, so it only gives the path.
-        let endpoint = LoginWithApproleRequest {
-            mount: mount.clone(),
-            role_id: String::new(),
-            secret_id: String::new(),
-        };
-        let answer = self.client.ask(&Question::new(&self.client, &endpoint)?, None, Some(body)).await?;
-        match answer.status {
-            200 => answer::grant(&answer.body),
-            400 | 403 => Err(Failure::Login("the vault refuses the role id or the secret id")),
-            404 => Err(Failure::Login("the vault has no AppRole login at that mount")),
-            503 => Err(Failure::Sealed),
-            status => Err(Failure::Status(status)),
-        }
-    }
-
     /// What takes the place of a token that is nearing its end.
     async fn prolonged(&self, token: &Token) -> Option<Arc<Token>> {
         match self.renewed(token).await {
             Some(renewed) => Some(renewed),
-            None => self.app_role().await.ok().map(|grant| Token::new(grant, None)),
+            None => self.login.granted().await.ok().map(|grant| Token::new(grant, None)),
         }
     }
 
@@ -185,19 +223,24 @@ impl Drop for Session {
 }
 
 /// Renews `token`, and what it becomes, for as long as it is the session's. Where that fails, a new login is made;
-/// where that fails too, the token is left to its end and the next fetch logs in and says why it cannot.
+/// where that fails too, it is tried again while the token lasts. Then the next fetch logs in, and says why it cannot.
 async fn keep(session: Weak<Session>, mut token: Arc<Token>) {
-    while let Some(at) = token.renew_at() {
+    let mut next = token.renew_at();
+    while let Some(at) = next {
         time::sleep_until(at).await;
         let Some(session) = session.upgrade() else { return };
         // Not under the lock: the token is still good, and nobody should wait for a vault that is slow to renew it.
-        let Some(next) = session.prolonged(&token).await else { return };
+        let Some(longer) = session.prolonged(&token).await else {
+            next = token.retry_at();
+            continue;
+        };
         let mut current = session.current.lock().await;
         if !current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &token)) {
             return;
         }
-        *current = Some(Arc::clone(&next));
-        token = next;
+        *current = Some(Arc::clone(&longer));
+        token = longer;
+        next = token.renew_at();
     }
 }
 

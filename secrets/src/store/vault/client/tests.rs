@@ -1,16 +1,29 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use vaultrs::api::auth::approle::requests::LoginWithApproleRequest;
+use tollgate_policy::policy::{KvVersion, VaultAuth};
 use vaultrs::api::kv2::requests::ReadSecretRequest;
 use vaultrs::api::token::requests::{LookupTokenSelfRequest, RenewTokenSelfRequest};
 
 use super::*;
 
+fn definition(address: &str) -> VaultStore {
+    VaultStore {
+        address: address.to_owned(),
+        mount: "secret".to_owned(),
+        kv: KvVersion::V2,
+        namespace: None,
+        ca: None,
+        client_certificate: None,
+        auth: VaultAuth::Token { file: "/token".into() },
+    }
+}
+
 fn client(address: &str) -> Client {
-    Client::new(address.to_owned(), None, None, Arc::new(|_| true))
+    Client::new(&definition(address), Arc::new(|_| true))
 }
 
 fn url(client: &Client, endpoint: &impl Endpoint) -> String {
@@ -34,9 +47,8 @@ fn endpoints_stand_under_the_address() {
         url(&plain, &RenewTokenSelfRequest { increment: None }),
         "https://bao:8200/v1/auth/token/renew-self"
     );
-    let login =
-        LoginWithApproleRequest { mount: "approle".into(), role_id: String::new(), secret_id: String::new() };
-    assert_eq!(url(&plain, &login), "https://bao:8200/v1/auth/approle/login");
+    let login = Question::post(&plain, "auth/approle/login").unwrap();
+    assert_eq!(login.url.as_str(), "https://bao:8200/v1/auth/approle/login");
 }
 
 #[test]
@@ -44,6 +56,8 @@ fn a_path_cannot_become_a_query_or_another_path() {
     let client = client("https://bao:8200");
     let odd = url(&client, &read("a b?version=1#x%2f..", None));
     assert_eq!(odd, "https://bao:8200/v1/secret/data/a%20b%3Fversion=1%23x%252f..");
+    let odd = Question::get(&client, "database/a b?version=1#x%2f..").unwrap();
+    assert_eq!(odd.url.as_str(), "https://bao:8200/v1/database/a%20b%3Fversion=1%23x%252f..");
 }
 
 #[test]
@@ -71,7 +85,7 @@ async fn an_address_that_may_not_be_dialled_is_not_dialled_literal_or_resolved()
     let port = listener.local_addr().unwrap().port();
     for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"] {
         let refusing = Arc::new(|_| false);
-        let client = Client::new(format!("https://{host}:{port}"), None, None, refusing);
+        let client = Client::new(&definition(&format!("https://{host}:{port}")), refusing);
         let question = Question::new(&client, &LookupTokenSelfRequest {}).unwrap();
         assert_eq!(client.ask(&question, None, None).await.err(), Some(Failure::AddressRefused), "{host}");
     }
@@ -136,4 +150,14 @@ async fn a_closed_port_and_a_server_without_tls_are_told_apart() {
     server.await.unwrap();
     let refused = Some(Failure::Unreachable("connection refused"));
     assert_eq!(client.ask(&question, None, None).await.err(), refused);
+}
+
+#[test]
+fn a_json_body_escapes_and_never_grows() {
+    assert_eq!(json(&[]).unwrap().as_slice(), b"{}");
+    let odd = json(&[("a", b"\"\\\x01"), ("b", b"plain")]).unwrap();
+    assert_eq!(odd.as_slice(), br#"{"a":"\"\\\u0001","b":"plain"}"#);
+    let long = json(&[("lease_id", [1; 1000].as_slice())]).unwrap();
+    assert!(long.len() > 6000 && long.capacity() >= long.len());
+    assert!(matches!(json(&[("jwt", b"\xff")]), Err(Failure::Login(_))));
 }

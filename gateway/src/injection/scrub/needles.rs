@@ -1,0 +1,444 @@
+//! What to look for in the answers to calls with one version of a key, and the search for it.
+//!
+//! Four bytes from somewhere inside each form are looked for in one vectorized pass, and the whole form around every find. Where they lie is
+//! drawn when the forms are made, and a form is compared in constant time: how long a scan takes tells nothing of the key's beginning.
+//!
+//! **Invariant:** a form is found wherever it stands, by itself or escaped; what is found does not depend on what stands around it.
+
+use std::fmt;
+use std::ops::Range;
+
+use aho_corasick::Span;
+use aho_corasick::packed::Searcher;
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::rand;
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use memchr::memchr_iter;
+use memchr::memmem;
+use zeroize::Zeroizing;
+
+use super::class::Class;
+use super::escape::{self, Views};
+
+/// Shorter parts of a key are looked for in headers only: in a body they would be found by chance.
+const SHORTEST_IN_BODIES: usize = 12;
+const ANCHOR: usize = 4;
+/// How many windows are decoded at once, where escapes do not end.
+const REGION: usize = 7;
+
+type Anchor = [u8; ANCHOR];
+type Form = Zeroizing<Vec<u8>>;
+
+/// The forms of one version of a key: each part of it raw, in hex, and in base64 at the three offsets at which it can lie inside a longer text.
+pub(in crate::injection) struct Needles {
+    long: Vec<Needle>,
+    anchors: Vec<Anchored>,
+    /// `None` where the processor has no instructions for it.
+    searcher: Option<Searcher>,
+    /// For headers.
+    short: Vec<Form>,
+    shortest: usize,
+    class: Class,
+}
+
+struct Needle {
+    form: Form,
+    /// Where in it its anchor is.
+    anchor_at: usize,
+}
+
+/// An anchor and the needles that have it.
+struct Anchored {
+    anchor: Zeroizing<Anchor>,
+    needles: Vec<usize>,
+}
+
+impl fmt::Debug for Needles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Needles").finish_non_exhaustive()
+    }
+}
+
+/// Which needles count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Where {
+    Header,
+    Body,
+}
+
+/// Room that a search needs, kept from one to the next.
+#[derive(Debug)]
+pub(super) struct Finds {
+    views: Option<Box<Views>>,
+    /// What was found, in no order; some of it may overlap.
+    pub(super) ranges: Vec<Range<usize>>,
+}
+
+impl Finds {
+    pub(super) const fn new() -> Self {
+        Self { views: None, ranges: Vec::new() }
+    }
+}
+
+impl Needles {
+    /// For a key whose `parts` go on the wire as they are or encoded; `encoded` is what is sent of them where that is no simple form of a part.
+    pub(in crate::injection) fn new(parts: &[&[u8]], encoded: &[&[u8]]) -> Self {
+        let (mut long, mut short): (Vec<Form>, Vec<Form>) = (Vec::new(), Vec::new());
+        for part in parts.iter().filter(|part| !part.is_empty()) {
+            let list = if part.len() < SHORTEST_IN_BODIES { &mut short } else { &mut long };
+            list.extend(forms(part));
+        }
+        for text in encoded.iter().filter(|text| !text.is_empty()) {
+            let list = if text.len() < SHORTEST_IN_BODIES { &mut short } else { &mut long };
+            list.push(Zeroizing::new(text.to_vec()));
+        }
+        for list in [&mut long, &mut short] {
+            list.sort_unstable_by(|a, b| a.as_slice().cmp(b.as_slice()));
+            list.dedup();
+        }
+        let lengths = || long.iter().chain(&short).map(|form| form.len());
+        let (shortest, longest) = (lengths().min().unwrap_or(usize::MAX), lengths().max().unwrap_or(0));
+        let class = Class::of(parts, longest);
+        let long: Vec<Needle> = long.into_iter().map(Needle::new).collect();
+        let anchors = anchors(&long);
+        // What it keeps of the key are the anchors; it cannot be told to zeroize them.
+        let searcher = Searcher::new(anchors.iter().map(|anchored| &anchored.anchor[..]));
+        Self { long, anchors, searcher, short, shortest, class }
+    }
+
+    /// Whether there is anything to look for in bodies.
+    pub(super) fn are_in_bodies(&self) -> bool {
+        !self.long.is_empty()
+    }
+
+    /// Whether a part is too short to be looked for in bodies.
+    pub(in crate::injection) fn has_short(&self) -> bool {
+        !self.short.is_empty()
+    }
+
+    pub(super) const fn class(&self) -> Class {
+        self.class
+    }
+
+    /// `text` of a header with every occurrence overwritten; `None`: there is none.
+    pub(super) fn masked(&self, text: &[u8], finds: &mut Finds) -> Option<Vec<u8>> {
+        if text.len() < self.shortest {
+            return None;
+        }
+        self.find(text, Where::Header, finds);
+        if finds.ranges.is_empty() {
+            return None;
+        }
+        let mut clean = text.to_vec();
+        for range in finds.ranges.drain(..) {
+            clean[range].fill(b'*');
+        }
+        Some(clean)
+    }
+
+    /// Every occurrence in `text`, into `finds`.
+    pub(super) fn find(&self, text: &[u8], place: Where, finds: &mut Finds) {
+        let Finds { views, ranges } = finds;
+        ranges.clear();
+        self.literally(text, place, |range| ranges.push(range));
+        let least = if place == Where::Header { 1 } else { SHORTEST_IN_BODIES };
+        let mut from = 0;
+        while let Some(at) = escape::mark(&text[from..]).map(|offset| from + offset) {
+            // Most escapes are those of line ends and quotes, which no token has.
+            if !self.class.may_have(&text[at..]) {
+                from = at + 1;
+                continue;
+            }
+            let window = self.class.window();
+            let start = at - self.class.trailing(&text[..at], window);
+            let length = self.class.leading(&text[at..], REGION * window);
+            let end = at + length;
+            if end - start > least {
+                let views = views.get_or_insert_with(|| Box::new(Views::new()));
+                views.each(&text[start..end], |view| {
+                    self.literally(view.bytes(), place, |range| {
+                        let range = view.place(&range);
+                        ranges.push(start + range.start..start + range.end);
+                    });
+                });
+            }
+            // A form that begins in the last window may go on after it.
+            from = if length < REGION * window { end } else { end - window + 1 };
+        }
+    }
+
+    fn literally(&self, text: &[u8], place: Where, mut found: impl FnMut(Range<usize>)) {
+        if text.len() >= SHORTEST_IN_BODIES && !self.anchors.is_empty() {
+            self.anchors_in(text, |anchored, at| {
+                for needle in anchored.needles.iter().filter_map(|index| self.long.get(*index)) {
+                    if let Some(range) = needle.around(text, at) {
+                        found(range);
+                    }
+                }
+            });
+        }
+        if place == Where::Header {
+            for form in &self.short {
+                for at in occurrences(form, text) {
+                    found(at..at + form.len());
+                }
+            }
+        }
+    }
+
+    fn anchors_in(&self, text: &[u8], mut found: impl FnMut(&Anchored, usize)) {
+        let Some(searcher) = &self.searcher else {
+            for anchored in &self.anchors {
+                for at in memmem::find_iter(text, &anchored.anchor[..]) {
+                    found(anchored, at);
+                }
+            }
+            return;
+        };
+        let mut from = 0;
+        // One anchor may begin inside another.
+        while let Some(hit) = searcher.find_in(text, Span::from(from..text.len())) {
+            if let Some(anchored) = self.anchors.get(hit.pattern().as_usize()) {
+                found(anchored, hit.start());
+            }
+            from = hit.start() + 1;
+        }
+    }
+}
+
+impl Needle {
+    /// The first third is left out: there providers write the same for all keys.
+    fn new(form: Form) -> Self {
+        let first = form.len() / 3;
+        let places = form.len().saturating_sub(ANCHOR + first) + 1;
+        let mut random = [0; 8];
+        // Without it the anchor is where anyone would guess, which costs nothing but the guess.
+        let _ = rand::fill(&mut random);
+        let anchor_at = first + usize::from_ne_bytes(random) % places;
+        Self { form, anchor_at }
+    }
+
+    /// Where it stands, if its anchor is at `at`.
+    fn around(&self, text: &[u8], at: usize) -> Option<Range<usize>> {
+        let start = at.checked_sub(self.anchor_at)?;
+        let range = start..start + self.form.len();
+        verify_slices_are_equal(text.get(range.clone())?, &self.form).ok()?;
+        Some(range)
+    }
+}
+
+fn anchors(long: &[Needle]) -> Vec<Anchored> {
+    let mut anchors: Vec<Anchored> = Vec::new();
+    for (index, needle) in long.iter().enumerate() {
+        let Some(anchor) = needle.form[needle.anchor_at..].first_chunk() else { continue };
+        match anchors.iter_mut().find(|known| *known.anchor == *anchor) {
+            Some(known) => known.needles.push(index),
+            None => anchors.push(Anchored { anchor: Zeroizing::new(*anchor), needles: vec![index] }),
+        }
+    }
+    anchors
+}
+
+/// Where `form` lies in `text`. Header values are short: looking for a first byte beats preparing a search.
+fn occurrences<'a>(form: &'a [u8], text: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
+    let last = text.len().checked_sub(form.len()).map_or(0, |last| last + 1);
+    let first = form.first().copied().unwrap_or_default();
+    memchr_iter(first, &text[..last]).filter(move |at| text[*at..].starts_with(form))
+}
+
+fn forms(part: &[u8]) -> Vec<Form> {
+    let hex = |digits: &[u8; 16]| {
+        let mut text = Zeroizing::new(Vec::with_capacity(part.len() * 2));
+        for byte in part {
+            text.extend([digits[usize::from(byte >> 4)], digits[usize::from(byte & 15)]]);
+        }
+        text
+    };
+    let mut forms = vec![Zeroizing::new(part.to_vec()), hex(b"0123456789abcdef"), hex(b"0123456789ABCDEF")];
+    for offset in 0..3 {
+        forms.extend(base64_inside(&STANDARD_NO_PAD, part, offset));
+        forms.extend(base64_inside(&URL_SAFE_NO_PAD, part, offset));
+    }
+    forms
+}
+
+/// The characters that depend on the part alone when it starts `offset` bytes into a base64 group.
+fn base64_inside(alphabet: &impl Engine, part: &[u8], offset: usize) -> Option<Form> {
+    let mut padded = Zeroizing::new(Vec::with_capacity(offset + part.len()));
+    padded.resize(offset, 0);
+    padded.extend_from_slice(part);
+    let encoded = Zeroizing::new(alphabet.encode(&*padded));
+    let start = [0, 2, 3][offset];
+    let whole = padded.len() / 3 * 4 + [0, 1, 2][padded.len() % 3];
+    (whole > start + 4).then(|| Zeroizing::new(encoded.as_bytes()[start..whole].to_vec()))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    pub(in crate::injection::scrub) const SECRET: &[u8] = b"sk-live/0123+456789=abc";
+
+    fn hex(text: &[u8]) -> String {
+        text.iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    /// `secret` as an encoder might write it: `choices` says how each byte is.
+    pub(in crate::injection::scrub) fn escaped(secret: &[u8], family: u8, choices: &[u8]) -> String {
+        let mut text = String::new();
+        for (byte, choice) in secret.iter().zip(choices.iter().cycle()) {
+            let c = char::from(*byte);
+            let must = !c.is_ascii_alphanumeric();
+            let escape = match (family % 4, choice % 4) {
+                (0, 0) => format!("%{byte:02x}"),
+                (0, 1) => format!("%{byte:02X}"),
+                (1, 0) => format!("\\u{byte:04x}"),
+                (1, 1) => format!("\\u{byte:04X}"),
+                (1, 2) if c == '/' => "\\/".into(),
+                (2, 0) => format!("&#{byte};"),
+                (2, 1) => format!("&#x{byte:X};"),
+                (2, 2) if c == '/' => "&sol;".into(),
+                (0, _) if must => format!("%{byte:02X}"),
+                _ => c.to_string(),
+            };
+            text.push_str(&escape);
+        }
+        text
+    }
+
+    /// Every form in which `secret` may come back, by name.
+    pub(in crate::injection::scrub) fn reflections(secret: &[u8]) -> Vec<(&'static str, String)> {
+        let raw = String::from_utf8_lossy(secret).into_owned();
+        let every = |pattern: fn(u8) -> String| secret.iter().map(|b| pattern(*b)).collect::<String>();
+        let base64 = STANDARD_NO_PAD.encode(secret);
+        vec![
+            ("raw", raw.clone()),
+            (
+                "percent",
+                every(|b| if b.is_ascii_alphanumeric() { char::from(b).into() } else { format!("%{b:02X}") }),
+            ),
+            ("percent, all", every(|b| format!("%{b:02x}"))),
+            ("percent, twice", every(|b| format!("%25{b:02x}"))),
+            ("json slashes", raw.replace('/', "\\/")),
+            ("json slashes, twice", raw.replace('/', "\\\\\\/")),
+            ("json, all", every(|b| format!("\\u{b:04X}"))),
+            ("html names", raw.replace('/', "&sol;").replace('+', "&plus;").replace('=', "&equals;")),
+            ("html decimal", every(|b| format!("&#{b};"))),
+            ("html hex", every(|b| format!("&#x{b:x};"))),
+            ("hex", hex(secret)),
+            ("HEX", hex(secret).to_uppercase()),
+            ("base64", base64.clone()),
+            ("base64 in json", base64.replace('/', "\\/").replace('+', "\\u002b")),
+            ("base64 url", URL_SAFE_NO_PAD.encode(secret)),
+        ]
+    }
+
+    fn stars(text: &[u8]) -> usize {
+        text.iter().filter(|byte| **byte == b'*').count()
+    }
+
+    #[test]
+    fn a_reflected_secret_is_masked_at_equal_length_in_every_form() {
+        let needles = Needles::new(&[SECRET], &[]);
+        let mut finds = Finds::new();
+        for (name, form) in reflections(SECRET) {
+            for (before, after) in [
+                ("", ""),
+                ("key=", "&x=1"),
+                ("\"a\\n", "\\n\""),
+                ("\\\\", ""),
+                ("%", "%"),
+                ("<b>&amp;", "&lt;"),
+            ] {
+                let text = format!("{before}{form}{after}");
+                let clean =
+                    needles.masked(text.as_bytes(), &mut finds).unwrap_or_else(|| panic!("{name}: {text}"));
+                assert_eq!(clean.len(), text.len());
+                // Of base64 the last character holds bits of what follows.
+                let least = if name.starts_with("base64") { form.len() - 2 } else { form.len() };
+                assert!(stars(&clean) >= least, "{name}: {}", String::from_utf8_lossy(&clean));
+                assert!(clean.starts_with(before.as_bytes()) && clean.ends_with(after.as_bytes()), "{name}");
+            }
+        }
+        assert!(needles.masked(b"nothing of the kind in here, at all", &mut finds).is_none());
+    }
+
+    #[test]
+    fn inside_a_longer_base64_text_it_is_masked_at_every_offset() {
+        let needles = Needles::new(&[SECRET], &[]);
+        for before in ["", "u", "us", "user:"] {
+            for alphabet in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
+                let text = [before.as_bytes(), SECRET, b"tail"].concat();
+                let encoded = alphabet.encode(text);
+                let clean = needles.masked(encoded.as_bytes(), &mut Finds::new()).unwrap();
+                assert_eq!(clean.len(), encoded.len());
+                assert!(stars(&clean) >= 28, "{before}: {}", String::from_utf8_lossy(&clean));
+            }
+        }
+    }
+
+    #[test]
+    fn a_short_part_is_masked_in_headers_and_not_looked_for_in_bodies() {
+        let needles = Needles::new(&[b"hunter2", b"robot:hunter2"], &[b"cm9ib3Q6aHVudGVyMg=="]);
+        let mut finds = Finds::new();
+        let header =
+            needles.masked(b"pw hunter2, %68unter2, 68756e74657232, a robot:hunter2", &mut finds).unwrap();
+        assert_eq!(header, b"pw *******, *********, **************, a *************");
+        needles.find(b"the hunter2 of robot:hunter2 is cm9ib3Q6aHVudGVyMg==", Where::Body, &mut finds);
+        finds.ranges.sort_by_key(|range| range.start);
+        assert_eq!(finds.ranges.first(), Some(&(15..28)));
+        assert!(finds.ranges.contains(&(32..52)));
+        assert!(!Needles::new(&[b"hunter2"], &[]).are_in_bodies());
+    }
+
+    #[test]
+    fn without_vector_instructions_the_same_is_found() {
+        let mut needles = Needles::new(&[SECRET], &[]);
+        assert!(needles.searcher.is_some(), "tests run where there are some");
+        needles.searcher = None;
+        for (name, form) in reflections(SECRET) {
+            assert!(needles.masked(form.as_bytes(), &mut Finds::new()).is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn debug_prints_nothing_of_it() {
+        assert_eq!(format!("{:?}", Needles::new(&[SECRET], &[])), "Needles { .. }");
+    }
+
+    proptest! {
+        #[test]
+        fn any_key_is_found_however_its_characters_are_escaped(
+            secret in "[ -~]{12,60}",
+            family in 0_u8..4,
+            choices in prop::collection::vec(any::<u8>(), 1..8),
+            offset in 0_usize..200,
+        ) {
+            // What an encoder has to escape, or its text would mean another.
+            let text = match family {
+                0 => escaped(secret.as_bytes(), 0, &choices),
+                1 => escaped(secret.replace('\\', "\u{1}").as_bytes(), 1, &choices).replace('\u{1}', "\\\\").replace("\\u0001", "\\\\"),
+                2 => escaped(secret.replace('&', "\u{1}").as_bytes(), 2, &choices)
+                    .replace('\u{1}', "&amp;").replace("&#1;", "&#38;").replace("&#x1;", "&#x26;"),
+                _ => secret.clone(),
+            };
+            let needles = Needles::new(&[secret.as_bytes()], &[]);
+            let whole = format!("{}{text}\" ", " ".repeat(offset));
+            let mut finds = Finds::new();
+            needles.find(whole.as_bytes(), Where::Body, &mut finds);
+            let all = offset..offset + text.len();
+            prop_assert!(finds.ranges.contains(&all), "{text}: {:?}", finds.ranges);
+        }
+
+        #[test]
+        fn nothing_is_found_where_nothing_is(text in prop::collection::vec(any::<u8>(), 0..3000)) {
+            let needles = Needles::new(&[SECRET], &[]);
+            let mut finds = Finds::new();
+            needles.find(&text, Where::Body, &mut finds);
+            prop_assert!(finds.ranges.is_empty());
+        }
+    }
+}

@@ -1,0 +1,210 @@
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use proptest::prelude::*;
+
+use super::super::needles::tests::{SECRET, escaped, reflections};
+use super::*;
+
+fn scrubber(secret: &[u8]) -> Scrubber {
+    Scrubber::new(Arc::new(Needles::new(&[secret], &[]))).unwrap()
+}
+
+/// What comes out after each of these chunks, and at the end.
+fn pieces<'a>(secret: &[u8], chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
+    let mut scrubber = scrubber(secret);
+    let mut out = Vec::new();
+    let mut took = 0;
+    let mut given = 0;
+    let mut drain = |scrubber: &mut Scrubber, took: usize| {
+        let mut piece = Vec::new();
+        while let Some(bytes) = scrubber.pop() {
+            piece.extend_from_slice(&bytes);
+        }
+        given += piece.len();
+        assert_eq!(scrubber.waiting(), took - given);
+        out.push(piece);
+    };
+    for chunk in chunks {
+        scrubber.feed(&Bytes::copy_from_slice(chunk), false);
+        took += chunk.len();
+        drain(&mut scrubber, took);
+    }
+    scrubber.finish();
+    drain(&mut scrubber, took);
+    assert_eq!(scrubber.waiting(), 0);
+    out
+}
+
+fn whole(secret: &[u8], text: &[u8]) -> Vec<u8> {
+    let mut scrubber = scrubber(secret);
+    scrubber.feed(&Bytes::copy_from_slice(text), true);
+    scrubber.pop().unwrap_or_default().to_vec()
+}
+
+/// `text` in pieces whose lengths are `cuts`, over and over.
+fn cut<'a>(text: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
+    let mut rest = text;
+    let mut chunks = Vec::new();
+    for length in cuts.iter().cycle() {
+        if rest.is_empty() {
+            break;
+        }
+        let (chunk, tail) = rest.split_at((*length).min(rest.len()));
+        chunks.push(chunk);
+        rest = tail;
+    }
+    chunks
+}
+
+#[test]
+fn a_reflected_secret_is_masked_across_every_border_and_byte_by_byte() {
+    for (name, form) in reflections(SECRET) {
+        let text = format!("data: {{\"echo\":\"{form}\", \"next\": 1}}\n\n");
+        let expected = whole(SECRET, text.as_bytes());
+        assert!(
+            expected.starts_with(b"data: {\"echo\":\"****") && expected.ends_with(b"\", \"next\": 1}\n\n"),
+            "{name}"
+        );
+        for border in 1..text.len() {
+            let out = pieces(SECRET, [&text.as_bytes()[..border], &text.as_bytes()[border..]]).concat();
+            assert_eq!(
+                String::from_utf8_lossy(&out),
+                String::from_utf8_lossy(&expected),
+                "{name} at {border}"
+            );
+        }
+        assert_eq!(pieces(SECRET, text.as_bytes().chunks(1)).concat(), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_chunk_in_which_nothing_is_found_goes_on_as_it_is() {
+    let mut scrubber = scrubber(SECRET);
+    let event = Bytes::from_static(b"data: {\"choices\":[{\"delta\":{\"content\":\"sk-live\"}}]}\n\n");
+    scrubber.feed(&event, false);
+    assert_eq!(scrubber.pop().unwrap().as_ptr(), event.as_ptr());
+    assert!(scrubber.pop().is_none() && scrubber.waiting() == 0 && !scrubber.changed());
+    let chunk = Bytes::from_static(b"some words of tex");
+    scrubber.feed(&chunk, false);
+    assert_eq!(scrubber.pop().unwrap(), chunk.slice(..14));
+    assert_eq!(scrubber.waiting(), 3);
+    scrubber.feed(&Bytes::from_static(b"t, and on"), true);
+    assert_eq!(scrubber.pop().unwrap(), "text, and on");
+    assert_eq!(scrubber.waiting(), 0);
+}
+
+#[test]
+fn events_lines_and_json_values_never_wait() {
+    let chunks: [&[u8]; 5] =
+        [b": ping\n\n", b"data: {\"a\":1}\n\n", b"{\"a\":1}\n", b"[\"sk-live/0123\"]", b"\"sk-live/0123\""];
+    for chunk in chunks {
+        assert_eq!(pieces(SECRET, [chunk]), [chunk, b""]);
+    }
+}
+
+#[test]
+fn what_waits_goes_out_at_the_end_and_nowhere_when_the_body_breaks_off() {
+    let half = &SECRET[..20];
+    assert_eq!(pieces(SECRET, [half]), [b"", half]);
+    let mut scrubber = scrubber(SECRET);
+    scrubber.feed(&Bytes::copy_from_slice(b"echo "), false);
+    assert_eq!(scrubber.pop().unwrap(), "echo ");
+    scrubber.cut();
+    scrubber.feed(&Bytes::copy_from_slice(half), true);
+    assert!(scrubber.pop().is_none());
+    scrubber.finish();
+    assert!(scrubber.pop().is_none() && scrubber.waiting() == 0);
+}
+
+#[test]
+fn a_run_longer_than_any_form_waits_no_longer_than_one() {
+    let run = vec![b'a'; 100_000];
+    for size in [1, 100, 1022, 1023, 1024, 5000, 100_000] {
+        let mut scrubber = scrubber(SECRET);
+        for chunk in run.chunks(size) {
+            scrubber.feed(&Bytes::copy_from_slice(chunk), false);
+            while scrubber.pop().is_some() {}
+            assert!(scrubber.waiting() <= 1023, "{}", scrubber.waiting());
+            assert!(scrubber.held.capacity() <= 8192, "{}", scrubber.held.capacity());
+        }
+        assert_eq!(scrubber.waiting(), 1023);
+    }
+}
+
+#[test]
+fn in_the_middle_of_a_long_run_it_is_found_wherever_the_borders_are() {
+    let encoded = STANDARD.encode([&[7; 3000][..], SECRET, &[9; 3000]].concat());
+    let percent: String = SECRET.iter().map(|b| format!("%{b:02X}")).collect();
+    for text in [encoded, format!("{}{percent}{}", "x=1&".repeat(1000), "&y=2".repeat(1000))] {
+        let expected = whole(SECRET, text.as_bytes());
+        assert!(expected.windows(26).any(|window| window == [b'*'; 26]), "{text}");
+        for size in [1, 7, 500, 1022, 1023, 1024, 1025, 2048, 4000, 4100] {
+            assert_eq!(pieces(SECRET, text.as_bytes().chunks(size)).concat(), expected, "{size}");
+        }
+    }
+}
+
+#[test]
+fn what_is_masked_does_not_depend_on_the_borders_and_nothing_else_is_touched() {
+    proptest!(|(
+        family in 0_u8..5,
+        choices in prop::collection::vec(any::<u8>(), 1..8),
+        before in "[ -~\n]{0,40}",
+        middle in "[ -~\n]{0,40}",
+        cuts in prop::collection::vec(1_usize..30, 1..20),
+    )| {
+        let form = match family {
+            4 => STANDARD.encode(SECRET),
+            _ => escaped(SECRET, family, &choices),
+        };
+        // A mark before it, or a letter before its base64, would make another text of it.
+        let text = format!("{before}\n{form}\"{middle}\n{form}");
+        let out = pieces(SECRET, cut(text.as_bytes(), &cuts)).concat();
+        let core = form.len() - if family == 4 { 2 } else { 0 };
+        let rest = &form[core..];
+        let expected = format!("{before}\n{}{rest}\"{middle}\n{}{rest}", "*".repeat(core), "*".repeat(core));
+        prop_assert_eq!(String::from_utf8_lossy(&out), expected);
+    });
+}
+
+#[test]
+fn a_right_guess_at_the_key_is_released_like_a_wrong_one() {
+    proptest!(|(
+        known in 1_usize..SECRET.len(),
+        by in 1_u8..10,
+        family in 0_u8..4,
+        choices in prop::collection::vec(any::<u8>(), 1..8),
+        before in "[ -~\n]{0,30}",
+        after in "[ -~\n]{0,30}",
+        cuts in prop::collection::vec(1_usize..12, 1..20),
+    )| {
+        // The same text but for the letters and digits of the guess: those of the key, or others.
+        let other = |byte: &u8| match byte {
+            b'0'..=b'9' => b'0' + (byte - b'0' + by) % 10,
+            b'a'..=b'z' => b'a' + (byte - b'a' + by) % 26,
+            byte => *byte,
+        };
+        let text = |guess: &[u8]| format!("{before}{}{after}", escaped(guess, family, &choices));
+        let lengths = |text: &str, secret: &[u8]| -> Vec<usize> {
+            pieces(secret, cut(text.as_bytes(), &cuts)).iter().map(Vec::len).collect()
+        };
+        let right = text(&SECRET[..known]);
+        let wrong = text(&SECRET[..known].iter().map(other).collect::<Vec<_>>());
+        prop_assert_eq!(pieces(SECRET, cut(right.as_bytes(), &cuts)).concat(), right.as_bytes());
+        // Nor does it depend on which key of this class it is.
+        prop_assert_eq!(lengths(&right, SECRET), lengths(&right, b"another-key-of-that-sort"));
+        if right.len() == wrong.len() {
+            prop_assert_eq!(lengths(&right, SECRET), lengths(&wrong, SECRET));
+        }
+    });
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_pass_unchanged_and_in_order(
+        bytes in prop::collection::vec(any::<u8>(), 0..6000),
+        cuts in prop::collection::vec(1_usize..3000, 1..20),
+    ) {
+        prop_assert_eq!(pieces(SECRET, cut(&bytes, &cuts)).concat(), bytes);
+    }
+}

@@ -1,0 +1,251 @@
+//! AWS Signature Version 4 with a key that the caller never had
+//! (<https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>).
+//!
+//! **Invariant:** signed last, over the host that the peer was verified for and what is sent, for a region and a service that the
+//! credential lists. The secret access key only makes signing keys; of those the last ones are kept, for the day that they hold.
+
+mod canonical;
+mod chunks;
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use aws_lc_rs::{digest, hmac};
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, HeaderName};
+use http::{HeaderMap, HeaderValue, Request};
+use jiff::Timestamp;
+use percent_encoding::percent_decode_str;
+use tollgate_policy::denial::{Denial, Reason};
+use tollgate_policy::policy::SigV4;
+use tollgate_secrets::Secret;
+use zeroize::Zeroizing;
+
+use self::chunks::{Resigner, Trailer};
+use super::{bug, form};
+use crate::identity::AwsScope;
+use crate::upstream::OutBody;
+
+const DATE: HeaderName = HeaderName::from_static("x-amz-date");
+pub(super) const CONTENT_SHA256: HeaderName = HeaderName::from_static("x-amz-content-sha256");
+const SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
+/// Signing keys that a core keeps: the scopes of one credential are few.
+const KEPT: usize = 16;
+
+/// The payload words that stand for a body which the signature does not cover.
+const UNSIGNED: [&str; 2] = ["UNSIGNED-PAYLOAD", "STREAMING-UNSIGNED-PAYLOAD-TRAILER"];
+const CHUNKED: &str = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD";
+const CHUNKED_TRAILER: &str = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER";
+
+/// One version of an access key.
+pub(super) struct Signer {
+    id: Zeroizing<String>,
+    secret: Zeroizing<Vec<u8>>,
+    token: Option<HeaderValue>,
+    keys: Mutex<Vec<Kept>>,
+}
+
+struct Kept {
+    date: [u8; 8],
+    scope: AwsScope,
+    key: hmac::Key,
+}
+
+impl fmt::Debug for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Signer").finish_non_exhaustive()
+    }
+}
+
+/// What the signatures of one request have in common.
+struct Stamp {
+    /// `20261124T205800Z`.
+    time: String,
+    /// `20261124/eu-central-1/s3/aws4_request`.
+    scope: String,
+    key: hmac::Key,
+}
+
+impl Stamp {
+    fn sign(&self, kind: &str, rest: &[&str]) -> String {
+        let mut context = hmac::Context::with_key(&self.key);
+        for part in
+            [kind, &self.time, &self.scope].iter().chain(rest.iter().take(rest.len().saturating_sub(1)))
+        {
+            context.update(part.as_bytes());
+            context.update(b"\n");
+        }
+        context.update(rest.last().map_or(&[][..], |last| last.as_bytes()));
+        hex(context.sign().as_ref())
+    }
+}
+
+/// The region and service to sign for: those that the caller's own signature named, or the only ones that there are.
+///
+/// # Errors
+/// `no_grant` for others than the credential lists, `bad_request` where there is a choice and none was made, or the payload cannot be signed.
+pub(super) fn scope(
+    aws: &SigV4,
+    named: Option<&AwsScope>,
+    payload: Option<&HeaderValue>,
+) -> Result<AwsScope, Denial> {
+    if let Some(word) = payload
+        && !is_known(word.as_bytes())
+    {
+        let detail = "x-amz-content-sha256 is none of the payload forms that are signed";
+        return Err(Denial::new(Reason::BadRequest, detail));
+    }
+    match (named, &*aws.regions, &*aws.services) {
+        (Some(scope), regions, services) => {
+            let is_listed = regions.iter().any(|region| **region == *scope.region)
+                && services.iter().any(|service| **service == *scope.service);
+            let detail =
+                "the credential does not sign for the region and service that the request's signature names";
+            is_listed.then(|| scope.clone()).ok_or_else(|| Denial::new(Reason::NoGrant, detail))
+        }
+        (None, [region], [service]) => {
+            Ok(AwsScope { region: region.as_str().into(), service: service.as_str().into() })
+        }
+        (None, ..) => {
+            let detail = "sign the request with any key, so that it names its region and service";
+            Err(Denial::new(Reason::BadRequest, detail))
+        }
+    }
+}
+
+/// Whether the query has a signature of its own, which would stand against ours.
+pub(super) fn is_presigned(query: &str) -> bool {
+    let name =
+        |pair: &str| percent_decode_str(pair.split('=').next().unwrap_or_default()).collect::<Vec<u8>>();
+    query.split('&').any(|pair| name(pair).eq_ignore_ascii_case(b"x-amz-algorithm"))
+}
+
+/// Whether a signature would need the body itself: the head says nothing in its place.
+pub(crate) fn needs_body(headers: &HeaderMap) -> bool {
+    !headers.contains_key(CONTENT_SHA256)
+}
+
+fn is_known(word: &[u8]) -> bool {
+    let words = UNSIGNED.iter().chain(&[CHUNKED, CHUNKED_TRAILER]);
+    words.into_iter().any(|known| known.as_bytes() == word) || is_digest(word)
+}
+
+fn is_digest(word: &[u8]) -> bool {
+    word.len() == 64 && word.iter().all(u8::is_ascii_hexdigit)
+}
+
+impl Signer {
+    /// `None` where the secret lacks a field, or an id or token could not stand in a header.
+    pub(super) fn new(aws: &SigV4, secret: &Secret) -> Option<Self> {
+        let id = std::str::from_utf8(secret.expose(Some(&aws.access_key_id))?).ok()?;
+        if !id.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            return None;
+        }
+        let token = match &aws.session_token {
+            Some(field) => Some(form::header("", secret.expose(Some(field))?)?),
+            None => None,
+        };
+        Some(Self {
+            id: Zeroizing::new(id.to_owned()),
+            secret: Zeroizing::new(secret.expose(Some(&aws.secret_access_key))?.to_vec()),
+            token,
+            keys: Mutex::default(),
+        })
+    }
+
+    /// Signs a request that is otherwise complete, for `host` as the provider will read it.
+    pub(super) fn sign(
+        &self,
+        request: &mut Request<OutBody>,
+        host: &str,
+        scope: &AwsScope,
+        now: Timestamp,
+    ) -> Result<(), Denial> {
+        let stamp = self.stamp(scope, now)?;
+        let is_s3 = scope.is_s3();
+        let payload = payload(request, is_s3).ok_or_else(|| bug("the body cannot be signed"))?;
+        let headers = request.headers_mut();
+        headers.insert(DATE, value(&stamp.time)?);
+        if let Some(token) = &self.token {
+            headers.insert(SECURITY_TOKEN, token.clone());
+        }
+        let (canonical, signed) = canonical::request(request, host, &payload, is_s3);
+        let signature = stamp.sign("AWS4-HMAC-SHA256", &[&sha256(canonical.as_bytes())]);
+        let authorization = Zeroizing::new(format!(
+            "AWS4-HMAC-SHA256 Credential={}/{}, SignedHeaders={signed}, Signature={signature}",
+            *self.id, stamp.scope
+        ));
+        let header = form::header("", authorization.as_bytes()).ok_or_else(|| bug("no authorization"))?;
+        request.headers_mut().insert(AUTHORIZATION, header);
+        let trailer = match &*payload {
+            CHUNKED => Trailer::Absent,
+            CHUNKED_TRAILER => Trailer::Signed,
+            _ => return Ok(()),
+        };
+        let body = std::mem::replace(request.body_mut(), OutBody::Whole(Bytes::new()));
+        *request.body_mut() = body
+            .recoded(Box::new(Resigner::new(stamp, signature, trailer)))
+            .map_err(|_| Denial::new(Reason::BodyInvalid, "the body is not in signed chunks"))?;
+        Ok(())
+    }
+
+    fn stamp(&self, scope: &AwsScope, now: Timestamp) -> Result<Stamp, Denial> {
+        let time = now.strftime("%Y%m%dT%H%M%SZ").to_string();
+        let date = time.as_bytes().first_chunk::<8>().copied().ok_or_else(|| bug("no date"))?;
+        let AwsScope { region, service } = scope;
+        let scope_line = format!("{}/{region}/{service}/aws4_request", &time[..8]);
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kept) = keys.iter().find(|kept| kept.date == date && kept.scope == *scope) {
+            return Ok(Stamp { time, scope: scope_line, key: kept.key.clone() });
+        }
+        let key = self.key(&date, scope);
+        keys.retain(|kept| kept.date == date);
+        if keys.len() < KEPT {
+            keys.push(Kept { date, scope: scope.clone(), key: key.clone() });
+        }
+        Ok(Stamp { time, scope: scope_line, key })
+    }
+
+    fn key(&self, date: &[u8; 8], scope: &AwsScope) -> hmac::Key {
+        let mut first = Zeroizing::new(Vec::with_capacity(4 + self.secret.len()));
+        first.extend_from_slice(b"AWS4");
+        first.extend_from_slice(&self.secret);
+        let parts = [date.as_slice(), scope.region.as_bytes(), scope.service.as_bytes(), b"aws4_request"];
+        parts.into_iter().fold(hmac::Key::new(hmac::HMAC_SHA256, &first), |key, part| {
+            hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&key, part).as_ref())
+        })
+    }
+}
+
+/// The word that stands for the body in the signature; the header that repeats it is put where the service wants one.
+fn payload(request: &mut Request<OutBody>, is_s3: bool) -> Option<String> {
+    let written = request.headers().get(CONTENT_SHA256).map(|value| value.to_str().map(str::to_owned));
+    let word = match (written, request.body()) {
+        (Some(word), _) if word.as_ref().is_ok_and(|word| !is_digest(word.as_bytes())) => return word.ok(),
+        // A body that is held may have been edited since its digest was taken.
+        (_, OutBody::Whole(bytes)) => sha256(bytes),
+        (Some(word), _) => return word.ok(),
+        (None, _) if is_s3 => UNSIGNED[0].to_owned(),
+        (None, _) => return None,
+    };
+    if is_s3 || request.headers().contains_key(CONTENT_SHA256) {
+        request.headers_mut().insert(CONTENT_SHA256, HeaderValue::from_str(&word).ok()?);
+    }
+    Some(word)
+}
+
+fn value(text: &str) -> Result<HeaderValue, Denial> {
+    HeaderValue::from_str(text).map_err(|_| bug("a signed header cannot be written"))
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    hex(digest::digest(&digest::SHA256, bytes).as_ref())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or_default();
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+#[cfg(test)]
+mod tests;

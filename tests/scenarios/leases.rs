@@ -1,0 +1,66 @@
+//! What a vault lends the gateway, up to the gateway's end. The vault is one of ours, so that its secrets are known.
+
+use serde_json::json;
+use tollgate_tests::resources::{credential, destination, document, grant};
+use tollgate_tests::{Plan, Reply, Seen, Upstream};
+
+fn paths(seen: &[Seen]) -> Vec<&str> {
+    seen.iter().map(|seen| seen.target.as_str()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leased_password_leaks_nowhere_and_is_given_back_when_the_gateway_stops() {
+    let plan = Plan::new();
+    let canaries = ["jwt", "login", "lease", "password"].map(|what| plan.world.canary(what));
+    let [jwt, login, lease, password] = canaries.clone();
+    let vault = Upstream::http(&plan.pki.server(&plan.world, &["localhost"]), &["http/1.1"], move |seen| {
+        let [_, login, lease, password] = &canaries;
+        match seen.target.as_str() {
+            "/v1/auth/jwt/login" => Reply::json(
+                &json!({"auth": {"client_token": login, "lease_duration": 3600, "renewable": true}}),
+            ),
+            "/v1/database/creds/reader" => Reply::json(&json!({
+                "lease_id": lease, "lease_duration": 3600, "renewable": true,
+                "data": {"username": "reader", "password": password},
+            })),
+            _ => Reply::status(204),
+        }
+    })
+    .await;
+    let token = plan.world.input("svid.jwt", &jwt);
+    let store = format!(
+        "  vault:\n    address: https://127.0.0.1:{}\n    caFile: {}\n    auth: {{jwt: {{role: tollgate, tokenFile: {}}}}}\n",
+        vault.port(),
+        plan.pki.bundle().display(),
+        token.display()
+    );
+    let upstream = Upstream::http(&plan.server, &["http/1.1"], |_| Reply::json(&json!({}))).await;
+    let from = "{store: bao, path: database/creds/reader, field: password, dynamic: true}";
+    let text = destination("up", "api.up.test", upstream.port(), plan.pki.bundle(), "http")
+        + &document("SecretStore", "bao", store)
+        + &credential("up-key", "up", from, "{bearer: {}}")
+        + &grant("checkout-up", "spiffe://prod.acme/ns/checkout/sa/*", "up", "up-key", &plan.grant);
+    let settings = plan.settings.clone().resource("stand.yaml", text);
+    let mut stand = Plan { settings, ..plan }.start_with(upstream).await;
+    let client = stand.checkout();
+    for _ in 0..3 {
+        client.get("/up/v1/rows").await.assert_status(200);
+    }
+    for seen in stand.upstream.seen() {
+        assert_eq!(seen.header("authorization"), format!("Bearer {password}"));
+    }
+    assert_eq!(
+        paths(&vault.seen()),
+        ["/v1/auth/jwt/login", "/v1/database/creds/reader"],
+        "one login, one lease"
+    );
+    assert_eq!(vault.seen()[0].json(), json!({"role": "tollgate", "jwt": jwt}));
+    vault.clear();
+
+    assert_eq!(stand.gateway.stop().code(), Some(0));
+    let seen = vault.seen();
+    assert_eq!(paths(&seen), ["/v1/sys/leases/revoke", "/v1/auth/token/revoke-self"]);
+    assert_eq!(seen[0].json(), json!({"lease_id": lease}));
+    assert!(seen.iter().all(|seen| seen.header("x-vault-token") == login));
+    stand.world.assert_swept();
+}
