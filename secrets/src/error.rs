@@ -80,6 +80,9 @@ pub enum Failure {
     /// A fault of this program.
     #[error("internal fault")]
     Internal,
+    /// The observer did not say that the new value is written down.
+    #[error("the audit trail cannot be written, and no new value is used without it")]
+    Unrecorded,
 }
 
 impl Failure {
@@ -104,6 +107,7 @@ impl Failure {
             Self::Decrypt => "decrypt",
             Self::Misconfigured(_) => "misconfigured",
             Self::Internal => "internal",
+            Self::Unrecorded => "unrecorded",
         }
     }
 
