@@ -95,7 +95,7 @@ impl Entry {
     }
 }
 
-fn ready(inject: &Inject, secret: &Secret) -> Option<Ready> {
+pub(super) fn ready(inject: &Inject, secret: &Secret) -> Option<Ready> {
     let value = secret.expose();
     Some(match inject {
         Inject::Bearer => Ready::Header(AUTHORIZATION, form::header("Bearer ", value)?),
