@@ -142,8 +142,9 @@ impl Keeper {
         self.trail.seal()
     }
 
-    /// Writes `first` and all that is waiting.
+    /// Writes `first` and all that is waiting. A trail that cannot be written is tried again only where there is no first: once a second.
     fn take(&mut self, first: Option<Observation>) {
+        let tries = first.is_none() || self.view.writable();
         let now = Timestamp::now();
         let mut waiting = Vec::new();
         let mut entries = std::mem::take(&mut self.retained);
@@ -162,7 +163,7 @@ impl Keeper {
         if self.lost > 0 {
             entries.push(Entry { count: Some(self.lost), ..Entry::new(now, Word::Lost) });
         }
-        if self.append(&entries) {
+        if tries && self.append(&entries) {
             self.lost = 0;
             waiting.into_iter().for_each(|written| {
                 let _ = written.send(());
@@ -290,7 +291,6 @@ mod tests {
         assert!(answer.try_recv().is_err());
         assert!(!bench.keeper.view.writable());
         for _ in 0..RETAINED + 7 {
-            bench.break_file();
             let (observation, _) = told(What::Recovered);
             bench.keeper.take(Some(Observation { written: None, ..observation }));
         }
