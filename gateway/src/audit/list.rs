@@ -8,7 +8,7 @@ use super::{Entry, Line, directory};
 use crate::ledger::LedgerError;
 use crate::ledger::segment::{self, Lines};
 
-/// What was written since then, oldest first; with `credential` only what is about that one, or about a store as a whole. What cannot be
+/// What happened since then, in the order of time (of what is counted, that of the last); with `credential` only what is about that one, or about a store as a whole. What cannot be
 /// read is passed over: verifying finds it.
 pub(crate) fn list(
     data_dir: &Path,
@@ -41,5 +41,6 @@ pub(crate) fn list(
             }
         }
     }
+    entries.sort_by_key(|entry| entry.last.unwrap_or(entry.at));
     Ok(entries)
 }

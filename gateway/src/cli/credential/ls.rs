@@ -56,7 +56,8 @@ fn listed(args: &LsArgs) -> anyhow::Result<Vec<Listed>> {
         return serde_json::from_slice(&body)
             .with_context(|| format!("the gateway at {address} is of another version"));
     }
-    complain(&format!("note: no gateway answers at {address}; this is what the resources alone say"));
+    let chosen = if address.port() == 0 { ", whose port the system chose (--admin names it)" } else { "" };
+    complain(&format!("note: no gateway answers at {address}{chosen}; this is what the resources alone say"));
     let (snapshot, _) = Snapshot::build(&subject.read()?, &subject.environment, None)
         .map_err(|problems| anyhow!("{}", app::lines(&problems)))?;
     Ok(credentials::of(&snapshot.policy))
