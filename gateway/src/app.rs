@@ -250,7 +250,8 @@ impl App {
         }
         self.control.shutdown_timeout(Duration::from_secs(2));
         let audit = audit.map_err(|_| anyhow!("the audit trail's thread panicked"))?;
-        ledger.and(audit.context("closing the audit trail"))
+        let audit = audit.context("closing the audit trail");
+        ledger.and(audit)
     }
 }
 

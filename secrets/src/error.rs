@@ -120,6 +120,11 @@ impl Failure {
         )
     }
 
+    /// Whether it is told of the secret itself, not of its store.
+    pub(crate) const fn concerns_secret(self) -> bool {
+        self.spares_store() || matches!(self, Self::Unrecorded)
+    }
+
     /// Whether it concerns the one secret only, so that the store as a whole still counts as working.
     pub(crate) const fn spares_store(self) -> bool {
         self.revokes() || matches!(self, Self::Malformed(_))

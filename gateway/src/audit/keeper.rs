@@ -91,6 +91,7 @@ impl OpenTrail {
             counts: Counts::default(),
             retained: Vec::new(),
             lost: 0,
+            tried: Instant::now(),
             view: Arc::clone(&view),
         };
         let stopped = Arc::clone(&stop);
@@ -108,6 +109,8 @@ struct Keeper {
     /// Entries that could not be written so far.
     retained: Vec<Entry>,
     lost: u64,
+    /// When the trail was last written to, or could not be.
+    tried: Instant,
     view: Arc<View>,
 }
 
@@ -125,8 +128,9 @@ impl Keeper {
                 collected = Instant::now();
                 self.collect();
                 self.take(None);
-                let synced = self.trail.sync();
-                self.say(&synced);
+                if let Err(error) = self.trail.sync() {
+                    self.say(&Err(error));
+                }
             }
             if sealed.elapsed() >= SEAL_EVERY {
                 sealed = Instant::now();
@@ -142,9 +146,9 @@ impl Keeper {
         self.trail.seal()
     }
 
-    /// Writes `first` and all that is waiting. A trail that cannot be written is tried again only where there is no first: once a second.
+    /// Writes `first` and all that is waiting. A trail that cannot be written is tried again once a second, whatever comes.
     fn take(&mut self, first: Option<Observation>) {
-        let tries = first.is_none() || self.view.writable();
+        let tries = self.view.writable() || self.tried.elapsed() >= COLLECT_EVERY;
         let now = Timestamp::now();
         let mut waiting = Vec::new();
         let mut entries = std::mem::take(&mut self.retained);
@@ -208,6 +212,7 @@ impl Keeper {
     }
 
     fn append(&mut self, entries: &[Entry]) -> bool {
+        self.tried = Instant::now();
         let wrote = self.trail.append(entries);
         self.say(&wrote);
         wrote.is_ok()
@@ -230,7 +235,10 @@ impl Keeper {
 mod tests {
     use std::fs::File;
 
-    use tollgate_secrets::{Event, Observer, What};
+    use tollgate_policy::compile::compile_files;
+    use tollgate_policy::model::SourceFile;
+    use tollgate_policy::policy::Policy;
+    use tollgate_secrets::{Event, Failure, Observer, Secrets, What};
 
     use super::super::list;
     use super::*;
@@ -251,6 +259,7 @@ mod tests {
                 counts: Counts::default(),
                 retained: Vec::new(),
                 lost: 0,
+                tried: Instant::now(),
                 view: Arc::default(),
             };
             Self { data, keeper }
@@ -292,12 +301,55 @@ mod tests {
         assert!(!bench.keeper.view.writable());
         for _ in 0..RETAINED + 7 {
             let (observation, _) = told(What::Recovered);
+            bench.keeper.tried = Instant::now();
             bench.keeper.take(Some(Observation { written: None, ..observation }));
         }
+        bench.keeper.tried = Instant::now().checked_sub(COLLECT_EVERY).unwrap();
         bench.keeper.take(None);
         assert!(bench.keeper.view.writable());
         let written = bench.written();
         assert_eq!(written.len(), RETAINED + 1);
         assert_eq!(written.last(), Some(&("lost".to_owned(), Some(7))));
+    }
+
+    fn policy(root: &Path) -> Policy {
+        let resource = |kind: &str, name: &str, spec: &str| {
+            format!(
+                "---\napiVersion: tollgate.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {{{spec}}}\n"
+            )
+        };
+        let text = resource("Destination", "up", "hosts: [up.example]")
+            + &resource("SecretStore", "files", &format!("file: {{root: {root:?}}}"))
+            + &resource(
+                "Credential",
+                "key",
+                "destinations: [up], from: {store: files, path: key}, inject: {bearer: {}}",
+            );
+        let environment = crate::app::environment_of(&[], &[]).unwrap();
+        compile_files(&[SourceFile { path: "a.yaml".into(), text }], &environment).unwrap().0
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_key_that_cannot_be_written_down_is_not_had_and_is_as_soon_as_it_can() {
+        let (data, keys) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::write(keys.path().join("key"), "sk-canary").unwrap();
+        let policy = policy(keys.path());
+        let key = policy.credentials().next().unwrap();
+        let (observer, observations) = Observer::channel();
+        let secrets = Secrets::observed(tokio::runtime::Handle::current(), Arc::new(|_| true), observer);
+        secrets.apply(&policy);
+        let mut open = OpenTrail::open(data.path(), None, observations).unwrap();
+        open.trail.break_file(File::open("/dev/null").unwrap());
+        let auditor = open.keep(Vec::new()).unwrap();
+        assert_eq!(secrets.get(key).await.unwrap_err().failure(), Failure::Unrecorded);
+        while secrets.get(key).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!(auditor.view().writable());
+        auditor.stop().unwrap().unwrap();
+        let entries = list(data.path(), Timestamp::UNIX_EPOCH, Some("key")).unwrap();
+        let words: Vec<_> = entries.iter().map(|entry| (&*entry.what, entry.reason.as_str())).collect();
+        assert_eq!(words, [("unavailable", "unrecorded"), ("fetched", "")]);
+        assert!(!serde_json::to_string(&entries).unwrap().contains("canary"));
     }
 }

@@ -278,9 +278,11 @@ impl Slot {
     fn accept(self: &Arc<Self>, inner: &mut Inner, secret: Arc<Secret>) -> Arc<Secret> {
         let before = self.held.load_full();
         if let Some((failure, _)) = inner.barred.take()
-            && failure.spares_store()
+            && failure.concerns_secret()
         {
-            info!(secret = &*self.description, "secret available again");
+            if failure != Failure::Unrecorded {
+                info!(secret = &*self.description, "secret available again");
+            }
             // That it is fetched or rotated is told already.
             if before.as_ref().is_some_and(|before| before.secret.version() == secret.version()) {
                 self.observer.tell(self.event(inner, What::Recovered));
@@ -304,8 +306,9 @@ impl Slot {
     }
 
     fn fail(self: &Arc<Self>, inner: &mut Inner, failure: Failure) -> Outcome {
-        let is_news = failure.spares_store() && inner.barred.map(|(before, _)| before) != Some(failure);
-        if is_news {
+        let is_news = failure.concerns_secret() && inner.barred.map(|(before, _)| before) != Some(failure);
+        // That the trail cannot be written is said once, by whoever keeps it.
+        if is_news && failure != Failure::Unrecorded {
             warn!(secret = &*self.description, error = %failure, "secret not available");
         }
         let now = Instant::now();

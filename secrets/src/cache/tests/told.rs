@@ -131,6 +131,7 @@ async fn a_new_value_that_cannot_be_written_down_is_not_used_and_the_old_one_las
     told.writes.store(false, Ordering::SeqCst);
     assert_eq!(bench.get().await, Err(Failure::Unrecorded));
     assert_eq!(bench.secrets.health()[0].error, None, "the store is not to blame");
+    assert_eq!(told.take().await, ["store:path of openai unavailable: unrecorded"]);
 
     told.writes.store(true, Ordering::SeqCst);
     sleep(Duration::from_secs(1)).await;
@@ -145,7 +146,8 @@ async fn a_new_value_that_cannot_be_written_down_is_not_used_and_the_old_one_las
     told.writes.store(true, Ordering::SeqCst);
     sleep(MINUTE).await;
     assert_eq!(bench.peek(), Some("two".into()));
-    assert_eq!(told.take().await, ["store:path of openai fetched", "store:path of openai rotated"]);
+    let expected = ["fetched", "unavailable: unrecorded", "rotated"];
+    assert_eq!(told.take().await, expected.map(|word| format!("store:path of openai {word}")));
 }
 
 #[tokio::test(start_paused = true)]
