@@ -11,7 +11,7 @@ mod slot;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,17 +25,20 @@ use tollgate_policy::policy::{Credential, Policy, Store as Definition};
 use tracing::warn;
 
 use crate::error::{Failure, SecretError};
+use crate::observe::Observer;
 use crate::reference::{self, Freshness, Reference, Wanted};
 use crate::secret::{Secret, Version};
 use crate::store::{Dialable, Store, StoreHealth};
 
+use slot::Slot;
 pub(crate) use slot::jittered;
-use slot::{Condition, Slot};
+pub use slot::{CredentialStatus, Health};
 
 /// Every secret that the policy in force uses.
 pub struct Secrets {
     handle: Handle,
     dialable: Dialable,
+    observer: Observer,
     slots: ArcSwap<Slots>,
     applying: Mutex<()>,
     /// Stores that the policy dropped and that were not given back all that they lent.
@@ -60,9 +63,20 @@ impl Secrets {
     /// whether a store at that address may be connected to.
     #[must_use]
     pub fn new(handle: Handle, dialable: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>) -> Arc<Self> {
+        Self::observed(handle, dialable, Observer::nobody())
+    }
+
+    /// [`Secrets::new`], told about to `observer`. A value that is new is then used only once that is written down.
+    #[must_use]
+    pub fn observed(
+        handle: Handle,
+        dialable: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
+        observer: Observer,
+    ) -> Arc<Self> {
         Arc::new(Self {
             handle,
             dialable,
+            observer,
             slots: ArcSwap::default(),
             applying: Mutex::default(),
             leaving: Mutex::default(),
@@ -139,13 +153,23 @@ impl Secrets {
                 continue;
             };
             report.secrets += 1;
-            match slot.condition() {
-                Condition::Well => {}
-                Condition::Stale => report.stale += 1,
-                Condition::Unavailable => report.unavailable += 1,
+            match slot.health() {
+                Health::Unused | Health::Well => {}
+                Health::Stale { .. } => report.stale += 1,
+                Health::Unavailable { .. } => report.unavailable += 1,
             }
         }
         reports
+    }
+
+    /// How the secret of each credential does, by name.
+    #[must_use]
+    pub fn status(&self) -> Vec<CredentialStatus> {
+        let slots = self.slots.load_full();
+        let mut status: Vec<_> =
+            slots.by_credential.iter().map(|(credential, slot)| slot.status(credential)).collect();
+        status.sort_unstable_by(|a, b| a.credential.cmp(&b.credential));
+        status
     }
 
     fn slot(&self, credential: &Credential) -> Option<Arc<Slot>> {
@@ -164,7 +188,8 @@ impl Secrets {
                 continue;
             };
             let slot = by_reference.entry(reference.clone()).or_insert_with(|| {
-                Arc::new(Slot::new(reference, freshness, Arc::clone(store), self.handle.clone()))
+                let (store, observer) = (Arc::clone(store), self.observer.clone());
+                Arc::new(Slot::new(reference, freshness, store, self.handle.clone(), observer))
             });
             slot.retune(freshness);
             by_credential.insert(credential, Arc::clone(slot));
@@ -175,7 +200,14 @@ impl Secrets {
         leaving.retain(|store| store.lends());
         leaving.extend(dropped.filter(|store| store.lends()).cloned());
         drop(leaving);
-        self.slots.store(Arc::new(Slots { by_credential, stores }));
+        let slots = Slots { by_credential, stores };
+        slots.tell_whom_for();
+        let stays: HashSet<*const Slot> = slots.distinct().map(Arc::as_ptr).collect();
+        self.slots.store(Arc::new(slots));
+        before
+            .distinct()
+            .filter(|slot| !stays.contains(&Arc::as_ptr(slot)))
+            .for_each(|slot| slot.withdrawn());
     }
 
     fn leaving(&self) -> MutexGuard<'_, Vec<Arc<Store>>> {
@@ -199,8 +231,20 @@ impl Slots {
 
     /// Each slot once, though several credentials may share it.
     fn distinct(&self) -> impl Iterator<Item = &Arc<Slot>> {
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         self.by_credential.values().filter(move |slot| seen.insert(Arc::as_ptr(slot)))
+    }
+
+    fn tell_whom_for(&self) {
+        let mut names: HashMap<*const Slot, Vec<Name>> = HashMap::new();
+        for (name, slot) in &self.by_credential {
+            names.entry(Arc::as_ptr(slot)).or_default().push(name.clone());
+        }
+        for slot in self.distinct() {
+            let mut names = names.remove(&Arc::as_ptr(slot)).unwrap_or_default();
+            names.sort_unstable();
+            slot.serve(names.into());
+        }
     }
 }
 

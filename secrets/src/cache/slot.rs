@@ -4,6 +4,8 @@
 //! callers ask. A fetch runs on the control runtime and outlives the callers that wait for it. Dropping the slot ends
 //! its tasks and lets go of its value.
 
+mod status;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,12 +14,15 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{self, Instant};
+use tollgate_policy::name::Name;
 use tracing::{info, warn};
 
+pub use self::status::{CredentialStatus, Health};
 use crate::error::Failure;
+use crate::observe::{Event, Observer, What};
 use crate::reference::{Freshness, Reference};
 use crate::secret::{Secret, Version};
-use crate::store::{Fetched, Store};
+use crate::store::{Fetched, Shift, Store};
 
 /// No fetch takes longer, logins included.
 const FETCH_LIMIT: Duration = Duration::from_secs(15);
@@ -35,6 +40,7 @@ pub(super) struct Slot {
     description: Arc<str>,
     store: Arc<Store>,
     handle: Handle,
+    observer: Observer,
     held: ArcSwapOption<Held>,
     inner: Mutex<Inner>,
 }
@@ -56,10 +62,16 @@ struct Inner {
     freshness: Freshness,
     flight: Option<Flight>,
     timer: Option<AbortHandle>,
+    /// When the timer fires.
+    next: Option<Instant>,
     failures: u32,
     /// The last failure and when the store may be asked again; `None` after a success.
     barred: Option<(Failure, Instant)>,
     forced: Option<(Version, Instant)>,
+    /// The last version that a provider was said to refuse, and when.
+    refused: Option<(Version, Instant)>,
+    /// The credentials that use it.
+    credentials: Arc<[Name]>,
 }
 
 struct Flight {
@@ -67,28 +79,31 @@ struct Flight {
     task: AbortHandle,
 }
 
-/// Counts of [`crate::StoreHealth`] for one slot.
-pub(super) enum Condition {
-    Well,
-    Stale,
-    Unavailable,
-}
-
 impl Slot {
-    pub(super) fn new(reference: Reference, freshness: Freshness, store: Arc<Store>, handle: Handle) -> Self {
+    pub(super) fn new(
+        reference: Reference,
+        freshness: Freshness,
+        store: Arc<Store>,
+        handle: Handle,
+        observer: Observer,
+    ) -> Self {
         Self {
             description: reference.describe().into(),
             reference: Arc::new(reference),
             store,
             handle,
+            observer,
             held: ArcSwapOption::empty(),
             inner: Mutex::new(Inner {
                 freshness,
                 flight: None,
                 timer: None,
+                next: None,
                 failures: 0,
                 barred: None,
                 forced: None,
+                refused: None,
+                credentials: Arc::default(),
             }),
         }
     }
@@ -123,6 +138,7 @@ impl Slot {
 
     /// The provider refused `version`. A value of another version, if there is one by now or after a forced fetch.
     pub(super) async fn rejected(self: &Arc<Self>, version: &Version) -> Option<Arc<Secret>> {
+        self.note_refusal(version);
         loop {
             let (landing, last) = {
                 let mut inner = self.inner();
@@ -165,18 +181,33 @@ impl Slot {
         }
     }
 
-    pub(super) fn condition(&self) -> Condition {
-        let inner = self.inner();
-        match (self.peek(), inner.barred) {
-            (None, Some(_)) => Condition::Unavailable,
-            (Some(_), Some(_)) => {
-                let held = self.held.load();
-                let fresh =
-                    held.as_ref().is_some_and(|held| held.fetched.elapsed() < inner.freshness.refresh);
-                if fresh { Condition::Well } else { Condition::Stale }
-            }
-            (_, None) => Condition::Well,
+    /// Says whom the secret is for.
+    pub(super) fn serve(&self, credentials: Arc<[Name]>) {
+        self.inner().credentials = credentials;
+    }
+
+    /// The policy no longer uses it.
+    pub(super) fn withdrawn(&self) {
+        if let Some(held) = self.held.load_full() {
+            let version = held.secret.version().clone();
+            self.observer.tell(self.event(&self.inner(), What::Withdrawn { version }));
         }
+    }
+
+    fn note_refusal(&self, version: &Version) {
+        let mut inner = self.inner();
+        let now = Instant::now();
+        let said = inner.refused.as_ref();
+        if !said.is_some_and(|(said, at)| said == version && now < *at + FORCED_EVERY) {
+            inner.refused = Some((version.clone(), now));
+            self.observer.tell(self.event(&inner, What::Rejected { version: version.clone() }));
+        }
+    }
+
+    fn event(&self, inner: &Inner, what: What) -> Event {
+        let secret = Some(Arc::clone(&self.description));
+        let store = self.reference.store.name.clone();
+        Event { store, secret, credentials: Arc::clone(&inner.credentials), what }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -201,7 +232,7 @@ impl Slot {
         let task = self.handle.spawn(async move {
             let fetched = time::timeout(FETCH_LIMIT, store.fetch(&reference)).await;
             if let Some(slot) = slot.upgrade() {
-                let outcome = slot.land(fetched.unwrap_or(Err(Failure::Timeout)));
+                let outcome = slot.land(fetched.unwrap_or(Err(Failure::Timeout))).await;
                 send.send_replace(Some(outcome));
             }
         });
@@ -209,12 +240,16 @@ impl Slot {
         landing
     }
 
-    fn land(self: &Arc<Self>, fetched: Result<Fetched, Failure>) -> Outcome {
+    async fn land(self: &Arc<Self>, fetched: Result<Fetched, Failure>) -> Outcome {
         let fetched = fetched.and_then(|fetched| {
             let secret = Secret::new(Arc::clone(&self.description), fetched.value, fetched.version)?;
             Ok(Arc::new(secret.leased(fetched.lease)))
         });
-        self.store.note(fetched.as_ref().err().copied());
+        self.note_store(fetched.as_ref().err().copied());
+        let fetched = match fetched {
+            Ok(secret) => self.witnessed(secret).await,
+            Err(failure) => Err(failure),
+        };
         let mut inner = self.inner();
         inner.flight = None;
         match fetched {
@@ -223,14 +258,44 @@ impl Slot {
         }
     }
 
+    /// The secret once it is written down, where its version is not the one in use.
+    async fn witnessed(&self, secret: Arc<Secret>) -> Result<Arc<Secret>, Failure> {
+        let to = secret.version().clone();
+        let before = self.held.load_full().map(|held| held.secret.version().clone());
+        let what = match before {
+            Some(from) if from == to => return Ok(secret),
+            Some(from) => What::Rotated { from, to },
+            None => What::Fetched { version: to },
+        };
+        let event = self.event(&self.inner(), what);
+        self.observer.tell_first(event).await?;
+        Ok(secret)
+    }
+
+    fn note_store(&self, failure: Option<Failure>) {
+        let what = match self.store.note(failure) {
+            None => return,
+            Some(Shift::Fails(failure)) => What::Unavailable { ended: None, failure },
+            Some(Shift::Works) => What::Recovered,
+        };
+        let store = self.reference.store.name.clone();
+        self.observer.tell(Event { store, secret: None, credentials: Arc::default(), what });
+    }
+
     fn accept(self: &Arc<Self>, inner: &mut Inner, secret: Arc<Secret>) -> Arc<Secret> {
+        let before = self.held.load_full();
         if let Some((failure, _)) = inner.barred.take()
-            && failure.spares_store()
+            && failure.concerns_secret()
         {
-            info!(secret = &*self.description, "secret available again");
+            if failure != Failure::Unrecorded {
+                info!(secret = &*self.description, "secret available again");
+            }
+            // That it is fetched or rotated is told already.
+            if before.as_ref().is_some_and(|before| before.secret.version() == secret.version()) {
+                self.observer.tell(self.event(inner, What::Recovered));
+            }
         }
         inner.failures = 0;
-        let before = self.held.load_full();
         let secret = match before {
             // The owner that others already hold, so that nothing keyed by it has to be made again.
             Some(before) if before.secret.is_same(&secret) => Arc::clone(&before.secret),
@@ -248,7 +313,9 @@ impl Slot {
     }
 
     fn fail(self: &Arc<Self>, inner: &mut Inner, failure: Failure) -> Outcome {
-        if failure.spares_store() && inner.barred.map(|(before, _)| before) != Some(failure) {
+        let is_news = failure.concerns_secret() && inner.barred.map(|(before, _)| before) != Some(failure);
+        // That the trail cannot be written is said once, by whoever keeps it.
+        if is_news && failure != Failure::Unrecorded {
             warn!(secret = &*self.description, error = %failure, "secret not available");
         }
         let now = Instant::now();
@@ -260,9 +327,18 @@ impl Slot {
             .load_full()
             .filter(|held| !failure.revokes() && now < held.use_until(inner.freshness, true));
         let Some(held) = stale else {
-            self.held.store(None);
+            let ended = self.held.swap(None).map(|held| held.secret.version().clone());
+            let what = match ended {
+                Some(version) if failure.revokes() => Some(What::Revoked { version, failure }),
+                None if !is_news => None,
+                ended => Some(What::Unavailable { ended, failure }),
+            };
+            what.into_iter().for_each(|what| self.observer.tell(self.event(inner, what)));
             return Err(failure);
         };
+        if is_news {
+            self.observer.tell(self.event(inner, What::Unavailable { ended: None, failure }));
+        }
         self.hold(Arc::clone(&held.secret), held.fetched, held.use_until(inner.freshness, true));
         // Only what is held is retried unasked. What is not, the next caller asks for.
         self.schedule(inner, retry_at);
@@ -285,6 +361,7 @@ impl Slot {
                 }
             }
         });
+        inner.next = Some(at);
         if let Some(before) = inner.timer.replace(task.abort_handle()) {
             before.abort();
         }
