@@ -19,11 +19,13 @@ use memchr::memmem;
 use zeroize::Zeroizing;
 
 use super::class::Class;
-use super::escape::{self, Views};
+use super::escape::{self, View, Views};
 
 /// Shorter parts of a key are looked for in headers only: in a body they would be found by chance.
 const SHORTEST_IN_BODIES: usize = 12;
 const ANCHOR: usize = 4;
+/// The most digits of an escape that has no end of its own.
+const DIGITS: usize = 4;
 /// How many windows are decoded at once, where escapes do not end.
 const REGION: usize = 7;
 
@@ -157,9 +159,12 @@ impl Needles {
             if end - start > least {
                 let views = views.get_or_insert_with(|| Box::new(Views::new()));
                 views.each(&text[start..end], |view| {
-                    self.literally(view.bytes(), place, |range| {
-                        let range = view.place(&range);
-                        ranges.push(start + range.start..start + range.end);
+                    let mut found = |range: Range<usize>| ranges.push(start + range.start..start + range.end);
+                    self.literally(view.bytes(), place, |range| found(view.place(&range)));
+                    self.candidates(view.bytes(), |needle, at| {
+                        if let Some(range) = needle.behind_an_escape(view, at) {
+                            found(range);
+                        }
                     });
                 });
             }
@@ -169,15 +174,11 @@ impl Needles {
     }
 
     fn literally(&self, text: &[u8], place: Where, mut found: impl FnMut(Range<usize>)) {
-        if text.len() >= SHORTEST_IN_BODIES && !self.anchors.is_empty() {
-            self.anchors_in(text, |anchored, at| {
-                for needle in anchored.needles.iter().filter_map(|index| self.long.get(*index)) {
-                    if let Some(range) = needle.around(text, at) {
-                        found(range);
-                    }
-                }
-            });
-        }
+        self.candidates(text, |needle, at| {
+            if let Some(range) = needle.around(text, at) {
+                found(range);
+            }
+        });
         if place == Where::Header {
             for form in &self.short {
                 for at in occurrences(form, text) {
@@ -185,6 +186,18 @@ impl Needles {
                 }
             }
         }
+    }
+
+    /// The needles that may stand in `text`, and where their anchors do.
+    fn candidates(&self, text: &[u8], mut found: impl FnMut(&Needle, usize)) {
+        if text.len() < SHORTEST_IN_BODIES || self.anchors.is_empty() {
+            return;
+        }
+        self.anchors_in(text, |anchored, at| {
+            for needle in anchored.needles.iter().filter_map(|index| self.long.get(*index)) {
+                found(needle, at);
+            }
+        });
     }
 
     fn anchors_in(&self, text: &[u8], mut found: impl FnMut(&Anchored, usize)) {
@@ -225,6 +238,19 @@ impl Needle {
         let range = start..start + self.form.len();
         verify_slices_are_equal(text.get(range.clone())?, &self.form).ok()?;
         Some(range)
+    }
+
+    /// Where it stands in the text of `view`, if an escape that began before it took its first characters for digits.
+    fn behind_an_escape(&self, view: &View<'_>, at: usize) -> Option<Range<usize>> {
+        (1..=DIGITS.min(self.anchor_at)).find_map(|taken| {
+            let (head, tail) = self.form.split_at_checked(taken)?;
+            let start = at.checked_sub(self.anchor_at - taken)?;
+            let range = start..start + tail.len();
+            verify_slices_are_equal(view.bytes().get(range.clone())?, tail).ok()?;
+            let written = view.place(&range);
+            let first = written.start.checked_sub(taken)?;
+            (view.text().get(first..written.start)? == head).then_some(first..written.end)
+        })
     }
 }
 
@@ -364,6 +390,28 @@ pub(super) mod tests {
             }
         }
         assert!(needles.masked(b"nothing of the kind in here, at all", &mut finds).is_none());
+    }
+
+    #[test]
+    fn an_escape_cut_off_before_it_hides_nothing_of_it() {
+        let secret = b"abcd/0123+456789=efg";
+        let needles = Needles::new(&[secret], &[]);
+        for (name, form) in reflections(secret) {
+            for before in
+                ["%", "%2", "\\u", "\\u0", "\\u00", "\\u002", "\\x", "\\x2", "&#", "&#x2", "%%%", "\\\\u"]
+            {
+                let text = format!("{before}{form}");
+                let clean = needles
+                    .masked(text.as_bytes(), &mut Finds::new())
+                    .unwrap_or_else(|| panic!("{name}: {text}"));
+                assert!(
+                    stars(&clean) + 2 >= form.len(),
+                    "{name}: {text}: {}",
+                    String::from_utf8_lossy(&clean)
+                );
+                assert!(clean.starts_with(before.as_bytes()), "{name}: {text}");
+            }
+        }
     }
 
     #[test]
