@@ -100,17 +100,16 @@ impl Scrubber {
         self.held.len() + self.clean.iter().map(Bytes::len).sum::<usize>()
     }
 
-    fn pass(&mut self, chunk: &Bytes, last: bool) {
-        self.look(chunk);
-        let cut = if last { chunk.len() } else { self.cut_of(chunk) };
+    fn pass(&mut self, mut chunk: Bytes, last: bool) {
+        self.look(&chunk);
+        let cut = if last { chunk.len() } else { self.cut_of(&chunk) };
         if self.masked == 0 && !self.finds.ranges.iter().any(|range| range.start < cut) {
             self.hold(&chunk[cut..]);
-            if cut > 0 {
-                self.push(chunk.slice(..cut));
-            }
+            chunk.truncate(cut);
+            self.push(chunk);
             return;
         }
-        self.emit(chunk, cut);
+        self.emit(&chunk, cut);
         self.hold(&chunk[cut..]);
     }
 
