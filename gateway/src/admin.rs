@@ -23,6 +23,7 @@ use zeroize::Zeroizing;
 pub(crate) use self::view::Views;
 
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
+const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// The admin server's own configuration.
@@ -77,14 +78,25 @@ impl Admin {
                 Ok(metrics) => typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
             },
-            "/debug/snapshot" => typed(StatusCode::OK, "application/json", self.views.snapshot().to_string()),
-            _ => text(StatusCode::NOT_FOUND, "/healthz /readyz /metrics /debug/snapshot\n"),
+            "/debug/snapshot" => typed(StatusCode::OK, JSON, self.views.snapshot().to_string()),
+            "/debug/credentials" => {
+                typed(StatusCode::OK, JSON, serde_json::json!(self.views.credentials()).to_string())
+            }
+            _ => {
+                text(StatusCode::NOT_FOUND, "/healthz /readyz /metrics /debug/snapshot /debug/credentials\n")
+            }
         }
     }
 
     fn ready(&self) -> Response<Full<Bytes>> {
         match self.views.unready() {
-            None => text(StatusCode::OK, "ready\n"),
+            // Calls that need no secret of it, or one that is cached, are answered all the same.
+            None => match self.views.stores() {
+                (_, 0) => text(StatusCode::OK, "ready\n"),
+                (all, failing) => {
+                    text(StatusCode::OK, &format!("ready; {failing} of {all} secret stores fail\n"))
+                }
+            },
             Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, &format!("{why}\n")),
         }
     }

@@ -20,17 +20,18 @@ use tokio::signal::unix::{SignalKind, signal};
 use tollgate_policy::compile::Environment;
 use tollgate_policy::dialect::Catalog;
 use tollgate_policy::model::Problem;
-use tollgate_secrets::Secrets;
+use tollgate_secrets::{Observations, Observer, Secrets};
 use zeroize::Zeroizing;
 
 use self::cores::{Cores, Door};
 use self::reload::Reload;
 use crate::admin::{self, Admin, Views};
+use crate::audit::{Auditor, OpenTrail};
 use crate::core::{Said, Shared};
 use crate::drain::Drain;
 use crate::files::DirectoryLock;
 use crate::identity::IdentityFiles;
-use crate::ledger::{Ledger, LedgerError, Recovered};
+use crate::ledger::{Balances, Ledger, LedgerError, Recovered};
 use crate::listener;
 use crate::load::Loads;
 use crate::memory;
@@ -57,6 +58,7 @@ pub struct App {
     shared: Arc<Shared>,
     cores: Cores,
     keeper: Keeper,
+    auditor: Auditor,
     _lock: DirectoryLock,
     settings: Settings,
     logs: Option<Flush>,
@@ -133,9 +135,10 @@ impl App {
             let rules = rules.clone();
             Arc::new(move |ip| rules.allows(ip))
         };
+        let (observer, observations) = Observer::channel();
         let shared = Arc::new(Shared {
             snapshots: Snapshots::default(),
-            secrets: Secrets::new(control.handle().clone(), dialable),
+            secrets: Secrets::observed(control.handle().clone(), dialable, observer),
             quota: Quota::new(),
             trust: Arc::clone(&identity.trust),
             rules,
@@ -149,13 +152,7 @@ impl App {
         let first = reload.first().map_err(|problems| anyhow!("{}", lines(&problems)))?;
         let count = settings.cores();
         let lock = DirectoryLock::wait(&settings.data_dir, LOCK_PATIENCE)?;
-        let say = |what: &str| tracing::info!("{what}");
-        let opened = patience::with("still reading the journals", say, || {
-            Ledger::open(&settings.data_dir, settings.ledger.seal_key_file.as_deref(), count)
-        });
-        let (ledger, balances) =
-            opened.with_context(|| format!("the ledger in {}", settings.data_dir.display()))?;
-        say_recovered(ledger.recovered());
+        let (ledger, balances, trail) = open_books(&settings, count, observations)?;
         shared.quota.restore(balances, &first.policy);
         shared.publish(first);
 
@@ -172,11 +169,13 @@ impl App {
         shared.rules.own_sockets(listeners.iter().copied().chain([admin_address]).collect());
         let reload_failures = Arc::clone(&reload.failures);
         let cores = Cores::start(&shared, &ledger, doors, count)?;
+        let auditor = trail.keep(cores.all().iter().map(|core| Arc::clone(&core.uses)).collect())?;
         let app = Self {
             control,
             shared,
             cores,
             keeper: Keeper::start(Arc::clone(&ledger))?,
+            auditor,
             _lock: lock,
             settings,
             logs,
@@ -200,6 +199,7 @@ impl App {
             shared: Arc::clone(&self.shared),
             cores: self.cores.all(),
             ledger,
+            audit: self.auditor.view(),
             reload_failures: failures,
         };
         let token = admin_token(&self.settings.admin.token_file)?;
@@ -247,14 +247,33 @@ impl App {
         self.control.block_on(self.shared.drain.run(drain.delay, drain.timeout.0));
         self.cores.stop();
         self.control.block_on(self.shared.secrets.close(GIVE_BACK));
-        let closed = self.keeper.stop();
+        let (ledger, audit) = (self.keeper.stop(), self.auditor.stop());
         tracing::info!("stopped");
         if let Some(logs) = &self.logs {
             logs.flush_all();
         }
         self.control.shutdown_timeout(Duration::from_secs(2));
-        closed
+        let audit = audit.map_err(|_| anyhow!("the audit trail's thread panicked"))?;
+        let audit = audit.context("closing the audit trail");
+        ledger.and(audit)
     }
+}
+
+/// The ledger and the audit trail of the data directory, which is locked.
+fn open_books(
+    settings: &Settings,
+    cores: usize,
+    observations: Observations,
+) -> anyhow::Result<(Arc<Ledger>, Balances, OpenTrail)> {
+    let (data_dir, seal_key) = (&settings.data_dir, settings.ledger.seal_key_file.as_deref());
+    let say = |what: &str| tracing::info!("{what}");
+    let opened =
+        patience::with("still reading the journals", say, || Ledger::open(data_dir, seal_key, cores));
+    let (ledger, balances) = opened.with_context(|| format!("the ledger in {}", data_dir.display()))?;
+    say_recovered(ledger.recovered());
+    let trail = OpenTrail::open(data_dir, seal_key, observations)
+        .with_context(|| format!("the audit trail in {}", data_dir.display()))?;
+    Ok((ledger, balances, trail))
 }
 
 fn say_recovered(found: Recovered) {

@@ -1,6 +1,8 @@
 //! The command line.
 
+mod audit;
 mod check;
+mod credential;
 mod demo;
 mod explain;
 mod ledger;
@@ -31,10 +33,14 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Who used what, for how much
     Report(report::ReportArgs),
+    /// Look after credentials
+    Credential(credential::CredentialArgs),
     /// Keep secrets in an age-encrypted file
     Secret(secret::SecretArgs),
     /// Look after the ledger
     Ledger(ledger::LedgerArgs),
+    /// Look after the audit trail of what happened to secrets
+    Audit(audit::AuditArgs),
     /// Show the main job on embedded defaults
     Demo(demo::DemoArgs),
 }
@@ -47,8 +53,10 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Report(args) => report::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Credential(args) => credential::run(args),
         Command::Secret(args) => secret::run(args).map(|()| ExitCode::SUCCESS),
         Command::Ledger(args) => ledger::run(args),
+        Command::Audit(args) => audit::run(args),
         Command::Demo(args) => demo::run(&args).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {

@@ -6,6 +6,7 @@ use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::name::Name;
 use tollgate_secrets::Secrets;
 
+use crate::audit::Uses;
 use crate::drain::Drain;
 use crate::identity::Trust;
 use crate::injection::Prepared;
@@ -51,6 +52,7 @@ pub(crate) struct Core {
     pub(crate) prepared: Prepared,
     pub(crate) open: Open,
     pub(crate) stats: Stats,
+    pub(crate) uses: Arc<Uses>,
 }
 
 impl Core {

@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderValue, Request, Uri, Version};
 use jiff::Timestamp;
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::{Denial, Reason};
+use tollgate_policy::policy::Credential;
 use tollgate_secrets::Secret;
 
 pub(crate) use self::prepared::Prepared;
@@ -26,6 +27,11 @@ pub(crate) use self::template::Template;
 use crate::identity;
 use crate::ledger::Position;
 use crate::upstream::{Answer, OutBody, Peer, Unanswered};
+
+/// Whether `secret` can be put on a call as `credential` says.
+pub(crate) fn fits(credential: &Credential, secret: &Secret) -> bool {
+    credential.inject.iter().all(|way| prepared::ready(way, secret).is_some())
+}
 
 /// One attempt, ready to leave. No `Debug`: its request line may hold the secret.
 pub(crate) struct Injected {

@@ -20,8 +20,8 @@ pub mod record;
 mod recover;
 #[cfg(test)]
 pub(crate) mod samples;
-mod seal;
-mod segment;
+pub(crate) mod seal;
+pub(crate) mod segment;
 mod settle;
 pub(crate) mod store;
 mod tally;
@@ -39,6 +39,7 @@ use jiff::{SignedDuration, Timestamp};
 
 pub use beside::catch_up;
 pub use error::LedgerError;
+pub(crate) use error::chain;
 pub(crate) use journal::{Gate, Gated};
 pub use journal::{Journal, Position, Wait};
 pub use list::{Listed, list};
@@ -189,7 +190,7 @@ impl Ledger {
         match (&result, self.storing.swap(result.is_ok(), Ordering::Relaxed)) {
             (Ok(_), false) => tracing::info!("the ledger's store works again"),
             (Err(error), true) => {
-                let error = error::chain(error);
+                let error = chain(error);
                 tracing::error!(
                     error,
                     "the ledger's store fails: the journal has everything, reports lag behind"
@@ -204,7 +205,7 @@ impl Ledger {
         let result = self.try_seal();
         match (&result, self.sealing.swap(result.is_ok(), Ordering::Relaxed)) {
             (Ok(()), false) => tracing::info!("the ledger is sealed again"),
-            (Err(error), true) => tracing::error!(error = error::chain(error), "the ledger cannot be sealed"),
+            (Err(error), true) => tracing::error!(error = chain(error), "the ledger cannot be sealed"),
             _ => {}
         }
     }

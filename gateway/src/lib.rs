@@ -6,8 +6,10 @@
 mod admin;
 mod app;
 mod attempt;
+mod audit;
 pub mod cli;
 mod core;
+mod credentials;
 mod drain;
 mod error;
 mod fault;

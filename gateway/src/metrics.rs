@@ -3,7 +3,7 @@
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 use tollgate_policy::limit::Unit;
-use tollgate_secrets::{IssuerHealth, StoreHealth};
+use tollgate_secrets::{CredentialStatus, Health, IssuerHealth, StoreHealth};
 
 use crate::quota::LimitUsage;
 use crate::stats::{BUCKETS, Durations, Series, Sums, Totals};
@@ -15,9 +15,10 @@ pub(crate) struct Scrape<'a> {
     pub(crate) refused_handshakes: Vec<(&'static str, u64)>,
     pub(crate) limits: Vec<LimitUsage>,
     /// The parts of the ledger, and whether each works.
-    pub(crate) ledger: [(&'static str, bool); 2],
+    pub(crate) ledger: [(&'static str, bool); 3],
     pub(crate) stores: Vec<StoreHealth>,
     pub(crate) issuers: Vec<IssuerHealth>,
+    pub(crate) credentials: Vec<CredentialStatus>,
     pub(crate) generation: u64,
     pub(crate) reload_failures: u64,
     pub(crate) version: &'a str,
@@ -29,6 +30,7 @@ impl Scrape<'_> {
         let mut families = self.calls();
         families.extend(self.process());
         families.extend(self.limits());
+        families.extend(self.credentials());
         families.retain(|family| !family.get_metric().is_empty());
         let mut text = Vec::new();
         TextEncoder::new().encode(&families, &mut text)?;
@@ -183,8 +185,29 @@ impl Scrape<'_> {
     fn ledger(&self) -> MetricFamily {
         let parts = self.ledger.iter();
         let parts = parts.map(|(part, up)| gauge(vec![("part", (*part).into())], f64::from(u8::from(*up))));
-        let help = "Whether calls can be written down (journal), and reports keep up (store).";
+        let help = "Whether calls can be written down (journal), reports keep up (store), and new secrets can be used (audit).";
         family("tollgate_ledger_up", help, MetricType::GAUGE, parts.collect())
+    }
+
+    fn credentials(&self) -> Vec<MetricFamily> {
+        let label = |status: &CredentialStatus| vec![("credential", status.credential.to_string())];
+        let ages = self
+            .credentials
+            .iter()
+            .filter_map(|status| status.age.map(|age| gauge(label(status), age.as_secs_f64())));
+        let health = self.credentials.iter().flat_map(|status| {
+            Health::WORDS.into_iter().map(move |word| {
+                let mut labels = label(status);
+                labels.push(("state", word.into()));
+                gauge(labels, f64::from(u8::from(word == status.health.as_str())))
+            })
+        });
+        let age = "Since the store last said that this is the secret.";
+        let state = "1 for the state that the credential's secret is in.";
+        vec![
+            family("tollgate_credential_age_seconds", age, MetricType::GAUGE, ages.collect()),
+            family("tollgate_credential_health", state, MetricType::GAUGE, health.collect()),
+        ]
     }
 
     fn limits(&self) -> Vec<MetricFamily> {

@@ -11,7 +11,7 @@ mod slot;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,18 +26,21 @@ use tracing::warn;
 
 use crate::error::{Failure, SecretError};
 use crate::mint::{Issuer, IssuerHealth};
+use crate::observe::Observer;
 use crate::origin::{Maker, Origin};
 use crate::reference::{self, Freshness, Reference, Wanted};
 use crate::secret::{Secret, Version};
 use crate::store::{Dialable, Store, StoreHealth};
 
+use slot::Slot;
 pub(crate) use slot::jittered;
-use slot::{Condition, Slot};
+pub use slot::{CredentialStatus, Health};
 
 /// Every secret that the policy in force uses.
 pub struct Secrets {
     handle: Handle,
     dialable: Dialable,
+    observer: Observer,
     slots: ArcSwap<Slots>,
     applying: Mutex<()>,
     /// Stores that the policy dropped and that were not given back all that they lent.
@@ -63,9 +66,20 @@ impl Secrets {
     /// whether a store at that address may be connected to.
     #[must_use]
     pub fn new(handle: Handle, dialable: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>) -> Arc<Self> {
+        Self::observed(handle, dialable, Observer::nobody())
+    }
+
+    /// [`Secrets::new`], told about to `observer`. A value that is new is then used only once that is written down.
+    #[must_use]
+    pub fn observed(
+        handle: Handle,
+        dialable: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
+        observer: Observer,
+    ) -> Arc<Self> {
         Arc::new(Self {
             handle,
             dialable,
+            observer,
             slots: ArcSwap::default(),
             applying: Mutex::default(),
             leaving: Mutex::default(),
@@ -145,10 +159,10 @@ impl Secrets {
                 continue;
             };
             report.secrets += 1;
-            match slot.condition() {
-                Condition::Well => {}
-                Condition::Stale => report.stale += 1,
-                Condition::Unavailable => report.unavailable += 1,
+            match slot.health() {
+                Health::Unused | Health::Well => {}
+                Health::Stale { .. } => report.stale += 1,
+                Health::Unavailable { .. } => report.unavailable += 1,
             }
         }
         reports
@@ -163,11 +177,21 @@ impl Secrets {
             let minted = |slot: &&Arc<Slot>| slot.issuer().is_some_and(|own| Arc::ptr_eq(own, issuer));
             for slot in slots.distinct().filter(minted) {
                 report.tokens += 1;
-                report.unavailable += usize::from(matches!(slot.condition(), Condition::Unavailable));
+                report.unavailable += usize::from(matches!(slot.health(), Health::Unavailable { .. }));
             }
             report
         };
         slots.issuers.iter().map(count).collect()
+    }
+
+    /// How the secret of each credential does, by name.
+    #[must_use]
+    pub fn status(&self) -> Vec<CredentialStatus> {
+        let slots = self.slots.load_full();
+        let mut status: Vec<_> =
+            slots.by_credential.iter().map(|(credential, slot)| slot.status(credential)).collect();
+        status.sort_unstable_by(|a, b| a.credential.cmp(&b.credential));
+        status
     }
 
     fn slot(&self, credential: &Credential) -> Option<Arc<Slot>> {
@@ -189,7 +213,7 @@ impl Secrets {
             });
             let Some(store) = running(&stores, &reference) else { continue };
             let slot = by_reference.entry(reference.clone()).or_insert_with(|| {
-                let origin = Origin { store, mint };
+                let origin = Origin { store, mint, observer: self.observer.clone() };
                 Arc::new(Slot::new(reference, description, freshness, origin, self.handle.clone()))
             });
             slot.retune(freshness);
@@ -201,7 +225,14 @@ impl Secrets {
         leaving.retain(|store| store.lends());
         leaving.extend(dropped.filter(|store| store.lends()).cloned());
         drop(leaving);
-        self.slots.store(Arc::new(Slots { by_credential, stores, issuers }));
+        let slots = Slots { by_credential, stores, issuers };
+        slots.tell_whom_for();
+        let stays: HashSet<*const Slot> = slots.distinct().map(Arc::as_ptr).collect();
+        self.slots.store(Arc::new(slots));
+        before
+            .distinct()
+            .filter(|slot| !stays.contains(&Arc::as_ptr(slot)))
+            .for_each(|slot| slot.withdrawn());
     }
 
     fn issuer(
@@ -246,8 +277,20 @@ impl Slots {
 
     /// Each slot once, though several credentials may share it.
     fn distinct(&self) -> impl Iterator<Item = &Arc<Slot>> {
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         self.by_credential.values().filter(move |slot| seen.insert(Arc::as_ptr(slot)))
+    }
+
+    fn tell_whom_for(&self) {
+        let mut names: HashMap<*const Slot, Vec<Name>> = HashMap::new();
+        for (name, slot) in &self.by_credential {
+            names.entry(Arc::as_ptr(slot)).or_default().push(name.clone());
+        }
+        for slot in self.distinct() {
+            let mut names = names.remove(&Arc::as_ptr(slot)).unwrap_or_default();
+            names.sort_unstable();
+            slot.serve(names.into());
+        }
     }
 }
 

@@ -89,6 +89,9 @@ pub enum Failure {
     /// A fault of this program.
     #[error("internal fault")]
     Internal,
+    /// The observer did not say that the new value is written down.
+    #[error("the audit trail cannot be written, and no new value is used without it")]
+    Unrecorded,
 }
 
 impl Failure {
@@ -116,6 +119,7 @@ impl Failure {
             Self::MintRefused(_) => "mint_refused",
             Self::MintNonsense(_) => "mint_nonsense",
             Self::Internal => "internal",
+            Self::Unrecorded => "unrecorded",
         }
     }
 
@@ -126,6 +130,11 @@ impl Failure {
             self,
             Self::Withdrawn | Self::NotFound | Self::FieldMissing | Self::Denied | Self::PathRefused(_)
         )
+    }
+
+    /// Whether it is told of the secret itself, not of its store.
+    pub(crate) const fn concerns_secret(self) -> bool {
+        self.spares_store() || matches!(self, Self::Unrecorded)
     }
 
     /// Whether it concerns the one secret only, so that the store or token endpoint as a whole still counts as working.

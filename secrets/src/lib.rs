@@ -13,14 +13,16 @@ mod cache;
 mod error;
 mod http;
 mod mint;
+mod observe;
 mod origin;
 mod reference;
 mod secret;
 mod store;
 
-pub use cache::Secrets;
+pub use cache::{CredentialStatus, Health, Secrets};
 pub use error::{Failure, SecretError};
 pub use mint::IssuerHealth;
+pub use observe::{Event, Observation, Observations, Observer, What};
 pub use secret::{Secret, Version};
 pub use store::StoreHealth;
 pub use store::age::{AgeFile, AgeFileError};

@@ -25,7 +25,8 @@ use self::assertion::Claims;
 use self::form::Form;
 use crate::error::Failure;
 use crate::http::{Http, Reach, TlsFiles};
-use crate::store::{Change, Dialable, Failing, Fetched};
+use crate::store::state::{Line, State};
+use crate::store::{Dialable, Fetched};
 
 /// No answer is waited for longer, whatever the destination allows its calls.
 const LONGEST_ANSWER: Duration = Duration::from_secs(10);
@@ -45,7 +46,7 @@ const EXCHANGE_GRANT: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 pub(crate) struct Issuer {
     endpoint: TokenEndpoint,
     http: Http,
-    failing: Mutex<Option<Failing>>,
+    state: Mutex<State>,
     mints: AtomicU64,
     failures: AtomicU64,
     #[cfg(test)]
@@ -71,7 +72,7 @@ impl Issuer {
         Self {
             endpoint,
             http,
-            failing: Mutex::new(None),
+            state: Mutex::new(State::new()),
             mints: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             #[cfg(test)]
@@ -120,22 +121,24 @@ impl Issuer {
             self.failures.fetch_add(1, Ordering::Relaxed);
         }
         let broken = failure.filter(|failure| !failure.spares_store());
-        let change = Change::of(&mut self.failing.lock().unwrap_or_else(PoisonError::into_inner), broken);
+        let (_, line) = self.state.lock().unwrap_or_else(PoisonError::into_inner).note(broken);
         let endpoint = &self.endpoint;
-        match change {
-            Change::None => {}
-            Change::Fails(error) => {
+        match line {
+            None => {}
+            Some(Line::Fails(error)) => {
                 warn!(%endpoint, %error, "token endpoint fails; tokens that it made are used while they last");
             }
-            Change::FailsOtherwise(error) => {
+            Some(Line::FailsOtherwise(error)) => {
                 warn!(%endpoint, %error, "token endpoint still fails, for another reason");
             }
-            Change::Works(after) => info!(%endpoint, seconds = after.as_secs(), "token endpoint works again"),
+            Some(Line::Works(after)) => {
+                info!(%endpoint, seconds = after.as_secs(), "token endpoint works again");
+            }
         }
     }
 
     pub(crate) fn health(&self) -> IssuerHealth {
-        let failing = *self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let failing = self.state.lock().unwrap_or_else(PoisonError::into_inner).failing();
         IssuerHealth {
             endpoint: self.endpoint.to_string(),
             failing_for: failing.map(|failing| failing.since.elapsed()),

@@ -10,8 +10,9 @@ use zeroize::Zeroizing;
 
 use crate::error::Failure;
 use crate::mint::Issuer;
+use crate::observe::{Event, Observer, What};
 use crate::reference::Reference;
-use crate::store::{Fetched, Store};
+use crate::store::{Fetched, Shift, Store};
 
 /// Neither a store nor a token endpoint takes longer to answer, logins included.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
@@ -19,6 +20,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 pub(crate) struct Origin {
     pub(crate) store: Arc<Store>,
     pub(crate) mint: Option<Maker>,
+    pub(crate) observer: Observer,
 }
 
 /// Whoever makes a value of the stored one.
@@ -31,11 +33,11 @@ pub(crate) struct Maker {
 impl Origin {
     /// Has to run on a tokio runtime with time and network.
     pub(crate) async fn fetch(&self, reference: &Reference) -> Result<Fetched, Failure> {
-        let stored = read(&self.store, reference).await?;
+        let stored = self.read(&self.store, reference).await?;
         let (Some(maker), Some(minting)) = (&self.mint, &reference.mint) else { return Ok(stored) };
         let stored = only(stored)?;
         let client = match (&maker.client_store, &minting.client) {
-            (Some(store), Some(client)) => Some(only(read(store, client).await?)?),
+            (Some(store), Some(client)) => Some(only(self.read(store, client).await?)?),
             _ => None,
         };
         let minted = maker.issuer.mint(&minting.mint, &stored, client.as_deref().map(Vec::as_slice));
@@ -44,15 +46,22 @@ impl Origin {
             Err(Failure::Timeout)
         })
     }
+
+    async fn read(&self, store: &Store, reference: &Reference) -> Result<Fetched, Failure> {
+        let fetched =
+            time::timeout(ANSWER_LIMIT, store.fetch(reference)).await.unwrap_or(Err(Failure::Timeout));
+        let what = match store.note(fetched.as_ref().err().copied()) {
+            None => return fetched,
+            Some(Shift::Fails(failure)) => What::Unavailable { ended: None, failure },
+            Some(Shift::Works) => What::Recovered,
+        };
+        let store = reference.store.name.clone();
+        self.observer.tell(Event { store, secret: None, credentials: Arc::default(), what });
+        fetched
+    }
 }
 
 /// A token is made of secrets with one field, which a policy sees to.
 fn only(stored: Fetched) -> Result<Zeroizing<Vec<u8>>, Failure> {
     stored.value.only().ok_or(Failure::Internal)
-}
-
-async fn read(store: &Store, reference: &Reference) -> Result<Fetched, Failure> {
-    let fetched = time::timeout(ANSWER_LIMIT, store.fetch(reference)).await.unwrap_or(Err(Failure::Timeout));
-    store.note(fetched.as_ref().err().copied());
-    fetched
 }

@@ -107,6 +107,12 @@ impl Secret {
     pub fn reference(&self) -> &str {
         &self.reference
     }
+
+    /// The same, for whoever keeps it.
+    #[must_use]
+    pub fn reference_shared(&self) -> Arc<str> {
+        Arc::clone(&self.reference)
+    }
 }
 
 impl fmt::Debug for Secret {

@@ -12,6 +12,7 @@ mod environment;
 mod field;
 pub(crate) mod file;
 pub(crate) mod read;
+pub(crate) mod state;
 pub(crate) mod vault;
 
 use std::fmt;
@@ -26,6 +27,8 @@ use tollgate_policy::policy::{Store as Definition, StoreKind};
 use tracing::{info, warn};
 
 use self::age::AgeLocation;
+pub(crate) use self::state::Shift;
+use self::state::{Line, State};
 pub(crate) use self::vault::Lease;
 use crate::error::Failure;
 use crate::reference::Reference;
@@ -50,7 +53,7 @@ pub(crate) struct Fetched {
 pub(crate) struct Store {
     definition: Arc<Definition>,
     backend: Backend,
-    failing: Mutex<Option<Failing>>,
+    state: Mutex<State>,
     fetches: AtomicU64,
     failures: AtomicU64,
 }
@@ -63,42 +66,6 @@ enum Backend {
     Env(environment::Variables),
     #[cfg(test)]
     Script(Arc<crate::cache::tests::Script>),
-}
-
-#[derive(Clone, Copy)]
-pub(crate) struct Failing {
-    pub(crate) since: Instant,
-    pub(crate) failure: Failure,
-}
-
-/// What there is to log about a store or a token endpoint.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Change {
-    None,
-    Fails(Failure),
-    FailsOtherwise(Failure),
-    Works(Duration),
-}
-
-impl Change {
-    pub(crate) fn of(failing: &mut Option<Failing>, broken: Option<Failure>) -> Self {
-        match (*failing, broken) {
-            (None, None) => Self::None,
-            (None, Some(failure)) => {
-                *failing = Some(Failing { since: Instant::now(), failure });
-                Self::Fails(failure)
-            }
-            (Some(before), Some(failure)) if before.failure == failure => Self::None,
-            (Some(before), Some(failure)) => {
-                *failing = Some(Failing { failure, ..before });
-                Self::FailsOtherwise(failure)
-            }
-            (Some(before), None) => {
-                *failing = None;
-                Self::Works(before.since.elapsed())
-            }
-        }
-    }
 }
 
 impl Store {
@@ -121,11 +88,11 @@ impl Store {
         Self::over(definition, Backend::Script(script))
     }
 
-    const fn over(definition: Arc<Definition>, backend: Backend) -> Self {
+    fn over(definition: Arc<Definition>, backend: Backend) -> Self {
         Self {
             definition,
             backend,
-            failing: Mutex::new(None),
+            state: Mutex::new(State::new()),
             fetches: AtomicU64::new(0),
             failures: AtomicU64::new(0),
         }
@@ -165,31 +132,31 @@ impl Store {
         }
     }
 
-    /// Notes how a fetch ended, and logs when the store as a whole begins or ceases to fail.
-    pub(crate) fn note(&self, failure: Option<Failure>) {
+    /// Notes how a fetch ended. Says, and gives, when the store as a whole begins or ceases to fail.
+    pub(crate) fn note(&self, failure: Option<Failure>) -> Option<Shift> {
         if failure.is_some() {
             self.failures.fetch_add(1, Ordering::Relaxed);
         }
         let broken = failure.filter(|failure| !failure.spares_store());
-        let change = {
-            let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-            Change::of(&mut failing, broken)
-        };
+        let (shift, line) = self.state.lock().unwrap_or_else(PoisonError::into_inner).note(broken);
         let (store, at) = (self.definition.name.as_str(), Place(&self.definition.kind));
-        match change {
-            Change::None => {}
-            Change::Fails(error) => {
+        match line {
+            None => {}
+            Some(Line::Fails(error)) => {
                 warn!(store, %at, %error, "secret store fails; cached secrets are used while they last");
             }
-            Change::FailsOtherwise(error) => {
+            Some(Line::FailsOtherwise(error)) => {
                 warn!(store, %at, %error, "secret store still fails, for another reason");
             }
-            Change::Works(after) => info!(store, seconds = after.as_secs(), "secret store works again"),
+            Some(Line::Works(after)) => {
+                info!(store, seconds = after.as_secs(), "secret store works again");
+            }
         }
+        shift
     }
 
     pub(crate) fn health(&self) -> StoreHealth {
-        let failing = *self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let failing = self.state.lock().unwrap_or_else(PoisonError::into_inner).failing();
         StoreHealth {
             store: self.definition.name.clone(),
             failing_for: failing.map(|failing| failing.since.elapsed()),
@@ -243,26 +210,4 @@ pub struct StoreHealth {
     pub stale: usize,
     /// How many of them were asked for and cannot be had.
     pub unavailable: usize,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_store_that_fails_a_thousand_times_is_one_change_of_state() {
-        let mut failing = None;
-        assert_eq!(Change::of(&mut failing, None), Change::None);
-        assert_eq!(Change::of(&mut failing, Some(Failure::Sealed)), Change::Fails(Failure::Sealed));
-        for _ in 0..1000 {
-            assert_eq!(Change::of(&mut failing, Some(Failure::Sealed)), Change::None);
-        }
-        assert_eq!(
-            Change::of(&mut failing, Some(Failure::Timeout)),
-            Change::FailsOtherwise(Failure::Timeout)
-        );
-        tokio::time::advance(Duration::from_secs(90)).await;
-        assert_eq!(Change::of(&mut failing, None), Change::Works(Duration::from_secs(90)));
-        assert_eq!(Change::of(&mut failing, None), Change::None);
-    }
 }

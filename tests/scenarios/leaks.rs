@@ -115,6 +115,10 @@ async fn no_secret_is_found_in_any_sink_and_every_decoy_is() {
         &["report", "--by", "caller,model"],
         &["report", "--by", "caller", "--format", "csv"],
         &["ledger", "verify"],
+        &["audit", "verify"],
+        &["audit", "list"],
+        &["credential", "ls"],
+        &["credential", "test", "--all"],
     ] {
         stand.gateway.tollgate(arguments);
     }
@@ -127,8 +131,10 @@ async fn no_secret_is_found_in_any_sink_and_every_decoy_is() {
         "proc-environ",
         "admin-metrics",
         "admin-debug-snapshot",
+        "admin-debug-credentials",
         "cli.txt",
         "gateway/data/ledger.sqlite",
+        "gateway/data/audit/journal",
     ] {
         assert!(sinks.join(sink).exists(), "{sink} was not captured");
     }

@@ -1,10 +1,12 @@
 //! Scenarios: the whole gateway, as a user runs it, against real parts.
 
+mod audit;
 mod bodies;
 mod budgets;
 mod callers;
 mod corpus;
 mod crash;
+mod credentials;
 mod examples;
 mod exhaustion;
 mod failing;

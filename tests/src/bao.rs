@@ -86,6 +86,11 @@ impl Bao {
         self.call(Method::POST, &format!("secret/data/{path}"), &json!({"data": {field: value}})).await;
     }
 
+    /// Deletes the newest version of a secret.
+    pub async fn delete(&self, path: &str) {
+        self.call(Method::DELETE, &format!("secret/data/{path}"), &Value::Null).await;
+    }
+
     /// The newest version of a secret, and its value.
     pub async fn get(&self, path: &str, field: &str) -> (u64, String) {
         let read = self.call(Method::GET, &format!("secret/data/{path}"), &Value::Null).await;

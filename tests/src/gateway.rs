@@ -310,7 +310,7 @@ impl Gateway {
     /// Copies what the admin port shows to the sinks.
     fn capture(&self) {
         let Some(running) = &self.running else { return };
-        for path in ["/healthz", "/readyz", "/metrics", "/debug/snapshot"] {
+        for path in ["/healthz", "/readyz", "/metrics", "/debug/snapshot", "/debug/credentials"] {
             let token = format!("Authorization: Bearer {}\r\n", self.token);
             if let Ok((_, body)) = admin_get(running.admin, path, &token) {
                 let _ = fs::write(self.world.sinks().join(format!("admin{}", path.replace('/', "-"))), body);

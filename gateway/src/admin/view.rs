@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::audit;
 use crate::core::{Core, Shared};
+use crate::credentials::{self, Listed};
 use crate::drain::Phase;
 use crate::ledger::Ledger;
 use crate::metrics::Scrape;
@@ -18,6 +20,7 @@ pub(crate) struct Views {
     pub(crate) shared: Arc<Shared>,
     pub(crate) cores: Vec<Arc<Core>>,
     pub(crate) ledger: Arc<Ledger>,
+    pub(crate) audit: Arc<audit::View>,
     pub(crate) reload_failures: Arc<AtomicU64>,
 }
 
@@ -46,14 +49,35 @@ impl Views {
             ledger: [
                 ("journal", self.cores.iter().all(|core| core.journal.available().is_ok())),
                 ("store", self.ledger.storing()),
+                ("audit", self.audit.writable()),
             ],
             stores: self.shared.secrets.health(),
             issuers: self.shared.secrets.issuers(),
+            credentials: self.shared.secrets.status(),
             generation: self.shared.snapshots.generation(),
             reload_failures: self.reload_failures.load(Ordering::Relaxed),
             version: env!("CARGO_PKG_VERSION"),
         };
         scrape.encode()
+    }
+
+    /// The credentials of the policy in force, and how their secrets do.
+    pub(super) fn credentials(&self) -> Vec<Listed> {
+        let Some(snapshot) = self.shared.snapshots.current() else { return Vec::new() };
+        let mut listed = credentials::of(&snapshot.policy);
+        for status in self.shared.secrets.status() {
+            let name = status.credential.as_str();
+            if let Some(listed) = listed.iter_mut().find(|listed| listed.name == name) {
+                listed.lives(&status, self.audit.last_use(&status.credential));
+            }
+        }
+        listed
+    }
+
+    /// How many stores there are, and how many of them fail.
+    pub(super) fn stores(&self) -> (usize, usize) {
+        let stores = self.shared.secrets.health();
+        (stores.len(), stores.iter().filter(|store| store.failing_for.is_some()).count())
     }
 
     pub(super) fn snapshot(&self) -> Value {

@@ -76,6 +76,7 @@ impl Cores {
                 prepared: Prepared::new(Arc::clone(&warned)),
                 open: Open::default(),
                 stats: Stats::default(),
+                uses: Arc::default(),
             });
             let sockets = doors.iter_mut().filter_map(|door| {
                 Some((Arc::clone(&door.name), TlsAcceptor::from(Arc::clone(&door.tls)), door.sockets.pop()?))

@@ -63,6 +63,14 @@ impl Subject {
         Ok(Self { settings: Some(settings), environment, directory })
     }
 
+    /// What the settings name, for commands that need a gateway's own.
+    pub(super) fn of_settings(config: Option<PathBuf>) -> anyhow::Result<(Settings, Self)> {
+        let settings = app::read_settings(&config.unwrap_or_else(|| app::SETTINGS.into()))?;
+        let environment = app::environment(&settings)?;
+        let directory = settings.resources.clone();
+        Ok((settings.clone(), Self { settings: Some(settings), environment, directory }))
+    }
+
     pub(super) fn read(&self) -> anyhow::Result<Vec<SourceFile>> {
         let files = ResourceFiles::new(self.directory.clone()).read();
         files.map_err(|error| match &self.settings {

@@ -2,7 +2,7 @@
 
 mod list;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -30,7 +30,7 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
-struct VerifyArgs {
+pub(super) struct VerifyArgs {
     #[command(flatten)]
     place: Place,
     /// The key of the seals; the one that the settings name unless given
@@ -57,20 +57,26 @@ struct SettleArgs {
 
 pub(super) fn run(args: LedgerArgs) -> anyhow::Result<ExitCode> {
     match args.command {
-        Command::Verify(args) => run_verify(&args),
+        Command::Verify(args) => verify_at(&args.data_dir()?, &args),
         Command::List(args) => list::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Settle(args) => run_settle(&args),
     }
 }
 
-fn run_verify(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
-    let data_dir = args.place.data_dir()?;
+impl VerifyArgs {
+    pub(super) fn data_dir(&self) -> anyhow::Result<PathBuf> {
+        self.place.data_dir()
+    }
+}
+
+/// Checks the chains and seals that are in `directory`.
+pub(super) fn verify_at(directory: &Path, args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let key = match &args.seal_key {
         Some(key) => Some(key.clone()),
         None => args.place.seal_key()?,
     };
     let Verification { findings, notes, segments, lines, last_seal } =
-        patience::with("still reading the journal", complain, || verify(&data_dir, key.as_deref()))?;
+        patience::with("still reading the journal", complain, || verify(directory, key.as_deref()))?;
     for finding in &findings {
         say(&finding.to_string());
     }
@@ -83,7 +89,7 @@ fn run_verify(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
         1 => "1 finding".to_owned(),
         count => format!("{count} findings"),
     };
-    say(&format!("{}: {segments} segments, {lines} lines{sealed}: {verdict}", data_dir.display()));
+    say(&format!("{}: {segments} segments, {lines} lines{sealed}: {verdict}", directory.display()));
     Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -128,7 +128,7 @@ impl Entry {
     }
 }
 
-fn ready(injection: &Injection, secret: &Secret) -> Option<Ready> {
+pub(super) fn ready(injection: &Injection, secret: &Secret) -> Option<Ready> {
     if let Inject::SigV4(aws) = &injection.way {
         return Signer::new(aws, secret).map(Arc::new).map(Ready::SigV4);
     }

@@ -40,6 +40,9 @@ pub enum LedgerError {
     /// There is no ledger at this place.
     #[error("there is no ledger in {}", .0.display())]
     Missing(PathBuf),
+    /// There is no audit trail at this place.
+    #[error("there is no audit trail in {}", .0.display())]
+    NoTrail(PathBuf),
     /// The key of the seals is unfit.
     #[error("the seal key (ledger.sealKeyFile) {} is unfit: {what}", path.display())]
     SealKey {
@@ -84,7 +87,7 @@ impl LedgerError {
 }
 
 /// An error with its causes, for one field of a log line.
-pub(super) fn chain(error: &LedgerError) -> String {
+pub(crate) fn chain(error: &LedgerError) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -267,7 +267,8 @@ impl Seals {
             tracing::error!(
                 sealed = anchored.number,
                 found = number,
-                "seals of the ledger are missing: run `tollgate ledger verify`"
+                path = %path.display(),
+                "seals are missing: run `tollgate ledger verify` and `tollgate audit verify`"
             );
             number = anchored.number;
         }

@@ -161,7 +161,7 @@ impl MeteredBody {
             }
             let is_done = matches!(self.state, State::Done);
             match self.output.ready.pop_front() {
-                Some(bytes) => scrubber.feed(&bytes, is_done && self.output.ready.is_empty()),
+                Some(bytes) => scrubber.feed(bytes, is_done && self.output.ready.is_empty()),
                 None if is_done && scrubber.waiting() > 0 => scrubber.finish(),
                 None => return None,
             }

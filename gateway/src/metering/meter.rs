@@ -183,6 +183,9 @@ impl Meter {
 
     /// An attempt has a connection.
     pub(crate) fn attempt(&mut self, peer: &Peer, secret: Option<&Secret>) {
+        if let Some(secret) = secret {
+            self.core.uses.injected(&self.record, secret);
+        }
         let version = secret.map(|secret| secret.version().shared());
         let source = Some(peer.source());
         self.record.source.clone_from(&source);
@@ -251,6 +254,7 @@ impl Meter {
         let id = self.record.id;
         self.record.status = crate::reply::status(denial.reason).as_u16();
         self.record.reason = Some(denial.reason);
+        self.core.uses.refused(&self.record, denial.reason);
         if denial.reason == Reason::Internal {
             self.record.outcome = Outcome::Panicked;
         }

@@ -4,6 +4,8 @@
 //! callers ask. A fetch runs on the control runtime and outlives the callers that wait for it. Dropping the slot ends
 //! its tasks and lets go of its value.
 
+mod status;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,10 +14,13 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{self, Instant};
+use tollgate_policy::name::Name;
 use tracing::{debug, info, warn};
 
+pub use self::status::{CredentialStatus, Health};
 use crate::error::Failure;
 use crate::mint::Issuer;
+use crate::observe::{Event, Observer, What};
 use crate::origin::Origin;
 use crate::reference::{Freshness, Reference};
 use crate::secret::{Secret, Version};
@@ -36,6 +41,7 @@ pub(super) struct Slot {
     description: Arc<str>,
     origin: Arc<Origin>,
     handle: Handle,
+    observer: Observer,
     held: ArcSwapOption<Held>,
     inner: Mutex<Inner>,
 }
@@ -53,22 +59,21 @@ struct Inner {
     freshness: Freshness,
     flight: Option<Flight>,
     timer: Option<AbortHandle>,
+    /// When the timer fires.
+    next: Option<Instant>,
     failures: u32,
     /// The last failure and when the store may be asked again; `None` after a success.
     barred: Option<(Failure, Instant)>,
     forced: Option<(Version, Instant)>,
+    /// The last version that a provider was said to refuse, and when.
+    refused: Option<(Version, Instant)>,
+    /// The credentials that use it.
+    credentials: Arc<[Name]>,
 }
 
 struct Flight {
     landing: Landing,
     task: AbortHandle,
-}
-
-/// Counts of [`crate::StoreHealth`] for one slot.
-pub(super) enum Condition {
-    Well,
-    Stale,
-    Unavailable,
 }
 
 impl Slot {
@@ -82,6 +87,7 @@ impl Slot {
         Self {
             description: description.into(),
             reference: Arc::new(reference),
+            observer: origin.observer.clone(),
             origin: Arc::new(origin),
             handle,
             held: ArcSwapOption::empty(),
@@ -89,9 +95,12 @@ impl Slot {
                 freshness,
                 flight: None,
                 timer: None,
+                next: None,
                 failures: 0,
                 barred: None,
                 forced: None,
+                refused: None,
+                credentials: Arc::default(),
             }),
         }
     }
@@ -131,6 +140,7 @@ impl Slot {
 
     /// The provider refused `version`. A value of another version, if there is one by now or after a forced fetch.
     pub(super) async fn rejected(self: &Arc<Self>, version: &Version) -> Option<Arc<Secret>> {
+        self.note_refusal(version);
         loop {
             let (landing, last) = {
                 let mut inner = self.inner();
@@ -173,18 +183,33 @@ impl Slot {
         }
     }
 
-    pub(super) fn condition(&self) -> Condition {
-        let inner = self.inner();
-        match (self.peek(), inner.barred) {
-            (None, Some(_)) => Condition::Unavailable,
-            (Some(_), Some(_)) => {
-                let held = self.held.load();
-                let fresh =
-                    held.as_ref().is_some_and(|held| held.fetched.elapsed() < inner.freshness.refresh);
-                if fresh { Condition::Well } else { Condition::Stale }
-            }
-            (_, None) => Condition::Well,
+    /// Says whom the secret is for.
+    pub(super) fn serve(&self, credentials: Arc<[Name]>) {
+        self.inner().credentials = credentials;
+    }
+
+    /// The policy no longer uses it.
+    pub(super) fn withdrawn(&self) {
+        if let Some(held) = self.held.load_full() {
+            let version = held.secret.version().clone();
+            self.observer.tell(self.event(&self.inner(), What::Withdrawn { version }));
         }
+    }
+
+    fn note_refusal(&self, version: &Version) {
+        let mut inner = self.inner();
+        let now = Instant::now();
+        let said = inner.refused.as_ref();
+        if !said.is_some_and(|(said, at)| said == version && now < *at + FORCED_EVERY) {
+            inner.refused = Some((version.clone(), now));
+            self.observer.tell(self.event(&inner, What::Rejected { version: version.clone() }));
+        }
+    }
+
+    fn event(&self, inner: &Inner, what: What) -> Event {
+        let secret = Some(Arc::clone(&self.description));
+        let store = self.reference.store.name.clone();
+        Event { store, secret, credentials: Arc::clone(&inner.credentials), what }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -209,7 +234,7 @@ impl Slot {
         let task = self.handle.spawn(async move {
             let fetched = origin.fetch(&reference).await;
             if let Some(slot) = slot.upgrade() {
-                let outcome = slot.land(fetched);
+                let outcome = slot.land(fetched).await;
                 send.send_replace(Some(outcome));
             }
         });
@@ -217,15 +242,11 @@ impl Slot {
         landing
     }
 
-    fn land(self: &Arc<Self>, fetched: Result<Fetched, Failure>) -> Outcome {
-        let landed = Instant::now();
-        let fetched = fetched.and_then(|Fetched { value, version, lease, expires }| {
-            if expires.is_some_and(|expires| expires <= landed) {
-                return Err(Failure::Malformed("it was over before it came"));
-            }
-            let secret = Secret::new(Arc::clone(&self.description), value, version)?.leased(lease);
-            Ok(Held { secret: Arc::new(secret), fetched: landed, expires, use_until: landed })
-        });
+    async fn land(self: &Arc<Self>, fetched: Result<Fetched, Failure>) -> Outcome {
+        let fetched = match fetched {
+            Ok(fetched) => self.witnessed(fetched).await,
+            Err(failure) => Err(failure),
+        };
         let mut inner = self.inner();
         inner.flight = None;
         match fetched {
@@ -234,14 +255,42 @@ impl Slot {
         }
     }
 
+    /// The value to hold, once it is written down where its version is not the one in use.
+    async fn witnessed(&self, fetched: Fetched) -> Result<Held, Failure> {
+        let Fetched { value, version, lease, expires } = fetched;
+        let secret = Secret::new(Arc::clone(&self.description), value, version)?.leased(lease);
+        let to = secret.version().clone();
+        let what = match self.held.load_full().map(|held| held.secret.version().clone()) {
+            Some(from) if from == to => None,
+            Some(from) => Some(What::Rotated { from, to }),
+            None => Some(What::Fetched { version: to }),
+        };
+        if let Some(what) = what {
+            let event = self.event(&self.inner(), what);
+            self.observer.tell_first(event).await?;
+        }
+        let fetched = Instant::now();
+        if expires.is_some_and(|expires| expires <= fetched) {
+            return Err(Failure::Malformed("it was over before it came"));
+        }
+        Ok(Held { secret: Arc::new(secret), fetched, expires, use_until: fetched })
+    }
+
     fn accept(self: &Arc<Self>, inner: &mut Inner, mut landed: Held) -> Arc<Secret> {
+        let before = self.held.load_full();
         if let Some((failure, _)) = inner.barred.take()
-            && failure.spares_store()
+            && failure.concerns_secret()
         {
-            info!(secret = &*self.description, "secret available again");
+            if failure != Failure::Unrecorded {
+                info!(secret = &*self.description, "secret available again");
+            }
+            // That it is fetched or rotated is told already.
+            if before.as_ref().is_some_and(|before| before.secret.version() == landed.secret.version()) {
+                self.observer.tell(self.event(inner, What::Recovered));
+            }
         }
         inner.failures = 0;
-        if let Some(before) = self.held.load_full() {
+        if let Some(before) = before {
             let (from, to) = (before.secret.version(), landed.secret.version());
             if before.secret.is_same(&landed.secret) {
                 // The owner that others already hold, so that nothing keyed by it has to be made again.
@@ -258,7 +307,9 @@ impl Slot {
     }
 
     fn fail(self: &Arc<Self>, inner: &mut Inner, failure: Failure) -> Outcome {
-        if failure.spares_store() && inner.barred.map(|(before, _)| before) != Some(failure) {
+        let is_news = failure.concerns_secret() && inner.barred.map(|(before, _)| before) != Some(failure);
+        // That the trail cannot be written is said once, by whoever keeps it.
+        if is_news && failure != Failure::Unrecorded {
             warn!(secret = &*self.description, error = %failure, "secret not available");
         }
         let now = Instant::now();
@@ -270,9 +321,18 @@ impl Slot {
             .load_full()
             .filter(|held| !failure.revokes() && now < held.use_until(inner.freshness, true));
         let Some(held) = stale else {
-            self.held.store(None);
+            let ended = self.held.swap(None).map(|held| held.secret.version().clone());
+            let what = match ended {
+                Some(version) if failure.revokes() => Some(What::Revoked { version, failure }),
+                None if !is_news => None,
+                ended => Some(What::Unavailable { ended, failure }),
+            };
+            what.into_iter().for_each(|what| self.observer.tell(self.event(inner, what)));
             return Err(failure);
         };
+        if is_news {
+            self.observer.tell(self.event(inner, What::Unavailable { ended: None, failure }));
+        }
         self.hold(&held, held.use_until(inner.freshness, true));
         // Only what is held is retried unasked. What is not, the next caller asks for.
         self.schedule(inner, retry_at);
@@ -297,6 +357,7 @@ impl Slot {
                 }
             }
         });
+        inner.next = Some(at);
         if let Some(before) = inner.timer.replace(task.abort_handle()) {
             before.abort();
         }

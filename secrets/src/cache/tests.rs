@@ -1,5 +1,7 @@
 //! The cache over a store whose answers are scripted, in paused time.
 
+mod told;
+
 use std::sync::Weak;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -85,10 +87,15 @@ struct Bench {
 
 impl Bench {
     fn new(value: &'static str) -> Self {
+        Self::over(value, Observer::nobody())
+    }
+
+    fn over(value: &'static str, observer: Observer) -> Self {
         let script = Script::new(value);
         let definition = reference("path").store;
         let store = Arc::new(Store::scripted(definition, Arc::clone(&script)));
-        let bench = Self { secrets: Secrets::new(Handle::current(), Arc::new(|_| true)), script, store };
+        let secrets = Secrets::observed(Handle::current(), Arc::new(|_| true), observer);
+        let bench = Self { secrets, script, store };
         bench.install(&[("openai", "path", FRESHNESS)]);
         bench
     }

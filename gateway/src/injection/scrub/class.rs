@@ -72,6 +72,10 @@ impl Class {
 
     /// Whether the escape at the start of `text` may be one of the key's.
     pub(super) fn may_have(self, text: &[u8]) -> bool {
+        // Most escapes by far, in JSON.
+        if self.characters == Characters::Token && matches!(text, [b'\\', b'n' | b'"' | b'\\', ..]) {
+            return false;
+        }
         escape::is_of(text, |byte| self.characters.have(byte))
     }
 

@@ -183,6 +183,11 @@ pub(super) struct View<'a> {
 }
 
 impl View<'_> {
+    /// What was written.
+    pub(super) const fn text(&self) -> &[u8] {
+        self.text
+    }
+
     pub(super) const fn bytes(&self) -> &[u8] {
         self.bytes
     }

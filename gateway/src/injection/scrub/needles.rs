@@ -19,11 +19,13 @@ use memchr::memmem;
 use zeroize::Zeroizing;
 
 use super::class::Class;
-use super::escape::{self, Views};
+use super::escape::{self, View, Views};
 
 /// Shorter parts of a key are looked for in headers only: in a body they would be found by chance.
 const SHORTEST_IN_BODIES: usize = 12;
 const ANCHOR: usize = 4;
+/// The most digits of an escape that has no end of its own.
+const DIGITS: usize = 4;
 /// How many windows are decoded at once, where escapes do not end.
 const REGION: usize = 7;
 
@@ -157,9 +159,12 @@ impl Needles {
             if end - start > least {
                 let views = views.get_or_insert_with(|| Box::new(Views::new()));
                 views.each(&text[start..end], |view| {
-                    self.literally(view.bytes(), place, |range| {
-                        let range = view.place(&range);
-                        ranges.push(start + range.start..start + range.end);
+                    let mut found = |range: Range<usize>| ranges.push(start + range.start..start + range.end);
+                    self.literally(view.bytes(), place, |range| found(view.place(&range)));
+                    self.candidates(view.bytes(), |needle, at| {
+                        if let Some(range) = needle.behind_an_escape(view, at) {
+                            found(range);
+                        }
                     });
                 });
             }
@@ -169,15 +174,11 @@ impl Needles {
     }
 
     fn literally(&self, text: &[u8], place: Where, mut found: impl FnMut(Range<usize>)) {
-        if text.len() >= SHORTEST_IN_BODIES && !self.anchors.is_empty() {
-            self.anchors_in(text, |anchored, at| {
-                for needle in anchored.needles.iter().filter_map(|index| self.long.get(*index)) {
-                    if let Some(range) = needle.around(text, at) {
-                        found(range);
-                    }
-                }
-            });
-        }
+        self.candidates(text, |needle, at| {
+            if let Some(range) = needle.around(text, at) {
+                found(range);
+            }
+        });
         if place == Where::Header {
             for form in &self.short {
                 for at in occurrences(form, text) {
@@ -185,6 +186,18 @@ impl Needles {
                 }
             }
         }
+    }
+
+    /// The needles that may stand in `text`, and where their anchors do.
+    fn candidates(&self, text: &[u8], mut found: impl FnMut(&Needle, usize)) {
+        if text.len() < SHORTEST_IN_BODIES || self.anchors.is_empty() {
+            return;
+        }
+        self.anchors_in(text, |anchored, at| {
+            for needle in anchored.needles.iter().filter_map(|index| self.long.get(*index)) {
+                found(needle, at);
+            }
+        });
     }
 
     fn anchors_in(&self, text: &[u8], mut found: impl FnMut(&Anchored, usize)) {
@@ -225,6 +238,19 @@ impl Needle {
         let range = start..start + self.form.len();
         verify_slices_are_equal(text.get(range.clone())?, &self.form).ok()?;
         Some(range)
+    }
+
+    /// Where it stands in the text of `view`, if an escape that began before it took its first characters for digits.
+    fn behind_an_escape(&self, view: &View<'_>, at: usize) -> Option<Range<usize>> {
+        (1..=DIGITS.min(self.anchor_at)).find_map(|taken| {
+            let (head, tail) = self.form.split_at_checked(taken)?;
+            let start = at.checked_sub(self.anchor_at - taken)?;
+            let range = start..start + tail.len();
+            verify_slices_are_equal(view.bytes().get(range.clone())?, tail).ok()?;
+            let written = view.place(&range);
+            let first = written.start.checked_sub(taken)?;
+            (view.text().get(first..written.start)? == head).then_some(first..written.end)
+        })
     }
 }
 
@@ -275,170 +301,4 @@ fn base64_inside(alphabet: &impl Engine, part: &[u8], offset: usize) -> Option<F
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    pub(in crate::injection::scrub) const SECRET: &[u8] = b"sk-live/0123+456789=abc";
-
-    fn hex(text: &[u8]) -> String {
-        text.iter().map(|b| format!("{b:02x}")).collect()
-    }
-
-    /// `secret` as an encoder might write it: `choices` says how each byte is.
-    pub(in crate::injection::scrub) fn escaped(secret: &[u8], family: u8, choices: &[u8]) -> String {
-        let mut text = String::new();
-        for (byte, choice) in secret.iter().zip(choices.iter().cycle()) {
-            let c = char::from(*byte);
-            let must = !c.is_ascii_alphanumeric();
-            let escape = match (family % 4, choice % 4) {
-                (0, 0) => format!("%{byte:02x}"),
-                (0, 1) => format!("%{byte:02X}"),
-                (1, 0) => format!("\\u{byte:04x}"),
-                (1, 1) => format!("\\u{byte:04X}"),
-                (1, 2) if c == '/' => "\\/".into(),
-                (2, 0) => format!("&#{byte};"),
-                (2, 1) => format!("&#x{byte:X};"),
-                (2, 2) if c == '/' => "&sol;".into(),
-                (0, _) if must => format!("%{byte:02X}"),
-                _ => c.to_string(),
-            };
-            text.push_str(&escape);
-        }
-        text
-    }
-
-    /// Every form in which `secret` may come back, by name.
-    pub(in crate::injection::scrub) fn reflections(secret: &[u8]) -> Vec<(&'static str, String)> {
-        let raw = String::from_utf8_lossy(secret).into_owned();
-        let every = |pattern: fn(u8) -> String| secret.iter().map(|b| pattern(*b)).collect::<String>();
-        let base64 = STANDARD_NO_PAD.encode(secret);
-        vec![
-            ("raw", raw.clone()),
-            (
-                "percent",
-                every(|b| if b.is_ascii_alphanumeric() { char::from(b).into() } else { format!("%{b:02X}") }),
-            ),
-            ("percent, all", every(|b| format!("%{b:02x}"))),
-            ("percent, twice", every(|b| format!("%25{b:02x}"))),
-            ("json slashes", raw.replace('/', "\\/")),
-            ("json slashes, twice", raw.replace('/', "\\\\\\/")),
-            ("json, all", every(|b| format!("\\u{b:04X}"))),
-            ("html names", raw.replace('/', "&sol;").replace('+', "&plus;").replace('=', "&equals;")),
-            ("html decimal", every(|b| format!("&#{b};"))),
-            ("html hex", every(|b| format!("&#x{b:x};"))),
-            ("hex", hex(secret)),
-            ("HEX", hex(secret).to_uppercase()),
-            ("base64", base64.clone()),
-            ("base64 in json", base64.replace('/', "\\/").replace('+', "\\u002b")),
-            ("base64 url", URL_SAFE_NO_PAD.encode(secret)),
-        ]
-    }
-
-    fn stars(text: &[u8]) -> usize {
-        text.iter().filter(|byte| **byte == b'*').count()
-    }
-
-    #[test]
-    fn a_reflected_secret_is_masked_at_equal_length_in_every_form() {
-        let needles = Needles::new(&[SECRET], &[]);
-        let mut finds = Finds::new();
-        for (name, form) in reflections(SECRET) {
-            for (before, after) in [
-                ("", ""),
-                ("key=", "&x=1"),
-                ("\"a\\n", "\\n\""),
-                ("\\\\", ""),
-                ("%", "%"),
-                ("<b>&amp;", "&lt;"),
-            ] {
-                let text = format!("{before}{form}{after}");
-                let clean =
-                    needles.masked(text.as_bytes(), &mut finds).unwrap_or_else(|| panic!("{name}: {text}"));
-                assert_eq!(clean.len(), text.len());
-                // Of base64 the last character holds bits of what follows.
-                let least = if name.starts_with("base64") { form.len() - 2 } else { form.len() };
-                assert!(stars(&clean) >= least, "{name}: {}", String::from_utf8_lossy(&clean));
-                assert!(clean.starts_with(before.as_bytes()) && clean.ends_with(after.as_bytes()), "{name}");
-            }
-        }
-        assert!(needles.masked(b"nothing of the kind in here, at all", &mut finds).is_none());
-    }
-
-    #[test]
-    fn inside_a_longer_base64_text_it_is_masked_at_every_offset() {
-        let needles = Needles::new(&[SECRET], &[]);
-        for before in ["", "u", "us", "user:"] {
-            for alphabet in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
-                let text = [before.as_bytes(), SECRET, b"tail"].concat();
-                let encoded = alphabet.encode(text);
-                let clean = needles.masked(encoded.as_bytes(), &mut Finds::new()).unwrap();
-                assert_eq!(clean.len(), encoded.len());
-                assert!(stars(&clean) >= 28, "{before}: {}", String::from_utf8_lossy(&clean));
-            }
-        }
-    }
-
-    #[test]
-    fn a_short_part_is_masked_in_headers_and_not_looked_for_in_bodies() {
-        let needles = Needles::new(&[b"hunter2", b"robot:hunter2"], &[b"cm9ib3Q6aHVudGVyMg=="]);
-        let mut finds = Finds::new();
-        let header =
-            needles.masked(b"pw hunter2, %68unter2, 68756e74657232, a robot:hunter2", &mut finds).unwrap();
-        assert_eq!(header, b"pw *******, *********, **************, a *************");
-        needles.find(b"the hunter2 of robot:hunter2 is cm9ib3Q6aHVudGVyMg==", Where::Body, &mut finds);
-        finds.ranges.sort_by_key(|range| range.start);
-        assert_eq!(finds.ranges.first(), Some(&(15..28)));
-        assert!(finds.ranges.contains(&(32..52)));
-        assert!(!Needles::new(&[b"hunter2"], &[]).are_in_bodies());
-    }
-
-    #[test]
-    fn without_vector_instructions_the_same_is_found() {
-        let mut needles = Needles::new(&[SECRET], &[]);
-        assert!(needles.searcher.is_some(), "tests run where there are some");
-        needles.searcher = None;
-        for (name, form) in reflections(SECRET) {
-            assert!(needles.masked(form.as_bytes(), &mut Finds::new()).is_some(), "{name}");
-        }
-    }
-
-    #[test]
-    fn debug_prints_nothing_of_it() {
-        assert_eq!(format!("{:?}", Needles::new(&[SECRET], &[])), "Needles { .. }");
-    }
-
-    proptest! {
-        #[test]
-        fn any_key_is_found_however_its_characters_are_escaped(
-            secret in "[ -~]{12,60}",
-            family in 0_u8..4,
-            choices in prop::collection::vec(any::<u8>(), 1..8),
-            offset in 0_usize..200,
-        ) {
-            // What an encoder has to escape, or its text would mean another.
-            let text = match family {
-                0 => escaped(secret.as_bytes(), 0, &choices),
-                1 => escaped(secret.replace('\\', "\u{1}").as_bytes(), 1, &choices).replace('\u{1}', "\\\\").replace("\\u0001", "\\\\"),
-                2 => escaped(secret.replace('&', "\u{1}").as_bytes(), 2, &choices)
-                    .replace('\u{1}', "&amp;").replace("&#1;", "&#38;").replace("&#x1;", "&#x26;"),
-                _ => secret.clone(),
-            };
-            let needles = Needles::new(&[secret.as_bytes()], &[]);
-            let whole = format!("{}{text}\" ", " ".repeat(offset));
-            let mut finds = Finds::new();
-            needles.find(whole.as_bytes(), Where::Body, &mut finds);
-            let all = offset..offset + text.len();
-            prop_assert!(finds.ranges.contains(&all), "{text}: {:?}", finds.ranges);
-        }
-
-        #[test]
-        fn nothing_is_found_where_nothing_is(text in prop::collection::vec(any::<u8>(), 0..3000)) {
-            let needles = Needles::new(&[SECRET], &[]);
-            let mut finds = Finds::new();
-            needles.find(&text, Where::Body, &mut finds);
-            prop_assert!(finds.ranges.is_empty());
-        }
-    }
-}
+pub(super) mod tests;

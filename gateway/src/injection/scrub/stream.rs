@@ -48,7 +48,7 @@ impl Scrubber {
     }
 
     /// Takes the next bytes, once the ones before have been taken with [`Scrubber::pop`]. After the `last` ones nothing waits.
-    pub(crate) fn feed(&mut self, chunk: &Bytes, last: bool) {
+    pub(crate) fn feed(&mut self, chunk: Bytes, last: bool) {
         let last = last && !self.broken;
         let class = self.needles.class();
         let most = class.window() - 1;
@@ -56,12 +56,12 @@ impl Scrubber {
             return self.pass(chunk, last);
         }
         if chunk.len() < most {
-            self.hold(chunk);
+            self.hold(&chunk);
             return self.pass_held(last);
         }
         // The rest of an occurrence that began in what waits is at the beginning of the chunk.
         let waiting = self.held.len();
-        let start = class.leading(chunk, most);
+        let start = class.leading(&chunk, most);
         self.hold(&chunk[..start]);
         let mut joined = std::mem::take(&mut self.held);
         self.look(&joined);
@@ -100,17 +100,16 @@ impl Scrubber {
         self.held.len() + self.clean.iter().map(Bytes::len).sum::<usize>()
     }
 
-    fn pass(&mut self, chunk: &Bytes, last: bool) {
-        self.look(chunk);
-        let cut = if last { chunk.len() } else { self.cut_of(chunk) };
+    fn pass(&mut self, mut chunk: Bytes, last: bool) {
+        self.look(&chunk);
+        let cut = if last { chunk.len() } else { self.cut_of(&chunk) };
         if self.masked == 0 && !self.finds.ranges.iter().any(|range| range.start < cut) {
             self.hold(&chunk[cut..]);
-            if cut > 0 {
-                self.push(chunk.slice(..cut));
-            }
+            chunk.truncate(cut);
+            self.push(chunk);
             return;
         }
-        self.emit(chunk, cut);
+        self.emit(&chunk, cut);
         self.hold(&chunk[cut..]);
     }
 

@@ -1,0 +1,187 @@
+//! What calls do with secrets, counted where it happens.
+//!
+//! **Invariant:** what is counted is bounded, and nothing is left out: beyond [`KINDS`] kinds, callers are counted together.
+
+use std::sync::{Mutex, PoisonError};
+
+use jiff::Timestamp;
+use tollgate_policy::caller::SpiffeId;
+use tollgate_policy::denial::Reason;
+use tollgate_policy::map::Map;
+use tollgate_policy::name::Name;
+use tollgate_secrets::Secret;
+
+use super::{Entry, Word};
+use crate::ledger::{Bounded, Record};
+
+/// Kinds of uses that are told apart on one core in a second, and on all cores in a minute.
+const KINDS: usize = 10_000;
+/// What stands for the caller where it is not told apart.
+const OTHERS: &str = "others";
+
+/// The uses that one core has seen since they were last taken. Its lock is contended once a second.
+#[derive(Debug, Default)]
+pub(crate) struct Uses(Mutex<Counts>);
+
+/// Uses, told apart.
+#[derive(Debug, Default)]
+pub(super) struct Counts(Map<Use, Count>);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Use {
+    caller: Option<SpiffeId>,
+    credential: Name,
+    secret: Option<std::sync::Arc<str>>,
+    version: Option<std::sync::Arc<str>>,
+    host: Option<Bounded>,
+    /// Why the call was refused instead.
+    refused: Option<Reason>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Count {
+    first: Timestamp,
+    last: Timestamp,
+    count: u64,
+}
+
+impl Uses {
+    /// A call is about to carry this secret.
+    pub(crate) fn injected(&self, record: &Record, secret: &Secret) {
+        let Some(credential) = record.credential.clone() else { return };
+        let secret = (Some(secret.reference_shared()), Some(secret.version().shared()));
+        self.note(record, credential, secret, None);
+    }
+
+    /// A call is refused; counted where that is because of its secret.
+    pub(crate) fn refused(&self, record: &Record, reason: Reason) {
+        if matches!(reason, Reason::SecretUnavailable | Reason::CredentialRejected)
+            && let Some(credential) = record.credential.clone()
+        {
+            self.note(record, credential, (None, record.credential_version.clone()), Some(reason));
+        }
+    }
+
+    fn note(
+        &self,
+        record: &Record,
+        credential: Name,
+        (secret, version): (Option<std::sync::Arc<str>>, Option<std::sync::Arc<str>>),
+        refused: Option<Reason>,
+    ) {
+        let caller = record.caller.clone();
+        let kind = Use { caller, credential, secret, version, host: record.host.clone(), refused };
+        let now = Timestamp::now();
+        let once = Count { first: now, last: now, count: 1 };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).add(kind, once);
+    }
+
+    /// Takes what was counted.
+    pub(super) fn take(&self) -> Counts {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Counts {
+    fn add(&mut self, mut kind: Use, more: Count) {
+        if self.0.len() >= KINDS && !self.0.contains_key(&kind) {
+            kind.caller = None;
+        }
+        let own = self.0.entry(kind).or_insert(Count { count: 0, ..more });
+        own.first = own.first.min(more.first);
+        own.last = own.last.max(more.last);
+        own.count += more.count;
+    }
+
+    /// Adds those of one core.
+    pub(super) fn merge(&mut self, other: Self) {
+        other.0.into_iter().for_each(|(kind, count)| self.add(kind, count));
+    }
+
+    /// When each credential was last put on a call.
+    pub(super) fn last_uses(&self) -> impl Iterator<Item = (&Name, Timestamp)> {
+        let injected = self.0.iter().filter(|(kind, _)| kind.refused.is_none());
+        injected.map(|(kind, count)| (&kind.credential, count.last))
+    }
+
+    /// A line for each kind, in the order of their first.
+    pub(super) fn entries(&self, at: Timestamp) -> Vec<Entry> {
+        let mut entries: Vec<Entry> = self.0.iter().map(|(kind, count)| entry(at, kind, *count)).collect();
+        entries.sort_by_key(|entry| entry.first);
+        entries
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+fn entry(at: Timestamp, kind: &Use, count: Count) -> Entry {
+    let text = |text: &Option<std::sync::Arc<str>>| text.as_deref().unwrap_or_default().to_owned();
+    Entry {
+        credentials: vec![kind.credential.to_string()],
+        secret: text(&kind.secret),
+        version: text(&kind.version),
+        reason: kind.refused.map_or("", Reason::as_str).to_owned(),
+        caller: kind.caller.as_ref().map_or(OTHERS, SpiffeId::as_str).to_owned(),
+        host: kind.host.as_ref().map_or("", Bounded::as_str).to_owned(),
+        first: Some(count.first),
+        last: Some(count.last),
+        count: Some(count.count),
+        ..Entry::new(at, if kind.refused.is_some() { Word::Refused } else { Word::Injected })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::RecordId;
+
+    fn record(caller: &str) -> Record {
+        let mut record = Record::new(RecordId::new(), Timestamp::now(), Bounded::new("GET"));
+        record.caller = Some(caller.parse().unwrap());
+        record.credential = Some("openai-prod".parse().unwrap());
+        record.credential_version = Some("7".into());
+        record.host = Some(Bounded::new("api.openai.com"));
+        record
+    }
+
+    #[test]
+    fn like_refusals_are_one_line_with_their_number_and_others_are_none() {
+        let cores = [Uses::default(), Uses::default()];
+        let web = record("spiffe://prod.acme/ns/shop/sa/web");
+        for core in &cores {
+            for _ in 0..500 {
+                core.refused(&web, Reason::SecretUnavailable);
+                core.refused(&web, Reason::NoGrant);
+            }
+        }
+        let mut counts = Counts::default();
+        cores.iter().for_each(|core| counts.merge(core.take()));
+        cores.iter().for_each(|core| counts.merge(core.take()));
+        let [entry] = counts.entries(Timestamp::now()).try_into().unwrap();
+        assert_eq!(
+            (&*entry.what, &*entry.reason, entry.count),
+            ("refused", "secret_unavailable", Some(1000))
+        );
+        assert_eq!(
+            (entry.caller.as_str(), entry.host.as_str()),
+            (web.caller.unwrap().as_str(), "api.openai.com")
+        );
+        assert!(entry.first <= entry.last);
+        assert_eq!(counts.last_uses().count(), 0, "a refused call used nothing");
+    }
+
+    #[test]
+    fn callers_without_number_are_counted_together_and_none_is_left_out() {
+        let uses = Uses::default();
+        for number in 0..KINDS + 50 {
+            let record = record(&format!("spiffe://prod.acme/ns/n/sa/a{number}"));
+            uses.refused(&record, Reason::CredentialRejected);
+        }
+        let entries = uses.take().entries(Timestamp::now());
+        assert_eq!(entries.len(), KINDS + 1);
+        assert_eq!(entries.iter().filter_map(|entry| entry.count).sum::<u64>(), KINDS as u64 + 50);
+        assert_eq!(entries.iter().filter(|entry| entry.caller == OTHERS).count(), 1);
+    }
+}

@@ -1,0 +1,166 @@
+//! `tollgate audit`: what happened to secrets, and whether that was changed since.
+
+use std::io::{self, BufWriter, Write};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand, ValueEnum};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use tollgate_policy::name::Name;
+
+use super::complain;
+use super::ledger::{VerifyArgs, verify_at};
+use super::report::Place;
+use crate::audit::{self, Entry, list};
+use crate::patience;
+use crate::report::instant;
+use crate::report::table::{visible, widths, write_row};
+
+#[derive(Debug, Args)]
+pub(super) struct AuditArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check that nothing in the audit trail was changed, removed, added or cut off
+    Verify(VerifyArgs),
+    /// Show what happened to secrets, newest last
+    List(ListArgs),
+}
+
+#[derive(Debug, Args)]
+struct ListArgs {
+    /// Only what is about this credential, or about a store as a whole
+    #[arg(long, value_name = "NAME")]
+    credential: Option<Name>,
+    /// From when on: a date, a time (UTC unless it says), or how long ago (24h, 7d)
+    #[arg(long, value_name = "WHEN", default_value = "7d")]
+    since: String,
+    /// How it is printed
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people
+    Table,
+    /// For programs: an array of objects
+    Json,
+}
+
+pub(super) fn run(args: AuditArgs) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Command::Verify(args) => {
+            let data_dir = args.data_dir()?;
+            let directory = audit::directory(&data_dir);
+            if !directory.is_dir() {
+                bail!("there is no audit trail in {}", data_dir.display());
+            }
+            verify_at(&directory, &args)
+        }
+        Command::List(args) => run_list(&args).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn run_list(args: &ListArgs) -> anyhow::Result<()> {
+    let since = instant(&args.since, &TimeZone::UTC, Timestamp::now()).context("--since")?;
+    let data_dir = args.place.data_dir()?;
+    let credential = args.credential.as_ref().map(Name::as_str);
+    let entries =
+        patience::with("still reading the audit trail", complain, || list(&data_dir, since, credential))?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    let wrote = match args.format {
+        Format::Table => write_table(&entries, &mut out),
+        Format::Json => write_json(&entries, &mut out),
+    };
+    match wrote.and_then(|()| out.flush()) {
+        // The reader has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        done => done.context("writing the list"),
+    }
+}
+
+const HEADING: [&str; 8] = ["at", "what", "credential", "secret", "version", "caller", "host", "count"];
+
+fn write_table(entries: &[Entry], out: &mut impl Write) -> io::Result<()> {
+    if entries.is_empty() {
+        return writeln!(out, "Nothing happened.");
+    }
+    let mut rows = vec![HEADING.map(str::to_owned).to_vec()];
+    rows.extend(entries.iter().map(row));
+    let widths = widths(rows.iter());
+    rows.insert(1, widths.iter().map(|width| "-".repeat(*width)).collect());
+    rows.iter().try_for_each(|row| write_row(out, row, &widths, HEADING.len() - 1))
+}
+
+fn row(entry: &Entry) -> Vec<String> {
+    let what = match entry.reason.as_str() {
+        "" => entry.what.to_string(),
+        reason => format!("{}: {reason}", entry.what),
+    };
+    let version = match entry.before.as_str() {
+        "" => entry.version.clone(),
+        before => format!("{before} -> {}", entry.version),
+    };
+    let secret = if entry.secret.is_empty() { &entry.store } else { &entry.secret };
+    let at = entry.last.unwrap_or(entry.at).strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let texts = [&what, &entry.credentials.join(","), secret, &version, &entry.caller, &entry.host];
+    let count = entry.count.map_or_else(|| "-".to_owned(), |count| count.to_string());
+    std::iter::once(at).chain(texts.map(|text| visible(text))).chain([count]).collect()
+}
+
+fn write_json(entries: &[Entry], out: &mut impl Write) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, entries)?;
+    out.write_all(b"\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_what_happened_to_which_version_and_why() {
+        let text = r#"[
+            {"at": "2026-11-01T10:00:00Z", "what": "rotated", "credentials": ["a", "b"], "secret": "bao:x#k", "version": "8", "before": "7"},
+            {"at": "2026-11-01T10:00:01Z", "what": "unavailable", "store": "bao", "reason": "sealed"},
+            {"at": "2026-11-01T10:01:00Z", "what": "injected", "credentials": ["a"], "secret": "bao:x#k", "version": "8",
+             "caller": "spiffe://prod.acme/ns/a/sa/b", "host": "\u001b[2Japi.test", "last": "2026-11-01T10:00:59Z", "count": 12}
+        ]"#;
+        let entries: Vec<Entry> = serde_json::from_str(text).unwrap();
+        let mut out = Vec::new();
+        write_table(&entries, &mut out).unwrap();
+        let table = String::from_utf8(out).unwrap();
+        let line = |number: usize| {
+            table
+                .lines()
+                .nth(number + 2)
+                .unwrap()
+                .split("  ")
+                .map(str::trim)
+                .filter(|cell| !["", "-"].contains(cell))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(line(0), ["2026-11-01T10:00:00Z", "rotated", "a,b", "bao:x#k", "7 -> 8"]);
+        assert_eq!(line(1), ["2026-11-01T10:00:01Z", "unavailable: sealed", "bao"]);
+        let injected = [
+            "2026-11-01T10:00:59Z",
+            "injected",
+            "a",
+            "bao:x#k",
+            "8",
+            "spiffe://prod.acme/ns/a/sa/b",
+            "[2Japi.test",
+            "12",
+        ];
+        assert_eq!(line(2), injected);
+        let mut out = Vec::new();
+        write_json(&entries, &mut out).unwrap();
+        assert_eq!(serde_json::from_slice::<Vec<Entry>>(&out).unwrap(), entries);
+    }
+}

@@ -1,0 +1,190 @@
+//! `tollgate credential ls`: from the running gateway, or else from the resources alone.
+
+use std::io::{self, BufWriter, Write};
+use std::net::SocketAddr;
+
+use anyhow::{Context, anyhow};
+use clap::{Args, ValueEnum};
+use jiff::Timestamp;
+
+use super::{Gateway, admin};
+use crate::app;
+use crate::cli::check::Subject;
+use crate::cli::complain;
+use crate::credentials::{self, Listed};
+use crate::report::table::{visible, widths, write_row};
+use crate::snapshot::Snapshot;
+
+#[derive(Debug, Args)]
+pub(super) struct LsArgs {
+    #[command(flatten)]
+    gateway: Gateway,
+    /// Where its admin port listens, where the settings leave the port to the system
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<SocketAddr>,
+    /// How it is printed
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people
+    Table,
+    /// For programs: an array of objects
+    Json,
+}
+
+pub(super) fn run(args: &LsArgs) -> anyhow::Result<()> {
+    let listed = listed(args)?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    let wrote = match args.format {
+        Format::Table => write_table(&listed, Timestamp::now(), &mut out),
+        Format::Json => write_json(&listed, &mut out),
+    };
+    match wrote.and_then(|()| out.flush()) {
+        // The reader has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        done => done.context("writing the list"),
+    }
+}
+
+fn listed(args: &LsArgs) -> anyhow::Result<Vec<Listed>> {
+    let (settings, subject) = Subject::of_settings(args.gateway.config.clone())?;
+    let address = args.admin.unwrap_or(settings.admin.address);
+    if let Some(body) = admin::get(address, &settings.admin.token_file, "/debug/credentials")? {
+        return serde_json::from_slice(&body)
+            .with_context(|| format!("the gateway at {address} is of another version"));
+    }
+    let chosen = if address.port() == 0 { ", whose port the system chose (--admin names it)" } else { "" };
+    complain(&format!("note: no gateway answers at {address}{chosen}; this is what the resources alone say"));
+    let (snapshot, _) = Snapshot::build(&subject.read()?, &subject.environment, None)
+        .map_err(|problems| anyhow!("{}", app::lines(&problems)))?;
+    Ok(credentials::of(&snapshot.policy))
+}
+
+const HEADING: [&str; 10] = [
+    "credential",
+    "secret",
+    "store",
+    "put on as",
+    "destinations",
+    "version",
+    "age",
+    "refresh in",
+    "last use",
+    "health",
+];
+
+fn write_table(listed: &[Listed], now: Timestamp, out: &mut impl Write) -> io::Result<()> {
+    if listed.is_empty() {
+        return writeln!(out, "No credentials.");
+    }
+    let mut rows = vec![HEADING.map(str::to_owned).to_vec()];
+    rows.extend(listed.iter().map(|credential| row(credential, now)));
+    let widths = widths(rows.iter());
+    rows.insert(1, widths.iter().map(|width| "-".repeat(*width)).collect());
+    rows.iter().try_for_each(|row| write_row(out, row, &widths, HEADING.len()))
+}
+
+fn row(credential: &Listed, now: Timestamp) -> Vec<String> {
+    let none = || "-".to_owned();
+    let time = |seconds: Option<u64>| seconds.map_or_else(none, short);
+    let last_use = credential.last_use.map_or_else(none, |at| {
+        let ago = now.duration_since(at).as_secs();
+        format!("{} ago", short(u64::try_from(ago).unwrap_or_default()))
+    });
+    vec![
+        visible(&credential.name),
+        visible(&credential.secret),
+        visible(&credential.store_kind),
+        visible(&credential.inject),
+        visible(&credential.destinations.join(",")),
+        credential.version.as_deref().map_or_else(none, visible),
+        time(credential.age_seconds),
+        time(credential.refresh_in_seconds),
+        last_use,
+        health(credential),
+    ]
+}
+
+fn health(credential: &Listed) -> String {
+    let Some(health) = &credential.health else { return "-".to_owned() };
+    let mut text = health.clone();
+    if let Some(seconds) = credential.stale_seconds {
+        text.push_str(&format!(" for {}", short(seconds)));
+    }
+    if let Some(reason) = &credential.reason {
+        text.push_str(&format!(": {reason}"));
+    }
+    visible(&text)
+}
+
+/// A duration in the unit that says enough.
+fn short(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7200 => format!("{}m", seconds / 60),
+        7200..172_800 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+fn write_json(listed: &[Listed], out: &mut impl Write) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, listed)?;
+    out.write_all(b"\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed() -> Listed {
+        Listed {
+            name: "openai-prod".into(),
+            secret: "bao:llm/openai#api_key".into(),
+            store_kind: "vault".into(),
+            inject: "bearer".into(),
+            destinations: vec!["openai".into()],
+            ..Listed::default()
+        }
+    }
+
+    fn table(listed: &[Listed]) -> Vec<String> {
+        let mut out = Vec::new();
+        write_table(listed, "2026-11-01T10:10:00Z".parse().unwrap(), &mut out).unwrap();
+        String::from_utf8(out)
+            .unwrap()
+            .lines()
+            .skip(2)
+            .map(|line| {
+                line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect::<Vec<_>>().join("|")
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_row_says_how_old_how_used_and_how_well() {
+        let stale = Listed {
+            version: Some("7".into()),
+            age_seconds: Some(420),
+            refresh_in_seconds: Some(15),
+            last_use: Some("2026-11-01T10:09:00Z".parse().unwrap()),
+            health: Some("stale".into()),
+            stale_seconds: Some(180),
+            reason: Some("sealed".into()),
+            ..listed()
+        };
+        let common = "openai-prod|bao:llm/openai#api_key|vault|bearer|openai";
+        assert_eq!(
+            table(&[stale, listed()]),
+            [format!("{common}|7|7m|15s|60s ago|stale for 3m: sealed"), format!("{common}|-|-|-|-|-")]
+        );
+    }
+
+    #[test]
+    fn a_duration_is_short() {
+        let texts = [0, 119, 120, 7199, 7200, 172_799, 172_800].map(short);
+        assert_eq!(texts, ["0s", "119s", "2m", "119m", "2h", "47h", "2d"]);
+    }
+}

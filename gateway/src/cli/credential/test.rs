@@ -1,0 +1,306 @@
+//! `tollgate credential test`: does what a first call would do, up to the call itself, and says how far it came.
+//!
+//! **Invariant:** it prints no value and nothing that was made from one; it writes nothing and takes no lock, so that a running gateway
+//! does not notice it.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow, bail};
+use clap::Args;
+use tokio::runtime::Builder;
+use tollgate_policy::model::{Interval, nearest};
+use tollgate_policy::policy::{Credential, Policy, StoreKind, VaultAuth};
+use tollgate_secrets::{Failure, Secret, Secrets};
+
+use super::Gateway;
+use crate::app;
+use crate::cli::check::Subject;
+use crate::cli::say;
+use crate::credentials;
+use crate::injection;
+use crate::memory;
+use crate::snapshot::Snapshot;
+use crate::upstream::DialRules;
+
+#[derive(Debug, Args)]
+pub(super) struct TestArgs {
+    /// The credential
+    #[arg(value_name = "NAME", required_unless_present = "all", conflicts_with = "all")]
+    name: Option<String>,
+    /// Every credential
+    #[arg(long)]
+    all: bool,
+    /// How long one may take, e.g. 20s
+    #[arg(long, value_name = "DURATION", default_value = "20s")]
+    timeout: Interval,
+    #[command(flatten)]
+    gateway: Gateway,
+}
+
+pub(super) fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
+    memory::keep_private().context("switching core dumps off")?;
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let (settings, subject) = Subject::of_settings(args.gateway.config.clone())?;
+    let (snapshot, _) = Snapshot::build(&subject.read()?, &subject.environment, None)
+        .map_err(|problems| anyhow!("{}", app::lines(&problems)))?;
+    let policy = &snapshot.policy;
+    let credentials = chosen(policy, args)?;
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let rules = DialRules::new(settings.egress.private_ranges);
+    let secrets = Secrets::new(runtime.handle().clone(), Arc::new(move |ip| rules.allows(ip)));
+    secrets.apply(policy);
+    let mut failed = 0;
+    for credential in credentials {
+        let got = runtime.block_on(async {
+            let got = tokio::time::timeout(args.timeout.0, secrets.get(credential)).await;
+            got.map_or(Err(Failure::Timeout), |got| got.map_err(|error| error.failure()))
+        });
+        let report = Report::of(policy, credential, got);
+        report.lines().iter().for_each(|line| say(line));
+        failed += usize::from(!report.is_good());
+    }
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn chosen<'a>(policy: &'a Policy, args: &TestArgs) -> anyhow::Result<Vec<&'a Arc<Credential>>> {
+    let mut all: Vec<_> = policy.credentials().collect();
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    let Some(name) = &args.name else {
+        if all.is_empty() {
+            bail!("there are no credentials");
+        }
+        return Ok(all);
+    };
+    if let Some(credential) = all.iter().find(|credential| credential.name.as_str() == name) {
+        return Ok(vec![credential]);
+    }
+    let guess = nearest(name, all.iter().map(|credential| credential.name.as_str()));
+    let guess = guess.map_or_else(String::new, |guess| format!("; did you mean {guess}?"));
+    bail!("there is no credential `{name}`{guess}")
+}
+
+/// What a first call does, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    Store,
+    Login,
+    Secret,
+    Value,
+    Mint,
+    Form,
+}
+
+impl Step {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::Login => "login",
+            Self::Secret => "secret",
+            Self::Value => "value",
+            Self::Mint => "mint",
+            Self::Form => "form",
+        }
+    }
+}
+
+/// How the test of one credential went.
+#[derive(Debug)]
+struct Report {
+    heading: String,
+    /// What was done, with what came of it.
+    done: Vec<(Step, String)>,
+    version: Option<String>,
+    destinations: Vec<String>,
+    /// Where it ended, what is wrong, and what would help.
+    failed: Option<(Step, String, &'static str)>,
+}
+
+impl Report {
+    fn of(policy: &Policy, credential: &Arc<Credential>, got: Result<Arc<Secret>, Failure>) -> Self {
+        let store = policy.store(credential.from.store.as_str()).map(|store| &store.kind);
+        let mut failed =
+            got.as_ref().err().map(|failure| (step(*failure), failure.to_string(), help(*failure)));
+        if let Ok(secret) = &got
+            && !injection::fits(credential, secret)
+        {
+            let help = "store it again without line breaks and other control characters";
+            failed = Some((
+                Step::Form,
+                "the value has bytes that cannot be put on a call this way".to_owned(),
+                help,
+            ));
+        }
+        let until = failed.as_ref().map(|(step, ..)| *step);
+        let mut done = steps(credential, store);
+        done.retain(|(step, _)| until.is_none_or(|until| *step < until));
+        let hosts: BTreeSet<String> =
+            credential.destinations.iter().flat_map(|d| d.hosts.iter().map(ToString::to_string)).collect();
+        Self {
+            heading: format!("{}: {}", credential.name, credential.reference()),
+            done,
+            version: got.ok().map(|secret| secret.version().to_string()),
+            destinations: hosts.into_iter().collect(),
+            failed,
+        }
+    }
+
+    const fn is_good(&self) -> bool {
+        self.failed.is_none()
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let line = |mark: &str, what: &str, text: &str| format!("  {mark:<6}  {what:<7}  {text}");
+        let mut lines = vec![self.heading.clone()];
+        lines.extend(self.done.iter().map(|(step, text)| line("ok", step.as_str(), text)));
+        if let Some(version) = &self.version {
+            lines.push(line("ok", "version", version));
+        }
+        match &self.failed {
+            Some((step, what, help)) => {
+                lines.push(line("FAILED", step.as_str(), what));
+                lines.push(line("", "help", help));
+            }
+            None => lines.push(line("ok", "goes to", &self.destinations.join(", "))),
+        }
+        lines
+    }
+}
+
+/// What is done for this credential, each as it reads when it went well.
+fn steps(credential: &Credential, store: Option<&StoreKind>) -> Vec<(Step, String)> {
+    let mut steps = Vec::new();
+    match store {
+        Some(StoreKind::File { root }) => {
+            steps.push((Step::Store, format!("{} can be read", root.display())));
+        }
+        Some(StoreKind::Age { file, identity_file }) => {
+            steps.push((Step::Store, format!("{} can be read", file.display())));
+            steps.push((Step::Login, format!("{} decrypts it", identity_file.display())));
+        }
+        Some(StoreKind::Vault(vault)) => {
+            let method = match &vault.auth {
+                VaultAuth::Token { .. } => "the token file",
+                VaultAuth::AppRole { .. } => "AppRole",
+                VaultAuth::Kubernetes(_) => "Kubernetes",
+                VaultAuth::Jwt(_) => "the JWT",
+                VaultAuth::Certificate { .. } => "the certificate",
+            };
+            steps.push((Step::Store, format!("{} answers", vault.address)));
+            steps.push((Step::Login, format!("logged in with {method}")));
+        }
+        Some(StoreKind::Aws(aws)) => {
+            steps.push((Step::Store, format!("AWS Secrets Manager in {} answers", aws.region)));
+            steps.push((Step::Login, "logged in".to_owned()));
+        }
+        Some(StoreKind::Env { prefix }) => {
+            steps.push((Step::Store, format!("variables {prefix}… can be read")));
+        }
+        None => {}
+    }
+    steps.push((Step::Secret, format!("{} is there and may be read", credential.from.path)));
+    steps.push((
+        Step::Value,
+        match &*credential.from.fields {
+            [] => "it has a usable value".to_owned(),
+            [field] => format!("its field {field} has a usable value"),
+            fields => format!("its fields {} have usable values", fields.join(", ")),
+        },
+    ));
+    if let Some(mint) = &credential.mint {
+        steps.push((Step::Mint, format!("{} made a token of it", mint.endpoint)));
+    }
+    steps.push((Step::Form, format!("can be put on a call as {}", credentials::inject(&credential.inject))));
+    steps
+}
+
+/// The step at which this comes up.
+const fn step(failure: Failure) -> Step {
+    match failure {
+        Failure::Login(_) | Failure::Decrypt => Step::Login,
+        Failure::NotFound | Failure::Denied | Failure::PathRefused(_) | Failure::Status(_) => Step::Secret,
+        Failure::FieldMissing | Failure::Malformed(_) => Step::Value,
+        Failure::MintRefused(_) | Failure::MintNonsense(_) => Step::Mint,
+        _ => Step::Store,
+    }
+}
+
+/// What would help.
+const fn help(failure: Failure) -> &'static str {
+    match failure {
+        Failure::NotFound => {
+            "write the secret to that path of the store, or correct spec.from of the Credential"
+        }
+        Failure::FieldMissing => "name one of the secret's fields in spec.from.field of the Credential",
+        Failure::Malformed(_) => "store the value again, as text",
+        Failure::Denied => "let the gateway's login read this path, in the store's own policy",
+        Failure::PathRefused(_) => "name a path below the store's root in spec.from.path of the Credential",
+        Failure::Sealed => "unseal the vault; nothing is wrong on this side",
+        Failure::Login(_) => "check auth of the SecretStore, and that what its files hold is still valid",
+        Failure::Decrypt => "name the identity that the file was encrypted for in the SecretStore",
+        Failure::Timeout | Failure::Unreachable(_) => {
+            "check the address of the SecretStore, and that it can be reached from here"
+        }
+        Failure::Tls(_) => {
+            "check caFile of the SecretStore, and that its certificate has the name in address"
+        }
+        Failure::AddressRefused => "list the store's range in egress.privateRanges of the settings",
+        Failure::Status(_) => "look at the store's own log; is the mount right?",
+        Failure::File(_) => "check that the files of the SecretStore exist and that this user may read them",
+        Failure::Misconfigured(_) => "correct the SecretStore",
+        Failure::MintRefused(_) => {
+            "check mint of the Credential, and that the token endpoint knows this secret"
+        }
+        Failure::MintNonsense(_) => {
+            "check that the path of the endpoint in mint is a token endpoint's, or say lifetime"
+        }
+        _ => "run it again; if it stays, report it",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_failure_is_put_where_it_comes_up_and_helped() {
+        for (failure, expected) in [
+            (Failure::Unreachable("connection refused"), Step::Store),
+            (Failure::Sealed, Step::Store),
+            (Failure::File(std::io::ErrorKind::NotFound), Step::Store),
+            (Failure::Login("the vault refuses the role id or the secret id"), Step::Login),
+            (Failure::Decrypt, Step::Login),
+            (Failure::NotFound, Step::Secret),
+            (Failure::Denied, Step::Secret),
+            (Failure::FieldMissing, Step::Value),
+            (Failure::Malformed("it is empty"), Step::Value),
+            (Failure::MintRefused("invalid_client"), Step::Mint),
+            (Failure::MintNonsense("expires_in is 0"), Step::Mint),
+        ] {
+            assert_eq!(step(failure), expected, "{failure}");
+            assert!(!help(failure).is_empty());
+        }
+    }
+
+    #[test]
+    fn what_was_not_reached_is_not_said_to_be_good() {
+        let report = Report {
+            heading: "openai-prod: bao:llm/openai#api_key".into(),
+            done: vec![(Step::Store, "https://bao:8200 answers".into())],
+            version: None,
+            destinations: vec!["api.openai.com".into()],
+            failed: Some((Step::Login, Failure::Login("timed out").to_string(), "check it")),
+        };
+        assert_eq!(
+            report.lines(),
+            [
+                "openai-prod: bao:llm/openai#api_key",
+                "  ok      store    https://bao:8200 answers",
+                "  FAILED  login    login failed: timed out",
+                "          help     check it",
+            ]
+        );
+        assert!(!report.is_good());
+    }
+}

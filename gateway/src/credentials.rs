@@ -1,0 +1,99 @@
+//! Credentials as people see them: what the resources say, and how their secrets do where a gateway runs.
+//!
+//! **Invariant:** made from the policy and from what the cache says of itself; there is no value in reach here.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tollgate_policy::policy::{Inject, Injection, Policy, StoreKind};
+use tollgate_secrets::CredentialStatus;
+
+/// One credential. What only a running gateway knows is absent elsewhere.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Listed {
+    /// Its name.
+    pub(crate) name: String,
+    /// Where its secret is: `store:path#field@version`; and what is minted of it, if anything.
+    pub(crate) secret: String,
+    /// The kind of that store.
+    pub(crate) store_kind: String,
+    /// How it is put on a call.
+    pub(crate) inject: String,
+    /// Where it may go.
+    pub(crate) destinations: Vec<String>,
+    /// The version that calls get.
+    pub(crate) version: Option<String>,
+    /// Since the store last said that this is the value.
+    pub(crate) age_seconds: Option<u64>,
+    /// Until the store is asked again.
+    pub(crate) refresh_in_seconds: Option<u64>,
+    /// When it was last put on a call.
+    pub(crate) last_use: Option<Timestamp>,
+    /// `unused`, `well`, `stale`, `unavailable`.
+    pub(crate) health: Option<String>,
+    /// For how long it has been stale.
+    pub(crate) stale_seconds: Option<u64>,
+    /// Why it is stale or unavailable, in one word.
+    pub(crate) reason: Option<String>,
+}
+
+impl Listed {
+    /// Adds what the running gateway knows.
+    pub(crate) fn lives(&mut self, status: &CredentialStatus, last_use: Option<Timestamp>) {
+        self.version = status.version.as_deref().map(str::to_owned);
+        self.age_seconds = status.age.map(|age| age.as_secs());
+        self.refresh_in_seconds = status.refresh_in.map(|next| next.as_secs());
+        self.last_use = last_use;
+        self.health = Some(status.health.as_str().to_owned());
+        if let tollgate_secrets::Health::Stale { since, .. } = status.health {
+            self.stale_seconds = Some(since.as_secs());
+        }
+        self.reason = status.health.failure().map(|failure| failure.as_str().to_owned());
+    }
+}
+
+/// The credentials of a policy, by name.
+pub(crate) fn of(policy: &Policy) -> Vec<Listed> {
+    let mut listed: Vec<Listed> = policy
+        .credentials()
+        .map(|credential| {
+            let store = policy.store(credential.from.store.as_str());
+            Listed {
+                name: credential.name.to_string(),
+                secret: credential.reference(),
+                store_kind: store.map_or("", |store| kind(&store.kind)).to_owned(),
+                inject: inject(&credential.inject),
+                destinations: credential.destinations.iter().map(|d| d.name.to_string()).collect(),
+                ..Listed::default()
+            }
+        })
+        .collect();
+    listed.sort_by(|a, b| a.name.cmp(&b.name));
+    listed
+}
+
+/// The kind of a store, as its resource names it.
+pub(crate) const fn kind(kind: &StoreKind) -> &'static str {
+    match kind {
+        StoreKind::File { .. } => "file",
+        StoreKind::Age { .. } => "age",
+        StoreKind::Vault(_) => "vault",
+        StoreKind::Aws(_) => "aws",
+        StoreKind::Env { .. } => "env",
+    }
+}
+
+/// How a secret is put on a call, as the resource names it.
+pub(crate) fn inject(ways: &[Injection]) -> String {
+    ways.iter().map(way).collect::<Vec<_>>().join(", ")
+}
+
+fn way(injection: &Injection) -> String {
+    match &injection.way {
+        Inject::Bearer => "bearer".to_owned(),
+        Inject::Header { name, .. } => format!("header {name}"),
+        Inject::Basic { .. } => "basic".to_owned(),
+        Inject::Query { name } => format!("query {name}"),
+        Inject::Cookie { name } => format!("cookie {name}"),
+        Inject::SigV4(_) => "sigv4".to_owned(),
+    }
+}

@@ -1,0 +1,103 @@
+//! How one secret does, for whoever looks at it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tollgate_policy::name::Name;
+
+use super::Slot;
+use crate::error::Failure;
+
+/// How the secret of one credential does.
+#[derive(Clone, Debug)]
+pub struct CredentialStatus {
+    /// The credential.
+    pub credential: Name,
+    /// The version that calls get now.
+    pub version: Option<Arc<str>>,
+    /// How long ago the store last said that this is the value.
+    pub age: Option<Duration>,
+    /// When the store is asked again unasked; zero while it is being asked.
+    pub refresh_in: Option<Duration>,
+    /// Whether it can be used.
+    pub health: Health,
+}
+
+/// Whether a secret can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Nobody has asked for it yet.
+    Unused,
+    /// It can be used.
+    Well,
+    /// It is used past its refresh time, because it could not be fetched again.
+    Stale {
+        /// Since when it should have been fetched again.
+        since: Duration,
+        /// Why it was not.
+        failure: Failure,
+    },
+    /// It was asked for and cannot be had.
+    Unavailable {
+        /// Why.
+        failure: Failure,
+    },
+}
+
+impl Health {
+    /// All words, in the order in which it gets worse.
+    pub const WORDS: [&'static str; 4] = ["unused", "well", "stale", "unavailable"];
+
+    /// One word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unused => "unused",
+            Self::Well => "well",
+            Self::Stale { .. } => "stale",
+            Self::Unavailable { .. } => "unavailable",
+        }
+    }
+
+    /// What keeps it from being well.
+    #[must_use]
+    pub const fn failure(self) -> Option<Failure> {
+        match self {
+            Self::Unused | Self::Well => None,
+            Self::Stale { failure, .. } | Self::Unavailable { failure } => Some(failure),
+        }
+    }
+}
+
+impl Slot {
+    pub(in crate::cache) fn health(&self) -> Health {
+        let inner = self.inner();
+        let failure = inner.barred.map(|(failure, _)| failure);
+        let held = self.held.load();
+        let usable = held.as_ref().filter(|held| Instant::now() < held.use_until);
+        match (usable, failure) {
+            (None, Some(failure)) => Health::Unavailable { failure },
+            (Some(held), Some(failure)) => {
+                match held.fetched.elapsed().checked_sub(inner.freshness.refresh) {
+                    Some(since) => Health::Stale { since, failure },
+                    None => Health::Well,
+                }
+            }
+            (None, None) if held.is_none() => Health::Unused,
+            (_, None) => Health::Well,
+        }
+    }
+
+    pub(in crate::cache) fn status(&self, credential: &Name) -> CredentialStatus {
+        let held = self.held.load_full();
+        let next = self.inner().next;
+        CredentialStatus {
+            credential: credential.clone(),
+            version: held.as_ref().map(|held| held.secret.version().shared()),
+            age: held.as_ref().map(|held| held.fetched.elapsed()),
+            refresh_in: held.and(next).map(|next| next.saturating_duration_since(Instant::now())),
+            health: self.health(),
+        }
+    }
+}
