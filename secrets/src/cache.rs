@@ -127,8 +127,7 @@ impl Secrets {
     pub async fn close(&self, limit: Duration) {
         let stores = {
             let _one_at_a_time = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut stores = self.slots.load().stores.clone();
-            self.install(Vec::new(), Vec::new());
+            let mut stores = self.slots.swap(Arc::default()).stores.clone();
             let left = std::mem::take(&mut *self.leaving());
             stores.extend(left);
             stores.sort_by_key(Arc::as_ptr);
