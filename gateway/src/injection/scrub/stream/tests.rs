@@ -178,6 +178,8 @@ fn a_right_guess_at_the_key_is_released_like_a_wrong_one() {
         after in "[ -~\n]{0,30}",
         cuts in prop::collection::vec(1_usize..12, 1..20),
     )| {
+        // What follows may not complete the key.
+        prop_assume!(!after.as_bytes().starts_with(&SECRET[known..]));
         // The same text but for the letters and digits of the guess: those of the key, or others.
         let other = |byte: &u8| match byte {
             b'0'..=b'9' => b'0' + (byte - b'0' + by) % 10,
