@@ -116,3 +116,32 @@ fn authority(uri: &Uri, headers: &HeaderMap, version: Version) -> Result<Authori
         (None, None) => Err(refuse("the request names no authority")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_callers_aws_signature_only_region_and_service_are_kept() {
+        let scope = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(AUTHORIZATION, text.parse().unwrap());
+            AwsScope::of(&headers)
+        };
+        let signed =
+            |scope: &str| format!("AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0");
+        let s3 = scope(&signed("AKIA/20260101/eu-central-1/s3/aws4_request")).unwrap();
+        assert_eq!((&*s3.region, &*s3.service, s3.is_s3()), ("eu-central-1", "s3", true));
+        let bedrock = scope(&signed("A/B/20260101/us-east-1/bedrock/aws4_request")).unwrap();
+        assert!(!bedrock.is_s3());
+        for wrong in [
+            "AKIA/20260101/EU/s3/aws4_request",
+            "s3/aws4_request",
+            "AKIA/20260101/a b/s3/aws4_request",
+            "AKIA/20260101/eu-1/s3/other",
+        ] {
+            assert_eq!(scope(&signed(wrong)), None, "{wrong}");
+        }
+        assert_eq!(scope("Bearer Credential=A/20260101/eu-1/s3/aws4_request"), None);
+    }
+}
