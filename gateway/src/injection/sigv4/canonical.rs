@@ -2,24 +2,42 @@
 
 use http::{HeaderMap, Request};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_decode_str, percent_encode};
+use zeroize::Zeroizing;
 
 use crate::upstream::OutBody;
 
 pub(super) const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const PATH: &AsciiSet = &ENCODED.remove(b'/');
 
-/// The canonical request, and the names of the headers in it.
+/// The canonical request, and the names of the headers in it. A session token is one of them, so the text is zeroized, and its buffer never
+/// grows.
 pub(super) fn request(
     request: &Request<OutBody>,
     host: &str,
     payload: &str,
     is_s3: bool,
-) -> (String, String) {
-    let (headers, signed) = headers(request.headers(), host);
-    let path = path(request.uri().path(), is_s3);
+) -> (Zeroizing<String>, String) {
+    let names = signed(request.headers());
     let query = request.uri().query().map(query).unwrap_or_default();
-    let method = request.method();
-    (format!("{method}\n{path}\n{query}\n{headers}\n{signed}\n{payload}"), signed)
+    let path = path(request.uri().path(), is_s3);
+    let (method, signed) = (request.method().as_str(), names.join(";"));
+    let values: usize = request.headers().values().map(|value| value.len() + 1).sum();
+    let room =
+        method.len() + path.len() + query.len() + 2 * signed.len() + values + host.len() + payload.len();
+    let mut text = Zeroizing::new(String::with_capacity(room + 2 * names.len() + 8));
+    for part in [method, "\n", &path, "\n", &query, "\n"] {
+        text.push_str(part);
+    }
+    for name in names {
+        text.push_str(name);
+        text.push(':');
+        value(request.headers(), name, host, &mut text);
+        text.push('\n');
+    }
+    for part in ["\n", &signed, "\n", payload] {
+        text.push_str(part);
+    }
+    (text, signed)
 }
 
 /// S3 encodes a key once, every other service what is sent once more.
@@ -48,7 +66,7 @@ fn query(query: &str) -> String {
 }
 
 /// The host, what describes the body, and all of AWS's own: what others on the way may touch is not signed.
-fn headers(headers: &HeaderMap, host: &str) -> (String, String) {
+fn signed(headers: &HeaderMap) -> Vec<&str> {
     let is_signed = |name: &str| {
         matches!(name, "content-type" | "content-md5")
             || name.starts_with("x-amz-")
@@ -58,23 +76,25 @@ fn headers(headers: &HeaderMap, host: &str) -> (String, String) {
         headers.keys().map(http::HeaderName::as_str).filter(|name| is_signed(name)).collect();
     names.push("host");
     names.sort_unstable();
-    let mut lines = String::new();
-    for name in &names {
-        lines.push_str(name);
-        lines.push(':');
-        if *name == "host" {
-            lines.push_str(host);
-        } else {
-            let values = headers.get_all(*name).iter().map(|value| folded(value.as_bytes()));
-            lines.push_str(&values.collect::<Vec<_>>().join(","));
-        }
-        lines.push('\n');
-    }
-    (lines, names.join(";"))
+    names
 }
 
-/// Without white space around it, and one space wherever there is some in it.
-fn folded(value: &[u8]) -> String {
-    let text = String::from_utf8_lossy(value);
-    text.split(' ').filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ").trim().to_owned()
+/// All values of a header: without white space around each, and one space wherever there is some in it.
+fn value(headers: &HeaderMap, name: &str, host: &str, text: &mut String) {
+    if name == "host" {
+        return text.push_str(host);
+    }
+    for (index, value) in headers.get_all(name).iter().enumerate() {
+        if index > 0 {
+            text.push(',');
+        }
+        // What is not text, a signer of the other side cannot read either.
+        let value = std::str::from_utf8(value.as_bytes()).unwrap_or_default().trim();
+        for (index, word) in value.split(' ').filter(|word| !word.is_empty()).enumerate() {
+            if index > 0 {
+                text.push(' ');
+            }
+            text.push_str(word);
+        }
+    }
 }
