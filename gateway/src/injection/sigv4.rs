@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 
 use self::chunks::{Resigner, Trailer};
 use super::{bug, form};
-use crate::identity::AwsScope;
+use crate::identity::{AwsScope, same_name};
 use crate::upstream::OutBody;
 
 const DATE: HeaderName = HeaderName::from_static("x-amz-date");
@@ -118,6 +118,11 @@ pub(super) fn is_presigned(query: &str) -> bool {
     let name =
         |pair: &str| percent_decode_str(pair.split('=').next().unwrap_or_default()).collect::<Vec<u8>>();
     query.split('&').any(|pair| name(pair).eq_ignore_ascii_case(b"x-amz-algorithm"))
+}
+
+/// Whether a header names an object beside the one of the path (S3's `CopyObject` and `UploadPartCopy`), which our signature would open.
+pub(super) fn reads_elsewhere(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| same_name(name.as_str(), "x-amz-copy-source"))
 }
 
 /// Whether a signature would need the body itself: the head says nothing in its place.

@@ -68,6 +68,10 @@ impl Template {
                 let detail = "a presigned URL is not signed again; sign in the header";
                 return Err(Denial::new(Reason::BadRequest, detail));
             }
+            Some(_) if sigv4::reads_elsewhere(&headers) => {
+                let detail = "a copy reads a path that the grant does not decide on";
+                return Err(Denial::new(Reason::PathNotAllowed, detail));
+            }
             Some(aws) => {
                 Some(sigv4::scope(aws, head.aws_scope.as_ref(), headers.get(sigv4::CONTENT_SHA256))?)
             }

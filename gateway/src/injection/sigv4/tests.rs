@@ -181,6 +181,16 @@ fn region_and_service_are_those_of_the_list_or_none() {
 }
 
 #[test]
+fn neither_a_copy_nor_a_presigned_url_is_signed() {
+    let headers =
+        |name: &'static str| request("PUT", "/b/k", &[(name, "/other/secret")], b"").headers().clone();
+    assert!(reads_elsewhere(&headers("x-amz-copy-source")) && reads_elsewhere(&headers("x_amz_copy_source")));
+    assert!(!reads_elsewhere(&headers("x-amz-copy-source-range")));
+    assert!(is_presigned("a=1&X-Amz-Algorithm=AWS4-HMAC-SHA256") && is_presigned("%58-amz-algorithm="));
+    assert!(!is_presigned("algorithm=x-amz-algorithm"));
+}
+
+#[test]
 fn a_signing_key_is_kept_for_its_day_and_scope() {
     let signer = signer();
     let kept = || signer.keys.lock().unwrap().len();
