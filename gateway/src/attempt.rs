@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use tokio::time::{Instant, timeout};
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::{Denial, Reason};
+use tollgate_policy::policy::Credential;
 use tollgate_secrets::Secret;
 
 use crate::core::Core;
@@ -23,7 +24,7 @@ use crate::injection::{Injected, Scrubber, Template};
 use crate::listener::Connection;
 use crate::metering::Meter;
 use crate::snapshot::Snapshot;
-use crate::upstream::{Answer, Lease, Peer, Unanswered, Upload, UpstreamError};
+use crate::upstream::{Answer, Lease, Peer, Shown, Tls, Unanswered, Upload, UpstreamError};
 
 /// How often a request that a closing connection returned is put on another one.
 const RESENDS: usize = 3;
@@ -68,6 +69,8 @@ pub(crate) struct Way<'a> {
 enum Unsent {
     /// A kept connection was closing; the request came back whole.
     Again,
+    /// The client certificate was refused: nothing of the request was looked at.
+    Refused(Denial),
     Failed(Denial),
 }
 
@@ -81,13 +84,28 @@ impl Way<'_> {
     ) -> Result<(Answer, Option<Arc<Secret>>), Denial> {
         let core = &*self.connection.core;
         self.faults.at(Stage::Secret);
-        let mut secret = secret(core, permit).await?;
+        let mut secret = match permit.credential() {
+            Some(credential) => Some(secret(core, credential).await?),
+            None => None,
+        };
+        let mut certificate = self.certificate(permit, meter).await?;
         let mut resends = 0;
         let mut refreshed = false;
         loop {
             self.faults.at(Stage::Connect);
-            let answer = match self.once(permit, template, secret.as_deref(), meter).await {
+            let shown = certificate.as_ref().map(|(credential, secret)| Shown { credential, secret });
+            let answer = match self.once(permit, template, (secret.as_deref(), shown), meter).await {
                 Ok(answer) => answer,
+                Err(Unsent::Refused(denial)) => {
+                    let spent = refreshed || !template.replayable();
+                    let newer = Box::pin(newer_of(core, shown, spent)).await;
+                    let (Some(newer), Some((_, secret))) = (newer, certificate.as_mut()) else {
+                        return Err(denial);
+                    };
+                    refreshed = true;
+                    *secret = newer;
+                    continue;
+                }
                 Err(Unsent::Again) if resends < RESENDS => {
                     resends += 1;
                     continue;
@@ -101,7 +119,9 @@ impl Way<'_> {
             drop(answer);
             meter.rejected();
             let spent = refreshed || !template.replayable();
-            let newer = Box::pin(newer(core, permit, secret.as_deref(), spent)).await;
+            let own = permit.credential().zip(secret.as_deref());
+            let own = own.map(|(credential, secret)| Shown { credential, secret });
+            let newer = Box::pin(newer_of(core, own, spent)).await;
             let Some(newer) = newer else {
                 return Err(Denial::new(
                     Reason::CredentialRejected,
@@ -117,7 +137,7 @@ impl Way<'_> {
         &self,
         permit: &Permit,
         template: &mut Template,
-        secret: Option<&Secret>,
+        (secret, shown): (Option<&Secret>, Option<Shown<'_>>),
         meter: &mut Meter,
     ) -> Result<Answer, Unsent> {
         let Self { connection, snapshot, .. } = *self;
@@ -125,16 +145,25 @@ impl Way<'_> {
         let fail = |meter: &mut Meter, error: &UpstreamError| {
             meter.attempt_failed(error::upstream_reason(error));
             log_failure(core, permit, error);
-            Unsent::Failed(error::upstream(error))
+            if let Some(Shown { credential, .. }) = shown
+                && matches!(error, UpstreamError::Certificate(..) | UpstreamError::CertificateRefused(_))
+            {
+                meter.blame(&credential.name);
+            }
+            match error {
+                UpstreamError::CertificateRefused(_) => Unsent::Refused(error::upstream(error)),
+                _ => Unsent::Failed(error::upstream(error)),
+            }
         };
-        let tls = snapshot.tls(&permit.destination().name).ok_or_else(|| Unsent::Failed(no_tls()))?;
+        let client = snapshot.tls(&permit.destination().name).ok_or_else(|| Unsent::Failed(no_tls()))?;
+        let tls = Tls { client, shown };
         let peer = Peer::for_permit(&core.pool, &core.shared.rules, tls, permit, secret).await;
         let peer = peer.map_err(|error| fail(meter, &error))?;
         if peer.is_http2() {
             meter.written().await.map_err(Unsent::Failed)?;
         }
         let upload = template.upload();
-        let answer = self.leave(permit, template, secret, peer, meter).map_err(Unsent::Failed)?;
+        let answer = self.leave(permit, template, (secret, shown), peer, meter).map_err(Unsent::Failed)?;
         match self.first_byte(pin!(answer), upload, permit, meter).await {
             Err(Late::Timeout) => Err(fail(meter, &UpstreamError::FirstByteTimeout)),
             Err(Late::Withdrawn(denial)) => Err(Unsent::Failed(denial)),
@@ -153,10 +182,29 @@ impl Way<'_> {
                         meter.unsent();
                         Err(Unsent::Again)
                     }
-                    None => Err(fail(meter, &UpstreamError::Broken(unanswered.error))),
+                    None => Err(fail(meter, &UpstreamError::broken(unanswered.error))),
                 }
             }
         }
+    }
+
+    /// The client certificate that the destination names, if it does.
+    async fn certificate(
+        &self,
+        permit: &Permit,
+        meter: &mut Meter,
+    ) -> Result<Option<(Arc<Credential>, Arc<Secret>)>, Denial> {
+        let destination = permit.destination();
+        if destination.client_certificate.is_none() {
+            return Ok(None);
+        }
+        let credential = self.snapshot.policy.client_certificate(destination);
+        let credential = credential.ok_or_else(|| {
+            Denial::new(Reason::Internal, "the destination's client certificate is not in the policy")
+        })?;
+        let secret = secret(&self.connection.core, credential).await;
+        let secret = secret.inspect_err(|_| meter.blame(&credential.name))?;
+        Ok(Some((Arc::clone(credential), secret)))
     }
 
     /// Puts the secret on the call and hands it to its connection. The future waits for the answer.
@@ -164,7 +212,7 @@ impl Way<'_> {
         &self,
         permit: &Permit,
         template: &mut Template,
-        secret: Option<&Secret>,
+        (secret, shown): (Option<&Secret>, Option<Shown<'_>>),
         peer: Peer,
         meter: &mut Meter,
     ) -> Result<impl Future<Output = Result<Answer, Unanswered>> + use<>, Denial> {
@@ -172,7 +220,7 @@ impl Way<'_> {
         self.still_permitted(permit, meter)?;
         let core = &*self.connection.core;
         let injected = Injected::new(template, permit, secret, &core.prepared, peer)?;
-        meter.attempt(injected.peer(), secret);
+        meter.attempt(injected.peer(), secret, shown);
         self.faults.at(Stage::Send);
         meter.sent();
         Ok(injected.send(meter.line()))
@@ -235,8 +283,14 @@ fn no_tls() -> Denial {
 #[cold]
 fn log_failure(core: &Core, permit: &Permit, error: &UpstreamError) {
     let (destination, reason) = (&permit.destination().name, error::upstream_reason(error));
-    let is_dial =
-        matches!(error, UpstreamError::Dial(_) | UpstreamError::Tls(_) | UpstreamError::ConnectTimeout);
+    let is_dial = matches!(
+        error,
+        UpstreamError::Dial(_)
+            | UpstreamError::Tls(_)
+            | UpstreamError::ConnectTimeout
+            | UpstreamError::Certificate(..)
+            | UpstreamError::CertificateRefused(_)
+    );
     if is_dial && core.shared.said.upstreams.is_due((destination.clone(), reason)) {
         let error: String = error.to_string().chars().take(CAUSE_CHARS).collect();
         tracing::warn!(%destination, reason = reason.as_str(), %error, "no connection; said once a minute");
@@ -245,14 +299,13 @@ fn log_failure(core: &Core, permit: &Permit, error: &UpstreamError) {
     }
 }
 
-/// The secret of the permit's credential: from the cache, or fetched.
-async fn secret(core: &Core, permit: &Permit) -> Result<Option<Arc<Secret>>, Denial> {
-    let Some(credential) = permit.credential() else { return Ok(None) };
+/// The secret of a credential: from the cache, or fetched.
+async fn secret(core: &Core, credential: &Credential) -> Result<Arc<Secret>, Denial> {
     if let Some(cached) = core.shared.secrets.peek(credential) {
-        return Ok(Some(cached));
+        return Ok(cached);
     }
     match Box::pin(core.shared.secrets.get(credential)).await {
-        Ok(secret) => Ok(Some(secret)),
+        Ok(secret) => Ok(secret),
         // The store's own words go to the operator's log, once per change; the caller learns only that it failed.
         Err(_) => Err(Denial::new(
             Reason::SecretUnavailable,
@@ -274,8 +327,9 @@ fn rejects_credential(permit: &Permit, answer: &Answer) -> bool {
     permit.credential().is_some() && permit.destination().dialect.key_dead(answer.response.status().as_u16())
 }
 
-async fn newer(core: &Core, permit: &Permit, secret: Option<&Secret>, spent: bool) -> Option<Arc<Secret>> {
-    let (credential, secret) = (permit.credential()?, secret?);
+/// A newer version of what was refused.
+async fn newer_of(core: &Core, refused: Option<Shown<'_>>, spent: bool) -> Option<Arc<Secret>> {
+    let Shown { credential, secret } = refused?;
     let newer = core.shared.secrets.rejected(credential, secret.version()).await?;
     // The refresh helps the calls that come after, also where this one cannot be sent again.
     (!spent).then_some(newer)

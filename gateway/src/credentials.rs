@@ -95,5 +95,7 @@ fn way(injection: &Injection) -> String {
         Inject::Query { name } => format!("query {name}"),
         Inject::Cookie { name } => format!("cookie {name}"),
         Inject::SigV4(_) => "sigv4".to_owned(),
+        Inject::Hmac(_) => "hmac".to_owned(),
+        Inject::ClientCertificate { .. } => "client certificate".to_owned(),
     }
 }

@@ -13,6 +13,8 @@ pub(crate) const fn upstream_reason(error: &UpstreamError) -> Reason {
         | UpstreamError::FirstByteTimeout => Reason::UpstreamTimeout,
         UpstreamError::Dial(_) | UpstreamError::Unsent => Reason::UpstreamUnreachable,
         UpstreamError::Tls(_) => Reason::UpstreamTls,
+        UpstreamError::Certificate(..) => Reason::SecretUnavailable,
+        UpstreamError::CertificateRefused(_) => Reason::CredentialRejected,
         UpstreamError::Handshake(_) | UpstreamError::Framing => Reason::UpstreamProtocol,
         UpstreamError::Broken(_) => Reason::UpstreamReset,
     }
@@ -24,6 +26,12 @@ pub(crate) fn upstream(error: &UpstreamError) -> Denial {
         Reason::AddressRefused => "the destination resolves to an address that may not be dialled",
         Reason::UpstreamTimeout => "the destination did not answer in time",
         Reason::UpstreamTls => "the destination's TLS certificate could not be verified, or its TLS failed",
+        Reason::SecretUnavailable => {
+            "the client certificate for this destination cannot be had at the moment"
+        }
+        Reason::CredentialRejected => {
+            "the destination refused the gateway's client certificate, or wants one; its owner has to look at it"
+        }
         Reason::UpstreamProtocol => "the destination broke the protocol",
         Reason::UpstreamReset => "the destination closed the connection before it answered",
         _ => "the destination cannot be reached",

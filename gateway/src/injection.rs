@@ -4,6 +4,7 @@
 //! was verified as the permit's target, and sent nowhere else.
 
 mod form;
+mod hmac;
 mod prepared;
 mod scrub;
 mod sigv4;
@@ -22,7 +23,7 @@ use tollgate_secrets::Secret;
 pub(crate) use self::prepared::Prepared;
 use self::prepared::Ready;
 pub(crate) use self::scrub::{Scrubber, Seen, answer_head, forget_digests};
-pub(crate) use self::sigv4::needs_body;
+pub(crate) use self::sigv4::has_digest;
 pub(crate) use self::template::Template;
 use crate::identity;
 use crate::ledger::Position;
@@ -68,8 +69,16 @@ impl Injected {
         *request.method_mut() = template.method.clone();
         *request.headers_mut() =
             template.take_headers().ok_or_else(|| bug("the headers cannot be read back"))?;
-        let path = add(ready, request.headers_mut(), template.path.clone())?;
         let (authority, host) = peer.authority();
+        let path = add(ready, request.headers_mut(), template.path.clone())?;
+        let signer = ready.iter().find_map(|ready| match ready {
+            Ready::Hmac(signer) => Some(signer),
+            _ => None,
+        });
+        let path = match signer {
+            Some(signer) => signer.sign(&mut request, path, authority.as_str(), Timestamp::now())?,
+            None => path,
+        };
         if peer.is_http2() {
             *request.version_mut() = Version::HTTP_2;
             *request.uri_mut() = absolute(authority.clone(), path).ok_or_else(|| bug("no URI"))?;
@@ -104,18 +113,13 @@ impl Injected {
 
 /// Adds everything to `headers`, or to `path`, which is given back.
 fn add(ready: &[Ready], headers: &mut HeaderMap, mut path: PathAndQuery) -> Result<PathAndQuery, Denial> {
-    let mut put = |name: &HeaderName, value: HeaderValue| {
-        headers.insert(name, value);
-        let alone = is_alone(headers, name);
-        alone.then_some(()).ok_or_else(|| bug("the injected header is not the only one of its name"))
-    };
     for ready in ready {
         match ready {
-            Ready::Header(name, value) => put(name, value.clone())?,
+            Ready::Header(name, value) => put(headers, name, value.clone())?,
             Ready::Query(pair) => {
                 path = form::with_pair(&path, pair).ok_or_else(|| bug("the query is too long"))?;
             }
-            Ready::Cookie(_) | Ready::SigV4(_) => {}
+            Ready::Cookie(_) | Ready::SigV4(_) | Ready::Hmac(_) => {}
         }
     }
     let cookies = ready.iter().filter_map(|ready| match ready {
@@ -123,9 +127,16 @@ fn add(ready: &[Ready], headers: &mut HeaderMap, mut path: PathAndQuery) -> Resu
         _ => None,
     });
     if cookies.clone().next().is_some() {
-        put(&COOKIE, form::cookies(cookies).ok_or_else(|| bug("the cookie cannot be put on a call"))?)?;
+        let cookies = form::cookies(cookies).ok_or_else(|| bug("the cookie cannot be put on a call"))?;
+        put(headers, &COOKIE, cookies)?;
     }
     Ok(path)
+}
+
+fn put(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue) -> Result<(), Denial> {
+    headers.insert(name, value);
+    let alone = is_alone(headers, name);
+    alone.then_some(()).ok_or_else(|| bug("the injected header is not the only one of its name"))
 }
 
 /// Whether no other header can be read as this one.

@@ -4,6 +4,7 @@
 
 mod address;
 mod body;
+mod certificate;
 mod dial;
 mod pool;
 mod tls;
@@ -18,15 +19,18 @@ use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
+use rustls::{AlertDescription, ClientConfig};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tollgate_policy::decision::Permit;
+use tollgate_policy::name::Name;
 use tollgate_secrets::Secret;
 
 pub use self::address::DialRules;
 pub(crate) use self::body::{BodyError, Malformed, OutBody, Recode, Stall, Upload};
+pub(crate) use self::certificate::{BadCertificate, Shown, certified};
 use self::dial::Dial;
 pub(crate) use self::dial::DialError;
 pub(crate) use self::pool::Pool;
@@ -41,6 +45,10 @@ pub(crate) enum UpstreamError {
     Dial(#[from] DialError),
     #[error("TLS handshake failed: {0}")]
     Tls(std::io::Error),
+    #[error("the client certificate of Credential/{0} cannot be shown: {1}")]
+    Certificate(Name, BadCertificate),
+    #[error("the destination refused the client certificate: {0:?}")]
+    CertificateRefused(AlertDescription),
     #[error("connect timed out")]
     ConnectTimeout,
     #[error("every kept connection closed before the request could leave")]
@@ -53,6 +61,56 @@ pub(crate) enum UpstreamError {
     Framing,
     #[error("the provider broke off: {0}")]
     Broken(hyper::Error),
+}
+
+impl UpstreamError {
+    /// A handshake that failed.
+    fn handshake(error: std::io::Error) -> Self {
+        refusal(&error).map_or(Self::Tls(error), Self::CertificateRefused)
+    }
+
+    /// A connection that broke off before the first request.
+    fn spoken(error: hyper::Error) -> Self {
+        refusal(&error).map_or(Self::Handshake(error), Self::CertificateRefused)
+    }
+
+    /// An exchange that failed. In TLS 1.3 the other side judges our certificate when the handshake is over for us.
+    pub(crate) fn broken(error: hyper::Error) -> Self {
+        refusal(&error).map_or(Self::Broken(error), Self::CertificateRefused)
+    }
+}
+
+/// What the other side said of our certificate, or that it wants one (RFC 8446, section 6.2).
+fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<AlertDescription> {
+    use AlertDescription as Alert;
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if let Some(rustls::Error::AlertReceived(alert)) = tls {
+            let is_refusal = matches!(
+                alert,
+                Alert::BadCertificate
+                    | Alert::UnsupportedCertificate
+                    | Alert::CertificateRevoked
+                    | Alert::CertificateExpired
+                    | Alert::CertificateUnknown
+                    | Alert::UnknownCA
+                    | Alert::AccessDenied
+                    | Alert::CertificateRequired
+            );
+            return is_refusal.then_some(*alert);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// How a connection is made safe: what verifies the other side, and what it is shown.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tls<'a> {
+    pub(crate) client: &'a TlsClient,
+    pub(crate) shown: Option<Shown<'a>>,
 }
 
 /// An upstream connection (one stream slot in HTTP/2) whose TLS name was verified.
@@ -69,7 +127,7 @@ impl Peer {
     pub(crate) async fn for_permit(
         pool: &Pool,
         rules: &DialRules,
-        tls: &TlsClient,
+        tls: Tls<'_>,
         permit: &Permit,
         secret: Option<&Secret>,
     ) -> Result<Self, UpstreamError> {
@@ -79,15 +137,23 @@ impl Peer {
             destination: destination.name.clone(),
             host: target.host_shared(),
             port: target.port(),
-            tls: tls.id,
+            tls: tls.client.id,
             source: destination.source_address,
             credential: permit.credential().zip(secret).map(|(c, s)| (c.name.clone(), s.version().clone())),
+            certificate: tls.shown.map(|shown| shown.key()),
         };
         let host = Arc::clone(&key.host);
         let bucket = pool.bucket(key);
         if let Some((line, verified)) = bucket.take() {
             return Ok(Self { line, verified, bucket, reused: true });
         }
+        let config = match tls.shown {
+            Some(shown) => {
+                let config = pool.showing.config(&destination.name, tls.client, shown);
+                config.map_err(|why| UpstreamError::Certificate(shown.credential.name.clone(), why))?
+            }
+            None => Arc::clone(&tls.client.config),
+        };
         let dial = Dial {
             host: &host,
             port: target.port(),
@@ -97,13 +163,13 @@ impl Peer {
         };
         let gate = Arc::new(Gate::new(&pool.journal));
         // Boxed: most calls find a kept connection, and none should carry the handshake's state around.
-        Box::pin(Self::open(dial, rules, tls, bucket, gate)).await
+        Box::pin(Self::open(dial, rules, config, bucket, gate)).await
     }
 
     async fn open(
         dial: Dial<'_>,
         rules: &DialRules,
-        tls: &TlsClient,
+        config: Arc<ClientConfig>,
         bucket: Arc<Bucket>,
         gate: Arc<Gate>,
     ) -> Result<Self, UpstreamError> {
@@ -120,11 +186,11 @@ impl Peer {
         };
         let verified =
             Arc::new(verified(&tcp).map_err(|error| UpstreamError::Dial(DialError::Connect(error)))?);
-        let connector = TlsConnector::from(Arc::clone(&tls.config));
+        let connector = TlsConnector::from(config);
         let stream = timeout_at(deadline, connector.connect(name, tcp))
             .await
             .map_err(|_| UpstreamError::ConnectTimeout)?
-            .map_err(UpstreamError::Tls)?;
+            .map_err(UpstreamError::handshake)?;
         let line = speak(stream, &bucket, &verified).await?;
         Ok(Self { line, verified, bucket, reused: false })
     }
@@ -210,15 +276,12 @@ async fn speak(
             .keep_alive_interval(Duration::from_secs(30))
             .handshake(io)
             .await
-            .map_err(UpstreamError::Handshake)?;
+            .map_err(UpstreamError::spoken)?;
         tokio::spawn(connection);
         return Ok(bucket.share(sender, verified));
     }
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(256 << 10)
-        .handshake(io)
-        .await
-        .map_err(UpstreamError::Handshake)?;
+    let (sender, connection) =
+        http1::Builder::new().max_buf_size(256 << 10).handshake(io).await.map_err(UpstreamError::spoken)?;
     tokio::spawn(Gated { connection, gate: Arc::clone(&verified.gate) });
     Ok(Line::Http1(sender))
 }

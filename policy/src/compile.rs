@@ -12,9 +12,11 @@ use crate::name::Name;
 use crate::policy::{Parts, Policy};
 use crate::target::GatewayName;
 
+mod certificate;
 mod credential;
 mod destination;
 mod grant;
+mod hmac;
 mod inject;
 mod limit;
 mod mint;
@@ -138,6 +140,7 @@ impl<'a> Compiler<'a> {
         self.stores();
         self.credentials();
         self.check_bound();
+        self.check_certificates();
         self.grants();
         self.problems.sort();
         self.problems.dedup();

@@ -178,9 +178,9 @@ impl Admission {
         self.endpoint.as_ref().is_some_and(reads)
     }
 
-    /// Whether a grant that may decide has a key that signs what is sent.
-    pub fn signs_body(&self) -> bool {
-        let signs = |grant: &Grant| grant.credential.as_ref().is_some_and(|key| key.sigv4().is_some());
+    /// Whether a grant that may decide has a key that signs the body; `has_digest` as in [`Credential::signs_body`].
+    pub fn signs_body(&self, has_digest: bool) -> bool {
+        let signs = |grant: &Grant| grant.credential.as_ref().is_some_and(|key| key.signs_body(has_digest));
         self.candidates.iter().any(|fit| signs(fit.grant(&self.grants)))
     }
 

@@ -15,10 +15,12 @@ use crate::model::Source;
 use crate::name::Name;
 use crate::target::{Directory, GatewayName, RequestLine, Target};
 
+mod hmac;
 mod mint;
 mod resources;
 mod vault;
 
+pub use hmac::{Hmac, HmacAlgorithm, KeyEncoding, Piece, SignatureEncoding};
 pub use mint::{Algorithm, Client, ClientAuth, Mint, Signer, TokenEndpoint, TokenGrant};
 pub use resources::{
     Allow, Assume, AwsStore, Credential, Destination, Grant, Inject, Injection, Scrub, SecretRef, SigV4,
@@ -97,6 +99,11 @@ impl Policy {
     /// The destination of this name.
     pub fn destination(&self, name: &str) -> Option<&Arc<Destination>> {
         self.directory.destination(name)
+    }
+
+    /// What connections to this destination of the policy show.
+    pub fn client_certificate(&self, destination: &Destination) -> Option<&Arc<Credential>> {
+        self.parts.credentials.get(destination.client_certificate.as_ref()?)
     }
 
     /// The store of this name.

@@ -4,6 +4,7 @@ mod audit;
 mod bodies;
 mod budgets;
 mod callers;
+mod certificates;
 mod corpus;
 mod crash;
 mod credentials;

@@ -15,7 +15,7 @@ PACKAGES = dict(zip(CRATES, ["tollgate-policy", "tollgate-secrets", "tollgate", 
 
 # Where a secret's bytes may be read, and where a caller may be declared proven: the definitions and these.
 EXPOSE = ["secrets/src/secret.rs", "secrets/src/store.rs", "secrets/src/store/", "secrets/src/mint.rs", "secrets/src/mint/",
-          "gateway/src/injection.rs", "gateway/src/injection/"]
+          "gateway/src/injection.rs", "gateway/src/injection/", "gateway/src/upstream/certificate.rs"]
 ATTESTED = ["policy/src/caller.rs", "gateway/src/identity.rs", "gateway/src/identity/"]
 ANYHOW = ["gateway/src/main.rs", "gateway/src/app.rs", "gateway/src/app/", "gateway/src/cli.rs", "gateway/src/cli/"]
 NOT_IN_POLICY = {"tokio", "hyper", "hyper-util", "kube", "reqwest", "rustls", "tracing", "rusqlite", "zeroize"}

@@ -45,6 +45,8 @@ pub struct Seen {
     pub connection: usize,
     /// Whether it came over HTTP/2.
     pub h2: bool,
+    /// The client certificate of its connection, in DER; empty where none was shown.
+    pub certificate: Bytes,
 }
 
 impl Seen {
@@ -216,13 +218,32 @@ impl Upstream {
         protocols: &[&str],
         respond: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
     ) -> Self {
+        Self::http_with(listener, identity.server_config(protocols, None), respond)
+    }
+
+    /// HTTP over TLS that asks for a client certificate of `callers`.
+    pub async fn http_asking(
+        identity: &Identity,
+        protocols: &[&str],
+        callers: RootCertStore,
+        respond: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("listen");
+        Self::http_with(listener, identity.server_config(protocols, Some(callers)), respond)
+    }
+
+    fn http_with(
+        listener: TcpListener,
+        tls: Arc<ServerConfig>,
+        respond: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let respond: Arc<Handler> = Arc::new(respond);
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
         let answered: Arc<AtomicUsize> = Arc::default();
         let (log, done) = (seen.clone(), answered.clone());
         let script =
             move |stream, connection| serve(stream, connection, respond.clone(), log.clone(), done.clone());
-        let mut upstream = Self::accepting(listener, identity.server_config(protocols, None), script);
+        let mut upstream = Self::accepting(listener, tls, script);
         upstream.seen = seen;
         upstream.answered = answered;
         upstream
@@ -319,11 +340,19 @@ fn serve(
     seen: Arc<Mutex<Vec<Seen>>>,
     answered: Arc<AtomicUsize>,
 ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-    let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let tls = stream.get_ref().1;
+    let shown = tls.peer_certificates().and_then(<[_]>::first);
+    let way = Way {
+        connection,
+        h2: tls.alpn_protocol() == Some(b"h2"),
+        certificate: shown.map_or_else(Bytes::new, |shown| Bytes::copy_from_slice(shown)),
+    };
+    let h2 = way.h2;
     let service = service_fn(move |request: http::Request<Incoming>| {
         let (respond, seen, answered) = (respond.clone(), seen.clone(), answered.clone());
+        let way = way.clone();
         async move {
-            let arrived = arrive(request, connection, h2).await?;
+            let arrived = arrive(request, way).await?;
             seen.lock().expect("seen").push(arrived.clone());
             let response = respond(&arrived).respond().await;
             answered.fetch_add(1, Ordering::SeqCst);
@@ -342,7 +371,15 @@ fn serve(
     })
 }
 
-async fn arrive(request: http::Request<Incoming>, connection: usize, h2: bool) -> Result<Seen, Failure> {
+/// What a request came on.
+#[derive(Clone)]
+struct Way {
+    connection: usize,
+    h2: bool,
+    certificate: Bytes,
+}
+
+async fn arrive(request: http::Request<Incoming>, way: Way) -> Result<Seen, Failure> {
     let (head, body) = request.into_parts();
     let collected = body.collect().await.map_err(Failure::other)?;
     let trailers = collected.trailers().cloned();
@@ -355,7 +392,8 @@ async fn arrive(request: http::Request<Incoming>, connection: usize, h2: bool) -
         headers: head.headers,
         trailers,
         body: collected.to_bytes(),
-        connection,
-        h2,
+        connection: way.connection,
+        h2: way.h2,
+        certificate: way.certificate,
     })
 }

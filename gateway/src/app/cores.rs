@@ -143,6 +143,7 @@ async fn keep_house(core: Arc<Core>) {
         if now != generation {
             generation = now;
             core.prepared.clear();
+            core.pool.forget_certificates();
         }
     }
 }

@@ -53,11 +53,20 @@ impl Uses {
         self.note(record, credential, secret, None);
     }
 
-    /// A call is refused; counted where that is because of its secret.
-    pub(crate) fn refused(&self, record: &Record, reason: Reason) {
-        if matches!(reason, Reason::SecretUnavailable | Reason::CredentialRejected)
-            && let Some(credential) = record.credential.clone()
-        {
+    /// A call is about to leave on a connection that shows this client certificate.
+    pub(crate) fn shown(&self, record: &Record, certificate: &Name, secret: &Secret) {
+        let secret = (Some(secret.reference_shared()), Some(secret.version().shared()));
+        self.note(record, certificate.clone(), secret, None);
+    }
+
+    /// A call is refused; counted where that is because of its secret, or of the client certificate `blamed`.
+    pub(crate) fn refused(&self, record: &Record, blamed: Option<&Name>, reason: Reason) {
+        if !matches!(reason, Reason::SecretUnavailable | Reason::CredentialRejected) {
+            return;
+        }
+        if let Some(certificate) = blamed {
+            self.note(record, certificate.clone(), (None, None), Some(reason));
+        } else if let Some(credential) = record.credential.clone() {
             self.note(record, credential, (None, record.credential_version.clone()), Some(reason));
         }
     }
@@ -152,8 +161,8 @@ mod tests {
         let web = record("spiffe://prod.acme/ns/shop/sa/web");
         for core in &cores {
             for _ in 0..500 {
-                core.refused(&web, Reason::SecretUnavailable);
-                core.refused(&web, Reason::NoGrant);
+                core.refused(&web, None, Reason::SecretUnavailable);
+                core.refused(&web, None, Reason::NoGrant);
             }
         }
         let mut counts = Counts::default();
@@ -177,7 +186,7 @@ mod tests {
         let uses = Uses::default();
         for number in 0..KINDS + 50 {
             let record = record(&format!("spiffe://prod.acme/ns/n/sa/a{number}"));
-            uses.refused(&record, Reason::CredentialRejected);
+            uses.refused(&record, None, Reason::CredentialRejected);
         }
         let entries = uses.take().entries(Timestamp::now());
         assert_eq!(entries.len(), KINDS + 1);

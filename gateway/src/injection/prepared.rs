@@ -13,9 +13,8 @@ use tollgate_policy::policy::{Credential, Inject, Injection, Scrub};
 use tollgate_secrets::{Secret, Version};
 use zeroize::Zeroizing;
 
-use super::form;
 use super::scrub::Needles;
-use super::sigv4::Signer;
+use super::{form, hmac, sigv4};
 
 /// What is added to a request.
 #[derive(Clone)]
@@ -23,7 +22,8 @@ pub(super) enum Ready {
     Header(HeaderName, HeaderValue),
     Query(Bytes),
     Cookie(Zeroizing<Vec<u8>>),
-    SigV4(Arc<Signer>),
+    SigV4(Arc<sigv4::Signer>),
+    Hmac(Arc<hmac::Signer>),
 }
 
 impl std::fmt::Debug for Ready {
@@ -32,6 +32,7 @@ impl std::fmt::Debug for Ready {
             Self::Header(name, _) => f.debug_tuple("Header").field(name).finish_non_exhaustive(),
             Self::Query(_) => f.debug_tuple("Query").finish_non_exhaustive(),
             Self::SigV4(_) => f.debug_tuple("SigV4").finish_non_exhaustive(),
+            Self::Hmac(_) => f.debug_tuple("Hmac").finish_non_exhaustive(),
             Self::Cookie(_) => f.debug_tuple("Cookie").finish_non_exhaustive(),
         }
     }
@@ -129,8 +130,13 @@ impl Entry {
 }
 
 pub(super) fn ready(injection: &Injection, secret: &Secret) -> Option<Ready> {
-    if let Inject::SigV4(aws) = &injection.way {
-        return Signer::new(aws, secret).map(Arc::new).map(Ready::SigV4);
+    match &injection.way {
+        Inject::SigV4(aws) => return sigv4::Signer::new(aws, secret).map(Arc::new).map(Ready::SigV4),
+        Inject::Hmac(wanted) => {
+            let signer = hmac::Signer::new(injection.field.as_deref(), wanted, secret)?;
+            return Some(Ready::Hmac(Arc::new(signer)));
+        }
+        _ => {}
     }
     let value = secret.expose(injection.field.as_deref())?;
     Some(match &injection.way {
@@ -138,7 +144,7 @@ pub(super) fn ready(injection: &Injection, secret: &Secret) -> Option<Ready> {
         Inject::Header { name, prefix } => Ready::Header(name.parse().ok()?, form::header(prefix, value)?),
         Inject::Basic { username } => Ready::Header(AUTHORIZATION, form::basic(username, value)?),
         Inject::Query { name } => Ready::Query(form::pair(name, value)),
-        Inject::SigV4(_) => return None,
+        Inject::SigV4(_) | Inject::Hmac(_) | Inject::ClientCertificate { .. } => return None,
         Inject::Cookie { name } => Ready::Cookie(form::cookie(name, value)?),
     })
 }
@@ -158,6 +164,13 @@ fn needles(ways: &[Injection], secret: &Secret) -> Option<Needles> {
                 pairs.push(form::basic_pair(username, password));
                 whole.push(password);
             }
+            Inject::Hmac(wanted) => {
+                whole.push(secret.expose(field.as_deref())?);
+                for field in wanted.fields() {
+                    whole.push(secret.expose(Some(field))?);
+                }
+            }
+            Inject::ClientCertificate { .. } => {}
             _ => whole.push(secret.expose(field.as_deref())?),
         }
     }

@@ -125,9 +125,9 @@ pub(super) fn reads_elsewhere(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| same_name(name.as_str(), "x-amz-copy-source"))
 }
 
-/// Whether a signature would need the body itself: the head says nothing in its place.
-pub(crate) fn needs_body(headers: &HeaderMap) -> bool {
-    !headers.contains_key(CONTENT_SHA256)
+/// Whether the head says something that AWS's signature takes in place of the body.
+pub(crate) fn has_digest(headers: &HeaderMap) -> bool {
+    headers.contains_key(CONTENT_SHA256)
 }
 
 fn is_known(word: &[u8]) -> bool {
@@ -243,11 +243,11 @@ fn value(text: &str) -> Result<HeaderValue, Denial> {
     HeaderValue::from_str(text).map_err(|_| bug("a signed header cannot be written"))
 }
 
-fn sha256(bytes: &[u8]) -> String {
+pub(super) fn sha256(bytes: &[u8]) -> String {
     hex(digest::digest(&digest::SHA256, bytes).as_ref())
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or_default();
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }

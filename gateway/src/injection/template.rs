@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::Carriers;
-use tollgate_policy::policy::{Inject, Injection};
+use tollgate_policy::policy::Injection;
 
 use super::sigv4;
 use super::spare::Spare;
@@ -42,10 +42,7 @@ impl Template {
         let own = permit.credential().map_or(&[][..], |credential| &credential.inject);
         let kept = |query| {
             let mut names = carriers.queries.clone();
-            names.extend(own.iter().filter_map(|own| match &own.way {
-                Inject::Query { name } => Some(name.as_str().into()),
-                _ => None,
-            }));
+            names.extend(own.iter().flat_map(Injection::queries).map(Box::from));
             identity::without(query, &names)
         };
         if let Some(query) = target.query().and_then(kept) {
@@ -114,7 +111,7 @@ impl Template {
 fn withhold(headers: &mut HeaderMap, carriers: &Carriers, own: &[Injection]) {
     let carries = |name: &HeaderName| {
         let is = |carrier: &str| identity::same_name(carrier, name.as_str());
-        own.iter().any(|own| matches!(&own.way, Inject::Header { name, .. } if is(name)))
+        own.iter().flat_map(Injection::headers).any(is)
             || carriers.headers.iter().chain(&carriers.account_headers).any(|carrier| is(carrier))
     };
     let gone: Vec<HeaderName> = headers.keys().filter(|name| carries(name)).cloned().collect();

@@ -52,7 +52,7 @@ pub(crate) async fn read(
     limit: usize,
 ) -> Result<Asked, Denial> {
     let endpoint = admission.endpoint().filter(|_| admission.reads_body());
-    let signs = admission.signs_body() && injection::needs_body(headers) && !incoming.is_end_stream();
+    let signs = admission.signs_body(injection::has_digest(headers)) && !incoming.is_end_stream();
     if endpoint.is_none() && !signs {
         let facts = Facts { body_bytes: incoming.size_hint().exact().unwrap_or(0), ..Facts::default() };
         return Ok(Asked { content: Content::Streaming(incoming), read: ReadBody::unread(facts) });

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use tollgate_policy::decision::{Facts, Permit, Priced};
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::Endpoint;
+use tollgate_policy::name::Name;
 use tollgate_policy::price::{NanoUsd, Units};
 use tollgate_policy::target::Target;
 use tollgate_secrets::Secret;
@@ -26,7 +27,7 @@ use crate::load::{Load, Share};
 use crate::quota::{Demand, Hold, RateHeaders};
 use crate::snapshot::Snapshot;
 use crate::telemetry::ACCESS;
-use crate::upstream::{Peer, Upload};
+use crate::upstream::{Peer, Shown, Upload};
 
 /// What was learnt of a call's usage.
 #[derive(Debug)]
@@ -61,6 +62,8 @@ pub(crate) struct Meter {
     upload: Option<Arc<Upload>>,
     sent: bool,
     rejected: bool,
+    /// The client certificate that the call fails for.
+    blamed: Option<Name>,
     closed: bool,
 }
 
@@ -85,6 +88,7 @@ impl Meter {
             upload: None,
             sent: false,
             rejected: false,
+            blamed: None,
             closed: false,
         })
     }
@@ -181,8 +185,17 @@ impl Meter {
         Ok(())
     }
 
+    /// Without this client certificate there is no connection.
+    pub(crate) fn blame(&mut self, certificate: &Name) {
+        self.blamed = Some(certificate.clone());
+    }
+
     /// An attempt has a connection.
-    pub(crate) fn attempt(&mut self, peer: &Peer, secret: Option<&Secret>) {
+    pub(crate) fn attempt(&mut self, peer: &Peer, secret: Option<&Secret>, shown: Option<Shown<'_>>) {
+        self.blamed = None;
+        if let Some(Shown { credential, secret }) = shown {
+            self.core.uses.shown(&self.record, &credential.name, secret);
+        }
         if let Some(secret) = secret {
             self.core.uses.injected(&self.record, secret);
         }
@@ -254,7 +267,7 @@ impl Meter {
         let id = self.record.id;
         self.record.status = crate::reply::status(denial.reason).as_u16();
         self.record.reason = Some(denial.reason);
-        self.core.uses.refused(&self.record, denial.reason);
+        self.core.uses.refused(&self.record, self.blamed.as_ref(), denial.reason);
         if denial.reason == Reason::Internal {
             self.record.outcome = Outcome::Panicked;
         }
@@ -334,6 +347,7 @@ impl Meter {
             upload: self.upload.take(),
             sent: self.sent,
             rejected: self.rejected,
+            blamed: self.blamed.take(),
             closed,
         })
     }

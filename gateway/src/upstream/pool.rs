@@ -1,7 +1,7 @@
 //! Connections to upstreams that are kept, per core.
 //!
-//! **Invariant:** a connection serves one key only: destination, verified name, port, TLS configuration, source address and
-//! credential version. An HTTP/1 connection is handed out again only when hyper reports it idle: the whole request written, the whole
+//! **Invariant:** a connection serves one key only: destination, verified name, port, TLS configuration, source address,
+//! credential version and client certificate. An HTTP/1 connection is handed out again only when hyper reports it idle: the whole request written, the whole
 //! answer read, nothing left to read. Otherwise it is closed.
 
 use std::hash::{Hash, Hasher};
@@ -19,6 +19,7 @@ use tollgate_policy::name::Name;
 use tollgate_secrets::Version;
 
 use super::body::OutBody;
+use super::certificate::Showing;
 use crate::ledger::{Gate, Journal};
 
 /// An idle connection older than this is closed: below the 60 s after which common load balancers close theirs.
@@ -36,6 +37,7 @@ pub(crate) struct Key {
     pub(crate) tls: u64,
     pub(crate) source: Option<IpAddr>,
     pub(crate) credential: Option<(Name, Version)>,
+    pub(crate) certificate: Option<(Name, Version)>,
 }
 
 impl Hash for Key {
@@ -162,17 +164,23 @@ fn slot(streams: &Arc<AtomicUsize>) -> StreamSlot {
 #[derive(Debug)]
 pub(crate) struct Pool {
     pub(super) journal: Arc<Journal>,
+    pub(super) showing: Showing,
     buckets: Mutex<Map<Key, Arc<Bucket>>>,
 }
 
 impl Pool {
     pub(crate) fn new(journal: Arc<Journal>) -> Self {
-        Self { journal, buckets: Mutex::default() }
+        Self { journal, showing: Showing::default(), buckets: Mutex::default() }
     }
 
     /// The bucket of `key`, made if need be.
     pub(crate) fn bucket(&self, key: Key) -> Arc<Bucket> {
         Arc::clone(lock(&self.buckets).entry(key).or_default())
+    }
+
+    /// Lets go of client certificates: the policy changed. Connections that showed one are not handed out for another.
+    pub(crate) fn forget_certificates(&self) {
+        self.showing.clear();
     }
 
     /// Closes what has been idle for too long and returns how many connections are kept.

@@ -7,7 +7,7 @@ use super::store::check_reference;
 use super::{Compiler, Scope, inject};
 use crate::model::{CredentialSpec, FromSpec, Interval, Resource};
 use crate::pattern::HostPattern;
-use crate::policy::{Credential, Destination, KvVersion, SecretRef, Store, StoreKind};
+use crate::policy::{Credential, Destination, Injection, KvVersion, SecretRef, Store, StoreKind};
 
 /// How old a value may become: 5 min before it is read again, 1 h while its store is out of reach.
 const REFRESH: Interval = Interval(std::time::Duration::from_secs(300));
@@ -36,11 +36,9 @@ impl Compiler<'_> {
             let path = format!("spec.destinations[{index}]");
             let found = scope.resolve((&path, "Destination", name), known, &self.parts.destinations);
             if let Some(destination) = found {
-                check_hosts(spec, &path, &destination, &mut scope);
-                destinations.push(destination);
+                destinations.push((path, destination));
             }
         }
-        check_wildcards(spec, &destinations, &mut scope);
         let what = "where the key is read, as in `{store: bao, path: llm/openai, field: api_key}`";
         let from = scope.required("spec.from", spec.from.as_ref(), what);
         let store = from.and_then(|from| from.store.as_ref()).and_then(|name| {
@@ -50,6 +48,11 @@ impl Compiler<'_> {
         let from = from.and_then(|from| secret_ref(("spec.from", from), store.as_deref(), &mut scope));
         check_leased(spec, &mut scope);
         let inject = inject::ways(spec, from.as_ref(), &mut scope);
+        if inject.as_ref().is_none_or(|ways| ways.iter().any(Injection::is_reusable)) {
+            destinations.iter().for_each(|(path, to)| check_hosts(spec, path, to, &mut scope));
+        }
+        let destinations: Vec<_> = destinations.into_iter().map(|(_, destination)| destination).collect();
+        check_wildcards(spec, &destinations, &mut scope);
         let Interval(refresh) = spec.refresh.unwrap_or(REFRESH);
         let Interval(max_stale) = spec.max_stale.unwrap_or_else(|| Interval(MAX_STALE.0.max(refresh)));
         if max_stale < refresh {

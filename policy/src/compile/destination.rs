@@ -43,6 +43,7 @@ impl Compiler<'_> {
             addresses: spec.addresses.values().map(|Address(address)| *address).collect(),
             source_address: spec.source_address.map(|Address(address)| address),
             tls: tls?,
+            client_certificate: spec.tls.as_ref().and_then(|tls| tls.client_certificate.clone()),
             dialect: dialect?,
             timeouts: Timeouts {
                 connect: time(timeouts.and_then(|written| written.connect), default.connect),

@@ -42,6 +42,13 @@ impl Compiler<'_> {
         if let (Some(destination), Some(credential)) = (&spec.destination, written) {
             check_binding(destination, credential, &mut scope);
         }
+        if let Some(credential) = credential.as_ref().filter(|key| key.client_certificate().is_some()) {
+            let message = format!(
+                "`{}` is a client certificate, which connections show where a Destination names it in `tls.clientCertificate`: leave it out",
+                credential.name
+            );
+            scope.problem("spec.credential", message);
+        }
         let allow = allow(spec, destination.as_deref(), &mut scope);
         let limits = super::limit::limits(resource, &mut scope);
         if let Some(destination) = &destination
@@ -121,14 +128,19 @@ fn allow(spec: &GrantSpec, destination: Option<&Destination>, scope: &mut Scope<
     let is_list = |list: Option<usize>, path: &str| list.is_some() || scope.source.has(path);
     let has_methods = is_list(allow.methods.written(), "spec.allow.methods");
     let has_paths = is_list(allow.paths.written(), "spec.allow.paths");
-    if scope.source.has("spec.credential") {
+    let shows = destination.is_some_and(|destination| destination.client_certificate.is_some());
+    let with = match scope.source.has("spec.credential") {
+        true => Some("a credential"),
+        false => shows.then_some("a destination that is shown a client certificate"),
+    };
+    if let Some(with) = with {
         if !has_methods {
-            let what = "a grant with a credential says for which methods, as in `[POST]`";
-            scope.required("spec.allow.methods", None::<()>, what);
+            let what = format!("a grant with {with} says for which methods, as in `[POST]`");
+            scope.required("spec.allow.methods", None::<()>, &what);
         }
         if !has_paths {
-            let what = "a grant with a credential says for which paths, as in `[/v1/chat/completions]`";
-            scope.required("spec.allow.paths", None::<()>, what);
+            let what = format!("a grant with {with} says for which paths, as in `[/v1/chat/completions]`");
+            scope.required("spec.allow.paths", None::<()>, &what);
         }
     }
     let lists = [

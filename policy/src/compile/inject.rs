@@ -1,8 +1,11 @@
 //! Ways on a call: put where they cannot break the message, and no two in one place.
 
 use super::Scope;
-use crate::model::{CredentialSpec, InjectSpec, Injections, List, SigV4Spec};
-use crate::policy::{Inject, Injection, SecretRef, SigV4};
+use super::hmac::hmac;
+use crate::model::{
+    ClientCertificateSpec, CredentialSpec, HmacSpec, InjectSpec, Injections, List, SigV4Spec,
+};
+use crate::policy::{Hmac, Inject, Injection, Piece, SecretRef, SigV4};
 
 const REQUIRED: &str = "how the key is put on a call, as in `{bearer: {}}`";
 
@@ -25,13 +28,10 @@ pub(super) fn ways(
             }
         }
     }
-    let mut places: Vec<String> = Vec::new();
-    for (path, injection) in &ways {
-        let place = place(&injection.way);
-        if places.contains(&place) {
-            scope.problem(path, format!("another way on the call uses {place} already"));
-        }
-        places.push(place);
+    check_places(&ways, scope);
+    let is_certificate = |(_, way): &(String, Injection)| matches!(way.way, Inject::ClientCertificate { .. });
+    if ways.len() > 1 && ways.iter().any(is_certificate) {
+        scope.problem("spec.inject", "a client certificate is a credential of its own");
     }
     if spec.mint.is_some() {
         check_minted(&ways, scope);
@@ -41,9 +41,29 @@ pub(super) fn ways(
     Some(ways.into_iter().map(|(_, way)| way).collect())
 }
 
+/// No two ways use one place, and a request is signed once.
+fn check_places(ways: &[(String, Injection)], scope: &mut Scope<'_>) {
+    let mut taken: Vec<String> = Vec::new();
+    for (path, injection) in ways {
+        let places = places(&injection.way);
+        for place in places.iter().filter(|place| taken.contains(place)) {
+            scope.problem(path, format!("another way on the call uses {place} already"));
+        }
+        taken.extend(places);
+    }
+    let signs =
+        |(_, injection): &&(String, Injection)| matches!(injection.way, Inject::SigV4(_) | Inject::Hmac(_));
+    for (path, _) in ways.iter().filter(signs).skip(1) {
+        scope.problem(path, "another way signs the request already");
+    }
+}
+
 /// A minted value has no fields, whatever it is made of.
 fn check_minted(ways: &[(String, Injection)], scope: &mut Scope<'_>) {
     for (path, injection) in ways {
+        if injection.hmac().is_some() {
+            scope.problem(path, "what `mint` makes is a token to send, and no key to sign with");
+        }
         for field in injection.fields() {
             let message = "what `mint` makes is one value, and has no fields";
             scope.problem(&field_path(path, injection, field), message);
@@ -75,7 +95,11 @@ fn check_field(path: &str, injection: &Injection, from: &SecretRef, scope: &mut 
         let named = if all.is_empty() { "names none".to_owned() } else { format!("has {all}") };
         scope.problem(&field_path(path, injection, field), format!("`from` {named}, and not `{field}`"));
     }
-    if injection.fields().next().is_none() && from.fields.len() > 1 {
+    let has_key = match &injection.way {
+        Inject::SigV4(_) | Inject::ClientCertificate { .. } => true,
+        _ => injection.field.is_some(),
+    };
+    if !has_key && from.fields.len() > 1 {
         scope.problem(path, format!("the key has several fields: `field` says which of {all} is put here"));
     }
 }
@@ -86,23 +110,48 @@ fn field_path(path: &str, injection: &Injection, field: &str) -> String {
         Inject::SigV4(aws) if aws.access_key_id == field => format!("{path}.sigv4.accessKeyId"),
         Inject::SigV4(aws) if aws.secret_access_key == field => format!("{path}.sigv4.secretAccessKey"),
         Inject::SigV4(_) => format!("{path}.sigv4.sessionToken"),
+        Inject::Hmac(hmac) => format!("{path}.hmac.{}", hmac_field(injection, hmac, field)),
+        Inject::ClientCertificate { certificate, .. } if certificate == field => {
+            format!("{path}.clientCertificate.certificate")
+        }
+        Inject::ClientCertificate { .. } => format!("{path}.clientCertificate.key"),
         _ => format!("{path}.field"),
     }
 }
 
+/// Where in `hmac` it is.
+fn hmac_field(injection: &Injection, hmac: &Hmac, field: &str) -> &'static str {
+    let named =
+        |pieces: &[Piece]| pieces.iter().any(|piece| matches!(piece, Piece::Field(name) if name == field));
+    match () {
+        () if injection.field.as_deref() == Some(field) => "field",
+        () if named(&hmac.message) => "message",
+        () if hmac.headers.iter().any(|(_, pieces)| named(pieces)) => "headers",
+        () => "query",
+    }
+}
+
 /// Where it is put, in words that are equal only for the same place.
-fn place(way: &Inject) -> String {
+fn places(way: &Inject) -> Vec<String> {
+    let header = |name: &str| format!("the header `{}`", name.replace('_', "-"));
+    let parameter = |name: &str| format!("the parameter `{name}`");
     match way {
-        Inject::Bearer | Inject::Basic { .. } | Inject::SigV4(_) => "the header `authorization`".to_owned(),
-        Inject::Header { name, .. } => format!("the header `{}`", name.replace('_', "-")),
-        Inject::Query { name } => format!("the parameter `{name}`"),
-        Inject::Cookie { name } => format!("the cookie `{name}`"),
+        Inject::Bearer | Inject::Basic { .. } | Inject::SigV4(_) => vec![header("authorization")],
+        Inject::Header { name, .. } => vec![header(name)],
+        Inject::Query { name } => vec![parameter(name)],
+        Inject::Cookie { name } => vec![format!("the cookie `{name}`")],
+        Inject::ClientCertificate { .. } => Vec::new(),
+        Inject::Hmac(hmac) => {
+            let headers = hmac.headers.iter().map(|(name, _)| header(name));
+            headers.chain(hmac.queries.iter().map(|(name, _)| parameter(name))).collect()
+        }
     }
 }
 
 fn way(path: &str, spec: &InjectSpec, scope: &mut Scope<'_>) -> Option<Injection> {
     let inject = inject(path, spec, scope)?;
-    Some(Injection { field: spec.field.clone(), way: inject })
+    let field = spec.hmac.as_ref().map_or(&spec.field, |hmac| &hmac.field).clone();
+    Some(Injection { field, way: inject })
 }
 
 enum Written<'a> {
@@ -112,6 +161,8 @@ enum Written<'a> {
     Query(&'a Option<String>),
     Cookie(&'a Option<String>),
     SigV4(&'a SigV4Spec),
+    Hmac(&'a HmacSpec),
+    ClientCertificate(&'a ClientCertificateSpec),
 }
 
 fn inject(path: &str, written: &InjectSpec, scope: &mut Scope<'_>) -> Option<Inject> {
@@ -121,6 +172,8 @@ fn inject(path: &str, written: &InjectSpec, scope: &mut Scope<'_>) -> Option<Inj
         ("basic", written.basic.as_ref().map(|basic| Written::Basic(&basic.username))),
         ("query", written.query.as_ref().map(|query| Written::Query(&query.name))),
         ("sigv4", written.sig_v4.as_ref().map(Written::SigV4)),
+        ("hmac", written.hmac.as_ref().map(Written::Hmac)),
+        ("clientCertificate", written.client_certificate.as_ref().map(Written::ClientCertificate)),
         ("cookie", written.cookie.as_ref().map(|cookie| Written::Cookie(&cookie.name))),
     ];
     match scope.exactly_one(path, fields)? {
@@ -150,9 +203,8 @@ fn inject(path: &str, written: &InjectSpec, scope: &mut Scope<'_>) -> Option<Inj
         Written::Query(name) => {
             let path = &format!("{path}.query.name");
             let name = scope.required(path, name.clone(), "the parameter, as in `key`")?;
-            let is_plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b));
-            if name.is_empty() || !is_plain {
-                scope.problem(path, "a parameter is letters, digits, `-`, `.`, `_` and `~`");
+            if let Err(message) = check_parameter(&name) {
+                scope.problem(path, message);
             }
             Some(Inject::Query { name })
         }
@@ -164,6 +216,19 @@ fn inject(path: &str, written: &InjectSpec, scope: &mut Scope<'_>) -> Option<Inj
             }
             sigv4(&format!("{path}.sigv4"), aws, scope).map(Inject::SigV4)
         }
+        Written::Hmac(signed) => {
+            if written.field.is_some() {
+                scope.problem(&format!("{path}.field"), "a signature takes its key from `hmac.field`");
+            }
+            hmac(&format!("{path}.hmac"), signed, scope).map(Inject::Hmac)
+        }
+        Written::ClientCertificate(certificate) => {
+            if written.field.is_some() {
+                let message = "a client certificate takes its fields from `certificate` and `key`";
+                scope.problem(&format!("{path}.field"), message);
+            }
+            client_certificate(&format!("{path}.clientCertificate"), certificate, scope)
+        }
         Written::Cookie(name) => {
             let path = &format!("{path}.cookie.name");
             let name = scope.required(path, name.clone(), "the cookie, as in `session`")?;
@@ -173,6 +238,18 @@ fn inject(path: &str, written: &InjectSpec, scope: &mut Scope<'_>) -> Option<Inj
             Some(Inject::Cookie { name })
         }
     }
+}
+
+fn client_certificate(path: &str, written: &ClientCertificateSpec, scope: &mut Scope<'_>) -> Option<Inject> {
+    let (at, what) = (format!("{path}.certificate"), "the field with the certificate chain in PEM");
+    let certificate = scope.required(&at, written.certificate.clone(), what);
+    let (at, what) = (format!("{path}.key"), "the field with the private key in PEM");
+    let key = scope.required(&at, written.key.clone(), what)?;
+    let certificate = certificate?;
+    if certificate == key {
+        scope.problem(&at, "certificate and key are two fields: list both in `from.fields`");
+    }
+    Some(Inject::ClientCertificate { certificate, key })
 }
 
 fn sigv4(path: &str, written: &SigV4Spec, scope: &mut Scope<'_>) -> Option<SigV4> {
@@ -203,8 +280,15 @@ fn sigv4(path: &str, written: &SigV4Spec, scope: &mut Scope<'_>) -> Option<SigV4
     Some(SigV4 { access_key_id: id?, secret_access_key: secret?, session_token, regions, services })
 }
 
+/// Unreserved characters only (RFC 3986, section 2.3), so that it needs no encoding.
+pub(super) fn check_parameter(name: &str) -> Result<(), &'static str> {
+    let is_plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b));
+    let is_name = is_plain && !name.is_empty();
+    is_name.then_some(()).ok_or("a parameter is letters, digits, `-`, `.`, `_` and `~`")
+}
+
 /// `name` is in lower case. Headers that frame, route or describe the message are the gateway's own.
-fn check_header(name: &str) -> Result<(), &'static str> {
+pub(super) fn check_header(name: &str) -> Result<(), &'static str> {
     const OWN: &[&str] = &[
         "accept-encoding",
         "connection",

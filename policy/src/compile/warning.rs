@@ -9,7 +9,7 @@ use crate::dialect::Class;
 use crate::limit::Unit;
 use crate::model::{Model, Problem, Source};
 use crate::pattern::{MethodPattern, ModelPattern};
-use crate::policy::{Credential, Grant, Parts, StoreKind, Unpriced};
+use crate::policy::{Credential, Destination, Grant, Parts, StoreKind, Unpriced};
 use crate::price::{NanoUsd, Price};
 
 pub(super) fn warnings(model: &Model, parts: &Parts) -> Vec<Problem> {
@@ -41,7 +41,12 @@ pub(super) fn warnings(model: &Model, parts: &Parts) -> Vec<Problem> {
     for resource in &model.credentials {
         let is_used =
             |grant: &Grant| grant.credential.as_ref().is_some_and(|used| used.name == resource.name);
-        if !parts.grants.values().any(|grant| is_used(grant)) {
+        let is_certificate =
+            parts.credentials.get(&resource.name).is_some_and(|key| key.client_certificate().is_some());
+        let shows = |to: &Arc<Destination>| to.client_certificate.as_ref() == Some(&resource.name);
+        if is_certificate && !parts.destinations.values().any(shows) {
+            warnings.push(resource.source.problem("", "no destination is shown this client certificate"));
+        } else if !is_certificate && !parts.grants.values().any(|grant| is_used(grant)) {
             warnings.push(resource.source.problem("", "no grant uses this credential"));
         }
     }

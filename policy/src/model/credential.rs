@@ -1,5 +1,6 @@
 //! `kind: Credential`, as it is written.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
@@ -10,6 +11,7 @@ use super::field::{Interval, List};
 use super::mint::MintSpec;
 use crate::name::Name;
 use crate::pattern::HostPattern;
+use crate::policy::{HmacAlgorithm, KeyEncoding, SignatureEncoding};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
@@ -55,6 +57,8 @@ pub(crate) struct InjectSpec {
     pub(crate) cookie: Option<CookieSpec>,
     #[serde(rename = "sigv4")]
     pub(crate) sig_v4: Option<SigV4Spec>,
+    pub(crate) hmac: Option<HmacSpec>,
+    pub(crate) client_certificate: Option<ClientCertificateSpec>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -94,6 +98,78 @@ pub(crate) struct SigV4Spec {
     pub(crate) session_token: Option<String>,
     pub(crate) regions: List<String>,
     pub(crate) services: List<String>,
+}
+
+/// The fields with the chain and with its key.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+pub(crate) struct ClientCertificateSpec {
+    pub(crate) certificate: Option<String>,
+    pub(crate) key: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+pub(crate) struct HmacSpec {
+    pub(crate) algorithm: Option<HmacWord>,
+    pub(crate) field: Option<String>,
+    pub(crate) key_encoding: Option<KeyEncodingWord>,
+    pub(crate) message: Option<String>,
+    pub(crate) encoding: Option<SignatureWord>,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) query: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum HmacWord {
+    Sha1,
+    Sha256,
+    Sha512,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum KeyEncodingWord {
+    Raw,
+    Base64,
+    Hex,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum SignatureWord {
+    Hex,
+    Base64,
+}
+
+impl From<HmacWord> for HmacAlgorithm {
+    fn from(word: HmacWord) -> Self {
+        match word {
+            HmacWord::Sha1 => Self::Sha1,
+            HmacWord::Sha256 => Self::Sha256,
+            HmacWord::Sha512 => Self::Sha512,
+        }
+    }
+}
+
+impl From<KeyEncodingWord> for KeyEncoding {
+    fn from(word: KeyEncodingWord) -> Self {
+        match word {
+            KeyEncodingWord::Raw => Self::Raw,
+            KeyEncodingWord::Base64 => Self::Base64,
+            KeyEncodingWord::Hex => Self::Hex,
+        }
+    }
+}
+
+impl From<SignatureWord> for SignatureEncoding {
+    fn from(word: SignatureWord) -> Self {
+        match word {
+            SignatureWord::Hex => Self::Hex,
+            SignatureWord::Base64 => Self::Base64,
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for Injections {

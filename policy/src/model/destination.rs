@@ -7,6 +7,7 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::field::{Address, Interval, List};
+use crate::name::Name;
 use crate::pattern::HostPattern;
 use crate::policy::Scrub;
 use crate::target::EncodedForm;
@@ -44,6 +45,7 @@ pub(crate) enum Protocol {
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 pub(crate) struct TlsSpec {
     pub(crate) verify: Option<VerifySpec>,
+    pub(crate) client_certificate: Option<Name>,
 }
 
 /// `system`, or `{caFile: path}`.

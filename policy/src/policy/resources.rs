@@ -11,7 +11,7 @@ use crate::limit::{Limit, Unit};
 use crate::model::Source;
 use crate::name::Name;
 use crate::pattern::{HostPattern, MethodPattern, ModelPattern, PathPattern, SpiffePattern};
-use crate::policy::{Mint, VaultStore};
+use crate::policy::{Hmac, Mint, VaultStore};
 use crate::target::EncodedForms;
 
 /// What is outside, and how to reach it. Always over TLS.
@@ -29,6 +29,8 @@ pub struct Destination {
     pub source_address: Option<IpAddr>,
     /// Whom the destination's certificate has to be verified by.
     pub tls: TlsVerify,
+    /// The credential that is its client certificate; [`crate::policy::Policy::client_certificate`] has it.
+    pub client_certificate: Option<Name>,
     /// How usage is read.
     pub dialect: Arc<Dialect>,
     /// How long to wait for what.
@@ -210,6 +212,15 @@ pub enum Inject {
     },
     /// The request is signed: AWS Signature Version 4.
     SigV4(SigV4),
+    /// The request is signed as templates say; the key is never sent.
+    Hmac(Hmac),
+    /// It is no part of a call: a certificate that connections show, named by their destination.
+    ClientCertificate {
+        /// The field with the chain in PEM, its own certificate first.
+        certificate: String,
+        /// The field with the private key in PEM.
+        key: String,
+    },
     /// `Cookie: <name>=<secret>`.
     Cookie {
         /// A token (RFC 6265, section 4.1.1).
@@ -300,9 +311,57 @@ impl Injection {
             Inject::SigV4(aws) => {
                 [Some(&aws.access_key_id), Some(&aws.secret_access_key), aws.session_token.as_ref()]
             }
+            Inject::ClientCertificate { certificate, key } => [Some(certificate), Some(key), None],
             _ => [self.field.as_ref(), None, None],
         };
-        keys.into_iter().flatten().map(String::as_str)
+        let more = self.hmac().into_iter().flat_map(Hmac::fields);
+        keys.into_iter().flatten().map(String::as_str).chain(more)
+    }
+
+    /// The headers of its own, in lower case, besides those that no caller can set.
+    pub fn headers(&self) -> impl Iterator<Item = &str> {
+        let one = match &self.way {
+            Inject::Header { name, .. } => Some(name),
+            _ => None,
+        };
+        let several = self.hmac().map(|hmac| &hmac.headers);
+        one.into_iter().chain(several.into_iter().flatten().map(|(name, _)| name)).map(String::as_str)
+    }
+
+    /// The parameters of its own.
+    pub fn queries(&self) -> impl Iterator<Item = &str> {
+        let one = match &self.way {
+            Inject::Query { name } => Some(name),
+            _ => None,
+        };
+        let several = self.hmac().map(|hmac| &hmac.queries);
+        one.into_iter().chain(several.into_iter().flatten().map(|(name, _)| name)).map(String::as_str)
+    }
+
+    /// How it signs requests with an HMAC, if it does.
+    pub fn hmac(&self) -> Option<&Hmac> {
+        match &self.way {
+            Inject::Hmac(hmac) => Some(hmac),
+            _ => None,
+        }
+    }
+
+    /// Whether the secret itself, or a field of it, goes on the wire.
+    fn is_sent(&self) -> bool {
+        match &self.way {
+            Inject::SigV4(_) | Inject::ClientCertificate { .. } => false,
+            Inject::Hmac(hmac) => hmac.sends_field(),
+            _ => true,
+        }
+    }
+
+    /// Whether what one host is shown is good for another.
+    pub(crate) fn is_reusable(&self) -> bool {
+        match &self.way {
+            Inject::ClientCertificate { .. } => false,
+            Inject::Hmac(hmac) => hmac.is_reusable(),
+            _ => true,
+        }
     }
 }
 
@@ -317,7 +376,21 @@ impl Credential {
 
     /// Whether the key itself goes on the wire, and not only what was signed with it.
     pub fn is_sent(&self) -> bool {
-        self.inject.iter().any(|injection| !matches!(injection.way, Inject::SigV4(_)))
+        self.inject.iter().any(Injection::is_sent)
+    }
+
+    /// Whether a signature takes the body of a request; `has_digest`: its head names one, which AWS takes instead.
+    pub fn signs_body(&self, has_digest: bool) -> bool {
+        (self.sigv4().is_some() && !has_digest)
+            || self.inject.iter().filter_map(Injection::hmac).any(Hmac::reads_body)
+    }
+
+    /// The fields with certificate chain and private key, if that is what it is.
+    pub fn client_certificate(&self) -> Option<(&str, &str)> {
+        self.inject.iter().find_map(|injection| match &injection.way {
+            Inject::ClientCertificate { certificate, key } => Some((certificate.as_str(), key.as_str())),
+            _ => None,
+        })
     }
 
     /// How it signs requests for AWS, if it does.

@@ -22,7 +22,7 @@ use crate::credentials;
 use crate::injection;
 use crate::memory;
 use crate::snapshot::Snapshot;
-use crate::upstream::DialRules;
+use crate::upstream::{self, DialRules};
 
 #[derive(Debug, Args)]
 pub(super) struct TestArgs {
@@ -123,14 +123,9 @@ impl Report {
         let mut failed =
             got.as_ref().err().map(|failure| (step(*failure), failure.to_string(), help(*failure)));
         if let Ok(secret) = &got
-            && !injection::fits(credential, secret)
+            && let Some((what, help)) = misfit(credential, secret)
         {
-            let help = "store it again without line breaks and other control characters";
-            failed = Some((
-                Step::Form,
-                "the value has bytes that cannot be put on a call this way".to_owned(),
-                help,
-            ));
+            failed = Some((Step::Form, what, help));
         }
         let until = failed.as_ref().map(|(step, ..)| *step);
         let mut done = steps(credential, store);
@@ -166,6 +161,19 @@ impl Report {
         }
         lines
     }
+}
+
+/// Why the secret cannot be used as the credential says, and what would help.
+fn misfit(credential: &Credential, secret: &Secret) -> Option<(String, &'static str)> {
+    if credential.client_certificate().is_some() {
+        let error = upstream::certified(credential, secret).err()?;
+        let help = "store the chain in PEM, its own certificate first, and the key of that in PEM, without a passphrase";
+        return Some((error.to_string(), help));
+    }
+    let what = "the value has bytes that cannot be put on a call this way";
+    let help =
+        "store it again in the encoding that inject names, without line breaks and other control characters";
+    (!injection::fits(credential, secret)).then(|| (what.to_owned(), help))
 }
 
 /// What is done for this credential, each as it reads when it went well.
@@ -211,7 +219,11 @@ fn steps(credential: &Credential, store: Option<&StoreKind>) -> Vec<(Step, Strin
     if let Some(mint) = &credential.mint {
         steps.push((Step::Mint, format!("{} made a token of it", mint.endpoint)));
     }
-    steps.push((Step::Form, format!("can be put on a call as {}", credentials::inject(&credential.inject))));
+    let form = match credential.client_certificate() {
+        Some(_) => "chain and key belong together".to_owned(),
+        None => format!("can be put on a call as {}", credentials::inject(&credential.inject)),
+    };
+    steps.push((Step::Form, form));
     steps
 }
 

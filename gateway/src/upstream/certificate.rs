@@ -1,0 +1,192 @@
+//! The certificate that a connection shows, where its destination names one.
+//!
+//! **Invariant:** a configuration is used for the version that it was made of only; a new policy empties all. The private key is in
+//! zeroized buffers, and in the signing key of rustls; what is wrong with it is said without a word of what it is.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustls::ClientConfig;
+use rustls::client::Resumption;
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{
+    CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer,
+};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{Error, InconsistentKeys};
+use tollgate_policy::map::Map;
+use tollgate_policy::name::Name;
+use tollgate_policy::policy::Credential;
+use tollgate_secrets::{Secret, Version};
+use zeroize::Zeroizing;
+
+use super::tls::TlsClient;
+
+/// What is wrong with a client certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BadCertificate {
+    #[error("a field of the secret is missing")]
+    Field,
+    #[error("it has no certificate chain in PEM")]
+    Chain,
+    #[error("it has no private key in PEM, or one that a passphrase protects or that is of no known kind")]
+    Key,
+    #[error("the private key does not belong to the first certificate of the chain")]
+    Mismatch,
+}
+
+/// A client certificate to show.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shown<'a> {
+    pub(crate) credential: &'a Arc<Credential>,
+    pub(crate) secret: &'a Secret,
+}
+
+/// The configurations that one core has ready, by destination.
+#[derive(Default)]
+pub(super) struct Showing(Mutex<Map<Name, Kept>>);
+
+struct Kept {
+    credential: Arc<Credential>,
+    version: Version,
+    tls: u64,
+    config: Arc<ClientConfig>,
+}
+
+impl fmt::Debug for Showing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Showing").finish_non_exhaustive()
+    }
+}
+
+impl Shown<'_> {
+    /// What pools compare.
+    pub(super) fn key(&self) -> (Name, Version) {
+        (self.credential.name.clone(), self.secret.version().clone())
+    }
+}
+
+impl Showing {
+    /// `tls`, showing `shown` to `destination`.
+    pub(super) fn config(
+        &self,
+        destination: &Name,
+        tls: &TlsClient,
+        shown: Shown<'_>,
+    ) -> Result<Arc<ClientConfig>, BadCertificate> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_same = |kept: &&Kept| {
+            Arc::ptr_eq(&kept.credential, shown.credential)
+                && kept.version == *shown.secret.version()
+                && kept.tls == tls.id
+        };
+        if let Some(known) = kept.get(destination).filter(is_same) {
+            return Ok(Arc::clone(&known.config));
+        }
+        let certified = certified(shown.credential, shown.secret)?;
+        let mut config = (*tls.config).clone();
+        config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(certified));
+        // A session of another certificate would be resumed as that one.
+        config.resumption = Resumption::default();
+        let config = Arc::new(config);
+        let (credential, version) = (Arc::clone(shown.credential), shown.secret.version().clone());
+        let entry = Kept { credential, version, tls: tls.id, config: Arc::clone(&config) };
+        kept.insert(destination.clone(), entry);
+        Ok(config)
+    }
+
+    pub(super) fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// Chain and key of `secret`, which belong together.
+pub(crate) fn certified(credential: &Credential, secret: &Secret) -> Result<CertifiedKey, BadCertificate> {
+    let (chain, key) = credential.client_certificate().ok_or(BadCertificate::Field)?;
+    let field = |name| secret.expose(Some(name)).ok_or(BadCertificate::Field);
+    of_pem(field(chain)?, field(key)?)
+}
+
+fn of_pem(chain: &[u8], key: &[u8]) -> Result<CertifiedKey, BadCertificate> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
+    let chain = chain.ok().filter(|chain| !chain.is_empty()).ok_or(BadCertificate::Chain)?;
+    let certified = CertifiedKey::new(chain, signing_key(key)?);
+    match certified.keys_match() {
+        Ok(()) => Ok(certified),
+        Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Err(BadCertificate::Mismatch),
+        Err(Error::InconsistentKeys(_)) => Err(BadCertificate::Key),
+        Err(_) => Err(BadCertificate::Chain),
+    }
+}
+
+/// The first private key of a PEM text (RFC 7468); the parser of rustls would leave copies behind.
+fn signing_key(pem: &[u8]) -> Result<Arc<dyn rustls::sign::SigningKey>, BadCertificate> {
+    type Read = for<'a> fn(&'a [u8]) -> PrivateKeyDer<'a>;
+    const LABELS: [(&str, &str, Read); 3] = [
+        ("-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----", |der| {
+            PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(der))
+        }),
+        ("-----BEGIN RSA PRIVATE KEY-----", "-----END RSA PRIVATE KEY-----", |der| {
+            PrivateKeyDer::Pkcs1(PrivatePkcs1KeyDer::from(der))
+        }),
+        ("-----BEGIN EC PRIVATE KEY-----", "-----END EC PRIVATE KEY-----", |der| {
+            PrivateKeyDer::Sec1(PrivateSec1KeyDer::from(der))
+        }),
+    ];
+    let text = std::str::from_utf8(pem).map_err(|_| BadCertificate::Key)?;
+    let framed = LABELS.iter().find_map(|(begin, end, read)| {
+        let (_, rest) = text.split_once(begin)?;
+        Some((rest.split_once(end)?.0, read))
+    });
+    let (inner, read) = framed.ok_or(BadCertificate::Key)?;
+    let mut packed = Zeroizing::new(Vec::with_capacity(inner.len()));
+    packed.extend(inner.bytes().filter(|byte| !byte.is_ascii_whitespace()));
+    let mut der = Zeroizing::new(vec![0; packed.len().div_ceil(4) * 3]);
+    let length = STANDARD.decode_slice(&*packed, &mut der).map_err(|_| BadCertificate::Key)?;
+    any_supported_type(&read(&der[..length])).map_err(|_| BadCertificate::Key)
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+
+    fn pair() -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let certificate =
+            CertificateParams::new(vec!["a.test".to_owned()]).unwrap().self_signed(&key).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    #[test]
+    fn chain_and_key_are_taken_together_or_not_at_all() {
+        let ((chain, key), (other, foreign)) = (pair(), pair());
+        let read =
+            |chain: &str, key: &str| of_pem(chain.as_bytes(), key.as_bytes()).map(|made| made.cert.len());
+        assert_eq!(read(&chain, &key), Ok(1));
+        assert_eq!(read(&format!("{chain}{other}"), &format!("a key:\n{key}")), Ok(2));
+        assert_eq!(read(&chain, &foreign), Err(BadCertificate::Mismatch));
+        assert_eq!(read(&format!("{other}{chain}"), &key), Err(BadCertificate::Mismatch));
+        for wrong in ["", "no PEM", &key] {
+            assert_eq!(read(wrong, &key), Err(BadCertificate::Chain), "{wrong}");
+        }
+        let cut = &key[..key.len() / 2];
+        let garbled = key.replace('M', "*");
+        let protected = key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
+        for wrong in ["", "no PEM", &chain, cut, &garbled, &protected] {
+            assert_eq!(read(&chain, wrong), Err(BadCertificate::Key), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_says_nothing_of_the_content() {
+        let (chain, key) = pair();
+        let said = of_pem(key.as_bytes(), chain.as_bytes()).map(|_| ()).unwrap_err().to_string();
+        assert_eq!(said, "it has no certificate chain in PEM");
+        assert_eq!(format!("{:?}", Showing::default()), "Showing { .. }");
+    }
+}
