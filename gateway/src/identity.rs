@@ -4,12 +4,14 @@
 //! the trust domain in its own URI SAN. Headers never name a caller; those that try are removed before anything else looks.
 
 mod certificate;
+mod credentials;
 mod files;
 mod head;
 mod strip;
 mod trust;
 
 pub(crate) use self::certificate::SpiffeVerifier;
+pub(crate) use self::credentials::CallerCredentials;
 pub(crate) use self::files::IdentityFiles;
 pub use self::files::IdentitySettings;
 pub(crate) use self::head::{AwsScope, HEAD_BYTES, Head};

@@ -11,7 +11,7 @@ mod sigv4;
 mod spare;
 mod template;
 
-use http::header::{COOKIE, HeaderName};
+use http::header::{AUTHORIZATION, COOKIE, HeaderName};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Request, Uri, Version};
 use jiff::Timestamp;
@@ -69,6 +69,9 @@ impl Injected {
         *request.method_mut() = template.method.clone();
         *request.headers_mut() =
             template.take_headers().ok_or_else(|| bug("the headers cannot be read back"))?;
+        if let Some(token) = &template.token {
+            put(request.headers_mut(), &AUTHORIZATION, token.clone())?;
+        }
         let (authority, host) = peer.authority();
         let path = add(ready, request.headers_mut(), template.path.clone())?;
         let signer = ready.iter().find_map(|ready| match ready {

@@ -37,6 +37,7 @@ pub(crate) const fn status(reason: Reason) -> StatusCode {
         R::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
         R::MethodRefused => StatusCode::METHOD_NOT_ALLOWED,
         R::NoGrant
+        | R::CallerToken
         | R::MethodNotAllowed
         | R::PathNotAllowed
         | R::ModelNotAllowed

@@ -260,6 +260,7 @@ impl Permit {
             *grants.caller() == self.caller
                 && grant.name == self.grant.name
                 && credential(&grant) == credential(&self.grant)
+                && grant.caller_token == self.grant.caller_token
                 && !matching::is_obstructed(&grant, &call)
         })
     }

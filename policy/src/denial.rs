@@ -36,6 +36,8 @@ reasons! {
     NoCertificate = "no_certificate",
     /// The caller's certificate is no longer valid.
     CertificateExpired = "certificate_expired",
+    /// The grant passes the caller's own token on, and there is none for the destination.
+    CallerToken = "caller_token",
     /// The request is malformed in a way that no other word says.
     BadRequest = "bad_request",
     /// Two readers could take the path for two different ones.

@@ -132,6 +132,7 @@ async fn a_client_certificate_that_is_refused_broken_or_missing_is_named_and_not
         ("with another key", &good, &foreign, 503, "secret_unavailable", Some("does not belong")),
     ] {
         store(&plan, "partner", chain, key);
+        assert!(gateway.stop().success());
         gateway.restart().await;
         let client = checkout(&plan, &gateway);
         client.get("/up/x").await.assert_refused(status, reason);
@@ -148,6 +149,7 @@ async fn a_client_certificate_that_is_refused_broken_or_missing_is_named_and_not
         ["secret_unavailable", "credential_rejected", "credential_rejected", "secret_unavailable"]
     );
     store(&plan, "partner", &good, &good);
+    assert!(gateway.stop().success());
     gateway.restart().await;
     checkout(&plan, &gateway).get("/up/x").await.assert_status(200);
     assert_eq!(upstream.only().certificate, der(&good));

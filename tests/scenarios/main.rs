@@ -29,3 +29,4 @@ mod signing;
 mod smuggling;
 mod stores;
 mod targets;
+mod tokens;

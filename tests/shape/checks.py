@@ -17,6 +17,7 @@ PACKAGES = dict(zip(CRATES, ["tollgate-policy", "tollgate-secrets", "tollgate", 
 EXPOSE = ["secrets/src/secret.rs", "secrets/src/store.rs", "secrets/src/store/", "secrets/src/mint.rs", "secrets/src/mint/",
           "gateway/src/injection.rs", "gateway/src/injection/", "gateway/src/upstream/certificate.rs"]
 ATTESTED = ["policy/src/caller.rs", "gateway/src/identity.rs", "gateway/src/identity/"]
+TOKENS = ["gateway/src/identity/credentials.rs", "gateway/src/injection/template.rs"]
 ANYHOW = ["gateway/src/main.rs", "gateway/src/app.rs", "gateway/src/app/", "gateway/src/cli.rs", "gateway/src/cli/"]
 NOT_IN_POLICY = {"tokio", "hyper", "hyper-util", "kube", "reqwest", "rustls", "tracing", "rusqlite", "zeroize"}
 
@@ -32,7 +33,7 @@ TEXT = {".rs", ".py", ".md", ".toml", ".yaml", ".yml", ".sh", ".json", ".lua", "
 
 def run(root):
     """(name, problems) of every check over a tree."""
-    for check in (file_length, no_mod_rs, request_fits_a_screen, module_docs, secrets_stay_put, callers_are_proven,
+    for check in (file_length, no_mod_rs, request_fits_a_screen, module_docs, secrets_stay_put, callers_are_proven, callers_tokens_stay_put,
                   anyhow_at_the_edge, nothing_unfinished, expectations_have_reasons, no_development_talk, one_command,
                   attacks):
         yield check.__name__, check(Path(root))
@@ -96,6 +97,10 @@ def secrets_stay_put(root):
 
 def callers_are_proven(root):
     return only_in(root, r"\battested\b", ATTESTED, "only `identity` makes a caller")
+
+
+def callers_tokens_stay_put(root):
+    return only_in(root, r"\bpassed_on\b", TOKENS, "a caller's own token is read only by injection")
 
 
 def anyhow_at_the_edge(root):

@@ -6,13 +6,12 @@ use http::{HeaderMap, Method, Uri, Version, request};
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::target::RequestLine;
 
-use super::strip;
+use super::{CallerCredentials, strip};
 
 /// Most bytes of a request's header fields.
 pub(crate) const HEAD_BYTES: usize = 64 << 10;
 
 /// Method, target form and headers of a request, without credentials, identity assertions and hop-by-hop fields.
-#[derive(Debug)]
 pub(crate) struct Head {
     pub(crate) method: Method,
     pub(crate) headers: HeaderMap,
@@ -21,6 +20,8 @@ pub(crate) struct Head {
     query: Option<String>,
     /// What the caller's own AWS signature, which stays behind, was made for.
     pub(crate) aws_scope: Option<AwsScope>,
+    /// What was moved out of the headers.
+    pub(crate) credentials: CallerCredentials,
 }
 
 /// Region and service of an AWS signature: no secret, and not believed before the policy lists them.
@@ -77,8 +78,9 @@ impl Head {
         let path = uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
         let query = path.query().and_then(|query| strip::query(query, &[])).map(std::borrow::Cow::into_owned);
         let aws_scope = AwsScope::of(&headers);
+        let credentials = CallerCredentials::of(&headers);
         strip::headers(&mut headers);
-        Ok(Self { method, headers, authority, path, query, aws_scope })
+        Ok(Self { method, headers, authority, path, query, aws_scope, credentials })
     }
 
     /// What the policy decides on.

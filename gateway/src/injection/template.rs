@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, HeaderName, IF_RANGE, RANGE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method};
+use jiff::Timestamp;
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::Carriers;
@@ -24,6 +25,8 @@ pub(crate) struct Template {
     pub(super) path: PathAndQuery,
     /// Where the request is signed for AWS: what for.
     pub(super) aws_scope: Option<AwsScope>,
+    /// The caller's own, where the grant passes it on. Not among the headers, which are copied.
+    pub(super) token: Option<HeaderValue>,
     headers: Option<HeaderMap>,
     spare: Spare,
     body: Option<OutBody>,
@@ -33,8 +36,9 @@ pub(crate) struct Template {
 
 impl Template {
     /// # Errors
-    /// `bad_request` where the target cannot be written as a request line.
+    /// `bad_request` where the target cannot be written as a request line, `caller_token` where the caller's own token cannot be passed on.
     pub(crate) fn new(head: Head, permit: &Permit, body: OutBody, room: Room) -> Result<Self, Denial> {
+        let token = head.credentials.passed_on(permit, Timestamp::now())?;
         let target = permit.target();
         let mut line = String::with_capacity(target.path().len() + target.query().map_or(0, |q| q.len() + 1));
         line.push_str(target.path());
@@ -77,7 +81,7 @@ impl Template {
         let replayable = body.again().is_some();
         let (method, spare) = (head.method, Spare::pack(&headers));
         let (headers, body) = (Some(headers), Some(body));
-        Ok(Self { method, path, aws_scope, headers, spare, body, replayable, _room: room })
+        Ok(Self { method, path, aws_scope, token, headers, spare, body, replayable, _room: room })
     }
 
     /// Whether a further attempt could be made.

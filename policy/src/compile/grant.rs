@@ -8,7 +8,7 @@ use crate::caller::TrustDomain;
 use crate::model::{AllowSpec, CredentialSpec, GrantSpec, List, Resource};
 use crate::name::Name;
 use crate::pattern::{MethodPattern, PathPattern, SpiffePattern};
-use crate::policy::{Allow, Assume, Destination, Grant, Scrub, Unpriced};
+use crate::policy::{Allow, Assume, Credential, Destination, Grant, Injection, Scrub, Unpriced};
 
 impl Compiler<'_> {
     pub(super) fn grants(&mut self) {
@@ -50,6 +50,7 @@ impl Compiler<'_> {
             scope.problem("spec.credential", message);
         }
         let allow = allow(spec, destination.as_deref(), &mut scope);
+        let caller_token = caller_token(spec, (destination.as_deref(), credential.as_deref()), &mut scope);
         let limits = super::limit::limits(resource, &mut scope);
         if let Some(destination) = &destination
             && destination.dialect.is_plain()
@@ -65,6 +66,10 @@ impl Compiler<'_> {
                 scope.required("spec.assume.outputTokens", assume.output_tokens, "the tokens written");
             Some(Assume { input_tokens: input?, output_tokens: output? })
         });
+        // One that is written and has problems must not become a grant without it, here and below.
+        if spec.caller_token.is_none() && resource.source.has("spec.callerToken") {
+            return None;
+        }
         // A credential that is written but has problems of its own must not become a grant without one.
         if spec.credential.is_none() && resource.source.has("spec.credential") {
             return None;
@@ -74,6 +79,7 @@ impl Compiler<'_> {
             callers,
             destination: destination?,
             credential: if spec.credential.is_some() { Some(credential?) } else { None },
+            caller_token,
             allow,
             limits,
             default_output_cap: spec.default_output_cap,
@@ -105,6 +111,32 @@ fn callers(spec: &GrantSpec, trust_domains: &[TrustDomain], scope: &mut Scope<'_
         callers.push(pattern.clone());
     }
     sorted(callers)
+}
+
+/// The audience of the caller's own token.
+fn caller_token(
+    spec: &GrantSpec,
+    (destination, credential): (Option<&Destination>, Option<&Credential>),
+    scope: &mut Scope<'_>,
+) -> Option<Box<str>> {
+    let written = spec.caller_token.as_ref()?;
+    if let Some(host) = destination.and_then(|to| to.hosts.iter().find(|host| host.is_wildcard())) {
+        let message = format!("the token would go to any host of `{host}`: it goes to exact hosts only");
+        scope.problem("spec.callerToken", message);
+    }
+    let is_taken = |key: &&Credential| key.inject.iter().any(Injection::sets_authorization);
+    if let Some(credential) = credential.filter(is_taken) {
+        let message =
+            format!("`{}` sets `authorization`, where the caller's own token would be", credential.name);
+        scope.problem("spec.callerToken", message);
+    }
+    let path = "spec.callerToken.audience";
+    let what = "the `aud` of tokens that are passed on, as in `https://api.example.com`";
+    let audience = scope.required(path, written.audience.as_deref(), what)?;
+    if audience.trim().is_empty() || audience.chars().any(char::is_control) {
+        scope.problem(path, "this cannot be empty or have control characters");
+    }
+    Some(audience.into())
 }
 
 /// A key goes only where its owner says.

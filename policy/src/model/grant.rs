@@ -15,6 +15,7 @@ pub(crate) struct GrantSpec {
     pub(crate) callers: List<CallerSpec>,
     pub(crate) destination: Option<Name>,
     pub(crate) credential: Option<Name>,
+    pub(crate) caller_token: Option<CallerTokenSpec>,
     pub(crate) allow: Option<AllowSpec>,
     pub(crate) limits: List<LimitSpec>,
     pub(crate) default_output_cap: Option<u64>,
@@ -26,6 +27,12 @@ pub(crate) struct GrantSpec {
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 pub(crate) struct CallerSpec {
     pub(crate) spiffe: Option<SpiffePattern>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+pub(crate) struct CallerTokenSpec {
+    pub(crate) audience: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

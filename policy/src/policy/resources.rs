@@ -254,6 +254,8 @@ pub struct Grant {
     pub destination: Arc<Destination>,
     /// The key that is put on the call; `None`: none is.
     pub credential: Option<Arc<Credential>>,
+    /// The caller's own token is passed on that is for this audience and no other; `None`: none is.
+    pub caller_token: Option<Box<str>>,
     /// Which calls.
     pub allow: Allow,
     /// How much, in the order of their ids.
@@ -336,6 +338,12 @@ impl Injection {
         };
         let several = self.hmac().map(|hmac| &hmac.queries);
         one.into_iter().chain(several.into_iter().flatten().map(|(name, _)| name)).map(String::as_str)
+    }
+
+    /// Whether it sets `Authorization`.
+    pub(crate) fn sets_authorization(&self) -> bool {
+        matches!(self.way, Inject::Bearer | Inject::Basic { .. } | Inject::SigV4(_))
+            || self.headers().any(|name| name == "authorization")
     }
 
     /// How it signs requests with an HMAC, if it does.

@@ -1,0 +1,213 @@
+//! What a caller shows of its own to a third party: taken off its request, and given back only where a grant passes it on.
+//!
+//! **Invariant:** nothing in here is printed, logged or recorded, and all of it is zeroized. It leaves only for the audience that the grant
+//! which decided names, so that a token for the gateway or the mesh never does. It is read and not verified: that is the destination's to do.
+
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
+use jiff::Timestamp;
+use serde::Deserialize;
+use tollgate_policy::decision::Permit;
+use tollgate_policy::denial::{Denial, Reason};
+use zeroize::Zeroizing;
+
+const SCHEME: &[u8] = b"Bearer ";
+
+/// The credentials of one request. No `Debug`.
+pub(crate) struct CallerCredentials {
+    /// The only `Authorization`, where that has the shape of a JWT.
+    token: Option<Zeroizing<Vec<u8>>>,
+}
+
+/// What of a JWT decides whether it leaves (RFC 7519, section 4.1). A claim that occurs twice is an error.
+#[derive(Deserialize)]
+struct Claims<'a> {
+    #[serde(borrow)]
+    aud: Audience<'a>,
+    exp: f64,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audience<'a> {
+    One(#[serde(borrow)] Cow<'a, str>),
+    Several(#[serde(borrow)] Vec<Cow<'a, str>>),
+}
+
+/// The header of a JWT, which has to be one.
+#[derive(Deserialize)]
+struct Header<'a> {
+    #[serde(borrow, rename = "alg")]
+    _alg: Cow<'a, str>,
+}
+
+impl CallerCredentials {
+    /// Those of `headers`, which are stripped of them next.
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let mut all = headers.get_all(AUTHORIZATION).iter();
+        let only = all.next().filter(|_| all.next().is_none());
+        let token = only.and_then(|value| {
+            let (scheme, token) = value.as_bytes().split_at_checked(SCHEME.len())?;
+            let is_jwt = scheme.eq_ignore_ascii_case(SCHEME) && parts(token).is_some();
+            is_jwt.then(|| Zeroizing::new(token.to_vec()))
+        });
+        Self { token }
+    }
+
+    /// The `Authorization` to send, where the permit passes the caller's own token on.
+    ///
+    /// # Errors
+    /// `caller_token` where it does and there is none that is for that audience alone, and not expired.
+    pub(crate) fn passed_on(&self, permit: &Permit, now: Timestamp) -> Result<Option<HeaderValue>, Denial> {
+        let Some(audience) = &permit.grant().caller_token else { return Ok(None) };
+        self.for_audience(audience, now).map(Some)
+    }
+
+    fn for_audience(&self, audience: &str, now: Timestamp) -> Result<HeaderValue, Denial> {
+        let refuse = |detail: &'static str| Denial::new(Reason::CallerToken, detail);
+        let missing =
+            "the grant passes the caller's own token on: send one `authorization: Bearer` with a JWT";
+        let token = self.token.as_ref().ok_or_else(|| refuse(missing))?;
+        let claims = decoded(token).ok_or_else(|| refuse("the caller's token is not a JWT"))?;
+        let claims: Claims<'_> = serde_json::from_slice(&claims)
+            .map_err(|_| refuse("the caller's token does not say plainly whom it is for and until when"))?;
+        let is_for = match &claims.aud {
+            Audience::One(one) => one == audience,
+            Audience::Several(all) => matches!(all.as_slice(), [one] if one == audience),
+        };
+        if !is_for {
+            return Err(refuse(
+                "the caller's token is not for the audience that the grant names, and for no other",
+            ));
+        }
+        // Whole seconds are exact up to 2^53.
+        #[expect(clippy::cast_precision_loss, reason = "times of tokens are far below 2^53 seconds")]
+        let now = now.as_second() as f64;
+        if claims.exp <= now {
+            return Err(refuse("the caller's token is expired"));
+        }
+        let mut text = Zeroizing::new(Vec::with_capacity(SCHEME.len() + token.len()));
+        text.extend_from_slice(SCHEME);
+        text.extend_from_slice(token);
+        let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(text))
+            .map_err(|_| refuse("the caller's token is not a JWT"))?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+}
+
+/// Header, claims and signature of a signed JWT in compact form (RFC 7515, section 7.1); none of them empty.
+fn parts(token: &[u8]) -> Option<[&[u8]; 3]> {
+    let is_plain = |b: &u8| b.is_ascii_alphanumeric() || b"-_".contains(b);
+    let mut parts = token.split(|b| *b == b'.');
+    let found = [parts.next()?, parts.next()?, parts.next()?];
+    let is_part = |part: &&[u8]| !part.is_empty() && part.iter().all(is_plain);
+    (parts.next().is_none() && found.iter().all(is_part)).then_some(found)
+}
+
+/// The claims of a token whose header is one.
+fn decoded(token: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let [header, claims, _] = parts(token)?;
+    // Serde would take an array for the members of an object.
+    let is_object = |json: &Zeroizing<Vec<u8>>| json.trim_ascii_start().first() == Some(&b'{');
+    let decode = |part| URL_SAFE_NO_PAD.decode(part).ok().map(Zeroizing::new).filter(is_object);
+    let _: Header<'_> = serde_json::from_slice(&*decode(header)?).ok()?;
+    decode(claims)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AUDIENCE: &str = "https://api.example.com";
+
+    fn jwt(claims: &str) -> String {
+        let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        format!("{}.{}.{}", part(r#"{"alg":"RS256"}"#), part(claims), part("signature"))
+    }
+
+    fn sent(values: &[&str]) -> Result<HeaderValue, Denial> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(AUTHORIZATION, value.parse().unwrap());
+        }
+        CallerCredentials::of(&headers).for_audience(AUDIENCE, "2026-01-01T00:00:00Z".parse().unwrap())
+    }
+
+    #[test]
+    fn a_token_for_exactly_the_grants_audience_leaves_as_it_came_and_hides_itself() {
+        for claims in [
+            r#"{"aud": "https://api.example.com", "exp": 1767225601}"#,
+            r#"{"exp": 1767225600.5, "aud": ["https://api.example.com"], "sub": "x"}"#,
+            r#"{"aud": "https:\/\/api.example.com", "exp": 1e10}"#,
+        ] {
+            let token = jwt(claims);
+            for scheme in ["Bearer", "bearer"] {
+                let value = sent(&[&format!("{scheme} {token}")]).unwrap();
+                assert_eq!(value.as_bytes(), format!("Bearer {token}").as_bytes());
+                assert_eq!(format!("{value:?}"), "Sensitive");
+            }
+        }
+    }
+
+    #[test]
+    fn a_token_that_is_for_others_too_expired_or_unclear_stays() {
+        for claims in [
+            r#"{"aud": "https://tollgate", "exp": 1867225601}"#,
+            r#"{"aud": "https://api.example.com/", "exp": 1867225601}"#,
+            r#"{"aud": "HTTPS://api.example.com", "exp": 1867225601}"#,
+            r#"{"aud": ["https://api.example.com", "https://tollgate"], "exp": 1867225601}"#,
+            r#"{"aud": ["https://api.example.com", "https://api.example.com"], "exp": 1867225601}"#,
+            r#"{"aud": [], "exp": 1867225601}"#,
+            r#"{"aud": [["https://api.example.com"]], "exp": 1867225601}"#,
+            r#"{"exp": 1867225601}"#,
+            r#"{"aud": "https://api.example.com"}"#,
+            r#"{"aud": "https://api.example.com", "exp": 1767225600}"#,
+            r#"{"aud": "https://api.example.com", "exp": "1867225601"}"#,
+            r#"{"aud": "https://api.example.com", "exp": null}"#,
+            r#"{"aud": "https://tollgate", "aud": "https://api.example.com", "exp": 1867225601}"#,
+            r#"{"aud": "https://api.example.com", "exp": 1767225600, "exp": 1867225601}"#,
+            r#"{"aud": "https://api.example.com", "exp": 1867225601} {}"#,
+            r#"["https://api.example.com", 1867225601]"#,
+            "aud",
+        ] {
+            let refused = sent(&[&format!("Bearer {}", jwt(claims))]).unwrap_err();
+            assert_eq!(refused.reason, Reason::CallerToken, "{claims}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_signed_jwt_or_one_of_two_is_none() {
+        let good = jwt(r#"{"aud": "https://api.example.com", "exp": 1867225601}"#);
+        let unsigned = good.rsplit_once('.').unwrap().0;
+        let bearer = format!("Bearer {good}");
+        for wrong in [
+            vec![],
+            vec![bearer.clone(), bearer.clone()],
+            vec![format!("Basic {good}")],
+            vec![good.clone()],
+            vec![format!("Bearer  {good}")],
+            vec![format!("Bearer {good} x")],
+            vec![format!("Bearer {good}, Bearer {good}")],
+            vec![format!("Bearer {unsigned}")],
+            vec![format!("Bearer {unsigned}.")],
+            vec![format!("Bearer {good}.more")],
+            vec![format!("Bearer {good}=")],
+            vec!["Bearer sk-1".to_owned()],
+        ] {
+            let values: Vec<&str> = wrong.iter().map(String::as_str).collect();
+            assert_eq!(sent(&values).unwrap_err().reason, Reason::CallerToken, "{wrong:?}");
+        }
+        let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        let claims = part(r#"{"aud": "https://api.example.com", "exp": 1867225601}"#);
+        for header in ["{}", "[]", r#"{"alg": 1}"#, "x"] {
+            let token = format!("Bearer {}.{claims}.{}", part(header), part("s"));
+            assert_eq!(sent(&[&token]).unwrap_err().reason, Reason::CallerToken, "{header}");
+        }
+    }
+}
