@@ -97,6 +97,7 @@ impl Way<'_> {
             let answer = match self.once(permit, template, (secret.as_deref(), shown), meter).await {
                 Ok(answer) => answer,
                 Err(Unsent::Refused(denial)) => {
+                    meter.rejected();
                     let spent = refreshed || !template.replayable();
                     let newer = Box::pin(newer_of(core, shown, spent)).await;
                     let (Some(newer), Some((_, secret))) = (newer, certificate.as_mut()) else {
@@ -174,16 +175,14 @@ impl Way<'_> {
                 meter.answered(answer.response.status());
                 Ok(answer)
             }
-            Ok(Err(unanswered)) => {
+            Ok(Err(mut unanswered)) => {
                 meter.written().await.map_err(Unsent::Failed)?;
-                match unanswered.returned {
-                    Some(body) => {
-                        template.restore(body);
-                        meter.unsent();
-                        Err(Unsent::Again)
-                    }
-                    None => Err(fail(meter, &UpstreamError::broken(unanswered.error))),
-                }
+                let Some(body) = unanswered.returned.take() else {
+                    return Err(fail(meter, &unanswered.into_error()));
+                };
+                template.restore(body);
+                meter.unsent();
+                Err(Unsent::Again)
             }
         }
     }

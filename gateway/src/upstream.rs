@@ -73,11 +73,6 @@ impl UpstreamError {
     fn spoken(error: hyper::Error) -> Self {
         refusal(&error).map_or(Self::Handshake(error), Self::CertificateRefused)
     }
-
-    /// An exchange that failed. In TLS 1.3 the other side judges our certificate when the handshake is over for us.
-    pub(crate) fn broken(error: hyper::Error) -> Self {
-        refusal(&error).map_or(Self::Broken(error), Self::CertificateRefused)
-    }
 }
 
 /// What the other side said of our certificate, or that it wants one (RFC 8446, section 6.2).
@@ -231,6 +226,7 @@ impl Peer {
         let unanswered = move |mut error: TrySendError<Request<OutBody>>| Unanswered {
             returned: error.take_message().filter(|_| reused).map(Request::into_body),
             error: error.into_error(),
+            fresh: !reused,
         };
         if let Line::Http1(_) = line {
             verified.gate.close(after);
@@ -291,6 +287,15 @@ async fn speak(
 pub(crate) struct Unanswered {
     pub(crate) returned: Option<OutBody>,
     pub(crate) error: hyper::Error,
+    fresh: bool,
+}
+
+impl Unanswered {
+    /// In TLS 1.3 the other side judges our certificate when the handshake is over for us: on a new connection, before it reads the request.
+    pub(crate) fn into_error(self) -> UpstreamError {
+        let refused = refusal(&self.error).filter(|_| self.fresh);
+        refused.map_or(UpstreamError::Broken(self.error), UpstreamError::CertificateRefused)
+    }
 }
 
 /// The head of an answer, with the connection it came on.

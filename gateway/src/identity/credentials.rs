@@ -116,7 +116,7 @@ fn decoded(token: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     // Serde would take an array for the members of an object.
     let is_object = |json: &Zeroizing<Vec<u8>>| json.trim_ascii_start().first() == Some(&b'{');
     let decode = |part| URL_SAFE_NO_PAD.decode(part).ok().map(Zeroizing::new).filter(is_object);
-    let _: Header<'_> = serde_json::from_slice(&*decode(header)?).ok()?;
+    let _: Header<'_> = serde_json::from_slice(&decode(header)?).ok()?;
     decode(claims)
 }
 
@@ -188,7 +188,7 @@ mod tests {
         let bearer = format!("Bearer {good}");
         for wrong in [
             vec![],
-            vec![bearer.clone(), bearer.clone()],
+            vec![bearer.clone(), bearer],
             vec![format!("Basic {good}")],
             vec![good.clone()],
             vec![format!("Bearer  {good}")],

@@ -179,17 +179,7 @@ fn inject(path: &str, written: &InjectSpec, scope: &mut Scope<'_>) -> Option<Inj
     match scope.exactly_one(path, fields)? {
         Written::Bearer => Some(Inject::Bearer),
         Written::Header(name, prefix) => {
-            let (path, prefix_path) = (&format!("{path}.header.name"), &format!("{path}.header.prefix"));
-            let name =
-                scope.required(path, name.as_ref(), "the header, as in `x-api-key`")?.to_ascii_lowercase();
-            if let Err(message) = check_header(&name) {
-                scope.problem(path, format!("`{name}` {message}"));
-            }
-            let prefix = prefix.clone().unwrap_or_default();
-            if !prefix.bytes().all(|b| b.is_ascii_graphic() || b == b' ') || prefix.starts_with(' ') {
-                scope.problem(prefix_path, "a prefix is visible ASCII, and does not begin with a space");
-            }
-            Some(Inject::Header { name, prefix })
+            header(&format!("{path}.header"), (name.as_deref(), prefix.as_deref()), scope)
         }
         Written::Basic(username) => {
             let path = &format!("{path}.basic.username");
@@ -238,6 +228,19 @@ fn inject(path: &str, written: &InjectSpec, scope: &mut Scope<'_>) -> Option<Inj
             Some(Inject::Cookie { name })
         }
     }
+}
+
+fn header(path: &str, (name, prefix): (Option<&str>, Option<&str>), scope: &mut Scope<'_>) -> Option<Inject> {
+    let (path, prefix_path) = (&format!("{path}.name"), &format!("{path}.prefix"));
+    let name = scope.required(path, name, "the header, as in `x-api-key`")?.to_ascii_lowercase();
+    if let Err(message) = check_header(&name) {
+        scope.problem(path, format!("`{name}` {message}"));
+    }
+    let prefix = prefix.unwrap_or_default().to_owned();
+    if !prefix.bytes().all(|b| b.is_ascii_graphic() || b == b' ') || prefix.starts_with(' ') {
+        scope.problem(prefix_path, "a prefix is visible ASCII, and does not begin with a space");
+    }
+    Some(Inject::Header { name, prefix })
 }
 
 fn client_certificate(path: &str, written: &ClientCertificateSpec, scope: &mut Scope<'_>) -> Option<Inject> {

@@ -128,7 +128,7 @@ fn every_piece_says_what_its_name_says_and_the_same_wherever_it_stands() {
         (Piece::BodySha256Base64, "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0="),
     ];
     for (piece, expected) in said {
-        let wanted = hmac_of(vec![piece.clone()], vec![header("x-said", &[piece.clone()])]);
+        let wanted = hmac_of(vec![piece.clone()], vec![header("x-said", std::slice::from_ref(&piece))]);
         let (request, _) = sent(&wanted, "k", "2026-12-01T20:58:00.123Z", ("POST", "/", "abc"));
         assert_eq!(request.header("x-said"), expected, "{piece:?}");
     }
