@@ -36,6 +36,11 @@ impl Compiler<'_> {
         let time = |written: Option<Interval>, default| written.map_or(default, |Interval(time)| time);
         let default = Timeouts::default();
         let tls = verify(spec, &mut scope);
+        let client_certificate = spec.tls.as_ref().and_then(|tls| tls.client_certificate.clone());
+        // One that is written and cannot be read must not become a destination without it.
+        if client_certificate.is_none() && resource.source.has("spec.tls.clientCertificate") {
+            return None;
+        }
         Some(Destination {
             name: resource.name.clone(),
             hosts: spec.hosts.values().cloned().collect(),
@@ -43,7 +48,7 @@ impl Compiler<'_> {
             addresses: spec.addresses.values().map(|Address(address)| *address).collect(),
             source_address: spec.source_address.map(|Address(address)| address),
             tls: tls?,
-            client_certificate: spec.tls.as_ref().and_then(|tls| tls.client_certificate.clone()),
+            client_certificate,
             dialect: dialect?,
             timeouts: Timeouts {
                 connect: time(timeouts.and_then(|written| written.connect), default.connect),

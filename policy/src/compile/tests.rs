@@ -180,6 +180,50 @@ fn what_nobody_uses_is_a_warning() {
 }
 
 #[test]
+fn a_client_certificate_that_no_destination_is_shown_is_a_warning() {
+    let spare = "---\napiVersion: tollgate.dev/v1alpha1\nkind: Credential\nmetadata: {name: spare}\nspec: {destinations: [api], \
+                 from: {store: bao, path: tls, fields: [c, k]}, inject: {clientCertificate: {certificate: c, key: k}}}\n";
+    let text = RESOURCES.replace(
+        "spec: {hosts: [api.example]}",
+        "spec: {hosts: [api.example], tls: {clientCertificate: spare}}",
+    );
+    let compiled = |text: &str| {
+        let file = SourceFile { path: "a.yaml".into(), text: format!("{text}{spare}") };
+        compile_files(&[file], &environment()).unwrap()
+    };
+    let (_, warnings) = compiled(RESOURCES);
+    assert!(matches!(warnings.as_slice(), [one] if one.message.contains("shown this client certificate")));
+    let (policy, warnings) = compiled(&text);
+    assert_eq!(warnings, []);
+    let shown = policy.client_certificate(policy.destination("api").unwrap()).unwrap();
+    assert_eq!(
+        (shown.name.as_str(), shown.client_certificate(), shown.is_sent()),
+        ("spare", Some(("c", "k")), false)
+    );
+}
+
+#[test]
+fn a_certificate_or_token_that_cannot_be_read_leaves_nothing_without_it() {
+    for (right, wrong) in [
+        ("spec: {hosts: [api.example]}", "spec: {hosts: [api.example], tls: {clientCertificate: Key!}}"),
+        ("  credential: key\n", "  callerToken: x\n"),
+    ] {
+        let text = RESOURCES.replace(right, wrong);
+        assert_ne!(text, RESOURCES, "{right}");
+        let file = SourceFile { path: "a.yaml".into(), text };
+        let (model, problems) = Model::read_all(&[file]);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        let environment = environment();
+        let mut compiler = Compiler::new(&model, &environment);
+        compiler.destinations();
+        compiler.stores();
+        compiler.credentials();
+        compiler.grants();
+        assert!(compiler.parts.grants.is_empty(), "{wrong}");
+    }
+}
+
+#[test]
 fn a_reference_into_a_document_that_could_not_be_read_is_not_called_dangling() {
     let text = RESOURCES.replace("spec: {hosts: [api.example]}", "spec: {hosts: [api.example]");
     let file = SourceFile { path: "a.yaml".into(), text };
