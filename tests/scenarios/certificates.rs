@@ -139,17 +139,17 @@ async fn a_client_certificate_that_is_refused_broken_or_missing_is_named_and_not
         let (is_good, said) = tests(&gateway);
         assert_eq!(is_good, remark.is_none(), "{what}: {said}");
         assert!(said.contains(remark.unwrap_or("belong together")), "{what}: {said}");
-        let warned = gateway.log().iter().any(|line| field(line, "reason") == reason);
-        assert!(warned, "{what}");
+        let warned = || gateway.log().iter().any(|line| field(line, "reason") == reason);
+        eventually(what, warned).await;
     }
     assert_eq!(upstream.count(), 0);
+    assert!(gateway.stop().success());
     let reasons = ledger::column(&gateway, "reason");
     assert_eq!(
         reasons,
         ["secret_unavailable", "credential_rejected", "credential_rejected", "secret_unavailable"]
     );
     store(&plan, "partner", &good, &good);
-    assert!(gateway.stop().success());
     gateway.restart().await;
     checkout(&plan, &gateway).get("/up/x").await.assert_status(200);
     assert_eq!(upstream.only().certificate, der(&good));
