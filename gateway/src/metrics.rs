@@ -249,7 +249,7 @@ fn labels(series: &Series) -> Vec<(&'static str, String)> {
         ("grant", text(&series.grant)),
         ("namespace", caller.and_then(|c| c.namespace()).unwrap_or_default().into()),
         ("service_account", caller.and_then(|c| c.service_account()).unwrap_or_default().into()),
-        ("model", series.model.as_ref().map_or("other", |model| model.as_str()).into()),
+        ("model", series.model.as_deref().unwrap_or("other").into()),
     ]
 }
 

@@ -11,6 +11,7 @@ use tollgate_policy::denial::{Denial, Reason};
 
 use super::open::Ear;
 use super::pulse::{Pulse, Pulses};
+use super::turn::{Late, Turn};
 use crate::core::Core;
 use crate::identity::{Peer, Refusal};
 use crate::load::{Load, Share};
@@ -27,6 +28,7 @@ pub(crate) struct Connection {
     load: Arc<Load>,
     pub(super) ear: Ear,
     pub(super) pulses: Pulses,
+    pub(crate) turn: Arc<Turn>,
     _place: Share,
 }
 
@@ -63,6 +65,7 @@ impl Connection {
         core: Arc<Core>,
         address: SocketAddr,
         tls: &ServerConnection,
+        turn: Arc<Turn>,
     ) -> Result<Self, Refusal> {
         let chain: Vec<_> = tls
             .peer_certificates()
@@ -85,6 +88,7 @@ impl Connection {
             load,
             ear: Ear::default(),
             pulses: Pulses::default(),
+            turn,
             _place: place,
         })
     }
@@ -99,6 +103,11 @@ impl Connection {
             Denial::new(Reason::CertificateExpired, "the client certificate is no longer valid")
         })?;
         Ok(Standing { grants: state.grants(snapshot), load: Arc::clone(&self.load) })
+    }
+
+    /// Whether its caller takes too long to ask for something. Over HTTP/2 that is answered by pings.
+    pub(super) fn late(&self, now: Timestamp) -> Option<Late> {
+        if self.http2 { None } else { self.turn.late(now.as_second()) }
     }
 
     /// For an answer that streams to this caller.

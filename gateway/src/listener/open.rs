@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use super::Connection;
+use super::turn::Late;
 use crate::core::Core;
 use crate::drain::Phase;
 
@@ -68,9 +69,10 @@ impl Open {
         drop(connections);
         let now = Timestamp::now();
         for connection in open {
-            if phase >= Phase::Cutting || connection.pulses.any_still(now) {
+            let late = connection.late(now);
+            if phase >= Phase::Cutting || connection.pulses.any_still(now) || late == Some(Late::Head) {
                 connection.ear.tell(Order::Cut);
-            } else if phase >= Phase::Closing || !connection.still_verifies() {
+            } else if phase >= Phase::Closing || !connection.still_verifies() || late.is_some() {
                 connection.ear.tell(Order::Close);
             }
         }
