@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use tollgate_tests::resources::{credential, destination, document, grant};
-use tollgate_tests::{Plan, Reply, Seen, Upstream};
+use tollgate_tests::{Kind, Plan, Reply, Seen, Upstream};
 
 fn paths(seen: &[Seen]) -> Vec<&str> {
     seen.iter().map(|seen| seen.target.as_str()).collect()
@@ -13,6 +13,7 @@ async fn a_leased_password_leaks_nowhere_and_is_given_back_when_the_gateway_stop
     let plan = Plan::new();
     let canaries = ["jwt", "login", "lease", "password"].map(|what| plan.world.canary(what));
     let [jwt, login, lease, password] = canaries.clone();
+    plan.world.stands_for(&password, &[Kind::Vault, Kind::Bearer]);
     let vault = Upstream::http(&plan.pki.server(&plan.world, &["localhost"]), &["http/1.1"], move |seen| {
         let [_, login, lease, password] = &canaries;
         match seen.target.as_str() {

@@ -5,10 +5,57 @@ use tollgate_tests::haproxy::Haproxy;
 use tollgate_tests::moto::{Moto, REGION};
 use tollgate_tests::resources::{credential, destination, file_store, grant};
 use tollgate_tests::stand::CHECKOUT;
-use tollgate_tests::{Gateway, Plan, needs, python};
+use tollgate_tests::{Gateway, Kind, Plan, Reply, Upstream, needs, python};
 
 const SIGNED: &str =
     "{sigv4: {accessKeyId: id, secretAccessKey: key, regions: [eu-central-1], services: [s3, sts, bedrock]}}";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_is_sent_has_the_signing_key_or_a_signature_of_the_callers() {
+    let plan = Plan::new();
+    let key = plan.world.canary("aws");
+    plan.world.stands_for(&key, &[Kind::File, Kind::SigV4]);
+    plan.world.input("keys/aws", json!({"id": "AKIAOURS", "key": key}).to_string());
+    let upstream = Upstream::http(&plan.server, &["http/1.1"], |_| Reply::status(200)).await;
+    let allow = "  allow: {methods: [GET], paths: [\"/**\"]}\n";
+    let resources = destination("up", "api.up.test", upstream.port(), plan.pki.bundle(), "http")
+        + &file_store("files", &plan.world.inputs().join("keys"))
+        + &credential("aws", "up", "{store: files, path: aws, fields: [id, key]}", SIGNED)
+        + &grant("checkout-aws", "spiffe://prod.acme/ns/checkout/sa/*", "up", "aws", allow);
+    let settings = plan.settings.clone().resource("stand.yaml", resources);
+    let mut stand = Plan { settings, ..plan }.start_with(upstream).await;
+    let client = stand.checkout();
+    let mut request = client.request(http::Method::GET, "/up/bucket/object?x=1", "");
+    for (name, value) in [
+        (
+            "authorization",
+            "AWS4-HMAC-SHA256 Credential=AKIATHEIRS/20260101/eu-central-1/s3/aws4_request, SignedHeaders=host, Signature=0f0f0f",
+        ),
+        ("x-amz-content-sha256", "UNSIGNED-PAYLOAD"),
+        ("x-amz-date", "20260101T000000Z"),
+        ("x-amz-security-token", "theirs"),
+        ("x-forwarded-for", "10.9.8.7"),
+    ] {
+        request.headers_mut().insert(name, http::HeaderValue::from_static(value));
+    }
+    client.send(tollgate_tests::Protocol::H1, request).await.unwrap().assert_status(200);
+    let seen = stand.upstream.only();
+    let (sent, signed) = (seen.everything(), seen.header("authorization"));
+    assert!(
+        signed.starts_with("AWS4-HMAC-SHA256 Credential=AKIAOURS/") && !signed.contains("20260101"),
+        "{sent}"
+    );
+    assert!(signed.contains("/eu-central-1/s3/aws4_request"), "{signed}");
+    assert!(
+        signed.contains("host;") && seen.authority.starts_with("api.up.test"),
+        "the host of the provider: {sent}"
+    );
+    for theirs in [key.as_str(), "AKIATHEIRS", "theirs", "0f0f0f", "10.9.8.7", "x-forwarded-for"] {
+        assert!(!sent.contains(theirs), "{theirs}: {sent}");
+    }
+    assert!(stand.gateway.stop().success());
+    stand.world.assert_swept();
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_sdk_with_a_wrong_key_is_signed_for_in_every_payload_form() {
@@ -16,6 +63,7 @@ async fn an_sdk_with_a_wrong_key_is_signed_for_in_every_payload_form() {
     let plan = Plan::new();
     let moto = Moto::start(&plan.world).await;
     let user = moto.user(&plan.world, "tollgate", &["s3:*", "sts:*", "bedrock:*"]);
+    plan.world.stands_for(&user.secret, &[Kind::File, Kind::SigV4]);
     plan.world.input("keys/aws", json!({"id": user.id, "key": user.secret}).to_string());
     let front = Haproxy::front(&plan.world, &plan.server, moto.socket()).await;
     let allow = "  allow: {methods: [GET, HEAD, PUT, POST], paths: [\"/**\"]}\n";

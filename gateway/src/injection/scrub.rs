@@ -110,10 +110,12 @@ pub(crate) fn forget_digests(headers: &mut HeaderMap, seen: Seen) {
 
 /// Whether the body is in another form than its readers see.
 fn is_encoded(headers: &HeaderMap) -> bool {
-    let grpc = HeaderName::from_static("grpc-encoding");
+    let (grpc, connect) =
+        (HeaderName::from_static("grpc-encoding"), HeaderName::from_static("connect-content-encoding"));
     let names = [
         (&header::CONTENT_ENCODING, "identity"),
         (&grpc, "identity"),
+        (&connect, "identity"),
         (&header::TRANSFER_ENCODING, "chunked"),
     ];
     names.into_iter().any(|(name, plain)| {
@@ -257,6 +259,7 @@ mod tests {
             is_encoded(&headers)
         };
         assert!(encoded("content-encoding", "gzip") && encoded("content-encoding", "identity, br"));
+        assert!(encoded("connect-content-encoding", "gzip"));
         assert!(encoded("grpc-encoding", "deflate") && encoded("transfer-encoding", "gzip, chunked"));
         assert!(!encoded("content-encoding", "") && !encoded("content-encoding", "Identity"));
         assert!(!encoded("grpc-encoding", "identity") && !encoded("transfer-encoding", "chunked"));

@@ -1,5 +1,5 @@
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use proptest::prelude::*;
 
 use super::super::needles::tests::{SECRET, escaped, reflections};
@@ -11,7 +11,10 @@ fn scrubber(secret: &[u8]) -> Scrubber {
 
 /// What comes out after each of these chunks, and at the end.
 fn pieces<'a>(secret: &[u8], chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
-    let mut scrubber = scrubber(secret);
+    pieces_of(scrubber(secret), chunks)
+}
+
+fn pieces_of<'a>(mut scrubber: Scrubber, chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
     let mut out = Vec::new();
     let mut took = 0;
     let mut given = 0;
@@ -74,6 +77,118 @@ fn a_reflected_secret_is_masked_across_every_border_and_byte_by_byte() {
             );
         }
         assert_eq!(pieces(SECRET, text.as_bytes().chunks(1)).concat(), expected, "{name}");
+    }
+}
+
+/// A key and what may come back of it: each form with its name, and how many of its characters depend on the key alone.
+struct Reflected {
+    needles: Arc<Needles>,
+    forms: Vec<(String, String, usize)>,
+}
+
+impl Reflected {
+    fn of(parts: &[&[u8]], encoded: &[&[u8]]) -> Self {
+        let mut forms = Vec::new();
+        for part in parts {
+            for (name, form) in reflections(part) {
+                // Of base64 the last character may hold bits of what follows.
+                let free = if name.starts_with("base64") { 2 } else { 0 };
+                forms.push((name.to_owned(), form.clone(), form.len() - free));
+            }
+            for (offset, before) in ["", "u", "us"].into_iter().enumerate() {
+                for alphabet in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
+                    let form = alphabet.encode([before.as_bytes(), part, b"tail"].concat());
+                    forms.push((format!("base64 at {offset}"), form, part.len() * 8 / 6 - 1));
+                }
+            }
+        }
+        for text in encoded {
+            forms.push(("sent".to_owned(), String::from_utf8_lossy(text).into_owned(), text.len()));
+        }
+        Self { needles: Arc::new(Needles::new(parts, encoded)), forms }
+    }
+
+    /// A key that is the password of a pair.
+    fn pair(secret: &[u8]) -> Self {
+        let pair = [b"me:", secret].concat();
+        let sent = STANDARD.encode(&pair);
+        Self::of(&[secret, &pair], &[sent.as_bytes()])
+    }
+
+    fn scrubber(&self) -> Scrubber {
+        Scrubber::new(Arc::clone(&self.needles)).unwrap()
+    }
+
+    /// What is left of `text` when it comes whole, which has to be a mask of at least `stars` characters.
+    fn left(&self, text: &str, stars: usize) -> Vec<u8> {
+        let left = pieces_of(self.scrubber(), [text.as_bytes()]).concat();
+        let masked = left.iter().filter(|byte| **byte == b'*').count();
+        assert!(masked >= stars, "{text}: {}", String::from_utf8_lossy(&left));
+        left
+    }
+}
+
+#[test]
+fn every_form_of_a_key_and_of_its_parts_is_masked_at_every_two_borders() {
+    // The shortest that is looked for in bodies: how many places there are for two borders grows with its square.
+    let reflected = Reflected::pair(b"k/0123+45=ab");
+    for (name, form, stars) in &reflected.forms {
+        let text = format!("\"{form}\"");
+        let (bytes, expected) = (text.as_bytes(), reflected.left(&text, *stars));
+        for (first, second) in (1..bytes.len()).flat_map(|at| (at..bytes.len()).map(move |to| (at, to))) {
+            let chunks = [&bytes[..first], &bytes[first..second], &bytes[second..]];
+            let out = pieces_of(reflected.scrubber(), chunks).concat();
+            assert_eq!(out, expected, "{name} at {first} and {second}: {}", String::from_utf8_lossy(&out));
+        }
+    }
+}
+
+#[test]
+fn every_form_of_a_key_and_of_its_parts_is_masked_in_any_pieces() {
+    let reflected = Reflected::pair(SECRET);
+    proptest!(|(
+        index in any::<prop::sample::Index>(),
+        before in "[ -~\n]{0,40}",
+        cuts in prop::collection::vec(1_usize..9, 1..40),
+    )| {
+        let (_, form, stars) = index.get(&reflected.forms);
+        let text = format!("{before}\n{form}\n");
+        let expected = reflected.left(&text, *stars);
+        prop_assert_eq!(pieces_of(reflected.scrubber(), cut(text.as_bytes(), &cuts)).concat(), expected);
+    });
+}
+
+#[test]
+fn a_right_beginning_in_any_form_is_released_like_a_wrong_one_at_every_border() {
+    let other = |byte: &u8| match byte {
+        b'0'..=b'9' => b'0' + (byte - b'0' + 5) % 10,
+        b'a'..=b'z' => b'a' + (byte - b'a' + 13) % 26,
+        byte => *byte,
+    };
+    let wrong: Vec<u8> = SECRET.iter().map(other).collect();
+    let reflected = Reflected::pair(SECRET);
+    let released = |text: &str, border: usize| {
+        let (head, tail) = text.as_bytes().split_at(border);
+        let out = pieces_of(reflected.scrubber(), [head, tail]);
+        assert_eq!(out.concat(), text.as_bytes(), "only a whole key is masked");
+        out.iter().map(Vec::len).collect::<Vec<_>>()
+    };
+    for known in 1..SECRET.len() {
+        for ((name, right), (_, wrong)) in
+            reflections(&SECRET[..known]).into_iter().zip(reflections(&wrong[..known]))
+        {
+            // Numbers of HTML may have a digit more.
+            if right.len() == wrong.len() {
+                let [right, wrong] = [right, wrong].map(|guess| format!("a {guess}\n"));
+                for border in 1..right.len() {
+                    assert_eq!(
+                        released(&right, border),
+                        released(&wrong, border),
+                        "{name}, {known} bytes, at {border}"
+                    );
+                }
+            }
+        }
     }
 }
 
