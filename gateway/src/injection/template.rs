@@ -69,7 +69,7 @@ impl Template {
                 return Err(Denial::new(Reason::BadRequest, detail));
             }
             Some(_) if sigv4::reads_elsewhere(&headers) => {
-                let detail = "a copy reads a path that the grant does not decide on";
+                let detail = "a copy or rename reads a path that the grant does not decide on";
                 return Err(Denial::new(Reason::PathNotAllowed, detail));
             }
             Some(aws) => {
