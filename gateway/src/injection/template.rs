@@ -46,7 +46,7 @@ impl Template {
                 Inject::Query { name } => Some(name.as_str().into()),
                 _ => None,
             }));
-            identity::without(query, &names)
+            identity::without(query, &names, permit.credential().is_some())
         };
         if let Some(query) = target.query().and_then(kept) {
             line.push('?');
