@@ -26,7 +26,7 @@ use tollgate_policy::caller::SpiffeId;
 use tollgate_policy::decision::Permit;
 use tollgate_secrets::Secret;
 
-pub use self::address::DialRules;
+pub use self::address::{DialRules, local_addresses};
 pub(crate) use self::body::{BodyError, Malformed, OutBody, Recode, Stall, Upload};
 use self::dial::Dial;
 pub(crate) use self::dial::DialError;
