@@ -41,7 +41,7 @@ use crate::quota::Quota;
 use crate::settings::{self, Settings};
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::telemetry::{self, Flush};
-use crate::upstream::DialRules;
+use crate::upstream::{DialRules, local_addresses};
 
 /// How long a report may keep the data directory from being taken over.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -166,6 +166,7 @@ impl App {
             .context("admin.address")?;
         let admin_address = admin_socket.local_addr()?;
         let listeners: Vec<SocketAddr> = doors.iter().map(|door| door.address).collect();
+        shared.rules.own_addresses(local_addresses().context("the addresses of this machine")?);
         shared.rules.own_sockets(listeners.iter().copied().chain([admin_address]).collect());
         let reload_failures = Arc::clone(&reload.failures);
         let cores = Cores::start(&shared, &ledger, doors, count)?;

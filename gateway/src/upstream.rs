@@ -22,10 +22,11 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tollgate_policy::caller::SpiffeId;
 use tollgate_policy::decision::Permit;
 use tollgate_secrets::Secret;
 
-pub use self::address::DialRules;
+pub use self::address::{DialRules, local_addresses};
 pub(crate) use self::body::{BodyError, Malformed, OutBody, Recode, Stall, Upload};
 use self::dial::Dial;
 pub(crate) use self::dial::DialError;
@@ -85,9 +86,11 @@ impl Peer {
         };
         let host = Arc::clone(&key.host);
         let bucket = pool.bucket(key);
-        if let Some((line, verified)) = bucket.take() {
+        let caller = permit.caller().id();
+        if let Some((line, verified)) = bucket.take(caller) {
             return Ok(Self { line, verified, bucket, reused: true });
         }
+        pool.make_room(&destination.name);
         let dial = Dial {
             host: &host,
             port: target.port(),
@@ -97,13 +100,13 @@ impl Peer {
         };
         let gate = Arc::new(Gate::new(&pool.journal));
         // Boxed: most calls find a kept connection, and none should carry the handshake's state around.
-        Box::pin(Self::open(dial, rules, tls, bucket, gate)).await
+        Box::pin(Self::open(dial, (rules, tls), caller, bucket, gate)).await
     }
 
     async fn open(
         dial: Dial<'_>,
-        rules: &DialRules,
-        tls: &TlsClient,
+        (rules, tls): (&DialRules, &TlsClient),
+        caller: &SpiffeId,
         bucket: Arc<Bucket>,
         gate: Arc<Gate>,
     ) -> Result<Self, UpstreamError> {
@@ -125,7 +128,7 @@ impl Peer {
             .await
             .map_err(|_| UpstreamError::ConnectTimeout)?
             .map_err(UpstreamError::Tls)?;
-        let line = speak(stream, &bucket, &verified).await?;
+        let line = speak(stream, caller, &bucket, &verified).await?;
         Ok(Self { line, verified, bucket, reused: false })
     }
 
@@ -196,6 +199,7 @@ fn authority(host: &str, port: u16) -> Result<(Authority, HeaderValue), http::Er
 
 async fn speak(
     stream: TlsStream<TcpStream>,
+    caller: &SpiffeId,
     bucket: &Bucket,
     verified: &Arc<Verified>,
 ) -> Result<Line, UpstreamError> {
@@ -212,7 +216,7 @@ async fn speak(
             .await
             .map_err(UpstreamError::Handshake)?;
         tokio::spawn(connection);
-        return Ok(bucket.share(sender, verified));
+        return Ok(bucket.share(caller.clone(), sender, verified));
     }
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(256 << 10)

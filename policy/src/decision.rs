@@ -234,6 +234,12 @@ impl Permit {
         self.destination().scrub == Scrub::All && self.credential().is_some_and(|key| key.is_sent())
     }
 
+    /// Whether bodies of answers are searched for a session token where they come plain: AWS names one in errors, and what is stored there
+    /// has to come as it was stored, compressed or in parts.
+    pub fn scrubs_plain_bodies(&self) -> bool {
+        self.destination().scrub == Scrub::All && self.credential().is_some_and(|key| key.sends_session())
+    }
+
     /// What the dialect knows of the call; `None`: the dialect does not list it.
     pub fn endpoint(&self) -> Option<&Arc<Endpoint>> {
         self.endpoint.as_ref()

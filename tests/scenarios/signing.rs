@@ -1,11 +1,12 @@
 //! Requests signed for AWS, checked by a server that others wrote.
 
+use http::{HeaderValue, Method, header};
 use serde_json::json;
 use tollgate_tests::haproxy::Haproxy;
 use tollgate_tests::moto::{Moto, REGION};
 use tollgate_tests::resources::{credential, destination, file_store, grant};
 use tollgate_tests::stand::CHECKOUT;
-use tollgate_tests::{Gateway, Kind, Plan, Reply, Upstream, needs, python};
+use tollgate_tests::{Gateway, Kind, Plan, Protocol, Reply, Seen, Upstream, needs, python};
 
 const SIGNED: &str =
     "{sigv4: {accessKeyId: id, secretAccessKey: key, regions: [eu-central-1], services: [s3, sts, bedrock]}}";
@@ -38,7 +39,7 @@ async fn nothing_that_is_sent_has_the_signing_key_or_a_signature_of_the_callers(
     ] {
         request.headers_mut().insert(name, http::HeaderValue::from_static(value));
     }
-    client.send(tollgate_tests::Protocol::H1, request).await.unwrap().assert_status(200);
+    client.send(Protocol::H1, request).await.unwrap().assert_status(200);
     let seen = stand.upstream.only();
     let (sent, signed) = (seen.everything(), seen.header("authorization"));
     assert!(
@@ -91,4 +92,52 @@ async fn an_sdk_with_a_wrong_key_is_signed_for_in_every_payload_form() {
     assert_eq!(said["foreign"], "no_grant", "a service that is not listed: {said}");
     assert!(gateway.stop().success());
     plan.world.assert_swept();
+}
+
+const SESSION: &str = "{sigv4: {accessKeyId: id, secretAccessKey: key, sessionToken: token, regions: [eu-central-1], services: [s3]}}";
+
+/// Names the session token as S3 does in its errors, or answers with what is stored.
+fn storage(seen: &Seen) -> Reply {
+    let named = format!("<Error><Token-0>{}</Token-0></Error>", seen.header("x-amz-security-token"));
+    match seen.target.as_str() {
+        "/denied" => Reply::status(403).header("content-type", "application/xml").data(named),
+        "/echo" => Reply::status(200).data(named),
+        "/hidden" => Reply::status(400).header("content-encoding", "gzip").data("\u{1f}compressed"),
+        "/stored.gz" => Reply::status(200).header("content-encoding", "gzip").data("\u{1f}compressed"),
+        "/part" if seen.header("range") == "bytes=2-5" => {
+            Reply::status(206).header("content-range", "bytes 2-5/8").data("2345")
+        }
+        _ => Reply::status(404),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_token_is_masked_in_bodies_and_stored_objects_come_as_they_are() {
+    let mut plan = Plan::new();
+    let token = plan.world.canary("session");
+    let stored = json!({"id": "AKIAIOSFODNN7EXAMPLE", "key": plan.world.canary("aws"), "token": token});
+    plan.world.input("keys/aws", stored.to_string());
+    let upstream = Upstream::http(&plan.server, &["http/1.1"], storage).await;
+    let resources = destination("up", "api.up.test", upstream.port(), plan.pki.bundle(), "http")
+        + &file_store("files", &plan.world.inputs().join("keys"))
+        + &credential("aws", "up", "{store: files, path: aws, fields: [id, key, token]}", SESSION)
+        + &grant("checkout-aws", "spiffe://prod.acme/ns/checkout/sa/*", "up", "aws", &plan.grant);
+    plan.settings = plan.settings.resource("stand.yaml", resources);
+    let stand = plan.start_with(upstream).await;
+    let client = stand.checkout();
+    for (path, status) in [("/up/denied", 403), ("/up/echo", 200)] {
+        let answer = client.get(path).await;
+        answer.assert_status(status);
+        let masked = "*".repeat(token.len());
+        assert_eq!(answer.text(), format!("<Error><Token-0>{masked}</Token-0></Error>"), "{path}");
+    }
+    let object = client.get("/up/stored.gz").await;
+    object.assert_status(200);
+    assert_eq!((object.text().as_str(), object.header("content-encoding")), ("\u{1f}compressed", "gzip"));
+    let mut part = client.request(Method::GET, "/up/part", "");
+    part.headers_mut().insert(header::RANGE, HeaderValue::from_static("bytes=2-5"));
+    let part = client.send(Protocol::H1, part).await.unwrap();
+    assert_eq!((part.status.as_u16(), part.text().as_str()), (206, "2345"));
+    client.get("/up/hidden").await.assert_refused(502, "encoded_answer");
+    assert!(stand.upstream.seen().iter().all(|seen| seen.header("x-amz-security-token") == token));
 }

@@ -16,6 +16,7 @@ use crate::identity::IdentityFiles;
 use crate::preflight;
 use crate::settings::Settings;
 use crate::snapshot::{ResourceFiles, Snapshot};
+use crate::upstream::{DialRules, local_addresses};
 
 /// Mounted volumes change by a link that moves, which file notifications of the files themselves miss; a look a second is cheap.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -94,6 +95,7 @@ impl Reload {
         }
         self.look_at_settings(forced);
         if forced {
+            look_at_interfaces(&shared.rules);
             self.resources.forget();
         }
         let files = match self.resources.changed() {
@@ -108,6 +110,7 @@ impl Reload {
         match self.build(&files, before.as_deref()) {
             Ok(snapshot) => {
                 let generation = snapshot.generation;
+                look_at_interfaces(&shared.rules);
                 shared.publish(snapshot);
                 self.complaint.clear();
                 tracing::info!(generation, files = files.len(), "configuration taken");
@@ -139,6 +142,14 @@ impl Reload {
 
     fn unreadable(&self, error: &std::io::Error) -> Problem {
         self.settings.problem("resources", error.to_string())
+    }
+}
+
+/// An address that this machine got since must not be a way to its own listeners.
+fn look_at_interfaces(rules: &DialRules) {
+    match local_addresses() {
+        Ok(addresses) => rules.own_addresses(addresses),
+        Err(error) => tracing::warn!(%error, "the addresses of this machine; those before stay"),
     }
 }
 

@@ -74,7 +74,7 @@ pub(crate) fn answer_head(
         return Err(Denial::new(Reason::UnsupportedUpgrade, "the destination switched protocols unasked"));
     }
     let keyed = permit.credential().zip(secret);
-    let whole = keyed.is_some() && permit.scrubs_bodies();
+    let whole = keyed.is_some() && is_searched(parts, permit);
     if whole && has_body && is_encoded(&parts.headers) {
         return Err(Denial::new(
             Reason::EncodedAnswer,
@@ -106,6 +106,13 @@ pub(crate) fn forget_digests(headers: &mut HeaderMap, seen: Seen) {
     if seen == Seen::Changed {
         headers.remove(header::ETAG);
     }
+}
+
+/// Whether the body is to be searched for the key.
+fn is_searched(parts: &response::Parts, permit: &Permit) -> bool {
+    let is_stored = parts.status.is_success()
+        && (parts.status == StatusCode::PARTIAL_CONTENT || is_encoded(&parts.headers));
+    permit.scrubs_bodies() || (permit.scrubs_plain_bodies() && !is_stored)
 }
 
 /// Whether the body is in another form than its readers see.

@@ -29,6 +29,9 @@ use crate::upstream::OutBody;
 const DATE: HeaderName = HeaderName::from_static("x-amz-date");
 pub(super) const CONTENT_SHA256: HeaderName = HeaderName::from_static("x-amz-content-sha256");
 const SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
+/// How the name of a header begins and ends that names another object.
+const AMZ: &str = "x-amz-";
+const SOURCE: &str = "-source";
 /// Signing keys that a core keeps: the scopes of one credential are few.
 const KEPT: usize = 16;
 
@@ -120,9 +123,15 @@ pub(super) fn is_presigned(query: &str) -> bool {
     query.split('&').any(|pair| name(pair).eq_ignore_ascii_case(b"x-amz-algorithm"))
 }
 
-/// Whether a header names an object beside the one of the path (S3's `CopyObject` and `UploadPartCopy`), which our signature would open.
+/// Whether a header names an object beside the one of the path (S3's `CopyObject`, `UploadPartCopy`, `RenameObject` and what may follow
+/// them), which our signature would open.
 pub(super) fn reads_elsewhere(headers: &HeaderMap) -> bool {
-    headers.keys().any(|name| same_name(name.as_str(), "x-amz-copy-source"))
+    let is_source = |name: &str| {
+        let parts =
+            name.get(..AMZ.len()).zip(name.len().checked_sub(SOURCE.len()).and_then(|at| name.get(at..)));
+        parts.is_some_and(|(first, last)| same_name(first, AMZ) && same_name(last, SOURCE))
+    };
+    headers.keys().any(|name| is_source(name.as_str()))
 }
 
 /// Whether a signature would need the body itself: the head says nothing in its place.

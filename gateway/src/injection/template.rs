@@ -50,7 +50,7 @@ impl Template {
                 Inject::Query { name } => Some(name.as_str().into()),
                 _ => None,
             }));
-            identity::without(query, &names)
+            identity::without(query, &names, permit.credential().is_some())
         };
         if let Some(query) = target.query().and_then(kept) {
             line.push('?');
@@ -78,7 +78,7 @@ impl Template {
                 return Err(Denial::new(Reason::BadRequest, detail));
             }
             Some(_) if sigv4::reads_elsewhere(&headers) => {
-                let detail = "a copy reads a path that the grant does not decide on";
+                let detail = "a copy or rename reads a path that the grant does not decide on";
                 return Err(Denial::new(Reason::PathNotAllowed, detail));
             }
             Some(aws) => {

@@ -36,6 +36,8 @@ pub(crate) struct Connection {
 struct State {
     peer: Peer,
     standing: Option<(u64, Arc<CallerGrants>)>,
+    /// When the chain was first seen not to prove the caller any more.
+    unproven_since: Option<Timestamp>,
 }
 
 /// The caller of a connection under one snapshot.
@@ -78,7 +80,7 @@ impl Connection {
         let load = core.shared.loads.of(peer.caller.id());
         let place = load.connection().ok_or(Refusal::TooMany)?;
         let http2 = tls.alpn_protocol() == Some(b"h2");
-        let state = Mutex::new(State { peer, standing: None });
+        let state = Mutex::new(State { peer, standing: None, unproven_since: None });
         Ok(Self {
             core,
             address,
@@ -122,10 +124,14 @@ impl Connection {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).grants(snapshot)
     }
 
-    /// Whether the chain still proves the caller.
-    pub(super) fn still_verifies(&self) -> bool {
+    /// Since when the chain does not prove the caller; `None`: it does.
+    pub(super) fn unproven_since(&self, now: Timestamp) -> Option<Timestamp> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        self.verify(&mut state, Timestamp::now()).is_ok()
+        state.unproven_since = match self.verify(&mut state, now) {
+            Ok(()) => None,
+            Err(_) => Some(state.unproven_since.unwrap_or(now)),
+        };
+        state.unproven_since
     }
 
     fn verify(&self, state: &mut State, now: Timestamp) -> Result<(), Refusal> {

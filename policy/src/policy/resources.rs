@@ -320,6 +320,11 @@ impl Credential {
         self.inject.iter().any(|injection| !matches!(injection.way, Inject::SigV4(_)))
     }
 
+    /// Whether a session token goes on the wire beside what was signed.
+    pub fn sends_session(&self) -> bool {
+        self.sigv4().is_some_and(|aws| aws.session_token.is_some())
+    }
+
     /// How it signs requests for AWS, if it does.
     pub fn sigv4(&self) -> Option<&SigV4> {
         self.inject.iter().find_map(|injection| match &injection.way {

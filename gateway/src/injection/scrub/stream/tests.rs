@@ -232,17 +232,41 @@ fn what_waits_goes_out_at_the_end_and_nowhere_when_the_body_breaks_off() {
 }
 
 #[test]
-fn a_run_longer_than_any_form_waits_no_longer_than_one() {
+fn of_a_run_longer_than_any_form_less_than_one_and_a_half_waits() {
     let run = vec![b'a'; 100_000];
     for size in [1, 100, 1022, 1023, 1024, 5000, 100_000] {
         let mut scrubber = scrubber(SECRET);
         for chunk in run.chunks(size) {
             scrubber.feed(Bytes::copy_from_slice(chunk), false);
             while scrubber.pop().is_some() {}
-            assert!(scrubber.waiting() <= 1023, "{}", scrubber.waiting());
+            assert!(scrubber.waiting() < 1023 + 512, "{}", scrubber.waiting());
             assert!(scrubber.held.capacity() <= 8192, "{}", scrubber.held.capacity());
         }
-        assert_eq!(scrubber.waiting(), 1023);
+        assert!(scrubber.waiting() >= 1023, "{}", scrubber.waiting());
+    }
+}
+
+#[test]
+fn however_small_the_pieces_no_byte_is_searched_more_than_a_few_times() {
+    let runs = [
+        "a".repeat(50_000),
+        "%25".repeat(17_000),
+        "a ".repeat(25_000),
+        format!("{} ", "%2541".repeat(300)).repeat(30),
+        format!("{}\n", "a".repeat(1100)).repeat(45),
+    ];
+    for text in &runs {
+        for size in [1, 3, 40, 511, 1022, 1023, 1024, 1535, 1536, 4000] {
+            let mut scrubber = scrubber(SECRET);
+            for chunk in text.as_bytes().chunks(size) {
+                scrubber.feed(Bytes::copy_from_slice(chunk), false);
+                while scrubber.pop().is_some() {}
+            }
+            scrubber.finish();
+            let most = 4 * text.len();
+            assert!(scrubber.searched <= most, "{} of {} by {size}", scrubber.searched, text.len());
+            assert!(scrubber.searched >= text.len());
+        }
     }
 }
 
