@@ -30,7 +30,7 @@ use crate::audit::{Auditor, OpenTrail};
 use crate::core::{Said, Shared};
 use crate::drain::Drain;
 use crate::files::DirectoryLock;
-use crate::identity::IdentityFiles;
+use crate::identity::{IdentityFiles, Standing};
 use crate::ledger::{Balances, Ledger, LedgerError, Recovered};
 use crate::listener;
 use crate::load::Loads;
@@ -147,7 +147,7 @@ impl App {
             body_limit: settings.limits.body_bytes,
             said: Said::default(),
         });
-        let certificate = identity.certificate();
+        let (certificate, standing) = (identity.certificate(), identity.standing());
         let mut reload = Reload::new(identity, settings.clone())?;
         let first = reload.first().map_err(|problems| anyhow!("{}", lines(&problems)))?;
         let count = settings.cores();
@@ -183,7 +183,7 @@ impl App {
             listeners,
             admin: admin_address,
         };
-        app.control(reload, reload_failures, ledger, admin_socket)?;
+        app.control(reload, (reload_failures, standing), ledger, admin_socket)?;
         app.announce();
         Ok(app)
     }
@@ -192,7 +192,7 @@ impl App {
     fn control(
         &self,
         mut reload: Reload,
-        failures: Arc<AtomicU64>,
+        (reload_failures, identity): (Arc<AtomicU64>, Arc<Standing>),
         ledger: Arc<Ledger>,
         socket: tokio::net::TcpListener,
     ) -> anyhow::Result<()> {
@@ -201,7 +201,8 @@ impl App {
             cores: self.cores.all(),
             ledger,
             audit: self.auditor.view(),
-            reload_failures: failures,
+            reload_failures,
+            identity,
         };
         let token = admin_token(&self.settings.admin.token_file)?;
         let admin = Admin { token, address: self.admin, views };

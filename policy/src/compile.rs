@@ -18,6 +18,7 @@ mod grant;
 mod inject;
 mod limit;
 mod mint;
+mod place;
 mod store;
 mod tie;
 mod warning;

@@ -37,6 +37,11 @@ pub(super) struct Reload {
 
 impl Reload {
     pub(super) fn new(identity: IdentityFiles, settings: Settings) -> anyhow::Result<Self> {
+        let identity_complaint = faults(&identity);
+        if !identity_complaint.is_empty() {
+            let problems = &identity_complaint;
+            tracing::error!(%problems, "trust bundle refused; until it is good, nobody of its domain is trusted");
+        }
         Ok(Self {
             identity,
             resources: ResourceFiles::new(settings.resources.clone()),
@@ -45,7 +50,7 @@ impl Reload {
             settings,
             failures: Arc::new(AtomicU64::new(0)),
             complaint: String::new(),
-            identity_complaint: String::new(),
+            identity_complaint,
         })
     }
 
@@ -75,23 +80,15 @@ impl Reload {
     }
 
     fn look(&mut self, shared: &Shared, forced: bool) {
-        match self.identity.refresh() {
-            Ok(what) => {
-                self.identity_complaint.clear();
-                if let Some(what) = what {
-                    tracing::info!("{what} taken anew");
-                }
-            }
-            Err(error) => {
-                let complaint = &mut self.identity_complaint;
-                complain(
-                    &self.failures,
-                    complaint,
-                    error.to_string(),
-                    forced,
-                    "certificate or bundles refused",
-                );
-            }
+        for what in self.identity.refresh() {
+            tracing::info!("{what} taken anew");
+        }
+        let faults = faults(&self.identity);
+        if faults.is_empty() {
+            self.identity_complaint.clear();
+        } else {
+            let complaint = &mut self.identity_complaint;
+            complain(&self.failures, complaint, faults, forced, "certificate or trust bundle refused");
         }
         self.look_at_settings(forced);
         if forced {
@@ -151,6 +148,11 @@ fn look_at_interfaces(rules: &DialRules) {
         Ok(addresses) => rules.own_addresses(addresses),
         Err(error) => tracing::warn!(%error, "the addresses of this machine; those before stay"),
     }
+}
+
+/// What is wrong with the files of the identity, one a line.
+fn faults(identity: &IdentityFiles) -> String {
+    identity.faults().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// Says the same thing once, unless it was asked again.

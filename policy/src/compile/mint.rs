@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::credential::secret_ref;
+use super::place::Place;
 use super::{Compiler, Scope};
 use crate::model::{
     AlgorithmWord, ClientAuthSpec, CredentialSpec, FromSpec, GithubAppSpec, Interval, JwtBearerSpec,
@@ -12,8 +13,7 @@ use crate::model::{
 };
 use crate::name::Name;
 use crate::policy::{
-    Algorithm, Client, ClientAuth, Credential, Destination, Mint, Parts, SecretRef, Signer, TokenEndpoint,
-    TokenGrant,
+    Algorithm, Client, ClientAuth, Credential, Destination, Mint, Parts, Signer, TokenEndpoint, TokenGrant,
 };
 
 /// A minted value is made anew at least this often, whatever life its endpoint gives it: a stored secret that was rotated or taken away
@@ -359,19 +359,19 @@ impl Compiler<'_> {
     /// What one credential shows to a token endpoint, no other shows to anybody else. The first that is minted of a secret says where
     /// that secret belongs.
     pub(super) fn check_bound(&mut self) {
-        let mut homes: Vec<(&SecretRef, &Credential, &Name)> = Vec::new();
+        let mut homes: Vec<(Place<'_>, &Credential, &Name)> = Vec::new();
         for credential in self.parts.credentials.values() {
             let Some(mint) = &credential.mint else { continue };
-            for secret in secrets(credential) {
-                if !homes.iter().any(|(known, ..)| is_same(known, secret)) {
-                    homes.push((secret, credential, &mint.endpoint.destination));
+            for place in places(credential, &self.parts) {
+                if !homes.iter().any(|(known, ..)| known.overlaps(&place)) {
+                    homes.push((place, credential, &mint.endpoint.destination));
                 }
             }
         }
         for resource in &self.model.credentials {
             let Some(credential) = self.parts.credentials.get(&resource.name) else { continue };
-            let shared =
-                |(known, ..): &&(&SecretRef, _, _)| secrets(credential).any(|own| is_same(known, own));
+            let own: Vec<_> = places(credential, &self.parts).collect();
+            let shared = |(known, ..): &&(Place<'_>, _, _)| own.iter().any(|own| known.overlaps(own));
             for (_, first, home) in homes.iter().filter(shared) {
                 let (path, strays) = match &credential.mint {
                     Some(mint) => ("spec.mint.endpoint.destination", mint.endpoint.destination != **home),
@@ -389,14 +389,9 @@ impl Compiler<'_> {
     }
 }
 
-fn secrets(credential: &Credential) -> impl Iterator<Item = &SecretRef> {
+/// Where what it shows to anybody is read.
+fn places<'a>(credential: &'a Credential, parts: &'a Parts) -> impl Iterator<Item = Place<'a>> {
     let client = credential.mint.as_ref().and_then(|mint| mint.client_secret());
-    std::iter::once(&credential.from).chain(client)
-}
-
-fn is_same(one: &SecretRef, two: &SecretRef) -> bool {
-    let shares = |field: &String| two.fields.contains(field);
-    // Without fields it is all of it.
-    let overlaps = one.fields.is_empty() || two.fields.is_empty() || one.fields.iter().any(shares);
-    (&one.store, &one.path) == (&two.store, &two.path) && overlaps
+    let secrets = std::iter::once(&credential.from).chain(client);
+    secrets.filter_map(|secret| Some(Place::of(secret, &parts.stores.get(&secret.store)?.kind)))
 }
