@@ -26,7 +26,7 @@ async fn nothing_that_is_sent_has_the_signing_key_or_a_signature_of_the_callers(
     let settings = plan.settings.clone().resource("stand.yaml", resources);
     let mut stand = Plan { settings, ..plan }.start_with(upstream).await;
     let client = stand.checkout();
-    let mut request = client.request(http::Method::GET, "/up/bucket/object?x=1", "");
+    let mut request = client.request(Method::GET, "/up/bucket/object?x=1", "");
     for (name, value) in [
         (
             "authorization",
@@ -37,7 +37,7 @@ async fn nothing_that_is_sent_has_the_signing_key_or_a_signature_of_the_callers(
         ("x-amz-security-token", "theirs"),
         ("x-forwarded-for", "10.9.8.7"),
     ] {
-        request.headers_mut().insert(name, http::HeaderValue::from_static(value));
+        request.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     client.send(Protocol::H1, request).await.unwrap().assert_status(200);
     let seen = stand.upstream.only();

@@ -74,7 +74,7 @@ impl Open {
             let order = match (connection.late(now), connection.unproven_since(now)) {
                 (Some(Late::Head), _) => Some(Order::Cut),
                 _ if connection.pulses.any_still(now) => Some(Order::Cut),
-                (late, since) => order(phase, since, now).or(late.map(|_| Order::Close)),
+                (late, since) => order(phase, since, now).or_else(|| late.map(|_| Order::Close)),
             };
             if let Some(order) = order {
                 connection.ear.tell(order);
