@@ -19,7 +19,7 @@ mod mint;
 mod resources;
 mod vault;
 
-pub use mint::{Algorithm, Client, ClientAuth, Mint, Signer, TokenEndpoint, TokenGrant};
+pub use mint::{Algorithm, AwsKey, AwsSession, Client, ClientAuth, Mint, Signer, TokenEndpoint, TokenGrant};
 pub use resources::{
     Allow, Assume, AwsStore, Credential, Destination, Grant, Inject, Injection, Scrub, SecretRef, SigV4,
     Store, StoreKind, Timeouts, TlsVerify, Unpriced,
