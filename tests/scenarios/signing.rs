@@ -1,14 +1,32 @@
-//! Requests signed for AWS, checked by a server that others wrote.
+//! Requests signed for AWS, checked by servers that others wrote.
 
+mod judge;
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Request, Response};
+use http_body_util::channel::Channel;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use serde_json::json;
+use tollgate_tests::client::Body;
 use tollgate_tests::haproxy::Haproxy;
 use tollgate_tests::moto::{Moto, REGION};
 use tollgate_tests::resources::{credential, destination, file_store, grant};
 use tollgate_tests::stand::CHECKOUT;
-use tollgate_tests::{Gateway, Plan, needs, python};
+use tollgate_tests::{Client, Gateway, Plan, Protocol, Reply, Stand, Upstream, ledger, needs, python};
+
+use self::judge::Judge;
 
 const SIGNED: &str =
     "{sigv4: {accessKeyId: id, secretAccessKey: key, regions: [eu-central-1], services: [s3, sts, bedrock]}}";
+/// What a caller's own signature looks like.
+const NOBODY: &str = "AWS4-HMAC-SHA256 Credential=AKIAWRONGWRONGWRONG0/20260101/eu-central-1/s3/aws4_request, SignedHeaders=host, Signature=0";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_sdk_with_a_wrong_key_is_signed_for_in_every_payload_form() {
@@ -34,13 +52,190 @@ async fn an_sdk_with_a_wrong_key_is_signed_for_in_every_payload_form() {
             .await;
     assert_eq!(
         said["done"],
-        json!({"hashed": "ok", "unsigned": "ok", "trailer": "ok", "chunked": 200}),
+        json!({"hashed": "ok", "unsigned": "ok", "trailer": "ok", "chunked": "ok"}),
         "{said}"
     );
-    assert_eq!(said["same"], json!(["chunked", "hashed/ü +&=~.txt", "trailer", "unsigned"]), "{said}");
+    assert_eq!(
+        said["same"],
+        json!([
+            "chunked",
+            "hashed/ü +&=~.txt",
+            "trailer/ü +&=~.txt",
+            "unsigned/ü +&=~.txt"
+        ]),
+        "{said}"
+    );
     assert!(said["identity"].as_str().unwrap().ends_with("user/tollgate"), "{said}");
     assert_eq!(said["model"], "ResourceNotFoundException", "signed, and not there: {said}");
     assert_eq!(said["foreign"], "no_grant", "a service that is not listed: {said}");
     assert!(gateway.stop().success());
     plan.world.assert_swept();
+}
+
+/// The stand, whose key signs for S3.
+async fn signed_stand(plan: Plan, upstream: Upstream, id: &str, secret: &str) -> Stand {
+    plan.world.needle(secret);
+    plan.world.input("keys/aws", json!({"id": id, "key": secret}).to_string());
+    let allow = "  allow: {methods: [GET, PUT], paths: [\"/**\"]}\n";
+    let resources = destination("up", "api.up.test", upstream.port(), plan.pki.bundle(), "http")
+        + &file_store("files", &plan.world.inputs().join("keys"))
+        + &credential("aws", "up", "{store: files, path: aws, fields: [id, key]}", SIGNED)
+        + &grant("checkout-aws", "spiffe://prod.acme/ns/checkout/sa/*", "up", "aws", allow);
+    let settings = plan.settings.clone().resource("stand.yaml", resources);
+    Plan { settings, ..plan }.start_with(upstream).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_payload_form_is_accepted_by_a_judge_that_refuses_a_tampered_chunk() {
+    needs!(python::installed());
+    let plan = Plan::new();
+    let (id, secret) = ("AKIAIOSFODNN7EXAMPLE", plan.world.canary("aws"));
+    let judge = Judge::new(id, &secret);
+    let server = plan.pki.server(&plan.world, &["api.up.test", "localhost"]);
+    let upstream = judge.serve(&server).await;
+    let port = upstream.port();
+    let stand = signed_stand(plan, upstream, id, &secret).await;
+    let argument =
+        json!({"region": REGION, "judge": format!("localhost:{port}"), "id": id, "secret": secret});
+    let client = stand.checkout();
+    let said = python::run(&stand.world, "aws_judged.py", &client, stand.pki.bundle(), &argument).await;
+    let forms = json!({"hashed": "ok", "unsigned": "ok", "trailer": "ok", "chunked": "ok", "trailed": "ok"});
+    assert_eq!(said["done"], forms, "{said}");
+    let judged = &said["judged"];
+    assert_eq!((&judged["right"], &judged["right, trailed"]), (&json!("ok"), &json!("ok")), "{said}");
+    for wrong in ["nobody", "signature", "data"] {
+        assert!(judged[wrong].as_str().is_some_and(|word| word != "ok"), "{wrong}: {said}");
+    }
+    for wrong in ["signature", "data"] {
+        assert!(judged[wrong].as_str().unwrap().contains("SignatureMismatch"), "{wrong}: {said}");
+    }
+    let data = b"tollgate ".repeat(20000);
+    let taken = judge.taken();
+    assert_eq!(taken.len(), 7, "{:?}", taken.keys());
+    assert!(taken.values().all(|body| *body == data));
+    stand.world.assert_swept();
+}
+
+/// A request whose body is announced to be in signed chunks.
+fn chunked(client: &Client, length: u64, decoded: u64, body: Body) -> Request<Body> {
+    let mut request = client.request(Method::PUT, "/up/bucket/key", Bytes::new());
+    for (name, value) in [
+        ("authorization", NOBODY),
+        ("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"),
+        ("x-amz-decoded-content-length", &decoded.to_string()),
+        ("content-length", &length.to_string()),
+        ("content-encoding", "aws-chunked"),
+    ] {
+        let (name, value) = (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+        request.headers_mut().insert(name, value);
+    }
+    request.map(|_| body)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_not_in_the_chunks_it_announces_is_400_and_recorded_so() {
+    for spoken in ["http/1.1", "h2"] {
+        let plan = Plan::new();
+        let secret = plan.world.canary("aws");
+        let upstream = Upstream::http(&plan.server, &[spoken], |_| Reply::status(200)).await;
+        let stand = signed_stand(plan, upstream, "AKIAIOSFODNN7EXAMPLE", &secret).await;
+        let client = stand.checkout();
+        let zeros = "0".repeat(64);
+        let good = format!("4;chunk-signature={zeros}\r\nabcd\r\n");
+        for rest in [
+            "nonsense without a chunk\r\n".to_owned(),
+            format!("5;chunk-signature={zeros}\r\nabcdefgh\r\n"),
+            format!("4;chunk-signature={zeros}\r\nab"),
+        ] {
+            for protocol in Protocol::BOTH {
+                let body = good.clone() + &rest;
+                let length = body.len() as u64;
+                let request = chunked(&client, length, 8, tollgate_tests::client::full(body));
+                let answer = client.send(protocol, request).await.unwrap();
+                answer.assert_refused(400, "body_invalid");
+            }
+        }
+        let recorded = ledger::records(&stand.gateway);
+        assert_eq!(recorded.len(), 6);
+        for record in &recorded {
+            let said = ["reason", "outcome"].map(|name| record[name].as_str().unwrap_or_default());
+            assert_eq!(said, ["body_invalid", "refused"], "{spoken}: {record}");
+        }
+        assert!(stand.upstream.seen().is_empty(), "{spoken}: no whole request arrived");
+        stand.world.assert_swept();
+    }
+}
+
+/// The most memory that a process has had at once, in KiB.
+fn peak(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+}
+
+/// An upstream that counts the bytes of bodies and keeps none.
+async fn counting(plan: &Plan, counted: &Arc<AtomicU64>) -> Upstream {
+    let counted = Arc::clone(counted);
+    Upstream::raw(&plan.server, &["http/1.1"], None, move |stream, _| {
+        let counted = Arc::clone(&counted);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let counted = Arc::clone(&counted);
+            async move {
+                let mut body = request.into_body();
+                while let Some(frame) = body.frame().await {
+                    let length = frame?.data_ref().map_or(0, Bytes::len);
+                    counted.fetch_add(length as u64, Ordering::SeqCst);
+                }
+                Ok::<_, hyper::Error>(Response::new(Empty::<Bytes>::new()))
+            }
+        });
+        async move {
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        }
+    })
+    .await
+}
+
+/// Sends this many chunks of 64 KiB, made as they leave; gives the length of the whole body.
+async fn send_chunks(client: &Client, count: u64) -> u64 {
+    const CHUNK: usize = 64 << 10;
+    let zeros = "0".repeat(64);
+    let data = Bytes::from(vec![b'a'; CHUNK]);
+    let head = Bytes::from(format!("{CHUNK:x};chunk-signature={zeros}\r\n"));
+    let last = Bytes::from(format!("0;chunk-signature={zeros}\r\n\r\n"));
+    let length = count * (head.len() + CHUNK + 2) as u64 + last.len() as u64;
+    let (mut sender, body) = Channel::<Bytes, tollgate_tests::client::Failure>::new(4);
+    let request = chunked(client, length, count * CHUNK as u64, body.boxed());
+    let client = client.clone();
+    let answer = tokio::spawn(async move { client.send(Protocol::H1, request).await });
+    for _ in 0..count {
+        for part in [head.clone(), data.clone(), Bytes::from_static(b"\r\n")] {
+            sender.send_data(part).await.unwrap();
+        }
+    }
+    sender.send_data(last).await.unwrap();
+    drop(sender);
+    answer.await.unwrap().unwrap().assert_status(200);
+    length
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_upload_in_signed_chunks_passes_through_little_memory() {
+    let plan = Plan::new();
+    let secret = plan.world.canary("aws");
+    let counted = Arc::<AtomicU64>::default();
+    let upstream = counting(&plan, &counted).await;
+    let stand = signed_stand(plan, upstream, "AKIAIOSFODNN7EXAMPLE", &secret).await;
+    let client = stand.checkout();
+    let mut sent = send_chunks(&client, 64).await;
+    let before = peak(stand.gateway.pid());
+    let mebibytes = std::env::var("TOLLGATE_TEST_UPLOAD_MIB").map_or(256, |text| text.parse().unwrap());
+    sent += send_chunks(&client, mebibytes * 16).await;
+    assert_eq!(counted.load(Ordering::SeqCst), sent);
+    let grown = peak(stand.gateway.pid()) - before;
+    println!("{mebibytes} MiB in signed chunks: the gateway grew by {grown} KiB");
+    assert!(grown < 32 << 10, "the gateway grew by {grown} KiB");
+    stand.world.assert_swept();
 }
