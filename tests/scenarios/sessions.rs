@@ -14,6 +14,7 @@ use tollgate_tests::{Client, Gateway, Plan, Reply, Seen, Stand, Upstream, needs,
 
 const CALLERS: &str = "spiffe://prod.acme/ns/checkout/sa/*";
 const ALLOW: &str = "  allow: {methods: [GET, HEAD, PUT, POST], paths: [\"/**\"]}\n";
+const ACTIONS: &str = "  allow: {methods: [POST], paths: [/], actions: [GetCallerIdentity, \"List*\"]}\n";
 
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
@@ -56,7 +57,8 @@ async fn a_stored_key_assumes_a_role_whose_session_signs_what_an_sdk_sends() {
         )
         + &credential("aws-web", "web", "{store: files, path: jwt}", &minted("sts", &web))
         + &grant("checkout-aws", CALLERS, "up", "aws", ALLOW)
-        + &grant("checkout-web", CALLERS, "web", "aws-web", ALLOW);
+        + &grant("checkout-actions", CALLERS, "up", "aws", ACTIONS)
+        + &grant("checkout-web", CALLERS, "web", "aws-web", ACTIONS);
     let settings = plan.settings.clone().resource("stand.yaml", resources);
     let mut gateway = Gateway::prepare(&plan.world, &settings);
     let tested = gateway.tollgate(&["credential", "test", "--all"]);

@@ -25,6 +25,10 @@ use self::judge::Judge;
 
 const SIGNED: &str =
     "{sigv4: {accessKeyId: id, secretAccessKey: key, regions: [eu-central-1], services: [s3, sts, bedrock]}}";
+const CALLERS: &str = "spiffe://prod.acme/ns/checkout/sa/*";
+/// What names its action does so at the root.
+const ACTIONS: &str =
+    "  allow: {methods: [GET, POST], paths: [/], actions: [GetCallerIdentity, \"List*\"]}\n";
 /// What a caller's own signature looks like.
 const NOBODY: &str = "AWS4-HMAC-SHA256 Credential=AKIAWRONGWRONGWRONG0/20260101/eu-central-1/s3/aws4_request, SignedHeaders=host, Signature=0";
 
@@ -40,13 +44,13 @@ async fn an_sdk_with_a_wrong_key_is_signed_for_in_every_payload_form() {
     let resources = destination("up", "api.up.test", front.port(), plan.pki.bundle(), "http")
         + &file_store("files", &plan.world.inputs().join("keys"))
         + &credential("aws", "up", "{store: files, path: aws, fields: [id, key]}", SIGNED)
-        + &grant("checkout-aws", "spiffe://prod.acme/ns/checkout/sa/*", "up", "aws", allow);
+        + &grant("checkout-aws", CALLERS, "up", "aws", allow)
+        + &grant("checkout-actions", CALLERS, "up", "aws", ACTIONS);
     let settings = plan.settings.clone().resource("stand.yaml", resources);
     moto.enforce(true);
     let mut gateway = Gateway::start(&plan.world, &settings).await;
     let identity = plan.prod.svid(&plan.world, CHECKOUT);
-    let client =
-        tollgate_tests::Client::new(&plan.world, gateway.address(), plan.pki.roots(), Some(identity));
+    let client = Client::new(&plan.world, gateway.address(), plan.pki.roots(), Some(identity));
     let said =
         python::run(&plan.world, "aws_calls.py", &client, plan.pki.bundle(), &json!({"region": REGION}))
             .await;
@@ -57,12 +61,7 @@ async fn an_sdk_with_a_wrong_key_is_signed_for_in_every_payload_form() {
     );
     assert_eq!(
         said["same"],
-        json!([
-            "chunked",
-            "hashed/ü +&=~.txt",
-            "trailer/ü +&=~.txt",
-            "unsigned/ü +&=~.txt"
-        ]),
+        json!(["chunked", "hashed/ü +&=~.txt", "trailer/ü +&=~.txt", "unsigned/ü +&=~.txt"]),
         "{said}"
     );
     assert!(said["identity"].as_str().unwrap().ends_with("user/tollgate"), "{said}");
@@ -76,11 +75,12 @@ async fn an_sdk_with_a_wrong_key_is_signed_for_in_every_payload_form() {
 async fn signed_stand(plan: Plan, upstream: Upstream, id: &str, secret: &str) -> Stand {
     plan.world.needle(secret);
     plan.world.input("keys/aws", json!({"id": id, "key": secret}).to_string());
-    let allow = "  allow: {methods: [GET, PUT], paths: [\"/**\"]}\n";
+    let allow = "  allow: {methods: [GET, PUT, POST], paths: [\"/**\"]}\n";
     let resources = destination("up", "api.up.test", upstream.port(), plan.pki.bundle(), "http")
         + &file_store("files", &plan.world.inputs().join("keys"))
         + &credential("aws", "up", "{store: files, path: aws, fields: [id, key]}", SIGNED)
-        + &grant("checkout-aws", "spiffe://prod.acme/ns/checkout/sa/*", "up", "aws", allow);
+        + &grant("checkout-aws", CALLERS, "up", "aws", allow)
+        + &grant("checkout-actions", CALLERS, "up", "aws", ACTIONS);
     let settings = plan.settings.clone().resource("stand.yaml", resources);
     Plan { settings, ..plan }.start_with(upstream).await
 }
@@ -219,6 +219,51 @@ async fn send_chunks(client: &Client, count: u64) -> u64 {
     drop(sender);
     answer.await.unwrap().unwrap().assert_status(200);
     length
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_action_that_no_grant_lists_is_403_wherever_it_is_named() {
+    let plan = Plan::new();
+    let secret = plan.world.canary("aws");
+    let upstream = Upstream::http(&plan.server, &["http/1.1"], |_| Reply::status(200)).await;
+    let stand = signed_stand(plan, upstream, "AKIAIOSFODNN7EXAMPLE", &secret).await;
+    let client = stand.checkout();
+    let scope = NOBODY.replace("/s3/", "/sts/");
+    let send = async |target: &str, headers: &[(&'static str, &str)], body: &str| {
+        let mut request = client.request(Method::POST, target, body.to_owned());
+        for (name, value) in headers.iter().chain(&[("authorization", &*scope)]) {
+            request.headers_mut().append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        client.send(Protocol::H1, request).await.unwrap()
+    };
+    let form = [("content-type", "application/x-www-form-urlencoded; charset=utf-8")];
+    // With a digest the body would stream if it could not be a form.
+    let digest = ("x-amz-content-sha256", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    let target = |action| ("x-amz-target", action);
+    send("/up/", &form, "Action=GetCallerIdentity&Version=1").await.assert_status(200);
+    send("/up/", &[target("Logs_20140328.ListTagsForResource")], "{}").await.assert_status(200);
+    send("/up/?Action=ListUsers", &[], "").await.assert_status(200);
+    let before = stand.upstream.count();
+    for (path, headers, body) in [
+        ("/up/", &form[..], "Action=AssumeRole"),
+        ("/up/", &form, "Action=GetCallerIdentity&Action=AssumeRole"),
+        ("/up/", &form, "Version=1&%41ction=AssumeRole"),
+        ("/up/", &[form[0], digest], "Action=AssumeRole"),
+        ("/up/", &[digest], "Action=AssumeRole"),
+        ("/up/", &[("content-type", "application/json"), form[0]], "Action=AssumeRole"),
+        ("/up/", &[form[0], target("Logs_20140328.DeleteLogGroup")], "Action=GetCallerIdentity"),
+        ("/up/?Action=AssumeRole", &form, "Action=GetCallerIdentity"),
+        ("/up/?Action=AssumeRole", &[], ""),
+        ("/up/", &[("content-type", "application/json")], "{}"),
+        // The grant for every other path lists none.
+        ("/up/elsewhere", &form, "Action=GetCallerIdentity"),
+    ] {
+        let refused = send(path, headers, body).await;
+        assert_eq!(refused.header("x-tollgate-reason"), "action_not_allowed", "{path} {headers:?} {body}");
+        refused.assert_refused(403, "action_not_allowed");
+    }
+    assert_eq!(stand.upstream.count(), before);
+    stand.world.assert_swept();
 }
 
 #[tokio::test(flavor = "multi_thread")]
