@@ -78,9 +78,7 @@ class Chunks:
         for part in self.scope.split("/"):
             self.key = hmac.digest(self.key, part.encode(), "sha256")
         parts = [data[at : at + CHUNK] for at in range(0, len(data), CHUNK)] + [b""]
-        framed = sum(len(b"%x;chunk-signature=\r\n" % len(part)) + 64 + len(part) + 2 * bool(part) for part in parts)
         trailer = b"x-amz-meta-last:yes\n" if is_trailed else b""
-        length = framed + 2 + (len(trailer) + 1 + len("x-amz-trailer-signature:\r\n") + 64 if is_trailed else 0)
         kind = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD" + ("-TRAILER" if is_trailed else "")
         signed = {"host": host, "x-amz-content-sha256": kind, "x-amz-date": self.time, "x-amz-decoded-content-length": str(len(data))}
         if is_trailed:
@@ -89,7 +87,7 @@ class Chunks:
         lines = "".join(f"{name}:{signed[name]}\n" for name in sorted(signed))
         canonical = f"PUT\n{path}\n\n{lines}\n{names}\n{kind}"
         last = self.sign("AWS4-HMAC-SHA256", sha256(canonical.encode()))
-        self.headers = {**signed, "content-encoding": "aws-chunked", "content-length": str(length),
+        self.headers = {**signed, "content-encoding": "aws-chunked",
                         "authorization": f"AWS4-HMAC-SHA256 Credential={self.id}/{self.scope}, SignedHeaders={names}, Signature={last}"}
         body = b""
         for part in parts:
@@ -99,7 +97,6 @@ class Chunks:
             last = self.sign("AWS4-HMAC-SHA256-TRAILER", f"{last}\n{sha256(trailer)}")
             body += trailer[:-1] + b"\r\nx-amz-trailer-signature:" + last.encode() + b"\r\n"
         self.body = tamper(body + b"\r\n")
-        assert len(self.body) == length
 
     def sign(self, kind, rest):
         return hmac.digest(self.key, f"{kind}\n{self.time}\n{self.scope}\n{rest}".encode(), "sha256").hex()
@@ -119,13 +116,14 @@ def sha256(data):
 
 def upload(bucket, key, data):
     """The same in every payload form, each as an object of its own."""
-    done = {}
-    name = lambda form: f"{form}/{key}"  # noqa: E731
-    hashed, plain, trailing = client("s3", is_hashed=True), client("s3"), client("s3", is_quiet=False)
-    done["hashed"] = code(lambda: hashed.put_object(Bucket=bucket, Key=name("hashed"), Body=data))
-    done["unsigned"] = code(lambda: plain.put_object(Bucket=bucket, Key=name("unsigned"), Body=data))
-    stream = Stream(data)
-    done["trailer"] = code(lambda: trailing.put_object(Bucket=bucket, Key=name("trailer"), Body=stream, ChecksumAlgorithm="CRC32"))
+    def put(by, form, body, **options):
+        return code(lambda: by.put_object(Bucket=bucket, Key=f"{form}/{key}", Body=body, **options))
+
+    done = {
+        "hashed": put(client("s3", is_hashed=True), "hashed", data),
+        "unsigned": put(client("s3"), "unsigned", data),
+        "trailer": put(client("s3", is_quiet=False), "trailer", Stream(data), ChecksumAlgorithm="CRC32"),
+    }
     path = f"/{bucket}/chunked"
     done["chunked"] = Chunks(ARGUMENT["authority"], path, NOBODY, data).send(connection(), f"/up{path}")
     return done

@@ -51,8 +51,12 @@ mod tests {
 
     #[test]
     fn every_place_of_a_head_that_names_an_action_is_read() {
-        let named = |headers: &[(&str, &str)], query| of_head(&head(headers), query).join(",");
-        assert_eq!(named(&[("x-amz-target", "DynamoDB_20120810.GetItem")], Some("Action=B")), "GetItem,B");
+        let named = |headers: &[(&str, &str)], query| {
+            let mut named = of_head(&head(headers), query);
+            named.sort_unstable();
+            named.join(",")
+        };
+        assert_eq!(named(&[("x-amz-target", "DynamoDB_20120810.GetItem")], Some("Action=B")), "B,GetItem");
         assert_eq!(named(&[("x-amz-target", "A.B"), ("x_amz_target", "C.D")], None), "B,D");
         assert_eq!(named(&[], Some("list-type=2&prefix=Action")), "");
     }
