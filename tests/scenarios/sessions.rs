@@ -158,6 +158,18 @@ fn signed_by(seen: &Seen) -> (String, String) {
     (id.to_owned(), seen.header("x-amz-security-token").to_owned())
 }
 
+/// What a call was signed by, and when it arrived, in milliseconds since 1970.
+type Arrival = ((String, String), u64);
+
+/// Every call was signed by a session of the endpoint, with its token, before its end.
+fn assert_none_expired(made: &[Made], arrivals: &[Arrival]) {
+    for ((id, token), at) in arrivals {
+        let session = made.iter().find(|made| made.id == *id).expect("a session of the endpoint");
+        assert_eq!(session.token, *token);
+        assert!(*at < session.ends, "a session signed {} ms after its end", at - session.ends);
+    }
+}
+
 async fn load(client: Client, stop: Arc<AtomicBool>) -> usize {
     let mut calls = 0;
     while !stop.load(Ordering::SeqCst) {
@@ -175,7 +187,7 @@ async fn a_session_is_made_once_per_life_and_with_sts_down_nothing_expired_signs
     plan.world.input("keys/aws", json!({"id": "AKIAIOSFODNN7EXAMPLE", "key": key}).to_string());
     let (made, is_down) = (Arc::<Mutex<Vec<Made>>>::default(), Arc::<AtomicBool>::default());
     let sts = sts(&plan, &made, &is_down).await;
-    let arrivals = Arc::<Mutex<Vec<((String, String), u64)>>>::default();
+    let arrivals = Arc::<Mutex<Vec<Arrival>>>::default();
     let arrived = Arc::clone(&arrivals);
     let upstream = Upstream::http(&plan.server, &["http/1.1"], move |seen| {
         arrived.lock().unwrap().push((signed_by(seen), now()));
@@ -233,12 +245,7 @@ async fn a_session_is_made_once_per_life_and_with_sts_down_nothing_expired_signs
     };
     tokio::time::timeout(Duration::from_secs(60), recovered).await.expect("it recovers by itself");
 
-    let made = made.lock().unwrap();
-    for ((id, token), at) in arrivals.lock().unwrap().iter() {
-        let session = made.iter().find(|made| made.id == *id).expect("a session of the endpoint");
-        assert_eq!(session.token, *token);
-        assert!(*at < session.ends, "a session signed {} ms after its end", at - session.ends);
-    }
+    assert_none_expired(&made.lock().unwrap(), &arrivals.lock().unwrap());
     let asked = &sts.seen()[0];
     let form = String::from_utf8(asked.body.to_vec()).unwrap();
     assert!(form.starts_with("Action=AssumeRole&Version=2011-06-15&RoleArn=arn%3Aaws%3Aiam%3A%3A123456789012%3Arole%2Freader&RoleSessionName=tollgate-aws"), "{form}");
