@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use futures_util::StreamExt;
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use s3s::auth::SimpleAuth;
 use s3s::dto::{PutObjectInput, PutObjectOutput};
 use s3s::service::{S3Service, S3ServiceBuilder};
-use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
+use s3s::{Body, HttpError, S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 use tollgate_tests::{Identity, Upstream};
 
 /// What was accepted, by its path.
@@ -40,6 +44,13 @@ impl S3 for Objects {
     }
 }
 
+/// The whole body is there before it is judged: who is refused early may still be writing, and would miss the answer.
+async fn judged(service: S3Service, request: Request<Incoming>) -> Result<Response<Body>, HttpError> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.map_err(|error| HttpError::new(error.into()))?.to_bytes();
+    service.call(Request::from_parts(head, body.into())).await
+}
+
 impl Judge {
     pub(crate) fn new(id: &str, secret: &str) -> Self {
         let taken = Taken::default();
@@ -52,8 +63,9 @@ impl Judge {
         let service = self.service.clone();
         Upstream::raw(identity, &["http/1.1"], None, move |stream, _| {
             let service = service.clone();
+            let judge = service_fn(move |request: Request<Incoming>| judged(service.clone(), request));
             async move {
-                let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), judge).await;
             }
         })
         .await
