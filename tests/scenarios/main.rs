@@ -24,6 +24,7 @@ mod reload;
 mod rotation;
 mod scrubbing;
 mod sdk;
+mod sessions;
 mod signing;
 mod smuggling;
 mod stores;

@@ -32,6 +32,8 @@ kinds! {
     TokenExchange: "mint tokenExchange";
     JwtBearer: "mint jwtBearer";
     GithubApp: "mint githubApp";
+    AwsAssumeRole: "mint awsAssumeRole";
+    AwsWebIdentity: "mint awsWebIdentity";
     Bearer: "inject bearer";
     Header: "inject header";
     Basic: "inject basic";
