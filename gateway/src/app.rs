@@ -30,7 +30,7 @@ use crate::audit::{Auditor, OpenTrail};
 use crate::core::{Said, Shared};
 use crate::drain::Drain;
 use crate::files::DirectoryLock;
-use crate::identity::IdentityFiles;
+use crate::identity::{IdentityFiles, Standing};
 use crate::ledger::{Balances, Ledger, LedgerError, Recovered};
 use crate::listener;
 use crate::load::Loads;
@@ -41,7 +41,7 @@ use crate::quota::Quota;
 use crate::settings::{self, Settings};
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::telemetry::{self, Flush};
-use crate::upstream::DialRules;
+use crate::upstream::{DialRules, local_addresses};
 
 /// How long a report may keep the data directory from being taken over.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -147,7 +147,7 @@ impl App {
             body_limit: settings.limits.body_bytes,
             said: Said::default(),
         });
-        let certificate = identity.certificate();
+        let (certificate, standing) = (identity.certificate(), identity.standing());
         let mut reload = Reload::new(identity, settings.clone())?;
         let first = reload.first().map_err(|problems| anyhow!("{}", lines(&problems)))?;
         let count = settings.cores();
@@ -166,6 +166,7 @@ impl App {
             .context("admin.address")?;
         let admin_address = admin_socket.local_addr()?;
         let listeners: Vec<SocketAddr> = doors.iter().map(|door| door.address).collect();
+        shared.rules.own_addresses(local_addresses().context("the addresses of this machine")?);
         shared.rules.own_sockets(listeners.iter().copied().chain([admin_address]).collect());
         let reload_failures = Arc::clone(&reload.failures);
         let cores = Cores::start(&shared, &ledger, doors, count)?;
@@ -182,7 +183,7 @@ impl App {
             listeners,
             admin: admin_address,
         };
-        app.control(reload, reload_failures, ledger, admin_socket)?;
+        app.control(reload, (reload_failures, standing), ledger, admin_socket)?;
         app.announce();
         Ok(app)
     }
@@ -191,7 +192,7 @@ impl App {
     fn control(
         &self,
         mut reload: Reload,
-        failures: Arc<AtomicU64>,
+        (reload_failures, identity): (Arc<AtomicU64>, Arc<Standing>),
         ledger: Arc<Ledger>,
         socket: tokio::net::TcpListener,
     ) -> anyhow::Result<()> {
@@ -200,7 +201,8 @@ impl App {
             cores: self.cores.all(),
             ledger,
             audit: self.auditor.view(),
-            reload_failures: failures,
+            reload_failures,
+            identity,
         };
         let token = admin_token(&self.settings.admin.token_file)?;
         let admin = Admin { token, address: self.admin, views };

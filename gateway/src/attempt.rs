@@ -165,7 +165,7 @@ impl Way<'_> {
         }
         let upload = template.upload();
         let answer = self.leave(permit, template, (secret, shown), peer, meter).map_err(Unsent::Failed)?;
-        match self.first_byte(pin!(answer), upload, permit, meter).await {
+        match self.first_byte(pin!(answer), upload.as_ref(), permit, meter).await {
             Err(Late::Timeout) => Err(fail(meter, &UpstreamError::FirstByteTimeout)),
             Err(Late::Withdrawn(denial)) => Err(Unsent::Failed(denial)),
             Ok(Ok(answer)) if is_ambiguous(answer.response.headers()) => {
@@ -177,6 +177,9 @@ impl Way<'_> {
             }
             Ok(Err(mut unanswered)) => {
                 meter.written().await.map_err(Unsent::Failed)?;
+                if upload.is_some_and(|upload| upload.is_malformed()) {
+                    return Err(Unsent::Failed(not_in_chunks()));
+                }
                 let Some(body) = unanswered.returned.take() else {
                     return Err(fail(meter, &unanswered.into_error()));
                 };
@@ -230,7 +233,7 @@ impl Way<'_> {
     async fn first_byte(
         &self,
         mut answer: Pin<&mut impl Future<Output = Result<Answer, Unanswered>>>,
-        upload: Option<Arc<Upload>>,
+        upload: Option<&Arc<Upload>>,
         permit: &Permit,
         meter: &mut Meter,
     ) -> Result<Result<Answer, Unanswered>, Late> {
@@ -238,7 +241,7 @@ impl Way<'_> {
         let Some(upload) = upload else {
             return timeout(limit, answer).await.map_err(|_| Late::Timeout);
         };
-        meter.uploads(&upload);
+        meter.uploads(upload);
         let (mut before, mut moved) = (0, Instant::now());
         loop {
             if let Ok(done) = timeout(LOOK_EVERY.min(limit), answer.as_mut()).await {
@@ -272,6 +275,11 @@ impl Way<'_> {
 enum Late {
     Timeout,
     Withdrawn(Denial),
+}
+
+/// Also where half of it is on its way: nothing of a chunk that is none has left.
+fn not_in_chunks() -> Denial {
+    Denial::new(Reason::BodyInvalid, "the body is not in the signed chunks that its head announces")
 }
 
 fn no_tls() -> Denial {

@@ -8,6 +8,7 @@ mod open;
 mod paced;
 mod pulse;
 mod tls;
+mod turn;
 
 use std::collections::HashMap;
 use std::io;
@@ -23,6 +24,7 @@ pub(crate) use self::connection::{Connection, Standing};
 pub(crate) use self::open::{Open, supervise};
 pub(crate) use self::pulse::Pulse;
 pub(crate) use self::tls::server_config;
+use self::turn::Turn;
 use crate::core::{Core, Shared};
 use crate::drain::Phase;
 use crate::identity::Refusal;
@@ -125,7 +127,9 @@ async fn handshake(
     // Without it an answer waits for the delayed ACK of the one before; a socket that refuses is already gone.
     stream.set_nodelay(true).ok()?;
     let begun = std::time::Instant::now();
-    let stream = tokio::time::timeout(HANDSHAKE_LIMIT, tls.accept(paced::Paced::new(stream))).await;
+    let turn = Arc::new(Turn::new());
+    let stream = paced::Paced::new(stream, Arc::clone(&turn));
+    let stream = tokio::time::timeout(HANDSHAKE_LIMIT, tls.accept(stream)).await;
     let shared = Arc::clone(&core.shared);
     let trust = &shared.trust;
     let stream = match stream {
@@ -146,7 +150,7 @@ async fn handshake(
             return None;
         }
     };
-    match Connection::open(core, address, stream.get_ref().1) {
+    match Connection::open(core, address, stream.get_ref().1, turn) {
         Ok(connection) => {
             connection.core.stats.handshake(begun.elapsed());
             Some((stream, Arc::new(connection)))

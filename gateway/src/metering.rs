@@ -3,6 +3,7 @@
 //! **Invariant:** from the moment its caller is proven a request has exactly one record, whatever becomes of it, and its hold is
 //! settled or released exactly once.
 
+mod action;
 mod answer;
 mod asked;
 mod body;

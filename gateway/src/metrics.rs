@@ -1,5 +1,7 @@
 //! The Prometheus exposition: every number the process has, named in base units.
 
+use std::sync::Arc;
+
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 use tollgate_policy::limit::Unit;
@@ -19,6 +21,8 @@ pub(crate) struct Scrape<'a> {
     pub(crate) stores: Vec<StoreHealth>,
     pub(crate) issuers: Vec<IssuerHealth>,
     pub(crate) credentials: Vec<CredentialStatus>,
+    /// The files of the own identity by the settings that name them, and whether each is in force.
+    pub(crate) identity: Arc<Vec<(String, bool)>>,
     pub(crate) generation: u64,
     pub(crate) reload_failures: u64,
     pub(crate) version: &'a str,
@@ -170,7 +174,16 @@ impl Scrape<'_> {
                 stores.collect(),
             ),
             self.issuers(),
+            self.identity(),
         ]
+    }
+
+    fn identity(&self) -> MetricFamily {
+        let files = self.identity.iter();
+        let files = files
+            .map(|(setting, stands)| gauge(vec![("setting", setting.clone())], f64::from(u8::from(*stands))));
+        let help = "1 while the file, as it is now, is the certificate, key or trust bundle in force.";
+        family("tollgate_identity_file_up", help, MetricType::GAUGE, files.collect())
     }
 
     fn issuers(&self) -> MetricFamily {
@@ -249,7 +262,7 @@ fn labels(series: &Series) -> Vec<(&'static str, String)> {
         ("grant", text(&series.grant)),
         ("namespace", caller.and_then(|c| c.namespace()).unwrap_or_default().into()),
         ("service_account", caller.and_then(|c| c.service_account()).unwrap_or_default().into()),
-        ("model", series.model.as_ref().map_or("other", |model| model.as_str()).into()),
+        ("model", series.model.as_deref().unwrap_or("other").into()),
     ]
 }
 

@@ -42,6 +42,7 @@ pub(crate) const fn status(reason: Reason) -> StatusCode {
         | R::PathNotAllowed
         | R::ModelNotAllowed
         | R::ModelRequired
+        | R::ActionNotAllowed
         | R::EndpointClass
         | R::UnmeteredEndpoint
         | R::DeferredCost

@@ -61,8 +61,7 @@ async fn forward(
     let admission = snapshot.policy.admit(&standing.grants, target, head.method.as_str())?;
 
     faults.at(Stage::Facts);
-    let asked =
-        metering::read(&admission, &head.headers, body, &standing.load, core.shared.body_limit).await?;
+    let asked = metering::read(&admission, &head, body, &standing.load, core.shared.body_limit).await?;
 
     faults.at(Stage::Permit);
     // The body may have taken its time: prices and windows are those of now.

@@ -2,7 +2,7 @@
 
 use std::hash::Hash;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tollgate_policy::caller::SpiffeId;
@@ -11,7 +11,7 @@ use tollgate_policy::map::Map;
 use tollgate_policy::name::Name;
 use tollgate_policy::price::Units;
 
-use crate::ledger::{Bounded, Record, UsageSource};
+use crate::ledger::{Record, UsageSource};
 
 /// Upper bounds of the duration buckets, in seconds: from a cached answer to a long stream.
 pub(crate) const BUCKETS: [f64; 14] =
@@ -27,7 +27,7 @@ pub(crate) struct Series {
     pub(crate) grant: Option<Name>,
     pub(crate) caller: Option<SpiffeId>,
     /// Only a model that the catalog knows; anything else is `other`.
-    pub(crate) model: Option<Bounded>,
+    pub(crate) model: Option<Arc<str>>,
     pub(crate) reason: Option<Reason>,
     pub(crate) code: u16,
 }
@@ -131,7 +131,7 @@ impl Stats {
     }
 
     /// Counts a finished call. `model` is its name in the catalog, if it has one.
-    pub(crate) fn call(&self, record: &Record, model: Option<Bounded>) {
+    pub(crate) fn call(&self, record: &Record, model: Option<Arc<str>>) {
         let series = Series {
             destination: record.destination.clone(),
             grant: record.grant.clone(),

@@ -93,24 +93,34 @@ fn capped(directives: &str) -> Targets {
 
 /// Standard output behind a buffer, so that no core waits for whoever reads it.
 #[derive(Clone, Debug)]
-pub(crate) struct Flush(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Flush(Arc<Buffers>);
+
+#[derive(Debug, Default)]
+struct Buffers {
+    filling: Mutex<Vec<u8>>,
+    /// The one that was written last, for its memory.
+    written: Mutex<Vec<u8>>,
+}
 
 impl Flush {
     /// Writes what is buffered.
     pub(crate) fn flush_all(&self) {
-        let lines = std::mem::take(&mut *self.buffer());
+        let mut lines = self.0.written.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::swap(&mut *lines, &mut *self.filling());
         if !lines.is_empty() {
             // Nobody is left to tell where standard output is gone.
             let _ = std::io::stdout().lock().write_all(&lines);
+            lines.clear();
+            lines.shrink_to(2 * FLUSH_AT);
         }
     }
 
-    fn buffer(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn filling(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.0.filling.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn append(&self, parts: [&[u8]; 3]) {
-        let mut buffer = self.buffer();
+        let mut buffer = self.filling();
         for part in parts {
             buffer.extend_from_slice(part);
         }

@@ -24,11 +24,12 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tollgate_policy::caller::SpiffeId;
 use tollgate_policy::decision::Permit;
 use tollgate_policy::name::Name;
 use tollgate_secrets::Secret;
 
-pub use self::address::DialRules;
+pub use self::address::{DialRules, local_addresses};
 pub(crate) use self::body::{BodyError, Malformed, OutBody, Recode, Stall, Upload};
 pub(crate) use self::certificate::{BadCertificate, Shown, certified};
 use self::dial::Dial;
@@ -139,9 +140,11 @@ impl Peer {
         };
         let host = Arc::clone(&key.host);
         let bucket = pool.bucket(key);
-        if let Some((line, verified)) = bucket.take() {
+        let caller = permit.caller().id();
+        if let Some((line, verified)) = bucket.take(caller) {
             return Ok(Self { line, verified, bucket, reused: true });
         }
+        pool.make_room(&destination.name);
         let config = match tls.shown {
             Some(shown) => {
                 let config = pool.showing.config(&destination.name, tls.client, shown);
@@ -158,13 +161,13 @@ impl Peer {
         };
         let gate = Arc::new(Gate::new(&pool.journal));
         // Boxed: most calls find a kept connection, and none should carry the handshake's state around.
-        Box::pin(Self::open(dial, rules, config, bucket, gate)).await
+        Box::pin(Self::open(dial, (rules, config), caller, bucket, gate)).await
     }
 
     async fn open(
         dial: Dial<'_>,
-        rules: &DialRules,
-        config: Arc<ClientConfig>,
+        (rules, config): (&DialRules, Arc<ClientConfig>),
+        caller: &SpiffeId,
         bucket: Arc<Bucket>,
         gate: Arc<Gate>,
     ) -> Result<Self, UpstreamError> {
@@ -186,7 +189,7 @@ impl Peer {
             .await
             .map_err(|_| UpstreamError::ConnectTimeout)?
             .map_err(UpstreamError::handshake)?;
-        let line = speak(stream, &bucket, &verified).await?;
+        let line = speak(stream, caller, &bucket, &verified).await?;
         Ok(Self { line, verified, bucket, reused: false })
     }
 
@@ -258,6 +261,7 @@ fn authority(host: &str, port: u16) -> Result<(Authority, HeaderValue), http::Er
 
 async fn speak(
     stream: TlsStream<TcpStream>,
+    caller: &SpiffeId,
     bucket: &Bucket,
     verified: &Arc<Verified>,
 ) -> Result<Line, UpstreamError> {
@@ -274,7 +278,7 @@ async fn speak(
             .await
             .map_err(UpstreamError::spoken)?;
         tokio::spawn(connection);
-        return Ok(bucket.share(sender, verified));
+        return Ok(bucket.share(caller.clone(), sender, verified));
     }
     let (sender, connection) =
         http1::Builder::new().max_buf_size(256 << 10).handshake(io).await.map_err(UpstreamError::spoken)?;

@@ -20,6 +20,7 @@ mod hmac;
 mod inject;
 mod limit;
 mod mint;
+mod place;
 mod store;
 mod tie;
 mod warning;

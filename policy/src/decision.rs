@@ -16,14 +16,16 @@ use crate::policy::{Credential, Destination, Grant, Scrub};
 use crate::price::{NanoUsd, Price};
 use crate::target::Target;
 
+mod action;
 mod matching;
 
 #[cfg(test)]
 mod tests;
 
+pub use action::{action_of_target, actions_of_form};
 pub use matching::Verdict;
 pub(crate) use matching::class_word;
-use matching::{Call, Candidates};
+use matching::{Call, Candidates, Wants};
 
 /// The grants that name one caller, by precedence. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -44,6 +46,8 @@ struct Held {
 pub struct Facts {
     /// The model that is asked for, as the request spells it.
     pub model: Option<Arc<str>>,
+    /// The actions of an AWS service that it names; read only where a key that signs may be put on it.
+    pub actions: Vec<Arc<str>>,
     /// Whether the answer is asked for as a stream of events.
     pub stream: bool,
     /// Bytes of the body.
@@ -84,6 +88,8 @@ pub struct Permit {
     grant: Arc<Grant>,
     endpoint: Option<Arc<Endpoint>>,
     price: Priced,
+    /// Those that it was decided on.
+    actions: Vec<Arc<str>>,
 }
 
 /// What a call is charged by.
@@ -125,6 +131,7 @@ impl Default for Facts {
     fn default() -> Self {
         Self {
             model: None,
+            actions: Vec::new(),
             stream: false,
             body_bytes: 0,
             output_cap: None,
@@ -178,6 +185,12 @@ impl Admission {
         self.endpoint.as_ref().is_some_and(reads)
     }
 
+    /// Whether a grant that may decide has a key that signs for AWS, so that actions decide too.
+    pub fn signs_for_aws(&self) -> bool {
+        let signs = |grant: &Grant| grant.credential.as_ref().is_some_and(|key| key.sigv4().is_some());
+        self.candidates.iter().any(|fit| signs(fit.grant(&self.grants)))
+    }
+
     /// Whether a grant that may decide has a key that signs the body; `has_digest` as in [`Credential::signs_body`].
     pub fn signs_body(&self, has_digest: bool) -> bool {
         let signs = |grant: &Grant| grant.credential.as_ref().is_some_and(|key| key.signs_body(has_digest));
@@ -186,15 +199,16 @@ impl Admission {
 
     /// The one grant that decides, now that the body was read.
     ///
-    /// Refuses with `model_not_allowed`, `model_required`, `unmetered_endpoint`, `deferred_cost` or `unpriced_model`. `now` says which
+    /// Refuses with `model_not_allowed`, `model_required`, `action_not_allowed`, `unmetered_endpoint`, `deferred_cost` or `unpriced_model`. `now` says which
     /// price is in force.
     pub fn permit(self, facts: &Facts, now: Timestamp) -> Result<Permit, Denial> {
         let call = Call::again(&self.target, &self.method, self.endpoint.as_ref());
-        let model = facts.model.as_deref();
-        let (grant, price) = self.candidates.decide(&self.grants, &call, model, (&self.catalog, now))?;
+        let wants = Wants::of(facts);
+        let (grant, price) = self.candidates.decide(&self.grants, &call, wants, (&self.catalog, now))?;
         let grant = Arc::clone(grant);
         let Self { grants, target, method, endpoint, .. } = self;
-        Ok(Permit { caller: grants.caller, target, method, grant, endpoint, price })
+        let actions = facts.actions.clone();
+        Ok(Permit { caller: grants.caller, target, method, grant, endpoint, price, actions })
     }
 }
 
@@ -234,6 +248,12 @@ impl Permit {
         self.destination().scrub == Scrub::All && self.credential().is_some_and(|key| key.is_sent())
     }
 
+    /// Whether bodies of answers are searched for a session token where they come plain: AWS names one in errors, and what is stored there
+    /// has to come as it was stored, compressed or in parts.
+    pub fn scrubs_plain_bodies(&self) -> bool {
+        self.destination().scrub == Scrub::All && self.credential().is_some_and(|key| key.sends_session())
+    }
+
     /// What the dialect knows of the call; `None`: the dialect does not list it.
     pub fn endpoint(&self) -> Option<&Arc<Endpoint>> {
         self.endpoint.as_ref()
@@ -252,7 +272,8 @@ impl Permit {
     ) -> bool {
         let call = Call::new(destination, self.target.path(), &self.method);
         let decided = Candidates::of(grants, &call).and_then(|candidates| {
-            let fit = candidates.most_specific(grants, &call, model)?;
+            let wants = Wants { model, actions: &self.actions };
+            let fit = candidates.most_specific(grants, &call, wants)?;
             Ok(Arc::clone(fit.grant(grants)))
         });
         let credential = |grant: &Grant| grant.credential.as_ref().map(|credential| credential.name.clone());
@@ -268,12 +289,12 @@ impl Permit {
 
 pub(crate) fn trace(
     grants: &CallerGrants,
-    (target, method, model): (&Target, &str, Option<&str>),
+    (target, method, facts): (&Target, &str, &Facts),
     catalog: &Catalog,
     now: Timestamp,
 ) -> Vec<(Arc<Grant>, Verdict)> {
     let call = Call::new(target.destination(), target.path(), method);
-    matching::trace(grants, &call, model, (catalog, now))
+    matching::trace(grants, &call, Wants::of(facts), (catalog, now))
 }
 
 fn known_method(method: &str) -> Cow<'static, str> {

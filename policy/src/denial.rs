@@ -60,6 +60,8 @@ reasons! {
     ModelNotAllowed = "model_not_allowed",
     /// Models are limited and the request names none.
     ModelRequired = "model_required",
+    /// The caller's grants do not have an action that the request names, or have some and it names none.
+    ActionNotAllowed = "action_not_allowed",
     /// The endpoint's class (account state, credentials, administration) is not named by a grant.
     EndpointClass = "endpoint_class",
     /// Models, tokens or spend are limited and the dialect cannot meter the endpoint.

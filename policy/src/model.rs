@@ -31,7 +31,8 @@ pub use field::Interval;
 pub(crate) use field::{Address, List};
 pub(crate) use grant::{AllowSpec, GrantSpec, LimitSpec, WindowWord};
 pub(crate) use mint::{
-    AlgorithmWord, ClientAuthSpec, GithubAppSpec, JwtBearerSpec, MintSpec, TokenExchangeSpec,
+    AlgorithmWord, AwsAssumeRoleSpec, AwsWebIdentitySpec, ClientAuthSpec, GithubAppSpec, JwtBearerSpec,
+    MintSpec, TokenExchangeSpec,
 };
 pub use settings::read_settings;
 pub use source::{Source, nearest};

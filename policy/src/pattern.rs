@@ -1,4 +1,4 @@
-//! Patterns over identities, hosts, paths, models and methods, and which of two patterns is the more specific.
+//! Patterns over identities, hosts, paths, models, actions and methods, and which of two patterns is the more specific.
 //!
 //! **Invariant:** of two patterns of one kind that match the same value, one comes first in the order of the type, or they are
 //! the same pattern. Exact comes before `*`, `*` before `**`, a longer literal beginning before a shorter one.
@@ -11,12 +11,14 @@ use serde::Deserialize;
 
 use crate::caller::{self, SpiffeError, SpiffeId, TrustDomain};
 
+mod action;
 mod host;
 mod path;
 
 #[cfg(test)]
 mod tests;
 
+pub use action::{ActionPattern, ActionPatternError};
 pub(crate) use host::canonical as canonical_host;
 pub use host::{HostError, HostPattern};
 pub use path::{PathPattern, PathPatternError};

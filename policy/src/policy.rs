@@ -8,7 +8,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::caller::Caller;
-use crate::decision::{Admission, CallerGrants, Permit, Verdict};
+use crate::decision::{Admission, CallerGrants, Facts, Permit, Verdict};
 use crate::denial::Denial;
 use crate::dialect::Catalog;
 use crate::model::Source;
@@ -21,7 +21,7 @@ mod resources;
 mod vault;
 
 pub use hmac::{Hmac, HmacAlgorithm, KeyEncoding, Piece, SignatureEncoding};
-pub use mint::{Algorithm, Client, ClientAuth, Mint, Signer, TokenEndpoint, TokenGrant};
+pub use mint::{Algorithm, AwsKey, AwsSession, Client, ClientAuth, Mint, Signer, TokenEndpoint, TokenGrant};
 pub use resources::{
     Allow, Assume, AwsStore, Credential, Destination, Grant, Inject, Injection, Scrub, SecretRef, SigV4,
     Store, StoreKind, Timeouts, TlsVerify, Unpriced,
@@ -78,10 +78,10 @@ impl Policy {
         grants: &CallerGrants,
         target: &Target,
         method: &str,
-        model: Option<&str>,
+        facts: &Facts,
         now: Timestamp,
     ) -> Vec<(Arc<Grant>, Verdict)> {
-        crate::decision::trace(grants, (target, method, model), &self.parts.catalog, now)
+        crate::decision::trace(grants, (target, method, facts), &self.parts.catalog, now)
     }
 
     /// Whether a call under way would still go out as it did: the same grant decides, for the same destination at the same host, with

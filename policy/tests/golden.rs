@@ -2,7 +2,7 @@
 //!
 //! The same files are replayed against a running gateway and `tollgate explain`. Each has
 //! `trustDomains`, `gatewayNames`, `resources` (the text of a resource file) and `requests`. A request has `caller`, `method`, `url`
-//! and maybe `model`, and as what is expected either `grant` (with `sends`, the URL that leaves, where it is another) or `reason`.
+//! and maybe `model` or `action`, and as what is expected either `grant` (with `sends`, the URL that leaves, where it is another) or `reason`.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "all of this is a test")]
 
@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tollgate_policy::caller::{Caller, Proof, TrustDomain};
 use tollgate_policy::compile::{Environment, compile_files};
-use tollgate_policy::decision::{Facts, Verdict};
+use tollgate_policy::decision::{Facts, Verdict, actions_of_form};
 use tollgate_policy::denial::Denial;
 use tollgate_policy::model::SourceFile;
 use tollgate_policy::policy::Policy;
@@ -39,6 +39,7 @@ struct Request {
     method: String,
     url: String,
     model: Option<String>,
+    action: Option<String>,
     grant: Option<String>,
     sends: Option<String>,
     reason: Option<String>,
@@ -103,10 +104,13 @@ fn decide(policy: &Policy, request: &Request) -> Outcome {
     let outcome = || -> Result<(String, String), Denial> {
         let target = policy.target(&RequestLine { authority, path, query })?;
         let grants = policy.grants_of(&caller);
-        let traced = policy.trace(&grants, &target, &request.method, request.model.as_deref(), now);
+        let named = request.action.as_deref().map(Into::into);
+        let actions =
+            named.into_iter().chain(actions_of_form(query.unwrap_or_default().as_bytes())).collect();
+        let facts = Facts { model: request.model.as_deref().map(Into::into), actions, ..Facts::default() };
+        let traced = policy.trace(&grants, &target, &request.method, &facts, now);
         let permits = traced.iter().find(|(_, verdict)| *verdict == Verdict::Permits);
         let permits = permits.map(|(grant, _)| grant.name.to_string());
-        let facts = Facts { model: request.model.as_deref().map(Into::into), ..Facts::default() };
         let admission = policy.admit(&grants, target, &request.method);
         let permit = admission.and_then(|admission| admission.permit(&facts, now));
         let decided = permit.as_ref().ok().map(|permit| permit.grant().name.to_string());

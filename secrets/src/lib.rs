@@ -17,6 +17,7 @@ mod observe;
 mod origin;
 mod reference;
 mod secret;
+pub mod sigv4;
 mod store;
 
 pub use cache::{CredentialStatus, Health, Secrets};

@@ -1,19 +1,21 @@
 //! Values that are made of a stored secret at a token endpoint: what is asked, how the answer is judged, how the endpoint does.
 //!
-//! **Invariant:** a token's life counts from the moment it was asked for, less a margin; an answer that is not plainly a bearer token
-//! with a life is refused. What an endpoint says is never taken over into an error.
+//! **Invariant:** a token's life counts from the moment it was asked for, less a margin; an answer that is not plainly a bearer token,
+//! or an AWS session, with a life is refused. What an endpoint says is never taken over into an error.
 //!
 //! Deliberately lacks: caching and renewal, which are the cache's.
 
 mod answer;
 mod assertion;
 mod form;
+mod sts;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use reqwest::{Method, Request, Url};
 use tokio::time::Instant;
@@ -25,6 +27,7 @@ use self::assertion::Claims;
 use self::form::Form;
 use crate::error::Failure;
 use crate::http::{Http, Reach, TlsFiles};
+use crate::secret::Value;
 use crate::store::state::{Line, State};
 use crate::store::{Dialable, Fetched};
 
@@ -94,7 +97,7 @@ impl Issuer {
     pub(crate) async fn mint(
         &self,
         mint: &Mint,
-        stored: &[u8],
+        stored: &Value,
         client: Option<&[u8]>,
     ) -> Result<Fetched, Failure> {
         let request = self.request(mint, stored, client)?;
@@ -112,7 +115,10 @@ impl Issuer {
         // Before it is sent: the life that the answer tells began later than this.
         let asked = Instant::now();
         let answer = self.http.send(request).await?;
-        answer::token(&answer, mint, asked)
+        match &mint.grant {
+            TokenGrant::AwsAssumeRole { .. } | TokenGrant::AwsWebIdentity(_) => sts::session(&answer, asked),
+            _ => answer::token(&answer, mint, asked),
+        }
     }
 
     /// Notes how a mint ended, and logs when the endpoint begins or ceases to fail.
@@ -150,20 +156,32 @@ impl Issuer {
         }
     }
 
-    fn request(&self, mint: &Mint, stored: &[u8], client: Option<&[u8]>) -> Result<Request, Failure> {
+    fn request(&self, mint: &Mint, stored: &Value, client: Option<&[u8]>) -> Result<Request, Failure> {
         let url = self.endpoint.url();
         let parsed = Url::parse(&url).map_err(|_| Failure::Misconfigured("the endpoint is not a URL"))?;
         let mut request = Request::new(Method::POST, parsed);
         request.headers_mut().insert(USER_AGENT, AGENT);
+        // A token is made of secrets with one field, which a policy sees to.
+        let only = || stored.sole().ok_or(Failure::Internal);
         let body = match &mint.grant {
             TokenGrant::GithubApp { app_id, repositories, permissions, .. } => {
-                github_headers(request.headers_mut(), *app_id, stored)?;
+                github_headers(request.headers_mut(), *app_id, only()?)?;
                 github_body(repositories, permissions)?
+            }
+            TokenGrant::AwsAssumeRole { key, region, external_id, session } => {
+                sts::describe(&mut request);
+                let body = sts::assume_role(session, external_id.as_deref());
+                sts::sign(&mut request, &body, (key, region), stored, Timestamp::now())?;
+                body
+            }
+            TokenGrant::AwsWebIdentity(session) => {
+                sts::describe(&mut request);
+                sts::web_identity(session, only()?)
             }
             _ => {
                 request.headers_mut().insert(ACCEPT, JSON);
                 request.headers_mut().insert(CONTENT_TYPE, FORM);
-                self.form(mint, stored, client, request.headers_mut())?
+                self.form(mint, only()?, client, request.headers_mut())?
             }
         };
         *request.body_mut() = Some(Bytes::from_owner(body).into());
@@ -212,7 +230,9 @@ impl Issuer {
                 };
                 form.add_owned("assertion", assertion);
             }
-            TokenGrant::GithubApp { .. } => return Err(Failure::Internal),
+            TokenGrant::GithubApp { .. }
+            | TokenGrant::AwsAssumeRole { .. }
+            | TokenGrant::AwsWebIdentity(_) => return Err(Failure::Internal),
         }
         form.add_some("scope", mint.scope.as_deref().filter(|_| !scope_is_claim));
         let is_claim = matches!(mint.grant, TokenGrant::JwtBearer { .. });

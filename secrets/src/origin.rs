@@ -35,12 +35,11 @@ impl Origin {
     pub(crate) async fn fetch(&self, reference: &Reference) -> Result<Fetched, Failure> {
         let stored = self.read(&self.store, reference).await?;
         let (Some(maker), Some(minting)) = (&self.mint, &reference.mint) else { return Ok(stored) };
-        let stored = only(stored)?;
         let client = match (&maker.client_store, &minting.client) {
             (Some(store), Some(client)) => Some(only(self.read(store, client).await?)?),
             _ => None,
         };
-        let minted = maker.issuer.mint(&minting.mint, &stored, client.as_deref().map(Vec::as_slice));
+        let minted = maker.issuer.mint(&minting.mint, &stored.value, client.as_deref().map(Vec::as_slice));
         time::timeout(ANSWER_LIMIT, minted).await.unwrap_or_else(|_| {
             maker.issuer.note(Some(Failure::Timeout));
             Err(Failure::Timeout)
@@ -61,7 +60,7 @@ impl Origin {
     }
 }
 
-/// A token is made of secrets with one field, which a policy sees to.
+/// A client's own secret is one field, which a policy sees to.
 fn only(stored: Fetched) -> Result<Zeroizing<Vec<u8>>, Failure> {
     stored.value.only().ok_or(Failure::Internal)
 }

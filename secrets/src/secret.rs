@@ -33,6 +33,19 @@ impl Value {
         self.0.is_empty().then_some(bytes)
     }
 
+    /// The same, where it stays.
+    pub(crate) fn sole(&self) -> Option<&[u8]> {
+        match &*self.0 {
+            [(_, bytes)] => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// The bytes of one field.
+    pub(crate) fn field(&self, name: &str) -> Option<&[u8]> {
+        self.0.iter().find(|(field, _)| **field == *name).map(|(_, bytes)| &***bytes)
+    }
+
     /// Whether some field has nothing in it.
     pub(crate) fn has_gap(&self) -> bool {
         self.0.is_empty() || self.0.iter().any(|(_, bytes)| bytes.is_empty())
@@ -87,13 +100,7 @@ impl Secret {
     /// none of that name.
     #[must_use]
     pub fn expose(&self, field: Option<&str>) -> Option<&[u8]> {
-        match (field, &*self.value.0) {
-            (None, [(_, only)]) => Some(only),
-            (None, _) => None,
-            (Some(name), fields) => {
-                fields.iter().find(|(field, _)| **field == *name).map(|(_, bytes)| &***bytes)
-            }
-        }
+        field.map_or_else(|| self.value.sole(), |name| self.value.field(name))
     }
 
     /// Which content this is: changes exactly when the bytes or the reference change.

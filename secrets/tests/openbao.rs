@@ -136,6 +136,31 @@ async fn a_login_that_expires_is_renewed_and_replaced_without_a_failed_call() {
 }
 
 #[tokio::test]
+async fn a_right_that_is_taken_away_ends_its_key_and_costs_no_login() {
+    let Some(bao) = Bao::start() else { return };
+    bao.app_role("token_ttl=1h");
+    bao.run(&["kv", "put", "secret/llm/openai", "api_key=sk-lost"]);
+    bao.run(&["kv", "put", "secret/llm/other", "api_key=sk-kept"]);
+    let mut setup = Setup::new(&bao);
+    let lost = setup.credential("lost", "llm/openai", "api_key", None);
+    let kept = setup.credential("kept", "llm/other", "api_key", None);
+    let secrets = setup.secrets();
+    assert_eq!(value(&secrets, &lost).await, Ok("sk-lost".into()));
+    assert_eq!(value(&secrets, &kept).await, Ok("sk-kept".into()));
+    // The token is not a new one any more, and another could not be had.
+    sleep(SECOND * 6).await;
+    bao.write("secret-id", "7a2d0f0e-0000-0000-0000-000000000000");
+    bao.deny("secret/data/llm/openai");
+    assert!(becomes(&secrets, &lost, Err(Failure::Denied), SECOND * 3).await);
+    bao.run(&["kv", "put", "secret/llm/other", "api_key=sk-new"]);
+    assert!(becomes(&secrets, &kept, Ok("sk-new"), SECOND * 3).await, "the login is as good as before");
+    assert_eq!(secrets.health()[0].error, None);
+    assert_eq!(bao.app_role_tokens(), 1);
+    bao.policy("-namespace=");
+    assert!(becomes(&secrets, &lost, Ok("sk-lost"), SECOND * 20).await);
+}
+
+#[tokio::test]
 async fn a_rotation_is_seen_within_the_refresh_time_and_at_once_when_the_old_key_is_rejected() {
     let Some(bao) = Bao::start() else { return };
     bao.app_role("token_ttl=1m");

@@ -21,11 +21,19 @@ class Peer:
     cases: tuple = ()
 
 
-def tollgate(bench, work, upstream, host, key, port, wait_for, program, name="tollgate", cases=()):
+# Keys of a pool; all of them hold what the provider takes.
+POOL = ("a", "b", "c", "d")
+
+
+def tollgate(bench, work, upstream, host, key, port, wait_for, program, name="tollgate", cases=(), scrub="all", keys=("openai",)):
+    """With several `keys` the credential is a pool of them."""
     home = work / name
     for folder in ("resources", "keys"):
         (home / folder).mkdir(parents=True)
-    (home / "keys/openai").write_text(key)
+    for path in keys:
+        (home / "keys" / path).write_text(key)
+    pool = ", ".join(f"{{alias: {path}, store: files, path: {path}}}" for path in keys)
+    source = f"[{pool}]" if len(keys) > 1 else f"{{store: files, path: {keys[0]}}}"
     pki = bench.pki
     (home / "tollgate.yaml").write_text(f"""
 listeners: [{{name: mesh, address: "127.0.0.1:{port}", protocols: [h2, http/1.1]}}]
@@ -45,7 +53,8 @@ cores: 1
 apiVersion: tollgate.dev/v1alpha1
 kind: Destination
 metadata: {{name: openai}}
-spec: {{hosts: [{host}], port: {upstream}, addresses: [127.0.0.1], dialect: openai, tls: {{verify: {{caFile: {pki}/pki.pem}}}}}}
+spec: {{hosts: [{host}], port: {upstream}, addresses: [127.0.0.1], dialect: openai, scrub: {scrub},
+  tls: {{verify: {{caFile: {pki}/pki.pem}}}}}}
 ---
 apiVersion: tollgate.dev/v1alpha1
 kind: SecretStore
@@ -55,7 +64,7 @@ spec: {{file: {{root: {home}/keys}}}}
 apiVersion: tollgate.dev/v1alpha1
 kind: Credential
 metadata: {{name: openai-prod}}
-spec: {{destinations: [openai], from: {{store: files, path: openai}}, inject: {{bearer: {{}}}}}}
+spec: {{destinations: [openai], from: {source}, inject: {{bearer: {{}}}}}}
 ---
 apiVersion: tollgate.dev/v1alpha1
 kind: Grant
@@ -74,7 +83,7 @@ spec:
   callers: [{{spiffe: "spiffe://prod.acme/ns/checkout/sa/*"}}]
   destination: openai
   credential: openai-prod
-  allow: {{methods: [POST], paths: [/big, /upload]}}
+  allow: {{methods: [POST], paths: [/big, /big/json, /big/base64, /big/escapes, /big/percent, /upload]}}
 """)
     child = bench.start(name, [program, "serve", "--config", "tollgate.yaml"], core=0, cwd=home)
     wait_for(port, child, name)

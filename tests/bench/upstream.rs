@@ -28,6 +28,8 @@ struct Provider {
     bearer: String,
     completion: Bytes,
     big: Bytes,
+    /// Bodies of that length in which a search for keys has more or less to do, by their paths.
+    searched: [(&'static str, Bytes); 4],
 }
 
 fn main() {
@@ -56,6 +58,17 @@ async fn serve(flags: &Flags) {
         bearer: format!("Bearer {}", flags.text("bearer")),
         completion: completion.to_string().into(),
         big: vec![b'x'; BIG].into(),
+        searched: [
+            (
+                "/big/json",
+                repeated(
+                    br#"{"id":4711,"name":"one of ours","text":"some words, \"quoted\",\n and a line"},"#,
+                ),
+            ),
+            ("/big/base64", base64_like()),
+            ("/big/escapes", repeated(br"\u0061\/\u0062\u002b")),
+            ("/big/percent", repeated(b"%61%2F%62%2b")),
+        ],
     });
     let protocols: &[&str] = if flags.has("h1") { &["http/1.1"] } else { &["h2", "http/1.1"] };
     let tls = wire::server(flags.text("cert"), flags.text("key"), None, protocols);
@@ -100,12 +113,32 @@ impl Provider {
             streamed |= bytes.len() < 4096 && memchr::memmem::find(&bytes, b"\"stream\":true").is_some();
         }
         match path.as_str() {
+            path if path.starts_with("/big/") => match self.searched.iter().find(|(at, _)| *at == path) {
+                Some((_, body)) => whole(StatusCode::OK, "text/plain", body.clone()),
+                None => whole(StatusCode::NOT_FOUND, "text/plain", Bytes::new()),
+            },
             "/big" => whole(StatusCode::OK, "application/octet-stream", self.big.clone()),
             "/upload" => whole(StatusCode::OK, "text/plain", Bytes::from_static(b"ok")),
             _ if streamed => events(),
             _ => whole(StatusCode::OK, "application/json", self.completion.clone()),
         }
     }
+}
+
+fn repeated(unit: &[u8]) -> Bytes {
+    unit.iter().copied().cycle().take(BIG).collect()
+}
+
+/// One run of letters and digits without a period.
+fn base64_like() -> Bytes {
+    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut state = 1_u64;
+    let letter = |_| {
+        // Knuth's MMIX: the high bits are as good as random.
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        alphabet[(state >> 58) as usize]
+    };
+    (0..BIG).map(letter).collect()
 }
 
 fn whole(status: StatusCode, kind: &'static str, body: Bytes) -> Answer {

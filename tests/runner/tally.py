@@ -7,18 +7,22 @@ FAILED = re.compile(r"^test (\S+) \.\.\. FAILED", re.M)
 
 
 class Tally:
-    """Sums over all steps; every failure and every skip is named at the end."""
+    """Sums over all steps; every failure and every skip is named at the end, after what steps have to say."""
 
     def __init__(self):
         self.passed = 0
         self.failed = []
         self.skipped = []
+        self.said = []
 
     def fail(self, what):
         self.failed.append(what)
 
     def skip(self, what):
         self.skipped.append(what)
+
+    def say(self, lines):
+        self.said += lines
 
     def count(self, problems, name):
         """One check: passed when it found no problem."""
@@ -29,6 +33,8 @@ class Tally:
 
     def close(self, strict):
         """Prints the closing lines and returns the exit code."""
+        for line in self.said:
+            print(line)
         for what in self.failed:
             print(f"failed: {what}")
         for what in self.skipped:

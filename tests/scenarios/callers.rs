@@ -75,6 +75,50 @@ async fn a_federated_bundle_speaks_for_its_own_trust_domain_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_partners_bundle_file_holds_decides_on_the_partners_callers_alone() {
+    let mut plan = Plan::new();
+    let partner = Authority::new(&plan.world, "partner.example");
+    plan.settings = plan.settings.trusting("partner.example", partner.bundle());
+    let file = partner.bundle().to_owned();
+    fs::write(&file, "no certificate\n").unwrap();
+    let stand = plan.start(|_| Reply::status(200)).await;
+    let theirs =
+        stand.stranger(Some(partner.svid(&stand.world, "spiffe://partner.example/ns/checkout/sa/web")));
+    let ours = stand.checkout();
+    let setting = "setting=\"identity.trustDomains.partner.example.bundleFile\"";
+    let up = |label: &[&str]| stand.gateway.metrics().sum("tollgate_identity_file_up", label);
+    assert_eq!((up(&[]), up(&[setting])), (3.0, 0.0));
+    assert_eq!(
+        stand.gateway.admin_get("/readyz"),
+        (200, "ready; 1 of 4 identity files are refused\n".into())
+    );
+    let checked = stand.gateway.tollgate(&["check"]);
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+    assert!(checked.status.success() && said.contains("no PEM certificate in it; nobody of"), "{said}");
+    assert_turned_away(
+        &stand,
+        Some(partner.svid(&stand.world, "spiffe://partner.example/x")),
+        "unknown_issuer",
+    )
+    .await;
+
+    let mut open = ours.open(Protocol::H1).await.unwrap();
+    open.send(ours.request(Method::GET, "/up/x", "")).await.unwrap().assert_status(200);
+    let next = Authority::new(&stand.world, "next");
+    fs::write(stand.prod.bundle(), next.pem()).unwrap();
+    eventually("our own revocation is taken all the same", || open.closed()).await;
+
+    fs::write(&file, partner.pem()).unwrap();
+    eventually("the file is in force", || up(&[setting]) == 1.0).await;
+    assert_eq!(stand.gateway.admin_get("/readyz"), (200, "ready\n".into()));
+    let mut open = theirs.open(Protocol::H1).await.unwrap();
+    open.send(theirs.request(Method::GET, "/up/x", "")).await.unwrap().assert_refused(403, "no_grant");
+    fs::write(&file, "").unwrap();
+    eventually("of an empty bundle nobody is trusted", || open.closed()).await;
+    assert!(theirs.refusal().await.contains("alert"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn identity_headers_prove_nothing() {
     let stand = stand().await;
     let billing = stand.caller("spiffe://prod.acme/ns/billing/sa/web");

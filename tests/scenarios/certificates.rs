@@ -12,14 +12,14 @@ use tollgate_tests::gateway::{eventually, field};
 use tollgate_tests::resources::{document, file_store};
 use tollgate_tests::stand::CHECKOUT;
 use tollgate_tests::{
-    Authority, Client, Gateway, Identity, Leaf, Plan, Protocol, Reply, Settings, Upstream, ledger,
+    Authority, Client, Gateway, Identity, Kind, Leaf, Plan, Protocol, Reply, Settings, Upstream, ledger,
 };
 
 /// Writes chain and key where the store reads them; the key is looked for in every sink.
 fn store(plan: &Plan, name: &str, chain: &Identity, key: &Identity) {
     let (chain, key) = (fs::read_to_string(&chain.cert).unwrap(), fs::read_to_string(&key.key).unwrap());
     for line in key.lines().filter(|line| !line.starts_with('-')) {
-        plan.world.needle(line);
+        plan.world.stands_for(line, &[Kind::File, Kind::ClientCertificate]);
     }
     let next =
         plan.world.input(&format!("keys/{name}.next"), json!({"chain": chain, "key": key}).to_string());

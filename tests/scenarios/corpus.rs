@@ -55,6 +55,11 @@ async fn replay(path: &Path) -> Replay {
         resource["spec"]["addresses"] = json!([address().to_string()]);
         resource["spec"]["tls"] = json!({"verify": {"caFile": pki.bundle()}});
     }
+    for resource in resources.iter_mut().filter(|resource| resource["kind"] == "SecretStore") {
+        world
+            .input("keys/aws", json!({"id": "AKIAIOSFODNN7EXAMPLE", "key": world.canary("aws")}).to_string());
+        resource["spec"]["file"]["root"] = json!(world.inputs().join("keys"));
+    }
     ports.sort_unstable();
     ports.dedup();
     hosts.retain(|host| !host.contains('_'));
@@ -109,8 +114,10 @@ impl Replay {
         // No client writes a query without a path (RFC 9112, section 3.2.1).
         let target = if target.starts_with('?') { format!("/{target}") } else { target.to_owned() };
         let body = if ["POST", "PUT", "PATCH"].contains(&method) { body.to_string() } else { String::new() };
+        let action = request["action"].as_str();
+        let action = action.map_or_else(String::new, |action| format!("x-amz-target: Any_1.{action}\r\n"));
         let head = format!(
-            "{method} {target} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+            "{method} {target} HTTP/1.1\r\nhost: {host}\r\n{action}content-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
             body.len()
         );
         self.upstreams.iter().for_each(Upstream::clear);
@@ -152,6 +159,10 @@ impl Replay {
         let model = format!("--model={}", request["model"].as_str().unwrap_or_default());
         if !request["model"].is_null() {
             arguments.push(&model);
+        }
+        let action = format!("--action={}", request["action"].as_str().unwrap_or_default());
+        if !request["action"].is_null() {
+            arguments.push(&action);
         }
         let output = self.gateway.tollgate(&arguments);
         let said = String::from_utf8(output.stdout).unwrap();

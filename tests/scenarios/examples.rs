@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use tollgate_tests::World;
 use tollgate_tests::gateway::binary;
 use tollgate_tests::process::{Process, free_port, local};
+use tollgate_tests::{Kind, World};
 
 /// Calls as the README does with curl.
 const CALL: &str = r#"
@@ -54,7 +54,9 @@ async fn the_first_call_is_made_as_its_steps_say() {
     };
     run(Path::new("./certs.sh"), &[], "");
     run(&binary(), &["secret", "init"], "");
-    run(&binary(), &["secret", "set", "openai", "key"], &world.canary("first"));
+    let key = world.canary("first");
+    world.stands_for(&key, &[Kind::Age, Kind::Bearer]);
+    run(&binary(), &["secret", "set", "openai", "key"], &key);
     assert!(run(&binary(), &["secret", "list"], "").contains("openai"));
     assert!(run(&binary(), &["check"], "").contains("good"));
     let explain =

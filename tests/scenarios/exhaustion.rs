@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use http::Method;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tollgate_tests::gateway::eventually;
 use tollgate_tests::report::requests_reach;
-use tollgate_tests::{Plan, Protocol, Reply};
+use tollgate_tests::{Plan, Protocol, Reply, Upstream};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_connections_cost_others_nothing_and_leave_no_record() {
@@ -112,5 +114,56 @@ async fn a_head_that_never_ends_is_cut_off() {
             break;
         }
         assert!(begun.elapsed() < Duration::from_secs(45), "a trickled head is read for ever");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_a_caller_does_not_take_stall_no_http2_connection_of_others() {
+    let mut plan = Plan::new();
+    plan.settings.extra = "cores: 1\n".to_owned();
+    let respond = |seen: &tollgate_tests::Seen| match seen.target.as_str() {
+        "/big" => Reply::status(200).data(vec![b'x'; 1 << 20]),
+        // A frame each, and most of what it costs is its head.
+        "/crumbs" => (0..1000).fold(Reply::status(200), |reply, _| reply.data("x\n")),
+        "/late" => Reply::status(200).data("begun ").wait(Duration::from_secs(3)).data(vec![b'y'; 100_000]),
+        _ => Reply::status(200).data(vec![b'y'; 100_000]),
+    };
+    let upstream = Upstream::http(&plan.server, &["h2"], respond).await;
+    let stand = plan.start_with(upstream).await;
+    let other = stand.caller("spiffe://prod.acme/ns/checkout/sa/other");
+    for path in ["/up/big", "/up/crumbs"] {
+        let before = stand.upstream.answered();
+        let late = tokio::spawn({
+            let other = other.clone();
+            async move { other.get("/up/late").await }
+        });
+        let greedy = stand.checkout();
+        let stream = greedy.handshake(greedy.tls(&["h2"])).await.unwrap();
+        let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(10)
+            .handshake(TokioIo::new(stream))
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        let mut untaken = tokio::task::JoinSet::new();
+        for _ in 0..60 {
+            let (mut sender, request) = (sender.clone(), greedy.request(Method::GET, path, ""));
+            untaken.spawn(async move { sender.send_request(request).await });
+        }
+        let mut answers = Vec::new();
+        while let Some(answer) = untaken.join_next().await {
+            answers.push(answer.unwrap());
+        }
+        eventually("all are answered", || stand.upstream.answered() >= before + 61).await;
+        // What is not taken piles up where it can.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        for _ in 0..3 {
+            let call = tokio::time::timeout(Duration::from_secs(10), other.get("/up/x")).await;
+            let answer = call.expect("others are served meanwhile");
+            assert_eq!((answer.status.as_u16(), answer.body.len()), (200, 100_000), "{path}");
+        }
+        let late = tokio::time::timeout(Duration::from_secs(10), late).await;
+        assert_eq!(late.expect("a stream under way goes on").unwrap().body.len(), 100_006, "{path}");
+        drop(answers);
     }
 }

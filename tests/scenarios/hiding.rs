@@ -251,6 +251,7 @@ async fn the_key_goes_to_one_host_in_the_form_the_credential_says() {
         ("{header: {name: x-api-key}}", "x-api-key", "KEY"),
         ("{header: {name: authorization, prefix: \"Token \"}}", "authorization", "Token KEY"),
         ("{basic: {username: robot}}", "authorization", "Basic BASE64"),
+        ("{cookie: {name: session}}", "cookie", "session=KEY"),
     ] {
         let stand = Plan { inject, ..Plan::new() }.start(|_| Reply::status(200)).await;
         stand.checkout().get("/up/x").await.assert_status(200);
@@ -266,6 +267,17 @@ async fn the_key_goes_to_one_host_in_the_form_the_credential_says() {
     let forms = [format!("/x?a=1&key={encoded}"), format!("/x?a=1&key={}", encoded.replace('~', "%7E"))];
     assert!(forms.contains(&seen.target), "{}", seen.target);
     assert!(seen.headers.get("authorization").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_looks_like_a_reference_is_sent_as_it_is() {
+    let mut plan = Plan::new();
+    plan.world.input("keys/other", plan.world.canary("other"));
+    plan.key = format!("{}${{HOME}}{{{{files:other}}}}$(id)%24%s$1\\u0041&amp;", plan.key);
+    std::fs::write(plan.key_file(), &plan.key).unwrap();
+    let stand = plan.start(|_| Reply::status(200)).await;
+    stand.checkout().get("/up/x").await.assert_status(200);
+    assert_eq!(stand.upstream.only().header("authorization"), format!("Bearer {}", stand.key));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,8 @@
 //! The leak sweep's own scenario: panics at every stage, refused reloads, failures, all sinks, and decoys in each of them.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use http::{HeaderValue, Method};
@@ -9,7 +11,7 @@ use tollgate_tests::gateway::eventually;
 use tollgate_tests::provider::{self, chat};
 use tollgate_tests::report::requests_reach;
 use tollgate_tests::stand::CHAT_ONLY;
-use tollgate_tests::{Plan, Protocol, Stand};
+use tollgate_tests::{Plan, Protocol, Stand, World};
 
 const CHAT: &str = "/up/v1/chat/completions";
 const STAGES: [&str; 11] = [
@@ -139,6 +141,103 @@ async fn no_secret_is_found_in_any_sink_and_every_decoy_is() {
         assert!(sinks.join(sink).exists(), "{sink} was not captured");
     }
     stand.world.assert_swept();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_pasted_into_a_resource_is_not_repeated_when_that_is_refused() {
+    let mut stand = Plan::new().start_openai(9, 2).await;
+    let pasted = stand.world.canary("pasted");
+    let (file, text) = stand.gateway.settings().resources[0].clone();
+    let mut failures = 0.0;
+    for (place, wrong) in [
+        ("from: {store: files, path: up}", format!("from: {pasted}")),
+        ("inject: {bearer: {}}", format!("inject: {{bearer: {pasted}}}")),
+        ("inject: {bearer: {}}", format!("inject: {pasted}")),
+        ("inject: {bearer: {}}", format!("inject: [{pasted}]")),
+        ("inject: {bearer: {}}", format!("inject: {{bearer: {{}}}}\n  mint: {pasted}")),
+        ("  file: {", format!("  vault: {{address: \"https://127.0.0.1:1\", auth: {pasted}}}\n  file: {{")),
+        (
+            "  file: {",
+            format!("  vault: {{address: \"https://127.0.0.1:1\", auth: {{token: {pasted}}}}}\n  file: {{"),
+        ),
+    ] {
+        assert!(text.contains(place), "{text}");
+        stand.gateway.write_resource(&file, &text.replace(place, &wrong));
+        let refused = || stand.gateway.metrics().sum("tollgate_config_reload_failures_total", &[]) > failures;
+        eventually("it is refused", refused).await;
+        failures = stand.gateway.metrics().sum("tollgate_config_reload_failures_total", &[]);
+        let checked = stand.gateway.tollgate(&["check"]);
+        let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+        assert!(!checked.status.success() && said.contains("not text"), "{said}");
+    }
+    // The file itself is the one place where it was written down.
+    stand.gateway.write_resource(&file, &text);
+    stand.checkout().get("/up/x").await.assert_status(200);
+    assert!(stand.gateway.stop().success());
+    stand.world.assert_swept();
+}
+
+/// What `--whole` says of a run.
+fn swept_whole(run: &Path) -> (bool, String) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("runner/sweep.py");
+    let output = Command::new("python3").arg(script).arg(run).arg("--whole").output().expect("Python runs");
+    (output.status.success(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn a_sweep_without_one_kind_of_sink_or_of_secret_fails() {
+    let world = World::new();
+    let run = world.inputs().join("run");
+    let sinks = run.join("scenarios/made/sinks");
+    let write = |path: &str, text: &str| {
+        fs::create_dir_all(run.join(path).parent().unwrap()).unwrap();
+        fs::write(run.join(path), text).unwrap();
+    };
+    write("kinds.txt", "store file\ninject bearer\n");
+    write("kinds/made.txt", "inject bearer\nstore file\n");
+    write("needles/made.txt", &format!("{}\n", world.canary("made")));
+    fs::create_dir_all(sinks.join("gateway/tmp")).unwrap();
+    let files = [
+        ("tollgate.stdout", "standard output"),
+        ("tollgate.stderr", "standard error"),
+        ("answers/0.bin", "answers"),
+        ("admin-metrics", "metrics"),
+        ("admin-readyz", "admin"),
+        ("proc-cmdline", "arguments"),
+        ("proc-environ", "environment"),
+        ("cli.txt", "commands"),
+        ("gateway/data/audit/journal", "audit trail"),
+        ("gateway/data/ledger.sqlite", "store"),
+        ("gateway/data/journal-0", "journal"),
+        ("gateway/data/lock", "data"),
+    ];
+    let line = r#"{"level":"TRACE"}"#;
+    for (file, _) in files {
+        write(&format!("scenarios/made/sinks/{file}"), line);
+    }
+    let (good, said) = swept_whole(&run);
+    assert!(good && said.contains("13 haystacks, ") && said.ends_with("\n0 problems\n"), "{said}");
+
+    let fails = |what: &str| {
+        let (good, said) = swept_whole(&run);
+        assert!(
+            !good && said.starts_with(&format!("{what}\n")) && said.ends_with("\n1 problems\n"),
+            "{said}"
+        );
+    };
+    for (file, sink) in files.into_iter().skip(1) {
+        fs::remove_file(sinks.join(file)).unwrap();
+        fails(&format!("no haystack: {sink}"));
+        fs::write(sinks.join(file), line).unwrap();
+    }
+    fs::remove_dir(sinks.join("gateway/tmp")).unwrap();
+    fails("no haystack: temporary");
+    fs::create_dir(sinks.join("gateway/tmp")).unwrap();
+    fs::write(sinks.join("tollgate.stdout"), "quiet").unwrap();
+    fails("no haystack: standard output at its loudest");
+    fs::write(sinks.join("tollgate.stdout"), line).unwrap();
+    write("kinds/made.txt", "inject bearer\n");
+    fails("no canary: store file");
 }
 
 /// The key goes away, comes back broken, and comes back.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use tollgate_tests::resources::{credential, destination, document, grant};
-use tollgate_tests::{Plan, Reply, Seen, Upstream};
+use tollgate_tests::{Gateway, Kind, Plan, Reply, Seen, Upstream};
 
 fn paths(seen: &[Seen]) -> Vec<&str> {
     seen.iter().map(|seen| seen.target.as_str()).collect()
@@ -13,6 +13,7 @@ async fn a_leased_password_leaks_nowhere_and_is_given_back_when_the_gateway_stop
     let plan = Plan::new();
     let canaries = ["jwt", "login", "lease", "password"].map(|what| plan.world.canary(what));
     let [jwt, login, lease, password] = canaries.clone();
+    plan.world.stands_for(&password, &[Kind::Vault, Kind::Bearer]);
     let vault = Upstream::http(&plan.pki.server(&plan.world, &["localhost"]), &["http/1.1"], move |seen| {
         let [_, login, lease, password] = &canaries;
         match seen.target.as_str() {
@@ -57,10 +58,64 @@ async fn a_leased_password_leaks_nowhere_and_is_given_back_when_the_gateway_stop
     assert_eq!(vault.seen()[0].json(), json!({"role": "tollgate", "jwt": jwt}));
     vault.clear();
 
+    let test = stand.gateway.tollgate(&["credential", "test", "up-key"]);
+    let said = String::from_utf8_lossy(&test.stdout).into_owned();
+    assert!(test.status.success() && said.contains("can be put on a call"), "{said}");
+    assert_eq!(
+        paths(&vault.seen()),
+        [
+            "/v1/auth/jwt/login",
+            "/v1/database/creds/reader",
+            "/v1/sys/leases/revoke",
+            "/v1/auth/token/revoke-self"
+        ],
+        "a test gives back what it was lent"
+    );
+    vault.clear();
+
     assert_eq!(stand.gateway.stop().code(), Some(0));
     let seen = vault.seen();
     assert_eq!(paths(&seen), ["/v1/sys/leases/revoke", "/v1/auth/token/revoke-self"]);
     assert_eq!(seen[0].json(), json!({"lease_id": lease}));
     assert!(seen.iter().all(|seen| seen.header("x-vault-token") == login));
     stand.world.assert_swept();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_test_of_a_credential_uses_up_no_wrapping_token() {
+    let plan = Plan::new();
+    let vault =
+        Upstream::http(&plan.pki.server(&plan.world, &["localhost"]), &["http/1.1"], |_| Reply::status(403))
+            .await;
+    let wrapping = plan.world.canary("wrapping");
+    let (role, wrapped) = (plan.world.input("role-id", "tollgate"), plan.world.input("wrapped", &wrapping));
+    let store = format!(
+        "  vault:\n    address: https://127.0.0.1:{}\n    caFile: {}\n    auth: {{appRole: {{roleIdFile: {}, wrappedSecretIdFile: {}}}}}\n",
+        vault.port(),
+        plan.pki.bundle().display(),
+        role.display(),
+        wrapped.display()
+    );
+    let good = plan.complete(443);
+    let minted = "  mint:\n    endpoint: {destination: idp, path: /token}\n    tokenExchange: \
+                  {client: {clientId: a, from: {store: bao, path: idp/client, field: key}}}\n";
+    let text = good.resources[0].1.clone()
+        + &document("SecretStore", "bao", store)
+        + &destination("idp", "idp.up.test", 443, plan.pki.bundle(), "http")
+        + &credential("wrapped", "up", "{store: bao, path: llm/up, field: key}", "{bearer: {}}")
+        + &credential("exchanged", "up", "{store: files, path: subject}", "{bearer: {}}")
+        + minted;
+    let gateway = Gateway::prepare(&plan.world, &good.resource("stand.yaml", text));
+    for name in ["wrapped", "exchanged"] {
+        let test = gateway.tollgate(&["credential", "test", name]);
+        let said = String::from_utf8_lossy(&test.stdout).into_owned();
+        assert_eq!(test.status.code(), Some(2), "{said}{}", String::from_utf8_lossy(&test.stderr));
+        assert!(said.contains("SKIP    login    not tried: the wrapping token"), "{said}");
+    }
+    let all = gateway.tollgate(&["credential", "test", "--all"]);
+    let said = String::from_utf8_lossy(&all.stdout).into_owned();
+    assert_eq!((all.status.code(), said.matches("SKIP").count()), (Some(2), 2), "{said}");
+    assert!(said.contains("can be put on a call as bearer"), "the others are tested: {said}");
+    assert_eq!(vault.count(), 0, "the vault was not asked");
+    plan.world.assert_swept();
 }

@@ -25,6 +25,7 @@ mod reload;
 mod rotation;
 mod scrubbing;
 mod sdk;
+mod sessions;
 mod signing;
 mod smuggling;
 mod stores;

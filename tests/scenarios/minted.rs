@@ -10,7 +10,7 @@ use tollgate_tests::idp::{self, Idp};
 use tollgate_tests::provider::{self, chat};
 use tollgate_tests::resources::{credential, destination, file_store, grant};
 use tollgate_tests::stand::CHAT_ONLY;
-use tollgate_tests::{Client, Plan, Reply, Seen, Stand, Upstream, needs};
+use tollgate_tests::{Client, Kind, Plan, Reply, Seen, Stand, Upstream, needs};
 
 /// What arrived at the provider: the token, and when, in milliseconds since 1970.
 type Arrivals = Arc<Mutex<Vec<(String, u64)>>>;
@@ -75,6 +75,7 @@ async fn a_token_is_made_once_per_life_and_with_its_endpoint_down_nothing_expire
     needs!(Idp::installed());
     let plan = Plan::new();
     let secret = plan.world.canary("client");
+    plan.world.stands_for(&secret, &[Kind::File, Kind::ClientCredentials]);
     plan.world.input("keys/client", &secret);
     let known = json!({"id": "tollgate", "secret": secret});
     let server = plan.pki.server(&plan.world, &[idp::HOST]);
@@ -264,6 +265,7 @@ async fn an_app_calls_with_an_installation_token_and_its_key_stays() {
         plan.world.needle(line);
     }
     let token = plan.world.canary("hub");
+    plan.world.stands_for(&token, &[Kind::GithubApp, Kind::Bearer]);
     let answer =
         json!({"token": token, "expires_at": "2026-11-24T21:00:00Z", "permissions": {"contents": "read"}});
     let reply = Reply::status(201).header("date", "Tue, 24 Nov 2026 20:00:00 GMT").data(answer.to_string());
@@ -284,4 +286,48 @@ async fn an_app_calls_with_an_installation_token_and_its_key_stays() {
     assert_eq!(asked.json(), json!({"permissions": {"contents": "read"}}));
     stand.world.needle(&bearer(&asked));
     stand.world.assert_swept();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subject_token_and_a_signing_key_are_shown_to_their_endpoint_alone() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let pem = key.serialize_pem();
+    for (kind, mint, parameter) in [
+        (Kind::TokenExchange, "tokenExchange: {}", "subject_token="),
+        (Kind::JwtBearer, "jwtBearer: {issuer: tollgate}", "assertion="),
+    ] {
+        let plan = Plan::new();
+        let token = plan.world.canary("minted");
+        plan.world.stands_for(&token, &[kind, Kind::Bearer]);
+        let stored = match kind {
+            Kind::TokenExchange => plan.world.canary("subject"),
+            _ => pem.clone(),
+        };
+        for line in stored.lines().filter(|line| !line.starts_with('-')) {
+            plan.world.stands_for(line, &[Kind::File, kind]);
+        }
+        plan.world.input("keys/client", &stored);
+        let granted = json!({"access_token": token, "token_type": "Bearer", "expires_in": 3600});
+        let endpoint = scripted_endpoint(&plan, &Arc::new(Mutex::new(Reply::json(&granted)))).await;
+        let echoed = token.clone();
+        let upstream =
+            Upstream::http(&plan.server, &["http/1.1"], move |_| Reply::status(200).data(echoed.clone()))
+                .await;
+        let mint = format!("endpoint: {{destination: idp, path: /token}}\n    {mint}");
+        let text = mint_at(&plan, &upstream, &endpoint, &mint);
+        let stand = start(plan, upstream, text).await;
+        for _ in 0..3 {
+            let answer = stand.checkout().get("/up/x").await;
+            answer.assert_status(200);
+            assert_eq!(answer.text(), "*".repeat(token.len()), "an echo of what was minted is masked");
+        }
+        for seen in stand.upstream.seen() {
+            assert_eq!(bearer(&seen), token);
+            assert!(!seen.everything().contains("client"), "{seen:#?}");
+        }
+        let asked = String::from_utf8(endpoint.only().body.to_vec()).unwrap();
+        let shown = asked.split('&').find_map(|pair| pair.strip_prefix(parameter)).expect("it is shown");
+        stand.world.needle(shown);
+        stand.world.assert_swept();
+    }
 }

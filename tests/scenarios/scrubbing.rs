@@ -213,18 +213,41 @@ async fn a_range_that_could_split_a_key_is_not_asked_for_unless_allowed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_in_an_encoding_that_would_hide_a_key_is_502() {
     let respond = |seen: &tollgate_tests::Seen| {
-        let name = if seen.target == "/grpc" { "grpc-encoding" } else { "content-encoding" };
+        let name = match seen.target.as_str() {
+            "/grpc" => "grpc-encoding",
+            "/connect" => "connect-content-encoding",
+            _ => "content-encoding",
+        };
         Reply::status(200).header(name, "gzip").data(&b"\x1f\x8b"[..])
     };
     let stand = stand_with("", ANY, respond).await;
     let client = stand.checkout();
     client.get("/up/x").await.assert_refused(502, "encoded_answer");
     client.get("/up/grpc").await.assert_refused(502, "encoded_answer");
+    client.get("/up/connect").await.assert_refused(502, "encoded_answer");
     let head = client.send(Protocol::H1, client.request(Method::HEAD, "/up/x", "")).await.unwrap();
     head.assert_status(200);
     let stand = stand_with("  scrub: headers\n", ANY, respond).await;
     let answer = stand.checkout().get("/up/x").await;
     assert_eq!((answer.status.as_u16(), &answer.body[..]), (200, &b"\x1f\x8b"[..]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encoding_that_would_hide_a_key_is_not_asked_for() {
+    for (more, passed) in [("", false), ("  scrub: headers\n", true)] {
+        let stand = stand_with(more, ANY, |_| Reply::status(200)).await;
+        let client = stand.checkout();
+        let mut request = client.request(Method::GET, "/up/x", "");
+        for name in ["accept-encoding", "grpc-accept-encoding", "connect-accept-encoding"] {
+            request.headers_mut().insert(name, "gzip".parse().unwrap());
+        }
+        client.send(Protocol::H1, request).await.unwrap().assert_status(200);
+        let seen = stand.upstream.only();
+        assert_eq!(seen.header("accept-encoding"), "identity", "usage is read off the answer");
+        for name in ["grpc-accept-encoding", "connect-accept-encoding"] {
+            assert_eq!(seen.headers.contains_key(name), passed, "{name}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,18 +1,39 @@
-//! Signed requests, checked by what others wrote: a server for AWS, Python's standard library for HMACs.
+//! Signed requests, checked by what others wrote.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use http::Method;
-use serde_json::{Value, json};
+mod hiding;
+mod judge;
+mod templates;
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Request, Response};
+use http_body_util::channel::Channel;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tollgate_tests::client::Body;
+use tollgate_tests::gateway::eventually;
 use tollgate_tests::haproxy::Haproxy;
 use tollgate_tests::moto::{Moto, REGION};
 use tollgate_tests::resources::{credential, destination, file_store, grant};
 use tollgate_tests::stand::CHECKOUT;
-use tollgate_tests::upstream::Seen;
-use tollgate_tests::{Client, Gateway, Plan, Protocol, Reply, Upstream, needs, python};
+use tollgate_tests::{Client, Gateway, Kind, Plan, Protocol, Reply, Stand, Upstream, ledger, needs, python};
+
+use self::judge::Judge;
 
 const SIGNED: &str =
     "{sigv4: {accessKeyId: id, secretAccessKey: key, regions: [eu-central-1], services: [s3, sts, bedrock]}}";
+const CALLERS: &str = "spiffe://prod.acme/ns/checkout/sa/*";
+/// What names its action does so at the root.
+const ACTIONS: &str =
+    "  allow: {methods: [GET, POST], paths: [/], actions: [GetCallerIdentity, \"List*\"]}\n";
+/// What a caller's own signature looks like.
+const NOBODY: &str = "AWS4-HMAC-SHA256 Credential=AKIAWRONGWRONGWRONG0/20260101/eu-central-1/s3/aws4_request, SignedHeaders=host, Signature=0";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_sdk_with_a_wrong_key_is_signed_for_in_every_payload_form() {
@@ -20,13 +41,15 @@ async fn an_sdk_with_a_wrong_key_is_signed_for_in_every_payload_form() {
     let plan = Plan::new();
     let moto = Moto::start(&plan.world).await;
     let user = moto.user(&plan.world, "tollgate", &["s3:*", "sts:*", "bedrock:*"]);
+    plan.world.stands_for(&user.secret, &[Kind::File, Kind::SigV4]);
     plan.world.input("keys/aws", json!({"id": user.id, "key": user.secret}).to_string());
     let front = Haproxy::front(&plan.world, &plan.server, moto.socket()).await;
     let allow = "  allow: {methods: [GET, HEAD, PUT, POST], paths: [\"/**\"]}\n";
     let resources = destination("up", "api.up.test", front.port(), plan.pki.bundle(), "http")
         + &file_store("files", &plan.world.inputs().join("keys"))
         + &credential("aws", "up", "{store: files, path: aws, fields: [id, key]}", SIGNED)
-        + &grant("checkout-aws", "spiffe://prod.acme/ns/checkout/sa/*", "up", "aws", allow);
+        + &grant("checkout-aws", CALLERS, "up", "aws", allow)
+        + &grant("checkout-actions", CALLERS, "up", "aws", ACTIONS);
     let settings = plan.settings.clone().resource("stand.yaml", resources);
     moto.enforce(true);
     let mut gateway = Gateway::start(&plan.world, &settings).await;
@@ -37,10 +60,14 @@ async fn an_sdk_with_a_wrong_key_is_signed_for_in_every_payload_form() {
             .await;
     assert_eq!(
         said["done"],
-        json!({"hashed": "ok", "unsigned": "ok", "trailer": "ok", "chunked": 200}),
+        json!({"hashed": "ok", "unsigned": "ok", "trailer": "ok", "chunked": "ok"}),
         "{said}"
     );
-    assert_eq!(said["same"], json!(["chunked", "hashed/ü +&=~.txt", "trailer", "unsigned"]), "{said}");
+    assert_eq!(
+        said["same"],
+        json!(["chunked", "hashed/ü +&=~.txt", "trailer/ü +&=~.txt", "unsigned/ü +&=~.txt"]),
+        "{said}"
+    );
     assert!(said["identity"].as_str().unwrap().ends_with("user/tollgate"), "{said}");
     assert_eq!(said["model"], "ResourceNotFoundException", "signed, and not there: {said}");
     assert_eq!(said["foreign"], "no_grant", "a service that is not listed: {said}");
@@ -48,119 +75,216 @@ async fn an_sdk_with_a_wrong_key_is_signed_for_in_every_payload_form() {
     plan.world.assert_swept();
 }
 
-/// How four providers want requests signed, each below a path of its own.
-const SCHEMES: [(&str, &str); 4] = [
-    (
-        "binance",
-        r#"{hmac: {field: secret, message: "{query}{body}", headers: {X-MBX-APIKEY: "{field:id}"}, query: {timestamp: "{timestampMillis}", signature: "{signature}"}}}"#,
-    ),
-    (
-        "coinbase",
-        r#"{hmac: {field: secret, keyEncoding: base64, encoding: base64, message: "{timestamp}{method}{target}{body}", headers: {CB-ACCESS-KEY: "{field:id}", CB-ACCESS-SIGN: "{signature}", CB-ACCESS-TIMESTAMP: "{timestamp}"}}}"#,
-    ),
-    (
-        "azure",
-        r#"{hmac: {field: secret, keyEncoding: base64, encoding: base64, message: "{method}\n{target}\n{date};{host};{bodySha256Base64}", headers: {x-ms-date: "{date}", x-ms-content-sha256: "{bodySha256Base64}", authorization: "HMAC-SHA256 SignedHeaders=x-ms-date;host;x-ms-content-sha256&Signature={signature}"}}}"#,
-    ),
-    (
-        "stripe",
-        r#"{hmac: {field: secret, message: "{timestamp}.{body}", headers: {stripe-signature: "t={timestamp},v1={signature}"}}}"#,
-    ),
-];
-
-/// What the caller sends of its own under names that the scheme's signature has.
-fn forged(scheme: &str) -> &'static [&'static str] {
-    match scheme {
-        "binance" => &["x-mbx-apikey", "x_mbx_apikey"],
-        "coinbase" => &["cb-access-sign", "cb_access_timestamp", "cb-access-key"],
-        "azure" => &["authorization", "x-ms-date", "x_ms_date", "x-ms-content-sha256"],
-        _ => &["stripe-signature", "stripe_signature"],
-    }
-}
-
-fn schemes(plan: &Plan, port: u16) -> (String, Value) {
-    let mut resources = destination("up", "api.up.test", port, plan.pki.bundle(), "http")
-        + &file_store("files", &plan.world.inputs().join("keys"));
-    let mut keys = json!({});
-    for (scheme, inject) in SCHEMES {
-        let key = match scheme {
-            "coinbase" | "azure" => STANDARD.encode(plan.world.canary(scheme)),
-            _ => plan.world.canary(scheme),
-        };
-        plan.world.needle(&key);
-        keys[scheme] = json!(key);
-        let has_id = ["binance", "coinbase"].contains(&scheme);
-        let id = has_id.then(|| plan.world.canary("id"));
-        plan.world.input(&format!("keys/{scheme}"), json!({"id": id, "secret": key}).to_string());
-        let fields = if has_id { "[id, secret]" } else { "[secret]" };
-        let from = format!("{{store: files, path: {scheme}, fields: {fields}}}");
-        let allow = format!("  allow: {{methods: [GET, POST], paths: [\"/{scheme}/**\"]}}\n");
-        let callers = "spiffe://prod.acme/ns/checkout/sa/*";
-        resources += &credential(scheme, "up", &from, inject);
-        resources += &grant(scheme, callers, "up", scheme, &allow);
-    }
-    (resources, keys)
-}
-
-/// A request as the verifier reads it.
-fn arrived(seen: &Seen) -> Value {
-    let headers: serde_json::Map<String, Value> =
-        seen.headers.keys().map(|name| (name.to_string(), json!(seen.header(name.as_str())))).collect();
-    json!({
-        "scheme": seen.target.split('/').nth(1),
-        "method": seen.method,
-        "target": seen.target,
-        "authority": seen.authority,
-        "headers": headers,
-        "body": STANDARD.encode(&seen.body),
-    })
+/// The stand, whose key signs for S3.
+async fn signed_stand(plan: Plan, upstream: Upstream, id: &str, secret: &str) -> Stand {
+    plan.world.stands_for(secret, &[Kind::File, Kind::SigV4]);
+    plan.world.input("keys/aws", json!({"id": id, "key": secret}).to_string());
+    let allow = "  allow: {methods: [GET, PUT, POST], paths: [\"/**\"]}\n";
+    let resources = destination("up", "api.up.test", upstream.port(), plan.pki.bundle(), "http")
+        + &file_store("files", &plan.world.inputs().join("keys"))
+        + &credential("aws", "up", "{store: files, path: aws, fields: [id, key]}", SIGNED)
+        + &grant("checkout-aws", CALLERS, "up", "aws", allow)
+        + &grant("checkout-actions", CALLERS, "up", "aws", ACTIONS);
+    let settings = plan.settings.clone().resource("stand.yaml", resources);
+    Plan { settings, ..plan }.start_with(upstream).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_is_signed_by_template_over_what_is_sent_and_pythons_hmac_agrees() {
+async fn every_payload_form_is_accepted_by_a_judge_that_refuses_a_tampered_chunk() {
     needs!(python::installed());
-    for protocol in ["http/1.1", "h2"] {
+    let plan = Plan::new();
+    let (id, secret) = ("AKIAIOSFODNN7EXAMPLE", plan.world.canary("aws"));
+    let judge = Judge::new(id, &secret);
+    let server = plan.pki.server(&plan.world, &["api.up.test", "localhost"]);
+    let upstream = judge.serve(&server).await;
+    let port = upstream.port();
+    let stand = signed_stand(plan, upstream, id, &secret).await;
+    let argument =
+        json!({"region": REGION, "judge": format!("localhost:{port}"), "id": id, "secret": secret});
+    let client = stand.checkout();
+    let said = python::run(&stand.world, "aws_judged.py", &client, stand.pki.bundle(), &argument).await;
+    let forms = json!({"hashed": "ok", "unsigned": "ok", "trailer": "ok", "chunked": "ok", "trailed": "ok"});
+    assert_eq!(said["done"], forms, "{said}");
+    let judged = &said["judged"];
+    assert_eq!((&judged["right"], &judged["right, trailed"]), (&json!("ok"), &json!("ok")), "{said}");
+    for wrong in ["nobody", "signature", "data"] {
+        assert!(judged[wrong].as_str().is_some_and(|word| word != "ok"), "{wrong}: {said}");
+    }
+    for wrong in ["signature", "data"] {
+        assert!(judged[wrong].as_str().unwrap().contains("SignatureMismatch"), "{wrong}: {said}");
+    }
+    let data = b"tollgate ".repeat(20000);
+    let taken = judge.taken();
+    assert_eq!(taken.len(), 7, "{:?}", taken.keys());
+    assert!(taken.values().all(|body| *body == data));
+    stand.world.assert_swept();
+}
+
+/// A request whose body is announced to be in signed chunks.
+fn chunked(client: &Client, length: u64, decoded: u64, body: Body) -> Request<Body> {
+    let mut request = client.request(Method::PUT, "/up/bucket/key", Bytes::new());
+    for (name, value) in [
+        ("authorization", NOBODY),
+        ("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"),
+        ("x-amz-decoded-content-length", &decoded.to_string()),
+        ("content-length", &length.to_string()),
+        ("content-encoding", "aws-chunked"),
+    ] {
+        let (name, value) = (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+        request.headers_mut().insert(name, value);
+    }
+    request.map(|_| body)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_not_in_the_chunks_it_announces_is_400_and_recorded_so() {
+    for spoken in ["http/1.1", "h2"] {
         let plan = Plan::new();
-        let upstream = Upstream::http(&plan.server, &[protocol], |seen| {
-            let id = format!("{}{}", seen.header("cb-access-key"), seen.header("x-mbx-apikey"));
-            Reply::status(200).data(format!("called by [{id}]"))
-        })
-        .await;
-        let (resources, keys) = schemes(&plan, upstream.port());
-        let settings = plan.settings.clone().resource("stand.yaml", resources);
-        let mut gateway = Gateway::start(&plan.world, &settings).await;
-        let identity = plan.prod.svid(&plan.world, CHECKOUT);
-        let client = Client::new(&plan.world, gateway.address(), plan.pki.roots(), Some(identity));
-        for (scheme, _) in SCHEMES {
-            for (method, body) in [(Method::GET, ""), (Method::POST, "symbol=LTCBTC&side=BUY")] {
-                let path = format!("/up/{scheme}/order%20x?a=1&b=%C3%BC&signature=00&timestamp=1");
-                let mut request = client.request(method, &path, body);
-                for &name in forged(scheme) {
-                    request.headers_mut().insert(name, "0".parse().unwrap());
-                }
-                let answer = client.send(Protocol::H1, request).await.unwrap();
-                answer.assert_status(200);
-                let text = answer.text();
-                let masked = text.trim_start_matches("called by [").trim_end_matches(']');
-                let has_id = ["binance", "coinbase"].contains(&scheme);
-                assert!(masked.bytes().all(|byte| byte == b'*') && masked.is_empty() != has_id, "{text}");
+        let secret = plan.world.canary("aws");
+        let upstream = Upstream::http(&plan.server, &[spoken], |_| Reply::status(200)).await;
+        let stand = signed_stand(plan, upstream, "AKIAIOSFODNN7EXAMPLE", &secret).await;
+        let client = stand.checkout();
+        let zeros = "0".repeat(64);
+        let good = format!("4;chunk-signature={zeros}\r\nabcd\r\n");
+        for rest in [
+            "nonsense without a chunk\r\n".to_owned(),
+            format!("5;chunk-signature={zeros}\r\nabcdefgh\r\n"),
+            format!("4;chunk-signature={zeros}\r\nab"),
+        ] {
+            for protocol in Protocol::BOTH {
+                let body = good.clone() + &rest;
+                let length = body.len() as u64;
+                let request = chunked(&client, length, 8, tollgate_tests::client::full(body));
+                let answer = client.send(protocol, request).await.unwrap();
+                answer.assert_refused(400, "body_invalid");
             }
         }
-        let seen = upstream.seen();
-        assert_eq!(seen.len(), 2 * SCHEMES.len());
-        for seen in &seen {
-            let forged = seen.headers.iter().find(|(_, value)| *value == "0");
-            assert_eq!(forged, None, "{seen:#?}");
+        let recorded = || ledger::records(&stand.gateway);
+        eventually("every refusal is written", || recorded().len() == 6).await;
+        for record in &recorded() {
+            let said = ["reason", "outcome"].map(|name| record[name].as_str().unwrap_or_default());
+            assert_eq!(said, ["body_invalid", "refused"], "{spoken}: {record}");
         }
-        assert!(seen.iter().all(|seen| seen.target.contains("/order%20x?a=1&b=%C3%BC")), "{seen:#?}");
-        let argument = json!({
-            "keys": keys,
-            "wrong": STANDARD.encode("another key"),
-            "requests": seen.iter().map(arrived).collect::<Vec<_>>(),
-        });
-        let said = python::run(&plan.world, "hmac_verify.py", &client, plan.pki.bundle(), &argument).await;
-        assert_eq!(said, json!({"right": vec![true; 8], "wrong": vec![false; 8]}));
-        assert!(gateway.stop().success());
-        plan.world.assert_swept();
+        assert!(stand.upstream.seen().is_empty(), "{spoken}: no whole request arrived");
+        stand.world.assert_swept();
     }
+}
+
+/// The most memory that a process has had at once, in KiB.
+fn peak(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+}
+
+/// An upstream that counts the bytes of bodies and keeps none.
+async fn counting(plan: &Plan, counted: &Arc<AtomicU64>) -> Upstream {
+    let counted = Arc::clone(counted);
+    Upstream::raw(&plan.server, &["http/1.1"], None, move |stream, _| {
+        let counted = Arc::clone(&counted);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let counted = Arc::clone(&counted);
+            async move {
+                let mut body = request.into_body();
+                while let Some(frame) = body.frame().await {
+                    let length = frame?.data_ref().map_or(0, Bytes::len);
+                    counted.fetch_add(length as u64, Ordering::SeqCst);
+                }
+                Ok::<_, hyper::Error>(Response::new(Empty::<Bytes>::new()))
+            }
+        });
+        async move {
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        }
+    })
+    .await
+}
+
+/// Sends this many chunks of 64 KiB, made as they leave; gives the length of the whole body.
+async fn send_chunks(client: &Client, count: u64) -> u64 {
+    const CHUNK: usize = 64 << 10;
+    let zeros = "0".repeat(64);
+    let data = Bytes::from(vec![b'a'; CHUNK]);
+    let head = Bytes::from(format!("{CHUNK:x};chunk-signature={zeros}\r\n"));
+    let last = Bytes::from(format!("0;chunk-signature={zeros}\r\n\r\n"));
+    let length = count * (head.len() + CHUNK + 2) as u64 + last.len() as u64;
+    let (mut sender, body) = Channel::<Bytes, tollgate_tests::client::Failure>::new(4);
+    let request = chunked(client, length, count * CHUNK as u64, body.boxed());
+    let client = client.clone();
+    let answer = tokio::spawn(async move { client.send(Protocol::H1, request).await });
+    for _ in 0..count {
+        for part in [head.clone(), data.clone(), Bytes::from_static(b"\r\n")] {
+            sender.send_data(part).await.unwrap();
+        }
+    }
+    sender.send_data(last).await.unwrap();
+    drop(sender);
+    answer.await.unwrap().unwrap().assert_status(200);
+    length
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_action_that_no_grant_lists_is_403_wherever_it_is_named() {
+    let plan = Plan::new();
+    let secret = plan.world.canary("aws");
+    let upstream = Upstream::http(&plan.server, &["http/1.1"], |_| Reply::status(200)).await;
+    let stand = signed_stand(plan, upstream, "AKIAIOSFODNN7EXAMPLE", &secret).await;
+    let client = stand.checkout();
+    let scope = NOBODY.replace("/s3/", "/sts/");
+    let send = async |target: &str, headers: &[(&'static str, &str)], body: &str| {
+        let mut request = client.request(Method::POST, target, body.to_owned());
+        for (name, value) in headers.iter().chain(&[("authorization", &*scope)]) {
+            request.headers_mut().append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        client.send(Protocol::H1, request).await.unwrap()
+    };
+    let form = [("content-type", "application/x-www-form-urlencoded; charset=utf-8")];
+    // With a digest the body would stream if it could not be a form.
+    let digest = ("x-amz-content-sha256", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    let target = |action| ("x-amz-target", action);
+    send("/up/", &form, "Action=GetCallerIdentity&Version=1").await.assert_status(200);
+    send("/up/", &[target("Logs_20140328.ListTagsForResource")], "{}").await.assert_status(200);
+    send("/up/?Action=ListUsers", &[], "").await.assert_status(200);
+    let before = stand.upstream.count();
+    for (path, headers, body) in [
+        ("/up/", &form[..], "Action=AssumeRole"),
+        ("/up/", &form, "Action=GetCallerIdentity&Action=AssumeRole"),
+        ("/up/", &form, "Version=1&%41ction=AssumeRole"),
+        ("/up/", &[form[0], digest], "Action=AssumeRole"),
+        ("/up/", &[digest], "Action=AssumeRole"),
+        ("/up/", &[("content-type", "application/json"), form[0]], "Action=AssumeRole"),
+        ("/up/", &[form[0], target("Logs_20140328.DeleteLogGroup")], "Action=GetCallerIdentity"),
+        ("/up/?Action=AssumeRole", &form, "Action=GetCallerIdentity"),
+        ("/up/?Action=AssumeRole", &[], ""),
+        // The grant for every other path lists none.
+        ("/up/elsewhere", &form, "Action=GetCallerIdentity"),
+    ] {
+        let refused = send(path, headers, body).await;
+        assert_eq!(refused.header("x-tollgate-reason"), "action_not_allowed", "{path} {headers:?} {body}");
+        refused.assert_refused(403, "action_not_allowed");
+    }
+    assert_eq!(stand.upstream.count(), before);
+    stand.world.assert_swept();
+}
+
+/// 256 MiB, or as many as `TOLLGATE_TEST_UPLOAD_MIB` says.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_upload_in_signed_chunks_passes_through_little_memory() {
+    let plan = Plan::new();
+    let secret = plan.world.canary("aws");
+    let counted = Arc::<AtomicU64>::default();
+    let upstream = counting(&plan, &counted).await;
+    let stand = signed_stand(plan, upstream, "AKIAIOSFODNN7EXAMPLE", &secret).await;
+    let client = stand.checkout();
+    let mut sent = send_chunks(&client, 64).await;
+    let before = peak(stand.gateway.pid());
+    let mebibytes = std::env::var("TOLLGATE_TEST_UPLOAD_MIB").map_or(256, |text| text.parse().unwrap());
+    sent += send_chunks(&client, mebibytes * 16).await;
+    assert_eq!(counted.load(Ordering::SeqCst), sent);
+    let grown = peak(stand.gateway.pid()) - before;
+    println!("{mebibytes} MiB in signed chunks: the gateway grew by {grown} KiB");
+    assert!(grown < 32 << 10, "the gateway grew by {grown} KiB");
+    stand.world.assert_swept();
 }

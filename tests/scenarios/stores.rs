@@ -13,7 +13,7 @@ use tollgate_tests::gateway::{eventually, field};
 use tollgate_tests::ledger::column;
 use tollgate_tests::moto::{AccessKey, Moto, REGION};
 use tollgate_tests::resources::{credential, destination, document, grant};
-use tollgate_tests::{Client, Gateway, Plan, Protocol, Reply, Stand, Upstream, needs};
+use tollgate_tests::{Client, Gateway, Kind, Plan, Protocol, Reply, Stand, Upstream, needs};
 
 const READ: &str = "secretsmanager:GetSecretValue";
 const FIRST: &str = "0f1e2d3c-0000-4000-8000-000000000001";
@@ -113,6 +113,7 @@ async fn a_secret_of_aws_is_read_by_name_arn_stage_and_version_with_every_login(
     let moto = Moto::start(&plan.world).await;
     let [first, second, plain, bytes] =
         ["first", "second", "plain", "bytes"].map(|what| plan.world.canary(what));
+    plan.world.stands_for(&second, &[Kind::Aws, Kind::Bearer]);
     let object = |key: &str| json!({"api_key": key, "owner": "llm"}).to_string();
     let arn = moto.create("llm/openai", FIRST, &object(&first));
     moto.put("llm/openai", SECOND, &object(&second), "AWSCURRENT");
@@ -332,6 +333,7 @@ async fn a_right_that_is_taken_away_revokes_the_secret_and_a_login_that_ran_out_
 async fn a_variable_holds_a_key_and_no_sink_shows_it() {
     let plan = Plan::new();
     let (plain, inner) = (plan.world.canary("plain"), plan.world.canary("inner"));
+    plan.world.stands_for(&plain, &[Kind::Env, Kind::Bearer]);
     let resources = document("SecretStore", "env", "  env: {prefix: TOLLGATE_SECRET_}\n")
         + &key("plain", "store: env, path: PLAIN")
         + &key("member", "store: env, path: OBJECT, field: api_key")

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Method;
 use serde_json::{Value, json};
 use tollgate_tests::resources::{credential, destination, document, file_store};
-use tollgate_tests::{Plan, Protocol, Reply, Upstream, World, ledger};
+use tollgate_tests::{Kind, Plan, Protocol, Reply, Upstream, World, ledger};
 
 const AUDIENCE: &str = "https://api.up.test";
 
@@ -18,7 +18,7 @@ fn jwt(world: &World, claims: &Value) -> String {
     let token =
         format!("{}.{}.{signature}", part(json!({"alg": "ES256"}).to_string()), part(claims.to_string()));
     world.needle(&signature);
-    world.needle(&token);
+    world.stands_for(&token, &[Kind::CallerToken]);
     token
 }
 

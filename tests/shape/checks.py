@@ -21,6 +21,9 @@ TOKENS = ["gateway/src/identity/credentials.rs", "gateway/src/injection/template
 ANYHOW = ["gateway/src/main.rs", "gateway/src/app.rs", "gateway/src/app/", "gateway/src/cli.rs", "gateway/src/cli/"]
 NOT_IN_POLICY = {"tokio", "hyper", "hyper-util", "kube", "reqwest", "rustls", "tracing", "rusqlite", "zeroize"}
 
+# Where the kinds of each group stand in the model.
+KINDS = [("store", "store.rs", "StoreSpec"), ("mint", "mint.rs", "MintSpec"), ("inject", "credential.rs", "InjectSpec")]
+
 UNFINISHED = re.compile(r"\b(?:TODO|FIXME|XXX|HACK)\b|\b(?:todo|unimplemented)!|#\[ignore\b|#!?\[allow\(")
 DEVELOPMENT = re.compile(
     r"\bissues? #?\d+\b|\bsub-?agents?\b|\bCEO\b|\bthe brief\b|/work/|/tmp/plan|\bCONTRACT\.md\b|\bDESIGN\.md\b"
@@ -35,7 +38,7 @@ def run(root):
     """(name, problems) of every check over a tree."""
     for check in (file_length, no_mod_rs, request_fits_a_screen, module_docs, secrets_stay_put, callers_are_proven, callers_tokens_stay_put,
                   anyhow_at_the_edge, nothing_unfinished, expectations_have_reasons, no_development_talk, one_command,
-                  attacks):
+                  attacks, canary_kinds):
         yield check.__name__, check(Path(root))
     yield "crate_direction", crate_direction(metadata(root), tree(root))
     yield "dependencies_allowed", dependencies_allowed(metadata(root), (Path(root) / "deny.toml").read_text())
@@ -150,6 +153,24 @@ def attacks(root):
     named = {name for row in rows for name in re.findall(r"`([a-z0-9_]+)`", row)}
     tests = "\n".join(path.read_text(errors="replace") for path, _ in rust_files(root))
     return [f"tests/ATTACKS.md: no test {name}" for name in sorted(named) if not re.search(rf"fn {name}\(\)", tests)]
+
+
+def canary_kinds(root):
+    """Every way to keep, mint and inject a secret that resources can name is one that a canary of some scenario has to go through."""
+    path = root / "tests/src/kinds.rs"
+    named = set(re.findall(r'"(\w+ \w+)"', path.read_text())) if path.exists() else set()
+    found = []
+    for group, file, struct in KINDS:
+        path = root / "policy/src/model" / file
+        body = re.search(rf"struct {struct} {{(.*?)\n}}", path.read_text() if path.exists() else "", re.S)
+        member = r'(?:rename = "(\w+)"\)\]\s+)?pub\(crate\) (\w+): Option<(?!EndpointSpec)\w+Spec>'
+        words = [word or camel(name) for word, name in re.findall(member, body[1])] if body else []
+        found += [f"tests/src/kinds.rs: no kind {group} {word}" for word in words if f"{group} {word}" not in named]
+    return found
+
+
+def camel(name):
+    return re.sub(r"_(\w)", lambda found: found[1].upper(), name)
 
 
 def one_command(root):

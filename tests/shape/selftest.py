@@ -13,6 +13,11 @@ CLEAN = {
     "gateway/src/main.rs": "//! The binary.\nfn main() -> anyhow::Result<()> { Ok(()) }\n",
     "secrets/src/lib.rs": "//! Values; they `expose` nothing.\nconst S: &str = \"x.expose()\";\n"
     "#[cfg(test)]\nmod tests { fn f(s: Secret) { s.expose(); } }\n",
+    "policy/src/model/store.rs": "//! S.\nstruct StoreSpec {\n    pub(crate) file: Option<FileSpec>,\n}\n",
+    "policy/src/model/mint.rs": "//! M.\nstruct MintSpec {\n    pub(crate) endpoint: Option<EndpointSpec>,\n}\n",
+    "policy/src/model/credential.rs": "//! C.\nstruct InjectSpec {\n    #[serde(rename = \"sigv4\")]\n"
+    "    pub(crate) sig_v4: Option<SigV4Spec>,\n}\n",
+    "tests/src/kinds.rs": "//! K.\nkinds! { File: \"store file\"; SigV4: \"inject sigv4\"; }\n",
     ".ci/run": "#!/usr/bin/env bash\nexec \"$(dirname \"$0\")/../tests/run\"\n",
 }
 PLANTED = [
@@ -36,6 +41,8 @@ PLANTED = [
     ("no_development_talk", "policy/src/a.rs", "//! See DESIGN.md.\n"),
     ("one_command", ".ci/run", "cargo test\n"),
     ("attacks", "tests/ATTACKS.md", "| an attack | `a_test_that_is_not_there` |\n"),
+    ("canary_kinds", "policy/src/model/store.rs", "//! S.\nstruct StoreSpec {\n    pub(crate) a_b: Option<AbSpec>,\n}\n"),
+    ("canary_kinds", "tests/src/kinds.rs", "//! K.\nkinds! { File: \"store file\"; }\n"),
 ]
 REGISTRY = "registry+https://github.com/rust-lang/crates.io-index"
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::ca::{Authority, Identity};
 use crate::client::Client;
 use crate::gateway::{Gateway, Settings};
+use crate::kinds::Kind;
 use crate::provider;
 use crate::resources::{credential, destination, file_store, grant};
 use crate::upstream::{Reply, Seen, Upstream};
@@ -108,6 +109,7 @@ impl Plan {
         if self.settings.resources.iter().any(|(file, _)| file == "stand.yaml") {
             return self.settings.clone();
         }
+        self.world.stands_for(&self.key, &[Kind::File, Kind::of_injection(self.inject)]);
         self.settings.clone().resource("stand.yaml", text)
     }
 }

@@ -8,6 +8,7 @@ use crate::ca::Authority;
 use crate::client::Client;
 use crate::gateway::{Gateway, Settings};
 use crate::haproxy::Haproxy;
+use crate::kinds::Kind;
 use crate::resources::{credential, destination, document, grant};
 use crate::world::World;
 
@@ -45,6 +46,8 @@ impl Town {
         let pki = Authority::new(&world, "pki");
         let openai_keys = [world.canary("openai"), world.canary("openai")];
         let anthropic_key = world.canary("anthropic");
+        world.stands_for(&openai_keys[0], &[Kind::Vault, Kind::Bearer]);
+        world.stands_for(&anthropic_key, &[Kind::Vault, Kind::Header]);
         let bao = Bao::start(&world).await;
         bao.put("llm/openai", "api_key", &openai_keys[0]).await;
         bao.put("llm/anthropic", "api_key", &anthropic_key).await;

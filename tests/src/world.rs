@@ -10,7 +10,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
+
+use crate::kinds::Kind;
 
 /// A scenario's folder. Clones share it; the folder stays for the sweep and is removed with the run's.
 #[derive(Clone)]
@@ -20,6 +22,7 @@ struct Inner {
     name: String,
     root: PathBuf,
     needles: PathBuf,
+    kinds: PathBuf,
     answers: AtomicUsize,
 }
 
@@ -45,9 +48,14 @@ impl World {
         for folder in [&root.join("inputs"), &root.join("providers"), &root.join("sinks/answers")] {
             fs::create_dir_all(folder).expect("scenario folder");
         }
-        fs::create_dir_all(run.join("needles")).expect("needles folder");
-        File::create(&needles).expect("needles file");
-        Self(Arc::new(Inner { name, root, needles, answers: AtomicUsize::new(0) }))
+        let kinds = run.join("kinds").join(format!("{name}.txt"));
+        for file in [&needles, &kinds] {
+            fs::create_dir_all(file.parent().expect("a file has a folder")).expect("needles folder");
+            File::create(file).expect("needles file");
+        }
+        static LISTED: Once = Once::new();
+        LISTED.call_once(|| fs::write(run.join("kinds.txt"), Kind::list()).expect("the list of kinds"));
+        Self(Arc::new(Inner { name, root, needles, kinds, answers: AtomicUsize::new(0) }))
     }
 
     /// The scenario's name.
@@ -84,6 +92,14 @@ impl World {
         writeln!(file, "{secret}").expect("needles file");
     }
 
+    /// Says what kinds of credentials a secret goes through in this scenario. It is something to search for from then on.
+    pub fn stands_for(&self, secret: &str, kinds: &[Kind]) {
+        self.needle(secret);
+        let mut file = OpenOptions::new().append(true).open(&self.0.kinds).expect("kinds file");
+        let lines: String = kinds.iter().map(|kind| format!("{}\n", kind.words())).collect();
+        file.write_all(lines.as_bytes()).expect("kinds file");
+    }
+
     /// The secrets to search for, one per line.
     pub fn needles(&self) -> &Path {
         &self.0.needles
@@ -98,7 +114,7 @@ impl World {
         let output =
             Command::new("python3").arg(script).arg(run).arg(&self.0.name).output().expect("Python runs");
         let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && said.contains("1 scenarios searched"), "{said}");
+        assert!(output.status.success() && said.contains(" forms, 1 scenarios\n"), "{said}");
     }
 
     /// Writes a file under `inputs/` and returns its path.

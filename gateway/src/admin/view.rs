@@ -10,6 +10,7 @@ use crate::audit;
 use crate::core::{Core, Shared};
 use crate::credentials::{self, Listed};
 use crate::drain::Phase;
+use crate::identity::Standing;
 use crate::ledger::Ledger;
 use crate::metrics::Scrape;
 use crate::stats::Sums;
@@ -22,6 +23,7 @@ pub(crate) struct Views {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) audit: Arc<audit::View>,
     pub(crate) reload_failures: Arc<AtomicU64>,
+    pub(crate) identity: Arc<Standing>,
 }
 
 impl Views {
@@ -55,6 +57,7 @@ impl Views {
             issuers: self.shared.secrets.issuers(),
             credentials: self.shared.secrets.status(),
             generation: self.shared.snapshots.generation(),
+            identity: self.identity.all(),
             reload_failures: self.reload_failures.load(Ordering::Relaxed),
             version: env!("CARGO_PKG_VERSION"),
         };
@@ -74,10 +77,19 @@ impl Views {
         listed
     }
 
-    /// How many stores there are, and how many of them fail.
-    pub(super) fn stores(&self) -> (usize, usize) {
+    /// What is not as it should be while traffic may come here: calls that need no secret of a store that fails, or one
+    /// that is cached, and callers of other trust domains, are answered all the same.
+    pub(super) fn remarks(&self) -> Vec<String> {
         let stores = self.shared.secrets.health();
-        (stores.len(), stores.iter().filter(|store| store.failing_for.is_some()).count())
+        let failing = stores.iter().filter(|store| store.failing_for.is_some()).count();
+        let files = self.identity.all();
+        let refused = files.iter().filter(|(_, stands)| !stands).count();
+        let counts = [
+            (failing, stores.len(), "secret stores fail"),
+            (refused, files.len(), "identity files are refused"),
+        ];
+        let told = counts.iter().filter(|(count, ..)| *count > 0);
+        told.map(|(count, all, what)| format!("{count} of {all} {what}")).collect()
     }
 
     pub(super) fn snapshot(&self) -> Value {

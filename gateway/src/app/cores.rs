@@ -20,7 +20,8 @@ use crate::settings::ListenerSettings;
 use crate::stats::Stats;
 use crate::upstream::Pool;
 
-const HOUSEKEEPING: Duration = Duration::from_secs(5);
+/// How long a connection or a form of a key may outlive its time.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
 /// A listener's sockets, one for each core.
 #[derive(Debug)]
@@ -145,5 +146,6 @@ async fn keep_house(core: Arc<Core>) {
             core.prepared.clear();
             core.pool.forget_certificates();
         }
+        core.prepared.retain(|credential| core.shared.secrets.peek(credential));
     }
 }

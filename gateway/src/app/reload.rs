@@ -16,6 +16,7 @@ use crate::identity::IdentityFiles;
 use crate::preflight;
 use crate::settings::Settings;
 use crate::snapshot::{ResourceFiles, Snapshot};
+use crate::upstream::{DialRules, local_addresses};
 
 /// Mounted volumes change by a link that moves, which file notifications of the files themselves miss; a look a second is cheap.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -36,6 +37,11 @@ pub(super) struct Reload {
 
 impl Reload {
     pub(super) fn new(identity: IdentityFiles, settings: Settings) -> anyhow::Result<Self> {
+        let identity_complaint = faults(&identity);
+        if !identity_complaint.is_empty() {
+            let problems = &identity_complaint;
+            tracing::error!(%problems, "trust bundle refused; until it is good, nobody of its domain is trusted");
+        }
         Ok(Self {
             identity,
             resources: ResourceFiles::new(settings.resources.clone()),
@@ -44,7 +50,7 @@ impl Reload {
             settings,
             failures: Arc::new(AtomicU64::new(0)),
             complaint: String::new(),
-            identity_complaint: String::new(),
+            identity_complaint,
         })
     }
 
@@ -74,26 +80,19 @@ impl Reload {
     }
 
     fn look(&mut self, shared: &Shared, forced: bool) {
-        match self.identity.refresh() {
-            Ok(what) => {
-                self.identity_complaint.clear();
-                if let Some(what) = what {
-                    tracing::info!("{what} taken anew");
-                }
-            }
-            Err(error) => {
-                let complaint = &mut self.identity_complaint;
-                complain(
-                    &self.failures,
-                    complaint,
-                    error.to_string(),
-                    forced,
-                    "certificate or bundles refused",
-                );
-            }
+        for what in self.identity.refresh() {
+            tracing::info!("{what} taken anew");
+        }
+        let faults = faults(&self.identity);
+        if faults.is_empty() {
+            self.identity_complaint.clear();
+        } else {
+            let complaint = &mut self.identity_complaint;
+            complain(&self.failures, complaint, faults, forced, "certificate or trust bundle refused");
         }
         self.look_at_settings(forced);
         if forced {
+            look_at_interfaces(&shared.rules);
             self.resources.forget();
         }
         let files = match self.resources.changed() {
@@ -108,6 +107,7 @@ impl Reload {
         match self.build(&files, before.as_deref()) {
             Ok(snapshot) => {
                 let generation = snapshot.generation;
+                look_at_interfaces(&shared.rules);
                 shared.publish(snapshot);
                 self.complaint.clear();
                 tracing::info!(generation, files = files.len(), "configuration taken");
@@ -140,6 +140,19 @@ impl Reload {
     fn unreadable(&self, error: &std::io::Error) -> Problem {
         self.settings.problem("resources", error.to_string())
     }
+}
+
+/// An address that this machine got since must not be a way to its own listeners.
+fn look_at_interfaces(rules: &DialRules) {
+    match local_addresses() {
+        Ok(addresses) => rules.own_addresses(addresses),
+        Err(error) => tracing::warn!(%error, "the addresses of this machine; those before stay"),
+    }
+}
+
+/// What is wrong with the files of the identity, one a line.
+fn faults(identity: &IdentityFiles) -> String {
+    identity.faults().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// Says the same thing once, unless it was asked again.

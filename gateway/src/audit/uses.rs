@@ -1,6 +1,6 @@
 //! What calls do with secrets, counted where it happens.
 //!
-//! **Invariant:** what is counted is bounded, and nothing is left out: beyond [`KINDS`] kinds, callers are counted together.
+//! **Invariant:** what is counted is bounded, and nothing is left out: beyond [`KINDS`] kinds, callers are counted together, and so are hosts.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -16,7 +16,7 @@ use crate::ledger::{Bounded, Record};
 
 /// Kinds of uses that are told apart on one core in a second, and on all cores in a minute.
 const KINDS: usize = 10_000;
-/// What stands for the caller where it is not told apart.
+/// What stands for the caller and the host where they are not told apart.
 const OTHERS: &str = "others";
 
 /// The uses that one core has seen since they were last taken. Its lock is contended once a second.
@@ -94,7 +94,7 @@ impl Uses {
 impl Counts {
     fn add(&mut self, mut kind: Use, more: Count) {
         if self.0.len() >= KINDS && !self.0.contains_key(&kind) {
-            kind.caller = None;
+            (kind.caller, kind.host) = (None, None);
         }
         let own = self.0.entry(kind).or_insert(Count { count: 0, ..more });
         own.first = own.first.min(more.first);
@@ -133,7 +133,7 @@ fn entry(at: Timestamp, kind: &Use, count: Count) -> Entry {
         version: text(&kind.version),
         reason: kind.refused.map_or("", Reason::as_str).to_owned(),
         caller: kind.caller.as_ref().map_or(OTHERS, SpiffeId::as_str).to_owned(),
-        host: kind.host.as_ref().map_or("", Bounded::as_str).to_owned(),
+        host: kind.host.as_ref().map_or(OTHERS, Bounded::as_str).to_owned(),
         first: Some(count.first),
         last: Some(count.last),
         count: Some(count.count),
@@ -192,5 +192,20 @@ mod tests {
         assert_eq!(entries.len(), KINDS + 1);
         assert_eq!(entries.iter().filter_map(|entry| entry.count).sum::<u64>(), KINDS as u64 + 50);
         assert_eq!(entries.iter().filter(|entry| entry.caller == OTHERS).count(), 1);
+    }
+
+    #[test]
+    fn hosts_without_number_are_counted_together_too() {
+        let uses = Uses::default();
+        for number in 0..KINDS + 50 {
+            let mut record = record("spiffe://prod.acme/ns/shop/sa/web");
+            record.host = Some(Bounded::new(&format!("a{number}.openai.azure.com")));
+            uses.refused(&record, None, Reason::CredentialRejected);
+        }
+        let entries = uses.take().entries(Timestamp::now());
+        assert_eq!(entries.len(), KINDS + 1);
+        assert_eq!(entries.iter().filter_map(|entry| entry.count).sum::<u64>(), KINDS as u64 + 50);
+        let others: Vec<_> = entries.iter().filter(|entry| entry.host == OTHERS).collect();
+        assert!(matches!(&*others, [one] if one.caller == OTHERS && one.count == Some(50)), "{others:?}");
     }
 }

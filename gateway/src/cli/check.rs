@@ -10,7 +10,7 @@ use tollgate_policy::model::{Problem, SourceFile};
 
 use super::{complain, say};
 use crate::app;
-use crate::identity::IdentityFiles;
+use crate::identity::{FileError, IdentityFiles};
 use crate::preflight;
 use crate::settings::{self, Settings};
 use crate::snapshot::{ResourceFiles, Snapshot};
@@ -101,9 +101,16 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let mut identity = true;
     if let Some(settings) = &subject.settings {
         let base = app::base(&settings.origin.file.path);
-        if let Err(error) = IdentityFiles::load(settings.identity.clone(), &base) {
-            complain(&settings.problem(&error.field, error.fault.to_string()).to_string());
-            identity = false;
+        let problem = |error: &FileError| settings.problem(&error.field, error.fault.to_string());
+        match IdentityFiles::load(settings.identity.clone(), &base) {
+            Ok(files) => files.faults().iter().for_each(|error| {
+                let problem = problem(error);
+                complain(&format!("warning: {problem}; nobody of this trust domain is trusted"));
+            }),
+            Err(error) => {
+                complain(&problem(&error).to_string());
+                identity = false;
+            }
         }
     }
     let files = subject.read()?;

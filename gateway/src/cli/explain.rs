@@ -6,7 +6,7 @@ use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use jiff::Timestamp;
 use tollgate_policy::caller::SpiffeId;
-use tollgate_policy::decision::{CallerGrants, Facts};
+use tollgate_policy::decision::{CallerGrants, Facts, action_of_target, actions_of_form};
 use tollgate_policy::denial::Denial;
 use tollgate_policy::policy::{Grant, Policy};
 use tollgate_policy::target::{RequestLine, Target};
@@ -33,6 +33,9 @@ pub(super) struct ExplainArgs {
     /// The model that the body names
     #[arg(long)]
     model: Option<String>,
+    /// The action of an AWS service that a header or the body names; those of the URL are read there
+    #[arg(long)]
+    action: Option<String>,
 }
 
 pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
@@ -67,8 +70,8 @@ fn decide(policy: &Policy, args: &ExplainArgs) -> anyhow::Result<Result<String, 
         target.path()
     ));
     let now = Timestamp::now();
-    candidates(policy, &grants, &target, args, now).iter().for_each(|line| say(line));
-    let facts = Facts { model: args.model.as_deref().map(Into::into), ..Facts::default() };
+    let facts = facts(args, query);
+    candidates(policy, &grants, (&target, &args.method, &facts), now).iter().for_each(|line| say(line));
     let decided =
         policy.admit(&grants, target, &args.method).and_then(|admission| admission.permit(&facts, now));
     Ok(decided.map(|permit| {
@@ -78,16 +81,21 @@ fn decide(policy: &Policy, args: &ExplainArgs) -> anyhow::Result<Result<String, 
     }))
 }
 
+fn facts(args: &ExplainArgs, query: Option<&str>) -> Facts {
+    let named = args.action.as_deref().map(action_of_target);
+    let actions = named.into_iter().chain(actions_of_form(query.unwrap_or_default().as_bytes()));
+    Facts { model: args.model.as_deref().map(Into::into), actions: actions.collect(), ..Facts::default() }
+}
+
 /// How the caller's grants for the destination stand to the call; where it has none, whom the destination's grants are for.
 fn candidates(
     policy: &Policy,
     grants: &CallerGrants,
-    target: &Target,
-    args: &ExplainArgs,
+    (target, method, facts): (&Target, &str, &Facts),
     now: Timestamp,
 ) -> Vec<String> {
     let is_for = |grant: &Grant| grant.destination.name == target.destination().name;
-    let traced = policy.trace(grants, target, &args.method, args.model.as_deref(), now);
+    let traced = policy.trace(grants, target, method, facts, now);
     let traced = traced.iter().filter(|(grant, _)| is_for(grant));
     let lines: Vec<String> =
         traced.map(|(grant, verdict)| format!("  grant {}: {verdict}", grant.name)).collect();
@@ -158,7 +166,7 @@ mod tests {
         let line = RequestLine { authority: "up.example", path: "/v1", query: None };
         let target = policy.target(&line).unwrap();
         let grants = policy.grants_of(&identity::assumed(args.caller.clone()));
-        candidates(&policy, &grants, &target, &args, Timestamp::now())
+        candidates(&policy, &grants, (&target, &args.method, &facts(&args, None)), Timestamp::now())
     }
 
     #[test]

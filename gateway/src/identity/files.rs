@@ -1,6 +1,8 @@
 //! Own certificate and trust bundles from files, taken anew when their bytes change.
 //!
-//! **Invariant:** a set of files is taken whole or not at all; the last good one serves until the next good one.
+//! **Invariant:** the own certificate with its key, and the bundle of each trust domain, are taken each for itself and
+//! each whole or not at all; the last good one serves until the next good one. So what a partner's file holds decides
+//! on the partner's callers alone. A bundle without certificates is a good one: nobody of its domain is trusted.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -15,7 +17,7 @@ use rustls::sign::CertifiedKey;
 use serde::Deserialize;
 use tollgate_policy::caller::TrustDomain;
 
-use super::trust::{Bundle, Trust};
+use super::trust::{Bundle, Trust, spiffe_id};
 
 /// Where the gateway's own certificate and the trust bundles are.
 #[derive(Clone, Debug, Deserialize)]
@@ -83,21 +85,70 @@ pub(crate) struct IdentityFiles {
     settings: IdentitySettings,
     certificate: Arc<OwnCertificate>,
     pub(crate) trust: Arc<Trust>,
-    seen: (Vec<u8>, Vec<u8>),
+    /// A digest of the own certificate's files as they were taken.
+    seen: Vec<u8>,
+    bundles: BTreeMap<TrustDomain, Taken>,
+    faults: Vec<FileError>,
+    standing: Arc<Standing>,
+}
+
+/// The bundle of one trust domain, as it was taken.
+#[derive(Debug, Default)]
+struct Taken {
+    bundle: Arc<Bundle>,
+    /// Of the file; empty where none was good yet.
+    digest: Vec<u8>,
+    /// The file was empty when it was last looked at.
+    hollow: bool,
+}
+
+/// The settings that name the files, and whether each is in force as it is on disk.
+#[derive(Debug, Default)]
+pub(crate) struct Standing(ArcSwap<Vec<(String, bool)>>);
+
+impl Standing {
+    /// The settings in a fixed order.
+    pub(crate) fn all(&self) -> Arc<Vec<(String, bool)>> {
+        self.0.load_full()
+    }
 }
 
 impl IdentityFiles {
-    /// Reads everything. Relative paths count from `base`.
+    /// Reads everything. Relative paths count from `base`. A bundle that cannot be used is an error where it is of the
+    /// gateway's own trust domain, or where none can be used; of any other domain nobody is trusted until it can.
     pub(crate) fn load(mut settings: IdentitySettings, base: &Path) -> Result<Self, FileError> {
         settings.certificate.cert_file = base.join(&settings.certificate.cert_file);
         settings.certificate.key_file = base.join(&settings.certificate.key_file);
         for bundle in settings.trust_domains.values_mut() {
             bundle.bundle_file = base.join(&bundle.bundle_file);
         }
-        let (key, own) = read_certificate(&settings.certificate)?;
-        let (domains, bundles) = read_bundles(&settings.trust_domains)?;
+        let (key, seen) = read_certificate(&settings.certificate)?;
+        let own = key.cert.first().and_then(|leaf| spiffe_id(leaf).ok());
+        let mut bundles = BTreeMap::new();
+        let mut faults = Vec::new();
+        for (domain, BundleFile { bundle_file }) in &settings.trust_domains {
+            let taken = match read_bundle(domain, bundle_file) {
+                Ok(taken) => taken,
+                Err(error) if own.as_ref().is_some_and(|own| own.trust_domain() == domain) => {
+                    return Err(error);
+                }
+                Err(error) => {
+                    faults.push(error);
+                    Taken::default()
+                }
+            };
+            bundles.insert(domain.clone(), taken);
+        }
+        if faults.len() == bundles.len()
+            && let Some(error) = faults.pop()
+        {
+            return Err(error);
+        }
         let certificate = Arc::new(OwnCertificate(ArcSwap::from_pointee(key)));
-        Ok(Self { certificate, trust: Trust::new(domains), seen: (own, bundles), settings })
+        let trust = Trust::new(domains(&bundles));
+        let files = Self { certificate, trust, seen, bundles, faults, standing: Arc::default(), settings };
+        files.stand();
+        Ok(files)
     }
 
     /// What the TLS listeners present.
@@ -105,24 +156,63 @@ impl IdentityFiles {
         Arc::<OwnCertificate>::clone(&self.certificate)
     }
 
-    /// Takes what changed on disk; says which part was taken.
-    pub(crate) fn refresh(&mut self) -> Result<Option<&'static str>, FileError> {
-        let (key, own) = read_certificate(&self.settings.certificate)?;
-        let (domains, bundles) = read_bundles(&self.settings.trust_domains)?;
-        let (new_own, new_bundles) = (own != self.seen.0, bundles != self.seen.1);
-        if new_own {
-            self.certificate.0.store(Arc::new(key));
+    /// Which files are in force, kept up to date.
+    pub(crate) fn standing(&self) -> Arc<Standing> {
+        Arc::clone(&self.standing)
+    }
+
+    /// What the last look did not take, and why.
+    pub(crate) fn faults(&self) -> &[FileError] {
+        &self.faults
+    }
+
+    /// Takes what changed on disk; says which parts were taken.
+    pub(crate) fn refresh(&mut self) -> Vec<String> {
+        self.faults.clear();
+        let mut said = Vec::new();
+        match read_certificate(&self.settings.certificate) {
+            Ok((key, digest)) if digest != self.seen => {
+                self.certificate.0.store(Arc::new(key));
+                self.seen = digest;
+                said.push("certificate".to_owned());
+            }
+            Ok(_) => {}
+            Err(error) => self.faults.push(error),
         }
-        if new_bundles {
-            self.trust.replace(domains);
+        let before = said.len();
+        for (domain, BundleFile { bundle_file }) in &self.settings.trust_domains {
+            let last = self.bundles.entry(domain.clone()).or_default();
+            match read_bundle(domain, bundle_file) {
+                Ok(new) if new.digest == last.digest => last.hollow = new.hollow,
+                // Whoever writes a file in place empties it first: what is empty has to be so twice.
+                Ok(new) if new.hollow && !last.hollow => last.hollow = true,
+                Ok(new) => {
+                    let nobody = if new.hollow { ", which trusts nobody," } else { "" };
+                    said.push(format!("trust bundle of {domain}{nobody}"));
+                    *last = new;
+                }
+                Err(error) => {
+                    last.hollow = false;
+                    self.faults.push(error);
+                }
+            }
         }
-        self.seen = (own, bundles);
-        Ok(match (new_own, new_bundles) {
-            (true, true) => Some("certificate and trust bundles"),
-            (true, false) => Some("certificate"),
-            (false, true) => Some("trust bundles"),
-            (false, false) => None,
-        })
+        if said.len() > before {
+            self.trust.replace(domains(&self.bundles));
+        }
+        self.stand();
+        said
+    }
+
+    fn stand(&self) {
+        let bundles = self.bundles.keys().map(bundle_field);
+        let fields = [CERTIFICATE, KEY].into_iter().map(str::to_owned).chain(bundles);
+        let stands = |field: &String| !self.faults.iter().any(|error| error.field == *field);
+        let all = fields.map(|field| {
+            let stands = stands(&field);
+            (field, stands)
+        });
+        self.standing.0.store(Arc::new(all.collect()));
     }
 }
 
@@ -163,25 +253,31 @@ fn read_certificate(files: &CertificateFiles) -> Result<(CertifiedKey, Vec<u8>),
     Ok((certified, digest(&[&chain_pem, &key_pem])))
 }
 
-fn read_bundles(
-    files: &BTreeMap<TrustDomain, BundleFile>,
-) -> Result<(HashMap<TrustDomain, Bundle>, Vec<u8>), FileError> {
-    let mut domains = HashMap::new();
-    let mut all = Vec::new();
-    for (domain, BundleFile { bundle_file }) in files {
-        let at = |fault: Fault| fault.at(format!("identity.trustDomains.{domain}.bundleFile"));
-        let pem = read(bundle_file).map_err(at)?;
-        let mut bundle = Bundle::default();
-        for certificate in certificates(bundle_file, &pem).map_err(at)? {
-            let anchor = webpki::anchor_from_trusted_cert(&certificate)
-                .map_err(|error| at(Fault::Unusable(bundle_file.clone(), error.to_string())))?;
-            bundle.anchors.push(anchor.to_owned());
-        }
-        all.push(pem);
-        domains.insert(domain.clone(), bundle);
+fn read_bundle(domain: &TrustDomain, file: &Path) -> Result<Taken, FileError> {
+    let at = |fault: Fault| fault.at(bundle_field(domain));
+    let pem = read(file).map_err(at)?;
+    let hollow = is_hollow(&pem);
+    let mut bundle = Bundle::default();
+    let read = if hollow { Vec::new() } else { certificates(file, &pem).map_err(at)? };
+    for certificate in read {
+        let anchor = webpki::anchor_from_trusted_cert(&certificate)
+            .map_err(|error| at(Fault::Unusable(file.into(), error.to_string())))?;
+        bundle.anchors.push(anchor.to_owned());
     }
-    let parts: Vec<&[u8]> = all.iter().map(Vec::as_slice).collect();
-    Ok((domains, digest(&parts)))
+    Ok(Taken { bundle: Arc::new(bundle), digest: digest(&[&pem]), hollow })
+}
+
+/// Whether there is nothing but white space, and comments as bundles have them.
+fn is_hollow(pem: &[u8]) -> bool {
+    pem.split(|byte| *byte == b'\n').all(|line| matches!(line.trim_ascii_start(), [] | [b'#', ..]))
+}
+
+fn bundle_field(domain: &TrustDomain) -> String {
+    format!("identity.trustDomains.{domain}.bundleFile")
+}
+
+fn domains(bundles: &BTreeMap<TrustDomain, Taken>) -> HashMap<TrustDomain, Arc<Bundle>> {
+    bundles.iter().map(|(domain, taken)| (domain.clone(), Arc::clone(&taken.bundle))).collect()
 }
 
 fn digest(parts: &[&[u8]]) -> Vec<u8> {
@@ -194,42 +290,4 @@ fn digest(parts: &[&[u8]]) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
-    use rcgen::{CertifiedKey, generate_simple_self_signed};
-
-    use super::*;
-
-    #[test]
-    fn a_file_that_is_not_taken_is_named_with_its_setting() {
-        let directory = tempfile::tempdir().unwrap();
-        for name in ["a", "b"] {
-            let CertifiedKey { cert, signing_key } =
-                generate_simple_self_signed(vec!["tollgate".into()]).unwrap();
-            std::fs::write(directory.path().join(format!("{name}.crt")), cert.pem()).unwrap();
-            std::fs::write(directory.path().join(format!("{name}.key")), signing_key.serialize_pem())
-                .unwrap();
-        }
-        let load = |cert: &str, key: &str, bundle: &str| {
-            let certificate = CertificateFiles { cert_file: cert.into(), key_file: key.into() };
-            let bundle = BundleFile { bundle_file: bundle.into() };
-            let trust_domains = BTreeMap::from([("prod.acme".parse().unwrap(), bundle)]);
-            let loaded =
-                IdentityFiles::load(IdentitySettings { certificate, trust_domains }, directory.path());
-            let base = format!("{}/", directory.path().display());
-            loaded.map(drop).map_err(|error| error.to_string().replace(&base, ""))
-        };
-        load("a.crt", "a.key", "b.crt").unwrap();
-        for (files, said) in [
-            (("a.crt", "b.key", "a.crt"), "keyFile: certFile a.crt and keyFile b.key do not belong together"),
-            (("a.crt", "c.key", "a.crt"), "keyFile: c.key: No such file"),
-            (("c.crt", "a.key", "a.crt"), "certFile: c.crt: No such file"),
-            (("a.crt", "a.crt", "a.crt"), "keyFile: a.crt: no PEM private key in it"),
-            (("a.key", "a.key", "a.crt"), "certFile: a.key: no PEM certificate in it"),
-        ] {
-            let error = load(files.0, files.1, files.2).unwrap_err();
-            assert!(error.starts_with(&format!("identity.certificate.{said}")), "{error}");
-        }
-        let error = load("a.crt", "a.key", "a.key").unwrap_err();
-        assert_eq!(error, "identity.trustDomains.prod.acme.bundleFile: a.key: no PEM certificate in it");
-    }
-}
+mod tests;

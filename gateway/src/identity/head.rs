@@ -76,7 +76,8 @@ impl Head {
         }
         let authority = authority(&uri, &headers, version)?;
         let path = uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
-        let query = path.query().and_then(|query| strip::query(query, &[])).map(std::borrow::Cow::into_owned);
+        let query =
+            path.query().and_then(|query| strip::query(query, &[], false)).map(std::borrow::Cow::into_owned);
         let aws_scope = AwsScope::of(&headers);
         let credentials = CallerCredentials::of(&headers);
         strip::headers(&mut headers);

@@ -45,6 +45,11 @@ const CREDENTIALS: &[&str] = &[
     "api-token",
     "x-api-token",
     "x-serverless-authorization",
+    "token",
+    "access-token",
+    "auth-token",
+    "session-token",
+    "x-session-token",
 ];
 
 /// What the mesh, other proxies and the caller say about the caller, and overrides of the request that was decided on.
@@ -132,7 +137,21 @@ const QUERY: &[&str] = &[
     "x-amz-credential",
     "app-key",
     "application-key",
+    "api-token",
+    "session-token",
+    "refresh-token",
+    "id-token",
+    "client-assertion",
+    "x-auth-token",
+    "x-access-token",
+    "x-goog-signature",
+    "x-goog-credential",
 ];
+
+/// Query parameters that carry credentials at some providers and something else at others.
+const AMBIGUOUS: &[&str] = &["token", "code", "sig", "signature"];
+/// No key is shorter; codes of countries, currencies and lines of code are.
+const AMBIGUOUS_BYTES: usize = 16;
 
 /// Removes from `headers` what may not travel on.
 pub(super) fn headers(headers: &mut HeaderMap) {
@@ -176,13 +195,15 @@ fn connection_named(headers: &HeaderMap) -> Vec<HeaderName> {
     tokens.flat_map(|value| value.split(',')).filter_map(|token| token.trim().parse().ok()).collect()
 }
 
-/// The query without parameters whose decoded name carries a credential, or that `extra` names; `None` where nothing is left.
-pub(crate) fn query<'a>(query: &'a str, extra: &[Box<str>]) -> Option<Cow<'a, str>> {
+/// The query without parameters whose decoded name carries a credential, or that `extra` names; `None` where nothing is left. Where the call
+/// is `keyed`, what may be another key does not go beside the gateway's own.
+pub(crate) fn query<'a>(query: &'a str, extra: &[Box<str>], keyed: bool) -> Option<Cow<'a, str>> {
     let is_carrier = |pair: &str| {
-        let name = pair.split_once('=').map_or(pair, |(name, _)| name);
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let decoded =
             percent_decode_str(name).decode_utf8_lossy().to_ascii_lowercase().replace(['_', '+', ' '], "-");
         QUERY.contains(&decoded.as_str())
+            || (keyed && value.len() >= AMBIGUOUS_BYTES && AMBIGUOUS.contains(&decoded.as_str()))
             || extra.iter().any(|name| name.to_ascii_lowercase().replace('_', "-") == decoded)
     };
     // A semicolon separates parameters for some parsers, so each side of it is judged.
@@ -213,6 +234,8 @@ mod tests {
             ("authorization", "Bearer sk-1"),
             ("authorization", "Bearer sk-2"),
             ("x_api_key", "k"),
+            ("token", "k"),
+            ("session_token", "k"),
             ("X-Api-Key", "k"),
             ("cookie", "a=b"),
             ("content-type", "application/json"),
@@ -255,10 +278,33 @@ mod tests {
             "x%2Dapi%2dkey=1",
             "api+key=1",
         ] {
-            assert_eq!(query(&format!("x=1&{with}&y=2"), &[]).as_deref(), Some("x=1&y=2"), "{with}");
-            assert_eq!(query(with, &[]), None, "{with}");
+            assert_eq!(query(&format!("x=1&{with}&y=2"), &[], false).as_deref(), Some("x=1&y=2"), "{with}");
+            assert_eq!(query(with, &[], false), None, "{with}");
         }
-        assert_eq!(query("x=key&monkey=1", &[]).as_deref(), Some("x=key&monkey=1"));
-        assert_eq!(query("sid=1&x=2", &["sid".into()]).as_deref(), Some("x=2"));
+        assert_eq!(query("x=key&monkey=1", &[], false).as_deref(), Some("x=key&monkey=1"));
+        assert_eq!(query("sid=1&x=2", &["sid".into()], false).as_deref(), Some("x=2"));
+    }
+
+    #[test]
+    fn what_may_be_a_key_does_not_travel_beside_the_gateways_own() {
+        for name in ["sig", "Signature", "code", "token", "%74oken"] {
+            let signed = format!("sv=2024-11-04&{name}=dGhpcyBpcyBhIHNpZ25hdHVyZQ%3D%3D");
+            assert_eq!(query(&signed, &[], true).as_deref(), Some("sv=2024-11-04"), "{name}");
+            assert_eq!(query(&signed, &[], false).as_deref(), Some(&*signed), "{name}");
+        }
+        for passes in [
+            "code=US&token=7",
+            "pageToken=CAUQAAAAAAAAAAAAAAAAAAA",
+            "page_token=CAUQAAAAAAAAAAAAAAAAAAA",
+            "next_token=eyJ2IjoiMiIsImMiOiJh",
+            "nextToken=eyJ2IjoiMiIsImMiOiJh",
+            "continuation-token=eyJ2IjoiMiIsImMiOiJh",
+            "signature_version=aaaaaaaaaaaaaaaaaaaaaaaa",
+        ] {
+            assert_eq!(query(passes, &[], true).as_deref(), Some(passes));
+        }
+        for gone in ["X-Goog-Signature=1", "X-Goog-Credential=1", "api_token=1", "session-token=1"] {
+            assert_eq!(query(gone, &[], false), None, "{gone}");
+        }
     }
 }

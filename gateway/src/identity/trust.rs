@@ -85,7 +85,7 @@ pub(crate) struct Bundle {
 #[derive(Debug, Default)]
 struct Bundles {
     generation: u64,
-    domains: HashMap<TrustDomain, Bundle>,
+    domains: HashMap<TrustDomain, Arc<Bundle>>,
 }
 
 /// The bundles in force.
@@ -97,7 +97,7 @@ pub(crate) struct Trust {
 }
 
 impl Trust {
-    pub(crate) fn new(domains: HashMap<TrustDomain, Bundle>) -> Arc<Self> {
+    pub(crate) fn new(domains: HashMap<TrustDomain, Arc<Bundle>>) -> Arc<Self> {
         let bundles = Bundles { generation: 1, domains };
         Arc::new(Self {
             bundles: ArcSwap::from_pointee(bundles),
@@ -107,7 +107,7 @@ impl Trust {
     }
 
     /// Takes new bundles; connections are told and verify again.
-    pub(crate) fn replace(&self, domains: HashMap<TrustDomain, Bundle>) {
+    pub(crate) fn replace(&self, domains: HashMap<TrustDomain, Arc<Bundle>>) {
         let generation = self.generation() + 1;
         self.bundles.store(Arc::new(Bundles { generation, domains }));
         self.changed.send_replace(generation);
@@ -155,7 +155,7 @@ impl Trust {
 }
 
 /// The one URI SAN of a leaf that may not sign (SPIFFE X.509-SVID, sections 2 and 4).
-fn spiffe_id(leaf: &CertificateDer<'_>) -> Result<SpiffeId, Refusal> {
+pub(super) fn spiffe_id(leaf: &CertificateDer<'_>) -> Result<SpiffeId, Refusal> {
     let (rest, certificate) = X509Certificate::from_der(leaf).map_err(|_| Refusal::Malformed)?;
     if !rest.is_empty() {
         return Err(Refusal::Malformed);

@@ -18,9 +18,9 @@ use jiff::Timestamp;
 use tollgate_policy::denial::Denial;
 use tollgate_policy::policy::{Hmac, HmacAlgorithm, KeyEncoding, Piece, SignatureEncoding};
 use tollgate_secrets::Secret;
+use tollgate_secrets::sigv4::{hex, sha256};
 use zeroize::Zeroizing;
 
-use super::sigv4::{hex, sha256};
 use super::{bug, form, put};
 use crate::upstream::OutBody;
 

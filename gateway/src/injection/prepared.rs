@@ -1,6 +1,7 @@
 //! Secrets in the form in which they go on a call, made once per core and version.
 //!
-//! **Invariant:** a form is used for the version it was made from only; a new version replaces it, a new policy empties all.
+//! **Invariant:** a form is used for the version it was made from only; a new version replaces it, a new policy empties all, and what is no
+//! longer in force is forgotten also where no call asks for it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -92,6 +93,14 @@ impl Prepared {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
+    /// Forgets the forms of which `current` says that their version is not the one in force: rotated, revoked, or too old.
+    pub(crate) fn retain(&self, current: impl Fn(&Credential) -> Option<Arc<Secret>>) {
+        let is_current = |entry: &Entry| {
+            current(&entry.credential).is_some_and(|secret| *secret.version() == entry.version)
+        };
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, entry| is_current(entry));
+    }
+
     fn with<T>(
         &self,
         credential: &Arc<Credential>,
@@ -178,3 +187,6 @@ fn needles(ways: &[Injection], secret: &Secret) -> Option<Needles> {
     let encoded: Vec<&[u8]> = pairs.iter().map(|(_, encoded)| &***encoded).collect();
     Some(Needles::new(&whole, &encoded))
 }
+
+#[cfg(test)]
+mod tests;

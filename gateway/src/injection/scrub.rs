@@ -74,7 +74,7 @@ pub(crate) fn answer_head(
         return Err(Denial::new(Reason::UnsupportedUpgrade, "the destination switched protocols unasked"));
     }
     let keyed = permit.credential().zip(secret);
-    let whole = keyed.is_some() && permit.scrubs_bodies();
+    let whole = keyed.is_some() && is_searched(parts, permit);
     if whole && has_body && is_encoded(&parts.headers) {
         return Err(Denial::new(
             Reason::EncodedAnswer,
@@ -108,12 +108,21 @@ pub(crate) fn forget_digests(headers: &mut HeaderMap, seen: Seen) {
     }
 }
 
+/// Whether the body is to be searched for the key.
+fn is_searched(parts: &response::Parts, permit: &Permit) -> bool {
+    let is_stored = parts.status.is_success()
+        && (parts.status == StatusCode::PARTIAL_CONTENT || is_encoded(&parts.headers));
+    permit.scrubs_bodies() || (permit.scrubs_plain_bodies() && !is_stored)
+}
+
 /// Whether the body is in another form than its readers see.
 fn is_encoded(headers: &HeaderMap) -> bool {
-    let grpc = HeaderName::from_static("grpc-encoding");
+    let (grpc, connect) =
+        (HeaderName::from_static("grpc-encoding"), HeaderName::from_static("connect-content-encoding"));
     let names = [
         (&header::CONTENT_ENCODING, "identity"),
         (&grpc, "identity"),
+        (&connect, "identity"),
         (&header::TRANSFER_ENCODING, "chunked"),
     ];
     names.into_iter().any(|(name, plain)| {
@@ -257,6 +266,7 @@ mod tests {
             is_encoded(&headers)
         };
         assert!(encoded("content-encoding", "gzip") && encoded("content-encoding", "identity, br"));
+        assert!(encoded("connect-content-encoding", "gzip"));
         assert!(encoded("grpc-encoding", "deflate") && encoded("transfer-encoding", "gzip, chunked"));
         assert!(!encoded("content-encoding", "") && !encoded("content-encoding", "Identity"));
         assert!(!encoded("grpc-encoding", "identity") && !encoded("transfer-encoding", "chunked"));

@@ -10,7 +10,6 @@ mod chunks;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use aws_lc_rs::{digest, hmac};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderMap, HeaderValue, Request};
@@ -19,6 +18,7 @@ use percent_encoding::percent_decode_str;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::policy::SigV4;
 use tollgate_secrets::Secret;
+use tollgate_secrets::sigv4::{Moment, SigningKey, Stamp, sha256};
 use zeroize::Zeroizing;
 
 use self::chunks::{Resigner, Trailer};
@@ -29,6 +29,9 @@ use crate::upstream::OutBody;
 const DATE: HeaderName = HeaderName::from_static("x-amz-date");
 pub(super) const CONTENT_SHA256: HeaderName = HeaderName::from_static("x-amz-content-sha256");
 const SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
+/// How the name of a header begins and ends that names another object.
+const AMZ: &str = "x-amz-";
+const SOURCE: &str = "-source";
 /// Signing keys that a core keeps: the scopes of one credential are few.
 const KEPT: usize = 16;
 
@@ -48,35 +51,12 @@ pub(super) struct Signer {
 struct Kept {
     date: [u8; 8],
     scope: AwsScope,
-    key: hmac::Key,
+    key: SigningKey,
 }
 
 impl fmt::Debug for Signer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Signer").finish_non_exhaustive()
-    }
-}
-
-/// What the signatures of one request have in common.
-struct Stamp {
-    /// `20261124T205800Z`.
-    time: String,
-    /// `20261124/eu-central-1/s3/aws4_request`.
-    scope: String,
-    key: hmac::Key,
-}
-
-impl Stamp {
-    fn sign(&self, kind: &str, rest: &[&str]) -> String {
-        let mut context = hmac::Context::with_key(&self.key);
-        for part in
-            [kind, &self.time, &self.scope].iter().chain(rest.iter().take(rest.len().saturating_sub(1)))
-        {
-            context.update(part.as_bytes());
-            context.update(b"\n");
-        }
-        context.update(rest.last().map_or(&[][..], |last| last.as_bytes()));
-        hex(context.sign().as_ref())
     }
 }
 
@@ -120,9 +100,15 @@ pub(super) fn is_presigned(query: &str) -> bool {
     query.split('&').any(|pair| name(pair).eq_ignore_ascii_case(b"x-amz-algorithm"))
 }
 
-/// Whether a header names an object beside the one of the path (S3's `CopyObject` and `UploadPartCopy`), which our signature would open.
+/// Whether a header names an object beside the one of the path (S3's `CopyObject`, `UploadPartCopy`, `RenameObject` and what may follow
+/// them), which our signature would open.
 pub(super) fn reads_elsewhere(headers: &HeaderMap) -> bool {
-    headers.keys().any(|name| same_name(name.as_str(), "x-amz-copy-source"))
+    let is_source = |name: &str| {
+        let parts =
+            name.get(..AMZ.len()).zip(name.len().checked_sub(SOURCE.len()).and_then(|at| name.get(at..)));
+        parts.is_some_and(|(first, last)| same_name(first, AMZ) && same_name(last, SOURCE))
+    };
+    headers.keys().any(|name| is_source(name.as_str()))
 }
 
 /// Whether the head says something that AWS's signature takes in place of the body.
@@ -170,7 +156,7 @@ impl Signer {
         let is_s3 = scope.is_s3();
         let payload = payload(request, is_s3).ok_or_else(|| bug("the body cannot be signed"))?;
         let headers = request.headers_mut();
-        headers.insert(DATE, value(&stamp.time)?);
+        headers.insert(DATE, value(stamp.time())?);
         if let Some(token) = &self.token {
             headers.insert(SECURITY_TOKEN, token.clone());
         }
@@ -178,7 +164,8 @@ impl Signer {
         let signature = stamp.sign("AWS4-HMAC-SHA256", &[&sha256(canonical.as_bytes())]);
         let authorization = Zeroizing::new(format!(
             "AWS4-HMAC-SHA256 Credential={}/{}, SignedHeaders={signed}, Signature={signature}",
-            *self.id, stamp.scope
+            *self.id,
+            stamp.scope()
         ));
         let header = form::header("", authorization.as_bytes()).ok_or_else(|| bug("no authorization"))?;
         request.headers_mut().insert(AUTHORIZATION, header);
@@ -195,30 +182,20 @@ impl Signer {
     }
 
     fn stamp(&self, scope: &AwsScope, now: Timestamp) -> Result<Stamp, Denial> {
-        let time = now.strftime("%Y%m%dT%H%M%SZ").to_string();
-        let date = time.as_bytes().first_chunk::<8>().copied().ok_or_else(|| bug("no date"))?;
         let AwsScope { region, service } = scope;
-        let scope_line = format!("{}/{region}/{service}/aws4_request", &time[..8]);
+        let moment = Moment::at(now);
+        let date = moment.date();
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kept) = keys.iter().find(|kept| kept.date == date && kept.scope == *scope) {
-            return Ok(Stamp { time, scope: scope_line, key: kept.key.clone() });
+            return Ok(Stamp::new(moment, region, service, kept.key.clone()));
         }
-        let key = self.key(&date, scope);
+        let key =
+            SigningKey::new(&self.secret, &date, region, service).ok_or_else(|| bug("no signing key"))?;
         keys.retain(|kept| kept.date == date);
         if keys.len() < KEPT {
             keys.push(Kept { date, scope: scope.clone(), key: key.clone() });
         }
-        Ok(Stamp { time, scope: scope_line, key })
-    }
-
-    fn key(&self, date: &[u8; 8], scope: &AwsScope) -> hmac::Key {
-        let mut first = Zeroizing::new(Vec::with_capacity(4 + self.secret.len()));
-        first.extend_from_slice(b"AWS4");
-        first.extend_from_slice(&self.secret);
-        let parts = [date.as_slice(), scope.region.as_bytes(), scope.service.as_bytes(), b"aws4_request"];
-        parts.into_iter().fold(hmac::Key::new(hmac::HMAC_SHA256, &first), |key, part| {
-            hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&key, part).as_ref())
-        })
+        Ok(Stamp::new(moment, region, service, key))
     }
 }
 
@@ -241,15 +218,6 @@ fn payload(request: &mut Request<OutBody>, is_s3: bool) -> Option<String> {
 
 fn value(text: &str) -> Result<HeaderValue, Denial> {
     HeaderValue::from_str(text).map_err(|_| bug("a signed header cannot be written"))
-}
-
-pub(super) fn sha256(bytes: &[u8]) -> String {
-    hex(digest::digest(&digest::SHA256, bytes).as_ref())
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or_default();
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 #[cfg(test)]

@@ -18,6 +18,10 @@ use crate::identity::{self, AwsScope, Head};
 use crate::load::Room;
 use crate::upstream::{OutBody, Upload};
 
+/// In what forms the messages inside a body may come back (the gRPC and Connect protocols).
+static MESSAGE_ENCODINGS: [HeaderName; 2] =
+    [HeaderName::from_static("grpc-accept-encoding"), HeaderName::from_static("connect-accept-encoding")];
+
 /// Method, path, headers and body of every attempt of one call.
 #[derive(Debug)]
 pub(crate) struct Template {
@@ -47,7 +51,7 @@ impl Template {
         let kept = |query| {
             let mut names = carriers.queries.clone();
             names.extend(own.iter().flat_map(Injection::queries).map(Box::from));
-            identity::without(query, &names)
+            identity::without(query, &names, permit.credential().is_some())
         };
         if let Some(query) = target.query().and_then(kept) {
             line.push('?');
@@ -57,10 +61,15 @@ impl Template {
             .map_err(|_| Denial::new(Reason::BadRequest, "the target cannot be written as a request line"))?;
         let mut headers = head.headers;
         withhold(&mut headers, carriers, own);
-        if permit.scrubs_bodies() && !permit.grant().allow.range {
-            // Half a reflected secret in each of two answers would be found in neither.
-            headers.remove(RANGE);
-            headers.remove(IF_RANGE);
+        if permit.scrubs_bodies() {
+            for name in &MESSAGE_ENCODINGS {
+                headers.remove(name);
+            }
+            if !permit.grant().allow.range {
+                // Half a reflected secret in each of two answers would be found in neither.
+                headers.remove(RANGE);
+                headers.remove(IF_RANGE);
+            }
         }
         // Usage is read off the answer, and a secret is looked for in it: it has to come as it is.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -70,7 +79,7 @@ impl Template {
                 return Err(Denial::new(Reason::BadRequest, detail));
             }
             Some(_) if sigv4::reads_elsewhere(&headers) => {
-                let detail = "a copy reads a path that the grant does not decide on";
+                let detail = "a copy or rename reads a path that the grant does not decide on";
                 return Err(Denial::new(Reason::PathNotAllowed, detail));
             }
             Some(aws) => {

@@ -11,6 +11,7 @@ use tollgate_policy::denial::{Denial, Reason};
 
 use super::open::Ear;
 use super::pulse::{Pulse, Pulses};
+use super::turn::{Late, Turn};
 use crate::core::Core;
 use crate::identity::{Peer, Refusal};
 use crate::load::{Load, Share};
@@ -27,6 +28,7 @@ pub(crate) struct Connection {
     load: Arc<Load>,
     pub(super) ear: Ear,
     pub(super) pulses: Pulses,
+    pub(crate) turn: Arc<Turn>,
     _place: Share,
 }
 
@@ -34,6 +36,8 @@ pub(crate) struct Connection {
 struct State {
     peer: Peer,
     standing: Option<(u64, Arc<CallerGrants>)>,
+    /// When the chain was first seen not to prove the caller any more.
+    unproven_since: Option<Timestamp>,
 }
 
 /// The caller of a connection under one snapshot.
@@ -63,6 +67,7 @@ impl Connection {
         core: Arc<Core>,
         address: SocketAddr,
         tls: &ServerConnection,
+        turn: Arc<Turn>,
     ) -> Result<Self, Refusal> {
         let chain: Vec<_> = tls
             .peer_certificates()
@@ -75,7 +80,7 @@ impl Connection {
         let load = core.shared.loads.of(peer.caller.id());
         let place = load.connection().ok_or(Refusal::TooMany)?;
         let http2 = tls.alpn_protocol() == Some(b"h2");
-        let state = Mutex::new(State { peer, standing: None });
+        let state = Mutex::new(State { peer, standing: None, unproven_since: None });
         Ok(Self {
             core,
             address,
@@ -85,6 +90,7 @@ impl Connection {
             load,
             ear: Ear::default(),
             pulses: Pulses::default(),
+            turn,
             _place: place,
         })
     }
@@ -101,6 +107,11 @@ impl Connection {
         Ok(Standing { grants: state.grants(snapshot), load: Arc::clone(&self.load) })
     }
 
+    /// Whether its caller takes too long to ask for something. Over HTTP/2 that is answered by pings.
+    pub(super) fn late(&self, now: Timestamp) -> Option<Late> {
+        if self.http2 { None } else { self.turn.late(now.as_second()) }
+    }
+
     /// For an answer that streams to this caller.
     pub(crate) fn pulse(&self) -> Arc<Pulse> {
         let pulse = Arc::new(Pulse::new());
@@ -113,10 +124,14 @@ impl Connection {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).grants(snapshot)
     }
 
-    /// Whether the chain still proves the caller.
-    pub(super) fn still_verifies(&self) -> bool {
+    /// Since when the chain does not prove the caller; `None`: it does.
+    pub(super) fn unproven_since(&self, now: Timestamp) -> Option<Timestamp> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        self.verify(&mut state, Timestamp::now()).is_ok()
+        state.unproven_since = match self.verify(&mut state, now) {
+            Ok(()) => None,
+            Err(_) => Some(state.unproven_since.unwrap_or(now)),
+        };
+        state.unproven_since
     }
 
     fn verify(&self, state: &mut State, now: Timestamp) -> Result<(), Refusal> {

@@ -14,9 +14,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use super::open::Order;
 use super::{Connection, TlsStream};
 use crate::identity::HEAD_BYTES;
+use crate::reply::ReplyBody;
 use crate::request;
 
-const HEAD_LIMIT: Duration = Duration::from_secs(30);
 const HEADERS: usize = 128;
 const STREAMS: u32 = 256;
 
@@ -28,9 +28,16 @@ pub(super) async fn serve(stream: TlsStream, connection: Arc<Connection>) {
     let served = Arc::clone(&connection);
     let service = service_fn(move |request: Request<Incoming>| {
         let connection = Arc::clone(&served);
+        connection.turn.taken();
         // Boxed: hyper moves the future around before it polls it, and this one is large.
-        let answer = Box::pin(request::handle(connection, Box::new(request)));
-        async move { Ok::<_, Infallible>(answer.await) }
+        let answer = Box::pin(request::handle(Arc::clone(&connection), Box::new(request)));
+        async move {
+            let answer = answer.await;
+            if let ReplyBody::Full(_) = answer.body() {
+                connection.turn.over();
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     if connection.http2 {
         let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -46,8 +53,8 @@ pub(super) async fn serve(stream: TlsStream, connection: Arc<Connection>) {
     } else {
         let mut builder = http1::Builder::new();
         builder
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_LIMIT)
+            // Heads are waited for by `Turn`: a timer for each request is dear, and would close idle connections as well.
+            .header_read_timeout(None)
             .max_buf_size(HEAD_BYTES)
             .max_headers(HEADERS);
         drive(builder.serve_connection(io, service), &connection, |c| c.graceful_shutdown()).await;

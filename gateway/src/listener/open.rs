@@ -1,7 +1,7 @@
 //! The open connections of a core, and who tells them that they have to end.
 //!
 //! **Invariant:** a connection whose chain has expired or lost its bundle is told within [`LOOK_EVERY`]; every request on it is refused
-//! from that moment on anyway. What a connection polls for this is one flag.
+//! from that moment on anyway, and an answer that is under way is cut after [`GRACE`]. What a connection polls for this is one flag.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -12,10 +12,13 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use super::Connection;
+use super::turn::Late;
 use crate::core::Core;
 use crate::drain::Phase;
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Seconds that what is under way has to end in, once its caller is proven no longer.
+const GRACE: i64 = 60;
 
 /// What a connection is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,10 +71,13 @@ impl Open {
         drop(connections);
         let now = Timestamp::now();
         for connection in open {
-            if phase >= Phase::Cutting || connection.pulses.any_still(now) {
-                connection.ear.tell(Order::Cut);
-            } else if phase >= Phase::Closing || !connection.still_verifies() {
-                connection.ear.tell(Order::Close);
+            let order = match (connection.late(now), connection.unproven_since(now)) {
+                (Some(Late::Head), _) => Some(Order::Cut),
+                _ if connection.pulses.any_still(now) => Some(Order::Cut),
+                (late, since) => order(phase, since, now).or_else(|| late.map(|_| Order::Close)),
+            };
+            if let Some(order) = order {
+                connection.ear.tell(order);
             }
         }
     }
@@ -79,6 +85,15 @@ impl Open {
     fn connections(&self) -> MutexGuard<'_, HashMap<usize, Weak<Connection>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a connection is told in this phase of the drain, whose caller is not proven `unproven_since` a time.
+fn order(phase: Phase, unproven_since: Option<Timestamp>, now: Timestamp) -> Option<Order> {
+    let is_over = |since: Timestamp| now.as_second().saturating_sub(since.as_second()) > GRACE;
+    if phase >= Phase::Cutting || unproven_since.is_some_and(is_over) {
+        return Some(Order::Cut);
+    }
+    (phase >= Phase::Closing || unproven_since.is_some()).then_some(Order::Close)
 }
 
 /// Looks after the connections of a core until its runtime ends.
@@ -103,6 +118,21 @@ pub(crate) async fn supervise(core: Arc<Core>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_under_way_ends_a_minute_after_its_callers_proof() {
+        let ended = Timestamp::from_second(1_000).unwrap();
+        let told = |phase, after| {
+            let now = Timestamp::from_second(1_000 + after).unwrap();
+            order(phase, Some(ended), now)
+        };
+        assert_eq!(told(Phase::Serving, 0), Some(Order::Close));
+        assert_eq!(told(Phase::Serving, GRACE), Some(Order::Close));
+        assert_eq!(told(Phase::Serving, GRACE + 1), Some(Order::Cut));
+        assert_eq!(told(Phase::Cutting, 0), Some(Order::Cut));
+        assert_eq!(order(Phase::Serving, None, ended), None);
+        assert_eq!(order(Phase::Closing, None, ended), Some(Order::Close));
+    }
 
     #[tokio::test]
     async fn an_order_is_heard_once_and_a_stronger_one_again() {

@@ -4,12 +4,14 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::turn::Turn;
 use crate::upstream::Stall;
 
 const WRITE_LIMIT: Duration = Duration::from_secs(60);
@@ -18,11 +20,12 @@ const WRITE_LIMIT: Duration = Duration::from_secs(60);
 pub(super) struct Paced {
     stream: TcpStream,
     stalled: Option<Stall>,
+    turn: Arc<Turn>,
 }
 
 impl Paced {
-    pub(super) const fn new(stream: TcpStream) -> Self {
-        Self { stream, stalled: None }
+    pub(super) const fn new(stream: TcpStream, turn: Arc<Turn>) -> Self {
+        Self { stream, stalled: None, turn }
     }
 
     fn pace<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -41,7 +44,11 @@ impl AsyncRead for Paced {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if read.is_ready() {
+            self.turn.heard();
+        }
+        read
     }
 }
 

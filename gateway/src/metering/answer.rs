@@ -31,7 +31,7 @@ pub(crate) async fn answer(
 ) -> Response<ReplyBody> {
     let head = &mut answered.head;
     meter.record.status = head.status.as_u16();
-    if let Ok(id) = HeaderValue::try_from(meter.record.id.to_string()) {
+    if let Ok(id) = HeaderValue::from_bytes(&meter.record.id.hex()) {
         head.headers.insert(REQUEST_ID, id);
     }
     if let Some(rates) = meter.rates.take() {

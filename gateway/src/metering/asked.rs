@@ -4,19 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
-use tollgate_policy::decision::{Admission, Facts, Permit, Priced};
+use tollgate_policy::decision::{Admission, Facts, Permit, Priced, actions_of_form};
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::limit::Unit;
 use tollgate_policy::policy::Grant;
 use tollgate_policy::price::NanoUsd;
 
+use super::action;
 use super::estimate::{self, Bound, Terms};
 use super::facts::{self, ReadBody};
+use crate::identity::Head;
 use crate::injection;
 use crate::load::{Load, Room};
 use crate::quota::Demand;
@@ -46,25 +47,36 @@ enum Content {
 /// `body_too_large`, `concurrency_limited` where the caller has no room left for held bodies, and what [`facts::read`] refuses with.
 pub(crate) async fn read(
     admission: &Admission,
-    headers: &HeaderMap,
+    head: &Head,
     incoming: Incoming,
     load: &Arc<Load>,
     limit: usize,
 ) -> Result<Asked, Denial> {
+    let headers = &head.headers;
     let endpoint = admission.endpoint().filter(|_| admission.reads_body());
-    let signs = admission.signs_body(injection::has_digest(headers)) && !incoming.is_end_stream();
-    if endpoint.is_none() && !signs {
-        let facts = Facts { body_bytes: incoming.size_hint().exact().unwrap_or(0), ..Facts::default() };
+    let names_actions = admission.signs_for_aws();
+    let mut actions =
+        if names_actions { action::of_head(head, admission.target().query()) } else { Vec::new() };
+    let may_name = names_actions && action::may_be_in_body(head);
+    let signs = admission.signs_body(injection::has_digest(headers));
+    let held = (may_name || signs) && !incoming.is_end_stream();
+    if endpoint.is_none() && !held {
+        let body_bytes = incoming.size_hint().exact().unwrap_or(0);
+        let facts = Facts { body_bytes, actions, ..Facts::default() };
         return Ok(Asked { content: Content::Streaming(incoming), read: ReadBody::unread(facts) });
     }
     if incoming.size_hint().exact().is_some_and(|length| length > limit as u64) {
         return Err(too_large());
     }
     let (bytes, room) = collect(incoming, limit, load).await?;
-    let read = match endpoint {
+    if may_name {
+        actions.extend(actions_of_form(&bytes));
+    }
+    let mut read = match endpoint {
         Some(endpoint) => facts::read(endpoint, headers, &bytes)?,
         None => ReadBody::unread(Facts { body_bytes: bytes.len() as u64, ..Facts::default() }),
     };
+    read.facts.actions = actions;
     Ok(Asked { content: Content::Whole { bytes, room }, read })
 }
 

@@ -244,9 +244,7 @@ impl MeteredBody {
         }
         let reading = self.source.reader.take().map(|reader| reader.finish(&mut self.output));
         // The last frame is what tells the caller that the answer is complete.
-        let mut last: VecDeque<Bytes> = std::mem::take(&mut self.output.ready);
-        last.append(&mut self.output.held);
-        self.output.held = last;
+        self.output.hold();
         let wait = self.source.record(reading, Outcome::Completed, self.waiting());
         self.state = State::Recording { wait, end: true };
     }
@@ -395,6 +393,7 @@ impl Body for MeteredBody {
 
 impl Drop for MeteredBody {
     fn drop(&mut self) {
+        self.connection.turn.over();
         if !matches!(self.state, State::Passing) {
             return;
         }

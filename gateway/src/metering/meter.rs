@@ -293,7 +293,7 @@ impl Meter {
             return Ok(None);
         }
         self.book(usage);
-        let model = self.priced().map(|price| Bounded::new(price.model()));
+        let model = self.priced().map(|price| price.model_shared());
         self.core.stats.call(&self.record, model);
         self.core.journal.record_seen(&self.record, log).map(Some)
     }

@@ -53,7 +53,13 @@ pub struct Output {
 impl Output {
     /// The record is written: what waited for it may go.
     pub fn release(&mut self) {
-        self.ready.append(&mut self.held);
+        append(&mut self.ready, &mut self.held);
+    }
+
+    /// Nothing more comes: what could go waits for the record too.
+    pub fn hold(&mut self) {
+        append(&mut self.ready, &mut self.held);
+        std::mem::swap(&mut self.ready, &mut self.held);
     }
 
     fn push(&mut self, bytes: Bytes) {
@@ -61,6 +67,15 @@ impl Output {
             return;
         }
         if self.held.is_empty() { self.ready.push_back(bytes) } else { self.held.push_back(bytes) }
+    }
+}
+
+/// Moves all of `last` behind `first`; as it is where there is nothing before it, which is the common case.
+fn append(first: &mut VecDeque<Bytes>, last: &mut VecDeque<Bytes>) {
+    if first.is_empty() {
+        std::mem::swap(first, last);
+    } else {
+        first.append(last);
     }
 }
 

@@ -120,7 +120,7 @@ impl Hold {
         if self.plan.items.is_empty() {
             return None;
         }
-        let mut limit = String::with_capacity(64 * self.plan.items.len());
+        let mut limit = String::with_capacity(128 * self.plan.items.len());
         for (item, taken) in self.plan.items.iter().zip(&self.taken) {
             taken.tell(&item.limit, &mut limit, now);
         }

@@ -6,25 +6,47 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
+use nix::ifaddrs::getifaddrs;
 
 /// The rule for every dial of this process: upstreams, vaults, token endpoints.
 #[derive(Clone, Debug)]
 pub struct DialRules {
     private: Arc<[IpNet]>,
     own: Arc<OnceLock<Vec<SocketAddr>>>,
+    /// The addresses of this machine, at any of which a socket on the unspecified address is reached.
+    local: Arc<ArcSwap<Vec<IpAddr>>>,
+}
+
+/// The addresses that this machine's interfaces have now.
+///
+/// # Errors
+/// Where the system does not tell.
+pub fn local_addresses() -> std::io::Result<Vec<IpAddr>> {
+    let storages = getifaddrs()?.filter_map(|interface| interface.address);
+    let address = |storage: nix::sys::socket::SockaddrStorage| {
+        let v4 = storage.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        v4.or_else(|| storage.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+    };
+    Ok(storages.filter_map(address).collect())
 }
 
 impl DialRules {
     /// `private` lists the ranges of `egress.privateRanges`.
     #[must_use]
     pub fn new(private: Vec<IpNet>) -> Self {
-        Self { private: private.into(), own: Arc::new(OnceLock::new()) }
+        Self { private: private.into(), own: Arc::default(), local: Arc::default() }
     }
 
     /// Names the sockets that this process listens on. Only the first call counts.
     pub fn own_sockets(&self, sockets: Vec<SocketAddr>) {
         let _ = self.own.set(sockets);
+    }
+
+    /// Takes the addresses of this machine in place of those before.
+    pub fn own_addresses(&self, addresses: Vec<IpAddr>) {
+        self.local.store(Arc::new(addresses));
     }
 
     /// Whether `address` may be dialled on any port.
@@ -46,9 +68,9 @@ impl DialRules {
     fn is_own(&self, socket: SocketAddr) -> bool {
         let Some(own) = self.own.get() else { return false };
         let ip = socket.ip().to_canonical();
+        let is_local = || ip.is_loopback() || self.local.load().contains(&ip);
         own.iter().any(|ours| {
-            let same_host =
-                ours.ip().to_canonical() == ip || (ours.ip().is_unspecified() && ip.is_loopback());
+            let same_host = ours.ip().to_canonical() == ip || (ours.ip().is_unspecified() && is_local());
             ours.port() == socket.port() && same_host
         })
     }
@@ -94,20 +116,26 @@ fn class_v4(a: Ipv4Addr) -> Class {
     match a.octets() {
         // "This network", link-local with every cloud's metadata service, multicast, reserved and broadcast.
         [0, ..] | [169, 254, ..] | [224..=255, ..] => Class::Forbidden,
-        // Alibaba Cloud's and Oracle's metadata services lie in otherwise private ranges.
-        [100, 100, 100, 200] | [192, 0, 0, 192] => Class::Forbidden,
+        // Alibaba Cloud's and Oracle's metadata services lie in otherwise private ranges, Azure's WireServer in a public one
+        // (https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16).
+        [100, 100, 100, 200] | [192, 0, 0, 192] | [168, 63, 129, 16] => Class::Forbidden,
         [10 | 127, ..] | [172, 16..=31, ..] | [192, 168, ..] | [100, 64..=127, ..] => Class::Private,
         [192, 0, 0 | 2, _] | [198, 18 | 19, ..] | [198, 51, 100, _] | [203, 0, 113, _] => Class::Private,
         _ => Class::Public,
     }
 }
 
+/// Inside the unique-local range: the metadata services of AWS (instances, and the pod identities of EKS) and of Google Cloud.
+const METADATA_V6: [Ipv6Addr; 3] = [
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+];
+
 /// IANA's IPv6 special-purpose registry (RFC 6890 and successors).
 fn class_v6(a: Ipv6Addr) -> Class {
     let s = a.segments();
-    // AWS's metadata service over IPv6, inside the unique-local range.
-    let aws_metadata = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
-    if a == aws_metadata || a.is_unspecified() || a.is_multicast() || (s[0] & 0xffc0) == 0xfe80 {
+    if METADATA_V6.contains(&a) || a.is_unspecified() || a.is_multicast() || (s[0] & 0xffc0) == 0xfe80 {
         return Class::Forbidden;
     }
     let unique_local = (s[0] & 0xfe00) == 0xfc00;
@@ -134,6 +162,11 @@ mod tests {
         for address in [
             "169.254.169.254",
             "fd00:ec2::254",
+            "fd00:ec2::23",
+            "fd20:ce::254",
+            "168.63.129.16",
+            "::ffff:168.63.129.16",
+            "169.254.170.23",
             "169.254.1.1",
             "fe80::1",
             "0.0.0.0",
@@ -191,5 +224,24 @@ mod tests {
         assert!(!rules.allows_socket("127.0.0.1:9000".parse().unwrap()));
         assert!(!rules.allows_socket("[::ffff:127.0.0.1]:9000".parse().unwrap()));
         assert!(rules.allows_socket("127.0.0.1:9001".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_socket_on_the_unspecified_address_is_its_own_at_every_address_of_the_machine() {
+        let rules = DialRules::new(vec!["10.7.0.0/16".parse().unwrap(), "fd12::/16".parse().unwrap()]);
+        rules.own_sockets(vec!["0.0.0.0:8443".parse().unwrap(), "10.7.0.1:9000".parse().unwrap()]);
+        let dials = |socket: &str| rules.allows_socket(socket.parse().unwrap());
+        assert!(dials("10.7.0.1:8443") && dials("[fd12::1]:8443"));
+        rules.own_addresses(vec!["10.7.0.1".parse().unwrap(), "fd12::1".parse().unwrap()]);
+        assert!(!dials("10.7.0.1:8443") && !dials("[::ffff:10.7.0.1]:8443") && !dials("[fd12::1]:8443"));
+        assert!(dials("10.7.0.1:8444") && dials("10.7.0.2:8443"));
+        assert!(!dials("10.7.0.1:9000") && dials("[fd12::1]:9000"), "listens at one address alone");
+        rules.own_addresses(vec!["10.7.0.2".parse().unwrap()]);
+        assert!(dials("10.7.0.1:8443") && !dials("10.7.0.2:8443"));
+    }
+
+    #[test]
+    fn the_machines_own_addresses_are_known() {
+        assert!(local_addresses().unwrap().iter().any(IpAddr::is_loopback));
     }
 }

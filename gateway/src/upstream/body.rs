@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -124,6 +124,9 @@ impl Streaming {
             }
             let next = ready!(self.poll_incoming(cx));
             if let Err(error) = self.recode(next) {
+                if matches!(error, BodyError::Malformed(_)) {
+                    self.upload.malformed.store(true, Ordering::Relaxed);
+                }
                 return Poll::Ready(Some(Err(error)));
             }
         }
@@ -198,17 +201,26 @@ impl Body for OutBody {
     }
 }
 
-/// Bytes of a streaming body that have left.
+/// How far a streaming body has come.
 #[derive(Debug, Default)]
-pub(crate) struct Upload(AtomicU64);
+pub(crate) struct Upload {
+    bytes: AtomicU64,
+    malformed: AtomicBool,
+}
 
 impl Upload {
     fn add(&self, bytes: usize) {
-        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
+    /// How many bytes have left.
     pub(crate) fn bytes(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether it broke off because it is not what its head announces. What a connection says of that depends on its protocol.
+    pub(crate) fn is_malformed(&self) -> bool {
+        self.malformed.load(Ordering::Relaxed)
     }
 }
 

@@ -1,8 +1,9 @@
 //! Connections to upstreams that are kept, per core.
 //!
 //! **Invariant:** a connection serves one key only: destination, verified name, port, TLS configuration, source address,
-//! credential version and client certificate. An HTTP/1 connection is handed out again only when hyper reports it idle: the whole request written, the whole
-//! answer read, nothing left to read. Otherwise it is closed.
+//! credential version and client certificate. An HTTP/1 connection is handed out again only when hyper reports it idle: the whole request written,
+//! the whole answer read, nothing left to read. Otherwise it is closed. An HTTP/2 connection serves one caller only: answers that its caller does
+//! not take stop, or end, all that is on it.
 
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
@@ -14,6 +15,7 @@ use http::HeaderValue;
 use http::uri::Authority;
 use hyper::client::conn::{http1, http2};
 use tokio::time::Instant;
+use tollgate_policy::caller::SpiffeId;
 use tollgate_policy::map::Map;
 use tollgate_policy::name::Name;
 use tollgate_secrets::Version;
@@ -25,6 +27,10 @@ use crate::ledger::{Gate, Journal};
 /// An idle connection older than this is closed: below the 60 s after which common load balancers close theirs.
 const IDLE_LIMIT: Duration = Duration::from_secs(55);
 const IDLE_PER_KEY: usize = 512;
+/// Of all hosts and keys of one destination. A wildcard has hosts without number, and this machine ports and descriptors with one.
+const IDLE_PER_DESTINATION: usize = 1024;
+/// How many stay where there were too many: the search for the oldest is worth it.
+const LEFT_PER_DESTINATION: usize = IDLE_PER_DESTINATION / 8 * 7;
 /// Streams on one HTTP/2 connection before another is opened; 100 is the least that RFC 9113 recommends a server to allow.
 const STREAMS_PER_CONNECTION: usize = 100;
 
@@ -98,12 +104,12 @@ pub(crate) enum Line {
 #[derive(Debug, Default)]
 pub(crate) struct Bucket {
     http1: Mutex<Vec<Http1>>,
-    http2: Mutex<Vec<Http2>>,
+    http2: Mutex<Map<SpiffeId, Vec<Http2>>>,
 }
 
 impl Bucket {
-    /// The connection used last that is ready, if any.
-    pub(crate) fn take(&self) -> Option<(Line, Arc<Verified>)> {
+    /// The connection used last that is ready for a call of `caller`, if any.
+    pub(crate) fn take(&self, caller: &SpiffeId) -> Option<(Line, Arc<Verified>)> {
         let mut idle = lock(&self.http1);
         let mut at = idle.len();
         while at > 0 {
@@ -118,7 +124,8 @@ impl Bucket {
             }
         }
         drop(idle);
-        let mut shared = lock(&self.http2);
+        let mut by_caller = lock(&self.http2);
+        let shared = by_caller.get_mut(caller)?;
         shared.retain(|c| !c.sender.is_closed());
         let open = shared.iter_mut().find(|c| c.streams.load(Ordering::Relaxed) < STREAMS_PER_CONNECTION)?;
         open.used = Instant::now();
@@ -133,25 +140,46 @@ impl Bucket {
         }
     }
 
-    /// Shares a new HTTP/2 connection and takes its first stream.
-    pub(crate) fn share(&self, sender: http2::SendRequest<OutBody>, verified: &Arc<Verified>) -> Line {
+    /// Shares a new HTTP/2 connection among the calls of `caller` and takes its first stream.
+    pub(crate) fn share(
+        &self,
+        caller: SpiffeId,
+        sender: http2::SendRequest<OutBody>,
+        verified: &Arc<Verified>,
+    ) -> Line {
         let streams = Arc::new(AtomicUsize::new(0));
         let first = slot(&streams);
         let kept =
             Http2 { sender: sender.clone(), verified: Arc::clone(verified), streams, used: Instant::now() };
-        lock(&self.http2).push(kept);
+        lock(&self.http2).entry(caller).or_default().push(kept);
         Line::Http2(sender, first)
     }
 
-    fn sweep(&self, now: Instant) -> usize {
+    /// Closes what has been idle since `border` or before, and returns how many connections are kept.
+    fn sweep(&self, border: Instant) -> usize {
         let mut idle = lock(&self.http1);
-        idle.retain(|c| !c.sender.is_closed() && now.duration_since(c.idle_since) < IDLE_LIMIT);
+        idle.retain(|c| !c.sender.is_closed() && c.idle_since > border);
         let mut shared = lock(&self.http2);
-        shared.retain(|c| {
-            let busy = c.streams.load(Ordering::Relaxed) > 0;
-            !c.sender.is_closed() && (busy || now.duration_since(c.used) < IDLE_LIMIT)
+        shared.retain(|_, lines| {
+            lines.retain(|c| !c.sender.is_closed() && (!c.is_idle() || c.used > border));
+            !lines.is_empty()
         });
-        idle.len() + shared.len()
+        idle.len() + shared.values().map(Vec::len).sum::<usize>()
+    }
+
+    /// Adds since when each of its connections has been idle, and returns how many are kept.
+    fn idle_since(&self, since: &mut Vec<Instant>) -> usize {
+        let idle = lock(&self.http1);
+        since.extend(idle.iter().map(|c| c.idle_since));
+        let shared = lock(&self.http2);
+        since.extend(shared.values().flatten().filter(|c| c.is_idle()).map(|c| c.used));
+        idle.len() + shared.values().map(Vec::len).sum::<usize>()
+    }
+}
+
+impl Http2 {
+    fn is_idle(&self) -> bool {
+        self.streams.load(Ordering::Relaxed) == 0
     }
 }
 
@@ -165,8 +193,11 @@ fn slot(streams: &Arc<AtomicUsize>) -> StreamSlot {
 pub(crate) struct Pool {
     pub(super) journal: Arc<Journal>,
     pub(super) showing: Showing,
-    buckets: Mutex<Map<Key, Arc<Bucket>>>,
+    buckets: Mutex<Buckets>,
 }
+
+#[derive(Debug, Default)]
+struct Buckets(Map<Key, Arc<Bucket>>);
 
 impl Pool {
     pub(crate) fn new(journal: Arc<Journal>) -> Self {
@@ -175,7 +206,12 @@ impl Pool {
 
     /// The bucket of `key`, made if need be.
     pub(crate) fn bucket(&self, key: Key) -> Arc<Bucket> {
-        Arc::clone(lock(&self.buckets).entry(key).or_default())
+        Arc::clone(lock(&self.buckets).0.entry(key).or_default())
+    }
+
+    /// To be called before a connection to `destination` is opened: closes the oldest idle ones where there are too many.
+    pub(crate) fn make_room(&self, destination: &Name) {
+        lock(&self.buckets).make_room(destination);
     }
 
     /// Lets go of client certificates: the policy changed. Connections that showed one are not handed out for another.
@@ -186,13 +222,37 @@ impl Pool {
     /// Closes what has been idle for too long and returns how many connections are kept.
     pub(crate) fn sweep(&self) -> usize {
         let now = Instant::now();
+        lock(&self.buckets).sweep(now.checked_sub(IDLE_LIMIT).unwrap_or(now))
+    }
+}
+
+impl Buckets {
+    fn sweep(&mut self, border: Instant) -> usize {
         let mut kept = 0;
-        lock(&self.buckets).retain(|_, bucket| {
-            let open = bucket.sweep(now);
+        self.0.retain(|_, bucket| {
+            let open = bucket.sweep(border);
             kept += open;
             open > 0 || Arc::strong_count(bucket) > 1
         });
         kept
+    }
+
+    fn make_room(&mut self, destination: &Name) {
+        let mut since = Vec::new();
+        // What is empty goes, so that each bucket is looked at for nothing only once.
+        self.0.retain(|key, bucket| {
+            key.destination != *destination
+                || bucket.idle_since(&mut since) > 0
+                || Arc::strong_count(bucket) > 1
+        });
+        if since.len() < IDLE_PER_DESTINATION {
+            return;
+        }
+        let newest = since.len() - LEFT_PER_DESTINATION;
+        let (_, border, _) = since.select_nth_unstable(newest);
+        for (_, bucket) in self.0.iter().filter(|(key, _)| key.destination == *destination) {
+            bucket.sweep(*border);
+        }
     }
 }
 
@@ -200,3 +260,6 @@ impl Pool {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -63,7 +63,8 @@ impl Compiler<'_> {
             scope.problem("spec.maxStale", message);
         }
         let known = (self.model, &self.parts);
-        let minted = spec.mint.as_ref().map(|written| mint(spec, written, known, &mut scope));
+        let minted =
+            spec.mint.as_ref().map(|written| mint((&resource.name, spec), written, known, &mut scope));
         let (refresh, max_stale) = match minted {
             Some(_) => (LONGEST_USE, LONGEST_USE),
             None => (refresh, max_stale),

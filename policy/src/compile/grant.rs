@@ -50,6 +50,7 @@ impl Compiler<'_> {
             scope.problem("spec.credential", message);
         }
         let allow = allow(spec, destination.as_deref(), &mut scope);
+        check_actions(spec, credential.as_deref(), &mut scope);
         let caller_token = caller_token(spec, (destination.as_deref(), credential.as_deref()), &mut scope);
         let limits = super::limit::limits(resource, &mut scope);
         if let Some(destination) = &destination
@@ -180,6 +181,7 @@ fn allow(spec: &GrantSpec, destination: Option<&Destination>, scope: &mut Scope<
         ("paths", allow.paths.written()),
         ("models", allow.models.written()),
         ("classes", allow.classes.written()),
+        ("actions", allow.actions.written()),
     ];
     for (name, _) in lists.into_iter().filter(|(_, written)| *written == Some(0)) {
         scope.problem(
@@ -199,6 +201,7 @@ fn allow(spec: &GrantSpec, destination: Option<&Destination>, scope: &mut Scope<
         paths,
         models: collect(&allow.models),
         classes: allow.classes.values().map(|word| (*word).into()).collect(),
+        actions: collect(&allow.actions),
         response_headers: headers.into_iter().map(Box::from).collect(),
         range: allow.range.unwrap_or_default(),
     }
@@ -228,6 +231,21 @@ fn check_range(spec: &GrantSpec, destination: Option<&Destination>, scope: &mut 
     };
     let message = format!("{why}, so `Range` is passed on as it is: leave this out");
     scope.problem("spec.allow.range", message);
+}
+
+/// Only what is signed for AWS names actions that mean something here.
+fn check_actions(spec: &GrantSpec, credential: Option<&Credential>, scope: &mut Scope<'_>) {
+    if !scope.source.has("spec.allow.actions") {
+        return;
+    }
+    let why = match credential {
+        Some(credential) if credential.sigv4().is_some() => return,
+        Some(credential) => format!("Credential/{} does not sign for AWS", credential.name),
+        None if scope.source.has("spec.credential") || spec.credential.is_some() => return,
+        None => "this grant has no credential".to_owned(),
+    };
+    let message = format!("{why}, and actions are told apart only where `sigv4` signs: leave this out");
+    scope.problem("spec.allow.actions", message);
 }
 
 /// A path in a form that the destination refuses is one that no call can have.

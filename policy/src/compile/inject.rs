@@ -2,10 +2,11 @@
 
 use super::Scope;
 use super::hmac::hmac;
+use super::mint::makes_session;
 use crate::model::{
     ClientCertificateSpec, CredentialSpec, HmacSpec, InjectSpec, Injections, List, SigV4Spec,
 };
-use crate::policy::{Hmac, Inject, Injection, Piece, SecretRef, SigV4};
+use crate::policy::{AwsSession, Hmac, Inject, Injection, Piece, SecretRef, SigV4};
 
 const REQUIRED: &str = "how the key is put on a call, as in `{bearer: {}}`";
 
@@ -16,13 +17,16 @@ pub(super) fn ways(
     scope: &mut Scope<'_>,
 ) -> Option<Vec<Injection>> {
     let mut ways = Vec::new();
+    let is_session = makes_session(scope);
     match scope.required("spec.inject", spec.inject.as_ref(), REQUIRED)? {
-        Injections::One(spec) => ways.push(("spec.inject".to_owned(), way("spec.inject", spec, scope)?)),
+        Injections::One(spec) => {
+            ways.push(("spec.inject".to_owned(), way("spec.inject", spec, is_session, scope)?));
+        }
         Injections::Several(list) => {
             scope.at_least_one("spec.inject", list, REQUIRED);
             for (index, spec) in list.iter() {
                 let path = format!("spec.inject[{index}]");
-                if let Some(way) = way(&path, spec, scope) {
+                if let Some(way) = way(&path, spec, is_session, scope) {
                     ways.push((path, way));
                 }
             }
@@ -33,7 +37,9 @@ pub(super) fn ways(
     if ways.len() > 1 && ways.iter().any(is_certificate) {
         scope.problem("spec.inject", "a client certificate is a credential of its own");
     }
-    if spec.mint.is_some() {
+    if is_session {
+        check_session(&ways, scope);
+    } else if spec.mint.is_some() {
         check_minted(&ways, scope);
     } else if let Some(from) = from {
         check_fields(&ways, from, scope);
@@ -67,6 +73,15 @@ fn check_minted(ways: &[(String, Injection)], scope: &mut Scope<'_>) {
         for field in injection.fields() {
             let message = "what `mint` makes is one value, and has no fields";
             scope.problem(&field_path(path, injection, field), message);
+        }
+    }
+}
+
+/// The secret half of a session signs, and goes nowhere itself.
+fn check_session(ways: &[(String, Injection)], scope: &mut Scope<'_>) {
+    for (path, injection) in ways {
+        if !matches!(injection.way, Inject::SigV4(_)) {
+            scope.problem(path, "the session of a role signs calls: only `sigv4` puts it on one");
         }
     }
 }
@@ -148,8 +163,8 @@ fn places(way: &Inject) -> Vec<String> {
     }
 }
 
-fn way(path: &str, spec: &InjectSpec, scope: &mut Scope<'_>) -> Option<Injection> {
-    let inject = inject(path, spec, scope)?;
+fn way(path: &str, spec: &InjectSpec, is_session: bool, scope: &mut Scope<'_>) -> Option<Injection> {
+    let inject = inject(path, spec, is_session, scope)?;
     let field = spec.hmac.as_ref().map_or(&spec.field, |hmac| &hmac.field).clone();
     Some(Injection { field, way: inject })
 }
@@ -165,7 +180,7 @@ enum Written<'a> {
     ClientCertificate(&'a ClientCertificateSpec),
 }
 
-fn inject(path: &str, written: &InjectSpec, scope: &mut Scope<'_>) -> Option<Inject> {
+fn inject(path: &str, written: &InjectSpec, is_session: bool, scope: &mut Scope<'_>) -> Option<Inject> {
     let fields = [
         ("bearer", written.bearer.as_ref().map(|_| Written::Bearer)),
         ("header", written.header.as_ref().map(|header| Written::Header(&header.name, &header.prefix))),
@@ -204,7 +219,7 @@ fn inject(path: &str, written: &InjectSpec, scope: &mut Scope<'_>) -> Option<Inj
                     "a signature takes its fields from `accessKeyId`, `secretAccessKey` and `sessionToken`";
                 scope.problem(&format!("{path}.field"), message);
             }
-            sigv4(&format!("{path}.sigv4"), aws, scope).map(Inject::SigV4)
+            sigv4(&format!("{path}.sigv4"), aws, is_session, scope).map(Inject::SigV4)
         }
         Written::Hmac(signed) => {
             if written.field.is_some() {
@@ -255,17 +270,22 @@ fn client_certificate(path: &str, written: &ClientCertificateSpec, scope: &mut S
     Some(Inject::ClientCertificate { certificate, key })
 }
 
-fn sigv4(path: &str, written: &SigV4Spec, scope: &mut Scope<'_>) -> Option<SigV4> {
-    let id = scope.required(
-        &format!("{path}.accessKeyId"),
-        written.access_key_id.clone(),
-        "the field with the access key's id",
-    );
-    let secret = scope.required(
-        &format!("{path}.secretAccessKey"),
-        written.secret_access_key.clone(),
-        "the field with the secret access key",
-    );
+fn sigv4(path: &str, written: &SigV4Spec, is_session: bool, scope: &mut Scope<'_>) -> Option<SigV4> {
+    let SigV4Spec { access_key_id, secret_access_key, session_token, .. } = written;
+    let (id, secret, session_token) = if is_session {
+        for field in AwsSession::FIELDS.map(|field| format!("{path}.{field}")) {
+            if scope.source.has(&field) {
+                scope.problem(&field, "the session that `mint` makes has its own fields: leave this out");
+            }
+        }
+        let [id, secret, token] = AwsSession::FIELDS.map(str::to_owned);
+        (Some(id), Some(secret), Some(token))
+    } else {
+        let (id, secret) = (format!("{path}.accessKeyId"), format!("{path}.secretAccessKey"));
+        let id = scope.required(&id, access_key_id.clone(), "the field with the access key's id");
+        let what = "the field with the secret access key";
+        (id, scope.required(&secret, secret_access_key.clone(), what), session_token.clone())
+    };
     let mut names = |field: &str, list: &List<String>, what: &str| {
         let path = format!("{path}.{field}");
         scope.at_least_one(&path, list, what);
@@ -279,7 +299,6 @@ fn sigv4(path: &str, written: &SigV4Spec, scope: &mut Scope<'_>) -> Option<SigV4
     };
     let regions = names("regions", &written.regions, "the regions to sign for, as in `[eu-central-1]`");
     let services = names("services", &written.services, "the services to sign for, as in `[s3]`");
-    let session_token = written.session_token.clone();
     Some(SigV4 { access_key_id: id?, secret_access_key: secret?, session_token, regions, services })
 }
 

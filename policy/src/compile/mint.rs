@@ -1,19 +1,21 @@
 //! Minted credentials: a token endpoint that is a destination, and a stored secret that goes there and nowhere else.
 
+mod aws;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::credential::secret_ref;
+use super::place::Place;
 use super::{Compiler, Scope};
 use crate::model::{
-    AlgorithmWord, ClientAuthSpec, CredentialSpec, FromSpec, GithubAppSpec, Interval, JwtBearerSpec,
-    MintSpec, Model, TokenExchangeSpec,
+    AlgorithmWord, AwsAssumeRoleSpec, AwsWebIdentitySpec, ClientAuthSpec, CredentialSpec, FromSpec,
+    GithubAppSpec, Interval, JwtBearerSpec, MintSpec, Model, TokenExchangeSpec,
 };
 use crate::name::Name;
 use crate::policy::{
-    Algorithm, Client, ClientAuth, Credential, Destination, Mint, Parts, SecretRef, Signer, TokenEndpoint,
-    TokenGrant,
+    Algorithm, Client, ClientAuth, Credential, Destination, Mint, Parts, Signer, TokenEndpoint, TokenGrant,
 };
 
 /// A minted value is made anew at least this often, whatever life its endpoint gives it: a stored secret that was rotated or taken away
@@ -43,10 +45,14 @@ enum Written<'a> {
     TokenExchange(&'a TokenExchangeSpec),
     JwtBearer(&'a JwtBearerSpec),
     GithubApp(&'a GithubAppSpec),
+    AwsAssumeRole(&'a AwsAssumeRoleSpec),
+    AwsWebIdentity(&'a AwsWebIdentitySpec),
 }
 
+pub(super) use self::aws::makes_session;
+
 pub(super) fn mint(
-    spec: &CredentialSpec,
+    (name, spec): (&Name, &CredentialSpec),
     written: &MintSpec,
     known: (&Model, &Parts),
     scope: &mut Scope<'_>,
@@ -62,7 +68,7 @@ pub(super) fn mint(
         }
     }
     if let Some(from) = &spec.from {
-        check_consumed(("spec.from", from), scope);
+        check_consumed(("spec.from", from), written.aws_assume_role.is_some(), scope);
     }
     let fields = [
         (
@@ -72,10 +78,13 @@ pub(super) fn mint(
         ("tokenExchange", written.token_exchange.as_ref().map(Written::TokenExchange)),
         ("jwtBearer", written.jwt_bearer.as_ref().map(Written::JwtBearer)),
         ("githubApp", written.github_app.as_ref().map(Written::GithubApp)),
+        ("awsAssumeRole", written.aws_assume_role.as_ref().map(Written::AwsAssumeRole)),
+        ("awsWebIdentity", written.aws_web_identity.as_ref().map(Written::AwsWebIdentity)),
     ];
     let grant = scope.exactly_one("spec.mint", fields);
     let default_path = match &grant {
         Some(Written::GithubApp(app)) => app.installation_id.map(installation_path),
+        Some(Written::AwsAssumeRole(_) | Written::AwsWebIdentity(_)) => Some("/".to_owned()),
         _ => None,
     };
     let endpoint = endpoint(written, default_path, known, scope);
@@ -86,6 +95,10 @@ pub(super) fn mint(
         Written::TokenExchange(exchange) => token_exchange(exchange, known, scope),
         Written::JwtBearer(bearer) => jwt_bearer(bearer, scope),
         Written::GithubApp(app) => github_app(app, scope),
+        Written::AwsAssumeRole(role) => {
+            aws::assume_role((name, role), spec.from.as_ref(), endpoint.as_ref(), scope)
+        }
+        Written::AwsWebIdentity(role) => aws::web_identity((name, role), scope),
     };
     let asked = [("scope", &written.scope), ("audience", &written.audience), ("resource", &written.resource)];
     for (field, value) in asked {
@@ -93,15 +106,13 @@ pub(super) fn mint(
     }
     parameters(&written.parameters, scope);
     if written.github_app.is_some() {
-        for field in ["scope", "audience", "resource", "parameters", "lifetime"] {
-            let path = format!("spec.mint.{field}");
-            if scope.source.has(&path) {
-                scope.problem(
-                    &path,
-                    "GitHub takes none for an app; `githubApp` has `repositories` and `permissions`",
-                );
-            }
-        }
+        none_of_oauth(
+            "GitHub takes none for an app; `githubApp` has `repositories` and `permissions`",
+            scope,
+        );
+    }
+    if written.aws_assume_role.is_some() || written.aws_web_identity.is_some() {
+        none_of_oauth("AWS takes none for a role; a session has `sessionPolicy` and `duration`", scope);
     }
     Some(Mint {
         endpoint: endpoint?,
@@ -114,9 +125,19 @@ pub(super) fn mint(
     })
 }
 
-/// A token is made of one value, which has to be there longer than for one mint.
-fn check_consumed((at, from): (&str, &FromSpec), scope: &mut Scope<'_>) {
-    if from.fields.written().is_some_and(|written| written > 1) {
+/// What the grants of OAuth have in common, and others do not take.
+fn none_of_oauth(message: &str, scope: &mut Scope<'_>) {
+    for field in ["scope", "audience", "resource", "parameters", "lifetime"] {
+        let path = format!("spec.mint.{field}");
+        if scope.source.has(&path) {
+            scope.problem(&path, message);
+        }
+    }
+}
+
+/// A token is made of one value, which has to be there longer than for one mint; only an access key has two halves.
+fn check_consumed((at, from): (&str, &FromSpec), is_key: bool, scope: &mut Scope<'_>) {
+    if !is_key && from.fields.written().is_some_and(|written| written > 1) {
         scope.problem(&format!("{at}.fields"), "a token is made of one field: name it in `field`");
     }
     if from.dynamic == Some(true) {
@@ -261,7 +282,7 @@ fn token_exchange(
             let store = from.store.as_ref().and_then(|name| {
                 scope.resolve((&format!("{from_path}.store"), "SecretStore", name), known, &parts.stores)
             });
-            check_consumed((&from_path, from), scope);
+            check_consumed((&from_path, from), false, scope);
             let from = secret_ref((&from_path, from), store.as_deref(), scope);
             Some((client?, from?))
         }
@@ -359,19 +380,19 @@ impl Compiler<'_> {
     /// What one credential shows to a token endpoint, no other shows to anybody else. The first that is minted of a secret says where
     /// that secret belongs.
     pub(super) fn check_bound(&mut self) {
-        let mut homes: Vec<(&SecretRef, &Credential, &Name)> = Vec::new();
+        let mut homes: Vec<(Place<'_>, &Credential, &Name)> = Vec::new();
         for credential in self.parts.credentials.values() {
             let Some(mint) = &credential.mint else { continue };
-            for secret in secrets(credential) {
-                if !homes.iter().any(|(known, ..)| is_same(known, secret)) {
-                    homes.push((secret, credential, &mint.endpoint.destination));
+            for place in places(credential, &self.parts) {
+                if !homes.iter().any(|(known, ..)| known.overlaps(&place)) {
+                    homes.push((place, credential, &mint.endpoint.destination));
                 }
             }
         }
         for resource in &self.model.credentials {
             let Some(credential) = self.parts.credentials.get(&resource.name) else { continue };
-            let shared =
-                |(known, ..): &&(&SecretRef, _, _)| secrets(credential).any(|own| is_same(known, own));
+            let own: Vec<_> = places(credential, &self.parts).collect();
+            let shared = |(known, ..): &&(Place<'_>, _, _)| own.iter().any(|own| known.overlaps(own));
             for (_, first, home) in homes.iter().filter(shared) {
                 let (path, strays) = match &credential.mint {
                     Some(mint) => ("spec.mint.endpoint.destination", mint.endpoint.destination != **home),
@@ -389,14 +410,9 @@ impl Compiler<'_> {
     }
 }
 
-fn secrets(credential: &Credential) -> impl Iterator<Item = &SecretRef> {
+/// Where what it shows to anybody is read.
+fn places<'a>(credential: &'a Credential, parts: &'a Parts) -> impl Iterator<Item = Place<'a>> {
     let client = credential.mint.as_ref().and_then(|mint| mint.client_secret());
-    std::iter::once(&credential.from).chain(client)
-}
-
-fn is_same(one: &SecretRef, two: &SecretRef) -> bool {
-    let shares = |field: &String| two.fields.contains(field);
-    // Without fields it is all of it.
-    let overlaps = one.fields.is_empty() || two.fields.is_empty() || one.fields.iter().any(shares);
-    (&one.store, &one.path) == (&two.store, &two.path) && overlaps
+    let secrets = std::iter::once(&credential.from).chain(client);
+    secrets.filter_map(|secret| Some(Place::of(secret, &parts.stores.get(&secret.store)?.kind)))
 }

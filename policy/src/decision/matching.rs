@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{CallerGrants, Held, Priced};
+use super::{CallerGrants, Facts, Held, Priced};
 use crate::denial::{Denial, Reason};
 use crate::dialect::{Catalog, Class, Endpoint};
 use crate::limit::Unit;
@@ -48,6 +48,13 @@ pub(super) struct Call<'a> {
     pub(super) endpoint: Option<&'a Arc<Endpoint>>,
 }
 
+/// What a call asks for, once its body was read.
+#[derive(Clone, Copy)]
+pub(super) struct Wants<'a> {
+    pub(super) model: Option<&'a str>,
+    pub(super) actions: &'a [Arc<str>],
+}
+
 /// A grant that matches, by index: which of the caller's, and the most specific of its patterns of each kind.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fit {
@@ -77,8 +84,17 @@ impl<'a> Call<'a> {
     }
 }
 
+impl<'a> Wants<'a> {
+    /// What is known before the body.
+    const NOTHING: Self = Self { model: None, actions: &[] };
+
+    pub(super) fn of(facts: &'a Facts) -> Self {
+        Self { model: facts.model.as_deref(), actions: &facts.actions }
+    }
+}
+
 impl Fit {
-    /// Matches everything but the model.
+    /// Matches everything but the model and the actions.
     fn new(index: usize, held: &Held, call: &Call<'_>) -> Result<Self, Reason> {
         let grant = &held.grant;
         if grant.destination.name != call.destination.name {
@@ -102,10 +118,14 @@ impl Fit {
         }
     }
 
-    fn with_model(self, grants: &CallerGrants, call: &Call<'_>, model: Option<&str>) -> Result<Self, Reason> {
-        let models = &self.grant(grants).allow.models;
+    fn wanted(self, grants: &CallerGrants, call: &Call<'_>, wants: Wants<'_>) -> Result<Self, Reason> {
+        let grant = self.grant(grants);
+        if !allows_actions(grant, wants.actions) {
+            return Err(Reason::ActionNotAllowed);
+        }
+        let models = &grant.allow.models;
         let is_free = call.endpoint.is_some_and(|endpoint| endpoint.free);
-        match model {
+        match wants.model {
             _ if models.is_empty() => Ok(self),
             None if is_free => Ok(self),
             None => Err(Reason::ModelRequired),
@@ -140,7 +160,7 @@ impl Candidates {
                 Err(mismatch) => reason = more_telling(reason, mismatch),
             }
         }
-        if fits.is_empty() { Err(denial(reason, grants, call, None)) } else { Ok(Self(fits)) }
+        if fits.is_empty() { Err(denial(reason, grants, call, Wants::NOTHING)) } else { Ok(Self(fits)) }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Fit> {
@@ -153,7 +173,7 @@ impl Candidates {
         let first = obstacles.peek().copied().flatten();
         match first {
             Some(reason) if obstacles.all(|obstacle| obstacle.is_some()) => {
-                Err(denial(reason, grants, call, None))
+                Err(denial(reason, grants, call, Wants::NOTHING))
             }
             _ => Ok(()),
         }
@@ -163,12 +183,12 @@ impl Candidates {
         &self,
         grants: &CallerGrants,
         call: &Call<'_>,
-        model: Option<&str>,
+        wants: Wants<'_>,
     ) -> Result<Fit, Denial> {
         let mut best: Option<Fit> = None;
         let mut reason = Reason::NoGrant;
         for fit in &self.0 {
-            match fit.with_model(grants, call, model) {
+            match fit.wanted(grants, call, wants) {
                 Ok(fit) if best.is_none_or(|best| fit.precedence(grants) < best.precedence(grants)) => {
                     best = Some(fit);
                 }
@@ -176,7 +196,7 @@ impl Candidates {
                 Err(mismatch) => reason = more_telling(reason, mismatch),
             }
         }
-        best.ok_or_else(|| denial(reason, grants, call, model))
+        best.ok_or_else(|| denial(reason, grants, call, wants))
     }
 
     /// The grant that decides, and the price it decides on.
@@ -184,13 +204,13 @@ impl Candidates {
         &self,
         grants: &'a CallerGrants,
         call: &Call<'_>,
-        model: Option<&str>,
+        wants: Wants<'_>,
         prices: (&Catalog, Timestamp),
     ) -> Result<(&'a Arc<Grant>, Priced), Denial> {
-        let grant = self.most_specific(grants, call, model)?.grant(grants);
-        match judge(grant, call, model, prices) {
+        let grant = self.most_specific(grants, call, wants)?.grant(grants);
+        match judge(grant, call, wants.model, prices) {
             Ok(price) => Ok((grant, price)),
-            Err(reason) => Err(denial(reason, grants, call, model)),
+            Err(reason) => Err(denial(reason, grants, call, wants)),
         }
     }
 }
@@ -198,25 +218,36 @@ impl Candidates {
 pub(super) fn trace(
     grants: &CallerGrants,
     call: &Call<'_>,
-    model: Option<&str>,
+    wants: Wants<'_>,
     prices: (&Catalog, Timestamp),
 ) -> Vec<(Arc<Grant>, Verdict)> {
     let candidates = Candidates::of(grants, call);
-    let best = candidates.and_then(|candidates| candidates.most_specific(grants, call, model));
+    let best = candidates.and_then(|candidates| candidates.most_specific(grants, call, wants));
     let decides = best.ok().map(|fit| fit.held);
     let verdict = |(index, held): (usize, &Held)| {
-        let fit = Fit::new(index, held, call).and_then(|fit| fit.with_model(grants, call, model));
+        let fit = Fit::new(index, held, call).and_then(|fit| fit.wanted(grants, call, wants));
         let verdict = match fit {
             Err(mismatch) => Verdict::Mismatch(mismatch),
             Ok(_) if decides != Some(index) => Verdict::Outranked,
-            Ok(_) => match judge(&held.grant, call, model, prices) {
+            Ok(_) => match judge(&held.grant, call, wants.model, prices) {
                 Ok(_) => Verdict::Permits,
-                Err(reason) => Verdict::Refuses(denial(reason, grants, call, model)),
+                Err(reason) => Verdict::Refuses(denial(reason, grants, call, wants)),
             },
         };
         (Arc::clone(&held.grant), verdict)
     };
     grants.held.iter().enumerate().map(verdict).collect()
+}
+
+/// With a key that signs, a request whose path does not say what it does names an action, which a grant has to list.
+fn allows_actions(grant: &Grant, named: &[Arc<str>]) -> bool {
+    let listed = &grant.allow.actions;
+    if grant.credential.as_ref().is_none_or(|key| key.sigv4().is_none()) {
+        return true;
+    }
+    let is_listed = |action: &Arc<str>| listed.iter().any(|pattern| pattern.matches(action));
+    // Of several, the service alone knows which one counts.
+    named.iter().all(is_listed) && (listed.is_empty() || !named.is_empty())
 }
 
 /// Whether the grant that decides lets the call go out, and at what price.
@@ -269,12 +300,13 @@ fn obstacle(grant: &Grant, call: &Call<'_>) -> Option<Reason> {
 
 /// Of two mismatches the one that got further: what a caller can act on.
 fn more_telling(one: Reason, other: Reason) -> Reason {
-    const STEPS: [Reason; 7] = [
+    const STEPS: [Reason; 8] = [
         Reason::NoGrant,
         Reason::PathNotAllowed,
         Reason::MethodNotAllowed,
         Reason::EndpointClass,
         Reason::UnmeteredEndpoint,
+        Reason::ActionNotAllowed,
         Reason::ModelRequired,
         Reason::ModelNotAllowed,
     ];
@@ -282,7 +314,8 @@ fn more_telling(one: Reason, other: Reason) -> Reason {
     if step(other) > step(one) { other } else { one }
 }
 
-fn denial(reason: Reason, grants: &CallerGrants, call: &Call<'_>, model: Option<&str>) -> Denial {
+fn denial(reason: Reason, grants: &CallerGrants, call: &Call<'_>, wants: Wants<'_>) -> Denial {
+    let model = wants.model;
     let (caller, name) = (grants.caller().id(), &call.destination.name);
     let shown = |text: &str| text.chars().filter(char::is_ascii_graphic).take(128).collect::<String>();
     let detail = match reason {
@@ -299,6 +332,14 @@ fn denial(reason: Reason, grants: &CallerGrants, call: &Call<'_>, model: Option<
             None => format!(
                 "the dialect of {name} does not list this endpoint, so a grant has to name its exact path"
             ),
+        },
+        Reason::ActionNotAllowed => match wants.actions {
+            [] => format!("actions are limited for destination {name}, and the request names none"),
+            actions => {
+                let actions: Vec<String> = actions.iter().map(|action| shown(action)).collect();
+                let actions: String = actions.join(", ").chars().take(256).collect();
+                format!("no grant of {caller} for destination {name} lists {actions} in `actions`")
+            }
         },
         Reason::ModelNotAllowed => {
             format!(

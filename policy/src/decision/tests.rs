@@ -166,3 +166,31 @@ fn a_denial_tells_the_caller_what_stands_in_the_way_in_bounded_visible_text() {
     assert_eq!(denial.reason, Reason::ModelNotAllowed);
     assert!(denial.detail.len() < 300 && denial.detail.chars().all(|c| !c.is_control()), "{}", denial.detail);
 }
+
+#[test]
+fn a_call_whose_action_is_no_longer_listed_does_not_hold() {
+    const KEY: &str = "---\napiVersion: tollgate.dev/v1alpha1\nkind: SecretStore\nmetadata: {name: files}\nspec: {file: {root: /run/secrets}}\n\
+        ---\napiVersion: tollgate.dev/v1alpha1\nkind: Credential\nmetadata: {name: aws}\nspec: {destinations: [llm], \
+        from: {store: files, path: aws, fields: [id, key]}, \
+        inject: {sigv4: {accessKeyId: id, secretAccessKey: key, regions: [eu-1], services: [sts]}}}\n";
+    let listing = |actions: &str| {
+        let spec =
+            format!(", credential: aws, allow: {{methods: [GET], paths: [/models], actions: [{actions}]}}");
+        policy(&[KEY.to_owned(), grant("web", &spec)])
+    };
+    let before = listing("GetItem, PutItem");
+    let named = |names: &[&str]| {
+        let facts =
+            Facts { actions: names.iter().map(|name| Arc::from(*name)).collect(), ..Facts::default() };
+        let permit = admit(&before, "GET", "/models").unwrap().permit(&facts, Timestamp::UNIX_EPOCH);
+        permit.map_err(|denial| denial.reason)
+    };
+    let permit = named(&["GetItem", "PutItem"]).unwrap();
+    for (actions, holds) in [("GetItem, PutItem", true), ("'*'", true), ("GetItem", false)] {
+        let after = listing(actions);
+        assert_eq!(after.reauthorise(&after.grants_of(&caller()), &permit, None), holds, "{actions}");
+    }
+    for names in [&[][..], &["DeleteItem"], &["GetItem", "DeleteItem"]] {
+        assert_eq!(named(names).err(), Some(Reason::ActionNotAllowed), "{names:?}");
+    }
+}

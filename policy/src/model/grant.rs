@@ -6,7 +6,7 @@ use super::field::{List, Money};
 use crate::dialect::Class;
 use crate::limit::{Key, Per};
 use crate::name::Name;
-use crate::pattern::{MethodPattern, ModelPattern, PathPattern, SpiffePattern};
+use crate::pattern::{ActionPattern, MethodPattern, ModelPattern, PathPattern, SpiffePattern};
 use crate::policy::Unpriced;
 
 #[derive(Debug, Default, Deserialize)]
@@ -42,6 +42,7 @@ pub(crate) struct AllowSpec {
     pub(crate) paths: List<PathPattern>,
     pub(crate) models: List<ModelPattern>,
     pub(crate) classes: List<ClassWord>,
+    pub(crate) actions: List<ActionPattern>,
     pub(crate) response_headers: List<ResponseHeader>,
     pub(crate) range: Option<bool>,
 }

@@ -8,7 +8,7 @@ use super::credential::FromSpec;
 use super::field::{Interval, List};
 use crate::name::Name;
 
-/// Exactly one of the four ways, and what all of them have in common.
+/// Exactly one of the six ways, and what all of them have in common.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 pub(crate) struct MintSpec {
@@ -17,6 +17,8 @@ pub(crate) struct MintSpec {
     pub(crate) token_exchange: Option<TokenExchangeSpec>,
     pub(crate) jwt_bearer: Option<JwtBearerSpec>,
     pub(crate) github_app: Option<GithubAppSpec>,
+    pub(crate) aws_assume_role: Option<AwsAssumeRoleSpec>,
+    pub(crate) aws_web_identity: Option<AwsWebIdentitySpec>,
     pub(crate) scope: Option<String>,
     pub(crate) audience: Option<String>,
     pub(crate) resource: Option<String>,
@@ -101,4 +103,26 @@ pub(crate) struct GithubAppSpec {
     pub(crate) installation_id: Option<u64>,
     pub(crate) repositories: List<String>,
     pub(crate) permissions: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+pub(crate) struct AwsAssumeRoleSpec {
+    pub(crate) access_key_id: Option<String>,
+    pub(crate) secret_access_key: Option<String>,
+    pub(crate) region: Option<String>,
+    pub(crate) external_id: Option<String>,
+    pub(crate) role_arn: Option<String>,
+    pub(crate) session_name: Option<String>,
+    pub(crate) session_policy: Option<String>,
+    pub(crate) duration: Option<Interval>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+pub(crate) struct AwsWebIdentitySpec {
+    pub(crate) role_arn: Option<String>,
+    pub(crate) session_name: Option<String>,
+    pub(crate) session_policy: Option<String>,
+    pub(crate) duration: Option<Interval>,
 }

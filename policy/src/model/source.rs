@@ -189,7 +189,8 @@ fn describe(what: &str) -> String {
         "string or map" => "one word".to_owned(),
         _ if what.starts_with("struct ") => "a mapping of fields".to_owned(),
         _ => match what.split_once(' ') {
-            Some(("string", text)) => format!("the text {text}"),
+            // What is written may be a key that was pasted where its place in a store belongs.
+            Some(("string", _)) => "text".to_owned(),
             Some(("integer" | "floating" | "boolean", _)) => {
                 format!("the value {}", what.trim_start_matches(|c| c != '`'))
             }

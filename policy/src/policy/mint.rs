@@ -86,6 +86,41 @@ pub enum TokenGrant {
         /// The only permissions of the token, by name; empty: all of the installation.
         permissions: Vec<(String, String)>,
     },
+    /// An access key that signs for `AssumeRole` of AWS STS.
+    AwsAssumeRole {
+        /// Which fields it is.
+        key: AwsKey,
+        /// The region of the endpoint, which is signed for.
+        region: String,
+        /// What the role's trust policy may ask for beside the key.
+        external_id: Option<String>,
+        /// What is asked for.
+        session: AwsSession,
+    },
+    /// A JWT, for `AssumeRoleWithWebIdentity` of AWS STS.
+    AwsWebIdentity(AwsSession),
+}
+
+/// The fields of a stored access key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AwsKey {
+    /// Has its id.
+    pub access_key_id: String,
+    /// Has its secret half.
+    pub secret_access_key: String,
+}
+
+/// The session of a role. What is made of it has the fields of [`AwsSession::FIELDS`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AwsSession {
+    /// The role.
+    pub role_arn: String,
+    /// What AWS's own records call the session.
+    pub name: String,
+    /// JSON that narrows what the role may do; `None`: all that it may.
+    pub policy: Option<String>,
+    /// How long it lasts, 15 min to 12 h; `None`: AWS decides, which is 1 h.
+    pub duration: Option<Duration>,
 }
 
 /// A client of a token endpoint.
@@ -137,6 +172,11 @@ pub enum Algorithm {
     Es256,
 }
 
+impl AwsSession {
+    /// The access key's id, its secret half, and the session token.
+    pub const FIELDS: [&str; 3] = ["accessKeyId", "secretAccessKey", "sessionToken"];
+}
+
 impl Mint {
     /// The other secret that it takes, beside the credential's own.
     pub fn client_secret(&self) -> Option<&SecretRef> {
@@ -178,6 +218,8 @@ impl fmt::Display for Mint {
             TokenGrant::GithubApp { app_id, installation_id, .. } => {
                 ("githubApp", Some(format!("{app_id}/{installation_id}")))
             }
+            TokenGrant::AwsAssumeRole { session, .. } => ("awsAssumeRole", Some(session.role_arn.clone())),
+            TokenGrant::AwsWebIdentity(session) => ("awsWebIdentity", Some(session.role_arn.clone())),
         };
         write!(f, "{}:{grant}", self.endpoint)?;
         let asked = [

@@ -10,7 +10,7 @@ use crate::dialect::{Class, Dialect};
 use crate::limit::{Limit, Unit};
 use crate::model::Source;
 use crate::name::Name;
-use crate::pattern::{HostPattern, MethodPattern, ModelPattern, PathPattern, SpiffePattern};
+use crate::pattern::{ActionPattern, HostPattern, MethodPattern, ModelPattern, PathPattern, SpiffePattern};
 use crate::policy::{Hmac, Mint, VaultStore};
 use crate::target::EncodedForms;
 
@@ -279,6 +279,8 @@ pub struct Allow {
     pub models: Vec<ModelPattern>,
     /// Classes of endpoints besides [`Class::Use`].
     pub classes: Vec<Class>,
+    /// The actions of an AWS service, where its requests name them; only beside a key that signs. Empty: none that is named.
+    pub actions: Vec<ActionPattern>,
     /// Response headers that are passed on though they can carry credentials; in lower case.
     pub response_headers: Vec<Box<str>>,
     /// Whether `Range` and `If-Range` are passed on beside a key: two ranges could split one that is reflected.
@@ -399,6 +401,11 @@ impl Credential {
             Inject::ClientCertificate { certificate, key } => Some((certificate.as_str(), key.as_str())),
             _ => None,
         })
+    }
+
+    /// Whether a session token goes on the wire beside what was signed.
+    pub fn sends_session(&self) -> bool {
+        self.sigv4().is_some_and(|aws| aws.session_token.is_some())
     }
 
     /// How it signs requests for AWS, if it does.

@@ -50,6 +50,12 @@ impl Price {
         &self.model
     }
 
+    /// The same, for whoever keeps it.
+    #[must_use]
+    pub fn model_shared(&self) -> Arc<str> {
+        Arc::clone(&self.model)
+    }
+
     /// From when on it holds.
     pub const fn valid_from(&self) -> Timestamp {
         self.valid_from

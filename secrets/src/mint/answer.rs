@@ -16,7 +16,7 @@ use tollgate_policy::policy::{Mint, TokenGrant};
 use super::unix_seconds;
 use crate::error::Failure;
 use crate::http::Answer;
-use crate::secret::Hidden;
+use crate::secret::{Hidden, Value};
 use crate::store::Fetched;
 
 /// A token ends for us this much before it ends for whoever takes it: clocks differ, and a call is under way for a moment. Of a short
@@ -25,7 +25,7 @@ const MARGIN: Duration = Duration::from_secs(30);
 /// No token lives longer; whoever says so means something else, such as milliseconds or a date.
 const LONGEST_LIFE: Duration = Duration::from_secs(366 * 24 * 3600);
 /// What a header of a request can hold, with room for the others.
-const LONGEST_TOKEN: usize = 16 * 1024;
+pub(super) const LONGEST_TOKEN: usize = 16 * 1024;
 
 #[derive(Deserialize)]
 struct Granted<'a> {
@@ -62,11 +62,16 @@ pub(super) fn token(answer: &Answer, mint: &Mint, asked: Instant) -> Result<Fetc
     if !value.iter().all(u8::is_ascii_graphic) {
         return Err(Failure::MintNonsense("the token has characters that no token has"));
     }
+    expiring(value.into(), life, asked)
+}
+
+/// What was made by a request that was sent at `asked`, to be used for that life, less the margin.
+pub(super) fn expiring(value: Value, life: Duration, asked: Instant) -> Result<Fetched, Failure> {
     if life > LONGEST_LIFE {
         return Err(Failure::MintNonsense("the token would live for more than a year"));
     }
     let usable = life - MARGIN.min(life / 10);
-    Ok(Fetched { value: value.into(), version: None, lease: None, expires: Some(asked + usable) })
+    Ok(Fetched { value, version: None, lease: None, expires: Some(asked + usable) })
 }
 
 fn granted(
@@ -149,7 +154,11 @@ fn installed(answer: &Answer) -> Result<(Hidden, Duration), Failure> {
     let token = installed.token.ok_or(Failure::MintNonsense("there is no token"))?;
     let ends = installed.expires_at.and_then(|text| text.parse::<Timestamp>().ok());
     let ends = ends.ok_or(Failure::MintNonsense("expires_at is not a time"))?;
-    // By the clock of the one who says when it ends; ours may differ.
+    Ok((token, life_until(ends, answer)?))
+}
+
+/// How long it is until then, by the clock of the one who says so; ours may differ.
+pub(super) fn life_until(ends: Timestamp, answer: &Answer) -> Result<Duration, Failure> {
     let dated = answer.headers.get(DATE).and_then(|date| date.to_str().ok());
     let theirs = dated.and_then(|date| rfc2822::DateTimeParser::new().parse_timestamp(date).ok());
     let now = match theirs {
@@ -157,8 +166,7 @@ fn installed(answer: &Answer) -> Result<(Hidden, Duration), Failure> {
         None => i64::try_from(unix_seconds()?).map_err(|_| Failure::Internal)?,
     };
     let life = u64::try_from(ends.as_second().saturating_sub(now)).ok().filter(|life| *life > 0);
-    let life = life.ok_or(Failure::MintNonsense("expires_at is over"))?;
-    Ok((token, Duration::from_secs(life)))
+    life.map(Duration::from_secs).ok_or(Failure::MintNonsense("what it made is over already"))
 }
 
 #[cfg(test)]

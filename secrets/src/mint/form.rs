@@ -86,6 +86,18 @@ pub(super) fn sensitive(parts: &[&[u8]]) -> Result<HeaderValue, Failure> {
     Ok(value)
 }
 
+/// A path, each segment of which is encoded.
+pub(super) fn path(path: &str) -> String {
+    let mut encoded = Vec::with_capacity(3 * path.len());
+    for (index, segment) in path.split('/').enumerate() {
+        if index > 0 {
+            encoded.push(b'/');
+        }
+        escape(segment.as_bytes(), &mut encoded);
+    }
+    String::from_utf8(encoded).unwrap_or_default()
+}
+
 /// All but the unreserved characters of RFC 3986 as `%XX`, which every reader of forms takes back.
 fn escape(bytes: &[u8], into: &mut Vec<u8>) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";

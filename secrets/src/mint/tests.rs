@@ -34,6 +34,10 @@ pub(crate) fn mint(endpoint: TokenEndpoint, grant: TokenGrant) -> Mint {
     }
 }
 
+fn value(text: &str) -> Value {
+    Zeroizing::new(text.as_bytes().to_vec()).into()
+}
+
 struct Asked {
     request: Request,
     form: BTreeMap<String, String>,
@@ -51,7 +55,7 @@ impl Asked {
 
 fn asked(mint: &Mint, stored: &str, client: Option<&str>) -> Asked {
     let issuer = Issuer::new(mint.endpoint.clone(), &(Arc::new(|_| true) as Dialable));
-    let request = issuer.request(mint, stored.as_bytes(), client.map(str::as_bytes)).unwrap();
+    let request = issuer.request(mint, &value(stored), client.map(str::as_bytes)).unwrap();
     assert_eq!((request.method(), request.url().as_str()), (&Method::POST, mint.endpoint.url().as_str()));
     let mut asked = Asked { request, form: BTreeMap::new() };
     if asked.header("content-type") == FORM {
@@ -214,7 +218,7 @@ fn an_app_asks_for_an_installation_token_in_its_own_name() {
 async fn a_stored_secret_that_cannot_be_used_is_not_the_endpoints_fault() {
     let mint = by(ClientAuth::PrivateKeyJwt { signer: signer(), audience: None });
     let issuer = Issuer::new(mint.endpoint.clone(), &(Arc::new(|_| true) as Dialable));
-    assert!(matches!(issuer.mint(&mint, b"no key", None).await, Err(Failure::Malformed(_))));
+    assert!(matches!(issuer.mint(&mint, &value("no key"), None).await, Err(Failure::Malformed(_))));
     let health = issuer.health();
     assert_eq!((health.mints, health.failures, health.error), (0, 0, None));
 }
@@ -228,7 +232,7 @@ async fn an_endpoint_at_an_address_that_may_not_be_dialled_is_shown_nothing() {
     {
         let endpoint = TokenEndpoint { host: host.into(), port, addresses, ..endpoint() };
         let issuer = Issuer::new(endpoint, &(Arc::new(|_| false) as Dialable));
-        let outcome = issuer.mint(&by(ClientAuth::Basic), b"s3cret", None).await;
+        let outcome = issuer.mint(&by(ClientAuth::Basic), &value("s3cret"), None).await;
         assert_eq!(outcome.err(), Some(Failure::AddressRefused), "{host}");
         assert_eq!(issuer.health().error, Some("address_refused"));
     }

@@ -106,6 +106,13 @@ impl Bao {
         self.run(&["policy", "write", namespace, "egress", path.to_str().unwrap()]);
     }
 
+    /// Takes the right to one path out of the policy `egress`.
+    pub(crate) fn deny(&self, path: &str) {
+        let file =
+            self.write("egress.hcl", &format!("{POLICY}path {path:?} {{ capabilities = [\"deny\"] }}\n"));
+        self.run(&["policy", "write", "egress", file.to_str().unwrap()]);
+    }
+
     /// An AppRole login with the policy `egress`, its ids in files.
     pub(crate) fn app_role(&self, options: &str) {
         self.policy("-namespace=");

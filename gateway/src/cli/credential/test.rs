@@ -1,17 +1,18 @@
 //! `tollgate credential test`: does what a first call would do, up to the call itself, and says how far it came.
 //!
-//! **Invariant:** it prints no value and nothing that was made from one; it writes nothing and takes no lock, so that a running gateway
-//! does not notice it.
+//! **Invariant:** it prints no value and nothing that was made from one; it writes nothing and takes no lock, uses up nothing that the
+//! gateway logs in with, and gives back what it was lent, so that a running gateway does not notice it.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use tokio::runtime::Builder;
 use tollgate_policy::model::{Interval, nearest};
-use tollgate_policy::policy::{Credential, Policy, StoreKind, VaultAuth};
+use tollgate_policy::policy::{Credential, Policy, SecretId, StoreKind, VaultAuth};
 use tollgate_secrets::{Failure, Secret, Secrets};
 
 use super::Gateway;
@@ -23,6 +24,11 @@ use crate::injection;
 use crate::memory;
 use crate::snapshot::Snapshot;
 use crate::upstream::{self, DialRules};
+
+/// How long stores may take to take back what they lent.
+const GIVE_BACK: Duration = Duration::from_secs(5);
+/// The exit code where nothing failed, and something was not tried.
+const UNTRIED: u8 = 2;
 
 #[derive(Debug, Args)]
 pub(super) struct TestArgs {
@@ -51,8 +57,13 @@ pub(super) fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
     let rules = DialRules::new(settings.egress.private_ranges);
     let secrets = Secrets::new(runtime.handle().clone(), Arc::new(move |ip| rules.allows(ip)));
     secrets.apply(policy);
-    let mut failed = 0;
+    let (mut failed, mut untried) = (0, 0);
     for credential in credentials {
+        if unwraps(policy, credential) {
+            unwrapping(credential).iter().for_each(|line| say(line));
+            untried += 1;
+            continue;
+        }
         let got = runtime.block_on(async {
             let got = tokio::time::timeout(args.timeout.0, secrets.get(credential)).await;
             got.map_or(Err(Failure::Timeout), |got| got.map_err(|error| error.failure()))
@@ -61,7 +72,30 @@ pub(super) fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
         report.lines().iter().for_each(|line| say(line));
         failed += usize::from(!report.is_good());
     }
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    // A lease of a database is a user there, and a login at a vault a token.
+    runtime.block_on(secrets.close(GIVE_BACK));
+    Ok(match (failed, untried) {
+        (0, 0) => ExitCode::SUCCESS,
+        (0, _) => ExitCode::from(UNTRIED),
+        _ => ExitCode::FAILURE,
+    })
+}
+
+/// Whether a login for it would show a wrapping token to a vault, which can be done once.
+fn unwraps(policy: &Policy, credential: &Credential) -> bool {
+    let client = credential.mint.as_ref().and_then(|mint| mint.client_secret());
+    std::iter::once(&credential.from).chain(client).any(|secret| {
+        let store = policy.store(secret.store.as_str()).map(|store| &store.kind);
+        let Some(StoreKind::Vault(vault)) = store else { return false };
+        matches!(&vault.auth, VaultAuth::AppRole { secret_id: SecretId::Wrapped(_), .. })
+    })
+}
+
+/// What is said where a login would use up the gateway's own.
+fn unwrapping(credential: &Credential) -> [String; 3] {
+    let what = "not tried: the wrapping token of wrappedSecretIdFile can be used once, by the gateway itself";
+    let help = "see how it does in the running gateway: tollgate credential ls";
+    [heading(credential), line("SKIP", Step::Login.as_str(), what), line("", "help", help)]
 }
 
 fn chosen<'a>(policy: &'a Policy, args: &TestArgs) -> anyhow::Result<Vec<&'a Arc<Credential>>> {
@@ -133,7 +167,7 @@ impl Report {
         let hosts: BTreeSet<String> =
             credential.destinations.iter().flat_map(|d| d.hosts.iter().map(ToString::to_string)).collect();
         Self {
-            heading: format!("{}: {}", credential.name, credential.reference()),
+            heading: heading(credential),
             done,
             version: got.ok().map(|secret| secret.version().to_string()),
             destinations: hosts.into_iter().collect(),
@@ -146,7 +180,6 @@ impl Report {
     }
 
     fn lines(&self) -> Vec<String> {
-        let line = |mark: &str, what: &str, text: &str| format!("  {mark:<6}  {what:<7}  {text}");
         let mut lines = vec![self.heading.clone()];
         lines.extend(self.done.iter().map(|(step, text)| line("ok", step.as_str(), text)));
         if let Some(version) = &self.version {
@@ -174,6 +207,14 @@ fn misfit(credential: &Credential, secret: &Secret) -> Option<(String, &'static 
     let help =
         "store it again in the encoding that inject names, without line breaks and other control characters";
     (!injection::fits(credential, secret)).then(|| (what.to_owned(), help))
+}
+
+fn heading(credential: &Credential) -> String {
+    format!("{}: {}", credential.name, credential.reference())
+}
+
+fn line(mark: &str, what: &str, text: &str) -> String {
+    format!("  {mark:<6}  {what:<7}  {text}")
 }
 
 /// What is done for this credential, each as it reads when it went well.

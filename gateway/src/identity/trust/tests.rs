@@ -14,9 +14,9 @@ impl Domain {
         Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
     }
 
-    fn bundle(&self) -> Bundle {
+    fn bundle(&self) -> Arc<Bundle> {
         let anchor = webpki::anchor_from_trusted_cert(self.issuer.der()).unwrap().to_owned();
-        Bundle { anchors: vec![anchor] }
+        Arc::new(Bundle { anchors: vec![anchor] })
     }
 
     fn leaf(&self, uris: &[&str], edit: impl FnOnce(&mut CertificateParams)) -> CertificateDer<'static> {

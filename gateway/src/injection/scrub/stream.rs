@@ -1,8 +1,9 @@
 //! A body on its way to the caller, with every reflected key overwritten.
 //!
 //! **Invariant:** every byte goes out once, in order, as it came or as `*`; what is masked does not depend on where the body was cut. Of what has
-//! come only the trailing run of bytes that some key of this class could contain waits, up to the longest form less one, whatever it says.
-//! What waits goes out when the body ends, and is dropped when it breaks off: that is no end a reader could ask for.
+//! come only the trailing run of bytes that some key of this class could contain waits, whatever it says. Of a run that is longer than any form
+//! less than one and a half of the longest waits: it goes out by halves, so that however small its pieces are no byte is searched more than
+//! a few times. What waits goes out when the body ends, and is dropped when it breaks off: that is no end a reader could ask for.
 
 use std::fmt;
 use std::ops::Range;
@@ -25,6 +26,9 @@ pub(crate) struct Scrubber {
     clean: [Bytes; 2],
     changed: bool,
     broken: bool,
+    /// How many bytes were looked at.
+    #[cfg(test)]
+    searched: usize,
 }
 
 impl fmt::Debug for Scrubber {
@@ -44,23 +48,28 @@ impl Scrubber {
             clean: [Bytes::new(), Bytes::new()],
             changed: false,
             broken: false,
+            #[cfg(test)]
+            searched: 0,
         })
     }
 
     /// Takes the next bytes, once the ones before have been taken with [`Scrubber::pop`]. After the `last` ones nothing waits.
     pub(crate) fn feed(&mut self, chunk: Bytes, last: bool) {
-        let last = last && !self.broken;
+        let cut = self.cut_of(&chunk, last && !self.broken);
+        if cut == 0 {
+            return self.hold(&chunk);
+        }
+        let waiting = self.held.len();
+        if waiting == 0 {
+            return self.pass(chunk, cut);
+        }
         let class = self.needles.class();
         let most = class.window() - 1;
-        if self.held.is_empty() {
-            return self.pass(chunk, last);
-        }
         if chunk.len() < most {
             self.hold(&chunk);
-            return self.pass_held(last);
+            return self.pass_held(cut);
         }
         // The rest of an occurrence that began in what waits is at the beginning of the chunk.
-        let waiting = self.held.len();
         let start = class.leading(&chunk, most);
         self.hold(&chunk[..start]);
         let mut joined = std::mem::take(&mut self.held);
@@ -68,7 +77,7 @@ impl Scrubber {
         self.emit(&joined, waiting);
         joined.clear();
         self.held = joined;
-        self.pass(chunk, last);
+        self.pass(chunk, cut - waiting);
     }
 
     /// Nothing more comes.
@@ -76,7 +85,7 @@ impl Scrubber {
         if self.broken {
             self.held.clear();
         } else if !self.held.is_empty() {
-            self.pass_held(true);
+            self.pass_held(self.held.len());
         }
     }
 
@@ -100,9 +109,8 @@ impl Scrubber {
         self.held.len() + self.clean.iter().map(Bytes::len).sum::<usize>()
     }
 
-    fn pass(&mut self, mut chunk: Bytes, last: bool) {
+    fn pass(&mut self, mut chunk: Bytes, cut: usize) {
         self.look(&chunk);
-        let cut = if last { chunk.len() } else { self.cut_of(&chunk) };
         if self.masked == 0 && !self.finds.ranges.iter().any(|range| range.start < cut) {
             self.hold(&chunk[cut..]);
             chunk.truncate(cut);
@@ -113,23 +121,36 @@ impl Scrubber {
         self.hold(&chunk[cut..]);
     }
 
-    fn pass_held(&mut self, last: bool) {
+    fn pass_held(&mut self, cut: usize) {
         let mut joined = std::mem::take(&mut self.held);
         self.look(&joined);
-        let cut = if last { joined.len() } else { self.cut_of(&joined) };
         self.emit(&joined, cut);
         joined.drain(..cut);
         self.held = joined;
     }
 
     fn look(&mut self, text: &[u8]) {
+        #[cfg(test)]
+        {
+            self.searched += text.len();
+        }
         self.needles.find(text, Where::Body, &mut self.finds);
     }
 
-    /// What may go out: all but the trailing run.
-    fn cut_of(&self, text: &[u8]) -> usize {
+    /// How many bytes may go out of what waits, which is of one run, and of `chunk` after it.
+    fn cut_of(&self, chunk: &[u8], last: bool) -> usize {
+        let all = self.held.len() + chunk.len();
+        if last {
+            return all;
+        }
         let class = self.needles.class();
-        text.len() - class.trailing(text, class.window() - 1)
+        let (most, step) = (class.window() - 1, class.window() / 2);
+        let run = match class.trailing(chunk, most + step) {
+            run if run == chunk.len() => all,
+            run => run,
+        };
+        let cut = all - run.min(most);
+        if run == all && cut < step { 0 } else { cut }
     }
 
     /// Lets the first `cut` bytes of `text` go, without what was found in it.

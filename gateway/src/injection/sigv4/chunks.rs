@@ -10,8 +10,8 @@ use std::collections::VecDeque;
 
 use aws_lc_rs::digest;
 use bytes::{Buf, Bytes, BytesMut};
+use tollgate_secrets::sigv4::{Stamp, hex, sha256};
 
-use super::{Stamp, hex, sha256};
 use crate::upstream::{Malformed, Recode};
 
 /// The most that is held: SDKs write chunks of 64 KiB to 1 MiB.

@@ -181,10 +181,13 @@ fn region_and_service_are_those_of_the_list_or_none() {
 }
 
 #[test]
-fn neither_a_copy_nor_a_presigned_url_is_signed() {
+fn neither_a_copy_nor_a_rename_nor_a_presigned_url_is_signed() {
     let headers =
         |name: &'static str| request("PUT", "/b/k", &[(name, "/other/secret")], b"").headers().clone();
-    assert!(reads_elsewhere(&headers("x-amz-copy-source")) && reads_elsewhere(&headers("x_amz_copy_source")));
+    for name in ["x-amz-copy-source", "x_amz_copy_source", "x-amz-rename-source", "x_amz-rename_source"] {
+        assert!(reads_elsewhere(&headers(name)), "{name}");
+    }
+    assert!(!reads_elsewhere(&headers("x-amz-source-account")) && !reads_elsewhere(&headers("source")));
     assert!(!reads_elsewhere(&headers("x-amz-copy-source-range")));
     assert!(is_presigned("a=1&X-Amz-Algorithm=AWS4-HMAC-SHA256") && is_presigned("%58-amz-algorithm="));
     assert!(!is_presigned("algorithm=x-amz-algorithm"));

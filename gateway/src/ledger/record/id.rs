@@ -56,7 +56,8 @@ impl RecordId {
         &self.0
     }
 
-    pub(super) fn hex(self) -> [u8; 32] {
+    /// As it is written.
+    pub(crate) fn hex(self) -> [u8; 32] {
         let mut text = [0; 32];
         crate::ledger::hex::encode(&self.0, &mut text);
         text

@@ -278,6 +278,7 @@ impl<'a, 'de> Draft<'a, 'de> {
             .collect::<Vec<_>>()
             .join("+");
         let facts = Facts {
+            actions: Vec::new(),
             model: self.model.as_deref().map(Into::into),
             stream: self.stream,
             body_bytes: self.text.len() as u64,

@@ -1,9 +1,9 @@
 //! The gateway's own login at a vault: how it is kept alive, and what is asked with it.
 //!
 //! **Invariant:** however many fetches need a token, one login is made for all of them. A token is renewed, or a new
-//! one taken, after two thirds of its life, while the old one still serves. A refused token is replaced and tried again
-//! once; `Denied` is said only when the vault itself confirms that the token is good, so that a login gone stale is
-//! never mistaken for a secret taken away.
+//! one taken, after two thirds of its life, while the old one still serves. Where a token is refused, the vault is asked
+//! whether it is one: a good token stays, and only then `Denied` is said, so that a login gone stale is never mistaken
+//! for a secret taken away; what is none any more is replaced once another login succeeded, and tried again once.
 //!
 //! Deliberately lacks: renewing a token that came from a file, which is its writer's.
 
@@ -27,10 +27,12 @@ use crate::error::Failure;
 use crate::http::Answer;
 use crate::store::read::login_file;
 
-/// A token younger than this is not replaced because it was refused: it is the right that is missing.
+/// A token younger than this is not replaced because it was refused: another one would not be better.
 const YOUNG: Duration = Duration::from_secs(5);
 /// A vault that does not renew a token is not asked again before.
 const RETRY: Duration = Duration::from_secs(1);
+const REFUSED: Failure =
+    Failure::Login("the vault refuses the token; is it expired, revoked or without `lookup-self`?");
 
 pub(super) struct Session {
     login: Login,
@@ -104,11 +106,16 @@ impl Session {
         if answer.status != 403 {
             return Ok((token, answer));
         }
-        let Some(newer) = self.replacement(&token).await? else {
-            return Err(self.why_denied(&token).await);
-        };
+        if self.is_known(&token).await? {
+            return Err(Failure::Denied);
+        }
+        let newer = self.replacement(&token).await?.ok_or(REFUSED)?;
         let answer = self.client.ask(question, Some(newer.header()), body()?).await?;
-        if answer.status == 403 { Err(self.why_denied(&newer).await) } else { Ok((newer, answer)) }
+        match answer.status {
+            403 if self.is_known(&newer).await? => Err(Failure::Denied),
+            403 => Err(REFUSED),
+            _ => Ok((newer, answer)),
+        }
     }
 
     /// A token that is not known to be expired, after logging in where there is none.
@@ -159,15 +166,14 @@ impl Session {
         if refused.obtained.elapsed() < YOUNG { Ok(None) } else { self.log_in(&mut current).await.map(Some) }
     }
 
-    /// The vault says 403 both to a token that is no longer one and to a good token without the right.
-    async fn why_denied(&self, token: &Token) -> Failure {
-        match self.look_up(token).await.map(|answer| answer.status) {
-            Ok(200) => Failure::Denied,
-            Ok(503) => Failure::Sealed,
-            Ok(_) => Failure::Login(
-                "the vault refuses the token; is it expired, revoked or without `lookup-self`?",
-            ),
-            Err(failure) => failure,
+    /// Whether the vault knows the token. It says 403 both to one that it does not know and to a good one without the
+    /// right.
+    async fn is_known(&self, token: &Token) -> Result<bool, Failure> {
+        match self.look_up(token).await?.status {
+            200 => Ok(true),
+            403 => Ok(false),
+            503 => Err(Failure::Sealed),
+            status => Err(Failure::Status(status)),
         }
     }
 
@@ -177,7 +183,6 @@ impl Session {
     }
 
     async fn log_in(self: &Arc<Self>, current: &mut Option<Arc<Token>>) -> Result<Arc<Token>, Failure> {
-        *current = None;
         let token = Token::new(self.login.granted().await?, None);
         *current = Some(Arc::clone(&token));
         if token.ttl.is_some() {
@@ -257,3 +262,6 @@ fn adopt(current: &mut Option<Arc<Token>>, read: HeaderValue) -> Arc<Token> {
 async fn token_file(path: PathBuf) -> Result<HeaderValue, Failure> {
     answer::header(login_file(path, "the token file cannot be read").await?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,5 @@
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use proptest::prelude::*;
 
 use super::super::needles::tests::{SECRET, escaped, reflections};
@@ -11,7 +11,10 @@ fn scrubber(secret: &[u8]) -> Scrubber {
 
 /// What comes out after each of these chunks, and at the end.
 fn pieces<'a>(secret: &[u8], chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
-    let mut scrubber = scrubber(secret);
+    pieces_of(scrubber(secret), chunks)
+}
+
+fn pieces_of<'a>(mut scrubber: Scrubber, chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
     let mut out = Vec::new();
     let mut took = 0;
     let mut given = 0;
@@ -77,6 +80,118 @@ fn a_reflected_secret_is_masked_across_every_border_and_byte_by_byte() {
     }
 }
 
+/// A key and what may come back of it: each form with its name, and how many of its characters depend on the key alone.
+struct Reflected {
+    needles: Arc<Needles>,
+    forms: Vec<(String, String, usize)>,
+}
+
+impl Reflected {
+    fn of(parts: &[&[u8]], encoded: &[&[u8]]) -> Self {
+        let mut forms = Vec::new();
+        for part in parts {
+            for (name, form) in reflections(part) {
+                // Of base64 the last character may hold bits of what follows.
+                let free = if name.starts_with("base64") { 2 } else { 0 };
+                forms.push((name.to_owned(), form.clone(), form.len() - free));
+            }
+            for (offset, before) in ["", "u", "us"].into_iter().enumerate() {
+                for alphabet in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
+                    let form = alphabet.encode([before.as_bytes(), part, b"tail"].concat());
+                    forms.push((format!("base64 at {offset}"), form, part.len() * 8 / 6 - 1));
+                }
+            }
+        }
+        for text in encoded {
+            forms.push(("sent".to_owned(), String::from_utf8_lossy(text).into_owned(), text.len()));
+        }
+        Self { needles: Arc::new(Needles::new(parts, encoded)), forms }
+    }
+
+    /// A key that is the password of a pair.
+    fn pair(secret: &[u8]) -> Self {
+        let pair = [b"me:", secret].concat();
+        let sent = STANDARD.encode(&pair);
+        Self::of(&[secret, &pair], &[sent.as_bytes()])
+    }
+
+    fn scrubber(&self) -> Scrubber {
+        Scrubber::new(Arc::clone(&self.needles)).unwrap()
+    }
+
+    /// What is left of `text` when it comes whole, which has to be a mask of at least `stars` characters.
+    fn left(&self, text: &str, stars: usize) -> Vec<u8> {
+        let left = pieces_of(self.scrubber(), [text.as_bytes()]).concat();
+        let masked = left.iter().filter(|byte| **byte == b'*').count();
+        assert!(masked >= stars, "{text}: {}", String::from_utf8_lossy(&left));
+        left
+    }
+}
+
+#[test]
+fn every_form_of_a_key_and_of_its_parts_is_masked_at_every_two_borders() {
+    // The shortest that is looked for in bodies: how many places there are for two borders grows with its square.
+    let reflected = Reflected::pair(b"k/0123+45=ab");
+    for (name, form, stars) in &reflected.forms {
+        let text = format!("\"{form}\"");
+        let (bytes, expected) = (text.as_bytes(), reflected.left(&text, *stars));
+        for (first, second) in (1..bytes.len()).flat_map(|at| (at..bytes.len()).map(move |to| (at, to))) {
+            let chunks = [&bytes[..first], &bytes[first..second], &bytes[second..]];
+            let out = pieces_of(reflected.scrubber(), chunks).concat();
+            assert_eq!(out, expected, "{name} at {first} and {second}: {}", String::from_utf8_lossy(&out));
+        }
+    }
+}
+
+#[test]
+fn every_form_of_a_key_and_of_its_parts_is_masked_in_any_pieces() {
+    let reflected = Reflected::pair(SECRET);
+    proptest!(|(
+        index in any::<prop::sample::Index>(),
+        before in "[ -~\n]{0,40}",
+        cuts in prop::collection::vec(1_usize..9, 1..40),
+    )| {
+        let (_, form, stars) = index.get(&reflected.forms);
+        let text = format!("{before}\n{form}\n");
+        let expected = reflected.left(&text, *stars);
+        prop_assert_eq!(pieces_of(reflected.scrubber(), cut(text.as_bytes(), &cuts)).concat(), expected);
+    });
+}
+
+#[test]
+fn a_right_beginning_in_any_form_is_released_like_a_wrong_one_at_every_border() {
+    let other = |byte: &u8| match byte {
+        b'0'..=b'9' => b'0' + (byte - b'0' + 5) % 10,
+        b'a'..=b'z' => b'a' + (byte - b'a' + 13) % 26,
+        byte => *byte,
+    };
+    let wrong: Vec<u8> = SECRET.iter().map(other).collect();
+    let reflected = Reflected::pair(SECRET);
+    let released = |text: &str, border: usize| {
+        let (head, tail) = text.as_bytes().split_at(border);
+        let out = pieces_of(reflected.scrubber(), [head, tail]);
+        assert_eq!(out.concat(), text.as_bytes(), "only a whole key is masked");
+        out.iter().map(Vec::len).collect::<Vec<_>>()
+    };
+    for known in 1..SECRET.len() {
+        for ((name, right), (_, wrong)) in
+            reflections(&SECRET[..known]).into_iter().zip(reflections(&wrong[..known]))
+        {
+            // Numbers of HTML may have a digit more.
+            if right.len() == wrong.len() {
+                let [right, wrong] = [right, wrong].map(|guess| format!("a {guess}\n"));
+                for border in 1..right.len() {
+                    assert_eq!(
+                        released(&right, border),
+                        released(&wrong, border),
+                        "{name}, {known} bytes, at {border}"
+                    );
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn a_chunk_in_which_nothing_is_found_goes_on_as_it_is() {
     let mut scrubber = scrubber(SECRET);
@@ -117,17 +232,41 @@ fn what_waits_goes_out_at_the_end_and_nowhere_when_the_body_breaks_off() {
 }
 
 #[test]
-fn a_run_longer_than_any_form_waits_no_longer_than_one() {
+fn of_a_run_longer_than_any_form_less_than_one_and_a_half_waits() {
     let run = vec![b'a'; 100_000];
     for size in [1, 100, 1022, 1023, 1024, 5000, 100_000] {
         let mut scrubber = scrubber(SECRET);
         for chunk in run.chunks(size) {
             scrubber.feed(Bytes::copy_from_slice(chunk), false);
             while scrubber.pop().is_some() {}
-            assert!(scrubber.waiting() <= 1023, "{}", scrubber.waiting());
+            assert!(scrubber.waiting() < 1023 + 512, "{}", scrubber.waiting());
             assert!(scrubber.held.capacity() <= 8192, "{}", scrubber.held.capacity());
         }
-        assert_eq!(scrubber.waiting(), 1023);
+        assert!(scrubber.waiting() >= 1023, "{}", scrubber.waiting());
+    }
+}
+
+#[test]
+fn however_small_the_pieces_no_byte_is_searched_more_than_a_few_times() {
+    let runs = [
+        "a".repeat(50_000),
+        "%25".repeat(17_000),
+        "a ".repeat(25_000),
+        format!("{} ", "%2541".repeat(300)).repeat(30),
+        format!("{}\n", "a".repeat(1100)).repeat(45),
+    ];
+    for text in &runs {
+        for size in [1, 3, 40, 511, 1022, 1023, 1024, 1535, 1536, 4000] {
+            let mut scrubber = scrubber(SECRET);
+            for chunk in text.as_bytes().chunks(size) {
+                scrubber.feed(Bytes::copy_from_slice(chunk), false);
+                while scrubber.pop().is_some() {}
+            }
+            scrubber.finish();
+            let most = 4 * text.len();
+            assert!(scrubber.searched <= most, "{} of {} by {size}", scrubber.searched, text.len());
+            assert!(scrubber.searched >= text.len());
+        }
     }
 }
 

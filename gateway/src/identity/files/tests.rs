@@ -1,0 +1,194 @@
+use std::fs;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, CertifiedKey, IsCa, KeyPair, KeyUsagePurpose,
+    SanType, generate_simple_self_signed,
+};
+use rustls::pki_types::UnixTime;
+use tempfile::TempDir;
+
+use super::super::trust::Refusal;
+use super::*;
+
+/// A trust domain with its root.
+struct Domain {
+    name: &'static str,
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Domain {
+    fn new(name: &'static str) -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        Self { name, issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
+    }
+
+    fn leaf(&self) -> (rcgen::Certificate, KeyPair) {
+        let mut params = CertificateParams::default();
+        let id = format!("spiffe://{}/ns/a/sa/b", self.name);
+        params.subject_alt_names = vec![SanType::URI(id.as_str().try_into().unwrap())];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        let key = KeyPair::generate().unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap(), key)
+    }
+}
+
+/// The files of a gateway of `prod.acme` that is federated with `partner.example`.
+struct Disk {
+    folder: TempDir,
+    prod: Domain,
+    partner: Domain,
+}
+
+impl Disk {
+    fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let disk = Self { folder, prod: Domain::new("prod.acme"), partner: Domain::new("partner.example") };
+        disk.write("prod.acme.pem", &disk.prod.issuer.pem());
+        disk.write("partner.example.pem", &disk.partner.issuer.pem());
+        disk.rotate();
+        disk
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.folder.path().join(name), text).unwrap();
+    }
+
+    /// Writes another certificate of its own.
+    fn rotate(&self) {
+        let (certificate, key) = self.prod.leaf();
+        self.write("own.crt", &certificate.pem());
+        self.write("own.key", &key.serialize_pem());
+    }
+
+    fn load(&self) -> Result<IdentityFiles, FileError> {
+        let certificate = CertificateFiles { cert_file: "own.crt".into(), key_file: "own.key".into() };
+        let bundle = |domain: &Domain| {
+            let bundle_file = format!("{}.pem", domain.name).into();
+            (domain.name.parse().unwrap(), BundleFile { bundle_file })
+        };
+        let trust_domains = [&self.prod, &self.partner].map(bundle).into();
+        IdentityFiles::load(IdentitySettings { certificate, trust_domains }, self.folder.path())
+    }
+}
+
+fn verdict(files: &IdentityFiles, domain: &Domain) -> Result<(), Refusal> {
+    files.trust.verify(&[domain.leaf().0.der().clone()], UnixTime::now()).map(drop)
+}
+
+/// The settings whose files are not in force.
+fn refused(files: &IdentityFiles) -> Vec<String> {
+    let all = files.standing().all();
+    assert_eq!(all.len(), 4);
+    all.iter().filter(|(_, stands)| !stands).map(|(setting, _)| setting.clone()).collect()
+}
+
+const PARTNERS: &str = "identity.trustDomains.partner.example.bundleFile";
+
+#[test]
+fn a_partners_broken_bundle_holds_up_neither_our_certificate_nor_our_revocations() {
+    let disk = Disk::new();
+    let mut files = disk.load().unwrap();
+    assert_eq!((verdict(&files, &disk.prod), verdict(&files, &disk.partner)), (Ok(()), Ok(())));
+    for broken in [Some("no certificate"), Some("-----BEGIN CERTIFICATE-----\nAAAA\n"), None] {
+        match broken {
+            Some(text) => disk.write("partner.example.pem", text),
+            None => fs::remove_file(disk.folder.path().join("partner.example.pem")).unwrap(),
+        }
+        disk.rotate();
+        assert_eq!(files.refresh(), ["certificate"]);
+        assert_eq!(refused(&files), [PARTNERS]);
+        assert_eq!(files.faults().len(), 1);
+        assert_eq!(verdict(&files, &disk.partner), Ok(()), "the last good one serves");
+    }
+    disk.write("prod.acme.pem", &Domain::new("prod.acme").issuer.pem());
+    assert_eq!(files.refresh(), ["trust bundle of prod.acme"]);
+    assert_eq!(verdict(&files, &disk.prod), Err(Refusal::UnknownIssuer));
+    let next = Domain::new("partner.example");
+    disk.write("partner.example.pem", &next.issuer.pem());
+    assert_eq!(files.refresh(), ["trust bundle of partner.example"]);
+    assert_eq!((verdict(&files, &next), refused(&files).len()), (Ok(()), 0));
+}
+
+#[test]
+fn our_own_broken_certificate_holds_up_no_revocation() {
+    let disk = Disk::new();
+    let mut files = disk.load().unwrap();
+    disk.write("own.crt", "");
+    disk.write("prod.acme.pem", &Domain::new("prod.acme").issuer.pem());
+    assert_eq!(files.refresh(), ["trust bundle of prod.acme"]);
+    assert_eq!(refused(&files), [CERTIFICATE]);
+    assert_eq!(verdict(&files, &disk.prod), Err(Refusal::UnknownIssuer));
+}
+
+#[test]
+fn an_emptied_bundle_trusts_nobody_once_it_was_found_empty_twice() {
+    let disk = Disk::new();
+    for empty in ["", " \n\n", "# nobody\n"] {
+        disk.write("partner.example.pem", &disk.partner.issuer.pem());
+        let mut files = disk.load().unwrap();
+        disk.write("partner.example.pem", empty);
+        assert!(files.refresh().is_empty(), "it may be being written");
+        assert_eq!(verdict(&files, &disk.partner), Ok(()));
+        assert_eq!(files.refresh(), ["trust bundle of partner.example, which trusts nobody,"]);
+        assert_eq!(verdict(&files, &disk.partner), Err(Refusal::UnknownIssuer));
+        assert_eq!((verdict(&files, &disk.prod), refused(&files).len()), (Ok(()), 0));
+        assert!(files.refresh().is_empty());
+        disk.write("partner.example.pem", &disk.partner.issuer.pem());
+        assert_eq!(files.refresh(), ["trust bundle of partner.example"]);
+        assert_eq!(verdict(&files, &disk.partner), Ok(()));
+    }
+    disk.write("partner.example.pem", "");
+    let files = disk.load().unwrap();
+    assert_eq!(verdict(&files, &disk.partner), Err(Refusal::UnknownIssuer));
+}
+
+#[test]
+fn at_the_start_a_partners_broken_bundle_trusts_nobody_and_our_own_is_an_error() {
+    let disk = Disk::new();
+    disk.write("partner.example.pem", "no certificate");
+    let mut files = disk.load().unwrap();
+    assert_eq!(refused(&files), [PARTNERS]);
+    assert_eq!(verdict(&files, &disk.partner), Err(Refusal::UnknownIssuer));
+    assert_eq!(verdict(&files, &disk.prod), Ok(()));
+    assert!(files.refresh().is_empty());
+    assert_eq!(refused(&files), [PARTNERS]);
+    disk.write("partner.example.pem", &disk.partner.issuer.pem());
+    assert_eq!(files.refresh(), ["trust bundle of partner.example"]);
+    assert_eq!((verdict(&files, &disk.partner), refused(&files).len()), (Ok(()), 0));
+    disk.write("prod.acme.pem", "no certificate");
+    assert_eq!(disk.load().unwrap_err().field, "identity.trustDomains.prod.acme.bundleFile");
+}
+
+#[test]
+fn a_file_that_is_not_taken_is_named_with_its_setting() {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["a", "b"] {
+        let CertifiedKey { cert, signing_key } =
+            generate_simple_self_signed(vec!["tollgate".into()]).unwrap();
+        fs::write(directory.path().join(format!("{name}.crt")), cert.pem()).unwrap();
+        fs::write(directory.path().join(format!("{name}.key")), signing_key.serialize_pem()).unwrap();
+    }
+    let load = |cert: &str, key: &str, bundle: &str| {
+        let certificate = CertificateFiles { cert_file: cert.into(), key_file: key.into() };
+        let bundle = BundleFile { bundle_file: bundle.into() };
+        let trust_domains = BTreeMap::from([("prod.acme".parse().unwrap(), bundle)]);
+        let loaded = IdentityFiles::load(IdentitySettings { certificate, trust_domains }, directory.path());
+        let base = format!("{}/", directory.path().display());
+        loaded.map(drop).map_err(|error| error.to_string().replace(&base, ""))
+    };
+    load("a.crt", "a.key", "b.crt").unwrap();
+    for (files, said) in [
+        (("a.crt", "b.key", "a.crt"), "keyFile: certFile a.crt and keyFile b.key do not belong together"),
+        (("a.crt", "c.key", "a.crt"), "keyFile: c.key: No such file"),
+        (("c.crt", "a.key", "a.crt"), "certFile: c.crt: No such file"),
+        (("a.crt", "a.crt", "a.crt"), "keyFile: a.crt: no PEM private key in it"),
+        (("a.key", "a.key", "a.crt"), "certFile: a.key: no PEM certificate in it"),
+    ] {
+        let error = load(files.0, files.1, files.2).unwrap_err();
+        assert!(error.starts_with(&format!("identity.certificate.{said}")), "{error}");
+    }
+    let error = load("a.crt", "a.key", "a.key").unwrap_err();
+    assert_eq!(error, "identity.trustDomains.prod.acme.bundleFile: a.key: no PEM certificate in it");
+}

@@ -1,0 +1,114 @@
+use std::any::Any;
+
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tempfile::TempDir;
+use tokio::io::duplex;
+
+use super::*;
+use crate::ledger::{Ledger, samples};
+
+/// A pool, and what the connections in it live by.
+struct Stage {
+    pool: Pool,
+    alive: Vec<Box<dyn Any>>,
+    _directory: TempDir,
+}
+
+fn stage() -> Stage {
+    let directory = samples::directory();
+    let (ledger, _) = Ledger::open(directory.path(), None, 1).unwrap();
+    let pool = Pool::new(ledger.journal(0).unwrap());
+    Stage { pool, alive: vec![Box::new(ledger)], _directory: directory }
+}
+
+fn key(destination: &str, host: &str) -> Key {
+    let destination = destination.parse().unwrap();
+    Key {
+        destination,
+        host: host.into(),
+        port: 443,
+        tls: 1,
+        source: None,
+        credential: None,
+        certificate: None,
+    }
+}
+
+impl Stage {
+    fn verified(&self, host: &str) -> Arc<Verified> {
+        let authority = (host.parse().unwrap(), HeaderValue::from_str(host).unwrap());
+        let gate = Arc::new(Gate::new(&self.pool.journal));
+        let address: Arc<str> = "192.0.2.1".into();
+        Arc::new(Verified {
+            host: host.into(),
+            authority,
+            remote: Arc::clone(&address),
+            source: address,
+            gate,
+        })
+    }
+
+    /// A new connection to `host`, idle from now on.
+    async fn kept(&mut self, destination: &str, host: &str) -> Arc<Bucket> {
+        let bucket = self.pool.bucket(key(destination, host));
+        self.pool.make_room(&destination.parse().unwrap());
+        let (near, far) = duplex(64);
+        let (sender, connection) = http1::handshake(TokioIo::new(near)).await.unwrap();
+        self.alive.push(Box::new((connection, far)));
+        bucket.put(sender, self.verified(host));
+        tokio::time::advance(Duration::from_micros(10)).await;
+        bucket
+    }
+
+    async fn shared(&mut self, bucket: &Bucket, caller: &SpiffeId) -> Line {
+        let (near, far) = duplex(4096);
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(near)).await.unwrap();
+        self.alive.push(Box::new((connection, far)));
+        bucket.share(caller.clone(), sender, &self.verified("api.test"))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_connections_to_one_destination_are_bounded_whatever_their_hosts() {
+    let mut stage = stage();
+    let other = stage.kept("other", "api.other.test").await;
+    let first = stage.kept("wild", "a0.wild.test").await;
+    for number in 1..IDLE_PER_DESTINATION + 10 {
+        stage.kept("wild", &format!("a{number}.wild.test")).await;
+        let kept = lock(&stage.pool.buckets).0.values().map(|b| lock(&b.http1).len()).sum::<usize>();
+        assert!(kept <= IDLE_PER_DESTINATION + 1, "{kept}");
+    }
+    assert!(lock(&first.http1).is_empty(), "the oldest goes");
+    assert_eq!(lock(&other.http1).len(), 1, "that of another destination stays");
+    let newest = stage.kept("wild", "new.wild.test").await;
+    assert_eq!(lock(&newest.http1).len(), 1);
+    assert!(stage.pool.sweep() > LEFT_PER_DESTINATION);
+    assert!(lock(&stage.pool.buckets).0.len() <= IDLE_PER_DESTINATION + 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_ends_with_its_time_and_one_in_use_does_not() {
+    let mut stage = stage();
+    let caller: SpiffeId = "spiffe://prod.acme/ns/shop/sa/web".parse().unwrap();
+    let bucket = stage.kept("up", "api.test").await;
+    let line = stage.shared(&bucket, &caller).await;
+    assert_eq!(stage.pool.sweep(), 2);
+    tokio::time::advance(IDLE_LIMIT).await;
+    assert_eq!(stage.pool.sweep(), 1);
+    drop(line);
+    assert_eq!(stage.pool.sweep(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_http2_connection_serves_its_own_caller_alone() {
+    let mut stage = stage();
+    let [one, two]: [SpiffeId; 2] =
+        ["spiffe://prod.acme/ns/shop/sa/web", "spiffe://prod.acme/ns/shop/sa/api"]
+            .map(|id| id.parse().unwrap());
+    let bucket = stage.pool.bucket(key("up", "api.test"));
+    let line = stage.shared(&bucket, &one).await;
+    assert!(bucket.take(&two).is_none());
+    assert!(bucket.take(&one).is_some());
+    drop(line);
+    assert!(bucket.take(&two).is_none());
+}
