@@ -23,7 +23,7 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use credential::{CredentialSpec, FromSpec, InjectSpec, Injections, SigV4Spec};
+pub(crate) use credential::{CredentialSpec, FromSpec, Froms, InjectSpec, Injections, SigV4Spec};
 pub(crate) use destination::{DestinationSpec, VerifySpec};
 pub use field::Interval;
 pub(crate) use field::{Address, List};

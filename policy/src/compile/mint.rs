@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::credential::secret_ref;
+use super::credential::{check_alone, secret_ref};
 use super::{Compiler, Scope};
 use crate::model::{
-    AlgorithmWord, ClientAuthSpec, CredentialSpec, FromSpec, GithubAppSpec, Interval, JwtBearerSpec,
+    AlgorithmWord, ClientAuthSpec, CredentialSpec, FromSpec, Froms, GithubAppSpec, Interval, JwtBearerSpec,
     MintSpec, Model, TokenExchangeSpec,
 };
 use crate::name::Name;
@@ -61,8 +61,8 @@ pub(super) fn mint(
             );
         }
     }
-    if let Some(from) = &spec.from {
-        check_consumed(("spec.from", from), scope);
+    for (at, from) in spec.from.as_ref().map(Froms::each).unwrap_or_default() {
+        check_consumed((&at, from), scope);
     }
     let fields = [
         (
@@ -261,6 +261,7 @@ fn token_exchange(
             let store = from.store.as_ref().and_then(|name| {
                 scope.resolve((&format!("{from_path}.store"), "SecretStore", name), known, &parts.stores)
             });
+            check_alone((&from_path, from), scope);
             check_consumed((&from_path, from), scope);
             let from = secret_ref((&from_path, from), store.as_deref(), scope);
             Some((client?, from?))
@@ -391,7 +392,7 @@ impl Compiler<'_> {
 
 fn secrets(credential: &Credential) -> impl Iterator<Item = &SecretRef> {
     let client = credential.mint.as_ref().and_then(|mint| mint.client_secret());
-    std::iter::once(&credential.from).chain(client)
+    credential.keys.iter().map(|key| &key.from).chain(client)
 }
 
 fn is_same(one: &SecretRef, two: &SecretRef) -> bool {

@@ -159,7 +159,10 @@ fn a_minted_credential_is_made_as_its_endpoints_destination_is_reached() {
     let (policy, warnings) = compile_files(&[file], &environment()).unwrap();
     assert_eq!(warnings, [], "a token endpoint needs no grant");
     let credential = policy.credentials().next().unwrap();
-    assert_eq!(credential.reference(), "bao:saas/api#key > idp/token:clientCredentials for=a");
+    assert_eq!(
+        credential.reference(&credential.keys[0]),
+        "bao:saas/api#key > idp/token:clientCredentials for=a"
+    );
     assert_eq!(
         (credential.refresh, credential.max_stale),
         (Duration::from_secs(86_400), Duration::from_secs(86_400))

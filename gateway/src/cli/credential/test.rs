@@ -11,7 +11,7 @@ use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use tokio::runtime::Builder;
 use tollgate_policy::model::{Interval, nearest};
-use tollgate_policy::policy::{Credential, Policy, StoreKind, VaultAuth};
+use tollgate_policy::policy::{Credential, Key, Policy, StoreKind, VaultAuth};
 use tollgate_secrets::{Failure, Secret, Secrets};
 
 use super::Gateway;
@@ -52,12 +52,13 @@ pub(super) fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
     let secrets = Secrets::new(runtime.handle().clone(), Arc::new(move |ip| rules.allows(ip)));
     secrets.apply(policy);
     let mut failed = 0;
-    for credential in credentials {
+    for (credential, at) in credentials.into_iter().flat_map(|c| (0..c.keys.len()).map(move |at| (c, at))) {
+        let Some(key) = credential.keys.get(at) else { continue };
         let got = runtime.block_on(async {
-            let got = tokio::time::timeout(args.timeout.0, secrets.get(credential)).await;
+            let got = tokio::time::timeout(args.timeout.0, secrets.get(credential, at)).await;
             got.map_or(Err(Failure::Timeout), |got| got.map_err(|error| error.failure()))
         });
-        let report = Report::of(policy, credential, got);
+        let report = Report::of(policy, (credential, key), got);
         report.lines().iter().for_each(|line| say(line));
         failed += usize::from(!report.is_good());
     }
@@ -118,8 +119,12 @@ struct Report {
 }
 
 impl Report {
-    fn of(policy: &Policy, credential: &Arc<Credential>, got: Result<Arc<Secret>, Failure>) -> Self {
-        let store = policy.store(credential.from.store.as_str()).map(|store| &store.kind);
+    fn of(
+        policy: &Policy,
+        (credential, key): (&Credential, &Key),
+        got: Result<Arc<Secret>, Failure>,
+    ) -> Self {
+        let store = policy.store(key.from.store.as_str()).map(|store| &store.kind);
         let mut failed =
             got.as_ref().err().map(|failure| (step(*failure), failure.to_string(), help(*failure)));
         if let Ok(secret) = &got
@@ -133,12 +138,15 @@ impl Report {
             ));
         }
         let until = failed.as_ref().map(|(step, ..)| *step);
-        let mut done = steps(credential, store);
+        let mut done = steps((credential, key), store);
         done.retain(|(step, _)| until.is_none_or(|until| *step < until));
         let hosts: BTreeSet<String> =
             credential.destinations.iter().flat_map(|d| d.hosts.iter().map(ToString::to_string)).collect();
         Self {
-            heading: format!("{}: {}", credential.name, credential.reference()),
+            heading: match &key.alias {
+                Some(alias) => format!("{} {alias}: {}", credential.name, credential.reference(key)),
+                None => format!("{}: {}", credential.name, credential.reference(key)),
+            },
             done,
             version: got.ok().map(|secret| secret.version().to_string()),
             destinations: hosts.into_iter().collect(),
@@ -169,7 +177,7 @@ impl Report {
 }
 
 /// What is done for this credential, each as it reads when it went well.
-fn steps(credential: &Credential, store: Option<&StoreKind>) -> Vec<(Step, String)> {
+fn steps((credential, key): (&Credential, &Key), store: Option<&StoreKind>) -> Vec<(Step, String)> {
     let mut steps = Vec::new();
     match store {
         Some(StoreKind::File { root }) => {
@@ -199,10 +207,10 @@ fn steps(credential: &Credential, store: Option<&StoreKind>) -> Vec<(Step, Strin
         }
         None => {}
     }
-    steps.push((Step::Secret, format!("{} is there and may be read", credential.from.path)));
+    steps.push((Step::Secret, format!("{} is there and may be read", key.from.path)));
     steps.push((
         Step::Value,
-        match &*credential.from.fields {
+        match &*key.from.fields {
             [] => "it has a usable value".to_owned(),
             [field] => format!("its field {field} has a usable value"),
             fields => format!("its fields {} have usable values", fields.join(", ")),
