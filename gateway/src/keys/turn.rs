@@ -143,7 +143,10 @@ impl<'a> Turn<'a> {
         match newer {
             Some(secret) => Some(self.chosen(credential, chosen.key, secret)),
             // That of a key before may have come meanwhile.
-            None => self.pick(credential).await,
+            None => match self.pick(credential).await {
+                Some(next) => Some(next),
+                None => self.benched(credential),
+            },
         }
     }
 
@@ -194,6 +197,16 @@ impl<'a> Turn<'a> {
                 None => self.tried.push(Tried { key: at, carried: None, dead: None }),
             }
         }
+    }
+
+    /// One whose bench is not over: better than none, and it may be good again.
+    fn benched(&self, credential: &Credential) -> Option<Chosen> {
+        let (keys, now) = (&self.core.shared.keys, Instant::now());
+        let at = credential.choose(self.permit.caller().id(), |at, _| {
+            let out = keys.out(credential, at, || self.peek(credential, at), now);
+            !self.was_tried(credential, at) && out.is_some_and(|(out, _)| out != Out::Cooling)
+        })?;
+        self.peek(credential, at).map(|secret| self.chosen(credential, at, secret))
     }
 
     fn choose(&self, credential: &Credential, now: Instant) -> Option<usize> {
