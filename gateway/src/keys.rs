@@ -7,6 +7,8 @@
 //! A credential with one key has no state: there is nothing to choose.
 
 mod known;
+#[cfg(test)]
+mod tests;
 mod turn;
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -112,10 +112,8 @@ impl Bench {
     }
 
     async fn get(&self) -> Result<String, Failure> {
-        match self.secrets.get(&openai(), 0).await {
-            Ok(secret) => Ok(text(&secret)),
-            Err(error) => Err(error.failure()),
-        }
+        let got = self.secrets.get(&openai(), 0).await;
+        got.map(|secret| text(&secret)).map_err(|error| error.failure())
     }
 
     fn peek(&self) -> Option<String> {
@@ -310,8 +308,7 @@ mod rejection {
         let mut callers = JoinSet::new();
         for _ in 0..500 {
             let (secrets, old) = (Arc::clone(&bench.secrets), old.clone());
-            callers
-                .spawn(async move { secrets.rejected(&openai(), 0, &old).await.map(|secret| text(&secret)) });
+            callers.spawn(async move { secrets.rejected(&openai(), 0, &old).await.map(|new| text(&new)) });
         }
         while let Some(answer) = callers.join_next().await {
             assert_eq!(answer.unwrap(), Some("two".into()));

@@ -175,10 +175,15 @@ mod tests {
         record.usage_source = UsageSource::Reported;
         record.source = Some("10.0.0.7".into());
         record.credential_version = Some("4".into());
-        let earlier =
-            Attempt { credential_version: Some("3".into()), status: Some(401), ..Attempt::default() };
+        record.alias = Some("team-b".parse().unwrap());
+        let earlier = Attempt {
+            alias: Some("team-a".parse().unwrap()),
+            credential_version: Some("3".into()),
+            status: Some(401),
+            ..Attempt::default()
+        };
         let last = Attempt {
-            alias: None,
+            alias: record.alias.clone(),
             peer: Some("192.0.2.1:443".into()),
             source: record.source.clone(),
             credential_version: record.credential_version.clone(),
@@ -197,7 +202,7 @@ mod tests {
         assert_eq!(
             full["attempts"],
             json!([
-                {"peer": null, "credential_version": "3", "status": 401},
+                {"peer": null, "alias": "team-a", "credential_version": "3", "status": 401},
                 {"peer": "192.0.2.1:443", "status": 200},
             ])
         );
