@@ -1,8 +1,8 @@
 //! Which keys of a pool can be used: what providers said of each, shared by all cores.
 //!
-//! **Invariant:** what is known of a key is of one version, the one that calls get; a new one starts with nothing. Nothing is ever a
-//! word against a key but what its provider answered, and a call that several keys were refused on, or that no key could tell from the
-//! key, benches none that answers others well: no caller can take keys from others.
+//! **Invariant:** what is known of a key is of one version, the one that calls get; a new one starts with nothing. Nothing is a word against
+//! a key but what its provider answered, and no caller can take keys from others: a call on which no other key did better benches none that
+//! has answered somebody else well lately, and what it benches, others try before they are refused.
 //!
 //! A credential with one key has no state: there is nothing to choose.
 
@@ -189,10 +189,15 @@ impl Keys {
         speaks.unwrap_or_default()
     }
 
-    /// Whether that is news.
-    fn bench(&self, credential: &Credential, chosen: &Chosen, now: Instant) -> bool {
+    /// Whether another caller may try a benched key, because nobody but the accuser has found it dead.
+    fn is_doubtful(&self, credential: &Credential, key: usize, caller: u64) -> bool {
+        self.with(credential, key, |state| state.known().is_doubtful(caller)).unwrap_or_default()
+    }
+
+    /// Benches a key, by the word of `accuser` alone if there is one. Whether that is news.
+    fn bench(&self, credential: &Credential, chosen: &Chosen, accuser: Option<u64>, now: Instant) -> bool {
         let is_news = self.with(credential, chosen.key, |state| {
-            let is_news = state.of(chosen.secret.version()).bench(now);
+            let is_news = state.of(chosen.secret.version()).bench(accuser, now);
             state.is_out.store(1, Ordering::Relaxed);
             state.benchings.fetch_add(u64::from(is_news), Ordering::Relaxed);
             is_news

@@ -305,6 +305,49 @@ async fn dead_keys_are_left_alone_and_a_new_version_in_the_store_is_used_at_once
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn keys_that_one_caller_alone_found_dead_serve_the_others() {
+    let pool = Pool::start(&[("a", ""), ("b", "")]).await;
+    let villain = pool.stand.caller("spiffe://prod.acme/ns/dark/sa/villain");
+    let mut poisoned = chat(50);
+    poisoned["messages"][0]["content"] = json!("poison");
+    for _ in 0..3 {
+        villain.post(CHAT, &poisoned).await.assert_refused(502, "credential_rejected");
+    }
+    let gateway = &pool.stand.gateway;
+    assert!(state(gateway, "a", "benched") && state(gateway, "b", "benched"), "nobody else spoke for them");
+    for caller in pool.callers(6) {
+        caller.post(CHAT, &chat(50)).await.assert_status(200);
+    }
+    assert!(state(gateway, "a", "usable") || state(gateway, "b", "usable"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_that_was_read_for_its_words_reaches_the_caller_whole() {
+    let short = json!({"error": {"code": "other", "message": "x".repeat(3000)}}).to_string();
+    let long = json!({"error": {"code": "insufficient_quota", "message": "x".repeat(100_000)}}).to_string();
+    let (parts, whole) = ((short.clone(), long.clone()), [short, long]);
+    let plan = Plan::openai(CHAT_ONLY);
+    let stand = plan
+        .start(move |seen| {
+            let (short, long) = parts.clone();
+            let body = if seen.everything().contains("long") { long } else { short };
+            let (one, other) = body.split_at(1000);
+            let reply = Reply::status(429).header("content-type", "application/json").data(one.to_owned());
+            reply.wait(Duration::from_millis(50)).data(other.to_owned())
+        })
+        .await;
+    let client = stand.checkout();
+    for (word, expected) in ["short", "long"].into_iter().zip(whole) {
+        let mut body = chat(50);
+        body["messages"][0]["content"] = json!(word);
+        let answer = client.post(CHAT, &body).await;
+        answer.assert_status(429);
+        assert_eq!(answer.text(), expected);
+    }
+    assert_eq!(stand.upstream.count(), 2, "an error that is too long to be read says nothing of the key");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_its_store_has_not_is_passed_over() {
     let pool = Pool::start(&[("a", ""), ("b", "")]).await;
     let callers = pool.callers(8);

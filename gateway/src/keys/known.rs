@@ -31,6 +31,8 @@ pub(super) struct Known {
     out: Option<(Out, Instant)>,
     /// Signals that it is dead since it last answered well.
     signals: u32,
+    /// The only caller by whose word it is benched, unless another key did better on its call.
+    accuser: Option<u64>,
     /// The two callers that it answered well last, by [`super::mark`], the later first.
     well: [Option<(u64, Instant)>; 2],
 }
@@ -57,7 +59,7 @@ impl Known {
     }
 
     pub(super) fn answered_well(&mut self, caller: u64, now: Instant) {
-        (self.out, self.signals) = (None, 0);
+        (self.out, self.signals, self.accuser) = (None, 0, None);
         let [latest, _] = &mut self.well;
         match latest {
             Some((known, at)) if *known == caller => *at = now,
@@ -83,8 +85,16 @@ impl Known {
         }
     }
 
-    /// It is dead. Whether that is news: what calls say that were under way when it was benched is not.
-    pub(super) fn bench(&mut self, now: Instant) -> bool {
+    /// Whether it is benched by one other caller's word alone, which could be about that caller's calls.
+    pub(super) fn is_doubtful(&self, caller: u64) -> bool {
+        self.accuser.is_some_and(|accuser| accuser != caller)
+    }
+
+    /// It is dead; `accuser`: by this caller's word alone. Whether that is news: what calls say that were under way when it was benched
+    /// is not.
+    pub(super) fn bench(&mut self, accuser: Option<u64>, now: Instant) -> bool {
+        let is_confirmed = self.signals > 0 && self.accuser != accuser;
+        self.accuser = accuser.filter(|_| !is_confirmed);
         if self.out.is_some_and(|(out, until)| out == Out::Benched && now < until) {
             return false;
         }

@@ -93,16 +93,19 @@ async fn a_dead_key_is_benched_for_half_a_minute_and_for_twice_as_long_each_time
     let key = bench.chosen(0).await;
     let mut now = Instant::now();
     for seconds in [30, 60, 120, 240, 480, 600, 600] {
-        assert!(bench.keys.bench(bench.pool(), &key, now));
+        assert!(bench.keys.bench(bench.pool(), &key, None, now));
         assert_eq!(bench.out(&key, now), Some(SECOND * seconds));
-        assert!(!bench.keys.bench(bench.pool(), &key, now + SECOND), "a call that was under way is no news");
+        assert!(
+            !bench.keys.bench(bench.pool(), &key, None, now + SECOND),
+            "a call that was under way is no news"
+        );
         assert_eq!(bench.out(&key, now + SECOND), Some(SECOND * (seconds - 1)));
         now += SECOND * seconds;
         assert_eq!(bench.out(&key, now), None);
     }
     assert_eq!(bench.keys.status(&bench.policy, &bench.secrets, now)[0].benchings, 7);
     bench.keys.answered_well(bench.pool(), &key, 1, now);
-    assert!(bench.keys.bench(bench.pool(), &key, now));
+    assert!(bench.keys.bench(bench.pool(), &key, None, now));
     assert_eq!(bench.out(&key, now), Some(SECOND * 30), "a good answer makes it as good as new");
 }
 
@@ -110,14 +113,14 @@ async fn a_dead_key_is_benched_for_half_a_minute_and_for_twice_as_long_each_time
 async fn of_the_calls_that_find_a_bench_over_one_tries_the_key() {
     let bench = Bench::new();
     let (key, now) = (bench.chosen(0).await, Instant::now());
-    bench.keys.bench(bench.pool(), &key, now);
+    bench.keys.bench(bench.pool(), &key, None, now);
     let over = now + SECOND * 30;
     bench.keys.taken(bench.pool(), 0, over);
     assert_eq!(bench.out(&key, over), Some(SECOND * 2));
     assert_eq!(bench.states(over), ["benched", "usable"]);
     assert_eq!(bench.out(&key, over + SECOND * 2), None, "it may have come to nothing");
     bench.keys.taken(bench.pool(), 0, over + SECOND * 2);
-    assert!(bench.keys.bench(bench.pool(), &key, over + SECOND * 3));
+    assert!(bench.keys.bench(bench.pool(), &key, None, over + SECOND * 3));
     assert_eq!(bench.out(&key, over + SECOND * 3), Some(MINUTE));
 }
 
@@ -130,7 +133,7 @@ async fn a_key_rests_as_long_as_it_was_told_to_and_resting_ends_no_bench() {
     assert_eq!((bench.out(&key, now), bench.states(now)), (Some(SECOND * 7), ["usable", "cooling"]));
     bench.keys.taken(bench.pool(), 1, now + SECOND * 7);
     assert_eq!(bench.out(&key, now + SECOND * 7), None, "everybody may use it again");
-    bench.keys.bench(bench.pool(), &key, now);
+    bench.keys.bench(bench.pool(), &key, None, now);
     bench.keys.cool(bench.pool(), &key, SECOND, now);
     assert_eq!((bench.out(&key, now), bench.states(now)), (Some(SECOND * 30), ["usable", "benched"]));
 }
@@ -140,12 +143,12 @@ async fn a_new_version_starts_with_nothing_against_it_and_the_old_one_is_forgott
     let bench = Bench::new();
     let (old, now) = (bench.chosen(0).await, Instant::now());
     bench.keys.answered_well(bench.pool(), &old, 1, now);
-    bench.keys.bench(bench.pool(), &old, now);
+    bench.keys.bench(bench.pool(), &old, None, now);
     assert_eq!(bench.states(now), ["benched", "usable"]);
     let new = bench.rotated(0).await;
     assert_ne!(old.secret.version(), new.secret.version());
     assert_eq!((bench.out(&new, now), bench.states(now)), (None, ["usable", "usable"]));
-    assert!(bench.keys.bench(bench.pool(), &new, now), "its first signal");
+    assert!(bench.keys.bench(bench.pool(), &new, None, now), "its first signal");
     assert_eq!(bench.out(&new, now), Some(SECOND * 30));
     assert!(
         !bench.keys.speaks_for_itself(bench.pool(), 0, 2, now),
@@ -175,7 +178,7 @@ async fn a_key_speaks_for_itself_by_what_it_answered_others_within_a_minute() {
 async fn what_is_known_of_a_key_outlives_a_change_of_the_policy() {
     let bench = Bench::new();
     let (key, now) = (bench.chosen(0).await, Instant::now());
-    bench.keys.bench(bench.pool(), &key, now);
+    bench.keys.bench(bench.pool(), &key, None, now);
     std::fs::write(bench.files.path().join("c"), "sk-c-1").unwrap();
     let policy = policy(bench.files.path(), &["c", "b", "a"]);
     bench.keys.apply(&policy);
@@ -184,4 +187,20 @@ async fn what_is_known_of_a_key_outlives_a_change_of_the_policy() {
         bench.keys.status(&policy, &bench.secrets, now).iter().map(|key| key.state).collect();
     assert_eq!(states, ["usable", "usable", "benched"]);
     assert_eq!(bench.out(&key, now), Some(SECOND * 30), "calls of the policy before find it by its alias");
+}
+
+#[tokio::test]
+async fn what_one_caller_alone_says_of_a_key_is_doubted_by_others_until_one_of_them_says_so_too() {
+    let bench = Bench::new();
+    let (key, now) = (bench.chosen(0).await, Instant::now());
+    let doubtful = |caller| bench.keys.is_doubtful(bench.pool(), 0, caller);
+    assert!(!doubtful(1) && !doubtful(2));
+    bench.keys.bench(bench.pool(), &key, Some(1), now);
+    bench.keys.bench(bench.pool(), &key, Some(1), now + SECOND);
+    assert!(!doubtful(1) && doubtful(2));
+    assert!(!bench.keys.bench(bench.pool(), &key, Some(2), now + SECOND), "it is benched, but now by two");
+    assert!(!doubtful(1) && !doubtful(2) && !doubtful(3));
+    bench.keys.answered_well(bench.pool(), &key, 3, now);
+    bench.keys.bench(bench.pool(), &key, None, now);
+    assert!(!doubtful(1), "another key did better");
 }

@@ -80,10 +80,12 @@ impl<'a> Turn<'a> {
         if let Some(chosen) = self.pick(credential).await {
             return Ok(Some(chosen));
         }
-        match Box::pin(self.renewed(credential)).await {
-            Some(chosen) => Ok(Some(chosen)),
-            None => Err(self.refusal()),
+        if let Some(chosen) = Box::pin(self.renewed(credential)).await {
+            return Ok(Some(chosen));
         }
+        let caller = mark(self.permit.caller().id());
+        let doubtful = |at| self.core.shared.keys.is_doubtful(credential, at, caller);
+        self.benched(credential, doubtful).map(Some).ok_or_else(|| self.refusal())
     }
 
     /// What the answer says against its key. Short bodies are read for that, and stay in the answer.
@@ -145,7 +147,7 @@ impl<'a> Turn<'a> {
             // That of a key before may have come meanwhile.
             None => match self.pick(credential).await {
                 Some(next) => Some(next),
-                None => self.benched(credential),
+                None => self.benched(credential, |_| true),
             },
         }
     }
@@ -200,11 +202,11 @@ impl<'a> Turn<'a> {
     }
 
     /// One whose bench is not over: better than none, and it may be good again.
-    fn benched(&self, credential: &Credential) -> Option<Chosen> {
+    fn benched(&self, credential: &Credential, may: impl Fn(usize) -> bool) -> Option<Chosen> {
         let (keys, now) = (&self.core.shared.keys, Instant::now());
         let at = credential.choose(self.permit.caller().id(), |at, _| {
             let out = keys.out(credential, at, || self.peek(credential, at), now);
-            !self.was_tried(credential, at) && out.is_some_and(|(out, _)| out != Out::Cooling)
+            !self.was_tried(credential, at) && out.is_some_and(|(out, _)| out != Out::Cooling) && may(at)
         })?;
         self.peek(credential, at).map(|secret| self.chosen(credential, at, secret))
     }
@@ -277,7 +279,7 @@ impl<'a> Turn<'a> {
             if !is_proven && shared.keys.speaks_for_itself(credential, tried.key, accuser, now) {
                 continue;
             }
-            if shared.keys.bench(credential, chosen, now) {
+            if shared.keys.bench(credential, chosen, (!is_proven).then_some(accuser), now) {
                 let reason: Arc<str> = said.to_string().into();
                 let alias = chosen.alias.as_ref().map(Name::as_str);
                 let (name, version) = (&credential.name, chosen.secret.version());
