@@ -8,7 +8,7 @@
 
 mod known;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod turn;
 
 use std::sync::atomic::{AtomicU64, Ordering};

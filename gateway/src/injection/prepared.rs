@@ -174,3 +174,34 @@ fn needles(ways: &[Injection], secret: &Secret) -> Option<Needles> {
     let encoded: Vec<&[u8]> = pairs.iter().map(|(_, encoded)| &***encoded).collect();
     Some(Needles::new(&whole, &encoded))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::tests::Bench;
+
+    fn value(ready: &[Ready]) -> &[u8] {
+        match ready {
+            [Ready::Header(_, value)] => value.as_bytes(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_secret_is_put_on_a_call_as_the_key_that_it_is_of_and_as_no_other() {
+        let bench = Bench::new();
+        let prepared = Prepared::default();
+        let (one, other) = (bench.chosen(0).await, bench.chosen(1).await);
+        for (key, expected) in [(&one, "Bearer sk-a-1"), (&other, "Bearer sk-b-1"), (&one, "Bearer sk-a-1")] {
+            let ready = prepared.ready(bench.pool(), key).unwrap();
+            assert_eq!(value(&ready), expected.as_bytes());
+        }
+        let crossed = Chosen { secret: Arc::clone(&other.secret), ..one.clone() };
+        assert!(prepared.ready(bench.pool(), &crossed).is_none());
+        assert!(prepared.ready(bench.pool(), &Chosen { key: 2, ..one.clone() }).is_none());
+        let rotated = bench.rotated(0).await;
+        assert_eq!(value(&prepared.ready(bench.pool(), &rotated).unwrap()), b"Bearer sk-another");
+        let of_one: Vec<_> = prepared.entries.lock().unwrap().values().map(Vec::len).collect();
+        assert_eq!(of_one, [2], "the form of the version before is gone");
+    }
+}

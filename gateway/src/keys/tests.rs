@@ -12,7 +12,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A pool of two keys in files, and a credential of one.
-struct Bench {
+pub(crate) struct Bench {
     files: TempDir,
     policy: Policy,
     secrets: Arc<Secrets>,
@@ -44,7 +44,7 @@ fn policy(root: &Path, aliases: &[&str]) -> Policy {
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let files = tempfile::tempdir().unwrap();
         for name in ["a", "b"] {
             std::fs::write(files.path().join(name), format!("sk-{name}-1")).unwrap();
@@ -57,17 +57,17 @@ impl Bench {
         Self { files, policy, secrets, keys }
     }
 
-    fn pool(&self) -> &Arc<Credential> {
+    pub(crate) fn pool(&self) -> &Arc<Credential> {
         self.policy.credentials().find(|credential| credential.is_pool()).unwrap()
     }
 
-    async fn chosen(&self, key: usize) -> Chosen {
+    pub(crate) async fn chosen(&self, key: usize) -> Chosen {
         let alias = self.pool().keys[key].alias.clone();
         Chosen { key, alias, secret: self.secrets.get(self.pool(), key).await.unwrap() }
     }
 
     /// Puts another value in the place of a key, as after a rotation.
-    async fn rotated(&self, key: usize) -> Chosen {
+    pub(crate) async fn rotated(&self, key: usize) -> Chosen {
         let before = self.chosen(key).await;
         std::fs::write(self.files.path().join(before.alias.as_ref().unwrap().as_str()), "sk-another")
             .unwrap();

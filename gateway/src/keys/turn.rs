@@ -41,6 +41,8 @@ impl fmt::Display for Said {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Rejected(status) => write!(f, "status_{status}"),
+            // Some providers say it in a sentence.
+            Self::Spent(word) if word.contains(' ') => f.write_str("spent"),
             Self::Spent(word) => f.write_str(word),
             Self::Cooling => f.write_str("cooling"),
         }
@@ -170,7 +172,7 @@ impl<'a> Turn<'a> {
             let wait = Duration::from_secs((until - now).as_secs() + 1);
             return Denial::new(
                 Reason::KeysCooling,
-                "the destination's own limits have refused every key; one rests the shortest",
+                "the destination's own limits have refused every key that could be used; try again when the first is free",
             )
             .retry_after(wait);
         }
