@@ -31,6 +31,7 @@ use crate::core::{Said, Shared};
 use crate::drain::Drain;
 use crate::files::DirectoryLock;
 use crate::identity::{IdentityFiles, Standing};
+use crate::keys::Keys;
 use crate::ledger::{Balances, Ledger, LedgerError, Recovered};
 use crate::listener;
 use crate::load::Loads;
@@ -139,6 +140,7 @@ impl App {
         let shared = Arc::new(Shared {
             snapshots: Snapshots::default(),
             secrets: Secrets::observed(control.handle().clone(), dialable, observer),
+            keys: Keys::default(),
             quota: Quota::new(),
             trust: Arc::clone(&identity.trust),
             rules,
@@ -360,6 +362,7 @@ impl Shared {
     /// Puts a snapshot in force: first what it needs, then itself.
     pub(crate) fn publish(&self, snapshot: Snapshot) {
         self.secrets.apply(&snapshot.policy);
+        self.keys.apply(&snapshot.policy);
         self.quota.apply(&snapshot.policy);
         self.snapshots.publish(Arc::new(snapshot));
     }

@@ -1,7 +1,8 @@
 //! Secret, peer, injection, send: one attempt, and the few cases in which there is another.
 //!
 //! **Invariant:** another attempt is made only while no byte of an answer was released and the body can be sent again: for free where a
-//! kept connection returned the request unsent, and once where the provider rejected a secret of which there is a newer version.
+//! kept connection returned the request unsent, with another key of the pool where the provider refused one, and once where there is a
+//! newer version of a secret that it rejected.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -9,7 +10,6 @@ use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, response};
-use hyper::body::Incoming;
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout};
 use tollgate_policy::decision::Permit;
@@ -21,10 +21,11 @@ use crate::core::Core;
 use crate::error;
 use crate::fault::{Faults, Stage};
 use crate::injection::{Injected, Scrubber, Template};
+use crate::keys::{Chosen, Turn};
 use crate::listener::Connection;
 use crate::metering::Meter;
 use crate::snapshot::Snapshot;
-use crate::upstream::{Answer, Lease, Peer, Shown, Tls, Unanswered, Upload, UpstreamError};
+use crate::upstream::{Answer, AnswerBody, Lease, Peer, Shown, Tls, Unanswered, Upload, UpstreamError};
 
 /// How often a request that a closing connection returned is put on another one.
 const RESENDS: usize = 3;
@@ -37,24 +38,19 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Answered {
     pub(crate) head: response::Parts,
-    pub(crate) body: Incoming,
+    pub(crate) body: AnswerBody,
     pub(crate) lease: Lease,
     pub(crate) permit: Permit,
-    pub(crate) secret: Option<Arc<Secret>>,
+    pub(crate) key: Option<Chosen>,
     /// What the body has to go through.
     pub(crate) scrubber: Option<Scrubber>,
     pub(crate) faults: Faults,
 }
 
 impl Answered {
-    pub(crate) fn new(
-        answer: Answer,
-        permit: Permit,
-        secret: Option<Arc<Secret>>,
-        faults: Faults,
-    ) -> Box<Self> {
+    pub(crate) fn new(answer: Answer, permit: Permit, key: Option<Chosen>, faults: Faults) -> Box<Self> {
         let (head, body) = answer.response.into_parts();
-        Box::new(Self { head, body, lease: answer.lease, permit, secret, scrubber: None, faults })
+        Box::new(Self { head, body, lease: answer.lease, permit, key, scrubber: None, faults })
     }
 }
 
@@ -75,35 +71,33 @@ enum Unsent {
 }
 
 impl Way<'_> {
-    /// Sends `template` until there is an answer to pass on. With it comes the secret that it answers to.
+    /// Sends `template` until there is an answer to pass on. With it comes the key that it answers to.
     pub(crate) async fn send(
         self,
         permit: &Permit,
         template: &mut Template,
         meter: &mut Meter,
-    ) -> Result<(Answer, Option<Arc<Secret>>), Denial> {
+    ) -> Result<(Answer, Option<Chosen>), Denial> {
         let core = &*self.connection.core;
         self.faults.at(Stage::Secret);
-        let mut secret = match permit.credential() {
-            Some(credential) => Some(secret(core, credential).await?),
-            None => None,
-        };
+        let mut turn = Turn::new(core, permit);
+        let mut key = turn.first().await?;
         let mut certificate = self.certificate(permit, meter).await?;
+        let mut renewed = false;
         let mut resends = 0;
-        let mut refreshed = false;
         loop {
             self.faults.at(Stage::Connect);
             let shown = certificate.as_ref().map(|(credential, secret)| Shown { credential, secret });
-            let answer = match self.once(permit, template, (secret.as_deref(), shown), meter).await {
+            let mut answer = match self.once(permit, template, (key.as_ref(), shown), meter).await {
                 Ok(answer) => answer,
                 Err(Unsent::Refused(denial)) => {
                     meter.rejected();
-                    let spent = refreshed || !template.replayable();
-                    let newer = Box::pin(newer_of(core, shown, spent)).await;
+                    let spent = renewed || !template.replayable();
+                    let newer = Box::pin(newer(core, shown, spent)).await;
                     let (Some(newer), Some((_, secret))) = (newer, certificate.as_mut()) else {
                         return Err(denial);
                     };
-                    refreshed = true;
+                    renewed = true;
                     *secret = newer;
                     continue;
                 }
@@ -114,23 +108,15 @@ impl Way<'_> {
                 Err(Unsent::Again) => return Err(error::upstream(&UpstreamError::Unsent)),
                 Err(Unsent::Failed(denial)) => return Err(denial),
             };
-            if !rejects_credential(permit, &answer) {
-                return Ok((answer, secret));
+            let Some(chosen) = &key else { return Ok((answer, None)) };
+            let Some(said) = turn.hear(chosen, &mut answer).await else { return Ok((answer, key)) };
+            let next = Box::pin(turn.next(chosen, &said, template.replayable())).await;
+            if next.is_none() && turn.passes_on(&answer) {
+                return Ok((answer, key));
             }
-            drop(answer);
+            answer.discard();
             meter.rejected();
-            let spent = refreshed || !template.replayable();
-            let own = permit.credential().zip(secret.as_deref());
-            let own = own.map(|(credential, secret)| Shown { credential, secret });
-            let newer = Box::pin(newer_of(core, own, spent)).await;
-            let Some(newer) = newer else {
-                return Err(Denial::new(
-                    Reason::CredentialRejected,
-                    "the destination rejected the gateway's credential; its owner has to look at it",
-                ));
-            };
-            refreshed = true;
-            secret = Some(newer);
+            key = Some(next.ok_or_else(|| turn.refusal())?);
         }
     }
 
@@ -138,7 +124,7 @@ impl Way<'_> {
         &self,
         permit: &Permit,
         template: &mut Template,
-        (secret, shown): (Option<&Secret>, Option<Shown<'_>>),
+        (key, shown): (Option<&Chosen>, Option<Shown<'_>>),
         meter: &mut Meter,
     ) -> Result<Answer, Unsent> {
         let Self { connection, snapshot, .. } = *self;
@@ -158,13 +144,14 @@ impl Way<'_> {
         };
         let client = snapshot.tls(&permit.destination().name).ok_or_else(|| Unsent::Failed(no_tls()))?;
         let tls = Tls { client, shown };
+        let secret = key.map(|key| &*key.secret);
         let peer = Peer::for_permit(&core.pool, &core.shared.rules, tls, permit, secret).await;
         let peer = peer.map_err(|error| fail(meter, &error))?;
         if peer.is_http2() {
             meter.written().await.map_err(Unsent::Failed)?;
         }
         let upload = template.upload();
-        let answer = self.leave(permit, template, (secret, shown), peer, meter).map_err(Unsent::Failed)?;
+        let answer = self.leave(permit, template, (key, shown), peer, meter).map_err(Unsent::Failed)?;
         match self.first_byte(pin!(answer), upload.as_ref(), permit, meter).await {
             Err(Late::Timeout) => Err(fail(meter, &UpstreamError::FirstByteTimeout)),
             Err(Late::Withdrawn(denial)) => Err(Unsent::Failed(denial)),
@@ -214,15 +201,15 @@ impl Way<'_> {
         &self,
         permit: &Permit,
         template: &mut Template,
-        (secret, shown): (Option<&Secret>, Option<Shown<'_>>),
+        (key, shown): (Option<&Chosen>, Option<Shown<'_>>),
         peer: Peer,
         meter: &mut Meter,
     ) -> Result<impl Future<Output = Result<Answer, Unanswered>> + use<>, Denial> {
         self.faults.at(Stage::Inject);
         self.still_permitted(permit, meter)?;
         let core = &*self.connection.core;
-        let injected = Injected::new(template, permit, secret, &core.prepared, peer)?;
-        meter.attempt(injected.peer(), secret, shown);
+        let injected = Injected::new(template, permit, key, &core.prepared, peer)?;
+        meter.attempt(injected.peer(), key, shown);
         self.faults.at(Stage::Send);
         meter.sent();
         Ok(injected.send(meter.line()))
@@ -306,12 +293,12 @@ fn log_failure(core: &Core, permit: &Permit, error: &UpstreamError) {
     }
 }
 
-/// The secret of a credential: from the cache, or fetched.
+/// The client certificate of a credential: from the cache, or fetched.
 async fn secret(core: &Core, credential: &Credential) -> Result<Arc<Secret>, Denial> {
-    if let Some(cached) = core.shared.secrets.peek(credential) {
+    if let Some(cached) = core.shared.secrets.peek(credential, 0) {
         return Ok(cached);
     }
-    match Box::pin(core.shared.secrets.get(credential)).await {
+    match Box::pin(core.shared.secrets.get(credential, 0)).await {
         Ok(secret) => Ok(secret),
         // The store's own words go to the operator's log, once per change; the caller learns only that it failed.
         Err(_) => Err(Denial::new(
@@ -330,14 +317,10 @@ fn is_ambiguous(headers: &HeaderMap) -> bool {
     lengths.next().is_some() || !digits || headers.contains_key(TRANSFER_ENCODING)
 }
 
-fn rejects_credential(permit: &Permit, answer: &Answer) -> bool {
-    permit.credential().is_some() && permit.destination().dialect.key_dead(answer.response.status().as_u16())
-}
-
-/// A newer version of what was refused.
-async fn newer_of(core: &Core, refused: Option<Shown<'_>>, spent: bool) -> Option<Arc<Secret>> {
+/// A newer version of the client certificate that was refused.
+async fn newer(core: &Core, refused: Option<Shown<'_>>, spent: bool) -> Option<Arc<Secret>> {
     let Shown { credential, secret } = refused?;
-    let newer = core.shared.secrets.rejected(credential, secret.version()).await?;
+    let newer = core.shared.secrets.rejected(credential, 0, secret.version()).await?;
     // The refresh helps the calls that come after, also where this one cannot be sent again.
     (!spent).then_some(newer)
 }

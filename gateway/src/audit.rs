@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tollgate_policy::name::Name;
 use tollgate_secrets::{Event, What};
 
 pub(crate) use keeper::{Auditor, OpenTrail, View};
@@ -36,6 +37,9 @@ pub(crate) struct Entry {
     /// The credentials that it is about.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) credentials: Vec<String>,
+    /// What they call the key, where they have several.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) alias: String,
     /// The store, where it is about the store as a whole.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) store: String,
@@ -88,6 +92,8 @@ pub(crate) enum Word {
     Injected,
     /// Calls were refused because of their secret.
     Refused,
+    /// A key of a pool is not used for a while, because its provider refuses it.
+    Benched,
     /// So many lines are missing here, because the trail could not be written.
     Lost,
 }
@@ -104,6 +110,7 @@ impl Word {
             Self::Withdrawn => "withdrawn",
             Self::Injected => "injected",
             Self::Refused => "refused",
+            Self::Benched => "benched",
             Self::Lost => "lost",
         }
     }
@@ -115,6 +122,7 @@ impl Entry {
             at,
             what: Cow::Borrowed(word.as_str()),
             credentials: Vec::new(),
+            alias: String::new(),
             store: String::new(),
             secret: String::new(),
             version: String::new(),
@@ -141,6 +149,7 @@ impl Entry {
         };
         Self {
             credentials: event.credentials.iter().map(ToString::to_string).collect(),
+            alias: event.aliases.iter().map(Name::as_str).collect::<Vec<_>>().join(","),
             store: if event.secret.is_none() { event.store.to_string() } else { String::new() },
             secret: event.secret.as_deref().unwrap_or_default().to_owned(),
             version: version.map(ToString::to_string).unwrap_or_default(),

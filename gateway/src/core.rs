@@ -10,6 +10,7 @@ use crate::audit::Uses;
 use crate::drain::Drain;
 use crate::identity::Trust;
 use crate::injection::Prepared;
+use crate::keys::Keys;
 use crate::ledger::Journal;
 use crate::listener::Open;
 use crate::load::Loads;
@@ -24,6 +25,7 @@ use crate::upstream::{DialRules, Pool};
 pub(crate) struct Shared {
     pub(crate) snapshots: Snapshots,
     pub(crate) secrets: Arc<Secrets>,
+    pub(crate) keys: Keys,
     pub(crate) quota: Arc<Quota>,
     pub(crate) trust: Arc<Trust>,
     pub(crate) rules: DialRules,

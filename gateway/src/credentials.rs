@@ -4,14 +4,23 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tollgate_policy::name::Name;
 use tollgate_policy::policy::{Inject, Injection, Policy, StoreKind};
 use tollgate_secrets::CredentialStatus;
 
-/// One credential. What only a running gateway knows is absent elsewhere.
+use crate::keys::KeyStatus;
+
+/// One key of a credential. What only a running gateway knows is absent elsewhere.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Listed {
-    /// Its name.
+    /// The credential's name.
     pub(crate) name: String,
+    /// What it calls this key, if it has others.
+    #[serde(default)]
+    pub(crate) alias: Option<String>,
+    /// Its weight against the others; 0: it stands by.
+    #[serde(default)]
+    pub(crate) weight: Option<u32>,
     /// Where its secret is: `store:path#field@version`; and what is minted of it, if anything.
     pub(crate) secret: String,
     /// The kind of that store.
@@ -34,9 +43,26 @@ pub(crate) struct Listed {
     pub(crate) stale_seconds: Option<u64>,
     /// Why it is stale or unavailable, in one word.
     pub(crate) reason: Option<String>,
+    /// What its provider said of it lately, if it has others: `usable`, `cooling`, `benched`.
+    #[serde(default)]
+    pub(crate) state: Option<String>,
+    /// For how long it is not used.
+    #[serde(default)]
+    pub(crate) rest_seconds: Option<u64>,
 }
 
 impl Listed {
+    /// Whether it is this key.
+    pub(crate) fn is(&self, credential: &Name, alias: Option<&Name>) -> bool {
+        self.name == credential.as_str() && self.alias.as_deref() == alias.map(Name::as_str)
+    }
+
+    /// Adds what its provider said of it.
+    pub(crate) fn does(&mut self, status: &KeyStatus) {
+        self.state = Some(status.state.to_owned());
+        self.rest_seconds = status.rest.map(|rest| rest.as_secs());
+    }
+
     /// Adds what the running gateway knows.
     pub(crate) fn lives(&mut self, status: &CredentialStatus, last_use: Option<Timestamp>) {
         self.version = status.version.as_deref().map(str::to_owned);
@@ -51,15 +77,19 @@ impl Listed {
     }
 }
 
-/// The credentials of a policy, by name.
+/// The keys of the credentials of a policy, by name.
 pub(crate) fn of(policy: &Policy) -> Vec<Listed> {
     let mut listed: Vec<Listed> = policy
         .credentials()
-        .map(|credential| {
-            let store = policy.store(credential.from.store.as_str());
+        .flat_map(|credential| credential.keys.iter().map(move |key| (credential, key)))
+        .map(|(credential, key)| {
+            let store = policy.store(key.from.store.as_str());
+            let alias = key.alias.as_ref().map(ToString::to_string);
             Listed {
                 name: credential.name.to_string(),
-                secret: credential.reference(),
+                weight: alias.is_some().then_some(key.weight),
+                alias,
+                secret: credential.reference(key),
                 store_kind: store.map_or("", |store| kind(&store.kind)).to_owned(),
                 inject: inject(&credential.inject),
                 destinations: credential.destinations.iter().map(|d| d.name.to_string()).collect(),

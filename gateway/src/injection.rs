@@ -26,6 +26,7 @@ pub(crate) use self::scrub::{Scrubber, Seen, answer_head, forget_digests};
 pub(crate) use self::sigv4::has_digest;
 pub(crate) use self::template::Template;
 use crate::identity;
+use crate::keys::Chosen;
 use crate::ledger::Position;
 use crate::upstream::{Answer, OutBody, Peer, Unanswered};
 
@@ -41,24 +42,24 @@ pub(crate) struct Injected {
 }
 
 impl Injected {
-    /// Puts `secret` on a copy of `template` for `peer`.
+    /// Puts the secret of `key` on a copy of `template` for `peer`.
     ///
     /// # Errors
-    /// `internal` where peer, secret or template are not the permit's: a bug, found before anything leaves.
+    /// `internal` where peer, key, secret or template are not the permit's: a bug, found before anything leaves.
     pub(crate) fn new(
         template: &mut Template,
         permit: &Permit,
-        secret: Option<&Secret>,
+        key: Option<&Chosen>,
         prepared: &Prepared,
         peer: Peer,
     ) -> Result<Self, Denial> {
         if peer.host() != permit.target().host() {
             return Err(bug("the peer is not the permit's"));
         }
-        let ready = match (permit.credential(), secret) {
+        let ready = match (permit.credential(), key) {
             (None, None) => None,
-            (Some(credential), Some(secret)) => {
-                let ready = prepared.ready(credential, secret);
+            (Some(credential), Some(key)) => {
+                let ready = prepared.ready(credential, key);
                 Some(ready.ok_or_else(|| bug("the secret is not the permit's, or cannot be put on a call"))?)
             }
             _ => return Err(bug("the secret is not the permit's")),

@@ -16,6 +16,7 @@ mod fault;
 mod files;
 mod identity;
 mod injection;
+mod keys;
 mod ledger;
 mod listener;
 mod load;

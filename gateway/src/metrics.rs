@@ -5,8 +5,10 @@ use std::sync::Arc;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 use tollgate_policy::limit::Unit;
+use tollgate_policy::name::Name;
 use tollgate_secrets::{CredentialStatus, Health, IssuerHealth, StoreHealth};
 
+use crate::keys::KeyStatus;
 use crate::quota::LimitUsage;
 use crate::stats::{BUCKETS, Durations, Series, Sums, Totals};
 
@@ -23,6 +25,7 @@ pub(crate) struct Scrape<'a> {
     pub(crate) credentials: Vec<CredentialStatus>,
     /// The files of the own identity by the settings that name them, and whether each is in force.
     pub(crate) identity: Arc<Vec<(String, bool)>>,
+    pub(crate) keys: Vec<KeyStatus>,
     pub(crate) generation: u64,
     pub(crate) reload_failures: u64,
     pub(crate) version: &'a str,
@@ -35,6 +38,7 @@ impl Scrape<'_> {
         families.extend(self.process());
         families.extend(self.limits());
         families.extend(self.credentials());
+        families.extend(self.keys());
         families.retain(|family| !family.get_metric().is_empty());
         let mut text = Vec::new();
         TextEncoder::new().encode(&families, &mut text)?;
@@ -203,7 +207,7 @@ impl Scrape<'_> {
     }
 
     fn credentials(&self) -> Vec<MetricFamily> {
-        let label = |status: &CredentialStatus| vec![("credential", status.credential.to_string())];
+        let label = |status: &CredentialStatus| key_labels(&status.credential, status.alias.as_ref());
         let ages = self
             .credentials
             .iter()
@@ -220,6 +224,29 @@ impl Scrape<'_> {
         vec![
             family("tollgate_credential_age_seconds", age, MetricType::GAUGE, ages.collect()),
             family("tollgate_credential_health", state, MetricType::GAUGE, health.collect()),
+        ]
+    }
+
+    fn keys(&self) -> Vec<MetricFamily> {
+        let label = |status: &KeyStatus| key_labels(&status.credential, Some(&status.alias));
+        let states = self.keys.iter().flat_map(|status| {
+            KeyStatus::STATES.into_iter().map(move |word| {
+                let mut labels = label(status);
+                labels.push(("state", word.into()));
+                gauge(labels, f64::from(u8::from(word == status.state)))
+            })
+        });
+        let benchings = self.keys.iter().map(|status| counter(label(status), status.benchings as f64));
+        let state = "1 for what the provider lately said of a key of a pool.";
+        let benched = "How often a key of a pool was benched, because its provider refused it.";
+        vec![
+            family("tollgate_credential_key_state", state, MetricType::GAUGE, states.collect()),
+            family(
+                "tollgate_credential_key_benched_total",
+                benched,
+                MetricType::COUNTER,
+                benchings.collect(),
+            ),
         ]
     }
 
@@ -244,6 +271,12 @@ impl Scrape<'_> {
     }
 }
 
+/// Without an alias the credential has one key.
+fn key_labels(credential: &Name, alias: Option<&Name>) -> Vec<(&'static str, String)> {
+    let alias = alias.map_or(String::new(), ToString::to_string);
+    vec![("credential", credential.to_string()), ("alias", alias)]
+}
+
 const fn unit(unit: Unit) -> &'static str {
     match unit {
         Unit::Requests => "requests",
@@ -254,8 +287,7 @@ const fn unit(unit: Unit) -> &'static str {
 }
 
 fn labels(series: &Series) -> Vec<(&'static str, String)> {
-    let text =
-        |name: &Option<tollgate_policy::name::Name>| name.as_ref().map_or(String::new(), ToString::to_string);
+    let text = |name: &Option<Name>| name.as_ref().map_or(String::new(), ToString::to_string);
     let caller = series.caller.as_ref();
     vec![
         ("destination", text(&series.destination)),

@@ -49,7 +49,7 @@ pub(crate) const fn status(reason: Reason) -> StatusCode {
         | R::UnpricedModel => StatusCode::FORBIDDEN,
         R::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         R::UnsupportedMediaType | R::UnsupportedEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        R::RateLimited | R::ConcurrencyLimited | R::BudgetHeld | R::BudgetExhausted => {
+        R::RateLimited | R::ConcurrencyLimited | R::BudgetHeld | R::BudgetExhausted | R::KeysCooling => {
             StatusCode::TOO_MANY_REQUESTS
         }
         R::NotReady | R::LedgerUnavailable | R::SecretUnavailable => StatusCode::SERVICE_UNAVAILABLE,

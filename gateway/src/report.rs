@@ -39,6 +39,8 @@ pub enum Dimension {
     Grant,
     /// Name of the credential that was put on the call.
     Credential,
+    /// Which of the credential's keys, where it has several.
+    Alias,
     /// Model asked for; where none was, the one that answered.
     Model,
     /// Model that answered.
@@ -68,7 +70,7 @@ pub struct DimensionError(String);
 
 impl Dimension {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Caller,
         Self::Namespace,
         Self::ServiceAccount,
@@ -76,6 +78,7 @@ impl Dimension {
         Self::Host,
         Self::Grant,
         Self::Credential,
+        Self::Alias,
         Self::Model,
         Self::ModelAnswered,
         Self::Hour,
@@ -98,6 +101,7 @@ impl Dimension {
             Self::Host => "host",
             Self::Grant => "grant",
             Self::Credential => "credential",
+            Self::Alias => "alias",
             Self::Model => "model",
             Self::ModelAnswered => "model_answered",
             Self::Hour => "hour",

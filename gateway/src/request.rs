@@ -77,12 +77,12 @@ async fn forward(
     let (body, room) = asked.into_body(bound.as_ref(), &permit);
     let mut template = Template::new(head, &permit, body, room)?;
     let way = Way { connection, snapshot: &snapshot, faults };
-    let (answer, secret) = way.send(&permit, &mut template, meter).await?;
-    let mut answered = Answered::new(answer, permit, secret, faults);
+    let (answer, key) = way.send(&permit, &mut template, meter).await?;
+    let mut answered = Answered::new(answer, permit, key, faults);
 
     faults.at(Stage::Scrub);
     let has_body = !answered.body.is_end_stream();
-    let Answered { head, permit, secret, .. } = &mut *answered;
-    answered.scrubber = injection::answer_head(head, has_body, permit, secret.as_ref(), &core.prepared)?;
+    let Answered { head, permit, key, .. } = &mut *answered;
+    answered.scrubber = injection::answer_head(head, has_body, permit, key.as_ref(), &core.prepared)?;
     Ok(answered)
 }

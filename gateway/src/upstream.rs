@@ -3,6 +3,7 @@
 //! **Invariant:** a [`Peer`] exists only after the TLS handshake verified the target's own name, and only injection may send on it.
 
 mod address;
+mod answer;
 mod body;
 mod certificate;
 mod dial;
@@ -30,6 +31,7 @@ use tollgate_policy::name::Name;
 use tollgate_secrets::Secret;
 
 pub use self::address::{DialRules, local_addresses};
+pub(crate) use self::answer::AnswerBody;
 pub(crate) use self::body::{BodyError, Malformed, OutBody, Recode, Stall, Upload};
 pub(crate) use self::certificate::{BadCertificate, Shown, certified};
 use self::dial::Dial;
@@ -234,7 +236,10 @@ impl Peer {
         if let Line::Http1(_) = line {
             verified.gate.close(after);
         }
-        let answer = |response, line| Answer { response, lease: Lease { line, verified, bucket } };
+        let answer = |response: Response<Incoming>, line| Answer {
+            response: response.map(AnswerBody::from),
+            lease: Lease { line, verified, bucket },
+        };
         // Not an `async` block: that would hold what it waits for twice.
         match line {
             Line::Http1(mut sender) => {
@@ -305,8 +310,17 @@ impl Unanswered {
 /// The head of an answer, with the connection it came on.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    pub(crate) response: Response<Incoming>,
+    pub(crate) response: Response<AnswerBody>,
     pub(crate) lease: Lease,
+}
+
+impl Answer {
+    /// Lets go of an answer that nobody gets.
+    pub(crate) fn discard(self) {
+        if self.response.body().is_here() {
+            self.lease.finish();
+        }
+    }
 }
 
 #[derive(Debug)]

@@ -108,6 +108,8 @@ reasons! {
     UpstreamProtocol = "upstream_protocol",
     /// The destination refused the gateway's credential.
     CredentialRejected = "credential_rejected",
+    /// The destination's own limits have refused every key of the pool.
+    KeysCooling = "keys_cooling",
     /// An upgrade that is not supported, or an unrequested 101.
     UnsupportedUpgrade = "unsupported_upgrade",
     /// The destination's answer is in an encoding in which a reflected key would not be seen.

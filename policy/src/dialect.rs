@@ -7,6 +7,7 @@
 //! Deliberately absent: code for any one provider.
 
 mod endpoint;
+mod key;
 mod names;
 mod read;
 mod request;
@@ -16,6 +17,7 @@ pub mod tree;
 use std::sync::Arc;
 
 pub use endpoint::{Class, Endpoint};
+pub use key::KeyRules;
 pub use request::{ContentMember, ContentRules, Member, RequestRules, ToolRule, ToolRules};
 pub use response::{Reading, ResponseRules, StreamRules, Terminal, TierSlots, UsageSlots};
 use serde::Deserialize;
@@ -85,8 +87,7 @@ pub struct Dialect {
     provider: Arc<str>,
     plain: bool,
     carriers: Carriers,
-    key_dead: Vec<u16>,
-    rate_limited: Vec<u16>,
+    keys: KeyRules,
     literal: Map<Arc<str>, Vec<Arc<Endpoint>>>,
     patterns: Vec<Arc<Endpoint>>,
 }
@@ -124,14 +125,9 @@ impl Dialect {
         &self.carriers
     }
 
-    /// Whether an answer with this status says that the key itself is no longer good.
-    pub fn key_dead(&self, status: u16) -> bool {
-        self.key_dead.contains(&status)
-    }
-
-    /// Whether an answer with this status says that the provider's own limits refused the call.
-    pub fn rate_limited(&self, status: u16) -> bool {
-        self.rate_limited.contains(&status)
+    /// What answers say of the key that they were asked with.
+    pub const fn keys(&self) -> &KeyRules {
+        &self.keys
     }
 
     /// The endpoints, in no order.
@@ -169,9 +165,7 @@ struct DialectText {
     #[serde(default)]
     carriers: Carriers,
     #[serde(default)]
-    key_dead: Vec<u16>,
-    #[serde(default)]
-    rate_limited: Vec<u16>,
+    keys: key::KeyText,
     endpoints: Vec<endpoint::EndpointText>,
 }
 
@@ -206,8 +200,7 @@ impl DialectText {
             provider: self.provider,
             plain: self.plain,
             carriers: self.carriers,
-            key_dead: self.key_dead,
-            rate_limited: self.rate_limited,
+            keys: self.keys.rules(problems),
             literal,
             patterns,
         }

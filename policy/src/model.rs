@@ -24,7 +24,7 @@ mod yaml;
 mod tests;
 
 pub(crate) use credential::{
-    ClientCertificateSpec, CredentialSpec, FromSpec, HmacSpec, InjectSpec, Injections, SigV4Spec,
+    ClientCertificateSpec, CredentialSpec, FromSpec, Froms, HmacSpec, InjectSpec, Injections, SigV4Spec,
 };
 pub(crate) use destination::{DestinationSpec, VerifySpec};
 pub use field::Interval;

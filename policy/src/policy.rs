@@ -16,11 +16,13 @@ use crate::name::Name;
 use crate::target::{Directory, GatewayName, RequestLine, Target};
 
 mod hmac;
+mod key;
 mod mint;
 mod resources;
 mod vault;
 
 pub use hmac::{Hmac, HmacAlgorithm, KeyEncoding, Piece, SignatureEncoding};
+pub use key::Key;
 pub use mint::{Algorithm, AwsKey, AwsSession, Client, ClientAuth, Mint, Signer, TokenEndpoint, TokenGrant};
 pub use resources::{
     Allow, Assume, AwsStore, Credential, Destination, Grant, Inject, Injection, Scrub, SecretRef, SigV4,

@@ -11,7 +11,7 @@ mod slot;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -50,9 +50,16 @@ pub struct Secrets {
 /// The slots of one generation of the policy.
 #[derive(Default)]
 struct Slots {
-    by_credential: HashMap<Name, Arc<Slot>>,
+    /// The keys of each, in their order.
+    by_credential: HashMap<Name, Vec<Served>>,
     stores: Vec<Arc<Store>>,
     issuers: Vec<Arc<Issuer>>,
+}
+
+/// A key of a credential, and the slot of its secret, which others may share.
+struct Served {
+    alias: Option<Name>,
+    slot: Arc<Slot>,
 }
 
 impl std::fmt::Debug for Secrets {
@@ -96,30 +103,42 @@ impl Secrets {
         self.install(stores, reference::wanted(policy));
     }
 
-    /// The value, if it is cached and may be used now. Never waits, takes no lock.
+    /// The value of the key at this place of the credential, if it is cached and may be used now. Never waits, takes no lock.
     #[must_use]
-    pub fn peek(&self, credential: &Credential) -> Option<Arc<Secret>> {
-        self.slots.load().slot(credential)?.peek()
+    pub fn peek(&self, credential: &Credential, key: usize) -> Option<Arc<Secret>> {
+        self.slots.load().slot(credential, key)?.peek()
     }
 
-    /// The value, fetched if it is not cached. Callers that ask together wait for one fetch; dropping the future
+    /// The value of that key, fetched if it is not cached. Callers that ask together wait for one fetch; dropping the future
     /// leaves it running. After a failed fetch the store is not asked again before its back-off is over: until then
     /// the answer is the value that is held, while its `maxStale` lasts, or the failure.
     ///
     /// # Errors
     /// [`SecretError`] names the credential and the kind of failure.
-    pub async fn get(&self, credential: &Credential) -> Result<Arc<Secret>, SecretError> {
-        let outcome = match self.slot(credential) {
+    pub async fn get(&self, credential: &Credential, key: usize) -> Result<Arc<Secret>, SecretError> {
+        let outcome = match self.slot(credential, key) {
             Some(slot) => slot.get().await,
             None => Err(Failure::Withdrawn),
         };
         outcome.map_err(|failure| SecretError::new(&credential.name, failure))
     }
 
-    /// To be told when a provider refused `version` of this credential. Fetches once more, at most once per version
+    /// To be told when a provider refused `version` of this key. Fetches once more, at most once per version
     /// in 30 seconds, whoever provokes it; `Some` only if the value is another one now.
-    pub async fn rejected(&self, credential: &Credential, version: &Version) -> Option<Arc<Secret>> {
-        self.slot(credential)?.rejected(version).await
+    pub async fn rejected(
+        &self,
+        credential: &Credential,
+        key: usize,
+        version: &Version,
+    ) -> Option<Arc<Secret>> {
+        let slot = self.slot(credential, key)?;
+        slot.note_refusal(version);
+        slot.newer(version).await
+    }
+
+    /// The same where no provider was asked, because it refused `version` lately.
+    pub async fn newer(&self, credential: &Credential, key: usize, version: &Version) -> Option<Arc<Secret>> {
+        self.slot(credential, key)?.newer(version).await
     }
 
     /// Lets go of every secret and gives back what the stores lent, and their logins, within `limit`: what is not
@@ -183,18 +202,20 @@ impl Secrets {
         slots.issuers.iter().map(count).collect()
     }
 
-    /// How the secret of each credential does, by name.
+    /// How each key of each credential does, by name.
     #[must_use]
     pub fn status(&self) -> Vec<CredentialStatus> {
         let slots = self.slots.load_full();
+        let served =
+            slots.by_credential.iter().flat_map(|(name, keys)| keys.iter().map(move |key| (name, key)));
         let mut status: Vec<_> =
-            slots.by_credential.iter().map(|(credential, slot)| slot.status(credential)).collect();
-        status.sort_unstable_by(|a, b| a.credential.cmp(&b.credential));
+            served.map(|(name, key)| key.slot.status(name, key.alias.as_ref())).collect();
+        status.sort_by(|a, b| a.credential.cmp(&b.credential));
         status
     }
 
-    fn slot(&self, credential: &Credential) -> Option<Arc<Slot>> {
-        self.slots.load().slot(credential).cloned()
+    fn slot(&self, credential: &Credential, key: usize) -> Option<Arc<Slot>> {
+        self.slots.load().slot(credential, key).cloned()
     }
 
     fn install(&self, stores: Vec<Arc<Store>>, wanted: Vec<Wanted>) {
@@ -202,9 +223,9 @@ impl Secrets {
         let freshness = strictest(&wanted);
         let mut by_reference: HashMap<Reference, Arc<Slot>> =
             before.distinct().map(|slot| (slot.reference().clone(), Arc::clone(slot))).collect();
-        let mut by_credential = HashMap::new();
+        let mut by_credential: HashMap<Name, Vec<Served>> = HashMap::new();
         let mut issuers = Vec::new();
-        for Wanted { credential, description, reference, freshness: own } in wanted {
+        for Wanted { credential, alias, description, reference, freshness: own } in wanted {
             let freshness = freshness.get(&reference).copied().unwrap_or(own);
             let mint = reference.mint.as_ref().map(|minting| Maker {
                 issuer: self.issuer(&before, &mut issuers, &minting.mint.endpoint),
@@ -216,7 +237,7 @@ impl Secrets {
                 Arc::new(Slot::new(reference, description, freshness, origin, self.handle.clone()))
             });
             slot.retune(freshness);
-            by_credential.insert(credential, Arc::clone(slot));
+            by_credential.entry(credential).or_default().push(Served { alias, slot: Arc::clone(slot) });
         }
         let dropped =
             before.stores.iter().filter(|store| !stores.iter().any(|kept| Arc::ptr_eq(kept, store)));
@@ -268,27 +289,34 @@ fn running(stores: &[Arc<Store>], reference: &Reference) -> Option<Arc<Store>> {
 }
 
 impl Slots {
-    /// The slot of the secret that the credential names. A request of an older policy may name another one than the
-    /// policy in force; it gets nothing.
-    fn slot(&self, credential: &Credential) -> Option<&Arc<Slot>> {
-        self.by_credential.get(&credential.name).filter(|slot| slot.reference().is_of(credential))
+    /// The slot of the secret that this key of the credential names. A request of an older policy may name another one than the
+    /// policy in force has; it gets nothing.
+    fn slot(&self, credential: &Credential, key: usize) -> Option<&Arc<Slot>> {
+        let key = credential.keys.get(key)?;
+        let served = self.by_credential.get(&credential.name)?;
+        served.iter().map(|served| &served.slot).find(|slot| slot.reference().is_of(credential, key))
     }
 
     /// Each slot once, though several credentials may share it.
     fn distinct(&self) -> impl Iterator<Item = &Arc<Slot>> {
         let mut seen = HashSet::new();
-        self.by_credential.values().filter(move |slot| seen.insert(Arc::as_ptr(slot)))
+        let slots = self.by_credential.values().flatten().map(|served| &served.slot);
+        slots.filter(move |slot| seen.insert(Arc::as_ptr(slot)))
     }
 
     fn tell_whom_for(&self) {
-        let mut names: HashMap<*const Slot, Vec<Name>> = HashMap::new();
-        for (name, slot) in &self.by_credential {
-            names.entry(Arc::as_ptr(slot)).or_default().push(name.clone());
+        let mut users: HashMap<*const Slot, [BTreeSet<Name>; 2]> = HashMap::new();
+        for (name, keys) in &self.by_credential {
+            for Served { alias, slot } in keys {
+                let [names, aliases] = users.entry(Arc::as_ptr(slot)).or_default();
+                names.insert(name.clone());
+                aliases.extend(alias.clone());
+            }
         }
         for slot in self.distinct() {
-            let mut names = names.remove(&Arc::as_ptr(slot)).unwrap_or_default();
-            names.sort_unstable();
-            slot.serve(names.into());
+            let users = users.remove(&Arc::as_ptr(slot)).unwrap_or_default();
+            let [names, aliases] = users.map(|names| names.into_iter().collect());
+            slot.serve(names, aliases);
         }
     }
 }

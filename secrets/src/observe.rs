@@ -31,6 +31,8 @@ pub struct Event {
     pub secret: Option<Arc<str>>,
     /// The credentials of the policy that use the secret, sorted.
     pub credentials: Arc<[Name]>,
+    /// What they call this key, where they have others; sorted.
+    pub aliases: Arc<[Name]>,
     /// What it was.
     pub what: What,
 }
@@ -172,6 +174,7 @@ mod tests {
             store: "bao".parse().unwrap(),
             secret: None,
             credentials: Arc::default(),
+            aliases: Arc::default(),
             what: What::Recovered,
         }
     }

@@ -55,7 +55,13 @@ impl Origin {
             Some(Shift::Works) => What::Recovered,
         };
         let store = reference.store.name.clone();
-        self.observer.tell(Event { store, secret: None, credentials: Arc::default(), what });
+        self.observer.tell(Event {
+            store,
+            secret: None,
+            credentials: Arc::default(),
+            aliases: Arc::default(),
+            what,
+        });
         fetched
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tollgate_policy::name::Name;
-use tollgate_policy::policy::{Credential, Mint, Policy, SecretRef, Store};
+use tollgate_policy::policy::{Credential, Key, Mint, Policy, SecretRef, Store};
 
 /// Where one secret is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,10 +42,9 @@ impl Reference {
         Some(Self { store: Arc::clone(store), secret: secret.clone(), mint: None })
     }
 
-    /// Whether it is what the credential names.
-    pub(crate) fn is_of(&self, credential: &Credential) -> bool {
-        self.secret == credential.from
-            && self.mint.as_ref().map(|minting| &minting.mint) == credential.mint.as_ref()
+    /// Whether it is what this key of the credential is.
+    pub(crate) fn is_of(&self, credential: &Credential, key: &Key) -> bool {
+        self.secret == key.from && self.mint.as_ref().map(|minting| &minting.mint) == credential.mint.as_ref()
     }
 }
 
@@ -67,8 +66,8 @@ impl Freshness {
     /// A refresh time of zero would ask without a pause.
     const LEAST: Duration = Duration::from_secs(1);
 
-    pub(crate) fn of(credential: &Credential) -> Self {
-        if credential.from.dynamic {
+    pub(crate) fn of(credential: &Credential, key: &Key) -> Self {
+        if key.from.dynamic {
             // Its lease says how long it is good; without one it is good for nothing.
             return Self { refresh: Duration::ZERO, max_stale: Duration::ZERO };
         }
@@ -82,21 +81,24 @@ impl Freshness {
     }
 }
 
-/// One credential that the cache has to serve.
+/// One key that the cache has to serve.
 pub(crate) struct Wanted {
     pub(crate) credential: Name,
+    /// What that credential calls it, if it has others.
+    pub(crate) alias: Option<Name>,
     /// What operators know the value by.
     pub(crate) description: String,
     pub(crate) reference: Reference,
     pub(crate) freshness: Freshness,
 }
 
-/// The credentials of a policy, each with the place of its secret.
+/// The keys of all credentials of a policy, each with the place of its secret; those of a credential in their order.
 pub(crate) fn wanted(policy: &Policy) -> Vec<Wanted> {
     policy
         .credentials()
-        .filter_map(|credential| {
-            let mut reference = Reference::of(policy, &credential.from)?;
+        .flat_map(|credential| credential.keys.iter().map(move |key| (credential, key)))
+        .filter_map(|(credential, key)| {
+            let mut reference = Reference::of(policy, &key.from)?;
             if let Some(mint) = &credential.mint {
                 let client = match mint.client_secret() {
                     Some(secret) => Some(Box::new(Reference::of(policy, secret)?)),
@@ -106,9 +108,10 @@ pub(crate) fn wanted(policy: &Policy) -> Vec<Wanted> {
             }
             Some(Wanted {
                 credential: credential.name.clone(),
-                description: credential.reference(),
+                alias: key.alias.clone(),
+                description: credential.reference(key),
                 reference,
-                freshness: Freshness::of(credential),
+                freshness: Freshness::of(credential, key),
             })
         })
         .collect()
@@ -140,7 +143,7 @@ pub(crate) mod tests {
         Credential {
             name: name.parse().unwrap(),
             destinations: Vec::new(),
-            from: reference.secret.clone(),
+            keys: vec![Key { alias: None, weight: 1, from: reference.secret.clone() }],
             inject: vec![Injection { field: None, way: Inject::Bearer }],
             refresh: freshness.refresh,
             max_stale: freshness.max_stale,
@@ -152,15 +155,20 @@ pub(crate) mod tests {
         StoreKind::File { root: root.into() }
     }
 
+    fn described(reference: &Reference) -> String {
+        let none = Freshness { refresh: Duration::ZERO, max_stale: Duration::ZERO };
+        let credential = credential_for("c", reference, none);
+        credential.reference(&credential.keys[0])
+    }
+
     #[test]
     fn a_reference_is_described_in_full() {
         let mut reference = reference_to(file("/keys"), "llm/openai", Some("api_key"));
         reference.secret.version = Some(7);
-        let none = Freshness { refresh: Duration::ZERO, max_stale: Duration::ZERO };
-        assert_eq!(credential_for("c", &reference, none).reference(), "store:llm/openai#api_key@7");
+        assert_eq!(described(&reference), "store:llm/openai#api_key@7");
         reference.secret.version = None;
         reference.secret.stage = Some("AWSPREVIOUS".into());
-        assert_eq!(credential_for("c", &reference, none).reference(), "store:llm/openai#api_key@AWSPREVIOUS");
+        assert_eq!(described(&reference), "store:llm/openai#api_key@AWSPREVIOUS");
     }
 
     #[test]
@@ -183,6 +191,9 @@ pub(crate) mod tests {
         let none = Freshness { refresh: Duration::ZERO, max_stale: Duration::ZERO };
         let credential = credential_for("c", &reference_to(file("/keys"), "a", None), none);
         let second = Duration::from_secs(1);
-        assert_eq!(Freshness::of(&credential), Freshness { refresh: second, max_stale: second });
+        assert_eq!(
+            Freshness::of(&credential, &credential.keys[0]),
+            Freshness { refresh: second, max_stale: second }
+        );
     }
 }

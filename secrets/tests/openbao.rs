@@ -26,7 +26,7 @@ use bao::{Bao, Setup};
 const SECOND: Duration = Duration::from_secs(1);
 
 async fn value(secrets: &Secrets, credential: &Credential) -> Result<String, Failure> {
-    secrets.get(credential).await.map(|secret| text(&secret)).map_err(|error| error.failure())
+    secrets.get(credential, 0).await.map(|secret| text(&secret)).map_err(|error| error.failure())
 }
 
 fn text(secret: &Secret) -> String {
@@ -69,10 +69,10 @@ async fn a_key_is_read_with_its_version_and_what_cannot_be_read_says_why() {
     let hidden = setup.credential("hidden", "hidden/key", "api_key", None);
     let secrets = setup.secrets();
 
-    let secret = secrets.get(&current).await.unwrap();
+    let secret = secrets.get(&current, 0).await.unwrap();
     assert_eq!((text(&secret).as_str(), secret.version().as_str()), ("sk-2", "2"));
     assert_eq!(secret.reference(), "bao:llm/openai#api_key");
-    assert!(Arc::ptr_eq(&secret, &secrets.peek(&current).unwrap()));
+    assert!(Arc::ptr_eq(&secret, &secrets.peek(&current, 0).unwrap()));
     assert_eq!(value(&secrets, &pinned).await, Ok("sk-1".into()));
     assert_eq!(value(&secrets, &fieldless).await, Err(Failure::FieldMissing));
     assert_eq!(value(&secrets, &absent).await, Err(Failure::NotFound));
@@ -175,14 +175,14 @@ async fn a_rotation_is_seen_within_the_refresh_time_and_at_once_when_the_old_key
     let mut setup = Setup::new(&bao).refresh("10m");
     let late = setup.credential("late", "llm/openai", "api_key", None);
     let secrets = setup.secrets();
-    let old = secrets.get(&late).await.unwrap();
-    assert!(secrets.rejected(&late, old.version()).await.is_none());
+    let old = secrets.get(&late, 0).await.unwrap();
+    assert!(secrets.rejected(&late, 0, old.version()).await.is_none());
     drop(secrets);
     let secrets = setup.secrets();
-    let old = secrets.get(&late).await.unwrap();
+    let old = secrets.get(&late, 0).await.unwrap();
     bao.run(&["kv", "put", "secret/llm/openai", "api_key=sk-3"]);
     assert_eq!(value(&secrets, &late).await, Ok("sk-2".into()));
-    let new = secrets.rejected(&late, old.version()).await.unwrap();
+    let new = secrets.rejected(&late, 0, old.version()).await.unwrap();
     assert_eq!((text(&new).as_str(), new.version().as_str()), ("sk-3", "3"));
 }
 

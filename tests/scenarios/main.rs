@@ -21,6 +21,7 @@ mod minted;
 mod operations;
 mod parts;
 mod poisoning;
+mod pools;
 mod reload;
 mod rotation;
 mod scrubbing;

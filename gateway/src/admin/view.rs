@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::audit;
 use crate::core::{Core, Shared};
 use crate::credentials::{self, Listed};
 use crate::drain::Phase;
 use crate::identity::Standing;
+use crate::keys::KeyStatus;
 use crate::ledger::Ledger;
 use crate::metrics::Scrape;
 use crate::stats::Sums;
@@ -56,6 +58,7 @@ impl Views {
             stores: self.shared.secrets.health(),
             issuers: self.shared.secrets.issuers(),
             credentials: self.shared.secrets.status(),
+            keys: self.keys(),
             generation: self.shared.snapshots.generation(),
             identity: self.identity.all(),
             reload_failures: self.reload_failures.load(Ordering::Relaxed),
@@ -64,14 +67,30 @@ impl Views {
         scrape.encode()
     }
 
+    /// How the keys of pools do.
+    fn keys(&self) -> Vec<KeyStatus> {
+        let current = self.shared.snapshots.current();
+        current.map_or_else(Vec::new, |snapshot| {
+            self.shared.keys.status(&snapshot.policy, &self.shared.secrets, Instant::now())
+        })
+    }
+
     /// The credentials of the policy in force, and how their secrets do.
     pub(super) fn credentials(&self) -> Vec<Listed> {
         let Some(snapshot) = self.shared.snapshots.current() else { return Vec::new() };
         let mut listed = credentials::of(&snapshot.policy);
         for status in self.shared.secrets.status() {
-            let name = status.credential.as_str();
-            if let Some(listed) = listed.iter_mut().find(|listed| listed.name == name) {
-                listed.lives(&status, self.audit.last_use(&status.credential));
+            if let Some(listed) =
+                listed.iter_mut().find(|listed| listed.is(&status.credential, status.alias.as_ref()))
+            {
+                listed.lives(&status, self.audit.last_use(&status.credential, status.alias.as_ref()));
+            }
+        }
+        for status in self.shared.keys.status(&snapshot.policy, &self.shared.secrets, Instant::now()) {
+            if let Some(listed) =
+                listed.iter_mut().find(|listed| listed.is(&status.credential, Some(&status.alias)))
+            {
+                listed.does(&status);
             }
         }
         listed
@@ -120,10 +139,13 @@ impl Views {
         let credentials: Vec<Value> = policy
             .credentials()
             .map(|c| {
-                json!({
-                    "name": c.name.to_string(), "store": c.from.store.to_string(),
-                    "version": self.shared.secrets.peek(c).map(|secret| secret.version().to_string()),
-                })
+                let keys = c.keys.iter().enumerate().map(|(at, key)| {
+                    json!({
+                        "alias": key.alias.as_ref().map(ToString::to_string), "store": key.from.store.to_string(),
+                        "version": self.shared.secrets.peek(c, at).map(|secret| secret.version().to_string()),
+                    })
+                });
+                json!({"name": c.name.to_string(), "keys": keys.collect::<Vec<_>>()})
             })
             .collect();
         let grants: Vec<Value> = policy

@@ -146,6 +146,6 @@ async fn keep_house(core: Arc<Core>) {
             core.prepared.clear();
             core.pool.forget_certificates();
         }
-        core.prepared.retain(|credential| core.shared.secrets.peek(credential));
+        core.prepared.retain(|credential, key| core.shared.secrets.peek(credential, key));
     }
 }

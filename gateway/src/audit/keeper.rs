@@ -29,7 +29,7 @@ const RETAINED: usize = 4096;
 #[derive(Debug, Default)]
 pub(crate) struct View {
     broken: AtomicBool,
-    last_uses: Mutex<HashMap<Name, Timestamp>>,
+    last_uses: Mutex<HashMap<(Name, Option<Name>), Timestamp>>,
 }
 
 impl View {
@@ -38,9 +38,10 @@ impl View {
         !self.broken.load(Ordering::Relaxed)
     }
 
-    /// When a credential was last put on a call by this process, to the second.
-    pub(crate) fn last_use(&self, credential: &Name) -> Option<Timestamp> {
-        self.last_uses.lock().unwrap_or_else(PoisonError::into_inner).get(credential).copied()
+    /// When a key of a credential was last put on a call by this process, to the second.
+    pub(crate) fn last_use(&self, credential: &Name, alias: Option<&Name>) -> Option<Timestamp> {
+        let key = (credential.clone(), alias.cloned());
+        self.last_uses.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied()
     }
 }
 
@@ -191,13 +192,9 @@ impl Keeper {
         let mut second = Counts::default();
         self.cores.iter().for_each(|core| second.merge(core.take()));
         let mut last_uses = self.view.last_uses.lock().unwrap_or_else(PoisonError::into_inner);
-        for (credential, at) in second.last_uses() {
-            match last_uses.get_mut(credential) {
-                Some(last) => *last = at.max(*last),
-                None => {
-                    last_uses.insert(credential.clone(), at);
-                }
-            }
+        for (key, at) in second.last_uses() {
+            let last = last_uses.entry(key).or_insert(at);
+            *last = at.max(*last);
         }
         drop(last_uses);
         self.counts.merge(second);
@@ -276,7 +273,8 @@ mod tests {
     }
 
     fn told(what: What) -> (Observation, tokio::sync::oneshot::Receiver<()>) {
-        let event = Event { store: "bao".parse().unwrap(), secret: None, credentials: Arc::default(), what };
+        let store = "bao".parse().unwrap();
+        let event = Event { store, secret: None, credentials: Arc::default(), aliases: Arc::default(), what };
         let (written, answer) = tokio::sync::oneshot::channel();
         (Observation { event, written: Some(written) }, answer)
     }
@@ -341,8 +339,8 @@ mod tests {
         let mut open = OpenTrail::open(data.path(), None, observations).unwrap();
         open.trail.break_file(File::open("/dev/null").unwrap());
         let auditor = open.keep(Vec::new()).unwrap();
-        assert_eq!(secrets.get(key).await.unwrap_err().failure(), Failure::Unrecorded);
-        while secrets.get(key).await.is_err() {
+        assert_eq!(secrets.get(key, 0).await.unwrap_err().failure(), Failure::Unrecorded);
+        while secrets.get(key, 0).await.is_err() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         assert!(auditor.view().writable());

@@ -2,16 +2,18 @@
 //!
 //! **Invariant:** what is counted is bounded, and nothing is left out: beyond [`KINDS`] kinds, callers are counted together, and so are hosts.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use tollgate_policy::caller::SpiffeId;
+use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::Reason;
 use tollgate_policy::map::Map;
 use tollgate_policy::name::Name;
 use tollgate_secrets::Secret;
 
 use super::{Entry, Word};
+use crate::keys::Chosen;
 use crate::ledger::{Bounded, Record};
 
 /// Kinds of uses that are told apart on one core in a second, and on all cores in a minute.
@@ -31,11 +33,21 @@ pub(super) struct Counts(Map<Use, Count>);
 struct Use {
     caller: Option<SpiffeId>,
     credential: Name,
-    secret: Option<std::sync::Arc<str>>,
-    version: Option<std::sync::Arc<str>>,
+    alias: Option<Name>,
+    secret: Option<Arc<str>>,
+    version: Option<Arc<str>>,
     host: Option<Bounded>,
-    /// Why the call was refused instead.
-    refused: Option<Reason>,
+    deed: Deed,
+}
+
+/// What happened to the secret, or because of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Deed {
+    Injected,
+    /// The call was refused.
+    Refused(Reason),
+    /// The provider's answer to the call benched the key; its word for why.
+    Benched(Arc<str>),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -48,15 +60,14 @@ struct Count {
 impl Uses {
     /// A call is about to carry this secret.
     pub(crate) fn injected(&self, record: &Record, secret: &Secret) {
-        let Some(credential) = record.credential.clone() else { return };
         let secret = (Some(secret.reference_shared()), Some(secret.version().shared()));
-        self.note(record, credential, secret, None);
+        self.note(record, secret, Deed::Injected);
     }
 
     /// A call is about to leave on a connection that shows this client certificate.
     pub(crate) fn shown(&self, record: &Record, certificate: &Name, secret: &Secret) {
-        let secret = (Some(secret.reference_shared()), Some(secret.version().shared()));
-        self.note(record, certificate.clone(), secret, None);
+        let version = secret.version().shared();
+        self.about(record, certificate, Some((secret.reference_shared(), version)), Deed::Injected);
     }
 
     /// A call is refused; counted where that is because of its secret, or of the client certificate `blamed`.
@@ -65,21 +76,40 @@ impl Uses {
             return;
         }
         if let Some(certificate) = blamed {
-            self.note(record, certificate.clone(), (None, None), Some(reason));
-        } else if let Some(credential) = record.credential.clone() {
-            self.note(record, credential, (None, record.credential_version.clone()), Some(reason));
+            self.about(record, certificate, None, Deed::Refused(reason));
+        } else {
+            let version = record.credential_version.clone();
+            self.note(record, (None, version), Deed::Refused(reason));
         }
     }
 
-    fn note(
-        &self,
-        record: &Record,
-        credential: Name,
-        (secret, version): (Option<std::sync::Arc<str>>, Option<std::sync::Arc<str>>),
-        refused: Option<Reason>,
-    ) {
-        let caller = record.caller.clone();
-        let kind = Use { caller, credential, secret, version, host: record.host.clone(), refused };
+    /// What a provider answered to a call benched a key.
+    pub(crate) fn benched(&self, permit: &Permit, credential: Name, key: &Chosen, reason: Arc<str>) {
+        self.add(Use {
+            caller: Some(permit.caller().id().clone()),
+            credential,
+            alias: key.alias.clone(),
+            secret: Some(key.secret.reference_shared()),
+            version: Some(key.secret.version().shared()),
+            host: Some(Bounded::from(&permit.target().host_shared())),
+            deed: Deed::Benched(reason),
+        });
+    }
+
+    fn note(&self, record: &Record, (secret, version): (Option<Arc<str>>, Option<Arc<str>>), deed: Deed) {
+        let Some(credential) = record.credential.clone() else { return };
+        let (caller, host, alias) = (record.caller.clone(), record.host.clone(), record.alias.clone());
+        self.add(Use { caller, credential, alias, secret, version, host, deed });
+    }
+
+    /// About a client certificate, which is no key of the call.
+    fn about(&self, record: &Record, certificate: &Name, secret: Option<(Arc<str>, Arc<str>)>, deed: Deed) {
+        let (secret, version) = secret.unzip();
+        let (caller, host) = (record.caller.clone(), record.host.clone());
+        self.add(Use { caller, credential: certificate.clone(), alias: None, secret, version, host, deed });
+    }
+
+    fn add(&self, kind: Use) {
         let now = Timestamp::now();
         let once = Count { first: now, last: now, count: 1 };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).add(kind, once);
@@ -107,10 +137,10 @@ impl Counts {
         other.0.into_iter().for_each(|(kind, count)| self.add(kind, count));
     }
 
-    /// When each credential was last put on a call.
-    pub(super) fn last_uses(&self) -> impl Iterator<Item = (&Name, Timestamp)> {
-        let injected = self.0.iter().filter(|(kind, _)| kind.refused.is_none());
-        injected.map(|(kind, count)| (&kind.credential, count.last))
+    /// When each key of each credential was last put on a call.
+    pub(super) fn last_uses(&self) -> impl Iterator<Item = ((Name, Option<Name>), Timestamp)> {
+        let injected = self.0.iter().filter(|(kind, _)| kind.deed == Deed::Injected);
+        injected.map(|(kind, count)| ((kind.credential.clone(), kind.alias.clone()), count.last))
     }
 
     /// A line for each kind, in the order of their first.
@@ -126,18 +156,24 @@ impl Counts {
 }
 
 fn entry(at: Timestamp, kind: &Use, count: Count) -> Entry {
-    let text = |text: &Option<std::sync::Arc<str>>| text.as_deref().unwrap_or_default().to_owned();
+    let text = |text: &Option<Arc<str>>| text.as_deref().unwrap_or_default().to_owned();
+    let (word, reason) = match &kind.deed {
+        Deed::Injected => (Word::Injected, ""),
+        Deed::Refused(reason) => (Word::Refused, reason.as_str()),
+        Deed::Benched(reason) => (Word::Benched, &**reason),
+    };
     Entry {
         credentials: vec![kind.credential.to_string()],
+        alias: kind.alias.as_ref().map(ToString::to_string).unwrap_or_default(),
         secret: text(&kind.secret),
         version: text(&kind.version),
-        reason: kind.refused.map_or("", Reason::as_str).to_owned(),
+        reason: reason.to_owned(),
         caller: kind.caller.as_ref().map_or(OTHERS, SpiffeId::as_str).to_owned(),
         host: kind.host.as_ref().map_or(OTHERS, Bounded::as_str).to_owned(),
         first: Some(count.first),
         last: Some(count.last),
         count: Some(count.count),
-        ..Entry::new(at, if kind.refused.is_some() { Word::Refused } else { Word::Injected })
+        ..Entry::new(at, word)
     }
 }
 

@@ -110,7 +110,11 @@ fn row(entry: &Entry) -> Vec<String> {
     };
     let secret = if entry.secret.is_empty() { &entry.store } else { &entry.secret };
     let at = entry.last.unwrap_or(entry.at).strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let texts = [&what, &entry.credentials.join(","), secret, &version, &entry.caller, &entry.host];
+    let credentials = match entry.alias.as_str() {
+        "" => entry.credentials.join(","),
+        alias => format!("{} ({alias})", entry.credentials.join(",")),
+    };
+    let texts = [&what, &credentials, secret, &version, &entry.caller, &entry.host];
     let count = entry.count.map_or_else(|| "-".to_owned(), |count| count.to_string());
     std::iter::once(at).chain(texts.map(|text| visible(text))).chain([count]).collect()
 }
@@ -129,7 +133,7 @@ mod tests {
         let text = r#"[
             {"at": "2026-11-01T10:00:00Z", "what": "rotated", "credentials": ["a", "b"], "secret": "bao:x#k", "version": "8", "before": "7"},
             {"at": "2026-11-01T10:00:01Z", "what": "unavailable", "store": "bao", "reason": "sealed"},
-            {"at": "2026-11-01T10:01:00Z", "what": "injected", "credentials": ["a"], "secret": "bao:x#k", "version": "8",
+            {"at": "2026-11-01T10:01:00Z", "what": "injected", "credentials": ["a"], "alias": "team-a", "secret": "bao:x#k", "version": "8",
              "caller": "spiffe://prod.acme/ns/a/sa/b", "host": "\u001b[2Japi.test", "last": "2026-11-01T10:00:59Z", "count": 12}
         ]"#;
         let entries: Vec<Entry> = serde_json::from_str(text).unwrap();
@@ -151,7 +155,7 @@ mod tests {
         let injected = [
             "2026-11-01T10:00:59Z",
             "injected",
-            "a",
+            "a (team-a)",
             "bao:x#k",
             "8",
             "spiffe://prod.acme/ns/a/sa/b",

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use super::scrub::Needles;
 use super::{form, hmac, sigv4};
+use crate::keys::Chosen;
 
 /// What is added to a request.
 #[derive(Clone)]
@@ -42,7 +43,7 @@ impl std::fmt::Debug for Ready {
 #[derive(Debug)]
 struct Entry {
     credential: Arc<Credential>,
-    reference: String,
+    key: usize,
     version: Version,
     ready: Arc<[Ready]>,
     needles: Arc<Needles>,
@@ -51,22 +52,26 @@ struct Entry {
 /// The forms that one core has ready.
 #[derive(Debug, Default)]
 pub(crate) struct Prepared {
-    entries: Mutex<Map<Name, Entry>>,
+    /// Of each credential, those of its keys.
+    entries: Mutex<Map<Name, Vec<Entry>>>,
     warned: Arc<Warned>,
 }
 
-/// Of which version of each credential the log has said that it is short. All cores share it.
+/// Of which version of each key the log has said that it is short. All cores share it.
 #[derive(Debug, Default)]
-pub(crate) struct Warned(Mutex<Map<Name, Version>>);
+pub(crate) struct Warned(Mutex<Map<(Name, usize), Version>>);
 
 impl Warned {
-    fn say(&self, credential: &Credential, secret: &Secret) {
+    fn say(&self, credential: &Credential, key: &Chosen) {
         let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = said.insert(credential.name.clone(), secret.version().clone());
-        if last.as_ref() != Some(secret.version()) {
+        let version = key.secret.version();
+        let last = said.insert((credential.name.clone(), key.key), version.clone());
+        if last.as_ref() != Some(version) {
             let name = &credential.name;
+            let alias = key.alias.as_ref().map(|alias| alias.as_str());
             tracing::warn!(
                 credential = %name,
+                alias,
                 "a part of this key has fewer than 12 bytes: it is masked in the headers of answers, but not in their bodies"
             );
         }
@@ -78,14 +83,14 @@ impl Prepared {
         Self { entries: Mutex::default(), warned }
     }
 
-    /// `secret` in the forms that `credential` wants; `None` where it is not that credential's, or cannot take one of them.
-    pub(super) fn ready(&self, credential: &Arc<Credential>, secret: &Secret) -> Option<Arc<[Ready]>> {
-        self.with(credential, secret, |entry| Arc::clone(&entry.ready))
+    /// The secret of `key` in the forms that `credential` wants; `None` where it is not that key's, or cannot take one of them.
+    pub(super) fn ready(&self, credential: &Arc<Credential>, key: &Chosen) -> Option<Arc<[Ready]>> {
+        self.with(credential, key, |entry| Arc::clone(&entry.ready))
     }
 
-    /// What to look for in answers to calls with `secret`.
-    pub(super) fn needles(&self, credential: &Arc<Credential>, secret: &Secret) -> Option<Arc<Needles>> {
-        self.with(credential, secret, |entry| Arc::clone(&entry.needles))
+    /// What to look for in answers to calls with the secret of `key`.
+    pub(super) fn needles(&self, credential: &Arc<Credential>, key: &Chosen) -> Option<Arc<Needles>> {
+        self.with(credential, key, |entry| Arc::clone(&entry.needles))
     }
 
     /// Forgets everything: the policy changed.
@@ -94,47 +99,53 @@ impl Prepared {
     }
 
     /// Forgets the forms of which `current` says that their version is not the one in force: rotated, revoked, or too old.
-    pub(crate) fn retain(&self, current: impl Fn(&Credential) -> Option<Arc<Secret>>) {
+    pub(crate) fn retain(&self, current: impl Fn(&Credential, usize) -> Option<Arc<Secret>>) {
         let is_current = |entry: &Entry| {
-            current(&entry.credential).is_some_and(|secret| *secret.version() == entry.version)
+            current(&entry.credential, entry.key).is_some_and(|secret| *secret.version() == entry.version)
         };
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, entry| is_current(entry));
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.values_mut().for_each(|own| own.retain(is_current));
+        entries.retain(|_, own| !own.is_empty());
     }
 
     fn with<T>(
         &self,
         credential: &Arc<Credential>,
-        secret: &Secret,
+        key: &Chosen,
         read: impl FnOnce(&Entry) -> T,
     ) -> Option<T> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = entries.get(&credential.name).filter(|entry| entry.is_for(credential, secret)) {
+        let own = entries.get(&credential.name);
+        if let Some(entry) = own.and_then(|own| own.iter().find(|entry| entry.is_for(credential, key))) {
             return Some(read(entry));
         }
-        let reference = credential.reference();
-        if reference != secret.reference() {
+        let secret = &*key.secret;
+        if credential.reference(credential.keys.get(key.key)?) != secret.reference() {
             return None;
         }
         let ready: Option<Arc<[Ready]>> = credential.inject.iter().map(|way| ready(way, secret)).collect();
         let ready = ready?;
         let needles = Arc::new(needles(&credential.inject, secret)?);
         if needles.has_short() && credential.destinations.iter().any(|to| to.scrub == Scrub::All) {
-            self.warned.say(credential, secret);
+            self.warned.say(credential, key);
         }
         let (credential, version) = (Arc::clone(credential), secret.version().clone());
-        let entry = Entry { credential, reference, version, ready, needles };
+        let entry = Entry { credential, key: key.key, version, ready, needles };
         let value = read(&entry);
-        entries.insert(entry.credential.name.clone(), entry);
+        let own = entries.entry(entry.credential.name.clone()).or_default();
+        own.retain(|known| known.key != entry.key);
+        own.push(entry);
         Some(value)
     }
 }
 
 impl Entry {
-    /// The definition is compared by identity: another generation of the policy may put the same secret on a call in another way.
-    fn is_for(&self, credential: &Arc<Credential>, secret: &Secret) -> bool {
+    /// The definition is compared by identity: another generation of the policy may put the same secret on a call in another way. A
+    /// version is one of the secret's reference too, so it is of no other key.
+    fn is_for(&self, credential: &Arc<Credential>, key: &Chosen) -> bool {
         Arc::ptr_eq(&self.credential, credential)
-            && self.version == *secret.version()
-            && self.reference == secret.reference()
+            && self.key == key.key
+            && self.version == *key.secret.version()
     }
 }
 

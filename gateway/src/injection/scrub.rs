@@ -9,18 +9,16 @@ mod escape;
 mod needles;
 mod stream;
 
-use std::sync::Arc;
-
 use http::header::{self, HeaderName, LOCATION};
 use http::{HeaderMap, HeaderValue, StatusCode, response};
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::{Denial, Reason};
-use tollgate_secrets::Secret;
 
 use self::needles::Finds;
 pub(super) use self::needles::Needles;
 pub(crate) use self::stream::Scrubber;
 use super::Prepared;
+use crate::keys::Chosen;
 
 /// Connection-bound fields (RFC 9110, section 7.6.1) and announcements of other routes and sessions.
 static WITHHELD: [HeaderName; 14] = [
@@ -67,13 +65,13 @@ pub(crate) fn answer_head(
     parts: &mut response::Parts,
     has_body: bool,
     permit: &Permit,
-    secret: Option<&Arc<Secret>>,
+    key: Option<&Chosen>,
     prepared: &Prepared,
 ) -> Result<Option<Scrubber>, Denial> {
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Denial::new(Reason::UnsupportedUpgrade, "the destination switched protocols unasked"));
     }
-    let keyed = permit.credential().zip(secret);
+    let keyed = permit.credential().zip(key);
     let whole = keyed.is_some() && is_searched(parts, permit);
     if whole && has_body && is_encoded(&parts.headers) {
         return Err(Denial::new(
@@ -88,8 +86,8 @@ pub(crate) fn answer_head(
     if let Some(prefix) = permit.target().path_prefix() {
         relocate(&mut parts.headers, permit.target().host(), prefix);
     }
-    let Some((credential, secret)) = keyed else { return Ok(None) };
-    let needles = prepared.needles(credential, secret).ok_or_else(|| super::bug("no needles"))?;
+    let Some((credential, key)) = keyed else { return Ok(None) };
+    let needles = prepared.needles(credential, key).ok_or_else(|| super::bug("no needles"))?;
     scrub(&needles, &mut parts.headers);
     Ok(if whole { Scrubber::new(needles) } else { None })
 }

@@ -78,6 +78,8 @@ pub(crate) struct Row<'a> {
     #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
     pub(crate) credential: Cow<'a, str>,
     #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+    pub(crate) alias: Cow<'a, str>,
+    #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
     pub(crate) source: Cow<'a, str>,
     #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
     pub(crate) model: Cow<'a, str>,
@@ -131,6 +133,7 @@ impl Row<'_> {
             host: own(self.host),
             grant: own(self.grant),
             credential: own(self.credential),
+            alias: own(self.alias),
             source: own(self.source),
             model: own(self.model),
             model_answered: own(self.model_answered),
@@ -308,6 +311,7 @@ impl<'a> HoldRow<'a> {
             host: self.host,
             grant: self.grant,
             credential: self.credential,
+            alias: Cow::default(),
             source: Cow::default(),
             model: self.model,
             model_answered: Cow::default(),

@@ -55,6 +55,8 @@ pub struct Record {
     pub grant: Option<Name>,
     /// The credential that was put on the call, by its name in the model.
     pub credential: Option<Name>,
+    /// Which of the credential's keys the last attempt carried, where there are several.
+    pub alias: Option<Name>,
     /// The version of that credential that the last attempt carried.
     pub credential_version: Option<Arc<str>>,
     /// The local IP address that the last attempt left from.
@@ -113,6 +115,7 @@ impl Record {
             operation: None,
             grant: None,
             credential: None,
+            alias: None,
             credential_version: None,
             source: None,
             model: None,
@@ -198,7 +201,7 @@ impl UsageSource {
     }
 }
 
-/// One connection that a request was put on, or that failed before it could be. Where `source` and `credential_version` are those of the
+/// One connection that a request was put on, or that failed before it could be. Where `source`, `alias` and `credential_version` are those of the
 /// record, its line does not repeat them.
 #[derive(Debug, Clone, Default)]
 pub struct Attempt {
@@ -206,6 +209,8 @@ pub struct Attempt {
     pub peer: Option<Arc<str>>,
     /// The local IP address it left from.
     pub source: Option<Arc<str>>,
+    /// Which key of the credential it carried, where there are several.
+    pub alias: Option<Name>,
     /// The version of the credential it carried.
     pub credential_version: Option<Arc<str>>,
     /// HTTP status that the upstream answered.

@@ -12,7 +12,7 @@ use super::line::{Amount, Row, RowUnits, Taken};
 use super::record::{Record, RecordId};
 
 /// The words that sums are told apart by, in the order of [`Key::words`].
-pub(crate) const WORDS: usize = 11;
+pub(crate) const WORDS: usize = 12;
 
 /// What is added up, by column of the store. Order of [`Sums`].
 pub(crate) const SUMS: [&str; 11] = [
@@ -80,6 +80,7 @@ impl Tally {
             record.host.as_ref().map_or("", |host| host.as_str()),
             record.grant.as_ref().map_or("", |name| name.as_str()),
             record.credential.as_ref().map_or("", |name| name.as_str()),
+            record.alias.as_ref().map_or("", |name| name.as_str()),
             record.model.as_ref().map_or("", |model| model.as_str()),
             record.model_answered.as_ref().map_or("", |model| model.as_str()),
             record.source.as_deref().unwrap_or_default(),
@@ -198,6 +199,7 @@ fn words_of<'a>(
         &row.host,
         &row.grant,
         &row.credential,
+        &row.alias,
         &row.model,
         &row.model_answered,
         &row.source,
@@ -210,7 +212,7 @@ fn words_of<'a>(
 /// What one row of sums is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Key<'a> {
-    /// Caller, destination, host, grant, credential, model, model answered, source, reason, outcome, usage source.
+    /// Caller, destination, host, grant, credential, alias, model, model answered, source, reason, outcome, usage source.
     pub(crate) words: [&'a str; WORDS],
     pub(crate) status: u16,
     /// Minutes since the epoch.
@@ -320,6 +322,7 @@ mod tests {
     #[test]
     fn the_tally_of_a_record_is_that_of_its_line_read_back() {
         let mut full = record(&hold(RecordId::new()));
+        full.alias = Some("team-a".parse().unwrap());
         full.source = Some("2001:db8::7".into());
         full.reason = Some(tollgate_policy::denial::Reason::UpstreamTimeout);
         full.model_answered = Some(crate::ledger::Bounded::new("gpt-5-mini-2025-08-07 \"é\""));
@@ -353,18 +356,18 @@ mod tests {
         first.source = None;
         tally.record(&first);
         let counts: Vec<_> =
-            tally.sums.iter().map(|(key, sums)| (Key::decode(key).unwrap().words[7], sums[0])).collect();
+            tally.sums.iter().map(|(key, sums)| (Key::decode(key).unwrap().words[8], sums[0])).collect();
         assert!(counts.contains(&("", 2)) && counts.contains(&("10.0.0.1", 1)), "{counts:?}");
     }
 
     #[test]
     fn keys_read_back_and_words_never_run_into_one_another() {
         let mut key = Vec::new();
-        let one = Key { words: ["ab", "c", "", "", "", "", "", "", "", "", ""], status: 200, minute: -7 };
+        let one = Key { words: ["ab", "c", "", "", "", "", "", "", "", "", "", ""], status: 200, minute: -7 };
         one.encode(&mut key);
         assert_eq!(Key::decode(&key), Some(one));
         let mut other = Vec::new();
-        Key { words: ["a", "bc", "", "", "", "", "", "", "", "", ""], ..one }.encode(&mut other);
+        Key { words: ["a", "bc", "", "", "", "", "", "", "", "", "", ""], ..one }.encode(&mut other);
         assert_ne!(Key::words_of(&key), Key::words_of(&other));
         let charge = ChargeKey { limit: "a/b", key: "c", opened: 5 };
         charge.encode(&mut key);

@@ -14,7 +14,6 @@ use bytes::Bytes;
 use http::response;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::Reason;
 
@@ -28,7 +27,7 @@ use crate::injection::{Scrubber, Seen};
 use crate::ledger::{Outcome, Wait};
 use crate::listener::{Connection, Pulse};
 use crate::load::Share;
-use crate::upstream::{BodyError, Lease, Stall};
+use crate::upstream::{AnswerBody, BodyError, Lease, Stall};
 
 /// What a drain may take after its caller has gone.
 const DRAIN_TIME: Duration = Duration::from_secs(120);
@@ -59,7 +58,7 @@ pub(crate) struct MeteredBody {
 /// The part that a drain takes over.
 #[derive(Debug)]
 struct Source {
-    incoming: Option<Incoming>,
+    incoming: Option<AnswerBody>,
     reader: Option<UsageReader>,
     lease: Option<Lease>,
     meter: Box<Meter>,
@@ -422,7 +421,7 @@ impl Drop for MeteredBody {
 }
 
 /// Reads on for the usage alone.
-async fn drain(mut incoming: Incoming, mut source: Source, _share: Share, mut drained: Drained) {
+async fn drain(mut incoming: AnswerBody, mut source: Source, _share: Share, mut drained: Drained) {
     let mut output = Output::default();
     let mut left = DRAIN_BYTES;
     let read = async {

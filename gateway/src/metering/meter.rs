@@ -14,11 +14,11 @@ use tollgate_policy::dialect::Endpoint;
 use tollgate_policy::name::Name;
 use tollgate_policy::price::{NanoUsd, Units};
 use tollgate_policy::target::Target;
-use tollgate_secrets::Secret;
 
 use super::asked::Asked;
 use super::estimate::Bound;
 use crate::core::Core;
+use crate::keys::Chosen;
 use crate::ledger::{
     Attempt, Bounded, HoldLine, LedgerError, Outcome, Position, Record, RecordId, UsageSource,
 };
@@ -191,21 +191,24 @@ impl Meter {
     }
 
     /// An attempt has a connection.
-    pub(crate) fn attempt(&mut self, peer: &Peer, secret: Option<&Secret>, shown: Option<Shown<'_>>) {
+    pub(crate) fn attempt(&mut self, peer: &Peer, key: Option<&Chosen>, shown: Option<Shown<'_>>) {
         self.blamed = None;
         if let Some(Shown { credential, secret }) = shown {
             self.core.uses.shown(&self.record, &credential.name, secret);
         }
-        if let Some(secret) = secret {
-            self.core.uses.injected(&self.record, secret);
+        let alias = key.and_then(|key| key.alias.clone());
+        self.record.alias.clone_from(&alias);
+        if let Some(key) = key {
+            self.core.uses.injected(&self.record, &key.secret);
         }
-        let version = secret.map(|secret| secret.version().shared());
+        let version = key.map(|key| key.secret.version().shared());
         let source = Some(peer.source());
         self.record.source.clone_from(&source);
         self.record.credential_version.clone_from(&version);
         self.record.attempts.push(Attempt {
             peer: Some(peer.remote()),
             source,
+            alias,
             credential_version: version,
             ..Attempt::default()
         });

@@ -5,13 +5,17 @@ use std::sync::Arc;
 use super::mint::{LONGEST_USE, mint};
 use super::store::check_reference;
 use super::{Compiler, Scope, inject};
-use crate::model::{CredentialSpec, FromSpec, Interval, Resource};
+use crate::model::{CredentialSpec, FromSpec, Froms, Interval, Model, Resource};
+use crate::name::Name;
 use crate::pattern::HostPattern;
-use crate::policy::{Credential, Destination, Injection, KvVersion, SecretRef, Store, StoreKind};
+use crate::policy::{Credential, Destination, Injection, Key, KvVersion, Parts, SecretRef, Store, StoreKind};
 
 /// How old a value may become: 5 min before it is read again, 1 h while its store is out of reach.
 const REFRESH: Interval = Interval(std::time::Duration::from_secs(300));
 const MAX_STALE: Interval = Interval(std::time::Duration::from_secs(3600));
+/// Keys of a pool, and the most that one may weigh.
+const KEYS: usize = 32;
+const HEAVIEST: u32 = 1000;
 
 impl Compiler<'_> {
     pub(super) fn credentials(&mut self) {
@@ -39,15 +43,9 @@ impl Compiler<'_> {
                 destinations.push((path, destination));
             }
         }
-        let what = "where the key is read, as in `{store: bao, path: llm/openai, field: api_key}`";
-        let from = scope.required("spec.from", spec.from.as_ref(), what);
-        let store = from.and_then(|from| from.store.as_ref()).and_then(|name| {
-            let known = (self.model.stores.as_slice(), self.model.incomplete);
-            scope.resolve(("spec.from.store", "SecretStore", name), known, &self.parts.stores)
-        });
-        let from = from.and_then(|from| secret_ref(("spec.from", from), store.as_deref(), &mut scope));
+        let keys = keys(spec, (self.model, &self.parts), &mut scope);
         check_leased(spec, &mut scope);
-        let inject = inject::ways(spec, from.as_ref(), &mut scope);
+        let inject = inject::ways(spec, keys.as_deref().unwrap_or_default(), &mut scope);
         if inject.as_ref().is_none_or(|ways| ways.iter().any(Injection::is_reusable)) {
             destinations.iter().for_each(|(path, to)| check_hosts(spec, path, to, &mut scope));
         }
@@ -74,7 +72,7 @@ impl Compiler<'_> {
             Some(mint) => Some(Arc::new(mint?)),
             None => None,
         };
-        Some(Credential { name, destinations, from: from?, inject, refresh, max_stale, mint })
+        Some(Credential { name, destinations, keys: keys?, inject, refresh, max_stale, mint })
     }
 }
 
@@ -121,6 +119,71 @@ fn is_shared(parent: &str) -> bool {
     let is_suffix = |name: &str| psl::suffix(name.as_bytes()).is_some_and(|suffix| suffix == name);
     let any_child = format!("any.{parent}");
     is_suffix(parent) || is_suffix(&any_child) || PARENTS.contains(&parent)
+}
+
+/// Every key, if none has a problem.
+fn keys(spec: &CredentialSpec, (model, parts): (&Model, &Parts), scope: &mut Scope<'_>) -> Option<Vec<Key>> {
+    let what = "where the key is read, as in `{store: bao, path: llm/openai, field: api_key}`";
+    let froms = scope.required("spec.from", spec.from.as_ref(), what)?;
+    let written = froms.each();
+    if let Froms::Several(list) = froms {
+        scope.at_least_one("spec.from", list, what);
+        check_pool(&written, list.written().unwrap_or_default(), scope);
+    }
+    let mut keys: Vec<Key> = Vec::with_capacity(written.len());
+    let before = scope.problems.len();
+    for (at, from) in &written {
+        if let Froms::One(_) = froms {
+            check_alone((at, from), scope);
+        }
+        let store = from.store.as_ref().and_then(|name| {
+            let known = (model.stores.as_slice(), model.incomplete);
+            scope.resolve((&format!("{at}.store"), "SecretStore", name), known, &parts.stores)
+        });
+        let secret = secret_ref((at, from), store.as_deref(), scope);
+        if let Some(secret) = secret {
+            if keys.iter().any(|known| known.from == secret) {
+                scope.problem(at, "another key of this list is read in the same place");
+            }
+            keys.push(Key { alias: from.alias.clone(), weight: from.weight.unwrap_or(1), from: secret });
+        }
+    }
+    let complete = scope.problems.len() == before && keys.len() == froms.written();
+    complete.then_some(keys).filter(|keys| !keys.is_empty())
+}
+
+/// A list of keys is told apart by aliases, and shares the callers by weights.
+fn check_pool(written: &[(String, &FromSpec)], count: usize, scope: &mut Scope<'_>) {
+    if count > KEYS {
+        scope.problem("spec.from", format!("a credential has at most {KEYS} keys"));
+    }
+    let mut aliases: Vec<&Name> = Vec::with_capacity(written.len());
+    for (at, from) in written {
+        let path = format!("{at}.alias");
+        let what = "a name for this key of the list, which records and reports have";
+        if let Some(alias) = scope.required(&path, from.alias.as_ref(), what) {
+            if aliases.contains(&alias) {
+                scope.problem(&path, format!("another key of this list is called `{alias}` already"));
+            }
+            aliases.push(alias);
+        }
+        if from.weight.is_some_and(|weight| weight > HEAVIEST) {
+            scope.problem(&format!("{at}.weight"), format!("a weight is a whole number up to {HEAVIEST}"));
+        }
+    }
+    let stands_by = |(_, from): &(String, &FromSpec)| from.weight == Some(0);
+    if !written.is_empty() && written.iter().all(stands_by) {
+        scope.problem("spec.from", "every key has weight 0 and stands by, so none would be in use");
+    }
+}
+
+/// What only tells keys of a list apart is nothing to say of a single one.
+pub(super) fn check_alone((at, from): (&str, &FromSpec), scope: &mut Scope<'_>) {
+    for (field, is_written) in [("alias", from.alias.is_some()), ("weight", from.weight.is_some())] {
+        if is_written {
+            scope.problem(&format!("{at}.{field}"), "only the keys of a list have this; here is one key");
+        }
+    }
 }
 
 /// `at` is where `from` was written, which others than `spec.from` are too.
@@ -192,7 +255,9 @@ fn check_dynamic((at, from): (&str, &FromSpec), kind: &StoreKind, scope: &mut Sc
 /// A leased secret lives by its lease: what says otherwise would be read and do nothing.
 fn check_leased(spec: &CredentialSpec, scope: &mut Scope<'_>) {
     // With `mint` it is no leased secret; both are reported there.
-    if spec.mint.is_some() || spec.from.as_ref().and_then(|from| from.dynamic) != Some(true) {
+    let froms = spec.from.as_ref().map(Froms::each).unwrap_or_default();
+    let is_leased = !froms.is_empty() && froms.iter().all(|(_, from)| from.dynamic == Some(true));
+    if spec.mint.is_some() || !is_leased {
         return;
     }
     for (path, is_written) in

@@ -6,16 +6,12 @@ use super::mint::makes_session;
 use crate::model::{
     ClientCertificateSpec, CredentialSpec, HmacSpec, InjectSpec, Injections, List, SigV4Spec,
 };
-use crate::policy::{AwsSession, Hmac, Inject, Injection, Piece, SecretRef, SigV4};
+use crate::policy::{AwsSession, Hmac, Inject, Injection, Key, Piece, SecretRef, SigV4};
 
 const REQUIRED: &str = "how the key is put on a call, as in `{bearer: {}}`";
 
-/// Every way that is written, each at its place and of a field that `from` has, or of the one value that is minted.
-pub(super) fn ways(
-    spec: &CredentialSpec,
-    from: Option<&SecretRef>,
-    scope: &mut Scope<'_>,
-) -> Option<Vec<Injection>> {
+/// Every way that is written, each at its place and of a field that every key has, or of the one value that is minted.
+pub(super) fn ways(spec: &CredentialSpec, keys: &[Key], scope: &mut Scope<'_>) -> Option<Vec<Injection>> {
     let mut ways = Vec::new();
     let is_session = makes_session(scope);
     match scope.required("spec.inject", spec.inject.as_ref(), REQUIRED)? {
@@ -37,12 +33,18 @@ pub(super) fn ways(
     if ways.len() > 1 && ways.iter().any(is_certificate) {
         scope.problem("spec.inject", "a client certificate is a credential of its own");
     }
+    if keys.len() > 1 && ways.iter().any(is_certificate) {
+        scope.problem("spec.from", "a destination is shown one client certificate: name one, without a list");
+    }
     if is_session {
         check_session(&ways, scope);
     } else if spec.mint.is_some() {
         check_minted(&ways, scope);
-    } else if let Some(from) = from {
-        check_fields(&ways, from, scope);
+    } else {
+        for (index, key) in keys.iter().enumerate() {
+            let at = if key.alias.is_some() { format!("spec.from[{index}]") } else { "spec.from".to_owned() };
+            check_fields(&ways, (&at, &key.from), scope);
+        }
     }
     Some(ways.into_iter().map(|(_, way)| way).collect())
 }
@@ -87,28 +89,32 @@ fn check_session(ways: &[(String, Injection)], scope: &mut Scope<'_>) {
 }
 
 /// Every way has a field, and every field a way.
-fn check_fields(ways: &[(String, Injection)], from: &SecretRef, scope: &mut Scope<'_>) {
+fn check_fields(ways: &[(String, Injection)], (at, from): (&str, &SecretRef), scope: &mut Scope<'_>) {
     let before = scope.problems.len();
     for (path, injection) in ways {
-        check_field(path, injection, from, scope);
+        check_field(path, injection, (at, from), scope);
     }
     if scope.problems.len() > before || from.fields.len() < 2 {
         return;
     }
     for (index, field) in from.fields.iter().enumerate() {
         if !ways.iter().any(|(_, way)| way.fields().any(|used| used == field)) {
-            let path = format!("spec.from.fields[{index}]");
+            let path = format!("{at}.fields[{index}]");
             scope.problem(&path, format!("nothing puts `{field}` on the call"));
         }
     }
 }
 
 /// A way names its field where there are several, and then one that is there.
-fn check_field(path: &str, injection: &Injection, from: &SecretRef, scope: &mut Scope<'_>) {
+fn check_field(path: &str, injection: &Injection, (at, from): (&str, &SecretRef), scope: &mut Scope<'_>) {
+    let from_name = at.trim_start_matches("spec.");
     let all = from.fields.join(", ");
     for field in injection.fields().filter(|field| from.fields.iter().all(|other| other != field)) {
         let named = if all.is_empty() { "names none".to_owned() } else { format!("has {all}") };
-        scope.problem(&field_path(path, injection, field), format!("`from` {named}, and not `{field}`"));
+        scope.problem(
+            &field_path(path, injection, field),
+            format!("`{from_name}` {named}, and not `{field}`"),
+        );
     }
     let has_key = match &injection.way {
         Inject::SigV4(_) | Inject::ClientCertificate { .. } => true,

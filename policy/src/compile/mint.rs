@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::credential::secret_ref;
+use super::credential::{check_alone, secret_ref};
 use super::place::Place;
 use super::{Compiler, Scope};
 use crate::model::{
-    AlgorithmWord, AwsAssumeRoleSpec, AwsWebIdentitySpec, ClientAuthSpec, CredentialSpec, FromSpec,
+    AlgorithmWord, AwsAssumeRoleSpec, AwsWebIdentitySpec, ClientAuthSpec, CredentialSpec, FromSpec, Froms,
     GithubAppSpec, Interval, JwtBearerSpec, MintSpec, Model, TokenExchangeSpec,
 };
 use crate::name::Name;
@@ -67,8 +67,9 @@ pub(super) fn mint(
             );
         }
     }
-    if let Some(from) = &spec.from {
-        check_consumed(("spec.from", from), written.aws_assume_role.is_some(), scope);
+    let froms = spec.from.as_ref().map(Froms::each).unwrap_or_default();
+    for (at, from) in &froms {
+        check_consumed((at, from), written.aws_assume_role.is_some(), scope);
     }
     let fields = [
         (
@@ -95,9 +96,7 @@ pub(super) fn mint(
         Written::TokenExchange(exchange) => token_exchange(exchange, known, scope),
         Written::JwtBearer(bearer) => jwt_bearer(bearer, scope),
         Written::GithubApp(app) => github_app(app, scope),
-        Written::AwsAssumeRole(role) => {
-            aws::assume_role((name, role), spec.from.as_ref(), endpoint.as_ref(), scope)
-        }
+        Written::AwsAssumeRole(role) => aws::assume_role((name, role), &froms, endpoint.as_ref(), scope),
         Written::AwsWebIdentity(role) => aws::web_identity((name, role), scope),
     };
     let asked = [("scope", &written.scope), ("audience", &written.audience), ("resource", &written.resource)];
@@ -282,6 +281,7 @@ fn token_exchange(
             let store = from.store.as_ref().and_then(|name| {
                 scope.resolve((&format!("{from_path}.store"), "SecretStore", name), known, &parts.stores)
             });
+            check_alone((&from_path, from), scope);
             check_consumed((&from_path, from), false, scope);
             let from = secret_ref((&from_path, from), store.as_deref(), scope);
             Some((client?, from?))
@@ -413,6 +413,6 @@ impl Compiler<'_> {
 /// Where what it shows to anybody is read.
 fn places<'a>(credential: &'a Credential, parts: &'a Parts) -> impl Iterator<Item = Place<'a>> {
     let client = credential.mint.as_ref().and_then(|mint| mint.client_secret());
-    let secrets = std::iter::once(&credential.from).chain(client);
+    let secrets = credential.keys.iter().map(|key| &key.from).chain(client);
     secrets.filter_map(|secret| Some(Place::of(secret, &parts.stores.get(&secret.store)?.kind)))
 }

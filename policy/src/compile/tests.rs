@@ -3,7 +3,8 @@ use std::time::Duration;
 use super::*;
 use crate::limit::{LimitKind, Per, Window};
 use crate::policy::{
-    ClientCertificate, Inject, Injection, KvVersion, StoreKind, TlsVerify, TokenLogin, Unpriced, VaultAuth,
+    ClientCertificate, Inject, Injection, Key, KvVersion, StoreKind, TlsVerify, TokenLogin, Unpriced,
+    VaultAuth,
 };
 
 const RESOURCES: &str = r#"
@@ -159,7 +160,10 @@ fn a_minted_credential_is_made_as_its_endpoints_destination_is_reached() {
     let (policy, warnings) = compile_files(&[file], &environment()).unwrap();
     assert_eq!(warnings, [], "a token endpoint needs no grant");
     let credential = policy.credentials().next().unwrap();
-    assert_eq!(credential.reference(), "bao:saas/api#key > idp/token:clientCredentials for=a");
+    assert_eq!(
+        credential.reference(&credential.keys[0]),
+        "bao:saas/api#key > idp/token:clientCredentials for=a"
+    );
     assert_eq!(
         (credential.refresh, credential.max_stale),
         (Duration::from_secs(86_400), Duration::from_secs(86_400))
@@ -278,4 +282,33 @@ fn a_limit_on_spend_over_models_without_a_price_is_a_warning() {
     }
     assert!(warnings("gtp-5", "  unpriced: dearest\n").is_empty());
     assert!(warnings("gtp-5", "  unpriced: flag\n")[0].contains("never counts"));
+}
+
+#[test]
+fn one_key_is_a_pool_of_one_and_a_list_has_its_aliases_and_weights() {
+    let more = "---
+apiVersion: tollgate.dev/v1alpha1
+kind: Credential
+metadata: {name: pool}
+spec:
+  destinations: [api]
+  from:
+    - {alias: team-a, weight: 3, store: bao, path: a, field: key}
+    - {alias: team-b, store: bao, path: b, field: key}
+    - {alias: spare, weight: 0, store: bao, path: c, field: key}
+  inject: {bearer: {}}
+";
+    let (policy, _) = compiled(more);
+    let keys = |name: &str| {
+        let credential = policy.credentials().find(|credential| credential.name.as_str() == name).unwrap();
+        let key = |key: &Key| {
+            let alias = key.alias.as_ref().map_or_else(String::new, ToString::to_string);
+            (alias, key.weight, credential.reference(key))
+        };
+        (credential.is_pool(), credential.keys.iter().map(key).collect::<Vec<_>>())
+    };
+    assert_eq!(keys("key"), (false, vec![(String::new(), 1, "bao:saas/api#key".to_owned())]));
+    let pool = [("team-a", 3, "bao:a#key"), ("team-b", 1, "bao:b#key"), ("spare", 0, "bao:c#key")];
+    let pool = pool.map(|(alias, weight, from)| (alias.to_owned(), weight, from.to_owned()));
+    assert_eq!(keys("pool"), (true, pool.to_vec()));
 }

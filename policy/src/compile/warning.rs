@@ -28,7 +28,8 @@ pub(super) fn warnings(model: &Model, parts: &Parts) -> Vec<Problem> {
     for resource in &model.stores {
         let reads = |credential: &Arc<Credential>| {
             let client = credential.mint.as_ref().and_then(|mint| mint.client_secret());
-            std::iter::once(&credential.from).chain(client).any(|secret| secret.store == resource.name)
+            let mut secrets = credential.keys.iter().map(|key| &key.from).chain(client);
+            secrets.any(|secret| secret.store == resource.name)
         };
         if !parts.credentials.values().any(reads) {
             warnings.push(resource.source.problem("", "no credential reads this store"));

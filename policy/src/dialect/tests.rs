@@ -7,7 +7,7 @@ const DIALECT: &str = r#"
 dialect: acme
 provider: acme
 carriers: {headers: [x-key], queries: [key], account_headers: [x-org]}
-key_dead: [401]
+keys: {dead: [401], spent: [{status: 402, at: error.type, words: [billing]}]}
 endpoints:
   - on: [POST /v1/write]
     class: use
@@ -107,7 +107,8 @@ fn carriers_and_signals_are_data() {
     assert_eq!(acme.carriers().headers, ["x-key".into()]);
     assert_eq!(acme.carriers().queries, ["key".into()]);
     assert_eq!(acme.carriers().account_headers, ["x-org".into()]);
-    assert!(acme.key_dead(401) && !acme.key_dead(403) && !acme.rate_limited(429));
+    assert!(acme.keys().dead(401) && !acme.keys().dead(403) && !acme.keys().rate_limited(429));
+    assert_eq!(acme.keys().spent(402, br#"{"error": {"type": "billing"}}"#).as_deref(), Some("billing"));
     assert!(!acme.is_plain());
 }
 

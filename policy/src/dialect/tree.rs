@@ -48,6 +48,15 @@ impl Path {
         Self(self.0.iter().chain(&rest.0).cloned().collect())
     }
 
+    /// The string that stands there.
+    pub(super) fn text<'a>(&self, json: &'a serde_json::Value) -> Option<&'a str> {
+        let found = self.0.iter().try_fold(json, |at, step| match step {
+            Step::Member(name) => at.get(&**name),
+            Step::Each => None,
+        });
+        found?.as_str()
+    }
+
     pub(super) fn has_each(&self) -> bool {
         self.0.contains(&Step::Each)
     }

@@ -17,7 +17,7 @@ use crate::policy::{HmacAlgorithm, KeyEncoding, SignatureEncoding};
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 pub(crate) struct CredentialSpec {
     pub(crate) destinations: List<Name>,
-    pub(crate) from: Option<FromSpec>,
+    pub(crate) from: Option<Froms>,
     pub(crate) inject: Option<Injections>,
     pub(crate) refresh: Option<Interval>,
     pub(crate) max_stale: Option<Interval>,
@@ -28,6 +28,10 @@ pub(crate) struct CredentialSpec {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 pub(crate) struct FromSpec {
+    /// Of a key in a list, and only there.
+    pub(crate) alias: Option<Name>,
+    /// The same.
+    pub(crate) weight: Option<u32>,
     pub(crate) store: Option<Name>,
     pub(crate) path: Option<String>,
     pub(crate) field: Option<String>,
@@ -36,6 +40,13 @@ pub(crate) struct FromSpec {
     pub(crate) stage: Option<String>,
     pub(crate) version_id: Option<String>,
     pub(crate) dynamic: Option<bool>,
+}
+
+/// One key, or a list of them.
+#[derive(Debug)]
+pub(crate) enum Froms {
+    One(Box<FromSpec>),
+    Several(List<FromSpec>),
 }
 
 /// One way on a call, or a list of them.
@@ -169,6 +180,50 @@ impl From<SignatureWord> for SignatureEncoding {
             SignatureWord::Hex => Self::Hex,
             SignatureWord::Base64 => Self::Base64,
         }
+    }
+}
+
+impl Froms {
+    /// How many keys were written, right or wrong.
+    pub(crate) fn written(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Several(list) => list.written().unwrap_or_default(),
+        }
+    }
+
+    /// Each key that was read, with where it was written.
+    pub(crate) fn each(&self) -> Vec<(String, &FromSpec)> {
+        match self {
+            Self::One(from) => vec![("spec.from".to_owned(), &**from)],
+            Self::Several(list) => {
+                list.iter().map(|(index, from)| (format!("spec.from[{index}]"), from)).collect()
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Froms {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = Froms;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("where the key is read, as in `{store: bao, path: llm/openai, field: api_key}`, or a list of that")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Froms, A::Error> {
+                FromSpec::deserialize(MapAccessDeserializer::new(members)).map(Box::new).map(Froms::One)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, elements: A) -> Result<Froms, A::Error> {
+                List::deserialize(SeqAccessDeserializer::new(elements)).map(Froms::Several)
+            }
+        }
+
+        deserializer.deserialize_any(Either)
     }
 }
 

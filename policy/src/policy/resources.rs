@@ -11,7 +11,7 @@ use crate::limit::{Limit, Unit};
 use crate::model::Source;
 use crate::name::Name;
 use crate::pattern::{ActionPattern, HostPattern, MethodPattern, ModelPattern, PathPattern, SpiffePattern};
-use crate::policy::{Hmac, Mint, VaultStore};
+use crate::policy::{Hmac, Key, Mint, VaultStore};
 use crate::target::EncodedForms;
 
 /// What is outside, and how to reach it. Always over TLS.
@@ -125,15 +125,15 @@ pub struct AwsStore {
     pub role_arn: Option<String>,
 }
 
-/// One key: where it comes from, where it may go, and how it is put on a call.
+/// A key, or several that do the same: where they come from, where they may go, and how one is put on a call.
 #[derive(Debug, Clone)]
 pub struct Credential {
     /// Its name.
     pub name: Name,
     /// The only destinations that it may be sent to.
     pub destinations: Vec<Arc<Destination>>,
-    /// Where its value is read.
-    pub from: SecretRef,
+    /// One, or a pool of which each call gets one; at least one.
+    pub keys: Vec<Key>,
     /// How it is put on a call: at least one way, and no two in the same place.
     pub inject: Vec<Injection>,
     /// How old the value may become before it is read again. 5 min unless written otherwise; a day where it is minted,
@@ -376,11 +376,11 @@ impl Injection {
 }
 
 impl Credential {
-    /// Where its value comes from, for operators: the stored secret, and what is made of it where something is.
-    pub fn reference(&self) -> String {
+    /// Where the value of this key of it comes from, for operators: the stored secret, and what is made of it where something is.
+    pub fn reference(&self, key: &Key) -> String {
         match &self.mint {
-            Some(mint) => format!("{} > {mint}", self.from),
-            None => self.from.to_string(),
+            Some(mint) => format!("{} > {mint}", key.from),
+            None => key.from.to_string(),
         }
     }
 

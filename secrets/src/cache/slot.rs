@@ -67,8 +67,9 @@ struct Inner {
     forced: Option<(Version, Instant)>,
     /// The last version that a provider was said to refuse, and when.
     refused: Option<(Version, Instant)>,
-    /// The credentials that use it.
+    /// The credentials that use it, and what they call it if they have others.
     credentials: Arc<[Name]>,
+    aliases: Arc<[Name]>,
 }
 
 struct Flight {
@@ -101,6 +102,7 @@ impl Slot {
                 forced: None,
                 refused: None,
                 credentials: Arc::default(),
+                aliases: Arc::default(),
             }),
         }
     }
@@ -138,9 +140,8 @@ impl Slot {
         landed(landing).await
     }
 
-    /// The provider refused `version`. A value of another version, if there is one by now or after a forced fetch.
-    pub(super) async fn rejected(self: &Arc<Self>, version: &Version) -> Option<Arc<Secret>> {
-        self.note_refusal(version);
+    /// A value of another version than the one that a provider refused, if there is one by now or after a forced fetch.
+    pub(super) async fn newer(self: &Arc<Self>, version: &Version) -> Option<Arc<Secret>> {
         loop {
             let (landing, last) = {
                 let mut inner = self.inner();
@@ -184,8 +185,9 @@ impl Slot {
     }
 
     /// Says whom the secret is for.
-    pub(super) fn serve(&self, credentials: Arc<[Name]>) {
-        self.inner().credentials = credentials;
+    pub(super) fn serve(&self, credentials: Arc<[Name]>, aliases: Arc<[Name]>) {
+        let mut inner = self.inner();
+        (inner.credentials, inner.aliases) = (credentials, aliases);
     }
 
     /// The policy no longer uses it.
@@ -196,7 +198,8 @@ impl Slot {
         }
     }
 
-    fn note_refusal(&self, version: &Version) {
+    /// The provider refused `version`.
+    pub(super) fn note_refusal(&self, version: &Version) {
         let mut inner = self.inner();
         let now = Instant::now();
         let said = inner.refused.as_ref();
@@ -209,7 +212,8 @@ impl Slot {
     fn event(&self, inner: &Inner, what: What) -> Event {
         let secret = Some(Arc::clone(&self.description));
         let store = self.reference.store.name.clone();
-        Event { store, secret, credentials: Arc::clone(&inner.credentials), what }
+        let (credentials, aliases) = (Arc::clone(&inner.credentials), Arc::clone(&inner.aliases));
+        Event { store, secret, credentials, aliases, what }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {

@@ -102,6 +102,7 @@ impl Bench {
 
     fn install(&self, credentials: &[(&str, &str, Freshness)]) {
         let wanted = credentials.iter().map(|(name, path, freshness)| Wanted {
+            alias: None,
             credential: name.parse().unwrap(),
             description: format!("store:{path}"),
             reference: reference(path),
@@ -111,14 +112,12 @@ impl Bench {
     }
 
     async fn get(&self) -> Result<String, Failure> {
-        match self.secrets.get(&openai()).await {
-            Ok(secret) => Ok(text(&secret)),
-            Err(error) => Err(error.failure()),
-        }
+        let got = self.secrets.get(&openai(), 0).await;
+        got.map(|secret| text(&secret)).map_err(|error| error.failure())
     }
 
     fn peek(&self) -> Option<String> {
-        self.secrets.peek(&openai()).map(|secret| text(&secret))
+        self.secrets.peek(&openai(), 0).map(|secret| text(&secret))
     }
 }
 
@@ -151,7 +150,7 @@ async fn callers_that_ask_together_wait_for_one_fetch() {
     let mut callers = JoinSet::new();
     for _ in 0..1000 {
         let secrets = Arc::clone(&bench.secrets);
-        callers.spawn(async move { secrets.get(&openai()).await.map(|secret| text(&secret)) });
+        callers.spawn(async move { secrets.get(&openai(), 0).await.map(|secret| text(&secret)) });
     }
     while let Some(answer) = callers.join_next().await {
         assert_eq!(answer.unwrap().unwrap(), "one");
@@ -187,10 +186,10 @@ async fn a_used_value_is_refreshed_before_it_is_too_old_and_nobody_waits() {
 #[tokio::test(start_paused = true)]
 async fn an_unchanged_value_keeps_its_owner_so_that_nothing_is_made_anew() {
     let bench = Bench::new("one");
-    let first = bench.secrets.get(&openai()).await.unwrap();
+    let first = bench.secrets.get(&openai(), 0).await.unwrap();
     sleep(MINUTE * 5).await;
     assert!(bench.script.fetches() > 1);
-    assert!(Arc::ptr_eq(&first, &bench.secrets.peek(&openai()).unwrap()));
+    assert!(Arc::ptr_eq(&first, &bench.secrets.peek(&openai(), 0).unwrap()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -211,7 +210,7 @@ async fn a_value_outlives_its_store_up_to_its_bound_and_not_a_moment_longer() {
 #[tokio::test(start_paused = true)]
 async fn an_expired_value_is_let_go_of_though_nobody_asks() {
     let bench = Bench::new("one");
-    let held: Weak<Secret> = Arc::downgrade(&bench.secrets.get(&openai()).await.unwrap());
+    let held: Weak<Secret> = Arc::downgrade(&bench.secrets.get(&openai(), 0).await.unwrap());
     bench.script.say(Answer::Failure(Failure::Timeout));
     sleep(FRESHNESS.max_stale + MINUTE).await;
     assert!(held.upgrade().is_none());
@@ -297,19 +296,19 @@ mod rejection {
     use super::*;
 
     async fn rejected(bench: &Bench, version: &Version) -> Option<String> {
-        bench.secrets.rejected(&openai(), version).await.map(|secret| text(&secret))
+        bench.secrets.rejected(&openai(), 0, version).await.map(|secret| text(&secret))
     }
 
     #[tokio::test(start_paused = true)]
     async fn callers_whose_key_was_rejected_together_all_get_the_new_one_from_one_fetch() {
         let bench = Bench::new("one");
-        let old = bench.secrets.get(&openai()).await.unwrap().version().clone();
+        let old = bench.secrets.get(&openai(), 0).await.unwrap().version().clone();
         bench.script.say(Answer::Value("two"));
         bench.script.delay(Duration::from_secs(1));
         let mut callers = JoinSet::new();
         for _ in 0..500 {
             let (secrets, old) = (Arc::clone(&bench.secrets), old.clone());
-            callers.spawn(async move { secrets.rejected(&openai(), &old).await.map(|secret| text(&secret)) });
+            callers.spawn(async move { secrets.rejected(&openai(), 0, &old).await.map(|new| text(&new)) });
         }
         while let Some(answer) = callers.join_next().await {
             assert_eq!(answer.unwrap(), Some("two".into()));
@@ -322,7 +321,7 @@ mod rejection {
     #[tokio::test(start_paused = true)]
     async fn one_caller_cannot_force_more_than_one_fetch_per_version_in_30_seconds() {
         let bench = Bench::new("one");
-        let version = bench.secrets.get(&openai()).await.unwrap().version().clone();
+        let version = bench.secrets.get(&openai(), 0).await.unwrap().version().clone();
         for _ in 0..1000 {
             assert_eq!(rejected(&bench, &version).await, None);
         }
@@ -336,7 +335,7 @@ mod rejection {
     #[tokio::test(start_paused = true)]
     async fn a_fetch_that_began_before_the_rotation_is_not_taken_for_the_answer() {
         let bench = Bench::new("one");
-        let version = bench.secrets.get(&openai()).await.unwrap().version().clone();
+        let version = bench.secrets.get(&openai(), 0).await.unwrap().version().clone();
         bench.script.delay(Duration::from_secs(10));
         // Into the refresh ahead, which has read "one" by now.
         sleep(Duration::from_secs(45)).await;
@@ -349,7 +348,7 @@ mod rejection {
     #[tokio::test(start_paused = true)]
     async fn a_failing_store_is_not_asked_out_of_turn_and_the_value_stays() {
         let bench = Bench::new("one");
-        let version = bench.secrets.get(&openai()).await.unwrap().version().clone();
+        let version = bench.secrets.get(&openai(), 0).await.unwrap().version().clone();
         bench.script.say(Answer::Failure(Failure::Sealed));
         assert_eq!(rejected(&bench, &version).await, None);
         let fetches = bench.script.fetches();
@@ -376,7 +375,7 @@ mod new_policy {
     #[tokio::test(start_paused = true)]
     async fn a_credential_that_left_is_let_go_of_and_its_tasks_end() {
         let bench = Bench::new("one");
-        let secret = bench.secrets.get(&openai()).await.unwrap();
+        let secret = bench.secrets.get(&openai(), 0).await.unwrap();
         let held = Arc::downgrade(&secret);
         bench.install(&[]);
         assert_eq!(bench.peek(), None);
@@ -393,7 +392,7 @@ mod new_policy {
         bench.script.delay(Duration::from_secs(5));
         let waiting = {
             let secrets = Arc::clone(&bench.secrets);
-            tokio::spawn(async move { secrets.get(&openai()).await.map(|secret| Arc::downgrade(&secret)) })
+            tokio::spawn(async move { secrets.get(&openai(), 0).await.map(|secret| Arc::downgrade(&secret)) })
         };
         sleep(Duration::from_secs(1)).await;
         bench.install(&[]);
@@ -419,7 +418,7 @@ mod new_policy {
         bench.install(&[("openai", "path", FRESHNESS), ("also-openai", "path", short)]);
         bench.get().await.unwrap();
         let also = credential_for("also-openai", &reference("path"), short);
-        assert!(bench.secrets.peek(&also).is_some());
+        assert!(bench.secrets.peek(&also, 0).is_some());
         sleep(MINUTE).await;
         assert!(bench.script.fetches() >= 13, "{}", bench.script.fetches());
     }
@@ -447,7 +446,7 @@ async fn health_tells_stale_and_unavailable_secrets_of_a_failing_store() {
 
     bench.script.say(Answer::Failure(Failure::Sealed));
     let anthropic = credential_for("anthropic", &reference("other"), FRESHNESS);
-    let error = bench.secrets.get(&anthropic).await.unwrap_err();
+    let error = bench.secrets.get(&anthropic, 0).await.unwrap_err();
     assert_eq!(error.to_string(), "credential anthropic: the vault is sealed or not ready");
     sleep(MINUTE * 2).await;
     let failing = &bench.secrets.health()[0];

@@ -59,7 +59,7 @@ async fn a_lease_is_renewed_and_replaced_before_its_maximum_without_a_failed_cal
     let user = setup.dynamic("user", PATH, "username");
     let password = setup.dynamic("password", PATH, "password");
     let secrets = setup.secrets();
-    let first = secrets.get(&user).await.unwrap();
+    let first = secrets.get(&user, 0).await.unwrap();
     let word = value(&secrets, &password).await.unwrap();
     assert_eq!(
         postgres.ask(&text(&first), &word, "select 41 + 1").as_deref(),
@@ -115,10 +115,10 @@ async fn a_lease_is_revoked_when_the_policy_drops_it_and_nobody_uses_it_any_more
     let empty = setup.policy();
     let user = setup.dynamic("user", PATH, "username");
     let secrets = setup.secrets();
-    let call = secrets.get(&user).await.unwrap();
+    let call = secrets.get(&user, 0).await.unwrap();
     let names = HashSet::from([text(&call)]);
     secrets.apply(&setup.policy());
-    assert!(Arc::ptr_eq(&call, &secrets.get(&user).await.unwrap()), "an unrelated edit keeps it");
+    assert!(Arc::ptr_eq(&call, &secrets.get(&user, 0).await.unwrap()), "an unrelated edit keeps it");
 
     secrets.apply(&empty);
     assert_eq!(value(&secrets, &user).await, Err(Failure::Withdrawn));
@@ -140,18 +140,18 @@ async fn what_an_operator_revoked_is_replaced_when_it_is_rejected() {
     let mut setup = Setup::new(&bao);
     let user = setup.dynamic("user", PATH, "username");
     let secrets = setup.secrets();
-    let old = secrets.get(&user).await.unwrap();
+    let old = secrets.get(&user, 0).await.unwrap();
     sleep(SECOND * 2).await;
     assert!(
-        secrets.rejected(&user, old.version()).await.is_none(),
+        secrets.rejected(&user, 0, old.version()).await.is_none(),
         "its lease is good: another would be no better"
     );
     drop(secrets);
     let secrets = setup.secrets();
-    let old = secrets.get(&user).await.unwrap();
+    let old = secrets.get(&user, 0).await.unwrap();
     bao.run(&["lease", "revoke", "-prefix", "-sync", PATH]);
     sleep(SECOND * 2).await;
-    let new = secrets.rejected(&user, old.version()).await.unwrap();
+    let new = secrets.rejected(&user, 0, old.version()).await.unwrap();
     assert_ne!(text(&old), text(&new));
     assert_eq!(postgres.users(), [text(&new)]);
 }

@@ -63,8 +63,9 @@ fn listed(args: &LsArgs) -> anyhow::Result<Vec<Listed>> {
     Ok(credentials::of(&snapshot.policy))
 }
 
-const HEADING: [&str; 10] = [
+const HEADING: [&str; 11] = [
     "credential",
+    "key",
     "secret",
     "store",
     "put on as",
@@ -96,6 +97,7 @@ fn row(credential: &Listed, now: Timestamp) -> Vec<String> {
     });
     vec![
         visible(&credential.name),
+        key(credential),
         visible(&credential.secret),
         visible(&credential.store_kind),
         visible(&credential.inject),
@@ -108,6 +110,15 @@ fn row(credential: &Listed, now: Timestamp) -> Vec<String> {
     ]
 }
 
+/// Its alias, and its part of the callers.
+fn key(credential: &Listed) -> String {
+    match (&credential.alias, credential.weight) {
+        (None, _) => "-".to_owned(),
+        (Some(alias), Some(0)) => format!("{} (standby)", visible(alias)),
+        (Some(alias), weight) => format!("{} ×{}", visible(alias), weight.unwrap_or(1)),
+    }
+}
+
 fn health(credential: &Listed) -> String {
     let Some(health) = &credential.health else { return "-".to_owned() };
     let mut text = health.clone();
@@ -116,6 +127,9 @@ fn health(credential: &Listed) -> String {
     }
     if let Some(reason) = &credential.reason {
         text.push_str(&format!(": {reason}"));
+    }
+    if let (Some(state), Some(seconds)) = (&credential.state, credential.rest_seconds) {
+        text.push_str(&format!(", {state} for {}", short(seconds)));
     }
     visible(&text)
 }
@@ -175,7 +189,7 @@ mod tests {
             reason: Some("sealed".into()),
             ..listed()
         };
-        let common = "openai-prod|bao:llm/openai#api_key|vault|bearer|openai";
+        let common = "openai-prod|-|bao:llm/openai#api_key|vault|bearer|openai";
         assert_eq!(
             table(&[stale, listed()]),
             [format!("{common}|7|7m|15s|60s ago|stale for 3m: sealed"), format!("{common}|-|-|-|-|-")]

@@ -12,7 +12,7 @@ use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use tokio::runtime::Builder;
 use tollgate_policy::model::{Interval, nearest};
-use tollgate_policy::policy::{Credential, Policy, SecretId, StoreKind, VaultAuth};
+use tollgate_policy::policy::{Credential, Key, Policy, SecretId, StoreKind, VaultAuth};
 use tollgate_secrets::{Failure, Secret, Secrets};
 
 use super::Gateway;
@@ -58,17 +58,18 @@ pub(super) fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
     let secrets = Secrets::new(runtime.handle().clone(), Arc::new(move |ip| rules.allows(ip)));
     secrets.apply(policy);
     let (mut failed, mut untried) = (0, 0);
-    for credential in credentials {
-        if unwraps(policy, credential) {
-            unwrapping(credential).iter().for_each(|line| say(line));
+    for (credential, at) in credentials.into_iter().flat_map(|c| (0..c.keys.len()).map(move |at| (c, at))) {
+        let Some(key) = credential.keys.get(at) else { continue };
+        if unwraps(policy, credential, key) {
+            unwrapping(credential, key).iter().for_each(|line| say(line));
             untried += 1;
             continue;
         }
         let got = runtime.block_on(async {
-            let got = tokio::time::timeout(args.timeout.0, secrets.get(credential)).await;
+            let got = tokio::time::timeout(args.timeout.0, secrets.get(credential, at)).await;
             got.map_or(Err(Failure::Timeout), |got| got.map_err(|error| error.failure()))
         });
-        let report = Report::of(policy, credential, got);
+        let report = Report::of(policy, (credential, key), got);
         report.lines().iter().for_each(|line| say(line));
         failed += usize::from(!report.is_good());
     }
@@ -82,9 +83,9 @@ pub(super) fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Whether a login for it would show a wrapping token to a vault, which can be done once.
-fn unwraps(policy: &Policy, credential: &Credential) -> bool {
+fn unwraps(policy: &Policy, credential: &Credential, key: &Key) -> bool {
     let client = credential.mint.as_ref().and_then(|mint| mint.client_secret());
-    std::iter::once(&credential.from).chain(client).any(|secret| {
+    std::iter::once(&key.from).chain(client).any(|secret| {
         let store = policy.store(secret.store.as_str()).map(|store| &store.kind);
         let Some(StoreKind::Vault(vault)) = store else { return false };
         matches!(&vault.auth, VaultAuth::AppRole { secret_id: SecretId::Wrapped(_), .. })
@@ -92,10 +93,10 @@ fn unwraps(policy: &Policy, credential: &Credential) -> bool {
 }
 
 /// What is said where a login would use up the gateway's own.
-fn unwrapping(credential: &Credential) -> [String; 3] {
+fn unwrapping(credential: &Credential, key: &Key) -> [String; 3] {
     let what = "not tried: the wrapping token of wrappedSecretIdFile can be used once, by the gateway itself";
     let help = "see how it does in the running gateway: tollgate credential ls";
-    [heading(credential), line("SKIP", Step::Login.as_str(), what), line("", "help", help)]
+    [heading(credential, key), line("SKIP", Step::Login.as_str(), what), line("", "help", help)]
 }
 
 fn chosen<'a>(policy: &'a Policy, args: &TestArgs) -> anyhow::Result<Vec<&'a Arc<Credential>>> {
@@ -152,8 +153,12 @@ struct Report {
 }
 
 impl Report {
-    fn of(policy: &Policy, credential: &Arc<Credential>, got: Result<Arc<Secret>, Failure>) -> Self {
-        let store = policy.store(credential.from.store.as_str()).map(|store| &store.kind);
+    fn of(
+        policy: &Policy,
+        (credential, key): (&Credential, &Key),
+        got: Result<Arc<Secret>, Failure>,
+    ) -> Self {
+        let store = policy.store(key.from.store.as_str()).map(|store| &store.kind);
         let mut failed =
             got.as_ref().err().map(|failure| (step(*failure), failure.to_string(), help(*failure)));
         if let Ok(secret) = &got
@@ -162,12 +167,12 @@ impl Report {
             failed = Some((Step::Form, what, help));
         }
         let until = failed.as_ref().map(|(step, ..)| *step);
-        let mut done = steps(credential, store);
+        let mut done = steps((credential, key), store);
         done.retain(|(step, _)| until.is_none_or(|until| *step < until));
         let hosts: BTreeSet<String> =
             credential.destinations.iter().flat_map(|d| d.hosts.iter().map(ToString::to_string)).collect();
         Self {
-            heading: heading(credential),
+            heading: heading(credential, key),
             done,
             version: got.ok().map(|secret| secret.version().to_string()),
             destinations: hosts.into_iter().collect(),
@@ -209,8 +214,11 @@ fn misfit(credential: &Credential, secret: &Secret) -> Option<(String, &'static 
     (!injection::fits(credential, secret)).then(|| (what.to_owned(), help))
 }
 
-fn heading(credential: &Credential) -> String {
-    format!("{}: {}", credential.name, credential.reference())
+fn heading(credential: &Credential, key: &Key) -> String {
+    let (name, reference) = (&credential.name, credential.reference(key));
+    key.alias
+        .as_ref()
+        .map_or_else(|| format!("{name}: {reference}"), |alias| format!("{name} {alias}: {reference}"))
 }
 
 fn line(mark: &str, what: &str, text: &str) -> String {
@@ -218,7 +226,7 @@ fn line(mark: &str, what: &str, text: &str) -> String {
 }
 
 /// What is done for this credential, each as it reads when it went well.
-fn steps(credential: &Credential, store: Option<&StoreKind>) -> Vec<(Step, String)> {
+fn steps((credential, key): (&Credential, &Key), store: Option<&StoreKind>) -> Vec<(Step, String)> {
     let mut steps = Vec::new();
     match store {
         Some(StoreKind::File { root }) => {
@@ -248,10 +256,10 @@ fn steps(credential: &Credential, store: Option<&StoreKind>) -> Vec<(Step, Strin
         }
         None => {}
     }
-    steps.push((Step::Secret, format!("{} is there and may be read", credential.from.path)));
+    steps.push((Step::Secret, format!("{} is there and may be read", key.from.path)));
     steps.push((
         Step::Value,
-        match &*credential.from.fields {
+        match &*key.from.fields {
             [] => "it has a usable value".to_owned(),
             [field] => format!("its field {field} has a usable value"),
             fields => format!("its fields {} have usable values", fields.join(", ")),

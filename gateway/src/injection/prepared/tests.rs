@@ -9,6 +9,7 @@ use tollgate_secrets::Secrets;
 
 use super::*;
 use crate::app;
+use crate::keys::tests::Bench;
 
 const RESOURCES: &str = "apiVersion: tollgate.dev/v1alpha1
 kind: Destination
@@ -31,6 +32,13 @@ fn policy(directory: &Path) -> Policy {
     compile_files(&[file], &app::environment_of(&[], &[]).unwrap()).unwrap().0
 }
 
+fn value(ready: &[Ready]) -> &[u8] {
+    match ready {
+        [Ready::Header(_, value)] => value.as_bytes(),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[tokio::test]
 async fn a_version_that_is_in_force_no_longer_is_forgotten_though_no_call_asks() {
     let directory = TempDir::new().unwrap();
@@ -41,16 +49,35 @@ async fn a_version_that_is_in_force_no_longer_is_forgotten_though_no_call_asks()
     secrets.apply(&policy);
     let prepared = Prepared::default();
     let kept = || prepared.entries.lock().unwrap().len();
-    let first = secrets.get(&credential).await.unwrap();
-    assert!(prepared.ready(&credential, &first).is_some());
-    prepared.retain(|credential| secrets.peek(credential));
+    let chosen = |secret: &Arc<Secret>| Chosen { key: 0, alias: None, secret: Arc::clone(secret) };
+    let first = secrets.get(&credential, 0).await.unwrap();
+    assert!(prepared.ready(&credential, &chosen(&first)).is_some());
+    prepared.retain(|credential, key| secrets.peek(credential, key));
     assert_eq!(kept(), 1, "it is in force");
     std::fs::write(directory.path().join("key"), "the-second-version").unwrap();
-    let second = secrets.rejected(&credential, first.version()).await.expect("another value");
+    let second = secrets.rejected(&credential, 0, first.version()).await.expect("another value");
     assert_eq!(kept(), 1, "nobody has looked");
-    prepared.retain(|credential| secrets.peek(credential));
+    prepared.retain(|credential, key| secrets.peek(credential, key));
     assert_eq!(kept(), 0);
-    assert!(prepared.ready(&credential, &second).is_some());
-    prepared.retain(|_| None);
+    assert!(prepared.ready(&credential, &chosen(&second)).is_some());
+    prepared.retain(|_, _| None);
     assert_eq!(kept(), 0, "revoked");
+}
+
+#[tokio::test]
+async fn a_secret_is_put_on_a_call_as_the_key_that_it_is_of_and_as_no_other() {
+    let bench = Bench::new();
+    let prepared = Prepared::default();
+    let (one, other) = (bench.chosen(0).await, bench.chosen(1).await);
+    for (key, expected) in [(&one, "Bearer sk-a-1"), (&other, "Bearer sk-b-1"), (&one, "Bearer sk-a-1")] {
+        let ready = prepared.ready(bench.pool(), key).unwrap();
+        assert_eq!(value(&ready), expected.as_bytes());
+    }
+    let crossed = Chosen { secret: Arc::clone(&other.secret), ..one.clone() };
+    assert!(prepared.ready(bench.pool(), &crossed).is_none());
+    assert!(prepared.ready(bench.pool(), &Chosen { key: 2, ..one.clone() }).is_none());
+    let rotated = bench.rotated(0).await;
+    assert_eq!(value(&prepared.ready(bench.pool(), &rotated).unwrap()), b"Bearer sk-another");
+    let of_one: Vec<_> = prepared.entries.lock().unwrap().values().map(Vec::len).collect();
+    assert_eq!(of_one, [2], "the form of the version before is gone");
 }

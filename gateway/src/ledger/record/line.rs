@@ -46,6 +46,7 @@ impl Record {
         optional(json, member!("port"), self.port.map(u64::from));
         json.optional(member!("operation"), self.operation.as_deref());
         json.optional_word(member!("credential"), self.credential.as_ref().map(|name| name.as_str()));
+        json.optional_word(member!("alias"), self.alias.as_ref().map(|alias| alias.as_str()));
         json.optional(member!("credential_version"), self.credential_version.as_deref());
         json.optional_word(member!("source"), self.source.as_deref());
         json.optional_word(member!("peer"), self.attempts.last().and_then(|last| last.peer.as_deref()));
@@ -74,6 +75,8 @@ impl Record {
             member!("source"),
             attempt.source.as_deref().filter(|_| attempt.source != self.source),
         );
+        let alias = attempt.alias.as_ref().filter(|_| attempt.alias != self.alias);
+        json.optional_word(member!("alias"), alias.map(|alias| alias.as_str()));
         let version = attempt.credential_version.as_deref();
         let version = version.filter(|_| attempt.credential_version != self.credential_version);
         json.optional(member!("credential_version"), version);
@@ -172,9 +175,15 @@ mod tests {
         record.usage_source = UsageSource::Reported;
         record.source = Some("10.0.0.7".into());
         record.credential_version = Some("4".into());
-        let earlier =
-            Attempt { credential_version: Some("3".into()), status: Some(401), ..Attempt::default() };
+        record.alias = Some("team-b".parse().unwrap());
+        let earlier = Attempt {
+            alias: Some("team-a".parse().unwrap()),
+            credential_version: Some("3".into()),
+            status: Some(401),
+            ..Attempt::default()
+        };
         let last = Attempt {
+            alias: record.alias.clone(),
             peer: Some("192.0.2.1:443".into()),
             source: record.source.clone(),
             credential_version: record.credential_version.clone(),
@@ -193,7 +202,7 @@ mod tests {
         assert_eq!(
             full["attempts"],
             json!([
-                {"peer": null, "credential_version": "3", "status": 401},
+                {"peer": null, "alias": "team-a", "credential_version": "3", "status": 401},
                 {"peer": "192.0.2.1:443", "status": 200},
             ])
         );

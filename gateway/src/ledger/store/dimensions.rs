@@ -17,6 +17,7 @@ pub(crate) const COLUMNS: [&str; WORDS + 2] = [
     "host",
     "grant_name",
     "credential",
+    "alias",
     "model",
     "model_answered",
     "source",

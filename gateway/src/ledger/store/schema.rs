@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 /// Of this layout; another one is not touched.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// Requests are not rows of their own: `sums` has what they add up to, by minute and by what they have in common, so the store stays
 /// small however many there are. `stretches` says where in the journal the line of a given record can be.
@@ -32,6 +32,7 @@ CREATE TABLE dimensions (
     host            TEXT NOT NULL,
     grant_name      TEXT NOT NULL,
     credential      TEXT NOT NULL,
+    alias           TEXT NOT NULL,
     model           TEXT NOT NULL,
     model_answered  TEXT NOT NULL,
     source          TEXT NOT NULL,
@@ -74,12 +75,18 @@ CREATE TABLE corrections (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// Makes the tables in an empty file; refuses a file of another layout.
+/// What the layout before did not have. Rows of it have no alias; their hashes are never met again, which costs a row each.
+const SINCE_1: &str = "ALTER TABLE dimensions ADD COLUMN alias TEXT NOT NULL DEFAULT '';";
+
+/// Makes the tables in an empty file, and adds to those of the layout before; refuses a file of another layout.
 pub(super) fn ensure(connection: &Connection) -> rusqlite::Result<()> {
-    if version(connection)? == 0 {
-        connection
-            .execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;"))?;
-    }
+    let change = match version(connection)? {
+        0 => TABLES,
+        1 => SINCE_1,
+        _ => return check(connection),
+    };
+    connection
+        .execute_batch(&format!("BEGIN IMMEDIATE; {change} PRAGMA user_version = {VERSION}; COMMIT;"))?;
     check(connection)
 }
 

@@ -226,3 +226,30 @@ fn a_reader_needs_no_right_to_write() {
     let uri = immutable(&path(directory.path())).unwrap();
     uri.query_row("SELECT count(*) FROM sums", [], |row| row.get::<_, i64>(0)).unwrap();
 }
+
+#[test]
+fn a_store_of_the_layout_before_goes_on_with_what_it_has() {
+    let directory = directory();
+    let mut calls = [record(&hold(RecordId::new())), record(&hold(RecordId::new()))];
+    calls[1].alias = Some("team-a".parse().unwrap());
+    write(directory.path(), "a.jsonl", &[(RECORD, json(&calls[0]))]);
+    let mut store = Store::open(directory.path()).unwrap();
+    read(&mut store, directory.path());
+    let change = "ALTER TABLE dimensions DROP COLUMN alias; PRAGMA user_version = 1;";
+    store.connection.execute_batch(change).unwrap();
+    drop(store);
+    assert!(Reader::open(directory.path()).is_err(), "the gateway has to have been here first");
+    let mut store = Store::open(directory.path()).unwrap();
+    write(directory.path(), "b.jsonl", &[(RECORD, json(&calls[1]))]);
+    read(&mut store, directory.path());
+    let mut aliases = Vec::new();
+    let sql = "SELECT alias, requests FROM sums s JOIN dimensions d ON d.id = s.dimensions ORDER BY alias";
+    Reader::open(directory.path())
+        .unwrap()
+        .query(sql, &[], |row| {
+            aliases.push((row.get::<_, String>(0)?, row.get::<_, i64>(1)?));
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(aliases, [(String::new(), 1), ("team-a".to_owned(), 1)]);
+}

@@ -149,6 +149,6 @@ fn a_key_is_dead_on_401_and_on_nothing_else() {
     let catalog = catalog();
     for dialect in catalog.dialect_names() {
         let dialect = catalog.dialect(dialect).unwrap();
-        assert_eq!((100..600).filter(|status| dialect.key_dead(*status)).collect::<Vec<_>>(), [401]);
+        assert_eq!((100..600).filter(|status| dialect.keys().dead(*status)).collect::<Vec<_>>(), [401]);
     }
 }

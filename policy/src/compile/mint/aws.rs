@@ -29,12 +29,12 @@ pub(in crate::compile) fn makes_session(scope: &Scope<'_>) -> bool {
 
 pub(super) fn assume_role(
     (credential, role): (&Name, &AwsAssumeRoleSpec),
-    from: Option<&FromSpec>,
+    froms: &[(String, &FromSpec)],
     endpoint: Option<&TokenEndpoint>,
     scope: &mut Scope<'_>,
 ) -> Option<TokenGrant> {
     let at = "spec.mint.awsAssumeRole";
-    let key = key((at, role), from, scope);
+    let key = key((at, role), froms, scope);
     let region = region(&format!("{at}.region"), role.region.as_ref(), endpoint, scope);
     let external = role.external_id.as_ref();
     let is_plain = |text: &String| {
@@ -65,10 +65,10 @@ pub(super) fn web_identity(
     session(("spec.mint.awsWebIdentity", credential), &written, scope).map(TokenGrant::AwsWebIdentity)
 }
 
-/// The two fields of `from` that are the key, and no other.
+/// The two fields of each `from` that are the key, and no other.
 fn key(
     (at, role): (&str, &AwsAssumeRoleSpec),
-    from: Option<&FromSpec>,
+    froms: &[(String, &FromSpec)],
     scope: &mut Scope<'_>,
 ) -> Option<AwsKey> {
     let named = [
@@ -78,16 +78,22 @@ fn key(
     let [id, secret] = named.map(|(field, name, what)| {
         let path = format!("{at}.{field}");
         let name = scope.required(&path, name.clone(), what)?;
-        let from = from?;
-        if !from.fields.values().any(|other| *other == name) {
-            let message = format!("`spec.from.fields` has to name `{name}`, and the other half of the key");
+        for (from_path, _) in
+            froms.iter().filter(|(_, from)| !from.fields.values().any(|field| *field == name))
+        {
+            let message = format!("`{from_path}.fields` has to name `{name}`, and the other half of the key");
             scope.problem(&path, message);
         }
         Some(name)
     });
     let (id, secret) = (id?, secret?);
-    for (index, field) in from?.fields.iter().filter(|(_, field)| **field != id && **field != secret) {
-        scope.problem(&format!("spec.from.fields[{index}]"), format!("the key has no part in `{field}`"));
+    for (from_path, from) in froms {
+        for (index, field) in from.fields.iter().filter(|(_, field)| **field != id && **field != secret) {
+            scope.problem(
+                &format!("{from_path}.fields[{index}]"),
+                format!("the key has no part in `{field}`"),
+            );
+        }
     }
     if id == secret {
         scope.problem(&format!("{at}.secretAccessKey"), format!("`{id}` is the key's id already"));

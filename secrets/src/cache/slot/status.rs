@@ -9,11 +9,13 @@ use tollgate_policy::name::Name;
 use super::Slot;
 use crate::error::Failure;
 
-/// How the secret of one credential does.
+/// How one key of a credential does.
 #[derive(Clone, Debug)]
 pub struct CredentialStatus {
     /// The credential.
     pub credential: Name,
+    /// What it calls the key, if it has others.
+    pub alias: Option<Name>,
     /// The version that calls get now.
     pub version: Option<Arc<str>>,
     /// How long ago the store last said that this is the value.
@@ -89,11 +91,12 @@ impl Slot {
         }
     }
 
-    pub(in crate::cache) fn status(&self, credential: &Name) -> CredentialStatus {
+    pub(in crate::cache) fn status(&self, credential: &Name, alias: Option<&Name>) -> CredentialStatus {
         let held = self.held.load_full();
         let next = self.inner().next;
         CredentialStatus {
             credential: credential.clone(),
+            alias: alias.cloned(),
             version: held.as_ref().map(|held| held.secret.version().shared()),
             age: held.as_ref().map(|held| held.fetched.elapsed()),
             refresh_in: held.and(next).map(|next| next.saturating_duration_since(Instant::now())),

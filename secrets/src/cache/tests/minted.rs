@@ -44,8 +44,9 @@ impl Mints {
     fn install(&self) {
         let credential = credential();
         let wanted = Wanted {
-            description: credential.reference(),
+            description: credential.reference(&credential.keys[0]),
             credential: credential.name,
+            alias: None,
             reference: minted(),
             freshness: Freshness { refresh: DAY, max_stale: DAY },
         };
@@ -53,16 +54,16 @@ impl Mints {
     }
 
     async fn get(&self) -> Result<String, Failure> {
-        let got = self.bench.secrets.get(&credential()).await;
+        let got = self.bench.secrets.get(&credential(), 0).await;
         got.map(|secret| text(&secret)).map_err(|error| error.failure())
     }
 
     fn peek(&self) -> Option<String> {
-        self.bench.secrets.peek(&credential()).map(|secret| text(&secret))
+        self.bench.secrets.peek(&credential(), 0).map(|secret| text(&secret))
     }
 
     async fn version(&self) -> Version {
-        self.bench.secrets.get(&credential()).await.unwrap().version().clone()
+        self.bench.secrets.get(&credential(), 0).await.unwrap().version().clone()
     }
 }
 
@@ -74,7 +75,7 @@ async fn a_token_is_minted_once_per_life_ahead_of_its_end_and_nobody_waits() {
     let mut callers = JoinSet::new();
     for _ in 0..1000 {
         let secrets = Arc::clone(&mints.bench.secrets);
-        callers.spawn(async move { secrets.get(&credential()).await.map(|secret| text(&secret)) });
+        callers.spawn(async move { secrets.get(&credential(), 0).await.map(|secret| text(&secret)) });
     }
     while let Some(answer) = callers.join_next().await {
         assert_eq!(answer.unwrap().unwrap(), "token-1");
@@ -151,17 +152,17 @@ async fn an_endpoint_that_refuses_or_talks_nonsense_is_asked_once_per_back_off()
 async fn a_provider_that_rejects_every_token_cannot_force_more_than_one_mint_in_30_seconds() {
     let mints = Mints::new();
     let first = mints.version().await;
-    let fresh = mints.bench.secrets.rejected(&credential(), &first).await.unwrap();
+    let fresh = mints.bench.secrets.rejected(&credential(), 0, &first).await.unwrap();
     assert_eq!(text(&fresh), "token-2");
     for _ in 0..1000 {
         let latest = mints.version().await;
-        assert!(mints.bench.secrets.rejected(&credential(), &latest).await.is_none());
+        assert!(mints.bench.secrets.rejected(&credential(), 0, &latest).await.is_none());
     }
     assert_eq!(mints.script.fetches(), 2);
-    let again = mints.bench.secrets.rejected(&credential(), &first).await;
+    let again = mints.bench.secrets.rejected(&credential(), 0, &first).await;
     assert_eq!(again.map(|secret| text(&secret)), Some("token-2".into()), "one that came late still gets it");
     advance(SECOND * 31).await;
-    assert!(mints.bench.secrets.rejected(&credential(), fresh.version()).await.is_some());
+    assert!(mints.bench.secrets.rejected(&credential(), 0, fresh.version()).await.is_some());
 }
 
 #[tokio::test(start_paused = true)]
@@ -183,9 +184,9 @@ async fn an_unrelated_edit_keeps_token_and_endpoint_and_another_mint_gets_none_o
     assert_eq!(mints.peek(), Some("token-1".into()));
     let mut other = credential();
     other.mint = Some(Arc::new(Mint { scope: Some("admin".to_owned()), ..minting().as_ref().clone() }));
-    assert!(mints.bench.secrets.peek(&other).is_none());
+    assert!(mints.bench.secrets.peek(&other, 0).is_none());
     other.mint = None;
-    assert!(mints.bench.secrets.peek(&other).is_none(), "nor one who would take the stored secret itself");
+    assert!(mints.bench.secrets.peek(&other, 0).is_none(), "nor one who would take the stored secret itself");
 }
 
 #[tokio::test(start_paused = true)]

@@ -72,14 +72,14 @@ fn word(event: &Event) -> String {
 async fn each_turn_of_a_secrets_life_is_told_once_and_in_order() {
     let told = Told::new("one");
     let bench = &told.bench;
-    let old = bench.secrets.get(&openai()).await.unwrap().version().clone();
+    let old = bench.secrets.get(&openai(), 0).await.unwrap().version().clone();
     assert_eq!(told.take().await, ["store:path of openai fetched"]);
     sleep(MINUTE * 5).await;
     assert!(told.take().await.is_empty(), "the same value again is no news");
 
     bench.script.say(Answer::Value("two"));
     for _ in 0..3 {
-        assert!(bench.secrets.rejected(&openai(), &old).await.is_some());
+        assert!(bench.secrets.rejected(&openai(), 0, &old).await.is_some());
     }
     assert_eq!(told.take().await, ["store:path of openai rejected", "store:path of openai rotated"]);
 
@@ -104,7 +104,7 @@ async fn an_outage_is_told_of_the_store_and_of_the_values_that_it_ends() {
     bench.install(&[("openai", "path", FRESHNESS), ("anthropic", "other", FRESHNESS)]);
     let anthropic = credential_for("anthropic", &reference("other"), FRESHNESS);
     bench.get().await.unwrap();
-    bench.secrets.get(&anthropic).await.unwrap();
+    bench.secrets.get(&anthropic, 0).await.unwrap();
     told.take().await;
 
     bench.script.say(Answer::Failure(Failure::Sealed));
@@ -156,7 +156,7 @@ async fn credentials_that_share_a_secret_are_told_together() {
     told.bench.install(&[("b", "path", FRESHNESS), ("a", "path", FRESHNESS)]);
     assert_eq!(told.take().await, Vec::<String>::new(), "a value that is still used is not withdrawn");
     let shared = credential_for("a", &reference("path"), FRESHNESS);
-    told.bench.secrets.get(&shared).await.unwrap();
+    told.bench.secrets.get(&shared, 0).await.unwrap();
     assert_eq!(told.take().await, ["store:path of a+b fetched"]);
 }
 
@@ -165,7 +165,7 @@ async fn the_status_of_a_credential_follows_its_secret() {
     let bench = Bench::new("one");
     let status = || -> CredentialStatus { bench.secrets.status().remove(0) };
     assert_eq!((status().health, status().version, status().age), (Health::Unused, None, None));
-    let secret = bench.secrets.get(&openai()).await.unwrap();
+    let secret = bench.secrets.get(&openai(), 0).await.unwrap();
     assert_eq!(status().health, Health::Well);
     assert_eq!(status().version.as_deref(), Some(secret.version().as_str()));
     assert!(status().refresh_in.is_some_and(|next| next > MINUTE / 2 && next < MINUTE));

@@ -1,0 +1,93 @@
+//! The body of an answer, the beginning of which may have been read already.
+//!
+//! **Invariant:** whoever reads it gets every byte, and the failure if there is one, at its place.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::time::{Instant, timeout_at};
+
+/// A body from a provider.
+#[derive(Debug)]
+pub(crate) struct AnswerBody {
+    read: VecDeque<Bytes>,
+    failed: Option<hyper::Error>,
+    /// `None`: it ended, or broke off.
+    rest: Option<Incoming>,
+}
+
+impl From<Incoming> for AnswerBody {
+    fn from(incoming: Incoming) -> Self {
+        Self { read: VecDeque::new(), failed: None, rest: Some(incoming) }
+    }
+}
+
+impl AnswerBody {
+    /// All of it, where it has at most `limit` bytes and is there before `patience` is over. It stays in the body.
+    pub(crate) async fn peek(&mut self, limit: usize, patience: Duration) -> Option<Vec<u8>> {
+        let deadline = Instant::now() + patience;
+        while self.size_hint().lower() <= limit as u64 {
+            let Some(rest) = &mut self.rest else {
+                return self.failed.is_none().then(|| self.read.iter().flatten().copied().collect());
+            };
+            match timeout_at(deadline, rest.frame()).await.ok()? {
+                Some(Ok(frame)) => self.read.extend(frame.into_data()),
+                Some(Err(error)) => (self.failed, self.rest) = (Some(error), None),
+                None => self.rest = None,
+            }
+        }
+        None
+    }
+
+    /// Whether nothing of it is still to come from the provider.
+    pub(crate) fn is_here(&self) -> bool {
+        self.failed.is_none() && self.rest.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn length(&self) -> u64 {
+        self.read.iter().map(|bytes| bytes.len() as u64).sum()
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if let Some(bytes) = self.read.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
+        Pin::new(rest).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.read.is_empty() && self.is_here()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let rest = self.rest.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
+        if self.read.is_empty() {
+            return rest;
+        }
+        let length = self.length();
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower() + length);
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + length);
+        }
+        hint
+    }
+}
