@@ -13,7 +13,7 @@ use tollgate_tests::provider::{self, chat, chat_completion};
 use tollgate_tests::report::{report, requests_reach, total};
 use tollgate_tests::resources::{credential, destination, document, file_store, grant};
 use tollgate_tests::stand::CHAT_ONLY;
-use tollgate_tests::{Client, Gateway, Plan, Reply, Seen, Stand, Upstream, needs};
+use tollgate_tests::{Client, Gateway, Kind, Plan, Reply, Seen, Stand, Upstream, needs};
 
 const CHAT: &str = "/up/v1/chat/completions";
 
@@ -70,6 +70,7 @@ impl Pool {
         let mut keys = BTreeMap::new();
         for (alias, _) in entries {
             let key = plan.world.canary(alias);
+            plan.world.stands_for(&key, &[Kind::File, Kind::Pool, Kind::Bearer]);
             plan.world.input(&format!("keys/{alias}"), &key);
             moods.set(&key, Mood::Good);
             keys.insert(*alias, key);

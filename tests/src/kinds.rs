@@ -28,6 +28,7 @@ kinds! {
     Vault: "store vault";
     Aws: "store aws";
     Env: "store env";
+    Pool: "from pool";
     ClientCredentials: "mint clientCredentials";
     TokenExchange: "mint tokenExchange";
     JwtBearer: "mint jwtBearer";
