@@ -3,12 +3,12 @@
 //! **Invariant:** a request reaches the route only on a [`Connection`] whose TLS peer was verified, also when the session was resumed.
 
 mod connection;
+mod due;
 mod http;
 mod open;
 mod paced;
 mod pulse;
 mod tls;
-mod turn;
 
 use std::collections::HashMap;
 use std::io;
@@ -21,10 +21,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 pub(crate) use self::connection::{Connection, Standing};
+use self::due::Due;
 pub(crate) use self::open::{Open, supervise};
 pub(crate) use self::pulse::Pulse;
 pub(crate) use self::tls::server_config;
-use self::turn::Turn;
 use crate::core::{Core, Shared};
 use crate::drain::Phase;
 use crate::identity::Refusal;
@@ -127,8 +127,8 @@ async fn handshake(
     // Without it an answer waits for the delayed ACK of the one before; a socket that refuses is already gone.
     stream.set_nodelay(true).ok()?;
     let begun = std::time::Instant::now();
-    let turn = Arc::new(Turn::new());
-    let stream = paced::Paced::new(stream, Arc::clone(&turn));
+    let due = Arc::new(Due::new());
+    let stream = paced::Paced::new(stream, Arc::clone(&due));
     let stream = tokio::time::timeout(HANDSHAKE_LIMIT, tls.accept(stream)).await;
     let shared = Arc::clone(&core.shared);
     let trust = &shared.trust;
@@ -150,7 +150,7 @@ async fn handshake(
             return None;
         }
     };
-    match Connection::open(core, address, stream.get_ref().1, turn) {
+    match Connection::open(core, address, stream.get_ref().1, due) {
         Ok(connection) => {
             connection.core.stats.handshake(begun.elapsed());
             Some((stream, Arc::new(connection)))

@@ -9,9 +9,9 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use tollgate_policy::decision::CallerGrants;
 use tollgate_policy::denial::{Denial, Reason};
 
+use super::due::{Due, Late};
 use super::open::Ear;
 use super::pulse::{Pulse, Pulses};
-use super::turn::{Late, Turn};
 use crate::core::Core;
 use crate::identity::{Peer, Refusal};
 use crate::load::{Load, Share};
@@ -28,7 +28,7 @@ pub(crate) struct Connection {
     load: Arc<Load>,
     pub(super) ear: Ear,
     pub(super) pulses: Pulses,
-    pub(crate) turn: Arc<Turn>,
+    pub(crate) due: Arc<Due>,
     _place: Share,
 }
 
@@ -67,7 +67,7 @@ impl Connection {
         core: Arc<Core>,
         address: SocketAddr,
         tls: &ServerConnection,
-        turn: Arc<Turn>,
+        due: Arc<Due>,
     ) -> Result<Self, Refusal> {
         let chain: Vec<_> = tls
             .peer_certificates()
@@ -90,7 +90,7 @@ impl Connection {
             load,
             ear: Ear::default(),
             pulses: Pulses::default(),
-            turn,
+            due,
             _place: place,
         })
     }
@@ -109,7 +109,7 @@ impl Connection {
 
     /// Whether its caller takes too long to ask for something. Over HTTP/2 that is answered by pings.
     pub(super) fn late(&self, now: Timestamp) -> Option<Late> {
-        if self.http2 { None } else { self.turn.late(now.as_second()) }
+        if self.http2 { None } else { self.due.late(now.as_second()) }
     }
 
     /// For an answer that streams to this caller.

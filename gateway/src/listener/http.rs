@@ -28,13 +28,13 @@ pub(super) async fn serve(stream: TlsStream, connection: Arc<Connection>) {
     let served = Arc::clone(&connection);
     let service = service_fn(move |request: Request<Incoming>| {
         let connection = Arc::clone(&served);
-        connection.turn.taken();
+        connection.due.taken();
         // Boxed: hyper moves the future around before it polls it, and this one is large.
         let answer = Box::pin(request::handle(Arc::clone(&connection), Box::new(request)));
         async move {
             let answer = answer.await;
             if let ReplyBody::Full(_) = answer.body() {
-                connection.turn.over();
+                connection.due.over();
             }
             Ok::<_, Infallible>(answer)
         }
@@ -53,7 +53,7 @@ pub(super) async fn serve(stream: TlsStream, connection: Arc<Connection>) {
     } else {
         let mut builder = http1::Builder::new();
         builder
-            // Heads are waited for by `Turn`: a timer for each request is dear, and would close idle connections as well.
+            // Heads are waited for by `Due`: a timer for each request is dear, and would close idle connections as well.
             .header_read_timeout(None)
             .max_buf_size(HEAD_BYTES)
             .max_headers(HEADERS);

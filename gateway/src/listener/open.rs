@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use super::Connection;
-use super::turn::Late;
+use super::due::Late;
 use crate::core::Core;
 use crate::drain::Phase;
 

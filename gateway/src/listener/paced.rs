@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::turn::Turn;
+use super::due::Due;
 use crate::upstream::Stall;
 
 const WRITE_LIMIT: Duration = Duration::from_secs(60);
@@ -20,12 +20,12 @@ const WRITE_LIMIT: Duration = Duration::from_secs(60);
 pub(super) struct Paced {
     stream: TcpStream,
     stalled: Option<Stall>,
-    turn: Arc<Turn>,
+    due: Arc<Due>,
 }
 
 impl Paced {
-    pub(super) const fn new(stream: TcpStream, turn: Arc<Turn>) -> Self {
-        Self { stream, stalled: None, turn }
+    pub(super) const fn new(stream: TcpStream, due: Arc<Due>) -> Self {
+        Self { stream, stalled: None, due }
     }
 
     fn pace<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -46,7 +46,7 @@ impl AsyncRead for Paced {
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if read.is_ready() {
-            self.turn.heard();
+            self.due.heard();
         }
         read
     }

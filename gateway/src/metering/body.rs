@@ -392,7 +392,7 @@ impl Body for MeteredBody {
 
 impl Drop for MeteredBody {
     fn drop(&mut self) {
-        self.connection.turn.over();
+        self.connection.due.over();
         if !matches!(self.state, State::Passing) {
             return;
         }

@@ -17,7 +17,7 @@ const COMES: i64 = 1;
 
 /// Beside the words above: the second since which a head comes, or negative, since which none does.
 #[derive(Debug)]
-pub(crate) struct Turn(AtomicI64);
+pub(crate) struct Due(AtomicI64);
 
 /// What becomes of a connection on which it is the caller's turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub(super) enum Late {
     Idle,
 }
 
-impl Turn {
+impl Due {
     /// Of a connection that was just opened: its first request is due.
     pub(super) const fn new() -> Self {
         Self(AtomicI64::new(COMES))
@@ -75,45 +75,45 @@ mod tests {
     const NOW: i64 = 1_800_000_000;
 
     /// How many seconds after it was first looked at the caller is late.
-    fn late_after(turn: &Turn) -> Option<(i64, Late)> {
-        (0..1_000).find_map(|seconds| Some((seconds, turn.late(NOW + seconds)?)))
+    fn late_after(due: &Due) -> Option<(i64, Late)> {
+        (0..1_000).find_map(|seconds| Some((seconds, due.late(NOW + seconds)?)))
     }
 
     #[test]
     fn the_first_request_is_due_as_soon_as_a_head_that_has_begun() {
-        let turn = Turn::new();
-        assert_eq!(late_after(&turn), Some((HEAD_LIMIT + 1, Late::Head)));
-        turn.over();
-        turn.heard();
-        turn.heard();
-        assert_eq!(late_after(&turn), Some((HEAD_LIMIT + 1, Late::Head)));
+        let due = Due::new();
+        assert_eq!(late_after(&due), Some((HEAD_LIMIT + 1, Late::Head)));
+        due.over();
+        due.heard();
+        due.heard();
+        assert_eq!(late_after(&due), Some((HEAD_LIMIT + 1, Late::Head)));
     }
 
     #[test]
     fn nothing_is_due_while_a_request_is_answered_and_bytes_of_its_body_come() {
-        let turn = Turn::new();
-        turn.taken();
-        turn.heard();
-        assert_eq!(late_after(&turn), None);
+        let due = Due::new();
+        due.taken();
+        due.heard();
+        assert_eq!(late_after(&due), None);
     }
 
     #[test]
     fn a_connection_that_asks_for_nothing_is_kept_longer_than_one_that_has_begun_to_ask() {
-        let turn = Turn::new();
-        turn.taken();
-        turn.over();
-        assert_eq!(late_after(&turn), Some((IDLE_LIMIT + 1, Late::Idle)));
-        turn.heard();
-        assert_eq!(turn.late(NOW + 2_000), None, "a head comes");
-        assert_eq!(turn.late(NOW + 2_000 + HEAD_LIMIT + 1), Some(Late::Head));
+        let due = Due::new();
+        due.taken();
+        due.over();
+        assert_eq!(late_after(&due), Some((IDLE_LIMIT + 1, Late::Idle)));
+        due.heard();
+        assert_eq!(due.late(NOW + 2_000), None, "a head comes");
+        assert_eq!(due.late(NOW + 2_000 + HEAD_LIMIT + 1), Some(Late::Head));
     }
 
     #[test]
     fn a_trickle_does_not_begin_a_head_anew() {
-        let turn = Turn::new();
+        let due = Due::new();
         let late = (0..100).find_map(|seconds| {
-            turn.heard();
-            Some((seconds, turn.late(NOW + seconds)?))
+            due.heard();
+            Some((seconds, due.late(NOW + seconds)?))
         });
         assert_eq!(late, Some((HEAD_LIMIT + 1, Late::Head)));
     }
