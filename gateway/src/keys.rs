@@ -24,7 +24,7 @@ use tollgate_policy::policy::{Credential, Policy};
 use tollgate_secrets::{Secret, Secrets, Version};
 
 use known::{Known, Out};
-pub(crate) use turn::Turn;
+pub(crate) use turn::{Said, Turn};
 
 /// A good answer is noted at most this often.
 const NOTED_EVERY: Duration = Duration::from_secs(1);

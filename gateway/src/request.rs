@@ -70,12 +70,14 @@ async fn forward(
     let bound = asked.bound(&permit)?;
     meter.permitted(&permit, &asked, bound.as_ref());
 
+    faults.at(Stage::Template);
+    let (body, room) = asked.into_body(bound.as_ref(), &permit);
+    let mut template = Template::new(head, &permit, body, room)?;
+
     faults.at(Stage::Hold);
     let hold = core.shared.quota.hold(&permit, &metering::demand(bound.as_ref()), now)?;
     meter.hold(hold, &permit)?;
 
-    let (body, room) = asked.into_body(bound.as_ref(), &permit);
-    let mut template = Template::new(head, &permit, body, room)?;
     let way = Way { connection, snapshot: &snapshot, faults };
     let (answer, key) = way.send(&permit, &mut template, meter).await?;
     let mut answered = Answered::new(answer, permit, key, faults);

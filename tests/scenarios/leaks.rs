@@ -14,8 +14,9 @@ use tollgate_tests::stand::CHAT_ONLY;
 use tollgate_tests::{Plan, Protocol, Stand, World};
 
 const CHAT: &str = "/up/v1/chat/completions";
-const STAGES: [&str; 11] = [
-    "identity", "target", "admit", "facts", "permit", "hold", "secret", "connect", "inject", "send", "scrub",
+const STAGES: [&str; 12] = [
+    "identity", "target", "admit", "facts", "permit", "template", "hold", "secret", "connect", "inject",
+    "send", "scrub",
 ];
 
 fn limited() -> Plan {

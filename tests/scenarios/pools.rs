@@ -274,6 +274,20 @@ async fn with_every_key_refused_by_its_limits_the_providers_word_is_passed_on_an
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn that_our_credit_is_spent_is_not_the_callers_to_know() {
+    for entries in [&[("a", "")][..], &[("a", ""), ("b", "")]] {
+        let pool = Pool::start(entries).await;
+        let caller = pool.callers(1).remove(0);
+        entries.iter().for_each(|(alias, _)| pool.mood(alias, Mood::Spent));
+        for _ in 0..2 {
+            let answer = caller.post(CHAT, &chat(50)).await;
+            answer.assert_refused(502, "credential_rejected");
+            assert!(!answer.text().contains("insufficient_quota"), "{}", answer.text());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn dead_keys_are_left_alone_and_a_new_version_in_the_store_is_used_at_once() {
     let pool = Pool::start(&[("a", ""), ("b", "")]).await;
     let caller = pool.callers(1).remove(0);

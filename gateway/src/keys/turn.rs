@@ -154,12 +154,6 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Whether an answer that says something against its key is passed on where there is no other: the provider's own limits are the
-    /// caller's to know, what it says of our key is not.
-    pub(crate) fn passes_on(&self, answer: &Answer) -> bool {
-        self.permit.destination().dialect.keys().rate_limited(answer.response.status().as_u16())
-    }
-
     /// Why the call ends after a key was found to be of no use and there is no other.
     pub(crate) fn refusal(&self) -> Denial {
         let (keys, now) = (&self.core.shared.keys, Instant::now());
