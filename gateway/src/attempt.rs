@@ -21,7 +21,7 @@ use crate::core::Core;
 use crate::error;
 use crate::fault::{Faults, Stage};
 use crate::injection::{Injected, Scrubber, Template};
-use crate::keys::{Chosen, Said, Turn};
+use crate::keys::{Chosen, Turn};
 use crate::listener::Connection;
 use crate::metering::Meter;
 use crate::snapshot::Snapshot;
@@ -111,7 +111,7 @@ impl Way<'_> {
             let Some(chosen) = &key else { return Ok((answer, None)) };
             let Some(said) = turn.hear(chosen, &mut answer).await else { return Ok((answer, key)) };
             let next = Box::pin(turn.next(chosen, &said, template.replayable())).await;
-            if next.is_none() && said == Said::Cooling {
+            if next.is_none() && said.is_cooling() {
                 // The provider's own limits are the caller's to know; what it says of our key is not.
                 return Ok((answer, key));
             }

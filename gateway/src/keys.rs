@@ -1,8 +1,8 @@
 //! Which keys of a pool can be used: what providers said of each, shared by all cores.
 //!
 //! **Invariant:** what is known of a key is of one version, the one that calls get; a new one starts with nothing. Nothing is a word against
-//! a key but what its provider answered, and no caller can take keys from others: a call on which no other key did better benches none that
-//! has answered somebody else well lately, and what it benches, others try before they are refused.
+//! a key but what its provider answered, and no caller can take keys from others: whoever was not refused itself tries a key before it is
+//! refused, whatever others have found.
 //!
 //! A credential with one key has no state: there is nothing to choose.
 
@@ -11,7 +11,7 @@ mod known;
 pub(crate) mod tests;
 mod turn;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,11 +23,8 @@ use tollgate_policy::name::Name;
 use tollgate_policy::policy::{Credential, Policy};
 use tollgate_secrets::{Secret, Secrets, Version};
 
-use known::{Known, Out};
-pub(crate) use turn::{Said, Turn};
-
-/// A good answer is noted at most this often.
-const NOTED_EVERY: Duration = Duration::from_secs(1);
+use known::{Against, Known, Out};
+pub(crate) use turn::Turn;
 
 /// The key that an attempt carries.
 #[derive(Debug, Clone)]
@@ -40,9 +37,8 @@ pub(crate) struct Chosen {
 }
 
 /// The keys of all pools of the policy in force.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Keys {
-    began: Instant,
     pools: ArcSwap<Map<Name, Vec<Arc<State>>>>,
 }
 
@@ -51,10 +47,8 @@ pub(crate) struct Keys {
 struct State {
     alias: Name,
     known: Mutex<Known>,
-    /// Whether `known` has anything against it.
-    is_out: AtomicU64,
-    /// Until when nothing more has to be noted of good answers: to this caller, and to whomever. In milliseconds.
-    noted: [AtomicU64; 3],
+    /// Whether `known` may have anything against it.
+    is_accused: AtomicBool,
     benchings: AtomicU64,
 }
 
@@ -73,12 +67,6 @@ pub(crate) struct KeyStatus {
 impl KeyStatus {
     /// All states.
     pub(crate) const STATES: [&'static str; 3] = ["usable", "cooling", "benched"];
-}
-
-impl Default for Keys {
-    fn default() -> Self {
-        Self { began: Instant::now(), pools: ArcSwap::default() }
-    }
 }
 
 impl Keys {
@@ -114,7 +102,7 @@ impl Keys {
                     state: match out {
                         None => "usable",
                         Some((Out::Cooling, _)) => "cooling",
-                        Some((Out::Benched | Out::Probed, _)) => "benched",
+                        Some((Out::Benched, _)) => "benched",
                     },
                     rest: out.map(|(_, until)| until - now),
                     benchings: state.benchings.load(Ordering::Relaxed),
@@ -131,78 +119,82 @@ impl Keys {
         Some(f(find(pools.get(&credential.name)?, alias)?))
     }
 
-    /// Why and until when a key is out of use. `version` is asked for only if something is known against it.
-    fn out(
+    /// What keeps a caller from a key. `secret` is asked for only if something is known against it.
+    fn against(
         &self,
         credential: &Credential,
         key: usize,
-        version: impl FnOnce() -> Option<Arc<Secret>>,
+        caller: &SpiffeId,
+        secret: impl FnOnce() -> Option<Arc<Secret>>,
         now: Instant,
-    ) -> Option<(Out, Instant)> {
+    ) -> Option<Against> {
         self.with(credential, key, |state| {
-            if state.is_out.load(Ordering::Relaxed) == 0 {
+            if !state.is_accused.load(Ordering::Relaxed) {
                 return None;
             }
-            let secret = version();
-            state.known().out(secret.as_ref().map(|secret| secret.version()), now)
+            let secret = secret();
+            state.known().against(secret.as_ref().map(|secret| secret.version()), caller, now)
         })?
     }
 
-    fn taken(&self, credential: &Credential, key: usize, now: Instant) {
+    fn taken(&self, credential: &Credential, key: usize, caller: &SpiffeId, now: Instant) {
         self.with(credential, key, |state| {
-            if state.is_out.load(Ordering::Relaxed) != 0 {
-                state.known().taken(now);
+            if state.is_accused.load(Ordering::Relaxed) {
+                state.known().taken(caller, now);
             }
         });
     }
 
-    fn answered_well(&self, credential: &Credential, chosen: &Chosen, caller: u64, now: Instant) {
-        let millis = |at: Instant| u64::try_from((at - self.began).as_millis()).unwrap_or(u64::MAX);
+    /// A call that left at `left` was answered well.
+    fn answered_well(
+        &self,
+        credential: &Credential,
+        chosen: &Chosen,
+        caller: &SpiffeId,
+        left: Instant,
+        now: Instant,
+    ) {
         self.with(credential, chosen.key, |state| {
-            let [latest, to_latest, to_both] = &state.noted;
-            let at = millis(now);
-            let is_noted = at < to_both.load(Ordering::Relaxed)
-                || (latest.load(Ordering::Relaxed) == caller && at < to_latest.load(Ordering::Relaxed));
-            if is_noted && state.is_out.load(Ordering::Relaxed) == 0 {
-                return;
+            if state.is_accused.load(Ordering::Relaxed) {
+                let mut known = state.of(chosen.secret.version());
+                known.answered_well(caller, left, now);
+                state.is_accused.store(!known.is_clear(), Ordering::Relaxed);
             }
+        });
+    }
+
+    fn cool(
+        &self,
+        credential: &Credential,
+        chosen: &Chosen,
+        caller: &SpiffeId,
+        rest: Duration,
+        now: Instant,
+    ) {
+        self.with(credential, chosen.key, |state| {
             let mut known = state.of(chosen.secret.version());
-            known.answered_well(caller, now);
-            state.is_out.store(0, Ordering::Relaxed);
-            let until = |well: Option<(u64, Instant)>| well.map_or(0, |(_, at)| millis(at + NOTED_EVERY));
-            let [one, other] = known.well();
-            latest.store(caller, Ordering::Relaxed);
-            to_latest.store(until(one), Ordering::Relaxed);
-            to_both.store(until(one).min(until(other)), Ordering::Relaxed);
+            known.cool(caller, rest, now);
+            state.is_accused.store(true, Ordering::Relaxed);
         });
     }
 
-    fn cool(&self, credential: &Credential, chosen: &Chosen, rest: Duration, now: Instant) {
-        self.with(credential, chosen.key, |state| {
-            state.of(chosen.secret.version()).cool(rest, now);
-            state.is_out.store(1, Ordering::Relaxed);
-        });
-    }
-
-    fn speaks_for_itself(&self, credential: &Credential, key: usize, accuser: u64, now: Instant) -> bool {
-        let speaks = self.with(credential, key, |state| state.known().speaks_for_itself(accuser, now));
-        speaks.unwrap_or_default()
-    }
-
-    /// Whether another caller may try a benched key, because nobody but the accuser has found it dead.
-    fn is_doubtful(&self, credential: &Credential, key: usize, caller: u64) -> bool {
-        self.with(credential, key, |state| state.known().is_doubtful(caller)).unwrap_or_default()
-    }
-
-    /// Benches a key, by the word of `accuser` alone if there is one. Whether that is news.
-    fn bench(&self, credential: &Credential, chosen: &Chosen, accuser: Option<u64>, now: Instant) -> bool {
+    /// Benches a key by the word of a call of this caller's. Whether that is news.
+    fn bench(&self, credential: &Credential, chosen: &Chosen, caller: &SpiffeId, now: Instant) -> bool {
         let is_news = self.with(credential, chosen.key, |state| {
-            let is_news = state.of(chosen.secret.version()).bench(accuser, now);
-            state.is_out.store(1, Ordering::Relaxed);
+            let mut known = state.of(chosen.secret.version());
+            let is_news = known.bench(caller, now);
+            state.is_accused.store(true, Ordering::Relaxed);
             state.benchings.fetch_add(u64::from(is_news), Ordering::Relaxed);
             is_news
         });
         is_news.unwrap_or_default()
+    }
+
+    /// Another key did better on a call of this caller's than this one, which was refused.
+    fn did_worse(&self, credential: &Credential, chosen: &Chosen, caller: &SpiffeId, now: Instant) {
+        self.with(credential, chosen.key, |state| {
+            state.of(chosen.secret.version()).did_worse(caller, now);
+        });
     }
 }
 
@@ -210,21 +202,12 @@ fn find<'a>(pool: &'a [Arc<State>], alias: &Name) -> Option<&'a Arc<State>> {
     pool.iter().find(|state| state.alias == *alias)
 }
 
-/// What stands for a caller where it is remembered.
-fn mark(caller: &SpiffeId) -> u64 {
-    let bytes = caller.as_str().bytes();
-    bytes.fold(0xcbf2_9ce4_8422_2325, |mark, byte| {
-        (mark ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
-}
-
 impl State {
     fn new(alias: Name) -> Self {
         Self {
             alias,
             known: Mutex::default(),
-            is_out: AtomicU64::new(0),
-            noted: Default::default(),
+            is_accused: AtomicBool::new(false),
             benchings: AtomicU64::new(0),
         }
     }

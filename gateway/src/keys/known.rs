@@ -1,8 +1,12 @@
 //! What is known of one version of one key: pure, with the time as an argument.
+//!
+//! What a provider said on a caller's call keeps that caller from the key. It is everybody's once another caller's call met the same, or
+//! another key did better on the call; that is advice, and whoever has no other key and was not refused itself may still try.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tollgate_policy::caller::SpiffeId;
 use tollgate_secrets::Version;
 
 /// How long a dead key is not used. Doubles with each further signal, up to the most.
@@ -10,8 +14,8 @@ const BENCH: Duration = Duration::from_secs(30);
 const LONGEST_BENCH: Duration = Duration::from_secs(600);
 /// How long one call has to find out whether a benched key is good again, before another tries.
 const PROBE: Duration = Duration::from_secs(2);
-/// For how long a good answer speaks for a key.
-const MINUTE: Duration = Duration::from_secs(60);
+/// How many callers' words are kept. Who is forgotten asks the provider once more.
+const WORDS: usize = 256;
 
 /// Why a key is out of use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,21 +24,39 @@ pub(super) enum Out {
     Cooling,
     /// The provider says that it is no longer good.
     Benched,
-    /// The same, and a call is finding out whether that is still so.
-    Probed,
 }
 
-/// What is known of a key. All of it is of one version; nothing is known of another.
+/// What keeps a caller from a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Against {
+    pub(super) out: Out,
+    pub(super) until: Instant,
+    /// It was said on the caller's own calls.
+    pub(super) is_own: bool,
+}
+
+/// What is known of a key. All of it is of one version; nothing is known of another, nor of a key that has none.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     version: Option<Version>,
-    out: Option<(Out, Instant)>,
-    /// Signals that it is dead since it last answered well.
-    signals: u32,
-    /// The only caller by whose word it is benched, unless another key did better on its call.
-    accuser: Option<u64>,
-    /// The two callers that it answered well last, by [`super::mark`], the later first.
-    well: [Option<(u64, Instant)>; 2],
+    benched: Words,
+    cooling: Words,
+}
+
+/// Words of one kind, at most one for each caller and one for everybody.
+#[derive(Debug, Default)]
+struct Words(Vec<Word>);
+
+#[derive(Debug, Clone)]
+struct Word {
+    /// Whom it keeps from the key; `None`: everybody.
+    whom: Option<SpiffeId>,
+    since: Instant,
+    until: Instant,
+    /// How often it was said with no good answer between.
+    times: u32,
+    /// Its time was over, and a call is finding out whether it still holds.
+    is_probed: bool,
 }
 
 impl Known {
@@ -45,62 +67,133 @@ impl Known {
         }
     }
 
-    /// Why and until when this version is out of use. Of an unknown version everything is hoped.
+    /// Whether nothing at all was said against it.
+    pub(super) const fn is_clear(&self) -> bool {
+        self.benched.0.is_empty() && self.cooling.0.is_empty()
+    }
+
+    /// Why and until when this version is out of use, for whomever.
     pub(super) fn out(&self, version: Option<&Version>, now: Instant) -> Option<(Out, Instant)> {
-        let is_other = version.is_some_and(|version| self.version.as_ref() != Some(version));
-        self.out.filter(|(_, until)| !is_other && now < *until)
+        self.worst(version, |_| true, now)
     }
 
-    /// A call takes the key. Where its bench is over, no other call does until this one had its time to find out.
-    pub(super) fn taken(&mut self, now: Instant) {
-        if self.out.is_some_and(|(out, until)| out != Out::Cooling && until <= now) {
-            self.out = Some((Out::Probed, now + PROBE));
+    /// What keeps this caller from this version.
+    pub(super) fn against(
+        &self,
+        version: Option<&Version>,
+        caller: &SpiffeId,
+        now: Instant,
+    ) -> Option<Against> {
+        let (out, until) = self.worst(version, |word| word.concerns(caller), now)?;
+        let is_own = self.worst(version, |word| word.whom.as_ref() == Some(caller), now).is_some();
+        Some(Against { out, until, is_own })
+    }
+
+    fn worst(
+        &self,
+        version: Option<&Version>,
+        counts: impl Fn(&Word) -> bool,
+        now: Instant,
+    ) -> Option<(Out, Instant)> {
+        if self.version.as_ref() != version {
+            return None;
+        }
+        let until = |words: &Words| {
+            let counting = words.0.iter().filter(|word| now < word.until && counts(word));
+            counting.map(|word| word.until).max()
+        };
+        let benched = until(&self.benched).map(|until| (Out::Benched, until));
+        benched.or_else(|| until(&self.cooling).map(|until| (Out::Cooling, until)))
+    }
+
+    /// The caller's call takes the key. Where a bench is over, no other call does until this one had its time to find out.
+    pub(super) fn taken(&mut self, caller: &SpiffeId, now: Instant) {
+        for word in &mut self.benched.0 {
+            if word.concerns(caller) && word.until <= now {
+                (word.until, word.is_probed) = (now + PROBE, true);
+            }
         }
     }
 
-    pub(super) fn answered_well(&mut self, caller: u64, now: Instant) {
-        (self.out, self.signals, self.accuser) = (None, 0, None);
-        let [latest, _] = &mut self.well;
-        match latest {
-            Some((known, at)) if *known == caller => *at = now,
-            _ => self.well = [Some((caller, now)), latest.take()],
+    /// A call of the caller's that left at `left` was answered well: what was said since then may still be so.
+    pub(super) fn answered_well(&mut self, caller: &SpiffeId, left: Instant, now: Instant) {
+        self.benched.forget(LONGEST_BENCH, now);
+        self.cooling.forget(Duration::ZERO, now);
+        for words in [&mut self.benched, &mut self.cooling] {
+            words.0.retain(|word| !word.concerns(caller) || left <= word.since);
         }
-    }
-
-    /// When it last answered well, and when it last did so for another caller than then.
-    pub(super) const fn well(&self) -> [Option<(u64, Instant)>; 2] {
-        self.well
-    }
-
-    /// Whether it answered another caller well within the last minute.
-    pub(super) fn speaks_for_itself(&self, accuser: u64, now: Instant) -> bool {
-        self.well.iter().flatten().any(|(caller, at)| *caller != accuser && now < *at + MINUTE)
     }
 
     /// The provider's limits refused it.
-    pub(super) fn cool(&mut self, rest: Duration, now: Instant) {
-        let until = now + rest;
-        if self.out.is_none_or(|(out, before)| out == Out::Cooling && before < until) {
-            self.out = Some((Out::Cooling, until));
+    pub(super) fn cool(&mut self, caller: &SpiffeId, rest: Duration, now: Instant) {
+        self.cooling.forget(Duration::ZERO, now);
+        self.cooling.hear(caller, |_| rest, now);
+    }
+
+    /// It is dead. Whether that is news: what others have said already, and what calls say that were under way, is not.
+    pub(super) fn bench(&mut self, caller: &SpiffeId, now: Instant) -> bool {
+        self.benched.forget(LONGEST_BENCH, now);
+        let length = |times: u32| BENCH.saturating_mul(1 << times.min(16)).min(LONGEST_BENCH);
+        self.benched.hear(caller, length, now)
+    }
+
+    /// Another key did better on a call that this one was refused on.
+    pub(super) fn did_worse(&mut self, caller: &SpiffeId, now: Instant) {
+        self.benched.widen(caller, now);
+        self.cooling.widen(caller, now);
+    }
+}
+
+impl Words {
+    /// Takes a word of this caller's, for as long as `length` says of one that was said so many times before. Whether it is the only one.
+    fn hear(&mut self, caller: &SpiffeId, length: impl Fn(u32) -> Duration, now: Instant) -> bool {
+        let mut holding = self.0.iter().filter(|word| word.holds(now)).peekable();
+        let is_news = holding.peek().is_none();
+        let is_met_by_others = holding.any(|word| word.whom.as_ref().is_some_and(|whom| whom != caller));
+        let concerning = || self.0.iter().filter(|word| word.concerns(caller));
+        let whom = Some(caller.clone());
+        let word = if let Some(word) = concerning().find(|word| word.holds(now)) {
+            Word { whom, ..word.clone() }
+        } else {
+            let times = concerning().map(|word| word.times).max().unwrap_or_default();
+            let until = now + length(times);
+            Word { whom, since: now, until, times: times.saturating_add(1), is_probed: false }
+        };
+        self.put(word);
+        if is_met_by_others {
+            self.widen(caller, now);
+        }
+        is_news
+    }
+
+    /// Makes the caller's word everybody's.
+    fn widen(&mut self, caller: &SpiffeId, now: Instant) {
+        let own = self.0.iter().find(|word| word.holds(now) && word.whom.as_ref() == Some(caller));
+        if let Some(word) = own.cloned() {
+            self.put(Word { whom: None, ..word });
         }
     }
 
-    /// Whether it is benched by one other caller's word alone, which could be about that caller's calls.
-    pub(super) fn is_doubtful(&self, caller: u64) -> bool {
-        self.accuser.is_some_and(|accuser| accuser != caller)
+    fn put(&mut self, word: Word) {
+        self.0.retain(|known| known.whom != word.whom);
+        if self.0.len() == WORDS {
+            self.0.remove(0);
+        }
+        self.0.push(word);
     }
 
-    /// It is dead; `accuser`: by this caller's word alone. Whether that is news: what calls say that were under way when it was benched
-    /// is not.
-    pub(super) fn bench(&mut self, accuser: Option<u64>, now: Instant) -> bool {
-        let is_confirmed = self.signals > 0 && self.accuser != accuser;
-        self.accuser = accuser.filter(|_| !is_confirmed);
-        if self.out.is_some_and(|(out, until)| out == Out::Benched && now < until) {
-            return false;
-        }
-        let length = BENCH.saturating_mul(1 << self.signals.min(16)).min(LONGEST_BENCH);
-        self.signals = self.signals.saturating_add(1);
-        self.out = Some((Out::Benched, now + length));
-        true
+    /// Forgets what has been over for this long.
+    fn forget(&mut self, age: Duration, now: Instant) {
+        self.0.retain(|word| now < word.until + age);
+    }
+}
+
+impl Word {
+    fn concerns(&self, caller: &SpiffeId) -> bool {
+        self.whom.as_ref().is_none_or(|whom| whom == caller)
+    }
+
+    fn holds(&self, now: Instant) -> bool {
+        !self.is_probed && now < self.until
     }
 }

@@ -75,9 +75,31 @@ impl Bench {
         Chosen { secret, ..before }
     }
 
-    fn out(&self, chosen: &Chosen, now: Instant) -> Option<Duration> {
+    /// For how long this caller is kept from the key.
+    fn out(&self, chosen: &Chosen, whose: &str, now: Instant) -> Option<Duration> {
+        self.against(chosen, whose, now).map(|against| against.until - now)
+    }
+
+    fn against(&self, chosen: &Chosen, whose: &str, now: Instant) -> Option<Against> {
         let secret = || Some(Arc::clone(&chosen.secret));
-        self.keys.out(self.pool(), chosen.key, secret, now).map(|(_, until)| until - now)
+        self.keys.against(self.pool(), chosen.key, &caller(whose), secret, now)
+    }
+
+    fn bench(&self, chosen: &Chosen, whose: &str, now: Instant) -> bool {
+        self.keys.bench(self.pool(), chosen, &caller(whose), now)
+    }
+
+    fn cool(&self, chosen: &Chosen, whose: &str, rest: Duration, now: Instant) {
+        self.keys.cool(self.pool(), chosen, &caller(whose), rest, now);
+    }
+
+    fn did_worse(&self, chosen: &Chosen, whose: &str, now: Instant) {
+        self.keys.did_worse(self.pool(), chosen, &caller(whose), now);
+    }
+
+    /// A call that left at `left` was answered well at `now`.
+    fn well(&self, chosen: &Chosen, whose: &str, left: Instant, now: Instant) {
+        self.keys.answered_well(self.pool(), chosen, &caller(whose), left, now);
     }
 
     fn states(&self, now: Instant) -> [&'static str; 2] {
@@ -87,98 +109,178 @@ impl Bench {
     }
 }
 
+fn caller(name: &str) -> SpiffeId {
+    format!("spiffe://prod.acme/ns/{name}/sa/app").parse().unwrap()
+}
+
 #[tokio::test]
 async fn a_dead_key_is_benched_for_half_a_minute_and_for_twice_as_long_each_time() {
     let bench = Bench::new();
     let key = bench.chosen(0).await;
     let mut now = Instant::now();
     for seconds in [30, 60, 120, 240, 480, 600, 600] {
-        assert!(bench.keys.bench(bench.pool(), &key, None, now));
-        assert_eq!(bench.out(&key, now), Some(SECOND * seconds));
-        assert!(
-            !bench.keys.bench(bench.pool(), &key, None, now + SECOND),
-            "a call that was under way is no news"
-        );
-        assert_eq!(bench.out(&key, now + SECOND), Some(SECOND * (seconds - 1)));
+        assert!(bench.bench(&key, "one", now));
+        assert_eq!(bench.out(&key, "one", now), Some(SECOND * seconds));
+        assert!(!bench.bench(&key, "one", now + SECOND), "a call that was under way is no news");
+        assert_eq!(bench.out(&key, "one", now + SECOND), Some(SECOND * (seconds - 1)));
         now += SECOND * seconds;
-        assert_eq!(bench.out(&key, now), None);
+        assert_eq!(bench.out(&key, "one", now), None);
     }
     assert_eq!(bench.keys.status(&bench.policy, &bench.secrets, now)[0].benchings, 7);
-    bench.keys.answered_well(bench.pool(), &key, 1, now);
-    assert!(bench.keys.bench(bench.pool(), &key, None, now));
-    assert_eq!(bench.out(&key, now), Some(SECOND * 30), "a good answer makes it as good as new");
+    bench.well(&key, "one", now, now);
+    assert!(bench.bench(&key, "one", now));
+    assert_eq!(bench.out(&key, "one", now), Some(SECOND * 30), "a good answer makes it as good as new");
+}
+
+#[tokio::test]
+async fn everybodys_bench_grows_whoever_finds_the_key_dead_again() {
+    let bench = Bench::new();
+    let (key, now) = (bench.chosen(0).await, Instant::now());
+    bench.bench(&key, "one", now);
+    bench.did_worse(&key, "one", now);
+    assert_eq!(bench.out(&key, "other", now), Some(SECOND * 30));
+    assert!(!bench.bench(&key, "other", now + SECOND), "it was under way");
+    assert_eq!(bench.out(&key, "other", now + SECOND), Some(SECOND * 29));
+    let over = now + SECOND * 30;
+    assert!(bench.bench(&key, "third", over));
+    bench.did_worse(&key, "third", over);
+    assert_eq!(bench.out(&key, "one", over), Some(MINUTE));
 }
 
 #[tokio::test]
 async fn of_the_calls_that_find_a_bench_over_one_tries_the_key() {
     let bench = Bench::new();
     let (key, now) = (bench.chosen(0).await, Instant::now());
-    bench.keys.bench(bench.pool(), &key, None, now);
+    bench.bench(&key, "one", now);
+    bench.did_worse(&key, "one", now);
     let over = now + SECOND * 30;
-    bench.keys.taken(bench.pool(), 0, over);
-    assert_eq!(bench.out(&key, over), Some(SECOND * 2));
+    bench.keys.taken(bench.pool(), 0, &caller("other"), over);
+    assert_eq!(bench.out(&key, "one", over), Some(SECOND * 2));
     assert_eq!(bench.states(over), ["benched", "usable"]);
-    assert_eq!(bench.out(&key, over + SECOND * 2), None, "it may have come to nothing");
-    bench.keys.taken(bench.pool(), 0, over + SECOND * 2);
-    assert!(bench.keys.bench(bench.pool(), &key, None, over + SECOND * 3));
-    assert_eq!(bench.out(&key, over + SECOND * 3), Some(MINUTE));
+    assert_eq!(bench.out(&key, "one", over + SECOND * 2), None, "it may have come to nothing");
+    bench.keys.taken(bench.pool(), 0, &caller("one"), over + SECOND * 2);
+    assert!(bench.bench(&key, "one", over + SECOND * 3));
+    assert_eq!(bench.out(&key, "one", over + SECOND * 3), Some(MINUTE));
 }
 
 #[tokio::test]
 async fn a_key_rests_as_long_as_it_was_told_to_and_resting_ends_no_bench() {
     let bench = Bench::new();
     let (key, now) = (bench.chosen(1).await, Instant::now());
-    bench.keys.cool(bench.pool(), &key, SECOND * 7, now);
-    bench.keys.cool(bench.pool(), &key, SECOND * 3, now);
-    assert_eq!((bench.out(&key, now), bench.states(now)), (Some(SECOND * 7), ["usable", "cooling"]));
-    bench.keys.taken(bench.pool(), 1, now + SECOND * 7);
-    assert_eq!(bench.out(&key, now + SECOND * 7), None, "everybody may use it again");
-    bench.keys.bench(bench.pool(), &key, None, now);
-    bench.keys.cool(bench.pool(), &key, SECOND, now);
-    assert_eq!((bench.out(&key, now), bench.states(now)), (Some(SECOND * 30), ["usable", "benched"]));
+    bench.cool(&key, "one", SECOND * 7, now);
+    assert_eq!((bench.out(&key, "one", now), bench.states(now)), (Some(SECOND * 7), ["usable", "cooling"]));
+    bench.keys.taken(bench.pool(), 1, &caller("one"), now + SECOND * 7);
+    assert_eq!(bench.out(&key, "one", now + SECOND * 7), None, "all its calls may use it again");
+    bench.bench(&key, "one", now);
+    bench.cool(&key, "one", SECOND, now);
+    assert_eq!((bench.out(&key, "one", now), bench.states(now)), (Some(SECOND * 30), ["usable", "benched"]));
+}
+
+#[tokio::test]
+async fn a_key_that_has_to_rest_when_its_bench_is_over_rests() {
+    let bench = Bench::new();
+    let (key, now) = (bench.chosen(0).await, Instant::now());
+    bench.bench(&key, "one", now);
+    let over = now + SECOND * 30;
+    bench.keys.taken(bench.pool(), 0, &caller("one"), over);
+    bench.cool(&key, "one", SECOND * 40, over + SECOND);
+    assert_eq!(bench.out(&key, "one", over + SECOND * 3), Some(SECOND * 38));
+    assert_eq!(bench.states(over + SECOND * 3), ["cooling", "usable"]);
+}
+
+#[tokio::test]
+async fn what_one_callers_calls_were_refused_keeps_nobody_else_from_a_key() {
+    let bench = Bench::new();
+    let (key, now) = (bench.chosen(0).await, Instant::now());
+    for _ in 0..9 {
+        bench.cool(&key, "one", SECOND * 600, now);
+    }
+    assert_eq!(bench.out(&key, "one", now), Some(SECOND * 600));
+    assert_eq!(bench.out(&key, "other", now), None, "one too large for its limits is");
+    bench.bench(&key, "one", now);
+    assert_eq!(bench.out(&key, "other", now), None);
+    bench.well(&key, "other", now + SECOND, now + SECOND);
+    assert!(
+        bench.out(&key, "one", now + SECOND).is_some(),
+        "that others are answered says nothing of its calls"
+    );
+}
+
+#[tokio::test]
+async fn everybody_leaves_a_key_that_two_callers_were_refused_or_that_did_worse_than_another() {
+    for is_met in [true, false] {
+        let bench = Bench::new();
+        let (key, now) = (bench.chosen(0).await, Instant::now());
+        bench.cool(&key, "one", SECOND * 20, now);
+        if is_met {
+            bench.cool(&key, "other", SECOND * 20, now);
+        } else {
+            bench.did_worse(&key, "one", now);
+        }
+        assert_eq!(bench.out(&key, "third", now), Some(SECOND * 20));
+        assert_eq!(bench.out(&key, "third", now + SECOND * 20), None);
+    }
+}
+
+#[tokio::test]
+async fn who_was_not_refused_itself_may_try_whatever_so_many_others_found() {
+    let bench = Bench::new();
+    let (key, now) = (bench.chosen(0).await, Instant::now());
+    let is_own = |name: &str| bench.against(&key, name, now).map(|against| against.is_own);
+    for n in 0..300 {
+        bench.cool(&key, &format!("villain-{n}"), MINUTE, now);
+        bench.bench(&key, &format!("villain-{n}"), now);
+        bench.did_worse(&key, &format!("villain-{n}"), now);
+    }
+    assert_eq!((is_own("villain-299"), is_own("honest")), (Some(true), Some(false)));
+    bench.well(&key, "honest", now + SECOND, now + SECOND);
+    assert_eq!(is_own("honest"), None, "it is as good as ever");
+    assert_eq!(is_own("villain-299"), Some(true));
+    bench.bench(&key, "honest", now + SECOND);
+    assert_eq!(is_own("honest"), Some(true), "once");
+}
+
+#[tokio::test]
+async fn the_answer_to_a_call_that_left_before_the_key_was_refused_ends_nothing() {
+    let bench = Bench::new();
+    let (key, now) = (bench.chosen(0).await, Instant::now());
+    let (left, later) = (now, now + SECOND * 3);
+    bench.bench(&key, "one", now + SECOND);
+    bench.cool(&key, "one", MINUTE, now + SECOND);
+    bench.well(&key, "one", left, later);
+    assert_eq!(bench.out(&key, "one", later), Some(SECOND * 28));
+    bench.well(&key, "one", now + SECOND * 2, later);
+    assert_eq!((bench.out(&key, "one", later), bench.states(later)), (None, ["usable", "usable"]));
 }
 
 #[tokio::test]
 async fn a_new_version_starts_with_nothing_against_it_and_the_old_one_is_forgotten() {
     let bench = Bench::new();
     let (old, now) = (bench.chosen(0).await, Instant::now());
-    bench.keys.answered_well(bench.pool(), &old, 1, now);
-    bench.keys.bench(bench.pool(), &old, None, now);
+    bench.bench(&old, "one", now);
     assert_eq!(bench.states(now), ["benched", "usable"]);
     let new = bench.rotated(0).await;
     assert_ne!(old.secret.version(), new.secret.version());
-    assert_eq!((bench.out(&new, now), bench.states(now)), (None, ["usable", "usable"]));
-    assert!(bench.keys.bench(bench.pool(), &new, None, now), "its first signal");
-    assert_eq!(bench.out(&new, now), Some(SECOND * 30));
-    assert!(
-        !bench.keys.speaks_for_itself(bench.pool(), 0, 2, now),
-        "what the old one answered is no word for it"
-    );
+    assert_eq!((bench.out(&new, "one", now), bench.states(now)), (None, ["usable", "usable"]));
+    assert!(bench.bench(&new, "other", now), "its first signal");
+    assert_eq!(bench.out(&new, "other", now), Some(SECOND * 30));
+    assert_eq!(bench.out(&new, "third", now), None, "what the old one answered is no word against it");
 }
 
 #[tokio::test]
-async fn a_key_speaks_for_itself_by_what_it_answered_others_within_a_minute() {
+async fn a_key_whose_value_is_gone_is_asked_for_though_it_was_benched() {
     let bench = Bench::new();
     let (key, now) = (bench.chosen(0).await, Instant::now());
-    let speaks = |accuser, now| bench.keys.speaks_for_itself(bench.pool(), 0, accuser, now);
-    assert!(!speaks(1, now));
-    bench.keys.answered_well(bench.pool(), &key, 1, now);
-    assert!(!speaks(1, now) && speaks(2, now));
-    bench.keys.answered_well(bench.pool(), &key, 2, now + SECOND);
-    assert!(speaks(1, now + SECOND) && speaks(2, now + SECOND));
-    // However often the accuser is answered, the other is not forgotten.
-    for second in 2..50 {
-        bench.keys.answered_well(bench.pool(), &key, 2, now + SECOND * second);
-    }
-    assert!(speaks(2, now + SECOND * 50));
-    assert!(!speaks(2, now + MINUTE) && speaks(1, now + MINUTE));
+    bench.bench(&key, "one", now);
+    assert!(bench.keys.against(bench.pool(), 0, &caller("one"), || None, now).is_none());
+    assert!(bench.out(&key, "one", now).is_some(), "and is left alone where the store has no other");
 }
 
 #[tokio::test]
 async fn what_is_known_of_a_key_outlives_a_change_of_the_policy() {
     let bench = Bench::new();
     let (key, now) = (bench.chosen(0).await, Instant::now());
-    bench.keys.bench(bench.pool(), &key, None, now);
+    bench.bench(&key, "one", now);
     std::fs::write(bench.files.path().join("c"), "sk-c-1").unwrap();
     let policy = policy(bench.files.path(), &["c", "b", "a"]);
     bench.keys.apply(&policy);
@@ -186,21 +288,9 @@ async fn what_is_known_of_a_key_outlives_a_change_of_the_policy() {
     let states: Vec<_> =
         bench.keys.status(&policy, &bench.secrets, now).iter().map(|key| key.state).collect();
     assert_eq!(states, ["usable", "usable", "benched"]);
-    assert_eq!(bench.out(&key, now), Some(SECOND * 30), "calls of the policy before find it by its alias");
-}
-
-#[tokio::test]
-async fn what_one_caller_alone_says_of_a_key_is_doubted_by_others_until_one_of_them_says_so_too() {
-    let bench = Bench::new();
-    let (key, now) = (bench.chosen(0).await, Instant::now());
-    let doubtful = |caller| bench.keys.is_doubtful(bench.pool(), 0, caller);
-    assert!(!doubtful(1) && !doubtful(2));
-    bench.keys.bench(bench.pool(), &key, Some(1), now);
-    bench.keys.bench(bench.pool(), &key, Some(1), now + SECOND);
-    assert!(!doubtful(1) && doubtful(2));
-    assert!(!bench.keys.bench(bench.pool(), &key, Some(2), now + SECOND), "it is benched, but now by two");
-    assert!(!doubtful(1) && !doubtful(2) && !doubtful(3));
-    bench.keys.answered_well(bench.pool(), &key, 3, now);
-    bench.keys.bench(bench.pool(), &key, None, now);
-    assert!(!doubtful(1), "another key did better");
+    assert_eq!(
+        bench.out(&key, "one", now),
+        Some(SECOND * 30),
+        "calls of the policy before find it by its alias"
+    );
 }

@@ -1,6 +1,6 @@
 //! The keys that one call goes through.
 //!
-//! **Invariant:** a version of a key is tried once in a call. What the call says of its keys counts when it is over, however it ends.
+//! **Invariant:** a version of a key is tried once in a call, and no more than a few keys are.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use tokio::time::Instant;
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::name::Name;
-use tollgate_policy::policy::Credential;
+use tollgate_policy::policy::{Credential, Key};
 use tollgate_secrets::{Secret, Version};
 
-use super::known::Out;
-use super::{Chosen, mark};
+use super::Chosen;
+use super::known::{Against, Out};
 use crate::core::Core;
 use crate::upstream::Answer;
 
@@ -24,6 +24,8 @@ use crate::upstream::Answer;
 const BODY: usize = 64 << 10;
 /// How long the rest of such a body is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How many keys one call goes through: it counts once against the caller's limits, and the provider gets all of it each time.
+const KEYS: usize = 3;
 
 /// What an answer says against its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,8 +34,15 @@ pub(crate) enum Said {
     Rejected(u16),
     /// What it has access to is used up; the provider's word for it.
     Spent(Arc<str>),
-    /// It has to rest.
-    Cooling,
+    /// It has to rest for so long.
+    Cooling(Duration),
+}
+
+impl Said {
+    /// Whether the key only has to rest.
+    pub(crate) const fn is_cooling(&self) -> bool {
+        matches!(self, Self::Cooling(_))
+    }
 }
 
 impl fmt::Display for Said {
@@ -44,7 +53,7 @@ impl fmt::Display for Said {
             // Some providers say it in a sentence.
             Self::Spent(word) if word.contains(' ') => f.write_str("spent"),
             Self::Spent(word) => f.write_str(word),
-            Self::Cooling => f.write_str("cooling"),
+            Self::Cooling(_) => f.write_str("cooling"),
         }
     }
 }
@@ -57,20 +66,21 @@ pub(crate) struct Turn<'a> {
     tried: Vec<Tried>,
     /// The store was waited for.
     refreshed: bool,
-    /// A key was answered well.
-    well: bool,
+    /// When the last key was chosen: its call leaves no earlier.
+    left: Instant,
 }
 
 struct Tried {
     key: usize,
     /// What was carried; `None`: it could not be had.
     carried: Option<Chosen>,
-    dead: Option<Said>,
+    /// What was said of it; `None`: the provider was not asked.
+    said: Option<Said>,
 }
 
 impl<'a> Turn<'a> {
-    pub(crate) const fn new(core: &'a Core, permit: &'a Permit) -> Self {
-        Self { core, permit, tried: Vec::new(), refreshed: false, well: false }
+    pub(crate) fn new(core: &'a Core, permit: &'a Permit) -> Self {
+        Self { core, permit, tried: Vec::new(), refreshed: false, left: Instant::now() }
     }
 
     /// The caller's own key, or the next that can be used. `None`: the grant has no credential.
@@ -82,12 +92,7 @@ impl<'a> Turn<'a> {
         if let Some(chosen) = self.pick(credential).await {
             return Ok(Some(chosen));
         }
-        if let Some(chosen) = Box::pin(self.renewed(credential)).await {
-            return Ok(Some(chosen));
-        }
-        let caller = mark(self.permit.caller().id());
-        let doubtful = |at| self.core.shared.keys.is_doubtful(credential, at, caller);
-        self.benched(credential, doubtful).map(Some).ok_or_else(|| self.refusal())
+        Box::pin(self.renewed(credential)).await.map(Some).ok_or_else(|| self.refusal())
     }
 
     /// What the answer says against its key. Short bodies are read for that, and stay in the answer.
@@ -97,15 +102,13 @@ impl<'a> Turn<'a> {
         let status = answer.response.status().as_u16();
         if answer.response.status().is_success() {
             if credential.is_pool() {
-                let caller = mark(self.permit.caller().id());
-                if self.is_current(credential, chosen) {
-                    self.core.shared.keys.answered_well(credential, chosen, caller, Instant::now());
-                }
-                self.well = true;
+                self.did_well(credential, chosen);
             }
             return None;
         }
-        let mut said = rules.dead(status).then_some(Said::Rejected(status));
+        // Where the caller's own token is on the call too, that is what a bare status may be about.
+        let is_dead = rules.dead(status) && self.permit.grant().caller_token.is_none();
+        let mut said = is_dead.then_some(Said::Rejected(status));
         if said.is_none() && rules.may_be_spent(status) {
             let body = Box::pin(answer.response.body_mut().peek(BODY, PATIENCE)).await;
             said = body.and_then(|body| rules.spent(status, &body)).map(Said::Spent);
@@ -113,15 +116,15 @@ impl<'a> Turn<'a> {
         if said.is_none() && rules.rate_limited(status) && credential.is_pool() {
             let headers = answer.response.headers();
             let rest = rules.rest(|name| only(headers, name), Timestamp::now());
-            if self.is_current(credential, chosen) {
-                self.core.shared.keys.cool(credential, chosen, rest, Instant::now());
-            }
-            said = Some(Said::Cooling);
+            said = Some(Said::Cooling(rest));
         }
-        let dead = said.clone().filter(|said| *said != Said::Cooling);
-        said.as_ref()?;
-        self.tried.push(Tried { key: chosen.key, carried: Some(chosen.clone()), dead });
-        said
+        let said = said?;
+        if credential.is_pool() && self.is_current(credential, chosen) {
+            self.accuse(credential, chosen, &said);
+        }
+        let carried = Some(chosen.clone());
+        self.tried.push(Tried { key: chosen.key, carried, said: Some(said.clone()) });
+        Some(said)
     }
 
     /// The key to go on with after `chosen` was found to be of no use; `again`: whether the call can be sent again. The store is asked
@@ -129,7 +132,7 @@ impl<'a> Turn<'a> {
     pub(crate) async fn next(&mut self, chosen: &Chosen, said: &Said, again: bool) -> Option<Chosen> {
         let credential = self.permit.credential()?;
         let next = if again { self.pick(credential).await } else { None };
-        if *said == Said::Cooling {
+        if said.is_cooling() {
             return next;
         }
         if next.is_some() {
@@ -149,18 +152,17 @@ impl<'a> Turn<'a> {
             // That of a key before may have come meanwhile.
             None => match self.pick(credential).await {
                 Some(next) => Some(next),
-                None => self.benched(credential, |_| true),
+                None => self.benched(credential),
             },
         }
     }
 
     /// Why the call ends after a key was found to be of no use and there is no other.
     pub(crate) fn refusal(&self) -> Denial {
-        let (keys, now) = (&self.core.shared.keys, Instant::now());
+        let now = Instant::now();
         let cooling = self.permit.credential().and_then(|credential| {
-            let out = |at| keys.out(credential, at, || self.peek(credential, at), now);
-            let outs = (0..credential.keys.len()).filter_map(out);
-            outs.filter_map(|(out, until)| (out == Out::Cooling).then_some(until)).min()
+            let against = (0..credential.keys.len()).filter_map(|at| self.against(credential, at, now));
+            against.filter_map(|against| (against.out == Out::Cooling).then_some(against.until)).min()
         });
         if let Some(until) = cooling {
             let wait = Duration::from_secs((until - now).as_secs() + 1);
@@ -186,38 +188,68 @@ impl<'a> Turn<'a> {
         loop {
             let at = self.choose(credential, Instant::now())?;
             let secrets = &self.core.shared.secrets;
-            let secret = match secrets.peek(credential, at) {
-                Some(cached) => Some(cached),
-                None => Box::pin(secrets.get(credential, at)).await.ok(),
-            };
-            match secret {
-                Some(secret) => return Some(self.chosen(credential, at, secret)),
-                None => self.tried.push(Tried { key: at, carried: None, dead: None }),
+            if let Some(cached) = secrets.peek(credential, at) {
+                return Some(self.chosen(credential, at, cached));
+            }
+            let fetched = Box::pin(secrets.get(credential, at)).await.ok();
+            let chosen = fetched.map(|secret| self.chosen(credential, at, secret));
+            match chosen {
+                // The store may have had nothing newer.
+                Some(chosen) if !self.was_refused(credential, &chosen) => return Some(chosen),
+                carried => self.tried.push(Tried { key: at, carried, said: None }),
             }
         }
     }
 
     /// One whose bench is not over: better than none, and it may be good again.
-    fn benched(&self, credential: &Credential, may: impl Fn(usize) -> bool) -> Option<Chosen> {
-        let (keys, now) = (&self.core.shared.keys, Instant::now());
+    fn benched(&mut self, credential: &Credential) -> Option<Chosen> {
+        if self.is_through() {
+            return None;
+        }
+        let now = Instant::now();
         let at = credential.choose(self.permit.caller().id(), |at, _| {
-            let out = keys.out(credential, at, || self.peek(credential, at), now);
-            !self.was_tried(credential, at) && out.is_some_and(|(out, _)| out != Out::Cooling) && may(at)
+            let against = self.against(credential, at, now);
+            !self.was_tried(credential, at) && against.is_some_and(|against| against.out == Out::Benched)
         })?;
         self.peek(credential, at).map(|secret| self.chosen(credential, at, secret))
     }
 
     fn choose(&self, credential: &Credential, now: Instant) -> Option<usize> {
-        let keys = &self.core.shared.keys;
         if !credential.is_pool() {
             return (!self.was_tried(credential, 0)).then_some(0);
         }
-        let at = credential.choose(self.permit.caller().id(), |at, _| {
+        if self.is_through() {
+            return None;
+        }
+        let caller = self.permit.caller().id();
+        let usable = |at: usize, _: &Key| {
+            !self.was_tried(credential, at) && self.against(credential, at, now).is_none()
+        };
+        let doubtful = |at: usize, _: &Key| {
             !self.was_tried(credential, at)
-                && keys.out(credential, at, || self.peek(credential, at), now).is_none()
-        })?;
-        keys.taken(credential, at, now);
+                && self.against(credential, at, now).is_some_and(|against| !against.is_own)
+        };
+        let at = credential.choose(caller, usable).or_else(|| credential.choose(caller, doubtful))?;
+        self.core.shared.keys.taken(credential, at, caller, now);
         Some(at)
+    }
+
+    /// Whether the provider was asked with as many keys as one call may go through.
+    fn is_through(&self) -> bool {
+        self.tried.iter().filter(|tried| tried.said.is_some()).count() >= KEYS
+    }
+
+    fn against(&self, credential: &Credential, at: usize, now: Instant) -> Option<Against> {
+        let caller = self.permit.caller().id();
+        self.core.shared.keys.against(credential, at, caller, || self.peek(credential, at), now)
+    }
+
+    /// Whether a call of the caller's was refused with this very version.
+    fn was_refused(&self, credential: &Credential, chosen: &Chosen) -> bool {
+        let (keys, caller) = (&self.core.shared.keys, self.permit.caller().id());
+        let secret = || Some(Arc::clone(&chosen.secret));
+        let against = keys.against(credential, chosen.key, caller, secret, Instant::now());
+        against.is_some_and(|against| against.is_own)
     }
 
     /// Whether the call carried what the key is now, or could not have it.
@@ -232,11 +264,11 @@ impl<'a> Turn<'a> {
     }
 
     /// Where every key is benched: a newer version of the caller's own, if the store has one by now.
-    async fn renewed(&self, credential: &Arc<Credential>) -> Option<Chosen> {
+    async fn renewed(&mut self, credential: &Arc<Credential>) -> Option<Chosen> {
         let can = |at| !self.tried.iter().any(|tried| tried.key == at);
         let at = credential.choose(self.permit.caller().id(), |at, _| can(at))?;
-        let out = self.core.shared.keys.out(credential, at, || self.peek(credential, at), Instant::now());
-        if out.is_none_or(|(out, _)| out == Out::Cooling) {
+        let against = self.against(credential, at, Instant::now());
+        if against.is_none_or(|against| against.out == Out::Cooling) {
             return None;
         }
         let held = self.peek(credential, at)?;
@@ -244,7 +276,8 @@ impl<'a> Turn<'a> {
         Some(self.chosen(credential, at, newer))
     }
 
-    fn chosen(&self, credential: &Credential, key: usize, secret: Arc<Secret>) -> Chosen {
+    fn chosen(&mut self, credential: &Credential, key: usize, secret: Arc<Secret>) -> Chosen {
+        self.left = Instant::now();
         let alias = credential.keys.get(key).and_then(|key| key.alias.clone());
         Chosen { key, alias, secret }
     }
@@ -259,28 +292,30 @@ impl<'a> Turn<'a> {
         held.is_none_or(|held| held.version() == chosen.secret.version())
     }
 
-    /// Benches what this call has proven to be dead: the one key that was refused where another was not, or keys that nobody else has
-    /// been answered well with lately.
-    fn bench(&self, credential: &Credential) {
-        let (shared, now) = (&self.core.shared, Instant::now());
-        let accuser = mark(self.permit.caller().id());
-        let dead = || self.tried.iter().filter_map(|tried| tried.dead.as_ref().map(|said| (tried, said)));
-        let Some((first, _)) = dead().next() else { return };
-        let is_proven = self.well && dead().all(|(tried, _)| tried.key == first.key);
-        for (tried, said) in dead() {
-            let Some(chosen) = tried.carried.as_ref().filter(|chosen| self.is_current(credential, chosen))
-            else {
-                continue;
-            };
-            if !is_proven && shared.keys.speaks_for_itself(credential, tried.key, accuser, now) {
-                continue;
-            }
-            if shared.keys.bench(credential, chosen, (!is_proven).then_some(accuser), now) {
-                let reason: Arc<str> = said.to_string().into();
-                let alias = chosen.alias.as_ref().map(Name::as_str);
-                let (name, version) = (&credential.name, chosen.secret.version());
-                tracing::warn!(credential = %name, alias, %version, reason = &*reason, "key benched: its provider refuses it");
-                self.core.uses.benched(self.permit, name.clone(), chosen, reason);
+    /// Notes what the provider said of the key.
+    fn accuse(&self, credential: &Credential, chosen: &Chosen, said: &Said) {
+        let (keys, caller, now) = (&self.core.shared.keys, self.permit.caller().id(), Instant::now());
+        if let Said::Cooling(rest) = said {
+            keys.cool(credential, chosen, caller, *rest, now);
+        } else if keys.bench(credential, chosen, caller, now) {
+            let reason: Arc<str> = said.to_string().into();
+            let alias = chosen.alias.as_ref().map(Name::as_str);
+            let (name, version) = (&credential.name, chosen.secret.version());
+            tracing::warn!(credential = %name, alias, %version, reason = &*reason, "key benched: its provider refuses it");
+            self.core.uses.benched(self.permit, name.clone(), chosen, reason);
+        }
+    }
+
+    /// Notes that the key answered well, and that those before it on this call did not.
+    fn did_well(&self, credential: &Credential, chosen: &Chosen) {
+        let (keys, caller, now) = (&self.core.shared.keys, self.permit.caller().id(), Instant::now());
+        if self.is_current(credential, chosen) {
+            keys.answered_well(credential, chosen, caller, self.left, now);
+        }
+        let refused = self.tried.iter().filter(|tried| tried.said.is_some());
+        for worse in refused.filter_map(|tried| tried.carried.as_ref()) {
+            if self.is_current(credential, worse) {
+                keys.did_worse(credential, worse, caller, now);
             }
         }
     }
@@ -289,16 +324,6 @@ impl<'a> Turn<'a> {
 impl Tried {
     fn version(&self) -> Option<&Version> {
         self.carried.as_ref().map(|chosen| chosen.secret.version())
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        if let Some(credential) = self.permit.credential().filter(|credential| credential.is_pool())
-            && !self.tried.is_empty()
-        {
-            self.bench(credential);
-        }
     }
 }
 
