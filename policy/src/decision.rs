@@ -282,6 +282,7 @@ impl Permit {
                 && grant.name == self.grant.name
                 && credential(&grant) == credential(&self.grant)
                 && grant.caller_token == self.grant.caller_token
+                && destination.client_certificate == self.destination().client_certificate
                 && !matching::is_obstructed(&grant, &call)
         })
     }

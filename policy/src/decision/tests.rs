@@ -158,6 +158,35 @@ fn a_stream_does_not_outlive_its_host_or_key() {
 }
 
 #[test]
+fn a_stream_does_not_outlive_the_client_certificate_of_its_connection() {
+    let shows = |name: &str| {
+        let destination = "apiVersion: tollgate.dev/v1alpha1\nkind: Destination\nmetadata: {name: llm}\n";
+        let store = "---\napiVersion: tollgate.dev/v1alpha1\nkind: SecretStore\nmetadata: {name: files}\nspec: {file: {root: /run/secrets}}\n";
+        let certificate = |name: &str| {
+            format!(
+                "---\napiVersion: tollgate.dev/v1alpha1\nkind: Credential\nmetadata: {{name: {name}}}\nspec: {{destinations: [llm], \
+                 from: {{store: files, path: {name}, fields: [c, k]}}, inject: {{clientCertificate: {{certificate: c, key: k}}}}}}\n"
+            )
+        };
+        let tls =
+            if name.is_empty() { String::new() } else { format!(", tls: {{clientCertificate: {name}}}") };
+        let text = [
+            format!("{destination}spec: {{hosts: [llm.example], dialect: llm{tls}}}\n"),
+            store.to_owned(),
+            certificate("one"),
+            certificate("other"),
+            grant("open", ", allow: {methods: [POST], paths: [/chat]}"),
+        ];
+        compile_files(&[SourceFile { path: "a.yaml".into(), text: text.concat() }], &environment()).unwrap().0
+    };
+    let permit = permit(&shows("one"), "POST", "/chat", "cheap").unwrap();
+    for (name, holds) in [("one", true), ("other", false), ("", false)] {
+        let after = shows(name);
+        assert_eq!(after.reauthorise(&after.grants_of(&caller()), &permit, Some("cheap")), holds, "{name}");
+    }
+}
+
+#[test]
 fn a_denial_tells_the_caller_what_stands_in_the_way_in_bounded_visible_text() {
     let policy = policy(&[grant("a", ", allow: {methods: [POST], paths: [/chat], models: [cheap]}")]);
     let model = format!("<b>\u{1b}[31m{}", "x".repeat(10_000));
