@@ -1,7 +1,7 @@
 //! From a caller's grants to the one that decides: admission before the body is read, permit after.
 //!
 //! **Invariant:** only [`crate::policy::Policy`] makes an [`Admission`], and only an admission and the facts of the body make a
-//! [`Permit`]. Neither can be copied, and no grant decides unless its caller, path, model and method patterns all match.
+//! [`Permit`]. Neither can be copied, and no grant decides unless its caller, path, method, action and model patterns all match.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::caller::Caller;
 use crate::denial::Denial;
 use crate::dialect::{Catalog, Endpoint};
 use crate::pattern::SpiffePattern;
-use crate::policy::{Credential, Destination, Grant, Scrub};
+use crate::policy::{Credential, Destination, Grant, Scrub, SigV4};
 use crate::price::{NanoUsd, Price};
 use crate::target::Target;
 
@@ -22,7 +22,7 @@ mod matching;
 #[cfg(test)]
 mod tests;
 
-pub use action::{action_of_target, actions_of_form};
+pub use action::{Actions, action_of_target, actions_of_form, actions_of_path};
 pub use matching::Verdict;
 pub(crate) use matching::class_word;
 use matching::{Call, Candidates, Wants};
@@ -47,7 +47,7 @@ pub struct Facts {
     /// The model that is asked for, as the request spells it.
     pub model: Option<Arc<str>>,
     /// The actions of an AWS service that it names; read only where a key that signs may be put on it.
-    pub actions: Vec<Arc<str>>,
+    pub actions: Actions,
     /// Whether the answer is asked for as a stream of events.
     pub stream: bool,
     /// Bytes of the body.
@@ -89,7 +89,7 @@ pub struct Permit {
     endpoint: Option<Arc<Endpoint>>,
     price: Priced,
     /// Those that it was decided on.
-    actions: Vec<Arc<str>>,
+    actions: Actions,
 }
 
 /// What a call is charged by.
@@ -131,7 +131,7 @@ impl Default for Facts {
     fn default() -> Self {
         Self {
             model: None,
-            actions: Vec::new(),
+            actions: Actions::default(),
             stream: false,
             body_bytes: 0,
             output_cap: None,
@@ -185,10 +185,9 @@ impl Admission {
         self.endpoint.as_ref().is_some_and(reads)
     }
 
-    /// Whether a grant that may decide has a key that signs for AWS, so that actions decide too.
-    pub fn signs_for_aws(&self) -> bool {
-        let signs = |grant: &Grant| grant.credential.as_ref().is_some_and(|key| key.sigv4().is_some());
-        self.candidates.iter().any(|fit| signs(fit.grant(&self.grants)))
+    /// The ways to sign for AWS of the grants that may decide: where there is one, actions decide too.
+    pub fn aws_keys(&self) -> impl Iterator<Item = &SigV4> {
+        self.candidates.iter().filter_map(|fit| fit.grant(&self.grants).credential.as_ref()?.sigv4())
     }
 
     /// Whether a grant that may decide has a key that signs the body; `has_digest` as in [`Credential::signs_body`].
@@ -272,7 +271,7 @@ impl Permit {
     ) -> bool {
         let call = Call::new(destination, self.target.path(), &self.method);
         let decided = Candidates::of(grants, &call).and_then(|candidates| {
-            let wants = Wants { model, actions: &self.actions };
+            let wants = Wants { model, actions: self.actions.as_slice() };
             let fit = candidates.most_specific(grants, &call, wants)?;
             Ok(Arc::clone(fit.grant(grants)))
         });

@@ -26,7 +26,7 @@ pub use key::Key;
 pub use mint::{Algorithm, AwsKey, AwsSession, Client, ClientAuth, Mint, Signer, TokenEndpoint, TokenGrant};
 pub use resources::{
     Allow, Assume, AwsStore, Credential, Destination, Grant, Inject, Injection, Scrub, SecretRef, SigV4,
-    Store, StoreKind, Timeouts, TlsVerify, Unpriced,
+    Store, StoreKind, Timeouts, TlsVerify, Unpriced, is_s3,
 };
 pub use vault::{ClientCertificate, KvVersion, SecretId, TokenLogin, VaultAuth, VaultStore};
 

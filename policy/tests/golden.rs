@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tollgate_policy::caller::{Caller, Proof, TrustDomain};
 use tollgate_policy::compile::{Environment, compile_files};
-use tollgate_policy::decision::{Facts, Verdict, actions_of_form};
+use tollgate_policy::decision::{Actions, Facts, Verdict, actions_of_form, actions_of_path};
 use tollgate_policy::denial::Denial;
 use tollgate_policy::model::SourceFile;
 use tollgate_policy::policy::Policy;
@@ -105,8 +105,8 @@ fn decide(policy: &Policy, request: &Request) -> Outcome {
         let target = policy.target(&RequestLine { authority, path, query })?;
         let grants = policy.grants_of(&caller);
         let named = request.action.as_deref().map(Into::into);
-        let actions =
-            named.into_iter().chain(actions_of_form(query.unwrap_or_default().as_bytes())).collect();
+        let query = actions_of_form(query.unwrap_or_default().as_bytes());
+        let actions = Actions::of(named.into_iter().chain(actions_of_path(target.path())).chain(query))?;
         let facts = Facts { model: request.model.as_deref().map(Into::into), actions, ..Facts::default() };
         let traced = policy.trace(&grants, &target, &request.method, &facts, now);
         let permits = traced.iter().find(|(_, verdict)| *verdict == Verdict::Permits);

@@ -5,6 +5,7 @@ mod judge;
 mod templates;
 
 use std::fs;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,7 +23,9 @@ use tollgate_tests::haproxy::Haproxy;
 use tollgate_tests::moto::{Moto, REGION};
 use tollgate_tests::resources::{credential, destination, file_store, grant};
 use tollgate_tests::stand::CHECKOUT;
-use tollgate_tests::{Client, Gateway, Kind, Plan, Protocol, Reply, Stand, Upstream, ledger, needs, python};
+use tollgate_tests::{
+    Answer, Client, Gateway, Kind, Plan, Protocol, Reply, Stand, Upstream, ledger, needs, python,
+};
 
 use self::judge::Judge;
 
@@ -31,7 +34,7 @@ const SIGNED: &str =
 const CALLERS: &str = "spiffe://prod.acme/ns/checkout/sa/*";
 /// What names its action does so at the root.
 const ACTIONS: &str =
-    "  allow: {methods: [GET, POST], paths: [/], actions: [GetCallerIdentity, \"List*\"]}\n";
+    "  allow: {methods: [GET, POST], paths: [/, \"/service/**\"], actions: [GetCallerIdentity, \"List*\"]}\n";
 /// What a caller's own signature looks like.
 const NOBODY: &str = "AWS4-HMAC-SHA256 Credential=AKIAWRONGWRONGWRONG0/20260101/eu-central-1/s3/aws4_request, SignedHeaders=host, Signature=0";
 
@@ -225,6 +228,25 @@ async fn send_chunks(client: &Client, count: u64) -> u64 {
     length
 }
 
+const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded; charset=utf-8");
+/// With a digest a body would stream if it could not be a form.
+const DIGEST: (&str, &str) =
+    ("x-amz-content-sha256", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+
+async fn signed_for_sts(
+    client: &Client,
+    target: &str,
+    headers: &[(&'static str, &str)],
+    body: Bytes,
+) -> Answer {
+    let scope = NOBODY.replace("/s3/", "/sts/");
+    let mut request = client.request(Method::POST, target, body);
+    for (name, value) in headers.iter().chain(&[("authorization", &*scope)]) {
+        request.headers_mut().append(*name, HeaderValue::from_str(value).unwrap());
+    }
+    client.send(Protocol::H1, request).await.unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_action_that_no_grant_lists_is_403_wherever_it_is_named() {
     let plan = Plan::new();
@@ -232,21 +254,17 @@ async fn an_action_that_no_grant_lists_is_403_wherever_it_is_named() {
     let upstream = Upstream::http(&plan.server, &["http/1.1"], |_| Reply::status(200)).await;
     let stand = signed_stand(plan, upstream, "AKIAIOSFODNN7EXAMPLE", &secret).await;
     let client = stand.checkout();
-    let scope = NOBODY.replace("/s3/", "/sts/");
-    let send = async |target: &str, headers: &[(&'static str, &str)], body: &str| {
-        let mut request = client.request(Method::POST, target, body.to_owned());
-        for (name, value) in headers.iter().chain(&[("authorization", &*scope)]) {
-            request.headers_mut().append(*name, HeaderValue::from_str(value).unwrap());
-        }
-        client.send(Protocol::H1, request).await.unwrap()
+    let send = async |target: &str, headers: &[(&'static str, &str)], body: &'static str| {
+        signed_for_sts(&client, target, headers, Bytes::from(body)).await
     };
-    let form = [("content-type", "application/x-www-form-urlencoded; charset=utf-8")];
-    // With a digest the body would stream if it could not be a form.
-    let digest = ("x-amz-content-sha256", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    let (form, digest) = ([FORM], DIGEST);
     let target = |action| ("x-amz-target", action);
     send("/up/", &form, "Action=GetCallerIdentity&Version=1").await.assert_status(200);
     send("/up/", &[target("Logs_20140328.ListTagsForResource")], "{}").await.assert_status(200);
     send("/up/?Action=ListUsers", &[], "").await.assert_status(200);
+    send("/up/service/S_1/operation/ListMetrics", &[("content-type", "application/cbor")], "")
+        .await
+        .assert_status(200);
     let before = stand.upstream.count();
     for (path, headers, body) in [
         ("/up/", &form[..], "Action=AssumeRole"),
@@ -258,14 +276,67 @@ async fn an_action_that_no_grant_lists_is_403_wherever_it_is_named() {
         ("/up/", &[form[0], target("Logs_20140328.DeleteLogGroup")], "Action=GetCallerIdentity"),
         ("/up/?Action=AssumeRole", &form, "Action=GetCallerIdentity"),
         ("/up/?Action=AssumeRole", &[], ""),
+        ("/up/?Version=1;Action=AssumeRole", &form, "Action=GetCallerIdentity"),
+        ("/up/", &form, "Action=GetCallerIdentity;Action=AssumeRole"),
+        ("/up/", &[target("ListUsers,A.DeleteUser")], "{}"),
+        ("/up/service/S_1/operation/DeleteAlarms", &[], ""),
+        ("/up/service/S_1/operation/DeleteAlarms?Action=ListUsers", &[target("A.ListUsers")], ""),
         // The grant for every other path lists none.
         ("/up/elsewhere", &form, "Action=GetCallerIdentity"),
+        ("/up/v1/service/S_1/operation/ListMetrics", &[], ""),
     ] {
         let refused = send(path, headers, body).await;
         assert_eq!(refused.header("x-tollgate-reason"), "action_not_allowed", "{path} {headers:?} {body}");
         refused.assert_refused(403, "action_not_allowed");
     }
     assert_eq!(stand.upstream.count(), before);
+    stand.world.assert_swept();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_form_whose_actions_only_its_service_could_read_is_refused() {
+    let plan = Plan::new();
+    let secret = plan.world.canary("aws");
+    let upstream = Upstream::http(&plan.server, &["http/1.1"], |_| Reply::status(200)).await;
+    let stand = signed_stand(plan, upstream, "AKIAIOSFODNN7EXAMPLE", &secret).await;
+    let client = stand.checkout();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(b"Action=AssumeRole").unwrap();
+    let gzip = Bytes::from(gzip.finish().unwrap());
+    let encoded = ("content-encoding", "gzip");
+    let listed = ("x-amz-target", "A.ListUsers");
+    let many = Bytes::from("Action=ListUsers&".repeat(17));
+    let long = |length: usize| Bytes::from(format!("Action=ListUsers&x={}", "x".repeat(length - 19)));
+    signed_for_sts(&client, "/up/", &[FORM], long(1 << 20)).await.assert_status(200);
+    let before = stand.upstream.count();
+    for (path, headers, body, (status, reason)) in [
+        ("/up/", &[FORM, encoded][..], &gzip, (415, "unsupported_encoding")),
+        ("/up/?Action=ListUsers", &[FORM, encoded], &gzip, (415, "unsupported_encoding")),
+        ("/up/", &[encoded, DIGEST, listed], &gzip, (415, "unsupported_encoding")),
+        // The grant for this path lists none.
+        ("/up/elsewhere", &[FORM, encoded], &gzip, (415, "unsupported_encoding")),
+        (
+            "/up/?Action=ListUsers",
+            &[("content-type", "text/plain; charset=ibm037")],
+            &gzip,
+            (415, "unsupported_media_type"),
+        ),
+        ("/up/", &[FORM], &many, (400, "ambiguous_body")),
+        ("/up/", &[FORM], &long((1 << 20) + 1), (413, "body_too_large")),
+    ] {
+        let refused = signed_for_sts(&client, path, headers, body.clone()).await;
+        assert_eq!(refused.header("x-tollgate-reason"), reason, "{path} {headers:?}");
+        refused.assert_refused(status, reason);
+    }
+    assert_eq!(stand.upstream.count(), before);
+    // What says that it is no form, or is an object of S3, comes as it is.
+    let json = [("content-type", "application/json"), encoded, listed];
+    signed_for_sts(&client, "/up/", &json, gzip.clone()).await.assert_status(200);
+    let mut request = client.request(Method::PUT, "/up/bucket/service/x/operation/y.gz", gzip);
+    for (name, value) in [("authorization", NOBODY), encoded] {
+        request.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    client.send(Protocol::H1, request).await.unwrap().assert_status(200);
     stand.world.assert_swept();
 }
 

@@ -1,14 +1,17 @@
 //! `tollgate explain`: the decision on a call, made by the code that makes it for real.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use jiff::Timestamp;
 use tollgate_policy::caller::SpiffeId;
-use tollgate_policy::decision::{CallerGrants, Facts, action_of_target, actions_of_form};
+use tollgate_policy::decision::{
+    Actions, CallerGrants, Facts, action_of_target, actions_of_form, actions_of_path,
+};
 use tollgate_policy::denial::Denial;
-use tollgate_policy::policy::{Grant, Policy};
+use tollgate_policy::policy::{Grant, Policy, SigV4};
 use tollgate_policy::target::{RequestLine, Target};
 
 use super::check::{CheckArgs, Subject};
@@ -70,7 +73,10 @@ fn decide(policy: &Policy, args: &ExplainArgs) -> anyhow::Result<Result<String, 
         target.path()
     ));
     let now = Timestamp::now();
-    let facts = facts(args, query);
+    let facts = match facts(args, &target, &grants) {
+        Ok(facts) => facts,
+        Err(denial) => return Ok(Err(denial)),
+    };
     candidates(policy, &grants, (&target, &args.method, &facts), now).iter().for_each(|line| say(line));
     let decided =
         policy.admit(&grants, target, &args.method).and_then(|admission| admission.permit(&facts, now));
@@ -81,10 +87,19 @@ fn decide(policy: &Policy, args: &ExplainArgs) -> anyhow::Result<Result<String, 
     }))
 }
 
-fn facts(args: &ExplainArgs, query: Option<&str>) -> Facts {
-    let named = args.action.as_deref().map(action_of_target);
-    let actions = named.into_iter().chain(actions_of_form(query.unwrap_or_default().as_bytes()));
-    Facts { model: args.model.as_deref().map(Into::into), actions: actions.collect(), ..Facts::default() }
+/// Without a request, what only S3 signs is told by the keys alone.
+fn facts(args: &ExplainArgs, target: &Target, grants: &CallerGrants) -> Result<Facts, Denial> {
+    let is_for = |grant: &&Arc<Grant>| grant.destination.name == target.destination().name;
+    let keys = || grants.iter().filter(is_for).filter_map(|grant| grant.credential.as_ref()?.sigv4());
+    let actions = if keys().next().is_none() {
+        Actions::default()
+    } else {
+        let named = args.action.as_deref().map(action_of_target);
+        let path = if keys().all(SigV4::is_for_s3) { Vec::new() } else { actions_of_path(target.path()) };
+        let query = actions_of_form(target.query().unwrap_or_default().as_bytes());
+        Actions::of(named.into_iter().chain(path).chain(query))?
+    };
+    Ok(Facts { model: args.model.as_deref().map(Into::into), actions, ..Facts::default() })
 }
 
 /// How the caller's grants for the destination stand to the call; where it has none, whom the destination's grants are for.
@@ -166,7 +181,8 @@ mod tests {
         let line = RequestLine { authority: "up.example", path: "/v1", query: None };
         let target = policy.target(&line).unwrap();
         let grants = policy.grants_of(&identity::assumed(args.caller.clone()));
-        candidates(&policy, &grants, (&target, &args.method, &facts(&args, None)), Timestamp::now())
+        let facts = facts(&args, &target, &grants).unwrap();
+        candidates(&policy, &grants, (&target, &args.method, &facts), Timestamp::now())
     }
 
     #[test]

@@ -4,6 +4,7 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method, Uri, Version, request};
 use tollgate_policy::denial::{Denial, Reason};
+use tollgate_policy::policy::is_s3;
 use tollgate_policy::target::RequestLine;
 
 use super::{CallerCredentials, strip};
@@ -48,7 +49,7 @@ impl AwsScope {
 
     /// Whether paths and payloads are signed as S3 does.
     pub(crate) fn is_s3(&self) -> bool {
-        &*self.service == "s3" || self.service.starts_with("s3-") || &*self.service == "s3express"
+        is_s3(&self.service)
     }
 }
 

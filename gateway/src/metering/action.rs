@@ -1,26 +1,95 @@
 //! The actions of an AWS service that a request names, where a key that signs may be put on it.
 //!
-//! **Invariant:** a body in which a service looks for an action is read before its grant decides.
-
-use std::sync::Arc;
+//! **Invariant:** a body in which a service looks for an action is read before its grant decides, as that service reads it, or refused.
 
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use tollgate_policy::decision::{action_of_target, actions_of_form};
+use tollgate_policy::decision::{Actions, Admission, action_of_target, actions_of_form, actions_of_path};
+use tollgate_policy::denial::{Denial, Reason};
+use tollgate_policy::policy::SigV4;
 
-use crate::identity::{AwsScope, Head, same_name};
+use super::facts;
+use crate::identity::{Head, same_name};
 
-/// Those of the headers and the query.
-pub(super) fn of_head(head: &Head, query: Option<&str>) -> Vec<Arc<str>> {
-    let targets = head.headers.iter().filter(|(name, _)| same_name(name.as_str(), "x-amz-target"));
-    let targets = targets.map(|(_, value)| action_of_target(&String::from_utf8_lossy(value.as_bytes())));
-    let query = query.map(str::as_bytes).unwrap_or_default();
-    targets.chain(actions_of_form(query).filter(|_| !query.is_empty())).collect()
+/// The longest form that is read: the largest message of SNS is 256 KiB, before each byte of it is escaped in three.
+pub(super) const FORM_BYTES: usize = 1 << 20;
+
+/// A request that names actions, if it does, and what of it says where.
+#[derive(Clone, Copy)]
+pub(super) struct Signed<'a> {
+    head: &'a Head,
+    path: &'a str,
+    query: &'a str,
+    /// S3 has no actions, and no other service takes what is signed for it.
+    is_for_s3: bool,
 }
 
-/// Whether the body could be a form that names one. S3 has no actions, and no other service takes what is signed for it.
-pub(super) fn may_be_in_body(head: &Head) -> bool {
-    !head.aws_scope.as_ref().is_some_and(AwsScope::is_s3) && may_be_form(&head.headers)
+impl<'a> Signed<'a> {
+    /// `None` where no grant that may decide has a key that signs for AWS.
+    pub(super) fn of(admission: &'a Admission, head: &'a Head) -> Option<Self> {
+        admission.aws_keys().next()?;
+        // What names no service is signed for the only one that its key has.
+        let is_for_s3 = match &head.aws_scope {
+            Some(scope) => scope.is_s3(),
+            None => admission.aws_keys().all(SigV4::is_for_s3),
+        };
+        let target = admission.target();
+        Some(Self { head, path: target.path(), query: target.query().unwrap_or_default(), is_for_s3 })
+    }
+
+    /// Those of the head, and of `form` where [`Signed::may_be_in_body`].
+    ///
+    /// # Errors
+    /// `ambiguous_body` for more than a service takes.
+    pub(super) fn named(self, form: &[u8]) -> Result<Actions, Denial> {
+        let headers = self.head.headers.iter().filter(|(name, _)| same_name(name.as_str(), "x-amz-target"));
+        let targets = headers.map(|(_, value)| action_of_target(&String::from_utf8_lossy(value.as_bytes())));
+        let path = if self.is_for_s3 { Vec::new() } else { actions_of_path(self.path) };
+        let forms = actions_of_form(self.query.as_bytes()).chain(actions_of_form(form));
+        Actions::of(targets.chain(path).chain(forms))
+    }
+
+    /// Whether the body could be a form that names one.
+    pub(super) fn may_be_in_body(self) -> bool {
+        !self.is_for_s3 && may_be_form(&self.head.headers)
+    }
+}
+
+/// Refuses a form that a service could read in another way than it is read here.
+///
+/// # Errors
+/// `unsupported_encoding`, `unsupported_media_type`.
+pub(super) fn check_form(headers: &HeaderMap) -> Result<(), Denial> {
+    facts::check_encoding(headers)?;
+    let kinds = headers.get_all(CONTENT_TYPE).iter();
+    if kinds.into_iter().all(|kind| is_in_ascii(kind.as_bytes())) {
+        return Ok(());
+    }
+    let detail = "the body may name an action: its charset must be utf-8, us-ascii or iso-8859-1";
+    Err(Denial::new(Reason::UnsupportedMediaType, detail))
+}
+
+/// Whether letters are in every charset that is named what they are in ASCII.
+fn is_in_ascii(kind: &[u8]) -> bool {
+    let parameters = kind.split(|byte| *byte == b';').skip(1);
+    let charset = |parameter: &[u8]| -> bool {
+        let mut parts = parameter.splitn(2, |byte| *byte == b'=').map(<[u8]>::trim_ascii);
+        if !parts.next().is_some_and(|name| name.eq_ignore_ascii_case(b"charset")) {
+            return true;
+        }
+        let value = parts.next().unwrap_or_default();
+        let value = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value);
+        ["utf-8", "utf8", "us-ascii", "iso-8859-1"]
+            .iter()
+            .any(|known| known.as_bytes().eq_ignore_ascii_case(value))
+    };
+    parameters.into_iter().all(charset)
+}
+
+pub(super) fn too_long() -> Denial {
+    let detail = "the body may name an action, and of one that does 1 MiB is read: a body that is no form \
+                  has to say so in content-type";
+    Denial::new(Reason::BodyTooLarge, detail)
 }
 
 /// What says nothing of itself, or that it is text, could be one as well.
@@ -49,32 +118,76 @@ mod tests {
         Head::read(request.body(()).unwrap().into_parts().0).unwrap()
     }
 
+    fn signed(head: &Head) -> Signed<'_> {
+        Signed { head, path: "/", query: "", is_for_s3: false }
+    }
+
     #[test]
-    fn every_place_of_a_head_that_names_an_action_is_read() {
-        let named = |headers: &[(&str, &str)], query| {
-            let mut named = of_head(&head(headers), query);
+    fn every_place_that_names_an_action_is_read() {
+        let named = |headers: &[(&str, &str)], path, query, is_for_s3, form: &str| {
+            let head = head(headers);
+            let named = Signed { path, query, is_for_s3, ..signed(&head) }.named(form.as_bytes()).unwrap();
+            let mut named = named.as_slice().to_vec();
             named.sort_unstable();
             named.join(",")
         };
-        assert_eq!(named(&[("x-amz-target", "DynamoDB_20120810.GetItem")], Some("Action=B")), "B,GetItem");
-        assert_eq!(named(&[("x-amz-target", "A.B"), ("x_amz_target", "C.D")], None), "B,D");
-        assert_eq!(named(&[], Some("list-type=2&prefix=Action")), "");
+        assert_eq!(
+            named(&[("x-amz-target", "D_1.A")], "/service/S/operation/B", "Action=C", false, "Action=D"),
+            "A,B,C,D"
+        );
+        assert_eq!(named(&[("x-amz-target", "A.B"), ("x_amz_target", "C.D")], "/", "", false, ""), "B,D");
+        assert_eq!(named(&[], "/bucket/service/S/operation/B", "list-type=2&prefix=Action", true, ""), "");
+    }
+
+    #[test]
+    fn more_actions_than_are_read_are_refused_wherever_they_stand() {
+        let head = head(&[("x-amz-target", "A.B")]);
+        let (eight, seven) = ("action&".repeat(8), "action&".repeat(7));
+        let signed = Signed { query: &eight, ..signed(&head) };
+        assert_eq!(signed.named(seven.as_bytes()).unwrap().as_slice().len(), 16);
+        let refused = signed.named(eight.as_bytes()).unwrap_err();
+        assert_eq!(refused.reason, Reason::AmbiguousBody);
     }
 
     #[test]
     fn a_body_is_read_for_its_action_unless_it_cannot_name_one() {
-        let of = |kind: &[&str], service: &str| {
-            let signed =
-                format!("AWS4-HMAC-SHA256 Credential=A/20260101/eu-1/{service}/aws4_request, Signature=0");
-            let mut headers: Vec<_> = kind.iter().map(|kind| ("content-type", *kind)).collect();
-            headers.push(("authorization", &signed));
-            may_be_in_body(&head(&headers))
+        let of = |kinds: &[&str], is_for_s3| {
+            let headers: Vec<_> = kinds.iter().map(|kind| ("content-type", *kind)).collect();
+            let head = head(&headers);
+            Signed { is_for_s3, ..signed(&head) }.may_be_in_body()
         };
         for kind in ["application/x-www-form-urlencoded; charset=utf-8", "Text/Plain", ""] {
-            assert!(of(&[kind], "sts"), "{kind}");
-            assert!(!of(&[kind], "s3"), "{kind}");
+            assert!(of(&[kind], false), "{kind}");
+            assert!(!of(&[kind], true), "{kind}");
         }
-        assert!(of(&[], "sts") && of(&["application/json", "text/plain"], "sts"));
-        assert!(!of(&["application/x-amz-json-1.1"], "dynamodb"));
+        assert!(of(&[], false) && of(&["application/json", "text/plain"], false));
+        assert!(!of(&["application/x-amz-json-1.1"], false));
+    }
+
+    #[test]
+    fn a_form_that_its_service_may_read_in_another_way_is_refused() {
+        let checked =
+            |headers: &[(&str, &str)]| check_form(&head(headers).headers).map_err(|denial| denial.reason);
+        const FORM: &str = "application/x-www-form-urlencoded";
+        for encoding in ["gzip", "aws-chunked", "identity, gzip", "", "x"] {
+            let headers = [("content-type", FORM), ("content-encoding", encoding)];
+            assert_eq!(checked(&headers), Err(Reason::UnsupportedEncoding), "{encoding}");
+        }
+        assert_eq!(
+            checked(&[("content-encoding", "identity"), ("content-encoding", "br")]),
+            Err(Reason::UnsupportedEncoding)
+        );
+        for charset in ["utf-16", "ibm037", "\"cp037\"", "utf-8; charset=utf-7", ""] {
+            let kind = format!("{FORM}; charset={charset}");
+            assert_eq!(checked(&[("content-type", &kind)]), Err(Reason::UnsupportedMediaType), "{charset}");
+        }
+        for headers in [
+            &[][..],
+            &[("content-encoding", "Identity")],
+            &[("content-type", "application/x-www-form-urlencoded; Charset=\"UTF-8\"")],
+            &[("content-type", "text/plain;charset=us-ascii; format=flowed")],
+        ] {
+            assert_eq!(checked(headers), Ok(()), "{headers:?}");
+        }
     }
 }

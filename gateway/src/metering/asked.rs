@@ -8,7 +8,7 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
-use tollgate_policy::decision::{Admission, Facts, Permit, Priced, actions_of_form};
+use tollgate_policy::decision::{Actions, Admission, Facts, Permit, Priced};
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::limit::Unit;
 use tollgate_policy::policy::Grant;
@@ -44,7 +44,8 @@ enum Content {
 /// Reads the body where a grant that may still apply, the endpoint's usage or a signature asks for it. Everything else streams.
 ///
 /// # Errors
-/// `body_too_large`, `concurrency_limited` where the caller has no room left for held bodies, and what [`facts::read`] refuses with.
+/// `body_too_large`, `concurrency_limited` where the caller has no room left for held bodies, what [`facts::read`] refuses with, and
+/// likewise a form that may name an action in a way that is not read.
 pub(crate) async fn read(
     admission: &Admission,
     head: &Head,
@@ -54,33 +55,42 @@ pub(crate) async fn read(
 ) -> Result<Asked, Denial> {
     let headers = &head.headers;
     let endpoint = admission.endpoint().filter(|_| admission.reads_body());
-    let names_actions = admission.signs_for_aws();
-    let mut actions =
-        if names_actions { action::of_head(head, admission.target().query()) } else { Vec::new() };
-    let may_name = names_actions && action::may_be_in_body(head);
-    let signs = admission.signs_body(injection::has_digest(headers));
-    let held = (may_name || signs) && !incoming.is_end_stream();
-    if endpoint.is_none() && !held {
+    let signed = action::Signed::of(admission, head);
+    let may_name = !incoming.is_end_stream() && signed.is_some_and(action::Signed::may_be_in_body);
+    let named = |form: &[u8]| signed.map_or_else(|| Ok(Actions::default()), |signed| signed.named(form));
+    let signs = || admission.signs_body(injection::has_digest(headers)) && !incoming.is_end_stream();
+    if endpoint.is_none() && !may_name && !signs() {
         let body_bytes = incoming.size_hint().exact().unwrap_or(0);
-        let facts = Facts { body_bytes, actions, ..Facts::default() };
+        let facts = Facts { body_bytes, actions: named(&[])?, ..Facts::default() };
         return Ok(Asked { content: Content::Streaming(incoming), read: ReadBody::unread(facts) });
     }
-    if incoming.size_hint().exact().is_some_and(|length| length > limit as u64) {
-        return Err(too_large());
-    }
-    let (bytes, room) = collect(incoming, limit, load).await?;
     if may_name {
-        actions.extend(actions_of_form(&bytes));
+        action::check_form(headers)?;
     }
+    let most = if may_name && limit > action::FORM_BYTES {
+        Most { bytes: action::FORM_BYTES, refusal: action::too_long }
+    } else {
+        Most { bytes: limit, refusal: too_large }
+    };
+    let (bytes, room) = collect(incoming, most, load).await?;
     let mut read = match endpoint {
         Some(endpoint) => facts::read(endpoint, headers, &bytes)?,
         None => ReadBody::unread(Facts { body_bytes: bytes.len() as u64, ..Facts::default() }),
     };
-    read.facts.actions = actions;
+    read.facts.actions = named(if may_name { &bytes } else { &[] })?;
     Ok(Asked { content: Content::Whole { bytes, room }, read })
 }
 
-async fn collect(mut incoming: Incoming, limit: usize, load: &Arc<Load>) -> Result<(Bytes, Room), Denial> {
+/// How much of a body is read, and what becomes of more.
+struct Most {
+    bytes: usize,
+    refusal: fn() -> Denial,
+}
+
+async fn collect(mut incoming: Incoming, most: Most, load: &Arc<Load>) -> Result<(Bytes, Room), Denial> {
+    if incoming.size_hint().exact().is_some_and(|length| length > most.bytes as u64) {
+        return Err((most.refusal)());
+    }
     let mut first = Bytes::new();
     let mut all: Option<BytesMut> = None;
     let mut room = Room::default();
@@ -96,8 +106,8 @@ async fn collect(mut incoming: Incoming, limit: usize, load: &Arc<Load>) -> Resu
         let frame = frame
             .map_err(|_| Denial::new(Reason::BadRequest, "the request body broke off or is malformed"))?;
         let Ok(chunk) = frame.into_data() else { continue };
-        if length + chunk.len() > limit {
-            return Err(too_large());
+        if length + chunk.len() > most.bytes {
+            return Err((most.refusal)());
         }
         if !room.grow((length + chunk.len()) as u64, load) {
             return Err(no_room());

@@ -145,7 +145,7 @@ pub fn apply(edits: &Edits, body: Bytes) -> Bytes {
     edited.freeze()
 }
 
-fn check_encoding(headers: &HeaderMap) -> Result<(), Denial> {
+pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), Denial> {
     let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
     if encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
         return Ok(());

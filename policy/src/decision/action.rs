@@ -4,18 +4,68 @@
 
 use std::sync::Arc;
 
-use percent_encoding::percent_decode;
+use percent_encoding::{percent_decode, percent_decode_str};
 
-/// The actions that a query or a form names (`Action=GetUser`).
+use crate::denial::{Denial, Reason};
+
+/// No service takes so many at once.
+const MOST: usize = 16;
+/// As long as a pattern can be; the longest name of AWS has about half of it.
+const LONGEST: usize = 128;
+
+/// The actions that a request names, few of them; cheap to clone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Actions(Option<Arc<[Arc<str>]>>);
+
+impl Actions {
+    /// Takes what is found, and looks for no more than it takes.
+    ///
+    /// # Errors
+    /// `ambiguous_body` for more than 16, or a name of more than 128 bytes.
+    pub fn of(found: impl Iterator<Item = Arc<str>>) -> Result<Self, Denial> {
+        let mut named = Vec::new();
+        for name in found {
+            if named.len() == MOST || name.len() > LONGEST {
+                let detail = "the request names more than 16 actions, or one in more than 128 bytes";
+                return Err(Denial::new(Reason::AmbiguousBody, detail));
+            }
+            named.push(name);
+        }
+        Ok(Self((!named.is_empty()).then(|| named.into())))
+    }
+
+    /// Each of them, as often as it is named.
+    pub fn as_slice(&self) -> &[Arc<str>] {
+        self.0.as_deref().unwrap_or_default()
+    }
+}
+
+/// The actions that a query or a form names (`Action=GetUser`). Some readers part pairs at `;` too.
 pub fn actions_of_form(form: &[u8]) -> impl Iterator<Item = Arc<str>> {
-    let pairs = form.split(|byte| *byte == b'&');
+    let pairs = form.split(|byte| matches!(byte, b'&' | b';'));
     pairs.filter_map(|pair| {
         let mut parts = pair.splitn(2, |byte| *byte == b'=');
-        let (name, value) = (decoded(parts.next()?), decoded(parts.next().unwrap_or_default()));
-        let is_target = name.eq_ignore_ascii_case("x-amz-target");
-        (is_target || name.eq_ignore_ascii_case("action"))
-            .then(|| if is_target { action_of_target(&value) } else { value.into() })
+        let (name, value) = (parts.next()?, parts.next().unwrap_or_default());
+        if is_named(name, "x-amz-target") {
+            return Some(action_of_target(&decoded(value)));
+        }
+        is_named(name, "action").then(|| decoded(value).into())
     })
+}
+
+/// The actions that a path names: `/service/S/operation/GetUser`, below any prefix
+/// (<https://smithy.io/2.0/additional-specs/protocols/smithy-rpc-v2.html>).
+pub fn actions_of_path(path: &str) -> Vec<Arc<str>> {
+    let path = percent_decode_str(path).decode_utf8_lossy();
+    let segments: Vec<&str> = path.split('/').collect();
+    let is = |segment: &str, word: &str| segment.eq_ignore_ascii_case(word);
+    let named = segments.windows(4).filter_map(|part| match part {
+        [service, _, operation, name] if is(service, "service") && is(operation, "operation") => {
+            Some((*name).into())
+        }
+        _ => None,
+    });
+    named.collect()
 }
 
 /// The action that `x-amz-target` names: what follows the service's own name, as in `DynamoDB_20120810.GetItem`.
@@ -24,6 +74,11 @@ pub fn action_of_target(target: &str) -> Arc<str> {
     // What is no such name stays whole, so that no part of it counts as one.
     let action = target.rsplit('.').next().filter(|_| is_plain);
     action.unwrap_or(target).into()
+}
+
+/// Whether a name that may be escaped is this one, which is in lower case.
+fn is_named(text: &[u8], name: &str) -> bool {
+    percent_decode(text).map(|byte| byte.to_ascii_lowercase()).eq(name.bytes())
 }
 
 /// `+` is a space, as those read it who decode forms.
@@ -44,7 +99,35 @@ mod tests {
         assert_eq!(found("%41ction=Get%55ser&action=+x"), "GetUser, x");
         assert_eq!(found("X-Amz-Target=A_1.GetItem&Action"), "GetItem,");
         assert_eq!(found("Actions=GetUser&xAction=b&a=Action=c"), "");
+        assert_eq!(found("Version=1;Action=GetUser;%61ction=DeleteUser"), "GetUser,DeleteUser");
         assert_eq!(found(""), "");
+    }
+
+    #[test]
+    fn a_path_that_names_an_operation_of_a_service_names_an_action() {
+        let found = |path: &str| actions_of_path(path).join(",");
+        assert_eq!(found("/service/GraniteServiceVersion20100801/operation/DeleteAlarms"), "DeleteAlarms");
+        assert_eq!(found("/v1/Service/S/Operation/DeleteAlarms/"), "DeleteAlarms");
+        assert_eq!(found("/service%2FS%2Foperation%2FDeleteAlarms"), "DeleteAlarms");
+        assert_eq!(found("/service/A/operation/Get/service/B/operation/Put"), "Get,Put");
+        for other in ["/", "/service/S/operation", "/services/S/operation/Get", "/service/operation/Get"] {
+            assert!(actions_of_path(other).is_empty(), "{other}");
+        }
+    }
+
+    #[test]
+    fn more_actions_than_any_request_names_or_an_endless_one_are_refused() {
+        let named = |form: String| Actions::of(actions_of_form(form.as_bytes()));
+        let reason = |form: String| named(form).map_err(|denial| denial.reason);
+        assert_eq!(named("action&".repeat(16)).unwrap().as_slice().len(), 16);
+        assert_eq!(reason("action&".repeat(17)), Err(Reason::AmbiguousBody));
+        assert_eq!(named(format!("Action={}", "a".repeat(128))).unwrap().as_slice().len(), 1);
+        assert_eq!(reason(format!("Action={}", "a".repeat(129))), Err(Reason::AmbiguousBody));
+        assert_eq!(named(String::new()).unwrap(), Actions::default());
+        let mut read = 0;
+        let endless = std::iter::repeat_with(|| Arc::from("GetUser")).inspect(|_| read += 1);
+        assert!(Actions::of(endless).is_err());
+        assert_eq!(read, 17);
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub enum Verdict {
     Refuses(Denial),
     /// It matches, and a more specific grant decides.
     Outranked,
-    /// It does not match: this is the first of destination, path, method, class and model in which it does not.
+    /// It does not match: this is the first of destination, path, method, class, action and model in which it does not.
     Mismatch(Reason),
 }
 
@@ -89,7 +89,7 @@ impl<'a> Wants<'a> {
     const NOTHING: Self = Self { model: None, actions: &[] };
 
     pub(super) fn of(facts: &'a Facts) -> Self {
-        Self { model: facts.model.as_deref(), actions: &facts.actions }
+        Self { model: facts.model.as_deref(), actions: facts.actions.as_slice() }
     }
 }
 
@@ -336,9 +336,10 @@ fn denial(reason: Reason, grants: &CallerGrants, call: &Call<'_>, wants: Wants<'
         Reason::ActionNotAllowed => match wants.actions {
             [] => format!("actions are limited for destination {name}, and the request names none"),
             actions => {
-                let actions: Vec<String> = actions.iter().map(|action| shown(action)).collect();
-                let actions: String = actions.join(", ").chars().take(256).collect();
-                format!("no grant of {caller} for destination {name} lists {actions} in `actions`")
+                let first: Vec<String> = actions.iter().take(3).map(|action| shown(action)).collect();
+                let first = first.join(", ");
+                let rest = if actions.len() > 3 { " and the others" } else { "" };
+                format!("no grant of {caller} for destination {name} lists {first}{rest} in `actions`")
             }
         },
         Reason::ModelNotAllowed => {

@@ -209,8 +209,10 @@ fn a_call_whose_action_is_no_longer_listed_does_not_hold() {
     };
     let before = listing("GetItem, PutItem");
     let named = |names: &[&str]| {
-        let facts =
-            Facts { actions: names.iter().map(|name| Arc::from(*name)).collect(), ..Facts::default() };
+        let facts = Facts {
+            actions: Actions::of(names.iter().map(|name| Arc::from(*name))).unwrap(),
+            ..Facts::default()
+        };
         let permit = admit(&before, "GET", "/models").unwrap().permit(&facts, Timestamp::UNIX_EPOCH);
         permit.map_err(|denial| denial.reason)
     };

@@ -13,7 +13,7 @@ use serde::Deserialize;
 pub enum ActionPattern {
     /// This action and no other.
     Exact(Box<str>),
-    /// Actions that begin so.
+    /// Actions that begin so, of which only letters and digits may follow. Without a beginning: all, whatever they look like.
     Prefix(Box<str>),
 }
 
@@ -29,7 +29,7 @@ impl ActionPattern {
     pub fn matches(&self, action: &str) -> bool {
         match self {
             Self::Exact(name) => **name == *action,
-            Self::Prefix(prefix) => action.starts_with(&**prefix),
+            Self::Prefix(prefix) => prefix.is_empty() || (is_plain(action) && action.starts_with(&**prefix)),
         }
     }
 }
@@ -39,7 +39,7 @@ impl FromStr for ActionPattern {
 
     fn from_str(text: &str) -> Result<Self, ActionPatternError> {
         let (name, prefix) = text.strip_suffix('*').map_or((text, false), |prefix| (prefix, true));
-        let plain = name.len() <= 128 && name.bytes().all(|b| b.is_ascii_alphanumeric());
+        let plain = name.len() <= 128 && is_plain(name);
         match (plain, prefix) {
             (true, true) => Ok(Self::Prefix(name.into())),
             (true, false) if !name.is_empty() => Ok(Self::Exact(name.into())),
@@ -65,6 +65,11 @@ impl fmt::Display for ActionPattern {
     }
 }
 
+/// What is not could be several to its reader, of which the first is the beginning.
+fn is_plain(action: &str) -> bool {
+    action.bytes().all(|b| b.is_ascii_alphanumeric())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,6 +82,9 @@ mod tests {
             assert!(!pattern("GetItem").unwrap().matches(other), "{other}");
         }
         assert!(pattern("Get*").unwrap().matches("GetItem") && !pattern("Get*").unwrap().matches("PutItem"));
+        for several in ["GetItem,X.DeleteTable", "GetItem DeleteTable", "Get.Item", "Get\u{e9}"] {
+            assert!(!pattern("Get*").unwrap().matches(several), "{several}");
+        }
         assert!(pattern("*").unwrap().matches("anything at all"));
         for text in ["", "dynamodb:GetItem", "Get*Item", "DynamoDB_20120810.GetItem", "Get Item", "**"] {
             assert!(pattern(text).is_err(), "{text}");

@@ -243,6 +243,18 @@ pub struct SigV4 {
     pub services: Vec<String>,
 }
 
+impl SigV4 {
+    /// Whether it signs for nothing but S3.
+    pub fn is_for_s3(&self) -> bool {
+        self.services.iter().all(|service| is_s3(service))
+    }
+}
+
+/// Whether this is a signing name of S3, which has no actions and signs paths and payloads its own way.
+pub fn is_s3(service: &str) -> bool {
+    service == "s3" || service.starts_with("s3-") || service == "s3express"
+}
+
 /// Who may call what, with which key, how much.
 #[derive(Debug, Clone)]
 pub struct Grant {

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use tollgate_policy::decision::Facts;
+use tollgate_policy::decision::{Actions, Facts};
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::{Member, RequestRules, ToolRule};
 use tollgate_policy::price::{NanoUsd, UNIT_MAX};
@@ -278,7 +278,7 @@ impl<'a, 'de> Draft<'a, 'de> {
             .collect::<Vec<_>>()
             .join("+");
         let facts = Facts {
-            actions: Vec::new(),
+            actions: Actions::default(),
             model: self.model.as_deref().map(Into::into),
             stream: self.stream,
             body_bytes: self.text.len() as u64,
