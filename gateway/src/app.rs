@@ -78,6 +78,7 @@ pub(crate) fn environment(settings: &Settings) -> anyhow::Result<Environment> {
         catalog: builtin_catalog()?,
         gateway_names: settings.names.clone(),
         trust_domains: settings.identity.trust_domains.keys().cloned().collect(),
+        own_files: own_files(settings),
     })
 }
 
@@ -87,7 +88,26 @@ pub(crate) fn environment_of(names: &[String], domains: &[String]) -> anyhow::Re
     let trust_domains = domains.context("--trust-domain")?;
     let names: Result<_, String> = names.iter().map(|name| name.parse()).collect();
     let gateway_names = names.map_err(|error| anyhow!("--name: {error}"))?;
-    Ok(Environment { catalog: builtin_catalog()?, gateway_names, trust_domains })
+    Ok(Environment { catalog: builtin_catalog()?, gateway_names, trust_domains, own_files: Vec::new() })
+}
+
+/// What no secret store may show: as it is written, absolute, and where it really is.
+fn own_files(settings: &Settings) -> Vec<(String, PathBuf)> {
+    let seal = settings.ledger.seal_key_file.as_ref();
+    let own = [
+        ("identity.certificate.keyFile", Some(&settings.identity.certificate.key_file)),
+        ("admin.tokenFile", Some(&settings.admin.token_file)),
+        ("ledger.sealKeyFile", seal),
+        ("dataDir", Some(&settings.data_dir)),
+    ];
+    let forms = |path: &PathBuf| {
+        let absolute = std::path::absolute(path).ok();
+        [Some(path.clone()), absolute, path.canonicalize().ok()].into_iter().flatten()
+    };
+    own.into_iter()
+        .filter_map(|(setting, path)| Some((setting, path?)))
+        .flat_map(|(setting, path)| forms(path).map(move |path| (setting.to_owned(), path)))
+        .collect()
 }
 
 fn builtin_catalog() -> anyhow::Result<Arc<Catalog>> {

@@ -3,6 +3,7 @@
 //! **Invariant:** a policy comes out only where there is no problem at all, and every problem comes out, not the first.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::caller::TrustDomain;
@@ -37,6 +38,8 @@ pub struct Environment {
     pub gateway_names: Vec<GatewayName>,
     /// The trust domains that there is a bundle for.
     pub trust_domains: Vec<TrustDomain>,
+    /// The files and directories that are the gateway's own, with the setting that names each; a path may be there in several forms.
+    pub own_files: Vec<(String, PathBuf)>,
 }
 
 /// Compiles resources that were read without a problem. Beside the policy come warnings: what its author may not have meant, though it

@@ -24,6 +24,9 @@ fn compare(file: &SourceFile) -> String {
         catalog: read::catalog(),
         gateway_names: vec!["tollgate:8443".parse().unwrap()],
         trust_domains: vec!["prod.acme".parse().unwrap()],
+        own_files: [("ledger.sealKeyFile", "/etc/tollgate/seal.key"), ("dataDir", "/var/lib/tollgate")]
+            .map(|(setting, path)| (setting.to_owned(), path.into()))
+            .into(),
     };
     let mut problems = compile_files(std::slice::from_ref(file), &environment).err().unwrap_or_default();
     let mut wrong = String::new();

@@ -76,6 +76,7 @@ fn compile(name: &str, corpus: &Corpus) -> Policy {
         catalog: read::catalog(),
         gateway_names: corpus.gateway_names.clone(),
         trust_domains: corpus.trust_domains.clone(),
+        own_files: Vec::new(),
     };
     match compile_files(&[file], &environment) {
         Ok((policy, _)) => policy,

@@ -47,6 +47,7 @@ fn policy(grants: &[String]) -> Option<Policy> {
         catalog: Arc::clone(&CATALOG),
         gateway_names: vec!["tollgate:8443".parse().unwrap()],
         trust_domains: vec!["prod.acme".parse().unwrap(), "dev.acme".parse().unwrap()],
+        own_files: Vec::new(),
     };
     match compile_files(&[SourceFile { path: "a.yaml".into(), text }], &environment) {
         Ok((policy, _)) => Some(policy),

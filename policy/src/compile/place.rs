@@ -93,7 +93,7 @@ fn vault_place<'a>(vault: &'a VaultStore, secret: &SecretRef) -> Backend<'a> {
 }
 
 /// Without `.` and `..`; one that leads out of where a relative path begins stays in front.
-fn normalised(path: &Path) -> PathBuf {
+pub(super) fn normalised(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for component in path.components() {
         let parent = plain.components().next_back();

@@ -4,9 +4,10 @@ mod aws;
 mod environment;
 mod vault;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::place::normalised;
 use super::{Compiler, Scope};
 use crate::model::{AwsSpec, EnvSpec, FromSpec, Resource, StoreSpec, VaultSpec};
 use crate::policy::{Store, StoreKind};
@@ -16,6 +17,9 @@ impl Compiler<'_> {
         for resource in &self.model.stores {
             let mut scope = Scope { source: &resource.source, problems: &mut self.problems };
             if let Some(kind) = kind(resource, &mut scope) {
+                if let StoreKind::File { root } = &kind {
+                    check_apart(root, &self.environment.own_files, &mut scope);
+                }
                 let store = Store { name: resource.name.clone(), kind };
                 self.parts.store_origins.insert(resource.name.clone(), resource.source.clone());
                 self.parts.stores.insert(resource.name.clone(), Arc::new(store));
@@ -68,6 +72,18 @@ pub(super) fn check_reference((at, from): (&str, &FromSpec), kind: &StoreKind, s
         if written.is_some() {
             scope.problem(&format!("{at}.{field}"), "only an AWS store has stages and version ids");
         }
+    }
+}
+
+/// A store shows none of the gateway's own files, whatever path a credential names.
+fn check_apart(root: &Path, own: &[(String, PathBuf)], scope: &mut Scope<'_>) {
+    let root = normalised(root);
+    let meets = |own: &Path| own.starts_with(&root) || root.starts_with(own);
+    if let Some((setting, _)) = own.iter().find(|(_, path)| meets(&normalised(path))) {
+        let message = format!(
+            "what `{setting}` of the settings names is in there, and is no secret for calls: keep them apart"
+        );
+        scope.problem("spec.file.root", message);
     }
 }
 
