@@ -1,5 +1,7 @@
 //! Credentials with several keys: callers keep theirs, and no key that dies or has to rest is seen by anybody.
 
+mod blame;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -27,7 +29,8 @@ enum Mood {
     Limited(u64),
 }
 
-/// A provider whose mind about each key can be changed. A body with `poison` in it is refused as if its key were unknown.
+/// A provider whose mind about each key can be changed. A body with `poison` in it is refused as if its key were unknown, one with `bulk`
+/// as too large for every key's limits.
 #[derive(Clone, Default)]
 struct Moods(Arc<Mutex<BTreeMap<String, Mood>>>);
 
@@ -38,9 +41,11 @@ impl Moods {
 
     fn answer(&self, seen: &Seen) -> Reply {
         let mood = self.0.lock().unwrap().get(seen.header("authorization")).copied();
-        if seen.body.windows(6).any(|part| part == b"poison") {
+        let has = |word: &str| seen.body.windows(word.len()).any(|part| part == word.as_bytes());
+        if has("poison") {
             return provider::wrong_key();
         }
+        let mood = if has("bulk") { Some(Mood::Limited(600)) } else { mood };
         let limited = |code: &str| {
             let error = json!({"error": {"message": "no", "type": code, "code": code}});
             Reply::status(429).header("content-type", "application/json").data(error.to_string())
@@ -143,9 +148,9 @@ async fn of_four_keys_two_die_and_one_rests_under_load_and_no_caller_sees_it() {
     eventually("every key is used", || used() == 4).await;
     pool.mood("a", Mood::Unknown);
     pool.mood("b", Mood::Spent);
-    pool.mood("c", Mood::Limited(5));
     eventually("the dead are benched", || state(gateway, "a", "benched") && state(gateway, "b", "benched"))
         .await;
+    pool.mood("c", Mood::Limited(5));
     eventually("the third rests", || state(gateway, "c", "cooling")).await;
     assert!(state(gateway, "d", "usable"));
     pool.mood("c", Mood::Good);
@@ -226,54 +231,6 @@ async fn a_caller_keeps_its_key_and_a_standby_is_used_only_without_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_caller_that_provokes_rejections_benches_nobodys_keys() {
-    let pool = Pool::start(&[("a", ""), ("b", ""), ("c", "")]).await;
-    let gateway = &pool.stand.gateway;
-    let callers = pool.callers(12);
-    let mut before = Vec::new();
-    for caller in &callers {
-        before.push(pool.used(caller).await);
-    }
-    let aliases: BTreeSet<_> = before.iter().collect();
-    assert_eq!(aliases.len(), 3, "every key has answered somebody well");
-    let villain = pool.stand.caller("spiffe://prod.acme/ns/dark/sa/villain");
-    let mut poisoned = chat(50);
-    poisoned["messages"][0]["content"] = json!("poison");
-    for _ in 0..20 {
-        let answer = villain.post(CHAT, &poisoned).await;
-        answer.assert_refused(502, "credential_rejected");
-        assert!(!answer.text().contains("Incorrect API key"));
-    }
-    assert_eq!(benchings(gateway), 0.0);
-    for (caller, alias) in callers.iter().zip(before) {
-        assert_eq!(pool.used(caller).await, alias);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn with_every_key_refused_by_its_limits_the_providers_word_is_passed_on_and_then_ours() {
-    let pool = Pool::start(&[("a", ""), ("b", "")]).await;
-    let [one, other] = pool.callers(2).try_into().map_err(|_| "two").unwrap();
-    pool.mood("a", Mood::Limited(40));
-    pool.mood("b", Mood::Limited(3600));
-    let theirs = one.post(CHAT, &chat(50)).await;
-    theirs.assert_status(429);
-    assert_eq!(
-        theirs.json()["error"]["code"],
-        "rate_limit_exceeded",
-        "whole, though it was read for its words"
-    );
-    assert_eq!(theirs.header("x-tollgate-reason"), "");
-    let arrived = pool.stand.upstream.count();
-    assert_eq!(arrived, 2, "each key was tried");
-    let ours = other.post(CHAT, &chat(50)).await;
-    ours.assert_refused(429, "keys_cooling");
-    let wait: u64 = ours.header("retry-after").parse().expect("seconds");
-    assert!((1..=40).contains(&wait), "until the first is free: {wait}");
-    assert_eq!(pool.stand.upstream.count(), arrived, "nobody was asked");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn that_our_credit_is_spent_is_not_the_callers_to_know() {
     for entries in [&[("a", "")][..], &[("a", ""), ("b", "")]] {
         let pool = Pool::start(entries).await;
@@ -317,23 +274,6 @@ async fn dead_keys_are_left_alone_and_a_new_version_in_the_store_is_used_at_once
     };
     tokio::time::timeout(Duration::from_secs(20), recovered).await.expect("the new version is used");
     assert!(state(&pool.stand.gateway, "b", "usable") && state(&pool.stand.gateway, "a", "benched"));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn keys_that_one_caller_alone_found_dead_serve_the_others() {
-    let pool = Pool::start(&[("a", ""), ("b", "")]).await;
-    let villain = pool.stand.caller("spiffe://prod.acme/ns/dark/sa/villain");
-    let mut poisoned = chat(50);
-    poisoned["messages"][0]["content"] = json!("poison");
-    for _ in 0..3 {
-        villain.post(CHAT, &poisoned).await.assert_refused(502, "credential_rejected");
-    }
-    let gateway = &pool.stand.gateway;
-    assert!(state(gateway, "a", "benched") && state(gateway, "b", "benched"), "nobody else spoke for them");
-    for caller in pool.callers(6) {
-        caller.post(CHAT, &chat(50)).await.assert_status(200);
-    }
-    assert!(state(gateway, "a", "usable") || state(gateway, "b", "usable"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

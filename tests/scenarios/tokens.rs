@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use tollgate_tests::resources::{credential, destination, document, file_store};
 use tollgate_tests::{Kind, Plan, Protocol, Reply, Upstream, World, ledger};
 
-const AUDIENCE: &str = "https://api.up.test";
+pub(super) const AUDIENCE: &str = "https://api.up.test";
 
 /// A JWT of nobody's; it is looked for in every sink, whole and by its signature.
-fn jwt(world: &World, claims: &Value) -> String {
+pub(super) fn jwt(world: &World, claims: &Value) -> String {
     let part = |text: String| URL_SAFE_NO_PAD.encode(text);
     let signature = part(world.canary("signature"));
     let token =
@@ -22,7 +22,7 @@ fn jwt(world: &World, claims: &Value) -> String {
     token
 }
 
-fn in_seconds(seconds: i64) -> i64 {
+pub(super) fn in_seconds(seconds: i64) -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     i64::try_from(now).unwrap() + seconds
 }

@@ -130,7 +130,7 @@ impl Known {
         self.cooling.hear(caller, |_| rest, now);
     }
 
-    /// It is dead. Whether that is news: what others have said already, and what calls say that were under way, is not.
+    /// It is dead. Whether that is news: what everybody knows, and what calls say that were under way, is not.
     pub(super) fn bench(&mut self, caller: &SpiffeId, now: Instant) -> bool {
         self.benched.forget(LONGEST_BENCH, now);
         let length = |times: u32| BENCH.saturating_mul(1 << times.min(16)).min(LONGEST_BENCH);
@@ -145,33 +145,34 @@ impl Known {
 }
 
 impl Words {
-    /// Takes a word of this caller's, for as long as `length` says of one that was said so many times before. Whether it is the only one.
+    /// Takes a word of this caller's, for as long as `length` says of one that was said so many times before.
+    /// Whether it is the first, or now everybody's.
     fn hear(&mut self, caller: &SpiffeId, length: impl Fn(u32) -> Duration, now: Instant) -> bool {
-        let mut holding = self.0.iter().filter(|word| word.holds(now)).peekable();
-        let is_news = holding.peek().is_none();
-        let is_met_by_others = holding.any(|word| word.whom.as_ref().is_some_and(|whom| whom != caller));
-        let concerning = || self.0.iter().filter(|word| word.concerns(caller));
-        let whom = Some(caller.clone());
-        let word = if let Some(word) = concerning().find(|word| word.holds(now)) {
-            Word { whom, ..word.clone() }
-        } else {
-            let times = concerning().map(|word| word.times).max().unwrap_or_default();
-            let until = now + length(times);
-            Word { whom, since: now, until, times: times.saturating_add(1), is_probed: false }
-        };
-        self.put(word);
-        if is_met_by_others {
-            self.widen(caller, now);
+        let is_news = !self.0.iter().any(|word| word.holds(now));
+        let is_others = |word: &Word| word.whom.as_ref().is_some_and(|whom| whom != caller);
+        let is_met = self.0.iter().any(|word| word.holds(now) && is_others(word));
+        if self.own(caller, now).is_none() {
+            // What holds for everybody may be about others' calls: it makes this one's word no longer.
+            let over = self.0.iter().filter(|word| word.concerns(caller) && !word.holds(now));
+            let times = over.map(|word| word.times).max().unwrap_or_default();
+            let (whom, until) = (Some(caller.clone()), now + length(times));
+            self.put(Word { whom, since: now, until, times: times.saturating_add(1), is_probed: false });
         }
-        is_news
+        (is_met && self.widen(caller, now)) || is_news
     }
 
-    /// Makes the caller's word everybody's.
-    fn widen(&mut self, caller: &SpiffeId, now: Instant) {
-        let own = self.0.iter().find(|word| word.holds(now) && word.whom.as_ref() == Some(caller));
-        if let Some(word) = own.cloned() {
-            self.put(Word { whom: None, ..word });
+    /// Makes the caller's word everybody's, unless there is one.
+    fn widen(&mut self, caller: &SpiffeId, now: Instant) -> bool {
+        if self.0.iter().any(|word| word.whom.is_none() && word.holds(now)) {
+            return false;
         }
+        let Some(word) = self.own(caller, now).cloned() else { return false };
+        self.put(Word { whom: None, ..word });
+        true
+    }
+
+    fn own(&self, caller: &SpiffeId, now: Instant) -> Option<&Word> {
+        self.0.iter().find(|word| word.holds(now) && word.whom.as_ref() == Some(caller))
     }
 
     fn put(&mut self, word: Word) {

@@ -140,7 +140,7 @@ async fn everybodys_bench_grows_whoever_finds_the_key_dead_again() {
     bench.did_worse(&key, "one", now);
     assert_eq!(bench.out(&key, "other", now), Some(SECOND * 30));
     assert!(!bench.bench(&key, "other", now + SECOND), "it was under way");
-    assert_eq!(bench.out(&key, "other", now + SECOND), Some(SECOND * 29));
+    assert_eq!(bench.out(&key, "third", now + SECOND), Some(SECOND * 29));
     let over = now + SECOND * 30;
     assert!(bench.bench(&key, "third", over));
     bench.did_worse(&key, "third", over);
@@ -238,6 +238,23 @@ async fn who_was_not_refused_itself_may_try_whatever_so_many_others_found() {
     assert_eq!(is_own("villain-299"), Some(true));
     bench.bench(&key, "honest", now + SECOND);
     assert_eq!(is_own("honest"), Some(true), "once");
+}
+
+#[tokio::test]
+async fn a_caller_is_kept_from_a_key_for_no_longer_than_its_own_calls_say() {
+    let bench = Bench::new();
+    let (key, now) = (bench.chosen(0).await, Instant::now());
+    for (n, villain) in ["one", "other", "one"].into_iter().enumerate() {
+        bench.cool(&key, villain, MINUTE * 10, now);
+        bench.bench(&key, villain, now + SECOND * 30 * u32::try_from(n).unwrap());
+    }
+    let now = now + SECOND * 60;
+    let is_own = |at: Instant| bench.against(&key, "honest", at).map(|against| against.is_own);
+    bench.cool(&key, "honest", SECOND, now);
+    assert_eq!((is_own(now), is_own(now + SECOND)), (Some(true), Some(false)));
+    bench.bench(&key, "honest", now);
+    assert_eq!((is_own(now + SECOND), is_own(now + SECOND * 30)), (Some(true), Some(false)));
+    assert_eq!(bench.out(&key, "honest", now + SECOND * 30), Some(SECOND * 510), "the others have");
 }
 
 #[tokio::test]
