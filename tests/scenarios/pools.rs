@@ -98,6 +98,13 @@ impl Pool {
         self.moods.set(&self.keys[alias], mood);
     }
 
+    /// Puts a value that the provider knows in the place of a key.
+    fn put_another(&self, alias: &str) {
+        let next = self.stand.world.canary("next");
+        self.moods.set(&next, Mood::Good);
+        self.stand.world.input(&format!("keys/{alias}"), &next);
+    }
+
     fn callers(&self, count: usize) -> Vec<Client> {
         let id = |n| format!("spiffe://prod.acme/ns/team-{}/sa/app-{n}", n % 3);
         (0..count).map(|n| self.stand.caller(&id(n))).collect()
@@ -112,6 +119,16 @@ impl Pool {
         let known = self.keys.iter().find(|(_, key)| bearer == format!("Bearer {key}"));
         known.map(|(alias, _)| *alias).expect("a key of the pool")
     }
+}
+
+/// Calls until one is answered, before a bench is over.
+async fn recovered(client: &Client) {
+    let answered = async {
+        while client.post(CHAT, &chat(50)).await.status != 200 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), answered).await.expect("the new version is used");
 }
 
 fn state(gateway: &Gateway, alias: &str, state: &str) -> bool {
@@ -258,22 +275,25 @@ async fn dead_keys_are_left_alone_and_a_new_version_in_the_store_is_used_at_once
         caller.post(CHAT, &chat(50)).await.assert_refused(502, "credential_rejected");
     }
     assert_eq!(pool.stand.upstream.count(), asked, "a dead key is not asked again before its bench is over");
-    let next = pool.stand.world.canary("next");
-    pool.moods.set(&next, Mood::Good);
-    pool.stand.world.input("keys/b", &next);
-    let mut statuses = Vec::new();
-    let recovered = async {
-        loop {
-            let status = caller.post(CHAT, &chat(50)).await.status;
-            statuses.push(status);
-            if status == 200 {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), recovered).await.expect("the new version is used");
+    pool.put_another("b");
+    recovered(&caller).await;
     assert!(state(&pool.stand.gateway, "b", "usable") && state(&pool.stand.gateway, "a", "benched"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_benched_key_whose_value_is_gone_is_asked_for_again() {
+    let pool = Pool::start(&[("a", ""), ("b", "")]).await;
+    let caller = pool.callers(1).remove(0);
+    for alias in ["a", "b"] {
+        pool.mood(alias, Mood::Unknown);
+    }
+    caller.post(CHAT, &chat(50)).await.assert_refused(502, "credential_rejected");
+    std::fs::remove_file(pool.stand.world.inputs().join("keys/a")).unwrap();
+    eventually("nothing is known of what is gone", || state(&pool.stand.gateway, "a", "usable")).await;
+    caller.post(CHAT, &chat(50)).await.assert_refused(503, "secret_unavailable");
+    pool.put_another("a");
+    recovered(&caller).await;
+    assert!(state(&pool.stand.gateway, "a", "usable") && state(&pool.stand.gateway, "b", "benched"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
