@@ -92,14 +92,17 @@ pub(super) fn too_long() -> Denial {
     Denial::new(Reason::BodyTooLarge, detail)
 }
 
-/// What says nothing of itself, or that it is text, could be one as well.
+/// What says nothing of itself or that it is text could be one as well, and so could what names no one type.
 fn may_be_form(headers: &HeaderMap) -> bool {
     let mut kinds = headers.get_all(CONTENT_TYPE).iter().peekable();
     let is_form = |kind: &[u8]| {
         let essence = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-        ["application/x-www-form-urlencoded", "text/plain", ""]
-            .iter()
-            .any(|form| form.as_bytes().eq_ignore_ascii_case(essence))
+        let is_token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(b);
+        let is_word = |part: &[u8]| !part.is_empty() && part.iter().all(is_token);
+        let mut parts = essence.splitn(2, |byte| *byte == b'/');
+        let names_one = parts.next().is_some_and(is_word) && parts.next().is_some_and(is_word);
+        let forms = ["application/x-www-form-urlencoded", "text/plain"];
+        !names_one || forms.iter().any(|form| form.as_bytes().eq_ignore_ascii_case(essence))
     };
     kinds.peek().is_none() || kinds.any(|kind| is_form(kind.as_bytes()))
 }
@@ -156,12 +159,22 @@ mod tests {
             let head = head(&headers);
             Signed { is_for_s3, ..signed(&head) }.may_be_in_body()
         };
-        for kind in ["application/x-www-form-urlencoded; charset=utf-8", "Text/Plain", ""] {
+        for kind in [
+            "application/x-www-form-urlencoded; charset=utf-8",
+            "Text/Plain",
+            "",
+            "application/json,application/x-www-form-urlencoded",
+            "application/x-www-form-urlencoded charset=utf-8",
+            "json",
+            "application/json/x",
+        ] {
             assert!(of(&[kind], false), "{kind}");
             assert!(!of(&[kind], true), "{kind}");
         }
         assert!(of(&[], false) && of(&["application/json", "text/plain"], false));
-        assert!(!of(&["application/x-amz-json-1.1"], false));
+        for kind in ["application/x-amz-json-1.1", "application/cbor", "application/problem+json;a=\"b/c\""] {
+            assert!(!of(&[kind], false), "{kind}");
+        }
     }
 
     #[test]
