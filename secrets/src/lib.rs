@@ -15,6 +15,7 @@ mod http;
 mod mint;
 mod observe;
 mod origin;
+pub mod pem;
 mod reference;
 mod secret;
 pub mod sigv4;

@@ -6,22 +6,18 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{
-    CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer,
-};
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::pki_types::{CertificateDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
+use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls::{Error, InconsistentKeys};
 use tollgate_policy::map::Map;
 use tollgate_policy::name::Name;
 use tollgate_policy::policy::Credential;
+use tollgate_secrets::pem::{self, Label};
 use tollgate_secrets::{Secret, Version};
-use zeroize::Zeroizing;
 
 use super::tls::TlsClient;
 
@@ -122,31 +118,14 @@ fn of_pem(chain: &[u8], key: &[u8]) -> Result<CertifiedKey, BadCertificate> {
     }
 }
 
-/// The first private key of a PEM text (RFC 7468); the parser of rustls would leave copies behind.
-fn signing_key(pem: &[u8]) -> Result<Arc<dyn rustls::sign::SigningKey>, BadCertificate> {
-    type Read = for<'a> fn(&'a [u8]) -> PrivateKeyDer<'a>;
-    const LABELS: [(&str, &str, Read); 3] = [
-        ("-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----", |der| {
-            PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(der))
-        }),
-        ("-----BEGIN RSA PRIVATE KEY-----", "-----END RSA PRIVATE KEY-----", |der| {
-            PrivateKeyDer::Pkcs1(PrivatePkcs1KeyDer::from(der))
-        }),
-        ("-----BEGIN EC PRIVATE KEY-----", "-----END EC PRIVATE KEY-----", |der| {
-            PrivateKeyDer::Sec1(PrivateSec1KeyDer::from(der))
-        }),
-    ];
-    let text = std::str::from_utf8(pem).map_err(|_| BadCertificate::Key)?;
-    let framed = LABELS.iter().find_map(|(begin, end, read)| {
-        let (_, rest) = text.split_once(begin)?;
-        Some((rest.split_once(end)?.0, read))
-    });
-    let (inner, read) = framed.ok_or(BadCertificate::Key)?;
-    let mut packed = Zeroizing::new(Vec::with_capacity(inner.len()));
-    packed.extend(inner.bytes().filter(|byte| !byte.is_ascii_whitespace()));
-    let mut der = Zeroizing::new(vec![0; packed.len().div_ceil(4) * 3]);
-    let length = STANDARD.decode_slice(&*packed, &mut der).map_err(|_| BadCertificate::Key)?;
-    any_supported_type(&read(&der[..length])).map_err(|_| BadCertificate::Key)
+fn signing_key(pem: &[u8]) -> Result<Arc<dyn SigningKey>, BadCertificate> {
+    let (label, der) = pem::private_key(pem).ok_or(BadCertificate::Key)?;
+    let key = match label {
+        Label::Pkcs8 => PrivatePkcs8KeyDer::from(der.as_slice()).into(),
+        Label::Pkcs1 => PrivatePkcs1KeyDer::from(der.as_slice()).into(),
+        Label::Sec1 => PrivateSec1KeyDer::from(der.as_slice()).into(),
+    };
+    any_supported_type(&key).map_err(|_| BadCertificate::Key)
 }
 
 #[cfg(test)]
