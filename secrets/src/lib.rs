@@ -10,6 +10,7 @@
 //! Deliberately lacks: anything of serving HTTP, and any way to learn a value from outside other than a store, or a token endpoint that was shown what a store holds.
 
 mod cache;
+pub mod digest;
 mod error;
 mod http;
 mod mint;

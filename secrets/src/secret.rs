@@ -12,6 +12,7 @@ use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
+use crate::digest::hex;
 use crate::error::Failure;
 use crate::store::Lease;
 
@@ -252,10 +253,6 @@ fn process_key() -> Result<&'static hmac::Key, Failure> {
     let random = rand::SystemRandom::new();
     let key = hmac::Key::generate(hmac::HMAC_SHA256, &random).map_err(|_| Failure::Internal)?;
     Ok(KEY.get_or_init(|| key))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
