@@ -11,6 +11,7 @@ mod known;
 pub(crate) mod tests;
 mod turn;
 
+use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,7 +19,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 use tollgate_policy::caller::SpiffeId;
-use tollgate_policy::map::Map;
+use tollgate_policy::map::{Map, Seed};
 use tollgate_policy::name::Name;
 use tollgate_policy::policy::{Credential, Policy};
 use tollgate_secrets::{Secret, Secrets, Version};
@@ -43,6 +44,7 @@ pub(crate) struct Chosen {
 #[derive(Debug)]
 pub(crate) struct Keys {
     began: Instant,
+    seed: Seed,
     pools: ArcSwap<Map<Name, Vec<Arc<State>>>>,
 }
 
@@ -77,7 +79,7 @@ impl KeyStatus {
 
 impl Default for Keys {
     fn default() -> Self {
-        Self { began: Instant::now(), pools: ArcSwap::default() }
+        Self { began: Instant::now(), seed: Seed::default(), pools: ArcSwap::default() }
     }
 }
 
@@ -94,6 +96,11 @@ impl Keys {
             (credential.name.clone(), aliases.map(|alias| state(&credential.name, alias)).collect())
         });
         self.pools.store(Arc::new(pools.collect()));
+    }
+
+    /// What stands for a caller where it is remembered.
+    fn mark(&self, caller: &SpiffeId) -> u64 {
+        self.seed.hash_one(caller.as_str())
     }
 
     /// How each key of each pool does.
@@ -208,14 +215,6 @@ impl Keys {
 
 fn find<'a>(pool: &'a [Arc<State>], alias: &Name) -> Option<&'a Arc<State>> {
     pool.iter().find(|state| state.alias == *alias)
-}
-
-/// What stands for a caller where it is remembered.
-fn mark(caller: &SpiffeId) -> u64 {
-    let bytes = caller.as_str().bytes();
-    bytes.fold(0xcbf2_9ce4_8422_2325, |mark, byte| {
-        (mark ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
 }
 
 impl State {

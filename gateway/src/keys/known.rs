@@ -33,7 +33,7 @@ pub(super) struct Known {
     signals: u32,
     /// The only caller by whose word it is benched, unless another key did better on its call.
     accuser: Option<u64>,
-    /// The two callers that it answered well last, by [`super::mark`], the later first.
+    /// The two callers that it answered well last, by [`super::Keys::mark`], the later first.
     well: [Option<(u64, Instant)>; 2],
 }
 

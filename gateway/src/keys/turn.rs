@@ -15,8 +15,8 @@ use tollgate_policy::name::Name;
 use tollgate_policy::policy::Credential;
 use tollgate_secrets::{Secret, Version};
 
+use super::Chosen;
 use super::known::Out;
-use super::{Chosen, mark};
 use crate::core::Core;
 use crate::upstream::Answer;
 
@@ -85,7 +85,7 @@ impl<'a> Turn<'a> {
         if let Some(chosen) = Box::pin(self.renewed(credential)).await {
             return Ok(Some(chosen));
         }
-        let caller = mark(self.permit.caller().id());
+        let caller = self.mark();
         let doubtful = |at| self.core.shared.keys.is_doubtful(credential, at, caller);
         self.benched(credential, doubtful).map(Some).ok_or_else(|| self.refusal())
     }
@@ -97,7 +97,7 @@ impl<'a> Turn<'a> {
         let status = answer.response.status().as_u16();
         if answer.response.status().is_success() {
             if credential.is_pool() {
-                let caller = mark(self.permit.caller().id());
+                let caller = self.mark();
                 if self.is_current(credential, chosen) {
                     self.core.shared.keys.answered_well(credential, chosen, caller, Instant::now());
                 }
@@ -250,6 +250,10 @@ impl<'a> Turn<'a> {
         Some(self.chosen(credential, at, newer))
     }
 
+    fn mark(&self) -> u64 {
+        self.core.shared.keys.mark(self.permit.caller().id())
+    }
+
     fn chosen(&self, credential: &Credential, key: usize, secret: Arc<Secret>) -> Chosen {
         let alias = credential.keys.get(key).and_then(|key| key.alias.clone());
         Chosen { key, alias, secret }
@@ -269,7 +273,7 @@ impl<'a> Turn<'a> {
     /// been answered well with lately.
     fn bench(&self, credential: &Credential) {
         let (shared, now) = (&self.core.shared, Instant::now());
-        let accuser = mark(self.permit.caller().id());
+        let accuser = self.mark();
         let dead = || self.tried.iter().filter_map(|tried| tried.dead.as_ref().map(|said| (tried, said)));
         let Some((first, _)) = dead().next() else { return };
         let is_proven = self.well && dead().all(|(tried, _)| tried.key == first.key);
