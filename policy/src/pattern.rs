@@ -1,7 +1,8 @@
 //! Patterns over identities, hosts, paths, models, actions and methods, and which of two patterns is the more specific.
 //!
 //! **Invariant:** of two patterns of one kind that match the same value, one comes first in the order of the type, or they are
-//! the same pattern. Exact comes before `*`, `*` before `**`, a longer literal beginning before a shorter one.
+//! the same pattern. Exact comes before `*`, `*` before `**`, a longer literal beginning before a shorter one. Actions alone have no such
+//! order: they do not decide between grants.
 
 use std::cmp::Reverse;
 use std::fmt;

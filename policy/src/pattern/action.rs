@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 /// Actions: one name, or all that begin with one.
 ///
-/// The order is by specificity, the most specific first.
+/// The order says nothing, for actions do not decide between grants: sorted, a list has each pattern once.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(try_from = "String")]
 pub enum ActionPattern {

@@ -268,7 +268,7 @@ pub struct Grant {
     pub unpriced: Unpriced,
 }
 
-/// Which calls a grant allows. Each list is in the order of specificity.
+/// Which calls a grant allows. Methods, paths and models are in the order of specificity.
 #[derive(Debug, Clone)]
 pub struct Allow {
     /// At least one.
