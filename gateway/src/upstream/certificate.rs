@@ -1,6 +1,6 @@
 //! The certificate that a connection shows, where its destination names one.
 //!
-//! **Invariant:** a configuration is used for the version that it was made of only; a new policy empties all. The private key is in
+//! **Invariant:** a configuration is used for the version that it was made of only; it goes with that version, and with the policy. The private key is in
 //! zeroized buffers, and in the signing key of rustls; what is wrong with it is said without a word of what it is.
 
 use std::fmt;
@@ -94,8 +94,17 @@ impl Showing {
         Ok(config)
     }
 
+    /// Forgets everything: the policy changed.
     pub(super) fn clear(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Forgets the certificates of which `current` says that their version is not the one in force: rotated, revoked, or too old.
+    pub(super) fn retain(&self, current: impl Fn(&Credential, usize) -> Option<Arc<Secret>>) {
+        let is_current = |kept: &Kept| {
+            current(&kept.credential, 0).is_some_and(|secret| *secret.version() == kept.version)
+        };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, kept| is_current(kept));
     }
 }
 
@@ -130,9 +139,43 @@ fn signing_key(pem: &[u8]) -> Result<Arc<dyn SigningKey>, BadCertificate> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use rcgen::{CertificateParams, KeyPair};
+    use tempfile::TempDir;
+    use tokio::runtime::Handle;
+    use tollgate_policy::compile::compile_files;
+    use tollgate_policy::model::SourceFile;
+    use tollgate_policy::policy::{Policy, TlsVerify};
+    use tollgate_secrets::Secrets;
 
     use super::*;
+    use crate::app;
+    use crate::upstream::TlsClients;
+
+    const RESOURCES: &str = "apiVersion: tollgate.dev/v1alpha1
+kind: Destination
+metadata: {name: up}
+spec: {hosts: [api.up.test], tls: {clientCertificate: partner}}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: SecretStore
+metadata: {name: files}
+spec: {file: {root: .}}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: Credential
+metadata: {name: partner}
+spec:
+  destinations: [up]
+  from: {store: files, path: partner, fields: [chain, key]}
+  inject: {clientCertificate: {certificate: chain, key: key}}
+";
+
+    fn policy(directory: &Path) -> Policy {
+        let file = SourceFile { path: directory.join("a.yaml"), text: RESOURCES.to_owned() };
+        compile_files(&[file], &app::environment_of(&[], &[]).unwrap()).unwrap().0
+    }
 
     fn pair() -> (String, String) {
         let key = KeyPair::generate().unwrap();
@@ -159,6 +202,38 @@ mod tests {
         for wrong in ["", "no PEM", &chain, cut, &garbled, &protected] {
             assert_eq!(read(&chain, wrong), Err(BadCertificate::Key), "{wrong}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_is_in_force_no_longer_is_forgotten_though_no_call_asks() {
+        let directory = TempDir::new().unwrap();
+        let write = |(chain, key): (String, String)| {
+            let text = serde_json::json!({"chain": chain, "key": key}).to_string();
+            std::fs::write(directory.path().join("partner"), text).unwrap();
+        };
+        write(pair());
+        let policy = policy(directory.path());
+        let credential = Arc::clone(policy.credentials().next().unwrap());
+        let secrets = Secrets::new(Handle::current(), Arc::new(|_| true));
+        secrets.apply(&policy);
+        let roots = directory.path().join("roots.pem");
+        std::fs::write(&roots, pair().0).unwrap();
+        let tls = TlsClients::default().client(&TlsVerify::Bundle(roots.into())).unwrap();
+        let (showing, up) = (Showing::default(), "up".parse().unwrap());
+        let kept = || showing.0.lock().unwrap().len();
+        let show = |secret: &Secret| showing.config(&up, &tls, Shown { credential: &credential, secret });
+        let first = secrets.get(&credential, 0).await.unwrap();
+        assert!(show(&first).is_ok());
+        showing.retain(|credential, key| secrets.peek(credential, key));
+        assert_eq!(kept(), 1, "it is in force");
+        write(pair());
+        let second = secrets.rejected(&credential, 0, first.version()).await.expect("another one");
+        assert_eq!(kept(), 1, "nobody has looked");
+        showing.retain(|credential, key| secrets.peek(credential, key));
+        assert_eq!(kept(), 0);
+        assert!(show(&second).is_ok());
+        showing.retain(|_, _| None);
+        assert_eq!(kept(), 0, "revoked");
     }
 
     #[test]

@@ -18,7 +18,8 @@ use tokio::time::Instant;
 use tollgate_policy::caller::SpiffeId;
 use tollgate_policy::map::Map;
 use tollgate_policy::name::Name;
-use tollgate_secrets::Version;
+use tollgate_policy::policy::Credential;
+use tollgate_secrets::{Secret, Version};
 
 use super::body::OutBody;
 use super::certificate::Showing;
@@ -217,6 +218,11 @@ impl Pool {
     /// Lets go of client certificates: the policy changed. Connections that showed one are not handed out for another.
     pub(crate) fn forget_certificates(&self) {
         self.showing.clear();
+    }
+
+    /// Lets go of client certificates of which `current` says that they are in force no longer.
+    pub(crate) fn retain_certificates(&self, current: impl Fn(&Credential, usize) -> Option<Arc<Secret>>) {
+        self.showing.retain(current);
     }
 
     /// Closes what has been idle for too long and returns how many connections are kept.
