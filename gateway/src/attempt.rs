@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use tokio::time::{Instant, timeout};
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::{Denial, Reason};
+use tollgate_policy::name::Name;
 use tollgate_policy::policy::Credential;
 use tollgate_secrets::Secret;
 
@@ -131,11 +132,10 @@ impl Way<'_> {
         let core = &*connection.core;
         let fail = |meter: &mut Meter, error: &UpstreamError| {
             meter.attempt_failed(error::upstream_reason(error));
-            log_failure(core, permit, error);
-            if let Some(Shown { credential, .. }) = shown
-                && matches!(error, UpstreamError::Certificate(..) | UpstreamError::CertificateRefused(_))
-            {
-                meter.blame(&credential.name);
+            let blamed = shown.filter(|_| error.is_of_certificate()).map(|shown| &shown.credential.name);
+            log_failure(core, permit, error, blamed);
+            if let Some(credential) = blamed {
+                meter.blame(credential);
             }
             match error {
                 UpstreamError::CertificateRefused(_) => Unsent::Refused(error::upstream(error)),
@@ -275,19 +275,15 @@ fn no_tls() -> Denial {
 
 /// Why there is no connection, where an operator sees it; what comes later is the provider's doing and in the record.
 #[cold]
-fn log_failure(core: &Core, permit: &Permit, error: &UpstreamError) {
+fn log_failure(core: &Core, permit: &Permit, error: &UpstreamError, credential: Option<&Name>) {
     let (destination, reason) = (&permit.destination().name, error::upstream_reason(error));
-    let is_dial = matches!(
-        error,
-        UpstreamError::Dial(_)
-            | UpstreamError::Tls(_)
-            | UpstreamError::ConnectTimeout
-            | UpstreamError::Certificate(..)
-            | UpstreamError::CertificateRefused(_)
-    );
-    if is_dial && core.shared.said.upstreams.is_due((destination.clone(), reason)) {
+    let is_dial =
+        matches!(error, UpstreamError::Dial(_) | UpstreamError::Tls(_) | UpstreamError::ConnectTimeout);
+    let is_told = is_dial || error.is_of_certificate();
+    if is_told && core.shared.said.upstreams.is_due((destination.clone(), reason)) {
         let error: String = error.to_string().chars().take(CAUSE_CHARS).collect();
-        tracing::warn!(%destination, reason = reason.as_str(), %error, "no connection; said once a minute");
+        let credential = credential.map(Name::as_str);
+        tracing::warn!(%destination, credential, reason = reason.as_str(), %error, "no connection; said once a minute");
     } else {
         tracing::debug!(%destination, %error, "attempt failed");
     }

@@ -27,7 +27,6 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tollgate_policy::caller::SpiffeId;
 use tollgate_policy::decision::Permit;
-use tollgate_policy::name::Name;
 use tollgate_secrets::Secret;
 
 pub use self::address::{DialRules, local_addresses};
@@ -48,8 +47,8 @@ pub(crate) enum UpstreamError {
     Dial(#[from] DialError),
     #[error("TLS handshake failed: {0}")]
     Tls(std::io::Error),
-    #[error("the client certificate of Credential/{0} cannot be shown: {1}")]
-    Certificate(Name, BadCertificate),
+    #[error("the client certificate cannot be shown: {0}")]
+    Certificate(#[from] BadCertificate),
     #[error("the destination refused the client certificate: {0:?}")]
     CertificateRefused(AlertDescription),
     #[error("connect timed out")]
@@ -70,6 +69,11 @@ impl UpstreamError {
     /// A handshake that failed.
     fn handshake(error: std::io::Error) -> Self {
         refusal(&error).map_or(Self::Tls(error), Self::CertificateRefused)
+    }
+
+    /// Whether it is about the certificate that we show.
+    pub(crate) const fn is_of_certificate(&self) -> bool {
+        matches!(self, Self::Certificate(_) | Self::CertificateRefused(_))
     }
 
     /// A connection that broke off before the first request.
@@ -148,10 +152,7 @@ impl Peer {
         }
         pool.make_room(&destination.name);
         let config = match tls.shown {
-            Some(shown) => {
-                let config = pool.showing.config(&destination.name, tls.client, shown);
-                config.map_err(|why| UpstreamError::Certificate(shown.credential.name.clone(), why))?
-            }
+            Some(shown) => pool.showing.config(&destination.name, tls.client, shown)?,
             None => Arc::clone(&tls.client.config),
         };
         let dial = Dial {
