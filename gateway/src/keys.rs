@@ -1,8 +1,8 @@
 //! Which keys of a pool can be used: what providers said of each, shared by all cores.
 //!
 //! **Invariant:** what is known of a key is of one version, the one that calls get; a new one starts with nothing. Nothing is a word against
-//! a key but what its provider answered, and no caller can take keys from others: a call on which no other key did better benches none that
-//! has answered somebody else well lately, and what it benches, others try before they are refused.
+//! a key but what its provider answered, and no caller is refused because of another: a call benches its only dead key where another one did
+//! better, or else only what has answered nobody else well in the last minute. From that others are moved, but try it before they are refused.
 //!
 //! A credential with one key has no state: there is nothing to choose.
 
