@@ -140,6 +140,11 @@ impl Model {
         if problems.is_empty() { Ok(model) } else { Err(problems) }
     }
 
+    /// A credential as it was written, whether or not it has problems.
+    pub(crate) fn credential(&self, name: &Name) -> Option<&Resource<CredentialSpec>> {
+        self.credentials.iter().find(|resource| resource.name == *name)
+    }
+
     /// Reads what can be read, and gives every problem with the rest.
     pub(crate) fn read_all(files: &[SourceFile]) -> (Self, Vec<Problem>) {
         let mut model = Self::default();
