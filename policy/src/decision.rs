@@ -1,7 +1,7 @@
 //! From a caller's grants to the one that decides: admission before the body is read, permit after.
 //!
 //! **Invariant:** only [`crate::policy::Policy`] makes an [`Admission`], and only an admission and the facts of the body make a
-//! [`Permit`]. Neither can be copied, and no grant decides unless its caller, path, model and method patterns all match.
+//! [`Permit`]. Neither can be copied, and no grant decides unless its caller, path, method, action and model patterns all match.
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -206,7 +206,7 @@ impl<'a> Turn<'a> {
     /// One whose bench is not over: better than none, and it may be good again.
     fn benched(&self, credential: &Credential, may: impl Fn(usize) -> bool) -> Option<Chosen> {
         let (keys, now) = (&self.core.shared.keys, Instant::now());
-        let at = credential.choose(self.permit.caller().id(), |at, _| {
+        let at = credential.choose(self.permit.caller().id(), |at| {
             let out = keys.out(credential, at, || self.peek(credential, at), now);
             !self.was_tried(credential, at) && out.is_some_and(|(out, _)| out != Out::Cooling) && may(at)
         })?;
@@ -218,7 +218,7 @@ impl<'a> Turn<'a> {
         if !credential.is_pool() {
             return (!self.was_tried(credential, 0)).then_some(0);
         }
-        let at = credential.choose(self.permit.caller().id(), |at, _| {
+        let at = credential.choose(self.permit.caller().id(), |at| {
             !self.was_tried(credential, at)
                 && keys.out(credential, at, || self.peek(credential, at), now).is_none()
         })?;
@@ -240,7 +240,7 @@ impl<'a> Turn<'a> {
     /// Where every key is benched: a newer version of the caller's own, if the store has one by now.
     async fn renewed(&self, credential: &Arc<Credential>) -> Option<Chosen> {
         let can = |at| !self.tried.iter().any(|tried| tried.key == at);
-        let at = credential.choose(self.permit.caller().id(), |at, _| can(at))?;
+        let at = credential.choose(self.permit.caller().id(), can)?;
         let out = self.core.shared.keys.out(credential, at, || self.peek(credential, at), Instant::now());
         if out.is_none_or(|(out, _)| out == Out::Cooling) {
             return None;

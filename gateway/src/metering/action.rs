@@ -15,7 +15,7 @@ pub(super) fn of_head(head: &Head, query: Option<&str>) -> Vec<Arc<str>> {
     let targets = head.headers.iter().filter(|(name, _)| same_name(name.as_str(), "x-amz-target"));
     let targets = targets.map(|(_, value)| action_of_target(&String::from_utf8_lossy(value.as_bytes())));
     let query = query.map(str::as_bytes).unwrap_or_default();
-    targets.chain(actions_of_form(query).filter(|_| !query.is_empty())).collect()
+    targets.chain(actions_of_form(query)).collect()
 }
 
 /// Whether the body could be a form that names one. S3 has no actions, and no other service takes what is signed for it.

@@ -24,7 +24,7 @@ pub enum Verdict {
     Refuses(Denial),
     /// It matches, and a more specific grant decides.
     Outranked,
-    /// It does not match: this is the first of destination, path, method, class and model in which it does not.
+    /// It does not match: this is the first of destination, path, method, class, action and model in which it does not.
     Mismatch(Reason),
 }
 
