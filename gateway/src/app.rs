@@ -30,7 +30,7 @@ use crate::audit::{Auditor, OpenTrail};
 use crate::core::{Said, Shared};
 use crate::drain::Drain;
 use crate::files::DirectoryLock;
-use crate::identity::{IdentityFiles, Standing};
+use crate::identity::{FilesInForce, IdentityFiles};
 use crate::keys::Keys;
 use crate::ledger::{Balances, Ledger, LedgerError, Recovered};
 use crate::listener;
@@ -194,7 +194,7 @@ impl App {
     fn control(
         &self,
         mut reload: Reload,
-        (reload_failures, identity): (Arc<AtomicU64>, Arc<Standing>),
+        (reload_failures, identity): (Arc<AtomicU64>, Arc<FilesInForce>),
         ledger: Arc<Ledger>,
         socket: tokio::net::TcpListener,
     ) -> anyhow::Result<()> {
