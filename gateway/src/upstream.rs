@@ -71,14 +71,14 @@ impl UpstreamError {
         refusal(&error).map_or(Self::Tls(error), Self::CertificateRefused)
     }
 
-    /// Whether it is about the certificate that we show.
-    pub(crate) const fn is_of_certificate(&self) -> bool {
-        matches!(self, Self::Certificate(_) | Self::CertificateRefused(_))
-    }
-
     /// A connection that broke off before the first request.
     fn spoken(error: hyper::Error) -> Self {
         refusal(&error).map_or(Self::Handshake(error), Self::CertificateRefused)
+    }
+
+    /// Whether it is about the certificate that we show.
+    pub(crate) const fn is_of_certificate(&self) -> bool {
+        matches!(self, Self::Certificate(_) | Self::CertificateRefused(_))
     }
 }
 
