@@ -25,6 +25,7 @@ mod tests;
 
 pub(crate) use credential::{
     ClientCertificateSpec, CredentialSpec, FromSpec, Froms, HmacSpec, InjectSpec, Injections, SigV4Spec,
+    Weight,
 };
 pub(crate) use destination::{DestinationSpec, VerifySpec};
 pub use field::Interval;
