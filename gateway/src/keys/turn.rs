@@ -172,7 +172,7 @@ impl<'a> Turn<'a> {
             let wait = Duration::from_secs((until - now).as_secs() + 1);
             return Denial::new(
                 Reason::KeysCooling,
-                "the destination's own limits have refused every key that could be used; try again when the first is free",
+                "no key can be used now, at least one because of the destination's own limits; try again when the first of these is free",
             )
             .retry_after(wait);
         }
