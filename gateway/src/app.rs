@@ -42,7 +42,7 @@ use crate::quota::Quota;
 use crate::settings::{self, Settings};
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::telemetry::{self, Flush};
-use crate::upstream::{DialRules, local_addresses};
+use crate::upstream::{self, DialRules, local_addresses};
 
 /// How long a report may keep the data directory from being taken over.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -139,7 +139,12 @@ impl App {
         let (observer, observations) = Observer::channel();
         let shared = Arc::new(Shared {
             snapshots: Snapshots::default(),
-            secrets: Secrets::observed(control.handle().clone(), dialable, observer),
+            secrets: Secrets::observed(
+                control.handle().clone(),
+                dialable,
+                observer,
+                Arc::new(upstream::fits),
+            ),
             keys: Keys::default(),
             quota: Quota::new(),
             trust: Arc::clone(&identity.trust),

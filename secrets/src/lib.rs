@@ -26,6 +26,6 @@ pub use cache::{CredentialStatus, Health, Secrets};
 pub use error::{Failure, SecretError};
 pub use mint::IssuerHealth;
 pub use observe::{Event, Observation, Observations, Observer, What};
-pub use secret::{Secret, Version};
+pub use secret::{Fits, Secret, Version};
 pub use store::StoreHealth;
 pub use store::age::{AgeFile, AgeFileError};

@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use aws_lc_rs::{hmac, rand};
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
+use tollgate_policy::policy::Credential;
 use zeroize::Zeroizing;
 
 use crate::digest::hex;
@@ -65,6 +66,9 @@ impl From<Zeroizing<Vec<u8>>> for Value {
         Self(vec![("".into(), value)])
     }
 }
+
+/// Whether a credential can use a value; if not, why, in words that hold nothing of it.
+pub type Fits = Arc<dyn Fn(&Credential, &Secret) -> Result<(), &'static str> + Send + Sync>;
 
 /// The value of one secret.
 pub struct Secret {

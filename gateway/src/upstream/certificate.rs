@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use jiff::Timestamp;
 use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
@@ -18,20 +19,36 @@ use tollgate_policy::name::Name;
 use tollgate_policy::policy::Credential;
 use tollgate_secrets::pem::{self, Label};
 use tollgate_secrets::{Secret, Version};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::{FromDer, X509Version};
 
 use super::tls::TlsClient;
 
 /// What is wrong with a client certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.as_str())]
 pub(crate) enum BadCertificate {
-    #[error("a field of the secret is missing")]
     Field,
-    #[error("it has no certificate chain in PEM")]
     Chain,
-    #[error("it has no private key in PEM, or one that a passphrase protects or that is of no known kind")]
+    Version1,
     Key,
-    #[error("the private key does not belong to the first certificate of the chain")]
     Mismatch,
+}
+
+impl BadCertificate {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Field => "a field of the secret is missing",
+            Self::Chain => "it has no certificate chain in PEM",
+            Self::Version1 => {
+                "its first certificate is of X.509 version 1, and has to be of version 3: one that is issued with extensions, such as extendedKeyUsage = clientAuth"
+            }
+            Self::Key => {
+                "it has no private key in PEM, or one that a passphrase protects or that is of no known kind"
+            }
+            Self::Mismatch => "the private key does not belong to the first certificate of the chain",
+        }
+    }
 }
 
 /// A client certificate to show.
@@ -108,8 +125,23 @@ impl Showing {
     }
 }
 
+/// Whether `secret` can be shown, where `credential` is a client certificate.
+pub(crate) fn fits(credential: &Credential, secret: &Secret) -> Result<(), &'static str> {
+    if credential.client_certificate().is_none() {
+        return Ok(());
+    }
+    certified(credential, secret).map(drop).map_err(BadCertificate::as_str)
+}
+
+/// When its first certificate ends; `None` where it is not one that can be shown.
+pub(crate) fn ends(credential: &Credential, secret: &Secret) -> Option<Timestamp> {
+    let certified = certified(credential, secret).ok()?;
+    let (_, first) = X509Certificate::from_der(certified.cert.first()?).ok()?;
+    Timestamp::from_second(first.validity().not_after.timestamp()).ok()
+}
+
 /// Chain and key of `secret`, which belong together.
-pub(crate) fn certified(credential: &Credential, secret: &Secret) -> Result<CertifiedKey, BadCertificate> {
+fn certified(credential: &Credential, secret: &Secret) -> Result<CertifiedKey, BadCertificate> {
     let (chain, key) = credential.client_certificate().ok_or(BadCertificate::Field)?;
     let field = |name| secret.expose(Some(name)).ok_or(BadCertificate::Field);
     of_pem(field(chain)?, field(key)?)
@@ -123,8 +155,13 @@ fn of_pem(chain: &[u8], key: &[u8]) -> Result<CertifiedKey, BadCertificate> {
         Ok(()) => Ok(certified),
         Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Err(BadCertificate::Mismatch),
         Err(Error::InconsistentKeys(_)) => Err(BadCertificate::Key),
+        Err(_) if certified.cert.first().is_some_and(is_version_1) => Err(BadCertificate::Version1),
         Err(_) => Err(BadCertificate::Chain),
     }
+}
+
+fn is_version_1(certificate: &CertificateDer<'_>) -> bool {
+    X509Certificate::from_der(certificate).is_ok_and(|(_, read)| read.version() == X509Version::V1)
 }
 
 fn signing_key(pem: &[u8]) -> Result<Arc<dyn SigningKey>, BadCertificate> {
@@ -182,6 +219,28 @@ spec:
         let certificate =
             CertificateParams::new(vec!["a.test".to_owned()]).unwrap().self_signed(&key).unwrap();
         (certificate.pem(), key.serialize_pem())
+    }
+
+    /// Of OpenSSL, `x509 -req -signkey` without extensions.
+    const OF_VERSION_1: &str = "-----BEGIN CERTIFICATE-----
+MIIBFTCBvQIUMB+sRen/vpa5etm/oAwhGmYVuAkwCgYIKoZIzj0EAwIwDTELMAkG
+A1UEAwwCdjEwIBcNMjYxMTI2MDIyODEyWhgPMjEyNjExMDIwMjI4MTJaMA0xCzAJ
+BgNVBAMMAnYxMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE7MltMTEdR0AynDrH
+R/FCZWOVbkEC7/3cg21UJXTYXDCi2PiRqGdFkzgsRQvKPoaEIKUOVzETLlTgQiN+
+9zRrlzAKBggqhkjOPQQDAgNHADBEAiBoweDiKQdepnCmzAqTRkS1vlODdLoLHZD6
+S9NMH/bE8gIgWU0CjPfdpGAeeS8TeRWF9F7OAAJFkrzWBE+c692BEEI=
+-----END CERTIFICATE-----
+";
+
+    #[test]
+    fn a_certificate_of_version_1_is_called_that() {
+        let read = |chain: &str| of_pem(chain.as_bytes(), pair().1.as_bytes()).map(drop);
+        assert_eq!(read(OF_VERSION_1), Err(BadCertificate::Version1));
+        assert!(
+            BadCertificate::Version1.to_string().contains("of X.509 version 1, and has to be of version 3")
+        );
+        let body = "-----BEGIN CERTIFICATE-----\nTWFu\n-----END CERTIFICATE-----\n";
+        assert_eq!(read(body), Err(BadCertificate::Chain));
     }
 
     #[test]
