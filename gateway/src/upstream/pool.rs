@@ -8,12 +8,13 @@
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use http::HeaderValue;
 use http::uri::Authority;
 use hyper::client::conn::{http1, http2};
+use rustls::AlertDescription;
 use tokio::time::Instant;
 use tollgate_policy::caller::SpiffeId;
 use tollgate_policy::map::Map;
@@ -67,6 +68,8 @@ pub(crate) struct Verified {
     pub(crate) remote: Arc<str>,
     pub(crate) source: Arc<str>,
     pub(super) gate: Arc<Gate>,
+    /// Why the other side did not take the connection after all.
+    pub(super) refused: OnceLock<AlertDescription>,
 }
 
 #[derive(Debug)]
