@@ -30,7 +30,7 @@ use crate::audit::{Auditor, OpenTrail};
 use crate::core::{Said, Shared};
 use crate::drain::Drain;
 use crate::files::DirectoryLock;
-use crate::identity::{IdentityFiles, Standing};
+use crate::identity::{FilesInForce, IdentityFiles};
 use crate::keys::Keys;
 use crate::ledger::{Balances, Ledger, LedgerError, Recovered};
 use crate::listener;
@@ -42,7 +42,7 @@ use crate::quota::Quota;
 use crate::settings::{self, Settings};
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::telemetry::{self, Flush};
-use crate::upstream::{DialRules, local_addresses};
+use crate::upstream::{self, DialRules, local_addresses};
 
 /// How long a report may keep the data directory from being taken over.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -159,7 +159,12 @@ impl App {
         let (observer, observations) = Observer::channel();
         let shared = Arc::new(Shared {
             snapshots: Snapshots::default(),
-            secrets: Secrets::observed(control.handle().clone(), dialable, observer),
+            secrets: Secrets::observed(
+                control.handle().clone(),
+                dialable,
+                observer,
+                Arc::new(upstream::fits),
+            ),
             keys: Keys::default(),
             quota: Quota::new(),
             trust: Arc::clone(&identity.trust),
@@ -214,7 +219,7 @@ impl App {
     fn control(
         &self,
         mut reload: Reload,
-        (reload_failures, identity): (Arc<AtomicU64>, Arc<Standing>),
+        (reload_failures, identity): (Arc<AtomicU64>, Arc<FilesInForce>),
         ledger: Arc<Ledger>,
         socket: tokio::net::TcpListener,
     ) -> anyhow::Result<()> {

@@ -4,6 +4,7 @@
 //! kept connection returned the request unsent, with another key of the pool where the provider refused one, and once where there is a
 //! newer version of a secret that it rejected.
 
+use std::fmt::Display;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,8 @@ use jiff::Timestamp;
 use tokio::time::{Instant, timeout};
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::{Denial, Reason};
-use tollgate_policy::policy::Credential;
+use tollgate_policy::name::Name;
+use tollgate_policy::policy::{Credential, Destination};
 use tollgate_secrets::Secret;
 
 use crate::core::Core;
@@ -132,11 +134,10 @@ impl Way<'_> {
         let core = &*connection.core;
         let fail = |meter: &mut Meter, error: &UpstreamError| {
             meter.attempt_failed(error::upstream_reason(error));
-            log_failure(core, permit, error);
-            if let Some(Shown { credential, .. }) = shown
-                && matches!(error, UpstreamError::Certificate(..) | UpstreamError::CertificateRefused(_))
-            {
-                meter.blame(&credential.name);
+            let blamed = shown.filter(|_| error.is_of_certificate()).map(|shown| &shown.credential.name);
+            log_failure(core, permit, error, blamed);
+            if let Some(credential) = blamed {
+                meter.blame(credential);
             }
             match error {
                 UpstreamError::CertificateRefused(_) => Unsent::Refused(error::upstream(error)),
@@ -192,7 +193,7 @@ impl Way<'_> {
         let credential = credential.ok_or_else(|| {
             Denial::new(Reason::Internal, "the destination's client certificate is not in the policy")
         })?;
-        let secret = secret(&self.connection.core, credential).await;
+        let secret = secret(&self.connection.core, destination, credential).await;
         let secret = secret.inspect_err(|_| meter.blame(&credential.name))?;
         Ok(Some((Arc::clone(credential), secret)))
     }
@@ -276,37 +277,52 @@ fn no_tls() -> Denial {
 
 /// Why there is no connection, where an operator sees it; what comes later is the provider's doing and in the record.
 #[cold]
-fn log_failure(core: &Core, permit: &Permit, error: &UpstreamError) {
+fn log_failure(core: &Core, permit: &Permit, error: &UpstreamError, credential: Option<&Name>) {
     let (destination, reason) = (&permit.destination().name, error::upstream_reason(error));
-    let is_dial = matches!(
-        error,
-        UpstreamError::Dial(_)
-            | UpstreamError::Tls(_)
-            | UpstreamError::ConnectTimeout
-            | UpstreamError::Certificate(..)
-            | UpstreamError::CertificateRefused(_)
-    );
-    if is_dial && core.shared.said.upstreams.is_due((destination.clone(), reason)) {
+    let is_dial =
+        matches!(error, UpstreamError::Dial(_) | UpstreamError::Tls(_) | UpstreamError::ConnectTimeout);
+    if is_dial || error.is_of_certificate() {
+        log_unconnected(core, (destination, reason), error, credential);
+    } else {
+        tracing::debug!(%destination, %error, "attempt failed");
+    }
+}
+
+#[cold]
+fn log_unconnected(
+    core: &Core,
+    (destination, reason): (&Name, Reason),
+    error: &dyn Display,
+    credential: Option<&Name>,
+) {
+    if core.shared.said.upstreams.is_due((destination.clone(), reason)) {
         let error: String = error.to_string().chars().take(CAUSE_CHARS).collect();
-        tracing::warn!(%destination, reason = reason.as_str(), %error, "no connection; said once a minute");
+        let credential = credential.map(Name::as_str);
+        tracing::warn!(%destination, credential, reason = reason.as_str(), %error, "no connection; said once a minute");
     } else {
         tracing::debug!(%destination, %error, "attempt failed");
     }
 }
 
 /// The client certificate of a credential: from the cache, or fetched.
-async fn secret(core: &Core, credential: &Credential) -> Result<Arc<Secret>, Denial> {
+async fn secret(
+    core: &Core,
+    destination: &Destination,
+    credential: &Credential,
+) -> Result<Arc<Secret>, Denial> {
     if let Some(cached) = core.shared.secrets.peek(credential, 0) {
         return Ok(cached);
     }
     match Box::pin(core.shared.secrets.get(credential, 0)).await {
         Ok(secret) => Ok(secret),
-        // The store's own words go to the operator's log, once per change; the caller learns only that it failed.
-        Err(_) => Err(Denial::new(
-            Reason::SecretUnavailable,
-            "the credential for this destination cannot be had at the moment",
-        )
-        .retry_after(Duration::from_secs(5))),
+        // The store's own words go to the operator's log; the caller learns only that it failed.
+        Err(error) => {
+            let reason = Reason::SecretUnavailable;
+            let (name, failure) = (&credential.name, error.failure());
+            log_unconnected(core, (&destination.name, reason), &failure, Some(name));
+            let detail = "the credential for this destination cannot be had at the moment";
+            Err(Denial::new(reason, detail).retry_after(Duration::from_secs(5)))
+        }
     }
 }
 

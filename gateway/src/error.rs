@@ -13,7 +13,7 @@ pub(crate) const fn upstream_reason(error: &UpstreamError) -> Reason {
         | UpstreamError::FirstByteTimeout => Reason::UpstreamTimeout,
         UpstreamError::Dial(_) | UpstreamError::Unsent => Reason::UpstreamUnreachable,
         UpstreamError::Tls(_) => Reason::UpstreamTls,
-        UpstreamError::Certificate(..) => Reason::SecretUnavailable,
+        UpstreamError::Certificate(_) => Reason::SecretUnavailable,
         UpstreamError::CertificateRefused(_) => Reason::CredentialRejected,
         UpstreamError::Handshake(_) | UpstreamError::Framing => Reason::UpstreamProtocol,
         UpstreamError::Broken(_) => Reason::UpstreamReset,

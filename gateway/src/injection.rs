@@ -21,7 +21,7 @@ use tollgate_policy::policy::Credential;
 use tollgate_secrets::Secret;
 
 pub(crate) use self::prepared::Prepared;
-use self::prepared::Ready;
+use self::prepared::{Ready, Signer};
 pub(crate) use self::scrub::{Scrubber, Seen, answer_head, forget_digests};
 pub(crate) use self::sigv4::has_digest;
 pub(crate) use self::template::Template;
@@ -76,12 +76,14 @@ impl Injected {
         let (authority, host) = peer.authority();
         let path = add(ready, request.headers_mut(), template.path.clone())?;
         let signer = ready.iter().find_map(|ready| match ready {
-            Ready::Hmac(signer) => Some(signer),
+            Ready::Signer(signer) => Some(signer),
             _ => None,
         });
         let path = match signer {
-            Some(signer) => signer.sign(&mut request, path, authority.as_str(), Timestamp::now())?,
-            None => path,
+            Some(Signer::Hmac(signer)) => {
+                signer.sign(&mut request, path, authority.as_str(), Timestamp::now())?
+            }
+            Some(Signer::SigV4(_)) | None => path,
         };
         if peer.is_http2() {
             *request.version_mut() = Version::HTTP_2;
@@ -90,11 +92,8 @@ impl Injected {
             request.headers_mut().insert(http::header::HOST, host.clone());
             *request.uri_mut() = Uri::from(path);
         }
-        let signer = ready.iter().find_map(|ready| match ready {
-            Ready::SigV4(signer) => Some(signer),
-            _ => None,
-        });
-        if let Some(signer) = signer {
+        // AWS's signature is over the whole line that leaves.
+        if let Some(Signer::SigV4(signer)) = signer {
             let scope = template.aws_scope.as_ref().ok_or_else(|| bug("nothing to sign for"))?;
             signer.sign(&mut request, authority.as_str(), scope, Timestamp::now())?;
         }
@@ -123,7 +122,7 @@ fn add(ready: &[Ready], headers: &mut HeaderMap, mut path: PathAndQuery) -> Resu
             Ready::Query(pair) => {
                 path = form::with_pair(&path, pair).ok_or_else(|| bug("the query is too long"))?;
             }
-            Ready::Cookie(_) | Ready::SigV4(_) | Ready::Hmac(_) => {}
+            Ready::Cookie(_) | Ready::Signer(_) => {}
         }
     }
     let cookies = ready.iter().filter_map(|ready| match ready {

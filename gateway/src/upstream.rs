@@ -7,10 +7,11 @@ mod answer;
 mod body;
 mod certificate;
 mod dial;
+mod heard;
 mod pool;
 mod tls;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -27,15 +28,15 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tollgate_policy::caller::SpiffeId;
 use tollgate_policy::decision::Permit;
-use tollgate_policy::name::Name;
 use tollgate_secrets::Secret;
 
 pub use self::address::{DialRules, local_addresses};
 pub(crate) use self::answer::AnswerBody;
 pub(crate) use self::body::{BodyError, Malformed, OutBody, Recode, Stall, Upload};
-pub(crate) use self::certificate::{BadCertificate, Shown, certified};
+pub(crate) use self::certificate::{BadCertificate, Shown, ends, fits};
 use self::dial::Dial;
 pub(crate) use self::dial::DialError;
+use self::heard::{Heard, refusal};
 pub(crate) use self::pool::Pool;
 use self::pool::{Bucket, Key, Line, StreamSlot, Verified};
 pub(crate) use self::tls::{TlsClient, TlsClients};
@@ -48,8 +49,8 @@ pub(crate) enum UpstreamError {
     Dial(#[from] DialError),
     #[error("TLS handshake failed: {0}")]
     Tls(std::io::Error),
-    #[error("the client certificate of Credential/{0} cannot be shown: {1}")]
-    Certificate(Name, BadCertificate),
+    #[error("the client certificate cannot be shown: {0}")]
+    Certificate(#[from] BadCertificate),
     #[error("the destination refused the client certificate: {0:?}")]
     CertificateRefused(AlertDescription),
     #[error("connect timed out")]
@@ -73,35 +74,15 @@ impl UpstreamError {
     }
 
     /// A connection that broke off before the first request.
-    fn spoken(error: hyper::Error) -> Self {
-        refusal(&error).map_or(Self::Handshake(error), Self::CertificateRefused)
+    fn spoken(error: hyper::Error, verified: &Verified) -> Self {
+        let refused = verified.refused.get().copied();
+        refused.map_or(Self::Handshake(error), Self::CertificateRefused)
     }
-}
 
-/// What the other side said of our certificate, or that it wants one (RFC 8446, section 6.2).
-fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<AlertDescription> {
-    use AlertDescription as Alert;
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        if let Some(rustls::Error::AlertReceived(alert)) = tls {
-            let is_refusal = matches!(
-                alert,
-                Alert::BadCertificate
-                    | Alert::UnsupportedCertificate
-                    | Alert::CertificateRevoked
-                    | Alert::CertificateExpired
-                    | Alert::CertificateUnknown
-                    | Alert::UnknownCA
-                    | Alert::AccessDenied
-                    | Alert::CertificateRequired
-            );
-            return is_refusal.then_some(*alert);
-        }
-        cause = error.source();
+    /// Whether it is about the certificate that we show.
+    pub(crate) const fn is_of_certificate(&self) -> bool {
+        matches!(self, Self::Certificate(_) | Self::CertificateRefused(_))
     }
-    None
 }
 
 /// How a connection is made safe: what verifies the other side, and what it is shown.
@@ -148,10 +129,7 @@ impl Peer {
         }
         pool.make_room(&destination.name);
         let config = match tls.shown {
-            Some(shown) => {
-                let config = pool.showing.config(&destination.name, tls.client, shown);
-                config.map_err(|why| UpstreamError::Certificate(shown.credential.name.clone(), why))?
-            }
+            Some(shown) => pool.showing.config(&destination.name, tls.client, shown)?,
             None => Arc::clone(&tls.client.config),
         };
         let dial = Dial {
@@ -182,7 +160,8 @@ impl Peer {
         let verified = |tcp: &TcpStream| -> std::io::Result<Verified> {
             let (remote, source) = (tcp.peer_addr()?.to_string(), tcp.local_addr()?.ip().to_string());
             let authority = authority(dial.host, dial.port).map_err(std::io::Error::other)?;
-            Ok(Verified { host, authority, remote: remote.into(), source: source.into(), gate })
+            let (remote, source) = (remote.into(), source.into());
+            Ok(Verified { host, authority, remote, source, gate, refused: OnceLock::new() })
         };
         let verified =
             Arc::new(verified(&tcp).map_err(|error| UpstreamError::Dial(DialError::Connect(error)))?);
@@ -228,27 +207,29 @@ impl Peer {
         after: Option<Position>,
     ) -> impl Future<Output = Result<Answer, Unanswered>> + use<> {
         let Self { line, verified, bucket, reused } = self;
-        let unanswered = move |mut error: TrySendError<Request<OutBody>>| Unanswered {
-            returned: error.take_message().filter(|_| reused).map(Request::into_body),
-            error: error.into_error(),
-            fresh: !reused,
-        };
         if let Line::Http1(_) = line {
             verified.gate.close(after);
         }
-        let answer = |response: Response<Incoming>, line| Answer {
-            response: response.map(AnswerBody::from),
-            lease: Lease { line, verified, bucket },
+        let done = move |sent: Result<Response<Incoming>, TrySendError<Request<OutBody>>>, line| match sent {
+            Ok(response) => {
+                let lease = Lease { line, verified, bucket };
+                Ok(Answer { response: response.map(AnswerBody::from), lease })
+            }
+            Err(mut error) => Err(Unanswered {
+                returned: error.take_message().filter(|_| reused).map(Request::into_body),
+                error: error.into_error(),
+                refused: verified.refused.get().copied().filter(|_| !reused),
+            }),
         };
         // Not an `async` block: that would hold what it waits for twice.
         match line {
             Line::Http1(mut sender) => {
                 let sent = sender.try_send_request(request);
-                sent.map(move |sent| Ok(answer(sent.map_err(unanswered)?, Lent::Http1(sender)))).left_future()
+                sent.map(move |sent| done(sent, Lent::Http1(sender))).left_future()
             }
             Line::Http2(mut sender, slot) => {
                 let sent = sender.try_send_request(request);
-                sent.map(move |sent| Ok(answer(sent.map_err(unanswered)?, Lent::Http2(slot)))).right_future()
+                sent.map(move |sent| done(sent, Lent::Http2(slot))).right_future()
             }
         }
     }
@@ -271,7 +252,7 @@ async fn speak(
     verified: &Arc<Verified>,
 ) -> Result<Line, UpstreamError> {
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let io = TokioIo::new(stream);
+    let io = TokioIo::new(Heard { stream, verified: Arc::clone(verified) });
     if http2 {
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(1 << 20)
@@ -281,12 +262,15 @@ async fn speak(
             .keep_alive_interval(Duration::from_secs(30))
             .handshake(io)
             .await
-            .map_err(UpstreamError::spoken)?;
+            .map_err(|error| UpstreamError::spoken(error, verified))?;
         tokio::spawn(connection);
         return Ok(bucket.share(caller.clone(), sender, verified));
     }
-    let (sender, connection) =
-        http1::Builder::new().max_buf_size(256 << 10).handshake(io).await.map_err(UpstreamError::spoken)?;
+    let (sender, connection) = http1::Builder::new()
+        .max_buf_size(256 << 10)
+        .handshake(io)
+        .await
+        .map_err(|error| UpstreamError::spoken(error, verified))?;
     tokio::spawn(Gated { connection, gate: Arc::clone(&verified.gate) });
     Ok(Line::Http1(sender))
 }
@@ -296,14 +280,13 @@ async fn speak(
 pub(crate) struct Unanswered {
     pub(crate) returned: Option<OutBody>,
     pub(crate) error: hyper::Error,
-    fresh: bool,
+    /// The certificate was refused: on a new connection, before the request was read.
+    refused: Option<AlertDescription>,
 }
 
 impl Unanswered {
-    /// In TLS 1.3 the other side judges our certificate when the handshake is over for us: on a new connection, before it reads the request.
     pub(crate) fn into_error(self) -> UpstreamError {
-        let refused = refusal(&self.error).filter(|_| self.fresh);
-        refused.map_or(UpstreamError::Broken(self.error), UpstreamError::CertificateRefused)
+        self.refused.map_or(UpstreamError::Broken(self.error), UpstreamError::CertificateRefused)
     }
 }
 

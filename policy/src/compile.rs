@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::caller::TrustDomain;
 use crate::dialect::Catalog;
-use crate::model::{List, Model, Problem, Resource, Source, SourceFile, nearest};
+use crate::model::{CredentialSpec, List, Model, Problem, Resource, Source, SourceFile, nearest};
 use crate::name::Name;
 use crate::policy::{Parts, Policy};
 use crate::target::GatewayName;
@@ -105,6 +105,24 @@ impl Scope<'_> {
             return None;
         }
         fields.into_iter().find_map(|(_, value)| value)
+    }
+
+    /// A key goes only where its owner says. `done` is what is to be done with it there.
+    fn check_binding(
+        &mut self,
+        (path, done): (&str, &str),
+        destination: &Name,
+        credential: &Resource<CredentialSpec>,
+    ) {
+        let bound: Vec<&str> = credential.spec.destinations.values().map(Name::as_str).collect();
+        // What of the list could not be read has been reported, and may be the one.
+        let is_readable = credential.spec.destinations.written() == Some(bound.len());
+        if !is_readable || bound.contains(&destination.as_str()) {
+            return;
+        }
+        let (name, bound) = (&credential.name, bound.join(", "));
+        let message = format!("`{name}` may not be {done} to `{destination}`: it is bound to {bound}");
+        self.problem(path, message);
     }
 
     /// What a name refers to. `known` are all that are written, `compiled` those of them without a problem.

@@ -25,6 +25,7 @@ mod tests;
 
 pub(crate) use credential::{
     ClientCertificateSpec, CredentialSpec, FromSpec, Froms, HmacSpec, InjectSpec, Injections, SigV4Spec,
+    Weight,
 };
 pub(crate) use destination::{DestinationSpec, VerifySpec};
 pub use field::Interval;
@@ -138,6 +139,11 @@ impl Model {
     pub fn read(files: &[SourceFile]) -> Result<Self, Vec<Problem>> {
         let (model, problems) = Self::read_all(files);
         if problems.is_empty() { Ok(model) } else { Err(problems) }
+    }
+
+    /// A credential as it was written, whether or not it has problems.
+    pub(crate) fn credential(&self, name: &Name) -> Option<&Resource<CredentialSpec>> {
+        self.credentials.iter().find(|resource| resource.name == *name)
     }
 
     /// Reads what can be read, and gives every problem with the rest.

@@ -11,7 +11,7 @@ mod slot;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -29,7 +29,7 @@ use crate::mint::{Issuer, IssuerHealth};
 use crate::observe::Observer;
 use crate::origin::{Maker, Origin};
 use crate::reference::{self, Freshness, Reference, Wanted};
-use crate::secret::{Secret, Version};
+use crate::secret::{Fits, Secret, Version};
 use crate::store::{Dialable, Store, StoreHealth};
 
 use slot::Slot;
@@ -41,6 +41,7 @@ pub struct Secrets {
     handle: Handle,
     dialable: Dialable,
     observer: Observer,
+    fits: Fits,
     slots: ArcSwap<Slots>,
     applying: Mutex<()>,
     /// Stores that the policy dropped and that were not given back all that they lent.
@@ -58,6 +59,7 @@ struct Slots {
 
 /// A key of a credential, and the slot of its secret, which others may share.
 struct Served {
+    credential: Arc<Credential>,
     alias: Option<Name>,
     slot: Arc<Slot>,
 }
@@ -73,20 +75,23 @@ impl Secrets {
     /// whether a store at that address may be connected to.
     #[must_use]
     pub fn new(handle: Handle, dialable: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>) -> Arc<Self> {
-        Self::observed(handle, dialable, Observer::nobody())
+        Self::observed(handle, dialable, Observer::nobody(), Arc::new(|_, _| Ok(())))
     }
 
-    /// [`Secrets::new`], told about to `observer`. A value that is new is then used only once that is written down.
+    /// [`Secrets::new`], told about to `observer`. A value that is new is then used only once that is written down, and only if `fits`
+    /// says that one of its credentials can use it: until one comes that fits, the one before is used, while its `maxStale` lasts.
     #[must_use]
     pub fn observed(
         handle: Handle,
         dialable: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
         observer: Observer,
+        fits: Fits,
     ) -> Arc<Self> {
         Arc::new(Self {
             handle,
             dialable,
             observer,
+            fits,
             slots: ArcSwap::default(),
             applying: Mutex::default(),
             leaving: Mutex::default(),
@@ -233,11 +238,13 @@ impl Secrets {
             });
             let Some(store) = running(&stores, &reference) else { continue };
             let slot = by_reference.entry(reference.clone()).or_insert_with(|| {
-                let origin = Origin { store, mint, observer: self.observer.clone() };
+                let (observer, fits) = (self.observer.clone(), Arc::clone(&self.fits));
+                let origin = Origin { store, mint, observer, fits };
                 Arc::new(Slot::new(reference, description, freshness, origin, self.handle.clone()))
             });
             slot.retune(freshness);
-            by_credential.entry(credential).or_default().push(Served { alias, slot: Arc::clone(slot) });
+            let served = Served { credential, alias, slot: Arc::clone(slot) };
+            by_credential.entry(served.credential.name.clone()).or_default().push(served);
         }
         let dropped =
             before.stores.iter().filter(|store| !stores.iter().any(|kept| Arc::ptr_eq(kept, store)));
@@ -305,18 +312,18 @@ impl Slots {
     }
 
     fn tell_whom_for(&self) {
-        let mut users: HashMap<*const Slot, [BTreeSet<Name>; 2]> = HashMap::new();
+        let mut users: HashMap<*const Slot, (BTreeMap<Name, Arc<Credential>>, BTreeSet<Name>)> =
+            HashMap::new();
         for (name, keys) in &self.by_credential {
-            for Served { alias, slot } in keys {
-                let [names, aliases] = users.entry(Arc::as_ptr(slot)).or_default();
-                names.insert(name.clone());
+            for Served { credential, alias, slot } in keys {
+                let (credentials, aliases) = users.entry(Arc::as_ptr(slot)).or_default();
+                credentials.insert(name.clone(), Arc::clone(credential));
                 aliases.extend(alias.clone());
             }
         }
         for slot in self.distinct() {
-            let users = users.remove(&Arc::as_ptr(slot)).unwrap_or_default();
-            let [names, aliases] = users.map(|names| names.into_iter().collect());
-            slot.serve(names, aliases);
+            let (credentials, aliases) = users.remove(&Arc::as_ptr(slot)).unwrap_or_default();
+            slot.serve(credentials, aliases);
         }
     }
 }

@@ -10,11 +10,13 @@
 //! Deliberately lacks: anything of serving HTTP, and any way to learn a value from outside other than a store, or a token endpoint that was shown what a store holds.
 
 mod cache;
+pub mod digest;
 mod error;
 mod http;
 mod mint;
 mod observe;
 mod origin;
+pub mod pem;
 mod reference;
 mod secret;
 pub mod sigv4;
@@ -24,6 +26,6 @@ pub use cache::{CredentialStatus, Health, Secrets};
 pub use error::{Failure, SecretError};
 pub use mint::IssuerHealth;
 pub use observe::{Event, Observation, Observations, Observer, What};
-pub use secret::{Secret, Version};
+pub use secret::{Fits, Secret, Version};
 pub use store::StoreHealth;
 pub use store::age::{AgeFile, AgeFileError};

@@ -12,6 +12,7 @@ use crate::error::Failure;
 use crate::mint::Issuer;
 use crate::observe::{Event, Observer, What};
 use crate::reference::Reference;
+use crate::secret::Fits;
 use crate::store::{Fetched, Shift, Store};
 
 /// Neither a store nor a token endpoint takes longer to answer, logins included.
@@ -21,6 +22,8 @@ pub(crate) struct Origin {
     pub(crate) store: Arc<Store>,
     pub(crate) mint: Option<Maker>,
     pub(crate) observer: Observer,
+    /// Whether what came can be used.
+    pub(crate) fits: Fits,
 }
 
 /// Whoever makes a value of the stored one.

@@ -83,7 +83,7 @@ impl Freshness {
 
 /// One key that the cache has to serve.
 pub(crate) struct Wanted {
-    pub(crate) credential: Name,
+    pub(crate) credential: Arc<Credential>,
     /// What that credential calls it, if it has others.
     pub(crate) alias: Option<Name>,
     /// What operators know the value by.
@@ -107,7 +107,7 @@ pub(crate) fn wanted(policy: &Policy) -> Vec<Wanted> {
                 reference.mint = Some(Minting { mint: Arc::clone(mint), client });
             }
             Some(Wanted {
-                credential: credential.name.clone(),
+                credential: Arc::clone(credential),
                 alias: key.alias.clone(),
                 description: credential.reference(key),
                 reference,

@@ -10,8 +10,10 @@ use std::sync::{Arc, OnceLock};
 use aws_lc_rs::{hmac, rand};
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
+use tollgate_policy::policy::Credential;
 use zeroize::Zeroizing;
 
+use crate::digest::hex;
 use crate::error::Failure;
 use crate::store::Lease;
 
@@ -64,6 +66,9 @@ impl From<Zeroizing<Vec<u8>>> for Value {
         Self(vec![("".into(), value)])
     }
 }
+
+/// Whether a credential can use a value; if not, why, in words that hold nothing of it.
+pub type Fits = Arc<dyn Fn(&Credential, &Secret) -> Result<(), &'static str> + Send + Sync>;
 
 /// The value of one secret.
 pub struct Secret {
@@ -252,10 +257,6 @@ fn process_key() -> Result<&'static hmac::Key, Failure> {
     let random = rand::SystemRandom::new();
     let key = hmac::Key::generate(hmac::HMAC_SHA256, &random).map_err(|_| Failure::Internal)?;
     Ok(KEY.get_or_init(|| key))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

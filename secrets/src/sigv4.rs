@@ -12,6 +12,11 @@ use aws_lc_rs::{digest, hmac};
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
+use crate::digest::{hex, sha256};
+
+/// The kind of string that is signed for a head.
+const HEAD: &str = "AWS4-HMAC-SHA256";
+
 /// Makes the signatures of one day, region and service. Aws-lc wipes it when it is dropped.
 #[derive(Clone)]
 pub struct SigningKey(hmac::Key);
@@ -78,6 +83,16 @@ impl Stamp {
         &self.scope
     }
 
+    /// The value of `authorization` for a head, and the signature in it. `signed` names the headers that the canonical request has.
+    #[must_use]
+    pub fn authorization(&self, id: &[u8], signed: &str, canonical: &str) -> (Zeroizing<Vec<u8>>, String) {
+        let signature = self.sign(HEAD, &[&sha256(canonical.as_bytes())]);
+        let rest = format!("/{}, SignedHeaders={signed}, Signature={signature}", self.scope);
+        let parts = [HEAD.as_bytes(), b" Credential=", id, rest.as_bytes()];
+        // All at once, so that no smaller buffer with the id is left behind.
+        (Zeroizing::new(parts.concat()), signature)
+    }
+
     /// The signature of a string of this kind (`AWS4-HMAC-SHA256` for a head), whose further lines are `rest`.
     #[must_use]
     pub fn sign(&self, kind: &str, rest: &[&str]) -> String {
@@ -96,19 +111,6 @@ impl Stamp {
     }
 }
 
-/// The digest of a body, or of a canonical request, in hex.
-#[must_use]
-pub fn sha256(bytes: &[u8]) -> String {
-    hex(digest::digest(&digest::SHA256, bytes).as_ref())
-}
-
-/// Lower-case digits.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or_default();
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,7 +126,7 @@ mod tests {
         assert_eq!(stamp.scope(), "20130524/us-east-1/s3/aws4_request");
         let canonical = "7344ae5b7ee6c3e7e6b0fe0640412a37625d1fbfff95c48bbb2dc43964946972";
         assert_eq!(
-            stamp.sign("AWS4-HMAC-SHA256", &[canonical]),
+            stamp.sign(HEAD, &[canonical]),
             "f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41"
         );
     }

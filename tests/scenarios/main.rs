@@ -13,6 +13,7 @@ mod exhaustion;
 mod failing;
 mod hiding;
 mod http2;
+mod keys;
 mod leaks;
 mod leases;
 mod ledger;

@@ -104,23 +104,7 @@ async fn a_token_is_made_once_per_life_and_with_its_endpoint_down_nothing_expire
     assert!(calls > 100 && assert_none_expired(&idp, &arrivals) >= 2, "{calls} calls");
 
     idp.kill();
-    let client = stand.checkout();
-    let mut served = 0;
-    let refused = loop {
-        let answer = client.get("/up/x").await;
-        if answer.status != 200 {
-            break answer;
-        }
-        served += 1;
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
-    refused.assert_refused(503, "secret_unavailable");
-    assert!(served > 0, "the token outlived its endpoint");
-    let arrived = arrivals.lock().unwrap().len();
-    for _ in 0..50 {
-        client.get("/up/x").await.assert_refused(503, "secret_unavailable");
-    }
-    assert_eq!(arrivals.lock().unwrap().len(), arrived);
+    stand.assert_serves_until_it_ends().await;
     assert_none_expired(&idp, &arrivals);
     let endpoint = "endpoint=\"idp/token\"";
     assert_eq!(stand.gateway.metrics().sum("tollgate_token_endpoint_up", &[endpoint]), 0.0);
@@ -131,12 +115,7 @@ async fn a_token_is_made_once_per_life_and_with_its_endpoint_down_nothing_expire
     assert_eq!(said.count(), 1);
 
     idp.launch().await;
-    let recovered = async {
-        while client.get("/up/x").await.status != 200 {
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), recovered).await.expect("it recovers by itself");
+    stand.assert_recovers().await;
     assert_none_expired(&idp, &arrivals);
     assert_eq!(stand.gateway.metrics().sum("tollgate_token_endpoint_up", &[endpoint]), 1.0);
     stand.world.assert_swept();

@@ -222,30 +222,9 @@ async fn a_session_is_made_once_per_life_and_with_sts_down_nothing_expired_signs
     );
 
     is_down.store(true, Ordering::SeqCst);
-    let client = stand.checkout();
-    let mut served = 0;
-    let refused = loop {
-        let answer = client.get("/up/x").await;
-        if answer.status != 200 {
-            break answer;
-        }
-        served += 1;
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
-    refused.assert_refused(503, "secret_unavailable");
-    assert!(served > 0, "the session outlived its endpoint");
-    let before = arrivals.lock().unwrap().len();
-    for _ in 0..50 {
-        client.get("/up/x").await.assert_refused(503, "secret_unavailable");
-    }
-    assert_eq!(arrivals.lock().unwrap().len(), before);
+    stand.assert_serves_until_it_ends().await;
     is_down.store(false, Ordering::SeqCst);
-    let recovered = async {
-        while client.get("/up/x").await.status != 200 {
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), recovered).await.expect("it recovers by itself");
+    stand.assert_recovers().await;
 
     assert_none_expired(&made.lock().unwrap(), &arrivals.lock().unwrap());
     let asked = &sts.seen()[0];

@@ -1,6 +1,7 @@
 //! The smallest town: one trust domain, one upstream of our own with a key in a file store, one gateway between.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::ca::{Authority, Identity};
 use crate::client::Client;
@@ -130,6 +131,43 @@ impl Stand {
     pub fn caller(&self, spiffe: &str) -> Client {
         let identity = self.prod.svid(&self.world, spiffe);
         self.stranger(Some(identity))
+    }
+
+    /// What the gateway has made at an endpoint that is down serves `/up/x` until its end; then calls are refused, and none arrives.
+    ///
+    /// # Panics
+    /// Where it does not serve at all, or refuses otherwise.
+    pub async fn assert_serves_until_it_ends(&self) {
+        let (client, mut served) = (self.checkout(), 0);
+        let refused = loop {
+            let answer = client.get("/up/x").await;
+            if answer.status != 200 {
+                break answer;
+            }
+            served += 1;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        refused.assert_refused(503, "secret_unavailable");
+        assert!(served > 0, "what was made outlives its endpoint");
+        let arrived = self.upstream.count();
+        for _ in 0..50 {
+            client.get("/up/x").await.assert_refused(503, "secret_unavailable");
+        }
+        assert_eq!(self.upstream.count(), arrived);
+    }
+
+    /// The endpoint is up again: within a minute so are calls of `/up/x`.
+    ///
+    /// # Panics
+    /// Where they are not.
+    pub async fn assert_recovers(&self) {
+        let client = self.checkout();
+        let recovered = async {
+            while client.get("/up/x").await.status != 200 {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), recovered).await.expect("it recovers by itself");
     }
 
     /// A caller with any certificate, or none.

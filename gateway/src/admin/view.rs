@@ -11,7 +11,7 @@ use crate::audit;
 use crate::core::{Core, Shared};
 use crate::credentials::{self, Listed};
 use crate::drain::Phase;
-use crate::identity::Standing;
+use crate::identity::FilesInForce;
 use crate::keys::KeyStatus;
 use crate::ledger::Ledger;
 use crate::metrics::Scrape;
@@ -25,7 +25,7 @@ pub(crate) struct Views {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) audit: Arc<audit::View>,
     pub(crate) reload_failures: Arc<AtomicU64>,
-    pub(crate) identity: Arc<Standing>,
+    pub(crate) identity: Arc<FilesInForce>,
 }
 
 impl Views {

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
+use tollgate_policy::policy::Credential;
 
 use crate::core::{Core, Shared};
 use crate::injection::Prepared;
@@ -146,6 +147,8 @@ async fn keep_house(core: Arc<Core>) {
             core.prepared.clear();
             core.pool.forget_certificates();
         }
-        core.prepared.retain(|credential, key| core.shared.secrets.peek(credential, key));
+        let current = |credential: &Credential, key| core.shared.secrets.peek(credential, key);
+        core.prepared.retain(current);
+        core.pool.retain_certificates(current);
     }
 }

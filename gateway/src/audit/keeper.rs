@@ -334,7 +334,8 @@ mod tests {
         let policy = policy(keys.path());
         let key = policy.credentials().next().unwrap();
         let (observer, observations) = Observer::channel();
-        let secrets = Secrets::observed(tokio::runtime::Handle::current(), Arc::new(|_| true), observer);
+        let handle = tokio::runtime::Handle::current();
+        let secrets = Secrets::observed(handle, Arc::new(|_| true), observer, Arc::new(|_, _| Ok(())));
         secrets.apply(&policy);
         let mut open = OpenTrail::open(data.path(), None, observations).unwrap();
         open.trail.break_file(File::open("/dev/null").unwrap());

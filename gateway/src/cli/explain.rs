@@ -81,10 +81,19 @@ fn decide(policy: &Policy, args: &ExplainArgs) -> anyhow::Result<Result<String, 
     let decided =
         policy.admit(&grants, target, &args.method).and_then(|admission| admission.permit(&facts, now));
     Ok(decided.map(|permit| {
-        let credential =
-            permit.credential().map_or_else(|| "no credential".into(), |c| format!("credential {}", c.name));
-        format!("grant {} decides, {credential}", permit.grant().name)
+        let grant = permit.grant();
+        format!("grant {} decides, {}", grant.name, carried(policy, grant))
     }))
+}
+
+/// What a call by this grant has with it, on it and on its connection.
+fn carried(policy: &Policy, grant: &Grant) -> String {
+    let credential = grant.credential.as_ref().map(|credential| format!("credential {}", credential.name));
+    let token = grant.caller_token.as_ref().map(|audience| format!("the caller's own token for {audience}"));
+    let shown = policy.client_certificate(&grant.destination);
+    let shown = shown.map(|credential| format!("client certificate {}", credential.name));
+    let all: Vec<String> = [credential, token, shown].into_iter().flatten().collect();
+    if all.is_empty() { "no credential".to_owned() } else { all.join(", ") }
 }
 
 /// Without a request, what only S3 signs is told by the keys alone.
@@ -183,6 +192,43 @@ mod tests {
         let grants = policy.grants_of(&identity::assumed(args.caller.clone()));
         let facts = facts(&args, &target, &grants).unwrap();
         candidates(&policy, &grants, (&target, &args.method, &facts), Timestamp::now())
+    }
+
+    #[test]
+    fn what_a_call_has_with_it_is_named_whole() {
+        let grant = |name: &str, spec: &str| {
+            let spec = format!(
+                "callers: [{{spiffe: 'spiffe://prod.acme/{name}'}}], allow: {{methods: [GET], paths: ['/**']}}, {spec}"
+            );
+            resource("Grant", name, &spec)
+        };
+        let credential =
+            |name: &str, spec: &str| resource("Credential", name, &format!("destinations: [up], {spec}"));
+        let text = [
+            resource("Destination", "up", "hosts: [up.example], tls: {clientCertificate: partner}"),
+            resource("Destination", "bare", "hosts: [bare.example]"),
+            resource("SecretStore", "files", "file: {root: /run/secrets}"),
+            credential(
+                "partner",
+                "from: {store: files, path: a, fields: [c, k]}, inject: {clientCertificate: {certificate: c, key: k}}",
+            ),
+            credential("key", "from: {store: files, path: b}, inject: {header: {name: x-key}}"),
+            grant("all", "destination: up, credential: key, callerToken: {audience: 'https://up.example'}"),
+            grant("shown", "destination: up"),
+            grant("bare", "destination: bare"),
+        ];
+        let file = SourceFile { path: "a.yaml".into(), text: text.concat() };
+        let environment = app::environment_of(&[], &["prod.acme".to_owned()]).unwrap();
+        let (policy, _) = compile_files(&[file], &environment).unwrap();
+        let carried = |name: &str| {
+            let grant = policy.grants().find(|grant| grant.name.as_str() == name).unwrap();
+            carried(&policy, grant)
+        };
+        assert_eq!(
+            carried("all"),
+            "credential key, the caller's own token for https://up.example, client certificate partner"
+        );
+        assert_eq!((&*carried("shown"), &*carried("bare")), ("client certificate partner", "no credential"));
     }
 
     #[test]

@@ -88,14 +88,31 @@ fn standard_input() -> anyhow::Result<Zeroizing<String>> {
     read_value(&mut File::from(stdin.as_fd().try_clone_to_owned()?))
 }
 
-/// No header and no query can carry a control character, and a line break is mostly a slip of the paste.
+/// No header and no query can carry a control character, and a line break is mostly a slip of the paste, but in PEM.
 fn printable(value: Zeroizing<String>) -> anyhow::Result<Zeroizing<String>> {
-    match value.chars().any(char::is_control) {
+    let is_pem = is_pem(&value);
+    match value.chars().any(|c| c.is_control() && !(is_pem && matches!(c, '\n' | '\r'))) {
         true => {
-            bail!("the value has a control character in it, such as a line break or a tab: nothing is stored")
+            bail!(
+                "the value has a control character in it, such as a line break (PEM alone may have some) or a tab: nothing is stored"
+            )
         }
         false => Ok(value),
     }
+}
+
+/// Whether it is PEM from its first line to its last (RFC 7468), be it one block or several.
+fn is_pem(value: &str) -> bool {
+    let label = |line: &str, mark: &str| {
+        let label = line.strip_prefix(mark)?.strip_suffix("-----")?;
+        let is_label = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b' ';
+        label.bytes().all(is_label).then(|| label.to_owned())
+    };
+    let mut lines = value.trim_end_matches(['\n', '\r']).lines();
+    let begins = lines.next().is_some_and(|line| label(line, "-----BEGIN ").is_some());
+    let mut rest = lines.rev();
+    let Some(end) = rest.next().and_then(|line| label(line, "-----END ")) else { return false };
+    begins && rest.chain(value.lines().next()).any(|line| label(line, "-----BEGIN ").as_ref() == Some(&end))
 }
 
 fn read_value(from: &mut impl Read) -> anyhow::Result<Zeroizing<String>> {
@@ -139,6 +156,22 @@ mod tests {
             assert!(!refused.contains("sk"), "{refused}");
         }
         assert_eq!(printable(Zeroizing::new("sk-ä 1".into())).unwrap().as_str(), "sk-ä 1");
+    }
+
+    #[test]
+    fn pem_keeps_its_line_breaks_and_nothing_else_has_any() {
+        let block =
+            |label: &str, end: &str| format!("-----BEGIN {label}-----{end}TWFu{end}-----END {label}-----");
+        let [unix, windows] = ["\n", "\r\n"].map(|end| block("PRIVATE KEY", end));
+        let chain = format!("{}\n{}", block("CERTIFICATE", "\n"), block("CERTIFICATE", "\n"));
+        for whole in [&unix, &windows, &chain, &format!("{unix}\n")] {
+            assert_eq!(printable(Zeroizing::new(whole.clone())).unwrap().as_str(), whole);
+        }
+        let other = unix.replace("END PRIVATE", "END PUBLIC");
+        let cut = &unix[..unix.len() - 1];
+        for not in [&format!("a\n{unix}"), &format!("{unix}\na"), &other, cut, &unix.replace("Fu", "\tu")] {
+            assert!(printable(Zeroizing::new(not.to_owned())).is_err(), "{not:?}");
+        }
     }
 
     #[test]

@@ -89,7 +89,7 @@ pub(crate) struct IdentityFiles {
     seen: Vec<u8>,
     bundles: BTreeMap<TrustDomain, Taken>,
     faults: Vec<FileError>,
-    standing: Arc<Standing>,
+    standing: Arc<FilesInForce>,
 }
 
 /// The bundle of one trust domain, as it was taken.
@@ -104,9 +104,9 @@ struct Taken {
 
 /// The settings that name the files, and whether each is in force as it is on disk.
 #[derive(Debug, Default)]
-pub(crate) struct Standing(ArcSwap<Vec<(String, bool)>>);
+pub(crate) struct FilesInForce(ArcSwap<Vec<(String, bool)>>);
 
-impl Standing {
+impl FilesInForce {
     /// The settings in a fixed order.
     pub(crate) fn all(&self) -> Arc<Vec<(String, bool)>> {
         self.0.load_full()
@@ -157,7 +157,7 @@ impl IdentityFiles {
     }
 
     /// Which files are in force, kept up to date.
-    pub(crate) fn standing(&self) -> Arc<Standing> {
+    pub(crate) fn standing(&self) -> Arc<FilesInForce> {
         Arc::clone(&self.standing)
     }
 

@@ -21,7 +21,7 @@ pub(crate) struct Head {
     query: Option<String>,
     /// What the caller's own AWS signature, which stays behind, was made for.
     pub(crate) aws_scope: Option<AwsScope>,
-    /// What was moved out of the headers.
+    /// A copy of what the headers had: their own buffer is hyper's, and is not zeroized.
     pub(crate) credentials: CallerCredentials,
 }
 

@@ -1,7 +1,7 @@
 //! What a caller's head may not carry to a third party.
 //!
-//! **Invariant:** names are compared as a provider might read them: case folded, `_` equal to `-`, and in queries percent-decoded. What
-//! is listed here never leaves, whatever the policy says.
+//! **Invariant:** names are compared as a provider might read them: case folded, `_` equal to `-`, and in queries percent-decoded. Of what
+//! is listed here nothing leaves, whatever the policy says, but the one token that a grant's `callerToken` passes on.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;

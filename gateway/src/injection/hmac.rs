@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use tollgate_policy::denial::Denial;
 use tollgate_policy::policy::{Hmac, HmacAlgorithm, KeyEncoding, Piece, SignatureEncoding};
 use tollgate_secrets::Secret;
-use tollgate_secrets::sigv4::{hex, sha256};
+use tollgate_secrets::digest::{hex, sha256};
 use zeroize::Zeroizing;
 
 use super::{bug, form, put};

@@ -24,6 +24,12 @@ pub(super) enum Ready {
     Header(HeaderName, HeaderValue),
     Query(Bytes),
     Cookie(Zeroizing<Vec<u8>>),
+    Signer(Signer),
+}
+
+/// What signs a request; of a credential it is one at most.
+#[derive(Clone)]
+pub(super) enum Signer {
     SigV4(Arc<sigv4::Signer>),
     Hmac(Arc<hmac::Signer>),
 }
@@ -33,8 +39,7 @@ impl std::fmt::Debug for Ready {
         match self {
             Self::Header(name, _) => f.debug_tuple("Header").field(name).finish_non_exhaustive(),
             Self::Query(_) => f.debug_tuple("Query").finish_non_exhaustive(),
-            Self::SigV4(_) => f.debug_tuple("SigV4").finish_non_exhaustive(),
-            Self::Hmac(_) => f.debug_tuple("Hmac").finish_non_exhaustive(),
+            Self::Signer(_) => f.debug_tuple("Signer").finish_non_exhaustive(),
             Self::Cookie(_) => f.debug_tuple("Cookie").finish_non_exhaustive(),
         }
     }
@@ -151,10 +156,13 @@ impl Entry {
 
 pub(super) fn ready(injection: &Injection, secret: &Secret) -> Option<Ready> {
     match &injection.way {
-        Inject::SigV4(aws) => return sigv4::Signer::new(aws, secret).map(Arc::new).map(Ready::SigV4),
+        Inject::SigV4(aws) => {
+            let signer = sigv4::Signer::new(aws, secret)?;
+            return Some(Ready::Signer(Signer::SigV4(Arc::new(signer))));
+        }
         Inject::Hmac(wanted) => {
             let signer = hmac::Signer::new(injection.field.as_deref(), wanted, secret)?;
-            return Some(Ready::Hmac(Arc::new(signer)));
+            return Some(Ready::Signer(Signer::Hmac(Arc::new(signer))));
         }
         _ => {}
     }

@@ -18,7 +18,8 @@ use percent_encoding::percent_decode_str;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::policy::SigV4;
 use tollgate_secrets::Secret;
-use tollgate_secrets::sigv4::{Moment, SigningKey, Stamp, sha256};
+use tollgate_secrets::digest::sha256;
+use tollgate_secrets::sigv4::{Moment, SigningKey, Stamp};
 use zeroize::Zeroizing;
 
 use self::chunks::{Resigner, Trailer};
@@ -161,13 +162,8 @@ impl Signer {
             headers.insert(SECURITY_TOKEN, token.clone());
         }
         let (canonical, signed) = canonical::request(request, host, &payload, is_s3);
-        let signature = stamp.sign("AWS4-HMAC-SHA256", &[&sha256(canonical.as_bytes())]);
-        let authorization = Zeroizing::new(format!(
-            "AWS4-HMAC-SHA256 Credential={}/{}, SignedHeaders={signed}, Signature={signature}",
-            *self.id,
-            stamp.scope()
-        ));
-        let header = form::header("", authorization.as_bytes()).ok_or_else(|| bug("no authorization"))?;
+        let (authorization, signature) = stamp.authorization(self.id.as_bytes(), &signed, &canonical);
+        let header = form::header("", &authorization).ok_or_else(|| bug("no authorization"))?;
         request.headers_mut().insert(AUTHORIZATION, header);
         let trailer = match &*payload {
             CHUNKED => Trailer::Absent,

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::name::Name;
-use tollgate_policy::policy::{Credential, Key};
+use tollgate_policy::policy::Credential;
 use tollgate_secrets::{Secret, Version};
 
 use super::Chosen;
@@ -168,7 +168,7 @@ impl<'a> Turn<'a> {
             let wait = Duration::from_secs((until - now).as_secs() + 1);
             return Denial::new(
                 Reason::KeysCooling,
-                "the destination's own limits have refused every key that could be used; try again when the first is free",
+                "no key can be used now, at least one because of the destination's own limits; try again when the first of these is free",
             )
             .retry_after(wait);
         }
@@ -207,7 +207,7 @@ impl<'a> Turn<'a> {
             return None;
         }
         let now = Instant::now();
-        let at = credential.choose(self.permit.caller().id(), |at, _| {
+        let at = credential.choose(self.permit.caller().id(), |at| {
             let against = self.against(credential, at, now);
             !self.was_tried(credential, at) && against.is_some_and(|against| against.out == Out::Benched)
         })?;
@@ -222,10 +222,9 @@ impl<'a> Turn<'a> {
             return None;
         }
         let caller = self.permit.caller().id();
-        let usable = |at: usize, _: &Key| {
-            !self.was_tried(credential, at) && self.against(credential, at, now).is_none()
-        };
-        let doubtful = |at: usize, _: &Key| {
+        let usable =
+            |at: usize| !self.was_tried(credential, at) && self.against(credential, at, now).is_none();
+        let doubtful = |at: usize| {
             !self.was_tried(credential, at)
                 && self.against(credential, at, now).is_some_and(|against| !against.is_own)
         };
@@ -266,7 +265,7 @@ impl<'a> Turn<'a> {
     /// Where every key is benched: a newer version of the caller's own, if the store has one by now.
     async fn renewed(&mut self, credential: &Arc<Credential>) -> Option<Chosen> {
         let can = |at| !self.tried.iter().any(|tried| tried.key == at);
-        let at = credential.choose(self.permit.caller().id(), |at, _| can(at))?;
+        let at = credential.choose(self.permit.caller().id(), can)?;
         let against = self.against(credential, at, Instant::now());
         if against.is_none_or(|against| against.out == Out::Cooling) {
             return None;

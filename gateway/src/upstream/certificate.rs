@@ -1,41 +1,54 @@
 //! The certificate that a connection shows, where its destination names one.
 //!
-//! **Invariant:** a configuration is used for the version that it was made of only; a new policy empties all. The private key is in
+//! **Invariant:** a configuration is used for the version that it was made of only; it goes with that version, and with the policy. The private key is in
 //! zeroized buffers, and in the signing key of rustls; what is wrong with it is said without a word of what it is.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
 use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{
-    CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer,
-};
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::pki_types::{CertificateDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
+use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls::{Error, InconsistentKeys};
 use tollgate_policy::map::Map;
 use tollgate_policy::name::Name;
 use tollgate_policy::policy::Credential;
+use tollgate_secrets::pem::{self, Label};
 use tollgate_secrets::{Secret, Version};
-use zeroize::Zeroizing;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::{FromDer, X509Version};
 
 use super::tls::TlsClient;
 
 /// What is wrong with a client certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.as_str())]
 pub(crate) enum BadCertificate {
-    #[error("a field of the secret is missing")]
     Field,
-    #[error("it has no certificate chain in PEM")]
     Chain,
-    #[error("it has no private key in PEM, or one that a passphrase protects or that is of no known kind")]
+    Version1,
     Key,
-    #[error("the private key does not belong to the first certificate of the chain")]
     Mismatch,
+}
+
+impl BadCertificate {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Field => "a field of the secret is missing",
+            Self::Chain => "it has no certificate chain in PEM",
+            Self::Version1 => {
+                "its first certificate is of X.509 version 1, and has to be of version 3: one that is issued with extensions, such as extendedKeyUsage = clientAuth"
+            }
+            Self::Key => {
+                "it has no private key in PEM, or one that a passphrase protects or that is of no known kind"
+            }
+            Self::Mismatch => "the private key does not belong to the first certificate of the chain",
+        }
+    }
 }
 
 /// A client certificate to show.
@@ -98,13 +111,37 @@ impl Showing {
         Ok(config)
     }
 
+    /// Forgets everything: the policy changed.
     pub(super) fn clear(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
+
+    /// Forgets the certificates of which `current` says that their version is not the one in force: rotated, revoked, or too old.
+    pub(super) fn retain(&self, current: impl Fn(&Credential, usize) -> Option<Arc<Secret>>) {
+        let is_current = |kept: &Kept| {
+            current(&kept.credential, 0).is_some_and(|secret| *secret.version() == kept.version)
+        };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, kept| is_current(kept));
+    }
+}
+
+/// Whether `secret` can be shown, where `credential` is a client certificate.
+pub(crate) fn fits(credential: &Credential, secret: &Secret) -> Result<(), &'static str> {
+    if credential.client_certificate().is_none() {
+        return Ok(());
+    }
+    certified(credential, secret).map(drop).map_err(BadCertificate::as_str)
+}
+
+/// When its first certificate ends; `None` where it is not one that can be shown.
+pub(crate) fn ends(credential: &Credential, secret: &Secret) -> Option<Timestamp> {
+    let certified = certified(credential, secret).ok()?;
+    let (_, first) = X509Certificate::from_der(certified.cert.first()?).ok()?;
+    Timestamp::from_second(first.validity().not_after.timestamp()).ok()
 }
 
 /// Chain and key of `secret`, which belong together.
-pub(crate) fn certified(credential: &Credential, secret: &Secret) -> Result<CertifiedKey, BadCertificate> {
+fn certified(credential: &Credential, secret: &Secret) -> Result<CertifiedKey, BadCertificate> {
     let (chain, key) = credential.client_certificate().ok_or(BadCertificate::Field)?;
     let field = |name| secret.expose(Some(name)).ok_or(BadCertificate::Field);
     of_pem(field(chain)?, field(key)?)
@@ -118,48 +155,92 @@ fn of_pem(chain: &[u8], key: &[u8]) -> Result<CertifiedKey, BadCertificate> {
         Ok(()) => Ok(certified),
         Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Err(BadCertificate::Mismatch),
         Err(Error::InconsistentKeys(_)) => Err(BadCertificate::Key),
+        Err(_) if certified.cert.first().is_some_and(is_version_1) => Err(BadCertificate::Version1),
         Err(_) => Err(BadCertificate::Chain),
     }
 }
 
-/// The first private key of a PEM text (RFC 7468); the parser of rustls would leave copies behind.
-fn signing_key(pem: &[u8]) -> Result<Arc<dyn rustls::sign::SigningKey>, BadCertificate> {
-    type Read = for<'a> fn(&'a [u8]) -> PrivateKeyDer<'a>;
-    const LABELS: [(&str, &str, Read); 3] = [
-        ("-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----", |der| {
-            PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(der))
-        }),
-        ("-----BEGIN RSA PRIVATE KEY-----", "-----END RSA PRIVATE KEY-----", |der| {
-            PrivateKeyDer::Pkcs1(PrivatePkcs1KeyDer::from(der))
-        }),
-        ("-----BEGIN EC PRIVATE KEY-----", "-----END EC PRIVATE KEY-----", |der| {
-            PrivateKeyDer::Sec1(PrivateSec1KeyDer::from(der))
-        }),
-    ];
-    let text = std::str::from_utf8(pem).map_err(|_| BadCertificate::Key)?;
-    let framed = LABELS.iter().find_map(|(begin, end, read)| {
-        let (_, rest) = text.split_once(begin)?;
-        Some((rest.split_once(end)?.0, read))
-    });
-    let (inner, read) = framed.ok_or(BadCertificate::Key)?;
-    let mut packed = Zeroizing::new(Vec::with_capacity(inner.len()));
-    packed.extend(inner.bytes().filter(|byte| !byte.is_ascii_whitespace()));
-    let mut der = Zeroizing::new(vec![0; packed.len().div_ceil(4) * 3]);
-    let length = STANDARD.decode_slice(&*packed, &mut der).map_err(|_| BadCertificate::Key)?;
-    any_supported_type(&read(&der[..length])).map_err(|_| BadCertificate::Key)
+fn is_version_1(certificate: &CertificateDer<'_>) -> bool {
+    X509Certificate::from_der(certificate).is_ok_and(|(_, read)| read.version() == X509Version::V1)
+}
+
+fn signing_key(pem: &[u8]) -> Result<Arc<dyn SigningKey>, BadCertificate> {
+    let (label, der) = pem::private_key(pem).ok_or(BadCertificate::Key)?;
+    let key = match label {
+        Label::Pkcs8 => PrivatePkcs8KeyDer::from(der.as_slice()).into(),
+        Label::Pkcs1 => PrivatePkcs1KeyDer::from(der.as_slice()).into(),
+        Label::Sec1 => PrivateSec1KeyDer::from(der.as_slice()).into(),
+    };
+    any_supported_type(&key).map_err(|_| BadCertificate::Key)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use rcgen::{CertificateParams, KeyPair};
+    use tempfile::TempDir;
+    use tokio::runtime::Handle;
+    use tollgate_policy::compile::compile_files;
+    use tollgate_policy::model::SourceFile;
+    use tollgate_policy::policy::{Policy, TlsVerify};
+    use tollgate_secrets::Secrets;
 
     use super::*;
+    use crate::app;
+    use crate::upstream::TlsClients;
+
+    const RESOURCES: &str = "apiVersion: tollgate.dev/v1alpha1
+kind: Destination
+metadata: {name: up}
+spec: {hosts: [api.up.test], tls: {clientCertificate: partner}}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: SecretStore
+metadata: {name: files}
+spec: {file: {root: .}}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: Credential
+metadata: {name: partner}
+spec:
+  destinations: [up]
+  from: {store: files, path: partner, fields: [chain, key]}
+  inject: {clientCertificate: {certificate: chain, key: key}}
+";
+
+    fn policy(directory: &Path) -> Policy {
+        let file = SourceFile { path: directory.join("a.yaml"), text: RESOURCES.to_owned() };
+        compile_files(&[file], &app::environment_of(&[], &[]).unwrap()).unwrap().0
+    }
 
     fn pair() -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let certificate =
             CertificateParams::new(vec!["a.test".to_owned()]).unwrap().self_signed(&key).unwrap();
         (certificate.pem(), key.serialize_pem())
+    }
+
+    /// Of OpenSSL, `x509 -req -signkey` without extensions.
+    const OF_VERSION_1: &str = "-----BEGIN CERTIFICATE-----
+MIIBFTCBvQIUMB+sRen/vpa5etm/oAwhGmYVuAkwCgYIKoZIzj0EAwIwDTELMAkG
+A1UEAwwCdjEwIBcNMjYxMTI2MDIyODEyWhgPMjEyNjExMDIwMjI4MTJaMA0xCzAJ
+BgNVBAMMAnYxMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE7MltMTEdR0AynDrH
+R/FCZWOVbkEC7/3cg21UJXTYXDCi2PiRqGdFkzgsRQvKPoaEIKUOVzETLlTgQiN+
+9zRrlzAKBggqhkjOPQQDAgNHADBEAiBoweDiKQdepnCmzAqTRkS1vlODdLoLHZD6
+S9NMH/bE8gIgWU0CjPfdpGAeeS8TeRWF9F7OAAJFkrzWBE+c692BEEI=
+-----END CERTIFICATE-----
+";
+
+    #[test]
+    fn a_certificate_of_version_1_is_called_that() {
+        let read = |chain: &str| of_pem(chain.as_bytes(), pair().1.as_bytes()).map(drop);
+        assert_eq!(read(OF_VERSION_1), Err(BadCertificate::Version1));
+        assert!(
+            BadCertificate::Version1.to_string().contains("of X.509 version 1, and has to be of version 3")
+        );
+        let body = "-----BEGIN CERTIFICATE-----\nTWFu\n-----END CERTIFICATE-----\n";
+        assert_eq!(read(body), Err(BadCertificate::Chain));
     }
 
     #[test]
@@ -180,6 +261,38 @@ mod tests {
         for wrong in ["", "no PEM", &chain, cut, &garbled, &protected] {
             assert_eq!(read(&chain, wrong), Err(BadCertificate::Key), "{wrong}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_is_in_force_no_longer_is_forgotten_though_no_call_asks() {
+        let directory = TempDir::new().unwrap();
+        let write = |(chain, key): (String, String)| {
+            let text = serde_json::json!({"chain": chain, "key": key}).to_string();
+            std::fs::write(directory.path().join("partner"), text).unwrap();
+        };
+        write(pair());
+        let policy = policy(directory.path());
+        let credential = Arc::clone(policy.credentials().next().unwrap());
+        let secrets = Secrets::new(Handle::current(), Arc::new(|_| true));
+        secrets.apply(&policy);
+        let roots = directory.path().join("roots.pem");
+        std::fs::write(&roots, pair().0).unwrap();
+        let tls = TlsClients::default().client(&TlsVerify::Bundle(roots.into())).unwrap();
+        let (showing, up) = (Showing::default(), "up".parse().unwrap());
+        let kept = || showing.0.lock().unwrap().len();
+        let show = |secret: &Secret| showing.config(&up, &tls, Shown { credential: &credential, secret });
+        let first = secrets.get(&credential, 0).await.unwrap();
+        assert!(show(&first).is_ok());
+        showing.retain(|credential, key| secrets.peek(credential, key));
+        assert_eq!(kept(), 1, "it is in force");
+        write(pair());
+        let second = secrets.rejected(&credential, 0, first.version()).await.expect("another one");
+        assert_eq!(kept(), 1, "nobody has looked");
+        showing.retain(|credential, key| secrets.peek(credential, key));
+        assert_eq!(kept(), 0);
+        assert!(show(&second).is_ok());
+        showing.retain(|_, _| None);
+        assert_eq!(kept(), 0, "revoked");
     }
 
     #[test]

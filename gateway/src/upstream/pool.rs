@@ -8,17 +8,19 @@
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use http::HeaderValue;
 use http::uri::Authority;
 use hyper::client::conn::{http1, http2};
+use rustls::AlertDescription;
 use tokio::time::Instant;
 use tollgate_policy::caller::SpiffeId;
 use tollgate_policy::map::Map;
 use tollgate_policy::name::Name;
-use tollgate_secrets::Version;
+use tollgate_policy::policy::Credential;
+use tollgate_secrets::{Secret, Version};
 
 use super::body::OutBody;
 use super::certificate::Showing;
@@ -66,6 +68,8 @@ pub(crate) struct Verified {
     pub(crate) remote: Arc<str>,
     pub(crate) source: Arc<str>,
     pub(super) gate: Arc<Gate>,
+    /// Why the other side did not take the connection after all.
+    pub(super) refused: OnceLock<AlertDescription>,
 }
 
 #[derive(Debug)]
@@ -217,6 +221,11 @@ impl Pool {
     /// Lets go of client certificates: the policy changed. Connections that showed one are not handed out for another.
     pub(crate) fn forget_certificates(&self) {
         self.showing.clear();
+    }
+
+    /// Lets go of client certificates of which `current` says that they are in force no longer.
+    pub(crate) fn retain_certificates(&self, current: impl Fn(&Credential, usize) -> Option<Arc<Secret>>) {
+        self.showing.retain(current);
     }
 
     /// Closes what has been idle for too long and returns how many connections are kept.

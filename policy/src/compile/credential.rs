@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::mint::{LONGEST_USE, mint};
 use super::store::check_reference;
 use super::{Compiler, Scope, inject};
-use crate::model::{CredentialSpec, FromSpec, Froms, Interval, Model, Resource};
+use crate::model::{CredentialSpec, FromSpec, Froms, Interval, Model, Resource, Weight};
 use crate::name::Name;
 use crate::pattern::HostPattern;
 use crate::policy::{Credential, Destination, Injection, Key, KvVersion, Parts, SecretRef, Store, StoreKind};
@@ -15,7 +15,6 @@ const REFRESH: Interval = Interval(std::time::Duration::from_secs(300));
 const MAX_STALE: Interval = Interval(std::time::Duration::from_secs(3600));
 /// Keys of a pool, and the most that one may weigh.
 const KEYS: usize = 32;
-const HEAVIEST: u32 = 1000;
 
 impl Compiler<'_> {
     pub(super) fn credentials(&mut self) {
@@ -145,7 +144,11 @@ fn keys(spec: &CredentialSpec, (model, parts): (&Model, &Parts), scope: &mut Sco
             if keys.iter().any(|known| known.from == secret) {
                 scope.problem(at, "another key of this list is read in the same place");
             }
-            keys.push(Key { alias: from.alias.clone(), weight: from.weight.unwrap_or(1), from: secret });
+            keys.push(Key {
+                alias: from.alias.clone(),
+                weight: from.weight.map_or(1, |Weight(weight)| weight),
+                from: secret,
+            });
         }
     }
     let complete = scope.problems.len() == before && keys.len() == froms.written();
@@ -167,11 +170,8 @@ fn check_pool(written: &[(String, &FromSpec)], count: usize, scope: &mut Scope<'
             }
             aliases.push(alias);
         }
-        if from.weight.is_some_and(|weight| weight > HEAVIEST) {
-            scope.problem(&format!("{at}.weight"), format!("a weight is a whole number up to {HEAVIEST}"));
-        }
     }
-    let stands_by = |(_, from): &(String, &FromSpec)| from.weight == Some(0);
+    let stands_by = |(_, from): &(String, &FromSpec)| from.weight == Some(Weight(0));
     if !written.is_empty() && written.iter().all(stands_by) {
         scope.problem("spec.from", "every key has weight 0 and stands by, so none would be in use");
     }

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use super::{Compiler, Scope};
 use crate::caller::TrustDomain;
-use crate::model::{AllowSpec, CredentialSpec, GrantSpec, List, Resource};
-use crate::name::Name;
+use crate::model::{AllowSpec, GrantSpec, List, Resource};
 use crate::pattern::{MethodPattern, PathPattern, SpiffePattern};
 use crate::policy::{Allow, Assume, Credential, Destination, Grant, Injection, Scrub, Unpriced};
 
@@ -37,10 +36,9 @@ impl Compiler<'_> {
             let known = (self.model.credentials.as_slice(), self.model.incomplete);
             scope.resolve(("spec.credential", "Credential", name), known, &self.parts.credentials)
         });
-        let written =
-            self.model.credentials.iter().find(|written| Some(&written.name) == spec.credential.as_ref());
+        let written = spec.credential.as_ref().and_then(|name| self.model.credential(name));
         if let (Some(destination), Some(credential)) = (&spec.destination, written) {
-            check_binding(destination, credential, &mut scope);
+            scope.check_binding(("spec.credential", "sent"), destination, credential);
         }
         if let Some(credential) = credential.as_ref().filter(|key| key.client_certificate().is_some()) {
             let message = format!(
@@ -80,7 +78,7 @@ impl Compiler<'_> {
             callers,
             destination: destination?,
             credential: if spec.credential.is_some() { Some(credential?) } else { None },
-            caller_token,
+            caller_token: if spec.caller_token.is_some() { Some(caller_token?) } else { None },
             allow,
             limits,
             default_output_cap: spec.default_output_cap,
@@ -138,21 +136,6 @@ fn caller_token(
         scope.problem(path, "this cannot be empty or have control characters");
     }
     Some(audience.into())
-}
-
-/// A key goes only where its owner says.
-fn check_binding(destination: &Name, credential: &Resource<CredentialSpec>, scope: &mut Scope<'_>) {
-    let bound: Vec<&str> = credential.spec.destinations.values().map(Name::as_str).collect();
-    // What of the list could not be read has been reported, and may be the one.
-    let is_readable = credential.spec.destinations.written() == Some(bound.len());
-    if !is_readable || bound.contains(&destination.as_str()) {
-        return;
-    }
-    let (name, bound) = (&credential.name, bound.join(", "));
-    scope.problem(
-        "spec.credential",
-        format!("`{name}` may not be sent to `{destination}`: it is bound to {bound}"),
-    );
 }
 
 fn allow(spec: &GrantSpec, destination: Option<&Destination>, scope: &mut Scope<'_>) -> Allow {

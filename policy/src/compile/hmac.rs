@@ -1,11 +1,12 @@
-//! HMAC signatures: templates that are whole, sign what differs from call to call, and put it where it cannot break the message.
+//! HMAC signatures: templates that are whole, sign what differs from call to call, and put it where it cannot break the message; never the
+//! key that signs.
 
 use std::collections::BTreeMap;
 
 use super::Scope;
 use super::inject::{check_header, check_parameter};
 use crate::model::HmacSpec;
-use crate::policy::{Hmac, Piece};
+use crate::policy::{Hmac, Injection, Key, Piece};
 
 pub(super) fn hmac(path: &str, written: &HmacSpec, scope: &mut Scope<'_>) -> Option<Hmac> {
     let message = message(&format!("{path}.message"), written, scope);
@@ -50,6 +51,28 @@ fn message(path: &str, written: &HmacSpec, scope: &mut Scope<'_>) -> Option<Vec<
         scope.problem(path, message);
     }
     Some(pieces)
+}
+
+/// The key that signs is put nowhere. Signed it may be: no message can be had back from its signature.
+pub(super) fn check_key(path: &str, injection: &Injection, keys: &[Key], scope: &mut Scope<'_>) {
+    let Some(hmac) = injection.hmac() else { return };
+    let signs = |field: &str| match &injection.field {
+        Some(key) => key == field,
+        None => keys.iter().any(|key| matches!(&*key.from.fields, [only] if only == field)),
+    };
+    for (part, placed) in [("headers", &hmac.headers), ("query", &hmac.queries)] {
+        let fields = placed.iter().flat_map(|(name, pieces)| pieces.iter().map(move |piece| (name, piece)));
+        for (name, piece) in fields {
+            if let Piece::Field(field) = piece
+                && signs(field)
+            {
+                let message = format!(
+                    "`{name}` would send `{field}`, the key that signs: put `{{signature}}` there, or another field"
+                );
+                scope.problem(&format!("{path}.hmac.{part}"), message);
+            }
+        }
+    }
 }
 
 /// The templates by the names that `name` makes of those written; not the same one twice.

@@ -1,7 +1,7 @@
 //! Ways on a call: put where they cannot break the message, and no two in one place.
 
 use super::Scope;
-use super::hmac::hmac;
+use super::hmac::{check_key, hmac};
 use super::mint::makes_session;
 use crate::model::{
     ClientCertificateSpec, CredentialSpec, HmacSpec, InjectSpec, Injections, List, SigV4Spec,
@@ -45,6 +45,7 @@ pub(super) fn ways(spec: &CredentialSpec, keys: &[Key], scope: &mut Scope<'_>) -
             let at = if key.alias.is_some() { format!("spec.from[{index}]") } else { "spec.from".to_owned() };
             check_fields(&ways, (&at, &key.from), scope);
         }
+        ways.iter().for_each(|(path, way)| check_key(path, way, keys, scope));
     }
     Some(ways.into_iter().map(|(_, way)| way).collect())
 }

@@ -180,6 +180,9 @@ fn endpoint(
         scope.required(at, endpoint.destination.as_ref(), "the Destination that the token endpoint is")?;
     let known = (model.destinations.as_slice(), model.incomplete);
     let destination = scope.resolve((at, "Destination", name), known, &parts.destinations)?;
+    if destination.client_certificate.is_some() {
+        scope.problem(at, "a token endpoint is shown no client certificate");
+    }
     let Some(host) = destination.only_host() else {
         scope.problem(
             at,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
-use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::de::{Error, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::field::{Interval, List};
@@ -31,7 +31,7 @@ pub(crate) struct FromSpec {
     /// Of a key in a list, and only there.
     pub(crate) alias: Option<Name>,
     /// The same.
-    pub(crate) weight: Option<u32>,
+    pub(crate) weight: Option<Weight>,
     pub(crate) store: Option<Name>,
     pub(crate) path: Option<String>,
     pub(crate) field: Option<String>,
@@ -41,6 +41,10 @@ pub(crate) struct FromSpec {
     pub(crate) version_id: Option<String>,
     pub(crate) dynamic: Option<bool>,
 }
+
+/// How much of the callers a key gets, against the others; 0: it stands by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Weight(pub(crate) u32);
 
 /// One key, or a list of them.
 #[derive(Debug)]
@@ -200,6 +204,31 @@ impl Froms {
                 list.iter().map(|(index, from)| (format!("spec.from[{index}]"), from)).collect()
             }
         }
+    }
+}
+
+impl Weight {
+    const HEAVIEST: u32 = 1000;
+}
+
+impl<'de> Deserialize<'de> for Weight {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Whole;
+
+        impl Visitor<'_> for Whole {
+            type Value = Weight;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a whole number from 0 to {}", Weight::HEAVIEST)
+            }
+
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Weight, E> {
+                let weight = u32::try_from(number).ok().filter(|weight| *weight <= Weight::HEAVIEST);
+                weight.map(Weight).ok_or_else(|| E::invalid_value(Unexpected::Unsigned(number), &self))
+            }
+        }
+
+        deserializer.deserialize_u64(Whole)
     }
 }
 

@@ -6,7 +6,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::field::{Address, Interval, List};
+use super::field::{Address, Interval, List, text};
 use crate::name::Name;
 use crate::pattern::HostPattern;
 use crate::policy::Scrub;
@@ -45,6 +45,7 @@ pub(crate) enum Protocol {
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 pub(crate) struct TlsSpec {
     pub(crate) verify: Option<VerifySpec>,
+    #[serde(deserialize_with = "credential")]
     pub(crate) client_certificate: Option<Name>,
 }
 
@@ -67,6 +68,10 @@ pub(crate) struct TimeoutsSpec {
     pub(crate) connect: Option<Interval>,
     pub(crate) first_byte: Option<Interval>,
     pub(crate) idle: Option<Interval>,
+}
+
+fn credential<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Name>, D::Error> {
+    text(deserializer, "the name of a Credential that has the certificate, as in `partner-tls`").map(Some)
 }
 
 impl From<ScrubWord> for Scrub {

@@ -45,7 +45,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
 }
 
 /// Text that is read with `FromStr`; where it is no text at all, `expecting` says what it should have been.
-fn text<'de, D, T>(deserializer: D, expecting: &'static str) -> Result<T, D::Error>
+pub(super) fn text<'de, D, T>(deserializer: D, expecting: &'static str) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: FromStr<Err: fmt::Display>,

@@ -30,7 +30,12 @@ pub(crate) struct CallerSpec {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+#[serde(
+    deny_unknown_fields,
+    default,
+    rename_all = "camelCase",
+    expecting = "a mapping of fields, as in `{audience: \"https://api.example.com\"}`"
+)]
 pub(crate) struct CallerTokenSpec {
     pub(crate) audience: Option<String>,
 }

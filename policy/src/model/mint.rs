@@ -27,7 +27,12 @@ pub(crate) struct MintSpec {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+#[serde(
+    deny_unknown_fields,
+    default,
+    rename_all = "camelCase",
+    expecting = "a mapping of fields, as in `{destination: idp, path: /oauth2/token}`"
+)]
 pub(crate) struct EndpointSpec {
     pub(crate) destination: Option<Name>,
     pub(crate) path: Option<String>,

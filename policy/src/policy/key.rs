@@ -25,11 +25,11 @@ impl Credential {
     }
 
     /// The place in `keys` of the caller's key, of those that can be used: weighted rendezvous hashing. Those that stand by come last.
-    pub fn choose(&self, caller: &SpiffeId, can: impl Fn(usize, &Key) -> bool) -> Option<usize> {
+    pub fn choose(&self, caller: &SpiffeId, can: impl Fn(usize) -> bool) -> Option<usize> {
         let best = |standby: bool| {
             let mut best: Option<(usize, f64)> = None;
             for (at, key) in self.keys.iter().enumerate() {
-                if (key.weight == 0) != standby || !can(at, key) {
+                if (key.weight == 0) != standby || !can(at) {
                     continue;
                 }
                 let score = score(caller, key);
@@ -97,7 +97,7 @@ mod tests {
     }
 
     fn chosen(pool: &Credential, caller: &SpiffeId) -> usize {
-        pool.choose(caller, |_, _| true).unwrap()
+        pool.choose(caller, |_| true).unwrap()
     }
 
     #[test]
@@ -115,7 +115,7 @@ mod tests {
         let pool = pool(&[("a", 2), ("b", 2), ("c", 4)]);
         let mut moved = [0_u32; 3];
         for caller in callers() {
-            let (before, after) = (chosen(&pool, &caller), pool.choose(&caller, |at, _| at != 0).unwrap());
+            let (before, after) = (chosen(&pool, &caller), pool.choose(&caller, |at| at != 0).unwrap());
             if before == 0 {
                 moved[after] += 1;
             } else {
@@ -142,9 +142,9 @@ mod tests {
         let pool = pool(&[("a", 1), ("spare", 0), ("last", 0)]);
         let caller: SpiffeId = "spiffe://prod.acme/ns/shop/sa/web".parse().unwrap();
         assert_eq!(chosen(&pool, &caller), 0);
-        let first = pool.choose(&caller, |at, _| at != 0).unwrap();
-        assert_eq!(pool.choose(&caller, |at, _| at != 0 && at != first), Some(3 - first));
-        assert_eq!(pool.choose(&caller, |_, _| false), None);
+        let first = pool.choose(&caller, |at| at != 0).unwrap();
+        assert_eq!(pool.choose(&caller, |at| at != 0 && at != first), Some(3 - first));
+        assert_eq!(pool.choose(&caller, |_| false), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod status;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{self, Instant};
 use tollgate_policy::name::Name;
+use tollgate_policy::policy::Credential;
 use tracing::{debug, info, warn};
 
 pub use self::status::{CredentialStatus, Health};
@@ -67,7 +69,8 @@ struct Inner {
     forced: Option<(Version, Instant)>,
     /// The last version that a provider was said to refuse, and when.
     refused: Option<(Version, Instant)>,
-    /// The credentials that use it, and what they call it if they have others.
+    /// The credentials that use it, their names, and what they call it if they have others.
+    users: Arc<[Arc<Credential>]>,
     credentials: Arc<[Name]>,
     aliases: Arc<[Name]>,
 }
@@ -101,6 +104,7 @@ impl Slot {
                 barred: None,
                 forced: None,
                 refused: None,
+                users: Arc::default(),
                 credentials: Arc::default(),
                 aliases: Arc::default(),
             }),
@@ -185,9 +189,11 @@ impl Slot {
     }
 
     /// Says whom the secret is for.
-    pub(super) fn serve(&self, credentials: Arc<[Name]>, aliases: Arc<[Name]>) {
+    pub(super) fn serve(&self, credentials: BTreeMap<Name, Arc<Credential>>, aliases: BTreeSet<Name>) {
+        let (names, users): (Vec<_>, Vec<_>) = credentials.into_iter().unzip();
         let mut inner = self.inner();
-        (inner.credentials, inner.aliases) = (credentials, aliases);
+        (inner.credentials, inner.users) = (names.into(), users.into());
+        inner.aliases = aliases.into_iter().collect();
     }
 
     /// The policy no longer uses it.
@@ -263,6 +269,7 @@ impl Slot {
     async fn witnessed(&self, fetched: Fetched) -> Result<Held, Failure> {
         let Fetched { value, version, lease, expires } = fetched;
         let secret = Secret::new(Arc::clone(&self.description), value, version)?.leased(lease);
+        self.check(&secret)?;
         let to = secret.version().clone();
         let what = match self.held.load_full().map(|held| held.secret.version().clone()) {
             Some(from) if from == to => None,
@@ -278,6 +285,19 @@ impl Slot {
             return Err(Failure::Malformed("it was over before it came"));
         }
         Ok(Held { secret: Arc::new(secret), fetched, expires, use_until: fetched })
+    }
+
+    /// Whether one of those that it is for can use it. What another can, is not taken from it because of one that is written wrong.
+    fn check(&self, secret: &Secret) -> Result<(), Failure> {
+        let users = Arc::clone(&self.inner().users);
+        let mut flaw = None;
+        for user in &*users {
+            match (self.origin.fits)(user, secret) {
+                Ok(()) => return Ok(()),
+                Err(found) => flaw = Some(found),
+            }
+        }
+        flaw.map_or(Ok(()), |flaw| Err(Failure::Malformed(flaw)))
     }
 
     fn accept(self: &Arc<Self>, inner: &mut Inner, mut landed: Held) -> Arc<Secret> {

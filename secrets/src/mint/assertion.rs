@@ -10,7 +10,7 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair as EcKey, RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaEncoding,
 };
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tollgate_policy::policy::{Algorithm, Signer};
@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 
 use super::unix_seconds;
 use crate::error::Failure;
+use crate::pem::{self, Label};
 use crate::secret::Hidden;
 
 /// What an assertion says.
@@ -114,7 +115,8 @@ enum Key {
 
 impl Key {
     fn read(pem: &[u8], algorithm: Option<Algorithm>) -> Result<Self, Failure> {
-        let (label, der) = decoded(pem)?;
+        let foreign = Failure::Malformed("it is not a private key in PEM, or one that a passphrase protects");
+        let (label, der) = pem::private_key(pem).ok_or(foreign)?;
         let rsa = || match label {
             Label::Pkcs8 => RsaKey::from_pkcs8(&der).ok(),
             Label::Pkcs1 => RsaKey::from_der(&der).ok(),
@@ -161,35 +163,6 @@ impl Key {
                 .map_err(|_| Failure::Internal),
         }
     }
-}
-
-#[derive(Clone, Copy)]
-enum Label {
-    Pkcs8,
-    Pkcs1,
-    Sec1,
-}
-
-/// The first private key of a PEM text (RFC 7468), decoded.
-fn decoded(pem: &[u8]) -> Result<(Label, Zeroizing<Vec<u8>>), Failure> {
-    const LABELS: [(Label, &str, &str); 3] = [
-        (Label::Pkcs8, "-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----"),
-        (Label::Pkcs1, "-----BEGIN RSA PRIVATE KEY-----", "-----END RSA PRIVATE KEY-----"),
-        (Label::Sec1, "-----BEGIN EC PRIVATE KEY-----", "-----END EC PRIVATE KEY-----"),
-    ];
-    let foreign = Failure::Malformed("it is not a private key in PEM, or one that a passphrase protects");
-    let text = std::str::from_utf8(pem).map_err(|_| foreign)?;
-    let framed = LABELS.iter().find_map(|(label, begin, end)| {
-        let (_, rest) = text.split_once(begin)?;
-        Some((*label, rest.split_once(end)?.0))
-    });
-    let (label, inner) = framed.ok_or(foreign)?;
-    let mut packed = Zeroizing::new(Vec::with_capacity(inner.len()));
-    packed.extend(inner.bytes().filter(|byte| !byte.is_ascii_whitespace()));
-    let mut der = Zeroizing::new(vec![0; packed.len().div_ceil(4) * 3]);
-    let length = STANDARD.decode_slice(&*packed, &mut der).map_err(|_| foreign)?;
-    der.truncate(length);
-    Ok((label, der))
 }
 
 fn unique() -> Result<String, Failure> {

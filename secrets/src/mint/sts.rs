@@ -14,10 +14,11 @@ use zeroize::Zeroizing;
 use super::answer::{LONGEST_TOKEN, expiring, life_until};
 use super::form::{self, Form};
 use super::{FORM, trimmed};
+use crate::digest::sha256;
 use crate::error::Failure;
 use crate::http::Answer;
 use crate::secret::{Field, Value};
-use crate::sigv4::{Moment, SigningKey, Stamp, sha256};
+use crate::sigv4::{Moment, SigningKey, Stamp};
 use crate::store::Fetched;
 
 const VERSION: &str = "2011-06-15";
@@ -86,9 +87,8 @@ pub(super) fn sign(
     let kind = kind.to_str().map_err(|_| Failure::Internal)?;
     let canonical =
         format!("POST\n{path}\n\ncontent-type:{kind}\nhost:{host}\nx-amz-date:{time}\n\n{SIGNED}\n{digest}");
-    let signature = stamp.sign("AWS4-HMAC-SHA256", &[&sha256(canonical.as_bytes())]);
-    let rest = format!("/{}, SignedHeaders={SIGNED}, Signature={signature}", stamp.scope());
-    let authorization = form::sensitive(&[b"AWS4-HMAC-SHA256 Credential=", id, rest.as_bytes()])?;
+    let (authorization, _) = stamp.authorization(id, SIGNED, &canonical);
+    let authorization = form::sensitive(&[&authorization])?;
     let time = HeaderValue::from_str(time).map_err(|_| Failure::Internal)?;
     request.headers_mut().insert(AUTHORIZATION, authorization);
     request.headers_mut().insert(DATE, time);

@@ -121,6 +121,12 @@ fn key(credential: &Listed) -> String {
 
 fn health(credential: &Listed) -> String {
     let Some(health) = &credential.health else { return "-".to_owned() };
+    let rest = credential.state.as_ref().zip(credential.rest_seconds);
+    let rest = rest.map(|(state, seconds)| format!("{state} for {}", short(seconds)));
+    // Its secret is well, and the key is not.
+    if let Some(rest) = rest.as_deref().filter(|_| health == "well") {
+        return visible(rest);
+    }
     let mut text = health.clone();
     if let Some(seconds) = credential.stale_seconds {
         text.push_str(&format!(" for {}", short(seconds)));
@@ -128,8 +134,8 @@ fn health(credential: &Listed) -> String {
     if let Some(reason) = &credential.reason {
         text.push_str(&format!(": {reason}"));
     }
-    if let (Some(state), Some(seconds)) = (&credential.state, credential.rest_seconds) {
-        text.push_str(&format!(", {state} for {}", short(seconds)));
+    if let Some(rest) = rest {
+        text.push_str(&format!(", {rest}"));
     }
     visible(&text)
 }
@@ -194,6 +200,18 @@ mod tests {
             table(&[stale, listed()]),
             [format!("{common}|7|7m|15s|60s ago|stale for 3m: sealed"), format!("{common}|-|-|-|-|-")]
         );
+    }
+
+    #[test]
+    fn a_key_that_rests_is_not_called_well() {
+        let resting = |health: &str| {
+            let (state, rest_seconds) = (Some("benched".into()), Some(28));
+            super::health(&Listed { health: Some(health.into()), state, rest_seconds, ..listed() })
+        };
+        assert_eq!(resting("well"), "benched for 28s");
+        assert_eq!(resting("stale"), "stale, benched for 28s");
+        let usable = Listed { health: Some("well".into()), state: Some("usable".into()), ..listed() };
+        assert_eq!(health(&usable), "well");
     }
 
     #[test]

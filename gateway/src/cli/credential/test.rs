@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
+use jiff::Timestamp;
 use tokio::runtime::Builder;
 use tollgate_policy::model::{Interval, nearest};
 use tollgate_policy::policy::{Credential, Key, Policy, SecretId, StoreKind, VaultAuth};
@@ -65,11 +66,12 @@ pub(super) fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
             untried += 1;
             continue;
         }
+        let before = mints(&secrets);
         let got = runtime.block_on(async {
             let got = tokio::time::timeout(args.timeout.0, secrets.get(credential, at)).await;
             got.map_or(Err(Failure::Timeout), |got| got.map_err(|error| error.failure()))
         });
-        let report = Report::of(policy, (credential, key), got);
+        let report = Report::of(policy, (credential, key), got, mints(&secrets) > before);
         report.lines().iter().for_each(|line| say(line));
         failed += usize::from(!report.is_good());
     }
@@ -80,6 +82,11 @@ pub(super) fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
         (0, _) => ExitCode::from(UNTRIED),
         _ => ExitCode::FAILURE,
     })
+}
+
+/// How often token endpoints were asked.
+fn mints(secrets: &Secrets) -> u64 {
+    secrets.issuers().iter().map(|issuer| issuer.mints).sum()
 }
 
 /// Whether a login for it would show a wrapping token to a vault, which can be done once.
@@ -148,8 +155,15 @@ struct Report {
     done: Vec<(Step, String)>,
     version: Option<String>,
     destinations: Vec<String>,
-    /// Where it ended, what is wrong, and what would help.
-    failed: Option<(Step, String, &'static str)>,
+    failed: Option<Failed>,
+}
+
+/// Where it ended, what is wrong, and what would help.
+#[derive(Debug)]
+struct Failed {
+    step: Step,
+    what: String,
+    help: String,
 }
 
 impl Report {
@@ -157,18 +171,22 @@ impl Report {
         policy: &Policy,
         (credential, key): (&Credential, &Key),
         got: Result<Arc<Secret>, Failure>,
+        asked: bool,
     ) -> Self {
         let store = policy.store(key.from.store.as_str()).map(|store| &store.kind);
-        let mut failed =
-            got.as_ref().err().map(|failure| (step(*failure), failure.to_string(), help(*failure)));
-        if let Ok(secret) = &got
-            && let Some((what, help)) = misfit(credential, secret)
-        {
-            failed = Some((Step::Form, what, help));
-        }
-        let until = failed.as_ref().map(|(step, ..)| *step);
         let mut done = steps((credential, key), store);
-        done.retain(|(step, _)| until.is_none_or(|until| *step < until));
+        let fit = got.as_ref().map_err(|failure| failed(credential, *failure, asked));
+        let fit = fit.and_then(|secret| form(credential, secret, Timestamp::now()));
+        let failed = match fit {
+            Ok(form) => {
+                done.push((Step::Form, form));
+                None
+            }
+            Err(failed) => {
+                done.retain(|(step, _)| *step < failed.step);
+                Some(failed)
+            }
+        };
         let hosts: BTreeSet<String> =
             credential.destinations.iter().flat_map(|d| d.hosts.iter().map(ToString::to_string)).collect();
         Self {
@@ -191,7 +209,7 @@ impl Report {
             lines.push(line("ok", "version", version));
         }
         match &self.failed {
-            Some((step, what, help)) => {
+            Some(Failed { step, what, help }) => {
                 lines.push(line("FAILED", step.as_str(), what));
                 lines.push(line("", "help", help));
             }
@@ -201,17 +219,56 @@ impl Report {
     }
 }
 
-/// Why the secret cannot be used as the credential says, and what would help.
-fn misfit(credential: &Credential, secret: &Secret) -> Option<(String, &'static str)> {
+/// What failed where there is no secret. `asked`: the token endpoint was, so that its store did its part.
+fn failed(credential: &Credential, failure: Failure, asked: bool) -> Failed {
+    let endpoint = credential.mint.as_ref().map(|mint| &mint.endpoint).filter(|_| asked);
+    let Some(endpoint) = endpoint else {
+        return Failed { step: step(failure), what: failure.to_string(), help: help(failure).to_owned() };
+    };
+    let destination = &endpoint.destination;
+    let help = match failure {
+        Failure::Timeout | Failure::Unreachable(_) => format!(
+            "check hosts, port and addresses of the Destination {destination}, and that it can be reached from here"
+        ),
+        Failure::Tls(_) => {
+            format!(
+                "check tls.verify of the Destination {destination}, and that its certificate has its host's name"
+            )
+        }
+        Failure::AddressRefused => {
+            format!("list the range of the Destination {destination} in egress.privateRanges of the settings")
+        }
+        Failure::Status(_) => {
+            format!(
+                "look at the log of the Destination {destination}; is the path in mint a token endpoint's?"
+            )
+        }
+        failure => help(failure).to_owned(),
+    };
+    Failed { step: Step::Mint, what: format!("{endpoint}: {failure}"), help }
+}
+
+/// How the secret is used as the credential says, or why it cannot be.
+fn form(credential: &Credential, secret: &Secret, now: Timestamp) -> Result<String, Failed> {
+    let failed = |what: String, help: &str| Failed { step: Step::Form, what, help: help.to_owned() };
     if credential.client_certificate().is_some() {
-        let error = upstream::certified(credential, secret).err()?;
         let help = "store the chain in PEM, its own certificate first, and the key of that in PEM, without a passphrase";
-        return Some((error.to_string(), help));
+        upstream::fits(credential, secret).map_err(|what| failed(what.to_owned(), help))?;
+        return match upstream::ends(credential, secret) {
+            Some(end) if end < now => {
+                let help = "have it issued again, and store the new chain and key";
+                Err(failed(format!("the certificate expired on {end}"), help))
+            }
+            Some(end) => Ok(format!("chain and key belong together, until {end}")),
+            None => Ok("chain and key belong together".to_owned()),
+        };
     }
-    let what = "the value has bytes that cannot be put on a call this way";
-    let help =
-        "store it again in the encoding that inject names, without line breaks and other control characters";
-    (!injection::fits(credential, secret)).then(|| (what.to_owned(), help))
+    if !injection::fits(credential, secret) {
+        let what = "the value has bytes that cannot be put on a call this way";
+        let help = "store it again in the encoding that inject names, without line breaks and other control characters";
+        return Err(failed(what.to_owned(), help));
+    }
+    Ok(format!("can be put on a call as {}", credentials::inject(&credential.inject)))
 }
 
 fn heading(credential: &Credential, key: &Key) -> String {
@@ -225,7 +282,7 @@ fn line(mark: &str, what: &str, text: &str) -> String {
     format!("  {mark:<6}  {what:<7}  {text}")
 }
 
-/// What is done for this credential, each as it reads when it went well.
+/// What is done for this credential before its secret is there, each as it reads when it went well.
 fn steps((credential, key): (&Credential, &Key), store: Option<&StoreKind>) -> Vec<(Step, String)> {
     let mut steps = Vec::new();
     match store {
@@ -268,11 +325,6 @@ fn steps((credential, key): (&Credential, &Key), store: Option<&StoreKind>) -> V
     if let Some(mint) = &credential.mint {
         steps.push((Step::Mint, format!("{} made a token of it", mint.endpoint)));
     }
-    let form = match credential.client_certificate() {
-        Some(_) => "chain and key belong together".to_owned(),
-        None => format!("can be put on a call as {}", credentials::inject(&credential.inject)),
-    };
-    steps.push((Step::Form, form));
     steps
 }
 
@@ -322,7 +374,48 @@ const fn help(failure: Failure) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use rcgen::{CertificateParams, KeyPair};
+    use tempfile::TempDir;
+    use tokio::runtime::Handle;
+    use tollgate_policy::compile::compile_files;
+    use tollgate_policy::model::SourceFile;
+
     use super::*;
+
+    const RESOURCES: &str = "apiVersion: tollgate.dev/v1alpha1
+kind: Destination
+metadata: {name: idp}
+spec: {hosts: [idp.test]}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: SecretStore
+metadata: {name: files}
+spec: {file: {root: .}}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: Credential
+metadata: {name: partner}
+spec:
+  destinations: [idp]
+  from: {store: files, path: partner, fields: [chain, key]}
+  inject: {clientCertificate: {certificate: chain, key: key}}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: Credential
+metadata: {name: minted}
+spec:
+  destinations: [idp]
+  from: {store: files, path: client}
+  mint: {endpoint: {destination: idp, path: /token}, clientCredentials: {clientId: a}}
+  inject: {bearer: {}}
+";
+
+    fn policy(directory: &Path) -> Policy {
+        let file = SourceFile { path: directory.join("a.yaml"), text: RESOURCES.to_owned() };
+        compile_files(&[file], &app::environment_of(&[], &[]).unwrap()).unwrap().0
+    }
 
     #[test]
     fn every_failure_is_put_where_it_comes_up_and_helped() {
@@ -351,7 +444,11 @@ mod tests {
             done: vec![(Step::Store, "https://bao:8200 answers".into())],
             version: None,
             destinations: vec!["api.openai.com".into()],
-            failed: Some((Step::Login, Failure::Login("timed out").to_string(), "check it")),
+            failed: Some(Failed {
+                step: Step::Login,
+                what: Failure::Login("timed out").to_string(),
+                help: "check it".into(),
+            }),
         };
         assert_eq!(
             report.lines(),
@@ -363,5 +460,51 @@ mod tests {
             ]
         );
         assert!(!report.is_good());
+    }
+
+    #[test]
+    fn what_a_token_endpoint_does_is_not_put_to_the_store() {
+        let policy = policy(Path::new("/run/secrets"));
+        let credential = policy.credentials().find(|credential| credential.mint.is_some()).unwrap();
+        for failure in [
+            Failure::Unreachable("connection refused"),
+            Failure::Timeout,
+            Failure::Tls("the certificate is for another name"),
+            Failure::AddressRefused,
+            Failure::Status(502),
+        ] {
+            let Failed { step, what, help } = failed(credential, failure, true);
+            assert_eq!((step, what), (Step::Mint, format!("idp/token: {failure}")));
+            assert!(help.contains("the Destination idp"), "{help}");
+            assert!(
+                !failed(credential, failure, false).help.contains("Destination"),
+                "the endpoint was not asked"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_certificate_is_good_until_it_ends() {
+        let directory = TempDir::new().unwrap();
+        let key = KeyPair::generate().unwrap();
+        let mut certificate = CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+        certificate.not_after = rcgen::date_time_ymd(2030, 1, 2);
+        let chain = certificate.self_signed(&key).unwrap().pem();
+        let text = serde_json::json!({"chain": chain, "key": key.serialize_pem()}).to_string();
+        std::fs::write(directory.path().join("partner"), text).unwrap();
+        let policy = policy(directory.path());
+        let credential = policy.credentials().find(|credential| credential.mint.is_none()).unwrap();
+        let secrets = Secrets::new(Handle::current(), Arc::new(|_| true));
+        secrets.apply(&policy);
+        let secret = secrets.get(credential, 0).await.unwrap();
+        let at = |now: &str| form(credential, &secret, now.parse().unwrap()).map_err(|failed| failed.what);
+        assert_eq!(
+            at("2030-01-01T00:00:00Z"),
+            Ok("chain and key belong together, until 2030-01-02T00:00:00Z".to_owned())
+        );
+        assert_eq!(
+            at("2030-01-02T00:00:01Z"),
+            Err("the certificate expired on 2030-01-02T00:00:00Z".to_owned())
+        );
     }
 }

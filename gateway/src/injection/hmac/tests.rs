@@ -117,6 +117,16 @@ fn the_example_of_twilios_documentation_comes_out_over_host_and_target() {
 }
 
 #[test]
+fn the_vector_of_rfc_4231_comes_out_with_sha_512() {
+    let mut wanted = hmac_of(vec![Piece::Body], vec![header("x-sign", &[Piece::Signature])]);
+    wanted.algorithm = HmacAlgorithm::Sha512;
+    let call = ("POST", "/", "what do ya want for nothing?");
+    let (request, _) = sent(&wanted, "Jefe", "2026-01-01T00:00:00Z", call);
+    let signature = "164b7a7bfcf819e2e395fbe73b56e0a387bd64222e831fd610270cd7ea2505549758bf75c05a994a6d034f65f8f0e6fdcaeab1a34d4a6b4b636e070a38bce737";
+    assert_eq!(request.header("x-sign"), signature);
+}
+
+#[test]
 fn every_piece_says_what_its_name_says_and_the_same_wherever_it_stands() {
     let said = [
         (Piece::Timestamp, "1796158680"),

@@ -10,7 +10,8 @@ use std::collections::VecDeque;
 
 use aws_lc_rs::digest;
 use bytes::{Buf, Bytes, BytesMut};
-use tollgate_secrets::sigv4::{Stamp, hex, sha256};
+use tollgate_secrets::digest::{hex, sha256};
+use tollgate_secrets::sigv4::Stamp;
 
 use crate::upstream::{Malformed, Recode};
 

@@ -45,6 +45,7 @@ impl Stage {
             remote: Arc::clone(&address),
             source: address,
             gate,
+            refused: OnceLock::new(),
         })
     }
 

@@ -33,9 +33,9 @@ pub enum Health {
     Unused,
     /// It can be used.
     Well,
-    /// It is used past its refresh time, because it could not be fetched again.
+    /// It is used past its refresh time, because it could not be fetched again, or because what was fetched is not usable.
     Stale {
-        /// Since when it should have been fetched again.
+        /// Since when it should have been fetched again; zero: that time is still to come.
         since: Duration,
         /// Why it was not.
         failure: Failure,
@@ -83,6 +83,10 @@ impl Slot {
             (Some(held), Some(failure)) => {
                 match held.fetched.elapsed().checked_sub(inner.freshness.refresh) {
                     Some(since) => Health::Stale { since, failure },
+                    // It is not the value that the store has.
+                    None if matches!(failure, Failure::Malformed(_)) => {
+                        Health::Stale { since: Duration::ZERO, failure }
+                    }
                     None => Health::Well,
                 }
             }

@@ -45,7 +45,7 @@ impl Mints {
         let credential = credential();
         let wanted = Wanted {
             description: credential.reference(&credential.keys[0]),
-            credential: credential.name,
+            credential: Arc::new(credential),
             alias: None,
             reference: minted(),
             freshness: Freshness { refresh: DAY, max_stale: DAY },

@@ -4,6 +4,7 @@ use aws_lc_rs::signature::{
     self, ECDSA_P256_SHA256_FIXED, KeyPair as _, RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256,
     UnparsedPublicKey, VerificationAlgorithm,
 };
+use base64::engine::general_purpose::STANDARD;
 
 use super::*;
 
