@@ -91,14 +91,10 @@ impl Bench {
     }
 
     fn over(value: &'static str, observer: Observer) -> Self {
-        let fits = |credential: &Credential, secret: &Secret| {
-            let is_good = text(secret) != "unfit" || credential.name.as_str() == "careless";
-            is_good.then_some(()).ok_or("it does not fit")
-        };
         let script = Script::new(value);
         let definition = reference("path").store;
         let store = Arc::new(Store::scripted(definition, Arc::clone(&script)));
-        let secrets = Secrets::observed(Handle::current(), Arc::new(|_| true), observer, Arc::new(fits));
+        let secrets = Secrets::observed(Handle::current(), Arc::new(|_| true), observer, Arc::new(fit::fits));
         let bench = Self { secrets, script, store };
         bench.install(&[("openai", "path", FRESHNESS)]);
         bench
