@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use nix::sys::resource::{Resource, setrlimit};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tollgate_policy::compile::Environment;
 use tollgate_policy::dialect::Catalog;
@@ -152,19 +152,10 @@ impl App {
         let rules = DialRules::new(settings.egress.private_ranges.clone());
         let identity = IdentityFiles::load(settings.identity.clone(), base)
             .map_err(|error| anyhow!("{}", settings.problem(&error.field, error.fault.to_string())))?;
-        let dialable = {
-            let rules = rules.clone();
-            Arc::new(move |ip| rules.allows(ip))
-        };
         let (observer, observations) = Observer::channel();
         let shared = Arc::new(Shared {
             snapshots: Snapshots::default(),
-            secrets: Secrets::observed(
-                control.handle().clone(),
-                dialable,
-                observer,
-                Arc::new(upstream::fits),
-            ),
+            secrets: open_secrets(control.handle(), rules.clone(), observer),
             keys: Keys::default(),
             quota: Quota::new(),
             trust: Arc::clone(&identity.trust),
@@ -286,6 +277,11 @@ impl App {
         let audit = audit.context("closing the audit trail");
         ledger.and(audit)
     }
+}
+
+fn open_secrets(control: &Handle, rules: DialRules, observer: Observer) -> Arc<Secrets> {
+    let dialable = Arc::new(move |ip| rules.allows(ip));
+    Secrets::observed(control.clone(), dialable, observer, Arc::new(upstream::fits))
 }
 
 /// The ledger and the audit trail of the data directory, which is locked.

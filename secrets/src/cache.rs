@@ -57,6 +57,9 @@ struct Slots {
     issuers: Vec<Arc<Issuer>>,
 }
 
+/// The credentials that use a slot, and what they call its secret if they have others.
+type Users = (BTreeMap<Name, Arc<Credential>>, BTreeSet<Name>);
+
 /// A key of a credential, and the slot of its secret, which others may share.
 struct Served {
     credential: Arc<Credential>,
@@ -312,8 +315,7 @@ impl Slots {
     }
 
     fn tell_whom_for(&self) {
-        let mut users: HashMap<*const Slot, (BTreeMap<Name, Arc<Credential>>, BTreeSet<Name>)> =
-            HashMap::new();
+        let mut users: HashMap<*const Slot, Users> = HashMap::new();
         for (name, keys) in &self.by_credential {
             for Served { credential, alias, slot } in keys {
                 let (credentials, aliases) = users.entry(Arc::as_ptr(slot)).or_default();

@@ -139,24 +139,8 @@ async fn a_client_certificate_that_is_refused_broken_or_missing_is_named_and_not
     client.get("/up/x").await.assert_refused(503, "secret_unavailable");
     for (what, chain, key, status, reason, cause, verdict) in [
         ("expired", &expired, &expired, 502, "credential_rejected", "CertificateExpired", "expired on"),
-        (
-            "of a stranger",
-            &foreign,
-            &foreign,
-            502,
-            "credential_rejected",
-            "UnknownCA",
-            "belong together, until",
-        ),
-        (
-            "with another key",
-            &good,
-            &foreign,
-            503,
-            "secret_unavailable",
-            "does not belong",
-            "does not belong",
-        ),
+        ("of a stranger", &foreign, &foreign, 502, "credential_rejected", "UnknownCA", "until 2"),
+        ("with another key", &good, &foreign, 503, "secret_unavailable", "does not belong", "not belong"),
     ] {
         store(&plan, "partner", chain, key);
         assert!(gateway.stop().success());

@@ -149,7 +149,7 @@ async fn what_is_wrong_with_a_key_in_openbao_is_said_at_its_step_and_in_the_list
     );
     assert!(said(&output).lines().any(|line| line.split_whitespace().eq(["ok", "version", "1"])));
     assert_fails_at(gateway, "missing", "secret", "the store has no such secret");
-    assert_fails_at(gateway, "fieldless", "value", "the secret has no such field");
+    assert_fails_at(gateway, "fieldless", "value", "the secret has no field `other`");
     assert_fails_at(gateway, "denied", "secret", "denies this path");
     assert_fails_at(gateway, "stale", "login", "login failed");
     assert_fails_at(gateway, "untrusted", "store", "TLS failed");

@@ -277,7 +277,7 @@ S9NMH/bE8gIgWU0CjPfdpGAeeS8TeRWF9F7OAAJFkrzWBE+c692BEEI=
         secrets.apply(&policy);
         let roots = directory.path().join("roots.pem");
         std::fs::write(&roots, pair().0).unwrap();
-        let tls = TlsClients::default().client(&TlsVerify::Bundle(roots.into())).unwrap();
+        let tls = TlsClients::default().client(&TlsVerify::Bundle(roots)).unwrap();
         let (showing, up) = (Showing::default(), "up".parse().unwrap());
         let kept = || showing.0.lock().unwrap().len();
         let show = |secret: &Secret| showing.config(&up, &tls, Shown { credential: &credential, secret });

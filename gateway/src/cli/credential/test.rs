@@ -3,6 +3,9 @@
 //! **Invariant:** it prints no value and nothing that was made from one; it writes nothing and takes no lock, uses up nothing that the
 //! gateway logs in with, and gives back what it was lent, so that a running gateway does not notice it.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -175,7 +178,7 @@ impl Report {
     ) -> Self {
         let store = policy.store(key.from.store.as_str()).map(|store| &store.kind);
         let mut done = steps((credential, key), store);
-        let fit = got.as_ref().map_err(|failure| failed(credential, *failure, asked));
+        let fit = got.as_ref().map_err(|failure| failed((credential, key), *failure, asked));
         let fit = fit.and_then(|secret| form(credential, secret, Timestamp::now()));
         let failed = match fit {
             Ok(form) => {
@@ -220,10 +223,14 @@ impl Report {
 }
 
 /// What failed where there is no secret. `asked`: the token endpoint was, so that its store did its part.
-fn failed(credential: &Credential, failure: Failure, asked: bool) -> Failed {
+fn failed((credential, key): (&Credential, &Key), failure: Failure, asked: bool) -> Failed {
     let endpoint = credential.mint.as_ref().map(|mint| &mint.endpoint).filter(|_| asked);
     let Some(endpoint) = endpoint else {
-        return Failed { step: step(failure), what: failure.to_string(), help: help(failure).to_owned() };
+        let what = match failure {
+            Failure::FieldMissing => missing(&key.from.fields),
+            failure => failure.to_string(),
+        };
+        return Failed { step: step(failure), what, help: help(failure).to_owned() };
     };
     let destination = &endpoint.destination;
     let help = match failure {
@@ -246,6 +253,15 @@ fn failed(credential: &Credential, failure: Failure, asked: bool) -> Failed {
         failure => help(failure).to_owned(),
     };
     Failed { step: Step::Mint, what: format!("{endpoint}: {failure}"), help }
+}
+
+/// Which field of the secret is not there, as far as that is known.
+fn missing(fields: &[String]) -> String {
+    match fields {
+        [] => "the secret has several fields or none, and the Credential names none".to_owned(),
+        [field] => format!("the secret has no field `{field}`"),
+        fields => format!("the secret does not have all of the fields {}", fields.join(", ")),
+    }
 }
 
 /// How the secret is used as the credential says, or why it cannot be.
@@ -369,142 +385,5 @@ const fn help(failure: Failure) -> &'static str {
             "check that the path of the endpoint in mint is a token endpoint's, or say lifetime"
         }
         _ => "run it again; if it stays, report it",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use rcgen::{CertificateParams, KeyPair};
-    use tempfile::TempDir;
-    use tokio::runtime::Handle;
-    use tollgate_policy::compile::compile_files;
-    use tollgate_policy::model::SourceFile;
-
-    use super::*;
-
-    const RESOURCES: &str = "apiVersion: tollgate.dev/v1alpha1
-kind: Destination
-metadata: {name: idp}
-spec: {hosts: [idp.test]}
----
-apiVersion: tollgate.dev/v1alpha1
-kind: SecretStore
-metadata: {name: files}
-spec: {file: {root: .}}
----
-apiVersion: tollgate.dev/v1alpha1
-kind: Credential
-metadata: {name: partner}
-spec:
-  destinations: [idp]
-  from: {store: files, path: partner, fields: [chain, key]}
-  inject: {clientCertificate: {certificate: chain, key: key}}
----
-apiVersion: tollgate.dev/v1alpha1
-kind: Credential
-metadata: {name: minted}
-spec:
-  destinations: [idp]
-  from: {store: files, path: client}
-  mint: {endpoint: {destination: idp, path: /token}, clientCredentials: {clientId: a}}
-  inject: {bearer: {}}
-";
-
-    fn policy(directory: &Path) -> Policy {
-        let file = SourceFile { path: directory.join("a.yaml"), text: RESOURCES.to_owned() };
-        compile_files(&[file], &app::environment_of(&[], &[]).unwrap()).unwrap().0
-    }
-
-    #[test]
-    fn every_failure_is_put_where_it_comes_up_and_helped() {
-        for (failure, expected) in [
-            (Failure::Unreachable("connection refused"), Step::Store),
-            (Failure::Sealed, Step::Store),
-            (Failure::File(std::io::ErrorKind::NotFound), Step::Store),
-            (Failure::Login("the vault refuses the role id or the secret id"), Step::Login),
-            (Failure::Decrypt, Step::Login),
-            (Failure::NotFound, Step::Secret),
-            (Failure::Denied, Step::Secret),
-            (Failure::FieldMissing, Step::Value),
-            (Failure::Malformed("it is empty"), Step::Value),
-            (Failure::MintRefused("invalid_client"), Step::Mint),
-            (Failure::MintNonsense("expires_in is 0"), Step::Mint),
-        ] {
-            assert_eq!(step(failure), expected, "{failure}");
-            assert!(!help(failure).is_empty());
-        }
-    }
-
-    #[test]
-    fn what_was_not_reached_is_not_said_to_be_good() {
-        let report = Report {
-            heading: "openai-prod: bao:llm/openai#api_key".into(),
-            done: vec![(Step::Store, "https://bao:8200 answers".into())],
-            version: None,
-            destinations: vec!["api.openai.com".into()],
-            failed: Some(Failed {
-                step: Step::Login,
-                what: Failure::Login("timed out").to_string(),
-                help: "check it".into(),
-            }),
-        };
-        assert_eq!(
-            report.lines(),
-            [
-                "openai-prod: bao:llm/openai#api_key",
-                "  ok      store    https://bao:8200 answers",
-                "  FAILED  login    login failed: timed out",
-                "          help     check it",
-            ]
-        );
-        assert!(!report.is_good());
-    }
-
-    #[test]
-    fn what_a_token_endpoint_does_is_not_put_to_the_store() {
-        let policy = policy(Path::new("/run/secrets"));
-        let credential = policy.credentials().find(|credential| credential.mint.is_some()).unwrap();
-        for failure in [
-            Failure::Unreachable("connection refused"),
-            Failure::Timeout,
-            Failure::Tls("the certificate is for another name"),
-            Failure::AddressRefused,
-            Failure::Status(502),
-        ] {
-            let Failed { step, what, help } = failed(credential, failure, true);
-            assert_eq!((step, what), (Step::Mint, format!("idp/token: {failure}")));
-            assert!(help.contains("the Destination idp"), "{help}");
-            assert!(
-                !failed(credential, failure, false).help.contains("Destination"),
-                "the endpoint was not asked"
-            );
-        }
-    }
-
-    #[tokio::test]
-    async fn a_client_certificate_is_good_until_it_ends() {
-        let directory = TempDir::new().unwrap();
-        let key = KeyPair::generate().unwrap();
-        let mut certificate = CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
-        certificate.not_after = rcgen::date_time_ymd(2030, 1, 2);
-        let chain = certificate.self_signed(&key).unwrap().pem();
-        let text = serde_json::json!({"chain": chain, "key": key.serialize_pem()}).to_string();
-        std::fs::write(directory.path().join("partner"), text).unwrap();
-        let policy = policy(directory.path());
-        let credential = policy.credentials().find(|credential| credential.mint.is_none()).unwrap();
-        let secrets = Secrets::new(Handle::current(), Arc::new(|_| true));
-        secrets.apply(&policy);
-        let secret = secrets.get(credential, 0).await.unwrap();
-        let at = |now: &str| form(credential, &secret, now.parse().unwrap()).map_err(|failed| failed.what);
-        assert_eq!(
-            at("2030-01-01T00:00:00Z"),
-            Ok("chain and key belong together, until 2030-01-02T00:00:00Z".to_owned())
-        );
-        assert_eq!(
-            at("2030-01-02T00:00:01Z"),
-            Err("the certificate expired on 2030-01-02T00:00:00Z".to_owned())
-        );
     }
 }
