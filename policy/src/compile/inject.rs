@@ -46,6 +46,7 @@ pub(super) fn ways(spec: &CredentialSpec, keys: &[Key], scope: &mut Scope<'_>) -
             check_fields(&ways, (&at, &key.from), scope);
         }
         ways.iter().for_each(|(path, way)| check_key(path, way, keys, scope));
+        check_sent(&ways, keys, scope);
     }
     Some(ways.into_iter().map(|(_, way)| way).collect())
 }
@@ -64,6 +65,24 @@ fn check_places(ways: &[(String, Injection)], scope: &mut Scope<'_>) {
         |(_, injection): &&(String, Injection)| matches!(injection.way, Inject::SigV4(_) | Inject::Hmac(_));
     for (path, _) in ways.iter().filter(signs).skip(1) {
         scope.problem(path, "another way signs the request already");
+    }
+}
+
+/// The key that signs a call is sent by no other way on it.
+fn check_sent(ways: &[(String, Injection)], keys: &[Key], scope: &mut Scope<'_>) {
+    let only = keys.first().and_then(|key| match key.from.fields.as_slice() {
+        [only] => Some(only.as_str()),
+        _ => None,
+    });
+    let key_of = |injection: &Injection| match &injection.way {
+        Inject::SigV4(aws) => Some(aws.secret_access_key.clone()),
+        _ => injection.field.as_deref().or(only).map(str::to_owned),
+    };
+    let signs = |injection: &Injection| matches!(injection.way, Inject::SigV4(_) | Inject::Hmac(_));
+    let Some((_, signer)) = ways.iter().find(|(_, injection)| signs(injection)) else { return };
+    let key = key_of(signer);
+    for (path, _) in ways.iter().filter(|(_, injection)| !signs(injection) && key_of(injection) == key) {
+        scope.problem(path, "this would send the key that signs the call: it takes another field");
     }
 }
 
