@@ -386,6 +386,7 @@ impl Shared {
         self.keys.apply(&snapshot.policy);
         self.quota.apply(&snapshot.policy);
         self.snapshots.publish(Arc::new(snapshot));
+        self.secrets.prefetch();
     }
 }
 

@@ -111,6 +111,17 @@ impl Secrets {
         self.install(stores, reference::wanted(policy));
     }
 
+    /// Begins to fetch what is not there of the credentials that want it ahead. To be called once the policy is in force.
+    pub fn prefetch(&self) {
+        let slots = self.slots.load_full();
+        let wanted = slots.by_credential.values().flatten().filter(|served| served.credential.prefetch);
+        for slot in wanted.map(|served| &served.slot).filter(|slot| slot.peek().is_none()) {
+            let slot = Arc::clone(slot);
+            // What fails is in the log and in the credential's health, as for a call.
+            self.handle.spawn(async move { drop(slot.get().await) });
+        }
+    }
+
     /// The value of the key at this place of the credential, if it is cached and may be used now. Never waits, takes no lock.
     #[must_use]
     pub fn peek(&self, credential: &Credential, key: usize) -> Option<Arc<Secret>> {

@@ -147,6 +147,7 @@ pub(crate) mod tests {
             inject: vec![Injection { field: None, way: Inject::Bearer }],
             refresh: freshness.refresh,
             max_stale: freshness.max_stale,
+            prefetch: false,
             mint: reference.mint.as_ref().map(|minting| Arc::clone(&minting.mint)),
         }
     }

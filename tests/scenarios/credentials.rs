@@ -236,3 +236,24 @@ async fn an_outage_of_a_store_with_many_keys_is_one_line_in_the_log() {
     assert_eq!((lines("secret store fails"), lines("secret store works again")), (1, 1));
     assert_eq!(lines("secret not available"), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_wanted_ahead_is_there_before_the_first_call() {
+    let plan = Plan::new();
+    let good = plan.complete(443);
+    for name in ["ahead", "later"] {
+        plan.world.input(&format!("keys/{name}"), plan.world.canary(name));
+    }
+    let text = good.resources[0].1.clone()
+        + &credential("ahead-key", "up", "{store: files, path: ahead}", "{bearer: {}}\n  prefetch: true")
+        + &credential("later-key", "up", "{store: files, path: later}", "{bearer: {}}");
+    let gateway = Gateway::start(&plan.world, &good.resource("stand.yaml", text)).await;
+    let has_version = |name: &str| {
+        let listed = listed(&gateway);
+        let own = listed.iter().find(|entry| entry["credential"] == name).expect("the credential");
+        own["version"].is_string()
+    };
+    eventually("it was fetched", || has_version("ahead-key")).await;
+    assert!(!has_version("later-key"), "nobody has asked for it");
+    plan.world.assert_swept();
+}

@@ -71,7 +71,8 @@ impl Compiler<'_> {
             Some(mint) => Some(Arc::new(mint?)),
             None => None,
         };
-        Some(Credential { name, destinations, keys: keys?, inject, refresh, max_stale, mint })
+        let prefetch = spec.prefetch.unwrap_or(false);
+        Some(Credential { name, destinations, keys: keys?, inject, refresh, max_stale, prefetch, mint })
     }
 }
 

@@ -21,6 +21,7 @@ pub(crate) struct CredentialSpec {
     pub(crate) inject: Option<Injections>,
     pub(crate) refresh: Option<Interval>,
     pub(crate) max_stale: Option<Interval>,
+    pub(crate) prefetch: Option<bool>,
     pub(crate) wildcard_hosts: List<HostPattern>,
     pub(crate) mint: Option<MintSpec>,
 }

@@ -88,6 +88,7 @@ mod tests {
             inject: Vec::new(),
             refresh: std::time::Duration::ZERO,
             max_stale: std::time::Duration::ZERO,
+            prefetch: false,
             mint: None,
         }
     }

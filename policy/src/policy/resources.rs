@@ -141,6 +141,8 @@ pub struct Credential {
     pub refresh: Duration,
     /// How old the value may become while its store is out of reach; never below `refresh`. 1 h unless written otherwise.
     pub max_stale: Duration,
+    /// It is fetched when the policy is taken over, so that no first call waits for it.
+    pub prefetch: bool,
     /// How its value is made from what is read there; `None`: it is what is read.
     pub mint: Option<Arc<Mint>>,
 }

@@ -1,5 +1,6 @@
 //! The cache over a store whose answers are scripted, in paused time.
 
+mod ahead;
 mod told;
 
 use std::sync::Weak;
