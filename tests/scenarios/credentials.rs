@@ -248,11 +248,7 @@ async fn a_key_that_is_wanted_ahead_is_there_before_the_first_call() {
         + &credential("ahead-key", "up", "{store: files, path: ahead}", "{bearer: {}}\n  prefetch: true")
         + &credential("later-key", "up", "{store: files, path: later}", "{bearer: {}}");
     let gateway = Gateway::start(&plan.world, &good.resource("stand.yaml", text)).await;
-    let has_version = |name: &str| {
-        let listed = listed(&gateway);
-        let own = listed.iter().find(|entry| entry["credential"] == name).expect("the credential");
-        own["version"].is_string()
-    };
+    let has_version = |name: &str| of(&listed(&gateway), name)["version"].is_string();
     eventually("it was fetched", || has_version("ahead-key")).await;
     assert!(!has_version("later-key"), "nobody has asked for it");
     plan.world.assert_swept();
