@@ -135,16 +135,6 @@ fn text(secret: &Secret) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_fetched_before_it_is_asked_for() {
-    let bench = Bench::new("one");
-    advance(MINUTE * 10).await;
-    assert_eq!(bench.peek(), None);
-    assert_eq!(bench.script.fetches(), 0);
-    assert_eq!(bench.get().await, Ok("one".into()));
-    assert_eq!(bench.peek(), Some("one".into()));
-}
-
-#[tokio::test(start_paused = true)]
 async fn callers_that_ask_together_wait_for_one_fetch() {
     let bench = Bench::new("one");
     bench.script.delay(Duration::from_secs(1));

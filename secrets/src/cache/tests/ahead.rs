@@ -1,6 +1,16 @@
-//! Values that are there before anybody asks.
+//! What is there before anybody asks.
 
 use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_fetched_before_it_is_asked_for() {
+    let bench = Bench::new("one");
+    advance(MINUTE * 10).await;
+    assert_eq!(bench.peek(), None);
+    assert_eq!(bench.script.fetches(), 0);
+    assert_eq!(bench.get().await, Ok("one".into()));
+    assert_eq!(bench.peek(), Some("one".into()));
+}
 
 #[tokio::test(start_paused = true)]
 async fn what_is_wanted_ahead_is_fetched_once_when_the_policy_is_in_force_and_the_rest_is_not() {
