@@ -6,6 +6,8 @@
 
 mod class;
 mod escape;
+mod grams;
+mod marks;
 mod needles;
 mod stream;
 

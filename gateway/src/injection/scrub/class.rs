@@ -3,7 +3,7 @@
 //! **Invariant:** what is held back follows from the answer's own bytes and from the class of the key: its kind of characters and its
 //! length to the nearest power of four. Never from the key itself, nor from how much of it an answer repeats.
 
-use super::escape;
+use super::{escape, marks};
 
 /// Bytes that are looked at together.
 const BLOCK: usize = 32;
@@ -32,7 +32,7 @@ impl Characters {
     /// Whether a key of these can have this byte.
     const fn have(self, byte: u8) -> bool {
         match self {
-            Self::Token => is_token(byte) && !escape::is_mark(byte),
+            Self::Token => is_token(byte) && !marks::is_mark(byte),
             Self::Marked => is_token(byte),
             Self::Line => is_of_line(byte),
             Self::Any => true,
@@ -70,12 +70,19 @@ impl Class {
         self.window
     }
 
-    /// Whether the escape at the start of `text` may be one of the key's.
-    pub(super) fn may_have(self, text: &[u8]) -> bool {
-        // Most escapes by far, in JSON.
-        if self.characters == Characters::Token && matches!(text, [b'\\', b'n' | b'"' | b'\\', ..]) {
-            return false;
+    /// The first escape from `from` on that may be one of the key's.
+    pub(super) fn escape(self, text: &[u8], mut from: usize) -> Option<usize> {
+        loop {
+            let at = marks::first(text, from, self.characters == Characters::Token)?;
+            if self.may_have(&text[at..]) {
+                return Some(at);
+            }
+            from = at + 1;
         }
+    }
+
+    /// Whether the escape at the start of `text` may be one of the key's.
+    fn may_have(self, text: &[u8]) -> bool {
         escape::is_of(text, |byte| self.characters.have(byte))
     }
 
