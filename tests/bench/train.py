@@ -19,6 +19,7 @@ LOADS = (
     {"connections": 4, "streams": 16, "h2": 1},
     {"connections": 50, "sse": 1},
     {"connections": 2, "path": "/big"},
+    {"connections": 2, "path": "/big/json"},
     {"connections": 2, "path": "/upload", "upload": 10 << 20},
     {"connections": 4, "fresh": 1},
     {"connections": 8, "rate": 500},

@@ -1,7 +1,8 @@
 //! What a caller shows of its own to a third party: taken off its request, and given back only where a grant passes it on.
 //!
-//! **Invariant:** nothing in here is printed, logged or recorded, and all of it is zeroized. It leaves only for the audience that the grant
-//! which decided names, so that a token for the gateway or the mesh never does. It is read and not verified: that is the destination's to do.
+//! **Invariant:** nothing in here is printed, logged or recorded, and what is made of it is zeroized. It leaves only for the audience that the
+//! grant which decided names, so that a token for the gateway or the mesh never does. It is read, where a grant passes it on, and not
+//! verified: that is the destination's to do.
 
 use std::borrow::Cow;
 
@@ -20,8 +21,8 @@ const SCHEME: &[u8] = b"Bearer ";
 
 /// The credentials of one request. No `Debug`.
 pub(crate) struct CallerCredentials {
-    /// The only `Authorization`, where that has the shape of a JWT.
-    token: Option<Zeroizing<Vec<u8>>>,
+    /// The only `Authorization`.
+    authorization: Option<HeaderValue>,
 }
 
 /// What of a JWT decides whether it leaves (RFC 7519, section 4.1). A claim that occurs twice is an error.
@@ -51,12 +52,7 @@ impl CallerCredentials {
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let mut all = headers.get_all(AUTHORIZATION).iter();
         let only = all.next().filter(|_| all.next().is_none());
-        let token = only.and_then(|value| {
-            let (scheme, token) = value.as_bytes().split_at_checked(SCHEME.len())?;
-            let is_jwt = scheme.eq_ignore_ascii_case(SCHEME) && parts(token).is_some();
-            is_jwt.then(|| Zeroizing::new(token.to_vec()))
-        });
-        Self { token }
+        Self { authorization: only.cloned() }
     }
 
     /// The `Authorization` to send, where the permit passes the caller's own token on.
@@ -72,7 +68,7 @@ impl CallerCredentials {
         let refuse = |detail: &'static str| Denial::new(Reason::CallerToken, detail);
         let missing =
             "the grant passes the caller's own token on: send one `authorization: Bearer` with a JWT";
-        let token = self.token.as_ref().ok_or_else(|| refuse(missing))?;
+        let token = self.bearer().ok_or_else(|| refuse(missing))?;
         let claims = decoded(token).ok_or_else(|| refuse("the caller's token is not a JWT"))?;
         let claims: Claims<'_> = serde_json::from_slice(&claims)
             .map_err(|_| refuse("the caller's token does not say plainly whom it is for and until when"))?;
@@ -98,6 +94,12 @@ impl CallerCredentials {
             .map_err(|_| refuse("the caller's token is not a JWT"))?;
         value.set_sensitive(true);
         Ok(value)
+    }
+
+    /// What has the shape of a JWT.
+    fn bearer(&self) -> Option<&[u8]> {
+        let (scheme, token) = self.authorization.as_ref()?.as_bytes().split_at_checked(SCHEME.len())?;
+        (scheme.eq_ignore_ascii_case(SCHEME) && parts(token).is_some()).then_some(token)
     }
 }
 

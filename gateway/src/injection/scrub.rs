@@ -6,8 +6,6 @@
 
 mod class;
 mod escape;
-mod grams;
-mod marks;
 mod needles;
 mod stream;
 

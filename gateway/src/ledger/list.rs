@@ -20,6 +20,10 @@ pub struct Listed {
     pub caller: String,
     /// Name of the destination.
     pub destination: String,
+    /// Name of the credential that was put on it.
+    pub credential: String,
+    /// Which of the credential's keys, where there are several.
+    pub alias: String,
     /// Model asked for; where none was, the one that answered.
     pub model: String,
     /// Where its usage comes from.
@@ -49,6 +53,8 @@ pub fn list(data_dir: &Path, since: Timestamp, sources: &[UsageSource]) -> Resul
             at: row.at,
             caller: row.caller.into_owned(),
             destination: row.destination.into_owned(),
+            credential: row.credential.into_owned(),
+            alias: row.alias.into_owned(),
             model: model.into_owned(),
             usage_source: row.usage_source.into_owned(),
             cost: row.cost.map(|cost| cost.0),

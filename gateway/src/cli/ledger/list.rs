@@ -63,9 +63,13 @@ fn write_table(calls: &[Listed], out: &mut impl Write) -> io::Result<()> {
     if calls.is_empty() {
         return writeln!(out, "No calls.");
     }
-    let heading = ["id", "at", "caller", "destination", "model", "usage_source", "cost USD"];
+    let heading = ["id", "at", "caller", "destination", "key", "model", "usage_source", "cost USD"];
     let row = |call: &Listed| {
-        let texts = [&call.caller, &call.destination, &call.model, &call.usage_source];
+        let key = match call.alias.as_str() {
+            "" => call.credential.clone(),
+            alias => format!("{}/{alias}", call.credential),
+        };
+        let texts = [&call.caller, &call.destination, &key, &call.model, &call.usage_source];
         let cost = call.cost.map_or_else(|| "-".to_owned(), |cost| usd(cost.into(), 2));
         let mut row = vec![call.id.to_string(), call.at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()];
         row.extend(texts.map(|text| visible(text)));
@@ -88,6 +92,8 @@ fn write_json(calls: &[Listed], out: &mut impl Write) -> io::Result<()> {
                 "at": call.at,
                 "caller": call.caller,
                 "destination": call.destination,
+                "credential": call.credential,
+                "alias": call.alias,
                 "model": call.model,
                 "usage_source": call.usage_source,
                 "cost_nano_usd": call.cost,
@@ -111,11 +117,13 @@ mod tests {
             at: "2026-11-01T10:00:00Z".parse().unwrap(),
             caller: "spiffe://prod.acme/ns/a/sa/b".into(),
             destination: "openai".into(),
+            credential: "openai-team".into(),
+            alias: "second".into(),
             model: "\x1b[2Jgpt".into(),
             usage_source: "presumed".into(),
             cost: Some(1_500_000_001),
         };
-        let free = Listed { cost: None, model: String::new(), ..call.clone() };
+        let free = Listed { cost: None, model: String::new(), alias: String::new(), ..call.clone() };
         let mut out = Vec::new();
         write_table(&[call.clone(), free.clone()], &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
@@ -123,11 +131,14 @@ mod tests {
         assert!(lines[2].starts_with(&call.id.to_string()), "{text}");
         assert!(lines[2].ends_with("[2Jgpt  presumed      1.500000001"), "{text}");
         assert!(lines[3].ends_with("presumed                -"), "{text}");
+        let key = |line: &str| line.split_whitespace().nth(4).unwrap().to_owned();
+        assert_eq!([key(lines[2]), key(lines[3])], ["openai-team/second", "openai-team"]);
         let mut out = Vec::new();
         write_json(&[call.clone(), free], &mut out).unwrap();
         let json: serde_json::Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(json[0]["id"], call.id.to_string());
         assert_eq!(json[0]["cost_nano_usd"], 1_500_000_001_i64);
+        assert_eq!([&json[0]["credential"], &json[0]["alias"]], ["openai-team", "second"]);
         assert!(json[1]["cost_usd"].is_null());
     }
 }

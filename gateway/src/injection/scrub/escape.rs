@@ -8,8 +8,6 @@ use std::ops::Range;
 use memchr::{memchr, memchr3};
 use zeroize::Zeroizing;
 
-use super::marks::is_mark;
-
 /// The most bytes that one escaped character is looked for in.
 pub(super) const WIDEST: usize = 10;
 /// How often what was decoded is decoded again.
@@ -39,8 +37,12 @@ impl Family {
     }
 }
 
+pub(super) const fn is_mark(byte: u8) -> bool {
+    matches!(byte, b'%' | b'\\' | b'&')
+}
+
 /// Where the next escape may begin.
-fn mark(text: &[u8]) -> Option<usize> {
+pub(super) fn mark(text: &[u8]) -> Option<usize> {
     memchr3(b'%', b'\\', b'&', text)
 }
 

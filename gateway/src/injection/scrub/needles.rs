@@ -1,40 +1,61 @@
 //! What to look for in the answers to calls with one version of a key, and the search for it.
 //!
-//! Some grams of each form are looked for in one pass, and the whole form around every find, which is compared in constant time: how long a
-//! search takes tells nothing of how much of a form a text has right.
+//! Only where the class of the key allows it to be. There four bytes from somewhere inside each form are looked for in one vectorized pass,
+//! and the whole form, compared in constant time, around every find. So the time of a search tells whether a text has those four, which a
+//! caller can make a provider repeat: they are of the same few bytes of the key in all of its forms, wherever and how often they are made.
 //!
 //! **Invariant:** a form is found wherever it stands, by itself or escaped; what is found does not depend on what stands around it.
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::LazyLock;
 
+use aho_corasick::Span;
+use aho_corasick::packed::Searcher;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::{hmac, rand};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use memchr::memchr_iter;
+use memchr::memmem;
 use zeroize::Zeroizing;
 
 use super::class::Class;
-use super::escape::{View, Views};
-use super::grams::{Candidate, Grams};
+use super::escape::{self, View, Views};
 
 /// Shorter parts of a key are looked for in headers only: in a body they would be found by chance.
 const SHORTEST_IN_BODIES: usize = 12;
+const ANCHOR: usize = 4;
 /// The most digits of an escape that has no end of its own.
-const DIGITS: usize = Grams::FIRST;
+const DIGITS: usize = 4;
 /// How many windows are decoded at once, where escapes do not end.
 const REGION: usize = 7;
 
+type Anchor = [u8; ANCHOR];
 type Form = Zeroizing<Vec<u8>>;
 
 /// The forms of one version of a key: each part of it raw, in hex, and in base64 at the three offsets at which it can lie inside a longer text.
 pub(in crate::injection) struct Needles {
-    long: Vec<Form>,
-    grams: Grams,
+    long: Vec<Needle>,
+    anchors: Vec<Anchored>,
+    /// `None` where the processor has no instructions for it.
+    searcher: Option<Searcher>,
     /// For headers.
     short: Vec<Form>,
     shortest: usize,
     class: Class,
+}
+
+struct Needle {
+    form: Form,
+    /// Where in it its anchor is.
+    anchor_at: usize,
+}
+
+/// An anchor and the needles that have it.
+struct Anchored {
+    anchor: Zeroizing<Anchor>,
+    needles: Vec<usize>,
 }
 
 impl fmt::Debug for Needles {
@@ -67,24 +88,26 @@ impl Finds {
 impl Needles {
     /// For a key whose `parts` go on the wire as they are or encoded; `encoded` is what is sent of them where that is no simple form of a part.
     pub(in crate::injection) fn new(parts: &[&[u8]], encoded: &[&[u8]]) -> Self {
-        let (mut long, mut short): (Vec<Form>, Vec<Form>) = (Vec::new(), Vec::new());
-        for part in parts.iter().filter(|part| !part.is_empty()) {
-            let list = if part.len() < SHORTEST_IN_BODIES { &mut short } else { &mut long };
-            list.extend(forms(part));
-        }
-        for text in encoded.iter().filter(|text| !text.is_empty()) {
-            let list = if text.len() < SHORTEST_IN_BODIES { &mut short } else { &mut long };
-            list.push(Zeroizing::new(text.to_vec()));
-        }
-        for list in [&mut long, &mut short] {
-            list.sort_unstable_by(|a, b| a.as_slice().cmp(b.as_slice()));
-            list.dedup();
-        }
-        let lengths = || long.iter().chain(&short).map(|form| form.len());
+        let (mut long, mut short): (Vec<Needle>, Vec<Form>) = (Vec::new(), Vec::new());
+        let mut add = |part: &[u8], forms: Vec<Form>| match part.len() {
+            0 => {}
+            1..SHORTEST_IN_BODIES => short.extend(forms),
+            _ => long.extend(forms.into_iter().map(|form| Needle::new(form, place_of(part)))),
+        };
+        parts.iter().for_each(|part| add(part, forms(part)));
+        encoded.iter().for_each(|text| add(text, vec![Zeroizing::new(text.to_vec())]));
+        long.sort_unstable_by(|a, b| a.form.as_slice().cmp(b.form.as_slice()));
+        long.dedup_by(|a, b| a.form == b.form);
+        short.sort_unstable_by(|a, b| a.as_slice().cmp(b.as_slice()));
+        short.dedup();
+        let in_bodies = || long.iter().map(|needle| needle.form.len());
+        let lengths = || short.iter().map(|form| form.len()).chain(in_bodies());
         let (shortest, longest) = (lengths().min().unwrap_or(usize::MAX), lengths().max().unwrap_or(0));
-        let class = Class::of(parts, longest);
-        let grams = Grams::of(long.iter().map(|form| form.as_slice()));
-        Self { long, grams, short, shortest, class }
+        let class = Class::of(parts, in_bodies().min().unwrap_or_default(), longest);
+        let anchors = anchors(&long);
+        // What it keeps of the key are the anchors; it cannot be told to zeroize them.
+        let searcher = Searcher::new(anchors.iter().map(|anchored| &anchored.anchor[..]));
+        Self { long, anchors, searcher, short, shortest, class }
     }
 
     /// Whether there is anything to look for in bodies.
@@ -119,12 +142,30 @@ impl Needles {
 
     /// Every occurrence in `text`, into `finds`.
     pub(super) fn find(&self, text: &[u8], place: Where, finds: &mut Finds) {
+        finds.ranges.clear();
+        if place == Where::Header {
+            return self.search(text, 0, place, finds);
+        }
+        let mut from = 0;
+        while let Some(part) = self.class.part(text, from) {
+            from = part.end;
+            self.search(&text[part.clone()], part.start, place, finds);
+        }
+    }
+
+    /// Every occurrence in `text`, which begins at `base` in the whole, into `finds`.
+    fn search(&self, text: &[u8], base: usize, place: Where, finds: &mut Finds) {
         let Finds { views, ranges } = finds;
-        ranges.clear();
-        self.literally(text, place, |range| ranges.push(range));
+        let whole = |start: usize, range: Range<usize>| base + start + range.start..base + start + range.end;
+        self.literally(text, place, |range| ranges.push(whole(0, range)));
         let least = if place == Where::Header { 1 } else { SHORTEST_IN_BODIES };
         let mut from = 0;
-        while let Some(at) = self.class.escape(text, from) {
+        while let Some(at) = escape::mark(&text[from..]).map(|offset| from + offset) {
+            // Most escapes are those of line ends and quotes, which no token has.
+            if !self.class.may_have(&text[at..]) {
+                from = at + 1;
+                continue;
+            }
             let window = self.class.window();
             let start = at - self.class.trailing(&text[..at], window);
             let length = self.class.leading(&text[at..], REGION * window);
@@ -132,11 +173,12 @@ impl Needles {
             if end - start > least {
                 let views = views.get_or_insert_with(|| Box::new(Views::new()));
                 views.each(&text[start..end], |view| {
-                    let mut found = |range: Range<usize>| ranges.push(start + range.start..start + range.end);
+                    let mut found = |range: Range<usize>| ranges.push(whole(start, range));
                     self.literally(view.bytes(), place, |range| found(view.place(&range)));
-                    self.grams.each(view.bytes(), |candidate| {
-                        let form = &self.long[candidate.text];
-                        behind_an_escape(form, view, candidate).into_iter().for_each(&mut found);
+                    self.candidates(view.bytes(), |needle, at| {
+                        if let Some(range) = needle.behind_an_escape(view, at) {
+                            found(range);
+                        }
                     });
                 });
             }
@@ -146,8 +188,10 @@ impl Needles {
     }
 
     fn literally(&self, text: &[u8], place: Where, mut found: impl FnMut(Range<usize>)) {
-        self.grams.each(text, |candidate| {
-            around(&self.long[candidate.text], text, candidate).into_iter().for_each(&mut found);
+        self.candidates(text, |needle, at| {
+            if let Some(range) = needle.around(text, at) {
+                found(range);
+            }
         });
         if place == Where::Header {
             for form in &self.short {
@@ -157,25 +201,95 @@ impl Needles {
             }
         }
     }
+
+    /// The needles that may stand in `text`, and where their anchors do.
+    fn candidates(&self, text: &[u8], mut found: impl FnMut(&Needle, usize)) {
+        if text.len() < ANCHOR || self.anchors.is_empty() {
+            return;
+        }
+        self.anchors_in(text, |anchored, at| {
+            for needle in anchored.needles.iter().filter_map(|index| self.long.get(*index)) {
+                found(needle, at);
+            }
+        });
+    }
+
+    fn anchors_in(&self, text: &[u8], mut found: impl FnMut(&Anchored, usize)) {
+        let Some(searcher) = &self.searcher else {
+            for anchored in &self.anchors {
+                for at in memmem::find_iter(text, &anchored.anchor[..]) {
+                    found(anchored, at);
+                }
+            }
+            return;
+        };
+        let mut from = 0;
+        // One anchor may begin inside another.
+        while let Some(hit) = searcher.find_in(text, Span::from(from..text.len())) {
+            if let Some(anchored) = self.anchors.get(hit.pattern().as_usize()) {
+                found(anchored, hit.start());
+            }
+            from = hit.start() + 1;
+        }
+    }
 }
 
-/// Where `form` lies, if it lies there.
-fn around(form: &[u8], text: &[u8], candidate: Candidate) -> Option<Range<usize>> {
-    let start = candidate.at.checked_sub(candidate.offset)?;
-    let range = start..start + form.len();
-    verify_slices_are_equal(text.get(range.clone())?, form).ok()?;
-    Some(range)
+impl Needle {
+    /// Its anchor lies at `place` of what may be one. The first third may not: there providers write the same for all keys.
+    fn new(form: Form, place: f64) -> Self {
+        let first = form.len() / 3;
+        let places = form.len().saturating_sub(ANCHOR + first) + 1;
+        let anchor_at = first + (place * places as f64) as usize;
+        Self { form, anchor_at }
+    }
+
+    /// Where it stands, if its anchor is at `at`.
+    fn around(&self, text: &[u8], at: usize) -> Option<Range<usize>> {
+        let start = at.checked_sub(self.anchor_at)?;
+        let range = start..start + self.form.len();
+        verify_slices_are_equal(text.get(range.clone())?, &self.form).ok()?;
+        Some(range)
+    }
+
+    /// Where it stands in the text of `view`, if an escape that began before it took its first characters for digits.
+    fn behind_an_escape(&self, view: &View<'_>, at: usize) -> Option<Range<usize>> {
+        (1..=DIGITS.min(self.anchor_at)).find_map(|taken| {
+            let (head, tail) = self.form.split_at_checked(taken)?;
+            let start = at.checked_sub(self.anchor_at - taken)?;
+            let range = start..start + tail.len();
+            verify_slices_are_equal(view.bytes().get(range.clone())?, tail).ok()?;
+            let written = view.place(&range);
+            let first = written.start.checked_sub(taken)?;
+            verify_slices_are_equal(view.text().get(first..written.start)?, head).ok()?;
+            Some(first..written.end)
+        })
+    }
 }
 
-/// Where it lies in the text of `view`, if an escape that began before it took its first characters for digits.
-fn behind_an_escape(form: &[u8], view: &View<'_>, candidate: Candidate) -> Option<Range<usize>> {
-    (1..=DIGITS).find_map(|taken| {
-        let (head, tail) = form.split_at_checked(taken)?;
-        let offset = candidate.offset.checked_sub(taken)?;
-        let written = view.place(&around(tail, view.bytes(), Candidate { offset, ..candidate })?);
-        let first = written.start.checked_sub(taken)?;
-        (view.text().get(first..written.start)? == head).then_some(first..written.end)
-    })
+/// Where the anchors of the forms of this part lie, from 0 to 1. The same each time: if every core or every policy drew its own, the anchors of
+/// all of them together would be the key.
+fn place_of(part: &[u8]) -> f64 {
+    static PLACES: LazyLock<hmac::Key> = LazyLock::new(|| {
+        let mut random = [0; 32];
+        // Without it anchors are where anyone would guess, which costs nothing but the guess.
+        let _ = rand::fill(&mut random);
+        hmac::Key::new(hmac::HMAC_SHA256, &random)
+    });
+    let tag = hmac::sign(&PLACES, part);
+    let drawn = tag.as_ref().first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+    f64::from(drawn) / (f64::from(u32::MAX) + 1.0)
+}
+
+fn anchors(long: &[Needle]) -> Vec<Anchored> {
+    let mut anchors: Vec<Anchored> = Vec::new();
+    for (index, needle) in long.iter().enumerate() {
+        let Some(anchor) = needle.form[needle.anchor_at..].first_chunk() else { continue };
+        match anchors.iter_mut().find(|known| *known.anchor == *anchor) {
+            Some(known) => known.needles.push(index),
+            None => anchors.push(Anchored { anchor: Zeroizing::new(*anchor), needles: vec![index] }),
+        }
+    }
+    anchors
 }
 
 /// Where `form` lies in `text`. Header values are short: looking for a first byte beats preparing a search.
