@@ -52,7 +52,9 @@ impl CallerCredentials {
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let mut all = headers.get_all(AUTHORIZATION).iter();
         let only = all.next().filter(|_| all.next().is_none());
-        Self { authorization: only.cloned() }
+        let mut authorization = only.cloned();
+        authorization.iter_mut().for_each(|value| value.set_sensitive(true));
+        Self { authorization }
     }
 
     /// The `Authorization` to send, where the permit passes the caller's own token on.

@@ -21,7 +21,7 @@ pub(crate) struct Head {
     query: Option<String>,
     /// What the caller's own AWS signature, which stays behind, was made for.
     pub(crate) aws_scope: Option<AwsScope>,
-    /// A copy of what the headers had: their own buffer is hyper's, and is not zeroized.
+    /// As it came, in hyper's buffer, which is not zeroized.
     pub(crate) credentials: CallerCredentials,
 }
 

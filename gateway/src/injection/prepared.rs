@@ -14,7 +14,7 @@ use tollgate_policy::policy::{Credential, Inject, Injection, Scrub};
 use tollgate_secrets::{Secret, Version};
 use zeroize::Zeroizing;
 
-use super::scrub::Needles;
+use super::scrub::{Needles, Pair};
 use super::{form, hmac, sigv4};
 use crate::keys::Chosen;
 
@@ -189,7 +189,7 @@ fn needles(ways: &[Injection], secret: &Secret) -> Option<Needles> {
             }
             Inject::Basic { username } => {
                 let password = secret.expose(field.as_deref())?;
-                pairs.push(form::basic_pair(username, password));
+                pairs.push((password, form::basic_pair(username, password)));
                 whole.push(password);
             }
             Inject::Hmac(wanted) => {
@@ -202,9 +202,9 @@ fn needles(ways: &[Injection], secret: &Secret) -> Option<Needles> {
             _ => whole.push(secret.expose(field.as_deref())?),
         }
     }
-    whole.extend(pairs.iter().map(|(pair, _)| &***pair));
-    let encoded: Vec<&[u8]> = pairs.iter().map(|(_, encoded)| &***encoded).collect();
-    Some(Needles::new(&whole, &encoded))
+    let pairs: Vec<Pair<'_>> =
+        pairs.iter().map(|(secret, (text, encoded))| Pair { secret, text, encoded }).collect();
+    Some(Needles::new(&whole, &pairs))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::{Denial, Reason};
 
 use self::needles::Finds;
-pub(super) use self::needles::Needles;
+pub(super) use self::needles::{Needles, Pair};
 pub(crate) use self::stream::Scrubber;
 use super::Prepared;
 use crate::keys::Chosen;

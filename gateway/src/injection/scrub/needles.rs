@@ -58,6 +58,16 @@ struct Anchored {
     needles: Vec<usize>,
 }
 
+/// A secret as it is sent behind a name.
+#[derive(Clone, Copy)]
+pub(in crate::injection) struct Pair<'a> {
+    pub(in crate::injection) secret: &'a [u8],
+    /// Ends with the secret.
+    pub(in crate::injection) text: &'a [u8],
+    /// `text` in padded base64.
+    pub(in crate::injection) encoded: &'a [u8],
+}
+
 impl fmt::Debug for Needles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Needles").finish_non_exhaustive()
@@ -86,16 +96,19 @@ impl Finds {
 }
 
 impl Needles {
-    /// For a key whose `parts` go on the wire as they are or encoded; `encoded` is what is sent of them where that is no simple form of a part.
-    pub(in crate::injection) fn new(parts: &[&[u8]], encoded: &[&[u8]]) -> Self {
+    /// For a key whose `parts` go on the wire as they are or encoded, or in `pairs`.
+    pub(in crate::injection) fn new(parts: &[&[u8]], pairs: &[Pair<'_>]) -> Self {
         let (mut long, mut short): (Vec<Needle>, Vec<Form>) = (Vec::new(), Vec::new());
-        let mut add = |part: &[u8], forms: Vec<Form>| match part.len() {
+        let mut add = |secret: &[u8], text: &[u8], forms: Vec<Form>| match text.len() {
             0 => {}
             1..SHORTEST_IN_BODIES => short.extend(forms),
-            _ => long.extend(forms.into_iter().map(|form| Needle::new(form, place_of(part)))),
+            _ => long.extend(forms.into_iter().map(|form| Needle::new(form, text.len(), from_end(secret)))),
         };
-        parts.iter().for_each(|part| add(part, forms(part)));
-        encoded.iter().for_each(|text| add(text, vec![Zeroizing::new(text.to_vec())]));
+        parts.iter().for_each(|part| add(part, part, forms(part)));
+        for Pair { secret, text, encoded } in pairs {
+            add(secret, text, forms(text));
+            add(secret, text, vec![Zeroizing::new(encoded.to_vec())]);
+        }
         long.sort_unstable_by(|a, b| a.form.as_slice().cmp(b.form.as_slice()));
         long.dedup_by(|a, b| a.form == b.form);
         short.sort_unstable_by(|a, b| a.as_slice().cmp(b.as_slice()));
@@ -103,7 +116,9 @@ impl Needles {
         let in_bodies = || long.iter().map(|needle| needle.form.len());
         let lengths = || short.iter().map(|form| form.len()).chain(in_bodies());
         let (shortest, longest) = (lengths().min().unwrap_or(usize::MAX), lengths().max().unwrap_or(0));
-        let class = Class::of(parts, in_bodies().min().unwrap_or_default(), longest);
+        let texts: Vec<&[u8]> =
+            pairs.iter().flat_map(|pair| [pair.text, pair.encoded]).chain(parts.iter().copied()).collect();
+        let class = Class::of(&texts, in_bodies().min().unwrap_or_default(), longest);
         let anchors = anchors(&long);
         // What it keeps of the key are the anchors; it cannot be told to zeroize them.
         let searcher = Searcher::new(anchors.iter().map(|anchored| &anchored.anchor[..]));
@@ -157,7 +172,10 @@ impl Needles {
     fn search(&self, text: &[u8], base: usize, place: Where, finds: &mut Finds) {
         let Finds { views, ranges } = finds;
         let whole = |start: usize, range: Range<usize>| base + start + range.start..base + start + range.end;
-        self.literally(text, place, |range| ranges.push(whole(0, range)));
+        self.candidates(text, |needle, at| {
+            ranges.extend(needle.around(text, at).map(|range| whole(0, range)));
+        });
+        ranges.extend(self.short_in(text, place).map(|range| whole(0, range)));
         let least = if place == Where::Header { 1 } else { SHORTEST_IN_BODIES };
         let mut from = 0;
         while let Some(at) = escape::mark(&text[from..]).map(|offset| from + offset) {
@@ -173,13 +191,13 @@ impl Needles {
             if end - start > least {
                 let views = views.get_or_insert_with(|| Box::new(Views::new()));
                 views.each(&text[start..end], |view| {
-                    let mut found = |range: Range<usize>| ranges.push(whole(start, range));
-                    self.literally(view.bytes(), place, |range| found(view.place(&range)));
                     self.candidates(view.bytes(), |needle, at| {
-                        if let Some(range) = needle.behind_an_escape(view, at) {
-                            found(range);
-                        }
+                        let literal = needle.around(view.bytes(), at).map(|range| view.place(&range));
+                        ranges.extend(literal.map(|range| whole(start, range)));
+                        ranges.extend(needle.behind_an_escape(view, at).map(|range| whole(start, range)));
                     });
+                    let short = self.short_in(view.bytes(), place).map(|range| view.place(&range));
+                    ranges.extend(short.map(|range| whole(start, range)));
                 });
             }
             // A form that begins in the last window may go on after it.
@@ -187,19 +205,9 @@ impl Needles {
         }
     }
 
-    fn literally(&self, text: &[u8], place: Where, mut found: impl FnMut(Range<usize>)) {
-        self.candidates(text, |needle, at| {
-            if let Some(range) = needle.around(text, at) {
-                found(range);
-            }
-        });
-        if place == Where::Header {
-            for form in &self.short {
-                for at in occurrences(form, text) {
-                    found(at..at + form.len());
-                }
-            }
-        }
+    fn short_in<'a>(&'a self, text: &'a [u8], place: Where) -> impl Iterator<Item = Range<usize>> + 'a {
+        let short: &[Form] = if place == Where::Header { &self.short } else { &[] };
+        short.iter().flat_map(move |form| occurrences(form, text).map(move |at| at..at + form.len()))
     }
 
     /// The needles that may stand in `text`, and where their anchors do.
@@ -235,11 +243,10 @@ impl Needles {
 }
 
 impl Needle {
-    /// Its anchor lies at `place` of what may be one. The first third may not: there providers write the same for all keys.
-    fn new(form: Form, place: f64) -> Self {
-        let first = form.len() / 3;
-        let places = form.len().saturating_sub(ANCHOR + first) + 1;
-        let anchor_at = first + (place * places as f64) as usize;
+    /// A form of a text of this length. Its anchor is of what lies as many bytes before the end of that.
+    fn new(form: Form, text: usize, from_end: usize) -> Self {
+        let last = form.len().saturating_sub(ANCHOR);
+        let anchor_at = (form.len() - from_end * form.len() / text).min(last);
         Self { form, anchor_at }
     }
 
@@ -266,18 +273,20 @@ impl Needle {
     }
 }
 
-/// Where the anchors of the forms of this part lie, from 0 to 1. The same each time: if every core or every policy drew its own, the anchors of
-/// all of them together would be the key.
-fn place_of(part: &[u8]) -> f64 {
+/// How many bytes before the end of this secret the anchors of its forms begin, not in its first third: there providers write the same for all
+/// keys. The same each time: if every core, policy or pair drew its own, the anchors of all of them together would be the key.
+fn from_end(secret: &[u8]) -> usize {
     static PLACES: LazyLock<hmac::Key> = LazyLock::new(|| {
         let mut random = [0; 32];
         // Without it anchors are where anyone would guess, which costs nothing but the guess.
         let _ = rand::fill(&mut random);
         hmac::Key::new(hmac::HMAC_SHA256, &random)
     });
-    let tag = hmac::sign(&PLACES, part);
-    let drawn = tag.as_ref().first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
-    f64::from(drawn) / (f64::from(u32::MAX) + 1.0)
+    let tag = hmac::sign(&PLACES, secret);
+    let drawn = tag.as_ref().first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes)) as usize;
+    let first = secret.len() / 3;
+    let places = secret.len().saturating_sub(ANCHOR + first) + 1;
+    secret.len() - (first + drawn % places)
 }
 
 fn anchors(long: &[Needle]) -> Vec<Anchored> {

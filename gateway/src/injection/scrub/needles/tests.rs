@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+const ROBOT: Pair<'_> = Pair { secret: b"hunter2", text: b"robot:hunter2", encoded: b"cm9ib3Q6aHVudGVyMg==" };
 pub(in crate::injection::scrub) const SECRET: &[u8] = b"sk-live/0123+456789=abc";
 
 fn hex(text: &[u8]) -> String {
@@ -122,7 +123,7 @@ fn inside_a_longer_base64_text_it_is_masked_at_every_offset() {
 
 #[test]
 fn a_short_part_is_masked_in_headers_and_not_looked_for_in_bodies() {
-    let needles = Needles::new(&[b"hunter2", b"robot:hunter2"], &[b"cm9ib3Q6aHVudGVyMg=="]);
+    let needles = Needles::new(&[b"hunter2"], &[ROBOT]);
     let mut finds = Finds::new();
     let header =
         needles.masked(b"pw hunter2, %68unter2, 68756e74657232, a robot:hunter2", &mut finds).unwrap();
@@ -146,22 +147,38 @@ fn without_vector_instructions_the_same_is_found() {
 
 #[test]
 fn the_anchors_of_all_forms_are_of_the_same_few_bytes_each_time() {
+    let mut places = Vec::new();
     for number in 0..100 {
-        let secret = format!("sk-live/0123+456789=abc{number:012}");
-        let needles = Needles::new(&[secret.as_bytes()], &[]);
-        // Of how many characters each byte is written with.
-        let place =
-            |needle: &Needle| needle.anchor_at as f64 * secret.len() as f64 / needle.form.len() as f64;
-        let places: Vec<f64> = needles.long.iter().map(place).collect();
-        let least = places.iter().copied().fold(f64::MAX, f64::min);
-        assert!(places.len() > 5 && places.iter().all(|place| place - least < 4.0), "{places:?}");
-        let again = Needles::new(&[b"hunter2", secret.as_bytes()], &[]);
-        assert!(
-            needles.long.iter().zip(&again.long).all(|(a, b)| a.form == b.form && a.anchor_at == b.anchor_at)
-        );
+        let secret = format!("k-{number:03}/0123+456789=abc");
+        let secret = secret.as_bytes();
+        for user in ["", "me", "a name as long as that of some accounts is"] {
+            let text = [user.as_bytes(), b":", secret].concat();
+            let encoded = base64::engine::general_purpose::STANDARD.encode(&text);
+            let needles =
+                Needles::new(&[secret], &[Pair { secret, text: &text, encoded: encoded.as_bytes() }]);
+            assert!(
+                needles.long.len() >= 12,
+                "of both texts, raw, in both kinds of hex and in base64 at three offsets"
+            );
+            for needle in &needles.long {
+                let behind = (needle.form.len() - needle.anchor_at) as f64;
+                // In how many characters a byte is written.
+                let texts = [secret.len(), text.len()].map(|length| needle.form.len() as f64 / length as f64);
+                let near = |width: &f64| (behind / width - from_end(secret) as f64).abs() < 2.0;
+                assert!(
+                    texts.iter().any(near),
+                    "{:?}: {}, {}",
+                    needle.form,
+                    needle.anchor_at,
+                    from_end(secret)
+                );
+            }
+        }
+        assert!(from_end(secret) >= ANCHOR && from_end(secret) <= secret.len() - secret.len() / 3);
+        places.push(from_end(secret));
     }
-    let at = |number: usize| place_of(format!("a key {number}").as_bytes());
-    assert!((0..100).any(|number| at(number) < 0.1) && (0..100).any(|number| at(number) > 0.9));
+    assert!(places.contains(&ANCHOR) && places.iter().any(|place| *place > 12), "{places:?}");
+    assert_eq!([&b""[..], b"a", b"abcd", b"hunter"].map(from_end).map(|place| place <= 6), [true; 4]);
 }
 
 #[test]

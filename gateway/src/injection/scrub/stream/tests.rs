@@ -2,6 +2,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use proptest::prelude::*;
 
+use super::super::needles::Pair;
 use super::super::needles::tests::{SECRET, escaped, reflections};
 use super::*;
 
@@ -87,9 +88,9 @@ struct Reflected {
 }
 
 impl Reflected {
-    fn of(parts: &[&[u8]], encoded: &[&[u8]]) -> Self {
+    fn of(parts: &[&[u8]], pairs: &[Pair<'_>]) -> Self {
         let mut forms = Vec::new();
-        for part in parts {
+        for part in parts.iter().copied().chain(pairs.iter().map(|pair| pair.text)) {
             for (name, form) in reflections(part) {
                 // Of base64 the last character may hold bits of what follows.
                 let free = if name.starts_with("base64") { 2 } else { 0 };
@@ -102,17 +103,17 @@ impl Reflected {
                 }
             }
         }
-        for text in encoded {
+        for text in pairs.iter().map(|pair| pair.encoded) {
             forms.push(("sent".to_owned(), String::from_utf8_lossy(text).into_owned(), text.len()));
         }
-        Self { needles: Arc::new(Needles::new(parts, encoded)), forms }
+        Self { needles: Arc::new(Needles::new(parts, pairs)), forms }
     }
 
     /// A key that is the password of a pair.
     fn pair(secret: &[u8]) -> Self {
         let pair = [b"me:", secret].concat();
         let sent = STANDARD.encode(&pair);
-        Self::of(&[secret, &pair], &[sent.as_bytes()])
+        Self::of(&[secret], &[Pair { secret, text: &pair, encoded: sent.as_bytes() }])
     }
 
     fn scrubber(&self) -> Scrubber {
