@@ -1,4 +1,4 @@
-//! The public rule by which bytes of an answer wait.
+//! The public rule by which bytes of an answer are searched, and wait.
 //!
 //! **Invariant:** what is held back, and what is searched at all, follows from the answer's own bytes and from the class of the key: its kind of
 //! characters, its length to the nearest power of four, and whether its shortest form has 15 bytes, or 31. Never from the key itself, nor from
