@@ -99,15 +99,15 @@ impl Needles {
     /// For a key whose `parts` go on the wire as they are or encoded, or in `pairs`.
     pub(in crate::injection) fn new(parts: &[&[u8]], pairs: &[Pair<'_>]) -> Self {
         let (mut long, mut short): (Vec<Needle>, Vec<Form>) = (Vec::new(), Vec::new());
-        let mut add = |secret: &[u8], text: &[u8], forms: Vec<Form>| match text.len() {
+        let mut add = |secret: &[u8], text: &[u8], sent: &[u8], forms: Vec<Form>| match sent.len() {
             0 => {}
             1..SHORTEST_IN_BODIES => short.extend(forms),
             _ => long.extend(forms.into_iter().map(|form| Needle::new(form, text.len(), from_end(secret)))),
         };
-        parts.iter().for_each(|part| add(part, part, forms(part)));
+        parts.iter().for_each(|part| add(part, part, part, forms(part)));
         for Pair { secret, text, encoded } in pairs {
-            add(secret, text, forms(text));
-            add(secret, text, vec![Zeroizing::new(encoded.to_vec())]);
+            add(secret, text, text, forms(text));
+            add(secret, text, encoded, vec![Zeroizing::new(encoded.to_vec())]);
         }
         long.sort_unstable_by(|a, b| a.form.as_slice().cmp(b.form.as_slice()));
         long.dedup_by(|a, b| a.form == b.form);

@@ -133,6 +133,10 @@ fn a_short_part_is_masked_in_headers_and_not_looked_for_in_bodies() {
     assert_eq!(finds.ranges.first(), Some(&(15..28)));
     assert!(finds.ranges.contains(&(32..52)));
     assert!(!Needles::new(&[b"hunter2"], &[]).are_in_bodies());
+    // What is sent of a pair that is too short itself.
+    let pair = Pair { secret: b"hunter2", text: b"me:hunter2", encoded: b"bWU6aHVudGVyMg==" };
+    Needles::new(&[b"hunter2"], &[pair]).find(b"me:hunter2 is bWU6aHVudGVyMg==", Where::Body, &mut finds);
+    assert_eq!(finds.ranges, [14..30]);
 }
 
 #[test]
