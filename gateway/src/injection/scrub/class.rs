@@ -27,6 +27,7 @@ enum Characters {
 /// Lengths of blocks: one after the other, some block is part of every run of twice as many bytes less one.
 const WIDE: usize = 16;
 const NARROW: usize = 8;
+/// How many bytes are compared at once.
 const GROUP: usize = 32;
 /// So many bytes are searched or not: to begin anew for every word would cost more. A multiple of the others.
 const STRETCH: usize = 256;

@@ -136,7 +136,7 @@ fn a_short_part_is_masked_in_headers_and_not_looked_for_in_bodies() {
     // What is sent of a pair that is too short itself.
     let pair = Pair { secret: b"hunter2", text: b"me:hunter2", encoded: b"bWU6aHVudGVyMg==" };
     Needles::new(&[b"hunter2"], &[pair]).find(b"me:hunter2 is bWU6aHVudGVyMg==", Where::Body, &mut finds);
-    assert_eq!(finds.ranges, [14..30]);
+    assert_eq!((finds.ranges.len(), finds.ranges.first()), (1, Some(&(14..30))));
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn the_anchors_of_all_forms_are_of_the_same_few_bytes_each_time() {
         assert!(from_end(secret) >= ANCHOR && from_end(secret) <= secret.len() - secret.len() / 3);
         places.push(from_end(secret));
     }
-    assert!(places.contains(&ANCHOR) && places.iter().any(|place| *place > 12), "{places:?}");
+    assert!(places.iter().any(|place| *place < 7) && places.iter().any(|place| *place > 12), "{places:?}");
     assert_eq!([&b""[..], b"a", b"abcd", b"hunter"].map(from_end).map(|place| place <= 6), [true; 4]);
 }
 
