@@ -57,6 +57,7 @@ pub(crate) const fn status(reason: Reason) -> StatusCode {
         | R::UpstreamUnreachable
         | R::UpstreamTls
         | R::UpstreamReset
+        | R::UpstreamError
         | R::UpstreamProtocol
         | R::CredentialRejected
         | R::UnsupportedUpgrade

@@ -13,7 +13,7 @@ use crate::denial::Denial;
 use crate::dialect::{Catalog, Endpoint};
 use crate::pattern::SpiffePattern;
 use crate::policy::{Credential, Destination, Grant, Scrub, SigV4};
-use crate::price::{NanoUsd, Price};
+use crate::price::{Item, NanoUsd, Price};
 use crate::target::Target;
 
 mod action;
@@ -62,8 +62,12 @@ pub struct Facts {
     pub tool_fees: NanoUsd,
     /// Whether something multiplies the cost with no bound.
     pub unbounded: bool,
-    /// The service tier that the request pins.
+    /// The service tier that the request pins, or what else of it says at which price it is served.
     pub tier: Option<Arc<str>>,
+    /// Characters of text that are billed as such.
+    pub characters: u64,
+    /// What the provider's searches of the web are billed as, where its tool is not the plain one.
+    pub searches_as: Option<Item>,
 }
 
 /// Leave to read the body: some grants of the caller match all that is known without it.
@@ -140,6 +144,8 @@ impl Default for Facts {
             tool_fees: NanoUsd::ZERO,
             unbounded: false,
             tier: None,
+            characters: 0,
+            searches_as: None,
         }
     }
 }

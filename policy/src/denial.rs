@@ -106,6 +106,8 @@ reasons! {
     UpstreamReset = "upstream_reset",
     /// The destination broke the protocol.
     UpstreamProtocol = "upstream_protocol",
+    /// The destination reported an error in an answer whose head said success.
+    UpstreamError = "upstream_error",
     /// The destination refused the gateway's credential.
     CredentialRejected = "credential_rejected",
     /// The destination's own limits have refused every key of the pool.

@@ -106,6 +106,7 @@ fn output_bound(
     let (cap, write_cap) = match facts.output_cap {
         Some(cap) if cap >= UNIT_MAX => (most?, None),
         Some(cap) => (clip(cap), None),
+        None if endpoint.request.is_uncapped => (most?, None),
         None => {
             let cap = terms.default_output_cap.map(clip).or(most)?;
             (cap, Some(cap))
@@ -127,10 +128,14 @@ fn refusal(facts: &Facts, input: Option<u64>) -> Denial {
 
 /// What a call probably used, where the provider did not report the whole of it: what it did report, and the rest from
 /// the bytes that went by. It is to be shown, not to be credited against a hold.
-pub fn estimate(facts: &Facts, reading: &Reading) -> Units {
+pub fn estimate(facts: &Facts, endpoint: &Endpoint, reading: &Reading) -> Units {
     let tokens = |bytes: u64| bytes.div_ceil(BYTES_PER_TOKEN);
     let mut units = reading.partial.unwrap_or_default();
     units.requests = 1;
+    // Of sound and images bytes tell nothing.
+    if !endpoint.bounded && !endpoint.request.writes_tokens() {
+        return units;
+    }
     if units.read() == 0 {
         units.input = tokens(facts.body_bytes);
     }

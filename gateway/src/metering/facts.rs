@@ -17,6 +17,7 @@ use tollgate_policy::dialect::Endpoint;
 
 mod body;
 mod content;
+mod form;
 mod json;
 mod tools;
 
@@ -76,6 +77,9 @@ pub fn read(endpoint: &Endpoint, headers: &HeaderMap, body: &[u8]) -> Result<Rea
         return Ok(ReadBody::unread(Facts { body_bytes: body.len() as u64, ..Facts::default() }));
     }
     check_encoding(headers)?;
+    if let Some(boundary) = form::boundary(headers).filter(|_| endpoint.request.may_be_form) {
+        return form::read(&endpoint.request, &boundary?, body);
+    }
     check_media_type(headers)?;
     body::read(&endpoint.request, body)
 }

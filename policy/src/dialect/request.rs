@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::Problems;
 use super::names::Names;
-use crate::price::NanoUsd;
+use crate::price::{Item, NanoUsd};
 
 /// What each top-level member of an endpoint's JSON request means for its cost.
 #[derive(Debug, Default)]
@@ -18,6 +18,10 @@ pub struct RequestRules {
     pub content: ContentRules,
     /// What the members of class [`Member::Tools`] may hold.
     pub tools: ToolRules,
+    /// The body may be a form (`multipart/form-data`) whose fields have the names of these members.
+    pub may_be_form: bool,
+    /// The model writes, and no member caps how much.
+    pub is_uncapped: bool,
 }
 
 /// What one top-level member means. One that has no rule is treated as [`Member::Whole`].
@@ -40,6 +44,8 @@ pub enum Member {
     Tier(BTreeMap<Box<str>, Box<str>>),
     /// Text for the model, which may refer to more.
     Content,
+    /// Text that is billed by its characters.
+    Characters,
     /// Tools, some of which the provider runs itself.
     Tools,
     /// Caps how often the provider runs tools.
@@ -132,6 +138,8 @@ pub struct ToolRule {
     pub unbounded: bool,
     /// It names a model beside the one that was checked.
     pub other_models: bool,
+    /// What searches of the web are billed as, where a request has it.
+    pub searches_as: Option<Item>,
 }
 
 /// An amount such as `0.01 USD`.
@@ -187,9 +195,9 @@ impl RequestRules {
         self.members.iter().map(|(name, member)| (&**name, member))
     }
 
-    /// Whether the answer is tokens that a model writes, which a cap can bound.
+    /// Whether the answer is tokens that a model writes, which a cap or the model's maximum can bound.
     pub fn writes_tokens(&self) -> bool {
-        self.members.iter().any(|(_, member)| matches!(member, Member::Cap))
+        self.is_uncapped || self.members.iter().any(|(_, member)| matches!(member, Member::Cap))
     }
 
     /// Whether a streamed answer reports usage only if the request asks for it.
@@ -209,6 +217,8 @@ pub(super) struct RequestText {
     choices: Vec<Box<str>>,
     tiers: BTreeMap<Box<str>, BTreeMap<Box<str>, Box<str>>>,
     content: ContentText,
+    characters: Vec<Box<str>>,
+    form: bool,
     tools: ToolRules,
     tool_members: BTreeMap<Box<str>, ToolRule>,
     outside: Vec<Box<str>>,
@@ -245,6 +255,8 @@ struct OutputText {
     caps: Vec<Box<str>>,
     budgets: BTreeMap<Box<str>, Box<str>>,
     written_to: Option<Box<str>>,
+    /// No member caps it: the model's maximum.
+    uncapped: bool,
 }
 
 impl ContentText {
@@ -305,6 +317,7 @@ impl RequestText {
             class(&[name], Member::Tier(words));
         }
         class(&self.content.members, Member::Content);
+        class(&self.characters, Member::Characters);
         class(&self.tools.members, Member::Tools);
         class(self.tools.call_cap.as_slice(), Member::CallCap);
         for (name, rule) in self.tool_members {
@@ -326,6 +339,8 @@ impl RequestText {
             cap_written_to: self.output.written_to,
             content: self.content.rules(),
             tools: self.tools,
+            may_be_form: self.form,
+            is_uncapped: self.output.uncapped,
         }
     }
 }

@@ -96,8 +96,7 @@ impl Price {
     pub fn cost(&self, units: &Units, tier: Option<&str>) -> NanoUsd {
         let served = self.served(tier.unwrap_or_default());
         let charges = self.schedules(&served.by).map(|schedule| schedule.charge(units));
-        // Other units than tokens cost the same in every tier, so the dearer charge is the one of more tokens.
-        let raw = charges.max_by_key(|raw| raw.tokens).unwrap_or_default();
+        let raw = charges.max_by_key(|raw| raw.tokens.saturating_add(raw.others)).unwrap_or_default();
         settle(raw, &served.permilles)
     }
 
@@ -119,6 +118,11 @@ impl Price {
 
     fn served<'a>(&'a self, expression: &str) -> Served<'a> {
         let mut served = Served { by: By::Unsaid, permilles: Vec::new(), words: Vec::new() };
+        // Two words that have a price together, such as an image's size and quality.
+        if let Some(tier) = self.tiers.iter().find(|tier| is_both(&tier.word, expression)) {
+            served.by = By::One(&tier.schedule);
+            return served;
+        }
         for word in expression.split('+').filter(|word| !word.is_empty()) {
             if self.standard_words.iter().any(|standard| **standard == *word) {
                 served.by = By::One(&self.standard);
@@ -172,6 +176,13 @@ impl<'a> Served<'a> {
             self.permilles.push(surcharge.permille);
         }
     }
+}
+
+/// Whether this is a word of several, and these are the same ones.
+fn is_both(word: &str, expression: &str) -> bool {
+    word.contains('+')
+        && word.len() == expression.len()
+        && word.split('+').all(|part| expression.split('+').any(|asked| asked == part))
 }
 
 fn settle(raw: Raw, permilles: &[u64]) -> NanoUsd {

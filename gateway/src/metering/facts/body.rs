@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use tollgate_policy::decision::{Actions, Facts};
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::{Member, RequestRules, ToolRule};
-use tollgate_policy::price::{NanoUsd, UNIT_MAX};
+use tollgate_policy::price::{Item, NanoUsd, UNIT_MAX};
 
 use super::content::Content;
 use super::tools::Tools;
@@ -54,6 +54,8 @@ pub(super) struct Draft<'a, 'de> {
     /// The dearest use of a tool whose uses the body's own cap counts, and that cap.
     capped_fee: NanoUsd,
     call_cap: Option<u64>,
+    characters: u64,
+    searches_as: Option<Item>,
     /// The option that forces usage, where it is named.
     usage: Option<UsageOption>,
     /// A `null` where the cap would be written.
@@ -139,6 +141,8 @@ impl<'a, 'de> Draft<'a, 'de> {
             fees: NanoUsd::ZERO,
             capped_fee: NanoUsd::ZERO,
             call_cap: None,
+            characters: 0,
+            searches_as: None,
             usage: None,
             null_cap: None,
             obstacle: None,
@@ -200,6 +204,10 @@ impl<'a, 'de> Draft<'a, 'de> {
                     None => self.tiers.push(Cow::Borrowed("?")),
                 }
             }
+            Member::Characters => {
+                let text = json::string(value, name)?.unwrap_or_default();
+                self.characters = self.characters.saturating_add(text.chars().count() as u64);
+            }
             Member::CallCap => self.call_cap = json::count(value, name)?,
             Member::Tool(rule) if !matches!(value.get(), "null" | "false") => self.add_tool(rule, None),
             Member::Outside => self.outside |= !json::is_nothing(value),
@@ -234,6 +242,7 @@ impl<'a, 'de> Draft<'a, 'de> {
     pub(super) fn add_tool(&mut self, rule: &ToolRule, cap: Option<u64>) {
         self.outside |= rule.outside;
         self.unbounded |= rule.unbounded;
+        self.searches_as = rule.searches_as.or(self.searches_as);
         if rule.other_models {
             self.other_models("tools");
         }
@@ -288,6 +297,8 @@ impl<'a, 'de> Draft<'a, 'de> {
             tool_fees: fees.saturating_mul(self.choices),
             unbounded,
             tier: (!tier.is_empty()).then(|| tier.into()),
+            characters: self.characters,
+            searches_as: self.searches_as,
         };
         let marks = Marks {
             opening: self.text.find('{').map_or(0, |brace| brace + 1),
