@@ -1,6 +1,7 @@
 //! Scenarios: the whole gateway, as a user runs it, against real parts.
 
 mod audit;
+mod billing;
 mod bodies;
 mod budgets;
 mod callers;

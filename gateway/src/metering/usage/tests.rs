@@ -12,6 +12,7 @@ use super::*;
 use crate::metering::catalog;
 
 mod buffered;
+mod odd;
 mod streamed;
 mod threats;
 
