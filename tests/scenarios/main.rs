@@ -8,6 +8,7 @@ mod certificates;
 mod corpus;
 mod crash;
 mod credentials;
+mod endings;
 mod examples;
 mod exhaustion;
 mod failing;
