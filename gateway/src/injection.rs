@@ -5,6 +5,7 @@
 
 mod form;
 mod hmac;
+mod messages;
 mod prepared;
 mod scrub;
 mod sigv4;
@@ -20,6 +21,7 @@ use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::policy::Credential;
 use tollgate_secrets::Secret;
 
+pub(crate) use self::messages::Messages;
 pub(crate) use self::prepared::Prepared;
 use self::prepared::{Ready, Signer};
 pub(crate) use self::scrub::{Scrubber, Seen, answer_head, answer_trailers, forget_digests};

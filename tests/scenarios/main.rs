@@ -12,6 +12,7 @@ mod endings;
 mod examples;
 mod exhaustion;
 mod failing;
+mod grpc;
 mod hiding;
 mod http2;
 mod keys;

@@ -23,7 +23,7 @@ use super::usage::{Output, Reading, UsageReader};
 use crate::attempt::Answered;
 use crate::drain::{Drained, Phase};
 use crate::fault::{Faults, Stage};
-use crate::injection::{self, Scrubber, Seen};
+use crate::injection::{self, Messages, Scrubber, Seen};
 use crate::keys::Chosen;
 use crate::ledger::{Outcome, Wait};
 use crate::listener::{Connection, Pulse};
@@ -42,6 +42,7 @@ pub(crate) struct MeteredBody {
     output: Output,
     /// Stands between the output and the caller.
     scrubber: Option<Scrubber>,
+    messages: Option<Messages>,
     seen: Seen,
     stall: Stall,
     state: State,
@@ -105,6 +106,7 @@ impl MeteredBody {
         let reader = metered.filter(|_| billed).map(|e| UsageReader::new(e, event_stream, meter.hides_usage));
         let stall = Stall::new(permit.destination().timeouts.idle);
         let generation = meter.record.generation;
+        let messages = scrubber.as_ref().and_then(|_| Messages::of(&head.headers));
         let seen = if scrubber.is_some() { Seen::NotYet } else { Seen::Unchanged };
         let source =
             Source { incoming: Some(incoming), reader, lease: Some(lease), meter, billed, drained: false };
@@ -112,6 +114,7 @@ impl MeteredBody {
             source,
             output: Output::default(),
             scrubber,
+            messages,
             seen,
             stall,
             state: State::Passing,
@@ -167,7 +170,10 @@ impl MeteredBody {
             }
             let is_done = matches!(self.state, State::Done);
             match self.output.ready.pop_front() {
-                Some(bytes) => scrubber.feed(bytes, is_done && self.output.ready.is_empty()),
+                Some(bytes) => {
+                    let message_ends = self.messages.as_mut().is_some_and(|m| m.end_with(&bytes));
+                    scrubber.feed(bytes, message_ends || (is_done && self.output.ready.is_empty()));
+                }
                 None if is_done && scrubber.waiting() > 0 => scrubber.finish(),
                 None => return None,
             }
