@@ -21,6 +21,21 @@ def by_httpx():
         return client.post(URL, content=BODY)
 
 
+class Curl:
+    def __init__(self, written):
+        self.status_code, reason = written.split(" ", 1)
+        self.status_code = int(self.status_code)
+        self.headers = {"x-tollgate-reason": reason.strip() or None}
+
+
+def by_curl():
+    import subprocess
+
+    command = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code} %header{x-tollgate-reason}", "--http1.1", "--noproxy", "*"]
+    command += ["--cacert", ARGUMENT["ca"], "--cert", ARGUMENT["cert"], "--key", ARGUMENT["key"], "-H", "expect:", "--data-binary", "@-", URL]
+    return Curl(subprocess.run(command, input=BODY, capture_output=True, check=True, timeout=60).stdout.decode())
+
+
 def answer(send):
     try:
         got = send()
@@ -29,5 +44,5 @@ def answer(send):
         return {"error": repr(error)[:300]}
 
 
-send = {"requests": by_requests, "httpx": by_httpx}[ARGUMENT["library"]]
+send = {"requests": by_requests, "httpx": by_httpx, "curl": by_curl}[ARGUMENT["library"]]
 finish(answers=[answer(send) for _ in range(ARGUMENT["times"])])

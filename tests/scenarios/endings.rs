@@ -180,7 +180,8 @@ async fn every_way_an_answer_can_end_reaches_the_caller_also_where_usage_is_read
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_way_a_stream_over_http_2_can_end_reaches_the_caller_as_what_it_is() {
-    let ways: &[(&str, fn(Reply) -> Reply, Result<&str, ()>)] = &[
+    type Way = (&'static str, fn(Reply) -> Reply, Result<&'static str, ()>);
+    let ways: &[Way] = &[
         ("whole", |reply| reply.data("full"), Ok("full")),
         ("with a length", |reply| reply.header("content-length", "4").data("full"), Ok("full")),
         ("empty", |reply| reply, Ok("")),
@@ -274,7 +275,9 @@ async fn uploads(stand: &Stand, client: &str, call: &Value) -> Value {
 /// Calls of real clients that are answered while their bodies still come.
 async fn assert_uploads_are_answered(stand: &Stand, path: &str, status: u16, reason: Option<&str>) {
     needs!(python::installed());
-    for (client, library) in [("python", "requests"), ("python", "httpx"), ("node", "https")] {
+    for (client, library) in
+        [("python", "requests"), ("python", "httpx"), ("python", "curl"), ("node", "https")]
+    {
         for bytes in [20_000, 100_000, 1_000_000, 40_000_000] {
             let times = if bytes > 1_000_000 { 3 } else { 20 };
             let call = json!({"library": library, "path": path, "bytes": bytes, "times": times});
@@ -331,5 +334,22 @@ async fn a_refused_connection_says_that_it_closes_and_is_closed_once_its_caller_
     for _ in 0..3 {
         let answer = open.send(client.request(Method::POST, "/up/denied", "small")).await.unwrap();
         answer.assert_refused(403, "path_not_allowed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_to_whom_the_end_of_the_connection_is_the_end_of_the_answer_sees_a_cut_as_one() {
+    let stand = stand("http").await;
+    for (way, (text, end, wanted)) in
+        WAYS.iter().enumerate().filter(|(_, (text, ..))| text.contains("chunked"))
+    {
+        let client = stand.checkout();
+        let mut stream = client.handshake(client.tls(&["http/1.1"])).await.unwrap();
+        let call = format!("GET /up/x HTTP/1.0\r\nhost: localhost\r\nx-way: {way}\r\n\r\n");
+        stream.write_all(call.as_bytes()).await.unwrap();
+        let mut got = Vec::new();
+        let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut got)).await.expect("it ends");
+        // Without TLS's own end there is no end that the caller may trust (RFC 9112, section 9.8).
+        assert_eq!(ended.is_ok(), wanted.is_ok(), "{end:?} {text:?}: {}", String::from_utf8_lossy(&got));
     }
 }

@@ -22,7 +22,8 @@ impl Messages {
     /// `None`: the body is not made of such messages.
     pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
         let kind = headers.get(CONTENT_TYPE)?.as_bytes();
-        let is_framed = (kind.starts_with(b"application/grpc") && !kind.starts_with(b"application/grpc-web-text"))
+        let is_framed = (kind.starts_with(b"application/grpc")
+            && !kind.starts_with(b"application/grpc-web-text"))
             || kind.starts_with(b"application/connect+");
         is_framed.then(Self::default)
     }

@@ -4,16 +4,16 @@
 //! record is written. The meter reads what the provider sent, the caller what the scrubber leaves of it. What the caller no longer wants is
 //! drained for its usage, within bounds, keeping hold and place.
 
+mod drain;
+
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, response};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::Reason;
 
@@ -21,18 +21,14 @@ use super::estimate;
 use super::meter::{Meter, Usage};
 use super::usage::{Output, Reading, UsageReader};
 use crate::attempt::Answered;
-use crate::drain::{Drained, Phase};
+use crate::drain::Phase;
 use crate::fault::{Faults, Stage};
 use crate::injection::{self, Messages, Scrubber, Seen};
 use crate::keys::Chosen;
 use crate::ledger::{Outcome, Wait};
 use crate::listener::{Connection, Pulse};
-use crate::load::Share;
 use crate::upstream::{AnswerBody, BodyError, Lease, Stall};
 
-/// What a drain may take after its caller has gone.
-const DRAIN_TIME: Duration = Duration::from_secs(120);
-const DRAIN_BYTES: u64 = 64 << 20;
 const EVENT_STREAM: &[u8] = b"text/event-stream";
 
 /// The provider's body and the account it is charged to.
@@ -450,31 +446,7 @@ impl Drop for MeteredBody {
             drained: false,
         };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(drain(incoming, source, share, drained));
+            runtime.spawn(drain::run(incoming, source, share, drained));
         }
     }
-}
-
-/// Reads on for the usage alone.
-async fn drain(mut incoming: AnswerBody, mut source: Source, _share: Share, mut drained: Drained) {
-    let mut output = Output::default();
-    let mut left = DRAIN_BYTES;
-    let read = async {
-        while let Some(Ok(frame)) = incoming.frame().await {
-            let Ok(chunk) = frame.into_data() else { continue };
-            left = left.saturating_sub(chunk.len() as u64);
-            source.feed(chunk, &mut output);
-            output.ready.clear();
-            if output.complete || left == 0 {
-                return;
-            }
-        }
-    };
-    tokio::select! {
-        _ = tokio::time::timeout(DRAIN_TIME, read) => {}
-        () = drained.reached(Phase::Cutting) => {}
-    }
-    let reading = source.reader.take().map(|reader| reader.finish(&mut output));
-    source.drained = true;
-    source.record(reading, Outcome::CallerGone, 0);
 }
