@@ -301,7 +301,7 @@ async fn a_key_in_interim_answers_and_trailers_stays_with_the_gateway() {
             let answer = client.send(protocol, request).await.unwrap();
             assert_eq!(answer.text(), "finefine");
             let echoed = answer.trailers.map(|trailers| trailers["x-echo"].to_str().unwrap().to_owned());
-            let masked = (protocol == Protocol::H2).then(|| "*".repeat(stand.key.len()));
+            let masked = (protocol == Protocol::H2 && upstream == "h2").then(|| "*".repeat(stand.key.len()));
             assert_eq!(echoed, masked, "{protocol:?} from {upstream}");
         }
     }

@@ -105,9 +105,7 @@ impl OutBody {
 
     /// Lets pass what `by` leaves of the trailers of a body that streams.
     pub(crate) fn pass_trailers(&mut self, by: impl FnOnce() -> Box<dyn Trailers>) {
-        if let Self::Streaming(body) = self
-            && body.incoming.size_hint().exact().is_none()
-        {
+        if let Self::Streaming(body) = self {
             body.trailers = Some(by());
         }
     }
