@@ -91,7 +91,7 @@ async fn trailers_travel_over_http_2_without_what_may_not() {
     let upstream = Upstream::http(&plan.server, &["h2"], |_| Reply::status(200)).await;
     let stand = plan.start_with(upstream).await;
     let client = stand.checkout();
-    let mut request = client.request(http::Method::POST, "/up/x", "");
+    let mut request = client.request(Method::POST, "/up/x", "");
     let trailers = [
         ("x-checksum", "fine"),
         ("authorization", "Bearer mine"),
