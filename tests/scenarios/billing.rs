@@ -233,3 +233,23 @@ async fn a_compaction_is_held_and_charged_like_the_call_that_it_shortens() {
     assert_eq!(record["cost"], json!(139 * 250 + 438 * 2000), "{record}");
     assert_eq!(spent(&stand, "tokens/month"), 577.0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tier_that_served_is_charged_whatever_was_asked() {
+    let stand = openai(SPEND)
+        .start(|seen| {
+            let served = seen.json()["metadata"]["served"].clone();
+            Reply::json(&json!({
+                "model": "gpt-5-mini", "output": [], "service_tier": served, "usage": {"input_tokens": 1000, "output_tokens": 100},
+            }))
+        })
+        .await;
+    let client = stand.checkout();
+    for (asked, served) in [("priority", "default"), ("flex", "flex"), ("auto", "priority")] {
+        let body = json!({"model": "gpt-5-mini", "input": "q", "service_tier": asked, "max_output_tokens": 200, "metadata": {"served": served}});
+        client.post(RESPONSES, &body).await.assert_status(200);
+    }
+    requests_reach(&stand.gateway, 3).await;
+    assert_eq!(column(&stand.gateway, "cost"), ["450000", "225000", "810000"]);
+    assert_eq!(column(&stand.gateway, "tier"), ["default", "flex", "priority"]);
+}

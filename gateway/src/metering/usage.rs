@@ -189,8 +189,10 @@ impl UsageReader {
             Announced::Either => BEGINS_LINES.contains(&first),
             Announced::Other => false,
         };
+        if is_events != self.is_stream() {
+            self.slots = Slots::new(&places(&self.rules, is_events).tree);
+        }
         self.form = if is_events { Form::Events } else { Form::Whole };
-        self.slots = Slots::new(&places(&self.rules, is_events).tree);
     }
 
     fn is_stream(&self) -> bool {

@@ -101,7 +101,7 @@ pub(super) struct ResponseText {
     usage: Vec<UsageText>,
     model: Option<Path>,
     tiers: Vec<TierText>,
-    unpriced: Vec<Path>,
+    unpriced: Vec<UnpricedText>,
     error: Option<Path>,
     stream: Option<StreamText>,
 }
@@ -130,6 +130,14 @@ struct UsageText {
 struct ExceptText {
     at: Path,
     is: Vec<Box<str>>,
+}
+
+/// A number, or how often a word stands somewhere: where it is not zero, something is billed that has no price.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UnpricedText {
+    at: Path,
+    counts: Option<Box<str>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -221,8 +229,11 @@ impl ResponseText {
             let slots = roots.iter().map(|root| tree.text(&root.join(&tier.at))).collect();
             reading.tiers.push(TierSlots { slots, not: tier.not.clone() });
         }
-        let unpriced = self.unpriced.iter().flat_map(|path| roots.iter().map(|root| root.join(path)));
-        reading.unpriced = unpriced.map(|path| tree.take(&path, Take::Number)).collect();
+        for unpriced in &self.unpriced {
+            let take = || unpriced.counts.clone().map_or(Take::Number, Take::Count);
+            let slots = roots.iter().map(|root| tree.take(&root.join(&unpriced.at), take()));
+            reading.unpriced.extend(slots);
+        }
         reading.error = self.error.as_ref().map(|path| tree.take(path, Take::Present));
         if let Some(stream) = stream {
             reading.text = tree.lengths(&stream.text);

@@ -111,14 +111,39 @@ fn named(head: &[u8]) -> Result<(&str, bool), Denial> {
     let parameters = disposition.strip_prefix("form-data;").map(str::trim_start);
     let quoted = parameters.and_then(|parameters| parameters.strip_prefix("name=\"")?.split_once('"'));
     let (name, others) = quoted.ok_or_else(|| invalid("a part does not begin with its name in quotes"))?;
-    let others = others.trim();
-    let is_file = others.strip_prefix(';').is_some_and(|next| next.trim_start().starts_with("filename"));
-    // A reader that takes the last of two names finds another one there.
-    let is_twice = others.match_indices("name").any(|(at, _)| !others[..at].ends_with("file"));
-    if name.contains('\\') || is_twice || !(others.is_empty() || is_file) {
-        return Err(invalid("the name of a part could be read in two ways"));
+    let is_file = is_file(others)?;
+    if name.contains('\\') {
+        return Err(two_ways());
     }
     Ok((name, is_file))
+}
+
+/// Whether what follows a part's name is the name of a file, in one form or in both (`filename`, `filename*`). Anything else could be
+/// a second name to some reader.
+fn is_file(parameters: &str) -> Result<bool, Denial> {
+    let mut rest = parameters.trim_start();
+    let is_file = !rest.is_empty();
+    while !rest.is_empty() {
+        let parameter = rest.strip_prefix(';').map(str::trim_start).ok_or_else(two_ways)?;
+        let (name, value) = parameter.split_once('=').ok_or_else(two_ways)?;
+        if !matches!(name, "filename" | "filename*") {
+            return Err(two_ways());
+        }
+        let end = match value.strip_prefix('"') {
+            Some(text) => 2 + text.find('"').ok_or_else(two_ways)?,
+            None => value.find(';').unwrap_or(value.len()),
+        };
+        let (value, next) = value.split_at(end);
+        if value.contains('\\') {
+            return Err(two_ways());
+        }
+        rest = next.trim_start();
+    }
+    Ok(is_file)
+}
+
+fn two_ways() -> Denial {
+    invalid("the name of a part could be read in two ways")
 }
 
 impl Part<'_> {

@@ -62,6 +62,8 @@ fn a_deciding_field_that_two_readers_could_read_differently_is_refused() {
         (vec![("name=model", "whisper-1")], Reason::BodyInvalid),
         (vec![("name=\"file\"; name=\"model\"", "whisper-1")], Reason::BodyInvalid),
         (vec![("name=\"file\"; filename=\"a\"; name=\"model\"", "whisper-1")], Reason::BodyInvalid),
+        (vec![("name=\"file\"; filename=\"a\\\"; name=\\\"model\"", "whisper-1")], Reason::BodyInvalid),
+        (vec![("name=\"file\"; filename=a; Name=\"model\"", "whisper-1")], Reason::BodyInvalid),
         (vec![("name=\"mo\\del\"", "whisper-1")], Reason::BodyInvalid),
         (vec![("filename=\"a\"; name=\"model\"", "whisper-1")], Reason::BodyInvalid),
         (vec![("name=\"a\"\r\nContent-Disposition: form-data; name=\"model\"", "x")], Reason::BodyInvalid),
@@ -70,6 +72,20 @@ fn a_deciding_field_that_two_readers_could_read_differently_is_refused() {
         (vec![("name=\"a\"\nX: y", "x")], Reason::BodyInvalid),
     ] {
         assert_eq!(facts("/v1/audio/transcriptions", &form(&parts)).map(drop), Err(reason), "{parts:?}");
+    }
+}
+
+#[test]
+fn files_are_called_as_clients_call_them() {
+    for head in [
+        "name=\"file\"; filename=\"user name=model; x.mp3\"\r\nContent-Type: audio/mpeg",
+        "name=\"file\"; filename=\"a.mp3\"; filename*=utf-8''%e2%82%ac.mp3",
+        "name=\"file\"; filename*=utf-8''name.mp3",
+        "name=\"file\"; filename=a.mp3",
+    ] {
+        let body = form(&[("name=\"model\"", "whisper-1"), (head, "ID3")]);
+        let read = facts("/v1/audio/transcriptions", &body).map(|facts| facts.model);
+        assert_eq!(read, Ok(Some("whisper-1".into())), "{head}");
     }
 }
 

@@ -222,6 +222,10 @@ fn tokens_of_a_model_that_is_not_named_have_no_price() {
     };
     assert!(buffered(&responses(), &body(4000)).unpriced);
     assert!(!buffered(&responses(), &body(0)).unpriced);
+    let drawn =
+        r#"{"output":[{"type":"image_generation_call"}],"usage":{"input_tokens":1,"output_tokens":1}}"#;
+    let reading = buffered(&responses(), drawn);
+    assert_eq!((reading.unpriced, reading.units.map(|units| units.images)), (true, Some(1)));
 }
 
 #[test]
