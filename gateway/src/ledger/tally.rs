@@ -346,9 +346,10 @@ mod tests {
         full.unpriced = true;
         (full.bytes_in, full.bytes_out) = (u64::MAX, 7);
         full.cost = Some(tollgate_policy::price::NanoUsd(u64::MAX));
-        full.units.audio_out = 3;
-        full.units.cache_write_1h = 4;
-        full.units.reasoning = 5;
+        full.tier = Some(crate::ledger::Bounded::new("priority+us"));
+        for (count, item) in (1..).zip(tollgate_policy::price::Item::ALL) {
+            full.units.set(*item, count);
+        }
         full.held_at = None;
         let empty = Record::new(RecordId::new(), Timestamp::now(), crate::ledger::Bounded::new("GET"));
         for record in [full, empty] {
@@ -373,7 +374,7 @@ mod tests {
         first.source = None;
         tally.record(&first);
         let counts: Vec<_> =
-            tally.sums.iter().map(|(key, sums)| (Key::decode(key).unwrap().words[8], sums[0])).collect();
+            tally.sums.iter().map(|(key, sums)| (Key::decode(key).unwrap().words[9], sums[0])).collect();
         assert!(counts.contains(&("", 2)) && counts.contains(&("10.0.0.1", 1)), "{counts:?}");
     }
 
