@@ -331,9 +331,8 @@ impl Meter {
             }
             Usage::Estimated { units, told } => {
                 let estimate = self.tell(&units, &told, UsageSource::Estimated).unwrap_or(NanoUsd::ZERO);
-                let (tokens, spend) = held.map_or((units.tokens(), estimate), |(tokens, spend)| {
-                    (tokens.min(units.tokens()), spend.min(estimate))
-                });
+                let most = held.unwrap_or((u64::MAX, estimate));
+                let (tokens, spend) = (units.tokens().min(most.0), estimate.min(most.1));
                 self.record.cost = self.priced().map(|_| spend);
                 settle(self, hold, tokens, spend);
             }
