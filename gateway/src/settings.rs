@@ -120,6 +120,18 @@ pub struct EgressSettings {
     /// Private and loopback ranges that destinations and stores may be in. None unless listed.
     #[serde(default, deserialize_with = "value::ranges")]
     pub private_ranges: Vec<IpNet>,
+    /// How the names of destinations are resolved.
+    #[serde(default)]
+    pub dns: DnsSettings,
+}
+
+/// How the names of destinations are resolved.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DnsSettings {
+    /// The servers to ask, as addresses with or without a port (53). None: those of `/etc/resolv.conf`, with its search domains.
+    #[serde(default, deserialize_with = "value::servers")]
+    pub servers: Vec<SocketAddr>,
 }
 
 /// The ledger's seal.
