@@ -87,7 +87,7 @@ impl Way<'_> {
         template: &mut Template,
         meter: &mut Meter,
     ) -> Result<(Answer, Option<Chosen>), Denial> {
-        let sent = Box::pin(self.answer(permit, template, meter)).await;
+        let sent = self.answer(permit, template, meter).await;
         sent.map_err(|denial| match meter.is_out() {
             false if error::is_passing(denial.reason) => denial.repeatable(true),
             true if !template.is_repeatable() && meter.is_charged(denial.reason) => denial.repeatable(false),

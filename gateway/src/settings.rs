@@ -150,13 +150,13 @@ pub struct DrainSettings {
     /// From unready to closed listeners, which may be `0s`; 5s.
     #[serde(deserialize_with = "value::pause")]
     pub delay: Duration,
-    /// From closed listeners to cut connections; 300s.
+    /// From closed listeners to cut connections; 600s, as long as the SDKs of LLM providers wait for an answer.
     pub timeout: Interval,
 }
 
 impl Default for DrainSettings {
     fn default() -> Self {
-        Self { delay: Duration::from_secs(5), timeout: Interval(Duration::from_secs(300)) }
+        Self { delay: Duration::from_secs(5), timeout: Interval(Duration::from_secs(600)) }
     }
 }
 

@@ -27,7 +27,10 @@ const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// A connection that is silent while a model thinks outlives the idle limits of what is between: NAT gateways and load balancers let go
 /// of one after 240 s (Azure) or 350 s (AWS). One that is dead is noticed after a minute and a half.
-const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(15), 4);
+pub(crate) const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(30))
+    .with_interval(Duration::from_secs(15))
+    .with_retries(4);
 
 /// Why no connection came about.
 #[derive(Debug, thiserror::Error)]
@@ -174,9 +177,7 @@ impl Dial<'_> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
         let socket = socket.map_err(DialError::Connect)?;
         socket.set_nodelay(true).map_err(DialError::Connect)?;
-        let (time, interval, retries) = KEEPALIVE;
-        let keepalive = TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(retries);
-        SockRef::from(&socket).set_tcp_keepalive(&keepalive).map_err(DialError::Connect)?;
+        SockRef::from(&socket).set_tcp_keepalive(&KEEPALIVE).map_err(DialError::Connect)?;
         if let Some(source) = self.source {
             bind_source(&socket, source).map_err(|error| DialError::Source(source, error))?;
         }

@@ -188,18 +188,18 @@ impl Resolver {
             let _room = inner.room.acquire().await;
             let asked = timeout(ASKED_FOR, inner.servers.ask(&key.0, key.1)).await;
             let (found, holds) = match asked.unwrap_or(Err((LookupError::Timeout, Duration::ZERO))) {
-                Ok((addresses, holds)) => (Ok(addresses), Some(holds.clamp(HOLDS.0, HOLDS.1))),
-                Err((LookupError::NoName, lacks)) => {
-                    (Err(LookupError::NoName), Some(lacks.clamp(LACKS.0, LACKS.1)))
+                Ok((addresses, holds)) => (Ok(addresses), holds.clamp(HOLDS.0, HOLDS.1)),
+                Err((LookupError::NoName, holds)) => {
+                    (Err(LookupError::NoName), holds.clamp(LACKS.0, LACKS.1))
                 }
-                Err((error, _)) => (Err(error), None),
-            };
-            match (&found, holds) {
-                (_, Some(holds)) => inner.answered(&key, found.clone(), holds),
                 // Whoever asks next waits for as long as this one did.
-                (Err(LookupError::Timeout), None) | (Ok(_), None) => {}
-                (Err(error), None) => inner.failed(&key, error.clone(), PAUSE),
-            }
+                Err((LookupError::Timeout, _)) => return Err(LookupError::Timeout),
+                Err((error, _)) => {
+                    inner.failed(&key, error.clone(), PAUSE);
+                    return Err(error);
+                }
+            };
+            inner.answered(&key, found.clone(), holds);
             found
         })
     }
