@@ -172,7 +172,7 @@ impl Resolver {
         {
             return Look::Known(stale.ok_or_else(|| error.clone()));
         }
-        if let Some(asking) = entry.asking.as_ref().and_then(WeakShared::upgrade) {
+        if let Some(asking) = entry.under_way() {
             return Look::Asking(asking, stale);
         }
         let asking = Self::ask(Arc::clone(&self.0), key, place).shared();
@@ -286,6 +286,11 @@ impl Entry {
     }
 
     fn is_waited_for(&self) -> bool {
-        self.asking.as_ref().and_then(WeakShared::upgrade).is_some()
+        self.under_way().is_some()
+    }
+
+    /// The question that somebody waits for; not one that has its answer, which its last caller may not have read yet.
+    fn under_way(&self) -> Option<Shared<Asking>> {
+        self.asking.as_ref()?.upgrade().filter(|asking| asking.peek().is_none())
     }
 }

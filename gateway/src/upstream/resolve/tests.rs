@@ -126,6 +126,20 @@ async fn a_question_goes_with_the_last_call_that_waits_for_it() {
     assert_eq!(resolver.0.room.available_permits(), IN_ALL);
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_still_waits_when_a_question_was_in_vain_asks_it_again() {
+    let server = Server::start(None).await;
+    let resolver = server.resolver();
+    let mut waiting = JoinSet::new();
+    for _ in 0..3 {
+        let resolver = resolver.clone();
+        waiting.spawn(async move { timeout(ASKED_FOR * 3, v4(&resolver, "api.test")).await });
+    }
+    while let Some(waited) = waiting.join_next().await {
+        assert!(waited.unwrap().is_err());
+    }
+}
+
 #[tokio::test]
 async fn names_that_nobody_answers_for_keep_only_their_own_destination_waiting() {
     let server = Server::start(None).await;
