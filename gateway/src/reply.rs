@@ -155,14 +155,19 @@ pub(crate) fn refusal(denial: &Denial, id: RecordId, dress: Dress) -> Response<R
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
     }
     if is_malformed(denial.reason) {
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        announce_close(&mut response);
     }
     let repeatable = denial.repeatable.or((denial.reason == Reason::BudgetExhausted).then_some(false));
     if let Some(repeatable) = repeatable {
         let word = if repeatable { "true" } else { "false" };
-        headers.insert(SHOULD_RETRY, HeaderValue::from_static(word));
+        response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static(word));
     }
     response
+}
+
+/// Says that the connection ends with this answer: what follows on it is in doubt, or will not be read.
+pub(crate) fn announce_close(response: &mut Response<ReplyBody>) {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
 fn problem(denial: &Denial, id: &str) -> Bytes {

@@ -18,6 +18,7 @@ PYTHON = [
     "h2==4.4.1",
     "dnslib==0.9.26",
     "moto[server]==5.2.5",
+    "grpcio==1.85.3",
 ]
 AIMOCK = "@copilotkit/aimock@1.43.0"
 IDP = "oauth2-mock-server@8.2.1"

@@ -18,6 +18,7 @@ pub mod kinds;
 pub mod ledger;
 pub mod moto;
 pub mod network;
+pub mod node;
 pub mod process;
 pub mod provider;
 pub mod python;

@@ -10,13 +10,13 @@ use jiff::Timestamp;
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::Carriers;
-use tollgate_policy::policy::Injection;
+use tollgate_policy::policy::{Credential, Destination, Injection};
 
 use super::sigv4;
 use super::spare::Spare;
 use crate::identity::{self, AwsScope, Head};
 use crate::load::Room;
-use crate::upstream::{OutBody, Upload};
+use crate::upstream::{OutBody, Trailers, Upload};
 
 /// In what forms the messages inside a body may come back (the gRPC and Connect protocols).
 static MESSAGE_ENCODINGS: [HeaderName; 2] =
@@ -34,6 +34,8 @@ pub(crate) struct Template {
     pub(super) aws_scope: Option<AwsScope>,
     /// The caller's own, where the grant passes it on. Not among the headers, which are copied.
     pub(super) token: Option<HeaderValue>,
+    /// Whether trailers of the answer are asked for.
+    pub(super) takes_trailers: bool,
     headers: Option<HeaderMap>,
     spare: Spare,
     body: Option<OutBody>,
@@ -46,7 +48,7 @@ pub(crate) struct Template {
 impl Template {
     /// # Errors
     /// `bad_request` where the target cannot be written as a request line, `caller_token` where the caller's own token cannot be passed on.
-    pub(crate) fn new(head: Head, permit: &Permit, body: OutBody, room: Room) -> Result<Self, Denial> {
+    pub(crate) fn new(head: Head, permit: &Permit, mut body: OutBody, room: Room) -> Result<Self, Denial> {
         let token = head.credentials.passed_on(permit, Timestamp::now())?;
         let target = permit.target();
         let mut line = String::with_capacity(target.path().len() + target.query().map_or(0, |q| q.len() + 1));
@@ -92,7 +94,8 @@ impl Template {
             }
             None => None,
         };
-        let replayable = body.again().is_some();
+        body.pass_trailers(|| Box::new(CallerTrailers::of(permit)));
+        let (takes_trailers, replayable) = (head.takes_trailers, body.again().is_some());
         let repeatable = replayable && (is_idempotent(&head.method) || headers.contains_key(IDEMPOTENCY_KEY));
         let grpc = is_grpc(&headers);
         let (method, spare) = (head.method, Spare::pack(&headers));
@@ -102,6 +105,7 @@ impl Template {
             path,
             aws_scope,
             token,
+            takes_trailers,
             headers,
             spare,
             body,
@@ -158,6 +162,33 @@ fn is_idempotent(method: &Method) -> bool {
 fn is_grpc(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.as_bytes().strip_prefix(b"application/grpc"));
     kind.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+/// The rules for the trailers of one call: those of its head, and what a recipient may not take from a trailer.
+#[derive(Debug)]
+struct CallerTrailers {
+    destination: Arc<Destination>,
+    credential: Option<Arc<Credential>>,
+}
+
+impl CallerTrailers {
+    fn of(permit: &Permit) -> Self {
+        Self { destination: Arc::clone(permit.destination()), credential: permit.credential().cloned() }
+    }
+}
+
+impl Trailers for CallerTrailers {
+    fn clean(&self, trailers: &mut HeaderMap) {
+        identity::strip_headers(trailers);
+        let own = self.credential.as_ref().map_or(&[][..], |credential| &credential.inject);
+        withhold(trailers, self.destination.dialect.carriers(), own);
+        // What describes the content is decided on before it comes (RFC 9110, section 6.5.1).
+        let describes = |name: &HeaderName| name.as_str().starts_with("content-");
+        let gone: Vec<HeaderName> = trailers.keys().filter(|name| describes(name)).cloned().collect();
+        for name in gone {
+            trailers.remove(&name);
+        }
+    }
 }
 
 /// Removes what carries a credential or chooses an account at this provider, however it is spelt: many read `_` as `-`.
