@@ -74,7 +74,13 @@ pub(crate) async fn read(
     };
     let (bytes, room) = collect(incoming, most, load).await?;
     let mut read = match endpoint {
-        Some(endpoint) => facts::read(endpoint, headers, &bytes)?,
+        Some(endpoint) => {
+            let read = facts::read(endpoint, headers, &bytes)?;
+            if let Some(query) = admission.target().query() {
+                facts::check_query(&endpoint.request, query, &read.facts)?;
+            }
+            read
+        }
         None => ReadBody::unread(Facts { body_bytes: bytes.len() as u64, ..Facts::default() }),
     };
     read.facts.actions = named(if may_name { &bytes } else { &[] })?;
@@ -166,6 +172,11 @@ impl Asked {
         estimate::bound(self.facts(), endpoint, price, terms).map(Some)
     }
 
+    /// What to add to a refusal that stems from how much this call may use.
+    pub(crate) fn cause(&self) -> Option<String> {
+        estimate::cause(self.facts())
+    }
+
     /// The body to send, as it came or with its edits, and the room that it takes up until it is no longer needed.
     pub(crate) fn into_body(self, bound: Option<&Bound>, permit: &Permit) -> (OutBody, Room) {
         match self.content {
@@ -185,6 +196,16 @@ impl Asked {
 
 fn limits_usage(grant: &Grant) -> bool {
     grant.limits.iter().any(|limit| matches!(limit.unit, Unit::Tokens | Unit::Spend))
+}
+
+/// The refusal of a budget, with what made the hold so large.
+pub(crate) fn explained(denial: Denial, cause: Option<&str>) -> Denial {
+    match cause {
+        Some(cause) if matches!(denial.reason, Reason::BudgetHeld | Reason::BudgetExhausted) => {
+            Denial { detail: format!("{}. What it may use is that much: {cause}", denial.detail).into(), ..denial }
+        }
+        _ => denial,
+    }
 }
 
 /// What a call with this bound asks of its limits.
