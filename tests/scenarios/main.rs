@@ -33,3 +33,4 @@ mod smuggling;
 mod stores;
 mod targets;
 mod tokens;
+mod worst;

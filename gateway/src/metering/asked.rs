@@ -4,12 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 use tollgate_policy::decision::{Actions, Admission, Facts, Permit, Priced};
 use tollgate_policy::denial::{Denial, Reason};
+use tollgate_policy::dialect::Endpoint;
 use tollgate_policy::limit::Unit;
 use tollgate_policy::policy::Grant;
 use tollgate_policy::price::NanoUsd;
@@ -27,6 +31,11 @@ use crate::upstream::OutBody;
 const HEAD_START: Duration = Duration::from_secs(30);
 /// 16 KiB a second.
 const LEAST_BYTES_PER_MS: u64 = 16;
+
+/// A body of more bytes is parsed on a thread of its own: a core has others to serve meanwhile.
+const LARGE: usize = 256 * 1024;
+/// So many of them are parsed at once.
+static LARGE_AT_ONCE: Semaphore = Semaphore::const_new(2);
 
 /// A request's body and what it says.
 #[derive(Debug)]
@@ -75,7 +84,7 @@ pub(crate) async fn read(
     let (bytes, room) = collect(incoming, most, load).await?;
     let mut read = match endpoint {
         Some(endpoint) => {
-            let read = facts::read(endpoint, headers, &bytes)?;
+            let read = read_facts(endpoint, headers, &bytes).await?;
             if let Some(query) = admission.target().query() {
                 facts::check_query(&endpoint.request, query, &read.facts)?;
             }
@@ -85,6 +94,25 @@ pub(crate) async fn read(
     };
     read.facts.actions = named(if may_name { &bytes } else { &[] })?;
     Ok(Asked { content: Content::Whole { bytes, room }, read })
+}
+
+async fn read_facts(
+    endpoint: &Arc<Endpoint>,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Result<ReadBody, Denial> {
+    if body.len() <= LARGE {
+        return facts::read(endpoint, headers, body);
+    }
+    let failed = |_| Denial::new(Reason::Internal, "the request body could not be read");
+    let turn = LARGE_AT_ONCE.acquire().await.map_err(|_| failed(()))?;
+    let (endpoint, headers, body) = (Arc::clone(endpoint), headers.clone(), body.clone());
+    let read = spawn_blocking(move || {
+        // It is not over when nobody waits for it any more.
+        let _turn = turn;
+        facts::read(&endpoint, &headers, &body)
+    });
+    read.await.map_err(|_| failed(()))?
 }
 
 /// How much of a body is read, and what becomes of more.

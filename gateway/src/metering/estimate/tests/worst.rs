@@ -6,10 +6,13 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
+use tollgate_policy::dialect::ToolRule;
 use tollgate_policy::price::Item;
 
 use super::*;
 use crate::metering::facts;
+
+type Tool<'a> = (&'a str, &'a ToolRule);
 
 /// A call, and the most that its answer may report.
 #[derive(Debug)]
@@ -121,7 +124,7 @@ fn chat_call(dice: &mut Dice, model: &str, window: u64) -> Call {
 }
 
 /// The model is run again after each call of a tool, and reads its whole window each time.
-fn responses_call(dice: &mut Dice, (name, rule): (&str, &tollgate_policy::dialect::ToolRule), window: u64) -> Call {
+fn responses_call(dice: &mut Dice, (name, rule): Tool<'_>, window: u64) -> Call {
     let (text, length) = text(dice);
     let (calls, cap) = (1 + roll(dice, 20), 1 + roll(dice, 9000));
     let tool = name.trim_end_matches('*');
@@ -140,7 +143,7 @@ fn responses_call(dice: &mut Dice, (name, rule): (&str, &tollgate_policy::dialec
 /// Every use of every tool is a run of the model, or its provider's ten runs for a request.
 fn messages_call(
     dice: &mut Dice,
-    (name, rule): (&str, &tollgate_policy::dialect::ToolRule),
+    (name, rule): Tool<'_>,
     (model, window): (&str, u64),
 ) -> Call {
     let (text, mut once) = text(dice);
@@ -170,44 +173,80 @@ fn messages_call(
     Call { body, read, written, web_searches, file_searches: 0 }
 }
 
-/// Settles the worst answer to the call, its tokens billed as the dice fall.
-fn settles_within_its_hold(dice: &mut Dice, endpoint: &Endpoint, price: &Price, mut call: Call) {
+/// Settles the worst answer to the call, its tokens billed as the dice fall. An error says what was beyond the hold.
+fn settles_within_its_hold(
+    dice: &mut Dice,
+    (endpoint, price): (&Endpoint, &Price),
+    mut call: Call,
+) -> Result<(), String> {
     call.body["model"] = json!(price.model());
-    let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
     let body = call.body.to_string();
-    let facts = facts::read(endpoint, &headers, body.as_bytes()).unwrap().facts;
+    let facts = read(endpoint, &body);
     let terms = Terms { default_output_cap: Some(2000), assume: None };
     let Ok(held) = bound(&facts, endpoint, Some(price), terms) else {
-        assert!(price.context_window().is_none() || price.max_output().is_none(), "refused: {:?}", facts.causes);
-        return;
+        let is_known = price.context_window().is_some() && price.max_output().is_some();
+        return if is_known { Err(format!("refused: {:?}", facts.causes)) } else { Ok(()) };
     };
-    let most = price.max_output().unwrap_or(u64::MAX);
-    let mut units = Units { web_searches: call.web_searches, file_searches: call.file_searches, requests: 1, ..Units::default() };
-    let (read, written) = (Item::READ, Item::WRITTEN);
+    let mut units = Units { requests: 1, ..Units::default() };
+    (units.web_searches, units.file_searches) = (call.web_searches, call.file_searches);
     let mut left = call.read;
-    for item in &read[..read.len() - 1] {
+    for item in Item::READ {
         let part = roll(dice, left + 1);
-        units.set(*item, part);
+        units.set(item, part);
         left -= part;
     }
-    units.set(read[roll(dice, read.len() as u64) as usize], left);
-    // What is overwritten is not billed: the worst is the rest as cache writes.
-    let missing = call.read.saturating_sub(units.read());
-    units.cache_write_1h += missing;
-    let prediction = call.written.saturating_sub(most.saturating_mul(facts.choices));
-    let caps = if facts.predicted > 0 { call.written } else { call.written - prediction };
-    units.set(written[roll(dice, written.len() as u64) as usize], caps);
-    let tier = facts.tier.as_deref();
-    let cost = price.cost(&units, tier);
+    units.cache_write_1h += left;
+    units.set(Item::WRITTEN[roll(dice, Item::WRITTEN.len() as u64) as usize], call.written);
+    let cost = price.cost(&units, facts.tier.as_deref());
+    if units.tokens() <= held.tokens && cost <= held.spend {
+        return Ok(());
+    }
     let shown = body.chars().take(300).collect::<String>();
-    assert!(units.tokens() <= held.tokens, "{}: {units:?} > {held:?}\n{shown}", price.version());
-    assert!(cost <= held.spend, "{}: {units:?} cost {cost} > {held:?}\n{shown}", price.version());
+    Err(format!("{}: {units:?} cost {cost}, beyond {held:?}: {shown}", price.version()))
+}
+
+fn read(endpoint: &Endpoint, body: &str) -> Facts {
+    let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+    facts::read(endpoint, &headers, body.as_bytes()).unwrap().facts
 }
 
 fn prices(catalog: &Catalog, provider: &str) -> Vec<Arc<Price>> {
     let now = "2026-11-01T00:00:00Z".parse::<Timestamp>().unwrap();
     let of = |price: &&Arc<Price>| price.version().starts_with(provider) && price.valid_from() <= now;
     catalog.prices().all().filter(of).cloned().collect()
+}
+
+/// Makes up a call of the catalog and settles the worst answer to it.
+fn try_a_call(catalog: &Catalog, dice: &mut Dice) -> Result<(), String> {
+    const FAVOURITES: [&str; 7] =
+        ["gpt-5-mini", "gpt-4o-mini", "gpt-4o", "gpt-5.4", "gpt-6-sol", "claude-haiku-4-5", "claude-opus-5-5"];
+    let (provider, path) = match roll(dice, 5) {
+        0 => ("openai", "/v1/embeddings"),
+        1 => ("openai", "/v1/responses"),
+        2 => ("openai", "/v1/chat/completions"),
+        _ => ("anthropic", "/v1/messages"),
+    };
+    let endpoint = catalog.dialect(provider).unwrap().endpoint("POST", path).unwrap();
+    let prices = prices(catalog, provider);
+    let fits = |price: &&Arc<Price>| price.model().starts_with("text-embedding") == (path == "/v1/embeddings");
+    let (known, others): (Vec<_>, Vec<_>) =
+        prices.iter().filter(fits).partition(|price| FAVOURITES.contains(&price.model()));
+    let prices = if known.is_empty() || flip(dice) { others } else { known };
+    let price = prices[roll(dice, prices.len() as u64) as usize];
+    let window = price.context_window().unwrap_or(0);
+    let types = endpoint.request.tools.types();
+    let tools: Vec<_> = types.filter(|(_, rule)| !rule.unbounded && rule.contains.is_none()).collect();
+    let loops: Vec<_> = tools.iter().filter(|(_, rule)| rule.is_loop()).collect();
+    let call = match path {
+        "/v1/embeddings" => embeddings(dice),
+        "/v1/responses" => responses_call(dice, *loops[roll(dice, loops.len() as u64) as usize], window),
+        "/v1/messages" => {
+            let tool = tools[roll(dice, tools.len() as u64) as usize];
+            messages_call(dice, tool, (price.model(), window))
+        }
+        _ => chat_call(dice, price.model(), window),
+    };
+    settles_within_its_hold(dice, (endpoint, price), call)
 }
 
 proptest! {
@@ -217,64 +256,73 @@ proptest! {
     fn the_worst_answer_to_any_call_settles_within_its_hold(mut dice in prop::collection::vec(any::<u32>(), 200)) {
         static CATALOG: OnceLock<Catalog> = OnceLock::new();
         let catalog = CATALOG.get_or_init(|| catalog::shipped().unwrap());
-        let is_anthropic = flip(&mut dice);
-        let provider = if is_anthropic { "anthropic" } else { "openai" };
-        let prices = prices(catalog, provider);
-        let is_embedding = |price: &&Arc<Price>| price.model().starts_with("text-embedding");
-        let embedding = !is_anthropic && roll(&mut dice, 3) == 0;
-        let fitting: Vec<_> = prices.iter().filter(|price| is_embedding(price) == embedding).collect();
-        let favourites = ["gpt-5-mini", "gpt-4o-mini", "gpt-4o", "gpt-5.4", "gpt-6-sol", "claude-haiku-4-5", "claude-opus-5-5"];
-        let known: Vec<_> = fitting.iter().filter(|price| favourites.contains(&price.model())).collect();
-        let price = if !embedding && flip(&mut dice) {
-            known[roll(&mut dice, known.len() as u64) as usize]
-        } else {
-            &fitting[roll(&mut dice, fitting.len() as u64) as usize]
+        let tried = try_a_call(catalog, &mut dice);
+        prop_assert!(tried.is_ok(), "{}", tried.unwrap_err());
+    }
+}
+
+/// The shipped catalog with one of its files changed.
+fn catalog_without(rule: &str, instead: &str) -> Catalog {
+    let texts = [
+        include_str!("../../../../catalog/dialects/anthropic.yaml"),
+        include_str!("../../../../catalog/dialects/openai.yaml"),
+        include_str!("../../../../catalog/prices/anthropic.yaml"),
+        include_str!("../../../../catalog/prices/openai.yaml"),
+    ];
+    assert!(texts.iter().any(|text| text.contains(rule)), "no file has {rule:?}");
+    let file = |(index, text): (usize, &str)| {
+        SourceFile { path: PathBuf::from(format!("{index}.yaml")), text: text.replace(rule, instead) }
+    };
+    Catalog::parse(&texts.into_iter().enumerate().map(file).collect::<Vec<_>>()).unwrap()
+}
+
+#[test]
+fn a_rule_that_bounds_too_little_is_noticed() {
+    let rules = [
+        // Embeddings at the window of one input.
+        ("      inputs: input\n      call_input: 300000\n      inert: [dimensions,", "      inert: [input, dimensions,"),
+        // Loops at one window.
+        ("web_search_20250305: {outside: true, fee: 0.01 USD, cap: max_uses}", "web_search_20250305: {}"),
+        ("web_search: {outside: true, fee: 0.01 USD}", "web_search: {}"),
+        ("file_search: {outside: true, fee: 0.0025 USD}", "file_search: {}"),
+        ("\"tool_search_tool_*\": {pass: true, runs: 10}", "\"tool_search_tool_*\": {}"),
+        ("predicted: [prediction]\n      inert:\n", "inert:\n        - prediction\n"),
+        ("      choices: [n]\n", "      other_models: [n]\n"),
+        ("patches-1536-mini: {patches: {side: 32, most: 1536, low: 256, permille: 1620}}",
+            "patches-1536-mini: {patches: {side: 32, most: 1536, low: 25, permille: 620}}"),
+    ];
+    for (rule, instead) in rules {
+        let catalog = catalog_without(rule, instead);
+        let mut seed = 7_u32;
+        let mut dice = || -> Dice {
+            let next = |_| {
+                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                seed >> 8
+            };
+            (0..200).map(next).collect()
         };
-        let window = price.context_window().unwrap_or(0);
-        let path = match (is_anthropic, embedding, flip(&mut dice)) {
-            (true, ..) => "/v1/messages",
-            (_, true, _) => "/v1/embeddings",
-            (.., true) => "/v1/responses",
-            _ => "/v1/chat/completions",
-        };
-        let endpoint = catalog.dialect(provider).unwrap().endpoint("POST", path).unwrap();
-        let tools: Vec<_> = endpoint.request.tools.types().filter(|(_, rule)| !rule.unbounded && rule.contains.is_none()).collect();
-        let tool = (!tools.is_empty()).then(|| tools[roll(&mut dice, tools.len() as u64) as usize]);
-        let call = match (path, tool) {
-            ("/v1/embeddings", _) => embeddings(&mut dice),
-            ("/v1/responses", Some(tool)) if tool.1.is_loop() => responses_call(&mut dice, tool, window),
-            ("/v1/messages", Some(tool)) => messages_call(&mut dice, tool, (price.model(), window)),
-            _ if path == "/v1/responses" => return Ok(()),
-            _ => chat_call(&mut dice, price.model(), window),
-        };
-        settles_within_its_hold(&mut dice, endpoint, price, call);
+        let noticed = (0..1500).any(|_| try_a_call(&catalog, &mut dice()).is_err());
+        assert!(noticed, "nobody notices {instead:?} in place of {rule:?}");
     }
 }
 
 #[test]
-fn every_rule_that_multiplies_without_a_bound_is_refused() {
+fn every_tool_that_multiplies_without_a_bound_is_refused() {
     let catalog = catalog::shipped().unwrap();
-    let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-    let mut seen = 0;
+    let mut refused = 0;
     for dialect in catalog.dialect_names() {
-        let dialect = catalog.dialect(dialect).unwrap();
-        for endpoint in dialect.endpoints().filter(|endpoint| endpoint.metered) {
+        for endpoint in catalog.dialect(dialect).unwrap().endpoints().filter(|endpoint| endpoint.metered) {
             for (name, rule) in endpoint.request.tools.types() {
-                let is_bounded_by_itself = rule.once || (rule.fee.is_none() && rule.runs.is_some() && !rule.outside);
-                if !rule.unbounded && (!rule.is_loop() || is_bounded_by_itself) {
-                    continue;
-                }
                 let body = json!({"model": "m", "tools": [{"type": name.replace('*', "20270101")}]}).to_string();
-                let facts = facts::read(endpoint, &headers, body.as_bytes()).unwrap().facts;
-                let refused = bound(&facts, endpoint, Some(&price("known")), Terms::default());
-                // A cap in runs of the provider bounds tokens, and what has a fee for each use is not bounded by it.
-                if refused.is_ok() {
-                    assert!(rule.fee.is_none() && rule.runs.is_some(), "{} {name}", endpoint.path);
-                    continue;
-                }
-                seen += 1;
+                let facts = read(endpoint, &body);
+                let is_refused = bound(&facts, endpoint, Some(&price("known")), Terms::default()).is_err();
+                // Runs of the model bound its tokens, and not a fee for each use.
+                let has_bound = rule.once || (rule.fee.is_none() && rule.runs.is_some());
+                let expected = rule.unbounded || (rule.is_loop() && !has_bound);
+                assert_eq!(is_refused, expected, "{} {name}", endpoint.path);
+                refused += usize::from(is_refused);
             }
         }
     }
-    assert!(seen >= 15, "{seen} rules");
+    assert!(refused >= 12, "{refused} rules");
 }
