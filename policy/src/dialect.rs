@@ -23,8 +23,8 @@ pub use endpoint::{Class, Endpoint};
 pub use key::KeyRules;
 pub use request::{Member, RequestRules};
 pub use response::{Reading, ResponseRules, StreamRules, Terminal, TierSlots, UsageSlots};
-pub use tool::{ToolRule, ToolRules};
 use serde::Deserialize;
+pub use tool::{ToolRule, ToolRules};
 
 use crate::map::Map;
 use crate::model::{Problem, SourceFile};

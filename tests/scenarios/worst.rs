@@ -23,7 +23,8 @@ fn plan(dialect: &'static str, limits: &str) -> Plan {
         "openai" => "[gpt-5-mini, text-embedding-3-small]",
         _ => "[claude-haiku-4-5, claude-sonnet-4-5]",
     };
-    let grant = format!("  allow: {{methods: [POST], paths: [\"/v1/**\"], models: {models}}}\n  limits: {limits}\n");
+    let grant =
+        format!("  allow: {{methods: [POST], paths: [\"/v1/**\"], models: {models}}}\n  limits: {limits}\n");
     Plan { dialect, ..Plan::openai(&grant) }
 }
 
@@ -82,7 +83,8 @@ fn worst_of_anthropic(body: &Value) -> Value {
     let images = body["messages"][0]["content"].as_array().unwrap().len() as u64 - 1;
     let text = (body.to_string().len() as u64 + images * 1640).min(ANTHROPIC_WINDOW);
     let read = if uses > 0 { ANTHROPIC_WINDOW * (uses + 1) } else { text };
-    let written = body["max_tokens"].as_u64().unwrap().max(body["thinking"]["budget_tokens"].as_u64().unwrap_or(0));
+    let written =
+        body["max_tokens"].as_u64().unwrap().max(body["thinking"]["budget_tokens"].as_u64().unwrap_or(0));
     json!({"id": "m", "type": "message", "role": "assistant", "model": body["model"], "content": [], "stop_reason": "end_turn",
         "usage": {"input_tokens": read / 3, "cache_read_input_tokens": 0, "cache_creation_input_tokens": read - read / 3,
             "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": read - read / 3},
@@ -92,7 +94,8 @@ fn worst_of_anthropic(body: &Value) -> Value {
 fn worst(seen: &Seen) -> Reply {
     let body = seen.json();
     let path = seen.target.split('?').next().unwrap_or_default();
-    let answer = if path.ends_with("/messages") { worst_of_anthropic(&body) } else { worst_of_openai(path, &body) };
+    let answer =
+        if path.ends_with("/messages") { worst_of_anthropic(&body) } else { worst_of_openai(path, &body) };
     let pause = Duration::from_millis(if path.ends_with("/embeddings") { 20 } else { 2 });
     Reply::status(200).header("content-type", "application/json").wait(pause).data(answer.to_string())
 }
@@ -129,13 +132,15 @@ fn openai_call(dice: &mut Dice) -> (&'static str, Value) {
             ("/up/v1/responses", body)
         }
         _ => {
-            let image = json!({"type": "image_url", "image_url": {"url": format!("data:image/png;base64,{IMAGE}")}});
+            let image =
+                json!({"type": "image_url", "image_url": {"url": format!("data:image/png;base64,{IMAGE}")}});
             let mut content = vec![image; dice.roll(4) as usize];
             content.push(json!({"type": "text", "text": text}));
             let mut body = json!({"model": "gpt-5-mini", "messages": [{"role": "user", "content": content}], "n": 1 + dice.roll(4),
                 "max_completion_tokens": 1 + dice.roll(3000), "service_tier": tier});
             if dice.flip() {
-                body["prediction"] = json!({"type": "content", "content": "~".repeat(dice.roll(2000) as usize)});
+                body["prediction"] =
+                    json!({"type": "content", "content": "~".repeat(dice.roll(2000) as usize)});
             }
             ("/up/v1/chat/completions", body)
         }
@@ -143,7 +148,8 @@ fn openai_call(dice: &mut Dice) -> (&'static str, Value) {
 }
 
 fn anthropic_call(dice: &mut Dice) -> (&'static str, Value) {
-    let image = json!({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": IMAGE}});
+    let image =
+        json!({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": IMAGE}});
     let mut content = vec![image; dice.roll(4) as usize];
     content.push(json!({"type": "text", "text": "~".repeat(dice.roll(4000) as usize)}));
     let mut body = json!({"model": "claude-haiku-4-5", "max_tokens": 1 + dice.roll(3000), "messages": [{"role": "user", "content": content}]});
@@ -158,7 +164,12 @@ fn anthropic_call(dice: &mut Dice) -> (&'static str, Value) {
 }
 
 /// Makes calls until there are none left; returns how many were let through.
-async fn call(client: Client, seed: u64, left: Arc<AtomicU64>, make: fn(&mut Dice) -> (&'static str, Value)) -> u64 {
+async fn call(
+    client: Client,
+    seed: u64,
+    left: Arc<AtomicU64>,
+    make: fn(&mut Dice) -> (&'static str, Value),
+) -> u64 {
     let mut dice = Dice(seed);
     let mut connection = client.open(Protocol::H1).await.expect("a connection");
     let mut through = 0;
@@ -179,11 +190,14 @@ async fn call(client: Client, seed: u64, left: Arc<AtomicU64>, make: fn(&mut Dic
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_worst_answers_to_calls_of_every_kind_never_pass_a_budget() {
-    let calls = std::env::var("TOLLGATE_WORST_CALLS").ok().and_then(|calls| calls.parse().ok()).unwrap_or(CALLS);
-    let kinds = [("openai", openai_call as fn(&mut Dice) -> _, calls / 40), ("anthropic", anthropic_call, calls / 8)];
+    let calls =
+        std::env::var("TOLLGATE_WORST_CALLS").ok().and_then(|calls| calls.parse().ok()).unwrap_or(CALLS);
+    let kinds =
+        [("openai", openai_call as fn(&mut Dice) -> _, calls / 40), ("anthropic", anthropic_call, calls / 8)];
     for (dialect, make, usd) in kinds {
         // Less than the calls cost, so that the end of the budget is met too.
-        let limits = format!("[{{spend: {usd} USD, per: month}}, {{tokens: {}, per: month}}]", calls * 200_000);
+        let limits =
+            format!("[{{spend: {usd} USD, per: month}}, {{tokens: {}, per: month}}]", calls * 200_000);
         let stand = plan(dialect, &limits).start(worst).await;
         let left = Arc::new(AtomicU64::new(calls as u64 / 2));
         let work: Vec<_> = (0..WORKERS as u64)
@@ -211,7 +225,10 @@ async fn the_worst_answers_to_calls_of_every_kind_never_pass_a_budget() {
         let (through, ()) = tokio::join!(all, watch);
         settled(&stand).await;
         let refused = calls as u64 / 2 - through;
-        assert!(through > 20 && refused > 20, "{dialect}: {through} calls went through, {refused} were refused");
+        assert!(
+            through > 20 && refused > 20,
+            "{dialect}: {through} calls went through, {refused} were refused"
+        );
         assert_eq!(stand.upstream.count() as u64, through);
         let metrics = stand.gateway.metrics();
         for unit in ["spend", "tokens"] {
@@ -224,9 +241,8 @@ async fn the_worst_answers_to_calls_of_every_kind_never_pass_a_budget() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn embeddings_of_many_inputs_are_held_at_what_the_call_may_read() {
-    let stand = plan("openai", "[{spend: 0.01 USD, per: month}, {tokens: 320000, per: month}]")
-        .start(worst)
-        .await;
+    let stand =
+        plan("openai", "[{spend: 0.01 USD, per: month}, {tokens: 320000, per: month}]").start(worst).await;
     let input: Vec<Vec<u32>> = vec![(0..3000).map(|number| 1000 + number % 900).collect(); 90];
     let body = json!({"model": "text-embedding-3-small", "encoding_format": "base64", "input": input});
     let calls = (0..8).map(|_| {
@@ -250,7 +266,11 @@ async fn a_loop_of_the_providers_tools_is_held_at_a_window_for_each_run() {
         "tools": [{"type": "web_search_20250305", "name": "web_search", "max_uses": 5}]});
     let refused = stand.checkout().post("/up/v1/messages", &body).await;
     refused.assert_refused(429, "budget_exhausted");
-    assert!(refused.text().contains("1201000 tokens") && refused.text().contains("read its context 6 times"), "{}", refused.text());
+    assert!(
+        refused.text().contains("1201000 tokens") && refused.text().contains("read its context 6 times"),
+        "{}",
+        refused.text()
+    );
     let mut uncapped = body.clone();
     uncapped["tools"][0]["max_uses"] = Value::Null;
     let refused = stand.checkout().post("/up/v1/messages", &uncapped).await;
@@ -261,7 +281,8 @@ async fn a_loop_of_the_providers_tools_is_held_at_a_window_for_each_run() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_small_image_in_the_body_is_held_at_what_it_can_cost_and_one_by_url_at_the_window() {
-    let stand = plan("anthropic", "[{spend: 0.1 USD, per: month}, {tokens: 20000, per: month}]").start(worst).await;
+    let stand =
+        plan("anthropic", "[{spend: 0.1 USD, per: month}, {tokens: 20000, per: month}]").start(worst).await;
     let call = |source: Value| {
         json!({"model": "claude-sonnet-4-5", "max_tokens": 1000, "messages": [{"role": "user", "content": [
             {"type": "image", "source": source}, {"type": "text", "text": "x"}]}]})

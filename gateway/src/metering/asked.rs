@@ -96,11 +96,7 @@ pub(crate) async fn read(
     Ok(Asked { content: Content::Whole { bytes, room }, read })
 }
 
-async fn read_facts(
-    endpoint: &Arc<Endpoint>,
-    headers: &HeaderMap,
-    body: &Bytes,
-) -> Result<ReadBody, Denial> {
+async fn read_facts(endpoint: &Arc<Endpoint>, headers: &HeaderMap, body: &Bytes) -> Result<ReadBody, Denial> {
     if body.len() <= LARGE {
         return facts::read(endpoint, headers, body);
     }
@@ -229,9 +225,10 @@ fn limits_usage(grant: &Grant) -> bool {
 /// The refusal of a budget, with what made the hold so large.
 pub(crate) fn explained(denial: Denial, cause: Option<&str>) -> Denial {
     match cause {
-        Some(cause) if matches!(denial.reason, Reason::BudgetHeld | Reason::BudgetExhausted) => {
-            Denial { detail: format!("{}. What it may use is that much: {cause}", denial.detail).into(), ..denial }
-        }
+        Some(cause) if matches!(denial.reason, Reason::BudgetHeld | Reason::BudgetExhausted) => Denial {
+            detail: format!("{}. It may use that much because {cause}", denial.detail).into(),
+            ..denial
+        },
         _ => denial,
     }
 }

@@ -96,7 +96,9 @@ fn input_bound(facts: &Facts, endpoint: &Endpoint, price: Option<&Price>, writte
         text.saturating_add(pictures).saturating_add(again)
     });
     let one = match said {
-        Some(said) if !facts.outside => most.map_or(said, |most| said.min(most.saturating_add(beside.unwrap_or(0)))),
+        Some(said) if !facts.outside => {
+            most.map_or(said, |most| said.min(most.saturating_add(beside.unwrap_or(0))))
+        }
         _ => most?.saturating_add(beside.unwrap_or(0)),
     };
     Some(one.saturating_mul(facts.passes))
@@ -105,7 +107,8 @@ fn input_bound(facts: &Facts, endpoint: &Endpoint, price: Option<&Price>, writte
 /// Tokens of images and PDFs in the body, and of what is not in it and bounded all the same; `None` where nothing bounds them.
 fn pictures(facts: &Facts, rules: &RequestRules, price: Option<&Price>) -> Option<u64> {
     let tokens = |image: &Image| price.and_then(Price::images)?.tokens(image);
-    let images = facts.images.iter().try_fold(0_u64, |sum, image| Some(sum.saturating_add(tokens(image)?)))?;
+    let images =
+        facts.images.iter().try_fold(0_u64, |sum, image| Some(sum.saturating_add(tokens(image)?)))?;
     let page = || Some(rules.content.page_text.saturating_add(tokens(&Image::default())?));
     let pages = if facts.pages == 0 { 0 } else { page()?.saturating_mul(facts.pages) };
     let written = match facts.written_before {
@@ -152,24 +155,24 @@ fn refusal(facts: &Facts, input: Option<u64>) -> Denial {
         let cause = facts.causes.outside.as_deref().unwrap_or("images, documents or earlier answers");
         format!("this call may fill the model's context window, whose size is not known, because of {cause}")
     } else {
-        "the request caps its output at no number of tokens, and the most that the model writes is not known".to_owned()
+        "the request caps its output at no number of tokens, and the most that the model writes is not known"
+            .to_owned()
     };
     Denial::new(Reason::UnboundedCost, detail)
 }
 
-/// What makes the bound of a call large, for a refusal for want of what is left of a budget; `None` where it is only what the body says.
+/// What makes the bound of a call large, to follow "because"; `None` where it is only the text in the body and the caps.
 pub fn cause(facts: &Facts) -> Option<String> {
+    let outside = facts.causes.outside.as_deref();
+    let outside = outside.map(|cause| format!("{cause} is held at the model's context window"));
+    let pictures = || match (facts.images.len(), facts.pages) {
+        (0, 0) => None,
+        (images, pages) => Some(format!("it has {images} images and {pages} pages of PDFs")),
+    };
     let runs = (facts.passes > 1).then(|| {
         let passes = facts.passes;
         format!("tools that the provider runs may have the model read its context {passes} times")
     });
-    let outside = facts.causes.outside.as_deref().map(|cause| {
-        format!("it is held at the model's context window because of {cause}")
-    });
-    let pictures = || {
-        let count = facts.images.len() as u64 + facts.pages;
-        (count > 0).then(|| format!("it has {count} images or pages"))
-    };
     let causes: Vec<String> = outside.or_else(pictures).into_iter().chain(runs).collect();
     (!causes.is_empty()).then(|| causes.join(", and "))
 }

@@ -127,7 +127,8 @@ impl ContentText {
         for member in members.values_mut().filter(|member| member.is_deciding()) {
             member.bit = bits.next().unwrap_or_default();
             if member.bit == 0 {
-                problems.push((format!("{field}.content"), "more members decide than there are bits".to_owned()));
+                problems
+                    .push((format!("{field}.content"), "more members decide than there are bits".to_owned()));
             }
         }
         ContentRules {

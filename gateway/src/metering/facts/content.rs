@@ -39,6 +39,7 @@ pub(super) struct Found<'de> {
 }
 
 /// An image or a document.
+#[derive(Clone, Copy)]
 enum Carried<'de> {
     /// In base64.
     Inline(&'de str),
@@ -116,7 +117,7 @@ impl<'de> Visitor<'de> for Content<'_, '_, 'de> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Found<'de>, A::Error> {
         let at = if self.at == At::Member { At::Item } else { At::Below };
         while let Some(item) = items.next_element_seed(Content { draft: self.draft, at })? {
-            self.draft.unclaimed(item.carried.as_ref());
+            self.draft.unclaimed(item.carried);
         }
         Ok(Found::SOMETHING)
     }
@@ -131,8 +132,8 @@ impl<'de> Visitor<'de> for Content<'_, '_, 'de> {
                 continue;
             }
             let found = if member.is_opaque {
-                members.next_value::<IgnoredAny>()?;
-                Found::SOMETHING
+                let is_something = members.next_value::<Option<IgnoredAny>>()?.is_some();
+                Found { is_something, ..Found::default() }
             } else if member.details {
                 let detail = members.next_value_seed(Kind)?;
                 Found { detail: detail.as_deref().map(detail_of), ..Found::default() }
@@ -155,7 +156,10 @@ impl<'de> Carried<'de> {
     fn of(text: &'de str) -> Self {
         let head = text.get(..256).unwrap_or(text).as_bytes();
         if head.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"data:")) {
-            let data = head.iter().position(|byte| *byte == b',').filter(|comma| head[..*comma].ends_with(b";base64"));
+            let data = head
+                .iter()
+                .position(|byte| *byte == b',')
+                .filter(|comma| head[..*comma].ends_with(b";base64"));
             return data.map_or(Self::Unread(text.len()), |comma| Self::Inline(&text[comma + 1..]));
         }
         // No base64 has a colon.
@@ -213,7 +217,8 @@ impl<'de> Object<'de> {
             _ if is_type => self.has_type.then_some(Cow::Borrowed(name)),
             Some(_) => None,
             None => {
-                let decides = |name: &str| name == "type" || rules.member(name).is_some_and(|member| member.bit != 0);
+                let decides =
+                    |name: &str| name == "type" || rules.member(name).is_some_and(|member| member.bit != 0);
                 json::folded(name).filter(|folded| decides(folded)).map(Cow::Owned)
             }
         };
@@ -235,7 +240,12 @@ impl<'de> Object<'de> {
         self.kind = kind;
     }
 
-    fn take(&mut self, draft: &mut Draft<'_, 'de>, (name, member): (&str, &ContentMember), found: Found<'de>) {
+    fn take(
+        &mut self,
+        draft: &mut Draft<'_, 'de>,
+        (name, member): (&str, &ContentMember),
+        found: Found<'de>,
+    ) {
         if found.is_something {
             self.something |= member.bit;
             self.is_whole |= member.identifies;
@@ -244,7 +254,7 @@ impl<'de> Object<'de> {
             }
         }
         if found.carried.is_some() {
-            draft.unclaimed(self.carried.as_ref());
+            draft.unclaimed(self.carried);
             self.carried = found.carried;
             self.is_nested |= found.detail.is_some();
         }
@@ -276,7 +286,7 @@ impl<'de> Object<'de> {
             return Found { is_something: true, carried, detail: Some(self.detail) };
         }
         if self.is_nested || !rules.citing.contains(kind) {
-            draft.unclaimed(self.carried.as_ref());
+            draft.unclaimed(self.carried);
         }
         Found::SOMETHING
     }
@@ -284,7 +294,7 @@ impl<'de> Object<'de> {
 
 impl<'de> Draft<'_, 'de> {
     /// An image or a document where none is expected may be read all the same.
-    fn unclaimed(&mut self, carried: Option<&Carried<'de>>) {
+    fn unclaimed(&mut self, carried: Option<Carried<'de>>) {
         if carried.is_some() {
             self.content_outside("an image or document within content of another type");
         }
@@ -334,7 +344,9 @@ impl<'de> Draft<'_, 'de> {
             self.content_outside("an item that is stored at the provider");
         } else if rules.is_unbounded(kind) {
             let within = shown(&self.at);
-            self.unbounded(|| format!("content in `{within}` that brings tools or starts work of the provider"));
+            self.unbounded(|| {
+                format!("content in `{within}` that brings tools or starts work of the provider")
+            });
         } else {
             self.content_outside("content of a type that is not held at less");
         }

@@ -177,7 +177,8 @@ impl<'a, 'de> Draft<'a, 'de> {
             return;
         }
         let fee = rule.fee.map_or(NanoUsd::ZERO, |fee| fee.0);
-        let runs = rule.runs.unwrap_or(0);
+        // The first run of the model is every call's.
+        let runs = rule.runs.map_or(0, |runs| runs.saturating_sub(1));
         let uses = if rule.once { Some(1) } else { cap.filter(|cap| *cap > 0 && rule.cap.is_some()) };
         match uses {
             Some(uses) => {

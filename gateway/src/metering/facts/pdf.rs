@@ -65,7 +65,8 @@ impl Count {
         if begins(b"/ObjStm").next().is_some() || begins(b"/Encrypt").next().is_some() {
             return None;
         }
-        self.objects += begins(b"/Type").filter(|at| is_page(window.get(at + 5..).unwrap_or_default())).count() as u64;
+        self.objects +=
+            begins(b"/Type").filter(|at| is_page(window.get(at + 5..).unwrap_or_default())).count() as u64;
         let mut from = 0;
         if self.kids.is_open {
             from = self.kids.read(window.get(..end).unwrap_or_default());
@@ -137,7 +138,8 @@ mod tests {
         let kids: String = (0..pages).map(|page| format!("{} 0 R ", page + 3)).collect();
         let filler = "x".repeat(3001);
         let page = |page| format!("{} 0 obj<</Type /Page/Parent 2 0 R>>endobj\nstream {filler}\n", page + 3);
-        format!("2 0 obj<</Type /Pages/Kids [{kids}]/Count {pages}>>endobj\n") + &(0..pages).map(page).collect::<String>()
+        format!("2 0 obj<</Type /Pages/Kids [{kids}]/Count {pages}>>endobj\n")
+            + &(0..pages).map(page).collect::<String>()
     }
 
     #[test]

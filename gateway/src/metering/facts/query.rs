@@ -13,11 +13,13 @@ pub(crate) fn check(rules: &RequestRules, query: &str, facts: &Facts) -> Result<
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let name = decoded(name);
         let name = json::folded(&name).unwrap_or(name);
-        let same = |member: &Member| *member == Member::Model && facts.model.as_deref() == Some(&*decoded(value));
+        let same =
+            |member: &Member| *member == Member::Model && facts.model.as_deref() == Some(&*decoded(value));
         // A list is named with brackets by some readers of queries.
         let member = rules.member(name.split('[').next().unwrap_or_default());
         if member.is_some_and(|member| member.is_deciding() && !same(member)) {
-            let detail = format!("`{name}` stands in the query, where it could be taken for what the body says of it");
+            let detail =
+                format!("`{name}` stands in the query, where it could be taken for what the body says of it");
             return Err(Denial::new(Reason::AmbiguousBody, detail));
         }
     }

@@ -19,7 +19,8 @@ pub(super) fn check(text: &str) -> Result<(), Denial> {
 /// The code unit of the escape that begins here; `None` where it is another escape, or none.
 fn unit(bytes: &[u8], at: usize) -> Option<u16> {
     let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
-    let digits = std::str::from_utf8(digits).ok().filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;
+    let digits =
+        std::str::from_utf8(digits).ok().filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;
     u16::from_str_radix(digits, 16).ok()
 }
 
@@ -40,10 +41,20 @@ mod tests {
 
     #[test]
     fn half_a_surrogate_pair_is_found_wherever_it_stands() {
-        for whole in ["", r"\ud83d\ude00", r"\\ud83d", r"\u00e9\n\uD83D\uDE00", r"\u", r"\ud8", "\\", r"\ude0"] {
+        for whole in
+            ["", r"\ud83d\ude00", r"\\ud83d", r"\u00e9\n\uD83D\uDE00", r"\u", r"\ud8", "\\", r"\ude0"]
+        {
             assert_eq!(check(whole), Ok(()), "{whole}");
         }
-        for half in [r"\ud83d", r"\ude00", r"\ud83d\ud83d\ude00", r"\ud83dx", r"\\\ud83d", r"\ud83d\n", r"\uDE00\uD83D"] {
+        for half in [
+            r"\ud83d",
+            r"\ude00",
+            r"\ud83d\ud83d\ude00",
+            r"\ud83dx",
+            r"\\\ud83d",
+            r"\ud83d\n",
+            r"\uDE00\uD83D",
+        ] {
             let denial = check(&format!("{{\n\"a\":\"é{half}\"}}")).unwrap_err();
             assert_eq!(denial.reason, Reason::BodyInvalid);
             assert!(denial.detail.contains("surrogate pair at line 2, column "), "{}", denial.detail);

@@ -64,7 +64,8 @@ impl<'de> Visitor<'de> for Tool<'_, '_, 'de> {
             let plain = folded.as_deref().unwrap_or(&name);
             let decides = rules.is_cap(plain) || rules.is_runner(plain);
             let is_special = plain == "type" || decides || rules.is_container(plain);
-            let is_again = (name == "type" && kind.is_some()) || deciding.iter().any(|(seen, _)| *seen == name);
+            let is_again =
+                (name == "type" && kind.is_some()) || deciding.iter().any(|(seen, _)| *seen == name);
             if (folded.is_some() && is_special) || is_again {
                 draft.refusal = Some(json::ambiguous(&format!("tools[].{plain}")));
                 return Err(A::Error::custom("refused"));
@@ -77,7 +78,9 @@ impl<'de> Visitor<'de> for Tool<'_, '_, 'de> {
                 members.next_value_seed(Tools(draft))?;
             } else {
                 if !rules.is_known(&name) {
-                    draft.outside(|| format!("`tools[].{}`, a member that the gateway does not know", shown(&name)));
+                    draft.outside(|| {
+                        format!("`tools[].{}`, a member that the gateway does not know", shown(&name))
+                    });
                 }
                 members.next_value::<IgnoredAny>()?;
             }

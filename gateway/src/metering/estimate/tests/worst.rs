@@ -104,7 +104,8 @@ fn chat_call(dice: &mut Dice, model: &str, window: u64) -> Call {
         content.push(json!({"type": "image_url", "image_url": {"url": format!("data:image/png;base64,{data}"), "detail": detail}}));
         read += tokens;
     }
-    let mut body = json!({"messages": [{"role": "user", "content": content}], "n": n, "max_completion_tokens": cap});
+    let mut body =
+        json!({"messages": [{"role": "user", "content": content}], "n": n, "max_completion_tokens": cap});
     let mut written = n * cap;
     if flip(dice) {
         let (prediction, tokens) = self::text(dice);
@@ -128,7 +129,11 @@ fn responses_call(dice: &mut Dice, (name, rule): Tool<'_>, window: u64) -> Call 
     let (text, length) = text(dice);
     let (calls, cap) = (1 + roll(dice, 20), 1 + roll(dice, 9000));
     let tool = name.trim_end_matches('*');
-    let tools = if flip(dice) { json!([{"type": "namespace", "tools": [{"type": tool}]}, {"type": tool}]) } else { json!([{"type": tool}]) };
+    let tools = if flip(dice) {
+        json!([{"type": "namespace", "tools": [{"type": tool}]}, {"type": tool}])
+    } else {
+        json!([{"type": tool}])
+    };
     let body = json!({"input": text, "tools": tools, "max_tool_calls": calls, "max_output_tokens": cap});
     let once = (length + cap).min(window);
     let read = if rule.outside { window * (calls + 1) } else { once * (calls + 1) };
@@ -141,16 +146,14 @@ fn responses_call(dice: &mut Dice, (name, rule): Tool<'_>, window: u64) -> Call 
 }
 
 /// Every use of every tool is a run of the model, or its provider's ten runs for a request.
-fn messages_call(
-    dice: &mut Dice,
-    (name, rule): Tool<'_>,
-    (model, window): (&str, u64),
-) -> Call {
+fn messages_call(dice: &mut Dice, (name, rule): Tool<'_>, (model, window): (&str, u64)) -> Call {
     let (text, mut once) = text(dice);
     let mut content = vec![json!({"type": "text", "text": text})];
     for _ in 0..roll(dice, 4) {
         let Some((data, _, tokens)) = image(dice, model) else { continue };
-        content.push(json!({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": data}}));
+        content.push(
+            json!({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": data}}),
+        );
         once += tokens;
     }
     let (uses, cap, budget) = (1 + roll(dice, 9), 1 + roll(dice, 9000), roll(dice, 20_000));
@@ -218,8 +221,15 @@ fn prices(catalog: &Catalog, provider: &str) -> Vec<Arc<Price>> {
 
 /// Makes up a call of the catalog and settles the worst answer to it.
 fn try_a_call(catalog: &Catalog, dice: &mut Dice) -> Result<(), String> {
-    const FAVOURITES: [&str; 7] =
-        ["gpt-5-mini", "gpt-4o-mini", "gpt-4o", "gpt-5.4", "gpt-6-sol", "claude-haiku-4-5", "claude-opus-5-5"];
+    const FAVOURITES: [&str; 7] = [
+        "gpt-5-mini",
+        "gpt-4o-mini",
+        "gpt-4o",
+        "gpt-5.4",
+        "gpt-6-sol",
+        "claude-haiku-4-5",
+        "claude-opus-5-5",
+    ];
     let (provider, path) = match roll(dice, 5) {
         0 => ("openai", "/v1/embeddings"),
         1 => ("openai", "/v1/responses"),
@@ -228,7 +238,8 @@ fn try_a_call(catalog: &Catalog, dice: &mut Dice) -> Result<(), String> {
     };
     let endpoint = catalog.dialect(provider).unwrap().endpoint("POST", path).unwrap();
     let prices = prices(catalog, provider);
-    let fits = |price: &&Arc<Price>| price.model().starts_with("text-embedding") == (path == "/v1/embeddings");
+    let fits =
+        |price: &&Arc<Price>| price.model().starts_with("text-embedding") == (path == "/v1/embeddings");
     let (known, others): (Vec<_>, Vec<_>) =
         prices.iter().filter(fits).partition(|price| FAVOURITES.contains(&price.model()));
     let prices = if known.is_empty() || flip(dice) { others } else { known };
@@ -239,7 +250,10 @@ fn try_a_call(catalog: &Catalog, dice: &mut Dice) -> Result<(), String> {
     let loops: Vec<_> = tools.iter().filter(|(_, rule)| rule.is_loop()).collect();
     let call = match path {
         "/v1/embeddings" => embeddings(dice),
-        "/v1/responses" => responses_call(dice, *loops[roll(dice, loops.len() as u64) as usize], window),
+        "/v1/responses" => {
+            let tool = *loops[roll(dice, loops.len() as u64) as usize];
+            responses_call(dice, tool, window)
+        }
         "/v1/messages" => {
             let tool = tools[roll(dice, tools.len() as u64) as usize];
             messages_call(dice, tool, (price.model(), window))
@@ -270,8 +284,9 @@ fn catalog_without(rule: &str, instead: &str) -> Catalog {
         include_str!("../../../../catalog/prices/openai.yaml"),
     ];
     assert!(texts.iter().any(|text| text.contains(rule)), "no file has {rule:?}");
-    let file = |(index, text): (usize, &str)| {
-        SourceFile { path: PathBuf::from(format!("{index}.yaml")), text: text.replace(rule, instead) }
+    let file = |(index, text): (usize, &str)| SourceFile {
+        path: PathBuf::from(format!("{index}.yaml")),
+        text: text.replace(rule, instead),
     };
     Catalog::parse(&texts.into_iter().enumerate().map(file).collect::<Vec<_>>()).unwrap()
 }
@@ -280,7 +295,10 @@ fn catalog_without(rule: &str, instead: &str) -> Catalog {
 fn a_rule_that_bounds_too_little_is_noticed() {
     let rules = [
         // Embeddings at the window of one input.
-        ("      inputs: input\n      call_input: 300000\n      inert: [dimensions,", "      inert: [input, dimensions,"),
+        (
+            "      inputs: input\n      call_input: 300000\n      inert: [dimensions,",
+            "      inert: [input, dimensions,",
+        ),
         // Loops at one window.
         ("web_search_20250305: {outside: true, fee: 0.01 USD, cap: max_uses}", "web_search_20250305: {}"),
         ("web_search: {outside: true, fee: 0.01 USD}", "web_search: {}"),
@@ -288,8 +306,10 @@ fn a_rule_that_bounds_too_little_is_noticed() {
         ("\"tool_search_tool_*\": {pass: true, runs: 10}", "\"tool_search_tool_*\": {}"),
         ("predicted: [prediction]\n      inert:\n", "inert:\n        - prediction\n"),
         ("      choices: [n]\n", "      other_models: [n]\n"),
-        ("patches-1536-mini: {patches: {side: 32, most: 1536, low: 256, permille: 1620}}",
-            "patches-1536-mini: {patches: {side: 32, most: 1536, low: 25, permille: 620}}"),
+        (
+            "patches-1536-mini: {patches: {side: 32, most: 1536, low: 256, permille: 1620}}",
+            "patches-1536-mini: {patches: {side: 32, most: 1536, low: 25, permille: 620}}",
+        ),
     ];
     for (rule, instead) in rules {
         let catalog = catalog_without(rule, instead);
@@ -313,7 +333,8 @@ fn every_tool_that_multiplies_without_a_bound_is_refused() {
     for dialect in catalog.dialect_names() {
         for endpoint in catalog.dialect(dialect).unwrap().endpoints().filter(|endpoint| endpoint.metered) {
             for (name, rule) in endpoint.request.tools.types() {
-                let body = json!({"model": "m", "tools": [{"type": name.replace('*', "20270101")}]}).to_string();
+                let body =
+                    json!({"model": "m", "tools": [{"type": name.replace('*', "20270101")}]}).to_string();
                 let facts = read(endpoint, &body);
                 let is_refused = bound(&facts, endpoint, Some(&price("known")), Terms::default()).is_err();
                 // Runs of the model bound its tokens, and not a fee for each use.

@@ -203,10 +203,17 @@ fn threat_9_choices_multiply() {
     let read = facts(&chat(), &json!({"n": 4, "web_search_options": {}}));
     assert_eq!((read.outside, read.tool_fees, read.passes), (true, NanoUsd(4 * 25_000_000), 5));
     let embeddings = endpoint("openai", "/v1/embeddings");
-    for (input, inputs) in [(json!("a"), 1), (json!([1, 2, 3]), 1), (json!(["a", "b"]), 2), (json!([[1], [2], [3]]), 3), (json!([]), 1)] {
+    for (input, inputs) in [
+        (json!("a"), 1),
+        (json!([1, 2, 3]), 1),
+        (json!(["a", "b"]), 2),
+        (json!([[1], [2], [3]]), 3),
+        (json!([]), 1),
+    ] {
         assert_eq!(facts(&embeddings, &json!({"input": input})).inputs, inputs, "{input}");
     }
-    let predicted = facts(&chat(), &json!({"prediction": {"type": "content", "content": "abc"}, "max_tokens": 5}));
+    let predicted =
+        facts(&chat(), &json!({"prediction": {"type": "content", "content": "abc"}, "max_tokens": 5}));
     assert_eq!(predicted.predicted, 34);
 }
 
@@ -243,7 +250,9 @@ fn threat_9_the_providers_own_tools_are_bounded_or_said_to_be_unbounded() {
     let searched = read(json!([{"type": "tool_search"}]), json!(2));
     assert_eq!((searched.outside, searched.passes), (false, 3));
     assert_eq!(read(json!([{"type": "tool_search", "execution": "client"}]), Value::Null).passes, 1);
-    assert!(read(json!([{"type": "namespace", "tools": [{"type": "code_interpreter"}]}]), json!(1)).unbounded);
+    assert!(
+        read(json!([{"type": "namespace", "tools": [{"type": "code_interpreter"}]}]), json!(1)).unbounded
+    );
     let nested = json!([{"tools": [{"type": "web_search"}, {"type": "function", "name": "f"}], "type": "namespace", "name": "n"}]);
     assert_eq!(read(nested, json!(3)).passes, 4);
     for tool in ["code_interpreter", "image_generation", "shell", "unheard_of"] {
@@ -261,11 +270,14 @@ fn threat_9_the_providers_own_tools_are_bounded_or_said_to_be_unbounded() {
     assert_eq!(twice.tool_fees, NanoUsd(60_000_000));
     let passes = |tool: &str, uses: u64| read(json!([{"type": tool, "max_uses": uses}])).passes;
     assert_eq!((passes("web_search_20250305", 5), passes("web_fetch_20250910", 3)), (6, 4));
-    assert_eq!((passes("web_search_20260318", 5), passes("web_search_20260318", 20)), (11, 21));
+    assert_eq!((passes("web_search_20260318", 5), passes("web_search_20260318", 20)), (10, 21));
     let found = read(json!([{"type": "tool_search_tool_regex_20251119", "name": "t"}]));
-    assert_eq!((found.outside, found.unbounded, found.passes), (false, false, 11));
-    for uncapped in [json!({"type": "web_fetch_20250910"}), json!({"type": "web_search_20250305", "max_uses": 0}),
-        json!({"type": "mcp_toolset", "mcp_server_name": "m"})] {
+    assert_eq!((found.outside, found.unbounded, found.passes), (false, false, 10));
+    for uncapped in [
+        json!({"type": "web_fetch_20250910"}),
+        json!({"type": "web_search_20250305", "max_uses": 0}),
+        json!({"type": "mcp_toolset", "mcp_server_name": "m"}),
+    ] {
         assert!(read(json!([uncapped.clone()])).unbounded, "{uncapped}");
     }
     assert!(read(json!([{"type": "web_search_20260318", "name": "web_search"}])).unbounded);
@@ -302,15 +314,27 @@ fn a_second_model_is_refused_where_anything_is_limited() {
 
 #[test]
 fn threat_9_odd_things_within_content_count_like_what_nobody_knows() {
-    let text = |members: &str| format!(r#"{{"messages":[{{"role":"user","content":[{{"type":"text","text":"x"{members}}}]}}]}}"#);
-    for member in [r#","Type":"image_url""#, r#","type":"image_url""#, r#","FILE_ID":"f""#, r#","t\u0079pe":"text""#,
-        ",\"ima\u{212a}\":1,\"Image_Url\":{}"] {
+    let text = |members: &str| {
+        format!(r#"{{"messages":[{{"role":"user","content":[{{"type":"text","text":"x"{members}}}]}}]}}"#)
+    };
+    for member in [
+        r#","Type":"image_url""#,
+        r#","type":"image_url""#,
+        r#","FILE_ID":"f""#,
+        r#","t\u0079pe":"text""#,
+        ",\"ima\u{212a}\":1,\"Image_Url\":{}",
+    ] {
         let (reason, detail) = refusal(&chat(), &text(member));
         assert_eq!(reason, Reason::AmbiguousBody, "{member}");
         assert!(detail.starts_with("`messages[]."), "{detail}");
     }
-    for member in [r#","image_url":{"url":"https://a"}"#, r#","image_url":{"url":"data:image/png;base64,iVBO"}"#,
-        r#","image_url":"iVBO""#, r#","surprise":1"#, r#","url":{"type":"video"}"#] {
+    for member in [
+        r#","image_url":{"url":"https://a"}"#,
+        r#","image_url":{"url":"data:image/png;base64,iVBO"}"#,
+        r#","image_url":"iVBO""#,
+        r#","surprise":1"#,
+        r#","url":{"type":"video"}"#,
+    ] {
         let read = read_text(&chat(), &text(member)).unwrap().facts;
         assert!(read.outside && read.causes.outside.is_some(), "{member}");
     }
@@ -330,11 +354,30 @@ fn threat_9_odd_things_within_content_count_like_what_nobody_knows() {
 fn threat_7_what_the_body_decides_may_not_stand_in_the_query_too() {
     let facts = facts(&chat(), &json!({"model": "gpt-5-mini", "messages": []}));
     let check = |query: &str| check_query(&chat().request, query, &facts).map_err(|denial| denial.reason);
-    for same in ["", "api-version=2024-10-21", "model=gpt-5-mini", "mod%65l=gpt%2D5-mini&x", "beta=true", "temperature=1"] {
+    for same in [
+        "",
+        "api-version=2024-10-21",
+        "model=gpt-5-mini",
+        "mod%65l=gpt%2D5-mini&x",
+        "beta=true",
+        "temperature=1",
+    ] {
         assert_eq!(check(same), Ok(()), "{same}");
     }
-    for other in ["model=gpt-5", "x=1&MODEL=gpt-5", "mod%65l=gpt-5", "model", "model=gpt-5-mini&model=gpt-5", "a=1;model=gpt-5",
-        "model[]=gpt-5", "max_tokens=9", "n=5", "%6e=5", "service_tier=priority", "tools=[]"] {
+    for other in [
+        "model=gpt-5",
+        "x=1&MODEL=gpt-5",
+        "mod%65l=gpt-5",
+        "model",
+        "model=gpt-5-mini&model=gpt-5",
+        "a=1;model=gpt-5",
+        "model[]=gpt-5",
+        "max_tokens=9",
+        "n=5",
+        "%6e=5",
+        "service_tier=priority",
+        "tools=[]",
+    ] {
         assert_eq!(check(other), Err(Reason::AmbiguousBody), "{other}");
     }
 }
