@@ -7,7 +7,6 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::Body;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
@@ -21,6 +20,7 @@ use tollgate_policy::price::NanoUsd;
 use super::action;
 use super::estimate::{self, Bound, Terms};
 use super::facts::{self, ReadBody};
+use crate::caller_body::CallerBody;
 use crate::identity::Head;
 use crate::injection;
 use crate::load::{Load, Room};
@@ -47,7 +47,7 @@ pub(crate) struct Asked {
 #[derive(Debug)]
 enum Content {
     Whole { bytes: Bytes, room: Room },
-    Streaming(Incoming),
+    Streaming(CallerBody),
 }
 
 /// Reads the body where a grant that may still apply, the endpoint's usage or a signature asks for it. Everything else streams.
@@ -58,7 +58,7 @@ enum Content {
 pub(crate) async fn read(
     admission: &Admission,
     head: &Head,
-    incoming: Incoming,
+    incoming: CallerBody,
     load: &Arc<Load>,
     limit: usize,
 ) -> Result<Asked, Denial> {
@@ -117,7 +117,7 @@ struct Most {
     refusal: fn() -> Denial,
 }
 
-async fn collect(mut incoming: Incoming, most: Most, load: &Arc<Load>) -> Result<(Bytes, Room), Denial> {
+async fn collect(mut incoming: CallerBody, most: Most, load: &Arc<Load>) -> Result<(Bytes, Room), Denial> {
     if incoming.size_hint().exact().is_some_and(|length| length > most.bytes as u64) {
         return Err((most.refusal)());
     }

@@ -108,7 +108,7 @@ fn images_and_pages_are_held_at_what_they_can_cost() {
     };
     assert_eq!(held(&image).input_tokens, 200 + PROMPT_ALLOWANCE + 1641 + 64);
     assert!(held(&image).spend < usd("0.06"), "{:?}", held(&image));
-    assert_eq!(held(&Facts { outside: true, ..image.clone() }).input_tokens, 1_000_000);
+    assert_eq!(held(&Facts { outside: true, ..image }).input_tokens, 1_000_000);
     let pages = Facts { pages: 3, picture_bytes: 50_000, output_cap: Some(1000), ..facts(50_200) };
     assert_eq!(held(&pages).input_tokens, 200 + PROMPT_ALLOWANCE + 3 * (8000 + 1641 + 64));
     // Some models bill images with more tokens than they have in their window.

@@ -29,7 +29,7 @@ enum At {
 }
 
 /// What a value turned out to be.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Found<'de> {
     /// It was something other than `null`.
     is_something: bool,
