@@ -36,3 +36,4 @@ mod stores;
 mod targets;
 mod tokens;
 mod upstreams;
+mod worst;
