@@ -20,7 +20,7 @@ mod path;
 mod tests;
 
 pub(crate) use directory::Directory;
-pub(crate) use path::canonical as canonical_path;
+pub(crate) use path::{canonical as canonical_path, collapsed, other_readings, resolved};
 pub use path::{EncodedForm, EncodedForms, PathError};
 
 /// How a destination is spoken to.
