@@ -35,3 +35,4 @@ mod snapshot;
 mod stats;
 mod telemetry;
 mod upstream;
+mod version_key;

@@ -52,7 +52,8 @@ impl PathPattern {
     fn matches_however_read(&self, path: &str) -> bool {
         let Some(readings) = other_readings(path) else { return true };
         // A pattern that itself has an empty segment is read in the same ways.
-        let flat = self.0.text.contains("//").then(|| Segments::parse(&collapsed(&self.0.text), |_| Ok(()), ()));
+        let flat =
+            self.0.text.contains("//").then(|| Segments::parse(&collapsed(&self.0.text), |_| Ok(()), ()));
         let is_match = |reading: &String| match &flat {
             None => self.0.matches(reading),
             Some(Ok(flat)) => self.0.matches(reading) || flat.matches(reading),

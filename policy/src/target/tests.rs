@@ -125,8 +125,19 @@ fn empty_and_dot_segments_and_a_tab_stand_as_they_are_written_where_each_is_allo
 #[test]
 fn no_leave_lets_a_dot_segment_be_encoded_or_lead_above_the_root() {
     for path in [
-        "/..", "/../a", "/a/../..", "/a/./../../b", "//..", "/a//../../..", "/a/..;x/b", "/a%2F..", "/a/..%2Fb",
-        "/a/..%5Cb", "/a/%252e%252e/b", "/a/..%253Bx", "/.;x/..",
+        "/..",
+        "/../a",
+        "/a/../..",
+        "/a/./../../b",
+        "//..",
+        "/a//../../..",
+        "/a/..;x/b",
+        "/a%2F..",
+        "/a/..%2Fb",
+        "/a/..%5Cb",
+        "/a/%252e%252e/b",
+        "/a/..%253Bx",
+        "/.;x/..",
     ] {
         assert_eq!(canonical(path, EncodedForms::ALL), Err(PathError::DotSegment), "{path}");
     }

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::reference::tests::{credential_for, reference_to};
 use crate::store::Fetched;
+use crate::store::read::Stamp;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const FRESHNESS: Freshness = Freshness { refresh: MINUTE, max_stale: Duration::from_secs(600) };
@@ -24,6 +25,8 @@ pub(crate) struct Script {
     answer: Mutex<Answer>,
     delay: Mutex<Duration>,
     fetches: AtomicUsize,
+    /// As of a file, where it is to be one.
+    stamp: Mutex<Option<Stamp>>,
 }
 
 #[derive(Clone)]
@@ -38,7 +41,17 @@ enum Answer {
 impl Script {
     fn new(value: &'static str) -> Arc<Self> {
         let answer = Mutex::new(Answer::Value(value));
-        Arc::new(Self { answer, delay: Mutex::new(Duration::ZERO), fetches: AtomicUsize::new(0) })
+        let (delay, fetches) = (Mutex::new(Duration::ZERO), AtomicUsize::new(0));
+        Arc::new(Self { answer, delay, fetches, stamp: Mutex::default() })
+    }
+
+    pub(crate) fn stamp(&self) -> Option<Stamp> {
+        self.stamp.lock().unwrap().clone()
+    }
+
+    /// Changes the file.
+    fn touch(&self, state: u64) {
+        *self.stamp.lock().unwrap() = Some(vec![Some((state, 0, 0, 0))]);
     }
 
     fn say(&self, answer: Answer) {
@@ -95,7 +108,9 @@ impl Bench {
         let script = Script::new(value);
         let definition = reference("path").store;
         let store = Arc::new(Store::scripted(definition, Arc::clone(&script)));
-        let secrets = Secrets::observed(Handle::current(), Arc::new(|_| true), observer, Arc::new(fit::fits));
+        let (handle, fits) = (Handle::current(), Arc::new(fit::fits));
+        let versions = VersionKey::random();
+        let secrets = Secrets::observed(handle, Arc::new(|_| true), observer, fits, versions);
         let bench = Self { secrets, script, store };
         bench.install(&[("openai", "path", FRESHNESS)]);
         bench

@@ -127,7 +127,13 @@ fn health(credential: &Listed) -> String {
     if let Some(rest) = rest.as_deref().filter(|_| health == "well") {
         return visible(rest);
     }
-    let mut text = health.clone();
+    let mut text = match health.as_str() {
+        "rejected" => "rejected by provider".to_owned(),
+        health => health.to_owned(),
+    };
+    if let Some(seconds) = credential.rejected_seconds {
+        text.push_str(&format!(" for {}", short(seconds)));
+    }
     if let Some(seconds) = credential.stale_seconds {
         text.push_str(&format!(" for {}", short(seconds)));
     }
@@ -210,6 +216,13 @@ mod tests {
         };
         assert_eq!(resting("well"), "benched for 28s");
         assert_eq!(resting("stale"), "stale, benched for 28s");
+        let rejected = |state: Option<&str>| {
+            let (state, rest_seconds) = (state.map(Into::into), state.map(|_| 28));
+            let health = Some("rejected".into());
+            super::health(&Listed { health, rejected_seconds: Some(130), state, rest_seconds, ..listed() })
+        };
+        assert_eq!(rejected(None), "rejected by provider for 2m");
+        assert_eq!(rejected(Some("benched")), "rejected by provider for 2m, benched for 28s");
         let usable = Listed { health: Some("well".into()), state: Some("usable".into()), ..listed() };
         assert_eq!(health(&usable), "well");
     }

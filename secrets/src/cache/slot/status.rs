@@ -24,6 +24,8 @@ pub struct CredentialStatus {
     pub refresh_in: Option<Duration>,
     /// Whether it can be used.
     pub health: Health,
+    /// What its token endpoint said of its refusal, bounded and without anything of a secret.
+    pub said: Option<Arc<str>>,
 }
 
 /// Whether a secret can be used.
@@ -33,6 +35,11 @@ pub enum Health {
     Unused,
     /// It can be used.
     Well,
+    /// It can be had, and its provider refuses it.
+    Rejected {
+        /// Since when.
+        since: Duration,
+    },
     /// It is used past its refresh time, because it could not be fetched again, or because what was fetched is not usable.
     Stale {
         /// Since when it should have been fetched again; zero: that time is still to come.
@@ -49,7 +56,7 @@ pub enum Health {
 
 impl Health {
     /// All words, in the order in which it gets worse.
-    pub const WORDS: [&'static str; 4] = ["unused", "well", "stale", "unavailable"];
+    pub const WORDS: [&'static str; 5] = ["unused", "well", "stale", "rejected", "unavailable"];
 
     /// One word.
     #[must_use]
@@ -57,6 +64,7 @@ impl Health {
         match self {
             Self::Unused => "unused",
             Self::Well => "well",
+            Self::Rejected { .. } => "rejected",
             Self::Stale { .. } => "stale",
             Self::Unavailable { .. } => "unavailable",
         }
@@ -66,7 +74,7 @@ impl Health {
     #[must_use]
     pub const fn failure(self) -> Option<Failure> {
         match self {
-            Self::Unused | Self::Well => None,
+            Self::Unused | Self::Well | Self::Rejected { .. } => None,
             Self::Stale { failure, .. } | Self::Unavailable { failure } => Some(failure),
         }
     }
@@ -80,6 +88,10 @@ impl Slot {
         let usable = held.as_ref().filter(|held| Instant::now() < held.use_until);
         match (usable, failure) {
             (None, Some(failure)) => Health::Unavailable { failure },
+            (Some(held), _) if held.secret.is_rejected() => {
+                let since = inner.rejection.since.map(|since| since.elapsed());
+                Health::Rejected { since: since.unwrap_or_default() }
+            }
             (Some(held), Some(failure)) => {
                 match held.fetched.elapsed().checked_sub(inner.freshness.refresh) {
                     Some(since) => Health::Stale { since, failure },
@@ -105,6 +117,7 @@ impl Slot {
             age: held.as_ref().map(|held| held.fetched.elapsed()),
             refresh_in: held.and(next).map(|next| next.saturating_duration_since(Instant::now())),
             health: self.health(),
+            said: self.origin.said(),
         }
     }
 }
