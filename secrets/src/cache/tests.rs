@@ -1,6 +1,7 @@
 //! The cache over a store whose answers are scripted, in paused time.
 
 mod ahead;
+mod rejected;
 mod told;
 
 use std::sync::Weak;
