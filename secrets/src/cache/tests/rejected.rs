@@ -125,3 +125,61 @@ async fn all_that_was_asked_for_is_read_again_on_request_and_nothing_else() {
     sleep(SECOND).await;
     assert_eq!((bench.peek(), bench.script.fetches()), (Some("two".into()), 2));
 }
+
+#[tokio::test(start_paused = true)]
+async fn callers_whose_key_was_rejected_together_all_get_the_new_one_from_one_fetch() {
+    let bench = Bench::new("one");
+    let old = bench.secrets.get(&openai(), 0).await.unwrap().version().clone();
+    bench.script.say(Answer::Value("two"));
+    bench.script.delay(Duration::from_secs(1));
+    let mut callers = JoinSet::new();
+    for _ in 0..500 {
+        let (secrets, old) = (Arc::clone(&bench.secrets), old.clone());
+        callers.spawn(async move { secrets.rejected(&openai(), 0, &old).await.map(|new| text(&new)) });
+    }
+    while let Some(answer) = callers.join_next().await {
+        assert_eq!(answer.unwrap(), Some("two".into()));
+    }
+    assert_eq!(bench.script.fetches(), 2);
+    assert_eq!(rejected(&bench, &old).await, Some("two".into()), "known already");
+    assert_eq!(bench.script.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_caller_cannot_force_more_than_one_fetch_per_version_in_30_seconds() {
+    let bench = Bench::new("one");
+    let version = bench.secrets.get(&openai(), 0).await.unwrap().version().clone();
+    for _ in 0..1000 {
+        assert_eq!(rejected(&bench, &version).await, None);
+    }
+    assert_eq!(bench.script.fetches(), 2);
+    advance(Duration::from_secs(31)).await;
+    bench.script.say(Answer::Value("two"));
+    assert_eq!(rejected(&bench, &version).await, Some("two".into()));
+    assert_eq!(bench.script.fetches(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_began_before_the_rotation_is_not_taken_for_the_answer() {
+    let bench = Bench::new("one");
+    let version = bench.secrets.get(&openai(), 0).await.unwrap().version().clone();
+    bench.script.delay(Duration::from_secs(10));
+    // Into the refresh ahead, which has read "one" by now.
+    sleep(Duration::from_secs(45)).await;
+    assert_eq!(bench.script.fetches(), 2);
+    bench.script.say(Answer::Value("two"));
+    assert_eq!(rejected(&bench, &version).await, Some("two".into()));
+    assert_eq!(bench.script.fetches(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_store_is_not_asked_out_of_turn_and_the_value_stays() {
+    let bench = Bench::new("one");
+    let version = bench.secrets.get(&openai(), 0).await.unwrap().version().clone();
+    bench.script.say(Answer::Failure(Failure::Sealed));
+    assert_eq!(rejected(&bench, &version).await, None);
+    let fetches = bench.script.fetches();
+    assert_eq!(rejected(&bench, &version).await, None);
+    assert_eq!(bench.script.fetches(), fetches);
+    assert_eq!(bench.peek(), Some("one".into()));
+}

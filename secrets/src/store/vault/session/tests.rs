@@ -224,9 +224,9 @@ async fn a_secret_id_that_was_made_good_at_the_vault_is_shown_again_after_a_long
         stand.vault().refuses_logins = false;
         assert!(stand.ask("kept").await.is_err());
         if is_told {
-            stand.session.open()
+            stand.session.open();
         } else {
-            wait(Duration::from_secs(18 * 60)).await
+            wait(Duration::from_secs(18 * 60)).await;
         }
         assert_eq!(stand.ask("kept").await, Ok("s.1".into()));
     }
