@@ -91,11 +91,10 @@ impl Listed {
         self.refresh_in_seconds = status.refresh_in.map(|next| next.as_secs());
         self.last_use = last_use;
         self.health = Some(status.health.as_str().to_owned());
-        match status.health {
-            Health::Stale { since, .. } => self.stale_seconds = Some(since.as_secs()),
-            Health::Rejected { since } => self.rejected_seconds = Some(since.as_secs()),
-            _ => {}
+        if let Health::Stale { since, .. } = status.health {
+            self.stale_seconds = Some(since.as_secs());
         }
+        self.rejected_seconds = status.rejected.map(|since| since.as_secs());
         self.detail = status.health.failure().map(|failure| failure_and(failure, status.said.as_deref()));
         self.reason = status.health.failure().map(|failure| failure.as_str().to_owned());
     }

@@ -138,19 +138,19 @@ impl Views {
         let refused = files.iter().filter(|(_, stands)| !stands).count();
         let status = self.shared.secrets.status();
         let all: BTreeSet<&Name> = status.iter().map(|status| &status.credential).collect();
-        let with = |is: fn(Health) -> bool| {
-            let such = status.iter().filter(|status| is(status.health));
+        let with = |is: fn(&CredentialStatus) -> bool| {
+            let such = status.iter().filter(|status| is(status));
             such.map(|status| &status.credential).collect::<BTreeSet<_>>().len()
         };
         let counts = [
             (failing, stores.len(), "secret stores fail"),
             (
-                with(|health| matches!(health, Health::Rejected { .. })),
+                with(|status| status.rejected.is_some()),
                 all.len(),
                 "credentials are rejected by their provider",
             ),
             (
-                with(|health| matches!(health, Health::Unavailable { .. })),
+                with(|status| matches!(status.health, Health::Unavailable { .. })),
                 all.len(),
                 "credentials cannot be had",
             ),

@@ -127,18 +127,20 @@ fn health(credential: &Listed) -> String {
     if let Some(rest) = rest.as_deref().filter(|_| health == "well") {
         return visible(rest);
     }
-    let mut text = match health.as_str() {
-        "rejected" => "rejected by provider".to_owned(),
-        health => health.to_owned(),
+    let rejected =
+        credential.rejected_seconds.map(|seconds| format!("rejected by provider for {}", short(seconds)));
+    let mut text = match (&rejected, health.as_str()) {
+        (Some(rejected), "rejected") => rejected.clone(),
+        _ => health.clone(),
     };
-    if let Some(seconds) = credential.rejected_seconds {
-        text.push_str(&format!(" for {}", short(seconds)));
-    }
     if let Some(seconds) = credential.stale_seconds {
         text.push_str(&format!(" for {}", short(seconds)));
     }
     if let Some(reason) = &credential.reason {
         text.push_str(&format!(": {reason}"));
+    }
+    if let Some(rejected) = rejected.filter(|_| health != "rejected") {
+        text.push_str(&format!(", {rejected}"));
     }
     if let Some(rest) = rest {
         text.push_str(&format!(", {rest}"));
@@ -223,6 +225,9 @@ mod tests {
         };
         assert_eq!(rejected(None), "rejected by provider for 2m");
         assert_eq!(rejected(Some("benched")), "rejected by provider for 2m, benched for 28s");
+        let (health, reason) = (Some("stale".into()), Some("sealed".into()));
+        let both = Listed { health, reason, stale_seconds: Some(9), rejected_seconds: Some(130), ..listed() };
+        assert_eq!(super::health(&both), "stale for 9s: sealed, rejected by provider for 2m");
         let usable = Listed { health: Some("well".into()), state: Some("usable".into()), ..listed() };
         assert_eq!(health(&usable), "well");
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tollgate_policy::name::Name;
 
-use super::Slot;
+use super::{Held, Inner, Slot};
 use crate::error::Failure;
 
 /// How one key of a credential does.
@@ -24,6 +24,8 @@ pub struct CredentialStatus {
     pub refresh_in: Option<Duration>,
     /// Whether it can be used.
     pub health: Health,
+    /// For how long its provider has been refusing it, whether it can be had anew or not.
+    pub rejected: Option<Duration>,
     /// What its token endpoint said of its refusal, bounded and without anything of a secret.
     pub said: Option<Arc<str>>,
 }
@@ -35,7 +37,7 @@ pub enum Health {
     Unused,
     /// It can be used.
     Well,
-    /// It can be had, and its provider refuses it.
+    /// It could be used, but for its provider, which refuses it.
     Rejected {
         /// Since when.
         since: Duration,
@@ -88,10 +90,6 @@ impl Slot {
         let usable = held.as_ref().filter(|held| Instant::now() < held.use_until);
         match (usable, failure) {
             (None, Some(failure)) => Health::Unavailable { failure },
-            (Some(held), _) if held.secret.is_rejected() => {
-                let since = inner.rejection.since.map(|since| since.elapsed());
-                Health::Rejected { since: since.unwrap_or_default() }
-            }
             (Some(held), Some(failure)) => {
                 match held.fetched.elapsed().checked_sub(inner.freshness.refresh) {
                     Some(since) => Health::Stale { since, failure },
@@ -99,17 +97,26 @@ impl Slot {
                     None if matches!(failure, Failure::Malformed(_)) => {
                         Health::Stale { since: Duration::ZERO, failure }
                     }
-                    None => Health::Well,
+                    None => Self::well(&inner, held),
                 }
             }
             (None, None) if held.is_none() => Health::Unused,
-            (_, None) => Health::Well,
+            (Some(held), None) => Self::well(&inner, held),
+            (None, None) => Health::Well,
         }
+    }
+
+    /// As well as its provider says that it is.
+    fn well(inner: &Inner, held: &Held) -> Health {
+        rejected(inner, held).map_or(Health::Well, |since| Health::Rejected { since })
     }
 
     pub(in crate::cache) fn status(&self, credential: &Name, alias: Option<&Name>) -> CredentialStatus {
         let held = self.held.load_full();
-        let next = self.inner().next;
+        let (next, rejected) = {
+            let inner = self.inner();
+            (inner.next, held.as_ref().and_then(|held| rejected(&inner, held)))
+        };
         CredentialStatus {
             credential: credential.clone(),
             alias: alias.cloned(),
@@ -117,7 +124,14 @@ impl Slot {
             age: held.as_ref().map(|held| held.fetched.elapsed()),
             refresh_in: held.and(next).map(|next| next.saturating_duration_since(Instant::now())),
             health: self.health(),
+            rejected,
             said: self.origin.said(),
         }
     }
+}
+
+/// For how long its provider has been refusing it.
+fn rejected(inner: &Inner, held: &Held) -> Option<Duration> {
+    let since = || inner.rejection.since.map(|since| since.elapsed()).unwrap_or_default();
+    held.secret.is_rejected().then(since)
 }

@@ -75,6 +75,7 @@ async fn a_rejected_key_is_seen_to_be_until_it_is_taken_or_another_is_there() {
     rejected(&bench, secret.version()).await;
     sleep(SECOND * 3).await;
     assert_eq!(health(&bench), Health::Rejected { since: SECOND * 3 });
+    assert_eq!(bench.secrets.status()[0].rejected, Some(SECOND * 3));
     assert!(secret.is_rejected());
     bench.secrets.taken(&openai(), 0, &secret);
     assert_eq!(health(&bench), Health::Well);
