@@ -160,6 +160,7 @@ async fn a_version_has_one_name_in_list_test_trail_and_after_a_restart_and_a_han
     assert!(tested.lines().any(|line| line.split_whitespace().eq(["ok", "version", &name])), "{tested}");
     assert!(said(&stand.gateway, &["audit", "list"]).contains(&name));
 
+    assert!(stand.gateway.stop().success());
     stand.gateway.restart().await;
     let client = stand.checkout();
     client.post(CHAT, &chat(50)).await.assert_status(200);
