@@ -26,6 +26,7 @@ mod parts;
 mod poisoning;
 mod pools;
 mod reload;
+mod repair;
 mod rotation;
 mod scrubbing;
 mod sdk;
