@@ -17,9 +17,16 @@ use tollgate_policy::dialect::Endpoint;
 
 mod body;
 mod content;
+mod draft;
 mod form;
 mod json;
+mod pdf;
+mod picture;
+mod query;
+mod surrogate;
 mod tools;
+
+pub(super) use query::check as check_query;
 
 /// A body that was read.
 #[derive(Debug)]
