@@ -193,6 +193,9 @@ impl Way<'_> {
                 Err(fail(meter, &UpstreamError::Framing))
             }
             Ok(Ok(answer)) => {
+                if let Some(shown) = shown.filter(|shown| shown.secret.is_rejected()) {
+                    core.shared.secrets.taken(shown.credential, 0, shown.secret);
+                }
                 meter.answered(answer.response.status());
                 Ok(answer)
             }

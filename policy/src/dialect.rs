@@ -6,22 +6,26 @@
 //!
 //! Deliberately absent: code for any one provider.
 
+mod content;
 mod endpoint;
 mod key;
 mod names;
 mod read;
 mod request;
 mod response;
+mod tool;
 pub mod tree;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use content::{ContentMember, ContentRules};
 pub use endpoint::{Class, Endpoint};
 pub use key::KeyRules;
-pub use request::{ContentMember, ContentRules, Member, RequestRules, ToolRule, ToolRules};
+pub use request::{Member, RequestRules};
 pub use response::{Reading, ResponseRules, StreamRules, Terminal, TierSlots, UsageSlots};
 use serde::Deserialize;
+pub use tool::{ToolRule, ToolRules};
 
 use crate::map::Map;
 use crate::model::{Interval, Problem, SourceFile};

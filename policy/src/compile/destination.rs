@@ -32,6 +32,16 @@ impl Compiler<'_> {
             scope.problem("spec.port", "a port is a number from 1 to 65535");
         }
         addresses(spec, &mut scope);
+        if let Some(dialect) = dialect.as_ref().filter(|dialect| !dialect.is_plain()) {
+            for (index, form) in spec.encoded_path.iter().filter(|(_, form)| form.is_of_segments()) {
+                // What its endpoints cost and who may call them is known by their paths.
+                let message = format!(
+                    "the dialect `{}` knows its endpoints by their paths, and a provider might read {form} as one of them",
+                    dialect.name()
+                );
+                scope.problem(&format!("spec.encodedPath[{index}]"), message);
+            }
+        }
         let timeouts = spec.timeouts.as_ref();
         let time = |written: Option<Interval>, default| written.map_or(default, |Interval(time)| time);
         let tls = verify(spec, &mut scope);
