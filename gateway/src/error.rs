@@ -46,9 +46,12 @@ pub(crate) fn upstream(error: &UpstreamError) -> Denial {
         Reason::CredentialRejected => {
             "the destination refused the gateway's client certificate, or wants one; its owner has to look at it"
         }
+        Reason::UpstreamProtocol if matches!(error, UpstreamError::OtherHttp) => {
+            "the destination does not speak the HTTP version that is set for it; nothing was sent"
+        }
         Reason::UpstreamProtocol => "the destination broke the protocol",
         Reason::UpstreamReset if matches!(error, UpstreamError::Unprocessed(_)) => {
-            "the destination refused the call unread, each time that it was sent"
+            "the destination refused the call unread"
         }
         Reason::UpstreamReset => "the destination closed the connection before it answered",
         _ => "the destination cannot be reached",

@@ -19,7 +19,7 @@ from h2.settings import SettingCodes, Settings
 ARGUMENT = json.loads(sys.argv[1])
 MODE, TIMES = ARGUMENT["mode"], ARGUMENT.get("times", 1)
 LOCK = threading.Lock()
-SEEN = {"requests": 0}
+SEEN = {"requests": 0, "connections": 0}
 
 
 def say(**event):
@@ -108,9 +108,12 @@ def http1(stream, number):
         stream.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
 
 
-def serve(raw, number):
+def serve(raw):
     try:
         stream = TLS.wrap_socket(raw, server_side=True)
+        with LOCK:
+            number = SEEN["connections"]
+            SEEN["connections"] += 1
         say(event="connection", number=number)
         if stream.selected_alpn_protocol() != "h2":
             http1(stream, number)
@@ -128,9 +131,7 @@ TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 TLS.load_cert_chain(ARGUMENT["cert"], ARGUMENT["key"])
 TLS.set_alpn_protocols(["h2", "http/1.1"])
 LISTENER = socket.create_server(("127.0.0.1", ARGUMENT["port"]), backlog=512)
-NUMBER = 0
 while True:
     accepted, _ = LISTENER.accept()
     accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    threading.Thread(target=serve, args=(accepted, NUMBER), daemon=True).start()
-    NUMBER += 1
+    threading.Thread(target=serve, args=(accepted,), daemon=True).start()

@@ -82,7 +82,7 @@ struct Candidates {
     resolve: Option<LookupError>,
     refused: bool,
     other_family: bool,
-    any: bool,
+    tried: bool,
 }
 
 impl Dial<'_> {
@@ -90,9 +90,11 @@ impl Dial<'_> {
     pub(crate) async fn connect(self, reach: Reach<'_>) -> Result<TcpStream, DialError> {
         let mut candidates = Candidates::default();
         let raced = timeout(self.timeout, self.race(reach, &mut candidates)).await;
-        raced.unwrap_or_else(|_| match candidates.any {
-            true => Err(DialError::Timeout),
-            false => Err(DialError::Resolve(candidates.resolve.unwrap_or(LookupError::Timeout))),
+        raced.unwrap_or_else(|_| match (candidates.tried, candidates.refused) {
+            (true, _) => Err(DialError::Timeout),
+            // Others may have come yet; those that did may not be dialled.
+            (false, true) => Err(DialError::Refused),
+            (false, false) => Err(DialError::Resolve(candidates.resolve.unwrap_or(LookupError::Timeout))),
         })
     }
 
@@ -145,6 +147,7 @@ impl Dial<'_> {
                 }
                 () = &mut next, if !candidates.is_empty() => {
                     if let Some(address) = candidates.take() {
+                        candidates.tried = true;
                         let begun = Instant::now();
                         trying.push((address, begun));
                         attempts.push(async move { (address, self.attempt(address).await) });
@@ -191,7 +194,6 @@ impl Dial<'_> {
 impl Candidates {
     /// Takes those of `addresses` that may be dialled.
     fn add(&mut self, addresses: &[IpAddr], dial: Dial<'_>, reach: Reach<'_>) {
-        self.any |= !addresses.is_empty();
         for address in addresses {
             let socket = SocketAddr::new(*address, dial.port);
             if !reach.rules.allows_socket(socket) {
