@@ -21,8 +21,8 @@ mod path;
 mod tests;
 
 pub(crate) use directory::Directory;
-pub(crate) use path::canonical as canonical_path;
 pub use path::{EncodedForm, EncodedForms, PathError};
+pub(crate) use path::{canonical as canonical_path, collapsed, other_readings, resolved};
 
 /// How a destination is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
