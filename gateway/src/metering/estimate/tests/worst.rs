@@ -6,13 +6,10 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
-use tollgate_policy::dialect::ToolRule;
 use tollgate_policy::price::Item;
 
 use super::*;
 use crate::metering::facts;
-
-type Tool<'a> = (&'a str, &'a ToolRule);
 
 /// A call, and the most that its answer may report.
 #[derive(Debug)]
@@ -22,6 +19,17 @@ struct Call {
     written: u64,
     web_searches: u64,
     file_searches: u64,
+}
+
+/// Tools of the provider after whose use the model is run again, by the documentation; the first three bring content to it.
+const LOOPS: [&str; 4] = ["web_search", "web_fetch", "file_search", "tool_search"];
+
+fn is_loop(tool: &str) -> bool {
+    LOOPS.iter().any(|name| tool.starts_with(name))
+}
+
+fn brings_content(tool: &str) -> bool {
+    LOOPS[..3].iter().any(|name| tool.starts_with(name))
 }
 
 /// Numbers that a call is made up from.
@@ -99,7 +107,7 @@ fn chat_call(dice: &mut Dice, model: &str, window: u64) -> Call {
     let (text, mut read) = text(dice);
     let (n, cap) = (1 + roll(dice, 5), 1 + roll(dice, 9000));
     let mut content = vec![json!({"type": "text", "text": text})];
-    for _ in 0..roll(dice, 4) {
+    for _ in 0..roll(dice, 16) {
         let Some((data, detail, tokens)) = image(dice, model) else { continue };
         content.push(json!({"type": "image_url", "image_url": {"url": format!("data:image/png;base64,{data}"), "detail": detail}}));
         read += tokens;
@@ -125,7 +133,7 @@ fn chat_call(dice: &mut Dice, model: &str, window: u64) -> Call {
 }
 
 /// The model is run again after each call of a tool, and reads its whole window each time.
-fn responses_call(dice: &mut Dice, (name, rule): Tool<'_>, window: u64) -> Call {
+fn responses_call(dice: &mut Dice, name: &str, window: u64) -> Call {
     let (text, length) = text(dice);
     let (calls, cap) = (1 + roll(dice, 20), 1 + roll(dice, 9000));
     let tool = name.trim_end_matches('*');
@@ -136,7 +144,7 @@ fn responses_call(dice: &mut Dice, (name, rule): Tool<'_>, window: u64) -> Call 
     };
     let body = json!({"input": text, "tools": tools, "max_tool_calls": calls, "max_output_tokens": cap});
     let once = (length + cap).min(window);
-    let read = if rule.outside { window * (calls + 1) } else { once * (calls + 1) };
+    let read = if brings_content(tool) { window * (calls + 1) } else { once * (calls + 1) };
     let (web_searches, file_searches) = match tool {
         "file_search" => (0, calls),
         tool if tool.starts_with("web_search") => (calls, 0),
@@ -146,7 +154,7 @@ fn responses_call(dice: &mut Dice, (name, rule): Tool<'_>, window: u64) -> Call 
 }
 
 /// Every use of every tool is a run of the model, or its provider's ten runs for a request.
-fn messages_call(dice: &mut Dice, (name, rule): Tool<'_>, (model, window): (&str, u64)) -> Call {
+fn messages_call(dice: &mut Dice, name: &str, (model, window): (&str, u64)) -> Call {
     let (text, mut once) = text(dice);
     let mut content = vec![json!({"type": "text", "text": text})];
     for _ in 0..roll(dice, 4) {
@@ -165,13 +173,13 @@ fn messages_call(dice: &mut Dice, (name, rule): Tool<'_>, (model, window): (&str
         written = cap.max(budget);
     }
     let (mut read, mut web_searches) = (once.min(window), 0);
-    if rule.is_loop() {
+    if is_loop(&tool) {
         body["tools"] = json!([{"type": tool, "name": "t", "max_uses": uses}, {"type": tool, "name": "u", "max_uses": uses}]);
         let searches = tool.starts_with("web_search");
         web_searches = if searches { 2 * uses } else { 0 };
         let by_code = !tool.ends_with("20250305") && !tool.ends_with("20250910");
         let runs = if by_code { 10.max(2 * uses + 1) } else { 2 * uses + 1 };
-        read = if rule.outside { window * runs } else { (once + written).min(window) * 10 };
+        read = if brings_content(&tool) { window * runs } else { (once + written).min(window) * 10 };
     }
     Call { body, read, written, web_searches, file_searches: 0 }
 }
@@ -246,12 +254,12 @@ fn try_a_call(catalog: &Catalog, dice: &mut Dice) -> Result<(), String> {
     let price = prices[roll(dice, prices.len() as u64) as usize];
     let window = price.context_window().unwrap_or(0);
     let types = endpoint.request.tools.types();
-    let tools: Vec<_> = types.filter(|(_, rule)| !rule.unbounded && rule.contains.is_none()).collect();
-    let loops: Vec<_> = tools.iter().filter(|(_, rule)| rule.is_loop()).collect();
+    let tools: Vec<&str> = types.filter(|(_, rule)| !rule.unbounded).map(|(name, _)| name).collect();
+    let loops: Vec<&str> = tools.iter().copied().filter(|name| is_loop(name)).collect();
     let call = match path {
         "/v1/embeddings" => embeddings(dice),
         "/v1/responses" => {
-            let tool = *loops[roll(dice, loops.len() as u64) as usize];
+            let tool = loops[roll(dice, loops.len() as u64) as usize];
             responses_call(dice, tool, window)
         }
         "/v1/messages" => {
@@ -339,6 +347,10 @@ fn every_tool_that_multiplies_without_a_bound_is_refused() {
                 let is_refused = bound(&facts, endpoint, Some(&price("known")), Terms::default()).is_err();
                 // Runs of the model bound its tokens, and not a fee for each use.
                 let has_bound = rule.once || (rule.fee.is_none() && rule.runs.is_some());
+                assert!(
+                    !rule.is_loop() || rule.unbounded || is_loop(name),
+                    "nobody makes up calls with {name}"
+                );
                 let expected = rule.unbounded || (rule.is_loop() && !has_bound);
                 assert_eq!(is_refused, expected, "{} {name}", endpoint.path);
                 refused += usize::from(is_refused);
