@@ -228,7 +228,7 @@ mod tests {
         let (stale, reason) = (Some("stale".into()), Some("sealed".into()));
         let both =
             Listed { health: stale, reason, stale_seconds: Some(9), rejected_seconds: Some(130), ..listed() };
-        assert_eq!(super::health(&both), "stale for 9s: sealed, rejected by provider for 2m");
+        assert_eq!(health(&both), "stale for 9s: sealed, rejected by provider for 2m");
         let usable = Listed { health: Some("well".into()), state: Some("usable".into()), ..listed() };
         assert_eq!(health(&usable), "well");
     }
