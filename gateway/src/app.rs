@@ -166,6 +166,7 @@ impl App {
             quota: Quota::new(),
             trust: Arc::clone(&identity.trust),
             rules,
+            nameservers: settings.egress.dns.servers.clone(),
             loads: Loads::default(),
             drain: Drain::new(),
             body_limit: settings.limits.body_bytes,

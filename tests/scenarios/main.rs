@@ -36,3 +36,5 @@ mod smuggling;
 mod stores;
 mod targets;
 mod tokens;
+mod upstreams;
+mod worst;
