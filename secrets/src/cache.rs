@@ -182,12 +182,17 @@ impl Secrets {
         Some(slot.refetched().await)
     }
 
-    /// Begins to fetch every secret that was asked for, whatever was fetched or failed before.
+    /// Begins to fetch every secret that was asked for, whatever was fetched or failed before. What is made or lent, and well, stays.
     pub fn reread(&self) {
         let slots = self.slots.load_full();
         // Once each, however many secrets are behind it.
         slots.distinct().for_each(|slot| slot.open());
-        for slot in slots.distinct().filter(|slot| slot.health() != Health::Unused) {
+        let is_wanted = |slot: &&Arc<Slot>| match slot.health() {
+            Health::Unused => false,
+            Health::Well => !slot.is_made(),
+            _ => true,
+        };
+        for slot in slots.distinct().filter(is_wanted) {
             let slot = Arc::clone(slot);
             self.handle.spawn(async move { drop(slot.refetched().await) });
         }

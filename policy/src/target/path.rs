@@ -108,6 +108,12 @@ impl fmt::Display for EncodedForm {
 impl EncodedForms {
     pub(crate) const NONE: Self = Self(0);
     pub(crate) const ALL: Self = Self(0b111_1111);
+    /// Those that leave each segment what it is, however the path is read.
+    const PLAIN: Self = Self(
+        1 << EncodedForm::EmptySegment as u8
+            | 1 << EncodedForm::DotSegment as u8
+            | 1 << EncodedForm::Tab as u8,
+    );
     pub(super) const EACH: [EncodedForm; 7] = [
         EncodedForm::Slash,
         EncodedForm::Backslash,
@@ -159,6 +165,10 @@ pub(crate) fn canonical(path: &str, allowed: EncodedForms) -> Result<Cow<'_, str
     }
     let canonical = if path.contains('%') { Cow::Owned(recode(path, allowed)?) } else { Cow::Borrowed(path) };
     if allowed.contains(EncodedForm::DotSegment) && canonical.split('/').any(is_dots) {
+        // What to some parts segments, or ends one, would give the dots another meaning to them.
+        if EncodedForms::within(&canonical).beyond(EncodedForms::PLAIN).next().is_some() {
+            return Err(PathError::DotSegment);
+        }
         // Those that are allowed aside, no reading of it may have any.
         check_decodings(&without_dots(&canonical), allowed)?;
         resolved(&canonical).ok_or(PathError::DotSegment)?;

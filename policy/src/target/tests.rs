@@ -138,6 +138,11 @@ fn no_leave_lets_a_dot_segment_be_encoded_or_lead_above_the_root() {
         "/a/%252e%252e/b",
         "/a/..%253Bx",
         "/.;x/..",
+        "/a/%2F/..//b",
+        "/a/b%5C/../c",
+        "/a/;x/../b",
+        "/a/%3B/../b",
+        "/a/%25/../b",
     ] {
         assert_eq!(canonical(path, EncodedForms::ALL), Err(PathError::DotSegment), "{path}");
     }

@@ -122,9 +122,12 @@ impl Slot {
         let held = self.held.load();
         let stands =
             held.as_ref().is_some_and(|held| held.secret.is_rejected() && held.secret.version() == version);
-        // Each time another is made or lent of those; what is wrong with one may be so with all.
-        let is_made = self.origin.mint.is_some() || self.reference.secret.dynamic;
-        if stands && !is_made { Pace::Standing } else { Pace::Doubted }
+        if stands && !self.is_made() { Pace::Standing } else { Pace::Doubted }
+    }
+
+    /// Whether another is made or lent each time: what is wrong with one may be so with all.
+    pub(in crate::cache) fn is_made(&self) -> bool {
+        self.origin.mint.is_some() || self.reference.secret.dynamic
     }
 
     /// A value of another version than the one that a provider refused, if there is one by now or after a forced fetch.

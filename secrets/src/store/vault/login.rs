@@ -26,7 +26,7 @@ use crate::store::read::login_file;
 /// Longer than a vault counts refusals of a role: it forgets them 15 minutes after the last one.
 const UNCOUNTED: Duration = Duration::from_secs(16 * 60);
 /// Of logins that lock nothing. What was wrong may be mended at the vault.
-pub(super) const REST: Duration = Duration::from_secs(240);
+const REST: Duration = Duration::from_secs(240);
 /// Of a role that is locked: asking does not prolong that, and a good secret id is taken soon after.
 const LOCKED: Duration = Duration::from_secs(60);
 

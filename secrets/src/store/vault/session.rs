@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 
 use super::answer::{self, Grant};
 use super::client::{Client, Question};
-use super::login::{Login, REST};
+use super::login::Login;
 use crate::cache::jittered;
 use crate::error::Failure;
 use crate::http::Answer;
@@ -33,6 +33,8 @@ use crate::store::read::login_file;
 const YOUNG: Duration = Duration::from_secs(5);
 /// A vault that does not renew a token is not asked again before.
 const RETRY: Duration = Duration::from_secs(1);
+/// How long a token from a file rests that was refused: nothing is locked by it, and a vault that was in trouble may know it again.
+const REST: Duration = Duration::from_secs(60);
 const REFUSED: Failure = Failure::Login(
     "the vault refuses the token; is it expired, revoked or without `lookup-self`? another in its file is tried at once",
 );
