@@ -1,11 +1,13 @@
 //! The command line.
 
 mod audit;
+mod calls;
 mod check;
 mod credential;
 mod demo;
 mod explain;
 mod ledger;
+mod output;
 mod report;
 mod secret;
 mod serve;
@@ -31,6 +33,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Say which grant decides a call, or why it is refused
     Explain(explain::ExplainArgs),
+    /// How single calls went
+    Calls(calls::CallsArgs),
     /// Who used what, for how much
     Report(report::ReportArgs),
     /// Look after credentials
@@ -52,6 +56,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Calls(args) => calls::run(&args),
         Command::Report(args) => report::run(args).map(|()| ExitCode::SUCCESS),
         Command::Credential(args) => credential::run(args),
         Command::Secret(args) => secret::run(args).map(|()| ExitCode::SUCCESS),

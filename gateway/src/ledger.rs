@@ -9,6 +9,7 @@
 //! Deliberately absent: retention. Segments stay.
 
 mod beside;
+mod calls;
 mod chain;
 mod error;
 mod hex;
@@ -24,7 +25,7 @@ pub(crate) mod seal;
 pub(crate) mod segment;
 mod settle;
 pub(crate) mod store;
-mod tally;
+pub(crate) mod tally;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -38,15 +39,17 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 
 pub use beside::catch_up;
+pub(crate) use beside::tail;
+pub use calls::{Call, Object, Reading, Wanted, find};
 pub use error::LedgerError;
 pub(crate) use error::chain;
 pub(crate) use journal::{Gate, Gated};
 pub use journal::{Journal, Position, Wait};
-pub use list::{Listed, list};
+pub use list::list;
 pub use record::{Attempt, Bounded, Charge, HoldLine, Outcome, Record, RecordId, UsageSource};
 pub use recover::Recovered;
 pub use segment::SegmentHead;
-pub use settle::{Correction, settle};
+pub use settle::{Correction, Signature, settle};
 pub use verify::{Verification, verify};
 
 use journal::Reserve;

@@ -33,5 +33,6 @@ mod seldom;
 mod settings;
 mod snapshot;
 mod stats;
+mod table;
 mod telemetry;
 mod upstream;
