@@ -14,7 +14,7 @@ mod chain;
 mod error;
 mod hex;
 mod journal;
-mod json;
+pub(crate) mod json;
 pub(crate) mod line;
 mod list;
 pub mod record;
@@ -167,7 +167,7 @@ impl Ledger {
         self.recovered
     }
 
-    /// Whether the store takes in what the journals have; if not, reports lag behind.
+    /// Whether the store takes in what the journals have; if not, reports take longer.
     pub fn storing(&self) -> bool {
         self.storing.load(Ordering::Relaxed)
     }
@@ -196,7 +196,7 @@ impl Ledger {
                 let error = chain(error);
                 tracing::error!(
                     error,
-                    "the ledger's store fails: the journal has everything, reports lag behind"
+                    "the ledger's store fails: the journal has everything, reports take longer"
                 );
             }
             _ => {}

@@ -26,6 +26,8 @@ pub(super) struct AuditArgs {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Check that nothing in the audit trail was changed, removed, added or cut off
+    #[command(after_help = "Example:
+  tollgate audit verify --data /backup/tollgate --seal-key /etc/tollgate/seal.key")]
     Verify(VerifyArgs),
     /// Show what happened to secrets, newest last
     List(ListArgs),

@@ -23,6 +23,8 @@ pub(super) struct LedgerArgs {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Check that nothing in the journal was changed, removed, added or cut off
+    #[command(after_help = "Example:
+  tollgate ledger verify --data /backup/tollgate --seal-key /etc/tollgate/seal.key")]
     Verify(VerifyArgs),
     /// Show single calls with their ids, newest last
     List(list::ListArgs),

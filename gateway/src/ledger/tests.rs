@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 
 use super::samples::{SPEND, TOKENS, copy, directory, hold, record, sums};
 use super::*;
-use crate::report::{Dimension, Query, Report, Totals, report};
+use crate::report::{Dimension, Query, Report, report};
 
 const HELD: (u64, i128) = (1_000, 2_000_000);
 const USED: (u64, i128) = (120, 100_000);
@@ -257,7 +257,8 @@ fn a_correction_of_a_presumed_call_lowers_its_budget_from_the_next_start_on() {
     });
     let id: RecordId = presumed.unwrap().parse().unwrap();
     let actual = Correction { input: 300, output: 50, cost: tollgate_policy::price::NanoUsd(500_000) };
-    let signature = Signature { by: Bounded::new("alice"), note: Some(Bounded::new("as billed")), force: true };
+    let signature =
+        Signature { by: Bounded::new("alice"), note: Some(Bounded::new("as billed")), force: true };
     let correction = settle(directory.path(), id, actual, &signature).unwrap();
     ledger.ingest();
     let total = whole_report(directory.path(), &[]).total;
@@ -269,7 +270,10 @@ fn a_correction_of_a_presumed_call_lowers_its_budget_from_the_next_start_on() {
     settle(directory.path(), id, Correction { output: 60, ..actual }, &signature).unwrap();
     ledger.ingest();
     assert_eq!(whole_report(directory.path(), &[]).total.output, 40 + 60);
-    assert!(settle(directory.path(), correction, actual, &signature).is_err(), "a correction is not corrected");
+    assert!(
+        settle(directory.path(), correction, actual, &signature).is_err(),
+        "a correction is not corrected"
+    );
     assert!(settle(directory.path(), RecordId::new(), actual, &signature).is_err(), "no such record");
     ledger.close().unwrap();
     drop(ledger);

@@ -50,7 +50,14 @@ fn calls_are_picked_by_what_their_records_say() {
         let wanted = Wanted { statuses: vec![status.to_owned()], ..everything.clone() };
         assert_eq!(ids(directory.path(), &wanted, 9), found, "{status}");
     }
-    assert_eq!(ids(directory.path(), &Wanted { until: good.at - jiff::SignedDuration::from_secs(1), ..everything.clone() }, 9), []);
+    assert_eq!(
+        ids(
+            directory.path(),
+            &Wanted { until: good.at - jiff::SignedDuration::from_secs(1), ..everything.clone() },
+            9
+        ),
+        []
+    );
 }
 
 #[test]
