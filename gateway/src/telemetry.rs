@@ -26,6 +26,10 @@ use crate::ledger::json::{Calendar, Json};
 pub(crate) const ACCESS: &str = "tollgate::access";
 /// What the targets of AWS's SDK begin with.
 const SDK: &str = "aws_";
+/// How the last member of a record begins, where the call has a price.
+const COST: &[u8] = b",\"cost\":";
+/// Of 64 bits.
+const MOST_DIGITS: usize = 20;
 const FLUSH_EVERY: Duration = Duration::from_millis(100);
 const FLUSH_AT: usize = 256 << 10;
 
@@ -182,7 +186,16 @@ impl Flush {
             let Filling { lines, calendar } = filling;
             Json::new(lines, calendar).time("{\"timestamp\":", Timestamp::now());
             lines.extend_from_slice(b",\"level\":\"INFO\",\"target\":\"tollgate::access\",\"record\":");
-            lines.extend_from_slice(record);
+            // The journal's own names say no unit of money; the cost is the last member.
+            let tail = record.len().saturating_sub(COST.len() + MOST_DIGITS);
+            match memchr::memmem::rfind(&record[tail..], COST).map(|place| tail + place) {
+                Some(place) => {
+                    lines.extend_from_slice(&record[..place]);
+                    lines.extend_from_slice(b",\"cost_nano_usd\":");
+                    lines.extend_from_slice(&record[place + COST.len()..]);
+                }
+                None => lines.extend_from_slice(record),
+            }
             lines.extend_from_slice(b"}}\n");
         });
     }
@@ -247,6 +260,12 @@ mod tests {
         let at: Timestamp = line["timestamp"].as_str().unwrap().parse().unwrap();
         assert!(at.as_millisecond() >= before.as_millisecond(), "{text}");
         assert_eq!((&line["level"], &line["record"]["id"]), (&"INFO".into(), &"1".into()));
+        out.access(br#"{"units":{"input":1},"cost":18446744073709551615"#);
+        let text = String::from_utf8(out.filling().lines.clone()).unwrap();
+        assert!(
+            text.ends_with("{\"units\":{\"input\":1},\"cost_nano_usd\":18446744073709551615}}\n"),
+            "{text}"
+        );
     }
 
     #[test]

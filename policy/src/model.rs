@@ -221,11 +221,11 @@ fn take<T: serde::de::DeserializeOwned + Default>(
     let before = problems.len();
     let written: Written<T> = source::parse(document, &mut source, problems);
     let is_whole = problems.len() == before;
-    if written.api_version.is_none() && !source.has("apiVersion") {
+    if written.api_version.is_none() && !source.claims("apiVersion") {
         problems.push(source.problem("apiVersion", format!("this is required: `{API_VERSION}`")));
     }
     let name = written.metadata.and_then(|metadata| metadata.name);
-    if name.is_none() && !source.has("metadata.name") {
+    if name.is_none() && !source.claims("metadata.name") {
         problems.push(source.problem("metadata.name", "a resource needs a name"));
     }
     let name = name?;
@@ -234,7 +234,7 @@ fn take<T: serde::de::DeserializeOwned + Default>(
         problems.push(source.problem("metadata.name", message));
         return Some(());
     }
-    if written.spec.is_none() && !source.has("spec") {
+    if written.spec.is_none() && !source.claims("spec") {
         problems.push(source.problem("spec", "this is required"));
     }
     into.push(Resource { name, spec: written.spec.unwrap_or_default(), source, is_whole });

@@ -198,4 +198,68 @@ mod tests {
         let default = subject(&[]).map(drop).unwrap_err();
         assert!(default.starts_with("tollgate.yaml: "), "{default}");
     }
+
+    const QUICKSTART: [&str; 3] = [
+        include_str!("../../../examples/quickstart/resources/grants.yaml"),
+        include_str!("../../../examples/quickstart/resources/keys.yaml"),
+        include_str!("../../../examples/quickstart/resources/llm.yaml"),
+    ];
+
+    fn problems(text: &str) -> Vec<String> {
+        let environment = app::environment_of(&[], &["prod.acme".to_owned()]).unwrap();
+        let file = SourceFile { path: "all.yaml".into(), text: text.to_owned() };
+        let problems = Snapshot::build(&[file], &environment, None).err().unwrap_or_default();
+        problems.iter().map(ToString::to_string).collect()
+    }
+
+    /// Where the names of fields end.
+    fn fields(text: &str) -> Vec<usize> {
+        let mut ends = Vec::new();
+        let mut start = 0;
+        for line in text.split_inclusive('\n') {
+            let code = line.split(" #").next().unwrap_or_default();
+            if !code.starts_with('#') {
+                let colons =
+                    code.match_indices(": ").chain(code.strip_suffix(":\n").map(|code| (code.len(), ":")));
+                let is_name = |place: &usize| !code[..*place].ends_with(['"', '\'', ' ']);
+                ends.extend(colons.map(|(place, _)| place).filter(is_name).map(|place| start + place));
+            }
+            start += line.len();
+        }
+        ends
+    }
+
+    #[test]
+    fn one_mistyped_field_is_one_problem_whichever_it_is() {
+        let text = QUICKSTART.join("---\n");
+        assert_eq!(problems(&text), [""; 0]);
+        let ends = fields(&text);
+        let mut wrong = Vec::new();
+        assert!(ends.len() > 60, "{}", ends.len());
+        for end in ends {
+            let name = text[..end].rsplit(|char: char| !char.is_alphanumeric()).next().unwrap().to_owned();
+            let mut broken = text.clone();
+            broken.insert(end, 'x');
+            let found = problems(&broken);
+            if found.len() != 1 {
+                wrong.push((name, found));
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+
+    #[test]
+    fn one_mistyped_dialect_is_one_problem_as_a_field_and_as_a_word() {
+        let text = QUICKSTART.join("---\n");
+        for (right, wrong) in [
+            ("dialect: openai", "dialct: openai"),
+            ("dialect: openai", "provider: openai"),
+            ("dialect: openai", "dialect: opnai"),
+            ("dialect: openai", "dialect: [openai]"),
+            ("dialect: openai", "dialect: 3"),
+        ] {
+            let found = problems(&text.replacen(right, wrong, 1));
+            assert_eq!(found.len(), 1, "{wrong}: {found:#?}");
+        }
+    }
 }

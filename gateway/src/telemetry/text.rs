@@ -26,7 +26,7 @@ pub(super) fn access(record: &[u8], now: Timestamp, colour: bool) -> String {
     if record["outcome"] != "completed" && !record["reason"].is_string() {
         let _ = write!(line, " {}", text("outcome"));
     }
-    let micros = record["duration"].as_u64().unwrap_or_default();
+    let micros = record["duration_us"].as_u64().unwrap_or_default();
     let _ = write!(line, " {} ms", grouped(&format!("{}.{:03}", micros / 1000, micros % 1000)));
     for (name, count) in record["units"].as_object().into_iter().flatten() {
         let _ = write!(line, " {name}={count}");
@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn a_line_for_people_has_what_the_json_line_has_and_no_control_characters() {
-        let record = br#"{"id":"01a2","at":"2026-11-28T10:00:00.000000Z","duration":812345,"caller":"spiffe://prod.acme/ns/a/sa/b","method":"POST",
+        let record = br#"{"id":"01a2","at":"2026-11-28T10:00:00.000000Z","duration_us":812345,"caller":"spiffe://prod.acme/ns/a/sa/b","method":"POST",
             "destination":"openai","path":"/v1/chat\u001b[2J","model":"gpt-5-mini","status":200,"outcome":"completed","bytes_in":1,"bytes_out":2,
             "units":{"input":20,"output":42},"cost":412000"#;
         let now: Timestamp = "2026-11-28T10:00:01Z".parse().unwrap();
@@ -63,7 +63,7 @@ mod tests {
              0.000412 USD id=01a2\n"
         );
         assert!(access(record, now, true).contains("\u{1b}[32m200"));
-        let refused = br#"{"id":"01a3","duration":90,"method":"GET","status":403,"reason":"no_grant","outcome":"refused","units":{}"#;
+        let refused = br#"{"id":"01a3","duration_us":90,"method":"GET","status":403,"reason":"no_grant","outcome":"refused","units":{}"#;
         assert_eq!(
             access(refused, now, false),
             "2026-11-28T10:00:01.000000Z 403 GET -- - no_grant 0.090 ms id=01a3\n"

@@ -38,7 +38,7 @@ impl Compiler<'_> {
         let tls = verify(spec, &mut scope);
         let client_certificate = spec.tls.as_ref().and_then(|tls| tls.client_certificate.clone());
         // One that is written and cannot be read must not become a destination without it.
-        if client_certificate.is_none() && resource.source.has("spec.tls.clientCertificate") {
+        if client_certificate.is_none() && resource.source.claims("spec.tls.clientCertificate") {
             return None;
         }
         // It may be another destination than what is left of it: grants are not held against that.

@@ -19,22 +19,27 @@ pub struct Source {
     /// `Grant/checkout-openai`, or as much of it as is known.
     label: String,
     lines: BTreeMap<String, usize>,
+    /// Where fields of no such name were probably meant to stand: they have been reported, and are not missing besides.
+    meant: Vec<String>,
 }
 
 impl Source {
     pub(crate) fn new(file: &Path, label: String, lines: BTreeMap<String, usize>) -> Self {
-        Self { file: file.to_owned(), label, lines }
-    }
-
-    /// What was written under another name was meant to stand there, and has been reported: it is not missing besides.
-    fn meant(&mut self, path: String, written: &str) {
-        let line = self.line(written);
-        self.lines.entry(path).or_insert(line);
+        Self { file: file.to_owned(), label, lines, meant: Vec::new() }
     }
 
     /// Whether something was written there, right or wrong.
     pub(crate) fn has(&self, path: &str) -> bool {
         self.lines.contains_key(path)
+    }
+
+    /// Whether something was written there, or was probably meant to be: then it is not missing.
+    pub(crate) fn claims(&self, path: &str) -> bool {
+        let is_in = |meant: &String| {
+            path.strip_prefix(meant.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        self.has(path) || self.meant.iter().any(is_in)
     }
 
     /// `file:line` of the resource itself.
@@ -98,7 +103,7 @@ pub(crate) fn parse<T: DeserializeOwned + Default>(
             if let Some(name) = misspelt(&message) {
                 let path =
                     shown.rsplit_once('.').map_or(name.clone(), |(parent, _)| format!("{parent}.{name}"));
-                source.meant(path, &shown);
+                source.meant.push(path);
             }
         }
         reported.push(shown);
@@ -117,7 +122,7 @@ pub(crate) fn parse<T: DeserializeOwned + Default>(
 fn follows(message: &str, path: &str, reported: &[String], source: &Source) -> bool {
     if let Some(rest) = message.strip_prefix("missing field ") {
         let (field, _) = names(rest);
-        return source.has(&if path.is_empty() { field } else { format!("{path}.{field}") });
+        return source.claims(&if path.is_empty() { field } else { format!("{path}.{field}") });
     }
     let within = |other: &String| {
         let rest = other.strip_prefix(path);

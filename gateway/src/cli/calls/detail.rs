@@ -16,8 +16,8 @@ const INDENT: usize = 14;
 const SAID: [&str; 28] = [
     "id",
     "at",
-    "duration",
-    "first_byte",
+    "duration_us",
+    "first_byte_us",
     "caller",
     "proof",
     "method",
@@ -68,8 +68,9 @@ pub(super) fn write(call: &Call, out: &mut impl Write, page: Page) -> io::Result
 }
 
 fn how_it_went(call: &Call, lines: &mut Lines<'_, impl Write>) -> io::Result<()> {
-    let took = milliseconds(call, "duration").unwrap_or_default();
-    let first = milliseconds(call, "first_byte").map(|ms| format!(", first byte after {} ms", grouped(&ms)));
+    let took = milliseconds(call, "duration_us").unwrap_or_default();
+    let first =
+        milliseconds(call, "first_byte_us").map(|ms| format!(", first byte after {} ms", grouped(&ms)));
     lines.line("at", &format!("{}, for {} ms{}", call.at, grouped(&took), first.unwrap_or_default()))?;
     let proof = some(call.text("proof"), |proof| format!(" (proven by {proof})"));
     lines.line("caller", &format!("{}{proof}", call.text("caller")))?;

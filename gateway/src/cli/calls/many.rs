@@ -63,7 +63,7 @@ fn row(call: &Call) -> Vec<String> {
         sum(&Item::READ),
         sum(&Item::WRITTEN),
         cost(call),
-        milliseconds(call, "duration").map_or_else(|| "-".to_owned(), |ms| grouped(&ms)),
+        milliseconds(call, "duration_us").map_or_else(|| "-".to_owned(), |ms| grouped(&ms)),
     ]
 }
 
@@ -183,7 +183,7 @@ fn write_cells(call: &Call, out: &mut impl Write) -> io::Result<()> {
             .map_or(Cow::Borrowed(""), |micros| Cow::Owned(format!("{}.{:03}", micros / 1000, micros % 1000)))
     };
     let mut cells: Vec<Cow<'_, str>> = vec![call.id.to_string().into(), call.at.to_string().into()];
-    cells.extend([millis("duration"), millis("first_byte")]);
+    cells.extend([millis("duration_us"), millis("first_byte_us")]);
     cells.extend(CELLS.map(|(_, member)| text(member)));
     cells.extend(Item::ALL.iter().map(|item| Cow::Owned(call.unit(item.as_str()).to_string())));
     cells.extend([text("bytes_in"), text("bytes_out")]);
@@ -268,7 +268,7 @@ mod tests {
 
     fn good() -> Call {
         call(json!({
-            "id": "01a207d768017b24b761f7d78e801692", "at": "2026-11-28T10:00:00.105Z", "duration": 812_345, "first_byte": 9_001,
+            "id": "01a207d768017b24b761f7d78e801692", "at": "2026-11-28T10:00:00.105Z", "duration_us": 812_345, "first_byte_us": 9_001,
             "caller": "spiffe://prod.acme/ns/checkout/sa/api", "method": "POST", "destination": "openai", "host": "api.openai.com",
             "port": 443, "path": "/v1/chat/completions", "grant": "checkout-openai", "model": "gpt-5-mini", "status": 200,
             "outcome": "completed", "peer": "192.0.2.1:443", "source": "10.0.0.7", "credential": "openai-prod", "alias": "team-a",
@@ -279,7 +279,7 @@ mod tests {
 
     fn refused() -> Call {
         call(json!({
-            "duration": 90, "caller": "=cmd()", "method": "GET", "status": 403, "outcome": "refused", "reason": "no_grant",
+            "duration_us": 90, "caller": "=cmd()", "method": "GET", "status": 403, "outcome": "refused", "reason": "no_grant",
             "model": "@SUM(1)\u{1b}[2J", "usage_source": "none", "units": {}, "bytes_in": 0, "bytes_out": 0,
         }))
     }
