@@ -38,8 +38,8 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
-pub use beside::catch_up;
 pub(crate) use beside::tail;
+pub use beside::{catch_up, written};
 pub use calls::{Call, Object, Reading, Wanted, find};
 pub use error::LedgerError;
 pub(crate) use error::chain;

@@ -14,7 +14,7 @@ use jiff::tz::TimeZone;
 
 use super::report::Place;
 use super::{complain, output};
-use crate::ledger::{Call, Reading, RecordId, Wanted, find};
+use crate::ledger::{Call, Reading, RecordId, Wanted, find, written};
 use crate::patience;
 use crate::report::instant;
 use crate::table::Page;
@@ -136,7 +136,10 @@ pub(super) fn run(args: &CallsArgs) -> anyhow::Result<ExitCode> {
     let data_dir = args.place.data_dir()?;
     let reading = "still reading the journal";
     if let Some(id) = args.id {
-        let call = patience::with(reading, complain, || find(&data_dir, id))?;
+        let call = patience::with(reading, complain, || {
+            written(&data_dir);
+            find(&data_dir, id)
+        })?;
         let Some(call) = call else {
             complain(&format!("{}: there is no call {id}", data_dir.display()));
             return Ok(ExitCode::FAILURE);
@@ -145,7 +148,10 @@ pub(super) fn run(args: &CallsArgs) -> anyhow::Result<ExitCode> {
     }
     let most = usize::try_from(args.limit)?;
     let mut read = Reading::new();
-    let calls = patience::with(reading, complain, || read.next(&data_dir, &wanted, most))?;
+    let calls = patience::with(reading, complain, || {
+        written(&data_dir);
+        read.next(&data_dir, &wanted, most)
+    })?;
     if !args.follow {
         print(&calls, args.format)?;
         if calls.len() == most && args.format == Format::Table {

@@ -145,7 +145,7 @@ fn prices(snapshot: &Snapshot, environment: &Environment) -> Option<String> {
     let providers = snapshot.policy.destinations().map(|destination| destination.dialect.provider());
     let priced: Vec<&str> = providers.filter(|provider| table.as_of(provider).is_some()).collect();
     let said = || super::prices::as_of(table, priced.iter().copied());
-    (!priced.is_empty()).then(|| format!("prices: {} `tollgate prices ls` shows them.", said()))
+    (!priced.is_empty()).then(|| format!("prices: figures of {} (`tollgate prices ls` shows them)", said()))
 }
 
 fn summary(directory: &Path, files: &[SourceFile], snapshot: &Snapshot, warnings: usize) -> String {

@@ -176,7 +176,11 @@ fn write_list(
         ]);
     }
     table.write(out, page)?;
-    writeln!(out, "USD for a million tokens. {}", as_of(prices, models.iter().map(|model| model.provider)))
+    writeln!(
+        out,
+        "USD for a million tokens; figures of {}.",
+        as_of(prices, models.iter().map(|model| model.provider))
+    )
 }
 
 /// Of which days the figures of these providers are.
@@ -185,7 +189,7 @@ pub(super) fn as_of<'a>(prices: &PriceTable, providers: impl Iterator<Item = &'a
     providers.sort_unstable();
     providers.dedup();
     let said = providers.iter().filter_map(|name| Some(format!("{name} of {}", prices.as_of(name)?)));
-    format!("Figures: {}.", said.collect::<Vec<_>>().join(", "))
+    said.collect::<Vec<_>>().join(", ")
 }
 
 fn write_model(
@@ -218,7 +222,11 @@ fn write_model(
         }
         write_rates(price, out, page)?;
     }
-    writeln!(out, "\nUSD for a million of each unit. {}", as_of(prices, std::iter::once(model.provider)))
+    writeln!(
+        out,
+        "\nUSD for a million of each unit; figures of {}.",
+        as_of(prices, std::iter::once(model.provider))
+    )
 }
 
 fn write_rates(price: &Price, out: &mut impl Write, page: Page) -> io::Result<()> {

@@ -6,6 +6,7 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -24,12 +25,23 @@ pub(super) fn alone(data_dir: &Path) -> Result<File, LedgerError> {
     locked.map_err(|source| LedgerError::file("locking", &path, source))
 }
 
+/// How long a running gateway keeps lines in memory that nobody waits for, such as those of refusals, with a margin.
+const IN_MEMORY: Duration = Duration::from_millis(300);
+
+/// Waits until what a gateway has in memory now is in its journal, if one runs.
+pub fn written(data_dir: &Path) {
+    if DirectoryLock::is_taken(data_dir) {
+        std::thread::sleep(IN_MEMORY);
+    }
+}
+
 /// Reads into the store what the journal has, unless a gateway runs: that does so itself, several times a second. Makes nothing where
 /// there is no ledger.
 pub fn catch_up(data_dir: &Path) -> Result<(), LedgerError> {
     if !segment::directory(data_dir).is_dir() {
         return Ok(());
     }
+    written(data_dir);
     let _alone = alone(data_dir)?;
     let _lock = match DirectoryLock::take(data_dir) {
         Ok(lock) => lock,

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::cli::report::Place;
 use crate::cli::{complain, output};
-use crate::ledger::{Call, UsageSource, list};
+use crate::ledger::{Call, UsageSource, list, written};
 use crate::patience;
 use crate::report::{instant, usd};
 use crate::table::{Column, Cut, Page, Table, visible};
@@ -50,7 +50,10 @@ pub(super) fn run(args: &ListArgs) -> anyhow::Result<()> {
     let asked = [(args.estimated, UsageSource::Estimated), (args.presumed, UsageSource::Presumed)];
     let sources: Vec<_> = asked.into_iter().filter(|(asked, _)| *asked).map(|(_, source)| source).collect();
     let data_dir = args.place.data_dir()?;
-    let calls = patience::with("still reading the journal", complain, || list(&data_dir, since, &sources))?;
+    let calls = patience::with("still reading the journal", complain, || {
+        written(&data_dir);
+        list(&data_dir, since, &sources)
+    })?;
     output::print("the list", |out| match args.format {
         Format::Table => write_table(&calls, out, Page::stdout()),
         Format::Json => output::json(&calls.iter().map(object).collect::<Vec<_>>(), out),
