@@ -74,8 +74,9 @@ pub(crate) enum TelemetryError {
 /// Where a subscriber is installed already.
 pub(crate) fn install(settings: &LogSettings) -> Result<Flush, TelemetryError> {
     let stdout = std::io::stdout();
-    let format =
-        settings.format.unwrap_or(if stdout.is_terminal() { LogFormat::Text } else { LogFormat::Json });
+    let format = settings
+        .format
+        .unwrap_or_else(|| if stdout.is_terminal() { LogFormat::Text } else { LogFormat::Json });
     let colour = anstream::AutoStream::choice(&stdout) != anstream::ColorChoice::Never;
     let out = Flush(Arc::default());
     let writer = {

@@ -98,10 +98,10 @@ async fn calls_are_picked_by_who_what_and_how_they_ended() {
     };
     eventually("all three are written", || picks(&[]).len() == 3).await;
     assert_eq!(picks(&[]), sorted(vec![&good, &bad, &refused]));
-    assert_eq!(picks(&["--caller", "*/ns/billing/*"]), [refused.clone()]);
-    assert_eq!(picks(&["--destination", "up", "--status", "2xx"]), [good.clone()]);
+    assert_eq!(picks(&["--caller", "*/ns/billing/*"]), sorted(vec![&refused]));
+    assert_eq!(picks(&["--destination", "up", "--status", "2xx"]), sorted(vec![&good]));
     assert_eq!(picks(&["--status", "500,403"]), sorted(vec![&bad, &refused]));
-    assert_eq!(picks(&["--reason", "no_grant"]), [refused.clone()]);
+    assert_eq!(picks(&["--reason", "no_grant"]), sorted(vec![&refused]));
     assert_eq!(picks(&["--grant", "checkout-up"]), sorted(vec![&good, &bad]));
     assert_eq!(
         picks(&["--since", "1h", "--until", "2000-01-01"].map(|word| if word == "1h" {
@@ -111,7 +111,7 @@ async fn calls_are_picked_by_who_what_and_how_they_ended() {
         })),
         [""; 0]
     );
-    assert_eq!(picks(&["--limit", "1"]), [refused.clone()]);
+    assert_eq!(picks(&["--limit", "1"]), sorted(vec![&refused]));
     let csv = said(&stand.gateway.tollgate(&["calls", "--format", "csv"]));
     assert!(
         csv.starts_with("id,at,duration_ms,") && csv.contains(&good) && csv.lines().count() == 4,

@@ -109,7 +109,7 @@ pub(super) fn run(args: ReportArgs) -> anyhow::Result<()> {
     let report = patience::with("still adding up", complain, || {
         // Where that cannot be done, what the store has not is read from the journal each time.
         let caught_up = catch_up(&data_dir);
-        report(&data_dir, query).or_else(|error| Err(caught_up.err().unwrap_or(error)))
+        report(&data_dir, query).map_err(|error| caught_up.err().unwrap_or(error))
     })?;
     write(&report, args.format)
 }

@@ -222,7 +222,7 @@ pub fn find(data_dir: &Path, id: RecordId) -> Result<Option<Call>, LedgerError> 
         match Line::read(line) {
             Ok(Line::Hold(held)) if held == id => hold = object(line, "hold"),
             Ok(Line::Record(row)) if row.id == id => {
-                record = object(line, "record").map(|found| (row.at, found))
+                record = object(line, "record").map(|found| (row.at, found));
             }
             Ok(Line::Record(row)) if row.corrects == Some(id) => corrections.extend(object(line, "record")),
             _ => {}

@@ -101,8 +101,9 @@ pub(crate) fn parse<T: DeserializeOwned + Default>(
         if !follows(&message, &shown, &reported, source) {
             problems.push(source.problem(&shown, reword(&message)));
             if let Some(name) = misspelt(&message) {
-                let path =
-                    shown.rsplit_once('.').map_or(name.clone(), |(parent, _)| format!("{parent}.{name}"));
+                let path = shown
+                    .rsplit_once('.')
+                    .map_or_else(|| name.clone(), |(parent, _)| format!("{parent}.{name}"));
                 source.meant.push(path);
             }
         }

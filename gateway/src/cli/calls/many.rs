@@ -255,7 +255,7 @@ mod tests {
     use super::*;
     use crate::ledger::RecordId;
 
-    fn call(record: Value) -> Call {
+    fn call(record: &Value) -> Call {
         Call {
             id: "01a207d768017b24b761f7d78e801692".parse().unwrap_or_else(|_| RecordId::new()),
             at: "2026-11-28T10:00:00.105Z".parse().unwrap(),
@@ -267,7 +267,7 @@ mod tests {
     }
 
     fn good() -> Call {
-        call(json!({
+        call(&json!({
             "id": "01a207d768017b24b761f7d78e801692", "at": "2026-11-28T10:00:00.105Z", "duration_us": 812_345, "first_byte_us": 9_001,
             "caller": "spiffe://prod.acme/ns/checkout/sa/api", "method": "POST", "destination": "openai", "host": "api.openai.com",
             "port": 443, "path": "/v1/chat/completions", "grant": "checkout-openai", "model": "gpt-5-mini", "status": 200,
@@ -278,7 +278,7 @@ mod tests {
     }
 
     fn refused() -> Call {
-        call(json!({
+        call(&json!({
             "duration_us": 90, "caller": "=cmd()", "method": "GET", "status": 403, "outcome": "refused", "reason": "no_grant",
             "model": "@SUM(1)\u{1b}[2J", "usage_source": "none", "units": {}, "bytes_in": 0, "bytes_out": 0,
         }))

@@ -116,7 +116,7 @@ mod tests {
     use super::*;
     use crate::ledger::RecordId;
 
-    fn call(record: serde_json::Value) -> Call {
+    fn call(record: &serde_json::Value) -> Call {
         Call {
             id: RecordId::new(),
             at: "2026-11-01T10:00:00Z".parse().unwrap(),
@@ -129,11 +129,11 @@ mod tests {
 
     #[test]
     fn a_call_is_shown_with_its_id_and_exact_cost_and_one_without_a_price_is_not_free() {
-        let priced = call(json!({
+        let priced = call(&json!({
             "caller": "spiffe://prod.acme/ns/a/sa/b", "destination": "openai", "credential": "openai-team", "alias": "second",
             "model": "\u{1b}[2Jgpt", "usage_source": "presumed", "cost": 1_500_000_001,
         }));
-        let free = call(json!({
+        let free = call(&json!({
             "caller": "spiffe://prod.acme/ns/a/sa/b", "destination": "openai", "credential": "openai-team",
             "model_answered": "gpt", "usage_source": "presumed",
         }));
