@@ -37,3 +37,4 @@ mod stats;
 mod table;
 mod telemetry;
 mod upstream;
+mod version_key;
