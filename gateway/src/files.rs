@@ -48,6 +48,12 @@ impl DirectoryLock {
         Ok(Self { _file: file })
     }
 
+    /// Whether a process has it. Makes nothing.
+    pub(crate) fn is_taken(directory: &Path) -> bool {
+        let lock = |file| Flock::lock(file, FlockArg::LockSharedNonblock);
+        File::open(directory.join("lock")).is_ok_and(|file| lock(file).is_err())
+    }
+
     /// [`DirectoryLock::take`], waiting for a command that has it for a moment.
     pub(crate) fn wait(directory: &Path, patience: Duration) -> Result<Self, LockError> {
         let end = Instant::now() + patience;
@@ -72,7 +78,9 @@ mod tests {
         let first = DirectoryLock::take(dir.path()).unwrap();
         let second = DirectoryLock::take(dir.path()).unwrap_err().to_string();
         assert!(second.contains(&std::process::id().to_string()), "{second}");
+        assert!(DirectoryLock::is_taken(dir.path()));
         drop(first);
+        assert!(!DirectoryLock::is_taken(dir.path()));
         DirectoryLock::take(dir.path()).unwrap();
     }
 }

@@ -10,7 +10,7 @@ mod head;
 mod strip;
 mod trust;
 
-pub(crate) use self::certificate::SpiffeVerifier;
+pub(crate) use self::certificate::{SpiffeVerifier, refusal_of};
 pub(crate) use self::credentials::CallerCredentials;
 pub use self::files::IdentitySettings;
 pub(crate) use self::files::{FileError, FilesInForce, IdentityFiles};

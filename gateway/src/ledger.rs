@@ -9,11 +9,12 @@
 //! Deliberately absent: retention. Segments stay.
 
 mod beside;
+mod calls;
 mod chain;
 mod error;
 mod hex;
 mod journal;
-mod json;
+pub(crate) mod json;
 pub(crate) mod line;
 mod list;
 pub mod record;
@@ -24,7 +25,7 @@ pub(crate) mod seal;
 pub(crate) mod segment;
 mod settle;
 pub(crate) mod store;
-mod tally;
+pub(crate) mod tally;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -37,16 +38,18 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
-pub use beside::catch_up;
+pub(crate) use beside::tail;
+pub use beside::{catch_up, written};
+pub use calls::{Call, Object, Reading, Wanted, find};
 pub use error::LedgerError;
 pub(crate) use error::chain;
 pub(crate) use journal::{Gate, Gated};
 pub use journal::{Journal, Position, Wait};
-pub use list::{Listed, list};
+pub use list::list;
 pub use record::{Attempt, Bounded, Charge, HoldLine, Outcome, Record, RecordId, UsageSource};
 pub use recover::Recovered;
 pub use segment::SegmentHead;
-pub use settle::{Correction, settle};
+pub use settle::{Correction, Signature, settle};
 pub use verify::{Verification, verify};
 
 use journal::Reserve;
@@ -164,7 +167,7 @@ impl Ledger {
         self.recovered
     }
 
-    /// Whether the store takes in what the journals have; if not, reports lag behind.
+    /// Whether the store takes in what the journals have; if not, reports take longer.
     pub fn storing(&self) -> bool {
         self.storing.load(Ordering::Relaxed)
     }
@@ -193,7 +196,7 @@ impl Ledger {
                 let error = chain(error);
                 tracing::error!(
                     error,
-                    "the ledger's store fails: the journal has everything, reports lag behind"
+                    "the ledger's store fails: the journal has everything, reports take longer"
                 );
             }
             _ => {}

@@ -34,6 +34,7 @@ mod seldom;
 mod settings;
 mod snapshot;
 mod stats;
+mod table;
 mod telemetry;
 mod upstream;
 mod version_key;

@@ -28,7 +28,6 @@ pub(crate) use self::pulse::Pulse;
 pub(crate) use self::tls::server_config;
 use crate::core::{Core, Shared};
 use crate::drain::Phase;
-use crate::identity::Refusal;
 use crate::upstream::KEEPALIVE;
 
 const BACKLOG: i32 = 4096;
@@ -139,12 +138,14 @@ async fn handshake(
     let stream = match stream {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            if tls::is_missing_certificate(&error) {
-                trust.count(Refusal::NoCertificate);
-            }
             core.stats.handshake_failed();
             match tls::refusal(&error) {
-                Some(reason) => log_refusal(&shared, &name, address, reason),
+                Some((refusal, counted)) => {
+                    if !counted {
+                        trust.count(refusal);
+                    }
+                    log_refusal(&shared, &name, address, refusal.as_str());
+                }
                 None => tracing::debug!(listener = %name, peer = %address, %error, "TLS handshake failed"),
             }
             return None;

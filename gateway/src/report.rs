@@ -1,7 +1,6 @@
 //! Who used what, for how much: sums over the ledger, as a table, CSV or JSON.
 //!
-//! Reads the store and nothing else, beside a gateway that is running; where none runs, the store has to be brought up to the journal
-//! before.
+//! Reads the store, and in the journal what the store has not taken in yet: beside a gateway that is running, and where none is.
 //!
 //! **Invariant:** money is integer nano-USD until it is printed, exactly. Usage that no provider reported and calls without a price are
 //! counted in every line that contains them.
@@ -9,7 +8,7 @@
 mod csv;
 mod period;
 mod query;
-pub(crate) mod table;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +18,9 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::ser::{SerializeMap, SerializeSeq, Serializer as _};
 
+use crate::table::Page;
+
+pub(crate) use csv::{cell, record};
 pub use period::instant;
 pub use query::report;
 
@@ -94,6 +96,11 @@ impl Dimension {
         Self::UsageSource,
     ];
 
+    /// Whether lines are told apart by when it was.
+    const fn is_time(self) -> bool {
+        matches!(self, Self::Hour | Self::Day | Self::Month)
+    }
+
     /// The name on the command line and in the heading.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -147,8 +154,11 @@ pub struct Query {
 pub struct Totals {
     /// All requests, those that were refused included.
     pub requests: i128,
-    /// Requests that Tollgate let through, however they ended.
+    /// Requests that Tollgate let through and that were answered, other than with an error.
     pub calls: i128,
+    /// Requests that it let through and that came to nothing: the provider answered with an error (a status of 400 or more), or not
+    /// at all.
+    pub failed: i128,
     /// Requests that it refused.
     pub refused: i128,
     /// Tokens read that came neither from nor into a cache.
@@ -190,6 +200,11 @@ pub struct Totals {
 }
 
 impl Totals {
+    /// Requests that Tollgate let through.
+    pub const fn sent(&self) -> i128 {
+        self.calls.saturating_add(self.failed)
+    }
+
     /// Adds another line's sums.
     pub fn add(&mut self, other: &Self) {
         for ((_, sum), (_, part)) in self.slots().into_iter().zip(other.columns()) {
@@ -198,15 +213,16 @@ impl Totals {
     }
 
     /// Name and value of each, in the order of CSV and JSON. The two amounts of money are in nano-USD.
-    pub fn columns(&self) -> [(&'static str, i128); 21] {
+    pub fn columns(&self) -> [(&'static str, i128); 22] {
         let mut copy = *self;
         copy.slots().map(|(name, value)| (name, *value))
     }
 
-    fn slots(&mut self) -> [(&'static str, &mut i128); 21] {
+    fn slots(&mut self) -> [(&'static str, &mut i128); 22] {
         [
             ("requests", &mut self.requests),
             ("calls", &mut self.calls),
+            ("failed", &mut self.failed),
             ("refused", &mut self.refused),
             ("input", &mut self.input),
             ("cache_read", &mut self.cache_read),
@@ -239,7 +255,7 @@ pub struct ReportLine {
     pub totals: Totals,
 }
 
-/// A report: lines by descending cost.
+/// A report: lines in the order of time where they are told apart by it, else and then by descending cost.
 #[derive(Debug, Clone)]
 pub struct Report {
     /// What was asked.
@@ -251,9 +267,10 @@ pub struct Report {
 }
 
 impl Report {
-    /// For people: aligned, with thousands separators, a line of totals, and what is estimated or unpriced said below.
-    pub fn write_table(&self, out: &mut impl Write) -> io::Result<()> {
-        table::write(self, out)
+    /// For people: aligned, with thousands separators, a line of totals, and what is estimated or unpriced said below. Columns in which
+    /// there is nothing are left out.
+    pub(crate) fn write_table(&self, out: &mut impl Write, page: Page) -> io::Result<()> {
+        table::write(self, out, page)
     }
 
     /// For spreadsheets: RFC 4180 with a heading, no line of totals, money in USD. Text that a spreadsheet would take for a formula

@@ -16,6 +16,7 @@ use tollgate_policy::model::{Interval, Problem, Source, SourceFile, nearest, rea
 use tollgate_policy::target::GatewayName;
 
 use crate::identity::IdentitySettings;
+use crate::telemetry::LogSettings;
 
 /// `tollgate.yaml`. Relative paths count from the directory of the file.
 #[derive(Clone, Debug, Deserialize)]
@@ -46,9 +47,9 @@ pub struct Settings {
     /// Cores of the data plane; all that the process may use unless given.
     #[serde(default)]
     pub cores: Option<usize>,
-    /// A level, or directives as in `RUST_LOG`.
-    #[serde(default = "info")]
-    pub log: String,
+    /// What is logged, and how; a level alone stands for one with the format left open.
+    #[serde(default)]
+    pub log: LogSettings,
     /// Bounds on requests.
     #[serde(default)]
     pub limits: RequestLimits,
@@ -175,10 +176,6 @@ impl Default for RequestLimits {
     }
 }
 
-fn info() -> String {
-    "info".into()
-}
-
 fn both() -> Vec<Protocol> {
     vec![Protocol::H2, Protocol::Http11]
 }
@@ -198,8 +195,9 @@ const OVERRIDES: &[(&str, &str)] = &[
     ("TOLLGATE_DRAIN_TIMEOUT", "/drain/timeout"),
     ("TOLLGATE_CORES", "/cores"),
     // The later one wins.
-    ("RUST_LOG", "/log"),
-    ("TOLLGATE_LOG", "/log"),
+    ("RUST_LOG", "/log/level"),
+    ("TOLLGATE_LOG", "/log/level"),
+    ("TOLLGATE_LOG_FORMAT", "/log/format"),
 ];
 
 impl Settings {
@@ -209,7 +207,13 @@ impl Settings {
     /// Every problem, with file, line and field.
     pub fn read(file: &Path, environment: impl Fn(&str) -> Option<String>) -> Result<Self, Vec<Problem>> {
         let text = std::fs::read_to_string(file).map_err(|error| {
-            vec![Problem { file: file.into(), line: 0, field: String::new(), message: error.to_string() }]
+            let message = match error.kind() {
+                std::io::ErrorKind::NotFound => {
+                    "there is no such file: `tollgate init` makes a first one, --config FILE or TOLLGATE_CONFIG names another".to_owned()
+                }
+                _ => error.to_string(),
+            };
+            vec![Problem { file: file.into(), line: 0, field: String::new(), message }]
         })?;
         let file_read = SourceFile { path: file.into(), text };
         let is_set = |(variable, _): &(&str, &str)| environment(variable).is_some();
@@ -246,9 +250,9 @@ impl Settings {
         if self.identity.trust_domains.is_empty() {
             wrong("identity.trustDomains", "without one nobody can call");
         }
-        if !crate::telemetry::is_level(&self.log) {
+        if !crate::telemetry::is_level(&self.log.level) {
             let levels = "no level (error, warn, info, debug, trace) and no list of directives";
-            wrong("log", &format!("`{}` is {levels}", self.log));
+            wrong("log.level", &format!("`{}` is {levels}", self.log.level));
         }
         if self.cores == Some(0) {
             wrong("cores", "at least 1");
@@ -272,6 +276,9 @@ impl Settings {
 }
 
 fn override_from(value: &mut Value, environment: &impl Fn(&str) -> Option<String>) {
+    if let Some(log) = value.get_mut("log").filter(|log| log.is_string()) {
+        *log = serde_json::json!({ "level": log.take() });
+    }
     for (variable, place) in OVERRIDES {
         let Some(text) = environment(variable) else { continue };
         let mut at = &mut *value;

@@ -1,13 +1,17 @@
-//! Logs: JSON lines on standard output, and the access log beside them.
+//! Logs: lines on standard output, as JSON or for people, and the access log among them.
 //!
 //! **Invariant:** what other crates log is capped at `warn` whatever the environment asks for: at `debug` and `trace` HTTP and TLS
 //! libraries print what they send. AWS's SDK is silent: its warnings quote answers. A panic is logged by its place alone.
 
-use std::io::Write;
+mod text;
+
+use std::io::{IsTerminal, Write};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
+use serde::Deserialize;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Subscriber};
@@ -16,12 +20,44 @@ use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry};
 
+use crate::ledger::json::{Calendar, Json};
+
 /// The target of access lines.
 pub(crate) const ACCESS: &str = "tollgate::access";
 /// What the targets of AWS's SDK begin with.
 const SDK: &str = "aws_";
+/// How the last member of a record begins, where the call has a price.
+const COST: &[u8] = b",\"cost\":";
+/// Of 64 bits.
+const MOST_DIGITS: usize = 20;
 const FLUSH_EVERY: Duration = Duration::from_millis(100);
 const FLUSH_AT: usize = 256 << 10;
+
+/// What is logged, and how.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct LogSettings {
+    /// A level, or directives as in `RUST_LOG`; info.
+    pub level: String,
+    /// Text on a terminal, else JSON, unless given.
+    pub format: Option<LogFormat>,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { level: "info".into(), format: None }
+    }
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum LogFormat {
+    /// One object a line.
+    Json,
+    /// For people.
+    Text,
+}
 
 /// Why there are no logs.
 #[derive(Debug, thiserror::Error)]
@@ -32,24 +68,33 @@ pub(crate) enum TelemetryError {
     Thread(#[from] std::io::Error),
 }
 
-/// Installs the subscriber for the process. `level` is a level or a list of directives, as in `RUST_LOG`.
+/// Installs the subscriber for the process.
 ///
 /// # Errors
 /// Where a subscriber is installed already.
-pub(crate) fn install(level: &str) -> Result<Flush, TelemetryError> {
+pub(crate) fn install(settings: &LogSettings) -> Result<Flush, TelemetryError> {
+    let stdout = std::io::stdout();
+    let format = settings
+        .format
+        .unwrap_or_else(|| if stdout.is_terminal() { LogFormat::Text } else { LogFormat::Json });
+    let colour = anstream::AutoStream::choice(&stdout) != anstream::ColorChoice::Never;
     let out = Flush(Arc::default());
-    let lines = tracing_subscriber::fmt::layer()
-        .json()
-        .flatten_event(true)
-        .with_current_span(false)
-        .with_span_list(false)
-        .with_writer({
-            let out = out.clone();
-            move || out.clone()
-        })
-        .with_filter(capped(level).with_target(ACCESS, LevelFilter::OFF));
-    let access = Access(out.clone()).with_filter(Targets::new().with_target(ACCESS, LevelFilter::INFO));
-    Registry::default().with(lines).with(access).try_init()?;
+    let writer = {
+        let out = out.clone();
+        move || out.clone()
+    };
+    let filter = || capped(&settings.level).with_target(ACCESS, LevelFilter::OFF);
+    let json = (format == LogFormat::Json).then(|| {
+        let lines = tracing_subscriber::fmt::layer().json().flatten_event(true);
+        lines.with_current_span(false).with_span_list(false).with_writer(writer.clone()).with_filter(filter())
+    });
+    let text = (format == LogFormat::Text).then(|| {
+        let lines = tracing_subscriber::fmt::layer().with_ansi(colour).with_target(false);
+        lines.with_writer(writer.clone()).with_filter(filter())
+    });
+    let access = Access { out: out.clone(), text: (format == LogFormat::Text).then_some(colour) };
+    let access = access.with_filter(Targets::new().with_target(ACCESS, LevelFilter::INFO));
+    Registry::default().with(json).with(text).with(access).try_init()?;
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map_or_else(|| "unknown".into(), ToString::to_string);
         tracing::error!(place, "panic");
@@ -97,16 +142,23 @@ pub(crate) struct Flush(Arc<Buffers>);
 
 #[derive(Debug, Default)]
 struct Buffers {
-    filling: Mutex<Vec<u8>>,
+    filling: Mutex<Filling>,
     /// The one that was written last, for its memory.
     written: Mutex<Vec<u8>>,
+}
+
+#[derive(Debug, Default)]
+struct Filling {
+    lines: Vec<u8>,
+    /// For the times of access lines, most of which share a second with the one before.
+    calendar: Calendar,
 }
 
 impl Flush {
     /// Writes what is buffered.
     pub(crate) fn flush_all(&self) {
         let mut lines = self.0.written.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::swap(&mut *lines, &mut *self.filling());
+        std::mem::swap(&mut *lines, &mut self.filling().lines);
         if !lines.is_empty() {
             // Nobody is left to tell where standard output is gone.
             let _ = std::io::stdout().lock().write_all(&lines);
@@ -115,26 +167,44 @@ impl Flush {
         }
     }
 
-    fn filling(&self) -> MutexGuard<'_, Vec<u8>> {
+    fn filling(&self) -> MutexGuard<'_, Filling> {
         self.0.filling.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn append(&self, parts: [&[u8]; 3]) {
-        let mut buffer = self.filling();
-        for part in parts {
-            buffer.extend_from_slice(part);
-        }
-        let full = buffer.len() >= FLUSH_AT;
-        drop(buffer);
+    fn append(&self, write: impl FnOnce(&mut Filling)) {
+        let mut filling = self.filling();
+        write(&mut filling);
+        let full = filling.lines.len() >= FLUSH_AT;
+        drop(filling);
         if full {
             self.flush_all();
         }
+    }
+
+    /// An access line: what is said of a record is JSON already, but for its closing brace.
+    fn access(&self, record: &[u8]) {
+        self.append(|filling| {
+            let Filling { lines, calendar } = filling;
+            Json::new(lines, calendar).time("{\"timestamp\":", Timestamp::now());
+            lines.extend_from_slice(b",\"level\":\"INFO\",\"target\":\"tollgate::access\",\"record\":");
+            // The journal's own names say no unit of money; the cost is the last member.
+            let tail = record.len().saturating_sub(COST.len() + MOST_DIGITS);
+            match memchr::memmem::rfind(&record[tail..], COST).map(|place| tail + place) {
+                Some(place) => {
+                    lines.extend_from_slice(&record[..place]);
+                    lines.extend_from_slice(b",\"cost_nano_usd\":");
+                    lines.extend_from_slice(&record[place + COST.len()..]);
+                }
+                None => lines.extend_from_slice(record),
+            }
+            lines.extend_from_slice(b"}}\n");
+        });
     }
 }
 
 impl Write for Flush {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        self.append([line, b"", b""]);
+        self.append(|filling| filling.lines.extend_from_slice(line));
         Ok(line.len())
     }
 
@@ -143,25 +213,32 @@ impl Write for Flush {
     }
 }
 
-/// Writes access lines as they are: what is said of a record is JSON already, but for its closing brace.
-struct Access(Flush);
+/// Writes access lines.
+struct Access {
+    out: Flush,
+    /// For people, and whether in colours.
+    text: Option<bool>,
+}
 
 impl<S: Subscriber> Layer<S> for Access {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        event.record(&mut Line(&self.0));
+        event.record(&mut Line(self));
     }
 }
 
-struct Line<'a>(&'a Flush);
+struct Line<'a>(&'a Access);
 
 impl Visit for Line<'_> {
     fn record_bytes(&mut self, field: &Field, value: &[u8]) {
-        if field.name() == "record" {
-            self.0.append([
-                b"{\"level\":\"INFO\",\"target\":\"tollgate::access\",\"record\":",
-                value,
-                b"}}\n",
-            ]);
+        if field.name() != "record" {
+            return;
+        }
+        match self.0.text {
+            None => self.0.out.access(value),
+            Some(colour) => {
+                let line = text::access(value, Timestamp::now(), colour);
+                self.0.out.append(|filling| filling.lines.extend_from_slice(line.as_bytes()));
+            }
         }
     }
 
@@ -173,6 +250,24 @@ mod tests {
     use tracing::Level;
 
     use super::*;
+
+    #[test]
+    fn an_access_line_says_when_it_was_written() {
+        let out = Flush(Arc::default());
+        let before = Timestamp::now();
+        out.access(b"{\"id\":\"1\"");
+        let text = String::from_utf8(out.filling().lines.clone()).unwrap();
+        let line: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
+        let at: Timestamp = line["timestamp"].as_str().unwrap().parse().unwrap();
+        assert!(at.as_millisecond() >= before.as_millisecond(), "{text}");
+        assert_eq!((&line["level"], &line["record"]["id"]), (&"INFO".into(), &"1".into()));
+        out.access(br#"{"units":{"input":1},"cost":18446744073709551615"#);
+        let text = String::from_utf8(out.filling().lines.clone()).unwrap();
+        assert!(
+            text.ends_with("{\"units\":{\"input\":1},\"cost_nano_usd\":18446744073709551615}}\n"),
+            "{text}"
+        );
+    }
 
     #[test]
     fn other_crates_stay_at_warn_whatever_is_asked_for() {

@@ -78,7 +78,7 @@ impl Scope<'_> {
 
     /// The value, whose absence is a problem. What was written and could not be read has been reported already.
     fn required<T>(&mut self, path: &str, value: Option<T>, what: &str) -> Option<T> {
-        if value.is_none() && !self.source.has(path) {
+        if value.is_none() && !self.source.claims(path) {
             self.problem(path, format!("this is required: {what}"));
         }
         value
@@ -98,7 +98,8 @@ impl Scope<'_> {
         let is_written = |name: &str| self.source.has(&format!("{path}.{name}"));
         let count = fields.iter().filter(|(name, _)| is_written(name)).count();
         if count != 1 {
-            if self.source.has(path) {
+            let is_meant = |(name, _): &(&str, Option<T>)| self.source.claims(&format!("{path}.{name}"));
+            if self.source.has(path) && (count > 1 || !fields.iter().any(is_meant)) {
                 let found = if count == 0 { "none is there" } else { "several are there" };
                 self.problem(path, format!("exactly one of {names} is required, and {found}"));
             }

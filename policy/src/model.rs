@@ -36,6 +36,7 @@ pub(crate) use mint::{
     MintSpec, TokenExchangeSpec,
 };
 pub use settings::read_settings;
+pub(crate) use source::guess;
 pub use source::{Source, nearest};
 pub(crate) use store::{
     AppRoleSpec, AuthSpec, AwsSpec, CertificateLoginSpec, EnvSpec, StoreSpec, TokenLoginSpec, VaultSpec,
@@ -97,6 +98,8 @@ pub(crate) struct Resource<T> {
     pub(crate) name: Name,
     pub(crate) spec: T,
     pub(crate) source: Source,
+    /// Whether all that was written could be read. Of one that is not, nothing can be said of what refers to it.
+    pub(crate) is_whole: bool,
 }
 
 /// What all kinds have in common.
@@ -124,6 +127,9 @@ enum Kind {
     Credential,
     Grant,
 }
+
+/// All of them, as they are written.
+const KINDS: [&str; 4] = ["Destination", "SecretStore", "Credential", "Grant"];
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -189,11 +195,15 @@ impl Model {
             }
             other => {
                 self.incomplete = true;
-                let message = match other {
-                    Some(_) => {
-                        "there is no such kind; write one of Destination, SecretStore, Credential, Grant"
+                let known = KINDS.join(", ");
+                let written = document.value.get("kind").and_then(Value::as_str);
+                let message = match (other, written) {
+                    (Some(_), Some(written)) => {
+                        let guess = guess(written, KINDS.into_iter());
+                        format!("there is no such kind{guess} (known: {known})")
                     }
-                    None => "a resource needs a `kind`: one of Destination, SecretStore, Credential, Grant",
+                    (Some(_), None) => format!("a kind is one word (known: {known})"),
+                    (None, _) => format!("a resource needs a `kind` (known: {known})"),
                 };
                 problems.push(source.problem("kind", message));
             }
@@ -204,16 +214,18 @@ impl Model {
 /// Reads a document of a known kind. `None`: it has no name to be known by.
 fn take<T: serde::de::DeserializeOwned + Default>(
     document: &yaml::Document,
-    source: Source,
+    mut source: Source,
     into: &mut Vec<Resource<T>>,
     problems: &mut Vec<Problem>,
 ) -> Option<()> {
-    let written: Written<T> = source::parse(document, &source, problems);
-    if written.api_version.is_none() && !source.has("apiVersion") {
+    let before = problems.len();
+    let written: Written<T> = source::parse(document, &mut source, problems);
+    let is_whole = problems.len() == before;
+    if written.api_version.is_none() && !source.claims("apiVersion") {
         problems.push(source.problem("apiVersion", format!("this is required: `{API_VERSION}`")));
     }
     let name = written.metadata.and_then(|metadata| metadata.name);
-    if name.is_none() && !source.has("metadata.name") {
+    if name.is_none() && !source.claims("metadata.name") {
         problems.push(source.problem("metadata.name", "a resource needs a name"));
     }
     let name = name?;
@@ -222,9 +234,9 @@ fn take<T: serde::de::DeserializeOwned + Default>(
         problems.push(source.problem("metadata.name", message));
         return Some(());
     }
-    if written.spec.is_none() && !source.has("spec") {
+    if written.spec.is_none() && !source.claims("spec") {
         problems.push(source.problem("spec", "this is required"));
     }
-    into.push(Resource { name, spec: written.spec.unwrap_or_default(), source });
+    into.push(Resource { name, spec: written.spec.unwrap_or_default(), source, is_whole });
     Some(())
 }

@@ -7,6 +7,7 @@
 
 mod file;
 mod image;
+mod listing;
 mod model;
 mod money;
 mod rates;
@@ -15,6 +16,7 @@ mod units;
 
 pub(crate) use file::PriceFile;
 pub use image::{Detail, Image, ImageRule};
+pub use listing::{ListedModel, ListedTier};
 pub use model::Price;
 pub use money::{MoneyError, NanoUsd};
 pub use table::PriceTable;

@@ -1,86 +1,60 @@
 //! The examples do what their words say.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::process::Command;
 
 use tollgate_tests::gateway::binary;
-use tollgate_tests::process::{Process, free_port, local};
+use tollgate_tests::process::free_port;
 use tollgate_tests::{Kind, World};
-
-/// Calls as the README does with curl.
-const CALL: &str = r#"
-import http.client, ssl, sys
-port, path = int(sys.argv[1]), sys.argv[2]
-context = ssl.create_default_context(cafile="certs/ca.pem")
-context.load_cert_chain("certs/web.pem", "certs/web.key")
-connection = http.client.HTTPSConnection("localhost", port, context=context, timeout=20)
-connection.request("POST", path, '{"model": "gpt-5-mini", "messages": []}', {"content-type": "application/json"})
-answer = connection.getresponse()
-print(answer.status, answer.headers["x-tollgate-reason"])
-"#;
 
 fn example(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("examples").join(name)
 }
 
-fn said(output: &Output) -> String {
-    let text = [&*output.stdout, &*output.stderr].concat();
-    let text = String::from_utf8_lossy(&text).into_owned();
-    assert!(output.status.success(), "{text}");
-    text
+/// The first block of commands under this heading of the README.
+fn block(heading: &str) -> String {
+    let readme = fs::read_to_string(example("first-call").join("../../README.md")).unwrap();
+    let section = readme.split_once(heading).expect("the heading").1;
+    section.split("```").nth(1).expect("a block").trim_start_matches('\n').to_owned()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_first_call_is_made_as_its_steps_say() {
+#[test]
+fn the_first_call_of_the_readme_works_when_it_is_pasted_as_one_block() {
     let world = World::new();
-    let home = world.inputs().join("first-call");
-    fs::create_dir_all(home.join("resources")).unwrap();
-    for file in ["certs.sh", "tollgate.yaml", "resources/openai.yaml"] {
-        fs::copy(example("first-call").join(file), home.join(file)).unwrap();
-    }
     let (port, admin) = (free_port(), free_port());
-    let settings = fs::read_to_string(home.join("tollgate.yaml")).unwrap();
-    let settings = settings.replace(":8443", &format!(":{port}")).replace(":9441", &format!(":{admin}"));
-    fs::write(home.join("tollgate.yaml"), settings).unwrap();
-    let run = |program: &Path, arguments: &[&str], input: &str| {
-        let mut command = Command::new(program);
-        command.current_dir(&home).args(arguments).stdin(Stdio::piped());
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
-        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-        said(&child.wait_with_output().unwrap())
-    };
-    run(Path::new("./certs.sh"), &[], "");
-    run(&binary(), &["secret", "init"], "");
     let key = world.canary("first");
     world.stands_for(&key, &[Kind::Age, Kind::Bearer]);
-    run(&binary(), &["secret", "set", "openai", "key"], &key);
-    assert!(run(&binary(), &["secret", "list"], "").contains("openai"));
-    assert!(run(&binary(), &["check"], "").contains("good"));
-    let explain =
-        ["explain", "--caller", "spiffe://prod.acme/ns/shop/sa/web", "--model", "gpt-5-mini", "--url"];
-    let url = "https://localhost/openai/v1/chat/completions";
-    assert!(run(&binary(), &[&explain[..], &[url]].concat(), "").contains("shop-openai"));
-
-    let mut serve = Command::new(binary());
-    let mut gateway = Process::spawn("first-call", &world.sinks(), serve.current_dir(&home).arg("serve"));
-    gateway.listening(local(port)).await;
-    let call = |path: &str| {
-        let port = port.to_string();
-        run(Path::new("python3"), &["-c", CALL, &port, path], "")
-    };
-    assert_eq!(call("/openai/v1/models").trim(), "403 path_not_allowed");
-    // The provider itself is out of reach here: what is held, decided and put on is the same.
-    let reached = call("/openai/v1/chat/completions");
-    assert!(
-        ["502 upstream_unreachable", "504 upstream_timeout", "401 None"].contains(&reached.trim()),
-        "{reached}"
+    let block = block("### A first call of your own\n");
+    let (init, rest) = block.split_once('\n').unwrap();
+    assert!(init.contains("tollgate init"), "{block}");
+    let ports =
+        |text: &str| text.replace(":8443", &format!(":{port}")).replace(":9441", &format!(":{admin}"));
+    // Ports that are free here, nothing else is changed; at the end what was started is stopped.
+    let sed = format!("sed -i 's/:8443/:{port}/; s/:9441/:{admin}/' tollgate.yaml");
+    let script = format!("set -x\n{init}\n{sed}\n{}\nkill $!\nwait\n", ports(rest));
+    let path = std::env::join_paths(
+        std::iter::once(binary().parent().unwrap().to_owned())
+            .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
     );
-    assert!(gateway.terminate(Duration::from_secs(20)).success());
-    let report = run(&binary(), &["report", "--by", "caller,destination"], "");
-    assert!(report.contains("spiffe://prod.acme/ns/shop/sa/web") && report.contains("openai"), "{report}");
+    let mut bash = Command::new("bash");
+    bash.args(["-c", &script])
+        .current_dir(world.inputs())
+        .env("PATH", path.unwrap())
+        .env("OPENAI_API_KEY", &key);
+    let output = bash.env("TOLLGATE_LOG", "trace").output().expect("bash runs");
+    let said = String::from_utf8_lossy(&[&*output.stdout, &*output.stderr].concat()).into_owned();
+    let home = world.inputs().join("first-call");
+    fs::write(world.sinks().join("cli.txt"), &said).unwrap();
+    fs::copy(home.join("serve.log"), world.sinks().join("tollgate.stdout")).unwrap();
+    assert!(said.contains("1 grant: good"), "{said}");
+    // The provider itself is out of reach here: what is held, decided and put on is the same.
+    let reached = ["upstream_unreachable", "upstream_timeout", "\"error\""];
+    assert!(reached.iter().any(|word| said.contains(word)) && !said.contains("secret_unavailable"), "{said}");
+    let lines_with = |word: &str| said.lines().filter(|line| line.contains(word)).count();
+    assert!(lines_with("spiffe://prod.acme/ns/shop/sa/web") >= 2, "calls and report have the call: {said}");
+    assert!(!said.contains("No calls.") && said.contains("shop-openai"), "{said}");
+    assert!(said.contains("tollgate_requests_total"), "{said}");
     world.assert_swept();
 }
 

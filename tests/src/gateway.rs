@@ -361,6 +361,16 @@ pub fn field<'a>(line: &'a Value, name: &str) -> &'a Value {
 }
 
 fn listening(log: &str, listener: &str) -> Option<SocketAddr> {
+    // The same in a log for people.
+    let (before, named) = (" listening ", format!("listener={listener} "));
+    let quoted = format!("listener=\"{listener}\" ");
+    let text =
+        log.lines().find(|line| line.contains(before) && (line.contains(&named) || line.contains(&quoted)));
+    if let Some(address) =
+        text.and_then(|line| line.split("address=").nth(1)?.split_whitespace().next()?.parse().ok())
+    {
+        return Some(address);
+    }
     log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).find_map(|line| {
         let this = field(&line, "message") == "listening" && field(&line, "listener") == listener;
         this.then(|| field(&line, "address").as_str()?.parse().ok())?

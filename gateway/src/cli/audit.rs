@@ -1,6 +1,6 @@
 //! `tollgate audit`: what happened to secrets, and whether that was changed since.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -9,13 +9,13 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use tollgate_policy::name::Name;
 
-use super::complain;
 use super::ledger::{VerifyArgs, verify_at};
 use super::report::Place;
+use super::{complain, output};
 use crate::audit::{self, Entry, list};
 use crate::patience;
 use crate::report::instant;
-use crate::report::table::{visible, widths, write_row};
+use crate::table::{Column, Cut, Page, Table, visible};
 
 #[derive(Debug, Args)]
 pub(super) struct AuditArgs {
@@ -26,12 +26,16 @@ pub(super) struct AuditArgs {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Check that nothing in the audit trail was changed, removed, added or cut off
+    #[command(after_help = "Example:
+  tollgate audit verify --data /backup/tollgate --seal-key /etc/tollgate/seal.key")]
     Verify(VerifyArgs),
     /// Show what happened to secrets, newest last
     List(ListArgs),
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  tollgate audit list --credential openai-prod --since 30d")]
 struct ListArgs {
     /// Only what is about this credential, or about a store as a whole
     #[arg(long, value_name = "NAME")]
@@ -74,29 +78,30 @@ fn run_list(args: &ListArgs) -> anyhow::Result<()> {
     let credential = args.credential.as_ref().map(Name::as_str);
     let entries =
         patience::with("still reading the audit trail", complain, || list(&data_dir, since, credential))?;
-    let mut out = BufWriter::new(io::stdout().lock());
-    let wrote = match args.format {
-        Format::Table => write_table(&entries, &mut out),
-        Format::Json => write_json(&entries, &mut out),
-    };
-    match wrote.and_then(|()| out.flush()) {
-        // The reader has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        done => done.context("writing the list"),
-    }
+    output::print("the list", |out| match args.format {
+        Format::Table => write_table(&entries, out, Page::stdout()),
+        Format::Json => output::json(&entries, out),
+    })
 }
 
-const HEADING: [&str; 8] = ["at", "what", "credential", "secret", "version", "caller", "host", "count"];
+const COLUMNS: [Column; 8] = [
+    Column::text("at", Cut::Never),
+    Column::text("what", Cut::End),
+    Column::text("credential", Cut::End),
+    Column::text("secret", Cut::End).spare(1),
+    Column::text("version", Cut::Never),
+    Column::text("caller", Cut::Start).spare(2),
+    Column::text("host", Cut::End).spare(3),
+    Column::number("count").spare(4),
+];
 
-fn write_table(entries: &[Entry], out: &mut impl Write) -> io::Result<()> {
+fn write_table(entries: &[Entry], out: &mut impl Write, page: Page) -> io::Result<()> {
     if entries.is_empty() {
         return writeln!(out, "Nothing happened.");
     }
-    let mut rows = vec![HEADING.map(str::to_owned).to_vec()];
-    rows.extend(entries.iter().map(row));
-    let widths = widths(rows.iter());
-    rows.insert(1, widths.iter().map(|width| "-".repeat(*width)).collect());
-    rows.iter().try_for_each(|row| write_row(out, row, &widths, HEADING.len() - 1))
+    let mut table = Table::new(COLUMNS);
+    entries.iter().for_each(|entry| table.row(row(entry)));
+    table.write(out, page).map(drop)
 }
 
 fn row(entry: &Entry) -> Vec<String> {
@@ -119,11 +124,6 @@ fn row(entry: &Entry) -> Vec<String> {
     std::iter::once(at).chain(texts.map(|text| visible(text))).chain([count]).collect()
 }
 
-fn write_json(entries: &[Entry], out: &mut impl Write) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, entries)?;
-    out.write_all(b"\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,7 +138,7 @@ mod tests {
         ]"#;
         let entries: Vec<Entry> = serde_json::from_str(text).unwrap();
         let mut out = Vec::new();
-        write_table(&entries, &mut out).unwrap();
+        write_table(&entries, &mut out, Page::default()).unwrap();
         let table = String::from_utf8(out).unwrap();
         let line = |number: usize| {
             table
@@ -164,7 +164,7 @@ mod tests {
         ];
         assert_eq!(line(2), injected);
         let mut out = Vec::new();
-        write_json(&entries, &mut out).unwrap();
+        output::json(&entries, &mut out).unwrap();
         assert_eq!(serde_json::from_slice::<Vec<Entry>>(&out).unwrap(), entries);
     }
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{anyhow, bail};
 use clap::Args;
 use tollgate_policy::compile::Environment;
-use tollgate_policy::model::{Problem, SourceFile};
+use tollgate_policy::model::SourceFile;
 
 use super::{complain, say};
 use crate::app;
@@ -14,6 +14,7 @@ use crate::identity::{FileError, IdentityFiles};
 use crate::preflight;
 use crate::settings::{self, Settings};
 use crate::snapshot::{ResourceFiles, Snapshot};
+use crate::table::counted;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
@@ -119,38 +120,46 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
             warnings.extend(subject.warnings(&snapshot, &files));
             warnings.iter().for_each(|warning| complain(&format!("warning: {warning}")));
+            if !identity {
+                complain(&format!("{}: {}", directory.display(), counted(1, "problem")));
+                return Ok(ExitCode::FAILURE);
+            }
+            if let Some(prices) = prices(&snapshot, &subject.environment) {
+                say(&prices);
+            }
             say(&summary(directory, &files, &snapshot, warnings.len()));
-            Ok(if identity { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            Ok(ExitCode::SUCCESS)
         }
         Err(problems) => {
-            report(&problems, directory);
+            problems.iter().for_each(|problem| complain(&problem.to_string()));
+            let count = problems.len() + usize::from(!identity);
+            complain(&format!("{}: {}", directory.display(), counted(count, "problem")));
             Ok(ExitCode::FAILURE)
         }
     }
 }
 
-fn summary(directory: &Path, files: &[SourceFile], snapshot: &Snapshot, warnings: usize) -> String {
-    let policy = &snapshot.policy;
-    format!(
-        "{}: {} files, {} destinations, {} stores, {} credentials, {} grants: good{}",
-        directory.display(),
-        files.len(),
-        policy.destinations().count(),
-        policy.stores().count(),
-        policy.credentials().count(),
-        policy.grants().count(),
-        match warnings {
-            0 => String::new(),
-            1 => ", with 1 warning".to_owned(),
-            many => format!(", with {many} warnings"),
-        },
-    )
+/// How old the prices are that calls are charged at.
+fn prices(snapshot: &Snapshot, environment: &Environment) -> Option<String> {
+    let table = environment.catalog.prices();
+    let providers = snapshot.policy.destinations().map(|destination| destination.dialect.provider());
+    let priced: Vec<&str> = providers.filter(|provider| table.as_of(provider).is_some()).collect();
+    let said = || super::prices::as_of(table, priced.iter().copied());
+    (!priced.is_empty()).then(|| format!("prices: figures of {} (`tollgate prices ls` shows them)", said()))
 }
 
-fn report(problems: &[Problem], directory: &Path) {
-    problems.iter().for_each(|problem| complain(&problem.to_string()));
-    let many = if problems.len() == 1 { "problem" } else { "problems" };
-    complain(&format!("{}: {} {many}", directory.display(), problems.len()));
+fn summary(directory: &Path, files: &[SourceFile], snapshot: &Snapshot, warnings: usize) -> String {
+    let policy = &snapshot.policy;
+    let parts = [
+        (files.len(), "file"),
+        (policy.destinations().count(), "destination"),
+        (policy.stores().count(), "store"),
+        (policy.credentials().count(), "credential"),
+        (policy.grants().count(), "grant"),
+    ];
+    let with = if warnings == 0 { String::new() } else { format!(", with {}", counted(warnings, "warning")) };
+    let parts = parts.map(|(count, thing)| counted(count, thing)).join(", ");
+    format!("{}: {parts}: good{with}", directory.display())
 }
 
 #[cfg(test)]
@@ -188,5 +197,69 @@ mod tests {
         assert!(alone.settings.is_none() && alone.directory == Path::new("res"));
         let default = subject(&[]).map(drop).unwrap_err();
         assert!(default.starts_with("tollgate.yaml: "), "{default}");
+    }
+
+    const QUICKSTART: [&str; 3] = [
+        include_str!("../../../examples/quickstart/resources/grants.yaml"),
+        include_str!("../../../examples/quickstart/resources/keys.yaml"),
+        include_str!("../../../examples/quickstart/resources/llm.yaml"),
+    ];
+
+    fn problems(text: &str) -> Vec<String> {
+        let environment = app::environment_of(&[], &["prod.acme".to_owned()]).unwrap();
+        let file = SourceFile { path: "all.yaml".into(), text: text.to_owned() };
+        let problems = Snapshot::build(&[file], &environment, None).err().unwrap_or_default();
+        problems.iter().map(ToString::to_string).collect()
+    }
+
+    /// Where the names of fields end.
+    fn fields(text: &str) -> Vec<usize> {
+        let mut ends = Vec::new();
+        let mut start = 0;
+        for line in text.split_inclusive('\n') {
+            let code = line.split(" #").next().unwrap_or_default();
+            if !code.starts_with('#') {
+                let colons =
+                    code.match_indices(": ").chain(code.strip_suffix(":\n").map(|code| (code.len(), ":")));
+                let is_name = |place: &usize| !code[..*place].ends_with(['"', '\'', ' ']);
+                ends.extend(colons.map(|(place, _)| place).filter(is_name).map(|place| start + place));
+            }
+            start += line.len();
+        }
+        ends
+    }
+
+    #[test]
+    fn one_mistyped_field_is_one_problem_whichever_it_is() {
+        let text = QUICKSTART.join("---\n");
+        assert_eq!(problems(&text), [""; 0]);
+        let ends = fields(&text);
+        let mut wrong = Vec::new();
+        assert!(ends.len() > 60, "{}", ends.len());
+        for end in ends {
+            let name = text[..end].rsplit(|char: char| !char.is_alphanumeric()).next().unwrap().to_owned();
+            let mut broken = text.clone();
+            broken.insert(end, 'x');
+            let found = problems(&broken);
+            if found.len() != 1 {
+                wrong.push((name, found));
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+
+    #[test]
+    fn one_mistyped_dialect_is_one_problem_as_a_field_and_as_a_word() {
+        let text = QUICKSTART.join("---\n");
+        for (right, wrong) in [
+            ("dialect: openai", "dialct: openai"),
+            ("dialect: openai", "provider: openai"),
+            ("dialect: openai", "dialect: opnai"),
+            ("dialect: openai", "dialect: [openai]"),
+            ("dialect: openai", "dialect: 3"),
+        ] {
+            let found = problems(&text.replacen(right, wrong, 1));
+            assert_eq!(found.len(), 1, "{wrong}: {found:#?}");
+        }
     }
 }

@@ -16,6 +16,8 @@ use super::{report, say};
 use crate::app::{self, App};
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  tollgate demo --once")]
 pub(super) struct DemoArgs {
     /// Stop after the report instead of keeping the gateway up
     #[arg(long)]

@@ -21,6 +21,8 @@ use crate::identity;
 use crate::snapshot::Snapshot;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  tollgate explain --caller spiffe://prod.acme/ns/shop/sa/web --model gpt-5-mini --url https://localhost/openai/v1/chat/completions")]
 pub(super) struct ExplainArgs {
     #[command(flatten)]
     configuration: CheckArgs,

@@ -1,4 +1,4 @@
-//! `tollgate ledger`: checking the ledger, listing its calls, and correcting what was not reported.
+//! `tollgate ledger`: checking the ledger, listing what is left to settle, and correcting what was not reported.
 
 mod list;
 
@@ -10,8 +10,9 @@ use tollgate_policy::price::NanoUsd;
 
 use super::report::Place;
 use super::{complain, say};
-use crate::ledger::{Correction, RecordId, Verification, catch_up, settle, verify};
+use crate::ledger::{Bounded, Correction, RecordId, Signature, Verification, catch_up, settle, verify};
 use crate::patience;
+use crate::table::counted;
 
 #[derive(Debug, Args)]
 pub(super) struct LedgerArgs {
@@ -22,6 +23,8 @@ pub(super) struct LedgerArgs {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Check that nothing in the journal was changed, removed, added or cut off
+    #[command(after_help = "Example:
+  tollgate ledger verify --data /backup/tollgate --seal-key /etc/tollgate/seal.key")]
     Verify(VerifyArgs),
     /// Show single calls with their ids, newest last
     List(list::ListArgs),
@@ -39,8 +42,11 @@ pub(super) struct VerifyArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  tollgate ledger settle 01a207d768017b24b761f7d78e801692 --input 1200 --output 340 --cost \"0.0125 USD\" --note \"invoice of November\"")]
 struct SettleArgs {
-    /// The id of the record
+    /// The id of the call, which its caller was told as x-tollgate-request-id
+    #[arg(value_parser = super::calls::id)]
     id: RecordId,
     /// Tokens read that the provider billed
     #[arg(long)]
@@ -51,6 +57,12 @@ struct SettleArgs {
     /// What the provider billed, e.g. "0.0125 USD"
     #[arg(long)]
     cost: NanoUsd,
+    /// What the correction is made for; at most 128 bytes, and kept with it
+    #[arg(long, value_name = "TEXT", value_parser = note)]
+    note: Option<Bounded>,
+    /// Even where the provider reported the usage, there is none, or it was corrected before; needs --note
+    #[arg(long, requires = "note")]
+    force: bool,
     #[command(flatten)]
     place: Place,
 }
@@ -86,20 +98,40 @@ pub(super) fn verify_at(directory: &Path, args: &VerifyArgs) -> anyhow::Result<E
     let sealed = last_seal.map_or_else(String::new, |(number, at)| format!(", last seal {number} of {at}"));
     let verdict = match findings.len() {
         0 => "good".to_owned(),
-        1 => "1 finding".to_owned(),
-        count => format!("{count} findings"),
+        count => counted(count, "finding"),
     };
-    say(&format!("{}: {segments} segments, {lines} lines{sealed}: {verdict}", directory.display()));
+    let many = |count, thing| counted(usize::try_from(count).unwrap_or(usize::MAX), thing);
+    let (segments, lines) = (many(segments, "segment"), many(lines, "line"));
+    say(&format!("{}: {segments}, {lines}{sealed}: {verdict}", directory.display()));
     Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn run_settle(args: &SettleArgs) -> anyhow::Result<ExitCode> {
     let data_dir = args.place.data_dir()?;
     let actual = Correction { input: args.input, output: args.output, cost: args.cost };
+    let signature = Signature { by: user(), note: args.note.clone(), force: args.force };
     let id = patience::with("still reading the journal", complain, || {
         catch_up(&data_dir)?;
-        settle(&data_dir, args.id, actual)
+        settle(&data_dir, args.id, actual, &signature)
     })?;
-    say(&format!("{} is corrected by {id}", args.id));
+    say(&format!("{} is corrected by {id}, in the name of {}", args.id, signature.by));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whom the operating system says that this is.
+fn user() -> Bounded {
+    let id = nix::unistd::Uid::current();
+    let name = nix::unistd::User::from_uid(id).ok().flatten().map(|user| user.name);
+    Bounded::new(&name.unwrap_or_else(|| format!("uid {id}")))
+}
+
+fn note(text: &str) -> Result<Bounded, String> {
+    let note = Bounded::new(text);
+    if text.trim().is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    if note.as_str() != text {
+        return Err(format!("at most {} bytes of text in one line", Bounded::MAX));
+    }
+    Ok(note)
 }

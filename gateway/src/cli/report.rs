@@ -1,6 +1,5 @@
 //! `tollgate report`: who used what, for how much.
 
-use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -8,16 +7,20 @@ use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::complain;
+use super::{complain, output};
 use crate::app;
 use crate::ledger::catch_up;
 use crate::patience;
 use crate::report::{Dimension, Query, Report, instant, report};
+use crate::table::Page;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tollgate report --by day --since 30d
+  tollgate report --by namespace,model --since 2026-11-01 --until 2026-12-01 --timezone Europe/Berlin --format csv")]
 pub(super) struct ReportArgs {
     /// What lines are told apart by, in this order: caller, namespace, service_account, destination, host, grant, credential,
-    /// model, model_answered, hour, day, month, reason, status, source, outcome, usage_source
+    /// alias, model, model_answered, hour, day, month, reason, status, source, outcome, usage_source
     #[arg(
         long,
         value_name = "DIMENSIONS",
@@ -90,14 +93,6 @@ impl Place {
     }
 }
 
-/// Brings the store up to the journal where no gateway does; says so if it cannot.
-fn catch_up_or_say(data_dir: &Path) {
-    if let Err(error) = catch_up(data_dir) {
-        let error = anyhow::Error::from(error);
-        complain(&format!("note: what the gateway wrote last may be missing from this report: {error:#}"));
-    }
-}
-
 pub(super) fn run(args: ReportArgs) -> anyhow::Result<()> {
     let timezone = TimeZone::get(&args.timezone).with_context(|| format!("--timezone {}", args.timezone))?;
     let now = Timestamp::now();
@@ -112,8 +107,9 @@ pub(super) fn run(args: ReportArgs) -> anyhow::Result<()> {
     let data_dir = args.place.data_dir()?;
     let query = Query { by: args.by, since, until, timezone };
     let report = patience::with("still adding up", complain, || {
-        catch_up_or_say(&data_dir);
-        report(&data_dir, query)
+        // Where that cannot be done, what the store has not is read from the journal each time.
+        let caught_up = catch_up(&data_dir);
+        report(&data_dir, query).map_err(|error| caught_up.err().unwrap_or(error))
     })?;
     write(&report, args.format)
 }
@@ -126,17 +122,11 @@ pub(super) fn print(data_dir: &Path, by: &[&str]) -> anyhow::Result<()> {
 }
 
 fn write(report: &Report, format: Format) -> anyhow::Result<()> {
-    let mut out = BufWriter::new(io::stdout().lock());
-    let wrote = match format {
-        Format::Table => report.write_table(&mut out),
-        Format::Csv => report.write_csv(&mut out),
-        Format::Json => report.write_json(&mut out),
-    };
-    match wrote.and_then(|()| out.flush()) {
-        // The reader has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        done => done.context("writing the report"),
-    }
+    output::print("the report", |out| match format {
+        Format::Table => report.write_table(out, Page::stdout()),
+        Format::Csv => report.write_csv(out),
+        Format::Json => report.write_json(out),
+    })
 }
 
 #[cfg(test)]

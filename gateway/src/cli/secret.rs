@@ -34,8 +34,13 @@ pub(super) struct SecretArgs {
 #[derive(Debug, Subcommand)]
 enum SecretCommand {
     /// Make a new identity file, readable by its owner alone
+    #[command(after_help = "Example:
+  tollgate secret init")]
     Init,
     /// Store the value that is read from standard input, without its trailing newline
+    #[command(after_help = "Examples:
+  tollgate secret set openai key                  # asks for it
+  tollgate secret set openai key < my-openai-key")]
     Set {
         /// Path of the secret, as `spec.from.path` of the Credential names it
         path: String,
@@ -43,8 +48,12 @@ enum SecretCommand {
         field: String,
     },
     /// Print the paths and the names of their fields, never a value
+    #[command(after_help = "Example:
+  tollgate secret list --file secrets.age")]
     List,
     /// Remove a secret, or one field of it
+    #[command(after_help = "Example:
+  tollgate secret rm openai key")]
     Rm {
         /// Path of the secret
         path: String,

@@ -7,6 +7,8 @@ use clap::Args;
 use crate::app::{self, App};
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  tollgate serve --config /etc/tollgate/tollgate.yaml")]
 pub(super) struct ServeArgs {
     /// Settings of the process
     #[arg(long, value_name = "FILE", default_value = app::SETTINGS, env = "TOLLGATE_CONFIG")]

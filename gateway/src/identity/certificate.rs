@@ -6,7 +6,9 @@ use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
+};
 
 use super::trust::{Refusal, Trust};
 
@@ -69,17 +71,39 @@ impl ClientCertVerifier for SpiffeVerifier {
     }
 }
 
-/// The error whose TLS alert says what is wrong (RFC 8446, section 6.2).
+/// The error whose TLS alert says what is wrong (RFC 8446, section 6.2), and which still says the exact word: alerts are fewer.
 fn alert(refusal: Refusal) -> CertificateError {
     match refusal {
         Refusal::Expired => CertificateError::Expired,
         Refusal::NotYetValid => CertificateError::NotValidYet,
-        Refusal::UnknownIssuer | Refusal::UnknownTrustDomain => CertificateError::UnknownIssuer,
-        Refusal::Malformed | Refusal::NoCertificate => CertificateError::BadEncoding,
-        Refusal::NotOneUriSan
-        | Refusal::NotSpiffe
-        | Refusal::SigningCertificate
-        | Refusal::Unverified
-        | Refusal::TooMany => CertificateError::ApplicationVerificationFailure,
+        Refusal::UnknownIssuer => CertificateError::UnknownIssuer,
+        Refusal::Malformed => CertificateError::BadEncoding,
+        other => CertificateError::Other(OtherError(Arc::new(other))),
+    }
+}
+
+/// The word for an error that [`SpiffeVerifier`] made.
+pub(crate) fn refusal_of(error: &CertificateError) -> Refusal {
+    match error {
+        CertificateError::Expired => Refusal::Expired,
+        CertificateError::NotValidYet => Refusal::NotYetValid,
+        CertificateError::UnknownIssuer => Refusal::UnknownIssuer,
+        CertificateError::BadEncoding => Refusal::Malformed,
+        CertificateError::Other(OtherError(error)) => {
+            error.downcast_ref().copied().unwrap_or(Refusal::Unverified)
+        }
+        _ => Refusal::Unverified,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_has_the_word_that_the_metric_has() {
+        for refusal in Refusal::ALL {
+            assert_eq!(refusal_of(&alert(refusal)), refusal);
+        }
     }
 }

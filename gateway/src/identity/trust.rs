@@ -17,8 +17,9 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-/// Why a chain does not prove a caller. The words are metric labels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// Why a handshake ended without a proven caller. The words are the same in the log and in the metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[error("{}", self.as_str())]
 pub(crate) enum Refusal {
     NoCertificate,
     Malformed,
@@ -32,10 +33,20 @@ pub(crate) enum Refusal {
     Unverified,
     /// The chain is good, but its caller has as many connections as one caller may.
     TooMany,
+    /// The caller has no trust bundle with our issuer in it.
+    IssuerRefused,
+    /// The caller takes our certificate for expired or broken.
+    CertificateRefused,
+    /// The caller ended it for another reason, with an alert.
+    Alert,
+    /// No version or cipher suite that both sides have.
+    Incompatible,
+    /// What the caller sent is not the TLS that was due.
+    Protocol,
 }
 
 impl Refusal {
-    const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 16] = [
         Self::NoCertificate,
         Self::Malformed,
         Self::NotOneUriSan,
@@ -47,6 +58,11 @@ impl Refusal {
         Self::NotYetValid,
         Self::Unverified,
         Self::TooMany,
+        Self::IssuerRefused,
+        Self::CertificateRefused,
+        Self::Alert,
+        Self::Incompatible,
+        Self::Protocol,
     ];
 
     pub(crate) const fn as_str(self) -> &'static str {
@@ -62,6 +78,11 @@ impl Refusal {
             Self::NotYetValid => "not_yet_valid",
             Self::Unverified => "unverified",
             Self::TooMany => "too_many_connections",
+            Self::IssuerRefused => "caller_does_not_trust_our_issuer",
+            Self::CertificateRefused => "caller_refuses_our_certificate",
+            Self::Alert => "alert_received",
+            Self::Incompatible => "incompatible",
+            Self::Protocol => "protocol",
         }
     }
 }

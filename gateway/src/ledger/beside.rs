@@ -6,10 +6,14 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
 
 use super::line::{Line, Row};
 use super::segment::{self, Known, Lines};
-use super::store::Store;
+use super::store::{Reader, Store};
+use super::tally::Tally;
 use super::{LedgerError, recover};
 use crate::files::{DirectoryLock, LockError};
 
@@ -21,12 +25,23 @@ pub(super) fn alone(data_dir: &Path) -> Result<File, LedgerError> {
     locked.map_err(|source| LedgerError::file("locking", &path, source))
 }
 
+/// How long a running gateway keeps lines in memory that nobody waits for, such as those of refusals, with a margin.
+const IN_MEMORY: Duration = Duration::from_millis(300);
+
+/// Waits until what a gateway has in memory now is in its journal, if one runs.
+pub fn written(data_dir: &Path) {
+    if DirectoryLock::is_taken(data_dir) {
+        std::thread::sleep(IN_MEMORY);
+    }
+}
+
 /// Reads into the store what the journal has, unless a gateway runs: that does so itself, several times a second. Makes nothing where
 /// there is no ledger.
 pub fn catch_up(data_dir: &Path) -> Result<(), LedgerError> {
     if !segment::directory(data_dir).is_dir() {
         return Ok(());
     }
+    written(data_dir);
     let _alone = alone(data_dir)?;
     let _lock = match DirectoryLock::take(data_dir) {
         Ok(lock) => lock,
@@ -36,6 +51,13 @@ pub fn catch_up(data_dir: &Path) -> Result<(), LedgerError> {
     recover::read_all(data_dir, &mut Store::open(data_dir)?).map(drop)
 }
 
+/// What the journal has behind the store, added up.
+pub(crate) fn tail(data_dir: &Path, reader: &Reader) -> Result<Tally, LedgerError> {
+    let mut tally = Tally::default();
+    records(data_dir, &reader.known()?, |row| tally.row(&row))?;
+    Ok(tally)
+}
+
 /// Hands every record to `each` that the journal has behind `known`, segment by segment. What cannot be read counts nowhere and is passed
 /// over.
 pub(super) fn records(
@@ -43,19 +65,37 @@ pub(super) fn records(
     known: &Known,
     mut each: impl FnMut(Row<'_>),
 ) -> Result<(), LedgerError> {
+    lines(data_dir, &mut known.clone(), Timestamp::MIN, |line| {
+        if let Ok(Line::Record(row)) = Line::read(line) {
+            each(*row);
+        }
+    })
+}
+
+/// Hands every line to `each` that the journal has behind `known` and that counts, segment by segment, and says in `known` how far that
+/// was. Segments that nobody has written to since then are passed over.
+pub(super) fn lines(
+    data_dir: &Path,
+    known: &mut Known,
+    since: Timestamp,
+    mut each: impl FnMut(&[u8]),
+) -> Result<(), LedgerError> {
     let left = segment::left_behind(data_dir)?;
     for name in segment::list(data_dir)? {
         let (offset, mut count) = known.get(&name).copied().unwrap_or_default();
         let end = left.get(&name).copied().unwrap_or(u64::MAX);
+        let written = segment::written(data_dir, &name)?;
+        if written.is_none_or(|(length, last)| length <= offset || last < since) {
+            continue;
+        }
         let mut lines = Lines::open(data_dir, &name, offset)?;
         while count < end {
             let line = lines.next_line().map_err(|source| LedgerError::file("reading", &*name, source))?;
             let Some(line) = line else { break };
-            if let Ok(Line::Record(row)) = Line::read(line) {
-                each(*row);
-            }
+            each(line);
             count += 1;
         }
+        known.insert(name, (lines.offset(), count));
     }
     Ok(())
 }

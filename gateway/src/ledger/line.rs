@@ -120,6 +120,12 @@ pub(crate) struct Row<'a> {
     /// In a correction: what the call was counted as up to then. Corrections of earlier versions have none.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub(crate) takes: Option<Taken<'a>>,
+    /// In a correction: the user of the operating system who made it.
+    #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+    pub(crate) by: Cow<'a, str>,
+    /// In a correction: why it was made.
+    #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+    pub(crate) note: Cow<'a, str>,
 }
 
 impl Row<'_> {
@@ -166,6 +172,8 @@ impl Row<'_> {
                 usage_source: own(taken.usage_source),
                 ..taken
             }),
+            by: own(self.by),
+            note: own(self.note),
         }
     }
 }
@@ -353,6 +361,8 @@ impl<'a> HoldRow<'a> {
             generation: self.generation,
             corrects: None,
             takes: None,
+            by: Cow::default(),
+            note: Cow::default(),
         }
     }
 }

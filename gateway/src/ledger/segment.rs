@@ -183,6 +183,19 @@ pub(crate) fn list(data_dir: &Path) -> Result<Vec<Arc<str>>, LedgerError> {
     Ok(names)
 }
 
+/// How long a segment is, and when it was last written to; `None` where it is gone.
+pub(crate) fn written(data_dir: &Path, name: &str) -> Result<Option<(u64, Timestamp)>, LedgerError> {
+    let path = directory(data_dir).join(name);
+    match fs::metadata(&path) {
+        Ok(metadata) => {
+            let last = metadata.modified().ok().and_then(|at| Timestamp::try_from(at).ok());
+            Ok(Some((metadata.len(), last.unwrap_or(Timestamp::MAX))))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(LedgerError::file("reading", &path, source)),
+    }
+}
+
 /// Reads the lines of a segment from a byte offset on.
 pub(crate) struct Lines {
     input: BufReader<File>,

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use tollgate_policy::price::NanoUsd;
 
 use super::line::{Amount, Line, RECORD, Row, RowCharge, RowUnits, Taken};
-use super::record::{Outcome, RecordId, UsageSource};
+use super::record::{Bounded, Outcome, RecordId, UsageSource};
 use super::segment::{self, Known, Lines, Run};
 use super::store::Reader;
 use super::{LedgerError, beside};
@@ -34,12 +34,28 @@ pub struct Correction {
     pub cost: NanoUsd,
 }
 
+/// Who corrects, and why.
+#[derive(Debug, Clone)]
+pub struct Signature {
+    /// The user of the operating system.
+    pub by: Bounded,
+    /// What the correction is made for.
+    pub note: Option<Bounded>,
+    /// Even where the usage was reported, or there is none. That takes a note.
+    pub force: bool,
+}
+
 /// What a segment of corrections has in its name where others have a core's number.
 pub(super) const WHO: &str = "settle";
 
 /// Writes how far the record of `id`, with all corrections of it that were written so far, is from `actual`, and returns the id of that
-/// line. May run beside a gateway; waits for others of its kind.
-pub fn settle(data_dir: &Path, id: RecordId, actual: Correction) -> Result<RecordId, LedgerError> {
+/// line. May run beside a gateway; waits for others of its kind. Refuses a call whose usage is known, unless that is forced.
+pub fn settle(
+    data_dir: &Path,
+    id: RecordId,
+    actual: Correction,
+    signature: &Signature,
+) -> Result<RecordId, LedgerError> {
     let reader = Reader::open(data_dir)?;
     let _alone = beside::alone(data_dir)?;
     // Asked before the rest: what the store takes in meanwhile is then found twice, not missed.
@@ -52,8 +68,11 @@ pub fn settle(data_dir: &Path, id: RecordId, actual: Correction) -> Result<Recor
         return Err(refused(id, "it is itself a correction: correct the original"));
     }
     let corrections: Vec<_> = corrections.into_values().collect();
+    check(&original, &corrections, signature)?;
     let now = Timestamp::now();
-    let row = difference(&original, &corrections, actual, now);
+    let by = signature.by.as_str().to_owned().into();
+    let note = signature.note.as_ref().map_or_else(Cow::default, |note| note.as_str().to_owned().into());
+    let row = Row { by, note, ..difference(&original, &corrections, actual, now) };
     let run = Run::begin(data_dir, now)?;
     let tips = segment::tips(data_dir, &known)?;
     let (mut file, head, _) = run.create(WHO, now, &tips)?;
@@ -63,6 +82,33 @@ pub fn settle(data_dir: &Path, id: RecordId, actual: Correction) -> Result<Recor
     let wrote = file.write_all(&line).and_then(|()| file.sync_data());
     wrote.map_err(|source| LedgerError::file("writing", &*head.segment, source))?;
     Ok(row.id)
+}
+
+/// What is known of a call is not changed without a word.
+fn check(
+    original: &Row<'static>,
+    corrections: &[Row<'static>],
+    signature: &Signature,
+) -> Result<(), LedgerError> {
+    let is = |source: UsageSource| original.usage_source == source.as_str();
+    let is_open = is(UsageSource::Estimated) || is(UsageSource::Presumed) || original.unpriced;
+    if corrections.is_empty() && is_open {
+        return Ok(());
+    }
+    let what = match (signature.force, &signature.note) {
+        (true, Some(_)) => return Ok(()),
+        (true, None) => "to change what is known of it takes a note that says why (--note)",
+        (false, _) if !corrections.is_empty() => {
+            "it was corrected before; to correct it again takes --force, and --note with the reason"
+        }
+        (false, _) if is(UsageSource::None) => {
+            "it has no usage to correct; to give it one takes --force, and --note with the reason"
+        }
+        (false, _) => {
+            "the provider reported what it used; to change that takes --force, and --note with the reason"
+        }
+    };
+    Err(refused(original.id, what))
 }
 
 fn refused(id: RecordId, what: &'static str) -> LedgerError {

@@ -22,8 +22,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags};
 
-pub(crate) use dimensions::COLUMNS;
 use dimensions::Dimensions;
+pub(crate) use dimensions::{COLUMNS, columns};
 pub(crate) use ingest::{Stretch, Until};
 
 use super::record::{Charge, RecordId};
@@ -172,7 +172,7 @@ fn unsigned(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(column).map(|count| u64::try_from(count).unwrap_or_default())
 }
 
-/// The store, opened for reading beside a gateway that may be writing it.
+/// The store, opened for reading beside a gateway that may be writing it: all that is read is of one moment.
 #[derive(Debug)]
 pub(crate) struct Reader {
     connection: Connection,
@@ -188,6 +188,7 @@ impl Reader {
         }
         let open = || {
             let connection = connect(&path)?;
+            connection.execute_batch("BEGIN")?;
             schema::check(&connection)?;
             Ok(connection)
         };

@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 
 use super::samples::{SPEND, TOKENS, copy, directory, hold, record, sums};
 use super::*;
-use crate::report::{Dimension, Query, Report, Totals, report};
+use crate::report::{Dimension, Query, Report, report};
 
 const HELD: (u64, i128) = (1_000, 2_000_000);
 const USED: (u64, i128) = (120, 100_000);
@@ -60,7 +60,7 @@ fn is_recovered(data_dir: &Path, balances: &[(Timestamp, Charge)]) {
     let (holds, records) = (ids(data_dir, "hold"), ids(data_dir, "record"));
     assert!(holds.is_subset(&records), "a hold without a record");
     let total = whole_report(data_dir, &[]).total;
-    assert_eq!(usize::try_from(total.calls).unwrap(), records.len());
+    assert_eq!(usize::try_from(total.sent()).unwrap(), records.len());
     let presumed = u64::try_from(total.estimated).unwrap();
     let charged = holds.len() as u64 - presumed;
     let expected = presumed * HELD.0 + charged * USED.0;
@@ -166,7 +166,7 @@ fn a_locked_store_loses_nothing_and_stops_nothing() {
     journal.record(&record(&first)).unwrap();
     ledger.ingest();
     assert!(!ledger.storing());
-    assert_eq!(whole_report(directory.path(), &[]).total, Totals::default());
+    assert_eq!(whole_report(directory.path(), &[]).total.calls, 1, "the journal has it");
     journal.record(&record(&hold(RecordId::new()))).unwrap();
     assert!(ledger.journal(0).unwrap().available().is_ok());
 
@@ -257,19 +257,24 @@ fn a_correction_of_a_presumed_call_lowers_its_budget_from_the_next_start_on() {
     });
     let id: RecordId = presumed.unwrap().parse().unwrap();
     let actual = Correction { input: 300, output: 50, cost: tollgate_policy::price::NanoUsd(500_000) };
-    let correction = settle(directory.path(), id, actual).unwrap();
+    let signature =
+        Signature { by: Bounded::new("alice"), note: Some(Bounded::new("as billed")), force: true };
+    let correction = settle(directory.path(), id, actual, &signature).unwrap();
     ledger.ingest();
     let total = whole_report(directory.path(), &[]).total;
-    assert_eq!((total.calls, total.estimated, total.adjustments), (3, 0, 1));
+    assert_eq!((total.sent(), total.estimated, total.adjustments), (3, 0, 1));
     assert_eq!((total.input, total.output), (200 + 300, 40 + 50));
     assert_eq!(total.cost, 2 * 100_000 + 500_000);
 
     // A second one is the difference to what is known by then.
-    settle(directory.path(), id, Correction { output: 60, ..actual }).unwrap();
+    settle(directory.path(), id, Correction { output: 60, ..actual }, &signature).unwrap();
     ledger.ingest();
     assert_eq!(whole_report(directory.path(), &[]).total.output, 40 + 60);
-    assert!(settle(directory.path(), correction, actual).is_err(), "a correction is not corrected");
-    assert!(settle(directory.path(), RecordId::new(), actual).is_err(), "no such record");
+    assert!(
+        settle(directory.path(), correction, actual, &signature).is_err(),
+        "a correction is not corrected"
+    );
+    assert!(settle(directory.path(), RecordId::new(), actual, &signature).is_err(), "no such record");
     ledger.close().unwrap();
     drop(ledger);
     let (_ledger, after) = open(directory.path());

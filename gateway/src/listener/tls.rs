@@ -4,9 +4,9 @@ use std::io;
 use std::sync::Arc;
 
 use rustls::server::{ResolvesServerCert, ServerConfig};
-use rustls::{AlertDescription, CertificateError, Error};
+use rustls::{AlertDescription, Error};
 
-use crate::identity::{Refusal, SpiffeVerifier, Trust};
+use crate::identity::{Refusal, SpiffeVerifier, Trust, refusal_of};
 use crate::settings::Protocol;
 
 /// The configuration of one listener: client certificates required, tickets of its own, no early data.
@@ -30,33 +30,21 @@ pub(crate) fn server_config(
     Ok(Arc::new(config))
 }
 
-/// Whether a handshake failed because the client offered no certificate.
-pub(super) fn is_missing_certificate(error: &io::Error) -> bool {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-    matches!(
-        inner,
-        Some(Error::NoCertificatesPresented | Error::AlertReceived(AlertDescription::CertificateRequired))
-    )
-}
-
-/// The word for a handshake that TLS itself turned away; `None` where the connection only ended, as a port check's does. Of a
-/// certificate it knows what the alert says; the metrics count the exact reason.
-pub(super) fn refusal(error: &io::Error) -> Option<&'static str> {
-    if is_missing_certificate(error) {
-        return Some(Refusal::NoCertificate.as_str());
-    }
-    Some(match error.get_ref()?.downcast_ref::<Error>()? {
-        Error::InvalidCertificate(CertificateError::Expired) => Refusal::Expired.as_str(),
-        Error::InvalidCertificate(CertificateError::NotValidYet) => Refusal::NotYetValid.as_str(),
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => "unknown_issuer_or_trust_domain",
-        Error::InvalidCertificate(CertificateError::BadEncoding) => Refusal::Malformed.as_str(),
-        Error::InvalidCertificate(_) => "no_valid_svid",
-        Error::AlertReceived(AlertDescription::UnknownCA) => "caller_does_not_trust_our_issuer",
-        Error::AlertReceived(AlertDescription::BadCertificate | AlertDescription::CertificateExpired) => {
-            "caller_refuses_our_certificate"
+/// Why TLS itself turned a handshake away, and whether its verifier has counted that; `None` where the connection only ended, as a
+/// port check's does.
+pub(super) fn refusal(error: &io::Error) -> Option<(Refusal, bool)> {
+    let refusal = match error.get_ref()?.downcast_ref::<Error>()? {
+        Error::InvalidCertificate(error) => return Some((refusal_of(error), true)),
+        Error::NoCertificatesPresented | Error::AlertReceived(AlertDescription::CertificateRequired) => {
+            Refusal::NoCertificate
         }
-        Error::AlertReceived(_) => "alert_received",
-        Error::PeerIncompatible(_) => "incompatible",
-        _ => "protocol",
-    })
+        Error::AlertReceived(AlertDescription::UnknownCA) => Refusal::IssuerRefused,
+        Error::AlertReceived(AlertDescription::BadCertificate | AlertDescription::CertificateExpired) => {
+            Refusal::CertificateRefused
+        }
+        Error::AlertReceived(_) => Refusal::Alert,
+        Error::PeerIncompatible(_) => Refusal::Incompatible,
+        _ => Refusal::Protocol,
+    };
+    Some((refusal, false))
 }

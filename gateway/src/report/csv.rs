@@ -11,21 +11,26 @@ pub(super) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
         "cost" | "estimated_cost" => Cow::Owned(format!("{name}_usd")),
         name => name.into(),
     }));
-    writeln!(out, "{}", heading.join(","))?;
+    record(out, &heading)?;
     for line in &report.lines {
         let mut cells: Vec<Cow<'_, str>> = line.keys.iter().map(|key| cell(key)).collect();
         cells.extend(line.totals.columns().map(|(name, value)| match name {
             "cost" | "estimated_cost" => Cow::Owned(usd(value, 0)),
             _ => value.to_string().into(),
         }));
-        writeln!(out, "{}", cells.join(","))?;
+        record(out, &cells)?;
     }
     Ok(())
 }
 
+/// Writes one line of what went through [`cell`], or is a number.
+pub(crate) fn record(out: &mut impl Write, cells: &[Cow<'_, str>]) -> io::Result<()> {
+    writeln!(out, "{}", cells.join(","))
+}
+
 /// Text as a cell: quoted where it has to be, and with a `'` before what a spreadsheet would take for a formula (the full-width forms
 /// included, which some of them fold).
-fn cell(text: &str) -> Cow<'_, str> {
+pub(crate) fn cell(text: &str) -> Cow<'_, str> {
     let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠']);
     if !formula && !text.contains([',', '"', '\n', '\r']) {
         return Cow::Borrowed(text);

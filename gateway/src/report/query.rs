@@ -8,53 +8,73 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::{Dimension, Query, Report, ReportLine, Totals};
-use crate::ledger::store::{COLUMNS, Reader};
-use crate::ledger::{LedgerError, Outcome, UsageSource};
+use crate::ledger::store::{COLUMNS, Reader, columns};
+use crate::ledger::tally::{Key, SUMS, Sums};
+use crate::ledger::{LedgerError, Outcome, UsageSource, tail};
 
+/// From this status on an answer is an error.
+const ERROR: u16 = 400;
 /// Hours, days and months of every timezone in use begin at multiples of this many minutes since the epoch.
 const QUARTER: i64 = 15;
 
 /// Adds up what the ledger in `data_dir` has in the period, in whole minutes: that of `since` counts, and that of `until` if it lies in
-/// it. What the gateway wrote in the last second may be missing.
+/// it. What the store has not taken in yet is read from the journal.
 pub fn report(data_dir: &Path, mut query: Query) -> Result<Report, LedgerError> {
     let reader = Reader::open(data_dir)?;
     let minute = query.since.as_second().div_euclid(60);
     query.since = Timestamp::from_second(minute.saturating_mul(60)).unwrap_or(query.since);
     let mut lines: HashMap<Vec<String>, Totals> = HashMap::new();
     let mut total = Totals::default();
-    let by_time = query.by.iter().any(|by| matches!(by, Dimension::Hour | Dimension::Day | Dimension::Month));
-    let quarter = if by_time { format!("minute / {QUARTER}") } else { "0".to_owned() };
-    let status = if query.by.contains(&Dimension::Status) { "status" } else { "0" };
-    let sql = format!(
-        "SELECT g.quarter, g.status, g.requests, unpriced, input, cache_read, cache_write, output, reasoning, media,
-             searches, sessions, images, seconds, characters, bytes_in, bytes_out, cost, {}
-         FROM (SELECT dimensions, {quarter} AS quarter, {status} AS status, sum(requests) AS requests,
-                   sum(unpriced) AS unpriced, sum(input) AS input, sum(cache_read) AS cache_read,
-                   sum(cache_write) AS cache_write, sum(output) AS output, sum(reasoning) AS reasoning, sum(media) AS media,
-                   sum(searches) AS searches, sum(sessions) AS sessions, sum(images) AS images,
-                   sum(seconds) AS seconds, sum(characters) AS characters, sum(bytes_in) AS bytes_in, sum(bytes_out) AS bytes_out, sum(cost) AS cost
-               FROM sums WHERE minute >= ?1 AND minute * 60000000 < ?2 GROUP BY 1, 2, 3) g
-         JOIN dimensions d ON d.id = g.dimensions",
-        COLUMNS.map(|column| format!("d.{column}")).join(", "),
-    );
-    reader.query(&sql, &[&minute, &query.until.as_microsecond()], |row| {
-        let group = Group::read(row)?;
+    let mut add = |group: Group| {
         total.add(&group.totals);
         let keys = query.by.iter().map(|by| group.key(*by, &query.timezone)).collect();
         lines.entry(keys).or_default().add(&group.totals);
+    };
+    reader.query(&sums_of(&query.by), &[&minute, &query.until.as_microsecond()], |row| {
+        add(Group::read(row)?);
         Ok(())
     })?;
+    let tail = tail(data_dir, &reader)?;
+    let until = query.until.as_microsecond();
+    let is_in = |key: &Key<'_>| key.minute >= minute && key.minute.saturating_mul(60_000_000) < until;
+    for (key, sums) in &tail.sums {
+        if let Some(key) = Key::decode(key).filter(is_in) {
+            add(Group::of(&key, sums));
+        }
+    }
     // What a correction moved elsewhere leaves nothing.
     lines.retain(|_, totals| *totals != Totals::default());
     let mut lines: Vec<_> = lines.into_iter().map(|(keys, totals)| ReportLine { keys, totals }).collect();
-    lines.sort_by(|a, b| {
-        let rank = |line: &ReportLine| Reverse((line.totals.cost, line.totals.calls, line.totals.refused));
-        rank(a).cmp(&rank(b)).then_with(|| a.keys.cmp(&b.keys))
+    lines.sort_by_cached_key(|line| {
+        let Totals { cost, calls, failed, refused, .. } = line.totals;
+        (times(&query.by, &line.keys), Reverse((cost, calls, failed, refused)), line.keys.clone())
     });
     Ok(Report { query, lines, total })
 }
 
-/// What the store adds up: all records of one combination of words, in one quarter of an hour where that matters.
+/// The hours, days and months of a line, so that they sort as time passes: an hour that the clock repeats comes after its namesake.
+fn times(by: &[Dimension], keys: &[String]) -> Vec<(Timestamp, String)> {
+    let timed = by.iter().zip(keys).filter(|(by, _)| by.is_time());
+    timed.map(|(_, key)| (key.parse().unwrap_or_default(), key.clone())).collect()
+}
+
+fn sums_of(by: &[Dimension]) -> String {
+    let by_time = by.iter().any(|by| by.is_time());
+    let quarter = if by_time { format!("minute / {QUARTER}") } else { "0".to_owned() };
+    let is_error = format!("CASE WHEN status >= {ERROR} THEN {ERROR} ELSE 0 END");
+    let status = if by.contains(&Dimension::Status) { "status" } else { &is_error };
+    let sums = SUMS.map(|sum| format!("sum({sum}) AS {sum}")).join(", ");
+    format!(
+        "SELECT g.quarter, g.status, {}, {}
+         FROM (SELECT dimensions, {quarter} AS quarter, {status} AS status, {sums}
+               FROM sums WHERE minute >= ?1 AND minute * 60000000 < ?2 GROUP BY 1, 2, 3) g
+         JOIN dimensions d ON d.id = g.dimensions",
+        SUMS.map(|sum| format!("g.{sum}")).join(", "),
+        COLUMNS.map(|column| format!("d.{column}")).join(", "),
+    )
+}
+
+/// What the ledger adds up: all records of one combination of words, in one quarter of an hour where that matters.
 struct Group {
     quarter: i64,
     status: u16,
@@ -64,51 +84,70 @@ struct Group {
 
 impl Group {
     fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
-        let number = |column: usize| row.get::<_, i64>(column).map(i128::from);
+        let mut sums = Sums::default();
+        for (index, sum) in sums.iter_mut().enumerate() {
+            *sum = row.get(2 + index)?;
+        }
         let mut words = [const { String::new() }; COLUMNS.len()];
         for (index, word) in words.iter_mut().enumerate() {
-            *word = row.get(18 + index)?;
+            *word = row.get(2 + SUMS.len() + index)?;
         }
-        let mut group = Self { quarter: row.get(0)?, status: row.get(1)?, words, totals: Totals::default() };
-        let count = number(2)?;
+        Ok(Self::new(row.get(0)?, row.get(1)?, words, &sums))
+    }
+
+    fn of(key: &Key<'_>, sums: &Sums) -> Self {
+        Self::new(key.minute.div_euclid(QUARTER), key.status, columns(&key.words), sums)
+    }
+
+    fn new(quarter: i64, status: u16, words: [String; COLUMNS.len()], sums: &Sums) -> Self {
+        let sum = |name: &str| {
+            let place = SUMS.iter().position(|known| *known == name);
+            place.and_then(|place| sums.get(place)).copied().map(i128::from).unwrap_or_default()
+        };
         let totals = Totals {
-            input: number(4)?,
-            cache_read: number(5)?,
-            cache_write: number(6)?,
-            output: number(7)?,
-            reasoning: number(8)?,
-            media: number(9)?,
-            searches: number(10)?,
-            sessions: number(11)?,
-            images: number(12)?,
-            seconds: number(13)?,
-            characters: number(14)?,
-            bytes_in: number(15)?,
-            bytes_out: number(16)?,
-            cost: number(17)?,
-            unpriced: number(3)?,
+            input: sum("input"),
+            cache_read: sum("cache_read"),
+            cache_write: sum("cache_write"),
+            output: sum("output"),
+            reasoning: sum("reasoning"),
+            media: sum("media"),
+            searches: sum("searches"),
+            sessions: sum("sessions"),
+            images: sum("images"),
+            seconds: sum("seconds"),
+            characters: sum("characters"),
+            bytes_in: sum("bytes_in"),
+            bytes_out: sum("bytes_out"),
+            cost: sum("cost"),
+            unpriced: sum("unpriced"),
             ..Totals::default()
         };
-        group.totals = totals;
-        group.count(count);
-        Ok(group)
+        let mut group = Self { quarter, status, words, totals };
+        group.count(sum("requests"));
+        group
     }
 
     fn count(&mut self, count: i128) {
         let (outcome, source) = (self.word("outcome"), self.word("usage_source"));
-        let refused = outcome == Outcome::Refused.as_str();
-        let adjustment = outcome == Outcome::Adjustment.as_str();
         let estimated = source == UsageSource::Estimated.as_str() || source == UsageSource::Presumed.as_str();
-        if adjustment {
-            self.totals.adjustments = count;
-        } else {
-            self.totals.requests = count;
-            *(if refused { &mut self.totals.refused } else { &mut self.totals.calls }) = count;
+        let answered = [Outcome::Completed, Outcome::CallerGone].iter().any(|good| good.as_str() == outcome);
+        let is = |other: Outcome| other.as_str() == outcome;
+        let totals = &self.totals;
+        let (adjustments, mut counts) = (is(Outcome::Adjustment), *totals);
+        *(match () {
+            () if adjustments => &mut counts.adjustments,
+            () if is(Outcome::Refused) => &mut counts.refused,
+            () if answered && self.status < ERROR => &mut counts.calls,
+            () => &mut counts.failed,
+        }) = count;
+        if !adjustments {
+            counts.requests = count;
         }
         if estimated {
-            self.totals.estimated = count;
-            self.totals.estimated_cost = self.totals.cost;
+            counts.estimated = count;
+            counts.estimated_cost = counts.cost;
         }
+        self.totals = counts;
     }
 
     fn word(&self, column: &str) -> &str {

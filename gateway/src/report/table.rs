@@ -4,35 +4,37 @@ use std::io::{self, Write};
 
 use jiff::Timestamp;
 
-use super::{Report, Totals, usd};
-use crate::ledger::record::shows;
+use super::{Dimension, Report, Totals, usd};
+use crate::table::{Column, Cut, Page, Table, counted, grouped, visible};
 
-/// A column of numbers: its heading, and what stands in it.
-type Column = (&'static str, fn(&Totals) -> i128);
+/// A column of numbers, and what stands in it.
+type Sum = (Column, fn(&Totals) -> i128);
 
-const BEFORE_COST: [Column; 7] = [
-    ("calls", |totals| totals.calls),
-    ("refused", |totals| totals.refused),
-    ("input", |totals| totals.input),
-    ("cache read", |totals| totals.cache_read),
-    ("cache write", |totals| totals.cache_write),
-    ("output", |totals| totals.output),
-    ("reasoning", |totals| totals.reasoning),
+/// Shown whatever is in it.
+const CALLS: Sum = (Column::number("calls"), |totals| totals.calls);
+/// Shown only where there is anything, like those behind the cost.
+const BEFORE_COST: [Sum; 13] = [
+    (Column::number("failed"), |totals| totals.failed),
+    (Column::number("refused"), |totals| totals.refused),
+    (Column::number("input"), |totals| totals.input),
+    (Column::number("cache read").spare(3), |totals| totals.cache_read),
+    (Column::number("cache write").spare(4), |totals| totals.cache_write),
+    (Column::number("output"), |totals| totals.output),
+    (Column::number("reasoning").spare(2), |totals| totals.reasoning),
+    (Column::number("media").spare(1), |totals| totals.media),
+    (Column::number("searches").spare(1), |totals| totals.searches),
+    (Column::number("sessions").spare(1), |totals| totals.sessions),
+    (Column::number("images").spare(1), |totals| totals.images),
+    (Column::number("seconds").spare(1), |totals| totals.seconds),
+    (Column::number("characters").spare(1), |totals| totals.characters),
 ];
-const AFTER_COST: [Column; 2] =
-    [("estimated", |totals| totals.estimated), ("unpriced", |totals| totals.unpriced)];
-/// Shown only where there is anything.
-const SELDOM: [Column; 6] = [
-    ("media", |totals| totals.media),
-    ("searches", |totals| totals.searches),
-    ("sessions", |totals| totals.sessions),
-    ("images", |totals| totals.images),
-    ("seconds", |totals| totals.seconds),
-    ("characters", |totals| totals.characters),
+const AFTER_COST: [Sum; 3] = [
+    (Column::number("estimated").spare(5), |totals| totals.estimated),
+    (Column::number("unpriced").spare(6), |totals| totals.unpriced),
+    (Column::number("adjustments").spare(7), |totals| totals.adjustments),
 ];
-const ADJUSTMENTS: Column = ("adjustments", |totals| totals.adjustments);
 
-pub(super) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn write(report: &Report, out: &mut impl Write, page: Page) -> io::Result<()> {
     let at = |instant: Timestamp| {
         instant.to_zoned(report.query.timezone.clone()).strftime("%Y-%m-%d %H:%M %:z").to_string()
     };
@@ -45,140 +47,74 @@ pub(super) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
     if report.lines.is_empty() {
         return writeln!(out, "No calls.");
     }
-    let shown = |column: Column| Some(column).filter(|(_, value)| value(&report.total) != 0);
-    let before: Vec<Column> = BEFORE_COST.into_iter().chain(SELDOM.into_iter().filter_map(shown)).collect();
-    let after: Vec<Column> = AFTER_COST.into_iter().chain(shown(ADJUSTMENTS)).collect();
-    let texts = report.query.by.len();
+    // A line may have what the sum of all has not: a correction takes from one day what it adds to another.
+    let shown = |(_, value): &Sum| report.lines.iter().any(|line| value(&line.totals) != 0);
+    let before: Vec<Sum> = std::iter::once(CALLS).chain(BEFORE_COST.into_iter().filter(shown)).collect();
+    let after: Vec<Sum> = AFTER_COST.into_iter().filter(shown).collect();
     let decimals = report.lines.iter().map(|line| decimals(line.totals.cost)).fold(2, usize::max);
     let numbers = |totals: &Totals| {
         let cost = grouped(&usd(totals.cost, decimals));
-        let count = |(_, value): &Column| grouped(&value(totals).to_string());
+        let count = |(_, value): &Sum| grouped(&value(totals).to_string());
         before.iter().map(count).chain([cost]).chain(after.iter().map(count)).collect::<Vec<_>>()
     };
-    let heading = report.query.by.iter().map(|by| by.as_str());
-    let heading = heading
-        .chain(before.iter().map(|column| column.0))
-        .chain(["cost USD"])
-        .chain(after.iter().map(|column| column.0));
-    let mut rows: Vec<Vec<String>> = vec![heading.map(str::to_owned).collect()];
+    let mut columns: Vec<Column> =
+        report.query.by.iter().map(|by| Column::text(by.as_str(), cut(*by))).collect();
+    columns.extend(before.iter().map(|(column, _)| *column));
+    columns.push(Column::number("cost USD"));
+    columns.extend(after.iter().map(|(column, _)| *column));
+    let mut table = Table::new(columns);
     for line in &report.lines {
-        rows.push(line.keys.iter().map(|key| visible(key)).chain(numbers(&line.totals)).collect());
+        table.row(line.keys.iter().map(|key| visible(key)).chain(numbers(&line.totals)).collect());
     }
-    let blank = (1..texts).map(|_| String::new());
-    let total: Vec<String> = (texts > 0)
-        .then(|| "total".to_owned())
-        .into_iter()
-        .chain(blank)
-        .chain(numbers(&report.total))
-        .collect();
-    let widths = widths(rows.iter().chain([&total]));
-    let rule = widths.iter().map(|width| "-".repeat(*width)).collect::<Vec<_>>().join("  ");
-    for (index, row) in rows.iter().enumerate() {
-        write_row(out, row, &widths, texts)?;
-        if index == 0 {
-            writeln!(out, "{rule}")?;
-        }
+    if !report.query.by.is_empty() {
+        let blank = report.query.by.iter().skip(1).map(|_| String::new());
+        table.total(std::iter::once("total".to_owned()).chain(blank).chain(numbers(&report.total)).collect());
     }
-    if texts > 0 {
-        writeln!(out, "{rule}")?;
-        write_row(out, &total, &widths, texts)?;
+    let left_out = table.write(out, page)?;
+    if !left_out.is_empty() {
+        writeln!(out, "No room for: {}. A wider terminal or --format csv has them.", left_out.join(", "))?;
     }
     notes(&report.total, out)
 }
 
+/// Where a text gives way on a narrow page.
+const fn cut(by: Dimension) -> Cut {
+    match by {
+        Dimension::Hour | Dimension::Day | Dimension::Month | Dimension::Status => Cut::Never,
+        Dimension::Caller => Cut::Start,
+        _ => Cut::End,
+    }
+}
+
 fn notes(total: &Totals, out: &mut impl Write) -> io::Result<()> {
-    let calls = grouped(&total.calls.to_string());
+    let of_all = |part: i128| {
+        let sent = usize::try_from(total.sent()).unwrap_or_default();
+        (grouped(&part.to_string()), counted(sent, "call"))
+    };
     // Below zero where calls of an earlier period were corrected in this one.
     if total.estimated > 0 {
-        let (estimated, cost) =
-            (grouped(&total.estimated.to_string()), grouped(&usd(total.estimated_cost, 2)));
+        let (estimated, calls) = of_all(total.estimated);
+        let cost = grouped(&usd(total.estimated_cost, 2));
         writeln!(
             out,
-            "Usage of {estimated} of {calls} calls was not reported by the provider: {cost} USD of the cost is estimated."
+            "Usage of {estimated} of {calls} was not reported by the provider: {cost} USD of the cost is estimated."
         )?;
     }
     if total.unpriced > 0 {
-        let unpriced = grouped(&total.unpriced.to_string());
-        writeln!(out, "{unpriced} of {calls} calls have no price: what they cost is not in these sums.")?;
+        let (unpriced, calls) = of_all(total.unpriced);
+        let have = if total.unpriced == 1 { "has" } else { "have" };
+        writeln!(out, "{unpriced} of {calls} {have} no price: what that cost is not in these sums.")?;
     }
     if total.adjustments != 0 {
-        writeln!(
-            out,
-            "{} corrections of earlier calls are in these sums.",
-            grouped(&total.adjustments.to_string())
-        )?;
+        let count = usize::try_from(total.adjustments).unwrap_or_default();
+        let are = if count == 1 { "is" } else { "are" };
+        writeln!(out, "{} of earlier calls {are} in these sums.", counted(count, "correction"))?;
     }
     Ok(())
-}
-
-pub(crate) fn widths<'a>(rows: impl Iterator<Item = &'a Vec<String>>) -> Vec<usize> {
-    let mut widths = Vec::new();
-    for row in rows {
-        widths.resize(row.len().max(widths.len()), 0);
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    widths
-}
-
-/// Text to the left, numbers to the right.
-pub(crate) fn write_row(
-    out: &mut impl Write,
-    row: &[String],
-    widths: &[usize],
-    texts: usize,
-) -> io::Result<()> {
-    let cells = row.iter().zip(widths).enumerate().map(|(index, (cell, width))| {
-        if index < texts { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
-    });
-    let line = cells.collect::<Vec<_>>().join("  ");
-    writeln!(out, "{}", line.trim_end())
-}
-
-/// Text that cannot act on the terminal. Records are clean when they are written; a store that somebody else wrote need not be.
-pub(crate) fn visible(text: &str) -> String {
-    let text: String = text.chars().filter(|char| shows(*char)).collect();
-    if text.is_empty() { "-".to_owned() } else { text }
-}
-
-/// Thousands separated by commas before the point.
-fn grouped(number: &str) -> String {
-    let (whole, fraction) = number.split_at(number.find('.').unwrap_or(number.len()));
-    let (sign, digits) = whole.strip_prefix('-').map_or(("", whole), |digits| ("-", digits));
-    let mut text = String::with_capacity(number.len() + digits.len() / 3);
-    text.push_str(sign);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text + fraction
 }
 
 /// Digits behind the point that an amount needs.
 fn decimals(nanos: i128) -> usize {
     let text = usd(nanos, 0);
     text.find('.').map_or(0, |point| text.len() - point - 1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn thousands_are_separated_before_the_point_only() {
-        for (number, text) in
-            [("0", "0"), ("999", "999"), ("1000", "1,000"), ("-1234567.0123", "-1,234,567.0123")]
-        {
-            assert_eq!(grouped(number), text);
-        }
-    }
-
-    #[test]
-    fn terminal_escapes_do_not_reach_the_terminal() {
-        assert_eq!(visible("\x1b[2Jx\u{202e}y\r\n"), "[2Jxy");
-        assert_eq!(visible("\x07"), "-");
-    }
 }

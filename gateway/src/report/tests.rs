@@ -8,6 +8,7 @@ use tollgate_policy::price::NanoUsd;
 use super::*;
 use crate::ledger::samples::{directory, hold, record};
 use crate::ledger::{Bounded, Ledger, Outcome, Record, RecordId, UsageSource};
+use crate::table::Page;
 
 fn ledger_of(data_dir: &Path, records: &[Record]) {
     let (ledger, _) = Ledger::open(data_dir, None, 1).unwrap();
@@ -64,7 +65,7 @@ fn some_record(dice: &mut Dice) -> Record {
     record.units.cache_write_5m = dice.roll(50);
     record.units.reasoning = dice.roll(3_000);
     record.cost = Some(NanoUsd(dice.roll(1_000_000_000)));
-    match dice.roll(6) {
+    match dice.roll(8) {
         0 => {
             record.outcome = Outcome::Refused;
             record.reason = Some(Reason::NoGrant);
@@ -72,6 +73,8 @@ fn some_record(dice: &mut Dice) -> Record {
             (record.cost, record.usage_source, record.status) = (None, UsageSource::None, 403);
         }
         1 => record.usage_source = UsageSource::Estimated,
+        3 => (record.outcome, record.status) = (Outcome::UpstreamFailed, 502),
+        4 => record.status = [404, 429, 500][dice.roll(3) as usize],
         2 => (record.cost, record.unpriced) = (None, true),
         _ => {}
     }
@@ -100,7 +103,9 @@ fn naive(records: &[Record], by: &[Dimension], timezone: &TimeZone) -> BTreeMap<
         let estimated = record.usage_source == UsageSource::Estimated;
         let cost = i128::from(record.cost.unwrap_or_default().0);
         totals.requests += 1;
-        totals.calls += i128::from(!refused);
+        let failed = !refused && (record.status >= 400 || record.outcome == Outcome::UpstreamFailed);
+        totals.calls += i128::from(!refused && !failed);
+        totals.failed += i128::from(failed);
         totals.refused += i128::from(refused);
         totals.input += i128::from(record.units.input);
         totals.cache_write += i128::from(record.units.cache_write_1h + record.units.cache_write_5m);
@@ -139,7 +144,8 @@ fn sums_are_those_of_the_records_whatever_they_are_told_apart_by() {
         let mut total = Totals::default();
         expected.values().for_each(|line| total.add(line));
         assert_eq!(report.total, total);
-        assert!(report.lines.is_sorted_by_key(|line| std::cmp::Reverse(line.totals.cost)));
+        let by_time = report.query.by.iter().any(|by| by.is_time());
+        assert!(by_time || report.lines.is_sorted_by_key(|line| std::cmp::Reverse(line.totals.cost)));
     }
 }
 
@@ -196,15 +202,15 @@ fn three_calls() -> [Record; 3] {
 fn a_table_is_aligned_says_what_is_estimated_and_shows_refusals_with_their_reason() {
     let directory = directory();
     ledger_of(directory.path(), &three_calls());
-    let table = text(|out| ask(directory.path(), "namespace,model,reason").write_table(out));
+    let table = text(|out| ask(directory.path(), "namespace,model,reason").write_table(out, Page::default()));
     let expected = "\
 Everything up to 2027-01-01 01:00 +01:00
-namespace  model                                  reason    calls  refused      input  cache read  cache write  output  reasoning      cost USD  estimated  unpriced
----------  -------------------------------------  --------  -----  -------  ---------  ----------  -----------  ------  ---------  ------------  ---------  --------
-checkout   gpt-5-mini                             -             2        0  1,234,667           0            0      40          0  12.500100001          1         0
-evil       =HYPERLINK(\"http://evil\",\"[31mclick\")  no_grant      0        1          0           0            0       0          0   0.000000000          0         0
----------  -------------------------------------  --------  -----  -------  ---------  ----------  -----------  ------  ---------  ------------  ---------  --------
-total                                                           2        1  1,234,667           0            0      40          0  12.500100001          1         0
+namespace  model                                  reason    calls  refused      input  output      cost USD  estimated
+---------  -------------------------------------  --------  -----  -------  ---------  ------  ------------  ---------
+checkout   gpt-5-mini                             -             2        0  1,234,667      40  12.500100001          1
+evil       =HYPERLINK(\"http://evil\",\"[31mclick\")  no_grant      0        1          0       0   0.000000000          0
+---------  -------------------------------------  --------  -----  -------  ---------  ------  ------------  ---------
+total                                                           2        1  1,234,667      40  12.500100001          1
 Usage of 1 of 2 calls was not reported by the provider: 12.500000001 USD of the cost is estimated.
 ";
     assert_eq!(table, expected, "\n{table}");
@@ -218,7 +224,7 @@ fn a_call_without_a_price_is_never_silently_free() {
     ledger_of(directory.path(), &[call]);
     let report = ask(directory.path(), "");
     assert_eq!(report.total.unpriced, 1);
-    assert!(text(|out| report.write_table(out)).contains("1 of 1 calls have no price"));
+    assert!(text(|out| report.write_table(out, Page::default())).contains("1 of 1 call has no price"));
     assert!(text(|out| report.write_csv(out)).lines().nth(1).unwrap().ends_with(",1,0"));
 }
 
@@ -230,15 +236,12 @@ fn a_model_name_that_is_a_formula_reaches_no_spreadsheet_as_one() {
     let lines: Vec<_> = csv.lines().collect();
     assert_eq!(
         lines[0],
-        "model,status,requests,calls,refused,input,cache_read,cache_write,output,reasoning,media,searches,sessions,images,\
-         seconds,characters,bytes_in,bytes_out,cost_usd,estimated,estimated_cost_usd,unpriced,adjustments"
+        "model,status,requests,calls,failed,refused,input,cache_read,cache_write,output,reasoning,media,searches,sessions,images,seconds,characters,bytes_in,bytes_out,cost_usd,\
+         estimated,estimated_cost_usd,unpriced,adjustments"
     );
-    assert_eq!(
-        lines[1],
-        "gpt-5-mini,200,2,2,0,1234667,0,0,40,0,0,0,0,0,0,0,0,0,12.500100001,1,12.500000001,0,0"
-    );
+    assert_eq!(lines[1], "gpt-5-mini,200,2,2,0,0,1234667,0,0,40,0,0,0,0,0,0,0,0,0,12.500100001,1,12.500000001,0,0");
     assert!(
-        lines[2].starts_with("\"'=HYPERLINK(\"\"http://evil\"\",\"\"[31mclick\"\")\",403,1,0,1,"),
+        lines[2].starts_with("\"'=HYPERLINK(\"\"http://evil\"\",\"\"[31mclick\"\")\",403,1,0,0,1,"),
         "{}",
         lines[2]
     );
@@ -259,11 +262,73 @@ fn json_has_money_as_an_integer_and_as_a_decimal_string() {
 }
 
 #[test]
+fn days_hours_and_months_are_in_the_order_of_time() {
+    let directory = directory();
+    let mut dear = at("2026-11-02T10:00:00Z");
+    dear.cost = Some(NanoUsd(12_000_000_000));
+    let times =
+        ["2026-11-10T08:00:00Z", "2026-11-01T10:00:00Z", "2026-10-25T01:30:00Z", "2026-10-25T00:30:00Z"];
+    ledger_of(directory.path(), &times.map(at).into_iter().chain([dear]).collect::<Vec<_>>());
+    let keys = |by: &str| {
+        ask(directory.path(), by).lines.into_iter().map(|line| line.keys[0].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(keys("day"), ["2026-10-25", "2026-11-01", "2026-11-02", "2026-11-10"]);
+    assert_eq!(keys("hour")[..2], ["2026-10-25T02:00+02:00", "2026-10-25T02:00+01:00"]);
+    assert_eq!(keys("month,caller"), ["2026-10", "2026-11"]);
+}
+
+#[test]
+fn what_failed_is_neither_a_call_nor_refused() {
+    let directory = directory();
+    let mut records = [0; 4].map(|_| at("2026-11-01T10:00:00Z"));
+    records[0].status = 429;
+    (records[1].outcome, records[1].status) = (Outcome::UpstreamFailed, 504);
+    (records[2].outcome, records[2].status, records[2].reason) =
+        (Outcome::Refused, 403, Some(Reason::NoGrant));
+    ledger_of(directory.path(), &records);
+    for by in ["", "status,outcome", "day"] {
+        let total = ask(directory.path(), by).total;
+        assert_eq!((total.requests, total.calls, total.failed, total.refused), (4, 1, 2, 1), "{by}");
+    }
+    assert!(text(|out| ask(directory.path(), "").write_table(out, Page::default())).contains("failed"));
+}
+
+#[test]
+fn a_call_that_the_store_has_not_taken_in_is_in_the_report() {
+    let directory = directory();
+    let (ledger, _) = Ledger::open(directory.path(), None, 1).unwrap();
+    let journal = ledger.journal(0).unwrap();
+    for taken_in in [true, false] {
+        journal.record(&at("2026-11-01T10:00:00Z")).unwrap();
+        journal.flush();
+        if taken_in {
+            ledger.ingest();
+        }
+    }
+    let report = ask(directory.path(), "caller,day");
+    assert_eq!((report.lines.len(), report.total.calls, report.total.input), (1, 2, 200));
+    ledger.ingest();
+    assert_eq!(ask(directory.path(), "caller,day").total, report.total);
+    ledger.close().unwrap();
+}
+
+#[test]
+fn a_table_fits_a_terminal_of_eighty_columns() {
+    let directory = directory();
+    ledger_of(directory.path(), &three_calls());
+    let page = Page { width: Some(80), colour: false };
+    let table = text(|out| ask(directory.path(), "caller,destination,model").write_table(out, page));
+    let rows: Vec<_> = table.lines().skip(1).take_while(|line| !line.starts_with("Usage of")).collect();
+    assert!(rows.iter().all(|line| line.chars().count() <= 80), "{table}");
+    assert!(table.contains("cost USD") && table.contains("sa/api"), "{table}");
+}
+
+#[test]
 fn an_empty_ledger_is_reported_as_such() {
     let directory = directory();
     ledger_of(directory.path(), &[]);
     let report = ask(directory.path(), "caller");
-    assert!(text(|out| report.write_table(out)).contains("No calls."));
+    assert!(text(|out| report.write_table(out, Page::default())).contains("No calls."));
     assert_eq!(text(|out| report.write_json(out)), "[]\n");
     assert_eq!(text(|out| report.write_csv(out)).lines().count(), 1);
 }

@@ -25,7 +25,7 @@ fn defaults_are_those_of_the_documentation_and_the_environment_overrides_single_
     assert!(plain.admin.address.ip().is_loopback());
     let over = read(GOOD, &[("TOLLGATE_CORES", "3"), ("TOLLGATE_DRAIN_DELAY", "1s"), ("RUST_LOG", "debug")])
         .unwrap();
-    assert_eq!((over.cores(), over.drain.delay.as_secs(), over.log.as_str()), (3, 1, "debug"));
+    assert_eq!((over.cores(), over.drain.delay.as_secs(), over.log.level.as_str()), (3, 1, "debug"));
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn a_problem_that_the_environment_brought_names_its_variable() {
     assert!(problems[0].ends_with("(set by TOLLGATE_CORES)"), "{problems:?}");
     let problems = read(GOOD, &[("RUST_LOG", "loud")]).unwrap_err();
     assert!(
-        problems[0].contains("log: `loud`") && problems[0].ends_with("(set by RUST_LOG)"),
+        problems[0].contains("log.level: `loud`") && problems[0].ends_with("(set by RUST_LOG)"),
         "{problems:?}"
     );
 }
@@ -55,7 +55,7 @@ fn a_problem_that_the_environment_brought_names_its_variable() {
 fn what_contradicts_itself_is_named_with_the_line_of_its_field() {
     let problems = read(&format!("{GOOD}cores: 0\nlog: 'loud'\n"), &[]).unwrap_err();
     assert!(problems.iter().any(|p| p.starts_with("7: cores:")), "{problems:?}");
-    assert!(problems.iter().any(|p| p.starts_with("8: log:")), "{problems:?}");
+    assert!(problems.iter().any(|p| p.starts_with("8: log.level:")), "{problems:?}");
 }
 
 #[test]
@@ -67,7 +67,12 @@ fn a_seal_key_inside_the_data_directory_is_refused() {
 #[test]
 fn a_file_that_is_missing_has_no_line() {
     let problems = Settings::read(Path::new("/nonexistent/tollgate.yaml"), |_| None).unwrap_err();
-    assert!(problems[0].to_string().starts_with("/nonexistent/tollgate.yaml: No such file"), "{problems:?}");
+    assert!(
+        problems[0]
+            .to_string()
+            .starts_with("/nonexistent/tollgate.yaml: there is no such file: `tollgate init`"),
+        "{problems:?}"
+    );
 }
 
 #[test]
@@ -125,4 +130,24 @@ fn a_variable_that_nothing_reads_is_named_with_the_nearest() {
     ];
     let said = unknown_variables(names.into_iter().map(str::to_owned));
     assert_eq!(said, ["nothing reads the variable TOLLGATE_DATADIR; did you mean TOLLGATE_DATA_DIR?"]);
+}
+
+#[test]
+fn a_level_alone_stands_for_one_with_the_format_left_open() {
+    use crate::telemetry::LogFormat;
+    let log = |more: &str, environment: &[(&str, &str)]| {
+        let log = read(&format!("{GOOD}{more}\n"), environment).unwrap().log;
+        (log.level, log.format)
+    };
+    assert_eq!(log("", &[]), ("info".to_owned(), None));
+    assert_eq!(log("log: debug", &[]), ("debug".to_owned(), None));
+    assert_eq!(log("log: {level: warn, format: json}", &[]), ("warn".to_owned(), Some(LogFormat::Json)));
+    let variables = [("TOLLGATE_LOG", "error"), ("TOLLGATE_LOG_FORMAT", "text")];
+    for more in ["", "log: debug", "log: {format: json}"] {
+        assert_eq!(log(more, &variables), ("error".to_owned(), Some(LogFormat::Text)), "{more}");
+    }
+    let problems = read(&format!("{GOOD}log: {{formt: xml}}\n"), &[]).unwrap_err();
+    assert!(problems[0].contains("did you mean `format`?"), "{problems:?}");
+    let problems = read(&format!("{GOOD}log: {{format: jsn}}\n"), &[]).unwrap_err();
+    assert!(problems[0].contains("did you mean `json`?"), "{problems:?}");
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Compiler, Scope};
 use crate::dialect::Dialect;
-use crate::model::{Address, DestinationSpec, HttpWord, Interval, Resource, VerifySpec, nearest};
+use crate::model::{Address, DestinationSpec, HttpWord, Interval, Resource, VerifySpec, guess};
 use crate::name::Name;
 use crate::pattern::HostPattern;
 use crate::policy::{Destination, HttpVersion, Scrub, Timeouts, TlsVerify};
@@ -47,7 +47,11 @@ impl Compiler<'_> {
         let tls = verify(spec, &mut scope);
         let client_certificate = spec.tls.as_ref().and_then(|tls| tls.client_certificate.clone());
         // One that is written and cannot be read must not become a destination without it.
-        if client_certificate.is_none() && resource.source.has("spec.tls.clientCertificate") {
+        if client_certificate.is_none() && resource.source.claims("spec.tls.clientCertificate") {
+            return None;
+        }
+        // It may be another destination than what is left of it: grants are not held against that.
+        if !resource.is_whole {
             return None;
         }
         let (tls, dialect) = (tls?, dialect?);
@@ -81,8 +85,7 @@ impl Compiler<'_> {
         }
         let mut known: Vec<&str> = catalog.dialect_names().collect();
         known.sort_unstable();
-        let guess = nearest(name, known.iter().copied());
-        let guess = guess.map_or_else(String::new, |guess| format!("; did you mean `{guess}`?"));
+        let guess = guess(name, known.iter().copied());
         let message = format!("there is no dialect `{name}`{guess} (known: {})", known.join(", "));
         self.problems.push(resource.source.problem("spec.dialect", message));
         None

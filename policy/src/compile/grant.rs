@@ -66,11 +66,11 @@ impl Compiler<'_> {
             Some(Assume { input_tokens: input?, output_tokens: output? })
         });
         // One that is written and has problems must not become a grant without it, here and below.
-        if spec.caller_token.is_none() && resource.source.has("spec.callerToken") {
+        if spec.caller_token.is_none() && resource.source.claims("spec.callerToken") {
             return None;
         }
         // A credential that is written but has problems of its own must not become a grant without one.
-        if spec.credential.is_none() && resource.source.has("spec.credential") {
+        if spec.credential.is_none() && resource.source.claims("spec.credential") {
             return None;
         }
         Some(Grant {
@@ -141,7 +141,7 @@ fn caller_token(
 fn allow(spec: &GrantSpec, destination: Option<&Destination>, scope: &mut Scope<'_>) -> Allow {
     let nothing = AllowSpec::default();
     let allow = spec.allow.as_ref().unwrap_or(&nothing);
-    let is_list = |list: Option<usize>, path: &str| list.is_some() || scope.source.has(path);
+    let is_list = |list: Option<usize>, path: &str| list.is_some() || scope.source.claims(path);
     let has_methods = is_list(allow.methods.written(), "spec.allow.methods");
     let has_paths = is_list(allow.paths.written(), "spec.allow.paths");
     let shows = destination.is_some_and(|destination| destination.client_certificate.is_some());
@@ -208,7 +208,7 @@ fn check_range(spec: &GrantSpec, destination: Option<&Destination>, scope: &mut 
     }
     let unscrubbed = destination.filter(|destination| destination.scrub == Scrub::Headers);
     let why = match unscrubbed {
-        _ if !scope.source.has("spec.credential") => "this grant has no credential".to_owned(),
+        _ if !scope.source.claims("spec.credential") => "this grant has no credential".to_owned(),
         Some(destination) => format!("Destination/{} has `scrub: headers`", destination.name),
         None => return,
     };
@@ -224,7 +224,7 @@ fn check_actions(spec: &GrantSpec, credential: Option<&Credential>, scope: &mut 
     let why = match credential {
         Some(credential) if credential.sigv4().is_some() => return,
         Some(credential) => format!("Credential/{} does not sign for AWS", credential.name),
-        None if scope.source.has("spec.credential") || spec.credential.is_some() => return,
+        None if scope.source.claims("spec.credential") || spec.credential.is_some() => return,
         None => "this grant has no credential".to_owned(),
     };
     let message = format!("{why}, and actions are told apart only where `sigv4` signs: leave this out");

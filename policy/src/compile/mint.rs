@@ -160,7 +160,7 @@ fn endpoint(
     let path = endpoint
         .path
         .clone()
-        .or_else(|| default_path.filter(|_| !scope.source.has("spec.mint.endpoint.path")));
+        .or_else(|| default_path.filter(|_| !scope.source.claims("spec.mint.endpoint.path")));
     let is_github = written.github_app.is_some();
     let path = match path {
         // Where it is missing for an app, the installation id is, which is reported there.
@@ -221,7 +221,7 @@ fn client(
     scope: &mut Scope<'_>,
 ) -> Option<Client> {
     let auth = match auth {
-        None if scope.source.has(&format!("{path}.auth")) => None,
+        None if scope.source.claims(&format!("{path}.auth")) => None,
         None => Some(ClientAuth::Basic),
         Some(auth) => client_auth(&format!("{path}.auth"), auth, scope),
     };
@@ -321,7 +321,7 @@ fn jwt_bearer(bearer: &JwtBearerSpec, scope: &mut Scope<'_>) -> Option<TokenGran
     {
         text(scope, &format!("{at}.{field}"), value.as_deref());
     }
-    if bearer.issuer.is_none() && !scope.source.has(&format!("{at}.issuer")) {
+    if bearer.issuer.is_none() && !scope.source.claims(&format!("{at}.issuer")) {
         for field in ["algorithm", "keyId"] {
             let path = format!("{at}.{field}");
             if scope.source.has(&path) {

@@ -16,7 +16,7 @@ pub fn read_settings<T: DeserializeOwned>(
 ) -> Result<(T, Source), Vec<Problem>> {
     let mut documents = yaml::read(&file.text).into_iter();
     let mut document = documents.next().unwrap_or_default();
-    let source = Source::new(&file.path, String::new(), std::mem::take(&mut document.lines));
+    let mut source = Source::new(&file.path, String::new(), std::mem::take(&mut document.lines));
     let faults = std::mem::take(&mut document.faults).into_iter();
     let mut problems: Vec<Problem> =
         faults.map(|fault| source.problem_at(fault.line, &fault.path, fault.message)).collect();
@@ -26,7 +26,7 @@ pub fn read_settings<T: DeserializeOwned>(
     if problems.is_empty() {
         edit(&mut document.value);
     }
-    match source::parse::<Option<T>>(&document, &source, &mut problems) {
+    match source::parse::<Option<T>>(&document, &mut source, &mut problems) {
         Some(settings) if problems.is_empty() => Ok((settings, source)),
         None if problems.is_empty() => Err(vec![source.problem("", "the file is empty")]),
         _ => {

@@ -19,16 +19,27 @@ pub struct Source {
     /// `Grant/checkout-openai`, or as much of it as is known.
     label: String,
     lines: BTreeMap<String, usize>,
+    /// Where fields of no such name were probably meant to stand: they have been reported, and are not missing besides.
+    meant: Vec<String>,
 }
 
 impl Source {
     pub(crate) fn new(file: &Path, label: String, lines: BTreeMap<String, usize>) -> Self {
-        Self { file: file.to_owned(), label, lines }
+        Self { file: file.to_owned(), label, lines, meant: Vec::new() }
     }
 
     /// Whether something was written there, right or wrong.
     pub(crate) fn has(&self, path: &str) -> bool {
         self.lines.contains_key(path)
+    }
+
+    /// Whether something was written there, or was probably meant to be: then it is not missing.
+    pub(crate) fn claims(&self, path: &str) -> bool {
+        let is_in = |meant: &String| {
+            path.strip_prefix(meant.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        self.has(path) || self.meant.iter().any(is_in)
     }
 
     /// `file:line` of the resource itself.
@@ -74,7 +85,7 @@ impl Source {
 /// Reads `document` as a `T`, all of whose fields may be absent. What does not fit is taken out, reported, and the rest read again.
 pub(crate) fn parse<T: DeserializeOwned + Default>(
     document: &Document,
-    source: &Source,
+    source: &mut Source,
     problems: &mut Vec<Problem>,
 ) -> T {
     let mut value = document.value.clone();
@@ -89,6 +100,12 @@ pub(crate) fn parse<T: DeserializeOwned + Default>(
         let message = error.inner().to_string();
         if !follows(&message, &shown, &reported, source) {
             problems.push(source.problem(&shown, reword(&message)));
+            if let Some(name) = misspelt(&message) {
+                let path = shown
+                    .rsplit_once('.')
+                    .map_or_else(|| name.clone(), |(parent, _)| format!("{parent}.{name}"));
+                source.meant.push(path);
+            }
         }
         reported.push(shown);
         // Where an element is needed and cannot be empty, the list around it goes.
@@ -106,7 +123,7 @@ pub(crate) fn parse<T: DeserializeOwned + Default>(
 fn follows(message: &str, path: &str, reported: &[String], source: &Source) -> bool {
     if let Some(rest) = message.strip_prefix("missing field ") {
         let (field, _) = names(rest);
-        return source.has(&if path.is_empty() { field } else { format!("{path}.{field}") });
+        return source.claims(&if path.is_empty() { field } else { format!("{path}.{field}") });
     }
     let within = |other: &String| {
         let rest = other.strip_prefix(path);
@@ -141,12 +158,22 @@ fn take_out(value: &mut Value, path: &[&Segment]) -> bool {
     }
 }
 
+/// The field that one of no such name was probably meant to be.
+fn misspelt(message: &str) -> Option<String> {
+    let (field, known) = names(message.strip_prefix("unknown field ")?);
+    nearest(&field, known.iter().map(String::as_str)).map(str::to_owned)
+}
+
+/// `; did you mean …?` where one of the known names is near.
+pub(crate) fn guess<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> String {
+    nearest(written, known).map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"))
+}
+
 /// Says in a user's words what serde says in a programmer's.
 fn reword(message: &str) -> String {
     if let Some(rest) = message.strip_prefix("unknown field ") {
         let (field, known) = names(rest);
-        let nearest = nearest(&field, known.iter().map(String::as_str));
-        let guess = nearest.map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"));
+        let guess = guess(&field, known.iter().map(String::as_str));
         return match known.is_empty() {
             true => format!("there is no field `{field}` here: it stays empty, as in `{{}}`"),
             false => format!("there is no field `{field}` here{guess} (known: {})", known.join(", ")),
@@ -154,7 +181,8 @@ fn reword(message: &str) -> String {
     }
     if let Some(rest) = message.strip_prefix("unknown variant ") {
         let (found, known) = names(rest);
-        return format!("`{found}` is not known here; write one of {}", known.join(", "));
+        let guess = guess(&found, known.iter().map(String::as_str));
+        return format!("`{found}` is not known here{guess} (known: {})", known.join(", "));
     }
     if let Some(rest) = message.strip_prefix("missing field ") {
         return format!("`{}` is required here", names(rest).0);
@@ -201,27 +229,8 @@ fn describe(what: &str) -> String {
 
 /// The known name that a mistyped one was probably meant to be: at most a third of it differs.
 pub fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let scored = known.map(|name| (distance(&written.to_lowercase(), &name.to_lowercase()), name));
+    let distance = |name: &str| strsim::damerau_levenshtein(&written.to_lowercase(), &name.to_lowercase());
+    let scored = known.map(|name| (distance(name), name));
     let (distance, name) = scored.min()?;
     (distance * 3 <= written.chars().count().max(3)).then_some(name)
-}
-
-/// Edits between two words after Levenshtein, where swapping two neighbours is two.
-fn distance(one: &str, two: &str) -> usize {
-    let two: Vec<char> = two.chars().collect();
-    let mut row: Vec<usize> = (0..=two.len()).collect();
-    for (index, a) in one.chars().enumerate() {
-        let mut diagonal = index;
-        let mut left = index + 1;
-        if let Some(first) = row.first_mut() {
-            *first = left;
-        }
-        for (b, cell) in two.iter().zip(row.iter_mut().skip(1)) {
-            let changed = diagonal + usize::from(a != *b);
-            diagonal = *cell;
-            *cell = changed.min(diagonal + 1).min(left + 1);
-            left = *cell;
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }

@@ -88,11 +88,23 @@ fn a_fault_moves_no_other_element() {
 }
 
 #[test]
+fn a_mistyped_kind_and_a_mistyped_word_are_guessed() {
+    let text = "apiVersion: tollgate.dev/v1alpha1\nkind: Grnat\nmetadata: {name: a}\nspec: {}\n";
+    let problems = read(text).unwrap_err();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].contains("there is no such kind; did you mean `Grant`?"), "{problems:?}");
+    let grant =
+        text.replace("Grnat", "Grant").replace("spec: {}", "spec: {limits: [{requests: 1, per: minut}]}");
+    let problems = read(&grant).unwrap_err();
+    assert!(problems[0].contains("did you mean `minute`?"), "{problems:?}");
+}
+
+#[test]
 fn a_mistyped_name_is_guessed_and_another_one_is_not() {
     let known = ["hosts", "sourceAddress", "tls"];
     assert_eq!(nearest("host", known.into_iter()), Some("hosts"));
     assert_eq!(nearest("sourceadress", known.into_iter()), Some("sourceAddress"));
-    assert_eq!(nearest("tsl", known.into_iter()), None);
+    assert_eq!(nearest("tsl", known.into_iter()), Some("tls"), "two that changed places are one mistake");
     assert_eq!(nearest("region", known.into_iter()), None);
     assert_eq!(nearest("x", std::iter::empty()), None);
 }

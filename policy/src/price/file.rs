@@ -20,6 +20,8 @@ use super::units::Item;
 pub(crate) struct PriceFile {
     /// The provider, as a dialect names it.
     prices: Box<str>,
+    /// The day of which the figures are.
+    as_of: Option<Date>,
     /// Where the figures come from, unless a price says otherwise.
     source: Arc<str>,
     /// Words for the standard tier.
@@ -114,7 +116,7 @@ impl PriceFile {
     /// right; then the table is not to be used.
     pub(crate) fn add_to(self, table: &mut PriceTable) -> Vec<(String, String)> {
         let mut problems = Vec::new();
-        let mut provider = Provider { snapshots: self.snapshots, ..Provider::default() };
+        let mut provider = Provider { snapshots: self.snapshots, as_of: self.as_of, ..Provider::default() };
         let shared = Shared {
             provider: self.prices.clone(),
             source: self.source,

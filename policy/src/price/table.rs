@@ -4,6 +4,7 @@ use crate::map::Map;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use jiff::civil::Date;
 
 use super::model::Price;
 
@@ -25,6 +26,8 @@ pub(super) struct Provider {
     pub(super) snapshots: Vec<Box<str>>,
     /// The price of a model that is not listed, from each date on at which any price changes.
     pub(super) dearest: Vec<Arc<Price>>,
+    /// The day of which its figures are.
+    pub(super) as_of: Option<Date>,
 }
 
 #[derive(Debug)]

@@ -1,8 +1,9 @@
 //! `tollgate credential ls`: from the running gateway, or else from the resources alone.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::net::SocketAddr;
 
+use anstyle::Style;
 use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
@@ -10,12 +11,14 @@ use jiff::Timestamp;
 use super::{Gateway, admin};
 use crate::app;
 use crate::cli::check::Subject;
-use crate::cli::complain;
+use crate::cli::{complain, output};
 use crate::credentials::{self, Listed};
-use crate::report::table::{visible, widths, write_row};
 use crate::snapshot::Snapshot;
+use crate::table::{Column, Cut, Page, Table, YELLOW, visible};
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  tollgate credential ls --format json")]
 pub(super) struct LsArgs {
     #[command(flatten)]
     gateway: Gateway,
@@ -37,16 +40,10 @@ enum Format {
 
 pub(super) fn run(args: &LsArgs) -> anyhow::Result<()> {
     let listed = listed(args)?;
-    let mut out = BufWriter::new(io::stdout().lock());
-    let wrote = match args.format {
-        Format::Table => write_table(&listed, Timestamp::now(), &mut out),
-        Format::Json => write_json(&listed, &mut out),
-    };
-    match wrote.and_then(|()| out.flush()) {
-        // The reader has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        done => done.context("writing the list"),
-    }
+    output::print("the list", |out| match args.format {
+        Format::Table => write_table(&listed, Timestamp::now(), out, Page::stdout()),
+        Format::Json => output::json(&listed, out),
+    })
 }
 
 fn listed(args: &LsArgs) -> anyhow::Result<Vec<Listed>> {
@@ -63,29 +60,31 @@ fn listed(args: &LsArgs) -> anyhow::Result<Vec<Listed>> {
     Ok(credentials::of(&snapshot.policy))
 }
 
-const HEADING: [&str; 11] = [
-    "credential",
-    "key",
-    "secret",
-    "store",
-    "put on as",
-    "destinations",
-    "version",
-    "age",
-    "refresh in",
-    "last use",
-    "health",
+const COLUMNS: [Column; 11] = [
+    Column::text("credential", Cut::End),
+    Column::text("key", Cut::End),
+    Column::text("secret", Cut::End).spare(1),
+    Column::text("store", Cut::End).spare(8),
+    Column::text("put on as", Cut::End).spare(7),
+    Column::text("destinations", Cut::End).spare(6),
+    Column::text("version", Cut::Never).spare(2),
+    Column::text("age", Cut::Never).spare(4),
+    Column::text("refresh in", Cut::Never).spare(5),
+    Column::text("last use", Cut::Never).spare(3),
+    Column::text("health", Cut::End).tinted(tint),
 ];
 
-fn write_table(listed: &[Listed], now: Timestamp, out: &mut impl Write) -> io::Result<()> {
+fn tint(health: &str) -> Option<Style> {
+    (!["well", "-"].contains(&health)).then_some(YELLOW)
+}
+
+fn write_table(listed: &[Listed], now: Timestamp, out: &mut impl Write, page: Page) -> io::Result<()> {
     if listed.is_empty() {
         return writeln!(out, "No credentials.");
     }
-    let mut rows = vec![HEADING.map(str::to_owned).to_vec()];
-    rows.extend(listed.iter().map(|credential| row(credential, now)));
-    let widths = widths(rows.iter());
-    rows.insert(1, widths.iter().map(|width| "-".repeat(*width)).collect());
-    rows.iter().try_for_each(|row| write_row(out, row, &widths, HEADING.len()))
+    let mut table = Table::new(COLUMNS);
+    listed.iter().for_each(|credential| table.row(row(credential, now)));
+    table.write(out, page).map(drop)
 }
 
 fn row(credential: &Listed, now: Timestamp) -> Vec<String> {
@@ -158,11 +157,6 @@ fn short(seconds: u64) -> String {
     }
 }
 
-fn write_json(listed: &[Listed], out: &mut impl Write) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, listed)?;
-    out.write_all(b"\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,7 +174,7 @@ mod tests {
 
     fn table(listed: &[Listed]) -> Vec<String> {
         let mut out = Vec::new();
-        write_table(listed, "2026-11-01T10:10:00Z".parse().unwrap(), &mut out).unwrap();
+        write_table(listed, "2026-11-01T10:10:00Z".parse().unwrap(), &mut out, Page::default()).unwrap();
         String::from_utf8(out)
             .unwrap()
             .lines()

@@ -10,7 +10,7 @@ use super::{Gateway, admin};
 use crate::cli::check::Subject;
 use crate::cli::say;
 use crate::credentials::Refresh;
-use crate::report::table::visible;
+use crate::table::visible;
 
 #[derive(Debug, Args)]
 pub(super) struct RefreshArgs {

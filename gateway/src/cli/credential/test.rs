@@ -38,6 +38,9 @@ const GIVE_BACK: Duration = Duration::from_secs(5);
 const UNTRIED: u8 = 2;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tollgate credential test openai-prod
+  tollgate credential test --all")]
 pub(super) struct TestArgs {
     /// The credential
     #[arg(value_name = "NAME", required_unless_present = "all", conflicts_with = "all")]

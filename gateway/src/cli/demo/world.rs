@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose, SanType,
-};
+use rcgen::SanType;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use tempfile::TempDir;
@@ -15,31 +13,29 @@ use tollgate_secrets::AgeFile;
 use zeroize::Zeroizing;
 
 use super::provider;
+use crate::cli::authority::{Authority, dns};
+use crate::files::write_private;
 
 const DOMAIN: &str = "demo.tollgate";
 
 /// A temporary directory with everything in it; gone when dropped.
 pub(super) struct World {
     directory: TempDir,
-    ca: CertifiedIssuer<'static, KeyPair>,
+    ca: Authority,
 }
 
 impl World {
     pub(super) fn build() -> anyhow::Result<Self> {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "Tollgate demo CA");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+        let ca = Authority::new("Tollgate demo CA", DOMAIN)?;
         let world = Self { directory: tempfile::Builder::new().prefix("tollgate-demo-").tempdir()?, ca };
         world.write("ca.pem", &world.ca.pem())?;
-        let gateway = vec![uri("ns/tollgate/sa/gateway")?, SanType::DnsName("localhost".try_into()?)];
+        let gateway = vec![world.ca.id("ns/tollgate/sa/gateway")?, dns("localhost")?];
         world.certificate("gateway", gateway)?;
         for workload in ["checkout", "stranger", "batch"] {
-            world.certificate(workload, vec![uri(&format!("ns/{workload}/sa/api"))?])?;
+            world.certificate(workload, vec![world.ca.id(&format!("ns/{workload}/sa/api"))?])?;
         }
-        let (chain, key) = world.leaf(vec![SanType::DnsName("api.openai.com".try_into()?)])?;
+        let (chain, key) = world.ca.leaf_der(vec![dns("api.openai.com")?])?;
         let secret = Zeroizing::new(format!("sk-demo-{}", crate::ledger::RecordId::new()));
         let provider = provider::start(chain, key, &secret)?;
         world.keep(&secret)?;
@@ -126,22 +122,9 @@ drain: {{delay: 10ms, timeout: 5s}}
     }
 
     fn certificate(&self, name: &str, names: Vec<SanType>) -> anyhow::Result<()> {
-        let mut params = CertificateParams::default();
-        params.subject_alt_names = names;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        let key = KeyPair::generate()?;
-        self.write(&format!("{name}.crt"), &params.signed_by(&key, &self.ca)?.pem())?;
-        let pem = Zeroizing::new(key.serialize_pem());
-        crate::files::write_private(&self.path(&format!("{name}.key")), pem.as_bytes())
-            .context("writing a key")
-    }
-
-    fn leaf(&self, names: Vec<SanType>) -> anyhow::Result<(CertificateDer<'static>, PrivateKeyDer<'static>)> {
-        let mut params = CertificateParams::default();
-        params.subject_alt_names = names;
-        let key = KeyPair::generate()?;
-        let certificate = params.signed_by(&key, &self.ca)?.der().clone();
-        Ok((certificate, PrivateKeyDer::Pkcs8(key.serialize_der().into())))
+        let leaf = self.ca.leaf(names)?;
+        self.write(&format!("{name}.crt"), &leaf.certificate)?;
+        write_private(&self.path(&format!("{name}.key")), leaf.key.as_bytes()).context("writing a key")
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -151,8 +134,4 @@ drain: {{delay: 10ms, timeout: 5s}}
     fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
         std::fs::write(self.path(name), text).with_context(|| format!("writing {name}"))
     }
-}
-
-fn uri(path: &str) -> anyhow::Result<SanType> {
-    Ok(SanType::URI(format!("spiffe://{DOMAIN}/{path}").try_into()?))
 }

@@ -1,6 +1,6 @@
-//! `tollgate ledger list`: single calls, and the ids that corrections name.
+//! `tollgate ledger list`: calls, and the ids that corrections name.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -8,14 +8,18 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::json;
 
-use crate::cli::complain;
 use crate::cli::report::Place;
-use crate::ledger::{Listed, UsageSource, list};
+use crate::cli::{complain, output};
+use crate::ledger::{Call, UsageSource, list, written};
 use crate::patience;
-use crate::report::table::{visible, widths, write_row};
 use crate::report::{instant, usd};
+use crate::table::{Column, Cut, Page, Table, visible};
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  tollgate ledger list --presumed --since 30d    # what a crash left to settle
+
+`tollgate calls` shows all that is known of calls.")]
 pub(super) struct ListArgs {
     /// Only calls whose usage was estimated and not corrected since
     #[arg(long)]
@@ -46,71 +50,71 @@ pub(super) fn run(args: &ListArgs) -> anyhow::Result<()> {
     let asked = [(args.estimated, UsageSource::Estimated), (args.presumed, UsageSource::Presumed)];
     let sources: Vec<_> = asked.into_iter().filter(|(asked, _)| *asked).map(|(_, source)| source).collect();
     let data_dir = args.place.data_dir()?;
-    let calls = patience::with("still reading the journal", complain, || list(&data_dir, since, &sources))?;
-    let mut out = BufWriter::new(io::stdout().lock());
-    let wrote = match args.format {
-        Format::Table => write_table(&calls, &mut out),
-        Format::Json => write_json(&calls, &mut out),
-    };
-    match wrote.and_then(|()| out.flush()) {
-        // The reader has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        done => done.context("writing the list"),
-    }
+    let calls = patience::with("still reading the journal", complain, || {
+        written(&data_dir);
+        list(&data_dir, since, &sources)
+    })?;
+    output::print("the list", |out| match args.format {
+        Format::Table => write_table(&calls, out, Page::stdout()),
+        Format::Json => output::json(&calls.iter().map(object).collect::<Vec<_>>(), out),
+    })
 }
 
-fn write_table(calls: &[Listed], out: &mut impl Write) -> io::Result<()> {
+/// The model asked for; where none was, the one that answered.
+fn model(call: &Call) -> &str {
+    let asked = call.text("model");
+    if asked.is_empty() { call.text("model_answered") } else { asked }
+}
+
+fn write_table(calls: &[Call], out: &mut impl Write, page: Page) -> io::Result<()> {
     if calls.is_empty() {
         return writeln!(out, "No calls.");
     }
-    let heading = ["id", "at", "caller", "destination", "key", "model", "tier", "usage_source", "cost USD"];
-    let row = |call: &Listed| {
-        let key = match call.alias.as_str() {
-            "" => call.credential.clone(),
-            alias => format!("{}/{alias}", call.credential),
+    let mut table = Table::new([
+        Column::text("id", Cut::Never),
+        Column::text("at", Cut::Never).spare(1),
+        Column::text("caller", Cut::Start),
+        Column::text("destination", Cut::End).spare(2),
+        Column::text("key", Cut::End).spare(4),
+        Column::text("model", Cut::End).spare(3),
+        Column::text("usage_source", Cut::Never),
+        Column::number("cost USD"),
+    ]);
+    for call in calls {
+        let key = match call.text("alias") {
+            "" => call.text("credential").to_owned(),
+            alias => format!("{}/{alias}", call.text("credential")),
         };
-        let texts = [&call.caller, &call.destination, &key, &call.model, &call.tier, &call.usage_source];
-        let cost = match call.cost {
-            _ if call.unpriced => "unpriced".to_owned(),
+        let texts =
+            [call.text("caller"), call.text("destination"), &key, model(call), call.text("usage_source")];
+        let cost = match call.number("cost") {
             Some(cost) => usd(cost.into(), 2),
+            None if call.is_unpriced() => "unpriced".to_owned(),
             None => "-".to_owned(),
         };
         let mut row = vec![call.id.to_string(), call.at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()];
-        row.extend(texts.map(|text| visible(text)));
+        row.extend(texts.map(visible));
         row.push(cost);
-        row
-    };
-    let mut rows = vec![heading.map(str::to_owned).to_vec()];
-    rows.extend(calls.iter().map(row));
-    let widths = widths(rows.iter());
-    rows.insert(1, widths.iter().map(|width| "-".repeat(*width)).collect());
-    rows.iter().try_for_each(|row| write_row(out, row, &widths, heading.len() - 1))
+        table.row(row);
+    }
+    table.write(out, page).map(drop)
 }
 
-fn write_json(calls: &[Listed], out: &mut impl Write) -> io::Result<()> {
-    let objects: Vec<_> = calls
-        .iter()
-        .map(|call| {
-            json!({
-                "id": call.id,
-                "at": call.at,
-                "caller": call.caller,
-                "destination": call.destination,
-                "credential": call.credential,
-                "alias": call.alias,
-                "model": call.model,
-                "tier": call.tier,
-                "searches": call.searches,
-                "images": call.images,
-                "unpriced": call.unpriced,
-                "usage_source": call.usage_source,
-                "cost_nano_usd": call.cost,
-                "cost_usd": call.cost.map(|cost| usd(cost.into(), 0)),
-            })
-        })
-        .collect();
-    serde_json::to_writer_pretty(&mut *out, &objects)?;
-    out.write_all(b"\n")
+fn object(call: &Call) -> serde_json::Value {
+    json!({
+        "id": call.id,
+        "at": call.at,
+        "caller": call.text("caller"),
+        "destination": call.text("destination"),
+        "credential": call.text("credential"),
+        "alias": call.text("alias"),
+        "model": model(call),
+        "tier": call.text("tier"),
+        "usage_source": call.text("usage_source"),
+        "unpriced": call.is_unpriced(),
+        "cost_nano_usd": call.number("cost"),
+        "cost_usd": call.number("cost").map(|cost| usd(cost.into(), 0)),
+    })
 }
 
 #[cfg(test)]
@@ -118,40 +122,42 @@ mod tests {
     use super::*;
     use crate::ledger::RecordId;
 
-    #[test]
-    fn a_call_is_shown_with_its_id_and_exact_cost_and_one_without_a_price_is_not_free() {
-        let call = Listed {
+    fn call(record: &serde_json::Value) -> Call {
+        Call {
             id: RecordId::new(),
             at: "2026-11-01T10:00:00Z".parse().unwrap(),
-            caller: "spiffe://prod.acme/ns/a/sa/b".into(),
-            destination: "openai".into(),
-            credential: "openai-team".into(),
-            alias: "second".into(),
-            model: "\x1b[2Jgpt".into(),
-            tier: "priority".into(),
-            searches: 2,
-            images: 0,
-            unpriced: false,
-            usage_source: "presumed".into(),
-            cost: Some(1_500_000_001),
-        };
-        let free = Listed { cost: None, model: String::new(), alias: String::new(), ..call.clone() };
+            record: record.as_object().cloned(),
+            original: None,
+            corrections: Vec::new(),
+            hold: None,
+        }
+    }
+
+    #[test]
+    fn a_call_is_shown_with_its_id_and_exact_cost_and_one_without_a_price_is_not_free() {
+        let priced = call(&json!({
+            "caller": "spiffe://prod.acme/ns/a/sa/b", "destination": "openai", "credential": "openai-team", "alias": "second",
+            "model": "\u{1b}[2Jgpt", "usage_source": "presumed", "cost": 1_500_000_001,
+        }));
+        let free = call(&json!({
+            "caller": "spiffe://prod.acme/ns/a/sa/b", "destination": "openai", "credential": "openai-team",
+            "model_answered": "gpt", "usage_source": "presumed",
+        }));
         let mut out = Vec::new();
-        write_table(&[call.clone(), free.clone()], &mut out).unwrap();
+        write_table(&[priced.clone(), free.clone()], &mut out, Page::default()).unwrap();
         let text = String::from_utf8(out).unwrap();
         let lines: Vec<_> = text.lines().collect();
-        assert!(lines[2].starts_with(&call.id.to_string()), "{text}");
-        assert!(lines[2].ends_with("[2Jgpt  priority  presumed      1.500000001"), "{text}");
+        assert!(lines[2].starts_with(&priced.id.to_string()), "{text}");
+        assert!(lines[2].ends_with("[2Jgpt  presumed      1.500000001"), "{text}");
         assert!(lines[3].ends_with("presumed                -"), "{text}");
         let key = |line: &str| line.split_whitespace().nth(4).unwrap().to_owned();
         assert_eq!([key(lines[2]), key(lines[3])], ["openai-team/second", "openai-team"]);
-        let mut out = Vec::new();
-        write_json(&[call.clone(), free], &mut out).unwrap();
-        let json: serde_json::Value = serde_json::from_slice(&out).unwrap();
-        assert_eq!(json[0]["id"], call.id.to_string());
-        assert_eq!(json[0]["cost_nano_usd"], 1_500_000_001_i64);
-        assert_eq!([&json[0]["credential"], &json[0]["alias"]], ["openai-team", "second"]);
-        assert_eq!([&json[0]["tier"], &json[0]["searches"]], [&json!("priority"), &json!(2)]);
-        assert!(json[1]["cost_usd"].is_null());
+        let json = [object(&priced), object(&free)];
+        assert_eq!(json[0]["id"], priced.id.to_string());
+        assert_eq!(
+            (&json[0]["cost_nano_usd"], &json[0]["cost_usd"]),
+            (&1_500_000_001_i64.into(), &"1.500000001".into())
+        );
+        assert_eq!((&json[1]["cost_nano_usd"], &json[1]["model"]), (&serde_json::Value::Null, &"gpt".into()));
     }
 }

@@ -250,7 +250,7 @@ fn a_record_never_holds_a_query_and_leaves_out_what_is_absent() {
     let record = value["record"].as_object().unwrap();
     assert!(
         !record.contains_key("reason")
-            && !record.contains_key("first_byte")
+            && !record.contains_key("first_byte_us")
             && !record.contains_key("unpriced")
     );
     assert_eq!(record["units"], serde_json::json!({"input": 100, "output": 20}));

@@ -17,8 +17,8 @@ impl Record {
     pub(crate) fn essence(&self, json: &mut Json<'_>) {
         id(json, self.id);
         json.time(member!("at"), self.at);
-        json.number(member!("duration"), self.duration);
-        optional(json, member!("first_byte"), self.first_byte);
+        json.number(member!("duration_us"), self.duration);
+        optional(json, member!("first_byte_us"), self.first_byte);
         json.optional_word(member!("caller"), self.caller.as_ref().map(|caller| caller.as_str()));
         json.text(member!("method"), self.method.as_str());
         json.optional_word(member!("destination"), self.destination.as_ref().map(|name| name.as_str()));
@@ -167,7 +167,7 @@ mod tests {
         let id: RecordId = "01a207d768017b24b761f7d78e801692".parse().unwrap();
         let mut record = Record::new(id, at, Bounded::new("PO\"ST"));
         let bare = json!({
-            "id": "01a207d768017b24b761f7d78e801692", "at": "2026-11-23T09:58:07.105271Z", "duration": 0,
+            "id": "01a207d768017b24b761f7d78e801692", "at": "2026-11-23T09:58:07.105271Z", "duration_us": 0,
             "method": "PO\"ST", "status": 0, "outcome": "refused", "bytes_in": 0, "bytes_out": 0, "units": {},
             "usage_source": "none", "generation": 0,
         });

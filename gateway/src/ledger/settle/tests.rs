@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use super::*;
 use crate::files::DirectoryLock;
 use crate::ledger::samples::{SPEND, TOKENS, directory, hold, record, sums};
-use crate::ledger::{Ledger, Record, catch_up, list, verify};
+use crate::ledger::{Call, Ledger, Record, catch_up, find, list, verify};
 use crate::report::{Dimension, Query, Report, report};
 
 /// A call of 100 tokens in and 20 out for 0.0001 USD, whose usage was worked out.
@@ -26,6 +26,15 @@ fn closed(data_dir: &Path) -> RecordId {
     journal.record(&record(&hold(RecordId::new()))).unwrap();
     ledger.close().unwrap();
     call.id
+}
+
+/// A correction of a call that was corrected before, or that never had to be.
+fn settle(data_dir: &Path, id: RecordId, actual: Correction) -> Result<RecordId, LedgerError> {
+    super::settle(data_dir, id, actual, &signature(true, Some("as billed")))
+}
+
+fn signature(force: bool, note: Option<&str>) -> Signature {
+    Signature { by: Bounded::new("alice"), note: note.map(Bounded::new), force }
 }
 
 fn actual(input: u64, output: u64, nanos: u64) -> Correction {
@@ -105,13 +114,15 @@ fn a_call_is_corrected_whose_record_the_store_has_not_seen() {
 }
 
 #[test]
-fn the_store_is_brought_up_to_the_journal_only_where_no_gateway_is() {
+fn a_report_has_what_the_store_has_not_taken_in() {
     let directory = directory();
     let id = closed(directory.path());
     settle(directory.path(), id, actual(10, 2, 7_000)).unwrap();
     let lock = DirectoryLock::take(directory.path()).unwrap();
     catch_up(directory.path()).unwrap();
-    assert_eq!(ask(directory.path(), &[]).total.adjustments, 0, "the gateway reads it");
+    let known = Reader::open(directory.path()).unwrap().known().unwrap();
+    assert_eq!(known.len() + 1, segment::list(directory.path()).unwrap().len(), "the gateway reads it");
+    assert_eq!(ask(directory.path(), &[]).total.adjustments, 1);
     drop(lock);
     for _ in 0..2 {
         catch_up(directory.path()).unwrap();
@@ -157,7 +168,7 @@ fn a_correction_takes_its_call_out_of_the_group_it_was_in() {
         assert_eq!(cost_of("completed"), 100_000 + i128::from(cost));
         assert_eq!(cost_of("adjustment"), 0);
         let mut table = Vec::new();
-        by_source.write_table(&mut table).unwrap();
+        by_source.write_table(&mut table, crate::table::Page::default()).unwrap();
         assert!(!String::from_utf8(table).unwrap().contains("estimated."), "nothing is estimated any more");
     }
 }
@@ -215,10 +226,57 @@ fn calls_are_listed_by_where_their_usage_comes_from_until_they_are_corrected() {
     assert!(all.is_sorted_by_key(|call| (call.at, call.id)));
     let open = list(directory.path(), since, &[UsageSource::Estimated]).unwrap();
     assert_eq!(open.iter().map(|call| call.id).collect::<Vec<_>>(), [id]);
-    assert_eq!((open[0].model.as_str(), open[0].cost), ("gpt-5-mini", Some(100_000)));
+    assert_eq!((open[0].text("model"), open[0].number("cost")), ("gpt-5-mini", Some(100_000)));
     assert_eq!(list(directory.path(), since, &[UsageSource::Presumed]).unwrap(), []);
     assert_eq!(list(directory.path(), Timestamp::now(), &[]).unwrap(), []);
     settle(directory.path(), id, actual(10, 2, 7_000)).unwrap();
     assert_eq!(list(directory.path(), since, &[UsageSource::Estimated]).unwrap(), []);
-    assert_eq!(list(directory.path(), since, &[]).unwrap(), all, "corrections are no calls");
+    let settled = list(directory.path(), since, &[]).unwrap();
+    let ids = |calls: &[Call]| calls.iter().map(|call| call.id).collect::<Vec<_>>();
+    assert_eq!(ids(&settled), ids(&all), "corrections are no calls");
+}
+
+#[test]
+fn a_call_that_was_corrected_is_the_same_in_the_list_and_in_the_report() {
+    let directory = directory();
+    let id = closed(directory.path());
+    settle(directory.path(), id, actual(10, 2, 7_000)).unwrap();
+    let call = find(directory.path(), id).unwrap().unwrap();
+    assert_eq!((call.unit("input"), call.unit("output")), (10, 2));
+    assert_eq!((call.number("cost"), call.text("usage_source")), (Some(7_000), "reported"));
+    let charges = &call.record.as_ref().unwrap()["charges"];
+    assert_eq!((&charges[0]["amount"], &charges[1]["amount"]), (&7_000.into(), &12.into()));
+    let original = call.original.as_ref().unwrap();
+    assert_eq!((&original["usage_source"], &original["cost"]), (&"estimated".into(), &100_000.into()));
+    let listed = list(directory.path(), Timestamp::UNIX_EPOCH, &[]).unwrap();
+    let listed = listed.into_iter().find(|call| call.id == id).unwrap();
+    assert_eq!((listed.record, listed.corrections.len()), (call.record, 1));
+    let total = ask(directory.path(), &[]).total;
+    assert_eq!((total.input, total.cost, total.estimated), (110, 107_000, 0));
+}
+
+#[test]
+fn what_is_known_of_a_call_is_changed_by_force_and_with_a_note_alone() {
+    let directory = directory();
+    let estimated = closed(directory.path());
+    let calls = list(directory.path(), Timestamp::UNIX_EPOCH, &[UsageSource::Reported]).unwrap();
+    let [reported] = &calls[..] else { panic!("{calls:?}") };
+    let settle = |id, force, note| {
+        let signature = signature(force, note);
+        super::settle(directory.path(), id, actual(1, 1, 1), &signature).map_err(|error| error.to_string())
+    };
+    let refused = settle(reported.id, false, None).unwrap_err();
+    assert!(refused.contains("the provider reported") && refused.contains("--force"), "{refused}");
+    assert!(settle(reported.id, false, Some("because")).is_err());
+    assert!(settle(reported.id, true, None).unwrap_err().contains("--note"));
+    let before = segment::list(directory.path()).unwrap();
+    settle(reported.id, true, Some("invoice 2026-11")).unwrap();
+    assert_eq!(segment::list(directory.path()).unwrap().len(), before.len() + 1);
+    settle(estimated, false, None).unwrap();
+    assert!(settle(estimated, false, None).unwrap_err().contains("corrected before"));
+    let corrections = find(directory.path(), reported.id).unwrap().unwrap().corrections;
+    let [correction] = &corrections[..] else { panic!("{corrections:?}") };
+    assert_eq!((&correction["by"], &correction["note"]), (&"alice".into(), &"invoice 2026-11".into()));
+    assert!(correction["at"].as_str().unwrap().parse::<Timestamp>().is_ok());
+    assert!(verify(directory.path(), None).unwrap().findings.is_empty());
 }

@@ -54,6 +54,16 @@ impl Dimensions {
     }
 }
 
+/// The columns of these words.
+pub(crate) fn columns(words: &[&str; WORDS]) -> [String; COLUMNS.len()] {
+    let [caller, rest @ ..] = words;
+    let id: Option<SpiffeId> = caller.parse().ok();
+    let namespace = id.as_ref().and_then(SpiffeId::namespace).unwrap_or_default();
+    let service_account = id.as_ref().and_then(SpiffeId::service_account).unwrap_or_default();
+    let mut texts = [*caller, namespace, service_account].into_iter().chain(rest.iter().copied());
+    [(); COLUMNS.len()].map(|()| texts.next().unwrap_or_default().to_owned())
+}
+
 fn find_or_insert(connection: &Connection, words: &[&str; WORDS]) -> rusqlite::Result<i64> {
     let mut hash = digest::Context::new(&digest::SHA256);
     for word in words {
@@ -68,11 +78,6 @@ fn find_or_insert(connection: &Connection, words: &[&str; WORDS]) -> rusqlite::R
     if let Some(id) = found {
         return Ok(id);
     }
-    let [caller, rest @ ..] = words;
-    let id: Option<SpiffeId> = caller.parse().ok();
-    let namespace = id.as_ref().and_then(SpiffeId::namespace).unwrap_or_default();
-    let service_account = id.as_ref().and_then(SpiffeId::service_account).unwrap_or_default();
-    let texts = [*caller, namespace, service_account].into_iter().chain(rest.iter().copied());
     let sql = format!(
         "INSERT INTO dimensions (hash, {}) VALUES (?1{})",
         COLUMNS.join(", "),
@@ -80,7 +85,7 @@ fn find_or_insert(connection: &Connection, words: &[&str; WORDS]) -> rusqlite::R
     );
     let mut statement = connection.prepare_cached(&sql)?;
     statement.raw_bind_parameter(1, hash.as_ref())?;
-    for (index, text) in texts.enumerate() {
+    for (index, text) in columns(words).iter().enumerate() {
         statement.raw_bind_parameter(index + 2, text)?;
     }
     statement.raw_execute()?;

@@ -1,0 +1,128 @@
+//! `tollgate init`: a first set-up that works, for one machine.
+//!
+//! **Invariant:** nothing that is there is written over: either all of it is made, or nothing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use tollgate_secrets::AgeFile;
+
+use super::authority::{Authority, dns};
+use super::say;
+use crate::app;
+use crate::files::write_private;
+
+const SETTINGS: &str = include_str!("../../../examples/first-call/tollgate.yaml");
+const RESOURCES: &str = include_str!("../../../examples/first-call/resources/openai.yaml");
+/// What is nobody else's business.
+const IGNORED: &str = "# What `tollgate init` and `tollgate serve` make here and nobody else should have.
+/certs/
+/data/
+/admin.token
+/identity.txt
+/seal.key
+/secrets.age
+";
+const IDENTITY: &str = "identity.txt";
+const CERTS: &str = "certs";
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  tollgate init first-call && cd first-call
+  tollgate secret set openai key     # the provider's key, which is asked for
+  tollgate check
+  tollgate serve
+
+It writes settings, a destination with a grant and limits, the key of an encrypted secret file, and a throw-away certificate
+authority with a certificate for the gateway and one for a first caller, spiffe://prod.acme/ns/shop/sa/web.")]
+pub(super) struct InitArgs {
+    /// Where to; it is made if it is not there
+    #[arg(value_name = "DIRECTORY", default_value = ".")]
+    directory: PathBuf,
+}
+
+pub(super) fn run(args: &InitArgs) -> anyhow::Result<()> {
+    let directory = &args.directory;
+    let at = |name: &str| directory.join(name);
+    for name in [app::SETTINGS, "resources", CERTS, IDENTITY] {
+        // A link to nowhere is something, too.
+        if at(name).symlink_metadata().is_ok() {
+            bail!(
+                "{} is there already, and nothing is written over: name another directory",
+                at(name).display()
+            );
+        }
+    }
+    let files = certificates()?;
+    for folder in ["resources", CERTS] {
+        fs::create_dir_all(at(folder)).with_context(|| format!("making {}", at(folder).display()))?;
+    }
+    write(&at(app::SETTINGS), SETTINGS)?;
+    write(&at("resources/openai.yaml"), RESOURCES)?;
+    if !at(".gitignore").exists() {
+        write(&at(".gitignore"), IGNORED)?;
+    }
+    for (name, pem) in &files {
+        let path = at(CERTS).join(name);
+        write_private(&path, pem.as_bytes()).with_context(|| format!("writing {}", path.display()))?;
+    }
+    AgeFile::create_identity(&at(IDENTITY))?;
+    say(&format!(
+        "{}: made tollgate.yaml, resources/openai.yaml, certs/ and identity.txt",
+        directory.display()
+    ));
+    say(
+        "Next, there: `tollgate secret set openai key` takes the provider's key, `tollgate serve` starts the gateway.",
+    );
+    Ok(())
+}
+
+/// Names and contents of what is in `certs`.
+fn certificates() -> anyhow::Result<Vec<(&'static str, zeroize::Zeroizing<String>)>> {
+    let authority = Authority::new("Tollgate first call", "prod.acme")?;
+    let gateway = authority.leaf(vec![dns("localhost")?, authority.id("ns/egress/sa/tollgate")?])?;
+    let web = authority.leaf(vec![authority.id("ns/shop/sa/web")?])?;
+    Ok(vec![
+        ("ca.pem", authority.pem().into()),
+        ("gateway.pem", gateway.certificate.into()),
+        ("gateway.key", gateway.key),
+        ("web.pem", web.certificate.into()),
+        ("web.key", web.key),
+    ])
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_first_set_up_is_made_whole_and_nothing_is_written_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let args = InitArgs { directory: directory.path().join("a/b") };
+        run(&args).unwrap();
+        for private in ["certs/gateway.key", "certs/web.key", "identity.txt"] {
+            let mode = fs::metadata(args.directory.join(private)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{private}");
+        }
+        let settings = app::read_settings(&args.directory.join("tollgate.yaml")).unwrap();
+        assert!(settings.resources.join("openai.yaml").exists());
+        let before = fs::read(args.directory.join("certs/ca.pem")).unwrap();
+        let error = run(&args).unwrap_err().to_string();
+        assert!(error.contains("tollgate.yaml is there already"), "{error}");
+        assert_eq!(fs::read(args.directory.join("certs/ca.pem")).unwrap(), before);
+
+        let other = InitArgs { directory: directory.path().join("other") };
+        fs::create_dir_all(&other.directory).unwrap();
+        fs::write(other.directory.join("identity.txt"), "mine").unwrap();
+        assert!(run(&other).is_err());
+        assert_eq!(fs::read_dir(&other.directory).unwrap().count(), 1, "nothing was made");
+    }
+}

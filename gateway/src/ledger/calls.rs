@@ -1,0 +1,262 @@
+//! Single calls, as their records in the journal have them: the store has sums only.
+//!
+//! What a record says is handed on whole, whichever version wrote it. A call that was corrected shows what is known of it now, which is
+//! what reports count, and what its record said beside it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use super::line::{HOLD, Line, RECORD, Row};
+use super::record::{RecordId, UsageSource};
+use super::segment::{self, Known};
+use super::{LedgerError, beside};
+
+/// A JSON object of the journal.
+pub type Object = Map<String, Value>;
+
+/// One call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Call {
+    /// The record's id: what the caller was told, and what a correction names.
+    pub id: RecordId,
+    /// When the head of the request was read.
+    pub at: Timestamp,
+    /// What its record says, with all corrections in it. Absent while it is under way.
+    pub record: Option<Object>,
+    /// What the record said of usage and cost before it was corrected: the members `usage_source`, `units`, `cost` and `charges`.
+    pub original: Option<Object>,
+    /// The corrections, oldest first.
+    pub corrections: Vec<Object>,
+    /// What it reserved before it was sent, if it had to. Only looked for by [`find`].
+    pub hold: Option<Object>,
+}
+
+/// What a correction changes.
+const CHANGED: [&str; 5] = ["usage_source", "units", "cost", "charges", "unpriced"];
+
+impl Call {
+    /// A member of the record that is text; empty where there is none.
+    pub fn text(&self, name: &str) -> &str {
+        self.member(name).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// A member of the record that is a number.
+    pub fn number(&self, name: &str) -> Option<i64> {
+        self.member(name).and_then(Value::as_i64)
+    }
+
+    /// How many of a unit the call used.
+    pub fn unit(&self, name: &str) -> i64 {
+        let units = self.member("units").and_then(Value::as_object);
+        units.and_then(|units| units.get(name)).and_then(Value::as_i64).unwrap_or_default()
+    }
+
+    /// Whether the provider bills it, and no price for it is known.
+    pub fn is_unpriced(&self) -> bool {
+        self.member("unpriced").and_then(Value::as_bool).unwrap_or_default()
+    }
+
+    fn member(&self, name: &str) -> Option<&Value> {
+        self.record.as_ref()?.get(name)
+    }
+
+    /// Takes in what was found out later.
+    fn correct(&mut self, corrections: Vec<Object>) {
+        let Some(record) = self.record.as_mut().filter(|_| !corrections.is_empty()) else { return };
+        let before = CHANGED.iter().filter_map(|name| Some(((*name).to_owned(), record.get(*name)?.clone())));
+        self.original = Some(before.collect());
+        for correction in &corrections {
+            let own = |name: &str| correction.get(name).cloned();
+            let cost = |object: &Object| object.get("cost").and_then(Value::as_i64);
+            let sum = cost(record).unwrap_or_default().saturating_add(cost(correction).unwrap_or_default());
+            record.insert("cost".to_owned(), sum.into());
+            record.remove("unpriced");
+            let source = own("usage_source").unwrap_or_else(|| UsageSource::Reported.as_str().into());
+            record.insert("usage_source".to_owned(), source);
+            add_units(record, correction);
+            add_charges(record, correction);
+        }
+        self.corrections = corrections;
+    }
+}
+
+fn add_units(record: &mut Object, correction: &Object) {
+    let parts = correction.get("units").and_then(Value::as_object);
+    let units = record.entry("units").or_insert_with(|| Object::new().into());
+    let (Some(units), Some(parts)) = (units.as_object_mut(), parts) else { return };
+    for (name, part) in parts {
+        let so_far = units.get(name).and_then(Value::as_i64).unwrap_or_default();
+        units.insert(name.clone(), so_far.saturating_add(part.as_i64().unwrap_or_default()).into());
+    }
+    units.retain(|_, count| count.as_i64() != Some(0));
+}
+
+fn add_charges(record: &mut Object, correction: &Object) {
+    let parts = correction.get("charges").and_then(Value::as_array);
+    let charges = record.get_mut("charges").and_then(Value::as_array_mut);
+    let (Some(charges), Some(parts)) = (charges, parts) else { return };
+    for charge in charges {
+        let is_same = |part: &&Value| part["limit"] == charge["limit"] && part["key"] == charge["key"];
+        if let Some(part) = parts.iter().find(is_same) {
+            let amount = |charge: &Value| charge["amount"].as_i64().unwrap_or_default();
+            charge["amount"] = amount(charge).saturating_add(amount(part)).into();
+        }
+    }
+}
+
+/// Which calls are asked for. What is empty asks for nothing.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// From this instant on.
+    pub since: Timestamp,
+    /// Up to this instant, which is outside.
+    pub until: Timestamp,
+    /// What a member of the record is, where `*` stands for anything. `model` is the one asked for or the one that answered.
+    pub texts: Vec<(&'static str, String)>,
+    /// Statuses: `429`, or `4xx` for all that begin so.
+    pub statuses: Vec<String>,
+}
+
+impl Wanted {
+    /// All calls since then.
+    pub const fn since(since: Timestamp) -> Self {
+        Self { since, until: Timestamp::MAX, texts: Vec::new(), statuses: Vec::new() }
+    }
+
+    fn is(&self, row: &Row<'_>) -> bool {
+        let text = |(name, wanted): &(&str, String)| match *name {
+            "caller" => like(wanted, &row.caller),
+            "destination" => like(wanted, &row.destination),
+            "grant" => like(wanted, &row.grant),
+            "credential" => like(wanted, &row.credential),
+            "model" => like(wanted, &row.model) || like(wanted, &row.model_answered),
+            "reason" => like(wanted, &row.reason),
+            "outcome" => like(wanted, &row.outcome),
+            _ => false,
+        };
+        row.at >= self.since
+            && row.at < self.until
+            && self.texts.iter().all(text)
+            && (self.statuses.is_empty()
+                || self.statuses.iter().any(|status| is_status(status, &row.status.to_string())))
+    }
+}
+
+/// Whether `text` is what `wanted` says, in which `*` is anything.
+fn like(wanted: &str, text: &str) -> bool {
+    let Some((start, rest)) = wanted.split_once('*') else { return wanted == text };
+    let Some(text) = text.strip_prefix(start) else { return false };
+    match rest.rsplit_once('*') {
+        None => text.ends_with(rest),
+        Some((middles, end)) => {
+            let found = middles.split('*').try_fold(text, |text, middle| {
+                text.find(middle).and_then(|place| text.get(place + middle.len()..))
+            });
+            found.is_some_and(|text| text.ends_with(end))
+        }
+    }
+}
+
+fn is_status(wanted: &str, status: &str) -> bool {
+    let digits = wanted.trim_end_matches(['x', 'X']);
+    wanted.len() == status.len() && status.starts_with(digits)
+}
+
+/// Looks calls up, each line of the journal once.
+#[derive(Debug)]
+pub struct Reading {
+    known: Known,
+}
+
+impl Reading {
+    /// Of everything.
+    pub fn new() -> Self {
+        Self { known: Known::new() }
+    }
+
+    /// The calls that are asked for and that were written since the last time, newest last; of more than `most` the newest ones.
+    pub fn next(&mut self, data_dir: &Path, wanted: &Wanted, most: usize) -> Result<Vec<Call>, LedgerError> {
+        if !segment::directory(data_dir).is_dir() {
+            return Err(LedgerError::Missing(data_dir.to_owned()));
+        }
+        let mut calls = BTreeMap::new();
+        let mut corrections: HashMap<RecordId, Vec<Object>> = HashMap::new();
+        beside::lines(data_dir, &mut self.known, wanted.since, |line| {
+            let Ok(Line::Record(row)) = Line::read(line) else { return };
+            match row.corrects {
+                Some(original) => corrections.entry(original).or_default().extend(object(line, "record")),
+                None if wanted.is(&row) => {
+                    calls.insert((row.at, row.id), object(line, "record"));
+                    if calls.len() > most {
+                        calls.pop_first();
+                    }
+                }
+                None => {}
+            }
+        })?;
+        let calls = calls.into_iter().map(|((at, id), record)| {
+            let mut call = Call { id, at, record, original: None, corrections: Vec::new(), hold: None };
+            call.correct(in_order(corrections.remove(&id).unwrap_or_default()));
+            call
+        });
+        Ok(calls.collect())
+    }
+}
+
+impl Default for Reading {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The call with this id, if the journal has its record or at least its hold.
+pub fn find(data_dir: &Path, id: RecordId) -> Result<Option<Call>, LedgerError> {
+    if !segment::directory(data_dir).is_dir() {
+        return Err(LedgerError::Missing(data_dir.to_owned()));
+    }
+    let hex = id.hex();
+    let named = memchr::memmem::Finder::new(&hex);
+    let (mut record, mut hold, mut corrections) = (None, None, Vec::new());
+    beside::lines(data_dir, &mut Known::new(), Timestamp::MIN, |line| {
+        if named.find(line).is_none() {
+            return;
+        }
+        match Line::read(line) {
+            Ok(Line::Hold(held)) if held == id => hold = object(line, "hold"),
+            Ok(Line::Record(row)) if row.id == id => {
+                record = object(line, "record").map(|found| (row.at, found));
+            }
+            Ok(Line::Record(row)) if row.corrects == Some(id) => corrections.extend(object(line, "record")),
+            _ => {}
+        }
+    })?;
+    let held_at = hold.as_ref().and_then(|hold| hold.get("at")?.as_str()?.parse().ok());
+    let Some(at) = record.as_ref().map(|(at, _)| *at).or(held_at) else { return Ok(None) };
+    let record = record.map(|(_, record)| record);
+    let mut call = Call { id, at, record, original: None, corrections: Vec::new(), hold };
+    call.correct(in_order(corrections));
+    Ok(Some(call))
+}
+
+fn in_order(mut corrections: Vec<Object>) -> Vec<Object> {
+    corrections.sort_by_cached_key(|correction| {
+        let text = |name: &str| correction.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        (text("at"), text("id"))
+    });
+    corrections
+}
+
+/// What stands under `kind` on a line.
+fn object(line: &[u8], kind: &str) -> Option<Object> {
+    debug_assert!(line.starts_with(HOLD) || line.starts_with(RECORD));
+    match serde_json::from_slice::<Object>(line).ok()?.remove(kind)? {
+        Value::Object(object) => Some(object),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;
