@@ -14,6 +14,7 @@ use crate::keys::Keys;
 use crate::ledger::Journal;
 use crate::listener::Open;
 use crate::load::Loads;
+use crate::metering::Refusals;
 use crate::quota::Quota;
 use crate::seldom::Seldom;
 use crate::snapshot::{Snapshot, Snapshots};
@@ -55,6 +56,7 @@ pub(crate) struct Core {
     pub(crate) open: Open,
     pub(crate) stats: Stats,
     pub(crate) uses: Arc<Uses>,
+    pub(crate) refusals: Refusals,
 }
 
 impl Core {

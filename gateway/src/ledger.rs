@@ -251,6 +251,7 @@ impl Ledger {
 
     fn try_sync(&self) -> Result<(), LedgerError> {
         self.reserve.restore();
+        self.reserve.look();
         let mut result = Ok(());
         let mut heads = Vec::new();
         for journal in &self.journals {

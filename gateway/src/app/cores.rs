@@ -17,6 +17,7 @@ use crate::core::{Core, Shared};
 use crate::injection::Prepared;
 use crate::ledger::Ledger;
 use crate::listener::{self, Open};
+use crate::metering::{self, Refusals};
 use crate::settings::ListenerSettings;
 use crate::stats::Stats;
 use crate::upstream::Pool;
@@ -79,6 +80,7 @@ impl Cores {
                 open: Open::default(),
                 stats: Stats::default(),
                 uses: Arc::default(),
+                refusals: Refusals::default(),
             });
             let sockets = doors.iter_mut().filter_map(|door| {
                 Some((Arc::clone(&door.name), TlsAcceptor::from(Arc::clone(&door.tls)), door.sockets.pop()?))
@@ -122,6 +124,7 @@ fn run(
             return;
         }
     };
+    let served = Arc::clone(&core);
     runtime.block_on(async move {
         let begun = sockets.into_iter().try_for_each(|(name, tls, socket)| {
             let listener = TcpListener::from_std(socket)?;
@@ -134,6 +137,9 @@ fn run(
         tokio::spawn(keep_house(core));
         let _ = stopped.wait_for(|stop| *stop).await;
     });
+    // What is still open is refused or left as the runtime goes.
+    drop(runtime);
+    metering::tell_all(&served);
 }
 
 async fn keep_house(core: Arc<Core>) {
@@ -141,6 +147,7 @@ async fn keep_house(core: Arc<Core>) {
     loop {
         tokio::time::sleep(HOUSEKEEPING).await;
         core.pool.sweep();
+        metering::tell(&core);
         let now = core.shared.snapshots.generation();
         if now != generation {
             generation = now;

@@ -130,6 +130,11 @@ impl Journal {
         if self.state().broken.is_some() { Err(LedgerError::Unavailable) } else { Ok(()) }
     }
 
+    /// Whether there is little space left for what is written.
+    pub fn space_is_short(&self) -> bool {
+        self.reserve.is_short()
+    }
+
     /// Appends what a call reserves. Refused while the disk is full or the journal cannot be written.
     pub fn hold(&self, line: &HoldLine) -> Result<Position, LedgerError> {
         if self.reserve.gone_since().is_some() {
