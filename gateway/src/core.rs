@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::name::Name;
 use tollgate_secrets::Secrets;
@@ -17,6 +18,7 @@ use crate::load::Loads;
 use crate::metering::Refusals;
 use crate::quota::Quota;
 use crate::seldom::Seldom;
+use crate::settings::RequestLimits;
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::stats::Stats;
 use crate::upstream::{DialRules, Pool};
@@ -32,8 +34,9 @@ pub(crate) struct Shared {
     pub(crate) rules: DialRules,
     pub(crate) loads: Loads,
     pub(crate) drain: Drain,
-    /// Most bytes of a request body that is read before it is sent.
-    pub(crate) body_limit: usize,
+    pub(crate) limits: RequestLimits,
+    /// Large bodies that are read for what they say at once, off the cores.
+    pub(crate) readers: Semaphore,
     pub(crate) said: Said,
 }
 
@@ -42,7 +45,7 @@ pub(crate) struct Shared {
 pub(crate) struct Said {
     /// Connections to destinations that did not come about, by destination and reason.
     pub(crate) upstreams: Seldom<(Name, Reason)>,
-    /// Handshakes of callers that were refused, by reason.
+    /// Handshakes of callers that were refused and connections that could not be accepted, by reason.
     pub(crate) handshakes: Seldom<&'static str>,
 }
 

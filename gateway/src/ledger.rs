@@ -6,7 +6,7 @@
 //! **Invariant:** the data plane touches journals only. A store that is locked, full or gone delays reports; it refuses no call and
 //! loses nothing.
 //!
-//! Deliberately absent: retention. Segments stay.
+//! What of the journal may go again, and when, is `retention`'s.
 
 mod beside;
 mod chain;
@@ -18,6 +18,7 @@ pub(crate) mod line;
 mod list;
 pub mod record;
 mod recover;
+mod retention;
 #[cfg(test)]
 pub(crate) mod samples;
 pub(crate) mod seal;
@@ -45,6 +46,7 @@ pub use journal::{Journal, Position, Wait};
 pub use list::{Listed, list};
 pub use record::{Attempt, Bounded, Charge, HoldLine, Outcome, Record, RecordId, UsageSource};
 pub use recover::Recovered;
+pub use retention::Keep;
 pub use segment::SegmentHead;
 pub use settle::{Correction, settle};
 pub use verify::{Verification, verify};
@@ -115,6 +117,7 @@ impl Ledger {
         };
         let mut store = Store::open(data_dir)?;
         let ingested = recover::read_all(data_dir, &mut store)?;
+        store.forget_missing(&segment::list(data_dir)?)?;
         let tips = segment::tips(data_dir, &store.known())?;
         segment::sync(data_dir, &tips)?;
         let reserve = Arc::new(Reserve::new(data_dir));
@@ -257,6 +260,12 @@ impl Ledger {
         for journal in &self.journals {
             match journal.sync() {
                 Ok(durable) => heads.extend(durable),
+                Err(error) => result = Err(error),
+            }
+        }
+        for journal in &self.journals {
+            match journal.rotate(Timestamp::now()) {
+                Ok(over) => heads.extend(over),
                 Err(error) => result = Err(error),
             }
         }

@@ -23,6 +23,7 @@ mod load;
 mod memory;
 mod metering;
 mod metrics;
+mod pace;
 mod patience;
 mod preflight;
 mod quota;

@@ -17,9 +17,9 @@ use http_body_util::BodyExt;
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::Reason;
 
-use super::estimate;
 use super::meter::{Meter, Usage};
 use super::usage::{Output, Reading, UsageReader};
+use super::{asked, estimate};
 use crate::attempt::Answered;
 use crate::drain::{Drained, Phase};
 use crate::fault::{Faults, Stage};
@@ -169,7 +169,7 @@ impl MeteredBody {
 
     /// The answer outlasts its head: from now on its caller is watched.
     pub(super) fn watch(&mut self) {
-        self.pulse = Some(self.connection.pulse());
+        self.pulse = Some(self.connection.pulse(asked::holds_shared(self.permit.grant())));
     }
 
     /// Waits for the record, if it is being written, and lets go what waited for it.
@@ -336,7 +336,7 @@ impl Body for MeteredBody {
             if let Some(bytes) = this.next_piece() {
                 this.source.meter.record.bytes_out += bytes.len() as u64;
                 if let Some(pulse) = &this.pulse {
-                    pulse.handed();
+                    pulse.handed(bytes.len());
                 }
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }

@@ -14,11 +14,15 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use crate::pace::Pace;
+
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
     #[error("the other side sent nothing for too long")]
     Stalled,
+    #[error("the caller sends too slowly for what it holds")]
+    Slow,
     #[error("the peer broke off: {0}")]
     Peer(#[from] hyper::Error),
     #[error("the record could not be written")]
@@ -57,6 +61,8 @@ pub(crate) enum OutBody {
 pub(crate) struct Streaming {
     incoming: Incoming,
     stall: Stall,
+    /// Of a call that holds what others share.
+    pace: Option<Pace>,
     upload: Arc<Upload>,
     recoding: Option<Recoding>,
 }
@@ -69,9 +75,9 @@ struct Recoding {
 }
 
 impl OutBody {
-    pub(crate) fn streaming(incoming: Incoming, idle: Duration) -> Self {
+    pub(crate) fn streaming(incoming: Incoming, idle: Duration, pace: Option<Pace>) -> Self {
         let (stall, upload) = (Stall::new(idle), Arc::default());
-        Self::Streaming(Box::new(Streaming { incoming, stall, upload, recoding: None }))
+        Self::Streaming(Box::new(Streaming { incoming, stall, pace, upload, recoding: None }))
     }
 
     /// The body as `by` rewrites it.
@@ -151,10 +157,20 @@ impl Streaming {
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         loop {
             let Poll::Ready(next) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+                if let Some(pace) = &mut self.pace
+                    && pace.poll_late(cx).is_ready()
+                {
+                    self.upload.slow.store(true, Ordering::Relaxed);
+                    return Poll::Ready(Some(Err(BodyError::Slow)));
+                }
                 ready!(self.stall.poll(cx));
                 return Poll::Ready(Some(Err(BodyError::Stalled)));
             };
             self.stall.progress();
+            if let Some(pace) = &mut self.pace {
+                let came = next.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+                pace.came(came.map_or(0, Bytes::len));
+            }
             match next {
                 Some(Ok(frame)) if frame.is_data() => {
                     self.upload.add(frame.data_ref().map_or(0, Bytes::len));
@@ -206,6 +222,7 @@ impl Body for OutBody {
 pub(crate) struct Upload {
     bytes: AtomicU64,
     malformed: AtomicBool,
+    slow: AtomicBool,
 }
 
 impl Upload {
@@ -216,6 +233,11 @@ impl Upload {
     /// How many bytes have left.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether it broke off because its caller sent too slowly.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.slow.load(Ordering::Relaxed)
     }
 
     /// Whether it broke off because it is not what its head announces. What a connection says of that depends on its protocol.

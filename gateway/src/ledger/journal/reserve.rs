@@ -33,7 +33,11 @@ pub(crate) struct Reserve {
 impl Reserve {
     /// Not yet put aside; call [`Reserve::restore`].
     pub(crate) fn new(data_dir: &Path) -> Self {
-        Self { path: data_dir.join("journal.reserve"), gone_since: AtomicU64::new(NEVER), short: AtomicBool::new(false) }
+        Self {
+            path: data_dir.join("journal.reserve"),
+            gone_since: AtomicU64::new(NEVER),
+            short: AtomicBool::new(false),
+        }
     }
 
     /// When it was given up, in Unix milliseconds.
@@ -55,8 +59,8 @@ impl Reserve {
         // A file system that cannot say it says so when it is full.
         let Ok(disk) = statvfs(directory) else { return };
         let block = disk.fragment_size();
-        let total = u64::from(disk.blocks()).saturating_mul(block);
-        let left = u64::from(disk.blocks_available()).saturating_mul(block);
+        let total = disk.blocks().saturating_mul(block);
+        let left = disk.blocks_available().saturating_mul(block);
         let short = left < LITTLE.min(total / 4);
         if self.short.swap(short, Ordering::Relaxed) != short {
             let (left_mib, path) = (left >> 20, directory.display());
