@@ -118,7 +118,7 @@ impl Quota {
     }
 
     /// Looks whether some of these grants, one of which will decide, still has something of every limit: `budget_exhausted` where none has.
-    /// `metered`: the call will use tokens and cost something.
+    /// `least` is what any such call asks for.
     ///
     /// # Errors
     /// As [`Quota::hold`] would refuse whatever the call asks for.
@@ -126,7 +126,7 @@ impl Quota {
         &self,
         grants: impl Iterator<Item = &'a Arc<Grant>>,
         caller: &SpiffeId,
-        metered: bool,
+        least: &Demand,
         now: Timestamp,
     ) -> Result<(), Denial> {
         let keys = Keys::of(caller);
@@ -134,7 +134,7 @@ impl Quota {
         let mut exhausted = None;
         for grant in grants {
             let Some((_, plan)) = table.plans.get(&address(grant)) else { return Ok(()) };
-            match hold::exhausted(plan, &keys, metered, now) {
+            match hold::exhausted(plan, &keys, least, now) {
                 Some(denial) => exhausted = Some(denial),
                 None => return Ok(()),
             }

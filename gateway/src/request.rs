@@ -61,10 +61,9 @@ async fn forward(
     let admission = snapshot.policy.admit(&standing.grants, target, head.method.as_str())?;
 
     faults.at(Stage::Facts);
-    let metered = admission.endpoint().is_some_and(|endpoint| endpoint.metered);
     if metering::is_large(&body) {
-        let caller = standing.grants.caller().id();
-        core.shared.quota.first_look(admission.grants(), caller, metered, meter.begun())?;
+        let (caller, least) = (standing.grants.caller().id(), metering::least(admission.endpoint()));
+        core.shared.quota.first_look(admission.grants(), caller, &least, meter.begun())?;
     }
     let asked = metering::read(&admission, &head, body, &standing.load, &core.shared).await?;
 

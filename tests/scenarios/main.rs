@@ -11,6 +11,7 @@ mod credentials;
 mod examples;
 mod exhaustion;
 mod failing;
+mod fairness;
 mod hiding;
 mod http2;
 mod keys;

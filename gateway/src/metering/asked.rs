@@ -231,6 +231,13 @@ fn limits_usage(grant: &Grant) -> bool {
     grant.limits.iter().any(|limit| matches!(limit.unit, Unit::Tokens | Unit::Spend))
 }
 
+/// What every call of this endpoint asks of its limits, whatever its body says.
+pub(crate) fn least(endpoint: Option<&Arc<Endpoint>>) -> Demand {
+    let is_billed = endpoint.is_some_and(|endpoint| endpoint.metered && !endpoint.free);
+    let (tokens, spend) = if is_billed { (estimate::LEAST_TOKENS, NanoUsd(1)) } else { (0, NanoUsd::ZERO) };
+    Demand { requests: 1, tokens, spend }
+}
+
 /// What a call with this bound asks of its limits.
 pub(crate) fn demand(bound: Option<&Bound>) -> Demand {
     Demand {

@@ -229,20 +229,18 @@ impl Taken {
     }
 }
 
-/// Why the limits of this plan have nothing left for any call, if that is so. What others only hold may be given back.
-pub(super) fn exhausted(plan: &Plan, keys: &Keys<'_>, metered: bool, now: Timestamp) -> Option<Denial> {
+/// Why the limits of this plan have nothing left even for `least`, if that is so. What others only hold may be given back.
+pub(super) fn exhausted(plan: &Plan, keys: &Keys<'_>, least: &Demand, now: Timestamp) -> Option<Denial> {
     plan.items.iter().find_map(|Item { limit, counts }| {
         let LimitKind::Counted(window) = &limit.kind else { return None };
-        if !metered && limit.unit != Unit::Requests {
-            return None;
-        }
         let cell = counts.cell(keys.get(limit.key), limit, now);
         let State::Counted(counter) = &cell.state else { return None };
         let mut counter = lock(counter);
-        let is_over = counter.usage(window, now).spent >= limit.amount;
+        let wanted = least.of(limit.unit);
+        let is_over = wanted > 0 && counter.usage(window, now).spent.saturating_add(wanted) > limit.amount;
         is_over.then(|| {
             let resets_in = counter.resets_in(window, now);
-            over_budget(limit, 1, Refused::Exhausted { resets_in })
+            over_budget(limit, wanted, Refused::Exhausted { resets_in })
         })
     })
 }

@@ -17,7 +17,7 @@ use super::key::Keys;
 /// Milliseconds for which a caller that is done still counts as one of those who want some.
 const RECENT: i64 = 60_000;
 /// What one that holds nothing may hold of the whole amount by one call: one in this many.
-const MODERATE: u64 = 8;
+const MODERATE: u64 = 2;
 /// How many times of what is left free a caller, a namespace and a trust domain may hold.
 const TIMES: [u64; 3] = [1, 2, 4];
 /// Holders that are remembered before those that hold nothing are dropped.
