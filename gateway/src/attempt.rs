@@ -162,6 +162,9 @@ impl Way<'_> {
             }
             Ok(Ok(answer)) => {
                 meter.answered(answer.response.status());
+                if let Some(upload) = upload {
+                    upload.answered();
+                }
                 Ok(answer)
             }
             Ok(Err(mut unanswered)) => {

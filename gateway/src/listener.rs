@@ -6,6 +6,7 @@ mod connection;
 mod due;
 mod handshakes;
 mod http;
+mod linger;
 mod open;
 mod paced;
 mod pulse;

@@ -7,7 +7,6 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::Body;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::time::timeout_at;
 use tollgate_policy::decision::{Actions, Admission, Facts, Permit, Priced};
 use tollgate_policy::denial::{Denial, Reason};
@@ -19,6 +18,7 @@ use tollgate_policy::price::NanoUsd;
 use super::action;
 use super::estimate::{self, Bound, Terms};
 use super::facts::{self, ReadBody};
+use crate::caller_body::CallerBody;
 use crate::core::Shared;
 use crate::identity::Head;
 use crate::injection;
@@ -40,7 +40,7 @@ pub(crate) struct Asked {
 #[derive(Debug)]
 enum Content {
     Whole { bytes: Bytes, room: Room },
-    Streaming(Incoming),
+    Streaming(CallerBody),
 }
 
 /// Reads the body where a grant that may still apply, the endpoint's usage or a signature asks for it. Everything else streams.
@@ -51,7 +51,7 @@ enum Content {
 pub(crate) async fn read(
     admission: &Admission,
     head: &Head,
-    incoming: Incoming,
+    incoming: CallerBody,
     load: &Arc<Load>,
     shared: &Shared,
 ) -> Result<Asked, Denial> {
@@ -100,7 +100,7 @@ async fn read_aside(
 }
 
 /// Whether a body is, or may be, so large that it is looked first whether it is worth reading.
-pub(crate) fn is_large(incoming: &Incoming) -> bool {
+pub(crate) fn is_large(incoming: &CallerBody) -> bool {
     incoming.size_hint().exact().is_none_or(|length| length > AT_ONCE as u64)
 }
 
@@ -111,7 +111,7 @@ struct Most {
 }
 
 async fn collect(
-    mut incoming: Incoming,
+    mut incoming: CallerBody,
     most: Most,
     load: &Arc<Load>,
     least: LeastRate,

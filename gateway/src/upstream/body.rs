@@ -1,6 +1,7 @@
 //! The request body on its way out.
 //!
-//! **Invariant:** it is framed by us: length or chunks follow from what is really sent, and trailers of the caller stay behind.
+//! **Invariant:** it is framed by us: length or chunks follow from what is really sent. Of the caller's trailers those leave that injection lets
+//! pass, where the body is not rewritten.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -10,10 +11,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use crate::caller_body::CallerBody;
 use crate::pace::Pace;
 
 /// Why a body ended before its end.
@@ -47,6 +49,12 @@ pub(crate) trait Recode: std::fmt::Debug + Send {
     fn end(&mut self) -> Result<(), Malformed>;
 }
 
+/// What of a caller's trailers may leave.
+pub(crate) trait Trailers: std::fmt::Debug + Send {
+    /// Takes out what may not.
+    fn clean(&self, trailers: &mut HeaderMap);
+}
+
 /// A body for the provider.
 #[derive(Debug)]
 pub(crate) enum OutBody {
@@ -59,12 +67,13 @@ pub(crate) enum OutBody {
 /// Apart, so that a body that is held stays small.
 #[derive(Debug)]
 pub(crate) struct Streaming {
-    incoming: Incoming,
+    incoming: CallerBody,
     stall: Stall,
     /// Of a call that holds what others share.
     pace: Option<Pace>,
     upload: Arc<Upload>,
     recoding: Option<Recoding>,
+    trailers: Option<Box<dyn Trailers>>,
 }
 
 #[derive(Debug)]
@@ -75,9 +84,10 @@ struct Recoding {
 }
 
 impl OutBody {
-    pub(crate) fn streaming(incoming: Incoming, idle: Duration, pace: Option<Pace>) -> Self {
+    pub(crate) fn streaming(incoming: CallerBody, idle: Duration, pace: Option<Pace>) -> Self {
         let (stall, upload) = (Stall::new(idle), Arc::default());
-        Self::Streaming(Box::new(Streaming { incoming, stall, pace, upload, recoding: None }))
+        let (recoding, trailers) = (None, None);
+        Self::Streaming(Box::new(Streaming { incoming, stall, pace, upload, recoding, trailers }))
     }
 
     /// The body as `by` rewrites it.
@@ -96,6 +106,13 @@ impl OutBody {
                 body.recoding = Some(Recoding { by, ready: VecDeque::new(), ended: false });
                 Ok(Self::Streaming(body))
             }
+        }
+    }
+
+    /// Lets pass what `by` leaves of the trailers of a body that streams.
+    pub(crate) fn pass_trailers(&mut self, by: impl FnOnce() -> Box<dyn Trailers>) {
+        if let Self::Streaming(body) = self {
+            body.trailers = Some(by());
         }
     }
 
@@ -154,10 +171,19 @@ impl Streaming {
         Ok(())
     }
 
+    /// Trailers as they may leave.
+    fn clean(&self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
+        let by = self.trailers.as_ref().filter(|_| self.recoding.is_none())?;
+        let mut trailers = frame.into_trailers().ok()?;
+        by.clean(&mut trailers);
+        (!trailers.is_empty()).then(|| Frame::trailers(trailers))
+    }
+
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         loop {
             let Poll::Ready(next) = Pin::new(&mut self.incoming).poll_frame(cx) else {
-                if let Some(pace) = &mut self.pace
+                let answered = self.upload.answered.load(Ordering::Relaxed);
+                if let Some(pace) = self.pace.as_mut().filter(|_| !answered)
                     && pace.poll_late(cx).is_ready()
                 {
                     self.upload.slow.store(true, Ordering::Relaxed);
@@ -176,7 +202,11 @@ impl Streaming {
                     self.upload.add(frame.data_ref().map_or(0, Bytes::len));
                     return Poll::Ready(Some(Ok(frame)));
                 }
-                Some(Ok(_trailers)) => {}
+                Some(Ok(frame)) => {
+                    if let Some(trailers) = self.clean(frame) {
+                        return Poll::Ready(Some(Ok(trailers)));
+                    }
+                }
                 Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
                 None => return Poll::Ready(None),
             }
@@ -223,6 +253,7 @@ pub(crate) struct Upload {
     bytes: AtomicU64,
     malformed: AtomicBool,
     slow: AtomicBool,
+    answered: AtomicBool,
 }
 
 impl Upload {
@@ -233,6 +264,11 @@ impl Upload {
     /// How many bytes have left.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The answer has begun: what is still to be sent may depend on it, as in a call that streams both ways.
+    pub(crate) fn answered(&self) {
+        self.answered.store(true, Ordering::Relaxed);
     }
 
     /// Whether it broke off because its caller sent too slowly.
