@@ -268,6 +268,7 @@ async fn speak(
     }
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(256 << 10)
+        .max_headers(bucket.answer_fields)
         .handshake(io)
         .await
         .map_err(|error| UpstreamError::spoken(error, verified))?;

@@ -74,7 +74,7 @@ impl Cores {
             let journal = ledger.journal(index).ok_or_else(|| anyhow!("no journal for core {index}"))?;
             let core = Arc::new(Core {
                 shared: Arc::clone(shared),
-                pool: Pool::new(Arc::clone(&journal)),
+                pool: Pool::new(Arc::clone(&journal), shared.limits.answer_fields),
                 journal,
                 prepared: Prepared::new(Arc::clone(&warned)),
                 open: Open::default(),

@@ -107,6 +107,8 @@ pub(crate) enum Line {
 /// All connections of one key.
 #[derive(Debug, Default)]
 pub(crate) struct Bucket {
+    /// Most fields of an answer over HTTP/1.1.
+    pub(super) answer_fields: usize,
     http1: Mutex<Vec<Http1>>,
     http2: Mutex<Map<SpiffeId, Vec<Http2>>>,
 }
@@ -197,6 +199,7 @@ fn slot(streams: &Arc<AtomicUsize>) -> StreamSlot {
 pub(crate) struct Pool {
     pub(super) journal: Arc<Journal>,
     pub(super) showing: Showing,
+    answer_fields: usize,
     buckets: Mutex<Buckets>,
 }
 
@@ -204,13 +207,15 @@ pub(crate) struct Pool {
 struct Buckets(Map<Key, Arc<Bucket>>);
 
 impl Pool {
-    pub(crate) fn new(journal: Arc<Journal>) -> Self {
-        Self { journal, showing: Showing::default(), buckets: Mutex::default() }
+    /// `answer_fields`: most fields of an answer over HTTP/1.1.
+    pub(crate) fn new(journal: Arc<Journal>, answer_fields: usize) -> Self {
+        Self { journal, showing: Showing::default(), answer_fields, buckets: Mutex::default() }
     }
 
     /// The bucket of `key`, made if need be.
     pub(crate) fn bucket(&self, key: Key) -> Arc<Bucket> {
-        Arc::clone(lock(&self.buckets).0.entry(key).or_default())
+        let new = || Arc::new(Bucket { answer_fields: self.answer_fields, ..Bucket::default() });
+        Arc::clone(lock(&self.buckets).0.entry(key).or_insert_with(new))
     }
 
     /// To be called before a connection to `destination` is opened: closes the oldest idle ones where there are too many.
