@@ -33,6 +33,8 @@ use crate::identity::Refusal;
 
 const BACKLOG: i32 = 4096;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
+/// How many silent connections give way where there are no descriptors left.
+const MADE_ROOM: usize = 32;
 
 /// Binds a socket that others of this process may bind as well (`SO_REUSEPORT`, socket(7)).
 pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
@@ -78,12 +80,13 @@ pub(crate) async fn accept(core: Arc<Core>, name: Arc<str>, listener: TcpListene
                     }
                 });
             }
-            // Out of descriptors or memory: what is open has to end before more can come.
+            // Out of descriptors or memory: what is open has to end before more can come, and what is silent ends now.
             Err(error) => {
                 if core.shared.said.handshakes.is_due("accept failed") {
                     tracing::warn!(listener = %name, %error, "accept failed; said once a minute");
                 }
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                let made_room = handshakes.make_room(MADE_ROOM);
+                tokio::time::sleep(Duration::from_millis(if made_room { 5 } else { 100 })).await;
             }
         }
     }

@@ -15,6 +15,7 @@ use tollgate_tests::stand::CHAT_ONLY;
 use tollgate_tests::{Client, Plan, Protocol, Reply, Stand};
 
 const CHAT: &str = "/up/v1/chat/completions";
+const NOBODY: &str = "spiffe://prod.acme/ns/other/sa/nobody";
 const VICTIM: &str = "spiffe://prod.acme/ns/checkout/sa/victim";
 
 /// Quick to judge: a caller may be slow for two seconds.
@@ -55,6 +56,18 @@ async fn calls(what: &str, client: &Client, count: usize) -> Duration {
     slow
 }
 
+/// Reads an answer until it says `what`, which is to be soon.
+async fn hears(stream: &mut (impl AsyncReadExt + Unpin), what: &str) -> String {
+    let mut answer = Vec::new();
+    let read = async {
+        while !String::from_utf8_lossy(&answer).contains(what) {
+            assert!(stream.read_buf(&mut answer).await.expect("an answer") > 0, "it ends before {what}");
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(15), read).await.expect("an answer in time");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
 async fn bytes_of_journal(stand: &Stand) -> u64 {
     segments(&stand.gateway).iter().map(|path| path.metadata().unwrap().len()).sum()
 }
@@ -66,7 +79,7 @@ async fn refusals_in_a_loop_leave_little_behind_and_are_counted_each() {
     let victim = stand.caller(VICTIM);
     calls("undisturbed", &victim, 100).await;
     let before = bytes_of_journal(&stand).await;
-    let nobody = stand.caller("spiffe://prod.acme/ns/other/sa/nobody");
+    let nobody = stand.caller(NOBODY);
     let flood = tokio::spawn(async move {
         let mut connection = nobody.open(Protocol::H1).await.expect("a connection");
         for _ in 0..REFUSED {
@@ -79,9 +92,9 @@ async fn refusals_in_a_loop_leave_little_behind_and_are_counted_each() {
     stand.gateway.stop();
     let after = bytes_of_journal(&stand).await;
     assert!(after - before < 400_000, "{} bytes for {REFUSED} refusals", after - before);
-    let rows = report(&stand.gateway, "caller,reason");
+    let rows = report(&stand.gateway, "caller");
     assert_eq!(requests(&rows), REFUSED as u64 + 200, "{rows:?}");
-    let refused = |row: &Value| row["reason"] == "no_grant";
+    let refused = |row: &Value| row["caller"] == NOBODY;
     assert_eq!(total(&rows, "requests", refused), REFUSED as u64, "{rows:?}");
     let log = stand.gateway.log();
     let told = log.iter().filter(|line| *field(line, "reason") == "no_grant");
@@ -128,11 +141,8 @@ async fn a_body_that_stops_or_trickles_is_let_go_however_fast_it_began() {
     let mut stream = client.handshake(client.tls(&["http/1.1"])).await.unwrap();
     stream.write_all(head(&client, 8 << 20).as_bytes()).await.unwrap();
     stream.write_all(&vec![b' '; 6 << 20]).await.unwrap();
-    let mut answer = Vec::new();
-    let read = tokio::time::timeout(Duration::from_secs(15), stream.read_buf(&mut answer)).await;
-    read.expect("it is refused, though its first bytes were many").unwrap();
-    let text = String::from_utf8_lossy(&answer);
-    assert!(text.starts_with("HTTP/1.1 400") && text.contains("too slowly"), "{text}");
+    let text = hears(&mut stream, "too slowly").await;
+    assert!(text.starts_with("HTTP/1.1 400"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -284,11 +294,8 @@ async fn large_bodies_are_read_while_others_go_on_and_not_at_all_without_a_budge
     // Nothing of the body is sent: it is not waited for.
     let mut stream = victim.handshake(victim.tls(&["http/1.1"])).await.unwrap();
     stream.write_all(head(&victim, 31 << 20).as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    let read = tokio::time::timeout(Duration::from_secs(5), stream.read_buf(&mut answer)).await;
-    read.expect("refused before its body comes").unwrap();
-    let text = String::from_utf8_lossy(&answer);
-    assert!(text.starts_with("HTTP/1.1 429") && text.contains("budget_exhausted"), "{text}");
+    let text = hears(&mut stream, "budget_exhausted").await;
+    assert!(text.starts_with("HTTP/1.1 429"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -302,7 +309,9 @@ async fn idle_connections_to_the_admin_port_are_bounded() {
     let mut byte = [0; 1];
     let closed = tokio::time::timeout(Duration::from_secs(5), idle[0].read(&mut byte)).await;
     assert_eq!(closed.expect("the oldest gave way").unwrap_or(0), 0);
-    let open = idle[1..].iter().filter(|stream| stream.try_read(&mut byte).is_err()).count();
-    assert!(open <= 64, "{open} are open still");
+    eventually("all but a few give way", || {
+        idle[1..].iter().filter(|stream| stream.try_read(&mut [0; 1]).is_err()).count() <= 64
+    })
+    .await;
     calls("beside an admin port that is full", &stand.caller(VICTIM), 100).await;
 }

@@ -137,6 +137,12 @@ impl Handshakes {
         Some(Place { all: Arc::clone(self), id, talk })
     }
 
+    /// As many of the oldest that have said nothing end. False where there is none.
+    pub(super) fn make_room(&self, places: usize) -> bool {
+        let mut state = self.state();
+        (0..places).filter(|_| state.make_room(Source::All)).count() > 0
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
