@@ -18,11 +18,10 @@ use jiff::SignedDuration;
 use nix::sys::resource::{Resource, setrlimit};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
 use tollgate_policy::compile::Environment;
 use tollgate_policy::dialect::Catalog;
 use tollgate_policy::model::{Interval, Problem};
-use tollgate_secrets::{Observations, Observer, Secrets};
+use tollgate_secrets::{Observations, Observer, Secrets, VersionKey};
 use zeroize::Zeroizing;
 
 use self::cores::{Cores, Door};
@@ -45,6 +44,7 @@ use crate::settings::{self, KeepSettings, Settings};
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::telemetry::{self, Flush};
 use crate::upstream::{self, DialRules, local_addresses};
+use crate::version_key;
 
 /// How long a report may keep the data directory from being taken over.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -157,15 +157,20 @@ impl App {
         let (observer, observations) = Observer::channel();
         let shared = Arc::new(Shared {
             snapshots: Snapshots::default(),
-            secrets: open_secrets(control.handle(), rules.clone(), observer),
+            secrets: open_secrets(
+                control.handle(),
+                rules.clone(),
+                observer,
+                version_key::of(&settings.data_dir)?,
+            ),
             keys: Keys::default(),
             quota: Quota::new(),
             trust: Arc::clone(&identity.trust),
             rules,
+            nameservers: settings.egress.dns.servers.clone(),
             loads: Loads::new(settings.limits.bounds()),
             drain: Drain::new(),
             limits: settings.limits.clone(),
-            readers: Semaphore::new(settings.cores().div_ceil(2)),
             said: Said::default(),
         });
         let (certificate, standing) = (identity.certificate(), identity.standing());
@@ -282,9 +287,14 @@ impl App {
     }
 }
 
-fn open_secrets(control: &Handle, rules: DialRules, observer: Observer) -> Arc<Secrets> {
+fn open_secrets(
+    control: &Handle,
+    rules: DialRules,
+    observer: Observer,
+    versions: VersionKey,
+) -> Arc<Secrets> {
     let dialable = Arc::new(move |ip| rules.allows(ip));
-    Secrets::observed(control.clone(), dialable, observer, Arc::new(upstream::fits))
+    Secrets::observed(control.clone(), dialable, observer, Arc::new(upstream::fits), versions)
 }
 
 /// The ledger and the audit trail of the data directory, which is locked.

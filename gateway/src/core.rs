@@ -1,8 +1,8 @@
 //! What a core of the data plane has, and what all cores share.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::name::Name;
 use tollgate_secrets::Secrets;
@@ -32,11 +32,11 @@ pub(crate) struct Shared {
     pub(crate) quota: Arc<Quota>,
     pub(crate) trust: Arc<Trust>,
     pub(crate) rules: DialRules,
+    /// The DNS servers to ask; none: those of the system.
+    pub(crate) nameservers: Vec<SocketAddr>,
     pub(crate) loads: Loads,
     pub(crate) drain: Drain,
     pub(crate) limits: RequestLimits,
-    /// Large bodies that are read for what they say at once, off the cores.
-    pub(crate) readers: Semaphore,
     pub(crate) said: Said,
 }
 

@@ -17,7 +17,7 @@ mod sse;
 mod usage;
 
 pub(crate) use answer::answer;
-pub(crate) use asked::{demand, is_large, least, read, too_slow};
+pub(crate) use asked::{demand, explained, is_large, least, read, too_slow};
 pub(crate) use body::MeteredBody;
 pub(crate) use meter::Meter;
 pub(crate) use refusals::{Refusals, tell, tell_all};

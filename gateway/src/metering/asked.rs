@@ -7,6 +7,8 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::Body;
 use http_body_util::BodyExt;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout_at;
 use tollgate_policy::decision::{Actions, Admission, Facts, Permit, Priced};
 use tollgate_policy::denial::{Denial, Reason};
@@ -27,8 +29,13 @@ use crate::pace::{LeastRate, Pace};
 use crate::quota::Demand;
 use crate::upstream::OutBody;
 
-/// A body above this is read for what it says off the core: others do not wait for it.
-const AT_ONCE: usize = 64 << 10;
+/// Before a body of more bytes is read it is looked whether the caller has anything left.
+const WORTH_A_LOOK: u64 = 64 << 10;
+
+/// A body of more bytes is parsed on a thread of its own: a core has others to serve meanwhile.
+const LARGE: usize = 256 * 1024;
+/// So many of them are parsed at once.
+static LARGE_AT_ONCE: Semaphore = Semaphore::const_new(2);
 
 /// A request's body and what it says.
 #[derive(Debug)]
@@ -77,31 +84,37 @@ pub(crate) async fn read(
     };
     let (bytes, room) = collect(incoming, most, load, shared.limits.least()).await?;
     let mut read = match endpoint {
-        Some(endpoint) if bytes.len() <= AT_ONCE => facts::read(endpoint, headers, &bytes)?,
-        Some(endpoint) => read_aside(endpoint, headers, &bytes, shared).await?,
+        Some(endpoint) => {
+            let read = read_facts(endpoint, headers, &bytes).await?;
+            if let Some(query) = admission.target().query() {
+                facts::check_query(&endpoint.request, query, &read.facts)?;
+            }
+            read
+        }
         None => ReadBody::unread(Facts { body_bytes: bytes.len() as u64, ..Facts::default() }),
     };
     read.facts.actions = named(if may_name { &bytes } else { &[] })?;
     Ok(Asked { content: Content::Whole { bytes, room }, read })
 }
 
-/// Reads what a large body says on a thread of its own. A few at a time: the others' calls go on meanwhile.
-async fn read_aside(
-    endpoint: &Arc<Endpoint>,
-    headers: &HeaderMap,
-    bytes: &Bytes,
-    shared: &Shared,
-) -> Result<ReadBody, Denial> {
-    let failed = |_| Denial::new(Reason::Internal, "the request body could not be read");
-    let _reader = shared.readers.acquire().await.map_err(|_| failed(()))?;
-    let (endpoint, headers, bytes) = (Arc::clone(endpoint), headers.clone(), bytes.clone());
-    let read = tokio::task::spawn_blocking(move || facts::read(&endpoint, &headers, &bytes));
-    read.await.map_err(|_| failed(()))?
-}
-
 /// Whether a body is, or may be, so large that it is looked first whether it is worth reading.
 pub(crate) fn is_large(incoming: &CallerBody) -> bool {
-    incoming.size_hint().exact().is_none_or(|length| length > AT_ONCE as u64)
+    incoming.size_hint().exact().is_none_or(|length| length > WORTH_A_LOOK)
+}
+
+async fn read_facts(endpoint: &Arc<Endpoint>, headers: &HeaderMap, body: &Bytes) -> Result<ReadBody, Denial> {
+    if body.len() <= LARGE {
+        return facts::read(endpoint, headers, body);
+    }
+    let failed = |_| Denial::new(Reason::Internal, "the request body could not be read");
+    let turn = LARGE_AT_ONCE.acquire().await.map_err(|_| failed(()))?;
+    let (endpoint, headers, body) = (Arc::clone(endpoint), headers.clone(), body.clone());
+    let read = spawn_blocking(move || {
+        // It is not over when nobody waits for it any more.
+        let _turn = turn;
+        facts::read(&endpoint, &headers, &body)
+    });
+    read.await.map_err(|_| failed(()))?
 }
 
 /// How much of a body is read, and what becomes of more.
@@ -198,6 +211,11 @@ impl Asked {
         estimate::bound(self.facts(), endpoint, price, terms).map(Some)
     }
 
+    /// What to add to a refusal that stems from how much this call may use.
+    pub(crate) fn cause(&self) -> Option<String> {
+        estimate::cause(self.facts())
+    }
+
     /// The body to send, as it came or with its edits, and the room that it takes up until it is no longer needed.
     /// One that streams has to come at the least rate where its call holds what others share.
     pub(crate) fn into_body(
@@ -236,6 +254,17 @@ pub(crate) fn least(endpoint: Option<&Arc<Endpoint>>) -> Demand {
     let is_billed = endpoint.is_some_and(|endpoint| endpoint.metered && !endpoint.free);
     let (tokens, spend) = if is_billed { (estimate::LEAST_TOKENS, NanoUsd(1)) } else { (0, NanoUsd::ZERO) };
     Demand { requests: 1, tokens, spend }
+}
+
+/// The refusal of a budget, with what made the hold so large.
+pub(crate) fn explained(denial: Denial, cause: Option<&str>) -> Denial {
+    match cause {
+        Some(cause) if matches!(denial.reason, Reason::BudgetHeld | Reason::BudgetExhausted) => Denial {
+            detail: format!("{}. It may use that much because {cause}", denial.detail).into(),
+            ..denial
+        },
+        _ => denial,
+    }
 }
 
 /// What a call with this bound asks of its limits.
