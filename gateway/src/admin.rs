@@ -1,10 +1,13 @@
 //! The admin port: health for anybody, everything else for whoever has the token.
 //!
-//! **Invariant:** what it shows is made from types that hold no secret; there is nothing to redact.
+//! **Invariant:** what it shows is made from types that hold no secret; there is nothing to redact. Its connections are bounded and take
+//! nothing from calls, nor calls from it.
 
 mod view;
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::fs::File;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +20,20 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
 pub(crate) use self::view::Views;
 
+/// From one answer, or the connection's begin, to the end of the next request's head.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
+/// Of a connection, whatever it does.
+const LIFETIME: Duration = Duration::from_secs(300);
+/// Connections at once.
+const CONNECTIONS: usize = 64;
+/// Descriptors put aside.
+const SPARE: usize = 16;
 /// What is said where there is none to refresh.
 pub(crate) const NO_CREDENTIAL: &str = "no such credential\n";
 const JSON: &str = "application/json";
@@ -36,25 +47,73 @@ pub(crate) struct Admin {
     pub(crate) views: Views,
 }
 
-/// Serves until the process ends.
+/// Serves until the process ends. At most [`CONNECTIONS`]: the oldest gives way, so whoever comes is answered.
 pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>) {
+    let mut open: VecDeque<AbortOnDrop> = VecDeque::new();
+    let mut spare = Spare::default();
+    spare.fill();
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let admin = Arc::clone(&admin);
-                let service = service_fn(move |request| {
-                    let admin = Arc::clone(&admin);
-                    async move { Ok::<_, Infallible>(admin.answer(&request).await) }
-                });
-                let mut builder = http1::Builder::new();
-                builder.timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT).max_headers(64);
-                tokio::spawn(builder.serve_connection(TokioIo::new(stream), service));
+                open.retain(|connection| !connection.0.is_finished());
+                if open.len() >= CONNECTIONS {
+                    open.pop_front();
+                }
+                open.push_back(AbortOnDrop(tokio::spawn(converse(stream, Arc::clone(&admin)))));
+                spare.fill();
             }
             Err(error) => {
+                // Without a descriptor to be had, what was put aside is for this.
+                if spare.release() {
+                    continue;
+                }
                 tracing::warn!(%error, "admin accept failed");
+                open.pop_front();
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
+    }
+}
+
+async fn converse(stream: TcpStream, admin: Arc<Admin>) {
+    let service = service_fn(move |request| {
+        let admin = Arc::clone(&admin);
+        async move { Ok::<_, Infallible>(admin.answer(&request).await) }
+    });
+    let mut builder = http1::Builder::new();
+    // Also how long a connection may be idle.
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT).max_headers(64);
+    let served = builder.serve_connection(TokioIo::new(stream), service);
+    // Whoever does not take an answer keeps nothing.
+    let _ = tokio::time::timeout(LIFETIME, served).await;
+}
+
+/// A connection that ends when it is forgotten.
+#[derive(Debug)]
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Descriptors that calls cannot take from this port.
+#[derive(Debug, Default)]
+struct Spare(Vec<File>);
+
+impl Spare {
+    fn fill(&mut self) {
+        while self.0.len() < SPARE
+            && let Ok(file) = File::open("/dev/null")
+        {
+            self.0.push(file);
+        }
+    }
+
+    /// Frees one; false where there is none.
+    fn release(&mut self) -> bool {
+        self.0.pop().is_some()
     }
 }
 

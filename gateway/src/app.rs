@@ -14,12 +14,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
+use jiff::SignedDuration;
 use nix::sys::resource::{Resource, setrlimit};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tollgate_policy::compile::Environment;
 use tollgate_policy::dialect::Catalog;
-use tollgate_policy::model::Problem;
+use tollgate_policy::model::{Interval, Problem};
 use tollgate_secrets::{Observations, Observer, Secrets, VersionKey};
 use zeroize::Zeroizing;
 
@@ -32,14 +33,14 @@ use crate::drain::Drain;
 use crate::files::DirectoryLock;
 use crate::identity::{FilesInForce, IdentityFiles};
 use crate::keys::Keys;
-use crate::ledger::{Balances, Ledger, LedgerError, Recovered};
+use crate::ledger::{Balances, Keep, Ledger, LedgerError, Recovered};
 use crate::listener;
 use crate::load::Loads;
 use crate::memory;
 use crate::metering::catalog;
 use crate::patience;
 use crate::quota::Quota;
-use crate::settings::{self, Settings};
+use crate::settings::{self, KeepSettings, Settings};
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::telemetry::{self, Flush};
 use crate::upstream::{self, DialRules, local_addresses};
@@ -167,9 +168,9 @@ impl App {
             trust: Arc::clone(&identity.trust),
             rules,
             nameservers: settings.egress.dns.servers.clone(),
-            loads: Loads::default(),
+            loads: Loads::new(settings.limits.bounds()),
             drain: Drain::new(),
-            body_limit: settings.limits.body_bytes,
+            limits: settings.limits.clone(),
             said: Said::default(),
         });
         let (certificate, standing) = (identity.certificate(), identity.standing());
@@ -200,7 +201,7 @@ impl App {
             control,
             shared,
             cores,
-            keeper: Keeper::start(Arc::clone(&ledger))?,
+            keeper: Keeper::start(Arc::clone(&ledger), keep_of(&settings))?,
             auditor,
             _lock: lock,
             settings,
@@ -328,10 +329,10 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn start(ledger: Arc<Ledger>) -> anyhow::Result<Self> {
+    fn start(ledger: Arc<Ledger>, keep: Keep) -> anyhow::Result<Self> {
         let (stop, stopped) = mpsc::channel();
         let thread =
-            std::thread::Builder::new().name("ledger".into()).spawn(move || keep(&ledger, &stopped))?;
+            std::thread::Builder::new().name("ledger".into()).spawn(move || tend(&ledger, keep, &stopped))?;
         Ok(Self { stop, thread })
     }
 
@@ -343,7 +344,12 @@ impl Keeper {
     }
 }
 
-fn keep(ledger: &Ledger, stopped: &mpsc::Receiver<()>) -> Result<(), LedgerError> {
+fn keep_of(settings: &Settings) -> Keep {
+    let KeepSettings { age: Interval(age), size } = settings.ledger.keep;
+    Keep { age: age.try_into().unwrap_or(SignedDuration::MAX), size: size as u64 }
+}
+
+fn tend(ledger: &Ledger, keep: Keep, stopped: &mpsc::Receiver<()>) -> Result<(), LedgerError> {
     let now = Instant::now();
     let (mut synced, mut sealed) = (now, now);
     while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(INGEST_EVERY) {
@@ -355,6 +361,7 @@ fn keep(ledger: &Ledger, stopped: &mpsc::Receiver<()>) -> Result<(), LedgerError
         if sealed.elapsed() >= SEAL_EVERY {
             sealed = Instant::now();
             ledger.seal();
+            ledger.retire(keep);
         }
     }
     ledger.close()

@@ -26,7 +26,7 @@ use crate::fault::{Faults, Stage};
 use crate::injection::{Injected, Scrubber, Template};
 use crate::keys::{Chosen, Turn};
 use crate::listener::Connection;
-use crate::metering::Meter;
+use crate::metering::{self, Meter};
 use crate::snapshot::Snapshot;
 use crate::upstream::{
     Answer, AnswerBody, Bucket, Fate, Lease, Offer, Peer, Shown, Tls, Unanswered, Upload, UpstreamError,
@@ -197,12 +197,15 @@ impl Way<'_> {
                     core.shared.secrets.taken(shown.credential, 0, shown.secret);
                 }
                 meter.answered(answer.response.status());
+                if let Some(upload) = upload {
+                    upload.answered();
+                }
                 Ok(answer)
             }
             Ok(Err(unanswered)) => {
                 meter.written().await.map_err(Unsent::Failed)?;
-                if upload.is_some_and(|upload| upload.is_malformed()) {
-                    return Err(Unsent::Failed(not_in_chunks()));
+                if let Some(denial) = upload.and_then(|upload| callers_fault(&upload)) {
+                    return Err(Unsent::Failed(denial));
                 }
                 Err(unanswered_by(&kept, unanswered, template, meter, fail))
             }
@@ -332,9 +335,14 @@ enum Late {
     Withdrawn(Denial),
 }
 
-/// Also where half of it is on its way: nothing of a chunk that is none has left.
-fn not_in_chunks() -> Denial {
-    Denial::new(Reason::BodyInvalid, "the body is not in the signed chunks that its head announces")
+/// Why a body that streams broke off, where its caller is to blame. Also where half of it is on its way: nothing of a chunk that is none
+/// has left.
+fn callers_fault(upload: &Upload) -> Option<Denial> {
+    if upload.is_malformed() {
+        let detail = "the body is not in the signed chunks that its head announces";
+        return Some(Denial::new(Reason::BodyInvalid, detail));
+    }
+    upload.is_slow().then(metering::too_slow)
 }
 
 fn no_tls() -> Denial {

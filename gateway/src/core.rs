@@ -15,8 +15,10 @@ use crate::keys::Keys;
 use crate::ledger::Journal;
 use crate::listener::Open;
 use crate::load::Loads;
+use crate::metering::Refusals;
 use crate::quota::Quota;
 use crate::seldom::Seldom;
+use crate::settings::RequestLimits;
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::stats::Stats;
 use crate::upstream::{DialRules, Pool};
@@ -34,8 +36,7 @@ pub(crate) struct Shared {
     pub(crate) nameservers: Vec<SocketAddr>,
     pub(crate) loads: Loads,
     pub(crate) drain: Drain,
-    /// Most bytes of a request body that is read before it is sent.
-    pub(crate) body_limit: usize,
+    pub(crate) limits: RequestLimits,
     pub(crate) said: Said,
 }
 
@@ -44,7 +45,7 @@ pub(crate) struct Shared {
 pub(crate) struct Said {
     /// Connections to destinations that did not come about, by destination and reason.
     pub(crate) upstreams: Seldom<(Name, Reason)>,
-    /// Handshakes of callers that were refused, by reason.
+    /// Handshakes of callers that were refused and connections that could not be accepted, by reason.
     pub(crate) handshakes: Seldom<&'static str>,
 }
 
@@ -58,6 +59,7 @@ pub(crate) struct Core {
     pub(crate) open: Open,
     pub(crate) stats: Stats,
     pub(crate) uses: Arc<Uses>,
+    pub(crate) refusals: Refusals,
 }
 
 impl Core {

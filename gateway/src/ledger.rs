@@ -6,7 +6,7 @@
 //! **Invariant:** the data plane touches journals only. A store that is locked, full or gone delays reports; it refuses no call and
 //! loses nothing.
 //!
-//! Deliberately absent: retention. Segments stay.
+//! What of the journal may go again, and when, is `retention`'s.
 
 mod beside;
 mod calls;
@@ -19,6 +19,7 @@ pub(crate) mod line;
 mod list;
 pub mod record;
 mod recover;
+mod retention;
 #[cfg(test)]
 pub(crate) mod samples;
 pub(crate) mod seal;
@@ -48,6 +49,7 @@ pub use journal::{Journal, Position, Wait};
 pub use list::list;
 pub use record::{Attempt, Bounded, Charge, HoldLine, Outcome, Record, RecordId, UsageSource};
 pub use recover::Recovered;
+pub use retention::Keep;
 pub use segment::SegmentHead;
 pub use settle::{Correction, Signature, settle};
 pub use verify::{Verification, verify};
@@ -118,6 +120,7 @@ impl Ledger {
         };
         let mut store = Store::open(data_dir)?;
         let ingested = recover::read_all(data_dir, &mut store)?;
+        store.forget_missing(&segment::list(data_dir)?)?;
         let tips = segment::tips(data_dir, &store.known())?;
         segment::sync(data_dir, &tips)?;
         let reserve = Arc::new(Reserve::new(data_dir));
@@ -254,11 +257,18 @@ impl Ledger {
 
     fn try_sync(&self) -> Result<(), LedgerError> {
         self.reserve.restore();
+        self.reserve.look();
         let mut result = Ok(());
         let mut heads = Vec::new();
         for journal in &self.journals {
             match journal.sync() {
                 Ok(durable) => heads.extend(durable),
+                Err(error) => result = Err(error),
+            }
+        }
+        for journal in &self.journals {
+            match journal.rotate(Timestamp::now()) {
+                Ok(over) => heads.extend(over),
                 Err(error) => result = Err(error),
             }
         }

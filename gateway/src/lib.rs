@@ -24,6 +24,7 @@ mod load;
 mod memory;
 mod metering;
 mod metrics;
+mod pace;
 mod patience;
 mod preflight;
 mod quota;

@@ -4,6 +4,7 @@
 
 mod connection;
 mod due;
+mod handshakes;
 mod http;
 mod linger;
 mod open;
@@ -11,10 +12,9 @@ mod paced;
 mod pulse;
 mod tls;
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
@@ -23,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 
 pub(crate) use self::connection::{Connection, Standing};
 use self::due::Due;
+use self::handshakes::{Handshakes, Talk};
 pub(crate) use self::open::{Open, supervise};
 pub(crate) use self::pulse::Pulse;
 pub(crate) use self::tls::server_config;
@@ -32,10 +33,8 @@ use crate::upstream::KEEPALIVE;
 
 const BACKLOG: i32 = 4096;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
-/// Handshakes under way on one core; more wait in the accept queue.
-const HANDSHAKES: usize = 1024;
-/// Of those, from one address: a stranger must not keep the others out.
-const HANDSHAKES_FROM_ONE: usize = 512;
+/// How many silent connections give way where there are no descriptors left.
+const MADE_ROOM: usize = 32;
 
 /// Binds a socket that others of this process may bind as well (`SO_REUSEPORT`, socket(7)).
 pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
@@ -53,66 +52,43 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 /// Accepts on one core until the drain closes the listener.
 pub(crate) async fn accept(core: Arc<Core>, name: Arc<str>, listener: TcpListener, tls: TlsAcceptor) {
     let mut drained = core.shared.drain.watch();
-    let handshakes = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES));
-    let sources = Arc::new(Sources::default());
+    let handshakes = Arc::new(Handshakes::default());
     loop {
-        let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = drained.reached(Phase::Closing) => return,
         };
         match accepted {
             Ok((stream, peer)) => {
-                let Some(place) = sources.take(peer.ip()) else {
+                let Some(place) = handshakes.admit(peer.ip()) else {
                     core.stats.handshake_failed();
                     continue;
                 };
                 let (core, name, tls) = (Arc::clone(&core), Arc::clone(&name), tls.clone());
                 tokio::spawn(async move {
-                    let connected = handshake(core, name, stream, peer, tls).await;
-                    drop((permit, place));
+                    let stats = Arc::clone(&core);
+                    let talk = Arc::clone(&place.talk);
+                    let connected = tokio::select! {
+                        connected = handshake(core, name, (stream, peer), tls, talk) => connected,
+                        () = place.gives_way() => {
+                            stats.stats.handshake_failed();
+                            None
+                        }
+                    };
+                    drop(place);
                     // A task of its own, so that the handshake's memory is given back.
                     if let Some((stream, connection)) = connected {
                         tokio::spawn(http::serve(stream, connection));
                     }
                 });
             }
-            // Out of descriptors or memory: what is open has to end before more can come.
+            // Out of descriptors or memory: what is open has to end before more can come, and what is silent ends now.
             Err(error) => {
-                tracing::warn!(listener = %name, %error, "accept failed");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-/// Handshakes under way, by address.
-#[derive(Debug, Default)]
-struct Sources(Mutex<HashMap<IpAddr, usize>>);
-
-/// One of them; given back on drop.
-#[derive(Debug)]
-struct Place(Arc<Sources>, IpAddr);
-
-impl Sources {
-    fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let mut sources = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let under_way = sources.entry(address).or_default();
-        if *under_way >= HANDSHAKES_FROM_ONE {
-            return None;
-        }
-        *under_way += 1;
-        Some(Place(Arc::clone(self), address))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut sources = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(under_way) = sources.get_mut(&self.1) {
-            *under_way -= 1;
-            if *under_way == 0 {
-                sources.remove(&self.1);
+                if core.shared.said.handshakes.is_due("accept failed") {
+                    tracing::warn!(listener = %name, %error, "accept failed; said once a minute");
+                }
+                let made_room = handshakes.make_room(MADE_ROOM);
+                tokio::time::sleep(Duration::from_millis(if made_room { 5 } else { 100 })).await;
             }
         }
     }
@@ -123,15 +99,15 @@ type TlsStream = tokio_rustls::server::TlsStream<paced::Paced>;
 async fn handshake(
     core: Arc<Core>,
     name: Arc<str>,
-    stream: TcpStream,
-    address: SocketAddr,
+    (stream, address): (TcpStream, SocketAddr),
     tls: TlsAcceptor,
+    talk: Arc<Talk>,
 ) -> Option<(TlsStream, Arc<Connection>)> {
     // Without it an answer waits for the delayed ACK of the one before; a socket that refuses is already gone.
     stream.set_nodelay(true).ok()?;
     let begun = std::time::Instant::now();
     let due = Arc::new(Due::new());
-    let stream = paced::Paced::new(stream, Arc::clone(&due));
+    let stream = paced::Paced::new(stream, Arc::clone(&due), talk);
     let stream = tokio::time::timeout(HANDSHAKE_LIMIT, tls.accept(stream)).await;
     let shared = Arc::clone(&core.shared);
     let trust = &shared.trust;

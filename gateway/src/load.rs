@@ -1,4 +1,10 @@
 //! What one caller may occupy at a time, whatever its grants say: one workload must not take the gateway from the others.
+//!
+//! Bytes of held bodies are shared by thresholds that follow what is free (Choudhury and Hahne, "Dynamic Queue Length Thresholds for
+//! Shared-Memory Packet Switches", 1998), nested: a caller's share is measured by what its namespace has left, that by what its trust domain
+//! has, and that by what is free. So whoever comes finds some room however much the others took, and nobody has to be pushed out.
+//!
+//! **Invariant:** small bodies have a room of their own that large ones cannot take.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,103 +12,234 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tollgate_policy::caller::SpiffeId;
 
-/// Most connections, calls at once, drains at once and body bytes held, of one caller.
-const CONNECTIONS: u64 = 4096;
-const CALLS: u64 = 2048;
+use crate::quota::Keys;
+
+/// Most drains at once of one caller.
 const DRAINS: u64 = 64;
-const BUFFERED: u64 = 256 << 20;
 const ROOM_STEP: u64 = 16 << 10;
-/// Most body bytes held for all callers together.
-const BUFFERED_BY_ALL: u64 = 1 << 30;
+/// A body up to this is small.
+const SMALL: u64 = 64 << 10;
+/// The part of all that small bodies have to themselves is one in this many.
+const SMALL_PART: u64 = 8;
+/// Loads and groups that are remembered before those that nobody has are dropped.
+const REMEMBERED: usize = 4096;
+
+/// Most of what one caller, or all together, may occupy.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Connections of one caller.
+    pub(crate) connections: u64,
+    /// Calls at once of one caller.
+    pub(crate) calls: u64,
+    /// Bytes of bodies that are held, of all callers together.
+    pub(crate) held: u64,
+    /// The same of one caller.
+    pub(crate) held_of_one: u64,
+}
 
 /// The load of every caller that has a connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Loads {
-    callers: Mutex<HashMap<SpiffeId, Arc<Load>>>,
-    buffered: Arc<AtomicU64>,
+    callers: Mutex<Callers>,
+    all: Arc<All>,
+}
+
+#[derive(Debug, Default)]
+struct Callers {
+    loads: HashMap<SpiffeId, Arc<Load>>,
+    /// By namespace and by trust domain.
+    groups: HashMap<Box<str>, Arc<Group>>,
+}
+
+#[derive(Debug)]
+struct All {
+    bounds: Bounds,
+    held: Group,
+}
+
+/// Bytes of bodies that are held for some callers together, small and large ones apart.
+#[derive(Debug, Default)]
+struct Group([AtomicU64; 2]);
+
+/// Where the bytes of a body count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Size {
+    #[default]
+    Small,
+    Large,
 }
 
 impl Loads {
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        let all = Arc::new(All { bounds, held: Group::default() });
+        Self { callers: Mutex::default(), all }
+    }
+
     /// The load of `caller`, shared by all of its connections on all cores.
     pub(crate) fn of(&self, caller: &SpiffeId) -> Arc<Load> {
         let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
-        if callers.len() >= 4096 {
-            callers.retain(|_, load| Arc::strong_count(load) > 1);
+        let Callers { loads, groups } = &mut *callers;
+        if let Some(load) = loads.get(caller) {
+            return Arc::clone(load);
         }
-        let fresh = || Arc::new(Load { buffered_by_all: Arc::clone(&self.buffered), ..Load::default() });
-        Arc::clone(callers.entry(caller.clone()).or_insert_with(fresh))
+        if loads.len() >= REMEMBERED {
+            loads.retain(|_, load| Arc::strong_count(load) > 1);
+            groups.retain(|_, group| Arc::strong_count(group) > 1);
+        }
+        let keys = Keys::of(caller);
+        let mut group = |key: &str| Arc::clone(groups.entry(key.into()).or_default());
+        let (namespace, domain) = (group(keys.namespace()), group(keys.domain()));
+        let load = Arc::new(Load {
+            connections: AtomicU64::default(),
+            calls: AtomicU64::default(),
+            drains: AtomicU64::default(),
+            held: Group::default(),
+            namespace,
+            domain,
+            all: Arc::clone(&self.all),
+        });
+        loads.insert(caller.clone(), Arc::clone(&load));
+        load
+    }
+}
+
+impl Group {
+    fn of(&self, size: Size) -> &AtomicU64 {
+        &self.0[size as usize]
+    }
+
+    fn bytes(&self, size: Size) -> u64 {
+        self.of(size).load(Ordering::Relaxed)
     }
 }
 
 /// What one caller occupies.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Load {
     connections: AtomicU64,
     calls: AtomicU64,
     drains: AtomicU64,
-    buffered: AtomicU64,
-    buffered_by_all: Arc<AtomicU64>,
+    held: Group,
+    namespace: Arc<Group>,
+    domain: Arc<Group>,
+    all: Arc<All>,
 }
 
 impl Load {
     pub(crate) fn connection(self: &Arc<Self>) -> Option<Share> {
-        Share::take(self, |load| &load.connections, 1, CONNECTIONS)
+        Share::take(self, |load| &load.connections, self.all.bounds.connections)
     }
 
     pub(crate) fn call(self: &Arc<Self>) -> Option<Share> {
-        Share::take(self, |load| &load.calls, 1, CALLS)
+        Share::take(self, |load| &load.calls, self.all.bounds.calls)
     }
 
     pub(crate) fn drain(self: &Arc<Self>) -> Option<Share> {
-        Share::take(self, |load| &load.drains, 1, DRAINS)
+        Share::take(self, |load| &load.drains, DRAINS)
     }
 
-    /// Room for `bytes` of a body that is held.
-    fn buffer(self: &Arc<Self>, bytes: u64) -> Option<[Share; 2]> {
-        let own = Share::take(self, |load| &load.buffered, bytes, BUFFERED)?;
-        let all = Share::take(self, |load| &load.buffered_by_all, bytes, BUFFERED_BY_ALL)?;
-        Some([own, all])
+    /// Takes room for `bytes` more of a body that is held.
+    fn hold(self: &Arc<Self>, size: Size, bytes: u64) -> Option<Held> {
+        for group in self.groups() {
+            group.of(size).fetch_add(bytes, Ordering::Relaxed);
+        }
+        // Counted first, so that no two take the same room; given back where it is too much.
+        let held = Held { load: Arc::clone(self), size, bytes };
+        self.is_within_share(size).then_some(held)
+    }
+
+    fn groups(&self) -> [&Group; 4] {
+        [&self.held, &self.namespace, &self.domain, &self.all.held]
+    }
+
+    fn is_within_share(&self, size: Size) -> bool {
+        let Bounds { held, held_of_one, .. } = self.all.bounds;
+        let small = held / SMALL_PART;
+        let room = if size == Size::Small { small } else { held - small };
+        let [own, namespace, domain, all] = self.groups().map(|group| group.bytes(size));
+        let own_in_all = self.held.bytes(Size::Small) + self.held.bytes(Size::Large);
+        if all > room || own_in_all > held_of_one {
+            return false;
+        }
+        // While nobody else holds anything, a third of it may be one's own: the rest is there for whoever comes.
+        if all == own && own <= room / 3 {
+            return true;
+        }
+        // A trust domain may have four times what it leaves free; a namespace two fifths of what its domain has left, which is two
+        // thirds of all for one alone; a caller a third of what its namespace has left.
+        let left_to_domain = ((room - all) * 4).saturating_sub(domain);
+        let left_to_namespace = (left_to_domain * 2 / 5).saturating_sub(namespace);
+        own <= left_to_namespace / 3
     }
 }
 
-/// A part of a caller's load; given back on drop.
+/// A place among what a caller may have at once; given back on drop.
 #[derive(Debug)]
 pub(crate) struct Share {
     load: Arc<Load>,
     part: fn(&Load) -> &AtomicU64,
-    amount: u64,
 }
 
 impl Share {
-    fn take(load: &Arc<Load>, part: fn(&Load) -> &AtomicU64, amount: u64, cap: u64) -> Option<Self> {
-        let before = part(load).fetch_add(amount, Ordering::Relaxed);
-        let share = Self { load: Arc::clone(load), part, amount };
-        (before + amount <= cap).then_some(share)
+    fn take(load: &Arc<Load>, part: fn(&Load) -> &AtomicU64, cap: u64) -> Option<Self> {
+        let before = part(load).fetch_add(1, Ordering::Relaxed);
+        let share = Self { load: Arc::clone(load), part };
+        (before < cap).then_some(share)
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        (self.part)(&self.load).fetch_sub(self.amount, Ordering::Relaxed);
+        (self.part)(&self.load).fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Bytes that are held; given back on drop.
+#[derive(Debug)]
+struct Held {
+    load: Arc<Load>,
+    size: Size,
+    bytes: u64,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        for group in self.load.groups() {
+            group.of(self.size).fetch_sub(self.bytes, Ordering::Relaxed);
+        }
     }
 }
 
 /// The place that a held body takes up among its caller's and everybody's; given back on drop.
 #[derive(Debug, Default)]
 pub(crate) struct Room {
-    shares: Vec<[Share; 2]>,
+    held: Vec<Held>,
     taken: u64,
+    size: Size,
 }
 
 impl Room {
+    /// Of a body that will have this many bytes, if that is known.
+    pub(crate) fn of(length: Option<u64>) -> Self {
+        let size = if length.is_some_and(|length| length > SMALL) { Size::Large } else { Size::Small };
+        Self { size, ..Self::default() }
+    }
+
     /// Makes it at least `bytes` large, in steps. False where there is no more to be had.
     pub(crate) fn grow(&mut self, bytes: u64, load: &Arc<Load>) -> bool {
         if self.taken >= bytes {
             return true;
         }
-        let step = ROOM_STEP.max(bytes - self.taken);
-        let Some(shares) = load.buffer(step) else { return false };
-        self.shares.push(shares);
+        let mut step = ROOM_STEP.max(bytes - self.taken);
+        if self.size == Size::Small && bytes > SMALL {
+            // It was not announced: what it has counts among the large from now on.
+            self.size = Size::Large;
+            self.held.clear();
+            step = step.saturating_add(self.taken);
+            self.taken = 0;
+        }
+        let Some(held) = load.hold(self.size, step) else { return false };
+        self.held.push(held);
         self.taken += step;
         true
     }
@@ -112,16 +249,82 @@ impl Room {
 mod tests {
     use super::*;
 
+    const MIB: u64 = 1 << 20;
+    const BOUNDS: Bounds = Bounds { connections: 2, calls: 3, held: 64 * MIB, held_of_one: 32 * MIB };
+
+    fn loads() -> Loads {
+        Loads::new(BOUNDS)
+    }
+
+    fn of(loads: &Loads, caller: &str) -> Arc<Load> {
+        loads.of(&format!("spiffe://{caller}").parse().unwrap())
+    }
+
+    /// Opens bodies of a megabyte until there is no room for more.
+    fn fill(load: &Arc<Load>) -> Vec<Room> {
+        std::iter::from_fn(|| {
+            let mut room = Room::of(Some(MIB));
+            room.grow(MIB, load).then_some(room)
+        })
+        .collect()
+    }
+
     #[test]
     fn a_share_over_the_cap_is_refused_and_leaves_nothing_behind() {
-        let loads = Loads::default();
-        let load = loads.of(&"spiffe://a/b".parse().unwrap());
+        let loads = loads();
+        let load = of(&loads, "a/b");
         let held: Vec<_> = (0..DRAINS).map(|_| load.drain().unwrap()).collect();
         assert!(load.drain().is_none());
-        assert!(loads.of(&"spiffe://a/c".parse().unwrap()).drain().is_some());
+        assert!(of(&loads, "a/c").drain().is_some());
         drop(held);
         assert!(load.drain().is_some());
-        assert!(load.buffer(BUFFERED + 1).is_none());
-        assert!(load.buffer(BUFFERED).is_some());
+        let (first, second) = (load.connection(), load.connection());
+        assert!(first.is_some() && second.is_some() && load.connection().is_none());
+        let calls: Vec<_> = std::iter::from_fn(|| load.call()).collect();
+        assert_eq!(calls.len(), 3);
+    }
+
+    #[test]
+    fn one_caller_alone_may_hold_a_third_and_everything_comes_back() {
+        let loads = loads();
+        let load = of(&loads, "a/ns/x/sa/one");
+        let rooms = fill(&load);
+        assert_eq!(rooms.len(), 18, "of 56 MiB for large bodies");
+        drop(rooms);
+        assert_eq!(loads.all.held.bytes(Size::Large), 0);
+        assert_eq!(fill(&load).len(), 18);
+    }
+
+    #[test]
+    fn many_identities_of_one_namespace_leave_room_for_another_and_for_another_domain() {
+        let loads = loads();
+        let greedy: Vec<_> = (0..20).map(|n| fill(&of(&loads, &format!("a/ns/greedy/sa/{n}")))).collect();
+        let all: usize = greedy.iter().map(Vec::len).sum();
+        assert!((18..=36).contains(&all), "{all}");
+        assert!(!fill(&of(&loads, "a/ns/victim/sa/x")).is_empty());
+        assert!(!fill(&of(&loads, "b/ns/victim/sa/x")).is_empty());
+    }
+
+    #[test]
+    fn many_namespaces_of_one_domain_leave_room_for_another() {
+        let loads = loads();
+        let _greedy: Vec<_> = (0..40).map(|n| fill(&of(&loads, &format!("a/ns/{n}/sa/x")))).collect();
+        let free = 56 * MIB - loads.all.held.bytes(Size::Large);
+        assert!(free >= 8 * MIB, "{free}");
+        assert!(fill(&of(&loads, "b/ns/victim/sa/x")).len() >= 2);
+    }
+
+    #[test]
+    fn small_bodies_have_a_room_that_large_ones_cannot_take() {
+        let loads = loads();
+        let _greedy: Vec<_> = (0..40).map(|n| fill(&of(&loads, &format!("{n}/ns/x/sa/x")))).collect();
+        let victim = of(&loads, "a/ns/victim/sa/x");
+        let mut room = Room::of(Some(SMALL));
+        assert!(room.grow(SMALL, &victim));
+        let mut grows = Room::of(None);
+        assert!(grows.grow(SMALL, &victim));
+        let before = loads.all.held.bytes(Size::Small);
+        grows.grow(SMALL + 1, &victim);
+        assert_eq!(loads.all.held.bytes(Size::Small), before - SMALL, "it is a large one now");
     }
 }

@@ -11,11 +11,13 @@ pub(crate) mod catalog;
 mod estimate;
 mod facts;
 mod meter;
+mod refusals;
 mod scan;
 mod sse;
 mod usage;
 
 pub(crate) use answer::answer;
-pub(crate) use asked::{demand, explained, read};
+pub(crate) use asked::{demand, explained, is_large, least, read, too_slow};
 pub(crate) use body::MeteredBody;
 pub(crate) use meter::Meter;
+pub(crate) use refusals::{Refusals, tell, tell_all};

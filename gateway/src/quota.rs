@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
+use tollgate_policy::caller::SpiffeId;
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::Denial;
 use tollgate_policy::limit::{Limit, Unit};
@@ -26,6 +27,7 @@ mod hold;
 mod key;
 mod plan;
 mod rate;
+mod share;
 
 #[cfg(test)]
 mod tests;
@@ -33,7 +35,7 @@ mod tests;
 pub use hold::Hold;
 pub use rate::RateHeaders;
 
-use key::Keys;
+pub(crate) use key::Keys;
 use plan::{Plan, Registry};
 
 /// The most that one call may use; or what it did use.
@@ -113,6 +115,31 @@ impl Quota {
             Some((_, plan)) => Hold::take(plan, &keys, demand, now),
             None => Hold::take(&self.plan(&grant.limits), &keys, demand, now),
         }
+    }
+
+    /// Looks whether some of these grants, one of which will decide, still has something of every limit: `budget_exhausted` where none has.
+    /// `least` is what any such call asks for.
+    ///
+    /// # Errors
+    /// As [`Quota::hold`] would refuse whatever the call asks for.
+    pub fn first_look<'a>(
+        &self,
+        grants: impl Iterator<Item = &'a Arc<Grant>>,
+        caller: &SpiffeId,
+        least: &Demand,
+        now: Timestamp,
+    ) -> Result<(), Denial> {
+        let keys = Keys::of(caller);
+        let table = self.table.load();
+        let mut exhausted = None;
+        for grant in grants {
+            let Some((_, plan)) = table.plans.get(&address(grant)) else { return Ok(()) };
+            match hold::exhausted(plan, &keys, least, now) {
+                Some(denial) => exhausted = Some(denial),
+                None => return Ok(()),
+            }
+        }
+        exhausted.map_or(Ok(()), Err)
     }
 
     /// Applies `policy` and books what the ledger says was charged, each charge where its hold had opened. For the start only: what

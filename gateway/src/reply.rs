@@ -158,7 +158,8 @@ pub(crate) fn refusal(denial: &Denial, id: RecordId, dress: Dress) -> Response<R
     if is_malformed(denial.reason) {
         announce_close(&mut response);
     }
-    let repeatable = denial.repeatable.or_else(|| (denial.reason == Reason::BudgetExhausted).then_some(false));
+    let repeatable =
+        denial.repeatable.or_else(|| (denial.reason == Reason::BudgetExhausted).then_some(false));
     if let Some(repeatable) = repeatable {
         let word = if repeatable { "true" } else { "false" };
         response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static(word));

@@ -56,7 +56,7 @@ async fn forward(
     let snapshot = core.snapshot()?;
 
     faults.at(Stage::Identity);
-    let head = Head::read(parts)?;
+    let head = Head::read(parts, core.shared.limits.head_bytes)?;
     let standing = connection.caller(&snapshot, meter.begun())?;
     meter.identified(&standing, &snapshot)?;
 
@@ -68,7 +68,11 @@ async fn forward(
     let admission = snapshot.policy.admit(&standing.grants, target, head.method.as_str())?;
 
     faults.at(Stage::Facts);
-    let asked = metering::read(&admission, &head, body, &standing.load, core.shared.body_limit).await?;
+    if metering::is_large(&body) {
+        let (caller, least) = (standing.grants.caller().id(), metering::least(admission.endpoint()));
+        core.shared.quota.first_look(admission.grants(), caller, &least, meter.begun())?;
+    }
+    let asked = metering::read(&admission, &head, body, &standing.load, &core.shared).await?;
 
     faults.at(Stage::Permit);
     // The body may have taken its time: prices and windows are those of now.
@@ -79,7 +83,7 @@ async fn forward(
 
     faults.at(Stage::Template);
     let cause = asked.cause();
-    let (body, room) = asked.into_body(bound.as_ref(), &permit);
+    let (body, room) = asked.into_body(bound.as_ref(), &permit, core.shared.limits.least());
     let mut template = Template::new(head, &permit, body, room)?;
 
     faults.at(Stage::Hold);

@@ -1,8 +1,11 @@
 //! What does not change while the process runs: `tollgate.yaml` and single settings from the environment.
 
+mod limits;
 #[cfg(test)]
 mod tests;
 mod value;
+
+pub use limits::RequestLimits;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -135,13 +138,33 @@ pub struct DnsSettings {
     pub servers: Vec<SocketAddr>,
 }
 
-/// The ledger's seal.
+/// The ledger's seal, and how much of it is kept.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LedgerSettings {
     /// The key that authenticates chain heads; belongs on another disk than `dataDir`. Made where neither it nor seals exist.
     #[serde(default)]
     pub seal_key_file: Option<PathBuf>,
+    /// How much of the journal is kept.
+    #[serde(default)]
+    pub keep: KeepSettings,
+}
+
+/// How much of the journal is kept. What a window that was charged, a call under way or the store still needs stays in any case.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct KeepSettings {
+    /// Segments that ended longer ago go; 90d.
+    pub age: Interval,
+    /// While all segments have more bytes than this, the oldest goes; 20 GiB.
+    #[serde(deserialize_with = "value::bytes")]
+    pub size: usize,
+}
+
+impl Default for KeepSettings {
+    fn default() -> Self {
+        Self { age: Interval(Duration::from_secs(90 * 86_400)), size: 20 << 30 }
+    }
 }
 
 /// How to stop.
@@ -158,21 +181,6 @@ pub struct DrainSettings {
 impl Default for DrainSettings {
     fn default() -> Self {
         Self { delay: Duration::from_secs(5), timeout: Interval(Duration::from_secs(600)) }
-    }
-}
-
-/// Bounds on requests.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct RequestLimits {
-    /// Most bytes of a body that a dialect reads before it is sent, as a number or as `32 MiB`; 32 MiB.
-    #[serde(deserialize_with = "value::bytes")]
-    pub body_bytes: usize,
-}
-
-impl Default for RequestLimits {
-    fn default() -> Self {
-        Self { body_bytes: 32 << 20 }
     }
 }
 
@@ -264,6 +272,9 @@ impl Settings {
                 "ledger.sealKeyFile",
                 "must not lie in dataDir: whoever can cut the journal could forge its seal",
             );
+        }
+        for (field, message) in self.limits.problems() {
+            wrong(&format!("limits.{field}"), message);
         }
         if problems.is_empty() { Ok(self) } else { Err(problems) }
     }

@@ -225,6 +225,11 @@ impl Admission {
         self.endpoint.as_ref().is_some_and(reads)
     }
 
+    /// The grants that may decide.
+    pub fn grants(&self) -> impl Iterator<Item = &Arc<Grant>> {
+        self.candidates.iter().map(|fit| fit.grant(&self.grants))
+    }
+
     /// The ways to sign for AWS of the grants that may decide: where there is one, actions decide too.
     pub fn aws_keys(&self) -> impl Iterator<Item = &SigV4> {
         self.candidates.iter().filter_map(|fit| fit.grant(&self.grants).credential.as_ref()?.sigv4())

@@ -14,6 +14,7 @@ mod endings;
 mod examples;
 mod exhaustion;
 mod failing;
+mod fairness;
 mod grpc;
 mod hiding;
 mod http2;

@@ -17,6 +17,7 @@ use crate::core::{Core, Shared};
 use crate::injection::Prepared;
 use crate::ledger::Ledger;
 use crate::listener::{self, Open};
+use crate::metering::{self, Refusals};
 use crate::settings::ListenerSettings;
 use crate::stats::Stats;
 use crate::upstream::{Pool, Resolver};
@@ -73,12 +74,17 @@ impl Cores {
             let journal = ledger.journal(index).ok_or_else(|| anyhow!("no journal for core {index}"))?;
             let core = Arc::new(Core {
                 shared: Arc::clone(shared),
-                pool: Pool::new(Arc::clone(&journal), Resolver::new(&shared.nameservers)),
+                pool: Pool::new(
+                    Arc::clone(&journal),
+                    Resolver::new(&shared.nameservers),
+                    shared.limits.answer_fields,
+                ),
                 journal,
                 prepared: Prepared::new(Arc::clone(&warned)),
                 open: Open::default(),
                 stats: Stats::default(),
                 uses: Arc::default(),
+                refusals: Refusals::default(),
             });
             let sockets = doors.iter_mut().filter_map(|door| {
                 Some((Arc::clone(&door.name), TlsAcceptor::from(Arc::clone(&door.tls)), door.sockets.pop()?))
@@ -122,6 +128,7 @@ fn run(
             return;
         }
     };
+    let served = Arc::clone(&core);
     runtime.block_on(async move {
         let begun = sockets.into_iter().try_for_each(|(name, tls, socket)| {
             let listener = TcpListener::from_std(socket)?;
@@ -134,6 +141,9 @@ fn run(
         tokio::spawn(keep_house(core));
         let _ = stopped.wait_for(|stop| *stop).await;
     });
+    // What is still open is refused or left as the runtime goes.
+    drop(runtime);
+    metering::tell_all(&served);
 }
 
 async fn keep_house(core: Arc<Core>) {
@@ -141,6 +151,7 @@ async fn keep_house(core: Arc<Core>) {
     loop {
         tokio::time::sleep(HOUSEKEEPING).await;
         core.pool.sweep();
+        metering::tell(&core);
         let now = core.shared.snapshots.generation();
         if now != generation {
             generation = now;

@@ -9,9 +9,6 @@ use tollgate_policy::target::RequestLine;
 
 use super::{CallerCredentials, strip};
 
-/// Most bytes of a request's header fields.
-pub(crate) const HEAD_BYTES: usize = 64 << 10;
-
 /// Method, target form and headers of a request, without credentials, identity assertions and hop-by-hop fields.
 pub(crate) struct Head {
     pub(crate) method: Method,
@@ -56,11 +53,11 @@ impl AwsScope {
 }
 
 impl Head {
-    /// Reads the head and strips it.
+    /// Reads the head, of at most `most` bytes of fields, and strips it.
     ///
     /// # Errors
     /// `ambiguous_authority` where several authorities disagree or there is none, `method_refused` for methods that are never forwarded.
-    pub(crate) fn read(parts: request::Parts) -> Result<Self, Denial> {
+    pub(crate) fn read(parts: request::Parts, most: usize) -> Result<Self, Denial> {
         let request::Parts { method, uri, mut headers, version, .. } = parts;
         // TRACE answers with the request it got, which by then holds the secret; CONNECT is a listener's business.
         if [Method::TRACE, Method::CONNECT].contains(&method) || method.as_str().eq_ignore_ascii_case("TRACK")
@@ -68,8 +65,9 @@ impl Head {
             return Err(Denial::new(Reason::MethodRefused, "this method is never forwarded"));
         }
         let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-        if size > HEAD_BYTES {
-            return Err(Denial::new(Reason::HeaderRefused, "the request's headers are larger than 64 KiB"));
+        if size > most {
+            let detail = "the request's headers are larger than the gateway reads (limits.headBytes)";
+            return Err(Denial::new(Reason::HeaderRefused, detail));
         }
         if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
             return Err(Denial::new(

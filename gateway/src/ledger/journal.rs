@@ -11,6 +11,7 @@
 
 mod gate;
 mod reserve;
+mod rotation;
 mod sink;
 #[cfg(test)]
 mod tests;
@@ -94,6 +95,8 @@ struct State {
     abandoned: Vec<SegmentHead>,
     /// What the lines since `counted` add up to; absent since a write failed, until the next stretch begins.
     tally: Option<Tally>,
+    /// When its segment was begun.
+    begun: Timestamp,
     /// The byte that the next stretch for the store begins at.
     counted: u64,
     /// Stretches of segments left behind, not yet handed over.
@@ -128,6 +131,11 @@ impl Journal {
             return Err(LedgerError::Full);
         }
         if self.state().broken.is_some() { Err(LedgerError::Unavailable) } else { Ok(()) }
+    }
+
+    /// Whether there is little space left for what is written.
+    pub fn space_is_short(&self) -> bool {
+        self.reserve.is_short()
     }
 
     /// Appends what a call reserves. Refused while the disk is full or the journal cannot be written.
@@ -317,6 +325,7 @@ impl State {
             dirty: true,
             abandoned: Vec::new(),
             tally: Some(Tally::default()),
+            begun: Timestamp::now(),
             counted: 0,
             stretches: Vec::new(),
         }
@@ -420,7 +429,7 @@ impl State {
         let stretch = self.stretch();
         self.stretches.push(stretch);
         self.tally = None;
-        self.counted = 0;
+        (self.counted, self.begun) = (0, Timestamp::now());
         self.sink = sink;
         self.length = length;
         (self.head, self.lines) = (written.head, written.lines);

@@ -93,6 +93,9 @@ pub(crate) struct Row<'a> {
     pub(crate) reason: Cow<'a, str>,
     #[serde(borrow, default)]
     pub(crate) outcome: Cow<'a, str>,
+    /// How many requests it stands for.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub(crate) count: u64,
     #[serde(default)]
     pub(crate) units: RowUnits,
     #[serde(borrow, default)]
@@ -149,6 +152,7 @@ impl Row<'_> {
             status: self.status,
             reason: own(self.reason),
             outcome: own(self.outcome),
+            count: self.count,
             units: self.units,
             usage_source: own(self.usage_source),
             cost: self.cost,
@@ -291,6 +295,14 @@ impl RowUnits {
     }
 }
 
+fn one() -> u64 {
+    1
+}
+
+fn is_one(count: &u64) -> bool {
+    *count == 1
+}
+
 fn is_zero(count: &i64) -> bool {
     *count == 0
 }
@@ -349,6 +361,7 @@ impl<'a> HoldRow<'a> {
             status: 0,
             reason: Cow::default(),
             outcome: Cow::Borrowed(Outcome::Crashed.as_str()),
+            count: 1,
             units: RowUnits::default(),
             usage_source: Cow::Borrowed(UsageSource::Presumed.as_str()),
             cost: self.cost,

@@ -22,7 +22,7 @@ pub use id::RecordId;
 pub use text::Bounded;
 pub(crate) use text::shows;
 
-/// One request, as the journal holds it: written once, when the request is over.
+/// One request (or several like refusals), as the journal holds it: written once, when the request is over.
 ///
 /// [`Record::new`] gives one with everything absent; what a stage learns it puts in. Fields that stay absent are not written.
 #[derive(Debug, Clone)]
@@ -73,6 +73,8 @@ pub struct Record {
     pub reason: Option<Reason>,
     /// How it ended.
     pub outcome: Outcome,
+    /// How many requests it stands for: more than 1 where refusals of one kind are told together.
+    pub count: u64,
     /// One for each time a secret and the request were put on a connection, or were about to be. A single one that got the answer that the
     /// caller got is not written; the address that it dialled is, as `peer`.
     pub attempts: Vec<Attempt>,
@@ -126,6 +128,7 @@ impl Record {
             status: 0,
             reason: None,
             outcome: Outcome::Refused,
+            count: 1,
             attempts: Vec::new(),
             bytes_in: 0,
             bytes_out: 0,

@@ -40,6 +40,9 @@ pub(crate) struct Seal {
     pub(crate) at: Timestamp,
     /// The segments that changed since the seal before, and how far they go.
     pub(crate) heads: Vec<SegmentHead>,
+    /// The segments that retention removes now, and how far they went.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) retired: Vec<SegmentHead>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -281,7 +284,15 @@ impl Seals {
         if heads.is_empty() {
             return Ok(());
         }
-        let seal = Seal { number: self.number + 1, at, heads: heads.to_vec() };
+        self.write(Seal { number: self.number + 1, at, heads: heads.to_vec(), retired: Vec::new() })
+    }
+
+    /// Writes that these segments go, and waits for the disk.
+    pub(crate) fn retire(&mut self, retired: &[SegmentHead], at: Timestamp) -> Result<(), LedgerError> {
+        self.write(Seal { number: self.number + 1, at, heads: Vec::new(), retired: retired.to_vec() })
+    }
+
+    fn write(&mut self, seal: Seal) -> Result<(), LedgerError> {
         let mut line = serde_json::to_vec(&SealLine { seal: &seal }).map_err(LedgerError::Encode)?;
         line.pop();
         let mac = self.key.sign(&line, &self.last);

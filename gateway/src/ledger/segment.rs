@@ -91,6 +91,16 @@ impl Run {
         self.create_from(who, now, previous, false)
     }
 
+    /// Makes the segment that a core goes on in because `full`, which may still grow until then, is large or old enough.
+    pub(crate) fn follow(
+        &self,
+        who: &str,
+        now: Timestamp,
+        full: SegmentHead,
+    ) -> Result<(File, SegmentHead, u64), LedgerError> {
+        self.create_from(who, now, &[full], false)
+    }
+
     /// Makes the segment that a core goes on in after it left one behind.
     pub(crate) fn go_on(
         &self,

@@ -19,8 +19,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use rusqlite::{Connection, OpenFlags};
+use jiff::{SignedDuration, Timestamp};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use dimensions::Dimensions;
 pub(crate) use dimensions::{COLUMNS, columns};
@@ -28,7 +28,7 @@ pub(crate) use ingest::{Stretch, Until};
 
 use super::record::{Charge, RecordId};
 use super::segment::Known;
-use super::{Balances, LedgerError};
+use super::{Balances, LONGEST_WINDOW, LedgerError};
 
 /// How long it is waited for another process that has the file locked, when the gateway starts or a report is made.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -134,6 +134,41 @@ impl Store {
         read().map_err(|source| self.failed(source))
     }
 
+    /// The longest window that anything of the last month was charged to, by its stopwatch and with a day to spare.
+    pub(crate) fn longest_window(&self) -> Result<SignedDuration, LedgerError> {
+        let since = Timestamp::now().saturating_sub(LONGEST_WINDOW).unwrap_or(Timestamp::MIN);
+        let read = || {
+            let mut statement =
+                self.connection.prepare("SELECT DISTINCT limit_id FROM charges WHERE opened >= ?1")?;
+            let limits = statement.query_map([since.as_millisecond()], |row| row.get::<_, String>(0))?;
+            limits.collect::<Result<Vec<_>, _>>()
+        };
+        let limits = read().map_err(|source| self.failed(source))?;
+        Ok(limits.iter().map(|limit| window_of(limit)).max().unwrap_or(SignedDuration::ZERO))
+    }
+
+    /// Forgets where the lines of a segment are that is gone. What they added up to stays.
+    pub(crate) fn forget(&mut self, name: &Arc<str>) -> Result<(), LedgerError> {
+        let Some(cursor) = self.cursors.get(name).copied() else { return Ok(()) };
+        let forget = || {
+            let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
+            transaction.execute("DELETE FROM stretches WHERE segment = ?1", [cursor.id])?;
+            transaction.execute("DELETE FROM segments WHERE id = ?1", [cursor.id])?;
+            transaction.commit()
+        };
+        forget().map_err(|source| self.failed(source))?;
+        self.cursors.remove(name);
+        Ok(())
+    }
+
+    /// [`Store::forget`] for every segment that is not among `present`, unless a call that is under way has its hold there.
+    pub(crate) fn forget_missing(&mut self, present: &[Arc<str>]) -> Result<(), LedgerError> {
+        let held: Vec<_> = self.open_holds()?.into_iter().map(|(segment, _)| segment).collect();
+        let gone = |name: &&Arc<str>| !present.contains(name) && !held.contains(name);
+        let missing: Vec<_> = self.cursors.keys().filter(gone).cloned().collect();
+        missing.iter().try_for_each(|name| self.forget(name))
+    }
+
     fn reload(&mut self) -> Result<(), LedgerError> {
         self.cursors = self.cursors().map_err(|source| self.failed(source))?;
         self.open = self.open_ids().map_err(|source| self.failed(source))?;
@@ -165,6 +200,16 @@ impl Store {
 
     fn failed(&self, source: rusqlite::Error) -> LedgerError {
         LedgerError::store(&self.path, source)
+    }
+}
+
+/// How long the window of a limit is at most, by the word for it in the limit's id.
+fn window_of(limit: &str) -> SignedDuration {
+    match limit.rsplit('/').nth(1) {
+        Some("second" | "minute" | "hour") => SignedDuration::from_hours(2),
+        Some("day") => SignedDuration::from_hours(2 * 24),
+        Some("week") => SignedDuration::from_hours(8 * 24),
+        _ => LONGEST_WINDOW,
     }
 }
 

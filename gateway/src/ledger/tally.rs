@@ -67,7 +67,7 @@ impl Tally {
         let units = &record.units;
         let media = [units.audio_in, units.audio_out, units.image_in, units.image_out];
         let sums = [
-            1,
+            whole(record.count),
             i64::from(record.unpriced),
             whole(units.input),
             whole(units.cache_read),
@@ -110,7 +110,8 @@ impl Tally {
     /// Adds a record that was read back.
     pub(crate) fn row(&mut self, row: &Row<'_>) {
         let bytes = [row.bytes_in, row.bytes_out];
-        let sums = sums_of(&row.units, row.cost.unwrap_or_default(), row.unpriced, bytes);
+        let mut sums = sums_of(&row.units, row.cost.unwrap_or_default(), row.unpriced, bytes);
+        sums[0] = whole(row.count);
         let own = Key {
             words: words_of(row, &row.reason, &row.outcome, &row.usage_source),
             status: row.status,
@@ -351,6 +352,7 @@ mod tests {
             full.units.set(*item, count);
         }
         full.held_at = None;
+        full.count = 7;
         let empty = Record::new(RecordId::new(), Timestamp::now(), crate::ledger::Bounded::new("GET"));
         for record in [full, empty] {
             let (mut written, mut read) = (Tally::default(), Tally::default());

@@ -75,7 +75,7 @@ pub fn verify(data_dir: &Path, key: Option<&Path>) -> Result<Verification, Ledge
     }
     let key = key.map(|path| SealKey::read(path, data_dir)).transpose()?;
     let mut result = Verification::default();
-    let claims = seals::check(data_dir, key.as_ref(), &mut result)?;
-    segments::check(data_dir, claims, key.is_some(), &mut result)?;
+    let said = seals::check(data_dir, key.as_ref(), &mut result)?;
+    segments::check(data_dir, said, key.is_some(), &mut result)?;
     Ok(result)
 }

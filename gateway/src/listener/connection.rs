@@ -133,9 +133,9 @@ impl Connection {
         self.body.as_ref()
     }
 
-    /// For an answer that streams to this caller.
-    pub(crate) fn pulse(&self) -> Arc<Pulse> {
-        let pulse = Arc::new(Pulse::new());
+    /// For an answer that streams to this caller, who has to take it at the least rate where it holds what others share.
+    pub(crate) fn pulse(&self, shared: bool) -> Arc<Pulse> {
+        let pulse = Arc::new(Pulse::new(shared.then(|| self.core.shared.limits.least())));
         self.pulses.add(Arc::downgrade(&pulse));
         pulse
     }

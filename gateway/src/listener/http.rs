@@ -15,18 +15,15 @@ use jiff::Timestamp;
 
 use super::open::Order;
 use super::{Connection, TlsStream, linger};
-use crate::identity::HEAD_BYTES;
 use crate::reply::ReplyBody;
 use crate::request;
-
-const HEADERS: usize = 128;
-const STREAMS: u32 = 256;
 
 /// Serves requests until the peer leaves, its proof ends, or the drain says so.
 pub(super) async fn serve(stream: TlsStream, connection: Arc<Connection>) {
     let _drained = connection.core.shared.drain.watch();
     connection.core.open.enter(&connection);
     let io = TokioIo::new(stream);
+    let limits = &connection.core.shared.limits;
     let served = Arc::clone(&connection);
     let service = service_fn(move |request: Request<Incoming>| {
         let connection = Arc::clone(&served);
@@ -45,8 +42,8 @@ pub(super) async fn serve(stream: TlsStream, connection: Arc<Connection>) {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
-            .max_concurrent_streams(STREAMS)
-            .max_header_list_size(HEAD_BYTES as u32)
+            .max_concurrent_streams(limits.streams)
+            .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20)
             .keep_alive_interval(Duration::from_secs(30))
@@ -58,8 +55,8 @@ pub(super) async fn serve(stream: TlsStream, connection: Arc<Connection>) {
         builder
             // Heads are waited for by `Due`: a timer for each request is dear, and would close idle connections as well.
             .header_read_timeout(None)
-            .max_buf_size(HEAD_BYTES)
-            .max_headers(HEADERS);
+            .max_buf_size(limits.head_bytes)
+            .max_headers(limits.head_fields);
         let mut served = builder.serve_connection(io, service);
         if drive(&mut served, &connection, |c| c.graceful_shutdown()).await == End::Close {
             let stream = served.into_parts().io.into_inner();

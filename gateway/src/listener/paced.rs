@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::due::Due;
+use super::handshakes::Talk;
 use crate::upstream::Stall;
 
 const WRITE_LIMIT: Duration = Duration::from_secs(60);
@@ -21,11 +22,13 @@ pub(super) struct Paced {
     stream: TcpStream,
     stalled: Option<Stall>,
     due: Arc<Due>,
+    /// Until the first byte.
+    talk: Option<Arc<Talk>>,
 }
 
 impl Paced {
-    pub(super) const fn new(stream: TcpStream, due: Arc<Due>) -> Self {
-        Self { stream, stalled: None, due }
+    pub(super) const fn new(stream: TcpStream, due: Arc<Due>, talk: Arc<Talk>) -> Self {
+        Self { stream, stalled: None, due, talk: Some(talk) }
     }
 
     pub(super) fn into_inner(self) -> TcpStream {
@@ -54,6 +57,9 @@ impl AsyncRead for Paced {
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if read.is_ready() {
             self.due.heard();
+            if let Some(talk) = self.talk.take() {
+                talk.heard();
+            }
         }
         read
     }

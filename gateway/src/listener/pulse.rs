@@ -1,39 +1,83 @@
 //! Whether a caller still takes the answer it asked for.
 //!
 //! **Invariant:** an answer that has bytes for its caller, who takes none for [`STILL`], holds its budget and its place no longer: its
-//! connection is cut. HTTP/2 stops asking for more while the caller's window is closed, so the body itself would never notice.
+//! connection is cut. One that holds what others share has to be taken at the least rate. HTTP/2 stops asking for more while the caller's
+//! window is closed, so the body itself would never notice.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// Seconds that a caller may leave an answer untouched.
-const STILL: i64 = 120;
+use crate::pace::LeastRate;
+
+/// Milliseconds that a caller may leave an answer untouched.
+const STILL: i64 = 120_000;
 const WAITS_FOR_US: i64 = i64::MAX;
 
-/// When one answer was last taken from.
+/// When one answer was last taken from, in milliseconds.
 #[derive(Debug)]
-pub(crate) struct Pulse(AtomicI64);
+pub(crate) struct Pulse {
+    handed: AtomicI64,
+    /// How much longer its caller may be slow.
+    credit: AtomicI64,
+    least: Option<LeastRate>,
+    begun: i64,
+}
 
 impl Pulse {
-    pub(super) fn new() -> Self {
-        Self(AtomicI64::new(WAITS_FOR_US))
+    pub(super) fn new(least: Option<LeastRate>) -> Self {
+        let credit = least.map_or(STILL, |least| millis(least.patience));
+        Self {
+            handed: AtomicI64::new(WAITS_FOR_US),
+            credit: AtomicI64::new(credit),
+            least,
+            begun: Timestamp::now().as_millisecond(),
+        }
     }
 
     /// A frame was handed over; the caller has to take it before it gets another.
-    pub(crate) fn handed(&self) {
-        self.0.store(Timestamp::now().as_second(), Ordering::Relaxed);
+    pub(crate) fn handed(&self, bytes: usize) {
+        self.handed_at(bytes, Timestamp::now().as_millisecond());
+    }
+
+    fn handed_at(&self, bytes: usize, now: i64) {
+        let left = self.left(now);
+        let credit = match &self.least {
+            Some(least) => millis(least.patience).min(left.saturating_add(millis(least.time_for(bytes)))),
+            None => STILL,
+        };
+        self.credit.store(credit, Ordering::Relaxed);
+        self.handed.store(now, Ordering::Relaxed);
     }
 
     /// The caller has everything that there is.
     pub(crate) fn waits(&self) {
-        self.0.store(WAITS_FOR_US, Ordering::Relaxed);
+        if self.handed.load(Ordering::Relaxed) != WAITS_FOR_US {
+            self.waits_at(Timestamp::now().as_millisecond());
+        }
+    }
+
+    fn waits_at(&self, now: i64) {
+        self.credit.store(self.left(now), Ordering::Relaxed);
+        self.handed.store(WAITS_FOR_US, Ordering::Relaxed);
+    }
+
+    /// What is left of the credit at `now`.
+    fn left(&self, now: i64) -> i64 {
+        let since = self.handed.load(Ordering::Relaxed).min(now);
+        self.credit.load(Ordering::Relaxed).saturating_sub(now.saturating_sub(since))
     }
 
     fn is_still(&self, now: i64) -> bool {
-        now.saturating_sub(self.0.load(Ordering::Relaxed)) > STILL
+        let over = self.least.is_some_and(|least| now.saturating_sub(self.begun) > millis(least.lifetime));
+        over || self.left(now) < 0
     }
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// The answers under way on a connection.
@@ -53,7 +97,7 @@ impl Pulses {
     pub(super) fn any_still(&self, now: Timestamp) -> bool {
         let mut pulses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         pulses.retain(|pulse| pulse.strong_count() > 0);
-        pulses.iter().filter_map(Weak::upgrade).any(|pulse| pulse.is_still(now.as_second()))
+        pulses.iter().filter_map(Weak::upgrade).any(|pulse| pulse.is_still(now.as_millisecond()))
     }
 }
 
@@ -66,17 +110,49 @@ mod tests {
     #[test]
     fn an_answer_is_still_only_while_its_caller_does_not_take_what_was_handed_over() {
         let pulses = Pulses::default();
-        let pulse = Arc::new(Pulse::new());
+        let pulse = Arc::new(Pulse::new(None));
         pulses.add(Arc::downgrade(&pulse));
-        let later = Timestamp::now() + jiff::SignedDuration::from_secs(STILL + 2);
+        let later = Timestamp::now() + jiff::SignedDuration::from_secs(STILL / 1_000 + 2);
         assert!(!pulses.any_still(later), "the provider says nothing");
-        pulse.handed();
+        pulse.handed(1);
         assert!(!pulses.any_still(Timestamp::now()));
         assert!(pulses.any_still(later));
         pulse.waits();
         assert!(!pulses.any_still(later));
-        pulse.handed();
+        pulse.handed(1);
         drop(pulse);
         assert!(!pulses.any_still(later));
+    }
+
+    const LEAST: LeastRate =
+        LeastRate { bytes: 1_000, patience: Duration::from_secs(30), lifetime: Duration::from_secs(3_600) };
+
+    #[test]
+    fn a_caller_that_sips_what_others_share_is_cut() {
+        let pulse = Pulse::new(Some(LEAST));
+        let begun = pulse.begun;
+        let cut = (1..100).find(|second| {
+            pulse.handed_at(10, begun + second * 1_000);
+            pulse.is_still(begun + second * 1_000 + 999)
+        });
+        assert!(cut.is_some_and(|second| (29..=32).contains(&second)), "{cut:?}");
+    }
+
+    #[test]
+    fn a_slow_provider_costs_its_caller_nothing_and_the_least_rate_is_enough() {
+        let pulse = Pulse::new(Some(LEAST));
+        let mut now = pulse.begun;
+        for _ in 0..60 {
+            pulse.handed_at(10, now);
+            pulse.waits_at(now + 5);
+            now += 55_000;
+            assert!(!pulse.is_still(now));
+        }
+        let pulse = Pulse::new(Some(LEAST));
+        for second in 0..3_000 {
+            pulse.handed_at(1_000, pulse.begun + second * 1_000);
+            assert!(!pulse.is_still(pulse.begun + second * 1_000 + 999));
+        }
+        assert!(pulse.is_still(pulse.begun + 3_601_000), "all has an end");
     }
 }

@@ -118,7 +118,7 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        Head::read(request.body(()).unwrap().into_parts().0).unwrap()
+        Head::read(request.body(()).unwrap().into_parts().0, 64 << 10).unwrap()
     }
 
     fn signed(head: &Head) -> Signed<'_> {

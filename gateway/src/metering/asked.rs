@@ -9,11 +9,11 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 use tollgate_policy::decision::{Actions, Admission, Facts, Permit, Priced};
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::Endpoint;
-use tollgate_policy::limit::Unit;
+use tollgate_policy::limit::{LimitKind, Unit};
 use tollgate_policy::policy::Grant;
 use tollgate_policy::price::NanoUsd;
 
@@ -21,16 +21,16 @@ use super::action;
 use super::estimate::{self, Bound, Terms};
 use super::facts::{self, ReadBody};
 use crate::caller_body::CallerBody;
+use crate::core::Shared;
 use crate::identity::Head;
 use crate::injection;
 use crate::load::{Load, Room};
+use crate::pace::{LeastRate, Pace};
 use crate::quota::Demand;
 use crate::upstream::OutBody;
 
-/// A body that is read before it is sent has this long, and more as it comes.
-const HEAD_START: Duration = Duration::from_secs(30);
-/// 16 KiB a second.
-const LEAST_BYTES_PER_MS: u64 = 16;
+/// Before a body of more bytes is read it is looked whether the caller has anything left.
+const WORTH_A_LOOK: u64 = 64 << 10;
 
 /// A body of more bytes is parsed on a thread of its own: a core has others to serve meanwhile.
 const LARGE: usize = 256 * 1024;
@@ -60,8 +60,9 @@ pub(crate) async fn read(
     head: &Head,
     incoming: CallerBody,
     load: &Arc<Load>,
-    limit: usize,
+    shared: &Shared,
 ) -> Result<Asked, Denial> {
+    let limit = shared.limits.body_bytes;
     let headers = &head.headers;
     let endpoint = admission.endpoint().filter(|_| admission.reads_body());
     let signed = action::Signed::of(admission, head);
@@ -81,7 +82,7 @@ pub(crate) async fn read(
     } else {
         Most { bytes: limit, refusal: too_large }
     };
-    let (bytes, room) = collect(incoming, most, load).await?;
+    let (bytes, room) = collect(incoming, most, load, shared.limits.least()).await?;
     let mut read = match endpoint {
         Some(endpoint) => {
             let read = read_facts(endpoint, headers, &bytes).await?;
@@ -94,6 +95,11 @@ pub(crate) async fn read(
     };
     read.facts.actions = named(if may_name { &bytes } else { &[] })?;
     Ok(Asked { content: Content::Whole { bytes, room }, read })
+}
+
+/// Whether a body is, or may be, so large that it is looked first whether it is worth reading.
+pub(crate) fn is_large(incoming: &CallerBody) -> bool {
+    incoming.size_hint().exact().is_none_or(|length| length > WORTH_A_LOOK)
 }
 
 async fn read_facts(endpoint: &Arc<Endpoint>, headers: &HeaderMap, body: &Bytes) -> Result<ReadBody, Denial> {
@@ -117,25 +123,28 @@ struct Most {
     refusal: fn() -> Denial,
 }
 
-async fn collect(mut incoming: CallerBody, most: Most, load: &Arc<Load>) -> Result<(Bytes, Room), Denial> {
-    if incoming.size_hint().exact().is_some_and(|length| length > most.bytes as u64) {
+async fn collect(
+    mut incoming: CallerBody,
+    most: Most,
+    load: &Arc<Load>,
+    least: LeastRate,
+) -> Result<(Bytes, Room), Denial> {
+    let announced = incoming.size_hint().exact();
+    if announced.is_some_and(|length| length > most.bytes as u64) {
         return Err((most.refusal)());
     }
     let mut first = Bytes::new();
     let mut all: Option<BytesMut> = None;
-    let mut room = Room::default();
-    let begun = Instant::now();
+    let mut room = Room::of(announced);
+    let mut pace = Pace::new(least);
     loop {
         let length = all.as_ref().map_or(first.len(), BytesMut::len);
-        // Time for what has come, at the least rate, and some to begin with.
-        let due = begun + HEAD_START + Duration::from_millis(length as u64 / LEAST_BYTES_PER_MS);
-        let frame = timeout_at(due, incoming.frame())
-            .await
-            .map_err(|_| Denial::new(Reason::BadRequest, "the request body came too slowly"))?;
+        let frame = timeout_at(pace.due(), incoming.frame()).await.map_err(|_| too_slow())?;
         let Some(frame) = frame else { break };
         let frame = frame
             .map_err(|_| Denial::new(Reason::BadRequest, "the request body broke off or is malformed"))?;
         let Ok(chunk) = frame.into_data() else { continue };
+        pace.came(chunk.len());
         if length + chunk.len() > most.bytes {
             return Err((most.refusal)());
         }
@@ -147,7 +156,8 @@ async fn collect(mut incoming: CallerBody, most: Most, load: &Arc<Load>) -> Resu
             // A body in one piece is not copied.
             None if first.is_empty() => first = chunk,
             None => {
-                let mut joined = BytesMut::with_capacity((first.len() + chunk.len()) * 2);
+                let known = announced.and_then(|length| usize::try_from(length).ok());
+                let mut joined = BytesMut::with_capacity(known.unwrap_or((first.len() + chunk.len()) * 2));
                 joined.extend_from_slice(&first);
                 joined.extend_from_slice(&chunk);
                 all = Some(joined);
@@ -160,6 +170,11 @@ async fn collect(mut incoming: CallerBody, most: Most, load: &Arc<Load>) -> Resu
 fn no_room() -> Denial {
     let detail = "this workload, or all together, have too many bytes of request bodies under way";
     Denial::new(Reason::ConcurrencyLimited, detail).retry_after(Duration::from_secs(1))
+}
+
+/// Where a body comes so slowly that it keeps from others what its call holds.
+pub(crate) fn too_slow() -> Denial {
+    Denial::new(Reason::BadRequest, "the request body came too slowly (limits.leastRate)")
 }
 
 fn too_large() -> Denial {
@@ -202,13 +217,20 @@ impl Asked {
     }
 
     /// The body to send, as it came or with its edits, and the room that it takes up until it is no longer needed.
-    pub(crate) fn into_body(self, bound: Option<&Bound>, permit: &Permit) -> (OutBody, Room) {
+    /// One that streams has to come at the least rate where its call holds what others share.
+    pub(crate) fn into_body(
+        self,
+        bound: Option<&Bound>,
+        permit: &Permit,
+        least: LeastRate,
+    ) -> (OutBody, Room) {
         match self.content {
             Content::Streaming(incoming) if incoming.is_end_stream() => {
                 (OutBody::Whole(Bytes::new()), Room::default())
             }
             Content::Streaming(incoming) => {
-                (OutBody::streaming(incoming, permit.destination().timeouts.idle), Room::default())
+                let pace = holds_shared(permit.grant()).then(|| Pace::new(least));
+                (OutBody::streaming(incoming, permit.destination().timeouts.idle, pace), Room::default())
             }
             Content::Whole { bytes, room } => {
                 let cap = bound.and_then(|bound| bound.write_cap);
@@ -218,8 +240,20 @@ impl Asked {
     }
 }
 
+/// Whether a call of this grant holds something that others wait for: part of a budget, or a place.
+pub(super) fn holds_shared(grant: &Grant) -> bool {
+    grant.limits.iter().any(|limit| !matches!(limit.kind, LimitKind::Gcra { .. }))
+}
+
 fn limits_usage(grant: &Grant) -> bool {
     grant.limits.iter().any(|limit| matches!(limit.unit, Unit::Tokens | Unit::Spend))
+}
+
+/// What every call of this endpoint asks of its limits, whatever its body says.
+pub(crate) fn least(endpoint: Option<&Arc<Endpoint>>) -> Demand {
+    let is_billed = endpoint.is_some_and(|endpoint| endpoint.metered && !endpoint.free);
+    let (tokens, spend) = if is_billed { (estimate::LEAST_TOKENS, NanoUsd(1)) } else { (0, NanoUsd::ZERO) };
+    Demand { requests: 1, tokens, spend }
 }
 
 /// The refusal of a budget, with what made the hold so large.

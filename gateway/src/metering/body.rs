@@ -17,9 +17,9 @@ use http_body::{Body, Frame, SizeHint};
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::Reason;
 
-use super::estimate;
 use super::meter::{Meter, Told, Usage};
 use super::usage::{Announced, Output, Reading, UsageReader};
+use super::{asked, estimate};
 use crate::attempt::Answered;
 use crate::drain::Phase;
 use crate::fault::{Faults, Stage};
@@ -173,7 +173,7 @@ impl MeteredBody {
 
     /// The answer outlasts its head: from now on its caller is watched.
     pub(super) fn watch(&mut self) {
-        self.pulse = Some(self.connection.pulse());
+        self.pulse = Some(self.connection.pulse(asked::holds_shared(self.permit.grant())));
     }
 
     /// Waits for the record, if it is being written, and lets go what waited for it.
@@ -363,7 +363,7 @@ impl Body for MeteredBody {
             if let Some(bytes) = this.next_piece() {
                 this.source.meter.record.bytes_out += bytes.len() as u64;
                 if let Some(pulse) = &this.pulse {
-                    pulse.handed();
+                    pulse.handed(bytes.len());
                 }
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }

@@ -18,6 +18,8 @@ use super::usage::Reading;
 /// largest that Anthropic documents is under a thousand for each kind of tool.
 const PROMPT_ALLOWANCE: u64 = 4096;
 
+/// No call is held at fewer: a part of the allowance, for models with a small window.
+pub(super) const LEAST_TOKENS: u64 = 1024;
 /// Bytes of text for one token where an estimate is shown; English has about four, most else fewer.
 const BYTES_PER_TOKEN: u64 = 3;
 

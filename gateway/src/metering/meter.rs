@@ -1,6 +1,6 @@
 //! One request's account: what it is, what it held, what it used.
 //!
-//! **Invariant:** once the caller is proven, exactly one record is written for the request, also when it is refused, panics, or its caller
+//! **Invariant:** once the caller is proven, exactly one record counts the request, also when it is refused, panics, or its caller
 //! goes away; and its hold is settled or released exactly once. What was sent and never reported settles at the hold.
 
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use tollgate_policy::target::Target;
 
 use super::asked::Asked;
 use super::estimate::Bound;
+use super::refusals;
 use crate::core::Core;
 use crate::keys::Chosen;
 use crate::ledger::{
@@ -320,7 +321,12 @@ impl Meter {
         self.book(usage);
         let model = self.priced().map(|price| price.model_shared());
         self.core.stats.call(&self.record, model);
-        self.core.journal.record_seen(&self.record, log).map(Some)
+        let countable = !self.sent && self.line.is_none() && refusals::is_countable(&self.record);
+        let journal = &self.core.journal;
+        if countable && !self.core.refusals.is_told(&self.record, journal.space_is_short()) {
+            return Ok(None);
+        }
+        journal.record_seen(&self.record, log).map(Some)
     }
 
     fn book(&mut self, usage: Usage) {
@@ -464,7 +470,7 @@ fn unavailable(_: &LedgerError) -> Denial {
 }
 
 /// The access log has of the record what it begins with in the journal.
-fn log(record: &[u8]) {
+pub(super) fn log(record: &[u8]) {
     tracing::info!(target: ACCESS, record);
 }
 

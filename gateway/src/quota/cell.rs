@@ -10,6 +10,7 @@ use tollgate_policy::limit::{Counter, Key, Limit, LimitKind, Usage, Window};
 use tollgate_policy::map::Map;
 
 use super::rate::Rate;
+use super::share::Shares;
 
 /// The least number of keys at which those that count nothing are looked for.
 const SWEEP: usize = 1024;
@@ -19,6 +20,8 @@ const SWEEP: usize = 1024;
 pub(super) struct Cell {
     pub(super) key: Arc<str>,
     pub(super) state: State,
+    /// Who holds how much of it; absent where that is one caller, or nothing is held.
+    pub(super) shares: Option<Shares>,
 }
 
 #[derive(Debug)]
@@ -50,7 +53,8 @@ impl Cell {
             LimitKind::Concurrent => State::Concurrent(AtomicU64::new(0)),
             LimitKind::Gcra { per, burst } => State::Rate(Rate::new(limit.amount, *per, *burst)),
         };
-        Arc::new(Self { key, state })
+        let shared = limit.key != Key::Caller && !matches!(state, State::Rate(_));
+        Arc::new(Self { key, state, shares: shared.then(Shares::default) })
     }
 
     /// `None` for a rate, which cannot be asked.

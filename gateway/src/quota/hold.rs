@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use jiff::Timestamp;
 use tollgate_policy::denial::{Denial, Reason};
-use tollgate_policy::limit::{Limit, LimitKind, Refused, Slice, Unit};
+use tollgate_policy::limit::{Limit, LimitKind, Refused, Slice, Unit, Usage};
 use tollgate_policy::price::NanoUsd;
 
 use super::Demand;
@@ -18,6 +18,7 @@ use super::cell::{Cell, State, lock};
 use super::key::Keys;
 use super::plan::{Item, Plan};
 use super::rate::{self, RateHeaders};
+use super::share::{HeldShare, Room};
 use crate::ledger::Charge;
 
 /// How long a caller should wait at least, and for other calls to end.
@@ -51,6 +52,8 @@ pub struct Settled {
 struct Taken {
     cell: Arc<Cell>,
     place: Place,
+    /// Given back with the rest.
+    _share: Option<HeldShare>,
 }
 
 #[derive(Debug)]
@@ -161,13 +164,38 @@ impl Taken {
         let limit = &item.limit;
         let cell = item.counts.cell(keys.get(limit.key), limit, now);
         let amount = demand.of(limit.unit);
+        let mut share = None;
         let place = match (&cell.state, &limit.kind) {
             (State::Counted(counter), LimitKind::Counted(window)) => {
-                let reserved = lock(counter).reserve(window, limit.amount, amount, now);
-                let slice = reserved.map_err(|refused| over_budget(limit, amount, refused))?;
+                let mut counter = lock(counter);
+                let Usage { spent, held } = counter.usage(window, now);
+                let reserved = counter.reserve(window, limit.amount, amount, now);
+                let slice = reserved.map_err(|refused| {
+                    if let (Refused::Held { .. }, Some(shares)) = (refused, &cell.shares) {
+                        shares.want(keys, now);
+                    }
+                    over_budget(limit, amount, refused)
+                })?;
+                let free = limit.amount.saturating_sub(spent).saturating_sub(held);
+                share = take_share(&cell, keys, amount, Room { cap: limit.amount, free }, now)
+                    .inspect_err(|()| counter.release(slice, amount))
+                    .map_err(|()| over_share(limit, Reason::BudgetHeld))?;
                 Place::Slice { slice, held: amount }
             }
-            (State::Concurrent(calls), LimitKind::Concurrent) => occupy(calls, limit)?,
+            (State::Concurrent(calls), LimitKind::Concurrent) => {
+                let occupied = occupy(calls, limit).inspect_err(|_| {
+                    if let Some(shares) = &cell.shares {
+                        shares.want(keys, now);
+                    }
+                });
+                let (place, free) = occupied?;
+                share = take_share(&cell, keys, 1, Room { cap: limit.amount, free }, now)
+                    .inspect_err(|()| {
+                        calls.fetch_sub(1, Ordering::Relaxed);
+                    })
+                    .map_err(|()| over_share(limit, Reason::ConcurrencyLimited))?;
+                place
+            }
             (State::Rate(rate), LimitKind::Gcra { .. }) => {
                 let left = rate.take(amount, now).map_err(|wait| too_fast(limit, wait))?;
                 Place::Rate { left }
@@ -178,7 +206,7 @@ impl Taken {
                 return Err(Denial::new(Reason::Internal, detail).retry_after(SHORT_RETRY));
             }
         };
-        Ok(Self { cell, place })
+        Ok(Self { cell, place, _share: share })
     }
 
     fn tell(&self, limit: &Limit, field: &mut String, now: Timestamp) {
@@ -201,9 +229,49 @@ impl Taken {
     }
 }
 
-fn occupy(calls: &AtomicU64, limit: &Limit) -> Result<Place, Denial> {
+/// Why the limits of this plan have nothing left even for `least`, if that is so. What others only hold may be given back.
+pub(super) fn exhausted(plan: &Plan, keys: &Keys<'_>, least: &Demand, now: Timestamp) -> Option<Denial> {
+    plan.items.iter().find_map(|Item { limit, counts }| {
+        let LimitKind::Counted(window) = &limit.kind else { return None };
+        let cell = counts.cell(keys.get(limit.key), limit, now);
+        let State::Counted(counter) = &cell.state else { return None };
+        let mut counter = lock(counter);
+        let wanted = least.of(limit.unit);
+        let is_over = wanted > 0 && counter.usage(window, now).spent.saturating_add(wanted) > limit.amount;
+        is_over.then(|| {
+            let resets_in = counter.resets_in(window, now);
+            over_budget(limit, wanted, Refused::Exhausted { resets_in })
+        })
+    })
+}
+
+/// The caller's share of what is held together, where there is such a thing. An error where it has more than that already.
+fn take_share(
+    cell: &Cell,
+    keys: &Keys<'_>,
+    amount: u64,
+    room: Room,
+    now: Timestamp,
+) -> Result<Option<HeldShare>, ()> {
+    match &cell.shares {
+        Some(shares) if amount > 0 => shares.take(keys, amount, room, now).map(Some).ok_or(()),
+        _ => Ok(None),
+    }
+}
+
+fn over_share(limit: &Limit, reason: Reason) -> Denial {
+    let (id, unit) = (&limit.id, limit.unit);
+    let detail = format!(
+        "limit {id}: calls of this workload hold their share of its {unit} while others want some too; retry soon"
+    );
+    Denial::new(reason, detail).retry_after(SHORT_RETRY)
+}
+
+/// A place among the calls at once, and how many were free before.
+fn occupy(calls: &AtomicU64, limit: &Limit) -> Result<(Place, u64), Denial> {
     let more = |calls: u64| calls.checked_add(1).filter(|calls| *calls <= limit.amount);
-    calls.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).map(|_| Place::Slot).map_err(|_| {
+    let occupied = calls.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    occupied.map(|before| (Place::Slot, limit.amount.saturating_sub(before))).map_err(|_| {
         let detail = format!("limit {}: too many calls are under way at once", limit.id);
         Denial::new(Reason::ConcurrencyLimited, detail).retry_after(SHORT_RETRY)
     })

@@ -5,18 +5,35 @@ use tollgate_policy::limit::Key;
 
 /// One caller's key under each [`Key`]. No two namespaces and no two callers ever have the same one.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Keys<'a> {
+pub(crate) struct Keys<'a> {
     caller: &'a str,
     namespace: &'a str,
+    domain: &'a str,
 }
 
 impl<'a> Keys<'a> {
     /// A namespace's key holds its trust domain, and an identity outside any namespace is alone: sharing is never a default.
-    pub(super) fn of(id: &'a SpiffeId) -> Self {
+    pub(crate) fn of(id: &'a SpiffeId) -> Self {
         let caller = id.as_str();
         let outside = caller.len() - id.path().len();
         let namespace = id.namespace().and_then(|name| caller.get(..outside + "/ns/".len() + name.len()));
-        Self { caller, namespace: namespace.unwrap_or(caller) }
+        let domain = caller.get(..outside).unwrap_or(caller);
+        Self { caller, namespace: namespace.unwrap_or(caller), domain }
+    }
+
+    /// The namespace, with its trust domain; the caller itself where it is in none.
+    pub(crate) fn namespace(&self) -> &'a str {
+        self.namespace
+    }
+
+    /// The trust domain.
+    pub(crate) fn domain(&self) -> &'a str {
+        self.domain
+    }
+
+    /// Caller, namespace and trust domain.
+    pub(super) fn levels(&self) -> [&'a str; 3] {
+        [self.caller, self.namespace, self.domain]
     }
 
     /// Empty where all share one count, as in the ledger.

@@ -88,6 +88,10 @@ fn one_mistake_is_one_problem_that_says_what_would_be_right() {
         (with("cores: many"), "7: cores: ", "a whole number"),
         (with("limits: {bodyBytes: 1 MBB}"), "7: limits.bodyBytes: ", "a whole number"),
         (with("limits: {bodyBytes: -1}"), "7: limits.bodyBytes: ", "a whole number"),
+        (with("limits: {heldBytes: 1 MiB}"), "7: limits.heldBytes: ", "at least 16 MiB"),
+        (with("limits: {headBytes: 4 KiB}"), "7: limits.headBytes: ", "from 8 KiB"),
+        (with("limits: {streams: 0}"), "7: limits.streams: ", "at least 1"),
+        (with("ledger: {keep: {age: 0s}}"), "7: ledger.keep.age: ", "above 0"),
         (with("drain: {delay: 5}"), "7: drain.delay: ", "with its unit"),
         (with("drain: {timeout: 0s}"), "7: drain.timeout: ", "above 0"),
         (with("names: [tollgate, 'a b']"), "7: names[1]: ", "a b"),
@@ -116,6 +120,22 @@ fn bytes_have_units_and_a_delay_may_be_nothing() {
     }
     let settings = read(&format!("{GOOD}drain: {{delay: 0s}}\n"), &[]).unwrap();
     assert!(settings.drain.delay.is_zero());
+}
+
+#[test]
+fn bounds_have_defaults_that_follow_the_memory_and_are_taken_as_written() {
+    let plain = read(GOOD, &[]).unwrap();
+    let bounds = plain.limits.bounds();
+    assert!((16 << 20..=1 << 30).contains(&bounds.held) && bounds.held_of_one == bounds.held / 3);
+    assert_eq!((bounds.connections, bounds.calls), (4_096, 2_048));
+    assert_eq!((plain.ledger.keep.age.0.as_secs(), plain.ledger.keep.size), (90 * 86_400, 20 << 30));
+    let more = "limits: {heldBytes: 64 MiB, heldBytesPerCaller: 8 MiB, leastRate: 1 KiB, patience: 1m, lifetime: 1d}\n\
+                ledger: {keep: {age: 7d, size: 1 GiB}}\n";
+    let written = read(&format!("{GOOD}{more}"), &[]).unwrap();
+    let (bounds, least) = (written.limits.bounds(), written.limits.least());
+    assert_eq!((bounds.held, bounds.held_of_one), (64 << 20, 8 << 20));
+    assert_eq!((least.bytes, least.patience.as_secs(), least.lifetime.as_secs()), (1_024, 60, 86_400));
+    assert_eq!((written.ledger.keep.age.0.as_secs(), written.ledger.keep.size), (7 * 86_400, 1 << 30));
 }
 
 #[test]

@@ -88,6 +88,10 @@ pub(super) fn pause<'de, D: Deserializer<'de>>(value: D) -> Result<Duration, D::
     text.parse().map(|Interval(time)| time).map_err(|_| refuse(&text, form))
 }
 
+pub(super) fn some_bytes<'de, D: Deserializer<'de>>(value: D) -> Result<Option<usize>, D::Error> {
+    bytes(value).map(Some)
+}
+
 pub(super) fn bytes<'de, D: Deserializer<'de>>(value: D) -> Result<usize, D::Error> {
     let text = written(value)?;
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();

@@ -16,12 +16,15 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use crate::caller_body::CallerBody;
+use crate::pace::Pace;
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
     #[error("the other side sent nothing for too long")]
     Stalled,
+    #[error("the caller sends too slowly for what it holds")]
+    Slow,
     #[error("the peer broke off: {0}")]
     Peer(#[from] hyper::Error),
     #[error("the record could not be written")]
@@ -66,6 +69,8 @@ pub(crate) enum OutBody {
 pub(crate) struct Streaming {
     incoming: CallerBody,
     stall: Stall,
+    /// Of a call that holds what others share.
+    pace: Option<Pace>,
     upload: Arc<Upload>,
     recoding: Option<Recoding>,
     trailers: Option<Box<dyn Trailers>>,
@@ -79,9 +84,10 @@ struct Recoding {
 }
 
 impl OutBody {
-    pub(crate) fn streaming(incoming: CallerBody, idle: Duration) -> Self {
+    pub(crate) fn streaming(incoming: CallerBody, idle: Duration, pace: Option<Pace>) -> Self {
         let (stall, upload) = (Stall::new(idle), Arc::default());
-        Self::Streaming(Box::new(Streaming { incoming, stall, upload, recoding: None, trailers: None }))
+        let (recoding, trailers) = (None, None);
+        Self::Streaming(Box::new(Streaming { incoming, stall, pace, upload, recoding, trailers }))
     }
 
     /// The body as `by` rewrites it.
@@ -176,10 +182,21 @@ impl Streaming {
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         loop {
             let Poll::Ready(next) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+                let answered = self.upload.answered.load(Ordering::Relaxed);
+                if let Some(pace) = self.pace.as_mut().filter(|_| !answered)
+                    && pace.poll_late(cx).is_ready()
+                {
+                    self.upload.slow.store(true, Ordering::Relaxed);
+                    return Poll::Ready(Some(Err(BodyError::Slow)));
+                }
                 ready!(self.stall.poll(cx));
                 return Poll::Ready(Some(Err(BodyError::Stalled)));
             };
             self.stall.progress();
+            if let Some(pace) = &mut self.pace {
+                let came = next.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+                pace.came(came.map_or(0, Bytes::len));
+            }
             match next {
                 Some(Ok(frame)) if frame.is_data() => {
                     self.upload.add(frame.data_ref().map_or(0, Bytes::len));
@@ -235,6 +252,8 @@ impl Body for OutBody {
 pub(crate) struct Upload {
     bytes: AtomicU64,
     malformed: AtomicBool,
+    slow: AtomicBool,
+    answered: AtomicBool,
 }
 
 impl Upload {
@@ -245,6 +264,16 @@ impl Upload {
     /// How many bytes have left.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The answer has begun: what is still to be sent may depend on it, as in a call that streams both ways.
+    pub(crate) fn answered(&self) {
+        self.answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it broke off because its caller sent too slowly.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.slow.load(Ordering::Relaxed)
     }
 
     /// Whether it broke off because it is not what its head announces. What a connection says of that depends on its protocol.

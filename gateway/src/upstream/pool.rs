@@ -129,6 +129,8 @@ pub(crate) enum Line {
 /// All connections of one key.
 #[derive(Debug, Default)]
 pub(crate) struct Bucket {
+    /// Most fields of an answer over HTTP/1.1.
+    pub(super) answer_fields: usize,
     http1: Mutex<Vec<Http1>>,
     http2: Mutex<Map<SpiffeId, Vec<Http2>>>,
     /// The other side wants these calls over HTTP/1.1.
@@ -243,6 +245,7 @@ pub(crate) struct Pool {
     pub(super) journal: Arc<Journal>,
     pub(super) showing: Showing,
     pub(super) resolver: Resolver,
+    answer_fields: usize,
     buckets: Mutex<Buckets>,
 }
 
@@ -250,8 +253,9 @@ pub(crate) struct Pool {
 struct Buckets(Map<Key, Arc<Bucket>>);
 
 impl Pool {
-    pub(crate) fn new(journal: Arc<Journal>, resolver: Resolver) -> Self {
-        Self { journal, showing: Showing::default(), resolver, buckets: Mutex::default() }
+    /// `answer_fields`: most fields of an answer over HTTP/1.1.
+    pub(crate) fn new(journal: Arc<Journal>, resolver: Resolver, answer_fields: usize) -> Self {
+        Self { journal, showing: Showing::default(), resolver, answer_fields, buckets: Mutex::default() }
     }
 
     /// The bucket of `key`, made if need be.
@@ -260,7 +264,8 @@ impl Pool {
         if let Some(known) = buckets.0.get(key) {
             return Arc::clone(known);
         }
-        Arc::clone(buckets.0.entry(key.clone()).or_default())
+        let new = Arc::new(Bucket { answer_fields: self.answer_fields, ..Bucket::default() });
+        Arc::clone(buckets.0.entry(key.clone()).or_insert(new))
     }
 
     /// To be called before a connection to `destination` is opened: closes the oldest idle ones where there are too many.

@@ -92,6 +92,7 @@ pub(super) async fn speak(
     }
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(256 << 10)
+        .max_headers(bucket.answer_fields)
         .handshake(io)
         .await
         .map_err(|error| UpstreamError::spoken(error, verified))?;

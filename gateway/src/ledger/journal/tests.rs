@@ -1,6 +1,7 @@
 use std::future::poll_fn;
 use std::path::Path;
 
+use super::rotation::SEGMENT_TIME;
 use super::sink::fake::Disk;
 use super::*;
 use crate::ledger::samples;
@@ -201,6 +202,28 @@ async fn records_kept_in_memory_while_nothing_can_be_written_are_bounded() {
     }
     let kept = journal.state().broken.as_ref().unwrap().retained.len();
     assert!((RETAINED..RETAINED + 4096).contains(&kept), "{kept}");
+}
+
+#[tokio::test]
+async fn a_segment_that_is_a_day_old_is_followed_by_another_and_nothing_is_lost_between() {
+    let directory = samples::directory();
+    let (journal, disk) = journal(directory.path());
+    let (first, second, third) = (hold(), hold(), hold());
+    let at = journal.hold(&first).unwrap();
+    journal.written(at).await.unwrap();
+    assert!(journal.rotate(Timestamp::now()).unwrap().is_none(), "it is young");
+    let waits = journal.hold(&second).unwrap();
+    let over = journal.rotate(Timestamp::now() + SEGMENT_TIME).unwrap().expect("it is old");
+    assert!(journal.written(waits).await.is_ok(), "it was written before");
+    assert_eq!((lines(&disk).len(), over.lines), (3, 3));
+    let at = journal.hold(&third).unwrap();
+    journal.written(at).await.unwrap();
+    let now = journal.end();
+    let header = segment::first(directory.path(), &now.segment).unwrap().unwrap();
+    assert!(!header.continues && header.previous[0].segment == over.segment);
+    let [old, new] = &journal.stretches()[..] else { panic!("two stretches") };
+    assert_eq!((&old.end, old.tally.as_ref().unwrap().open.len()), (&over, 2));
+    assert_eq!((&new.end, new.from, new.tally.as_ref().unwrap().open.len()), (&now, 0, 1));
 }
 
 #[test]

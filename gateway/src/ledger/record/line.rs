@@ -29,6 +29,7 @@ impl Record {
         json.number(member!("status"), self.status.into());
         json.optional_word(member!("reason"), self.reason.map(|reason| reason.as_str()));
         json.word(member!("outcome"), self.outcome.as_str());
+        optional(json, member!("count"), Some(self.count).filter(|count| *count != 1));
         // One that simply succeeded is told by the record itself.
         let last = self.attempts.last();
         if self.attempts.len() > 1 || last.is_some_and(|last| last.status != Some(self.status)) {

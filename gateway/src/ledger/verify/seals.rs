@@ -1,12 +1,22 @@
 //! The seals: their MACs, their numbers, and the anchor.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::{Claim, Verification};
-use crate::ledger::LedgerError;
 use crate::ledger::seal::{self, Mac, Seal, SealKey};
+use crate::ledger::{LedgerError, retention};
+
+/// What seals say about segments.
+#[derive(Default)]
+pub(super) struct Said {
+    pub(super) claims: Vec<Claim>,
+    /// Segments that retention removed.
+    pub(super) retired: HashSet<Arc<str>>,
+}
 
 const FILE: &str = "heads.jsonl";
 
@@ -15,7 +25,7 @@ pub(super) fn check(
     data_dir: &Path,
     key: Option<&SealKey>,
     result: &mut Verification,
-) -> Result<Vec<Claim>, LedgerError> {
+) -> Result<Said, LedgerError> {
     // Before the seals: each is in the file before it is the anchor.
     let anchor = key.and_then(SealKey::anchor);
     let path = seal::path(data_dir);
@@ -29,7 +39,7 @@ pub(super) fn check(
             } else {
                 result.notes.push("there are no seals: a cut-off tail cannot be seen".into());
             }
-            return Ok(Vec::new());
+            return Ok(Said { claims: Vec::new(), retired: retention::noted(data_dir)? });
         }
         Err(error) => return Err(LedgerError::file("reading", &path, error)),
     };
@@ -37,7 +47,7 @@ pub(super) fn check(
         result.notes.push("no key was given: the seals are taken as they stand, and whoever can write the data directory could have made them".into());
     }
     let mut check =
-        Check { key, result, last: [0; 32], number: 0, anchored: anchor.is_none(), claims: Vec::new() };
+        Check { key, result, last: [0; 32], number: 0, anchored: anchor.is_none(), said: Said::default() };
     let whole = memchr::memrchr(b'\n', &bytes).map_or(0, |end| end + 1);
     for (index, line) in
         bytes[..whole].split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty())
@@ -45,12 +55,12 @@ pub(super) fn check(
         check.line(index as u64 + 1, line);
         check.anchored |= anchor.as_deref() == Some(line);
     }
-    let (claims, anchored) = (check.claims, check.anchored);
+    let (said, anchored) = (check.said, check.anchored);
     if whole < bytes.len() {
         result.notes.push(format!("{FILE} ends in a part of a line: a seal was being written"));
     }
     anchors(key, anchor.as_deref(), anchored, result);
-    Ok(claims)
+    Ok(said)
 }
 
 fn anchors(key: Option<&SealKey>, anchor: Option<&[u8]>, anchored: bool, result: &mut Verification) {
@@ -78,7 +88,7 @@ struct Check<'a> {
     last: Mac,
     number: u64,
     anchored: bool,
-    claims: Vec<Claim>,
+    said: Said,
 }
 
 impl Check<'_> {
@@ -106,7 +116,8 @@ impl Check<'_> {
         self.result.last_seal = Some((seal.number, seal.at));
         if good {
             let by = format!("seal {}", seal.number);
-            self.claims.extend(seal.heads.into_iter().map(|head| Claim { head, by: by.clone() }));
+            self.said.retired.extend(seal.retired.into_iter().map(|head| head.segment));
+            self.said.claims.extend(seal.heads.into_iter().map(|head| Claim { head, by: by.clone() }));
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 
+use super::seals::Said;
 use super::{Claim, Verification};
 use crate::ledger::LedgerError;
 use crate::ledger::chain::{self, Head};
@@ -19,7 +20,7 @@ const SEALED_WITHIN: SignedDuration = SignedDuration::from_mins(5);
 /// Checks every segment, with what the seals claim about them.
 pub(super) fn check(
     data_dir: &Path,
-    mut claims: Vec<Claim>,
+    Said { mut claims, retired }: Said,
     sealed: bool,
     result: &mut Verification,
 ) -> Result<(), LedgerError> {
@@ -46,7 +47,10 @@ pub(super) fn check(
         let claims = by_segment.remove(name).unwrap_or_default();
         walk(data_dir, name, headers.get(name), &claims, result)?;
     }
-    let mut missing: Vec<_> = by_segment.into_iter().collect();
+    let mut missing: Vec<_> = by_segment.into_iter().filter(|(name, _)| !retired.contains(name)).collect();
+    if !retired.is_empty() {
+        result.notes.push(format!("{} segments went by ledger.keep", retired.len()));
+    }
     missing.sort_by(|a, b| a.0.cmp(&b.0));
     for (name, claims) in missing {
         let by = claims.first().map_or("", |claim| &claim.by);

@@ -17,7 +17,7 @@ struct Stage {
 fn stage() -> Stage {
     let directory = samples::directory();
     let (ledger, _) = Ledger::open(directory.path(), None, 1).unwrap();
-    let pool = Pool::new(ledger.journal(0).unwrap(), Resolver::new(&[]));
+    let pool = Pool::new(ledger.journal(0).unwrap(), Resolver::new(&[]), 128);
     Stage { pool, alive: vec![Box::new(ledger)], _directory: directory }
 }
 

@@ -1,0 +1,50 @@
+//! Going on in another segment, so that retention can remove the one before.
+//!
+//! **Invariant:** no line is in neither or in both, and each core's segments name the one before.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::sink::Sink;
+use super::{Journal, State};
+use crate::ledger::LedgerError;
+use crate::ledger::segment::SegmentHead;
+
+/// A segment this large, or begun this long ago, is followed by another, so that retention can remove it.
+const SEGMENT_BYTES: u64 = 64 << 20;
+pub(super) const SEGMENT_TIME: SignedDuration = SignedDuration::from_hours(24);
+impl Journal {
+    /// Begins another segment where this one is large or old. Gives the head of the one that is over, which is durable. Blocks: for the
+    /// control plane.
+    pub(crate) fn rotate(&self, now: Timestamp) -> Result<Option<SegmentHead>, LedgerError> {
+        let is_due = |state: &State| {
+            let old = now.duration_since(state.begun) >= SEGMENT_TIME && state.lines > 1;
+            state.broken.is_none() && (old || state.length >= SEGMENT_BYTES)
+        };
+        let full = match &*self.state() {
+            state if is_due(state) => state.written.clone(),
+            _ => return Ok(None),
+        };
+        // The file is made without the lock, as above; what is appended meanwhile belongs to the old one.
+        let (file, written, length) = self.run.follow(&self.who, now, full)?;
+        let (old, head) = {
+            let mut state = self.state();
+            state.write(&self.reserve);
+            if state.broken.is_some() {
+                return Err(LedgerError::Unavailable);
+            }
+            let stretch = state.stretch();
+            state.stretches.push(stretch);
+            (state.begun, state.counted) = (now, 0);
+            let old = std::mem::replace(&mut state.sink, Sink::File(Arc::new(file)));
+            (state.length, state.lines, state.head) = (length, written.lines, written.head);
+            state.dirty = true;
+            (old, std::mem::replace(&mut state.written, written))
+        };
+        match old.sync() {
+            Ok(()) => Ok(Some(head)),
+            Err(error) => Err(LedgerError::file("syncing", &*head.segment, error)),
+        }
+    }
+}

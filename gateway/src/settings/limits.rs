@@ -1,0 +1,115 @@
+//! Bounds on requests, answers, and on what one caller may occupy.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use tollgate_policy::model::Interval;
+
+use super::value;
+use crate::load::Bounds;
+use crate::memory;
+use crate::pace::LeastRate;
+
+/// The part of the memory that this process may have that held bodies may fill together, and the most of it unless told otherwise.
+const MEMORY_PART: u64 = 4;
+const MOST_HELD: u64 = 1 << 30;
+const LEAST_HELD: u64 = 16 << 20;
+/// What hyper's HTTP/1 reads a head into is at least this large (`http1::Builder::max_buf_size`).
+const LEAST_HEAD: usize = 8 << 10;
+const MOST_HEAD: usize = 1 << 20;
+
+/// Bounds on requests. Bytes are numbers, or written as `32 MiB`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct RequestLimits {
+    /// Most bytes of a body that a dialect reads before it is sent; 32 MiB.
+    #[serde(deserialize_with = "value::bytes")]
+    pub body_bytes: usize,
+    /// Most bytes of such bodies at once; a quarter of the memory that the control group, or the machine, allows, at most 1 GiB.
+    #[serde(deserialize_with = "value::some_bytes")]
+    pub held_bytes: Option<usize>,
+    /// The same of one caller; a third of `heldBytes`.
+    #[serde(deserialize_with = "value::some_bytes")]
+    pub held_bytes_per_caller: Option<usize>,
+    /// Most bytes of a request's head, from 8 KiB to 1 MiB; 64 KiB.
+    #[serde(deserialize_with = "value::bytes")]
+    pub head_bytes: usize,
+    /// Most fields of a request's head over HTTP/1.1; 128.
+    pub head_fields: usize,
+    /// Most streams at once on an HTTP/2 connection; 256.
+    pub streams: u32,
+    /// Most fields of an answer's head over HTTP/1.1; 128.
+    pub answer_fields: usize,
+    /// Most connections of one caller; 4096.
+    pub connections_per_caller: u64,
+    /// Most calls at once of one caller; 2048.
+    pub calls_per_caller: u64,
+    /// Bytes a second that a caller has to send of a body or take of an answer while it holds what others share and is waited for; 16 KiB.
+    #[serde(deserialize_with = "value::bytes")]
+    pub least_rate: usize,
+    /// How long a caller may be behind that; 30s.
+    pub patience: Interval,
+    /// How long a call may take that holds what others share; 2h.
+    pub lifetime: Interval,
+}
+
+impl Default for RequestLimits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 32 << 20,
+            held_bytes: None,
+            held_bytes_per_caller: None,
+            head_bytes: 64 << 10,
+            head_fields: 128,
+            streams: 256,
+            answer_fields: 128,
+            connections_per_caller: 4_096,
+            calls_per_caller: 2_048,
+            least_rate: 16 << 10,
+            patience: Interval(Duration::from_secs(30)),
+            lifetime: Interval(Duration::from_secs(2 * 3_600)),
+        }
+    }
+}
+
+impl RequestLimits {
+    /// Fields that are out of bounds, with what is wrong.
+    pub(super) fn problems(&self) -> Vec<(&'static str, &'static str)> {
+        let mut problems = Vec::new();
+        let mut wrong = |wrong: bool, field, message| {
+            if wrong {
+                problems.push((field, message));
+            }
+        };
+        let least_held = usize::try_from(LEAST_HELD).unwrap_or(usize::MAX);
+        wrong(self.held_bytes.is_some_and(|bytes| bytes < least_held), "heldBytes", "at least 16 MiB");
+        wrong(self.held_bytes_per_caller == Some(0), "heldBytesPerCaller", "at least 1");
+        let head = LEAST_HEAD..=MOST_HEAD;
+        wrong(!head.contains(&self.head_bytes), "headBytes", "from 8 KiB to 1 MiB");
+        wrong(self.head_fields == 0, "headFields", "at least 1");
+        wrong(self.streams == 0, "streams", "at least 1");
+        wrong(self.answer_fields == 0, "answerFields", "at least 1");
+        wrong(self.connections_per_caller == 0, "connectionsPerCaller", "at least 1");
+        wrong(self.calls_per_caller == 0, "callsPerCaller", "at least 1");
+        wrong(self.least_rate == 0, "leastRate", "at least 1");
+        problems
+    }
+
+    /// What one caller, or all together, may occupy.
+    pub(crate) fn bounds(&self) -> Bounds {
+        let memory = || memory::allowed().map_or(MOST_HELD, |bytes| bytes / MEMORY_PART);
+        let held =
+            self.held_bytes.map_or_else(|| memory().clamp(LEAST_HELD, MOST_HELD), |bytes| bytes as u64);
+        Bounds {
+            connections: self.connections_per_caller,
+            calls: self.calls_per_caller,
+            held,
+            held_of_one: self.held_bytes_per_caller.map_or(held / 3, |bytes| bytes as u64),
+        }
+    }
+
+    pub(crate) fn least(&self) -> LeastRate {
+        let Self { least_rate, patience: Interval(patience), lifetime: Interval(lifetime), .. } = *self;
+        LeastRate { bytes: least_rate as u64, patience, lifetime }
+    }
+}

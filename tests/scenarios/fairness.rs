@@ -1,0 +1,317 @@
+//! While one caller, or a stranger, takes all it can get, another's calls succeed.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use http::Method;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tollgate_tests::gateway::{Settings, eventually, field};
+use tollgate_tests::ledger::segments;
+use tollgate_tests::provider::{chat, chat_completion};
+use tollgate_tests::report::{assert_verified, report, requests, total};
+use tollgate_tests::stand::CHAT_ONLY;
+use tollgate_tests::{Client, Plan, Protocol, Reply, Stand};
+
+const CHAT: &str = "/up/v1/chat/completions";
+const NOBODY: &str = "spiffe://prod.acme/ns/other/sa/nobody";
+const VICTIM: &str = "spiffe://prod.acme/ns/checkout/sa/victim";
+
+/// Quick to judge: a caller may be slow for two seconds.
+const HASTY: &str = "cores: 1\nlimits: {patience: 2s, leastRate: 4 KiB, heldBytes: 32 MiB}\n";
+
+/// Logs as they are set in production: some of these scenarios make calls by the thousand.
+fn quiet(mut plan: Plan, extra: &str) -> Plan {
+    plan.settings.environment = vec![("RUST_LOG".to_owned(), "info".to_owned())];
+    plan.settings = Settings { extra: extra.to_owned(), ..plan.settings };
+    plan
+}
+
+fn limited(limits: &str) -> Plan {
+    Plan::openai(&format!("{CHAT_ONLY}  limits: {limits}\n"))
+}
+
+/// The head of a call over HTTP/1.1 whose body has this many bytes.
+fn head(client: &Client, length: usize) -> String {
+    format!(
+        "POST {CHAT} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n",
+        client.authority()
+    )
+}
+
+/// Makes calls one after the other, all of which have to succeed, and says how long the slowest but one in a hundred took.
+async fn calls(what: &str, client: &Client, count: usize) -> Duration {
+    let mut connection = client.open(Protocol::H1).await.expect("a connection");
+    let mut times = Vec::with_capacity(count);
+    for _ in 0..count {
+        let begun = Instant::now();
+        let answer = connection.send(client.json(CHAT, &chat(9))).await.expect("an answer");
+        answer.assert_status(200);
+        times.push(begun.elapsed());
+    }
+    times.sort();
+    let slow = times[(count * 99 / 100).min(count - 1)];
+    eprintln!("{what}: p50 {:?}, p99 {slow:?}, {count} calls", times[count / 2]);
+    slow
+}
+
+/// Reads an answer until it says `what`, which is to be soon.
+async fn hears(stream: &mut (impl AsyncReadExt + Unpin), what: &str) -> String {
+    let mut answer = Vec::new();
+    let read = async {
+        while !String::from_utf8_lossy(&answer).contains(what) {
+            assert!(stream.read_buf(&mut answer).await.expect("an answer") > 0, "it ends before {what}");
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(15), read).await.expect("an answer in time");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+async fn bytes_of_journal(stand: &Stand) -> u64 {
+    segments(&stand.gateway).iter().map(|path| path.metadata().unwrap().len()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_in_a_loop_leave_little_behind_and_are_counted_each() {
+    const REFUSED: usize = 3_000;
+    let mut stand = quiet(limited("[{spend: 1000 USD, per: month}]"), "cores: 1\n").start_openai(10, 1).await;
+    let victim = stand.caller(VICTIM);
+    calls("undisturbed", &victim, 100).await;
+    let before = bytes_of_journal(&stand).await;
+    let nobody = stand.caller(NOBODY);
+    let flood = tokio::spawn(async move {
+        let mut connection = nobody.open(Protocol::H1).await.expect("a connection");
+        for _ in 0..REFUSED {
+            let refused = connection.send(nobody.json(CHAT, &chat(9))).await.expect("an answer");
+            refused.assert_refused(403, "no_grant");
+        }
+    });
+    calls("while refusals come in a loop", &victim, 100).await;
+    flood.await.unwrap();
+    stand.gateway.stop();
+    let after = bytes_of_journal(&stand).await;
+    assert!(after - before < 400_000, "{} bytes for {REFUSED} refusals", after - before);
+    let rows = report(&stand.gateway, "caller");
+    assert_eq!(requests(&rows), REFUSED as u64 + 200, "{rows:?}");
+    let refused = |row: &Value| row["caller"] == NOBODY;
+    assert_eq!(total(&rows, "requests", refused), REFUSED as u64, "{rows:?}");
+    let log = stand.gateway.log();
+    let told = log.iter().filter(|line| *field(line, "reason") == "no_grant");
+    let counts: Vec<u64> = told.map(|line| line["count"].as_u64().unwrap_or(1)).collect();
+    assert!(counts.len() < 200, "{} lines", counts.len());
+    assert_eq!(counts.iter().sum::<u64>(), REFUSED as u64);
+    assert_verified(&stand.gateway);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_bodies_fit_while_others_hold_large_ones_that_do_not_end() {
+    let stand = quiet(Plan::openai(CHAT_ONLY), HASTY).start_openai(1, 1).await;
+    let victim = stand.caller(VICTIM);
+    calls("undisturbed", &victim, 100).await;
+    let mut open = Vec::new();
+    for number in 0..25 {
+        let greedy = stand.caller(&format!("spiffe://prod.acme/ns/checkout/sa/greedy-{}", number % 5));
+        let mut stream = greedy.handshake(greedy.tls(&["http/1.1"])).await.unwrap();
+        stream.write_all(head(&greedy, 16 << 20).as_bytes()).await.unwrap();
+        let part = vec![b' '; 4 << 20];
+        let _ = tokio::time::timeout(Duration::from_millis(200), stream.write_all(&part)).await;
+        open.push(stream);
+    }
+    calls("while large bodies do not end", &victim, 100).await;
+    // Those that stopped are let go, and what they held is free again.
+    let large = serde_json::json!({"model": "gpt-5-mini", "max_completion_tokens": 9,
+        "messages": [{"role": "user", "content": "x".repeat(1 << 20)}]});
+    let mut answer = victim.post(CHAT, &large).await;
+    for _ in 0..20 {
+        if answer.status == 200 {
+            break;
+        }
+        answer.assert_refused(429, "concurrency_limited");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        answer = victim.post(CHAT, &large).await;
+    }
+    answer.assert_status(200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_stops_or_trickles_is_let_go_however_fast_it_began() {
+    let stand = quiet(Plan::openai(CHAT_ONLY), HASTY).start_openai(1, 1).await;
+    let client = stand.checkout();
+    let mut stream = client.handshake(client.tls(&["http/1.1"])).await.unwrap();
+    stream.write_all(head(&client, 8 << 20).as_bytes()).await.unwrap();
+    stream.write_all(&vec![b' '; 6 << 20]).await.unwrap();
+    let text = hears(&mut stream, "too slowly").await;
+    assert!(text.starts_with("HTTP/1.1 400"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_trickles_a_body_or_sips_an_answer_does_not_keep_a_place() {
+    let grant = "  allow: {methods: [GET, POST], paths: [\"/**\"]}\n  limits: [{concurrency: 2}]\n";
+    let plan = quiet(Plan { grant: grant.to_owned(), ..Plan::new() }, HASTY);
+    let stand = plan
+        .start(|seen| Reply::status(200).data(vec![b'x'; if seen.target == "/big" { 32 << 20 } else { 10 }]))
+        .await;
+    let greedy = stand.checkout();
+    let mut upload = greedy.handshake(greedy.tls(&["http/1.1"])).await.unwrap();
+    let begun =
+        format!("POST /up/x HTTP/1.1\r\nhost: {}\r\ncontent-length: 100000\r\n\r\nx", greedy.authority());
+    upload.write_all(begun.as_bytes()).await.unwrap();
+    let mut sip = greedy.handshake(greedy.tls(&["http/1.1"])).await.unwrap();
+    let asks = format!("GET /up/big HTTP/1.1\r\nhost: {}\r\n\r\n", greedy.authority());
+    sip.write_all(asks.as_bytes()).await.unwrap();
+    let trickle = tokio::spawn(async move {
+        let mut byte = [0; 64];
+        while sip.read(&mut byte).await.is_ok_and(|read| read > 0) {
+            let _ = upload.write_all(b"y").await;
+            tokio::time::sleep(Duration::from_millis(400)).await;
+        }
+    });
+    let victim = stand.caller(VICTIM);
+    let mut free = 0;
+    let waited = Instant::now();
+    while free < 20 {
+        let answer = victim.get("/up/x").await;
+        free = if answer.status == 200 { free + 1 } else { 0 };
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(waited.elapsed() < Duration::from_secs(30), "both places stay taken");
+    }
+    trickle.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_whose_provider_is_slow_is_not_cut() {
+    let plan = quiet(limited("[{concurrency: 2}]"), HASTY);
+    let stand = plan
+        .start(|_| {
+            let slow = |reply: Reply, text| {
+                reply.event(&tollgate_tests::provider::chat_chunk(text)).wait(Duration::from_millis(3_500))
+            };
+            let reply = Reply::status(200).header("content-type", "text/event-stream");
+            slow(slow(reply, "Hel"), "lo.").event("[DONE]")
+        })
+        .await;
+    let mut asks = chat(9);
+    asks["stream"] = Value::Bool(true);
+    let answer = stand.checkout().post(CHAT, &asks).await;
+    answer.assert_status(200);
+    assert!(answer.text().ends_with("data: [DONE]\n\n"), "{}", answer.text());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_callers_holds_leave_others_their_share_of_a_budget() {
+    let plan = quiet(limited("[{tokens: 1000000, per: month}]"), "cores: 1\n");
+    let stand = plan
+        .start(|seen| {
+            let large = seen.json()["max_completion_tokens"] == 90_000;
+            let wait = Duration::from_millis(if large { 4_000 } else { 1 });
+            let reply = Reply::status(200).header("content-type", "application/json").wait(wait);
+            reply.data(chat_completion(1, 1).to_string())
+        })
+        .await;
+    let victim = stand.caller(VICTIM);
+    calls("undisturbed", &victim, 100).await;
+    let mut greedy = tokio::task::JoinSet::new();
+    for _ in 0..12 {
+        let client = stand.checkout();
+        greedy.spawn(async move { client.post(CHAT, &chat(90_000)).await.status.as_u16() });
+    }
+    eventually("the greedy one holds what it can get", || {
+        stand.gateway.metrics().sum("tollgate_limit_held", &[]) > 300_000.0
+    })
+    .await;
+    calls("while one caller holds all it can get", &victim, 100).await;
+    let statuses = greedy.join_all().await;
+    assert!(statuses.contains(&429) && statuses.contains(&200), "{statuses:?}");
+    drop(stand);
+    let plan = quiet(limited("[{tokens: 1000000, per: month}]"), "cores: 1\n");
+    let stand = plan
+        .start(|_| {
+            let reply = Reply::status(200).header("content-type", "application/json");
+            reply.wait(Duration::from_secs(2)).data(chat_completion(1, 1).to_string())
+        })
+        .await;
+    let mut alone = tokio::task::JoinSet::new();
+    for _ in 0..10 {
+        let client = stand.checkout();
+        alone.spawn(async move { client.post(CHAT, &chat(90_000)).await.status.as_u16() });
+    }
+    assert_eq!(alone.join_all().await, [200; 10], "a lone caller may hold all");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_connections_from_several_addresses_keep_nobody_out() {
+    let stand = quiet(Plan::openai(CHAT_ONLY), "cores: 1\n").start_openai(1, 1).await;
+    let victim = stand.caller(VICTIM);
+    calls("undisturbed", &victim, 100).await;
+    let mut silent = Vec::new();
+    for net in 1..=4 {
+        for _ in 0..600 {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind(SocketAddr::from((Ipv4Addr::new(127, 0, net, 1), 0))).unwrap();
+            let connected = socket.connect(stand.gateway.address());
+            silent.extend(tokio::time::timeout(Duration::from_secs(5), connected).await.map(Result::unwrap));
+        }
+    }
+    for number in 0..10 {
+        let newcomer = stand.caller(&format!("{VICTIM}-{number}"));
+        let called = tokio::time::timeout(Duration::from_secs(3), newcomer.post(CHAT, &chat(9))).await;
+        called.expect("a new connection is served at once").assert_status(200);
+    }
+    calls("while strangers are silent", &victim, 100).await;
+    assert!(silent.len() > 2_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_bodies_are_read_while_others_go_on_and_not_at_all_without_a_budget() {
+    let stand = quiet(limited("[{tokens: 9000, per: month, key: caller}]"), "").start_openai(4100, 9).await;
+    let victim = stand.caller(VICTIM);
+    let refused = |client: Client, body: Vec<u8>| async move {
+        let mut request = client.request(Method::POST, CHAT, body);
+        request.headers_mut().insert("content-type", "application/json".parse().unwrap());
+        client.send(Protocol::H1, request).await.map(|answer| answer.status.as_u16())
+    };
+    let mut members = b"{".to_vec();
+    members.extend(b"\"A\":1,".repeat(1 << 20));
+    members.extend(b"\"B\":1}");
+    let mut greedy = tokio::task::JoinSet::new();
+    for number in 0..4 {
+        let client = stand.caller(&format!("spiffe://prod.acme/ns/checkout/sa/greedy-{number}"));
+        greedy.spawn(refused(client, members.clone()));
+    }
+    let other = stand.caller("spiffe://prod.acme/ns/nobody/sa/x");
+    let mut connection = other.open(Protocol::H1).await.unwrap();
+    let mut slowest = Duration::ZERO;
+    while !greedy.is_empty() {
+        let begun = Instant::now();
+        let answer = connection.send(other.json(CHAT, &chat(9))).await.unwrap();
+        answer.assert_refused(403, "no_grant");
+        slowest = slowest.max(begun.elapsed());
+        while greedy.try_join_next().is_some() {}
+    }
+    eprintln!("while large bodies are read: slowest {slowest:?}");
+    calls("of a budget that is enough for two", &victim, 2).await;
+    // Nothing of the body is sent: it is not waited for.
+    let mut stream = victim.handshake(victim.tls(&["http/1.1"])).await.unwrap();
+    stream.write_all(head(&victim, 31 << 20).as_bytes()).await.unwrap();
+    let text = hears(&mut stream, "budget_exhausted").await;
+    assert!(text.starts_with("HTTP/1.1 429"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_connections_to_the_admin_port_are_bounded() {
+    let stand = quiet(Plan::openai(CHAT_ONLY), "cores: 1\n").start_openai(1, 1).await;
+    let mut idle = Vec::new();
+    for _ in 0..300 {
+        idle.push(TcpStream::connect(stand.gateway.admin()).await.unwrap());
+    }
+    assert_eq!(stand.gateway.admin_get("/healthz").0, 200, "whoever comes is answered");
+    let mut byte = [0; 1];
+    let closed = tokio::time::timeout(Duration::from_secs(5), idle[0].read(&mut byte)).await;
+    assert_eq!(closed.expect("the oldest gave way").unwrap_or(0), 0);
+    eventually("all but a few give way", || {
+        idle[1..].iter().filter(|stream| stream.try_read(&mut [0; 1]).is_err()).count() <= 64
+    })
+    .await;
+    calls("beside an admin port that is full", &stand.caller(VICTIM), 100).await;
+}
