@@ -15,13 +15,19 @@ pub(crate) const fn upstream_reason(error: &UpstreamError) -> Reason {
         UpstreamError::Tls(_) => Reason::UpstreamTls,
         UpstreamError::Certificate(_) => Reason::SecretUnavailable,
         UpstreamError::CertificateRefused(_) => Reason::CredentialRejected,
-        UpstreamError::Handshake(_) | UpstreamError::Framing => Reason::UpstreamProtocol,
+        UpstreamError::Handshake(_) | UpstreamError::Framing | UpstreamError::Unreadable(_) => {
+            Reason::UpstreamProtocol
+        }
         UpstreamError::Broken(_) => Reason::UpstreamReset,
     }
 }
 
 /// The refusal that the caller gets. What the other side said stays in our log.
 pub(crate) fn upstream(error: &UpstreamError) -> Denial {
+    if let UpstreamError::Unreadable(unreadable) = error {
+        let detail = format!("the destination's answer cannot be read: {unreadable}");
+        return Denial::new(Reason::UpstreamProtocol, detail);
+    }
     let detail = match upstream_reason(error) {
         Reason::AddressRefused => "the destination resolves to an address that may not be dialled",
         Reason::UpstreamTimeout => "the destination did not answer in time",

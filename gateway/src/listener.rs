@@ -2,8 +2,10 @@
 //!
 //! **Invariant:** a request reaches the route only on a [`Connection`] whose TLS peer was verified, also when the session was resumed.
 
+mod bind;
 mod connection;
 mod due;
+mod framing;
 mod http;
 mod open;
 mod paced;
@@ -11,15 +13,14 @@ mod pulse;
 mod tls;
 
 use std::collections::HashMap;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
+pub(crate) use self::bind::{bind, by_whom};
 pub(crate) use self::connection::{Connection, Standing};
 use self::due::Due;
 pub(crate) use self::open::{Open, supervise};
@@ -29,23 +30,11 @@ use crate::core::{Core, Shared};
 use crate::drain::Phase;
 use crate::identity::Refusal;
 
-const BACKLOG: i32 = 4096;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 /// Handshakes under way on one core; more wait in the accept queue.
 const HANDSHAKES: usize = 1024;
 /// Of those, from one address: a stranger must not keep the others out.
 const HANDSHAKES_FROM_ONE: usize = 512;
-
-/// Binds a socket that others of this process may bind as well (`SO_REUSEPORT`, socket(7)).
-pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
 
 /// Accepts on one core until the drain closes the listener.
 pub(crate) async fn accept(core: Arc<Core>, name: Arc<str>, listener: TcpListener, tls: TlsAcceptor) {

@@ -25,11 +25,11 @@ pub(crate) async fn handle(
     connection: Arc<Connection>,
     request: Box<Request<Incoming>>,
 ) -> Response<ReplyBody> {
-    let dress = Dress::of(request.headers());
+    let mut dress = Dress::of(&request);
     let mut meter = Meter::open(&connection.core, request.method());
-    let route = fault::caught(pin!(forward(&connection, request, &mut meter))).await;
+    let route = fault::caught(pin!(forward(&connection, request, &mut meter, &mut dress))).await;
     match route {
-        Ok(answered) => metering::answer(meter, answered, connection).await,
+        Ok(answered) => metering::answer(meter, answered, connection, dress).await,
         Err(denial) => {
             let id = meter.refuse(&denial);
             reply::refusal(&denial, id, dress)
@@ -41,6 +41,7 @@ async fn forward(
     connection: &Connection,
     request: Box<Request<Incoming>>,
     meter: &mut Meter,
+    dress: &mut Dress,
 ) -> Result<Box<Answered>, Denial> {
     let core = &*connection.core;
     let faults = fault::Faults::of(&request);
@@ -50,18 +51,22 @@ async fn forward(
 
     faults.at(Stage::Identity);
     let head = Head::read(parts)?;
+    dress.read(&head);
     let standing = connection.caller(&snapshot, meter.begun())?;
     meter.identified(&standing, &snapshot)?;
 
     faults.at(Stage::Target);
     let target = snapshot.policy.target(&head.line())?;
     meter.targeted(&target);
+    dress.addressed(&target);
+    head.stays_http()?;
 
     faults.at(Stage::Admit);
     let admission = snapshot.policy.admit(&standing.grants, target, head.method.as_str())?;
 
     faults.at(Stage::Facts);
     let asked = metering::read(&admission, &head, body, &standing.load, core.shared.body_limit).await?;
+    meter.asked(&asked, &admission);
 
     faults.at(Stage::Permit);
     // The body may have taken its time: prices and windows are those of now.

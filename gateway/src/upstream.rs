@@ -31,7 +31,7 @@ use tollgate_policy::decision::Permit;
 use tollgate_secrets::Secret;
 
 pub use self::address::{DialRules, local_addresses};
-pub(crate) use self::answer::AnswerBody;
+pub(crate) use self::answer::{AnswerBody, Unreadable};
 pub(crate) use self::body::{BodyError, Malformed, OutBody, Recode, Stall, Upload};
 pub(crate) use self::certificate::{BadCertificate, Shown, ends, fits};
 use self::dial::Dial;
@@ -63,6 +63,9 @@ pub(crate) enum UpstreamError {
     Handshake(hyper::Error),
     #[error("the answer's framing is ambiguous")]
     Framing,
+    /// The other words say what about it.
+    #[error("the answer cannot be read: {0}")]
+    Unreadable(Unreadable),
     #[error("the provider broke off: {0}")]
     Broken(hyper::Error),
 }
@@ -267,7 +270,8 @@ async fn speak(
         return Ok(bucket.share(caller.clone(), sender, verified));
     }
     let (sender, connection) = http1::Builder::new()
-        .max_buf_size(256 << 10)
+        .max_buf_size(answer::HEAD_BYTES)
+        .max_headers(answer::FIELDS)
         .handshake(io)
         .await
         .map_err(|error| UpstreamError::spoken(error, verified))?;
@@ -286,7 +290,11 @@ pub(crate) struct Unanswered {
 
 impl Unanswered {
     pub(crate) fn into_error(self) -> UpstreamError {
-        self.refused.map_or(UpstreamError::Broken(self.error), UpstreamError::CertificateRefused)
+        match (self.refused, Unreadable::of(&self.error)) {
+            (Some(alert), _) => UpstreamError::CertificateRefused(alert),
+            (None, Some(unreadable)) => UpstreamError::Unreadable(unreadable),
+            (None, None) => UpstreamError::Broken(self.error),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
+use super::framing::Strict;
 use super::open::Order;
 use super::{Connection, TlsStream};
 use crate::identity::HEAD_BYTES;
@@ -24,7 +25,6 @@ const STREAMS: u32 = 256;
 pub(super) async fn serve(stream: TlsStream, connection: Arc<Connection>) {
     let _drained = connection.core.shared.drain.watch();
     connection.core.open.enter(&connection);
-    let io = TokioIo::new(stream);
     let served = Arc::clone(&connection);
     let service = service_fn(move |request: Request<Incoming>| {
         let connection = Arc::clone(&served);
@@ -49,6 +49,7 @@ pub(super) async fn serve(stream: TlsStream, connection: Arc<Connection>) {
             .initial_connection_window_size(4 << 20)
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20));
+        let io = TokioIo::new(stream);
         drive(builder.serve_connection(io, service), &connection, |c| c.graceful_shutdown()).await;
     } else {
         let mut builder = http1::Builder::new();
@@ -57,6 +58,7 @@ pub(super) async fn serve(stream: TlsStream, connection: Arc<Connection>) {
             .header_read_timeout(None)
             .max_buf_size(HEAD_BYTES)
             .max_headers(HEADERS);
+        let io = TokioIo::new(Strict::new(stream));
         drive(builder.serve_connection(io, service), &connection, |c| c.graceful_shutdown()).await;
     }
     connection.core.open.leave(&connection);

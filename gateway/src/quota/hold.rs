@@ -10,18 +10,18 @@ use bytes::Bytes;
 use http::HeaderValue;
 use jiff::Timestamp;
 use tollgate_policy::denial::{Denial, Reason};
-use tollgate_policy::limit::{Limit, LimitKind, Refused, Slice, Unit};
-use tollgate_policy::price::NanoUsd;
+use tollgate_policy::limit::{Limit, LimitKind, Slice, Unit};
 
 use super::Demand;
 use super::cell::{Cell, State, lock};
 use super::key::Keys;
 use super::plan::{Item, Plan};
 use super::rate::{self, RateHeaders};
+use super::refusal;
 use crate::ledger::Charge;
 
 /// How long a caller should wait at least, and for other calls to end.
-const SHORT_RETRY: Duration = Duration::from_secs(1);
+pub(super) const SHORT_RETRY: Duration = Duration::from_secs(1);
 
 /// The reservation of one call. Dropped before [`Hold::sent`] it is released, dropped after it is settled at what it held: the
 /// provider may bill whatever was sent.
@@ -69,9 +69,16 @@ impl Hold {
     ) -> Result<Self, Denial> {
         let taken = Vec::with_capacity(plan.items.len());
         let mut hold = Self { plan: Arc::clone(plan), taken, charges: Vec::new(), opened: now, sent: false };
-        for item in &plan.items {
-            // A refusal drops the hold, and that gives back what came before.
-            hold.taken.push(Taken::take(item, keys, demand, now)?);
+        for (index, item) in plan.items.iter().enumerate() {
+            match Taken::take(item, keys, demand, now) {
+                Ok(taken) => hold.taken.push(taken),
+                // It drops the hold, and that gives back what came before.
+                Err(denial) => {
+                    let rest = plan.items.iter().skip(index + 1);
+                    let others = rest.filter_map(|item| refusal::counted(item, keys, demand, now));
+                    return Err(others.fold(denial, refusal::longer));
+                }
+            }
         }
         let charges = plan.items.iter().zip(&hold.taken).filter_map(|(item, taken)| match taken.place {
             Place::Slice { held, .. } => {
@@ -163,13 +170,14 @@ impl Taken {
         let amount = demand.of(limit.unit);
         let place = match (&cell.state, &limit.kind) {
             (State::Counted(counter), LimitKind::Counted(window)) => {
-                let reserved = lock(counter).reserve(window, limit.amount, amount, now);
-                let slice = reserved.map_err(|refused| over_budget(limit, amount, refused))?;
-                Place::Slice { slice, held: amount }
+                let mut counter = lock(counter);
+                let reserved = counter.reserve(window, limit.amount, amount, now);
+                let refuse = |refused| refusal::over_budget((limit, amount), refused, &mut counter, now);
+                Place::Slice { slice: reserved.map_err(refuse)?, held: amount }
             }
             (State::Concurrent(calls), LimitKind::Concurrent) => occupy(calls, limit)?,
             (State::Rate(rate), LimitKind::Gcra { .. }) => {
-                let left = rate.take(amount, now).map_err(|wait| too_fast(limit, wait))?;
+                let left = rate.take(amount, now).map_err(|wait| refusal::too_fast(limit, amount, wait))?;
                 Place::Rate { left }
             }
             // Two generations of the policy disagree about what this id is; nothing can be counted for the older one.
@@ -203,57 +211,6 @@ impl Taken {
 
 fn occupy(calls: &AtomicU64, limit: &Limit) -> Result<Place, Denial> {
     let more = |calls: u64| calls.checked_add(1).filter(|calls| *calls <= limit.amount);
-    calls.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).map(|_| Place::Slot).map_err(|_| {
-        let detail = format!("limit {}: too many calls are under way at once", limit.id);
-        Denial::new(Reason::ConcurrencyLimited, detail).retry_after(SHORT_RETRY)
-    })
-}
-
-fn too_fast(limit: &Limit, wait: Option<Duration>) -> Denial {
-    let at_once = match &limit.kind {
-        LimitKind::Gcra { burst, .. } => format!(" ({burst} at once, then evenly)"),
-        _ => String::new(),
-    };
-    let denial = Denial::new(Reason::RateLimited, format!("limit {}: too many requests{at_once}", limit.id));
-    match wait {
-        Some(wait) => denial.retry_after(wait),
-        None => denial,
-    }
-}
-
-fn over_budget(limit: &Limit, amount: u64, refused: Refused) -> Denial {
-    let (id, unit) = (&limit.id, limit.unit);
-    match refused {
-        Refused::Held { retry_after } => {
-            let detail = format!(
-                "limit {id}: calls under way hold too much of its {unit} for this one to fit; retry soon"
-            );
-            Denial::new(Reason::BudgetHeld, detail).retry_after(retry_after)
-        }
-        Refused::Exhausted { resets_in } => {
-            let detail = format!(
-                "limit {id}: what is left of its {unit} until the window resets is too little for this call"
-            );
-            Denial::new(Reason::BudgetExhausted, detail).retry_after(resets_in.max(SHORT_RETRY))
-        }
-        Refused::TooLarge => {
-            let advice = match unit {
-                Unit::Tokens | Unit::Spend => "; send less, or ask for fewer output tokens (max_tokens)",
-                Unit::Requests | Unit::Concurrency => "",
-            };
-            let (most, cap) = (shown(unit, amount), shown(unit, limit.amount));
-            let detail = format!(
-                "limit {id}: this call alone may take {most}, and there are {cap} in a whole window{advice}"
-            );
-            Denial::new(Reason::BudgetExhausted, detail)
-        }
-    }
-}
-
-/// An amount in the limit's unit, for people.
-fn shown(unit: Unit, amount: u64) -> String {
-    match unit {
-        Unit::Spend => NanoUsd(amount).to_string(),
-        _ => format!("{amount} {unit}"),
-    }
+    let taken = calls.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    taken.map(|_| Place::Slot).map_err(|calls| refusal::too_many(limit, calls))
 }
