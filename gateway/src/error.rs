@@ -24,9 +24,16 @@ pub(crate) const fn upstream_reason(error: &UpstreamError) -> Reason {
 
 /// The refusal that the caller gets. What the other side said stays in our log.
 pub(crate) fn upstream(error: &UpstreamError) -> Denial {
-    if let UpstreamError::Unreadable(unreadable) = error {
-        let detail = format!("the destination's answer cannot be read: {unreadable}");
-        return Denial::new(Reason::UpstreamProtocol, detail);
+    match error {
+        UpstreamError::Unreadable(unreadable) => {
+            let detail = format!("the destination's answer cannot be read: {unreadable}");
+            return Denial::new(Reason::UpstreamProtocol, detail);
+        }
+        UpstreamError::Framing => {
+            let detail = "the destination's answer says in two ways where it ends";
+            return Denial::new(Reason::UpstreamProtocol, detail);
+        }
+        _ => {}
     }
     let detail = match upstream_reason(error) {
         Reason::AddressRefused => "the destination resolves to an address that may not be dialled",

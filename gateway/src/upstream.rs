@@ -63,7 +63,6 @@ pub(crate) enum UpstreamError {
     Handshake(hyper::Error),
     #[error("the answer's framing is ambiguous")]
     Framing,
-    /// The other words say what about it.
     #[error("the answer cannot be read: {0}")]
     Unreadable(Unreadable),
     #[error("the provider broke off: {0}")]

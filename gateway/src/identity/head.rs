@@ -74,7 +74,9 @@ impl Head {
             path.query().and_then(|query| strip::query(query, &[], false)).map(std::borrow::Cow::into_owned);
         let aws_scope = AwsScope::of(&headers);
         let credentials = CallerCredentials::of(&headers);
-        let upgrades = strip::headers(&mut headers);
+        // Of HTTP/1.0 it is to be ignored (RFC 9110, section 7.8).
+        let upgrades = Some(strip::headers(&mut headers)).filter(|_| version == Version::HTTP_11);
+        let upgrades = upgrades.unwrap_or_default();
         Ok(Self { method, headers, authority, path, query, aws_scope, credentials, upgrades })
     }
 

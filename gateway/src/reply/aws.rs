@@ -113,18 +113,21 @@ fn escaped(text: &str) -> String {
 /// A map of texts (RFC 8949, section 3.1).
 fn cbor(members: &[(&str, &str)]) -> Bytes {
     fn head(to: &mut Vec<u8>, kind: u8, count: usize) {
-        match u16::try_from(count).unwrap_or(u16::MAX).to_be_bytes() {
-            [0, low] if low < 24 => to.push(kind | low),
-            [0, low] => to.extend([kind | 24, low]),
-            [high, low] => to.extend([kind | 25, high, low]),
+        match u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes() {
+            [0, 0, 0, low] if low < 24 => to.push(kind | low),
+            [0, 0, 0, low] => to.extend([kind | 24, low]),
+            [0, 0, high, low] => to.extend([kind | 25, high, low]),
+            bytes => {
+                to.push(kind | 26);
+                to.extend(bytes);
+            }
         }
     }
     let mut bytes = Vec::new();
     head(&mut bytes, 0xa0, members.len());
     for text in members.iter().flat_map(|(name, value)| [name, value]) {
-        let end = text.floor_char_boundary(usize::from(u16::MAX));
-        head(&mut bytes, 0x60, end);
-        bytes.extend_from_slice(&text.as_bytes()[..end]);
+        head(&mut bytes, 0x60, text.len());
+        bytes.extend_from_slice(text.as_bytes());
     }
     bytes.into()
 }
