@@ -7,6 +7,7 @@ mod connection;
 mod due;
 mod framing;
 mod http;
+mod linger;
 mod open;
 mod paced;
 mod pulse;

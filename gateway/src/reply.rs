@@ -198,8 +198,11 @@ pub(crate) fn refusal(denial: &Denial, id: RecordId, dress: Dress) -> Response<R
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds(after).max(1)));
     }
     advise(headers, denial.reason);
+    if is_malformed(denial.reason) {
+        announce_close(&mut response);
+    }
     if dress.is_head {
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     } else {
         *response.body_mut() = ReplyBody::Full(body);
     }
@@ -208,9 +211,6 @@ pub(crate) fn refusal(denial: &Denial, id: RecordId, dress: Dress) -> Response<R
 
 /// What a reason asks of the connection and of the next request.
 fn advise(headers: &mut HeaderMap, reason: Reason) {
-    if is_malformed(reason) {
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    }
     match reason {
         Reason::BudgetExhausted => {
             headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
@@ -231,6 +231,11 @@ fn advise(headers: &mut HeaderMap, reason: Reason) {
 /// Whole seconds, rounded up.
 fn seconds(duration: Duration) -> u64 {
     duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0))
+}
+
+/// Says that the connection ends with this answer: what follows on it is in doubt, or will not be read.
+pub(crate) fn announce_close(response: &mut Response<ReplyBody>) {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
 /// A body for the caller: ours, or the provider's through the meter.

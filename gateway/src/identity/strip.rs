@@ -3,6 +3,8 @@
 //! **Invariant:** names are compared as a provider might read them: case folded, `_` equal to `-`, and in queries percent-decoded. Of what
 //! is listed here nothing leaves, whatever the policy says, but the one token that a grant's `callerToken` passes on.
 
+mod names;
+
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
@@ -10,155 +12,7 @@ use http::header::{CONNECTION, HeaderName, UPGRADE};
 use http::{HeaderMap, HeaderValue};
 use percent_encoding::percent_decode_str;
 
-/// Forms in which credentials are carried in headers, by any provider.
-const CREDENTIALS: &[&str] = &[
-    "authorization",
-    "proxy-authorization",
-    "cookie",
-    "cookie2",
-    "api-key",
-    "apikey",
-    "x-api-key",
-    "x-apikey",
-    "x-auth-token",
-    "x-access-token",
-    "x-auth-key",
-    "x-auth-email",
-    "x-goog-api-key",
-    "x-amz-security-token",
-    "x-functions-key",
-    "private-token",
-    "job-token",
-    "deploy-token",
-    "x-token",
-    "x-vault-token",
-    "x-csrf-token",
-    "ocp-apim-subscription-key",
-    "dd-api-key",
-    "dd-application-key",
-    "x-figma-token",
-    "x-shopify-access-token",
-    "www-authenticate",
-    "x-authorization",
-    "authentication",
-    "xi-api-key",
-    "api-token",
-    "x-api-token",
-    "x-serverless-authorization",
-    "token",
-    "access-token",
-    "auth-token",
-    "session-token",
-    "x-session-token",
-    "api-secret",
-    "x-api-secret",
-    "client-secret",
-    "x-client-secret",
-    "x-id-token",
-    "x-credential-identifier",
-];
-
-/// What the mesh, other proxies and the caller say about the caller, and overrides of the request that was decided on.
-const ASSERTIONS: &[&str] = &[
-    "forwarded",
-    "baggage",
-    "via",
-    "x-real-ip",
-    "x-client-ip",
-    "client-ip",
-    "true-client-ip",
-    "x-cluster-client-ip",
-    "x-method",
-    "x-httpd-method",
-    "x-method-override",
-    "x-host",
-    "x-host-override",
-    "x-backend-host",
-    "x-request-uri",
-    "x-request-url",
-    "x-override-url",
-    "x-scheme",
-    "x-url-scheme",
-    "front-end-https",
-    "x-sendfile",
-    "x-jwt-assertion",
-    "x-user",
-    "x-user-id",
-    "x-user-name",
-    "x-user-email",
-    "x-user-roles",
-    "x-userinfo",
-    "x-apigateway-api-userinfo",
-    "x-endpoint-api-userinfo",
-    "x-webauth-user",
-    "x-anonymous-consumer",
-    "x-spiffe-id",
-    "x-client-dn",
-    "x-client-verify",
-    "x-arr-clientcert",
-    "x-goog-user-project",
-    "cf-connecting-ip",
-    "fastly-client-ip",
-];
-
-/// Hop-by-hop fields (RFC 9110, section 7.6.1) and those that we set ourselves.
-const HOP: &[&str] = &[
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "http2-settings",
-    "host",
-    "content-length",
-    "expect",
-    "proxy-authenticate",
-    "max-forwards",
-];
-
-/// How families of names begin that intermediaries assert, or by which an inner server is told something else than was decided on.
-const FAMILIES: &[&str] = &[
-    "proxy-",
-    "x-proxy-",
-    "x-tollgate-",
-    "x-forwarded",
-    "x-envoy-",
-    "x-istio-",
-    "x-b3-sampled-by",
-    "x-auth-request-",
-    // RFC 9440, and what nginx, HAProxy, Apache and load balancers call the same.
-    "client-cert",
-    "x-client-cert",
-    "x-client-ssl-",
-    "ssl-client-",
-    "x-ssl-client-",
-    "x-tls-client-",
-    "x-amzn-mtls-",
-    // Who somebody before us says that the caller is.
-    "remote-user",
-    "x-remote-",
-    "x-authenticated-",
-    "x-consumer-",
-    "x-goog-authenticated-",
-    "x-goog-iap-",
-    "x-ms-client-principal",
-    "x-amzn-oidc-",
-    "x-appengine-",
-    "x-pomerium-",
-    "cf-access-",
-    "tailscale-user-",
-    // Another method, path or host than the request's.
-    "x-http-method",
-    "x-original-",
-    "x-rewrite-",
-    "x-middleware-",
-    "x-accel-",
-];
-
-/// Fields that say how the message is to be read, but for those that begin with `content-`.
-const FRAMING: &[&str] = &["accept-encoding", "range", "if-range"];
+use self::names::{AMBIGUOUS, ASSERTIONS, CREDENTIALS, FAMILIES, FRAMING, HOP, QUERY};
 
 /// The listed names by length: of one length there are few.
 static LISTED: LazyLock<Vec<Vec<&str>>> = LazyLock::new(|| {
@@ -174,44 +28,11 @@ static BEGINNINGS: LazyLock<Vec<Vec<&'static str>>> = LazyLock::new(|| {
     (0..128).map(of).collect()
 });
 
-/// Query parameters that carry credentials.
-const QUERY: &[&str] = &[
-    "key",
-    "api-key",
-    "apikey",
-    "x-api-key",
-    "access-token",
-    "auth-token",
-    "authorization",
-    "bearer-token",
-    "oauth-token",
-    "client-secret",
-    "x-goog-api-key",
-    "subscription-key",
-    "private-token",
-    "x-amz-security-token",
-    "x-amz-signature",
-    "x-amz-credential",
-    "app-key",
-    "application-key",
-    "api-token",
-    "session-token",
-    "refresh-token",
-    "id-token",
-    "client-assertion",
-    "x-auth-token",
-    "x-access-token",
-    "x-goog-signature",
-    "x-goog-credential",
-];
-
-/// Query parameters that carry credentials at some providers and something else at others.
-const AMBIGUOUS: &[&str] = &["token", "code", "sig", "signature"];
 /// No key is shorter; codes of countries, currencies and lines of code are.
 const AMBIGUOUS_BYTES: usize = 16;
 
 /// Removes from `headers` what may not travel on, and returns the `Upgrade` among it.
-pub(super) fn headers(headers: &mut HeaderMap) -> Vec<HeaderValue> {
+pub(crate) fn headers(headers: &mut HeaderMap) -> Vec<HeaderValue> {
     let named: Vec<HeaderName> = connection_named(headers);
     let mut gone: Vec<HeaderName> =
         headers.keys().filter(|name| is_withheld(name.as_str())).cloned().collect();

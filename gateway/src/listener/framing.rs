@@ -26,6 +26,10 @@ impl<S> Strict<S> {
     pub(super) fn new(stream: S) -> Self {
         Self { stream, look: Look::default() }
     }
+
+    pub(super) fn into_inner(self) -> S {
+        self.stream
+    }
 }
 
 /// How far the look has come.
