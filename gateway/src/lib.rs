@@ -36,3 +36,4 @@ mod snapshot;
 mod stats;
 mod telemetry;
 mod upstream;
+mod version_key;

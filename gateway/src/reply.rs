@@ -73,9 +73,11 @@ pub(crate) const fn status(reason: Reason) -> StatusCode {
         }
         R::NotReady | R::LedgerUnavailable | R::SecretUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         R::AddressRefused
+        | R::DnsFailed
         | R::UpstreamUnreachable
         | R::UpstreamTls
         | R::UpstreamReset
+        | R::UpstreamError
         | R::UpstreamProtocol
         | R::CredentialRejected
         | R::UnsupportedUpgrade
@@ -201,6 +203,11 @@ pub(crate) fn refusal(denial: &Denial, id: RecordId, dress: Dress) -> Response<R
     if is_malformed(denial.reason) {
         announce_close(&mut response);
     }
+    let repeatable = denial.repeatable.or((denial.reason == Reason::BudgetExhausted).then_some(false));
+    if let Some(repeatable) = repeatable {
+        let word = if repeatable { "true" } else { "false" };
+        response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static(word));
+    }
     if dress.is_head {
         response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     } else {
@@ -212,9 +219,6 @@ pub(crate) fn refusal(denial: &Denial, id: RecordId, dress: Dress) -> Response<R
 /// What a reason asks of the connection and of the next request.
 fn advise(headers: &mut HeaderMap, reason: Reason) {
     match reason {
-        Reason::BudgetExhausted => {
-            headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
-        }
         Reason::MethodRefused => {
             // RFC 9110, section 15.5.6.
             headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));

@@ -45,6 +45,8 @@ pub enum Dimension {
     Model,
     /// Model that answered.
     ModelAnswered,
+    /// How the provider says it served the call: its service tier, and what else it charges by.
+    Tier,
     /// Hour on the wall clock, with its offset from UTC.
     Hour,
     /// Day on the wall clock.
@@ -70,7 +72,7 @@ pub struct DimensionError(String);
 
 impl Dimension {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Caller,
         Self::Namespace,
         Self::ServiceAccount,
@@ -81,6 +83,7 @@ impl Dimension {
         Self::Alias,
         Self::Model,
         Self::ModelAnswered,
+        Self::Tier,
         Self::Hour,
         Self::Day,
         Self::Month,
@@ -104,6 +107,7 @@ impl Dimension {
             Self::Alias => "alias",
             Self::Model => "model",
             Self::ModelAnswered => "model_answered",
+            Self::Tier => "tier",
             Self::Hour => "hour",
             Self::Day => "day",
             Self::Month => "month",
@@ -159,6 +163,16 @@ pub struct Totals {
     pub reasoning: i128,
     /// Tokens of audio and images, read or written.
     pub media: i128,
+    /// Searches that providers ran, of the web and of files.
+    pub searches: i128,
+    /// Containers that providers started to run code in.
+    pub sessions: i128,
+    /// Images made.
+    pub images: i128,
+    /// Seconds of sound that were heard.
+    pub seconds: i128,
+    /// Characters of text that were spoken.
+    pub characters: i128,
     /// Body bytes from callers.
     pub bytes_in: i128,
     /// Body bytes to callers.
@@ -184,12 +198,12 @@ impl Totals {
     }
 
     /// Name and value of each, in the order of CSV and JSON. The two amounts of money are in nano-USD.
-    pub fn columns(&self) -> [(&'static str, i128); 16] {
+    pub fn columns(&self) -> [(&'static str, i128); 21] {
         let mut copy = *self;
         copy.slots().map(|(name, value)| (name, *value))
     }
 
-    fn slots(&mut self) -> [(&'static str, &mut i128); 16] {
+    fn slots(&mut self) -> [(&'static str, &mut i128); 21] {
         [
             ("requests", &mut self.requests),
             ("calls", &mut self.calls),
@@ -200,6 +214,11 @@ impl Totals {
             ("output", &mut self.output),
             ("reasoning", &mut self.reasoning),
             ("media", &mut self.media),
+            ("searches", &mut self.searches),
+            ("sessions", &mut self.sessions),
+            ("images", &mut self.images),
+            ("seconds", &mut self.seconds),
+            ("characters", &mut self.characters),
             ("bytes_in", &mut self.bytes_in),
             ("bytes_out", &mut self.bytes_out),
             ("cost", &mut self.cost),

@@ -98,6 +98,8 @@ reasons! {
     SecretUnavailable = "secret_unavailable",
     /// The destination's name resolved to addresses that may not be dialled.
     AddressRefused = "address_refused",
+    /// The destination's name could not be resolved.
+    DnsFailed = "dns_failed",
     /// No connection to the destination.
     UpstreamUnreachable = "upstream_unreachable",
     /// The destination's TLS did not verify.
@@ -108,6 +110,8 @@ reasons! {
     UpstreamReset = "upstream_reset",
     /// The destination broke the protocol.
     UpstreamProtocol = "upstream_protocol",
+    /// The destination reported an error in an answer whose head said success.
+    UpstreamError = "upstream_error",
     /// The destination refused the gateway's credential.
     CredentialRejected = "credential_rejected",
     /// The destination's own limits have refused every key of the pool.
@@ -139,6 +143,8 @@ pub struct Denial {
     pub retry_after: Option<Duration>,
     /// The limit that refused the call, and how it stood.
     pub limit: Option<Box<LimitState>>,
+    /// Whether the same call may be made again as it is. `None`: nothing is known that its caller does not know as well.
+    pub repeatable: Option<bool>,
 }
 
 impl FromStr for Reason {
@@ -173,7 +179,7 @@ impl fmt::Display for Reason {
 impl Denial {
     /// A refusal that trying again does not change.
     pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, detail: detail.into(), retry_after: None, limit: None }
+        Self { reason, detail: detail.into(), retry_after: None, limit: None, repeatable: None }
     }
 
     /// The same refusal, with the time after which trying again may help.
@@ -184,6 +190,11 @@ impl Denial {
     /// The same refusal, with the limit that it comes from.
     pub fn by(self, limit: LimitState) -> Self {
         Self { limit: Some(Box::new(limit)), ..self }
+    }
+
+    /// The same refusal, and whether the call may be made again as it is.
+    pub fn repeatable(self, repeatable: bool) -> Self {
+        Self { repeatable: Some(repeatable), ..self }
     }
 }
 

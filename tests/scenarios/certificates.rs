@@ -38,7 +38,7 @@ fn settings(plan: &Plan, destinations: &[(&str, u16)], refresh: &str) -> Setting
         + &document("Credential", "partner", credential);
     for (name, port) in destinations {
         let destination = format!(
-            "  hosts: [api.{name}.test]\n  port: {port}\n  addresses: [127.0.0.1]\n  \
+            "  hosts: [api.{name}.test]\n  port: {port}\n  addresses: [127.0.0.1]\n  http: 2\n  \
              tls: {{verify: {{caFile: {}}}, clientCertificate: partner}}\n",
             plan.pki.bundle().display()
         );

@@ -1,6 +1,7 @@
 //! Scenarios: the whole gateway, as a user runs it, against real parts.
 
 mod audit;
+mod billing;
 mod bodies;
 mod budgets;
 mod callers;
@@ -28,6 +29,7 @@ mod poisoning;
 mod pools;
 mod refusals;
 mod reload;
+mod repair;
 mod rotation;
 mod scrubbing;
 mod sdk;
@@ -37,3 +39,5 @@ mod smuggling;
 mod stores;
 mod targets;
 mod tokens;
+mod upstreams;
+mod worst;

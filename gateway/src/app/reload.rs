@@ -94,6 +94,7 @@ impl Reload {
         if forced {
             look_at_interfaces(&shared.rules);
             self.resources.forget();
+            shared.secrets.reread();
         }
         let files = match self.resources.changed() {
             Ok(Some(files)) => files,

@@ -85,6 +85,8 @@ pub(crate) struct Row<'a> {
     pub(crate) model: Cow<'a, str>,
     #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
     pub(crate) model_answered: Cow<'a, str>,
+    #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+    pub(crate) tier: Cow<'a, str>,
     #[serde(default)]
     pub(crate) status: u16,
     #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
@@ -137,6 +139,7 @@ impl Row<'_> {
             source: own(self.source),
             model: own(self.model),
             model_answered: own(self.model_answered),
+            tier: own(self.tier),
             status: self.status,
             reason: own(self.reason),
             outcome: own(self.outcome),
@@ -250,6 +253,20 @@ pub(crate) struct RowUnits {
     pub(crate) image_in: i64,
     #[serde(skip_serializing_if = "is_zero")]
     pub(crate) image_out: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) web_searches: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) preview_searches: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) file_searches: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) code_sessions: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) images: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) seconds: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) characters: i64,
 }
 
 impl RowUnits {
@@ -258,6 +275,11 @@ impl RowUnits {
         [self.audio_in, self.audio_out, self.image_in, self.image_out]
             .iter()
             .fold(0, |sum, n| n.saturating_add(sum))
+    }
+
+    /// Searches of any kind.
+    pub(crate) fn searches(&self) -> i64 {
+        self.web_searches.saturating_add(self.preview_searches).saturating_add(self.file_searches)
     }
 }
 
@@ -315,6 +337,7 @@ impl<'a> HoldRow<'a> {
             source: Cow::default(),
             model: self.model,
             model_answered: Cow::default(),
+            tier: Cow::default(),
             status: 0,
             reason: Cow::default(),
             outcome: Cow::Borrowed(Outcome::Crashed.as_str()),

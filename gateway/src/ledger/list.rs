@@ -26,6 +26,14 @@ pub struct Listed {
     pub alias: String,
     /// Model asked for; where none was, the one that answered.
     pub model: String,
+    /// How the provider says it served the call.
+    pub tier: String,
+    /// Searches that the provider ran.
+    pub searches: i64,
+    /// Images that it made.
+    pub images: i64,
+    /// The provider bills it, and no price for it is known.
+    pub unpriced: bool,
     /// Where its usage comes from.
     pub usage_source: String,
     /// Nano-USD; absent where there is no price.
@@ -56,6 +64,10 @@ pub fn list(data_dir: &Path, since: Timestamp, sources: &[UsageSource]) -> Resul
             credential: row.credential.into_owned(),
             alias: row.alias.into_owned(),
             model: model.into_owned(),
+            tier: row.tier.into_owned(),
+            searches: row.units.searches(),
+            images: row.units.images,
+            unpriced: row.unpriced,
             usage_source: row.usage_source.into_owned(),
             cost: row.cost.map(|cost| cost.0),
         });

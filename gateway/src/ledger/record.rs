@@ -65,9 +65,11 @@ pub struct Record {
     pub model: Option<Bounded>,
     /// The model that the provider says it used.
     pub model_answered: Option<Bounded>,
+    /// How the provider says it served the call: its service tier and what else it charges by, joined by `+`.
+    pub tier: Option<Bounded>,
     /// HTTP status that the caller got; 0 where it got none.
     pub status: u16,
-    /// Why Tollgate refused or broke off; absent where it did not.
+    /// Why Tollgate refused or broke off, or that the provider reported an error after its head said success; else absent.
     pub reason: Option<Reason>,
     /// How it ended.
     pub outcome: Outcome,
@@ -120,6 +122,7 @@ impl Record {
             source: None,
             model: None,
             model_answered: None,
+            tier: None,
             status: 0,
             reason: None,
             outcome: Outcome::Refused,
@@ -149,6 +152,8 @@ pub enum Outcome {
     CallerGone,
     /// The upstream failed, before or in the middle of its answer.
     UpstreamFailed,
+    /// The whole answer reached the caller, and in it the provider reports an error, though its status says success.
+    ProviderError,
     /// A stage panicked.
     Panicked,
     /// The process ended before the request did; written on the next start from the hold.
@@ -165,6 +170,7 @@ impl Outcome {
             Self::Refused => "refused",
             Self::CallerGone => "caller_gone",
             Self::UpstreamFailed => "upstream_failed",
+            Self::ProviderError => "provider_error",
             Self::Panicked => "panicked",
             Self::Crashed => "crashed",
             Self::Adjustment => "adjustment",

@@ -127,6 +127,8 @@ fn difference(
         audio_out: less(0, sum(|row| row.units.audio_out)),
         image_in: less(0, sum(|row| row.units.image_in)),
         image_out: less(0, sum(|row| row.units.image_out)),
+        // What is no token is as it was.
+        ..RowUnits::default()
     };
     let charged = |charge: &RowCharge<'static>| {
         let same = lines()

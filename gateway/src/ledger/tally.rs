@@ -12,10 +12,10 @@ use super::line::{Amount, Row, RowUnits, Taken};
 use super::record::{Record, RecordId};
 
 /// The words that sums are told apart by, in the order of [`Key::words`].
-pub(crate) const WORDS: usize = 12;
+pub(crate) const WORDS: usize = 13;
 
 /// What is added up, by column of the store. Order of [`Sums`].
-pub(crate) const SUMS: [&str; 11] = [
+pub(crate) const SUMS: [&str; 16] = [
     "requests",
     "unpriced",
     "input",
@@ -24,6 +24,11 @@ pub(crate) const SUMS: [&str; 11] = [
     "output",
     "reasoning",
     "media",
+    "searches",
+    "sessions",
+    "images",
+    "seconds",
+    "characters",
     "bytes_in",
     "bytes_out",
     "cost",
@@ -70,6 +75,11 @@ impl Tally {
             whole(units.output),
             whole(units.reasoning),
             media.iter().fold(0, |sum, count| whole(*count).saturating_add(sum)),
+            whole(units.searches()),
+            whole(units.code_sessions),
+            whole(units.images),
+            whole(units.seconds),
+            whole(units.characters),
             whole(record.bytes_in),
             whole(record.bytes_out),
             record.cost.map_or(0, |cost| whole(cost.0)),
@@ -83,6 +93,7 @@ impl Tally {
             record.alias.as_ref().map_or("", |name| name.as_str()),
             record.model.as_ref().map_or("", |model| model.as_str()),
             record.model_answered.as_ref().map_or("", |model| model.as_str()),
+            record.tier.as_ref().map_or("", |tier| tier.as_str()),
             record.source.as_deref().unwrap_or_default(),
             record.reason.map_or("", |reason| reason.as_str()),
             record.outcome.as_str(),
@@ -181,6 +192,11 @@ fn sums_of(units: &RowUnits, cost: Amount, unpriced: bool, [bytes_in, bytes_out]
         units.output,
         units.reasoning,
         units.media(),
+        units.searches(),
+        units.code_sessions,
+        units.images,
+        units.seconds,
+        units.characters,
         whole(bytes_in),
         whole(bytes_out),
         cost.0,
@@ -202,6 +218,7 @@ fn words_of<'a>(
         &row.alias,
         &row.model,
         &row.model_answered,
+        &row.tier,
         &row.source,
         reason,
         outcome,
@@ -212,7 +229,7 @@ fn words_of<'a>(
 /// What one row of sums is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Key<'a> {
-    /// Caller, destination, host, grant, credential, alias, model, model answered, source, reason, outcome, usage source.
+    /// Caller, destination, host, grant, credential, alias, model, model answered, tier, source, reason, outcome, usage source.
     pub(crate) words: [&'a str; WORDS],
     pub(crate) status: u16,
     /// Minutes since the epoch.
@@ -329,9 +346,10 @@ mod tests {
         full.unpriced = true;
         (full.bytes_in, full.bytes_out) = (u64::MAX, 7);
         full.cost = Some(tollgate_policy::price::NanoUsd(u64::MAX));
-        full.units.audio_out = 3;
-        full.units.cache_write_1h = 4;
-        full.units.reasoning = 5;
+        full.tier = Some(crate::ledger::Bounded::new("priority+us"));
+        for (count, item) in (1..).zip(tollgate_policy::price::Item::ALL) {
+            full.units.set(*item, count);
+        }
         full.held_at = None;
         let empty = Record::new(RecordId::new(), Timestamp::now(), crate::ledger::Bounded::new("GET"));
         for record in [full, empty] {
@@ -356,18 +374,19 @@ mod tests {
         first.source = None;
         tally.record(&first);
         let counts: Vec<_> =
-            tally.sums.iter().map(|(key, sums)| (Key::decode(key).unwrap().words[8], sums[0])).collect();
+            tally.sums.iter().map(|(key, sums)| (Key::decode(key).unwrap().words[9], sums[0])).collect();
         assert!(counts.contains(&("", 2)) && counts.contains(&("10.0.0.1", 1)), "{counts:?}");
     }
 
     #[test]
     fn keys_read_back_and_words_never_run_into_one_another() {
         let mut key = Vec::new();
-        let one = Key { words: ["ab", "c", "", "", "", "", "", "", "", "", "", ""], status: 200, minute: -7 };
+        let one =
+            Key { words: ["ab", "c", "", "", "", "", "", "", "", "", "", "", ""], status: 200, minute: -7 };
         one.encode(&mut key);
         assert_eq!(Key::decode(&key), Some(one));
         let mut other = Vec::new();
-        Key { words: ["a", "bc", "", "", "", "", "", "", "", "", "", ""], ..one }.encode(&mut other);
+        Key { words: ["a", "bc", "", "", "", "", "", "", "", "", "", "", ""], ..one }.encode(&mut other);
         assert_ne!(Key::words_of(&key), Key::words_of(&other));
         let charge = ChargeKey { limit: "a/b", key: "c", opened: 5 };
         charge.encode(&mut key);

@@ -11,6 +11,8 @@ use std::path::Path;
 
 use socket2::{Domain, Socket, Type};
 
+use crate::upstream::KEEPALIVE;
+
 const BACKLOG: i32 = 4096;
 /// `TCP_LISTEN` in `/proc/net/tcp`.
 const LISTENS: &str = "0A";
@@ -37,6 +39,8 @@ fn open(address: SocketAddr, is_shared: bool) -> io::Result<Socket> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(is_shared)?;
     socket.set_nonblocking(true)?;
+    // What is accepted inherits it: a caller may wait for minutes behind a load balancer that forgets silent connections.
+    socket.set_tcp_keepalive(&KEEPALIVE)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)

@@ -9,7 +9,7 @@ use http_body::Body;
 use tollgate_policy::denial::{Denial, Reason};
 
 use super::body::MeteredBody;
-use super::meter::{Meter, Usage};
+use super::meter::{Meter, Told, Usage};
 use crate::attempt::Answered;
 use crate::injection::{self, Seen};
 use crate::ledger::Outcome;
@@ -64,9 +64,9 @@ pub(crate) async fn answer(
     let id = meter.record.id;
     let metered = meter.endpoint.as_ref().is_some_and(|endpoint| endpoint.metered);
     let usage = match metered {
+        _ if !head.status.is_success() => Usage::Unbilled,
         false => Usage::Plain,
-        true if head.status.is_success() => Usage::Unknown { units: Default::default() },
-        true => Usage::Unbilled,
+        true => Usage::Unknown { units: Default::default(), told: Told::default() },
     };
     let written = match meter.close(usage) {
         Ok(Some(at)) => meter.core.journal.written(at).await,

@@ -18,8 +18,8 @@ use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::Reason;
 
 use super::estimate;
-use super::meter::{Meter, Usage};
-use super::usage::{Output, Reading, UsageReader};
+use super::meter::{Meter, Told, Usage};
+use super::usage::{Announced, Output, Reading, UsageReader};
 use crate::attempt::Answered;
 use crate::drain::Phase;
 use crate::fault::{Faults, Stage};
@@ -28,8 +28,6 @@ use crate::keys::Chosen;
 use crate::ledger::{Outcome, Wait};
 use crate::listener::{Connection, Pulse};
 use crate::upstream::{AnswerBody, BodyError, Lease, Stall};
-
-const EVENT_STREAM: &[u8] = b"text/event-stream";
 
 /// The provider's body and the account it is charged to.
 #[derive(Debug)]
@@ -92,14 +90,11 @@ impl MeteredBody {
         connection: Arc<Connection>,
     ) -> (response::Parts, Box<Self>) {
         let Answered { head, body: incoming, lease, permit, key, scrubber, faults } = *answered;
-        let event_stream = head
-            .headers
-            .get(http::header::CONTENT_TYPE)
-            .and_then(|kind| kind.as_bytes().get(..EVENT_STREAM.len()))
-            .is_some_and(|kind| kind.eq_ignore_ascii_case(EVENT_STREAM));
+        let label = head.headers.get(http::header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
+        let announced = Announced::of(label, meter.facts.stream);
         let metered = meter.endpoint.as_ref().filter(|endpoint| endpoint.metered);
         let billed = head.status.is_success();
-        let reader = metered.filter(|_| billed).map(|e| UsageReader::new(e, event_stream, meter.hides_usage));
+        let reader = metered.filter(|_| billed).map(|e| UsageReader::new(e, announced, meter.hides_usage));
         let stall = Stall::new(permit.destination().timeouts.idle);
         let generation = meter.record.generation;
         let messages = scrubber.as_ref().and_then(|_| Messages::of(&head.headers));
@@ -316,25 +311,37 @@ impl Source {
     /// Closes the account. `None`: the journal took nothing, which only a strict caller could mind.
     /// `waiting` bytes are still to go out.
     fn record(&mut self, reading: Option<Reading>, outcome: Outcome, waiting: u64) -> Option<Wait> {
-        self.meter.record.outcome = outcome;
+        let says_error = reading.as_ref().is_some_and(|reading| reading.error_event);
+        let is_whole = outcome == Outcome::Completed;
+        self.meter.record.outcome = if says_error && is_whole { Outcome::ProviderError } else { outcome };
+        if says_error {
+            self.meter.record.reason.get_or_insert(Reason::UpstreamError);
+        }
         self.meter.record.bytes_out += waiting;
         let usage = self.usage(reading);
         self.meter.close(usage).ok().flatten().map(Wait::new)
     }
 
     fn usage(&self, reading: Option<Reading>) -> Usage {
-        if self.meter.endpoint.as_ref().is_none_or(|endpoint| !endpoint.metered) {
-            return Usage::Plain;
-        }
         if !self.billed {
             return Usage::Unbilled;
         }
-        let reading = reading.unwrap_or_default();
+        let Some(endpoint) = self.meter.endpoint.as_deref().filter(|endpoint| endpoint.metered) else {
+            return Usage::Plain;
+        };
+        let mut reading = reading.unwrap_or_default();
+        let told =
+            Told { model: reading.model.take(), tier: reading.tier.take(), unpriced: reading.unpriced };
+        let estimate = || estimate::estimate(&self.meter.facts, endpoint, &reading);
         match reading.units {
-            Some(units) => {
-                Usage::Reported { units, model: reading.model, tier: reading.tier, drained: self.drained }
-            }
-            None => Usage::Unknown { units: estimate::estimate(&self.meter.facts, &reading) },
+            Some(units) => Usage::Reported { units, told, drained: self.drained },
+            None if reading.error_event && reading.wrote => Usage::Estimated { units: estimate(), told },
+            // It ended before the model wrote: what it reported by then is all there is.
+            None if reading.error_event => match reading.partial {
+                Some(units) => Usage::Reported { units, told, drained: self.drained },
+                None => Usage::Unbilled,
+            },
+            None => Usage::Unknown { units: estimate(), told },
         }
     }
 }

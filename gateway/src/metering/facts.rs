@@ -17,8 +17,16 @@ use tollgate_policy::dialect::Endpoint;
 
 mod body;
 mod content;
+mod draft;
+mod form;
 mod json;
+mod pdf;
+mod picture;
+mod query;
+mod surrogate;
 mod tools;
+
+pub(super) use query::check as check_query;
 
 /// A body that was read.
 #[derive(Debug)]
@@ -76,6 +84,9 @@ pub fn read(endpoint: &Endpoint, headers: &HeaderMap, body: &[u8]) -> Result<Rea
         return Ok(ReadBody::unread(Facts { body_bytes: body.len() as u64, ..Facts::default() }));
     }
     check_encoding(headers)?;
+    if let Some(boundary) = form::boundary(headers).filter(|_| endpoint.request.may_be_form) {
+        return form::read(&endpoint.request, &boundary?, body);
+    }
     check_media_type(headers)?;
     body::read(&endpoint.request, body)
 }

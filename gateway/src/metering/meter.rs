@@ -10,9 +10,9 @@ use http::{Method, StatusCode};
 use jiff::Timestamp;
 use tollgate_policy::decision::{Admission, Facts, Permit, Priced};
 use tollgate_policy::denial::{Denial, Reason};
-use tollgate_policy::dialect::Endpoint;
+use tollgate_policy::dialect::{Class, Endpoint};
 use tollgate_policy::name::Name;
-use tollgate_policy::price::{NanoUsd, Units};
+use tollgate_policy::price::{Item, NanoUsd, Units};
 use tollgate_policy::target::Target;
 
 use super::asked::Asked;
@@ -33,13 +33,24 @@ use crate::upstream::{Peer, Shown, Upload};
 #[derive(Debug)]
 pub(crate) enum Usage {
     /// The provider's own numbers.
-    Reported { units: Units, model: Option<String>, tier: Option<String>, drained: bool },
+    Reported { units: Units, told: Told, drained: bool },
+    /// It reported an error when it had begun to write: `units` are what it had reported, and what passed.
+    Estimated { units: Units, told: Told },
     /// It answered with an error, refused, or was never asked: nothing is billed.
     Unbilled,
-    /// It was asked and told nothing; `units` are what passed, shown but not credited.
-    Unknown { units: Units },
+    /// It was asked and did not tell; `units` are what passed, shown but not credited.
+    Unknown { units: Units, told: Told },
     /// A kind of call whose usage is its requests and bytes alone.
     Plain,
+}
+
+/// What an answer says of how it was made, whether or not it tells its usage.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    pub(super) model: Option<String>,
+    pub(super) tier: Option<String>,
+    /// It bills something beside the units that has no price here.
+    pub(super) unpriced: bool,
 }
 
 /// The account of one request.
@@ -246,6 +257,17 @@ impl Meter {
         self.rejected = true;
     }
 
+    /// Whether the provider may have the call, and bill it.
+    pub(crate) const fn is_out(&self) -> bool {
+        self.sent && !self.rejected
+    }
+
+    /// Whether a call that is out and fails for `reason` is charged here, or is very likely billed: it had all of its time.
+    pub(crate) fn is_charged(&self, reason: Reason) -> bool {
+        let metered = self.endpoint.as_ref().is_some_and(|endpoint| endpoint.metered);
+        metered && (self.line.is_some() || reason == Reason::UpstreamTimeout)
+    }
+
     /// The model that was asked for.
     pub(crate) fn model(&self) -> Option<&str> {
         self.facts.model.as_deref()
@@ -310,29 +332,67 @@ impl Meter {
         let hold = self.hold.take();
         let held = self.bound.as_ref().map(|bound| (bound.tokens, bound.spend));
         match usage {
-            Usage::Unbilled | Usage::Plain => settle(self, hold, 0, NanoUsd::ZERO),
-            Usage::Unknown { units } => {
-                self.record.units = units;
-                self.record.usage_source = UsageSource::Estimated;
-                let estimate = self.cost(&units, None);
+            Usage::Unbilled => settle(self, hold, 0, NanoUsd::ZERO),
+            Usage::Plain => {
+                // What it was cannot be read off the call, so what it cost is not known.
+                self.record.unpriced = self.is_paid_unread();
+                settle(self, hold, 0, NanoUsd::ZERO);
+            }
+            Usage::Unknown { units, told } => {
+                let estimate = self.tell(&units, &told, UsageSource::Estimated);
                 let (tokens, spend) =
                     held.unwrap_or_else(|| (units.tokens(), estimate.unwrap_or(NanoUsd::ZERO)));
                 self.record.cost = self.priced().map(|_| spend);
-                self.record.price_version = self.price_version();
-                self.record.unpriced = matches!(self.price, Priced::Unpriced);
                 settle(self, hold, tokens, spend);
             }
-            Usage::Reported { units, model, tier, drained } => {
-                self.record.units = units;
-                self.record.usage_source = if drained { UsageSource::Drained } else { UsageSource::Reported };
-                self.record.model_answered = model.as_deref().map(Bounded::new);
-                self.record.cost = self.cost(&units, tier.as_deref());
-                self.record.price_version = self.price_version();
-                self.record.unpriced = matches!(self.price, Priced::Unpriced);
+            Usage::Estimated { units, told } => {
+                let estimate = self.tell(&units, &told, UsageSource::Estimated).unwrap_or(NanoUsd::ZERO);
+                let most = held.unwrap_or((u64::MAX, estimate));
+                let (tokens, spend) = (units.tokens().min(most.0), estimate.min(most.1));
+                self.record.cost = self.priced().map(|_| spend);
+                settle(self, hold, tokens, spend);
+            }
+            Usage::Reported { units, told, drained } => {
+                let source = if drained { UsageSource::Drained } else { UsageSource::Reported };
+                self.record.cost = self.tell(&units, &told, source);
                 let spend = self.record.cost.unwrap_or(NanoUsd::ZERO);
                 settle(self, hold, units.tokens(), spend);
             }
         }
+    }
+
+    /// Puts into the record what was used and how the call was served. Gives what that costs.
+    fn tell(&mut self, units: &Units, told: &Told, source: UsageSource) -> Option<NanoUsd> {
+        let units = self.as_asked(*units);
+        let tier = told.tier.as_deref().or_else(|| self.asked_tier());
+        let cost = self.priced().map(|price| price.cost(&units, tier));
+        let is_used = source == UsageSource::Estimated || !Units { requests: 0, ..units }.is_empty();
+        // What was used and costs nothing is billed by what is not known.
+        let is_nothing = is_used && cost == Some(NanoUsd::ZERO);
+        let tier = tier.map(Bounded::new);
+        self.record.unpriced = told.unpriced || is_nothing || matches!(self.price, Priced::Unpriced);
+        self.record.units = units;
+        self.record.tier = tier;
+        self.record.usage_source = source;
+        self.record.model_answered = told.model.as_deref().map(Bounded::new);
+        self.record.price_version = self.price_version();
+        cost
+    }
+
+    /// Adds what only the request tells.
+    fn as_asked(&self, mut units: Units) -> Units {
+        units.set(Item::Characters, self.facts.characters);
+        if let Some(item) = self.facts.searches_as {
+            units.set(item, units.get(item).saturating_add(units.web_searches));
+            units.set(Item::WebSearches, 0);
+        }
+        units
+    }
+
+    /// How the call is served, where an answer has no place to say it.
+    fn asked_tier(&self) -> Option<&str> {
+        let is_silent = self.endpoint.as_ref().is_some_and(|e| e.response.buffered.tiers.is_empty());
+        self.facts.tier.as_deref().filter(|_| is_silent)
     }
 
     /// The account for whoever goes on with it; what stays behind is closed.
@@ -363,14 +423,28 @@ impl Meter {
     /// What to book where no answer was read.
     fn untold(&self) -> Usage {
         match &self.endpoint {
-            _ if !self.sent || self.rejected => Usage::Unbilled,
-            Some(endpoint) if endpoint.metered => Usage::Unknown { units: Units::default() },
+            _ if !self.sent || self.rejected || self.is_error_answered() => Usage::Unbilled,
+            Some(endpoint) if endpoint.metered => {
+                Usage::Unknown { units: Units::default(), told: Told::default() }
+            }
             _ => Usage::Plain,
         }
     }
 
-    fn cost(&self, units: &Units, tier: Option<&str>) -> Option<NanoUsd> {
-        self.priced().map(|price| price.cost(units, tier))
+    /// The provider's answer says that it did not do what it was asked, also where nothing more of it can be read.
+    fn is_error_answered(&self) -> bool {
+        self.record.attempts.last().and_then(|last| last.status).is_some_and(|status| status >= 300)
+    }
+
+    /// The provider may bill it, and neither its request nor its answer is read.
+    fn is_paid_unread(&self) -> bool {
+        let is_paid = match &self.endpoint {
+            Some(endpoint) => {
+                endpoint.class == Class::Use || (endpoint.deferred && self.record.method.as_str() == "POST")
+            }
+            None => !matches!(self.record.method.as_str(), "GET" | "HEAD" | "OPTIONS"),
+        };
+        self.sent && is_paid && !matches!(self.price, Priced::Free)
     }
 
     fn priced(&self) -> Option<&tollgate_policy::price::Price> {

@@ -10,7 +10,7 @@ use tollgate_policy::dialect::tree::{MAX_DEPTH, Node, Take, Tree};
 mod bytes;
 mod slots;
 
-use bytes::{Buffer, ENDS_SCALAR, NESTS, SPACE, has, number, quote_or_escape, unescaped};
+use bytes::{Buffer, ENDS_SCALAR, NESTS, SPACE, has, number, quote_or_escape, rounded_up, unescaped};
 pub use slots::{Found, Slots};
 
 /// The longest member name that a place can have, and the longest string that is kept.
@@ -171,7 +171,7 @@ impl Scanner {
         for (slot, take) in takes {
             match take {
                 Take::Present => slots.set(*slot, 1),
-                Take::Number | Take::Sum => slots.spoil(*slot),
+                Take::Number | Take::RoundedUp | Take::Sum => slots.spoil(*slot),
                 _ => {}
             }
         }
@@ -373,7 +373,7 @@ fn keep_text(text: Option<&[u8]>, has_escapes: bool, takes: &[(usize, Take)], sl
     for (slot, take) in takes {
         match take {
             Take::Text => slots.set_text(*slot, text),
-            Take::Count(word) if text == Some(word) => slots.add(*slot, 1),
+            Take::Count(word) if **word == *"*" || text == Some(word) => slots.add(*slot, 1),
             _ => {}
         }
     }
@@ -386,9 +386,13 @@ fn take_scalar(token: Option<&[u8]>, takes: &[(usize, Take)], slots: &mut Slots)
     for (slot, take) in takes {
         match (take, token.and_then(number)) {
             (Take::Present, _) => slots.set(*slot, 1),
-            (Take::Number, Some(number)) => slots.set(*slot, number),
+            (Take::Number, Some(number)) => slots.raise(*slot, number),
             (Take::Sum, Some(number)) => slots.add(*slot, number),
             (Take::Number | Take::Sum, None) => slots.spoil(*slot),
+            (Take::RoundedUp, _) => match token.and_then(rounded_up) {
+                Some(number) => slots.raise(*slot, number),
+                None => slots.spoil(*slot),
+            },
             _ => {}
         }
     }

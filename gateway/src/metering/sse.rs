@@ -91,6 +91,11 @@ impl Framer {
         self.is_open
     }
 
+    /// Whether the last line end was a CR at the end of its chunk, which an LF may follow.
+    pub const fn may_go_on(&self) -> bool {
+        self.after_cr
+    }
+
     /// The next piece of the chunk from this byte on, and where it ends; `None` where the chunk has no more of them.
     pub fn next(&mut self, chunk: &[u8], from: usize) -> Option<(Piece, usize)> {
         let mut at = from;

@@ -21,6 +21,11 @@ mod units;
 
 use stream::Events;
 
+/// What may come before an answer of either form: a byte-order mark, and blank lines that keep a slow one alive.
+const BEGINS_BOTH: [u8; 5] = [0xEF, 0xBB, 0xBF, b'\n', b'\r'];
+/// What a line of a stream begins with: `data`, `event`, `id`, `retry`, or a comment.
+const BEGINS_LINES: [u8; 5] = [b'd', b'e', b'i', b'r', b':'];
+
 /// What the gateway knows of an answer's usage.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
@@ -33,8 +38,12 @@ pub struct Reading {
     pub model: Option<String>,
     /// How the call was served, in words that prices know, joined by `+`.
     pub tier: Option<String>,
+    /// It billed something beside the units that has no price here.
+    pub unpriced: bool,
     /// The provider reported an error, in the body or in an event after the head said 200.
     pub error_event: bool,
+    /// Some of what the model wrote came before the end, whatever that was.
+    pub wrote: bool,
     /// Bytes of text that the model wrote, as far as the dialect tells them apart; else bytes of the body.
     pub output_bytes: u64,
 }
@@ -79,52 +88,125 @@ fn append(first: &mut VecDeque<Bytes>, last: &mut VecDeque<Bytes>) {
     }
 }
 
+/// What the head and the request say of the form of an answer. Its first bytes decide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Announced {
+    /// It is labelled a stream of server-sent events.
+    Events,
+    /// It is labelled as JSON or not at all, or a stream was asked for: it may be either.
+    Either,
+    /// It is something else: sound, an image.
+    Other,
+}
+
+impl Announced {
+    /// Of an answer with this `content-type`; `is_asked`: the request asks for a stream.
+    pub fn of(content_type: Option<&[u8]>, is_asked: bool) -> Self {
+        let Some(label) = content_type else { return Self::Either };
+        let essence = label.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        let begins =
+            |start: &[u8]| essence.get(..start.len()).is_some_and(|is| is.eq_ignore_ascii_case(start));
+        if essence.eq_ignore_ascii_case(b"text/event-stream") {
+            Self::Events
+        } else if is_asked || begins(b"application/json") || begins(b"text/") {
+            Self::Either
+        } else {
+            Self::Other
+        }
+    }
+}
+
 /// Reads one answer.
 #[derive(Debug)]
 pub struct UsageReader {
     rules: Arc<ResponseRules>,
     scanner: Scanner,
     slots: Slots,
+    form: Form,
+    /// Of a stream, if it is one.
     events: Option<Events>,
     bytes: u64,
     error_event: bool,
 }
 
+/// What the bytes of an answer are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// Nothing but a byte-order mark and blank lines has come, which both may begin with.
+    Open(Announced),
+    Events,
+    Whole,
+}
+
 impl UsageReader {
-    /// `is_streamed` says whether the answer is a stream of server-sent events; `hides_usage`, whether the gateway
-    /// asked for the extra event of usage and the caller did not.
-    pub fn new(endpoint: &Endpoint, is_streamed: bool, hides_usage: bool) -> Self {
+    /// `hides_usage` says whether the gateway asked for the extra event of usage and the caller did not.
+    pub fn new(endpoint: &Endpoint, announced: Announced, hides_usage: bool) -> Self {
         let rules = endpoint.response.clone();
-        let events = (is_streamed && rules.streamed.is_some()).then(|| Events::new(hides_usage));
-        let slots = Slots::new(&places(&rules, events.is_some()).tree);
-        Self { rules, scanner: Scanner::new(), slots, events, bytes: 0, error_event: false }
+        let events = rules.streamed.is_some().then(|| Events::new(hides_usage));
+        let form = if events.is_some() { Form::Open(announced) } else { Form::Whole };
+        let slots = Slots::new(&places(&rules, announced == Announced::Events && events.is_some()).tree);
+        Self { rules, scanner: Scanner::new(), slots, form, events, bytes: 0, error_event: false }
     }
 
     /// Takes the next bytes of the body, in pieces of any size.
-    pub fn feed(&mut self, chunk: Bytes, output: &mut Output) {
+    pub fn feed(&mut self, mut chunk: Bytes, output: &mut Output) {
         self.bytes = self.bytes.saturating_add(chunk.len() as u64);
-        match (&mut self.events, &self.rules.streamed) {
-            (Some(events), Some((rules, places))) => {
-                let mut reader =
-                    stream::Reader { rules, places, scanner: &mut self.scanner, slots: &mut self.slots };
-                events.feed(chunk, output, &mut reader);
-                self.error_event |= events.error_seen();
+        if let Form::Open(announced) = self.form {
+            let blank = chunk.iter().take_while(|byte| BEGINS_BOTH.contains(byte)).count();
+            let Some(&first) = chunk.get(blank) else { return self.feed_events(chunk, output) };
+            self.decide(announced, first);
+            if self.form == Form::Whole {
+                if let Some(events) = &mut self.events {
+                    events.give_up(output);
+                }
+                output.push(chunk.split_to(blank));
             }
-            _ => {
+        }
+        match self.form {
+            Form::Whole => {
                 let tree: &Tree = &self.rules.buffered.tree;
                 if !tree.is_empty() {
                     self.scanner.scan(tree, &mut self.slots, &chunk);
                 }
                 output.push(chunk);
             }
+            _ => self.feed_events(chunk, output),
+        }
+    }
+
+    fn feed_events(&mut self, chunk: Bytes, output: &mut Output) {
+        let (Some(events), Some((rules, places))) = (&mut self.events, &self.rules.streamed) else { return };
+        let mut reader = stream::Reader { rules, places, scanner: &mut self.scanner, slots: &mut self.slots };
+        events.feed(chunk, output, &mut reader);
+        self.error_event |= events.error_seen();
+    }
+
+    /// By its first byte: JSON that reports usage is an object or a list, and no line of a stream begins as these do.
+    fn decide(&mut self, announced: Announced, first: u8) {
+        let is_events = match announced {
+            _ if matches!(first, b'{' | b'[' | b' ' | b'\t') => false,
+            Announced::Events => true,
+            Announced::Either => BEGINS_LINES.contains(&first),
+            Announced::Other => false,
+        };
+        if is_events != self.is_stream() {
+            self.slots = Slots::new(&places(&self.rules, is_events).tree);
+        }
+        self.form = if is_events { Form::Events } else { Form::Whole };
+    }
+
+    fn is_stream(&self) -> bool {
+        match self.form {
+            Form::Open(announced) => announced == Announced::Events,
+            form => form == Form::Events,
         }
     }
 
     /// What is known so far.
     pub fn reading(&self) -> Reading {
-        let places = places(&self.rules, self.events.is_some());
-        let is_read = self.events.is_some() || !self.scanner.is_broken();
-        let counted = units::count(places, &self.slots).filter(|_| is_read);
+        let is_stream = self.is_stream();
+        let places = places(&self.rules, is_stream);
+        let counted = units::count(places, &self.slots).filter(|_| is_stream || !self.scanner.is_broken());
         let (units, partial) = match counted {
             Some((units, true)) if !self.is_cut(places) => (Some(Units { requests: 1, ..units }), None),
             Some((units, _)) => (None, Some(units)),
@@ -137,14 +219,16 @@ impl UsageReader {
             partial,
             model: units::last_text(&places.model, &self.slots).map(str::to_owned),
             tier: units::tier(places, &self.slots),
-            error_event: self.error_event || (seen && self.events.is_none()),
+            unpriced: places.unpriced.iter().any(|slot| units::or_zero(self.slots.number(*slot)) > 0),
+            error_event: self.error_event || (seen && !is_stream),
+            wrote: text.is_some_and(|bytes| bytes > 0),
             output_bytes: text.unwrap_or(self.bytes),
         }
     }
 
     /// Whether the text that the report stands in is not complete.
     fn is_cut(&self, places: &Places) -> bool {
-        if self.events.is_none() {
+        if !self.is_stream() {
             return !self.scanner.is_done();
         }
         places.usage.iter().any(|usage| self.slots.number_now(usage.closing).is_some())
@@ -152,10 +236,13 @@ impl UsageReader {
 
     /// The body has ended: what was still undecided may go when the record is written.
     pub fn finish(mut self, output: &mut Output) -> Reading {
-        if let (Some(events), Some((rules, places))) = (&mut self.events, &self.rules.streamed) {
+        if let (Some(events), Some((rules, places))) = (&mut self.events, &self.rules.streamed)
+            && self.form != Form::Whole
+        {
             let mut reader =
                 stream::Reader { rules, places, scanner: &mut self.scanner, slots: &mut self.slots };
             events.finish(output, &mut reader);
+            self.error_event |= events.error_seen();
         }
         self.reading()
     }

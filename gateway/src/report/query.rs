@@ -27,11 +27,12 @@ pub fn report(data_dir: &Path, mut query: Query) -> Result<Report, LedgerError> 
     let status = if query.by.contains(&Dimension::Status) { "status" } else { "0" };
     let sql = format!(
         "SELECT g.quarter, g.status, g.requests, unpriced, input, cache_read, cache_write, output, reasoning, media,
-             bytes_in, bytes_out, cost, {}
+             searches, sessions, images, seconds, characters, bytes_in, bytes_out, cost, {}
          FROM (SELECT dimensions, {quarter} AS quarter, {status} AS status, sum(requests) AS requests,
                    sum(unpriced) AS unpriced, sum(input) AS input, sum(cache_read) AS cache_read,
                    sum(cache_write) AS cache_write, sum(output) AS output, sum(reasoning) AS reasoning, sum(media) AS media,
-                   sum(bytes_in) AS bytes_in, sum(bytes_out) AS bytes_out, sum(cost) AS cost
+                   sum(searches) AS searches, sum(sessions) AS sessions, sum(images) AS images,
+                   sum(seconds) AS seconds, sum(characters) AS characters, sum(bytes_in) AS bytes_in, sum(bytes_out) AS bytes_out, sum(cost) AS cost
                FROM sums WHERE minute >= ?1 AND minute * 60000000 < ?2 GROUP BY 1, 2, 3) g
          JOIN dimensions d ON d.id = g.dimensions",
         COLUMNS.map(|column| format!("d.{column}")).join(", "),
@@ -66,7 +67,7 @@ impl Group {
         let number = |column: usize| row.get::<_, i64>(column).map(i128::from);
         let mut words = [const { String::new() }; COLUMNS.len()];
         for (index, word) in words.iter_mut().enumerate() {
-            *word = row.get(13 + index)?;
+            *word = row.get(18 + index)?;
         }
         let mut group = Self { quarter: row.get(0)?, status: row.get(1)?, words, totals: Totals::default() };
         let count = number(2)?;
@@ -77,9 +78,14 @@ impl Group {
             output: number(7)?,
             reasoning: number(8)?,
             media: number(9)?,
-            bytes_in: number(10)?,
-            bytes_out: number(11)?,
-            cost: number(12)?,
+            searches: number(10)?,
+            sessions: number(11)?,
+            images: number(12)?,
+            seconds: number(13)?,
+            characters: number(14)?,
+            bytes_in: number(15)?,
+            bytes_out: number(16)?,
+            cost: number(17)?,
             unpriced: number(3)?,
             ..Totals::default()
         };

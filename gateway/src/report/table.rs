@@ -22,7 +22,14 @@ const BEFORE_COST: [Column; 7] = [
 const AFTER_COST: [Column; 2] =
     [("estimated", |totals| totals.estimated), ("unpriced", |totals| totals.unpriced)];
 /// Shown only where there is anything.
-const MEDIA: Column = ("media", |totals| totals.media);
+const SELDOM: [Column; 6] = [
+    ("media", |totals| totals.media),
+    ("searches", |totals| totals.searches),
+    ("sessions", |totals| totals.sessions),
+    ("images", |totals| totals.images),
+    ("seconds", |totals| totals.seconds),
+    ("characters", |totals| totals.characters),
+];
 const ADJUSTMENTS: Column = ("adjustments", |totals| totals.adjustments);
 
 pub(super) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
@@ -39,7 +46,7 @@ pub(super) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
         return writeln!(out, "No calls.");
     }
     let shown = |column: Column| Some(column).filter(|(_, value)| value(&report.total) != 0);
-    let before: Vec<Column> = BEFORE_COST.into_iter().chain(shown(MEDIA)).collect();
+    let before: Vec<Column> = BEFORE_COST.into_iter().chain(SELDOM.into_iter().filter_map(shown)).collect();
     let after: Vec<Column> = AFTER_COST.into_iter().chain(shown(ADJUSTMENTS)).collect();
     let texts = report.query.by.len();
     let decimals = report.lines.iter().map(|line| decimals(line.totals.cost)).fold(2, usize::max);

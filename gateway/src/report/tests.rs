@@ -230,10 +230,13 @@ fn a_model_name_that_is_a_formula_reaches_no_spreadsheet_as_one() {
     let lines: Vec<_> = csv.lines().collect();
     assert_eq!(
         lines[0],
-        "model,status,requests,calls,refused,input,cache_read,cache_write,output,reasoning,media,bytes_in,bytes_out,cost_usd,\
-         estimated,estimated_cost_usd,unpriced,adjustments"
+        "model,status,requests,calls,refused,input,cache_read,cache_write,output,reasoning,media,searches,sessions,images,\
+         seconds,characters,bytes_in,bytes_out,cost_usd,estimated,estimated_cost_usd,unpriced,adjustments"
     );
-    assert_eq!(lines[1], "gpt-5-mini,200,2,2,0,1234667,0,0,40,0,0,0,0,12.500100001,1,12.500000001,0,0");
+    assert_eq!(
+        lines[1],
+        "gpt-5-mini,200,2,2,0,1234667,0,0,40,0,0,0,0,0,0,0,0,0,12.500100001,1,12.500000001,0,0"
+    );
     assert!(
         lines[2].starts_with("\"'=HYPERLINK(\"\"http://evil\"\",\"\"[31mclick\"\")\",403,1,0,1,"),
         "{}",

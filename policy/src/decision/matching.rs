@@ -294,7 +294,7 @@ fn obstacle(grant: &Grant, call: &Call<'_>) -> Option<Reason> {
         return Some(Reason::DeferredCost);
     }
     let needs_meter = grant.limits_unit(Unit::Tokens) || grant.limits_unit(Unit::Spend);
-    let is_known = endpoint.free || endpoint.metered || (!needs_meter && endpoint.has_facts());
+    let is_known = endpoint.free || endpoint.bounded || (!needs_meter && endpoint.has_facts());
     if is_known { None } else { Some(Reason::UnmeteredEndpoint) }
 }
 

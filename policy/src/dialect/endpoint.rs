@@ -46,8 +46,10 @@ pub struct Endpoint {
     pub class: Class,
     /// It starts work that is billed after the answer: a batch, a training run.
     pub deferred: bool,
-    /// Its tokens can be bounded before and read after, so that token and spend limits can hold it.
+    /// What it used is read after it: off its answer, and what an answer does not tell off the request.
     pub metered: bool,
+    /// What it uses can be bounded before it is made as well, so that token and spend limits can hold it.
+    pub bounded: bool,
     /// It costs neither tokens nor money, so that token and spend limits let it pass.
     pub free: bool,
     /// `gen_ai.operation.name`, where OpenTelemetry has a name for it.
@@ -123,6 +125,9 @@ pub(super) struct EndpointText {
     deferred: bool,
     #[serde(default)]
     free: bool,
+    /// Metered, but nothing says beforehand how much it uses.
+    #[serde(default)]
+    unbounded: bool,
     operation: Option<Arc<str>>,
     #[serde(default)]
     request: RequestText,
@@ -143,12 +148,14 @@ impl EndpointText {
                 ));
                 continue;
             };
+            let metered = !request.is_empty() && !response.buffered.usage.is_empty();
             endpoints.push(Endpoint {
                 method: method.into(),
                 path: path.into(),
                 class: self.class,
                 deferred: self.deferred,
-                metered: !request.is_empty() && !response.buffered.usage.is_empty(),
+                metered,
+                bounded: metered && !self.unbounded,
                 free: self.free,
                 operation: self.operation.clone(),
                 request: request.clone(),

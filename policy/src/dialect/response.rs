@@ -26,6 +26,8 @@ pub struct Reading {
     pub model: Vec<Slot>,
     /// How the call was served.
     pub tiers: Vec<TierSlots>,
+    /// Numbers of what is billed and has no price here: another model's tokens.
+    pub unpriced: Vec<Slot>,
     /// Seen where the answer is an error.
     pub error: Option<Slot>,
     /// Counts the bytes of text that the model wrote.
@@ -45,8 +47,12 @@ pub struct UsageSlots {
     pub within: Option<Item>,
     /// The most that it can be.
     pub at_most: Option<u64>,
-    /// It is counted from what the answer holds, not told in a report: alone it is no report.
+    /// It is counted from what the answer holds, not told in a report: what a report tells of the same goes before it.
     pub is_tally: bool,
+    /// It is a report by itself, where there is none of tokens.
+    pub is_report: bool,
+    /// Counted out of it: items that are of no cost.
+    pub except: Vec<Slot>,
     /// Where it stands in the event that opens a stream: a first value, which a later event may replace.
     pub opening: Option<Slot>,
     /// Where it stands in the final report.
@@ -95,6 +101,7 @@ pub(super) struct ResponseText {
     usage: Vec<UsageText>,
     model: Option<Path>,
     tiers: Vec<TierText>,
+    unpriced: Vec<UnpricedText>,
     error: Option<Path>,
     stream: Option<StreamText>,
 }
@@ -105,9 +112,32 @@ struct UsageText {
     at: Path,
     unit: Item,
     within: Option<Item>,
-    /// Instead of a number: how often this word stands at the path.
+    /// Instead of a number: how often this word stands at the path, or any string where it is `*`.
     counts: Option<Box<str>>,
+    /// It is a report by itself, where there is none of tokens.
+    #[serde(default)]
+    reports: bool,
+    /// How often one of some words stands elsewhere is taken off the count.
+    except: Option<ExceptText>,
+    /// The number may have a fraction, and a unit that was begun counts.
+    #[serde(default)]
+    rounded_up: bool,
     at_most: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExceptText {
+    at: Path,
+    is: Vec<Box<str>>,
+}
+
+/// A number, or how often a word stands somewhere: where it is not zero, something is billed that has no price.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UnpricedText {
+    at: Path,
+    counts: Option<Box<str>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -161,18 +191,27 @@ impl ResponseText {
                 let path = root.join(&usage.at);
                 match &usage.counts {
                     Some(word) => tree.take(&path, Take::Count(word.clone())),
+                    None if usage.rounded_up => tree.take(&path, Take::RoundedUp),
                     None if path.has_each() => tree.take(&path, Take::Sum),
                     None => tree.take(&path, Take::Number),
                 }
             });
             let (first, second) = (slots.next(), slots.next());
             let (opening, closing) = if second.is_some() { (first, second) } else { (None, first) };
+            let except = usage.except.iter().flat_map(|except| {
+                let path = roots.last().map(|root| root.join(&except.at)).unwrap_or_default();
+                except.is.iter().map(move |word| (path.clone(), Take::Count(word.clone())))
+            });
+            let except = except.collect::<Vec<_>>();
+            let except = except.into_iter().map(|(path, take)| tree.take(&path, take)).collect();
             if let Some(closing) = closing {
                 reading.usage.push(UsageSlots {
                     unit: usage.unit,
                     within: usage.within,
                     at_most: usage.at_most,
                     is_tally: usage.counts.is_some(),
+                    is_report: usage.reports,
+                    except,
                     opening,
                     closing,
                 });
@@ -189,6 +228,11 @@ impl ResponseText {
         for tier in &self.tiers {
             let slots = roots.iter().map(|root| tree.text(&root.join(&tier.at))).collect();
             reading.tiers.push(TierSlots { slots, not: tier.not.clone() });
+        }
+        for unpriced in &self.unpriced {
+            let take = || unpriced.counts.clone().map_or(Take::Number, Take::Count);
+            let slots = roots.iter().map(|root| tree.take(&root.join(&unpriced.at), take()));
+            reading.unpriced.extend(slots);
         }
         reading.error = self.error.as_ref().map(|path| tree.take(path, Take::Present));
         if let Some(stream) = stream {

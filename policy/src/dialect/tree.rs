@@ -68,11 +68,14 @@ pub type Slot = usize;
 /// What is kept of the value at a place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Take {
-    /// A whole number that is not negative; the last one in the text counts.
+    /// A whole number that is not negative. Of several, in one text or in the events of a stream, the largest counts: they are counts of all
+    /// that came before.
     Number,
+    /// The same of a number that may have a fraction, which counts as a whole unit.
+    RoundedUp,
     /// The sum of such numbers over an array.
     Sum,
-    /// How often it is this word.
+    /// How often it is this word, or how often any string where that is `*`.
     Count(Box<str>),
     /// A short string; the last one counts.
     Text,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::image::ImageRule;
 use super::money::NanoUsd;
 use super::rates::{PER_UNITS, Raw, Schedule};
 use super::units::Units;
@@ -17,6 +18,7 @@ pub struct Price {
     pub(super) source: Arc<str>,
     pub(super) context_window: Option<u64>,
     pub(super) max_output: Option<u64>,
+    pub(super) images: Option<ImageRule>,
     /// Words that a request or an answer uses for the standard tier.
     pub(super) standard_words: Arc<[Box<str>]>,
     pub(super) standard: Schedule,
@@ -87,6 +89,11 @@ impl Price {
         self.max_output
     }
 
+    /// How the tokens of images are counted; `None` where the catalog does not know.
+    pub const fn images(&self) -> Option<&ImageRule> {
+        self.images.as_ref()
+    }
+
     /// What these units cost, rounded up to the next nano-USD.
     ///
     /// `tier` is what the answer says about how it was served: the service tier and any surcharges, joined by `+`
@@ -96,8 +103,7 @@ impl Price {
     pub fn cost(&self, units: &Units, tier: Option<&str>) -> NanoUsd {
         let served = self.served(tier.unwrap_or_default());
         let charges = self.schedules(&served.by).map(|schedule| schedule.charge(units));
-        // Other units than tokens cost the same in every tier, so the dearer charge is the one of more tokens.
-        let raw = charges.max_by_key(|raw| raw.tokens).unwrap_or_default();
+        let raw = charges.max_by_key(|raw| raw.tokens.saturating_add(raw.others)).unwrap_or_default();
         settle(raw, &served.permilles)
     }
 
@@ -119,6 +125,11 @@ impl Price {
 
     fn served<'a>(&'a self, expression: &str) -> Served<'a> {
         let mut served = Served { by: By::Unsaid, permilles: Vec::new(), words: Vec::new() };
+        // Two words that have a price together, such as an image's size and quality.
+        if let Some(tier) = self.tiers.iter().find(|tier| is_both(&tier.word, expression)) {
+            served.by = By::One(&tier.schedule);
+            return served;
+        }
         for word in expression.split('+').filter(|word| !word.is_empty()) {
             if self.standard_words.iter().any(|standard| **standard == *word) {
                 served.by = By::One(&self.standard);
@@ -172,6 +183,13 @@ impl<'a> Served<'a> {
             self.permilles.push(surcharge.permille);
         }
     }
+}
+
+/// Whether this is a word of several, and these are the same ones.
+fn is_both(word: &str, expression: &str) -> bool {
+    word.contains('+')
+        && word.len() == expression.len()
+        && word.split('+').all(|part| expression.split('+').any(|asked| asked == part))
 }
 
 fn settle(raw: Raw, permilles: &[u64]) -> NanoUsd {

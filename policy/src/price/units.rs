@@ -68,10 +68,18 @@ units! {
     image_out ImageOut,
     "web_searches" /// Searches of the web that the provider ran.
     web_searches WebSearches,
+    "preview_searches" /// The same by an earlier version of the tool, which costs more with some models.
+    preview_searches PreviewSearches,
     "file_searches" /// Searches of the caller's uploaded files that the provider ran.
     file_searches FileSearches,
     "code_sessions" /// Containers that the provider started to run code in.
     code_sessions CodeSessions,
+    "images" /// Images made.
+    images Images,
+    "seconds" /// Seconds of sound that were heard, each begun one in full.
+    seconds Seconds,
+    "characters" /// Characters of text that were spoken.
+    characters Characters,
     "requests" /// Calls.
     requests Requests,
     "bytes_in" /// Bytes of request bodies sent to the provider.
@@ -92,11 +100,15 @@ impl Item {
     /// Tokens that the model wrote.
     pub const WRITTEN: [Self; 4] = [Self::Output, Self::Reasoning, Self::AudioOut, Self::ImageOut];
 
-    /// What is no token: it costs the same in every tier.
-    pub const OTHER: [Self; 6] = [
+    /// What is no token: no surcharge multiplies it.
+    pub const OTHER: [Self; 10] = [
         Self::WebSearches,
+        Self::PreviewSearches,
         Self::FileSearches,
         Self::CodeSessions,
+        Self::Images,
+        Self::Seconds,
+        Self::Characters,
         Self::Requests,
         Self::BytesIn,
         Self::BytesOut,
@@ -135,6 +147,11 @@ impl Units {
     /// Tokens that the model wrote, reasoning included: `gen_ai.usage.output_tokens`.
     pub fn written(&self) -> u64 {
         self.sum(&Item::WRITTEN)
+    }
+
+    /// Searches that the provider ran, of any kind.
+    pub fn searches(&self) -> u64 {
+        self.sum(&[Item::WebSearches, Item::PreviewSearches, Item::FileSearches])
     }
 
     /// Whether nothing was counted.

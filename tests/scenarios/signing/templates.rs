@@ -88,6 +88,7 @@ async fn a_request_is_signed_by_template_over_what_is_sent_and_pythons_hmac_agre
         })
         .await;
         let (resources, keys) = schemes(&plan, upstream.port());
+        let resources = resources.replace("  dialect:", "  http: 2\n  dialect:");
         let settings = plan.settings.clone().resource("stand.yaml", resources);
         let mut gateway = Gateway::start(&plan.world, &settings).await;
         let identity = plan.prod.svid(&plan.world, CHECKOUT);

@@ -63,14 +63,18 @@ fn write_table(calls: &[Listed], out: &mut impl Write) -> io::Result<()> {
     if calls.is_empty() {
         return writeln!(out, "No calls.");
     }
-    let heading = ["id", "at", "caller", "destination", "key", "model", "usage_source", "cost USD"];
+    let heading = ["id", "at", "caller", "destination", "key", "model", "tier", "usage_source", "cost USD"];
     let row = |call: &Listed| {
         let key = match call.alias.as_str() {
             "" => call.credential.clone(),
             alias => format!("{}/{alias}", call.credential),
         };
-        let texts = [&call.caller, &call.destination, &key, &call.model, &call.usage_source];
-        let cost = call.cost.map_or_else(|| "-".to_owned(), |cost| usd(cost.into(), 2));
+        let texts = [&call.caller, &call.destination, &key, &call.model, &call.tier, &call.usage_source];
+        let cost = match call.cost {
+            _ if call.unpriced => "unpriced".to_owned(),
+            Some(cost) => usd(cost.into(), 2),
+            None => "-".to_owned(),
+        };
         let mut row = vec![call.id.to_string(), call.at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()];
         row.extend(texts.map(|text| visible(text)));
         row.push(cost);
@@ -95,6 +99,10 @@ fn write_json(calls: &[Listed], out: &mut impl Write) -> io::Result<()> {
                 "credential": call.credential,
                 "alias": call.alias,
                 "model": call.model,
+                "tier": call.tier,
+                "searches": call.searches,
+                "images": call.images,
+                "unpriced": call.unpriced,
                 "usage_source": call.usage_source,
                 "cost_nano_usd": call.cost,
                 "cost_usd": call.cost.map(|cost| usd(cost.into(), 0)),
@@ -120,6 +128,10 @@ mod tests {
             credential: "openai-team".into(),
             alias: "second".into(),
             model: "\x1b[2Jgpt".into(),
+            tier: "priority".into(),
+            searches: 2,
+            images: 0,
+            unpriced: false,
             usage_source: "presumed".into(),
             cost: Some(1_500_000_001),
         };
@@ -129,7 +141,7 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         let lines: Vec<_> = text.lines().collect();
         assert!(lines[2].starts_with(&call.id.to_string()), "{text}");
-        assert!(lines[2].ends_with("[2Jgpt  presumed      1.500000001"), "{text}");
+        assert!(lines[2].ends_with("[2Jgpt  priority  presumed      1.500000001"), "{text}");
         assert!(lines[3].ends_with("presumed                -"), "{text}");
         let key = |line: &str| line.split_whitespace().nth(4).unwrap().to_owned();
         assert_eq!([key(lines[2]), key(lines[3])], ["openai-team/second", "openai-team"]);
@@ -139,6 +151,7 @@ mod tests {
         assert_eq!(json[0]["id"], call.id.to_string());
         assert_eq!(json[0]["cost_nano_usd"], 1_500_000_001_i64);
         assert_eq!([&json[0]["credential"], &json[0]["alias"]], ["openai-team", "second"]);
+        assert_eq!([&json[0]["tier"], &json[0]["searches"]], [&json!("priority"), &json!(2)]);
         assert!(json[1]["cost_usd"].is_null());
     }
 }

@@ -51,6 +51,7 @@ impl Record {
         json.optional_word(member!("source"), self.source.as_deref());
         json.optional_word(member!("peer"), self.attempts.last().and_then(|last| last.peer.as_deref()));
         json.optional(member!("model_answered"), self.model_answered.as_ref().map(|model| model.as_str()));
+        json.optional(member!("tier"), self.tier.as_ref().map(|tier| tier.as_str()));
         json.word(member!("usage_source"), self.usage_source.as_str());
         if self.unpriced {
             json.raw(concat!(member!("unpriced"), "true"));

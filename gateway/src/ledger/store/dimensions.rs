@@ -20,6 +20,7 @@ pub(crate) const COLUMNS: [&str; WORDS + 2] = [
     "alias",
     "model",
     "model_answered",
+    "tier",
     "source",
     "reason",
     "outcome",

@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 /// Of this layout; another one is not touched.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// Requests are not rows of their own: `sums` has what they add up to, by minute and by what they have in common, so the store stays
 /// small however many there are. `stretches` says where in the journal the line of a given record can be.
@@ -35,6 +35,7 @@ CREATE TABLE dimensions (
     alias           TEXT NOT NULL,
     model           TEXT NOT NULL,
     model_answered  TEXT NOT NULL,
+    tier            TEXT NOT NULL,
     source          TEXT NOT NULL,
     reason          TEXT NOT NULL,
     outcome         TEXT NOT NULL,
@@ -52,6 +53,11 @@ CREATE TABLE sums (
     output      INTEGER NOT NULL,
     reasoning   INTEGER NOT NULL,
     media       INTEGER NOT NULL,
+    searches    INTEGER NOT NULL,
+    sessions    INTEGER NOT NULL,
+    images      INTEGER NOT NULL,
+    seconds     INTEGER NOT NULL,
+    characters  INTEGER NOT NULL,
     bytes_in    INTEGER NOT NULL,
     bytes_out   INTEGER NOT NULL,
     cost        INTEGER NOT NULL,
@@ -75,15 +81,27 @@ CREATE TABLE corrections (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// What the layout before did not have. Rows of it have no alias; their hashes are never met again, which costs a row each.
-const SINCE_1: &str = "ALTER TABLE dimensions ADD COLUMN alias TEXT NOT NULL DEFAULT '';";
+/// What each layout has more than the one before. Rows of an earlier one have none of it; the hashes of their words are never met again,
+/// which costs a row each.
+const CHANGES: [&str; 2] = [
+    "ALTER TABLE dimensions ADD COLUMN alias TEXT NOT NULL DEFAULT '';",
+    "ALTER TABLE dimensions ADD COLUMN tier TEXT NOT NULL DEFAULT '';
+     ALTER TABLE sums ADD COLUMN searches INTEGER NOT NULL DEFAULT 0;
+     ALTER TABLE sums ADD COLUMN sessions INTEGER NOT NULL DEFAULT 0;
+     ALTER TABLE sums ADD COLUMN images INTEGER NOT NULL DEFAULT 0;
+     ALTER TABLE sums ADD COLUMN seconds INTEGER NOT NULL DEFAULT 0;
+     ALTER TABLE sums ADD COLUMN characters INTEGER NOT NULL DEFAULT 0;",
+];
 
-/// Makes the tables in an empty file, and adds to those of the layout before; refuses a file of another layout.
+/// Makes the tables in an empty file, and adds to those of a layout before; refuses a file of another layout.
 pub(super) fn ensure(connection: &Connection) -> rusqlite::Result<()> {
     let change = match version(connection)? {
-        0 => TABLES,
-        1 => SINCE_1,
-        _ => return check(connection),
+        0 => TABLES.to_owned(),
+        VERSION => return Ok(()),
+        found => match usize::try_from(found - 1).ok().and_then(|from| CHANGES.get(from..)) {
+            Some(changes) => changes.concat(),
+            None => return check(connection),
+        },
     };
     connection
         .execute_batch(&format!("BEGIN IMMEDIATE; {change} PRAGMA user_version = {VERSION}; COMMIT;"))?;

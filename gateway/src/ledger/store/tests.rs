@@ -235,8 +235,11 @@ fn a_store_of_the_layout_before_goes_on_with_what_it_has() {
     write(directory.path(), "a.jsonl", &[(RECORD, json(&calls[0]))]);
     let mut store = Store::open(directory.path()).unwrap();
     read(&mut store, directory.path());
-    let change = "ALTER TABLE dimensions DROP COLUMN alias; PRAGMA user_version = 1;";
-    store.connection.execute_batch(change).unwrap();
+    let later = ["searches", "sessions", "images", "seconds", "characters"];
+    let drops: String =
+        later.iter().map(|column| format!("ALTER TABLE sums DROP COLUMN {column};")).collect();
+    let change = "ALTER TABLE dimensions DROP COLUMN tier; ALTER TABLE dimensions DROP COLUMN alias; PRAGMA user_version = 1;";
+    store.connection.execute_batch(&(drops + change)).unwrap();
     drop(store);
     assert!(Reader::open(directory.path()).is_err(), "the gateway has to have been here first");
     let mut store = Store::open(directory.path()).unwrap();

@@ -36,7 +36,9 @@ fn every_price_has_a_source_and_a_day_that_has_come() {
         assert!(price.source().starts_with("https://"), "{}", price.version());
         assert!(price.valid_from() <= now(), "{}", price.version());
         let million = Units { input: 1_000_000, ..Units::default() };
-        assert!(price.cost(&million, None) > NanoUsd::ZERO, "{}", price.version());
+        let by_what_is_made =
+            Units { images: 1_000_000, seconds: 1_000_000, characters: 1_000_000, ..million };
+        assert!(price.cost(&by_what_is_made, None) > NanoUsd::ZERO, "{}", price.version());
         assert!(price.ceiling(1_000_000, 0, None) >= price.cost(&million, None), "{}", price.version());
     }
 }
@@ -63,6 +65,51 @@ fn prices_are_the_published_ones() {
 }
 
 #[test]
+fn searches_by_a_preview_tool_cost_more_with_models_that_do_not_reason() {
+    let usd = |text: &str| format!("{text} USD").parse::<NanoUsd>().unwrap();
+    let searched = Units { preview_searches: 4, ..Units::default() };
+    for (model, price) in [
+        ("gpt-4.1", "0.1"),
+        ("gpt-4o-mini-2024-07-18", "0.1"),
+        ("ft:gpt-4.1-2025-04-14:acme::x", "0.1"),
+        ("gpt-5-mini", "0.04"),
+        ("o3", "0.04"),
+    ] {
+        for tier in [None, Some("priority"), Some("flex")] {
+            assert_eq!(cost("openai", model, searched, tier), usd(price), "{model} {tier:?}");
+        }
+    }
+    let plain = Units { web_searches: 4, ..Units::default() };
+    assert_eq!(cost("openai", "gpt-4.1", plain, None), usd("0.04"));
+}
+
+#[test]
+fn images_and_sound_cost_what_their_models_are_billed_by() {
+    let usd = |text: &str| format!("{text} USD").parse::<NanoUsd>().unwrap();
+    let made = Units { input: 50, image_in: 100, image_out: 4160, images: 1, ..Units::default() };
+    assert_eq!(cost("openai", "gpt-image-1", made, Some("hd")), usd("0.16765"));
+    assert_eq!(cost("openai", "gpt-image-2-2026-04-21", made, None), usd("0.12585"));
+    let images = Units { images: 2, ..Units::default() };
+    for (model, tier, price) in [
+        ("dall-e-3", None, "0.08"),
+        ("dall-e-3", Some("hd"), "0.16"),
+        ("dall-e-3", Some("1792x1024"), "0.16"),
+        ("dall-e-3", Some("hd+1792x1024"), "0.24"),
+        ("dall-e-3", Some("1024x1792+hd"), "0.24"),
+        ("dall-e-3", Some("?"), "0.24"),
+        ("dall-e-2", None, "0.04"),
+        ("dall-e-2", Some("256x256"), "0.032"),
+    ] {
+        assert_eq!(cost("openai", model, images, tier), usd(price), "{model} {tier:?}");
+    }
+    let minute = Units { seconds: 60, ..Units::default() };
+    assert_eq!(cost("openai", "whisper-1", minute, None), usd("0.006"));
+    let spoken = Units { characters: 1000, ..Units::default() };
+    assert_eq!(cost("openai", "tts-1-hd", spoken, None), usd("0.03"));
+    assert_eq!(cost("openai", "gpt-4o-mini-tts", spoken, None), NanoUsd::ZERO);
+}
+
+#[test]
 fn an_unknown_model_has_no_price_and_the_provider_has_a_dearest() {
     let catalog = catalog();
     assert!(catalog.prices().price("openai", "gpt-99", now()).is_none());
@@ -86,6 +133,7 @@ fn every_call_of_the_providers_is_of_its_class() {
         ("openai", "POST", "/v1/responses", Some(Use)),
         ("openai", "GET", "/v1/responses/resp_1", Some(AccountState)),
         ("openai", "POST", "/v1/responses/compact", Some(Use)),
+        ("openai", "POST", "/v1/responses/input_tokens", Some(Use)),
         ("openai", "GET", "/v1/models/gpt-5", Some(Use)),
         ("openai", "DELETE", "/v1/models/ft:gpt-4o", Some(AccountState)),
         ("openai", "GET", "/v1/files/file-1/content", Some(AccountState)),
@@ -115,11 +163,28 @@ fn every_call_of_the_providers_is_of_its_class() {
 fn what_cannot_be_metered_or_comes_later_says_so() {
     let catalog = catalog();
     let openai = catalog.dialect("openai").unwrap();
-    let metered = |path| openai.endpoint("POST", path).unwrap().metered;
-    assert!(metered("/v1/chat/completions") && metered("/v1/responses") && metered("/v1/embeddings"));
-    assert!(
-        !metered("/v1/images/generations") && !metered("/v1/audio/speech") && !metered("/v1/moderations")
-    );
+    let read = |path| {
+        let endpoint = openai.endpoint("POST", path).unwrap();
+        (endpoint.metered, endpoint.bounded)
+    };
+    for path in ["/v1/chat/completions", "/v1/responses", "/v1/responses/compact", "/v1/embeddings"] {
+        assert_eq!(read(path), (true, true), "{path}");
+    }
+    for path in [
+        "/v1/images/generations",
+        "/v1/images/edits",
+        "/v1/images/variations",
+        "/v1/audio/speech",
+        "/v1/audio/transcriptions",
+        "/v1/audio/translations",
+        "/v1/completions",
+    ] {
+        assert_eq!(read(path), (true, false), "{path}");
+    }
+    assert_eq!(read("/v1/decisions"), (false, false));
+    for path in ["/v1/moderations", "/v1/responses/input_tokens"] {
+        assert!(openai.endpoint("POST", path).unwrap().free, "{path}");
+    }
     for path in ["/v1/batches", "/v1/videos", "/v1/threads/runs", "/v1/fine_tuning/jobs"] {
         assert!(openai.endpoint("POST", path).unwrap().deferred, "{path}");
     }
@@ -132,13 +197,13 @@ fn what_cannot_be_metered_or_comes_later_says_so() {
 }
 
 #[test]
-fn only_chat_completions_have_to_be_asked_for_usage() {
+fn only_completions_have_to_be_asked_for_usage() {
     let catalog = catalog();
     for dialect in catalog.dialect_names() {
         for endpoint in catalog.dialect(dialect).unwrap().endpoints() {
             assert_eq!(
                 endpoint.forces_usage(),
-                &*endpoint.path == "/v1/chat/completions" && endpoint.metered
+                ["/v1/chat/completions", "/v1/completions"].contains(&&*endpoint.path) && endpoint.metered
             );
         }
     }

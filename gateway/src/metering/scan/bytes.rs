@@ -99,8 +99,35 @@ const fn zero_bytes(word: u64) -> u64 {
     word.wrapping_sub(repeated(1)) & !word & repeated(0x80)
 }
 
-/// A whole number that is not negative; anything else, `1.0` and `1e3` too, is nonsense where units are counted.
+/// A whole number that is not negative, which some write with zeros behind a point: `100.0`. Anything else, `1.5` and `1e3` too, is nonsense
+/// where units are counted.
 pub(super) fn number(token: &[u8]) -> Option<u64> {
+    let (whole, zeros) = split_at_point(token)?;
+    digits(whole).filter(|_| zeros.iter().all(|byte| *byte == b'0'))
+}
+
+/// The next whole number, for what is measured and billed by whole units.
+pub(super) fn rounded_up(token: &[u8]) -> Option<u64> {
+    let (whole, fraction) = split_at_point(token)?;
+    let is_fraction = fraction.iter().all(u8::is_ascii_digit);
+    let more = fraction.iter().any(|byte| *byte != b'0');
+    digits(whole)?.checked_add(u64::from(more)).filter(|_| is_fraction)
+}
+
+/// What stands before a decimal point, and what behind it; there is at least a digit on both sides.
+fn split_at_point(token: &[u8]) -> Option<(&[u8], &[u8])> {
+    match memchr::memchr(b'.', token) {
+        Some(point) => {
+            Some((&token[..point], &token[point + 1..])).filter(|(_, fraction)| !fraction.is_empty())
+        }
+        None => Some((token, &[])),
+    }
+}
+
+fn digits(token: &[u8]) -> Option<u64> {
+    if token.is_empty() {
+        return None;
+    }
     token.iter().try_fold(0_u64, |number, byte| {
         let digit = byte.wrapping_sub(b'0');
         number.checked_mul(10)?.checked_add(u64::from(digit)).filter(|_| digit < 10)

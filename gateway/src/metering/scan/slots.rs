@@ -61,6 +61,13 @@ impl Slots {
         }
     }
 
+    /// Whether the present event said anything for this slot, nonsense included.
+    pub fn is_told_now(&self, slot: Slot) -> bool {
+        self.numbers
+            .get(slot)
+            .is_some_and(|number| number.found != Found::Nothing && number.event == self.event)
+    }
+
     /// The text in this slot.
     pub fn text(&self, slot: Slot) -> Option<&str> {
         self.texts.iter().find(|text| text.slot == slot).map(|text| &*text.text)
@@ -76,6 +83,11 @@ impl Slots {
         self.update(slot, |_, _| number);
     }
 
+    /// Counts what is counted up over a stream: the larger number stays.
+    pub(super) fn raise(&mut self, slot: Slot, number: u64) {
+        self.update(slot, |most, _| most.max(number));
+    }
+
     /// Adds within one event; a later event starts anew.
     pub(super) fn add(&mut self, slot: Slot, number: u64) {
         self.update(slot, |sum, is_same| if is_same { sum.saturating_add(number) } else { number });
@@ -88,7 +100,7 @@ impl Slots {
 
     pub(super) fn spoil(&mut self, slot: Slot) {
         if let Some(number) = self.numbers.get_mut(slot) {
-            number.found = Found::Nonsense;
+            *number = Number { found: Found::Nonsense, event: self.event };
         }
     }
 

@@ -47,8 +47,9 @@ pub(super) struct Events {
     waiting_bytes: usize,
     /// How much may wait.
     room: usize,
-    /// The event before was dropped; the LF of its last CRLF goes with it.
-    dropped: bool,
+    /// The event before was dropped, and a CR at the end of its chunk ended it: an LF that begins the next chunk is the other half of
+    /// that line end, and goes with it.
+    half_dropped: bool,
     error: bool,
     is_over: bool,
 }
@@ -63,7 +64,7 @@ impl Events {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             room: HELD_MAX,
-            dropped: false,
+            half_dropped: false,
             error: false,
             is_over: false,
         }
@@ -78,6 +79,13 @@ impl Events {
             output.push(chunk);
             return;
         }
+        if chunk.is_empty() {
+            return;
+        }
+        if std::mem::take(&mut self.half_dropped) && chunk[0] == b'\n' {
+            let half = chunk.split_to(1);
+            self.framer.next(&half, 0);
+        }
         // Of the chunk, bytes before `begun` belong to events that passed; from there on to the one that is open.
         let (mut begun, mut at) = (0, 0);
         while let Some((piece, next)) = self.framer.next(&chunk, at) {
@@ -87,13 +95,7 @@ impl Events {
                 Piece::DataEnd => self.data_end(reader),
                 Piece::Named => {}
                 Piece::Between => {
-                    if self.dropped && chunk[begun..at] == *b"\n" {
-                        chunk = chunk.slice(at..);
-                        (begun, at) = (0, 0);
-                    } else {
-                        begun = at;
-                    }
-                    self.dropped = false;
+                    begun = at;
                     continue;
                 }
                 Piece::End => {
@@ -103,7 +105,7 @@ impl Events {
                         output.push(chunk.split_to(begun));
                         chunk = chunk.slice(at - begun..);
                         (begun, at) = (0, 0);
-                        self.dropped = true;
+                        self.half_dropped = self.framer.may_go_on();
                     } else if self.fate == Fate::Completes {
                         self.complete(chunk, begun, output);
                         self.next_event(reader);
@@ -111,7 +113,6 @@ impl Events {
                     } else {
                         self.pass(output);
                         begun = at;
-                        self.dropped = false;
                     }
                     self.next_event(reader);
                     continue;
@@ -193,8 +194,7 @@ impl Events {
     fn is_own_usage(&self, reader: &Reader<'_>) -> bool {
         let Some(slot) = reader.places.empty.filter(|_| self.hides_usage) else { return false };
         let mut usage = reader.places.usage.iter();
-        reader.slots.number_now(slot) == Some(1)
-            && usage.any(|u| reader.slots.number_now(u.closing).is_some())
+        reader.slots.number_now(slot) == Some(1) && usage.any(|u| reader.slots.is_told_now(u.closing))
     }
 
     fn note_error(&mut self, reader: &Reader<'_>) {
@@ -211,6 +211,11 @@ impl Events {
         self.literal = Some(0);
         reader.scanner.reset();
         reader.slots.next_event();
+    }
+
+    /// It is no stream: whatever waits may go.
+    pub(super) fn give_up(&mut self, output: &mut Output) {
+        self.pass(output);
     }
 
     fn pass(&mut self, output: &mut Output) {

@@ -12,6 +12,7 @@ use super::*;
 use crate::metering::catalog;
 
 mod buffered;
+mod odd;
 mod streamed;
 mod threats;
 
@@ -66,13 +67,13 @@ fn feed<'a>(reader: UsageReader, pieces: impl IntoIterator<Item = &'a [u8]>) -> 
 }
 
 fn buffered(endpoint: &Endpoint, body: &str) -> Reading {
-    let seen = feed(UsageReader::new(endpoint, false, false), [body.as_bytes()]);
+    let seen = feed(UsageReader::new(endpoint, Announced::Either, false), [body.as_bytes()]);
     assert_eq!(seen.ready, body);
     seen.reading
 }
 
 fn streamed(endpoint: &Endpoint, hides_usage: bool, body: &str) -> Seen {
-    feed(UsageReader::new(endpoint, true, hides_usage), [body.as_bytes()])
+    feed(UsageReader::new(endpoint, Announced::Events, hides_usage), [body.as_bytes()])
 }
 
 fn cut<'a>(bytes: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {

@@ -10,24 +10,32 @@ use crate::metering::scan::{Found, Slots};
 /// is no count, which is the same.
 pub(super) fn count(places: &Places, slots: &Slots) -> Option<(Units, bool)> {
     let mut units = Units::default();
-    let (mut is_any, mut is_final) = (false, false);
+    let (mut is_any, mut is_final, mut is_counted) = (false, false, false);
     for usage in &places.usage {
         let (opening, closing) = (usage.opening.map(|slot| slots.number(slot)), slots.number(usage.closing));
         if opening == Some(Found::Nonsense) || closing == Found::Nonsense {
             return None;
         }
-        if !usage.is_tally {
+        if usage.is_report {
+            is_counted |= closing != Found::Nothing;
+        } else if !usage.is_tally {
             is_final |= closing != Found::Nothing;
             is_any |= closing != Found::Nothing || matches!(opening, Some(Found::Number(_)));
         }
-        if usage.within.is_none() {
+        if usage.within.is_none() && !(usage.is_tally && is_reported(places, slots, usage.unit)) {
             let number = usage_of(usage, slots);
             units.set(usage.unit, number.max(units.get(usage.unit)));
         }
     }
     is_final &= is_told(places, slots, Item::Input) && is_told(places, slots, Item::Output);
     divide(&mut units, places, slots);
-    is_any.then_some((units, is_final))
+    (is_any || is_counted).then_some((units, is_final || !is_any))
+}
+
+/// Whether the provider itself says how many of this unit it bills: what is counted beside that is not asked.
+fn is_reported(places: &Places, slots: &Slots, unit: Item) -> bool {
+    let mut reports = places.usage.iter().filter(|usage| usage.unit == unit && !usage.is_tally);
+    reports.any(|usage| matches!(slots.number(usage.closing), Found::Number(_)))
 }
 
 /// Whether this unit has a number, where there is a place for one: a report that leaves it out reports nothing.
@@ -68,11 +76,12 @@ fn part_of(part: &UsageSlots, whole: Item, places: &Places, slots: &Slots) -> u6
     number.saturating_add(grown.max().unwrap_or(0))
 }
 
+/// Both ends of a stream count all that came before, so the larger number is the later one, and a zero takes nothing back.
 fn usage_of(usage: &UsageSlots, slots: &Slots) -> u64 {
-    let number = match slots.number(usage.closing) {
-        Found::Number(number) => number,
-        _ => usage.opening.map_or(0, |slot| or_zero(slots.number(slot))),
-    };
+    let opening = usage.opening.map_or(0, |slot| or_zero(slots.number(slot)));
+    let number = opening.max(or_zero(slots.number(usage.closing)));
+    let excepted = usage.except.iter().map(|slot| or_zero(slots.number(*slot)));
+    let number = number.saturating_sub(excepted.fold(0, u64::saturating_add));
     usage.at_most.map_or(number, |most| number.min(most))
 }
 

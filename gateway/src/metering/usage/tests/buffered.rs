@@ -180,9 +180,102 @@ fn an_answer_that_broke_off_reports_no_whole() {
 #[test]
 fn an_endpoint_without_rules_passes_everything_on() {
     let plain = catalog().dialect("http").unwrap().endpoint("GET", "/any/path").unwrap().clone();
-    let seen = feed(UsageReader::new(&plain, true, false), [&b"data: [DONE]\n\n"[..]]);
+    let seen = feed(UsageReader::new(&plain, Announced::Events, false), [&b"data: [DONE]\n\n"[..]]);
     assert_eq!((seen.ready.as_str(), seen.held.as_str(), seen.is_complete), ("data: [DONE]\n\n", "", false));
     assert_eq!((seen.reading.units, seen.reading.output_bytes), (None, 14));
+}
+
+fn searched(tool_usage: &str, items: &[&str]) -> u64 {
+    let body = format!(
+        r#"{{"model":"gpt-5-mini","output":[{}],"usage":{{"input_tokens":1000,"output_tokens":100}}{tool_usage}}}"#,
+        items.join(",")
+    );
+    let units = buffered(&responses(), &body).units.unwrap();
+    assert_eq!(units.tokens(), 1100);
+    units.web_searches
+}
+
+#[test]
+fn searches_are_what_the_provider_bills_and_else_the_items_that_search() {
+    let search =
+        r#"{"type":"web_search_call","id":"a","status":"completed","action":{"type":"search","query":"q"}}"#;
+    let open =
+        r#"{"type":"web_search_call","id":"b","status":"completed","action":{"type":"open_page","url":"u"}}"#;
+    let find =
+        r#"{"type":"web_search_call","id":"c","action":{"type":"find_in_page","url":"u","pattern":"p"}}"#;
+    let untold = r#"{"type":"web_search_call","id":"d","status":"completed"}"#;
+    let billed = |count: u64| format!(r#","tool_usage":{{"web_search":{{"num_requests":{count}}}}}"#);
+    assert_eq!(searched(&billed(1), &[search, open, find, open]), 1);
+    assert_eq!(searched(&billed(3), &[search]), 3);
+    assert_eq!(searched(&billed(0), &[search]), 0);
+    assert_eq!(searched("", &[search, open, find, open, search]), 2);
+    assert_eq!(searched("", &[untold, open]), 1);
+    assert_eq!(searched(r#","tool_usage":null"#, &[open, find]), 0);
+}
+
+#[test]
+fn tokens_of_a_model_that_is_not_named_have_no_price() {
+    let body = |total: u64| {
+        format!(
+            r#"{{"usage":{{"input_tokens":1,"output_tokens":1}},"tool_usage":{{"image_gen":{{"total_tokens":{total}}}}}}}"#
+        )
+    };
+    assert!(buffered(&responses(), &body(4000)).unpriced);
+    assert!(!buffered(&responses(), &body(0)).unpriced);
+    let drawn =
+        r#"{"output":[{"type":"image_generation_call"}],"usage":{"input_tokens":1,"output_tokens":1}}"#;
+    let reading = buffered(&responses(), drawn);
+    assert_eq!((reading.unpriced, reading.units.map(|units| units.images)), (true, Some(1)));
+}
+
+#[test]
+fn images_are_told_by_tokens_or_counted() {
+    let images = endpoint("openai", "/v1/images/generations");
+    let body = r#"{"created":1,"data":[{"b64_json":"aaaa"}],"usage":{"input_tokens":50,"output_tokens":4160,"total_tokens":4210,"input_tokens_details":{"text_tokens":40,"image_tokens":10}}}"#;
+    let units =
+        Units { input: 40, image_in: 10, image_out: 4160, images: 1, requests: 1, ..Units::default() };
+    assert_eq!(buffered(&images, body).units, Some(units));
+    let long = "a".repeat(100_000);
+    let body = format!(r#"{{"created":1,"data":[{{"url":"u","revised_prompt":"p"}},{{"url":"{long}"}}]}}"#);
+    let units = Units { images: 2, requests: 1, ..Units::default() };
+    assert_eq!(buffered(&images, &body).units, Some(units));
+    let stream = "event: image_generation.partial_image\ndata: {\"type\":\"image_generation.partial_image\",\"b64_json\":\"aa\"}\n\nevent: image_generation.completed\ndata: {\"type\":\"image_generation.completed\",\"b64_json\":\"aaaa\",\"usage\":{\"input_tokens\":50,\"output_tokens\":4160,\"input_tokens_details\":{\"text_tokens\":50,\"image_tokens\":0}}}\n\n";
+    let seen = streamed(&images, false, stream);
+    let units = Units { input: 50, image_out: 4160, images: 1, requests: 1, ..Units::default() };
+    assert_eq!((seen.reading.units, seen.is_complete), (Some(units), true));
+}
+
+#[test]
+fn sound_is_told_by_tokens_or_by_seconds() {
+    let heard = endpoint("openai", "/v1/audio/transcriptions");
+    let body = r#"{"text":"a","usage":{"type":"tokens","input_tokens":14,"input_token_details":{"text_tokens":10,"audio_tokens":4},"output_tokens":101,"total_tokens":115}}"#;
+    let units = Units { input: 10, audio_in: 4, output: 101, requests: 1, ..Units::default() };
+    assert_eq!(buffered(&heard, body).units, Some(units));
+    for body in [
+        r#"{"text":"a","usage":{"type":"duration","seconds":9}}"#,
+        r#"{"text":"a","usage":{"type":"duration","seconds":8.2}}"#,
+        r#"{"text":"a","duration":8.470000267028809,"language":"english"}"#,
+    ] {
+        let units = Units { seconds: 9, requests: 1, ..Units::default() };
+        assert_eq!(buffered(&heard, body).units, Some(units), "{body}");
+    }
+    for body in ["1\n00:00:00,000 --> 00:00:02,000\nHi", "Hi there", r#"{"text":"a"}"#] {
+        assert_eq!(buffered(&heard, body).units, None);
+    }
+    let spoken = endpoint("openai", "/v1/audio/speech");
+    let stream = "data: {\"type\":\"speech.audio.delta\",\"audio\":\"aa\"}\n\ndata: {\"type\":\"speech.audio.done\",\"usage\":{\"input_tokens\":14,\"output_tokens\":101,\"total_tokens\":115}}\n\n";
+    let units = Units { input: 14, audio_out: 101, requests: 1, ..Units::default() };
+    assert_eq!(streamed(&spoken, false, stream).reading.units, Some(units));
+}
+
+#[test]
+fn completions_and_compactions_tell_what_they_used() {
+    let body = r#"{"object":"text_completion","model":"gpt-3.5-turbo-instruct","choices":[{"text":"a"}],"usage":{"prompt_tokens":5,"completion_tokens":7,"total_tokens":12}}"#;
+    let units = Units { input: 5, output: 7, requests: 1, ..Units::default() };
+    assert_eq!(buffered(&endpoint("openai", "/v1/completions"), body).units, Some(units));
+    let body = r#"{"id":"r","object":"response.compaction","output":[],"usage":{"input_tokens":139,"input_tokens_details":{"cached_tokens":0},"output_tokens":438,"output_tokens_details":{"reasoning_tokens":64},"total_tokens":577}}"#;
+    let units = Units { input: 139, output: 374, reasoning: 64, requests: 1, ..Units::default() };
+    assert_eq!(buffered(&endpoint("openai", "/v1/responses/compact"), body).units, Some(units));
 }
 
 proptest! {
@@ -191,7 +284,7 @@ proptest! {
     #[test]
     fn no_cut_changes_the_reading_or_the_bytes(cuts: Vec<prop::sample::Index>) {
         for (endpoint, body) in [(chat(), CHAT), (responses(), RESPONSE), (messages(), MESSAGE)] {
-            let seen = feed(UsageReader::new(&endpoint, false, false), cut(body.as_bytes(), &cuts));
+            let seen = feed(UsageReader::new(&endpoint, Announced::Either, false), cut(body.as_bytes(), &cuts));
             prop_assert_eq!(&seen.reading, &buffered(&endpoint, body));
             prop_assert_eq!((seen.all(), seen.is_complete), (body.to_owned(), false));
         }

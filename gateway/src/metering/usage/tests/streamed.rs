@@ -103,7 +103,7 @@ fn nothing_but_the_terminal_and_the_undecided_event_is_delayed() {
         (messages(), false, MESSAGE.to_owned()),
         (responses(), false, response("x", "completed")),
     ] {
-        let mut reader = UsageReader::new(&endpoint, true, hides);
+        let mut reader = UsageReader::new(&endpoint, Announced::Events, hides);
         let mut output = Output::default();
         let chunks = chunks(&stream);
         for (index, chunk) in chunks.iter().enumerate() {
@@ -119,7 +119,7 @@ fn nothing_but_the_terminal_and_the_undecided_event_is_delayed() {
 
 #[test]
 fn a_half_of_an_event_goes_on_as_soon_as_it_is_known_not_to_be_hidden() {
-    let mut reader = UsageReader::new(&chat(), true, true);
+    let mut reader = UsageReader::new(&chat(), Announced::Events, true);
     let mut output = Output::default();
     let sent = |output: &mut Output| {
         output.ready.drain(..).map(|part| String::from_utf8(part.to_vec()).unwrap()).collect::<String>()
@@ -134,7 +134,7 @@ fn a_half_of_an_event_goes_on_as_soon_as_it_is_known_not_to_be_hidden() {
 
 #[test]
 fn a_comment_is_not_delayed_even_half_of_it() {
-    let mut reader = UsageReader::new(&chat(), true, true);
+    let mut reader = UsageReader::new(&chat(), Announced::Events, true);
     let mut output = Output::default();
     reader.feed(Bytes::from_static(b": OPENROUTER PROC"), &mut output);
     assert_eq!(output.ready.len(), 1);
@@ -167,7 +167,7 @@ fn an_event_that_stays_undecided_is_not_held_beyond_its_limit() {
     let stream = format!(
         "data: {{\"id\":\"{filler}\",\"choices\":[],\"usage\":{{\"prompt_tokens\":3,\"completion_tokens\":1}}}}\n\n"
     );
-    let mut reader = UsageReader::new(&chat(), true, true);
+    let mut reader = UsageReader::new(&chat(), Announced::Events, true);
     let mut output = Output::default();
     for chunk in stream.as_bytes().chunks(1024) {
         reader.feed(Bytes::copy_from_slice(chunk), &mut output);
@@ -259,7 +259,7 @@ fn a_response_is_read_from_its_last_event_whichever_that_is() {
 #[test]
 fn a_last_event_of_megabytes_flows_but_for_the_end_without_which_it_is_not_complete() {
     let stream = response(&"word \\\"}]} ".repeat(400_000), "completed");
-    let mut reader = UsageReader::new(&responses(), true, false);
+    let mut reader = UsageReader::new(&responses(), Announced::Events, false);
     let mut output = Output::default();
     let (mut sent, mut most_held) = (Vec::new(), 0);
     for chunk in stream.as_bytes().chunks(16 * 1024) {
@@ -298,7 +298,7 @@ fn a_json_error_in_place_of_a_stream_passes() {
 }
 
 /// The bytes of the stream with other line ends.
-fn with_ends(stream: &str, end: &str) -> String {
+pub(super) fn with_ends(stream: &str, end: &str) -> String {
     stream.replace('\n', end)
 }
 
@@ -314,7 +314,7 @@ proptest! {
         for (endpoint, hides, stream) in [(chat(), false, CHAT), (chat(), true, CHAT), (messages(), false, MESSAGE), (responses(), false, &*response)] {
             let whole = streamed(&endpoint, hides, stream);
             let stream = with_ends(stream, end);
-            let seen = feed(UsageReader::new(&endpoint, true, hides), cut(stream.as_bytes(), &cuts));
+            let seen = feed(UsageReader::new(&endpoint, Announced::Events, hides), cut(stream.as_bytes(), &cuts));
             let kept = chunks(&stream.replace("\r\n", "\n").replace('\r', "\n")).into_iter().filter(|chunk| !(hides && chunk.contains("\"choices\":[]"))).collect::<String>();
             prop_assert_eq!(&seen.reading, &whole.reading);
             prop_assert_eq!(seen.all(), with_ends(&kept, end));

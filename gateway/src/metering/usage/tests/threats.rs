@@ -36,9 +36,20 @@ fn threat_16_a_tool_input_that_looks_like_a_report_does_not_count() {
 
 #[test]
 fn threat_16_negative_fractional_and_overflowing_units_count_as_not_reported() {
-    for nonsense in
-        ["-5", "5.0", "0.5", "5e2", "99999999999999999999", "1000000000001", "\"5\"", "true", "[5]", "{}"]
-    {
+    for nonsense in [
+        "-5",
+        "5.1",
+        "5.",
+        ".0",
+        "0.5",
+        "5e2",
+        "99999999999999999999",
+        "1000000000001",
+        "\"5\"",
+        "true",
+        "[5]",
+        "{}",
+    ] {
         assert_eq!(
             chat_with(&format!(r#"{{"prompt_tokens":{nonsense},"completion_tokens":7}}"#)),
             None,
