@@ -2,6 +2,7 @@
 
 mod cores;
 mod reload;
+mod signals;
 
 use std::fs::DirBuilder;
 use std::net::SocketAddr;
@@ -17,7 +18,6 @@ use anyhow::{Context, anyhow, bail};
 use jiff::SignedDuration;
 use nix::sys::resource::{Resource, setrlimit};
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
 use tollgate_policy::compile::Environment;
 use tollgate_policy::dialect::Catalog;
 use tollgate_policy::model::{Interval, Problem};
@@ -26,6 +26,7 @@ use zeroize::Zeroizing;
 
 use self::cores::{Cores, Door};
 use self::reload::Reload;
+use self::signals::{Asked, Signals};
 use crate::admin::{self, Admin, Views};
 use crate::audit::{Auditor, OpenTrail};
 use crate::core::{Said, Shared};
@@ -180,20 +181,19 @@ impl App {
         let lock = DirectoryLock::wait(&settings.data_dir, LOCK_PATIENCE)?;
         let (ledger, balances, trail) = open_books(&settings, count, observations)?;
         shared.quota.restore(balances, &first.policy);
-        shared.publish(first);
 
         let mut doors = Vec::new();
         for listener in &settings.listeners {
             let tls = listener::server_config(&shared.trust, Arc::clone(&certificate), &listener.protocols)?;
             doors.push(Door::bind(listener, tls, count)?);
         }
-        let admin_socket = control
-            .block_on(tokio::net::TcpListener::bind(settings.admin.address))
-            .context("admin.address")?;
+        let admin_socket = control.block_on(bind_admin(settings.admin.address))?;
         let admin_address = admin_socket.local_addr()?;
         let listeners: Vec<SocketAddr> = doors.iter().map(|door| door.address).collect();
         shared.rules.own_addresses(local_addresses().context("the addresses of this machine")?);
         shared.rules.own_sockets(listeners.iter().copied().chain([admin_address]).collect());
+        // Only who has its addresses to itself logs in to stores and fetches from them.
+        shared.publish(first);
         let reload_failures = Arc::clone(&reload.failures);
         let cores = Cores::start(&shared, &ledger, doors, count)?;
         let auditor = trail.keep(cores.all().iter().map(|core| Arc::clone(&core.uses)).collect())?;
@@ -248,21 +248,21 @@ impl App {
         }
     }
 
-    /// Serves until SIGTERM or SIGINT, then drains.
+    /// Serves until SIGTERM or SIGINT, then drains: after SIGINT without the delay. The next signal cuts what is under way.
     ///
     /// # Errors
     /// Where signals cannot be had, or the ledger could not be closed.
     pub fn run(self) -> anyhow::Result<()> {
-        self.control.block_on(async {
-            let mut terminate = signal(SignalKind::terminate())?;
-            let mut interrupt = signal(SignalKind::interrupt())?;
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            anyhow::Ok(())
+        let (signals, asked) = self.control.block_on(async {
+            let mut signals = Signals::new()?;
+            let asked = signals.next().await;
+            anyhow::Ok((signals, asked))
         })?;
-        self.stop()
+        let delay = match asked {
+            Asked::ByManager => self.settings.drain.delay,
+            Asked::ByPerson => Duration::ZERO,
+        };
+        self.end(delay, Some(signals))
     }
 
     /// Drains and stops.
@@ -270,11 +270,23 @@ impl App {
     /// # Errors
     /// Where the ledger could not be closed.
     pub fn stop(self) -> anyhow::Result<()> {
-        let drain = &self.settings.drain;
-        tracing::info!(delay = ?drain.delay, timeout = %drain.timeout, "draining");
-        self.control.block_on(self.shared.drain.run(drain.delay, drain.timeout.0));
+        let delay = self.settings.drain.delay;
+        self.end(delay, None)
+    }
+
+    fn end(self, delay: Duration, mut signals: Option<Signals>) -> anyhow::Result<()> {
+        let timeout = &self.settings.drain.timeout;
+        tracing::info!(?delay, %timeout, "draining");
+        let hurry = signals::next(&mut signals);
+        let hurried = self.control.block_on(self.shared.drain.run(delay, timeout.0, hurry));
         self.cores.stop();
-        self.control.block_on(self.shared.secrets.close(GIVE_BACK));
+        let give_back = if hurried { Duration::ZERO } else { GIVE_BACK };
+        self.control.block_on(async {
+            tokio::select! {
+                () = self.shared.secrets.close(give_back) => {}
+                () = signals::next(&mut signals) => {}
+            }
+        });
         let (ledger, audit) = (self.keeper.stop(), self.auditor.stop());
         tracing::info!("stopped");
         if let Some(logs) = &self.logs {
@@ -365,6 +377,12 @@ fn tend(ledger: &Ledger, keep: Keep, stopped: &mpsc::Receiver<()>) -> Result<(),
         }
     }
     ledger.close()
+}
+
+async fn bind_admin(address: SocketAddr) -> anyhow::Result<tokio::net::TcpListener> {
+    let bound = tokio::net::TcpListener::bind(address).await;
+    let bound = bound.map_err(|error| listener::by_whom(address, error));
+    bound.with_context(|| format!("admin.address: cannot listen on {address}"))
 }
 
 /// As many descriptors as the system lets us have: two for each call.

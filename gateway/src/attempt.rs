@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, response};
+use http::{HeaderMap, Version, response};
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout};
 use tollgate_policy::decision::Permit;
@@ -55,7 +55,9 @@ pub(crate) struct Answered {
 
 impl Answered {
     pub(crate) fn new(answer: Answer, permit: Permit, key: Option<Chosen>, faults: Faults) -> Box<Self> {
-        let (head, body) = answer.response.into_parts();
+        let (mut head, body) = answer.response.into_parts();
+        // That of the connection to the provider; the caller has a connection, and a version, of its own (RFC 9110, section 2.5).
+        head.version = Version::HTTP_11;
         Box::new(Self { head, body, lease: answer.lease, permit, key, scrubber: None, faults })
     }
 }

@@ -43,16 +43,30 @@ impl Drain {
         self.phase.subscribe()
     }
 
-    /// Walks through the phases and returns when everything that held a [`Drained`] is gone or was cut.
-    pub(crate) async fn run(&self, delay: Duration, timeout: Duration) {
-        self.phase.send_replace(Phase::Leaving);
-        tokio::time::sleep(delay).await;
-        self.phase.send_replace(Phase::Closing);
-        if tokio::time::timeout(timeout, self.held.closed()).await.is_err() {
+    /// Walks through the phases and returns when everything that held a [`Drained`] is gone or was cut. What is under way is cut at once
+    /// when `hurry` is ready; returns whether that was so.
+    pub(crate) async fn run(
+        &self,
+        delay: Duration,
+        timeout: Duration,
+        hurry: impl Future<Output = ()>,
+    ) -> bool {
+        let orderly = async {
+            self.phase.send_replace(Phase::Leaving);
+            tokio::time::sleep(delay).await;
+            self.phase.send_replace(Phase::Closing);
+            tokio::time::timeout(timeout, self.held.closed()).await.is_ok()
+        };
+        let (done, hurried) = tokio::select! {
+            done = orderly => (done, false),
+            () = hurry => (false, true),
+        };
+        if !done {
             self.phase.send_replace(Phase::Cutting);
             // What was cut settles from its destructors; give those a moment.
             let _ = tokio::time::timeout(Duration::from_secs(5), self.held.closed()).await;
         }
+        hurried
     }
 }
 
@@ -86,8 +100,21 @@ mod tests {
             tokio::time::Instant::now()
         });
         let begun = tokio::time::Instant::now();
-        drain.run(Duration::from_secs(5), Duration::from_secs(300)).await;
+        let hurry = std::future::pending();
+        assert!(!drain.run(Duration::from_secs(5), Duration::from_secs(300), hurry).await);
         quick.await.unwrap();
         assert_eq!((slow.await.unwrap() - begun).as_secs(), 305);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_in_a_hurry_waits_for_nothing_that_is_under_way() {
+        let drain = Drain::new();
+        let mut slow = drain.watch();
+        let slow = tokio::spawn(async move { slow.reached(Phase::Cutting).await });
+        let begun = tokio::time::Instant::now();
+        let hurry = tokio::time::sleep(Duration::from_secs(1));
+        assert!(drain.run(Duration::from_secs(5), Duration::from_secs(300), hurry).await);
+        slow.await.unwrap();
+        assert_eq!(begun.elapsed().as_secs(), 1);
     }
 }

@@ -16,15 +16,27 @@ pub(crate) const fn upstream_reason(error: &UpstreamError) -> Reason {
         UpstreamError::Tls(_) => Reason::UpstreamTls,
         UpstreamError::Certificate(_) => Reason::SecretUnavailable,
         UpstreamError::CertificateRefused(_) => Reason::CredentialRejected,
-        UpstreamError::Handshake(_) | UpstreamError::Framing | UpstreamError::OtherHttp => {
-            Reason::UpstreamProtocol
-        }
+        UpstreamError::Handshake(_)
+        | UpstreamError::Framing
+        | UpstreamError::OtherHttp
+        | UpstreamError::Unreadable(_) => Reason::UpstreamProtocol,
         UpstreamError::Broken(_) | UpstreamError::Unprocessed(_) => Reason::UpstreamReset,
     }
 }
 
 /// The refusal that the caller gets. What the other side said stays in our log.
 pub(crate) fn upstream(error: &UpstreamError) -> Denial {
+    match error {
+        UpstreamError::Unreadable(unreadable) => {
+            let detail = format!("the destination's answer cannot be read: {unreadable}");
+            return Denial::new(Reason::UpstreamProtocol, detail);
+        }
+        UpstreamError::Framing => {
+            let detail = "the destination's answer says in two ways where it ends";
+            return Denial::new(Reason::UpstreamProtocol, detail);
+        }
+        _ => {}
+    }
     let detail = match upstream_reason(error) {
         Reason::AddressRefused => "the destination resolves to an address that may not be dialled",
         Reason::DnsFailed => match error {

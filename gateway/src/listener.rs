@@ -2,8 +2,10 @@
 //!
 //! **Invariant:** a request reaches the route only on a [`Connection`] whose TLS peer was verified, also when the session was resumed.
 
+mod bind;
 mod connection;
 mod due;
+mod framing;
 mod handshakes;
 mod http;
 mod linger;
@@ -12,15 +14,14 @@ mod paced;
 mod pulse;
 mod tls;
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
+pub(crate) use self::bind::{bind, by_whom};
 pub(crate) use self::connection::{Connection, Standing};
 use self::due::Due;
 use self::handshakes::{Handshakes, Talk};
@@ -29,25 +30,10 @@ pub(crate) use self::pulse::Pulse;
 pub(crate) use self::tls::server_config;
 use crate::core::{Core, Shared};
 use crate::drain::Phase;
-use crate::upstream::KEEPALIVE;
 
-const BACKLOG: i32 = 4096;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 /// How many silent connections give way where there are no descriptors left.
 const MADE_ROOM: usize = 32;
-
-/// Binds a socket that others of this process may bind as well (`SO_REUSEPORT`, socket(7)).
-pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
-    // What is accepted inherits it: a caller may wait for minutes behind a load balancer that forgets silent connections.
-    socket.set_tcp_keepalive(&KEEPALIVE)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
 
 /// Accepts on one core until the drain closes the listener.
 pub(crate) async fn accept(core: Arc<Core>, name: Arc<str>, listener: TcpListener, tls: TlsAcceptor) {

@@ -27,6 +27,7 @@ mod hold;
 mod key;
 mod plan;
 mod rate;
+mod refusal;
 mod share;
 
 #[cfg(test)]
@@ -105,8 +106,8 @@ impl Quota {
         self.adopt(policy, Timestamp::now());
     }
 
-    /// Reserves what the call may use in every limit of the permit's grant, or nothing. A refusal names the limit and its unit, but
-    /// no amount: what others use is not the caller's business.
+    /// Reserves what the call may use in every limit of the permit's grant, or nothing. A refusal says how the limit stands: it is one of
+    /// the caller's own grant, and answers tell what is left of it.
     pub fn hold(&self, permit: &Permit, demand: &Demand, now: Timestamp) -> Result<Hold, Denial> {
         let grant = permit.grant();
         let keys = Keys::of(permit.caller().id());

@@ -2,16 +2,27 @@
 //!
 //! **Invariant:** an answer of ours says that it is ours (`x-tollgate-reason`) and names nothing of a secret or its store.
 
+mod aws;
+mod form;
+
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER, UPGRADE,
+};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use serde::Serialize;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tollgate_policy::denial::{Denial, Reason};
+use tollgate_policy::dialect::ErrorForm;
+use tollgate_policy::target::Target;
 
+use self::aws::AwsProtocol;
+use self::form::Said;
+use crate::identity::Head;
 use crate::ledger::RecordId;
 use crate::metering::MeteredBody;
 use crate::upstream::BodyError;
@@ -21,6 +32,12 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-tollgate-re
 const REASON: HeaderName = HeaderName::from_static("x-tollgate-reason");
 /// Read by the OpenAI and Anthropic SDKs before they retry.
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+/// Read by the SDKs of AWS that do not look into a body for the kind of an error.
+const AWS_ERROR: HeaderName = HeaderName::from_static("x-amzn-errortype");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE_FIELD: HeaderName = HeaderName::from_static("grpc-message");
+/// What is escaped in it (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
+const GRPC_MESSAGE: &AsciiSet = &CONTROLS.add(b'%');
 
 /// The status of a reason.
 pub(crate) const fn status(reason: Reason) -> StatusCode {
@@ -36,6 +53,8 @@ pub(crate) const fn status(reason: Reason) -> StatusCode {
         R::HeaderRefused => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         R::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
         R::MethodRefused => StatusCode::METHOD_NOT_ALLOWED,
+        // Who asks for WebSocket and may do without takes this for "use HTTP", and asks again at once.
+        R::UpgradeRefused => StatusCode::UPGRADE_REQUIRED,
         R::NoGrant
         | R::CallerToken
         | R::MethodNotAllowed
@@ -82,79 +101,105 @@ const fn is_malformed(reason: Reason) -> bool {
     )
 }
 
-/// The code of a reason for gRPC callers (google.rpc.Code).
-const fn grpc_code(reason: Reason) -> &'static str {
-    match status(reason).as_u16() {
-        400 | 413 | 415 => "3",
-        401 => "16",
-        403 | 405 => "7",
-        421 => "5",
-        429 => "8",
-        504 => "4",
-        500 => "13",
-        _ => "14",
-    }
-}
-
-/// RFC 9457 problem details, with the member that LLM SDKs show.
-#[derive(Serialize)]
-struct Problem<'a> {
-    r#type: String,
-    title: &'a str,
-    status: u16,
-    detail: &'a str,
-    reason: &'a str,
-    request_id: &'a str,
-    error: SdkError<'a>,
-}
-
-#[derive(Serialize)]
-struct SdkError<'a> {
-    message: &'a str,
-    r#type: &'a str,
-    code: &'a str,
-}
-
-/// How the caller wants a refusal to look.
+/// How the caller's client reads a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Dress {
+pub(crate) struct Dress {
+    form: Form,
+    /// The answer to HEAD has no body (RFC 9110, section 9.3.2).
+    is_head: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
     Problem,
     Grpc,
+    Openai,
+    Anthropic,
+    Google,
+    Aws(AwsProtocol),
 }
 
 impl Dress {
-    pub(crate) fn of(headers: &HeaderMap) -> Self {
-        let grpc = headers.get(CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(b"application/grpc"));
-        if grpc { Self::Grpc } else { Self::Problem }
+    /// What the request alone tells.
+    pub(crate) fn of<B>(request: &Request<B>) -> Self {
+        let kind = request.headers().get(CONTENT_TYPE);
+        let is_grpc = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        let form = if is_grpc { Form::Grpc } else { Form::Problem };
+        Self { form, is_head: request.method() == Method::HEAD }
+    }
+
+    /// Where the client looks for the id of a request.
+    fn id_header(self) -> Option<HeaderName> {
+        match self.form {
+            Form::Openai => Some(HeaderName::from_static("x-request-id")),
+            Form::Anthropic => Some(HeaderName::from_static("request-id")),
+            Form::Aws(protocol) => Some(HeaderName::from_static(protocol.id_header())),
+            Form::Problem | Form::Grpc | Form::Google => None,
+        }
+    }
+
+    /// Who signs for AWS reads the errors of AWS, whatever is called.
+    pub(crate) fn read(&mut self, head: &Head) {
+        if let Some(scope) = head.aws_scope.as_ref().filter(|_| self.form == Form::Problem) {
+            self.form = Form::Aws(AwsProtocol::of(scope, &head.headers));
+        }
+    }
+
+    /// Everybody else, those of the destination's API.
+    pub(crate) fn addressed(&mut self, target: &Target) {
+        if self.form == Form::Problem {
+            self.form = match target.destination().dialect.errors() {
+                ErrorForm::Problem => Form::Problem,
+                ErrorForm::Openai => Form::Openai,
+                ErrorForm::Anthropic => Form::Anthropic,
+                ErrorForm::Google => Form::Google,
+            };
+        }
     }
 }
 
 /// The answer to a refused call.
 pub(crate) fn refusal(denial: &Denial, id: RecordId, dress: Dress) -> Response<ReplyBody> {
     let id = id.to_string();
-    let word = denial.reason.as_str();
-    let (status, kind, body) = match dress {
-        Dress::Problem => (status(denial.reason), "application/problem+json", problem(denial, &id)),
-        Dress::Grpc => (StatusCode::OK, "application/grpc", Bytes::new()),
+    let (word, message) = (denial.reason.as_str(), denial.to_string());
+    let said = Said { denial, status: status(denial.reason), id: &id, message: &message };
+    let (kind, body) = match dress.form {
+        Form::Problem => ("application/problem+json", said.problem()),
+        Form::Grpc => ("application/grpc", Bytes::new()),
+        Form::Openai => ("application/json", said.openai()),
+        Form::Anthropic => ("application/json", said.anthropic()),
+        Form::Google => ("application/json", said.google()),
+        Form::Aws(protocol) => protocol.render(said),
     };
-    let mut response = Response::new(ReplyBody::Full(body));
-    *response.status_mut() = status;
+    let mut response = Response::new(ReplyBody::Full(Bytes::new()));
+    *response.status_mut() = if dress.form == Form::Grpc { StatusCode::OK } else { said.status };
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(REASON, HeaderValue::from_static(word));
-    if let Ok(value) = HeaderValue::try_from(id) {
+    if let Ok(value) = HeaderValue::try_from(&id) {
+        headers.extend(dress.id_header().map(|name| (name, value.clone())));
         headers.insert(REQUEST_ID, value);
     }
-    if dress == Dress::Grpc {
-        headers.insert("grpc-status", HeaderValue::from_static(grpc_code(denial.reason)));
-        headers.insert("grpc-message", HeaderValue::from_static(word));
+    match dress.form {
+        Form::Grpc => {
+            headers.insert(GRPC_STATUS, HeaderValue::from_static(form::canonical(said.status).0));
+            let message = utf8_percent_encode(&message, GRPC_MESSAGE).to_string();
+            headers.extend(HeaderValue::try_from(message).ok().map(|message| (GRPC_MESSAGE_FIELD, message)));
+        }
+        Form::Aws(protocol) => {
+            headers.insert(AWS_ERROR, HeaderValue::from_static(word));
+            if protocol == AwsProtocol::Cbor {
+                headers.insert("smithy-protocol", HeaderValue::from_static("rpc-v2-cbor"));
+            }
+        }
+        _ => {}
     }
     if let Some(after) = denial.retry_after {
-        // Whole seconds, rounded up: a caller that waits that long finds room (RFC 9110, section 10.2.3).
-        let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
-        headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        // A caller that waits that long finds room (RFC 9110, section 10.2.3).
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds(after).max(1)));
     }
+    advise(headers, denial.reason);
     if is_malformed(denial.reason) {
         announce_close(&mut response);
     }
@@ -164,27 +209,38 @@ pub(crate) fn refusal(denial: &Denial, id: RecordId, dress: Dress) -> Response<R
         let word = if repeatable { "true" } else { "false" };
         response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static(word));
     }
+    if dress.is_head {
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    } else {
+        *response.body_mut() = ReplyBody::Full(body);
+    }
     response
+}
+
+/// What a reason asks of the connection and of the next request.
+fn advise(headers: &mut HeaderMap, reason: Reason) {
+    match reason {
+        Reason::MethodRefused => {
+            // RFC 9110, section 15.5.6.
+            headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+        }
+        Reason::UpgradeRefused => {
+            // What is spoken here instead (RFC 9110, section 15.5.22).
+            headers.insert(UPGRADE, HeaderValue::from_static("HTTP/1.1"));
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        }
+        _ => {}
+    }
+}
+
+/// Whole seconds, rounded up.
+fn seconds(duration: Duration) -> u64 {
+    duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0))
 }
 
 /// Says that the connection ends with this answer: what follows on it is in doubt, or will not be read.
 pub(crate) fn announce_close(response: &mut Response<ReplyBody>) {
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-}
-
-fn problem(denial: &Denial, id: &str) -> Bytes {
-    let word = denial.reason.as_str();
-    let status = status(denial.reason);
-    let problem = Problem {
-        r#type: format!("https://tollgate.dev/problems/{word}"),
-        title: status.canonical_reason().unwrap_or("refused"),
-        status: status.as_u16(),
-        detail: &denial.detail,
-        reason: word,
-        request_id: id,
-        error: SdkError { message: &denial.detail, r#type: "tollgate_refusal", code: word },
-    };
-    serde_json::to_vec(&problem).map(Bytes::from).unwrap_or_default()
 }
 
 /// A body for the caller: ours, or the provider's through the meter.
@@ -227,31 +283,155 @@ impl Body for ReplyBody {
 #[cfg(test)]
 mod tests {
     use http_body_util::BodyExt;
+    use serde_json::{Value, json};
+    use tollgate_policy::limit::{Key, Limit, LimitKind, LimitState, Unit, Usage};
 
     use super::*;
 
+    const FORMS: [Form; 11] = [
+        Form::Problem,
+        Form::Grpc,
+        Form::Openai,
+        Form::Anthropic,
+        Form::Google,
+        Form::Aws(AwsProtocol::Json),
+        Form::Aws(AwsProtocol::RestJson),
+        Form::Aws(AwsProtocol::Query),
+        Form::Aws(AwsProtocol::Ec2),
+        Form::Aws(AwsProtocol::S3),
+        Form::Aws(AwsProtocol::Cbor),
+    ];
+
+    fn exhausted() -> Denial {
+        let limit = Limit {
+            id: "grant/a/tokens/day/shared".into(),
+            unit: Unit::Tokens,
+            amount: 100,
+            kind: LimitKind::Concurrent,
+            key: Key::Shared,
+        };
+        let state = LimitState::new(&limit, Usage { spent: 90, held: 5 }, 20);
+        let state = state.resets_in(Some(Duration::from_millis(1_200)));
+        Denial::new(Reason::BudgetExhausted, "used <up>").retry_after(Duration::from_millis(1_200)).by(state)
+    }
+
+    async fn said(denial: &Denial, form: Form) -> (HeaderMap, StatusCode, Bytes) {
+        let response = refusal(denial, RecordId::new(), Dress { form, is_head: false });
+        let (head, body) = response.into_parts();
+        (head.headers, head.status, body.collect().await.unwrap().to_bytes())
+    }
+
+    async fn members(form: Form) -> Value {
+        let (headers, status, body) = said(&exhausted(), form).await;
+        assert_eq!(
+            (status.as_u16(), &headers[CONTENT_TYPE]),
+            (429, &HeaderValue::from_static("application/json"))
+        );
+        let json: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!((&json["reason"], &json["detail"]), (&json!("budget_exhausted"), &json!("used <up>")));
+        assert_eq!(json["request_id"], headers[REQUEST_ID].to_str().unwrap());
+        json
+    }
+
     #[tokio::test]
     async fn a_refusal_is_a_problem_that_sdks_can_show() {
-        let denial = Denial::new(Reason::BudgetHeld, "the budget is held")
-            .retry_after(std::time::Duration::from_millis(1200));
-        let response = refusal(&denial, RecordId::new(), Dress::Problem);
-        assert_eq!(response.status(), 429);
-        assert_eq!(response.headers()[RETRY_AFTER], "2");
-        assert_eq!(response.headers()[REASON], "budget_held");
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        let json: serde_json::Value = serde_json::from_slice(&body).unwrap();
-        assert_eq!(json["type"], "https://tollgate.dev/problems/budget_held");
-        assert_eq!(json["error"]["message"], "the budget is held");
+        let (headers, status, body) = said(&exhausted(), Form::Problem).await;
+        assert_eq!((status.as_u16(), &headers[RETRY_AFTER]), (429, &HeaderValue::from_static("2")));
+        assert_eq!(
+            (&headers[REASON], &headers[SHOULD_RETRY]),
+            (&"budget_exhausted".parse().unwrap(), &"false".parse().unwrap())
+        );
+        let json: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(json["type"], "https://tollgate.dev/problems/budget_exhausted");
+        assert_eq!((&json["status"], &json["detail"]), (&json!(429), &json!("used <up>")));
+        for message in [&json["message"], &json["error"]["message"]] {
+            assert_eq!(message, "budget_exhausted: used <up>");
+        }
+        assert_eq!(
+            json["limit"],
+            json!({"id": "grant/a/tokens/day/shared", "unit": "tokens", "amount": 100, "used": 90, "held": 5, "needed": 20, "resets_in": 2})
+        );
+    }
+
+    #[tokio::test]
+    async fn clients_of_openai_anthropic_and_google_find_what_they_look_for() {
+        let openai = members(Form::Openai).await;
+        assert_eq!(
+            openai["error"],
+            json!({"message": "budget_exhausted: used <up>", "type": "tollgate_refusal", "param": null, "code": "budget_exhausted"})
+        );
+        let anthropic = members(Form::Anthropic).await;
+        assert_eq!(anthropic["type"], "error");
+        assert_eq!(
+            anthropic["error"],
+            json!({"type": "rate_limit_error", "message": "budget_exhausted: used <up>"})
+        );
+        let google = members(Form::Google).await["error"].take();
+        assert_eq!((&google["code"], &google["status"]), (&json!(429), &json!("RESOURCE_EXHAUSTED")));
+        assert_eq!(google["details"][0]["@type"], "type.googleapis.com/google.rpc.ErrorInfo");
+        assert_eq!(google["details"][0]["reason"], "BUDGET_EXHAUSTED");
+        assert_eq!(
+            google["details"][2],
+            json!({"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "2s"})
+        );
+    }
+
+    #[tokio::test]
+    async fn sdks_of_aws_find_code_and_message_in_every_protocol() {
+        for (protocol, kind, text) in [
+            (
+                AwsProtocol::S3,
+                "application/xml",
+                "<Error><Code>budget_exhausted</Code><Message>budget_exhausted: used &lt;up&gt;</Message>",
+            ),
+            (
+                AwsProtocol::Query,
+                "application/xml",
+                "<ErrorResponse><Error><Type>Sender</Type><Code>budget_exhausted</Code>",
+            ),
+            (AwsProtocol::Ec2, "application/xml", "<Response><Errors><Error><Code>budget_exhausted</Code>"),
+            (
+                AwsProtocol::Json,
+                "application/x-amz-json-1.1",
+                "{\"__type\":\"budget_exhausted\",\"message\":\"budget_exhausted: used <up>\"",
+            ),
+            (AwsProtocol::RestJson, "application/json", "\"message\":\"budget_exhausted: used <up>\""),
+            (AwsProtocol::Cbor, "application/cbor", "__typepbudget_exhausted"),
+        ] {
+            let (headers, _, body) = said(&exhausted(), Form::Aws(protocol)).await;
+            let body = String::from_utf8_lossy(&body).into_owned();
+            assert!(body.contains(text), "{body}");
+            assert_eq!(
+                (&headers[CONTENT_TYPE], &headers[AWS_ERROR]),
+                (&kind.parse().unwrap(), &"budget_exhausted".parse().unwrap())
+            );
+        }
     }
 
     #[test]
-    fn grpc_callers_get_a_trailers_only_answer() {
-        let response = refusal(&Denial::new(Reason::NoGrant, "no"), RecordId::new(), Dress::Grpc);
+    fn grpc_callers_get_a_trailers_only_answer_that_says_why() {
+        let denial = Denial::new(Reason::NoGrant, "100% no\né");
+        let response = refusal(&denial, RecordId::new(), Dress { form: Form::Grpc, is_head: false });
         assert_eq!(
-            (response.status(), &response.headers()["grpc-status"]),
-            (StatusCode::OK, &HeaderValue::from_static("7"))
+            (response.status(), &response.headers()[GRPC_STATUS], &response.headers()[GRPC_MESSAGE_FIELD]),
+            (
+                StatusCode::OK,
+                &HeaderValue::from_static("7"),
+                &HeaderValue::from_static("no_grant: 100%25 no%0A%C3%A9")
+            )
         );
         assert!(response.body().is_end_stream());
+    }
+
+    #[tokio::test]
+    async fn a_head_is_refused_without_a_body_in_every_form() {
+        for form in FORMS {
+            let (_, _, body) = said(&exhausted(), form).await;
+            let response = refusal(&exhausted(), RecordId::new(), Dress { form, is_head: true });
+            assert!(response.body().is_end_stream(), "{form:?}");
+            assert_eq!(response.headers()[CONTENT_LENGTH], body.len().to_string(), "{form:?}");
+            assert_eq!(response.headers()[REASON], "budget_exhausted", "{form:?}");
+        }
     }
 
     #[test]

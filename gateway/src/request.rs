@@ -26,11 +26,11 @@ pub(crate) async fn handle(
     connection: Arc<Connection>,
     request: Box<Request<Incoming>>,
 ) -> Response<ReplyBody> {
-    let dress = Dress::of(request.headers());
+    let mut dress = Dress::of(&request);
     let mut meter = Meter::open(&connection.core, request.method());
-    let route = fault::caught(pin!(forward(&connection, request, &mut meter))).await;
+    let route = fault::caught(pin!(forward(&connection, request, &mut meter, &mut dress))).await;
     match route {
-        Ok(answered) => metering::answer(meter, answered, connection).await,
+        Ok(answered) => metering::answer(meter, answered, connection, dress).await,
         Err(denial) => {
             let id = meter.refuse(&denial);
             let unread = connection.body().is_some_and(|body| body.was_dropped());
@@ -47,6 +47,7 @@ async fn forward(
     connection: &Connection,
     request: Box<Request<Incoming>>,
     meter: &mut Meter,
+    dress: &mut Dress,
 ) -> Result<Box<Answered>, Denial> {
     let core = &*connection.core;
     let faults = fault::Faults::of(&request);
@@ -57,12 +58,15 @@ async fn forward(
 
     faults.at(Stage::Identity);
     let head = Head::read(parts, core.shared.limits.head_bytes)?;
+    dress.read(&head);
     let standing = connection.caller(&snapshot, meter.begun())?;
     meter.identified(&standing, &snapshot)?;
 
     faults.at(Stage::Target);
     let target = snapshot.policy.target(&head.line())?;
     meter.targeted(&target);
+    dress.addressed(&target);
+    head.stays_http()?;
 
     faults.at(Stage::Admit);
     let admission = snapshot.policy.admit(&standing.grants, target, head.method.as_str())?;
@@ -73,6 +77,7 @@ async fn forward(
         core.shared.quota.first_look(admission.grants(), caller, &least, meter.begun())?;
     }
     let asked = metering::read(&admission, &head, body, &standing.load, &core.shared).await?;
+    meter.asked(&asked, &admission);
 
     faults.at(Stage::Permit);
     // The body may have taken its time: prices and windows are those of now.

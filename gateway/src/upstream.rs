@@ -34,7 +34,7 @@ use tollgate_policy::decision::Permit;
 use tollgate_secrets::Secret;
 
 pub use self::address::{DialRules, local_addresses};
-pub(crate) use self::answer::AnswerBody;
+pub(crate) use self::answer::{AnswerBody, Unreadable};
 pub(crate) use self::body::{BodyError, Malformed, OutBody, Recode, Stall, Trailers, Upload};
 pub(crate) use self::certificate::{BadCertificate, Shown, ends, fits};
 use self::dial::{Dial, Reach};
@@ -73,6 +73,8 @@ pub(crate) enum UpstreamError {
     Handshake(hyper::Error),
     #[error("the answer's framing is ambiguous")]
     Framing,
+    #[error("the answer cannot be read: {0}")]
+    Unreadable(Unreadable),
     #[error("the provider broke off: {0}")]
     Broken(hyper::Error),
 }

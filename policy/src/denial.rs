@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::limit::LimitState;
+
 macro_rules! reasons {
     ($($(#[$doc:meta])* $variant:ident = $word:literal,)*) => {
         /// The reason of a refusal or failure. The words are part of the interface: they never change their meaning.
@@ -114,6 +116,8 @@ reasons! {
     CredentialRejected = "credential_rejected",
     /// The destination's own limits have refused every key of the pool.
     KeysCooling = "keys_cooling",
+    /// The caller asks for another protocol on its connection, such as WebSocket, which is not forwarded.
+    UpgradeRefused = "upgrade_refused",
     /// An upgrade that is not supported, or an unrequested 101.
     UnsupportedUpgrade = "unsupported_upgrade",
     /// The destination's answer is in an encoding in which a reflected key would not be seen.
@@ -133,10 +137,12 @@ pub struct UnknownReason(String);
 pub struct Denial {
     /// The word.
     pub reason: Reason,
-    /// One sentence for the caller; may name grants, destinations, paths and models, never a secret or its store.
+    /// One sentence for the caller; may name grants, limits, destinations, paths and models, never a secret or its store.
     pub detail: Cow<'static, str>,
     /// When trying again may help.
     pub retry_after: Option<Duration>,
+    /// The limit that refused the call, and how it stood.
+    pub limit: Option<Box<LimitState>>,
     /// Whether the same call may be made again as it is. `None`: nothing is known that its caller does not know as well.
     pub repeatable: Option<bool>,
 }
@@ -173,12 +179,17 @@ impl fmt::Display for Reason {
 impl Denial {
     /// A refusal that trying again does not change.
     pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, detail: detail.into(), retry_after: None, repeatable: None }
+        Self { reason, detail: detail.into(), retry_after: None, limit: None, repeatable: None }
     }
 
     /// The same refusal, with the time after which trying again may help.
     pub fn retry_after(self, after: Duration) -> Self {
         Self { retry_after: Some(after), ..self }
+    }
+
+    /// The same refusal, with the limit that it comes from.
+    pub fn by(self, limit: LimitState) -> Self {
+        Self { limit: Some(Box::new(limit)), ..self }
     }
 
     /// The same refusal, and whether the call may be made again as it is.

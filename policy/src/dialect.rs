@@ -91,11 +91,27 @@ pub struct Dialect {
     name: Arc<str>,
     provider: Arc<str>,
     plain: bool,
+    errors: ErrorForm,
     carriers: Carriers,
     keys: KeyRules,
     patience: Patience,
     literal: Map<Arc<str>, Vec<Arc<Endpoint>>>,
     patterns: Vec<Arc<Endpoint>>,
+}
+
+/// The form in which this API's own clients look for what went wrong.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorForm {
+    /// None in particular: problem details (RFC 9457).
+    #[default]
+    Problem,
+    /// `{"error": {"message", "type", "param", "code"}}`.
+    Openai,
+    /// `{"type": "error", "error": {"type", "message"}, "request_id"}`.
+    Anthropic,
+    /// `{"error": {"code", "message", "status", "details"}}`.
+    Google,
 }
 
 /// Where this API takes credentials and account selectors from: none of them is forwarded from a caller.
@@ -133,6 +149,11 @@ impl Dialect {
     /// Whether only requests and bytes are counted: no bodies are read, and every call is [`Class::Use`].
     pub const fn is_plain(&self) -> bool {
         self.plain
+    }
+
+    /// How this API's clients read an error.
+    pub const fn errors(&self) -> ErrorForm {
+        self.errors
     }
 
     /// The headers and query parameters that must come from the gateway alone.
@@ -183,6 +204,8 @@ struct DialectText {
     #[serde(default)]
     plain: bool,
     #[serde(default)]
+    errors: ErrorForm,
+    #[serde(default)]
     carriers: Carriers,
     #[serde(default)]
     keys: key::KeyText,
@@ -228,6 +251,7 @@ impl DialectText {
             name: self.dialect,
             provider: self.provider,
             plain: self.plain,
+            errors: self.errors,
             carriers: self.carriers,
             keys: self.keys.rules(problems),
             patience: Patience {

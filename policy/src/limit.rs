@@ -16,12 +16,14 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 
 mod counter;
+mod state;
 mod window;
 
 #[cfg(test)]
 mod tests;
 
 pub use counter::{Counter, Refused, Slice, Usage};
+pub use state::LimitState;
 
 /// One limit of a grant, resolved: how much of what, in which window, counted for whom together.
 #[derive(Debug, Clone)]

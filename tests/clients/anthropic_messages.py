@@ -27,6 +27,14 @@ try:
         text = "".join(block.text for block in answer.content)
     finish(text=text, usage={"input_tokens": answer.usage.input_tokens, "output_tokens": answer.usage.output_tokens})
 except anthropic.APIStatusError as error:
-    finish(status=error.status_code, message=error.message, reason=error.response.headers.get("x-tollgate-reason"))
+    headers = error.response.headers
+    finish(
+        status=error.status_code,
+        message=error.message,
+        body=error.body,
+        id=error.request_id,
+        own_id=headers.get("x-tollgate-request-id"),
+        reason=headers.get("x-tollgate-reason"),
+    )
 except anthropic.APIConnectionError as error:
     finish(connection=repr(error.__cause__))

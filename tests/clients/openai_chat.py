@@ -51,6 +51,14 @@ try:
         answer = raw.parse()
         finish(text=answer.choices[0].message.content, usage=usage_of(answer), version=raw.http_response.http_version)
 except openai.APIStatusError as error:
-    finish(status=error.status_code, message=error.message, reason=error.response.headers.get("x-tollgate-reason"))
+    headers = error.response.headers
+    finish(
+        status=error.status_code,
+        message=error.message,
+        body=error.body,
+        id=error.request_id,
+        own_id=headers.get("x-tollgate-request-id"),
+        reason=headers.get("x-tollgate-reason"),
+    )
 except openai.APIConnectionError as error:
     finish(connection=repr(error.__cause__))

@@ -86,9 +86,21 @@ async fn sdks_show_why_a_call_was_refused() {
     let billing = town.caller("spiffe://prod.acme/ns/billing/sa/web");
     let said = openai(&town, &billing, json!({})).await;
     assert_eq!((&said["status"], &said["reason"]), (&json!(403), &json!("no_grant")), "{said}");
+    assert!(said["message"].as_str().unwrap().contains("no_grant: spiffe://prod.acme/ns/billing"), "{said}");
+    let told = ["code", "param", "type"].map(|name| said["body"][name].clone());
+    assert_eq!(told, [json!("no_grant"), Value::Null, json!("tollgate_refusal")], "{said}");
+    assert_eq!(said["id"], said["own_id"], "{said}");
     let call = json!({"path": "/anthropic", "model": ANTHROPIC_MODEL});
     let said = python::run(&town.world, "anthropic_messages.py", &billing, town.pki.bundle(), &call).await;
     assert_eq!((&said["status"], &said["reason"]), (&json!(403), &json!("no_grant")), "{said}");
+    assert!(said["message"].as_str().unwrap().contains("no_grant: spiffe://prod.acme/ns/billing"), "{said}");
+    let body = &said["body"];
+    assert_eq!(
+        (&body["type"], &body["error"]["type"]),
+        (&json!("error"), &json!("permission_error")),
+        "{said}"
+    );
+    assert_eq!((&said["id"], &body["request_id"]), (&said["own_id"], &said["own_id"]), "{said}");
     let batch = town.caller("spiffe://prod.acme/ns/batch/sa/nightly");
     for stream in [false, true] {
         let said = openai(&town, &batch, json!({"stream": stream})).await;

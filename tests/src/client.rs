@@ -12,7 +12,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -280,21 +280,29 @@ impl Answer {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
-    /// Asserts a refusal by the gateway itself: this status, this reason in header and body, an RFC 9457 problem that
-    /// LLM SDKs can show.
+    /// Asserts a refusal by the gateway itself: this status, this reason in header and body, in a form that the clients of
+    /// the destination show.
     pub fn assert_refused(&self, status: u16, reason: &str) {
-        let problem = self.json();
-        assert_eq!(
-            (self.status.as_u16(), self.header("x-tollgate-reason")),
-            (status, reason),
-            "{}",
-            self.text()
-        );
-        assert_eq!(self.header("content-type"), "application/problem+json");
-        assert_eq!(problem["reason"], reason);
-        assert_eq!(problem["status"], status);
-        assert_eq!(problem["type"], format!("https://tollgate.dev/problems/{reason}"));
-        assert!(problem["error"]["message"].as_str().is_some_and(|text| !text.is_empty()), "{problem}");
+        let (text, said) = (self.text(), self.json());
+        assert_eq!((self.status.as_u16(), self.header("x-tollgate-reason")), (status, reason), "{text}");
+        let begins = format!("{reason}: ");
+        let is_told = |message: &Value| message.as_str().is_some_and(|message| message.starts_with(&begins));
+        match self.header("content-type") {
+            "application/problem+json" => {
+                assert_eq!((&said["reason"], &said["status"]), (&json!(reason), &json!(status)), "{text}");
+                assert_eq!(said["type"], format!("https://tollgate.dev/problems/{reason}"));
+                assert!(is_told(&said["message"]) && is_told(&said["error"]["message"]), "{text}");
+            }
+            "application/json" => {
+                assert_eq!(said["reason"], reason, "{text}");
+                assert!(is_told(&said["message"]) || is_told(&said["error"]["message"]), "{text}");
+            }
+            "application/x-amz-json-1.1" => {
+                assert!(said["__type"] == reason && is_told(&said["message"]), "{text}");
+            }
+            "application/xml" | "application/cbor" => assert!(text.contains(&begins), "{text}"),
+            other => panic!("{other}: {text}"),
+        }
     }
 
     /// Asserts that the upstream answered, not the gateway.

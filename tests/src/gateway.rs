@@ -246,6 +246,26 @@ impl Gateway {
         self.running().process.signal(Signal::SIGTERM);
     }
 
+    /// SIGINT, not waiting for the end.
+    pub fn interrupt(&self) {
+        self.running().process.signal(Signal::SIGINT);
+    }
+
+    /// Waits for an end that it was told of before.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let mut running = self.running.take().expect("a running gateway");
+        eventually("the gateway ends", || running.process.ended().is_some()).await;
+        running.process.ended().expect("it has ended")
+    }
+
+    /// Changes what `tollgate.yaml` says, before a start.
+    pub fn edit_settings(&self, from: &str, to: &str) {
+        let file = self.home.join("tollgate.yaml");
+        let text = fs::read_to_string(&file).expect("tollgate.yaml");
+        assert!(text.contains(from), "{from}: {text}");
+        fs::write(file, text.replacen(from, to, 1)).expect("tollgate.yaml");
+    }
+
     /// SIGTERM, and the exit status after the drain.
     pub fn stop(&mut self) -> ExitStatus {
         self.capture();

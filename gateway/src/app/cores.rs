@@ -35,20 +35,16 @@ pub(super) struct Door {
 }
 
 impl Door {
-    /// The first core's socket binds, the others take the port it got.
     pub(super) fn bind(
         settings: &ListenerSettings,
         tls: Arc<ServerConfig>,
         cores: usize,
     ) -> anyhow::Result<Self> {
-        let context = || format!("listener {}: cannot listen on {}", settings.name, settings.address);
-        let first = listener::bind(settings.address).with_context(context)?;
-        let address = first.local_addr()?;
-        let mut sockets = vec![first];
-        for _ in 1..cores {
-            sockets.push(listener::bind(address).with_context(context)?);
-        }
-        Ok(Self { name: settings.name.as_str().into(), address, tls, sockets })
+        let (name, address) = (&settings.name, settings.address);
+        let sockets = listener::bind(address, cores)
+            .with_context(|| format!("listener {name}: cannot listen on {address}"))?;
+        let address = sockets.first().map_or(Ok(address), std::net::TcpListener::local_addr)?;
+        Ok(Self { name: name.as_str().into(), address, tls, sockets })
     }
 }
 

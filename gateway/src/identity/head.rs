@@ -2,7 +2,7 @@
 
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, Method, Uri, Version, request};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version, request};
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::policy::is_s3;
 use tollgate_policy::target::RequestLine;
@@ -22,6 +22,8 @@ pub(crate) struct Head {
     pub(crate) aws_scope: Option<AwsScope>,
     /// As it came, in hyper's buffer, which is not zeroized.
     pub(crate) credentials: CallerCredentials,
+    /// What it asks for instead of HTTP on its connection.
+    upgrades: Vec<HeaderValue>,
 }
 
 /// Region and service of an AWS signature: no secret, and not believed before the policy lists them.
@@ -59,22 +61,13 @@ impl Head {
     /// `ambiguous_authority` where several authorities disagree or there is none, `method_refused` for methods that are never forwarded.
     pub(crate) fn read(parts: request::Parts, most: usize) -> Result<Self, Denial> {
         let request::Parts { method, uri, mut headers, version, .. } = parts;
-        // TRACE answers with the request it got, which by then holds the secret; CONNECT is a listener's business.
-        if [Method::TRACE, Method::CONNECT].contains(&method) || method.as_str().eq_ignore_ascii_case("TRACK")
-        {
-            return Err(Denial::new(Reason::MethodRefused, "this method is never forwarded"));
-        }
+        check_method(&method)?;
         let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
         if size > most {
             let detail = "the request's headers are larger than the gateway reads (limits.headBytes)";
             return Err(Denial::new(Reason::HeaderRefused, detail));
         }
-        if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
-            return Err(Denial::new(
-                Reason::BadRequest,
-                "the request has both a length and a transfer coding",
-            ));
-        }
+        check_framing(&headers)?;
         let authority = authority(&uri, &headers, version)?;
         let path = uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
         let query =
@@ -82,8 +75,31 @@ impl Head {
         let aws_scope = AwsScope::of(&headers);
         let credentials = CallerCredentials::of(&headers);
         let takes_trailers = headers.get_all(TE).iter().any(|value| has_trailers(value.as_bytes()));
-        strip::headers(&mut headers);
-        Ok(Self { method, headers, takes_trailers, authority, path, query, aws_scope, credentials })
+        // Of HTTP/1.0 it is to be ignored (RFC 9110, section 7.8).
+        let upgrades = Some(strip::headers(&mut headers)).filter(|_| version == Version::HTTP_11);
+        let upgrades = upgrades.unwrap_or_default();
+        Ok(Self { method, headers, takes_trailers, authority, path, query, aws_scope, credentials, upgrades })
+    }
+
+    /// Another protocol on the connection is nothing that a grant allows, and to leave the wish out would be to ask for something else.
+    /// Another version of HTTP, or TLS, may be wished for and not given (RFC 9110, section 7.8).
+    ///
+    /// # Errors
+    /// `upgrade_refused`.
+    pub(crate) fn stays_http(&self) -> Result<(), Denial> {
+        let protocols = self.upgrades.iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+        for protocol in protocols {
+            let name = protocol.split(|byte| *byte == b'/').next().unwrap_or_default();
+            let detail = match name.trim_ascii().to_ascii_lowercase().as_slice() {
+                b"" | b"h2" | b"h2c" | b"http" | b"tls" => continue,
+                b"websocket" => {
+                    "WebSocket is not forwarded: use the API's plain HTTP requests, whose answers may stream"
+                }
+                _ => "another protocol than HTTP, which the request asks for (Upgrade), is not forwarded",
+            };
+            return Err(Denial::new(Reason::UpgradeRefused, detail));
+        }
+        Ok(())
     }
 
     /// What the policy decides on.
@@ -94,6 +110,44 @@ impl Head {
             query: self.query.as_deref(),
         }
     }
+}
+
+fn check_method(method: &Method) -> Result<(), Denial> {
+    let detail = match *method {
+        Method::CONNECT => {
+            "this listener is no forward proxy (CONNECT): make the gateway the base URL instead, as in \
+             https://GATEWAY/DESTINATION/, and set no proxy"
+        }
+        // It answers with the request it got, which by then holds the secret.
+        _ if *method == Method::TRACE || method.as_str().eq_ignore_ascii_case("TRACK") => {
+            "TRACE and TRACK are never forwarded"
+        }
+        _ => return Ok(()),
+    };
+    Err(Denial::new(Reason::MethodRefused, detail))
+}
+
+/// What says where the body ends says it once, and in the one way that every reader knows (RFC 9112, section 6).
+fn check_framing(headers: &HeaderMap) -> Result<(), Denial> {
+    let refuse = |detail| Err(Denial::new(Reason::BadRequest, detail));
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let length = lengths.next().map(HeaderValue::as_bytes);
+    if let Some(length) = length {
+        let is_canonical =
+            matches!(length, b"0" | [b'1'..=b'9', ..]) && length.iter().all(u8::is_ascii_digit);
+        if !is_canonical || lengths.next().is_some() {
+            return refuse("the request's Content-Length is not one plain number");
+        }
+    }
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return Ok(()) };
+    if length.is_some() {
+        return refuse("the request has both a length and a transfer coding");
+    }
+    if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        return refuse("the request's Transfer-Encoding is not `chunked` alone");
+    }
+    Ok(())
 }
 
 /// Whether a value of `TE` lists `trailers`.

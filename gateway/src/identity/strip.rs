@@ -3,111 +3,16 @@
 //! **Invariant:** names are compared as a provider might read them: case folded, `_` equal to `-`, and in queries percent-decoded. Of what
 //! is listed here nothing leaves, whatever the policy says, but the one token that a grant's `callerToken` passes on.
 
+mod names;
+
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use http::HeaderMap;
-use http::header::{CONNECTION, HeaderName};
+use http::header::{CONNECTION, HeaderName, UPGRADE};
+use http::{HeaderMap, HeaderValue};
 use percent_encoding::percent_decode_str;
 
-/// Forms in which credentials are carried in headers, by any provider.
-const CREDENTIALS: &[&str] = &[
-    "authorization",
-    "proxy-authorization",
-    "cookie",
-    "cookie2",
-    "api-key",
-    "apikey",
-    "x-api-key",
-    "x-apikey",
-    "x-auth-token",
-    "x-access-token",
-    "x-auth-key",
-    "x-auth-email",
-    "x-goog-api-key",
-    "x-amz-security-token",
-    "x-functions-key",
-    "private-token",
-    "job-token",
-    "deploy-token",
-    "x-token",
-    "x-vault-token",
-    "x-csrf-token",
-    "ocp-apim-subscription-key",
-    "dd-api-key",
-    "dd-application-key",
-    "x-figma-token",
-    "x-shopify-access-token",
-    "www-authenticate",
-    "x-authorization",
-    "authentication",
-    "xi-api-key",
-    "api-token",
-    "x-api-token",
-    "x-serverless-authorization",
-    "token",
-    "access-token",
-    "auth-token",
-    "session-token",
-    "x-session-token",
-];
-
-/// What the mesh, other proxies and the caller say about the caller, and overrides of the request that was decided on.
-const ASSERTIONS: &[&str] = &[
-    "forwarded",
-    "baggage",
-    "via",
-    "x-real-ip",
-    "x-client-ip",
-    "client-ip",
-    "true-client-ip",
-    "x-cluster-client-ip",
-    "remote-addr",
-    "x-http-method",
-    "x-http-method-override",
-    "x-method-override",
-    "x-original-method",
-    "x-original-url",
-    "x-original-uri",
-    "x-rewrite-url",
-    "x-original-host",
-    "x-host",
-    "x-request-uri",
-    "x-override-url",
-    "x-jwt-assertion",
-    "x-user",
-    "x-user-id",
-    "x-remote-user",
-    "x-spiffe-id",
-    "x-client-cert",
-    "ssl-client-cert",
-    "x-ssl-client-cert",
-    "x-goog-iap-jwt-assertion",
-    "x-ms-client-principal",
-    "x-goog-user-project",
-    "x-goog-authenticated-user-email",
-];
-
-/// Hop-by-hop fields (RFC 9110, section 7.6.1) and those that we set ourselves.
-const HOP: &[&str] = &[
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "http2-settings",
-    "host",
-    "content-length",
-    "expect",
-    "proxy-authenticate",
-    "max-forwards",
-];
-
-/// What follows `x-` in families of names that intermediaries assert.
-const EXTENSIONS: &[&str] =
-    &["tollgate-", "forwarded-", "envoy-", "istio-", "b3-sampled-by", "auth-request-"];
+use self::names::{AMBIGUOUS, ASSERTIONS, CREDENTIALS, FAMILIES, FRAMING, HOP, QUERY};
 
 /// The listed names by length: of one length there are few.
 static LISTED: LazyLock<Vec<Vec<&str>>> = LazyLock::new(|| {
@@ -117,57 +22,38 @@ static LISTED: LazyLock<Vec<Vec<&str>>> = LazyLock::new(|| {
     (0..=longest).map(of).collect()
 });
 
-/// Query parameters that carry credentials.
-const QUERY: &[&str] = &[
-    "key",
-    "api-key",
-    "apikey",
-    "x-api-key",
-    "access-token",
-    "auth-token",
-    "authorization",
-    "bearer-token",
-    "oauth-token",
-    "client-secret",
-    "x-goog-api-key",
-    "subscription-key",
-    "private-token",
-    "x-amz-security-token",
-    "x-amz-signature",
-    "x-amz-credential",
-    "app-key",
-    "application-key",
-    "api-token",
-    "session-token",
-    "refresh-token",
-    "id-token",
-    "client-assertion",
-    "x-auth-token",
-    "x-access-token",
-    "x-goog-signature",
-    "x-goog-credential",
-];
+/// The families by their telling byte.
+static BEGINNINGS: LazyLock<Vec<Vec<&'static str>>> = LazyLock::new(|| {
+    let of = |byte| FAMILIES.iter().copied().filter(|family| telling(family) == byte).collect();
+    (0..128).map(of).collect()
+});
 
-/// Query parameters that carry credentials at some providers and something else at others.
-const AMBIGUOUS: &[&str] = &["token", "code", "sig", "signature"];
 /// No key is shorter; codes of countries, currencies and lines of code are.
 const AMBIGUOUS_BYTES: usize = 16;
 
-/// Removes from `headers` what may not travel on.
-pub(crate) fn headers(headers: &mut HeaderMap) {
+/// Removes from `headers` what may not travel on, and returns the `Upgrade` among it.
+pub(crate) fn headers(headers: &mut HeaderMap) -> Vec<HeaderValue> {
     let named: Vec<HeaderName> = connection_named(headers);
     let mut gone: Vec<HeaderName> =
         headers.keys().filter(|name| is_withheld(name.as_str())).cloned().collect();
     gone.extend(named);
+    let mut upgrades = Vec::new();
     for name in gone {
+        if name == UPGRADE {
+            upgrades.extend(headers.get_all(&name).iter().cloned());
+        }
         headers.remove(&name);
     }
+    upgrades
 }
 
 /// Whether a header of this name stays behind.
 pub(crate) fn is_withheld(name: &str) -> bool {
     if name.bytes().any(|b| b == b'_') {
-        return is_withheld_dashed(&name.replace('_', "-"));
+        let dashed = name.replace('_', "-");
+        // A second reader may take it for the field that the first one goes by.
+        let is_double = dashed.starts_with("content-") || FRAMING.contains(&dashed.as_str());
+        return is_double || is_withheld_dashed(&dashed);
     }
     is_withheld_dashed(name)
 }
@@ -177,10 +63,13 @@ fn is_withheld_dashed(name: &str) -> bool {
     // The last letter tells most names apart without a call.
     let is = |listed: &&str| listed.as_bytes().last() == bytes.last() && *listed == name;
     LISTED.get(name.len()).is_some_and(|listed| listed.iter().any(is))
-        || name.starts_with("proxy-")
-        || name
-            .strip_prefix("x-")
-            .is_some_and(|rest| EXTENSIONS.iter().any(|prefix| rest.starts_with(prefix)))
+        || BEGINNINGS.get(telling(name)).is_some_and(|families| families.iter().any(|f| name.starts_with(f)))
+}
+
+/// The first byte behind the `x-` that many names have.
+fn telling(name: &str) -> usize {
+    let rest = name.strip_prefix("x-").unwrap_or(name);
+    rest.bytes().next().map_or(0, usize::from)
 }
 
 /// Whether two header names are one to a reader that takes `_` for `-`.
@@ -256,6 +145,106 @@ mod tests {
             ("traceparent", "00-1-2-01"),
         ]);
         assert_eq!(kept, ["traceparent"]);
+        for name in [
+            "Client-Cert",
+            "Client-Cert-Chain",
+            "X-Forwarded",
+            "X-Forwarded_For",
+            "X-HTTPD-Method",
+            "X-Method",
+            "X-HTTP-Method",
+            "X-Host-Override",
+            "X-Backend-Host",
+            "X-Request-URL",
+            "X-Original-Forwarded-For",
+            "X-SSL-Client-S-DN",
+            "SSL-Client-Subject-DN",
+            "X-Amzn-Mtls-Clientcert-Leaf",
+            "X-Amzn-Oidc-Identity",
+            "X-Goog-Authenticated-User-Id",
+            "X-MS-Client-Principal-Id",
+            "X-MS-Client-Principal",
+            "X-Consumer-Username",
+            "X-Consumer_Groups",
+            "X-Authenticated-UserId",
+            "Remote-User",
+            "Remote_User",
+            "X-Remote-Group",
+            "Cf-Access-Authenticated-User-Email",
+            "Tailscale-User-Login",
+            "X-Middleware-Subrequest",
+            "X-Accel-Redirect",
+            "Proxy_Authorization",
+        ] {
+            assert!(left(&[(name, "1")]).is_empty(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_second_spelling_of_what_frames_the_message_stays_behind() {
+        for name in [
+            "Content_Type",
+            "Content_Encoding",
+            "Content_Length",
+            "Content-Length",
+            "Transfer_Encoding",
+            "content_md5",
+            "Accept_Encoding",
+            "If_Range",
+        ] {
+            assert!(left(&[(name, "1")]).is_empty(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_providers_and_their_sdks_ask_for_travels_on() {
+        for name in [
+            "content-type",
+            "content-encoding",
+            "accept",
+            "accept-encoding",
+            "user-agent",
+            "x-stainless-lang",
+            "x-stainless-retry-count",
+            "openai-beta",
+            "anthropic-version",
+            "anthropic-beta",
+            "session_id",
+            "x-goog-api-client",
+            "x-goog-request-params",
+            "x-ms-client-request-id",
+            "x-ms-version",
+            "x-amz-target",
+            "x-amz-user-agent",
+            "x-amzn-trace-id",
+            "amz-sdk-request",
+            "x-request-id",
+            "x-client-request-id",
+            "idempotency-key",
+            "x-github-api-version",
+            "traceparent",
+            "range",
+            "if-none-match",
+        ] {
+            assert_eq!(left(&[(name, "1")]), [name], "{name}");
+        }
+    }
+
+    #[test]
+    fn an_upgrade_is_taken_away_and_told() {
+        let upgrade = |pairs: &[(&str, &str)]| {
+            let mut map = HeaderMap::new();
+            for (name, value) in pairs {
+                map.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+            }
+            headers(&mut map)
+        };
+        assert_eq!(
+            upgrade(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]),
+            ["websocket"]
+        );
+        assert_eq!(upgrade(&[("upgrade", "h2c"), ("upgrade", "websocket")]), ["h2c", "websocket"]);
+        assert!(upgrade(&[("connection", "keep-alive")]).is_empty());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
 use jiff::Timestamp;
 
+use super::framing::Strict;
 use super::open::Order;
 use super::{Connection, TlsStream, linger};
 use crate::reply::ReplyBody;
@@ -22,7 +23,6 @@ use crate::request;
 pub(super) async fn serve(stream: TlsStream, connection: Arc<Connection>) {
     let _drained = connection.core.shared.drain.watch();
     connection.core.open.enter(&connection);
-    let io = TokioIo::new(stream);
     let limits = &connection.core.shared.limits;
     let served = Arc::clone(&connection);
     let service = service_fn(move |request: Request<Incoming>| {
@@ -48,7 +48,7 @@ pub(super) async fn serve(stream: TlsStream, connection: Arc<Connection>) {
             .initial_connection_window_size(4 << 20)
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20));
-        let mut served = builder.serve_connection(io, service);
+        let mut served = builder.serve_connection(TokioIo::new(stream), service);
         drive(&mut served, &connection, |c| c.graceful_shutdown()).await;
     } else {
         let mut builder = http1::Builder::new();
@@ -57,9 +57,9 @@ pub(super) async fn serve(stream: TlsStream, connection: Arc<Connection>) {
             .header_read_timeout(None)
             .max_buf_size(limits.head_bytes)
             .max_headers(limits.head_fields);
-        let mut served = builder.serve_connection(io, service);
+        let mut served = builder.serve_connection(TokioIo::new(Strict::new(stream)), service);
         if drive(&mut served, &connection, |c| c.graceful_shutdown()).await == End::Close {
-            let stream = served.into_parts().io.into_inner();
+            let stream = served.into_parts().io.into_inner().into_inner();
             tokio::select! {
                 () = linger::close(stream) => {}
                 () = cut(&connection) => {}

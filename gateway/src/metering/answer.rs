@@ -28,6 +28,7 @@ pub(crate) async fn answer(
     mut meter: Box<Meter>,
     mut answered: Box<Answered>,
     connection: Arc<Connection>,
+    dress: Dress,
 ) -> Response<ReplyBody> {
     let head = &mut answered.head;
     meter.record.status = head.status.as_u16();
@@ -77,7 +78,7 @@ pub(crate) async fn answer(
         Err(_) => {
             let denial =
                 Denial::new(Reason::LedgerUnavailable, "the call was made, but could not be recorded");
-            reply::refusal(&denial, id, Dress::Problem)
+            reply::refusal(&denial, id, dress)
         }
     }
 }

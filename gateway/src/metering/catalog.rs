@@ -9,8 +9,9 @@ use std::path::PathBuf;
 use tollgate_policy::dialect::Catalog;
 use tollgate_policy::model::{Problem, SourceFile};
 
-const FILES: [(&str, &str); 5] = [
+const FILES: [(&str, &str); 6] = [
     ("catalog/dialects/anthropic.yaml", include_str!("../../catalog/dialects/anthropic.yaml")),
+    ("catalog/dialects/google.yaml", include_str!("../../catalog/dialects/google.yaml")),
     ("catalog/dialects/http.yaml", include_str!("../../catalog/dialects/http.yaml")),
     ("catalog/dialects/openai.yaml", include_str!("../../catalog/dialects/openai.yaml")),
     ("catalog/prices/anthropic.yaml", include_str!("../../catalog/prices/anthropic.yaml")),

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use http::{Method, StatusCode};
 use jiff::Timestamp;
-use tollgate_policy::decision::{Facts, Permit, Priced};
+use tollgate_policy::decision::{Admission, Facts, Permit, Priced};
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::{Class, Endpoint};
 use tollgate_policy::name::Name;
@@ -135,13 +135,18 @@ impl Meter {
         self.record.path = Some(Bounded::path(target.path()));
     }
 
+    /// What was asked for, also where it is refused.
+    pub(crate) fn asked(&mut self, asked: &Asked, admission: &Admission) {
+        let facts = asked.facts();
+        self.record.model = facts.model.as_deref().map(Bounded::new);
+        self.record.operation = admission.endpoint().and_then(|endpoint| endpoint.operation.clone());
+        self.record.bytes_in = facts.body_bytes;
+    }
+
     pub(crate) fn permitted(&mut self, permit: &Permit, asked: &Asked, bound: Option<&Bound>) {
         let facts = asked.facts();
         self.record.grant = Some(permit.grant().name.clone());
         self.record.credential = permit.credential().map(|credential| credential.name.clone());
-        self.record.model = facts.model.as_deref().map(Bounded::new);
-        self.record.operation = permit.endpoint().and_then(|endpoint| endpoint.operation.clone());
-        self.record.bytes_in = facts.body_bytes;
         self.endpoint = permit.endpoint().cloned();
         self.price = permit.price().clone();
         self.bound = bound.copied();

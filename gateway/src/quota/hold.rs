@@ -11,18 +11,18 @@ use http::HeaderValue;
 use jiff::Timestamp;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::limit::{Limit, LimitKind, Refused, Slice, Unit, Usage};
-use tollgate_policy::price::NanoUsd;
 
 use super::Demand;
 use super::cell::{Cell, State, lock};
 use super::key::Keys;
 use super::plan::{Item, Plan};
 use super::rate::{self, RateHeaders};
+use super::refusal;
 use super::share::{HeldShare, Room};
 use crate::ledger::Charge;
 
 /// How long a caller should wait at least, and for other calls to end.
-const SHORT_RETRY: Duration = Duration::from_secs(1);
+pub(super) const SHORT_RETRY: Duration = Duration::from_secs(1);
 
 /// The reservation of one call. Dropped before [`Hold::sent`] it is released, dropped after it is settled at what it held: the
 /// provider may bill whatever was sent.
@@ -72,9 +72,16 @@ impl Hold {
     ) -> Result<Self, Denial> {
         let taken = Vec::with_capacity(plan.items.len());
         let mut hold = Self { plan: Arc::clone(plan), taken, charges: Vec::new(), opened: now, sent: false };
-        for item in &plan.items {
-            // A refusal drops the hold, and that gives back what came before.
-            hold.taken.push(Taken::take(item, keys, demand, now)?);
+        for (index, item) in plan.items.iter().enumerate() {
+            match Taken::take(item, keys, demand, now) {
+                Ok(taken) => hold.taken.push(taken),
+                // It drops the hold, and that gives back what came before.
+                Err(denial) => {
+                    let rest = plan.items.iter().skip(index + 1);
+                    let others = rest.filter_map(|item| refusal::counted(item, keys, demand, now));
+                    return Err(others.fold(denial, refusal::longer));
+                }
+            }
         }
         let charges = plan.items.iter().zip(&hold.taken).filter_map(|(item, taken)| match taken.place {
             Place::Slice { held, .. } => {
@@ -174,12 +181,12 @@ impl Taken {
                     if let (Refused::Held { .. }, Some(shares)) = (refused, &cell.shares) {
                         shares.want(keys, now);
                     }
-                    over_budget(limit, amount, refused)
+                    refusal::over_budget((limit, amount), refused, &mut counter, now)
                 })?;
                 let free = limit.amount.saturating_sub(spent).saturating_sub(held);
                 share = take_share(&cell, keys, amount, Room { cap: limit.amount, free }, now)
                     .inspect_err(|()| counter.release(slice, amount))
-                    .map_err(|()| over_share(limit, Reason::BudgetHeld))?;
+                    .map_err(|()| refusal::over_share(limit, Reason::BudgetHeld))?;
                 Place::Slice { slice, held: amount }
             }
             (State::Concurrent(calls), LimitKind::Concurrent) => {
@@ -193,11 +200,11 @@ impl Taken {
                     .inspect_err(|()| {
                         calls.fetch_sub(1, Ordering::Relaxed);
                     })
-                    .map_err(|()| over_share(limit, Reason::ConcurrencyLimited))?;
+                    .map_err(|()| refusal::over_share(limit, Reason::ConcurrencyLimited))?;
                 place
             }
             (State::Rate(rate), LimitKind::Gcra { .. }) => {
-                let left = rate.take(amount, now).map_err(|wait| too_fast(limit, wait))?;
+                let left = rate.take(amount, now).map_err(|wait| refusal::too_fast(limit, amount, wait))?;
                 Place::Rate { left }
             }
             // Two generations of the policy disagree about what this id is; nothing can be counted for the older one.
@@ -240,7 +247,7 @@ pub(super) fn exhausted(plan: &Plan, keys: &Keys<'_>, least: &Demand, now: Times
         let is_over = wanted > 0 && counter.usage(window, now).spent.saturating_add(wanted) > limit.amount;
         is_over.then(|| {
             let resets_in = counter.resets_in(window, now);
-            over_budget(limit, wanted, Refused::Exhausted { resets_in })
+            refusal::over_budget((limit, wanted), Refused::Exhausted { resets_in }, &mut counter, now)
         })
     })
 }
@@ -259,69 +266,11 @@ fn take_share(
     }
 }
 
-fn over_share(limit: &Limit, reason: Reason) -> Denial {
-    let (id, unit) = (&limit.id, limit.unit);
-    let detail = format!(
-        "limit {id}: calls of this workload hold their share of its {unit} while others want some too; retry soon"
-    );
-    Denial::new(reason, detail).retry_after(SHORT_RETRY)
-}
-
 /// A place among the calls at once, and how many were free before.
 fn occupy(calls: &AtomicU64, limit: &Limit) -> Result<(Place, u64), Denial> {
     let more = |calls: u64| calls.checked_add(1).filter(|calls| *calls <= limit.amount);
-    let occupied = calls.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-    occupied.map(|before| (Place::Slot, limit.amount.saturating_sub(before))).map_err(|_| {
-        let detail = format!("limit {}: too many calls are under way at once", limit.id);
-        Denial::new(Reason::ConcurrencyLimited, detail).retry_after(SHORT_RETRY)
-    })
-}
-
-fn too_fast(limit: &Limit, wait: Option<Duration>) -> Denial {
-    let at_once = match &limit.kind {
-        LimitKind::Gcra { burst, .. } => format!(" ({burst} at once, then evenly)"),
-        _ => String::new(),
-    };
-    let denial = Denial::new(Reason::RateLimited, format!("limit {}: too many requests{at_once}", limit.id));
-    match wait {
-        Some(wait) => denial.retry_after(wait),
-        None => denial,
-    }
-}
-
-fn over_budget(limit: &Limit, amount: u64, refused: Refused) -> Denial {
-    let (id, unit) = (&limit.id, limit.unit);
-    match refused {
-        Refused::Held { retry_after } => {
-            let detail = format!(
-                "limit {id}: calls under way hold too much of its {unit} for this one to fit; retry soon"
-            );
-            Denial::new(Reason::BudgetHeld, detail).retry_after(retry_after)
-        }
-        Refused::Exhausted { resets_in } => {
-            let detail = format!(
-                "limit {id}: what is left of its {unit} until the window resets is too little for this call"
-            );
-            Denial::new(Reason::BudgetExhausted, detail).retry_after(resets_in.max(SHORT_RETRY))
-        }
-        Refused::TooLarge => {
-            let advice = match unit {
-                Unit::Tokens | Unit::Spend => "; send less, or ask for fewer output tokens (max_tokens)",
-                Unit::Requests | Unit::Concurrency => "",
-            };
-            let (most, cap) = (shown(unit, amount), shown(unit, limit.amount));
-            let detail = format!(
-                "limit {id}: this call alone may take {most}, and there are {cap} in a whole window{advice}"
-            );
-            Denial::new(Reason::BudgetExhausted, detail)
-        }
-    }
-}
-
-/// An amount in the limit's unit, for people.
-fn shown(unit: Unit, amount: u64) -> String {
-    match unit {
-        Unit::Spend => NanoUsd(amount).to_string(),
-        _ => format!("{amount} {unit}"),
-    }
+    let taken = calls.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    taken
+        .map(|before| (Place::Slot, limit.amount.saturating_sub(before)))
+        .map_err(|calls| refusal::too_many(limit, calls))
 }

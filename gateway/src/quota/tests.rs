@@ -190,9 +190,13 @@ fn each_refusal_has_its_reason_and_its_time_to_retry() {
     for word in ["limit grant/test/tokens/day/shared", "101 tokens", "100 tokens", "max_tokens"] {
         assert!(never.detail.contains(word), "{never}");
     }
-    for denial in [held, exhausted] {
-        assert!(denial.detail.contains("limit grant/test/tokens/day/shared"), "{denial}");
-        assert!(!denial.detail.contains(char::is_numeric), "what others use is their business: {denial}");
+    for (denial, words) in [
+        (held, ["100 tokens", "0 tokens are used", "90 tokens held", "may take 20 tokens", "in 12 h"]),
+        (exhausted, ["100 tokens", "90 tokens are used", "0 tokens held", "may take 20 tokens", "in 12 h"]),
+    ] {
+        for word in words.into_iter().chain(["limit grant/test/tokens/day/shared"]) {
+            assert!(denial.detail.contains(word), "{word}: {denial}");
+        }
     }
 
     let world = World::new(&[concurrency(1)]);
@@ -273,4 +277,55 @@ fn the_headers_name_each_limit_and_what_is_left() {
     assert_eq!(parts.next(), Some("\"grant/test/tokens/day/shared\";r=40;t=43200"));
     assert_eq!(parts.next(), Some("\"grant/test/requests/day/shared\";r=9;t=1"));
     assert!(World::new(&[]).hold(WEB, demand(1, 1)).unwrap().rate_headers(now()).is_none());
+}
+
+#[test]
+fn a_refusal_says_how_its_limit_stands_in_the_limits_unit() {
+    let world = World::new(&[spend(5_000_000_000)]);
+    let _ = world.hold(WEB, demand(0, 3_500_000_000)).unwrap().settle(&demand(0, 3_250_000_000));
+    let _first = world.hold(WEB, demand(0, 1_000_000_000)).unwrap();
+    let denial = world.refusal(WEB, demand(0, 800_000_000));
+    assert_eq!(denial.reason, Reason::BudgetHeld);
+    let state = denial.limit.unwrap();
+    assert_eq!((&*state.id, state.unit), ("grant/test/spend/day/shared", Unit::Spend));
+    assert_eq!(
+        (state.amount, state.used, state.held, state.needed),
+        (5_000_000_000, 3_250_000_000, 1_000_000_000, 800_000_000)
+    );
+    assert_eq!(state.resets_in, Some(Duration::from_secs(12 * 3_600)));
+    for words in ["of 5 USD 3.25 USD are used", "1 USD held", "0.8 USD", "the window resets in 12 h"] {
+        assert!(denial.detail.contains(words), "{}", denial.detail);
+    }
+
+    let world = World::new(&[concurrency(1)]);
+    let _first = world.hold(WEB, demand(1, 0)).unwrap();
+    let state = world.refusal(WEB, demand(1, 0)).limit.unwrap();
+    assert_eq!((state.amount, state.held, state.needed, state.resets_in), (1, 1, 1, None));
+
+    let world = World::new(&[hourly(10, 2)]);
+    for _ in 0..2 {
+        world.hold(WEB, demand(0, 0)).unwrap().release();
+    }
+    let denial = world.refusal(WEB, demand(0, 0));
+    for words in ["10 in 1 h", "2 at once", "room for the next in"] {
+        assert!(denial.detail.contains(words), "{}", denial.detail);
+    }
+    let state = denial.limit.unwrap();
+    assert_eq!((state.amount, state.burst, state.used, state.needed), (10, Some(2), 2, 1));
+    assert_eq!(state.resets_in, denial.retry_after);
+}
+
+#[test]
+fn of_several_limits_that_refuse_the_one_that_lasts_longest_is_told() {
+    let month = LimitKind::Counted(Window::Calendar { per: Per::Month, timezone: TimeZone::UTC });
+    let tokens = Limit { kind: month, ..tokens(100) };
+    let world = World::new(&[spend(100), tokens]);
+    let _ = world.hold(WEB, demand(90, 90)).unwrap().settle(&demand(90, 90));
+    let denial = world.refusal(WEB, demand(20, 20));
+    assert_eq!(denial.limit.as_ref().unwrap().unit, Unit::Tokens, "{denial}");
+    assert!(denial.retry_after.unwrap() > Duration::from_secs(30 * 86_400), "{denial}");
+    assert_eq!((world.usage(Unit::Spend), world.usage(Unit::Tokens)), ((90, 0), (90, 0)));
+    // A call that fits into no window is told so, whatever else refuses it.
+    let denial = world.refusal(WEB, demand(101, 20));
+    assert_eq!((denial.limit.unwrap().unit, denial.retry_after), (Unit::Tokens, None));
 }

@@ -14,6 +14,42 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
+/// Most bytes of the head of an answer over HTTP/1.
+pub(super) const HEAD_BYTES: usize = 256 << 10;
+
+/// What about an answer cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unreadable {
+    #[error("its head has more fields than `limits.answerFields` allows, or more than {} KiB", HEAD_BYTES >> 10)]
+    TooLarge,
+    #[error("it does not begin as HTTP/1.1 or 1.0 does")]
+    NotHttp,
+    #[error("its status is no number of three digits")]
+    Status,
+    #[error("its Content-Length or Transfer-Encoding is malformed")]
+    Framing,
+    #[error("a field of its head is malformed, or folded into several lines")]
+    Field,
+}
+
+impl Unreadable {
+    /// `None` where the answer did not fail for what it said.
+    pub(super) fn of(error: &hyper::Error) -> Option<Self> {
+        if !error.is_parse() {
+            return None;
+        }
+        // hyper tells the rest in its words alone.
+        let words = error.to_string();
+        Some(match &*words {
+            _ if error.is_parse_too_large() => Self::TooLarge,
+            _ if error.is_parse_status() => Self::Status,
+            _ if words.contains("HTTP version") => Self::NotHttp,
+            _ if words.contains("content-length") || words.contains("transfer-encoding") => Self::Framing,
+            _ => Self::Field,
+        })
+    }
+}
+
 /// A body from a provider.
 #[derive(Debug)]
 pub(crate) struct AnswerBody {

@@ -17,6 +17,7 @@ use tokio_rustls::client::TlsStream;
 use tollgate_policy::caller::SpiffeId;
 
 use super::UpstreamError;
+use super::answer::HEAD_BYTES;
 use super::body::OutBody;
 use super::heard::Heard;
 use super::offer::Offer;
@@ -91,7 +92,7 @@ pub(super) async fn speak(
         return Err(UpstreamError::OtherHttp);
     }
     let (sender, connection) = http1::Builder::new()
-        .max_buf_size(256 << 10)
+        .max_buf_size(HEAD_BYTES)
         .max_headers(bucket.answer_fields)
         .handshake(io)
         .await

@@ -7,7 +7,7 @@ use std::error::Error;
 use h2::Reason;
 use rustls::AlertDescription;
 
-use super::{OutBody, UpstreamError};
+use super::{OutBody, Unreadable, UpstreamError};
 
 /// No answer came.
 #[derive(Debug)]
@@ -63,6 +63,9 @@ impl Unanswered {
     }
 
     pub(crate) fn into_error(self) -> UpstreamError {
+        if let Some(unreadable) = Unreadable::of(&self.error).filter(|_| self.refused.is_none()) {
+            return UpstreamError::Unreadable(unreadable);
+        }
         match (self.refused, self.fate()) {
             (Some(alert), _) => UpstreamError::CertificateRefused(alert),
             (None, Fate::Unsent) => UpstreamError::Unsent,

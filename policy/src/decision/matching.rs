@@ -150,7 +150,7 @@ impl Fit {
 impl Candidates {
     pub(super) fn of(grants: &CallerGrants, call: &Call<'_>) -> Result<Self, Denial> {
         if matches!(call.method, "CONNECT" | "TRACE" | "TRACK") {
-            return Err(Denial::new(Reason::MethodRefused, "this method is never forwarded"));
+            return Err(Denial::new(Reason::MethodRefused, "CONNECT, TRACE and TRACK are never forwarded"));
         }
         let mut fits = Vec::new();
         let mut reason = Reason::NoGrant;

@@ -80,21 +80,32 @@ impl Counter {
         now: Timestamp,
     ) -> Result<Slice, Refused> {
         let period = self.advance(window, now);
+        self.fits(&period, cap, amount, now)?;
+        let slot = self.slot(&period);
+        slot.held = slot.held.saturating_add(amount);
+        let slice = slot.slice;
+        self.held += u128::from(amount);
+        Ok(slice)
+    }
+
+    /// Why [`Counter::reserve`] would refuse; nothing is held.
+    pub fn refusal(&mut self, window: &Window, cap: u64, amount: u64, now: Timestamp) -> Option<Refused> {
+        let period = self.advance(window, now);
+        self.fits(&period, cap, amount, now).err()
+    }
+
+    fn fits(&self, period: &Period, cap: u64, amount: u64, now: Timestamp) -> Result<(), Refused> {
         if amount > cap {
             return Err(Refused::TooLarge);
         }
         let (cap, wanted) = (u128::from(cap), u128::from(amount));
         if self.spent + wanted > cap {
-            return Err(Refused::Exhausted { resets_in: self.frees_in(cap - wanted, &period, now) });
+            return Err(Refused::Exhausted { resets_in: self.frees_in(cap - wanted, period, now) });
         }
         if self.spent + self.held + wanted > cap {
             return Err(Refused::Held { retry_after: HELD_RETRY });
         }
-        let slot = self.slot(&period);
-        slot.held = slot.held.saturating_add(amount);
-        let slice = slot.slice;
-        self.held += wanted;
-        Ok(slice)
+        Ok(())
     }
 
     /// Turns a hold into what was really used, and returns how far that went beyond the hold. More than was held is booked all the

@@ -25,7 +25,7 @@ fn every_file_of_the_catalog_is_read() {
     let catalog = catalog();
     let mut names: Vec<_> = catalog.dialect_names().collect();
     names.sort_unstable();
-    assert_eq!(names, ["anthropic", "http", "openai"]);
+    assert_eq!(names, ["anthropic", "google", "http", "openai"]);
 }
 
 #[test]
