@@ -175,7 +175,7 @@ async fn an_answer_that_cannot_be_read_is_named_as_that() {
     let many = client.request(Method::GET, "/up/many", "");
     client.send(Protocol::H2, many).await.unwrap().assert_status(200);
     for (path, words) in [
-        ("fields", "more than 256 fields"),
+        ("fields", "more fields than `limits.answerFields` allows"),
         ("folded", "folded into several lines"),
         ("colon", "a field of its head is malformed"),
         ("smtp", "does not begin as HTTP"),
