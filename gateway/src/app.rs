@@ -40,7 +40,7 @@ use crate::metering::catalog;
 use crate::patience;
 use crate::quota::Quota;
 use crate::settings::{self, Settings};
-use crate::snapshot::{Snapshot, Snapshots};
+use crate::snapshot::{Reloads, Snapshot, Snapshots};
 use crate::telemetry::{self, Flush};
 use crate::upstream::{self, DialRules, local_addresses};
 
@@ -186,7 +186,7 @@ impl App {
         let listeners: Vec<SocketAddr> = doors.iter().map(|door| door.address).collect();
         shared.rules.own_addresses(local_addresses().context("the addresses of this machine")?);
         shared.rules.own_sockets(listeners.iter().copied().chain([admin_address]).collect());
-        let reload_failures = Arc::clone(&reload.failures);
+        let reloads = Arc::clone(&reload.reloads);
         let cores = Cores::start(&shared, &ledger, doors, count)?;
         let auditor = trail.keep(cores.all().iter().map(|core| Arc::clone(&core.uses)).collect())?;
         let app = Self {
@@ -201,7 +201,7 @@ impl App {
             listeners,
             admin: admin_address,
         };
-        app.control(reload, (reload_failures, standing), ledger, admin_socket)?;
+        app.control(reload, (reloads, standing), ledger, admin_socket)?;
         app.announce();
         Ok(app)
     }
@@ -210,7 +210,7 @@ impl App {
     fn control(
         &self,
         mut reload: Reload,
-        (reload_failures, identity): (Arc<AtomicU64>, Arc<FilesInForce>),
+        (reloads, identity): (Arc<Reloads>, Arc<FilesInForce>),
         ledger: Arc<Ledger>,
         socket: tokio::net::TcpListener,
     ) -> anyhow::Result<()> {
@@ -219,7 +219,7 @@ impl App {
             cores: self.cores.all(),
             ledger,
             audit: self.auditor.view(),
-            reload_failures,
+            reloads,
             identity,
         };
         let token = admin_token(&self.settings.admin.token_file)?;

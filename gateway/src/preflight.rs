@@ -4,11 +4,14 @@
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use tollgate_policy::model::{Problem, SourceFile};
 use tollgate_policy::policy::{AwsStore, Destination, Policy, SecretId, StoreKind, VaultAuth, VaultStore};
 
 use crate::settings::Settings;
+use crate::snapshot::Snapshot;
 use crate::upstream::DialRules;
 
 /// What the resources need and do not have. `settings`: where they are known.
@@ -29,6 +32,16 @@ pub(crate) fn resources(policy: &Policy, settings: Option<&Settings>) -> Vec<Pro
         {
             warnings.push(origin.problem(field, message));
         }
+    }
+    warnings
+}
+
+/// Which of the certificates that destinations are verified with are out of date, or soon will be.
+pub(crate) fn authorities(snapshot: &Snapshot, now: Timestamp) -> Vec<Problem> {
+    let mut warnings = Vec::new();
+    for destination in snapshot.policy.destinations() {
+        let said = snapshot.dated(destination).into_iter().filter_map(|dated| dated.warning(now, Duration::ZERO));
+        warnings.extend(said.map(|message| destination.origin.problem("spec.tls.verify", message)));
     }
     warnings
 }

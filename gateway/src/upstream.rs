@@ -33,13 +33,13 @@ use tollgate_secrets::Secret;
 pub use self::address::{DialRules, local_addresses};
 pub(crate) use self::answer::AnswerBody;
 pub(crate) use self::body::{BodyError, Malformed, OutBody, Recode, Stall, Upload};
-pub(crate) use self::certificate::{BadCertificate, Shown, ends, fits};
+pub(crate) use self::certificate::{BadCertificate, Shown, dated, ends, fits};
 use self::dial::Dial;
 pub(crate) use self::dial::DialError;
 use self::heard::{Heard, refusal};
 pub(crate) use self::pool::Pool;
 use self::pool::{Bucket, Key, Line, StreamSlot, Verified};
-pub(crate) use self::tls::{TlsClient, TlsClients};
+pub(crate) use self::tls::{CaState, TlsClient, TlsClients, ca_state};
 use crate::ledger::{Gate, Gated, Position};
 
 /// Why there is no connection, or no answer on it.

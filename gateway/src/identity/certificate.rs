@@ -72,13 +72,15 @@ impl ClientCertVerifier for SpiffeVerifier {
 /// The error whose TLS alert says what is wrong (RFC 8446, section 6.2).
 fn alert(refusal: Refusal) -> CertificateError {
     match refusal {
-        Refusal::Expired => CertificateError::Expired,
+        Refusal::Expired | Refusal::RootNotInDate => CertificateError::Expired,
         Refusal::NotYetValid => CertificateError::NotValidYet,
         Refusal::UnknownIssuer | Refusal::UnknownTrustDomain => CertificateError::UnknownIssuer,
         Refusal::Malformed | Refusal::NoCertificate => CertificateError::BadEncoding,
         Refusal::NotOneUriSan
         | Refusal::NotSpiffe
         | Refusal::SigningCertificate
+        | Refusal::IssuerMayNotSign
+        | Refusal::NameNotPermitted
         | Refusal::Unverified
         | Refusal::TooMany => CertificateError::ApplicationVerificationFailure,
     }
