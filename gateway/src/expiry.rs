@@ -167,14 +167,10 @@ mod tests {
     fn soon_is_the_last_fifth_of_a_life_and_a_month_at_most() {
         let day = Validity { begins: at(0), ends: at(20) };
         let age = |validity: Validity, hour| validity.age(at(hour), Duration::ZERO);
-        assert_eq!([-1, 0, 15, 17, 20, 21].map(|hour| age(day, hour)), [
-            Age::NotYet,
-            Age::Valid,
-            Age::Valid,
-            Age::EndsSoon,
-            Age::EndsSoon,
-            Age::Ended
-        ]);
+        assert_eq!(
+            [-1, 0, 15, 17, 20, 21].map(|hour| age(day, hour)),
+            [Age::NotYet, Age::Valid, Age::Valid, Age::EndsSoon, Age::EndsSoon, Age::Ended]
+        );
         assert_eq!(day.age(at(-1), Duration::from_secs(3600)), Age::Valid);
         let years = Validity { begins: at(0), ends: at(10 * 365 * 24) };
         assert_eq!(age(years, (10 * 365 - 31) * 24), Age::Valid);
@@ -190,7 +186,10 @@ mod tests {
         };
         assert!(news(&all, 1).is_empty());
         let soon = news(&all, 18);
-        assert!(matches!(soon.as_slice(), [one] if one.starts_with("a.pem ends soon, on 1970-01-01T20:00:00Z")), "{soon:?}");
+        assert!(
+            matches!(soon.as_slice(), [one] if one.starts_with("a.pem ends soon, on 1970-01-01T20:00:00Z")),
+            "{soon:?}"
+        );
         assert!(news(&all, 19).is_empty());
         let ended = news(&all, 21);
         assert_eq!(ended, ["a.pem expired on 1970-01-01T20:00:00Z: what it signed is not trusted"]);

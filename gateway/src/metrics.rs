@@ -157,7 +157,11 @@ impl Scrape<'_> {
                 self.reload_failures as f64,
             ),
             level("tollgate_requests_in_flight", "Calls under way.", sums.in_flight as f64),
-            level("tollgate_config_up", "1 while the configuration on disk is in force.", f64::from(u8::from(!self.is_config_refused))),
+            level(
+                "tollgate_config_up",
+                "1 while the configuration on disk is in force.",
+                f64::from(u8::from(!self.is_config_refused)),
+            ),
             level("tollgate_config_generation", "Generation of the policy in force.", self.generation as f64),
             family(
                 "tollgate_build_info",

@@ -57,10 +57,9 @@ mod tests {
     #[test]
     fn what_was_never_taken_has_to_settle_too() {
         let mut settle = Settle::new(None);
-        assert_eq!([settle.look(1), settle.look(1), settle.look(1)], [
-            Look::Unsettled,
-            Look::Settled,
-            Look::Same
-        ]);
+        assert_eq!(
+            [settle.look(1), settle.look(1), settle.look(1)],
+            [Look::Unsettled, Look::Settled, Look::Same]
+        );
     }
 }

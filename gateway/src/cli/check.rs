@@ -106,7 +106,9 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         let problem = |error: &FileError| settings.problem(&error.field, error.fault.to_string());
         match IdentityFiles::load(settings.identity.clone(), &base) {
             Ok(files) => {
-                let faults = files.faults().map(|error| format!("{}; nobody of this trust domain is trusted", problem(error)));
+                let faults = files
+                    .faults()
+                    .map(|error| format!("{}; nobody of this trust domain is trusted", problem(error)));
                 early.extend(faults);
                 let remarks = files.remarks(&settings.names, Timestamp::now()).into_iter();
                 early.extend(remarks.map(|(field, said)| settings.problem(&field, said).to_string()));

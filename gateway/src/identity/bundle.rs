@@ -4,7 +4,6 @@
 
 use std::fmt;
 
-use jiff::Timestamp;
 use rustls::pki_types::{CertificateDer, TrustAnchor};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
@@ -58,7 +57,8 @@ impl Bundle {
                 continue;
             }
             let apart = constraints::apart(der, &read);
-            let (shown, constraints) = apart.unwrap_or_else(|| (der.clone().into_owned(), UriConstraints::default()));
+            let (shown, constraints) =
+                apart.unwrap_or_else(|| (der.clone().into_owned(), UriConstraints::default()));
             let anchor = webpki::anchor_from_trusted_cert(&shown).map_err(|error| error.to_string())?;
             bundle.anchors.push(anchor.to_owned());
             bundle.roots.push(Root { validity, constraints, title });
@@ -78,11 +78,6 @@ impl Bundle {
 
     pub(super) fn roots(&self) -> &[Root] {
         &self.roots
-    }
-
-    /// When the last root ends; `None` where there is none.
-    pub(crate) fn ends(&self) -> Option<Timestamp> {
-        self.roots.iter().map(|root| root.validity.ends).max()
     }
 }
 

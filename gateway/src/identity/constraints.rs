@@ -66,7 +66,8 @@ pub(super) fn apart(
 fn tag_of(der: &[u8], uri: &str) -> Option<usize> {
     let start = uri.as_ptr().addr().checked_sub(der.as_ptr().addr())?;
     let tag = start.checked_sub(2)?;
-    let is_there = der.get(tag..start)? == [URI, u8::try_from(uri.len()).ok().filter(|length| *length < 128)?]
+    let is_there = der.get(tag..start)?
+        == [URI, u8::try_from(uri.len()).ok().filter(|length| *length < 128)?]
         && der.get(start..start + uri.len())? == uri.as_bytes();
     is_there.then_some(tag)
 }
@@ -120,7 +121,11 @@ impl SignatureVerificationAlgorithm for Signed<'_> {
         signature: &[u8],
     ) -> Result<(), InvalidSignature> {
         let signed = self.altered.iter().find(|altered| altered.shown == message);
-        self.algorithm.verify_signature(public_key, signed.map_or(message, |altered| altered.signed), signature)
+        self.algorithm.verify_signature(
+            public_key,
+            signed.map_or(message, |altered| altered.signed),
+            signature,
+        )
     }
 
     fn public_key_alg_id(&self) -> AlgorithmIdentifier {

@@ -342,7 +342,13 @@ impl Taken {
         self.watched.is_new(&digest) && self.take(domain, file, pem, digest)
     }
 
-    fn take(&mut self, domain: &TrustDomain, file: &Path, pem: Result<Vec<u8>, FileError>, digest: Digest) -> bool {
+    fn take(
+        &mut self,
+        domain: &TrustDomain,
+        file: &Path,
+        pem: Result<Vec<u8>, FileError>,
+        digest: Digest,
+    ) -> bool {
         match pem.and_then(|pem| read_bundle(file, &pem).map_err(|fault| fault.at(bundle_field(domain)))) {
             Ok((bundle, unfit)) => {
                 (self.bundle, self.unfit) = (Arc::new(bundle), unfit);

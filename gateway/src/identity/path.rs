@@ -91,8 +91,10 @@ impl<'a> Shown<'a> {
         if self.has_double(&altered) {
             return Err(Refusal::Unverified);
         }
-        let signed: Vec<_> =
-            webpki::ALL_VERIFICATION_ALGS.iter().map(|algorithm| Signed { algorithm: *algorithm, altered: &altered }).collect();
+        let signed: Vec<_> = webpki::ALL_VERIFICATION_ALGS
+            .iter()
+            .map(|algorithm| Signed { algorithm: *algorithm, altered: &altered })
+            .collect();
         let signed: Vec<&dyn SignatureVerificationAlgorithm> = signed.iter().map(|one| one as _).collect();
         let algorithms = if altered.is_empty() { webpki::ALL_VERIFICATION_ALGS } else { &signed };
         self.longest(bundle, algorithms, moment)

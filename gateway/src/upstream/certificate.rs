@@ -152,7 +152,8 @@ pub(crate) fn dated(policy: &Policy, secrets: &Secrets) -> Vec<Dated> {
         let read = chain.iter().filter_map(|der| X509Certificate::from_der(der).ok());
         let validity = read.filter_map(|(_, read)| Validity::of(&read)).reduce(Validity::and)?;
         let alias = credential.keys.get(at).and_then(|key| key.alias.as_ref());
-        let name = alias.map_or_else(|| credential.name.to_string(), |alias| format!("{} {alias}", credential.name));
+        let name =
+            alias.map_or_else(|| credential.name.to_string(), |alias| format!("{} {alias}", credential.name));
         let title = format!("Credential {name}: the client certificate");
         Some(Dated { purpose: Purpose::Client, name, title, validity })
     });
