@@ -18,7 +18,7 @@ pub(crate) use self::credentials::CallerCredentials;
 pub use self::files::IdentitySettings;
 pub(crate) use self::files::{FileError, FilesInForce, IdentityFiles, MOST_SKEW};
 pub(crate) use self::head::{AwsScope, HEAD_BYTES, Head};
-pub(crate) use self::strip::{query as without, same_name};
+pub(crate) use self::strip::{headers as strip_headers, query as without, same_name};
 pub(crate) use self::trust::{Peer, Refusal, Trust};
 
 /// A caller that nobody has proven, to ask what it could do if it had.

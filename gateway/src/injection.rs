@@ -5,13 +5,14 @@
 
 mod form;
 mod hmac;
+mod messages;
 mod prepared;
 mod scrub;
 mod sigv4;
 mod spare;
 mod template;
 
-use http::header::{AUTHORIZATION, COOKIE, HeaderName};
+use http::header::{AUTHORIZATION, COOKIE, HeaderName, TE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Request, Uri, Version};
 use jiff::Timestamp;
@@ -20,9 +21,10 @@ use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::policy::Credential;
 use tollgate_secrets::Secret;
 
+pub(crate) use self::messages::Messages;
 pub(crate) use self::prepared::Prepared;
 use self::prepared::{Ready, Signer};
-pub(crate) use self::scrub::{Scrubber, Seen, answer_head, forget_digests};
+pub(crate) use self::scrub::{Scrubber, Seen, answer_head, answer_trailers, forget_digests};
 pub(crate) use self::sigv4::has_digest;
 pub(crate) use self::template::Template;
 use crate::identity;
@@ -87,6 +89,9 @@ impl Injected {
         };
         if peer.is_http2() {
             *request.version_mut() = Version::HTTP_2;
+            if template.takes_trailers {
+                request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
+            }
             *request.uri_mut() = absolute(authority.clone(), path).ok_or_else(|| bug("no URI"))?;
         } else {
             request.headers_mut().insert(http::header::HOST, host.clone());

@@ -7,6 +7,7 @@ mod admin;
 mod app;
 mod attempt;
 mod audit;
+mod caller_body;
 pub mod cli;
 mod core;
 mod credentials;

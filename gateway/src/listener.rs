@@ -5,6 +5,7 @@
 mod connection;
 mod due;
 mod http;
+mod linger;
 mod open;
 mod paced;
 mod pulse;

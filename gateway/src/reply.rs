@@ -154,12 +154,17 @@ pub(crate) fn refusal(denial: &Denial, id: RecordId, dress: Dress) -> Response<R
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
     }
     if is_malformed(denial.reason) {
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        announce_close(&mut response);
     }
     if denial.reason == Reason::BudgetExhausted {
-        headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+        response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
     }
     response
+}
+
+/// Says that the connection ends with this answer: what follows on it is in doubt, or will not be read.
+pub(crate) fn announce_close(response: &mut Response<ReplyBody>) {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
 fn problem(denial: &Denial, id: &str) -> Bytes {

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use tollgate_policy::denial::Denial;
 
 use crate::attempt::{Answered, Way};
+use crate::caller_body::CallerBody;
 use crate::fault::{self, Stage};
 use crate::identity::Head;
 use crate::injection::{self, Template};
@@ -32,7 +33,12 @@ pub(crate) async fn handle(
         Ok(answered) => metering::answer(meter, answered, connection).await,
         Err(denial) => {
             let id = meter.refuse(&denial);
-            reply::refusal(&denial, id, dress)
+            let unread = connection.body().is_some_and(|body| body.was_dropped());
+            let mut response = reply::refusal(&denial, id, dress);
+            if unread {
+                reply::announce_close(&mut response);
+            }
+            response
         }
     }
 }
@@ -45,6 +51,7 @@ async fn forward(
     let core = &*connection.core;
     let faults = fault::Faults::of(&request);
     let (parts, body) = request.into_parts();
+    let body = CallerBody::new(body, connection.body());
 
     let snapshot = core.snapshot()?;
 

@@ -32,7 +32,7 @@ use tollgate_secrets::Secret;
 
 pub use self::address::{DialRules, local_addresses};
 pub(crate) use self::answer::AnswerBody;
-pub(crate) use self::body::{BodyError, Malformed, OutBody, Recode, Stall, Upload};
+pub(crate) use self::body::{BodyError, Malformed, OutBody, Recode, Stall, Trailers, Upload};
 pub(crate) use self::certificate::{BadCertificate, Shown, dated, ends, fits};
 use self::dial::Dial;
 pub(crate) use self::dial::DialError;

@@ -17,6 +17,7 @@ PYTHON = [
     "httpx[http2]==0.28.1",
     "h2==4.4.1",
     "moto[server]==5.2.5",
+    "grpcio==1.85.3",
 ]
 AIMOCK = "@copilotkit/aimock@1.43.0"
 IDP = "oauth2-mock-server@8.2.1"

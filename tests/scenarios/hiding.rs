@@ -3,6 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::Method;
+use http_body_util::BodyExt;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tollgate_tests::provider::{self, chat};
@@ -82,6 +83,36 @@ async fn headers_that_connection_names_and_trailers_do_not_travel_on() {
     assert!(!seen.everything().contains("mine") && seen.header("x-internal").is_empty(), "{seen:#?}");
     assert_eq!(seen.header("authorization"), format!("Bearer {}", stand.key));
     assert_eq!(&seen.body[..], b"hi");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trailers_travel_over_http_2_without_what_may_not() {
+    let plan = Plan { inject: "{header: {name: x-key}}", ..Plan::new() };
+    let upstream = Upstream::http(&plan.server, &["h2"], |_| Reply::status(200)).await;
+    let stand = plan.start_with(upstream).await;
+    let client = stand.checkout();
+    let mut request = client.request(Method::POST, "/up/x", "");
+    let trailers = [
+        ("x-checksum", "fine"),
+        ("authorization", "Bearer mine"),
+        ("x_api_key", "mine"),
+        ("x-key", "mine"),
+        ("x_key", "mine"),
+        ("cookie", "mine"),
+        ("content-type", "mine"),
+        ("x-tollgate-reason", "mine"),
+        ("x-http-method-override", "mine"),
+        ("host", "mine"),
+    ];
+    let trailers = trailers.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+    let body = http_body_util::Full::new(bytes::Bytes::from("hi"));
+    let last = async move { Some(Ok(http::HeaderMap::from_iter(trailers))) };
+    *request.body_mut() = body.with_trailers(last).map_err(|never| match never {}).boxed();
+    client.send(Protocol::H2, request).await.unwrap().assert_status(200);
+    let seen = stand.upstream.only();
+    let arrived = seen.trailers.clone().unwrap_or_default();
+    assert_eq!(arrived.keys().map(http::HeaderName::as_str).collect::<Vec<_>>(), ["x-checksum"], "{seen:#?}");
+    assert!(!seen.everything().contains("mine"), "{seen:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

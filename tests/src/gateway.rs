@@ -215,6 +215,13 @@ impl Gateway {
         fs::rename(staged, path).expect("resource file in place");
     }
 
+    /// Replaces a resource file and waits until it is in force.
+    pub async fn replace(&self, file: &str, text: &str) {
+        let before = self.generation();
+        self.write_resource(file, text);
+        self.reloaded(before).await;
+    }
+
     /// The generation being served.
     pub fn generation(&self) -> u64 {
         self.snapshot()["generation"].as_u64().expect("the snapshot says its generation")

@@ -16,19 +16,30 @@ pub fn installed() -> bool {
 
 /// Runs `tests/clients/<script>` with a JSON object as its one argument and returns the JSON object that it prints last.
 /// `argument` is given the gateway's port, the CA file and the caller's certificate and key.
-pub async fn run(world: &World, script: &str, client: &Client, ca: &Path, argument: &Value) -> Value {
+pub async fn run(world: &World, script: &str, client: &Client, ca: &Path, call: &Value) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(script);
+    let mut command = Command::new(interpreter());
+    command.arg(path).arg(argument(client, ca, call).to_string());
+    finish(world, script, command).await
+}
+
+/// The one argument of a script: `call`, and where the gateway is and what it is shown.
+pub(crate) fn argument(client: &Client, ca: &Path, call: &Value) -> Value {
     let mut full = json!({
         "authority": client.authority(),
         "ca": ca,
         "cert": client.identity().cert,
         "key": client.identity().key,
     });
-    for (name, value) in argument.as_object().expect("an object") {
+    for (name, value) in call.as_object().expect("an object") {
         full[name] = value.clone();
     }
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(script);
-    let mut command = Command::new(interpreter());
-    command.arg(path).arg(full.to_string()).stdin(Stdio::null()).kill_on_drop(true);
+    full
+}
+
+/// Runs a script to its end and returns the JSON object that it prints last.
+pub(crate) async fn finish(world: &World, script: &str, mut command: Command) -> Value {
+    command.stdin(Stdio::null()).kill_on_drop(true);
     for variable in [
         "REQUESTS_CA_BUNDLE",
         "SSL_CERT_FILE",
@@ -39,7 +50,7 @@ pub async fn run(world: &World, script: &str, client: &Client, ca: &Path, argume
     ] {
         command.env_remove(variable);
     }
-    let output = command.output().await.expect("Python runs");
+    let output = command.output().await.expect("a script runs");
     world.answered(&output.stdout);
     world.answered(&output.stderr);
     let text = String::from_utf8_lossy(&output.stdout);

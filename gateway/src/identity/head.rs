@@ -1,6 +1,6 @@
 //! The caller's request head once everything is gone that is not the request itself.
 
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method, Uri, Version, request};
 use tollgate_policy::denial::{Denial, Reason};
@@ -16,6 +16,8 @@ pub(crate) const HEAD_BYTES: usize = 64 << 10;
 pub(crate) struct Head {
     pub(crate) method: Method,
     pub(crate) headers: HeaderMap,
+    /// The caller reads the trailers of answers (RFC 9110, section 10.1.4); gRPC servers insist on it.
+    pub(crate) takes_trailers: bool,
     authority: Authority,
     path: PathAndQuery,
     query: Option<String>,
@@ -81,8 +83,9 @@ impl Head {
             path.query().and_then(|query| strip::query(query, &[], false)).map(std::borrow::Cow::into_owned);
         let aws_scope = AwsScope::of(&headers);
         let credentials = CallerCredentials::of(&headers);
+        let takes_trailers = headers.get_all(TE).iter().any(|value| has_trailers(value.as_bytes()));
         strip::headers(&mut headers);
-        Ok(Self { method, headers, authority, path, query, aws_scope, credentials })
+        Ok(Self { method, headers, takes_trailers, authority, path, query, aws_scope, credentials })
     }
 
     /// What the policy decides on.
@@ -93,6 +96,11 @@ impl Head {
             query: self.query.as_deref(),
         }
     }
+}
+
+/// Whether a value of `TE` lists `trailers`.
+fn has_trailers(value: &[u8]) -> bool {
+    value.split(|byte| *byte == b',').any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
 /// The one authority of a request: `:authority` or the absolute form, and every `Host`, must agree (RFC 9112, section 3.2).

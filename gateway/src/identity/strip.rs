@@ -154,7 +154,7 @@ const AMBIGUOUS: &[&str] = &["token", "code", "sig", "signature"];
 const AMBIGUOUS_BYTES: usize = 16;
 
 /// Removes from `headers` what may not travel on.
-pub(super) fn headers(headers: &mut HeaderMap) {
+pub(crate) fn headers(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = connection_named(headers);
     let mut gone: Vec<HeaderName> =
         headers.keys().filter(|name| is_withheld(name.as_str())).cloned().collect();

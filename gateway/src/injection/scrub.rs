@@ -92,6 +92,29 @@ pub(crate) fn answer_head(
     Ok(if whole { Scrubber::new(needles) } else { None })
 }
 
+/// Cleans the trailers of an answer to a call that `permit` let through with `key`, as its head was cleaned.
+///
+/// # Errors
+/// `internal` where nothing is known of how the key looks: such trailers go nowhere.
+pub(crate) fn answer_trailers(
+    trailers: &mut HeaderMap,
+    permit: &Permit,
+    key: Option<&Chosen>,
+    prepared: &Prepared,
+) -> Result<(), Denial> {
+    withhold(trailers, |_| false);
+    // What frames or describes the content was decided on before it came (RFC 9110, section 6.5.1); a digest may be one of a key.
+    let describes = |name: &HeaderName| name.as_str().starts_with("content-") || DIGESTS.contains(name);
+    let gone: Vec<HeaderName> = trailers.keys().filter(|name| describes(name)).cloned().collect();
+    for name in gone {
+        while trailers.remove(&name).is_some() {}
+    }
+    let Some((credential, key)) = permit.credential().zip(key) else { return Ok(()) };
+    let needles = prepared.needles(credential, key).ok_or_else(|| super::bug("no needles"))?;
+    scrub(&needles, trailers);
+    Ok(())
+}
+
 /// Takes out of the head what says which bytes the body had. A digest of a body that is still to come may be one of a key, so it always goes.
 /// An `ETag` goes with a body that was changed; else it is the provider's name for a version, which `If-Match` needs.
 pub(crate) fn forget_digests(headers: &mut HeaderMap, seen: Seen) {

@@ -10,13 +10,13 @@ use jiff::Timestamp;
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::Carriers;
-use tollgate_policy::policy::Injection;
+use tollgate_policy::policy::{Credential, Destination, Injection};
 
 use super::sigv4;
 use super::spare::Spare;
 use crate::identity::{self, AwsScope, Head};
 use crate::load::Room;
-use crate::upstream::{OutBody, Upload};
+use crate::upstream::{OutBody, Trailers, Upload};
 
 /// In what forms the messages inside a body may come back (the gRPC and Connect protocols).
 static MESSAGE_ENCODINGS: [HeaderName; 2] =
@@ -31,6 +31,8 @@ pub(crate) struct Template {
     pub(super) aws_scope: Option<AwsScope>,
     /// The caller's own, where the grant passes it on. Not among the headers, which are copied.
     pub(super) token: Option<HeaderValue>,
+    /// Whether trailers of the answer are asked for.
+    pub(super) takes_trailers: bool,
     headers: Option<HeaderMap>,
     spare: Spare,
     body: Option<OutBody>,
@@ -41,7 +43,7 @@ pub(crate) struct Template {
 impl Template {
     /// # Errors
     /// `bad_request` where the target cannot be written as a request line, `caller_token` where the caller's own token cannot be passed on.
-    pub(crate) fn new(head: Head, permit: &Permit, body: OutBody, room: Room) -> Result<Self, Denial> {
+    pub(crate) fn new(head: Head, permit: &Permit, mut body: OutBody, room: Room) -> Result<Self, Denial> {
         let token = head.credentials.passed_on(permit, Timestamp::now())?;
         let target = permit.target();
         let mut line = String::with_capacity(target.path().len() + target.query().map_or(0, |q| q.len() + 1));
@@ -87,10 +89,22 @@ impl Template {
             }
             None => None,
         };
-        let replayable = body.again().is_some();
+        body.pass_trailers(|| Box::new(CallerTrailers::of(permit)));
+        let (takes_trailers, replayable) = (head.takes_trailers, body.again().is_some());
         let (method, spare) = (head.method, Spare::pack(&headers));
         let (headers, body) = (Some(headers), Some(body));
-        Ok(Self { method, path, aws_scope, token, headers, spare, body, replayable, _room: room })
+        Ok(Self {
+            method,
+            path,
+            aws_scope,
+            token,
+            takes_trailers,
+            headers,
+            spare,
+            body,
+            replayable,
+            _room: room,
+        })
     }
 
     /// Whether a further attempt could be made.
@@ -116,6 +130,33 @@ impl Template {
         match self.body.as_ref()?.again() {
             Some(copy) => Some(copy),
             None => self.body.take(),
+        }
+    }
+}
+
+/// The rules for the trailers of one call: those of its head, and what a recipient may not take from a trailer.
+#[derive(Debug)]
+struct CallerTrailers {
+    destination: Arc<Destination>,
+    credential: Option<Arc<Credential>>,
+}
+
+impl CallerTrailers {
+    fn of(permit: &Permit) -> Self {
+        Self { destination: Arc::clone(permit.destination()), credential: permit.credential().cloned() }
+    }
+}
+
+impl Trailers for CallerTrailers {
+    fn clean(&self, trailers: &mut HeaderMap) {
+        identity::strip_headers(trailers);
+        let own = self.credential.as_ref().map_or(&[][..], |credential| &credential.inject);
+        withhold(trailers, self.destination.dialect.carriers(), own);
+        // What describes the content is decided on before it comes (RFC 9110, section 6.5.1).
+        let describes = |name: &HeaderName| name.as_str().starts_with("content-");
+        let gone: Vec<HeaderName> = trailers.keys().filter(|name| describes(name)).cloned().collect();
+        for name in gone {
+            trailers.remove(&name);
         }
     }
 }

@@ -12,6 +12,7 @@ use tollgate_policy::denial::{Denial, Reason};
 use super::due::{Due, Late};
 use super::open::Ear;
 use super::pulse::{Pulse, Pulses};
+use crate::caller_body::BodyProgress;
 use crate::core::Core;
 use crate::identity::{Peer, Refusal};
 use crate::load::{Load, Share};
@@ -29,6 +30,8 @@ pub(crate) struct Connection {
     pub(super) ear: Ear,
     pub(super) pulses: Pulses,
     pub(crate) due: Arc<Due>,
+    /// Of the request under way, where there is one at a time.
+    body: Option<Arc<BodyProgress>>,
     _place: Share,
 }
 
@@ -91,6 +94,7 @@ impl Connection {
             ear: Ear::default(),
             pulses: Pulses::default(),
             due,
+            body: (!http2).then(|| Arc::new(BodyProgress::new())),
             _place: place,
         })
     }
@@ -109,7 +113,24 @@ impl Connection {
 
     /// Whether its caller takes too long to ask for something. Over HTTP/2 that is answered by pings.
     pub(super) fn late(&self, now: Timestamp) -> Option<Late> {
-        if self.http2 { None } else { self.due.late(now.as_second()) }
+        if self.http2 {
+            None
+        } else if self.is_answered_early(now) {
+            Some(Late::Body)
+        } else {
+            self.due.late(now.as_second())
+        }
+    }
+
+    /// Whether the answer has been over for a while, and the body of its request still comes.
+    pub(super) fn is_answered_early(&self, now: Timestamp) -> bool {
+        let is_late = |body: &Arc<BodyProgress>| body.is_late(now.as_second());
+        !self.due.is_ours() && self.body.as_ref().is_some_and(is_late)
+    }
+
+    /// Told how far the body of a request has come.
+    pub(crate) const fn body(&self) -> Option<&Arc<BodyProgress>> {
+        self.body.as_ref()
     }
 
     /// For an answer that streams to this caller.

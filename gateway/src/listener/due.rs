@@ -3,7 +3,7 @@
 //! **Invariant:** a head that has begun to come is whole within [`HEAD_LIMIT`], and one begins within [`IDLE_LIMIT`], or the connection
 //! ends. A request costs two stores for this; whoever looks after the connections reads the clock.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 /// Seconds from the first byte of a head to its last, and from the handshake to the first request.
 const HEAD_LIMIT: i64 = 30;
@@ -15,9 +15,13 @@ const OURS: i64 = 0;
 const WAITS: i64 = -1;
 const COMES: i64 = 1;
 
-/// Beside the words above: the second since which a head comes, or negative, since which none does.
 #[derive(Debug)]
-pub(crate) struct Due(AtomicI64);
+pub(crate) struct Due {
+    /// Beside the words above: the second since which a head comes, or negative, since which none does.
+    turn: AtomicI64,
+    /// Bytes of ours wait for the peer to take those before them.
+    write_waits: AtomicBool,
+}
 
 /// What becomes of a connection on which it is the caller's turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,34 +30,51 @@ pub(super) enum Late {
     Head,
     /// It asks for nothing.
     Idle,
+    /// It still sends the body of a request whose answer has left.
+    Body,
 }
 
 impl Due {
     /// Of a connection that was just opened: its first request is due.
     pub(super) const fn new() -> Self {
-        Self(AtomicI64::new(COMES))
+        Self { turn: AtomicI64::new(COMES), write_waits: AtomicBool::new(false) }
     }
 
     /// Bytes came.
     pub(super) fn heard(&self) {
-        if self.0.load(Ordering::Relaxed) < OURS {
-            self.0.store(COMES, Ordering::Relaxed);
+        if self.turn.load(Ordering::Relaxed) < OURS {
+            self.turn.store(COMES, Ordering::Relaxed);
         }
     }
 
     /// A head is whole.
     pub(super) fn taken(&self) {
-        self.0.store(OURS, Ordering::Relaxed);
+        self.turn.store(OURS, Ordering::Relaxed);
     }
 
     /// The answer is out of our hands.
     pub(crate) fn over(&self) {
-        self.0.store(WAITS, Ordering::Relaxed);
+        self.turn.store(WAITS, Ordering::Relaxed);
+    }
+
+    /// Whether a request is being answered.
+    pub(super) fn is_ours(&self) -> bool {
+        self.turn.load(Ordering::Relaxed) == OURS
+    }
+
+    /// Whether all that was written has left for the peer.
+    pub(super) fn is_flushed(&self) -> bool {
+        !self.write_waits.load(Ordering::Relaxed)
+    }
+
+    /// Bytes wait, or wait no longer.
+    pub(super) fn write_waits(&self, waits: bool) {
+        self.write_waits.store(waits, Ordering::Relaxed);
     }
 
     /// Whether the caller is late at `now`, in seconds. To be asked about once a second.
     pub(super) fn late(&self, now: i64) -> Option<Late> {
-        match self.0.load(Ordering::Relaxed) {
+        match self.turn.load(Ordering::Relaxed) {
             OURS => None,
             WAITS => self.note(-now),
             COMES => self.note(now),
@@ -63,7 +84,7 @@ impl Due {
     }
 
     fn note(&self, since: i64) -> Option<Late> {
-        self.0.store(since, Ordering::Relaxed);
+        self.turn.store(since, Ordering::Relaxed);
         None
     }
 }

@@ -43,10 +43,19 @@ impl Ear {
         }
     }
 
-    /// Waits for the next order.
-    pub(super) async fn told(&self) -> Order {
+    /// Has the connection look at itself.
+    fn wake(&self) {
+        self.notify.notify_one();
+    }
+
+    /// Waits for the next order. `None`: there is none, but something to look at.
+    pub(super) async fn told(&self) -> Option<Order> {
         self.notify.notified().await;
-        if self.order.load(Ordering::Acquire) > Order::Cut as u8 { Order::Cut } else { Order::Close }
+        match self.order.load(Ordering::Acquire) {
+            0 => None,
+            order if order > Order::Cut as u8 => Some(Order::Cut),
+            _ => Some(Order::Close),
+        }
     }
 }
 
@@ -74,6 +83,10 @@ impl Open {
             let order = match (connection.late(now), connection.unproven_since(now)) {
                 (Some(Late::Head), _) => Some(Order::Cut),
                 _ if connection.pulses.any_still(now) => Some(Order::Cut),
+                (Some(Late::Body), since) => {
+                    connection.ear.wake();
+                    order(phase, since, now)
+                }
                 (late, since) => order(phase, since, now).or_else(|| late.map(|_| Order::Close)),
             };
             if let Some(order) = order {
@@ -139,9 +152,9 @@ mod tests {
         let ear = Ear::default();
         ear.tell(Order::Close);
         ear.tell(Order::Close);
-        assert_eq!(ear.told().await, Order::Close);
+        assert_eq!(ear.told().await, Some(Order::Close));
         ear.tell(Order::Close);
         ear.tell(Order::Cut);
-        assert_eq!(ear.told().await, Order::Cut);
+        assert_eq!(ear.told().await, Some(Order::Cut));
     }
 }

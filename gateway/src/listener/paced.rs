@@ -28,12 +28,19 @@ impl Paced {
         Self { stream, stalled: None, due }
     }
 
+    pub(super) fn into_inner(self) -> TcpStream {
+        self.stream
+    }
+
     fn pace<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.stalled = None;
+            if self.stalled.take().is_some() {
+                self.due.write_waits(false);
+            }
             return written;
         }
         let stall = self.stalled.get_or_insert_with(|| Stall::new(WRITE_LIMIT));
+        self.due.write_waits(true);
         stall.poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body::Body;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 use tollgate_policy::decision::{Actions, Admission, Facts, Permit, Priced};
 use tollgate_policy::denial::{Denial, Reason};
@@ -17,6 +16,7 @@ use tollgate_policy::price::NanoUsd;
 use super::action;
 use super::estimate::{self, Bound, Terms};
 use super::facts::{self, ReadBody};
+use crate::caller_body::CallerBody;
 use crate::identity::Head;
 use crate::injection;
 use crate::load::{Load, Room};
@@ -38,7 +38,7 @@ pub(crate) struct Asked {
 #[derive(Debug)]
 enum Content {
     Whole { bytes: Bytes, room: Room },
-    Streaming(Incoming),
+    Streaming(CallerBody),
 }
 
 /// Reads the body where a grant that may still apply, the endpoint's usage or a signature asks for it. Everything else streams.
@@ -49,7 +49,7 @@ enum Content {
 pub(crate) async fn read(
     admission: &Admission,
     head: &Head,
-    incoming: Incoming,
+    incoming: CallerBody,
     load: &Arc<Load>,
     limit: usize,
 ) -> Result<Asked, Denial> {
@@ -87,7 +87,7 @@ struct Most {
     refusal: fn() -> Denial,
 }
 
-async fn collect(mut incoming: Incoming, most: Most, load: &Arc<Load>) -> Result<(Bytes, Room), Denial> {
+async fn collect(mut incoming: CallerBody, most: Most, load: &Arc<Load>) -> Result<(Bytes, Room), Denial> {
     if incoming.size_hint().exact().is_some_and(|length| length > most.bytes as u64) {
         return Err((most.refusal)());
     }

@@ -4,16 +4,16 @@
 //! record is written. The meter reads what the provider sent, the caller what the scrubber leaves of it. What the caller no longer wants is
 //! drained for its usage, within bounds, keeping hold and place.
 
+mod drain;
+
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::response;
+use http::{HeaderMap, response};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::Reason;
 
@@ -21,17 +21,14 @@ use super::estimate;
 use super::meter::{Meter, Usage};
 use super::usage::{Output, Reading, UsageReader};
 use crate::attempt::Answered;
-use crate::drain::{Drained, Phase};
+use crate::drain::Phase;
 use crate::fault::{Faults, Stage};
-use crate::injection::{Scrubber, Seen};
+use crate::injection::{self, Messages, Scrubber, Seen};
+use crate::keys::Chosen;
 use crate::ledger::{Outcome, Wait};
 use crate::listener::{Connection, Pulse};
-use crate::load::Share;
 use crate::upstream::{AnswerBody, BodyError, Lease, Stall};
 
-/// What a drain may take after its caller has gone.
-const DRAIN_TIME: Duration = Duration::from_secs(120);
-const DRAIN_BYTES: u64 = 64 << 20;
 const EVENT_STREAM: &[u8] = b"text/event-stream";
 
 /// The provider's body and the account it is charged to.
@@ -41,6 +38,7 @@ pub(crate) struct MeteredBody {
     output: Output,
     /// Stands between the output and the caller.
     scrubber: Option<Scrubber>,
+    messages: Option<Messages>,
     seen: Seen,
     stall: Stall,
     state: State,
@@ -48,8 +46,14 @@ pub(crate) struct MeteredBody {
     generation: u64,
     permit: Permit,
     connection: Arc<Connection>,
-    /// What `settle` met, for the caller to see where it would have.
+    /// Of the call, for what is to be masked in trailers.
+    key: Option<Chosen>,
+    /// The last of an answer, as the caller may see them.
+    trailers: Option<HeaderMap>,
+    /// How it broke off, for the caller to see behind what came before.
     broken: Option<BodyError>,
+    /// What came before it broke off had its chance to leave.
+    is_flushed: bool,
     faults: Faults,
     /// Of an answer that outlasts its head.
     pulse: Option<Arc<Pulse>>,
@@ -87,7 +91,7 @@ impl MeteredBody {
         answered: Box<Answered>,
         connection: Arc<Connection>,
     ) -> (response::Parts, Box<Self>) {
-        let Answered { head, body: incoming, lease, permit, scrubber, faults, .. } = *answered;
+        let Answered { head, body: incoming, lease, permit, key, scrubber, faults } = *answered;
         let event_stream = head
             .headers
             .get(http::header::CONTENT_TYPE)
@@ -98,6 +102,7 @@ impl MeteredBody {
         let reader = metered.filter(|_| billed).map(|e| UsageReader::new(e, event_stream, meter.hides_usage));
         let stall = Stall::new(permit.destination().timeouts.idle);
         let generation = meter.record.generation;
+        let messages = scrubber.as_ref().and_then(|_| Messages::of(&head.headers));
         let seen = if scrubber.is_some() { Seen::NotYet } else { Seen::Unchanged };
         let source =
             Source { incoming: Some(incoming), reader, lease: Some(lease), meter, billed, drained: false };
@@ -105,13 +110,17 @@ impl MeteredBody {
             source,
             output: Output::default(),
             scrubber,
+            messages,
             seen,
             stall,
             state: State::Passing,
             generation,
             permit,
             connection,
+            key,
+            trailers: None,
             broken: None,
+            is_flushed: false,
             faults,
             pulse: None,
         });
@@ -123,12 +132,9 @@ impl MeteredBody {
         std::future::poll_fn(|cx| {
             while matches!(self.state, State::Passing) && self.broken.is_none() {
                 if self.is_withdrawn() {
-                    self.broken = Some(self.failed(BodyError::Revoked, Reason::NoGrant));
-                    break;
-                }
-                match self.poll_source(cx) {
-                    Poll::Ready(done) => self.broken = done.err(),
-                    Poll::Pending => return Poll::Ready(()),
+                    self.failed(BodyError::Revoked, Reason::NoGrant);
+                } else if self.poll_source(cx).is_pending() {
+                    return Poll::Ready(());
                 }
             }
             ready!(self.poll_record(cx));
@@ -160,7 +166,10 @@ impl MeteredBody {
             }
             let is_done = matches!(self.state, State::Done);
             match self.output.ready.pop_front() {
-                Some(bytes) => scrubber.feed(bytes, is_done && self.output.ready.is_empty()),
+                Some(bytes) => {
+                    let message_ends = self.messages.as_mut().is_some_and(|m| m.end_with(&bytes));
+                    scrubber.feed(bytes, message_ends || (is_done && self.output.ready.is_empty()));
+                }
                 None if is_done && scrubber.waiting() > 0 => scrubber.finish(),
                 None => return None,
             }
@@ -187,31 +196,40 @@ impl MeteredBody {
             self.state = State::Done;
             self.output = Output::default();
             self.scrubber = None;
+            self.trailers = None;
             self.broken = Some(BodyError::Ledger);
         }
         Poll::Ready(())
     }
 
-    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.faults.at(Stage::Body);
-        let Some(incoming) = &mut self.source.incoming else { return Poll::Ready(Ok(())) };
+        let Some(incoming) = &mut self.source.incoming else { return Poll::Ready(()) };
         let Poll::Ready(next) = Pin::new(incoming).poll_frame(cx) else {
             ready!(self.stall.poll(cx));
-            return Poll::Ready(Err(self.failed(BodyError::Stalled, Reason::UpstreamTimeout)));
+            self.failed(BodyError::Stalled, Reason::UpstreamTimeout);
+            return Poll::Ready(());
         };
         self.stall.progress();
         match next {
-            Some(Ok(frame)) => {
-                if let Ok(chunk) = frame.into_data() {
-                    self.take(chunk);
-                }
-                Poll::Ready(Ok(()))
-            }
-            Some(Err(error)) => Poll::Ready(Err(self.failed(error.into(), Reason::UpstreamReset))),
-            None => {
-                self.end();
-                Poll::Ready(Ok(()))
-            }
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(chunk) => self.take(chunk),
+                Err(frame) => self.take_trailers(frame),
+            },
+            Some(Err(error)) => self.failed(error.into(), Reason::UpstreamReset),
+            None => self.end(),
+        }
+        Poll::Ready(())
+    }
+
+    fn take_trailers(&mut self, frame: Frame<Bytes>) {
+        let Ok(mut trailers) = frame.into_trailers() else { return };
+        let prepared = &self.connection.core.prepared;
+        let cleaned =
+            injection::answer_trailers(&mut trailers, &self.permit, self.key.as_ref(), prepared).is_ok();
+        self.trailers = Some(trailers).filter(|trailers| cleaned && !trailers.is_empty());
+        if self.source.incoming.as_ref().is_some_and(Body::is_end_stream) {
+            self.end();
         }
     }
 
@@ -257,7 +275,8 @@ impl MeteredBody {
         self.scrubber.as_ref().map_or(0, |scrubber| scrubber.waiting() as u64)
     }
 
-    fn failed(&mut self, error: BodyError, reason: Reason) -> BodyError {
+    /// Closes the account of an answer that breaks off. What came before goes out, and then `error` ends it.
+    fn failed(&mut self, error: BodyError, reason: Reason) {
         self.state = State::Done;
         if let Some(scrubber) = &mut self.scrubber {
             scrubber.cut();
@@ -267,8 +286,9 @@ impl MeteredBody {
         self.source.meter.record.reason = Some(reason);
         let outcome = if reason == Reason::NoGrant { Outcome::Refused } else { Outcome::UpstreamFailed };
         let reading = self.source.reader.take().map(|reader| reader.finish(&mut Output::default()));
-        self.source.record(reading, outcome, 0);
-        error
+        let waiting = self.output.ready.iter().map(|bytes| bytes.len() as u64).sum();
+        self.source.record(reading, outcome, waiting);
+        self.broken = Some(error);
     }
 
     /// A new policy may have withdrawn what this stream runs under.
@@ -340,23 +360,29 @@ impl Body for MeteredBody {
                 }
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
+            if this.broken.is_some() && !this.is_flushed {
+                // An error ends the connection with what its buffer holds: what came before is let go first.
+                this.is_flushed = true;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             if let Some(error) = this.broken.take() {
                 return Poll::Ready(Some(Err(error)));
             }
             match this.state {
-                State::Done => return Poll::Ready(None),
+                State::Done => {
+                    return Poll::Ready(this.trailers.take().map(|last| Ok(Frame::trailers(last))));
+                }
                 State::Recording { .. } => ready!(this.poll_record(cx)),
                 State::Passing | State::Tail => {
                     if this.is_withdrawn() {
-                        let error = this.failed(BodyError::Revoked, Reason::NoGrant);
-                        return Poll::Ready(Some(Err(error)));
+                        this.failed(BodyError::Revoked, Reason::NoGrant);
+                        continue;
                     }
                     if let Some(pulse) = &this.pulse {
                         pulse.waits();
                     }
-                    if let Err(error) = ready!(this.poll_source(cx)) {
-                        return Poll::Ready(Some(Err(error)));
-                    }
+                    ready!(this.poll_source(cx));
                     if matches!(this.state, State::Tail) {
                         this.output.release();
                     }
@@ -369,10 +395,15 @@ impl Body for MeteredBody {
         matches!(self.state, State::Done)
             && self.output.ready.is_empty()
             && self.broken.is_none()
+            && self.trailers.is_none()
             && self.unscrubbed() == 0
     }
 
     fn size_hint(&self) -> SizeHint {
+        if self.broken.is_some() {
+            // Whatever length the head names is not kept.
+            return SizeHint::default();
+        }
         match &self.source.incoming {
             // Asked before the first frame, or once everything is here.
             Some(incoming)
@@ -415,31 +446,7 @@ impl Drop for MeteredBody {
             drained: false,
         };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(drain(incoming, source, share, drained));
+            runtime.spawn(drain::run(incoming, source, share, drained));
         }
     }
-}
-
-/// Reads on for the usage alone.
-async fn drain(mut incoming: AnswerBody, mut source: Source, _share: Share, mut drained: Drained) {
-    let mut output = Output::default();
-    let mut left = DRAIN_BYTES;
-    let read = async {
-        while let Some(Ok(frame)) = incoming.frame().await {
-            let Ok(chunk) = frame.into_data() else { continue };
-            left = left.saturating_sub(chunk.len() as u64);
-            source.feed(chunk, &mut output);
-            output.ready.clear();
-            if output.complete || left == 0 {
-                return;
-            }
-        }
-    };
-    tokio::select! {
-        _ = tokio::time::timeout(DRAIN_TIME, read) => {}
-        () = drained.reached(Phase::Cutting) => {}
-    }
-    let reading = source.reader.take().map(|reader| reader.finish(&mut output));
-    source.drained = true;
-    source.record(reading, Outcome::CallerGone, 0);
 }

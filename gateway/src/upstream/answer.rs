@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -17,6 +18,7 @@ use tokio::time::{Instant, timeout_at};
 #[derive(Debug)]
 pub(crate) struct AnswerBody {
     read: VecDeque<Bytes>,
+    trailers: Option<HeaderMap>,
     failed: Option<hyper::Error>,
     /// `None`: it ended, or broke off.
     rest: Option<Incoming>,
@@ -24,7 +26,7 @@ pub(crate) struct AnswerBody {
 
 impl From<Incoming> for AnswerBody {
     fn from(incoming: Incoming) -> Self {
-        Self { read: VecDeque::new(), failed: None, rest: Some(incoming) }
+        Self { read: VecDeque::new(), trailers: None, failed: None, rest: Some(incoming) }
     }
 }
 
@@ -37,7 +39,10 @@ impl AnswerBody {
                 return self.failed.is_none().then(|| self.read.iter().flatten().copied().collect());
             };
             match timeout_at(deadline, rest.frame()).await.ok()? {
-                Some(Ok(frame)) => self.read.extend(frame.into_data()),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(bytes) => self.read.push_back(bytes),
+                    Err(frame) => self.trailers = frame.into_trailers().ok(),
+                },
                 Some(Err(error)) => (self.failed, self.rest) = (Some(error), None),
                 None => self.rest = None,
             }
@@ -69,12 +74,15 @@ impl Body for AnswerBody {
         if let Some(error) = self.failed.take() {
             return Poll::Ready(Some(Err(error)));
         }
+        if let Some(trailers) = self.trailers.take() {
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        }
         let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
         Pin::new(rest).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.read.is_empty() && self.is_here()
+        self.read.is_empty() && self.trailers.is_none() && self.is_here()
     }
 
     fn size_hint(&self) -> SizeHint {

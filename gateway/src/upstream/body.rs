@@ -1,6 +1,7 @@
 //! The request body on its way out.
 //!
-//! **Invariant:** it is framed by us: length or chunks follow from what is really sent, and trailers of the caller stay behind.
+//! **Invariant:** it is framed by us: length or chunks follow from what is really sent. Of the caller's trailers those leave that injection lets
+//! pass, where the body is not rewritten.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -10,9 +11,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
+
+use crate::caller_body::CallerBody;
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +46,12 @@ pub(crate) trait Recode: std::fmt::Debug + Send {
     fn end(&mut self) -> Result<(), Malformed>;
 }
 
+/// What of a caller's trailers may leave.
+pub(crate) trait Trailers: std::fmt::Debug + Send {
+    /// Takes out what may not.
+    fn clean(&self, trailers: &mut HeaderMap);
+}
+
 /// A body for the provider.
 #[derive(Debug)]
 pub(crate) enum OutBody {
@@ -55,10 +64,11 @@ pub(crate) enum OutBody {
 /// Apart, so that a body that is held stays small.
 #[derive(Debug)]
 pub(crate) struct Streaming {
-    incoming: Incoming,
+    incoming: CallerBody,
     stall: Stall,
     upload: Arc<Upload>,
     recoding: Option<Recoding>,
+    trailers: Option<Box<dyn Trailers>>,
 }
 
 #[derive(Debug)]
@@ -69,9 +79,9 @@ struct Recoding {
 }
 
 impl OutBody {
-    pub(crate) fn streaming(incoming: Incoming, idle: Duration) -> Self {
+    pub(crate) fn streaming(incoming: CallerBody, idle: Duration) -> Self {
         let (stall, upload) = (Stall::new(idle), Arc::default());
-        Self::Streaming(Box::new(Streaming { incoming, stall, upload, recoding: None }))
+        Self::Streaming(Box::new(Streaming { incoming, stall, upload, recoding: None, trailers: None }))
     }
 
     /// The body as `by` rewrites it.
@@ -90,6 +100,13 @@ impl OutBody {
                 body.recoding = Some(Recoding { by, ready: VecDeque::new(), ended: false });
                 Ok(Self::Streaming(body))
             }
+        }
+    }
+
+    /// Lets pass what `by` leaves of the trailers of a body that streams.
+    pub(crate) fn pass_trailers(&mut self, by: impl FnOnce() -> Box<dyn Trailers>) {
+        if let Self::Streaming(body) = self {
+            body.trailers = Some(by());
         }
     }
 
@@ -148,6 +165,14 @@ impl Streaming {
         Ok(())
     }
 
+    /// Trailers as they may leave.
+    fn clean(&self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
+        let by = self.trailers.as_ref().filter(|_| self.recoding.is_none())?;
+        let mut trailers = frame.into_trailers().ok()?;
+        by.clean(&mut trailers);
+        (!trailers.is_empty()).then(|| Frame::trailers(trailers))
+    }
+
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         loop {
             let Poll::Ready(next) = Pin::new(&mut self.incoming).poll_frame(cx) else {
@@ -160,7 +185,11 @@ impl Streaming {
                     self.upload.add(frame.data_ref().map_or(0, Bytes::len));
                     return Poll::Ready(Some(Ok(frame)));
                 }
-                Some(Ok(_trailers)) => {}
+                Some(Ok(frame)) => {
+                    if let Some(trailers) = self.clean(frame) {
+                        return Poll::Ready(Some(Ok(trailers)));
+                    }
+                }
                 Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
                 None => return Poll::Ready(None),
             }
