@@ -26,6 +26,11 @@ impl<T: PartialEq> Settle<T> {
         Self { taken, last: None }
     }
 
+    /// Makes what settles next count as a change, whatever it is.
+    pub(crate) fn forget(&mut self) {
+        self.taken = None;
+    }
+
     pub(crate) fn look(&mut self, now: T) -> Look {
         if self.taken.as_ref() == Some(&now) {
             self.last = None;

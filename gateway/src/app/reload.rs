@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 use tollgate_policy::compile::Environment;
 use tollgate_policy::model::{Problem, SourceFile};
 
@@ -93,18 +94,22 @@ impl Reload {
     /// Looks for changes until the process ends.
     pub(super) async fn watch(&mut self, shared: &Shared) {
         let mut hangup = signal(SignalKind::hangup()).ok();
+        let mut looks = tokio::time::interval_at(tokio::time::Instant::now() + LOOK_EVERY, LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut forced = false;
         loop {
-            let forced = match &mut hangup {
+            // A signal brings no look of its own: two looks are never closer than files need to settle.
+            match &mut hangup {
                 Some(hangup) => tokio::select! {
-                    _ = hangup.recv() => true,
-                    () = tokio::time::sleep(LOOK_EVERY) => false,
+                    _ = hangup.recv() => {
+                        forced = true;
+                        continue;
+                    }
+                    _ = looks.tick() => {}
                 },
-                None => {
-                    tokio::time::sleep(LOOK_EVERY).await;
-                    false
-                }
-            };
-            self.look(shared, forced);
+                None => drop(looks.tick().await),
+            }
+            self.look(shared, std::mem::take(&mut forced));
         }
     }
 
@@ -113,7 +118,7 @@ impl Reload {
         self.look_at_settings(forced);
         if forced {
             look_at_interfaces(&shared.rules);
-            self.disk = Settle::new(None);
+            self.disk.forget();
             self.forced = true;
         }
         let files = self.resources.read();
