@@ -23,6 +23,8 @@ use zeroize::Zeroizing;
 pub(crate) use self::view::Views;
 
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
+/// What is said where there is none to refresh.
+pub(crate) const NO_CREDENTIAL: &str = "no such credential\n";
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -42,7 +44,7 @@ pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>) {
                 let admin = Arc::clone(&admin);
                 let service = service_fn(move |request| {
                     let admin = Arc::clone(&admin);
-                    async move { Ok::<_, Infallible>(admin.answer(&request)) }
+                    async move { Ok::<_, Infallible>(admin.answer(&request).await) }
                 });
                 let mut builder = http1::Builder::new();
                 builder.timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT).max_headers(64);
@@ -57,10 +59,17 @@ pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>) {
 }
 
 impl Admin {
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path();
-        if request.method() != Method::GET {
-            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
+        let refreshed = path.strip_prefix("/credentials/").and_then(|rest| rest.strip_suffix("/refresh"));
+        match (request.method(), refreshed) {
+            (&Method::GET, None) | (&Method::POST, Some(_)) => {}
+            _ => {
+                return text(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    "only GET, and POST to /credentials/NAME/refresh\n",
+                );
+            }
         }
         if !self.is_addressed(request.headers()) {
             return text(StatusCode::FORBIDDEN, "Host or Origin is not this port's\n");
@@ -73,6 +82,12 @@ impl Admin {
         if !self.is_authorized(request.headers()) {
             return text(StatusCode::UNAUTHORIZED, "a bearer token is needed; see admin.tokenFile\n");
         }
+        if let Some(name) = refreshed {
+            return match self.views.refresh(name).await {
+                Some(done) => typed(StatusCode::OK, JSON, serde_json::json!(done).to_string()),
+                None => text(StatusCode::NOT_FOUND, NO_CREDENTIAL),
+            };
+        }
         match path {
             "/metrics" => match self.views.metrics() {
                 Ok(metrics) => typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics),
@@ -82,9 +97,10 @@ impl Admin {
             "/debug/credentials" => {
                 typed(StatusCode::OK, JSON, serde_json::json!(self.views.credentials()).to_string())
             }
-            _ => {
-                text(StatusCode::NOT_FOUND, "/healthz /readyz /metrics /debug/snapshot /debug/credentials\n")
-            }
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "/healthz /readyz /metrics /debug/snapshot /debug/credentials, POST /credentials/NAME/refresh\n",
+            ),
         }
     }
 

@@ -19,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tollgate_policy::compile::Environment;
 use tollgate_policy::dialect::Catalog;
 use tollgate_policy::model::Problem;
-use tollgate_secrets::{Observations, Observer, Secrets};
+use tollgate_secrets::{Observations, Observer, Secrets, VersionKey};
 use zeroize::Zeroizing;
 
 use self::cores::{Cores, Door};
@@ -42,6 +42,7 @@ use crate::settings::{self, Settings};
 use crate::snapshot::{Reloads, Snapshot, Snapshots};
 use crate::telemetry::{self, Flush};
 use crate::upstream::{self, DialRules, local_addresses};
+use crate::version_key;
 
 /// How long a report may keep the data directory from being taken over.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -154,11 +155,17 @@ impl App {
         let (observer, observations) = Observer::channel();
         let shared = Arc::new(Shared {
             snapshots: Snapshots::default(),
-            secrets: open_secrets(control.handle(), rules.clone(), observer),
+            secrets: open_secrets(
+                control.handle(),
+                rules.clone(),
+                observer,
+                version_key::of(&settings.data_dir)?,
+            ),
             keys: Keys::default(),
             quota: Quota::new(),
             trust: Arc::clone(&identity.trust),
             rules,
+            nameservers: settings.egress.dns.servers.clone(),
             loads: Loads::default(),
             drain: Drain::new(),
             body_limit: settings.limits.body_bytes,
@@ -278,9 +285,14 @@ impl App {
     }
 }
 
-fn open_secrets(control: &Handle, rules: DialRules, observer: Observer) -> Arc<Secrets> {
+fn open_secrets(
+    control: &Handle,
+    rules: DialRules,
+    observer: Observer,
+    versions: VersionKey,
+) -> Arc<Secrets> {
     let dialable = Arc::new(move |ip| rules.allows(ip));
-    Secrets::observed(control.clone(), dialable, observer, Arc::new(upstream::fits))
+    Secrets::observed(control.clone(), dialable, observer, Arc::new(upstream::fits), versions)
 }
 
 /// The ledger and the audit trail of the data directory, which is locked.

@@ -1,8 +1,9 @@
 //! Secret, peer, injection, send: one attempt, and the few cases in which there is another.
 //!
 //! **Invariant:** another attempt is made only while no byte of an answer was released and the body can be sent again: for free where a
-//! kept connection returned the request unsent, with another key of the pool where the provider refused one, and once where there is a
-//! newer version of a secret that it rejected.
+//! connection returned the request unsent or the provider says that it did not look at it, with another key of the pool where the provider
+//! refused one, once where there is a newer version of a secret that it rejected, and once where a kept connection died under a call that
+//! may be made twice.
 
 use std::fmt::Display;
 use std::pin::{Pin, pin};
@@ -27,9 +28,12 @@ use crate::keys::{Chosen, Turn};
 use crate::listener::Connection;
 use crate::metering::Meter;
 use crate::snapshot::Snapshot;
-use crate::upstream::{Answer, AnswerBody, Lease, Peer, Shown, Tls, Unanswered, Upload, UpstreamError};
+use crate::upstream::{
+    Answer, AnswerBody, Bucket, Fate, Lease, Offer, Peer, Shown, Tls, Unanswered, Upload, UpstreamError,
+    Wanted,
+};
 
-/// How often a request that a closing connection returned is put on another one.
+/// How often a request that a closing connection returned, or that the provider did not process, is put on another one.
 const RESENDS: usize = 3;
 /// Of what a failed connection says: a certificate may name thousands of hosts.
 const CAUSE_CHARS: usize = 500;
@@ -65,16 +69,33 @@ pub(crate) struct Way<'a> {
 }
 
 enum Unsent {
-    /// A kept connection was closing; the request came back whole.
-    Again,
+    /// A connection was closing and the request came back whole, or the provider did not process it; why, where there is no more to be done.
+    Again(Denial),
+    /// A kept connection died before a byte of the answer.
+    Died(Denial),
     /// The client certificate was refused: nothing of the request was looked at.
     Refused(Denial),
     Failed(Denial),
 }
 
 impl Way<'_> {
-    /// Sends `template` until there is an answer to pass on. With it comes the key that it answers to.
+    /// Sends `template` until there is an answer to pass on. With it comes the key that it answers to. A failure says whether the call may
+    /// be made again, where that is known.
     pub(crate) async fn send(
+        self,
+        permit: &Permit,
+        template: &mut Template,
+        meter: &mut Meter,
+    ) -> Result<(Answer, Option<Chosen>), Denial> {
+        let sent = self.answer(permit, template, meter).await;
+        sent.map_err(|denial| match meter.is_out() {
+            false if error::is_passing(denial.reason) => denial.repeatable(true),
+            true if !template.is_repeatable() && meter.is_charged(denial.reason) => denial.repeatable(false),
+            _ => denial,
+        })
+    }
+
+    async fn answer(
         self,
         permit: &Permit,
         template: &mut Template,
@@ -86,30 +107,36 @@ impl Way<'_> {
         let mut key = turn.first().await?;
         let mut certificate = self.certificate(permit, meter).await?;
         let mut renewed = false;
-        let mut resends = 0;
+        let (mut resends, mut died) = (0, false);
         loop {
             self.faults.at(Stage::Connect);
             let shown = certificate.as_ref().map(|(credential, secret)| Shown { credential, secret });
-            let mut answer = match self.once(permit, template, (key.as_ref(), shown), meter).await {
-                Ok(answer) => answer,
-                Err(Unsent::Refused(denial)) => {
-                    meter.rejected();
-                    let spent = renewed || !template.replayable();
-                    let newer = Box::pin(newer(core, shown, spent)).await;
-                    let (Some(newer), Some((_, secret))) = (newer, certificate.as_mut()) else {
+            let mut answer =
+                match self.once(permit, template, (key.as_ref(), shown, resends > 0 || died), meter).await {
+                    Ok(answer) => answer,
+                    Err(Unsent::Refused(denial)) => {
+                        meter.rejected();
+                        let spent = renewed || !template.replayable();
+                        let newer = Box::pin(newer(core, shown, spent)).await;
+                        let (Some(newer), Some((_, secret))) = (newer, certificate.as_mut()) else {
+                            return Err(denial);
+                        };
+                        renewed = true;
+                        *secret = newer;
+                        continue;
+                    }
+                    Err(Unsent::Again(_)) if resends < RESENDS => {
+                        resends += 1;
+                        continue;
+                    }
+                    Err(Unsent::Died(_)) if !died && template.is_repeatable() => {
+                        died = true;
+                        continue;
+                    }
+                    Err(Unsent::Again(denial) | Unsent::Died(denial) | Unsent::Failed(denial)) => {
                         return Err(denial);
-                    };
-                    renewed = true;
-                    *secret = newer;
-                    continue;
-                }
-                Err(Unsent::Again) if resends < RESENDS => {
-                    resends += 1;
-                    continue;
-                }
-                Err(Unsent::Again) => return Err(error::upstream(&UpstreamError::Unsent)),
-                Err(Unsent::Failed(denial)) => return Err(denial),
-            };
+                    }
+                };
             let Some(chosen) = &key else { return Ok((answer, None)) };
             let Some(said) = turn.hear(chosen, &mut answer).await else { return Ok((answer, key)) };
             let next = Box::pin(turn.next(chosen, &said, template.replayable())).await;
@@ -127,7 +154,7 @@ impl Way<'_> {
         &self,
         permit: &Permit,
         template: &mut Template,
-        (key, shown): (Option<&Chosen>, Option<Shown<'_>>),
+        (key, shown, fresh): (Option<&Chosen>, Option<Shown<'_>>, bool),
         meter: &mut Meter,
     ) -> Result<Answer, Unsent> {
         let Self { connection, snapshot, .. } = *self;
@@ -147,34 +174,37 @@ impl Way<'_> {
         let client = snapshot.tls(&permit.destination().name).ok_or_else(|| Unsent::Failed(no_tls()))?;
         let tls = Tls { client, shown };
         let secret = key.map(|key| &*key.secret);
-        let peer = Peer::for_permit(&core.pool, &core.shared.rules, tls, permit, secret).await;
+        let wanted = Wanted { offer: Offer::of(permit.destination().http, template.is_grpc()), fresh };
+        let peer = Peer::for_permit(&core.pool, &core.shared.rules, tls, permit, secret, wanted).await;
         let peer = peer.map_err(|error| fail(meter, &error))?;
         if peer.is_http2() {
             meter.written().await.map_err(Unsent::Failed)?;
         }
         let upload = template.upload();
+        let kept = peer.bucket();
         let answer = self.leave(permit, template, (key, shown), peer, meter).map_err(Unsent::Failed)?;
         match self.first_byte(pin!(answer), upload.as_ref(), permit, meter).await {
-            Err(Late::Timeout) => Err(fail(meter, &UpstreamError::FirstByteTimeout)),
+            Err(Late::Timeout) => {
+                kept.retire();
+                Err(fail(meter, &UpstreamError::FirstByteTimeout))
+            }
             Err(Late::Withdrawn(denial)) => Err(Unsent::Failed(denial)),
             Ok(Ok(answer)) if is_ambiguous(answer.response.headers()) => {
                 Err(fail(meter, &UpstreamError::Framing))
             }
             Ok(Ok(answer)) => {
+                if let Some(shown) = shown.filter(|shown| shown.secret.is_rejected()) {
+                    core.shared.secrets.taken(shown.credential, 0, shown.secret);
+                }
                 meter.answered(answer.response.status());
                 Ok(answer)
             }
-            Ok(Err(mut unanswered)) => {
+            Ok(Err(unanswered)) => {
                 meter.written().await.map_err(Unsent::Failed)?;
                 if upload.is_some_and(|upload| upload.is_malformed()) {
                     return Err(Unsent::Failed(not_in_chunks()));
                 }
-                let Some(body) = unanswered.returned.take() else {
-                    return Err(fail(meter, &unanswered.into_error()));
-                };
-                template.restore(body);
-                meter.unsent();
-                Err(Unsent::Again)
+                Err(unanswered_by(&kept, unanswered, template, meter, fail))
             }
         }
     }
@@ -257,6 +287,42 @@ impl Way<'_> {
             return Ok(());
         }
         Err(Denial::new(Reason::NoGrant, "the grant was withdrawn before the call was complete"))
+    }
+}
+
+/// What is to be done about a request without an answer; `fail` notes that its attempt failed.
+fn unanswered_by(
+    kept: &Bucket,
+    mut unanswered: Unanswered,
+    template: &mut Template,
+    meter: &mut Meter,
+    fail: impl Fn(&mut Meter, &UpstreamError) -> Unsent,
+) -> Unsent {
+    let fate = unanswered.fate();
+    let returned = unanswered.returned.take();
+    match fate {
+        Fate::Unsent => {
+            meter.unsent();
+            if let Some(body) = returned {
+                template.restore(body);
+            }
+            Unsent::Again(error::upstream(&UpstreamError::Unsent))
+        }
+        Fate::Unprocessed | Fate::NeedsHttp1 => {
+            meter.unsent();
+            if fate == Fate::NeedsHttp1 && !template.is_grpc() {
+                kept.need_http1();
+            }
+            match fail(meter, &unanswered.into_error()) {
+                Unsent::Failed(denial) if template.replayable() => Unsent::Again(denial),
+                failed => failed,
+            }
+        }
+        Fate::Died => match fail(meter, &unanswered.into_error()) {
+            Unsent::Failed(denial) => Unsent::Died(denial),
+            failed => failed,
+        },
+        Fate::Unknown => fail(meter, &unanswered.into_error()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a core of the data plane has, and what all cores share.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tollgate_policy::denial::{Denial, Reason};
@@ -29,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) quota: Arc<Quota>,
     pub(crate) trust: Arc<Trust>,
     pub(crate) rules: DialRules,
+    /// The DNS servers to ask; none: those of the system.
+    pub(crate) nameservers: Vec<SocketAddr>,
     pub(crate) loads: Loads,
     pub(crate) drain: Drain,
     /// Most bytes of a request body that is read before it is sent.

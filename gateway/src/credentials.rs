@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tollgate_policy::name::Name;
 use tollgate_policy::policy::{Inject, Injection, Policy, StoreKind};
-use tollgate_secrets::CredentialStatus;
+use tollgate_secrets::{CredentialStatus, Failure, Health};
 
 use crate::keys::KeyStatus;
 
@@ -37,18 +37,39 @@ pub(crate) struct Listed {
     pub(crate) refresh_in_seconds: Option<u64>,
     /// When it was last put on a call.
     pub(crate) last_use: Option<Timestamp>,
-    /// `unused`, `well`, `stale`, `unavailable`.
+    /// `unused`, `well`, `stale`, `rejected` (by its provider), `unavailable`.
     pub(crate) health: Option<String>,
+    /// For how long its provider has been refusing it.
+    #[serde(default)]
+    pub(crate) rejected_seconds: Option<u64>,
     /// For how long it has been stale.
     pub(crate) stale_seconds: Option<u64>,
     /// Why it is stale or unavailable, in one word.
     pub(crate) reason: Option<String>,
+    /// The same in words, and those of the token endpoint that refused it.
+    #[serde(default)]
+    pub(crate) detail: Option<String>,
     /// What its provider said of it lately, if it has others: `usable`, `cooling`, `benched`.
     #[serde(default)]
     pub(crate) state: Option<String>,
     /// For how long it is not used.
     #[serde(default)]
     pub(crate) rest_seconds: Option<u64>,
+}
+
+/// What came of fetching one key because an operator asked for that.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Refresh {
+    /// What the credential calls the key, if it has others.
+    pub(crate) alias: Option<String>,
+    /// The version that calls got before.
+    pub(crate) before: Option<String>,
+    /// The one that they get now.
+    pub(crate) version: Option<String>,
+    /// Whether they are of different contents.
+    pub(crate) changed: bool,
+    /// Why it could not be fetched.
+    pub(crate) failure: Option<String>,
 }
 
 impl Listed {
@@ -70,11 +91,19 @@ impl Listed {
         self.refresh_in_seconds = status.refresh_in.map(|next| next.as_secs());
         self.last_use = last_use;
         self.health = Some(status.health.as_str().to_owned());
-        if let tollgate_secrets::Health::Stale { since, .. } = status.health {
+        if let Health::Stale { since, .. } = status.health {
             self.stale_seconds = Some(since.as_secs());
         }
+        self.rejected_seconds = status.rejected.map(|since| since.as_secs());
+        self.detail = status.health.failure().map(|failure| failure_and(failure, status.said.as_deref()));
         self.reason = status.health.failure().map(|failure| failure.as_str().to_owned());
     }
+}
+
+/// A failure, and what the token endpoint said of it.
+pub(crate) fn failure_and(failure: Failure, said: Option<&str>) -> String {
+    let said = said.filter(|_| matches!(failure, Failure::MintRefused(_)));
+    said.map_or_else(|| failure.to_string(), |said| format!("{failure} (it says: {said})"))
 }
 
 /// The keys of the credentials of a policy, by name.

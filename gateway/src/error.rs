@@ -2,7 +2,7 @@
 
 use tollgate_policy::denial::{Denial, Reason};
 
-use crate::upstream::{DialError, UpstreamError};
+use crate::upstream::{DialError, LookupError, UpstreamError};
 
 /// The reason of a failure.
 pub(crate) const fn upstream_reason(error: &UpstreamError) -> Reason {
@@ -11,12 +11,15 @@ pub(crate) const fn upstream_reason(error: &UpstreamError) -> Reason {
         UpstreamError::Dial(DialError::Timeout)
         | UpstreamError::ConnectTimeout
         | UpstreamError::FirstByteTimeout => Reason::UpstreamTimeout,
+        UpstreamError::Dial(DialError::Resolve(_)) => Reason::DnsFailed,
         UpstreamError::Dial(_) | UpstreamError::Unsent => Reason::UpstreamUnreachable,
         UpstreamError::Tls(_) => Reason::UpstreamTls,
         UpstreamError::Certificate(_) => Reason::SecretUnavailable,
         UpstreamError::CertificateRefused(_) => Reason::CredentialRejected,
-        UpstreamError::Handshake(_) | UpstreamError::Framing => Reason::UpstreamProtocol,
-        UpstreamError::Broken(_) => Reason::UpstreamReset,
+        UpstreamError::Handshake(_) | UpstreamError::Framing | UpstreamError::OtherHttp => {
+            Reason::UpstreamProtocol
+        }
+        UpstreamError::Broken(_) | UpstreamError::Unprocessed(_) => Reason::UpstreamReset,
     }
 }
 
@@ -24,7 +27,18 @@ pub(crate) const fn upstream_reason(error: &UpstreamError) -> Reason {
 pub(crate) fn upstream(error: &UpstreamError) -> Denial {
     let detail = match upstream_reason(error) {
         Reason::AddressRefused => "the destination resolves to an address that may not be dialled",
-        Reason::UpstreamTimeout => "the destination did not answer in time",
+        Reason::DnsFailed => match error {
+            UpstreamError::Dial(DialError::Resolve(LookupError::Timeout)) => {
+                "the destination's name could not be resolved in time; nothing was sent"
+            }
+            _ => "the destination's name could not be resolved; nothing was sent",
+        },
+        Reason::UpstreamTimeout => match error {
+            UpstreamError::FirstByteTimeout => {
+                "the destination did not answer in time; it may have done what it was asked, and may bill it"
+            }
+            _ => "no connection to the destination came about in time; nothing was sent",
+        },
         Reason::UpstreamTls => "the destination's TLS certificate could not be verified, or its TLS failed",
         Reason::SecretUnavailable => {
             "the client certificate for this destination cannot be had at the moment"
@@ -33,8 +47,17 @@ pub(crate) fn upstream(error: &UpstreamError) -> Denial {
             "the destination refused the gateway's client certificate, or wants one; its owner has to look at it"
         }
         Reason::UpstreamProtocol => "the destination broke the protocol",
+        Reason::UpstreamReset if matches!(error, UpstreamError::Unprocessed(_)) => {
+            "the destination refused the call unread, each time that it was sent"
+        }
         Reason::UpstreamReset => "the destination closed the connection before it answered",
         _ => "the destination cannot be reached",
     };
     Denial::new(upstream_reason(error), detail)
+}
+
+/// Whether the same call may well succeed a moment later.
+pub(crate) const fn is_passing(reason: Reason) -> bool {
+    use Reason as R;
+    matches!(reason, R::DnsFailed | R::UpstreamUnreachable | R::UpstreamTimeout | R::UpstreamReset)
 }

@@ -38,3 +38,4 @@ mod snapshot;
 mod stats;
 mod telemetry;
 mod upstream;
+mod version_key;

@@ -29,6 +29,7 @@ pub(crate) use self::tls::server_config;
 use crate::core::{Core, Shared};
 use crate::drain::Phase;
 use crate::identity::Refusal;
+use crate::upstream::KEEPALIVE;
 
 const BACKLOG: i32 = 4096;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
@@ -43,6 +44,8 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
+    // What is accepted inherits it: a caller may wait for minutes behind a load balancer that forgets silent connections.
+    socket.set_tcp_keepalive(&KEEPALIVE)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

@@ -16,6 +16,6 @@ mod sse;
 mod usage;
 
 pub(crate) use answer::answer;
-pub(crate) use asked::{demand, read};
+pub(crate) use asked::{demand, explained, read};
 pub(crate) use body::MeteredBody;
 pub(crate) use meter::Meter;

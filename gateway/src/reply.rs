@@ -54,6 +54,7 @@ pub(crate) const fn status(reason: Reason) -> StatusCode {
         }
         R::NotReady | R::LedgerUnavailable | R::SecretUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         R::AddressRefused
+        | R::DnsFailed
         | R::UpstreamUnreachable
         | R::UpstreamTls
         | R::UpstreamReset
@@ -156,8 +157,10 @@ pub(crate) fn refusal(denial: &Denial, id: RecordId, dress: Dress) -> Response<R
     if is_malformed(denial.reason) {
         announce_close(&mut response);
     }
-    if denial.reason == Reason::BudgetExhausted {
-        response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+    let repeatable = denial.repeatable.or((denial.reason == Reason::BudgetExhausted).then_some(false));
+    if let Some(repeatable) = repeatable {
+        let word = if repeatable { "true" } else { "false" };
+        response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static(word));
     }
     response
 }

@@ -78,11 +78,13 @@ async fn forward(
     meter.permitted(&permit, &asked, bound.as_ref());
 
     faults.at(Stage::Template);
+    let cause = asked.cause();
     let (body, room) = asked.into_body(bound.as_ref(), &permit);
     let mut template = Template::new(head, &permit, body, room)?;
 
     faults.at(Stage::Hold);
-    let hold = core.shared.quota.hold(&permit, &metering::demand(bound.as_ref()), now)?;
+    let hold = core.shared.quota.hold(&permit, &metering::demand(bound.as_ref()), now);
+    let hold = hold.map_err(|denial| metering::explained(denial, cause.as_deref()))?;
     meter.hold(hold, &permit)?;
 
     let way = Way { connection, snapshot: &snapshot, faults };

@@ -121,6 +121,18 @@ pub struct EgressSettings {
     /// Private and loopback ranges that destinations and stores may be in. None unless listed.
     #[serde(default, deserialize_with = "value::ranges")]
     pub private_ranges: Vec<IpNet>,
+    /// How the names of destinations are resolved.
+    #[serde(default)]
+    pub dns: DnsSettings,
+}
+
+/// How the names of destinations are resolved.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DnsSettings {
+    /// The servers to ask, as addresses with or without a port (53). None: those of `/etc/resolv.conf`, with its search domains.
+    #[serde(default, deserialize_with = "value::servers")]
+    pub servers: Vec<SocketAddr>,
 }
 
 /// The ledger's seal.
@@ -139,13 +151,13 @@ pub struct DrainSettings {
     /// From unready to closed listeners, which may be `0s`; 5s.
     #[serde(deserialize_with = "value::pause")]
     pub delay: Duration,
-    /// From closed listeners to cut connections; 300s.
+    /// From closed listeners to cut connections; 600s, as long as the SDKs of LLM providers wait for an answer.
     pub timeout: Interval,
 }
 
 impl Default for DrainSettings {
     fn default() -> Self {
-        Self { delay: Duration::from_secs(5), timeout: Interval(Duration::from_secs(300)) }
+        Self { delay: Duration::from_secs(5), timeout: Interval(Duration::from_secs(600)) }
     }
 }
 

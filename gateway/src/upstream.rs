@@ -8,24 +8,27 @@ mod body;
 mod certificate;
 mod dial;
 mod heard;
+mod offer;
 mod pool;
+mod resolve;
+mod speak;
 mod tls;
+mod unanswered;
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use http::uri::Authority;
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::client::conn::{TrySendError, http1};
 use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, ClientConfig};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tollgate_policy::caller::SpiffeId;
 use tollgate_policy::decision::Permit;
 use tollgate_secrets::Secret;
@@ -34,13 +37,16 @@ pub use self::address::{DialRules, local_addresses};
 pub(crate) use self::answer::AnswerBody;
 pub(crate) use self::body::{BodyError, Malformed, OutBody, Recode, Stall, Trailers, Upload};
 pub(crate) use self::certificate::{BadCertificate, Shown, dated, ends, fits};
-use self::dial::Dial;
-pub(crate) use self::dial::DialError;
-use self::heard::{Heard, refusal};
-pub(crate) use self::pool::Pool;
-use self::pool::{Bucket, Key, Line, StreamSlot, Verified};
+use self::dial::{Dial, Reach};
+pub(crate) use self::dial::{DialError, KEEPALIVE};
+use self::heard::{alert, refusal};
+pub(crate) use self::offer::Offer;
+pub(crate) use self::pool::{Bucket, Pool};
+use self::pool::{Key, Line, StreamSlot, Verified};
+pub(crate) use self::resolve::{LookupError, Resolver};
 pub(crate) use self::tls::{CaState, TlsClient, TlsClients, ca_state};
-use crate::ledger::{Gate, Gated, Position};
+pub(crate) use self::unanswered::{Fate, Unanswered};
+use crate::ledger::{Gate, Position};
 
 /// Why there is no connection, or no answer on it.
 #[derive(Debug, thiserror::Error)]
@@ -55,8 +61,12 @@ pub(crate) enum UpstreamError {
     CertificateRefused(AlertDescription),
     #[error("connect timed out")]
     ConnectTimeout,
-    #[error("every kept connection closed before the request could leave")]
+    #[error("the connection closed before the request could leave")]
     Unsent,
+    #[error("the provider refused the request unread: {0}")]
+    Unprocessed(hyper::Error),
+    #[error("it does not speak the HTTP that was asked for; `http` in its resource says which")]
+    OtherHttp,
     #[error("no answer in time")]
     FirstByteTimeout,
     #[error("the HTTP handshake failed: {0}")]
@@ -70,6 +80,9 @@ pub(crate) enum UpstreamError {
 impl UpstreamError {
     /// A handshake that failed.
     fn handshake(error: std::io::Error) -> Self {
+        if alert(&error) == Some(AlertDescription::NoApplicationProtocol) {
+            return Self::OtherHttp;
+        }
         refusal(&error).map_or(Self::Tls(error), Self::CertificateRefused)
     }
 
@@ -92,6 +105,14 @@ pub(crate) struct Tls<'a> {
     pub(crate) shown: Option<Shown<'a>>,
 }
 
+/// What kind of connection a call needs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) offer: Offer,
+    /// Not one that was kept.
+    pub(crate) fresh: bool,
+}
+
 /// An upstream connection (one stream slot in HTTP/2) whose TLS name was verified.
 #[derive(Debug)]
 pub(crate) struct Peer {
@@ -109,10 +130,11 @@ impl Peer {
         tls: Tls<'_>,
         permit: &Permit,
         secret: Option<&Secret>,
+        wanted: Wanted,
     ) -> Result<Self, UpstreamError> {
         let destination = permit.destination();
         let target = permit.target();
-        let key = Key {
+        let mut key = Key {
             destination: destination.name.clone(),
             host: target.host_shared(),
             port: target.port(),
@@ -120,11 +142,18 @@ impl Peer {
             source: destination.source_address,
             credential: permit.credential().zip(secret).map(|(c, s)| (c.name.clone(), s.version().clone())),
             certificate: tls.shown.map(|shown| shown.key()),
+            offer: wanted.offer,
         };
         let host = Arc::clone(&key.host);
-        let bucket = pool.bucket(key);
+        let mut bucket = pool.bucket(&key);
+        if bucket.needs_http1() {
+            key.offer = Offer::Http1;
+            bucket = pool.bucket(&key);
+        }
         let caller = permit.caller().id();
-        if let Some((line, verified)) = bucket.take(caller) {
+        if !wanted.fresh
+            && let Some((line, verified)) = bucket.take(caller)
+        {
             return Ok(Self { line, verified, bucket, reused: true });
         }
         pool.make_room(&destination.name);
@@ -133,6 +162,7 @@ impl Peer {
             None => Arc::clone(&tls.client.config),
         };
         let dial = Dial {
+            destination: &destination.name,
             host: &host,
             port: target.port(),
             fixed: &destination.addresses,
@@ -141,18 +171,21 @@ impl Peer {
         };
         let gate = Arc::new(Gate::new(&pool.journal));
         // Boxed: most calls find a kept connection, and none should carry the handshake's state around.
-        Box::pin(Self::open(dial, (rules, config), caller, bucket, gate)).await
+        let reach = Reach { rules, resolver: &pool.resolver };
+        let config = key.offer.config(config);
+        Box::pin(Self::open(dial, reach, (config, key.offer), caller, bucket, gate)).await
     }
 
     async fn open(
         dial: Dial<'_>,
-        (rules, config): (&DialRules, Arc<ClientConfig>),
+        reach: Reach<'_>,
+        (config, offer): (Arc<ClientConfig>, Offer),
         caller: &SpiffeId,
         bucket: Arc<Bucket>,
         gate: Arc<Gate>,
     ) -> Result<Self, UpstreamError> {
         let deadline = Instant::now() + dial.timeout;
-        let tcp = dial.connect(rules).await?;
+        let tcp = dial.connect(reach).await?;
         let bare = dial.host.trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(bare.to_owned())
             .map_err(|error| UpstreamError::Tls(std::io::Error::other(error)))?;
@@ -161,7 +194,8 @@ impl Peer {
             let (remote, source) = (tcp.peer_addr()?.to_string(), tcp.local_addr()?.ip().to_string());
             let authority = authority(dial.host, dial.port).map_err(std::io::Error::other)?;
             let (remote, source) = (remote.into(), source.into());
-            Ok(Verified { host, authority, remote, source, gate, refused: OnceLock::new() })
+            let (refused, heard, moves) = (OnceLock::new(), AtomicU64::new(0), Notify::new());
+            Ok(Verified { host, authority, remote, source, gate, refused, heard, moves })
         };
         let verified =
             Arc::new(verified(&tcp).map_err(|error| UpstreamError::Dial(DialError::Connect(error)))?);
@@ -170,7 +204,7 @@ impl Peer {
             .await
             .map_err(|_| UpstreamError::ConnectTimeout)?
             .map_err(UpstreamError::handshake)?;
-        let line = speak(stream, caller, &bucket, &verified).await?;
+        let line = speak::speak(stream, (offer, deadline), caller, &bucket, &verified).await?;
         Ok(Self { line, verified, bucket, reused: false })
     }
 
@@ -198,6 +232,11 @@ impl Peer {
         matches!(self.line, Line::Http2(..))
     }
 
+    /// The connections that it is one of.
+    pub(crate) fn bucket(&self) -> Arc<Bucket> {
+        Arc::clone(&self.bucket)
+    }
+
     /// Hands the request over; the future waits for the head of the answer. Over HTTP/1 the request leaves only when the journal has the
     /// line `after`; over HTTP/2, where others share the connection, the caller has seen to that. Called by injection alone: what is sent
     /// carries the secret.
@@ -207,6 +246,7 @@ impl Peer {
         after: Option<Position>,
     ) -> impl Future<Output = Result<Answer, Unanswered>> + use<> {
         let Self { line, verified, bucket, reused } = self;
+        let heard = verified.heard();
         if let Line::Http1(_) = line {
             verified.gate.close(after);
         }
@@ -216,9 +256,10 @@ impl Peer {
                 Ok(Answer { response: response.map(AnswerBody::from), lease })
             }
             Err(mut error) => Err(Unanswered {
-                returned: error.take_message().filter(|_| reused).map(Request::into_body),
+                returned: error.take_message().map(Request::into_body),
                 error: error.into_error(),
                 refused: verified.refused.get().copied().filter(|_| !reused),
+                died: reused && line.is_silent_since(heard, &verified),
             }),
         };
         // Not an `async` block: that would hold what it waits for twice.
@@ -245,51 +286,6 @@ fn authority(host: &str, port: u16) -> Result<(Authority, HeaderValue), http::Er
     Ok((authority, host))
 }
 
-async fn speak(
-    stream: TlsStream<TcpStream>,
-    caller: &SpiffeId,
-    bucket: &Bucket,
-    verified: &Arc<Verified>,
-) -> Result<Line, UpstreamError> {
-    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let io = TokioIo::new(Heard { stream, verified: Arc::clone(verified) });
-    if http2 {
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-            .initial_stream_window_size(1 << 20)
-            .initial_connection_window_size(8 << 20)
-            .max_header_list_size(64 << 10)
-            .timer(TokioTimer::new())
-            .keep_alive_interval(Duration::from_secs(30))
-            .handshake(io)
-            .await
-            .map_err(|error| UpstreamError::spoken(error, verified))?;
-        tokio::spawn(connection);
-        return Ok(bucket.share(caller.clone(), sender, verified));
-    }
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(256 << 10)
-        .handshake(io)
-        .await
-        .map_err(|error| UpstreamError::spoken(error, verified))?;
-    tokio::spawn(Gated { connection, gate: Arc::clone(&verified.gate) });
-    Ok(Line::Http1(sender))
-}
-
-/// No answer came. `returned` is the body of a request that never left, because its kept connection was closing.
-#[derive(Debug)]
-pub(crate) struct Unanswered {
-    pub(crate) returned: Option<OutBody>,
-    pub(crate) error: hyper::Error,
-    /// The certificate was refused: on a new connection, before the request was read.
-    refused: Option<AlertDescription>,
-}
-
-impl Unanswered {
-    pub(crate) fn into_error(self) -> UpstreamError {
-        self.refused.map_or(UpstreamError::Broken(self.error), UpstreamError::CertificateRefused)
-    }
-}
-
 /// The head of an answer, with the connection it came on.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -310,6 +306,16 @@ impl Answer {
 enum Lent {
     Http1(http1::SendRequest<OutBody>),
     Http2(#[expect(dead_code, reason = "held for its drop")] StreamSlot),
+}
+
+impl Lent {
+    /// Whether nothing came since `heard`. Over HTTP/2 others are heard as well: nothing of this answer did.
+    fn is_silent_since(&self, heard: u64, verified: &Verified) -> bool {
+        match self {
+            Self::Http1(_) => verified.heard() == heard,
+            Self::Http2(_) => true,
+        }
+    }
 }
 
 /// A connection in use by one answer. Dropped, an HTTP/1 connection closes; [`Lease::finish`] gives it back.

@@ -13,8 +13,8 @@ use crate::denial::Denial;
 use crate::dialect::{Catalog, Endpoint};
 use crate::pattern::SpiffePattern;
 use crate::policy::{Credential, Destination, Grant, Scrub, SigV4};
-use crate::price::{NanoUsd, Price};
-use crate::target::Target;
+use crate::price::{Image, NanoUsd, Price};
+use crate::target::{Target, check_method};
 
 mod action;
 mod matching;
@@ -58,12 +58,37 @@ pub struct Facts {
     pub choices: u64,
     /// Whether it refers to content outside of the body, or has a member that is not known: the model may read its whole window.
     pub outside: bool,
+    /// How often the model may read its context: once, and again after each use of a tool that the provider runs.
+    pub passes: u64,
+    /// How many inputs there are, each with a context window and choices of its own.
+    pub inputs: u64,
+    /// Images in the body, and those that it refers to.
+    pub images: Vec<Image>,
+    /// Pages of PDFs in the body.
+    pub pages: u64,
+    /// Bytes of the body that are images and PDFs: they are not read as text.
+    pub picture_bytes: u64,
+    /// How many times it refers to what a model wrote in one earlier call.
+    pub written_before: u64,
+    /// Tokens that may be billed as output for each choice, beyond what the model writes.
+    pub predicted: u64,
     /// The most that the provider's own tools may add.
     pub tool_fees: NanoUsd,
     /// Whether something multiplies the cost with no bound.
     pub unbounded: bool,
     /// The service tier that the request pins.
     pub tier: Option<Arc<str>>,
+    /// What of it makes its bound large, for whoever is refused because of it.
+    pub causes: Causes,
+}
+
+/// What makes the bound of a call large, in words. Nothing that the body holds is quoted but a member's name, cut short.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Causes {
+    /// Why the model may read its whole window.
+    pub outside: Option<Arc<str>>,
+    /// Why nothing bounds the cost.
+    pub unbounded: Option<Arc<str>>,
 }
 
 /// Leave to read the body: some grants of the caller match all that is known without it.
@@ -137,9 +162,17 @@ impl Default for Facts {
             output_cap: None,
             choices: 1,
             outside: false,
+            passes: 1,
+            inputs: 1,
+            images: Vec::new(),
+            pages: 0,
+            picture_bytes: 0,
+            written_before: 0,
+            predicted: 0,
             tool_fees: NanoUsd::ZERO,
             unbounded: false,
             tier: None,
+            causes: Causes::default(),
         }
     }
 }
@@ -153,6 +186,7 @@ impl Admission {
     ) -> Result<Self, Denial> {
         let call = Call::new(target.destination(), target.path(), method);
         let candidates = Candidates::of(grants, &call)?;
+        target.query().map_or(Ok(()), |query| check_method(query, method))?;
         candidates.any_unobstructed(grants, &call)?;
         let endpoint = call.endpoint.cloned();
         let method = known_method(method);

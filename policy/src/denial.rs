@@ -96,6 +96,8 @@ reasons! {
     SecretUnavailable = "secret_unavailable",
     /// The destination's name resolved to addresses that may not be dialled.
     AddressRefused = "address_refused",
+    /// The destination's name could not be resolved.
+    DnsFailed = "dns_failed",
     /// No connection to the destination.
     UpstreamUnreachable = "upstream_unreachable",
     /// The destination's TLS did not verify.
@@ -133,6 +135,8 @@ pub struct Denial {
     pub detail: Cow<'static, str>,
     /// When trying again may help.
     pub retry_after: Option<Duration>,
+    /// Whether the same call may be made again as it is. `None`: nothing is known that its caller does not know as well.
+    pub repeatable: Option<bool>,
 }
 
 impl FromStr for Reason {
@@ -167,12 +171,17 @@ impl fmt::Display for Reason {
 impl Denial {
     /// A refusal that trying again does not change.
     pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, detail: detail.into(), retry_after: None }
+        Self { reason, detail: detail.into(), retry_after: None, repeatable: None }
     }
 
     /// The same refusal, with the time after which trying again may help.
     pub fn retry_after(self, after: Duration) -> Self {
         Self { retry_after: Some(after), ..self }
+    }
+
+    /// The same refusal, and whether the call may be made again as it is.
+    pub fn repeatable(self, repeatable: bool) -> Self {
+        Self { repeatable: Some(repeatable), ..self }
     }
 }
 

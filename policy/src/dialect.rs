@@ -6,24 +6,29 @@
 //!
 //! Deliberately absent: code for any one provider.
 
+mod content;
 mod endpoint;
 mod key;
 mod names;
 mod read;
 mod request;
 mod response;
+mod tool;
 pub mod tree;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+pub use content::{ContentMember, ContentRules};
 pub use endpoint::{Class, Endpoint};
 pub use key::KeyRules;
-pub use request::{ContentMember, ContentRules, Member, RequestRules, ToolRule, ToolRules};
+pub use request::{Member, RequestRules};
 pub use response::{Reading, ResponseRules, StreamRules, Terminal, TierSlots, UsageSlots};
 use serde::Deserialize;
+pub use tool::{ToolRule, ToolRules};
 
 use crate::map::Map;
-use crate::model::{Problem, SourceFile};
+use crate::model::{Interval, Problem, SourceFile};
 use crate::price::{PriceFile, PriceTable};
 
 #[cfg(test)]
@@ -88,6 +93,7 @@ pub struct Dialect {
     plain: bool,
     carriers: Carriers,
     keys: KeyRules,
+    patience: Patience,
     literal: Map<Arc<str>, Vec<Arc<Endpoint>>>,
     patterns: Vec<Arc<Endpoint>>,
 }
@@ -102,6 +108,15 @@ pub struct Carriers {
     pub queries: Vec<Box<str>>,
     /// Headers that choose the account, project or user that pays, in lower case.
     pub account_headers: Vec<Box<str>>,
+}
+
+/// How long answers of this API may take where a destination does not say. `None`: as long as those of any other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Patience {
+    /// From the request's last byte to the answer's first.
+    pub first_byte: Option<Duration>,
+    /// Between two bytes of the answer.
+    pub idle: Option<Duration>,
 }
 
 impl Dialect {
@@ -128,6 +143,11 @@ impl Dialect {
     /// What answers say of the key that they were asked with.
     pub const fn keys(&self) -> &KeyRules {
         &self.keys
+    }
+
+    /// How long its answers may take.
+    pub const fn patience(&self) -> Patience {
+        self.patience
     }
 
     /// The endpoints, in no order.
@@ -166,7 +186,16 @@ struct DialectText {
     carriers: Carriers,
     #[serde(default)]
     keys: key::KeyText,
+    #[serde(default)]
+    patience: PatienceText,
     endpoints: Vec<endpoint::EndpointText>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct PatienceText {
+    first_byte: Option<Interval>,
+    idle: Option<Interval>,
 }
 
 impl DialectText {
@@ -201,6 +230,10 @@ impl DialectText {
             plain: self.plain,
             carriers: self.carriers,
             keys: self.keys.rules(problems),
+            patience: Patience {
+                first_byte: self.patience.first_byte.map(|Interval(time)| time),
+                idle: self.patience.idle.map(|Interval(time)| time),
+            },
             literal,
             patterns,
         }

@@ -27,7 +27,7 @@ pub(crate) use credential::{
     ClientCertificateSpec, CredentialSpec, FromSpec, Froms, HmacSpec, InjectSpec, Injections, SigV4Spec,
     Weight,
 };
-pub(crate) use destination::{DestinationSpec, VerifySpec};
+pub(crate) use destination::{DestinationSpec, HttpWord, VerifySpec};
 pub use field::Interval;
 pub(crate) use field::{Address, List};
 pub(crate) use grant::{AllowSpec, GrantSpec, LimitSpec, WindowWord};

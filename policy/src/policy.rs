@@ -25,8 +25,8 @@ pub use hmac::{Hmac, HmacAlgorithm, KeyEncoding, Piece, SignatureEncoding};
 pub use key::Key;
 pub use mint::{Algorithm, AwsKey, AwsSession, Client, ClientAuth, Mint, Signer, TokenEndpoint, TokenGrant};
 pub use resources::{
-    Allow, Assume, AwsStore, Credential, Destination, Grant, Inject, Injection, Scrub, SecretRef, SigV4,
-    Store, StoreKind, Timeouts, TlsVerify, Unpriced, is_s3,
+    Allow, Assume, AwsStore, Credential, Destination, Grant, HttpVersion, Inject, Injection, Scrub,
+    SecretRef, SigV4, Store, StoreKind, Timeouts, TlsVerify, Unpriced, is_s3,
 };
 pub use vault::{ClientCertificate, KvVersion, SecretId, TokenLogin, VaultAuth, VaultStore};
 

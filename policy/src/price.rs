@@ -6,6 +6,7 @@
 //! Deliberately absent: discounts, currencies other than USD, and any guess for a model without a price.
 
 mod file;
+mod image;
 mod model;
 mod money;
 mod rates;
@@ -13,6 +14,7 @@ mod table;
 mod units;
 
 pub(crate) use file::PriceFile;
+pub use image::{Detail, Image, ImageRule};
 pub use model::Price;
 pub use money::{MoneyError, NanoUsd};
 pub use table::PriceTable;

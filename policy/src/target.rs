@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
 use crate::denial::{Denial, Reason};
@@ -20,8 +21,8 @@ mod path;
 mod tests;
 
 pub(crate) use directory::Directory;
-pub(crate) use path::canonical as canonical_path;
 pub use path::{EncodedForm, EncodedForms, PathError};
+pub(crate) use path::{canonical as canonical_path, collapsed, other_readings, resolved};
 
 /// How a destination is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -167,6 +168,25 @@ pub(crate) fn split_authority(
             Err(Denial::new(Reason::AmbiguousAuthority, format!("the authority is malformed: {error}")))
         }
     }
+}
+
+/// Query parameters that some frameworks take the method from, in lower case and with `_` for `-`.
+const METHOD_OVERRIDES: [&str; 5] =
+    ["_method", "$httpmethod", "x_http_method", "x_http_method_override", "x_method_override"];
+
+/// Refuses a query that names another method than the one that is decided on.
+pub(crate) fn check_method(query: &str, method: &str) -> Result<(), Denial> {
+    let decoded = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
+    let names_another = |pair: &str| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let name = decoded(name).to_ascii_lowercase().replace('-', "_");
+        METHOD_OVERRIDES.contains(&name.as_str()) && !decoded(value).eq_ignore_ascii_case(method)
+    };
+    if !query.split(['&', ';']).any(names_another) {
+        return Ok(());
+    }
+    let detail = "the query names another method than the request has, and some servers would take that one";
+    Err(Denial::new(Reason::BadRequest, detail))
 }
 
 /// A query is passed on as it is, so it has to be something that every reader cuts off at the same place.

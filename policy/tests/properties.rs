@@ -17,6 +17,7 @@ use tollgate_policy::decision::Facts;
 use tollgate_policy::denial::Reason;
 use tollgate_policy::dialect::Catalog;
 use tollgate_policy::model::SourceFile;
+use tollgate_policy::pattern::PathPattern;
 use tollgate_policy::policy::Policy;
 use tollgate_policy::target::RequestLine;
 
@@ -32,6 +33,11 @@ apiVersion: tollgate.dev/v1alpha1
 kind: Destination
 metadata: {name: lenient}
 spec: {hosts: [lenient.example], encodedPath: ["%2F", "%5C", "%25", ";"]}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: Destination
+metadata: {name: literal}
+spec: {hosts: [literal.example], encodedPath: ["%2F", "%5C", "%25", ";", "//", "..", "%09"]}
 ---
 apiVersion: tollgate.dev/v1alpha1
 kind: Destination
@@ -216,6 +222,42 @@ proptest! {
     }
 
     #[test]
+    fn whatever_a_destination_allows_no_reading_of_a_path_leaves_the_part_that_its_grant_names(
+        paths in vec(nasty_path(), 64),
+    ) {
+        let policy = policy(&[]).unwrap();
+        let below: PathPattern = "/a/**".parse().unwrap();
+        let resolve = |path: &[u8], skips: bool| {
+            let mut kept: Vec<&[u8]> = Vec::new();
+            for segment in path.split(|b| b"/\\".contains(b)).skip(1) {
+                match segment {
+                    b"." => {}
+                    b"" if skips => {}
+                    b".." => drop(kept.pop()),
+                    segment => kept.push(segment),
+                }
+            }
+            kept.into_iter().find(|segment| !segment.is_empty()).map(<[u8]>::to_vec)
+        };
+        let spelt = paths.iter().flat_map(|path| [path.clone(), format!("/a{path}")]);
+        for path in spelt {
+            let line = RequestLine { authority: "literal.example", path: &path, query: None };
+            let Ok(target) = policy.target(&line) else { continue };
+            let again = policy.target(&RequestLine { path: target.path(), ..line }).unwrap();
+            prop_assert_eq!(again.path(), target.path());
+            if !below.matches(target.path()) {
+                continue;
+            }
+            for reading in readings(target.path()) {
+                for skips in [false, true] {
+                    let first = resolve(&reading, skips);
+                    prop_assert!(first.as_deref().is_none_or(|first| first == b"a"), "{} from {}", target.path(), path);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_path_behind_a_gateway_name_is_the_path_of_its_destination(paths in vec(nasty_path(), 64)) {
         let policy = policy(&[]).unwrap();
         for path in &paths {
@@ -224,6 +266,7 @@ proptest! {
                 target.map(|target| (target.host().to_owned(), target.path().to_owned())).map_err(|denial| denial.reason)
             };
             prop_assert_eq!(at("tollgate:8443", &format!("/lenient{path}")), at("lenient.example", path));
+            prop_assert_eq!(at("tollgate:8443", &format!("/literal{path}")), at("literal.example", path));
         }
     }
 

@@ -29,12 +29,13 @@ use crate::mint::{Issuer, IssuerHealth};
 use crate::observe::Observer;
 use crate::origin::{Maker, Origin};
 use crate::reference::{self, Freshness, Reference, Wanted};
-use crate::secret::{Fits, Secret, Version};
+use crate::refusals::Refusals;
+use crate::secret::{Fits, Secret, Version, VersionKey};
 use crate::store::{Dialable, Store, StoreHealth};
 
 use slot::Slot;
 pub(crate) use slot::jittered;
-pub use slot::{CredentialStatus, Health};
+pub use slot::{CredentialStatus, Health, Refreshed};
 
 /// Every secret that the policy in force uses.
 pub struct Secrets {
@@ -42,6 +43,7 @@ pub struct Secrets {
     dialable: Dialable,
     observer: Observer,
     fits: Fits,
+    versions: VersionKey,
     slots: ArcSwap<Slots>,
     applying: Mutex<()>,
     /// Stores that the policy dropped and that were not given back all that they lent.
@@ -78,10 +80,11 @@ impl Secrets {
     /// whether a store at that address may be connected to.
     #[must_use]
     pub fn new(handle: Handle, dialable: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>) -> Arc<Self> {
-        Self::observed(handle, dialable, Observer::nobody(), Arc::new(|_, _| Ok(())))
+        let versions = VersionKey::random();
+        Self::observed(handle, dialable, Observer::nobody(), Arc::new(|_, _| Ok(())), versions)
     }
 
-    /// [`Secrets::new`], told about to `observer`. A value that is new is then used only once that is written down, and only if `fits`
+    /// [`Secrets::new`], told about to `observer`, with versions named under `versions`. A value that is new is then used only once that is written down, and only if `fits`
     /// says that one of its credentials can use it: until one comes that fits, the one before is used, while its `maxStale` lasts.
     #[must_use]
     pub fn observed(
@@ -89,12 +92,14 @@ impl Secrets {
         dialable: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
         observer: Observer,
         fits: Fits,
+        versions: VersionKey,
     ) -> Arc<Self> {
         Arc::new(Self {
             handle,
             dialable,
             observer,
             fits,
+            versions,
             slots: ArcSwap::default(),
             applying: Mutex::default(),
             leaving: Mutex::default(),
@@ -142,8 +147,9 @@ impl Secrets {
         outcome.map_err(|failure| SecretError::new(&credential.name, failure))
     }
 
-    /// To be told when a provider refused `version` of this key. Fetches once more, at most once per version
-    /// in 30 seconds, whoever provokes it; `Some` only if the value is another one now.
+    /// To be told when a provider refused `version` of this key. `Some` only if the value is another one now. Fetches once more, at most
+    /// once per version in 30 seconds, whoever provokes it; or in 5 where no call was answered well between two refusals, so that it is
+    /// no caller's doing. A store of files is asked as soon as they changed.
     pub async fn rejected(
         &self,
         credential: &Credential,
@@ -151,13 +157,40 @@ impl Secrets {
         version: &Version,
     ) -> Option<Arc<Secret>> {
         let slot = self.slot(credential, key)?;
-        slot.note_refusal(version);
-        slot.newer(version).await
+        let pace = slot.note_refusal(version);
+        slot.newer(version, pace).await
     }
 
     /// The same where no provider was asked, because it refused `version` lately.
     pub async fn newer(&self, credential: &Credential, key: usize, version: &Version) -> Option<Arc<Secret>> {
-        self.slot(credential, key)?.newer(version).await
+        let slot = self.slot(credential, key)?;
+        let pace = slot.pace(version);
+        slot.newer(version, pace).await
+    }
+
+    /// To be told when a provider took a secret that [`Secret::is_rejected`].
+    pub fn taken(&self, credential: &Credential, key: usize, secret: &Secret) {
+        if let Some(slot) = self.slot(credential, key) {
+            slot.note_taken(secret);
+        }
+    }
+
+    /// Fetches this key now, whatever was fetched or failed before. `None`: the policy in force has no such key.
+    pub async fn refresh(&self, credential: &Credential, key: usize) -> Option<Refreshed> {
+        let slot = self.slot(credential, key)?;
+        slot.open();
+        Some(slot.refetched().await)
+    }
+
+    /// Begins to fetch every secret that was asked for, whatever was fetched or failed before.
+    pub fn reread(&self) {
+        let slots = self.slots.load_full();
+        // Once each, however many secrets are behind it.
+        slots.distinct().for_each(|slot| slot.open());
+        for slot in slots.distinct().filter(|slot| slot.health() != Health::Unused) {
+            let slot = Arc::clone(slot);
+            self.handle.spawn(async move { drop(slot.refetched().await) });
+        }
     }
 
     /// Lets go of every secret and gives back what the stores lent, and their logins, within `limit`: what is not
@@ -197,7 +230,7 @@ impl Secrets {
             };
             report.secrets += 1;
             match slot.health() {
-                Health::Unused | Health::Well => {}
+                Health::Unused | Health::Well | Health::Rejected { .. } => {}
                 Health::Stale { .. } => report.stale += 1,
                 Health::Unavailable { .. } => report.unavailable += 1,
             }
@@ -249,11 +282,13 @@ impl Secrets {
             let mint = reference.mint.as_ref().map(|minting| Maker {
                 issuer: self.issuer(&before, &mut issuers, &minting.mint.endpoint),
                 client_store: minting.client.as_ref().and_then(|client| running(&stores, client)),
+                refusals: Refusals::new(),
+                said: Mutex::default(),
             });
             let Some(store) = running(&stores, &reference) else { continue };
             let slot = by_reference.entry(reference.clone()).or_insert_with(|| {
                 let (observer, fits) = (self.observer.clone(), Arc::clone(&self.fits));
-                let origin = Origin { store, mint, observer, fits };
+                let origin = Origin { store, mint, observer, fits, versions: self.versions.clone() };
                 Arc::new(Slot::new(reference, description, freshness, origin, self.handle.clone()))
             });
             slot.retune(freshness);

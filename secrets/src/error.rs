@@ -68,6 +68,9 @@ pub enum Failure {
     /// The store's address is not one that the gateway may dial.
     #[error("address not allowed; list its range among the private ranges that may be dialled")]
     AddressRefused,
+    /// Something else answers than a store. The text says what.
+    #[error("the answer is not the store's: {0}; is the address right, and is nothing in between?")]
+    Foreign(&'static str),
     /// An answer that the store's protocol does not have here, by its HTTP status.
     #[error("unexpected answer with status {0}")]
     Status(u16),
@@ -83,6 +86,9 @@ pub enum Failure {
     /// The token endpoint answers that it makes no such token. The text says why, as far as its protocol has a word.
     #[error("the token endpoint refuses: {0}")]
     MintRefused(&'static str),
+    /// The token endpoint answers that it makes none now. The text says why, as far as its protocol has a word.
+    #[error("the token endpoint makes none at the moment: {0}")]
+    MintBusy(&'static str),
     /// The token endpoint answered, but not with a token that can be used. The text says why.
     #[error("unusable answer of the token endpoint: {0}")]
     MintNonsense(&'static str),
@@ -112,11 +118,13 @@ impl Failure {
             Self::Unreachable(_) => "unreachable",
             Self::Tls(_) => "tls",
             Self::AddressRefused => "address_refused",
+            Self::Foreign(_) => "foreign_answer",
             Self::Status(_) => "unexpected_status",
             Self::File(_) => "file",
             Self::Decrypt => "decrypt",
             Self::Misconfigured(_) => "misconfigured",
             Self::MintRefused(_) => "mint_refused",
+            Self::MintBusy(_) => "mint_busy",
             Self::MintNonsense(_) => "mint_nonsense",
             Self::Internal => "internal",
             Self::Unrecorded => "unrecorded",

@@ -16,11 +16,10 @@ use reqwest::{Request, Url, redirect};
 use tracing::warn;
 use zeroize::Zeroizing;
 
-use self::tls::Stamp;
 pub(crate) use self::tls::TlsFiles;
 use crate::error::Failure;
 use crate::store::Dialable;
-use crate::store::read::off_runtime;
+use crate::store::read::{Stamp, off_runtime};
 
 /// The default limit of a vault for a request; no secret of it, and no token, is larger.
 const BODY_LIMIT: usize = 1024 * 1024;
@@ -106,6 +105,12 @@ impl Http {
         })
     }
 
+    /// The state that the files of the TLS are in.
+    pub(crate) async fn stamp(&self) -> Result<Stamp, Failure> {
+        let reach = Arc::clone(&self.reach);
+        off_runtime(move || Ok(reach.tls.stamp())).await
+    }
+
     async fn client(&self) -> Result<reqwest::Client, Failure> {
         let before = self.lock().clone();
         if let Some(made) = before.as_ref().filter(|_| self.reach.tls.is_empty()) {
@@ -145,7 +150,7 @@ pub(crate) async fn receive(
     while let Some(chunk) = response.chunk().await? {
         let filled = body.len() + chunk.len();
         if filled > BODY_LIMIT {
-            return Ok(Err(Failure::Malformed("the answer is larger than 1 MiB")));
+            return Ok(Err(Failure::Foreign("it is larger than 1 MiB")));
         }
         if filled > body.capacity() {
             // Growing in place would leave a copy that nobody zeroizes.

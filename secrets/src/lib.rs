@@ -18,14 +18,15 @@ mod observe;
 mod origin;
 pub mod pem;
 mod reference;
+mod refusals;
 mod secret;
 pub mod sigv4;
 mod store;
 
-pub use cache::{CredentialStatus, Health, Secrets};
+pub use cache::{CredentialStatus, Health, Refreshed, Secrets};
 pub use error::{Failure, SecretError};
 pub use mint::IssuerHealth;
 pub use observe::{Event, Observation, Observations, Observer, What};
-pub use secret::{Fits, Secret, Version};
+pub use secret::{Fits, Secret, Version, VersionKey};
 pub use store::StoreHealth;
 pub use store::age::{AgeFile, AgeFileError};

@@ -1,7 +1,8 @@
 //! Values that are made of a stored secret at a token endpoint: what is asked, how the answer is judged, how the endpoint does.
 //!
 //! **Invariant:** a token's life counts from the moment it was asked for, less a margin; an answer that is not plainly a bearer token,
-//! or an AWS session, with a life is refused. What an endpoint says is never taken over into an error.
+//! or an AWS session, with a life is refused. What an endpoint says is never taken over into an error; what may be told of it besides,
+//! [`answer::said`] decides.
 //!
 //! Deliberately lacks: caching and renewal, which are the cache's.
 
@@ -99,26 +100,34 @@ impl Issuer {
         mint: &Mint,
         stored: &Value,
         client: Option<&[u8]>,
-    ) -> Result<Fetched, Failure> {
+    ) -> Result<Fetched, Refused> {
         let request = self.request(mint, stored, client)?;
         self.mints.fetch_add(1, Ordering::Relaxed);
-        let token = self.ask(mint, request).await;
-        self.note(token.as_ref().err().copied());
+        let shown: Vec<&[u8]> = stored.values().chain(client).collect();
+        let token = self.ask(mint, request, &shown).await;
+        self.note(token.as_ref().err().map(|refused| refused.failure));
         token
     }
 
-    async fn ask(&self, mint: &Mint, request: Request) -> Result<Fetched, Failure> {
+    async fn ask(&self, mint: &Mint, request: Request, shown: &[&[u8]]) -> Result<Fetched, Refused> {
         #[cfg(test)]
         if let Some(script) = &self.script {
-            return script.answer().await;
+            return Ok(script.answer().await?);
         }
         // Before it is sent: the life that the answer tells began later than this.
         let asked = Instant::now();
-        let answer = self.http.send(request).await?;
-        match &mint.grant {
+        let answer = self.http.send(request).await.map_err(|failure| match failure {
+            Failure::Foreign(why) => Failure::MintNonsense(why),
+            failure => failure,
+        })?;
+        let token = match &mint.grant {
             TokenGrant::AwsAssumeRole { .. } | TokenGrant::AwsWebIdentity(_) => sts::session(&answer, asked),
             _ => answer::token(&answer, mint, asked),
-        }
+        };
+        token.map_err(|failure| match failure {
+            Failure::MintRefused(_) => Refused { failure, said: answer::said(&answer, shown).map(Arc::from) },
+            failure => failure.into(),
+        })
     }
 
     /// Notes how a mint ended, and logs when the endpoint begins or ceases to fail.
@@ -279,6 +288,19 @@ impl Issuer {
             form.add_owned("client_id", Zeroizing::new(id.as_bytes().to_vec()));
         }
         Ok(())
+    }
+}
+
+/// Why there is no token.
+pub(crate) struct Refused {
+    pub(crate) failure: Failure,
+    /// What the endpoint said besides, if that may be told.
+    pub(crate) said: Option<Arc<str>>,
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Self {
+        Self { failure, said: None }
     }
 }
 

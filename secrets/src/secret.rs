@@ -5,7 +5,8 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_lc_rs::{hmac, rand};
 use serde::de::Visitor;
@@ -48,6 +49,11 @@ impl Value {
         self.0.iter().find(|(field, _)| **field == *name).map(|(_, bytes)| &***bytes)
     }
 
+    /// The bytes of each field.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().map(|(_, bytes)| &***bytes)
+    }
+
     /// Whether some field has nothing in it.
     pub(crate) fn has_gap(&self) -> bool {
         self.0.is_empty() || self.0.iter().any(|(_, bytes)| bytes.is_empty())
@@ -77,13 +83,20 @@ pub struct Secret {
     value: Value,
     /// Given back when the last owner of the value lets go of it.
     lease: Option<Arc<Lease>>,
+    /// A provider refused it, and took it on no call since.
+    rejected: AtomicBool,
 }
 
 impl Secret {
     /// `label` is the store's own name of this version, where it has one.
-    pub(crate) fn new(reference: Arc<str>, value: Value, label: Option<Arc<str>>) -> Result<Self, Failure> {
-        let version = Version::of(&reference, &value, label)?;
-        Ok(Self { reference, version, value, lease: None })
+    pub(crate) fn new(
+        reference: Arc<str>,
+        value: Value,
+        label: Option<Arc<str>>,
+        key: &VersionKey,
+    ) -> Result<Self, Failure> {
+        let version = Version::of(&reference, &value, label, key)?;
+        Ok(Self { reference, version, value, lease: None, rejected: AtomicBool::new(false) })
     }
 
     /// The same, to be used while the lease runs.
@@ -106,6 +119,17 @@ impl Secret {
     #[must_use]
     pub fn expose(&self, field: Option<&str>) -> Option<&[u8]> {
         field.map_or_else(|| self.value.sole(), |name| self.value.field(name))
+    }
+
+    /// Whether its provider refused it, and took it on no call since.
+    #[must_use]
+    pub fn is_rejected(&self) -> bool {
+        self.rejected.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether its provider refuses it; gives what was known before.
+    pub(crate) fn set_rejected(&self, rejected: bool) -> bool {
+        self.rejected.swap(rejected, Ordering::Relaxed)
     }
 
     /// Which content this is: changes exactly when the bytes or the reference change.
@@ -166,10 +190,39 @@ impl<'de> Deserialize<'de> for Hidden {
     }
 }
 
+/// The key of the digests by which contents are named. Those who have the same one name the same content alike.
+#[derive(Clone)]
+pub struct VersionKey(Option<Arc<hmac::Key>>);
+
+impl VersionKey {
+    /// The bytes of a key.
+    pub const LENGTH: usize = 32;
+
+    /// The key with these bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8; Self::LENGTH]) -> Self {
+        Self(Some(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, bytes))))
+    }
+
+    /// One that nobody else has: names under it are of no use to others, or after a restart.
+    #[must_use]
+    pub fn random() -> Self {
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &rand::SystemRandom::new());
+        // Without randomness no value can be named, and so none is used.
+        Self(key.ok().map(Arc::new))
+    }
+}
+
+impl fmt::Debug for VersionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("VersionKey")
+    }
+}
+
 /// Names one content of one reference.
 ///
 /// `Display` is the store's own name of the version (`7`, a version id) where it has one, else 12 hex digits of an
-/// HMAC-SHA-256 of the value under a random key of this process, which tells nothing about the value and differs after a restart.
+/// HMAC-SHA-256 of the value under a [`VersionKey`], which tells nothing about the value to whoever has not that key.
 /// Equality also covers a digest of reference and value: a store that counts from 1 again after a secret was deleted,
 /// or a credential that now reads another path, never yields an equal version for other bytes. It is thus safe as
 /// part of a cache key.
@@ -177,11 +230,17 @@ impl<'de> Deserialize<'de> for Hidden {
 pub struct Version {
     label: Arc<str>,
     digest: [u8; 16],
+    is_digest: bool,
 }
 
 impl Version {
-    fn of(reference: &str, value: &Value, label: Option<Arc<str>>) -> Result<Self, Failure> {
-        let key = process_key()?;
+    fn of(
+        reference: &str,
+        value: &Value,
+        label: Option<Arc<str>>,
+        key: &VersionKey,
+    ) -> Result<Self, Failure> {
+        let key = key.0.as_deref().ok_or(Failure::Internal)?;
         let mut context = hmac::Context::with_key(key);
         // Lengths keep apart what concatenates to the same bytes.
         let mut add = |bytes: &[u8]| {
@@ -193,17 +252,24 @@ impl Version {
         let mut digest = [0; 16];
         let tag = context.sign();
         digest.copy_from_slice(tag.as_ref().get(..16).ok_or(Failure::Internal)?);
+        let is_digest = label.is_none();
         let label: Arc<str> = match label {
             Some(label) => label,
             None => hex(own(key, value).as_ref().get(..6).ok_or(Failure::Internal)?).into(),
         };
-        Ok(Self { label, digest })
+        Ok(Self { label, digest, is_digest })
     }
 
     /// The word that `Display` gives, for whoever keeps it.
     #[must_use]
     pub fn shared(&self) -> Arc<str> {
         Arc::clone(&self.label)
+    }
+
+    /// Whether that word is a digest, which only those who have the same [`VersionKey`] can compare.
+    #[must_use]
+    pub const fn is_digest(&self) -> bool {
+        self.is_digest
     }
 
     /// The same word as `Display` gives.
@@ -249,23 +315,19 @@ fn own(key: &hmac::Key, value: &Value) -> hmac::Tag {
     context.sign()
 }
 
-fn process_key() -> Result<&'static hmac::Key, Failure> {
-    static KEY: OnceLock<hmac::Key> = OnceLock::new();
-    if let Some(key) = KEY.get() {
-        return Ok(key);
-    }
-    let random = rand::SystemRandom::new();
-    let key = hmac::Key::generate(hmac::HMAC_SHA256, &random).map_err(|_| Failure::Internal)?;
-    Ok(KEY.get_or_init(|| key))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const KEY: [u8; VersionKey::LENGTH] = [7; VersionKey::LENGTH];
+
     fn secret(reference: &str, value: &str, label: Option<u64>) -> Secret {
+        keyed(reference, value, label, &VersionKey::of(&KEY))
+    }
+
+    fn keyed(reference: &str, value: &str, label: Option<u64>, key: &VersionKey) -> Secret {
         let label = label.map(|number| number.to_string().into());
-        Secret::new(reference.into(), Zeroizing::new(value.as_bytes().to_vec()).into(), label).unwrap()
+        Secret::new(reference.into(), Zeroizing::new(value.as_bytes().to_vec()).into(), label, key).unwrap()
     }
 
     #[test]
@@ -289,8 +351,8 @@ mod tests {
     fn fields_are_told_apart_by_name_and_none_is_the_only_one_where_there_are_several() {
         let pair = |id: &str, key: &str| {
             let field = |name: &str, text: &str| (name.into(), Zeroizing::new(text.as_bytes().to_vec()));
-            Secret::new("bao:aws#id,key".into(), Value::of(vec![field("id", id), field("key", key)]), None)
-                .unwrap()
+            let value = Value::of(vec![field("id", id), field("key", key)]);
+            Secret::new("bao:aws#id,key".into(), value, None, &VersionKey::of(&KEY)).unwrap()
         };
         let secret = pair("AKIA", "abc");
         assert_eq!(secret.expose(Some("key")), Some(b"abc".as_slice()));
@@ -306,5 +368,14 @@ mod tests {
         assert!(version.bytes().all(|byte| byte.is_ascii_hexdigit()));
         assert_eq!(version, secret("file:a", "one", None).version().as_str());
         assert_ne!(version, secret("file:a", "two", None).version().as_str());
+    }
+
+    #[test]
+    fn a_version_is_the_same_under_the_same_key_and_says_nothing_under_another() {
+        let named = |value: &str, key: &VersionKey| keyed("file:a", value, None, key).version().to_string();
+        let key = || VersionKey::of(&KEY);
+        assert_eq!(named("one", &key()), named("one", &key()), "also in another process");
+        assert_ne!(named("one", &key()), named("one", &VersionKey::of(&[8; VersionKey::LENGTH])));
+        assert_ne!(named("one", &VersionKey::random()), named("one", &VersionKey::random()));
     }
 }

@@ -27,6 +27,7 @@ use tollgate_policy::policy::{Store as Definition, StoreKind};
 use tracing::{info, warn};
 
 use self::age::AgeLocation;
+use self::read::Stamp;
 pub(crate) use self::state::Shift;
 use self::state::{Line, State};
 pub(crate) use self::vault::Lease;
@@ -62,7 +63,7 @@ enum Backend {
     File(file::FileStore),
     Age(age::AgeStore),
     Vault(vault::Vault),
-    Aws(aws::Aws),
+    Aws(Box<aws::Aws>),
     Env(environment::Variables),
     #[cfg(test)]
     Script(Arc<crate::cache::tests::Script>),
@@ -77,7 +78,7 @@ impl Store {
                 identity: identity_file.clone(),
             })),
             StoreKind::Vault(vault) => Backend::Vault(vault::Vault::new(vault, Arc::clone(dialable))),
-            StoreKind::Aws(aws) => Backend::Aws(aws::Aws::new(aws.clone(), Arc::clone(dialable))),
+            StoreKind::Aws(aws) => Backend::Aws(Box::new(aws::Aws::new(aws.clone(), Arc::clone(dialable)))),
             StoreKind::Env { prefix } => Backend::Env(environment::Variables::new(prefix.clone())),
         };
         Self::over(definition, backend)
@@ -118,6 +119,32 @@ impl Store {
             Ok(fetched) if fetched.value.has_gap() => Err(Failure::Malformed("it is empty")),
             other => other,
         }
+    }
+
+    /// Somebody says that a login that was refused may be shown again.
+    pub(crate) fn open(&self) {
+        match &self.backend {
+            Backend::Vault(store) => store.open(),
+            Backend::Aws(store) => store.open(),
+            _ => {}
+        }
+    }
+
+    /// The state of the files that a secret of it is read from; `None` where there are none, and only asking tells.
+    pub(crate) async fn stamp(&self, reference: &Reference) -> Option<Stamp> {
+        let files = match &self.backend {
+            Backend::File(store) => vec![store.place(&reference.secret.path)?],
+            Backend::Age(store) => store.files().into(),
+            #[cfg(test)]
+            Backend::Script(script) => return script.stamp(),
+            _ => return None,
+        };
+        read::off_runtime(move || Ok(read::stamp(files.iter()))).await.ok()
+    }
+
+    /// Whether asking it costs nobody else anything.
+    pub(crate) const fn is_local(&self) -> bool {
+        matches!(self.backend, Backend::File(_) | Backend::Age(_) | Backend::Env(_))
     }
 
     /// Whether it lent something that was not given back yet.

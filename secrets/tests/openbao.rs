@@ -260,7 +260,10 @@ async fn a_vault_that_is_not_who_it_should_be_or_not_there_gets_no_login() {
         (Setup::new(&bao).host("bao.invalid"), Failure::Unreachable("name not found")),
         (
             Setup::new(&bao).secret_id(&bao, "7a2d0f0e-0000-0000-0000-000000000000"),
-            Failure::Login("the vault refuses the role id or the secret id"),
+            Failure::Login(
+                "the vault refuses the role id or the secret id: write a good one to its file and it is tried at once; this one rests for \
+                 16 minutes, because a vault locks a role that is refused five times in 15",
+            ),
         ),
     ] {
         let mut setup = setup;

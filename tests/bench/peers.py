@@ -53,7 +53,7 @@ cores: 1
 apiVersion: tollgate.dev/v1alpha1
 kind: Destination
 metadata: {{name: openai}}
-spec: {{hosts: [{host}], port: {upstream}, addresses: [127.0.0.1], dialect: openai, scrub: {scrub},
+spec: {{hosts: [{host}], port: {upstream}, addresses: [127.0.0.1], dialect: openai, scrub: {scrub}, http: 2,
   tls: {{verify: {{caFile: {pki}/pki.pem}}}}}}
 ---
 apiVersion: tollgate.dev/v1alpha1

@@ -16,6 +16,7 @@ PYTHON = [
     "anthropic==2.12.0",
     "httpx[http2]==0.28.1",
     "h2==4.4.1",
+    "dnslib==0.9.26",
     "moto[server]==5.2.5",
     "grpcio==1.85.3",
 ]

@@ -236,6 +236,50 @@ async fn a_token_endpoint_that_talks_nonsense_is_named_and_nothing_of_it_is_sent
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_with_status_200_is_named_and_a_client_secret_shown_once_until_it_is_another() {
+    let plan = Plan::new();
+    let [wrong, right, token] = ["wrong", "right", "token"].map(|name| plan.world.canary(name));
+    let file = plan.world.input("keys/client", &wrong);
+    let (good, given) = (right.clone(), token.clone());
+    let server = plan.pki.server(&plan.world, &[idp::HOST]);
+    let endpoint = Upstream::http(&server, &["http/1.1"], move |seen| {
+        let form = String::from_utf8_lossy(&seen.body).into_owned();
+        Reply::json(&if form.contains(&good) {
+            serde_json::json!({"access_token": given, "token_type": "Bearer", "expires_in": 3599.0})
+        } else {
+            serde_json::json!({"error": "invalid_client", "error_description": "Client authentication failed"})
+        })
+    })
+    .await;
+    let upstream = Upstream::http(&plan.server, &["http/1.1"], |_| Reply::status(200)).await;
+    let mint =
+        "endpoint: {destination: idp, path: /token}\n    clientCredentials: {clientId: a, auth: {post: {}}}";
+    let text = mint_at(&plan, &upstream, &endpoint, mint);
+    let stand = start(plan, upstream, text).await;
+    let client = stand.checkout();
+    let began = now();
+    while now() - began < 7_000 {
+        client.get("/up/x").await.assert_refused(503, "secret_unavailable");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(endpoint.count(), 1, "it is not shown again");
+    let output = stand.gateway.tollgate(&["credential", "test", "up-key"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    for words in ["FAILED  mint", "invalid_client", "Client authentication failed", "clientId"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert!(!said.contains("lifetime"), "{said}");
+    std::fs::write(file, &right).unwrap();
+    let written = now();
+    while client.get("/up/x").await.status != 200 {
+        assert!(now() - written < 15_000, "another is tried within seconds");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(bearer(&stand.upstream.only()), token);
+    stand.world.assert_swept();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_app_calls_with_an_installation_token_and_its_key_stays() {
     let plan = Plan::new();
     let key = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048).unwrap();

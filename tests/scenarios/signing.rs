@@ -123,6 +123,49 @@ async fn every_payload_form_is_accepted_by_a_judge_that_refuses_a_tampered_chunk
     stand.world.assert_swept();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_whose_keys_are_no_tidy_paths_are_signed_and_stored_by_their_very_names() {
+    needs!(python::installed());
+    let plan = Plan::new();
+    let (id, secret) = ("AKIAIOSFODNN7EXAMPLE", plan.world.canary("aws"));
+    let judge = Judge::new(id, &secret);
+    let server = plan.pki.server(&plan.world, &["api.up.test", "localhost"]);
+    let upstream = judge.serve(&server).await;
+    plan.world.stands_for(&secret, &[Kind::File, Kind::SigV4]);
+    plan.world.input("keys/aws", json!({"id": id, "key": secret}).to_string());
+    let literal = destination("up", "api.up.test", upstream.port(), plan.pki.bundle(), "http")
+        .replace("  dialect: http\n", "  encodedPath: [\"//\", \"..\", \"%09\"]\n");
+    let allow = "  allow: {methods: [PUT], paths: [\"/tollgate/**\"]}\n";
+    let resources = literal
+        + &file_store("files", &plan.world.inputs().join("keys"))
+        + &credential("aws", "up", "{store: files, path: aws, fields: [id, key]}", SIGNED)
+        + &grant("checkout-aws", CALLERS, "up", "aws", allow);
+    let settings = plan.settings.clone().resource("stand.yaml", resources);
+    let stand = Plan { settings, ..plan }.start_with(upstream).await;
+    let keys = ["a//b", "/lead", "end//", ".", "a/../b", "a/./b", "a\tb", "..a/b.."];
+    let argument = json!({"region": REGION, "keys": keys});
+    let client = stand.checkout();
+    let said = python::run(&stand.world, "aws_odd_keys.py", &client, stand.pki.bundle(), &argument).await;
+    for key in keys {
+        assert_eq!(said["done"][key], "ok", "{key:?}: {said}");
+        assert_eq!(
+            judge.taken().get(key).map(Vec::as_slice),
+            Some(key.as_bytes()),
+            "{key:?}: {:?}",
+            judge.taken()
+        );
+    }
+    // Another bucket, if somebody resolved it.
+    let request = |path: &str| client.request(Method::PUT, path, Bytes::new());
+    for (path, status) in
+        [("/up/tollgate/../other/x", 403), ("/up/../other/x", 400), ("/up/tollgate/a%2F..", 400)]
+    {
+        let answer = client.send(Protocol::H1, request(path)).await.expect("an answer");
+        assert_eq!(answer.status, status, "{path}");
+    }
+    stand.world.assert_swept();
+}
+
 /// A request whose body is announced to be in signed chunks.
 fn chunked(client: &Client, length: u64, decoded: u64, body: Body) -> Request<Body> {
     let mut request = client.request(Method::PUT, "/up/bucket/key", Bytes::new());

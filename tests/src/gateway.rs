@@ -33,6 +33,8 @@ pub struct Settings {
     pub private_ranges: Vec<String>,
     /// Environment variables on top of the test's own.
     pub environment: Vec<(String, String)>,
+    /// Further members of `egress`, as YAML.
+    pub egress: String,
     /// Further top-level members of `tollgate.yaml`.
     pub extra: String,
 }
@@ -47,6 +49,7 @@ impl Settings {
             resources: Vec::new(),
             private_ranges: vec!["127.0.0.0/8".to_owned()],
             environment: vec![("RUST_LOG".to_owned(), "trace".to_owned())],
+            egress: String::new(),
             extra: String::new(),
         }
     }
@@ -76,7 +79,7 @@ impl Settings {
              resources: ./resources\n\
              dataDir: ./data\n\
              admin: {{address: \"127.0.0.1:0\", tokenFile: {}}}\n\
-             egress: {{privateRanges: [{}]}}\n\
+             egress: {{privateRanges: [{}]{}}}\n\
              ledger: {{sealKeyFile: {}}}\n\
              drain: {{delay: 100ms, timeout: 10s}}\n{}",
             self.names.join(", "),
@@ -84,6 +87,7 @@ impl Settings {
             self.certificate.key.display(),
             admin_token.display(),
             self.private_ranges.join(", "),
+            if self.egress.is_empty() { String::new() } else { format!(", {}", self.egress) },
             seal_key.display(),
             self.extra,
         )

@@ -17,6 +17,7 @@ pub mod idp;
 pub mod kinds;
 pub mod ledger;
 pub mod moto;
+pub mod network;
 pub mod node;
 pub mod process;
 pub mod provider;

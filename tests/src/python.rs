@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::client::Client;
+use crate::process::Process;
 use crate::world::{World, parts_dir};
 
 /// Whether the Python parts are installed.
@@ -58,6 +59,13 @@ pub(crate) async fn finish(world: &World, script: &str, mut command: Command) ->
     last.unwrap_or_else(|| {
         panic!("{script}: {}\n{text}\n{}", output.status, String::from_utf8_lossy(&output.stderr))
     })
+}
+
+/// Starts `tests/clients/<script>` as a part that goes on, with a JSON object as its one argument.
+pub fn start(world: &World, name: &str, script: &str, argument: &Value) -> Process {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(script);
+    let mut command = std::process::Command::new(interpreter());
+    Process::spawn(name, &world.providers(), command.arg(path).arg(argument.to_string()))
 }
 
 fn interpreter() -> PathBuf {

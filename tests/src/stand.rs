@@ -96,7 +96,13 @@ impl Plan {
 
     /// Starts the gateway before a given upstream.
     pub async fn start_with(self, upstream: Upstream) -> Stand {
-        let settings = self.complete(upstream.port());
+        let mut settings = self.complete(upstream.port());
+        if upstream.speaks_h2() {
+            // Otherwise it is spoken to in HTTP/1.1.
+            for (_, text) in settings.resources.iter_mut().filter(|(file, _)| file == "stand.yaml") {
+                *text = text.replace("  dialect:", "  http: 2\n  dialect:");
+            }
+        }
         let gateway = Gateway::start(&self.world, &settings).await;
         Stand { world: self.world, prod: self.prod, pki: self.pki, key: self.key, upstream, gateway }
     }

@@ -195,6 +195,7 @@ pub struct Upstream {
     seen: Arc<Mutex<Vec<Seen>>>,
     connections: Arc<AtomicUsize>,
     answered: Arc<AtomicUsize>,
+    h2: bool,
     task: JoinHandle<()>,
 }
 
@@ -265,6 +266,7 @@ impl Upstream {
         tls: Arc<ServerConfig>,
         script: impl Fn(TlsStream<TcpStream>, usize) -> F + Send + Sync + 'static,
     ) -> Self {
+        let h2 = tls.alpn_protocols.iter().any(|id| id == b"h2");
         let acceptor = TlsAcceptor::from(tls);
         let address = listener.local_addr().expect("address");
         let connections = Arc::new(AtomicUsize::new(0));
@@ -281,7 +283,7 @@ impl Upstream {
                 });
             }
         });
-        Self { address, seen: Arc::default(), connections, answered: Arc::default(), task }
+        Self { address, seen: Arc::default(), connections, answered: Arc::default(), h2, task }
     }
 
     /// Where it listens.
@@ -292,6 +294,11 @@ impl Upstream {
     /// The port it listens on.
     pub fn port(&self) -> u16 {
         self.address.port()
+    }
+
+    /// Whether it speaks HTTP/2.
+    pub fn speaks_h2(&self) -> bool {
+        self.h2
     }
 
     /// Everything that arrived, in order of arrival of the last byte.

@@ -1,14 +1,17 @@
 //! What the admin port shows of the process.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::Instant;
+use tollgate_policy::name::Name;
+use tollgate_secrets::{CredentialStatus, Health};
 
 use crate::audit;
 use crate::core::{Core, Shared};
-use crate::credentials::{self, Listed};
+use crate::credentials::{self, Listed, Refresh, failure_and};
 use crate::drain::Phase;
 use crate::expiry::{self, Purpose};
 use crate::identity::FilesInForce;
@@ -100,6 +103,36 @@ impl Views {
         listed
     }
 
+    /// Fetches every key of a credential now; `None`: there is no such credential.
+    pub(super) async fn refresh(&self, name: &str) -> Option<Vec<Refresh>> {
+        let snapshot = self.shared.snapshots.current()?;
+        let credential = snapshot.policy.credentials().find(|credential| credential.name.as_str() == name)?;
+        let mut all = Vec::new();
+        for (at, key) in credential.keys.iter().enumerate() {
+            let alias = key.alias.as_ref().map(ToString::to_string);
+            let Some(done) = self.shared.secrets.refresh(credential, at).await else { continue };
+            let is_this = |status: &&CredentialStatus| {
+                status.credential == credential.name && status.alias == key.alias
+            };
+            let status = self.shared.secrets.status();
+            let said = status.iter().find(is_this).and_then(|status| status.said.clone());
+            tracing::info!(
+                credential = name,
+                alias,
+                changed = done.changed,
+                "secret fetched because an operator asked for it"
+            );
+            all.push(Refresh {
+                alias,
+                before: done.before.as_deref().map(str::to_owned),
+                version: done.now.as_deref().map(str::to_owned),
+                changed: done.changed,
+                failure: done.failure.map(|failure| failure_and(failure, said.as_deref())),
+            });
+        }
+        Some(all)
+    }
+
     /// What is not as it should be while traffic may come here: calls that need no secret of a store that fails, or one
     /// that is cached, and callers of other trust domains, are answered all the same.
     pub(super) fn remarks(&self) -> Vec<String> {
@@ -107,8 +140,24 @@ impl Views {
         let failing = stores.iter().filter(|store| store.failing_for.is_some()).count();
         let files = self.identity.all();
         let refused = files.iter().filter(|(_, stands)| !stands).count();
+        let status = self.shared.secrets.status();
+        let all: BTreeSet<&Name> = status.iter().map(|status| &status.credential).collect();
+        let with = |is: fn(&CredentialStatus) -> bool| {
+            let such = status.iter().filter(|status| is(status));
+            such.map(|status| &status.credential).collect::<BTreeSet<_>>().len()
+        };
         let counts = [
             (failing, stores.len(), "secret stores fail"),
+            (
+                with(|status| status.rejected.is_some()),
+                all.len(),
+                "credentials are rejected by their provider",
+            ),
+            (
+                with(|status| matches!(status.health, Health::Unavailable { .. })),
+                all.len(),
+                "credentials cannot be had",
+            ),
             (refused, files.len(), "identity files are refused"),
         ];
         let told = counts.iter().filter(|(count, ..)| *count > 0);

@@ -19,7 +19,7 @@ use crate::ledger::Ledger;
 use crate::listener::{self, Open};
 use crate::settings::ListenerSettings;
 use crate::stats::Stats;
-use crate::upstream::Pool;
+use crate::upstream::{Pool, Resolver};
 
 /// How long a connection or a form of a key may outlive its time.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
@@ -73,7 +73,7 @@ impl Cores {
             let journal = ledger.journal(index).ok_or_else(|| anyhow!("no journal for core {index}"))?;
             let core = Arc::new(Core {
                 shared: Arc::clone(shared),
-                pool: Pool::new(Arc::clone(&journal)),
+                pool: Pool::new(Arc::clone(&journal), Resolver::new(&shared.nameservers)),
                 journal,
                 prepared: Prepared::new(Arc::clone(&warned)),
                 open: Open::default(),

@@ -120,6 +120,7 @@ impl Reload {
             look_at_interfaces(&shared.rules);
             self.disk.forget();
             self.forced = true;
+            shared.secrets.reread();
         }
         let files = self.resources.read();
         let resources = files.as_ref().map(|files| digest_of(files)).map_err(ToString::to_string);

@@ -235,7 +235,7 @@ mod tests {
     use tollgate_policy::compile::compile_files;
     use tollgate_policy::model::SourceFile;
     use tollgate_policy::policy::Policy;
-    use tollgate_secrets::{Event, Failure, Observer, Secrets, What};
+    use tollgate_secrets::{Event, Failure, Observer, Secrets, VersionKey, What};
 
     use super::super::list;
     use super::*;
@@ -335,7 +335,9 @@ mod tests {
         let key = policy.credentials().next().unwrap();
         let (observer, observations) = Observer::channel();
         let handle = tokio::runtime::Handle::current();
-        let secrets = Secrets::observed(handle, Arc::new(|_| true), observer, Arc::new(|_, _| Ok(())));
+        let versions = VersionKey::random();
+        let secrets =
+            Secrets::observed(handle, Arc::new(|_| true), observer, Arc::new(|_, _| Ok(())), versions);
         secrets.apply(&policy);
         let mut open = OpenTrail::open(data.path(), None, observations).unwrap();
         open.trail.break_file(File::open("/dev/null").unwrap());

@@ -2,6 +2,7 @@
 
 mod admin;
 mod ls;
+mod refresh;
 mod test;
 
 use std::path::PathBuf;
@@ -19,6 +20,8 @@ pub(super) struct CredentialArgs {
 enum Command {
     /// Show all credentials, and how their secrets do in the running gateway
     Ls(ls::LsArgs),
+    /// Have the running gateway fetch the secret of a credential now
+    Refresh(refresh::RefreshArgs),
     /// Fetch the secret of a credential and check that it can be put on a call; prints no value
     Test(test::TestArgs),
 }
@@ -34,6 +37,7 @@ struct Gateway {
 pub(super) fn run(args: CredentialArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Ls(args) => ls::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Refresh(args) => refresh::run(&args),
         Command::Test(args) => test::run(&args),
     }
 }

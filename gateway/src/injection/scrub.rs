@@ -164,11 +164,8 @@ fn scrub(needles: &Needles, headers: &mut HeaderMap) {
             *value = HeaderValue::from_bytes(&clean).unwrap_or(HeaderValue::from_static("*"));
         }
     }
-    let gone: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| needles.masked(name.as_str().as_bytes(), &mut finds).is_some())
-        .cloned()
-        .collect();
+    let gone: Vec<HeaderName> =
+        headers.keys().filter(|name| needles.are_in_name(name.as_str())).cloned().collect();
     for name in gone {
         while headers.remove(&name).is_some() {}
     }
@@ -209,6 +206,9 @@ fn relocate(headers: &mut HeaderMap, host: &str, prefix: &str) {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD_NO_PAD;
+
     use super::*;
 
     #[test]
@@ -261,6 +261,30 @@ mod tests {
         assert_eq!(headers.len(), 2);
         assert_eq!(headers["x-echo"], format!("got Bearer {}!", "*".repeat(23)));
         assert_eq!(headers["x-fine"], "fine");
+    }
+
+    #[test]
+    fn a_name_that_holds_the_key_goes_in_whatever_case_it_came() {
+        let key: &[u8] = b"Sk-Live.0123+AbCdEf";
+        let encoded = |text: &[u8]| STANDARD_NO_PAD.encode(text);
+        let names = [
+            "x-Sk-Live.0123+AbCdEf-y".to_owned(),
+            format!("x-{}", encoded(key)),
+            format!("x-{}", encoded(&[b"ab", key].concat())),
+            "x-536B2D4C6976652E303132332B416243644566".to_owned(),
+            "x-%53k-Live.0123%2BAbCdE%66".to_owned(),
+        ];
+        for name in names {
+            let mut headers = HeaderMap::new();
+            headers.insert(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_static("1"));
+            headers.insert("x-sk-live-0123-abcdefgh", HeaderValue::from_static("1"));
+            scrub(&Needles::new(&[key], &[]), &mut headers);
+            assert_eq!(headers.keys().collect::<Vec<_>>(), ["x-sk-live-0123-abcdefgh"], "{name}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("x-shortkey", HeaderValue::from_static("1"));
+        scrub(&Needles::new(&[b"ShortKEY"], &[]), &mut headers);
+        assert!(headers.is_empty());
     }
 
     #[test]

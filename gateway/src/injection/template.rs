@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, HeaderName, IF_RANGE, RANGE};
+use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderName, IF_RANGE, RANGE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method};
 use jiff::Timestamp;
@@ -22,6 +22,9 @@ use crate::upstream::{OutBody, Trailers, Upload};
 static MESSAGE_ENCODINGS: [HeaderName; 2] =
     [HeaderName::from_static("grpc-accept-encoding"), HeaderName::from_static("connect-accept-encoding")];
 
+/// Names a call for whoever may get it twice (the IETF's draft-ietf-httpapi-idempotency-key-header; Stripe, OpenAI and others).
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
 /// Method, path, headers and body of every attempt of one call.
 #[derive(Debug)]
 pub(crate) struct Template {
@@ -37,6 +40,8 @@ pub(crate) struct Template {
     spare: Spare,
     body: Option<OutBody>,
     replayable: bool,
+    repeatable: bool,
+    grpc: bool,
     _room: Room,
 }
 
@@ -91,6 +96,8 @@ impl Template {
         };
         body.pass_trailers(|| Box::new(CallerTrailers::of(permit)));
         let (takes_trailers, replayable) = (head.takes_trailers, body.again().is_some());
+        let repeatable = replayable && (is_idempotent(&head.method) || headers.contains_key(IDEMPOTENCY_KEY));
+        let grpc = is_grpc(&headers);
         let (method, spare) = (head.method, Spare::pack(&headers));
         let (headers, body) = (Some(headers), Some(body));
         Ok(Self {
@@ -103,6 +110,8 @@ impl Template {
             spare,
             body,
             replayable,
+            repeatable,
+            grpc,
             _room: room,
         })
     }
@@ -110,6 +119,17 @@ impl Template {
     /// Whether a further attempt could be made.
     pub(crate) const fn replayable(&self) -> bool {
         self.replayable
+    }
+
+    /// Whether the call may be made twice: its method is idempotent (RFC 9110, section 9.2.2), or it has a key by which the provider knows
+    /// it again; and its body is here.
+    pub(crate) const fn is_repeatable(&self) -> bool {
+        self.repeatable
+    }
+
+    /// Whether it is a call that there is over HTTP/2 alone.
+    pub(crate) const fn is_grpc(&self) -> bool {
+        self.grpc
     }
 
     /// Takes back a body that never left.
@@ -132,6 +152,16 @@ impl Template {
             None => self.body.take(),
         }
     }
+}
+
+fn is_idempotent(method: &Method) -> bool {
+    method.is_safe() || matches!(*method, Method::PUT | Method::DELETE)
+}
+
+/// Not gRPC-Web, whose content type goes on with a hyphen.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.as_bytes().strip_prefix(b"application/grpc"));
+    kind.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
 /// The rules for the trailers of one call: those of its head, and what a recipient may not take from a trailer.

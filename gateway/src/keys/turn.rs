@@ -101,6 +101,9 @@ impl<'a> Turn<'a> {
         let rules = self.permit.destination().dialect.keys();
         let status = answer.response.status().as_u16();
         if answer.response.status().is_success() {
+            if chosen.secret.is_rejected() {
+                self.core.shared.secrets.taken(credential, chosen.key, &chosen.secret);
+            }
             if credential.is_pool() {
                 self.did_well(credential, chosen);
             }

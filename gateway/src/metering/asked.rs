@@ -4,11 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use http_body::Body;
 use http_body_util::BodyExt;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 use tollgate_policy::decision::{Actions, Admission, Facts, Permit, Priced};
 use tollgate_policy::denial::{Denial, Reason};
+use tollgate_policy::dialect::Endpoint;
 use tollgate_policy::limit::Unit;
 use tollgate_policy::policy::Grant;
 use tollgate_policy::price::NanoUsd;
@@ -27,6 +31,11 @@ use crate::upstream::OutBody;
 const HEAD_START: Duration = Duration::from_secs(30);
 /// 16 KiB a second.
 const LEAST_BYTES_PER_MS: u64 = 16;
+
+/// A body of more bytes is parsed on a thread of its own: a core has others to serve meanwhile.
+const LARGE: usize = 256 * 1024;
+/// So many of them are parsed at once.
+static LARGE_AT_ONCE: Semaphore = Semaphore::const_new(2);
 
 /// A request's body and what it says.
 #[derive(Debug)]
@@ -74,11 +83,32 @@ pub(crate) async fn read(
     };
     let (bytes, room) = collect(incoming, most, load).await?;
     let mut read = match endpoint {
-        Some(endpoint) => facts::read(endpoint, headers, &bytes)?,
+        Some(endpoint) => {
+            let read = read_facts(endpoint, headers, &bytes).await?;
+            if let Some(query) = admission.target().query() {
+                facts::check_query(&endpoint.request, query, &read.facts)?;
+            }
+            read
+        }
         None => ReadBody::unread(Facts { body_bytes: bytes.len() as u64, ..Facts::default() }),
     };
     read.facts.actions = named(if may_name { &bytes } else { &[] })?;
     Ok(Asked { content: Content::Whole { bytes, room }, read })
+}
+
+async fn read_facts(endpoint: &Arc<Endpoint>, headers: &HeaderMap, body: &Bytes) -> Result<ReadBody, Denial> {
+    if body.len() <= LARGE {
+        return facts::read(endpoint, headers, body);
+    }
+    let failed = |_| Denial::new(Reason::Internal, "the request body could not be read");
+    let turn = LARGE_AT_ONCE.acquire().await.map_err(|_| failed(()))?;
+    let (endpoint, headers, body) = (Arc::clone(endpoint), headers.clone(), body.clone());
+    let read = spawn_blocking(move || {
+        // It is not over when nobody waits for it any more.
+        let _turn = turn;
+        facts::read(&endpoint, &headers, &body)
+    });
+    read.await.map_err(|_| failed(()))?
 }
 
 /// How much of a body is read, and what becomes of more.
@@ -166,6 +196,11 @@ impl Asked {
         estimate::bound(self.facts(), endpoint, price, terms).map(Some)
     }
 
+    /// What to add to a refusal that stems from how much this call may use.
+    pub(crate) fn cause(&self) -> Option<String> {
+        estimate::cause(self.facts())
+    }
+
     /// The body to send, as it came or with its edits, and the room that it takes up until it is no longer needed.
     pub(crate) fn into_body(self, bound: Option<&Bound>, permit: &Permit) -> (OutBody, Room) {
         match self.content {
@@ -185,6 +220,17 @@ impl Asked {
 
 fn limits_usage(grant: &Grant) -> bool {
     grant.limits.iter().any(|limit| matches!(limit.unit, Unit::Tokens | Unit::Spend))
+}
+
+/// The refusal of a budget, with what made the hold so large.
+pub(crate) fn explained(denial: Denial, cause: Option<&str>) -> Denial {
+    match cause {
+        Some(cause) if matches!(denial.reason, Reason::BudgetHeld | Reason::BudgetExhausted) => Denial {
+            detail: format!("{}. It may use that much because {cause}", denial.detail).into(),
+            ..denial
+        },
+        _ => denial,
+    }
 }
 
 /// What a call with this bound asks of its limits.

@@ -8,9 +8,9 @@
 
 use tollgate_policy::decision::Facts;
 use tollgate_policy::denial::{Denial, Reason};
-use tollgate_policy::dialect::Endpoint;
+use tollgate_policy::dialect::{Endpoint, RequestRules};
 use tollgate_policy::policy::Assume;
-use tollgate_policy::price::{NanoUsd, Price, UNIT_MAX, Units};
+use tollgate_policy::price::{Image, ImageRule, NanoUsd, Price, UNIT_MAX, Units};
 
 use super::usage::Reading;
 
@@ -57,8 +57,9 @@ pub fn bound(
     if endpoint.free {
         return Ok(Bound::default());
     }
-    let input = input_bound(facts, price);
     let output = output_bound(facts, endpoint, price, terms);
+    let written = output.map_or(0, |output| output.tokens);
+    let input = input_bound(facts, endpoint, price, written);
     let is_bounded = input.is_some() && output.is_some() && !facts.unbounded;
     let (mut input_tokens, output) = (input.unwrap_or(0), output.unwrap_or_default());
     let mut output_tokens = output.tokens;
@@ -77,13 +78,44 @@ pub fn bound(
     })
 }
 
-fn input_bound(facts: &Facts, price: Option<&Price>) -> Option<u64> {
+/// The tokens read: for each run of the model what is in the body, or the whole window where it may read more than that.
+fn input_bound(facts: &Facts, endpoint: &Endpoint, price: Option<&Price>, written: u64) -> Option<u64> {
+    let rules = &endpoint.request;
     let window = price.and_then(Price::context_window);
-    if facts.outside {
-        return window;
-    }
-    let said = facts.body_bytes.saturating_add(PROMPT_ALLOWANCE);
-    Some(window.map_or(said, |window| said.min(window)))
+    let windows = window.map(|window| window.saturating_mul(facts.inputs));
+    let most = match (rules.call_input, windows) {
+        (Some(call), Some(windows)) if !facts.outside => Some(call.min(windows)),
+        (call, windows) => call.or(windows),
+    };
+    let pictures = pictures(facts, rules, price);
+    let beside = pictures.filter(|_| price.and_then(Price::images).is_some_and(ImageRule::is_beside_window));
+    let said = pictures.map(|pictures| {
+        let text = facts.body_bytes.saturating_sub(facts.picture_bytes).saturating_add(PROMPT_ALLOWANCE);
+        // What one run writes is read by the next.
+        let again = if facts.passes > 1 { written } else { 0 };
+        text.saturating_add(pictures).saturating_add(again)
+    });
+    let one = match said {
+        Some(said) if !facts.outside => {
+            most.map_or(said, |most| said.min(most.saturating_add(beside.unwrap_or(0))))
+        }
+        _ => most?.saturating_add(beside.unwrap_or(0)),
+    };
+    Some(one.saturating_mul(facts.passes))
+}
+
+/// Tokens of images and PDFs in the body, and of what is not in it and bounded all the same; `None` where nothing bounds them.
+fn pictures(facts: &Facts, rules: &RequestRules, price: Option<&Price>) -> Option<u64> {
+    let tokens = |image: &Image| price.and_then(Price::images)?.tokens(image);
+    let images =
+        facts.images.iter().try_fold(0_u64, |sum, image| Some(sum.saturating_add(tokens(image)?)))?;
+    let page = || Some(rules.content.page_text.saturating_add(tokens(&Image::default())?));
+    let pages = if facts.pages == 0 { 0 } else { page()?.saturating_mul(facts.pages) };
+    let written = match facts.written_before {
+        0 => 0,
+        times => price.and_then(Price::max_output)?.saturating_mul(times),
+    };
+    Some(images.saturating_add(pages).saturating_add(written))
 }
 
 #[derive(Clone, Copy, Default)]
@@ -111,18 +143,38 @@ fn output_bound(
             (cap, Some(cap))
         }
     };
-    Some(OutputBound { tokens: cap.saturating_mul(facts.choices), write_cap })
+    let answers = facts.choices.saturating_mul(facts.inputs);
+    Some(OutputBound { tokens: cap.saturating_add(facts.predicted).saturating_mul(answers), write_cap })
 }
 
 fn refusal(facts: &Facts, input: Option<u64>) -> Denial {
     let detail = if facts.unbounded {
-        "the request asks for something whose cost nothing bounds, such as a tool of the provider without a cap on its uses"
+        let cause = facts.causes.unbounded.as_deref().unwrap_or("something that it asks for");
+        format!("nothing bounds what this call may cost, because of {cause}")
     } else if input.is_none() {
-        "the request refers to content outside of its body, and the size of the model's context window is not known"
+        let cause = facts.causes.outside.as_deref().unwrap_or("images, documents or earlier answers");
+        format!("this call may fill the model's context window, whose size is not known, because of {cause}")
     } else {
         "the request caps its output at no number of tokens, and the most that the model writes is not known"
+            .to_owned()
     };
     Denial::new(Reason::UnboundedCost, detail)
+}
+
+/// What makes the bound of a call large, to follow "because"; `None` where it is only the text in the body and the caps.
+pub fn cause(facts: &Facts) -> Option<String> {
+    let outside = facts.causes.outside.as_deref();
+    let outside = outside.map(|cause| format!("{cause} is held at the model's context window"));
+    let pictures = || match (facts.images.len(), facts.pages) {
+        (0, 0) => None,
+        (images, pages) => Some(format!("it has {images} images and {pages} pages of PDFs")),
+    };
+    let runs = (facts.passes > 1).then(|| {
+        let passes = facts.passes;
+        format!("tools that the provider runs may have the model read its context {passes} times")
+    });
+    let causes: Vec<String> = outside.or_else(pictures).into_iter().chain(runs).collect();
+    (!causes.is_empty()).then(|| causes.join(", and "))
 }
 
 /// What a call probably used, where the provider did not report the whole of it: what it did report, and the rest from

@@ -17,8 +17,15 @@ use tollgate_policy::dialect::Endpoint;
 
 mod body;
 mod content;
+mod draft;
 mod json;
+mod pdf;
+mod picture;
+mod query;
+mod surrogate;
 mod tools;
+
+pub(super) use query::check as check_query;
 
 /// A body that was read.
 #[derive(Debug)]

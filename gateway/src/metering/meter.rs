@@ -241,6 +241,17 @@ impl Meter {
         self.rejected = true;
     }
 
+    /// Whether the provider may have the call, and bill it.
+    pub(crate) const fn is_out(&self) -> bool {
+        self.sent && !self.rejected
+    }
+
+    /// Whether a call that is out and fails for `reason` is charged here, or is very likely billed: it had all of its time.
+    pub(crate) fn is_charged(&self, reason: Reason) -> bool {
+        let metered = self.endpoint.as_ref().is_some_and(|endpoint| endpoint.metered);
+        metered && (self.line.is_some() || reason == Reason::UpstreamTimeout)
+    }
+
     /// The model that was asked for.
     pub(crate) fn model(&self) -> Option<&str> {
         self.facts.model.as_deref()

@@ -21,7 +21,7 @@ fn read(text: &str, environment: &[(&str, &str)]) -> Result<Settings, Vec<String
 #[test]
 fn defaults_are_those_of_the_documentation_and_the_environment_overrides_single_settings() {
     let plain = read(GOOD, &[]).unwrap();
-    assert_eq!((plain.drain.delay.as_secs(), plain.drain.timeout.0.as_secs()), (5, 300));
+    assert_eq!((plain.drain.delay.as_secs(), plain.drain.timeout.0.as_secs()), (5, 600));
     assert!(plain.admin.address.ip().is_loopback());
     let over = read(GOOD, &[("TOLLGATE_CORES", "3"), ("TOLLGATE_DRAIN_DELAY", "1s"), ("RUST_LOG", "debug")])
         .unwrap();

@@ -61,6 +61,23 @@ impl<'de> Deserialize<'de> for Range {
     }
 }
 
+pub(super) fn servers<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<SocketAddr>, D::Error> {
+    Vec::deserialize(value)
+        .map(|servers: Vec<Server>| servers.into_iter().map(|Server(server)| server).collect())
+}
+
+struct Server(SocketAddr);
+
+impl<'de> Deserialize<'de> for Server {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        let text = written(value)?;
+        let bare = || text.parse().map(|address: IpAddr| SocketAddr::new(address, 53));
+        let form =
+            "write the address of a DNS server, as in 10.0.0.53, or with its port as in 127.0.0.1:5353";
+        text.parse().or_else(|_| bare()).map(Self).map_err(|_| refuse(&text, form))
+    }
+}
+
 /// A length of time that may be nothing.
 pub(crate) fn pause<'de, D: Deserializer<'de>>(value: D) -> Result<Duration, D::Error> {
     let text = written(value)?;

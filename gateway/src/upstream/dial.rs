@@ -1,23 +1,42 @@
-//! From a name to a connected socket: resolve once, check every address, dial that very one, from the policy's source address.
+//! From a name to a connected socket: check every address, dial that very one, from the policy's source address. Both families are asked
+//! for and tried at once (Happy Eyeballs, RFC 8305), so that a dead one of them costs a moment.
 //!
 //! **Invariant:** no socket is connected to an address that [`DialRules`] refuses, and a source address that cannot be had is an error,
 //! never the default address.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
+use tollgate_policy::name::Name;
 
 use super::address::DialRules;
+use super::resolve::{Family, Found, LookupError, Resolver};
+
+/// How long IPv6 addresses are waited for where there are IPv4 addresses already (RFC 8305, section 3).
+const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
+/// How long an attempt is alone before the next address is tried beside it (RFC 8305, section 5).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// A connection that is silent while a model thinks outlives the idle limits of what is between: NAT gateways and load balancers let go
+/// of one after 240 s (Azure) or 350 s (AWS). One that is dead is noticed after a minute and a half.
+pub(crate) const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(30))
+    .with_interval(Duration::from_secs(15))
+    .with_retries(4);
 
 /// Why no connection came about.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DialError {
-    #[error("the name does not resolve: {0}")]
-    Resolve(io::Error),
+    #[error(transparent)]
+    Resolve(LookupError),
     #[error(
         "every address of the name is one that may not be dialled; `egress.privateRanges` lists private ones that may"
     )]
@@ -35,6 +54,7 @@ pub(crate) enum DialError {
 /// What to dial: a name with its port, or addresses that stand in for the name's own.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Dial<'a> {
+    pub(crate) destination: &'a Name,
     pub(crate) host: &'a str,
     pub(crate) port: u16,
     pub(crate) fixed: &'a [IpAddr],
@@ -42,52 +62,122 @@ pub(crate) struct Dial<'a> {
     pub(crate) timeout: Duration,
 }
 
+/// Which addresses there are, and which of them may be dialled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reach<'a> {
+    pub(crate) rules: &'a DialRules,
+    pub(crate) resolver: &'a Resolver,
+}
+
+/// The addresses that are left to try, and why others are not among them.
+#[derive(Debug, Default)]
+struct Candidates {
+    v6: VecDeque<SocketAddr>,
+    v4: VecDeque<SocketAddr>,
+    /// Tried when there is no other.
+    avoided: VecDeque<SocketAddr>,
+    v4_is_next: bool,
+    /// The last failure to connect, or else to resolve.
+    connect: Option<DialError>,
+    resolve: Option<LookupError>,
+    refused: bool,
+    other_family: bool,
+    any: bool,
+}
+
 impl Dial<'_> {
-    /// Connects to the first address that answers; each gets an equal share of the time that is left.
-    pub(crate) async fn connect(self, rules: &DialRules) -> Result<TcpStream, DialError> {
-        let deadline = Instant::now() + self.timeout;
-        let resolved = timeout(self.timeout, self.resolve()).await.map_err(|_| DialError::Timeout)??;
-        let permitted: Vec<SocketAddr> = resolved.into_iter().filter(|a| rules.allows_socket(*a)).collect();
-        if permitted.is_empty() {
-            return Err(DialError::Refused);
-        }
-        let candidates: Vec<SocketAddr> = permitted.into_iter().filter(|a| self.same_family(*a)).collect();
-        let mut last = DialError::Family;
-        for (tried, address) in candidates.iter().enumerate() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let share = left / u32::try_from(candidates.len() - tried).unwrap_or(1);
-            last = match timeout(share, self.attempt(*address)).await {
-                Ok(Ok(stream)) => return Ok(stream),
-                // Another address of the same name cannot mend the source.
-                Ok(Err(error @ DialError::Source(..))) => return Err(error),
-                Ok(Err(error)) => error,
-                Err(_) => DialError::Timeout,
-            };
-        }
-        Err(last)
+    /// Connects to the first address that answers.
+    pub(crate) async fn connect(self, reach: Reach<'_>) -> Result<TcpStream, DialError> {
+        let mut candidates = Candidates::default();
+        let raced = timeout(self.timeout, self.race(reach, &mut candidates)).await;
+        raced.unwrap_or_else(|_| match candidates.any {
+            true => Err(DialError::Timeout),
+            false => Err(DialError::Resolve(candidates.resolve.unwrap_or(LookupError::Timeout))),
+        })
     }
 
-    async fn resolve(&self) -> Result<Vec<SocketAddr>, DialError> {
+    async fn race(self, reach: Reach<'_>, candidates: &mut Candidates) -> Result<TcpStream, DialError> {
+        let mut lookups = FuturesUnordered::new();
+        match self.written() {
+            Some(addresses) => candidates.add(&addresses, self, reach),
+            None => {
+                let families = [Family::V6, Family::V4];
+                let wanted = families.into_iter().filter(|family| self.takes(*family));
+                lookups.extend(wanted.map(|family| self.lookup(family, reach.resolver)));
+            }
+        }
+        let mut attempts = FuturesUnordered::new();
+        let mut trying: Vec<(SocketAddr, Instant)> = Vec::new();
+        let mut next = pin!(sleep_until(Instant::now()));
+        loop {
+            tokio::select! {
+                biased;
+                Some((address, done)) = attempts.next(), if !attempts.is_empty() => {
+                    trying.retain(|(tried, _)| *tried != address);
+                    match done {
+                        Ok(stream) => {
+                            let slow = trying.iter().filter(|(_, begun)| begun.elapsed() >= ATTEMPT_DELAY);
+                            slow.for_each(|(slow, _)| reach.resolver.avoid(*slow));
+                            return Ok(stream);
+                        }
+                        // Another address of the same name cannot mend the source.
+                        Err(error @ DialError::Source(..)) => return Err(error),
+                        Err(error) => {
+                            reach.resolver.avoid(address);
+                            candidates.connect = Some(error);
+                            next.as_mut().reset(Instant::now());
+                        }
+                    }
+                }
+                Some((family, found)) = lookups.next(), if !lookups.is_empty() => {
+                    match found {
+                        Ok(addresses) => {
+                            candidates.other_family |= addresses.is_empty() && self.source.is_some();
+                            candidates.add(&reach.resolver.turned(&addresses), self, reach);
+                        }
+                        Err(error) => candidates.resolve = Some(error),
+                    }
+                    if trying.is_empty() {
+                        let waits = family == Family::V4 && !lookups.is_empty();
+                        let delay = if waits { RESOLUTION_DELAY } else { Duration::ZERO };
+                        next.as_mut().reset(Instant::now() + delay);
+                    }
+                }
+                () = &mut next, if !candidates.is_empty() => {
+                    if let Some(address) = candidates.take() {
+                        let begun = Instant::now();
+                        trying.push((address, begun));
+                        attempts.push(async move { (address, self.attempt(address).await) });
+                        next.as_mut().reset(begun + ATTEMPT_DELAY);
+                    }
+                }
+                else => return Err(candidates.failure()),
+            }
+        }
+    }
+
+    async fn lookup(self, family: Family, resolver: &Resolver) -> (Family, Found) {
+        (family, resolver.lookup(self.host, family, self.destination).await)
+    }
+
+    /// The addresses that need no lookup.
+    fn written(&self) -> Option<Vec<IpAddr>> {
         if !self.fixed.is_empty() {
-            return Ok(self.fixed.iter().map(|ip| SocketAddr::new(*ip, self.port)).collect());
+            return Some(self.fixed.to_vec());
         }
         let bare = self.host.trim_start_matches('[').trim_end_matches(']');
-        if let Ok(ip) = bare.parse::<IpAddr>() {
-            return Ok(vec![SocketAddr::new(ip, self.port)]);
-        }
-        let found = tokio::net::lookup_host((self.host, self.port)).await.map_err(DialError::Resolve)?;
-        Ok(found.collect())
+        bare.parse().ok().map(|address| vec![address])
     }
 
-    fn same_family(&self, address: SocketAddr) -> bool {
-        self.source.is_none_or(|source| source.is_ipv4() == address.is_ipv4())
+    fn takes(&self, family: Family) -> bool {
+        self.source.is_none_or(|source| Family::of(source) == family)
     }
 
     async fn attempt(&self, address: SocketAddr) -> Result<TcpStream, DialError> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
         let socket = socket.map_err(DialError::Connect)?;
         socket.set_nodelay(true).map_err(DialError::Connect)?;
-        socket.set_keepalive(true).map_err(DialError::Connect)?;
+        SockRef::from(&socket).set_tcp_keepalive(&KEEPALIVE).map_err(DialError::Connect)?;
         if let Some(source) = self.source {
             bind_source(&socket, source).map_err(|error| DialError::Source(source, error))?;
         }
@@ -95,6 +185,53 @@ impl Dial<'_> {
             (io::ErrorKind::AddrNotAvailable, Some(source)) => DialError::Source(source, error),
             _ => DialError::Connect(error),
         })
+    }
+}
+
+impl Candidates {
+    /// Takes those of `addresses` that may be dialled.
+    fn add(&mut self, addresses: &[IpAddr], dial: Dial<'_>, reach: Reach<'_>) {
+        self.any |= !addresses.is_empty();
+        for address in addresses {
+            let socket = SocketAddr::new(*address, dial.port);
+            if !reach.rules.allows_socket(socket) {
+                self.refused = true;
+            } else if !dial.takes(Family::of(*address)) {
+                self.other_family = true;
+            } else if reach.resolver.avoids(socket) {
+                self.avoided.push_back(socket);
+            } else if socket.is_ipv4() {
+                self.v4.push_back(socket);
+            } else {
+                self.v6.push_back(socket);
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.v6.is_empty() && self.v4.is_empty() && self.avoided.is_empty()
+    }
+
+    /// One family after the other (RFC 8305, section 4).
+    fn take(&mut self) -> Option<SocketAddr> {
+        self.v4_is_next = !self.v4_is_next;
+        let (first, second) = match self.v4_is_next {
+            true => (&mut self.v6, &mut self.v4),
+            false => (&mut self.v4, &mut self.v6),
+        };
+        first.pop_front().or_else(|| second.pop_front()).or_else(|| self.avoided.pop_front())
+    }
+
+    /// Why none of them answered.
+    fn failure(&mut self) -> DialError {
+        if let Some(error) = self.connect.take() {
+            return error;
+        }
+        match (self.refused, self.other_family) {
+            (true, false) => DialError::Refused,
+            (_, true) => DialError::Family,
+            (false, false) => DialError::Resolve(self.resolve.take().unwrap_or(LookupError::NoAddress)),
+        }
     }
 }
 
@@ -107,6 +244,8 @@ fn bind_source(socket: &TcpSocket, source: IpAddr) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
 
     fn loopback() -> DialRules {
@@ -114,16 +253,22 @@ mod tests {
     }
 
     fn dial(host: &str, port: u16) -> Dial<'_> {
-        Dial { host, port, fixed: &[], source: None, timeout: Duration::from_secs(2) }
+        static DESTINATION: LazyLock<Name> = LazyLock::new(|| "up".parse().unwrap());
+        let timeout = Duration::from_secs(2);
+        Dial { destination: &DESTINATION, host, port, fixed: &[], source: None, timeout }
+    }
+
+    async fn connect(dial: Dial<'_>, rules: &DialRules) -> Result<TcpStream, DialError> {
+        dial.connect(Reach { rules, resolver: &Resolver::new(&[]) }).await
     }
 
     #[tokio::test]
     async fn a_name_that_resolves_to_a_private_address_is_not_dialled() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let refused = dial("localhost", port).connect(&DialRules::new(vec![])).await;
+        let refused = connect(dial("localhost", port), &DialRules::new(vec![])).await;
         assert!(matches!(refused, Err(DialError::Refused)), "{refused:?}");
-        assert!(dial("127.0.0.1", port).connect(&loopback()).await.is_ok());
+        assert!(connect(dial("127.0.0.1", port), &loopback()).await.is_ok());
     }
 
     #[tokio::test]
@@ -131,7 +276,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let from = Dial { source: Some("127.0.0.7".parse().unwrap()), ..dial("127.0.0.1", port) };
-        let stream = from.connect(&loopback()).await.unwrap();
+        let stream = connect(from, &loopback()).await.unwrap();
         let (_, seen) = listener.accept().await.unwrap();
         assert_eq!(seen, stream.local_addr().unwrap());
         assert_eq!(seen.ip(), "127.0.0.7".parse::<IpAddr>().unwrap());
@@ -142,6 +287,40 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let from = Dial { source: Some("192.0.2.1".parse().unwrap()), ..dial("127.0.0.1", port) };
-        assert!(matches!(from.connect(&loopback()).await, Err(DialError::Source(..))));
+        assert!(matches!(connect(from, &loopback()).await, Err(DialError::Source(..))));
+    }
+
+    #[tokio::test]
+    async fn a_dead_address_costs_a_moment_and_is_tried_last_from_then_on() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        // Nothing listens at the first. At the second a queue that is full takes no more, as a host that drops everything.
+        let full = TcpSocket::new_v4().unwrap();
+        full.bind(SocketAddr::from(([127, 0, 0, 9], port))).unwrap();
+        let full = full.listen(1).unwrap();
+        let mut queued = Vec::new();
+        while let Ok(queue) = timeout(ATTEMPT_DELAY, TcpStream::connect(full.local_addr().unwrap())).await {
+            queued.push(queue.unwrap());
+        }
+        let fixed: Vec<IpAddr> = ["127.0.0.8", "127.0.0.9", "127.0.0.1"].map(|a| a.parse().unwrap()).into();
+        let dial = Dial { fixed: &fixed, timeout: Duration::from_secs(20), ..dial("api.test", port) };
+        let (rules, resolver) = (loopback(), Resolver::new(&[]));
+        let reach = Reach { rules: &rules, resolver: &resolver };
+        for attempt in 0..2 {
+            let begun = Instant::now();
+            let stream = dial.connect(reach).await.unwrap();
+            assert_eq!(stream.peer_addr().unwrap().ip(), fixed[2]);
+            assert!(attempt == 0 || begun.elapsed() < ATTEMPT_DELAY, "{:?}", begun.elapsed());
+            assert!(begun.elapsed() < Duration::from_secs(10), "not a share of the time for each");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_nobody_answers_for_is_said_to_be_that() {
+        let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let resolver = Resolver::new(&[silent.local_addr().unwrap()]);
+        let dial = Dial { timeout: Duration::from_millis(300), ..dial("api.test", 443) };
+        let failed = dial.connect(Reach { rules: &loopback(), resolver: &resolver }).await;
+        assert!(matches!(failed, Err(DialError::Resolve(LookupError::Timeout))), "{failed:?}");
     }
 }

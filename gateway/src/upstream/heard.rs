@@ -1,5 +1,5 @@
 //! What the other side says when it refuses a connection that seemed to be open: in TLS 1.3 it judges our certificate when the handshake is
-//! over for us. HTTP/2 tells a request only that its connection is gone, so it is kept here.
+//! over for us. HTTP/2 tells a request only that its connection is gone, so it is kept here. So is whether it said anything at all.
 //!
 //! **Invariant:** nothing is changed of what passes.
 
@@ -19,11 +19,17 @@ pub(super) struct Heard<S> {
     pub(super) verified: Arc<Verified>,
 }
 
+/// The alert that `error` is.
+pub(super) fn alert(error: &io::Error) -> Option<Alert> {
+    match error.get_ref()?.downcast_ref::<rustls::Error>()? {
+        rustls::Error::AlertReceived(alert) => Some(*alert),
+        _ => None,
+    }
+}
+
 /// What the other side said of our certificate, or that it wants one (RFC 8446, section 6.2).
 pub(super) fn refusal(error: &io::Error) -> Option<Alert> {
-    let Some(rustls::Error::AlertReceived(alert)) = error.get_ref()?.downcast_ref::<rustls::Error>() else {
-        return None;
-    };
+    let alert = alert(error)?;
     let is_refusal = matches!(
         alert,
         Alert::BadCertificate
@@ -35,7 +41,7 @@ pub(super) fn refusal(error: &io::Error) -> Option<Alert> {
             | Alert::AccessDenied
             | Alert::CertificateRequired
     );
-    is_refusal.then_some(*alert)
+    is_refusal.then_some(alert)
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Heard<S> {
@@ -70,7 +76,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Heard<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
         let done = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if done.is_ready() {
+            self.verified.moved(buffer.filled().len() - before);
+        }
         self.hear(done)
     }
 }
@@ -78,6 +88,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Heard<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Heard<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let done = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.verified.moved(0);
         self.ask(cx, done)
     }
 
@@ -100,6 +111,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Heard<S> {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let done = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
+        self.verified.moved(0);
         self.ask(cx, done)
     }
 }
@@ -107,9 +119,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Heard<S> {
 #[cfg(test)]
 mod tests {
     use std::sync::OnceLock;
+    use std::sync::atomic::AtomicU64;
 
     use http::HeaderValue;
     use tokio::io::AsyncWriteExt;
+    use tokio::sync::Notify;
 
     use super::*;
     use crate::ledger::{Gate, Ledger, samples};
@@ -158,6 +172,8 @@ mod tests {
             source: "192.0.2.1".into(),
             gate: Arc::new(Gate::new(&ledger.journal(0).unwrap())),
             refused: OnceLock::new(),
+            heard: AtomicU64::new(0),
+            moves: Notify::new(),
         });
         let mut stream = Heard { stream: Refusing { alert, is_late: true }, verified: Arc::clone(&verified) };
         let failed = stream.write_all(b"a request").await.unwrap_err();

@@ -1,13 +1,13 @@
 //! Connections to upstreams that are kept, per core.
 //!
 //! **Invariant:** a connection serves one key only: destination, verified name, port, TLS configuration, source address,
-//! credential version and client certificate. An HTTP/1 connection is handed out again only when hyper reports it idle: the whole request written,
+//! credential version, client certificate and what it offers. An HTTP/1 connection is handed out again only when hyper reports it idle: the whole request written,
 //! the whole answer read, nothing left to read. Otherwise it is closed. An HTTP/2 connection serves one caller only: answers that its caller does
 //! not take stop, or end, all that is on it.
 
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use http::HeaderValue;
 use http::uri::Authority;
 use hyper::client::conn::{http1, http2};
 use rustls::AlertDescription;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tollgate_policy::caller::SpiffeId;
 use tollgate_policy::map::Map;
@@ -24,6 +25,9 @@ use tollgate_secrets::{Secret, Version};
 
 use super::body::OutBody;
 use super::certificate::Showing;
+use super::offer::Offer;
+use super::resolve::Resolver;
+use super::speak::Streams;
 use crate::ledger::{Gate, Journal};
 
 /// An idle connection older than this is closed: below the 60 s after which common load balancers close theirs.
@@ -33,7 +37,7 @@ const IDLE_PER_KEY: usize = 512;
 const IDLE_PER_DESTINATION: usize = 1024;
 /// How many stay where there were too many: the search for the oldest is worth it.
 const LEFT_PER_DESTINATION: usize = IDLE_PER_DESTINATION / 8 * 7;
-/// Streams on one HTTP/2 connection before another is opened; 100 is the least that RFC 9113 recommends a server to allow.
+/// Streams on one HTTP/2 connection before another is opened, where the other side allows as many; 100 is the least that RFC 9113 recommends.
 const STREAMS_PER_CONNECTION: usize = 100;
 
 /// What two calls must agree on to share a connection.
@@ -46,6 +50,7 @@ pub(crate) struct Key {
     pub(crate) source: Option<IpAddr>,
     pub(crate) credential: Option<(Name, Version)>,
     pub(crate) certificate: Option<(Name, Version)>,
+    pub(crate) offer: Offer,
 }
 
 impl Hash for Key {
@@ -70,6 +75,22 @@ pub(crate) struct Verified {
     pub(super) gate: Arc<Gate>,
     /// Why the other side did not take the connection after all.
     pub(super) refused: OnceLock<AlertDescription>,
+    /// How many bytes it has sent.
+    pub(super) heard: AtomicU64,
+    /// Each time that bytes go either way.
+    pub(super) moves: Notify,
+}
+
+impl Verified {
+    /// Bytes went to the other side, or this many came from it.
+    pub(super) fn moved(&self, heard: usize) {
+        self.heard.fetch_add(heard as u64, Ordering::Relaxed);
+        self.moves.notify_waiters();
+    }
+
+    pub(super) fn heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
+    }
 }
 
 #[derive(Debug)]
@@ -84,6 +105,7 @@ struct Http2 {
     sender: http2::SendRequest<OutBody>,
     verified: Arc<Verified>,
     streams: Arc<AtomicUsize>,
+    allowed: Streams,
     used: Instant,
 }
 
@@ -109,6 +131,8 @@ pub(crate) enum Line {
 pub(crate) struct Bucket {
     http1: Mutex<Vec<Http1>>,
     http2: Mutex<Map<SpiffeId, Vec<Http2>>>,
+    /// The other side wants these calls over HTTP/1.1.
+    needs_http1: AtomicBool,
 }
 
 impl Bucket {
@@ -131,7 +155,7 @@ impl Bucket {
         let mut by_caller = lock(&self.http2);
         let shared = by_caller.get_mut(caller)?;
         shared.retain(|c| !c.sender.is_closed());
-        let open = shared.iter_mut().find(|c| c.streams.load(Ordering::Relaxed) < STREAMS_PER_CONNECTION)?;
+        let open = shared.iter_mut().find(|c| c.has_room())?;
         open.used = Instant::now();
         Some((Line::Http2(open.sender.clone(), slot(&open.streams)), Arc::clone(&open.verified)))
     }
@@ -145,18 +169,34 @@ impl Bucket {
     }
 
     /// Shares a new HTTP/2 connection among the calls of `caller` and takes its first stream.
-    pub(crate) fn share(
+    pub(super) fn share(
         &self,
         caller: SpiffeId,
-        sender: http2::SendRequest<OutBody>,
+        (sender, allowed): (http2::SendRequest<OutBody>, Streams),
         verified: &Arc<Verified>,
     ) -> Line {
         let streams = Arc::new(AtomicUsize::new(0));
         let first = slot(&streams);
-        let kept =
-            Http2 { sender: sender.clone(), verified: Arc::clone(verified), streams, used: Instant::now() };
+        let (verified, used) = (Arc::clone(verified), Instant::now());
+        let kept = Http2 { sender: sender.clone(), verified, streams, allowed, used };
         lock(&self.http2).entry(caller).or_default().push(kept);
         Line::Http2(sender, first)
+    }
+
+    /// Hands none of its connections out again: one of them did not answer, and the others lead to the same place. What is under way on
+    /// them goes on.
+    pub(crate) fn retire(&self) {
+        lock(&self.http1).clear();
+        lock(&self.http2).clear();
+    }
+
+    /// From now on its calls are to be made over HTTP/1.1.
+    pub(crate) fn need_http1(&self) {
+        self.needs_http1.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn needs_http1(&self) -> bool {
+        self.needs_http1.load(Ordering::Relaxed)
     }
 
     /// Closes what has been idle since `border` or before, and returns how many connections are kept.
@@ -185,6 +225,11 @@ impl Http2 {
     fn is_idle(&self) -> bool {
         self.streams.load(Ordering::Relaxed) == 0
     }
+
+    /// Whether the other side takes another stream now. More would wait in the connection, and count as sent.
+    fn has_room(&self) -> bool {
+        self.streams.load(Ordering::Relaxed) < self.allowed.now().min(STREAMS_PER_CONNECTION)
+    }
 }
 
 fn slot(streams: &Arc<AtomicUsize>) -> StreamSlot {
@@ -197,6 +242,7 @@ fn slot(streams: &Arc<AtomicUsize>) -> StreamSlot {
 pub(crate) struct Pool {
     pub(super) journal: Arc<Journal>,
     pub(super) showing: Showing,
+    pub(super) resolver: Resolver,
     buckets: Mutex<Buckets>,
 }
 
@@ -204,13 +250,17 @@ pub(crate) struct Pool {
 struct Buckets(Map<Key, Arc<Bucket>>);
 
 impl Pool {
-    pub(crate) fn new(journal: Arc<Journal>) -> Self {
-        Self { journal, showing: Showing::default(), buckets: Mutex::default() }
+    pub(crate) fn new(journal: Arc<Journal>, resolver: Resolver) -> Self {
+        Self { journal, showing: Showing::default(), resolver, buckets: Mutex::default() }
     }
 
     /// The bucket of `key`, made if need be.
-    pub(crate) fn bucket(&self, key: Key) -> Arc<Bucket> {
-        Arc::clone(lock(&self.buckets).0.entry(key).or_default())
+    pub(crate) fn bucket(&self, key: &Key) -> Arc<Bucket> {
+        let mut buckets = lock(&self.buckets);
+        if let Some(known) = buckets.0.get(key) {
+            return Arc::clone(known);
+        }
+        Arc::clone(buckets.0.entry(key.clone()).or_default())
     }
 
     /// To be called before a connection to `destination` is opened: closes the oldest idle ones where there are too many.

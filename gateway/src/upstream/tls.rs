@@ -20,6 +20,8 @@ use x509_parser::prelude::FromDer;
 
 use crate::expiry::{Age, Validity, title};
 
+use super::offer::Offer;
+
 /// Why a verifier could not be built.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TlsSetupError {
@@ -169,7 +171,7 @@ fn build(roots: RootCertStore) -> Result<TlsClient, TlsSetupError> {
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = Offer::Http1.alpn();
     config.enable_early_data = false;
     Ok(TlsClient { config: Arc::new(config), id: NEXT.fetch_add(1, Ordering::Relaxed) })
 }

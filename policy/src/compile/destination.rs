@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use super::{Compiler, Scope};
 use crate::dialect::Dialect;
-use crate::model::{Address, DestinationSpec, Interval, Resource, VerifySpec, nearest};
+use crate::model::{Address, DestinationSpec, HttpWord, Interval, Resource, VerifySpec, nearest};
 use crate::name::Name;
 use crate::pattern::HostPattern;
-use crate::policy::{Destination, Scrub, Timeouts, TlsVerify};
+use crate::policy::{Destination, HttpVersion, Scrub, Timeouts, TlsVerify};
 use crate::target::GatewayName;
 
 impl Compiler<'_> {
@@ -32,29 +32,41 @@ impl Compiler<'_> {
             scope.problem("spec.port", "a port is a number from 1 to 65535");
         }
         addresses(spec, &mut scope);
+        if let Some(dialect) = dialect.as_ref().filter(|dialect| !dialect.is_plain()) {
+            for (index, form) in spec.encoded_path.iter().filter(|(_, form)| form.is_of_segments()) {
+                // What its endpoints cost and who may call them is known by their paths.
+                let message = format!(
+                    "the dialect `{}` knows its endpoints by their paths, and a provider might read {form} as one of them",
+                    dialect.name()
+                );
+                scope.problem(&format!("spec.encodedPath[{index}]"), message);
+            }
+        }
         let timeouts = spec.timeouts.as_ref();
         let time = |written: Option<Interval>, default| written.map_or(default, |Interval(time)| time);
-        let default = Timeouts::default();
         let tls = verify(spec, &mut scope);
         let client_certificate = spec.tls.as_ref().and_then(|tls| tls.client_certificate.clone());
         // One that is written and cannot be read must not become a destination without it.
         if client_certificate.is_none() && resource.source.has("spec.tls.clientCertificate") {
             return None;
         }
+        let (tls, dialect) = (tls?, dialect?);
+        let default = Timeouts::of(&dialect);
         Some(Destination {
             name: resource.name.clone(),
             hosts: spec.hosts.values().cloned().collect(),
             port: spec.port.unwrap_or(443),
             addresses: spec.addresses.values().map(|Address(address)| *address).collect(),
             source_address: spec.source_address.map(|Address(address)| address),
-            tls: tls?,
+            tls,
             client_certificate,
-            dialect: dialect?,
+            dialect,
             timeouts: Timeouts {
                 connect: time(timeouts.and_then(|written| written.connect), default.connect),
                 first_byte: time(timeouts.and_then(|written| written.first_byte), default.first_byte),
                 idle: time(timeouts.and_then(|written| written.idle), default.idle),
             },
+            http: spec.http.map_or_else(HttpVersion::default, |HttpWord(version)| version),
             encoded_path: spec.encoded_path.values().copied().collect(),
             scrub: spec.scrub.map_or_else(Scrub::default, Scrub::from),
             origin: resource.source.clone(),

@@ -3,8 +3,8 @@ use std::time::Duration;
 use super::*;
 use crate::limit::{LimitKind, Per, Window};
 use crate::policy::{
-    ClientCertificate, Inject, Injection, Key, KvVersion, StoreKind, TlsVerify, TokenLogin, Unpriced,
-    VaultAuth,
+    ClientCertificate, HttpVersion, Inject, Injection, Key, KvVersion, StoreKind, TlsVerify, TokenLogin,
+    Unpriced, VaultAuth,
 };
 
 const RESOURCES: &str = r#"
@@ -38,10 +38,13 @@ spec:
 
 const CATALOG: &str = "dialect: http\nprovider: http\nplain: true\nendpoints: []\n";
 
+const SLOW: &str =
+    "dialect: slow\nprovider: http\nplain: true\npatience: {first_byte: 600s, idle: 500s}\nendpoints: []\n";
+
 fn environment() -> Environment {
-    let catalog = SourceFile { path: "http.yaml".into(), text: CATALOG.to_owned() };
+    let catalog = |text: &str| SourceFile { path: "catalog.yaml".into(), text: text.to_owned() };
     Environment {
-        catalog: Arc::new(Catalog::parse(&[catalog]).unwrap()),
+        catalog: Arc::new(Catalog::parse(&[catalog(CATALOG), catalog(SLOW)]).unwrap()),
         gateway_names: vec!["Tollgate:8443".parse().unwrap()],
         trust_domains: vec!["prod.acme".parse().unwrap()],
         own_files: Vec::new(),
@@ -51,6 +54,28 @@ fn environment() -> Environment {
 fn compiled(more: &str) -> (Policy, Vec<Problem>) {
     let file = SourceFile { path: "a.yaml".into(), text: format!("{RESOURCES}{more}") };
     compile_files(&[file], &environment()).unwrap()
+}
+
+#[test]
+fn what_a_dialect_says_of_its_answers_holds_where_the_destination_does_not() {
+    let more = |spec: &str| {
+        format!(
+            "---\napiVersion: tollgate.dev/v1alpha1\nkind: Destination\nmetadata: {{name: slow}}\nspec: {{hosts: [slow.example]{spec}}}\n"
+        )
+    };
+    let slow = |spec: &str| {
+        let (policy, _) = compiled(&more(spec));
+        let destination = policy.destination("slow").unwrap();
+        (destination.timeouts.first_byte.as_secs(), destination.timeouts.idle.as_secs(), destination.http)
+    };
+    assert_eq!(slow(", dialect: slow"), (600, 500, HttpVersion::Auto));
+    assert_eq!(slow(", dialect: slow, timeouts: {firstByte: 7s}, http: 2"), (7, 500, HttpVersion::Http2));
+    assert_eq!(slow(", http: 1"), (60, 300, HttpVersion::Http1));
+    assert_eq!(slow(", http: 1.1"), (60, 300, HttpVersion::Http1));
+    assert_eq!(slow(", http: auto"), (60, 300, HttpVersion::Auto));
+    let file = SourceFile { path: "a.yaml".into(), text: format!("{RESOURCES}{}", more(", http: 3")) };
+    let problems = compile_files(&[file], &environment()).unwrap_err();
+    assert!(problems[0].to_string().contains("spec.http: "), "{problems:?}");
 }
 
 #[test]

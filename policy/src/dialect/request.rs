@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use serde::Deserialize;
 
 use super::Problems;
+use super::content::{ContentRules, ContentText};
 use super::names::Names;
-use crate::price::NanoUsd;
+use super::tool::{ToolRule, ToolRules};
 
 /// What each top-level member of an endpoint's JSON request means for its cost.
 #[derive(Debug, Default)]
@@ -18,6 +19,8 @@ pub struct RequestRules {
     pub content: ContentRules,
     /// What the members of class [`Member::Tools`] may hold.
     pub tools: ToolRules,
+    /// The most tokens that one call reads over all of its inputs. Without it, a call reads one context window for each.
+    pub call_input: Option<u64>,
 }
 
 /// What one top-level member means. One that has no rule is treated as [`Member::Whole`].
@@ -33,8 +36,10 @@ pub enum Member {
     Cap,
     /// An object whose member of this name is a number of tokens that may be spent whatever the caps say.
     Budget(Box<str>),
-    /// How many choices are generated.
+    /// How many choices are generated. Of several the largest counts.
     Choices,
+    /// One input, or a list of them: each may fill a context window of its own.
+    Inputs,
     /// Says how the call is to be served: what each value pins, in words that prices know; empty where it leaves it
     /// open. A value that is not listed counts as a word of its own, which no price knows.
     Tier(BTreeMap<Box<str>, Box<str>>),
@@ -50,6 +55,8 @@ pub enum Member {
     Outside,
     /// May change anything: the whole context window, and the model's maximum output whatever the caps say.
     Whole,
+    /// Text that may be billed as output, beyond what the model writes and whatever the caps say.
+    Predicted,
     /// Multiplies the cost without a bound.
     Unbounded,
     /// Where it is `true`, the call is billed after the answer.
@@ -65,110 +72,6 @@ impl Member {
     pub const fn is_deciding(&self) -> bool {
         !matches!(self, Self::Inert)
     }
-}
-
-/// What content members may hold. Where something in them is not listed as plain, it counts as outside.
-#[derive(Debug, Default)]
-pub struct ContentRules {
-    members: Names<ContentMember>,
-    /// Each item of the member's list has at least one member that identifies it, or it only refers to something stored.
-    pub items_need_one: bool,
-    /// Values of `type` that hold all of their content.
-    pub plain: Vec<Box<str>>,
-    /// Values of `type` that hold it only with this member.
-    pub only_with: BTreeMap<Box<str>, Box<str>>,
-    unbounded: Vec<Box<str>>,
-}
-
-/// What a member within content means.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ContentMember {
-    /// An item that has it is there whole.
-    pub identifies: bool,
-    /// Some type of content is whole only with it.
-    pub completes: bool,
-    /// It points to content elsewhere.
-    pub refers: bool,
-    /// Its value is the caller's own data: nothing in it is looked at.
-    pub is_opaque: bool,
-}
-
-impl ContentRules {
-    /// What this member means, at any depth.
-    pub fn member(&self, name: &str) -> ContentMember {
-        self.members.get(name).copied().unwrap_or_default()
-    }
-
-    /// Whether this `type` multiplies the cost without a bound.
-    pub fn is_unbounded(&self, kind: &str) -> bool {
-        self.unbounded.iter().any(|name| matches(name, kind))
-    }
-}
-
-/// What tools cost by their `type`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ToolRules {
-    members: Vec<Box<str>>,
-    call_cap: Option<Box<str>>,
-    /// A tool without a `type`.
-    pub untyped: Option<ToolRule>,
-    types: BTreeMap<Box<str>, ToolRule>,
-}
-
-/// What one type of tool costs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ToolRule {
-    /// It brings content that is not in the body.
-    pub outside: bool,
-    /// What the provider charges for each use.
-    pub fee: Option<NanoUsdText>,
-    /// It is charged once at most.
-    pub once: bool,
-    /// Its member that caps its uses.
-    pub cap: Option<Box<str>>,
-    /// It multiplies the cost without a bound.
-    pub unbounded: bool,
-    /// It names a model beside the one that was checked.
-    pub other_models: bool,
-}
-
-/// An amount such as `0.01 USD`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct NanoUsdText(pub NanoUsd);
-
-impl TryFrom<String> for NanoUsdText {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse().map(Self).map_err(|error| format!("{text:?}: {error}"))
-    }
-}
-
-impl ToolRules {
-    /// Whether some type of tool has a member of this name that caps its uses.
-    pub fn is_cap(&self, name: &str) -> bool {
-        self.types.values().any(|rule| rule.cap.as_deref() == Some(name))
-    }
-
-    /// The rule for a tool of this type; `None` where nothing is known of it.
-    pub fn rule(&self, kind: Option<&str>) -> Option<&ToolRule> {
-        match kind {
-            None => self.untyped.as_ref(),
-            Some(kind) => self.types.get(kind).or_else(|| {
-                self.types
-                    .iter()
-                    .find(|(name, _)| name.ends_with('*') && matches(name, kind))
-                    .map(|(_, rule)| rule)
-            }),
-        }
-    }
-}
-
-fn matches(name: &str, kind: &str) -> bool {
-    name.strip_suffix('*').map_or(name == kind, |prefix| kind.starts_with(prefix))
 }
 
 impl RequestRules {
@@ -207,29 +110,19 @@ pub(super) struct RequestText {
     usage_option: Option<UsageOptionText>,
     output: OutputText,
     choices: Vec<Box<str>>,
+    inputs: Option<Box<str>>,
+    call_input: Option<u64>,
     tiers: BTreeMap<Box<str>, BTreeMap<Box<str>, Box<str>>>,
     content: ContentText,
     tools: ToolRules,
     tool_members: BTreeMap<Box<str>, ToolRule>,
     outside: Vec<Box<str>>,
     whole: Vec<Box<str>>,
+    predicted: Vec<Box<str>>,
     unbounded: Vec<Box<str>>,
     deferred: Vec<Box<str>>,
     other_models: Vec<Box<str>>,
     inert: Vec<Box<str>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct ContentText {
-    members: Vec<Box<str>>,
-    items_need: Vec<Box<str>>,
-    plain: Vec<Box<str>>,
-    only_with: BTreeMap<Box<str>, Box<str>>,
-    /// One that ends in `*` is a prefix.
-    unbounded: Vec<Box<str>>,
-    references: Vec<Box<str>>,
-    opaque: Vec<Box<str>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -245,32 +138,6 @@ struct OutputText {
     caps: Vec<Box<str>>,
     budgets: BTreeMap<Box<str>, Box<str>>,
     written_to: Option<Box<str>>,
-}
-
-impl ContentText {
-    fn rules(self) -> ContentRules {
-        let mut members: BTreeMap<Box<str>, ContentMember> = BTreeMap::new();
-        let items_need_one = !self.items_need.is_empty();
-        for name in self.items_need {
-            members.entry(name).or_default().identifies = true;
-        }
-        for name in self.only_with.values() {
-            members.entry(name.clone()).or_default().completes = true;
-        }
-        for name in self.references {
-            members.entry(name).or_default().refers = true;
-        }
-        for name in self.opaque {
-            members.entry(name).or_default().is_opaque = true;
-        }
-        ContentRules {
-            members: members.into_iter().collect(),
-            items_need_one,
-            plain: self.plain,
-            only_with: self.only_with,
-            unbounded: self.unbounded,
-        }
-    }
 }
 
 impl RequestText {
@@ -301,17 +168,19 @@ impl RequestText {
             class(&[name], Member::Budget(budget));
         }
         class(&self.choices, Member::Choices);
+        class(self.inputs.as_slice(), Member::Inputs);
         for (name, words) in self.tiers {
             class(&[name], Member::Tier(words));
         }
         class(&self.content.members, Member::Content);
-        class(&self.tools.members, Member::Tools);
-        class(self.tools.call_cap.as_slice(), Member::CallCap);
+        class(self.tools.members(), Member::Tools);
+        class(self.tools.call_cap(), Member::CallCap);
         for (name, rule) in self.tool_members {
             class(&[name], Member::Tool(rule));
         }
         class(&self.outside, Member::Outside);
         class(&self.whole, Member::Whole);
+        class(&self.predicted, Member::Predicted);
         class(&self.unbounded, Member::Unbounded);
         class(&self.deferred, Member::Deferred);
         class(&self.other_models, Member::OtherModels);
@@ -324,8 +193,9 @@ impl RequestText {
         RequestRules {
             members: members.into_iter().collect(),
             cap_written_to: self.output.written_to,
-            content: self.content.rules(),
+            content: self.content.rules(field, problems),
             tools: self.tools,
+            call_input: self.call_input,
         }
     }
 }

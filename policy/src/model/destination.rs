@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 use super::field::{Address, Interval, List, text};
 use crate::name::Name;
 use crate::pattern::HostPattern;
-use crate::policy::Scrub;
+use crate::policy::{HttpVersion, Scrub};
 use crate::target::EncodedForm;
 
 #[derive(Debug, Default, Deserialize)]
@@ -19,6 +19,7 @@ pub(crate) struct DestinationSpec {
     pub(crate) port: Option<u16>,
     /// `http`; naming another is an error.
     pub(crate) protocol: Option<Protocol>,
+    pub(crate) http: Option<HttpWord>,
     pub(crate) dialect: Option<String>,
     pub(crate) addresses: List<Address>,
     pub(crate) source_address: Option<Address>,
@@ -40,6 +41,10 @@ pub(crate) enum ScrubWord {
 pub(crate) enum Protocol {
     Http,
 }
+
+/// `auto`, `1` or `2`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HttpWord(pub(crate) HttpVersion);
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
@@ -80,6 +85,44 @@ impl From<ScrubWord> for Scrub {
             ScrubWord::All => Self::All,
             ScrubWord::Headers => Self::Headers,
         }
+    }
+}
+
+impl<'de> Deserialize<'de> for HttpWord {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Words;
+
+        impl Visitor<'_> for Words {
+            type Value = HttpWord;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`auto`, `1` or `2`")
+            }
+
+            fn visit_str<E: Error>(self, word: &str) -> Result<HttpWord, E> {
+                let version = match word {
+                    "auto" => HttpVersion::Auto,
+                    "1" | "1.1" => HttpVersion::Http1,
+                    "2" => HttpVersion::Http2,
+                    _ => return Err(E::unknown_variant(word, &["auto", "1", "2"])),
+                };
+                Ok(HttpWord(version))
+            }
+
+            fn visit_u64<E: Error>(self, number: u64) -> Result<HttpWord, E> {
+                self.visit_str(&number.to_string())
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<HttpWord, E> {
+                self.visit_str(&number.to_string())
+            }
+
+            fn visit_f64<E: Error>(self, number: f64) -> Result<HttpWord, E> {
+                self.visit_str(&number.to_string())
+            }
+        }
+
+        deserializer.deserialize_any(Words)
     }
 }
 

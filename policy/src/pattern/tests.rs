@@ -44,6 +44,36 @@ fn a_trailing_double_star_is_one_segment_or_more() {
 }
 
 #[test]
+fn a_wildcard_matches_odd_segments_only_if_it_matches_however_they_are_read() {
+    let matches = |pattern: &str, text: &str| path(pattern).matches(text);
+    for (pattern, text) in [
+        ("/bucket/**", "/bucket/a/../b"),
+        ("/bucket/**", "/bucket//lead"),
+        ("/bucket/**", "/bucket/."),
+        ("/bucket//**", "/bucket//lead"),
+        ("/a/../b", "/a/../b"),
+        ("/a//b", "/a//b"),
+    ] {
+        assert!(matches(pattern, text), "{pattern} {text}");
+    }
+    for (pattern, text) in [
+        ("/bucket/public/**", "/bucket/public/../secret"),
+        ("/bucket/public/**", "/bucket/public/x/../../secret"),
+        ("/bucket/public/**", "/bucket/public//../../secret"),
+        ("/bucket/*", "/bucket/.."),
+        ("/bucket/*", "/bucket/."),
+        ("/a/*/c", "/a//c"),
+        ("/a/b", "/a/../a/b"),
+        ("/a/b", "/a//b"),
+        ("/a//b", "/a/b"),
+        ("/a/../b", "/b"),
+    ] {
+        assert!(!matches(pattern, text), "{pattern} {text}");
+    }
+    assert!(matches!("/a/../**".parse::<PathPattern>(), Err(PathPatternError::Dots)));
+}
+
+#[test]
 fn another_trust_domain_never_matches() {
     let id = "spiffe://prod.acme.evil/ns/a".parse().unwrap();
     assert!(!spiffe("spiffe://prod.acme/**").matches(&id));

@@ -35,6 +35,8 @@ pub struct Destination {
     pub dialect: Arc<Dialect>,
     /// How long to wait for what.
     pub timeouts: Timeouts,
+    /// Which HTTP it is spoken to in.
+    pub http: HttpVersion,
     /// Path forms that are matched and sent encoded, instead of being refused.
     pub encoded_path: EncodedForms,
     /// Where in an answer a key that was put on the call is looked for.
@@ -53,6 +55,18 @@ pub enum Scrub {
     Headers,
 }
 
+/// Which HTTP a destination is spoken to in. It has the last word: HTTP/2 is spoken only where its TLS agrees to that (RFC 7301).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum HttpVersion {
+    /// HTTP/1.1, but for gRPC, which there is over HTTP/2 only.
+    #[default]
+    Auto,
+    /// HTTP/1.1 always.
+    Http1,
+    /// HTTP/2, where the destination has it.
+    Http2,
+}
+
 /// Which certificate authorities a destination is verified with.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TlsVerify {
@@ -67,9 +81,9 @@ pub enum TlsVerify {
 pub struct Timeouts {
     /// For the connection, TLS included. 3 s unless written otherwise.
     pub connect: Duration,
-    /// From the request's last byte to the answer's first. 60 s unless written otherwise.
+    /// From the request's last byte to the answer's first. What the dialect says unless written otherwise, else 60 s.
     pub first_byte: Duration,
-    /// Between two bytes of the answer. 300 s unless written otherwise.
+    /// Between two bytes of the answer. What the dialect says unless written otherwise, else 300 s.
     pub idle: Duration,
 }
 
@@ -446,12 +460,14 @@ impl Destination {
     }
 }
 
-impl Default for Timeouts {
-    fn default() -> Self {
+impl Timeouts {
+    /// Those of a destination that names none.
+    pub fn of(dialect: &Dialect) -> Self {
+        let patience = dialect.patience();
         Self {
             connect: Duration::from_secs(3),
-            first_byte: Duration::from_secs(60),
-            idle: Duration::from_secs(300),
+            first_byte: patience.first_byte.unwrap_or(Duration::from_secs(60)),
+            idle: patience.idle.unwrap_or(Duration::from_secs(300)),
         }
     }
 }

@@ -7,6 +7,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
 
+use super::image::ImageRule;
 use super::model::{Price, Surcharge, Tier};
 use super::money::NanoUsd;
 use super::rates::{LongContext, Rates, Schedule};
@@ -28,6 +29,9 @@ pub(crate) struct PriceFile {
     /// Rates of units that cost the same with every model.
     #[serde(default)]
     rates: BTreeMap<Item, Rate>,
+    /// Ways to count the tokens of an image, which models name.
+    #[serde(default)]
+    images: BTreeMap<Box<str>, ImageRule>,
     models: Vec<ModelText>,
 }
 
@@ -40,6 +44,7 @@ struct ModelText {
     aliases: Vec<Box<str>>,
     context_window: Option<u64>,
     max_output: Option<u64>,
+    images: Option<Box<str>>,
     prices: Vec<PriceText>,
 }
 
@@ -115,6 +120,7 @@ impl PriceFile {
             source: self.source,
             standard: self.standard.into(),
             others: Rates::complete(&plain(&self.rates), &Rates::free()),
+            images: self.images,
         };
         for (index, text) in self.models.into_iter().enumerate() {
             let mut name = |name: &str| match name.strip_suffix('*') {
@@ -135,6 +141,10 @@ impl PriceFile {
                 let problem = "prices are listed oldest first, and there is at least one".to_owned();
                 problems.push((format!("models[{index}].prices"), problem));
             }
+            if let Some(rule) = text.images.as_ref().filter(|rule| !shared.images.contains_key(*rule)) {
+                let problem = format!("{rule:?} is not one of the ways in which this file counts images");
+                problems.push((format!("models[{index}].images"), problem));
+            }
             provider.models.push(shared.model(text));
         }
         provider.rank();
@@ -152,10 +162,12 @@ struct Shared {
     source: Arc<str>,
     standard: Arc<[Box<str>]>,
     others: Rates,
+    images: BTreeMap<Box<str>, ImageRule>,
 }
 
 impl Shared {
     fn model(&self, text: ModelText) -> ModelPrices {
+        let images = text.images.as_ref().and_then(|rule| self.images.get(rule)).copied();
         let name: Arc<str> = text.model.into();
         let prices = text.prices.into_iter().map(|price| {
             let standard = schedule(&price.rates, price.long_context.as_ref(), &self.others);
@@ -179,6 +191,7 @@ impl Shared {
                 source: price.source.clone().unwrap_or_else(|| self.source.clone()),
                 context_window: text.context_window,
                 max_output: text.max_output,
+                images,
                 standard_words: self.standard.clone(),
                 tiers: tiers.collect(),
                 surcharges: surcharges.collect(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::image::ImageRule;
 use super::money::NanoUsd;
 use super::rates::{PER_UNITS, Raw, Schedule};
 use super::units::Units;
@@ -17,6 +18,7 @@ pub struct Price {
     pub(super) source: Arc<str>,
     pub(super) context_window: Option<u64>,
     pub(super) max_output: Option<u64>,
+    pub(super) images: Option<ImageRule>,
     /// Words that a request or an answer uses for the standard tier.
     pub(super) standard_words: Arc<[Box<str>]>,
     pub(super) standard: Schedule,
@@ -85,6 +87,11 @@ impl Price {
     /// The most tokens that the model writes in one call, reasoning included.
     pub const fn max_output(&self) -> Option<u64> {
         self.max_output
+    }
+
+    /// How the tokens of images are counted; `None` where the catalog does not know.
+    pub const fn images(&self) -> Option<&ImageRule> {
+        self.images.as_ref()
     }
 
     /// What these units cost, rounded up to the next nano-USD.

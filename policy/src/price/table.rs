@@ -97,8 +97,9 @@ impl Provider {
         let dearest = dates.into_iter().filter_map(|date| {
             let current = self.models.iter().filter_map(|model| at_time(&model.prices, date));
             let price = current.max_by_key(|price| price.ceiling(YARDSTICK, YARDSTICK, None))?;
+            let (context_window, max_output, images) = (None, None, None);
             let unknown =
-                Price { valid_from: date, context_window: None, max_output: None, ..Price::clone(price) };
+                Price { valid_from: date, context_window, max_output, images, ..Price::clone(price) };
             Some(Arc::new(unknown))
         });
         self.dearest = dearest.collect();

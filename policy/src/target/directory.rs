@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{EncodedForms, GatewayName, RequestLine, Target, canonical_path, check_query, split_authority};
+use super::{
+    EncodedForm, EncodedForms, GatewayName, PathError, RequestLine, Target, canonical_path, check_query,
+    resolved, split_authority,
+};
 use crate::denial::{Denial, Reason};
 use crate::map::Map;
 use crate::name::Name;
@@ -84,6 +87,10 @@ impl Directory {
             Denial::new(Reason::UnknownHost, detail)
         })?;
         let (prefix, path) = whole.split_at(name.len() + 1);
+        // What leads above this destination's root would lead to another's.
+        if destination.encoded_path.contains(EncodedForm::DotSegment) && resolved(path).is_none() {
+            return Err(Denial::new(Reason::AmbiguousPath, PathError::DotSegment.to_string()));
+        }
         Ok(Target {
             destination: Arc::clone(destination),
             host: Arc::clone(host),

@@ -1,7 +1,7 @@
 //! The canonical form of a request's path, and what has none.
 //!
 //! **Invariant:** what is accepted is its own canonical form, and however often a reader decodes it, no segment of it becomes `.` or
-//! `..` and no byte of it a control.
+//! `..` and no byte of it a control. Where a destination allows such a form, it stands in the path undecoded, and never leads above the root.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -24,6 +24,15 @@ pub enum EncodedForm {
     /// `;`, which to some begins a path parameter; also as `%3B`.
     #[serde(rename = ";")]
     Semicolon,
+    /// `//`, an empty segment, as keys of S3 may have.
+    #[serde(rename = "//")]
+    EmptySegment,
+    /// `.` and `..` as segments that mean nothing, as keys of S3 may have. Never such that they could lead above the root.
+    #[serde(rename = "..")]
+    DotSegment,
+    /// `%09`, a tab.
+    #[serde(rename = "%09")]
+    Tab,
 }
 
 /// A set of encoded forms.
@@ -71,14 +80,22 @@ pub enum PathError {
 const DECODINGS: usize = 4;
 
 impl EncodedForm {
-    /// As it is written in a destination's `encodedPath`.
+    /// As it is written in a destination's `encodedPath`; of dot segments the one that stands for both.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Slash => "%2F",
             Self::Backslash => "%5C",
             Self::Percent => "%25",
             Self::Semicolon => ";",
+            Self::EmptySegment => "//",
+            Self::DotSegment => "..",
+            Self::Tab => "%09",
         }
+    }
+
+    /// Whether a reader may take it for another path: he who cuts segments out, or resolves them.
+    pub(crate) const fn is_of_segments(self) -> bool {
+        matches!(self, Self::EmptySegment | Self::DotSegment)
     }
 }
 
@@ -90,9 +107,16 @@ impl fmt::Display for EncodedForm {
 
 impl EncodedForms {
     pub(crate) const NONE: Self = Self(0);
-    pub(crate) const ALL: Self = Self(0b1111);
-    pub(super) const EACH: [EncodedForm; 4] =
-        [EncodedForm::Slash, EncodedForm::Backslash, EncodedForm::Percent, EncodedForm::Semicolon];
+    pub(crate) const ALL: Self = Self(0b111_1111);
+    pub(super) const EACH: [EncodedForm; 7] = [
+        EncodedForm::Slash,
+        EncodedForm::Backslash,
+        EncodedForm::Percent,
+        EncodedForm::Semicolon,
+        EncodedForm::EmptySegment,
+        EncodedForm::DotSegment,
+        EncodedForm::Tab,
+    ];
 
     /// Whether the form is in the set.
     pub fn contains(self, form: EncodedForm) -> bool {
@@ -101,8 +125,10 @@ impl EncodedForms {
 
     /// The forms that occur in a canonical path.
     pub(crate) fn within(path: &str) -> Self {
-        let occurs = |form: &EncodedForm| {
-            path.contains(form.as_str()) || (*form == EncodedForm::Semicolon && path.contains("%3B"))
+        let occurs = |form: &EncodedForm| match form {
+            EncodedForm::DotSegment => path.split('/').any(is_dots),
+            EncodedForm::Semicolon => path.contains(';') || path.contains("%3B"),
+            form => path.contains(form.as_str()),
         };
         Self::EACH.into_iter().filter(occurs).collect()
     }
@@ -128,12 +154,70 @@ pub(crate) fn canonical(path: &str, allowed: EncodedForms) -> Result<Cow<'_, str
         return Err(PathError::NotAbsolute);
     }
     path.bytes().try_for_each(|byte| plain(byte, allowed))?;
-    if path.contains("//") {
+    if path.contains("//") && !allowed.contains(EncodedForm::EmptySegment) {
         return Err(PathError::EmptySegment);
     }
     let canonical = if path.contains('%') { Cow::Owned(recode(path, allowed)?) } else { Cow::Borrowed(path) };
-    check_decodings(&canonical)?;
+    if allowed.contains(EncodedForm::DotSegment) && canonical.split('/').any(is_dots) {
+        // Those that are allowed aside, no reading of it may have any.
+        check_decodings(&without_dots(&canonical), allowed)?;
+        resolved(&canonical).ok_or(PathError::DotSegment)?;
+    } else {
+        check_decodings(&canonical, allowed)?;
+    }
     Ok(canonical)
+}
+
+fn is_dots(segment: &str) -> bool {
+    matches!(segment, "." | "..")
+}
+
+/// The path with something harmless in the place of its plain dot segments.
+fn without_dots(path: &str) -> String {
+    path.split('/').map(|segment| if is_dots(segment) { "-" } else { segment }).collect::<Vec<_>>().join("/")
+}
+
+/// The path without its empty segments, as some servers read it; the one at the end stays.
+pub(crate) fn collapsed(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    for byte in path.chars() {
+        if byte != '/' || !out.ends_with('/') {
+            out.push(byte);
+        }
+    }
+    out
+}
+
+/// The path with its dot segments resolved (RFC 3986, section 5.2.4); `None` where one leads above the root, read with or without the
+/// empty segments.
+pub(crate) fn resolved(path: &str) -> Option<String> {
+    let resolve = |path: &str| {
+        let mut kept: Vec<&str> = Vec::new();
+        let mut ends_below = false;
+        for segment in path.split('/').skip(1) {
+            ends_below = is_dots(segment);
+            match segment {
+                "." => {}
+                ".." => drop(kept.pop()?),
+                segment => kept.push(segment),
+            }
+        }
+        let end = if ends_below { "/" } else { "" };
+        Some(format!("/{}{end}", kept.join("/")).replacen("//", "/", usize::from(kept.is_empty())))
+    };
+    resolve(&collapsed(path))?;
+    resolve(path)
+}
+
+/// What readers could take the path for who resolve dot segments, skip empty ones, or do both in either order. Those that are forms of
+/// it and not itself; `None` where there is no such form in it.
+pub(crate) fn other_readings(path: &str) -> Option<Vec<String>> {
+    if !path.contains("//") && !path.split('/').any(is_dots) {
+        return None;
+    }
+    let flat = collapsed(path);
+    let readings = [resolved(path), resolved(&flat), resolved(path).map(|path| collapsed(&path)), Some(flat)];
+    Some(readings.into_iter().flatten().collect())
 }
 
 /// Whether nothing of the path could be read in another way: segments of unreserved characters, none of them empty or beginning with a
@@ -180,6 +264,7 @@ fn recode(path: &str, allowed: EncodedForms) -> Result<String, PathError> {
         }
         let byte = u8::from_str_radix(digits, 16).map_err(|_| PathError::Escape)?;
         match byte {
+            b'\t' if allowed.contains(EncodedForm::Tab) => {}
             0..0x20 | 0x7f => return Err(PathError::Control),
             b'/' => form(EncodedForm::Slash, allowed)?,
             b'\\' => form(EncodedForm::Backslash, allowed)?,
@@ -201,10 +286,11 @@ fn recode(path: &str, allowed: EncodedForms) -> Result<String, PathError> {
 
 /// Looks at the path as a reader would who decodes it once, twice and so on, who takes a backslash for a slash, and who cuts path
 /// parameters off.
-fn check_decodings(path: &str) -> Result<(), PathError> {
+fn check_decodings(path: &str, allowed: EncodedForms) -> Result<(), PathError> {
     let mut seen: Cow<'_, [u8]> = Cow::Borrowed(path.as_bytes());
+    let is_harmless = |b: u8| b == b'\t' && allowed.contains(EncodedForm::Tab);
     for _ in 0..=DECODINGS {
-        if seen.iter().any(|b| b.is_ascii_control()) {
+        if seen.iter().any(|b| b.is_ascii_control() && !is_harmless(*b)) {
             return Err(PathError::Control);
         }
         let name = |segment: &[u8]| segment.split(|b| *b == b';').next().map(<[u8]>::len);

@@ -1,6 +1,12 @@
-use super::path::{EncodedForm, EncodedForms, PathError, canonical};
+use super::path::{EncodedForm, EncodedForms, PathError, canonical, other_readings};
 
 const NONE: EncodedForms = EncodedForms::NONE;
+
+/// The forms of one segment's text.
+fn encoded() -> EncodedForms {
+    let is_encoded = |form: &EncodedForm| !form.is_of_segments() && *form != EncodedForm::Tab;
+    EncodedForms::EACH.into_iter().filter(is_encoded).collect()
+}
 
 #[test]
 fn escapes_of_unreserved_characters_are_undone_and_others_put_in_upper_case() {
@@ -59,14 +65,14 @@ fn no_leave_lets_a_dot_segment_through() {
         "/a%255c..%255cb",
     ];
     for path in paths {
-        assert_eq!(canonical(path, EncodedForms::ALL), Err(PathError::DotSegment), "{path}");
+        assert_eq!(canonical(path, encoded()), Err(PathError::DotSegment), "{path}");
     }
 }
 
 #[test]
 fn no_leave_lets_controls_through_in_any_encoding() {
     for path in ["/a\0", "/a\nb", "/a b", "/%00", "/%0a", "/%7f", "/%1F", "/%2500", "/%25250a", "/a\u{7f}"] {
-        assert_eq!(canonical(path, EncodedForms::ALL), Err(PathError::Control), "{path}");
+        assert_eq!(canonical(path, encoded()), Err(PathError::Control), "{path}");
     }
 }
 
@@ -91,8 +97,67 @@ fn what_is_no_path_is_refused() {
         ("/<a>", PathError::Character),
         ("/`{", PathError::Character),
     ] {
-        assert_eq!(canonical(path, EncodedForms::ALL), Err(error), "{path}");
+        assert_eq!(canonical(path, encoded()), Err(error), "{path}");
     }
     let deep = format!("/%{}41", "25".repeat(1000));
     assert_eq!(canonical(&deep, EncodedForms::ALL), Err(PathError::TooDeep));
+}
+
+#[test]
+fn empty_and_dot_segments_and_a_tab_stand_as_they_are_written_where_each_is_allowed() {
+    let only = |form| [form].into_iter().collect::<EncodedForms>();
+    for (path, form, error) in [
+        ("/bucket//lead", EncodedForm::EmptySegment, PathError::EmptySegment),
+        ("//lead", EncodedForm::EmptySegment, PathError::EmptySegment),
+        ("/a//b//", EncodedForm::EmptySegment, PathError::EmptySegment),
+        ("/bucket/.", EncodedForm::DotSegment, PathError::DotSegment),
+        ("/a/../b", EncodedForm::DotSegment, PathError::DotSegment),
+        ("/a/b/../../c", EncodedForm::DotSegment, PathError::DotSegment),
+        ("/a%09b", EncodedForm::Tab, PathError::Control),
+    ] {
+        assert_eq!(canonical(path, only(form)).unwrap(), path);
+        assert_eq!(canonical(path, encoded()), Err(error), "{path}");
+        assert_eq!(EncodedForms::within(path).beyond(NONE).collect::<Vec<_>>(), [form], "{path}");
+    }
+    assert_eq!(canonical("/a/%2e%2E/b", EncodedForms::ALL).unwrap(), "/a/../b", "one spelling of it");
+}
+
+#[test]
+fn no_leave_lets_a_dot_segment_be_encoded_or_lead_above_the_root() {
+    for path in [
+        "/..",
+        "/../a",
+        "/a/../..",
+        "/a/./../../b",
+        "//..",
+        "/a//../../..",
+        "/a/..;x/b",
+        "/a%2F..",
+        "/a/..%2Fb",
+        "/a/..%5Cb",
+        "/a/%252e%252e/b",
+        "/a/..%253Bx",
+        "/.;x/..",
+    ] {
+        assert_eq!(canonical(path, EncodedForms::ALL), Err(PathError::DotSegment), "{path}");
+    }
+    for path in ["/%00", "/%0A", "/a%0D%09", "/%2500", "/a\tb"] {
+        assert_eq!(canonical(path, EncodedForms::ALL), Err(PathError::Control), "{path}");
+    }
+}
+
+#[test]
+fn readings_are_those_of_whoever_skips_or_resolves_segments() {
+    for (path, expected) in [
+        ("/a/b", None),
+        ("/a.b/..c", None),
+        ("/a/../b", Some(["/b", "/b", "/b", "/a/../b"])),
+        ("/a//b", Some(["/a//b", "/a/b", "/a/b", "/a/b"])),
+        ("/a/b//../c", Some(["/a/b/c", "/a/c", "/a/b/c", "/a/b/../c"])),
+        ("/a/.", Some(["/a/", "/a/", "/a/", "/a/."])),
+        ("/a/..", Some(["/", "/", "/", "/a/.."])),
+    ] {
+        let expected = expected.map(|all| all.map(str::to_owned).to_vec());
+        assert_eq!(other_readings(path), expected, "{path}");
+    }
 }

@@ -4,6 +4,7 @@
 //! callers ask. A fetch runs on the control runtime and outlives the callers that wait for it. Dropping the slot ends
 //! its tasks and lets go of its value.
 
+mod rejection;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,21 +20,25 @@ use tollgate_policy::name::Name;
 use tollgate_policy::policy::Credential;
 use tracing::{debug, info, warn};
 
+pub use self::rejection::Refreshed;
+use self::rejection::Rejection;
 pub use self::status::{CredentialStatus, Health};
 use crate::error::Failure;
 use crate::mint::Issuer;
 use crate::observe::{Event, Observer, What};
 use crate::origin::Origin;
 use crate::reference::{Freshness, Reference};
-use crate::secret::{Secret, Version};
+use crate::secret::Secret;
 use crate::store::Fetched;
+use crate::store::read::Stamp;
 
 /// The first pause after a failure; doubles up to [`LONGEST_BACKOFF`].
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(15);
-/// A version that a provider rejected is fetched again at most this often; a minted value, whose every mint is another
-/// version, whatever its version.
-const FORCED_EVERY: Duration = Duration::from_secs(30);
+/// The same where asking shows nothing to anybody: files of this machine.
+const LONGEST_LOCAL_BACKOFF: Duration = Duration::from_secs(1);
+/// The same for what is not shown again before it is another: then that is soon seen.
+const LONGEST_REFUSED_BACKOFF: Duration = Duration::from_secs(5);
 
 type Outcome = Result<Arc<Secret>, Failure>;
 type Landing = watch::Receiver<Option<Outcome>>;
@@ -66,9 +71,9 @@ struct Inner {
     failures: u32,
     /// The last failure and when the store may be asked again; `None` after a success.
     barred: Option<(Failure, Instant)>,
-    forced: Option<(Version, Instant)>,
-    /// The last version that a provider was said to refuse, and when.
-    refused: Option<(Version, Instant)>,
+    rejection: Rejection,
+    /// The state of the files at the last fetch, where the store is one of files.
+    stamp: Option<Stamp>,
     /// The credentials that use it, their names, and what they call it if they have others.
     users: Arc<[Arc<Credential>]>,
     credentials: Arc<[Name]>,
@@ -102,8 +107,8 @@ impl Slot {
                 next: None,
                 failures: 0,
                 barred: None,
-                forced: None,
-                refused: None,
+                rejection: Rejection::default(),
+                stamp: None,
                 users: Arc::default(),
                 credentials: Arc::default(),
                 aliases: Arc::default(),
@@ -144,34 +149,6 @@ impl Slot {
         landed(landing).await
     }
 
-    /// A value of another version than the one that a provider refused, if there is one by now or after a forced fetch.
-    pub(super) async fn newer(self: &Arc<Self>, version: &Version) -> Option<Arc<Secret>> {
-        loop {
-            let (landing, last) = {
-                let mut inner = self.inner();
-                if let Some(newer) = self.peek().filter(|secret| secret.version() != version) {
-                    return Some(newer);
-                }
-                let now = Instant::now();
-                let spent = inner.forced_for(version, self.origin.mint.is_some(), now);
-                if let Some(landing) = self.under_way(&mut inner) {
-                    // A fetch that was under way before the rejection may have read the old value, so this caller's
-                    // own one still follows, unless it is spent.
-                    (landing, spent)
-                } else if spent || inner.barred_at(now).is_some() {
-                    return None;
-                } else {
-                    inner.forced = Some((version.clone(), now));
-                    (self.start(&mut inner), true)
-                }
-            };
-            let outcome = landed(landing).await;
-            if last {
-                return outcome.ok().filter(|secret| secret.version() != version);
-            }
-        }
-    }
-
     /// Applies the freshness of a new policy to the value that is held.
     pub(super) fn retune(self: &Arc<Self>, freshness: Freshness) {
         let mut inner = self.inner();
@@ -204,17 +181,6 @@ impl Slot {
         }
     }
 
-    /// The provider refused `version`.
-    pub(super) fn note_refusal(&self, version: &Version) {
-        let mut inner = self.inner();
-        let now = Instant::now();
-        let said = inner.refused.as_ref();
-        if !said.is_some_and(|(said, at)| said == version && now < *at + FORCED_EVERY) {
-            inner.refused = Some((version.clone(), now));
-            self.observer.tell(self.event(&inner, What::Rejected { version: version.clone() }));
-        }
-    }
-
     fn event(&self, inner: &Inner, what: What) -> Event {
         let secret = Some(Arc::clone(&self.description));
         let store = self.reference.store.name.clone();
@@ -242,8 +208,11 @@ impl Slot {
         let slot = Arc::downgrade(self);
         let (origin, reference) = (Arc::clone(&self.origin), Arc::clone(&self.reference));
         let task = self.handle.spawn(async move {
+            // Before it is read: what changes meanwhile is seen to have changed.
+            let stamp = origin.stamp(&reference).await;
             let fetched = origin.fetch(&reference).await;
             if let Some(slot) = slot.upgrade() {
+                slot.inner().stamp = stamp;
                 let outcome = slot.land(fetched).await;
                 send.send_replace(Some(outcome));
             }
@@ -268,7 +237,8 @@ impl Slot {
     /// The value to hold, once it is written down where its version is not the one in use.
     async fn witnessed(&self, fetched: Fetched) -> Result<Held, Failure> {
         let Fetched { value, version, lease, expires } = fetched;
-        let secret = Secret::new(Arc::clone(&self.description), value, version)?.leased(lease);
+        let description = Arc::clone(&self.description);
+        let secret = Secret::new(description, value, version, &self.origin.versions)?.leased(lease);
         self.check(&secret)?;
         let to = secret.version().clone();
         let what = match self.held.load_full().map(|held| held.secret.version().clone()) {
@@ -334,10 +304,11 @@ impl Slot {
         let is_news = failure.concerns_secret() && inner.barred.map(|(before, _)| before) != Some(failure);
         // That the trail cannot be written is said once, by whoever keeps it.
         if is_news && failure != Failure::Unrecorded {
-            warn!(secret = &*self.description, error = %failure, "secret not available");
+            let said = self.origin.said();
+            warn!(secret = &*self.description, error = %failure, said = said.as_deref(), "secret not available");
         }
         let now = Instant::now();
-        let retry_at = now + backoff(inner.failures);
+        let retry_at = now + backoff(inner.failures, self.longest_backoff(failure));
         inner.failures = inner.failures.saturating_add(1);
         inner.barred = Some((failure, retry_at));
         let stale = self
@@ -361,6 +332,14 @@ impl Slot {
         // Only what is held is retried unasked. What is not, the next caller asks for.
         self.schedule(inner, retry_at);
         Ok(Arc::clone(&held.secret))
+    }
+
+    fn longest_backoff(&self, failure: Failure) -> Duration {
+        match failure {
+            Failure::Login(_) | Failure::MintRefused(_) => LONGEST_REFUSED_BACKOFF,
+            _ if self.origin.mint.is_none() && self.origin.store.is_local() => LONGEST_LOCAL_BACKOFF,
+            _ => LONGEST_BACKOFF,
+        }
     }
 
     fn hold(&self, held: &Held, use_until: Instant) {
@@ -429,11 +408,6 @@ impl Inner {
     fn barred_at(&self, now: Instant) -> Option<Failure> {
         self.barred.and_then(|(failure, until)| (now < until).then_some(failure))
     }
-
-    fn forced_for(&self, version: &Version, minted: bool, now: Instant) -> bool {
-        let is_this = |forced: &Version| minted || forced == version;
-        self.forced.as_ref().is_some_and(|(forced, at)| is_this(forced) && now < *at + FORCED_EVERY)
-    }
 }
 
 async fn landed(mut landing: Landing) -> Outcome {
@@ -443,8 +417,8 @@ async fn landed(mut landing: Landing) -> Outcome {
     }
 }
 
-fn backoff(failures: u32) -> Duration {
-    jittered(FIRST_BACKOFF.saturating_mul(1 << failures.min(10)).min(LONGEST_BACKOFF))
+fn backoff(failures: u32, longest: Duration) -> Duration {
+    jittered(FIRST_BACKOFF.saturating_mul(1 << failures.min(10)).min(longest))
 }
 
 /// ±10 %, so that many secrets, and many replicas, do not ask in step.

@@ -1,6 +1,7 @@
 //! The cache over a store whose answers are scripted, in paused time.
 
 mod ahead;
+mod rejected;
 mod told;
 
 use std::sync::Weak;
@@ -15,6 +16,7 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::reference::tests::{credential_for, reference_to};
 use crate::store::Fetched;
+use crate::store::read::Stamp;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const FRESHNESS: Freshness = Freshness { refresh: MINUTE, max_stale: Duration::from_secs(600) };
@@ -24,6 +26,8 @@ pub(crate) struct Script {
     answer: Mutex<Answer>,
     delay: Mutex<Duration>,
     fetches: AtomicUsize,
+    /// As of a file, where it is to be one.
+    stamp: Mutex<Option<Stamp>>,
 }
 
 #[derive(Clone)]
@@ -38,7 +42,17 @@ enum Answer {
 impl Script {
     fn new(value: &'static str) -> Arc<Self> {
         let answer = Mutex::new(Answer::Value(value));
-        Arc::new(Self { answer, delay: Mutex::new(Duration::ZERO), fetches: AtomicUsize::new(0) })
+        let (delay, fetches) = (Mutex::new(Duration::ZERO), AtomicUsize::new(0));
+        Arc::new(Self { answer, delay, fetches, stamp: Mutex::default() })
+    }
+
+    pub(crate) fn stamp(&self) -> Option<Stamp> {
+        self.stamp.lock().unwrap().clone()
+    }
+
+    /// Changes the file.
+    fn touch(&self, state: u64) {
+        *self.stamp.lock().unwrap() = Some(vec![Some((state, 0, 0, 0))]);
     }
 
     fn say(&self, answer: Answer) {
@@ -95,7 +109,9 @@ impl Bench {
         let script = Script::new(value);
         let definition = reference("path").store;
         let store = Arc::new(Store::scripted(definition, Arc::clone(&script)));
-        let secrets = Secrets::observed(Handle::current(), Arc::new(|_| true), observer, Arc::new(fit::fits));
+        let (handle, fits) = (Handle::current(), Arc::new(fit::fits));
+        let versions = VersionKey::random();
+        let secrets = Secrets::observed(handle, Arc::new(|_| true), observer, fits, versions);
         let bench = Self { secrets, script, store };
         bench.install(&[("openai", "path", FRESHNESS)]);
         bench
@@ -281,72 +297,6 @@ async fn a_panic_in_a_fetch_is_a_failure_and_not_the_end_of_the_secret() {
     bench.script.say(Answer::Value("one"));
     sleep(MINUTE).await;
     assert_eq!(bench.get().await, Ok("one".into()));
-}
-
-mod rejection {
-    use super::*;
-
-    async fn rejected(bench: &Bench, version: &Version) -> Option<String> {
-        bench.secrets.rejected(&openai(), 0, version).await.map(|secret| text(&secret))
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn callers_whose_key_was_rejected_together_all_get_the_new_one_from_one_fetch() {
-        let bench = Bench::new("one");
-        let old = bench.secrets.get(&openai(), 0).await.unwrap().version().clone();
-        bench.script.say(Answer::Value("two"));
-        bench.script.delay(Duration::from_secs(1));
-        let mut callers = JoinSet::new();
-        for _ in 0..500 {
-            let (secrets, old) = (Arc::clone(&bench.secrets), old.clone());
-            callers.spawn(async move { secrets.rejected(&openai(), 0, &old).await.map(|new| text(&new)) });
-        }
-        while let Some(answer) = callers.join_next().await {
-            assert_eq!(answer.unwrap(), Some("two".into()));
-        }
-        assert_eq!(bench.script.fetches(), 2);
-        assert_eq!(rejected(&bench, &old).await, Some("two".into()), "known already");
-        assert_eq!(bench.script.fetches(), 2);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_caller_cannot_force_more_than_one_fetch_per_version_in_30_seconds() {
-        let bench = Bench::new("one");
-        let version = bench.secrets.get(&openai(), 0).await.unwrap().version().clone();
-        for _ in 0..1000 {
-            assert_eq!(rejected(&bench, &version).await, None);
-        }
-        assert_eq!(bench.script.fetches(), 2);
-        advance(Duration::from_secs(31)).await;
-        bench.script.say(Answer::Value("two"));
-        assert_eq!(rejected(&bench, &version).await, Some("two".into()));
-        assert_eq!(bench.script.fetches(), 3);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_fetch_that_began_before_the_rotation_is_not_taken_for_the_answer() {
-        let bench = Bench::new("one");
-        let version = bench.secrets.get(&openai(), 0).await.unwrap().version().clone();
-        bench.script.delay(Duration::from_secs(10));
-        // Into the refresh ahead, which has read "one" by now.
-        sleep(Duration::from_secs(45)).await;
-        assert_eq!(bench.script.fetches(), 2);
-        bench.script.say(Answer::Value("two"));
-        assert_eq!(rejected(&bench, &version).await, Some("two".into()));
-        assert_eq!(bench.script.fetches(), 3);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_failing_store_is_not_asked_out_of_turn_and_the_value_stays() {
-        let bench = Bench::new("one");
-        let version = bench.secrets.get(&openai(), 0).await.unwrap().version().clone();
-        bench.script.say(Answer::Failure(Failure::Sealed));
-        assert_eq!(rejected(&bench, &version).await, None);
-        let fetches = bench.script.fetches();
-        assert_eq!(rejected(&bench, &version).await, None);
-        assert_eq!(bench.script.fetches(), fetches);
-        assert_eq!(bench.peek(), Some("one".into()));
-    }
 }
 
 mod fit;

@@ -3,7 +3,6 @@
 //! **Invariant:** the private key is read into a zeroized buffer; what rustls makes of it is rustls's.
 
 use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tollgate_policy::policy::ClientCertificate;
 
 use crate::error::Failure;
-use crate::store::read::{VALUE_LIMIT, bounded};
+use crate::store::read::{self, Stamp, VALUE_LIMIT, bounded};
 
 /// The files that the TLS is made of.
 #[derive(Clone)]
@@ -23,21 +22,14 @@ pub(crate) struct TlsFiles {
     pub(crate) shown: Option<ClientCertificate>,
 }
 
-/// What tells one state of the files from another: inode, size and time of change of each, where it is there.
-pub(super) type Stamp = Vec<Option<(u64, u64, i64, i64)>>;
-
 impl TlsFiles {
     pub(super) const fn is_empty(&self) -> bool {
         self.ca.is_none() && self.shown.is_none()
     }
 
-    pub(super) fn stamp(&self) -> Stamp {
+    pub(crate) fn stamp(&self) -> Stamp {
         let shown = self.shown.iter().flat_map(|shown| [&shown.cert, &shown.key]);
-        let state = |file: &PathBuf| {
-            let file = fs::metadata(file).ok()?;
-            Some((file.ino(), file.size(), file.ctime(), file.ctime_nsec()))
-        };
-        self.ca.iter().chain(shown).map(state).collect()
+        read::stamp(self.ca.iter().chain(shown))
     }
 
     pub(super) fn config(&self) -> Result<rustls::ClientConfig, Failure> {

@@ -218,7 +218,8 @@ fn an_app_asks_for_an_installation_token_in_its_own_name() {
 async fn a_stored_secret_that_cannot_be_used_is_not_the_endpoints_fault() {
     let mint = by(ClientAuth::PrivateKeyJwt { signer: signer(), audience: None });
     let issuer = Issuer::new(mint.endpoint.clone(), &(Arc::new(|_| true) as Dialable));
-    assert!(matches!(issuer.mint(&mint, &value("no key"), None).await, Err(Failure::Malformed(_))));
+    let refused = issuer.mint(&mint, &value("no key"), None).await.err().unwrap();
+    assert!(matches!(refused.failure, Failure::Malformed(_)));
     let health = issuer.health();
     assert_eq!((health.mints, health.failures, health.error), (0, 0, None));
 }
@@ -233,6 +234,7 @@ async fn an_endpoint_at_an_address_that_may_not_be_dialled_is_shown_nothing() {
         let endpoint = TokenEndpoint { host: host.into(), port, addresses, ..endpoint() };
         let issuer = Issuer::new(endpoint, &(Arc::new(|_| false) as Dialable));
         let outcome = issuer.mint(&by(ClientAuth::Basic), &value("s3cret"), None).await;
+        let outcome = outcome.map_err(|refused| refused.failure);
         assert_eq!(outcome.err(), Some(Failure::AddressRefused), "{host}");
         assert_eq!(issuer.health().error, Some("address_refused"));
     }

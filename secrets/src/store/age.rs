@@ -40,6 +40,11 @@ impl AgeStore {
         Self { location }
     }
 
+    /// What a secret is read from.
+    pub(super) fn files(&self) -> [PathBuf; 2] {
+        [self.location.file.clone(), self.location.identity.clone()]
+    }
+
     pub(super) async fn fetch(&self, reference: &Reference) -> Result<Fetched, Failure> {
         if reference.secret.version.is_some() {
             return Err(Failure::Misconfigured("an encrypted file has no versions to pin"));

@@ -10,7 +10,9 @@
 mod connector;
 mod failure;
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::provider_config::ProviderConfig;
@@ -25,31 +27,64 @@ use tollgate_policy::policy::{AwsStore, SecretRef};
 use zeroize::Zeroizing;
 
 use self::connector::{Connector, Reach};
-use super::read::off_runtime;
+use super::read::{self, off_runtime};
 use super::{Dialable, Fetched, field};
 use crate::error::Failure;
 use crate::http::{self, TlsFiles};
 use crate::reference::Reference;
+use crate::refusals::Refusals;
 
 /// The label of the version that is in use.
 const CURRENT: &str = "AWSCURRENT";
 /// The first attempt included. The cache has a back-off of its own.
 const ATTEMPTS: u32 = 2;
+/// How long a login rests that AWS refused, unless a file that it may be from changes. Instances and containers get others by themselves.
+const REST: Duration = Duration::from_secs(30);
+/// Variables that name files of logins.
+const FILES: [&str; 3] = ["AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE"];
 
 pub(super) struct Aws {
     definition: AwsStore,
     dialable: Dialable,
     /// Made on first use. It holds the login, and what it once read of profile and CA files.
     client: Mutex<Option<Arc<Client>>>,
+    refusals: Refusals,
 }
 
 impl Aws {
     pub(super) fn new(definition: AwsStore, dialable: Dialable) -> Self {
-        Self { definition, dialable, client: Mutex::new(None) }
+        Self { definition, dialable, client: Mutex::new(None), refusals: Refusals::new() }
+    }
+
+    /// Somebody says that a login that was refused may be shown again.
+    pub(super) fn open(&self) {
+        self.refusals.open();
     }
 
     /// The secret's text or bytes, or the named member of the JSON object that they are.
     pub(super) async fn fetch(&self, reference: &Reference) -> Result<Fetched, Failure> {
+        let files = self.login_files();
+        let stamp = off_runtime(move || Ok(format!("{:?}", read::stamp(files.iter())))).await?;
+        let input = self.refusals.input(&[stamp.as_bytes()]);
+        if let Some(failure) = self.refusals.barred(input) {
+            return Err(failure);
+        }
+        let fetched = self.asked(reference).await;
+        match fetched {
+            Err(failure @ Failure::Login(_)) => self.refusals.refused(input, failure, REST),
+            _ => self.refusals.taken(input),
+        }
+        fetched
+    }
+
+    /// The files that the login may be from, as far as they are named.
+    fn login_files(&self) -> Vec<PathBuf> {
+        let named = FILES.iter().filter_map(std::env::var_os).map(PathBuf::from);
+        let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".aws/credentials"));
+        self.definition.credentials_file.iter().cloned().chain(named).chain(home).collect()
+    }
+
+    async fn asked(&self, reference: &Reference) -> Result<Fetched, Failure> {
         let held = self.client.lock().await.clone();
         if let Some(client) = &held {
             match read(client, &reference.secret).await {

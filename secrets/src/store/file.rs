@@ -28,6 +28,11 @@ impl FileStore {
         Self { root, exposed: Arc::default() }
     }
 
+    /// Where the file of this path is, if it can be one.
+    pub(super) fn place(&self, path: &str) -> Option<PathBuf> {
+        downward(path).ok().map(|path| self.root.join(path))
+    }
+
     /// The whole file without one trailing newline, or the named member of the JSON object that it holds.
     pub(super) async fn fetch(&self, reference: &Reference) -> Result<Fetched, Failure> {
         if reference.secret.version.is_some() {

@@ -4,6 +4,7 @@
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -12,6 +13,18 @@ use crate::error::Failure;
 
 /// The most that a file with one value, or a login, may hold.
 pub(crate) const VALUE_LIMIT: usize = 64 * 1024;
+
+/// What tells one state of some files from another: inode, size and time of change of each, where it is there.
+pub(crate) type Stamp = Vec<Option<(u64, u64, i64, i64)>>;
+
+/// The state that these files are in. Follows links, and opens nothing.
+pub(crate) fn stamp<'a>(files: impl Iterator<Item = &'a PathBuf>) -> Stamp {
+    let state = |file: &PathBuf| {
+        let file = std::fs::metadata(file).ok()?;
+        Some((file.ino(), file.size(), file.ctime(), file.ctime_nsec()))
+    };
+    files.map(state).collect()
+}
 
 /// Runs blocking file work on the runtime's blocking threads.
 pub(crate) async fn off_runtime<T: Send + 'static>(

@@ -70,6 +70,11 @@ impl Vault {
         }
     }
 
+    /// Somebody says that a login that was refused may be shown again.
+    pub(super) fn open(&self) {
+        self.session.open();
+    }
+
     /// Whether there are leases that were not given back yet.
     pub(super) fn lends(&self) -> bool {
         self.leases.any_open()

@@ -361,3 +361,65 @@ async fn a_wrapped_secret_id_is_unwrapped_once_and_a_used_wrap_is_an_alarm_and_n
     assert_eq!(value(&secrets, &credential).await, Ok("sk-team".into()));
     assert_eq!(secrets.health()[0].error, None);
 }
+
+#[tokio::test]
+async fn a_secret_id_that_is_used_up_locks_no_role_and_a_new_one_is_taken_within_seconds() {
+    let Some(bao) = Bao::start() else { return };
+    bao.app_role("token_ttl=2s token_max_ttl=4s secret_id_num_uses=1");
+    bao.run(&["kv", "put", "secret/llm/openai", "api_key=sk-1"]);
+    let mut setup = Setup::new(&bao);
+    let used = setup.credential("openai", "llm/openai", "api_key", None);
+    let secrets = setup.secrets();
+    assert_eq!(value(&secrets, &used).await, Ok("sk-1".into()));
+    let refused = || {
+        secrets.health()[0].cause.clone().is_some_and(|cause| cause.contains("write a good one to its file"))
+    };
+    let began = std::time::Instant::now();
+    while !refused() {
+        assert!(began.elapsed() < SECOND * 30, "{:?}", secrets.health()[0].cause);
+        assert_eq!(value(&secrets, &used).await, Ok("sk-1".into()), "what is cached serves meanwhile");
+        tokio::time::sleep(SECOND / 10).await;
+    }
+    // Long enough for many more, if the same were shown again.
+    tokio::time::sleep(SECOND * 20).await;
+    assert_eq!(locked(&bao), 0);
+    bao.run(&["kv", "put", "secret/llm/openai", "api_key=sk-2"]);
+    let another = bao.run(&["write", "-f", "-field=secret_id", "auth/approle/role/tollgate/secret-id"]);
+    bao.write("secret-id", &another);
+    assert!(becomes(&secrets, &used, Ok("sk-2"), SECOND * 10).await);
+}
+
+/// How many roles are locked.
+fn locked(bao: &Bao) -> u64 {
+    let said: serde_json::Value =
+        serde_json::from_str(&bao.run(&["read", "-format=json", "sys/locked-users"])).unwrap();
+    said["data"]["total"].as_u64().unwrap()
+}
+
+#[tokio::test]
+async fn a_role_that_others_locked_is_told_from_a_wrong_secret_id_and_used_when_it_is_free() {
+    let Some(bao) = Bao::start() else { return };
+    bao.app_role("token_ttl=1m");
+    bao.run(&["kv", "put", "secret/llm/openai", "api_key=sk-1"]);
+    bao.run(&["auth", "tune", "-user-lockout-threshold=5", "-user-lockout-duration=20s", "approle"]);
+    let role_id = fs::read_to_string(bao.path("role-id")).unwrap();
+    let (role, wrong) = (format!("role_id={}", role_id.trim()), "secret_id=wrong");
+    for _ in 0..6 {
+        assert!(!bao.try_run(&["write", "auth/approle/login", &role, wrong]).status.success());
+    }
+    let mut setup = Setup::new(&bao);
+    let openai = setup.credential("openai", "llm/openai", "api_key", None);
+    let secrets = setup.secrets();
+    let failure = value(&secrets, &openai).await.unwrap_err();
+    assert!(failure.to_string().contains("locked the role"), "{failure}");
+    let began = std::time::Instant::now();
+    while locked(&bao) > 0 {
+        assert!(began.elapsed() < SECOND * 60, "asking does not prolong it");
+        assert!(value(&secrets, &openai).await.is_err());
+        tokio::time::sleep(SECOND / 2).await;
+    }
+    // By itself within a minute; sooner where an operator says so.
+    let done = secrets.refresh(&openai, 0).await.unwrap();
+    assert_eq!(done.failure, None);
+    assert_eq!(value(&secrets, &openai).await, Ok("sk-1".into()));
+}

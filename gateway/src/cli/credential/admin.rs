@@ -8,12 +8,30 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use zeroize::Zeroizing;
 
+use crate::admin::NO_CREDENTIAL;
+
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// A store, and a token endpoint behind it, may take their time, for each of several keys.
+const DONE_LIMIT: Duration = Duration::from_secs(120);
 const LONGEST: u64 = 64 << 20;
 
 /// The body of what the gateway answers; `None` where none listens.
 pub(super) fn get(address: SocketAddr, token_file: &Path, path: &str) -> anyhow::Result<Option<Vec<u8>>> {
+    ask(address, token_file, &format!("GET {path}"), ANSWER_LIMIT)
+}
+
+/// The same where it is to do something first.
+pub(super) fn post(address: SocketAddr, token_file: &Path, path: &str) -> anyhow::Result<Option<Vec<u8>>> {
+    ask(address, token_file, &format!("POST {path}"), DONE_LIMIT)
+}
+
+fn ask(
+    address: SocketAddr,
+    token_file: &Path,
+    line: &str,
+    limit: Duration,
+) -> anyhow::Result<Option<Vec<u8>>> {
     let address = reachable(address);
     let mut stream = match TcpStream::connect_timeout(&address, CONNECT_LIMIT) {
         Ok(stream) => stream,
@@ -23,11 +41,11 @@ pub(super) fn get(address: SocketAddr, token_file: &Path, path: &str) -> anyhow:
     let token = std::fs::read_to_string(token_file).map(Zeroizing::new);
     let token = token.with_context(|| format!("admin.tokenFile {}", token_file.display()))?;
     let request = Zeroizing::new(format!(
-        "GET {path} HTTP/1.0\r\nHost: {address}\r\nAuthorization: Bearer {}\r\n\r\n",
+        "{line} HTTP/1.0\r\nHost: {address}\r\nContent-Length: 0\r\nAuthorization: Bearer {}\r\n\r\n",
         token.trim()
     ));
     let mut answer = Vec::new();
-    let exchanged = stream.set_read_timeout(Some(ANSWER_LIMIT)).and_then(|()| {
+    let exchanged = stream.set_read_timeout(Some(limit)).and_then(|()| {
         stream.write_all(request.as_bytes())?;
         stream.take(LONGEST).read_to_end(&mut answer)
     });
@@ -36,7 +54,8 @@ pub(super) fn get(address: SocketAddr, token_file: &Path, path: &str) -> anyhow:
     match status {
         200 => Ok(Some(body.to_vec())),
         401 => bail!("the gateway at {address} has another token than {}", token_file.display()),
-        404 => bail!("the gateway at {address} does not know {path}: it is of another version"),
+        404 if body == NO_CREDENTIAL.as_bytes() => bail!("the gateway at {address} has no such credential"),
+        404 => bail!("the gateway at {address} does not know `{line}`: it is of another version"),
         status => bail!("the gateway at {address} answers {status}"),
     }
 }

@@ -127,12 +127,20 @@ fn health(credential: &Listed) -> String {
     if let Some(rest) = rest.as_deref().filter(|_| health == "well") {
         return visible(rest);
     }
-    let mut text = health.clone();
+    let rejected =
+        credential.rejected_seconds.map(|seconds| format!("rejected by provider for {}", short(seconds)));
+    let mut text = match (&rejected, health.as_str()) {
+        (Some(rejected), "rejected") => rejected.clone(),
+        _ => health.clone(),
+    };
     if let Some(seconds) = credential.stale_seconds {
         text.push_str(&format!(" for {}", short(seconds)));
     }
     if let Some(reason) = &credential.reason {
         text.push_str(&format!(": {reason}"));
+    }
+    if let Some(rejected) = rejected.filter(|_| health != "rejected") {
+        text.push_str(&format!(", {rejected}"));
     }
     if let Some(rest) = rest {
         text.push_str(&format!(", {rest}"));
@@ -210,6 +218,17 @@ mod tests {
         };
         assert_eq!(resting("well"), "benched for 28s");
         assert_eq!(resting("stale"), "stale, benched for 28s");
+        let rejected = |state: Option<&str>| {
+            let (state, rest_seconds) = (state.map(Into::into), state.map(|_| 28));
+            let health = Some("rejected".into());
+            super::health(&Listed { health, rejected_seconds: Some(130), state, rest_seconds, ..listed() })
+        };
+        assert_eq!(rejected(None), "rejected by provider for 2m");
+        assert_eq!(rejected(Some("benched")), "rejected by provider for 2m, benched for 28s");
+        let (stale, reason) = (Some("stale".into()), Some("sealed".into()));
+        let both =
+            Listed { health: stale, reason, stale_seconds: Some(9), rejected_seconds: Some(130), ..listed() };
+        assert_eq!(super::health(&both), "stale for 9s: sealed, rejected by provider for 2m");
         let usable = Listed { health: Some("well".into()), state: Some("usable".into()), ..listed() };
         assert_eq!(health(&usable), "well");
     }

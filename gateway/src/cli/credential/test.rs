@@ -3,6 +3,7 @@
 //! **Invariant:** it prints no value and nothing that was made from one; it writes nothing and takes no lock, uses up nothing that the
 //! gateway logs in with, and gives back what it was lent, so that a running gateway does not notice it.
 
+mod advice;
 #[cfg(test)]
 mod tests;
 
@@ -17,8 +18,9 @@ use jiff::Timestamp;
 use tokio::runtime::Builder;
 use tollgate_policy::model::{Interval, nearest};
 use tollgate_policy::policy::{Credential, Key, Policy, SecretId, StoreKind, VaultAuth};
-use tollgate_secrets::{Failure, Secret, Secrets};
+use tollgate_secrets::{CredentialStatus, Failure, Observer, Secret, Secrets, Version, VersionKey};
 
+use self::advice::{help, step};
 use super::Gateway;
 use crate::app;
 use crate::cli::check::Subject;
@@ -29,6 +31,7 @@ use crate::memory;
 use crate::preflight;
 use crate::snapshot::Snapshot;
 use crate::upstream::{self, DialRules};
+use crate::version_key;
 
 /// How long stores may take to take back what they lent.
 const GIVE_BACK: Duration = Duration::from_secs(5);
@@ -60,7 +63,15 @@ pub(super) fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
     let credentials = chosen(policy, args)?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let rules = DialRules::new(settings.egress.private_ranges);
-    let secrets = Secrets::new(runtime.handle().clone(), Arc::new(move |ip| rules.allows(ip)));
+    let known = version_key::known(&settings.data_dir);
+    let is_comparable = known.is_some();
+    let secrets = Secrets::observed(
+        runtime.handle().clone(),
+        Arc::new(move |ip| rules.allows(ip)),
+        Observer::nobody(),
+        Arc::new(|_, _| Ok(())),
+        known.unwrap_or_else(VersionKey::random),
+    );
     secrets.apply(policy);
     let (mut failed, mut untried) = (0, 0);
     for (credential, at) in credentials.into_iter().flat_map(|c| (0..c.keys.len()).map(move |at| (c, at))) {
@@ -75,7 +86,8 @@ pub(super) fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
             let got = tokio::time::timeout(args.timeout.0, secrets.get(credential, at)).await;
             got.map_or(Err(Failure::Timeout), |got| got.map_err(|error| error.failure()))
         });
-        let report = Report::of(policy, (credential, key), got, mints(&secrets) > before);
+        let mut report = Report::of(policy, (credential, key), got, mints(&secrets) > before);
+        report.complete(&secrets, (credential, key), is_comparable);
         report.lines().iter().for_each(|line| say(line));
         failed += usize::from(!report.is_good());
     }
@@ -157,7 +169,9 @@ struct Report {
     heading: String,
     /// What was done, with what came of it.
     done: Vec<(Step, String)>,
-    version: Option<String>,
+    version: Option<Version>,
+    /// Whether the gateway, which has the key of its data directory, calls it by the same name.
+    comparable: bool,
     destinations: Vec<String>,
     failed: Option<Failed>,
 }
@@ -213,9 +227,22 @@ impl Report {
         Self {
             heading: heading(credential, key),
             done,
-            version: got.ok().map(|secret| secret.version().to_string()),
+            version: got.ok().map(|secret| secret.version().clone()),
+            comparable: true,
             destinations: hosts.into_iter().collect(),
             failed,
+        }
+    }
+
+    /// Adds what the token endpoint said, and whether the gateway calls the version by this name.
+    fn complete(&mut self, secrets: &Secrets, (credential, key): (&Credential, &Key), comparable: bool) {
+        self.comparable = comparable;
+        let Some(failed) = self.failed.as_mut().filter(|failed| failed.step == Step::Mint) else { return };
+        let status = secrets.status();
+        let is_this =
+            |status: &&CredentialStatus| status.credential == credential.name && status.alias == key.alias;
+        if let Some(said) = status.iter().find(is_this).and_then(|status| status.said.as_deref()) {
+            failed.what.push_str(&format!(" (it says: {said})"));
         }
     }
 
@@ -227,7 +254,13 @@ impl Report {
         let mut lines = vec![self.heading.clone()];
         lines.extend(self.done.iter().map(|(step, text)| line("ok", step.as_str(), text)));
         if let Some(version) = &self.version {
-            lines.push(line("ok", "version", version));
+            let alone = version.is_digest() && !self.comparable;
+            let note = if alone {
+                " (of this test alone: there is no version.key in dataDir that can be read)"
+            } else {
+                ""
+            };
+            lines.push(line("ok", "version", &format!("{version}{note}")));
         }
         match &self.failed {
             Some(Failed { step, what, help }) => {
@@ -262,6 +295,11 @@ fn failed((credential, key): (&Credential, &Key), failure: Failure, asked: bool)
         }
         Failure::AddressRefused => {
             format!("list the range of the Destination {destination} in egress.privateRanges of the settings")
+        }
+        Failure::Status(status) if (300..400).contains(&status) => {
+            format!(
+                "the Destination {destination} redirects, which is never followed: name in mint the path that it leads to"
+            )
         }
         Failure::Status(_) => {
             format!(
@@ -360,48 +398,4 @@ fn steps((credential, key): (&Credential, &Key), store: Option<&StoreKind>) -> V
         steps.push((Step::Mint, format!("{} made a token of it", mint.endpoint)));
     }
     steps
-}
-
-/// The step at which this comes up.
-const fn step(failure: Failure) -> Step {
-    match failure {
-        Failure::Login(_) | Failure::Decrypt => Step::Login,
-        Failure::NotFound | Failure::Denied | Failure::PathRefused(_) | Failure::Status(_) => Step::Secret,
-        Failure::FieldMissing | Failure::Malformed(_) => Step::Value,
-        Failure::MintRefused(_) | Failure::MintNonsense(_) => Step::Mint,
-        _ => Step::Store,
-    }
-}
-
-/// What would help.
-const fn help(failure: Failure) -> &'static str {
-    match failure {
-        Failure::NotFound => {
-            "write the secret to that path of the store, or correct spec.from of the Credential"
-        }
-        Failure::FieldMissing => "name one of the secret's fields in spec.from.field of the Credential",
-        Failure::Malformed(_) => "store the value again, as text",
-        Failure::Denied => "let the gateway's login read this path, in the store's own policy",
-        Failure::PathRefused(_) => "name a path below the store's root in spec.from.path of the Credential",
-        Failure::Sealed => "unseal the vault; nothing is wrong on this side",
-        Failure::Login(_) => "check auth of the SecretStore, and that what its files hold is still valid",
-        Failure::Decrypt => "name the identity that the file was encrypted for in the SecretStore",
-        Failure::Timeout | Failure::Unreachable(_) => {
-            "check the address of the SecretStore, and that it can be reached from here"
-        }
-        Failure::Tls(_) => {
-            "check caFile of the SecretStore, and that its certificate has the name in address"
-        }
-        Failure::AddressRefused => "list the store's range in egress.privateRanges of the settings",
-        Failure::Status(_) => "look at the store's own log; is the mount right?",
-        Failure::File(_) => "check that the files of the SecretStore exist and that this user may read them",
-        Failure::Misconfigured(_) => "correct the SecretStore",
-        Failure::MintRefused(_) => {
-            "check mint of the Credential, and that the token endpoint knows this secret"
-        }
-        Failure::MintNonsense(_) => {
-            "check that the path of the endpoint in mint is a token endpoint's, or say lifetime"
-        }
-        _ => "run it again; if it stays, report it",
-    }
 }

@@ -3,6 +3,7 @@
 //! **Invariant:** what an encoder of one of these made of a text is that text again in one of the views, whichever characters it escaped and in
 //! which way; two such encoders, one after the other, are undone as well.
 
+use std::cell::OnceCell;
 use std::ops::Range;
 
 use memchr::{memchr, memchr3};
@@ -180,9 +181,15 @@ pub(super) struct View<'a> {
     text: &'a [u8],
     bytes: &'a [u8],
     rounds: &'a [Round],
+    /// Where each byte of the view was written, once it was asked for.
+    places: OnceCell<Vec<usize>>,
 }
 
-impl View<'_> {
+impl<'a> View<'a> {
+    const fn new(text: &'a [u8], bytes: &'a [u8], rounds: &'a [Round]) -> Self {
+        Self { text, bytes, rounds, places: OnceCell::new() }
+    }
+
     /// What was written.
     pub(super) const fn text(&self) -> &[u8] {
         self.text
@@ -194,6 +201,13 @@ impl View<'_> {
 
     /// Where these bytes of the view were written. Worked out only when asked: that is where a key was found.
     pub(super) fn place(&self, range: &Range<usize>) -> Range<usize> {
+        let places = self.places.get_or_init(|| self.places());
+        places[range.start]..places[range.end]
+    }
+
+    fn places(&self) -> Vec<usize> {
+        #[cfg(test)]
+        tests::MAPS.with(|maps| maps.set(maps.get() + 1));
         let mut places: Vec<usize> = (0..=self.text.len()).collect();
         let mut bytes = Zeroizing::new(self.text.to_vec());
         for round in self.rounds {
@@ -209,7 +223,7 @@ impl View<'_> {
             starts.push(self.text.len());
             (bytes, places) = (next, starts);
         }
-        places[range.start]..places[range.end]
+        places
     }
 }
 
@@ -255,7 +269,7 @@ impl Views {
                 families += 1;
                 rounds[0] = family;
                 if read(text, family, view) {
-                    look(&View { text, bytes: view, rounds: &rounds[..1] });
+                    look(&View::new(text, view, &rounds[..1]));
                 }
             }
         }
@@ -263,14 +277,14 @@ impl Views {
         if families != 1 {
             rounds[0] = &Family::ALL;
             if read(text, rounds[0], view) {
-                look(&View { text, bytes: view, rounds: &rounds[..1] });
+                look(&View::new(text, view, &rounds[..1]));
             }
         }
         for round in 1..=NESTED {
             if mark(view).is_none() || !read(view, rounds[round], next) {
                 return;
             }
-            look(&View { text, bytes: next, rounds: &rounds[..=round] });
+            look(&View::new(text, next, &rounds[..=round]));
             std::mem::swap(view, next);
         }
     }
@@ -288,7 +302,14 @@ fn read(text: &[u8], families: Round, bytes: &mut Zeroizing<Vec<u8>>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    thread_local! {
+        /// How often places were worked out.
+        pub(super) static MAPS: Cell<usize> = const { Cell::new(0) };
+    }
 
     fn seen(text: &str) -> Vec<String> {
         let mut all = Vec::new();
@@ -352,6 +373,21 @@ mod tests {
     fn a_text_that_itself_looks_escaped_is_found_in_the_view_of_its_encoder() {
         assert!(seen("a%41b\\/c&amp;").contains(&"a%41b/c&amp;".to_owned()));
         assert!(seen("100%&amp;\\u").contains(&"100%&\\u".to_owned()));
+    }
+
+    #[test]
+    fn the_places_of_a_view_are_worked_out_once_however_much_is_found_in_it() {
+        let text = "%61%62".repeat(500);
+        let mut views = 0;
+        MAPS.with(|maps| maps.set(0));
+        Views::new().each(text.as_bytes(), |view| {
+            views += 1;
+            for at in 0..view.bytes().len() {
+                assert_eq!(view.place(&(at..at + 1)), 3 * at..3 * at + 3);
+            }
+        });
+        assert!(views > 0);
+        assert_eq!(MAPS.with(Cell::get), views);
     }
 
     #[test]

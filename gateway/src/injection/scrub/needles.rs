@@ -42,6 +42,8 @@ pub(in crate::injection) struct Needles {
     searcher: Option<Searcher>,
     /// For headers.
     short: Vec<Form>,
+    /// All of them in lower case, each with where its anchor is: the names of headers have no other.
+    folded: Vec<Needle>,
     shortest: usize,
     class: Class,
 }
@@ -120,9 +122,10 @@ impl Needles {
             pairs.iter().flat_map(|pair| [pair.text, pair.encoded]).chain(parts.iter().copied()).collect();
         let class = Class::of(&texts, in_bodies().min().unwrap_or_default(), longest);
         let anchors = anchors(&long);
+        let folded = folded(&long, &short);
         // What it keeps of the key are the anchors; it cannot be told to zeroize them.
         let searcher = Searcher::new(anchors.iter().map(|anchored| &anchored.anchor[..]));
-        Self { long, anchors, searcher, short, shortest, class }
+        Self { long, anchors, searcher, short, folded, shortest, class }
     }
 
     /// Whether there is anything to look for in bodies.
@@ -153,6 +156,31 @@ impl Needles {
             clean[range].fill(b'*');
         }
         Some(clean)
+    }
+
+    /// Whether one stands in the name of a header, in whatever case it was sent.
+    pub(super) fn are_in_name(&self, name: &str) -> bool {
+        let has = |name: &[u8]| {
+            let may_hold = self.folded.iter().filter(|needle| needle.form.len() <= name.len());
+            may_hold.into_iter().any(|needle| {
+                let anchor = needle.form.get(needle.anchor_at..).unwrap_or_default();
+                let anchor = &anchor[..anchor.len().min(ANCHOR)];
+                memmem::find_iter(name, anchor).any(|at| needle.around(name, at).is_some())
+            })
+        };
+        if name.len() < self.shortest {
+            return false;
+        }
+        if has(name.as_bytes()) {
+            return true;
+        }
+        let mut is_found = false;
+        if escape::mark(name.as_bytes()).is_some() {
+            Views::new().each(name.as_bytes(), |view| {
+                is_found |= has(&Zeroizing::new(view.bytes().to_ascii_lowercase()));
+            });
+        }
+        is_found
     }
 
     /// Every occurrence in `text`, into `finds`.
@@ -287,6 +315,16 @@ fn from_end(secret: &[u8]) -> usize {
     let first = secret.len() / 3;
     let places = secret.len().saturating_sub(ANCHOR + first) + 1;
     secret.len() - (first + drawn % places)
+}
+
+fn folded(long: &[Needle], short: &[Form]) -> Vec<Needle> {
+    let lower = |form: &Form| Zeroizing::new(form.to_ascii_lowercase());
+    let long = long.iter().map(|needle| Needle { form: lower(&needle.form), anchor_at: needle.anchor_at });
+    let mut folded: Vec<Needle> =
+        long.chain(short.iter().map(|form| Needle { form: lower(form), anchor_at: 0 })).collect();
+    folded.sort_unstable_by(|a, b| a.form.as_slice().cmp(b.form.as_slice()));
+    folded.dedup_by(|a, b| a.form == b.form);
+    folded
 }
 
 fn anchors(long: &[Needle]) -> Vec<Anchored> {

@@ -9,6 +9,8 @@ use tollgate_policy::model::SourceFile;
 use super::*;
 use crate::metering::catalog;
 
+mod worst;
+
 const PRICES: &str = r#"
 prices: test
 source: https://test.example
@@ -66,6 +68,82 @@ fn input_is_bounded_by_the_bytes_of_the_body_and_by_the_window() {
 #[test]
 fn content_from_outside_is_held_at_the_whole_window() {
     assert_eq!(known(&Facts { outside: true, ..facts(100) }).input_tokens, 100_000);
+}
+
+#[test]
+fn each_run_of_the_model_may_read_its_whole_window() {
+    let looped = Facts { outside: true, passes: 6, output_cap: Some(500), ..facts(100) };
+    assert_eq!((known(&looped).input_tokens, known(&looped).output_tokens), (600_000, 500));
+    // Without content from outside, a run reads what is in the body and what was written before.
+    let searched = Facts { passes: 3, output_cap: Some(500), ..facts(100) };
+    assert_eq!(known(&searched).input_tokens, 3 * (100 + PROMPT_ALLOWANCE + 500));
+}
+
+#[test]
+fn many_inputs_are_bounded_by_the_call_and_not_by_one_window() {
+    let endpoint = endpoint("POST", "/v1/embeddings");
+    let catalog = catalog::shipped().unwrap();
+    let now = "2026-11-01T00:00:00Z".parse::<Timestamp>().unwrap();
+    let price = catalog.prices().price("openai", "text-embedding-3-small", now).unwrap();
+    let input = |facts: &Facts| bound(facts, &endpoint, Some(&price), Terms::default()).unwrap().input_tokens;
+    assert_eq!(input(&Facts { inputs: 90, ..facts(1_620_000) }), 300_000);
+    assert_eq!(input(&Facts { inputs: 10, ..facts(1_620_000) }), 81_920);
+    assert_eq!(input(&facts(1_620_000)), 8192);
+    assert_eq!(input(&Facts { inputs: 90, ..facts(1000) }), 1000 + PROMPT_ALLOWANCE);
+    assert_eq!(input(&Facts { outside: true, ..facts(10) }), 300_000, "an unknown member");
+}
+
+#[test]
+fn images_and_pages_are_held_at_what_they_can_cost() {
+    let catalog = catalog::shipped().unwrap();
+    let now = "2026-11-01T00:00:00Z".parse::<Timestamp>().unwrap();
+    let messages = catalog.dialect("anthropic").unwrap().endpoint("POST", "/v1/messages").unwrap().clone();
+    let price = catalog.prices().price("anthropic", "claude-sonnet-4-5", now).unwrap();
+    let held = |facts: &Facts| bound(facts, &messages, Some(&price), Terms::default()).unwrap();
+    let image = Facts {
+        images: vec![Image::default()],
+        picture_bytes: 50_000,
+        output_cap: Some(1000),
+        ..facts(50_200)
+    };
+    assert_eq!(held(&image).input_tokens, 200 + PROMPT_ALLOWANCE + 1641 + 64);
+    assert!(held(&image).spend < usd("0.06"), "{:?}", held(&image));
+    assert_eq!(held(&Facts { outside: true, ..image }).input_tokens, 1_000_000);
+    let pages = Facts { pages: 3, picture_bytes: 50_000, output_cap: Some(1000), ..facts(50_200) };
+    assert_eq!(held(&pages).input_tokens, 200 + PROMPT_ALLOWANCE + 3 * (8000 + 1641 + 64));
+    // Some models bill images with more tokens than they have in their window.
+    let mini = catalog.prices().price("openai", "gpt-4o-mini", now).unwrap();
+    let many = Facts { images: vec![Image::default(); 4], output_cap: Some(9), ..facts(500) };
+    let held = bound(&many, &chat(), Some(&mini), Terms::default()).unwrap();
+    assert_eq!(held.input_tokens, 500 + PROMPT_ALLOWANCE + 4 * (2833 + 8 * 5667 + 64));
+    let by_url = bound(&Facts { outside: true, ..many }, &chat(), Some(&mini), Terms::default()).unwrap();
+    assert_eq!(by_url.input_tokens, 128_000 + 4 * (2833 + 8 * 5667 + 64));
+    let open = catalog.prices().price("openai", "gpt-6-sol", now).unwrap();
+    let image = Facts { images: vec![Image::default()], output_cap: Some(9), ..facts(500) };
+    let held = bound(&image, &chat(), Some(&open), Terms::default()).unwrap();
+    assert_eq!(
+        held.input_tokens, 1_050_000,
+        "an image that is never scaled down and whose size nobody knows"
+    );
+    let reasoning = Facts { written_before: 1, output_cap: Some(9), ..facts(500) };
+    assert_eq!(known(&reasoning).input_tokens, 500 + PROMPT_ALLOWANCE + 8000);
+}
+
+#[test]
+fn a_refusal_says_what_makes_a_call_large() {
+    let mut heavy = Facts { outside: true, passes: 4, ..facts(10) };
+    heavy.causes.outside = Some("an image by URL in `messages`".into());
+    let cause = cause(&heavy).unwrap();
+    assert!(
+        cause.starts_with("an image by URL in `messages` is held at the model's context window")
+            && cause.contains("4 times"),
+        "{cause}"
+    );
+    assert_eq!(super::cause(&facts(10)), None);
+    heavy.unbounded = true;
+    heavy.causes.unbounded = Some("a tool of the provider, `mcp`".into());
+    let denial = bound(&heavy, &chat(), Some(&price("known")), Terms::default()).unwrap_err();
+    assert!(denial.detail.ends_with("because of a tool of the provider, `mcp`"), "{denial:?}");
 }
 
 #[test]
@@ -129,7 +207,10 @@ fn without_a_price_tokens_are_bounded_and_spend_is_not_stated() {
 fn what_nothing_bounds_is_refused() {
     let vague = price("vague");
     let cases = [
-        (Facts { unbounded: true, output_cap: Some(5), ..facts(10) }, "whose cost nothing bounds"),
+        (
+            Facts { unbounded: true, output_cap: Some(5), ..facts(10) },
+            "nothing bounds what this call may cost",
+        ),
         (Facts { outside: true, output_cap: Some(5), ..facts(10) }, "context window"),
         (facts(10), "caps its output"),
         (Facts { output_cap: Some(UNIT_MAX), ..facts(10) }, "caps its output"),

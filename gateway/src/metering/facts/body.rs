@@ -2,18 +2,17 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::ops::Range;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
-use tollgate_policy::decision::{Actions, Facts};
 use tollgate_policy::denial::{Denial, Reason};
-use tollgate_policy::dialect::{Member, RequestRules, ToolRule};
-use tollgate_policy::price::{NanoUsd, UNIT_MAX};
+use tollgate_policy::dialect::{Member, RequestRules};
+use tollgate_policy::price::UNIT_MAX;
 
 use super::content::Content;
+use super::draft::{Draft, UsageOption};
 use super::tools::Tools;
-use super::{CapMark, Marks, ReadBody, UsageMark, json};
+use super::{ReadBody, json, surrogate};
 
 /// The longest model name or tier that is read.
 const NAME_MAX: usize = 256;
@@ -21,6 +20,7 @@ const NAME_MAX: usize = 256;
 pub(super) fn read(rules: &RequestRules, body: &[u8]) -> Result<ReadBody, Denial> {
     let refuse = |detail: String| Denial::new(Reason::BodyInvalid, detail);
     let text = std::str::from_utf8(body).map_err(|_| refuse("the body must be JSON in UTF-8".to_owned()))?;
+    surrogate::check(text)?;
     let mut draft = Draft::new(rules, text);
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let read = Members(&mut draft).deserialize(&mut deserializer).and_then(|()| deserializer.end());
@@ -32,46 +32,6 @@ pub(super) fn read(rules: &RequestRules, body: &[u8]) -> Result<ReadBody, Denial
         refuse(format!("the body must be one JSON object: it is not at line {line}, column {column}"))
     })?;
     Ok(draft.finish())
-}
-
-/// What is known so far.
-pub(super) struct Draft<'a, 'de> {
-    rules: &'a RequestRules,
-    text: &'de str,
-    /// Deciding members that the body has had.
-    seen: Vec<&'a Member>,
-    has_members: bool,
-    model: Option<Cow<'de, str>>,
-    stream: bool,
-    cap: Option<u64>,
-    budget: u64,
-    choices: u64,
-    tiers: Vec<Cow<'a, str>>,
-    pub(super) outside: bool,
-    whole: bool,
-    pub(super) unbounded: bool,
-    fees: NanoUsd,
-    /// The dearest use of a tool whose uses the body's own cap counts, and that cap.
-    capped_fee: NanoUsd,
-    call_cap: Option<u64>,
-    /// The option that forces usage, where it is named.
-    usage: Option<UsageOption>,
-    /// A `null` where the cap would be written.
-    null_cap: Option<Range<usize>>,
-    obstacle: Option<Denial>,
-    pub(super) refusal: Option<Denial>,
-}
-
-/// Where the option that forces usage stands.
-enum UsageOption {
-    /// It is `true` already.
-    Asked,
-    /// It is named, and is something else.
-    Named(Range<usize>),
-    /// Its object begins here and may have members, but not this one.
-    Object { opening: usize, has_members: bool },
-    /// There is a `null` for the object.
-    Null(Range<usize>),
 }
 
 struct Members<'d, 'a, 'de>(&'d mut Draft<'a, 'de>);
@@ -99,10 +59,17 @@ impl<'de> Visitor<'de> for Members<'_, '_, 'de> {
             draft.check_name(&name, member);
             match member {
                 _ if draft.refusal.is_some() => {}
-                Some(Member::Content) => members.next_value_seed(Content::member(draft))?,
+                Some(Member::Content) => {
+                    draft.at = name;
+                    members.next_value_seed(Content::member(draft))?;
+                }
                 Some(Member::Tools) => members.next_value_seed(Tools(draft))?,
-                None | Some(Member::Inert) => {
-                    draft.whole |= member.is_none();
+                Some(Member::Inputs) => draft.inputs = members.next_value_seed(Inputs)?.max(1),
+                Some(Member::Inert) => {
+                    members.next_value::<IgnoredAny>()?;
+                }
+                None => {
+                    draft.unknown(&name);
                     members.next_value::<IgnoredAny>()?;
                 }
                 Some(member) => {
@@ -120,36 +87,39 @@ impl<'de> Visitor<'de> for Members<'_, '_, 'de> {
     }
 }
 
-impl<'a, 'de> Draft<'a, 'de> {
-    fn new(rules: &'a RequestRules, text: &'de str) -> Self {
-        Self {
-            rules,
-            text,
-            seen: Vec::new(),
-            has_members: false,
-            model: None,
-            stream: false,
-            cap: None,
-            budget: 0,
-            choices: 1,
-            tiers: Vec::new(),
-            outside: false,
-            whole: false,
-            unbounded: false,
-            fees: NanoUsd::ZERO,
-            capped_fee: NanoUsd::ZERO,
-            call_cap: None,
-            usage: None,
-            null_cap: None,
-            obstacle: None,
-            refusal: None,
+/// Counts inputs: a list of numbers is one, as is anything that is no list.
+struct Inputs;
+
+impl<'de> DeserializeSeed<'de> for Inputs {
+    type Value = u64;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<u64, D::Error> {
+        let value = <&RawValue as serde::Deserialize>::deserialize(deserializer)?;
+        if !value.get().starts_with('[') {
+            return Ok(1);
         }
+        serde_json::Deserializer::from_str(value.get()).deserialize_seq(self).map_err(D::Error::custom)
+    }
+}
+
+impl<'de> Visitor<'de> for Inputs {
+    type Value = u64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("inputs")
     }
 
-    pub(super) const fn rules(&self) -> &'a RequestRules {
-        self.rules
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<u64, A::Error> {
+        let (mut inputs, mut tokens) = (0, 0);
+        while let Some(item) = items.next_element::<&RawValue>()? {
+            let is_token = item.get().bytes().next().is_some_and(|first| first.is_ascii_digit());
+            *(if is_token { &mut tokens } else { &mut inputs }) += 1;
+        }
+        Ok(inputs + u64::from(tokens > 0))
     }
+}
 
+impl<'a, 'de> Draft<'a, 'de> {
     /// A deciding member stands in the body once, and in no other letter case.
     fn check_name(&mut self, name: &str, member: Option<&'a Member>) {
         match member {
@@ -183,7 +153,8 @@ impl<'a, 'de> Draft<'a, 'de> {
                 if cap.is_none() && self.rules.cap_written_to.as_deref() == Some(name) {
                     self.null_cap = Some(self.range(value));
                 }
-                self.cap = self.cap.max(cap);
+                // Nobody knows whether nothing is a cap.
+                self.cap = self.cap.max(cap.map(|cap| if cap == 0 { UNIT_MAX } else { cap }));
             }
             Member::Budget(inner) if value.get() != "null" => {
                 if let Some(budget) = json::inner(value, name, inner)?.value {
@@ -191,7 +162,7 @@ impl<'a, 'de> Draft<'a, 'de> {
                     self.budget = self.budget.max(budget.unwrap_or(0));
                 }
             }
-            Member::Choices => self.choices = json::count(value, name)?.unwrap_or(1).max(1),
+            Member::Choices => self.choices = self.choices.max(json::count(value, name)?.unwrap_or(1)),
             Member::Tier(words) => {
                 let Some(word) = json::string(value, name)? else { return Ok(()) };
                 match words.get(&*word) {
@@ -200,11 +171,21 @@ impl<'a, 'de> Draft<'a, 'de> {
                     None => self.tiers.push(Cow::Borrowed("?")),
                 }
             }
-            Member::CallCap => self.call_cap = json::count(value, name)?,
-            Member::Tool(rule) if !matches!(value.get(), "null" | "false") => self.add_tool(rule, None),
-            Member::Outside => self.outside |= !json::is_nothing(value),
-            Member::Whole => self.whole |= !json::is_nothing(value),
-            Member::Unbounded => self.unbounded |= !json::is_nothing(value),
+            Member::CallCap => self.call_cap = json::count(value, name)?.filter(|cap| *cap > 0),
+            Member::Tool(rule) if !matches!(value.get(), "null" | "false") => {
+                self.add_tool((name, rule), None);
+            }
+            Member::Outside if !json::is_nothing(value) => {
+                self.outside(|| format!("`{name}`, which loads content that is not in the body"));
+            }
+            Member::Whole if !json::is_nothing(value) => self.whole(name),
+            Member::Predicted if !json::is_nothing(value) => {
+                self.whole(name);
+                self.predicted = self.predicted.saturating_add(value.get().len() as u64);
+            }
+            Member::Unbounded if !json::is_nothing(value) => {
+                self.unbounded(|| format!("`{name}`, which multiplies it"));
+            }
             Member::Deferred if !json::is_nothing(value) => {
                 let detail = format!(
                     "`{name}` asks for work that is billed after the answer, which no limit can hold"
@@ -228,101 +209,5 @@ impl<'a, 'de> Draft<'a, 'de> {
         };
         let path = format!("{name}.{option}");
         Ok(if json::flag(asked, &path)? { UsageOption::Asked } else { UsageOption::Named(self.range(asked)) })
-    }
-
-    /// A tool that the provider runs, with its own cap on uses where it names one.
-    pub(super) fn add_tool(&mut self, rule: &ToolRule, cap: Option<u64>) {
-        self.outside |= rule.outside;
-        self.unbounded |= rule.unbounded;
-        if rule.other_models {
-            self.other_models("tools");
-        }
-        let Some(fee) = rule.fee.map(|fee| fee.0) else { return };
-        let uses = if rule.once { Some(1) } else { cap.filter(|_| rule.cap.is_some()) };
-        match uses {
-            Some(uses) => self.fees = self.fees.saturating_add(fee.saturating_mul(uses)),
-            None => self.capped_fee = self.capped_fee.max(fee),
-        }
-    }
-
-    fn other_models(&mut self, name: &str) {
-        let detail = format!("`{name}` names models beside the one of the call, and those cannot be limited");
-        self.obstruct(Denial::new(Reason::ModelNotAllowed, detail));
-    }
-
-    fn obstruct(&mut self, denial: Denial) {
-        self.obstacle.get_or_insert(denial);
-    }
-
-    /// Where this part of the body stands.
-    fn range(&self, value: &'de RawValue) -> Range<usize> {
-        let start = value.get().as_ptr() as usize - self.text.as_ptr() as usize;
-        start..start + value.get().len()
-    }
-
-    fn finish(self) -> ReadBody {
-        let (mut fees, mut unbounded) = (self.fees, self.unbounded);
-        if self.capped_fee > NanoUsd::ZERO {
-            match self.call_cap {
-                Some(calls) => fees = fees.saturating_add(self.capped_fee.saturating_mul(calls)),
-                None => unbounded = true,
-            }
-        }
-        // A member that nobody knows may be a cap of its own, so no cap bounds the output of such a call.
-        let cap = if self.whole { Some(UNIT_MAX) } else { self.cap.map(|cap| cap.max(self.budget)) };
-        let tier = self
-            .tiers
-            .iter()
-            .filter(|word| !word.is_empty())
-            .map(AsRef::as_ref)
-            .collect::<Vec<_>>()
-            .join("+");
-        let facts = Facts {
-            actions: Actions::default(),
-            model: self.model.as_deref().map(Into::into),
-            stream: self.stream,
-            body_bytes: self.text.len() as u64,
-            output_cap: cap,
-            choices: self.choices,
-            outside: self.outside || self.whole,
-            tool_fees: fees.saturating_mul(self.choices),
-            unbounded,
-            tier: (!tier.is_empty()).then(|| tier.into()),
-        };
-        let marks = Marks {
-            opening: self.text.find('{').map_or(0, |brace| brace + 1),
-            has_members: self.has_members,
-            usage: self.usage_mark(),
-            cap: self.cap_mark(),
-        };
-        ReadBody { facts, marks, obstacle: self.obstacle }
-    }
-
-    fn usage_mark(&self) -> UsageMark {
-        let option = self.rules.members().find_map(|(name, member)| match member {
-            Member::UsageOption(option) => Some((name, option)),
-            _ => None,
-        });
-        let Some((name, option)) = option.filter(|_| self.stream) else { return UsageMark::Leave };
-        match &self.usage {
-            Some(UsageOption::Asked) => UsageMark::Leave,
-            Some(UsageOption::Named(range)) => UsageMark::Replace(range.clone(), "true".to_owned()),
-            Some(UsageOption::Object { opening, has_members }) => {
-                let comma = if *has_members { "," } else { "" };
-                UsageMark::Replace(*opening..*opening, format!("\"{option}\":true{comma}"))
-            }
-            Some(UsageOption::Null(range)) => {
-                UsageMark::Replace(range.clone(), format!("{{\"{option}\":true}}"))
-            }
-            None => UsageMark::Insert(format!("\"{name}\":{{\"{option}\":true}}")),
-        }
-    }
-
-    fn cap_mark(&self) -> CapMark {
-        match (&self.rules.cap_written_to, &self.null_cap) {
-            (Some(name), None) if self.cap.is_none() => CapMark::Insert(name.clone()),
-            (Some(_), Some(range)) if self.cap.is_none() => CapMark::Replace(range.clone()),
-            _ => CapMark::Leave,
-        }
     }
 }

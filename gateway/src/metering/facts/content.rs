@@ -1,13 +1,16 @@
-//! Content for the model: whether it is all in the body.
+//! Content for the model: whether it is all in the body, and what images and documents in it are.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use tollgate_policy::dialect::ContentMember;
+use tollgate_policy::price::Detail;
 
-use super::body::Draft;
-use super::json;
+use super::draft::{Draft, shown};
+use super::{json, pdf, picture};
 
-/// Reads one value of a content member, at any depth. Says whether it was something other than `null`.
+/// Reads one value of a content member, at any depth.
 pub(super) struct Content<'d, 'a, 'de> {
     draft: &'d mut Draft<'a, 'de>,
     at: At,
@@ -20,7 +23,30 @@ enum At {
     Member,
     /// It is an item of the member's list.
     Item,
+    /// It is, or holds, an image or a document.
+    Carrier,
     Below,
+}
+
+/// What a value turned out to be.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Found<'de> {
+    /// It was something other than `null`.
+    is_something: bool,
+    /// An image or a document that nobody has taken for one yet.
+    carried: Option<Carried<'de>>,
+    detail: Option<Detail>,
+}
+
+/// An image or a document.
+#[derive(Clone, Copy)]
+enum Carried<'de> {
+    /// In base64.
+    Inline(&'de str),
+    /// In the body, in a form that is not read: so many bytes of it.
+    Unread(usize),
+    /// Elsewhere.
+    Link,
 }
 
 impl<'d, 'a, 'de> Content<'d, 'a, 'de> {
@@ -41,96 +67,289 @@ impl<'de> DeserializeSeed<'de> for Member<'_, '_, 'de> {
 }
 
 impl<'de> DeserializeSeed<'de> for Content<'_, '_, 'de> {
-    type Value = bool;
+    type Value = Found<'de>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Found<'de>, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
 impl<'de> Visitor<'de> for Content<'_, '_, 'de> {
-    type Value = bool;
+    type Value = Found<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("any JSON")
     }
 
-    fn visit_str<E: Error>(self, _: &str) -> Result<bool, E> {
-        Ok(true)
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Found<'de>, E> {
+        let carried = (self.at == At::Carrier).then(|| Carried::of(text));
+        Ok(Found { carried, ..Found::SOMETHING })
     }
 
-    fn visit_bool<E: Error>(self, _: bool) -> Result<bool, E> {
-        Ok(true)
+    fn visit_str<E: Error>(self, text: &str) -> Result<Found<'de>, E> {
+        let carried = (self.at == At::Carrier).then(|| match Carried::of(text) {
+            Carried::Link => Carried::Link,
+            Carried::Inline(_) | Carried::Unread(_) => Carried::Unread(text.len()),
+        });
+        Ok(Found { carried, ..Found::SOMETHING })
     }
 
-    fn visit_i64<E: Error>(self, _: i64) -> Result<bool, E> {
-        Ok(true)
+    fn visit_bool<E: Error>(self, _: bool) -> Result<Found<'de>, E> {
+        Ok(Found::SOMETHING)
     }
 
-    fn visit_u64<E: Error>(self, _: u64) -> Result<bool, E> {
-        Ok(true)
+    fn visit_i64<E: Error>(self, _: i64) -> Result<Found<'de>, E> {
+        Ok(Found::SOMETHING)
     }
 
-    fn visit_f64<E: Error>(self, _: f64) -> Result<bool, E> {
-        Ok(true)
+    fn visit_u64<E: Error>(self, _: u64) -> Result<Found<'de>, E> {
+        Ok(Found::SOMETHING)
     }
 
-    fn visit_unit<E: Error>(self) -> Result<bool, E> {
-        Ok(false)
+    fn visit_f64<E: Error>(self, _: f64) -> Result<Found<'de>, E> {
+        Ok(Found::SOMETHING)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<bool, A::Error> {
+    fn visit_unit<E: Error>(self) -> Result<Found<'de>, E> {
+        Ok(Found::default())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Found<'de>, A::Error> {
         let at = if self.at == At::Member { At::Item } else { At::Below };
-        while items.next_element_seed(Content { draft: self.draft, at })?.is_some() {}
-        Ok(true)
+        while let Some(item) = items.next_element_seed(Content { draft: self.draft, at })? {
+            self.draft.unclaimed(item.carried);
+        }
+        Ok(Found::SOMETHING)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<bool, A::Error> {
-        let rules = &self.draft.rules().content;
-        let is_item = self.at == At::Item && rules.items_need_one;
-        let mut is_whole = !is_item;
-        // The member without which this type of content is only a reference, until it is seen.
-        let mut missing: Option<&str> = None;
-        let mut seen = Vec::new();
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Found<'de>, A::Error> {
+        let Self { draft, at } = self;
+        let mut object = Object::new(at == At::Item && draft.rules().content.items_need_one);
         while let Some(name) = members.next_key_seed(json::Str)? {
-            let means = rules.member(&name);
-            is_whole |= means.identifies;
+            let member = object.class(draft, &name).ok_or_else(|| A::Error::custom("refused"))?;
             if name == "type" {
-                let kind = members.next_value_seed(Kind)?;
-                missing = self.draft.note_kind(kind.as_deref()).or(missing);
+                object.take_kind(member, members.next_value_seed(Kind)?);
                 continue;
             }
-            let is_something = if means.is_opaque {
-                members.next_value::<IgnoredAny>()?;
-                true
+            let found = if member.is_opaque {
+                let is_something = members.next_value::<Option<IgnoredAny>>()?.is_some();
+                Found { is_something, ..Found::default() }
+            } else if member.details {
+                let detail = members.next_value_seed(Kind)?;
+                Found { detail: detail.as_deref().map(detail_of), ..Found::default() }
             } else {
-                members.next_value_seed(Content { draft: self.draft, at: At::Below })?
+                let is_carried = member.carries || (at == At::Carrier && member.is_source);
+                let at = if is_carried { At::Carrier } else { At::Below };
+                members.next_value_seed(Content { draft, at })?
             };
-            self.draft.outside |= is_something && means.refers;
-            if is_something && means.completes {
-                seen.push(name);
-            }
+            object.take(draft, (&name, member), found);
         }
-        self.draft.outside |=
-            !is_whole || missing.is_some_and(|needed| !seen.iter().any(|name| name == needed));
-        Ok(true)
+        Ok(object.close(draft, at))
     }
 }
 
-impl<'a> Draft<'a, '_> {
-    /// Notes the type of a piece of content, and gives the member that it must have to hold all of itself.
-    fn note_kind(&mut self, kind: Option<&str>) -> Option<&'a str> {
-        let rules = &self.rules().content;
-        let kind = kind.unwrap_or_default();
-        if rules.plain.iter().any(|plain| **plain == *kind) {
+impl Found<'_> {
+    const SOMETHING: Self = Self { is_something: true, carried: None, detail: None };
+}
+
+impl<'de> Carried<'de> {
+    fn of(text: &'de str) -> Self {
+        let head = text.get(..256).unwrap_or(text).as_bytes();
+        if head.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"data:")) {
+            let data = head
+                .iter()
+                .position(|byte| *byte == b',')
+                .filter(|comma| head[..*comma].ends_with(b";base64"));
+            return data.map_or(Self::Unread(text.len()), |comma| Self::Inline(&text[comma + 1..]));
+        }
+        // No base64 has a colon.
+        if head.contains(&b':') { Self::Link } else { Self::Inline(text) }
+    }
+}
+
+fn detail_of(word: &str) -> Detail {
+    match word {
+        "low" => Detail::Low,
+        "high" => Detail::High,
+        _ => Detail::Any,
+    }
+}
+
+/// One object, while its members are read.
+struct Object<'de> {
+    /// The deciding members that it has had, and those of them that are something.
+    seen: u64,
+    something: u64,
+    is_whole: bool,
+    has_type: bool,
+    kind: Option<Cow<'de, str>>,
+    carried: Option<Carried<'de>>,
+    /// What carries it is an object.
+    is_nested: bool,
+    /// As the object says it, and as the value that carries its image does.
+    detail: Detail,
+    carried_detail: Option<Detail>,
+}
+
+impl<'de> Object<'de> {
+    const fn new(is_item: bool) -> Self {
+        Self {
+            seen: 0,
+            something: 0,
+            is_whole: !is_item,
+            has_type: false,
+            kind: None,
+            carried: None,
+            is_nested: false,
+            detail: Detail::Any,
+            carried_detail: None,
+        }
+    }
+
+    /// What a member of this name means. `None`: it is refused, because two readers could take it for two.
+    fn class<'a>(&mut self, draft: &mut Draft<'a, 'de>, name: &str) -> Option<&'a ContentMember> {
+        const PLAIN: &ContentMember = &ContentMember::PLAIN;
+        let rules = &draft.rules().content;
+        let is_type = name == "type";
+        let member = rules.member(name);
+        let ambiguous = match member {
+            Some(member) if self.seen & member.bit != 0 => Some(Cow::Borrowed(name)),
+            _ if is_type => self.has_type.then_some(Cow::Borrowed(name)),
+            Some(_) => None,
+            None => {
+                let decides =
+                    |name: &str| name == "type" || rules.member(name).is_some_and(|member| member.bit != 0);
+                json::folded(name).filter(|folded| decides(folded)).map(Cow::Owned)
+            }
+        };
+        if let Some(member) = ambiguous {
+            draft.refusal = Some(json::ambiguous(&format!("{}[].{member}", shown(&draft.at))));
             return None;
         }
-        if let Some(needed) = rules.only_with.get(kind) {
-            return Some(needed);
+        if member.is_none() && !is_type {
+            draft.content_outside(&format!("`{}`, a member that the gateway does not know,", shown(name)));
         }
-        self.outside = true;
-        self.unbounded |= rules.is_unbounded(kind);
-        None
+        let member = member.unwrap_or(PLAIN);
+        self.seen |= member.bit;
+        Some(member)
+    }
+
+    fn take_kind(&mut self, member: &ContentMember, kind: Option<Cow<'de, str>>) {
+        self.is_whole |= member.identifies && kind.is_some();
+        self.has_type = true;
+        self.kind = kind;
+    }
+
+    fn take(
+        &mut self,
+        draft: &mut Draft<'_, 'de>,
+        (name, member): (&str, &ContentMember),
+        found: Found<'de>,
+    ) {
+        if found.is_something {
+            self.something |= member.bit;
+            self.is_whole |= member.identifies;
+            if member.refers {
+                draft.content_outside(&format!("`{name}`"));
+            }
+        }
+        if found.carried.is_some() {
+            draft.unclaimed(self.carried);
+            self.carried = found.carried;
+            self.is_nested |= found.detail.is_some();
+        }
+        match found.detail {
+            Some(detail) if member.details => self.detail = detail,
+            carried => self.carried_detail = self.carried_detail.or(carried),
+        }
+    }
+
+    fn close(self, draft: &mut Draft<'_, 'de>, at: At) -> Found<'de> {
+        let rules = &draft.rules().content;
+        if !self.is_whole {
+            draft.content_outside("an item that only refers to another");
+        }
+        let kind = self.kind.as_deref().unwrap_or_default();
+        if rules.images.contains(kind) {
+            draft.image(self.carried, self.carried_detail.unwrap_or(self.detail));
+            return Found::SOMETHING;
+        }
+        if rules.documents.contains(kind) {
+            draft.document(self.carried);
+            return Found::SOMETHING;
+        }
+        if self.has_type {
+            draft.note_kind(kind, self.something);
+        }
+        if at == At::Carrier {
+            let carried = self.carried.filter(|_| !rules.text_sources.contains(kind));
+            return Found { is_something: true, carried, detail: Some(self.detail) };
+        }
+        if self.is_nested || !rules.citing.contains(kind) {
+            draft.unclaimed(self.carried);
+        }
+        Found::SOMETHING
+    }
+}
+
+impl<'de> Draft<'_, 'de> {
+    /// An image or a document where none is expected may be read all the same.
+    fn unclaimed(&mut self, carried: Option<Carried<'de>>) {
+        if carried.is_some() {
+            self.content_outside("an image or document within content of another type");
+        }
+    }
+
+    fn image(&mut self, carried: Option<Carried<'de>>, detail: Detail) {
+        match carried {
+            Some(Carried::Inline(base64)) => self.add_image(picture::size(base64), detail, base64.len()),
+            Some(Carried::Unread(bytes)) => self.add_image(None, detail, bytes),
+            Some(Carried::Link) => {
+                self.add_image(None, detail, 0);
+                self.content_outside("an image by URL");
+            }
+            None => {
+                self.add_image(None, detail, 0);
+                self.content_outside("an image that is not in the body");
+            }
+        }
+    }
+
+    fn document(&mut self, carried: Option<Carried<'de>>) {
+        match carried {
+            Some(Carried::Inline(base64)) => match pdf::pages(base64) {
+                Some(pages) => self.add_pages(pages, base64.len()),
+                None => self.content_outside("a PDF whose pages cannot be counted"),
+            },
+            Some(Carried::Unread(_)) => self.content_outside("a PDF whose pages cannot be counted"),
+            Some(Carried::Link) => self.content_outside("a document by URL"),
+            None => {}
+        }
+    }
+
+    /// Notes the type of a piece of content; `something` are the deciding members of it that are not `null`.
+    fn note_kind(&mut self, kind: &str, something: u64) {
+        let rules = &self.rules().content;
+        if rules.plain.contains(kind) {
+            return;
+        }
+        let needed = rules.only_with.get(kind);
+        let has = |needed: &str| rules.member(needed).is_some_and(|member| member.bit & something != 0);
+        if needed.is_some_and(|needed| has(needed)) {
+            return;
+        }
+        if needed.is_some() && rules.written_before.contains(kind) {
+            self.add_written_before();
+        } else if needed.is_some() {
+            self.content_outside("an item that is stored at the provider");
+        } else if rules.is_unbounded(kind) {
+            let within = shown(&self.at);
+            self.unbounded(|| {
+                format!("content in `{within}` that brings tools or starts work of the provider")
+            });
+        } else {
+            self.content_outside("content of a type that is not held at less");
+        }
     }
 }
 
@@ -138,7 +357,7 @@ impl<'a> Draft<'a, '_> {
 pub(super) struct Kind;
 
 impl<'de> DeserializeSeed<'de> for Kind {
-    type Value = Option<String>;
+    type Value = Option<Cow<'de, str>>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_any(self)
@@ -146,14 +365,18 @@ impl<'de> DeserializeSeed<'de> for Kind {
 }
 
 impl<'de> Visitor<'de> for Kind {
-    type Value = Option<String>;
+    type Value = Option<Cow<'de, str>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a type")
     }
 
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Some(Cow::Borrowed(text)))
+    }
+
     fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Some(text.to_owned()))
+        Ok(Some(Cow::Owned(text.to_owned())))
     }
 
     fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {

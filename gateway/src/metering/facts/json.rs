@@ -35,6 +35,9 @@ impl<'de> Visitor<'de> for Str {
     }
 }
 
+/// How much of a member's name is shown.
+pub(super) const NAME_SHOWN: usize = 64;
+
 /// A name as a reader that ignores letter case would take it; `None` where it is that already.
 ///
 /// Beside ASCII letters, the two other characters that Unicode folds to ASCII are folded: U+017F to `s`, U+212A to `k`.

@@ -10,6 +10,7 @@ use super::*;
 use crate::metering::catalog;
 
 mod known_members;
+mod pictures;
 mod threats;
 
 fn endpoint(dialect: &str, path: &str) -> Arc<Endpoint> {

@@ -17,7 +17,7 @@ struct Stage {
 fn stage() -> Stage {
     let directory = samples::directory();
     let (ledger, _) = Ledger::open(directory.path(), None, 1).unwrap();
-    let pool = Pool::new(ledger.journal(0).unwrap());
+    let pool = Pool::new(ledger.journal(0).unwrap(), Resolver::new(&[]));
     Stage { pool, alive: vec![Box::new(ledger)], _directory: directory }
 }
 
@@ -31,6 +31,7 @@ fn key(destination: &str, host: &str) -> Key {
         source: None,
         credential: None,
         certificate: None,
+        offer: Offer::Http1,
     }
 }
 
@@ -46,12 +47,14 @@ impl Stage {
             source: address,
             gate,
             refused: OnceLock::new(),
+            heard: AtomicU64::new(0),
+            moves: Notify::new(),
         })
     }
 
     /// A new connection to `host`, idle from now on.
     async fn kept(&mut self, destination: &str, host: &str) -> Arc<Bucket> {
-        let bucket = self.pool.bucket(key(destination, host));
+        let bucket = self.pool.bucket(&key(destination, host));
         self.pool.make_room(&destination.parse().unwrap());
         let (near, far) = duplex(64);
         let (sender, connection) = http1::handshake(TokioIo::new(near)).await.unwrap();
@@ -61,11 +64,11 @@ impl Stage {
         bucket
     }
 
-    async fn shared(&mut self, bucket: &Bucket, caller: &SpiffeId) -> Line {
+    async fn shared(&mut self, bucket: &Bucket, caller: &SpiffeId, allowed: usize) -> Line {
         let (near, far) = duplex(4096);
         let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(near)).await.unwrap();
         self.alive.push(Box::new((connection, far)));
-        bucket.share(caller.clone(), sender, &self.verified("api.test"))
+        bucket.share(caller.clone(), (sender, Streams::fixed(allowed)), &self.verified("api.test"))
     }
 }
 
@@ -92,7 +95,7 @@ async fn an_idle_connection_ends_with_its_time_and_one_in_use_does_not() {
     let mut stage = stage();
     let caller: SpiffeId = "spiffe://prod.acme/ns/shop/sa/web".parse().unwrap();
     let bucket = stage.kept("up", "api.test").await;
-    let line = stage.shared(&bucket, &caller).await;
+    let line = stage.shared(&bucket, &caller, 100).await;
     assert_eq!(stage.pool.sweep(), 2);
     tokio::time::advance(IDLE_LIMIT).await;
     assert_eq!(stage.pool.sweep(), 1);
@@ -106,10 +109,33 @@ async fn an_http2_connection_serves_its_own_caller_alone() {
     let [one, two]: [SpiffeId; 2] =
         ["spiffe://prod.acme/ns/shop/sa/web", "spiffe://prod.acme/ns/shop/sa/api"]
             .map(|id| id.parse().unwrap());
-    let bucket = stage.pool.bucket(key("up", "api.test"));
-    let line = stage.shared(&bucket, &one).await;
+    let bucket = stage.pool.bucket(&key("up", "api.test"));
+    let line = stage.shared(&bucket, &one, 100).await;
     assert!(bucket.take(&two).is_none());
     assert!(bucket.take(&one).is_some());
     drop(line);
     assert!(bucket.take(&two).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_http2_connection_takes_no_more_streams_than_the_other_side_allows() {
+    let mut stage = stage();
+    let caller: SpiffeId = "spiffe://prod.acme/ns/shop/sa/web".parse().unwrap();
+    let bucket = stage.pool.bucket(&key("up", "api.test"));
+    let first = stage.shared(&bucket, &caller, 2).await;
+    let second = bucket.take(&caller);
+    assert!(second.is_some());
+    assert!(bucket.take(&caller).is_none(), "the third needs another connection");
+    drop(first);
+    assert!(bucket.take(&caller).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_to_where_a_call_got_no_answer_are_not_handed_out_again() {
+    let mut stage = stage();
+    let caller: SpiffeId = "spiffe://prod.acme/ns/shop/sa/web".parse().unwrap();
+    let bucket = stage.kept("up", "api.test").await;
+    let _line = stage.shared(&bucket, &caller, 100).await;
+    bucket.retire();
+    assert!(bucket.take(&caller).is_none());
 }

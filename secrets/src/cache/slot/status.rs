@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tollgate_policy::name::Name;
 
-use super::Slot;
+use super::{Held, Inner, Slot};
 use crate::error::Failure;
 
 /// How one key of a credential does.
@@ -24,6 +24,10 @@ pub struct CredentialStatus {
     pub refresh_in: Option<Duration>,
     /// Whether it can be used.
     pub health: Health,
+    /// For how long its provider has been refusing it, whether it can be had anew or not.
+    pub rejected: Option<Duration>,
+    /// What its token endpoint said of its refusal, bounded and without anything of a secret.
+    pub said: Option<Arc<str>>,
 }
 
 /// Whether a secret can be used.
@@ -33,6 +37,11 @@ pub enum Health {
     Unused,
     /// It can be used.
     Well,
+    /// It could be used, but for its provider, which refuses it.
+    Rejected {
+        /// Since when.
+        since: Duration,
+    },
     /// It is used past its refresh time, because it could not be fetched again, or because what was fetched is not usable.
     Stale {
         /// Since when it should have been fetched again; zero: that time is still to come.
@@ -49,7 +58,7 @@ pub enum Health {
 
 impl Health {
     /// All words, in the order in which it gets worse.
-    pub const WORDS: [&'static str; 4] = ["unused", "well", "stale", "unavailable"];
+    pub const WORDS: [&'static str; 5] = ["unused", "well", "stale", "rejected", "unavailable"];
 
     /// One word.
     #[must_use]
@@ -57,6 +66,7 @@ impl Health {
         match self {
             Self::Unused => "unused",
             Self::Well => "well",
+            Self::Rejected { .. } => "rejected",
             Self::Stale { .. } => "stale",
             Self::Unavailable { .. } => "unavailable",
         }
@@ -66,7 +76,7 @@ impl Health {
     #[must_use]
     pub const fn failure(self) -> Option<Failure> {
         match self {
-            Self::Unused | Self::Well => None,
+            Self::Unused | Self::Well | Self::Rejected { .. } => None,
             Self::Stale { failure, .. } | Self::Unavailable { failure } => Some(failure),
         }
     }
@@ -87,17 +97,26 @@ impl Slot {
                     None if matches!(failure, Failure::Malformed(_)) => {
                         Health::Stale { since: Duration::ZERO, failure }
                     }
-                    None => Health::Well,
+                    None => Self::well(&inner, held),
                 }
             }
             (None, None) if held.is_none() => Health::Unused,
-            (_, None) => Health::Well,
+            (Some(held), None) => Self::well(&inner, held),
+            (None, None) => Health::Well,
         }
+    }
+
+    /// As well as its provider says that it is.
+    fn well(inner: &Inner, held: &Held) -> Health {
+        rejected(inner, held).map_or(Health::Well, |since| Health::Rejected { since })
     }
 
     pub(in crate::cache) fn status(&self, credential: &Name, alias: Option<&Name>) -> CredentialStatus {
         let held = self.held.load_full();
-        let next = self.inner().next;
+        let (next, rejected) = {
+            let inner = self.inner();
+            (inner.next, held.as_ref().and_then(|held| rejected(&inner, held)))
+        };
         CredentialStatus {
             credential: credential.clone(),
             alias: alias.cloned(),
@@ -105,6 +124,14 @@ impl Slot {
             age: held.as_ref().map(|held| held.fetched.elapsed()),
             refresh_in: held.and(next).map(|next| next.saturating_duration_since(Instant::now())),
             health: self.health(),
+            rejected,
+            said: self.origin.said(),
         }
     }
+}
+
+/// For how long its provider has been refusing it.
+fn rejected(inner: &Inner, held: &Held) -> Option<Duration> {
+    let since = || inner.rejection.since.map(|since| since.elapsed()).unwrap_or_default();
+    held.secret.is_rejected().then(since)
 }

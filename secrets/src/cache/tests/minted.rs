@@ -128,23 +128,57 @@ async fn a_token_that_ends_while_it_is_on_its_way_is_not_used() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_that_refuses_or_talks_nonsense_is_asked_once_per_back_off() {
-    for failure in [Failure::MintRefused("invalid_client"), Failure::MintNonsense("expires_in is 0")] {
+async fn an_endpoint_that_talks_nonsense_is_asked_once_per_back_off() {
+    let failure = Failure::MintNonsense("expires_in is 0");
+    let mints = Mints::new();
+    mints.script.say(Answer::Failure(failure));
+    let began = Instant::now();
+    while began.elapsed() < MINUTE {
+        assert_eq!(mints.get().await, Err(failure));
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert!((8..=10).contains(&mints.script.fetches()), "{}", mints.script.fetches());
+    assert_eq!(mints.issuer.health().error, Some("mint_nonsense"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_secret_that_was_refused_is_not_shown_again_and_another_is_within_seconds() {
+    let failure = Failure::MintRefused("invalid_client");
+    let mints = Mints::new();
+    mints.script.say(Answer::Failure(failure));
+    let began = Instant::now();
+    while began.elapsed() < MINUTE * 3 {
+        assert_eq!(mints.get().await, Err(failure));
+        sleep(SECOND / 10).await;
+    }
+    assert_eq!(mints.script.fetches(), 1, "shown once");
+    assert_eq!(mints.issuer.health().error, None, "a refusal concerns one credential only");
+    mints.bench.script.say(Answer::Value("another"));
+    mints.script.say(Answer::Mints(LIFE));
+    let written = Instant::now();
+    while mints.get().await.is_err() {
+        sleep(SECOND / 10).await;
+    }
+    assert!(written.elapsed() < SECOND * 6, "{:?}", written.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_secret_that_was_made_good_at_the_endpoint_is_taken_in_minutes_or_when_an_operator_says_so()
+{
+    for is_told in [false, true] {
         let mints = Mints::new();
-        mints.script.say(Answer::Failure(failure));
-        let began = Instant::now();
-        while began.elapsed() < MINUTE {
-            assert_eq!(mints.get().await, Err(failure));
-            sleep(Duration::from_millis(10)).await;
+        mints.script.say(Answer::Failure(Failure::MintRefused("invalid_client")));
+        assert!(mints.get().await.is_err());
+        mints.script.say(Answer::Mints(LIFE));
+        let mended = Instant::now();
+        if is_told {
+            let done = mints.bench.secrets.refresh(&credential(), 0).await.unwrap();
+            assert!(done.failure.is_none() && done.now.is_some());
         }
-        assert!((8..=10).contains(&mints.script.fetches()), "{}", mints.script.fetches());
-        let health = mints.issuer.health();
-        let is_nonsense = matches!(failure, Failure::MintNonsense(_));
-        assert_eq!(
-            health.error,
-            is_nonsense.then_some("mint_nonsense"),
-            "a refusal concerns one credential only"
-        );
+        while mints.get().await.is_err() {
+            sleep(SECOND / 10).await;
+        }
+        assert!(mended.elapsed() < if is_told { SECOND } else { MINUTE * 5 }, "{:?}", mended.elapsed());
     }
 }
 

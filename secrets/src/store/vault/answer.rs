@@ -17,7 +17,7 @@ use crate::error::Failure;
 
 /// A clock can be set so far ahead; nothing of a vault lives longer.
 const LONGEST: u64 = 10 * 365 * 24 * 3600;
-const FOREIGN: Failure = Failure::Malformed("the vault's answer is not of the expected form");
+const FOREIGN: Failure = Failure::Foreign("it is not of the form that a vault's has");
 
 #[derive(Deserialize)]
 struct Answer<T> {

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use super::super::Dialable;
 use crate::error::Failure;
 use crate::http::{Answer, Http, Reach, TlsFiles, literal};
+use crate::store::read::Stamp;
 
 const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
@@ -49,6 +50,11 @@ impl Question {
         Self::at(client, Method::POST, path)
     }
 
+    /// What it asks for.
+    pub(super) fn url(&self) -> &[u8] {
+        self.url.as_str().as_bytes()
+    }
+
     fn at(client: &Client, method: Method, path: &str) -> Result<Self, Failure> {
         let mut url = client.base()?;
         // A `%` would otherwise stand for itself and what it encodes alike.
@@ -84,6 +90,11 @@ impl Client {
 
     pub(super) fn namespace(&self) -> Option<&str> {
         self.namespace.as_deref()
+    }
+
+    /// The state that the files are in which every connection is made with.
+    pub(super) async fn stamp(&self) -> Result<Stamp, Failure> {
+        self.http.stamp().await
     }
 
     /// Sends the question. Statuses are the caller's to judge; an `Err` is a failure to get an answer.

@@ -3,7 +3,8 @@
 //! **Invariant:** however many fetches need a token, one login is made for all of them. A token is renewed, or a new
 //! one taken, after two thirds of its life, while the old one still serves. Where a token is refused, the vault is asked
 //! whether it is one: a good token stays, and only then `Denied` is said, so that a login gone stale is never mistaken
-//! for a secret taken away; what is none any more is replaced once another login succeeded, and tried again once.
+//! for a secret taken away; what is none any more is replaced once another login succeeded, and tried again once. A token
+//! from a file that was refused is not shown again for that question until the file holds another.
 //!
 //! Deliberately lacks: renewing a token that came from a file, which is its writer's.
 
@@ -21,24 +22,28 @@ use zeroize::Zeroizing;
 
 use super::answer::{self, Grant};
 use super::client::{Client, Question};
-use super::login::Login;
+use super::login::{Login, REST};
 use crate::cache::jittered;
 use crate::error::Failure;
 use crate::http::Answer;
+use crate::refusals::{Input, Refusals};
 use crate::store::read::login_file;
 
 /// A token younger than this is not replaced because it was refused: another one would not be better.
 const YOUNG: Duration = Duration::from_secs(5);
 /// A vault that does not renew a token is not asked again before.
 const RETRY: Duration = Duration::from_secs(1);
-const REFUSED: Failure =
-    Failure::Login("the vault refuses the token; is it expired, revoked or without `lookup-self`?");
+const REFUSED: Failure = Failure::Login(
+    "the vault refuses the token; is it expired, revoked or without `lookup-self`? another in its file is tried at once",
+);
 
 pub(super) struct Session {
     login: Login,
     client: Arc<Client>,
     current: Mutex<Option<Arc<Token>>>,
     keeper: StdMutex<Option<AbortHandle>>,
+    /// Tokens from the file, with what was asked.
+    refusals: Refusals,
 }
 
 pub(super) struct Token {
@@ -83,7 +88,14 @@ impl Token {
 impl Session {
     pub(super) fn new(auth: VaultAuth, client: Arc<Client>) -> Self {
         let login = Login::new(auth, Arc::clone(&client));
-        Self { login, client, current: Mutex::new(None), keeper: StdMutex::new(None) }
+        let refusals = Refusals::new();
+        Self { login, client, current: Mutex::new(None), keeper: StdMutex::new(None), refusals }
+    }
+
+    /// Somebody says that a login that was refused may be shown again.
+    pub(super) fn open(&self) {
+        self.login.open();
+        self.refusals.open();
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -102,6 +114,10 @@ impl Session {
         body: impl Fn() -> Result<Option<Zeroizing<Vec<u8>>>, Failure>,
     ) -> Result<(Arc<Token>, Answer), Failure> {
         let token = self.token().await?;
+        let input = self.shown(question, &token);
+        if let Some(failure) = self.refusals.barred(input) {
+            return Err(failure);
+        }
         let answer = self.client.ask(question, Some(token.header()), body()?).await?;
         if answer.status != 403 {
             return Ok((token, answer));
@@ -109,13 +125,25 @@ impl Session {
         if self.is_known(&token).await? {
             return Err(Failure::Denied);
         }
-        let newer = self.replacement(&token).await?.ok_or(REFUSED)?;
+        let Some(newer) = self.replacement(&token).await? else { return Err(self.refused(input)) };
         let answer = self.client.ask(question, Some(newer.header()), body()?).await?;
         match answer.status {
             403 if self.is_known(&newer).await? => Err(Failure::Denied),
-            403 => Err(REFUSED),
+            403 => Err(self.refused(self.shown(question, &newer))),
             _ => Ok((newer, answer)),
         }
+    }
+
+    fn shown(&self, question: &Question, token: &Token) -> Input {
+        self.refusals.input(&[token.header().as_bytes(), question.url()])
+    }
+
+    /// Notes that a token was refused, where it is not for us to make another.
+    fn refused(&self, input: Input) -> Failure {
+        if self.login.token_file().is_some() {
+            self.refusals.refused(input, REFUSED, REST);
+        }
+        REFUSED
     }
 
     /// A token that is not known to be expired, after logging in where there is none.

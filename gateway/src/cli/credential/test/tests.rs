@@ -67,6 +67,7 @@ fn what_was_not_reached_is_not_said_to_be_good() {
         heading: "openai-prod: bao:llm/openai#api_key".into(),
         done: vec![(Step::Store, "https://bao:8200 answers".into())],
         version: None,
+        comparable: true,
         destinations: vec!["api.openai.com".into()],
         failed: Some(Failed {
             step: Step::Login,
@@ -105,6 +106,24 @@ fn what_a_token_endpoint_does_is_not_put_to_the_store() {
             "the endpoint was not asked"
         );
     }
+}
+
+#[test]
+fn the_advice_is_about_what_the_token_endpoint_said() {
+    for (failure, expected) in [
+        (
+            Failure::MintRefused("invalid_client; is the client's secret or key the one that is registered?"),
+            "clientId",
+        ),
+        (Failure::MintRefused("invalid_scope"), "mint.scope"),
+        (Failure::MintNonsense("there is no expires_in; say in `mint` what `lifetime` is right"), "lifetime"),
+        (Failure::MintNonsense("expires_in is 0"), "whole number"),
+        (Failure::MintNonsense("there is no access_token"), "token endpoint's"),
+        (Failure::MintBusy("slow_down"), "wait"),
+    ] {
+        assert!(help(failure).contains(expected), "{failure}: {}", help(failure));
+    }
+    assert!(!help(Failure::MintRefused("invalid_client")).contains("lifetime"));
 }
 
 #[test]

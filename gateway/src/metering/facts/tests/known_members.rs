@@ -112,6 +112,9 @@ const MESSAGES: &[&str] = &[
     "top_p",
 ];
 
+/// What other clients send to it, and OpenAI's own API refuses or leaves aside.
+const SAMPLING: &[&str] = &["min_p", "repetition_penalty", "top_a", "top_k", "typical_p"];
+
 #[test]
 fn every_member_that_an_sdk_sends_has_a_class() {
     let cases = [
@@ -125,7 +128,8 @@ fn every_member_that_an_sdk_sends_has_a_class() {
             assert!(endpoint.request.member(member).is_some(), "{}: {member}", endpoint.path);
         }
         for (member, _) in endpoint.request.members() {
-            assert!(members.contains(&member), "{}: no SDK sends {member}", endpoint.path);
+            let is_sampling = SAMPLING.contains(&member);
+            assert!(is_sampling || members.contains(&member), "{}: no SDK sends {member}", endpoint.path);
         }
     }
 }

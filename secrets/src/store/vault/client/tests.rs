@@ -131,7 +131,7 @@ async fn an_answer_without_end_is_cut_off() {
     });
     let client = client(&format!("http://127.0.0.1:{port}"));
     let question = Question::new(&client, &LookupTokenSelfRequest {}).unwrap();
-    assert!(matches!(client.ask(&question, None, None).await, Err(Failure::Malformed(_))));
+    assert!(matches!(client.ask(&question, None, None).await, Err(Failure::Foreign(_))));
 }
 
 #[tokio::test]

@@ -12,6 +12,8 @@ use super::*;
 #[derive(Default)]
 struct Vault {
     logins: usize,
+    /// Those that were refused too.
+    tried: usize,
     refuses_logins: bool,
     known: HashSet<String>,
     denied: HashSet<&'static str>,
@@ -25,8 +27,12 @@ impl Vault {
         let token = head.lines().find_map(|line| line.strip_prefix("x-vault-token: ")).unwrap_or_default();
         let is_known = self.known.contains(token);
         match path {
-            "/v1/auth/approle/login" if self.refuses_logins => (400, "{}".into()),
+            "/v1/auth/approle/login" if self.refuses_logins => {
+                self.tried += 1;
+                (400, "{}".into())
+            }
             "/v1/auth/approle/login" => {
+                self.tried += 1;
                 self.logins += 1;
                 let token = format!("s.{}", self.logins);
                 self.known.insert(token.clone());
@@ -46,7 +52,7 @@ impl Vault {
 struct Stand {
     vault: Arc<StdMutex<Vault>>,
     session: Arc<Session>,
-    _files: TempDir,
+    files: TempDir,
 }
 
 impl Stand {
@@ -80,7 +86,7 @@ impl Stand {
             auth: auth.clone(),
         };
         let client = Arc::new(Client::new(&definition, Arc::new(|_| true)));
-        Self { vault, session: Arc::new(Session::new(auth, client)), _files: files }
+        Self { vault, session: Arc::new(Session::new(auth, client)), files }
     }
 
     fn vault(&self) -> std::sync::MutexGuard<'_, Vault> {
@@ -176,4 +182,74 @@ async fn what_the_vault_does_not_say_of_a_token_is_no_denial_and_no_reason_to_lo
     stand.vault().looks_up = None;
     assert_eq!(stand.ask("lost").await, Err(Failure::Denied));
     assert_eq!(stand.vault().logins, 1);
+}
+
+/// As if so much time had gone by.
+async fn wait(time: Duration) {
+    time::pause();
+    time::advance(time).await;
+    time::resume();
+}
+
+#[tokio::test]
+async fn a_secret_id_that_was_refused_is_not_shown_again_and_another_is_at_once() {
+    let stand = Stand::new().await;
+    stand.vault().refuses_logins = true;
+    let refused = |got: &Result<String, Failure>| matches!(got, Err(Failure::Login(why)) if why.contains("write a good one"));
+    for _ in 0..50 {
+        let got = stand.ask("kept").await;
+        assert!(refused(&got), "{got:?}");
+        wait(Duration::from_secs(15)).await;
+    }
+    assert_eq!(stand.vault().tried, 1, "a vault locks the role at the fifth in 15 minutes");
+    std::fs::write(stand.files.path().join("secret-id"), "another").unwrap();
+    assert!(refused(&stand.ask("kept").await));
+    assert_eq!(stand.vault().tried, 2);
+    // Also one that was refused before the last.
+    std::fs::write(stand.files.path().join("secret-id"), "secret-id").unwrap();
+    assert!(refused(&stand.ask("kept").await));
+    assert_eq!(stand.vault().tried, 2);
+    stand.vault().refuses_logins = false;
+    std::fs::write(stand.files.path().join("secret-id"), "good").unwrap();
+    assert_eq!(stand.ask("kept").await, Ok("s.1".into()));
+}
+
+#[tokio::test]
+async fn a_secret_id_that_was_made_good_at_the_vault_is_shown_again_after_a_long_time_or_when_an_operator_says_so()
+ {
+    for is_told in [false, true] {
+        let stand = Stand::new().await;
+        stand.vault().refuses_logins = true;
+        assert!(stand.ask("kept").await.is_err());
+        stand.vault().refuses_logins = false;
+        assert!(stand.ask("kept").await.is_err());
+        if is_told {
+            stand.session.open();
+        } else {
+            wait(Duration::from_secs(18 * 60)).await;
+        }
+        assert_eq!(stand.ask("kept").await, Ok("s.1".into()));
+    }
+}
+
+#[tokio::test]
+async fn a_token_from_a_file_that_was_refused_is_not_shown_again_for_the_same_secret() {
+    let stand = Stand::new().await;
+    let file = stand.files.path().join("token");
+    std::fs::write(&file, "dead").unwrap();
+    let client = Arc::clone(&stand.session.client);
+    let session = Arc::new(Session::new(VaultAuth::Token { file: file.clone() }, client));
+    let stand = Stand { session, ..stand };
+    assert_eq!(stand.ask("kept").await, Err(REFUSED));
+    // Known to nobody but the vault, which would take it now.
+    stand.vault().known.insert("dead".into());
+    assert_eq!(stand.ask("kept").await, Err(REFUSED));
+    assert_eq!(
+        stand.ask("other").await,
+        Ok("dead".into()),
+        "a token may be good for one and not for another"
+    );
+    stand.vault().known.insert("alive".into());
+    std::fs::write(&file, "alive").unwrap();
+    assert_eq!(stand.ask("kept").await, Ok("alive".into()));
 }

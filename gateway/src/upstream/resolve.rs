@@ -1,0 +1,296 @@
+//! Names to addresses, for one core.
+//!
+//! **Invariant:** a name is asked for once however many calls wait for it, and no longer than one of them does. A destination whose names
+//! nobody answers for keeps none of another destination's waiting. No address is handed out longer than [`STALE`] after its time.
+//!
+//! Deliberately absent: a judgement of addresses; whoever dials them checks each.
+
+mod ask;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{Shared, WeakShared};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+use tollgate_policy::map::Map;
+use tollgate_policy::name::Name;
+
+use self::ask::Nameservers;
+
+/// How long an answer holds at least and at most, whatever its time to live: it is used by many calls, and a name may move.
+const HOLDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// The same for "there is no such name".
+const LACKS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// How long after its time an answer is still used while nobody gives a newer one (RFC 8767, which allows days).
+const STALE: Duration = Duration::from_secs(3600);
+/// How long a call that has an old answer waits for a newer one.
+const STALE_AFTER: Duration = Duration::from_secs(1);
+/// How long a server that answered with an error is not asked for the same name (RFC 9520, section 3.2: at least a second).
+const PAUSE: Duration = Duration::from_secs(1);
+/// After so long the question is asked anew by whoever still waits.
+const ASKED_FOR: Duration = Duration::from_secs(5);
+/// Lookups under way for one destination, which has names without number where it is a wildcard; more wait.
+const PER_DESTINATION: usize = 8;
+/// Of all destinations together: each has sockets.
+const IN_ALL: usize = 256;
+/// Names that are remembered.
+const NAMES: usize = 4096;
+/// How long an address that did not answer is tried after the others.
+const AVOIDED: Duration = Duration::from_secs(60);
+const AVOIDED_AT_ONCE: usize = 1024;
+
+/// Why a name has no address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum LookupError {
+    #[error("the name does not exist")]
+    NoName,
+    #[error("the name has no address")]
+    NoAddress,
+    #[error("the name could not be resolved: {0}")]
+    Failed(Arc<str>),
+    #[error("the name could not be resolved in time")]
+    Timeout,
+}
+
+/// IPv4 or IPv6: each is asked for by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub(crate) const fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
+/// The addresses of one family; none where the name has others only.
+pub(crate) type Found = Result<Arc<[IpAddr]>, LookupError>;
+
+type Asking = Pin<Box<dyn Future<Output = Found> + Send>>;
+
+/// What one core knows of names.
+#[derive(Clone)]
+pub(crate) struct Resolver(Arc<Inner>);
+
+struct Inner {
+    servers: Nameservers,
+    known: Mutex<Known>,
+    room: Arc<Semaphore>,
+    turn: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Known {
+    names: Map<(Arc<str>, Family), Entry>,
+    places: Map<Name, Arc<Semaphore>>,
+    avoided: Map<SocketAddr, Instant>,
+}
+
+#[derive(Default)]
+struct Entry {
+    answer: Option<(Found, Instant)>,
+    /// The last question led to nothing, and until when it is not asked again.
+    failed: Option<(LookupError, Instant)>,
+    asking: Option<WeakShared<Asking>>,
+}
+
+enum Look {
+    Known(Found),
+    Asking(Shared<Asking>, Option<Arc<[IpAddr]>>),
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resolver").finish_non_exhaustive()
+    }
+}
+
+impl Resolver {
+    /// Asks `servers`; where there are none, those of `/etc/resolv.conf`. `/etc/hosts` comes first.
+    pub(crate) fn new(servers: &[SocketAddr]) -> Self {
+        let servers = Nameservers::new(servers);
+        Self(Arc::new(Inner {
+            servers,
+            known: Mutex::default(),
+            room: Arc::new(Semaphore::new(IN_ALL)),
+            turn: AtomicUsize::new(0),
+        }))
+    }
+
+    /// The addresses of `host`, which `destination` has. It takes as long as its caller waits.
+    ///
+    /// # Errors
+    /// Where the name does not exist, or the servers answer with an error.
+    pub(crate) async fn lookup(&self, host: &str, family: Family, destination: &Name) -> Found {
+        loop {
+            let (asking, stale) = match self.look(host, family, destination) {
+                Look::Known(found) => return found,
+                Look::Asking(asking, stale) => (asking, stale),
+            };
+            let Some(stale) = stale else {
+                match asking.await {
+                    Err(LookupError::Timeout) => continue,
+                    found => return found,
+                }
+            };
+            return match timeout(STALE_AFTER, asking).await {
+                Ok(found @ (Ok(_) | Err(LookupError::NoName))) => found,
+                Ok(Err(_)) => Ok(stale),
+                Err(_) => {
+                    self.0.failed(&(host.into(), family), LookupError::Timeout, ASKED_FOR);
+                    Ok(stale)
+                }
+            };
+        }
+    }
+
+    fn look(&self, host: &str, family: Family, destination: &Name) -> Look {
+        let now = Instant::now();
+        let key: (Arc<str>, Family) = (host.into(), family);
+        let mut known = self.0.lock();
+        known.make_room(now);
+        let place = known.place(destination);
+        let entry = known.names.entry(key.clone()).or_default();
+        if let Some((found, until)) = &entry.answer
+            && now < *until
+        {
+            return Look::Known(found.clone());
+        }
+        let stale = entry.stale(now);
+        if let Some((error, until)) = &entry.failed
+            && now < *until
+        {
+            return Look::Known(stale.ok_or_else(|| error.clone()));
+        }
+        if let Some(asking) = entry.under_way() {
+            return Look::Asking(asking, stale);
+        }
+        let asking = Self::ask(Arc::clone(&self.0), key, place).shared();
+        entry.asking = asking.downgrade();
+        Look::Asking(asking, stale)
+    }
+
+    /// Gone when nobody waits for it any more.
+    fn ask(inner: Arc<Inner>, key: (Arc<str>, Family), place: Arc<Semaphore>) -> Asking {
+        Box::pin(async move {
+            // Closed never.
+            let _place = place.acquire().await;
+            let _room = inner.room.acquire().await;
+            let asked = timeout(ASKED_FOR, inner.servers.ask(&key.0, key.1)).await;
+            let (found, holds) = match asked.unwrap_or(Err((LookupError::Timeout, Duration::ZERO))) {
+                Ok((addresses, holds)) => (Ok(addresses), holds.clamp(HOLDS.0, HOLDS.1)),
+                Err((LookupError::NoName, holds)) => {
+                    (Err(LookupError::NoName), holds.clamp(LACKS.0, LACKS.1))
+                }
+                // Whoever asks next waits for as long as this one did.
+                Err((LookupError::Timeout, _)) => return Err(LookupError::Timeout),
+                Err((error, _)) => {
+                    inner.failed(&key, error.clone(), PAUSE);
+                    return Err(error);
+                }
+            };
+            inner.answered(&key, found.clone(), holds);
+            found
+        })
+    }
+
+    /// The same addresses, beginning with another each time: all of them have their share of the connections.
+    pub(crate) fn turned(&self, addresses: &[IpAddr]) -> Vec<IpAddr> {
+        let mut turned = addresses.to_vec();
+        if !turned.is_empty() {
+            let turn = self.0.turn.fetch_add(1, Ordering::Relaxed) % turned.len();
+            turned.rotate_left(turn);
+        }
+        turned
+    }
+
+    /// `address` did not answer, or not before another.
+    pub(crate) fn avoid(&self, address: SocketAddr) {
+        let now = Instant::now();
+        let mut known = self.0.lock();
+        if known.avoided.len() >= AVOIDED_AT_ONCE {
+            known.avoided.retain(|_, until| now < *until);
+        }
+        if known.avoided.len() < AVOIDED_AT_ONCE {
+            known.avoided.insert(address, now + AVOIDED);
+        }
+    }
+
+    /// Whether others are tried first.
+    pub(crate) fn avoids(&self, address: SocketAddr) -> bool {
+        let known = self.0.lock();
+        known.avoided.get(&address).is_some_and(|until| Instant::now() < *until)
+    }
+}
+
+impl Inner {
+    fn answered(&self, key: &(Arc<str>, Family), found: Found, holds: Duration) {
+        let mut known = self.lock();
+        let entry = known.names.entry(key.clone()).or_default();
+        *entry = Entry { answer: Some((found, Instant::now() + holds)), ..Entry::default() };
+    }
+
+    fn failed(&self, key: &(Arc<str>, Family), error: LookupError, pause: Duration) {
+        let mut known = self.lock();
+        let entry = known.names.entry(key.clone()).or_default();
+        entry.failed = Some((error, Instant::now() + pause));
+    }
+
+    /// It belongs to one core: the lock is never contended, and what it guards stays whole if a holder panics.
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn place(&mut self, destination: &Name) -> Arc<Semaphore> {
+        if self.places.len() > NAMES {
+            self.places.retain(|_, place| Arc::strong_count(place) > 1);
+        }
+        if let Some(place) = self.places.get(destination) {
+            return Arc::clone(place);
+        }
+        let place = Arc::new(Semaphore::new(PER_DESTINATION));
+        self.places.insert(destination.clone(), Arc::clone(&place));
+        place
+    }
+
+    /// Names that are of no use go, and where that is not enough, all that nobody waits for.
+    fn make_room(&mut self, now: Instant) {
+        if self.names.len() < NAMES {
+            return;
+        }
+        self.names.retain(|_, entry| entry.is_waited_for() || entry.stale(now).is_some());
+        if self.names.len() >= NAMES {
+            self.names.retain(|_, entry| entry.is_waited_for());
+        }
+    }
+}
+
+impl Entry {
+    /// The last answer, where it is not too old.
+    fn stale(&self, now: Instant) -> Option<Arc<[IpAddr]>> {
+        let (found, until) = self.answer.as_ref()?;
+        let found = found.as_ref().ok().filter(|_| now < *until + STALE)?;
+        Some(Arc::clone(found))
+    }
+
+    fn is_waited_for(&self) -> bool {
+        self.under_way().is_some()
+    }
+
+    /// The question that somebody waits for; not one that has its answer, which its last caller may not have read yet.
+    fn under_way(&self) -> Option<Shared<Asking>> {
+        self.asking.as_ref()?.upgrade().filter(|asking| asking.peek().is_none())
+    }
+}

@@ -1,0 +1,74 @@
+//! What became of a request that got no answer.
+//!
+//! **Invariant:** it is called unsent only where it provably was, or where the other side said that it did not look at it.
+
+use std::error::Error;
+
+use h2::Reason;
+use rustls::AlertDescription;
+
+use super::{OutBody, UpstreamError};
+
+/// No answer came.
+#[derive(Debug)]
+pub(crate) struct Unanswered {
+    /// The body of a request that never left, because its connection was closing.
+    pub(crate) returned: Option<OutBody>,
+    pub(crate) error: hyper::Error,
+    /// The certificate was refused: on a new connection, before the request was read.
+    pub(super) refused: Option<AlertDescription>,
+    /// It left on a kept connection, from which nothing of an answer came.
+    pub(super) died: bool,
+}
+
+/// What that means for the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It never left.
+    Unsent,
+    /// It was not processed, and the other side said so: the stream was refused (RFC 9113, section 8.7), or is above the last one of a
+    /// GOAWAY (section 6.8).
+    Unprocessed,
+    /// The same, and the other side wants it over HTTP/1.1 (section 7).
+    NeedsHttp1,
+    /// Its kept connection ended without a byte of an answer: very likely it came too late, but that is not certain.
+    Died,
+    /// Nobody knows.
+    Unknown,
+}
+
+impl Unanswered {
+    pub(crate) fn fate(&self) -> Fate {
+        if self.refused.is_some() {
+            return Fate::Unknown;
+        }
+        if self.returned.is_some() {
+            return Fate::Unsent;
+        }
+        match self.http2() {
+            Some(error) if error.is_remote() => match error.reason() {
+                Some(Reason::HTTP_1_1_REQUIRED) => Fate::NeedsHttp1,
+                Some(Reason::REFUSED_STREAM) => Fate::Unprocessed,
+                _ if error.is_go_away() => Fate::Unprocessed,
+                _ => Fate::Unknown,
+            },
+            Some(_) => Fate::Unknown,
+            None if self.died && !self.error.is_parse() => Fate::Died,
+            None => Fate::Unknown,
+        }
+    }
+
+    fn http2(&self) -> Option<&h2::Error> {
+        self.error.source()?.downcast_ref()
+    }
+
+    pub(crate) fn into_error(self) -> UpstreamError {
+        match (self.refused, self.fate()) {
+            (Some(alert), _) => UpstreamError::CertificateRefused(alert),
+            (None, Fate::Unsent) => UpstreamError::Unsent,
+            (None, Fate::Unprocessed | Fate::NeedsHttp1) => UpstreamError::Unprocessed(self.error),
+            (None, Fate::Died | Fate::Unknown) if self.error.is_timeout() => UpstreamError::FirstByteTimeout,
+            (None, Fate::Died | Fate::Unknown) => UpstreamError::Broken(self.error),
+        }
+    }
+}
