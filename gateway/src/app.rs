@@ -8,7 +8,6 @@ use std::fs::DirBuilder;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -42,7 +41,7 @@ use crate::metering::catalog;
 use crate::patience;
 use crate::quota::Quota;
 use crate::settings::{self, KeepSettings, Settings};
-use crate::snapshot::{Snapshot, Snapshots};
+use crate::snapshot::{Reloads, Snapshot, Snapshots};
 use crate::telemetry::{self, Flush};
 use crate::upstream::{self, DialRules, local_addresses};
 use crate::version_key;
@@ -194,7 +193,7 @@ impl App {
         shared.rules.own_sockets(listeners.iter().copied().chain([admin_address]).collect());
         // Only who has its addresses to itself logs in to stores and fetches from them.
         shared.publish(first);
-        let reload_failures = Arc::clone(&reload.failures);
+        let reloads = Arc::clone(&reload.reloads);
         let cores = Cores::start(&shared, &ledger, doors, count)?;
         let auditor = trail.keep(cores.all().iter().map(|core| Arc::clone(&core.uses)).collect())?;
         let app = Self {
@@ -209,7 +208,7 @@ impl App {
             listeners,
             admin: admin_address,
         };
-        app.control(reload, (reload_failures, standing), ledger, admin_socket)?;
+        app.control(reload, (reloads, standing), ledger, admin_socket)?;
         app.announce();
         Ok(app)
     }
@@ -218,7 +217,7 @@ impl App {
     fn control(
         &self,
         mut reload: Reload,
-        (reload_failures, identity): (Arc<AtomicU64>, Arc<FilesInForce>),
+        (reloads, identity): (Arc<Reloads>, Arc<FilesInForce>),
         ledger: Arc<Ledger>,
         socket: tokio::net::TcpListener,
     ) -> anyhow::Result<()> {
@@ -227,7 +226,7 @@ impl App {
             cores: self.cores.all(),
             ledger,
             audit: self.auditor.view(),
-            reload_failures,
+            reloads,
             identity,
         };
         let token = admin_token(&self.settings.admin.token_file)?;

@@ -3,17 +3,20 @@
 //! **Invariant:** a [`Caller`](tollgate_policy::caller::Caller) is made only here, only from a chain that was verified against the bundle of
 //! the trust domain in its own URI SAN. Headers never name a caller; those that try are removed before anything else looks.
 
+mod bundle;
 mod certificate;
+mod constraints;
 mod credentials;
 mod files;
 mod head;
+mod path;
 mod strip;
 mod trust;
 
 pub(crate) use self::certificate::{SpiffeVerifier, refusal_of};
 pub(crate) use self::credentials::CallerCredentials;
 pub use self::files::IdentitySettings;
-pub(crate) use self::files::{FileError, FilesInForce, IdentityFiles};
+pub(crate) use self::files::{FileError, FilesInForce, IdentityFiles, MOST_SKEW};
 pub(crate) use self::head::{AwsScope, Head};
 pub(crate) use self::strip::{headers as strip_headers, query as without, same_name};
 pub(crate) use self::trust::{Peer, Refusal, Trust};

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 use tollgate_policy::limit::Unit;
 use tollgate_policy::name::Name;
 use tollgate_secrets::{CredentialStatus, Health, IssuerHealth, StoreHealth};
 
+use crate::expiry::Purpose;
 use crate::keys::KeyStatus;
 use crate::quota::LimitUsage;
 use crate::stats::{BUCKETS, Durations, Series, Sums, Totals};
@@ -28,6 +30,9 @@ pub(crate) struct Scrape<'a> {
     pub(crate) keys: Vec<KeyStatus>,
     pub(crate) generation: u64,
     pub(crate) reload_failures: u64,
+    pub(crate) is_config_refused: bool,
+    /// When certificates end: whose, and the name of that.
+    pub(crate) certificates: Vec<(Purpose, String, Timestamp)>,
     pub(crate) version: &'a str,
 }
 
@@ -152,6 +157,11 @@ impl Scrape<'_> {
                 self.reload_failures as f64,
             ),
             level("tollgate_requests_in_flight", "Calls under way.", sums.in_flight as f64),
+            level(
+                "tollgate_config_up",
+                "1 while the configuration on disk is in force.",
+                f64::from(u8::from(!self.is_config_refused)),
+            ),
             level("tollgate_config_generation", "Generation of the policy in force.", self.generation as f64),
             family(
                 "tollgate_build_info",
@@ -179,7 +189,16 @@ impl Scrape<'_> {
             ),
             self.issuers(),
             self.identity(),
+            self.certificates(),
         ]
+    }
+
+    fn certificates(&self) -> MetricFamily {
+        let ends = self.certificates.iter().map(|(purpose, name, ends)| {
+            gauge(vec![("kind", purpose.as_str().into()), ("name", name.clone())], ends.as_second() as f64)
+        });
+        let help = "When the certificate ends, in seconds of Unix time; of several roots, the last.";
+        family("tollgate_certificate_expiry_seconds", help, MetricType::GAUGE, ends.collect())
     }
 
     fn identity(&self) -> MetricFamily {

@@ -2,13 +2,18 @@
 //!
 //! **Invariant:** nothing here refuses a configuration: what is missing may come yet, and until then the calls that need it fail alone.
 
+pub(crate) mod files;
+
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use tollgate_policy::model::{Problem, SourceFile};
 use tollgate_policy::policy::{AwsStore, Destination, Policy, SecretId, StoreKind, VaultAuth, VaultStore};
 
 use crate::settings::Settings;
+use crate::snapshot::Snapshot;
 use crate::upstream::DialRules;
 
 /// What the resources need and do not have. `settings`: where they are known.
@@ -23,12 +28,25 @@ pub(crate) fn resources(policy: &Policy, settings: Option<&Settings>) -> Vec<Pro
     for store in policy.stores() {
         let Some(origin) = policy.store_origin(store.name.as_str()) else { continue };
         let missing = missing(&store.kind);
-        warnings.extend(missing.into_iter().map(|(field, message)| origin.problem(field, message)));
+        let wrong = missing.into_iter().chain(files::of_store(&store.kind));
+        warnings.extend(wrong.map(|(field, message)| origin.problem(field, message)));
         if let (Some((field, url)), Some(rules)) = (url(&store.kind), &rules)
             && let Some(message) = literal(url).and_then(|address| refused(address, rules))
         {
             warnings.push(origin.problem(field, message));
         }
+    }
+    warnings.extend(files::of_credentials(policy));
+    warnings
+}
+
+/// Which of the certificates that destinations are verified with are out of date, or soon will be.
+pub(crate) fn authorities(snapshot: &Snapshot, now: Timestamp) -> Vec<Problem> {
+    let mut warnings = Vec::new();
+    for destination in snapshot.policy.destinations() {
+        let said =
+            snapshot.dated(destination).into_iter().filter_map(|dated| dated.warning(now, Duration::ZERO));
+        warnings.extend(said.map(|message| destination.origin.problem("spec.tls.verify", message)));
     }
     warnings
 }
@@ -162,11 +180,14 @@ fn vault_files(vault: &VaultStore) -> Vec<(&'static str, &Path)> {
     files
 }
 
-/// What `serve` could not make: the places that the settings name.
+/// What `serve` could not make or read: the places that the settings name.
 pub(crate) fn places(settings: &Settings) -> Vec<Problem> {
-    let mut warnings = Vec::new();
+    let base = settings.origin.file.path.parent().unwrap_or_else(|| Path::new(""));
+    let mut warnings = files::of_settings(settings, base);
     let mut cannot = |field: &str, path: &Path| {
-        if let Some(obstacle) = obstacle(path) {
+        // What is there is told of with its mode.
+        let is_told = path == settings.data_dir && path.is_dir();
+        if let Some(obstacle) = obstacle(path).filter(|_| !is_told) {
             let message = format!("{}: it cannot be made, {obstacle}", path.display());
             warnings.push(settings.problem(field, message));
         }

@@ -18,7 +18,8 @@ use serde_json::Value;
 use tollgate_policy::model::{Interval, Problem, Source, SourceFile, nearest, read_settings};
 use tollgate_policy::target::GatewayName;
 
-use crate::identity::IdentitySettings;
+pub(crate) use self::value::pause;
+use crate::identity::{IdentitySettings, MOST_SKEW};
 use crate::telemetry::LogSettings;
 
 /// `tollgate.yaml`. Relative paths count from the directory of the file.
@@ -257,6 +258,9 @@ impl Settings {
         }
         if self.identity.trust_domains.is_empty() {
             wrong("identity.trustDomains", "without one nobody can call");
+        }
+        if self.identity.clock_skew > MOST_SKEW {
+            wrong("identity.clockSkew", "at most 60s: a certificate that begins later is not valid yet");
         }
         if !crate::telemetry::is_level(&self.log.level) {
             let levels = "no level (error, warn, info, debug, trace) and no list of directives";

@@ -4,18 +4,21 @@
 
 mod files;
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use tollgate_policy::compile::{Environment, compile_files};
 use tollgate_policy::map::Map;
 use tollgate_policy::model::{Problem, SourceFile};
 use tollgate_policy::name::Name;
-use tollgate_policy::policy::Policy;
+use tollgate_policy::policy::{Destination, Policy, TlsVerify};
 
-pub(crate) use self::files::ResourceFiles;
-use crate::upstream::{TlsClient, TlsClients};
+pub(crate) use self::files::{ResourceFiles, digest_of};
+use crate::expiry::{Dated, Purpose};
+use crate::upstream::{CaState, TlsClient, TlsClients};
 
 /// The policy and the TLS configurations of its destinations.
 #[derive(Debug)]
@@ -37,7 +40,7 @@ impl Snapshot {
         before: Option<&Self>,
     ) -> Result<(Self, Vec<Problem>), Vec<Problem>> {
         let (policy, warnings) = compile_files(files, environment)?;
-        let mut clients = before.map(|b| b.clients.clone()).unwrap_or_default();
+        let mut clients = before.map(|b| b.clients.next()).unwrap_or_default();
         let mut upstreams = Map::default();
         let mut problems = Vec::new();
         for destination in policy.destinations() {
@@ -55,9 +58,68 @@ impl Snapshot {
         Ok((Self { generation, policy, upstreams, clients }, warnings))
     }
 
+    /// The CA bundles that destinations are verified with, as they were read.
+    pub(crate) fn ca_states(&self) -> BTreeMap<PathBuf, Option<CaState>> {
+        self.clients.states()
+    }
+
+    /// The certificates that a destination is verified with; none where these are the system's.
+    pub(crate) fn dated(&self, destination: &Destination) -> Vec<Dated> {
+        let TlsVerify::Bundle(file) = &destination.tls else { return Vec::new() };
+        let roots = self.clients.roots(file).iter();
+        let dated = roots.map(|(title, validity)| Dated {
+            purpose: Purpose::Destination,
+            name: destination.name.to_string(),
+            title: format!("{}: {title}", file.display()),
+            validity: *validity,
+        });
+        dated.collect()
+    }
+
     /// How to verify a destination of this policy.
     pub(crate) fn tls(&self, destination: &Name) -> Option<&TlsClient> {
         self.upstreams.get(destination)
+    }
+}
+
+/// The CA bundles that destinations of these files name, as they are now; `None` where the files cannot be compiled.
+pub(crate) fn ca_states(
+    files: &[SourceFile],
+    environment: &Environment,
+) -> Option<BTreeMap<PathBuf, Option<CaState>>> {
+    let (policy, _) = compile_files(files, environment).ok()?;
+    let bundles = policy.destinations().filter_map(|destination| match &destination.tls {
+        TlsVerify::Bundle(file) => Some((file.clone(), crate::upstream::ca_state(file))),
+        TlsVerify::System => None,
+    });
+    Some(bundles.collect())
+}
+
+/// Whether what is on disk is in force.
+#[derive(Debug, Default)]
+pub(crate) struct Reloads {
+    failures: AtomicU64,
+    refused: AtomicBool,
+}
+
+impl Reloads {
+    /// Something on disk was refused: a configuration, or files of the identity.
+    pub(crate) fn fail(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Says whether the configuration on disk is refused.
+    pub(crate) fn set_refused(&self, refused: bool) {
+        self.refused.store(refused, Ordering::Relaxed);
+    }
+
+    /// Whether the configuration on disk is not the one in force.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
     }
 }
 

@@ -36,7 +36,7 @@ use tollgate_secrets::Secret;
 pub use self::address::{DialRules, local_addresses};
 pub(crate) use self::answer::{AnswerBody, Unreadable};
 pub(crate) use self::body::{BodyError, Malformed, OutBody, Recode, Stall, Trailers, Upload};
-pub(crate) use self::certificate::{BadCertificate, Shown, ends, fits};
+pub(crate) use self::certificate::{BadCertificate, Shown, dated, ends, fits};
 use self::dial::{Dial, Reach};
 pub(crate) use self::dial::{DialError, KEEPALIVE};
 use self::heard::{alert, refusal};
@@ -44,7 +44,7 @@ pub(crate) use self::offer::Offer;
 pub(crate) use self::pool::{Bucket, Pool};
 use self::pool::{Key, Line, StreamSlot, Verified};
 pub(crate) use self::resolve::{LookupError, Resolver};
-pub(crate) use self::tls::{TlsClient, TlsClients};
+pub(crate) use self::tls::{CaState, TlsClient, TlsClients, ca_state};
 pub(crate) use self::unanswered::{Fate, Unanswered};
 use crate::ledger::{Gate, Position};
 

@@ -51,6 +51,13 @@ pub struct GatewayName {
     pub(crate) port: Option<u16>,
 }
 
+impl GatewayName {
+    /// Without the port; an IPv6 address in brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+}
+
 impl FromStr for GatewayName {
     type Err = String;
 

@@ -119,6 +119,17 @@ async fn what_a_partners_bundle_file_holds_decides_on_the_partners_callers_alone
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_expired_certificate_beside_a_good_chain_costs_its_caller_nothing() {
+    let stand = Plan::new().start(|_| Reply::status(200)).await;
+    let expired = Leaf { ca: true, ends_in: -60, begins_in: -7200, ..Leaf::default() };
+    let old = Authority::new(&stand.world, "old").issue(&stand.world, "old-ca", &expired);
+    let svid = stand.prod.svid(&stand.world, CHECKOUT);
+    let chain = [&svid, &old].map(|identity| fs::read_to_string(&identity.cert).unwrap()).concat();
+    fs::write(&svid.cert, chain).unwrap();
+    stand.stranger(Some(svid)).get("/up/x").await.assert_status(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn identity_headers_prove_nothing() {
     let stand = stand().await;
     let billing = stand.caller("spiffe://prod.acme/ns/billing/sa/web");

@@ -7,7 +7,7 @@ use tollgate_tests::gateway::{eventually, field};
 use tollgate_tests::provider::chat;
 use tollgate_tests::resources::grant;
 use tollgate_tests::stand::CHAT_ONLY;
-use tollgate_tests::{Plan, Protocol, Reply, Stand};
+use tollgate_tests::{Authority, Leaf, Plan, Protocol, Reply, Settings, Stand};
 
 async fn stand() -> Stand {
     Plan::new().start(|_| Reply::status(200)).await
@@ -164,4 +164,93 @@ async fn a_grant_withdrawn_while_the_body_comes_in_sends_nothing() {
     let answer = String::from_utf8_lossy(&answer[..read]).into_owned();
     assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("no_grant"), "{answer}");
     assert_eq!(stand.upstream.count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resource_that_is_being_written_is_not_taken_half_way() {
+    let stand = stand().await;
+    let whole = text(&stand);
+    let file = stand.gateway.home().join("resources/stand.yaml");
+    let (all_but_the_last, _) = whole.rsplit_once("---").unwrap();
+    let client = stand.checkout();
+    for part in ["", all_but_the_last] {
+        let before = stand.gateway.generation();
+        std::fs::write(&file, part).unwrap();
+        stand.gateway.hang_up();
+        for _ in 0..10 {
+            client.get("/up/x").await.assert_status(200);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        std::fs::write(&file, &whole).unwrap();
+        stand.gateway.reloaded(before).await;
+        client.get("/up/x").await.assert_status(200);
+    }
+    assert_eq!(failures(&stand), 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_configuration_is_a_remark_of_readiness_until_it_is_mended() {
+    let stand = stand().await;
+    let good = text(&stand);
+    let ready = || stand.gateway.admin_get("/readyz");
+    let up = || stand.gateway.metrics().sum("tollgate_config_up", &[]);
+    assert_eq!((ready(), up()), ((200, "ready\n".into()), 1.0));
+    stand.gateway.write_resource("stand.yaml", &good.replace("credential: up-key", "credential: nobody"));
+    stand.gateway.hang_up();
+    let remark = "ready; the configuration on disk is refused, and the last good one serves\n";
+    eventually("the remark is there", || ready() == (200, remark.into())).await;
+    assert_eq!(up(), 0.0);
+    stand.checkout().get("/up/x").await.assert_status(200);
+    stand.gateway.write_resource("stand.yaml", &good);
+    eventually("the remark is gone", || ready() == (200, "ready\n".into())).await;
+    assert_eq!(up(), 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ca_bundle_of_a_destination_is_taken_when_it_changes() {
+    let stand = stand().await;
+    let client = stand.checkout();
+    client.get("/up/x").await.assert_status(200);
+    let other = Authority::new(&stand.world, "other");
+    for (ca, status) in [(other.pem(), 502), (stand.pki.pem(), 200)] {
+        let before = stand.gateway.generation();
+        std::fs::write(stand.pki.bundle(), ca).unwrap();
+        stand.gateway.reloaded(before).await;
+        client.get("/up/x").await.assert_status(status);
+    }
+    let before = stand.gateway.generation();
+    std::fs::write(stand.pki.bundle(), "").unwrap();
+    eventually("an empty bundle is refused", || failures(&stand) > 0.0).await;
+    assert_eq!(stand.gateway.generation(), before);
+    client.get("/up/x").await.assert_status(200);
+    std::fs::write(stand.pki.bundle(), stand.pki.pem()).unwrap();
+    stand.gateway.reloaded(before).await;
+    client.get("/up/x").await.assert_status(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_that_end_soon_or_lack_a_name_are_told_of_and_measured() {
+    let mut plan = Plan::new();
+    let short = Leaf { ends_in: 300, begins_in: -7200, ..Leaf::server(&["localhost"]) };
+    let own = plan.pki.issue(&plan.world, "short", &short);
+    plan.settings = Settings::new(&own).trusting("prod.acme", plan.prod.bundle());
+    let stand = plan.start(|_| Reply::status(200)).await;
+    let checked = stand.gateway.tollgate(&["check"]);
+    assert!(checked.status.success());
+    let checked = String::from_utf8_lossy(&checked.stderr).into_owned();
+    let logged: Vec<String> = stand.gateway.log().iter().map(ToString::to_string).collect();
+    for said in [
+        "identity.certificate.certFile",
+        "not for `tollgate.test`",
+        "short.crt: the certificate ends soon, on 20",
+    ] {
+        assert!(checked.contains(said), "{said}: {checked}");
+        assert!(logged.iter().any(|line| line.contains(said)), "the log: {said}");
+    }
+    let metrics = stand.gateway.metrics();
+    let ends =
+        |kind: &str| metrics.sum("tollgate_certificate_expiry_seconds", &[&format!("kind=\"{kind}\"")]);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+    assert!((now..now + 300.0).contains(&ends("own")), "{} at {now}", ends("own"));
+    assert!(ends("bundle") > now && ends("destination") > now);
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -14,11 +13,14 @@ use crate::audit;
 use crate::core::{Core, Shared};
 use crate::credentials::{self, Listed, Refresh, failure_and};
 use crate::drain::Phase;
+use crate::expiry::{self, Purpose};
 use crate::identity::FilesInForce;
 use crate::keys::KeyStatus;
 use crate::ledger::Ledger;
 use crate::metrics::Scrape;
+use crate::snapshot::Reloads;
 use crate::stats::Sums;
+use crate::upstream;
 
 /// Handles on everything that is shown.
 #[derive(Debug)]
@@ -27,7 +29,7 @@ pub(crate) struct Views {
     pub(crate) cores: Vec<Arc<Core>>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) audit: Arc<audit::View>,
-    pub(crate) reload_failures: Arc<AtomicU64>,
+    pub(crate) reloads: Arc<Reloads>,
     pub(crate) identity: Arc<FilesInForce>,
 }
 
@@ -64,7 +66,9 @@ impl Views {
             keys: self.keys(),
             generation: self.shared.snapshots.generation(),
             identity: self.identity.all(),
-            reload_failures: self.reload_failures.load(Ordering::Relaxed),
+            reload_failures: self.reloads.failures(),
+            is_config_refused: self.reloads.is_refused(),
+            certificates: self.certificates(),
             version: env!("CARGO_PKG_VERSION"),
         };
         scrape.encode()
@@ -157,7 +161,20 @@ impl Views {
             (refused, files.len(), "identity files are refused"),
         ];
         let told = counts.iter().filter(|(count, ..)| *count > 0);
-        told.map(|(count, all, what)| format!("{count} of {all} {what}")).collect()
+        let told = told.map(|(count, all, what)| format!("{count} of {all} {what}"));
+        let refused = "the configuration on disk is refused, and the last good one serves";
+        let refused = self.reloads.is_refused().then(|| refused.to_owned());
+        told.chain(refused).collect()
+    }
+
+    /// When the certificates end that are in use.
+    fn certificates(&self) -> Vec<(Purpose, String, Timestamp)> {
+        let mut all = self.identity.dated().to_vec();
+        if let Some(snapshot) = self.shared.snapshots.current() {
+            all.extend(snapshot.policy.destinations().flat_map(|destination| snapshot.dated(destination)));
+            all.extend(upstream::dated(&snapshot.policy, &self.shared.secrets));
+        }
+        expiry::ends(&all)
     }
 
     pub(super) fn snapshot(&self) -> Value {

@@ -1,38 +1,61 @@
-//! Taking changes of files: the resources, the own certificate, the trust bundles.
+//! Taking changes of files: the resources, the CA bundles that they name, the own certificate, the trust bundles.
 //!
-//! **Invariant:** a change is taken whole or not at all; until a good one comes, the last good one serves, and the log says why once.
+//! **Invariant:** a change is taken whole or not at all, once two looks found the same; until a good one comes, the last good one serves, and the log says why once.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 use tollgate_policy::compile::Environment;
 use tollgate_policy::model::{Problem, SourceFile};
 
 use super::{environment, lines};
 use crate::core::Shared;
+use crate::expiry::Said;
 use crate::identity::IdentityFiles;
 use crate::preflight;
 use crate::settings::Settings;
-use crate::snapshot::{ResourceFiles, Snapshot};
-use crate::upstream::{DialRules, local_addresses};
+use crate::settle::{Look, Settle};
+use crate::snapshot::{Reloads, ResourceFiles, Snapshot, ca_states, digest_of};
+use crate::upstream::{CaState, DialRules, ca_state, dated, local_addresses};
 
 /// Mounted volumes change by a link that moves, which file notifications of the files themselves miss; a look a second is cheap.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often the dates of certificates are looked at.
+const REMARK_EVERY: Duration = Duration::from_secs(60);
 
 const REFUSED: &str = "configuration refused";
 
 pub(super) struct Reload {
     identity: IdentityFiles,
     resources: ResourceFiles,
+    disk: Settle<Disk>,
+    /// The CA bundles of what was last read.
+    authorities: BTreeMap<PathBuf, Option<CaState>>,
+    /// A signal asked for a look, and the files have not settled since.
+    forced: bool,
     environment: Environment,
     settings: Settings,
     /// What the settings file last said.
     settings_seen: String,
-    pub(super) failures: Arc<AtomicU64>,
+    pub(super) reloads: Arc<Reloads>,
     complaint: String,
     identity_complaint: String,
+    remarks: Said,
+    remarked: Instant,
+}
+
+/// What a snapshot is made of, to tell a change by.
+#[derive(Debug, PartialEq, Eq)]
+struct Disk {
+    /// The resources; what the system says where they cannot be read.
+    resources: Result<Vec<u8>, String>,
+    authorities: BTreeMap<PathBuf, Option<CaState>>,
 }
 
 impl Reload {
@@ -45,63 +68,73 @@ impl Reload {
         Ok(Self {
             identity,
             resources: ResourceFiles::new(settings.resources.clone()),
+            disk: Settle::new(None),
+            authorities: BTreeMap::new(),
+            forced: false,
             environment: environment(&settings)?,
             settings_seen: settings.origin.file.text.clone(),
             settings,
-            failures: Arc::new(AtomicU64::new(0)),
+            reloads: Arc::default(),
             complaint: String::new(),
             identity_complaint,
+            remarks: Said::default(),
+            remarked: Instant::now(),
         })
     }
 
-    /// The snapshot to start with.
+    /// The snapshot to start with: there is no last good one to wait with.
     pub(super) fn first(&mut self) -> Result<Snapshot, Vec<Problem>> {
-        let files =
-            self.resources.changed().map_err(|error| vec![self.unreadable(&error)])?.unwrap_or_default();
-        self.build(&files, None)
+        self.remark(None);
+        let files = self.resources.read().map_err(|error| vec![self.unreadable(&error)])?;
+        let snapshot = self.build(&files, None)?;
+        self.took(&files, snapshot.ca_states());
+        Ok(snapshot)
     }
 
     /// Looks for changes until the process ends.
     pub(super) async fn watch(&mut self, shared: &Shared) {
         let mut hangup = signal(SignalKind::hangup()).ok();
+        let mut looks = tokio::time::interval_at(tokio::time::Instant::now() + LOOK_EVERY, LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut forced = false;
         loop {
-            let forced = match &mut hangup {
+            // A signal brings no look of its own: two looks are never closer than files need to settle.
+            match &mut hangup {
                 Some(hangup) => tokio::select! {
-                    _ = hangup.recv() => true,
-                    () = tokio::time::sleep(LOOK_EVERY) => false,
+                    _ = hangup.recv() => {
+                        forced = true;
+                        continue;
+                    }
+                    _ = looks.tick() => {}
                 },
-                None => {
-                    tokio::time::sleep(LOOK_EVERY).await;
-                    false
-                }
-            };
-            self.look(shared, forced);
+                None => drop(looks.tick().await),
+            }
+            self.look(shared, std::mem::take(&mut forced));
         }
     }
 
     fn look(&mut self, shared: &Shared, forced: bool) {
-        for what in self.identity.refresh() {
-            tracing::info!("{what} taken anew");
-        }
-        let faults = faults(&self.identity);
-        if faults.is_empty() {
-            self.identity_complaint.clear();
-        } else {
-            let complaint = &mut self.identity_complaint;
-            complain(&self.failures, complaint, faults, forced, "certificate or trust bundle refused");
-        }
+        self.look_at_identity(shared, forced);
         self.look_at_settings(forced);
         if forced {
             look_at_interfaces(&shared.rules);
-            self.resources.forget();
+            self.disk.forget();
+            self.forced = true;
             shared.secrets.reread();
         }
-        let files = match self.resources.changed() {
-            Ok(Some(files)) => files,
-            Ok(None) => return,
+        let files = self.resources.read();
+        let resources = files.as_ref().map(|files| digest_of(files)).map_err(ToString::to_string);
+        let authorities = self.authorities.keys().map(|file| (file.clone(), ca_state(file))).collect();
+        if self.disk.look(Disk { resources, authorities }) != Look::Settled {
+            return;
+        }
+        let forced = std::mem::take(&mut self.forced);
+        let files = match files {
+            Ok(files) => files,
             Err(error) => {
                 let problem = self.unreadable(&error).to_string();
-                return complain(&self.failures, &mut self.complaint, problem, forced, REFUSED);
+                self.reloads.set_refused(true);
+                return complain(&self.reloads, &mut self.complaint, problem, forced, REFUSED);
             }
         };
         let before = shared.snapshots.current();
@@ -109,11 +142,62 @@ impl Reload {
             Ok(snapshot) => {
                 let generation = snapshot.generation;
                 look_at_interfaces(&shared.rules);
+                self.took(&files, snapshot.ca_states());
                 shared.publish(snapshot);
                 self.complaint.clear();
+                self.reloads.set_refused(false);
                 tracing::info!(generation, files = files.len(), "configuration taken");
             }
-            Err(problems) => complain(&self.failures, &mut self.complaint, lines(&problems), true, REFUSED),
+            Err(problems) => {
+                if let Some(authorities) = ca_states(&files, &self.environment) {
+                    self.took(&files, authorities);
+                }
+                self.reloads.set_refused(true);
+                complain(&self.reloads, &mut self.complaint, lines(&problems), true, REFUSED);
+            }
+        }
+    }
+
+    /// What is on disk counts as taken: only another change is looked at.
+    fn took(&mut self, files: &[SourceFile], authorities: BTreeMap<PathBuf, Option<CaState>>) {
+        let resources = Ok(digest_of(files));
+        self.authorities.clone_from(&authorities);
+        self.disk = Settle::new(Some(Disk { resources, authorities }));
+    }
+
+    fn look_at_identity(&mut self, shared: &Shared, forced: bool) {
+        let taken = self.identity.refresh();
+        for what in &taken {
+            tracing::info!("{what} taken anew");
+        }
+        let faults = faults(&self.identity);
+        if faults.is_empty() {
+            self.identity_complaint.clear();
+        } else {
+            let complaint = &mut self.identity_complaint;
+            complain(&self.reloads, complaint, faults, forced, "certificate or trust bundle refused");
+        }
+        if !taken.is_empty() || self.remarked.elapsed() >= REMARK_EVERY {
+            self.remark(Some(shared));
+        }
+    }
+
+    /// Says once what is wrong with the certificates in force, and which end soon.
+    fn remark(&mut self, shared: Option<&Shared>) {
+        let now = Timestamp::now();
+        self.remarked = Instant::now();
+        let own = self.identity.remarks(&self.settings.names, now);
+        let mut remarks: Vec<String> =
+            own.into_iter().map(|(field, said)| self.settings.problem(&field, said).to_string()).collect();
+        if let Some(shared) = shared
+            && let Some(snapshot) = shared.snapshots.current()
+        {
+            remarks.extend(preflight::authorities(&snapshot, now).iter().map(ToString::to_string));
+            let clients = dated(&snapshot.policy, &shared.secrets);
+            remarks.extend(clients.iter().filter_map(|dated| dated.warning(now, Duration::ZERO)));
+        }
+        for warning in self.remarks.news(remarks) {
+            tracing::warn!(%warning, "certificate");
         }
     }
 
@@ -153,13 +237,13 @@ fn look_at_interfaces(rules: &DialRules) {
 
 /// What is wrong with the files of the identity, one a line.
 fn faults(identity: &IdentityFiles) -> String {
-    identity.faults().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    identity.faults().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// Says the same thing once, unless it was asked again.
-fn complain(failures: &AtomicU64, said: &mut String, problems: String, again: bool, what: &str) {
+fn complain(reloads: &Reloads, said: &mut String, problems: String, again: bool, what: &str) {
     if again || problems != *said {
-        failures.fetch_add(1, Ordering::Relaxed);
+        reloads.fail();
         tracing::error!(%problems, "{what}; the last good one serves");
         *said = problems;
     }

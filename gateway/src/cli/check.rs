@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{anyhow, bail};
 use clap::Args;
+use jiff::Timestamp;
 use tollgate_policy::compile::Environment;
 use tollgate_policy::model::SourceFile;
 
@@ -86,6 +87,7 @@ impl Subject {
     fn warnings(&self, snapshot: &Snapshot, files: &[SourceFile]) -> Vec<String> {
         let settings = self.settings.as_ref();
         let mut warnings = preflight::resources(&snapshot.policy, settings);
+        warnings.extend(preflight::authorities(snapshot, Timestamp::now()));
         warnings.extend(self.settings.iter().flat_map(preflight::places));
         let mut said: Vec<String> = warnings.iter().map(ToString::to_string).collect();
         said.extend(preflight::nothing(&snapshot.policy, files, &self.directory, settings));
@@ -99,21 +101,26 @@ impl Subject {
 pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let subject = Subject::of(args)?;
     let directory = &subject.directory;
-    let mut identity = true;
+    let (mut identity, mut early) = (true, Vec::new());
     if let Some(settings) = &subject.settings {
         let base = app::base(&settings.origin.file.path);
         let problem = |error: &FileError| settings.problem(&error.field, error.fault.to_string());
         match IdentityFiles::load(settings.identity.clone(), &base) {
-            Ok(files) => files.faults().iter().for_each(|error| {
-                let problem = problem(error);
-                complain(&format!("warning: {problem}; nobody of this trust domain is trusted"));
-            }),
+            Ok(files) => {
+                let faults = files
+                    .faults()
+                    .map(|error| format!("{}; nobody of this trust domain is trusted", problem(error)));
+                early.extend(faults);
+                let remarks = files.remarks(&settings.names, Timestamp::now()).into_iter();
+                early.extend(remarks.map(|(field, said)| settings.problem(&field, said).to_string()));
+            }
             Err(error) => {
                 complain(&problem(&error).to_string());
                 identity = false;
             }
         }
     }
+    early.iter().for_each(|warning| complain(&format!("warning: {warning}")));
     let files = subject.read()?;
     match Snapshot::build(&files, &subject.environment, None) {
         Ok((snapshot, warnings)) => {
@@ -127,7 +134,7 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             if let Some(prices) = prices(&snapshot, &subject.environment) {
                 say(&prices);
             }
-            say(&summary(directory, &files, &snapshot, warnings.len()));
+            say(&summary(directory, &files, &snapshot, early.len() + warnings.len()));
             Ok(ExitCode::SUCCESS)
         }
         Err(problems) => {

@@ -1,23 +1,33 @@
 //! Own certificate and trust bundles from files, taken anew when their bytes change.
 //!
 //! **Invariant:** the own certificate with its key, and the bundle of each trust domain, are taken each for itself and
-//! each whole or not at all; the last good one serves until the next good one. So what a partner's file holds decides
-//! on the partner's callers alone. A bundle without certificates is a good one: nobody of its domain is trusted.
+//! each whole or not at all, and only after two looks found the same; the last good one serves until the next good one. So what a
+//! partner's file holds decides on the partner's callers alone. A bundle without certificates is a good one: nobody of its domain is
+//! trusted. One in which nothing may sign is none.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
 use rustls::Error;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use serde::Deserialize;
 use tollgate_policy::caller::TrustDomain;
+use tollgate_policy::target::GatewayName;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+use zeroize::Zeroizing;
 
-use super::trust::{Bundle, Trust, spiffe_id};
+use super::bundle::{Bundle, Root, Unfit};
+use super::trust::{Trust, spiffe_id};
+use crate::expiry::{Dated, Purpose, Validity};
+use crate::settle::{Look, Settle};
 
 /// Where the gateway's own certificate and the trust bundles are.
 #[derive(Clone, Debug, Deserialize)]
@@ -27,6 +37,16 @@ pub struct IdentitySettings {
     pub certificate: CertificateFiles,
     /// One bundle for each trust domain whose workloads may call.
     pub trust_domains: BTreeMap<TrustDomain, BundleFile>,
+    /// How far in the future a caller's certificate may begin, for clocks that differ: from `0s` to `60s`; 5s.
+    #[serde(default = "clock_skew", deserialize_with = "crate::settings::pause")]
+    pub clock_skew: Duration,
+}
+
+/// The most that `clockSkew` may be.
+pub(crate) const MOST_SKEW: Duration = Duration::from_secs(60);
+
+const fn clock_skew() -> Duration {
+    Duration::from_secs(5)
 }
 
 /// A PEM chain, leaf first, and its key.
@@ -62,6 +82,8 @@ pub(crate) enum Fault {
     Read(PathBuf, std::io::Error),
     #[error("{0}: no PEM certificate in it")]
     NoCertificate(PathBuf),
+    #[error("{0}: no certificate in it may sign others: {1}")]
+    NoAuthority(PathBuf, Unfit),
     #[error("{0}: no PEM private key in it")]
     NoKey(PathBuf),
     #[error("certFile {0} and keyFile {1} do not belong together")]
@@ -84,32 +106,72 @@ impl Fault {
 pub(crate) struct IdentityFiles {
     settings: IdentitySettings,
     certificate: Arc<OwnCertificate>,
+    own: Watched,
     pub(crate) trust: Arc<Trust>,
-    /// A digest of the own certificate's files as they were taken.
-    seen: Vec<u8>,
     bundles: BTreeMap<TrustDomain, Taken>,
-    faults: Vec<FileError>,
     standing: Arc<FilesInForce>,
 }
 
-/// The bundle of one trust domain, as it was taken.
-#[derive(Debug, Default)]
-struct Taken {
-    bundle: Arc<Bundle>,
-    /// Of the file; empty where none was good yet.
-    digest: Vec<u8>,
-    /// The file was empty when it was last looked at.
-    hollow: bool,
+/// Files that are taken together.
+#[derive(Debug)]
+struct Watched {
+    settle: Settle<Digest>,
+    /// As they were when they were taken; `None` where they never were.
+    in_force: Option<Digest>,
+    /// Why what is there now is not in force.
+    fault: Option<FileError>,
 }
 
-/// The settings that name the files, and whether each is in force as it is on disk.
+/// Tells files from what they were; what the system says where they cannot be read.
+type Digest = Result<Vec<u8>, String>;
+
+impl Watched {
+    const fn new(taken: Digest, fault: Option<FileError>) -> Self {
+        Self { settle: Settle::new(Some(taken)), in_force: None, fault }
+    }
+
+    /// Whether files that are now like this are to be taken.
+    fn is_new(&mut self, now: &Digest) -> bool {
+        if self.settle.look(now.clone()) != Look::Settled {
+            return false;
+        }
+        let is_old = self.in_force.as_ref() == Some(now);
+        if is_old {
+            self.fault = None;
+        }
+        !is_old
+    }
+
+    fn took(&mut self, now: Digest) {
+        (self.in_force, self.fault) = (Some(now), None);
+    }
+}
+
+/// The bundle of one trust domain, as it was taken.
+#[derive(Debug)]
+struct Taken {
+    bundle: Arc<Bundle>,
+    /// What was left out of it.
+    unfit: Vec<Unfit>,
+    watched: Watched,
+}
+
+/// The settings that name the files, whether each is in force as it is on disk, and when what is in force ends.
 #[derive(Debug, Default)]
-pub(crate) struct FilesInForce(ArcSwap<Vec<(String, bool)>>);
+pub(crate) struct FilesInForce {
+    files: ArcSwap<Vec<(String, bool)>>,
+    dated: ArcSwap<Vec<Dated>>,
+}
 
 impl FilesInForce {
     /// The settings in a fixed order.
     pub(crate) fn all(&self) -> Arc<Vec<(String, bool)>> {
-        self.0.load_full()
+        self.files.load_full()
+    }
+
+    /// The own certificate, and the roots of all bundles.
+    pub(crate) fn dated(&self) -> Arc<Vec<Dated>> {
+        self.dated.load_full()
     }
 }
 
@@ -122,31 +184,28 @@ impl IdentityFiles {
         for bundle in settings.trust_domains.values_mut() {
             bundle.bundle_file = base.join(&bundle.bundle_file);
         }
-        let (key, seen) = read_certificate(&settings.certificate)?;
-        let own = key.cert.first().and_then(|leaf| spiffe_id(leaf).ok());
+        let pems = Pems::read(&settings.certificate)?;
+        let key = pems.certified(&settings.certificate)?;
+        let mut own = Watched::new(pems.digest(), None);
+        own.took(pems.digest());
+        let id = key.cert.first().and_then(|leaf| spiffe_id(leaf).ok());
         let mut bundles = BTreeMap::new();
-        let mut faults = Vec::new();
         for (domain, BundleFile { bundle_file }) in &settings.trust_domains {
-            let taken = match read_bundle(domain, bundle_file) {
-                Ok(taken) => taken,
-                Err(error) if own.as_ref().is_some_and(|own| own.trust_domain() == domain) => {
-                    return Err(error);
-                }
-                Err(error) => {
-                    faults.push(error);
-                    Taken::default()
-                }
+            let is_own = id.as_ref().is_some_and(|id| id.trust_domain() == domain);
+            let taken = Taken::first(domain, bundle_file);
+            match taken.watched.fault {
+                Some(error) if is_own => return Err(error),
+                _ => bundles.insert(domain.clone(), taken),
             };
-            bundles.insert(domain.clone(), taken);
         }
-        if faults.len() == bundles.len()
-            && let Some(error) = faults.pop()
+        if bundles.values().all(|taken| taken.watched.fault.is_some())
+            && let Some(error) = bundles.values_mut().rev().find_map(|taken| taken.watched.fault.take())
         {
             return Err(error);
         }
         let certificate = Arc::new(OwnCertificate(ArcSwap::from_pointee(key)));
-        let trust = Trust::new(domains(&bundles));
-        let files = Self { certificate, trust, seen, bundles, faults, standing: Arc::default(), settings };
+        let trust = Trust::new(domains(&bundles), settings.clock_skew);
+        let files = Self { certificate, trust, own, bundles, standing: Arc::default(), settings };
         files.stand();
         Ok(files)
     }
@@ -161,40 +220,50 @@ impl IdentityFiles {
         Arc::clone(&self.standing)
     }
 
-    /// What the last look did not take, and why.
-    pub(crate) fn faults(&self) -> &[FileError] {
-        &self.faults
+    /// What is not in force as it is on disk, and why.
+    pub(crate) fn faults(&self) -> impl Iterator<Item = &FileError> {
+        let bundles = self.bundles.values().map(|taken| &taken.watched);
+        std::iter::once(&self.own).chain(bundles).filter_map(|watched| watched.fault.as_ref())
+    }
+
+    /// What is in force and will not do, by the setting that names it. `names`: those that callers use.
+    pub(crate) fn remarks(&self, names: &[GatewayName], now: Timestamp) -> Vec<(String, String)> {
+        let mut remarks = Vec::new();
+        let file = self.settings.certificate.cert_file.display();
+        for name in unnamed(&self.certificate.0.load().cert, names) {
+            let message = format!(
+                "{file}: the certificate is not for `{name}`, which is one of `names`: who calls it by that name refuses the gateway"
+            );
+            remarks.push((CERTIFICATE.to_owned(), message));
+        }
+        for (domain, taken) in &self.bundles {
+            let file = self.settings.trust_domains.get(domain).map(|bundle| bundle.bundle_file.display());
+            let Some(file) = file else { continue };
+            let unfit = taken.unfit.iter().map(|unfit| (bundle_field(domain), format!("{file}: {unfit}")));
+            remarks.extend(unfit);
+        }
+        for dated in self.standing.dated().iter() {
+            let field = match dated.purpose {
+                Purpose::Bundle => format!("identity.trustDomains.{}.bundleFile", dated.name),
+                _ => CERTIFICATE.to_owned(),
+            };
+            remarks.extend(dated.warning(now, self.settings.clock_skew).map(|warning| (field, warning)));
+        }
+        remarks
     }
 
     /// Takes what changed on disk; says which parts were taken.
     pub(crate) fn refresh(&mut self) -> Vec<String> {
-        self.faults.clear();
         let mut said = Vec::new();
-        match read_certificate(&self.settings.certificate) {
-            Ok((key, digest)) if digest != self.seen => {
-                self.certificate.0.store(Arc::new(key));
-                self.seen = digest;
-                said.push("certificate".to_owned());
-            }
-            Ok(_) => {}
-            Err(error) => self.faults.push(error),
+        if self.refresh_own() {
+            said.push("certificate".to_owned());
         }
         let before = said.len();
         for (domain, BundleFile { bundle_file }) in &self.settings.trust_domains {
-            let last = self.bundles.entry(domain.clone()).or_default();
-            match read_bundle(domain, bundle_file) {
-                Ok(new) if new.digest == last.digest => last.hollow = new.hollow,
-                // Whoever writes a file in place empties it first: what is empty has to be so twice.
-                Ok(new) if new.hollow && !last.hollow => last.hollow = true,
-                Ok(new) => {
-                    let nobody = if new.hollow { ", which trusts nobody," } else { "" };
-                    said.push(format!("trust bundle of {domain}{nobody}"));
-                    *last = new;
-                }
-                Err(error) => {
-                    last.hollow = false;
-                    self.faults.push(error);
-                }
+            let Some(taken) = self.bundles.get_mut(domain) else { continue };
+            if taken.refresh(domain, bundle_file) {
+                let nobody = if taken.bundle.roots().is_empty() { ", which trusts nobody," } else { "" };
+                said.push(format!("trust bundle of {domain}{nobody}"));
             }
         }
         if said.len() > before {
@@ -204,15 +273,93 @@ impl IdentityFiles {
         said
     }
 
+    fn refresh_own(&mut self) -> bool {
+        let files = &self.settings.certificate;
+        let pems = Pems::read(files);
+        let digest = pems.as_ref().map_or_else(|error| Err(error.to_string()), Pems::digest);
+        if !self.own.is_new(&digest) {
+            return false;
+        }
+        match pems.and_then(|pems| pems.certified(files)) {
+            Ok(key) => {
+                self.certificate.0.store(Arc::new(key));
+                self.own.took(digest);
+                true
+            }
+            Err(error) => {
+                self.own.fault = Some(error);
+                false
+            }
+        }
+    }
+
     fn stand(&self) {
         let bundles = self.bundles.keys().map(bundle_field);
         let fields = [CERTIFICATE, KEY].into_iter().map(str::to_owned).chain(bundles);
-        let stands = |field: &String| !self.faults.iter().any(|error| error.field == *field);
+        let stands = |field: &String| !self.faults().any(|error| error.field == *field);
         let all = fields.map(|field| {
             let stands = stands(&field);
             (field, stands)
         });
-        self.standing.0.store(Arc::new(all.collect()));
+        self.standing.files.store(Arc::new(all.collect()));
+        self.standing.dated.store(Arc::new(self.dated()));
+    }
+
+    fn dated(&self) -> Vec<Dated> {
+        let mut dated = Vec::new();
+        let CertificateFiles { cert_file, .. } = &self.settings.certificate;
+        if let Some(validity) = of_chain(&self.certificate.0.load().cert) {
+            let (name, title) = (CERTIFICATE.to_owned(), format!("{}: the certificate", cert_file.display()));
+            dated.push(Dated { purpose: Purpose::Own, name, title, validity });
+        }
+        for (domain, taken) in &self.bundles {
+            let Some(BundleFile { bundle_file }) = self.settings.trust_domains.get(domain) else { continue };
+            for Root { validity, title, .. } in taken.bundle.roots() {
+                let title = format!("{}: {title}", bundle_file.display());
+                let name = domain.to_string();
+                dated.push(Dated { purpose: Purpose::Bundle, name, title, validity: *validity });
+            }
+        }
+        dated
+    }
+}
+
+impl Taken {
+    /// At the start there is no last good one to wait with.
+    fn first(domain: &TrustDomain, file: &Path) -> Self {
+        let pem = read(file).map_err(|fault| fault.at(bundle_field(domain)));
+        let digest = bundle_digest(&pem);
+        let watched = Watched::new(digest.clone(), None);
+        let mut taken = Self { bundle: Arc::default(), unfit: Vec::new(), watched };
+        taken.take(domain, file, pem, digest);
+        taken
+    }
+
+    /// Whether another bundle was taken.
+    fn refresh(&mut self, domain: &TrustDomain, file: &Path) -> bool {
+        let pem = read(file).map_err(|fault| fault.at(bundle_field(domain)));
+        let digest = bundle_digest(&pem);
+        self.watched.is_new(&digest) && self.take(domain, file, pem, digest)
+    }
+
+    fn take(
+        &mut self,
+        domain: &TrustDomain,
+        file: &Path,
+        pem: Result<Vec<u8>, FileError>,
+        digest: Digest,
+    ) -> bool {
+        match pem.and_then(|pem| read_bundle(file, &pem).map_err(|fault| fault.at(bundle_field(domain)))) {
+            Ok((bundle, unfit)) => {
+                (self.bundle, self.unfit) = (Arc::new(bundle), unfit);
+                self.watched.took(digest);
+                true
+            }
+            Err(error) => {
+                self.watched.fault = Some(error);
+                false
+            }
+        }
     }
 }
 
@@ -237,34 +384,71 @@ fn certificates(file: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>,
     }
 }
 
-/// The key with its chain, and a digest of both files to tell a change by. The key's bytes are not kept.
-fn read_certificate(files: &CertificateFiles) -> Result<(CertifiedKey, Vec<u8>), FileError> {
-    let CertificateFiles { cert_file, key_file } = files;
-    let chain_pem = read(cert_file).map_err(|fault| fault.at(CERTIFICATE))?;
-    let key_pem = zeroize::Zeroizing::new(read(key_file).map_err(|fault| fault.at(KEY))?);
-    let chain = certificates(cert_file, &chain_pem).map_err(|fault| fault.at(CERTIFICATE))?;
-    let key = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|_| Fault::NoKey(key_file.clone()).at(KEY))?;
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
-    let certified = CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
-        Error::InconsistentKeys(_) => Fault::Apart(cert_file.clone(), key_file.clone()).at(KEY),
-        Error::InvalidCertificate(_) => Fault::Unusable(cert_file.clone(), error.to_string()).at(CERTIFICATE),
-        error => Fault::Unusable(key_file.clone(), error.to_string()).at(KEY),
-    })?;
-    Ok((certified, digest(&[&chain_pem, &key_pem])))
+/// The own certificate's files.
+struct Pems {
+    chain: Vec<u8>,
+    key: Zeroizing<Vec<u8>>,
 }
 
-fn read_bundle(domain: &TrustDomain, file: &Path) -> Result<Taken, FileError> {
-    let at = |fault: Fault| fault.at(bundle_field(domain));
-    let pem = read(file).map_err(at)?;
-    let hollow = is_hollow(&pem);
-    let mut bundle = Bundle::default();
-    let read = if hollow { Vec::new() } else { certificates(file, &pem).map_err(at)? };
-    for certificate in read {
-        let anchor = webpki::anchor_from_trusted_cert(&certificate)
-            .map_err(|error| at(Fault::Unusable(file.into(), error.to_string())))?;
-        bundle.anchors.push(anchor.to_owned());
+impl Pems {
+    fn read(files: &CertificateFiles) -> Result<Self, FileError> {
+        let chain = read(&files.cert_file).map_err(|fault| fault.at(CERTIFICATE))?;
+        let key = Zeroizing::new(read(&files.key_file).map_err(|fault| fault.at(KEY))?);
+        Ok(Self { chain, key })
     }
-    Ok(Taken { bundle: Arc::new(bundle), digest: digest(&[&pem]), hollow })
+
+    fn digest(&self) -> Digest {
+        Ok(digest(&[&self.chain, &self.key]))
+    }
+
+    /// The key with its chain. The key's bytes are not kept.
+    fn certified(&self, files: &CertificateFiles) -> Result<CertifiedKey, FileError> {
+        let CertificateFiles { cert_file, key_file } = files;
+        let chain = certificates(cert_file, &self.chain).map_err(|fault| fault.at(CERTIFICATE))?;
+        let key =
+            PrivateKeyDer::from_pem_slice(&self.key).map_err(|_| Fault::NoKey(key_file.clone()).at(KEY))?;
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
+            Error::InconsistentKeys(_) => Fault::Apart(cert_file.clone(), key_file.clone()).at(KEY),
+            Error::InvalidCertificate(_) => {
+                Fault::Unusable(cert_file.clone(), error.to_string()).at(CERTIFICATE)
+            }
+            error => Fault::Unusable(key_file.clone(), error.to_string()).at(KEY),
+        })
+    }
+}
+
+/// The names that a certificate is not for.
+fn unnamed<'a>(chain: &[CertificateDer<'_>], names: &'a [GatewayName]) -> Vec<&'a str> {
+    let Some(leaf) = chain.first().and_then(|leaf| webpki::EndEntityCert::try_from(leaf).ok()) else {
+        return Vec::new();
+    };
+    let is_for = |host: &str| {
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        ServerName::try_from(bare).is_ok_and(|name| leaf.verify_is_valid_for_subject_name(&name).is_ok())
+    };
+    names.iter().map(GatewayName::host).filter(|host| !is_for(host)).collect()
+}
+
+/// What the certificates of a chain have in common.
+fn of_chain(chain: &[CertificateDer<'_>]) -> Option<Validity> {
+    let read = chain.iter().filter_map(|der| X509Certificate::from_der(der).ok());
+    read.filter_map(|(_, read)| Validity::of(&read)).reduce(Validity::and)
+}
+
+fn bundle_digest(pem: &Result<Vec<u8>, FileError>) -> Digest {
+    pem.as_ref().map_or_else(|error| Err(error.to_string()), |pem| Ok(digest(&[pem])))
+}
+
+fn read_bundle(file: &Path, pem: &[u8]) -> Result<(Bundle, Vec<Unfit>), Fault> {
+    let certificates = if is_hollow(pem) { Vec::new() } else { certificates(file, pem)? };
+    let read = Bundle::of(&certificates).map_err(|error| Fault::Unusable(file.into(), error))?;
+    match read {
+        (bundle, mut unfit) if bundle.roots().is_empty() && !unfit.is_empty() => {
+            Err(Fault::NoAuthority(file.into(), unfit.swap_remove(0)))
+        }
+        read => Ok(read),
+    }
 }
 
 /// Whether there is nothing but white space, and comments as bundles have them.

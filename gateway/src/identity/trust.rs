@@ -6,16 +6,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use rustls::pki_types::{CertificateDer, UnixTime};
 use tokio::sync::watch;
 use tollgate_policy::caller::{Caller, Proof, SpiffeId, TrustDomain};
-use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
+
+use super::bundle::Bundle;
+use super::path;
 
 /// Why a handshake ended without a proven caller. The words are the same in the log and in the metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -30,6 +33,11 @@ pub(crate) enum Refusal {
     UnknownIssuer,
     Expired,
     NotYetValid,
+    /// The path is good up to a root that expired, or is not valid yet.
+    RootNotInDate,
+    IssuerMayNotSign,
+    /// An issuer may not issue for this trust domain.
+    NameNotPermitted,
     Unverified,
     /// The chain is good, but its caller has as many connections as one caller may.
     TooMany,
@@ -46,7 +54,7 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    pub(super) const ALL: [Self; 16] = [
+    pub(super) const ALL: [Self; 19] = [
         Self::NoCertificate,
         Self::Malformed,
         Self::NotOneUriSan,
@@ -56,6 +64,9 @@ impl Refusal {
         Self::UnknownIssuer,
         Self::Expired,
         Self::NotYetValid,
+        Self::RootNotInDate,
+        Self::IssuerMayNotSign,
+        Self::NameNotPermitted,
         Self::Unverified,
         Self::TooMany,
         Self::IssuerRefused,
@@ -76,6 +87,9 @@ impl Refusal {
             Self::UnknownIssuer => "unknown_issuer",
             Self::Expired => "expired",
             Self::NotYetValid => "not_yet_valid",
+            Self::RootNotInDate => "root_not_in_date",
+            Self::IssuerMayNotSign => "issuer_may_not_sign",
+            Self::NameNotPermitted => "name_not_permitted",
             Self::Unverified => "unverified",
             Self::TooMany => "too_many_connections",
             Self::IssuerRefused => "caller_does_not_trust_our_issuer",
@@ -91,16 +105,10 @@ impl Refusal {
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     pub(crate) caller: Caller,
-    /// The earliest end of validity in the chain.
+    /// The earliest end of validity on the path to its root.
     pub(crate) expires: Timestamp,
     /// The bundles it was verified against.
     pub(crate) generation: u64,
-}
-
-/// The roots of one trust domain.
-#[derive(Debug, Default)]
-pub(crate) struct Bundle {
-    pub(crate) anchors: Vec<TrustAnchor<'static>>,
 }
 
 #[derive(Debug, Default)]
@@ -112,15 +120,18 @@ struct Bundles {
 /// The bundles in force.
 #[derive(Debug)]
 pub(crate) struct Trust {
+    /// How far in the future a certificate may begin.
+    skew: Duration,
     bundles: ArcSwap<Bundles>,
     changed: watch::Sender<u64>,
     refused: [AtomicU64; Refusal::ALL.len()],
 }
 
 impl Trust {
-    pub(crate) fn new(domains: HashMap<TrustDomain, Arc<Bundle>>) -> Arc<Self> {
+    pub(crate) fn new(domains: HashMap<TrustDomain, Arc<Bundle>>, skew: Duration) -> Arc<Self> {
         let bundles = Bundles { generation: 1, domains };
         Arc::new(Self {
+            skew,
             bundles: ArcSwap::from_pointee(bundles),
             changed: watch::Sender::new(1),
             refused: Default::default(),
@@ -154,23 +165,10 @@ impl Trust {
 
     /// Verifies `chain` (leaf first) at `now`.
     pub(crate) fn verify(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<Peer, Refusal> {
-        let (leaf, intermediates) = chain.split_first().ok_or(Refusal::NoCertificate)?;
-        let id = spiffe_id(leaf)?;
+        let id = spiffe_id(chain.first().ok_or(Refusal::NoCertificate)?)?;
         let bundles = self.bundles.load();
         let bundle = bundles.domains.get(id.trust_domain()).ok_or(Refusal::UnknownTrustDomain)?;
-        let certificate = EndEntityCert::try_from(leaf).map_err(|_| Refusal::Malformed)?;
-        certificate
-            .verify_for_usage(
-                webpki::ALL_VERIFICATION_ALGS,
-                &bundle.anchors,
-                intermediates,
-                now,
-                KeyUsage::client_auth(),
-                None,
-                None,
-            )
-            .map_err(|error| refusal(&error))?;
-        let expires = earliest_end(chain)?;
+        let expires = path::verify(chain, bundle, now, self.skew)?;
         Ok(Peer { caller: Caller::attested(id, Proof::MutualTls), expires, generation: bundles.generation })
     }
 }
@@ -194,28 +192,6 @@ pub(super) fn spiffe_id(leaf: &CertificateDer<'_>) -> Result<SpiffeId, Refusal> 
     });
     let (Some(uri), None) = (uris.next(), uris.next()) else { return Err(Refusal::NotOneUriSan) };
     uri.parse().map_err(|_| Refusal::NotSpiffe)
-}
-
-fn earliest_end(chain: &[CertificateDer<'_>]) -> Result<Timestamp, Refusal> {
-    let mut earliest = Timestamp::MAX;
-    for certificate in chain {
-        let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| Refusal::Malformed)?;
-        let end = Timestamp::from_second(parsed.validity().not_after.timestamp())
-            .map_err(|_| Refusal::Malformed)?;
-        earliest = earliest.min(end);
-    }
-    Ok(earliest)
-}
-
-fn refusal(error: &webpki::Error) -> Refusal {
-    match error {
-        webpki::Error::CertExpired { .. } => Refusal::Expired,
-        webpki::Error::CertNotValidYet { .. } => Refusal::NotYetValid,
-        // A root of the same name with another key is not the issuer either.
-        webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => Refusal::UnknownIssuer,
-        webpki::Error::CaUsedAsEndEntity => Refusal::SigningCertificate,
-        _ => Refusal::Unverified,
-    }
 }
 
 #[cfg(test)]

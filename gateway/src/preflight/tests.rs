@@ -1,7 +1,9 @@
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use tempfile::TempDir;
 use tollgate_policy::compile::compile_files;
+use tollgate_secrets::AgeFile;
 
 use super::*;
 use crate::app;
@@ -126,10 +128,70 @@ spec: {vault: {address: 'https://127.0.0.1:8200', caFile: ca.pem, auth: {appRole
         );
     }
     assert_eq!(said.len(), 6, "{said:?}");
-    for name in ["secrets.age", "identity.txt", "ca.pem", "role", "id"] {
-        std::fs::write(bench.at(name), "x").unwrap();
+    for name in ["ca.pem", "role", "id"] {
+        write(&bench.at(name), "x", 0o600);
     }
+    AgeFile::create_identity(&bench.at("identity.txt")).unwrap();
+    let age = AgeFile::new(bench.at("secrets.age"), bench.at("identity.txt"));
+    age.set("path", "field", "value".to_owned().into()).unwrap();
     assert_eq!(bench.warnings(&[&text]).len(), 1, "only the vault's address is left");
+    let exposed = |name: &str| {
+        set_mode(&bench.at(name), 0o644);
+        let said = bench.warnings(&[&text]);
+        set_mode(&bench.at(name), 0o600);
+        said.into_iter().find(|said| said.contains("chmod"))
+    };
+    for (name, field) in [
+        ("identity.txt", "a.yaml:19: SecretStore/age: spec.age.identityFile"),
+        ("id", "a.yaml:24: SecretStore/bao: spec.vault.auth.appRole.secretIdFile"),
+    ] {
+        let said = exposed(name).unwrap().replace(&bench.at("").display().to_string(), "");
+        let expected =
+            format!("{field}: {name}: every user of this machine can use it (mode 0644): chmod 600 {name}");
+        assert_eq!(said, expected);
+    }
+    assert_eq!(exposed("ca.pem"), None);
+    write(&bench.at("secrets.age"), "junk", 0o600);
+    let said = bench.warnings(&[&text]);
+    assert_eq!(
+        said[0],
+        "a.yaml:18: SecretStore/age: spec.age.file: secrets.age: cannot decrypt with this identity"
+    );
+}
+
+fn write(file: &Path, text: &str, mode: u32) {
+    std::fs::write(file, text).unwrap();
+    set_mode(file, mode);
+}
+
+fn set_mode(file: &Path, mode: u32) {
+    std::fs::set_permissions(file, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn keys_and_tokens_that_every_user_can_read_are_named_with_their_mode() {
+    let bench = Bench::new();
+    std::fs::create_dir(bench.at("run")).unwrap();
+    let settings = bench.settings(&format!("{SETTINGS}ledger: {{sealKeyFile: seal.key}}\n"));
+    let files = [
+        ("b", "identity.certificate.keyFile"),
+        ("run/token", "admin.tokenFile"),
+        ("seal.key", "ledger.sealKeyFile"),
+    ];
+    files.iter().for_each(|(name, _)| write(&bench.at(name), "x", 0o600));
+    assert!(places(&settings).is_empty());
+    for (name, field) in files {
+        set_mode(&bench.at(name), 0o604);
+        let said = bench.said(&places(&settings));
+        set_mode(&bench.at(name), 0o600);
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(
+            said[0].contains(field)
+                && said[0].contains("(mode 0604)")
+                && said[0].ends_with(&format!("chmod 600 {name}")),
+            "{said:?}"
+        );
+    }
 }
 
 #[test]

@@ -79,7 +79,7 @@ impl<'de> Deserialize<'de> for Server {
 }
 
 /// A length of time that may be nothing.
-pub(super) fn pause<'de, D: Deserializer<'de>>(value: D) -> Result<Duration, D::Error> {
+pub(crate) fn pause<'de, D: Deserializer<'de>>(value: D) -> Result<Duration, D::Error> {
     let text = written(value)?;
     if ["0ms", "0s", "0m", "0h", "0d"].contains(&text.as_str()) {
         return Ok(Duration::ZERO);

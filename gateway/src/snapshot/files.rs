@@ -1,4 +1,4 @@
-//! The directory of resources: read whole, noticed when it changes.
+//! The directory of resources: read whole.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,12 +13,11 @@ const LARGEST: u64 = 8 << 20;
 #[derive(Debug)]
 pub(crate) struct ResourceFiles {
     directory: PathBuf,
-    seen: Option<Vec<u8>>,
 }
 
 impl ResourceFiles {
     pub(crate) const fn new(directory: PathBuf) -> Self {
-        Self { directory, seen: None }
+        Self { directory }
     }
 
     /// Every `*.yaml` and `*.yml` below the directory, in order of their paths; hidden entries are left out, except that a
@@ -32,29 +31,18 @@ impl ResourceFiles {
         files.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(files)
     }
+}
 
-    /// Makes the next look take everything as changed.
-    pub(crate) fn forget(&mut self) {
-        self.seen = None;
+/// Tells files from what they were.
+pub(crate) fn digest_of(files: &[SourceFile]) -> Vec<u8> {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for file in files {
+        context.update(file.path.as_os_str().as_encoded_bytes());
+        context.update(&[0]);
+        context.update(file.text.as_bytes());
+        context.update(&[0]);
     }
-
-    /// The files, if they are not what they were at the last call.
-    pub(crate) fn changed(&mut self) -> io::Result<Option<Vec<SourceFile>>> {
-        let files = self.read()?;
-        let mut context = digest::Context::new(&digest::SHA256);
-        for file in &files {
-            context.update(file.path.as_os_str().as_encoded_bytes());
-            context.update(&[0]);
-            context.update(file.text.as_bytes());
-            context.update(&[0]);
-        }
-        let now = context.finish().as_ref().to_vec();
-        if self.seen.as_ref() == Some(&now) {
-            return Ok(None);
-        }
-        self.seen = Some(now);
-        Ok(Some(files))
-    }
+    context.finish().as_ref().to_vec()
 }
 
 fn collect(directory: &Path, files: &mut Vec<SourceFile>, depth: usize) -> io::Result<()> {
@@ -86,20 +74,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_is_noticed_once_and_hidden_files_are_not_read() {
+    fn a_change_is_noticed_and_hidden_files_are_not_read() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("team")).unwrap();
         std::fs::write(dir.path().join("team/a.yaml"), "a: 1").unwrap();
         std::fs::write(dir.path().join("b.yml"), "b: 1").unwrap();
         std::fs::write(dir.path().join(".hidden.yaml"), "c: 1").unwrap();
         std::fs::write(dir.path().join("notes.txt"), "d").unwrap();
-        let mut files = ResourceFiles::new(dir.path().into());
-        let first = files.changed().unwrap().unwrap();
+        let files = ResourceFiles::new(dir.path().into());
+        let first = files.read().unwrap();
         let names: Vec<_> =
             first.iter().map(|f| f.path.strip_prefix(dir.path()).unwrap().to_str().unwrap()).collect();
         assert_eq!(names, ["b.yml", "team/a.yaml"]);
-        assert!(files.changed().unwrap().is_none());
+        let again = || digest_of(&files.read().unwrap());
+        assert_eq!(again(), digest_of(&first));
         std::fs::write(dir.path().join("b.yml"), "b: 2").unwrap();
-        assert!(files.changed().unwrap().is_some());
+        assert_ne!(again(), digest_of(&first));
     }
 }

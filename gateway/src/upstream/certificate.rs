@@ -16,13 +16,14 @@ use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls::{Error, InconsistentKeys};
 use tollgate_policy::map::Map;
 use tollgate_policy::name::Name;
-use tollgate_policy::policy::Credential;
+use tollgate_policy::policy::{Credential, Policy};
 use tollgate_secrets::pem::{self, Label};
-use tollgate_secrets::{Secret, Version};
+use tollgate_secrets::{Secret, Secrets, Version};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::{FromDer, X509Version};
 
 use super::tls::TlsClient;
+use crate::expiry::{Dated, Purpose, Validity};
 
 /// What is wrong with a client certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -140,6 +141,25 @@ pub(crate) fn ends(credential: &Credential, secret: &Secret) -> Option<Timestamp
     Timestamp::from_second(first.validity().not_after.timestamp()).ok()
 }
 
+/// The client certificates that `secrets` has for a policy, those that can be read.
+pub(crate) fn dated(policy: &Policy, secrets: &Secrets) -> Vec<Dated> {
+    let shown = policy.credentials().filter(|credential| credential.client_certificate().is_some());
+    let keys = shown.flat_map(|credential| (0..credential.keys.len()).map(move |at| (credential, at)));
+    let dated = keys.filter_map(|(credential, at)| {
+        let secret = secrets.peek(credential, at)?;
+        let (chain, _) = credential.client_certificate()?;
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(secret.expose(Some(chain))?).flatten().collect();
+        let read = chain.iter().filter_map(|der| X509Certificate::from_der(der).ok());
+        let validity = read.filter_map(|(_, read)| Validity::of(&read)).reduce(Validity::and)?;
+        let alias = credential.keys.get(at).and_then(|key| key.alias.as_ref());
+        let name =
+            alias.map_or_else(|| credential.name.to_string(), |alias| format!("{} {alias}", credential.name));
+        let title = format!("Credential {name}: the client certificate");
+        Some(Dated { purpose: Purpose::Client, name, title, validity })
+    });
+    dated.collect()
+}
+
 /// Chain and key of `secret`, which belong together.
 fn certified(credential: &Credential, secret: &Secret) -> Result<CertifiedKey, BadCertificate> {
     let (chain, key) = credential.client_certificate().ok_or(BadCertificate::Field)?;
@@ -183,8 +203,7 @@ mod tests {
     use tokio::runtime::Handle;
     use tollgate_policy::compile::compile_files;
     use tollgate_policy::model::SourceFile;
-    use tollgate_policy::policy::{Policy, TlsVerify};
-    use tollgate_secrets::Secrets;
+    use tollgate_policy::policy::TlsVerify;
 
     use super::*;
     use crate::app;

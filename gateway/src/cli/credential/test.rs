@@ -28,6 +28,7 @@ use crate::cli::say;
 use crate::credentials;
 use crate::injection;
 use crate::memory;
+use crate::preflight;
 use crate::snapshot::Snapshot;
 use crate::upstream::{self, DialRules};
 use crate::version_key;
@@ -186,6 +187,17 @@ struct Failed {
     help: String,
 }
 
+impl Failed {
+    /// With what is wrong with a file, which says what would help.
+    fn naming(self, file: Option<String>) -> Self {
+        let Some(file) = file else { return self };
+        match file.rsplit_once("): ") {
+            Some((what, help)) => Self { what: format!("{what})"), help: help.to_owned(), ..self },
+            None => Self { what: file, ..self },
+        }
+    }
+}
+
 impl Report {
     fn of(
         policy: &Policy,
@@ -195,7 +207,13 @@ impl Report {
     ) -> Self {
         let store = policy.store(key.from.store.as_str()).map(|store| &store.kind);
         let mut done = steps((credential, key), store);
-        let fit = got.as_ref().map_err(|failure| failed((credential, key), *failure, asked));
+        let fit = got.as_ref().map_err(|failure| {
+            let failed = failed((credential, key), *failure, asked);
+            match store.filter(|_| failed.step < Step::Mint) {
+                Some(store) => failed.naming(preflight::files::of_reference(store, &key.from.path)),
+                None => failed,
+            }
+        });
         let fit = fit.and_then(|secret| form(credential, secret, Timestamp::now()));
         let failed = match fit {
             Ok(form) => {
