@@ -284,16 +284,16 @@ impl Seals {
         if heads.is_empty() {
             return Ok(());
         }
-        self.write(Seal { number: self.number + 1, at, heads: heads.to_vec(), retired: Vec::new() })
+        self.write(&Seal { number: self.number + 1, at, heads: heads.to_vec(), retired: Vec::new() })
     }
 
     /// Writes that these segments go, and waits for the disk.
     pub(crate) fn retire(&mut self, retired: &[SegmentHead], at: Timestamp) -> Result<(), LedgerError> {
-        self.write(Seal { number: self.number + 1, at, heads: Vec::new(), retired: retired.to_vec() })
+        self.write(&Seal { number: self.number + 1, at, heads: Vec::new(), retired: retired.to_vec() })
     }
 
-    fn write(&mut self, seal: Seal) -> Result<(), LedgerError> {
-        let mut line = serde_json::to_vec(&SealLine { seal: &seal }).map_err(LedgerError::Encode)?;
+    fn write(&mut self, seal: &Seal) -> Result<(), LedgerError> {
+        let mut line = serde_json::to_vec(&SealLine { seal }).map_err(LedgerError::Encode)?;
         line.pop();
         let mac = self.key.sign(&line, &self.last);
         let mut text = [0; 64];

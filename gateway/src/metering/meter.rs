@@ -3,6 +3,8 @@
 //! **Invariant:** once the caller is proven, exactly one record counts the request, also when it is refused, panics, or its caller
 //! goes away; and its hold is settled or released exactly once. What was sent and never reported settles at the hold.
 
+mod book;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,9 +12,9 @@ use http::{Method, StatusCode};
 use jiff::Timestamp;
 use tollgate_policy::decision::{Admission, Facts, Permit, Priced};
 use tollgate_policy::denial::{Denial, Reason};
-use tollgate_policy::dialect::{Class, Endpoint};
+use tollgate_policy::dialect::Endpoint;
 use tollgate_policy::name::Name;
-use tollgate_policy::price::{Item, NanoUsd, Units};
+use tollgate_policy::price::Units;
 use tollgate_policy::target::Target;
 
 use super::asked::Asked;
@@ -20,12 +22,10 @@ use super::estimate::Bound;
 use super::refusals;
 use crate::core::Core;
 use crate::keys::Chosen;
-use crate::ledger::{
-    Attempt, Bounded, HoldLine, LedgerError, Outcome, Position, Record, RecordId, UsageSource,
-};
+use crate::ledger::{Attempt, Bounded, HoldLine, LedgerError, Outcome, Position, Record, RecordId};
 use crate::listener::Standing;
 use crate::load::{Load, Share};
-use crate::quota::{Demand, Hold, RateHeaders};
+use crate::quota::{Hold, RateHeaders};
 use crate::snapshot::Snapshot;
 use crate::telemetry::ACCESS;
 use crate::upstream::{Peer, Shown, Upload};
@@ -334,73 +334,6 @@ impl Meter {
         journal.record_seen(&self.record, log).map(Some)
     }
 
-    fn book(&mut self, usage: Usage) {
-        let hold = self.hold.take();
-        let held = self.bound.as_ref().map(|bound| (bound.tokens, bound.spend));
-        match usage {
-            Usage::Unbilled => settle(self, hold, 0, NanoUsd::ZERO),
-            Usage::Plain => {
-                // What it was cannot be read off the call, so what it cost is not known.
-                self.record.unpriced = self.is_paid_unread();
-                settle(self, hold, 0, NanoUsd::ZERO);
-            }
-            Usage::Unknown { units, told } => {
-                let estimate = self.tell(&units, &told, UsageSource::Estimated);
-                let (tokens, spend) =
-                    held.unwrap_or_else(|| (units.tokens(), estimate.unwrap_or(NanoUsd::ZERO)));
-                self.record.cost = self.priced().map(|_| spend);
-                settle(self, hold, tokens, spend);
-            }
-            Usage::Estimated { units, told } => {
-                let estimate = self.tell(&units, &told, UsageSource::Estimated).unwrap_or(NanoUsd::ZERO);
-                let most = held.unwrap_or((u64::MAX, estimate));
-                let (tokens, spend) = (units.tokens().min(most.0), estimate.min(most.1));
-                self.record.cost = self.priced().map(|_| spend);
-                settle(self, hold, tokens, spend);
-            }
-            Usage::Reported { units, told, drained } => {
-                let source = if drained { UsageSource::Drained } else { UsageSource::Reported };
-                self.record.cost = self.tell(&units, &told, source);
-                let spend = self.record.cost.unwrap_or(NanoUsd::ZERO);
-                settle(self, hold, units.tokens(), spend);
-            }
-        }
-    }
-
-    /// Puts into the record what was used and how the call was served. Gives what that costs.
-    fn tell(&mut self, units: &Units, told: &Told, source: UsageSource) -> Option<NanoUsd> {
-        let units = self.as_asked(*units);
-        let tier = told.tier.as_deref().or_else(|| self.asked_tier());
-        let cost = self.priced().map(|price| price.cost(&units, tier));
-        let is_used = source == UsageSource::Estimated || !Units { requests: 0, ..units }.is_empty();
-        // What was used and costs nothing is billed by what is not known.
-        let is_nothing = is_used && cost == Some(NanoUsd::ZERO);
-        let tier = tier.map(Bounded::new);
-        self.record.unpriced = told.unpriced || is_nothing || matches!(self.price, Priced::Unpriced);
-        self.record.units = units;
-        self.record.tier = tier;
-        self.record.usage_source = source;
-        self.record.model_answered = told.model.as_deref().map(Bounded::new);
-        self.record.price_version = self.price_version();
-        cost
-    }
-
-    /// Adds what only the request tells.
-    fn as_asked(&self, mut units: Units) -> Units {
-        units.set(Item::Characters, self.facts.characters);
-        if let Some(item) = self.facts.searches_as {
-            units.set(item, units.get(item).saturating_add(units.web_searches));
-            units.set(Item::WebSearches, 0);
-        }
-        units
-    }
-
-    /// How the call is served, where an answer has no place to say it.
-    fn asked_tier(&self) -> Option<&str> {
-        let is_silent = self.endpoint.as_ref().is_some_and(|e| e.response.buffered.tiers.is_empty());
-        self.facts.tier.as_deref().filter(|_| is_silent)
-    }
-
     /// The account for whoever goes on with it; what stays behind is closed.
     pub(super) fn hand_over(&mut self) -> Box<Self> {
         let closed = std::mem::replace(&mut self.closed, true);
@@ -426,44 +359,6 @@ impl Meter {
         })
     }
 
-    /// What to book where no answer was read.
-    fn untold(&self) -> Usage {
-        match &self.endpoint {
-            _ if !self.sent || self.rejected || self.is_error_answered() => Usage::Unbilled,
-            Some(endpoint) if endpoint.metered => {
-                Usage::Unknown { units: Units::default(), told: Told::default() }
-            }
-            _ => Usage::Plain,
-        }
-    }
-
-    /// The provider's answer says that it did not do what it was asked, also where nothing more of it can be read.
-    fn is_error_answered(&self) -> bool {
-        self.record.attempts.last().and_then(|last| last.status).is_some_and(|status| status >= 300)
-    }
-
-    /// The provider may bill it, and neither its request nor its answer is read.
-    fn is_paid_unread(&self) -> bool {
-        let is_paid = match &self.endpoint {
-            Some(endpoint) => {
-                endpoint.class == Class::Use || (endpoint.deferred && self.record.method.as_str() == "POST")
-            }
-            None => !matches!(self.record.method.as_str(), "GET" | "HEAD" | "OPTIONS"),
-        };
-        self.sent && is_paid && !matches!(self.price, Priced::Free)
-    }
-
-    fn priced(&self) -> Option<&tollgate_policy::price::Price> {
-        match &self.price {
-            Priced::At(price) | Priced::Dearest(price) => Some(price),
-            Priced::Free | Priced::Unpriced => None,
-        }
-    }
-
-    fn price_version(&self) -> Option<Arc<str>> {
-        self.priced().map(|price| price.version_shared())
-    }
-
     fn elapsed(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
@@ -477,20 +372,6 @@ fn unavailable(_: &LedgerError) -> Denial {
 /// The access log has of the record what it begins with in the journal.
 pub(super) fn log(record: &[u8]) {
     tracing::info!(target: ACCESS, record);
-}
-
-fn settle(meter: &mut Meter, hold: Option<Hold>, tokens: u64, spend: NanoUsd) {
-    let Some(hold) = hold else { return };
-    meter.record.held_at = Some(hold.opened());
-    if !meter.sent {
-        hold.release();
-        return;
-    }
-    let settled = hold.settle(&Demand { requests: 1, tokens, spend });
-    if settled.exceeded {
-        meter.core.stats.hold_exceeded();
-    }
-    meter.record.charges = settled.charges;
 }
 
 impl Drop for Meter {

@@ -37,7 +37,7 @@ struct State {
     /// Refusals that may be told before they are counted.
     left: u32,
     left_of: Map<(Option<SpiffeId>, Option<Reason>), u32>,
-    counted: Map<Kind, Box<Record>>,
+    counted: Map<Kind, Record>,
 }
 
 impl Default for State {
@@ -69,7 +69,7 @@ impl Refusals {
     }
 
     /// What was counted in the minutes before that of `now`.
-    fn take(&self, now: Timestamp) -> Vec<Box<Record>> {
+    fn take(&self, now: Timestamp) -> Vec<Record> {
         let mut state = self.state();
         let minute = now.as_second().div_euclid(60);
         if minute == state.minute {
@@ -85,7 +85,7 @@ impl Refusals {
         state.take()
     }
 
-    fn take_all(&self) -> Vec<Box<Record>> {
+    fn take_all(&self) -> Vec<Record> {
         self.state().take()
     }
 
@@ -95,7 +95,7 @@ impl Refusals {
 }
 
 impl State {
-    fn take(&mut self) -> Vec<Box<Record>> {
+    fn take(&mut self) -> Vec<Record> {
         std::mem::take(&mut self.counted).into_values().collect()
     }
 
@@ -138,8 +138,8 @@ impl State {
 }
 
 /// The record of a kind whose first refusal is `record`: what all of them have in common.
-fn first_of(kind: &Kind, record: &Record) -> Box<Record> {
-    let mut first = Box::new(Record::new(RecordId::new(), record.at, Bounded::new("*")));
+fn first_of(kind: &Kind, record: &Record) -> Record {
+    let mut first = Record::new(RecordId::new(), record.at, Bounded::new("*"));
     first.caller.clone_from(&kind.caller);
     first.proof = record.proof.filter(|_| kind.caller.is_some());
     first.destination.clone_from(&kind.destination);
@@ -168,7 +168,7 @@ pub(crate) fn tell_all(core: &Core) {
     write(core, core.refusals.take_all());
 }
 
-fn write(core: &Core, records: Vec<Box<Record>>) {
+fn write(core: &Core, records: Vec<Record>) {
     for record in records {
         // A journal that cannot be written says so itself.
         let _ = core.journal.record_seen(&record, super::meter::log);
