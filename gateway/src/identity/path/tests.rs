@@ -194,7 +194,8 @@ fn constrained(mut params: CertificateParams, permitted: &[&str], excluded: &[&s
 #[test]
 fn uri_constraints_of_issuers_and_roots_are_kept_to() {
     let not_permitted = Err(Refusal::NameNotPermitted);
-    let cases: [(&[&str], &[&str], Result<(), Refusal>); 10] = [
+    type Case = (&'static [&'static str], &'static [&'static str], Result<(), Refusal>);
+    let cases: [Case; 10] = [
         (&["prod.acme"], &[], Ok(())),
         (&["other", "prod.acme"], &["dev.acme"], Ok(())),
         (&[".acme"], &[], Ok(())),
