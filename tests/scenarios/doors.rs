@@ -44,7 +44,7 @@ async fn a_second_gateway_on_an_address_is_refused_and_a_killed_ones_successor_i
     let said = refused.stderr();
     for words in [
         format!("listener mesh: cannot listen on 127.0.0.1:{port}"),
-        format!("in use by process {} (tollgate)", first.pid()),
+        format!("in use by process {} (tollgate", first.pid()),
     ] {
         assert!(said.contains(&words), "{words}: {said}");
     }

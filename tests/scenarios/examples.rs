@@ -33,8 +33,10 @@ fn the_first_call_of_the_readme_works_when_it_is_pasted_as_one_block() {
     // Ports that are free here, nothing else is changed; at the end what was started is stopped.
     let sed = format!("sed -i 's/:8443/:{port}/; s/:9441/:{admin}/' tollgate.yaml");
     let script = format!("set -x\n{init}\n{sed}\n{}\nkill $!\nwait\n", ports(rest));
+    fs::create_dir(world.inputs().join("bin")).unwrap();
+    std::os::unix::fs::symlink(binary(), world.inputs().join("bin/tollgate")).unwrap();
     let path = std::env::join_paths(
-        std::iter::once(binary().parent().unwrap().to_owned())
+        std::iter::once(world.inputs().join("bin"))
             .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
     );
     let mut bash = Command::new("bash");

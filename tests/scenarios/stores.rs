@@ -316,6 +316,8 @@ async fn a_right_that_is_taken_away_revokes_the_secret_and_a_login_that_ran_out_
         ("Redirect", "unexpected answer with status 307"),
     ] {
         say(Some(answer));
+        // What was refused rests; a signal has it shown once more.
+        stand.gateway.hang_up();
         let cause = || stand.gateway.snapshot()["stores"].to_string();
         eventually("the store says why it fails", || cause().contains(error)).await;
         assert_eq!(sent(&stand, &client, "kept").await, value, "it is used while it lasts");

@@ -15,9 +15,15 @@ use crate::settings::Settings;
 
 /// What a file of a secret store is not, by field. Files that are not there are told elsewhere.
 pub(crate) fn of_store(kind: &StoreKind) -> Vec<(&'static str, String)> {
+    let mut wrong = unusable(kind);
+    wrong.extend(keys(kind).into_iter().filter_map(|(field, file)| Some((field, exposed(file)?))));
+    wrong
+}
+
+/// What of it cannot be used.
+fn unusable(kind: &StoreKind) -> Vec<(&'static str, String)> {
     let mut wrong: Vec<_> =
         files(kind).into_iter().filter_map(|(field, file)| Some((field, unreadable(file)?))).collect();
-    wrong.extend(keys(kind).into_iter().filter_map(|(field, file)| Some((field, exposed(file)?))));
     if wrong.is_empty()
         && let StoreKind::Age { file, identity_file } = kind
         && let Err(AgeFileError::Unusable { path, failure }) = AgeFile::new(file, identity_file).list()
@@ -141,12 +147,12 @@ fn vault_keys(vault: &VaultStore) -> Vec<(&'static str, &Path)> {
     keys
 }
 
-/// What is wrong with the files of a store, or with the one that a reference names, and what would help; for a test of one credential.
+/// Which file of a store, or the one that a reference names, cannot be used, and what would help; for a test of one credential.
 pub(crate) fn of_reference(kind: &StoreKind, path: &str) -> Option<String> {
     let file: Option<PathBuf> = match kind {
         StoreKind::File { root } => Some(root.join(path)),
         _ => None,
     };
-    let of_store = of_store(kind).into_iter().next().map(|(_, message)| message);
+    let of_store = unusable(kind).into_iter().next().map(|(_, message)| message);
     of_store.or_else(|| file.as_deref().and_then(unreadable))
 }

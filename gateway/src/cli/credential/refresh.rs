@@ -13,6 +13,8 @@ use crate::credentials::Refresh;
 use crate::table::visible;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  tollgate credential refresh openai-prod    # a new key is stored: take it now")]
 pub(super) struct RefreshArgs {
     /// The credential
     #[arg(value_name = "NAME")]
