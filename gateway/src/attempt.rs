@@ -131,7 +131,8 @@ impl Way<'_> {
                         resends += 1;
                         continue;
                     }
-                    Err(Unsent::Died(_)) if !died && template.is_repeatable() => {
+                    // What is billed by what it uses may have been done, and be billed, before the connection died.
+                    Err(Unsent::Died(_)) if !died && template.is_repeatable() && !meter.is_metered() => {
                         died = true;
                         continue;
                     }

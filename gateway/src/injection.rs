@@ -26,7 +26,7 @@ pub(crate) use self::prepared::Prepared;
 use self::prepared::{Ready, Signer};
 pub(crate) use self::scrub::{Scrubber, Seen, answer_head, answer_trailers, forget_digests};
 pub(crate) use self::sigv4::has_digest;
-pub(crate) use self::template::Template;
+pub(crate) use self::template::{Template, is_grpc};
 use crate::identity;
 use crate::keys::Chosen;
 use crate::ledger::Position;

@@ -23,6 +23,7 @@ use tollgate_policy::target::Target;
 use self::aws::AwsProtocol;
 use self::form::Said;
 use crate::identity::Head;
+use crate::injection;
 use crate::ledger::RecordId;
 use crate::metering::MeteredBody;
 use crate::upstream::BodyError;
@@ -122,9 +123,7 @@ enum Form {
 impl Dress {
     /// What the request alone tells.
     pub(crate) fn of<B>(request: &Request<B>) -> Self {
-        let kind = request.headers().get(CONTENT_TYPE);
-        let is_grpc = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-        let form = if is_grpc { Form::Grpc } else { Form::Problem };
+        let form = if injection::is_grpc(request.headers()) { Form::Grpc } else { Form::Problem };
         Self { form, is_head: request.method() == Method::HEAD }
     }
 

@@ -159,7 +159,7 @@ fn is_idempotent(method: &Method) -> bool {
 }
 
 /// Not gRPC-Web, whose content type goes on with a hyphen.
-fn is_grpc(headers: &HeaderMap) -> bool {
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.as_bytes().strip_prefix(b"application/grpc"));
     kind.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }

@@ -77,7 +77,8 @@ pub(crate) async fn answer(
         Ok(()) => Response::from_parts(head, ReplyBody::Full(Bytes::new())),
         Err(_) => {
             let denial =
-                Denial::new(Reason::LedgerUnavailable, "the call was made, but could not be recorded");
+                Denial::new(Reason::LedgerUnavailable, "the call was made, but could not be recorded")
+                    .repeatable(false);
             reply::refusal(&denial, id, dress)
         }
     }

@@ -1,7 +1,8 @@
 //! What a call may cost before it is made, and what it probably did cost where nobody said so.
 //!
 //! **Invariant:** no call that keeps to its bound is charged more than was held for it, whichever way the provider
-//! bills the tokens. What has no finite bound is refused, unless the grant states what to hold it at.
+//! bills the tokens, but for a PDF with pages of more text than the catalog has for one. What has no finite bound is refused, unless the
+//! grant states what to hold it at.
 //!
 //! Deliberately absent: tokenizers. A token is at least one byte: those of OpenAI's models are byte sequences (its
 //! `tiktoken` is a byte-level BPE), and no published count of Anthropic's is denser. A JSON body is longer than what it says.

@@ -258,6 +258,11 @@ impl Meter {
         self.rejected = true;
     }
 
+    /// Whether the call is billed by what it uses.
+    pub(crate) fn is_metered(&self) -> bool {
+        self.endpoint.as_ref().is_some_and(|endpoint| endpoint.metered)
+    }
+
     /// Whether the provider may have the call, and bill it.
     pub(crate) const fn is_out(&self) -> bool {
         self.sent && !self.rejected
@@ -265,8 +270,7 @@ impl Meter {
 
     /// Whether a call that is out and fails for `reason` is charged here, or is very likely billed: it had all of its time.
     pub(crate) fn is_charged(&self, reason: Reason) -> bool {
-        let metered = self.endpoint.as_ref().is_some_and(|endpoint| endpoint.metered);
-        metered && (self.line.is_some() || reason == Reason::UpstreamTimeout)
+        self.is_metered() && (self.line.is_some() || reason == Reason::UpstreamTimeout)
     }
 
     /// The model that was asked for.

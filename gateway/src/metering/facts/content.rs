@@ -227,7 +227,9 @@ impl<'de> Object<'de> {
             return None;
         }
         if member.is_none() && !is_type {
-            draft.content_outside(&format!("`{}`, a member that the gateway does not know,", shown(name)));
+            draft.content_outside_by(|| {
+                format!("`{}`, a member that the gateway does not know,", shown(name))
+            });
         }
         let member = member.unwrap_or(PLAIN);
         self.seen |= member.bit;
@@ -250,7 +252,7 @@ impl<'de> Object<'de> {
             self.something |= member.bit;
             self.is_whole |= member.identifies;
             if member.refers {
-                draft.content_outside(&format!("`{name}`"));
+                draft.content_outside_by(|| format!("`{name}`"));
             }
         }
         if found.carried.is_some() {

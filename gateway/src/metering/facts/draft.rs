@@ -121,8 +121,16 @@ impl<'a, 'de> Draft<'a, 'de> {
 
     /// The same, for something within the content that is being read.
     pub(super) fn content_outside(&mut self, what: &str) {
-        let within = shown(&self.at);
-        self.outside(|| format!("{what} in `{within}`"));
+        self.content_outside_by(|| what.to_owned());
+    }
+
+    /// The same, in words that are made only where nobody has said why yet.
+    pub(super) fn content_outside_by(&mut self, what: impl FnOnce() -> String) {
+        self.outside = true;
+        if self.causes.outside.is_none() {
+            let cause = format!("{} in `{}`", what(), shown(&self.at));
+            self.causes.outside = Some(cause.into());
+        }
     }
 
     /// Nothing bounds the cost, and what does so is content from outside too.

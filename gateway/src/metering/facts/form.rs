@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::{Member, RequestRules};
 
-use super::{Marks, ReadBody, body, json, only};
+use super::{Marks, ReadBody, body, is_utf8_charset, json, only};
 
 /// RFC 2046, section 5.1.1.
 const BOUNDARY_MAX: usize = 70;
@@ -26,11 +26,17 @@ pub(super) fn boundary(headers: &HeaderMap) -> Option<Result<String, Denial>> {
     if !essence.trim().eq_ignore_ascii_case("multipart/form-data") {
         return None;
     }
-    let mut values = parameters.split(';').filter_map(|parameter| {
-        let (name, value) = parameter.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("boundary").then(|| value.trim())
-    });
+    let is_boundary = |parameter: &str| {
+        let (name, value) = parameter.trim().split_once('=')?;
+        name.trim().eq_ignore_ascii_case("boundary").then(|| value.trim().to_owned())
+    };
+    // Another parameter could be another boundary, or another spelling of names, to another reader.
+    if parameters.split(';').any(|one| is_boundary(one).is_none() && !is_utf8_charset(one.trim())) {
+        return Some(Err(two_ways()));
+    }
+    let mut values = parameters.split(';').filter_map(is_boundary);
     let value = values.next().filter(|_| values.next().is_none()).unwrap_or_default();
+    let value = value.as_str();
     let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"'()+_,-./:=?".contains(&byte);
     let is_one = (1..=BOUNDARY_MAX).contains(&value.len()) && value.bytes().all(is_plain);
@@ -91,7 +97,7 @@ impl<'a> Parts<'a> {
 /// The name that the head of a part gives it, and whether it is a file.
 fn named(head: &[u8]) -> Result<(&str, bool), Denial> {
     let head = str::from_utf8(head).map_err(|_| invalid("the head of a part is not UTF-8"))?;
-    let mut found = None;
+    let (mut found, mut has_charset) = (None, false);
     for line in head.split("\r\n") {
         let (field, value) =
             line.split_once(':').ok_or_else(|| invalid("the head of a part is malformed"))?;
@@ -103,6 +109,9 @@ fn named(head: &[u8]) -> Result<(&str, bool), Denial> {
         if field.eq_ignore_ascii_case("content-transfer-encoding") {
             return Err(invalid("a part has a transfer encoding"));
         }
+        if field.eq_ignore_ascii_case("content-type") {
+            has_charset = value.split(';').skip(1).any(|one| !is_utf8_charset(one.trim()));
+        }
         if field.eq_ignore_ascii_case("content-disposition") && found.replace(value.trim()).is_some() {
             return Err(invalid("a part has two names"));
         }
@@ -112,7 +121,7 @@ fn named(head: &[u8]) -> Result<(&str, bool), Denial> {
     let quoted = parameters.and_then(|parameters| parameters.strip_prefix("name=\"")?.split_once('"'));
     let (name, others) = quoted.ok_or_else(|| invalid("a part does not begin with its name in quotes"))?;
     let is_file = is_file(others)?;
-    if name.contains('\\') {
+    if name.contains('\\') || name.eq_ignore_ascii_case("_charset_") || (has_charset && !is_file) {
         return Err(two_ways());
     }
     Ok((name, is_file))

@@ -48,8 +48,12 @@ struct Count {
 /// The references in the page trees.
 #[derive(Default)]
 struct Kids {
-    /// Within the brackets of one.
+    /// Behind the name of one.
     is_open: bool,
+    /// Within its brackets.
+    has_begun: bool,
+    /// Bytes of the name that come with the next piece.
+    rest_of_name: usize,
     /// The last three numbers of it, of which the one before the last is an object's when an `R` follows.
     number: Option<u64>,
     before: Option<u64>,
@@ -67,9 +71,13 @@ impl Count {
         }
         self.objects +=
             begins(b"/Type").filter(|at| is_page(window.get(at + 5..).unwrap_or_default())).count() as u64;
+        if begins(b"/").any(|at| is_disguised(window.get(at + 1..).unwrap_or_default())) {
+            return None;
+        }
         let mut from = 0;
         if self.kids.is_open {
-            from = self.kids.read(window.get(..end).unwrap_or_default());
+            from = std::mem::take(&mut self.kids.rest_of_name);
+            from += self.kids.read(window.get(from..end).unwrap_or_default())?;
         }
         for at in begins(b"/Kids") {
             if at < from {
@@ -77,8 +85,9 @@ impl Count {
             }
             self.trees += 1;
             self.has_tree = true;
-            self.kids.is_open = true;
-            from = at + 5 + self.kids.read(window.get(at + 5..end).unwrap_or_default());
+            (self.kids.is_open, self.kids.has_begun) = (true, false);
+            self.kids.rest_of_name = (at + 5).saturating_sub(end);
+            from = at + 5 + self.kids.read(window.get(at + 5..end).unwrap_or_default())?;
         }
         (self.kids.seen.len() <= PAGES_MAX).then_some(())
     }
@@ -90,8 +99,8 @@ impl Count {
 }
 
 impl Kids {
-    /// Reads to the closing bracket, and says how far that is.
-    fn read(&mut self, bytes: &[u8]) -> usize {
+    /// Reads to the closing bracket, and says how far that is. `None`: there is something else than a list of references.
+    fn read(&mut self, bytes: &[u8]) -> Option<usize> {
         for (at, byte) in bytes.iter().enumerate() {
             match byte {
                 b'0'..=b'9' => {
@@ -99,15 +108,17 @@ impl Kids {
                     self.number = Some(self.number.unwrap_or(0).saturating_mul(10).saturating_add(digit));
                     continue;
                 }
-                b'R' => {
+                b'[' if !self.has_begun => self.has_begun = true,
+                b'R' if self.has_begun => {
                     self.references += 1;
                     self.is_shared |= !self.seen.insert(self.before.take().unwrap_or(0));
                 }
-                b']' => {
+                b']' if self.has_begun => {
                     (self.is_open, self.number, self.before) = (false, None, None);
-                    return at;
+                    return Some(at);
                 }
-                _ => {}
+                b' ' | b'\t' | b'\r' | b'\n' | 0 | 12 => {}
+                _ => return None,
             }
             // The generation follows the number, and is the last before the `R`.
             if let Some(number) = self.number.take()
@@ -116,8 +127,27 @@ impl Kids {
                 self.before = Some(number);
             }
         }
-        bytes.len()
+        Some(bytes.len())
     }
+}
+
+/// Whether a name is one of those that are looked for, written with escapes (ISO 32000-1, 7.3.5). `after` is what follows its slash.
+fn is_disguised(after: &[u8]) -> bool {
+    const WORDS: [&[u8]; 6] = [b"Type", b"Page", b"Pages", b"Kids", b"ObjStm", b"Encrypt"];
+    /// The longest of them with every letter escaped.
+    const LONGEST: usize = 21;
+    let is_end = |byte: &u8| b"\0\t\n\x0c\r ()<>[]{}/%".contains(byte);
+    let name = after.iter().position(is_end).and_then(|end| after.get(..end)).unwrap_or(after);
+    if name.len() > LONGEST || !name.contains(&b'#') {
+        return false;
+    }
+    let plain: Vec<u8> = percent_encoding::percent_decode(&escaped_as_percent(name)).collect();
+    WORDS.contains(&plain.as_slice())
+}
+
+/// With `%` for `#`.
+fn escaped_as_percent(name: &[u8]) -> Vec<u8> {
+    name.iter().map(|byte| if *byte == b'#' { b'%' } else { *byte }).collect()
 }
 
 /// Whether the value after `/Type` is `/Page`, and not `/Pages`.
@@ -160,6 +190,23 @@ mod tests {
         assert_eq!(document(nested), None, "trees of trees may double at each level");
         let tree = "<</Kids[3 0 R 4 0 R]>> <</Kids[5 0 R 6 0 R]>> <</Kids[7 0 R 8 0 R]>> <</Type/Page>>";
         assert_eq!(document(tree), Some(6));
+    }
+
+    #[test]
+    fn pages_that_are_hidden_from_a_plain_look_are_not_counted_as_few() {
+        let elsewhere = "5 0 obj[3 0 R 3 0 R 3 0 R]endobj <</Type/Pages/Kids 5 0 R>> <</Type/Page>>";
+        assert_eq!(document(elsewhere), None);
+        assert_eq!(document("<</Type/Pages/Kids[3 0 R %]\n 4 0 R 5 0 R]>> <</Type/Page>>"), None);
+        assert_eq!(document("<</Type/Pages/Kids[[3 0 R] 4 0 R 5 0 R]>> <</Type/Page>>"), None);
+        for disguised in ["/K#69ds", "/Pa#67e", "/O#62jStm", "/#45ncrypt", "/#54#79#70#65"] {
+            let padding = " ".repeat(3050);
+            for lead in [0, 3000, 3040] {
+                let text =
+                    format!("{}<</Type/Pages/Kids[3 0 R]>> <</Type/Page>> {disguised}", &padding[..lead]);
+                assert_eq!(document(&text), None, "{disguised} {lead}");
+            }
+        }
+        assert_eq!(document("<</Type/Pages/Kids[3 0 R]>> <</Type/Page/Na#6de 1>>"), Some(1));
     }
 
     #[test]

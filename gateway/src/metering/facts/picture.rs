@@ -4,6 +4,8 @@
 //!
 //! Formats: PNG (W3C PNG, 11.2.1), JPEG (ITU-T T.81, B.2.2), GIF (GIF89a, 18 to 20), WebP (RFC 9649).
 
+use std::cell::Cell;
+
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -21,7 +23,15 @@ pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// Width and height in pixels.
 pub(super) fn size(base64: &str) -> Option<(u32, u32)> {
-    let file = File(base64.as_bytes());
+    let read = Cell::new(0);
+    let file = File(base64.as_bytes(), &read);
+    let size = sides(file)?;
+    // Whoever passes over what is no base64 would read another file.
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=');
+    base64.as_bytes().iter().take(read.get()).all(is_plain).then_some(size)
+}
+
+fn sides(file: File<'_>) -> Option<(u32, u32)> {
     match file.bytes::<4>(0)? {
         [0x89, b'P', b'N', b'G'] => png(file),
         [0xff, 0xd8, ..] => jpeg(file),
@@ -31,9 +41,9 @@ pub(super) fn size(base64: &str) -> Option<(u32, u32)> {
     }
 }
 
-/// A file of which any byte can be read without decoding the rest.
+/// A file of which any byte can be read without decoding the rest, and how many characters were gone over for it.
 #[derive(Clone, Copy)]
-struct File<'a>(&'a [u8]);
+struct File<'a>(&'a [u8], &'a Cell<usize>);
 
 impl File<'_> {
     fn bytes<const N: usize>(self, at: usize) -> Option<[u8; N]> {
@@ -47,6 +57,7 @@ impl File<'_> {
     fn byte(self, at: usize) -> Option<u8> {
         let quantum = (at / 3).checked_mul(4)?;
         let group = self.0.get(quantum..)?;
+        self.1.set(self.1.get().max(quantum + 4));
         let mut three = [0; 3];
         let length = BASE64.decode_slice(group.get(..4).unwrap_or(group), &mut three).ok()?;
         three.get(..length)?.get(at % 3).copied()

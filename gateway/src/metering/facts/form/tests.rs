@@ -60,6 +60,11 @@ fn a_deciding_field_that_two_readers_could_read_differently_is_refused() {
         (vec![("name=\"model[]\"", "whisper-1")], Reason::AmbiguousBody),
         (vec![("name=\"model\"; filename=\"m\"", "whisper-1")], Reason::AmbiguousBody),
         (vec![("name=model", "whisper-1")], Reason::BodyInvalid),
+        (vec![model, ("name=\"_charset_\"", "utf-7")], Reason::BodyInvalid),
+        (
+            vec![("name=\"model\"\r\nContent-Type: text/plain; charset=utf-7", "whisper-1")],
+            Reason::BodyInvalid,
+        ),
         (vec![("name=\"file\"; name=\"model\"", "whisper-1")], Reason::BodyInvalid),
         (vec![("name=\"file\"; filename=\"a\"; name=\"model\"", "whisper-1")], Reason::BodyInvalid),
         (vec![("name=\"file\"; filename=\"a\\\"; name=\\\"model\"", "whisper-1")], Reason::BodyInvalid),
@@ -114,6 +119,9 @@ fn a_form_says_what_separates_its_parts() {
     assert_eq!(of("multipart/form-data; boundary=\"a b\""), Some(None));
     assert_eq!(of("Multipart/Form-Data; charset=utf-8; Boundary=\"a-b\""), Some(Some("a-b".to_owned())));
     assert_eq!(of("multipart/form-data; boundary=a; boundary=b"), Some(None));
+    assert_eq!(of("multipart/form-data; boundary=a; boundary*=utf-8''b"), Some(None));
+    assert_eq!(of("multipart/form-data; boundary=a; charset=utf-7"), Some(None));
+    assert_eq!(of("multipart/form-data; boundary=a; charset=utf-8"), Some(Some("a".to_owned())));
     assert_eq!(of("multipart/form-data"), Some(None));
     assert_eq!(of("application/json"), None);
 }
