@@ -29,11 +29,15 @@ pub(crate) enum Age {
 }
 
 impl Validity {
-    /// `None` where a date is out of all bounds.
-    pub(crate) fn of(certificate: &X509Certificate<'_>) -> Option<Self> {
+    /// Dates beyond those that can be counted are the first and the last of these: the end of what never ends (RFC 5280, section
+    /// 4.1.2.5) is one of them.
+    pub(crate) fn of(certificate: &X509Certificate<'_>) -> Self {
         let read = certificate.validity();
-        let at = |seconds: i64| Timestamp::from_second(seconds).ok();
-        Some(Self { begins: at(read.not_before.timestamp())?, ends: at(read.not_after.timestamp())? })
+        let at = |seconds: i64| {
+            let bound = if seconds < 0 { Timestamp::MIN } else { Timestamp::MAX };
+            Timestamp::from_second(seconds).unwrap_or(bound)
+        };
+        Self { begins: at(read.not_before.timestamp()), ends: at(read.not_after.timestamp()) }
     }
 
     /// What both have in common.

@@ -51,7 +51,7 @@ impl Bundle {
         for (index, der) in certificates.iter().enumerate() {
             let (_, read) = X509Certificate::from_der(der).map_err(|error| error.to_string())?;
             let title = title(index, &read);
-            let Some(validity) = Validity::of(&read) else { return Err(format!("{title}: no dates")) };
+            let validity = Validity::of(&read);
             if let Some(fault) = fault(&read) {
                 unfit.push(Unfit { title, fault });
                 continue;

@@ -4,7 +4,8 @@
 //! a form that no SPIFFE certificate has a name of, in the same bytes otherwise, and the signature is checked over the certificate as it was
 //! signed ([`Signed`]). What the constraint says is judged here.
 //!
-//! **Invariant:** only bases that were read are marked: what could not be understood stays, and webpki refuses it.
+//! **Invariant:** only bases that were read are marked: what could not be understood stays, and webpki refuses it. What webpki is shown
+//! stands for one certificate: none is altered that has the mark already.
 
 use std::net::Ipv4Addr;
 
@@ -50,7 +51,12 @@ pub(super) fn apart(
         (&constraints.excluded_subtrees, &mut apart.excluded),
     ] {
         for GeneralSubtree { base } in subtrees.iter().flatten() {
-            let GeneralName::URI(base) = base else { continue };
+            let base = match base {
+                GeneralName::URI(base) => base,
+                // What is shown could then stand for another certificate too, which has fewer of the constraints that are judged here.
+                GeneralName::RegisteredID(_) | GeneralName::Invalid(..) => return None,
+                _ => continue,
+            };
             if !is_base(base) {
                 return None;
             }

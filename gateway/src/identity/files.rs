@@ -433,7 +433,7 @@ fn unnamed<'a>(chain: &[CertificateDer<'_>], names: &'a [GatewayName]) -> Vec<&'
 /// What the certificates of a chain have in common.
 fn of_chain(chain: &[CertificateDer<'_>]) -> Option<Validity> {
     let read = chain.iter().filter_map(|der| X509Certificate::from_der(der).ok());
-    read.filter_map(|(_, read)| Validity::of(&read)).reduce(Validity::and)
+    read.map(|(_, read)| Validity::of(&read)).reduce(Validity::and)
 }
 
 fn bundle_digest(pem: &Result<Vec<u8>, FileError>) -> Digest {

@@ -18,6 +18,9 @@ use super::constraints::{self, Altered, Signed, UriConstraints};
 use super::trust::Refusal;
 use crate::expiry::Validity;
 
+/// Certificates beside a leaf that are looked at: webpki goes through six on a path.
+const MOST_ISSUERS: usize = 16;
+
 /// When the path from `leaf` to a root of `bundle` ends, at `now`. What begins within `skew` from now has begun.
 pub(super) fn verify(
     chain: &[CertificateDer<'_>],
@@ -63,6 +66,10 @@ impl<'a> Shown<'a> {
     /// A certificate that cannot be read is not part of a path.
     fn of(leaf: &'a CertificateDer<'a>, issuers: &'a [CertificateDer<'a>]) -> Result<Self, Refusal> {
         let (_, signed) = X509Certificate::from_der(leaf).map_err(|_| Refusal::Malformed)?;
+        // webpki parses each of them at every step of its search, which anybody can make long.
+        if issuers.len() > MOST_ISSUERS {
+            return Err(Refusal::Unverified);
+        }
         let mut shown = Self { leaf, signed, issuers: Vec::new(), certificates: Vec::new() };
         for der in issuers {
             let Ok((_, read)) = X509Certificate::from_der(der) else { continue };
@@ -104,7 +111,11 @@ impl<'a> Shown<'a> {
     fn has_double(&self, altered: &[Altered<'_>]) -> bool {
         let all = self.issuers.iter().map(|issuer| &issuer.read).chain([&self.signed]);
         let mut all = all.map(|read| read.tbs_certificate.as_ref());
+        let is_one_for_two = |one: &Altered<'_>| {
+            altered.iter().any(|other| one.shown == other.shown && one.signed != other.signed)
+        };
         all.any(|signed| altered.iter().any(|altered| altered.shown == signed))
+            || altered.iter().any(is_one_for_two)
     }
 
     fn longest(
@@ -114,7 +125,7 @@ impl<'a> Shown<'a> {
         moment: Moment,
     ) -> Result<Timestamp, Refusal> {
         let certificate = EndEntityCert::try_from(self.leaf).map_err(|_| Refusal::Malformed)?;
-        let own = Validity::of(&self.signed).ok_or(Refusal::Malformed)?.ends;
+        let own = Validity::of(&self.signed).ends;
         let (longest, refused) = (Cell::new(None), Cell::new(None));
         let judge = |path: &VerifiedPath<'_>| {
             match self.judge(path, bundle, moment) {
@@ -149,7 +160,7 @@ impl<'a> Shown<'a> {
         {
             return Err(Refusal::RootNotInDate);
         }
-        let mut ends = Validity::of(&self.signed).ok_or(Refusal::Malformed)?.ends.min(root.validity.ends);
+        let mut ends = Validity::of(&self.signed).ends.min(root.validity.ends);
         let mut below = uris(&self.signed)?;
         for certificate in path.intermediate_certificates() {
             let der = certificate.der();
@@ -161,7 +172,7 @@ impl<'a> Shown<'a> {
             if !below.iter().all(|uri| issuer.constraints.allow(uri)) {
                 return Err(Refusal::NameNotPermitted);
             }
-            ends = ends.min(Validity::of(&issuer.read).ok_or(Refusal::Malformed)?.ends);
+            ends = ends.min(Validity::of(&issuer.read).ends);
             below.extend(uris(&issuer.read)?);
         }
         if !below.iter().all(|uri| root.constraints.allow(uri)) {
@@ -176,14 +187,19 @@ fn may_sign(issuer: &X509Certificate<'_>) -> bool {
     matches!(issuer.key_usage(), Ok(Some(usage)) if usage.value.key_cert_sign())
 }
 
-fn uris<'a>(certificate: &'a X509Certificate<'_>) -> Result<Vec<&'a str>, Refusal> {
+/// `uniformResourceIdentifier` among the general names (RFC 5280, section 4.2.1.6).
+const URI_NAME: u32 = 6;
+
+/// The URIs of its subject alternative name. One that cannot be read could be any.
+pub(super) fn uris<'a>(certificate: &'a X509Certificate<'_>) -> Result<Vec<&'a str>, Refusal> {
     let names = certificate.subject_alternative_name().map_err(|_| Refusal::Malformed)?;
     let names = names.iter().flat_map(|san| &san.value.general_names);
     let uris = names.filter_map(|name| match name {
-        GeneralName::URI(uri) => Some(*uri),
+        GeneralName::URI(uri) => Some(Ok(*uri)),
+        GeneralName::Invalid(tag, _) if tag.0 == URI_NAME => Some(Err(Refusal::Malformed)),
         _ => None,
     });
-    Ok(uris.collect())
+    uris.collect()
 }
 
 fn refusal_of(error: &webpki::Error) -> Refusal {

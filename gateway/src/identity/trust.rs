@@ -14,7 +14,6 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use tokio::sync::watch;
 use tollgate_policy::caller::{Caller, Proof, SpiffeId, TrustDomain};
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
 use super::bundle::Bundle;
@@ -185,11 +184,7 @@ pub(super) fn spiffe_id(leaf: &CertificateDer<'_>) -> Result<SpiffeId, Refusal> 
     if signs || constraints.is_some_and(|c| c.value.ca) {
         return Err(Refusal::SigningCertificate);
     }
-    let names = certificate.subject_alternative_name().map_err(|_| Refusal::Malformed)?;
-    let mut uris = names.iter().flat_map(|san| &san.value.general_names).filter_map(|name| match name {
-        GeneralName::URI(uri) => Some(*uri),
-        _ => None,
-    });
+    let mut uris = path::uris(&certificate)?.into_iter();
     let (Some(uri), None) = (uris.next(), uris.next()) else { return Err(Refusal::NotOneUriSan) };
     uri.parse().map_err(|_| Refusal::NotSpiffe)
 }

@@ -150,7 +150,7 @@ pub(crate) fn dated(policy: &Policy, secrets: &Secrets) -> Vec<Dated> {
         let (chain, _) = credential.client_certificate()?;
         let chain: Vec<_> = CertificateDer::pem_slice_iter(secret.expose(Some(chain))?).flatten().collect();
         let read = chain.iter().filter_map(|der| X509Certificate::from_der(der).ok());
-        let validity = read.filter_map(|(_, read)| Validity::of(&read)).reduce(Validity::and)?;
+        let validity = read.map(|(_, read)| Validity::of(&read)).reduce(Validity::and)?;
         let alias = credential.keys.get(at).and_then(|key| key.alias.as_ref());
         let name =
             alias.map_or_else(|| credential.name.to_string(), |alias| format!("{} {alias}", credential.name));

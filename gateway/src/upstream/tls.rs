@@ -143,7 +143,7 @@ impl Ca {
         for (index, der) in CertificateDer::pem_slice_iter(&pem).enumerate() {
             let der = der.map_err(|_| TlsSetupError::Empty(file.into()))?;
             let read = X509Certificate::from_der(&der).ok();
-            let read = read.and_then(|(_, read)| Some((title(index, &read), Validity::of(&read)?)));
+            let read = read.map(|(_, read)| (title(index, &read), Validity::of(&read)));
             let (title, validity) = read.ok_or_else(|| TlsSetupError::Empty(file.into()))?;
             let age = validity.age(now, SKEW);
             roots.push((title, validity));

@@ -257,6 +257,39 @@ fn a_constraint_cannot_be_taken_off_a_certificate_that_was_signed_with_it() {
 }
 
 #[test]
+fn what_is_shown_for_one_certificate_never_stands_for_another() {
+    let good = root(ca("root", YEAR));
+    for (permitted, excluded) in [(&["other"][..], &["dev.acme"][..]), (&[], &["prod.acme", "dev.acme"])] {
+        let inter = below(constrained(ca("inter", YEAR), permitted, excluded), &good);
+        let signed = der(&inter);
+        // The first constraint of one copy is marked by hand, under the true signature; the signature of the other is broken.
+        let mut broken = signed.to_vec();
+        *broken.last_mut().unwrap() ^= 1;
+        let first = permitted.iter().chain(excluded).next().unwrap();
+        let base = [&[0x86, u8::try_from(first.len()).unwrap()], first.as_bytes()].concat();
+        let at = signed.windows(base.len()).position(|bytes| bytes == base).unwrap();
+        let mut marked = signed.to_vec();
+        marked[at] = 0x88;
+        let [broken, marked] = [broken, marked].map(CertificateDer::from);
+        let leaf = leaf(&inter);
+        for chain in [[leaf.clone(), broken.clone(), marked.clone()], [leaf.clone(), marked, broken]] {
+            assert!(verdict(&[&good], &chain).is_err(), "{permitted:?} {excluded:?}");
+        }
+    }
+}
+
+#[test]
+fn a_root_that_never_ends_is_one_and_a_chain_of_very_many_is_not_looked_at() {
+    let forever = (YEAR.0, 253_402_300_799 - Timestamp::now().as_second());
+    let good = root(ca("root", forever));
+    let inter = below(ca("inter", YEAR), &good);
+    let mut chain = vec![leaf(&inter), der(&inter)];
+    assert_eq!(verdict(&[&good], &chain), Ok(()));
+    chain.extend((0..16).map(|_| der(&good)));
+    assert_eq!(verdict(&[&good], &chain), Err(Refusal::Unverified));
+}
+
+#[test]
 fn a_constrained_issuer_still_has_to_be_signed() {
     let (good, evil) = (root(ca("root", YEAR)), root(ca("root", YEAR)));
     let inter = below(constrained(ca("inter", YEAR), &["prod.acme"], &[]), &evil);
