@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tollgate_policy::caller::SpiffeId;
 
 use crate::quota::Keys;
@@ -93,6 +94,7 @@ impl Loads {
             connections: AtomicU64::default(),
             calls: AtomicU64::default(),
             drains: AtomicU64::default(),
+            reading: Arc::new(Semaphore::new(1)),
             held: Group::default(),
             namespace,
             domain,
@@ -119,6 +121,7 @@ pub(crate) struct Load {
     connections: AtomicU64,
     calls: AtomicU64,
     drains: AtomicU64,
+    reading: Arc<Semaphore>,
     held: Group,
     namespace: Arc<Group>,
     domain: Arc<Group>,
@@ -136,6 +139,12 @@ impl Load {
 
     pub(crate) fn drain(self: &Arc<Self>) -> Option<Share> {
         Share::take(self, |load| &load.drains, DRAINS)
+    }
+
+    /// Waits for this caller's turn to have a large body parsed: one at a time, so that its bodies wait for each other,
+    /// and those of others do not wait for them.
+    pub(crate) async fn reading_turn(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.reading).acquire_owned().await.ok()
     }
 
     /// Takes room for `bytes` more of a body that is held.

@@ -229,6 +229,27 @@ async fn a_ca_bundle_of_a_destination_is_taken_when_it_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_ca_bundle_of_a_destination_is_taken_while_the_configuration_on_disk_is_refused() {
+    let stand = stand().await;
+    let client = stand.checkout();
+    let other = Authority::new(&stand.world, "other");
+    for broken in ["kind: Grant\n", "kind: {"] {
+        let (before, refused) = (stand.gateway.generation(), failures(&stand));
+        stand.gateway.write_resource("more.yaml", broken);
+        eventually("it is refused", || failures(&stand) > refused).await;
+        assert_eq!(stand.gateway.generation(), before);
+        for (ca, status) in [(other.pem(), 502), (stand.pki.pem(), 200)] {
+            let before = stand.gateway.generation();
+            std::fs::write(stand.pki.bundle(), ca).unwrap();
+            stand.gateway.reloaded(before).await;
+            client.get("/up/x").await.assert_status(status);
+        }
+        let (status, ready) = stand.gateway.admin_get("/readyz");
+        assert!(ready.contains("refused"), "{status}: {ready}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn certificates_that_end_soon_or_lack_a_name_are_told_of_and_measured() {
     let mut plan = Plan::new();
     let short = Leaf { ends_in: 300, begins_in: -7200, ..Leaf::server(&["localhost"]) };

@@ -35,8 +35,10 @@ pub(super) struct Reload {
     identity: IdentityFiles,
     resources: ResourceFiles,
     disk: Settle<Disk>,
-    /// The CA bundles of what was last read.
-    authorities: BTreeMap<PathBuf, Option<CaState>>,
+    /// What the snapshot in force was built of.
+    good: Vec<SourceFile>,
+    /// The CA bundles of what was last read and of the snapshot in force.
+    authorities: Authorities,
     /// A signal asked for a look, and the files have not settled since.
     forced: bool,
     environment: Environment,
@@ -50,12 +52,15 @@ pub(super) struct Reload {
     remarked: Instant,
 }
 
+/// CA bundles of destinations, as they were read.
+type Authorities = BTreeMap<PathBuf, Option<CaState>>;
+
 /// What a snapshot is made of, to tell a change by.
 #[derive(Debug, PartialEq, Eq)]
 struct Disk {
     /// The resources; what the system says where they cannot be read.
     resources: Result<Vec<u8>, String>,
-    authorities: BTreeMap<PathBuf, Option<CaState>>,
+    authorities: Authorities,
 }
 
 impl Reload {
@@ -69,6 +74,7 @@ impl Reload {
             identity,
             resources: ResourceFiles::new(settings.resources.clone()),
             disk: Settle::new(None),
+            good: Vec::new(),
             authorities: BTreeMap::new(),
             forced: false,
             environment: environment(&settings)?,
@@ -88,6 +94,7 @@ impl Reload {
         let files = self.resources.read().map_err(|error| vec![self.unreadable(&error)])?;
         let snapshot = self.build(&files, None)?;
         self.took(&files, snapshot.ca_states());
+        self.good = files;
         Ok(snapshot)
     }
 
@@ -124,19 +131,26 @@ impl Reload {
         }
         let files = self.resources.read();
         let resources = files.as_ref().map(|files| digest_of(files)).map_err(ToString::to_string);
-        let authorities = self.authorities.keys().map(|file| (file.clone(), ca_state(file))).collect();
-        if self.disk.look(Disk { resources, authorities }) != Look::Settled {
+        let authorities: Authorities =
+            self.authorities.keys().map(|file| (file.clone(), ca_state(file))).collect();
+        let disk = Disk { resources, authorities: authorities.clone() };
+        if self.disk.look(disk) != Look::Settled {
             return;
         }
         let forced = std::mem::take(&mut self.forced);
-        let files = match files {
-            Ok(files) => files,
+        match files {
+            Ok(files) => self.take(files, authorities, shared),
             Err(error) => {
                 let problem = self.unreadable(&error).to_string();
                 self.reloads.set_refused(true);
-                return complain(&self.reloads, &mut self.complaint, problem, forced, REFUSED);
+                complain(&self.reloads, &mut self.complaint, problem, forced, REFUSED);
+                self.renew(&authorities, shared);
             }
-        };
+        }
+    }
+
+    /// Takes the files that have settled beside these CA bundles, or says why not.
+    fn take(&mut self, files: Vec<SourceFile>, seen: Authorities, shared: &Shared) {
         let before = shared.snapshots.current();
         match self.build(&files, before.as_deref()) {
             Ok(snapshot) => {
@@ -147,19 +161,37 @@ impl Reload {
                 self.complaint.clear();
                 self.reloads.set_refused(false);
                 tracing::info!(generation, files = files.len(), "configuration taken");
+                self.good = files;
             }
             Err(problems) => {
-                if let Some(authorities) = ca_states(&files, &self.environment) {
-                    self.took(&files, authorities);
-                }
                 self.reloads.set_refused(true);
                 complain(&self.reloads, &mut self.complaint, lines(&problems), true, REFUSED);
+                self.renew(&seen, shared);
+                // Whichever is mended first is to be seen: these files, or a bundle of what is in force.
+                let mut authorities = ca_states(&files, &self.environment).unwrap_or_default();
+                authorities.extend(seen);
+                self.took(&files, authorities);
             }
         }
     }
 
+    /// Takes CA bundles of the configuration in force that changed or ended, while what is on disk cannot be taken.
+    fn renew(&self, seen: &Authorities, shared: &Shared) {
+        let Some(before) = shared.snapshots.current() else { return };
+        let is_same = |(file, state): (&PathBuf, &Option<CaState>)| seen.get(file) == Some(state);
+        if before.ca_states().iter().all(is_same) {
+            return;
+        }
+        // A bundle that cannot be used is no news here: the refusal above, or the next one, names it.
+        if let Ok(snapshot) = self.build(&self.good, Some(&before)) {
+            let generation = snapshot.generation;
+            shared.publish(snapshot);
+            tracing::info!(generation, "CA bundles taken; the last good configuration serves");
+        }
+    }
+
     /// What is on disk counts as taken: only another change is looked at.
-    fn took(&mut self, files: &[SourceFile], authorities: BTreeMap<PathBuf, Option<CaState>>) {
+    fn took(&mut self, files: &[SourceFile], authorities: Authorities) {
         let resources = Ok(digest_of(files));
         self.authorities.clone_from(&authorities);
         self.disk = Settle::new(Some(Disk { resources, authorities }));

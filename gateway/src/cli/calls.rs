@@ -141,7 +141,8 @@ pub(super) fn run(args: &CallsArgs) -> anyhow::Result<ExitCode> {
             find(&data_dir, id)
         })?;
         let Some(call) = call else {
-            complain(&format!("{}: there is no call {id}", data_dir.display()));
+            let counted = "refusals that come in numbers have one record for a minute, without their ids";
+            complain(&format!("{}: there is no call {id}; {counted}", data_dir.display()));
             return Ok(ExitCode::FAILURE);
         };
         return one(&call, args.format).map(|()| ExitCode::SUCCESS);

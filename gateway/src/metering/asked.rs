@@ -34,7 +34,7 @@ const WORTH_A_LOOK: u64 = 64 << 10;
 
 /// A body of more bytes is parsed on a thread of its own: a core has others to serve meanwhile.
 const LARGE: usize = 256 * 1024;
-/// So many of them are parsed at once.
+/// So many of them are parsed at once, of one caller one.
 static LARGE_AT_ONCE: Semaphore = Semaphore::const_new(2);
 
 /// A request's body and what it says.
@@ -85,7 +85,7 @@ pub(crate) async fn read(
     let (bytes, room) = collect(incoming, most, load, shared.limits.least()).await?;
     let mut read = match endpoint {
         Some(endpoint) => {
-            let read = read_facts(endpoint, headers, &bytes).await?;
+            let read = read_facts(endpoint, headers, &bytes, load).await?;
             if let Some(query) = admission.target().query() {
                 facts::check_query(&endpoint.request, query, &read.facts)?;
             }
@@ -102,16 +102,22 @@ pub(crate) fn is_large(incoming: &CallerBody) -> bool {
     incoming.size_hint().exact().is_none_or(|length| length > WORTH_A_LOOK)
 }
 
-async fn read_facts(endpoint: &Arc<Endpoint>, headers: &HeaderMap, body: &Bytes) -> Result<ReadBody, Denial> {
+async fn read_facts(
+    endpoint: &Arc<Endpoint>,
+    headers: &HeaderMap,
+    body: &Bytes,
+    load: &Load,
+) -> Result<ReadBody, Denial> {
     if body.len() <= LARGE {
         return facts::read(endpoint, headers, body);
     }
     let failed = |_| Denial::new(Reason::Internal, "the request body could not be read");
+    let own = load.reading_turn().await;
     let turn = LARGE_AT_ONCE.acquire().await.map_err(|_| failed(()))?;
     let (endpoint, headers, body) = (Arc::clone(endpoint), headers.clone(), body.clone());
     let read = spawn_blocking(move || {
         // It is not over when nobody waits for it any more.
-        let _turn = turn;
+        let _turns = (own, turn);
         facts::read(&endpoint, &headers, &body)
     });
     read.await.map_err(|_| failed(()))?

@@ -15,7 +15,7 @@ use tollgate_policy::map::Map;
 use tollgate_policy::name::Name;
 
 use crate::core::Core;
-use crate::ledger::{Bounded, Outcome, Record, RecordId};
+use crate::ledger::{Bounded, LedgerError, Outcome, Record, RecordId};
 
 /// Refusals of one caller for one reason that are told each, at once and then per minute, on one core.
 const EACH: u32 = 100;
@@ -126,7 +126,7 @@ impl State {
         let kind = if full { Kind { reason, status, outcome, ..Kind::default() } } else { kind };
         match self.counted.get_mut(&kind) {
             Some(sum) => {
-                sum.count = sum.count.saturating_add(1);
+                sum.count = sum.count.saturating_add(record.count);
                 sum.bytes_in = sum.bytes_in.saturating_add(record.bytes_in);
             }
             None => {
@@ -145,7 +145,7 @@ fn first_of(kind: &Kind, record: &Record) -> Record {
     first.destination.clone_from(&kind.destination);
     first.grant.clone_from(&kind.grant);
     (first.reason, first.status, first.outcome) = (record.reason, record.status, record.outcome);
-    (first.bytes_in, first.generation) = (record.bytes_in, record.generation);
+    (first.count, first.bytes_in, first.generation) = (record.count, record.bytes_in, record.generation);
     first
 }
 
@@ -159,20 +159,27 @@ pub(super) fn is_countable(record: &Record) -> bool {
 /// Writes what was counted in the minutes before; once a second. While space is short it stays where it is.
 pub(crate) fn tell(core: &Core) {
     if core.journal.available().is_ok() && !core.journal.space_is_short() {
-        write(core, core.refusals.take(Timestamp::now()));
+        for record in write(core, core.refusals.take(Timestamp::now())) {
+            core.refusals.state().count(&record);
+        }
     }
 }
 
 /// Writes all that was counted: the core has ended.
 pub(crate) fn tell_all(core: &Core) {
-    write(core, core.refusals.take_all());
+    let unwritten = write(core, core.refusals.take_all());
+    let calls: u64 = unwritten.iter().map(|record| record.count).sum();
+    if calls > 0 {
+        tracing::error!(calls, "refused calls could not be recorded: the journal's disk is full");
+    }
 }
 
-fn write(core: &Core, records: Vec<Record>) {
-    for record in records {
-        // A journal that cannot be written says so itself.
-        let _ = core.journal.record_seen(&record, super::meter::log);
-    }
+/// What could not be written because the disk has filled up. A journal that is broken keeps what it was given, and says so itself.
+fn write(core: &Core, records: Vec<Record>) -> Vec<Record> {
+    let is_full = |record: &Record| {
+        matches!(core.journal.record_seen(record, super::meter::log), Err(LedgerError::Full))
+    };
+    records.into_iter().filter(is_full).collect()
 }
 
 #[cfg(test)]
@@ -226,6 +233,20 @@ mod tests {
         assert_eq!(records.len(), KINDS + 1);
         assert_eq!(records.iter().map(|record| record.count).sum::<u64>(), callers - 1_000);
         assert!(records.iter().any(|record| record.caller.is_none()));
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_counted_on() {
+        let refusals = Refusals::default();
+        let one = refused("spiffe://a/x", Reason::NoGrant, 600);
+        let count = |record| refusals.state().count(record);
+        count(&one);
+        count(&one);
+        let [two] = &refusals.take_all()[..] else { panic!() };
+        count(&one);
+        count(two);
+        let [three] = &refusals.take_all()[..] else { panic!() };
+        assert_eq!((three.count, three.bytes_in), (3, 6));
     }
 
     #[test]

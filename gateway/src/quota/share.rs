@@ -20,7 +20,7 @@ const RECENT: i64 = 60_000;
 const MODERATE: u64 = 2;
 /// How many times of what is left free a caller, a namespace and a trust domain may hold.
 const TIMES: [u64; 3] = [1, 2, 4];
-/// Holders that are remembered before those that hold nothing are dropped.
+/// Holders that are remembered, at least, before those that hold nothing are dropped.
 const REMEMBERED: usize = 1024;
 
 /// Who holds how much of one count.
@@ -30,8 +30,16 @@ pub(super) struct Shares(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     /// By caller, by namespace, by trust domain.
-    holders: [Map<Arc<str>, Arc<AtomicU64>>; 3],
+    holders: [Holders; 3],
     last: [Last; 3],
+}
+
+/// What each of one level holds.
+#[derive(Debug, Default)]
+struct Holders {
+    held: Map<Arc<str>, Arc<AtomicU64>>,
+    /// How many held something when it was looked last.
+    live: usize,
 }
 
 /// The two that were seen last at one level.
@@ -106,14 +114,16 @@ impl State {
     }
 
     fn holder(&mut self, level: usize, key: &str) -> Arc<AtomicU64> {
-        let holders = &mut self.holders[level];
-        if let Some(holder) = holders.get(key) {
+        let Holders { held, live } = &mut self.holders[level];
+        if let Some(holder) = held.get(key) {
             return Arc::clone(holder);
         }
-        if holders.len() >= REMEMBERED {
-            holders.retain(|_, holder| Arc::strong_count(holder) > 1);
+        // Twice as many as live: what a look costs is spread over as many that came new.
+        if held.len() >= REMEMBERED.max(live.saturating_mul(2)) {
+            held.retain(|_, holder| Arc::strong_count(holder) > 1);
+            *live = held.len();
         }
-        Arc::clone(holders.entry(Arc::from(key)).or_default())
+        Arc::clone(held.entry(Arc::from(key)).or_default())
     }
 }
 
@@ -193,6 +203,22 @@ mod tests {
         }
         assert!(bench.free() >= 300, "{}", bench.free());
         assert!(bench.take("a/ns/victim/sa/x", 100));
+    }
+
+    #[test]
+    fn those_that_hold_nothing_are_forgotten_and_looked_for_ever_less_often() {
+        let mut bench = Bench::new();
+        for n in 0..REMEMBERED * 3 {
+            bench.take(&format!("a/ns/x/sa/{n}"), 0);
+        }
+        let held = |bench: &Bench| bench.shares.0.lock().unwrap().holders[0].held.len();
+        assert_eq!(held(&bench), REMEMBERED * 3, "all of them live");
+        bench.held.clear();
+        for n in 0..REMEMBERED * 3 {
+            bench.take(&format!("a/ns/y/sa/{n}"), 0);
+            bench.held.clear();
+        }
+        assert!(held(&bench) <= REMEMBERED * 2, "{}", held(&bench));
     }
 
     #[test]

@@ -158,7 +158,8 @@ fn two_ways() -> Denial {
 impl Part<'_> {
     /// The field as a member of a JSON object; `None` where it is of no interest.
     fn member(&self, rules: &RequestRules) -> Result<Option<String>, Denial> {
-        let plain = self.name.strip_suffix("[]").unwrap_or(self.name);
+        // Some readers take what a bracket follows as a list, or as an object.
+        let plain = self.name.split_once('[').map_or(self.name, |(plain, _)| plain);
         let folded = json::folded(plain);
         let known = rules.member(folded.as_deref().unwrap_or(plain));
         let Some(member) = known else { return Ok(Some(format!("{}:null", json!(plain)))) };

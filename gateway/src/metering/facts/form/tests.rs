@@ -57,6 +57,7 @@ fn a_deciding_field_that_two_readers_could_read_differently_is_refused() {
     for (parts, reason) in [
         (vec![model, ("name=\"model\"", "gpt-4o-transcribe")], Reason::AmbiguousBody),
         (vec![model, ("name=\"Model\"", "gpt-4o-transcribe")], Reason::AmbiguousBody),
+        (vec![model, ("name=\"model[0]\"", "gpt-4o-transcribe")], Reason::AmbiguousBody),
         (vec![("name=\"model[]\"", "whisper-1")], Reason::AmbiguousBody),
         (vec![("name=\"model\"; filename=\"m\"", "whisper-1")], Reason::AmbiguousBody),
         (vec![("name=model", "whisper-1")], Reason::BodyInvalid),
