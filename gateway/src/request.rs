@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tollgate_policy::denial::Denial;
 
 use crate::attempt::{Answered, Way};
-use crate::caller_body::CallerBody;
+use crate::caller_body::{CallerBody, Leftover};
 use crate::fault::{self, Stage};
 use crate::identity::Head;
 use crate::injection::{self, Template};
@@ -28,8 +28,10 @@ pub(crate) async fn handle(
 ) -> Response<ReplyBody> {
     let mut dress = Dress::of(&request);
     let mut meter = Meter::open(&connection.core, request.method());
-    let route = fault::caught(pin!(forward(&connection, request, &mut meter, &mut dress))).await;
-    match route {
+    let mut leftover = None;
+    let route =
+        fault::caught(pin!(forward(&connection, request, &mut leftover, &mut meter, &mut dress))).await;
+    let response = match route {
         Ok(answered) => metering::answer(meter, answered, connection, dress).await,
         Err(denial) => {
             let id = meter.refuse(&denial);
@@ -40,19 +42,31 @@ pub(crate) async fn handle(
             }
             response
         }
+    };
+    if let Some(leftover) = leftover {
+        leftover.discard(response.status()).await;
     }
+    response
 }
 
 async fn forward(
     connection: &Connection,
     request: Box<Request<Incoming>>,
+    leftover: &mut Option<Leftover>,
     meter: &mut Meter,
     dress: &mut Dress,
 ) -> Result<Box<Answered>, Denial> {
     let core = &*connection.core;
     let faults = fault::Faults::of(&request);
     let (parts, body) = request.into_parts();
-    let body = CallerBody::new(body, connection.body());
+    let body = match connection.body() {
+        Some(progress) => CallerBody::alone(body, progress),
+        None => {
+            let (body, left) = CallerBody::stream(body, &parts.headers);
+            *leftover = left;
+            body
+        }
+    };
 
     let snapshot = core.snapshot()?;
 
