@@ -10,8 +10,8 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, Version, response};
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout};
 use tollgate_policy::decision::Permit;
@@ -23,14 +23,13 @@ use tollgate_secrets::Secret;
 use crate::core::Core;
 use crate::error;
 use crate::fault::{Faults, Stage};
-use crate::injection::{Injected, Scrubber, Template};
+use crate::injection::{Injected, Template};
 use crate::keys::{Chosen, Turn};
-use crate::listener::Connection;
 use crate::metering::{self, Meter};
+use crate::session::Session;
 use crate::snapshot::Snapshot;
 use crate::upstream::{
-    Answer, AnswerBody, Bucket, Fate, Lease, Offer, Peer, Shown, Tls, Unanswered, Upload, UpstreamError,
-    Wanted,
+    Answer, Bucket, Fate, Offer, Peer, Shown, Tls, Unanswered, Upload, UpstreamError, Wanted,
 };
 
 /// How often a request that a closing connection returned, or that the provider did not process, is put on another one.
@@ -40,32 +39,11 @@ const CAUSE_CHARS: usize = 500;
 /// How often a call that is under way is looked at again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// The head of the provider's answer and what is needed to pass the rest on.
-#[derive(Debug)]
-pub(crate) struct Answered {
-    pub(crate) head: response::Parts,
-    pub(crate) body: AnswerBody,
-    pub(crate) lease: Lease,
-    pub(crate) permit: Permit,
-    pub(crate) key: Option<Chosen>,
-    /// What the body has to go through.
-    pub(crate) scrubber: Option<Scrubber>,
-    pub(crate) faults: Faults,
-}
-
-impl Answered {
-    pub(crate) fn new(answer: Answer, permit: Permit, key: Option<Chosen>, faults: Faults) -> Box<Self> {
-        let (mut head, body) = answer.response.into_parts();
-        // That of the connection to the provider; the caller has a connection, and a version, of its own (RFC 9110, section 2.5).
-        head.version = Version::HTTP_11;
-        Box::new(Self { head, body, lease: answer.lease, permit, key, scrubber: None, faults })
-    }
-}
-
 /// What all attempts of a call have in common.
 #[derive(Clone, Copy)]
 pub(crate) struct Way<'a> {
-    pub(crate) connection: &'a Connection,
+    pub(crate) core: &'a Core,
+    pub(crate) session: &'a Session,
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) faults: Faults,
 }
@@ -103,7 +81,7 @@ impl Way<'_> {
         template: &mut Template,
         meter: &mut Meter,
     ) -> Result<(Answer, Option<Chosen>), Denial> {
-        let core = &*self.connection.core;
+        let core = self.core;
         self.faults.at(Stage::Secret);
         let mut turn = Turn::new(core, permit);
         let mut key = turn.first().await?;
@@ -160,8 +138,7 @@ impl Way<'_> {
         (key, shown, fresh): (Option<&Chosen>, Option<Shown<'_>>, bool),
         meter: &mut Meter,
     ) -> Result<Answer, Unsent> {
-        let Self { connection, snapshot, .. } = *self;
-        let core = &*connection.core;
+        let Self { core, snapshot, .. } = *self;
         let fail = |meter: &mut Meter, error: &UpstreamError| {
             meter.attempt_failed(error::upstream_reason(error));
             let blamed = shown.filter(|_| error.is_of_certificate()).map(|shown| &shown.credential.name);
@@ -229,7 +206,7 @@ impl Way<'_> {
         let credential = credential.ok_or_else(|| {
             Denial::new(Reason::Internal, "the destination's client certificate is not in the policy")
         })?;
-        let secret = secret(&self.connection.core, destination, credential).await;
+        let secret = secret(self.core, destination, credential).await;
         let secret = secret.inspect_err(|_| meter.blame(&credential.name))?;
         Ok(Some((Arc::clone(credential), secret)))
     }
@@ -245,8 +222,7 @@ impl Way<'_> {
     ) -> Result<impl Future<Output = Result<Answer, Unanswered>> + use<>, Denial> {
         self.faults.at(Stage::Inject);
         self.still_permitted(permit, meter)?;
-        let core = &*self.connection.core;
-        let injected = Injected::new(template, permit, key, &core.prepared, peer)?;
+        let injected = Injected::new(template, permit, key, &self.core.prepared, peer)?;
         meter.attempt(injected.peer(), key, shown);
         self.faults.at(Stage::Send);
         meter.sent();
@@ -283,12 +259,12 @@ impl Way<'_> {
 
     /// A policy that came since the call was decided may have withdrawn what it was decided by.
     fn still_permitted(&self, permit: &Permit, meter: &Meter) -> Result<(), Denial> {
-        let snapshots = &self.connection.core.shared.snapshots;
-        if snapshots.generation() == self.snapshot.generation {
+        if self.core.shared.snapshots.generation() == self.snapshot.generation {
             return Ok(());
         }
-        let current = self.connection.core.snapshot()?;
-        let grants = self.connection.caller(&current, Timestamp::now())?.grants;
+        let current = self.core.snapshot()?;
+        let trust = &self.core.shared.trust;
+        let grants = self.session.proofs.caller(trust, &current, Timestamp::now())?.grants;
         if current.policy.reauthorise(&grants, permit, meter.model()) {
             return Ok(());
         }

@@ -5,6 +5,7 @@
 
 mod action;
 mod answer;
+mod answered;
 mod asked;
 mod body;
 pub(crate) mod catalog;
@@ -12,12 +13,14 @@ mod estimate;
 mod facts;
 mod meter;
 mod refusals;
+mod reply_body;
 mod scan;
 mod sse;
 mod usage;
 
 pub(crate) use answer::answer;
+pub(crate) use answered::Answered;
 pub(crate) use asked::{demand, explained, is_large, least, read, too_slow};
-pub(crate) use body::MeteredBody;
 pub(crate) use meter::Meter;
-pub(crate) use refusals::{Refusals, tell, tell_all};
+pub(crate) use refusals::Refusals;
+pub(crate) use reply_body::ReplyBody;

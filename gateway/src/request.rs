@@ -10,56 +10,58 @@ use hyper::body::{Body, Incoming};
 use jiff::Timestamp;
 use tollgate_policy::denial::Denial;
 
-use crate::attempt::{Answered, Way};
+use crate::attempt::Way;
 use crate::caller_body::CallerBody;
+use crate::core::Core;
 use crate::fault::{self, Stage};
 use crate::identity::Head;
 use crate::injection::{self, Template};
-use crate::listener::Connection;
-use crate::metering::{self, Meter};
-use crate::reply::{self, Dress, ReplyBody};
+use crate::metering::{self, Answered, Meter, ReplyBody};
+use crate::reply::{self, Dress};
+use crate::session::Session;
 
 /// Answers one request, and sees to it that it is recorded once, however it ends.
 ///
 /// What the futures of the route hold is boxed or borrowed: a future keeps an argument twice, and every call pays for its size.
 pub(crate) async fn handle(
-    connection: Arc<Connection>,
+    core: Arc<Core>,
+    session: Arc<Session>,
     request: Box<Request<Incoming>>,
 ) -> Response<ReplyBody> {
     let mut dress = Dress::of(&request);
-    let mut meter = Meter::open(&connection.core, request.method());
-    let route = fault::caught(pin!(forward(&connection, request, &mut meter, &mut dress))).await;
+    let mut meter = Meter::open(Arc::clone(&core), request.method());
+    let route = fault::caught(pin!(forward(&core, &session, request, &mut meter, &mut dress))).await;
     match route {
-        Ok(answered) => metering::answer(meter, answered, connection, dress).await,
+        Ok(answered) => metering::answer(meter, answered, session, dress).await,
         Err(denial) => {
             let id = meter.refuse(&denial);
-            let unread = connection.body().is_some_and(|body| body.was_dropped());
+            let unread = session.body().is_some_and(|body| body.was_dropped());
             let mut response = reply::refusal(&denial, id, dress);
             if unread {
                 reply::announce_close(&mut response);
             }
-            response
+            response.map(ReplyBody::Full)
         }
     }
 }
 
 async fn forward(
-    connection: &Connection,
+    core: &Core,
+    session: &Session,
     request: Box<Request<Incoming>>,
     meter: &mut Meter,
     dress: &mut Dress,
 ) -> Result<Box<Answered>, Denial> {
-    let core = &*connection.core;
     let faults = fault::Faults::of(&request);
     let (parts, body) = request.into_parts();
-    let body = CallerBody::new(body, connection.body());
+    let body = CallerBody::new(body, session.body());
 
     let snapshot = core.snapshot()?;
 
     faults.at(Stage::Identity);
     let head = Head::read(parts, core.shared.limits.head_bytes)?;
     dress.read(&head);
-    let standing = connection.caller(&snapshot, meter.begun())?;
+    let standing = session.proofs.caller(&core.shared.trust, &snapshot, meter.begun())?;
     meter.identified(&standing, &snapshot)?;
 
     faults.at(Stage::Target);
@@ -96,7 +98,7 @@ async fn forward(
     let hold = hold.map_err(|denial| metering::explained(denial, cause.as_deref()))?;
     meter.hold(hold, &permit)?;
 
-    let way = Way { connection, snapshot: &snapshot, faults };
+    let way = Way { core, session, snapshot: &snapshot, faults };
     let (answer, key) = way.send(&permit, &mut template, meter).await?;
     let mut answered = Answered::new(answer, permit, key, faults);
 

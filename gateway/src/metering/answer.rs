@@ -8,13 +8,14 @@ use http::{HeaderValue, Response};
 use http_body::Body;
 use tollgate_policy::denial::{Denial, Reason};
 
+use super::answered::Answered;
 use super::body::MeteredBody;
 use super::meter::{Meter, Told, Usage};
-use crate::attempt::Answered;
+use super::reply_body::ReplyBody;
 use crate::injection::{self, Seen};
 use crate::ledger::Outcome;
-use crate::listener::Connection;
-use crate::reply::{self, Dress, REQUEST_ID, ReplyBody};
+use crate::reply::{self, Dress, REQUEST_ID};
+use crate::session::Session;
 
 // draft-ietf-httpapi-ratelimit-headers-11
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -27,7 +28,7 @@ const AT_ONCE: u64 = 64 << 10;
 pub(crate) async fn answer(
     mut meter: Box<Meter>,
     mut answered: Box<Answered>,
-    connection: Arc<Connection>,
+    session: Arc<Session>,
     dress: Dress,
 ) -> Response<ReplyBody> {
     let head = &mut answered.head;
@@ -44,7 +45,7 @@ pub(crate) async fn answer(
             head.headers.remove(CONTENT_LENGTH);
         }
         let short = answered.body.size_hint().exact().is_some_and(|length| length <= AT_ONCE);
-        let (mut head, mut body) = MeteredBody::new(meter, answered, connection);
+        let (mut head, mut body) = MeteredBody::new(meter, answered, session);
         if short {
             body.settle().await;
         }
@@ -79,7 +80,7 @@ pub(crate) async fn answer(
             let denial =
                 Denial::new(Reason::LedgerUnavailable, "the call was made, but could not be recorded")
                     .repeatable(false);
-            reply::refusal(&denial, id, dress)
+            reply::refusal(&denial, id, dress).map(ReplyBody::Full)
         }
     }
 }

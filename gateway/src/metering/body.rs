@@ -5,6 +5,7 @@
 //! drained for its usage, within bounds, keeping hold and place.
 
 mod drain;
+mod source;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -17,17 +18,18 @@ use http_body::{Body, Frame, SizeHint};
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::Reason;
 
-use super::meter::{Meter, Told, Usage};
-use super::usage::{Announced, Output, Reading, UsageReader};
-use super::{asked, estimate};
-use crate::attempt::Answered;
+use self::source::Source;
+use super::answered::Answered;
+use super::asked;
+use super::meter::Meter;
+use super::usage::{Announced, Output, UsageReader};
 use crate::drain::Phase;
 use crate::fault::{Faults, Stage};
 use crate::injection::{self, Messages, Scrubber, Seen};
 use crate::keys::Chosen;
 use crate::ledger::{Outcome, Wait};
-use crate::listener::{Connection, Pulse};
-use crate::upstream::{AnswerBody, BodyError, Lease, Stall};
+use crate::session::{Session, WriteProgress};
+use crate::upstream::{BodyError, Stall};
 
 /// The provider's body and the account it is charged to.
 #[derive(Debug)]
@@ -43,7 +45,7 @@ pub(crate) struct MeteredBody {
     /// Under which policy the stream was last found to be permitted.
     generation: u64,
     permit: Permit,
-    connection: Arc<Connection>,
+    session: Arc<Session>,
     /// Of the call, for what is to be masked in trailers.
     key: Option<Chosen>,
     /// The last of an answer, as the caller may see them.
@@ -54,19 +56,7 @@ pub(crate) struct MeteredBody {
     is_flushed: bool,
     faults: Faults,
     /// Of an answer that outlasts its head.
-    pulse: Option<Arc<Pulse>>,
-}
-
-/// The part that a drain takes over.
-#[derive(Debug)]
-struct Source {
-    incoming: Option<AnswerBody>,
-    reader: Option<UsageReader>,
-    lease: Option<Lease>,
-    meter: Box<Meter>,
-    billed: bool,
-    /// The caller has gone.
-    drained: bool,
+    progress: Option<Arc<WriteProgress>>,
 }
 
 #[derive(Debug)]
@@ -87,7 +77,7 @@ impl MeteredBody {
     pub(super) fn new(
         meter: Box<Meter>,
         answered: Box<Answered>,
-        connection: Arc<Connection>,
+        session: Arc<Session>,
     ) -> (response::Parts, Box<Self>) {
         let Answered { head, body: incoming, lease, permit, key, scrubber, faults } = *answered;
         let label = head.headers.get(http::header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
@@ -111,13 +101,13 @@ impl MeteredBody {
             state: State::Passing,
             generation,
             permit,
-            connection,
+            session,
             key,
             trailers: None,
             broken: None,
             is_flushed: false,
             faults,
-            pulse: None,
+            progress: None,
         });
         (head, body)
     }
@@ -173,7 +163,9 @@ impl MeteredBody {
 
     /// The answer outlasts its head: from now on its caller is watched.
     pub(super) fn watch(&mut self) {
-        self.pulse = Some(self.connection.pulse(asked::holds_shared(self.permit.grant())));
+        let is_shared = asked::holds_shared(self.permit.grant());
+        let least = is_shared.then(|| self.source.meter.core.shared.limits.least());
+        self.progress = Some(self.session.write_progress(least));
     }
 
     /// Waits for the record, if it is being written, and lets go what waited for it.
@@ -219,7 +211,7 @@ impl MeteredBody {
 
     fn take_trailers(&mut self, frame: Frame<Bytes>) {
         let Ok(mut trailers) = frame.into_trailers() else { return };
-        let prepared = &self.connection.core.prepared;
+        let prepared = &self.source.meter.core.prepared;
         let cleaned =
             injection::answer_trailers(&mut trailers, &self.permit, self.key.as_ref(), prepared).is_ok();
         self.trailers = Some(trailers).filter(|trailers| cleaned && !trailers.is_empty());
@@ -288,61 +280,15 @@ impl MeteredBody {
 
     /// A new policy may have withdrawn what this stream runs under.
     fn is_withdrawn(&mut self) -> bool {
-        let snapshots = &self.connection.core.shared.snapshots;
+        let snapshots = &self.source.meter.core.shared.snapshots;
         if snapshots.generation() == self.generation {
             return false;
         }
         let Some(snapshot) = snapshots.current() else { return false };
         self.generation = snapshot.generation;
-        let grants = self.connection.grants(&snapshot);
+        let grants = self.session.proofs.grants(&snapshot);
         let model = self.source.meter.model();
         !snapshot.policy.reauthorise(&grants, &self.permit, model)
-    }
-}
-
-impl Source {
-    fn feed(&mut self, chunk: Bytes, output: &mut Output) {
-        match &mut self.reader {
-            Some(reader) => reader.feed(chunk, output),
-            None => output.ready.push_back(chunk),
-        }
-    }
-
-    /// Closes the account. `None`: the journal took nothing, which only a strict caller could mind.
-    /// `waiting` bytes are still to go out.
-    fn record(&mut self, reading: Option<Reading>, outcome: Outcome, waiting: u64) -> Option<Wait> {
-        let says_error = reading.as_ref().is_some_and(|reading| reading.error_event);
-        let is_whole = outcome == Outcome::Completed;
-        self.meter.record.outcome = if says_error && is_whole { Outcome::ProviderError } else { outcome };
-        if says_error {
-            self.meter.record.reason.get_or_insert(Reason::UpstreamError);
-        }
-        self.meter.record.bytes_out += waiting;
-        let usage = self.usage(reading);
-        self.meter.close(usage).ok().flatten().map(Wait::new)
-    }
-
-    fn usage(&self, reading: Option<Reading>) -> Usage {
-        if !self.billed {
-            return Usage::Unbilled;
-        }
-        let Some(endpoint) = self.meter.endpoint.as_deref().filter(|endpoint| endpoint.metered) else {
-            return Usage::Plain;
-        };
-        let mut reading = reading.unwrap_or_default();
-        let told =
-            Told { model: reading.model.take(), tier: reading.tier.take(), unpriced: reading.unpriced };
-        let estimate = || estimate::estimate(&self.meter.facts, endpoint, &reading);
-        match reading.units {
-            Some(units) => Usage::Reported { units, told, drained: self.drained },
-            None if reading.error_event && reading.wrote => Usage::Estimated { units: estimate(), told },
-            // It ended before the model wrote: what it reported by then is all there is.
-            None if reading.error_event => match reading.partial {
-                Some(units) => Usage::Reported { units, told, drained: self.drained },
-                None => Usage::Unbilled,
-            },
-            None => Usage::Unknown { units: estimate(), told },
-        }
     }
 }
 
@@ -362,8 +308,8 @@ impl Body for MeteredBody {
         loop {
             if let Some(bytes) = this.next_piece() {
                 this.source.meter.record.bytes_out += bytes.len() as u64;
-                if let Some(pulse) = &this.pulse {
-                    pulse.handed(bytes.len());
+                if let Some(progress) = &this.progress {
+                    progress.handed(bytes.len());
                 }
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
@@ -386,8 +332,8 @@ impl Body for MeteredBody {
                         this.failed(BodyError::Revoked, Reason::NoGrant);
                         continue;
                     }
-                    if let Some(pulse) = &this.pulse {
-                        pulse.waits();
+                    if let Some(progress) = &this.progress {
+                        progress.waits();
                     }
                     ready!(this.poll_source(cx));
                     if matches!(this.state, State::Tail) {
@@ -430,11 +376,11 @@ impl Body for MeteredBody {
 
 impl Drop for MeteredBody {
     fn drop(&mut self) {
-        self.connection.due.over();
+        self.session.deadline.on_response();
         if !matches!(self.state, State::Passing) {
             return;
         }
-        let core = &self.connection.core;
+        let core = &self.source.meter.core;
         let drained = core.shared.drain.watch();
         let share = self.source.meter.load.as_ref().and_then(|load| load.drain());
         let worth_it = self.source.reader.is_some() && core.shared.drain.phase() < Phase::Cutting;

@@ -23,11 +23,11 @@ use super::refusals;
 use crate::core::Core;
 use crate::keys::Chosen;
 use crate::ledger::{Attempt, Bounded, HoldLine, LedgerError, Outcome, Position, Record, RecordId};
-use crate::listener::Standing;
 use crate::load::{Load, Share};
 use crate::quota::{Hold, RateHeaders};
+use crate::session::Standing;
 use crate::snapshot::Snapshot;
-use crate::telemetry::ACCESS;
+use crate::telemetry;
 use crate::upstream::{Peer, Shown, Upload};
 
 /// What was learnt of a call's usage.
@@ -81,10 +81,10 @@ pub(crate) struct Meter {
 
 impl Meter {
     /// Opens the account when the head has been read.
-    pub(crate) fn open(core: &Arc<Core>, method: &Method) -> Box<Self> {
+    pub(crate) fn open(core: Arc<Core>, method: &Method) -> Box<Self> {
         core.stats.began();
         Box::new(Self {
-            core: Arc::clone(core),
+            core,
             record: Box::new(Record::new(RecordId::new(), Timestamp::now(), Bounded::new(method.as_str()))),
             endpoint: None,
             hides_usage: false,
@@ -335,7 +335,7 @@ impl Meter {
         if countable && !self.core.refusals.is_told(&self.record, journal.space_is_short()) {
             return Ok(None);
         }
-        journal.record_seen(&self.record, log).map(Some)
+        journal.record_seen(&self.record, telemetry::access).map(Some)
     }
 
     /// The account for whoever goes on with it; what stays behind is closed.
@@ -371,11 +371,6 @@ impl Meter {
 fn unavailable(_: &LedgerError) -> Denial {
     Denial::new(Reason::LedgerUnavailable, "usage cannot be recorded at the moment, so no call is made")
         .retry_after(std::time::Duration::from_secs(5))
-}
-
-/// The access log has of the record what it begins with in the journal.
-pub(super) fn log(record: &[u8]) {
-    tracing::info!(target: ACCESS, record);
 }
 
 impl Drop for Meter {

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use http_body_util::BodyExt;
 
-use super::{Output, Source};
+use super::source::Source;
 use crate::drain::{Drained, Phase};
 use crate::ledger::Outcome;
 use crate::load::Share;
+use crate::metering::usage::Output;
 use crate::upstream::AnswerBody;
 
 /// What a drain may take.
