@@ -15,14 +15,14 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::{HeaderMap, response};
 use http_body::{Body, Frame, SizeHint};
-use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::Reason;
 
 use self::source::Source;
+use super::account::Account;
 use super::answered::Answered;
-use super::asked;
-use super::meter::Meter;
+use super::inspected_body;
 use super::usage::{Announced, Output, UsageReader};
+use crate::core::Core;
 use crate::drain::Phase;
 use crate::fault::{Faults, Stage};
 use crate::injection::{self, Messages, Scrubber, Seen};
@@ -44,7 +44,7 @@ pub(crate) struct MeteredBody {
     state: State,
     /// Under which policy the stream was last found to be permitted.
     generation: u64,
-    permit: Permit,
+    core: Arc<Core>,
     session: Arc<Session>,
     /// Of the call, for what is to be masked in trailers.
     key: Option<Chosen>,
@@ -75,22 +75,30 @@ enum State {
 impl MeteredBody {
     /// The body of an answer, and its head for the caller.
     pub(super) fn new(
-        meter: Box<Meter>,
+        account: Box<Account>,
         answered: Box<Answered>,
+        core: Arc<Core>,
         session: Arc<Session>,
     ) -> (response::Parts, Box<Self>) {
-        let Answered { head, body: incoming, lease, permit, key, scrubber, faults } = *answered;
+        let Answered { head, body: incoming, lease, call, key, scrubber, faults } = *answered;
         let label = head.headers.get(http::header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
-        let announced = Announced::of(label, meter.facts.stream);
-        let metered = meter.endpoint.as_ref().filter(|endpoint| endpoint.metered);
+        let announced = Announced::of(label, call.facts.stream);
+        let metered = call.metered();
         let billed = head.status.is_success();
-        let reader = metered.filter(|_| billed).map(|e| UsageReader::new(e, announced, meter.hides_usage));
-        let stall = Stall::new(permit.destination().timeouts.idle);
-        let generation = meter.record.generation;
+        let reader = metered.filter(|_| billed).map(|e| UsageReader::new(e, announced, call.hides_usage));
+        let stall = Stall::new(call.permit.destination().timeouts.idle);
+        let generation = account.record.generation;
         let messages = scrubber.as_ref().and_then(|_| Messages::of(&head.headers));
         let seen = if scrubber.is_some() { Seen::NotYet } else { Seen::Unchanged };
-        let source =
-            Source { incoming: Some(incoming), reader, lease: Some(lease), meter, billed, drained: false };
+        let source = Source {
+            incoming: Some(incoming),
+            reader,
+            lease: Some(lease),
+            call,
+            account: Some(account),
+            billed,
+            drained: false,
+        };
         let body = Box::new(Self {
             source,
             output: Output::default(),
@@ -100,7 +108,7 @@ impl MeteredBody {
             stall,
             state: State::Passing,
             generation,
-            permit,
+            core,
             session,
             key,
             trailers: None,
@@ -163,15 +171,15 @@ impl MeteredBody {
 
     /// The answer outlasts its head: from now on its caller is watched.
     pub(super) fn watch(&mut self) {
-        let is_shared = asked::holds_shared(self.permit.grant());
-        let least = is_shared.then(|| self.source.meter.core.shared.limits.least());
+        let is_shared = inspected_body::holds_shared(self.source.call.permit.grant());
+        let least = is_shared.then(|| self.core.shared.limits.least());
         self.progress = Some(self.session.write_progress(least));
     }
 
     /// Waits for the record, if it is being written, and lets go what waited for it.
     fn poll_record(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let State::Recording { wait, end } = &mut self.state else { return Poll::Ready(()) };
-        let journal = &self.source.meter.core.journal;
+        let journal = &self.core.journal;
         let written = match wait {
             Some(wait) => ready!(journal.poll_written(wait, cx)).is_ok(),
             None => false,
@@ -211,9 +219,10 @@ impl MeteredBody {
 
     fn take_trailers(&mut self, frame: Frame<Bytes>) {
         let Ok(mut trailers) = frame.into_trailers() else { return };
-        let prepared = &self.source.meter.core.prepared;
+        let prepared = &self.core.prepared;
         let cleaned =
-            injection::answer_trailers(&mut trailers, &self.permit, self.key.as_ref(), prepared).is_ok();
+            injection::answer_trailers(&mut trailers, &self.source.call.permit, self.key.as_ref(), prepared)
+                .is_ok();
         self.trailers = Some(trailers).filter(|trailers| cleaned && !trailers.is_empty());
         if self.source.incoming.as_ref().is_some_and(Body::is_end_stream) {
             self.end();
@@ -230,7 +239,7 @@ impl MeteredBody {
             self.end();
         } else if self.output.complete {
             let reading = self.source.reader.as_ref().map(UsageReader::reading);
-            let wait = self.source.record(reading, Outcome::Completed, self.waiting());
+            let wait = self.source.record(reading, Outcome::Completed, None, self.waiting());
             self.state = State::Recording { wait, end: false };
         }
     }
@@ -249,7 +258,7 @@ impl MeteredBody {
         let reading = self.source.reader.take().map(|reader| reader.finish(&mut self.output));
         // The last frame is what tells the caller that the answer is complete.
         self.output.hold();
-        let wait = self.source.record(reading, Outcome::Completed, self.waiting());
+        let wait = self.source.record(reading, Outcome::Completed, None, self.waiting());
         self.state = State::Recording { wait, end: true };
     }
 
@@ -270,25 +279,24 @@ impl MeteredBody {
         }
         self.source.incoming = None;
         self.source.lease = None;
-        self.source.meter.record.reason = Some(reason);
         let outcome = if reason == Reason::NoGrant { Outcome::Refused } else { Outcome::UpstreamFailed };
         let reading = self.source.reader.take().map(|reader| reader.finish(&mut Output::default()));
         let waiting = self.output.ready.iter().map(|bytes| bytes.len() as u64).sum();
-        self.source.record(reading, outcome, waiting);
+        self.source.record(reading, outcome, Some(reason), waiting);
         self.broken = Some(error);
     }
 
     /// A new policy may have withdrawn what this stream runs under.
     fn is_withdrawn(&mut self) -> bool {
-        let snapshots = &self.source.meter.core.shared.snapshots;
+        let snapshots = &self.core.shared.snapshots;
         if snapshots.generation() == self.generation {
             return false;
         }
         let Some(snapshot) = snapshots.current() else { return false };
         self.generation = snapshot.generation;
         let grants = self.session.proofs.grants(&snapshot);
-        let model = self.source.meter.model();
-        !snapshot.policy.reauthorise(&grants, &self.permit, model)
+        let call = &self.source.call;
+        !snapshot.policy.reauthorise(&grants, &call.permit, call.model())
     }
 }
 
@@ -307,7 +315,9 @@ impl Body for MeteredBody {
         let this = &mut *self;
         loop {
             if let Some(bytes) = this.next_piece() {
-                this.source.meter.record.bytes_out += bytes.len() as u64;
+                if let Some(account) = &mut this.source.account {
+                    account.record.bytes_out += bytes.len() as u64;
+                }
                 if let Some(progress) = &this.progress {
                     progress.handed(bytes.len());
                 }
@@ -360,7 +370,7 @@ impl Body for MeteredBody {
         match &self.source.incoming {
             // Asked before the first frame, or once everything is here.
             Some(incoming)
-                if !self.source.meter.hides_usage
+                if !self.source.call.hides_usage
                     && self.output.ready.is_empty()
                     && self.unscrubbed() == 0 =>
             {
@@ -380,21 +390,21 @@ impl Drop for MeteredBody {
         if !matches!(self.state, State::Passing) {
             return;
         }
-        let core = &self.source.meter.core;
+        let core = &self.core;
         let drained = core.shared.drain.watch();
-        let share = self.source.meter.load.as_ref().and_then(|load| load.drain());
+        let share = self.source.account.as_ref().and_then(|account| account.drain());
         let worth_it = self.source.reader.is_some() && core.shared.drain.phase() < Phase::Cutting;
         let (Some(incoming), Some(share), true) = (self.source.incoming.take(), share, worth_it) else {
             let reading = self.source.reader.take().map(|reader| reader.finish(&mut Output::default()));
-            self.source.record(reading, Outcome::CallerGone, 0);
+            self.source.record(reading, Outcome::CallerGone, None, 0);
             return;
         };
-        let meter = self.source.meter.hand_over();
         let source = Source {
             incoming: None,
             reader: self.source.reader.take(),
             lease: self.source.lease.take(),
-            meter,
+            call: Arc::clone(&self.source.call),
+            account: self.source.account.take(),
             billed: self.source.billed,
             drained: false,
         };

@@ -36,5 +36,5 @@ pub(super) async fn run(mut incoming: AnswerBody, mut source: Source, _share: Sh
     }
     let reading = source.reader.take().map(|reader| reader.finish(&mut output));
     source.drained = true;
-    source.record(reading, Outcome::CallerGone, 0);
+    source.record(reading, Outcome::CallerGone, None, 0);
 }

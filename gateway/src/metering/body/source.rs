@@ -1,11 +1,14 @@
 //! What the provider sends, read for its usage, and the account that is closed by it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use tollgate_policy::denial::Reason;
 
 use crate::ledger::{Outcome, Wait};
+use crate::metering::account::{Account, Told, Usage};
 use crate::metering::estimate;
-use crate::metering::meter::{Meter, Told, Usage};
+use crate::metering::permitted::PermittedCall;
 use crate::metering::usage::{Output, Reading, UsageReader};
 use crate::upstream::{AnswerBody, Lease};
 
@@ -15,7 +18,9 @@ pub(super) struct Source {
     pub(super) incoming: Option<AnswerBody>,
     pub(super) reader: Option<UsageReader>,
     pub(super) lease: Option<Lease>,
-    pub(super) meter: Box<Meter>,
+    pub(super) call: Arc<PermittedCall>,
+    /// `None`: it is closed.
+    pub(super) account: Option<Box<Account>>,
     pub(super) billed: bool,
     /// The caller has gone.
     pub(super) drained: bool,
@@ -29,36 +34,36 @@ impl Source {
         }
     }
 
-    /// Closes the account. `None`: the journal took nothing, which only a strict caller could mind.
+    /// Closes the account, if that was not done. `None`: the journal took nothing, which only a strict caller could mind.
     /// `waiting` bytes are still to go out.
     pub(super) fn record(
         &mut self,
         reading: Option<Reading>,
         outcome: Outcome,
+        reason: Option<Reason>,
         waiting: u64,
     ) -> Option<Wait> {
+        let mut account = self.account.take()?;
         let says_error = reading.as_ref().is_some_and(|reading| reading.error_event);
         let is_whole = outcome == Outcome::Completed;
-        self.meter.record.outcome = if says_error && is_whole { Outcome::ProviderError } else { outcome };
-        if says_error {
-            self.meter.record.reason.get_or_insert(Reason::UpstreamError);
-        }
-        self.meter.record.bytes_out += waiting;
+        account.record.outcome = if says_error && is_whole { Outcome::ProviderError } else { outcome };
+        account.record.reason = reason.or_else(|| says_error.then_some(Reason::UpstreamError));
+        account.record.bytes_out += waiting;
         let usage = self.usage(reading);
-        self.meter.close(usage).ok().flatten().map(Wait::new)
+        account.close(usage).ok().flatten().map(Wait::new)
     }
 
     fn usage(&self, reading: Option<Reading>) -> Usage {
         if !self.billed {
             return Usage::Unbilled;
         }
-        let Some(endpoint) = self.meter.endpoint.as_deref().filter(|endpoint| endpoint.metered) else {
+        let Some(endpoint) = self.call.metered() else {
             return Usage::Plain;
         };
         let mut reading = reading.unwrap_or_default();
         let told =
             Told { model: reading.model.take(), tier: reading.tier.take(), unpriced: reading.unpriced };
-        let estimate = || estimate::estimate(&self.meter.facts, endpoint, &reading);
+        let estimate = || estimate::estimate(&self.call.facts, endpoint, &reading);
         match reading.units {
             Some(units) => Usage::Reported { units, told, drained: self.drained },
             None if reading.error_event && reading.wrote => Usage::Estimated { units: estimate(), told },
