@@ -4,23 +4,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use rustls::pki_types::{CertificateDer, UnixTime};
+use tollgate_policy::caller::Caller;
 use tollgate_policy::decision::CallerGrants;
 use tollgate_policy::denial::{Denial, Reason};
 
+use crate::caller_usage::{CallerUsage, CallerUsages};
 use crate::identity::{Peer, Refusal, Trust};
-use crate::load::{Load, Loads};
 use crate::snapshot::Snapshot;
 
 /// The chain that a peer has shown, and whom it proves.
 #[derive(Debug)]
 pub(crate) struct Proofs {
     chain: Vec<CertificateDer<'static>>,
-    state: Mutex<State>,
-    load: Arc<Load>,
+    state: Mutex<ProofState>,
+    usage: Arc<CallerUsage>,
 }
 
 #[derive(Debug)]
-struct State {
+struct ProofState {
     peer: Peer,
     /// With the generation of the policy.
     grants: Option<(u64, Arc<CallerGrants>)>,
@@ -30,12 +31,29 @@ struct State {
 
 /// The caller of a connection under one snapshot.
 #[derive(Clone, Debug)]
-pub(crate) struct Standing {
-    pub(crate) grants: Arc<CallerGrants>,
-    pub(crate) load: Arc<Load>,
+pub(crate) struct CallerContext {
+    grants: Arc<CallerGrants>,
+    usage: Arc<CallerUsage>,
 }
 
-impl State {
+impl CallerContext {
+    /// The caller, and what it was granted.
+    pub(crate) const fn grants(&self) -> &Arc<CallerGrants> {
+        &self.grants
+    }
+
+    /// Who was proven, and how.
+    pub(crate) fn caller(&self) -> &Caller {
+        self.grants.caller()
+    }
+
+    /// What the caller occupies.
+    pub(crate) const fn usage(&self) -> &Arc<CallerUsage> {
+        &self.usage
+    }
+}
+
+impl ProofState {
     fn grants(&mut self, snapshot: &Snapshot) -> Arc<CallerGrants> {
         if let Some((generation, grants)) = &self.grants
             && *generation == snapshot.generation
@@ -57,12 +75,12 @@ impl Proofs {
     pub(super) fn of(
         chain: Vec<CertificateDer<'static>>,
         trust: &Trust,
-        loads: &Loads,
-    ) -> Result<(Self, Arc<Load>), Refusal> {
+        usages: &CallerUsages,
+    ) -> Result<(Self, Arc<CallerUsage>), Refusal> {
         let peer = trust.verify(&chain, UnixTime::now())?;
-        let load = loads.of(peer.caller.id());
-        let state = Mutex::new(State { peer, grants: None, unproven_since: None });
-        Ok((Self { chain, state, load: Arc::clone(&load) }, load))
+        let usage = usages.of(peer.caller.id());
+        let state = Mutex::new(ProofState { peer, grants: None, unproven_since: None });
+        Ok((Self { chain, state, usage: Arc::clone(&usage) }, usage))
     }
 
     /// Who calls, under `snapshot`. Worked out anew when the snapshot, the bundles or the clock ask for it.
@@ -74,12 +92,12 @@ impl Proofs {
         trust: &Trust,
         snapshot: &Snapshot,
         now: Timestamp,
-    ) -> Result<Standing, Denial> {
+    ) -> Result<CallerContext, Denial> {
         let mut state = self.state();
         self.verify(&mut state, trust, now).map_err(|_| {
             Denial::new(Reason::CertificateExpired, "the client certificate is no longer valid")
         })?;
-        Ok(Standing { grants: state.grants(snapshot), load: Arc::clone(&self.load) })
+        Ok(CallerContext { grants: state.grants(snapshot), usage: Arc::clone(&self.usage) })
     }
 
     /// The caller's grants under `snapshot`, for an answer that is under way already: its connection may outlive its proof by that.
@@ -97,7 +115,7 @@ impl Proofs {
         state.unproven_since
     }
 
-    fn verify(&self, state: &mut State, trust: &Trust, now: Timestamp) -> Result<(), Refusal> {
+    fn verify(&self, state: &mut ProofState, trust: &Trust, now: Timestamp) -> Result<(), Refusal> {
         if state.peer.generation != trust.generation() {
             state.peer = trust.verify(&self.chain, UnixTime::now())?;
             state.grants = None;
@@ -105,7 +123,7 @@ impl Proofs {
         if now >= state.peer.expires { Err(Refusal::Expired) } else { Ok(()) }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ProofState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
