@@ -109,21 +109,29 @@ pub(crate) struct CallerBody {
 }
 
 impl CallerBody {
-    /// Of a request that its connection carries alone: `progress` is told how far the body has come.
-    pub(crate) fn alone(incoming: Incoming, progress: &Arc<BodyProgress>) -> Self {
+    /// `progress` is told how far the body has come, where its connection carries it alone. Of one stream of several it says what it leaves; a
+    /// caller that waits to be told before it sends (`expect`) leaves nothing.
+    pub(crate) fn new(
+        incoming: Incoming,
+        headers: &HeaderMap,
+        progress: Option<&Arc<BodyProgress>>,
+    ) -> (Self, Option<Leftover>) {
         let comes = !incoming.is_end_stream();
-        progress.set(if comes { COMES } else { READ });
-        let watcher = if comes { Watcher::Connection(Arc::clone(progress)) } else { Watcher::Nobody };
-        Self { incoming: Some(incoming), watcher }
-    }
-
-    /// Of one stream of several. A caller that waits to be told before it sends (`expect`) leaves nothing behind.
-    pub(crate) fn stream(incoming: Incoming, headers: &HeaderMap) -> (Self, Option<Leftover>) {
-        if incoming.is_end_stream() || headers.contains_key(EXPECT) {
-            return (Self { incoming: Some(incoming), watcher: Watcher::Nobody }, None);
+        let (mut watcher, mut leftover) = (Watcher::Nobody, None);
+        match progress {
+            Some(progress) => {
+                progress.set(if comes { COMES } else { READ });
+                if comes {
+                    watcher = Watcher::Connection(Arc::clone(progress));
+                }
+            }
+            None if comes && !headers.contains_key(EXPECT) => {
+                let (left, what) = oneshot::channel();
+                (watcher, leftover) = (Watcher::Stream(left), Some(Leftover(what)));
+            }
+            None => {}
         }
-        let (left, leftover) = oneshot::channel();
-        (Self { incoming: Some(incoming), watcher: Watcher::Stream(left) }, Some(Leftover(leftover)))
+        (Self { incoming: Some(incoming), watcher }, leftover)
     }
 
     fn ended(&mut self, word: i64) {
