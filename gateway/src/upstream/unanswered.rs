@@ -7,7 +7,9 @@ use std::error::Error;
 use h2::Reason;
 use rustls::AlertDescription;
 
-use super::{OutBody, Unreadable, UpstreamError};
+use super::answer::Unreadable;
+use super::body::OutBody;
+use super::error::UpstreamError;
 
 /// No answer came.
 #[derive(Debug)]

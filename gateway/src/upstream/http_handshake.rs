@@ -1,4 +1,4 @@
-//! HTTP on a verified connection.
+//! HTTP on a secured connection.
 //!
 //! **Invariant:** an HTTP/2 connection is there when the other side has sent its SETTINGS, and has no more streams than these allow: a call
 //! that waits for either has not left.
@@ -11,61 +11,58 @@ use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
-use tokio_rustls::client::TlsStream;
-use tollgate_policy::caller::SpiffeId;
 
-use super::UpstreamError;
 use super::answer::HEAD_BYTES;
 use super::body::OutBody;
-use super::heard::Heard;
+use super::connection_state::ConnectionState;
+use super::error::UpstreamError;
 use super::offer::Offer;
-use super::pool::{Bucket, Line, Verified};
-use crate::ledger::Gated;
+use super::secured::{Secured, SecuredStream};
+use crate::ledger::{Gate, Gated, Journal};
 
-type Connection = http2::Connection<TokioIo<Heard<TlsStream<TcpStream>>>, OutBody, TokioExecutor>;
+type Http2Connection = http2::Connection<TokioIo<SecuredStream>, OutBody, TokioExecutor>;
 
 /// How many streams the other side of an HTTP/2 connection allows.
 #[derive(Clone)]
-pub(super) struct Streams(Source);
+pub(super) struct StreamLimit(LimitSource);
 
 #[derive(Clone)]
-enum Source {
+enum LimitSource {
     /// What its SETTINGS say now.
-    Settings(Weak<Mutex<Connection>>),
+    Settings(Weak<Mutex<Http2Connection>>),
     #[cfg(test)]
     Fixed(usize),
 }
 
-impl fmt::Debug for Streams {
+impl fmt::Debug for StreamLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Streams").field(&self.now()).finish()
+        f.debug_tuple("StreamLimit").field(&self.now()).finish()
     }
 }
 
-impl Streams {
+impl StreamLimit {
     #[cfg(test)]
     pub(super) const fn fixed(streams: usize) -> Self {
-        Self(Source::Fixed(streams))
+        Self(LimitSource::Fixed(streams))
     }
 
     /// None before the first SETTINGS, and after the end.
     pub(super) fn now(&self) -> usize {
         match &self.0 {
-            Source::Settings(connection) => {
+            LimitSource::Settings(connection) => {
                 connection.upgrade().map_or(0, |connection| lock(&connection).current_max_send_streams())
             }
             #[cfg(test)]
-            Source::Fixed(streams) => *streams,
+            LimitSource::Fixed(streams) => *streams,
         }
     }
 }
 
 /// Drives a connection that can be asked for its settings meanwhile.
-struct Driven(Arc<Mutex<Connection>>);
+struct Http2Driver(Arc<Mutex<Http2Connection>>);
 
-impl Future for Driven {
+impl Future for Http2Driver {
     type Output = hyper::Result<()>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -73,38 +70,52 @@ impl Future for Driven {
     }
 }
 
-/// Begins to speak what TLS agreed on.
-pub(super) async fn speak(
-    stream: TlsStream<TcpStream>,
+/// Sends on an HTTP/1 connection, of which nothing leaves while its gate is closed.
+#[derive(Debug)]
+pub(super) struct Http1Sender {
+    pub(super) sender: http1::SendRequest<OutBody>,
+    pub(super) gate: Arc<Gate>,
+}
+
+/// What TLS agreed on, ready for the first request.
+pub(super) enum Negotiated {
+    Http1(Http1Sender),
+    Http2(http2::SendRequest<OutBody>, StreamLimit),
+}
+
+/// Begins to speak what TLS agreed on; `answer_fields`: most fields of an answer over HTTP/1.1.
+pub(super) async fn handshake(
+    secured: Secured,
     (offer, deadline): (Offer, Instant),
-    caller: &SpiffeId,
-    bucket: &Bucket,
-    verified: &Arc<Verified>,
-) -> Result<Line, UpstreamError> {
-    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let io = TokioIo::new(Heard { stream, verified: Arc::clone(verified) });
+    answer_fields: usize,
+    journal: &Arc<Journal>,
+) -> Result<Negotiated, UpstreamError> {
+    let state = Arc::clone(secured.state());
+    let is_http2 = secured.protocol() == Some(b"h2");
+    let io = TokioIo::new(secured.into_stream());
     if is_http2 {
-        let agreed = timeout_at(deadline, http2(io, verified)).await;
-        let spoken = agreed.map_err(|_| UpstreamError::ConnectTimeout)??;
-        return Ok(bucket.share(caller.clone(), spoken, verified));
+        let agreed = timeout_at(deadline, http2(io, &state)).await;
+        let (sender, allowed) = agreed.map_err(|_| UpstreamError::ConnectTimeout)??;
+        return Ok(Negotiated::Http2(sender, allowed));
     }
     if offer == Offer::Grpc {
         return Err(UpstreamError::OtherHttp);
     }
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(HEAD_BYTES)
-        .max_headers(bucket.answer_fields)
+        .max_headers(answer_fields)
         .handshake(io)
         .await
-        .map_err(|error| UpstreamError::spoken(error, verified))?;
-    tokio::spawn(Gated { connection, gate: Arc::clone(&verified.gate) });
-    Ok(Line::Http1(sender))
+        .map_err(|error| UpstreamError::of_http(error, &state))?;
+    let gate = Arc::new(Gate::new(journal));
+    tokio::spawn(Gated { connection, gate: Arc::clone(&gate) });
+    Ok(Negotiated::Http1(Http1Sender { sender, gate }))
 }
 
 async fn http2(
-    io: TokioIo<Heard<TlsStream<TcpStream>>>,
-    verified: &Arc<Verified>,
-) -> Result<(http2::SendRequest<OutBody>, Streams), UpstreamError> {
+    io: TokioIo<SecuredStream>,
+    state: &ConnectionState,
+) -> Result<(http2::SendRequest<OutBody>, StreamLimit), UpstreamError> {
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(8 << 20)
@@ -115,19 +126,19 @@ async fn http2(
         .keep_alive_interval(Duration::from_secs(30))
         .handshake(io)
         .await
-        .map_err(|error| UpstreamError::spoken(error, verified))?;
+        .map_err(|error| UpstreamError::of_http(error, state))?;
     let connection = Arc::new(Mutex::new(connection));
-    let allowed = Streams(Source::Settings(Arc::downgrade(&connection)));
-    let mut driven = Driven(connection);
+    let allowed = StreamLimit(LimitSource::Settings(Arc::downgrade(&connection)));
+    let mut driven = Http2Driver(connection);
     loop {
-        let mut moves = pin!(verified.moves.notified());
+        let mut moves = pin!(state.moves.notified());
         moves.as_mut().enable();
         if allowed.now() > 0 {
             break;
         }
         tokio::select! {
             ended = &mut driven => {
-                let refused = verified.refused.get().copied().map(UpstreamError::CertificateRefused);
+                let refused = state.refusal().map(UpstreamError::CertificateRefused);
                 return Err(refused.unwrap_or_else(|| ended.err().map_or(UpstreamError::Unsent, UpstreamError::Handshake)));
             }
             () = moves => {}
@@ -138,6 +149,6 @@ async fn http2(
 }
 
 /// The connection belongs to one core: the lock is never contended.
-fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
+fn lock(connection: &Mutex<Http2Connection>) -> MutexGuard<'_, Http2Connection> {
     connection.lock().unwrap_or_else(PoisonError::into_inner)
 }
