@@ -24,13 +24,13 @@ use crate::core::Core;
 use crate::error;
 use crate::fault::{Faults, Stage};
 use crate::injection::{Injected, Scrubber, Template};
-use crate::keys::{Chosen, Turn};
+use crate::keys::{KeySelector, SelectedKey};
 use crate::listener::Connection;
 use crate::metering::{self, Meter};
 use crate::snapshot::Snapshot;
 use crate::upstream::{
-    Answer, AnswerBody, Bucket, Fate, Lease, Offer, Peer, Shown, Tls, Unanswered, Upload, UpstreamError,
-    Wanted,
+    AlpnOffer, Answer, AnswerBody, Bucket, ClientCert, Fate, Lease, Peer, PeerOptions, TlsParams, Unanswered,
+    Upload, UpstreamError,
 };
 
 /// How often a request that a closing connection returned, or that the provider did not process, is put on another one.
@@ -47,14 +47,14 @@ pub(crate) struct Answered {
     pub(crate) body: AnswerBody,
     pub(crate) lease: Lease,
     pub(crate) permit: Permit,
-    pub(crate) key: Option<Chosen>,
+    pub(crate) key: Option<SelectedKey>,
     /// What the body has to go through.
     pub(crate) scrubber: Option<Scrubber>,
     pub(crate) faults: Faults,
 }
 
 impl Answered {
-    pub(crate) fn new(answer: Answer, permit: Permit, key: Option<Chosen>, faults: Faults) -> Box<Self> {
+    pub(crate) fn new(answer: Answer, permit: Permit, key: Option<SelectedKey>, faults: Faults) -> Box<Self> {
         let (mut head, body) = answer.response.into_parts();
         // That of the connection to the provider; the caller has a connection, and a version, of its own (RFC 9110, section 2.5).
         head.version = Version::HTTP_11;
@@ -88,7 +88,7 @@ impl Way<'_> {
         permit: &Permit,
         template: &mut Template,
         meter: &mut Meter,
-    ) -> Result<(Answer, Option<Chosen>), Denial> {
+    ) -> Result<(Answer, Option<SelectedKey>), Denial> {
         let sent = self.answer(permit, template, meter).await;
         sent.map_err(|denial| match meter.is_out() {
             false if error::is_passing(denial.reason) => denial.repeatable(true),
@@ -102,17 +102,17 @@ impl Way<'_> {
         permit: &Permit,
         template: &mut Template,
         meter: &mut Meter,
-    ) -> Result<(Answer, Option<Chosen>), Denial> {
+    ) -> Result<(Answer, Option<SelectedKey>), Denial> {
         let core = &*self.connection.core;
         self.faults.at(Stage::Secret);
-        let mut turn = Turn::new(core, permit);
-        let mut key = turn.first().await?;
+        let mut selector = KeySelector::new(core, permit);
+        let mut key = selector.first().await?;
         let mut certificate = self.certificate(permit, meter).await?;
         let mut renewed = false;
         let (mut resends, mut died) = (0, false);
         loop {
             self.faults.at(Stage::Connect);
-            let shown = certificate.as_ref().map(|(credential, secret)| Shown { credential, secret });
+            let shown = certificate.as_ref().map(|(credential, secret)| ClientCert { credential, secret });
             let mut answer =
                 match self.once(permit, template, (key.as_ref(), shown, resends > 0 || died), meter).await {
                     Ok(answer) => answer,
@@ -141,15 +141,15 @@ impl Way<'_> {
                     }
                 };
             let Some(chosen) = &key else { return Ok((answer, None)) };
-            let Some(said) = turn.hear(chosen, &mut answer).await else { return Ok((answer, key)) };
-            let next = Box::pin(turn.next(chosen, &said, template.replayable())).await;
-            if next.is_none() && said.is_cooling() {
+            let Some(verdict) = selector.judge(chosen, &mut answer).await else { return Ok((answer, key)) };
+            let next = Box::pin(selector.next(chosen, &verdict, template.replayable())).await;
+            if next.is_none() && verdict.is_cooling() {
                 // The provider's own limits are the caller's to know; what it says of our key is not.
                 return Ok((answer, key));
             }
             answer.discard();
             meter.rejected();
-            key = Some(next.ok_or_else(|| turn.refusal())?);
+            key = Some(next.ok_or_else(|| selector.refusal())?);
         }
     }
 
@@ -157,7 +157,7 @@ impl Way<'_> {
         &self,
         permit: &Permit,
         template: &mut Template,
-        (key, shown, fresh): (Option<&Chosen>, Option<Shown<'_>>, bool),
+        (key, shown, fresh): (Option<&SelectedKey>, Option<ClientCert<'_>>, bool),
         meter: &mut Meter,
     ) -> Result<Answer, Unsent> {
         let Self { connection, snapshot, .. } = *self;
@@ -175,9 +175,10 @@ impl Way<'_> {
             }
         };
         let client = snapshot.tls(&permit.destination().name).ok_or_else(|| Unsent::Failed(no_tls()))?;
-        let tls = Tls { client, shown };
+        let tls = TlsParams { client, client_cert: shown };
         let secret = key.map(|key| &*key.secret);
-        let wanted = Wanted { offer: Offer::of(permit.destination().http, template.is_grpc()), fresh };
+        let wanted =
+            PeerOptions { offer: AlpnOffer::of(permit.destination().http, template.is_grpc()), fresh };
         let peer = Peer::for_permit(&core.pool, &core.shared.rules, tls, permit, secret, wanted).await;
         let peer = peer.map_err(|error| fail(meter, &error))?;
         if peer.is_http2() {
@@ -239,7 +240,7 @@ impl Way<'_> {
         &self,
         permit: &Permit,
         template: &mut Template,
-        (key, shown): (Option<&Chosen>, Option<Shown<'_>>),
+        (key, shown): (Option<&SelectedKey>, Option<ClientCert<'_>>),
         peer: Peer,
         meter: &mut Meter,
     ) -> Result<impl Future<Output = Result<Answer, Unanswered>> + use<>, Denial> {
@@ -375,7 +376,7 @@ fn log_unconnected(
     if core.shared.said.upstreams.is_due((destination.clone(), reason)) {
         let error: String = error.to_string().chars().take(CAUSE_CHARS).collect();
         let credential = credential.map(Name::as_str);
-        tracing::warn!(%destination, credential, reason = reason.as_str(), %error, "no connection; said once a minute");
+        tracing::warn!(%destination, credential, reason = reason.as_str(), %error, "no connection; verdict once a minute");
     } else {
         tracing::debug!(%destination, %error, "attempt failed");
     }
@@ -412,8 +413,8 @@ fn is_ambiguous(headers: &HeaderMap) -> bool {
 }
 
 /// A newer version of the client certificate that was refused.
-async fn newer(core: &Core, refused: Option<Shown<'_>>, spent: bool) -> Option<Arc<Secret>> {
-    let Shown { credential, secret } = refused?;
+async fn newer(core: &Core, refused: Option<ClientCert<'_>>, spent: bool) -> Option<Arc<Secret>> {
+    let ClientCert { credential, secret } = refused?;
     let newer = core.shared.secrets.rejected(credential, 0, secret.version()).await?;
     // The refresh helps the calls that come after, also where this one cannot be sent again.
     (!spent).then_some(newer)

@@ -3,13 +3,13 @@
 //! **Invariant:** a request that carries a secret exists only as [`Injected`]: built from the permit's own secret, bound to a peer that
 //! was verified as the permit's target, and sent nowhere else.
 
+mod cache;
 mod form;
 mod hmac;
 mod messages;
-mod prepared;
+mod packed_headers;
 mod scrub;
 mod sigv4;
-mod spare;
 mod template;
 
 use http::header::{AUTHORIZATION, COOKIE, HeaderName, TE};
@@ -21,20 +21,20 @@ use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::policy::Credential;
 use tollgate_secrets::Secret;
 
+pub(crate) use self::cache::InjectionCache;
+use self::cache::{PreparedPart, RequestSigner};
 pub(crate) use self::messages::Messages;
-pub(crate) use self::prepared::Prepared;
-use self::prepared::{Ready, Signer};
 pub(crate) use self::scrub::{Scrubber, Seen, answer_head, answer_trailers, forget_digests};
 pub(crate) use self::sigv4::has_digest;
 pub(crate) use self::template::{Template, is_grpc};
 use crate::identity;
-use crate::keys::Chosen;
+use crate::keys::SelectedKey;
 use crate::ledger::Position;
 use crate::upstream::{Answer, OutBody, Peer, Unanswered};
 
 /// Whether `secret` can be put on a call as `credential` says.
 pub(crate) fn fits(credential: &Credential, secret: &Secret) -> bool {
-    credential.inject.iter().all(|way| prepared::ready(way, secret).is_some())
+    credential.inject.iter().all(|way| cache::ready(way, secret).is_some())
 }
 
 /// One attempt, ready to leave. No `Debug`: its request line may hold the secret.
@@ -51,8 +51,8 @@ impl Injected {
     pub(crate) fn new(
         template: &mut Template,
         permit: &Permit,
-        key: Option<&Chosen>,
-        prepared: &Prepared,
+        key: Option<&SelectedKey>,
+        prepared: &InjectionCache,
         peer: Peer,
     ) -> Result<Self, Denial> {
         if peer.host() != permit.target().host() {
@@ -78,14 +78,14 @@ impl Injected {
         let (authority, host) = peer.authority();
         let path = add(ready, request.headers_mut(), template.path.clone())?;
         let signer = ready.iter().find_map(|ready| match ready {
-            Ready::Signer(signer) => Some(signer),
+            PreparedPart::Signer(signer) => Some(signer),
             _ => None,
         });
         let path = match signer {
-            Some(Signer::Hmac(signer)) => {
+            Some(RequestSigner::Hmac(signer)) => {
                 signer.sign(&mut request, path, authority.as_str(), Timestamp::now())?
             }
-            Some(Signer::SigV4(_)) | None => path,
+            Some(RequestSigner::SigV4(_)) | None => path,
         };
         if peer.is_http2() {
             *request.version_mut() = Version::HTTP_2;
@@ -98,7 +98,7 @@ impl Injected {
             *request.uri_mut() = Uri::from(path);
         }
         // AWS's signature is over the whole line that leaves.
-        if let Some(Signer::SigV4(signer)) = signer {
+        if let Some(RequestSigner::SigV4(signer)) = signer {
             let scope = template.aws_scope.as_ref().ok_or_else(|| bug("nothing to sign for"))?;
             signer.sign(&mut request, authority.as_str(), scope, Timestamp::now())?;
         }
@@ -120,18 +120,22 @@ impl Injected {
 }
 
 /// Adds everything to `headers`, or to `path`, which is given back.
-fn add(ready: &[Ready], headers: &mut HeaderMap, mut path: PathAndQuery) -> Result<PathAndQuery, Denial> {
+fn add(
+    ready: &[PreparedPart],
+    headers: &mut HeaderMap,
+    mut path: PathAndQuery,
+) -> Result<PathAndQuery, Denial> {
     for ready in ready {
         match ready {
-            Ready::Header(name, value) => put(headers, name, value.clone())?,
-            Ready::Query(pair) => {
+            PreparedPart::Header(name, value) => put(headers, name, value.clone())?,
+            PreparedPart::Query(pair) => {
                 path = form::with_pair(&path, pair).ok_or_else(|| bug("the query is too long"))?;
             }
-            Ready::Cookie(_) | Ready::Signer(_) => {}
+            PreparedPart::Cookie(_) | PreparedPart::Signer(_) => {}
         }
     }
     let cookies = ready.iter().filter_map(|ready| match ready {
-        Ready::Cookie(pair) => Some(pair.as_slice()),
+        PreparedPart::Cookie(pair) => Some(pair.as_slice()),
         _ => None,
     });
     if cookies.clone().next().is_some() {

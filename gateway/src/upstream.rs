@@ -5,6 +5,7 @@
 
 mod address;
 mod alerts;
+mod alpn;
 mod answer;
 mod body;
 mod certificate;
@@ -12,7 +13,6 @@ mod connection_state;
 mod dial;
 mod error;
 mod http_handshake;
-mod offer;
 mod peer;
 mod pool;
 mod resolve;
@@ -21,13 +21,13 @@ mod tls;
 mod unanswered;
 
 pub use self::address::{DialRules, local_addresses};
+pub(crate) use self::alpn::AlpnOffer;
 pub(crate) use self::answer::AnswerBody;
-pub(crate) use self::body::{BodyError, Malformed, OutBody, Recode, Stall, Trailers, Upload};
-pub(crate) use self::certificate::{Shown, dated, ends, fits};
+pub(crate) use self::body::{BodyError, BodyRewriter, MalformedBody, OutBody, Stall, TrailerFilter, Upload};
+pub(crate) use self::certificate::{ClientCert, dated, ends, fits};
 pub(crate) use self::dial::{DialError, KEEPALIVE};
 pub(crate) use self::error::UpstreamError;
-pub(crate) use self::offer::Offer;
-pub(crate) use self::peer::{Answer, Lease, Peer, Tls, Wanted};
+pub(crate) use self::peer::{Answer, Lease, Peer, PeerOptions, TlsParams};
 pub(crate) use self::pool::{Bucket, Pool};
 pub(crate) use self::resolve::{LookupError, Resolver};
 pub(crate) use self::tls::{CaState, TlsClient, TlsClients, ca_state};

@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use tollgate_policy::policy::Credential;
 
 use crate::core::{Core, Shared};
-use crate::injection::Prepared;
+use crate::injection::InjectionCache;
 use crate::ledger::Ledger;
 use crate::listener::{self, Open};
 use crate::metering::{self, Refusals};
@@ -76,7 +76,7 @@ impl Cores {
                     shared.limits.answer_fields,
                 ),
                 journal,
-                prepared: Prepared::new(Arc::clone(&warned)),
+                prepared: InjectionCache::new(Arc::clone(&warned)),
                 open: Open::default(),
                 stats: Stats::default(),
                 uses: Arc::default(),

@@ -24,7 +24,7 @@ use crate::attempt::Answered;
 use crate::drain::Phase;
 use crate::fault::{Faults, Stage};
 use crate::injection::{self, Messages, Scrubber, Seen};
-use crate::keys::Chosen;
+use crate::keys::SelectedKey;
 use crate::ledger::{Outcome, Wait};
 use crate::listener::{Connection, Pulse};
 use crate::upstream::{AnswerBody, BodyError, Lease, Stall};
@@ -45,7 +45,7 @@ pub(crate) struct MeteredBody {
     permit: Permit,
     connection: Arc<Connection>,
     /// Of the call, for what is to be masked in trailers.
-    key: Option<Chosen>,
+    key: Option<SelectedKey>,
     /// The last of an answer, as the caller may see them.
     trailers: Option<HeaderMap>,
     /// How it broke off, for the caller to see behind what came before.

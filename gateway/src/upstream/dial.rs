@@ -20,7 +20,7 @@ use tollgate_policy::name::Name;
 use tollgate_policy::policy::SourcePool;
 
 use super::address::DialRules;
-use super::resolve::{Family, Found, LookupError, Resolver};
+use super::resolve::{Family, LookupError, LookupResult, Resolver};
 
 /// In the order in which they are tried.
 const FAMILIES: [Family; 2] = [Family::V6, Family::V4];
@@ -75,7 +75,7 @@ pub(crate) struct Dialled {
 
 /// Which addresses there are, and which of them may be dialled.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Reach<'a> {
+pub(crate) struct DialContext<'a> {
     pub(crate) rules: &'a DialRules,
     pub(crate) resolver: &'a Resolver,
 }
@@ -98,9 +98,9 @@ struct Candidates {
 
 impl Dial<'_> {
     /// Connects to the first address that answers.
-    pub(crate) async fn connect(self, reach: Reach<'_>) -> Result<Dialled, DialError> {
+    pub(crate) async fn connect(self, context: DialContext<'_>) -> Result<Dialled, DialError> {
         let mut candidates = Candidates::default();
-        let raced = timeout_at(self.deadline, self.race(reach, &mut candidates)).await;
+        let raced = timeout_at(self.deadline, self.race(context, &mut candidates)).await;
         let stream = raced.unwrap_or_else(|_| match (candidates.tried, candidates.refused) {
             (true, _) => Err(DialError::Timeout),
             // Others may have come yet; those that did may not be dialled.
@@ -110,13 +110,17 @@ impl Dial<'_> {
         Dialled::new(stream).map_err(DialError::Connect)
     }
 
-    async fn race(self, reach: Reach<'_>, candidates: &mut Candidates) -> Result<TcpStream, DialError> {
+    async fn race(
+        self,
+        context: DialContext<'_>,
+        candidates: &mut Candidates,
+    ) -> Result<TcpStream, DialError> {
         let mut lookups = FuturesUnordered::new();
         match self.written() {
-            Some(addresses) => candidates.add(&addresses, self, reach),
+            Some(addresses) => candidates.add(&addresses, self, context),
             None => {
                 let wanted = FAMILIES.into_iter().filter(|family| self.takes(*family));
-                lookups.extend(wanted.map(|family| self.lookup(family, reach.resolver)));
+                lookups.extend(wanted.map(|family| self.lookup(family, context.resolver)));
             }
         }
         let mut attempts = FuturesUnordered::new();
@@ -130,12 +134,12 @@ impl Dial<'_> {
                     match done {
                         Ok(stream) => {
                             let slow = trying.iter().filter(|(_, begun)| begun.elapsed() >= ATTEMPT_DELAY);
-                            slow.for_each(|(slow, _)| reach.resolver.avoid(*slow));
+                            slow.for_each(|(slow, _)| context.resolver.avoid(*slow));
                             return Ok(stream);
                         }
                         Err(error) => {
                             if !matches!(error, DialError::Source(..)) {
-                                reach.resolver.avoid(address);
+                                context.resolver.avoid(address);
                             }
                             candidates.connect = Some(error);
                             next.as_mut().reset(Instant::now());
@@ -147,7 +151,7 @@ impl Dial<'_> {
                         Ok(addresses) => {
                             let is_bound = FAMILIES.into_iter().any(|other| !self.takes(other));
                             candidates.other_family |= addresses.is_empty() && is_bound;
-                            candidates.add(&reach.resolver.turned(&addresses), self, reach);
+                            candidates.add(&context.resolver.rotated(&addresses), self, context);
                         }
                         Err(error) => candidates.resolve = Some(error),
                     }
@@ -171,7 +175,7 @@ impl Dial<'_> {
         }
     }
 
-    async fn lookup(self, family: Family, resolver: &Resolver) -> (Family, Found) {
+    async fn lookup(self, family: Family, resolver: &Resolver) -> (Family, LookupResult) {
         (family, resolver.lookup(self.host, family, self.destination).await)
     }
 
@@ -229,14 +233,14 @@ async fn connect(address: SocketAddr, source: Option<IpAddr>) -> Result<TcpStrea
 
 impl Candidates {
     /// Takes those of `addresses` that may be dialled.
-    fn add(&mut self, addresses: &[IpAddr], dial: Dial<'_>, reach: Reach<'_>) {
+    fn add(&mut self, addresses: &[IpAddr], dial: Dial<'_>, context: DialContext<'_>) {
         for address in addresses {
             let socket = SocketAddr::new(*address, dial.port);
-            if !reach.rules.allows_socket(socket) {
+            if !context.rules.allows_socket(socket) {
                 self.refused = true;
             } else if !dial.takes(Family::of(*address)) {
                 self.other_family = true;
-            } else if reach.resolver.avoids(socket) {
+            } else if context.resolver.avoids(socket) {
                 self.avoided.push_back(socket);
             } else if socket.is_ipv4() {
                 self.v4.push_back(socket);
@@ -302,7 +306,7 @@ mod tests {
     }
 
     async fn connect(dial: Dial<'_>, rules: &DialRules) -> Result<Dialled, DialError> {
-        dial.connect(Reach { rules, resolver: &Resolver::new(&[]) }).await
+        dial.connect(DialContext { rules, resolver: &Resolver::new(&[]) }).await
     }
 
     #[tokio::test]
@@ -366,10 +370,10 @@ mod tests {
             ..dial("api.test", port)
         };
         let (rules, resolver) = (loopback(), Resolver::new(&[]));
-        let reach = Reach { rules: &rules, resolver: &resolver };
+        let context = DialContext { rules: &rules, resolver: &resolver };
         for attempt in 0..2 {
             let begun = Instant::now();
-            let (_, remote, _) = dial.connect(reach).await.unwrap().into_parts();
+            let (_, remote, _) = dial.connect(context).await.unwrap().into_parts();
             assert_eq!(remote.ip(), fixed[2]);
             assert!(attempt == 0 || begun.elapsed() < ATTEMPT_DELAY, "{:?}", begun.elapsed());
             assert!(begun.elapsed() < Duration::from_secs(10), "not a share of the time for each");
@@ -381,7 +385,7 @@ mod tests {
         let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let resolver = Resolver::new(&[silent.local_addr().unwrap()]);
         let dial = Dial { deadline: Instant::now() + Duration::from_millis(300), ..dial("api.test", 443) };
-        let failed = dial.connect(Reach { rules: &loopback(), resolver: &resolver }).await;
+        let failed = dial.connect(DialContext { rules: &loopback(), resolver: &resolver }).await;
         assert!(matches!(failed, Err(DialError::Resolve(LookupError::Timeout))), "{failed:?}");
     }
 }

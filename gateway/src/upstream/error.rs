@@ -5,7 +5,7 @@ use std::io;
 use rustls::AlertDescription;
 
 use super::alerts::{alert, refusal};
-use super::answer::Unreadable;
+use super::answer::UnreadableAnswer;
 use super::certificate::BadCertificate;
 use super::connection_state::ConnectionState;
 use super::dial::DialError;
@@ -38,7 +38,7 @@ pub(crate) enum UpstreamError {
     #[error("the answer's framing is ambiguous")]
     Framing,
     #[error("the answer cannot be read: {0}")]
-    Unreadable(Unreadable),
+    Unreadable(UnreadableAnswer),
     #[error("the provider broke off: {0}")]
     Broken(hyper::Error),
 }

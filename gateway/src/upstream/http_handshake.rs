@@ -13,11 +13,11 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::{Instant, timeout_at};
 
+use super::alpn::AlpnOffer;
 use super::answer::HEAD_BYTES;
 use super::body::OutBody;
 use super::connection_state::ConnectionState;
 use super::error::UpstreamError;
-use super::offer::Offer;
 use super::secured::{Secured, SecuredStream};
 use crate::ledger::{Gate, Gated, Journal};
 
@@ -86,7 +86,7 @@ pub(super) enum Negotiated {
 /// Begins to speak what TLS agreed on; `answer_fields`: most fields of an answer over HTTP/1.1.
 pub(super) async fn handshake(
     secured: Secured,
-    (offer, deadline): (Offer, Instant),
+    (offer, deadline): (AlpnOffer, Instant),
     answer_fields: usize,
     journal: &Arc<Journal>,
 ) -> Result<Negotiated, UpstreamError> {
@@ -98,7 +98,7 @@ pub(super) async fn handshake(
         let (sender, allowed) = agreed.map_err(|_| UpstreamError::ConnectTimeout)??;
         return Ok(Negotiated::Http2(sender, allowed));
     }
-    if offer == Offer::Grpc {
+    if offer == AlpnOffer::Grpc {
         return Err(UpstreamError::OtherHttp);
     }
     let (sender, connection) = http1::Builder::new()

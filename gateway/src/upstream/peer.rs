@@ -15,14 +15,14 @@ use tollgate_policy::decision::Permit;
 use tollgate_secrets::Secret;
 
 use super::address::DialRules;
+use super::alpn::AlpnOffer;
 use super::answer::AnswerBody;
 use super::body::OutBody;
-use super::certificate::Shown;
+use super::certificate::ClientCert;
 use super::connection_state::ConnectionState;
-use super::dial::{Dial, Reach};
+use super::dial::{Dial, DialContext};
 use super::error::UpstreamError;
 use super::http_handshake::{Http1Sender, handshake};
-use super::offer::Offer;
 use super::pool::{Bucket, Pool, PoolKey, Sender, StreamSlot};
 use super::secured::Secured;
 use super::tls::TlsClient;
@@ -31,15 +31,15 @@ use crate::ledger::Position;
 
 /// How a connection is made safe: what verifies the other side, and what it is shown.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Tls<'a> {
+pub(crate) struct TlsParams<'a> {
     pub(crate) client: &'a TlsClient,
-    pub(crate) shown: Option<Shown<'a>>,
+    pub(crate) client_cert: Option<ClientCert<'a>>,
 }
 
 /// What kind of connection a call needs.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Wanted {
-    pub(crate) offer: Offer,
+pub(crate) struct PeerOptions {
+    pub(crate) offer: AlpnOffer,
     /// Not one that was kept.
     pub(crate) fresh: bool,
 }
@@ -58,10 +58,10 @@ impl Peer {
     pub(crate) async fn for_permit(
         pool: &Pool,
         rules: &DialRules,
-        tls: Tls<'_>,
+        tls: TlsParams<'_>,
         permit: &Permit,
         secret: Option<&Secret>,
-        wanted: Wanted,
+        wanted: PeerOptions,
     ) -> Result<Self, UpstreamError> {
         let destination = permit.destination();
         let target = permit.target();
@@ -72,12 +72,12 @@ impl Peer {
             tls: tls.client.id,
             sources: destination.sources.clone(),
             credential: permit.credential().zip(secret).map(|(c, s)| (c.name.clone(), s.version().clone())),
-            certificate: tls.shown.map(|shown| shown.key()),
+            certificate: tls.client_cert.map(|cert| cert.key()),
             offer: wanted.offer,
         };
         let mut bucket = pool.bucket(&key)?;
         if bucket.needs_http1() {
-            key.offer = Offer::Http1;
+            key.offer = AlpnOffer::Http1;
             bucket = pool.bucket(&key)?;
         }
         let caller = permit.caller().id();
@@ -88,12 +88,12 @@ impl Peer {
         }
         // None is kept that is ready: a new one is dialled, secured and spoken on, and each of these may fail.
         pool.make_room(&destination.name);
-        let config = match tls.shown {
-            Some(shown) => pool.showing.config(&destination.name, tls.client, shown)?,
+        let config = match tls.client_cert {
+            Some(cert) => pool.client_configs.config(&destination.name, tls.client, cert)?,
             None => Arc::clone(&tls.client.config),
         };
         let deadline = Instant::now() + destination.timeouts.connect;
-        let reach = Reach { rules, resolver: &pool.resolver };
+        let reach = DialContext { rules, resolver: &pool.resolver };
         let (host, offer) = (Arc::clone(&key.host), key.offer);
         // Boxed: most calls find a kept connection, and none should carry the handshake's state around.
         Box::pin(async move {
@@ -115,7 +115,7 @@ impl Peer {
     /// Speaks HTTP on a connection that belongs to `bucket`.
     async fn new(
         secured: Secured,
-        (offer, deadline): (Offer, Instant),
+        (offer, deadline): (AlpnOffer, Instant),
         caller: &SpiffeId,
         bucket: Arc<Bucket>,
         pool: &Pool,

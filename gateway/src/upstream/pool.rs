@@ -20,11 +20,11 @@ use tollgate_policy::name::Name;
 use tollgate_policy::policy::{Credential, SourcePool};
 use tollgate_secrets::{Secret, Version};
 
+use super::alpn::AlpnOffer;
 use super::body::OutBody;
-use super::certificate::Showing;
+use super::certificate::ClientConfigCache;
 use super::connection_state::ConnectionState;
 use super::http_handshake::{Http1Sender, Negotiated, StreamLimit};
-use super::offer::Offer;
 use super::resolve::Resolver;
 use crate::ledger::Journal;
 
@@ -48,7 +48,7 @@ pub(crate) struct PoolKey {
     pub(crate) sources: SourcePool,
     pub(crate) credential: Option<(Name, Version)>,
     pub(crate) certificate: Option<(Name, Version)>,
-    pub(crate) offer: Offer,
+    pub(crate) offer: AlpnOffer,
 }
 
 impl Hash for PoolKey {
@@ -227,7 +227,7 @@ fn slot(streams: &Arc<AtomicUsize>) -> StreamSlot {
 #[derive(Debug)]
 pub(crate) struct Pool {
     pub(super) journal: Arc<Journal>,
-    pub(super) showing: Showing,
+    pub(super) client_configs: ClientConfigCache,
     pub(super) resolver: Resolver,
     /// Most fields of an answer over HTTP/1.1.
     pub(super) answer_fields: usize,
@@ -240,7 +240,13 @@ struct Buckets(Map<PoolKey, Arc<Bucket>>);
 impl Pool {
     /// `answer_fields`: most fields of an answer over HTTP/1.1.
     pub(crate) fn new(journal: Arc<Journal>, resolver: Resolver, answer_fields: usize) -> Self {
-        Self { journal, showing: Showing::default(), resolver, answer_fields, buckets: Mutex::default() }
+        Self {
+            journal,
+            client_configs: ClientConfigCache::default(),
+            resolver,
+            answer_fields,
+            buckets: Mutex::default(),
+        }
     }
 
     /// The bucket of `key`, made if need be.
@@ -263,12 +269,12 @@ impl Pool {
 
     /// Lets go of client certificates: the policy changed. Connections that showed one are not handed out for another.
     pub(crate) fn forget_certificates(&self) {
-        self.showing.clear();
+        self.client_configs.clear();
     }
 
     /// Lets go of client certificates of which `current` says that they are in force no longer.
     pub(crate) fn retain_certificates(&self, current: impl Fn(&Credential, usize) -> Option<Arc<Secret>>) {
-        self.showing.retain(current);
+        self.client_configs.retain(current);
     }
 
     /// Closes what has been idle for too long and returns how many connections are kept.

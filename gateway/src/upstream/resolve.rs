@@ -82,39 +82,39 @@ impl Family {
 }
 
 /// The addresses of one family; none where the name has others only.
-pub(crate) type Found = Result<Arc<[IpAddr]>, LookupError>;
+pub(crate) type LookupResult = Result<Arc<[IpAddr]>, LookupError>;
 
-type Asking = Pin<Box<dyn Future<Output = Found> + Send>>;
+type PendingQuery = Pin<Box<dyn Future<Output = LookupResult> + Send>>;
 
 /// What one core knows of names.
 #[derive(Clone)]
-pub(crate) struct Resolver(Arc<Inner>);
+pub(crate) struct Resolver(Arc<ResolverInner>);
 
-struct Inner {
+struct ResolverInner {
     servers: Nameservers,
-    known: Mutex<Known>,
+    known: Mutex<DnsCache>,
     room: Arc<Semaphore>,
-    turn: AtomicUsize,
+    rotation: AtomicUsize,
 }
 
 #[derive(Default)]
-struct Known {
-    names: Map<(Arc<str>, Family), Entry>,
-    places: Map<Name, Arc<Semaphore>>,
+struct DnsCache {
+    names: Map<(Arc<str>, Family), CachedName>,
+    per_destination: Map<Name, Arc<Semaphore>>,
     avoided: Map<SocketAddr, Instant>,
 }
 
 #[derive(Default)]
-struct Entry {
-    answer: Option<(Found, Instant)>,
+struct CachedName {
+    answer: Option<(LookupResult, Instant)>,
     /// The last question led to nothing, and until when it is not asked again.
     failed: Option<(LookupError, Instant)>,
-    asking: Option<WeakShared<Asking>>,
+    asking: Option<WeakShared<PendingQuery>>,
 }
 
-enum Look {
-    Known(Found),
-    Asking(Shared<Asking>, Option<Arc<[IpAddr]>>),
+enum CacheLookup {
+    Known(LookupResult),
+    Pending(Shared<PendingQuery>, Option<Arc<[IpAddr]>>),
 }
 
 impl fmt::Debug for Resolver {
@@ -127,11 +127,11 @@ impl Resolver {
     /// Asks `servers`; where there are none, those of `/etc/resolv.conf`. `/etc/hosts` comes first.
     pub(crate) fn new(servers: &[SocketAddr]) -> Self {
         let servers = Nameservers::new(servers);
-        Self(Arc::new(Inner {
+        Self(Arc::new(ResolverInner {
             servers,
             known: Mutex::default(),
             room: Arc::new(Semaphore::new(IN_ALL)),
-            turn: AtomicUsize::new(0),
+            rotation: AtomicUsize::new(0),
         }))
     }
 
@@ -139,11 +139,11 @@ impl Resolver {
     ///
     /// # Errors
     /// Where the name does not exist, or the servers answer with an error.
-    pub(crate) async fn lookup(&self, host: &str, family: Family, destination: &Name) -> Found {
+    pub(crate) async fn lookup(&self, host: &str, family: Family, destination: &Name) -> LookupResult {
         loop {
             let (asking, stale) = match self.look(host, family, destination) {
-                Look::Known(found) => return found,
-                Look::Asking(asking, stale) => (asking, stale),
+                CacheLookup::Known(found) => return found,
+                CacheLookup::Pending(asking, stale) => (asking, stale),
             };
             let Some(stale) = stale else {
                 match asking.await {
@@ -162,34 +162,34 @@ impl Resolver {
         }
     }
 
-    fn look(&self, host: &str, family: Family, destination: &Name) -> Look {
+    fn look(&self, host: &str, family: Family, destination: &Name) -> CacheLookup {
         let now = Instant::now();
         let key: (Arc<str>, Family) = (host.into(), family);
         let mut known = self.0.lock();
         known.make_room(now);
-        let place = known.place(destination);
+        let place = known.limit_of(destination);
         let entry = known.names.entry(key.clone()).or_default();
         if let Some((found, until)) = &entry.answer
             && now < *until
         {
-            return Look::Known(found.clone());
+            return CacheLookup::Known(found.clone());
         }
         let stale = entry.stale(now);
         if let Some((error, until)) = &entry.failed
             && now < *until
         {
-            return Look::Known(stale.ok_or_else(|| error.clone()));
+            return CacheLookup::Known(stale.ok_or_else(|| error.clone()));
         }
         if let Some(asking) = entry.under_way() {
-            return Look::Asking(asking, stale);
+            return CacheLookup::Pending(asking, stale);
         }
         let asking = Self::ask(Arc::clone(&self.0), key, place).shared();
         entry.asking = asking.downgrade();
-        Look::Asking(asking, stale)
+        CacheLookup::Pending(asking, stale)
     }
 
     /// Gone when nobody waits for it any more.
-    fn ask(inner: Arc<Inner>, key: (Arc<str>, Family), place: Arc<Semaphore>) -> Asking {
+    fn ask(inner: Arc<ResolverInner>, key: (Arc<str>, Family), place: Arc<Semaphore>) -> PendingQuery {
         Box::pin(async move {
             // Closed never.
             let _place = place.acquire().await;
@@ -213,13 +213,13 @@ impl Resolver {
     }
 
     /// The same addresses, beginning with another each time: all of them have their share of the connections.
-    pub(crate) fn turned(&self, addresses: &[IpAddr]) -> Vec<IpAddr> {
-        let mut turned = addresses.to_vec();
-        if !turned.is_empty() {
-            let turn = self.0.turn.fetch_add(1, Ordering::Relaxed) % turned.len();
-            turned.rotate_left(turn);
+    pub(crate) fn rotated(&self, addresses: &[IpAddr]) -> Vec<IpAddr> {
+        let mut rotated = addresses.to_vec();
+        if !rotated.is_empty() {
+            let rotation = self.0.rotation.fetch_add(1, Ordering::Relaxed) % rotated.len();
+            rotated.rotate_left(rotation);
         }
-        turned
+        rotated
     }
 
     /// `address` did not answer, or not before another.
@@ -241,11 +241,11 @@ impl Resolver {
     }
 }
 
-impl Inner {
-    fn answered(&self, key: &(Arc<str>, Family), found: Found, holds: Duration) {
+impl ResolverInner {
+    fn answered(&self, key: &(Arc<str>, Family), found: LookupResult, holds: Duration) {
         let mut known = self.lock();
         let entry = known.names.entry(key.clone()).or_default();
-        *entry = Entry { answer: Some((found, Instant::now() + holds)), ..Entry::default() };
+        *entry = CachedName { answer: Some((found, Instant::now() + holds)), ..CachedName::default() };
     }
 
     fn failed(&self, key: &(Arc<str>, Family), error: LookupError, pause: Duration) {
@@ -255,21 +255,21 @@ impl Inner {
     }
 
     /// It belongs to one core: the lock is never contended, and what it guards stays whole if a holder panics.
-    fn lock(&self) -> MutexGuard<'_, Known> {
+    fn lock(&self) -> MutexGuard<'_, DnsCache> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Known {
-    fn place(&mut self, destination: &Name) -> Arc<Semaphore> {
-        if self.places.len() > NAMES {
-            self.places.retain(|_, place| Arc::strong_count(place) > 1);
+impl DnsCache {
+    fn limit_of(&mut self, destination: &Name) -> Arc<Semaphore> {
+        if self.per_destination.len() > NAMES {
+            self.per_destination.retain(|_, place| Arc::strong_count(place) > 1);
         }
-        if let Some(place) = self.places.get(destination) {
+        if let Some(place) = self.per_destination.get(destination) {
             return Arc::clone(place);
         }
         let place = Arc::new(Semaphore::new(PER_DESTINATION));
-        self.places.insert(destination.clone(), Arc::clone(&place));
+        self.per_destination.insert(destination.clone(), Arc::clone(&place));
         place
     }
 
@@ -285,7 +285,7 @@ impl Known {
     }
 }
 
-impl Entry {
+impl CachedName {
     /// The last answer, where it is not too old.
     fn stale(&self, now: Instant) -> Option<Arc<[IpAddr]>> {
         let (found, until) = self.answer.as_ref()?;
@@ -298,7 +298,7 @@ impl Entry {
     }
 
     /// The question that somebody waits for; not one that has its answer, which its last caller may not have read yet.
-    fn under_way(&self) -> Option<Shared<Asking>> {
+    fn under_way(&self) -> Option<Shared<PendingQuery>> {
         self.asking.as_ref()?.upgrade().filter(|asking| asking.peek().is_none())
     }
 }

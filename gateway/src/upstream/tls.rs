@@ -20,7 +20,7 @@ use x509_parser::prelude::FromDer;
 
 use crate::expiry::{Age, Validity, title};
 
-use super::offer::Offer;
+use super::alpn::AlpnOffer;
 
 /// Why a verifier could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +47,7 @@ pub(crate) struct TlsClient {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TlsClients {
     system: Option<TlsClient>,
-    bundles: BTreeMap<PathBuf, Bundle>,
+    bundles: BTreeMap<PathBuf, CaBundle>,
     /// Of the snapshot before.
     before: HashMap<CaState, TlsClient>,
 }
@@ -56,7 +56,7 @@ pub(crate) struct TlsClients {
 pub(crate) type CaState = [u8; 32];
 
 #[derive(Clone, Debug)]
-struct Bundle {
+struct CaBundle {
     state: CaState,
     client: TlsClient,
     roots: Vec<(String, Validity)>,
@@ -116,7 +116,7 @@ impl TlsClients {
             Some(client) => client,
             None => build(ca.in_date)?,
         };
-        let bundle = Bundle { state: ca.state, client: client.clone(), roots: ca.roots };
+        let bundle = CaBundle { state: ca.state, client: client.clone(), roots: ca.roots };
         self.bundles.insert(file.into(), bundle);
         Ok(client)
     }
@@ -171,7 +171,7 @@ fn build(roots: RootCertStore) -> Result<TlsClient, TlsSetupError> {
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = Offer::Http1.alpn();
+    config.alpn_protocols = AlpnOffer::Http1.alpn();
     config.enable_early_data = false;
     Ok(TlsClient { config: Arc::new(config), id: NEXT.fetch_add(1, Ordering::Relaxed) })
 }

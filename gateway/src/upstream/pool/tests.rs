@@ -10,17 +10,17 @@ use super::*;
 use crate::ledger::{Gate, Ledger, samples};
 
 /// A pool, and what the connections in it live by.
-struct Stage {
+struct Fixture {
     pool: Pool,
     alive: Vec<Box<dyn Any>>,
     _directory: TempDir,
 }
 
-fn stage() -> Stage {
+fn fixture() -> Fixture {
     let directory = samples::directory();
     let (ledger, _) = Ledger::open(directory.path(), None, 1).unwrap();
     let pool = Pool::new(ledger.journal(0).unwrap(), Resolver::new(&[]), 128);
-    Stage { pool, alive: vec![Box::new(ledger)], _directory: directory }
+    Fixture { pool, alive: vec![Box::new(ledger)], _directory: directory }
 }
 
 fn key(destination: &str, host: &str) -> PoolKey {
@@ -33,7 +33,7 @@ fn key(destination: &str, host: &str) -> PoolKey {
         sources: SourcePool::default(),
         credential: None,
         certificate: None,
-        offer: Offer::Http1,
+        offer: AlpnOffer::Http1,
     }
 }
 
@@ -42,7 +42,7 @@ fn state(host: &str) -> Arc<ConnectionState> {
     Arc::new(ConnectionState::new(host.into(), remote, remote.ip()))
 }
 
-impl Stage {
+impl Fixture {
     /// A new connection to `host`, idle from now on.
     async fn kept(&mut self, destination: &str, host: &str) -> Arc<Bucket> {
         let bucket = self.pool.bucket(&key(destination, host)).unwrap();
@@ -66,43 +66,43 @@ impl Stage {
 
 #[tokio::test(start_paused = true)]
 async fn idle_connections_to_one_destination_are_bounded_whatever_their_hosts() {
-    let mut stage = stage();
-    let other = stage.kept("other", "api.other.test").await;
-    let first = stage.kept("wild", "a0.wild.test").await;
+    let mut fixture = fixture();
+    let other = fixture.kept("other", "api.other.test").await;
+    let first = fixture.kept("wild", "a0.wild.test").await;
     for number in 1..IDLE_PER_DESTINATION + 10 {
-        stage.kept("wild", &format!("a{number}.wild.test")).await;
-        let kept = lock(&stage.pool.buckets).0.values().map(|b| lock(&b.http1).len()).sum::<usize>();
+        fixture.kept("wild", &format!("a{number}.wild.test")).await;
+        let kept = lock(&fixture.pool.buckets).0.values().map(|b| lock(&b.http1).len()).sum::<usize>();
         assert!(kept <= IDLE_PER_DESTINATION + 1, "{kept}");
     }
     assert!(lock(&first.http1).is_empty(), "the oldest goes");
     assert_eq!(lock(&other.http1).len(), 1, "that of another destination stays");
-    let newest = stage.kept("wild", "new.wild.test").await;
+    let newest = fixture.kept("wild", "new.wild.test").await;
     assert_eq!(lock(&newest.http1).len(), 1);
-    assert!(stage.pool.sweep() > LEFT_PER_DESTINATION);
-    assert!(lock(&stage.pool.buckets).0.len() <= IDLE_PER_DESTINATION + 2);
+    assert!(fixture.pool.sweep() > LEFT_PER_DESTINATION);
+    assert!(lock(&fixture.pool.buckets).0.len() <= IDLE_PER_DESTINATION + 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_connection_ends_with_its_time_and_one_in_use_does_not() {
-    let mut stage = stage();
+    let mut fixture = fixture();
     let caller: SpiffeId = "spiffe://prod.acme/ns/shop/sa/web".parse().unwrap();
-    let bucket = stage.kept("up", "api.test").await;
-    let sender = stage.shared(&bucket, &caller, 100).await;
-    assert_eq!(stage.pool.sweep(), 2);
+    let bucket = fixture.kept("up", "api.test").await;
+    let sender = fixture.shared(&bucket, &caller, 100).await;
+    assert_eq!(fixture.pool.sweep(), 2);
     tokio::time::advance(IDLE_LIMIT).await;
-    assert_eq!(stage.pool.sweep(), 1);
+    assert_eq!(fixture.pool.sweep(), 1);
     drop(sender);
-    assert_eq!(stage.pool.sweep(), 0);
+    assert_eq!(fixture.pool.sweep(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_http2_connection_serves_its_own_caller_alone() {
-    let mut stage = stage();
+    let mut fixture = fixture();
     let [one, two]: [SpiffeId; 2] =
         ["spiffe://prod.acme/ns/shop/sa/web", "spiffe://prod.acme/ns/shop/sa/api"]
             .map(|id| id.parse().unwrap());
-    let bucket = stage.pool.bucket(&key("up", "api.test")).unwrap();
-    let sender = stage.shared(&bucket, &one, 100).await;
+    let bucket = fixture.pool.bucket(&key("up", "api.test")).unwrap();
+    let sender = fixture.shared(&bucket, &one, 100).await;
     assert!(bucket.take(&two).is_none());
     assert!(bucket.take(&one).is_some());
     drop(sender);
@@ -111,10 +111,10 @@ async fn an_http2_connection_serves_its_own_caller_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn an_http2_connection_takes_no_more_streams_than_the_other_side_allows() {
-    let mut stage = stage();
+    let mut fixture = fixture();
     let caller: SpiffeId = "spiffe://prod.acme/ns/shop/sa/web".parse().unwrap();
-    let bucket = stage.pool.bucket(&key("up", "api.test")).unwrap();
-    let first = stage.shared(&bucket, &caller, 2).await;
+    let bucket = fixture.pool.bucket(&key("up", "api.test")).unwrap();
+    let first = fixture.shared(&bucket, &caller, 2).await;
     let second = bucket.take(&caller);
     assert!(second.is_some());
     assert!(bucket.take(&caller).is_none(), "the third needs another connection");
@@ -124,10 +124,10 @@ async fn an_http2_connection_takes_no_more_streams_than_the_other_side_allows() 
 
 #[tokio::test(start_paused = true)]
 async fn connections_to_where_a_call_got_no_answer_are_not_handed_out_again() {
-    let mut stage = stage();
+    let mut fixture = fixture();
     let caller: SpiffeId = "spiffe://prod.acme/ns/shop/sa/web".parse().unwrap();
-    let bucket = stage.kept("up", "api.test").await;
-    let _sender = stage.shared(&bucket, &caller, 100).await;
+    let bucket = fixture.kept("up", "api.test").await;
+    let _sender = fixture.shared(&bucket, &caller, 100).await;
     bucket.retire();
     assert!(bucket.take(&caller).is_none());
 }

@@ -30,16 +30,16 @@ const ANSWERS_IN: Duration = Duration::from_secs(2);
 const TRIES: usize = 2;
 
 /// Addresses and how long they hold, or why there are none and how long that holds.
-pub(super) type Asked = Result<(Arc<[IpAddr]>, Duration), (LookupError, Duration)>;
+pub(super) type QueryResult = Result<(Arc<[IpAddr]>, Duration), (LookupError, Duration)>;
 
 /// Whom to ask.
 pub(super) struct Nameservers {
     /// Instead of the system's; empty: the system's.
     given: Vec<SocketAddr>,
-    system: Mutex<Option<(Arc<System>, Instant)>>,
+    system: Mutex<Option<(Arc<SystemConfig>, Instant)>>,
 }
 
-struct System {
+struct SystemConfig {
     resolver: TokioResolver,
     hosts: Hosts,
     search: Vec<Name>,
@@ -51,7 +51,7 @@ impl Nameservers {
         Self { given: given.to_vec(), system: Mutex::default() }
     }
 
-    pub(super) async fn ask(&self, host: &str, family: Family) -> Asked {
+    pub(super) async fn ask(&self, host: &str, family: Family) -> QueryResult {
         let system = self.system()?;
         let name = Name::from_ascii(host).map_err(|error| (failed(error), Duration::ZERO))?;
         let mut absolute = name.clone();
@@ -84,7 +84,7 @@ impl Nameservers {
     }
 
     /// The system's files may change: a laptop moves, a container gets its hosts file late.
-    fn system(&self) -> Result<Arc<System>, (LookupError, Duration)> {
+    fn system(&self) -> Result<Arc<SystemConfig>, (LookupError, Duration)> {
         let mut kept = self.system.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if let Some((system, looked)) = kept.as_mut() {
@@ -96,13 +96,14 @@ impl Nameservers {
                 return Ok(Arc::clone(system));
             }
         }
-        let system = Arc::new(System::read(&self.given).map_err(|error| (failed(error), Duration::ZERO))?);
+        let system =
+            Arc::new(SystemConfig::read(&self.given).map_err(|error| (failed(error), Duration::ZERO))?);
         *kept = Some((Arc::clone(&system), now));
         Ok(system)
     }
 }
 
-impl System {
+impl SystemConfig {
     fn read(given: &[SocketAddr]) -> Result<Self, NetError> {
         let stamps = stamps();
         let (config, mut options) = if given.is_empty() { system_config() } else { config(given) };

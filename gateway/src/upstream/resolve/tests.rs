@@ -79,11 +79,11 @@ fn destination(name: &str) -> Name {
     name.parse().unwrap()
 }
 
-async fn v4(resolver: &Resolver, host: &str) -> Found {
+async fn v4(resolver: &Resolver, host: &str) -> LookupResult {
     resolver.lookup(host, Family::V4, &destination("up")).await
 }
 
-fn one(address: &str) -> Found {
+fn one(address: &str) -> LookupResult {
     Ok([address.parse().unwrap()].into())
 }
 
@@ -173,7 +173,7 @@ async fn an_old_answer_stands_in_while_nobody_gives_a_newer_one_and_never_for_on
     server.now_says(Some((ResponseCode::NXDomain, Vec::new(), 0)));
     assert_eq!(v4(&resolver, "api.test").await, Err(LookupError::NoName));
     assert_eq!(v4(&resolver, "api.test").await, Err(LookupError::NoName));
-    let mut entry = Entry::default();
+    let mut entry = CachedName::default();
     let now = Instant::now();
     entry.answer = Some((one("192.0.2.7"), now));
     assert!(entry.stale(now + STALE - Duration::from_secs(1)).is_some());
