@@ -34,7 +34,7 @@ use crate::upstream::{Answer, OutBody, Peer, Unanswered};
 
 /// Whether `secret` can be put on a call as `credential` says.
 pub(crate) fn fits(credential: &Credential, secret: &Secret) -> bool {
-    credential.inject.iter().all(|way| cache::ready(way, secret).is_some())
+    credential.inject.iter().all(|way| cache::prepare(way, secret).is_some())
 }
 
 /// One attempt, ready to leave. No `Debug`: its request line may hold the secret.
@@ -55,18 +55,20 @@ impl Injected {
         prepared: &InjectionCache,
         peer: Peer,
     ) -> Result<Self, Denial> {
+        // Peer, key and secret are the permit's, or nothing is built.
         if peer.host() != permit.target().host() {
             return Err(bug("the peer is not the permit's"));
         }
-        let ready = match (permit.credential(), key) {
+        let parts = match (permit.credential(), key) {
             (None, None) => None,
             (Some(credential), Some(key)) => {
-                let ready = prepared.ready(credential, key);
-                Some(ready.ok_or_else(|| bug("the secret is not the permit's, or cannot be put on a call"))?)
+                let parts = prepared.parts(credential, key);
+                Some(parts.ok_or_else(|| bug("the secret is not the permit's, or cannot be put on a call"))?)
             }
             _ => return Err(bug("the secret is not the permit's")),
         };
-        let ready = ready.as_deref().unwrap_or_default();
+        let parts = parts.as_deref().unwrap_or_default();
+        // From here on there is a request: the template's, and then what carries the secret. A header that is not put on alone is a bug.
         let body = template.take_body().ok_or_else(|| bug("the body was sent before"))?;
         let mut request = Request::new(body);
         *request.method_mut() = template.method.clone();
@@ -76,8 +78,8 @@ impl Injected {
             put(request.headers_mut(), &AUTHORIZATION, token.clone())?;
         }
         let (authority, host) = peer.authority();
-        let path = add(ready, request.headers_mut(), template.path.clone())?;
-        let signer = ready.iter().find_map(|ready| match ready {
+        let path = add(parts, request.headers_mut(), template.path.clone())?;
+        let signer = parts.iter().find_map(|part| match part {
             PreparedPart::Signer(signer) => Some(signer),
             _ => None,
         });
@@ -87,6 +89,7 @@ impl Injected {
             }
             Some(RequestSigner::SigV4(_)) | None => path,
         };
+        // The request line, as the peer's protocol has it.
         if peer.is_http2() {
             *request.version_mut() = Version::HTTP_2;
             if template.takes_trailers {
@@ -121,12 +124,12 @@ impl Injected {
 
 /// Adds everything to `headers`, or to `path`, which is given back.
 fn add(
-    ready: &[PreparedPart],
+    parts: &[PreparedPart],
     headers: &mut HeaderMap,
     mut path: PathAndQuery,
 ) -> Result<PathAndQuery, Denial> {
-    for ready in ready {
-        match ready {
+    for part in parts {
+        match part {
             PreparedPart::Header(name, value) => put(headers, name, value.clone())?,
             PreparedPart::Query(pair) => {
                 path = form::with_pair(&path, pair).ok_or_else(|| bug("the query is too long"))?;
@@ -134,7 +137,7 @@ fn add(
             PreparedPart::Cookie(_) | PreparedPart::Signer(_) => {}
         }
     }
-    let cookies = ready.iter().filter_map(|ready| match ready {
+    let cookies = parts.iter().filter_map(|part| match part {
         PreparedPart::Cookie(pair) => Some(pair.as_slice()),
         _ => None,
     });

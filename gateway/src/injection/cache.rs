@@ -50,7 +50,7 @@ struct CachedInjection {
     credential: Arc<Credential>,
     key: usize,
     version: Version,
-    ready: Arc<[PreparedPart]>,
+    parts: Arc<[PreparedPart]>,
     needles: Arc<Needles>,
 }
 
@@ -89,12 +89,12 @@ impl InjectionCache {
     }
 
     /// The secret of `key` in the forms that `credential` wants; `None` where it is not that key's, or cannot take one of them.
-    pub(super) fn ready(
+    pub(super) fn parts(
         &self,
         credential: &Arc<Credential>,
         key: &SelectedKey,
     ) -> Option<Arc<[PreparedPart]>> {
-        self.with(credential, key, |entry| Arc::clone(&entry.ready))
+        self.with(credential, key, |entry| Arc::clone(&entry.parts))
     }
 
     /// What to look for in answers to calls with the secret of `key`.
@@ -132,15 +132,15 @@ impl InjectionCache {
         if credential.reference(credential.keys.get(key.key)?) != secret.reference() {
             return None;
         }
-        let ready: Option<Arc<[PreparedPart]>> =
-            credential.inject.iter().map(|way| ready(way, secret)).collect();
-        let ready = ready?;
+        let parts: Option<Arc<[PreparedPart]>> =
+            credential.inject.iter().map(|way| prepare(way, secret)).collect();
+        let parts = parts?;
         let needles = Arc::new(needles(&credential.inject, secret)?);
         if needles.has_short() && credential.destinations.iter().any(|to| to.scrub == Scrub::All) {
             self.warned.say(credential, key);
         }
         let (credential, version) = (Arc::clone(credential), secret.version().clone());
-        let entry = CachedInjection { credential, key: key.key, version, ready, needles };
+        let entry = CachedInjection { credential, key: key.key, version, parts, needles };
         let value = read(&entry);
         let own = entries.entry(entry.credential.name.clone()).or_default();
         own.retain(|known| known.key != entry.key);
@@ -159,7 +159,8 @@ impl CachedInjection {
     }
 }
 
-pub(super) fn ready(injection: &Injection, secret: &Secret) -> Option<PreparedPart> {
+/// The part that `injection` makes of `secret`; `None` where it cannot.
+pub(super) fn prepare(injection: &Injection, secret: &Secret) -> Option<PreparedPart> {
     match &injection.way {
         Inject::SigV4(aws) => {
             let signer = sigv4::SigV4Signer::new(aws, secret)?;

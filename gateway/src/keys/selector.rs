@@ -149,6 +149,7 @@ impl<'a> KeySelector<'a> {
             tokio::spawn(async move { secrets.rejected(&credential, key, &version).await });
             return next;
         }
+        // No other key is left: the store is waited for, and may have nothing newer.
         let secrets = &self.core.shared.secrets;
         let newer = secrets.rejected(credential, chosen.key, chosen.secret.version()).await;
         // The refresh helps the calls that come after, also where this one cannot be sent again.

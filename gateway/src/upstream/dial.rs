@@ -20,10 +20,10 @@ use tollgate_policy::name::Name;
 use tollgate_policy::policy::SourcePool;
 
 use super::address::DialRules;
-use super::resolve::{Family, LookupError, LookupResult, Resolver};
+use super::resolve::{AddressFamily, LookupError, LookupResult, Resolver};
 
 /// In the order in which they are tried.
-const FAMILIES: [Family; 2] = [Family::V6, Family::V4];
+const FAMILIES: [AddressFamily; 2] = [AddressFamily::V6, AddressFamily::V4];
 /// How long IPv6 addresses are waited for where there are IPv4 addresses already (RFC 8305, section 3).
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 /// How long an attempt is alone before the next address is tried beside it (RFC 8305, section 5).
@@ -123,6 +123,7 @@ impl Dial<'_> {
                 lookups.extend(wanted.map(|family| self.lookup(family, context.resolver)));
             }
         }
+        // Lookups and attempts go on beside one another until one connects; where all fail, the last failure is the answer.
         let mut attempts = FuturesUnordered::new();
         let mut trying: Vec<(SocketAddr, Instant)> = Vec::new();
         let mut next = pin!(sleep_until(Instant::now()));
@@ -156,7 +157,7 @@ impl Dial<'_> {
                         Err(error) => candidates.resolve = Some(error),
                     }
                     if trying.is_empty() {
-                        let waits = family == Family::V4 && !lookups.is_empty();
+                        let waits = family == AddressFamily::V4 && !lookups.is_empty();
                         let delay = if waits { RESOLUTION_DELAY } else { Duration::ZERO };
                         next.as_mut().reset(Instant::now() + delay);
                     }
@@ -175,7 +176,7 @@ impl Dial<'_> {
         }
     }
 
-    async fn lookup(self, family: Family, resolver: &Resolver) -> (Family, LookupResult) {
+    async fn lookup(self, family: AddressFamily, resolver: &Resolver) -> (AddressFamily, LookupResult) {
         (family, resolver.lookup(self.host, family, self.destination).await)
     }
 
@@ -188,7 +189,7 @@ impl Dial<'_> {
         bare.parse().ok().map(|address| vec![address])
     }
 
-    fn takes(&self, family: Family) -> bool {
+    fn takes(&self, family: AddressFamily) -> bool {
         self.sources.towards(family.unspecified()).next().is_some()
     }
 
@@ -238,7 +239,7 @@ impl Candidates {
             let socket = SocketAddr::new(*address, dial.port);
             if !context.rules.allows_socket(socket) {
                 self.refused = true;
-            } else if !dial.takes(Family::of(*address)) {
+            } else if !dial.takes(AddressFamily::of(*address)) {
                 self.other_family = true;
             } else if context.resolver.avoids(socket) {
                 self.avoided.push_back(socket);

@@ -127,6 +127,7 @@ async fn http2(
         .handshake(io)
         .await
         .map_err(|error| UpstreamError::of_http(error, state))?;
+    // It is driven until it may carry a stream. The other side can still refuse the client certificate, or close.
     let connection = Arc::new(Mutex::new(connection));
     let allowed = StreamLimit(LimitSource::Settings(Arc::downgrade(&connection)));
     let mut driven = Http2Driver(connection);

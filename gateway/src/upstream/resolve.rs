@@ -62,12 +62,12 @@ pub(crate) enum LookupError {
 
 /// IPv4 or IPv6: each is asked for by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Family {
+pub(crate) enum AddressFamily {
     V4,
     V6,
 }
 
-impl Family {
+impl AddressFamily {
     pub(crate) const fn of(address: IpAddr) -> Self {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
@@ -92,14 +92,14 @@ pub(crate) struct Resolver(Arc<ResolverInner>);
 
 struct ResolverInner {
     servers: Nameservers,
-    known: Mutex<DnsCache>,
-    room: Arc<Semaphore>,
+    cache: Mutex<DnsCache>,
+    lookups: Arc<Semaphore>,
     rotation: AtomicUsize,
 }
 
 #[derive(Default)]
 struct DnsCache {
-    names: Map<(Arc<str>, Family), CachedName>,
+    names: Map<(Arc<str>, AddressFamily), CachedName>,
     per_destination: Map<Name, Arc<Semaphore>>,
     avoided: Map<SocketAddr, Instant>,
 }
@@ -129,8 +129,8 @@ impl Resolver {
         let servers = Nameservers::new(servers);
         Self(Arc::new(ResolverInner {
             servers,
-            known: Mutex::default(),
-            room: Arc::new(Semaphore::new(IN_ALL)),
+            cache: Mutex::default(),
+            lookups: Arc::new(Semaphore::new(IN_ALL)),
             rotation: AtomicUsize::new(0),
         }))
     }
@@ -139,7 +139,7 @@ impl Resolver {
     ///
     /// # Errors
     /// Where the name does not exist, or the servers answer with an error.
-    pub(crate) async fn lookup(&self, host: &str, family: Family, destination: &Name) -> LookupResult {
+    pub(crate) async fn lookup(&self, host: &str, family: AddressFamily, destination: &Name) -> LookupResult {
         loop {
             let (asking, stale) = match self.look(host, family, destination) {
                 CacheLookup::Known(found) => return found,
@@ -162,13 +162,13 @@ impl Resolver {
         }
     }
 
-    fn look(&self, host: &str, family: Family, destination: &Name) -> CacheLookup {
+    fn look(&self, host: &str, family: AddressFamily, destination: &Name) -> CacheLookup {
         let now = Instant::now();
-        let key: (Arc<str>, Family) = (host.into(), family);
-        let mut known = self.0.lock();
-        known.make_room(now);
-        let place = known.limit_of(destination);
-        let entry = known.names.entry(key.clone()).or_default();
+        let key: (Arc<str>, AddressFamily) = (host.into(), family);
+        let mut cache = self.0.lock();
+        cache.make_room(now);
+        let limit = cache.limit_of(destination);
+        let entry = cache.names.entry(key.clone()).or_default();
         if let Some((found, until)) = &entry.answer
             && now < *until
         {
@@ -183,17 +183,17 @@ impl Resolver {
         if let Some(asking) = entry.under_way() {
             return CacheLookup::Pending(asking, stale);
         }
-        let asking = Self::ask(Arc::clone(&self.0), key, place).shared();
+        let asking = Self::ask(Arc::clone(&self.0), key, limit).shared();
         entry.asking = asking.downgrade();
         CacheLookup::Pending(asking, stale)
     }
 
     /// Gone when nobody waits for it any more.
-    fn ask(inner: Arc<ResolverInner>, key: (Arc<str>, Family), place: Arc<Semaphore>) -> PendingQuery {
+    fn ask(inner: Arc<ResolverInner>, key: (Arc<str>, AddressFamily), limit: Arc<Semaphore>) -> PendingQuery {
         Box::pin(async move {
             // Closed never.
-            let _place = place.acquire().await;
-            let _room = inner.room.acquire().await;
+            let _slot = limit.acquire().await;
+            let _lookup = inner.lookups.acquire().await;
             let asked = timeout(ASKED_FOR, inner.servers.ask(&key.0, key.1)).await;
             let (found, holds) = match asked.unwrap_or(Err((LookupError::Timeout, Duration::ZERO))) {
                 Ok((addresses, holds)) => (Ok(addresses), holds.clamp(HOLDS.0, HOLDS.1)),
@@ -225,38 +225,38 @@ impl Resolver {
     /// `address` did not answer, or not before another.
     pub(crate) fn avoid(&self, address: SocketAddr) {
         let now = Instant::now();
-        let mut known = self.0.lock();
-        if known.avoided.len() >= AVOIDED_AT_ONCE {
-            known.avoided.retain(|_, until| now < *until);
+        let mut cache = self.0.lock();
+        if cache.avoided.len() >= AVOIDED_AT_ONCE {
+            cache.avoided.retain(|_, until| now < *until);
         }
-        if known.avoided.len() < AVOIDED_AT_ONCE {
-            known.avoided.insert(address, now + AVOIDED);
+        if cache.avoided.len() < AVOIDED_AT_ONCE {
+            cache.avoided.insert(address, now + AVOIDED);
         }
     }
 
     /// Whether others are tried first.
     pub(crate) fn avoids(&self, address: SocketAddr) -> bool {
-        let known = self.0.lock();
-        known.avoided.get(&address).is_some_and(|until| Instant::now() < *until)
+        let cache = self.0.lock();
+        cache.avoided.get(&address).is_some_and(|until| Instant::now() < *until)
     }
 }
 
 impl ResolverInner {
-    fn answered(&self, key: &(Arc<str>, Family), found: LookupResult, holds: Duration) {
-        let mut known = self.lock();
-        let entry = known.names.entry(key.clone()).or_default();
+    fn answered(&self, key: &(Arc<str>, AddressFamily), found: LookupResult, holds: Duration) {
+        let mut cache = self.lock();
+        let entry = cache.names.entry(key.clone()).or_default();
         *entry = CachedName { answer: Some((found, Instant::now() + holds)), ..CachedName::default() };
     }
 
-    fn failed(&self, key: &(Arc<str>, Family), error: LookupError, pause: Duration) {
-        let mut known = self.lock();
-        let entry = known.names.entry(key.clone()).or_default();
+    fn failed(&self, key: &(Arc<str>, AddressFamily), error: LookupError, pause: Duration) {
+        let mut cache = self.lock();
+        let entry = cache.names.entry(key.clone()).or_default();
         entry.failed = Some((error, Instant::now() + pause));
     }
 
     /// It belongs to one core: the lock is never contended, and what it guards stays whole if a holder panics.
     fn lock(&self) -> MutexGuard<'_, DnsCache> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -109,7 +109,7 @@ impl TlsClients {
         if let Some(known) = self.bundles.get(file) {
             return Ok(known.client.clone());
         }
-        let ca = Ca::read(file, Timestamp::now())?;
+        let ca = CaFile::read(file, Timestamp::now())?;
         let known = self.before.get(&ca.state).cloned();
         let alike = self.bundles.values().find(|bundle| bundle.state == ca.state);
         let client = match known.or_else(|| alike.map(|bundle| bundle.client.clone())) {
@@ -124,17 +124,17 @@ impl TlsClients {
 
 /// What a CA bundle is now; `None` where it cannot be used.
 pub(crate) fn ca_state(file: &Path) -> Option<CaState> {
-    Ca::read(file, Timestamp::now()).ok().map(|ca| ca.state)
+    CaFile::read(file, Timestamp::now()).ok().map(|ca| ca.state)
 }
 
 /// A CA bundle as it was read. A certificate that is out of date verifies nobody: rustls does not ask for the dates of a root.
-struct Ca {
+struct CaFile {
     state: CaState,
     in_date: RootCertStore,
     roots: Vec<(String, Validity)>,
 }
 
-impl Ca {
+impl CaFile {
     fn read(file: &Path, now: Timestamp) -> Result<Self, TlsSetupError> {
         let pem = std::fs::read(file).map_err(|error| TlsSetupError::Read(file.into(), error))?;
         let mut context = digest::Context::new(&digest::SHA256);

@@ -32,8 +32,8 @@ fn policy(directory: &Path) -> Policy {
     compile_files(&[file], &app::environment_of(&[], &[]).unwrap()).unwrap().0
 }
 
-fn value(ready: &[PreparedPart]) -> &[u8] {
-    match ready {
+fn value(parts: &[PreparedPart]) -> &[u8] {
+    match parts {
         [PreparedPart::Header(_, value)] => value.as_bytes(),
         other => panic!("{other:?}"),
     }
@@ -51,7 +51,7 @@ async fn a_version_that_is_in_force_no_longer_is_forgotten_though_no_call_asks()
     let kept = || prepared.entries.lock().unwrap().len();
     let chosen = |secret: &Arc<Secret>| SelectedKey { key: 0, alias: None, secret: Arc::clone(secret) };
     let first = secrets.get(&credential, 0).await.unwrap();
-    assert!(prepared.ready(&credential, &chosen(&first)).is_some());
+    assert!(prepared.parts(&credential, &chosen(&first)).is_some());
     prepared.retain(|credential, key| secrets.peek(credential, key));
     assert_eq!(kept(), 1, "it is in force");
     std::fs::write(directory.path().join("key"), "the-second-version").unwrap();
@@ -59,7 +59,7 @@ async fn a_version_that_is_in_force_no_longer_is_forgotten_though_no_call_asks()
     assert_eq!(kept(), 1, "nobody has looked");
     prepared.retain(|credential, key| secrets.peek(credential, key));
     assert_eq!(kept(), 0);
-    assert!(prepared.ready(&credential, &chosen(&second)).is_some());
+    assert!(prepared.parts(&credential, &chosen(&second)).is_some());
     prepared.retain(|_, _| None);
     assert_eq!(kept(), 0, "revoked");
 }
@@ -70,14 +70,14 @@ async fn a_secret_is_put_on_a_call_as_the_key_that_it_is_of_and_as_no_other() {
     let prepared = InjectionCache::default();
     let (one, other) = (fixture.chosen(0).await, fixture.chosen(1).await);
     for (key, expected) in [(&one, "Bearer sk-a-1"), (&other, "Bearer sk-b-1"), (&one, "Bearer sk-a-1")] {
-        let ready = prepared.ready(fixture.pool(), key).unwrap();
-        assert_eq!(value(&ready), expected.as_bytes());
+        let parts = prepared.parts(fixture.pool(), key).unwrap();
+        assert_eq!(value(&parts), expected.as_bytes());
     }
     let crossed = SelectedKey { secret: Arc::clone(&other.secret), ..one.clone() };
-    assert!(prepared.ready(fixture.pool(), &crossed).is_none());
-    assert!(prepared.ready(fixture.pool(), &SelectedKey { key: 2, ..one.clone() }).is_none());
+    assert!(prepared.parts(fixture.pool(), &crossed).is_none());
+    assert!(prepared.parts(fixture.pool(), &SelectedKey { key: 2, ..one.clone() }).is_none());
     let rotated = fixture.rotated(0).await;
-    assert_eq!(value(&prepared.ready(fixture.pool(), &rotated).unwrap()), b"Bearer sk-another");
+    assert_eq!(value(&prepared.parts(fixture.pool(), &rotated).unwrap()), b"Bearer sk-another");
     let of_one: Vec<_> = prepared.entries.lock().unwrap().values().map(Vec::len).collect();
     assert_eq!(of_one, [2], "the form of the version before is gone");
 }
