@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use tollgate_policy::policy::Credential;
 
 use crate::core::{Core, Shared};
-use crate::injection::Prepared;
+use crate::injection::InjectionCache;
 use crate::ledger::Ledger;
 use crate::listener;
 use crate::metering::Refusals;
@@ -77,7 +77,7 @@ impl Cores {
                     shared.limits.answer_fields,
                 ),
                 journal,
-                prepared: Prepared::new(Arc::clone(&warned)),
+                prepared: InjectionCache::new(Arc::clone(&warned)),
                 connections: ConnectionRegistry::default(),
                 stats: Stats::default(),
                 uses: Arc::default(),

@@ -22,14 +22,14 @@ use super::permitted::PermittedCall;
 use super::refusals;
 use crate::caller_usage::UsagePermit;
 use crate::core::Core;
-use crate::keys::Chosen;
+use crate::keys::SelectedKey;
 use crate::ledger::{Attempt, Bounded, HoldLine, LedgerError, Outcome, Position, Record, RecordId};
 use crate::quota::{Hold, RateHeaders};
 use crate::reply;
 use crate::session::CallerContext;
 use crate::snapshot::Snapshot;
 use crate::telemetry;
-use crate::upstream::{Peer, Shown, Upload};
+use crate::upstream::{ClientCert, Peer, Upload};
 
 /// What was learnt of a call's usage.
 #[derive(Debug)]
@@ -217,9 +217,9 @@ impl Account {
     }
 
     /// An attempt has a connection.
-    pub(crate) fn attempt(&mut self, peer: &Peer, key: Option<&Chosen>, shown: Option<Shown<'_>>) {
+    pub(crate) fn attempt(&mut self, peer: &Peer, key: Option<&SelectedKey>, shown: Option<ClientCert<'_>>) {
         self.blamed = None;
-        if let Some(Shown { credential, secret }) = shown {
+        if let Some(ClientCert { credential, secret }) = shown {
             self.core.uses.shown(&self.record, &credential.name, secret);
         }
         let alias = key.and_then(|key| key.alias.clone());
