@@ -15,7 +15,7 @@ use crate::keys::Keys;
 use crate::ledger::Journal;
 use crate::listener::Open;
 use crate::load::Loads;
-use crate::metering::Refusals;
+use crate::metering::Recorder;
 use crate::quota::Quota;
 use crate::seldom::Seldom;
 use crate::settings::RequestLimits;
@@ -57,9 +57,9 @@ pub(crate) struct Core {
     pub(crate) journal: Arc<Journal>,
     pub(crate) prepared: Prepared,
     pub(crate) open: Open,
-    pub(crate) stats: Stats,
+    pub(crate) stats: Arc<Stats>,
     pub(crate) uses: Arc<Uses>,
-    pub(crate) refusals: Refusals,
+    pub(crate) recorder: Recorder,
 }
 
 impl Core {

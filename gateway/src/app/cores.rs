@@ -17,9 +17,8 @@ use crate::core::{Core, Shared};
 use crate::injection::Prepared;
 use crate::ledger::Ledger;
 use crate::listener::{self, Open};
-use crate::metering::{self, Refusals};
+use crate::metering::Recorder;
 use crate::settings::ListenerSettings;
-use crate::stats::Stats;
 use crate::upstream::{Pool, Resolver};
 
 /// How long a connection or a form of a key may outlive its time.
@@ -68,6 +67,7 @@ impl Cores {
         let warned = Arc::default();
         for index in 0..count {
             let journal = ledger.journal(index).ok_or_else(|| anyhow!("no journal for core {index}"))?;
+            let (stats, uses) = (Arc::default(), Arc::default());
             let core = Arc::new(Core {
                 shared: Arc::clone(shared),
                 pool: Pool::new(
@@ -75,12 +75,12 @@ impl Cores {
                     Resolver::new(&shared.nameservers),
                     shared.limits.answer_fields,
                 ),
+                recorder: Recorder::new(&journal, &stats, &uses),
                 journal,
                 prepared: Prepared::new(Arc::clone(&warned)),
                 open: Open::default(),
-                stats: Stats::default(),
-                uses: Arc::default(),
-                refusals: Refusals::default(),
+                stats,
+                uses,
             });
             let sockets = doors.iter_mut().filter_map(|door| {
                 Some((Arc::clone(&door.name), TlsAcceptor::from(Arc::clone(&door.tls)), door.sockets.pop()?))
@@ -139,7 +139,7 @@ fn run(
     });
     // What is still open is refused or left as the runtime goes.
     drop(runtime);
-    metering::tell_all(&served);
+    served.recorder.tell_all();
 }
 
 async fn keep_house(core: Arc<Core>) {
@@ -147,7 +147,7 @@ async fn keep_house(core: Arc<Core>) {
     loop {
         tokio::time::sleep(HOUSEKEEPING).await;
         core.pool.sweep();
-        metering::tell(&core);
+        core.recorder.tell();
         let now = core.shared.snapshots.generation();
         if now != generation {
             generation = now;

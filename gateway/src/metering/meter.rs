@@ -19,7 +19,7 @@ use tollgate_policy::target::Target;
 
 use super::asked::Asked;
 use super::estimate::Bound;
-use super::refusals;
+use super::recorder::Ending;
 use crate::core::Core;
 use crate::keys::Chosen;
 use crate::ledger::{Attempt, Bounded, HoldLine, LedgerError, Outcome, Position, Record, RecordId};
@@ -27,7 +27,6 @@ use crate::listener::Standing;
 use crate::load::{Load, Share};
 use crate::quota::{Hold, RateHeaders};
 use crate::snapshot::Snapshot;
-use crate::telemetry::ACCESS;
 use crate::upstream::{Peer, Shown, Upload};
 
 /// What was learnt of a call's usage.
@@ -82,7 +81,7 @@ pub(crate) struct Meter {
 impl Meter {
     /// Opens the account when the head has been read.
     pub(crate) fn open(core: &Arc<Core>, method: &Method) -> Box<Self> {
-        core.stats.began();
+        core.recorder.began();
         Box::new(Self {
             core: Arc::clone(core),
             record: Box::new(Record::new(RecordId::new(), Timestamp::now(), Bounded::new(method.as_str()))),
@@ -302,7 +301,6 @@ impl Meter {
         let id = self.record.id;
         self.record.status = crate::reply::status(denial.reason).as_u16();
         self.record.reason = Some(denial.reason);
-        self.core.uses.refused(&self.record, self.blamed.as_ref(), denial.reason);
         if denial.reason == Reason::Internal {
             self.record.outcome = Outcome::Panicked;
         }
@@ -317,25 +315,22 @@ impl Meter {
         if std::mem::replace(&mut self.closed, true) {
             return Ok(None);
         }
-        self.core.stats.ended();
         self.place = None;
         self.record.duration = self.elapsed();
         if let Some(upload) = &self.upload {
             self.record.bytes_in = upload.bytes();
         }
         if self.record.caller.is_none() {
-            self.core.stats.stranger(self.record.reason.unwrap_or(Reason::Internal));
+            self.core.recorder.stranger(self.record.reason);
             return Ok(None);
         }
         self.book(usage);
-        let model = self.priced().map(|price| price.model_shared());
-        self.core.stats.call(&self.record, model);
-        let countable = !self.sent && self.line.is_none() && refusals::is_countable(&self.record);
-        let journal = &self.core.journal;
-        if countable && !self.core.refusals.is_told(&self.record, journal.space_is_short()) {
-            return Ok(None);
-        }
-        journal.record_seen(&self.record, log).map(Some)
+        let ending = Ending {
+            model: self.priced().map(|price| price.model_shared()),
+            blamed: self.blamed.as_ref(),
+            left_nothing: !self.sent && self.line.is_none(),
+        };
+        self.core.recorder.record(&self.record, ending)
     }
 
     /// The account for whoever goes on with it; what stays behind is closed.
@@ -371,11 +366,6 @@ impl Meter {
 fn unavailable(_: &LedgerError) -> Denial {
     Denial::new(Reason::LedgerUnavailable, "usage cannot be recorded at the moment, so no call is made")
         .retry_after(std::time::Duration::from_secs(5))
-}
-
-/// The access log has of the record what it begins with in the journal.
-pub(super) fn log(record: &[u8]) {
-    tracing::info!(target: ACCESS, record);
 }
 
 impl Drop for Meter {
