@@ -15,7 +15,7 @@ use crate::injection::InjectionCache;
 use crate::keys::KeyPools;
 use crate::ledger::Journal;
 use crate::log_throttle::LogThrottle;
-use crate::metering::Refusals;
+use crate::metering::Recorder;
 use crate::quota::Quota;
 use crate::session::ConnectionRegistry;
 use crate::settings::RequestLimits;
@@ -57,9 +57,9 @@ pub(crate) struct Core {
     pub(crate) journal: Arc<Journal>,
     pub(crate) prepared: InjectionCache,
     pub(crate) connections: ConnectionRegistry,
-    pub(crate) stats: Stats,
+    pub(crate) stats: Arc<Stats>,
     pub(crate) uses: Arc<Uses>,
-    pub(crate) refusals: Refusals,
+    pub(crate) recorder: Recorder,
 }
 
 impl Core {

@@ -8,9 +8,11 @@
 //!
 //! What of the journal may go again, and when, is `retention`'s.
 
+pub(crate) mod amount;
 mod beside;
 mod calls;
 mod chain;
+pub(crate) mod dimension;
 mod error;
 mod hex;
 mod journal;
@@ -42,6 +44,7 @@ use jiff::{SignedDuration, Timestamp};
 pub(crate) use beside::tail;
 pub use beside::{catch_up, written};
 pub use calls::{Call, Object, Reading, Wanted, find};
+pub use dimension::Dimension;
 pub use error::LedgerError;
 pub(crate) use error::chain;
 pub(crate) use journal::{Gate, Gated};
