@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tollgate_policy::denial::Denial;
 
 use crate::attempt::Dispatch;
-use crate::caller_body::CallerBody;
+use crate::caller_body::Leftover;
 use crate::core::Core;
 use crate::fault::{self, Stage};
 use crate::identity::Head;
@@ -30,32 +30,33 @@ pub(crate) async fn handle(
 ) -> Response<ReplyBody> {
     let mut format = ErrorFormat::of(&request);
     let mut account = Account::open(Arc::clone(&core), request.method());
-    let route = fault::caught(pin!(forward(&core, &session, request, &mut account, &mut format))).await;
-    match route {
+    let mut leftover = None;
+    let route = forward(&core, &session, request, &mut leftover, &mut account, &mut format);
+    let route = fault::caught(pin!(route)).await;
+    let response = match route {
         Ok(answered) => metering::answer(account, answered, core, session, format).await,
         Err(denial) => {
             let id = account.refuse(&denial);
-            let unread = session.body().is_some_and(|body| body.was_dropped());
-            let mut response = reply::refusal(&denial, id, format);
-            if unread {
-                reply::announce_close(&mut response);
-            }
-            response.map(ReplyBody::Full)
+            reply::refusal(&denial, id, format, session.body_was_dropped()).map(ReplyBody::Full)
         }
+    };
+    if let Some(leftover) = leftover {
+        leftover.discard(response.status()).await;
     }
+    response
 }
 
 async fn forward(
     core: &Core,
     session: &Session,
     request: Box<Request<Incoming>>,
+    leftover: &mut Option<Leftover>,
     account: &mut Account,
     format: &mut ErrorFormat,
 ) -> Result<Box<Answered>, Denial> {
     let faults = fault::Faults::of(&request);
     let (parts, body) = request.into_parts();
-    let body = CallerBody::new(body, session.body());
-
+    let body = session.body(body, &parts.headers, leftover);
     let snapshot = core.snapshot()?;
 
     faults.at(Stage::Identity);
