@@ -152,8 +152,8 @@ impl ErrorFormat {
     }
 }
 
-/// The answer to a refused call.
-pub(crate) fn refusal(denial: &Denial, id: RecordId, format: ErrorFormat) -> Response<Bytes> {
+/// The answer to a refused call. `closes`: the connection ends with it, because what follows on it will not be read.
+pub(crate) fn refusal(denial: &Denial, id: RecordId, format: ErrorFormat, closes: bool) -> Response<Bytes> {
     let id = id.to_string();
     let (word, message) = (denial.reason.as_str(), denial.to_string());
     let text = RefusalText { denial, status: status(denial.reason), id: &id, message: &message };
@@ -194,8 +194,8 @@ pub(crate) fn refusal(denial: &Denial, id: RecordId, format: ErrorFormat) -> Res
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds(after).max(1)));
     }
     advise(headers, denial.reason);
-    if is_malformed(denial.reason) {
-        announce_close(&mut response);
+    if closes || is_malformed(denial.reason) {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let repeatable =
         denial.repeatable.or_else(|| (denial.reason == Reason::BudgetExhausted).then_some(false));
@@ -230,11 +230,6 @@ fn advise(headers: &mut HeaderMap, reason: Reason) {
 /// Whole seconds, rounded up.
 fn seconds(duration: Duration) -> u64 {
     duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0))
-}
-
-/// Says that the connection ends with this answer: what follows on it is in doubt, or will not be read.
-pub(crate) fn announce_close<B>(response: &mut Response<B>) {
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
 #[cfg(test)]
@@ -272,7 +267,7 @@ mod tests {
     }
 
     fn said(denial: &Denial, form: Form) -> (HeaderMap, StatusCode, Bytes) {
-        let response = refusal(denial, RecordId::new(), ErrorFormat { form, is_head: false });
+        let response = refusal(denial, RecordId::new(), ErrorFormat { form, is_head: false }, false);
         let (head, body) = response.into_parts();
         (head.headers, head.status, body)
     }
@@ -367,7 +362,8 @@ mod tests {
     #[test]
     fn grpc_callers_get_a_trailers_only_answer_that_says_why() {
         let denial = Denial::new(Reason::NoGrant, "100% no\né");
-        let response = refusal(&denial, RecordId::new(), ErrorFormat { form: Form::Grpc, is_head: false });
+        let response =
+            refusal(&denial, RecordId::new(), ErrorFormat { form: Form::Grpc, is_head: false }, false);
         assert_eq!(
             (response.status(), &response.headers()[GRPC_STATUS], &response.headers()[GRPC_MESSAGE_FIELD]),
             (
@@ -383,7 +379,7 @@ mod tests {
     fn a_head_is_refused_without_a_body_in_every_form() {
         for form in FORMS {
             let (_, _, body) = said(&exhausted(), form);
-            let response = refusal(&exhausted(), RecordId::new(), ErrorFormat { form, is_head: true });
+            let response = refusal(&exhausted(), RecordId::new(), ErrorFormat { form, is_head: true }, false);
             assert!(response.body().is_empty(), "{form:?}");
             assert_eq!(response.headers()[CONTENT_LENGTH], body.len().to_string(), "{form:?}");
             assert_eq!(response.headers()[REASON], "budget_exhausted", "{form:?}");

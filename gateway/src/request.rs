@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tollgate_policy::denial::Denial;
 
 use crate::attempt::Dispatch;
-use crate::caller_body::{CallerBody, Leftover};
+use crate::caller_body::Leftover;
 use crate::core::Core;
 use crate::fault::{self, Stage};
 use crate::identity::Head;
@@ -38,12 +38,7 @@ pub(crate) async fn handle(
         Ok(answered) => metering::answer(account, answered, core, session, format).await,
         Err(denial) => {
             let id = account.refuse(&denial);
-            let unread = session.body().is_some_and(|body| body.was_dropped());
-            let mut response = reply::refusal(&denial, id, format);
-            if unread {
-                reply::announce_close(&mut response);
-            }
-            response.map(ReplyBody::Full)
+            reply::refusal(&denial, id, format, session.body_was_dropped()).map(ReplyBody::Full)
         }
     };
     if let Some(leftover) = leftover {
@@ -62,9 +57,7 @@ async fn forward(
 ) -> Result<Box<Answered>, Denial> {
     let faults = fault::Faults::of(&request);
     let (parts, body) = request.into_parts();
-    let (body, left) = CallerBody::new(body, &parts.headers, session.body());
-    *leftover = left;
-
+    let body = session.body(body, &parts.headers, leftover);
     let snapshot = core.snapshot()?;
 
     faults.at(Stage::Identity);

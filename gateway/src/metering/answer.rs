@@ -81,7 +81,7 @@ pub(crate) async fn answer(
             let denial =
                 Denial::new(Reason::LedgerUnavailable, "the call was made, but could not be recorded")
                     .repeatable(false);
-            reply::refusal(&denial, id, format).map(ReplyBody::Full)
+            reply::refusal(&denial, id, format, false).map(ReplyBody::Full)
         }
     }
 }

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use http::HeaderMap;
+use hyper::body::Incoming;
 use jiff::Timestamp;
 use rustls::ServerConnection;
 use rustls::pki_types::CertificateDer;
@@ -11,7 +13,7 @@ use super::deadline::{HeaderDeadline, Late};
 use super::progress::{WriteProgress, Writes};
 use super::proof::Proofs;
 use super::shutdown::ShutdownSignal;
-use crate::caller_body::BodyProgress;
+use crate::caller_body::{BodyProgress, CallerBody, Leftover};
 use crate::caller_usage::{CallerUsages, UsagePermit};
 use crate::identity::{Refusal, Trust};
 use crate::pace::LeastRate;
@@ -75,9 +77,21 @@ impl Session {
         !self.deadline.is_answering() && self.body.as_ref().is_some_and(is_late)
     }
 
-    /// Told how far the body of a request has come.
-    pub(crate) const fn body(&self) -> Option<&Arc<BodyProgress>> {
-        self.body.as_ref()
+    /// The body of a request on this connection; what it may leave unread goes to `leftover`, where others come beside it.
+    pub(crate) fn body(
+        &self,
+        incoming: Incoming,
+        headers: &HeaderMap,
+        leftover: &mut Option<Leftover>,
+    ) -> CallerBody {
+        let (body, left) = CallerBody::new(incoming, headers, self.body.as_ref());
+        *leftover = left;
+        body
+    }
+
+    /// Whether nobody will read what is left of the body of the request under way, so that the connection has to close.
+    pub(crate) fn body_was_dropped(&self) -> bool {
+        self.body.as_ref().is_some_and(|body| body.was_dropped())
     }
 
     /// For an answer that streams to this caller, who has to take it at the least rate where one is given.
