@@ -288,8 +288,8 @@ impl Way<'_> {
             return Ok(());
         }
         let current = self.connection.core.snapshot()?;
-        let grants = self.connection.caller(&current, Timestamp::now())?.grants;
-        if current.policy.reauthorise(&grants, permit, meter.model()) {
+        let context = self.connection.caller(&current, Timestamp::now())?;
+        if current.policy.reauthorise(context.grants(), permit, meter.model()) {
             return Ok(());
         }
         Err(Denial::new(Reason::NoGrant, "the grant was withdrawn before the call was complete"))

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
-use tollgate_policy::caller::SpiffeId;
+use tollgate_policy::caller::Identity;
 use tollgate_policy::map::Map;
 use tollgate_policy::name::Name;
 use tollgate_policy::policy::{Credential, Policy};
@@ -124,7 +124,7 @@ impl Keys {
         &self,
         credential: &Credential,
         key: usize,
-        caller: &SpiffeId,
+        caller: &Identity,
         secret: impl FnOnce() -> Option<Arc<Secret>>,
         now: Instant,
     ) -> Option<Against> {
@@ -137,7 +137,7 @@ impl Keys {
         })?
     }
 
-    fn taken(&self, credential: &Credential, key: usize, caller: &SpiffeId, now: Instant) {
+    fn taken(&self, credential: &Credential, key: usize, caller: &Identity, now: Instant) {
         self.with(credential, key, |state| {
             if state.is_accused.load(Ordering::Relaxed) {
                 state.known().taken(caller, now);
@@ -150,7 +150,7 @@ impl Keys {
         &self,
         credential: &Credential,
         chosen: &Chosen,
-        caller: &SpiffeId,
+        caller: &Identity,
         left: Instant,
         now: Instant,
     ) {
@@ -167,7 +167,7 @@ impl Keys {
         &self,
         credential: &Credential,
         chosen: &Chosen,
-        caller: &SpiffeId,
+        caller: &Identity,
         rest: Duration,
         now: Instant,
     ) {
@@ -179,7 +179,7 @@ impl Keys {
     }
 
     /// Benches a key by the word of a call of this caller's. Whether that is news.
-    fn bench(&self, credential: &Credential, chosen: &Chosen, caller: &SpiffeId, now: Instant) -> bool {
+    fn bench(&self, credential: &Credential, chosen: &Chosen, caller: &Identity, now: Instant) -> bool {
         let is_news = self.with(credential, chosen.key, |state| {
             let mut known = state.of(chosen.secret.version());
             let is_news = known.bench(caller, now);
@@ -191,7 +191,7 @@ impl Keys {
     }
 
     /// Another key did better on a call of this caller's than this one, which was refused.
-    fn did_worse(&self, credential: &Credential, chosen: &Chosen, caller: &SpiffeId, now: Instant) {
+    fn did_worse(&self, credential: &Credential, chosen: &Chosen, caller: &Identity, now: Instant) {
         self.with(credential, chosen.key, |state| {
             state.of(chosen.secret.version()).did_worse(caller, now);
         });

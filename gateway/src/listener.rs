@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 pub(crate) use self::bind::{bind, by_whom};
-pub(crate) use self::connection::{Connection, Standing};
+pub(crate) use self::connection::Connection;
 use self::due::Due;
 use self::handshakes::{Handshakes, Talk};
 pub(crate) use self::open::{Open, supervise};

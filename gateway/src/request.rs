@@ -59,8 +59,8 @@ async fn forward(
     faults.at(Stage::Identity);
     let head = Head::read(parts, core.shared.limits.head_bytes)?;
     dress.read(&head);
-    let standing = connection.caller(&snapshot, meter.begun())?;
-    meter.identified(&standing, &snapshot)?;
+    let context = connection.caller(&snapshot, meter.begun())?;
+    meter.identified(&context, &snapshot)?;
 
     faults.at(Stage::Target);
     let target = snapshot.policy.target(&head.line())?;
@@ -69,14 +69,14 @@ async fn forward(
     head.stays_http()?;
 
     faults.at(Stage::Admit);
-    let admission = snapshot.policy.admit(&standing.grants, target, head.method.as_str())?;
+    let admission = snapshot.policy.admit(context.grants(), target, head.method.as_str())?;
 
     faults.at(Stage::Facts);
     if metering::is_large(&body) {
-        let (caller, least) = (standing.grants.caller().id(), metering::least(admission.endpoint()));
+        let (caller, least) = (context.caller().id(), metering::least(admission.endpoint()));
         core.shared.quota.first_look(admission.grants(), caller, &least, meter.begun())?;
     }
-    let asked = metering::read(&admission, &head, body, &standing.load, &core.shared).await?;
+    let asked = metering::read(&admission, &head, body, context.usage(), &core.shared).await?;
     meter.asked(&asked, &admission);
 
     faults.at(Stage::Permit);

@@ -29,7 +29,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
-use tollgate_policy::caller::SpiffeId;
+use tollgate_policy::caller::Identity;
 use tollgate_policy::decision::Permit;
 use tollgate_secrets::Secret;
 
@@ -182,7 +182,7 @@ impl Peer {
         dial: Dial<'_>,
         reach: Reach<'_>,
         (config, offer): (Arc<ClientConfig>, Offer),
-        caller: &SpiffeId,
+        caller: &Identity,
         bucket: Arc<Bucket>,
         gate: Arc<Gate>,
     ) -> Result<Self, UpstreamError> {

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tollgate_policy::caller::SpiffeId;
+use tollgate_policy::caller::Identity;
 use tollgate_secrets::Version;
 
 /// How long a dead key is not used. Doubles with each further signal, up to the most.
@@ -50,7 +50,7 @@ struct Words(Vec<Word>);
 #[derive(Debug, Clone)]
 struct Word {
     /// Whom it keeps from the key; `None`: everybody.
-    whom: Option<SpiffeId>,
+    whom: Option<Identity>,
     since: Instant,
     until: Instant,
     /// How often it was said with no good answer between.
@@ -81,7 +81,7 @@ impl Known {
     pub(super) fn against(
         &self,
         version: Option<&Version>,
-        caller: &SpiffeId,
+        caller: &Identity,
         now: Instant,
     ) -> Option<Against> {
         let (out, until) = self.worst(version, |word| word.concerns(caller), now)?;
@@ -107,7 +107,7 @@ impl Known {
     }
 
     /// The caller's call takes the key. Where a bench is over, no other call does until this one had its time to find out.
-    pub(super) fn taken(&mut self, caller: &SpiffeId, now: Instant) {
+    pub(super) fn taken(&mut self, caller: &Identity, now: Instant) {
         for word in &mut self.benched.0 {
             if word.concerns(caller) && word.until <= now {
                 (word.until, word.is_probed) = (now + PROBE, true);
@@ -116,7 +116,7 @@ impl Known {
     }
 
     /// A call of the caller's that left at `left` was answered well: what was said since then may still be so.
-    pub(super) fn answered_well(&mut self, caller: &SpiffeId, left: Instant, now: Instant) {
+    pub(super) fn answered_well(&mut self, caller: &Identity, left: Instant, now: Instant) {
         self.benched.forget(LONGEST_BENCH, now);
         self.cooling.forget(Duration::ZERO, now);
         for words in [&mut self.benched, &mut self.cooling] {
@@ -125,20 +125,20 @@ impl Known {
     }
 
     /// The provider's limits refused it.
-    pub(super) fn cool(&mut self, caller: &SpiffeId, rest: Duration, now: Instant) {
+    pub(super) fn cool(&mut self, caller: &Identity, rest: Duration, now: Instant) {
         self.cooling.forget(Duration::ZERO, now);
         self.cooling.hear(caller, |_| rest, now);
     }
 
     /// It is dead. Whether that is news: what everybody knows, and what calls say that were under way, is not.
-    pub(super) fn bench(&mut self, caller: &SpiffeId, now: Instant) -> bool {
+    pub(super) fn bench(&mut self, caller: &Identity, now: Instant) -> bool {
         self.benched.forget(LONGEST_BENCH, now);
         let length = |times: u32| BENCH.saturating_mul(1 << times.min(16)).min(LONGEST_BENCH);
         self.benched.hear(caller, length, now)
     }
 
     /// Another key did better on a call that this one was refused on.
-    pub(super) fn did_worse(&mut self, caller: &SpiffeId, now: Instant) {
+    pub(super) fn did_worse(&mut self, caller: &Identity, now: Instant) {
         self.benched.widen(caller, now);
         self.cooling.widen(caller, now);
     }
@@ -147,7 +147,7 @@ impl Known {
 impl Words {
     /// Takes a word of this caller's, for as long as `length` says of one that was said so many times before.
     /// Whether it is the first, or now everybody's.
-    fn hear(&mut self, caller: &SpiffeId, length: impl Fn(u32) -> Duration, now: Instant) -> bool {
+    fn hear(&mut self, caller: &Identity, length: impl Fn(u32) -> Duration, now: Instant) -> bool {
         let is_news = !self.0.iter().any(|word| word.holds(now));
         let is_others = |word: &Word| word.whom.as_ref().is_some_and(|whom| whom != caller);
         let is_met = self.0.iter().any(|word| word.holds(now) && is_others(word));
@@ -162,7 +162,7 @@ impl Words {
     }
 
     /// Makes the caller's word everybody's, unless there is one.
-    fn widen(&mut self, caller: &SpiffeId, now: Instant) -> bool {
+    fn widen(&mut self, caller: &Identity, now: Instant) -> bool {
         if self.0.iter().any(|word| word.whom.is_none() && word.holds(now)) {
             return false;
         }
@@ -171,7 +171,7 @@ impl Words {
         true
     }
 
-    fn own(&self, caller: &SpiffeId, now: Instant) -> Option<&Word> {
+    fn own(&self, caller: &Identity, now: Instant) -> Option<&Word> {
         self.0.iter().find(|word| word.holds(now) && word.whom.as_ref() == Some(caller))
     }
 
@@ -190,7 +190,7 @@ impl Words {
 }
 
 impl Word {
-    fn concerns(&self, caller: &SpiffeId) -> bool {
+    fn concerns(&self, caller: &Identity) -> bool {
         self.whom.as_ref().is_none_or(|whom| whom == caller)
     }
 

@@ -109,7 +109,7 @@ impl Bench {
     }
 }
 
-fn caller(name: &str) -> SpiffeId {
+fn caller(name: &str) -> Identity {
     format!("spiffe://prod.acme/ns/{name}/sa/app").parse().unwrap()
 }
 

@@ -13,7 +13,7 @@ mod text;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use tollgate_policy::caller::{Proof, SpiffeId};
+use tollgate_policy::caller::{Identity, Proof};
 use tollgate_policy::denial::Reason;
 use tollgate_policy::name::Name;
 use tollgate_policy::price::{NanoUsd, Units};
@@ -36,7 +36,7 @@ pub struct Record {
     /// Microseconds from `at` to the first byte of the upstream's answer.
     pub first_byte: Option<u64>,
     /// Who called, as proven.
-    pub caller: Option<SpiffeId>,
+    pub caller: Option<Identity>,
     /// How it was proven.
     pub proof: Option<Proof>,
     /// HTTP method; extension methods are the caller's own words.
@@ -247,7 +247,7 @@ pub struct HoldLine {
     /// When the hold was taken: it counts in the windows of this moment.
     pub at: Timestamp,
     /// Who called.
-    pub caller: SpiffeId,
+    pub caller: Identity,
     /// What it calls.
     pub destination: Name,
     /// Host that it calls.

@@ -1,21 +1,20 @@
 //! A verified connection, and what is worked out once for all requests on it.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use rustls::ServerConnection;
-use rustls::pki_types::{CertificateDer, UnixTime};
-use tollgate_policy::decision::CallerGrants;
-use tollgate_policy::denial::{Denial, Reason};
+use rustls::pki_types::CertificateDer;
+use tollgate_policy::denial::Denial;
 
 use super::due::{Due, Late};
 use super::open::Ear;
 use super::pulse::{Pulse, Pulses};
 use crate::caller_body::BodyProgress;
 use crate::core::Core;
-use crate::identity::{Peer, Refusal};
-use crate::load::{Load, Share};
+use crate::identity::{self, CallerContext, Proofs, Refusal};
+use crate::load::Share;
 use crate::snapshot::Snapshot;
 
 /// A connection from the mesh.
@@ -24,9 +23,7 @@ pub(crate) struct Connection {
     pub(crate) core: Arc<Core>,
     pub(crate) address: SocketAddr,
     pub(crate) http2: bool,
-    chain: Vec<CertificateDer<'static>>,
-    state: Mutex<State>,
-    load: Arc<Load>,
+    proofs: Proofs,
     pub(super) ear: Ear,
     pub(super) pulses: Pulses,
     pub(crate) due: Arc<Due>,
@@ -35,37 +32,8 @@ pub(crate) struct Connection {
     _place: Share,
 }
 
-#[derive(Debug)]
-struct State {
-    peer: Peer,
-    standing: Option<(u64, Arc<CallerGrants>)>,
-    /// When the chain was first seen not to prove the caller any more.
-    unproven_since: Option<Timestamp>,
-}
-
-/// The caller of a connection under one snapshot.
-#[derive(Clone, Debug)]
-pub(crate) struct Standing {
-    pub(crate) grants: Arc<CallerGrants>,
-    pub(crate) load: Arc<Load>,
-}
-
-impl State {
-    fn grants(&mut self, snapshot: &Snapshot) -> Arc<CallerGrants> {
-        if let Some((generation, grants)) = &self.standing
-            && *generation == snapshot.generation
-        {
-            return Arc::clone(grants);
-        }
-        let grants = Arc::new(snapshot.policy.grants_of(&self.peer.caller));
-        self.standing = Some((snapshot.generation, Arc::clone(&grants)));
-        grants
-    }
-}
-
 impl Connection {
-    /// Verifies the peer's chain. For a full handshake rustls has done so already; a resumed one brings an old chain that may have
-    /// expired or lost its bundle since.
+    /// Verifies the peer's chain.
     pub(super) fn open(
         core: Arc<Core>,
         address: SocketAddr,
@@ -79,18 +47,14 @@ impl Connection {
             .cloned()
             .map(CertificateDer::into_owned)
             .collect();
-        let peer = core.shared.trust.verify(&chain, UnixTime::now())?;
-        let load = core.shared.loads.of(peer.caller.id());
-        let place = load.connection().ok_or(Refusal::TooMany)?;
+        let (proofs, usage) = Proofs::of(chain, &core.shared.trust, &core.shared.loads)?;
+        let place = usage.connection().ok_or(Refusal::TooMany)?;
         let http2 = tls.alpn_protocol() == Some(b"h2");
-        let state = Mutex::new(State { peer, standing: None, unproven_since: None });
         Ok(Self {
             core,
             address,
             http2,
-            chain,
-            state,
-            load,
+            proofs,
             ear: Ear::default(),
             pulses: Pulses::default(),
             due,
@@ -103,12 +67,9 @@ impl Connection {
     ///
     /// # Errors
     /// `certificate_expired` where the chain verifies no longer.
-    pub(crate) fn caller(&self, snapshot: &Snapshot, now: Timestamp) -> Result<Standing, Denial> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        self.verify(&mut state, now).map_err(|_| {
-            Denial::new(Reason::CertificateExpired, "the client certificate is no longer valid")
-        })?;
-        Ok(Standing { grants: state.grants(snapshot), load: Arc::clone(&self.load) })
+    pub(crate) fn caller(&self, snapshot: &Snapshot, now: Timestamp) -> Result<CallerContext, Denial> {
+        let shared = &self.core.shared;
+        identity::authenticate(&self.proofs, &shared.trust, &shared.loads, snapshot, now)
     }
 
     /// Whether its caller takes too long to ask for something. Over HTTP/2 that is answered by pings.
@@ -140,27 +101,14 @@ impl Connection {
         pulse
     }
 
-    /// The caller's grants under `snapshot`, for an answer that is under way already: its connection may outlive its proof by that.
-    pub(crate) fn grants(&self, snapshot: &Snapshot) -> Arc<CallerGrants> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).grants(snapshot)
+    /// What its callers have to show.
+    pub(crate) const fn proofs(&self) -> &Proofs {
+        &self.proofs
     }
 
     /// Since when the chain does not prove the caller; `None`: it does.
     pub(super) fn unproven_since(&self, now: Timestamp) -> Option<Timestamp> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.unproven_since = match self.verify(&mut state, now) {
-            Ok(()) => None,
-            Err(_) => Some(state.unproven_since.unwrap_or(now)),
-        };
-        state.unproven_since
-    }
-
-    fn verify(&self, state: &mut State, now: Timestamp) -> Result<(), Refusal> {
-        let trust = &self.core.shared.trust;
-        if state.peer.generation != trust.generation() {
-            state.peer = trust.verify(&self.chain, UnixTime::now())?;
-            state.standing = None;
-        }
-        if now >= state.peer.expires { Err(Refusal::Expired) } else { Ok(()) }
+        let shared = &self.core.shared;
+        self.proofs.unproven_since(&shared.trust, &shared.loads, now)
     }
 }

@@ -294,7 +294,7 @@ impl MeteredBody {
         }
         let Some(snapshot) = snapshots.current() else { return false };
         self.generation = snapshot.generation;
-        let grants = self.connection.grants(&snapshot);
+        let grants = self.connection.proofs().grants(self.permit.caller(), &snapshot);
         let model = self.source.meter.model();
         !snapshot.policy.reauthorise(&grants, &self.permit, model)
     }

@@ -21,9 +21,9 @@ use super::asked::Asked;
 use super::estimate::Bound;
 use super::refusals;
 use crate::core::Core;
+use crate::identity::CallerContext;
 use crate::keys::Chosen;
 use crate::ledger::{Attempt, Bounded, HoldLine, LedgerError, Outcome, Position, Record, RecordId};
-use crate::listener::Standing;
 use crate::load::{Load, Share};
 use crate::quota::{Hold, RateHeaders};
 use crate::snapshot::Snapshot;
@@ -114,13 +114,13 @@ impl Meter {
     ///
     /// # Errors
     /// `concurrency_limited` where the caller has as many calls under way as one caller may.
-    pub(crate) fn identified(&mut self, standing: &Standing, snapshot: &Snapshot) -> Result<(), Denial> {
-        let caller = standing.grants.caller();
+    pub(crate) fn identified(&mut self, context: &CallerContext, snapshot: &Snapshot) -> Result<(), Denial> {
+        let caller = context.caller();
         self.record.caller = Some(caller.id().clone());
         self.record.proof = Some(caller.proof());
         self.record.generation = snapshot.generation;
-        self.load = Some(Arc::clone(&standing.load));
-        self.place = standing.load.call();
+        self.load = Some(Arc::clone(context.usage()));
+        self.place = context.usage().call();
         if self.place.is_some() {
             return Ok(());
         }

@@ -17,7 +17,7 @@ use hyper::client::conn::{http1, http2};
 use rustls::AlertDescription;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tollgate_policy::caller::SpiffeId;
+use tollgate_policy::caller::Identity;
 use tollgate_policy::map::Map;
 use tollgate_policy::name::Name;
 use tollgate_policy::policy::Credential;
@@ -132,14 +132,14 @@ pub(crate) struct Bucket {
     /// Most fields of an answer over HTTP/1.1.
     pub(super) answer_fields: usize,
     http1: Mutex<Vec<Http1>>,
-    http2: Mutex<Map<SpiffeId, Vec<Http2>>>,
+    http2: Mutex<Map<Identity, Vec<Http2>>>,
     /// The other side wants these calls over HTTP/1.1.
     needs_http1: AtomicBool,
 }
 
 impl Bucket {
     /// The connection used last that is ready for a call of `caller`, if any.
-    pub(crate) fn take(&self, caller: &SpiffeId) -> Option<(Line, Arc<Verified>)> {
+    pub(crate) fn take(&self, caller: &Identity) -> Option<(Line, Arc<Verified>)> {
         let mut idle = lock(&self.http1);
         let mut at = idle.len();
         while at > 0 {
@@ -173,7 +173,7 @@ impl Bucket {
     /// Shares a new HTTP/2 connection among the calls of `caller` and takes its first stream.
     pub(super) fn share(
         &self,
-        caller: SpiffeId,
+        caller: Identity,
         (sender, allowed): (http2::SendRequest<OutBody>, Streams),
         verified: &Arc<Verified>,
     ) -> Line {

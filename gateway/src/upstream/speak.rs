@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::client::TlsStream;
-use tollgate_policy::caller::SpiffeId;
+use tollgate_policy::caller::Identity;
 
 use super::UpstreamError;
 use super::answer::HEAD_BYTES;
@@ -77,7 +77,7 @@ impl Future for Driven {
 pub(super) async fn speak(
     stream: TlsStream<TcpStream>,
     (offer, deadline): (Offer, Instant),
-    caller: &SpiffeId,
+    caller: &Identity,
     bucket: &Bucket,
     verified: &Arc<Verified>,
 ) -> Result<Line, UpstreamError> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use aws_lc_rs::digest;
 use rusqlite::{Connection, OptionalExtension};
-use tollgate_policy::caller::SpiffeId;
+use tollgate_policy::caller::Identity;
 
 use crate::ledger::tally::{Key, WORDS};
 
@@ -57,9 +57,9 @@ impl Dimensions {
 /// The columns of these words.
 pub(crate) fn columns(words: &[&str; WORDS]) -> [String; COLUMNS.len()] {
     let [caller, rest @ ..] = words;
-    let id: Option<SpiffeId> = caller.parse().ok();
-    let namespace = id.as_ref().and_then(SpiffeId::namespace).unwrap_or_default();
-    let service_account = id.as_ref().and_then(SpiffeId::service_account).unwrap_or_default();
+    let id: Option<Identity> = caller.parse().ok();
+    let namespace = id.as_ref().and_then(Identity::namespace).unwrap_or_default();
+    let service_account = id.as_ref().and_then(Identity::service_account).unwrap_or_default();
     let mut texts = [*caller, namespace, service_account].into_iter().chain(rest.iter().copied());
     [(); COLUMNS.len()].map(|()| texts.next().unwrap_or_default().to_owned())
 }

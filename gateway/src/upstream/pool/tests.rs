@@ -64,7 +64,7 @@ impl Stage {
         bucket
     }
 
-    async fn shared(&mut self, bucket: &Bucket, caller: &SpiffeId, allowed: usize) -> Line {
+    async fn shared(&mut self, bucket: &Bucket, caller: &Identity, allowed: usize) -> Line {
         let (near, far) = duplex(4096);
         let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(near)).await.unwrap();
         self.alive.push(Box::new((connection, far)));
@@ -93,7 +93,7 @@ async fn idle_connections_to_one_destination_are_bounded_whatever_their_hosts() 
 #[tokio::test(start_paused = true)]
 async fn an_idle_connection_ends_with_its_time_and_one_in_use_does_not() {
     let mut stage = stage();
-    let caller: SpiffeId = "spiffe://prod.acme/ns/shop/sa/web".parse().unwrap();
+    let caller: Identity = "spiffe://prod.acme/ns/shop/sa/web".parse().unwrap();
     let bucket = stage.kept("up", "api.test").await;
     let line = stage.shared(&bucket, &caller, 100).await;
     assert_eq!(stage.pool.sweep(), 2);
@@ -106,7 +106,7 @@ async fn an_idle_connection_ends_with_its_time_and_one_in_use_does_not() {
 #[tokio::test(start_paused = true)]
 async fn an_http2_connection_serves_its_own_caller_alone() {
     let mut stage = stage();
-    let [one, two]: [SpiffeId; 2] =
+    let [one, two]: [Identity; 2] =
         ["spiffe://prod.acme/ns/shop/sa/web", "spiffe://prod.acme/ns/shop/sa/api"]
             .map(|id| id.parse().unwrap());
     let bucket = stage.pool.bucket(&key("up", "api.test"));
@@ -120,7 +120,7 @@ async fn an_http2_connection_serves_its_own_caller_alone() {
 #[tokio::test(start_paused = true)]
 async fn an_http2_connection_takes_no_more_streams_than_the_other_side_allows() {
     let mut stage = stage();
-    let caller: SpiffeId = "spiffe://prod.acme/ns/shop/sa/web".parse().unwrap();
+    let caller: Identity = "spiffe://prod.acme/ns/shop/sa/web".parse().unwrap();
     let bucket = stage.pool.bucket(&key("up", "api.test"));
     let first = stage.shared(&bucket, &caller, 2).await;
     let second = bucket.take(&caller);
@@ -133,7 +133,7 @@ async fn an_http2_connection_takes_no_more_streams_than_the_other_side_allows() 
 #[tokio::test(start_paused = true)]
 async fn connections_to_where_a_call_got_no_answer_are_not_handed_out_again() {
     let mut stage = stage();
-    let caller: SpiffeId = "spiffe://prod.acme/ns/shop/sa/web".parse().unwrap();
+    let caller: Identity = "spiffe://prod.acme/ns/shop/sa/web".parse().unwrap();
     let bucket = stage.kept("up", "api.test").await;
     let _line = stage.shared(&bucket, &caller, 100).await;
     bucket.retire();
