@@ -186,7 +186,7 @@ impl App {
 
         let mut doors = Vec::new();
         for listener in &settings.listeners {
-            let tls = listener::server_config(&shared.trust, Arc::clone(&certificate), &listener.protocols)?;
+            let tls = listener::server_config(&shared.trust, Arc::clone(&certificate), listener)?;
             doors.push(Door::bind(listener, tls, count)?);
         }
         let admin_socket = control.block_on(bind_admin(settings.admin.address))?;

@@ -15,6 +15,8 @@ mod strip;
 mod trust;
 
 pub(crate) use self::authenticate::{CallerContext, Proofs, authenticate};
+#[cfg(test)]
+pub(crate) use self::bundle::Bundle;
 pub(crate) use self::certificate::{SpiffeVerifier, refusal_of};
 pub(crate) use self::credentials::CallerCredentials;
 pub use self::files::IdentitySettings;
