@@ -27,11 +27,11 @@ pub use query::report;
 /// What lines are told apart by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dimension {
-    /// SPIFFE id.
+    /// The identity, in its text.
     Caller,
-    /// Kubernetes namespace in the SPIFFE id.
+    /// Kubernetes namespace of the caller.
     Namespace,
-    /// Kubernetes service account in the SPIFFE id.
+    /// Kubernetes service account of the caller.
     ServiceAccount,
     /// Name of the destination.
     Destination,

@@ -1,7 +1,7 @@
 //! What is written down about one request: the line that reserves before the send and the line that settles after the answer.
 //!
 //! **Invariant:** no field can hold a header value, a body, a query or a secret, and every string that the caller or the upstream
-//! chose is a [`Bounded`]: at most 128 bytes, nothing in it that a terminal, a spreadsheet or a browser acts on. Names, SPIFFE ids
+//! chose is a [`Bounded`]: at most 128 bytes, nothing in it that a terminal, a spreadsheet or a browser acts on. Names, identities
 //! and reasons are types whose own grammar is narrower than that.
 //!
 //! Records are only written here. What is read back, possibly a line of an older version, is a `Row`.
