@@ -13,11 +13,11 @@ use crate::identity::Trust;
 use crate::injection::Prepared;
 use crate::keys::Keys;
 use crate::ledger::Journal;
-use crate::listener::Open;
 use crate::load::Loads;
 use crate::metering::Refusals;
 use crate::quota::Quota;
 use crate::seldom::Seldom;
+use crate::session::ConnectionRegistry;
 use crate::settings::RequestLimits;
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::stats::Stats;
@@ -56,7 +56,7 @@ pub(crate) struct Core {
     pub(crate) pool: Pool,
     pub(crate) journal: Arc<Journal>,
     pub(crate) prepared: Prepared,
-    pub(crate) open: Open,
+    pub(crate) connections: ConnectionRegistry,
     pub(crate) stats: Stats,
     pub(crate) uses: Arc<Uses>,
     pub(crate) refusals: Refusals,

@@ -33,6 +33,7 @@ mod reply;
 mod report;
 mod request;
 mod seldom;
+mod session;
 mod settings;
 mod settle;
 mod snapshot;

@@ -1,18 +1,15 @@
 //! The near side: sockets, TLS, and the HTTP connections on them.
 //!
-//! **Invariant:** a request reaches the route only on a [`Connection`] whose TLS peer was verified, also when the session was resumed.
+//! **Invariant:** a request reaches the route only with a [`Session`] whose TLS peer was verified, also when the session was resumed.
 
 mod bind;
-mod connection;
-mod due;
 mod framing;
 mod handshakes;
 mod http;
 mod linger;
-mod open;
-mod paced;
-mod pulse;
+mod supervise;
 mod tls;
+mod write_timeout;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,14 +19,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 pub(crate) use self::bind::{bind, by_whom};
-pub(crate) use self::connection::Connection;
-use self::due::Due;
 use self::handshakes::{Handshakes, Talk};
-pub(crate) use self::open::{Open, supervise};
-pub(crate) use self::pulse::Pulse;
+pub(crate) use self::supervise::supervise;
 pub(crate) use self::tls::server_config;
+use self::write_timeout::{TlsStream, WriteTimeoutStream};
 use crate::core::{Core, Shared};
 use crate::drain::Phase;
+use crate::session::{HeaderDeadline, Session};
 
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 /// How many silent connections give way where there are no descriptors left.
@@ -52,19 +48,18 @@ pub(crate) async fn accept(core: Arc<Core>, name: Arc<str>, listener: TcpListene
                 };
                 let (core, name, tls) = (Arc::clone(&core), Arc::clone(&name), tls.clone());
                 tokio::spawn(async move {
-                    let stats = Arc::clone(&core);
                     let talk = Arc::clone(&place.talk);
                     let connected = tokio::select! {
-                        connected = handshake(core, name, (stream, peer), tls, talk) => connected,
+                        connected = handshake(&core, &name, (stream, peer), tls, talk) => connected,
                         () = place.gives_way() => {
-                            stats.stats.handshake_failed();
+                            core.stats.handshake_failed();
                             None
                         }
                     };
                     drop(place);
                     // A task of its own, so that the handshake's memory is given back.
-                    if let Some((stream, connection)) = connected {
-                        tokio::spawn(http::serve(stream, connection));
+                    if let Some((stream, session)) = connected {
+                        tokio::spawn(http::serve(core, session, stream));
                     }
                 });
             }
@@ -80,22 +75,20 @@ pub(crate) async fn accept(core: Arc<Core>, name: Arc<str>, listener: TcpListene
     }
 }
 
-type TlsStream = tokio_rustls::server::TlsStream<paced::Paced>;
-
 async fn handshake(
-    core: Arc<Core>,
-    name: Arc<str>,
+    core: &Core,
+    name: &str,
     (stream, address): (TcpStream, SocketAddr),
     tls: TlsAcceptor,
     talk: Arc<Talk>,
-) -> Option<(TlsStream, Arc<Connection>)> {
+) -> Option<(TlsStream, Arc<Session>)> {
     // Without it an answer waits for the delayed ACK of the one before; a socket that refuses is already gone.
     stream.set_nodelay(true).ok()?;
     let begun = std::time::Instant::now();
-    let due = Arc::new(Due::new());
-    let stream = paced::Paced::new(stream, Arc::clone(&due), talk);
+    let deadline = Arc::new(HeaderDeadline::new());
+    let stream = WriteTimeoutStream::new(stream, Arc::clone(&deadline), talk);
     let stream = tokio::time::timeout(HANDSHAKE_LIMIT, tls.accept(stream)).await;
-    let shared = Arc::clone(&core.shared);
+    let shared = &*core.shared;
     let trust = &shared.trust;
     let stream = match stream {
         Ok(Ok(stream)) => stream,
@@ -106,7 +99,7 @@ async fn handshake(
                     if !counted {
                         trust.count(refusal);
                     }
-                    log_refusal(&shared, &name, address, refusal.as_str());
+                    log_refusal(shared, name, address, refusal.as_str());
                 }
                 None => tracing::debug!(listener = %name, peer = %address, %error, "TLS handshake failed"),
             }
@@ -117,14 +110,14 @@ async fn handshake(
             return None;
         }
     };
-    match Connection::open(core, address, stream.get_ref().1, due) {
-        Ok(connection) => {
-            connection.core.stats.handshake(begun.elapsed());
-            Some((stream, Arc::new(connection)))
+    match Session::open(trust, &shared.loads, address, stream.get_ref().1, deadline) {
+        Ok(session) => {
+            core.stats.handshake(begun.elapsed());
+            Some((stream, Arc::new(session)))
         }
         Err(refusal) => {
             trust.count(refusal);
-            log_refusal(&shared, &name, address, refusal.as_str());
+            log_refusal(shared, name, address, refusal.as_str());
             None
         }
     }

@@ -188,6 +188,11 @@ pub(crate) struct Share {
 }
 
 impl Share {
+    /// Of the caller that it was taken from.
+    pub(crate) const fn load(&self) -> &Arc<Load> {
+        &self.load
+    }
+
     fn take(load: &Arc<Load>, part: fn(&Load) -> &AtomicU64, cap: u64) -> Option<Self> {
         let before = part(load).fetch_add(1, Ordering::Relaxed);
         let share = Self { load: Arc::clone(load), part };

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use http_body_util::BodyExt;
 
-use super::{Output, Source};
+use super::source::Source;
 use crate::drain::{Drained, Phase};
 use crate::ledger::Outcome;
 use crate::load::Share;
+use crate::metering::usage::Output;
 use crate::upstream::AnswerBody;
 
 /// What a drain may take.
@@ -35,5 +36,5 @@ pub(super) async fn run(mut incoming: AnswerBody, mut source: Source, _share: Sh
     }
     let reading = source.reader.take().map(|reader| reader.finish(&mut output));
     source.drained = true;
-    source.record(reading, Outcome::CallerGone, 0);
+    source.record(reading, Outcome::CallerGone, None, 0);
 }

@@ -20,6 +20,7 @@ use tollgate_policy::price::NanoUsd;
 use super::action;
 use super::estimate::{self, Bound, Terms};
 use super::facts::{self, ReadBody};
+use super::permitted::PermittedCall;
 use crate::caller_body::CallerBody;
 use crate::core::Shared;
 use crate::identity::Head;
@@ -39,7 +40,14 @@ static LARGE_AT_ONCE: Semaphore = Semaphore::const_new(2);
 
 /// A request's body and what it says.
 #[derive(Debug)]
-pub(crate) struct Asked {
+pub(crate) struct InspectedBody {
+    content: Content,
+    read: ReadBody,
+}
+
+/// The body of a permitted call, without the edits that are made in it.
+#[derive(Debug)]
+pub(crate) struct UnsentBody {
     content: Content,
     read: ReadBody,
 }
@@ -61,7 +69,7 @@ pub(crate) async fn read(
     incoming: CallerBody,
     load: &Arc<Load>,
     shared: &Shared,
-) -> Result<Asked, Denial> {
+) -> Result<InspectedBody, Denial> {
     let limit = shared.limits.body_bytes;
     let headers = &head.headers;
     let endpoint = admission.endpoint().filter(|_| admission.reads_body());
@@ -72,7 +80,7 @@ pub(crate) async fn read(
     if endpoint.is_none() && !may_name && !signs() {
         let body_bytes = incoming.size_hint().exact().unwrap_or(0);
         let facts = Facts { body_bytes, actions: named(&[])?, ..Facts::default() };
-        return Ok(Asked { content: Content::Streaming(incoming), read: ReadBody::unread(facts) });
+        return Ok(InspectedBody { content: Content::Streaming(incoming), read: ReadBody::unread(facts) });
     }
     if may_name {
         action::check_form(headers)?;
@@ -94,7 +102,7 @@ pub(crate) async fn read(
         None => ReadBody::unread(Facts { body_bytes: bytes.len() as u64, ..Facts::default() }),
     };
     read.facts.actions = named(if may_name { &bytes } else { &[] })?;
-    Ok(Asked { content: Content::Whole { bytes, room }, read })
+    Ok(InspectedBody { content: Content::Whole { bytes, room }, read })
 }
 
 /// Whether a body is, or may be, so large that it is looked first whether it is worth reading.
@@ -187,20 +195,16 @@ fn too_large() -> Denial {
     Denial::new(Reason::BodyTooLarge, "the request body is larger than the gateway reads (limits.bodyBytes)")
 }
 
-impl Asked {
+impl InspectedBody {
     pub(crate) const fn facts(&self) -> &Facts {
         &self.read.facts
-    }
-
-    pub(crate) fn hides_usage(&self) -> bool {
-        self.read.hides_usage()
     }
 
     /// The most that the call can use. `None` where nothing of it is limited.
     ///
     /// # Errors
     /// `unbounded_cost`, and what cannot be held to a limit at all.
-    pub(crate) fn bound(&self, permit: &Permit) -> Result<Option<Bound>, Denial> {
+    fn bound(&self, permit: &Permit) -> Result<Option<Bound>, Denial> {
         let grant = permit.grant();
         if !grant.limits_content() {
             return Ok(None);
@@ -217,19 +221,24 @@ impl Asked {
         estimate::bound(self.facts(), endpoint, price, terms).map(Some)
     }
 
-    /// What to add to a refusal that stems from how much this call may use.
-    pub(crate) fn cause(&self) -> Option<String> {
-        estimate::cause(self.facts())
+    /// What is decided of the call, and the body that is sent for it.
+    ///
+    /// # Errors
+    /// As [`InspectedBody::bound`].
+    pub(crate) fn permitted(self, permit: Permit) -> Result<(Arc<PermittedCall>, UnsentBody), Denial> {
+        let bound = self.bound(&permit)?;
+        let Self { content, mut read } = self;
+        let (facts, hides_usage) = (std::mem::take(&mut read.facts), read.hides_usage());
+        let call = PermittedCall { permit, facts, bound, hides_usage };
+        Ok((Arc::new(call), UnsentBody { content, read }))
     }
+}
 
+impl UnsentBody {
     /// The body to send, as it came or with its edits, and the room that it takes up until it is no longer needed.
     /// One that streams has to come at the least rate where its call holds what others share.
-    pub(crate) fn into_body(
-        self,
-        bound: Option<&Bound>,
-        permit: &Permit,
-        least: LeastRate,
-    ) -> (OutBody, Room) {
+    pub(crate) fn render(self, call: &PermittedCall, least: LeastRate) -> (OutBody, Room) {
+        let permit = &call.permit;
         match self.content {
             Content::Streaming(incoming) if incoming.is_end_stream() => {
                 (OutBody::Whole(Bytes::new()), Room::default())
@@ -239,7 +248,7 @@ impl Asked {
                 (OutBody::streaming(incoming, permit.destination().timeouts.idle, pace), Room::default())
             }
             Content::Whole { bytes, room } => {
-                let cap = bound.and_then(|bound| bound.write_cap);
+                let cap = call.bound.and_then(|bound| bound.write_cap);
                 (OutBody::Whole(facts::apply(&self.read.edits(cap), bytes)), room)
             }
         }
@@ -260,24 +269,4 @@ pub(crate) fn least(endpoint: Option<&Arc<Endpoint>>) -> Demand {
     let is_billed = endpoint.is_some_and(|endpoint| endpoint.metered && !endpoint.free);
     let (tokens, spend) = if is_billed { (estimate::LEAST_TOKENS, NanoUsd(1)) } else { (0, NanoUsd::ZERO) };
     Demand { requests: 1, tokens, spend }
-}
-
-/// The refusal of a budget, with what made the hold so large.
-pub(crate) fn explained(denial: Denial, cause: Option<&str>) -> Denial {
-    match cause {
-        Some(cause) if matches!(denial.reason, Reason::BudgetHeld | Reason::BudgetExhausted) => Denial {
-            detail: format!("{}. It may use that much because {cause}", denial.detail).into(),
-            ..denial
-        },
-        _ => denial,
-    }
-}
-
-/// What a call with this bound asks of its limits.
-pub(crate) fn demand(bound: Option<&Bound>) -> Demand {
-    Demand {
-        requests: 1,
-        tokens: bound.map_or(0, |bound| bound.tokens),
-        spend: bound.map_or(NanoUsd::ZERO, |bound| bound.spend),
-    }
 }
