@@ -50,6 +50,16 @@ pub(crate) struct Dispatch<'a> {
     pub(crate) faults: Faults,
 }
 
+/// What one attempt has beside the call itself.
+#[derive(Clone, Copy)]
+struct AttemptOptions<'a> {
+    key: Option<&'a Chosen>,
+    certificate: Option<Shown<'a>>,
+    /// It needs a connection that nothing was sent on before.
+    fresh: bool,
+}
+
+/// Why an attempt has no answer, and so what may be done next.
 enum Unsent {
     /// A connection was closing and the request came back whole, or the provider did not process it; why, where there is no more to be done.
     Again(Denial),
@@ -83,6 +93,7 @@ impl Dispatch<'_> {
         template: &mut Template,
         account: &mut Account,
     ) -> Result<(Answer, Option<Chosen>), Denial> {
+        // First the secrets: where one cannot be had, nothing is dialled.
         let core = self.core;
         self.faults.at(Stage::Secret);
         let mut turn = Turn::new(core, &self.call.permit);
@@ -90,36 +101,39 @@ impl Dispatch<'_> {
         let mut certificate = self.certificate(account).await?;
         let mut renewed = false;
         let (mut resends, mut died) = (0, false);
+        // Then attempts, until one has an answer or there is no reason for another.
         loop {
             self.faults.at(Stage::Connect);
             let shown = certificate.as_ref().map(|(credential, secret)| Shown { credential, secret });
-            let mut answer =
-                match self.try_once(template, (key.as_ref(), shown, resends > 0 || died), account).await {
-                    Ok(answer) => answer,
-                    Err(Unsent::Refused(denial)) => {
-                        account.rejected();
-                        let spent = renewed || !template.replayable();
-                        let newer = Box::pin(newer(core, shown, spent)).await;
-                        let (Some(newer), Some((_, secret))) = (newer, certificate.as_mut()) else {
-                            return Err(denial);
-                        };
-                        renewed = true;
-                        *secret = newer;
-                        continue;
-                    }
-                    Err(Unsent::Again(_)) if resends < RESENDS => {
-                        resends += 1;
-                        continue;
-                    }
-                    // What is billed by what it uses may have been done, and be billed, before the connection died.
-                    Err(Unsent::Died(_)) if !died && template.is_repeatable() && !account.is_metered() => {
-                        died = true;
-                        continue;
-                    }
-                    Err(Unsent::Again(denial) | Unsent::Died(denial) | Unsent::Failed(denial)) => {
+            let options =
+                AttemptOptions { key: key.as_ref(), certificate: shown, fresh: resends > 0 || died };
+            let mut answer = match self.try_once(template, options, account).await {
+                Ok(answer) => answer,
+                Err(Unsent::Refused(denial)) => {
+                    account.rejected();
+                    let spent = renewed || !template.replayable();
+                    let newer = Box::pin(newer(core, shown, spent)).await;
+                    let (Some(newer), Some((_, secret))) = (newer, certificate.as_mut()) else {
                         return Err(denial);
-                    }
-                };
+                    };
+                    renewed = true;
+                    *secret = newer;
+                    continue;
+                }
+                Err(Unsent::Again(_)) if resends < RESENDS => {
+                    resends += 1;
+                    continue;
+                }
+                // What is billed by what it uses may have been done, and be billed, before the connection died.
+                Err(Unsent::Died(_)) if !died && template.is_repeatable() && !account.is_metered() => {
+                    died = true;
+                    continue;
+                }
+                Err(Unsent::Again(denial) | Unsent::Died(denial) | Unsent::Failed(denial)) => {
+                    return Err(denial);
+                }
+            };
+            // An answer is there: it is the caller's, unless it refuses the key and another may be tried.
             let Some(chosen) = &key else { return Ok((answer, None)) };
             let Some(said) = turn.hear(chosen, &mut answer).await else { return Ok((answer, key)) };
             let next = Box::pin(turn.next(chosen, &said, template.replayable())).await;
@@ -133,12 +147,14 @@ impl Dispatch<'_> {
         }
     }
 
+    /// One attempt: a peer, the secret, the call, and the head of its answer.
     async fn try_once(
         &self,
         template: &mut Template,
-        (key, shown, fresh): (Option<&Chosen>, Option<Shown<'_>>, bool),
+        options: AttemptOptions<'_>,
         account: &mut Account,
     ) -> Result<Answer, Unsent> {
+        let AttemptOptions { key, certificate: shown, fresh } = options;
         let Self { core, snapshot, call: PermittedCall { permit, .. }, .. } = *self;
         let fail = |account: &mut Account, error: &UpstreamError| {
             account.attempt_failed(error::upstream_reason(error));
@@ -152,6 +168,7 @@ impl Dispatch<'_> {
                 _ => Unsent::Failed(error::upstream(error)),
             }
         };
+        // Connecting, and verifying the peer: nothing is sent, and a failure costs nothing.
         let client = snapshot.tls(&permit.destination().name).ok_or_else(|| Unsent::Failed(no_tls()))?;
         let tls = Tls { client, shown };
         let secret = key.map(|key| &*key.secret);
@@ -161,15 +178,16 @@ impl Dispatch<'_> {
         if peer.is_http2() {
             account.written().await.map_err(Unsent::Failed)?;
         }
+        // Injecting and sending: from here on the provider may bill what fails.
         let upload = template.upload();
         let kept = peer.bucket();
-        let answer = self.inject_and_send(template, (key, shown), peer, account).map_err(Unsent::Failed)?;
+        let answer = self.inject_and_send(template, options, peer, account).map_err(Unsent::Failed)?;
         match self.first_byte(pin!(answer), upload.as_ref(), account).await {
-            Err(Late::Timeout) => {
+            Err(NoAnswer::Timeout) => {
                 kept.retire();
                 Err(fail(account, &UpstreamError::FirstByteTimeout))
             }
-            Err(Late::Withdrawn(denial)) => Err(Unsent::Failed(denial)),
+            Err(NoAnswer::Withdrawn(denial)) => Err(Unsent::Failed(denial)),
             Ok(Ok(answer)) if is_ambiguous(answer.response.headers()) => {
                 Err(fail(account, &UpstreamError::Framing))
             }
@@ -215,14 +233,14 @@ impl Dispatch<'_> {
     fn inject_and_send(
         &self,
         template: &mut Template,
-        (key, shown): (Option<&Chosen>, Option<Shown<'_>>),
+        options: AttemptOptions<'_>,
         peer: Peer,
         account: &mut Account,
     ) -> Result<impl Future<Output = Result<Answer, Unanswered>> + use<>, Denial> {
         self.faults.at(Stage::Inject);
         self.still_permitted()?;
-        let injected = Injected::new(template, &self.call.permit, key, &self.core.prepared, peer)?;
-        account.attempt(injected.peer(), key, shown);
+        let injected = Injected::new(template, &self.call.permit, options.key, &self.core.prepared, peer)?;
+        account.attempt(injected.peer(), options.key, options.certificate);
         self.faults.at(Stage::Send);
         account.sent();
         Ok(injected.send(account.line()))
@@ -235,10 +253,10 @@ impl Dispatch<'_> {
         mut answer: Pin<&mut impl Future<Output = Result<Answer, Unanswered>>>,
         upload: Option<&Arc<Upload>>,
         account: &mut Account,
-    ) -> Result<Result<Answer, Unanswered>, Late> {
+    ) -> Result<Result<Answer, Unanswered>, NoAnswer> {
         let limit = self.call.permit.destination().timeouts.first_byte;
         let Some(upload) = upload else {
-            return timeout(limit, answer).await.map_err(|_| Late::Timeout);
+            return timeout(limit, answer).await.map_err(|_| NoAnswer::Timeout);
         };
         account.uploads(upload);
         let (mut before, mut moved) = (0, Instant::now());
@@ -246,11 +264,11 @@ impl Dispatch<'_> {
             if let Ok(done) = timeout(LOOK_EVERY.min(limit), answer.as_mut()).await {
                 return Ok(done);
             }
-            self.still_permitted().map_err(Late::Withdrawn)?;
+            self.still_permitted().map_err(NoAnswer::Withdrawn)?;
             if upload.bytes() > before {
                 (before, moved) = (upload.bytes(), Instant::now());
             } else if moved.elapsed() >= limit {
-                return Err(Late::Timeout);
+                return Err(NoAnswer::Timeout);
             }
         }
     }
@@ -263,7 +281,7 @@ impl Dispatch<'_> {
         let current = self.core.snapshot()?;
         let (proofs, shared) = (&self.session.proofs, &self.core.shared);
         let context =
-            identity::authenticate(proofs, &shared.trust, &shared.loads, &current, Timestamp::now())?;
+            identity::authenticate(proofs, &shared.trust, &shared.usages, &current, Timestamp::now())?;
         if current.policy.reauthorise(context.grants(), &self.call.permit, self.call.model()) {
             return Ok(());
         }
@@ -308,7 +326,7 @@ fn unanswered_by(
 }
 
 /// Why there is no answer in time.
-enum Late {
+enum NoAnswer {
     Timeout,
     Withdrawn(Denial),
 }
@@ -334,7 +352,7 @@ fn log_failure(core: &Core, permit: &Permit, error: &UpstreamError, credential: 
     let is_dial =
         matches!(error, UpstreamError::Dial(_) | UpstreamError::Tls(_) | UpstreamError::ConnectTimeout);
     if is_dial || error.is_of_certificate() {
-        log_unconnected(core, (destination, reason), error, credential);
+        log_unconnected(core, destination, reason, error, credential);
     } else {
         tracing::debug!(%destination, %error, "attempt failed");
     }
@@ -343,11 +361,12 @@ fn log_failure(core: &Core, permit: &Permit, error: &UpstreamError, credential: 
 #[cold]
 fn log_unconnected(
     core: &Core,
-    (destination, reason): (&Name, Reason),
+    destination: &Name,
+    reason: Reason,
     error: &dyn Display,
     credential: Option<&Name>,
 ) {
-    if core.shared.said.upstreams.is_due((destination.clone(), reason)) {
+    if core.shared.throttles.upstreams.is_due((destination.clone(), reason)) {
         let error: String = error.to_string().chars().take(CAUSE_CHARS).collect();
         let credential = credential.map(Name::as_str);
         tracing::warn!(%destination, credential, reason = reason.as_str(), %error, "no connection; said once a minute");
@@ -371,7 +390,7 @@ async fn secret(
         Err(error) => {
             let reason = Reason::SecretUnavailable;
             let (name, failure) = (&credential.name, error.failure());
-            log_unconnected(core, (&destination.name, reason), &failure, Some(name));
+            log_unconnected(core, &destination.name, reason, &failure, Some(name));
             let detail = "the credential for this destination cannot be had at the moment";
             Err(Denial::new(reason, detail).retry_after(Duration::from_secs(5)))
         }

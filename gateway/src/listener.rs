@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 pub(crate) use self::bind::{bind, by_whom};
-use self::handshakes::{Handshakes, Talk};
+use self::handshakes::{HandshakeSignal, Handshakes};
 pub(crate) use self::supervise::supervise;
 pub(crate) use self::tls::server_config;
 use self::write_timeout::{TlsStream, WriteTimeoutStream};
@@ -48,9 +48,9 @@ pub(crate) async fn accept(core: Arc<Core>, name: Arc<str>, listener: TcpListene
                 };
                 let (core, name, tls) = (Arc::clone(&core), Arc::clone(&name), tls.clone());
                 tokio::spawn(async move {
-                    let talk = Arc::clone(&place.talk);
+                    let signal = Arc::clone(&place.signal);
                     let connected = tokio::select! {
-                        connected = handshake(&core, &name, (stream, peer), tls, talk) => connected,
+                        connected = handshake(&core, &name, stream, peer, tls, signal) => connected,
                         () = place.gives_way() => {
                             core.stats.handshake_failed();
                             None
@@ -65,7 +65,7 @@ pub(crate) async fn accept(core: Arc<Core>, name: Arc<str>, listener: TcpListene
             }
             // Out of descriptors or memory: what is open has to end before more can come, and what is silent ends now.
             Err(error) => {
-                if core.shared.said.handshakes.is_due("accept failed") {
+                if core.shared.throttles.handshakes.is_due("accept failed") {
                     tracing::warn!(listener = %name, %error, "accept failed; said once a minute");
                 }
                 let made_room = handshakes.make_room(MADE_ROOM);
@@ -78,15 +78,17 @@ pub(crate) async fn accept(core: Arc<Core>, name: Arc<str>, listener: TcpListene
 async fn handshake(
     core: &Core,
     name: &str,
-    (stream, address): (TcpStream, SocketAddr),
+    stream: TcpStream,
+    address: SocketAddr,
     tls: TlsAcceptor,
-    talk: Arc<Talk>,
+    signal: Arc<HandshakeSignal>,
 ) -> Option<(TlsStream, Arc<Session>)> {
     // Without it an answer waits for the delayed ACK of the one before; a socket that refuses is already gone.
     stream.set_nodelay(true).ok()?;
     let begun = std::time::Instant::now();
     let deadline = Arc::new(HeaderDeadline::new());
-    let stream = WriteTimeoutStream::new(stream, Arc::clone(&deadline), talk);
+    let stream = WriteTimeoutStream::new(stream, Arc::clone(&deadline), signal);
+    // TLS: the certificate, the protocol or the time may fail it. That is counted and logged; nobody can be answered.
     let stream = tokio::time::timeout(HANDSHAKE_LIMIT, tls.accept(stream)).await;
     let shared = &*core.shared;
     let trust = &shared.trust;
@@ -110,7 +112,8 @@ async fn handshake(
             return None;
         }
     };
-    match Session::open(trust, &shared.loads, address, stream.get_ref().1, deadline) {
+    // The session: the chain of a resumed handshake may prove nobody any more, and the caller may have too many connections.
+    match Session::open(trust, &shared.usages, address, stream.get_ref().1, deadline) {
         Ok(session) => {
             core.stats.handshake(begun.elapsed());
             Some((stream, Arc::new(session)))
@@ -126,7 +129,7 @@ async fn handshake(
 /// Who was turned away and why: a caller that cannot connect has no answer to read it in.
 #[cold]
 fn log_refusal(shared: &Shared, listener: &str, peer: SocketAddr, reason: &'static str) {
-    if shared.said.handshakes.is_due(reason) {
+    if shared.throttles.handshakes.is_due(reason) {
         tracing::warn!(listener, %peer, reason, "handshake refused; said once a minute");
     }
 }

@@ -18,7 +18,7 @@ use tollgate_policy::dialect::ErrorForm;
 use tollgate_policy::target::Target;
 
 use self::aws::AwsProtocol;
-use self::form::Said;
+use self::form::RefusalText;
 use crate::identity::Head;
 use crate::injection;
 use crate::ledger::RecordId;
@@ -99,7 +99,7 @@ const fn is_malformed(reason: Reason) -> bool {
 
 /// How the caller's client reads a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Dress {
+pub(crate) struct ErrorFormat {
     form: Form,
     /// The answer to HEAD has no body (RFC 9110, section 9.3.2).
     is_head: bool,
@@ -115,7 +115,7 @@ enum Form {
     Aws(AwsProtocol),
 }
 
-impl Dress {
+impl ErrorFormat {
     /// What the request alone tells.
     pub(crate) fn of<B>(request: &Request<B>) -> Self {
         let form = if injection::is_grpc(request.headers()) { Form::Grpc } else { Form::Problem };
@@ -153,31 +153,31 @@ impl Dress {
 }
 
 /// The answer to a refused call.
-pub(crate) fn refusal(denial: &Denial, id: RecordId, dress: Dress) -> Response<Bytes> {
+pub(crate) fn refusal(denial: &Denial, id: RecordId, format: ErrorFormat) -> Response<Bytes> {
     let id = id.to_string();
     let (word, message) = (denial.reason.as_str(), denial.to_string());
-    let said = Said { denial, status: status(denial.reason), id: &id, message: &message };
-    let (kind, body) = match dress.form {
-        Form::Problem => ("application/problem+json", said.problem()),
+    let text = RefusalText { denial, status: status(denial.reason), id: &id, message: &message };
+    let (kind, body) = match format.form {
+        Form::Problem => ("application/problem+json", text.problem()),
         Form::Grpc => ("application/grpc", Bytes::new()),
-        Form::Openai => ("application/json", said.openai()),
-        Form::Anthropic => ("application/json", said.anthropic()),
-        Form::Google => ("application/json", said.google()),
-        Form::Aws(protocol) => protocol.render(said),
+        Form::Openai => ("application/json", text.openai()),
+        Form::Anthropic => ("application/json", text.anthropic()),
+        Form::Google => ("application/json", text.google()),
+        Form::Aws(protocol) => protocol.render(text),
     };
     let mut response = Response::new(Bytes::new());
-    *response.status_mut() = if dress.form == Form::Grpc { StatusCode::OK } else { said.status };
+    *response.status_mut() = if format.form == Form::Grpc { StatusCode::OK } else { text.status };
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(REASON, HeaderValue::from_static(word));
     if let Ok(value) = HeaderValue::try_from(&id) {
-        headers.extend(dress.id_header().map(|name| (name, value.clone())));
+        headers.extend(format.id_header().map(|name| (name, value.clone())));
         headers.insert(REQUEST_ID, value);
     }
-    match dress.form {
+    match format.form {
         Form::Grpc => {
-            headers.insert(GRPC_STATUS, HeaderValue::from_static(form::canonical(said.status).0));
+            headers.insert(GRPC_STATUS, HeaderValue::from_static(form::canonical(text.status).0));
             let message = utf8_percent_encode(&message, GRPC_MESSAGE).to_string();
             headers.extend(HeaderValue::try_from(message).ok().map(|message| (GRPC_MESSAGE_FIELD, message)));
         }
@@ -203,7 +203,7 @@ pub(crate) fn refusal(denial: &Denial, id: RecordId, dress: Dress) -> Response<B
         let word = if repeatable { "true" } else { "false" };
         response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static(word));
     }
-    if dress.is_head {
+    if format.is_head {
         response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     } else {
         *response.body_mut() = body;
@@ -272,7 +272,7 @@ mod tests {
     }
 
     fn said(denial: &Denial, form: Form) -> (HeaderMap, StatusCode, Bytes) {
-        let response = refusal(denial, RecordId::new(), Dress { form, is_head: false });
+        let response = refusal(denial, RecordId::new(), ErrorFormat { form, is_head: false });
         let (head, body) = response.into_parts();
         (head.headers, head.status, body)
     }
@@ -367,7 +367,7 @@ mod tests {
     #[test]
     fn grpc_callers_get_a_trailers_only_answer_that_says_why() {
         let denial = Denial::new(Reason::NoGrant, "100% no\né");
-        let response = refusal(&denial, RecordId::new(), Dress { form: Form::Grpc, is_head: false });
+        let response = refusal(&denial, RecordId::new(), ErrorFormat { form: Form::Grpc, is_head: false });
         assert_eq!(
             (response.status(), &response.headers()[GRPC_STATUS], &response.headers()[GRPC_MESSAGE_FIELD]),
             (
@@ -383,7 +383,7 @@ mod tests {
     fn a_head_is_refused_without_a_body_in_every_form() {
         for form in FORMS {
             let (_, _, body) = said(&exhausted(), form);
-            let response = refusal(&exhausted(), RecordId::new(), Dress { form, is_head: true });
+            let response = refusal(&exhausted(), RecordId::new(), ErrorFormat { form, is_head: true });
             assert!(response.body().is_empty(), "{form:?}");
             assert_eq!(response.headers()[CONTENT_LENGTH], body.len().to_string(), "{form:?}");
             assert_eq!(response.headers()[REASON], "budget_exhausted", "{form:?}");

@@ -17,7 +17,7 @@ use crate::fault::{self, Stage};
 use crate::identity::{self, Head};
 use crate::injection::{self, Template};
 use crate::metering::{self, Account, Answered, ReplyBody};
-use crate::reply::{self, Dress};
+use crate::reply::{self, ErrorFormat};
 use crate::session::Session;
 
 /// Answers one request, and sees to it that it is recorded once, however it ends.
@@ -28,15 +28,15 @@ pub(crate) async fn handle(
     session: Arc<Session>,
     request: Box<Request<Incoming>>,
 ) -> Response<ReplyBody> {
-    let mut dress = Dress::of(&request);
+    let mut format = ErrorFormat::of(&request);
     let mut account = Account::open(Arc::clone(&core), request.method());
-    let route = fault::caught(pin!(forward(&core, &session, request, &mut account, &mut dress))).await;
+    let route = fault::caught(pin!(forward(&core, &session, request, &mut account, &mut format))).await;
     match route {
-        Ok(answered) => metering::answer(account, answered, core, session, dress).await,
+        Ok(answered) => metering::answer(account, answered, core, session, format).await,
         Err(denial) => {
             let id = account.refuse(&denial);
             let unread = session.body().is_some_and(|body| body.was_dropped());
-            let mut response = reply::refusal(&denial, id, dress);
+            let mut response = reply::refusal(&denial, id, format);
             if unread {
                 reply::announce_close(&mut response);
             }
@@ -50,7 +50,7 @@ async fn forward(
     session: &Session,
     request: Box<Request<Incoming>>,
     account: &mut Account,
-    dress: &mut Dress,
+    format: &mut ErrorFormat,
 ) -> Result<Box<Answered>, Denial> {
     let faults = fault::Faults::of(&request);
     let (parts, body) = request.into_parts();
@@ -60,15 +60,15 @@ async fn forward(
 
     faults.at(Stage::Identity);
     let head = Head::read(parts, core.shared.limits.head_bytes)?;
-    dress.read(&head);
-    let (trust, loads) = (&core.shared.trust, &core.shared.loads);
-    let context = identity::authenticate(&session.proofs, trust, loads, &snapshot, account.begun())?;
+    format.read(&head);
+    let (trust, usages) = (&core.shared.trust, &core.shared.usages);
+    let context = identity::authenticate(&session.proofs, trust, usages, &snapshot, account.begun())?;
     account.identified(&context, &snapshot)?;
 
     faults.at(Stage::Target);
     let target = snapshot.policy.target(&head.line())?;
     account.targeted(&target);
-    dress.addressed(&target);
+    format.addressed(&target);
     head.stays_http()?;
 
     faults.at(Stage::Admit);
@@ -94,9 +94,9 @@ async fn forward(
     account.hold(hold.map_err(|denial| call.explained(denial))?);
 
     faults.at(Stage::Template);
-    let (body, room) = body.render(&call, core.shared.limits.least());
-    let mut template = Template::new(head, &call.permit, body, room)?;
-    // Nothing but the journal can refuse the call from here to its first attempt.
+    let (body, reservation) = body.render(&call, core.shared.limits.least());
+    let mut template = Template::new(head, &call.permit, body, reservation)?;
+    // Last: what the template refuses leaves no line.
     account.journal_hold()?;
 
     let dispatch = Dispatch { core, session, snapshot: &snapshot, call: &call, faults };

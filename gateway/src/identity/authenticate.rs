@@ -14,7 +14,7 @@ use tollgate_policy::decision::CallerGrants;
 use tollgate_policy::denial::{Denial, Reason};
 
 use super::{Refusal, Trust, VerifiedIdentity};
-use crate::load::{Load, Loads};
+use crate::caller_usage::{CallerUsage, CallerUsages};
 use crate::snapshot::Snapshot;
 
 /// Proofs that are remembered of one connection.
@@ -45,7 +45,7 @@ struct State {
 #[derive(Debug)]
 struct KnownCaller {
     verified: VerifiedIdentity,
-    usage: Arc<Load>,
+    usage: Arc<CallerUsage>,
     /// With the generation of the policy.
     grants: Option<(u64, Arc<CallerGrants>)>,
 }
@@ -54,7 +54,7 @@ struct KnownCaller {
 #[derive(Clone, Debug)]
 pub(crate) struct CallerContext {
     grants: Arc<CallerGrants>,
-    usage: Arc<Load>,
+    usage: Arc<CallerUsage>,
 }
 
 /// Who calls, under `snapshot`.
@@ -64,13 +64,13 @@ pub(crate) struct CallerContext {
 pub(crate) fn authenticate(
     proofs: &Proofs,
     trust: &Trust,
-    loads: &Loads,
+    usages: &CallerUsages,
     snapshot: &Snapshot,
     now: Timestamp,
 ) -> Result<CallerContext, Denial> {
     let mut state = proofs.state();
     let caller = proofs
-        .of_certificate(&mut state.known, trust, loads, now)
+        .of_certificate(&mut state.known, trust, usages, now)
         .map_err(|_| Denial::new(Reason::CertificateExpired, "the client certificate is no longer valid"))?;
     Ok(CallerContext { grants: caller.grants(snapshot), usage: Arc::clone(&caller.usage) })
 }
@@ -84,11 +84,11 @@ impl Proofs {
     pub(crate) fn of(
         chain: Vec<CertificateDer<'static>>,
         trust: &Trust,
-        loads: &Loads,
-    ) -> Result<(Self, Arc<Load>), Refusal> {
+        usages: &CallerUsages,
+    ) -> Result<(Self, Arc<CallerUsage>), Refusal> {
         let proofs = Self { chain, state: Mutex::default() };
         let mut state = proofs.state();
-        let caller = proofs.of_certificate(&mut state.known, trust, loads, Timestamp::now())?;
+        let caller = proofs.of_certificate(&mut state.known, trust, usages, Timestamp::now())?;
         let usage = Arc::clone(&caller.usage);
         drop(state);
         Ok((proofs, usage))
@@ -105,9 +105,14 @@ impl Proofs {
     }
 
     /// Since when the chain proves nobody; `None`: it does.
-    pub(crate) fn unproven_since(&self, trust: &Trust, loads: &Loads, now: Timestamp) -> Option<Timestamp> {
+    pub(crate) fn unproven_since(
+        &self,
+        trust: &Trust,
+        usages: &CallerUsages,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
         let state = &mut *self.state();
-        state.unproven_since = match self.of_certificate(&mut state.known, trust, loads, now) {
+        state.unproven_since = match self.of_certificate(&mut state.known, trust, usages, now) {
             Ok(_) => None,
             Err(_) => Some(state.unproven_since.unwrap_or(now)),
         };
@@ -118,11 +123,11 @@ impl Proofs {
         &self,
         known: &'a mut Recent<ProofKey, KnownCaller>,
         trust: &Trust,
-        loads: &Loads,
+        usages: &CallerUsages,
         now: Timestamp,
     ) -> Result<&'a mut KnownCaller, Refusal> {
         let verify = || trust.verify(&self.chain, UnixTime::now());
-        let make = || verify().map(|verified| KnownCaller::new(verified, loads));
+        let make = || verify().map(|verified| KnownCaller::new(verified, usages));
         let caller = known.get_or_make(ProofKey::ClientCertificate, make)?;
         if caller.verified.generation() != trust.generation() {
             caller.verified = verify()?;
@@ -136,8 +141,8 @@ impl Proofs {
 }
 
 impl KnownCaller {
-    fn new(verified: VerifiedIdentity, loads: &Loads) -> Self {
-        let usage = loads.of(verified.identity());
+    fn new(verified: VerifiedIdentity, usages: &CallerUsages) -> Self {
+        let usage = usages.of(verified.identity());
         Self { verified, usage, grants: None }
     }
 
@@ -165,7 +170,7 @@ impl CallerContext {
     }
 
     /// What the caller occupies.
-    pub(crate) fn usage(&self) -> &Arc<Load> {
+    pub(crate) fn usage(&self) -> &Arc<CallerUsage> {
         &self.usage
     }
 }

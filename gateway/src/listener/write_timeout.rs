@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::handshakes::Talk;
+use super::handshakes::HandshakeSignal;
 use crate::session::HeaderDeadline;
 use crate::upstream::Stall;
 
@@ -26,12 +26,16 @@ pub(super) struct WriteTimeoutStream {
     stalled: Option<Stall>,
     deadline: Arc<HeaderDeadline>,
     /// Until the first byte.
-    talk: Option<Arc<Talk>>,
+    handshake: Option<Arc<HandshakeSignal>>,
 }
 
 impl WriteTimeoutStream {
-    pub(super) const fn new(stream: TcpStream, deadline: Arc<HeaderDeadline>, talk: Arc<Talk>) -> Self {
-        Self { stream, stalled: None, deadline, talk: Some(talk) }
+    pub(super) const fn new(
+        stream: TcpStream,
+        deadline: Arc<HeaderDeadline>,
+        handshake: Arc<HandshakeSignal>,
+    ) -> Self {
+        Self { stream, stalled: None, deadline, handshake: Some(handshake) }
     }
 
     pub(super) fn into_inner(self) -> TcpStream {
@@ -60,8 +64,8 @@ impl AsyncRead for WriteTimeoutStream {
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if read.is_ready() {
             self.deadline.on_bytes();
-            if let Some(talk) = self.talk.take() {
-                talk.heard();
+            if let Some(signal) = self.handshake.take() {
+                signal.on_bytes();
             }
         }
         read

@@ -20,11 +20,11 @@ use tollgate_policy::target::Target;
 use super::inspected_body::InspectedBody;
 use super::permitted::PermittedCall;
 use super::refusals;
+use crate::caller_usage::UsagePermit;
 use crate::core::Core;
 use crate::identity::CallerContext;
 use crate::keys::Chosen;
 use crate::ledger::{Attempt, Bounded, HoldLine, LedgerError, Outcome, Position, Record, RecordId};
-use crate::load::Share;
 use crate::quota::{Hold, RateHeaders};
 use crate::reply;
 use crate::snapshot::Snapshot;
@@ -61,9 +61,9 @@ pub(crate) struct Account {
     core: Arc<Core>,
     pub(super) record: Record,
     started: Instant,
-    phase: Phase,
+    phase: AccountPhase,
     /// Among the calls that its caller may have at once.
-    place: Option<Share>,
+    place: Option<UsagePermit>,
     call: Option<Arc<PermittedCall>>,
     upload: Option<Arc<Upload>>,
     /// The client certificate that the call fails for.
@@ -72,7 +72,7 @@ pub(crate) struct Account {
 
 /// How far a request has come, as far as its account is concerned.
 #[derive(Debug)]
-enum Phase {
+enum AccountPhase {
     /// Nobody is proven: it is counted, and has no record.
     Unproven,
     /// From here on it has one.
@@ -103,7 +103,7 @@ impl Account {
             core,
             record: Record::new(RecordId::new(), Timestamp::now(), Bounded::new(method.as_str())),
             started: Instant::now(),
-            phase: Phase::Unproven,
+            phase: AccountPhase::Unproven,
             place: None,
             call: None,
             upload: None,
@@ -125,7 +125,7 @@ impl Account {
         self.record.caller = Some(caller.id().clone());
         self.record.proof = Some(caller.proof());
         self.record.generation = snapshot.generation;
-        self.phase = Phase::Proven;
+        self.phase = AccountPhase::Proven;
         self.place = context.usage().call();
         if self.place.is_some() {
             return Ok(());
@@ -159,7 +159,7 @@ impl Account {
     /// What the call may use is reserved.
     pub(crate) fn hold(&mut self, hold: Hold) {
         let rates = hold.rate_headers(self.record.at);
-        self.phase = Phase::Held(Reservation { hold, line: None, rates });
+        self.phase = AccountPhase::Held(Reservation { hold, line: None, rates });
     }
 
     /// Appends the reservation to the journal.
@@ -167,7 +167,7 @@ impl Account {
     /// # Errors
     /// `ledger_unavailable`.
     pub(crate) fn journal_hold(&mut self) -> Result<(), Denial> {
-        let (Some(call), Phase::Held(reservation)) = (&self.call, &mut self.phase) else {
+        let (Some(call), AccountPhase::Held(reservation)) = (&self.call, &mut self.phase) else {
             return Err(Denial::new(Reason::Internal, "nothing is reserved for the call"));
         };
         let charges = reservation.hold.charges();
@@ -244,7 +244,7 @@ impl Account {
     pub(crate) fn sent(&mut self) {
         self.shift(|mut reservation| {
             reservation.hold.sent();
-            Phase::Sent(reservation)
+            AccountPhase::Sent(reservation)
         });
     }
 
@@ -257,22 +257,22 @@ impl Account {
     pub(crate) fn unsent(&mut self) {
         self.shift(|mut reservation| {
             reservation.hold.unsent();
-            Phase::Held(reservation)
+            AccountPhase::Held(reservation)
         });
     }
 
     /// The provider refused the gateway's credential: if it was asked, it bills nothing.
     pub(crate) fn rejected(&mut self) {
         if self.is_out() {
-            self.shift(Phase::Rejected);
+            self.shift(AccountPhase::Rejected);
         }
     }
 
-    fn shift(&mut self, to: impl FnOnce(Reservation) -> Phase) {
-        self.phase = match std::mem::replace(&mut self.phase, Phase::Closed) {
-            Phase::Held(reservation) | Phase::Sent(reservation) | Phase::Rejected(reservation) => {
-                to(reservation)
-            }
+    fn shift(&mut self, to: impl FnOnce(Reservation) -> AccountPhase) {
+        self.phase = match std::mem::replace(&mut self.phase, AccountPhase::Closed) {
+            AccountPhase::Held(reservation)
+            | AccountPhase::Sent(reservation)
+            | AccountPhase::Rejected(reservation) => to(reservation),
             other => other,
         };
     }
@@ -284,7 +284,7 @@ impl Account {
 
     /// Whether the provider may have the call, and bill it.
     pub(crate) const fn is_out(&self) -> bool {
-        matches!(self.phase, Phase::Sent(_))
+        matches!(self.phase, AccountPhase::Sent(_))
     }
 
     /// Whether a call that is out and fails for `reason` is charged here, or is very likely billed: it had all of its time.
@@ -317,8 +317,8 @@ impl Account {
     }
 
     /// Leave to read the answer to its end although the caller has gone.
-    pub(super) fn drain(&self) -> Option<Share> {
-        self.place.as_ref().and_then(|place| place.load().drain())
+    pub(super) fn drain(&self) -> Option<UsagePermit> {
+        self.place.as_ref().and_then(|place| place.usage().drain())
     }
 
     /// Closes the account of a call that Tollgate refused or could not complete.
@@ -342,16 +342,19 @@ impl Account {
     }
 
     fn finish(&mut self, usage: Usage) -> Result<Option<Position>, LedgerError> {
-        let (reservation, was_sent) = match std::mem::replace(&mut self.phase, Phase::Closed) {
-            Phase::Closed => return Ok(None),
-            Phase::Unproven => {
+        // Closed from here on, whatever fails.
+        let (reservation, was_sent) = match std::mem::replace(&mut self.phase, AccountPhase::Closed) {
+            AccountPhase::Closed => return Ok(None),
+            AccountPhase::Unproven => {
                 self.core.stats.ended();
                 self.core.stats.stranger(self.record.reason.unwrap_or(Reason::Internal));
                 return Ok(None);
             }
-            Phase::Proven => (None, false),
-            Phase::Held(reservation) => (Some(reservation), false),
-            Phase::Sent(reservation) | Phase::Rejected(reservation) => (Some(reservation), true),
+            AccountPhase::Proven => (None, false),
+            AccountPhase::Held(reservation) => (Some(reservation), false),
+            AccountPhase::Sent(reservation) | AccountPhase::Rejected(reservation) => {
+                (Some(reservation), true)
+            }
         };
         self.core.stats.ended();
         self.place = None;
@@ -359,11 +362,12 @@ impl Account {
         if let Some(upload) = &self.upload {
             self.record.bytes_in = upload.bytes();
         }
+        // The hold is settled, or released; that cannot fail.
         let model = self.call.as_ref().and_then(|call| call.price()).map(|price| price.model_shared());
         let line = reservation.as_ref().and_then(|reservation| reservation.line);
         self.book(usage, reservation.map(|reservation| reservation.hold), was_sent);
         self.core.stats.call(&self.record, model);
-        // What is only counted is not written: nothing in the journal waits for it.
+        // The record is counted or written, which only the journal can refuse.
         let countable = !was_sent && line.is_none() && refusals::is_countable(&self.record);
         let journal = &self.core.journal;
         if countable && !self.core.refusals.is_told(&self.record, journal.space_is_short()) {
@@ -377,7 +381,7 @@ impl Account {
     }
 }
 
-impl Phase {
+impl AccountPhase {
     const fn reservation(&self) -> Option<&Reservation> {
         match self {
             Self::Held(reservation) | Self::Sent(reservation) | Self::Rejected(reservation) => {
@@ -404,7 +408,7 @@ fn unavailable(_: &LedgerError) -> Denial {
 
 impl Drop for Account {
     fn drop(&mut self) {
-        if matches!(self.phase, Phase::Closed) {
+        if matches!(self.phase, AccountPhase::Closed) {
             return;
         }
         let panicked = std::thread::panicking();

@@ -15,7 +15,7 @@ use super::reply_body::ReplyBody;
 use crate::core::Core;
 use crate::injection::{self, Seen};
 use crate::ledger::Outcome;
-use crate::reply::{self, Dress, REQUEST_ID};
+use crate::reply::{self, ErrorFormat, REQUEST_ID};
 use crate::session::Session;
 
 // draft-ietf-httpapi-ratelimit-headers-11
@@ -31,7 +31,7 @@ pub(crate) async fn answer(
     mut answered: Box<Answered>,
     core: Arc<Core>,
     session: Arc<Session>,
-    dress: Dress,
+    format: ErrorFormat,
 ) -> Response<ReplyBody> {
     let head = &mut answered.head;
     account.record.status = head.status.as_u16();
@@ -81,7 +81,7 @@ pub(crate) async fn answer(
             let denial =
                 Denial::new(Reason::LedgerUnavailable, "the call was made, but could not be recorded")
                     .repeatable(false);
-            reply::refusal(&denial, id, dress).map(ReplyBody::Full)
+            reply::refusal(&denial, id, format).map(ReplyBody::Full)
         }
     }
 }

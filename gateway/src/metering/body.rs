@@ -17,7 +17,7 @@ use http::{HeaderMap, response};
 use http_body::{Body, Frame, SizeHint};
 use tollgate_policy::denial::Reason;
 
-use self::source::Source;
+use self::source::AnswerSource;
 use super::account::Account;
 use super::answered::Answered;
 use super::inspected_body;
@@ -34,14 +34,14 @@ use crate::upstream::{BodyError, Stall};
 /// The provider's body and the account it is charged to.
 #[derive(Debug)]
 pub(crate) struct MeteredBody {
-    source: Source,
+    source: AnswerSource,
     output: Output,
     /// Stands between the output and the caller.
     scrubber: Option<Scrubber>,
     messages: Option<Messages>,
     seen: Seen,
     stall: Stall,
-    state: State,
+    state: AnswerState,
     /// Under which policy the stream was last found to be permitted.
     generation: u64,
     core: Arc<Core>,
@@ -60,7 +60,7 @@ pub(crate) struct MeteredBody {
 }
 
 #[derive(Debug)]
-enum State {
+enum AnswerState {
     Passing,
     /// The record is being written; `end`: nothing comes after what is held.
     Recording {
@@ -90,7 +90,7 @@ impl MeteredBody {
         let generation = account.record.generation;
         let messages = scrubber.as_ref().and_then(|_| Messages::of(&head.headers));
         let seen = if scrubber.is_some() { Seen::NotYet } else { Seen::Unchanged };
-        let source = Source {
+        let source = AnswerSource {
             incoming: Some(incoming),
             reader,
             lease: Some(lease),
@@ -106,7 +106,7 @@ impl MeteredBody {
             messages,
             seen,
             stall,
-            state: State::Passing,
+            state: AnswerState::Passing,
             generation,
             core,
             session,
@@ -123,7 +123,7 @@ impl MeteredBody {
     /// Takes what is there already. An answer that is there whole is recorded before its head leaves, so that both go out in one write.
     pub(super) async fn settle(&mut self) {
         std::future::poll_fn(|cx| {
-            while matches!(self.state, State::Passing) && self.broken.is_none() {
+            while matches!(self.state, AnswerState::Passing) && self.broken.is_none() {
                 if self.is_withdrawn() {
                     self.failed(BodyError::Revoked, Reason::NoGrant);
                 } else if self.poll_source(cx).is_pending() {
@@ -134,7 +134,7 @@ impl MeteredBody {
             Poll::Ready(())
         })
         .await;
-        if self.scrubber.is_some() && matches!(self.state, State::Done) && self.broken.is_none() {
+        if self.scrubber.is_some() && matches!(self.state, AnswerState::Done) && self.broken.is_none() {
             let clean: VecDeque<Bytes> = std::iter::from_fn(|| self.next_piece()).collect();
             self.output.ready = clean;
             self.seen = if self.scrubber.take().is_some_and(|scrubber| scrubber.changed()) {
@@ -157,7 +157,7 @@ impl MeteredBody {
             if let Some(bytes) = scrubber.pop() {
                 return Some(bytes);
             }
-            let is_done = matches!(self.state, State::Done);
+            let is_done = matches!(self.state, AnswerState::Done);
             match self.output.ready.pop_front() {
                 Some(bytes) => {
                     let message_ends = self.messages.as_mut().is_some_and(|m| m.end_with(&bytes));
@@ -178,17 +178,17 @@ impl MeteredBody {
 
     /// Waits for the record, if it is being written, and lets go what waited for it.
     fn poll_record(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let State::Recording { wait, end } = &mut self.state else { return Poll::Ready(()) };
+        let AnswerState::Recording { wait, end } = &mut self.state else { return Poll::Ready(()) };
         let journal = &self.core.journal;
         let written = match wait {
             Some(wait) => ready!(journal.poll_written(wait, cx)).is_ok(),
             None => false,
         };
         if written {
-            self.state = if *end { State::Done } else { State::Tail };
+            self.state = if *end { AnswerState::Done } else { AnswerState::Tail };
             self.output.release();
         } else {
-            self.state = State::Done;
+            self.state = AnswerState::Done;
             self.output = Output::default();
             self.scrubber = None;
             self.trailers = None;
@@ -232,7 +232,7 @@ impl MeteredBody {
     fn take(&mut self, chunk: Bytes) {
         let ended = self.source.incoming.as_ref().is_some_and(Body::is_end_stream);
         self.source.feed(chunk, &mut self.output);
-        if !matches!(self.state, State::Passing) {
+        if !matches!(self.state, AnswerState::Passing) {
             return;
         }
         if ended {
@@ -240,7 +240,7 @@ impl MeteredBody {
         } else if self.output.complete {
             let reading = self.source.reader.as_ref().map(UsageReader::reading);
             let wait = self.source.record(reading, Outcome::Completed, None, self.waiting());
-            self.state = State::Recording { wait, end: false };
+            self.state = AnswerState::Recording { wait, end: false };
         }
     }
 
@@ -250,16 +250,16 @@ impl MeteredBody {
         if let Some(lease) = self.source.lease.take() {
             lease.finish();
         }
-        if !matches!(self.state, State::Passing) {
+        if !matches!(self.state, AnswerState::Passing) {
             self.output.release();
-            self.state = State::Done;
+            self.state = AnswerState::Done;
             return;
         }
         let reading = self.source.reader.take().map(|reader| reader.finish(&mut self.output));
         // The last frame is what tells the caller that the answer is complete.
         self.output.hold();
         let wait = self.source.record(reading, Outcome::Completed, None, self.waiting());
-        self.state = State::Recording { wait, end: true };
+        self.state = AnswerState::Recording { wait, end: true };
     }
 
     /// Bytes that were taken from the provider and are still to go to the caller.
@@ -273,7 +273,7 @@ impl MeteredBody {
 
     /// Closes the account of an answer that breaks off. What came before goes out, and then `error` ends it.
     fn failed(&mut self, error: BodyError, reason: Reason) {
-        self.state = State::Done;
+        self.state = AnswerState::Done;
         if let Some(scrubber) = &mut self.scrubber {
             scrubber.cut();
         }
@@ -333,11 +333,11 @@ impl Body for MeteredBody {
                 return Poll::Ready(Some(Err(error)));
             }
             match this.state {
-                State::Done => {
+                AnswerState::Done => {
                     return Poll::Ready(this.trailers.take().map(|last| Ok(Frame::trailers(last))));
                 }
-                State::Recording { .. } => ready!(this.poll_record(cx)),
-                State::Passing | State::Tail => {
+                AnswerState::Recording { .. } => ready!(this.poll_record(cx)),
+                AnswerState::Passing | AnswerState::Tail => {
                     if this.is_withdrawn() {
                         this.failed(BodyError::Revoked, Reason::NoGrant);
                         continue;
@@ -346,7 +346,7 @@ impl Body for MeteredBody {
                         progress.waits();
                     }
                     ready!(this.poll_source(cx));
-                    if matches!(this.state, State::Tail) {
+                    if matches!(this.state, AnswerState::Tail) {
                         this.output.release();
                     }
                 }
@@ -355,7 +355,7 @@ impl Body for MeteredBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.state, State::Done)
+        matches!(self.state, AnswerState::Done)
             && self.output.ready.is_empty()
             && self.broken.is_none()
             && self.trailers.is_none()
@@ -376,7 +376,7 @@ impl Body for MeteredBody {
             {
                 incoming.size_hint()
             }
-            None if matches!(self.state, State::Done) => {
+            None if matches!(self.state, AnswerState::Done) => {
                 SizeHint::with_exact(waiting(&self.output) + self.unscrubbed())
             }
             _ => SizeHint::default(),
@@ -387,7 +387,7 @@ impl Body for MeteredBody {
 impl Drop for MeteredBody {
     fn drop(&mut self) {
         self.session.deadline.on_response();
-        if !matches!(self.state, State::Passing) {
+        if !matches!(self.state, AnswerState::Passing) {
             return;
         }
         let core = &self.core;
@@ -399,7 +399,7 @@ impl Drop for MeteredBody {
             self.source.record(reading, Outcome::CallerGone, None, 0);
             return;
         };
-        let source = Source {
+        let source = AnswerSource {
             incoming: None,
             reader: self.source.reader.take(),
             lease: self.source.lease.take(),

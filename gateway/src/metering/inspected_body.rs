@@ -22,10 +22,10 @@ use super::estimate::{self, Bound, Terms};
 use super::facts::{self, ReadBody};
 use super::permitted::PermittedCall;
 use crate::caller_body::CallerBody;
+use crate::caller_usage::{BufferReservation, CallerUsage};
 use crate::core::Shared;
 use crate::identity::Head;
 use crate::injection;
-use crate::load::{Load, Room};
 use crate::pace::{LeastRate, Pace};
 use crate::quota::Demand;
 use crate::upstream::OutBody;
@@ -54,7 +54,7 @@ pub(crate) struct UnsentBody {
 
 #[derive(Debug)]
 enum Content {
-    Whole { bytes: Bytes, room: Room },
+    Whole { bytes: Bytes, reservation: BufferReservation },
     Streaming(CallerBody),
 }
 
@@ -67,7 +67,7 @@ pub(crate) async fn read(
     admission: &Admission,
     head: &Head,
     incoming: CallerBody,
-    load: &Arc<Load>,
+    usage: &Arc<CallerUsage>,
     shared: &Shared,
 ) -> Result<InspectedBody, Denial> {
     let limit = shared.limits.body_bytes;
@@ -90,10 +90,10 @@ pub(crate) async fn read(
     } else {
         Most { bytes: limit, refusal: too_large }
     };
-    let (bytes, room) = collect(incoming, most, load, shared.limits.least()).await?;
+    let (bytes, reservation) = collect(incoming, most, usage, shared.limits.least()).await?;
     let mut read = match endpoint {
         Some(endpoint) => {
-            let read = read_facts(endpoint, headers, &bytes, load).await?;
+            let read = read_facts(endpoint, headers, &bytes, usage).await?;
             if let Some(query) = admission.target().query() {
                 facts::check_query(&endpoint.request, query, &read.facts)?;
             }
@@ -102,7 +102,7 @@ pub(crate) async fn read(
         None => ReadBody::unread(Facts { body_bytes: bytes.len() as u64, ..Facts::default() }),
     };
     read.facts.actions = named(if may_name { &bytes } else { &[] })?;
-    Ok(InspectedBody { content: Content::Whole { bytes, room }, read })
+    Ok(InspectedBody { content: Content::Whole { bytes, reservation }, read })
 }
 
 /// Whether a body is, or may be, so large that it is looked first whether it is worth reading.
@@ -114,13 +114,13 @@ async fn read_facts(
     endpoint: &Arc<Endpoint>,
     headers: &HeaderMap,
     body: &Bytes,
-    load: &Load,
+    usage: &CallerUsage,
 ) -> Result<ReadBody, Denial> {
     if body.len() <= LARGE {
         return facts::read(endpoint, headers, body);
     }
     let failed = |_| Denial::new(Reason::Internal, "the request body could not be read");
-    let own = load.reading_turn().await;
+    let own = usage.reading_turn().await;
     let turn = LARGE_AT_ONCE.acquire().await.map_err(|_| failed(()))?;
     let (endpoint, headers, body) = (Arc::clone(endpoint), headers.clone(), body.clone());
     let read = spawn_blocking(move || {
@@ -140,16 +140,16 @@ struct Most {
 async fn collect(
     mut incoming: CallerBody,
     most: Most,
-    load: &Arc<Load>,
+    usage: &Arc<CallerUsage>,
     least: LeastRate,
-) -> Result<(Bytes, Room), Denial> {
+) -> Result<(Bytes, BufferReservation), Denial> {
     let announced = incoming.size_hint().exact();
     if announced.is_some_and(|length| length > most.bytes as u64) {
         return Err((most.refusal)());
     }
     let mut first = Bytes::new();
     let mut all: Option<BytesMut> = None;
-    let mut room = Room::of(announced);
+    let mut reservation = BufferReservation::of(announced);
     let mut pace = Pace::new(least);
     loop {
         let length = all.as_ref().map_or(first.len(), BytesMut::len);
@@ -162,7 +162,7 @@ async fn collect(
         if length + chunk.len() > most.bytes {
             return Err((most.refusal)());
         }
-        if !room.grow((length + chunk.len()) as u64, load) {
+        if !reservation.grow((length + chunk.len()) as u64, usage) {
             return Err(no_room());
         }
         match &mut all {
@@ -178,7 +178,7 @@ async fn collect(
             }
         }
     }
-    Ok((all.map_or(first, BytesMut::freeze), room))
+    Ok((all.map_or(first, BytesMut::freeze), reservation))
 }
 
 fn no_room() -> Denial {
@@ -237,19 +237,22 @@ impl InspectedBody {
 impl UnsentBody {
     /// The body to send, as it came or with its edits, and the room that it takes up until it is no longer needed.
     /// One that streams has to come at the least rate where its call holds what others share.
-    pub(crate) fn render(self, call: &PermittedCall, least: LeastRate) -> (OutBody, Room) {
+    pub(crate) fn render(self, call: &PermittedCall, least: LeastRate) -> (OutBody, BufferReservation) {
         let permit = &call.permit;
         match self.content {
             Content::Streaming(incoming) if incoming.is_end_stream() => {
-                (OutBody::Whole(Bytes::new()), Room::default())
+                (OutBody::Whole(Bytes::new()), BufferReservation::default())
             }
             Content::Streaming(incoming) => {
                 let pace = holds_shared(permit.grant()).then(|| Pace::new(least));
-                (OutBody::streaming(incoming, permit.destination().timeouts.idle, pace), Room::default())
+                (
+                    OutBody::streaming(incoming, permit.destination().timeouts.idle, pace),
+                    BufferReservation::default(),
+                )
             }
-            Content::Whole { bytes, room } => {
+            Content::Whole { bytes, reservation } => {
                 let cap = call.bound.and_then(|bound| bound.write_cap);
-                (OutBody::Whole(facts::apply(&self.read.edits(cap), bytes)), room)
+                (OutBody::Whole(facts::apply(&self.read.edits(cap), bytes)), reservation)
             }
         }
     }

@@ -28,10 +28,10 @@ const KINDS: usize = 4_096;
 
 /// The refusals of one core that have no record yet.
 #[derive(Debug, Default)]
-pub(crate) struct Refusals(Mutex<State>);
+pub(crate) struct Refusals(Mutex<RefusalCounts>);
 
 #[derive(Debug)]
-struct State {
+struct RefusalCounts {
     /// Minutes since the epoch.
     minute: i64,
     /// Refusals that may be told before they are counted.
@@ -40,7 +40,7 @@ struct State {
     counted: Map<Kind, Record>,
 }
 
-impl Default for State {
+impl Default for RefusalCounts {
     fn default() -> Self {
         Self { minute: 0, left: ALL, left_of: Map::default(), counted: Map::default() }
     }
@@ -107,12 +107,12 @@ impl Refusals {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, RefusalCounts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl RefusalCounts {
     fn take(&mut self) -> Vec<Record> {
         std::mem::take(&mut self.counted).into_values().collect()
     }

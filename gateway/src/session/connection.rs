@@ -11,8 +11,8 @@ use super::deadline::{HeaderDeadline, Late};
 use super::progress::{WriteProgress, Writes};
 use super::shutdown::ShutdownSignal;
 use crate::caller_body::BodyProgress;
+use crate::caller_usage::{CallerUsages, UsagePermit};
 use crate::identity::{Proofs, Refusal, Trust};
-use crate::load::{Loads, Share};
 use crate::pace::LeastRate;
 
 /// What is known of a caller's connection, for all requests on it.
@@ -26,7 +26,7 @@ pub(crate) struct Session {
     pub(super) writes: Writes,
     /// Of the request under way, where there is one at a time.
     body: Option<Arc<BodyProgress>>,
-    _place: Share,
+    _place: UsagePermit,
 }
 
 impl Session {
@@ -36,14 +36,14 @@ impl Session {
     /// Why it proves nobody, or that its caller has as many connections as one caller may.
     pub(crate) fn open(
         trust: &Trust,
-        loads: &Loads,
+        usages: &CallerUsages,
         address: SocketAddr,
         tls: &ServerConnection,
         deadline: Arc<HeaderDeadline>,
     ) -> Result<Self, Refusal> {
         let chain = tls.peer_certificates().unwrap_or_default().iter().cloned();
-        let (proofs, load) = Proofs::of(chain.map(CertificateDer::into_owned).collect(), trust, loads)?;
-        let place = load.connection().ok_or(Refusal::TooMany)?;
+        let (proofs, usage) = Proofs::of(chain.map(CertificateDer::into_owned).collect(), trust, usages)?;
+        let place = usage.connection().ok_or(Refusal::TooMany)?;
         let http2 = tls.alpn_protocol() == Some(b"h2");
         Ok(Self {
             address,

@@ -14,7 +14,7 @@ use crate::upstream::{AnswerBody, Lease};
 
 /// The part that a drain takes over.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct AnswerSource {
     pub(super) incoming: Option<AnswerBody>,
     pub(super) reader: Option<UsageReader>,
     pub(super) lease: Option<Lease>,
@@ -26,7 +26,7 @@ pub(super) struct Source {
     pub(super) drained: bool,
 }
 
-impl Source {
+impl AnswerSource {
     pub(super) fn feed(&mut self, chunk: Bytes, output: &mut Output) {
         match &mut self.reader {
             Some(reader) => reader.feed(chunk, output),
