@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tollgate_policy::denial::Denial;
 
 use crate::attempt::Dispatch;
-use crate::caller_body::CallerBody;
+use crate::caller_body::{CallerBody, Leftover};
 use crate::core::Core;
 use crate::fault::{self, Stage};
 use crate::identity::{self, Head};
@@ -30,8 +30,11 @@ pub(crate) async fn handle(
 ) -> Response<ReplyBody> {
     let mut format = ErrorFormat::of(&request);
     let mut account = Account::open(Arc::clone(&core), request.method());
-    let route = fault::caught(pin!(forward(&core, &session, request, &mut account, &mut format))).await;
-    match route {
+    let mut leftover = None;
+    let route =
+        fault::caught(pin!(forward(&core, &session, request, &mut leftover, &mut account, &mut format)))
+            .await;
+    let response = match route {
         Ok(answered) => metering::answer(account, answered, core, session, format).await,
         Err(denial) => {
             let id = account.refuse(&denial);
@@ -42,19 +45,25 @@ pub(crate) async fn handle(
             }
             response.map(ReplyBody::Full)
         }
+    };
+    if let Some(leftover) = leftover {
+        leftover.discard(response.status()).await;
     }
+    response
 }
 
 async fn forward(
     core: &Core,
     session: &Session,
     request: Box<Request<Incoming>>,
+    leftover: &mut Option<Leftover>,
     account: &mut Account,
     format: &mut ErrorFormat,
 ) -> Result<Box<Answered>, Denial> {
     let faults = fault::Faults::of(&request);
     let (parts, body) = request.into_parts();
-    let body = CallerBody::new(body, session.body());
+    let (body, left) = CallerBody::new(body, &parts.headers, session.body());
+    *leftover = left;
 
     let snapshot = core.snapshot()?;
 
