@@ -80,6 +80,9 @@ pub(crate) fn environment(settings: &Settings) -> anyhow::Result<Environment> {
         catalog: builtin_catalog()?,
         gateway_names: settings.names.clone(),
         trust_domains: settings.identity.trust_domains.keys().cloned().collect(),
+        // Nothing proves tokens or service accounts.
+        issuers: Vec::new(),
+        clusters: Vec::new(),
         own_files: own_files(settings),
     })
 }
@@ -90,7 +93,7 @@ pub(crate) fn environment_of(names: &[String], domains: &[String]) -> anyhow::Re
     let trust_domains = domains.context("--trust-domain")?;
     let names: Result<_, String> = names.iter().map(|name| name.parse()).collect();
     let gateway_names = names.map_err(|error| anyhow!("--name: {error}"))?;
-    Ok(Environment { catalog: builtin_catalog()?, gateway_names, trust_domains, own_files: Vec::new() })
+    Ok(Environment { catalog: builtin_catalog()?, gateway_names, trust_domains, ..Environment::default() })
 }
 
 /// What no secret store may show: as it is written, absolute, and where it really is.
@@ -183,7 +186,7 @@ impl App {
 
         let mut doors = Vec::new();
         for listener in &settings.listeners {
-            let tls = listener::server_config(&shared.trust, Arc::clone(&certificate), &listener.protocols)?;
+            let tls = listener::server_config(&shared.trust, Arc::clone(&certificate), listener)?;
             doors.push(Door::bind(listener, tls, count)?);
         }
         let admin_socket = control.block_on(bind_admin(settings.admin.address))?;

@@ -23,6 +23,7 @@ use tollgate_secrets::Secret;
 use crate::core::Core;
 use crate::error;
 use crate::fault::{Faults, Stage};
+use crate::identity;
 use crate::injection::{Injected, Template};
 use crate::keys::{KeySelector, SelectedKey};
 use crate::metering::{self, Account, PermittedCall};
@@ -280,8 +281,9 @@ impl Dispatch<'_> {
             return Ok(());
         }
         let current = self.core.snapshot()?;
-        let trust = &self.core.shared.trust;
-        let context = self.session.proofs.caller(trust, &current, Timestamp::now())?;
+        let (proofs, shared) = (&self.session.proofs, &self.core.shared);
+        let context =
+            identity::authenticate(proofs, &shared.trust, &shared.usages, &current, Timestamp::now())?;
         if current.policy.reauthorise(context.grants(), &self.call.permit, self.call.model()) {
             return Ok(());
         }

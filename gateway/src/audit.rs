@@ -55,7 +55,7 @@ pub(crate) struct Entry {
     /// Why, in one word.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) reason: String,
-    /// SPIFFE id.
+    /// The caller, in its text.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) caller: String,
     /// The destination's host.

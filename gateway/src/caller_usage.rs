@@ -2,7 +2,7 @@
 //!
 //! Bytes of held bodies are shared by thresholds that follow what is free (Choudhury and Hahne, "Dynamic Queue Length Thresholds for
 //! Shared-Memory Packet Switches", 1998), nested: a caller's share is measured by what its namespace has left, that by what its trust domain
-//! has, and that by what is free. So whoever comes finds some room however much the others took, and nobody has to be pushed out.
+//! (issuer, cluster) has, and that by what is free. So whoever comes finds some room however much the others took, and nobody has to be pushed out.
 //!
 //! **Invariant:** small bodies have a room of their own that large ones cannot take.
 
@@ -11,9 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tollgate_policy::caller::SpiffeId;
-
-use crate::quota::Keys;
+use tollgate_policy::caller::Identity;
 
 /// Most drains at once of one caller.
 const DRAINS: u64 = 64;
@@ -47,8 +45,8 @@ pub(crate) struct CallerUsages {
 
 #[derive(Debug, Default)]
 struct Callers {
-    usages: HashMap<SpiffeId, Arc<CallerUsage>>,
-    /// By namespace and by trust domain.
+    usages: HashMap<Identity, Arc<CallerUsage>>,
+    /// By namespace and by domain.
     groups: HashMap<Box<str>, Arc<HeldCounts>>,
 }
 
@@ -77,7 +75,7 @@ impl CallerUsages {
     }
 
     /// The usage of `caller`, shared by all of its connections on all cores.
-    pub(crate) fn of(&self, caller: &SpiffeId) -> Arc<CallerUsage> {
+    pub(crate) fn of(&self, caller: &Identity) -> Arc<CallerUsage> {
         let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
         let Callers { usages, groups } = &mut *callers;
         if let Some(usage) = usages.get(caller) {
@@ -87,9 +85,9 @@ impl CallerUsages {
             usages.retain(|_, usage| Arc::strong_count(usage) > 1);
             groups.retain(|_, group| Arc::strong_count(group) > 1);
         }
-        let keys = Keys::of(caller);
         let mut group = |key: &str| Arc::clone(groups.entry(key.into()).or_default());
-        let (namespace, domain) = (group(keys.namespace()), group(keys.domain()));
+        let (namespace, domain) =
+            (group(caller.domain_and_namespace().unwrap_or(caller.as_str())), group(caller.domain()));
         let usage = Arc::new(CallerUsage {
             connections: AtomicU64::default(),
             calls: AtomicU64::default(),

@@ -1,8 +1,9 @@
 //! Who calls: the proof on the connection, and nothing that the caller wrote into the request.
 //!
-//! **Invariant:** a [`Caller`](tollgate_policy::caller::Caller) is made only here, only from a chain that was verified against the bundle of
+//! **Invariant:** a caller is [`Proven`](tollgate_policy::caller::Proven) only here, only by a chain that was verified against the bundle of
 //! the trust domain in its own URI SAN. Headers never name a caller; those that try are removed before anything else looks.
 
+mod authenticate;
 mod bundle;
 mod certificate;
 mod constraints;
@@ -13,15 +14,14 @@ mod path;
 mod strip;
 mod trust;
 
+pub(crate) use self::authenticate::{CallerContext, Proofs, authenticate};
+#[cfg(test)]
+pub(crate) use self::bundle::Bundle;
 pub(crate) use self::certificate::{SpiffeVerifier, refusal_of};
 pub(crate) use self::credentials::CallerCredentials;
 pub use self::files::IdentitySettings;
 pub(crate) use self::files::{FileError, FilesInForce, IdentityFiles, MOST_SKEW};
 pub(crate) use self::head::{AwsScope, Head};
 pub(crate) use self::strip::{headers as strip_headers, query as without, same_name};
-pub(crate) use self::trust::{Peer, Refusal, Trust};
-
-/// A caller that nobody has proven, to ask what it could do if it had.
-pub(crate) fn assumed(id: tollgate_policy::caller::SpiffeId) -> tollgate_policy::caller::Caller {
-    tollgate_policy::caller::Caller::attested(id, tollgate_policy::caller::Proof::MutualTls)
-}
+use self::trust::VerifiedIdentity;
+pub(crate) use self::trust::{Refusal, Trust};

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
-use tollgate_policy::caller::SpiffeId;
+use tollgate_policy::caller::Identity;
 use tollgate_policy::map::Map;
 use tollgate_policy::name::Name;
 use tollgate_policy::policy::{Credential, Policy};
@@ -124,7 +124,7 @@ impl KeyPools {
         &self,
         credential: &Credential,
         key: usize,
-        caller: &SpiffeId,
+        caller: &Identity,
         secret: impl FnOnce() -> Option<Arc<Secret>>,
         now: Instant,
     ) -> Option<Exclusion> {
@@ -137,7 +137,7 @@ impl KeyPools {
         })?
     }
 
-    fn taken(&self, credential: &Credential, key: usize, caller: &SpiffeId, now: Instant) {
+    fn taken(&self, credential: &Credential, key: usize, caller: &Identity, now: Instant) {
         self.with(credential, key, |state| {
             if state.has_strikes.load(Ordering::Relaxed) {
                 state.health().taken(caller, now);
@@ -150,7 +150,7 @@ impl KeyPools {
         &self,
         credential: &Credential,
         chosen: &SelectedKey,
-        caller: &SpiffeId,
+        caller: &Identity,
         left: Instant,
         now: Instant,
     ) {
@@ -167,7 +167,7 @@ impl KeyPools {
         &self,
         credential: &Credential,
         chosen: &SelectedKey,
-        caller: &SpiffeId,
+        caller: &Identity,
         rest: Duration,
         now: Instant,
     ) {
@@ -179,7 +179,7 @@ impl KeyPools {
     }
 
     /// Benches a key because of a call of this caller's. Whether that is news.
-    fn bench(&self, credential: &Credential, chosen: &SelectedKey, caller: &SpiffeId, now: Instant) -> bool {
+    fn bench(&self, credential: &Credential, chosen: &SelectedKey, caller: &Identity, now: Instant) -> bool {
         let is_news = self.with(credential, chosen.key, |state| {
             let mut health = state.health_of(chosen.secret.version());
             let is_news = health.bench(caller, now);
@@ -191,7 +191,7 @@ impl KeyPools {
     }
 
     /// Another key did better on a call of this caller's than this one, which was refused.
-    fn did_worse(&self, credential: &Credential, chosen: &SelectedKey, caller: &SpiffeId, now: Instant) {
+    fn did_worse(&self, credential: &Credential, chosen: &SelectedKey, caller: &Identity, now: Instant) {
         self.with(credential, chosen.key, |state| {
             state.health_of(chosen.secret.version()).did_worse(caller, now);
         });

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use tollgate_policy::caller::SpiffeId;
+use tollgate_policy::caller::Identity;
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::Denial;
 use tollgate_policy::limit::{Limit, Unit};
@@ -36,7 +36,7 @@ mod tests;
 pub use hold::Hold;
 pub use rate::RateHeaders;
 
-pub(crate) use key::Keys;
+use key::Keys;
 use plan::{Plan, Registry};
 
 /// The most that one call may use; or what it did use.
@@ -126,7 +126,7 @@ impl Quota {
     pub fn first_look<'a>(
         &self,
         grants: impl Iterator<Item = &'a Arc<Grant>>,
-        caller: &SpiffeId,
+        caller: &Identity,
         least: &Demand,
         now: Timestamp,
     ) -> Result<(), Denial> {

@@ -32,9 +32,9 @@ pub use totals::Totals;
 pub enum By {
     /// A text of the records. For the model: the one asked for; where none was, the one that answered.
     Dimension(Dimension),
-    /// Kubernetes namespace in the caller.
+    /// Kubernetes namespace of the caller.
     Namespace,
-    /// Kubernetes service account in the caller.
+    /// Kubernetes service account of the caller.
     ServiceAccount,
     /// HTTP status that the caller got.
     Status,

@@ -14,7 +14,7 @@ use crate::attempt::Dispatch;
 use crate::caller_body::Leftover;
 use crate::core::Core;
 use crate::fault::{self, Stage};
-use crate::identity::Head;
+use crate::identity::{self, Head};
 use crate::injection::{self, Template};
 use crate::metering::{self, Account, Answered, ReplyBody};
 use crate::reply::{self, ErrorFormat};
@@ -63,7 +63,8 @@ async fn forward(
     faults.at(Stage::Identity);
     let head = Head::read(parts, core.shared.limits.head_bytes)?;
     format.read(&head);
-    let context = session.proofs.caller(&core.shared.trust, &snapshot, account.begun())?;
+    let (trust, usages) = (&core.shared.trust, &core.shared.usages);
+    let context = identity::authenticate(&session.proofs, trust, usages, &snapshot, account.begun())?;
     account.identified(&context, &snapshot)?;
 
     faults.at(Stage::Target);

@@ -5,13 +5,11 @@
 mod connection;
 mod deadline;
 mod progress;
-mod proof;
 mod registry;
 mod shutdown;
 
 pub(crate) use self::connection::Session;
 pub(crate) use self::deadline::HeaderDeadline;
 pub(crate) use self::progress::WriteProgress;
-pub(crate) use self::proof::CallerContext;
 pub(crate) use self::registry::ConnectionRegistry;
 pub(crate) use self::shutdown::Shutdown;

@@ -83,6 +83,22 @@ pub struct ListenerSettings {
     /// ALPN protocols in order of preference: `h2`, `http/1.1`.
     #[serde(default = "both")]
     pub protocols: Vec<Protocol>,
+    /// What proves callers here stands in the handshake. No setting yet: nothing else proves any.
+    #[serde(skip)]
+    pub(crate) client_certificate: ClientCertificate,
+}
+
+/// Whether the callers of a listener show a certificate when they connect. One that is shown is always verified.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum ClientCertificate {
+    /// Who shows none is turned away.
+    #[default]
+    Required,
+    /// Who shows none has to prove itself otherwise.
+    Optional,
+    /// None is asked for.
+    None,
 }
 
 /// A protocol that ALPN offers.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tollgate_policy::caller::SpiffeId;
+use tollgate_policy::caller::Identity;
 use tollgate_policy::denial::Reason;
 use tollgate_policy::map::Map;
 use tollgate_policy::name::Name;
@@ -25,7 +25,7 @@ const SERIES: usize = 10_000;
 pub(crate) struct Series {
     pub(crate) destination: Option<Name>,
     pub(crate) grant: Option<Name>,
-    pub(crate) caller: Option<SpiffeId>,
+    pub(crate) caller: Option<Identity>,
     /// Only a model that the catalog knows; anything else is `other`.
     pub(crate) model: Option<Arc<str>>,
     pub(crate) reason: Option<Reason>,

@@ -1,47 +1,52 @@
-//! Who is calling: SPIFFE identities and the proof that came with one.
+//! Who is calling: identities, and the proof that came with one.
 //!
-//! **Invariant:** a `SpiffeId` is well formed after the SPIFFE-ID specification; there is no normalisation, so equal
-//! bytes are the only equal identities.
+//! **Invariant:** an [`Identity`] has one text, and no two share one. A [`Caller`] is made of what a verifier made of a proof, and of
+//! nothing else: see [`Proven`].
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+mod service_account;
+mod spiffe;
+mod token;
 
-/// A trust domain name after SPIFFE-ID section 2.1: 1 to 255 of `a-z 0-9 . - _`. Cheap to clone.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct TrustDomain(Arc<str>);
+pub use service_account::{AccountName, AccountNameError, ServiceAccount};
+pub use spiffe::{SpiffeError, SpiffeId, TrustDomain};
+pub(crate) use spiffe::{check_segment, split};
+pub use token::{Issuer, TokenError, TokenSubject};
+pub(crate) use token::{check_subject, escaped};
 
-/// A SPIFFE ID after SPIFFE-ID section 2: `spiffe://trust-domain/path`, at most 2048 bytes. Cheap to clone.
+/// Who somebody is, whatever shows it. Cheap to clone.
+///
+/// Its text is what journals, reports and filters have: `spiffe://DOMAIN/PATH`, `jwt:ISSUER#SUBJECT` or `k8s:CLUSTER/NAMESPACE/NAME`. It is
+/// made of visible ASCII, and reads back as the same identity.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct SpiffeId(Arc<Parts>);
-
-#[derive(PartialEq, Eq, Hash)]
-struct Parts {
-    text: Box<str>,
-    trust_domain: TrustDomain,
+pub enum Identity {
+    /// A workload of a SPIFFE trust domain.
+    Spiffe(SpiffeId),
+    /// The subject of an issuer's tokens. Not a SPIFFE ID, even where the subject looks like one: only its own trust domain vouches for that.
+    Token(TokenSubject),
+    /// A Kubernetes service account.
+    ServiceAccount(ServiceAccount),
 }
 
-/// Why a text is no SPIFFE ID or trust domain.
+/// Why a text is no identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SpiffeError {
-    /// Another scheme, or none.
-    #[error("a SPIFFE ID begins with `spiffe://`")]
+pub enum IdentityError {
+    /// It begins as none does.
+    #[error("a caller is `spiffe://DOMAIN/PATH`, `jwt:ISSUER#SUBJECT` or `k8s:CLUSTER/NAMESPACE/NAME`")]
     Scheme,
-    /// More than 2048 bytes (SPIFFE-ID section 2.3).
-    #[error("a SPIFFE ID has at most 2048 bytes")]
-    TooLong,
-    /// The trust domain is empty, longer than 255 bytes, or has a character outside the set (a port or user included).
-    #[error("a trust domain is 1 to 255 of a-z, 0-9, `.`, `-` and `_`")]
-    TrustDomain,
-    /// An empty segment, `.` or `..`, or a trailing slash.
-    #[error("the path of a SPIFFE ID has no empty segment, no `.` or `..`, and no slash at its end")]
-    Segment,
-    /// A character outside the set: escapes, queries and fragments included.
-    #[error("the path of a SPIFFE ID is made of a-z, A-Z, 0-9, `.`, `-` and `_`")]
-    Character,
+    /// No SPIFFE ID.
+    #[error(transparent)]
+    Spiffe(#[from] SpiffeError),
+    /// No subject of a token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// No service account.
+    #[error(
+        "a service account is `k8s:CLUSTER/NAMESPACE/NAME`, all three in the characters that Kubernetes has for names"
+    )]
+    ServiceAccount,
 }
 
 /// How a caller's identity was proven.
@@ -51,116 +56,105 @@ pub enum Proof {
     MutualTls,
 }
 
+/// An identity that a verifier has seen proven.
+///
+/// Whoever implements this declares its values to be proofs: it belongs to types that nothing but a verifier can make, their fields private
+/// to it. All that is decided later trusts them.
+pub trait Proven {
+    /// Who it is.
+    fn identity(&self) -> &Identity;
+
+    /// What has shown it.
+    fn proof(&self) -> Proof;
+}
+
 /// A proven caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    id: SpiffeId,
+    id: Identity,
     proof: Proof,
 }
 
-impl TrustDomain {
-    /// The name itself.
+impl Identity {
+    /// The whole identity.
     pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for TrustDomain {
-    type Err = SpiffeError;
-
-    fn from_str(text: &str) -> Result<Self, SpiffeError> {
-        let valid = (1..=255).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-_".contains(&b));
-        if valid { Ok(Self(text.into())) } else { Err(SpiffeError::TrustDomain) }
-    }
-}
-
-impl TryFrom<String> for TrustDomain {
-    type Error = SpiffeError;
-
-    fn try_from(text: String) -> Result<Self, SpiffeError> {
-        text.parse()
-    }
-}
-
-impl From<TrustDomain> for String {
-    fn from(domain: TrustDomain) -> Self {
-        domain.as_str().to_owned()
-    }
-}
-
-impl fmt::Display for TrustDomain {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// Splits `spiffe://domain/path` into the trust domain and the path with its slash; the path is not looked at.
-pub(crate) fn split(text: &str) -> Result<(TrustDomain, &str), SpiffeError> {
-    let rest = text.strip_prefix("spiffe://").ok_or(SpiffeError::Scheme)?;
-    let (domain, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    Ok((domain.parse()?, path))
-}
-
-/// Whether `segment` may stand in the path of a SPIFFE ID (SPIFFE-ID section 2.2).
-pub(crate) fn check_segment(segment: &str) -> Result<(), SpiffeError> {
-    if matches!(segment, "" | "." | "..") {
-        return Err(SpiffeError::Segment);
-    }
-    let valid = segment.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b));
-    if valid { Ok(()) } else { Err(SpiffeError::Character) }
-}
-
-impl SpiffeId {
-    /// The trust domain whose bundle vouches for this identity.
-    pub fn trust_domain(&self) -> &TrustDomain {
-        &self.0.trust_domain
+        match self {
+            Self::Spiffe(id) => id.as_str(),
+            Self::Token(token) => token.as_str(),
+            Self::ServiceAccount(account) => account.as_str(),
+        }
     }
 
-    /// The path with its leading slash; empty for the identity of the trust domain itself.
-    pub fn path(&self) -> &str {
-        self.0.text.get("spiffe://".len() + self.trust_domain().as_str().len()..).unwrap_or_default()
-    }
-
-    /// The Kubernetes namespace: `x` in `/ns/x/…`.
+    /// The Kubernetes namespace.
     pub fn namespace(&self) -> Option<&str> {
-        self.path().strip_prefix("/ns/")?.split('/').next()
+        match self {
+            Self::Spiffe(id) => id.namespace(),
+            Self::Token(_) => None,
+            Self::ServiceAccount(account) => Some(account.namespace()),
+        }
     }
 
-    /// The Kubernetes service account: `y` in `/ns/x/sa/y`.
+    /// The Kubernetes service account, by its name within the namespace.
     pub fn service_account(&self) -> Option<&str> {
-        let (_, rest) = self.path().strip_prefix("/ns/")?.split_once('/')?;
-        rest.strip_prefix("sa/")?.split('/').next()
+        match self {
+            Self::Spiffe(id) => id.service_account(),
+            Self::Token(_) => None,
+            Self::ServiceAccount(account) => Some(account.name()),
+        }
     }
 
-    /// The whole identity, `spiffe://…`.
-    pub fn as_str(&self) -> &str {
-        &self.0.text
+    /// Who vouches for it, as the beginning of its text: `spiffe://DOMAIN`, `jwt:ISSUER` or `k8s:CLUSTER`.
+    pub fn domain(&self) -> &str {
+        let (scheme, name) = match self {
+            Self::Spiffe(id) => (SpiffeId::SCHEME, id.trust_domain().as_str()),
+            Self::Token(token) => (TokenSubject::SCHEME, token.issuer()),
+            Self::ServiceAccount(account) => (ServiceAccount::SCHEME, account.cluster()),
+        };
+        self.beginning(scheme.len() + name.len())
+    }
+
+    /// The namespace within its domain, as the beginning of its text: `spiffe://DOMAIN/ns/NAMESPACE` or `k8s:CLUSTER/NAMESPACE`. No other
+    /// namespace has the same. `None`: it is in none.
+    pub fn domain_and_namespace(&self) -> Option<&str> {
+        let between = match self {
+            Self::Spiffe(_) => "/ns/",
+            Self::Token(_) | Self::ServiceAccount(_) => "/",
+        };
+        Some(self.beginning(self.domain().len() + between.len() + self.namespace()?.len()))
+    }
+
+    fn beginning(&self, length: usize) -> &str {
+        self.as_str().get(..length).unwrap_or(self.as_str())
     }
 }
 
-impl FromStr for SpiffeId {
-    type Err = SpiffeError;
+impl FromStr for Identity {
+    type Err = IdentityError;
 
-    fn from_str(text: &str) -> Result<Self, SpiffeError> {
-        if text.len() > 2048 {
-            return Err(SpiffeError::TooLong);
+    fn from_str(text: &str) -> Result<Self, IdentityError> {
+        if text.starts_with(SpiffeId::SCHEME) {
+            Ok(Self::Spiffe(text.parse()?))
+        } else if text.starts_with(TokenSubject::SCHEME) {
+            text.parse().map(Self::Token)
+        } else {
+            text.parse().map(Self::ServiceAccount)
         }
-        let (trust_domain, path) = split(text)?;
-        if let Some(path) = path.strip_prefix('/') {
-            path.split('/').try_for_each(check_segment)?;
-        }
-        Ok(Self(Arc::new(Parts { text: text.into(), trust_domain })))
     }
 }
 
-impl fmt::Display for SpiffeId {
+impl From<SpiffeId> for Identity {
+    fn from(id: SpiffeId) -> Self {
+        Self::Spiffe(id)
+    }
+}
+
+impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-impl fmt::Debug for SpiffeId {
+impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -176,14 +170,13 @@ impl Proof {
 }
 
 impl Caller {
-    /// A caller whose `proof` was verified. Only the gateway's identity stage may call this: everything that is
-    /// decided later trusts it.
-    pub fn attested(id: SpiffeId, proof: Proof) -> Self {
-        Self { id, proof }
+    /// Who was proven, and how.
+    pub fn of(proven: &impl Proven) -> Self {
+        Self { id: proven.identity().clone(), proof: proven.proof() }
     }
 
     /// The identity that was proven.
-    pub fn id(&self) -> &SpiffeId {
+    pub fn id(&self) -> &Identity {
         &self.id
     }
 
@@ -197,57 +190,67 @@ impl Caller {
 mod tests {
     use super::*;
 
-    fn id(text: &str) -> Result<SpiffeId, SpiffeError> {
+    fn id(text: &str) -> Result<Identity, IdentityError> {
         text.parse()
     }
 
     #[test]
-    fn an_id_falls_into_its_parts() {
-        let checkout = id("spiffe://prod.acme/ns/checkout/sa/web").unwrap();
-        assert_eq!(checkout.trust_domain().as_str(), "prod.acme");
-        assert_eq!(checkout.path(), "/ns/checkout/sa/web");
-        assert_eq!(checkout.namespace(), Some("checkout"));
-        assert_eq!(checkout.service_account(), Some("web"));
-        assert_eq!(checkout.to_string(), "spiffe://prod.acme/ns/checkout/sa/web");
-    }
-
-    #[test]
-    fn other_shapes_have_no_namespace() {
-        for text in
-            ["spiffe://prod.acme", "spiffe://prod.acme/web", "spiffe://prod.acme/sa/web", "spiffe://ns/x"]
-        {
+    fn each_kind_says_what_its_callers_have_in_common() {
+        for (text, domain, namespace, in_domain, account) in [
+            (
+                "spiffe://prod.acme/ns/shop/sa/web",
+                "spiffe://prod.acme",
+                Some("shop"),
+                Some("spiffe://prod.acme/ns/shop"),
+                Some("web"),
+            ),
+            ("spiffe://prod.acme/web", "spiffe://prod.acme", None, None, None),
+            ("spiffe://prod.acme", "spiffe://prod.acme", None, None, None),
+            ("jwt:https://ci.example/a#repo:acme/shop", "jwt:https://ci.example/a", None, None, None),
+            ("k8s:eu-1/shop/web.api", "k8s:eu-1", Some("shop"), Some("k8s:eu-1/shop"), Some("web.api")),
+        ] {
             let id = id(text).unwrap();
-            assert_eq!((id.namespace(), id.service_account()), (None, None), "{text}");
+            assert_eq!(
+                (id.domain(), id.namespace(), id.domain_and_namespace()),
+                (domain, namespace, in_domain)
+            );
+            assert_eq!(id.service_account(), account, "{text}");
+            assert_eq!(id.to_string(), text);
         }
-        assert_eq!(id("spiffe://a/ns/x").unwrap().namespace(), Some("x"));
     }
 
     #[test]
-    fn malformed_ids_are_refused() {
+    fn what_is_no_identity_is_told_by_its_kind() {
         for (text, error) in [
-            ("", SpiffeError::Scheme),
-            ("https://prod.acme/x", SpiffeError::Scheme),
-            ("SPIFFE://prod.acme/x", SpiffeError::Scheme),
-            ("spiffe:///x", SpiffeError::TrustDomain),
-            ("spiffe://Prod/x", SpiffeError::TrustDomain),
-            ("spiffe://prod:8443/x", SpiffeError::TrustDomain),
-            ("spiffe://me@prod/x", SpiffeError::TrustDomain),
-            ("spiffe://prod?x", SpiffeError::TrustDomain),
-            ("spiffe://prod/", SpiffeError::Segment),
-            ("spiffe://prod/a/", SpiffeError::Segment),
-            ("spiffe://prod/a//b", SpiffeError::Segment),
-            ("spiffe://prod/./b", SpiffeError::Segment),
-            ("spiffe://prod/a/..", SpiffeError::Segment),
-            ("spiffe://prod/a%2fb", SpiffeError::Character),
-            ("spiffe://prod/a?q", SpiffeError::Character),
-            ("spiffe://prod/a#f", SpiffeError::Character),
-            ("spiffe://prod/*", SpiffeError::Character),
-            ("spiffe://prod/ä", SpiffeError::Character),
+            ("", IdentityError::Scheme),
+            ("web", IdentityError::Scheme),
+            ("https://prod.acme/web", IdentityError::Scheme),
+            ("SPIFFE://prod.acme/web", IdentityError::Scheme),
+            ("k8s", IdentityError::Scheme),
+            ("spiffe://Prod/x", IdentityError::Spiffe(SpiffeError::TrustDomain)),
+            ("jwt:https://ci.example", IdentityError::Token(TokenError::Text)),
+            ("k8s:", IdentityError::ServiceAccount),
+            ("k8s:shop/web", IdentityError::ServiceAccount),
+            ("k8s:eu-1/shop/web/x", IdentityError::ServiceAccount),
+            ("k8s:eu-1//web", IdentityError::ServiceAccount),
+            ("k8s:eu-1/Shop/web", IdentityError::ServiceAccount),
+            ("k8s:eu-1/shop/web.", IdentityError::ServiceAccount),
+            ("k8s:eu-1/shop/*", IdentityError::ServiceAccount),
         ] {
             assert_eq!(id(text).unwrap_err(), error, "{text}");
         }
-        assert_eq!(id(&format!("spiffe://a/{}", "x".repeat(2048))).unwrap_err(), SpiffeError::TooLong);
-        assert!(id(&format!("spiffe://{}/x", "a".repeat(255))).is_ok());
-        assert!(id(&format!("spiffe://{}/x", "a".repeat(256))).is_err());
+    }
+
+    #[test]
+    fn a_token_that_says_a_spiffe_id_or_a_service_account_is_neither() {
+        let issuer: Issuer = "https://ci.example".parse().unwrap();
+        for subject in
+            ["spiffe://prod.acme/ns/shop/sa/web", "system:serviceaccount:shop:web", "k8s:eu-1/shop/web"]
+        {
+            let token = Identity::Token(TokenSubject::new(&issuer, subject).unwrap());
+            assert_ne!(id(subject).ok(), Some(token.clone()));
+            assert_eq!((token.namespace(), token.service_account()), (None, None));
+            assert_eq!(id(token.as_str()).unwrap(), token);
+        }
     }
 }

@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::caller::TrustDomain;
+use crate::caller::{Issuer, TrustDomain};
 use crate::dialect::Catalog;
 use crate::model::{CredentialSpec, List, Model, Problem, Resource, Source, SourceFile, nearest};
 use crate::name::Name;
 use crate::policy::{Parts, Policy};
 use crate::target::GatewayName;
 
+mod caller;
 mod certificate;
 mod credential;
 mod destination;
@@ -38,6 +39,10 @@ pub struct Environment {
     pub gateway_names: Vec<GatewayName>,
     /// The trust domains that there is a bundle for.
     pub trust_domains: Vec<TrustDomain>,
+    /// The issuers whose tokens a listener takes as proof.
+    pub issuers: Vec<Issuer>,
+    /// The clusters whose service accounts a listener proves, the gateway's own first.
+    pub clusters: Vec<Name>,
     /// The files and directories that are the gateway's own, with the setting that names each; a path may be there in several forms.
     pub own_files: Vec<(String, PathBuf)>,
 }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use crate::caller::Caller;
 use crate::denial::Denial;
 use crate::dialect::{Catalog, Endpoint};
-use crate::pattern::SpiffePattern;
+use crate::pattern::CallerPattern;
 use crate::policy::{Credential, Destination, Grant, Scrub, SigV4};
 use crate::price::{Image, Item, NanoUsd, Price};
 use crate::target::{Target, check_method};
@@ -37,7 +37,7 @@ pub struct CallerGrants {
 /// A grant and the most specific of its patterns that names the caller.
 #[derive(Debug)]
 struct Held {
-    via: SpiffePattern,
+    via: CallerPattern,
     grant: Arc<Grant>,
 }
 

@@ -30,7 +30,9 @@ pub(crate) use credential::{
 pub(crate) use destination::{DestinationSpec, HttpWord, VerifySpec};
 pub use field::Interval;
 pub(crate) use field::{Address, List};
-pub(crate) use grant::{AllowSpec, GrantSpec, LimitSpec, WindowWord};
+pub(crate) use grant::{
+    AllowSpec, CallerSpec, GrantSpec, LimitSpec, ServiceAccountSpec, TokenSpec, WindowWord,
+};
 pub(crate) use mint::{
     AlgorithmWord, AwsAssumeRoleSpec, AwsWebIdentitySpec, ClientAuthSpec, GithubAppSpec, JwtBearerSpec,
     MintSpec, TokenExchangeSpec,

@@ -10,9 +10,8 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
-use crate::caller::{self, SpiffeError, SpiffeId, TrustDomain};
-
 mod action;
+mod caller;
 mod host;
 mod path;
 
@@ -20,6 +19,10 @@ mod path;
 mod tests;
 
 pub use action::{ActionPattern, ActionPatternError};
+pub use caller::{
+    CallerPattern, OneOrAny, ServiceAccountPattern, SpiffePattern, SpiffePatternError, SubjectPattern,
+    SubjectPatternError, TokenPattern,
+};
 pub(crate) use host::canonical as canonical_host;
 pub use host::{HostError, HostPattern};
 pub use path::{PathPattern, PathPatternError};
@@ -106,77 +109,6 @@ impl PartialOrd for Segments {
 impl Ord for Segments {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.specificity().cmp(&other.specificity())
-    }
-}
-
-/// Identities: a SPIFFE ID in whose path `*` is any one segment and a trailing `**` one or more.
-///
-/// The trust domain is always literal. The order is by specificity, the most specific first.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
-#[serde(try_from = "String")]
-pub struct SpiffePattern {
-    path: Segments,
-    trust_domain: TrustDomain,
-}
-
-/// Why a text is no pattern over identities.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SpiffePatternError {
-    /// What surrounds the wildcards is not a SPIFFE ID.
-    #[error(transparent)]
-    Spiffe(#[from] SpiffeError),
-    /// The trust domain has a wildcard.
-    #[error(
-        "the trust domain is literal: a wildcard stands only in the path, as in `spiffe://prod.acme/ns/web/sa/*`"
-    )]
-    TrustDomain,
-    /// A wildcard within a segment, or `**` before the end.
-    #[error(
-        "`*` stands for a whole segment, and `**` only at the end, as in `spiffe://prod.acme/ns/*/sa/web`"
-    )]
-    Wildcard,
-}
-
-impl SpiffePattern {
-    /// The one trust domain whose identities it may match.
-    pub fn trust_domain(&self) -> &TrustDomain {
-        &self.trust_domain
-    }
-
-    /// Whether it stands for this identity.
-    pub fn matches(&self, id: &SpiffeId) -> bool {
-        self.trust_domain == *id.trust_domain() && self.path.matches(id.path())
-    }
-}
-
-impl FromStr for SpiffePattern {
-    type Err = SpiffePatternError;
-
-    fn from_str(text: &str) -> Result<Self, SpiffePatternError> {
-        if text.len() > 2048 {
-            return Err(SpiffeError::TooLong.into());
-        }
-        let authority = text.strip_prefix("spiffe://").and_then(|rest| rest.split('/').next());
-        if authority.is_some_and(|authority| authority.contains('*')) {
-            return Err(SpiffePatternError::TrustDomain);
-        }
-        let (trust_domain, path) = caller::split(text)?;
-        let literal = |part: &str| caller::check_segment(part).map_err(SpiffePatternError::from);
-        Ok(Self { path: Segments::parse(path, literal, SpiffePatternError::Wildcard)?, trust_domain })
-    }
-}
-
-impl TryFrom<String> for SpiffePattern {
-    type Error = SpiffePatternError;
-
-    fn try_from(text: String) -> Result<Self, SpiffePatternError> {
-        text.parse()
-    }
-}
-
-impl fmt::Display for SpiffePattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "spiffe://{}{}", self.trust_domain, self.path.text)
     }
 }
 

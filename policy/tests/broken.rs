@@ -27,6 +27,7 @@ fn compare(file: &SourceFile) -> String {
         own_files: [("ledger.sealKeyFile", "/etc/tollgate/seal.key"), ("dataDir", "/var/lib/tollgate")]
             .map(|(setting, path)| (setting.to_owned(), path.into()))
             .into(),
+        ..Environment::default()
     };
     let mut problems = compile_files(std::slice::from_ref(file), &environment).err().unwrap_or_default();
     let mut wrong = String::new();

@@ -6,6 +6,8 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "all of this is a test")]
 
+#[path = "support/assumed.rs"]
+mod assumed;
 #[path = "support/read.rs"]
 mod read;
 
@@ -13,7 +15,7 @@ use jiff::Timestamp;
 use saphyr::{LoadableYamlNode, Scalar, Yaml};
 use serde::Deserialize;
 use serde_json::Value;
-use tollgate_policy::caller::{Caller, Proof, TrustDomain};
+use tollgate_policy::caller::TrustDomain;
 use tollgate_policy::compile::{Environment, compile_files};
 use tollgate_policy::decision::{Actions, Facts, Verdict, actions_of_form, actions_of_path};
 use tollgate_policy::denial::Denial;
@@ -76,7 +78,7 @@ fn compile(name: &str, corpus: &Corpus) -> Policy {
         catalog: read::catalog(),
         gateway_names: corpus.gateway_names.clone(),
         trust_domains: corpus.trust_domains.clone(),
-        own_files: Vec::new(),
+        ..Environment::default()
     };
     match compile_files(&[file], &environment) {
         Ok((policy, _)) => policy,
@@ -100,7 +102,7 @@ fn decide(policy: &Policy, request: &Request) -> Outcome {
     let (_, rest) = request.url.split_once("://").unwrap();
     let (authority, path) = rest.split_at(rest.find(['/', '*', '?']).unwrap_or(rest.len()));
     let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
-    let caller = Caller::attested(request.caller.parse().unwrap(), Proof::MutualTls);
+    let caller = assumed::caller(&request.caller);
     let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
     let outcome = || -> Result<(String, String), Denial> {
         let target = policy.target(&RequestLine { authority, path, query })?;

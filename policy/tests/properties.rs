@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "all of this is a test")]
 
+#[path = "support/assumed.rs"]
+mod assumed;
 #[path = "support/read.rs"]
 mod read;
 
@@ -11,7 +13,6 @@ use jiff::Timestamp;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
-use tollgate_policy::caller::{Caller, Proof};
 use tollgate_policy::compile::{Environment, compile_files};
 use tollgate_policy::decision::Facts;
 use tollgate_policy::denial::Reason;
@@ -53,7 +54,7 @@ fn policy(grants: &[String]) -> Option<Policy> {
         catalog: Arc::clone(&CATALOG),
         gateway_names: vec!["tollgate:8443".parse().unwrap()],
         trust_domains: vec!["prod.acme".parse().unwrap(), "dev.acme".parse().unwrap()],
-        own_files: Vec::new(),
+        ..Environment::default()
     };
     match compile_files(&[SourceFile { path: "a.yaml".into(), text }], &environment) {
         Ok((policy, _)) => Some(policy),
@@ -183,7 +184,7 @@ fn call() -> impl Strategy<Value = Call> {
 fn decide(policy: &Policy, call: &Call) -> Result<String, Reason> {
     let authority = format!("{}.example", call.destination);
     let line = RequestLine { authority: &authority, path: call.path, query: None };
-    let caller = Caller::attested(call.caller.parse().unwrap(), Proof::MutualTls);
+    let caller = assumed::caller(call.caller);
     let facts = Facts { model: call.model.map(Into::into), ..Facts::default() };
     let target = policy.target(&line).map_err(|denial| denial.reason)?;
     let admission =

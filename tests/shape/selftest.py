@@ -6,10 +6,10 @@ from pathlib import Path
 from . import checks, rust
 
 CLEAN = {
-    "policy/src/caller.rs": "//! Callers.\npub fn attested() {}\n",
+    "policy/src/caller.rs": "//! Callers.\npub trait Proven {}\n",
     "gateway/src/request.rs": "//! The route.\nfn forward() {}\n",
     "gateway/src/injection.rs": "//! Puts keys on.\nfn f(s: Secret) { s.expose(); }\n",
-    "gateway/src/identity/certificate.rs": "//! SVIDs.\nfn f() { Caller::attested(); }\n",
+    "gateway/src/identity/certificate.rs": "//! SVIDs.\nimpl Proven for Verified {}\n",
     "gateway/src/main.rs": "//! The binary.\nfn main() -> anyhow::Result<()> { Ok(()) }\n",
     "secrets/src/lib.rs": "//! Values; they `expose` nothing.\nconst S: &str = \"x.expose()\";\n"
     "#[cfg(test)]\nmod tests { fn f(s: Secret) { s.expose(); } }\n",
@@ -28,7 +28,7 @@ PLANTED = [
     ("module_docs", "policy/src/silent.rs", "fn f() {}\n"),
     ("secrets_stay_put", "gateway/src/reply.rs", "//! R.\nfn f(s: &Secret) { log(s.expose()); }\n"),
     ("secrets_stay_put", "gateway/src/reply.rs", "//! R.\nlet f = Secret::expose;\n"),
-    ("callers_are_proven", "gateway/src/request.rs", "//! R.\nlet c = Caller::attested(id);\n"),
+    ("callers_are_proven", "gateway/src/request.rs", "//! R.\nimpl caller::Proven for Head {}\n"),
     ("callers_tokens_stay_put", "gateway/src/request.rs", "//! R.\nlet t = head.credentials.passed_on(&permit, now);\n"),
     ("anyhow_at_the_edge", "gateway/src/quota.rs", "//! Q.\nuse anyhow::Context;\n"),
     ("anyhow_at_the_edge", "policy/Cargo.toml", "anyhow.workspace = true\n"),

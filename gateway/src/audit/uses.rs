@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use tollgate_policy::caller::SpiffeId;
+use tollgate_policy::caller::Identity;
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::Reason;
 use tollgate_policy::map::Map;
@@ -31,7 +31,7 @@ pub(super) struct Counts(Map<Use, Count>);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Use {
-    caller: Option<SpiffeId>,
+    caller: Option<Identity>,
     credential: Name,
     alias: Option<Name>,
     secret: Option<Arc<str>>,
@@ -168,7 +168,7 @@ fn entry(at: Timestamp, kind: &Use, count: Count) -> Entry {
         secret: text(&kind.secret),
         version: text(&kind.version),
         reason: reason.to_owned(),
-        caller: kind.caller.as_ref().map_or(OTHERS, SpiffeId::as_str).to_owned(),
+        caller: kind.caller.as_ref().map_or(OTHERS, Identity::as_str).to_owned(),
         host: kind.host.as_ref().map_or(OTHERS, Bounded::as_str).to_owned(),
         first: Some(count.first),
         last: Some(count.last),

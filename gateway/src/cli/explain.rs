@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use jiff::Timestamp;
-use tollgate_policy::caller::SpiffeId;
+use tollgate_policy::caller::{Caller, Identity, Proof, Proven};
 use tollgate_policy::decision::{
     Actions, CallerGrants, Facts, action_of_target, actions_of_form, actions_of_path,
 };
@@ -17,7 +17,6 @@ use tollgate_policy::target::{RequestLine, Target};
 use super::check::{CheckArgs, Subject};
 use super::say;
 use crate::app;
-use crate::identity;
 use crate::snapshot::Snapshot;
 
 #[derive(Debug, Args)]
@@ -27,8 +26,8 @@ pub(super) struct ExplainArgs {
     #[command(flatten)]
     configuration: CheckArgs,
     /// Who calls, e.g. spiffe://prod.acme/ns/checkout/sa/api
-    #[arg(long, value_name = "SPIFFE-ID")]
-    caller: SpiffeId,
+    #[arg(long, value_name = "CALLER")]
+    caller: Identity,
     /// The method
     #[arg(long, default_value = "POST")]
     method: String,
@@ -41,6 +40,19 @@ pub(super) struct ExplainArgs {
     /// The action of an AWS service that a header or the body names; those of the URL are read there
     #[arg(long)]
     action: Option<String>,
+}
+
+/// A caller that nobody has proven, to ask what it could do if it had been.
+struct Assumed(Identity);
+
+impl Proven for Assumed {
+    fn identity(&self) -> &Identity {
+        &self.0
+    }
+
+    fn proof(&self) -> Proof {
+        Proof::MutualTls
+    }
 }
 
 pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
@@ -62,7 +74,7 @@ pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
 fn decide(policy: &Policy, args: &ExplainArgs) -> anyhow::Result<Result<String, Denial>> {
     let (authority, path, query) = split(&args.url)?;
     let line = RequestLine { authority, path, query };
-    let grants = policy.grants_of(&identity::assumed(args.caller.clone()));
+    let grants = policy.grants_of(&Caller::of(&Assumed(args.caller.clone())));
     let target = match policy.target(&line) {
         Ok(target) => target,
         Err(denial) => return Ok(Err(denial)),
@@ -191,7 +203,7 @@ mod tests {
         let args = Line::try_parse_from(line).unwrap().args;
         let line = RequestLine { authority: "up.example", path: "/v1", query: None };
         let target = policy.target(&line).unwrap();
-        let grants = policy.grants_of(&identity::assumed(args.caller.clone()));
+        let grants = policy.grants_of(&Caller::of(&Assumed(args.caller.clone())));
         let facts = facts(&args, &target, &grants).unwrap();
         candidates(&policy, &grants, (&target, &args.method, &facts), Timestamp::now())
     }

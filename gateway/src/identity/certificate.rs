@@ -16,17 +16,23 @@ use super::trust::{Refusal, Trust};
 #[derive(Debug)]
 pub(crate) struct SpiffeVerifier {
     trust: Arc<Trust>,
+    is_required: bool,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl SpiffeVerifier {
-    pub(crate) fn new(trust: Arc<Trust>) -> Self {
+    /// Whether a client that shows no chain `is_required` to.
+    pub(crate) fn new(trust: Arc<Trust>, is_required: bool) -> Self {
         let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms;
-        Self { trust, algorithms }
+        Self { trust, is_required, algorithms }
     }
 }
 
 impl ClientCertVerifier for SpiffeVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.is_required
+    }
+
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }

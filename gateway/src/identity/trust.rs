@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use tokio::sync::watch;
-use tollgate_policy::caller::{Caller, Proof, SpiffeId, TrustDomain};
+use tollgate_policy::caller::{Identity, Proof, Proven, SpiffeId, TrustDomain};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
@@ -100,14 +100,35 @@ impl Refusal {
     }
 }
 
-/// A verified TLS peer.
+/// Whom a chain proves. Only [`Trust::verify`] makes one.
 #[derive(Clone, Debug)]
-pub(crate) struct Peer {
-    pub(crate) caller: Caller,
+pub(crate) struct VerifiedIdentity {
+    identity: Identity,
+    proof: Proof,
+    expires: Timestamp,
+    generation: u64,
+}
+
+impl VerifiedIdentity {
     /// The earliest end of validity on the path to its root.
-    pub(crate) expires: Timestamp,
+    pub(super) const fn expires(&self) -> Timestamp {
+        self.expires
+    }
+
     /// The bundles it was verified against.
-    pub(crate) generation: u64,
+    pub(super) const fn generation(&self) -> u64 {
+        self.generation
+    }
+}
+
+impl Proven for VerifiedIdentity {
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn proof(&self) -> Proof {
+        self.proof
+    }
 }
 
 #[derive(Debug, Default)]
@@ -163,12 +184,17 @@ impl Trust {
     }
 
     /// Verifies `chain` (leaf first) at `now`.
-    pub(crate) fn verify(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<Peer, Refusal> {
+    pub(crate) fn verify(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<VerifiedIdentity, Refusal> {
         let id = spiffe_id(chain.first().ok_or(Refusal::NoCertificate)?)?;
         let bundles = self.bundles.load();
         let bundle = bundles.domains.get(id.trust_domain()).ok_or(Refusal::UnknownTrustDomain)?;
         let expires = path::verify(chain, bundle, now, self.skew)?;
-        Ok(Peer { caller: Caller::attested(id, Proof::MutualTls), expires, generation: bundles.generation })
+        let (identity, proof, generation) = (Identity::Spiffe(id), Proof::MutualTls, bundles.generation);
+        Ok(VerifiedIdentity { identity, proof, expires, generation })
     }
 }
 

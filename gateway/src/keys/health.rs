@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tollgate_policy::caller::SpiffeId;
+use tollgate_policy::caller::Identity;
 use tollgate_secrets::Version;
 
 /// How long a dead key is not used. Doubles with each further signal, up to the most.
@@ -50,7 +50,7 @@ struct Strikes(Vec<Strike>);
 #[derive(Debug, Clone)]
 struct Strike {
     /// Whom it keeps from the key; `None`: everybody.
-    whom: Option<SpiffeId>,
+    whom: Option<Identity>,
     since: Instant,
     until: Instant,
     /// How often there was one, with no good answer between.
@@ -81,7 +81,7 @@ impl KeyHealth {
     pub(super) fn exclusion(
         &self,
         version: Option<&Version>,
-        caller: &SpiffeId,
+        caller: &Identity,
         now: Instant,
     ) -> Option<Exclusion> {
         let (out, until) = self.worst(version, |strike| strike.concerns(caller), now)?;
@@ -107,7 +107,7 @@ impl KeyHealth {
     }
 
     /// The caller's call takes the key. Where a bench is over, no other call does until this one had its time to find out.
-    pub(super) fn taken(&mut self, caller: &SpiffeId, now: Instant) {
+    pub(super) fn taken(&mut self, caller: &Identity, now: Instant) {
         for strike in &mut self.benched.0 {
             if strike.concerns(caller) && strike.until <= now {
                 (strike.until, strike.is_probed) = (now + PROBE, true);
@@ -116,7 +116,7 @@ impl KeyHealth {
     }
 
     /// A call of the caller's that left at `left` was answered well: what its provider said since then may still be so.
-    pub(super) fn answered_well(&mut self, caller: &SpiffeId, left: Instant, now: Instant) {
+    pub(super) fn answered_well(&mut self, caller: &Identity, left: Instant, now: Instant) {
         self.benched.forget(LONGEST_BENCH, now);
         self.cooling.forget(Duration::ZERO, now);
         for strikes in [&mut self.benched, &mut self.cooling] {
@@ -125,20 +125,20 @@ impl KeyHealth {
     }
 
     /// The provider's limits refused it.
-    pub(super) fn cool(&mut self, caller: &SpiffeId, rest: Duration, now: Instant) {
+    pub(super) fn cool(&mut self, caller: &Identity, rest: Duration, now: Instant) {
         self.cooling.forget(Duration::ZERO, now);
         self.cooling.add(caller, |_| rest, now);
     }
 
     /// It is dead. Whether that is news: what everybody knows, and what calls say that were under way, is not.
-    pub(super) fn bench(&mut self, caller: &SpiffeId, now: Instant) -> bool {
+    pub(super) fn bench(&mut self, caller: &Identity, now: Instant) -> bool {
         self.benched.forget(LONGEST_BENCH, now);
         let length = |times: u32| BENCH.saturating_mul(1 << times.min(16)).min(LONGEST_BENCH);
         self.benched.add(caller, length, now)
     }
 
     /// Another key did better on a call that this one was refused on.
-    pub(super) fn did_worse(&mut self, caller: &SpiffeId, now: Instant) {
+    pub(super) fn did_worse(&mut self, caller: &Identity, now: Instant) {
         self.benched.spread(caller, now);
         self.cooling.spread(caller, now);
     }
@@ -147,7 +147,7 @@ impl KeyHealth {
 impl Strikes {
     /// Adds a strike of this caller's, for as long as `length` says of one that follows so many others.
     /// Whether it is the first, or now everybody's.
-    fn add(&mut self, caller: &SpiffeId, length: impl Fn(u32) -> Duration, now: Instant) -> bool {
+    fn add(&mut self, caller: &Identity, length: impl Fn(u32) -> Duration, now: Instant) -> bool {
         let is_news = !self.0.iter().any(|strike| strike.holds(now));
         let is_others = |strike: &Strike| strike.whom.as_ref().is_some_and(|whom| whom != caller);
         let is_met = self.0.iter().any(|strike| strike.holds(now) && is_others(strike));
@@ -162,7 +162,7 @@ impl Strikes {
     }
 
     /// Makes the caller's strike everybody's, unless there is one.
-    fn spread(&mut self, caller: &SpiffeId, now: Instant) -> bool {
+    fn spread(&mut self, caller: &Identity, now: Instant) -> bool {
         if self.0.iter().any(|strike| strike.whom.is_none() && strike.holds(now)) {
             return false;
         }
@@ -171,7 +171,7 @@ impl Strikes {
         true
     }
 
-    fn own(&self, caller: &SpiffeId, now: Instant) -> Option<&Strike> {
+    fn own(&self, caller: &Identity, now: Instant) -> Option<&Strike> {
         self.0.iter().find(|strike| strike.holds(now) && strike.whom.as_ref() == Some(caller))
     }
 
@@ -190,7 +190,7 @@ impl Strikes {
 }
 
 impl Strike {
-    fn concerns(&self, caller: &SpiffeId) -> bool {
+    fn concerns(&self, caller: &Identity) -> bool {
         self.whom.as_ref().is_none_or(|whom| whom == caller)
     }
 

@@ -109,7 +109,7 @@ impl KeyFixture {
     }
 }
 
-fn caller(name: &str) -> SpiffeId {
+fn caller(name: &str) -> Identity {
     format!("spiffe://prod.acme/ns/{name}/sa/app").parse().unwrap()
 }
 

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use tollgate_policy::caller::SpiffeId;
+use tollgate_policy::caller::Identity;
 use tollgate_policy::denial::Reason;
 use tollgate_policy::name::Name;
 
@@ -18,7 +18,7 @@ macro_rules! dimensions {
     ($make:ident) => {
         $make! {
             /// Who called, as proven
-            Caller caller: Option<SpiffeId>, Access;
+            Caller caller: Option<Identity>, Access;
             /// The destination that the request line named
             Destination destination: Option<Name>, Access;
             /// The host that was called
@@ -124,7 +124,7 @@ macro_rules! texts {
     )*};
 }
 texts! {
-    SpiffeId, true, SpiffeId::as_str;
+    Identity, true, Identity::as_str;
     Name, true, Name::as_str;
     Reason, true, |reason: &Reason| reason.as_str();
     Outcome, true, |outcome: &Outcome| outcome.as_str();

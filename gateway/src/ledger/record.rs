@@ -1,7 +1,7 @@
 //! What is written down about one request: the line that reserves before the send and the line that settles after the answer.
 //!
 //! **Invariant:** no field can hold a header value, a body, a query or a secret, and every string that the caller or the upstream
-//! chose is a [`Bounded`]: at most 128 bytes, nothing in it that a terminal, a spreadsheet or a browser acts on. Names, SPIFFE ids
+//! chose is a [`Bounded`]: at most 128 bytes, nothing in it that a terminal, a spreadsheet or a browser acts on. Names, identities
 //! and reasons are types whose own grammar is narrower than that.
 //!
 //! Records are only written here. What is read back, possibly a line of an older version, is a `Row`.
@@ -13,7 +13,7 @@ mod text;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use tollgate_policy::caller::{Proof, SpiffeId};
+use tollgate_policy::caller::{Identity, Proof};
 use tollgate_policy::denial::Reason;
 use tollgate_policy::name::Name;
 use tollgate_policy::price::{NanoUsd, Units};
@@ -236,7 +236,7 @@ pub struct HoldLine {
     /// When the hold was taken: it counts in the windows of this moment.
     pub at: Timestamp,
     /// Who called.
-    pub caller: SpiffeId,
+    pub caller: Identity,
     /// What it calls.
     pub destination: Name,
     /// Host that it calls.

@@ -22,6 +22,6 @@ pub(crate) async fn supervise(core: Arc<Core>) {
             return;
         }
         let now = *phase.borrow_and_update();
-        core.connections.review(&core.shared.trust, now);
+        core.connections.review(&core.shared.trust, &core.shared.usages, now);
     }
 }

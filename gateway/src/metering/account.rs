@@ -22,11 +22,11 @@ use super::permitted::PermittedCall;
 use super::recorder::Ending;
 use crate::caller_usage::UsagePermit;
 use crate::core::Core;
+use crate::identity::CallerContext;
 use crate::keys::SelectedKey;
 use crate::ledger::{Attempt, Bounded, HoldLine, LedgerError, Outcome, Position, Record, RecordId};
 use crate::quota::{Hold, RateHeaders};
 use crate::reply;
-use crate::session::CallerContext;
 use crate::snapshot::Snapshot;
 use crate::upstream::{ClientCert, Peer, Upload};
 

@@ -294,8 +294,8 @@ impl MeteredBody {
         }
         let Some(snapshot) = snapshots.current() else { return false };
         self.generation = snapshot.generation;
-        let grants = self.session.proofs.grants(&snapshot);
         let call = &self.source.call;
+        let grants = self.session.proofs.grants(call.permit.caller(), &snapshot);
         !snapshot.policy.reauthorise(&grants, &call.permit, call.model())
     }
 }

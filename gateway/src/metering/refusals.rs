@@ -9,7 +9,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use tollgate_policy::caller::SpiffeId;
+use tollgate_policy::caller::Identity;
 use tollgate_policy::denial::Reason;
 use tollgate_policy::map::Map;
 use tollgate_policy::name::Name;
@@ -35,7 +35,7 @@ struct RefusalCounts {
     minute: i64,
     /// Refusals that may be told before they are counted.
     left: u32,
-    left_of: Map<(Option<SpiffeId>, Option<Reason>), u32>,
+    left_of: Map<(Option<Identity>, Option<Reason>), u32>,
     counted: Map<Kind, Record>,
 }
 
@@ -48,7 +48,7 @@ impl Default for RefusalCounts {
 /// What refusals that are told together have in common.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Kind {
-    caller: Option<SpiffeId>,
+    caller: Option<Identity>,
     reason: Option<Reason>,
     destination: Option<Name>,
     grant: Option<Name>,

@@ -1,6 +1,6 @@
 //! For whom a limit counts.
 
-use tollgate_policy::caller::SpiffeId;
+use tollgate_policy::caller::Identity;
 use tollgate_policy::limit::Key;
 
 /// One caller's key under each [`Key`]. No two namespaces and no two callers ever have the same one.
@@ -12,26 +12,13 @@ pub(crate) struct Keys<'a> {
 }
 
 impl<'a> Keys<'a> {
-    /// A namespace's key holds its trust domain, and an identity outside any namespace is alone: sharing is never a default.
-    pub(crate) fn of(id: &'a SpiffeId) -> Self {
+    /// A namespace's key holds its domain, and an identity outside any namespace is alone: sharing is never a default.
+    pub(crate) fn of(id: &'a Identity) -> Self {
         let caller = id.as_str();
-        let outside = caller.len() - id.path().len();
-        let namespace = id.namespace().and_then(|name| caller.get(..outside + "/ns/".len() + name.len()));
-        let domain = caller.get(..outside).unwrap_or(caller);
-        Self { caller, namespace: namespace.unwrap_or(caller), domain }
+        Self { caller, namespace: id.domain_and_namespace().unwrap_or(caller), domain: id.domain() }
     }
 
-    /// The namespace, with its trust domain; the caller itself where it is in none.
-    pub(crate) fn namespace(&self) -> &'a str {
-        self.namespace
-    }
-
-    /// The trust domain.
-    pub(crate) fn domain(&self) -> &'a str {
-        self.domain
-    }
-
-    /// Caller, namespace and trust domain.
+    /// Caller, namespace and domain.
     pub(super) fn levels(&self) -> [&'a str; 3] {
         [self.caller, self.namespace, self.domain]
     }
@@ -51,7 +38,7 @@ mod tests {
     use super::*;
 
     fn keys(id: &str) -> (String, String) {
-        let id: SpiffeId = id.parse().unwrap();
+        let id: Identity = id.parse().unwrap();
         let keys = Keys::of(&id);
         (keys.get(Key::Namespace).to_owned(), keys.get(Key::Caller).to_owned())
     }

@@ -137,7 +137,7 @@ impl Drop for HeldShare {
 
 #[cfg(test)]
 mod tests {
-    use tollgate_policy::caller::SpiffeId;
+    use tollgate_policy::caller::Identity;
 
     use super::*;
 
@@ -158,7 +158,7 @@ mod tests {
         }
 
         fn take(&mut self, caller: &str, amount: u64) -> bool {
-            let id: SpiffeId = format!("spiffe://{caller}").parse().unwrap();
+            let id: Identity = format!("spiffe://{caller}").parse().unwrap();
             let free = self.free();
             if free < amount {
                 return false;

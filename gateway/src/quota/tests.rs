@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use jiff::tz::TimeZone;
-use tollgate_policy::caller::SpiffeId;
+use tollgate_policy::caller::Identity;
 use tollgate_policy::denial::Reason;
 use tollgate_policy::limit::{Key, LimitKind, Per, Window};
 
@@ -64,7 +64,7 @@ impl World {
     }
 
     fn hold(&self, caller: &str, demand: Demand) -> Result<Hold, Denial> {
-        let id: SpiffeId = caller.parse().unwrap();
+        let id: Identity = caller.parse().unwrap();
         Hold::take(&self.plan, &Keys::of(&id), &demand, now())
     }
 
@@ -246,7 +246,7 @@ fn idle_keys_are_forgotten_and_held_ones_are_not() {
         let world = World::new(&[limit(unit, 10, kind, Key::Caller)]);
         let mut held = vec![world.hold(WEB, demand(10, 0)).unwrap()];
         for caller in 0..5_000 {
-            let id: SpiffeId = format!("spiffe://prod.acme/ns/shop/sa/{caller}").parse().unwrap();
+            let id: Identity = format!("spiffe://prod.acme/ns/shop/sa/{caller}").parse().unwrap();
             let later = now() + SignedDuration::from_secs(caller * 2);
             let hold = Hold::take(&world.plan, &Keys::of(&id), &demand(1, 0), later).unwrap();
             if caller % 1_000 == 0 { held.push(hold) } else { hold.release() }

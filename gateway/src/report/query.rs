@@ -7,7 +7,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rusqlite::Row;
-use tollgate_policy::caller::SpiffeId;
+use tollgate_policy::caller::Identity;
 
 use super::{By, Query, Report, ReportLine, Totals};
 use crate::ledger::amount::Unit;
@@ -161,16 +161,16 @@ impl<'a> Group<'a> {
             let at = Timestamp::from_second(self.quarter.saturating_mul(QUARTER * 60)).unwrap_or_default();
             at.to_zoned(timezone.clone()).strftime(format).to_string()
         };
-        let of_caller = |part: fn(&SpiffeId) -> Option<&str>| {
-            let caller: Option<SpiffeId> = self.text(Dimension::Caller).parse().ok();
+        let of_caller = |part: fn(&Identity) -> Option<&str>| {
+            let caller: Option<Identity> = self.text(Dimension::Caller).parse().ok();
             caller.as_ref().and_then(part).unwrap_or_default().to_owned()
         };
         match by {
             By::Hour => time("%Y-%m-%dT%H:00%:z"),
             By::Day => time("%Y-%m-%d"),
             By::Month => time("%Y-%m"),
-            By::Namespace => of_caller(SpiffeId::namespace),
-            By::ServiceAccount => of_caller(SpiffeId::service_account),
+            By::Namespace => of_caller(Identity::namespace),
+            By::ServiceAccount => of_caller(Identity::service_account),
             By::Status if self.status == 0 => String::new(),
             By::Status => self.status.to_string(),
             By::Dimension(Dimension::Model) if self.text(Dimension::Model).is_empty() => {

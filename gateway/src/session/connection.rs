@@ -11,11 +11,10 @@ use rustls::pki_types::CertificateDer;
 
 use super::deadline::{HeaderDeadline, Late};
 use super::progress::{WriteProgress, Writes};
-use super::proof::Proofs;
 use super::shutdown::ShutdownSignal;
 use crate::caller_body::{BodyProgress, CallerBody, Leftover};
 use crate::caller_usage::{CallerUsages, UsagePermit};
-use crate::identity::{Refusal, Trust};
+use crate::identity::{Proofs, Refusal, Trust};
 use crate::pace::LeastRate;
 
 /// What is known of a caller's connection, for all requests on it.

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use super::connection::Session;
 use super::deadline::Late;
 use super::shutdown::Shutdown;
+use crate::caller_usage::CallerUsages;
 use crate::drain::Phase;
 use crate::identity::Trust;
 
@@ -31,7 +32,7 @@ impl ConnectionRegistry {
     }
 
     /// Looks at each of them, and tells those that have to end. To be done about once a second.
-    pub(crate) fn review(&self, trust: &Trust, phase: Phase) {
+    pub(crate) fn review(&self, trust: &Trust, usages: &CallerUsages, phase: Phase) {
         let mut sessions = self.sessions();
         // A connection whose task panicked did not leave.
         sessions.retain(|_, session| session.strong_count() > 0);
@@ -39,7 +40,7 @@ impl ConnectionRegistry {
         drop(sessions);
         let now = Timestamp::now();
         for session in open {
-            let order = match (session.late(now), session.proofs.unproven_since(trust, now)) {
+            let order = match (session.late(now), session.proofs.unproven_since(trust, usages, now)) {
                 (Some(Late::Head), _) => Some(Shutdown::Abort),
                 _ if session.writes.any_still(now) => Some(Shutdown::Abort),
                 (Some(Late::Body), since) => {

@@ -10,7 +10,7 @@ use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use tokio::time::Instant;
-use tollgate_policy::caller::SpiffeId;
+use tollgate_policy::caller::Identity;
 use tollgate_policy::decision::Permit;
 use tollgate_secrets::Secret;
 
@@ -116,7 +116,7 @@ impl Peer {
     async fn new(
         secured: Secured,
         (offer, deadline): (AlpnOffer, Instant),
-        caller: &SpiffeId,
+        caller: &Identity,
         bucket: Arc<Bucket>,
         pool: &Pool,
     ) -> Result<Self, UpstreamError> {

@@ -14,7 +14,7 @@ use http::HeaderValue;
 use http::uri::Authority;
 use hyper::client::conn::http2;
 use tokio::time::Instant;
-use tollgate_policy::caller::SpiffeId;
+use tollgate_policy::caller::Identity;
 use tollgate_policy::map::Map;
 use tollgate_policy::name::Name;
 use tollgate_policy::policy::{Credential, SourcePool};
@@ -101,7 +101,7 @@ pub(crate) struct Bucket {
     /// Host and port as a request names them, for HTTP/2 and for `Host`.
     pub(super) authority: (Authority, HeaderValue),
     http1: Mutex<Vec<IdleHttp1>>,
-    http2: Mutex<Map<SpiffeId, Vec<SharedHttp2>>>,
+    http2: Mutex<Map<Identity, Vec<SharedHttp2>>>,
     /// The other side wants these calls over HTTP/1.1.
     needs_http1: AtomicBool,
 }
@@ -114,7 +114,7 @@ impl Bucket {
     }
 
     /// The connection used last that is ready for a call of `caller`, if any.
-    pub(super) fn take(&self, caller: &SpiffeId) -> Option<(Sender, Arc<ConnectionState>)> {
+    pub(super) fn take(&self, caller: &Identity) -> Option<(Sender, Arc<ConnectionState>)> {
         let mut idle = lock(&self.http1);
         let mut at = idle.len();
         while at > 0 {
@@ -146,7 +146,7 @@ impl Bucket {
     }
 
     /// Takes the first exchange on a new connection. One of HTTP/2 is shared among the calls of `caller` from now on.
-    pub(super) fn begin(&self, new: Negotiated, caller: &SpiffeId, state: &Arc<ConnectionState>) -> Sender {
+    pub(super) fn begin(&self, new: Negotiated, caller: &Identity, state: &Arc<ConnectionState>) -> Sender {
         let (sender, allowed) = match new {
             Negotiated::Http1(http1) => return Sender::Http1(http1),
             Negotiated::Http2(sender, allowed) => (sender, allowed),

@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Compiler, Scope};
-use crate::caller::TrustDomain;
 use crate::model::{AllowSpec, GrantSpec, List, Resource};
-use crate::pattern::{MethodPattern, PathPattern, SpiffePattern};
+use crate::pattern::{MethodPattern, PathPattern};
 use crate::policy::{Allow, Assume, Credential, Destination, Grant, Injection, Scrub, Unpriced};
 
 impl Compiler<'_> {
@@ -25,7 +24,7 @@ impl Compiler<'_> {
     fn grant(&mut self, resource: &Resource<GrantSpec>) -> Option<Grant> {
         let spec = &resource.spec;
         let mut scope = Scope { source: &resource.source, problems: &mut self.problems };
-        let callers = callers(spec, &self.environment.trust_domains, &mut scope);
+        let callers = sorted(super::caller::callers(&spec.callers, self.environment, &mut scope));
         let what = "the name of a Destination";
         let destination =
             scope.required("spec.destination", spec.destination.as_ref(), what).and_then(|name| {
@@ -86,30 +85,6 @@ impl Compiler<'_> {
             unpriced: spec.unpriced.map_or_else(Unpriced::default, Unpriced::from),
         })
     }
-}
-
-fn callers(spec: &GrantSpec, trust_domains: &[TrustDomain], scope: &mut Scope<'_>) -> Vec<SpiffePattern> {
-    let what = "whom the grant is for, as in `[{spiffe: \"spiffe://prod.acme/ns/web/sa/*\"}]`";
-    scope.at_least_one("spec.callers", &spec.callers, what);
-    let mut callers = Vec::new();
-    for (index, caller) in spec.callers.iter() {
-        let path = format!("spec.callers[{index}].spiffe");
-        let what = "a SPIFFE ID, in whose path `*` is one segment and a trailing `**` one or more";
-        let Some(pattern) = scope.required(&path, caller.spiffe.as_ref(), what) else { continue };
-        if !trust_domains.contains(pattern.trust_domain()) {
-            let known: Vec<&str> = trust_domains.iter().map(TrustDomain::as_str).collect();
-            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            let domain = pattern.trust_domain();
-            scope.problem(
-                &path,
-                format!(
-                    "there is no trust bundle for `{domain}`, so nobody can be this caller (known: {known})"
-                ),
-            );
-        }
-        callers.push(pattern.clone());
-    }
-    sorted(callers)
 }
 
 /// The audience of the caller's own token.

@@ -47,7 +47,7 @@ fn environment() -> Environment {
         catalog: Arc::new(Catalog::parse(&[catalog(CATALOG), catalog(SLOW)]).unwrap()),
         gateway_names: vec!["Tollgate:8443".parse().unwrap()],
         trust_domains: vec!["prod.acme".parse().unwrap()],
-        own_files: Vec::new(),
+        ..Environment::default()
     }
 }
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use crate::model::{Problem, Source};
 use crate::name::Name;
-use crate::pattern::{MethodPattern, ModelPattern, PathPattern, SpiffePattern};
+use crate::pattern::{CallerPattern, MethodPattern, ModelPattern, PathPattern};
 use crate::policy::Grant;
 
 /// What a grant is compared by. Patterns of one kind that match the same call and are not the same have an order, so only grants
 /// that share all four can tie.
-type Call<'a> = (&'a Name, &'a SpiffePattern, &'a PathPattern, Option<&'a ModelPattern>, &'a MethodPattern);
+type Call<'a> = (&'a Name, &'a CallerPattern, &'a PathPattern, Option<&'a ModelPattern>, &'a MethodPattern);
 
 /// One problem for each pair of grants that tie, at the later of the two.
 pub(super) fn ties(grants: &[(Arc<Grant>, &Source)]) -> Vec<Problem> {

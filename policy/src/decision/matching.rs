@@ -11,7 +11,7 @@ use super::{CallerGrants, Facts, Held, Priced};
 use crate::denial::{Denial, Reason};
 use crate::dialect::{Catalog, Class, Endpoint};
 use crate::limit::Unit;
-use crate::pattern::{MethodPattern, ModelPattern, PathPattern, SpiffePattern};
+use crate::pattern::{CallerPattern, MethodPattern, ModelPattern, PathPattern};
 use crate::policy::{Destination, Grant, Unpriced};
 use crate::target::Target;
 
@@ -70,7 +70,7 @@ pub(super) struct Candidates(Vec<Fit>);
 
 /// What two matching grants are compared by, most specific first. No model pattern comes after every model pattern.
 type Precedence<'a> =
-    (&'a SpiffePattern, &'a PathPattern, (bool, Option<&'a ModelPattern>), &'a MethodPattern);
+    (&'a CallerPattern, &'a PathPattern, (bool, Option<&'a ModelPattern>), &'a MethodPattern);
 
 impl<'a> Call<'a> {
     pub(super) fn new(destination: &'a Arc<Destination>, path: &'a str, method: &'a str) -> Self {

@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 
 use super::*;
-use crate::caller::Proof;
+use crate::caller::{Identity, Proof, Proven};
 use crate::compile::{Environment, compile_files};
 use crate::denial::Reason;
 use crate::model::SourceFile;
@@ -52,8 +52,24 @@ fn policy(grants: &[String]) -> Policy {
     compile_files(&[file], &environment()).unwrap().0
 }
 
+struct Assumed(Identity);
+
+impl Proven for Assumed {
+    fn identity(&self) -> &Identity {
+        &self.0
+    }
+
+    fn proof(&self) -> Proof {
+        Proof::MutualTls
+    }
+}
+
+fn caller_of(text: &str) -> Caller {
+    Caller::of(&Assumed(text.parse().unwrap()))
+}
+
 fn caller() -> Caller {
-    Caller::attested("spiffe://prod.acme/web".parse().unwrap(), Proof::MutualTls)
+    caller_of("spiffe://prod.acme/web")
 }
 
 fn admit(policy: &Policy, method: &str, path: &str) -> Result<Admission, Denial> {
@@ -138,7 +154,7 @@ fn a_stream_holds_only_while_the_same_grant_decides() {
     assert!(!holds(&policy(&[grant("renamed", "")])));
     assert!(!holds(&policy(&[grant("open", ""), grant("narrow", ", allow: {paths: [/chat]}")])));
     assert!(!holds(&policy(&[grant("open", ", allow: {models: [dear]}")])));
-    let other = Caller::attested("spiffe://prod.acme/other".parse().unwrap(), Proof::MutualTls);
+    let other = caller_of("spiffe://prod.acme/other");
     assert!(!before.reauthorise(&before.grants_of(&other), &permit, Some("cheap")));
 }
 

@@ -3,10 +3,13 @@
 use serde::Deserialize;
 
 use super::field::{List, Money};
+use crate::caller::{AccountName, Issuer};
 use crate::dialect::Class;
 use crate::limit::{Key, Per};
 use crate::name::Name;
-use crate::pattern::{ActionPattern, MethodPattern, ModelPattern, PathPattern, SpiffePattern};
+use crate::pattern::{
+    ActionPattern, MethodPattern, ModelPattern, OneOrAny, PathPattern, SpiffePattern, SubjectPattern,
+};
 use crate::policy::Unpriced;
 
 #[derive(Debug, Default, Deserialize)]
@@ -23,10 +26,39 @@ pub(crate) struct GrantSpec {
     pub(crate) unpriced: Option<UnpricedWord>,
 }
 
+/// Exactly one of them.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 pub(crate) struct CallerSpec {
     pub(crate) spiffe: Option<SpiffePattern>,
+    pub(crate) service_account: Option<ServiceAccountSpec>,
+    pub(crate) token: Option<TokenSpec>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(
+    deny_unknown_fields,
+    default,
+    rename_all = "camelCase",
+    expecting = "a mapping of fields, as in `{namespace: shop, name: web}`"
+)]
+pub(crate) struct ServiceAccountSpec {
+    /// The gateway's own where it is left out.
+    pub(crate) cluster: Option<Name>,
+    pub(crate) namespace: Option<OneOrAny<Name>>,
+    pub(crate) name: Option<OneOrAny<AccountName>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(
+    deny_unknown_fields,
+    default,
+    rename_all = "camelCase",
+    expecting = "a mapping of fields, as in `{issuer: \"https://issuer.example\", subject: \"repo:acme/shop:*\"}`"
+)]
+pub(crate) struct TokenSpec {
+    pub(crate) issuer: Option<Issuer>,
+    pub(crate) subject: Option<SubjectPattern>,
 }
 
 #[derive(Debug, Default, Deserialize)]

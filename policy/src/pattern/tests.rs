@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use super::*;
 
 fn spiffe(text: &str) -> SpiffePattern {
@@ -184,4 +186,90 @@ fn what_is_no_host_is_refused() {
     for text in ["*", "*.", "*.*.a", "*a.b", "*.1.2.3.4", "*.[::1]"] {
         assert!(text.parse::<HostPattern>().is_err(), "{text}");
     }
+}
+
+fn subjects(subject: &str) -> CallerPattern {
+    let issuer = "https://ci.example".parse().unwrap();
+    CallerPattern::Token(TokenPattern::new(issuer, subject.parse().unwrap()))
+}
+
+fn accounts(namespace: &str, name: &str) -> CallerPattern {
+    let (namespace, name) = (Cow::Borrowed(namespace).try_into(), Cow::Borrowed(name).try_into());
+    let pattern = ServiceAccountPattern::new("eu-1".parse().unwrap(), namespace.unwrap(), name.unwrap());
+    CallerPattern::ServiceAccount(pattern)
+}
+
+#[test]
+fn a_subject_is_matched_whole_or_by_its_beginning_and_for_its_issuer_alone() {
+    let matches = |subject: &str, id: &str| subjects(subject).matches(&id.parse().unwrap());
+    for (subject, id) in [
+        ("repo:acme/shop:ref:x", "jwt:https://ci.example#repo:acme/shop:ref:x"),
+        ("repo:acme/shop:*", "jwt:https://ci.example#repo:acme/shop:ref:x"),
+        ("a b*", "jwt:https://ci.example#a%20b%20c"),
+        ("é", "jwt:https://ci.example#%C3%A9"),
+        ("*", "jwt:https://ci.example#anyone"),
+    ] {
+        assert!(matches(subject, id), "{subject} {id}");
+    }
+    for (subject, id) in [
+        ("repo:acme/shop", "jwt:https://ci.example#repo:acme/shop:ref:x"),
+        ("repo:acme/shop:*", "jwt:https://ci.example#repo:acme/shop2:ref:x"),
+        ("repo:acme/shop:*", "jwt:https://ci.example.evil#repo:acme/shop:ref:x"),
+        ("*", "jwt:https://ci.example/#anyone"),
+        ("a%20b", "jwt:https://ci.example#a%20b"),
+        ("*", "spiffe://ci.example/anyone"),
+        ("*", "k8s:eu-1/shop/web"),
+    ] {
+        assert!(!matches(subject, id), "{subject} {id}");
+    }
+    for text in ["", "a*b", "**", "*a", &"a".repeat(256)] {
+        assert!(text.parse::<SubjectPattern>().is_err(), "{text}");
+    }
+}
+
+#[test]
+fn a_service_account_is_matched_in_its_cluster_by_namespace_and_name() {
+    let matches = |pattern: &CallerPattern, id: &str| pattern.matches(&id.parse().unwrap());
+    for pattern in [accounts("shop", "web"), accounts("shop", "*"), accounts("*", "web"), accounts("*", "*")]
+    {
+        assert!(matches(&pattern, "k8s:eu-1/shop/web"), "{pattern}");
+        assert!(!matches(&pattern, "k8s:us-1/shop/web"), "{pattern}");
+        assert!(!matches(&pattern, "spiffe://eu-1/ns/shop/sa/web"), "{pattern}");
+        assert!(!matches(&pattern, "jwt:eu-1#shop/web"), "{pattern}");
+    }
+    assert!(!matches(&accounts("shop", "web"), "k8s:eu-1/shop/api"));
+    assert!(!matches(&accounts("shop", "*"), "k8s:eu-1/web/api"));
+    for text in ["we*", "**", "", "Shop"] {
+        assert!(OneOrAny::<crate::name::Name>::try_from(Cow::Borrowed(text)).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn within_a_kind_of_caller_the_more_specific_comes_first() {
+    let order = [
+        spiffe_caller("spiffe://prod.acme/ns/shop/sa/web"),
+        spiffe_caller("spiffe://prod.acme/**"),
+        accounts("shop", "web"),
+        accounts("shop", "*"),
+        accounts("*", "web"),
+        accounts("*", "*"),
+        subjects("repo:acme/shop:ref"),
+        subjects("repo:acme/shop:*"),
+        subjects("repo:acme/*"),
+        subjects("*"),
+    ];
+    let mut sorted: Vec<&CallerPattern> = order.iter().rev().collect();
+    sorted.sort();
+    assert!(sorted.into_iter().eq(&order));
+    let texts: Vec<String> = order[5..8].iter().map(ToString::to_string).collect();
+    let expected = [
+        "k8s:eu-1/*/*",
+        "jwt:https://ci.example#repo:acme/shop:ref",
+        "jwt:https://ci.example#repo:acme/shop:*",
+    ];
+    assert_eq!(texts, expected);
+}
+
+fn spiffe_caller(text: &str) -> CallerPattern {
+    CallerPattern::Spiffe(spiffe(text))
 }

@@ -3,7 +3,7 @@
 //! **Invariant:** the choice is a function of caller, aliases and weights alone: a caller keeps its key on every core, in every replica
 //! and after a restart, and a key that cannot be used moves only the callers that had it.
 
-use crate::caller::SpiffeId;
+use crate::caller::Identity;
 use crate::name::Name;
 use crate::policy::{Credential, SecretRef};
 
@@ -25,7 +25,7 @@ impl Credential {
     }
 
     /// The place in `keys` of the caller's key, of those that can be used: weighted rendezvous hashing. Those that stand by come last.
-    pub fn choose(&self, caller: &SpiffeId, can: impl Fn(usize) -> bool) -> Option<usize> {
+    pub fn choose(&self, caller: &Identity, can: impl Fn(usize) -> bool) -> Option<usize> {
         let best = |standby: bool| {
             let mut best: Option<(usize, f64)> = None;
             for (at, key) in self.keys.iter().enumerate() {
@@ -44,7 +44,7 @@ impl Credential {
 }
 
 /// The key with the highest one is the caller's. With `-weight / ln(u)`, `u` even in (0, 1), each wins as often as its weight says.
-fn score(caller: &SpiffeId, key: &Key) -> f64 {
+fn score(caller: &Identity, key: &Key) -> f64 {
     let alias = key.alias.as_ref().map_or("", Name::as_str);
     let hash = hash(caller.as_str(), alias);
     let even = ((hash >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
@@ -93,11 +93,11 @@ mod tests {
         }
     }
 
-    fn callers() -> impl Iterator<Item = SpiffeId> {
+    fn callers() -> impl Iterator<Item = Identity> {
         (0..10_000).map(|n| format!("spiffe://prod.acme/ns/team-{}/sa/app-{n}", n % 7).parse().unwrap())
     }
 
-    fn chosen(pool: &Credential, caller: &SpiffeId) -> usize {
+    fn chosen(pool: &Credential, caller: &Identity) -> usize {
         pool.choose(caller, |_| true).unwrap()
     }
 
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn a_standby_key_is_chosen_when_no_other_can_be_and_nothing_when_none_can() {
         let pool = pool(&[("a", 1), ("spare", 0), ("last", 0)]);
-        let caller: SpiffeId = "spiffe://prod.acme/ns/shop/sa/web".parse().unwrap();
+        let caller: Identity = "spiffe://prod.acme/ns/shop/sa/web".parse().unwrap();
         assert_eq!(chosen(&pool, &caller), 0);
         let first = pool.choose(&caller, |at| at != 0).unwrap();
         assert_eq!(pool.choose(&caller, |at| at != 0 && at != first), Some(3 - first));

@@ -10,7 +10,7 @@ use crate::dialect::{Class, Dialect};
 use crate::limit::{Limit, Unit};
 use crate::model::Source;
 use crate::name::Name;
-use crate::pattern::{ActionPattern, HostPattern, MethodPattern, ModelPattern, PathPattern, SpiffePattern};
+use crate::pattern::{ActionPattern, CallerPattern, HostPattern, MethodPattern, ModelPattern, PathPattern};
 use crate::policy::{Hmac, Key, Mint, SourcePool, VaultStore};
 use crate::target::EncodedForms;
 
@@ -277,7 +277,7 @@ pub struct Grant {
     /// Its name.
     pub name: Name,
     /// Whom it is for; at least one.
-    pub callers: Vec<SpiffePattern>,
+    pub callers: Vec<CallerPattern>,
     /// What may be called.
     pub destination: Arc<Destination>,
     /// The key that is put on the call; `None`: none is.

@@ -77,7 +77,7 @@ fn ends(roots: &[&Ca], chain: &[CertificateDer<'_>], skew: Duration) -> Result<i
     let trust = Trust::new([(domain, Arc::new(bundle))].into(), skew);
     let now = UnixTime::now();
     let peer = trust.verify(chain, now)?;
-    Ok(peer.expires.as_second() - seconds(now))
+    Ok(peer.expires().as_second() - seconds(now))
 }
 
 fn verdict(roots: &[&Ca], chain: &[CertificateDer<'_>]) -> Result<(), Refusal> {

@@ -34,7 +34,7 @@ fn trust(domains: &[(&str, &Domain)]) -> Arc<Trust> {
 }
 
 fn verdict(trust: &Trust, leaf: CertificateDer<'static>) -> Result<String, Refusal> {
-    trust.verify(&[leaf], UnixTime::now()).map(|peer| peer.caller.id().to_string())
+    trust.verify(&[leaf], UnixTime::now()).map(|verified| verified.identity().to_string())
 }
 
 #[test]

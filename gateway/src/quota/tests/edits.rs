@@ -9,7 +9,7 @@ fn registry(limits: &[Limit]) -> Registry {
 }
 
 fn hold(registry: &mut Registry, limits: &[Limit], most: Demand) -> Result<Hold, Denial> {
-    let id: SpiffeId = WEB.parse().unwrap();
+    let id: Identity = WEB.parse().unwrap();
     Hold::take(&Arc::new(registry.plan(limits)), &Keys::of(&id), &most, now())
 }
 
@@ -78,7 +78,7 @@ fn a_limit_that_a_call_holds_is_kept_even_past_its_window() {
 fn a_call_admitted_by_another_generation_counts_with_the_rest() {
     let world = World::new(&[tokens(100)]);
     let _open = world.hold(WEB, demand(80, 0)).unwrap();
-    let id: SpiffeId = WEB.parse().unwrap();
+    let id: Identity = WEB.parse().unwrap();
     let late = world.quota.plan(&[tokens(100)]);
     let refused = Hold::take(&late, &Keys::of(&id), &demand(80, 0), now());
     assert_eq!(refused.unwrap_err().reason, Reason::BudgetHeld);

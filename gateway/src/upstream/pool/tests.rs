@@ -56,7 +56,7 @@ impl Fixture {
         bucket
     }
 
-    async fn shared(&mut self, bucket: &Bucket, caller: &SpiffeId, allowed: usize) -> Sender {
+    async fn shared(&mut self, bucket: &Bucket, caller: &Identity, allowed: usize) -> Sender {
         let (near, far) = duplex(4096);
         let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(near)).await.unwrap();
         self.alive.push(Box::new((connection, far)));
@@ -85,7 +85,7 @@ async fn idle_connections_to_one_destination_are_bounded_whatever_their_hosts() 
 #[tokio::test(start_paused = true)]
 async fn an_idle_connection_ends_with_its_time_and_one_in_use_does_not() {
     let mut fixture = fixture();
-    let caller: SpiffeId = "spiffe://prod.acme/ns/shop/sa/web".parse().unwrap();
+    let caller: Identity = "spiffe://prod.acme/ns/shop/sa/web".parse().unwrap();
     let bucket = fixture.kept("up", "api.test").await;
     let sender = fixture.shared(&bucket, &caller, 100).await;
     assert_eq!(fixture.pool.sweep(), 2);
@@ -98,7 +98,7 @@ async fn an_idle_connection_ends_with_its_time_and_one_in_use_does_not() {
 #[tokio::test(start_paused = true)]
 async fn an_http2_connection_serves_its_own_caller_alone() {
     let mut fixture = fixture();
-    let [one, two]: [SpiffeId; 2] =
+    let [one, two]: [Identity; 2] =
         ["spiffe://prod.acme/ns/shop/sa/web", "spiffe://prod.acme/ns/shop/sa/api"]
             .map(|id| id.parse().unwrap());
     let bucket = fixture.pool.bucket(&key("up", "api.test")).unwrap();
@@ -112,7 +112,7 @@ async fn an_http2_connection_serves_its_own_caller_alone() {
 #[tokio::test(start_paused = true)]
 async fn an_http2_connection_takes_no_more_streams_than_the_other_side_allows() {
     let mut fixture = fixture();
-    let caller: SpiffeId = "spiffe://prod.acme/ns/shop/sa/web".parse().unwrap();
+    let caller: Identity = "spiffe://prod.acme/ns/shop/sa/web".parse().unwrap();
     let bucket = fixture.pool.bucket(&key("up", "api.test")).unwrap();
     let first = fixture.shared(&bucket, &caller, 2).await;
     let second = bucket.take(&caller);
@@ -125,7 +125,7 @@ async fn an_http2_connection_takes_no_more_streams_than_the_other_side_allows() 
 #[tokio::test(start_paused = true)]
 async fn connections_to_where_a_call_got_no_answer_are_not_handed_out_again() {
     let mut fixture = fixture();
-    let caller: SpiffeId = "spiffe://prod.acme/ns/shop/sa/web".parse().unwrap();
+    let caller: Identity = "spiffe://prod.acme/ns/shop/sa/web".parse().unwrap();
     let bucket = fixture.kept("up", "api.test").await;
     let _sender = fixture.shared(&bucket, &caller, 100).await;
     bucket.retire();

@@ -1,0 +1,119 @@
+//! Whom a grant is for. Callers that nothing proves are a problem: the grant would be for nobody.
+
+use super::{Environment, Scope};
+use crate::caller::{Issuer, TrustDomain};
+use crate::model::{CallerSpec, List, ServiceAccountSpec, TokenSpec};
+use crate::name::Name;
+use crate::pattern::{CallerPattern, ServiceAccountPattern, SpiffePattern, TokenPattern};
+
+const UNPROVEN: &str = "no listener of this gateway proves such callers yet: name them by `spiffe`";
+
+pub(super) fn callers(
+    list: &List<CallerSpec>,
+    environment: &Environment,
+    scope: &mut Scope<'_>,
+) -> Vec<CallerPattern> {
+    let what = "whom the grant is for, as in `[{spiffe: \"spiffe://prod.acme/ns/web/sa/*\"}]`";
+    scope.at_least_one("spec.callers", list, what);
+    let mut callers = Vec::new();
+    for (index, caller) in list.iter() {
+        let path = format!("spec.callers[{index}]");
+        let CallerSpec { spiffe: id, service_account: account, token } = caller;
+        let is_other =
+            ["serviceAccount", "token"].iter().any(|kind| scope.source.has(&format!("{path}.{kind}")));
+        if !is_other {
+            let what = "a SPIFFE ID, in whose path `*` is one segment and a trailing `**` one or more";
+            scope.required(&format!("{path}.spiffe"), id.as_ref(), what);
+        }
+        let id = id.as_ref().map(|id| spiffe(&path, id, environment, scope));
+        let account =
+            account.as_ref().and_then(|account| service_account(&path, account, environment, scope));
+        let token = token.as_ref().and_then(|token| self::token(&path, token, environment, scope));
+        let pattern = match is_other {
+            true => scope.exactly_one(&path, [("spiffe", id), ("serviceAccount", account), ("token", token)]),
+            false => id,
+        };
+        callers.extend(pattern);
+    }
+    callers
+}
+
+fn spiffe(
+    path: &str,
+    pattern: &SpiffePattern,
+    environment: &Environment,
+    scope: &mut Scope<'_>,
+) -> CallerPattern {
+    let (domain, domains) = (pattern.trust_domain(), &environment.trust_domains);
+    if !domains.contains(domain) {
+        let known = known(domains.iter().map(TrustDomain::as_str));
+        let message =
+            format!("there is no trust bundle for `{domain}`, so nobody can be this caller (known: {known})");
+        scope.problem(&format!("{path}.spiffe"), message);
+    }
+    CallerPattern::Spiffe(pattern.clone())
+}
+
+fn service_account(
+    path: &str,
+    written: &ServiceAccountSpec,
+    environment: &Environment,
+    scope: &mut Scope<'_>,
+) -> Option<CallerPattern> {
+    let path = format!("{path}.serviceAccount");
+    let clusters = &environment.clusters;
+    let Some(own) = clusters.first() else {
+        scope.problem(&path, UNPROVEN);
+        return None;
+    };
+    let cluster = written.cluster.as_ref().unwrap_or(own);
+    if !clusters.contains(cluster) {
+        let known = known(clusters.iter().map(Name::as_str));
+        let message = format!(
+            "no listener proves service accounts of `{cluster}`, so nobody can be this caller (known: {known})"
+        );
+        scope.problem(&format!("{path}.cluster"), message);
+    }
+    let namespace = scope.required(
+        &format!("{path}.namespace"),
+        written.namespace.as_ref(),
+        "a namespace, or `*` for all",
+    );
+    let name = scope.required(
+        &format!("{path}.name"),
+        written.name.as_ref(),
+        "a service account's name, or `*` for all",
+    );
+    let pattern = ServiceAccountPattern::new(cluster.clone(), namespace?.clone(), name?.clone());
+    Some(CallerPattern::ServiceAccount(pattern))
+}
+
+fn token(
+    path: &str,
+    written: &TokenSpec,
+    environment: &Environment,
+    scope: &mut Scope<'_>,
+) -> Option<CallerPattern> {
+    let path = format!("{path}.token");
+    let issuers = &environment.issuers;
+    if issuers.is_empty() {
+        scope.problem(&path, UNPROVEN);
+        return None;
+    }
+    let issuer =
+        scope.required(&format!("{path}.issuer"), written.issuer.as_ref(), "the `iss` of the tokens");
+    if let Some(issuer) = issuer.filter(|issuer| !issuers.contains(issuer)) {
+        let known = known(issuers.iter().map(Issuer::as_str));
+        let message =
+            format!("no listener takes tokens of `{issuer}`, so nobody can be this caller (known: {known})");
+        scope.problem(&format!("{path}.issuer"), message);
+    }
+    let what = "the `sub` of the tokens, or the beginning of one followed by `*`";
+    let subject = scope.required(&format!("{path}.subject"), written.subject.as_ref(), what);
+    Some(CallerPattern::Token(TokenPattern::new(issuer?.clone(), subject?.clone())))
+}
+
+fn known<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
