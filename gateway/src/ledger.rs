@@ -8,8 +8,10 @@
 //!
 //! What of the journal may go again, and when, is `retention`'s.
 
+mod batch;
 mod beside;
 mod calls;
+mod cat;
 mod chain;
 mod error;
 mod hex;
@@ -39,9 +41,11 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
+pub(crate) use batch::{Batches, Kind, NewBatch};
 pub(crate) use beside::tail;
 pub use beside::{catch_up, written};
 pub use calls::{Call, Object, Reading, Wanted, find};
+pub use cat::{Printed, Unprinted};
 pub use error::LedgerError;
 pub(crate) use error::chain;
 pub(crate) use journal::{Gate, Gated};
@@ -133,8 +137,8 @@ impl Ledger {
         let balances = store.balances(now.saturating_sub(LONGEST_WINDOW).unwrap_or(Timestamp::MIN))?;
         store.impatient()?;
         // A correction may be under way.
-        let whole = |name: &str, lines: u64| lines > 1 || !segment::is_of(name, settle::WHO);
-        let known = store.known().into_iter().filter(|(name, (_, lines))| whole(name, *lines));
+        let whole = |name: &str, entries: u64| entries > 1 || !segment::is_of(name, settle::WHO);
+        let known = store.known().into_iter().filter(|(name, (_, entries))| whole(name, *entries));
         let segments = known.map(|(name, _)| (name, false)).collect();
         let unsealed = tips.into_iter().map(|head| (Arc::clone(&head.segment), head)).collect();
         let ledger = Self {

@@ -1,6 +1,6 @@
 //! Corrections: what is found out later about a call whose usage was presumed or estimated.
 //!
-//! A correction is a line of its own that says the difference, dated when it is made: a period that was reported stays as it was. It
+//! A correction is an entry of its own that says the difference, dated when it is made: a period that was reported stays as it was. It
 //! also says what the call was counted as, which it no longer is. The budgets of a running gateway do not change; the next start counts
 //! the difference in the windows of the original.
 //!
@@ -17,9 +17,10 @@ use std::path::Path;
 use jiff::Timestamp;
 use tollgate_policy::price::NanoUsd;
 
-use super::line::{Amount, Line, RECORD, Row, RowCharge, RowUnits, Taken};
+use super::batch::{Batches, Kind, NewBatch};
+use super::line::{Amount, Line, Row, RowCharge, RowUnits, Taken};
 use super::record::{Bounded, Outcome, RecordId, UsageSource};
-use super::segment::{self, Known, Lines, Run};
+use super::segment::{self, Known, Run, SegmentHead};
 use super::store::Reader;
 use super::{LedgerError, beside};
 
@@ -49,7 +50,7 @@ pub struct Signature {
 pub(super) const WHO: &str = "settle";
 
 /// Writes how far the record of `id`, with all corrections of it that were written so far, is from `actual`, and returns the id of that
-/// line. May run beside a gateway; waits for others of its kind. Refuses a call whose usage is known, unless that is forced.
+/// entry. May run beside a gateway; waits for others of its kind. Refuses a call whose usage is known, unless that is forced.
 pub fn settle(
     data_dir: &Path,
     id: RecordId,
@@ -76,12 +77,18 @@ pub fn settle(
     let run = Run::begin(data_dir, now)?;
     let tips = segment::tips(data_dir, &known)?;
     let (mut file, head, _) = run.create(WHO, now, &tips)?;
-    let mut line = RECORD.to_vec();
-    serde_json::to_writer(&mut line, &row).map_err(LedgerError::Encode)?;
-    head.head.close(&mut line, 0);
-    let wrote = file.write_all(&line).and_then(|()| file.sync_data());
+    let wrote = file.write_all(batch_of(&row, &head)?.bytes()).and_then(|()| file.sync_data());
     wrote.map_err(|source| LedgerError::file("writing", &*head.segment, source))?;
     Ok(row.id)
+}
+
+/// The batch behind the first entry of a segment.
+fn batch_of(row: &Row<'_>, first: &SegmentHead) -> Result<NewBatch, LedgerError> {
+    let payload = serde_json::to_vec(row).map_err(LedgerError::Encode)?;
+    let mut batch = NewBatch::default();
+    batch.append(Kind::Record, |out| out.extend_from_slice(&payload));
+    batch.close(first.head);
+    Ok(batch)
 }
 
 /// What is known of a call is not changed without a word.
@@ -139,14 +146,16 @@ fn history(
 
 fn read(data_dir: &Path, reader: &Reader, id: RecordId) -> Result<Option<Row<'static>>, LedgerError> {
     for place in reader.find(id)? {
-        let mut lines = Lines::open(data_dir, &place.segment, place.start)?;
-        while lines.offset() < place.end {
+        let mut batches = Batches::open(&segment::file(data_dir, &place.segment), place.start)?;
+        while batches.offset() < place.end {
             let failed = |source| LedgerError::file("reading", &*place.segment, source);
-            let Some(line) = lines.next_line().map_err(failed)? else { break };
-            if let Ok(Line::Record(row)) = Line::read(line)
-                && row.id == id
-            {
-                return Ok(Some(row.into_owned()));
+            let Some(batch) = batches.next_batch().map_err(failed)? else { break };
+            for entry in batch.entries().flatten() {
+                if let Ok(Line::Record(row)) = Line::read(&entry)
+                    && row.id == id
+                {
+                    return Ok(Some(row.into_owned()));
+                }
             }
         }
     }

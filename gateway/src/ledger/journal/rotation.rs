@@ -1,6 +1,6 @@
 //! Going on in another segment, so that retention can remove the one before.
 //!
-//! **Invariant:** no line is in neither or in both, and each core's segments name the one before.
+//! **Invariant:** no entry is in neither or in both, and each core's segments name the one before.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ impl Journal {
     /// control plane.
     pub(crate) fn rotate(&self, now: Timestamp) -> Result<Option<SegmentHead>, LedgerError> {
         let is_due = |state: &State| {
-            let old = now.duration_since(state.begun) >= SEGMENT_TIME && state.lines > 1;
+            let old = now.duration_since(state.begun) >= SEGMENT_TIME && state.written.entries > 1;
             state.broken.is_none() && (old || state.length >= SEGMENT_BYTES)
         };
         let full = match &*self.state() {
@@ -38,7 +38,7 @@ impl Journal {
             state.stretches.push(stretch);
             (state.begun, state.counted) = (now, 0);
             let old = std::mem::replace(&mut state.sink, Sink::File(Arc::new(file)));
-            (state.length, state.lines, state.head) = (length, written.lines, written.head);
+            state.length = length;
             state.dirty = true;
             (old, std::mem::replace(&mut state.written, written))
         };

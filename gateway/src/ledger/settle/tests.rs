@@ -5,7 +5,7 @@ use jiff::tz::TimeZone;
 
 use super::*;
 use crate::files::DirectoryLock;
-use crate::ledger::samples::{SPEND, TOKENS, directory, hold, record, sums};
+use crate::ledger::samples::{self, SPEND, TOKENS, directory, hold, record, sums};
 use crate::ledger::{Call, Ledger, Record, catch_up, find, list, verify};
 use crate::report::{Dimension, Query, Report, report};
 
@@ -137,9 +137,9 @@ fn a_gateway_that_starts_while_a_correction_is_written_takes_it_in() {
     let id = closed(directory.path());
     settle(directory.path(), id, actual(10, 2, 7_000)).unwrap();
     let name = segment::list(directory.path()).unwrap().pop().unwrap();
-    let path = segment::directory(directory.path()).join(&*name);
+    let path = segment::file(directory.path(), &name);
     let whole = fs::read(&path).unwrap();
-    let header = memchr::memchr(b'\n', &whole).unwrap() + 1;
+    let header = samples::segment(&path).ends()[0];
     fs::write(&path, &whole[..header]).unwrap();
     let (ledger, _) = Ledger::open(directory.path(), None, 1).unwrap();
     fs::write(&path, &whole).unwrap();
@@ -195,10 +195,7 @@ fn settle_plainly(data_dir: &Path, id: RecordId, actual: Correction) {
     let row = Row { takes: None, ..difference(&original, &[], actual, now) };
     let tips = segment::tips(data_dir, &reader.known().unwrap()).unwrap();
     let (mut file, head, _) = Run::begin(data_dir, now).unwrap().create(WHO, now, &tips).unwrap();
-    let mut line = RECORD.to_vec();
-    serde_json::to_writer(&mut line, &row).unwrap();
-    head.head.close(&mut line, 0);
-    file.write_all(&line).unwrap();
+    file.write_all(batch_of(&row, &head).unwrap().bytes()).unwrap();
 }
 
 #[test]
