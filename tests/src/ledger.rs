@@ -65,6 +65,7 @@ impl Segment {
         Self { magic: magic.to_vec(), batches }
     }
 
+    /// Puts it where it was, or elsewhere.
     pub fn write(&self, path: &Path) {
         fs::write(path, [&self.magic[..], &self.batches.concat()].concat()).expect("writes");
     }

@@ -119,7 +119,7 @@ fn a_changed_entry_is_found_at_its_place_whether_its_checksum_fits_or_not() {
     let good = segment(path);
     edit(path, |segment| cheaper(segment, 2));
     bed.is_found_at(path, 3);
-    let mut damaged = good.clone();
+    let mut damaged = good;
     let place = memchr::memmem::find(&damaged.batches[2], b"\"cost\":100000").unwrap();
     damaged.batches[2][place + 10] = b'7';
     damaged.write(path);
