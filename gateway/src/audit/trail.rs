@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use super::{Entry, directory};
 use crate::ledger::seal::{SealKey, Seals};
-use crate::ledger::segment::{self, Known, Run, SegmentHead};
+use crate::ledger::segment::{self, Known, ProcessEpoch, SegmentHead};
 use crate::ledger::{Kind, LedgerError, NewBatch};
 
 /// What segments of the trail have in their names where those of the journal have a core's number.
@@ -20,7 +20,7 @@ const WHO: &str = "audit";
 
 #[derive(Debug)]
 pub(super) struct Trail {
-    run: Run,
+    epoch: ProcessEpoch,
     file: File,
     /// Bytes of whole batches in the file.
     length: u64,
@@ -38,16 +38,16 @@ impl Trail {
     pub(super) fn open(data_dir: &Path, seal_key: Option<&Path>) -> Result<Self, LedgerError> {
         let directory = directory(data_dir);
         let now = Timestamp::now();
-        let run = Run::begin(&directory, now)?;
+        let epoch = ProcessEpoch::begin(&directory, now)?;
         let seals = match seal_key {
             Some(path) => Some(Seals::open(SealKey::read_or_create(path, &directory)?, &directory)?),
             None => None,
         };
         let tips = tips(&directory)?;
         segment::sync(&directory, &tips)?;
-        let (file, end, length) = run.create(WHO, now, &tips)?;
+        let (file, end, length) = epoch.create(WHO, now, &tips)?;
         let mut trail =
-            Self { run, file, length, end, torn: false, dirty: false, seals, unsealed: tips, sealed: None };
+            Self { epoch, file, length, end, torn: false, dirty: false, seals, unsealed: tips, sealed: None };
         trail.seal()?;
         Ok(trail)
     }
@@ -56,7 +56,7 @@ impl Trail {
     pub(super) fn append(&mut self, entries: &[Entry]) -> Result<(), LedgerError> {
         if self.torn {
             let left = self.end.clone();
-            let (file, end, length) = self.run.go_on(WHO, Timestamp::now(), left.clone())?;
+            let (file, end, length) = self.epoch.go_on(WHO, Timestamp::now(), left.clone())?;
             self.unsealed.push(left);
             (self.file, self.end, self.length, self.torn) = (file, end, length, false);
         }
@@ -110,7 +110,7 @@ impl Trail {
     }
 }
 
-/// The segments whose end no later run has named.
+/// The segments whose end no later epoch has named.
 fn tips(directory: &Path) -> Result<Vec<SegmentHead>, LedgerError> {
     let mut headers = HashMap::new();
     let names = segment::list(directory)?;
@@ -120,7 +120,7 @@ fn tips(directory: &Path) -> Result<Vec<SegmentHead>, LedgerError> {
     let mut named = HashSet::new();
     for header in headers.values() {
         let others = header.previous.iter().map(|head| &head.segment);
-        let is_of_another = |segment| headers.get(segment).is_some_and(|other| other.run != header.run);
+        let is_of_another = |segment| headers.get(segment).is_some_and(|other| other.epoch != header.epoch);
         named.extend(others.filter(|segment| is_of_another(*segment)));
     }
     let tips = names.iter().filter(|name| headers.contains_key(*name) && !named.contains(*name));

@@ -13,7 +13,7 @@ use super::batch::Entry;
 use super::line::{Line, Row};
 use super::record::{RecordId, UsageSource};
 use super::segment::{self, Known};
-use super::{LedgerError, beside};
+use super::{LedgerError, offline};
 
 /// A JSON object of the journal.
 pub type Object = Map<String, Value>;
@@ -185,7 +185,7 @@ impl Reading {
         }
         let mut calls = BTreeMap::new();
         let mut corrections: HashMap<RecordId, Vec<Object>> = HashMap::new();
-        beside::entries(data_dir, &mut self.known, wanted.since, |entry| {
+        offline::entries(data_dir, &mut self.known, wanted.since, |entry| {
             let Ok(Line::Record(row)) = Line::read(entry) else { return };
             match row.corrects {
                 Some(original) => corrections.entry(original).or_default().extend(object(entry)),
@@ -221,7 +221,7 @@ pub fn find(data_dir: &Path, id: RecordId) -> Result<Option<Call>, LedgerError> 
     let hex = id.hex();
     let named = memchr::memmem::Finder::new(&hex);
     let (mut record, mut hold, mut corrections) = (None, None, Vec::new());
-    beside::entries(data_dir, &mut Known::new(), Timestamp::MIN, |entry| {
+    offline::entries(data_dir, &mut Known::new(), Timestamp::MIN, |entry| {
         if named.find(entry.payload).is_none() {
             return;
         }

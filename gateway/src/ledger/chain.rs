@@ -6,8 +6,7 @@
 
 use aws_lc_rs::digest;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-use super::hex;
+use tollgate_secrets::hex;
 
 /// The hash of a batch: it stands for this batch and all before it.
 #[derive(Clone, Copy, PartialEq, Eq)]

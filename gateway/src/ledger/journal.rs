@@ -34,13 +34,13 @@ use super::chain::Head;
 use super::json::{Calendar, Json, Object};
 use super::line::Row;
 use super::record::{HoldLine, Outcome, Record};
-use super::segment::{Run, SegmentHead};
-use super::store::Stretch;
+use super::segment::{ProcessEpoch, SegmentHead};
+use super::store::SegmentRange;
 use super::tally::Tally;
 
 /// Records kept in memory while the journal cannot be written, in bytes.
 const RETAINED: usize = 4 << 20;
-/// How many failed stretches are remembered: a waiter asks within one turn of its loop, and there is at most one a second.
+/// How many failed ranges are remembered: a waiter asks within one turn of its loop, and there is at most one a second.
 const FAILURES: usize = 64;
 
 /// An entry's place in the order of appending, in one journal.
@@ -65,13 +65,13 @@ impl Wait {
 #[derive(Debug)]
 pub struct Journal {
     who: String,
-    run: Run,
+    epoch: ProcessEpoch,
     reserve: Arc<Reserve>,
-    state: Mutex<State>,
+    state: Mutex<JournalState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct JournalState {
     sink: Sink,
     /// Bytes of whole batches in the file.
     length: u64,
@@ -91,14 +91,14 @@ struct State {
     dirty: bool,
     /// Segments left behind after a failure, not yet sealed.
     abandoned: Vec<SegmentHead>,
-    /// What the entries since `counted` add up to; absent since a write failed, until the next stretch begins.
+    /// What the entries since `counted` add up to; absent since a write failed, until the next range begins.
     tally: Option<Tally>,
     /// When its segment was begun.
     begun: Timestamp,
-    /// The byte that the next stretch for the store begins at.
+    /// The byte that the next range for the store begins at.
     counted: u64,
     /// Stretches of segments left behind, not yet handed over.
-    stretches: Vec<Stretch>,
+    ranges: Vec<SegmentRange>,
 }
 
 /// Since a write failed.
@@ -113,14 +113,14 @@ struct Broken {
 impl Journal {
     /// Begins a segment. `who` is the core's number.
     pub(crate) fn begin(
-        run: &Run,
+        epoch: &ProcessEpoch,
         who: &str,
         previous: &[SegmentHead],
         reserve: Arc<Reserve>,
     ) -> Result<Self, LedgerError> {
-        let (file, written, length) = run.create(who, Timestamp::now(), previous)?;
-        let state = State::new(Sink::File(Arc::new(file)), written, length);
-        Ok(Self { who: who.to_owned(), run: run.clone(), reserve, state: Mutex::new(state) })
+        let (file, written, length) = epoch.create(who, Timestamp::now(), previous)?;
+        let state = JournalState::new(Sink::File(Arc::new(file)), written, length);
+        Ok(Self { who: who.to_owned(), epoch: epoch.clone(), reserve, state: Mutex::new(state) })
     }
 
     /// Whether new calls can be written down at all; what a call without any hold asks before it is sent.
@@ -182,7 +182,7 @@ impl Journal {
         Ok(at)
     }
 
-    /// Appends a record that was not made here. For the start, before the first stretch is handed over.
+    /// Appends a record that was not made here. For the start, before the first range is handed over.
     pub(super) fn row(&self, row: &Row<'_>) -> Result<Position, LedgerError> {
         let payload = serde_json::to_vec(row).map_err(LedgerError::Encode)?;
         let mut state = self.state();
@@ -229,14 +229,14 @@ impl Journal {
     }
 
     /// Writes what is in memory, and hands over what was written since the last time: nothing that is not in a file, each entry once.
-    pub(crate) fn stretches(&self) -> Vec<Stretch> {
+    pub(crate) fn ranges(&self) -> Vec<SegmentRange> {
         let mut state = self.state();
         state.write(&self.reserve);
-        let mut stretches = std::mem::take(&mut state.stretches);
+        let mut ranges = std::mem::take(&mut state.ranges);
         if state.broken.is_none() && state.counted < state.length {
-            stretches.push(state.stretch());
+            ranges.push(state.range());
         }
-        stretches
+        ranges
     }
 
     /// Writes what is in memory, waits for the disk, and gives the segments that changed with how far they are durable. Tries to
@@ -269,13 +269,13 @@ impl Journal {
 
     fn reopen(&self) -> Result<(), LedgerError> {
         let (reuse, previous) = match &*self.state() {
-            State { broken: None, .. } => return Ok(()),
-            State { broken: Some(broken), written, .. } => (broken.reuse, written.clone()),
+            JournalState { broken: None, .. } => return Ok(()),
+            JournalState { broken: Some(broken), written, .. } => (broken.reuse, written.clone()),
         };
         // The file is made without the lock: a disk that hangs must not hang the core.
         let fresh = match reuse {
             true => None,
-            false => Some(self.run.go_on(&self.who, Timestamp::now(), previous)?),
+            false => Some(self.epoch.go_on(&self.who, Timestamp::now(), previous)?),
         };
         let mut state = self.state();
         if let Some((file, written, length)) = fresh {
@@ -289,7 +289,7 @@ impl Journal {
         self.state().written.clone()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, JournalState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -300,7 +300,7 @@ impl Drop for Journal {
     }
 }
 
-impl State {
+impl JournalState {
     fn new(sink: Sink, written: SegmentHead, length: u64) -> Self {
         Self {
             sink,
@@ -318,15 +318,15 @@ impl State {
             tally: Some(Tally::default()),
             begun: Timestamp::now(),
             counted: 0,
-            stretches: Vec::new(),
+            ranges: Vec::new(),
         }
     }
 
     /// All that is in the file and was not handed over. Nothing is in memory.
-    fn stretch(&mut self) -> Stretch {
+    fn range(&mut self) -> SegmentRange {
         let tally = self.tally.replace(Tally::default());
         let from = std::mem::replace(&mut self.counted, self.length);
-        Stretch { end: self.written.clone(), from, until: self.length, tally }
+        SegmentRange { end: self.written.clone(), from, until: self.length, tally }
     }
 
     /// Also gives where the entry begins in the file.
@@ -378,7 +378,7 @@ impl State {
         self.batch.shrink_to(1 << 20);
     }
 
-    /// From now on nothing is promised until [`State::resume`].
+    /// From now on nothing is promised until [`JournalState::resume`].
     fn fail(&mut self, error: &io::Error, reuse: bool) {
         if self.settled < self.appended {
             self.failed.push_back(self.settled + 1..=self.appended);
@@ -403,8 +403,8 @@ impl State {
     }
 
     fn replace(&mut self, sink: Sink, written: SegmentHead, length: u64) {
-        let stretch = self.stretch();
-        self.stretches.push(stretch);
+        let range = self.range();
+        self.ranges.push(range);
         self.tally = None;
         (self.counted, self.begun) = (0, Timestamp::now());
         self.sink = sink;

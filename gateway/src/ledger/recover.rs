@@ -32,7 +32,7 @@ pub(super) fn read_all(data_dir: &Path, store: &mut Store) -> Result<u64, Ledger
     Ok(records)
 }
 
-/// Writes the records of orphaned calls to `journal`, which is of this run, and waits for the disk. All earlier segments have been
+/// Writes the records of orphaned calls to `journal`, which is of this epoch, and waits for the disk. All earlier segments have been
 /// taken in.
 pub(super) fn presume(data_dir: &Path, store: &mut Store, journal: &Journal) -> Result<u64, LedgerError> {
     let (mut presumed, mut bytes) = (0, Vec::new());

@@ -1,6 +1,6 @@
 //! The files of the journal: their names, and their first entries.
 //!
-//! A segment belongs to one core of one run (one process start) and is only ever appended to. Its first entry, which is a batch of its own,
+//! A segment belongs to one core of one process epoch (one start) and is only ever appended to. Its first entry, which is a batch of its own,
 //! says which segments came before it and how far they went, so that a whole file cannot go missing unseen.
 //!
 //! **Invariant:** names sort by the time of creation, then by core.
@@ -37,13 +37,13 @@ pub struct SegmentHead {
 pub(crate) struct Header {
     /// The segment's own name: a file cannot pass for another.
     pub(crate) name: Arc<str>,
-    /// Name of the run: all segments that one process wrote.
-    pub(crate) run: Arc<str>,
+    /// Name of the process epoch: all segments that one process wrote.
+    pub(crate) epoch: Arc<str>,
     /// Process that wrote it.
     pub(crate) pid: u32,
     /// When it was begun.
     pub(crate) at: Timestamp,
-    /// The segments that no later run had named yet, with where they ended.
+    /// The segments that no later epoch had named yet, with where they ended.
     pub(crate) previous: Vec<SegmentHead>,
     /// The segment in `previous` is this core's own, left behind after a failure: what it has behind those entries does not count.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -52,14 +52,14 @@ pub(crate) struct Header {
 
 /// A process start: what its segments have in common.
 #[derive(Debug, Clone)]
-pub(crate) struct Run {
+pub(crate) struct ProcessEpoch {
     name: Arc<str>,
     at: Timestamp,
     directory: PathBuf,
 }
 
-impl Run {
-    /// A run of now in this data directory, whose journal directory is made if it is not there.
+impl ProcessEpoch {
+    /// An epoch that begins now in this data directory, whose journal directory is made if it is not there.
     pub(crate) fn begin(data_dir: &Path, now: Timestamp) -> Result<Self, LedgerError> {
         let directory = directory(data_dir);
         DirBuilder::new()
@@ -70,9 +70,9 @@ impl Run {
         Ok(Self { name: stamp(now).into(), at: now, directory })
     }
 
-    /// Whether this run wrote the segment with this first entry.
+    /// Whether this epoch wrote the segment with this first entry.
     pub(crate) fn wrote(&self, header: &Header) -> bool {
-        header.run == self.name
+        header.epoch == self.name
     }
 
     /// Makes a new segment and writes its first entry. `who` is a core's number, or a word for what is not a core.
@@ -112,13 +112,13 @@ impl Run {
         previous: &[SegmentHead],
         continues: bool,
     ) -> Result<(File, SegmentHead, u64), LedgerError> {
-        // A clock that was set back must not make a segment that sorts before its run.
+        // A clock that was set back must not make a segment that sorts before its epoch.
         let now = now.max(self.at);
         let name: Arc<str> = format!("{}-{who}{EXTENSION}", stamp(now)).into();
         let path = self.directory.join(&*name);
         let header = Header {
             name: Arc::clone(&name),
-            run: Arc::clone(&self.name),
+            epoch: Arc::clone(&self.name),
             pid: std::process::id(),
             at: now,
             previous: previous.to_vec(),
@@ -209,14 +209,14 @@ pub(crate) fn written(data_dir: &Path, name: &str) -> Result<Option<(u64, Timest
 /// How much of each segment is known already: the byte behind a batch, and the number of entries up to there.
 pub(crate) type Known = HashMap<Arc<str>, (u64, u64)>;
 
-/// The segments whose end no other run has named, with where they end: what the next segment has to name.
+/// The segments whose end no other epoch has named, with where they end: what the next segment has to name.
 pub(crate) fn tips(data_dir: &Path, known: &Known) -> Result<Vec<SegmentHead>, LedgerError> {
     let headers = headers(data_dir)?;
-    let runs: HashMap<_, _> = headers.iter().map(|(name, header)| (name, &header.run)).collect();
+    let epochs: HashMap<_, _> = headers.iter().map(|(name, header)| (name, &header.epoch)).collect();
     let mut named: HashMap<Arc<str>, u64> = HashMap::new();
     for (_, header) in &headers {
         for previous in &header.previous {
-            if runs.get(&previous.segment).is_some_and(|run| **run != header.run) {
+            if epochs.get(&previous.segment).is_some_and(|epoch| **epoch != header.epoch) {
                 let entries = named.entry(Arc::clone(&previous.segment)).or_default();
                 *entries = previous.entries.max(*entries);
             }

@@ -20,9 +20,9 @@ use tollgate_policy::price::NanoUsd;
 use super::batch::{Batches, Kind, NewBatch};
 use super::line::{Amount, Line, Row, RowCharge, RowUnits, Taken};
 use super::record::{Bounded, Outcome, RecordId, UsageSource};
-use super::segment::{self, Known, Run, SegmentHead};
+use super::segment::{self, Known, ProcessEpoch, SegmentHead};
 use super::store::Reader;
-use super::{LedgerError, beside};
+use super::{LedgerError, offline};
 
 /// What a call really used.
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +58,7 @@ pub fn settle(
     signature: &Signature,
 ) -> Result<RecordId, LedgerError> {
     let reader = Reader::open(data_dir)?;
-    let _alone = beside::alone(data_dir)?;
+    let _alone = offline::alone(data_dir)?;
     // Asked before the rest: what the store takes in meanwhile is then found twice, not missed.
     let known = reader.known()?;
     let mut corrections = history(data_dir, &reader, &known, id)?;
@@ -74,9 +74,9 @@ pub fn settle(
     let by = signature.by.as_str().to_owned().into();
     let note = signature.note.as_ref().map_or_else(Cow::default, |note| note.as_str().to_owned().into());
     let row = Row { by, note, ..difference(&original, &corrections, actual, now) };
-    let run = Run::begin(data_dir, now)?;
+    let epoch = ProcessEpoch::begin(data_dir, now)?;
     let tips = segment::tips(data_dir, &known)?;
-    let (mut file, head, _) = run.create(WHO, now, &tips)?;
+    let (mut file, head, _) = epoch.create(WHO, now, &tips)?;
     let wrote = file.write_all(batch_of(&row, &head)?.bytes()).and_then(|()| file.sync_data());
     wrote.map_err(|source| LedgerError::file("writing", &*head.segment, source))?;
     Ok(row.id)
@@ -136,7 +136,7 @@ fn history(
             .ok_or_else(|| refused(correction, "the journal no longer has this correction"))?;
         rows.insert(correction, row);
     }
-    beside::records(data_dir, known, |row| {
+    offline::records(data_dir, known, |row| {
         if row.id == id || row.corrects == Some(id) {
             rows.insert(row.id, row.into_owned());
         }

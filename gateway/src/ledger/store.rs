@@ -24,7 +24,7 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use dimensions::Dimensions;
 pub(crate) use dimensions::{COLUMNS, columns};
-pub(crate) use ingest::{Stretch, Until};
+pub(crate) use ingest::{SegmentRange, Until};
 
 use super::record::{Charge, RecordId};
 use super::segment::Known;

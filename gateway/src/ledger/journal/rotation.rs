@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use super::sink::Sink;
-use super::{Journal, State};
+use super::{Journal, JournalState};
 use crate::ledger::LedgerError;
 use crate::ledger::segment::SegmentHead;
 
@@ -18,7 +18,7 @@ impl Journal {
     /// Begins another segment where this one is large or old. Gives the head of the one that is over, which is durable. Blocks: for the
     /// control plane.
     pub(crate) fn rotate(&self, now: Timestamp) -> Result<Option<SegmentHead>, LedgerError> {
-        let is_due = |state: &State| {
+        let is_due = |state: &JournalState| {
             let old = now.duration_since(state.begun) >= SEGMENT_TIME && state.written.entries > 1;
             state.broken.is_none() && (old || state.length >= SEGMENT_BYTES)
         };
@@ -27,15 +27,15 @@ impl Journal {
             _ => return Ok(None),
         };
         // The file is made without the lock, as above; what is appended meanwhile belongs to the old one.
-        let (file, written, length) = self.run.follow(&self.who, now, full)?;
+        let (file, written, length) = self.epoch.follow(&self.who, now, full)?;
         let (old, head) = {
             let mut state = self.state();
             state.write(&self.reserve);
             if state.broken.is_some() {
                 return Err(LedgerError::Unavailable);
             }
-            let stretch = state.stretch();
-            state.stretches.push(stretch);
+            let range = state.range();
+            state.ranges.push(range);
             (state.begun, state.counted) = (now, 0);
             let old = std::mem::replace(&mut state.sink, Sink::File(Arc::new(file)));
             state.length = length;

@@ -10,10 +10,10 @@ use crate::ledger::segment;
 use crate::ledger::{HoldLine, LedgerError, RecordId};
 
 pub(super) fn journal(data_dir: &Path) -> (Arc<Journal>, Arc<Disk>) {
-    let run = Run::begin(data_dir, Timestamp::now()).unwrap();
+    let epoch = ProcessEpoch::begin(data_dir, Timestamp::now()).unwrap();
     let reserve = Arc::new(Reserve::new(data_dir));
     assert!(reserve.restore());
-    let journal = Journal::begin(&run, "000", &[], reserve).unwrap();
+    let journal = Journal::begin(&epoch, "000", &[], reserve).unwrap();
     let disk = Arc::new(Disk::default());
     {
         let mut state = journal.state();
@@ -151,14 +151,14 @@ async fn what_fails_is_refused_and_a_retained_record_is_written_later_but_a_hold
     assert!(matches!(journal.record(&samples::record(&third)), Err(LedgerError::Unavailable)));
 
     let before = journal.end();
-    assert!(journal.stretches().is_empty(), "nothing is handed over while it is broken");
+    assert!(journal.ranges().is_empty(), "nothing is handed over while it is broken");
     journal.sync().unwrap();
     let now = journal.end();
     assert_ne!(before.segment, now.segment, "a new segment");
     let header = segment::first(directory.path(), &now.segment).unwrap().unwrap();
     assert_eq!(header.previous, std::slice::from_ref(&before), "that says where the old one ended");
     assert!(header.continues);
-    let [old, new] = &journal.stretches()[..] else { panic!("two stretches") };
+    let [old, new] = &journal.ranges()[..] else { panic!("two ranges") };
     assert_eq!((&old.end, old.from), (&before, 0));
     assert_eq!((&new.end, new.from), (&now, 0));
     assert!(old.tally.is_none() && new.tally.is_none(), "both are read from the files");
@@ -219,7 +219,7 @@ async fn a_segment_that_is_a_day_old_is_followed_by_another_and_nothing_is_lost_
     let now = journal.end();
     let header = segment::first(directory.path(), &now.segment).unwrap().unwrap();
     assert!(!header.continues && header.previous[0].segment == over.segment);
-    let [old, new] = &journal.stretches()[..] else { panic!("two stretches") };
+    let [old, new] = &journal.ranges()[..] else { panic!("two ranges") };
     assert_eq!((&old.end, old.tally.as_ref().unwrap().open.len()), (&over, 2));
     assert_eq!((&new.end, new.from, new.tally.as_ref().unwrap().open.len()), (&now, 0, 1));
 }
@@ -242,7 +242,7 @@ fn stretches_follow_one_another_and_have_only_what_is_written() {
     journal.hold(&first).unwrap();
     journal.record(&samples::record(&first)).unwrap();
     journal.hold(&second).unwrap();
-    let [one] = &journal.stretches()[..] else { panic!("one stretch") };
+    let [one] = &journal.ranges()[..] else { panic!("one range") };
     let tally = one.tally.as_ref().unwrap();
     assert_eq!((one.from, one.until), (0, disk.0.lock().unwrap().bytes.len() as u64));
     assert_eq!((tally.records, tally.open.len(), tally.ended.len()), (1, 1, 0));
@@ -254,10 +254,10 @@ fn stretches_follow_one_another_and_have_only_what_is_written() {
     assert!(entry.payload.starts_with(format!("{{\"id\":\"{}", second.id).as_bytes()));
 
     journal.record(&samples::record(&second)).unwrap();
-    let [two] = &journal.stretches()[..] else { panic!("one stretch") };
+    let [two] = &journal.ranges()[..] else { panic!("one range") };
     assert_eq!(two.from, one.until);
     assert_eq!(two.tally.as_ref().unwrap().ended, [second.id]);
-    assert!(journal.stretches().is_empty());
+    assert!(journal.ranges().is_empty());
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn a_correction_counts_those_before_it_that_the_store_has_not_seen() {
 fn corrections_at_the_same_time_wait_for_and_count_one_another() {
     let directory = directory();
     let id = closed(directory.path());
-    let alone = beside::alone(directory.path()).unwrap();
+    let alone = offline::alone(directory.path()).unwrap();
     let before = segment::list(directory.path()).unwrap();
     std::thread::scope(|scope| {
         for _ in 0..8 {
@@ -194,7 +194,7 @@ fn settle_plainly(data_dir: &Path, id: RecordId, actual: Correction) {
     let now = Timestamp::now();
     let row = Row { takes: None, ..difference(&original, &[], actual, now) };
     let tips = segment::tips(data_dir, &reader.known().unwrap()).unwrap();
-    let (mut file, head, _) = Run::begin(data_dir, now).unwrap().create(WHO, now, &tips).unwrap();
+    let (mut file, head, _) = ProcessEpoch::begin(data_dir, now).unwrap().create(WHO, now, &tips).unwrap();
     file.write_all(batch_of(&row, &head).unwrap().bytes()).unwrap();
 }
 

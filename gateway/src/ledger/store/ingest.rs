@@ -1,4 +1,4 @@
-//! Which stretches are taken in: what a core added up itself, or what is read from a segment's file.
+//! Which ranges are taken in: what a core added up itself, or what is read from a segment's file.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use crate::ledger::tally::Tally;
 /// Bytes of journal that are read for one transaction.
 const BATCH: u64 = 8 << 20;
 
-/// What was written to a segment since the last stretch.
+/// What was written to a segment since the last range.
 #[derive(Debug)]
-pub(crate) struct Stretch {
+pub(crate) struct SegmentRange {
     /// How far it goes, in entries.
     pub(crate) end: SegmentHead,
     /// The bytes that it stands in.
@@ -33,15 +33,13 @@ pub(crate) struct Until {
 }
 
 impl Store {
-    /// Takes in a stretch of this process.
-    pub(crate) fn take(&mut self, data_dir: &Path, stretch: &Stretch) -> Result<(), LedgerError> {
-        let name = &stretch.end.segment;
+    /// Takes in a range of this process.
+    pub(crate) fn take(&mut self, data_dir: &Path, range: &SegmentRange) -> Result<(), LedgerError> {
+        let name = &range.end.segment;
         let cursor = self.cursors.get(name).map_or(0, |cursor| cursor.offset);
-        match &stretch.tally {
-            Some(tally) if cursor == stretch.from => {
-                self.commit(name, stretch.until, stretch.end.entries, tally)
-            }
-            _ => self.read(data_dir, name, Until { bytes: Some(stretch.until), entries: None }).map(drop),
+        match &range.tally {
+            Some(tally) if cursor == range.from => self.commit(name, range.until, range.end.entries, tally),
+            _ => self.read(data_dir, name, Until { bytes: Some(range.until), entries: None }).map(drop),
         }
     }
 

@@ -110,11 +110,11 @@ fn a_stretch_that_does_not_follow_the_cursor_is_read_from_the_file() {
     let end = segment::end(directory.path(), &"a.journal".into(), &Known::new()).unwrap().unwrap();
     let mut tally = Tally::default();
     calls.iter().for_each(|call| tally.record(call));
-    let mut stretch = Stretch { end, from: 10, until: length, tally: Some(tally) };
-    store.take(directory.path(), &stretch).unwrap();
+    let mut range = SegmentRange { end, from: 10, until: length, tally: Some(tally) };
+    store.take(directory.path(), &range).unwrap();
     assert_eq!(count(directory.path()), 2);
-    stretch.from = 0;
-    store.take(directory.path(), &stretch).unwrap();
+    range.from = 0;
+    store.take(directory.path(), &range).unwrap();
     assert_eq!(count(directory.path()), 2, "what is in the store is not taken in again");
 }
 

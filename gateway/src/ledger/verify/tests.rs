@@ -256,7 +256,7 @@ fn an_added_segment_is_found() {
     let bed = Bed::new();
     let name = "20200101T000000.000000Z-000.journal";
     let header = format!(
-        "{{\"name\":\"{name}\",\"run\":\"20200101T000000.000000Z\",\"pid\":1,\"at\":\"2020-01-01T00:00:00Z\",\"previous\":[]}}"
+        "{{\"name\":\"{name}\",\"epoch\":\"20200101T000000.000000Z\",\"pid\":1,\"at\":\"2020-01-01T00:00:00Z\",\"previous\":[]}}"
     );
     let mut first = NewBatch::default();
     first.append(Kind::Segment, |out| out.extend_from_slice(header.as_bytes()));
