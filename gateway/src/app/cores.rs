@@ -16,8 +16,9 @@ use tollgate_policy::policy::Credential;
 use crate::core::{Core, Shared};
 use crate::injection::Prepared;
 use crate::ledger::Ledger;
-use crate::listener::{self, Open};
-use crate::metering::{self, Refusals};
+use crate::listener;
+use crate::metering::Refusals;
+use crate::session::ConnectionRegistry;
 use crate::settings::ListenerSettings;
 use crate::stats::Stats;
 use crate::upstream::{Pool, Resolver};
@@ -77,7 +78,7 @@ impl Cores {
                 ),
                 journal,
                 prepared: Prepared::new(Arc::clone(&warned)),
-                open: Open::default(),
+                connections: ConnectionRegistry::default(),
                 stats: Stats::default(),
                 uses: Arc::default(),
                 refusals: Refusals::default(),
@@ -139,7 +140,7 @@ fn run(
     });
     // What is still open is refused or left as the runtime goes.
     drop(runtime);
-    metering::tell_all(&served);
+    served.refusals.tell_all(&served.journal);
 }
 
 async fn keep_house(core: Arc<Core>) {
@@ -147,7 +148,7 @@ async fn keep_house(core: Arc<Core>) {
     loop {
         tokio::time::sleep(HOUSEKEEPING).await;
         core.pool.sweep();
-        metering::tell(&core);
+        core.refusals.tell(&core.journal);
         let now = core.shared.snapshots.generation();
         if now != generation {
             generation = now;

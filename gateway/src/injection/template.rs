@@ -14,8 +14,8 @@ use tollgate_policy::policy::{Credential, Destination, Injection};
 
 use super::sigv4;
 use super::spare::Spare;
+use crate::caller_usage::BufferReservation;
 use crate::identity::{self, AwsScope, Head};
-use crate::load::Room;
 use crate::upstream::{OutBody, Trailers, Upload};
 
 /// In what forms the messages inside a body may come back (the gRPC and Connect protocols).
@@ -42,13 +42,18 @@ pub(crate) struct Template {
     replayable: bool,
     repeatable: bool,
     grpc: bool,
-    _room: Room,
+    _room: BufferReservation,
 }
 
 impl Template {
     /// # Errors
     /// `bad_request` where the target cannot be written as a request line, `caller_token` where the caller's own token cannot be passed on.
-    pub(crate) fn new(head: Head, permit: &Permit, mut body: OutBody, room: Room) -> Result<Self, Denial> {
+    pub(crate) fn new(
+        head: Head,
+        permit: &Permit,
+        mut body: OutBody,
+        reservation: BufferReservation,
+    ) -> Result<Self, Denial> {
         let token = head.credentials.passed_on(permit, Timestamp::now())?;
         let target = permit.target();
         let mut line = String::with_capacity(target.path().len() + target.query().map_or(0, |q| q.len() + 1));
@@ -112,7 +117,7 @@ impl Template {
             replayable,
             repeatable,
             grpc,
-            _room: room,
+            _room: reservation,
         })
     }
 
