@@ -33,7 +33,7 @@ use crate::core::{Shared, Throttles};
 use crate::drain::Drain;
 use crate::files::DirectoryLock;
 use crate::identity::{FilesInForce, IdentityFiles};
-use crate::keys::Keys;
+use crate::keys::KeyPools;
 use crate::ledger::{Balances, Keep, Ledger, LedgerError, Recovered};
 use crate::listener;
 use crate::memory;
@@ -163,7 +163,7 @@ impl App {
                 observer,
                 version_key::of(&settings.data_dir)?,
             ),
-            keys: Keys::default(),
+            keys: KeyPools::default(),
             quota: Quota::new(),
             trust: Arc::clone(&identity.trust),
             rules,

@@ -24,12 +24,13 @@ use crate::core::Core;
 use crate::error;
 use crate::fault::{Faults, Stage};
 use crate::injection::{Injected, Template};
-use crate::keys::{Chosen, Turn};
+use crate::keys::{KeySelector, SelectedKey};
 use crate::metering::{self, Account, PermittedCall};
 use crate::session::Session;
 use crate::snapshot::Snapshot;
 use crate::upstream::{
-    Answer, Bucket, Fate, Offer, Peer, Shown, Tls, Unanswered, Upload, UpstreamError, Wanted,
+    AlpnOffer, Answer, Bucket, ClientCert, Fate, Peer, PeerOptions, TlsParams, Unanswered, Upload,
+    UpstreamError,
 };
 
 /// How often a request that a closing connection returned, or that the provider did not process, is put on another one.
@@ -52,8 +53,8 @@ pub(crate) struct Dispatch<'a> {
 /// What one attempt has beside the call itself.
 #[derive(Clone, Copy)]
 struct AttemptOptions<'a> {
-    key: Option<&'a Chosen>,
-    certificate: Option<Shown<'a>>,
+    key: Option<&'a SelectedKey>,
+    certificate: Option<ClientCert<'a>>,
     /// It needs a connection that nothing was sent on before.
     fresh: bool,
 }
@@ -76,7 +77,7 @@ impl Dispatch<'_> {
         self,
         template: &mut Template,
         account: &mut Account,
-    ) -> Result<(Answer, Option<Chosen>), Denial> {
+    ) -> Result<(Answer, Option<SelectedKey>), Denial> {
         let sent = self.answer(template, account).await;
         sent.map_err(|denial| match account.is_out() {
             false if error::is_passing(denial.reason) => denial.repeatable(true),
@@ -91,19 +92,19 @@ impl Dispatch<'_> {
         self,
         template: &mut Template,
         account: &mut Account,
-    ) -> Result<(Answer, Option<Chosen>), Denial> {
+    ) -> Result<(Answer, Option<SelectedKey>), Denial> {
         // First the secrets: where one cannot be had, nothing is dialled.
         let core = self.core;
         self.faults.at(Stage::Secret);
-        let mut turn = Turn::new(core, &self.call.permit);
-        let mut key = turn.first().await?;
+        let mut selector = KeySelector::new(core, &self.call.permit);
+        let mut key = selector.first().await?;
         let mut certificate = self.certificate(account).await?;
         let mut renewed = false;
         let (mut resends, mut died) = (0, false);
         // Then attempts, until one has an answer or there is no reason for another.
         loop {
             self.faults.at(Stage::Connect);
-            let shown = certificate.as_ref().map(|(credential, secret)| Shown { credential, secret });
+            let shown = certificate.as_ref().map(|(credential, secret)| ClientCert { credential, secret });
             let options =
                 AttemptOptions { key: key.as_ref(), certificate: shown, fresh: resends > 0 || died };
             let mut answer = match self.try_once(template, options, account).await {
@@ -134,15 +135,15 @@ impl Dispatch<'_> {
             };
             // An answer is there: it is the caller's, unless it refuses the key and another may be tried.
             let Some(chosen) = &key else { return Ok((answer, None)) };
-            let Some(said) = turn.hear(chosen, &mut answer).await else { return Ok((answer, key)) };
-            let next = Box::pin(turn.next(chosen, &said, template.replayable())).await;
-            if next.is_none() && said.is_cooling() {
+            let Some(verdict) = selector.judge(chosen, &mut answer).await else { return Ok((answer, key)) };
+            let next = Box::pin(selector.next(chosen, &verdict, template.replayable())).await;
+            if next.is_none() && verdict.is_cooling() {
                 // The provider's own limits are the caller's to know; what it says of our key is not.
                 return Ok((answer, key));
             }
             answer.discard();
             account.rejected();
-            key = Some(next.ok_or_else(|| turn.refusal())?);
+            key = Some(next.ok_or_else(|| selector.refusal())?);
         }
     }
 
@@ -169,9 +170,10 @@ impl Dispatch<'_> {
         };
         // Connecting, and verifying the peer: nothing is sent, and a failure costs nothing.
         let client = snapshot.tls(&permit.destination().name).ok_or_else(|| Unsent::Failed(no_tls()))?;
-        let tls = Tls { client, shown };
+        let tls = TlsParams { client, client_cert: shown };
         let secret = key.map(|key| &*key.secret);
-        let wanted = Wanted { offer: Offer::of(permit.destination().http, template.is_grpc()), fresh };
+        let wanted =
+            PeerOptions { offer: AlpnOffer::of(permit.destination().http, template.is_grpc()), fresh };
         let peer = Peer::for_permit(&core.pool, &core.shared.rules, tls, permit, secret, wanted).await;
         let peer = peer.map_err(|error| fail(account, &error))?;
         if peer.is_http2() {
@@ -404,8 +406,8 @@ fn is_ambiguous(headers: &HeaderMap) -> bool {
 }
 
 /// A newer version of the client certificate that was refused.
-async fn newer(core: &Core, refused: Option<Shown<'_>>, spent: bool) -> Option<Arc<Secret>> {
-    let Shown { credential, secret } = refused?;
+async fn newer(core: &Core, refused: Option<ClientCert<'_>>, spent: bool) -> Option<Arc<Secret>> {
+    let ClientCert { credential, secret } = refused?;
     let newer = core.shared.secrets.rejected(credential, 0, secret.version()).await?;
     // The refresh helps the calls that come after, also where this one cannot be sent again.
     (!spent).then_some(newer)

@@ -11,11 +11,11 @@ use crate::audit::Uses;
 use crate::caller_usage::CallerUsages;
 use crate::drain::Drain;
 use crate::identity::Trust;
-use crate::injection::Prepared;
-use crate::keys::Keys;
+use crate::injection::InjectionCache;
+use crate::keys::KeyPools;
 use crate::ledger::Journal;
 use crate::log_throttle::LogThrottle;
-use crate::metering::Refusals;
+use crate::metering::Recorder;
 use crate::quota::Quota;
 use crate::session::ConnectionRegistry;
 use crate::settings::RequestLimits;
@@ -28,7 +28,7 @@ use crate::upstream::{DialRules, Pool};
 pub(crate) struct Shared {
     pub(crate) snapshots: Snapshots,
     pub(crate) secrets: Arc<Secrets>,
-    pub(crate) keys: Keys,
+    pub(crate) keys: KeyPools,
     pub(crate) quota: Arc<Quota>,
     pub(crate) trust: Arc<Trust>,
     pub(crate) rules: DialRules,
@@ -55,11 +55,11 @@ pub(crate) struct Core {
     pub(crate) shared: Arc<Shared>,
     pub(crate) pool: Pool,
     pub(crate) journal: Arc<Journal>,
-    pub(crate) prepared: Prepared,
+    pub(crate) prepared: InjectionCache,
     pub(crate) connections: ConnectionRegistry,
-    pub(crate) stats: Stats,
+    pub(crate) stats: Arc<Stats>,
     pub(crate) uses: Arc<Uses>,
-    pub(crate) refusals: Refusals,
+    pub(crate) recorder: Recorder,
 }
 
 impl Core {

@@ -8,10 +8,12 @@
 //!
 //! What of the journal may go again, and when, is `retention`'s.
 
+pub(crate) mod amount;
 mod batch;
 mod calls;
 mod cat;
 mod chain;
+pub(crate) mod dimension;
 mod error;
 mod journal;
 pub(crate) mod json;
@@ -43,6 +45,7 @@ use jiff::{SignedDuration, Timestamp};
 pub(crate) use batch::{Batches, Kind, NewBatch};
 pub use calls::{Call, Object, Reading, Wanted, find};
 pub use cat::{Printed, Unprinted};
+pub use dimension::Dimension;
 pub use error::LedgerError;
 pub(crate) use error::chain;
 pub(crate) use journal::{Gate, Gated};

@@ -14,13 +14,12 @@ use tokio_rustls::TlsAcceptor;
 use tollgate_policy::policy::Credential;
 
 use crate::core::{Core, Shared};
-use crate::injection::Prepared;
+use crate::injection::InjectionCache;
 use crate::ledger::Ledger;
 use crate::listener;
-use crate::metering::Refusals;
+use crate::metering::Recorder;
 use crate::session::ConnectionRegistry;
 use crate::settings::ListenerSettings;
-use crate::stats::Stats;
 use crate::upstream::{Pool, Resolver};
 
 /// How long a connection or a form of a key may outlive its time.
@@ -69,6 +68,7 @@ impl Cores {
         let warned = Arc::default();
         for index in 0..count {
             let journal = ledger.journal(index).ok_or_else(|| anyhow!("no journal for core {index}"))?;
+            let (stats, uses) = (Arc::default(), Arc::default());
             let core = Arc::new(Core {
                 shared: Arc::clone(shared),
                 pool: Pool::new(
@@ -76,12 +76,12 @@ impl Cores {
                     Resolver::new(&shared.nameservers),
                     shared.limits.answer_fields,
                 ),
+                recorder: Recorder::new(&journal, &stats, &uses),
                 journal,
-                prepared: Prepared::new(Arc::clone(&warned)),
+                prepared: InjectionCache::new(Arc::clone(&warned)),
                 connections: ConnectionRegistry::default(),
-                stats: Stats::default(),
-                uses: Arc::default(),
-                refusals: Refusals::default(),
+                stats,
+                uses,
             });
             let sockets = doors.iter_mut().filter_map(|door| {
                 Some((Arc::clone(&door.name), TlsAcceptor::from(Arc::clone(&door.tls)), door.sockets.pop()?))
@@ -140,7 +140,7 @@ fn run(
     });
     // What is still open is refused or left as the runtime goes.
     drop(runtime);
-    served.refusals.tell_all(&served.journal);
+    served.recorder.tell_all();
 }
 
 async fn keep_house(core: Arc<Core>) {
@@ -148,7 +148,7 @@ async fn keep_house(core: Arc<Core>) {
     loop {
         tokio::time::sleep(HOUSEKEEPING).await;
         core.pool.sweep();
-        core.refusals.tell(&core.journal);
+        core.recorder.tell();
         let now = core.shared.snapshots.generation();
         if now != generation {
             generation = now;

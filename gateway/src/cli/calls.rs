@@ -8,13 +8,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use clap::{Args, ValueEnum};
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::report::Place;
 use super::{complain, output};
-use crate::ledger::{Call, Reading, RecordId, Wanted, find, written};
+use crate::ledger::{Call, Dimension, Reading, RecordId, Wanted, find, written};
 use crate::report::instant;
 use crate::slow_notice;
 use crate::table::Page;
@@ -47,40 +47,55 @@ pub(super) struct CallsArgs {
     place: Place,
 }
 
-/// Which calls. In texts `*` stands for anything.
+/// Which calls. In texts `*` stands for anything; a model is the one asked for or the one that answered.
 #[derive(Debug, Args)]
 #[group(conflicts_with = "id")]
 struct Filter {
-    /// Who called, e.g. '*/ns/checkout/*'
-    #[arg(long, value_name = "SPIFFE-ID")]
-    caller: Option<String>,
-    /// What was called, by its name
-    #[arg(long, value_name = "NAME")]
-    destination: Option<String>,
-    /// The grant that decided
-    #[arg(long, value_name = "NAME")]
-    grant: Option<String>,
-    /// The credential that was put on it
-    #[arg(long, value_name = "NAME")]
-    credential: Option<String>,
-    /// The model that was asked for or that answered
-    #[arg(long, value_name = "MODEL")]
-    model: Option<String>,
+    #[command(flatten)]
+    texts: Texts,
     /// The status that the caller got: 429, or 4xx for all that begin so
     #[arg(long, value_name = "STATUS", value_delimiter = ',', value_parser = status)]
     status: Vec<String>,
-    /// Why it was refused or broken off
-    #[arg(long, value_name = "REASON")]
-    reason: Option<String>,
-    /// How it ended: completed, refused, caller_gone, upstream_failed, …
-    #[arg(long, value_name = "OUTCOME")]
-    outcome: Option<String>,
     /// From when on it was made: a date, a time (UTC unless it says), or how long ago (90m, 24h, 7d)
     #[arg(long, value_name = "WHEN", default_value = "24h")]
     since: String,
     /// Up to when, which is outside
     #[arg(long, value_name = "WHEN")]
     until: Option<String>,
+}
+
+/// An option for each dimension.
+#[derive(Debug)]
+struct Texts(Vec<(Dimension, String)>);
+
+impl Args for Texts {
+    fn augment_args(command: Command) -> Command {
+        command.args(Dimension::ALL.map(|dimension| {
+            let name = dimension.as_str();
+            // Once in a process, which clap wants the names to outlive.
+            let flag = name.replace('_', "-").leak();
+            Arg::new(name).long(&*flag).value_name("TEXT").help(dimension.help())
+        }))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Texts {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let text = |dimension: Dimension| {
+            let text = matches.get_one::<String>(dimension.as_str())?;
+            Some((dimension, text.clone()))
+        };
+        Ok(Self(Dimension::ALL.into_iter().filter_map(text).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -117,17 +132,7 @@ impl Filter {
         if until <= since {
             bail!("--until {until} is not after --since {since}");
         }
-        let texts = [
-            ("caller", &self.caller),
-            ("destination", &self.destination),
-            ("grant", &self.grant),
-            ("credential", &self.credential),
-            ("model", &self.model),
-            ("reason", &self.reason),
-            ("outcome", &self.outcome),
-        ];
-        let texts = texts.into_iter().filter_map(|(name, text)| Some((name, text.clone()?)));
-        Ok(Wanted { since, until, texts: texts.collect(), statuses: self.status.clone() })
+        Ok(Wanted { since, until, texts: self.texts.0.clone(), statuses: self.status.clone() })
     }
 }
 

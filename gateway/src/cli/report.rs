@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use super::{complain, output};
 use crate::app;
 use crate::ledger::catch_up;
-use crate::report::{Dimension, Query, Report, instant, report};
+use crate::report::{By, Query, Report, instant, report};
 use crate::slow_notice;
 use crate::table::Page;
 
@@ -19,15 +19,14 @@ use crate::table::Page;
   tollgate report --by day --since 30d
   tollgate report --by namespace,model --since 2026-11-01 --until 2026-12-01 --timezone Europe/Berlin --format csv")]
 pub(super) struct ReportArgs {
-    /// What lines are told apart by, in this order: caller, namespace, service_account, destination, host, grant, credential,
-    /// alias, model, model_answered, hour, day, month, reason, status, source, outcome, usage_source
     #[arg(
         long,
+        help = format!("What lines are told apart by, in this order: {}", By::names()),
         value_name = "DIMENSIONS",
         value_delimiter = ',',
         default_value = "caller,destination,model"
     )]
-    by: Vec<Dimension>,
+    by: Vec<By>,
     /// From when on: a date, a time, or how long ago (24h, 7d)
     #[arg(long, value_name = "WHEN", default_value = "7d")]
     since: String,
@@ -116,7 +115,7 @@ pub(super) fn run(args: ReportArgs) -> anyhow::Result<()> {
 
 /// Prints the whole ledger in a data directory as a table.
 pub(super) fn print(data_dir: &Path, by: &[&str]) -> anyhow::Result<()> {
-    let by = by.iter().map(|name| name.parse()).collect::<Result<Vec<Dimension>, _>>()?;
+    let by = by.iter().map(|name| name.parse()).collect::<Result<Vec<By>, _>>()?;
     let query = Query { by, since: Timestamp::UNIX_EPOCH, until: Timestamp::now(), timezone: TimeZone::UTC };
     write(&report(data_dir, query)?, Format::Table)
 }

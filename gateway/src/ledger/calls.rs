@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::batch::Entry;
+use super::dimension::Dimension;
 use super::line::{Line, Row};
 use super::record::{RecordId, UsageSource};
 use super::segment::{self, Known};
@@ -115,8 +116,8 @@ pub struct Wanted {
     pub since: Timestamp,
     /// Up to this instant, which is outside.
     pub until: Timestamp,
-    /// What a member of the record is, where `*` stands for anything. `model` is the one asked for or the one that answered.
-    pub texts: Vec<(&'static str, String)>,
+    /// What a dimension of the record is, where `*` stands for anything. The model is the one asked for or the one that answered.
+    pub texts: Vec<(Dimension, String)>,
     /// Statuses: `429`, or `4xx` for all that begin so.
     pub statuses: Vec<String>,
 }
@@ -128,15 +129,10 @@ impl Wanted {
     }
 
     fn is(&self, row: &Row<'_>) -> bool {
-        let text = |(name, wanted): &(&str, String)| match *name {
-            "caller" => like(wanted, &row.caller),
-            "destination" => like(wanted, &row.destination),
-            "grant" => like(wanted, &row.grant),
-            "credential" => like(wanted, &row.credential),
-            "model" => like(wanted, &row.model) || like(wanted, &row.model_answered),
-            "reason" => like(wanted, &row.reason),
-            "outcome" => like(wanted, &row.outcome),
-            _ => false,
+        let texts = row.texts();
+        let is = |dimension, wanted: &str| like(wanted, texts[dimension as usize]);
+        let text = |(dimension, wanted): &(Dimension, String)| {
+            is(*dimension, wanted) || (*dimension == Dimension::Model && is(Dimension::ModelAnswered, wanted))
         };
         row.at >= self.since
             && row.at < self.until

@@ -14,7 +14,7 @@ pub(crate) struct Json<'a> {
 
 /// The name of a member, as it stands behind another one.
 macro_rules! member {
-    ($name:literal) => {
+    ($name:expr) => {
         concat!(",\"", $name, "\":")
     };
 }

@@ -18,138 +18,127 @@ use tollgate_policy::denial::Reason;
 use tollgate_policy::name::Name;
 use tollgate_policy::price::{NanoUsd, Units};
 
+use super::dimension::{Part, Text, Texts, dimensions};
+use super::json::{Json, member};
+
 pub use id::RecordId;
 pub use text::Bounded;
 pub(crate) use text::shows;
 
-/// One request (or several like refusals), as the journal holds it: written once, when the request is over.
-///
-/// [`Record::new`] gives one with everything absent; what a stage learns it puts in. Fields that stay absent are not written.
-#[derive(Debug, Clone)]
-pub struct Record {
-    /// Ours; never taken from the caller. The same as that of the request's [`HoldLine`].
-    pub id: RecordId,
-    /// When the head of the request was read.
-    pub at: Timestamp,
-    /// Microseconds from `at` to the end of the answer.
-    pub duration: u64,
-    /// Microseconds from `at` to the first byte of the upstream's answer.
-    pub first_byte: Option<u64>,
-    /// Who called, as proven.
-    pub caller: Option<SpiffeId>,
-    /// How it was proven.
-    pub proof: Option<Proof>,
-    /// HTTP method; extension methods are the caller's own words.
-    pub method: Bounded,
-    /// The destination that the request line named.
-    pub destination: Option<Name>,
-    /// Host called.
-    pub host: Option<Bounded>,
-    /// Port called.
-    pub port: Option<u16>,
-    /// Path called, made with [`Bounded::path`]: never with a query.
-    pub path: Option<Bounded>,
-    /// What the dialect calls this endpoint (`gen_ai.operation.name`), e.g. `chat`.
-    pub operation: Option<Arc<str>>,
-    /// The grant that decided.
-    pub grant: Option<Name>,
-    /// The credential that was put on the call, by its name in the model.
-    pub credential: Option<Name>,
-    /// Which of the credential's keys the last attempt carried, where there are several.
-    pub alias: Option<Name>,
-    /// The version of that credential that the last attempt carried.
-    pub credential_version: Option<Arc<str>>,
-    /// The local IP address that the last attempt left from.
-    pub source: Option<Arc<str>>,
-    /// The model that the caller asked for.
-    pub model: Option<Bounded>,
-    /// The model that the provider says it used.
-    pub model_answered: Option<Bounded>,
-    /// How the provider says it served the call: its service tier and what else it charges by, joined by `+`.
-    pub tier: Option<Bounded>,
-    /// HTTP status that the caller got; 0 where it got none.
-    pub status: u16,
-    /// Why Tollgate refused or broke off, or that the provider reported an error after its head said success; else absent.
-    pub reason: Option<Reason>,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// How many requests it stands for: more than 1 where refusals of one kind are told together.
-    pub count: u64,
-    /// One for each time a secret and the request were put on a connection, or were about to be. A single one that got the answer that the
-    /// caller got is not written; the address that it dialled is, as `peer`.
-    pub attempts: Vec<Attempt>,
-    /// Body bytes from the caller.
-    pub bytes_in: u64,
-    /// Body bytes to the caller.
-    pub bytes_out: u64,
-    /// What the provider bills, in its units.
-    pub units: Units,
-    /// Where `units` come from.
-    pub usage_source: UsageSource,
-    /// What that costs; absent where there is no price, which is not the same as 0.
-    pub cost: Option<NanoUsd>,
-    /// The provider bills this call and no price for it is known.
-    pub unpriced: bool,
-    /// Which price made `cost`.
-    pub price_version: Option<Arc<str>>,
-    /// What each window was charged in the end.
-    pub charges: Vec<Charge>,
-    /// When the hold was taken: the charges count in the windows of this moment. Absent: those of `at`. Not written where it is the same
-    /// millisecond.
-    pub held_at: Option<Timestamp>,
-    /// The generation of the policy that decided.
-    pub generation: u64,
-}
-
-impl Record {
-    /// A record of which nothing is known yet but when it began; its outcome is [`Outcome::Refused`] until a stage knows better.
-    pub fn new(id: RecordId, at: Timestamp, method: Bounded) -> Self {
-        Self {
-            id,
-            at,
-            duration: 0,
-            first_byte: None,
-            caller: None,
-            proof: None,
-            method,
-            destination: None,
-            host: None,
-            port: None,
-            path: None,
-            operation: None,
-            grant: None,
-            credential: None,
-            alias: None,
-            credential_version: None,
-            source: None,
-            model: None,
-            model_answered: None,
-            tier: None,
-            status: 0,
-            reason: None,
-            outcome: Outcome::Refused,
-            count: 1,
-            attempts: Vec::new(),
-            bytes_in: 0,
-            bytes_out: 0,
-            units: Units::default(),
-            usage_source: UsageSource::None,
-            cost: None,
-            unpriced: false,
-            price_version: None,
-            charges: Vec::new(),
-            held_at: None,
-            generation: 0,
+macro_rules! record {
+    ($( #[doc = $doc:literal] $variant:ident $name:ident: $type:ty, $part:ident; )*) => {
+        /// One request (or several like refusals), as the journal holds it: written once, when the request is over.
+        ///
+        /// [`Record::new`] gives one with everything absent; what a stage learns it puts in. Fields that stay absent are not written.
+        #[derive(Debug, Clone)]
+        pub struct Record {
+            /// Ours; never taken from the caller. The same as that of the request's [`HoldLine`].
+            pub id: RecordId,
+            /// When the head of the request was read.
+            pub at: Timestamp,
+            /// Microseconds from `at` to the end of the answer.
+            pub duration: u64,
+            /// Microseconds from `at` to the first byte of the upstream's answer.
+            pub first_byte: Option<u64>,
+            $( #[doc = $doc] pub $name: $type, )*
+            /// How the caller was proven.
+            pub proof: Option<Proof>,
+            /// HTTP method; extension methods are the caller's own words.
+            pub method: Bounded,
+            /// Port called.
+            pub port: Option<u16>,
+            /// Path called, made with [`Bounded::path`]: never with a query.
+            pub path: Option<Bounded>,
+            /// What the dialect calls this endpoint (`gen_ai.operation.name`), e.g. `chat`.
+            pub operation: Option<Arc<str>>,
+            /// The version of that credential that the last attempt carried.
+            pub credential_version: Option<Arc<str>>,
+            /// HTTP status that the caller got; 0 where it got none.
+            pub status: u16,
+            /// How many requests it stands for: more than 1 where refusals of one kind are told together.
+            pub count: u64,
+            /// One for each time a secret and the request were put on a connection, or were about to be. A single one that got the answer
+            /// that the caller got is not written; the address that it dialled is, as `peer`.
+            pub attempts: Vec<Attempt>,
+            /// Body bytes from the caller.
+            pub bytes_in: u64,
+            /// Body bytes to the caller.
+            pub bytes_out: u64,
+            /// What the provider bills, in its units.
+            pub units: Units,
+            /// What that costs; absent where there is no price, which is not the same as 0.
+            pub cost: Option<NanoUsd>,
+            /// The provider bills this call and no price for it is known.
+            pub unpriced: bool,
+            /// Which price made `cost`.
+            pub price_version: Option<Arc<str>>,
+            /// What each window was charged in the end.
+            pub charges: Vec<Charge>,
+            /// When the hold was taken: the charges count in the windows of this moment. Absent: those of `at`. Not written where it is
+            /// the same millisecond.
+            pub held_at: Option<Timestamp>,
+            /// The generation of the policy that decided.
+            pub generation: u64,
         }
-    }
+
+        impl Record {
+            /// A record of which nothing is known yet but when it began; its outcome is [`Outcome::Refused`] until a stage knows better.
+            pub fn new(id: RecordId, at: Timestamp, method: Bounded) -> Self {
+                Self {
+                    id,
+                    at,
+                    duration: 0,
+                    first_byte: None,
+                    $( $name: <$type>::default(), )*
+                    proof: None,
+                    method,
+                    port: None,
+                    path: None,
+                    operation: None,
+                    credential_version: None,
+                    status: 0,
+                    count: 1,
+                    attempts: Vec::new(),
+                    bytes_in: 0,
+                    bytes_out: 0,
+                    units: Units::default(),
+                    cost: None,
+                    unpriced: false,
+                    price_version: None,
+                    charges: Vec::new(),
+                    held_at: None,
+                    generation: 0,
+                }
+            }
+
+            /// What it is told apart by.
+            pub(crate) fn texts(&self) -> Texts<'_> {
+                [$( self.$name.text().unwrap_or_default() ),*]
+            }
+
+            /// Writes the dimensions that stand in this part of the line.
+            fn write_dimensions(&self, json: &mut Json<'_>, part: Part) {
+                $(
+                    if part == Part::$part {
+                        match self.$name.text() {
+                            Some(text) if <$type as Text>::IS_PLAIN => json.word(member!(stringify!($name)), text),
+                            text => json.optional(member!(stringify!($name)), text),
+                        }
+                    }
+                )*
+            }
+        }
+    };
 }
+dimensions!(record);
 
 /// How a request ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Outcome {
     /// The whole answer reached the caller, whatever its status.
     Completed,
     /// Tollgate refused it; `reason` says why.
+    #[default]
     Refused,
     /// The caller went away before the end of the answer.
     CallerGone,

@@ -15,10 +15,11 @@ use std::io::Write;
 use std::path::Path;
 
 use jiff::Timestamp;
-use tollgate_policy::price::NanoUsd;
+use tollgate_policy::price::{Item, NanoUsd};
 
+use super::amount::{Amount, Amounts};
 use super::batch::{Batches, Kind, NewBatch};
-use super::line::{Amount, Line, Row, RowCharge, RowUnits, Taken};
+use super::line::{Line, Row, RowCharge, Taken};
 use super::record::{Bounded, Outcome, RecordId, UsageSource};
 use super::segment::{self, Known, ProcessEpoch, SegmentHead};
 use super::store::Reader;
@@ -169,22 +170,19 @@ fn difference(
     now: Timestamp,
 ) -> Row<'static> {
     let lines = || std::iter::once(original).chain(corrections);
-    let sum = |part: fn(&Row<'static>) -> i64| lines().fold(0, |sum: i64, row| sum.saturating_add(part(row)));
     let less = |actual: u64, so_far: i64| i64::try_from(actual).unwrap_or(i64::MAX).saturating_sub(so_far);
-    let units = RowUnits {
-        input: less(actual.input, sum(|row| row.units.input)),
-        cache_read: less(0, sum(|row| row.units.cache_read)),
-        cache_write_5m: less(0, sum(|row| row.units.cache_write_5m)),
-        cache_write_1h: less(0, sum(|row| row.units.cache_write_1h)),
-        output: less(actual.output, sum(|row| row.units.output)),
-        reasoning: less(0, sum(|row| row.units.reasoning)),
-        audio_in: less(0, sum(|row| row.units.audio_in)),
-        audio_out: less(0, sum(|row| row.units.audio_out)),
-        image_in: less(0, sum(|row| row.units.image_in)),
-        image_out: less(0, sum(|row| row.units.image_out)),
-        // What is no token is as it was.
-        ..RowUnits::default()
-    };
+    // What is no token is as it was.
+    let mut units = Amounts::default();
+    for unit in Item::READ.into_iter().chain(Item::WRITTEN) {
+        let actual = match unit {
+            Item::Input => actual.input,
+            Item::Output => actual.output,
+            _ => 0,
+        };
+        let so_far = lines().fold(0, |sum: i64, row| sum.saturating_add(row.units.get(unit)));
+        units.set(unit, less(actual, so_far));
+    }
+    let cost = lines().fold(0, |sum: i64, row| sum.saturating_add(row.cost.unwrap_or_default().0));
     let charged = |charge: &RowCharge<'static>| {
         let same = lines()
             .flat_map(|row| &row.charges)
@@ -208,7 +206,7 @@ fn difference(
         outcome: Cow::Borrowed(Outcome::Adjustment.as_str()),
         units,
         usage_source: Cow::Borrowed(UsageSource::Reported.as_str()),
-        cost: Some(Amount(less(actual.cost.0, sum(|row| row.cost.unwrap_or_default().0)))),
+        cost: Some(Amount(less(actual.cost.0, cost))),
         unpriced: false,
         charges: charges.collect(),
         held_at: Some(original.held_at.unwrap_or(original.at)),

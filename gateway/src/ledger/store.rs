@@ -23,7 +23,6 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use dimensions::Dimensions;
-pub(crate) use dimensions::{COLUMNS, columns};
 pub(crate) use ingest::{SegmentRange, Until};
 
 use super::record::{Charge, RecordId};

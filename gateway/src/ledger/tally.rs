@@ -8,34 +8,51 @@
 use jiff::Timestamp;
 use tollgate_policy::map::Map;
 
-use super::line::{Amount, Row, RowUnits, Taken};
+use super::amount::{Amount, Amounts};
+use super::dimension::{Dimension, Texts};
+use super::line::{Row, Taken};
 use super::record::{Record, RecordId};
 
-/// The words that sums are told apart by, in the order of [`Key::words`].
-pub(crate) const WORDS: usize = 13;
+/// What records of one key add up to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Sums {
+    pub(crate) requests: i64,
+    pub(crate) unpriced: i64,
+    pub(crate) bytes_in: i64,
+    pub(crate) bytes_out: i64,
+    /// Nano-USD.
+    pub(crate) cost: i64,
+    pub(crate) usage: Amounts,
+}
 
-/// What is added up, by column of the store. Order of [`Sums`].
-pub(crate) const SUMS: [&str; 16] = [
-    "requests",
-    "unpriced",
-    "input",
-    "cache_read",
-    "cache_write",
-    "output",
-    "reasoning",
-    "media",
-    "searches",
-    "sessions",
-    "images",
-    "seconds",
-    "characters",
-    "bytes_in",
-    "bytes_out",
-    "cost",
-];
+impl Sums {
+    /// The columns of [`Sums::columns`].
+    pub(crate) const COLUMNS: [&str; 5] = ["requests", "unpriced", "bytes_in", "bytes_out", "cost"];
 
-/// One number for each of [`SUMS`].
-pub(crate) type Sums = [i64; SUMS.len()];
+    /// All but the usage, in the order of [`Sums::COLUMNS`].
+    pub(crate) const fn columns(&self) -> [i64; Self::COLUMNS.len()] {
+        [self.requests, self.unpriced, self.bytes_in, self.bytes_out, self.cost]
+    }
+
+    fn of(columns: [i64; Self::COLUMNS.len()], usage: Amounts) -> Self {
+        let [requests, unpriced, bytes_in, bytes_out, cost] = columns;
+        Self { requests, unpriced, bytes_in, bytes_out, cost, usage }
+    }
+
+    fn add(&mut self, other: &Self) {
+        let mut columns = self.columns();
+        for (sum, part) in columns.iter_mut().zip(other.columns()) {
+            *sum = sum.saturating_add(part);
+        }
+        let mut usage = self.usage;
+        usage.add(&other.usage);
+        *self = Self::of(columns, usage);
+    }
+
+    fn negated(&self) -> Self {
+        Self::of(self.columns().map(i64::saturating_neg), self.usage.negated())
+    }
+}
 
 /// The lines of one stretch, added up.
 #[derive(Debug, Default)]
@@ -64,42 +81,16 @@ impl Tally {
 
     /// Adds a record that is being written.
     pub(crate) fn record(&mut self, record: &Record) {
-        let units = &record.units;
-        let media = [units.audio_in, units.audio_out, units.image_in, units.image_out];
-        let sums = [
-            whole(record.count),
-            i64::from(record.unpriced),
-            whole(units.input),
-            whole(units.cache_read),
-            whole(units.cache_write_5m).saturating_add(whole(units.cache_write_1h)),
-            whole(units.output),
-            whole(units.reasoning),
-            media.iter().fold(0, |sum, count| whole(*count).saturating_add(sum)),
-            whole(units.searches()),
-            whole(units.code_sessions),
-            whole(units.images),
-            whole(units.seconds),
-            whole(units.characters),
-            whole(record.bytes_in),
-            whole(record.bytes_out),
-            record.cost.map_or(0, |cost| whole(cost.0)),
-        ];
-        let words = [
-            record.caller.as_ref().map_or("", |caller| caller.as_str()),
-            record.destination.as_ref().map_or("", |name| name.as_str()),
-            record.host.as_ref().map_or("", |host| host.as_str()),
-            record.grant.as_ref().map_or("", |name| name.as_str()),
-            record.credential.as_ref().map_or("", |name| name.as_str()),
-            record.alias.as_ref().map_or("", |name| name.as_str()),
-            record.model.as_ref().map_or("", |model| model.as_str()),
-            record.model_answered.as_ref().map_or("", |model| model.as_str()),
-            record.tier.as_ref().map_or("", |tier| tier.as_str()),
-            record.source.as_deref().unwrap_or_default(),
-            record.reason.map_or("", |reason| reason.as_str()),
-            record.outcome.as_str(),
-            record.usage_source.as_str(),
-        ];
-        self.sum(Key { words, status: record.status, minute: minute(record.at) }, &sums);
+        let sums = Sums {
+            requests: whole(record.count),
+            unpriced: i64::from(record.unpriced),
+            bytes_in: whole(record.bytes_in),
+            bytes_out: whole(record.bytes_out),
+            cost: record.cost.map_or(0, |cost| whole(cost.0)),
+            usage: Amounts::from(&record.units),
+        };
+        let key = Key { texts: record.texts(), status: record.status, minute: minute(record.at) };
+        self.sum(key, &sums);
         self.seen(record.id);
         for charge in &record.charges {
             let at = record.held_at.unwrap_or(record.at);
@@ -110,13 +101,9 @@ impl Tally {
     /// Adds a record that was read back.
     pub(crate) fn row(&mut self, row: &Row<'_>) {
         let bytes = [row.bytes_in, row.bytes_out];
-        let mut sums = sums_of(&row.units, row.cost.unwrap_or_default(), row.unpriced, bytes);
-        sums[0] = whole(row.count);
-        let own = Key {
-            words: words_of(row, &row.reason, &row.outcome, &row.usage_source),
-            status: row.status,
-            minute: minute(row.at),
-        };
+        let sums = sums_of(&row.units, row.cost.unwrap_or_default(), row.unpriced, bytes);
+        let sums = Sums { requests: whole(row.count), ..sums };
+        let own = Key { texts: row.texts(), status: row.status, minute: minute(row.at) };
         match &row.takes {
             None => self.sum(own, &sums),
             Some(taken) => self.correction(row, taken, own, &sums),
@@ -132,33 +119,27 @@ impl Tally {
 
     /// Moves a call from the group that it was counted in to that of what is known of it now. The correction itself is only counted.
     fn correction(&mut self, row: &Row<'_>, taken: &Taken<'_>, own: Key<'_>, difference: &Sums) {
-        let group = |usage_source| Key {
-            words: words_of(row, &taken.reason, &taken.outcome, usage_source),
-            status: taken.status,
-            ..own
+        let group = |usage_source| {
+            let mut texts = own.texts;
+            texts[Dimension::Reason as usize] = &taken.reason;
+            texts[Dimension::Outcome as usize] = &taken.outcome;
+            texts[Dimension::UsageSource as usize] = usage_source;
+            Key { texts, status: taken.status, ..own }
         };
         let before = sums_of(&taken.units, taken.cost, taken.unpriced, [taken.bytes_in, taken.bytes_out]);
-        self.sum(group(&taken.usage_source), &before.map(i64::saturating_neg));
+        self.sum(group(&taken.usage_source), &before.negated());
         let mut after = before;
-        for (sum, part) in after.iter_mut().zip(difference) {
-            *sum = sum.saturating_add(*part);
-        }
+        after.add(difference);
         // The same one call, and what it cost is known.
-        [after[0], after[1]] = [1, 0];
+        (after.requests, after.unpriced) = (1, 0);
         self.sum(group(&row.usage_source), &after);
-        let mut count = Sums::default();
-        count[0] = 1;
-        self.sum(own, &count);
+        self.sum(own, &Sums { requests: 1, ..Sums::default() });
     }
 
     fn sum(&mut self, key: Key<'_>, sums: &Sums) {
         key.encode(&mut self.key);
         match self.sums.get_mut(&*self.key) {
-            Some(known) => {
-                for (sum, part) in known.iter_mut().zip(sums) {
-                    *sum = sum.saturating_add(*part);
-                }
-            }
+            Some(known) => known.add(sums),
             None => drop(self.sums.insert(self.key.as_slice().into(), *sums)),
         }
     }
@@ -182,88 +163,54 @@ impl Tally {
     }
 }
 
-/// What a line adds to its row of sums.
-fn sums_of(units: &RowUnits, cost: Amount, unpriced: bool, [bytes_in, bytes_out]: [u64; 2]) -> Sums {
-    [
-        1,
-        i64::from(unpriced),
-        units.input,
-        units.cache_read,
-        units.cache_write_5m.saturating_add(units.cache_write_1h),
-        units.output,
-        units.reasoning,
-        units.media(),
-        units.searches(),
-        units.code_sessions,
-        units.images,
-        units.seconds,
-        units.characters,
-        whole(bytes_in),
-        whole(bytes_out),
-        cost.0,
-    ]
-}
-
-fn words_of<'a>(
-    row: &'a Row<'_>,
-    reason: &'a str,
-    outcome: &'a str,
-    usage_source: &'a str,
-) -> [&'a str; WORDS] {
-    [
-        &row.caller,
-        &row.destination,
-        &row.host,
-        &row.grant,
-        &row.credential,
-        &row.alias,
-        &row.model,
-        &row.model_answered,
-        &row.tier,
-        &row.source,
-        reason,
-        outcome,
-        usage_source,
-    ]
+/// What the line of one request adds to its row of sums.
+fn sums_of(usage: &Amounts, cost: Amount, unpriced: bool, [bytes_in, bytes_out]: [u64; 2]) -> Sums {
+    Sums {
+        requests: 1,
+        unpriced: i64::from(unpriced),
+        bytes_in: whole(bytes_in),
+        bytes_out: whole(bytes_out),
+        cost: cost.0,
+        usage: *usage,
+    }
 }
 
 /// What one row of sums is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Key<'a> {
-    /// Caller, destination, host, grant, credential, alias, model, model answered, tier, source, reason, outcome, usage source.
-    pub(crate) words: [&'a str; WORDS],
+    pub(crate) texts: Texts<'a>,
     pub(crate) status: u16,
     /// Minutes since the epoch.
     pub(crate) minute: i64,
 }
 
 impl<'a> Key<'a> {
-    /// Bytes behind the words.
+    /// Bytes behind the texts.
     const TAIL: usize = 10;
 
     fn encode(&self, out: &mut Vec<u8>) {
         out.clear();
-        for word in self.words {
-            push(out, word);
+        for text in self.texts {
+            push(out, text);
         }
         out.extend_from_slice(&self.status.to_be_bytes());
         out.extend_from_slice(&self.minute.to_be_bytes());
     }
 
-    /// The part of an encoded key that stands for the words.
-    pub(crate) fn words_of(key: &[u8]) -> &[u8] {
+    /// The part of an encoded key that stands for the texts.
+    pub(crate) fn texts_of(key: &[u8]) -> &[u8] {
         &key[..key.len().saturating_sub(Self::TAIL)]
     }
 
     /// Reads what `encode` wrote.
     pub(crate) fn decode(mut key: &'a [u8]) -> Option<Self> {
-        let mut words = [""; WORDS];
-        for word in &mut words {
-            *word = pull(&mut key)?;
+        let mut texts = Texts::default();
+        for text in &mut texts {
+            *text = pull(&mut key)?;
         }
         let (status, minute) = key.split_at_checked(2)?;
         Some(Self {
-            words,
+            texts,
             status: u16::from_be_bytes(status.try_into().ok()?),
             minute: i64::from_be_bytes(minute.try_into().ok()?),
         })
@@ -365,21 +312,26 @@ mod tests {
         tally.record(&first);
         first.source = None;
         tally.record(&first);
-        let counts: Vec<_> =
-            tally.sums.iter().map(|(key, sums)| (Key::decode(key).unwrap().words[9], sums[0])).collect();
+        let counts: Vec<_> = tally
+            .sums
+            .iter()
+            .map(|(key, sums)| (Key::decode(key).unwrap().texts[Dimension::Source as usize], sums.requests))
+            .collect();
         assert!(counts.contains(&("", 2)) && counts.contains(&("10.0.0.1", 1)), "{counts:?}");
     }
 
     #[test]
     fn keys_read_back_and_words_never_run_into_one_another() {
         let mut key = Vec::new();
-        let one =
-            Key { words: ["ab", "c", "", "", "", "", "", "", "", "", "", "", ""], status: 200, minute: -7 };
+        let mut texts = Texts::default();
+        (texts[0], texts[1]) = ("ab", "c");
+        let one = Key { texts, status: 200, minute: -7 };
         one.encode(&mut key);
         assert_eq!(Key::decode(&key), Some(one));
         let mut other = Vec::new();
-        Key { words: ["a", "bc", "", "", "", "", "", "", "", "", "", "", ""], ..one }.encode(&mut other);
-        assert_ne!(Key::words_of(&key), Key::words_of(&other));
+        (texts[0], texts[1]) = ("a", "bc");
+        Key { texts, ..one }.encode(&mut other);
+        assert_ne!(Key::texts_of(&key), Key::texts_of(&other));
         let charge = ChargeKey { limit: "a/b", key: "c", opened: 5 };
         charge.encode(&mut key);
         assert_eq!(ChargeKey::decode(&key), Some(charge));

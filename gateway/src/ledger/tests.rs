@@ -3,10 +3,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use jiff::tz::TimeZone;
+use tollgate_policy::price::Item;
 
 use super::samples::{self, SPEND, TOKENS, copy, directory, hold, record, sums};
 use super::*;
-use crate::report::{Dimension, Query, Report, report};
+use crate::report::{By, Query, Report, report};
 
 const HELD: (u64, i128) = (1_000, 2_000_000);
 const USED: (u64, i128) = (120, 100_000);
@@ -15,7 +16,7 @@ fn open(data_dir: &Path) -> (Arc<Ledger>, Vec<(Timestamp, Charge)>) {
     Ledger::open(data_dir, None, 1).unwrap()
 }
 
-fn whole_report(data_dir: &Path, by: &[Dimension]) -> Report {
+fn whole_report(data_dir: &Path, by: &[By]) -> Report {
     let until = Timestamp::now() + SignedDuration::from_secs(1);
     let query = Query { by: by.to_vec(), since: Timestamp::UNIX_EPOCH, until, timezone: TimeZone::UTC };
     report(data_dir, query).unwrap()
@@ -141,13 +142,23 @@ fn a_store_that_is_removed_is_built_again_from_the_journal() {
     let (ledger, before) = open(directory.path());
     ledger.close().unwrap();
     drop(ledger);
-    let table = whole_report(directory.path(), &[Dimension::Caller, Dimension::Outcome]);
+    let table = whole_report(
+        directory.path(),
+        &[By::Dimension(Dimension::Caller), By::Dimension(Dimension::Outcome)],
+    );
     for file in ["ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm"] {
         let _ = fs::remove_file(directory.path().join(file));
     }
     let (_ledger, after) = open(directory.path());
     assert_eq!(sums(&before), sums(&after));
-    assert_eq!(whole_report(directory.path(), &[Dimension::Caller, Dimension::Outcome]).lines, table.lines);
+    assert_eq!(
+        whole_report(
+            directory.path(),
+            &[By::Dimension(Dimension::Caller), By::Dimension(Dimension::Outcome)]
+        )
+        .lines,
+        table.lines
+    );
 }
 
 #[test]
@@ -268,13 +279,13 @@ fn a_correction_of_a_presumed_call_lowers_its_budget_from_the_next_start_on() {
     ledger.ingest();
     let total = whole_report(directory.path(), &[]).total;
     assert_eq!((total.sent(), total.estimated, total.adjustments), (3, 0, 1));
-    assert_eq!((total.input, total.output), (200 + 300, 40 + 50));
+    assert_eq!((total.usage.get(Item::Input), total.usage.get(Item::Output)), (200 + 300, 40 + 50));
     assert_eq!(total.cost, 2 * 100_000 + 500_000);
 
     // A second one is the difference to what is known by then.
     settle(directory.path(), id, Correction { output: 60, ..actual }, &signature).unwrap();
     ledger.ingest();
-    assert_eq!(whole_report(directory.path(), &[]).total.output, 40 + 60);
+    assert_eq!(whole_report(directory.path(), &[]).total.usage.get(Item::Output), 40 + 60);
     assert!(
         settle(directory.path(), correction, actual, &signature).is_err(),
         "a correction is not corrected"

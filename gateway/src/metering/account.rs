@@ -19,17 +19,16 @@ use tollgate_policy::target::Target;
 
 use super::inspected_body::InspectedBody;
 use super::permitted::PermittedCall;
-use super::refusals;
+use super::recorder::Ending;
 use crate::caller_usage::UsagePermit;
 use crate::core::Core;
-use crate::keys::Chosen;
+use crate::keys::SelectedKey;
 use crate::ledger::{Attempt, Bounded, HoldLine, LedgerError, Outcome, Position, Record, RecordId};
 use crate::quota::{Hold, RateHeaders};
 use crate::reply;
 use crate::session::CallerContext;
 use crate::snapshot::Snapshot;
-use crate::telemetry;
-use crate::upstream::{Peer, Shown, Upload};
+use crate::upstream::{ClientCert, Peer, Upload};
 
 /// What was learnt of a call's usage.
 #[derive(Debug)]
@@ -98,7 +97,7 @@ struct Reservation {
 impl Account {
     /// Opens the account when the head has been read.
     pub(crate) fn open(core: Arc<Core>, method: &Method) -> Box<Self> {
-        core.stats.began();
+        core.recorder.began();
         Box::new(Self {
             core,
             record: Record::new(RecordId::new(), Timestamp::now(), Bounded::new(method.as_str())),
@@ -217,9 +216,9 @@ impl Account {
     }
 
     /// An attempt has a connection.
-    pub(crate) fn attempt(&mut self, peer: &Peer, key: Option<&Chosen>, shown: Option<Shown<'_>>) {
+    pub(crate) fn attempt(&mut self, peer: &Peer, key: Option<&SelectedKey>, shown: Option<ClientCert<'_>>) {
         self.blamed = None;
-        if let Some(Shown { credential, secret }) = shown {
+        if let Some(ClientCert { credential, secret }) = shown {
             self.core.uses.shown(&self.record, &credential.name, secret);
         }
         let alias = key.and_then(|key| key.alias.clone());
@@ -326,7 +325,6 @@ impl Account {
         let id = self.record.id;
         self.record.status = reply::status(denial.reason).as_u16();
         self.record.reason = Some(denial.reason);
-        self.core.uses.refused(&self.record, self.blamed.as_ref(), denial.reason);
         if denial.reason == Reason::Internal {
             self.record.outcome = Outcome::Panicked;
         }
@@ -346,8 +344,7 @@ impl Account {
         let (reservation, was_sent) = match std::mem::replace(&mut self.phase, AccountPhase::Closed) {
             AccountPhase::Closed => return Ok(None),
             AccountPhase::Unproven => {
-                self.core.stats.ended();
-                self.core.stats.stranger(self.record.reason.unwrap_or(Reason::Internal));
+                self.core.recorder.stranger(self.record.reason);
                 return Ok(None);
             }
             AccountPhase::Proven => (None, false),
@@ -356,7 +353,6 @@ impl Account {
                 (Some(reservation), true)
             }
         };
-        self.core.stats.ended();
         self.place = None;
         self.record.duration = self.elapsed();
         if let Some(upload) = &self.upload {
@@ -366,14 +362,10 @@ impl Account {
         let model = self.call.as_ref().and_then(|call| call.price()).map(|price| price.model_shared());
         let line = reservation.as_ref().and_then(|reservation| reservation.line);
         self.book(usage, reservation.map(|reservation| reservation.hold), was_sent);
-        self.core.stats.call(&self.record, model);
-        // The record is counted or written, which only the journal can refuse.
-        let countable = !was_sent && line.is_none() && refusals::is_countable(&self.record);
-        let journal = &self.core.journal;
-        if countable && !self.core.refusals.is_told(&self.record, journal.space_is_short()) {
-            return Ok(None);
-        }
-        journal.record_seen(&self.record, telemetry::access).map(Some)
+        // The record is final: it is counted or written, which only the journal can refuse.
+        let left_nothing = !was_sent && line.is_none();
+        let ending = Ending { model, blamed: self.blamed.as_ref(), left_nothing };
+        self.core.recorder.record(&self.record, ending)
     }
 
     fn elapsed(&self) -> u64 {

@@ -7,7 +7,7 @@ use http::{Version, response};
 use super::permitted::PermittedCall;
 use crate::fault::Faults;
 use crate::injection::Scrubber;
-use crate::keys::Chosen;
+use crate::keys::SelectedKey;
 use crate::upstream::{Answer, AnswerBody, Lease};
 
 /// The head of the provider's answer and what is needed to pass the rest on.
@@ -17,7 +17,7 @@ pub(crate) struct Answered {
     pub(crate) body: AnswerBody,
     pub(crate) lease: Lease,
     pub(crate) call: Arc<PermittedCall>,
-    pub(crate) key: Option<Chosen>,
+    pub(crate) key: Option<SelectedKey>,
     /// What the body has to go through.
     pub(crate) scrubber: Option<Scrubber>,
     pub(crate) faults: Faults,
@@ -27,7 +27,7 @@ impl Answered {
     pub(crate) fn new(
         answer: Answer,
         call: Arc<PermittedCall>,
-        key: Option<Chosen>,
+        key: Option<SelectedKey>,
         faults: Faults,
     ) -> Box<Self> {
         let (mut head, body) = answer.response.into_parts();

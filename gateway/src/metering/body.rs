@@ -26,7 +26,7 @@ use crate::core::Core;
 use crate::drain::Phase;
 use crate::fault::{Faults, Stage};
 use crate::injection::{self, Messages, Scrubber, Seen};
-use crate::keys::Chosen;
+use crate::keys::SelectedKey;
 use crate::ledger::{Outcome, Wait};
 use crate::session::{Session, WriteProgress};
 use crate::upstream::{BodyError, Stall};
@@ -47,7 +47,7 @@ pub(crate) struct MeteredBody {
     core: Arc<Core>,
     session: Arc<Session>,
     /// Of the call, for what is to be masked in trailers.
-    key: Option<Chosen>,
+    key: Option<SelectedKey>,
     /// The last of an answer, as the caller may see them.
     trailers: Option<HeaderMap>,
     /// How it broke off, for the caller to see behind what came before.

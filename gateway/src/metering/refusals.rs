@@ -14,8 +14,7 @@ use tollgate_policy::denial::Reason;
 use tollgate_policy::map::Map;
 use tollgate_policy::name::Name;
 
-use crate::ledger::{Bounded, Journal, LedgerError, Outcome, Record, RecordId};
-use crate::telemetry;
+use crate::ledger::{Bounded, Outcome, Record, RecordId};
 
 /// Refusals of one caller for one reason that are told each, at once and then per minute, on one core.
 const EACH: u32 = 100;
@@ -68,8 +67,14 @@ impl Refusals {
         false
     }
 
+    /// Counts on what was taken and could not be written.
+    pub(super) fn count(&self, records: &[Record]) {
+        let mut state = self.state();
+        records.iter().for_each(|record| state.count(record));
+    }
+
     /// What was counted in the minutes before that of `now`.
-    fn take(&self, now: Timestamp) -> Vec<Record> {
+    pub(super) fn take(&self, now: Timestamp) -> Vec<Record> {
         let mut state = self.state();
         let minute = now.as_second().div_euclid(60);
         if minute == state.minute {
@@ -85,26 +90,9 @@ impl Refusals {
         state.take()
     }
 
-    fn take_all(&self) -> Vec<Record> {
+    /// All that was counted.
+    pub(super) fn take_all(&self) -> Vec<Record> {
         self.state().take()
-    }
-
-    /// Writes what was counted in the minutes before; once a second. While space is short it stays where it is.
-    pub(crate) fn tell(&self, journal: &Journal) {
-        if journal.available().is_ok() && !journal.space_is_short() {
-            for record in write(journal, self.take(Timestamp::now())) {
-                self.state().count(&record);
-            }
-        }
-    }
-
-    /// Writes all that was counted: the core has ended.
-    pub(crate) fn tell_all(&self, journal: &Journal) {
-        let unwritten = write(journal, self.take_all());
-        let calls: u64 = unwritten.iter().map(|record| record.count).sum();
-        if calls > 0 {
-            tracing::error!(calls, "refused calls could not be recorded: the journal's disk is full");
-        }
     }
 
     fn state(&self) -> MutexGuard<'_, RefusalCounts> {
@@ -174,13 +162,6 @@ pub(super) fn is_countable(record: &Record) -> bool {
     outcome && !answered && record.charges.is_empty()
 }
 
-/// What could not be written because the disk has filled up. A journal that is broken keeps what it was given, and says so itself.
-fn write(journal: &Journal, records: Vec<Record>) -> Vec<Record> {
-    let is_full =
-        |record: &Record| matches!(journal.record_seen(record, telemetry::access), Err(LedgerError::Full));
-    records.into_iter().filter(is_full).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -238,12 +219,9 @@ mod tests {
     fn what_could_not_be_written_is_counted_on() {
         let refusals = Refusals::default();
         let one = refused("spiffe://a/x", Reason::NoGrant, 600);
-        let count = |record| refusals.state().count(record);
-        count(&one);
-        count(&one);
+        refusals.count(&[one.clone(), one.clone()]);
         let [two] = &refusals.take_all()[..] else { panic!() };
-        count(&one);
-        count(two);
+        refusals.count(&[one, two.clone()]);
         let [three] = &refusals.take_all()[..] else { panic!() };
         assert_eq!((three.count, three.bytes_in), (3, 6));
     }

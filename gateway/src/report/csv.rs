@@ -7,14 +7,14 @@ use super::{Report, usd};
 
 pub(super) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
     let mut heading: Vec<Cow<'_, str>> = report.query.by.iter().map(|by| by.as_str().into()).collect();
-    heading.extend(report.total.columns().map(|(name, _)| match name {
+    heading.extend(report.total.columns().into_iter().map(|(name, _)| match name {
         "cost" | "estimated_cost" => Cow::Owned(format!("{name}_usd")),
         name => name.into(),
     }));
     record(out, &heading)?;
     for line in &report.lines {
         let mut cells: Vec<Cow<'_, str>> = line.keys.iter().map(|key| cell(key)).collect();
-        cells.extend(line.totals.columns().map(|(name, value)| match name {
+        cells.extend(line.totals.columns().into_iter().map(|(name, value)| match name {
             "cost" | "estimated_cost" => Cow::Owned(usd(value, 0)),
             _ => value.to_string().into(),
         }));

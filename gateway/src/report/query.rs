@@ -6,10 +6,14 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use rusqlite::Row;
+use tollgate_policy::caller::SpiffeId;
 
-use super::{Dimension, Query, Report, ReportLine, Totals};
-use crate::ledger::store::{COLUMNS, Reader, columns};
-use crate::ledger::tally::{Key, SUMS, Sums};
+use super::{By, Query, Report, ReportLine, Totals};
+use crate::ledger::amount::Unit;
+use crate::ledger::dimension::{Dimension, Texts};
+use crate::ledger::store::Reader;
+use crate::ledger::tally::{Key, Sums};
 use crate::ledger::{LedgerError, Outcome, UsageSource, tail};
 
 /// From this status on an answer is an error.
@@ -25,22 +29,39 @@ pub fn report(data_dir: &Path, mut query: Query) -> Result<Report, LedgerError> 
     query.since = Timestamp::from_second(minute.saturating_mul(60)).unwrap_or(query.since);
     let mut lines: HashMap<Vec<String>, Totals> = HashMap::new();
     let mut total = Totals::default();
-    let mut add = |group: Group| {
-        total.add(&group.totals);
+    let mut add = |group: &Group<'_>, totals: &Totals| {
+        total.add(totals);
         let keys = query.by.iter().map(|by| group.key(*by, &query.timezone)).collect();
-        lines.entry(keys).or_default().add(&group.totals);
+        lines.entry(keys).or_default().add(totals);
     };
-    reader.query(&sums_of(&query.by), &[&minute, &query.until.as_microsecond()], |row| {
-        add(Group::read(row)?);
+    let until = query.until.as_microsecond();
+    reader.query(&sums_of(&query.by), &[&minute, &until], |row| {
+        let group = Group::read(row)?;
+        let first = GROUP + Dimension::ALL.len();
+        let mut sums = [0; Sums::COLUMNS.len()];
+        for (index, sum) in sums.iter_mut().enumerate() {
+            *sum = row.get(first + index)?;
+        }
+        add(&group, &group.totals(sums));
+        Ok(())
+    })?;
+    reader.query(&usage_of(&query.by), &[&minute, &until], |row| {
+        let first = GROUP + Dimension::ALL.len();
+        let mut used = Totals::default();
+        if let Unit(Some(unit)) = row.get_ref(first)?.as_str()?.into() {
+            used.usage.add(unit, row.get::<_, i64>(first + 1)?.into());
+        }
+        add(&Group::read(row)?, &used);
         Ok(())
     })?;
     let tail = tail(data_dir, &reader)?;
-    let until = query.until.as_microsecond();
     let is_in = |key: &Key<'_>| key.minute >= minute && key.minute.saturating_mul(60_000_000) < until;
     for (key, sums) in &tail.sums {
-        if let Some(key) = Key::decode(key).filter(is_in) {
-            add(Group::of(&key, sums));
-        }
+        let Some(key) = Key::decode(key).filter(is_in) else { continue };
+        let group = Group::of(&key);
+        let mut totals = group.totals(sums.columns());
+        sums.usage.entries().for_each(|(unit, amount)| totals.usage.add(unit, amount.into()));
+        add(&group, &totals);
     }
     // What a correction moved elsewhere leaves nothing.
     lines.retain(|_, totals| *totals != Totals::default());
@@ -53,122 +74,109 @@ pub fn report(data_dir: &Path, mut query: Query) -> Result<Report, LedgerError> 
 }
 
 /// The hours, days and months of a line, so that they sort as time passes: an hour that the clock repeats comes after its namesake.
-fn times(by: &[Dimension], keys: &[String]) -> Vec<(Timestamp, String)> {
+fn times(by: &[By], keys: &[String]) -> Vec<(Timestamp, String)> {
     let timed = by.iter().zip(keys).filter(|(by, _)| by.is_time());
     timed.map(|(_, key)| (key.parse().unwrap_or_default(), key.clone())).collect()
 }
 
-fn sums_of(by: &[Dimension]) -> String {
+fn sums_of(by: &[By]) -> String {
+    let sums = Sums::COLUMNS.map(|sum| format!("sum({sum}) AS {sum}")).join(", ");
+    grouped(by, "sums", &sums, &Sums::COLUMNS)
+}
+
+fn usage_of(by: &[By]) -> String {
+    grouped(by, "usage", "unit, sum(amount) AS amount", &["unit", "amount"])
+}
+
+/// The rows of a table of the store, added up by what a [`Group`] is: that, and then `columns`.
+fn grouped(by: &[By], table: &str, sums: &str, columns: &[&str]) -> String {
     let by_time = by.iter().any(|by| by.is_time());
     let quarter = if by_time { format!("minute / {QUARTER}") } else { "0".to_owned() };
     let is_error = format!("CASE WHEN status >= {ERROR} THEN {ERROR} ELSE 0 END");
-    let status = if by.contains(&Dimension::Status) { "status" } else { &is_error };
-    let sums = SUMS.map(|sum| format!("sum({sum}) AS {sum}")).join(", ");
+    let status = if by.contains(&By::Status) { "status" } else { &is_error };
+    let unit = if columns.contains(&"unit") { ", unit" } else { "" };
     format!(
         "SELECT g.quarter, g.status, {}, {}
          FROM (SELECT dimensions, {quarter} AS quarter, {status} AS status, {sums}
-               FROM sums WHERE minute >= ?1 AND minute * 60000000 < ?2 GROUP BY 1, 2, 3) g
+               FROM {table} WHERE minute >= ?1 AND minute * 60000000 < ?2 GROUP BY 1, 2, 3{unit}) g
          JOIN dimensions d ON d.id = g.dimensions",
-        SUMS.map(|sum| format!("g.{sum}")).join(", "),
-        COLUMNS.map(|column| format!("d.{column}")).join(", "),
+        Dimension::ALL.map(|dimension| format!("d.{}", dimension.column())).join(", "),
+        columns.iter().map(|column| format!("g.{column}")).collect::<Vec<_>>().join(", "),
     )
 }
 
-/// What the ledger adds up: all records of one combination of words, in one quarter of an hour where that matters.
-struct Group {
+/// Columns before the dimensions.
+const GROUP: usize = 2;
+
+/// All records of one combination of texts, in one quarter of an hour where that matters.
+struct Group<'a> {
     quarter: i64,
     status: u16,
-    words: [String; COLUMNS.len()],
-    totals: Totals,
+    texts: Texts<'a>,
 }
 
-impl Group {
-    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
-        let mut sums = Sums::default();
-        for (index, sum) in sums.iter_mut().enumerate() {
-            *sum = row.get(2 + index)?;
+impl<'a> Group<'a> {
+    fn read(row: &'a Row<'_>) -> rusqlite::Result<Self> {
+        let mut texts = Texts::default();
+        for (index, text) in texts.iter_mut().enumerate() {
+            *text = row.get_ref(GROUP + index)?.as_str()?;
         }
-        let mut words = [const { String::new() }; COLUMNS.len()];
-        for (index, word) in words.iter_mut().enumerate() {
-            *word = row.get(2 + SUMS.len() + index)?;
-        }
-        Ok(Self::new(row.get(0)?, row.get(1)?, words, &sums))
+        Ok(Self { quarter: row.get(0)?, status: row.get(1)?, texts })
     }
 
-    fn of(key: &Key<'_>, sums: &Sums) -> Self {
-        Self::new(key.minute.div_euclid(QUARTER), key.status, columns(&key.words), sums)
+    fn of(key: &Key<'a>) -> Self {
+        Self { quarter: key.minute.div_euclid(QUARTER), status: key.status, texts: key.texts }
     }
 
-    fn new(quarter: i64, status: u16, words: [String; COLUMNS.len()], sums: &Sums) -> Self {
-        let sum = |name: &str| {
-            let place = SUMS.iter().position(|known| *known == name);
-            place.and_then(|place| sums.get(place)).copied().map(i128::from).unwrap_or_default()
-        };
-        let totals = Totals {
-            input: sum("input"),
-            cache_read: sum("cache_read"),
-            cache_write: sum("cache_write"),
-            output: sum("output"),
-            reasoning: sum("reasoning"),
-            media: sum("media"),
-            searches: sum("searches"),
-            sessions: sum("sessions"),
-            images: sum("images"),
-            seconds: sum("seconds"),
-            characters: sum("characters"),
-            bytes_in: sum("bytes_in"),
-            bytes_out: sum("bytes_out"),
-            cost: sum("cost"),
-            unpriced: sum("unpriced"),
-            ..Totals::default()
-        };
-        let mut group = Self { quarter, status, words, totals };
-        group.count(sum("requests"));
-        group
-    }
-
-    fn count(&mut self, count: i128) {
-        let (outcome, source) = (self.word("outcome"), self.word("usage_source"));
-        let estimated = source == UsageSource::Estimated.as_str() || source == UsageSource::Presumed.as_str();
-        let answered = [Outcome::Completed, Outcome::CallerGone].iter().any(|good| good.as_str() == outcome);
+    /// What these sums are, by how the calls of the group ended.
+    fn totals(&self, sums: [i64; Sums::COLUMNS.len()]) -> Totals {
+        let [count, unpriced, bytes_in, bytes_out, cost] = sums.map(i128::from);
+        let mut totals = Totals { unpriced, bytes_in, bytes_out, cost, ..Totals::default() };
+        let outcome = self.text(Dimension::Outcome);
         let is = |other: Outcome| other.as_str() == outcome;
-        let totals = &self.totals;
-        let (adjustments, mut counts) = (is(Outcome::Adjustment), *totals);
+        let answered = is(Outcome::Completed) || is(Outcome::CallerGone);
         *(match () {
-            () if adjustments => &mut counts.adjustments,
-            () if is(Outcome::Refused) => &mut counts.refused,
-            () if answered && self.status < ERROR => &mut counts.calls,
-            () => &mut counts.failed,
+            () if is(Outcome::Adjustment) => &mut totals.adjustments,
+            () if is(Outcome::Refused) => &mut totals.refused,
+            () if answered && self.status < ERROR => &mut totals.calls,
+            () => &mut totals.failed,
         }) = count;
-        if !adjustments {
-            counts.requests = count;
+        if !is(Outcome::Adjustment) {
+            totals.requests = count;
         }
-        if estimated {
-            counts.estimated = count;
-            counts.estimated_cost = counts.cost;
+        let source = self.text(Dimension::UsageSource);
+        if [UsageSource::Estimated, UsageSource::Presumed].iter().any(|open| open.as_str() == source) {
+            totals.estimated = count;
+            totals.estimated_cost = cost;
         }
-        self.totals = counts;
+        totals
     }
 
-    fn word(&self, column: &str) -> &str {
-        let at = COLUMNS.iter().position(|known| *known == column);
-        at.and_then(|at| self.words.get(at)).map_or("", String::as_str)
+    const fn text(&self, dimension: Dimension) -> &'a str {
+        self.texts[dimension as usize]
     }
 
-    fn key(&self, by: Dimension, timezone: &TimeZone) -> String {
+    fn key(&self, by: By, timezone: &TimeZone) -> String {
         let time = |format: &str| {
             let at = Timestamp::from_second(self.quarter.saturating_mul(QUARTER * 60)).unwrap_or_default();
             at.to_zoned(timezone.clone()).strftime(format).to_string()
         };
+        let of_caller = |part: fn(&SpiffeId) -> Option<&str>| {
+            let caller: Option<SpiffeId> = self.text(Dimension::Caller).parse().ok();
+            caller.as_ref().and_then(part).unwrap_or_default().to_owned()
+        };
         match by {
-            Dimension::Hour => time("%Y-%m-%dT%H:00%:z"),
-            Dimension::Day => time("%Y-%m-%d"),
-            Dimension::Month => time("%Y-%m"),
-            Dimension::Status if self.status == 0 => String::new(),
-            Dimension::Status => self.status.to_string(),
-            Dimension::Grant => self.word("grant_name").to_owned(),
-            Dimension::Model if self.word("model").is_empty() => self.word("model_answered").to_owned(),
-            by => self.word(by.as_str()).to_owned(),
+            By::Hour => time("%Y-%m-%dT%H:00%:z"),
+            By::Day => time("%Y-%m-%d"),
+            By::Month => time("%Y-%m"),
+            By::Namespace => of_caller(SpiffeId::namespace),
+            By::ServiceAccount => of_caller(SpiffeId::service_account),
+            By::Status if self.status == 0 => String::new(),
+            By::Status => self.status.to_string(),
+            By::Dimension(Dimension::Model) if self.text(Dimension::Model).is_empty() => {
+                self.text(Dimension::ModelAnswered).to_owned()
+            }
+            By::Dimension(dimension) => self.text(dimension).to_owned(),
         }
     }
 }

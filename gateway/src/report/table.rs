@@ -4,35 +4,45 @@ use std::io::{self, Write};
 
 use jiff::Timestamp;
 
-use super::{Dimension, Report, Totals, usd};
+use super::{By, Report, Totals, usd};
+use crate::ledger::Dimension;
 use crate::table::{Column, Cut, Page, Table, counted, grouped, visible};
 
-/// A column of numbers, and what stands in it.
-type Sum = (Column, fn(&Totals) -> i128);
+/// A sum of a line.
+struct Sum {
+    column: Column,
+    value: i128,
+    /// Shown whatever is in it; all others only where there is anything.
+    always: bool,
+    is_money: bool,
+}
 
-/// Shown whatever is in it.
-const CALLS: Sum = (Column::number("calls"), |totals| totals.calls);
-/// Shown only where there is anything, like those behind the cost.
-const BEFORE_COST: [Sum; 13] = [
-    (Column::number("failed"), |totals| totals.failed),
-    (Column::number("refused"), |totals| totals.refused),
-    (Column::number("input"), |totals| totals.input),
-    (Column::number("cache read").spare(3), |totals| totals.cache_read),
-    (Column::number("cache write").spare(4), |totals| totals.cache_write),
-    (Column::number("output"), |totals| totals.output),
-    (Column::number("reasoning").spare(2), |totals| totals.reasoning),
-    (Column::number("media").spare(1), |totals| totals.media),
-    (Column::number("searches").spare(1), |totals| totals.searches),
-    (Column::number("sessions").spare(1), |totals| totals.sessions),
-    (Column::number("images").spare(1), |totals| totals.images),
-    (Column::number("seconds").spare(1), |totals| totals.seconds),
-    (Column::number("characters").spare(1), |totals| totals.characters),
-];
-const AFTER_COST: [Sum; 3] = [
-    (Column::number("estimated").spare(5), |totals| totals.estimated),
-    (Column::number("unpriced").spare(6), |totals| totals.unpriced),
-    (Column::number("adjustments").spare(7), |totals| totals.adjustments),
-];
+/// The sums of a line, in the order of their columns.
+fn sums(totals: &Totals) -> Vec<Sum> {
+    let sum = |column, value| Sum { column, value, always: false, is_money: false };
+    let mut sums = vec![
+        Sum { always: true, ..sum(Column::number("calls"), totals.calls) },
+        sum(Column::number("failed"), totals.failed),
+        sum(Column::number("refused"), totals.refused),
+    ];
+    sums.extend(totals.usage.columns().into_iter().map(|(name, amount)| sum(used(name), amount)));
+    sums.push(Sum { always: true, is_money: true, ..sum(Column::number("cost USD"), totals.cost) });
+    sums.push(sum(Column::number("estimated").spare(5), totals.estimated));
+    sums.push(sum(Column::number("unpriced").spare(6), totals.unpriced));
+    sums.push(sum(Column::number("adjustments").spare(7), totals.adjustments));
+    sums
+}
+
+/// A column of usage.
+fn used(name: &'static str) -> Column {
+    match name {
+        "input" | "output" => Column::number(name),
+        "cache_read" => Column::number("cache read").spare(3),
+        "cache_write" => Column::number("cache write").spare(4),
+        "reasoning" => Column::number(name).spare(2),
+        _ => Column::number(name).spare(1),
+    }
+}
 
 pub(super) fn write(report: &Report, out: &mut impl Write, page: Page) -> io::Result<()> {
     let at = |instant: Timestamp| {
@@ -48,20 +58,24 @@ pub(super) fn write(report: &Report, out: &mut impl Write, page: Page) -> io::Re
         return writeln!(out, "No calls.");
     }
     // A line may have what the sum of all has not: a correction takes from one day what it adds to another.
-    let shown = |(_, value): &Sum| report.lines.iter().any(|line| value(&line.totals) != 0);
-    let before: Vec<Sum> = std::iter::once(CALLS).chain(BEFORE_COST.into_iter().filter(shown)).collect();
-    let after: Vec<Sum> = AFTER_COST.into_iter().filter(shown).collect();
-    let decimals = report.lines.iter().map(|line| decimals(line.totals.cost)).fold(2, usize::max);
-    let numbers = |totals: &Totals| {
-        let cost = grouped(&usd(totals.cost, decimals));
-        let count = |(_, value): &Sum| grouped(&value(totals).to_string());
-        before.iter().map(count).chain([cost]).chain(after.iter().map(count)).collect::<Vec<_>>()
+    let mut shown: Vec<bool> = sums(&report.total).iter().map(|sum| sum.always).collect();
+    for line in &report.lines {
+        shown.iter_mut().zip(sums(&line.totals)).for_each(|(shown, sum)| *shown |= sum.value != 0);
+    }
+    let shown = |totals: &Totals| {
+        sums(totals)
+            .into_iter()
+            .zip(&shown)
+            .filter(|(_, shown)| **shown)
+            .map(|(sum, _)| sum)
+            .collect::<Vec<_>>()
     };
-    let mut columns: Vec<Column> =
-        report.query.by.iter().map(|by| Column::text(by.as_str(), cut(*by))).collect();
-    columns.extend(before.iter().map(|(column, _)| *column));
-    columns.push(Column::number("cost USD"));
-    columns.extend(after.iter().map(|(column, _)| *column));
+    let decimals = report.lines.iter().map(|line| decimals(line.totals.cost)).fold(2, usize::max);
+    let text = |sum: Sum| if sum.is_money { usd(sum.value, decimals) } else { sum.value.to_string() };
+    let numbers =
+        |totals: &Totals| shown(totals).into_iter().map(|sum| grouped(&text(sum))).collect::<Vec<_>>();
+    let by = report.query.by.iter().map(|by| Column::text(by.as_str(), cut(*by)));
+    let columns: Vec<Column> = by.chain(shown(&report.total).into_iter().map(|sum| sum.column)).collect();
     let mut table = Table::new(columns);
     for line in &report.lines {
         table.row(line.keys.iter().map(|key| visible(key)).chain(numbers(&line.totals)).collect());
@@ -78,10 +92,10 @@ pub(super) fn write(report: &Report, out: &mut impl Write, page: Page) -> io::Re
 }
 
 /// Where a text gives way on a narrow page.
-const fn cut(by: Dimension) -> Cut {
+const fn cut(by: By) -> Cut {
     match by {
-        Dimension::Hour | Dimension::Day | Dimension::Month | Dimension::Status => Cut::Never,
-        Dimension::Caller => Cut::Start,
+        By::Hour | By::Day | By::Month | By::Status => Cut::Never,
+        By::Dimension(Dimension::Caller) => Cut::Start,
         _ => Cut::End,
     }
 }

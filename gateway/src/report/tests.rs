@@ -3,7 +3,7 @@ use std::path::Path;
 
 use jiff::civil::date;
 use tollgate_policy::denial::Reason;
-use tollgate_policy::price::NanoUsd;
+use tollgate_policy::price::{Item, NanoUsd};
 
 use super::*;
 use crate::ledger::samples::{directory, hold, record};
@@ -82,20 +82,20 @@ fn some_record(dice: &mut Dice) -> Record {
 }
 
 /// The sums that a reader of the journal alone would come to.
-fn naive(records: &[Record], by: &[Dimension], timezone: &TimeZone) -> BTreeMap<Vec<String>, Totals> {
+fn naive(records: &[Record], by: &[By], timezone: &TimeZone) -> BTreeMap<Vec<String>, Totals> {
     let mut lines: BTreeMap<Vec<String>, Totals> = BTreeMap::new();
     for record in records {
         let zoned = record.at.to_zoned(timezone.clone());
-        let key = |by: &Dimension| match by {
-            Dimension::Caller => record.caller.as_ref().unwrap().as_str().to_owned(),
-            Dimension::Namespace => record.caller.as_ref().unwrap().namespace().unwrap().to_owned(),
-            Dimension::Model => record.model.as_ref().unwrap().to_string(),
-            Dimension::Day => zoned.date().to_string(),
-            Dimension::Month => zoned.strftime("%Y-%m").to_string(),
-            Dimension::Hour => zoned.strftime("%Y-%m-%dT%H:00%:z").to_string(),
-            Dimension::Reason => record.reason.map_or("", Reason::as_str).to_owned(),
-            Dimension::Status => record.status.to_string(),
-            Dimension::UsageSource => record.usage_source.as_str().to_owned(),
+        let key = |by: &By| match by {
+            By::Dimension(Dimension::Caller) => record.caller.as_ref().unwrap().as_str().to_owned(),
+            By::Namespace => record.caller.as_ref().unwrap().namespace().unwrap().to_owned(),
+            By::Dimension(Dimension::Model) => record.model.as_ref().unwrap().to_string(),
+            By::Day => zoned.date().to_string(),
+            By::Month => zoned.strftime("%Y-%m").to_string(),
+            By::Hour => zoned.strftime("%Y-%m-%dT%H:00%:z").to_string(),
+            By::Dimension(Dimension::Reason) => record.reason.map_or("", Reason::as_str).to_owned(),
+            By::Status => record.status.to_string(),
+            By::Dimension(Dimension::UsageSource) => record.usage_source.as_str().to_owned(),
             other => panic!("{other:?}"),
         };
         let totals = lines.entry(by.iter().map(key).collect()).or_default();
@@ -107,10 +107,7 @@ fn naive(records: &[Record], by: &[Dimension], timezone: &TimeZone) -> BTreeMap<
         totals.calls += i128::from(!refused && !failed);
         totals.failed += i128::from(failed);
         totals.refused += i128::from(refused);
-        totals.input += i128::from(record.units.input);
-        totals.cache_write += i128::from(record.units.cache_write_1h + record.units.cache_write_5m);
-        totals.output += i128::from(record.units.output);
-        totals.reasoning += i128::from(record.units.reasoning);
+        record.units.entries().for_each(|(unit, count)| totals.usage.add(unit, i128::from(count)));
         totals.cost += cost;
         totals.estimated += i128::from(estimated);
         totals.estimated_cost += if estimated { cost } else { 0 };
@@ -162,7 +159,7 @@ fn a_period_includes_its_first_instant_and_not_its_last() {
     let timezone = TimeZone::get("Europe/Berlin").unwrap();
     let instant = |text| instant(text, &timezone, Timestamp::now()).unwrap();
     let query = Query {
-        by: vec![Dimension::Month],
+        by: vec![By::Month],
         since: instant("2026-11-01"),
         until: instant("2026-12-01"),
         timezone: timezone.clone(),
@@ -309,7 +306,7 @@ fn a_call_that_the_store_has_not_taken_in_is_in_the_report() {
         }
     }
     let report = ask(directory.path(), "caller,day");
-    assert_eq!((report.lines.len(), report.total.calls, report.total.input), (1, 2, 200));
+    assert_eq!((report.lines.len(), report.total.calls, report.total.usage.get(Item::Input)), (1, 2, 200));
     ledger.ingest();
     assert_eq!(ask(directory.path(), "caller,day").total, report.total);
     ledger.close().unwrap();

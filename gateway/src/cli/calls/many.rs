@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tollgate_policy::price::Item;
 
 use super::Format;
-use crate::ledger::{Call, Object};
+use crate::ledger::{Call, Dimension, Object};
 use crate::report::{cell, record, usd};
 use crate::table::{Column, Cut, GREEN, Page, RED, Table, YELLOW, grouped, visible};
 
@@ -130,31 +130,23 @@ fn correction(row: &Object) -> Value {
     Value::Object(members.collect())
 }
 
-/// Members of a record that are text or numbers, by the names of their columns.
-const CELLS: [(&str, &str); 22] = [
-    ("caller", "caller"),
-    ("proof", "proof"),
-    ("method", "method"),
-    ("destination", "destination"),
-    ("host", "host"),
-    ("port", "port"),
-    ("path", "path"),
-    ("operation", "operation"),
-    ("grant", "grant"),
-    ("credential", "credential"),
-    ("alias", "alias"),
-    ("credential_version", "credential_version"),
-    ("source", "source"),
-    ("peer", "peer"),
-    ("model", "model"),
-    ("model_answered", "model_answered"),
-    ("status", "status"),
-    ("reason", "reason"),
-    ("outcome", "outcome"),
-    ("usage_source", "usage_source"),
-    ("price_version", "price_version"),
-    ("generation", "generation"),
+/// Members of a record that are texts or numbers and no dimensions.
+const CELLS: [&str; 10] = [
+    "proof",
+    "method",
+    "port",
+    "path",
+    "operation",
+    "credential_version",
+    "peer",
+    "status",
+    "price_version",
+    "generation",
 ];
+
+fn members() -> impl Iterator<Item = &'static str> {
+    Dimension::ALL.map(Dimension::as_str).into_iter().chain(CELLS)
+}
 
 pub(super) fn write_csv(calls: &[Call], out: &mut impl Write) -> io::Result<()> {
     write_heading(out)?;
@@ -163,7 +155,7 @@ pub(super) fn write_csv(calls: &[Call], out: &mut impl Write) -> io::Result<()> 
 
 fn write_heading(out: &mut impl Write) -> io::Result<()> {
     let names = ["id", "at", "duration_ms", "first_byte_ms"].into_iter();
-    let names = names.chain(CELLS.map(|(name, _)| name)).chain(Item::ALL.iter().map(|item| item.as_str()));
+    let names = names.chain(members()).chain(Item::ALL.iter().map(|item| item.as_str()));
     let rest = ["body_bytes_in", "body_bytes_out", "cost_usd", "unpriced", "attempts", "corrections"];
     record(out, &names.chain(rest).map(Cow::Borrowed).collect::<Vec<_>>())
 }
@@ -184,7 +176,7 @@ fn write_cells(call: &Call, out: &mut impl Write) -> io::Result<()> {
     };
     let mut cells: Vec<Cow<'_, str>> = vec![call.id.to_string().into(), call.at.to_string().into()];
     cells.extend([millis("duration_us"), millis("first_byte_us")]);
-    cells.extend(CELLS.map(|(_, member)| text(member)));
+    cells.extend(members().map(text));
     cells.extend(Item::ALL.iter().map(|item| Cow::Owned(call.unit(item.as_str()).to_string())));
     cells.extend([text("bytes_in"), text("bytes_out")]);
     cells.push(call.number("cost").map_or(Cow::Borrowed(""), |nanos| usd(nanos.into(), 0).into()));

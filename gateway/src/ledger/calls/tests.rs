@@ -36,14 +36,14 @@ fn calls_are_picked_by_what_their_records_say() {
         let wanted = Wanted { texts: vec![(name, text.to_owned())], ..everything.clone() };
         ids(directory.path(), &wanted, 9)
     };
-    assert_eq!(picks("caller", "spiffe://prod.acme/ns/billing/sa/web"), [bad.id]);
-    assert_eq!(picks("caller", "*/ns/billing/*"), [bad.id]);
-    assert_eq!(picks("caller", "spiffe://prod.acme/ns/*").len(), 2);
-    assert_eq!(picks("model", "gpt-5"), [bad.id]);
-    assert_eq!(picks("model", "gpt-5*").len(), 2);
-    assert_eq!(picks("reason", "no_grant"), [bad.id]);
-    assert_eq!(picks("outcome", "completed"), [good.id]);
-    assert_eq!(picks("grant", "checkout"), []);
+    assert_eq!(picks(Dimension::Caller, "spiffe://prod.acme/ns/billing/sa/web"), [bad.id]);
+    assert_eq!(picks(Dimension::Caller, "*/ns/billing/*"), [bad.id]);
+    assert_eq!(picks(Dimension::Caller, "spiffe://prod.acme/ns/*").len(), 2);
+    assert_eq!(picks(Dimension::Model, "gpt-5"), [bad.id]);
+    assert_eq!(picks(Dimension::Model, "gpt-5*").len(), 2);
+    assert_eq!(picks(Dimension::Reason, "no_grant"), [bad.id]);
+    assert_eq!(picks(Dimension::Outcome, "completed"), [good.id]);
+    assert_eq!(picks(Dimension::Grant, "checkout"), []);
     for (status, found) in
         [("403", vec![bad.id]), ("4xx", vec![bad.id]), ("2XX", vec![good.id]), ("40", vec![])]
     {

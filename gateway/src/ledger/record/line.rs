@@ -3,6 +3,7 @@
 use tollgate_policy::price::{Item, Units};
 
 use super::{Attempt, Charge, HoldLine, Record, RecordId};
+use crate::ledger::dimension::Part;
 use crate::ledger::json::{Json, Object, member};
 
 impl Object for Record {
@@ -19,16 +20,10 @@ impl Record {
         json.time(member!("at"), self.at);
         json.number(member!("duration_us"), self.duration);
         optional(json, member!("first_byte_us"), self.first_byte);
-        json.optional_word(member!("caller"), self.caller.as_ref().map(|caller| caller.as_str()));
+        self.write_dimensions(json, Part::Access);
         json.text(member!("method"), self.method.as_str());
-        json.optional_word(member!("destination"), self.destination.as_ref().map(|name| name.as_str()));
-        json.optional(member!("host"), self.host.as_ref().map(|host| host.as_str()));
         json.optional(member!("path"), self.path.as_ref().map(|path| path.as_str()));
-        json.optional_word(member!("grant"), self.grant.as_ref().map(|name| name.as_str()));
-        json.optional(member!("model"), self.model.as_ref().map(|model| model.as_str()));
         json.number(member!("status"), self.status.into());
-        json.optional_word(member!("reason"), self.reason.map(|reason| reason.as_str()));
-        json.word(member!("outcome"), self.outcome.as_str());
         optional(json, member!("count"), Some(self.count).filter(|count| *count != 1));
         // One that simply succeeded is told by the record itself.
         let last = self.attempts.last();
@@ -43,17 +38,12 @@ impl Record {
 
     /// How the object goes on to its end.
     pub(crate) fn rest(&self, json: &mut Json<'_>) {
+        self.write_dimensions(json, Part::Rest);
         json.optional_word(member!("proof"), self.proof.map(|proof| proof.as_str()));
         optional(json, member!("port"), self.port.map(u64::from));
         json.optional(member!("operation"), self.operation.as_deref());
-        json.optional_word(member!("credential"), self.credential.as_ref().map(|name| name.as_str()));
-        json.optional_word(member!("alias"), self.alias.as_ref().map(|alias| alias.as_str()));
         json.optional(member!("credential_version"), self.credential_version.as_deref());
-        json.optional_word(member!("source"), self.source.as_deref());
         json.optional_word(member!("peer"), self.attempts.last().and_then(|last| last.peer.as_deref()));
-        json.optional(member!("model_answered"), self.model_answered.as_ref().map(|model| model.as_str()));
-        json.optional(member!("tier"), self.tier.as_ref().map(|tier| tier.as_str()));
-        json.word(member!("usage_source"), self.usage_source.as_str());
         if self.unpriced {
             json.raw(concat!(member!("unpriced"), "true"));
         }

@@ -6,8 +6,8 @@ use jiff::tz::TimeZone;
 use super::*;
 use crate::files::DirectoryLock;
 use crate::ledger::samples::{self, SPEND, TOKENS, directory, hold, record, sums};
-use crate::ledger::{Call, Ledger, Record, catch_up, find, list, verify};
-use crate::report::{Dimension, Query, Report, report};
+use crate::ledger::{Call, Dimension, Ledger, Record, catch_up, find, list, verify};
+use crate::report::{By, Query, Report, report};
 
 /// A call of 100 tokens in and 20 out for 0.0001 USD, whose usage was worked out.
 fn estimated() -> Record {
@@ -41,7 +41,7 @@ fn actual(input: u64, output: u64, nanos: u64) -> Correction {
     Correction { input, output, cost: NanoUsd(nanos) }
 }
 
-fn ask(data_dir: &Path, by: &[Dimension]) -> Report {
+fn ask(data_dir: &Path, by: &[By]) -> Report {
     let until = Timestamp::now() + SignedDuration::from_secs(1);
     let query = Query { by: by.to_vec(), since: Timestamp::UNIX_EPOCH, until, timezone: TimeZone::UTC };
     report(data_dir, query).unwrap()
@@ -51,8 +51,8 @@ fn ask(data_dir: &Path, by: &[Dimension]) -> Report {
 fn is_settled_at(data_dir: &Path, actual: Correction) {
     let total = ask(data_dir, &[]).total;
     assert_eq!((total.calls, total.requests, total.estimated, total.estimated_cost), (2, 2, 0, 0));
-    assert_eq!(total.input, i128::from(actual.input) + 100);
-    assert_eq!(total.output, i128::from(actual.output) + 20);
+    assert_eq!(total.usage.get(Item::Input), i128::from(actual.input) + 100);
+    assert_eq!(total.usage.get(Item::Output), i128::from(actual.output) + 20);
     assert_eq!(total.cost, i128::from(actual.cost.0) + 100_000);
     let (_ledger, balances) = Ledger::open(data_dir, None, 1).unwrap();
     assert_eq!(sums(&balances)[TOKENS], actual.input + actual.output + 120);
@@ -157,12 +157,12 @@ fn a_correction_takes_its_call_out_of_the_group_it_was_in() {
     for (cost, adjustments) in [(7_000, 1), (9_000, 2)] {
         settle(directory.path(), id, actual(10, 2, cost)).unwrap();
         catch_up(directory.path()).unwrap();
-        let by_source = ask(directory.path(), &[Dimension::UsageSource]);
+        let by_source = ask(directory.path(), &[By::Dimension(Dimension::UsageSource)]);
         let [line] = &by_source.lines[..] else { panic!("{:?}", by_source.lines) };
         assert_eq!(line.keys, ["reported"]);
         assert_eq!((line.totals.calls, line.totals.adjustments), (2, adjustments));
         assert_eq!((line.totals.bytes_in, line.totals.bytes_out), (11, 22));
-        let by_outcome = ask(directory.path(), &[Dimension::Outcome, Dimension::Status]);
+        let by_outcome = ask(directory.path(), &[By::Dimension(Dimension::Outcome), By::Status]);
         let cost_of =
             |outcome: &str| by_outcome.lines.iter().find(|line| line.keys[0] == outcome).unwrap().totals.cost;
         assert_eq!(cost_of("completed"), 100_000 + i128::from(cost));
@@ -208,7 +208,7 @@ fn corrections_of_earlier_versions_count_and_can_be_corrected_again() {
     assert_eq!((total.calls, total.cost, total.adjustments), (2, 107_000, 1));
     settle(directory.path(), id, actual(30, 4, 9_000)).unwrap();
     catch_up(directory.path()).unwrap();
-    let sources = ask(directory.path(), &[Dimension::UsageSource]).lines;
+    let sources = ask(directory.path(), &[By::Dimension(Dimension::UsageSource)]).lines;
     assert_eq!(sources.len(), 1, "{sources:?}");
     is_settled_at(directory.path(), actual(30, 4, 9_000));
 }
@@ -249,7 +249,7 @@ fn a_call_that_was_corrected_is_the_same_in_the_list_and_in_the_report() {
     let listed = listed.into_iter().find(|call| call.id == id).unwrap();
     assert_eq!((listed.record, listed.corrections.len()), (call.record, 1));
     let total = ask(directory.path(), &[]).total;
-    assert_eq!((total.input, total.cost, total.estimated), (110, 107_000, 0));
+    assert_eq!((total.usage.get(Item::Input), total.cost, total.estimated), (110, 107_000, 0));
 }
 
 #[test]

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
+use super::dimensions::Dimensions;
 use super::{Cursor, Store};
 use crate::ledger::LedgerError;
 use crate::ledger::record::RecordId;
-use crate::ledger::tally::{ChargeKey, Key, SUMS, Tally};
+use crate::ledger::tally::{ChargeKey, Key, Sums, Tally};
 
 /// Stretches are joined up to this many bytes: what has to be read to find one record.
 const STRETCH: u64 = 1 << 20;
@@ -53,19 +54,7 @@ impl Store {
             Some(cursor) => *cursor,
             None => begin_segment(&transaction, name)?,
         };
-        let mut sum = transaction.prepare_cached(&add_sums())?;
-        for (encoded, sums) in &tally.sums {
-            let Some(key) = Key::decode(encoded) else { continue };
-            let dimensions = self.dimensions.id(&transaction, Key::words_of(encoded), &key)?;
-            sum.raw_bind_parameter(1, key.minute)?;
-            sum.raw_bind_parameter(2, dimensions)?;
-            sum.raw_bind_parameter(3, key.status)?;
-            for (index, part) in sums.iter().enumerate() {
-                sum.raw_bind_parameter(index + 4, (*part).clamp(-MOST, MOST))?;
-            }
-            sum.raw_execute()?;
-        }
-        drop(sum);
+        add_sums(&transaction, &mut self.dimensions, tally)?;
         add_charges(&transaction, tally)?;
         add_ids(&transaction, cursor.id, tally, ended)?;
         if let Some(ids) = tally.ids {
@@ -85,13 +74,32 @@ impl Store {
     }
 }
 
-fn add_sums() -> String {
-    let numbers = (1..=SUMS.len() + 3).map(|number| format!("?{number}")).collect::<Vec<_>>().join(", ");
-    let added = SUMS.map(|column| format!("{column} = min({column} + excluded.{column}, {MOST})")).join(", ");
-    format!(
-        "INSERT INTO sums (minute, dimensions, status, {}) VALUES ({numbers}) ON CONFLICT DO UPDATE SET {added}",
-        SUMS.join(", "),
-    )
+fn add_sums(connection: &Connection, known: &mut Dimensions, tally: &Tally) -> rusqlite::Result<()> {
+    let added = Sums::COLUMNS.map(|column| format!("{column} = min({column} + excluded.{column}, {MOST})"));
+    let mut add = connection.prepare_cached(&format!(
+        "INSERT INTO sums (minute, dimensions, status, {}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+         ON CONFLICT DO UPDATE SET {}",
+        Sums::COLUMNS.join(", "),
+        added.join(", "),
+    ))?;
+    let mut use_up = connection.prepare_cached(&format!(
+        "INSERT INTO usage (minute, dimensions, status, unit, amount) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT DO UPDATE SET amount = min(amount + excluded.amount, {MOST})",
+    ))?;
+    for (encoded, sums) in &tally.sums {
+        let Some(key) = Key::decode(encoded) else { continue };
+        let dimensions = known.id(connection, Key::texts_of(encoded), &key)?;
+        let [requests, unpriced, bytes_in, bytes_out, cost] =
+            sums.columns().map(|sum| sum.clamp(-MOST, MOST));
+        add.execute(params![
+            key.minute, dimensions, key.status, requests, unpriced, bytes_in, bytes_out, cost
+        ])?;
+        for (unit, amount) in sums.usage.entries() {
+            let amount = amount.clamp(-MOST, MOST);
+            use_up.execute(params![key.minute, dimensions, key.status, unit.as_str(), amount])?;
+        }
+    }
+    Ok(())
 }
 
 fn add_charges(connection: &Connection, tally: &Tally) -> rusqlite::Result<()> {

@@ -2,11 +2,13 @@
 
 use rusqlite::Connection;
 
-/// Of this layout; another one is not touched.
-const VERSION: i64 = 3;
+use crate::ledger::dimension::Dimension;
+
+/// Of this layout; another one is not touched. Dimensions and units do not change it.
+const VERSION: i64 = 4;
 
 /// Requests are not rows of their own: `sums` has what they add up to, by minute and by what they have in common, so the store stays
-/// small however many there are. `stretches` says where in the journal the line of a given record can be.
+/// small however many there are; `usage` has a row for each unit of that. `stretches` says where in the journal the line of a given record can be.
 const TABLES: &str = "
 CREATE TABLE segments (
     id     INTEGER PRIMARY KEY,
@@ -23,45 +25,27 @@ CREATE TABLE stretches (
     greatest BLOB NOT NULL
 ) STRICT;
 CREATE TABLE dimensions (
-    id              INTEGER PRIMARY KEY,
-    hash            BLOB NOT NULL UNIQUE,
-    caller          TEXT NOT NULL,
-    namespace       TEXT NOT NULL,
-    service_account TEXT NOT NULL,
-    destination     TEXT NOT NULL,
-    host            TEXT NOT NULL,
-    grant_name      TEXT NOT NULL,
-    credential      TEXT NOT NULL,
-    alias           TEXT NOT NULL,
-    model           TEXT NOT NULL,
-    model_answered  TEXT NOT NULL,
-    tier            TEXT NOT NULL,
-    source          TEXT NOT NULL,
-    reason          TEXT NOT NULL,
-    outcome         TEXT NOT NULL,
-    usage_source    TEXT NOT NULL
+    id   INTEGER PRIMARY KEY,
+    hash BLOB NOT NULL UNIQUE
 ) STRICT;
 CREATE TABLE sums (
-    minute      INTEGER NOT NULL,
-    dimensions  INTEGER NOT NULL,
-    status      INTEGER NOT NULL,
-    requests    INTEGER NOT NULL,
-    unpriced    INTEGER NOT NULL,
-    input       INTEGER NOT NULL,
-    cache_read  INTEGER NOT NULL,
-    cache_write INTEGER NOT NULL,
-    output      INTEGER NOT NULL,
-    reasoning   INTEGER NOT NULL,
-    media       INTEGER NOT NULL,
-    searches    INTEGER NOT NULL,
-    sessions    INTEGER NOT NULL,
-    images      INTEGER NOT NULL,
-    seconds     INTEGER NOT NULL,
-    characters  INTEGER NOT NULL,
-    bytes_in    INTEGER NOT NULL,
-    bytes_out   INTEGER NOT NULL,
-    cost        INTEGER NOT NULL,
+    minute     INTEGER NOT NULL,
+    dimensions INTEGER NOT NULL,
+    status     INTEGER NOT NULL,
+    requests   INTEGER NOT NULL,
+    unpriced   INTEGER NOT NULL,
+    bytes_in   INTEGER NOT NULL,
+    bytes_out  INTEGER NOT NULL,
+    cost       INTEGER NOT NULL,
     PRIMARY KEY (minute, dimensions, status)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE usage (
+    minute     INTEGER NOT NULL,
+    dimensions INTEGER NOT NULL,
+    status     INTEGER NOT NULL,
+    unit       TEXT NOT NULL,
+    amount     INTEGER NOT NULL,
+    PRIMARY KEY (minute, dimensions, status, unit)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE charges (
     limit_id TEXT NOT NULL,
@@ -81,41 +65,47 @@ CREATE TABLE corrections (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// What each layout has more than the one before. Rows of an earlier one have none of it; the hashes of their words are never met again,
-/// which costs a row each.
-const CHANGES: [&str; 2] = [
-    "ALTER TABLE dimensions ADD COLUMN alias TEXT NOT NULL DEFAULT '';",
-    "ALTER TABLE dimensions ADD COLUMN tier TEXT NOT NULL DEFAULT '';
-     ALTER TABLE sums ADD COLUMN searches INTEGER NOT NULL DEFAULT 0;
-     ALTER TABLE sums ADD COLUMN sessions INTEGER NOT NULL DEFAULT 0;
-     ALTER TABLE sums ADD COLUMN images INTEGER NOT NULL DEFAULT 0;
-     ALTER TABLE sums ADD COLUMN seconds INTEGER NOT NULL DEFAULT 0;
-     ALTER TABLE sums ADD COLUMN characters INTEGER NOT NULL DEFAULT 0;",
-];
-
-/// Makes the tables in an empty file, and adds to those of a layout before; refuses a file of another layout.
+/// Makes the tables in an empty file, and a column for each dimension that has none; refuses a file of another layout.
 pub(super) fn ensure(connection: &Connection) -> rusqlite::Result<()> {
-    let change = match version(connection)? {
-        0 => TABLES.to_owned(),
-        VERSION => return Ok(()),
-        found => match usize::try_from(found - 1).ok().and_then(|from| CHANGES.get(from..)) {
-            Some(changes) => changes.concat(),
-            None => return check(connection),
-        },
-    };
-    connection
-        .execute_batch(&format!("BEGIN IMMEDIATE; {change} PRAGMA user_version = {VERSION}; COMMIT;"))?;
-    check(connection)
+    if version(connection)? == 0 {
+        connection
+            .execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;"))?;
+    }
+    is_known(connection)?;
+    let add =
+        |column: &String| format!("ALTER TABLE dimensions ADD COLUMN {column} TEXT NOT NULL DEFAULT '';");
+    let change: String = missing(connection)?.iter().map(add).collect();
+    connection.execute_batch(&change)
 }
 
-/// Refuses a file of another layout.
+/// Refuses a file of another layout, or one that has not all dimensions.
 pub(super) fn check(connection: &Connection) -> rusqlite::Result<()> {
+    is_known(connection)?;
+    match missing(connection)?.as_slice() {
+        [] => Ok(()),
+        missing => Err(refused(format!("it has no {} yet: an older gateway writes it", missing.join(", ")))),
+    }
+}
+
+fn is_known(connection: &Connection) -> rusqlite::Result<()> {
     match version(connection)? {
         VERSION => Ok(()),
-        found => Err(rusqlite::Error::InvalidParameterName(format!(
-            "its layout is number {found}, this program knows number {VERSION}"
-        ))),
+        found => {
+            Err(refused(format!("its layout is number {found}, this program knows number {VERSION} alone")))
+        }
     }
+}
+
+/// The columns of dimensions that were not known when the file was last opened for writing. The rows from then have nothing in them.
+fn missing(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut statement = connection.prepare("SELECT name FROM pragma_table_info('dimensions')")?;
+    let names = statement.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+    let is_missing = |dimension: &Dimension| !names.iter().any(|name| name == dimension.as_str());
+    Ok(Dimension::ALL.into_iter().filter(is_missing).map(Dimension::column).collect())
+}
+
+fn refused(what: String) -> rusqlite::Error {
+    rusqlite::Error::InvalidParameterName(what)
 }
 
 fn version(connection: &Connection) -> rusqlite::Result<i64> {

@@ -208,13 +208,22 @@ fn charges_of_one_window_add_up_over_batches_and_can_be_lowered() {
 }
 
 #[test]
-fn a_store_of_another_layout_is_left_alone() {
+fn a_store_of_another_layout_is_left_alone_and_it_is_said_what_to_do() {
     let directory = directory();
     drop(Store::open(directory.path()).unwrap());
     let connection = Connection::open(path(directory.path())).unwrap();
-    connection.pragma_update(None, "user_version", 9).unwrap();
-    assert!(matches!(Store::open(directory.path()), Err(LedgerError::Store { .. })));
-    assert!(matches!(Reader::open(directory.path()), Err(LedgerError::Store { .. })));
+    for layout in [1, 3, 9] {
+        connection.pragma_update(None, "user_version", layout).unwrap();
+        let refused = [
+            Store::open(directory.path()).map(drop).unwrap_err(),
+            Reader::open(directory.path()).map(drop).unwrap_err(),
+        ];
+        for error in refused {
+            let error = crate::ledger::chain(&error);
+            assert!(error.contains(&format!("its layout is number {layout}")), "{error}");
+            assert!(error.contains("move it away: it is built again from the journal"), "{error}");
+        }
+    }
 }
 
 #[test]
@@ -232,18 +241,14 @@ fn a_reader_needs_no_right_to_write() {
 }
 
 #[test]
-fn a_store_of_the_layout_before_goes_on_with_what_it_has() {
+fn a_dimension_that_a_store_has_not_got_is_added_to_what_it_has() {
     let directory = directory();
     let mut calls = [record(&hold(RecordId::new())), record(&hold(RecordId::new()))];
     calls[1].alias = Some("team-a".parse().unwrap());
     write(directory.path(), "a.journal", &[(Kind::Record, json(&calls[0]))]);
     let mut store = Store::open(directory.path()).unwrap();
     read(&mut store, directory.path());
-    let later = ["searches", "sessions", "images", "seconds", "characters"];
-    let drops: String =
-        later.iter().map(|column| format!("ALTER TABLE sums DROP COLUMN {column};")).collect();
-    let change = "ALTER TABLE dimensions DROP COLUMN tier; ALTER TABLE dimensions DROP COLUMN alias; PRAGMA user_version = 1;";
-    store.connection.execute_batch(&(drops + change)).unwrap();
+    store.connection.execute_batch("ALTER TABLE dimensions DROP COLUMN alias").unwrap();
     drop(store);
     assert!(Reader::open(directory.path()).is_err(), "the gateway has to have been here first");
     let mut store = Store::open(directory.path()).unwrap();
@@ -259,4 +264,24 @@ fn a_store_of_the_layout_before_goes_on_with_what_it_has() {
         })
         .unwrap();
     assert_eq!(aliases, [(String::new(), 1), ("team-a".to_owned(), 1)]);
+}
+
+#[test]
+fn usage_is_a_row_for_each_unit() {
+    let directory = directory();
+    let mut store = Store::open(directory.path()).unwrap();
+    for name in ["a.jsonl", "b.jsonl"] {
+        let mut call = record(&hold(RecordId::new()));
+        (call.at, call.units.file_searches) = (Timestamp::UNIX_EPOCH, 3);
+        write(directory.path(), name, &[(Kind::Record, json(&call))]);
+        read(&mut store, directory.path());
+    }
+    let mut usage = Vec::new();
+    let reader = Reader::open(directory.path()).unwrap();
+    let each = |row: &rusqlite::Row<'_>| {
+        usage.push((row.get::<_, String>(0)?, row.get::<_, i64>(1)?));
+        Ok(())
+    };
+    reader.query("SELECT unit, amount FROM usage ORDER BY unit", &[], each).unwrap();
+    assert_eq!(usage, [("file_searches", 6), ("input", 200), ("output", 40)].map(|(u, n)| (u.to_owned(), n)));
 }
