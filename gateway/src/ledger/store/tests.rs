@@ -270,7 +270,7 @@ fn a_dimension_that_a_store_has_not_got_is_added_to_what_it_has() {
 fn usage_is_a_row_for_each_unit() {
     let directory = directory();
     let mut store = Store::open(directory.path()).unwrap();
-    for name in ["a.jsonl", "b.jsonl"] {
+    for name in ["a.journal", "b.journal"] {
         let mut call = record(&hold(RecordId::new()));
         (call.at, call.units.file_searches) = (Timestamp::UNIX_EPOCH, 3);
         write(directory.path(), name, &[(Kind::Record, json(&call))]);
