@@ -404,8 +404,7 @@ fn admin_token(file: &Path) -> anyhow::Result<Zeroizing<String>> {
         }
         let mut random = Zeroizing::new([0_u8; 32]);
         aws_lc_rs::rand::fill(&mut *random).map_err(|_| anyhow!("no randomness for the admin token"))?;
-        let token: Zeroizing<String> =
-            Zeroizing::new(random.iter().map(|byte| format!("{byte:02x}")).collect());
+        let token: Zeroizing<String> = Zeroizing::new(tollgate_secrets::digest::hex(&*random));
         crate::files::write_private(file, token.as_bytes()).with_context(|| format!("{}", file.display()))?;
     }
     let token = Zeroizing::new(

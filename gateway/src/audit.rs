@@ -160,11 +160,6 @@ impl Entry {
     }
 }
 
-#[derive(Serialize, Deserialize)]
-struct Line<E> {
-    audit: E,
-}
-
 /// Where the trail of a data directory is.
 pub(crate) fn directory(data_dir: &Path) -> PathBuf {
     data_dir.join("audit")

@@ -9,16 +9,17 @@
 //! What of the journal may go again, and when, is `retention`'s.
 
 pub(crate) mod amount;
-mod beside;
+mod batch;
 mod calls;
+mod cat;
 mod chain;
 pub(crate) mod dimension;
 mod error;
-mod hex;
 mod journal;
 pub(crate) mod json;
 pub(crate) mod line;
 mod list;
+mod offline;
 pub mod record;
 mod recover;
 mod retention;
@@ -41,15 +42,17 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
-pub(crate) use beside::tail;
-pub use beside::{catch_up, written};
+pub(crate) use batch::{Batches, Kind, NewBatch};
 pub use calls::{Call, Object, Reading, Wanted, find};
+pub use cat::{Printed, Unprinted};
 pub use dimension::Dimension;
 pub use error::LedgerError;
 pub(crate) use error::chain;
 pub(crate) use journal::{Gate, Gated};
 pub use journal::{Journal, Position, Wait};
 pub use list::list;
+pub(crate) use offline::tail;
+pub use offline::{catch_up, written};
 pub use record::{Attempt, Bounded, Charge, HoldLine, Outcome, Record, RecordId, UsageSource};
 pub use recover::Recovered;
 pub use retention::Keep;
@@ -59,8 +62,8 @@ pub use verify::{Verification, verify};
 
 use journal::Reserve;
 use seal::{SealKey, Seals};
-use segment::Run;
-use store::{Store, Stretch, Until};
+use segment::ProcessEpoch;
+use store::{SegmentRange, Store, Until};
 
 /// Charges older than this are in no window: a month with a day to spare.
 const LONGEST_WINDOW: SignedDuration = SignedDuration::from_hours(32 * 24);
@@ -76,7 +79,7 @@ pub type Balances = Vec<(Timestamp, Charge)>;
 #[derive(Debug)]
 pub struct Ledger {
     data_dir: PathBuf,
-    run: Run,
+    epoch: ProcessEpoch,
     journals: Vec<Arc<Journal>>,
     reserve: Arc<Reserve>,
     recovered: Recovered,
@@ -92,7 +95,7 @@ pub struct Ledger {
 struct Control {
     store: Store,
     /// What the store has to take in next, in order.
-    queue: VecDeque<Stretch>,
+    queue: VecDeque<SegmentRange>,
     /// The segments whose writer is known, and whether it is another process that may be writing them now.
     segments: BTreeMap<Arc<str>, bool>,
     seals: Option<Seals>,
@@ -116,7 +119,7 @@ impl Ledger {
         cores: usize,
     ) -> Result<(Arc<Self>, Balances), LedgerError> {
         let now = Timestamp::now();
-        let run = Run::begin(data_dir, now)?;
+        let epoch = ProcessEpoch::begin(data_dir, now)?;
         let seals = match seal_key {
             Some(path) => Some(Seals::open(SealKey::read_or_create(path, data_dir)?, data_dir)?),
             None => None,
@@ -128,7 +131,7 @@ impl Ledger {
         segment::sync(data_dir, &tips)?;
         let reserve = Arc::new(Reserve::new(data_dir));
         reserve.restore();
-        let journals = begin(&run, cores, &tips, &reserve)?;
+        let journals = begin(&epoch, cores, &tips, &reserve)?;
         let mut presumed = 0;
         if let Some(journal) = journals.first() {
             presumed = recover::presume(data_dir, &mut store, journal)?;
@@ -136,13 +139,13 @@ impl Ledger {
         let balances = store.balances(now.saturating_sub(LONGEST_WINDOW).unwrap_or(Timestamp::MIN))?;
         store.impatient()?;
         // A correction may be under way.
-        let whole = |name: &str, lines: u64| lines > 1 || !segment::is_of(name, settle::WHO);
-        let known = store.known().into_iter().filter(|(name, (_, lines))| whole(name, *lines));
+        let whole = |name: &str, entries: u64| entries > 1 || !segment::is_of(name, settle::WHO);
+        let known = store.known().into_iter().filter(|(name, (_, entries))| whole(name, *entries));
         let segments = known.map(|(name, _)| (name, false)).collect();
         let unsealed = tips.into_iter().map(|head| (Arc::clone(&head.segment), head)).collect();
         let ledger = Self {
             data_dir: data_dir.to_owned(),
-            run,
+            epoch,
             journals,
             reserve,
             recovered: Recovered { ingested, presumed },
@@ -232,10 +235,10 @@ impl Ledger {
     /// Brings the store up to what the journals have.
     fn take_in(&self, control: &mut Control) -> Result<(), LedgerError> {
         for journal in &self.journals {
-            control.queue.extend(journal.stretches());
+            control.queue.extend(journal.ranges());
         }
-        while let Some(stretch) = control.queue.front() {
-            if let Err(error) = control.store.take(&self.data_dir, stretch) {
+        while let Some(range) = control.queue.front() {
+            if let Err(error) = control.store.take(&self.data_dir, range) {
                 control.forget_tallies();
                 return Err(error);
             }
@@ -247,7 +250,7 @@ impl Ledger {
                 Some(foreign) => *foreign,
                 None => {
                     let Some(header) = segment::first(&self.data_dir, &name)? else { continue };
-                    !self.run.wrote(&header)
+                    !self.epoch.wrote(&header)
                 }
             };
             if foreign {
@@ -309,16 +312,16 @@ impl Control {
     /// What waits for the store is read from the files when it works again, so that waiting takes no memory.
     fn forget_tallies(&mut self) {
         let mut last: BTreeMap<Arc<str>, u64> = BTreeMap::new();
-        for stretch in &mut self.queue {
-            stretch.tally = None;
-            last.insert(Arc::clone(&stretch.end.segment), stretch.until);
+        for range in &mut self.queue {
+            range.tally = None;
+            last.insert(Arc::clone(&range.end.segment), range.until);
         }
-        self.queue.retain(|stretch| last.get(&stretch.end.segment) == Some(&stretch.until));
+        self.queue.retain(|range| last.get(&range.end.segment) == Some(&range.until));
     }
 }
 
 fn begin(
-    run: &Run,
+    epoch: &ProcessEpoch,
     cores: usize,
     tips: &[SegmentHead],
     reserve: &Arc<Reserve>,
@@ -327,8 +330,8 @@ fn begin(
     for core in 0..cores {
         let who = format!("{core:03}");
         let journal = match journals.first() {
-            None => Journal::begin(run, &who, tips, Arc::clone(reserve))?,
-            Some(first) => Journal::begin(run, &who, &[first.end()], Arc::clone(reserve))?,
+            None => Journal::begin(epoch, &who, tips, Arc::clone(reserve))?,
+            Some(first) => Journal::begin(epoch, &who, &[first.end()], Arc::clone(reserve))?,
         };
         journals.push(Arc::new(journal));
     }

@@ -11,6 +11,7 @@ pub fn sha256(bytes: &[u8]) -> String {
 /// Lower-case digits.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or_default();
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    let mut text = vec![0; bytes.len() * 2];
+    crate::hex::encode(bytes, &mut text);
+    String::from_utf8(text).unwrap_or_default()
 }

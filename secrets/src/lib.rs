@@ -12,6 +12,7 @@
 mod cache;
 pub mod digest;
 mod error;
+pub mod hex;
 mod http;
 mod mint;
 mod observe;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tollgate_tests::bao::Bao;
 use tollgate_tests::gateway::eventually;
+use tollgate_tests::ledger::Segment;
 use tollgate_tests::provider::{self, chat};
 use tollgate_tests::resources::{credential, destination, grant, vault_store};
 use tollgate_tests::stand::{CHAT_ONLY, CHECKOUT};
@@ -156,19 +157,25 @@ async fn a_trail_that_was_changed_cut_or_removed_is_noticed_also_after_a_kill() 
     assert_eq!(words(&trail(&stand.gateway)), ["fetched", "fetched", "injected"]);
     assert_good(&stand);
     for path in files(&stand) {
-        let whole = fs::read_to_string(&path).unwrap();
-        let lines: Vec<_> = whole.lines().collect();
-        for (what, text) in [
-            ("a changed line", whole.replacen("fetched", "revoked", 1)),
-            ("a cut tail", lines[..lines.len() - 1].join("\n") + "\n"),
-            ("a missing line", lines[1..].join("\n") + "\n"),
+        let whole = Segment::read(&path);
+        let (mut damaged, mut forged) = (whole.clone(), whole.clone());
+        assert!(damaged.replace("fetched", "revoked", false));
+        assert!(forged.replace("fetched", "revoked", true));
+        let (mut cut, mut missing) = (whole.clone(), whole.clone());
+        cut.batches.pop();
+        missing.batches.remove(0);
+        for (what, segment) in [
+            ("a changed entry", damaged),
+            ("a changed entry with its checksum", forged),
+            ("a cut tail", cut),
+            ("a missing batch", missing),
         ] {
-            fs::write(&path, text).unwrap();
+            segment.write(&path);
             assert_noticed(&stand, what);
         }
         fs::remove_file(&path).unwrap();
         assert_noticed(&stand, "a missing segment");
-        fs::write(&path, whole).unwrap();
+        whole.write(&path);
     }
     assert_good(&stand);
     fs::rename(stand.gateway.home().join("data/audit"), stand.gateway.home().join("tmp/audit")).unwrap();

@@ -122,6 +122,7 @@ async fn no_secret_is_found_in_any_sink_and_every_decoy_is() {
         &["calls", "--format", "json"],
         &["calls", "--format", "csv"],
         &["ledger", "list"],
+        &["ledger", "cat"],
         &["ledger", "verify"],
         &["audit", "verify"],
         &["audit", "list"],

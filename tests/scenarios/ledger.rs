@@ -3,8 +3,9 @@
 use std::fs;
 
 use http::Method;
+use memchr::memmem;
 use serde_json::Value;
-use tollgate_tests::ledger::{column, segments};
+use tollgate_tests::ledger::{Segment, column, segments};
 use tollgate_tests::report::{assert_verified, requests_reach};
 use tollgate_tests::{Plan, Protocol, Reply, Stand};
 
@@ -29,47 +30,43 @@ fn assert_noticed(stand: &Stand, what: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_cut_or_missing_journal_is_noticed() {
     let stand = kept().await;
-    let paths: Vec<_> = segments(&stand.gateway)
-        .into_iter()
-        .filter(|path| fs::read_to_string(path).unwrap().lines().count() > 3)
-        .collect();
-    assert!(!paths.is_empty());
-    for path in &paths {
-        let whole = fs::read_to_string(path).unwrap();
-        let lines: Vec<_> = whole.lines().collect();
-        let changed = whole.replacen("\"status\":200", "\"status\":201", 1);
-        assert_ne!(changed, whole);
-        let cut = lines[..lines.len() - 1].join("\n") + "\n";
-        let missing = [&lines[..2], &lines[3..]].concat().join("\n") + "\n";
-        let doubled = [&lines[..3], &lines[2..]].concat().join("\n") + "\n";
-        for (what, text) in [
-            ("a changed line", changed),
+    let whole = segments(&stand.gateway).into_iter().map(|path| (Segment::read(&path), path));
+    let whole: Vec<_> = whole.filter(|(segment, _)| segment.batches.len() > 3).collect();
+    assert!(!whole.is_empty());
+    for (whole, path) in &whole {
+        let (mut damaged, mut forged) = (whole.clone(), whole.clone());
+        assert!(damaged.replace("\"status\":200", "\"status\":201", false));
+        assert!(forged.replace("\"status\":200", "\"status\":201", true));
+        let (mut cut, mut missing, mut doubled) = (whole.clone(), whole.clone(), whole.clone());
+        cut.batches.pop();
+        missing.batches.remove(2);
+        doubled.batches.insert(3, whole.batches[2].clone());
+        for (what, segment) in [
+            ("a changed entry", damaged),
+            ("a changed entry with its checksum", forged),
             ("a cut tail", cut),
-            ("a missing line", missing),
-            ("a line twice", doubled),
+            ("a missing batch", missing),
+            ("a batch twice", doubled),
         ] {
-            fs::write(path, text).unwrap();
+            segment.write(path);
             assert_noticed(&stand, what);
         }
         fs::remove_file(path).unwrap();
         assert_noticed(&stand, "a missing segment");
-        fs::write(path, whole).unwrap();
+        whole.write(path);
     }
     assert_verified(&stand.gateway);
 }
 
-/// Cuts every segment back to what a seal says of it; segments that it does not name are cut to their first line.
+/// Cuts every segment back to what a seal says of it; segments that it does not name are cut to their first entry.
 fn cut_to(stand: &Stand, seal: &Value) {
     for path in segments(&stand.gateway) {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let head = seal["seal"]["heads"].as_array().unwrap().iter().find(|head| head["segment"] == *name);
-        let lines = head.and_then(|head| head["lines"].as_u64()).unwrap_or(1);
-        let text = fs::read_to_string(&path).unwrap();
-        fs::write(
-            &path,
-            text.lines().take(lines as usize).map(|line| format!("{line}\n")).collect::<String>(),
-        )
-        .unwrap();
+        let entries = head.and_then(|head| head["entries"].as_u64()).unwrap_or(1);
+        let mut segment = Segment::read(&path);
+        segment.truncate(entries as usize);
+        segment.write(&path);
     }
 }
 
@@ -118,7 +115,7 @@ async fn queries_and_headers_are_never_recorded() {
     client.send(Protocol::H2, request).await.unwrap().assert_status(200);
     requests_reach(&stand.gateway, 1).await;
     for path in segments(&stand.gateway) {
-        assert!(!fs::read_to_string(path).unwrap().contains("never-record-this"));
+        assert!(memmem::find(&fs::read(path).unwrap(), b"never-record-this").is_none());
     }
     assert!(!stand.gateway.log().iter().any(|line| line.to_string().contains("never-record-this")));
 }

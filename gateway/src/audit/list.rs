@@ -4,9 +4,9 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use super::{Entry, Line, directory};
-use crate::ledger::LedgerError;
-use crate::ledger::segment::{self, Lines};
+use super::{Entry, directory};
+use crate::ledger::segment;
+use crate::ledger::{Batches, Kind, LedgerError};
 
 /// What happened since then, in the order of time (of what is counted, that of the last); with `credential` only what is about that one, or about a store as a whole. What cannot be
 /// read is passed over: verifying finds it.
@@ -27,17 +27,20 @@ pub(crate) fn list(
     let mut entries = Vec::new();
     for name in segment::list(&directory)? {
         let end = left.get(&name).copied().unwrap_or(u64::MAX);
-        let mut lines = Lines::open(&directory, &name, 0)?;
+        let mut batches = Batches::open(&segment::file(&directory, &name), 0)?;
         let mut count = 0;
         while count < end {
-            let line = lines.next_line().map_err(|source| LedgerError::file("reading", &*name, source))?;
-            let Some(line) = line else { break };
-            count += 1;
-            if let Ok(Line::<Entry> { audit }) = serde_json::from_slice(line)
-                && audit.at >= since
-                && is_about(&audit)
-            {
-                entries.push(audit);
+            let batch =
+                batches.next_batch().map_err(|source| LedgerError::file("reading", &*name, source))?;
+            let Some(batch) = batch else { break };
+            count += batch.count;
+            for entry in batch.entries().flatten().filter(|entry| entry.kind == Some(Kind::Audit)) {
+                if let Ok(audit) = serde_json::from_slice::<Entry>(entry.payload)
+                    && audit.at >= since
+                    && is_about(&audit)
+                {
+                    entries.push(audit);
+                }
             }
         }
     }

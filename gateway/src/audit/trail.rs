@@ -1,7 +1,7 @@
 //! The trail's file: appended to by one thread, chained and sealed as the ledger's journal is.
 //!
 //! **Invariant:** entries that [`Trail::append`] returned `Ok` for are in the page cache of the kernel, all of them; of those that it
-//! failed with none is in the file's whole lines.
+//! failed with none is in the file's whole batches.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -10,22 +10,22 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use super::{Entry, Line, directory};
-use crate::ledger::LedgerError;
+use super::{Entry, directory};
 use crate::ledger::seal::{SealKey, Seals};
-use crate::ledger::segment::{self, Known, Run, SegmentHead};
+use crate::ledger::segment::{self, Known, ProcessEpoch, SegmentHead};
+use crate::ledger::{Kind, LedgerError, NewBatch};
 
 /// What segments of the trail have in their names where those of the journal have a core's number.
 const WHO: &str = "audit";
 
 #[derive(Debug)]
 pub(super) struct Trail {
-    run: Run,
+    epoch: ProcessEpoch,
     file: File,
-    /// Bytes of whole lines in the file.
+    /// Bytes of whole batches in the file.
     length: u64,
     end: SegmentHead,
-    /// What is behind those bytes is not known: the next line begins a new segment.
+    /// What is behind those bytes is not known: the next batch begins a new segment.
     torn: bool,
     dirty: bool,
     seals: Option<Seals>,
@@ -38,16 +38,16 @@ impl Trail {
     pub(super) fn open(data_dir: &Path, seal_key: Option<&Path>) -> Result<Self, LedgerError> {
         let directory = directory(data_dir);
         let now = Timestamp::now();
-        let run = Run::begin(&directory, now)?;
+        let epoch = ProcessEpoch::begin(&directory, now)?;
         let seals = match seal_key {
             Some(path) => Some(Seals::open(SealKey::read_or_create(path, &directory)?, &directory)?),
             None => None,
         };
         let tips = tips(&directory)?;
         segment::sync(&directory, &tips)?;
-        let (file, end, length) = run.create(WHO, now, &tips)?;
+        let (file, end, length) = epoch.create(WHO, now, &tips)?;
         let mut trail =
-            Self { run, file, length, end, torn: false, dirty: false, seals, unsealed: tips, sealed: None };
+            Self { epoch, file, length, end, torn: false, dirty: false, seals, unsealed: tips, sealed: None };
         trail.seal()?;
         Ok(trail)
     }
@@ -56,25 +56,26 @@ impl Trail {
     pub(super) fn append(&mut self, entries: &[Entry]) -> Result<(), LedgerError> {
         if self.torn {
             let left = self.end.clone();
-            let (file, end, length) = self.run.go_on(WHO, Timestamp::now(), left.clone())?;
+            let (file, end, length) = self.epoch.go_on(WHO, Timestamp::now(), left.clone())?;
             self.unsealed.push(left);
             (self.file, self.end, self.length, self.torn) = (file, end, length, false);
         }
-        let mut buffer = Vec::new();
-        let (mut head, mut lines) = (self.end.head, self.end.lines);
+        let mut batch = NewBatch::default();
         for entry in entries {
-            let start = buffer.len();
-            serde_json::to_writer(&mut buffer, &Line { audit: entry }).map_err(LedgerError::Encode)?;
-            buffer.pop();
-            head = head.close(&mut buffer, start);
-            lines += 1;
+            let payload = serde_json::to_vec(entry).map_err(LedgerError::Encode)?;
+            batch.append(Kind::Audit, |out| out.extend_from_slice(&payload));
         }
-        if let Err(source) = self.file.write_all(&buffer) {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let head = batch.close(self.end.head);
+        if let Err(source) = self.file.write_all(batch.bytes()) {
             self.torn = self.file.set_len(self.length).is_err();
             return Err(LedgerError::file("writing", &*self.end.segment, source));
         }
-        self.length += buffer.len() as u64;
-        (self.end.head, self.end.lines, self.dirty) = (head, lines, true);
+        self.length += batch.bytes().len() as u64;
+        (self.end.head, self.dirty) = (head, true);
+        self.end.entries += batch.count();
         Ok(())
     }
 
@@ -109,7 +110,7 @@ impl Trail {
     }
 }
 
-/// The segments whose end no later run has named.
+/// The segments whose end no later epoch has named.
 fn tips(directory: &Path) -> Result<Vec<SegmentHead>, LedgerError> {
     let mut headers = HashMap::new();
     let names = segment::list(directory)?;
@@ -119,7 +120,7 @@ fn tips(directory: &Path) -> Result<Vec<SegmentHead>, LedgerError> {
     let mut named = HashSet::new();
     for header in headers.values() {
         let others = header.previous.iter().map(|head| &head.segment);
-        let is_of_another = |segment| headers.get(segment).is_some_and(|other| other.run != header.run);
+        let is_of_another = |segment| headers.get(segment).is_some_and(|other| other.epoch != header.epoch);
         named.extend(others.filter(|segment| is_of_another(*segment)));
     }
     let tips = names.iter().filter(|name| headers.contains_key(*name) && !named.contains(*name));
@@ -133,7 +134,7 @@ mod tests {
 
     use super::super::{Word, list};
     use super::*;
-    use crate::ledger::{Verification, verify};
+    use crate::ledger::{Verification, samples, verify};
 
     struct Bench {
         data: tempfile::TempDir,
@@ -186,7 +187,7 @@ mod tests {
         }
         assert_eq!(bench.words(), ["fetched", "injected", "rotated", "injected", "revoked", "injected"]);
         let found = bench.verify();
-        assert_eq!((found.findings, found.segments, found.lines), (Vec::new(), 3, 9));
+        assert_eq!((found.findings, found.segments, found.entries), (Vec::new(), 3, 9));
         assert!(found.last_seal.is_some());
         let headers: Vec<_> = segment::list(&directory(bench.data.path()))
             .unwrap()
@@ -197,23 +198,25 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_a_cut_and_a_missing_line_are_found() {
+    fn a_changed_a_cut_and_a_missing_entry_are_found() {
         let bench = Bench::new();
         let mut trail = bench.open();
-        trail.append(&[entry(Word::Fetched), entry(Word::Rotated), entry(Word::Revoked)]).unwrap();
+        for word in [Word::Fetched, Word::Rotated, Word::Revoked] {
+            trail.append(&[entry(word)]).unwrap();
+        }
         trail.seal().unwrap();
         let path = bench.segments().remove(0);
-        let whole = fs::read_to_string(&path).unwrap();
-        let lines: Vec<_> = whole.lines().collect();
-        for changed in [
-            whole.replacen("llm/openai", "llm/0penai", 1),
-            lines[..3].join("\n") + "\n",
-            [&lines[..2], &lines[3..]].concat().join("\n") + "\n",
-        ] {
-            fs::write(&path, changed).unwrap();
+        let whole = samples::segment(&path);
+        let mut changed = whole.clone();
+        changed.replace(1, "llm/openai", "llm/0penai");
+        let (mut cut, mut missing) = (whole.clone(), whole.clone());
+        cut.batches.truncate(3);
+        missing.batches.remove(2);
+        for changed in [changed, cut, missing] {
+            changed.write(&path);
             assert!(!bench.findings().is_empty());
         }
-        fs::write(&path, whole).unwrap();
+        whole.write(&path);
         assert_eq!(bench.findings(), Vec::<String>::new());
         fs::remove_file(&path).unwrap();
         assert!(!bench.findings().is_empty());

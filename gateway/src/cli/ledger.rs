@@ -1,5 +1,6 @@
-//! `tollgate ledger`: checking the ledger, listing what is left to settle, and correcting what was not reported.
+//! `tollgate ledger`: checking and reading the ledger, listing what is left to settle, and correcting what was not reported.
 
+mod cat;
 mod list;
 
 use std::path::{Path, PathBuf};
@@ -26,6 +27,8 @@ enum Command {
     #[command(after_help = "Example:
   tollgate ledger verify --data /backup/tollgate --seal-key /etc/tollgate/seal.key")]
     Verify(VerifyArgs),
+    /// Print every entry of the journal as one line of JSON
+    Cat(cat::CatArgs),
     /// Show single calls with their ids, newest last
     List(list::ListArgs),
     /// Say what a call really used, where that was estimated or presumed
@@ -70,6 +73,7 @@ struct SettleArgs {
 pub(super) fn run(args: LedgerArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Verify(args) => verify_at(&args.data_dir()?, &args),
+        Command::Cat(args) => cat::run(&args),
         Command::List(args) => list::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Settle(args) => run_settle(&args),
     }
@@ -87,7 +91,7 @@ pub(super) fn verify_at(directory: &Path, args: &VerifyArgs) -> anyhow::Result<E
         Some(key) => Some(key.clone()),
         None => args.place.seal_key()?,
     };
-    let Verification { findings, notes, segments, lines, last_seal } =
+    let Verification { findings, notes, segments, entries, last_seal } =
         slow_notice::with("still reading the journal", complain, || verify(directory, key.as_deref()))?;
     for finding in &findings {
         say(&finding.to_string());
@@ -101,8 +105,8 @@ pub(super) fn verify_at(directory: &Path, args: &VerifyArgs) -> anyhow::Result<E
         count => counted(count, "finding"),
     };
     let many = |count, thing| counted(usize::try_from(count).unwrap_or(usize::MAX), thing);
-    let (segments, lines) = (many(segments, "segment"), many(lines, "line"));
-    say(&format!("{}: {segments}, {lines}{sealed}: {verdict}", directory.display()));
+    let (segments, entries) = (many(segments, "segment"), many(entries, "entry"));
+    say(&format!("{}: {segments}, {entries}{sealed}: {verdict}", directory.display()));
     Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

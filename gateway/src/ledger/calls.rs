@@ -9,11 +9,12 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+use super::batch::Entry;
 use super::dimension::Dimension;
-use super::line::{HOLD, Line, RECORD, Row};
+use super::line::{Line, Row};
 use super::record::{RecordId, UsageSource};
 use super::segment::{self, Known};
-use super::{LedgerError, beside};
+use super::{LedgerError, offline};
 
 /// A JSON object of the journal.
 pub type Object = Map<String, Value>;
@@ -161,7 +162,7 @@ fn is_status(wanted: &str, status: &str) -> bool {
     wanted.len() == status.len() && status.starts_with(digits)
 }
 
-/// Looks calls up, each line of the journal once.
+/// Looks calls up, each entry of the journal once.
 #[derive(Debug)]
 pub struct Reading {
     known: Known,
@@ -180,12 +181,12 @@ impl Reading {
         }
         let mut calls = BTreeMap::new();
         let mut corrections: HashMap<RecordId, Vec<Object>> = HashMap::new();
-        beside::lines(data_dir, &mut self.known, wanted.since, |line| {
-            let Ok(Line::Record(row)) = Line::read(line) else { return };
+        offline::entries(data_dir, &mut self.known, wanted.since, |entry| {
+            let Ok(Line::Record(row)) = Line::read(entry) else { return };
             match row.corrects {
-                Some(original) => corrections.entry(original).or_default().extend(object(line, "record")),
+                Some(original) => corrections.entry(original).or_default().extend(object(entry)),
                 None if wanted.is(&row) => {
-                    calls.insert((row.at, row.id), object(line, "record"));
+                    calls.insert((row.at, row.id), object(entry));
                     if calls.len() > most {
                         calls.pop_first();
                     }
@@ -216,16 +217,16 @@ pub fn find(data_dir: &Path, id: RecordId) -> Result<Option<Call>, LedgerError> 
     let hex = id.hex();
     let named = memchr::memmem::Finder::new(&hex);
     let (mut record, mut hold, mut corrections) = (None, None, Vec::new());
-    beside::lines(data_dir, &mut Known::new(), Timestamp::MIN, |line| {
-        if named.find(line).is_none() {
+    offline::entries(data_dir, &mut Known::new(), Timestamp::MIN, |entry| {
+        if named.find(entry.payload).is_none() {
             return;
         }
-        match Line::read(line) {
-            Ok(Line::Hold(held)) if held == id => hold = object(line, "hold"),
+        match Line::read(entry) {
+            Ok(Line::Hold(held)) if held == id => hold = object(entry),
             Ok(Line::Record(row)) if row.id == id => {
-                record = object(line, "record").map(|found| (row.at, found));
+                record = object(entry).map(|found| (row.at, found));
             }
-            Ok(Line::Record(row)) if row.corrects == Some(id) => corrections.extend(object(line, "record")),
+            Ok(Line::Record(row)) if row.corrects == Some(id) => corrections.extend(object(entry)),
             _ => {}
         }
     })?;
@@ -245,13 +246,8 @@ fn in_order(mut corrections: Vec<Object>) -> Vec<Object> {
     corrections
 }
 
-/// What stands under `kind` on a line.
-fn object(line: &[u8], kind: &str) -> Option<Object> {
-    debug_assert!(line.starts_with(HOLD) || line.starts_with(RECORD));
-    match serde_json::from_slice::<Object>(line).ok()?.remove(kind)? {
-        Value::Object(object) => Some(object),
-        _ => None,
-    }
+fn object(entry: &Entry<'_>) -> Option<Object> {
+    serde_json::from_slice(entry.payload).ok()
 }
 
 #[cfg(test)]

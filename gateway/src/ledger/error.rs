@@ -14,8 +14,8 @@ pub enum LedgerError {
     /// The journal cannot be written.
     #[error("the journal cannot be written")]
     Unavailable,
-    /// A line cannot be encoded; none of ours can fail to be.
-    #[error("a line of the journal cannot be encoded")]
+    /// An entry cannot be encoded; none of ours can fail to be.
+    #[error("an entry of the journal cannot be encoded")]
     Encode(#[source] serde_json::Error),
     /// A file could not be read or written.
     #[error("{doing} {}", path.display())]

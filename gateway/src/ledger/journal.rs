@@ -1,7 +1,7 @@
 //! The truth about what was used: one append-only file per core, written before the answer's last byte leaves.
 //!
-//! Appending puts a line into memory; waiting for it yields once, and then the first to resume writes everything that was appended
-//! in the meantime with a single `write`. A task of the control plane calls [`Journal::sync`].
+//! Appending puts an entry into memory; waiting for it yields once, and then the first to resume writes everything that was appended
+//! in the meantime as one batch, with a single `write`. A task of the control plane calls [`Journal::sync`].
 //!
 //! **Invariant:** a position that [`Journal::written`] returned `Ok` for is in the page cache of the kernel: a crash of the process
 //! does not lose it. One that failed was not promised to anybody; a record among them is kept in memory (to 4 MiB) and written as soon as
@@ -29,24 +29,25 @@ pub(crate) use reserve::Reserve;
 use sink::Sink;
 
 use super::LedgerError;
-use super::chain::{self, Head};
+use super::batch::{Kind, NewBatch};
+use super::chain::Head;
 use super::json::{Calendar, Json, Object};
-use super::line::{HOLD, RECORD, Row};
+use super::line::Row;
 use super::record::{HoldLine, Outcome, Record};
-use super::segment::{Run, SegmentHead};
-use super::store::Stretch;
+use super::segment::{ProcessEpoch, SegmentHead};
+use super::store::SegmentRange;
 use super::tally::Tally;
 
 /// Records kept in memory while the journal cannot be written, in bytes.
 const RETAINED: usize = 4 << 20;
-/// How many failed stretches are remembered: a waiter asks within one turn of its loop, and there is at most one a second.
+/// How many failed ranges are remembered: a waiter asks within one turn of its loop, and there is at most one a second.
 const FAILURES: usize = 64;
 
-/// A line's place in the order of appending, in one journal.
+/// An entry's place in the order of appending, in one journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position(u64);
 
-/// What a poll-style body keeps while it waits for its line.
+/// What a poll-style body keeps while it waits for its entry.
 #[derive(Debug)]
 pub struct Wait {
     at: Position,
@@ -64,23 +65,20 @@ impl Wait {
 #[derive(Debug)]
 pub struct Journal {
     who: String,
-    run: Run,
+    epoch: ProcessEpoch,
     reserve: Arc<Reserve>,
-    state: Mutex<State>,
+    state: Mutex<JournalState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct JournalState {
     sink: Sink,
-    /// Bytes of whole lines in the file.
+    /// Bytes of whole batches in the file.
     length: u64,
     /// What is in the file.
     written: SegmentHead,
-    /// The chain behind `buffer`, and the lines up to there.
-    head: Head,
-    lines: u64,
-    /// Finished lines that are not in the file yet.
-    buffer: Vec<u8>,
+    /// What is not in the file yet.
+    batch: NewBatch,
     calendar: Calendar,
     /// The last position given out, and the last that is either in the file or failed.
     appended: u64,
@@ -93,36 +91,36 @@ struct State {
     dirty: bool,
     /// Segments left behind after a failure, not yet sealed.
     abandoned: Vec<SegmentHead>,
-    /// What the lines since `counted` add up to; absent since a write failed, until the next stretch begins.
+    /// What the entries since `counted` add up to; absent since a write failed, until the next range begins.
     tally: Option<Tally>,
     /// When its segment was begun.
     begun: Timestamp,
-    /// The byte that the next stretch for the store begins at.
+    /// The byte that the next range for the store begins at.
     counted: u64,
     /// Stretches of segments left behind, not yet handed over.
-    stretches: Vec<Stretch>,
+    ranges: Vec<SegmentRange>,
 }
 
 /// Since a write failed.
 #[derive(Debug)]
 struct Broken {
-    /// The file ends behind a whole line and the disk was only full: it can go on.
+    /// The file ends behind a whole batch and the disk was only full: it can go on.
     reuse: bool,
-    /// Bodies of records that wait to be written, each with a newline.
-    retained: Vec<u8>,
+    /// Records that wait to be written.
+    retained: NewBatch,
 }
 
 impl Journal {
     /// Begins a segment. `who` is the core's number.
     pub(crate) fn begin(
-        run: &Run,
+        epoch: &ProcessEpoch,
         who: &str,
         previous: &[SegmentHead],
         reserve: Arc<Reserve>,
     ) -> Result<Self, LedgerError> {
-        let (file, written, length) = run.create(who, Timestamp::now(), previous)?;
-        let state = State::new(Sink::File(Arc::new(file)), written, length);
-        Ok(Self { who: who.to_owned(), run: run.clone(), reserve, state: Mutex::new(state) })
+        let (file, written, length) = epoch.create(who, Timestamp::now(), previous)?;
+        let state = JournalState::new(Sink::File(Arc::new(file)), written, length);
+        Ok(Self { who: who.to_owned(), epoch: epoch.clone(), reserve, state: Mutex::new(state) })
     }
 
     /// Whether new calls can be written down at all; what a call without any hold asks before it is sent.
@@ -147,8 +145,7 @@ impl Journal {
         if state.broken.is_some() {
             return Err(LedgerError::Unavailable);
         }
-        let offset = state.end_of_buffer();
-        let at = state.append(HOLD, |json| line.write(json));
+        let (at, offset) = state.append(Kind::Hold, |json| line.write(json));
         if let Some(tally) = &mut state.tally {
             tally.hold(line.id, offset);
         }
@@ -175,7 +172,7 @@ impl Journal {
         if let Some(broken) = &mut state.broken {
             return Err(broken.retain(record));
         }
-        let at = state.append(RECORD, |json| {
+        let (at, _) = state.append(Kind::Record, |json| {
             seen(json.since(|json| record.essence(json)));
             record.rest(json);
         });
@@ -185,20 +182,16 @@ impl Journal {
         Ok(at)
     }
 
-    /// Appends a record that was not made here. For the start, before the first stretch is handed over.
+    /// Appends a record that was not made here. For the start, before the first range is handed over.
     pub(super) fn row(&self, row: &Row<'_>) -> Result<Position, LedgerError> {
+        let payload = serde_json::to_vec(row).map_err(LedgerError::Encode)?;
         let mut state = self.state();
         state.tally = None;
-        let start = state.buffer.len();
-        state.buffer.extend_from_slice(RECORD);
-        if let Err(error) = serde_json::to_writer(&mut state.buffer, row) {
-            state.buffer.truncate(start);
-            return Err(LedgerError::Encode(error));
-        }
-        Ok(state.close(start))
+        state.batch.append(Kind::Record, |out| out.extend_from_slice(&payload));
+        Ok(state.appended())
     }
 
-    /// Waits until the line at `at` is in the file.
+    /// Waits until the entry at `at` is in the file.
     pub async fn written(&self, at: Position) -> Result<(), LedgerError> {
         if let Some(done) = self.state().outcome(at) {
             return done;
@@ -220,7 +213,7 @@ impl Journal {
         Poll::Ready(self.write_through(wait.at))
     }
 
-    /// Writes what is in memory unless the line at `at` is in the file already.
+    /// Writes what is in memory unless the entry at `at` is in the file already.
     fn write_through(&self, at: Position) -> Result<(), LedgerError> {
         let mut state = self.state();
         if let Some(done) = state.outcome(at) {
@@ -230,20 +223,20 @@ impl Journal {
         state.outcome(at).unwrap_or(Err(LedgerError::Unavailable))
     }
 
-    /// Writes what is in memory, for lines that nobody waits for.
+    /// Writes what is in memory, for entries that nobody waits for.
     pub(crate) fn flush(&self) {
         self.state().write(&self.reserve);
     }
 
-    /// Writes what is in memory, and hands over what was written since the last time: nothing that is not in a file, each line once.
-    pub(crate) fn stretches(&self) -> Vec<Stretch> {
+    /// Writes what is in memory, and hands over what was written since the last time: nothing that is not in a file, each entry once.
+    pub(crate) fn ranges(&self) -> Vec<SegmentRange> {
         let mut state = self.state();
         state.write(&self.reserve);
-        let mut stretches = std::mem::take(&mut state.stretches);
+        let mut ranges = std::mem::take(&mut state.ranges);
         if state.broken.is_none() && state.counted < state.length {
-            stretches.push(state.stretch());
+            ranges.push(state.range());
         }
-        stretches
+        ranges
     }
 
     /// Writes what is in memory, waits for the disk, and gives the segments that changed with how far they are durable. Tries to
@@ -276,13 +269,13 @@ impl Journal {
 
     fn reopen(&self) -> Result<(), LedgerError> {
         let (reuse, previous) = match &*self.state() {
-            State { broken: None, .. } => return Ok(()),
-            State { broken: Some(broken), written, .. } => (broken.reuse, written.clone()),
+            JournalState { broken: None, .. } => return Ok(()),
+            JournalState { broken: Some(broken), written, .. } => (broken.reuse, written.clone()),
         };
         // The file is made without the lock: a disk that hangs must not hang the core.
         let fresh = match reuse {
             true => None,
-            false => Some(self.run.go_on(&self.who, Timestamp::now(), previous)?),
+            false => Some(self.epoch.go_on(&self.who, Timestamp::now(), previous)?),
         };
         let mut state = self.state();
         if let Some((file, written, length)) = fresh {
@@ -291,12 +284,12 @@ impl Journal {
         state.resume(&self.reserve)
     }
 
-    /// Where the file ends, for the next segment's first line.
+    /// Where the file ends, for the next segment's first entry.
     pub(crate) fn end(&self) -> SegmentHead {
         self.state().written.clone()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, JournalState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -307,15 +300,13 @@ impl Drop for Journal {
     }
 }
 
-impl State {
+impl JournalState {
     fn new(sink: Sink, written: SegmentHead, length: u64) -> Self {
         Self {
             sink,
             length,
-            head: written.head,
-            lines: written.lines,
             written,
-            buffer: Vec::with_capacity(64 << 10),
+            batch: NewBatch::with_capacity(64 << 10),
             calendar: Calendar::default(),
             appended: 0,
             settled: 0,
@@ -327,37 +318,30 @@ impl State {
             tally: Some(Tally::default()),
             begun: Timestamp::now(),
             counted: 0,
-            stretches: Vec::new(),
+            ranges: Vec::new(),
         }
     }
 
-    fn end_of_buffer(&self) -> u64 {
-        self.length + self.buffer.len() as u64
-    }
-
     /// All that is in the file and was not handed over. Nothing is in memory.
-    fn stretch(&mut self) -> Stretch {
+    fn range(&mut self) -> SegmentRange {
         let tally = self.tally.replace(Tally::default());
         let from = std::mem::replace(&mut self.counted, self.length);
-        Stretch { end: self.written.clone(), from, until: self.length, tally }
+        SegmentRange { end: self.written.clone(), from, until: self.length, tally }
     }
 
-    fn append(&mut self, kind: &[u8], write: impl FnOnce(&mut Json<'_>)) -> Position {
-        let start = self.buffer.len();
-        self.buffer.extend_from_slice(kind);
-        write(&mut Json::new(&mut self.buffer, &mut self.calendar));
-        self.close(start)
+    /// Also gives where the entry begins in the file.
+    fn append(&mut self, kind: Kind, write: impl FnOnce(&mut Json<'_>)) -> (Position, u64) {
+        let calendar = &mut self.calendar;
+        let start = self.batch.append(kind, |out| write(&mut Json::new(out, calendar)));
+        (self.appended(), self.length + start as u64)
     }
 
-    /// Finishes the line that begins at `start` of the buffer.
-    fn close(&mut self, start: usize) -> Position {
-        self.head = self.head.close(&mut self.buffer, start);
-        self.lines += 1;
+    fn appended(&mut self) -> Position {
         self.appended += 1;
         Position(self.appended)
     }
 
-    /// `None` while the line is only in memory.
+    /// `None` while the entry is only in memory.
     fn outcome(&self, at: Position) -> Option<Result<(), LedgerError>> {
         if self.failed.iter().any(|range| range.contains(&at.0)) {
             return Some(Err(LedgerError::Unavailable));
@@ -366,16 +350,17 @@ impl State {
     }
 
     fn write(&mut self, reserve: &Reserve) {
-        if self.buffer.is_empty() {
+        if self.batch.is_empty() {
             return;
         }
-        let mut wrote = self.sink.write_all(&self.buffer);
+        let head = self.batch.close(self.written.head);
+        let mut wrote = self.sink.write_all(self.batch.bytes());
         if wrote.as_ref().is_err_and(is_full) && self.sink.truncate(self.length).is_ok() {
             reserve.release();
-            wrote = self.sink.write_all(&self.buffer);
+            wrote = self.sink.write_all(self.batch.bytes());
         }
         match wrote {
-            Ok(()) => self.wrote(),
+            Ok(()) => self.wrote(head),
             Err(error) => {
                 let whole = self.sink.truncate(self.length).is_ok();
                 self.fail(&error, whole && is_full(&error));
@@ -383,17 +368,17 @@ impl State {
         }
     }
 
-    fn wrote(&mut self) {
-        self.length += self.buffer.len() as u64;
-        self.written.lines = self.lines;
-        self.written.head = self.head;
+    fn wrote(&mut self, head: Head) {
+        self.length += self.batch.bytes().len() as u64;
+        self.written.entries += self.batch.count();
+        self.written.head = head;
         self.settled = self.appended;
         self.dirty = true;
-        self.buffer.clear();
-        self.buffer.shrink_to(1 << 20);
+        self.batch.clear();
+        self.batch.shrink_to(1 << 20);
     }
 
-    /// From now on nothing is promised until [`State::resume`].
+    /// From now on nothing is promised until [`JournalState::resume`].
     fn fail(&mut self, error: &io::Error, reuse: bool) {
         if self.settled < self.appended {
             self.failed.push_back(self.settled + 1..=self.appended);
@@ -402,19 +387,11 @@ impl State {
             }
             self.settled = self.appended;
         }
-        let mut retained = Vec::new();
-        for line in self.buffer.split(|byte| *byte == b'\n') {
-            if let Some((body, _)) = chain::split(line)
-                && !body.starts_with(HOLD)
-            {
-                retained.extend_from_slice(body);
-                retained.push(b'\n');
-            }
-        }
-        self.buffer.clear();
-        // It has lines that are not in the file: the store reads the file instead.
+        let mut retained = NewBatch::default();
+        retained.append_all_but(Kind::Hold, &self.batch);
+        self.batch.clear();
+        // It has entries that are not in the file: the store reads the file instead.
         self.tally = None;
-        (self.head, self.lines) = (self.written.head, self.written.lines);
         match &mut self.broken {
             Some(broken) => broken.reuse &= reuse,
             None => self.broken = Some(Broken { reuse, retained }),
@@ -426,13 +403,12 @@ impl State {
     }
 
     fn replace(&mut self, sink: Sink, written: SegmentHead, length: u64) {
-        let stretch = self.stretch();
-        self.stretches.push(stretch);
+        let range = self.range();
+        self.ranges.push(range);
         self.tally = None;
         (self.counted, self.begun) = (0, Timestamp::now());
         self.sink = sink;
         self.length = length;
-        (self.head, self.lines) = (written.head, written.lines);
         self.abandoned.push(std::mem::replace(&mut self.written, written));
         self.dirty = true;
     }
@@ -440,11 +416,8 @@ impl State {
     /// Writes what was retained and opens the journal again.
     fn resume(&mut self, reserve: &Reserve) -> Result<(), LedgerError> {
         let Some(broken) = self.broken.take() else { return Ok(()) };
-        for body in broken.retained.split(|byte| *byte == b'\n').filter(|body| !body.is_empty()) {
-            let start = self.buffer.len();
-            self.buffer.extend_from_slice(body);
-            self.close(start);
-        }
+        self.appended += broken.retained.count();
+        self.batch = broken.retained;
         self.write(reserve);
         if self.broken.is_some() {
             return Err(LedgerError::Unavailable);
@@ -459,9 +432,8 @@ impl State {
 impl Broken {
     fn retain(&mut self, record: &Record) -> LedgerError {
         if self.retained.len() < RETAINED {
-            self.retained.extend_from_slice(RECORD);
-            record.write(&mut Json::new(&mut self.retained, &mut Calendar::default()));
-            self.retained.push(b'\n');
+            let write = |out: &mut _| record.write(&mut Json::new(out, &mut Calendar::default()));
+            self.retained.append(Kind::Record, write);
         }
         LedgerError::Unavailable
     }

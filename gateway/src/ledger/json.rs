@@ -89,7 +89,7 @@ impl<'a> Json<'a> {
             '"' | '\\' => self.out.extend_from_slice(&[b'\\', char as u8]),
             '\0'..='\x1f' => {
                 let mut digits = [0; 2];
-                super::hex::encode(&[char as u8], &mut digits);
+                tollgate_secrets::hex::encode(&[char as u8], &mut digits);
                 self.raw("\\u00");
                 self.out.extend_from_slice(&digits);
             }

@@ -1,4 +1,4 @@
-//! What can stand on a line of the journal, and how lines are read back.
+//! What can stand in an entry of the journal, and how entries are read back.
 //!
 //! The reader takes words as they stand: a reason, an outcome or a field that this version does not know still counts. What it does
 //! not need it skips.
@@ -9,56 +9,40 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::amount::{Amount, Amounts};
+use super::batch::{Entry, Kind};
 use super::dimension::{Texts, dimensions};
 use super::record::{Outcome, RecordId, UsageSource};
 
-/// How a line begins that says what a call reserves.
-pub(crate) const HOLD: &[u8] = b"{\"hold\":";
-/// How a line begins that says what a request used.
-pub(crate) const RECORD: &[u8] = b"{\"record\":";
-/// What stands between either of them and the 32 digits of the id.
+/// What stands before the 32 digits of the id.
 const ID: &[u8] = b"{\"id\":\"";
 
-/// A line as far as anybody but the chain cares.
+/// An entry as far as anybody but the chain cares.
 #[derive(Debug)]
 pub(crate) enum Line<'a> {
     /// A hold of this id; [`HoldRow::read`] has the rest.
     Hold(RecordId),
     /// A record.
     Record(Box<Row<'a>>),
-    /// A first line, or of a kind that a later version has.
+    /// A first entry, or of a kind that a later version has.
     Other,
 }
 
 impl<'a> Line<'a> {
-    /// Reads a line without its newline.
-    pub(crate) fn read(line: &'a [u8]) -> Result<Self, serde_json::Error> {
-        if let Some(hold) = line.strip_prefix(HOLD) {
-            let id =
-                hold.strip_prefix(ID).and_then(|rest| str::from_utf8(rest.get(..32)?).ok()?.parse().ok());
-            return match id {
-                Some(id) => Ok(Self::Hold(id)),
-                None => HoldRow::read(line).map(|hold| Self::Hold(hold.id)),
-            };
+    pub(crate) fn read(entry: &Entry<'a>) -> Result<Self, serde_json::Error> {
+        match entry.kind {
+            Some(Kind::Hold) => {
+                let digits = entry.payload.strip_prefix(ID).and_then(|rest| rest.get(..32));
+                match digits.and_then(|digits| str::from_utf8(digits).ok()?.parse().ok()) {
+                    Some(id) => Ok(Self::Hold(id)),
+                    None => HoldRow::read(entry.payload).map(|hold| Self::Hold(hold.id)),
+                }
+            }
+            Some(Kind::Record) => {
+                serde_json::from_slice(entry.payload).map(|row| Self::Record(Box::new(row)))
+            }
+            _ => Ok(Self::Other),
         }
-        if line.starts_with(RECORD) {
-            return serde_json::from_slice::<RecordLine<'a>>(line)
-                .map(|line| Self::Record(Box::new(line.record)));
-        }
-        Ok(Self::Other)
     }
-}
-
-#[derive(Deserialize)]
-struct RecordLine<'a> {
-    #[serde(borrow)]
-    record: Row<'a>,
-}
-
-#[derive(Deserialize)]
-struct HoldEnvelope<'a> {
-    #[serde(borrow)]
-    hold: HoldRow<'a>,
 }
 
 macro_rules! row {
@@ -246,9 +230,9 @@ pub(crate) struct HoldRow<'a> {
 }
 
 impl<'a> HoldRow<'a> {
-    /// Reads a line that begins with [`HOLD`], without its newline.
-    pub(crate) fn read(line: &'a [u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice::<HoldEnvelope<'a>>(line).map(|line| line.hold)
+    /// Reads the payload of a hold.
+    pub(crate) fn read(payload: &'a [u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(payload)
     }
 
     /// The record of a call that was sent and never heard of again: charged at all that it held, under its own id.

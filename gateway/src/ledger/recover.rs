@@ -7,9 +7,10 @@
 use std::path::Path;
 
 use super::LedgerError;
+use super::batch::{Kind, entry_at};
 use super::journal::Journal;
 use super::line::HoldRow;
-use super::segment::{self, Lines};
+use super::segment;
 use super::store::{Store, Until};
 
 /// What a start found.
@@ -26,19 +27,19 @@ pub(super) fn read_all(data_dir: &Path, store: &mut Store) -> Result<u64, Ledger
     let left = segment::left_behind(data_dir)?;
     let mut records = 0;
     for name in segment::list(data_dir)? {
-        records += store.read(data_dir, &name, Until { bytes: None, lines: left.get(&name).copied() })?;
+        records += store.read(data_dir, &name, Until { bytes: None, entries: left.get(&name).copied() })?;
     }
     Ok(records)
 }
 
-/// Writes the records of orphaned calls to `journal`, which is of this run, and waits for the disk. All earlier segments have been
+/// Writes the records of orphaned calls to `journal`, which is of this epoch, and waits for the disk. All earlier segments have been
 /// taken in.
 pub(super) fn presume(data_dir: &Path, store: &mut Store, journal: &Journal) -> Result<u64, LedgerError> {
-    let mut presumed = 0;
+    let (mut presumed, mut bytes) = (0, Vec::new());
     for (segment, offset) in store.open_holds()? {
-        let mut lines = Lines::open(data_dir, &segment, offset)?;
-        let line = lines.next_line().map_err(|source| LedgerError::file("reading", &*segment, source))?;
-        match HoldRow::read(line.unwrap_or_default()) {
+        let entry = entry_at(&segment::file(data_dir, &segment), offset, &mut bytes)?;
+        let payload = entry.filter(|entry| entry.kind == Some(Kind::Hold)).map(|entry| entry.payload);
+        match HoldRow::read(payload.unwrap_or_default()) {
             Ok(hold) => {
                 let row = hold.presumed();
                 tracing::warn!(id = %row.id, at = %row.at, "a call was under way when the gateway ended: it is charged at its hold");

@@ -23,7 +23,7 @@ const CORRECTED: SignedDuration = SignedDuration::from_hours(1);
 /// How much of the journal is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keep {
-    /// Segments whose last line is older go.
+    /// Segments whose last batch is older go.
     pub age: SignedDuration,
     /// While all segments together have more bytes, the oldest goes.
     pub size: u64,
@@ -60,7 +60,7 @@ impl Ledger {
             None => note(&self.data_dir, &heads)?,
         }
         for head in &heads {
-            let path = segment::directory(&self.data_dir).join(&*head.segment);
+            let path = segment::file(&self.data_dir, &head.segment);
             fs::remove_file(&path).map_err(|source| LedgerError::file("removing", &path, source))?;
             control.store.forget(&head.segment)?;
             control.segments.remove(&head.segment);
@@ -105,7 +105,7 @@ impl Ledger {
     }
 
     fn old(&self, name: Arc<str>, now: Timestamp) -> Result<Old, LedgerError> {
-        let path = segment::directory(&self.data_dir).join(&*name);
+        let path = segment::file(&self.data_dir, &name);
         let read = || {
             let file = fs::metadata(&path)?;
             Ok((file.len(), file.modified()?))
@@ -115,7 +115,7 @@ impl Ledger {
     }
 }
 
-/// How long ago its last line was written; nothing where the clock cannot say.
+/// How long ago its last batch was written; nothing where the clock cannot say.
 fn age(ended: SystemTime, now: Timestamp) -> SignedDuration {
     Timestamp::try_from(ended).map_or(SignedDuration::ZERO, |ended| now.duration_since(ended))
 }
@@ -172,7 +172,7 @@ mod tests {
         journal.hold(&hold).unwrap();
         journal.record(&record(&hold)).unwrap();
         ledger.close().unwrap();
-        let path = segment::directory(data_dir).join(&*journal.end().segment);
+        let path = segment::file(data_dir, &journal.end().segment);
         drop((journal, ledger));
         File::options().append(true).open(path).unwrap().set_modified(SystemTime::now() - ago).unwrap();
     }
@@ -219,7 +219,7 @@ mod tests {
         left(data.path(), Some(&key), KEEP);
         let second = segment::list(data.path()).unwrap().remove(0);
         fs::remove_file(segment::directory(data.path()).join(&*second)).unwrap();
-        note(data.path(), &[SegmentHead { segment: second, lines: 1, head: Head::NONE }]).unwrap();
+        note(data.path(), &[SegmentHead { segment: second, entries: 1, head: Head::NONE }]).unwrap();
         let findings = verify(data.path(), Some(&key)).unwrap().findings;
         assert!(findings.iter().any(|finding| finding.what.contains("missing")), "{findings:?}");
     }

@@ -14,6 +14,8 @@ use super::{Bounded, Charge, HoldLine, Outcome, Record, RecordId, UsageSource};
 pub(crate) const TOKENS: &str = "grant/checkout-openai/tokens/day/shared";
 pub(crate) const SPEND: &str = "grant/checkout-openai/spend/month/shared";
 
+pub(crate) use super::batch::tamper::{parse, segment};
+
 /// A directory in memory where there is one: these tests sync a lot.
 pub(crate) fn directory() -> TempDir {
     let shared = Path::new("/dev/shm");
@@ -33,7 +35,7 @@ pub(crate) fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// What stands on a line between its kind and its chain.
+/// The payload of an entry.
 pub(crate) fn json(line: &impl Object) -> String {
     let (mut out, mut calendar) = (Vec::new(), Calendar::default());
     line.write(&mut Json::new(&mut out, &mut calendar));

@@ -14,10 +14,11 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::{digest, hmac, rand};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tollgate_secrets::hex;
 use zeroize::Zeroizing;
 
+use super::LedgerError;
 use super::segment::{SegmentHead, sync_directory};
-use super::{LedgerError, hex};
 
 const BEFORE: &[u8] = b",\"mac\":\"";
 const AFTER: &[u8] = b"\"}";

@@ -1,14 +1,14 @@
-//! The files of the journal: their names, their first lines, and reading them back.
+//! The files of the journal: their names, and their first entries.
 //!
-//! A segment belongs to one core of one run (one process start) and is only ever appended to. Its first line says which segments
-//! came before it and how far they went, so that a whole file cannot go missing unseen.
+//! A segment belongs to one core of one process epoch (one start) and is only ever appended to. Its first entry, which is a batch of its own,
+//! says which segments came before it and how far they went, so that a whole file cannot go missing unseen.
 //!
 //! **Invariant:** names sort by the time of creation, then by core.
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,56 +16,50 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::LedgerError;
-use super::chain::{self, Head};
+use super::batch::{Batches, Kind, MAGIC, NewBatch};
+use super::chain::Head;
 
-const EXTENSION: &str = ".jsonl";
+const EXTENSION: &str = ".journal";
 
 /// How far a segment goes, or went.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentHead {
     /// File name within the journal's directory.
     pub segment: Arc<str>,
-    /// Whole lines, the first one included.
-    pub lines: u64,
+    /// Entries in whole batches, the first one included.
+    pub entries: u64,
     /// The chain's hash behind the last of them.
     pub head: Head,
 }
 
-/// What the first line of a segment says.
+/// What the first entry of a segment says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Header {
-    /// Of this format; 1.
-    pub(crate) version: u32,
     /// The segment's own name: a file cannot pass for another.
     pub(crate) name: Arc<str>,
-    /// Name of the run: all segments that one process wrote.
-    pub(crate) run: Arc<str>,
+    /// Name of the process epoch: all segments that one process wrote.
+    pub(crate) epoch: Arc<str>,
     /// Process that wrote it.
     pub(crate) pid: u32,
     /// When it was begun.
     pub(crate) at: Timestamp,
-    /// The segments that no later run had named yet, with where they ended.
+    /// The segments that no later epoch had named yet, with where they ended.
     pub(crate) previous: Vec<SegmentHead>,
-    /// The segment in `previous` is this core's own, left behind after a failure: what it has behind those lines does not count.
+    /// The segment in `previous` is this core's own, left behind after a failure: what it has behind those entries does not count.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) continues: bool,
 }
 
-#[derive(Serialize, Deserialize)]
-struct HeaderLine<H> {
-    segment: H,
-}
-
 /// A process start: what its segments have in common.
 #[derive(Debug, Clone)]
-pub(crate) struct Run {
+pub(crate) struct ProcessEpoch {
     name: Arc<str>,
     at: Timestamp,
     directory: PathBuf,
 }
 
-impl Run {
-    /// A run of now in this data directory, whose journal directory is made if it is not there.
+impl ProcessEpoch {
+    /// An epoch that begins now in this data directory, whose journal directory is made if it is not there.
     pub(crate) fn begin(data_dir: &Path, now: Timestamp) -> Result<Self, LedgerError> {
         let directory = directory(data_dir);
         DirBuilder::new()
@@ -76,12 +70,12 @@ impl Run {
         Ok(Self { name: stamp(now).into(), at: now, directory })
     }
 
-    /// Whether this run wrote the segment with this first line.
+    /// Whether this epoch wrote the segment with this first entry.
     pub(crate) fn wrote(&self, header: &Header) -> bool {
-        header.run == self.name
+        header.epoch == self.name
     }
 
-    /// Makes a new segment and writes its first line. `who` is a core's number, or a word for what is not a core.
+    /// Makes a new segment and writes its first entry. `who` is a core's number, or a word for what is not a core.
     pub(crate) fn create(
         &self,
         who: &str,
@@ -118,34 +112,35 @@ impl Run {
         previous: &[SegmentHead],
         continues: bool,
     ) -> Result<(File, SegmentHead, u64), LedgerError> {
-        // A clock that was set back must not make a segment that sorts before its run.
+        // A clock that was set back must not make a segment that sorts before its epoch.
         let now = now.max(self.at);
         let name: Arc<str> = format!("{}-{who}{EXTENSION}", stamp(now)).into();
         let path = self.directory.join(&*name);
         let header = Header {
-            version: 1,
             name: Arc::clone(&name),
-            run: Arc::clone(&self.name),
+            epoch: Arc::clone(&self.name),
             pid: std::process::id(),
             at: now,
             previous: previous.to_vec(),
             continues,
         };
-        let mut line = serde_json::to_vec(&HeaderLine { segment: header }).map_err(LedgerError::Encode)?;
-        line.pop();
-        let head = Head::NONE.close(&mut line, 0);
-        let file = write_new(&path, &line).map_err(|source| {
+        let payload = serde_json::to_vec(&header).map_err(LedgerError::Encode)?;
+        let mut first = NewBatch::default();
+        first.append(Kind::Segment, |out| out.extend_from_slice(&payload));
+        let head = first.close(Head::NONE);
+        let bytes = [&MAGIC, first.bytes()].concat();
+        let file = write_new(&path, &bytes).map_err(|source| {
             let _ = fs::remove_file(&path);
             LedgerError::file("creating", &path, source)
         })?;
         sync_directory(&self.directory)?;
-        Ok((file, SegmentHead { segment: name, lines: 1, head }, line.len() as u64))
+        Ok((file, SegmentHead { segment: name, entries: 1, head }, bytes.len() as u64))
     }
 }
 
-fn write_new(path: &Path, line: &[u8]) -> io::Result<File> {
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
     let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
-    io::Write::write_all(&mut file, line)?;
+    io::Write::write_all(&mut file, bytes)?;
     file.sync_data()?;
     Ok(file)
 }
@@ -173,6 +168,11 @@ pub(crate) fn directory(data_dir: &Path) -> PathBuf {
     data_dir.join("journal")
 }
 
+/// Where a segment of a data directory is.
+pub(crate) fn file(data_dir: &Path, name: &str) -> PathBuf {
+    directory(data_dir).join(name)
+}
+
 /// Names of all segments, sorted; none where the directory is not there.
 pub(crate) fn list(data_dir: &Path) -> Result<Vec<Arc<str>>, LedgerError> {
     let directory = directory(data_dir);
@@ -195,7 +195,7 @@ pub(crate) fn list(data_dir: &Path) -> Result<Vec<Arc<str>>, LedgerError> {
 
 /// How long a segment is, and when it was last written to; `None` where it is gone.
 pub(crate) fn written(data_dir: &Path, name: &str) -> Result<Option<(u64, Timestamp)>, LedgerError> {
-    let path = directory(data_dir).join(name);
+    let path = file(data_dir, name);
     match fs::metadata(&path) {
         Ok(metadata) => {
             let last = metadata.modified().ok().and_then(|at| Timestamp::try_from(at).ok());
@@ -206,67 +206,25 @@ pub(crate) fn written(data_dir: &Path, name: &str) -> Result<Option<(u64, Timest
     }
 }
 
-/// Reads the lines of a segment from a byte offset on.
-pub(crate) struct Lines {
-    input: BufReader<File>,
-    line: Vec<u8>,
-    offset: u64,
-}
-
-impl Lines {
-    /// `offset` is where a line begins.
-    pub(crate) fn open(data_dir: &Path, segment: &str, offset: u64) -> Result<Self, LedgerError> {
-        let path = directory(data_dir).join(segment);
-        let open = || {
-            let mut file = File::open(&path)?;
-            file.seek(SeekFrom::Start(offset))?;
-            Ok(BufReader::with_capacity(256 << 10, file))
-        };
-        let input = open().map_err(|source| LedgerError::file("reading", &path, source))?;
-        Ok(Self { input, line: Vec::new(), offset })
-    }
-
-    /// The next whole line, without its newline; `None` where only a part of one is left.
-    pub(crate) fn next_line(&mut self) -> io::Result<Option<&[u8]>> {
-        self.line.clear();
-        let read = self.input.read_until(b'\n', &mut self.line)?;
-        if self.line.last() != Some(&b'\n') {
-            return Ok(None);
-        }
-        self.offset += read as u64;
-        Ok(Some(&self.line[..read - 1]))
-    }
-
-    /// Where the next line begins.
-    pub(crate) fn offset(&self) -> u64 {
-        self.offset
-    }
-
-    /// After `next_line` gave `None`: what stands behind the last whole line.
-    pub(crate) fn rest(&self) -> &[u8] {
-        &self.line
-    }
-}
-
-/// How much of each segment is known already: the byte and the number of whole lines up to there.
+/// How much of each segment is known already: the byte behind a batch, and the number of entries up to there.
 pub(crate) type Known = HashMap<Arc<str>, (u64, u64)>;
 
-/// The segments whose end no other run has named, with their last whole line: what the next segment has to name.
+/// The segments whose end no other epoch has named, with where they end: what the next segment has to name.
 pub(crate) fn tips(data_dir: &Path, known: &Known) -> Result<Vec<SegmentHead>, LedgerError> {
     let headers = headers(data_dir)?;
-    let runs: HashMap<_, _> = headers.iter().map(|(name, header)| (name, &header.run)).collect();
+    let epochs: HashMap<_, _> = headers.iter().map(|(name, header)| (name, &header.epoch)).collect();
     let mut named: HashMap<Arc<str>, u64> = HashMap::new();
     for (_, header) in &headers {
         for previous in &header.previous {
-            if runs.get(&previous.segment).is_some_and(|run| **run != header.run) {
-                let lines = named.entry(Arc::clone(&previous.segment)).or_default();
-                *lines = previous.lines.max(*lines);
+            if epochs.get(&previous.segment).is_some_and(|epoch| **epoch != header.epoch) {
+                let entries = named.entry(Arc::clone(&previous.segment)).or_default();
+                *entries = previous.entries.max(*entries);
             }
         }
     }
     let ends = |name: &Arc<str>| {
-        let lines = known.get(name).map_or(u64::MAX, |(_, lines)| *lines);
-        named.get(name).is_some_and(|named| *named >= lines)
+        let entries = known.get(name).map_or(u64::MAX, |(_, entries)| *entries);
+        named.get(name).is_some_and(|named| *named >= entries)
     };
     let tips = headers.iter().map(|(name, _)| name).filter(|name| !ends(name));
     tips.filter_map(|name| end(data_dir, name, known).transpose()).collect()
@@ -275,21 +233,21 @@ pub(crate) fn tips(data_dir: &Path, known: &Known) -> Result<Vec<SegmentHead>, L
 /// Waits until these segments are on the disk, whoever wrote them.
 pub(crate) fn sync(data_dir: &Path, heads: &[SegmentHead]) -> Result<(), LedgerError> {
     for head in heads {
-        let path = directory(data_dir).join(&*head.segment);
+        let path = file(data_dir, &head.segment);
         let synced = File::open(&path).and_then(|file| file.sync_data());
         synced.map_err(|source| LedgerError::file("syncing", &path, source))?;
     }
     Ok(())
 }
 
-/// The segments that their cores left behind, and the lines of them that count.
+/// The segments that their cores left behind, and the entries of them that count.
 pub(crate) fn left_behind(data_dir: &Path) -> Result<HashMap<Arc<str>, u64>, LedgerError> {
     let headers = headers(data_dir)?.into_iter();
     let left = headers.filter(|(_, header)| header.continues).flat_map(|(_, header)| header.previous);
-    Ok(left.map(|head| (head.segment, head.lines)).collect())
+    Ok(left.map(|head| (head.segment, head.entries)).collect())
 }
 
-/// The first lines of all segments; those that have no whole one are passed over.
+/// The first entries of all segments; those that have no whole one are passed over.
 fn headers(data_dir: &Path) -> Result<Vec<(Arc<str>, Header)>, LedgerError> {
     let mut headers = Vec::new();
     for name in list(data_dir)? {
@@ -300,35 +258,37 @@ fn headers(data_dir: &Path) -> Result<Vec<(Arc<str>, Header)>, LedgerError> {
     Ok(headers)
 }
 
-/// What the first line of a segment says; `None` if it is none. Does not check the chain.
+/// What the first entry of a segment says; `None` if it is none. Does not check the chain.
 pub(crate) fn first(data_dir: &Path, name: &str) -> Result<Option<Header>, LedgerError> {
-    let mut lines = Lines::open(data_dir, name, 0)?;
-    let line = lines.next_line().map_err(|source| LedgerError::file("reading", name, source))?;
-    let Some(line) = line.filter(|line| chain::split(line).is_some()) else { return Ok(None) };
-    Ok(serde_json::from_slice::<HeaderLine<Header>>(line).ok().map(|line| line.segment))
+    let mut batches = Batches::open(&file(data_dir, name), 0)?;
+    let batch = batches.next_batch().map_err(|source| LedgerError::file("reading", name, source))?;
+    let Some(Ok(entry)) =
+        batch.filter(|batch| batch.passed_over == 0).and_then(|batch| batch.entries().next())
+    else {
+        return Ok(None);
+    };
+    if entry.kind != Some(Kind::Segment) {
+        return Ok(None);
+    }
+    Ok(serde_json::from_slice(entry.payload).ok())
 }
 
-/// Where a segment ends. Takes the last whole line's word for the hash; `None` if there is no such line.
+/// Where a segment ends. Takes the last whole batch's word for the hash; `None` if there is no such batch.
 pub(crate) fn end(
     data_dir: &Path,
     segment: &Arc<str>,
     known: &Known,
 ) -> Result<Option<SegmentHead>, LedgerError> {
     let failed = |source| LedgerError::file("reading", segment.as_ref(), source);
-    let length = fs::metadata(directory(data_dir).join(&**segment)).map_err(failed)?.len();
+    let length = fs::metadata(file(data_dir, segment)).map_err(failed)?.len();
     // A disk that lost power may have kept what is known of the segment and lost its tail.
     let known = known.get(segment).copied().filter(|(offset, _)| *offset <= length);
-    let (offset, mut count) = known.unwrap_or_default();
-    let mut lines = Lines::open(data_dir, segment, offset)?;
-    let mut head = None;
-    if let Some(start) = offset.checked_sub(chain::TAIL as u64 + 1) {
-        let mut tail = [0; chain::TAIL];
-        lines.input.get_ref().read_exact_at(&mut tail, start).map_err(failed)?;
-        head = chain::split(&tail).map(|(_, head)| head);
+    let (offset, mut entries) = known.unwrap_or_default();
+    let mut batches = Batches::open(&file(data_dir, segment), offset)?;
+    let mut head = batches.head_before(offset).map_err(failed)?;
+    while let Some(batch) = batches.next_batch().map_err(failed)? {
+        entries += batch.count;
+        head = Some(batch.head);
     }
-    while let Some(line) = lines.next_line().map_err(failed)? {
-        count += 1;
-        head = chain::split(line).map(|(_, head)| head).or(head);
-    }
-    Ok(head.map(|head| SegmentHead { segment: Arc::clone(segment), lines: count, head }))
+    Ok(head.map(|head| SegmentHead { segment: Arc::clone(segment), entries, head }))
 }

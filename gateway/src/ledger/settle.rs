@@ -1,6 +1,6 @@
 //! Corrections: what is found out later about a call whose usage was presumed or estimated.
 //!
-//! A correction is a line of its own that says the difference, dated when it is made: a period that was reported stays as it was. It
+//! A correction is an entry of its own that says the difference, dated when it is made: a period that was reported stays as it was. It
 //! also says what the call was counted as, which it no longer is. The budgets of a running gateway do not change; the next start counts
 //! the difference in the windows of the original.
 //!
@@ -18,11 +18,12 @@ use jiff::Timestamp;
 use tollgate_policy::price::{Item, NanoUsd};
 
 use super::amount::{Amount, Amounts};
-use super::line::{Line, RECORD, Row, RowCharge, Taken};
+use super::batch::{Batches, Kind, NewBatch};
+use super::line::{Line, Row, RowCharge, Taken};
 use super::record::{Bounded, Outcome, RecordId, UsageSource};
-use super::segment::{self, Known, Lines, Run};
+use super::segment::{self, Known, ProcessEpoch, SegmentHead};
 use super::store::Reader;
-use super::{LedgerError, beside};
+use super::{LedgerError, offline};
 
 /// What a call really used.
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +51,7 @@ pub struct Signature {
 pub(super) const WHO: &str = "settle";
 
 /// Writes how far the record of `id`, with all corrections of it that were written so far, is from `actual`, and returns the id of that
-/// line. May run beside a gateway; waits for others of its kind. Refuses a call whose usage is known, unless that is forced.
+/// entry. May run beside a gateway; waits for others of its kind. Refuses a call whose usage is known, unless that is forced.
 pub fn settle(
     data_dir: &Path,
     id: RecordId,
@@ -58,7 +59,7 @@ pub fn settle(
     signature: &Signature,
 ) -> Result<RecordId, LedgerError> {
     let reader = Reader::open(data_dir)?;
-    let _alone = beside::alone(data_dir)?;
+    let _alone = offline::alone(data_dir)?;
     // Asked before the rest: what the store takes in meanwhile is then found twice, not missed.
     let known = reader.known()?;
     let mut corrections = history(data_dir, &reader, &known, id)?;
@@ -74,15 +75,21 @@ pub fn settle(
     let by = signature.by.as_str().to_owned().into();
     let note = signature.note.as_ref().map_or_else(Cow::default, |note| note.as_str().to_owned().into());
     let row = Row { by, note, ..difference(&original, &corrections, actual, now) };
-    let run = Run::begin(data_dir, now)?;
+    let epoch = ProcessEpoch::begin(data_dir, now)?;
     let tips = segment::tips(data_dir, &known)?;
-    let (mut file, head, _) = run.create(WHO, now, &tips)?;
-    let mut line = RECORD.to_vec();
-    serde_json::to_writer(&mut line, &row).map_err(LedgerError::Encode)?;
-    head.head.close(&mut line, 0);
-    let wrote = file.write_all(&line).and_then(|()| file.sync_data());
+    let (mut file, head, _) = epoch.create(WHO, now, &tips)?;
+    let wrote = file.write_all(batch_of(&row, &head)?.bytes()).and_then(|()| file.sync_data());
     wrote.map_err(|source| LedgerError::file("writing", &*head.segment, source))?;
     Ok(row.id)
+}
+
+/// The batch behind the first entry of a segment.
+fn batch_of(row: &Row<'_>, first: &SegmentHead) -> Result<NewBatch, LedgerError> {
+    let payload = serde_json::to_vec(row).map_err(LedgerError::Encode)?;
+    let mut batch = NewBatch::default();
+    batch.append(Kind::Record, |out| out.extend_from_slice(&payload));
+    batch.close(first.head);
+    Ok(batch)
 }
 
 /// What is known of a call is not changed without a word.
@@ -130,7 +137,7 @@ fn history(
             .ok_or_else(|| refused(correction, "the journal no longer has this correction"))?;
         rows.insert(correction, row);
     }
-    beside::records(data_dir, known, |row| {
+    offline::records(data_dir, known, |row| {
         if row.id == id || row.corrects == Some(id) {
             rows.insert(row.id, row.into_owned());
         }
@@ -140,14 +147,16 @@ fn history(
 
 fn read(data_dir: &Path, reader: &Reader, id: RecordId) -> Result<Option<Row<'static>>, LedgerError> {
     for place in reader.find(id)? {
-        let mut lines = Lines::open(data_dir, &place.segment, place.start)?;
-        while lines.offset() < place.end {
+        let mut batches = Batches::open(&segment::file(data_dir, &place.segment), place.start)?;
+        while batches.offset() < place.end {
             let failed = |source| LedgerError::file("reading", &*place.segment, source);
-            let Some(line) = lines.next_line().map_err(failed)? else { break };
-            if let Ok(Line::Record(row)) = Line::read(line)
-                && row.id == id
-            {
-                return Ok(Some(row.into_owned()));
+            let Some(batch) = batches.next_batch().map_err(failed)? else { break };
+            for entry in batch.entries().flatten() {
+                if let Ok(Line::Record(row)) = Line::read(&entry)
+                    && row.id == id
+                {
+                    return Ok(Some(row.into_owned()));
+                }
             }
         }
     }

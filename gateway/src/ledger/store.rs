@@ -23,7 +23,7 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use dimensions::Dimensions;
-pub(crate) use ingest::{Stretch, Until};
+pub(crate) use ingest::{SegmentRange, Until};
 
 use super::record::{Charge, RecordId};
 use super::segment::Known;

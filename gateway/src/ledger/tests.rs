@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use jiff::tz::TimeZone;
 use tollgate_policy::price::Item;
 
-use super::samples::{SPEND, TOKENS, copy, directory, hold, record, sums};
+use super::samples::{self, SPEND, TOKENS, copy, directory, hold, record, sums};
 use super::*;
 use crate::report::{By, Query, Report, report};
 
@@ -24,32 +24,43 @@ fn whole_report(data_dir: &Path, by: &[By]) -> Report {
 
 fn segments(data_dir: &Path) -> Vec<PathBuf> {
     let names = segment::list(data_dir).unwrap();
-    names.iter().map(|name| segment::directory(data_dir).join(&**name)).collect()
+    names.iter().map(|name| segment::file(data_dir, name)).collect()
 }
 
-/// The ids on whole lines of a kind, over all segments; every id once.
-fn ids(data_dir: &Path, kind: &str) -> BTreeSet<String> {
-    let mut ids = BTreeSet::new();
+/// The payloads of a kind in whole batches, over all segments.
+fn payloads(data_dir: &Path, kind: Kind) -> Vec<String> {
+    let mut payloads = Vec::new();
     for path in segments(data_dir) {
-        let text = String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned();
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        for line in text[..whole].lines() {
-            if let Some(rest) = line.strip_prefix(&format!("{{\"{kind}\":{{\"id\":\"")) {
-                assert!(ids.insert(rest[..32].to_owned()), "twice: {line}");
-            }
+        let mut batches = Batches::open(&path, 0).unwrap();
+        while let Some(batch) = batches.next_batch().unwrap() {
+            let entries = batch.entries().map(Result::unwrap).filter(|entry| entry.kind == Some(kind));
+            payloads.extend(entries.map(|entry| String::from_utf8(entry.payload.to_vec()).unwrap()));
         }
+    }
+    payloads
+}
+
+/// The ids of a kind, over all segments; every id once.
+fn ids(data_dir: &Path, kind: Kind) -> BTreeSet<String> {
+    let mut ids = BTreeSet::new();
+    for payload in payloads(data_dir, kind) {
+        let id = payload.strip_prefix("{\"id\":\"").unwrap()[..32].to_owned();
+        assert!(ids.insert(id), "twice: {payload}");
     }
     ids
 }
 
-/// Three calls: the first with its record, the second without, the third only recorded (it held nothing).
+/// Three calls: the first with its record, the second without, the third only recorded (it held nothing). Each entry is a batch, but the
+/// first hold and record, which share one.
 fn some_calls(data_dir: &Path) {
     let (ledger, _) = open(data_dir);
     let journal = ledger.journal(0).unwrap();
     let (first, second) = (hold(RecordId::new()), hold(RecordId::new()));
     journal.hold(&first).unwrap();
-    journal.hold(&second).unwrap();
     journal.record(&record(&first)).unwrap();
+    journal.flush();
+    journal.hold(&second).unwrap();
+    journal.flush();
     let mut third = record(&hold(RecordId::new()));
     third.charges.clear();
     journal.record(&third).unwrap();
@@ -58,7 +69,7 @@ fn some_calls(data_dir: &Path) {
 
 /// Everything that has to hold of a ledger after a start: one record for each hold, and the budgets say what the records say.
 fn is_recovered(data_dir: &Path, balances: &[(Timestamp, Charge)]) {
-    let (holds, records) = (ids(data_dir, "hold"), ids(data_dir, "record"));
+    let (holds, records) = (ids(data_dir, Kind::Hold), ids(data_dir, Kind::Record));
     assert!(holds.is_subset(&records), "a hold without a record");
     let total = whole_report(data_dir, &[]).total;
     assert_eq!(usize::try_from(total.sent()).unwrap(), records.len());
@@ -74,16 +85,16 @@ fn is_recovered(data_dir: &Path, balances: &[(Timestamp, Charge)]) {
 }
 
 #[test]
-fn a_journal_cut_at_any_byte_of_its_last_line_or_between_lines_gives_one_record_for_each_whole_hold() {
+fn a_journal_cut_at_any_byte_of_its_last_batch_or_between_batches_gives_one_record_for_each_whole_hold() {
     let origin = directory();
     some_calls(origin.path());
     let [path] = &segments(origin.path())[..] else { panic!("one segment") };
     let bytes = fs::read(path).unwrap();
-    let ends: Vec<usize> = memchr::memchr_iter(b'\n', &bytes).map(|end| end + 1).collect();
-    let last_line = ends[ends.len() - 2];
+    let ends = samples::segment(path).ends();
+    let last_batch = ends[ends.len() - 2];
     let near_an_end = |length: usize| ends.iter().any(|end| end.abs_diff(length) < 3);
     let everywhere =
-        |length: &usize| *length > last_line || near_an_end(*length) || length.is_multiple_of(41);
+        |length: &usize| *length > last_batch || near_an_end(*length) || length.is_multiple_of(41);
     for length in (ends[0]..=bytes.len()).rev().filter(everywhere) {
         let directory = directory();
         fs::create_dir_all(segment::directory(directory.path())).unwrap();
@@ -223,7 +234,7 @@ fn cores_write_segments_of_their_own_and_the_next_run_names_them_all() {
     let names = segment::list(directory.path()).unwrap();
     assert_eq!(names.len(), 4);
     let header = segment::first(directory.path(), &names[3]).unwrap().unwrap();
-    let ends: Vec<_> = header.previous.iter().map(|head| (Arc::clone(&head.segment), head.lines)).collect();
+    let ends: Vec<_> = header.previous.iter().map(|head| (Arc::clone(&head.segment), head.entries)).collect();
     assert_eq!(ends, names[..3].iter().map(|name| (Arc::clone(name), 2)).collect::<Vec<_>>());
     assert_eq!(whole_report(directory.path(), &[]).total.calls, 3);
 }
@@ -258,15 +269,9 @@ fn a_correction_of_a_presumed_call_lowers_its_budget_from_the_next_start_on() {
     let directory = directory();
     some_calls(directory.path());
     let (ledger, before) = open(directory.path());
-    let presumed = ids(directory.path(), "record").into_iter().find(|id| {
-        segments(directory.path()).iter().any(|path| {
-            fs::read_to_string(path)
-                .unwrap()
-                .lines()
-                .any(|line| line.contains(&format!("{{\"id\":\"{id}\"")) && line.contains("presumed"))
-        })
-    });
-    let id: RecordId = presumed.unwrap().parse().unwrap();
+    let records = payloads(directory.path(), Kind::Record);
+    let presumed = records.iter().find(|payload| payload.contains("presumed")).unwrap();
+    let id: RecordId = presumed.strip_prefix("{\"id\":\"").unwrap()[..32].parse().unwrap();
     let actual = Correction { input: 300, output: 50, cost: tollgate_policy::price::NanoUsd(500_000) };
     let signature =
         Signature { by: Bounded::new("alice"), note: Some(Bounded::new("as billed")), force: true };

@@ -1,6 +1,6 @@
 //! Checking a ledger: that nothing in its journal was changed, removed, added or cut off.
 //!
-//! The chain shows a changed segment, the first lines show a missing one, the seals show a cut or rewritten one, and the anchor beside
+//! The chain shows a changed segment, the first entries show a missing one, the seals show a cut or rewritten one, and the anchor beside
 //! the key shows seals that were cut off. It works while the gateway runs: seals are read before the segments, which only grow.
 //!
 //! **Invariant:** what could not be checked is said in the notes; a clean result without a key is not a claim about truncation.
@@ -24,7 +24,7 @@ use super::{LedgerError, segment};
 pub struct Finding {
     /// Below the data directory, or the anchor's whole path.
     pub file: String,
-    /// Counted from 1; absent where the file as a whole is wrong.
+    /// Which entry of a segment or line of the seals, counted from 1; absent where the file as a whole is wrong.
     pub line: Option<u64>,
     /// What is wrong.
     pub what: String,
@@ -48,8 +48,8 @@ pub struct Verification {
     pub notes: Vec<String>,
     /// Segments read.
     pub segments: u64,
-    /// Lines read.
-    pub lines: u64,
+    /// Entries read.
+    pub entries: u64,
     /// Number and time of the latest seal.
     pub last_seal: Option<(u64, Timestamp)>,
 }

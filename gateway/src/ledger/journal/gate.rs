@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use super::{Journal, Position};
 
-/// The line that an HTTP/1 connection waits for. One request at a time is on it.
+/// The entry that an HTTP/1 connection waits for. One request at a time is on it.
 #[derive(Debug)]
 pub(crate) struct Gate {
     journal: Arc<Journal>,
@@ -22,7 +22,7 @@ impl Gate {
         Self { journal: Arc::clone(journal), until: Mutex::default() }
     }
 
-    /// What is handed over next leaves only when the journal has this line.
+    /// What is handed over next leaves only when the journal has this entry.
     pub(crate) fn close(&self, until: Option<Position>) {
         *self.until.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
@@ -58,41 +58,41 @@ impl<C: Future + Unpin> Future for Gated<C> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{hold, journal};
+    use super::super::tests::{entries, hold, journal};
     use super::*;
     use crate::ledger::samples;
 
-    /// Notes at each poll how many lines are on the disk.
+    /// Notes at each poll how many entries are on the disk.
     struct Probe<'a, F>(&'a mut Vec<usize>, F);
 
     impl<F: Fn() -> usize + Unpin> Future for Probe<'_, F> {
         type Output = ();
 
         fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
-            let lines = (self.1)();
-            self.0.push(lines);
+            let entries = (self.1)();
+            self.0.push(entries);
             Poll::Pending
         }
     }
 
     #[tokio::test]
-    async fn a_connection_goes_on_only_behind_the_line_that_it_waits_for() {
+    async fn a_connection_goes_on_only_behind_the_entry_that_it_waits_for() {
         let directory = samples::directory();
         let (journal, disk) = journal(directory.path());
-        let lines = || disk.0.lock().unwrap().bytes.iter().filter(|byte| **byte == b'\n').count();
+        let entries = || entries(&disk).len();
         let gate = Arc::new(Gate::new(&journal));
         let mut polls = Vec::new();
-        let mut gated = Gated { connection: Probe(&mut polls, lines), gate: Arc::clone(&gate) };
+        let mut gated = Gated { connection: Probe(&mut polls, entries), gate: Arc::clone(&gate) };
         let mut poll = |cx: &mut Context<'_>| Pin::new(&mut gated).poll(cx);
         let mut cx = Context::from_waker(std::task::Waker::noop());
         assert!(poll(&mut cx).is_pending(), "nothing to wait for");
         let first = journal.hold(&hold()).unwrap();
-        assert!(poll(&mut cx).is_pending(), "a line of another connection");
+        assert!(poll(&mut cx).is_pending(), "an entry of another connection");
         gate.close(Some(first));
         assert!(poll(&mut cx).is_pending());
         disk.0.lock().unwrap().broken = true;
         let second = journal.hold(&hold()).unwrap();
-        assert!(poll(&mut cx).is_pending(), "its own line was written");
+        assert!(poll(&mut cx).is_pending(), "its own entry was written");
         gate.close(Some(second));
         assert!(poll(&mut cx).is_ready(), "the connection ends unpolled");
         assert_eq!(polls, [1, 1, 2, 2]);

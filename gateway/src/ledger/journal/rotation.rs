@@ -1,13 +1,13 @@
 //! Going on in another segment, so that retention can remove the one before.
 //!
-//! **Invariant:** no line is in neither or in both, and each core's segments name the one before.
+//! **Invariant:** no entry is in neither or in both, and each core's segments name the one before.
 
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::sink::Sink;
-use super::{Journal, State};
+use super::{Journal, JournalState};
 use crate::ledger::LedgerError;
 use crate::ledger::segment::SegmentHead;
 
@@ -18,8 +18,8 @@ impl Journal {
     /// Begins another segment where this one is large or old. Gives the head of the one that is over, which is durable. Blocks: for the
     /// control plane.
     pub(crate) fn rotate(&self, now: Timestamp) -> Result<Option<SegmentHead>, LedgerError> {
-        let is_due = |state: &State| {
-            let old = now.duration_since(state.begun) >= SEGMENT_TIME && state.lines > 1;
+        let is_due = |state: &JournalState| {
+            let old = now.duration_since(state.begun) >= SEGMENT_TIME && state.written.entries > 1;
             state.broken.is_none() && (old || state.length >= SEGMENT_BYTES)
         };
         let full = match &*self.state() {
@@ -27,18 +27,18 @@ impl Journal {
             _ => return Ok(None),
         };
         // The file is made without the lock, as above; what is appended meanwhile belongs to the old one.
-        let (file, written, length) = self.run.follow(&self.who, now, full)?;
+        let (file, written, length) = self.epoch.follow(&self.who, now, full)?;
         let (old, head) = {
             let mut state = self.state();
             state.write(&self.reserve);
             if state.broken.is_some() {
                 return Err(LedgerError::Unavailable);
             }
-            let stretch = state.stretch();
-            state.stretches.push(stretch);
+            let range = state.range();
+            state.ranges.push(range);
             (state.begun, state.counted) = (now, 0);
             let old = std::mem::replace(&mut state.sink, Sink::File(Arc::new(file)));
-            (state.length, state.lines, state.head) = (length, written.lines, written.head);
+            state.length = length;
             state.dirty = true;
             (old, std::mem::replace(&mut state.written, written))
         };

@@ -49,10 +49,10 @@ pub(super) mod fake {
 
     /// Counts writes, holds at most `room` bytes, and fails as told.
     #[derive(Debug, Default)]
-    pub(crate) struct Disk(pub(crate) Mutex<State>);
+    pub(crate) struct Disk(pub(crate) Mutex<DiskState>);
 
     #[derive(Debug, Default)]
-    pub(crate) struct State {
+    pub(crate) struct DiskState {
         pub(crate) bytes: Vec<u8>,
         pub(crate) writes: usize,
         pub(crate) syncs: usize,

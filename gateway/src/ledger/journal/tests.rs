@@ -4,15 +4,16 @@ use std::path::Path;
 use super::rotation::SEGMENT_TIME;
 use super::sink::fake::Disk;
 use super::*;
+use crate::ledger::batch::entry_at;
 use crate::ledger::samples;
 use crate::ledger::segment;
 use crate::ledger::{HoldLine, LedgerError, RecordId};
 
 pub(super) fn journal(data_dir: &Path) -> (Arc<Journal>, Arc<Disk>) {
-    let run = Run::begin(data_dir, Timestamp::now()).unwrap();
+    let epoch = ProcessEpoch::begin(data_dir, Timestamp::now()).unwrap();
     let reserve = Arc::new(Reserve::new(data_dir));
     assert!(reserve.restore());
-    let journal = Journal::begin(&run, "000", &[], reserve).unwrap();
+    let journal = Journal::begin(&epoch, "000", &[], reserve).unwrap();
     let disk = Arc::new(Disk::default());
     {
         let mut state = journal.state();
@@ -27,16 +28,9 @@ pub(super) fn hold() -> HoldLine {
     samples::hold(RecordId::new())
 }
 
-/// The lines on the disk, whose chain is checked.
-fn lines(disk: &Disk) -> Vec<String> {
-    let bytes = disk.0.lock().unwrap().bytes.clone();
-    let (mut head, mut scratch) = (Head::NONE, Vec::new());
-    let text = String::from_utf8(bytes).unwrap();
-    assert!(text.ends_with('\n'));
-    for line in text.lines() {
-        head = head.follow(line.as_bytes(), &mut scratch).expect("the chain holds");
-    }
-    text.lines().map(String::from).collect()
+/// The entries on the disk, whose chain is checked.
+pub(super) fn entries(disk: &Disk) -> Vec<(Kind, String)> {
+    samples::parse(&disk.0.lock().unwrap().bytes).entries()
 }
 
 #[tokio::test]
@@ -53,7 +47,8 @@ async fn all_that_is_appended_in_one_turn_of_the_loop_shares_one_write() {
     }
     tasks.join_all().await;
     assert_eq!(disk.0.lock().unwrap().writes, 1);
-    assert_eq!(lines(&disk).len(), 201);
+    assert_eq!(samples::parse(&disk.0.lock().unwrap().bytes).batches.len(), 2);
+    assert_eq!(entries(&disk).len(), 201);
 }
 
 #[tokio::test]
@@ -114,9 +109,9 @@ async fn a_full_disk_refuses_holds_while_records_use_the_reserve() {
     assert!(journal.reserve.restore());
     let at = journal.hold(&hold()).unwrap();
     journal.written(at).await.unwrap();
-    let lines = lines(&disk);
-    assert_eq!(lines.iter().filter(|line| line.contains(&early.id.to_string())).count(), 2);
-    assert_eq!(lines.len(), 5);
+    let entries = entries(&disk);
+    assert_eq!(entries.iter().filter(|(_, text)| text.contains(&early.id.to_string())).count(), 2);
+    assert_eq!(entries.len(), 5);
 }
 
 #[tokio::test]
@@ -128,14 +123,14 @@ async fn a_disk_that_stays_full_cuts_what_was_half_written_and_goes_on_in_the_sa
     let first = hold();
     let at = journal.record(&samples::record(&first)).unwrap();
     assert!(journal.written(at).await.is_err());
-    assert_eq!(lines(&disk).len(), 1);
+    assert_eq!(entries(&disk).len(), 1);
     assert!(journal.sync().is_err());
     disk.0.lock().unwrap().room = None;
     let segment = journal.end().segment;
     journal.sync().unwrap();
     assert_eq!(journal.end().segment, segment);
-    let lines = lines(&disk);
-    assert!(lines.len() == 2 && lines[1].contains(&first.id.to_string()));
+    let entries = entries(&disk);
+    assert!(entries.len() == 2 && entries[1].1.contains(&first.id.to_string()));
 }
 
 #[tokio::test]
@@ -156,24 +151,27 @@ async fn what_fails_is_refused_and_a_retained_record_is_written_later_but_a_hold
     assert!(matches!(journal.record(&samples::record(&third)), Err(LedgerError::Unavailable)));
 
     let before = journal.end();
-    assert!(journal.stretches().is_empty(), "nothing is handed over while it is broken");
+    assert!(journal.ranges().is_empty(), "nothing is handed over while it is broken");
     journal.sync().unwrap();
     let now = journal.end();
     assert_ne!(before.segment, now.segment, "a new segment");
     let header = segment::first(directory.path(), &now.segment).unwrap().unwrap();
     assert_eq!(header.previous, std::slice::from_ref(&before), "that says where the old one ended");
     assert!(header.continues);
-    let [old, new] = &journal.stretches()[..] else { panic!("two stretches") };
+    let [old, new] = &journal.ranges()[..] else { panic!("two ranges") };
     assert_eq!((&old.end, old.from), (&before, 0));
     assert_eq!((&new.end, new.from), (&now, 0));
     assert!(old.tally.is_none() && new.tally.is_none(), "both are read from the files");
     assert!(journal.written(hold_at).await.is_err(), "still not promised");
     let at = journal.hold(&third).unwrap();
     journal.written(at).await.unwrap();
-    let text = std::fs::read_to_string(segment::directory(directory.path()).join(&*now.segment)).unwrap();
-    let has = |kind: &str, hold: &HoldLine| text.contains(&format!("{{\"{kind}\":{{\"id\":\"{}\"", hold.id));
-    assert!(has("record", &first) && has("record", &third) && has("hold", &third));
-    assert!(!has("hold", &second));
+    let entries = samples::segment(&segment::file(directory.path(), &now.segment)).entries();
+    let has = |kind: Kind, hold: &HoldLine| {
+        let begins = format!("{{\"id\":\"{}\"", hold.id);
+        entries.iter().any(|(of, text)| *of == kind && text.starts_with(&begins))
+    };
+    assert!(has(Kind::Record, &first) && has(Kind::Record, &third) && has(Kind::Hold, &third));
+    assert!(!has(Kind::Hold, &second));
 }
 
 #[tokio::test]
@@ -215,25 +213,25 @@ async fn a_segment_that_is_a_day_old_is_followed_by_another_and_nothing_is_lost_
     let waits = journal.hold(&second).unwrap();
     let over = journal.rotate(Timestamp::now() + SEGMENT_TIME).unwrap().expect("it is old");
     assert!(journal.written(waits).await.is_ok(), "it was written before");
-    assert_eq!((lines(&disk).len(), over.lines), (3, 3));
+    assert_eq!((entries(&disk).len(), over.entries), (3, 3));
     let at = journal.hold(&third).unwrap();
     journal.written(at).await.unwrap();
     let now = journal.end();
     let header = segment::first(directory.path(), &now.segment).unwrap().unwrap();
     assert!(!header.continues && header.previous[0].segment == over.segment);
-    let [old, new] = &journal.stretches()[..] else { panic!("two stretches") };
+    let [old, new] = &journal.ranges()[..] else { panic!("two ranges") };
     assert_eq!((&old.end, old.tally.as_ref().unwrap().open.len()), (&over, 2));
     assert_eq!((&new.end, new.from, new.tally.as_ref().unwrap().open.len()), (&now, 0, 1));
 }
 
 #[test]
-fn lines_that_nobody_waited_for_are_written_when_the_journal_ends() {
+fn entries_that_nobody_waited_for_are_written_when_the_journal_ends() {
     let directory = samples::directory();
     let (journal, disk) = journal(directory.path());
     journal.record(&samples::record(&hold())).unwrap();
-    assert_eq!(lines(&disk).len(), 1);
+    assert_eq!(entries(&disk).len(), 1);
     drop(journal);
-    assert_eq!(lines(&disk).len(), 2);
+    assert_eq!(entries(&disk).len(), 2);
 }
 
 #[test]
@@ -244,21 +242,22 @@ fn stretches_follow_one_another_and_have_only_what_is_written() {
     journal.hold(&first).unwrap();
     journal.record(&samples::record(&first)).unwrap();
     journal.hold(&second).unwrap();
-    let [one] = &journal.stretches()[..] else { panic!("one stretch") };
+    let [one] = &journal.ranges()[..] else { panic!("one range") };
     let tally = one.tally.as_ref().unwrap();
     assert_eq!((one.from, one.until), (0, disk.0.lock().unwrap().bytes.len() as u64));
     assert_eq!((tally.records, tally.open.len(), tally.ended.len()), (1, 1, 0));
-    let begins = usize::try_from(tally.open[&second.id]).unwrap();
-    assert!(
-        disk.0.lock().unwrap().bytes[begins..]
-            .starts_with(format!("{{\"hold\":{{\"id\":\"{}", second.id).as_bytes())
-    );
+    let begins = tally.open[&second.id];
+    let path = directory.path().join("copy");
+    std::fs::write(&path, &disk.0.lock().unwrap().bytes).unwrap();
+    let mut bytes = Vec::new();
+    let entry = entry_at(&path, begins, &mut bytes).unwrap().unwrap();
+    assert!(entry.payload.starts_with(format!("{{\"id\":\"{}", second.id).as_bytes()));
 
     journal.record(&samples::record(&second)).unwrap();
-    let [two] = &journal.stretches()[..] else { panic!("one stretch") };
+    let [two] = &journal.ranges()[..] else { panic!("one range") };
     assert_eq!(two.from, one.until);
     assert_eq!(two.tally.as_ref().unwrap().ended, [second.id]);
-    assert!(journal.stretches().is_empty());
+    assert!(journal.ranges().is_empty());
 }
 
 #[test]
@@ -267,10 +266,10 @@ fn a_record_never_holds_a_query_and_leaves_out_what_is_absent() {
     let (journal, disk) = journal(directory.path());
     journal.record(&samples::record(&hold())).unwrap();
     journal.flush();
-    let lines = lines(&disk);
-    assert!(!lines[1].contains("canary"));
-    let value: serde_json::Value = serde_json::from_str(&lines[1]).unwrap();
-    let record = value["record"].as_object().unwrap();
+    let (kind, text) = &entries(&disk)[1];
+    assert!(*kind == Kind::Record && !text.contains("canary"));
+    let value: serde_json::Value = serde_json::from_str(text).unwrap();
+    let record = value.as_object().unwrap();
     assert!(
         !record.contains_key("reason")
             && !record.contains_key("first_byte_us")
@@ -278,4 +277,24 @@ fn a_record_never_holds_a_query_and_leaves_out_what_is_absent() {
     );
     assert_eq!(record["units"], serde_json::json!({"input": 100, "output": 20}));
     assert_eq!(record["cost"], 100_000);
+}
+
+#[tokio::test]
+async fn records_that_could_not_be_written_are_one_batch_of_the_next_segment_and_their_holds_are_not() {
+    let directory = samples::directory();
+    let (journal, disk) = journal(directory.path());
+    let (first, second) = (hold(), hold());
+    journal.record(&samples::record(&first)).unwrap();
+    disk.0.lock().unwrap().broken = true;
+    let at = journal.hold(&second).unwrap();
+    assert!(journal.written(at).await.is_err());
+    assert!(journal.record(&samples::record(&second)).is_err());
+    journal.sync().unwrap();
+    let now = journal.end();
+    let entries = samples::segment(&segment::file(directory.path(), &now.segment)).entries();
+    let kinds: Vec<_> = entries.iter().map(|(kind, _)| *kind).collect();
+    assert_eq!((kinds, now.entries), (vec![Kind::Segment, Kind::Record, Kind::Record], 3));
+    for (entry, call) in entries[1..].iter().zip([&first, &second]) {
+        assert!(entry.1.contains(&call.id.to_string()), "in the order of appending");
+    }
 }

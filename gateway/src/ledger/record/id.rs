@@ -59,7 +59,7 @@ impl RecordId {
     /// As it is written.
     pub(crate) fn hex(self) -> [u8; 32] {
         let mut text = [0; 32];
-        crate::ledger::hex::encode(&self.0, &mut text);
+        tollgate_secrets::hex::encode(&self.0, &mut text);
         text
     }
 }
@@ -106,7 +106,7 @@ impl FromStr for RecordId {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut id = [0; 16];
-        crate::ledger::hex::decode(text.as_bytes(), &mut id).ok_or(ParseRecordIdError)?;
+        tollgate_secrets::hex::decode(text.as_bytes(), &mut id).ok_or(ParseRecordIdError)?;
         Ok(Self(id))
     }
 }

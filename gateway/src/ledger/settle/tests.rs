@@ -5,7 +5,7 @@ use jiff::tz::TimeZone;
 
 use super::*;
 use crate::files::DirectoryLock;
-use crate::ledger::samples::{SPEND, TOKENS, directory, hold, record, sums};
+use crate::ledger::samples::{self, SPEND, TOKENS, directory, hold, record, sums};
 use crate::ledger::{Call, Dimension, Ledger, Record, catch_up, find, list, verify};
 use crate::report::{By, Query, Report, report};
 
@@ -83,7 +83,7 @@ fn a_correction_counts_those_before_it_that_the_store_has_not_seen() {
 fn corrections_at_the_same_time_wait_for_and_count_one_another() {
     let directory = directory();
     let id = closed(directory.path());
-    let alone = beside::alone(directory.path()).unwrap();
+    let alone = offline::alone(directory.path()).unwrap();
     let before = segment::list(directory.path()).unwrap();
     std::thread::scope(|scope| {
         for _ in 0..8 {
@@ -137,9 +137,9 @@ fn a_gateway_that_starts_while_a_correction_is_written_takes_it_in() {
     let id = closed(directory.path());
     settle(directory.path(), id, actual(10, 2, 7_000)).unwrap();
     let name = segment::list(directory.path()).unwrap().pop().unwrap();
-    let path = segment::directory(directory.path()).join(&*name);
+    let path = segment::file(directory.path(), &name);
     let whole = fs::read(&path).unwrap();
-    let header = memchr::memchr(b'\n', &whole).unwrap() + 1;
+    let header = samples::segment(&path).ends()[0];
     fs::write(&path, &whole[..header]).unwrap();
     let (ledger, _) = Ledger::open(directory.path(), None, 1).unwrap();
     fs::write(&path, &whole).unwrap();
@@ -194,11 +194,8 @@ fn settle_plainly(data_dir: &Path, id: RecordId, actual: Correction) {
     let now = Timestamp::now();
     let row = Row { takes: None, ..difference(&original, &[], actual, now) };
     let tips = segment::tips(data_dir, &reader.known().unwrap()).unwrap();
-    let (mut file, head, _) = Run::begin(data_dir, now).unwrap().create(WHO, now, &tips).unwrap();
-    let mut line = RECORD.to_vec();
-    serde_json::to_writer(&mut line, &row).unwrap();
-    head.head.close(&mut line, 0);
-    file.write_all(&line).unwrap();
+    let (mut file, head, _) = ProcessEpoch::begin(data_dir, now).unwrap().create(WHO, now, &tips).unwrap();
+    file.write_all(batch_of(&row, &head).unwrap().bytes()).unwrap();
 }
 
 #[test]

@@ -1,21 +1,22 @@
-//! Which stretches are taken in: what a core added up itself, or what is read from a segment's file.
+//! Which ranges are taken in: what a core added up itself, or what is read from a segment's file.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use super::Store;
 use crate::ledger::LedgerError;
+use crate::ledger::batch::{Batch, Batches, Damaged};
 use crate::ledger::line::Line;
-use crate::ledger::segment::{Lines, SegmentHead};
+use crate::ledger::segment::{self, SegmentHead};
 use crate::ledger::tally::Tally;
 
 /// Bytes of journal that are read for one transaction.
 const BATCH: u64 = 8 << 20;
 
-/// What was written to a segment since the last stretch.
+/// What was written to a segment since the last range.
 #[derive(Debug)]
-pub(crate) struct Stretch {
-    /// How far it goes, in lines.
+pub(crate) struct SegmentRange {
+    /// How far it goes, in entries.
     pub(crate) end: SegmentHead,
     /// The bytes that it stands in.
     pub(crate) from: u64,
@@ -28,23 +29,21 @@ pub(crate) struct Stretch {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Until {
     pub(crate) bytes: Option<u64>,
-    pub(crate) lines: Option<u64>,
+    pub(crate) entries: Option<u64>,
 }
 
 impl Store {
-    /// Takes in a stretch of this process.
-    pub(crate) fn take(&mut self, data_dir: &Path, stretch: &Stretch) -> Result<(), LedgerError> {
-        let name = &stretch.end.segment;
+    /// Takes in a range of this process.
+    pub(crate) fn take(&mut self, data_dir: &Path, range: &SegmentRange) -> Result<(), LedgerError> {
+        let name = &range.end.segment;
         let cursor = self.cursors.get(name).map_or(0, |cursor| cursor.offset);
-        match &stretch.tally {
-            Some(tally) if cursor == stretch.from => {
-                self.commit(name, stretch.until, stretch.end.lines, tally)
-            }
-            _ => self.read(data_dir, name, Until { bytes: Some(stretch.until), lines: None }).map(drop),
+        match &range.tally {
+            Some(tally) if cursor == range.from => self.commit(name, range.until, range.end.entries, tally),
+            _ => self.read(data_dir, name, Until { bytes: Some(range.until), entries: None }).map(drop),
         }
     }
 
-    /// Takes in what a segment's file has beyond the cursor, as whole lines. Returns how many records that were.
+    /// Takes in what a segment's file has beyond the cursor, as whole batches. Returns how many records that were.
     pub(crate) fn read(
         &mut self,
         data_dir: &Path,
@@ -55,34 +54,53 @@ impl Store {
         loop {
             let (offset, before) =
                 self.cursors.get(name).map_or((0, 0), |cursor| (cursor.offset, cursor.lines));
-            let mut lines = Lines::open(data_dir, name, offset)?;
+            let mut batches = Batches::open(&segment::file(data_dir, name), offset)?;
             let mut tally = Tally::default();
             let (mut end, mut count) = (offset, before);
             let more = |end: u64, count: u64| {
                 end < offset + BATCH
                     && until.bytes.is_none_or(|bytes| end < bytes)
-                    && until.lines.is_none_or(|lines| count < lines)
+                    && until.entries.is_none_or(|entries| count < entries)
             };
             while more(end, count) {
-                let line =
-                    lines.next_line().map_err(|source| LedgerError::file("reading", &**name, source))?;
-                let Some(line) = line else { break };
-                match Line::read(line) {
-                    Ok(Line::Hold(id)) => tally.hold(id, end),
-                    Ok(Line::Record(row)) => tally.row(&row),
-                    Ok(Line::Other) => {}
-                    Err(error) => {
-                        tracing::error!(segment = &**name, line = count + 1, %error, "a line of the journal cannot be read");
-                    }
-                }
-                count += 1;
-                end = lines.offset();
+                let batch =
+                    batches.next_batch().map_err(|source| LedgerError::file("reading", &**name, source))?;
+                let Some(batch) = batch else { break };
+                add_up(name, count, &batch, &mut tally);
+                count += batch.count;
+                end = batches.offset();
             }
             if count == before {
                 return Ok(records);
             }
             records += tally.records;
             self.commit(name, end, count, &tally)?;
+        }
+    }
+}
+
+/// Adds up what can be read of a batch that has `before` entries before it, and says on the log what cannot.
+fn add_up(segment: &str, before: u64, batch: &Batch<'_>, tally: &mut Tally) {
+    if batch.passed_over > 0 {
+        let (bytes, offset) = (batch.passed_over, batch.start - batch.passed_over);
+        tracing::error!(segment, entry = before + 1, offset, bytes, "a part of the journal is damaged");
+    }
+    for (number, entry) in (before + 1..).zip(batch.entries()) {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(Damaged { offset }) => {
+                tracing::error!(segment, entry = number, offset, "an entry of the journal is damaged");
+                continue;
+            }
+        };
+        match Line::read(&entry) {
+            Ok(Line::Hold(id)) => tally.hold(id, entry.offset),
+            Ok(Line::Record(row)) => tally.row(&row),
+            Ok(Line::Other) => {}
+            Err(error) => {
+                let offset = entry.offset;
+                tracing::error!(segment, entry = number, offset, %error, "an entry of the journal cannot be read");
+            }
         }
     }
 }

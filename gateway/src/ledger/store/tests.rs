@@ -2,23 +2,23 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
+use crate::ledger::batch::{Kind, MAGIC, NewBatch, entry_at};
 use crate::ledger::chain::Head;
-use crate::ledger::line::{HOLD, RECORD};
 use crate::ledger::samples::{SPEND, TOKENS, directory, hold, json, record, sums};
 use crate::ledger::segment;
 use crate::ledger::tally::Tally;
 
-/// A segment with these bodies, which the reader takes as they come.
-fn write(data_dir: &Path, name: &str, lines: &[(&[u8], String)]) {
+/// A segment with these entries, each a batch of its own, which the reader takes as they come.
+fn write(data_dir: &Path, name: &str, entries: &[(Kind, String)]) {
     let directory = segment::directory(data_dir);
     fs::create_dir_all(&directory).unwrap();
-    let mut bytes = Vec::new();
+    let mut bytes = MAGIC.to_vec();
     let mut head = Head::NONE;
-    for (kind, json) in lines {
-        let start = bytes.len();
-        bytes.extend_from_slice(kind);
-        bytes.extend_from_slice(json.as_bytes());
-        head = head.close(&mut bytes, start);
+    for (kind, json) in entries {
+        let mut batch = NewBatch::default();
+        batch.append(*kind, |out| out.extend_from_slice(json.as_bytes()));
+        head = batch.close(head);
+        bytes.extend_from_slice(batch.bytes());
     }
     fs::write(directory.join(name), bytes).unwrap();
 }
@@ -45,7 +45,7 @@ fn charged(store: &Store) -> std::collections::BTreeMap<String, u64> {
 #[test]
 fn a_segment_that_is_read_again_counts_once() {
     let directory = directory();
-    write(directory.path(), "a.jsonl", &[(RECORD, json(&record(&hold(RecordId::new()))))]);
+    write(directory.path(), "a.journal", &[(Kind::Record, json(&record(&hold(RecordId::new()))))]);
     let mut store = Store::open(directory.path()).unwrap();
     assert_eq!(read(&mut store, directory.path()), 1);
     assert_eq!(read(&mut store, directory.path()), 0);
@@ -59,10 +59,10 @@ fn a_segment_that_is_read_again_counts_once() {
 fn what_another_process_took_in_counts_once() {
     let directory = directory();
     let calls = [record(&hold(RecordId::new())), record(&hold(RecordId::new()))];
-    let lines = calls.each_ref().map(|call| (RECORD, json(call)));
+    let lines = calls.each_ref().map(|call| (Kind::Record, json(call)));
     let (mut one, mut other) =
         (Store::open(directory.path()).unwrap(), Store::open(directory.path()).unwrap());
-    let name: Arc<str> = "a.jsonl".into();
+    let name: Arc<str> = "a.journal".into();
     for count in 1..=2 {
         write(directory.path(), &name, &lines[..count]);
         assert_eq!(one.read(directory.path(), &name, Until::default()).unwrap(), 1);
@@ -76,45 +76,45 @@ fn what_another_process_took_in_counts_once() {
 fn a_hold_stays_open_until_its_record_comes_in_whatever_stretch() {
     let directory = directory();
     let (ended, open) = (hold(RecordId::new()), hold(RecordId::new()));
-    write(directory.path(), "a.jsonl", &[(HOLD, json(&ended)), (HOLD, json(&open))]);
+    write(directory.path(), "a.journal", &[(Kind::Hold, json(&ended)), (Kind::Hold, json(&open))]);
     let mut store = Store::open(directory.path()).unwrap();
     read(&mut store, directory.path());
     assert_eq!(store.open_holds().unwrap().len(), 2);
-    write(directory.path(), "b.jsonl", &[(RECORD, json(&record(&ended)))]);
+    write(directory.path(), "b.journal", &[(Kind::Record, json(&record(&ended)))]);
     read(&mut store, directory.path());
     let [(segment, offset)] = &store.open_holds().unwrap()[..] else { panic!("one hold is open") };
-    let mut lines = segment::Lines::open(directory.path(), segment, *offset).unwrap();
-    let line = String::from_utf8(lines.next_line().unwrap().unwrap().to_vec()).unwrap();
-    assert!(line.contains(&open.id.to_string()));
+    let mut bytes = Vec::new();
+    let entry = entry_at(&segment::file(directory.path(), segment), *offset, &mut bytes).unwrap().unwrap();
+    assert!(str::from_utf8(entry.payload).unwrap().contains(&open.id.to_string()));
 }
 
 #[test]
 fn what_a_core_left_behind_is_not_counted_beyond_what_its_next_segment_says() {
     let directory = directory();
     let calls = [record(&hold(RecordId::new())), record(&hold(RecordId::new()))];
-    write(directory.path(), "a.jsonl", &calls.each_ref().map(|call| (RECORD, json(call))));
+    write(directory.path(), "a.journal", &calls.each_ref().map(|call| (Kind::Record, json(call))));
     let mut store = Store::open(directory.path()).unwrap();
-    let name: Arc<str> = "a.jsonl".into();
-    assert_eq!(store.read(directory.path(), &name, Until { bytes: None, lines: Some(1) }).unwrap(), 1);
-    assert_eq!(store.read(directory.path(), &name, Until { bytes: None, lines: Some(1) }).unwrap(), 0);
-    assert_eq!(store.known()["a.jsonl"].1, 1);
+    let name: Arc<str> = "a.journal".into();
+    assert_eq!(store.read(directory.path(), &name, Until { bytes: None, entries: Some(1) }).unwrap(), 1);
+    assert_eq!(store.read(directory.path(), &name, Until { bytes: None, entries: Some(1) }).unwrap(), 0);
+    assert_eq!(store.known()["a.journal"].1, 1);
 }
 
 #[test]
 fn a_stretch_that_does_not_follow_the_cursor_is_read_from_the_file() {
     let directory = directory();
     let calls = [record(&hold(RecordId::new())), record(&hold(RecordId::new()))];
-    write(directory.path(), "a.jsonl", &calls.each_ref().map(|call| (RECORD, json(call))));
+    write(directory.path(), "a.journal", &calls.each_ref().map(|call| (Kind::Record, json(call))));
     let mut store = Store::open(directory.path()).unwrap();
-    let length = fs::metadata(segment::directory(directory.path()).join("a.jsonl")).unwrap().len();
-    let end = segment::end(directory.path(), &"a.jsonl".into(), &Known::new()).unwrap().unwrap();
+    let length = fs::metadata(segment::directory(directory.path()).join("a.journal")).unwrap().len();
+    let end = segment::end(directory.path(), &"a.journal".into(), &Known::new()).unwrap().unwrap();
     let mut tally = Tally::default();
     calls.iter().for_each(|call| tally.record(call));
-    let mut stretch = Stretch { end, from: 10, until: length, tally: Some(tally) };
-    store.take(directory.path(), &stretch).unwrap();
+    let mut range = SegmentRange { end, from: 10, until: length, tally: Some(tally) };
+    store.take(directory.path(), &range).unwrap();
     assert_eq!(count(directory.path()), 2);
-    stretch.from = 0;
-    store.take(directory.path(), &stretch).unwrap();
+    range.from = 0;
+    store.take(directory.path(), &range).unwrap();
     assert_eq!(count(directory.path()), 2, "what is in the store is not taken in again");
 }
 
@@ -123,32 +123,36 @@ fn a_record_is_found_by_its_id() {
     let directory = directory();
     let mut store = Store::open(directory.path()).unwrap();
     let mut ids = Vec::new();
-    for name in ["a.jsonl", "b.jsonl"] {
+    for name in ["a.journal", "b.journal"] {
         let calls: Vec<_> = (0..20).map(|_| record(&hold(RecordId::new()))).collect();
         ids.extend(calls.iter().map(|call| call.id));
-        write(directory.path(), name, &calls.iter().map(|call| (RECORD, json(call))).collect::<Vec<_>>());
+        write(
+            directory.path(),
+            name,
+            &calls.iter().map(|call| (Kind::Record, json(call))).collect::<Vec<_>>(),
+        );
         read(&mut store, directory.path());
         std::thread::sleep(Duration::from_millis(2));
     }
     let reader = Reader::open(directory.path()).unwrap();
     for (index, id) in ids.iter().enumerate() {
         let [place] = &reader.find(*id).unwrap()[..] else { panic!("one place") };
-        assert_eq!(&*place.segment, ["a.jsonl", "b.jsonl"][index / 20]);
+        assert_eq!(&*place.segment, ["a.journal", "b.journal"][index / 20]);
     }
     assert_eq!(reader.find(RecordId::new()).unwrap(), []);
 }
 
 #[test]
-fn a_line_that_cannot_be_read_hides_no_other() {
+fn an_entry_that_cannot_be_read_hides_no_other() {
     let directory = directory();
     let call = record(&hold(RecordId::new()));
-    let lines: [(&[u8], String); 4] = [
-        (RECORD, "{\"id\":\"nonsense\"}".into()),
-        (HOLD, "{\"id\":7}".into()),
-        (b"{\"unheard-of\":", "{}".into()),
-        (RECORD, json(&call)),
+    let entries = [
+        (Kind::Record, "{\"id\":\"nonsense\"}".into()),
+        (Kind::Hold, "{\"id\":7}".into()),
+        (Kind::Audit, "{}".into()),
+        (Kind::Record, json(&call)),
     ];
-    write(directory.path(), "a.jsonl", &lines);
+    write(directory.path(), "a.journal", &entries);
     let mut store = Store::open(directory.path()).unwrap();
     assert_eq!(read(&mut store, directory.path()), 1);
 }
@@ -161,17 +165,17 @@ fn words_and_fields_of_another_version_still_count() {
         "{{\"id\":\"{id}\",\"at\":\"2026-11-01T00:00:00Z\",\"outcome\":\"teleported\",\"reason\":\"too_blue\",\"aura\":{{\"hue\":3}},\
          \"units\":{{\"input\":5,\"thoughts\":9}},\"cost\":18446744073709551615,\"usage_source\":\"reported\"}}"
     );
-    write(directory.path(), "a.jsonl", &[(RECORD, line)]);
+    write(directory.path(), "a.journal", &[(Kind::Record, line)]);
     let mut store = Store::open(directory.path()).unwrap();
     assert_eq!(read(&mut store, directory.path()), 1);
 }
 
 #[test]
-fn a_part_of_a_line_waits_for_the_rest() {
+fn a_part_of_a_batch_waits_for_the_rest() {
     let directory = directory();
     let calls = [record(&hold(RecordId::new())), record(&hold(RecordId::new()))];
-    write(directory.path(), "a.jsonl", &calls.each_ref().map(|call| (RECORD, json(call))));
-    let path = segment::directory(directory.path()).join("a.jsonl");
+    write(directory.path(), "a.journal", &calls.each_ref().map(|call| (Kind::Record, json(call))));
+    let path = segment::directory(directory.path()).join("a.journal");
     let whole = fs::read(&path).unwrap();
     let mut store = Store::open(directory.path()).unwrap();
     fs::write(&path, &whole[..whole.len() - 1]).unwrap();
@@ -179,7 +183,7 @@ fn a_part_of_a_line_waits_for_the_rest() {
     assert_eq!(read(&mut store, directory.path()), 0);
     fs::write(&path, &whole).unwrap();
     assert_eq!(read(&mut store, directory.path()), 1);
-    assert_eq!(store.known()["a.jsonl"], (whole.len() as u64, 2));
+    assert_eq!(store.known()["a.journal"], (whole.len() as u64, 2));
 }
 
 #[test]
@@ -187,17 +191,17 @@ fn charges_of_one_window_add_up_over_batches_and_can_be_lowered() {
     let directory = directory();
     let first = hold(RecordId::new());
     let mut store = Store::open(directory.path()).unwrap();
-    for name in ["a.jsonl", "b.jsonl", "c.jsonl"] {
+    for name in ["a.journal", "b.journal", "c.journal"] {
         let mut call = record(&hold(RecordId::new()));
         call.held_at = Some(first.at);
-        write(directory.path(), name, &[(RECORD, json(&call))]);
+        write(directory.path(), name, &[(Kind::Record, json(&call))]);
         read(&mut store, directory.path());
     }
     assert_eq!((charged(&store)[TOKENS], charged(&store)[SPEND]), (360, 300_000));
     let correction = json(&record(&first))
         .replace("\"amount\":120", "\"amount\":-300")
         .replace("\"amount\":100000", "\"amount\":-900000");
-    write(directory.path(), "d.jsonl", &[(RECORD, correction)]);
+    write(directory.path(), "d.journal", &[(Kind::Record, correction)]);
     read(&mut store, directory.path());
     assert_eq!(charged(&store).get(TOKENS), Some(&60));
     assert_eq!(charged(&store).get(SPEND), None, "below nothing is nothing");
@@ -226,7 +230,7 @@ fn a_store_of_another_layout_is_left_alone_and_it_is_said_what_to_do() {
 fn a_reader_needs_no_right_to_write() {
     let directory = directory();
     let call = record(&hold(RecordId::new()));
-    write(directory.path(), "a.jsonl", &[(RECORD, json(&call))]);
+    write(directory.path(), "a.journal", &[(Kind::Record, json(&call))]);
     let mut store = Store::open(directory.path()).unwrap();
     read(&mut store, directory.path());
     assert_eq!(count(directory.path()), 1, "beside the writer");
@@ -241,14 +245,14 @@ fn a_dimension_that_a_store_has_not_got_is_added_to_what_it_has() {
     let directory = directory();
     let mut calls = [record(&hold(RecordId::new())), record(&hold(RecordId::new()))];
     calls[1].alias = Some("team-a".parse().unwrap());
-    write(directory.path(), "a.jsonl", &[(RECORD, json(&calls[0]))]);
+    write(directory.path(), "a.journal", &[(Kind::Record, json(&calls[0]))]);
     let mut store = Store::open(directory.path()).unwrap();
     read(&mut store, directory.path());
     store.connection.execute_batch("ALTER TABLE dimensions DROP COLUMN alias").unwrap();
     drop(store);
     assert!(Reader::open(directory.path()).is_err(), "the gateway has to have been here first");
     let mut store = Store::open(directory.path()).unwrap();
-    write(directory.path(), "b.jsonl", &[(RECORD, json(&calls[1]))]);
+    write(directory.path(), "b.journal", &[(Kind::Record, json(&calls[1]))]);
     read(&mut store, directory.path());
     let mut aliases = Vec::new();
     let sql = "SELECT alias, requests FROM sums s JOIN dimensions d ON d.id = s.dimensions ORDER BY alias";
@@ -266,10 +270,10 @@ fn a_dimension_that_a_store_has_not_got_is_added_to_what_it_has() {
 fn usage_is_a_row_for_each_unit() {
     let directory = directory();
     let mut store = Store::open(directory.path()).unwrap();
-    for name in ["a.jsonl", "b.jsonl"] {
+    for name in ["a.journal", "b.journal"] {
         let mut call = record(&hold(RecordId::new()));
         (call.at, call.units.file_searches) = (Timestamp::UNIX_EPOCH, 3);
-        write(directory.path(), name, &[(RECORD, json(&call))]);
+        write(directory.path(), name, &[(Kind::Record, json(&call))]);
         read(&mut store, directory.path());
     }
     let mut usage = Vec::new();

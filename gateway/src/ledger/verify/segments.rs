@@ -1,6 +1,7 @@
 //! The segments: their chains, and what seals and later segments say about them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,8 +10,9 @@ use jiff::SignedDuration;
 use super::seals::Said;
 use super::{Claim, Verification};
 use crate::ledger::LedgerError;
-use crate::ledger::chain::{self, Head};
-use crate::ledger::segment::{self, Header, Lines};
+use crate::ledger::batch::{Batch, Batches, Damaged};
+use crate::ledger::chain::Head;
+use crate::ledger::segment::{self, Header};
 
 /// Breaks of one chain that are told apart; more of them say nothing new.
 const BREAKS: usize = 10;
@@ -27,7 +29,7 @@ pub(super) fn check(
     let names = segment::list(data_dir)?;
     let mut headers = BTreeMap::new();
     for name in &names {
-        if let Some(header) = segment::first(data_dir, name)? {
+        if let Some(header) = unless_unreadable(segment::first(data_dir, name), name, result)?.flatten() {
             headers.insert(Arc::clone(name), header);
         }
     }
@@ -104,55 +106,93 @@ fn walk(
     result: &mut Verification,
 ) -> Result<(), LedgerError> {
     let file = file(name);
-    let mut lines = Lines::open(data_dir, name, 0)?;
-    let mut due: HashMap<u64, Vec<&Claim>> = HashMap::new();
+    let Some(mut batches) =
+        unless_unreadable(Batches::open(&segment::file(data_dir, name), 0), name, result)?
+    else {
+        return Ok(());
+    };
+    let mut due: BTreeMap<u64, Vec<&Claim>> = BTreeMap::new();
     for claim in claims {
-        due.entry(claim.head.lines).or_default().push(claim);
+        due.entry(claim.head.entries).or_default().push(claim);
     }
-    let (mut head, mut count, mut breaks, mut scratch) = (Head::NONE, 0, 0, Vec::new());
-    while let Some(line) = lines.next_line().map_err(|source| LedgerError::file("reading", name, source))? {
-        count += 1;
-        let followed = head.follow(line, &mut scratch);
-        if followed.is_none() {
+    let (mut head, mut count, mut breaks) = (Head::NONE, 0, 0);
+    while let Some(batch) =
+        batches.next_batch().map_err(|source| LedgerError::file("reading", name, source))?
+    {
+        if let Some((entry, what)) = broken(&batch, head) {
             breaks += 1;
             if breaks <= BREAKS {
-                result.find(&file, Some(count), broken(line));
+                result.find(&file, Some(count + entry), what);
             }
         }
-        // Going on from what the line claims shows whether one line was changed or all that follow.
-        head = followed.or_else(|| chain::split(line).map(|(_, head)| head)).unwrap_or(head);
-        for claim in due.remove(&count).into_iter().flatten().filter(|claim| claim.head.head != head) {
-            result.find(
-                &file,
-                Some(count),
-                format!("is not the line that {} names: the chain was rewritten", claim.by),
-            );
+        // Going on from what the batch claims shows whether one batch was changed or all that follow.
+        head = batch.head;
+        count += batch.count;
+        while let Some(claims) = due.first_entry().filter(|claims| *claims.key() <= count) {
+            let at = *claims.key();
+            // A seal never ends within a batch.
+            for claim in claims.remove().into_iter().filter(|claim| at < count || claim.head.head != head) {
+                let what = format!("is not the entry that {} names: the chain was rewritten", claim.by);
+                result.find(&file, Some(at), what);
+            }
         }
     }
     if let Some(header) = header.filter(|header| *header.name != *name) {
         result.find(&file, Some(1), format!("says it is {}: the file was renamed", header.name));
     } else if header.is_none() && count > 0 {
-        result.find(&file, Some(1), "is not the first line of a segment");
+        result.find(&file, Some(1), "is not the first entry of a segment");
     }
-    let cut = claims.iter().filter(|claim| claim.head.lines > count).max_by_key(|claim| claim.head.lines);
+    let cut = claims.iter().filter(|claim| claim.head.entries > count).max_by_key(|claim| claim.head.entries);
     if let Some(claim) = cut {
         let what =
-            format!("cut off: it ends after line {count}, {} names line {}", claim.by, claim.head.lines);
+            format!("cut off: it ends after entry {count}, {} names entry {}", claim.by, claim.head.entries);
         result.find(&file, Some(count), what);
-    } else if !lines.rest().is_empty() {
+    } else if batches.rest() > 0 {
+        let (bytes, offset) = (batches.rest(), batches.offset());
         result.notes.push(format!(
-            "{file} has a torn tail: {} bytes of a line behind line {count}",
-            lines.rest().len()
+            "{file} has a torn tail: {bytes} bytes of a batch behind entry {count}, from byte {offset} on"
         ));
     }
     result.segments += 1;
-    result.lines += count;
+    result.entries += count;
     Ok(())
 }
 
-fn broken(line: &[u8]) -> &'static str {
-    match chain::split(line) {
-        Some(_) => "does not follow the line before it: one of them was changed, removed, added or moved",
-        None => "is no line of a journal",
+/// What is wrong with a batch that has to follow `head`, and with which of its entries, counted from 1.
+fn broken(batch: &Batch<'_>, head: Head) -> Option<(u64, String)> {
+    if batch.passed_over > 0 {
+        let (from, to) = (batch.start - batch.passed_over, batch.start);
+        return Some((
+            1,
+            format!("bytes {from} to {to} are no batch: something was changed, removed or added"),
+        ));
+    }
+    let damaged = (1..).zip(batch.entries()).find_map(|(number, entry)| Some((number, entry.err()?)));
+    if let Some((number, Damaged { offset })) = damaged {
+        return Some((number, format!("the entry at byte {offset} is damaged or was changed")));
+    }
+    let start = batch.start;
+    (!batch.follows(head)).then(|| {
+        (1, format!("the batch at byte {start} does not follow the one before it: one of them was changed, removed, added or moved"))
+    })
+}
+
+/// A segment that is none of ours is a finding, not the end of the check.
+fn unless_unreadable<T>(
+    read: Result<T, LedgerError>,
+    name: &str,
+    result: &mut Verification,
+) -> Result<Option<T>, LedgerError> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(LedgerError::File { source, .. }) if source.kind() == io::ErrorKind::InvalidData => {
+            let (file, what) = (file(name), source.to_string());
+            // Asked for its header and then for all of it.
+            if !result.findings.iter().any(|known| known.file == file && known.what == what) {
+                result.find(file, None, what);
+            }
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }

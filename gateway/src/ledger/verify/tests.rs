@@ -5,9 +5,11 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use super::*;
-use crate::ledger::chain::{self, Head};
-use crate::ledger::samples::{copy, directory, hold, record};
-use crate::ledger::{Ledger, RecordId, seal};
+use crate::ledger::batch::tamper::Segment;
+use crate::ledger::batch::{Kind, MAGIC, NewBatch};
+use crate::ledger::chain::Head;
+use crate::ledger::samples::{copy, directory, hold, record, segment};
+use crate::ledger::{Ledger, RecordId, seal, segment};
 
 /// Two runs of two cores, all sealed; the gateway has stopped in order.
 struct Bed {
@@ -40,9 +42,10 @@ impl Bed {
         for _ in 0..count {
             let hold = hold(RecordId::new());
             journal.hold(&hold).unwrap();
+            journal.flush();
             journal.record(&record(&hold)).unwrap();
+            journal.flush();
         }
-        journal.flush();
     }
 
     fn key(&self) -> PathBuf {
@@ -55,7 +58,7 @@ impl Bed {
 
     fn segments(&self) -> Vec<PathBuf> {
         let names = segment::list(self.data.path()).unwrap();
-        names.iter().map(|name| segment::directory(self.data.path()).join(&**name)).collect()
+        names.iter().map(|name| segment::file(self.data.path(), name)).collect()
     }
 
     fn heads(&self) -> PathBuf {
@@ -79,6 +82,12 @@ impl Bed {
     }
 }
 
+fn edit(path: &Path, edit: impl FnOnce(&mut Segment)) {
+    let mut segment = segment(path);
+    edit(&mut segment);
+    segment.write(path);
+}
+
 fn edit_lines(path: &Path, edit: impl FnOnce(&mut Vec<String>)) {
     let text = fs::read_to_string(path).unwrap();
     let mut lines = text.lines().map(String::from).collect();
@@ -86,21 +95,9 @@ fn edit_lines(path: &Path, edit: impl FnOnce(&mut Vec<String>)) {
     fs::write(path, lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
 }
 
-/// What somebody does who knows the format: all hashes fit again.
-fn rewrite_chain(lines: &mut Vec<String>) {
-    let mut head = Head::NONE;
-    for line in lines {
-        let (body, _) = chain::split(line.as_bytes()).unwrap();
-        let mut again = body.to_vec();
-        head = head.close(&mut again, 0);
-        again.pop();
-        *line = String::from_utf8(again).unwrap();
-    }
-}
-
-fn cheaper(line: &mut String) {
-    assert!(line.contains("\"cost\":100000"));
-    *line = line.replace("\"cost\":100000", "\"cost\":1");
+/// Makes the record of a batch cheaper, with a checksum that fits.
+fn cheaper(segment: &mut Segment, batch: usize) {
+    segment.replace(batch, "\"cost\":100000", "\"cost\":1     ");
 }
 
 #[test]
@@ -108,7 +105,7 @@ fn an_untouched_ledger_verifies_with_and_without_the_key() {
     let bed = Bed::new();
     let verified = bed.verify();
     assert_eq!((verified.findings, verified.notes), (vec![], vec![]));
-    assert_eq!((verified.segments, verified.lines), (4, 4 + 2 * 10));
+    assert_eq!((verified.segments, verified.entries), (4, 4 + 2 * 10));
     assert!(verified.last_seal.is_some());
     let without = verify(bed.data.path(), None).unwrap();
     assert!(without.findings.is_empty());
@@ -116,18 +113,48 @@ fn an_untouched_ledger_verifies_with_and_without_the_key() {
 }
 
 #[test]
-fn a_changed_line_is_found_at_its_place() {
+fn a_changed_entry_is_found_at_its_place_whether_its_checksum_fits_or_not() {
     let bed = Bed::new();
     let path = &bed.segments()[0];
-    edit_lines(path, |lines| cheaper(&mut lines[2]));
+    let good = segment(path);
+    edit(path, |segment| cheaper(segment, 2));
+    bed.is_found_at(path, 3);
+    let mut damaged = good;
+    let place = memchr::memmem::find(&damaged.batches[2], b"\"cost\":100000").unwrap();
+    damaged.batches[2][place + 10] = b'7';
+    damaged.write(path);
     bed.is_found_at(path, 3);
 }
 
 #[test]
-fn a_removed_line_is_found_at_its_place() {
+fn of_several_entries_in_one_batch_the_damaged_one_is_named_and_a_forged_one_by_the_batch() {
+    let bed = Bed::new();
+    let ledger = bed.open();
+    let journal = ledger.journal(0).unwrap();
+    let calls = [(); 3].map(|()| hold(RecordId::new()));
+    for call in &calls {
+        journal.record(&record(call)).unwrap();
+    }
+    ledger.close().unwrap();
+    let path = &segment::file(bed.data.path(), &journal.end().segment);
+    let good = segment(path);
+    assert_eq!(good.batches.len(), 2);
+    let mut damaged = good.clone();
+    let place = memchr::memmem::find(&damaged.batches[1], calls[1].id.to_string().as_bytes()).unwrap();
+    damaged.batches[1][place] ^= 1;
+    damaged.write(path);
+    bed.is_found_at(path, 3);
+    let mut forged = good;
+    cheaper(&mut forged, 1);
+    forged.write(path);
+    bed.is_found_at(path, 2);
+}
+
+#[test]
+fn a_removed_batch_is_found_at_its_place() {
     let bed = Bed::new();
     let path = &bed.segments()[3];
-    edit_lines(path, |lines| drop(lines.remove(2)));
+    edit(path, |segment| drop(segment.batches.remove(2)));
     let (with, without) = bed.found();
     for findings in [with, without] {
         assert_eq!(findings[0].line, Some(3));
@@ -136,12 +163,12 @@ fn a_removed_line_is_found_at_its_place() {
 }
 
 #[test]
-fn moved_and_repeated_lines_are_found() {
+fn moved_and_repeated_batches_are_found() {
     let bed = Bed::new();
-    edit_lines(&bed.segments()[0], |lines| lines.swap(2, 3));
+    edit(&bed.segments()[0], |segment| segment.batches.swap(2, 3));
     assert_eq!(bed.found().1[0].line, Some(3));
     let bed = Bed::new();
-    edit_lines(&bed.segments()[0], |lines| lines.insert(4, lines[3].clone()));
+    edit(&bed.segments()[0], |segment| segment.batches.insert(4, segment.batches[3].clone()));
     assert_eq!(bed.found().1[0].line, Some(5));
 }
 
@@ -165,9 +192,9 @@ fn any_changed_byte_of_any_file_is_found() {
 fn a_rewritten_chain_is_found_by_the_seals() {
     let bed = Bed::new();
     let path = &bed.segments()[3];
-    edit_lines(path, |lines| {
-        cheaper(&mut lines[2]);
-        rewrite_chain(lines);
+    edit(path, |segment| {
+        cheaper(segment, 2);
+        segment.rechain();
     });
     let finding = &bed.verify().findings[0];
     assert!(finding.what.contains("rewritten"), "{finding}");
@@ -216,7 +243,7 @@ fn a_tail_that_was_sealed_and_is_cut_off_is_found_a_torn_one_that_was_not_is_onl
 fn a_renamed_or_replaced_segment_is_found() {
     let bed = Bed::new();
     let segments = bed.segments();
-    fs::rename(&segments[3], segments[3].with_file_name("20990101T000000.000000Z-000.jsonl")).unwrap();
+    fs::rename(&segments[3], segments[3].with_file_name("20990101T000000.000000Z-000.journal")).unwrap();
     assert!(bed.found().1.iter().any(|finding| finding.what.contains("renamed")));
     let bed = Bed::new();
     let segments = bed.segments();
@@ -227,13 +254,14 @@ fn a_renamed_or_replaced_segment_is_found() {
 #[test]
 fn an_added_segment_is_found() {
     let bed = Bed::new();
-    let name = "20200101T000000.000000Z-000.jsonl";
+    let name = "20200101T000000.000000Z-000.journal";
     let header = format!(
-        "{{\"segment\":{{\"version\":1,\"name\":\"{name}\",\"run\":\"20200101T000000.000000Z\",\"pid\":1,\"at\":\"2020-01-01T00:00:00Z\",\"previous\":[]}}"
+        "{{\"name\":\"{name}\",\"epoch\":\"20200101T000000.000000Z\",\"pid\":1,\"at\":\"2020-01-01T00:00:00Z\",\"previous\":[]}}"
     );
-    let mut line = header.into_bytes();
-    Head::NONE.close(&mut line, 0);
-    fs::write(segment::directory(bed.data.path()).join(name), line).unwrap();
+    let mut first = NewBatch::default();
+    first.append(Kind::Segment, |out| out.extend_from_slice(header.as_bytes()));
+    first.close(Head::NONE);
+    fs::write(segment::file(bed.data.path(), name), [&MAGIC, first.bytes()].concat()).unwrap();
     let findings = bed.verify().findings;
     assert!(findings.iter().any(|finding| finding.what.contains("added")), "{findings:?}");
 }
@@ -371,7 +399,7 @@ fn seals_that_were_changed_or_cut_back_do_not_make_the_key_a_wrong_one() {
     let bed = Bed::new();
     edit_lines(&bed.heads(), |lines| {
         let last = lines.last_mut().unwrap();
-        *last = last.replace("\"lines\":", "\"lines\":1");
+        *last = last.replace("\"entries\":", "\"entries\":1");
     });
     bed.open().close().unwrap();
     assert!(!bed.verify().findings.is_empty(), "it stays visible");

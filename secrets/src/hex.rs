@@ -3,15 +3,15 @@
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 /// Writes two digits for each byte; `text` is twice as long as `bytes`.
-pub(crate) fn encode(bytes: &[u8], text: &mut [u8]) {
+pub fn encode(bytes: &[u8], text: &mut [u8]) {
     for (byte, digits) in bytes.iter().zip(text.chunks_exact_mut(2)) {
         digits[0] = DIGITS[usize::from(byte >> 4)];
         digits[1] = DIGITS[usize::from(byte & 0x0f)];
     }
 }
 
-/// `None` unless `text` is exactly two lower-case digits for each of `bytes`.
-pub(crate) fn decode(text: &[u8], bytes: &mut [u8]) -> Option<()> {
+/// Reads what [`encode`] wrote; `None` unless `text` is exactly two lower-case digits for each of `bytes`.
+pub fn decode(text: &[u8], bytes: &mut [u8]) -> Option<()> {
     if text.len() != bytes.len() * 2 {
         return None;
     }

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::batch::{Batches, Entry};
 use super::line::{Line, Row};
-use super::segment::{self, Known, Lines};
+use super::segment::{self, Known};
 use super::store::{Reader, Store};
 use super::tally::Tally;
 use super::{LedgerError, recover};
@@ -25,7 +26,7 @@ pub(super) fn alone(data_dir: &Path) -> Result<File, LedgerError> {
     locked.map_err(|source| LedgerError::file("locking", &path, source))
 }
 
-/// How long a running gateway keeps lines in memory that nobody waits for, such as those of refusals, with a margin.
+/// How long a running gateway keeps entries in memory that nobody waits for, such as those of refusals, with a margin.
 const IN_MEMORY: Duration = Duration::from_millis(300);
 
 /// Waits until what a gateway has in memory now is in its journal, if one runs.
@@ -65,20 +66,20 @@ pub(super) fn records(
     known: &Known,
     mut each: impl FnMut(Row<'_>),
 ) -> Result<(), LedgerError> {
-    lines(data_dir, &mut known.clone(), Timestamp::MIN, |line| {
-        if let Ok(Line::Record(row)) = Line::read(line) {
+    entries(data_dir, &mut known.clone(), Timestamp::MIN, |entry| {
+        if let Ok(Line::Record(row)) = Line::read(entry) {
             each(*row);
         }
     })
 }
 
-/// Hands every line to `each` that the journal has behind `known` and that counts, segment by segment, and says in `known` how far that
-/// was. Segments that nobody has written to since then are passed over.
-pub(super) fn lines(
+/// Hands every entry to `each` that the journal has behind `known` and that counts, segment by segment, and says in `known` how far that
+/// was. Segments that nobody has written to since then are passed over, and so is what is damaged.
+pub(super) fn entries(
     data_dir: &Path,
     known: &mut Known,
     since: Timestamp,
-    mut each: impl FnMut(&[u8]),
+    mut each: impl FnMut(&Entry<'_>),
 ) -> Result<(), LedgerError> {
     let left = segment::left_behind(data_dir)?;
     for name in segment::list(data_dir)? {
@@ -88,14 +89,15 @@ pub(super) fn lines(
         if written.is_none_or(|(length, last)| length <= offset || last < since) {
             continue;
         }
-        let mut lines = Lines::open(data_dir, &name, offset)?;
+        let mut batches = Batches::open(&segment::file(data_dir, &name), offset)?;
         while count < end {
-            let line = lines.next_line().map_err(|source| LedgerError::file("reading", &*name, source))?;
-            let Some(line) = line else { break };
-            each(line);
-            count += 1;
+            let batch =
+                batches.next_batch().map_err(|source| LedgerError::file("reading", &*name, source))?;
+            let Some(batch) = batch else { break };
+            batch.entries().flatten().for_each(|entry| each(&entry));
+            count += batch.count;
         }
-        known.insert(name, (lines.offset(), count));
+        known.insert(name, (batches.offset(), count));
     }
     Ok(())
 }

@@ -1,0 +1,252 @@
+//! Reading batches back, and what to make of bytes that are none.
+//!
+//! **Invariant:** what does not hold hides nothing behind it. Bytes that are no batch are passed over where one that holds follows; where
+//! none does they are a torn tail: what a crash left of the last batch, or what is being written now.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use super::{ENTRY, FRAME, HEAD, Kind, MAGIC, MARKER, entry_checksum, frame_checksum, length_of};
+use crate::ledger::LedgerError;
+use crate::ledger::chain::Head;
+
+/// A batch whose frame holds.
+#[derive(Debug)]
+pub(crate) struct Batch<'a> {
+    frame: &'a [u8],
+    entries: &'a [u8],
+    /// Bytes before it that are none, which damaged what stood there.
+    pub(crate) passed_over: u64,
+    /// Where it begins in the file.
+    pub(crate) start: u64,
+    /// How many entries it has.
+    pub(crate) count: u64,
+    /// The head that it claims; [`Batch::follows`] says whether that is right.
+    pub(crate) head: Head,
+}
+
+impl<'a> Batch<'a> {
+    /// Its entries. Of those that are damaged the place is given; what follows one whose length is wrong cannot be told apart.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = Result<Entry<'a>, Damaged>> + use<'a> {
+        entries(self.entries, self.start + FRAME as u64)
+    }
+
+    /// Whether it is chained to the batch with this head.
+    pub(crate) fn follows(&self, previous: Head) -> bool {
+        previous.next(&self.frame[4..12], self.entries) == self.head
+    }
+}
+
+/// An entry whose checksum holds.
+#[derive(Debug)]
+pub(crate) struct Entry<'a> {
+    /// `None` for a kind that a later version has.
+    pub(crate) kind: Option<Kind>,
+    pub(crate) payload: &'a [u8],
+    /// Where it begins in the file.
+    pub(crate) offset: u64,
+    pub(super) bytes: &'a [u8],
+}
+
+impl Entry<'_> {
+    /// Of its kind, where the kind is not known here.
+    pub(crate) fn number(&self) -> u8 {
+        self.bytes.first().copied().unwrap_or_default()
+    }
+}
+
+/// An entry that is not what was written.
+#[derive(Debug, thiserror::Error)]
+#[error("the entry at byte {offset} is damaged")]
+pub(crate) struct Damaged {
+    /// Where it begins in the file.
+    pub(crate) offset: u64,
+}
+
+/// The entry that `bytes` begin with, and how long it says it is.
+fn entry(bytes: &[u8], offset: u64) -> Result<Entry<'_>, Option<usize>> {
+    let length = bytes.get(1..5).and_then(number).ok_or(None)?;
+    let length = ENTRY.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
+    let bytes = bytes.get(..length).ok_or(None)?;
+    if number(&bytes[5..ENTRY]) != Some(entry_checksum(bytes)) {
+        return Err(Some(length));
+    }
+    Ok(Entry { kind: Kind::of(bytes[0]), payload: &bytes[ENTRY..], offset, bytes })
+}
+
+/// The entries that stand in `bytes`, which begin at `offset` of the file.
+pub(super) fn entries(mut bytes: &[u8], mut offset: u64) -> impl Iterator<Item = Result<Entry<'_>, Damaged>> {
+    std::iter::from_fn(move || {
+        if bytes.is_empty() {
+            return None;
+        }
+        let (found, length) = match entry(bytes, offset) {
+            Ok(entry) => {
+                let length = entry.bytes.len();
+                (Ok(entry), length)
+            }
+            Err(length) => {
+                // The length can be what is damaged: it is believed where an entry follows, or the end.
+                let goes_on = |length: &usize| bytes.len() == *length || entry(&bytes[*length..], 0).is_ok();
+                (Err(Damaged { offset }), length.filter(goes_on).unwrap_or(bytes.len()))
+            }
+        };
+        bytes = &bytes[length..];
+        offset += length as u64;
+        Some(found)
+    })
+}
+
+fn number(bytes: &[u8]) -> Option<u32> {
+    bytes.try_into().ok().map(u32::from_le_bytes)
+}
+
+/// Whether a frame and the head behind its entries belong together.
+fn holds(frame: &[u8], head: &[u8]) -> bool {
+    <&[u8; HEAD]>::try_from(head)
+        .is_ok_and(|head| number(&frame[12..FRAME]) == Some(frame_checksum(frame, head)))
+}
+
+/// Where the first batch in `bytes` begins that holds.
+fn first_in(bytes: &[u8]) -> Option<usize> {
+    memchr::memmem::find_iter(bytes, &MARKER).find(|start| {
+        let batch = &bytes[*start..];
+        let Some(length) = batch.get(..FRAME).and_then(length_of) else { return false };
+        let end = FRAME.saturating_add(length);
+        batch.get(end..end.saturating_add(HEAD)).is_some_and(|head| holds(&batch[..FRAME], head))
+    })
+}
+
+/// Reads the batches of a segment that its file has now, from a byte offset on.
+#[derive(Debug)]
+pub(crate) struct Batches {
+    input: BufReader<File>,
+    bytes: Vec<u8>,
+    offset: u64,
+    end: u64,
+}
+
+impl Batches {
+    /// `offset` is where a batch begins, or 0. Fails on a segment of another version.
+    pub(crate) fn open(segment: &Path, offset: u64) -> Result<Self, LedgerError> {
+        let open = || {
+            let mut file = File::open(segment)?;
+            let end = file.metadata()?.len();
+            let mut offset = offset;
+            let mut magic = MAGIC;
+            if offset == 0 && end >= magic.len() as u64 {
+                file.read_exact_at(&mut magic, 0)?;
+                offset = magic.len() as u64;
+            }
+            let [name @ .., version] = &magic;
+            let [ours @ .., known] = &MAGIC;
+            match (name == ours, version == known) {
+                (true, true) => {}
+                (true, false) => {
+                    let what = format!("its format is version {version}, and only {known} is known here");
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+                }
+                // Found as damage.
+                (false, _) => offset = 0,
+            }
+            file.seek(SeekFrom::Start(offset))?;
+            Ok(Self { input: BufReader::with_capacity(256 << 10, file), bytes: Vec::new(), offset, end })
+        };
+        open().map_err(|source| LedgerError::file("reading", segment, source))
+    }
+
+    /// The next batch that holds; `None` where none follows.
+    pub(crate) fn next_batch(&mut self) -> io::Result<Option<Batch<'_>>> {
+        let before = self.offset;
+        if !self.read()? {
+            let Some(start) = self.search()? else { return Ok(None) };
+            self.offset = start;
+            self.input.seek(SeekFrom::Start(start))?;
+            if !self.read()? {
+                return Ok(None);
+            }
+        }
+        let start = self.offset;
+        self.offset += self.bytes.len() as u64;
+        let (frame, rest) = self.bytes.split_at(FRAME);
+        let (entries, head) = rest.split_at(rest.len() - HEAD);
+        Ok(Some(Batch {
+            frame,
+            entries,
+            passed_over: start - before,
+            start,
+            count: number(&frame[8..12]).unwrap_or_default().into(),
+            head: Head::from_bytes(head).unwrap_or(Head::NONE),
+        }))
+    }
+
+    /// Reads a batch; whether there is one here.
+    fn read(&mut self) -> io::Result<bool> {
+        let left = usize::try_from(self.rest()).unwrap_or(usize::MAX);
+        if left < FRAME + HEAD {
+            return Ok(false);
+        }
+        self.bytes.resize(FRAME, 0);
+        self.input.read_exact(&mut self.bytes)?;
+        let Some(length) = length_of(&self.bytes).filter(|length| *length <= left - FRAME - HEAD) else {
+            return Ok(false);
+        };
+        self.bytes.resize(FRAME + length + HEAD, 0);
+        self.input.read_exact(&mut self.bytes[FRAME..])?;
+        let (frame, rest) = self.bytes.split_at(FRAME);
+        Ok(holds(frame, &rest[length..]))
+    }
+
+    /// Where the next batch begins that holds, behind bytes that are none.
+    fn search(&mut self) -> io::Result<Option<u64>> {
+        self.input.seek(SeekFrom::Start(self.offset))?;
+        let mut rest = Vec::new();
+        self.input.by_ref().take(self.end.saturating_sub(self.offset)).read_to_end(&mut rest)?;
+        Ok(first_in(&rest).map(|start| self.offset + start as u64))
+    }
+
+    /// Where the next batch begins.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Bytes behind the last batch that was read.
+    pub(crate) fn rest(&self) -> u64 {
+        self.end.saturating_sub(self.offset)
+    }
+
+    /// The head of the batch that ends at `offset`, which it is taken to claim.
+    pub(crate) fn head_before(&self, offset: u64) -> io::Result<Option<Head>> {
+        let Some(start) = offset.checked_sub(HEAD as u64) else { return Ok(None) };
+        let mut head = [0; HEAD];
+        self.input.get_ref().read_exact_at(&mut head, start)?;
+        Ok(Head::from_bytes(&head))
+    }
+}
+
+/// Reads the entry that begins at this byte of a segment into `bytes`; `None` if none does.
+pub(crate) fn entry_at<'a>(
+    segment: &Path,
+    offset: u64,
+    bytes: &'a mut Vec<u8>,
+) -> Result<Option<Entry<'a>>, LedgerError> {
+    let mut read = || {
+        let file = File::open(segment)?;
+        let left = file.metadata()?.len().saturating_sub(offset);
+        bytes.resize(ENTRY, 0);
+        if left < ENTRY as u64 {
+            return Ok(());
+        }
+        file.read_exact_at(bytes, offset)?;
+        let length = u64::from(number(&bytes[1..5]).unwrap_or_default()) + ENTRY as u64;
+        if length <= left {
+            bytes.resize(usize::try_from(length).map_err(io::Error::other)?, 0);
+            file.read_exact_at(bytes, offset)?;
+        }
+        Ok(())
+    };
+    read().map_err(|source| LedgerError::file("reading", segment, source))?;
+    Ok(entry(bytes, offset).ok())
+}

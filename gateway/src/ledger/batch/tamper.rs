@@ -1,0 +1,100 @@
+//! What somebody does to a segment who knows its format, for tests.
+
+use std::fs;
+use std::path::Path;
+
+use super::read::entries;
+use super::{ENTRY, FRAME, HEAD, Kind, MAGIC, NewBatch, entry_checksum, length_of};
+use crate::ledger::chain::Head;
+
+/// The batches of a segment, each as it stands in the file.
+#[derive(Clone)]
+pub(crate) struct Segment {
+    pub(crate) batches: Vec<Vec<u8>>,
+}
+
+/// Takes apart a segment whose frames hold.
+pub(crate) fn segment(path: &Path) -> Segment {
+    parse(&fs::read(path).unwrap())
+}
+
+/// [`segment`], of its bytes.
+pub(crate) fn parse(bytes: &[u8]) -> Segment {
+    let mut rest = bytes.strip_prefix(&MAGIC).unwrap();
+    let mut batches = Vec::new();
+    while !rest.is_empty() {
+        let (batch, behind) = rest.split_at(FRAME + length_of(rest).unwrap() + HEAD);
+        batches.push(batch.to_vec());
+        rest = behind;
+    }
+    Segment { batches }
+}
+
+impl Segment {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        [&MAGIC[..], &self.batches.concat()].concat()
+    }
+
+    pub(crate) fn write(&self, path: &Path) {
+        fs::write(path, self.bytes()).unwrap();
+    }
+
+    /// The byte behind each batch.
+    pub(crate) fn ends(&self) -> Vec<usize> {
+        let lengths = self.batches.iter().map(Vec::len);
+        lengths
+            .scan(MAGIC.len(), |end, length| {
+                *end += length;
+                Some(*end)
+            })
+            .collect()
+    }
+
+    /// All entries, with their payloads as text; the chain holds.
+    pub(crate) fn entries(&self) -> Vec<(Kind, String)> {
+        let mut head = Head::NONE;
+        let mut all = Vec::new();
+        for batch in &self.batches {
+            let found = entries(&batch[FRAME..batch.len() - HEAD], 0).map(Result::unwrap);
+            all.extend(
+                found.map(|entry| (entry.kind.unwrap(), String::from_utf8(entry.payload.to_vec()).unwrap())),
+            );
+            head = head.next(&batch[4..12], &batch[FRAME..batch.len() - HEAD]);
+            assert_eq!(batch[batch.len() - HEAD..], *head.as_bytes(), "the chain holds");
+        }
+        all
+    }
+
+    /// Puts one text in the place of another of the same length, wherever it stands in a batch. Checksums of entries fit again, the
+    /// chain does not.
+    pub(crate) fn replace(&mut self, batch: usize, old: &str, new: &str) {
+        assert_eq!(old.len(), new.len());
+        let batch = &mut self.batches[batch];
+        let places: Vec<_> = memchr::memmem::find_iter(batch, old).collect();
+        assert!(!places.is_empty());
+        for place in places {
+            batch[place..place + new.len()].copy_from_slice(new.as_bytes());
+        }
+        let (mut start, end) = (FRAME, batch.len() - HEAD);
+        while start < end {
+            let length = u32::from_le_bytes(batch[start + 1..start + 5].try_into().unwrap());
+            let entry = &mut batch[start..start + ENTRY + usize::try_from(length).unwrap()];
+            let checksum = entry_checksum(entry);
+            entry[5..ENTRY].copy_from_slice(&checksum.to_le_bytes());
+            start += entry.len();
+        }
+    }
+
+    /// Makes all frames and hashes fit again.
+    pub(crate) fn rechain(&mut self) {
+        let mut head = Head::NONE;
+        for batch in &mut self.batches {
+            let mut again = NewBatch::default();
+            for entry in entries(&batch[FRAME..batch.len() - HEAD], 0).map(Result::unwrap) {
+                again.append(entry.kind.unwrap(), |out| out.extend_from_slice(entry.payload));
+            }
+            head = again.close(head);
+            *batch = again.bytes().to_vec();
+        }
+    }
+}

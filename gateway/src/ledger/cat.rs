@@ -1,0 +1,202 @@
+//! The journal as people read it: every entry as one line of JSON.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::batch::{Batches, Damaged, Entry};
+use super::{LedgerError, chain, segment};
+
+/// A segment to print.
+#[derive(Debug)]
+pub struct Printed {
+    path: PathBuf,
+    /// Entries of it that count.
+    entries: u64,
+}
+
+/// Why something of a segment was not printed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unprinted {
+    /// The end of a batch that a crash cut off, or that is being written.
+    Torn(String),
+    /// It is damaged, or cannot be read.
+    Damaged(String),
+}
+
+#[derive(Deserialize)]
+struct Dated {
+    at: Timestamp,
+}
+
+impl Printed {
+    /// All of a segment, wherever it is.
+    pub const fn file(path: PathBuf) -> Self {
+        Self { path, entries: u64::MAX }
+    }
+
+    /// The segments of a data directory that were written to since then, with what counts of them.
+    pub fn journal(data_dir: &Path, since: Timestamp) -> Result<Vec<Self>, LedgerError> {
+        if !segment::directory(data_dir).is_dir() {
+            return Err(LedgerError::Missing(data_dir.to_owned()));
+        }
+        let left = segment::left_behind(data_dir)?;
+        let mut segments = Vec::new();
+        for name in segment::list(data_dir)? {
+            if segment::written(data_dir, &name)?.is_some_and(|(_, last)| last >= since) {
+                let entries = left.get(&name).copied().unwrap_or(u64::MAX);
+                segments.push(Self { path: segment::file(data_dir, &name), entries });
+            }
+        }
+        Ok(segments)
+    }
+
+    /// Writes `{"record":{…}}` and the like for each entry since then, and says in `unprinted` what it leaves out. Fails where `out` does.
+    pub fn write(
+        &self,
+        since: Timestamp,
+        out: &mut impl Write,
+        unprinted: &mut Vec<Unprinted>,
+    ) -> io::Result<()> {
+        let file = self.path.display();
+        let mut damaged = |what: String| unprinted.push(Unprinted::Damaged(format!("{file}: {what}")));
+        let mut batches = match Batches::open(&self.path, 0) {
+            Ok(batches) => batches,
+            Err(error) => {
+                damaged(chain(&error));
+                return Ok(());
+            }
+        };
+        let mut count = 0;
+        while count < self.entries {
+            let batch = match batches.next_batch() {
+                Ok(Some(batch)) => batch,
+                Ok(None) => break,
+                Err(error) => {
+                    damaged(error.to_string());
+                    return Ok(());
+                }
+            };
+            if batch.passed_over > 0 {
+                let from = batch.start - batch.passed_over;
+                damaged(format!("bytes {from} to {}, behind entry {count}, are damaged", batch.start));
+            }
+            for (number, entry) in (count + 1..).zip(batch.entries()) {
+                match entry {
+                    Ok(entry) if is_older(&entry, since) => {}
+                    Ok(entry) if is_line(&entry) => line(&entry, out)?,
+                    Ok(Entry { offset, .. }) => {
+                        damaged(format!("entry {number}, at byte {offset}, is no JSON"));
+                    }
+                    Err(Damaged { offset }) => {
+                        damaged(format!("entry {number}, at byte {offset}, is damaged"));
+                    }
+                }
+            }
+            count += batch.count;
+        }
+        if batches.rest() > 0 && count < self.entries {
+            let (offset, rest) = (batches.offset(), batches.rest());
+            let what = format!(
+                "{file}: torn behind entry {count}: {rest} bytes from byte {offset} on are no whole batch"
+            );
+            unprinted.push(Unprinted::Torn(what));
+        }
+        Ok(())
+    }
+}
+
+fn is_older(entry: &Entry<'_>, since: Timestamp) -> bool {
+    since > Timestamp::MIN
+        && serde_json::from_slice::<Dated>(entry.payload).is_ok_and(|dated| dated.at < since)
+}
+
+fn is_line(entry: &Entry<'_>) -> bool {
+    entry.kind.is_none()
+        || !entry.payload.contains(&b'\n') && serde_json::from_slice::<IgnoredAny>(entry.payload).is_ok()
+}
+
+fn line(entry: &Entry<'_>, out: &mut impl Write) -> io::Result<()> {
+    let Some(kind) = entry.kind else {
+        // Of a later version.
+        return writeln!(out, "{{\"kind\":{},\"bytes\":{}}}", entry.number(), entry.payload.len());
+    };
+    write!(out, "{{\"{}\":", kind.as_str())?;
+    out.write_all(entry.payload)?;
+    out.write_all(b"}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::ledger::samples::{directory, hold, record};
+    use crate::ledger::{Ledger, RecordId};
+
+    fn printed(data_dir: &Path, since: Timestamp) -> (Vec<Value>, Vec<Unprinted>) {
+        let (mut out, mut unprinted) = (Vec::new(), Vec::new());
+        for segment in Printed::journal(data_dir, since).unwrap() {
+            segment.write(since, &mut out, &mut unprinted).unwrap();
+        }
+        let text = String::from_utf8(out).unwrap();
+        (text.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), unprinted)
+    }
+
+    #[test]
+    fn every_entry_is_a_line_of_json_and_a_torn_tail_is_said() {
+        let data = directory();
+        let (ledger, _) = Ledger::open(data.path(), None, 1).unwrap();
+        let journal = ledger.journal(0).unwrap();
+        let call = hold(RecordId::new());
+        journal.hold(&call).unwrap();
+        journal.record(&record(&call)).unwrap();
+        journal.flush();
+        let (lines, unprinted) = printed(data.path(), Timestamp::MIN);
+        let kinds = lines.iter().flat_map(|line| line.as_object().unwrap().keys()).collect::<Vec<_>>();
+        assert_eq!(kinds, ["segment", "hold", "record"]);
+        assert_eq!(unprinted, []);
+        assert_eq!(lines[2]["record"]["id"], call.id.to_string());
+        let soon = Timestamp::now() + jiff::SignedDuration::from_hours(1);
+        assert_eq!(printed(data.path(), soon), (vec![], vec![]));
+
+        journal.record(&record(&hold(RecordId::new()))).unwrap();
+        journal.flush();
+        let path = segment::directory(data.path()).join(&*journal.end().segment);
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..whole.len() - 7]).unwrap();
+        let (lines, unprinted) = printed(data.path(), Timestamp::MIN);
+        let [Unprinted::Torn(said)] = &unprinted[..] else { panic!("{unprinted:?}") };
+        assert!(lines.len() == 3 && said.contains("torn behind entry 3: "), "{said}");
+    }
+
+    #[test]
+    fn a_damaged_entry_is_named_by_its_place_and_hides_no_other() {
+        let data = directory();
+        let (ledger, _) = Ledger::open(data.path(), None, 1).unwrap();
+        let journal = ledger.journal(0).unwrap();
+        let calls = [(); 3].map(|()| hold(RecordId::new()));
+        for call in &calls {
+            journal.hold(call).unwrap();
+        }
+        journal.flush();
+        let path = segment::directory(data.path()).join(&*journal.end().segment);
+        let mut bytes = fs::read(&path).unwrap();
+        let id = calls[1].id.to_string();
+        let at = memchr::memmem::find(&bytes, id.as_bytes()).unwrap();
+        bytes[at] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let (lines, unprinted) = printed(data.path(), Timestamp::MIN);
+        let ids: Vec<_> = lines[1..].iter().map(|line| line["hold"]["id"].as_str().unwrap()).collect();
+        assert_eq!(ids, [calls[0].id.to_string(), calls[2].id.to_string()]);
+        let [Unprinted::Damaged(said)] = &unprinted[..] else { panic!("{unprinted:?}") };
+        let place =
+            format!("{}: entry 3, at byte {}, is damaged", path.display(), at - 9 - "{\"id\":\"".len());
+        assert_eq!(*said, place);
+    }
+}
