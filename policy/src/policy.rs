@@ -19,6 +19,7 @@ mod hmac;
 mod key;
 mod mint;
 mod resources;
+mod source_pool;
 mod vault;
 
 pub use hmac::{Hmac, HmacAlgorithm, KeyEncoding, Piece, SignatureEncoding};
@@ -28,6 +29,7 @@ pub use resources::{
     Allow, Assume, AwsStore, Credential, Destination, Grant, HttpVersion, Inject, Injection, Scrub,
     SecretRef, SigV4, Store, StoreKind, Timeouts, TlsVerify, Unpriced, is_s3,
 };
+pub use source_pool::SourcePool;
 pub use vault::{ClientCertificate, KvVersion, SecretId, TokenLogin, VaultAuth, VaultStore};
 
 /// Everything that may be called, by whom, with what: resolved and immutable.

@@ -11,7 +11,7 @@ use crate::limit::{Limit, Unit};
 use crate::model::Source;
 use crate::name::Name;
 use crate::pattern::{ActionPattern, HostPattern, MethodPattern, ModelPattern, PathPattern, SpiffePattern};
-use crate::policy::{Hmac, Key, Mint, VaultStore};
+use crate::policy::{Hmac, Key, Mint, SourcePool, VaultStore};
 use crate::target::EncodedForms;
 
 /// What is outside, and how to reach it. Always over TLS.
@@ -25,8 +25,8 @@ pub struct Destination {
     pub port: u16,
     /// Dialled instead of what DNS says; empty: DNS decides.
     pub addresses: Vec<IpAddr>,
-    /// The local address that connections leave from; `None`: the system's choice.
-    pub source_address: Option<IpAddr>,
+    /// The local addresses that connections leave from.
+    pub sources: SourcePool,
     /// Whom the destination's certificate has to be verified by.
     pub tls: TlsVerify,
     /// The credential that is its client certificate; [`crate::policy::Policy::client_certificate`] has it.
