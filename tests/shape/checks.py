@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 from . import rust
+from .docs import documents_have_short_lines, links_lead_somewhere, readme_is_a_page
 
 FILE_LINES = 400
 REQUEST_LINES = 90
@@ -38,7 +39,7 @@ def run(root):
     """(name, problems) of every check over a tree."""
     for check in (file_length, no_mod_rs, request_fits_a_screen, module_docs, secrets_stay_put, callers_are_proven, callers_tokens_stay_put,
                   anyhow_at_the_edge, nothing_unfinished, expectations_have_reasons, no_development_talk, one_command,
-                  attacks, canary_kinds):
+                  attacks, canary_kinds, links_lead_somewhere, readme_is_a_page, documents_have_short_lines):
         yield check.__name__, check(Path(root))
     yield "crate_direction", crate_direction(metadata(root), tree(root))
     yield "dependencies_allowed", dependencies_allowed(metadata(root), (Path(root) / "deny.toml").read_text())

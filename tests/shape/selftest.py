@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from . import checks, rust
+from . import checks, docs, rust
 
 CLEAN = {
     "policy/src/caller.rs": "//! Callers.\npub trait Proven {}\n",
@@ -18,6 +18,8 @@ CLEAN = {
     "policy/src/model/credential.rs": "//! C.\nstruct InjectSpec {\n    #[serde(rename = \"sigv4\")]\n"
     "    pub(crate) sig_v4: Option<SigV4Spec>,\n}\n",
     "tests/src/kinds.rs": "//! K.\nkinds! { File: \"store file\"; SigV4: \"inject sigv4\"; }\n",
+    "README.md": "# Tollgate\n[a](policy/README.md#of-limits), [b](#tollgate), [c](https://example.com/#d)\n",
+    "policy/README.md": "# Policy\n## Of `limits`\n| " + "a table " * 20 + "|\n```\n[code](nowhere) " + "long " * 30 + "\n```\n",
     ".ci/run": "#!/usr/bin/env bash\nexec \"$(dirname \"$0\")/../tests/run\"\n",
 }
 PLANTED = [
@@ -42,6 +44,11 @@ PLANTED = [
     ("one_command", ".ci/run", "cargo test\n"),
     ("attacks", "tests/ATTACKS.md", "| an attack | `a_test_that_is_not_there` |\n"),
     ("canary_kinds", "policy/src/model/store.rs", "//! S.\nstruct StoreSpec {\n    pub(crate) a_b: Option<AbSpec>,\n}\n"),
+    ("links_lead_somewhere", "README.md", "[a](policy/NOWHERE.md)\n"),
+    ("links_lead_somewhere", "README.md", "[a](policy/README.md#of-nothing)\n"),
+    ("links_lead_somewhere", "tests/README.md", "# Tests\n[a](#of-nothing)\n"),
+    ("readme_is_a_page", "README.md", "a line\n" * (docs.README_LINES + 1)),
+    ("documents_have_short_lines", "SECURITY.md", "word " * 30 + "\n"),
     ("canary_kinds", "tests/src/kinds.rs", "//! K.\nkinds! { File: \"store file\"; }\n"),
 ]
 REGISTRY = "registry+https://github.com/rust-lang/crates.io-index"
