@@ -12,8 +12,8 @@ use crate::caller::Caller;
 use crate::denial::Denial;
 use crate::dialect::{Catalog, Endpoint};
 use crate::pattern::SpiffePattern;
-use crate::policy::{Credential, Destination, Grant, Scrub, SigV4};
 use crate::price::{Image, Item, NanoUsd, Price};
+use crate::resource::{Credential, Destination, Grant, Scrub, SigV4};
 use crate::target::{Target, check_method};
 
 mod action;

@@ -15,20 +15,12 @@ use crate::model::Source;
 use crate::name::Name;
 use crate::target::{Directory, GatewayName, RequestLine, Target};
 
-mod hmac;
-mod key;
-mod mint;
-mod resources;
-mod vault;
-
-pub use hmac::{Hmac, HmacAlgorithm, KeyEncoding, Piece, SignatureEncoding};
-pub use key::Key;
-pub use mint::{Algorithm, AwsKey, AwsSession, Client, ClientAuth, Mint, Signer, TokenEndpoint, TokenGrant};
-pub use resources::{
-    Allow, Assume, AwsStore, Credential, Destination, Grant, HttpVersion, Inject, Injection, Scrub,
-    SecretRef, SigV4, Store, StoreKind, Timeouts, TlsVerify, Unpriced, is_s3,
+pub use crate::resource::{
+    Algorithm, Allow, Assume, AwsKey, AwsSession, AwsStore, Client, ClientAuth, ClientCertificate,
+    Credential, Destination, Grant, Hmac, HmacAlgorithm, HttpVersion, Inject, Injection, Key, KeyEncoding,
+    KvVersion, Mint, Piece, Scrub, SecretId, SecretRef, SigV4, SignatureEncoding, Signer, Store, StoreKind,
+    Timeouts, TlsVerify, TokenEndpoint, TokenGrant, TokenLogin, Unpriced, VaultAuth, VaultStore, is_s3,
 };
-pub use vault::{ClientCertificate, KvVersion, SecretId, TokenLogin, VaultAuth, VaultStore};
 
 /// Everything that may be called, by whom, with what: resolved and immutable.
 #[derive(Debug, Default)]

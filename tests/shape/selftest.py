@@ -18,6 +18,12 @@ CLEAN = {
     "policy/src/model/credential.rs": "//! C.\nstruct InjectSpec {\n    #[serde(rename = \"sigv4\")]\n"
     "    pub(crate) sig_v4: Option<SigV4Spec>,\n}\n",
     "tests/src/kinds.rs": "//! K.\nkinds! { File: \"store file\"; SigV4: \"inject sigv4\"; }\n",
+    # A module and those below it import each other, and what imports from them is not imported by them.
+    "policy/src/parent.rs": "//! P.\nmod child;\nmod sibling;\npub use child::Child;\npub fn common((a, b): (u8, u8), c: u8, d: u8, e: u8, f: u8) {}\n",
+    "policy/src/parent/child.rs": "//! C.\nuse super::common;\n#[cfg(test)]\nmod tests { use crate::other; }\n",
+    "policy/src/parent/sibling.rs": "//! S.\nuse super::{child::{Child, self}, common};\n",
+    "policy/src/facade.rs": "//! F.\npub use crate::parent::Child;\n",
+    "policy/src/other.rs": "//! O.\nuse crate::facade::Child;\nuse crate::parent;\n",
     ".ci/run": "#!/usr/bin/env bash\nexec \"$(dirname \"$0\")/../tests/run\"\n",
 }
 PLANTED = [
@@ -43,6 +49,11 @@ PLANTED = [
     ("attacks", "tests/ATTACKS.md", "| an attack | `a_test_that_is_not_there` |\n"),
     ("canary_kinds", "policy/src/model/store.rs", "//! S.\nstruct StoreSpec {\n    pub(crate) a_b: Option<AbSpec>,\n}\n"),
     ("canary_kinds", "tests/src/kinds.rs", "//! K.\nkinds! { File: \"store file\"; }\n"),
+    ("import_circles", "policy/src/parent/child.rs", "//! C.\nuse crate::other::Other;\n"),
+    ("import_circles", "policy/src/parent/child.rs", "//! C.\nuse super::sibling::Sibling;\n"),
+    ("import_circles", "policy/src/parent/child.rs", "//! C.\nfn f() { crate::other::f(); }\n"),
+    ("import_circles", "policy/src/parent.rs", "//! P.\nuse crate::other::{self, Other as _};\n"),
+    ("hidden_arguments", "policy/src/a.rs", "//! A.\nfn f<T: Fn(u8) -> u8>(a: T, (b, (c, d)): X<u8, u8>, e: &[u8], (f, g): (u8, u8)) {}\n"),
 ]
 REGISTRY = "registry+https://github.com/rust-lang/crates.io-index"
 

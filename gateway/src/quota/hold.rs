@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -17,12 +16,9 @@ use super::cell::{Cell, State, lock};
 use super::key::Keys;
 use super::plan::{Item, Plan};
 use super::rate::{self, RateHeaders};
-use super::refusal;
+use super::refusal::{self, SHORT_RETRY};
 use super::share::{HeldShare, Room};
 use crate::ledger::Charge;
-
-/// How long a caller should wait at least, and for other calls to end.
-pub(super) const SHORT_RETRY: Duration = Duration::from_secs(1);
 
 /// The reservation of one call. Dropped before [`Hold::sent`] it is released, dropped after it is settled at what it held: the
 /// provider may bill whatever was sent.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::{Compiler, Scope};
 use crate::caller::TrustDomain;
-use crate::model::{AllowSpec, GrantSpec, List, Resource};
+use crate::dialect::Class;
+use crate::model::{AllowSpec, ClassWord, GrantSpec, List, Resource, UnpricedWord};
 use crate::pattern::{MethodPattern, PathPattern, SpiffePattern};
-use crate::policy::{Allow, Assume, Credential, Destination, Grant, Injection, Scrub, Unpriced};
+use crate::resource::{Allow, Assume, Credential, Destination, Grant, Injection, Scrub, Unpriced};
 
 impl Compiler<'_> {
     pub(super) fn grants(&mut self) {
@@ -265,6 +266,26 @@ fn check_plain(spec: &GrantSpec, destination: &Destination, scope: &mut Scope<'_
                 );
                 scope.problem(&format!("spec.limits[{index}].{unit}"), message);
             }
+        }
+    }
+}
+
+impl From<ClassWord> for Class {
+    fn from(word: ClassWord) -> Self {
+        match word {
+            ClassWord::AccountState => Self::AccountState,
+            ClassWord::MintsCredentials => Self::MintsCredentials,
+            ClassWord::Administers => Self::Administers,
+        }
+    }
+}
+
+impl From<UnpricedWord> for Unpriced {
+    fn from(word: UnpricedWord) -> Self {
+        match word {
+            UnpricedWord::Deny => Self::Deny,
+            UnpricedWord::Dearest => Self::Dearest,
+            UnpricedWord::Flag => Self::Flag,
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::denial::{Denial, Reason};
 use crate::dialect::{Catalog, Class, Endpoint};
 use crate::limit::Unit;
 use crate::pattern::{MethodPattern, ModelPattern, PathPattern, SpiffePattern};
-use crate::policy::{Destination, Grant, Unpriced};
+use crate::resource::{Destination, Grant, Unpriced};
 use crate::target::Target;
 
 /// How a grant stands to one call.
