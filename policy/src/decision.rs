@@ -243,8 +243,8 @@ impl Admission {
 
     /// The one grant that decides, now that the body was read.
     ///
-    /// Refuses with `model_not_allowed`, `model_required`, `action_not_allowed`, `unmetered_endpoint`, `deferred_cost` or `unpriced_model`. `now` says which
-    /// price is in force.
+    /// Refuses with `model_not_allowed`, `model_required`, `action_not_allowed`, `unmetered_endpoint`, `deferred_cost`,
+    /// `grant_suspended` or `unpriced_model`. `now` says which price is in force.
     pub fn permit(self, facts: &Facts, now: Timestamp) -> Result<Permit, Denial> {
         let call = Call::again(&self.target, &self.method, self.endpoint.as_ref());
         let wants = Wants::of(facts);

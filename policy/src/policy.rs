@@ -59,8 +59,8 @@ impl Policy {
 
     /// The grants that may still decide once the body is known. `grants` come from this policy's [`Policy::grants_of`].
     ///
-    /// Refuses with `no_grant`, `path_not_allowed`, `method_not_allowed`, `endpoint_class`, `unmetered_endpoint`, `deferred_cost`
-    /// or `method_refused`.
+    /// Refuses with `no_grant`, `path_not_allowed`, `method_not_allowed`, `endpoint_class`, `unmetered_endpoint`, `deferred_cost`,
+    /// `grant_suspended` or `method_refused`.
     pub fn admit(&self, grants: &CallerGrants, target: Target, method: &str) -> Result<Admission, Denial> {
         Admission::new(grants, target, method, &self.parts.catalog)
     }
@@ -128,6 +128,18 @@ impl Policy {
     /// All grants, by name.
     pub fn grants(&self) -> impl Iterator<Item = &Arc<Grant>> {
         self.parts.grants.values()
+    }
+
+    /// The same, with this grant suspended.
+    #[cfg(test)]
+    pub(crate) fn suspend(mut self, grant: &str, why: &str) -> Self {
+        let suspended = |name: &Name, found: &mut Arc<Grant>| {
+            if name.as_str() == grant {
+                Arc::make_mut(found).suspended = Some(why.into());
+            }
+        };
+        self.parts.grants.iter_mut().for_each(|(name, found)| suspended(name, found));
+        self
     }
 
     /// The dialects and prices that it was compiled with.

@@ -85,6 +85,7 @@ impl Compiler<'_> {
             default_output_cap: spec.default_output_cap,
             assume,
             unpriced: spec.unpriced.map_or_else(Unpriced::default, Unpriced::from),
+            suspended: None,
         })
     }
 }

@@ -169,11 +169,13 @@ impl Candidates {
 
     /// Refuses early where whichever grant decides would refuse.
     pub(super) fn any_unobstructed(&self, grants: &CallerGrants, call: &Call<'_>) -> Result<(), Denial> {
-        let mut obstacles = self.0.iter().map(|fit| obstacle(fit.grant(grants), call)).peekable();
-        let first = obstacles.peek().copied().flatten();
-        match first {
-            Some(reason) if obstacles.all(|obstacle| obstacle.is_some()) => {
-                Err(denial(reason, grants, call, Wants::NOTHING))
+        let obstructed = |fit: &Fit| {
+            let grant = fit.grant(grants);
+            Some((grant, obstacle(grant, call)?))
+        };
+        match self.0.first().and_then(obstructed) {
+            Some((grant, reason)) if self.0.iter().all(|fit| obstructed(fit).is_some()) => {
+                Err(refusal(grant, reason, grants, call, Wants::NOTHING))
             }
             _ => Ok(()),
         }
@@ -210,7 +212,7 @@ impl Candidates {
         let grant = self.most_specific(grants, call, wants)?.grant(grants);
         match judge(grant, call, wants.model, prices) {
             Ok(price) => Ok((grant, price)),
-            Err(reason) => Err(denial(reason, grants, call, wants)),
+            Err(reason) => Err(refusal(grant, reason, grants, call, wants)),
         }
     }
 }
@@ -231,7 +233,7 @@ pub(super) fn trace(
             Ok(_) if decides != Some(index) => Verdict::Outranked,
             Ok(_) => match judge(&held.grant, call, wants.model, prices) {
                 Ok(_) => Verdict::Permits,
-                Err(reason) => Verdict::Refuses(denial(reason, grants, call, wants)),
+                Err(reason) => Verdict::Refuses(refusal(&held.grant, reason, grants, call, wants)),
             },
         };
         (Arc::clone(&held.grant), verdict)
@@ -284,8 +286,11 @@ pub(super) fn is_obstructed(grant: &Grant, call: &Call<'_>) -> bool {
     obstacle(grant, call).is_some()
 }
 
-/// Why a grant that decides cannot hold the call to its limits, whatever the body says.
+/// Why a grant that decides refuses the call, whatever the body says: it is suspended, or cannot hold the call to its limits.
 fn obstacle(grant: &Grant, call: &Call<'_>) -> Option<Reason> {
+    if grant.suspended.is_some() {
+        return Some(Reason::GrantSuspended);
+    }
     if !grant.limits_content() || call.destination.dialect.is_plain() {
         return None;
     }
@@ -312,6 +317,20 @@ fn more_telling(one: Reason, other: Reason) -> Reason {
     ];
     let step = |reason: Reason| STEPS.iter().position(|step| *step == reason);
     if step(other) > step(one) { other } else { one }
+}
+
+/// What the grant that decides refuses with.
+fn refusal(
+    grant: &Grant,
+    reason: Reason,
+    grants: &CallerGrants,
+    call: &Call<'_>,
+    wants: Wants<'_>,
+) -> Denial {
+    match &grant.suspended {
+        Some(why) => Denial::new(reason, format!("grant {} is suspended: {why}", grant.name)),
+        None => denial(reason, grants, call, wants),
+    }
 }
 
 fn denial(reason: Reason, grants: &CallerGrants, call: &Call<'_>, wants: Wants<'_>) -> Denial {

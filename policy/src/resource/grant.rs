@@ -32,6 +32,9 @@ pub struct Grant {
     pub assume: Option<Assume>,
     /// What becomes of a model without a price.
     pub unpriced: Unpriced,
+    /// Why it refuses every call that it decides, for the caller to read; `None`: it is in force. It still matches, so that no broader grant
+    /// decides in its place.
+    pub suspended: Option<Box<str>>,
 }
 
 /// Which calls a grant allows. Methods, paths and models are in the order of specificity.
