@@ -28,19 +28,19 @@ use self::reload::Reload;
 use self::signals::{Asked, Signals};
 use crate::admin::{self, Admin, Views};
 use crate::audit::{Auditor, OpenTrail};
-use crate::core::{Said, Shared};
+use crate::caller_usage::CallerUsages;
+use crate::core::{Shared, Throttles};
 use crate::drain::Drain;
 use crate::files::DirectoryLock;
 use crate::identity::{FilesInForce, IdentityFiles};
-use crate::keys::Keys;
+use crate::keys::KeyPools;
 use crate::ledger::{Balances, Keep, Ledger, LedgerError, Recovered};
 use crate::listener;
-use crate::load::Loads;
 use crate::memory;
 use crate::metering::catalog;
-use crate::patience;
 use crate::quota::Quota;
 use crate::settings::{self, KeepSettings, Settings};
+use crate::slow_notice;
 use crate::snapshot::{Reloads, Snapshot, Snapshots};
 use crate::telemetry::{self, Flush};
 use crate::upstream::{self, DialRules, local_addresses};
@@ -163,15 +163,15 @@ impl App {
                 observer,
                 version_key::of(&settings.data_dir)?,
             ),
-            keys: Keys::default(),
+            keys: KeyPools::default(),
             quota: Quota::new(),
             trust: Arc::clone(&identity.trust),
             rules,
             nameservers: settings.egress.dns.servers.clone(),
-            loads: Loads::new(settings.limits.bounds()),
+            usages: CallerUsages::new(settings.limits.bounds()),
             drain: Drain::new(),
             limits: settings.limits.clone(),
-            said: Said::default(),
+            throttles: Throttles::default(),
         });
         let (certificate, standing) = (identity.certificate(), identity.standing());
         let mut reload = Reload::new(identity, settings.clone())?;
@@ -317,7 +317,7 @@ fn open_books(
     let (data_dir, seal_key) = (&settings.data_dir, settings.ledger.seal_key_file.as_deref());
     let say = |what: &str| tracing::info!("{what}");
     let opened =
-        patience::with("still reading the journals", say, || Ledger::open(data_dir, seal_key, cores));
+        slow_notice::with("still reading the journals", say, || Ledger::open(data_dir, seal_key, cores));
     let (ledger, balances) = opened.with_context(|| format!("the ledger in {}", data_dir.display()))?;
     say_recovered(ledger.recovered());
     let trail = OpenTrail::open(data_dir, seal_key, observations)

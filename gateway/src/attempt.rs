@@ -10,8 +10,8 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, Version, response};
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout};
 use tollgate_policy::decision::Permit;
@@ -23,14 +23,14 @@ use tollgate_secrets::Secret;
 use crate::core::Core;
 use crate::error;
 use crate::fault::{Faults, Stage};
-use crate::injection::{Injected, Scrubber, Template};
-use crate::keys::{Chosen, Turn};
-use crate::listener::Connection;
-use crate::metering::{self, Meter};
+use crate::injection::{Injected, Template};
+use crate::keys::{KeySelector, SelectedKey};
+use crate::metering::{self, Account, PermittedCall};
+use crate::session::Session;
 use crate::snapshot::Snapshot;
 use crate::upstream::{
-    Answer, AnswerBody, Bucket, Fate, Lease, Offer, Peer, Shown, Tls, Unanswered, Upload, UpstreamError,
-    Wanted,
+    AlpnOffer, Answer, Bucket, ClientCert, Fate, Peer, PeerOptions, TlsParams, Unanswered, Upload,
+    UpstreamError,
 };
 
 /// How often a request that a closing connection returned, or that the provider did not process, is put on another one.
@@ -40,36 +40,26 @@ const CAUSE_CHARS: usize = 500;
 /// How often a call that is under way is looked at again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// The head of the provider's answer and what is needed to pass the rest on.
-#[derive(Debug)]
-pub(crate) struct Answered {
-    pub(crate) head: response::Parts,
-    pub(crate) body: AnswerBody,
-    pub(crate) lease: Lease,
-    pub(crate) permit: Permit,
-    pub(crate) key: Option<Chosen>,
-    /// What the body has to go through.
-    pub(crate) scrubber: Option<Scrubber>,
-    pub(crate) faults: Faults,
-}
-
-impl Answered {
-    pub(crate) fn new(answer: Answer, permit: Permit, key: Option<Chosen>, faults: Faults) -> Box<Self> {
-        let (mut head, body) = answer.response.into_parts();
-        // That of the connection to the provider; the caller has a connection, and a version, of its own (RFC 9110, section 2.5).
-        head.version = Version::HTTP_11;
-        Box::new(Self { head, body, lease: answer.lease, permit, key, scrubber: None, faults })
-    }
-}
-
 /// What all attempts of a call have in common.
 #[derive(Clone, Copy)]
-pub(crate) struct Way<'a> {
-    pub(crate) connection: &'a Connection,
+pub(crate) struct Dispatch<'a> {
+    pub(crate) core: &'a Core,
+    pub(crate) session: &'a Session,
     pub(crate) snapshot: &'a Snapshot,
+    pub(crate) call: &'a PermittedCall,
     pub(crate) faults: Faults,
 }
 
+/// What one attempt has beside the call itself.
+#[derive(Clone, Copy)]
+struct AttemptOptions<'a> {
+    key: Option<&'a SelectedKey>,
+    certificate: Option<ClientCert<'a>>,
+    /// It needs a connection that nothing was sent on before.
+    fresh: bool,
+}
+
+/// Why an attempt has no answer, and so what may be done next.
 enum Unsent {
     /// A connection was closing and the request came back whole, or the provider did not process it; why, where there is no more to be done.
     Again(Denial),
@@ -80,137 +70,144 @@ enum Unsent {
     Failed(Denial),
 }
 
-impl Way<'_> {
+impl Dispatch<'_> {
     /// Sends `template` until there is an answer to pass on. With it comes the key that it answers to. A failure says whether the call may
     /// be made again, where that is known.
     pub(crate) async fn send(
         self,
-        permit: &Permit,
         template: &mut Template,
-        meter: &mut Meter,
-    ) -> Result<(Answer, Option<Chosen>), Denial> {
-        let sent = self.answer(permit, template, meter).await;
-        sent.map_err(|denial| match meter.is_out() {
+        account: &mut Account,
+    ) -> Result<(Answer, Option<SelectedKey>), Denial> {
+        let sent = self.answer(template, account).await;
+        sent.map_err(|denial| match account.is_out() {
             false if error::is_passing(denial.reason) => denial.repeatable(true),
-            true if !template.is_repeatable() && meter.is_charged(denial.reason) => denial.repeatable(false),
+            true if !template.is_repeatable() && account.is_charged(denial.reason) => {
+                denial.repeatable(false)
+            }
             _ => denial,
         })
     }
 
     async fn answer(
         self,
-        permit: &Permit,
         template: &mut Template,
-        meter: &mut Meter,
-    ) -> Result<(Answer, Option<Chosen>), Denial> {
-        let core = &*self.connection.core;
+        account: &mut Account,
+    ) -> Result<(Answer, Option<SelectedKey>), Denial> {
+        // First the secrets: where one cannot be had, nothing is dialled.
+        let core = self.core;
         self.faults.at(Stage::Secret);
-        let mut turn = Turn::new(core, permit);
-        let mut key = turn.first().await?;
-        let mut certificate = self.certificate(permit, meter).await?;
+        let mut selector = KeySelector::new(core, &self.call.permit);
+        let mut key = selector.first().await?;
+        let mut certificate = self.certificate(account).await?;
         let mut renewed = false;
         let (mut resends, mut died) = (0, false);
+        // Then attempts, until one has an answer or there is no reason for another.
         loop {
             self.faults.at(Stage::Connect);
-            let shown = certificate.as_ref().map(|(credential, secret)| Shown { credential, secret });
-            let mut answer =
-                match self.once(permit, template, (key.as_ref(), shown, resends > 0 || died), meter).await {
-                    Ok(answer) => answer,
-                    Err(Unsent::Refused(denial)) => {
-                        meter.rejected();
-                        let spent = renewed || !template.replayable();
-                        let newer = Box::pin(newer(core, shown, spent)).await;
-                        let (Some(newer), Some((_, secret))) = (newer, certificate.as_mut()) else {
-                            return Err(denial);
-                        };
-                        renewed = true;
-                        *secret = newer;
-                        continue;
-                    }
-                    Err(Unsent::Again(_)) if resends < RESENDS => {
-                        resends += 1;
-                        continue;
-                    }
-                    // What is billed by what it uses may have been done, and be billed, before the connection died.
-                    Err(Unsent::Died(_)) if !died && template.is_repeatable() && !meter.is_metered() => {
-                        died = true;
-                        continue;
-                    }
-                    Err(Unsent::Again(denial) | Unsent::Died(denial) | Unsent::Failed(denial)) => {
+            let shown = certificate.as_ref().map(|(credential, secret)| ClientCert { credential, secret });
+            let options =
+                AttemptOptions { key: key.as_ref(), certificate: shown, fresh: resends > 0 || died };
+            let mut answer = match self.try_once(template, options, account).await {
+                Ok(answer) => answer,
+                Err(Unsent::Refused(denial)) => {
+                    account.rejected();
+                    let spent = renewed || !template.replayable();
+                    let newer = Box::pin(newer(core, shown, spent)).await;
+                    let (Some(newer), Some((_, secret))) = (newer, certificate.as_mut()) else {
                         return Err(denial);
-                    }
-                };
+                    };
+                    renewed = true;
+                    *secret = newer;
+                    continue;
+                }
+                Err(Unsent::Again(_)) if resends < RESENDS => {
+                    resends += 1;
+                    continue;
+                }
+                // What is billed by what it uses may have been done, and be billed, before the connection died.
+                Err(Unsent::Died(_)) if !died && template.is_repeatable() && !account.is_metered() => {
+                    died = true;
+                    continue;
+                }
+                Err(Unsent::Again(denial) | Unsent::Died(denial) | Unsent::Failed(denial)) => {
+                    return Err(denial);
+                }
+            };
+            // An answer is there: it is the caller's, unless it refuses the key and another may be tried.
             let Some(chosen) = &key else { return Ok((answer, None)) };
-            let Some(said) = turn.hear(chosen, &mut answer).await else { return Ok((answer, key)) };
-            let next = Box::pin(turn.next(chosen, &said, template.replayable())).await;
-            if next.is_none() && said.is_cooling() {
+            let Some(verdict) = selector.judge(chosen, &mut answer).await else { return Ok((answer, key)) };
+            let next = Box::pin(selector.next(chosen, &verdict, template.replayable())).await;
+            if next.is_none() && verdict.is_cooling() {
                 // The provider's own limits are the caller's to know; what it says of our key is not.
                 return Ok((answer, key));
             }
             answer.discard();
-            meter.rejected();
-            key = Some(next.ok_or_else(|| turn.refusal())?);
+            account.rejected();
+            key = Some(next.ok_or_else(|| selector.refusal())?);
         }
     }
 
-    async fn once(
+    /// One attempt: a peer, the secret, the call, and the head of its answer.
+    async fn try_once(
         &self,
-        permit: &Permit,
         template: &mut Template,
-        (key, shown, fresh): (Option<&Chosen>, Option<Shown<'_>>, bool),
-        meter: &mut Meter,
+        options: AttemptOptions<'_>,
+        account: &mut Account,
     ) -> Result<Answer, Unsent> {
-        let Self { connection, snapshot, .. } = *self;
-        let core = &*connection.core;
-        let fail = |meter: &mut Meter, error: &UpstreamError| {
-            meter.attempt_failed(error::upstream_reason(error));
+        let AttemptOptions { key, certificate: shown, fresh } = options;
+        let Self { core, snapshot, call: PermittedCall { permit, .. }, .. } = *self;
+        let fail = |account: &mut Account, error: &UpstreamError| {
+            account.attempt_failed(error::upstream_reason(error));
             let blamed = shown.filter(|_| error.is_of_certificate()).map(|shown| &shown.credential.name);
             log_failure(core, permit, error, blamed);
             if let Some(credential) = blamed {
-                meter.blame(credential);
+                account.blame(credential);
             }
             match error {
                 UpstreamError::CertificateRefused(_) => Unsent::Refused(error::upstream(error)),
                 _ => Unsent::Failed(error::upstream(error)),
             }
         };
+        // Connecting, and verifying the peer: nothing is sent, and a failure costs nothing.
         let client = snapshot.tls(&permit.destination().name).ok_or_else(|| Unsent::Failed(no_tls()))?;
-        let tls = Tls { client, shown };
+        let tls = TlsParams { client, client_cert: shown };
         let secret = key.map(|key| &*key.secret);
-        let wanted = Wanted { offer: Offer::of(permit.destination().http, template.is_grpc()), fresh };
+        let wanted =
+            PeerOptions { offer: AlpnOffer::of(permit.destination().http, template.is_grpc()), fresh };
         let peer = Peer::for_permit(&core.pool, &core.shared.rules, tls, permit, secret, wanted).await;
-        let peer = peer.map_err(|error| fail(meter, &error))?;
+        let peer = peer.map_err(|error| fail(account, &error))?;
         if peer.is_http2() {
-            meter.written().await.map_err(Unsent::Failed)?;
+            account.written().await.map_err(Unsent::Failed)?;
         }
+        // Injecting and sending: from here on the provider may bill what fails.
         let upload = template.upload();
         let kept = peer.bucket();
-        let answer = self.leave(permit, template, (key, shown), peer, meter).map_err(Unsent::Failed)?;
-        match self.first_byte(pin!(answer), upload.as_ref(), permit, meter).await {
-            Err(Late::Timeout) => {
+        let answer = self.inject_and_send(template, options, peer, account).map_err(Unsent::Failed)?;
+        match self.first_byte(pin!(answer), upload.as_ref(), account).await {
+            Err(NoAnswer::Timeout) => {
                 kept.retire();
-                Err(fail(meter, &UpstreamError::FirstByteTimeout))
+                Err(fail(account, &UpstreamError::FirstByteTimeout))
             }
-            Err(Late::Withdrawn(denial)) => Err(Unsent::Failed(denial)),
+            Err(NoAnswer::Withdrawn(denial)) => Err(Unsent::Failed(denial)),
             Ok(Ok(answer)) if is_ambiguous(answer.response.headers()) => {
-                Err(fail(meter, &UpstreamError::Framing))
+                Err(fail(account, &UpstreamError::Framing))
             }
             Ok(Ok(answer)) => {
                 if let Some(shown) = shown.filter(|shown| shown.secret.is_rejected()) {
                     core.shared.secrets.taken(shown.credential, 0, shown.secret);
                 }
-                meter.answered(answer.response.status());
+                account.answered(answer.response.status());
                 if let Some(upload) = upload {
                     upload.answered();
                 }
                 Ok(answer)
             }
             Ok(Err(unanswered)) => {
-                meter.written().await.map_err(Unsent::Failed)?;
+                account.written().await.map_err(Unsent::Failed)?;
                 if let Some(denial) = upload.and_then(|upload| callers_fault(&upload)) {
                     return Err(Unsent::Failed(denial));
                 }
-                Err(unanswered_by(&kept, unanswered, template, meter, fail))
+                Err(unanswered_by(&kept, unanswered, template, account, fail))
             }
         }
     }
@@ -218,10 +215,9 @@ impl Way<'_> {
     /// The client certificate that the destination names, if it does.
     async fn certificate(
         &self,
-        permit: &Permit,
-        meter: &mut Meter,
+        account: &mut Account,
     ) -> Result<Option<(Arc<Credential>, Arc<Secret>)>, Denial> {
-        let destination = permit.destination();
+        let destination = self.call.permit.destination();
         if destination.client_certificate.is_none() {
             return Ok(None);
         }
@@ -229,28 +225,26 @@ impl Way<'_> {
         let credential = credential.ok_or_else(|| {
             Denial::new(Reason::Internal, "the destination's client certificate is not in the policy")
         })?;
-        let secret = secret(&self.connection.core, destination, credential).await;
-        let secret = secret.inspect_err(|_| meter.blame(&credential.name))?;
+        let secret = secret(self.core, destination, credential).await;
+        let secret = secret.inspect_err(|_| account.blame(&credential.name))?;
         Ok(Some((Arc::clone(credential), secret)))
     }
 
     /// Puts the secret on the call and hands it to its connection. The future waits for the answer.
-    fn leave(
+    fn inject_and_send(
         &self,
-        permit: &Permit,
         template: &mut Template,
-        (key, shown): (Option<&Chosen>, Option<Shown<'_>>),
+        options: AttemptOptions<'_>,
         peer: Peer,
-        meter: &mut Meter,
+        account: &mut Account,
     ) -> Result<impl Future<Output = Result<Answer, Unanswered>> + use<>, Denial> {
         self.faults.at(Stage::Inject);
-        self.still_permitted(permit, meter)?;
-        let core = &*self.connection.core;
-        let injected = Injected::new(template, permit, key, &core.prepared, peer)?;
-        meter.attempt(injected.peer(), key, shown);
+        self.still_permitted()?;
+        let injected = Injected::new(template, &self.call.permit, options.key, &self.core.prepared, peer)?;
+        account.attempt(injected.peer(), options.key, options.certificate);
         self.faults.at(Stage::Send);
-        meter.sent();
-        Ok(injected.send(meter.line()))
+        account.sent();
+        Ok(injected.send(account.line()))
     }
 
     /// Waits for the head of the answer: the limit counts from the last byte of the request that left. A body that streams goes on only
@@ -259,37 +253,36 @@ impl Way<'_> {
         &self,
         mut answer: Pin<&mut impl Future<Output = Result<Answer, Unanswered>>>,
         upload: Option<&Arc<Upload>>,
-        permit: &Permit,
-        meter: &mut Meter,
-    ) -> Result<Result<Answer, Unanswered>, Late> {
-        let limit = permit.destination().timeouts.first_byte;
+        account: &mut Account,
+    ) -> Result<Result<Answer, Unanswered>, NoAnswer> {
+        let limit = self.call.permit.destination().timeouts.first_byte;
         let Some(upload) = upload else {
-            return timeout(limit, answer).await.map_err(|_| Late::Timeout);
+            return timeout(limit, answer).await.map_err(|_| NoAnswer::Timeout);
         };
-        meter.uploads(upload);
+        account.uploads(upload);
         let (mut before, mut moved) = (0, Instant::now());
         loop {
             if let Ok(done) = timeout(LOOK_EVERY.min(limit), answer.as_mut()).await {
                 return Ok(done);
             }
-            self.still_permitted(permit, meter).map_err(Late::Withdrawn)?;
+            self.still_permitted().map_err(NoAnswer::Withdrawn)?;
             if upload.bytes() > before {
                 (before, moved) = (upload.bytes(), Instant::now());
             } else if moved.elapsed() >= limit {
-                return Err(Late::Timeout);
+                return Err(NoAnswer::Timeout);
             }
         }
     }
 
     /// A policy that came since the call was decided may have withdrawn what it was decided by.
-    fn still_permitted(&self, permit: &Permit, meter: &Meter) -> Result<(), Denial> {
-        let snapshots = &self.connection.core.shared.snapshots;
-        if snapshots.generation() == self.snapshot.generation {
+    fn still_permitted(&self) -> Result<(), Denial> {
+        if self.core.shared.snapshots.generation() == self.snapshot.generation {
             return Ok(());
         }
-        let current = self.connection.core.snapshot()?;
-        let grants = self.connection.caller(&current, Timestamp::now())?.grants;
-        if current.policy.reauthorise(&grants, permit, meter.model()) {
+        let current = self.core.snapshot()?;
+        let trust = &self.core.shared.trust;
+        let context = self.session.proofs.caller(trust, &current, Timestamp::now())?;
+        if current.policy.reauthorise(context.grants(), &self.call.permit, self.call.model()) {
             return Ok(());
         }
         Err(Denial::new(Reason::NoGrant, "the grant was withdrawn before the call was complete"))
@@ -301,39 +294,39 @@ fn unanswered_by(
     kept: &Bucket,
     mut unanswered: Unanswered,
     template: &mut Template,
-    meter: &mut Meter,
-    fail: impl Fn(&mut Meter, &UpstreamError) -> Unsent,
+    account: &mut Account,
+    fail: impl Fn(&mut Account, &UpstreamError) -> Unsent,
 ) -> Unsent {
     let fate = unanswered.fate();
     let returned = unanswered.returned.take();
     match fate {
         Fate::Unsent => {
-            meter.unsent();
+            account.unsent();
             if let Some(body) = returned {
                 template.restore(body);
             }
             Unsent::Again(error::upstream(&UpstreamError::Unsent))
         }
         Fate::Unprocessed | Fate::NeedsHttp1 => {
-            meter.unsent();
+            account.unsent();
             if fate == Fate::NeedsHttp1 && !template.is_grpc() {
                 kept.need_http1();
             }
-            match fail(meter, &unanswered.into_error()) {
+            match fail(account, &unanswered.into_error()) {
                 Unsent::Failed(denial) if template.replayable() => Unsent::Again(denial),
                 failed => failed,
             }
         }
-        Fate::Died => match fail(meter, &unanswered.into_error()) {
+        Fate::Died => match fail(account, &unanswered.into_error()) {
             Unsent::Failed(denial) => Unsent::Died(denial),
             failed => failed,
         },
-        Fate::Unknown => fail(meter, &unanswered.into_error()),
+        Fate::Unknown => fail(account, &unanswered.into_error()),
     }
 }
 
 /// Why there is no answer in time.
-enum Late {
+enum NoAnswer {
     Timeout,
     Withdrawn(Denial),
 }
@@ -359,7 +352,7 @@ fn log_failure(core: &Core, permit: &Permit, error: &UpstreamError, credential: 
     let is_dial =
         matches!(error, UpstreamError::Dial(_) | UpstreamError::Tls(_) | UpstreamError::ConnectTimeout);
     if is_dial || error.is_of_certificate() {
-        log_unconnected(core, (destination, reason), error, credential);
+        log_unconnected(core, destination, reason, error, credential);
     } else {
         tracing::debug!(%destination, %error, "attempt failed");
     }
@@ -368,11 +361,12 @@ fn log_failure(core: &Core, permit: &Permit, error: &UpstreamError, credential: 
 #[cold]
 fn log_unconnected(
     core: &Core,
-    (destination, reason): (&Name, Reason),
+    destination: &Name,
+    reason: Reason,
     error: &dyn Display,
     credential: Option<&Name>,
 ) {
-    if core.shared.said.upstreams.is_due((destination.clone(), reason)) {
+    if core.shared.throttles.upstreams.is_due((destination.clone(), reason)) {
         let error: String = error.to_string().chars().take(CAUSE_CHARS).collect();
         let credential = credential.map(Name::as_str);
         tracing::warn!(%destination, credential, reason = reason.as_str(), %error, "no connection; said once a minute");
@@ -396,7 +390,7 @@ async fn secret(
         Err(error) => {
             let reason = Reason::SecretUnavailable;
             let (name, failure) = (&credential.name, error.failure());
-            log_unconnected(core, (&destination.name, reason), &failure, Some(name));
+            log_unconnected(core, &destination.name, reason, &failure, Some(name));
             let detail = "the credential for this destination cannot be had at the moment";
             Err(Denial::new(reason, detail).retry_after(Duration::from_secs(5)))
         }
@@ -412,8 +406,8 @@ fn is_ambiguous(headers: &HeaderMap) -> bool {
 }
 
 /// A newer version of the client certificate that was refused.
-async fn newer(core: &Core, refused: Option<Shown<'_>>, spent: bool) -> Option<Arc<Secret>> {
-    let Shown { credential, secret } = refused?;
+async fn newer(core: &Core, refused: Option<ClientCert<'_>>, spent: bool) -> Option<Arc<Secret>> {
+    let ClientCert { credential, secret } = refused?;
     let newer = core.shared.secrets.rejected(credential, 0, secret.version()).await?;
     // The refresh helps the calls that come after, also where this one cannot be sent again.
     (!spent).then_some(newer)

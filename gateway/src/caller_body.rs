@@ -1,16 +1,23 @@
 //! The body of a caller's request, and how much of it the connection has still to bring.
 //!
 //! **Invariant:** a body that was not read to its end is known as such, so that an answer that does not wait for it can say that the connection
-//! closes, and the connection is closed in a way that lets the answer arrive.
+//! closes, and the connection is closed in a way that lets the answer arrive. Over HTTP/2, where a stream that ends early costs its caller the
+//! answer, what nobody wants of a body is read before an error is answered.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::EXPECT;
+use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 /// Seconds that a body may still come after its answer has left. It may be all but here, and the connection of use.
 const AFTER_ANSWER: i64 = 2;
@@ -55,27 +62,80 @@ impl BodyProgress {
     }
 }
 
+/// Longest that an error waits for the rest of a body, and for its next bytes.
+const DISCARD_MOST: Duration = Duration::from_secs(300);
+const DISCARD_SILENCE: Duration = Duration::from_secs(5);
+/// Longest that it waits for the rest to be sent to the provider.
+const STILL_SENT: Duration = Duration::from_secs(2);
+
+/// What the body of a request over HTTP/2 may leave unread.
+#[derive(Debug)]
+pub(crate) struct Leftover(oneshot::Receiver<Incoming>);
+
+impl Leftover {
+    /// Reads what is left of the body, within bounds, before an answer with this status is given.
+    ///
+    /// HTTP/2 clients write a body to its end before they look at the answer (Python's `httpcore`), or take a stream that was ended
+    /// while they wrote for a broken one (Node's `undici`): RFC 9113, section 8.1 allows the early end, and they lose the answer by it.
+    pub(crate) async fn discard(self, status: StatusCode) {
+        if status.is_client_error() || status.is_server_error() {
+            // Whoever is as slow as that gets its answer all the same.
+            let _ = timeout(DISCARD_MOST, self.read()).await;
+        }
+    }
+
+    async fn read(self) {
+        // The provider that answered may read on, and then nothing is left; or it reads no more, and does not say so.
+        let Ok(Ok(mut incoming)) = timeout(STILL_SENT, self.0).await else { return };
+        while let Ok(Some(Ok(_))) = timeout(DISCARD_SILENCE, incoming.frame()).await {}
+    }
+}
+
+/// Who is told how a body ended.
+#[derive(Debug)]
+enum Watcher {
+    /// It has ended, or there was none.
+    Nobody,
+    Connection(Arc<BodyProgress>),
+    Stream(oneshot::Sender<Incoming>),
+}
+
 /// A request's body as it comes.
 #[derive(Debug)]
 pub(crate) struct CallerBody {
-    incoming: Incoming,
-    /// `None`: the connection carries other requests beside this one, or the body has ended.
-    progress: Option<Arc<BodyProgress>>,
+    /// Gone only while it is dropped.
+    incoming: Option<Incoming>,
+    watcher: Watcher,
 }
 
 impl CallerBody {
-    /// `progress` is told how far the body has come.
-    pub(crate) fn new(incoming: Incoming, progress: Option<&Arc<BodyProgress>>) -> Self {
-        let progress = progress.filter(|progress| {
-            let comes = !incoming.is_end_stream();
-            progress.set(if comes { COMES } else { READ });
-            comes
-        });
-        Self { progress: progress.map(Arc::clone), incoming }
+    /// `progress` is told how far the body has come, where its connection carries it alone. Of one stream of several it says what it leaves; a
+    /// caller that waits to be told before it sends (`expect`) leaves nothing.
+    pub(crate) fn new(
+        incoming: Incoming,
+        headers: &HeaderMap,
+        progress: Option<&Arc<BodyProgress>>,
+    ) -> (Self, Option<Leftover>) {
+        let comes = !incoming.is_end_stream();
+        let (mut watcher, mut leftover) = (Watcher::Nobody, None);
+        match progress {
+            Some(progress) => {
+                progress.set(if comes { COMES } else { READ });
+                if comes {
+                    watcher = Watcher::Connection(Arc::clone(progress));
+                }
+            }
+            None if comes && !headers.contains_key(EXPECT) => {
+                let (left, what) = oneshot::channel();
+                (watcher, leftover) = (Watcher::Stream(left), Some(Leftover(what)));
+            }
+            None => {}
+        }
+        (Self { incoming: Some(incoming), watcher }, leftover)
     }
 
     fn ended(&mut self, word: i64) {
-        if let Some(progress) = self.progress.take() {
+        if let Watcher::Connection(progress) = std::mem::replace(&mut self.watcher, Watcher::Nobody) {
             progress.set(word);
         }
     }
@@ -89,9 +149,10 @@ impl Body for CallerBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = Pin::new(&mut self.incoming).poll_frame(cx);
+        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+        let frame = Pin::new(&mut *incoming).poll_frame(cx);
         match &frame {
-            Poll::Ready(Some(Ok(_))) if !self.incoming.is_end_stream() => {}
+            Poll::Ready(Some(Ok(_))) if !incoming.is_end_stream() => {}
             Poll::Ready(Some(Ok(_)) | None) => self.ended(READ),
             Poll::Ready(Some(Err(_))) => self.ended(DROPPED),
             Poll::Pending => {}
@@ -100,18 +161,27 @@ impl Body for CallerBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
     }
 }
 
 impl Drop for CallerBody {
     fn drop(&mut self) {
-        let is_short = self.incoming.size_hint().upper().is_some_and(|left| left <= SHORT);
-        self.ended(if is_short { READ } else { DROPPED });
+        match std::mem::replace(&mut self.watcher, Watcher::Nobody) {
+            Watcher::Nobody => {}
+            Watcher::Connection(progress) => {
+                let is_short = self.size_hint().upper().is_some_and(|left| left <= SHORT);
+                progress.set(if is_short { READ } else { DROPPED });
+            }
+            Watcher::Stream(left) => {
+                // Nobody waits for it where the call went well.
+                let _ = self.incoming.take().map(|incoming| left.send(incoming));
+            }
+        }
     }
 }
 

@@ -8,16 +8,16 @@ use tollgate_policy::name::Name;
 use tollgate_secrets::Secrets;
 
 use crate::audit::Uses;
+use crate::caller_usage::CallerUsages;
 use crate::drain::Drain;
 use crate::identity::Trust;
-use crate::injection::Prepared;
-use crate::keys::Keys;
+use crate::injection::InjectionCache;
+use crate::keys::KeyPools;
 use crate::ledger::Journal;
-use crate::listener::Open;
-use crate::load::Loads;
+use crate::log_throttle::LogThrottle;
 use crate::metering::Refusals;
 use crate::quota::Quota;
-use crate::seldom::Seldom;
+use crate::session::ConnectionRegistry;
 use crate::settings::RequestLimits;
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::stats::Stats;
@@ -28,25 +28,25 @@ use crate::upstream::{DialRules, Pool};
 pub(crate) struct Shared {
     pub(crate) snapshots: Snapshots,
     pub(crate) secrets: Arc<Secrets>,
-    pub(crate) keys: Keys,
+    pub(crate) keys: KeyPools,
     pub(crate) quota: Arc<Quota>,
     pub(crate) trust: Arc<Trust>,
     pub(crate) rules: DialRules,
     /// The DNS servers to ask; none: those of the system.
     pub(crate) nameservers: Vec<SocketAddr>,
-    pub(crate) loads: Loads,
+    pub(crate) usages: CallerUsages,
     pub(crate) drain: Drain,
     pub(crate) limits: RequestLimits,
-    pub(crate) said: Said,
+    pub(crate) throttles: Throttles,
 }
 
 /// What the log has said lately of failures that come in numbers.
 #[derive(Debug, Default)]
-pub(crate) struct Said {
+pub(crate) struct Throttles {
     /// Connections to destinations that did not come about, by destination and reason.
-    pub(crate) upstreams: Seldom<(Name, Reason)>,
+    pub(crate) upstreams: LogThrottle<(Name, Reason)>,
     /// Handshakes of callers that were refused and connections that could not be accepted, by reason.
-    pub(crate) handshakes: Seldom<&'static str>,
+    pub(crate) handshakes: LogThrottle<&'static str>,
 }
 
 /// One core: its connections to upstreams, its journal, its counters.
@@ -55,8 +55,8 @@ pub(crate) struct Core {
     pub(crate) shared: Arc<Shared>,
     pub(crate) pool: Pool,
     pub(crate) journal: Arc<Journal>,
-    pub(crate) prepared: Prepared,
-    pub(crate) open: Open,
+    pub(crate) prepared: InjectionCache,
+    pub(crate) connections: ConnectionRegistry,
     pub(crate) stats: Stats,
     pub(crate) uses: Arc<Uses>,
     pub(crate) refusals: Refusals,

@@ -12,7 +12,7 @@ use crate::keys::KeyStatus;
 
 /// One key of a credential. What only a running gateway knows is absent elsewhere.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(crate) struct Listed {
+pub(crate) struct KeyListing {
     /// The credential's name.
     pub(crate) name: String,
     /// What it calls this key, if it has others.
@@ -59,7 +59,7 @@ pub(crate) struct Listed {
 
 /// What came of fetching one key because an operator asked for that.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Refresh {
+pub(crate) struct RefreshOutcome {
     /// What the credential calls the key, if it has others.
     pub(crate) alias: Option<String>,
     /// The version that calls got before.
@@ -72,7 +72,7 @@ pub(crate) struct Refresh {
     pub(crate) failure: Option<String>,
 }
 
-impl Listed {
+impl KeyListing {
     /// Whether it is this key.
     pub(crate) fn is(&self, credential: &Name, alias: Option<&Name>) -> bool {
         self.name == credential.as_str() && self.alias.as_deref() == alias.map(Name::as_str)
@@ -107,14 +107,14 @@ pub(crate) fn failure_and(failure: Failure, said: Option<&str>) -> String {
 }
 
 /// The keys of the credentials of a policy, by name.
-pub(crate) fn of(policy: &Policy) -> Vec<Listed> {
-    let mut listed: Vec<Listed> = policy
+pub(crate) fn of(policy: &Policy) -> Vec<KeyListing> {
+    let mut listed: Vec<KeyListing> = policy
         .credentials()
         .flat_map(|credential| credential.keys.iter().map(move |key| (credential, key)))
         .map(|(credential, key)| {
             let store = policy.store(key.from.store.as_str());
             let alias = key.alias.as_ref().map(ToString::to_string);
-            Listed {
+            KeyListing {
                 name: credential.name.to_string(),
                 weight: alias.is_some().then_some(key.weight),
                 alias,
@@ -122,7 +122,7 @@ pub(crate) fn of(policy: &Policy) -> Vec<Listed> {
                 store_kind: store.map_or("", |store| kind(&store.kind)).to_owned(),
                 inject: inject(&credential.inject),
                 destinations: credential.destinations.iter().map(|d| d.name.to_string()).collect(),
-                ..Listed::default()
+                ..KeyListing::default()
             }
         })
         .collect();

@@ -12,7 +12,9 @@ pub(crate) const fn upstream_reason(error: &UpstreamError) -> Reason {
         | UpstreamError::ConnectTimeout
         | UpstreamError::FirstByteTimeout => Reason::UpstreamTimeout,
         UpstreamError::Dial(DialError::Resolve(_)) => Reason::DnsFailed,
-        UpstreamError::Dial(_) | UpstreamError::Unsent => Reason::UpstreamUnreachable,
+        UpstreamError::Dial(_) | UpstreamError::Authority(_) | UpstreamError::Unsent => {
+            Reason::UpstreamUnreachable
+        }
         UpstreamError::Tls(_) => Reason::UpstreamTls,
         UpstreamError::Certificate(_) => Reason::SecretUnavailable,
         UpstreamError::CertificateRefused(_) => Reason::CredentialRejected,

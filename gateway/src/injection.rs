@@ -3,13 +3,13 @@
 //! **Invariant:** a request that carries a secret exists only as [`Injected`]: built from the permit's own secret, bound to a peer that
 //! was verified as the permit's target, and sent nowhere else.
 
+mod cache;
 mod form;
 mod hmac;
 mod messages;
-mod prepared;
+mod packed_headers;
 mod scrub;
 mod sigv4;
-mod spare;
 mod template;
 
 use http::header::{AUTHORIZATION, COOKIE, HeaderName, TE};
@@ -21,20 +21,20 @@ use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::policy::Credential;
 use tollgate_secrets::Secret;
 
+pub(crate) use self::cache::InjectionCache;
+use self::cache::{PreparedPart, RequestSigner};
 pub(crate) use self::messages::Messages;
-pub(crate) use self::prepared::Prepared;
-use self::prepared::{Ready, Signer};
 pub(crate) use self::scrub::{Scrubber, Seen, answer_head, answer_trailers, forget_digests};
 pub(crate) use self::sigv4::has_digest;
 pub(crate) use self::template::{Template, is_grpc};
 use crate::identity;
-use crate::keys::Chosen;
+use crate::keys::SelectedKey;
 use crate::ledger::Position;
 use crate::upstream::{Answer, OutBody, Peer, Unanswered};
 
 /// Whether `secret` can be put on a call as `credential` says.
 pub(crate) fn fits(credential: &Credential, secret: &Secret) -> bool {
-    credential.inject.iter().all(|way| prepared::ready(way, secret).is_some())
+    credential.inject.iter().all(|way| cache::prepare(way, secret).is_some())
 }
 
 /// One attempt, ready to leave. No `Debug`: its request line may hold the secret.
@@ -51,22 +51,24 @@ impl Injected {
     pub(crate) fn new(
         template: &mut Template,
         permit: &Permit,
-        key: Option<&Chosen>,
-        prepared: &Prepared,
+        key: Option<&SelectedKey>,
+        prepared: &InjectionCache,
         peer: Peer,
     ) -> Result<Self, Denial> {
+        // Peer, key and secret are the permit's, or nothing is built.
         if peer.host() != permit.target().host() {
             return Err(bug("the peer is not the permit's"));
         }
-        let ready = match (permit.credential(), key) {
+        let parts = match (permit.credential(), key) {
             (None, None) => None,
             (Some(credential), Some(key)) => {
-                let ready = prepared.ready(credential, key);
-                Some(ready.ok_or_else(|| bug("the secret is not the permit's, or cannot be put on a call"))?)
+                let parts = prepared.parts(credential, key);
+                Some(parts.ok_or_else(|| bug("the secret is not the permit's, or cannot be put on a call"))?)
             }
             _ => return Err(bug("the secret is not the permit's")),
         };
-        let ready = ready.as_deref().unwrap_or_default();
+        let parts = parts.as_deref().unwrap_or_default();
+        // From here on there is a request: the template's, and then what carries the secret. A header that is not put on alone is a bug.
         let body = template.take_body().ok_or_else(|| bug("the body was sent before"))?;
         let mut request = Request::new(body);
         *request.method_mut() = template.method.clone();
@@ -76,17 +78,18 @@ impl Injected {
             put(request.headers_mut(), &AUTHORIZATION, token.clone())?;
         }
         let (authority, host) = peer.authority();
-        let path = add(ready, request.headers_mut(), template.path.clone())?;
-        let signer = ready.iter().find_map(|ready| match ready {
-            Ready::Signer(signer) => Some(signer),
+        let path = add(parts, request.headers_mut(), template.path.clone())?;
+        let signer = parts.iter().find_map(|part| match part {
+            PreparedPart::Signer(signer) => Some(signer),
             _ => None,
         });
         let path = match signer {
-            Some(Signer::Hmac(signer)) => {
+            Some(RequestSigner::Hmac(signer)) => {
                 signer.sign(&mut request, path, authority.as_str(), Timestamp::now())?
             }
-            Some(Signer::SigV4(_)) | None => path,
+            Some(RequestSigner::SigV4(_)) | None => path,
         };
+        // The request line, as the peer's protocol has it.
         if peer.is_http2() {
             *request.version_mut() = Version::HTTP_2;
             if template.takes_trailers {
@@ -98,7 +101,7 @@ impl Injected {
             *request.uri_mut() = Uri::from(path);
         }
         // AWS's signature is over the whole line that leaves.
-        if let Some(Signer::SigV4(signer)) = signer {
+        if let Some(RequestSigner::SigV4(signer)) = signer {
             let scope = template.aws_scope.as_ref().ok_or_else(|| bug("nothing to sign for"))?;
             signer.sign(&mut request, authority.as_str(), scope, Timestamp::now())?;
         }
@@ -120,18 +123,22 @@ impl Injected {
 }
 
 /// Adds everything to `headers`, or to `path`, which is given back.
-fn add(ready: &[Ready], headers: &mut HeaderMap, mut path: PathAndQuery) -> Result<PathAndQuery, Denial> {
-    for ready in ready {
-        match ready {
-            Ready::Header(name, value) => put(headers, name, value.clone())?,
-            Ready::Query(pair) => {
+fn add(
+    parts: &[PreparedPart],
+    headers: &mut HeaderMap,
+    mut path: PathAndQuery,
+) -> Result<PathAndQuery, Denial> {
+    for part in parts {
+        match part {
+            PreparedPart::Header(name, value) => put(headers, name, value.clone())?,
+            PreparedPart::Query(pair) => {
                 path = form::with_pair(&path, pair).ok_or_else(|| bug("the query is too long"))?;
             }
-            Ready::Cookie(_) | Ready::Signer(_) => {}
+            PreparedPart::Cookie(_) | PreparedPart::Signer(_) => {}
         }
     }
-    let cookies = ready.iter().filter_map(|ready| match ready {
-        Ready::Cookie(pair) => Some(pair.as_slice()),
+    let cookies = parts.iter().filter_map(|part| match part {
+        PreparedPart::Cookie(pair) => Some(pair.as_slice()),
         _ => None,
     });
     if cookies.clone().next().is_some() {

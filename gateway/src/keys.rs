@@ -1,15 +1,15 @@
 //! Which keys of a pool can be used: what providers said of each, shared by all cores.
 //!
-//! **Invariant:** what is known of a key is of one version, the one that calls get; a new one starts with nothing. Nothing is a word against
+//! **Invariant:** what is known of a key is of one version, the one that calls get; a new one starts with nothing. Nothing is a strike against
 //! a key but what its provider answered, and no caller can take keys from others: whoever was not refused itself tries a key before it is
 //! refused, whatever others have found.
 //!
 //! A credential with one key has no state: there is nothing to choose.
 
-mod known;
+mod health;
+mod selector;
 #[cfg(test)]
 pub(crate) mod tests;
-mod turn;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,12 +23,12 @@ use tollgate_policy::name::Name;
 use tollgate_policy::policy::{Credential, Policy};
 use tollgate_secrets::{Secret, Secrets, Version};
 
-use known::{Against, Known, Out};
-pub(crate) use turn::Turn;
+use health::{Exclusion, ExclusionKind, KeyHealth};
+pub(crate) use selector::KeySelector;
 
 /// The key that an attempt carries.
 #[derive(Debug, Clone)]
-pub(crate) struct Chosen {
+pub(crate) struct SelectedKey {
     /// Its place in the credential.
     pub(crate) key: usize,
     /// What the credential calls it, if it has others.
@@ -38,17 +38,17 @@ pub(crate) struct Chosen {
 
 /// The keys of all pools of the policy in force.
 #[derive(Debug, Default)]
-pub(crate) struct Keys {
-    pools: ArcSwap<Map<Name, Vec<Arc<State>>>>,
+pub(crate) struct KeyPools {
+    pools: ArcSwap<Map<Name, Vec<Arc<PooledKey>>>>,
 }
 
 /// One key.
 #[derive(Debug)]
-struct State {
+struct PooledKey {
     alias: Name,
-    known: Mutex<Known>,
-    /// Whether `known` may have anything against it.
-    is_accused: AtomicBool,
+    health: Mutex<KeyHealth>,
+    /// Whether `health` may have anything against it.
+    has_strikes: AtomicBool,
     benchings: AtomicU64,
 }
 
@@ -69,13 +69,13 @@ impl KeyStatus {
     pub(crate) const STATES: [&'static str; 3] = ["usable", "cooling", "benched"];
 }
 
-impl Keys {
+impl KeyPools {
     /// Takes over a new policy. What is known of keys that stay, stays.
     pub(crate) fn apply(&self, policy: &Policy) {
         let before = self.pools.load();
         let state = |credential: &Name, alias: &Name| {
             let known = before.get(credential).and_then(|pool| find(pool, alias));
-            known.map_or_else(|| Arc::new(State::new(alias.clone())), Arc::clone)
+            known.map_or_else(|| Arc::new(PooledKey::new(alias.clone())), Arc::clone)
         };
         let pools = policy.credentials().filter(|credential| credential.is_pool()).map(|credential| {
             let aliases = credential.keys.iter().filter_map(|key| key.alias.as_ref());
@@ -95,14 +95,14 @@ impl Keys {
                     continue;
                 };
                 let secret = secrets.peek(credential, at);
-                let out = state.known().out(secret.as_ref().map(|secret| secret.version()), now);
+                let out = state.health().out(secret.as_ref().map(|secret| secret.version()), now);
                 status.push(KeyStatus {
                     credential: credential.name.clone(),
                     alias: alias.clone(),
                     state: match out {
                         None => "usable",
-                        Some((Out::Cooling, _)) => "cooling",
-                        Some((Out::Benched, _)) => "benched",
+                        Some((ExclusionKind::Cooling, _)) => "cooling",
+                        Some((ExclusionKind::Benched, _)) => "benched",
                     },
                     rest: out.map(|(_, until)| until - now),
                     benchings: state.benchings.load(Ordering::Relaxed),
@@ -113,34 +113,34 @@ impl Keys {
     }
 
     /// Runs `f` on the state of a key. A call of an older policy may have one that the policy in force has not.
-    fn with<T>(&self, credential: &Credential, key: usize, f: impl FnOnce(&State) -> T) -> Option<T> {
+    fn with<T>(&self, credential: &Credential, key: usize, f: impl FnOnce(&PooledKey) -> T) -> Option<T> {
         let alias = credential.keys.get(key)?.alias.as_ref()?;
         let pools = self.pools.load();
         Some(f(find(pools.get(&credential.name)?, alias)?))
     }
 
     /// What keeps a caller from a key. `secret` is asked for only if something is known against it.
-    fn against(
+    fn exclusion(
         &self,
         credential: &Credential,
         key: usize,
         caller: &SpiffeId,
         secret: impl FnOnce() -> Option<Arc<Secret>>,
         now: Instant,
-    ) -> Option<Against> {
+    ) -> Option<Exclusion> {
         self.with(credential, key, |state| {
-            if !state.is_accused.load(Ordering::Relaxed) {
+            if !state.has_strikes.load(Ordering::Relaxed) {
                 return None;
             }
             let secret = secret();
-            state.known().against(secret.as_ref().map(|secret| secret.version()), caller, now)
+            state.health().exclusion(secret.as_ref().map(|secret| secret.version()), caller, now)
         })?
     }
 
     fn taken(&self, credential: &Credential, key: usize, caller: &SpiffeId, now: Instant) {
         self.with(credential, key, |state| {
-            if state.is_accused.load(Ordering::Relaxed) {
-                state.known().taken(caller, now);
+            if state.has_strikes.load(Ordering::Relaxed) {
+                state.health().taken(caller, now);
             }
         });
     }
@@ -149,16 +149,16 @@ impl Keys {
     fn answered_well(
         &self,
         credential: &Credential,
-        chosen: &Chosen,
+        chosen: &SelectedKey,
         caller: &SpiffeId,
         left: Instant,
         now: Instant,
     ) {
         self.with(credential, chosen.key, |state| {
-            if state.is_accused.load(Ordering::Relaxed) {
-                let mut known = state.of(chosen.secret.version());
-                known.answered_well(caller, left, now);
-                state.is_accused.store(!known.is_clear(), Ordering::Relaxed);
+            if state.has_strikes.load(Ordering::Relaxed) {
+                let mut health = state.health_of(chosen.secret.version());
+                health.answered_well(caller, left, now);
+                state.has_strikes.store(!health.is_clear(), Ordering::Relaxed);
             }
         });
     }
@@ -166,24 +166,24 @@ impl Keys {
     fn cool(
         &self,
         credential: &Credential,
-        chosen: &Chosen,
+        chosen: &SelectedKey,
         caller: &SpiffeId,
         rest: Duration,
         now: Instant,
     ) {
         self.with(credential, chosen.key, |state| {
-            let mut known = state.of(chosen.secret.version());
-            known.cool(caller, rest, now);
-            state.is_accused.store(true, Ordering::Relaxed);
+            let mut health = state.health_of(chosen.secret.version());
+            health.cool(caller, rest, now);
+            state.has_strikes.store(true, Ordering::Relaxed);
         });
     }
 
-    /// Benches a key by the word of a call of this caller's. Whether that is news.
-    fn bench(&self, credential: &Credential, chosen: &Chosen, caller: &SpiffeId, now: Instant) -> bool {
+    /// Benches a key because of a call of this caller's. Whether that is news.
+    fn bench(&self, credential: &Credential, chosen: &SelectedKey, caller: &SpiffeId, now: Instant) -> bool {
         let is_news = self.with(credential, chosen.key, |state| {
-            let mut known = state.of(chosen.secret.version());
-            let is_news = known.bench(caller, now);
-            state.is_accused.store(true, Ordering::Relaxed);
+            let mut health = state.health_of(chosen.secret.version());
+            let is_news = health.bench(caller, now);
+            state.has_strikes.store(true, Ordering::Relaxed);
             state.benchings.fetch_add(u64::from(is_news), Ordering::Relaxed);
             is_news
         });
@@ -191,35 +191,35 @@ impl Keys {
     }
 
     /// Another key did better on a call of this caller's than this one, which was refused.
-    fn did_worse(&self, credential: &Credential, chosen: &Chosen, caller: &SpiffeId, now: Instant) {
+    fn did_worse(&self, credential: &Credential, chosen: &SelectedKey, caller: &SpiffeId, now: Instant) {
         self.with(credential, chosen.key, |state| {
-            state.of(chosen.secret.version()).did_worse(caller, now);
+            state.health_of(chosen.secret.version()).did_worse(caller, now);
         });
     }
 }
 
-fn find<'a>(pool: &'a [Arc<State>], alias: &Name) -> Option<&'a Arc<State>> {
+fn find<'a>(pool: &'a [Arc<PooledKey>], alias: &Name) -> Option<&'a Arc<PooledKey>> {
     pool.iter().find(|state| state.alias == *alias)
 }
 
-impl State {
+impl PooledKey {
     fn new(alias: Name) -> Self {
         Self {
             alias,
-            known: Mutex::default(),
-            is_accused: AtomicBool::new(false),
+            health: Mutex::default(),
+            has_strikes: AtomicBool::new(false),
             benchings: AtomicU64::new(0),
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn health(&self) -> MutexGuard<'_, KeyHealth> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known of this version; what is known of another is forgotten.
-    fn of(&self, version: &Version) -> MutexGuard<'_, Known> {
-        let mut known = self.known();
-        known.turn_to(version);
-        known
+    fn health_of(&self, version: &Version) -> MutexGuard<'_, KeyHealth> {
+        let mut health = self.health();
+        health.keep_only(version);
+        health
     }
 }

@@ -1,18 +1,15 @@
 //! The near side: sockets, TLS, and the HTTP connections on them.
 //!
-//! **Invariant:** a request reaches the route only on a [`Connection`] whose TLS peer was verified, also when the session was resumed.
+//! **Invariant:** a request reaches the route only with a [`Session`] whose TLS peer was verified, also when the session was resumed.
 
 mod bind;
-mod connection;
-mod due;
 mod framing;
 mod handshakes;
 mod http;
 mod linger;
-mod open;
-mod paced;
-mod pulse;
+mod supervise;
 mod tls;
+mod write_timeout;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,14 +19,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 pub(crate) use self::bind::{bind, by_whom};
-pub(crate) use self::connection::{Connection, Standing};
-use self::due::Due;
-use self::handshakes::{Handshakes, Talk};
-pub(crate) use self::open::{Open, supervise};
-pub(crate) use self::pulse::Pulse;
+use self::handshakes::{HandshakeSignal, Handshakes};
+pub(crate) use self::supervise::supervise;
 pub(crate) use self::tls::server_config;
+use self::write_timeout::{TlsStream, WriteTimeoutStream};
 use crate::core::{Core, Shared};
 use crate::drain::Phase;
+use crate::session::{HeaderDeadline, Session};
 
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 /// How many silent connections give way where there are no descriptors left.
@@ -52,25 +48,24 @@ pub(crate) async fn accept(core: Arc<Core>, name: Arc<str>, listener: TcpListene
                 };
                 let (core, name, tls) = (Arc::clone(&core), Arc::clone(&name), tls.clone());
                 tokio::spawn(async move {
-                    let stats = Arc::clone(&core);
-                    let talk = Arc::clone(&place.talk);
+                    let signal = Arc::clone(&place.signal);
                     let connected = tokio::select! {
-                        connected = handshake(core, name, (stream, peer), tls, talk) => connected,
+                        connected = handshake(&core, &name, stream, peer, tls, signal) => connected,
                         () = place.gives_way() => {
-                            stats.stats.handshake_failed();
+                            core.stats.handshake_failed();
                             None
                         }
                     };
                     drop(place);
                     // A task of its own, so that the handshake's memory is given back.
-                    if let Some((stream, connection)) = connected {
-                        tokio::spawn(http::serve(stream, connection));
+                    if let Some((stream, session)) = connected {
+                        tokio::spawn(http::serve(core, session, stream));
                     }
                 });
             }
             // Out of descriptors or memory: what is open has to end before more can come, and what is silent ends now.
             Err(error) => {
-                if core.shared.said.handshakes.is_due("accept failed") {
+                if core.shared.throttles.handshakes.is_due("accept failed") {
                     tracing::warn!(listener = %name, %error, "accept failed; said once a minute");
                 }
                 let made_room = handshakes.make_room(MADE_ROOM);
@@ -80,22 +75,22 @@ pub(crate) async fn accept(core: Arc<Core>, name: Arc<str>, listener: TcpListene
     }
 }
 
-type TlsStream = tokio_rustls::server::TlsStream<paced::Paced>;
-
 async fn handshake(
-    core: Arc<Core>,
-    name: Arc<str>,
-    (stream, address): (TcpStream, SocketAddr),
+    core: &Core,
+    name: &str,
+    stream: TcpStream,
+    address: SocketAddr,
     tls: TlsAcceptor,
-    talk: Arc<Talk>,
-) -> Option<(TlsStream, Arc<Connection>)> {
+    signal: Arc<HandshakeSignal>,
+) -> Option<(TlsStream, Arc<Session>)> {
     // Without it an answer waits for the delayed ACK of the one before; a socket that refuses is already gone.
     stream.set_nodelay(true).ok()?;
     let begun = std::time::Instant::now();
-    let due = Arc::new(Due::new());
-    let stream = paced::Paced::new(stream, Arc::clone(&due), talk);
+    let deadline = Arc::new(HeaderDeadline::new());
+    let stream = WriteTimeoutStream::new(stream, Arc::clone(&deadline), signal);
+    // TLS: the certificate, the protocol or the time may fail it. That is counted and logged; nobody can be answered.
     let stream = tokio::time::timeout(HANDSHAKE_LIMIT, tls.accept(stream)).await;
-    let shared = Arc::clone(&core.shared);
+    let shared = &*core.shared;
     let trust = &shared.trust;
     let stream = match stream {
         Ok(Ok(stream)) => stream,
@@ -106,7 +101,7 @@ async fn handshake(
                     if !counted {
                         trust.count(refusal);
                     }
-                    log_refusal(&shared, &name, address, refusal.as_str());
+                    log_refusal(shared, name, address, refusal.as_str());
                 }
                 None => tracing::debug!(listener = %name, peer = %address, %error, "TLS handshake failed"),
             }
@@ -117,14 +112,15 @@ async fn handshake(
             return None;
         }
     };
-    match Connection::open(core, address, stream.get_ref().1, due) {
-        Ok(connection) => {
-            connection.core.stats.handshake(begun.elapsed());
-            Some((stream, Arc::new(connection)))
+    // The session: the chain of a resumed handshake may prove nobody any more, and the caller may have too many connections.
+    match Session::open(trust, &shared.usages, address, stream.get_ref().1, deadline) {
+        Ok(session) => {
+            core.stats.handshake(begun.elapsed());
+            Some((stream, Arc::new(session)))
         }
         Err(refusal) => {
             trust.count(refusal);
-            log_refusal(&shared, &name, address, refusal.as_str());
+            log_refusal(shared, name, address, refusal.as_str());
             None
         }
     }
@@ -133,7 +129,7 @@ async fn handshake(
 /// Who was turned away and why: a caller that cannot connect has no answer to read it in.
 #[cold]
 fn log_refusal(shared: &Shared, listener: &str, peer: SocketAddr, reason: &'static str) {
-    if shared.said.handshakes.is_due(reason) {
+    if shared.throttles.handshakes.is_due(reason) {
         tracing::warn!(listener, %peer, reason, "handshake refused; said once a minute");
     }
 }

@@ -3,21 +3,26 @@
 //! **Invariant:** from the moment its caller is proven a request has exactly one record, whatever becomes of it, and its hold is
 //! settled or released exactly once.
 
+mod account;
 mod action;
 mod answer;
-mod asked;
+mod answered;
 mod body;
 pub(crate) mod catalog;
 mod estimate;
 mod facts;
-mod meter;
+mod inspected_body;
+mod permitted;
 mod refusals;
+mod reply_body;
 mod scan;
 mod sse;
 mod usage;
 
+pub(crate) use account::Account;
 pub(crate) use answer::answer;
-pub(crate) use asked::{demand, explained, is_large, least, read, too_slow};
-pub(crate) use body::MeteredBody;
-pub(crate) use meter::Meter;
-pub(crate) use refusals::{Refusals, tell, tell_all};
+pub(crate) use answered::Answered;
+pub(crate) use inspected_body::{is_large, least, read, too_slow};
+pub(crate) use permitted::PermittedCall;
+pub(crate) use refusals::Refusals;
+pub(crate) use reply_body::ReplyBody;

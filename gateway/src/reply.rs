@@ -5,8 +5,6 @@
 mod aws;
 mod form;
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,19 +12,16 @@ use http::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body::{Body, Frame, SizeHint};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::ErrorForm;
 use tollgate_policy::target::Target;
 
 use self::aws::AwsProtocol;
-use self::form::Said;
+use self::form::RefusalText;
 use crate::identity::Head;
 use crate::injection;
 use crate::ledger::RecordId;
-use crate::metering::MeteredBody;
-use crate::upstream::BodyError;
 
 /// Names the request in every answer.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-tollgate-request-id");
@@ -105,7 +100,7 @@ const fn is_malformed(reason: Reason) -> bool {
 
 /// How the caller's client reads a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Dress {
+pub(crate) struct ErrorFormat {
     form: Form,
     /// The answer to HEAD has no body (RFC 9110, section 9.3.2).
     is_head: bool,
@@ -121,7 +116,7 @@ enum Form {
     Aws(AwsProtocol),
 }
 
-impl Dress {
+impl ErrorFormat {
     /// What the request alone tells.
     pub(crate) fn of<B>(request: &Request<B>) -> Self {
         let form = if injection::is_grpc(request.headers()) { Form::Grpc } else { Form::Problem };
@@ -159,31 +154,31 @@ impl Dress {
 }
 
 /// The answer to a refused call.
-pub(crate) fn refusal(denial: &Denial, id: RecordId, dress: Dress) -> Response<ReplyBody> {
+pub(crate) fn refusal(denial: &Denial, id: RecordId, format: ErrorFormat) -> Response<Bytes> {
     let id = id.to_string();
     let (word, message) = (denial.reason.as_str(), denial.to_string());
-    let said = Said { denial, status: status(denial.reason), id: &id, message: &message };
-    let (kind, body) = match dress.form {
-        Form::Problem => ("application/problem+json", said.problem()),
+    let text = RefusalText { denial, status: status(denial.reason), id: &id, message: &message };
+    let (kind, body) = match format.form {
+        Form::Problem => ("application/problem+json", text.problem()),
         Form::Grpc => ("application/grpc", Bytes::new()),
-        Form::Openai => ("application/json", said.openai()),
-        Form::Anthropic => ("application/json", said.anthropic()),
-        Form::Google => ("application/json", said.google()),
-        Form::Aws(protocol) => protocol.render(said),
+        Form::Openai => ("application/json", text.openai()),
+        Form::Anthropic => ("application/json", text.anthropic()),
+        Form::Google => ("application/json", text.google()),
+        Form::Aws(protocol) => protocol.render(text),
     };
-    let mut response = Response::new(ReplyBody::Full(Bytes::new()));
-    *response.status_mut() = if dress.form == Form::Grpc { StatusCode::OK } else { said.status };
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = if format.form == Form::Grpc { StatusCode::OK } else { text.status };
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(REASON, HeaderValue::from_static(word));
     if let Ok(value) = HeaderValue::try_from(&id) {
-        headers.extend(dress.id_header().map(|name| (name, value.clone())));
+        headers.extend(format.id_header().map(|name| (name, value.clone())));
         headers.insert(REQUEST_ID, value);
     }
-    match dress.form {
+    match format.form {
         Form::Grpc => {
-            headers.insert(GRPC_STATUS, HeaderValue::from_static(form::canonical(said.status).0));
+            headers.insert(GRPC_STATUS, HeaderValue::from_static(form::canonical(text.status).0));
             let message = utf8_percent_encode(&message, GRPC_MESSAGE).to_string();
             headers.extend(HeaderValue::try_from(message).ok().map(|message| (GRPC_MESSAGE_FIELD, message)));
         }
@@ -209,10 +204,10 @@ pub(crate) fn refusal(denial: &Denial, id: RecordId, dress: Dress) -> Response<R
         let word = if repeatable { "true" } else { "false" };
         response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static(word));
     }
-    if dress.is_head {
+    if format.is_head {
         response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     } else {
-        *response.body_mut() = ReplyBody::Full(body);
+        *response.body_mut() = body;
     }
     response
 }
@@ -239,50 +234,12 @@ fn seconds(duration: Duration) -> u64 {
 }
 
 /// Says that the connection ends with this answer: what follows on it is in doubt, or will not be read.
-pub(crate) fn announce_close(response: &mut Response<ReplyBody>) {
+pub(crate) fn announce_close<B>(response: &mut Response<B>) {
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-}
-
-/// A body for the caller: ours, or the provider's through the meter.
-#[derive(Debug)]
-pub(crate) enum ReplyBody {
-    Full(Bytes),
-    Metered(Box<MeteredBody>),
-}
-
-impl Body for ReplyBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut *self {
-            Self::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Self::Metered(body) => Pin::new(body.as_mut()).poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Full(bytes) => bytes.is_empty(),
-            Self::Metered(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Metered(body) => body.size_hint(),
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::BodyExt;
     use serde_json::{Value, json};
     use tollgate_policy::limit::{Key, Limit, LimitKind, LimitState, Unit, Usage};
 
@@ -315,14 +272,14 @@ mod tests {
         Denial::new(Reason::BudgetExhausted, "used <up>").retry_after(Duration::from_millis(1_200)).by(state)
     }
 
-    async fn said(denial: &Denial, form: Form) -> (HeaderMap, StatusCode, Bytes) {
-        let response = refusal(denial, RecordId::new(), Dress { form, is_head: false });
+    fn said(denial: &Denial, form: Form) -> (HeaderMap, StatusCode, Bytes) {
+        let response = refusal(denial, RecordId::new(), ErrorFormat { form, is_head: false });
         let (head, body) = response.into_parts();
-        (head.headers, head.status, body.collect().await.unwrap().to_bytes())
+        (head.headers, head.status, body)
     }
 
-    async fn members(form: Form) -> Value {
-        let (headers, status, body) = said(&exhausted(), form).await;
+    fn members(form: Form) -> Value {
+        let (headers, status, body) = said(&exhausted(), form);
         assert_eq!(
             (status.as_u16(), &headers[CONTENT_TYPE]),
             (429, &HeaderValue::from_static("application/json"))
@@ -333,9 +290,9 @@ mod tests {
         json
     }
 
-    #[tokio::test]
-    async fn a_refusal_is_a_problem_that_sdks_can_show() {
-        let (headers, status, body) = said(&exhausted(), Form::Problem).await;
+    #[test]
+    fn a_refusal_is_a_problem_that_sdks_can_show() {
+        let (headers, status, body) = said(&exhausted(), Form::Problem);
         assert_eq!((status.as_u16(), &headers[RETRY_AFTER]), (429, &HeaderValue::from_static("2")));
         assert_eq!(
             (&headers[REASON], &headers[SHOULD_RETRY]),
@@ -353,20 +310,20 @@ mod tests {
         );
     }
 
-    #[tokio::test]
-    async fn clients_of_openai_anthropic_and_google_find_what_they_look_for() {
-        let openai = members(Form::Openai).await;
+    #[test]
+    fn clients_of_openai_anthropic_and_google_find_what_they_look_for() {
+        let openai = members(Form::Openai);
         assert_eq!(
             openai["error"],
             json!({"message": "budget_exhausted: used <up>", "type": "tollgate_refusal", "param": null, "code": "budget_exhausted"})
         );
-        let anthropic = members(Form::Anthropic).await;
+        let anthropic = members(Form::Anthropic);
         assert_eq!(anthropic["type"], "error");
         assert_eq!(
             anthropic["error"],
             json!({"type": "rate_limit_error", "message": "budget_exhausted: used <up>"})
         );
-        let google = members(Form::Google).await["error"].take();
+        let google = members(Form::Google)["error"].take();
         assert_eq!((&google["code"], &google["status"]), (&json!(429), &json!("RESOURCE_EXHAUSTED")));
         assert_eq!(google["details"][0]["@type"], "type.googleapis.com/google.rpc.ErrorInfo");
         assert_eq!(google["details"][0]["reason"], "BUDGET_EXHAUSTED");
@@ -376,8 +333,8 @@ mod tests {
         );
     }
 
-    #[tokio::test]
-    async fn sdks_of_aws_find_code_and_message_in_every_protocol() {
+    #[test]
+    fn sdks_of_aws_find_code_and_message_in_every_protocol() {
         for (protocol, kind, text) in [
             (
                 AwsProtocol::S3,
@@ -398,7 +355,7 @@ mod tests {
             (AwsProtocol::RestJson, "application/json", "\"message\":\"budget_exhausted: used <up>\""),
             (AwsProtocol::Cbor, "application/cbor", "__typepbudget_exhausted"),
         ] {
-            let (headers, _, body) = said(&exhausted(), Form::Aws(protocol)).await;
+            let (headers, _, body) = said(&exhausted(), Form::Aws(protocol));
             let body = String::from_utf8_lossy(&body).into_owned();
             assert!(body.contains(text), "{body}");
             assert_eq!(
@@ -411,7 +368,7 @@ mod tests {
     #[test]
     fn grpc_callers_get_a_trailers_only_answer_that_says_why() {
         let denial = Denial::new(Reason::NoGrant, "100% no\né");
-        let response = refusal(&denial, RecordId::new(), Dress { form: Form::Grpc, is_head: false });
+        let response = refusal(&denial, RecordId::new(), ErrorFormat { form: Form::Grpc, is_head: false });
         assert_eq!(
             (response.status(), &response.headers()[GRPC_STATUS], &response.headers()[GRPC_MESSAGE_FIELD]),
             (
@@ -420,15 +377,15 @@ mod tests {
                 &HeaderValue::from_static("no_grant: 100%25 no%0A%C3%A9")
             )
         );
-        assert!(response.body().is_end_stream());
+        assert!(response.body().is_empty());
     }
 
-    #[tokio::test]
-    async fn a_head_is_refused_without_a_body_in_every_form() {
+    #[test]
+    fn a_head_is_refused_without_a_body_in_every_form() {
         for form in FORMS {
-            let (_, _, body) = said(&exhausted(), form).await;
-            let response = refusal(&exhausted(), RecordId::new(), Dress { form, is_head: true });
-            assert!(response.body().is_end_stream(), "{form:?}");
+            let (_, _, body) = said(&exhausted(), form);
+            let response = refusal(&exhausted(), RecordId::new(), ErrorFormat { form, is_head: true });
+            assert!(response.body().is_empty(), "{form:?}");
             assert_eq!(response.headers()[CONTENT_LENGTH], body.len().to_string(), "{form:?}");
             assert_eq!(response.headers()[REASON], "budget_exhausted", "{form:?}");
         }

@@ -23,7 +23,7 @@ use tracing_subscriber::{Layer, Registry};
 use crate::ledger::json::{Calendar, Json};
 
 /// The target of access lines.
-pub(crate) const ACCESS: &str = "tollgate::access";
+const ACCESS: &str = "tollgate::access";
 /// What the targets of AWS's SDK begin with.
 const SDK: &str = "aws_";
 /// How the last member of a record begins, where the call has a price.
@@ -32,6 +32,11 @@ const COST: &[u8] = b",\"cost\":";
 const MOST_DIGITS: usize = 20;
 const FLUSH_EVERY: Duration = Duration::from_millis(100);
 const FLUSH_AT: usize = 256 << 10;
+
+/// Says what an access line has of a record: what it begins with in the journal.
+pub(crate) fn access(record: &[u8]) {
+    tracing::info!(target: ACCESS, record);
+}
 
 /// What is logged, and how.
 #[derive(Clone, Debug, Deserialize)]

@@ -18,8 +18,9 @@ use crate::target::{Directory, GatewayName, RequestLine, Target};
 pub use crate::resource::{
     Algorithm, Allow, Assume, AwsKey, AwsSession, AwsStore, Client, ClientAuth, ClientCertificate,
     Credential, Destination, Grant, Hmac, HmacAlgorithm, HttpVersion, Inject, Injection, Key, KeyEncoding,
-    KvVersion, Mint, Piece, Scrub, SecretId, SecretRef, SigV4, SignatureEncoding, Signer, Store, StoreKind,
-    Timeouts, TlsVerify, TokenEndpoint, TokenGrant, TokenLogin, Unpriced, VaultAuth, VaultStore, is_s3,
+    KvVersion, Mint, Piece, Scrub, SecretId, SecretRef, SigV4, SignatureEncoding, Signer, SourcePool, Store,
+    StoreKind, Timeouts, TlsVerify, TokenEndpoint, TokenGrant, TokenLogin, Unpriced, VaultAuth, VaultStore,
+    is_s3,
 };
 
 /// Everything that may be called, by whom, with what: resolved and immutable.

@@ -6,6 +6,7 @@ mod grant;
 mod hmac;
 mod key;
 mod mint;
+mod source_pool;
 mod store;
 mod vault;
 
@@ -14,5 +15,6 @@ pub use destination::{Destination, HttpVersion, Scrub, Timeouts, TlsVerify};
 pub use grant::{Allow, Assume, Grant, Unpriced};
 pub use hmac::{Hmac, HmacAlgorithm, KeyEncoding, Piece, SignatureEncoding};
 pub use mint::{Algorithm, AwsKey, AwsSession, Client, ClientAuth, Mint, Signer, TokenEndpoint, TokenGrant};
+pub use source_pool::SourcePool;
 pub use store::{AwsStore, SecretRef, Store, StoreKind};
 pub use vault::{ClientCertificate, KvVersion, SecretId, TokenLogin, VaultAuth, VaultStore};

@@ -1,4 +1,4 @@
-"""POSTs of a given size by a real HTTP library, each on a connection of its own: which answers were read."""
+"""POSTs of a given size by a real HTTP library, each on a connection of its own, or all on one over HTTP/2: which answers were read."""
 
 from common import ARGUMENT, base_url, context, finish
 
@@ -21,6 +21,14 @@ def by_httpx():
         return client.post(URL, content=BODY)
 
 
+def by_httpx_h2(kept=[]):
+    import httpx
+
+    if not kept:
+        kept.append(httpx.Client(verify=context(), trust_env=False, timeout=60, http1=False, http2=True))
+    return kept[0].post(URL, content=BODY)
+
+
 class Curl:
     def __init__(self, written):
         self.status_code, reason = written.split(" ", 1)
@@ -28,10 +36,10 @@ class Curl:
         self.headers = {"x-tollgate-reason": reason.strip() or None}
 
 
-def by_curl():
+def by_curl(version="--http1.1"):
     import subprocess
 
-    command = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code} %header{x-tollgate-reason}", "--http1.1", "--noproxy", "*"]
+    command = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code} %header{x-tollgate-reason}", version, "--noproxy", "*"]
     command += ["--cacert", ARGUMENT["ca"], "--cert", ARGUMENT["cert"], "--key", ARGUMENT["key"], "-H", "expect:", "--data-binary", "@-", URL]
     return Curl(subprocess.run(command, input=BODY, capture_output=True, check=True, timeout=60).stdout.decode())
 
@@ -44,5 +52,9 @@ def answer(send):
         return {"error": repr(error)[:300]}
 
 
-send = {"requests": by_requests, "httpx": by_httpx, "curl": by_curl}[ARGUMENT["library"]]
+LIBRARIES = {
+    "requests": by_requests, "httpx": by_httpx, "curl": by_curl,
+    "httpx over HTTP/2": by_httpx_h2, "curl over HTTP/2": lambda: by_curl("--http2"),
+}
+send = LIBRARIES[ARGUMENT["library"]]
 finish(answers=[answer(send) for _ in range(ARGUMENT["times"])])

@@ -273,12 +273,31 @@ async fn uploads(stand: &Stand, client: &str, call: &Value) -> Value {
 }
 
 /// Calls of real clients that are answered while their bodies still come.
-async fn assert_uploads_are_answered(stand: &Stand, path: &str, status: u16, reason: Option<&str>) {
+///
+/// Over HTTP/2 of bodies up to `most`: Python's copies what is left of a body for each frame of it, and where the provider takes no more of
+/// one, the stream has to end before it.
+async fn assert_uploads_are_answered(
+    stand: &Stand,
+    path: &str,
+    status: u16,
+    reason: Option<&str>,
+    most: usize,
+) {
     needs!(python::installed());
-    for (client, library) in
-        [("python", "requests"), ("python", "httpx"), ("python", "curl"), ("node", "https")]
-    {
-        for bytes in [20_000, 100_000, 1_000_000, 40_000_000] {
+    for (client, library) in [
+        ("python", "requests"),
+        ("python", "httpx"),
+        ("python", "curl"),
+        ("node", "https"),
+        ("python", "httpx over HTTP/2"),
+        ("python", "curl over HTTP/2"),
+        ("node", "http2"),
+    ] {
+        let is_http2 = library.ends_with("HTTP/2") || library == "http2";
+        for bytes in [20_000, 100_000, 1_000_000, if is_http2 { 10_000_000 } else { 40_000_000 }] {
+            if is_http2 && bytes > most {
+                break;
+            }
             let times = if bytes > 1_000_000 { 3 } else { 20 };
             let call = json!({"library": library, "path": path, "bytes": bytes, "times": times});
             let said = uploads(stand, client, &call).await;
@@ -295,7 +314,7 @@ async fn a_refusal_reaches_real_clients_while_their_body_still_comes() {
     let plan =
         Plan { grant: "  allow: {methods: [POST], paths: [\"/allowed\"]}\n".to_owned(), ..Plan::new() };
     let stand = plan.start(|_| Reply::status(200)).await;
-    assert_uploads_are_answered(&stand, "/up/denied", 403, Some("path_not_allowed")).await;
+    assert_uploads_are_answered(&stand, "/up/denied", 403, Some("path_not_allowed"), 10_000_000).await;
     assert_eq!(stand.upstream.count(), 0);
 }
 
@@ -316,7 +335,7 @@ async fn an_early_answer_of_the_provider_reaches_real_clients_while_their_body_s
     })
     .await;
     let stand = plan.start_with(upstream).await;
-    assert_uploads_are_answered(&stand, "/up/x", 413, None).await;
+    assert_uploads_are_answered(&stand, "/up/x", 413, None, 100_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ use tollgate_secrets::{CredentialStatus, Health};
 
 use crate::audit;
 use crate::core::{Core, Shared};
-use crate::credentials::{self, Listed, Refresh, failure_and};
+use crate::credentials::{self, KeyListing, RefreshOutcome, failure_and};
 use crate::drain::Phase;
 use crate::expiry::{self, Purpose};
 use crate::identity::FilesInForce;
@@ -83,7 +83,7 @@ impl Views {
     }
 
     /// The credentials of the policy in force, and how their secrets do.
-    pub(super) fn credentials(&self) -> Vec<Listed> {
+    pub(super) fn credentials(&self) -> Vec<KeyListing> {
         let Some(snapshot) = self.shared.snapshots.current() else { return Vec::new() };
         let mut listed = credentials::of(&snapshot.policy);
         for status in self.shared.secrets.status() {
@@ -104,7 +104,7 @@ impl Views {
     }
 
     /// Fetches every key of a credential now; `None`: there is no such credential.
-    pub(super) async fn refresh(&self, name: &str) -> Option<Vec<Refresh>> {
+    pub(super) async fn refresh(&self, name: &str) -> Option<Vec<RefreshOutcome>> {
         let snapshot = self.shared.snapshots.current()?;
         let credential = snapshot.policy.credentials().find(|credential| credential.name.as_str() == name)?;
         let mut all = Vec::new();
@@ -122,7 +122,7 @@ impl Views {
                 changed = done.changed,
                 "secret fetched because an operator asked for it"
             );
-            all.push(Refresh {
+            all.push(RefreshOutcome {
                 alias,
                 before: done.before.as_deref().map(str::to_owned),
                 version: done.now.as_deref().map(str::to_owned),

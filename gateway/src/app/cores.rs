@@ -14,10 +14,11 @@ use tokio_rustls::TlsAcceptor;
 use tollgate_policy::policy::Credential;
 
 use crate::core::{Core, Shared};
-use crate::injection::Prepared;
+use crate::injection::InjectionCache;
 use crate::ledger::Ledger;
-use crate::listener::{self, Open};
-use crate::metering::{self, Refusals};
+use crate::listener;
+use crate::metering::Refusals;
+use crate::session::ConnectionRegistry;
 use crate::settings::ListenerSettings;
 use crate::stats::Stats;
 use crate::upstream::{Pool, Resolver};
@@ -76,8 +77,8 @@ impl Cores {
                     shared.limits.answer_fields,
                 ),
                 journal,
-                prepared: Prepared::new(Arc::clone(&warned)),
-                open: Open::default(),
+                prepared: InjectionCache::new(Arc::clone(&warned)),
+                connections: ConnectionRegistry::default(),
                 stats: Stats::default(),
                 uses: Arc::default(),
                 refusals: Refusals::default(),
@@ -139,7 +140,7 @@ fn run(
     });
     // What is still open is refused or left as the runtime goes.
     drop(runtime);
-    metering::tell_all(&served);
+    served.refusals.tell_all(&served.journal);
 }
 
 async fn keep_house(core: Arc<Core>) {
@@ -147,7 +148,7 @@ async fn keep_house(core: Arc<Core>) {
     loop {
         tokio::time::sleep(HOUSEKEEPING).await;
         core.pool.sweep();
-        metering::tell(&core);
+        core.refusals.tell(&core.journal);
         let now = core.shared.snapshots.generation();
         if now != generation {
             generation = now;

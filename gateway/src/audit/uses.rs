@@ -13,7 +13,7 @@ use tollgate_policy::name::Name;
 use tollgate_secrets::Secret;
 
 use super::{Entry, Word};
-use crate::keys::Chosen;
+use crate::keys::SelectedKey;
 use crate::ledger::{Bounded, Record};
 
 /// Kinds of uses that are told apart on one core in a second, and on all cores in a minute.
@@ -84,7 +84,7 @@ impl Uses {
     }
 
     /// What a provider answered to a call benched a key.
-    pub(crate) fn benched(&self, permit: &Permit, credential: Name, key: &Chosen, reason: Arc<str>) {
+    pub(crate) fn benched(&self, permit: &Permit, credential: Name, key: &SelectedKey, reason: Arc<str>) {
         self.add(Use {
             caller: Some(permit.caller().id().clone()),
             credential,

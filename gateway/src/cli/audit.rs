@@ -13,8 +13,8 @@ use super::ledger::{VerifyArgs, verify_at};
 use super::report::Place;
 use super::{complain, output};
 use crate::audit::{self, Entry, list};
-use crate::patience;
 use crate::report::instant;
+use crate::slow_notice;
 use crate::table::{Column, Cut, Page, Table, visible};
 
 #[derive(Debug, Args)]
@@ -77,7 +77,7 @@ fn run_list(args: &ListArgs) -> anyhow::Result<()> {
     let data_dir = args.place.data_dir()?;
     let credential = args.credential.as_ref().map(Name::as_str);
     let entries =
-        patience::with("still reading the audit trail", complain, || list(&data_dir, since, credential))?;
+        slow_notice::with("still reading the audit trail", complain, || list(&data_dir, since, credential))?;
     output::print("the list", |out| match args.format {
         Format::Table => write_table(&entries, out, Page::stdout()),
         Format::Json => output::json(&entries, out),

@@ -15,8 +15,8 @@ use jiff::tz::TimeZone;
 use super::report::Place;
 use super::{complain, output};
 use crate::ledger::{Call, Reading, RecordId, Wanted, find, written};
-use crate::patience;
 use crate::report::instant;
+use crate::slow_notice;
 use crate::table::Page;
 
 /// How often it is looked whether there are new calls.
@@ -136,7 +136,7 @@ pub(super) fn run(args: &CallsArgs) -> anyhow::Result<ExitCode> {
     let data_dir = args.place.data_dir()?;
     let reading = "still reading the journal";
     if let Some(id) = args.id {
-        let call = patience::with(reading, complain, || {
+        let call = slow_notice::with(reading, complain, || {
             written(&data_dir);
             find(&data_dir, id)
         })?;
@@ -149,7 +149,7 @@ pub(super) fn run(args: &CallsArgs) -> anyhow::Result<ExitCode> {
     }
     let most = usize::try_from(args.limit)?;
     let mut read = Reading::new();
-    let calls = patience::with(reading, complain, || {
+    let calls = slow_notice::with(reading, complain, || {
         written(&data_dir);
         read.next(&data_dir, &wanted, most)
     })?;

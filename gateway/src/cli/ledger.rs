@@ -11,7 +11,7 @@ use tollgate_policy::price::NanoUsd;
 use super::report::Place;
 use super::{complain, say};
 use crate::ledger::{Bounded, Correction, RecordId, Signature, Verification, catch_up, settle, verify};
-use crate::patience;
+use crate::slow_notice;
 use crate::table::counted;
 
 #[derive(Debug, Args)]
@@ -88,7 +88,7 @@ pub(super) fn verify_at(directory: &Path, args: &VerifyArgs) -> anyhow::Result<E
         None => args.place.seal_key()?,
     };
     let Verification { findings, notes, segments, lines, last_seal } =
-        patience::with("still reading the journal", complain, || verify(directory, key.as_deref()))?;
+        slow_notice::with("still reading the journal", complain, || verify(directory, key.as_deref()))?;
     for finding in &findings {
         say(&finding.to_string());
     }
@@ -110,7 +110,7 @@ fn run_settle(args: &SettleArgs) -> anyhow::Result<ExitCode> {
     let data_dir = args.place.data_dir()?;
     let actual = Correction { input: args.input, output: args.output, cost: args.cost };
     let signature = Signature { by: user(), note: args.note.clone(), force: args.force };
-    let id = patience::with("still reading the journal", complain, || {
+    let id = slow_notice::with("still reading the journal", complain, || {
         catch_up(&data_dir)?;
         settle(&data_dir, args.id, actual, &signature)
     })?;

@@ -10,8 +10,8 @@ use jiff::tz::TimeZone;
 use super::{complain, output};
 use crate::app;
 use crate::ledger::catch_up;
-use crate::patience;
 use crate::report::{Dimension, Query, Report, instant, report};
+use crate::slow_notice;
 use crate::table::Page;
 
 #[derive(Debug, Args)]
@@ -106,7 +106,7 @@ pub(super) fn run(args: ReportArgs) -> anyhow::Result<()> {
     }
     let data_dir = args.place.data_dir()?;
     let query = Query { by: args.by, since, until, timezone };
-    let report = patience::with("still adding up", complain, || {
+    let report = slow_notice::with("still adding up", complain, || {
         // Where that cannot be done, what the store has not is read from the journal each time.
         let caught_up = catch_up(&data_dir);
         report(&data_dir, query).map_err(|error| caught_up.err().unwrap_or(error))

@@ -33,22 +33,22 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 const LONGEST: usize = 128;
 
 /// One version of a signing key, and the templates with the secret's fields in them.
-pub(super) struct Signer {
+pub(super) struct HmacSigner {
     key: hmac::Key,
     encoding: SignatureEncoding,
-    message: Vec<Part>,
-    headers: Vec<(HeaderName, Vec<Part>)>,
+    message: Vec<MessagePart>,
+    headers: Vec<(HeaderName, Vec<MessagePart>)>,
     /// The parameters that are signed, then those that have the signature.
-    queries: [Vec<(Box<str>, Vec<Part>)>; 2],
+    queries: [Vec<(Box<str>, Vec<MessagePart>)>; 2],
 }
 
-enum Part {
+enum MessagePart {
     Text(Zeroizing<Vec<u8>>),
     Piece(Piece),
 }
 
 /// What the pieces of one request are read off.
-struct Call<'a> {
+struct SignedCall<'a> {
     method: &'a str,
     host: &'a str,
     body: &'a OutBody,
@@ -56,13 +56,13 @@ struct Call<'a> {
     nonce: String,
 }
 
-impl fmt::Debug for Signer {
+impl fmt::Debug for HmacSigner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Signer").finish_non_exhaustive()
+        f.debug_struct("HmacSigner").finish_non_exhaustive()
     }
 }
 
-impl Signer {
+impl HmacSigner {
     /// `None` where the secret lacks a field, the key is not in its encoding, or a field could not stand in a header.
     pub(super) fn new(field: Option<&str>, wanted: &Hmac, secret: &Secret) -> Option<Self> {
         Self::of(wanted, secret.expose(field)?, |name| secret.expose(Some(name)))
@@ -75,14 +75,14 @@ impl Signer {
             HmacAlgorithm::Sha512 => hmac::HMAC_SHA512,
         };
         let key = key(wanted.key_encoding, written)?;
-        let parts = |pieces: &[Piece]| -> Option<Vec<Part>> {
-            pieces.iter().map(|piece| Part::of(piece, &field)).collect()
+        let parts = |pieces: &[Piece]| -> Option<Vec<MessagePart>> {
+            pieces.iter().map(|piece| MessagePart::of(piece, &field)).collect()
         };
         let header = |(name, pieces): &(String, Vec<Piece>)| {
             let parts = parts(pieces)?;
-            let fits = |part: &Part| match part {
-                Part::Text(text) => HeaderValue::from_bytes(text).is_ok(),
-                Part::Piece(_) => true,
+            let fits = |part: &MessagePart| match part {
+                MessagePart::Text(text) => HeaderValue::from_bytes(text).is_ok(),
+                MessagePart::Piece(_) => true,
             };
             parts.iter().all(fits).then_some((name.parse().ok()?, parts))
         };
@@ -111,8 +111,13 @@ impl Signer {
         let mut random = [0; 16];
         rand::fill(&mut random).map_err(|_| bug("no random bytes"))?;
         let mut headers = std::mem::take(request.headers_mut());
-        let call =
-            Call { method: request.method().as_str(), host, body: request.body(), now, nonce: hex(&random) };
+        let call = SignedCall {
+            method: request.method().as_str(),
+            host,
+            body: request.body(),
+            now,
+            nonce: hex(&random),
+        };
         let [signed, last] = &self.queries;
         let path = with_queries(signed, path, &call, "")?;
         let signature = self.signature(&path, &call)?;
@@ -125,16 +130,18 @@ impl Signer {
         Ok(path)
     }
 
-    fn signature(&self, path: &PathAndQuery, call: &Call<'_>) -> Result<String, Denial> {
+    fn signature(&self, path: &PathAndQuery, call: &SignedCall<'_>) -> Result<String, Denial> {
         let mut context = hmac::Context::with_key(&self.key);
         for part in &self.message {
             match part {
-                Part::Text(text) => context.update(text),
-                Part::Piece(Piece::Path) => context.update(path.path().as_bytes()),
-                Part::Piece(Piece::Target) => context.update(path.as_str().as_bytes()),
-                Part::Piece(Piece::Query) => context.update(path.query().unwrap_or_default().as_bytes()),
-                Part::Piece(Piece::Body) => context.update(call.bytes()?),
-                Part::Piece(piece) => context.update(call.said(piece, "")?.as_bytes()),
+                MessagePart::Text(text) => context.update(text),
+                MessagePart::Piece(Piece::Path) => context.update(path.path().as_bytes()),
+                MessagePart::Piece(Piece::Target) => context.update(path.as_str().as_bytes()),
+                MessagePart::Piece(Piece::Query) => {
+                    context.update(path.query().unwrap_or_default().as_bytes());
+                }
+                MessagePart::Piece(Piece::Body) => context.update(call.bytes()?),
+                MessagePart::Piece(piece) => context.update(call.said(piece, "")?.as_bytes()),
             }
         }
         let tag = context.sign();
@@ -145,7 +152,7 @@ impl Signer {
     }
 }
 
-impl Part {
+impl MessagePart {
     fn of<'a>(piece: &Piece, field: impl Fn(&str) -> Option<&'a [u8]>) -> Option<Self> {
         Some(match piece {
             Piece::Text(text) => Self::Text(Zeroizing::new(text.as_bytes().to_vec())),
@@ -155,7 +162,7 @@ impl Part {
     }
 }
 
-impl Call<'_> {
+impl SignedCall<'_> {
     fn bytes(&self) -> Result<&[u8], Denial> {
         match self.body {
             OutBody::Whole(bytes) => Ok(bytes),
@@ -188,25 +195,29 @@ impl Call<'_> {
 }
 
 /// In a buffer that never grows: what it held before would stay behind.
-fn written(parts: &[Part], call: &Call<'_>, signature: &str) -> Result<Zeroizing<Vec<u8>>, Denial> {
-    let room = |part: &Part| match part {
-        Part::Text(text) => text.len(),
-        Part::Piece(_) => LONGEST,
+fn written(
+    parts: &[MessagePart],
+    call: &SignedCall<'_>,
+    signature: &str,
+) -> Result<Zeroizing<Vec<u8>>, Denial> {
+    let room = |part: &MessagePart| match part {
+        MessagePart::Text(text) => text.len(),
+        MessagePart::Piece(_) => LONGEST,
     };
     let mut value = Zeroizing::new(Vec::with_capacity(parts.iter().map(room).sum()));
     for part in parts {
         match part {
-            Part::Text(text) => value.extend_from_slice(text),
-            Part::Piece(piece) => value.extend_from_slice(call.said(piece, signature)?.as_bytes()),
+            MessagePart::Text(text) => value.extend_from_slice(text),
+            MessagePart::Piece(piece) => value.extend_from_slice(call.said(piece, signature)?.as_bytes()),
         }
     }
     Ok(value)
 }
 
 fn with_queries(
-    queries: &[(Box<str>, Vec<Part>)],
+    queries: &[(Box<str>, Vec<MessagePart>)],
     mut path: PathAndQuery,
-    call: &Call<'_>,
+    call: &SignedCall<'_>,
     signature: &str,
 ) -> Result<PathAndQuery, Denial> {
     for (name, parts) in queries {

@@ -17,8 +17,8 @@ use tollgate_policy::denial::{Denial, Reason};
 use self::needles::Finds;
 pub(super) use self::needles::{Needles, Pair};
 pub(crate) use self::stream::Scrubber;
-use super::Prepared;
-use crate::keys::Chosen;
+use super::InjectionCache;
+use crate::keys::SelectedKey;
 
 /// Connection-bound fields (RFC 9110, section 7.6.1) and announcements of other routes and sessions.
 static WITHHELD: [HeaderName; 14] = [
@@ -65,8 +65,8 @@ pub(crate) fn answer_head(
     parts: &mut response::Parts,
     has_body: bool,
     permit: &Permit,
-    key: Option<&Chosen>,
-    prepared: &Prepared,
+    key: Option<&SelectedKey>,
+    prepared: &InjectionCache,
 ) -> Result<Option<Scrubber>, Denial> {
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Denial::new(Reason::UnsupportedUpgrade, "the destination switched protocols unasked"));
@@ -99,8 +99,8 @@ pub(crate) fn answer_head(
 pub(crate) fn answer_trailers(
     trailers: &mut HeaderMap,
     permit: &Permit,
-    key: Option<&Chosen>,
-    prepared: &Prepared,
+    key: Option<&SelectedKey>,
+    prepared: &InjectionCache,
 ) -> Result<(), Denial> {
     withhold(trailers, |_| false);
     // What frames or describes the content was decided on before it came (RFC 9110, section 6.5.1); a digest may be one of a key.

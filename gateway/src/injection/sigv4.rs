@@ -22,7 +22,7 @@ use tollgate_secrets::digest::sha256;
 use tollgate_secrets::sigv4::{Moment, SigningKey, Stamp};
 use zeroize::Zeroizing;
 
-use self::chunks::{Resigner, Trailer};
+use self::chunks::{ChunkTrailer, Resigner};
 use super::{bug, form};
 use crate::identity::{AwsScope, same_name};
 use crate::upstream::OutBody;
@@ -42,22 +42,22 @@ const CHUNKED: &str = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD";
 const CHUNKED_TRAILER: &str = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER";
 
 /// One version of an access key.
-pub(super) struct Signer {
+pub(super) struct SigV4Signer {
     id: Zeroizing<String>,
     secret: Zeroizing<Vec<u8>>,
     token: Option<HeaderValue>,
-    keys: Mutex<Vec<Kept>>,
+    keys: Mutex<Vec<DaysKey>>,
 }
 
-struct Kept {
+struct DaysKey {
     date: [u8; 8],
     scope: AwsScope,
     key: SigningKey,
 }
 
-impl fmt::Debug for Signer {
+impl fmt::Debug for SigV4Signer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Signer").finish_non_exhaustive()
+        f.debug_struct("SigV4Signer").finish_non_exhaustive()
     }
 }
 
@@ -126,7 +126,7 @@ fn is_digest(word: &[u8]) -> bool {
     word.len() == 64 && word.iter().all(u8::is_ascii_hexdigit)
 }
 
-impl Signer {
+impl SigV4Signer {
     /// `None` where the secret lacks a field, or an id or token could not stand in a header.
     pub(super) fn new(aws: &SigV4, secret: &Secret) -> Option<Self> {
         let id = std::str::from_utf8(secret.expose(Some(&aws.access_key_id))?).ok()?;
@@ -166,8 +166,8 @@ impl Signer {
         let header = form::header("", &authorization).ok_or_else(|| bug("no authorization"))?;
         request.headers_mut().insert(AUTHORIZATION, header);
         let trailer = match &*payload {
-            CHUNKED => Trailer::Absent,
-            CHUNKED_TRAILER => Trailer::Signed,
+            CHUNKED => ChunkTrailer::Absent,
+            CHUNKED_TRAILER => ChunkTrailer::Signed,
             _ => return Ok(()),
         };
         let body = std::mem::replace(request.body_mut(), OutBody::Whole(Bytes::new()));
@@ -189,7 +189,7 @@ impl Signer {
             SigningKey::new(&self.secret, &date, region, service).ok_or_else(|| bug("no signing key"))?;
         keys.retain(|kept| kept.date == date);
         if keys.len() < KEPT {
-            keys.push(Kept { date, scope: scope.clone(), key: key.clone() });
+            keys.push(DaysKey { date, scope: scope.clone(), key: key.clone() });
         }
         Ok(Stamp::new(moment, region, service, key))
     }

@@ -12,11 +12,11 @@ use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::Carriers;
 use tollgate_policy::policy::{Credential, Destination, Injection};
 
+use super::packed_headers::PackedHeaders;
 use super::sigv4;
-use super::spare::Spare;
+use crate::caller_usage::BufferReservation;
 use crate::identity::{self, AwsScope, Head};
-use crate::load::Room;
-use crate::upstream::{OutBody, Trailers, Upload};
+use crate::upstream::{OutBody, TrailerFilter, Upload};
 
 /// In what forms the messages inside a body may come back (the gRPC and Connect protocols).
 static MESSAGE_ENCODINGS: [HeaderName; 2] =
@@ -37,18 +37,23 @@ pub(crate) struct Template {
     /// Whether trailers of the answer are asked for.
     pub(super) takes_trailers: bool,
     headers: Option<HeaderMap>,
-    spare: Spare,
+    packed: PackedHeaders,
     body: Option<OutBody>,
     replayable: bool,
     repeatable: bool,
     grpc: bool,
-    _room: Room,
+    _room: BufferReservation,
 }
 
 impl Template {
     /// # Errors
     /// `bad_request` where the target cannot be written as a request line, `caller_token` where the caller's own token cannot be passed on.
-    pub(crate) fn new(head: Head, permit: &Permit, mut body: OutBody, room: Room) -> Result<Self, Denial> {
+    pub(crate) fn new(
+        head: Head,
+        permit: &Permit,
+        mut body: OutBody,
+        reservation: BufferReservation,
+    ) -> Result<Self, Denial> {
         let token = head.credentials.passed_on(permit, Timestamp::now())?;
         let target = permit.target();
         let mut line = String::with_capacity(target.path().len() + target.query().map_or(0, |q| q.len() + 1));
@@ -98,7 +103,7 @@ impl Template {
         let (takes_trailers, replayable) = (head.takes_trailers, body.again().is_some());
         let repeatable = replayable && (is_idempotent(&head.method) || headers.contains_key(IDEMPOTENCY_KEY));
         let grpc = is_grpc(&headers);
-        let (method, spare) = (head.method, Spare::pack(&headers));
+        let (method, packed) = (head.method, PackedHeaders::pack(&headers));
         let (headers, body) = (Some(headers), Some(body));
         Ok(Self {
             method,
@@ -107,12 +112,12 @@ impl Template {
             token,
             takes_trailers,
             headers,
-            spare,
+            packed,
             body,
             replayable,
             repeatable,
             grpc,
-            _room: room,
+            _room: reservation,
         })
     }
 
@@ -143,7 +148,7 @@ impl Template {
     }
 
     pub(super) fn take_headers(&mut self) -> Option<HeaderMap> {
-        self.headers.take().or_else(|| self.spare.unpack())
+        self.headers.take().or_else(|| self.packed.unpack())
     }
 
     pub(super) fn take_body(&mut self) -> Option<OutBody> {
@@ -177,7 +182,7 @@ impl CallerTrailers {
     }
 }
 
-impl Trailers for CallerTrailers {
+impl TrailerFilter for CallerTrailers {
     fn clean(&self, trailers: &mut HeaderMap) {
         identity::strip_headers(trailers);
         let own = self.credential.as_ref().map_or(&[][..], |credential| &credential.inject);

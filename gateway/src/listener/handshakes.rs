@@ -17,13 +17,13 @@ const MOST: [usize; 3] = [2_048, 256, 512];
 
 /// Where a handshake counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Source {
+enum PeerScope {
     All,
     Address(u128),
     Network(u128),
 }
 
-impl Source {
+impl PeerScope {
     fn of(address: IpAddr) -> [Self; 3] {
         match address.to_canonical() {
             IpAddr::V4(address) => {
@@ -49,17 +49,17 @@ impl Source {
 
 /// The handshakes of one core.
 #[derive(Debug, Default)]
-pub(super) struct Handshakes(Mutex<State>);
+pub(super) struct Handshakes(Mutex<HandshakeTable>);
 
 #[derive(Debug, Default)]
-struct State {
+struct HandshakeTable {
     last: u64,
-    under_way: HashMap<u64, Arc<Talk>>,
-    queues: HashMap<Source, Queue>,
+    under_way: HashMap<u64, Arc<HandshakeSignal>>,
+    queues: HashMap<PeerScope, HandshakeQueue>,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
+struct HandshakeQueue {
     count: usize,
     /// In the order in which they came; some of them have spoken or ended since.
     silent: VecDeque<u64>,
@@ -67,16 +67,16 @@ struct Queue {
 
 /// What is known of one handshake by those who wait and by whoever makes room.
 #[derive(Debug)]
-pub(super) struct Talk {
-    sources: [Source; 3],
+pub(super) struct HandshakeSignal {
+    scopes: [PeerScope; 3],
     spoke: AtomicBool,
     gone: AtomicBool,
     told: Notify,
 }
 
-impl Talk {
+impl HandshakeSignal {
     /// Bytes came.
-    pub(super) fn heard(&self) {
+    pub(super) fn on_bytes(&self) {
         self.spoke.store(true, Ordering::Relaxed);
     }
 
@@ -90,20 +90,20 @@ impl Talk {
 
 /// The place of a handshake; given back on drop.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct HandshakeSlot {
     all: Arc<Handshakes>,
     id: u64,
-    pub(super) talk: Arc<Talk>,
+    pub(super) signal: Arc<HandshakeSignal>,
 }
 
-impl Place {
+impl HandshakeSlot {
     /// Waits until it has to give way to another.
     pub(super) async fn gives_way(&self) {
-        self.talk.told().await;
+        self.signal.told().await;
     }
 }
 
-impl Drop for Place {
+impl Drop for HandshakeSlot {
     fn drop(&mut self) {
         self.all.state().end(self.id);
     }
@@ -111,97 +111,97 @@ impl Drop for Place {
 
 impl Handshakes {
     /// A place for a connection from `address`. `None`: all that could give way have spoken.
-    pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let sources = Source::of(address);
+    pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<HandshakeSlot> {
+        let scopes = PeerScope::of(address);
         let mut state = self.state();
         // The narrowest first: who floods makes room for its own.
-        for source in sources.iter().rev() {
-            if state.queues.get(source).is_some_and(|queue| queue.count >= source.most())
-                && !state.make_room(*source)
+        for scope in scopes.iter().rev() {
+            if state.queues.get(scope).is_some_and(|queue| queue.count >= scope.most())
+                && !state.make_room(*scope)
             {
                 return None;
             }
         }
         state.last += 1;
         let id = state.last;
-        let talk = Arc::new(Talk {
-            sources,
+        let signal = Arc::new(HandshakeSignal {
+            scopes,
             spoke: AtomicBool::new(false),
             gone: AtomicBool::new(false),
             told: Notify::new(),
         });
-        state.under_way.insert(id, Arc::clone(&talk));
-        for source in sources {
-            state.enter(source, id);
+        state.under_way.insert(id, Arc::clone(&signal));
+        for scope in scopes {
+            state.enter(scope, id);
         }
-        Some(Place { all: Arc::clone(self), id, talk })
+        Some(HandshakeSlot { all: Arc::clone(self), id, signal })
     }
 
     /// As many of the oldest that have said nothing end. False where there is none.
     pub(super) fn make_room(&self, places: usize) -> bool {
         let mut state = self.state();
-        (0..places).filter(|_| state.make_room(Source::All)).count() > 0
+        (0..places).filter(|_| state.make_room(PeerScope::All)).count() > 0
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, HandshakeTable> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    fn enter(&mut self, source: Source, id: u64) {
+impl HandshakeTable {
+    fn enter(&mut self, scope: PeerScope, id: u64) {
         let Self { under_way, queues, .. } = self;
-        let queue = queues.entry(source).or_default();
+        let queue = queues.entry(scope).or_default();
         queue.count += 1;
         queue.silent.push_back(id);
         // Those that ended are not waited for at the front alone.
-        if queue.silent.len() > 2 * source.most() {
-            queue.silent.retain(|id| under_way.get(id).is_some_and(|talk| is_silent(talk)));
+        if queue.silent.len() > 2 * scope.most() {
+            queue.silent.retain(|id| under_way.get(id).is_some_and(|signal| is_silent(signal)));
         }
     }
 
-    /// The oldest of a source that has said nothing ends. False where there is none.
-    fn make_room(&mut self, source: Source) -> bool {
-        while let Some(id) = self.queues.get_mut(&source).and_then(|queue| queue.silent.pop_front()) {
-            if self.under_way.get(&id).is_some_and(|talk| is_silent(talk))
-                && let Some(talk) = self.end(id)
+    /// The oldest of a scope that has said nothing ends. False where there is none.
+    fn make_room(&mut self, scope: PeerScope) -> bool {
+        while let Some(id) = self.queues.get_mut(&scope).and_then(|queue| queue.silent.pop_front()) {
+            if self.under_way.get(&id).is_some_and(|signal| is_silent(signal))
+                && let Some(signal) = self.end(id)
             {
-                talk.gone.store(true, Ordering::Relaxed);
-                talk.told.notify_one();
+                signal.gone.store(true, Ordering::Relaxed);
+                signal.told.notify_one();
                 return true;
             }
         }
         false
     }
 
-    fn end(&mut self, id: u64) -> Option<Arc<Talk>> {
-        let talk = self.under_way.remove(&id)?;
-        for source in talk.sources {
-            if let Some(queue) = self.queues.get_mut(&source) {
+    fn end(&mut self, id: u64) -> Option<Arc<HandshakeSignal>> {
+        let signal = self.under_way.remove(&id)?;
+        for scope in signal.scopes {
+            if let Some(queue) = self.queues.get_mut(&scope) {
                 queue.count -= 1;
                 if queue.count == 0 {
-                    self.queues.remove(&source);
+                    self.queues.remove(&scope);
                 }
             }
         }
-        Some(talk)
+        Some(signal)
     }
 }
 
-fn is_silent(talk: &Talk) -> bool {
-    !talk.spoke.load(Ordering::Relaxed)
+fn is_silent(signal: &HandshakeSignal) -> bool {
+    !signal.spoke.load(Ordering::Relaxed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn admit(handshakes: &Arc<Handshakes>, address: &str) -> Option<Place> {
+    fn admit(handshakes: &Arc<Handshakes>, address: &str) -> Option<HandshakeSlot> {
         handshakes.admit(address.parse().unwrap())
     }
 
-    fn gone(places: &[Place]) -> usize {
-        places.iter().filter(|place| place.talk.gone.load(Ordering::Relaxed)).count()
+    fn gone(places: &[HandshakeSlot]) -> usize {
+        places.iter().filter(|place| place.signal.gone.load(Ordering::Relaxed)).count()
     }
 
     #[test]
@@ -214,11 +214,11 @@ mod tests {
         assert_eq!(silent.len(), 2_400, "each that comes is let in");
         assert_eq!(silent.len() - gone(&silent), 4 * MOST[1]);
         let victim = admit(&handshakes, "192.0.2.1").unwrap();
-        victim.talk.heard();
+        victim.signal.on_bytes();
         let more: Vec<_> =
             (0..4_000).map(|n| admit(&handshakes, &format!("172.16.{}.{}", n % 250, n % 249))).collect();
         assert!(more.iter().all(Option::is_some));
-        assert!(!victim.talk.gone.load(Ordering::Relaxed), "it has spoken");
+        assert!(!victim.signal.gone.load(Ordering::Relaxed), "it has spoken");
         assert_eq!(handshakes.state().under_way.len(), MOST[0]);
     }
 
@@ -228,7 +228,7 @@ mod tests {
         let spoken: Vec<_> = (0..MOST[1])
             .map(|_| {
                 let place = admit(&handshakes, "10.0.0.1").unwrap();
-                place.talk.heard();
+                place.signal.on_bytes();
                 place
             })
             .collect();

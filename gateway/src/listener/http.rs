@@ -10,35 +10,36 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-
 use jiff::Timestamp;
 
 use super::framing::Strict;
-use super::open::Order;
-use super::{Connection, TlsStream, linger};
-use crate::reply::ReplyBody;
+use super::linger;
+use super::write_timeout::TlsStream;
+use crate::core::Core;
+use crate::metering::ReplyBody;
 use crate::request;
+use crate::session::{Session, Shutdown};
 
 /// Serves requests until the peer leaves, its proof ends, or the drain says so.
-pub(super) async fn serve(stream: TlsStream, connection: Arc<Connection>) {
-    let _drained = connection.core.shared.drain.watch();
-    connection.core.open.enter(&connection);
-    let limits = &connection.core.shared.limits;
-    let served = Arc::clone(&connection);
+pub(super) async fn serve(core: Arc<Core>, session: Arc<Session>, stream: TlsStream) {
+    let _drained = core.shared.drain.watch();
+    core.connections.enter(&session);
+    let limits = &core.shared.limits;
+    let (own_core, own_session) = (Arc::clone(&core), Arc::clone(&session));
     let service = service_fn(move |request: Request<Incoming>| {
-        let connection = Arc::clone(&served);
-        connection.due.taken();
+        let (core, session) = (Arc::clone(&own_core), Arc::clone(&own_session));
+        session.deadline.on_request();
         // Boxed: hyper moves the future around before it polls it, and this one is large.
-        let answer = Box::pin(request::handle(Arc::clone(&connection), Box::new(request)));
+        let answer = Box::pin(request::handle(core, Arc::clone(&session), Box::new(request)));
         async move {
             let answer = answer.await;
             if let ReplyBody::Full(_) = answer.body() {
-                connection.due.over();
+                session.deadline.on_response();
             }
             Ok::<_, Infallible>(answer)
         }
     });
-    if connection.http2 {
+    if session.http2 {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
@@ -49,24 +50,24 @@ pub(super) async fn serve(stream: TlsStream, connection: Arc<Connection>) {
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20));
         let mut served = builder.serve_connection(TokioIo::new(stream), service);
-        drive(&mut served, &connection, |c| c.graceful_shutdown()).await;
+        drive(&mut served, &session, |c| c.graceful_shutdown()).await;
     } else {
         let mut builder = http1::Builder::new();
         builder
-            // Heads are waited for by `Due`: a timer for each request is dear, and would close idle connections as well.
+            // Heads are waited for by `HeaderDeadline`: a timer for each request is dear, and would close idle connections as well.
             .header_read_timeout(None)
             .max_buf_size(limits.head_bytes)
             .max_headers(limits.head_fields);
         let mut served = builder.serve_connection(TokioIo::new(Strict::new(stream)), service);
-        if drive(&mut served, &connection, |c| c.graceful_shutdown()).await == End::Close {
+        if drive(&mut served, &session, |c| c.graceful_shutdown()).await == End::Close {
             let stream = served.into_parts().io.into_inner().into_inner();
             tokio::select! {
                 () = linger::close(stream) => {}
-                () = cut(&connection) => {}
+                () = cut(&session) => {}
             }
         }
     }
-    connection.core.open.leave(&connection);
+    core.connections.leave(&session);
 }
 
 /// How a connection ended.
@@ -79,7 +80,7 @@ enum End {
 }
 
 /// Drives a connection. Told to close, it finishes the answers under way and takes no more.
-async fn drive<C>(served: &mut C, connection: &Connection, close: impl Fn(Pin<&mut C>)) -> End
+async fn drive<C>(served: &mut C, session: &Session, close: impl Fn(Pin<&mut C>)) -> End
 where
     C: Future<Output = hyper::Result<()>> + Unpin,
 {
@@ -88,16 +89,16 @@ where
             biased;
             result = &mut *served => {
                 let Err(error) = result else { return End::Close };
-                tracing::debug!(peer = %connection.address, %error, "connection ended");
+                tracing::debug!(peer = %session.address, %error, "connection ended");
                 return if error.is_parse() { End::Close } else { End::Cut };
             }
-            order = connection.ear.told() => {
-                let is_answered = connection.is_answered_early(Timestamp::now());
+            order = session.shutdown.received() => {
+                let is_answered = session.is_answered_early(Timestamp::now());
                 match order {
-                    Some(Order::Cut) => return End::Cut,
+                    Some(Shutdown::Abort) => return End::Cut,
                     // What hyper has written by now has left: the rest of the request is of no use to anybody.
-                    _ if is_answered && connection.due.is_flushed() => return End::Close,
-                    Some(Order::Close) => close(Pin::new(&mut *served)),
+                    _ if is_answered && session.deadline.is_flushed() => return End::Close,
+                    Some(Shutdown::Graceful) => close(Pin::new(&mut *served)),
                     None => {}
                 }
             }
@@ -105,6 +106,6 @@ where
     }
 }
 
-async fn cut(connection: &Connection) {
-    while connection.ear.told().await != Some(Order::Cut) {}
+async fn cut(session: &Session) {
+    while session.shutdown.received().await != Some(Shutdown::Abort) {}
 }

@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::TlsStream;
+use super::write_timeout::TlsStream;
 
 /// As long as nginx lingers by default (`lingering_time`, `lingering_timeout`).
 const LONGEST: Duration = Duration::from_secs(30);

@@ -8,13 +8,15 @@ use http::{HeaderValue, Response};
 use http_body::Body;
 use tollgate_policy::denial::{Denial, Reason};
 
+use super::account::{Account, Told, Usage};
+use super::answered::Answered;
 use super::body::MeteredBody;
-use super::meter::{Meter, Told, Usage};
-use crate::attempt::Answered;
+use super::reply_body::ReplyBody;
+use crate::core::Core;
 use crate::injection::{self, Seen};
 use crate::ledger::Outcome;
-use crate::listener::Connection;
-use crate::reply::{self, Dress, REQUEST_ID, ReplyBody};
+use crate::reply::{self, ErrorFormat, REQUEST_ID};
+use crate::session::Session;
 
 // draft-ietf-httpapi-ratelimit-headers-11
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -25,26 +27,27 @@ const AT_ONCE: u64 = 64 << 10;
 
 /// The response to an answered call. Its body settles and records as it ends; where there is none, that happens here.
 pub(crate) async fn answer(
-    mut meter: Box<Meter>,
+    mut account: Box<Account>,
     mut answered: Box<Answered>,
-    connection: Arc<Connection>,
-    dress: Dress,
+    core: Arc<Core>,
+    session: Arc<Session>,
+    format: ErrorFormat,
 ) -> Response<ReplyBody> {
     let head = &mut answered.head;
-    meter.record.status = head.status.as_u16();
-    if let Ok(id) = HeaderValue::from_bytes(&meter.record.id.hex()) {
+    account.record.status = head.status.as_u16();
+    if let Ok(id) = HeaderValue::from_bytes(&account.record.id.hex()) {
         head.headers.insert(REQUEST_ID, id);
     }
-    if let Some(rates) = meter.rates.take() {
+    if let Some(rates) = account.take_rates() {
         head.headers.insert(RATE_LIMIT_POLICY, rates.policy);
         head.headers.insert(RATE_LIMIT, rates.limit);
     }
     if !answered.body.is_end_stream() {
-        if meter.hides_usage {
+        if answered.call.hides_usage {
             head.headers.remove(CONTENT_LENGTH);
         }
         let short = answered.body.size_hint().exact().is_some_and(|length| length <= AT_ONCE);
-        let (mut head, mut body) = MeteredBody::new(meter, answered, connection);
+        let (mut head, mut body) = MeteredBody::new(account, answered, core, session);
         if short {
             body.settle().await;
         }
@@ -54,22 +57,21 @@ pub(crate) async fn answer(
         }
         return Response::from_parts(head, ReplyBody::Metered(body));
     }
-    let Answered { mut head, lease, scrubber, .. } = *answered;
+    let Answered { mut head, call, lease, scrubber, .. } = *answered;
     if scrubber.is_some() {
         // Of a body that would be there without HEAD or If-None-Match.
         injection::forget_digests(&mut head.headers, Seen::NotYet);
     }
     lease.finish();
-    meter.record.outcome = Outcome::Completed;
-    let id = meter.record.id;
-    let metered = meter.endpoint.as_ref().is_some_and(|endpoint| endpoint.metered);
-    let usage = match metered {
+    account.record.outcome = Outcome::Completed;
+    let id = account.record.id;
+    let usage = match call.metered() {
         _ if !head.status.is_success() => Usage::Unbilled,
-        false => Usage::Plain,
-        true => Usage::Unknown { units: Default::default(), told: Told::default() },
+        None => Usage::Plain,
+        Some(_) => Usage::Unknown { units: Default::default(), told: Told::default() },
     };
-    let written = match meter.close(usage) {
-        Ok(Some(at)) => meter.core.journal.written(at).await,
+    let written = match account.close(usage) {
+        Ok(Some(at)) => core.journal.written(at).await,
         Ok(None) => Ok(()),
         Err(error) => Err(error),
     };
@@ -79,7 +81,7 @@ pub(crate) async fn answer(
             let denial =
                 Denial::new(Reason::LedgerUnavailable, "the call was made, but could not be recorded")
                     .repeatable(false);
-            reply::refusal(&denial, id, dress)
+            reply::refusal(&denial, id, format).map(ReplyBody::Full)
         }
     }
 }

@@ -5,6 +5,7 @@
 //! drained for its usage, within bounds, keeping hold and place.
 
 mod drain;
+mod source;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -14,38 +15,39 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::{HeaderMap, response};
 use http_body::{Body, Frame, SizeHint};
-use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::Reason;
 
-use super::meter::{Meter, Told, Usage};
-use super::usage::{Announced, Output, Reading, UsageReader};
-use super::{asked, estimate};
-use crate::attempt::Answered;
+use self::source::AnswerSource;
+use super::account::Account;
+use super::answered::Answered;
+use super::inspected_body;
+use super::usage::{Announced, Output, UsageReader};
+use crate::core::Core;
 use crate::drain::Phase;
 use crate::fault::{Faults, Stage};
 use crate::injection::{self, Messages, Scrubber, Seen};
-use crate::keys::Chosen;
+use crate::keys::SelectedKey;
 use crate::ledger::{Outcome, Wait};
-use crate::listener::{Connection, Pulse};
-use crate::upstream::{AnswerBody, BodyError, Lease, Stall};
+use crate::session::{Session, WriteProgress};
+use crate::upstream::{BodyError, Stall};
 
 /// The provider's body and the account it is charged to.
 #[derive(Debug)]
 pub(crate) struct MeteredBody {
-    source: Source,
+    source: AnswerSource,
     output: Output,
     /// Stands between the output and the caller.
     scrubber: Option<Scrubber>,
     messages: Option<Messages>,
     seen: Seen,
     stall: Stall,
-    state: State,
+    state: AnswerState,
     /// Under which policy the stream was last found to be permitted.
     generation: u64,
-    permit: Permit,
-    connection: Arc<Connection>,
+    core: Arc<Core>,
+    session: Arc<Session>,
     /// Of the call, for what is to be masked in trailers.
-    key: Option<Chosen>,
+    key: Option<SelectedKey>,
     /// The last of an answer, as the caller may see them.
     trailers: Option<HeaderMap>,
     /// How it broke off, for the caller to see behind what came before.
@@ -54,23 +56,11 @@ pub(crate) struct MeteredBody {
     is_flushed: bool,
     faults: Faults,
     /// Of an answer that outlasts its head.
-    pulse: Option<Arc<Pulse>>,
-}
-
-/// The part that a drain takes over.
-#[derive(Debug)]
-struct Source {
-    incoming: Option<AnswerBody>,
-    reader: Option<UsageReader>,
-    lease: Option<Lease>,
-    meter: Box<Meter>,
-    billed: bool,
-    /// The caller has gone.
-    drained: bool,
+    progress: Option<Arc<WriteProgress>>,
 }
 
 #[derive(Debug)]
-enum State {
+enum AnswerState {
     Passing,
     /// The record is being written; `end`: nothing comes after what is held.
     Recording {
@@ -85,22 +75,30 @@ enum State {
 impl MeteredBody {
     /// The body of an answer, and its head for the caller.
     pub(super) fn new(
-        meter: Box<Meter>,
+        account: Box<Account>,
         answered: Box<Answered>,
-        connection: Arc<Connection>,
+        core: Arc<Core>,
+        session: Arc<Session>,
     ) -> (response::Parts, Box<Self>) {
-        let Answered { head, body: incoming, lease, permit, key, scrubber, faults } = *answered;
+        let Answered { head, body: incoming, lease, call, key, scrubber, faults } = *answered;
         let label = head.headers.get(http::header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
-        let announced = Announced::of(label, meter.facts.stream);
-        let metered = meter.endpoint.as_ref().filter(|endpoint| endpoint.metered);
+        let announced = Announced::of(label, call.facts.stream);
+        let metered = call.metered();
         let billed = head.status.is_success();
-        let reader = metered.filter(|_| billed).map(|e| UsageReader::new(e, announced, meter.hides_usage));
-        let stall = Stall::new(permit.destination().timeouts.idle);
-        let generation = meter.record.generation;
+        let reader = metered.filter(|_| billed).map(|e| UsageReader::new(e, announced, call.hides_usage));
+        let stall = Stall::new(call.permit.destination().timeouts.idle);
+        let generation = account.record.generation;
         let messages = scrubber.as_ref().and_then(|_| Messages::of(&head.headers));
         let seen = if scrubber.is_some() { Seen::NotYet } else { Seen::Unchanged };
-        let source =
-            Source { incoming: Some(incoming), reader, lease: Some(lease), meter, billed, drained: false };
+        let source = AnswerSource {
+            incoming: Some(incoming),
+            reader,
+            lease: Some(lease),
+            call,
+            account: Some(account),
+            billed,
+            drained: false,
+        };
         let body = Box::new(Self {
             source,
             output: Output::default(),
@@ -108,16 +106,16 @@ impl MeteredBody {
             messages,
             seen,
             stall,
-            state: State::Passing,
+            state: AnswerState::Passing,
             generation,
-            permit,
-            connection,
+            core,
+            session,
             key,
             trailers: None,
             broken: None,
             is_flushed: false,
             faults,
-            pulse: None,
+            progress: None,
         });
         (head, body)
     }
@@ -125,7 +123,7 @@ impl MeteredBody {
     /// Takes what is there already. An answer that is there whole is recorded before its head leaves, so that both go out in one write.
     pub(super) async fn settle(&mut self) {
         std::future::poll_fn(|cx| {
-            while matches!(self.state, State::Passing) && self.broken.is_none() {
+            while matches!(self.state, AnswerState::Passing) && self.broken.is_none() {
                 if self.is_withdrawn() {
                     self.failed(BodyError::Revoked, Reason::NoGrant);
                 } else if self.poll_source(cx).is_pending() {
@@ -136,7 +134,7 @@ impl MeteredBody {
             Poll::Ready(())
         })
         .await;
-        if self.scrubber.is_some() && matches!(self.state, State::Done) && self.broken.is_none() {
+        if self.scrubber.is_some() && matches!(self.state, AnswerState::Done) && self.broken.is_none() {
             let clean: VecDeque<Bytes> = std::iter::from_fn(|| self.next_piece()).collect();
             self.output.ready = clean;
             self.seen = if self.scrubber.take().is_some_and(|scrubber| scrubber.changed()) {
@@ -159,7 +157,7 @@ impl MeteredBody {
             if let Some(bytes) = scrubber.pop() {
                 return Some(bytes);
             }
-            let is_done = matches!(self.state, State::Done);
+            let is_done = matches!(self.state, AnswerState::Done);
             match self.output.ready.pop_front() {
                 Some(bytes) => {
                     let message_ends = self.messages.as_mut().is_some_and(|m| m.end_with(&bytes));
@@ -173,22 +171,24 @@ impl MeteredBody {
 
     /// The answer outlasts its head: from now on its caller is watched.
     pub(super) fn watch(&mut self) {
-        self.pulse = Some(self.connection.pulse(asked::holds_shared(self.permit.grant())));
+        let is_shared = inspected_body::holds_shared(self.source.call.permit.grant());
+        let least = is_shared.then(|| self.core.shared.limits.least());
+        self.progress = Some(self.session.write_progress(least));
     }
 
     /// Waits for the record, if it is being written, and lets go what waited for it.
     fn poll_record(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let State::Recording { wait, end } = &mut self.state else { return Poll::Ready(()) };
-        let journal = &self.source.meter.core.journal;
+        let AnswerState::Recording { wait, end } = &mut self.state else { return Poll::Ready(()) };
+        let journal = &self.core.journal;
         let written = match wait {
             Some(wait) => ready!(journal.poll_written(wait, cx)).is_ok(),
             None => false,
         };
         if written {
-            self.state = if *end { State::Done } else { State::Tail };
+            self.state = if *end { AnswerState::Done } else { AnswerState::Tail };
             self.output.release();
         } else {
-            self.state = State::Done;
+            self.state = AnswerState::Done;
             self.output = Output::default();
             self.scrubber = None;
             self.trailers = None;
@@ -219,9 +219,10 @@ impl MeteredBody {
 
     fn take_trailers(&mut self, frame: Frame<Bytes>) {
         let Ok(mut trailers) = frame.into_trailers() else { return };
-        let prepared = &self.connection.core.prepared;
+        let prepared = &self.core.prepared;
         let cleaned =
-            injection::answer_trailers(&mut trailers, &self.permit, self.key.as_ref(), prepared).is_ok();
+            injection::answer_trailers(&mut trailers, &self.source.call.permit, self.key.as_ref(), prepared)
+                .is_ok();
         self.trailers = Some(trailers).filter(|trailers| cleaned && !trailers.is_empty());
         if self.source.incoming.as_ref().is_some_and(Body::is_end_stream) {
             self.end();
@@ -231,15 +232,15 @@ impl MeteredBody {
     fn take(&mut self, chunk: Bytes) {
         let ended = self.source.incoming.as_ref().is_some_and(Body::is_end_stream);
         self.source.feed(chunk, &mut self.output);
-        if !matches!(self.state, State::Passing) {
+        if !matches!(self.state, AnswerState::Passing) {
             return;
         }
         if ended {
             self.end();
         } else if self.output.complete {
             let reading = self.source.reader.as_ref().map(UsageReader::reading);
-            let wait = self.source.record(reading, Outcome::Completed, self.waiting());
-            self.state = State::Recording { wait, end: false };
+            let wait = self.source.record(reading, Outcome::Completed, None, self.waiting());
+            self.state = AnswerState::Recording { wait, end: false };
         }
     }
 
@@ -249,16 +250,16 @@ impl MeteredBody {
         if let Some(lease) = self.source.lease.take() {
             lease.finish();
         }
-        if !matches!(self.state, State::Passing) {
+        if !matches!(self.state, AnswerState::Passing) {
             self.output.release();
-            self.state = State::Done;
+            self.state = AnswerState::Done;
             return;
         }
         let reading = self.source.reader.take().map(|reader| reader.finish(&mut self.output));
         // The last frame is what tells the caller that the answer is complete.
         self.output.hold();
-        let wait = self.source.record(reading, Outcome::Completed, self.waiting());
-        self.state = State::Recording { wait, end: true };
+        let wait = self.source.record(reading, Outcome::Completed, None, self.waiting());
+        self.state = AnswerState::Recording { wait, end: true };
     }
 
     /// Bytes that were taken from the provider and are still to go to the caller.
@@ -272,77 +273,30 @@ impl MeteredBody {
 
     /// Closes the account of an answer that breaks off. What came before goes out, and then `error` ends it.
     fn failed(&mut self, error: BodyError, reason: Reason) {
-        self.state = State::Done;
+        self.state = AnswerState::Done;
         if let Some(scrubber) = &mut self.scrubber {
             scrubber.cut();
         }
         self.source.incoming = None;
         self.source.lease = None;
-        self.source.meter.record.reason = Some(reason);
         let outcome = if reason == Reason::NoGrant { Outcome::Refused } else { Outcome::UpstreamFailed };
         let reading = self.source.reader.take().map(|reader| reader.finish(&mut Output::default()));
         let waiting = self.output.ready.iter().map(|bytes| bytes.len() as u64).sum();
-        self.source.record(reading, outcome, waiting);
+        self.source.record(reading, outcome, Some(reason), waiting);
         self.broken = Some(error);
     }
 
     /// A new policy may have withdrawn what this stream runs under.
     fn is_withdrawn(&mut self) -> bool {
-        let snapshots = &self.connection.core.shared.snapshots;
+        let snapshots = &self.core.shared.snapshots;
         if snapshots.generation() == self.generation {
             return false;
         }
         let Some(snapshot) = snapshots.current() else { return false };
         self.generation = snapshot.generation;
-        let grants = self.connection.grants(&snapshot);
-        let model = self.source.meter.model();
-        !snapshot.policy.reauthorise(&grants, &self.permit, model)
-    }
-}
-
-impl Source {
-    fn feed(&mut self, chunk: Bytes, output: &mut Output) {
-        match &mut self.reader {
-            Some(reader) => reader.feed(chunk, output),
-            None => output.ready.push_back(chunk),
-        }
-    }
-
-    /// Closes the account. `None`: the journal took nothing, which only a strict caller could mind.
-    /// `waiting` bytes are still to go out.
-    fn record(&mut self, reading: Option<Reading>, outcome: Outcome, waiting: u64) -> Option<Wait> {
-        let says_error = reading.as_ref().is_some_and(|reading| reading.error_event);
-        let is_whole = outcome == Outcome::Completed;
-        self.meter.record.outcome = if says_error && is_whole { Outcome::ProviderError } else { outcome };
-        if says_error {
-            self.meter.record.reason.get_or_insert(Reason::UpstreamError);
-        }
-        self.meter.record.bytes_out += waiting;
-        let usage = self.usage(reading);
-        self.meter.close(usage).ok().flatten().map(Wait::new)
-    }
-
-    fn usage(&self, reading: Option<Reading>) -> Usage {
-        if !self.billed {
-            return Usage::Unbilled;
-        }
-        let Some(endpoint) = self.meter.endpoint.as_deref().filter(|endpoint| endpoint.metered) else {
-            return Usage::Plain;
-        };
-        let mut reading = reading.unwrap_or_default();
-        let told =
-            Told { model: reading.model.take(), tier: reading.tier.take(), unpriced: reading.unpriced };
-        let estimate = || estimate::estimate(&self.meter.facts, endpoint, &reading);
-        match reading.units {
-            Some(units) => Usage::Reported { units, told, drained: self.drained },
-            None if reading.error_event && reading.wrote => Usage::Estimated { units: estimate(), told },
-            // It ended before the model wrote: what it reported by then is all there is.
-            None if reading.error_event => match reading.partial {
-                Some(units) => Usage::Reported { units, told, drained: self.drained },
-                None => Usage::Unbilled,
-            },
-            None => Usage::Unknown { units: estimate(), told },
-        }
+        let grants = self.session.proofs.grants(&snapshot);
+        let call = &self.source.call;
+        !snapshot.policy.reauthorise(&grants, &call.permit, call.model())
     }
 }
 
@@ -361,9 +315,11 @@ impl Body for MeteredBody {
         let this = &mut *self;
         loop {
             if let Some(bytes) = this.next_piece() {
-                this.source.meter.record.bytes_out += bytes.len() as u64;
-                if let Some(pulse) = &this.pulse {
-                    pulse.handed(bytes.len());
+                if let Some(account) = &mut this.source.account {
+                    account.record.bytes_out += bytes.len() as u64;
+                }
+                if let Some(progress) = &this.progress {
+                    progress.handed(bytes.len());
                 }
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
@@ -377,20 +333,20 @@ impl Body for MeteredBody {
                 return Poll::Ready(Some(Err(error)));
             }
             match this.state {
-                State::Done => {
+                AnswerState::Done => {
                     return Poll::Ready(this.trailers.take().map(|last| Ok(Frame::trailers(last))));
                 }
-                State::Recording { .. } => ready!(this.poll_record(cx)),
-                State::Passing | State::Tail => {
+                AnswerState::Recording { .. } => ready!(this.poll_record(cx)),
+                AnswerState::Passing | AnswerState::Tail => {
                     if this.is_withdrawn() {
                         this.failed(BodyError::Revoked, Reason::NoGrant);
                         continue;
                     }
-                    if let Some(pulse) = &this.pulse {
-                        pulse.waits();
+                    if let Some(progress) = &this.progress {
+                        progress.waits();
                     }
                     ready!(this.poll_source(cx));
-                    if matches!(this.state, State::Tail) {
+                    if matches!(this.state, AnswerState::Tail) {
                         this.output.release();
                     }
                 }
@@ -399,7 +355,7 @@ impl Body for MeteredBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.state, State::Done)
+        matches!(self.state, AnswerState::Done)
             && self.output.ready.is_empty()
             && self.broken.is_none()
             && self.trailers.is_none()
@@ -414,13 +370,13 @@ impl Body for MeteredBody {
         match &self.source.incoming {
             // Asked before the first frame, or once everything is here.
             Some(incoming)
-                if !self.source.meter.hides_usage
+                if !self.source.call.hides_usage
                     && self.output.ready.is_empty()
                     && self.unscrubbed() == 0 =>
             {
                 incoming.size_hint()
             }
-            None if matches!(self.state, State::Done) => {
+            None if matches!(self.state, AnswerState::Done) => {
                 SizeHint::with_exact(waiting(&self.output) + self.unscrubbed())
             }
             _ => SizeHint::default(),
@@ -430,25 +386,25 @@ impl Body for MeteredBody {
 
 impl Drop for MeteredBody {
     fn drop(&mut self) {
-        self.connection.due.over();
-        if !matches!(self.state, State::Passing) {
+        self.session.deadline.on_response();
+        if !matches!(self.state, AnswerState::Passing) {
             return;
         }
-        let core = &self.connection.core;
+        let core = &self.core;
         let drained = core.shared.drain.watch();
-        let share = self.source.meter.load.as_ref().and_then(|load| load.drain());
+        let share = self.source.account.as_ref().and_then(|account| account.drain());
         let worth_it = self.source.reader.is_some() && core.shared.drain.phase() < Phase::Cutting;
         let (Some(incoming), Some(share), true) = (self.source.incoming.take(), share, worth_it) else {
             let reading = self.source.reader.take().map(|reader| reader.finish(&mut Output::default()));
-            self.source.record(reading, Outcome::CallerGone, 0);
+            self.source.record(reading, Outcome::CallerGone, None, 0);
             return;
         };
-        let meter = self.source.meter.hand_over();
-        let source = Source {
+        let source = AnswerSource {
             incoming: None,
             reader: self.source.reader.take(),
             lease: self.source.lease.take(),
-            meter,
+            call: Arc::clone(&self.source.call),
+            account: self.source.account.take(),
             billed: self.source.billed,
             drained: false,
         };

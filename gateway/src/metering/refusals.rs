@@ -14,8 +14,8 @@ use tollgate_policy::denial::Reason;
 use tollgate_policy::map::Map;
 use tollgate_policy::name::Name;
 
-use crate::core::Core;
-use crate::ledger::{Bounded, LedgerError, Outcome, Record, RecordId};
+use crate::ledger::{Bounded, Journal, LedgerError, Outcome, Record, RecordId};
+use crate::telemetry;
 
 /// Refusals of one caller for one reason that are told each, at once and then per minute, on one core.
 const EACH: u32 = 100;
@@ -28,10 +28,10 @@ const KINDS: usize = 4_096;
 
 /// The refusals of one core that have no record yet.
 #[derive(Debug, Default)]
-pub(crate) struct Refusals(Mutex<State>);
+pub(crate) struct Refusals(Mutex<RefusalCounts>);
 
 #[derive(Debug)]
-struct State {
+struct RefusalCounts {
     /// Minutes since the epoch.
     minute: i64,
     /// Refusals that may be told before they are counted.
@@ -40,7 +40,7 @@ struct State {
     counted: Map<Kind, Record>,
 }
 
-impl Default for State {
+impl Default for RefusalCounts {
     fn default() -> Self {
         Self { minute: 0, left: ALL, left_of: Map::default(), counted: Map::default() }
     }
@@ -89,12 +89,30 @@ impl Refusals {
         self.state().take()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    /// Writes what was counted in the minutes before; once a second. While space is short it stays where it is.
+    pub(crate) fn tell(&self, journal: &Journal) {
+        if journal.available().is_ok() && !journal.space_is_short() {
+            for record in write(journal, self.take(Timestamp::now())) {
+                self.state().count(&record);
+            }
+        }
+    }
+
+    /// Writes all that was counted: the core has ended.
+    pub(crate) fn tell_all(&self, journal: &Journal) {
+        let unwritten = write(journal, self.take_all());
+        let calls: u64 = unwritten.iter().map(|record| record.count).sum();
+        if calls > 0 {
+            tracing::error!(calls, "refused calls could not be recorded: the journal's disk is full");
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, RefusalCounts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl RefusalCounts {
     fn take(&mut self) -> Vec<Record> {
         std::mem::take(&mut self.counted).into_values().collect()
     }
@@ -156,29 +174,10 @@ pub(super) fn is_countable(record: &Record) -> bool {
     outcome && !answered && record.charges.is_empty()
 }
 
-/// Writes what was counted in the minutes before; once a second. While space is short it stays where it is.
-pub(crate) fn tell(core: &Core) {
-    if core.journal.available().is_ok() && !core.journal.space_is_short() {
-        for record in write(core, core.refusals.take(Timestamp::now())) {
-            core.refusals.state().count(&record);
-        }
-    }
-}
-
-/// Writes all that was counted: the core has ended.
-pub(crate) fn tell_all(core: &Core) {
-    let unwritten = write(core, core.refusals.take_all());
-    let calls: u64 = unwritten.iter().map(|record| record.count).sum();
-    if calls > 0 {
-        tracing::error!(calls, "refused calls could not be recorded: the journal's disk is full");
-    }
-}
-
 /// What could not be written because the disk has filled up. A journal that is broken keeps what it was given, and says so itself.
-fn write(core: &Core, records: Vec<Record>) -> Vec<Record> {
-    let is_full = |record: &Record| {
-        matches!(core.journal.record_seen(record, super::meter::log), Err(LedgerError::Full))
-    };
+fn write(journal: &Journal, records: Vec<Record>) -> Vec<Record> {
+    let is_full =
+        |record: &Record| matches!(journal.record_seen(record, telemetry::access), Err(LedgerError::Full));
     records.into_iter().filter(is_full).collect()
 }
 

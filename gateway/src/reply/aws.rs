@@ -6,7 +6,7 @@ use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
 
-use super::form::{Said, json};
+use super::form::{RefusalText, json};
 use crate::identity::AwsScope;
 
 /// How a service of AWS is spoken to.
@@ -40,8 +40,8 @@ impl AwsProtocol {
     }
 
     /// The content type and the body.
-    pub(super) fn render(self, said: Said<'_>) -> (&'static str, Bytes) {
-        let (code, message, id) = (said.denial.reason.as_str(), said.message, said.id);
+    pub(super) fn render(self, text: RefusalText<'_>) -> (&'static str, Bytes) {
+        let (code, message, id) = (text.denial.reason.as_str(), text.message, text.id);
         match self {
             Self::Json => ("application/x-amz-json-1.1", errors(code, message, id)),
             Self::RestJson => ("application/json", errors(code, message, id)),
@@ -51,7 +51,7 @@ impl AwsProtocol {
                 escaped(message)
             )),
             Self::Query => {
-                let whose = if said.status.is_server_error() { "Receiver" } else { "Sender" };
+                let whose = if text.status.is_server_error() { "Receiver" } else { "Sender" };
                 xml(&format!(
                     "<ErrorResponse><Error><Type>{whose}</Type><Code>{code}</Code><Message>{}</Message></Error>\
                      <RequestId>{id}</RequestId></ErrorResponse>",

@@ -10,7 +10,7 @@ use tollgate_policy::limit::{LimitState, Unit};
 
 /// What all forms are made of.
 #[derive(Clone, Copy)]
-pub(super) struct Said<'a> {
+pub(super) struct RefusalText<'a> {
     pub(super) denial: &'a Denial,
     pub(super) status: StatusCode,
     pub(super) id: &'a str,
@@ -59,7 +59,7 @@ impl<'a> From<&'a LimitState> for Limit<'a> {
     }
 }
 
-impl<'a> Said<'a> {
+impl<'a> RefusalText<'a> {
     fn reason(self) -> &'static str {
         self.denial.reason.as_str()
     }

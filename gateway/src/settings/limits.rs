@@ -6,7 +6,7 @@ use serde::Deserialize;
 use tollgate_policy::model::Interval;
 
 use super::value;
-use crate::load::Bounds;
+use crate::caller_usage::Bounds;
 use crate::memory;
 use crate::pace::LeastRate;
 

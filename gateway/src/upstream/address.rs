@@ -53,9 +53,9 @@ impl DialRules {
     #[must_use]
     pub fn allows(&self, address: IpAddr) -> bool {
         forms(address).into_iter().flatten().all(|form| match class(form) {
-            Class::Public => true,
-            Class::Private => self.private.iter().any(|range| range.contains(&form)),
-            Class::Forbidden => false,
+            AddressClass::Public => true,
+            AddressClass::Private => self.private.iter().any(|range| range.contains(&form)),
+            AddressClass::Forbidden => false,
         })
     }
 
@@ -77,7 +77,7 @@ impl DialRules {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
+enum AddressClass {
     Public,
     Private,
     Forbidden,
@@ -104,7 +104,7 @@ fn forms(address: IpAddr) -> [Option<IpAddr>; 2] {
     [Some(address), embedded]
 }
 
-fn class(address: IpAddr) -> Class {
+fn class(address: IpAddr) -> AddressClass {
     match address {
         IpAddr::V4(v4) => class_v4(v4),
         IpAddr::V6(v6) => class_v6(v6),
@@ -112,16 +112,18 @@ fn class(address: IpAddr) -> Class {
 }
 
 /// IANA's IPv4 special-purpose registry (RFC 6890 and successors).
-fn class_v4(a: Ipv4Addr) -> Class {
+fn class_v4(a: Ipv4Addr) -> AddressClass {
     match a.octets() {
         // "This network", link-local with every cloud's metadata service, multicast, reserved and broadcast.
-        [0, ..] | [169, 254, ..] | [224..=255, ..] => Class::Forbidden,
+        [0, ..] | [169, 254, ..] | [224..=255, ..] => AddressClass::Forbidden,
         // Alibaba Cloud's and Oracle's metadata services lie in otherwise private ranges, Azure's WireServer in a public one
         // (https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16).
-        [100, 100, 100, 200] | [192, 0, 0, 192] | [168, 63, 129, 16] => Class::Forbidden,
-        [10 | 127, ..] | [172, 16..=31, ..] | [192, 168, ..] | [100, 64..=127, ..] => Class::Private,
-        [192, 0, 0 | 2, _] | [198, 18 | 19, ..] | [198, 51, 100, _] | [203, 0, 113, _] => Class::Private,
-        _ => Class::Public,
+        [100, 100, 100, 200] | [192, 0, 0, 192] | [168, 63, 129, 16] => AddressClass::Forbidden,
+        [10 | 127, ..] | [172, 16..=31, ..] | [192, 168, ..] | [100, 64..=127, ..] => AddressClass::Private,
+        [192, 0, 0 | 2, _] | [198, 18 | 19, ..] | [198, 51, 100, _] | [203, 0, 113, _] => {
+            AddressClass::Private
+        }
+        _ => AddressClass::Public,
     }
 }
 
@@ -133,19 +135,19 @@ const METADATA_V6: [Ipv6Addr; 3] = [
 ];
 
 /// IANA's IPv6 special-purpose registry (RFC 6890 and successors).
-fn class_v6(a: Ipv6Addr) -> Class {
+fn class_v6(a: Ipv6Addr) -> AddressClass {
     let s = a.segments();
     if METADATA_V6.contains(&a) || a.is_unspecified() || a.is_multicast() || (s[0] & 0xffc0) == 0xfe80 {
-        return Class::Forbidden;
+        return AddressClass::Forbidden;
     }
     let unique_local = (s[0] & 0xfe00) == 0xfc00;
     let site_local = (s[0] & 0xffc0) == 0xfec0;
     let documentation = s[0] == 0x2001 && s[1] == 0xdb8;
     let local_nat64 = s[0] == 0x64 && s[1] == 0xff9b && s[2] == 1;
     if a.is_loopback() || unique_local || site_local || documentation || local_nat64 {
-        return Class::Private;
+        return AddressClass::Private;
     }
-    Class::Public
+    AddressClass::Public
 }
 
 #[cfg(test)]

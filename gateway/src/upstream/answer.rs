@@ -19,7 +19,7 @@ pub(super) const HEAD_BYTES: usize = 256 << 10;
 
 /// What about an answer cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Unreadable {
+pub(crate) enum UnreadableAnswer {
     #[error("its head has more fields than `limits.answerFields` allows, or more than {} KiB", HEAD_BYTES >> 10)]
     TooLarge,
     #[error("it does not begin as HTTP/1.1 or 1.0 does")]
@@ -32,7 +32,7 @@ pub(crate) enum Unreadable {
     Field,
 }
 
-impl Unreadable {
+impl UnreadableAnswer {
     /// `None` where the answer did not fail for what it said.
     pub(super) fn of(error: &hyper::Error) -> Option<Self> {
         if !error.is_parse() {

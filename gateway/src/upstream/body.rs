@@ -32,25 +32,25 @@ pub(crate) enum BodyError {
     #[error("the grant was withdrawn while the answer was streaming")]
     Revoked,
     #[error("the request body is not what its head announces")]
-    Malformed(#[from] Malformed),
+    Malformed(#[from] MalformedBody),
 }
 
 /// A body that is rewritten on its way is not in the form that it has to have.
 #[derive(Debug, thiserror::Error)]
 #[error("malformed")]
-pub(crate) struct Malformed;
+pub(crate) struct MalformedBody;
 
 /// What rewrites a body on its way, without changing its length.
-pub(crate) trait Recode: std::fmt::Debug + Send {
+pub(crate) trait BodyRewriter: std::fmt::Debug + Send {
     /// Takes the next bytes; what may leave is put at the end of `out`.
-    fn feed(&mut self, input: Bytes, out: &mut VecDeque<Bytes>) -> Result<(), Malformed>;
+    fn feed(&mut self, input: Bytes, out: &mut VecDeque<Bytes>) -> Result<(), MalformedBody>;
 
     /// The body has ended: an error where it should have gone on.
-    fn end(&mut self) -> Result<(), Malformed>;
+    fn end(&mut self) -> Result<(), MalformedBody>;
 }
 
 /// What of a caller's trailers may leave.
-pub(crate) trait Trailers: std::fmt::Debug + Send {
+pub(crate) trait TrailerFilter: std::fmt::Debug + Send {
     /// Takes out what may not.
     fn clean(&self, trailers: &mut HeaderMap);
 }
@@ -61,24 +61,24 @@ pub(crate) enum OutBody {
     /// No body, or one held whole. Can be sent again.
     Whole(Bytes),
     /// Straight from the caller, with back-pressure.
-    Streaming(Box<Streaming>),
+    Streaming(Box<StreamingBody>),
 }
 
 /// Apart, so that a body that is held stays small.
 #[derive(Debug)]
-pub(crate) struct Streaming {
+pub(crate) struct StreamingBody {
     incoming: CallerBody,
     stall: Stall,
     /// Of a call that holds what others share.
     pace: Option<Pace>,
     upload: Arc<Upload>,
-    recoding: Option<Recoding>,
-    trailers: Option<Box<dyn Trailers>>,
+    recoding: Option<Rewriting>,
+    trailers: Option<Box<dyn TrailerFilter>>,
 }
 
 #[derive(Debug)]
-struct Recoding {
-    by: Box<dyn Recode>,
+struct Rewriting {
+    by: Box<dyn BodyRewriter>,
     ready: VecDeque<Bytes>,
     ended: bool,
 }
@@ -87,14 +87,14 @@ impl OutBody {
     pub(crate) fn streaming(incoming: CallerBody, idle: Duration, pace: Option<Pace>) -> Self {
         let (stall, upload) = (Stall::new(idle), Arc::default());
         let (recoding, trailers) = (None, None);
-        Self::Streaming(Box::new(Streaming { incoming, stall, pace, upload, recoding, trailers }))
+        Self::Streaming(Box::new(StreamingBody { incoming, stall, pace, upload, recoding, trailers }))
     }
 
     /// The body as `by` rewrites it.
     ///
     /// # Errors
     /// Where it is held whole and is found to be malformed; one that streams breaks off there.
-    pub(crate) fn recoded(self, mut by: Box<dyn Recode>) -> Result<Self, Malformed> {
+    pub(crate) fn recoded(self, mut by: Box<dyn BodyRewriter>) -> Result<Self, MalformedBody> {
         match self {
             Self::Whole(bytes) => {
                 let mut out = VecDeque::new();
@@ -103,14 +103,14 @@ impl OutBody {
                 Ok(Self::Whole(out.iter().flat_map(|part| part.iter().copied()).collect()))
             }
             Self::Streaming(mut body) => {
-                body.recoding = Some(Recoding { by, ready: VecDeque::new(), ended: false });
+                body.recoding = Some(Rewriting { by, ready: VecDeque::new(), ended: false });
                 Ok(Self::Streaming(body))
             }
         }
     }
 
     /// Lets pass what `by` leaves of the trailers of a body that streams.
-    pub(crate) fn pass_trailers(&mut self, by: impl FnOnce() -> Box<dyn Trailers>) {
+    pub(crate) fn pass_trailers(&mut self, by: impl FnOnce() -> Box<dyn TrailerFilter>) {
         if let Self::Streaming(body) = self {
             body.trailers = Some(by());
         }
@@ -133,10 +133,10 @@ impl OutBody {
     }
 }
 
-impl Streaming {
+impl StreamingBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         loop {
-            let Some(Recoding { ready, ended, .. }) = &mut self.recoding else {
+            let Some(Rewriting { ready, ended, .. }) = &mut self.recoding else {
                 return self.poll_incoming(cx);
             };
             if let Some(bytes) = ready.pop_front() {
@@ -156,7 +156,7 @@ impl Streaming {
     }
 
     fn recode(&mut self, next: Option<Result<Frame<Bytes>, BodyError>>) -> Result<(), BodyError> {
-        let Some(Recoding { by, ready, ended }) = &mut self.recoding else { return Ok(()) };
+        let Some(Rewriting { by, ready, ended }) = &mut self.recoding else { return Ok(()) };
         match next {
             Some(frame) => {
                 if let Ok(bytes) = frame?.into_data() {

@@ -54,60 +54,60 @@ impl BadCertificate {
 
 /// A client certificate to show.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Shown<'a> {
+pub(crate) struct ClientCert<'a> {
     pub(crate) credential: &'a Arc<Credential>,
     pub(crate) secret: &'a Secret,
 }
 
 /// The configurations that one core has ready, by destination.
 #[derive(Default)]
-pub(super) struct Showing(Mutex<Map<Name, Kept>>);
+pub(super) struct ClientConfigCache(Mutex<Map<Name, CachedConfig>>);
 
-struct Kept {
+struct CachedConfig {
     credential: Arc<Credential>,
     version: Version,
     tls: u64,
     config: Arc<ClientConfig>,
 }
 
-impl fmt::Debug for Showing {
+impl fmt::Debug for ClientConfigCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Showing").finish_non_exhaustive()
+        f.debug_struct("ClientConfigCache").finish_non_exhaustive()
     }
 }
 
-impl Shown<'_> {
+impl ClientCert<'_> {
     /// What pools compare.
     pub(super) fn key(&self) -> (Name, Version) {
         (self.credential.name.clone(), self.secret.version().clone())
     }
 }
 
-impl Showing {
-    /// `tls`, showing `shown` to `destination`.
+impl ClientConfigCache {
+    /// `tls`, showing `cert` to `destination`.
     pub(super) fn config(
         &self,
         destination: &Name,
         tls: &TlsClient,
-        shown: Shown<'_>,
+        cert: ClientCert<'_>,
     ) -> Result<Arc<ClientConfig>, BadCertificate> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_same = |kept: &&Kept| {
-            Arc::ptr_eq(&kept.credential, shown.credential)
-                && kept.version == *shown.secret.version()
+        let is_same = |kept: &&CachedConfig| {
+            Arc::ptr_eq(&kept.credential, cert.credential)
+                && kept.version == *cert.secret.version()
                 && kept.tls == tls.id
         };
         if let Some(known) = kept.get(destination).filter(is_same) {
             return Ok(Arc::clone(&known.config));
         }
-        let certified = certified(shown.credential, shown.secret)?;
+        let certified = certified(cert.credential, cert.secret)?;
         let mut config = (*tls.config).clone();
         config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(certified));
         // A session of another certificate would be resumed as that one.
         config.resumption = Resumption::default();
         let config = Arc::new(config);
-        let (credential, version) = (Arc::clone(shown.credential), shown.secret.version().clone());
-        let entry = Kept { credential, version, tls: tls.id, config: Arc::clone(&config) };
+        let (credential, version) = (Arc::clone(cert.credential), cert.secret.version().clone());
+        let entry = CachedConfig { credential, version, tls: tls.id, config: Arc::clone(&config) };
         kept.insert(destination.clone(), entry);
         Ok(config)
     }
@@ -119,7 +119,7 @@ impl Showing {
 
     /// Forgets the certificates of which `current` says that their version is not the one in force: rotated, revoked, or too old.
     pub(super) fn retain(&self, current: impl Fn(&Credential, usize) -> Option<Arc<Secret>>) {
-        let is_current = |kept: &Kept| {
+        let is_current = |kept: &CachedConfig| {
             current(&kept.credential, 0).is_some_and(|secret| *secret.version() == kept.version)
         };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, kept| is_current(kept));
@@ -297,9 +297,10 @@ S9NMH/bE8gIgWU0CjPfdpGAeeS8TeRWF9F7OAAJFkrzWBE+c692BEEI=
         let roots = directory.path().join("roots.pem");
         std::fs::write(&roots, pair().0).unwrap();
         let tls = TlsClients::default().client(&TlsVerify::Bundle(roots)).unwrap();
-        let (showing, up) = (Showing::default(), "up".parse().unwrap());
+        let (showing, up) = (ClientConfigCache::default(), "up".parse().unwrap());
         let kept = || showing.0.lock().unwrap().len();
-        let show = |secret: &Secret| showing.config(&up, &tls, Shown { credential: &credential, secret });
+        let show =
+            |secret: &Secret| showing.config(&up, &tls, ClientCert { credential: &credential, secret });
         let first = secrets.get(&credential, 0).await.unwrap();
         assert!(show(&first).is_ok());
         showing.retain(|credential, key| secrets.peek(credential, key));
@@ -319,6 +320,6 @@ S9NMH/bE8gIgWU0CjPfdpGAeeS8TeRWF9F7OAAJFkrzWBE+c692BEEI=
         let (chain, key) = pair();
         let said = of_pem(key.as_bytes(), chain.as_bytes()).map(|_| ()).unwrap_err().to_string();
         assert_eq!(said, "it has no certificate chain in PEM");
-        assert_eq!(format!("{:?}", Showing::default()), "Showing { .. }");
+        assert_eq!(format!("{:?}", ClientConfigCache::default()), "ClientConfigCache { .. }");
     }
 }

@@ -1,8 +1,8 @@
-//! From a name to a connected socket: check every address, dial that very one, from the policy's source address. Both families are asked
-//! for and tried at once (Happy Eyeballs, RFC 8305), so that a dead one of them costs a moment.
+//! From a name to a connected socket: check every address, dial that very one, from a source address of the policy's. Both families are
+//! asked for and tried at once (Happy Eyeballs, RFC 8305), so that a dead one of them costs a moment.
 //!
-//! **Invariant:** no socket is connected to an address that [`DialRules`] refuses, and a source address that cannot be had is an error,
-//! never the default address.
+//! **Invariant:** a [`Dialled`] is connected to an address that [`DialRules`] allows, from an address of its [`SourcePool`]. Where none of
+//! these can be had that is an error; the system never chooses in their place.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,12 +15,15 @@ use futures_util::stream::FuturesUnordered;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tollgate_policy::name::Name;
+use tollgate_policy::policy::SourcePool;
 
 use super::address::DialRules;
-use super::resolve::{Family, Found, LookupError, Resolver};
+use super::resolve::{AddressFamily, LookupError, LookupResult, Resolver};
 
+/// In the order in which they are tried.
+const FAMILIES: [AddressFamily; 2] = [AddressFamily::V6, AddressFamily::V4];
 /// How long IPv6 addresses are waited for where there are IPv4 addresses already (RFC 8305, section 3).
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 /// How long an attempt is alone before the next address is tried beside it (RFC 8305, section 5).
@@ -41,7 +44,7 @@ pub(crate) enum DialError {
         "every address of the name is one that may not be dialled; `egress.privateRanges` lists private ones that may"
     )]
     Refused,
-    #[error("no address of the name is of the source address's family")]
+    #[error("no address of the name is of a source address's family")]
     Family,
     #[error("source address {0} cannot be used: {1}")]
     Source(IpAddr, io::Error),
@@ -58,13 +61,21 @@ pub(crate) struct Dial<'a> {
     pub(crate) host: &'a str,
     pub(crate) port: u16,
     pub(crate) fixed: &'a [IpAddr],
-    pub(crate) source: Option<IpAddr>,
-    pub(crate) timeout: Duration,
+    pub(crate) sources: &'a SourcePool,
+    pub(crate) deadline: Instant,
+}
+
+/// A TCP connection: its address was checked, and its source address is one of the policy's. Nothing is known of who is there.
+#[derive(Debug)]
+pub(crate) struct Dialled {
+    stream: TcpStream,
+    remote: SocketAddr,
+    source: IpAddr,
 }
 
 /// Which addresses there are, and which of them may be dialled.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Reach<'a> {
+pub(crate) struct DialContext<'a> {
     pub(crate) rules: &'a DialRules,
     pub(crate) resolver: &'a Resolver,
 }
@@ -87,27 +98,32 @@ struct Candidates {
 
 impl Dial<'_> {
     /// Connects to the first address that answers.
-    pub(crate) async fn connect(self, reach: Reach<'_>) -> Result<TcpStream, DialError> {
+    pub(crate) async fn connect(self, context: DialContext<'_>) -> Result<Dialled, DialError> {
         let mut candidates = Candidates::default();
-        let raced = timeout(self.timeout, self.race(reach, &mut candidates)).await;
-        raced.unwrap_or_else(|_| match (candidates.tried, candidates.refused) {
+        let raced = timeout_at(self.deadline, self.race(context, &mut candidates)).await;
+        let stream = raced.unwrap_or_else(|_| match (candidates.tried, candidates.refused) {
             (true, _) => Err(DialError::Timeout),
             // Others may have come yet; those that did may not be dialled.
             (false, true) => Err(DialError::Refused),
             (false, false) => Err(DialError::Resolve(candidates.resolve.unwrap_or(LookupError::Timeout))),
-        })
+        })?;
+        Dialled::new(stream).map_err(DialError::Connect)
     }
 
-    async fn race(self, reach: Reach<'_>, candidates: &mut Candidates) -> Result<TcpStream, DialError> {
+    async fn race(
+        self,
+        context: DialContext<'_>,
+        candidates: &mut Candidates,
+    ) -> Result<TcpStream, DialError> {
         let mut lookups = FuturesUnordered::new();
         match self.written() {
-            Some(addresses) => candidates.add(&addresses, self, reach),
+            Some(addresses) => candidates.add(&addresses, self, context),
             None => {
-                let families = [Family::V6, Family::V4];
-                let wanted = families.into_iter().filter(|family| self.takes(*family));
-                lookups.extend(wanted.map(|family| self.lookup(family, reach.resolver)));
+                let wanted = FAMILIES.into_iter().filter(|family| self.takes(*family));
+                lookups.extend(wanted.map(|family| self.lookup(family, context.resolver)));
             }
         }
+        // Lookups and attempts go on beside one another until one connects; where all fail, the last failure is the answer.
         let mut attempts = FuturesUnordered::new();
         let mut trying: Vec<(SocketAddr, Instant)> = Vec::new();
         let mut next = pin!(sleep_until(Instant::now()));
@@ -119,13 +135,13 @@ impl Dial<'_> {
                     match done {
                         Ok(stream) => {
                             let slow = trying.iter().filter(|(_, begun)| begun.elapsed() >= ATTEMPT_DELAY);
-                            slow.for_each(|(slow, _)| reach.resolver.avoid(*slow));
+                            slow.for_each(|(slow, _)| context.resolver.avoid(*slow));
                             return Ok(stream);
                         }
-                        // Another address of the same name cannot mend the source.
-                        Err(error @ DialError::Source(..)) => return Err(error),
                         Err(error) => {
-                            reach.resolver.avoid(address);
+                            if !matches!(error, DialError::Source(..)) {
+                                context.resolver.avoid(address);
+                            }
                             candidates.connect = Some(error);
                             next.as_mut().reset(Instant::now());
                         }
@@ -134,13 +150,14 @@ impl Dial<'_> {
                 Some((family, found)) = lookups.next(), if !lookups.is_empty() => {
                     match found {
                         Ok(addresses) => {
-                            candidates.other_family |= addresses.is_empty() && self.source.is_some();
-                            candidates.add(&reach.resolver.turned(&addresses), self, reach);
+                            let is_bound = FAMILIES.into_iter().any(|other| !self.takes(other));
+                            candidates.other_family |= addresses.is_empty() && is_bound;
+                            candidates.add(&context.resolver.rotated(&addresses), self, context);
                         }
                         Err(error) => candidates.resolve = Some(error),
                     }
                     if trying.is_empty() {
-                        let waits = family == Family::V4 && !lookups.is_empty();
+                        let waits = family == AddressFamily::V4 && !lookups.is_empty();
                         let delay = if waits { RESOLUTION_DELAY } else { Duration::ZERO };
                         next.as_mut().reset(Instant::now() + delay);
                     }
@@ -159,7 +176,7 @@ impl Dial<'_> {
         }
     }
 
-    async fn lookup(self, family: Family, resolver: &Resolver) -> (Family, Found) {
+    async fn lookup(self, family: AddressFamily, resolver: &Resolver) -> (AddressFamily, LookupResult) {
         (family, resolver.lookup(self.host, family, self.destination).await)
     }
 
@@ -172,35 +189,59 @@ impl Dial<'_> {
         bare.parse().ok().map(|address| vec![address])
     }
 
-    fn takes(&self, family: Family) -> bool {
-        self.source.is_none_or(|source| Family::of(source) == family)
+    fn takes(&self, family: AddressFamily) -> bool {
+        self.sources.towards(family.unspecified()).next().is_some()
     }
 
+    /// Connects from the first source address that can be had.
     async fn attempt(&self, address: SocketAddr) -> Result<TcpStream, DialError> {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
-        let socket = socket.map_err(DialError::Connect)?;
-        socket.set_nodelay(true).map_err(DialError::Connect)?;
-        SockRef::from(&socket).set_tcp_keepalive(&KEEPALIVE).map_err(DialError::Connect)?;
-        if let Some(source) = self.source {
-            bind_source(&socket, source).map_err(|error| DialError::Source(source, error))?;
+        let mut unusable = DialError::Family;
+        for source in self.sources.towards(address.ip()) {
+            match connect(address, source).await {
+                Err(error @ DialError::Source(..)) => unusable = error,
+                done => return done,
+            }
         }
-        socket.connect(address).await.map_err(|error| match (error.kind(), self.source) {
-            (io::ErrorKind::AddrNotAvailable, Some(source)) => DialError::Source(source, error),
-            _ => DialError::Connect(error),
-        })
+        Err(unusable)
     }
+}
+
+impl Dialled {
+    fn new(stream: TcpStream) -> io::Result<Self> {
+        let (remote, source) = (stream.peer_addr()?, stream.local_addr()?.ip());
+        Ok(Self { stream, remote, source })
+    }
+
+    /// The stream, the address and port at its other end, and the local address it leaves from.
+    pub(crate) fn into_parts(self) -> (TcpStream, SocketAddr, IpAddr) {
+        (self.stream, self.remote, self.source)
+    }
+}
+
+async fn connect(address: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream, DialError> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let socket = socket.map_err(DialError::Connect)?;
+    socket.set_nodelay(true).map_err(DialError::Connect)?;
+    SockRef::from(&socket).set_tcp_keepalive(&KEEPALIVE).map_err(DialError::Connect)?;
+    if let Some(source) = source {
+        bind_source(&socket, source).map_err(|error| DialError::Source(source, error))?;
+    }
+    socket.connect(address).await.map_err(|error| match (error.kind(), source) {
+        (io::ErrorKind::AddrNotAvailable, Some(source)) => DialError::Source(source, error),
+        _ => DialError::Connect(error),
+    })
 }
 
 impl Candidates {
     /// Takes those of `addresses` that may be dialled.
-    fn add(&mut self, addresses: &[IpAddr], dial: Dial<'_>, reach: Reach<'_>) {
+    fn add(&mut self, addresses: &[IpAddr], dial: Dial<'_>, context: DialContext<'_>) {
         for address in addresses {
             let socket = SocketAddr::new(*address, dial.port);
-            if !reach.rules.allows_socket(socket) {
+            if !context.rules.allows_socket(socket) {
                 self.refused = true;
-            } else if !dial.takes(Family::of(*address)) {
+            } else if !dial.takes(AddressFamily::of(*address)) {
                 self.other_family = true;
-            } else if reach.resolver.avoids(socket) {
+            } else if context.resolver.avoids(socket) {
                 self.avoided.push_back(socket);
             } else if socket.is_ipv4() {
                 self.v4.push_back(socket);
@@ -256,12 +297,17 @@ mod tests {
 
     fn dial(host: &str, port: u16) -> Dial<'_> {
         static DESTINATION: LazyLock<Name> = LazyLock::new(|| "up".parse().unwrap());
-        let timeout = Duration::from_secs(2);
-        Dial { destination: &DESTINATION, host, port, fixed: &[], source: None, timeout }
+        static SYSTEM: LazyLock<SourcePool> = LazyLock::new(SourcePool::default);
+        let deadline = Instant::now() + Duration::from_secs(2);
+        Dial { destination: &DESTINATION, host, port, fixed: &[], sources: &SYSTEM, deadline }
     }
 
-    async fn connect(dial: Dial<'_>, rules: &DialRules) -> Result<TcpStream, DialError> {
-        dial.connect(Reach { rules, resolver: &Resolver::new(&[]) }).await
+    fn sources(addresses: &[&str]) -> SourcePool {
+        SourcePool::ordered(&addresses.iter().map(|a| a.parse().unwrap()).collect::<Vec<_>>())
+    }
+
+    async fn connect(dial: Dial<'_>, rules: &DialRules) -> Result<Dialled, DialError> {
+        dial.connect(DialContext { rules, resolver: &Resolver::new(&[]) }).await
     }
 
     #[tokio::test]
@@ -277,18 +323,31 @@ mod tests {
     async fn the_source_address_is_the_one_the_peer_sees() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let from = Dial { source: Some("127.0.0.7".parse().unwrap()), ..dial("127.0.0.1", port) };
-        let stream = connect(from, &loopback()).await.unwrap();
+        let from = Dial { sources: &sources(&["127.0.0.7"]), ..dial("127.0.0.1", port) };
+        let (stream, remote, source) = connect(from, &loopback()).await.unwrap().into_parts();
         let (_, seen) = listener.accept().await.unwrap();
         assert_eq!(seen, stream.local_addr().unwrap());
+        assert_eq!((source, remote), (seen.ip(), listener.local_addr().unwrap()));
         assert_eq!(seen.ip(), "127.0.0.7".parse::<IpAddr>().unwrap());
+    }
+
+    #[tokio::test]
+    async fn the_next_source_address_is_taken_where_the_first_cannot_be_had() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let pool = sources(&["192.0.2.1", "2001:db8::1", "127.0.0.7", "127.0.0.8"]);
+        let from = Dial { sources: &pool, ..dial("127.0.0.1", port) };
+        let (_, _, source) = connect(from, &loopback()).await.unwrap().into_parts();
+        assert_eq!(source, "127.0.0.7".parse::<IpAddr>().unwrap());
+        let other = Dial { sources: &sources(&["2001:db8::1"]), ..from };
+        assert!(matches!(connect(other, &loopback()).await, Err(DialError::Family)));
     }
 
     #[tokio::test]
     async fn a_source_address_that_is_not_ours_is_an_error_and_not_the_default() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let from = Dial { source: Some("192.0.2.1".parse().unwrap()), ..dial("127.0.0.1", port) };
+        let from = Dial { sources: &sources(&["192.0.2.1"]), ..dial("127.0.0.1", port) };
         assert!(matches!(connect(from, &loopback()).await, Err(DialError::Source(..))));
     }
 
@@ -301,17 +360,22 @@ mod tests {
         full.bind(SocketAddr::from(([127, 0, 0, 9], port))).unwrap();
         let full = full.listen(1).unwrap();
         let mut queued = Vec::new();
-        while let Ok(queue) = timeout(ATTEMPT_DELAY, TcpStream::connect(full.local_addr().unwrap())).await {
+        let waits = || Instant::now() + ATTEMPT_DELAY;
+        while let Ok(queue) = timeout_at(waits(), TcpStream::connect(full.local_addr().unwrap())).await {
             queued.push(queue.unwrap());
         }
         let fixed: Vec<IpAddr> = ["127.0.0.8", "127.0.0.9", "127.0.0.1"].map(|a| a.parse().unwrap()).into();
-        let dial = Dial { fixed: &fixed, timeout: Duration::from_secs(20), ..dial("api.test", port) };
+        let dial = Dial {
+            fixed: &fixed,
+            deadline: Instant::now() + Duration::from_secs(20),
+            ..dial("api.test", port)
+        };
         let (rules, resolver) = (loopback(), Resolver::new(&[]));
-        let reach = Reach { rules: &rules, resolver: &resolver };
+        let context = DialContext { rules: &rules, resolver: &resolver };
         for attempt in 0..2 {
             let begun = Instant::now();
-            let stream = dial.connect(reach).await.unwrap();
-            assert_eq!(stream.peer_addr().unwrap().ip(), fixed[2]);
+            let (_, remote, _) = dial.connect(context).await.unwrap().into_parts();
+            assert_eq!(remote.ip(), fixed[2]);
             assert!(attempt == 0 || begun.elapsed() < ATTEMPT_DELAY, "{:?}", begun.elapsed());
             assert!(begun.elapsed() < Duration::from_secs(10), "not a share of the time for each");
         }
@@ -321,8 +385,8 @@ mod tests {
     async fn a_name_that_nobody_answers_for_is_said_to_be_that() {
         let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let resolver = Resolver::new(&[silent.local_addr().unwrap()]);
-        let dial = Dial { timeout: Duration::from_millis(300), ..dial("api.test", 443) };
-        let failed = dial.connect(Reach { rules: &loopback(), resolver: &resolver }).await;
+        let dial = Dial { deadline: Instant::now() + Duration::from_millis(300), ..dial("api.test", 443) };
+        let failed = dial.connect(DialContext { rules: &loopback(), resolver: &resolver }).await;
         assert!(matches!(failed, Err(DialError::Resolve(LookupError::Timeout))), "{failed:?}");
     }
 }

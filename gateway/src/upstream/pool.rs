@@ -1,34 +1,32 @@
 //! Connections to upstreams that are kept, per core.
 //!
-//! **Invariant:** a connection serves one key only: destination, verified name, port, TLS configuration, source address,
+//! **Invariant:** a connection serves one key only: destination, verified name, port, TLS configuration, source addresses,
 //! credential version, client certificate and what it offers. An HTTP/1 connection is handed out again only when hyper reports it idle: the whole request written,
 //! the whole answer read, nothing left to read. Otherwise it is closed. An HTTP/2 connection serves one caller only: answers that its caller does
 //! not take stop, or end, all that is on it.
 
 use std::hash::{Hash, Hasher};
-use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::HeaderValue;
 use http::uri::Authority;
-use hyper::client::conn::{http1, http2};
-use rustls::AlertDescription;
-use tokio::sync::Notify;
+use hyper::client::conn::http2;
 use tokio::time::Instant;
 use tollgate_policy::caller::SpiffeId;
 use tollgate_policy::map::Map;
 use tollgate_policy::name::Name;
-use tollgate_policy::policy::Credential;
+use tollgate_policy::policy::{Credential, SourcePool};
 use tollgate_secrets::{Secret, Version};
 
+use super::alpn::AlpnOffer;
 use super::body::OutBody;
-use super::certificate::Showing;
-use super::offer::Offer;
+use super::certificate::ClientConfigCache;
+use super::connection_state::ConnectionState;
+use super::http_handshake::{Http1Sender, Negotiated, StreamLimit};
 use super::resolve::Resolver;
-use super::speak::Streams;
-use crate::ledger::{Gate, Journal};
+use crate::ledger::Journal;
 
 /// An idle connection older than this is closed: below the 60 s after which common load balancers close theirs.
 const IDLE_LIMIT: Duration = Duration::from_secs(55);
@@ -42,18 +40,18 @@ const STREAMS_PER_CONNECTION: usize = 100;
 
 /// What two calls must agree on to share a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Key {
+pub(crate) struct PoolKey {
     pub(crate) destination: Name,
     pub(crate) host: Arc<str>,
     pub(crate) port: u16,
     pub(crate) tls: u64,
-    pub(crate) source: Option<IpAddr>,
+    pub(crate) sources: SourcePool,
     pub(crate) credential: Option<(Name, Version)>,
     pub(crate) certificate: Option<(Name, Version)>,
-    pub(crate) offer: Offer,
+    pub(crate) offer: AlpnOffer,
 }
 
-impl Hash for Key {
+impl Hash for PoolKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         // Host and version tell keys apart; the rest rarely differs and is left to `Eq`.
         self.host.hash(state);
@@ -64,48 +62,19 @@ impl Hash for Key {
     }
 }
 
-/// What is known of a verified connection; addresses as records show them.
 #[derive(Debug)]
-pub(crate) struct Verified {
-    pub(crate) host: Arc<str>,
-    /// Host and port as a request names them, for HTTP/2 and for `Host`.
-    pub(crate) authority: (Authority, HeaderValue),
-    pub(crate) remote: Arc<str>,
-    pub(crate) source: Arc<str>,
-    pub(super) gate: Arc<Gate>,
-    /// Why the other side did not take the connection after all.
-    pub(super) refused: OnceLock<AlertDescription>,
-    /// How many bytes it has sent.
-    pub(super) heard: AtomicU64,
-    /// Each time that bytes go either way.
-    pub(super) moves: Notify,
-}
-
-impl Verified {
-    /// Bytes went to the other side, or this many came from it.
-    pub(super) fn moved(&self, heard: usize) {
-        self.heard.fetch_add(heard as u64, Ordering::Relaxed);
-        self.moves.notify_waiters();
-    }
-
-    pub(super) fn heard(&self) -> u64 {
-        self.heard.load(Ordering::Relaxed)
-    }
+struct IdleHttp1 {
+    http1: Http1Sender,
+    state: Arc<ConnectionState>,
+    since: Instant,
 }
 
 #[derive(Debug)]
-pub(crate) struct Http1 {
-    pub(crate) sender: http1::SendRequest<OutBody>,
-    pub(crate) verified: Arc<Verified>,
-    idle_since: Instant,
-}
-
-#[derive(Debug)]
-struct Http2 {
+struct SharedHttp2 {
     sender: http2::SendRequest<OutBody>,
-    verified: Arc<Verified>,
+    state: Arc<ConnectionState>,
     streams: Arc<AtomicUsize>,
-    allowed: Streams,
+    allowed: StreamLimit,
     used: Instant,
 }
 
@@ -119,35 +88,41 @@ impl Drop for StreamSlot {
     }
 }
 
-/// A connection as the pool hands it out.
+/// A connection as the pool hands it out, for one exchange.
 #[derive(Debug)]
-pub(crate) enum Line {
-    Http1(http1::SendRequest<OutBody>),
+pub(super) enum Sender {
+    Http1(Http1Sender),
     Http2(http2::SendRequest<OutBody>, StreamSlot),
 }
 
 /// All connections of one key.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Bucket {
-    /// Most fields of an answer over HTTP/1.1.
-    pub(super) answer_fields: usize,
-    http1: Mutex<Vec<Http1>>,
-    http2: Mutex<Map<SpiffeId, Vec<Http2>>>,
+    /// Host and port as a request names them, for HTTP/2 and for `Host`.
+    pub(super) authority: (Authority, HeaderValue),
+    http1: Mutex<Vec<IdleHttp1>>,
+    http2: Mutex<Map<SpiffeId, Vec<SharedHttp2>>>,
     /// The other side wants these calls over HTTP/1.1.
     needs_http1: AtomicBool,
 }
 
 impl Bucket {
+    fn new(key: &PoolKey) -> Result<Self, http::Error> {
+        let authority = authority(&key.host, key.port)?;
+        let (http1, http2, needs_http1) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
+        Ok(Self { authority, http1, http2, needs_http1 })
+    }
+
     /// The connection used last that is ready for a call of `caller`, if any.
-    pub(crate) fn take(&self, caller: &SpiffeId) -> Option<(Line, Arc<Verified>)> {
+    pub(super) fn take(&self, caller: &SpiffeId) -> Option<(Sender, Arc<ConnectionState>)> {
         let mut idle = lock(&self.http1);
         let mut at = idle.len();
         while at > 0 {
             at -= 1;
-            let sender = &idle[at].sender;
+            let sender = &idle[at].http1.sender;
             if sender.is_ready() {
-                let Http1 { sender, verified, .. } = idle.remove(at);
-                return Some((Line::Http1(sender), verified));
+                let IdleHttp1 { http1, state, .. } = idle.remove(at);
+                return Some((Sender::Http1(http1), state));
             }
             if sender.is_closed() {
                 idle.remove(at);
@@ -159,30 +134,29 @@ impl Bucket {
         shared.retain(|c| !c.sender.is_closed());
         let open = shared.iter_mut().find(|c| c.has_room())?;
         open.used = Instant::now();
-        Some((Line::Http2(open.sender.clone(), slot(&open.streams)), Arc::clone(&open.verified)))
+        Some((Sender::Http2(open.sender.clone(), slot(&open.streams)), Arc::clone(&open.state)))
     }
 
     /// Keeps an HTTP/1 connection whose answer was read to its end.
-    pub(crate) fn put(&self, sender: http1::SendRequest<OutBody>, verified: Arc<Verified>) {
+    pub(super) fn put(&self, http1: Http1Sender, state: Arc<ConnectionState>) {
         let mut idle = lock(&self.http1);
-        if idle.len() < IDLE_PER_KEY && !sender.is_closed() {
-            idle.push(Http1 { sender, verified, idle_since: Instant::now() });
+        if idle.len() < IDLE_PER_KEY && !http1.sender.is_closed() {
+            idle.push(IdleHttp1 { http1, state, since: Instant::now() });
         }
     }
 
-    /// Shares a new HTTP/2 connection among the calls of `caller` and takes its first stream.
-    pub(super) fn share(
-        &self,
-        caller: SpiffeId,
-        (sender, allowed): (http2::SendRequest<OutBody>, Streams),
-        verified: &Arc<Verified>,
-    ) -> Line {
+    /// Takes the first exchange on a new connection. One of HTTP/2 is shared among the calls of `caller` from now on.
+    pub(super) fn begin(&self, new: Negotiated, caller: &SpiffeId, state: &Arc<ConnectionState>) -> Sender {
+        let (sender, allowed) = match new {
+            Negotiated::Http1(http1) => return Sender::Http1(http1),
+            Negotiated::Http2(sender, allowed) => (sender, allowed),
+        };
         let streams = Arc::new(AtomicUsize::new(0));
         let first = slot(&streams);
-        let (verified, used) = (Arc::clone(verified), Instant::now());
-        let kept = Http2 { sender: sender.clone(), verified, streams, allowed, used };
-        lock(&self.http2).entry(caller).or_default().push(kept);
-        Line::Http2(sender, first)
+        let (state, used) = (Arc::clone(state), Instant::now());
+        let kept = SharedHttp2 { sender: sender.clone(), state, streams, allowed, used };
+        lock(&self.http2).entry(caller.clone()).or_default().push(kept);
+        Sender::Http2(sender, first)
     }
 
     /// Hands none of its connections out again: one of them did not answer, and the others lead to the same place. What is under way on
@@ -204,11 +178,11 @@ impl Bucket {
     /// Closes what has been idle since `border` or before, and returns how many connections are kept.
     fn sweep(&self, border: Instant) -> usize {
         let mut idle = lock(&self.http1);
-        idle.retain(|c| !c.sender.is_closed() && c.idle_since > border);
+        idle.retain(|c| !c.http1.sender.is_closed() && c.since > border);
         let mut shared = lock(&self.http2);
-        shared.retain(|_, lines| {
-            lines.retain(|c| !c.sender.is_closed() && (!c.is_idle() || c.used > border));
-            !lines.is_empty()
+        shared.retain(|_, own| {
+            own.retain(|c| !c.sender.is_closed() && (!c.is_idle() || c.used > border));
+            !own.is_empty()
         });
         idle.len() + shared.values().map(Vec::len).sum::<usize>()
     }
@@ -216,14 +190,14 @@ impl Bucket {
     /// Adds since when each of its connections has been idle, and returns how many are kept.
     fn idle_since(&self, since: &mut Vec<Instant>) -> usize {
         let idle = lock(&self.http1);
-        since.extend(idle.iter().map(|c| c.idle_since));
+        since.extend(idle.iter().map(|c| c.since));
         let shared = lock(&self.http2);
         since.extend(shared.values().flatten().filter(|c| c.is_idle()).map(|c| c.used));
         idle.len() + shared.values().map(Vec::len).sum::<usize>()
     }
 }
 
-impl Http2 {
+impl SharedHttp2 {
     fn is_idle(&self) -> bool {
         self.streams.load(Ordering::Relaxed) == 0
     }
@@ -232,6 +206,16 @@ impl Http2 {
     fn has_room(&self) -> bool {
         self.streams.load(Ordering::Relaxed) < self.allowed.now().min(STREAMS_PER_CONNECTION)
     }
+}
+
+/// Without the port that HTTPS implies.
+fn authority(host: &str, port: u16) -> Result<(Authority, HeaderValue), http::Error> {
+    let authority = match port {
+        443 => Authority::try_from(host)?,
+        port => Authority::try_from(format!("{host}:{port}"))?,
+    };
+    let host = HeaderValue::from_str(authority.as_str())?;
+    Ok((authority, host))
 }
 
 fn slot(streams: &Arc<AtomicUsize>) -> StreamSlot {
@@ -243,29 +227,39 @@ fn slot(streams: &Arc<AtomicUsize>) -> StreamSlot {
 #[derive(Debug)]
 pub(crate) struct Pool {
     pub(super) journal: Arc<Journal>,
-    pub(super) showing: Showing,
+    pub(super) client_configs: ClientConfigCache,
     pub(super) resolver: Resolver,
-    answer_fields: usize,
+    /// Most fields of an answer over HTTP/1.1.
+    pub(super) answer_fields: usize,
     buckets: Mutex<Buckets>,
 }
 
 #[derive(Debug, Default)]
-struct Buckets(Map<Key, Arc<Bucket>>);
+struct Buckets(Map<PoolKey, Arc<Bucket>>);
 
 impl Pool {
     /// `answer_fields`: most fields of an answer over HTTP/1.1.
     pub(crate) fn new(journal: Arc<Journal>, resolver: Resolver, answer_fields: usize) -> Self {
-        Self { journal, showing: Showing::default(), resolver, answer_fields, buckets: Mutex::default() }
+        Self {
+            journal,
+            client_configs: ClientConfigCache::default(),
+            resolver,
+            answer_fields,
+            buckets: Mutex::default(),
+        }
     }
 
     /// The bucket of `key`, made if need be.
-    pub(crate) fn bucket(&self, key: &Key) -> Arc<Bucket> {
+    ///
+    /// # Errors
+    /// Where host and port cannot be written as an authority.
+    pub(crate) fn bucket(&self, key: &PoolKey) -> Result<Arc<Bucket>, http::Error> {
         let mut buckets = lock(&self.buckets);
         if let Some(known) = buckets.0.get(key) {
-            return Arc::clone(known);
+            return Ok(Arc::clone(known));
         }
-        let new = Arc::new(Bucket { answer_fields: self.answer_fields, ..Bucket::default() });
-        Arc::clone(buckets.0.entry(key.clone()).or_insert(new))
+        let new = Arc::new(Bucket::new(key)?);
+        Ok(Arc::clone(buckets.0.entry(key.clone()).or_insert(new)))
     }
 
     /// To be called before a connection to `destination` is opened: closes the oldest idle ones where there are too many.
@@ -275,12 +269,12 @@ impl Pool {
 
     /// Lets go of client certificates: the policy changed. Connections that showed one are not handed out for another.
     pub(crate) fn forget_certificates(&self) {
-        self.showing.clear();
+        self.client_configs.clear();
     }
 
     /// Lets go of client certificates of which `current` says that they are in force no longer.
     pub(crate) fn retain_certificates(&self, current: impl Fn(&Credential, usize) -> Option<Arc<Secret>>) {
-        self.showing.retain(current);
+        self.client_configs.retain(current);
     }
 
     /// Closes what has been idle for too long and returns how many connections are kept.

@@ -10,7 +10,7 @@ mod ask;
 mod tests;
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -62,51 +62,59 @@ pub(crate) enum LookupError {
 
 /// IPv4 or IPv6: each is asked for by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Family {
+pub(crate) enum AddressFamily {
     V4,
     V6,
 }
 
-impl Family {
+impl AddressFamily {
     pub(crate) const fn of(address: IpAddr) -> Self {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// Stands for any address of the family.
+    pub(crate) const fn unspecified(self) -> IpAddr {
+        match self {
+            Self::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Self::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        }
     }
 }
 
 /// The addresses of one family; none where the name has others only.
-pub(crate) type Found = Result<Arc<[IpAddr]>, LookupError>;
+pub(crate) type LookupResult = Result<Arc<[IpAddr]>, LookupError>;
 
-type Asking = Pin<Box<dyn Future<Output = Found> + Send>>;
+type PendingQuery = Pin<Box<dyn Future<Output = LookupResult> + Send>>;
 
 /// What one core knows of names.
 #[derive(Clone)]
-pub(crate) struct Resolver(Arc<Inner>);
+pub(crate) struct Resolver(Arc<ResolverInner>);
 
-struct Inner {
+struct ResolverInner {
     servers: Nameservers,
-    known: Mutex<Known>,
-    room: Arc<Semaphore>,
-    turn: AtomicUsize,
+    cache: Mutex<DnsCache>,
+    lookups: Arc<Semaphore>,
+    rotation: AtomicUsize,
 }
 
 #[derive(Default)]
-struct Known {
-    names: Map<(Arc<str>, Family), Entry>,
-    places: Map<Name, Arc<Semaphore>>,
+struct DnsCache {
+    names: Map<(Arc<str>, AddressFamily), CachedName>,
+    per_destination: Map<Name, Arc<Semaphore>>,
     avoided: Map<SocketAddr, Instant>,
 }
 
 #[derive(Default)]
-struct Entry {
-    answer: Option<(Found, Instant)>,
+struct CachedName {
+    answer: Option<(LookupResult, Instant)>,
     /// The last question led to nothing, and until when it is not asked again.
     failed: Option<(LookupError, Instant)>,
-    asking: Option<WeakShared<Asking>>,
+    asking: Option<WeakShared<PendingQuery>>,
 }
 
-enum Look {
-    Known(Found),
-    Asking(Shared<Asking>, Option<Arc<[IpAddr]>>),
+enum CacheLookup {
+    Known(LookupResult),
+    Pending(Shared<PendingQuery>, Option<Arc<[IpAddr]>>),
 }
 
 impl fmt::Debug for Resolver {
@@ -119,11 +127,11 @@ impl Resolver {
     /// Asks `servers`; where there are none, those of `/etc/resolv.conf`. `/etc/hosts` comes first.
     pub(crate) fn new(servers: &[SocketAddr]) -> Self {
         let servers = Nameservers::new(servers);
-        Self(Arc::new(Inner {
+        Self(Arc::new(ResolverInner {
             servers,
-            known: Mutex::default(),
-            room: Arc::new(Semaphore::new(IN_ALL)),
-            turn: AtomicUsize::new(0),
+            cache: Mutex::default(),
+            lookups: Arc::new(Semaphore::new(IN_ALL)),
+            rotation: AtomicUsize::new(0),
         }))
     }
 
@@ -131,11 +139,11 @@ impl Resolver {
     ///
     /// # Errors
     /// Where the name does not exist, or the servers answer with an error.
-    pub(crate) async fn lookup(&self, host: &str, family: Family, destination: &Name) -> Found {
+    pub(crate) async fn lookup(&self, host: &str, family: AddressFamily, destination: &Name) -> LookupResult {
         loop {
             let (asking, stale) = match self.look(host, family, destination) {
-                Look::Known(found) => return found,
-                Look::Asking(asking, stale) => (asking, stale),
+                CacheLookup::Known(found) => return found,
+                CacheLookup::Pending(asking, stale) => (asking, stale),
             };
             let Some(stale) = stale else {
                 match asking.await {
@@ -154,38 +162,38 @@ impl Resolver {
         }
     }
 
-    fn look(&self, host: &str, family: Family, destination: &Name) -> Look {
+    fn look(&self, host: &str, family: AddressFamily, destination: &Name) -> CacheLookup {
         let now = Instant::now();
-        let key: (Arc<str>, Family) = (host.into(), family);
-        let mut known = self.0.lock();
-        known.make_room(now);
-        let place = known.place(destination);
-        let entry = known.names.entry(key.clone()).or_default();
+        let key: (Arc<str>, AddressFamily) = (host.into(), family);
+        let mut cache = self.0.lock();
+        cache.make_room(now);
+        let limit = cache.limit_of(destination);
+        let entry = cache.names.entry(key.clone()).or_default();
         if let Some((found, until)) = &entry.answer
             && now < *until
         {
-            return Look::Known(found.clone());
+            return CacheLookup::Known(found.clone());
         }
         let stale = entry.stale(now);
         if let Some((error, until)) = &entry.failed
             && now < *until
         {
-            return Look::Known(stale.ok_or_else(|| error.clone()));
+            return CacheLookup::Known(stale.ok_or_else(|| error.clone()));
         }
         if let Some(asking) = entry.under_way() {
-            return Look::Asking(asking, stale);
+            return CacheLookup::Pending(asking, stale);
         }
-        let asking = Self::ask(Arc::clone(&self.0), key, place).shared();
+        let asking = Self::ask(Arc::clone(&self.0), key, limit).shared();
         entry.asking = asking.downgrade();
-        Look::Asking(asking, stale)
+        CacheLookup::Pending(asking, stale)
     }
 
     /// Gone when nobody waits for it any more.
-    fn ask(inner: Arc<Inner>, key: (Arc<str>, Family), place: Arc<Semaphore>) -> Asking {
+    fn ask(inner: Arc<ResolverInner>, key: (Arc<str>, AddressFamily), limit: Arc<Semaphore>) -> PendingQuery {
         Box::pin(async move {
             // Closed never.
-            let _place = place.acquire().await;
-            let _room = inner.room.acquire().await;
+            let _slot = limit.acquire().await;
+            let _lookup = inner.lookups.acquire().await;
             let asked = timeout(ASKED_FOR, inner.servers.ask(&key.0, key.1)).await;
             let (found, holds) = match asked.unwrap_or(Err((LookupError::Timeout, Duration::ZERO))) {
                 Ok((addresses, holds)) => (Ok(addresses), holds.clamp(HOLDS.0, HOLDS.1)),
@@ -205,63 +213,63 @@ impl Resolver {
     }
 
     /// The same addresses, beginning with another each time: all of them have their share of the connections.
-    pub(crate) fn turned(&self, addresses: &[IpAddr]) -> Vec<IpAddr> {
-        let mut turned = addresses.to_vec();
-        if !turned.is_empty() {
-            let turn = self.0.turn.fetch_add(1, Ordering::Relaxed) % turned.len();
-            turned.rotate_left(turn);
+    pub(crate) fn rotated(&self, addresses: &[IpAddr]) -> Vec<IpAddr> {
+        let mut rotated = addresses.to_vec();
+        if !rotated.is_empty() {
+            let rotation = self.0.rotation.fetch_add(1, Ordering::Relaxed) % rotated.len();
+            rotated.rotate_left(rotation);
         }
-        turned
+        rotated
     }
 
     /// `address` did not answer, or not before another.
     pub(crate) fn avoid(&self, address: SocketAddr) {
         let now = Instant::now();
-        let mut known = self.0.lock();
-        if known.avoided.len() >= AVOIDED_AT_ONCE {
-            known.avoided.retain(|_, until| now < *until);
+        let mut cache = self.0.lock();
+        if cache.avoided.len() >= AVOIDED_AT_ONCE {
+            cache.avoided.retain(|_, until| now < *until);
         }
-        if known.avoided.len() < AVOIDED_AT_ONCE {
-            known.avoided.insert(address, now + AVOIDED);
+        if cache.avoided.len() < AVOIDED_AT_ONCE {
+            cache.avoided.insert(address, now + AVOIDED);
         }
     }
 
     /// Whether others are tried first.
     pub(crate) fn avoids(&self, address: SocketAddr) -> bool {
-        let known = self.0.lock();
-        known.avoided.get(&address).is_some_and(|until| Instant::now() < *until)
+        let cache = self.0.lock();
+        cache.avoided.get(&address).is_some_and(|until| Instant::now() < *until)
     }
 }
 
-impl Inner {
-    fn answered(&self, key: &(Arc<str>, Family), found: Found, holds: Duration) {
-        let mut known = self.lock();
-        let entry = known.names.entry(key.clone()).or_default();
-        *entry = Entry { answer: Some((found, Instant::now() + holds)), ..Entry::default() };
+impl ResolverInner {
+    fn answered(&self, key: &(Arc<str>, AddressFamily), found: LookupResult, holds: Duration) {
+        let mut cache = self.lock();
+        let entry = cache.names.entry(key.clone()).or_default();
+        *entry = CachedName { answer: Some((found, Instant::now() + holds)), ..CachedName::default() };
     }
 
-    fn failed(&self, key: &(Arc<str>, Family), error: LookupError, pause: Duration) {
-        let mut known = self.lock();
-        let entry = known.names.entry(key.clone()).or_default();
+    fn failed(&self, key: &(Arc<str>, AddressFamily), error: LookupError, pause: Duration) {
+        let mut cache = self.lock();
+        let entry = cache.names.entry(key.clone()).or_default();
         entry.failed = Some((error, Instant::now() + pause));
     }
 
     /// It belongs to one core: the lock is never contended, and what it guards stays whole if a holder panics.
-    fn lock(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, DnsCache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Known {
-    fn place(&mut self, destination: &Name) -> Arc<Semaphore> {
-        if self.places.len() > NAMES {
-            self.places.retain(|_, place| Arc::strong_count(place) > 1);
+impl DnsCache {
+    fn limit_of(&mut self, destination: &Name) -> Arc<Semaphore> {
+        if self.per_destination.len() > NAMES {
+            self.per_destination.retain(|_, place| Arc::strong_count(place) > 1);
         }
-        if let Some(place) = self.places.get(destination) {
+        if let Some(place) = self.per_destination.get(destination) {
             return Arc::clone(place);
         }
         let place = Arc::new(Semaphore::new(PER_DESTINATION));
-        self.places.insert(destination.clone(), Arc::clone(&place));
+        self.per_destination.insert(destination.clone(), Arc::clone(&place));
         place
     }
 
@@ -277,7 +285,7 @@ impl Known {
     }
 }
 
-impl Entry {
+impl CachedName {
     /// The last answer, where it is not too old.
     fn stale(&self, now: Instant) -> Option<Arc<[IpAddr]>> {
         let (found, until) = self.answer.as_ref()?;
@@ -290,7 +298,7 @@ impl Entry {
     }
 
     /// The question that somebody waits for; not one that has its answer, which its last caller may not have read yet.
-    fn under_way(&self) -> Option<Shared<Asking>> {
+    fn under_way(&self) -> Option<Shared<PendingQuery>> {
         self.asking.as_ref()?.upgrade().filter(|asking| asking.peek().is_none())
     }
 }

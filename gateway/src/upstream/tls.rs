@@ -20,7 +20,7 @@ use x509_parser::prelude::FromDer;
 
 use crate::expiry::{Age, Validity, title};
 
-use super::offer::Offer;
+use super::alpn::AlpnOffer;
 
 /// Why a verifier could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +47,7 @@ pub(crate) struct TlsClient {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TlsClients {
     system: Option<TlsClient>,
-    bundles: BTreeMap<PathBuf, Bundle>,
+    bundles: BTreeMap<PathBuf, CaBundle>,
     /// Of the snapshot before.
     before: HashMap<CaState, TlsClient>,
 }
@@ -56,7 +56,7 @@ pub(crate) struct TlsClients {
 pub(crate) type CaState = [u8; 32];
 
 #[derive(Clone, Debug)]
-struct Bundle {
+struct CaBundle {
     state: CaState,
     client: TlsClient,
     roots: Vec<(String, Validity)>,
@@ -109,14 +109,14 @@ impl TlsClients {
         if let Some(known) = self.bundles.get(file) {
             return Ok(known.client.clone());
         }
-        let ca = Ca::read(file, Timestamp::now())?;
+        let ca = CaFile::read(file, Timestamp::now())?;
         let known = self.before.get(&ca.state).cloned();
         let alike = self.bundles.values().find(|bundle| bundle.state == ca.state);
         let client = match known.or_else(|| alike.map(|bundle| bundle.client.clone())) {
             Some(client) => client,
             None => build(ca.in_date)?,
         };
-        let bundle = Bundle { state: ca.state, client: client.clone(), roots: ca.roots };
+        let bundle = CaBundle { state: ca.state, client: client.clone(), roots: ca.roots };
         self.bundles.insert(file.into(), bundle);
         Ok(client)
     }
@@ -124,17 +124,17 @@ impl TlsClients {
 
 /// What a CA bundle is now; `None` where it cannot be used.
 pub(crate) fn ca_state(file: &Path) -> Option<CaState> {
-    Ca::read(file, Timestamp::now()).ok().map(|ca| ca.state)
+    CaFile::read(file, Timestamp::now()).ok().map(|ca| ca.state)
 }
 
 /// A CA bundle as it was read. A certificate that is out of date verifies nobody: rustls does not ask for the dates of a root.
-struct Ca {
+struct CaFile {
     state: CaState,
     in_date: RootCertStore,
     roots: Vec<(String, Validity)>,
 }
 
-impl Ca {
+impl CaFile {
     fn read(file: &Path, now: Timestamp) -> Result<Self, TlsSetupError> {
         let pem = std::fs::read(file).map_err(|error| TlsSetupError::Read(file.into(), error))?;
         let mut context = digest::Context::new(&digest::SHA256);
@@ -171,7 +171,7 @@ fn build(roots: RootCertStore) -> Result<TlsClient, TlsSetupError> {
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = Offer::Http1.alpn();
+    config.alpn_protocols = AlpnOffer::Http1.alpn();
     config.enable_early_data = false;
     Ok(TlsClient { config: Arc::new(config), id: NEXT.fetch_add(1, Ordering::Relaxed) })
 }

@@ -7,7 +7,9 @@ use std::error::Error;
 use h2::Reason;
 use rustls::AlertDescription;
 
-use super::{OutBody, Unreadable, UpstreamError};
+use super::answer::UnreadableAnswer;
+use super::body::OutBody;
+use super::error::UpstreamError;
 
 /// No answer came.
 #[derive(Debug)]
@@ -63,7 +65,7 @@ impl Unanswered {
     }
 
     pub(crate) fn into_error(self) -> UpstreamError {
-        if let Some(unreadable) = Unreadable::of(&self.error).filter(|_| self.refused.is_none()) {
+        if let Some(unreadable) = UnreadableAnswer::of(&self.error).filter(|_| self.refused.is_none()) {
             return UpstreamError::Unreadable(unreadable);
         }
         match (self.refused, self.fate()) {

@@ -9,7 +9,7 @@ use crate::dialect::Dialect;
 use crate::model::{Address, DestinationSpec, HttpWord, Interval, Resource, ScrubWord, VerifySpec, guess};
 use crate::name::Name;
 use crate::pattern::HostPattern;
-use crate::resource::{Destination, HttpVersion, Scrub, Timeouts, TlsVerify};
+use crate::resource::{Destination, HttpVersion, Scrub, SourcePool, Timeouts, TlsVerify};
 use crate::target::GatewayName;
 
 impl Compiler<'_> {
@@ -61,7 +61,7 @@ impl Compiler<'_> {
             hosts: spec.hosts.values().cloned().collect(),
             port: spec.port.unwrap_or(443),
             addresses: spec.addresses.values().map(|Address(address)| *address).collect(),
-            source_address: spec.source_address.map(|Address(address)| address),
+            sources: SourcePool::ordered(spec.source_address.map(|Address(address)| address).as_slice()),
             tls,
             client_certificate,
             dialect,

@@ -197,14 +197,14 @@ fn endpoint(
             format!("the host of Destination/{name} is an address itself, so `addresses` cannot hold for it"),
         );
     }
-    let Destination { port, addresses, source_address, tls, timeouts, .. } = &*destination;
+    let Destination { port, addresses, sources, tls, timeouts, .. } = &*destination;
     Some(TokenEndpoint {
         destination: destination.name.clone(),
         host: host.clone(),
         port: *port,
         path: path?,
         addresses: addresses.clone(),
-        source_address: *source_address,
+        source_address: sources.first(),
         tls: tls.clone(),
         connect: timeouts.connect,
         first_byte: timeouts.first_byte,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::source_pool::SourcePool;
 use crate::dialect::Dialect;
 use crate::model::Source;
 use crate::name::Name;
@@ -22,8 +23,8 @@ pub struct Destination {
     pub port: u16,
     /// Dialled instead of what DNS says; empty: DNS decides.
     pub addresses: Vec<IpAddr>,
-    /// The local address that connections leave from; `None`: the system's choice.
-    pub source_address: Option<IpAddr>,
+    /// The local addresses that connections leave from.
+    pub sources: SourcePool,
     /// Whom the destination's certificate has to be verified by.
     pub tls: TlsVerify,
     /// The credential that is its client certificate; [`crate::policy::Policy::client_certificate`] has it.

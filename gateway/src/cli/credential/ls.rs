@@ -12,7 +12,7 @@ use super::{Gateway, admin};
 use crate::app;
 use crate::cli::check::Subject;
 use crate::cli::{complain, output};
-use crate::credentials::{self, Listed};
+use crate::credentials::{self, KeyListing};
 use crate::snapshot::Snapshot;
 use crate::table::{Column, Cut, Page, Table, YELLOW, visible};
 
@@ -46,7 +46,7 @@ pub(super) fn run(args: &LsArgs) -> anyhow::Result<()> {
     })
 }
 
-fn listed(args: &LsArgs) -> anyhow::Result<Vec<Listed>> {
+fn listed(args: &LsArgs) -> anyhow::Result<Vec<KeyListing>> {
     let (settings, subject) = Subject::of_settings(args.gateway.config.clone())?;
     let address = args.admin.unwrap_or(settings.admin.address);
     if let Some(body) = admin::get(address, &settings.admin.token_file, "/debug/credentials")? {
@@ -78,7 +78,7 @@ fn tint(health: &str) -> Option<Style> {
     (!["well", "-"].contains(&health)).then_some(YELLOW)
 }
 
-fn write_table(listed: &[Listed], now: Timestamp, out: &mut impl Write, page: Page) -> io::Result<()> {
+fn write_table(listed: &[KeyListing], now: Timestamp, out: &mut impl Write, page: Page) -> io::Result<()> {
     if listed.is_empty() {
         return writeln!(out, "No credentials.");
     }
@@ -87,7 +87,7 @@ fn write_table(listed: &[Listed], now: Timestamp, out: &mut impl Write, page: Pa
     table.write(out, page).map(drop)
 }
 
-fn row(credential: &Listed, now: Timestamp) -> Vec<String> {
+fn row(credential: &KeyListing, now: Timestamp) -> Vec<String> {
     let none = || "-".to_owned();
     let time = |seconds: Option<u64>| seconds.map_or_else(none, short);
     let last_use = credential.last_use.map_or_else(none, |at| {
@@ -110,7 +110,7 @@ fn row(credential: &Listed, now: Timestamp) -> Vec<String> {
 }
 
 /// Its alias, and its part of the callers.
-fn key(credential: &Listed) -> String {
+fn key(credential: &KeyListing) -> String {
     match (&credential.alias, credential.weight) {
         (None, _) => "-".to_owned(),
         (Some(alias), Some(0)) => format!("{} (standby)", visible(alias)),
@@ -118,7 +118,7 @@ fn key(credential: &Listed) -> String {
     }
 }
 
-fn health(credential: &Listed) -> String {
+fn health(credential: &KeyListing) -> String {
     let Some(health) = &credential.health else { return "-".to_owned() };
     let rest = credential.state.as_ref().zip(credential.rest_seconds);
     let rest = rest.map(|(state, seconds)| format!("{state} for {}", short(seconds)));
@@ -161,18 +161,18 @@ fn short(seconds: u64) -> String {
 mod tests {
     use super::*;
 
-    fn listed() -> Listed {
-        Listed {
+    fn listed() -> KeyListing {
+        KeyListing {
             name: "openai-prod".into(),
             secret: "bao:llm/openai#api_key".into(),
             store_kind: "vault".into(),
             inject: "bearer".into(),
             destinations: vec!["openai".into()],
-            ..Listed::default()
+            ..KeyListing::default()
         }
     }
 
-    fn table(listed: &[Listed]) -> Vec<String> {
+    fn table(listed: &[KeyListing]) -> Vec<String> {
         let mut out = Vec::new();
         write_table(listed, "2026-11-01T10:10:00Z".parse().unwrap(), &mut out, Page::default()).unwrap();
         String::from_utf8(out)
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_row_says_how_old_how_used_and_how_well() {
-        let stale = Listed {
+        let stale = KeyListing {
             version: Some("7".into()),
             age_seconds: Some(420),
             refresh_in_seconds: Some(15),
@@ -208,22 +208,33 @@ mod tests {
     fn a_key_that_rests_is_not_called_well() {
         let resting = |health: &str| {
             let (state, rest_seconds) = (Some("benched".into()), Some(28));
-            super::health(&Listed { health: Some(health.into()), state, rest_seconds, ..listed() })
+            super::health(&KeyListing { health: Some(health.into()), state, rest_seconds, ..listed() })
         };
         assert_eq!(resting("well"), "benched for 28s");
         assert_eq!(resting("stale"), "stale, benched for 28s");
         let rejected = |state: Option<&str>| {
             let (state, rest_seconds) = (state.map(Into::into), state.map(|_| 28));
             let health = Some("rejected".into());
-            super::health(&Listed { health, rejected_seconds: Some(130), state, rest_seconds, ..listed() })
+            super::health(&KeyListing {
+                health,
+                rejected_seconds: Some(130),
+                state,
+                rest_seconds,
+                ..listed()
+            })
         };
         assert_eq!(rejected(None), "rejected by provider for 2m");
         assert_eq!(rejected(Some("benched")), "rejected by provider for 2m, benched for 28s");
         let (stale, reason) = (Some("stale".into()), Some("sealed".into()));
-        let both =
-            Listed { health: stale, reason, stale_seconds: Some(9), rejected_seconds: Some(130), ..listed() };
+        let both = KeyListing {
+            health: stale,
+            reason,
+            stale_seconds: Some(9),
+            rejected_seconds: Some(130),
+            ..listed()
+        };
         assert_eq!(health(&both), "stale for 9s: sealed, rejected by provider for 2m");
-        let usable = Listed { health: Some("well".into()), state: Some("usable".into()), ..listed() };
+        let usable = KeyListing { health: Some("well".into()), state: Some("usable".into()), ..listed() };
         assert_eq!(health(&usable), "well");
     }
 

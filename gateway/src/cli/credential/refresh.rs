@@ -9,7 +9,7 @@ use clap::Args;
 use super::{Gateway, admin};
 use crate::cli::check::Subject;
 use crate::cli::say;
-use crate::credentials::Refresh;
+use crate::credentials::RefreshOutcome;
 use crate::table::visible;
 
 #[derive(Debug, Args)]
@@ -37,14 +37,14 @@ pub(super) fn run(args: &RefreshArgs) -> anyhow::Result<ExitCode> {
     let Some(body) = admin::post(address, &settings.admin.token_file, &path)? else {
         bail!("no gateway answers at {address}: there is none to fetch it");
     };
-    let done: Vec<Refresh> = serde_json::from_slice(&body)
+    let done: Vec<RefreshOutcome> = serde_json::from_slice(&body)
         .with_context(|| format!("the gateway at {address} is of another version"))?;
     done.iter().for_each(|key| say(&line(name, key)));
     let failed = done.iter().any(|key| key.failure.is_some());
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn line(name: &str, key: &Refresh) -> String {
+fn line(name: &str, key: &RefreshOutcome) -> String {
     let name = key.alias.as_ref().map_or_else(|| name.to_owned(), |alias| format!("{name} {alias}"));
     let version = |version: &Option<String>| version.clone().unwrap_or_else(|| "none".to_owned());
     let said = match (&key.failure, &key.version) {
@@ -63,8 +63,13 @@ mod tests {
     #[test]
     fn a_line_says_what_calls_get_now_and_why() {
         let text = |text: &str| Some(text.to_owned());
-        let key =
-            |before, version, changed, failure| Refresh { alias: None, before, version, changed, failure };
+        let key = |before, version, changed, failure| RefreshOutcome {
+            alias: None,
+            before,
+            version,
+            changed,
+            failure,
+        };
         for (key, expected) in [
             (key(text("6"), text("7"), true, None), "k: version 6 → 7"),
             (key(None, text("7"), true, None), "k: version none → 7"),
@@ -77,7 +82,7 @@ mod tests {
         ] {
             assert_eq!(line("k", &key), expected);
         }
-        let pool = Refresh { alias: text("b"), ..key(None, text("1"), true, None) };
+        let pool = RefreshOutcome { alias: text("b"), ..key(None, text("1"), true, None) };
         assert_eq!(line("k", &pool), "k b: version none → 1");
     }
 }

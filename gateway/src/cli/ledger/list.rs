@@ -11,8 +11,8 @@ use serde_json::json;
 use crate::cli::report::Place;
 use crate::cli::{complain, output};
 use crate::ledger::{Call, UsageSource, list, written};
-use crate::patience;
 use crate::report::{instant, usd};
+use crate::slow_notice;
 use crate::table::{Column, Cut, Page, Table, visible};
 
 #[derive(Debug, Args)]
@@ -50,7 +50,7 @@ pub(super) fn run(args: &ListArgs) -> anyhow::Result<()> {
     let asked = [(args.estimated, UsageSource::Estimated), (args.presumed, UsageSource::Presumed)];
     let sources: Vec<_> = asked.into_iter().filter(|(asked, _)| *asked).map(|(_, source)| source).collect();
     let data_dir = args.place.data_dir()?;
-    let calls = patience::with("still reading the journal", complain, || {
+    let calls = slow_notice::with("still reading the journal", complain, || {
         written(&data_dir);
         list(&data_dir, since, &sources)
     })?;

@@ -16,9 +16,9 @@ fn header(name: &str, pieces: &[Piece]) -> (String, Vec<Piece>) {
     (name.to_owned(), pieces.to_vec())
 }
 
-fn signer(wanted: &Hmac, key: &str) -> Signer {
+fn signer(wanted: &Hmac, key: &str) -> HmacSigner {
     let id = |name: &str| (name == "id").then_some(b"key-id".as_slice());
-    Signer::of(wanted, key.as_bytes(), id).unwrap()
+    HmacSigner::of(wanted, key.as_bytes(), id).unwrap()
 }
 
 /// The headers and the target that leave.
@@ -194,7 +194,7 @@ fn a_key_that_is_not_in_its_encoding_signs_nothing() {
 fn a_field_that_is_missing_or_would_split_a_header_makes_no_signer() {
     let wanted =
         hmac_of(vec![Piece::Body], vec![header("x-key", &[Piece::Field("id".to_owned()), Piece::Signature])]);
-    let of = |value: Option<&'static [u8]>| Signer::of(&wanted, b"k", |_| value).is_some();
+    let of = |value: Option<&'static [u8]>| HmacSigner::of(&wanted, b"k", |_| value).is_some();
     assert!(of(Some(b"key-id")));
     assert!(!of(Some(b"a\r\nx-admin: 1")) && !of(None));
 }

@@ -13,7 +13,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tollgate_secrets::digest::{hex, sha256};
 use tollgate_secrets::sigv4::Stamp;
 
-use crate::upstream::{Malformed, Recode};
+use crate::upstream::{BodyRewriter, MalformedBody};
 
 /// The most that is held: SDKs write chunks of 64 KiB to 1 MiB.
 const CHUNK_LIMIT: usize = 8 << 20;
@@ -24,14 +24,14 @@ const TRAILER_SIGNATURE: &str = "x-amz-trailer-signature:";
 
 /// What follows the last chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Trailer {
+pub(super) enum ChunkTrailer {
     Absent,
     Signed,
 }
 
 /// Where the next byte belongs.
 #[derive(Debug)]
-enum State {
+enum ChunkState {
     Size,
     /// `left` bytes of the chunk whose size was written as `size`.
     Data {
@@ -42,7 +42,7 @@ enum State {
         size: String,
     },
     /// The lines between the last chunk and the end, as they are signed.
-    Trailer {
+    ChunkTrailer {
         lines: String,
     },
     Done,
@@ -52,8 +52,8 @@ enum State {
 pub(super) struct Resigner {
     stamp: Stamp,
     previous: String,
-    trailer: Trailer,
-    state: State,
+    trailer: ChunkTrailer,
+    state: ChunkState,
     /// Of a line that is not complete yet.
     line: BytesMut,
     data: VecDeque<Bytes>,
@@ -68,76 +68,76 @@ impl std::fmt::Debug for Resigner {
 
 impl Resigner {
     /// `seed` is the signature of the head.
-    pub(super) fn new(stamp: Stamp, seed: String, trailer: Trailer) -> Self {
+    pub(super) fn new(stamp: Stamp, seed: String, trailer: ChunkTrailer) -> Self {
         let hash = digest::Context::new(&digest::SHA256);
         let (line, data) = (BytesMut::new(), VecDeque::new());
-        Self { stamp, previous: seed, trailer, state: State::Size, line, data, hash }
+        Self { stamp, previous: seed, trailer, state: ChunkState::Size, line, data, hash }
     }
 
     /// The next line without its end, once it is there.
-    fn line(&mut self, input: &mut Bytes) -> Result<Option<String>, Malformed> {
+    fn line(&mut self, input: &mut Bytes) -> Result<Option<String>, MalformedBody> {
         let end = input.iter().position(|byte| *byte == b'\n');
         let taken = input.split_to(end.map_or(input.len(), |end| end + 1));
         self.line.extend_from_slice(&taken);
         if self.line.len() > LINE_LIMIT {
-            return Err(Malformed);
+            return Err(MalformedBody);
         }
         if end.is_none() {
             return Ok(None);
         }
         let line = self.line.split();
-        let text = line.strip_suffix(b"\r\n").ok_or(Malformed)?;
-        String::from_utf8(text.to_vec()).map(Some).map_err(|_| Malformed)
+        let text = line.strip_suffix(b"\r\n").ok_or(MalformedBody)?;
+        String::from_utf8(text.to_vec()).map(Some).map_err(|_| MalformedBody)
     }
 
     /// One step; false where more input is needed for it.
-    fn step(&mut self, input: &mut Bytes, out: &mut VecDeque<Bytes>) -> Result<bool, Malformed> {
-        self.state = match std::mem::replace(&mut self.state, State::Done) {
-            State::Size => {
-                let Some(line) = self.line(input)? else { return self.wait(State::Size) };
+    fn step(&mut self, input: &mut Bytes, out: &mut VecDeque<Bytes>) -> Result<bool, MalformedBody> {
+        self.state = match std::mem::replace(&mut self.state, ChunkState::Done) {
+            ChunkState::Size => {
+                let Some(line) = self.line(input)? else { return self.wait(ChunkState::Size) };
                 let (size, left) = chunk_size(&line)?;
                 if left > 0 {
-                    State::Data { size, left }
+                    ChunkState::Data { size, left }
                 } else {
                     self.emit(&size, out);
-                    State::Trailer { lines: String::new() }
+                    ChunkState::ChunkTrailer { lines: String::new() }
                 }
             }
-            State::Data { size, left } => {
+            ChunkState::Data { size, left } => {
                 if input.is_empty() {
-                    return self.wait(State::Data { size, left });
+                    return self.wait(ChunkState::Data { size, left });
                 }
                 let piece = input.split_to(left.min(input.len()));
                 self.hash.update(&piece);
                 let left = left - piece.len();
                 self.data.push_back(piece);
-                if left > 0 { State::Data { size, left } } else { State::DataEnd { size } }
+                if left > 0 { ChunkState::Data { size, left } } else { ChunkState::DataEnd { size } }
             }
-            State::DataEnd { size } => match self.line(input)?.as_deref() {
-                None => return self.wait(State::DataEnd { size }),
+            ChunkState::DataEnd { size } => match self.line(input)?.as_deref() {
+                None => return self.wait(ChunkState::DataEnd { size }),
                 Some("") => {
                     self.emit(&size, out);
-                    State::Size
+                    ChunkState::Size
                 }
-                Some(_) => return Err(Malformed),
+                Some(_) => return Err(MalformedBody),
             },
-            State::Trailer { mut lines } => match self.line(input)? {
-                None => return self.wait(State::Trailer { lines }),
+            ChunkState::ChunkTrailer { mut lines } => match self.line(input)? {
+                None => return self.wait(ChunkState::ChunkTrailer { lines }),
                 Some(line) if line.is_empty() => {
                     out.push_back(Bytes::from_static(b"\r\n"));
-                    State::Done
+                    ChunkState::Done
                 }
                 Some(line) => {
                     self.trailer_line(&line, &mut lines, out)?;
-                    State::Trailer { lines }
+                    ChunkState::ChunkTrailer { lines }
                 }
             },
-            State::Done => return Err(Malformed),
+            ChunkState::Done => return Err(MalformedBody),
         };
         Ok(true)
     }
 
-    fn wait(&mut self, state: State) -> Result<bool, Malformed> {
+    fn wait(&mut self, state: ChunkState) -> Result<bool, MalformedBody> {
         self.state = state;
         Ok(false)
     }
@@ -160,9 +160,9 @@ impl Resigner {
         line: &str,
         lines: &mut String,
         out: &mut VecDeque<Bytes>,
-    ) -> Result<(), Malformed> {
-        if self.trailer == Trailer::Absent || lines.len() > LINE_LIMIT {
-            return Err(Malformed);
+    ) -> Result<(), MalformedBody> {
+        if self.trailer == ChunkTrailer::Absent || lines.len() > LINE_LIMIT {
+            return Err(MalformedBody);
         }
         if line
             .get(..TRAILER_SIGNATURE.len())
@@ -173,15 +173,15 @@ impl Resigner {
             out.push_back(format!("{TRAILER_SIGNATURE}{signature}\r\n").into());
             return Ok(());
         }
-        let (name, value) = line.split_once(':').ok_or(Malformed)?;
+        let (name, value) = line.split_once(':').ok_or(MalformedBody)?;
         lines.push_str(&format!("{}:{}\n", name.trim().to_ascii_lowercase(), value.trim()));
         out.push_back(format!("{line}\r\n").into());
         Ok(())
     }
 }
 
-impl Recode for Resigner {
-    fn feed(&mut self, mut input: Bytes, out: &mut VecDeque<Bytes>) -> Result<(), Malformed> {
+impl BodyRewriter for Resigner {
+    fn feed(&mut self, mut input: Bytes, out: &mut VecDeque<Bytes>) -> Result<(), MalformedBody> {
         while input.has_remaining() {
             if !self.step(&mut input, out)? {
                 return Ok(());
@@ -190,18 +190,18 @@ impl Recode for Resigner {
         Ok(())
     }
 
-    fn end(&mut self) -> Result<(), Malformed> {
-        if matches!(self.state, State::Done) { Ok(()) } else { Err(Malformed) }
+    fn end(&mut self) -> Result<(), MalformedBody> {
+        if matches!(self.state, ChunkState::Done) { Ok(()) } else { Err(MalformedBody) }
     }
 }
 
 /// The size as it is written and as a number.
-fn chunk_size(line: &str) -> Result<(String, usize), Malformed> {
-    let (size, signature) = line.split_once(SIGNATURE).ok_or(Malformed)?;
+fn chunk_size(line: &str) -> Result<(String, usize), MalformedBody> {
+    let (size, signature) = line.split_once(SIGNATURE).ok_or(MalformedBody)?;
     let is_hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
     if size.is_empty() || size.len() > 8 || !is_hex(size) || signature.len() != 64 || !is_hex(signature) {
-        return Err(Malformed);
+        return Err(MalformedBody);
     }
-    let length = usize::from_str_radix(size, 16).map_err(|_| Malformed)?;
-    if length > CHUNK_LIMIT { Err(Malformed) } else { Ok((size.to_owned(), length)) }
+    let length = usize::from_str_radix(size, 16).map_err(|_| MalformedBody)?;
+    if length > CHUNK_LIMIT { Err(MalformedBody) } else { Ok((size.to_owned(), length)) }
 }

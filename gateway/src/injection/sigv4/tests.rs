@@ -5,15 +5,15 @@ use proptest::prelude::*;
 use tollgate_policy::policy::SigV4;
 
 use super::*;
-use crate::upstream::{Malformed, Recode};
+use crate::upstream::{BodyRewriter, MalformedBody};
 
 /// The key of AWS's own examples.
 const ID: &str = "AKIAIOSFODNN7EXAMPLE";
 const SECRET: &[u8] = b"wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 
-fn signer() -> Signer {
+fn signer() -> SigV4Signer {
     let (id, secret) = (Zeroizing::new(ID.to_owned()), Zeroizing::new(SECRET.to_vec()));
-    Signer { id, secret, token: None, keys: Mutex::default() }
+    SigV4Signer { id, secret, token: None, keys: Mutex::default() }
 }
 
 fn scope_of(region: &str, service: &str) -> AwsScope {
@@ -56,10 +56,10 @@ fn the_examples_of_the_s3_documentation_come_out() {
 
 /// The chunked upload of <https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming.html>, from its seed signature on.
 fn resigner() -> Resigner {
-    resigner_before(Trailer::Absent)
+    resigner_before(ChunkTrailer::Absent)
 }
 
-fn resigner_before(trailer: Trailer) -> Resigner {
+fn resigner_before(trailer: ChunkTrailer) -> Resigner {
     let stamp = signer().stamp(&scope_of("us-east-1", "s3"), at()).unwrap();
     let seed = "4f232c4386841ef735655705268965c44a0e4690baa4adea153f7db9fa80a0a9";
     Resigner::new(stamp, seed.to_owned(), trailer)
@@ -78,7 +78,7 @@ fn chunked(sizes: &[usize], signatures: &[&str]) -> Vec<u8> {
     body
 }
 
-fn resigned(mut by: Resigner, body: &[u8], piece: usize) -> Result<Vec<u8>, Malformed> {
+fn resigned(mut by: Resigner, body: &[u8], piece: usize) -> Result<Vec<u8>, MalformedBody> {
     let mut out = VecDeque::new();
     for piece in body.chunks(piece) {
         by.feed(Bytes::copy_from_slice(piece), &mut out)?;
@@ -125,7 +125,7 @@ fn a_trailer_is_signed_behind_the_last_chunk() {
         "3;chunk-signature={zero}\r\nabc\r\n0;chunk-signature={zero}\r\nx-amz-checksum-crc32c:sOO8/Q==\r\n\
          x-amz-trailer-signature:{zero}\r\n\r\n"
     );
-    let signed = resigner_before(Trailer::Signed);
+    let signed = resigner_before(ChunkTrailer::Signed);
     let out = String::from_utf8(resigned(signed, body.as_bytes(), 5).unwrap()).unwrap();
     assert_eq!(out.len(), body.len());
     let last = out.split("0;chunk-signature=").nth(1).unwrap().get(..64).unwrap();

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use http_body_util::BodyExt;
 
-use super::{Output, Source};
+use super::source::AnswerSource;
+use crate::caller_usage::UsagePermit;
 use crate::drain::{Drained, Phase};
 use crate::ledger::Outcome;
-use crate::load::Share;
+use crate::metering::usage::Output;
 use crate::upstream::AnswerBody;
 
 /// What a drain may take.
@@ -15,7 +16,12 @@ const LONGEST: Duration = Duration::from_secs(120);
 const MOST_BYTES: u64 = 64 << 20;
 
 /// Reads on for the usage alone.
-pub(super) async fn run(mut incoming: AnswerBody, mut source: Source, _share: Share, mut drained: Drained) {
+pub(super) async fn run(
+    mut incoming: AnswerBody,
+    mut source: AnswerSource,
+    _permit: UsagePermit,
+    mut drained: Drained,
+) {
     let mut output = Output::default();
     let mut left = MOST_BYTES;
     let read = async {
@@ -35,5 +41,5 @@ pub(super) async fn run(mut incoming: AnswerBody, mut source: Source, _share: Sh
     }
     let reading = source.reader.take().map(|reader| reader.finish(&mut output));
     source.drained = true;
-    source.record(reading, Outcome::CallerGone, 0);
+    source.record(reading, Outcome::CallerGone, None, 0);
 }

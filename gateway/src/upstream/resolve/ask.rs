@@ -18,7 +18,7 @@ use hickory_resolver::proto::rr::{Name, RecordType};
 use hickory_resolver::{Hosts, TokioResolver, system_conf};
 use tokio::time::Instant;
 
-use super::{Family, LookupError};
+use super::{AddressFamily, LookupError};
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const HOSTS: &str = "/etc/hosts";
@@ -30,16 +30,16 @@ const ANSWERS_IN: Duration = Duration::from_secs(2);
 const TRIES: usize = 2;
 
 /// Addresses and how long they hold, or why there are none and how long that holds.
-pub(super) type Asked = Result<(Arc<[IpAddr]>, Duration), (LookupError, Duration)>;
+pub(super) type QueryResult = Result<(Arc<[IpAddr]>, Duration), (LookupError, Duration)>;
 
 /// Whom to ask.
 pub(super) struct Nameservers {
     /// Instead of the system's; empty: the system's.
     given: Vec<SocketAddr>,
-    system: Mutex<Option<(Arc<System>, Instant)>>,
+    system: Mutex<Option<(Arc<SystemConfig>, Instant)>>,
 }
 
-struct System {
+struct SystemConfig {
     resolver: TokioResolver,
     hosts: Hosts,
     search: Vec<Name>,
@@ -51,7 +51,7 @@ impl Nameservers {
         Self { given: given.to_vec(), system: Mutex::default() }
     }
 
-    pub(super) async fn ask(&self, host: &str, family: Family) -> Asked {
+    pub(super) async fn ask(&self, host: &str, family: AddressFamily) -> QueryResult {
         let system = self.system()?;
         let name = Name::from_ascii(host).map_err(|error| (failed(error), Duration::ZERO))?;
         let mut absolute = name.clone();
@@ -65,7 +65,8 @@ impl Nameservers {
             match system.resolver.lookup(name, kind(family)).await {
                 Ok(lookup) => {
                     let addresses = lookup.answers().iter().filter_map(|record| record.data.ip_addr());
-                    let addresses = addresses.filter(|address| Family::of(*address) == family).collect();
+                    let addresses =
+                        addresses.filter(|address| AddressFamily::of(*address) == family).collect();
                     let holds = lookup.valid_until().saturating_duration_since(std::time::Instant::now());
                     return Ok((addresses, holds));
                 }
@@ -84,7 +85,7 @@ impl Nameservers {
     }
 
     /// The system's files may change: a laptop moves, a container gets its hosts file late.
-    fn system(&self) -> Result<Arc<System>, (LookupError, Duration)> {
+    fn system(&self) -> Result<Arc<SystemConfig>, (LookupError, Duration)> {
         let mut kept = self.system.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if let Some((system, looked)) = kept.as_mut() {
@@ -96,13 +97,14 @@ impl Nameservers {
                 return Ok(Arc::clone(system));
             }
         }
-        let system = Arc::new(System::read(&self.given).map_err(|error| (failed(error), Duration::ZERO))?);
+        let system =
+            Arc::new(SystemConfig::read(&self.given).map_err(|error| (failed(error), Duration::ZERO))?);
         *kept = Some((Arc::clone(&system), now));
         Ok(system)
     }
 }
 
-impl System {
+impl SystemConfig {
     fn read(given: &[SocketAddr]) -> Result<Self, NetError> {
         let stamps = stamps();
         let (config, mut options) = if given.is_empty() { system_config() } else { config(given) };
@@ -120,11 +122,11 @@ impl System {
     }
 
     /// What the hosts file says. A name that it has in one family only has none of the other.
-    fn listed(&self, name: &Name, family: Family) -> Option<Arc<[IpAddr]>> {
+    fn listed(&self, name: &Name, family: AddressFamily) -> Option<Arc<[IpAddr]>> {
         let of = |family| self.hosts.lookup_static_host(&Query::query(name.clone(), kind(family)));
         let [own, other] = match family {
-            Family::V4 => [of(Family::V4), of(Family::V6)],
-            Family::V6 => [of(Family::V6), of(Family::V4)],
+            AddressFamily::V4 => [of(AddressFamily::V4), of(AddressFamily::V6)],
+            AddressFamily::V6 => [of(AddressFamily::V6), of(AddressFamily::V4)],
         };
         match (own, other) {
             (Some(own), _) => Some(own.answers().iter().filter_map(|record| record.data.ip_addr()).collect()),
@@ -155,10 +157,10 @@ fn stamps() -> [Option<SystemTime>; 2] {
     [RESOLV_CONF, HOSTS].map(|file| fs::metadata(file).and_then(|found| found.modified()).ok())
 }
 
-const fn kind(family: Family) -> RecordType {
+const fn kind(family: AddressFamily) -> RecordType {
     match family {
-        Family::V4 => RecordType::A,
-        Family::V6 => RecordType::AAAA,
+        AddressFamily::V4 => RecordType::A,
+        AddressFamily::V6 => RecordType::AAAA,
     }
 }
 

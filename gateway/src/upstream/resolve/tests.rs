@@ -79,11 +79,11 @@ fn destination(name: &str) -> Name {
     name.parse().unwrap()
 }
 
-async fn v4(resolver: &Resolver, host: &str) -> Found {
-    resolver.lookup(host, Family::V4, &destination("up")).await
+async fn v4(resolver: &Resolver, host: &str) -> LookupResult {
+    resolver.lookup(host, AddressFamily::V4, &destination("up")).await
 }
 
-fn one(address: &str) -> Found {
+fn one(address: &str) -> LookupResult {
     Ok([address.parse().unwrap()].into())
 }
 
@@ -101,7 +101,7 @@ async fn a_name_is_asked_for_once_however_many_wait_and_not_again_before_its_tim
     }
     assert_eq!(v4(&resolver, "api.test").await, one("192.0.2.7"));
     assert_eq!(server.asked(), 1);
-    assert_eq!(resolver.lookup("api.test", Family::V6, &destination("up")).await, Ok([].into()));
+    assert_eq!(resolver.lookup("api.test", AddressFamily::V6, &destination("up")).await, Ok([].into()));
 }
 
 #[tokio::test]
@@ -121,9 +121,9 @@ async fn a_question_goes_with_the_last_call_that_waits_for_it() {
     let resolver = server.resolver();
     let waited = timeout(Duration::from_millis(100), v4(&resolver, "api.test")).await;
     assert!(waited.is_err(), "nobody answers");
-    let key = ("api.test".into(), Family::V4);
+    let key = ("api.test".into(), AddressFamily::V4);
     assert!(!resolver.0.lock().names[&key].is_waited_for());
-    assert_eq!(resolver.0.room.available_permits(), IN_ALL);
+    assert_eq!(resolver.0.lookups.available_permits(), IN_ALL);
 }
 
 #[tokio::test(start_paused = true)]
@@ -148,12 +148,12 @@ async fn names_that_nobody_answers_for_keep_only_their_own_destination_waiting()
     for number in 0..100 {
         let resolver = resolver.clone();
         let host = format!("h{number}.wild.test");
-        stuck.spawn(async move { resolver.lookup(&host, Family::V4, &destination("wild")).await });
+        stuck.spawn(async move { resolver.lookup(&host, AddressFamily::V4, &destination("wild")).await });
     }
     while server.asked() < PER_DESTINATION as u32 {
         sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(IN_ALL - resolver.0.room.available_permits(), PER_DESTINATION);
+    assert_eq!(IN_ALL - resolver.0.lookups.available_permits(), PER_DESTINATION);
     server.now_says(found("192.0.2.7", 60));
     let other = timeout(Duration::from_secs(2), v4(&resolver, "api.test")).await;
     assert_eq!(other.expect("others are served meanwhile"), one("192.0.2.7"));
@@ -173,7 +173,7 @@ async fn an_old_answer_stands_in_while_nobody_gives_a_newer_one_and_never_for_on
     server.now_says(Some((ResponseCode::NXDomain, Vec::new(), 0)));
     assert_eq!(v4(&resolver, "api.test").await, Err(LookupError::NoName));
     assert_eq!(v4(&resolver, "api.test").await, Err(LookupError::NoName));
-    let mut entry = Entry::default();
+    let mut entry = CachedName::default();
     let now = Instant::now();
     entry.answer = Some((one("192.0.2.7"), now));
     assert!(entry.stale(now + STALE - Duration::from_secs(1)).is_some());
@@ -185,7 +185,7 @@ async fn what_is_remembered_is_bounded() {
     let server = Server::start(Some((ResponseCode::NXDomain, Vec::new(), 0))).await;
     let resolver = server.resolver();
     for number in 0..NAMES + 10 {
-        let key = (format!("h{number}.wild.test").into(), Family::V4);
+        let key = (format!("h{number}.wild.test").into(), AddressFamily::V4);
         resolver.0.answered(&key, one("192.0.2.7"), HOLDS.1);
     }
     assert_eq!(v4(&resolver, "api.test").await, Err(LookupError::NoName));

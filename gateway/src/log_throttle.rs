@@ -12,15 +12,15 @@ const KINDS: usize = 1024;
 
 /// When each kind was last said. For failures only: there is a lock in it.
 #[derive(Debug)]
-pub(crate) struct Seldom<K>(Mutex<HashMap<K, Instant>>);
+pub(crate) struct LogThrottle<K>(Mutex<HashMap<K, Instant>>);
 
-impl<K> Default for Seldom<K> {
+impl<K> Default for LogThrottle<K> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<K: Eq + Hash> Seldom<K> {
+impl<K: Eq + Hash> LogThrottle<K> {
     /// Whether this one is to be said.
     pub(crate) fn is_due(&self, kind: K) -> bool {
         self.is_due_at(kind, Instant::now())
@@ -49,20 +49,20 @@ mod tests {
 
     #[test]
     fn a_kind_is_said_once_a_minute_and_hides_no_other() {
-        let seldom = Seldom::default();
+        let throttle = LogThrottle::default();
         let now = Instant::now();
-        assert!(seldom.is_due_at("tls", now));
-        assert!(!seldom.is_due_at("tls", now + Duration::from_secs(59)));
-        assert!(seldom.is_due_at("dial", now + Duration::from_secs(59)));
-        assert!(seldom.is_due_at("tls", now + Duration::from_secs(60)));
+        assert!(throttle.is_due_at("tls", now));
+        assert!(!throttle.is_due_at("tls", now + Duration::from_secs(59)));
+        assert!(throttle.is_due_at("dial", now + Duration::from_secs(59)));
+        assert!(throttle.is_due_at("tls", now + Duration::from_secs(60)));
     }
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let seldom = Seldom::default();
+        let throttle = LogThrottle::default();
         let now = Instant::now();
-        let said = (0..5000).filter(|kind| seldom.is_due_at(*kind, now)).count();
+        let said = (0..5000).filter(|kind| throttle.is_due_at(*kind, now)).count();
         assert_eq!(said, KINDS);
-        assert!(seldom.is_due_at(9999, now + EVERY), "the old ones make room");
+        assert!(throttle.is_due_at(9999, now + EVERY), "the old ones make room");
     }
 }

@@ -15,8 +15,8 @@ use tollgate_policy::name::Name;
 use tollgate_policy::policy::Credential;
 use tollgate_secrets::{Secret, Version};
 
-use super::Chosen;
-use super::known::{Against, Out};
+use super::SelectedKey;
+use super::health::{Exclusion, ExclusionKind};
 use crate::core::Core;
 use crate::upstream::Answer;
 
@@ -29,7 +29,7 @@ const KEYS: usize = 3;
 
 /// What an answer says against its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Said {
+pub(crate) enum KeyVerdict {
     /// The provider does not know it.
     Rejected(u16),
     /// What it has access to is used up; the provider's word for it.
@@ -38,14 +38,14 @@ pub(crate) enum Said {
     Cooling(Duration),
 }
 
-impl Said {
+impl KeyVerdict {
     /// Whether the key only has to rest.
     pub(crate) const fn is_cooling(&self) -> bool {
         matches!(self, Self::Cooling(_))
     }
 }
 
-impl fmt::Display for Said {
+impl fmt::Display for KeyVerdict {
     /// One word.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -59,26 +59,26 @@ impl fmt::Display for Said {
 }
 
 /// The keys of one call, one after the other.
-pub(crate) struct Turn<'a> {
+pub(crate) struct KeySelector<'a> {
     core: &'a Core,
     permit: &'a Permit,
     /// What was carried, and keys that could not be had. Empty for most calls.
-    tried: Vec<Tried>,
+    tried: Vec<TriedKey>,
     /// The store was waited for.
     refreshed: bool,
     /// When the last key was chosen: its call leaves no earlier.
     left: Instant,
 }
 
-struct Tried {
+struct TriedKey {
     key: usize,
     /// What was carried; `None`: it could not be had.
-    carried: Option<Chosen>,
-    /// What was said of it; `None`: the provider was not asked.
-    said: Option<Said>,
+    carried: Option<SelectedKey>,
+    /// What its provider said of it; `None`: the provider was not asked.
+    verdict: Option<KeyVerdict>,
 }
 
-impl<'a> Turn<'a> {
+impl<'a> KeySelector<'a> {
     pub(crate) fn new(core: &'a Core, permit: &'a Permit) -> Self {
         Self { core, permit, tried: Vec::new(), refreshed: false, left: Instant::now() }
     }
@@ -87,7 +87,7 @@ impl<'a> Turn<'a> {
     ///
     /// # Errors
     /// `secret_unavailable`, `keys_cooling`, `credential_rejected`: what keeps the keys from being used.
-    pub(crate) async fn first(&mut self) -> Result<Option<Chosen>, Denial> {
+    pub(crate) async fn first(&mut self) -> Result<Option<SelectedKey>, Denial> {
         let Some(credential) = self.permit.credential() else { return Ok(None) };
         if let Some(chosen) = self.pick(credential).await {
             return Ok(Some(chosen));
@@ -96,7 +96,7 @@ impl<'a> Turn<'a> {
     }
 
     /// What the answer says against its key. Short bodies are read for that, and stay in the answer.
-    pub(crate) async fn hear(&mut self, chosen: &Chosen, answer: &mut Answer) -> Option<Said> {
+    pub(crate) async fn judge(&mut self, chosen: &SelectedKey, answer: &mut Answer) -> Option<KeyVerdict> {
         let credential = self.permit.credential()?;
         let rules = self.permit.destination().dialect.keys();
         let status = answer.response.status().as_u16();
@@ -111,31 +111,36 @@ impl<'a> Turn<'a> {
         }
         // Where the caller's own token is on the call too, that is what a bare status may be about.
         let is_dead = rules.dead(status) && self.permit.grant().caller_token.is_none();
-        let mut said = is_dead.then_some(Said::Rejected(status));
-        if said.is_none() && rules.may_be_spent(status) {
+        let mut verdict = is_dead.then_some(KeyVerdict::Rejected(status));
+        if verdict.is_none() && rules.may_be_spent(status) {
             let body = Box::pin(answer.response.body_mut().peek(BODY, PATIENCE)).await;
-            said = body.and_then(|body| rules.spent(status, &body)).map(Said::Spent);
+            verdict = body.and_then(|body| rules.spent(status, &body)).map(KeyVerdict::Spent);
         }
-        if said.is_none() && rules.rate_limited(status) && credential.is_pool() {
+        if verdict.is_none() && rules.rate_limited(status) && credential.is_pool() {
             let headers = answer.response.headers();
             let rest = rules.rest(|name| only(headers, name), Timestamp::now());
-            said = Some(Said::Cooling(rest));
+            verdict = Some(KeyVerdict::Cooling(rest));
         }
-        let said = said?;
+        let verdict = verdict?;
         if credential.is_pool() && self.is_current(credential, chosen) {
-            self.accuse(credential, chosen, &said);
+            self.strike(credential, chosen, &verdict);
         }
         let carried = Some(chosen.clone());
-        self.tried.push(Tried { key: chosen.key, carried, said: Some(said.clone()) });
-        Some(said)
+        self.tried.push(TriedKey { key: chosen.key, carried, verdict: Some(verdict.clone()) });
+        Some(verdict)
     }
 
     /// The key to go on with after `chosen` was found to be of no use; `again`: whether the call can be sent again. The store is asked
     /// for a newer version of a dead one: beside, where the call can go on without it, or else before it ends.
-    pub(crate) async fn next(&mut self, chosen: &Chosen, said: &Said, again: bool) -> Option<Chosen> {
+    pub(crate) async fn next(
+        &mut self,
+        chosen: &SelectedKey,
+        verdict: &KeyVerdict,
+        again: bool,
+    ) -> Option<SelectedKey> {
         let credential = self.permit.credential()?;
         let next = if again { self.pick(credential).await } else { None };
-        if said.is_cooling() {
+        if verdict.is_cooling() {
             return next;
         }
         if next.is_some() {
@@ -144,6 +149,7 @@ impl<'a> Turn<'a> {
             tokio::spawn(async move { secrets.rejected(&credential, key, &version).await });
             return next;
         }
+        // No other key is left: the store is waited for, and may have nothing newer.
         let secrets = &self.core.shared.secrets;
         let newer = secrets.rejected(credential, chosen.key, chosen.secret.version()).await;
         // The refresh helps the calls that come after, also where this one cannot be sent again.
@@ -164,8 +170,10 @@ impl<'a> Turn<'a> {
     pub(crate) fn refusal(&self) -> Denial {
         let now = Instant::now();
         let cooling = self.permit.credential().and_then(|credential| {
-            let against = (0..credential.keys.len()).filter_map(|at| self.against(credential, at, now));
-            against.filter_map(|against| (against.out == Out::Cooling).then_some(against.until)).min()
+            let exclusions = (0..credential.keys.len()).filter_map(|at| self.exclusion(credential, at, now));
+            exclusions
+                .filter_map(|exclusion| (exclusion.kind == ExclusionKind::Cooling).then_some(exclusion.until))
+                .min()
         });
         if let Some(until) = cooling {
             let wait = Duration::from_secs((until - now).as_secs() + 1);
@@ -187,7 +195,7 @@ impl<'a> Turn<'a> {
     }
 
     /// The first key that can be used and had, of those that this call has not tried.
-    async fn pick(&mut self, credential: &Arc<Credential>) -> Option<Chosen> {
+    async fn pick(&mut self, credential: &Arc<Credential>) -> Option<SelectedKey> {
         loop {
             let at = self.choose(credential, Instant::now())?;
             let secrets = &self.core.shared.secrets;
@@ -199,20 +207,21 @@ impl<'a> Turn<'a> {
             match chosen {
                 // The store may have had nothing newer.
                 Some(chosen) if !self.was_refused(credential, &chosen) => return Some(chosen),
-                carried => self.tried.push(Tried { key: at, carried, said: None }),
+                carried => self.tried.push(TriedKey { key: at, carried, verdict: None }),
             }
         }
     }
 
     /// One whose bench is not over: better than none, and it may be good again.
-    fn benched(&mut self, credential: &Credential) -> Option<Chosen> {
+    fn benched(&mut self, credential: &Credential) -> Option<SelectedKey> {
         if self.is_through() {
             return None;
         }
         let now = Instant::now();
         let at = credential.choose(self.permit.caller().id(), |at| {
-            let against = self.against(credential, at, now);
-            !self.was_tried(credential, at) && against.is_some_and(|against| against.out == Out::Benched)
+            let exclusion = self.exclusion(credential, at, now);
+            !self.was_tried(credential, at)
+                && exclusion.is_some_and(|exclusion| exclusion.kind == ExclusionKind::Benched)
         })?;
         self.peek(credential, at).map(|secret| self.chosen(credential, at, secret))
     }
@@ -226,10 +235,10 @@ impl<'a> Turn<'a> {
         }
         let caller = self.permit.caller().id();
         let usable =
-            |at: usize| !self.was_tried(credential, at) && self.against(credential, at, now).is_none();
+            |at: usize| !self.was_tried(credential, at) && self.exclusion(credential, at, now).is_none();
         let doubtful = |at: usize| {
             !self.was_tried(credential, at)
-                && self.against(credential, at, now).is_some_and(|against| !against.is_own)
+                && self.exclusion(credential, at, now).is_some_and(|exclusion| !exclusion.is_own)
         };
         let at = credential.choose(caller, usable).or_else(|| credential.choose(caller, doubtful))?;
         self.core.shared.keys.taken(credential, at, caller, now);
@@ -238,20 +247,20 @@ impl<'a> Turn<'a> {
 
     /// Whether the provider was asked with as many keys as one call may go through.
     fn is_through(&self) -> bool {
-        self.tried.iter().filter(|tried| tried.said.is_some()).count() >= KEYS
+        self.tried.iter().filter(|tried| tried.verdict.is_some()).count() >= KEYS
     }
 
-    fn against(&self, credential: &Credential, at: usize, now: Instant) -> Option<Against> {
+    fn exclusion(&self, credential: &Credential, at: usize, now: Instant) -> Option<Exclusion> {
         let caller = self.permit.caller().id();
-        self.core.shared.keys.against(credential, at, caller, || self.peek(credential, at), now)
+        self.core.shared.keys.exclusion(credential, at, caller, || self.peek(credential, at), now)
     }
 
     /// Whether a call of the caller's was refused with this very version.
-    fn was_refused(&self, credential: &Credential, chosen: &Chosen) -> bool {
+    fn was_refused(&self, credential: &Credential, chosen: &SelectedKey) -> bool {
         let (keys, caller) = (&self.core.shared.keys, self.permit.caller().id());
         let secret = || Some(Arc::clone(&chosen.secret));
-        let against = keys.against(credential, chosen.key, caller, secret, Instant::now());
-        against.is_some_and(|against| against.is_own)
+        let exclusion = keys.exclusion(credential, chosen.key, caller, secret, Instant::now());
+        exclusion.is_some_and(|exclusion| exclusion.is_own)
     }
 
     /// Whether the call carried what the key is now, or could not have it.
@@ -266,11 +275,11 @@ impl<'a> Turn<'a> {
     }
 
     /// Where every key is benched: a newer version of the caller's own, if the store has one by now.
-    async fn renewed(&mut self, credential: &Arc<Credential>) -> Option<Chosen> {
+    async fn renewed(&mut self, credential: &Arc<Credential>) -> Option<SelectedKey> {
         let can = |at| !self.tried.iter().any(|tried| tried.key == at);
         let at = credential.choose(self.permit.caller().id(), can)?;
-        let against = self.against(credential, at, Instant::now());
-        if against.is_none_or(|against| against.out == Out::Cooling) {
+        let exclusion = self.exclusion(credential, at, Instant::now());
+        if exclusion.is_none_or(|exclusion| exclusion.kind == ExclusionKind::Cooling) {
             return None;
         }
         let held = self.peek(credential, at)?;
@@ -278,10 +287,10 @@ impl<'a> Turn<'a> {
         Some(self.chosen(credential, at, newer))
     }
 
-    fn chosen(&mut self, credential: &Credential, key: usize, secret: Arc<Secret>) -> Chosen {
+    fn chosen(&mut self, credential: &Credential, key: usize, secret: Arc<Secret>) -> SelectedKey {
         self.left = Instant::now();
         let alias = credential.keys.get(key).and_then(|key| key.alias.clone());
-        Chosen { key, alias, secret }
+        SelectedKey { key, alias, secret }
     }
 
     fn peek(&self, credential: &Credential, at: usize) -> Option<Arc<Secret>> {
@@ -289,18 +298,18 @@ impl<'a> Turn<'a> {
     }
 
     /// Whether calls still get what this one carried: what is said of an old version is forgotten.
-    fn is_current(&self, credential: &Credential, chosen: &Chosen) -> bool {
+    fn is_current(&self, credential: &Credential, chosen: &SelectedKey) -> bool {
         let held = self.peek(credential, chosen.key);
         held.is_none_or(|held| held.version() == chosen.secret.version())
     }
 
     /// Notes what the provider said of the key.
-    fn accuse(&self, credential: &Credential, chosen: &Chosen, said: &Said) {
+    fn strike(&self, credential: &Credential, chosen: &SelectedKey, verdict: &KeyVerdict) {
         let (keys, caller, now) = (&self.core.shared.keys, self.permit.caller().id(), Instant::now());
-        if let Said::Cooling(rest) = said {
+        if let KeyVerdict::Cooling(rest) = verdict {
             keys.cool(credential, chosen, caller, *rest, now);
         } else if keys.bench(credential, chosen, caller, now) {
-            let reason: Arc<str> = said.to_string().into();
+            let reason: Arc<str> = verdict.to_string().into();
             let alias = chosen.alias.as_ref().map(Name::as_str);
             let (name, version) = (&credential.name, chosen.secret.version());
             tracing::warn!(credential = %name, alias, %version, reason = &*reason, "key benched: its provider refuses it");
@@ -309,12 +318,12 @@ impl<'a> Turn<'a> {
     }
 
     /// Notes that the key answered well, and that those before it on this call did not.
-    fn did_well(&self, credential: &Credential, chosen: &Chosen) {
+    fn did_well(&self, credential: &Credential, chosen: &SelectedKey) {
         let (keys, caller, now) = (&self.core.shared.keys, self.permit.caller().id(), Instant::now());
         if self.is_current(credential, chosen) {
             keys.answered_well(credential, chosen, caller, self.left, now);
         }
-        let refused = self.tried.iter().filter(|tried| tried.said.is_some());
+        let refused = self.tried.iter().filter(|tried| tried.verdict.is_some());
         for worse in refused.filter_map(|tried| tried.carried.as_ref()) {
             if self.is_current(credential, worse) {
                 keys.did_worse(credential, worse, caller, now);
@@ -323,7 +332,7 @@ impl<'a> Turn<'a> {
     }
 }
 
-impl Tried {
+impl TriedKey {
     fn version(&self) -> Option<&Version> {
         self.carried.as_ref().map(|chosen| chosen.secret.version())
     }

@@ -11,44 +11,51 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::due::Due;
-use super::handshakes::Talk;
+use super::handshakes::HandshakeSignal;
+use crate::session::HeaderDeadline;
 use crate::upstream::Stall;
 
 const WRITE_LIMIT: Duration = Duration::from_secs(60);
 
+/// A TLS connection from a caller.
+pub(super) type TlsStream = tokio_rustls::server::TlsStream<WriteTimeoutStream>;
+
 #[derive(Debug)]
-pub(super) struct Paced {
+pub(super) struct WriteTimeoutStream {
     stream: TcpStream,
     stalled: Option<Stall>,
-    due: Arc<Due>,
+    deadline: Arc<HeaderDeadline>,
     /// Until the first byte.
-    talk: Option<Arc<Talk>>,
+    handshake: Option<Arc<HandshakeSignal>>,
 }
 
-impl Paced {
-    pub(super) const fn new(stream: TcpStream, due: Arc<Due>, talk: Arc<Talk>) -> Self {
-        Self { stream, stalled: None, due, talk: Some(talk) }
+impl WriteTimeoutStream {
+    pub(super) const fn new(
+        stream: TcpStream,
+        deadline: Arc<HeaderDeadline>,
+        handshake: Arc<HandshakeSignal>,
+    ) -> Self {
+        Self { stream, stalled: None, deadline, handshake: Some(handshake) }
     }
 
     pub(super) fn into_inner(self) -> TcpStream {
         self.stream
     }
 
-    fn pace<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn timed<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             if self.stalled.take().is_some() {
-                self.due.write_waits(false);
+                self.deadline.write_waits(false);
             }
             return written;
         }
         let stall = self.stalled.get_or_insert_with(|| Stall::new(WRITE_LIMIT));
-        self.due.write_waits(true);
+        self.deadline.write_waits(true);
         stall.poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
-impl AsyncRead for Paced {
+impl AsyncRead for WriteTimeoutStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -56,19 +63,19 @@ impl AsyncRead for Paced {
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if read.is_ready() {
-            self.due.heard();
-            if let Some(talk) = self.talk.take() {
-                talk.heard();
+            self.deadline.on_bytes();
+            if let Some(signal) = self.handshake.take() {
+                signal.on_bytes();
             }
         }
         read
     }
 }
 
-impl AsyncWrite for Paced {
+impl AsyncWrite for WriteTimeoutStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.pace(cx, written)
+        self.timed(cx, written)
     }
 
     fn poll_write_vectored(
@@ -77,7 +84,7 @@ impl AsyncWrite for Paced {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.pace(cx, written)
+        self.timed(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

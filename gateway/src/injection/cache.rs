@@ -16,25 +16,25 @@ use zeroize::Zeroizing;
 
 use super::scrub::{Needles, Pair};
 use super::{form, hmac, sigv4};
-use crate::keys::Chosen;
+use crate::keys::SelectedKey;
 
 /// What is added to a request.
 #[derive(Clone)]
-pub(super) enum Ready {
+pub(super) enum PreparedPart {
     Header(HeaderName, HeaderValue),
     Query(Bytes),
     Cookie(Zeroizing<Vec<u8>>),
-    Signer(Signer),
+    Signer(RequestSigner),
 }
 
 /// What signs a request; of a credential it is one at most.
 #[derive(Clone)]
-pub(super) enum Signer {
-    SigV4(Arc<sigv4::Signer>),
-    Hmac(Arc<hmac::Signer>),
+pub(super) enum RequestSigner {
+    SigV4(Arc<sigv4::SigV4Signer>),
+    Hmac(Arc<hmac::HmacSigner>),
 }
 
-impl std::fmt::Debug for Ready {
+impl std::fmt::Debug for PreparedPart {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Header(name, _) => f.debug_tuple("Header").field(name).finish_non_exhaustive(),
@@ -46,28 +46,28 @@ impl std::fmt::Debug for Ready {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct CachedInjection {
     credential: Arc<Credential>,
     key: usize,
     version: Version,
-    ready: Arc<[Ready]>,
+    parts: Arc<[PreparedPart]>,
     needles: Arc<Needles>,
 }
 
 /// The forms that one core has ready.
 #[derive(Debug, Default)]
-pub(crate) struct Prepared {
+pub(crate) struct InjectionCache {
     /// Of each credential, those of its keys.
-    entries: Mutex<Map<Name, Vec<Entry>>>,
-    warned: Arc<Warned>,
+    entries: Mutex<Map<Name, Vec<CachedInjection>>>,
+    warned: Arc<ShortKeyWarnings>,
 }
 
 /// Of which version of each key the log has said that it is short. All cores share it.
 #[derive(Debug, Default)]
-pub(crate) struct Warned(Mutex<Map<(Name, usize), Version>>);
+pub(crate) struct ShortKeyWarnings(Mutex<Map<(Name, usize), Version>>);
 
-impl Warned {
-    fn say(&self, credential: &Credential, key: &Chosen) {
+impl ShortKeyWarnings {
+    fn say(&self, credential: &Credential, key: &SelectedKey) {
         let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let version = key.secret.version();
         let last = said.insert((credential.name.clone(), key.key), version.clone());
@@ -83,18 +83,22 @@ impl Warned {
     }
 }
 
-impl Prepared {
-    pub(crate) fn new(warned: Arc<Warned>) -> Self {
+impl InjectionCache {
+    pub(crate) fn new(warned: Arc<ShortKeyWarnings>) -> Self {
         Self { entries: Mutex::default(), warned }
     }
 
     /// The secret of `key` in the forms that `credential` wants; `None` where it is not that key's, or cannot take one of them.
-    pub(super) fn ready(&self, credential: &Arc<Credential>, key: &Chosen) -> Option<Arc<[Ready]>> {
-        self.with(credential, key, |entry| Arc::clone(&entry.ready))
+    pub(super) fn parts(
+        &self,
+        credential: &Arc<Credential>,
+        key: &SelectedKey,
+    ) -> Option<Arc<[PreparedPart]>> {
+        self.with(credential, key, |entry| Arc::clone(&entry.parts))
     }
 
     /// What to look for in answers to calls with the secret of `key`.
-    pub(super) fn needles(&self, credential: &Arc<Credential>, key: &Chosen) -> Option<Arc<Needles>> {
+    pub(super) fn needles(&self, credential: &Arc<Credential>, key: &SelectedKey) -> Option<Arc<Needles>> {
         self.with(credential, key, |entry| Arc::clone(&entry.needles))
     }
 
@@ -105,7 +109,7 @@ impl Prepared {
 
     /// Forgets the forms of which `current` says that their version is not the one in force: rotated, revoked, or too old.
     pub(crate) fn retain(&self, current: impl Fn(&Credential, usize) -> Option<Arc<Secret>>) {
-        let is_current = |entry: &Entry| {
+        let is_current = |entry: &CachedInjection| {
             current(&entry.credential, entry.key).is_some_and(|secret| *secret.version() == entry.version)
         };
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
@@ -116,8 +120,8 @@ impl Prepared {
     fn with<T>(
         &self,
         credential: &Arc<Credential>,
-        key: &Chosen,
-        read: impl FnOnce(&Entry) -> T,
+        key: &SelectedKey,
+        read: impl FnOnce(&CachedInjection) -> T,
     ) -> Option<T> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let own = entries.get(&credential.name);
@@ -128,14 +132,15 @@ impl Prepared {
         if credential.reference(credential.keys.get(key.key)?) != secret.reference() {
             return None;
         }
-        let ready: Option<Arc<[Ready]>> = credential.inject.iter().map(|way| ready(way, secret)).collect();
-        let ready = ready?;
+        let parts: Option<Arc<[PreparedPart]>> =
+            credential.inject.iter().map(|way| prepare(way, secret)).collect();
+        let parts = parts?;
         let needles = Arc::new(needles(&credential.inject, secret)?);
         if needles.has_short() && credential.destinations.iter().any(|to| to.scrub == Scrub::All) {
             self.warned.say(credential, key);
         }
         let (credential, version) = (Arc::clone(credential), secret.version().clone());
-        let entry = Entry { credential, key: key.key, version, ready, needles };
+        let entry = CachedInjection { credential, key: key.key, version, parts, needles };
         let value = read(&entry);
         let own = entries.entry(entry.credential.name.clone()).or_default();
         own.retain(|known| known.key != entry.key);
@@ -144,36 +149,39 @@ impl Prepared {
     }
 }
 
-impl Entry {
+impl CachedInjection {
     /// The definition is compared by identity: another generation of the policy may put the same secret on a call in another way. A
     /// version is one of the secret's reference too, so it is of no other key.
-    fn is_for(&self, credential: &Arc<Credential>, key: &Chosen) -> bool {
+    fn is_for(&self, credential: &Arc<Credential>, key: &SelectedKey) -> bool {
         Arc::ptr_eq(&self.credential, credential)
             && self.key == key.key
             && self.version == *key.secret.version()
     }
 }
 
-pub(super) fn ready(injection: &Injection, secret: &Secret) -> Option<Ready> {
+/// The part that `injection` makes of `secret`; `None` where it cannot.
+pub(super) fn prepare(injection: &Injection, secret: &Secret) -> Option<PreparedPart> {
     match &injection.way {
         Inject::SigV4(aws) => {
-            let signer = sigv4::Signer::new(aws, secret)?;
-            return Some(Ready::Signer(Signer::SigV4(Arc::new(signer))));
+            let signer = sigv4::SigV4Signer::new(aws, secret)?;
+            return Some(PreparedPart::Signer(RequestSigner::SigV4(Arc::new(signer))));
         }
         Inject::Hmac(wanted) => {
-            let signer = hmac::Signer::new(injection.field.as_deref(), wanted, secret)?;
-            return Some(Ready::Signer(Signer::Hmac(Arc::new(signer))));
+            let signer = hmac::HmacSigner::new(injection.field.as_deref(), wanted, secret)?;
+            return Some(PreparedPart::Signer(RequestSigner::Hmac(Arc::new(signer))));
         }
         _ => {}
     }
     let value = secret.expose(injection.field.as_deref())?;
     Some(match &injection.way {
-        Inject::Bearer => Ready::Header(AUTHORIZATION, form::header("Bearer ", value)?),
-        Inject::Header { name, prefix } => Ready::Header(name.parse().ok()?, form::header(prefix, value)?),
-        Inject::Basic { username } => Ready::Header(AUTHORIZATION, form::basic(username, value)?),
-        Inject::Query { name } => Ready::Query(form::pair(name, value)),
+        Inject::Bearer => PreparedPart::Header(AUTHORIZATION, form::header("Bearer ", value)?),
+        Inject::Header { name, prefix } => {
+            PreparedPart::Header(name.parse().ok()?, form::header(prefix, value)?)
+        }
+        Inject::Basic { username } => PreparedPart::Header(AUTHORIZATION, form::basic(username, value)?),
+        Inject::Query { name } => PreparedPart::Query(form::pair(name, value)),
         Inject::SigV4(_) | Inject::Hmac(_) | Inject::ClientCertificate { .. } => return None,
-        Inject::Cookie { name } => Ready::Cookie(form::cookie(name, value)?),
+        Inject::Cookie { name } => PreparedPart::Cookie(form::cookie(name, value)?),
     })
 }
 

@@ -20,11 +20,12 @@ use tollgate_policy::price::NanoUsd;
 use super::action;
 use super::estimate::{self, Bound, Terms};
 use super::facts::{self, ReadBody};
+use super::permitted::PermittedCall;
 use crate::caller_body::CallerBody;
+use crate::caller_usage::{BufferReservation, CallerUsage};
 use crate::core::Shared;
 use crate::identity::Head;
 use crate::injection;
-use crate::load::{Load, Room};
 use crate::pace::{LeastRate, Pace};
 use crate::quota::Demand;
 use crate::upstream::OutBody;
@@ -39,14 +40,21 @@ static LARGE_AT_ONCE: Semaphore = Semaphore::const_new(2);
 
 /// A request's body and what it says.
 #[derive(Debug)]
-pub(crate) struct Asked {
+pub(crate) struct InspectedBody {
+    content: Content,
+    read: ReadBody,
+}
+
+/// The body of a permitted call, without the edits that are made in it.
+#[derive(Debug)]
+pub(crate) struct UnsentBody {
     content: Content,
     read: ReadBody,
 }
 
 #[derive(Debug)]
 enum Content {
-    Whole { bytes: Bytes, room: Room },
+    Whole { bytes: Bytes, reservation: BufferReservation },
     Streaming(CallerBody),
 }
 
@@ -59,9 +67,9 @@ pub(crate) async fn read(
     admission: &Admission,
     head: &Head,
     incoming: CallerBody,
-    load: &Arc<Load>,
+    usage: &Arc<CallerUsage>,
     shared: &Shared,
-) -> Result<Asked, Denial> {
+) -> Result<InspectedBody, Denial> {
     let limit = shared.limits.body_bytes;
     let headers = &head.headers;
     let endpoint = admission.endpoint().filter(|_| admission.reads_body());
@@ -72,7 +80,7 @@ pub(crate) async fn read(
     if endpoint.is_none() && !may_name && !signs() {
         let body_bytes = incoming.size_hint().exact().unwrap_or(0);
         let facts = Facts { body_bytes, actions: named(&[])?, ..Facts::default() };
-        return Ok(Asked { content: Content::Streaming(incoming), read: ReadBody::unread(facts) });
+        return Ok(InspectedBody { content: Content::Streaming(incoming), read: ReadBody::unread(facts) });
     }
     if may_name {
         action::check_form(headers)?;
@@ -82,10 +90,10 @@ pub(crate) async fn read(
     } else {
         Most { bytes: limit, refusal: too_large }
     };
-    let (bytes, room) = collect(incoming, most, load, shared.limits.least()).await?;
+    let (bytes, reservation) = collect(incoming, most, usage, shared.limits.least()).await?;
     let mut read = match endpoint {
         Some(endpoint) => {
-            let read = read_facts(endpoint, headers, &bytes, load).await?;
+            let read = read_facts(endpoint, headers, &bytes, usage).await?;
             if let Some(query) = admission.target().query() {
                 facts::check_query(&endpoint.request, query, &read.facts)?;
             }
@@ -94,7 +102,7 @@ pub(crate) async fn read(
         None => ReadBody::unread(Facts { body_bytes: bytes.len() as u64, ..Facts::default() }),
     };
     read.facts.actions = named(if may_name { &bytes } else { &[] })?;
-    Ok(Asked { content: Content::Whole { bytes, room }, read })
+    Ok(InspectedBody { content: Content::Whole { bytes, reservation }, read })
 }
 
 /// Whether a body is, or may be, so large that it is looked first whether it is worth reading.
@@ -106,13 +114,13 @@ async fn read_facts(
     endpoint: &Arc<Endpoint>,
     headers: &HeaderMap,
     body: &Bytes,
-    load: &Load,
+    usage: &CallerUsage,
 ) -> Result<ReadBody, Denial> {
     if body.len() <= LARGE {
         return facts::read(endpoint, headers, body);
     }
     let failed = |_| Denial::new(Reason::Internal, "the request body could not be read");
-    let own = load.reading_turn().await;
+    let own = usage.reading_turn().await;
     let turn = LARGE_AT_ONCE.acquire().await.map_err(|_| failed(()))?;
     let (endpoint, headers, body) = (Arc::clone(endpoint), headers.clone(), body.clone());
     let read = spawn_blocking(move || {
@@ -132,16 +140,16 @@ struct Most {
 async fn collect(
     mut incoming: CallerBody,
     most: Most,
-    load: &Arc<Load>,
+    usage: &Arc<CallerUsage>,
     least: LeastRate,
-) -> Result<(Bytes, Room), Denial> {
+) -> Result<(Bytes, BufferReservation), Denial> {
     let announced = incoming.size_hint().exact();
     if announced.is_some_and(|length| length > most.bytes as u64) {
         return Err((most.refusal)());
     }
     let mut first = Bytes::new();
     let mut all: Option<BytesMut> = None;
-    let mut room = Room::of(announced);
+    let mut reservation = BufferReservation::of(announced);
     let mut pace = Pace::new(least);
     loop {
         let length = all.as_ref().map_or(first.len(), BytesMut::len);
@@ -154,7 +162,7 @@ async fn collect(
         if length + chunk.len() > most.bytes {
             return Err((most.refusal)());
         }
-        if !room.grow((length + chunk.len()) as u64, load) {
+        if !reservation.grow((length + chunk.len()) as u64, usage) {
             return Err(no_room());
         }
         match &mut all {
@@ -170,7 +178,7 @@ async fn collect(
             }
         }
     }
-    Ok((all.map_or(first, BytesMut::freeze), room))
+    Ok((all.map_or(first, BytesMut::freeze), reservation))
 }
 
 fn no_room() -> Denial {
@@ -187,20 +195,16 @@ fn too_large() -> Denial {
     Denial::new(Reason::BodyTooLarge, "the request body is larger than the gateway reads (limits.bodyBytes)")
 }
 
-impl Asked {
+impl InspectedBody {
     pub(crate) const fn facts(&self) -> &Facts {
         &self.read.facts
-    }
-
-    pub(crate) fn hides_usage(&self) -> bool {
-        self.read.hides_usage()
     }
 
     /// The most that the call can use. `None` where nothing of it is limited.
     ///
     /// # Errors
     /// `unbounded_cost`, and what cannot be held to a limit at all.
-    pub(crate) fn bound(&self, permit: &Permit) -> Result<Option<Bound>, Denial> {
+    fn bound(&self, permit: &Permit) -> Result<Option<Bound>, Denial> {
         let grant = permit.grant();
         if !grant.limits_content() {
             return Ok(None);
@@ -217,30 +221,38 @@ impl Asked {
         estimate::bound(self.facts(), endpoint, price, terms).map(Some)
     }
 
-    /// What to add to a refusal that stems from how much this call may use.
-    pub(crate) fn cause(&self) -> Option<String> {
-        estimate::cause(self.facts())
+    /// What is decided of the call, and the body that is sent for it.
+    ///
+    /// # Errors
+    /// As [`InspectedBody::bound`].
+    pub(crate) fn permitted(self, permit: Permit) -> Result<(Arc<PermittedCall>, UnsentBody), Denial> {
+        let bound = self.bound(&permit)?;
+        let Self { content, mut read } = self;
+        let (facts, hides_usage) = (std::mem::take(&mut read.facts), read.hides_usage());
+        let call = PermittedCall { permit, facts, bound, hides_usage };
+        Ok((Arc::new(call), UnsentBody { content, read }))
     }
+}
 
+impl UnsentBody {
     /// The body to send, as it came or with its edits, and the room that it takes up until it is no longer needed.
     /// One that streams has to come at the least rate where its call holds what others share.
-    pub(crate) fn into_body(
-        self,
-        bound: Option<&Bound>,
-        permit: &Permit,
-        least: LeastRate,
-    ) -> (OutBody, Room) {
+    pub(crate) fn render(self, call: &PermittedCall, least: LeastRate) -> (OutBody, BufferReservation) {
+        let permit = &call.permit;
         match self.content {
             Content::Streaming(incoming) if incoming.is_end_stream() => {
-                (OutBody::Whole(Bytes::new()), Room::default())
+                (OutBody::Whole(Bytes::new()), BufferReservation::default())
             }
             Content::Streaming(incoming) => {
                 let pace = holds_shared(permit.grant()).then(|| Pace::new(least));
-                (OutBody::streaming(incoming, permit.destination().timeouts.idle, pace), Room::default())
+                (
+                    OutBody::streaming(incoming, permit.destination().timeouts.idle, pace),
+                    BufferReservation::default(),
+                )
             }
-            Content::Whole { bytes, room } => {
-                let cap = bound.and_then(|bound| bound.write_cap);
-                (OutBody::Whole(facts::apply(&self.read.edits(cap), bytes)), room)
+            Content::Whole { bytes, reservation } => {
+                let cap = call.bound.and_then(|bound| bound.write_cap);
+                (OutBody::Whole(facts::apply(&self.read.edits(cap), bytes)), reservation)
             }
         }
     }
@@ -260,24 +272,4 @@ pub(crate) fn least(endpoint: Option<&Arc<Endpoint>>) -> Demand {
     let is_billed = endpoint.is_some_and(|endpoint| endpoint.metered && !endpoint.free);
     let (tokens, spend) = if is_billed { (estimate::LEAST_TOKENS, NanoUsd(1)) } else { (0, NanoUsd::ZERO) };
     Demand { requests: 1, tokens, spend }
-}
-
-/// The refusal of a budget, with what made the hold so large.
-pub(crate) fn explained(denial: Denial, cause: Option<&str>) -> Denial {
-    match cause {
-        Some(cause) if matches!(denial.reason, Reason::BudgetHeld | Reason::BudgetExhausted) => Denial {
-            detail: format!("{}. It may use that much because {cause}", denial.detail).into(),
-            ..denial
-        },
-        _ => denial,
-    }
-}
-
-/// What a call with this bound asks of its limits.
-pub(crate) fn demand(bound: Option<&Bound>) -> Demand {
-    Demand {
-        requests: 1,
-        tokens: bound.map_or(0, |bound| bound.tokens),
-        spend: bound.map_or(NanoUsd::ZERO, |bound| bound.spend),
-    }
 }

@@ -7,7 +7,7 @@ use tollgate_policy::policy::HttpVersion;
 
 /// What a connection offers in ALPN (RFC 7301), and so which calls may share it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Offer {
+pub(crate) enum AlpnOffer {
     /// HTTP/1.1 alone: one call at a time is on a connection, and what is wrong with one is wrong with one call.
     Http1,
     /// HTTP/2, or HTTP/1.1 where the other side has no other.
@@ -16,7 +16,7 @@ pub(crate) enum Offer {
     Grpc,
 }
 
-impl Offer {
+impl AlpnOffer {
     /// What is offered for a call to a destination that says `version`.
     pub(crate) const fn of(version: HttpVersion, is_grpc: bool) -> Self {
         match (version, is_grpc) {

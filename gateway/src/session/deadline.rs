@@ -15,8 +15,9 @@ const OURS: i64 = 0;
 const WAITS: i64 = -1;
 const COMES: i64 = 1;
 
+/// Until when the head of a request has to come.
 #[derive(Debug)]
-pub(crate) struct Due {
+pub(crate) struct HeaderDeadline {
     /// Beside the words above: the second since which a head comes, or negative, since which none does.
     turn: AtomicI64,
     /// Bytes of ours wait for the peer to take those before them.
@@ -34,41 +35,41 @@ pub(super) enum Late {
     Body,
 }
 
-impl Due {
-    /// Of a connection that was just opened: its first request is due.
-    pub(super) const fn new() -> Self {
+impl HeaderDeadline {
+    /// Of a connection that was just opened: its first request is deadline.
+    pub(crate) const fn new() -> Self {
         Self { turn: AtomicI64::new(COMES), write_waits: AtomicBool::new(false) }
     }
 
     /// Bytes came.
-    pub(super) fn heard(&self) {
+    pub(crate) fn on_bytes(&self) {
         if self.turn.load(Ordering::Relaxed) < OURS {
             self.turn.store(COMES, Ordering::Relaxed);
         }
     }
 
     /// A head is whole.
-    pub(super) fn taken(&self) {
+    pub(crate) fn on_request(&self) {
         self.turn.store(OURS, Ordering::Relaxed);
     }
 
     /// The answer is out of our hands.
-    pub(crate) fn over(&self) {
+    pub(crate) fn on_response(&self) {
         self.turn.store(WAITS, Ordering::Relaxed);
     }
 
     /// Whether a request is being answered.
-    pub(super) fn is_ours(&self) -> bool {
+    pub(super) fn is_answering(&self) -> bool {
         self.turn.load(Ordering::Relaxed) == OURS
     }
 
     /// Whether all that was written has left for the peer.
-    pub(super) fn is_flushed(&self) -> bool {
+    pub(crate) fn is_flushed(&self) -> bool {
         !self.write_waits.load(Ordering::Relaxed)
     }
 
     /// Bytes wait, or wait no longer.
-    pub(super) fn write_waits(&self, waits: bool) {
+    pub(crate) fn write_waits(&self, waits: bool) {
         self.write_waits.store(waits, Ordering::Relaxed);
     }
 
@@ -96,45 +97,45 @@ mod tests {
     const NOW: i64 = 1_800_000_000;
 
     /// How many seconds after it was first looked at the caller is late.
-    fn late_after(due: &Due) -> Option<(i64, Late)> {
-        (0..1_000).find_map(|seconds| Some((seconds, due.late(NOW + seconds)?)))
+    fn late_after(deadline: &HeaderDeadline) -> Option<(i64, Late)> {
+        (0..1_000).find_map(|seconds| Some((seconds, deadline.late(NOW + seconds)?)))
     }
 
     #[test]
     fn the_first_request_is_due_as_soon_as_a_head_that_has_begun() {
-        let due = Due::new();
-        assert_eq!(late_after(&due), Some((HEAD_LIMIT + 1, Late::Head)));
-        due.over();
-        due.heard();
-        due.heard();
-        assert_eq!(late_after(&due), Some((HEAD_LIMIT + 1, Late::Head)));
+        let deadline = HeaderDeadline::new();
+        assert_eq!(late_after(&deadline), Some((HEAD_LIMIT + 1, Late::Head)));
+        deadline.on_response();
+        deadline.on_bytes();
+        deadline.on_bytes();
+        assert_eq!(late_after(&deadline), Some((HEAD_LIMIT + 1, Late::Head)));
     }
 
     #[test]
     fn nothing_is_due_while_a_request_is_answered_and_bytes_of_its_body_come() {
-        let due = Due::new();
-        due.taken();
-        due.heard();
-        assert_eq!(late_after(&due), None);
+        let deadline = HeaderDeadline::new();
+        deadline.on_request();
+        deadline.on_bytes();
+        assert_eq!(late_after(&deadline), None);
     }
 
     #[test]
     fn a_connection_that_asks_for_nothing_is_kept_longer_than_one_that_has_begun_to_ask() {
-        let due = Due::new();
-        due.taken();
-        due.over();
-        assert_eq!(late_after(&due), Some((IDLE_LIMIT + 1, Late::Idle)));
-        due.heard();
-        assert_eq!(due.late(NOW + 2_000), None, "a head comes");
-        assert_eq!(due.late(NOW + 2_000 + HEAD_LIMIT + 1), Some(Late::Head));
+        let deadline = HeaderDeadline::new();
+        deadline.on_request();
+        deadline.on_response();
+        assert_eq!(late_after(&deadline), Some((IDLE_LIMIT + 1, Late::Idle)));
+        deadline.on_bytes();
+        assert_eq!(deadline.late(NOW + 2_000), None, "a head comes");
+        assert_eq!(deadline.late(NOW + 2_000 + HEAD_LIMIT + 1), Some(Late::Head));
     }
 
     #[test]
     fn a_trickle_does_not_begin_a_head_anew() {
-        let due = Due::new();
+        let deadline = HeaderDeadline::new();
         let late = (0..100).find_map(|seconds| {
-            due.heard();
-            Some((seconds, due.late(NOW + seconds)?))
+            deadline.on_bytes();
+            Some((seconds, deadline.late(NOW + seconds)?))
         });
         assert_eq!(late, Some((HEAD_LIMIT + 1, Late::Head)));
     }

@@ -5,9 +5,9 @@ use http::{HeaderMap, HeaderValue};
 
 /// The fields of a request without its secret. Packing copies bytes and nothing else: cheaper than a second map for every call.
 #[derive(Debug)]
-pub(super) struct Spare(Vec<u8>);
+pub(super) struct PackedHeaders(Vec<u8>);
 
-impl Spare {
+impl PackedHeaders {
     pub(super) fn pack(headers: &HeaderMap) -> Self {
         let mut packed = Vec::with_capacity(1024);
         for (name, value) in headers {
@@ -17,7 +17,7 @@ impl Spare {
         Self(packed)
     }
 
-    /// The same fields again; `None` would be a bug of [`Spare::pack`].
+    /// The same fields again; `None` would be a bug of [`PackedHeaders::pack`].
     pub(super) fn unpack(&self) -> Option<HeaderMap> {
         let mut headers = HeaderMap::new();
         let mut rest = &*self.0;
@@ -48,11 +48,11 @@ mod tests {
     #[test]
     fn what_is_packed_comes_out_again() {
         let mut headers = HeaderMap::new();
-        assert_eq!(Spare::pack(&headers).unpack(), Some(headers.clone()));
+        assert_eq!(PackedHeaders::pack(&headers).unpack(), Some(headers.clone()));
         headers.append("accept", HeaderValue::from_static("a"));
         headers.append("accept", HeaderValue::from_static("b"));
         headers.append("x-empty", HeaderValue::from_static(""));
         headers.append("x-latin", HeaderValue::from_bytes(b"caf\xe9").unwrap());
-        assert_eq!(Spare::pack(&headers).unpack(), Some(headers));
+        assert_eq!(PackedHeaders::pack(&headers).unpack(), Some(headers));
     }
 }

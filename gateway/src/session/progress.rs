@@ -18,7 +18,7 @@ const WAITS_FOR_US: i64 = i64::MAX;
 
 /// When one answer was last taken from, in milliseconds.
 #[derive(Debug)]
-pub(crate) struct Pulse {
+pub(crate) struct WriteProgress {
     handed: AtomicI64,
     /// How much longer its caller may be slow.
     credit: AtomicI64,
@@ -26,7 +26,7 @@ pub(crate) struct Pulse {
     begun: i64,
 }
 
-impl Pulse {
+impl WriteProgress {
     pub(super) fn new(least: Option<LeastRate>) -> Self {
         let credit = least.map_or(STILL, |least| millis(least.patience));
         Self {
@@ -82,22 +82,22 @@ fn millis(time: Duration) -> i64 {
 
 /// The answers under way on a connection.
 #[derive(Debug, Default)]
-pub(super) struct Pulses(Mutex<Vec<Weak<Pulse>>>);
+pub(super) struct Writes(Mutex<Vec<Weak<WriteProgress>>>);
 
-impl Pulses {
-    pub(super) fn add(&self, pulse: Weak<Pulse>) {
-        let mut pulses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if pulses.len() == pulses.capacity() {
-            pulses.retain(|pulse| pulse.strong_count() > 0);
+impl Writes {
+    pub(super) fn add(&self, write: Weak<WriteProgress>) {
+        let mut writes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if writes.len() == writes.capacity() {
+            writes.retain(|write| write.strong_count() > 0);
         }
-        pulses.push(pulse);
+        writes.push(write);
     }
 
     /// Whether some answer is left untouched.
     pub(super) fn any_still(&self, now: Timestamp) -> bool {
-        let mut pulses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        pulses.retain(|pulse| pulse.strong_count() > 0);
-        pulses.iter().filter_map(Weak::upgrade).any(|pulse| pulse.is_still(now.as_millisecond()))
+        let mut writes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        writes.retain(|write| write.strong_count() > 0);
+        writes.iter().filter_map(Weak::upgrade).any(|write| write.is_still(now.as_millisecond()))
     }
 }
 
@@ -109,19 +109,19 @@ mod tests {
 
     #[test]
     fn an_answer_is_still_only_while_its_caller_does_not_take_what_was_handed_over() {
-        let pulses = Pulses::default();
-        let pulse = Arc::new(Pulse::new(None));
-        pulses.add(Arc::downgrade(&pulse));
+        let writes = Writes::default();
+        let write = Arc::new(WriteProgress::new(None));
+        writes.add(Arc::downgrade(&write));
         let later = Timestamp::now() + jiff::SignedDuration::from_secs(STILL / 1_000 + 2);
-        assert!(!pulses.any_still(later), "the provider says nothing");
-        pulse.handed(1);
-        assert!(!pulses.any_still(Timestamp::now()));
-        assert!(pulses.any_still(later));
-        pulse.waits();
-        assert!(!pulses.any_still(later));
-        pulse.handed(1);
-        drop(pulse);
-        assert!(!pulses.any_still(later));
+        assert!(!writes.any_still(later), "the provider says nothing");
+        write.handed(1);
+        assert!(!writes.any_still(Timestamp::now()));
+        assert!(writes.any_still(later));
+        write.waits();
+        assert!(!writes.any_still(later));
+        write.handed(1);
+        drop(write);
+        assert!(!writes.any_still(later));
     }
 
     const LEAST: LeastRate =
@@ -129,30 +129,30 @@ mod tests {
 
     #[test]
     fn a_caller_that_sips_what_others_share_is_cut() {
-        let pulse = Pulse::new(Some(LEAST));
-        let begun = pulse.begun;
+        let write = WriteProgress::new(Some(LEAST));
+        let begun = write.begun;
         let cut = (1..100).find(|second| {
-            pulse.handed_at(10, begun + second * 1_000);
-            pulse.is_still(begun + second * 1_000 + 999)
+            write.handed_at(10, begun + second * 1_000);
+            write.is_still(begun + second * 1_000 + 999)
         });
         assert!(cut.is_some_and(|second| (29..=32).contains(&second)), "{cut:?}");
     }
 
     #[test]
     fn a_slow_provider_costs_its_caller_nothing_and_the_least_rate_is_enough() {
-        let pulse = Pulse::new(Some(LEAST));
-        let mut now = pulse.begun;
+        let write = WriteProgress::new(Some(LEAST));
+        let mut now = write.begun;
         for _ in 0..60 {
-            pulse.handed_at(10, now);
-            pulse.waits_at(now + 5);
+            write.handed_at(10, now);
+            write.waits_at(now + 5);
             now += 55_000;
-            assert!(!pulse.is_still(now));
+            assert!(!write.is_still(now));
         }
-        let pulse = Pulse::new(Some(LEAST));
+        let write = WriteProgress::new(Some(LEAST));
         for second in 0..3_000 {
-            pulse.handed_at(1_000, pulse.begun + second * 1_000);
-            assert!(!pulse.is_still(pulse.begun + second * 1_000 + 999));
+            write.handed_at(1_000, write.begun + second * 1_000);
+            assert!(!write.is_still(write.begun + second * 1_000 + 999));
         }
-        assert!(pulse.is_still(pulse.begun + 3_601_000), "all has an end");
+        assert!(write.is_still(write.begun + 3_601_000), "all has an end");
     }
 }

@@ -22,7 +22,7 @@ const ROOM_STEP: u64 = 16 << 10;
 const SMALL: u64 = 64 << 10;
 /// The part of all that small bodies have to themselves is one in this many.
 const SMALL_PART: u64 = 8;
-/// Loads and groups that are remembered before those that nobody has are dropped.
+/// Callers and groups that are remembered before those that nobody has are dropped.
 const REMEMBERED: usize = 4096;
 
 /// Most of what one caller, or all together, may occupy.
@@ -38,29 +38,29 @@ pub(crate) struct Bounds {
     pub(crate) held_of_one: u64,
 }
 
-/// The load of every caller that has a connection.
+/// The usage of every caller that has a connection.
 #[derive(Debug)]
-pub(crate) struct Loads {
+pub(crate) struct CallerUsages {
     callers: Mutex<Callers>,
-    all: Arc<All>,
+    all: Arc<AllCallers>,
 }
 
 #[derive(Debug, Default)]
 struct Callers {
-    loads: HashMap<SpiffeId, Arc<Load>>,
+    usages: HashMap<SpiffeId, Arc<CallerUsage>>,
     /// By namespace and by trust domain.
-    groups: HashMap<Box<str>, Arc<Group>>,
+    groups: HashMap<Box<str>, Arc<HeldCounts>>,
 }
 
 #[derive(Debug)]
-struct All {
+struct AllCallers {
     bounds: Bounds,
-    held: Group,
+    held: HeldCounts,
 }
 
 /// Bytes of bodies that are held for some callers together, small and large ones apart.
 #[derive(Debug, Default)]
-struct Group([AtomicU64; 2]);
+struct HeldCounts([AtomicU64; 2]);
 
 /// Where the bytes of a body count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,42 +70,42 @@ enum Size {
     Large,
 }
 
-impl Loads {
+impl CallerUsages {
     pub(crate) fn new(bounds: Bounds) -> Self {
-        let all = Arc::new(All { bounds, held: Group::default() });
+        let all = Arc::new(AllCallers { bounds, held: HeldCounts::default() });
         Self { callers: Mutex::default(), all }
     }
 
-    /// The load of `caller`, shared by all of its connections on all cores.
-    pub(crate) fn of(&self, caller: &SpiffeId) -> Arc<Load> {
+    /// The usage of `caller`, shared by all of its connections on all cores.
+    pub(crate) fn of(&self, caller: &SpiffeId) -> Arc<CallerUsage> {
         let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
-        let Callers { loads, groups } = &mut *callers;
-        if let Some(load) = loads.get(caller) {
-            return Arc::clone(load);
+        let Callers { usages, groups } = &mut *callers;
+        if let Some(usage) = usages.get(caller) {
+            return Arc::clone(usage);
         }
-        if loads.len() >= REMEMBERED {
-            loads.retain(|_, load| Arc::strong_count(load) > 1);
+        if usages.len() >= REMEMBERED {
+            usages.retain(|_, usage| Arc::strong_count(usage) > 1);
             groups.retain(|_, group| Arc::strong_count(group) > 1);
         }
         let keys = Keys::of(caller);
         let mut group = |key: &str| Arc::clone(groups.entry(key.into()).or_default());
         let (namespace, domain) = (group(keys.namespace()), group(keys.domain()));
-        let load = Arc::new(Load {
+        let usage = Arc::new(CallerUsage {
             connections: AtomicU64::default(),
             calls: AtomicU64::default(),
             drains: AtomicU64::default(),
             reading: Arc::new(Semaphore::new(1)),
-            held: Group::default(),
+            held: HeldCounts::default(),
             namespace,
             domain,
             all: Arc::clone(&self.all),
         });
-        loads.insert(caller.clone(), Arc::clone(&load));
-        load
+        usages.insert(caller.clone(), Arc::clone(&usage));
+        usage
     }
 }
 
-impl Group {
+impl HeldCounts {
     fn of(&self, size: Size) -> &AtomicU64 {
         &self.0[size as usize]
     }
@@ -117,28 +117,28 @@ impl Group {
 
 /// What one caller occupies.
 #[derive(Debug)]
-pub(crate) struct Load {
+pub(crate) struct CallerUsage {
     connections: AtomicU64,
     calls: AtomicU64,
     drains: AtomicU64,
     reading: Arc<Semaphore>,
-    held: Group,
-    namespace: Arc<Group>,
-    domain: Arc<Group>,
-    all: Arc<All>,
+    held: HeldCounts,
+    namespace: Arc<HeldCounts>,
+    domain: Arc<HeldCounts>,
+    all: Arc<AllCallers>,
 }
 
-impl Load {
-    pub(crate) fn connection(self: &Arc<Self>) -> Option<Share> {
-        Share::take(self, |load| &load.connections, self.all.bounds.connections)
+impl CallerUsage {
+    pub(crate) fn connection(self: &Arc<Self>) -> Option<UsagePermit> {
+        UsagePermit::take(self, |usage| &usage.connections, self.all.bounds.connections)
     }
 
-    pub(crate) fn call(self: &Arc<Self>) -> Option<Share> {
-        Share::take(self, |load| &load.calls, self.all.bounds.calls)
+    pub(crate) fn call(self: &Arc<Self>) -> Option<UsagePermit> {
+        UsagePermit::take(self, |usage| &usage.calls, self.all.bounds.calls)
     }
 
-    pub(crate) fn drain(self: &Arc<Self>) -> Option<Share> {
-        Share::take(self, |load| &load.drains, DRAINS)
+    pub(crate) fn drain(self: &Arc<Self>) -> Option<UsagePermit> {
+        UsagePermit::take(self, |usage| &usage.drains, DRAINS)
     }
 
     /// Waits for this caller's turn to have a large body parsed: one at a time, so that its bodies wait for each other,
@@ -148,16 +148,16 @@ impl Load {
     }
 
     /// Takes room for `bytes` more of a body that is held.
-    fn hold(self: &Arc<Self>, size: Size, bytes: u64) -> Option<Held> {
+    fn hold(self: &Arc<Self>, size: Size, bytes: u64) -> Option<HeldBytes> {
         for group in self.groups() {
             group.of(size).fetch_add(bytes, Ordering::Relaxed);
         }
         // Counted first, so that no two take the same room; given back where it is too much.
-        let held = Held { load: Arc::clone(self), size, bytes };
+        let held = HeldBytes { usage: Arc::clone(self), size, bytes };
         self.is_within_share(size).then_some(held)
     }
 
-    fn groups(&self) -> [&Group; 4] {
+    fn groups(&self) -> [&HeldCounts; 4] {
         [&self.held, &self.namespace, &self.domain, &self.all.held]
     }
 
@@ -184,36 +184,41 @@ impl Load {
 
 /// A place among what a caller may have at once; given back on drop.
 #[derive(Debug)]
-pub(crate) struct Share {
-    load: Arc<Load>,
-    part: fn(&Load) -> &AtomicU64,
+pub(crate) struct UsagePermit {
+    usage: Arc<CallerUsage>,
+    part: fn(&CallerUsage) -> &AtomicU64,
 }
 
-impl Share {
-    fn take(load: &Arc<Load>, part: fn(&Load) -> &AtomicU64, cap: u64) -> Option<Self> {
-        let before = part(load).fetch_add(1, Ordering::Relaxed);
-        let share = Self { load: Arc::clone(load), part };
+impl UsagePermit {
+    /// Of the caller that it was taken from.
+    pub(crate) const fn usage(&self) -> &Arc<CallerUsage> {
+        &self.usage
+    }
+
+    fn take(usage: &Arc<CallerUsage>, part: fn(&CallerUsage) -> &AtomicU64, cap: u64) -> Option<Self> {
+        let before = part(usage).fetch_add(1, Ordering::Relaxed);
+        let share = Self { usage: Arc::clone(usage), part };
         (before < cap).then_some(share)
     }
 }
 
-impl Drop for Share {
+impl Drop for UsagePermit {
     fn drop(&mut self) {
-        (self.part)(&self.load).fetch_sub(1, Ordering::Relaxed);
+        (self.part)(&self.usage).fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// Bytes that are held; given back on drop.
 #[derive(Debug)]
-struct Held {
-    load: Arc<Load>,
+struct HeldBytes {
+    usage: Arc<CallerUsage>,
     size: Size,
     bytes: u64,
 }
 
-impl Drop for Held {
+impl Drop for HeldBytes {
     fn drop(&mut self) {
-        for group in self.load.groups() {
+        for group in self.usage.groups() {
             group.of(self.size).fetch_sub(self.bytes, Ordering::Relaxed);
         }
     }
@@ -221,13 +226,13 @@ impl Drop for Held {
 
 /// The place that a held body takes up among its caller's and everybody's; given back on drop.
 #[derive(Debug, Default)]
-pub(crate) struct Room {
-    held: Vec<Held>,
+pub(crate) struct BufferReservation {
+    held: Vec<HeldBytes>,
     taken: u64,
     size: Size,
 }
 
-impl Room {
+impl BufferReservation {
     /// Of a body that will have this many bytes, if that is known.
     pub(crate) fn of(length: Option<u64>) -> Self {
         let size = if length.is_some_and(|length| length > SMALL) { Size::Large } else { Size::Small };
@@ -235,7 +240,7 @@ impl Room {
     }
 
     /// Makes it at least `bytes` large, in steps. False where there is no more to be had.
-    pub(crate) fn grow(&mut self, bytes: u64, load: &Arc<Load>) -> bool {
+    pub(crate) fn grow(&mut self, bytes: u64, usage: &Arc<CallerUsage>) -> bool {
         if self.taken >= bytes {
             return true;
         }
@@ -247,7 +252,7 @@ impl Room {
             step = step.saturating_add(self.taken);
             self.taken = 0;
         }
-        let Some(held) = load.hold(self.size, step) else { return false };
+        let Some(held) = usage.hold(self.size, step) else { return false };
         self.held.push(held);
         self.taken += step;
         true
@@ -261,79 +266,79 @@ mod tests {
     const MIB: u64 = 1 << 20;
     const BOUNDS: Bounds = Bounds { connections: 2, calls: 3, held: 64 * MIB, held_of_one: 32 * MIB };
 
-    fn loads() -> Loads {
-        Loads::new(BOUNDS)
+    fn usages() -> CallerUsages {
+        CallerUsages::new(BOUNDS)
     }
 
-    fn of(loads: &Loads, caller: &str) -> Arc<Load> {
-        loads.of(&format!("spiffe://{caller}").parse().unwrap())
+    fn of(usages: &CallerUsages, caller: &str) -> Arc<CallerUsage> {
+        usages.of(&format!("spiffe://{caller}").parse().unwrap())
     }
 
     /// Opens bodies of a megabyte until there is no room for more.
-    fn fill(load: &Arc<Load>) -> Vec<Room> {
+    fn fill(usage: &Arc<CallerUsage>) -> Vec<BufferReservation> {
         std::iter::from_fn(|| {
-            let mut room = Room::of(Some(MIB));
-            room.grow(MIB, load).then_some(room)
+            let mut room = BufferReservation::of(Some(MIB));
+            room.grow(MIB, usage).then_some(room)
         })
         .collect()
     }
 
     #[test]
     fn a_share_over_the_cap_is_refused_and_leaves_nothing_behind() {
-        let loads = loads();
-        let load = of(&loads, "a/b");
-        let held: Vec<_> = (0..DRAINS).map(|_| load.drain().unwrap()).collect();
-        assert!(load.drain().is_none());
-        assert!(of(&loads, "a/c").drain().is_some());
+        let usages = usages();
+        let usage = of(&usages, "a/b");
+        let held: Vec<_> = (0..DRAINS).map(|_| usage.drain().unwrap()).collect();
+        assert!(usage.drain().is_none());
+        assert!(of(&usages, "a/c").drain().is_some());
         drop(held);
-        assert!(load.drain().is_some());
-        let (first, second) = (load.connection(), load.connection());
-        assert!(first.is_some() && second.is_some() && load.connection().is_none());
-        let calls: Vec<_> = std::iter::from_fn(|| load.call()).collect();
+        assert!(usage.drain().is_some());
+        let (first, second) = (usage.connection(), usage.connection());
+        assert!(first.is_some() && second.is_some() && usage.connection().is_none());
+        let calls: Vec<_> = std::iter::from_fn(|| usage.call()).collect();
         assert_eq!(calls.len(), 3);
     }
 
     #[test]
     fn one_caller_alone_may_hold_a_third_and_everything_comes_back() {
-        let loads = loads();
-        let load = of(&loads, "a/ns/x/sa/one");
-        let rooms = fill(&load);
+        let usages = usages();
+        let usage = of(&usages, "a/ns/x/sa/one");
+        let rooms = fill(&usage);
         assert_eq!(rooms.len(), 18, "of 56 MiB for large bodies");
         drop(rooms);
-        assert_eq!(loads.all.held.bytes(Size::Large), 0);
-        assert_eq!(fill(&load).len(), 18);
+        assert_eq!(usages.all.held.bytes(Size::Large), 0);
+        assert_eq!(fill(&usage).len(), 18);
     }
 
     #[test]
     fn many_identities_of_one_namespace_leave_room_for_another_and_for_another_domain() {
-        let loads = loads();
-        let greedy: Vec<_> = (0..20).map(|n| fill(&of(&loads, &format!("a/ns/greedy/sa/{n}")))).collect();
+        let usages = usages();
+        let greedy: Vec<_> = (0..20).map(|n| fill(&of(&usages, &format!("a/ns/greedy/sa/{n}")))).collect();
         let all: usize = greedy.iter().map(Vec::len).sum();
         assert!((18..=36).contains(&all), "{all}");
-        assert!(!fill(&of(&loads, "a/ns/victim/sa/x")).is_empty());
-        assert!(!fill(&of(&loads, "b/ns/victim/sa/x")).is_empty());
+        assert!(!fill(&of(&usages, "a/ns/victim/sa/x")).is_empty());
+        assert!(!fill(&of(&usages, "b/ns/victim/sa/x")).is_empty());
     }
 
     #[test]
     fn many_namespaces_of_one_domain_leave_room_for_another() {
-        let loads = loads();
-        let _greedy: Vec<_> = (0..40).map(|n| fill(&of(&loads, &format!("a/ns/{n}/sa/x")))).collect();
-        let free = 56 * MIB - loads.all.held.bytes(Size::Large);
+        let usages = usages();
+        let _greedy: Vec<_> = (0..40).map(|n| fill(&of(&usages, &format!("a/ns/{n}/sa/x")))).collect();
+        let free = 56 * MIB - usages.all.held.bytes(Size::Large);
         assert!(free >= 8 * MIB, "{free}");
-        assert!(fill(&of(&loads, "b/ns/victim/sa/x")).len() >= 2);
+        assert!(fill(&of(&usages, "b/ns/victim/sa/x")).len() >= 2);
     }
 
     #[test]
     fn small_bodies_have_a_room_that_large_ones_cannot_take() {
-        let loads = loads();
-        let _greedy: Vec<_> = (0..40).map(|n| fill(&of(&loads, &format!("{n}/ns/x/sa/x")))).collect();
-        let victim = of(&loads, "a/ns/victim/sa/x");
-        let mut room = Room::of(Some(SMALL));
+        let usages = usages();
+        let _greedy: Vec<_> = (0..40).map(|n| fill(&of(&usages, &format!("{n}/ns/x/sa/x")))).collect();
+        let victim = of(&usages, "a/ns/victim/sa/x");
+        let mut room = BufferReservation::of(Some(SMALL));
         assert!(room.grow(SMALL, &victim));
-        let mut grows = Room::of(None);
+        let mut grows = BufferReservation::of(None);
         assert!(grows.grow(SMALL, &victim));
-        let before = loads.all.held.bytes(Size::Small);
+        let before = usages.all.held.bytes(Size::Small);
         grows.grow(SMALL + 1, &victim);
-        assert_eq!(loads.all.held.bytes(Size::Small), before - SMALL, "it is a large one now");
+        assert_eq!(usages.all.held.bytes(Size::Small), before - SMALL, "it is a large one now");
     }
 }

@@ -11,12 +11,13 @@ use std::task::{Context, Poll};
 use rustls::AlertDescription as Alert;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::pool::Verified;
+use super::connection_state::ConnectionState;
 
-/// A verified stream that keeps the alert by which it ends.
-pub(super) struct Heard<S> {
+/// A TLS stream that records the alert by which it ends.
+#[derive(Debug)]
+pub(crate) struct AlertRecorder<S> {
     pub(super) stream: S,
-    pub(super) verified: Arc<Verified>,
+    pub(super) state: Arc<ConnectionState>,
 }
 
 /// The alert that `error` is.
@@ -44,25 +45,24 @@ pub(super) fn refusal(error: &io::Error) -> Option<Alert> {
     is_refusal.then_some(alert)
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Heard<S> {
-    fn hear<T>(&self, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AlertRecorder<S> {
+    fn record<T>(&self, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if let Poll::Ready(Err(error)) = &done
             && let Some(alert) = refusal(error)
         {
-            // The first that was said is the reason.
-            let _ = self.verified.refused.set(alert);
+            self.state.refuse(alert);
         }
         done
     }
 
     /// The same where writing failed because the connection is over: what was said before waits to be read, or soon will.
-    fn ask<T>(&mut self, cx: &mut Context<'_>, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn ask_why<T>(&mut self, cx: &mut Context<'_>, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if let Poll::Ready(Err(error)) = &done
             && matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
         {
             let mut rest = [0; 64];
             let said = Pin::new(&mut self.stream).poll_read(cx, &mut ReadBuf::new(&mut rest));
-            if self.hear(said).is_pending() {
+            if self.record(said).is_pending() {
                 return Poll::Pending;
             }
         }
@@ -70,7 +70,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Heard<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Heard<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for AlertRecorder<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -79,22 +79,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Heard<S> {
         let before = buffer.filled().len();
         let done = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if done.is_ready() {
-            self.verified.moved(buffer.filled().len() - before);
+            self.state.moved(buffer.filled().len() - before);
         }
-        self.hear(done)
+        self.record(done)
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Heard<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for AlertRecorder<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let done = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.verified.moved(0);
-        self.ask(cx, done)
+        self.state.moved(0);
+        self.ask_why(cx, done)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let done = Pin::new(&mut self.stream).poll_flush(cx);
-        self.ask(cx, done)
+        self.ask_why(cx, done)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -111,22 +111,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Heard<S> {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let done = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
-        self.verified.moved(0);
-        self.ask(cx, done)
+        self.state.moved(0);
+        self.ask_why(cx, done)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::OnceLock;
-    use std::sync::atomic::AtomicU64;
+    use std::net::SocketAddr;
 
-    use http::HeaderValue;
     use tokio::io::AsyncWriteExt;
-    use tokio::sync::Notify;
 
     use super::*;
-    use crate::ledger::{Gate, Ledger, samples};
 
     /// A socket that cannot be written to any more, and whose alert arrives late.
     struct Refusing {
@@ -162,28 +158,19 @@ mod tests {
         }
     }
 
-    async fn heard(alert: Alert) -> Option<Alert> {
-        let directory = samples::directory();
-        let (ledger, _) = Ledger::open(directory.path(), None, 1).unwrap();
-        let verified = Arc::new(Verified {
-            host: "api.up.test".into(),
-            authority: ("api.up.test".parse().unwrap(), HeaderValue::from_static("api.up.test")),
-            remote: "192.0.2.1".into(),
-            source: "192.0.2.1".into(),
-            gate: Arc::new(Gate::new(&ledger.journal(0).unwrap())),
-            refused: OnceLock::new(),
-            heard: AtomicU64::new(0),
-            moves: Notify::new(),
-        });
-        let mut stream = Heard { stream: Refusing { alert, is_late: true }, verified: Arc::clone(&verified) };
+    async fn recorded(alert: Alert) -> Option<Alert> {
+        let remote: SocketAddr = "192.0.2.1:443".parse().unwrap();
+        let state = Arc::new(ConnectionState::new("api.up.test".into(), remote, remote.ip()));
+        let stream = Refusing { alert, is_late: true };
+        let mut stream = AlertRecorder { stream, state: Arc::clone(&state) };
         let failed = stream.write_all(b"a request").await.unwrap_err();
         assert_eq!(failed.kind(), io::ErrorKind::BrokenPipe);
-        verified.refused.get().copied()
+        state.refusal()
     }
 
     #[tokio::test]
-    async fn a_refusal_is_heard_though_writing_failed_before_it_was_read() {
-        assert_eq!(heard(Alert::CertificateRevoked).await, Some(Alert::CertificateRevoked));
-        assert_eq!(heard(Alert::InternalError).await, None, "it says nothing of the certificate");
+    async fn a_refusal_is_recorded_though_writing_failed_before_it_was_read() {
+        assert_eq!(recorded(Alert::CertificateRevoked).await, Some(Alert::CertificateRevoked));
+        assert_eq!(recorded(Alert::InternalError).await, None, "it says nothing of the certificate");
     }
 }

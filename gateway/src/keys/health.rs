@@ -14,12 +14,12 @@ const BENCH: Duration = Duration::from_secs(30);
 const LONGEST_BENCH: Duration = Duration::from_secs(600);
 /// How long one call has to find out whether a benched key is good again, before another tries.
 const PROBE: Duration = Duration::from_secs(2);
-/// How many callers' words are kept. Who is forgotten asks the provider once more.
-const WORDS: usize = 256;
+/// How many callers' strikes are kept. Who is forgotten asks the provider once more.
+const STRIKES: usize = 256;
 
 /// Why a key is out of use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Out {
+pub(super) enum ExclusionKind {
     /// The provider's limits refused it.
     Cooling,
     /// The provider says that it is no longer good.
@@ -28,168 +28,168 @@ pub(super) enum Out {
 
 /// What keeps a caller from a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Against {
-    pub(super) out: Out,
+pub(super) struct Exclusion {
+    pub(super) kind: ExclusionKind,
     pub(super) until: Instant,
-    /// It was said on the caller's own calls.
+    /// It is of the caller's own calls.
     pub(super) is_own: bool,
 }
 
 /// What is known of a key. All of it is of one version; nothing is known of another, nor of a key that has none.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub(super) struct KeyHealth {
     version: Option<Version>,
-    benched: Words,
-    cooling: Words,
+    benched: Strikes,
+    cooling: Strikes,
 }
 
-/// Words of one kind, at most one for each caller and one for everybody.
+/// Strikes of one kind, at most one for each caller and one for everybody.
 #[derive(Debug, Default)]
-struct Words(Vec<Word>);
+struct Strikes(Vec<Strike>);
 
 #[derive(Debug, Clone)]
-struct Word {
+struct Strike {
     /// Whom it keeps from the key; `None`: everybody.
     whom: Option<SpiffeId>,
     since: Instant,
     until: Instant,
-    /// How often it was said with no good answer between.
+    /// How often there was one, with no good answer between.
     times: u32,
     /// Its time was over, and a call is finding out whether it still holds.
     is_probed: bool,
 }
 
-impl Known {
+impl KeyHealth {
     /// Forgets what is known of another version.
-    pub(super) fn turn_to(&mut self, version: &Version) {
+    pub(super) fn keep_only(&mut self, version: &Version) {
         if self.version.as_ref() != Some(version) {
             *self = Self { version: Some(version.clone()), ..Self::default() };
         }
     }
 
-    /// Whether nothing at all was said against it.
+    /// Whether nothing at all counts against it.
     pub(super) const fn is_clear(&self) -> bool {
         self.benched.0.is_empty() && self.cooling.0.is_empty()
     }
 
     /// Why and until when this version is out of use, for whomever.
-    pub(super) fn out(&self, version: Option<&Version>, now: Instant) -> Option<(Out, Instant)> {
+    pub(super) fn out(&self, version: Option<&Version>, now: Instant) -> Option<(ExclusionKind, Instant)> {
         self.worst(version, |_| true, now)
     }
 
     /// What keeps this caller from this version.
-    pub(super) fn against(
+    pub(super) fn exclusion(
         &self,
         version: Option<&Version>,
         caller: &SpiffeId,
         now: Instant,
-    ) -> Option<Against> {
-        let (out, until) = self.worst(version, |word| word.concerns(caller), now)?;
-        let is_own = self.worst(version, |word| word.whom.as_ref() == Some(caller), now).is_some();
-        Some(Against { out, until, is_own })
+    ) -> Option<Exclusion> {
+        let (out, until) = self.worst(version, |strike| strike.concerns(caller), now)?;
+        let is_own = self.worst(version, |strike| strike.whom.as_ref() == Some(caller), now).is_some();
+        Some(Exclusion { kind: out, until, is_own })
     }
 
     fn worst(
         &self,
         version: Option<&Version>,
-        counts: impl Fn(&Word) -> bool,
+        counts: impl Fn(&Strike) -> bool,
         now: Instant,
-    ) -> Option<(Out, Instant)> {
+    ) -> Option<(ExclusionKind, Instant)> {
         if self.version.as_ref() != version {
             return None;
         }
-        let until = |words: &Words| {
-            let counting = words.0.iter().filter(|word| now < word.until && counts(word));
-            counting.map(|word| word.until).max()
+        let until = |strikes: &Strikes| {
+            let counting = strikes.0.iter().filter(|strike| now < strike.until && counts(strike));
+            counting.map(|strike| strike.until).max()
         };
-        let benched = until(&self.benched).map(|until| (Out::Benched, until));
-        benched.or_else(|| until(&self.cooling).map(|until| (Out::Cooling, until)))
+        let benched = until(&self.benched).map(|until| (ExclusionKind::Benched, until));
+        benched.or_else(|| until(&self.cooling).map(|until| (ExclusionKind::Cooling, until)))
     }
 
     /// The caller's call takes the key. Where a bench is over, no other call does until this one had its time to find out.
     pub(super) fn taken(&mut self, caller: &SpiffeId, now: Instant) {
-        for word in &mut self.benched.0 {
-            if word.concerns(caller) && word.until <= now {
-                (word.until, word.is_probed) = (now + PROBE, true);
+        for strike in &mut self.benched.0 {
+            if strike.concerns(caller) && strike.until <= now {
+                (strike.until, strike.is_probed) = (now + PROBE, true);
             }
         }
     }
 
-    /// A call of the caller's that left at `left` was answered well: what was said since then may still be so.
+    /// A call of the caller's that left at `left` was answered well: what its provider said since then may still be so.
     pub(super) fn answered_well(&mut self, caller: &SpiffeId, left: Instant, now: Instant) {
         self.benched.forget(LONGEST_BENCH, now);
         self.cooling.forget(Duration::ZERO, now);
-        for words in [&mut self.benched, &mut self.cooling] {
-            words.0.retain(|word| !word.concerns(caller) || left <= word.since);
+        for strikes in [&mut self.benched, &mut self.cooling] {
+            strikes.0.retain(|strike| !strike.concerns(caller) || left <= strike.since);
         }
     }
 
     /// The provider's limits refused it.
     pub(super) fn cool(&mut self, caller: &SpiffeId, rest: Duration, now: Instant) {
         self.cooling.forget(Duration::ZERO, now);
-        self.cooling.hear(caller, |_| rest, now);
+        self.cooling.add(caller, |_| rest, now);
     }
 
     /// It is dead. Whether that is news: what everybody knows, and what calls say that were under way, is not.
     pub(super) fn bench(&mut self, caller: &SpiffeId, now: Instant) -> bool {
         self.benched.forget(LONGEST_BENCH, now);
         let length = |times: u32| BENCH.saturating_mul(1 << times.min(16)).min(LONGEST_BENCH);
-        self.benched.hear(caller, length, now)
+        self.benched.add(caller, length, now)
     }
 
     /// Another key did better on a call that this one was refused on.
     pub(super) fn did_worse(&mut self, caller: &SpiffeId, now: Instant) {
-        self.benched.widen(caller, now);
-        self.cooling.widen(caller, now);
+        self.benched.spread(caller, now);
+        self.cooling.spread(caller, now);
     }
 }
 
-impl Words {
-    /// Takes a word of this caller's, for as long as `length` says of one that was said so many times before.
+impl Strikes {
+    /// Adds a strike of this caller's, for as long as `length` says of one that follows so many others.
     /// Whether it is the first, or now everybody's.
-    fn hear(&mut self, caller: &SpiffeId, length: impl Fn(u32) -> Duration, now: Instant) -> bool {
-        let is_news = !self.0.iter().any(|word| word.holds(now));
-        let is_others = |word: &Word| word.whom.as_ref().is_some_and(|whom| whom != caller);
-        let is_met = self.0.iter().any(|word| word.holds(now) && is_others(word));
+    fn add(&mut self, caller: &SpiffeId, length: impl Fn(u32) -> Duration, now: Instant) -> bool {
+        let is_news = !self.0.iter().any(|strike| strike.holds(now));
+        let is_others = |strike: &Strike| strike.whom.as_ref().is_some_and(|whom| whom != caller);
+        let is_met = self.0.iter().any(|strike| strike.holds(now) && is_others(strike));
         if self.own(caller, now).is_none() {
-            // What holds for everybody may be about others' calls: it makes this one's word no longer.
-            let over = self.0.iter().filter(|word| word.concerns(caller) && !word.holds(now));
-            let times = over.map(|word| word.times).max().unwrap_or_default();
+            // What holds for everybody may be about others' calls: it makes this one's strike no longer.
+            let over = self.0.iter().filter(|strike| strike.concerns(caller) && !strike.holds(now));
+            let times = over.map(|strike| strike.times).max().unwrap_or_default();
             let (whom, until) = (Some(caller.clone()), now + length(times));
-            self.put(Word { whom, since: now, until, times: times.saturating_add(1), is_probed: false });
+            self.put(Strike { whom, since: now, until, times: times.saturating_add(1), is_probed: false });
         }
-        (is_met && self.widen(caller, now)) || is_news
+        (is_met && self.spread(caller, now)) || is_news
     }
 
-    /// Makes the caller's word everybody's, unless there is one.
-    fn widen(&mut self, caller: &SpiffeId, now: Instant) -> bool {
-        if self.0.iter().any(|word| word.whom.is_none() && word.holds(now)) {
+    /// Makes the caller's strike everybody's, unless there is one.
+    fn spread(&mut self, caller: &SpiffeId, now: Instant) -> bool {
+        if self.0.iter().any(|strike| strike.whom.is_none() && strike.holds(now)) {
             return false;
         }
-        let Some(word) = self.own(caller, now).cloned() else { return false };
-        self.put(Word { whom: None, ..word });
+        let Some(strike) = self.own(caller, now).cloned() else { return false };
+        self.put(Strike { whom: None, ..strike });
         true
     }
 
-    fn own(&self, caller: &SpiffeId, now: Instant) -> Option<&Word> {
-        self.0.iter().find(|word| word.holds(now) && word.whom.as_ref() == Some(caller))
+    fn own(&self, caller: &SpiffeId, now: Instant) -> Option<&Strike> {
+        self.0.iter().find(|strike| strike.holds(now) && strike.whom.as_ref() == Some(caller))
     }
 
-    fn put(&mut self, word: Word) {
-        self.0.retain(|known| known.whom != word.whom);
-        if self.0.len() == WORDS {
+    fn put(&mut self, strike: Strike) {
+        self.0.retain(|known| known.whom != strike.whom);
+        if self.0.len() == STRIKES {
             self.0.remove(0);
         }
-        self.0.push(word);
+        self.0.push(strike);
     }
 
     /// Forgets what has been over for this long.
     fn forget(&mut self, age: Duration, now: Instant) {
-        self.0.retain(|word| now < word.until + age);
+        self.0.retain(|strike| now < strike.until + age);
     }
 }
 
-impl Word {
+impl Strike {
     fn concerns(&self, caller: &SpiffeId) -> bool {
         self.whom.as_ref().is_none_or(|whom| whom == caller)
     }

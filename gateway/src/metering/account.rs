@@ -1,34 +1,35 @@
 //! One request's account: what it is, what it held, what it used.
 //!
 //! **Invariant:** once the caller is proven, exactly one record counts the request, also when it is refused, panics, or its caller
-//! goes away; and its hold is settled or released exactly once. What was sent and never reported settles at the hold.
+//! goes away; and its hold is settled or released exactly once. Whoever closes an account gives it away, and one that is dropped closes
+//! itself. What was sent and never reported settles at the hold.
 
 mod book;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
 use jiff::Timestamp;
-use tollgate_policy::decision::{Admission, Facts, Permit, Priced};
+use tollgate_policy::decision::Admission;
 use tollgate_policy::denial::{Denial, Reason};
-use tollgate_policy::dialect::Endpoint;
 use tollgate_policy::name::Name;
 use tollgate_policy::price::Units;
 use tollgate_policy::target::Target;
 
-use super::asked::Asked;
-use super::estimate::Bound;
+use super::inspected_body::InspectedBody;
+use super::permitted::PermittedCall;
 use super::refusals;
+use crate::caller_usage::UsagePermit;
 use crate::core::Core;
-use crate::keys::Chosen;
+use crate::keys::SelectedKey;
 use crate::ledger::{Attempt, Bounded, HoldLine, LedgerError, Outcome, Position, Record, RecordId};
-use crate::listener::Standing;
-use crate::load::{Load, Share};
 use crate::quota::{Hold, RateHeaders};
+use crate::reply;
+use crate::session::CallerContext;
 use crate::snapshot::Snapshot;
-use crate::telemetry::ACCESS;
-use crate::upstream::{Peer, Shown, Upload};
+use crate::telemetry;
+use crate::upstream::{ClientCert, Peer, Upload};
 
 /// What was learnt of a call's usage.
 #[derive(Debug)]
@@ -56,52 +57,57 @@ pub(crate) struct Told {
 
 /// The account of one request.
 #[derive(Debug)]
-pub(crate) struct Meter {
-    pub(super) core: Arc<Core>,
-    pub(super) record: Box<Record>,
-    pub(super) endpoint: Option<Arc<Endpoint>>,
-    /// The extra usage event is the gateway's own wish and is kept from the caller.
-    pub(super) hides_usage: bool,
-    pub(super) load: Option<Arc<Load>>,
-    pub(super) rates: Option<RateHeaders>,
-    pub(super) facts: Facts,
+pub(crate) struct Account {
+    core: Arc<Core>,
+    pub(super) record: Record,
     started: Instant,
-    price: Priced,
-    bound: Option<Bound>,
-    hold: Option<Hold>,
-    line: Option<Position>,
-    place: Option<Share>,
+    phase: AccountPhase,
+    /// Among the calls that its caller may have at once.
+    place: Option<UsagePermit>,
+    call: Option<Arc<PermittedCall>>,
     upload: Option<Arc<Upload>>,
-    sent: bool,
-    rejected: bool,
     /// The client certificate that the call fails for.
     blamed: Option<Name>,
-    closed: bool,
 }
 
-impl Meter {
+/// How far a request has come, as far as its account is concerned.
+#[derive(Debug)]
+enum AccountPhase {
+    /// Nobody is proven: it is counted, and has no record.
+    Unproven,
+    /// From here on it has one.
+    Proven,
+    /// What it may use is reserved. Nothing of it has left, or all of it came back.
+    Held(Reservation),
+    /// The provider may have it, and bill it.
+    Sent(Reservation),
+    /// The provider refused the gateway's credential: it was asked, and bills nothing.
+    Rejected(Reservation),
+    Closed,
+}
+
+#[derive(Debug)]
+struct Reservation {
+    hold: Hold,
+    /// The line of the journal that has to be written before anything is sent.
+    line: Option<Position>,
+    /// What the answer says of the limits.
+    rates: Option<RateHeaders>,
+}
+
+impl Account {
     /// Opens the account when the head has been read.
-    pub(crate) fn open(core: &Arc<Core>, method: &Method) -> Box<Self> {
+    pub(crate) fn open(core: Arc<Core>, method: &Method) -> Box<Self> {
         core.stats.began();
         Box::new(Self {
-            core: Arc::clone(core),
-            record: Box::new(Record::new(RecordId::new(), Timestamp::now(), Bounded::new(method.as_str()))),
-            endpoint: None,
-            hides_usage: false,
-            load: None,
-            rates: None,
-            facts: Facts::default(),
+            core,
+            record: Record::new(RecordId::new(), Timestamp::now(), Bounded::new(method.as_str())),
             started: Instant::now(),
-            price: Priced::Free,
-            bound: None,
-            hold: None,
-            line: None,
+            phase: AccountPhase::Unproven,
             place: None,
+            call: None,
             upload: None,
-            sent: false,
-            rejected: false,
             blamed: None,
-            closed: false,
         })
     }
 
@@ -114,18 +120,18 @@ impl Meter {
     ///
     /// # Errors
     /// `concurrency_limited` where the caller has as many calls under way as one caller may.
-    pub(crate) fn identified(&mut self, standing: &Standing, snapshot: &Snapshot) -> Result<(), Denial> {
-        let caller = standing.grants.caller();
+    pub(crate) fn identified(&mut self, context: &CallerContext, snapshot: &Snapshot) -> Result<(), Denial> {
+        let caller = context.caller();
         self.record.caller = Some(caller.id().clone());
         self.record.proof = Some(caller.proof());
         self.record.generation = snapshot.generation;
-        self.load = Some(Arc::clone(&standing.load));
-        self.place = standing.load.call();
+        self.phase = AccountPhase::Proven;
+        self.place = context.usage().call();
         if self.place.is_some() {
             return Ok(());
         }
         Err(Denial::new(Reason::ConcurrencyLimited, "this workload has too many calls under way at once")
-            .retry_after(std::time::Duration::from_secs(1)))
+            .retry_after(Duration::from_secs(1)))
     }
 
     pub(crate) fn targeted(&mut self, target: &Target) {
@@ -136,57 +142,60 @@ impl Meter {
     }
 
     /// What was asked for, also where it is refused.
-    pub(crate) fn asked(&mut self, asked: &Asked, admission: &Admission) {
-        let facts = asked.facts();
+    pub(crate) fn inspected(&mut self, body: &InspectedBody, admission: &Admission) {
+        let facts = body.facts();
         self.record.model = facts.model.as_deref().map(Bounded::new);
         self.record.operation = admission.endpoint().and_then(|endpoint| endpoint.operation.clone());
         self.record.bytes_in = facts.body_bytes;
     }
 
-    pub(crate) fn permitted(&mut self, permit: &Permit, asked: &Asked, bound: Option<&Bound>) {
-        let facts = asked.facts();
+    pub(crate) fn permitted(&mut self, call: &Arc<PermittedCall>) {
+        let permit = &call.permit;
         self.record.grant = Some(permit.grant().name.clone());
         self.record.credential = permit.credential().map(|credential| credential.name.clone());
-        self.endpoint = permit.endpoint().cloned();
-        self.price = permit.price().clone();
-        self.bound = bound.copied();
-        self.facts = facts.clone();
-        self.hides_usage = asked.hides_usage();
+        self.call = Some(Arc::clone(call));
     }
 
-    /// Takes the reservation, and appends it to the journal.
+    /// What the call may use is reserved.
+    pub(crate) fn hold(&mut self, hold: Hold) {
+        let rates = hold.rate_headers(self.record.at);
+        self.phase = AccountPhase::Held(Reservation { hold, line: None, rates });
+    }
+
+    /// Appends the reservation to the journal.
     ///
     /// # Errors
     /// `ledger_unavailable`.
-    pub(crate) fn hold(&mut self, hold: Hold, permit: &Permit) -> Result<(), Denial> {
-        self.rates = hold.rate_headers(self.record.at);
-        let charges = hold.charges().to_vec();
-        let opened = hold.opened();
-        self.hold = Some(hold);
+    pub(crate) fn journal_hold(&mut self) -> Result<(), Denial> {
+        let (Some(call), AccountPhase::Held(reservation)) = (&self.call, &mut self.phase) else {
+            return Err(Denial::new(Reason::Internal, "nothing is reserved for the call"));
+        };
+        let charges = reservation.hold.charges();
         if charges.is_empty() {
             return self.core.journal.available().map_err(|error| unavailable(&error));
         }
+        let permit = &call.permit;
         let line = HoldLine {
             id: self.record.id,
-            at: opened,
+            at: reservation.hold.opened(),
             caller: permit.caller().id().clone(),
             destination: permit.destination().name.clone(),
             host: self.record.host.clone(),
             grant: permit.grant().name.clone(),
             credential: self.record.credential.clone(),
             model: self.record.model.clone(),
-            charges,
-            cost: self.bound.as_ref().and_then(|bound| self.priced().map(|_| bound.spend)),
-            price_version: self.price_version(),
+            charges: charges.to_vec(),
+            cost: call.bound.and_then(|bound| call.price().map(|_| bound.spend)),
+            price_version: call.price_version(),
             generation: self.record.generation,
         };
-        self.line = Some(self.core.journal.hold(&line).map_err(|error| unavailable(&error))?);
+        reservation.line = Some(self.core.journal.hold(&line).map_err(|error| unavailable(&error))?);
         Ok(())
     }
 
     /// The line of the journal that has to be written before anything is sent.
-    pub(crate) const fn line(&self) -> Option<Position> {
-        self.line
+    pub(crate) fn line(&self) -> Option<Position> {
+        self.phase.reservation().and_then(|reservation| reservation.line)
     }
 
     /// Waits until that line is written.
@@ -194,7 +203,7 @@ impl Meter {
     /// # Errors
     /// `ledger_unavailable`: nothing was sent.
     pub(crate) async fn written(&mut self) -> Result<(), Denial> {
-        let Some(line) = self.line else { return Ok(()) };
+        let Some(line) = self.line() else { return Ok(()) };
         if let Err(error) = self.core.journal.written(line).await {
             self.unsent();
             return Err(unavailable(&error));
@@ -208,9 +217,9 @@ impl Meter {
     }
 
     /// An attempt has a connection.
-    pub(crate) fn attempt(&mut self, peer: &Peer, key: Option<&Chosen>, shown: Option<Shown<'_>>) {
+    pub(crate) fn attempt(&mut self, peer: &Peer, key: Option<&SelectedKey>, shown: Option<ClientCert<'_>>) {
         self.blamed = None;
-        if let Some(Shown { credential, secret }) = shown {
+        if let Some(ClientCert { credential, secret }) = shown {
             self.core.uses.shown(&self.record, &credential.name, secret);
         }
         let alias = key.and_then(|key| key.alias.clone());
@@ -233,11 +242,10 @@ impl Meter {
 
     /// From here on the provider may bill.
     pub(crate) fn sent(&mut self) {
-        self.sent = true;
-        self.rejected = false;
-        if let Some(hold) = &mut self.hold {
-            hold.sent();
-        }
+        self.shift(|mut reservation| {
+            reservation.hold.sent();
+            AccountPhase::Sent(reservation)
+        });
     }
 
     /// The body streams; its bytes are counted as they leave.
@@ -247,35 +255,41 @@ impl Meter {
 
     /// The request came back whole, or the provider refused it unread.
     pub(crate) fn unsent(&mut self) {
-        self.sent = false;
-        if let Some(hold) = &mut self.hold {
-            hold.unsent();
+        self.shift(|mut reservation| {
+            reservation.hold.unsent();
+            AccountPhase::Held(reservation)
+        });
+    }
+
+    /// The provider refused the gateway's credential: if it was asked, it bills nothing.
+    pub(crate) fn rejected(&mut self) {
+        if self.is_out() {
+            self.shift(AccountPhase::Rejected);
         }
     }
 
-    /// The provider refused the gateway's credential: it was asked, and bills nothing.
-    pub(crate) fn rejected(&mut self) {
-        self.rejected = true;
+    fn shift(&mut self, to: impl FnOnce(Reservation) -> AccountPhase) {
+        self.phase = match std::mem::replace(&mut self.phase, AccountPhase::Closed) {
+            AccountPhase::Held(reservation)
+            | AccountPhase::Sent(reservation)
+            | AccountPhase::Rejected(reservation) => to(reservation),
+            other => other,
+        };
     }
 
     /// Whether the call is billed by what it uses.
     pub(crate) fn is_metered(&self) -> bool {
-        self.endpoint.as_ref().is_some_and(|endpoint| endpoint.metered)
+        self.call.as_ref().is_some_and(|call| call.metered().is_some())
     }
 
     /// Whether the provider may have the call, and bill it.
     pub(crate) const fn is_out(&self) -> bool {
-        self.sent && !self.rejected
+        matches!(self.phase, AccountPhase::Sent(_))
     }
 
     /// Whether a call that is out and fails for `reason` is charged here, or is very likely billed: it had all of its time.
     pub(crate) fn is_charged(&self, reason: Reason) -> bool {
-        self.is_metered() && (self.line.is_some() || reason == Reason::UpstreamTimeout)
-    }
-
-    /// The model that was asked for.
-    pub(crate) fn model(&self) -> Option<&str> {
-        self.facts.model.as_deref()
+        self.is_metered() && (self.line().is_some() || reason == Reason::UpstreamTimeout)
     }
 
     /// The last attempt failed.
@@ -297,70 +311,69 @@ impl Meter {
         }
     }
 
+    /// What the answer says of the caller's limits.
+    pub(super) fn take_rates(&mut self) -> Option<RateHeaders> {
+        self.phase.reservation_mut().and_then(|reservation| reservation.rates.take())
+    }
+
+    /// Leave to read the answer to its end although the caller has gone.
+    pub(super) fn drain(&self) -> Option<UsagePermit> {
+        self.place.as_ref().and_then(|place| place.usage().drain())
+    }
+
     /// Closes the account of a call that Tollgate refused or could not complete.
     pub(crate) fn refuse(mut self: Box<Self>, denial: &Denial) -> RecordId {
         let id = self.record.id;
-        self.record.status = crate::reply::status(denial.reason).as_u16();
+        self.record.status = reply::status(denial.reason).as_u16();
         self.record.reason = Some(denial.reason);
         self.core.uses.refused(&self.record, self.blamed.as_ref(), denial.reason);
         if denial.reason == Reason::Internal {
             self.record.outcome = Outcome::Panicked;
         }
-        let usage = self.untold();
+        let usage = self.usage_unknown();
         // Nobody waits for a refusal's line; a journal that cannot be written has said so itself.
-        let _ = self.close(usage);
+        let _ = self.finish(usage);
         id
     }
 
-    /// Settles the hold, completes the record and appends it.
-    pub(super) fn close(&mut self, usage: Usage) -> Result<Option<Position>, LedgerError> {
-        if std::mem::replace(&mut self.closed, true) {
-            return Ok(None);
-        }
+    /// Settles the hold, completes the record and appends it: where it stands in the journal, unless it is only counted.
+    pub(super) fn close(mut self: Box<Self>, usage: Usage) -> Result<Option<Position>, LedgerError> {
+        self.finish(usage)
+    }
+
+    fn finish(&mut self, usage: Usage) -> Result<Option<Position>, LedgerError> {
+        // Closed from here on, whatever fails.
+        let (reservation, was_sent) = match std::mem::replace(&mut self.phase, AccountPhase::Closed) {
+            AccountPhase::Closed => return Ok(None),
+            AccountPhase::Unproven => {
+                self.core.stats.ended();
+                self.core.stats.stranger(self.record.reason.unwrap_or(Reason::Internal));
+                return Ok(None);
+            }
+            AccountPhase::Proven => (None, false),
+            AccountPhase::Held(reservation) => (Some(reservation), false),
+            AccountPhase::Sent(reservation) | AccountPhase::Rejected(reservation) => {
+                (Some(reservation), true)
+            }
+        };
         self.core.stats.ended();
         self.place = None;
         self.record.duration = self.elapsed();
         if let Some(upload) = &self.upload {
             self.record.bytes_in = upload.bytes();
         }
-        if self.record.caller.is_none() {
-            self.core.stats.stranger(self.record.reason.unwrap_or(Reason::Internal));
-            return Ok(None);
-        }
-        self.book(usage);
-        let model = self.priced().map(|price| price.model_shared());
+        // The hold is settled, or released; that cannot fail.
+        let model = self.call.as_ref().and_then(|call| call.price()).map(|price| price.model_shared());
+        let line = reservation.as_ref().and_then(|reservation| reservation.line);
+        self.book(usage, reservation.map(|reservation| reservation.hold), was_sent);
         self.core.stats.call(&self.record, model);
-        let countable = !self.sent && self.line.is_none() && refusals::is_countable(&self.record);
+        // The record is counted or written, which only the journal can refuse.
+        let countable = !was_sent && line.is_none() && refusals::is_countable(&self.record);
         let journal = &self.core.journal;
         if countable && !self.core.refusals.is_told(&self.record, journal.space_is_short()) {
             return Ok(None);
         }
-        journal.record_seen(&self.record, log).map(Some)
-    }
-
-    /// The account for whoever goes on with it; what stays behind is closed.
-    pub(super) fn hand_over(&mut self) -> Box<Self> {
-        let closed = std::mem::replace(&mut self.closed, true);
-        Box::new(Self {
-            core: Arc::clone(&self.core),
-            record: Box::new((*self.record).clone()),
-            endpoint: self.endpoint.take(),
-            hides_usage: self.hides_usage,
-            load: self.load.take(),
-            rates: None,
-            facts: std::mem::take(&mut self.facts),
-            started: self.started,
-            price: std::mem::replace(&mut self.price, Priced::Free),
-            bound: self.bound.take(),
-            hold: self.hold.take(),
-            line: self.line,
-            place: self.place.take(),
-            upload: self.upload.take(),
-            sent: self.sent,
-            rejected: self.rejected,
-            blamed: self.blamed.take(),
-            closed,
-        })
+        journal.record_seen(&self.record, telemetry::access).map(Some)
     }
 
     fn elapsed(&self) -> u64 {
@@ -368,25 +381,40 @@ impl Meter {
     }
 }
 
+impl AccountPhase {
+    const fn reservation(&self) -> Option<&Reservation> {
+        match self {
+            Self::Held(reservation) | Self::Sent(reservation) | Self::Rejected(reservation) => {
+                Some(reservation)
+            }
+            Self::Unproven | Self::Proven | Self::Closed => None,
+        }
+    }
+
+    const fn reservation_mut(&mut self) -> Option<&mut Reservation> {
+        match self {
+            Self::Held(reservation) | Self::Sent(reservation) | Self::Rejected(reservation) => {
+                Some(reservation)
+            }
+            Self::Unproven | Self::Proven | Self::Closed => None,
+        }
+    }
+}
+
 fn unavailable(_: &LedgerError) -> Denial {
     Denial::new(Reason::LedgerUnavailable, "usage cannot be recorded at the moment, so no call is made")
-        .retry_after(std::time::Duration::from_secs(5))
+        .retry_after(Duration::from_secs(5))
 }
 
-/// The access log has of the record what it begins with in the journal.
-pub(super) fn log(record: &[u8]) {
-    tracing::info!(target: ACCESS, record);
-}
-
-impl Drop for Meter {
+impl Drop for Account {
     fn drop(&mut self) {
-        if self.closed {
+        if matches!(self.phase, AccountPhase::Closed) {
             return;
         }
         let panicked = std::thread::panicking();
         self.record.outcome = if panicked { Outcome::Panicked } else { Outcome::CallerGone };
-        let usage = self.untold();
+        let usage = self.usage_unknown();
         // Nobody is left to be told.
-        let _ = self.close(usage);
+        let _ = self.finish(usage);
     }
 }

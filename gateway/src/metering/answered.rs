@@ -1,0 +1,38 @@
+//! An answered call, before its answer is passed on.
+
+use std::sync::Arc;
+
+use http::{Version, response};
+
+use super::permitted::PermittedCall;
+use crate::fault::Faults;
+use crate::injection::Scrubber;
+use crate::keys::SelectedKey;
+use crate::upstream::{Answer, AnswerBody, Lease};
+
+/// The head of the provider's answer and what is needed to pass the rest on.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) head: response::Parts,
+    pub(crate) body: AnswerBody,
+    pub(crate) lease: Lease,
+    pub(crate) call: Arc<PermittedCall>,
+    pub(crate) key: Option<SelectedKey>,
+    /// What the body has to go through.
+    pub(crate) scrubber: Option<Scrubber>,
+    pub(crate) faults: Faults,
+}
+
+impl Answered {
+    pub(crate) fn new(
+        answer: Answer,
+        call: Arc<PermittedCall>,
+        key: Option<SelectedKey>,
+        faults: Faults,
+    ) -> Box<Self> {
+        let (mut head, body) = answer.response.into_parts();
+        // That of the connection to the provider; the caller has a connection, and a version, of its own (RFC 9110, section 2.5).
+        head.version = Version::HTTP_11;
+        Box::new(Self { head, body, lease: answer.lease, call, key, scrubber: None, faults })
+    }
+}

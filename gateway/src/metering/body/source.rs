@@ -1,0 +1,78 @@
+//! What the provider sends, read for its usage, and the account that is closed by it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tollgate_policy::denial::Reason;
+
+use crate::ledger::{Outcome, Wait};
+use crate::metering::account::{Account, Told, Usage};
+use crate::metering::estimate;
+use crate::metering::permitted::PermittedCall;
+use crate::metering::usage::{Output, Reading, UsageReader};
+use crate::upstream::{AnswerBody, Lease};
+
+/// The part that a drain takes over.
+#[derive(Debug)]
+pub(super) struct AnswerSource {
+    pub(super) incoming: Option<AnswerBody>,
+    pub(super) reader: Option<UsageReader>,
+    pub(super) lease: Option<Lease>,
+    pub(super) call: Arc<PermittedCall>,
+    /// `None`: it is closed.
+    pub(super) account: Option<Box<Account>>,
+    pub(super) billed: bool,
+    /// The caller has gone.
+    pub(super) drained: bool,
+}
+
+impl AnswerSource {
+    pub(super) fn feed(&mut self, chunk: Bytes, output: &mut Output) {
+        match &mut self.reader {
+            Some(reader) => reader.feed(chunk, output),
+            None => output.ready.push_back(chunk),
+        }
+    }
+
+    /// Closes the account, if that was not done. `None`: the journal took nothing, which only a strict caller could mind.
+    /// `waiting` bytes are still to go out.
+    pub(super) fn record(
+        &mut self,
+        reading: Option<Reading>,
+        outcome: Outcome,
+        reason: Option<Reason>,
+        waiting: u64,
+    ) -> Option<Wait> {
+        let mut account = self.account.take()?;
+        let says_error = reading.as_ref().is_some_and(|reading| reading.error_event);
+        let is_whole = outcome == Outcome::Completed;
+        account.record.outcome = if says_error && is_whole { Outcome::ProviderError } else { outcome };
+        account.record.reason = reason.or_else(|| says_error.then_some(Reason::UpstreamError));
+        account.record.bytes_out += waiting;
+        let usage = self.usage(reading);
+        account.close(usage).ok().flatten().map(Wait::new)
+    }
+
+    fn usage(&self, reading: Option<Reading>) -> Usage {
+        if !self.billed {
+            return Usage::Unbilled;
+        }
+        let Some(endpoint) = self.call.metered() else {
+            return Usage::Plain;
+        };
+        let mut reading = reading.unwrap_or_default();
+        let told =
+            Told { model: reading.model.take(), tier: reading.tier.take(), unpriced: reading.unpriced };
+        let estimate = || estimate::estimate(&self.call.facts, endpoint, &reading);
+        match reading.units {
+            Some(units) => Usage::Reported { units, told, drained: self.drained },
+            None if reading.error_event && reading.wrote => Usage::Estimated { units: estimate(), told },
+            // It ended before the model wrote: what it reported by then is all there is.
+            None if reading.error_event => match reading.partial {
+                Some(units) => Usage::Reported { units, told, drained: self.drained },
+                None => Usage::Unbilled,
+            },
+            None => Usage::Unknown { units: estimate(), told },
+        }
+    }
+}

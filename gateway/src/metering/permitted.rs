@@ -1,0 +1,63 @@
+//! A call that was decided on: by what, and how much it may use.
+
+use std::sync::Arc;
+
+use tollgate_policy::decision::{Facts, Permit, Priced};
+use tollgate_policy::denial::{Denial, Reason};
+use tollgate_policy::dialect::Endpoint;
+use tollgate_policy::price::{NanoUsd, Price};
+
+use super::estimate::{self, Bound};
+use crate::quota::Demand;
+
+/// What all who work on a permitted call share: nothing of it changes any more.
+#[derive(Debug)]
+pub(crate) struct PermittedCall {
+    pub(crate) permit: Permit,
+    pub(crate) facts: Facts,
+    /// The most that it can use; `None` where nothing of that is limited.
+    pub(super) bound: Option<Bound>,
+    /// The extra usage event is the gateway's own wish and is kept from the caller.
+    pub(super) hides_usage: bool,
+}
+
+impl PermittedCall {
+    /// What it asks of its limits.
+    pub(crate) fn demand(&self) -> Demand {
+        let (tokens, spend) = self.bound.map_or((0, NanoUsd::ZERO), |bound| (bound.tokens, bound.spend));
+        Demand { requests: 1, tokens, spend }
+    }
+
+    /// The refusal of a budget, with what made the hold so large.
+    pub(crate) fn explained(&self, denial: Denial) -> Denial {
+        let is_of_budget = matches!(denial.reason, Reason::BudgetHeld | Reason::BudgetExhausted);
+        match is_of_budget.then(|| estimate::cause(&self.facts)).flatten() {
+            Some(cause) => Denial {
+                detail: format!("{}. It may use that much because {cause}", denial.detail).into(),
+                ..denial
+            },
+            None => denial,
+        }
+    }
+
+    /// The model that was asked for.
+    pub(crate) fn model(&self) -> Option<&str> {
+        self.facts.model.as_deref()
+    }
+
+    /// The endpoint, where the call is billed by what it uses.
+    pub(super) fn metered(&self) -> Option<&Arc<Endpoint>> {
+        self.permit.endpoint().filter(|endpoint| endpoint.metered)
+    }
+
+    pub(super) fn price(&self) -> Option<&Price> {
+        match self.permit.price() {
+            Priced::At(price) | Priced::Dearest(price) => Some(price),
+            Priced::Free | Priced::Unpriced => None,
+        }
+    }
+
+    pub(super) fn price_version(&self) -> Option<Arc<str>> {
+        self.price().map(|price| price.version_shared())
+    }
+}

@@ -1,0 +1,17 @@
+//! One caller's connection: what it has to show, when it is late, and how it is told to end.
+//!
+//! **Invariant:** nothing in here knows the core that serves it, or what is asked on it: whoever works on a request is given both.
+
+mod connection;
+mod deadline;
+mod progress;
+mod proof;
+mod registry;
+mod shutdown;
+
+pub(crate) use self::connection::Session;
+pub(crate) use self::deadline::HeaderDeadline;
+pub(crate) use self::progress::WriteProgress;
+pub(crate) use self::proof::CallerContext;
+pub(crate) use self::registry::ConnectionRegistry;
+pub(crate) use self::shutdown::Shutdown;

@@ -1,0 +1,51 @@
+//! What is known of a verified connection, and what happens on it, for whoever shares it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use rustls::AlertDescription;
+use tokio::sync::Notify;
+
+/// One connection; addresses as records show them.
+#[derive(Debug)]
+pub(crate) struct ConnectionState {
+    /// The name that the other side's certificate was verified for.
+    pub(super) host: Arc<str>,
+    pub(super) remote: Arc<str>,
+    pub(super) source: Arc<str>,
+    /// Why the other side did not take the connection after all.
+    refused: OnceLock<AlertDescription>,
+    /// How many bytes it has sent.
+    received: AtomicU64,
+    /// Each time that bytes go either way.
+    pub(super) moves: Notify,
+}
+
+impl ConnectionState {
+    pub(super) fn new(host: Arc<str>, remote: SocketAddr, source: IpAddr) -> Self {
+        let (remote, source) = (remote.to_string().into(), source.to_string().into());
+        let (refused, received, moves) = (OnceLock::new(), AtomicU64::new(0), Notify::new());
+        Self { host, remote, source, refused, received, moves }
+    }
+
+    /// Bytes went to the other side, or this many came from it.
+    pub(super) fn moved(&self, received: usize) {
+        self.received.fetch_add(received as u64, Ordering::Relaxed);
+        self.moves.notify_waiters();
+    }
+
+    pub(super) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// The other side says by `alert` that it does not take our certificate. The first that it says is the reason.
+    pub(super) fn refuse(&self, alert: AlertDescription) {
+        let _ = self.refused.set(alert);
+    }
+
+    /// Why our certificate was refused, where it was.
+    pub(super) fn refusal(&self) -> Option<AlertDescription> {
+        self.refused.get().copied()
+    }
+}

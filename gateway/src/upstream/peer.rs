@@ -1,0 +1,243 @@
+//! An HTTP connection to a destination, kept or new, and one exchange on it.
+//!
+//! **Invariant:** a [`Peer`] is made of a [`Secured`] connection or taken from the pool of those; only injection may send on it.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use http::uri::Authority;
+use http::{HeaderValue, Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use tokio::time::Instant;
+use tollgate_policy::caller::SpiffeId;
+use tollgate_policy::decision::Permit;
+use tollgate_secrets::Secret;
+
+use super::address::DialRules;
+use super::alpn::AlpnOffer;
+use super::answer::AnswerBody;
+use super::body::OutBody;
+use super::certificate::ClientCert;
+use super::connection_state::ConnectionState;
+use super::dial::{Dial, DialContext};
+use super::error::UpstreamError;
+use super::http_handshake::{Http1Sender, handshake};
+use super::pool::{Bucket, Pool, PoolKey, Sender, StreamSlot};
+use super::secured::Secured;
+use super::tls::TlsClient;
+use super::unanswered::Unanswered;
+use crate::ledger::Position;
+
+/// How a connection is made safe: what verifies the other side, and what it is shown.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TlsParams<'a> {
+    pub(crate) client: &'a TlsClient,
+    pub(crate) client_cert: Option<ClientCert<'a>>,
+}
+
+/// What kind of connection a call needs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PeerOptions {
+    pub(crate) offer: AlpnOffer,
+    /// Not one that was kept.
+    pub(crate) fresh: bool,
+}
+
+/// An upstream connection (one stream slot in HTTP/2) whose TLS name was verified.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    sender: Sender,
+    state: Arc<ConnectionState>,
+    bucket: Arc<Bucket>,
+    reused: bool,
+}
+
+impl Peer {
+    /// A kept connection for this permit, or a new one.
+    pub(crate) async fn for_permit(
+        pool: &Pool,
+        rules: &DialRules,
+        tls: TlsParams<'_>,
+        permit: &Permit,
+        secret: Option<&Secret>,
+        wanted: PeerOptions,
+    ) -> Result<Self, UpstreamError> {
+        let destination = permit.destination();
+        let target = permit.target();
+        let mut key = PoolKey {
+            destination: destination.name.clone(),
+            host: target.host_shared(),
+            port: target.port(),
+            tls: tls.client.id,
+            sources: destination.sources.clone(),
+            credential: permit.credential().zip(secret).map(|(c, s)| (c.name.clone(), s.version().clone())),
+            certificate: tls.client_cert.map(|cert| cert.key()),
+            offer: wanted.offer,
+        };
+        let mut bucket = pool.bucket(&key)?;
+        if bucket.needs_http1() {
+            key.offer = AlpnOffer::Http1;
+            bucket = pool.bucket(&key)?;
+        }
+        let caller = permit.caller().id();
+        if !wanted.fresh
+            && let Some((sender, state)) = bucket.take(caller)
+        {
+            return Ok(Self { sender, state, bucket, reused: true });
+        }
+        // None is kept that is ready: a new one is dialled, secured and spoken on, and each of these may fail.
+        pool.make_room(&destination.name);
+        let config = match tls.client_cert {
+            Some(cert) => pool.client_configs.config(&destination.name, tls.client, cert)?,
+            None => Arc::clone(&tls.client.config),
+        };
+        let deadline = Instant::now() + destination.timeouts.connect;
+        let reach = DialContext { rules, resolver: &pool.resolver };
+        let (host, offer) = (Arc::clone(&key.host), key.offer);
+        // Boxed: most calls find a kept connection, and none should carry the handshake's state around.
+        Box::pin(async move {
+            let dial = Dial {
+                destination: &destination.name,
+                host: &host,
+                port: target.port(),
+                fixed: &destination.addresses,
+                sources: &destination.sources,
+                deadline,
+            };
+            let dialled = dial.connect(reach).await?;
+            let secured = Secured::new(dialled, Arc::clone(&host), offer.config(config), deadline).await?;
+            Self::new(secured, (offer, deadline), caller, bucket, pool).await
+        })
+        .await
+    }
+
+    /// Speaks HTTP on a connection that belongs to `bucket`.
+    async fn new(
+        secured: Secured,
+        (offer, deadline): (AlpnOffer, Instant),
+        caller: &SpiffeId,
+        bucket: Arc<Bucket>,
+        pool: &Pool,
+    ) -> Result<Self, UpstreamError> {
+        let state = Arc::clone(secured.state());
+        let new = handshake(secured, (offer, deadline), pool.answer_fields, &pool.journal).await?;
+        let sender = bucket.begin(new, caller, &state);
+        Ok(Self { sender, state, bucket, reused: false })
+    }
+
+    /// The name that the peer's certificate was verified for.
+    pub(crate) fn host(&self) -> &str {
+        &self.state.host
+    }
+
+    /// Host and port as a request names them, for HTTP/2 and for `Host`.
+    pub(crate) fn authority(&self) -> &(Authority, HeaderValue) {
+        &self.bucket.authority
+    }
+
+    /// The address and port that was dialled.
+    pub(crate) fn remote(&self) -> Arc<str> {
+        Arc::clone(&self.state.remote)
+    }
+
+    /// The address the call leaves from.
+    pub(crate) fn source(&self) -> Arc<str> {
+        Arc::clone(&self.state.source)
+    }
+
+    pub(crate) const fn is_http2(&self) -> bool {
+        matches!(self.sender, Sender::Http2(..))
+    }
+
+    /// The connections that it is one of.
+    pub(crate) fn bucket(&self) -> Arc<Bucket> {
+        Arc::clone(&self.bucket)
+    }
+
+    /// Hands the request over; the future waits for the head of the answer. Over HTTP/1 the request leaves only when the journal has the
+    /// line `after`; over HTTP/2, where others share the connection, the caller has seen to that. Called by injection alone: what is sent
+    /// carries the secret.
+    pub(crate) fn exchange(
+        self,
+        request: Request<OutBody>,
+        after: Option<Position>,
+    ) -> impl Future<Output = Result<Answer, Unanswered>> + use<> {
+        let Self { sender, state, bucket, reused } = self;
+        let received = state.received();
+        let done = move |sent: Result<Response<Incoming>, TrySendError<Request<OutBody>>>,
+                         sender: SenderLease| match sent {
+            Ok(response) => {
+                let lease = Lease { sender, state, bucket };
+                Ok(Answer { response: response.map(AnswerBody::from), lease })
+            }
+            Err(mut error) => Err(Unanswered {
+                returned: error.take_message().map(Request::into_body),
+                error: error.into_error(),
+                refused: state.refusal().filter(|_| !reused),
+                died: reused && sender.is_silent_since(received, &state),
+            }),
+        };
+        // Not an `async` block: that would hold what it waits for twice.
+        match sender {
+            Sender::Http1(mut http1) => {
+                http1.gate.close(after);
+                let sent = http1.sender.try_send_request(request);
+                sent.map(move |sent| done(sent, SenderLease::Http1(http1))).left_future()
+            }
+            Sender::Http2(mut sender, slot) => {
+                let sent = sender.try_send_request(request);
+                sent.map(move |sent| done(sent, SenderLease::Http2(slot))).right_future()
+            }
+        }
+    }
+}
+
+/// The head of an answer, with the connection it came on.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) response: Response<AnswerBody>,
+    pub(crate) lease: Lease,
+}
+
+impl Answer {
+    /// Lets go of an answer that nobody gets.
+    pub(crate) fn discard(self) {
+        if self.response.body().is_here() {
+            self.lease.finish();
+        }
+    }
+}
+
+#[derive(Debug)]
+enum SenderLease {
+    Http1(Http1Sender),
+    Http2(#[expect(dead_code, reason = "held for its drop")] StreamSlot),
+}
+
+impl SenderLease {
+    /// Whether nothing came since there were `received` bytes. Over HTTP/2 those of others are counted as well: nothing of this answer came.
+    fn is_silent_since(&self, received: u64, state: &ConnectionState) -> bool {
+        match self {
+            Self::Http1(_) => state.received() == received,
+            Self::Http2(_) => true,
+        }
+    }
+}
+
+/// A connection in use by one answer. Dropped, an HTTP/1 connection closes; [`Lease::finish`] gives it back.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    sender: SenderLease,
+    state: Arc<ConnectionState>,
+    bucket: Arc<Bucket>,
+}
+
+impl Lease {
+    /// The answer was read to its end.
+    pub(crate) fn finish(self) {
+        if let SenderLease::Http1(http1) = self.sender {
+            self.bucket.put(http1, self.state);
+        }
+    }
+}
