@@ -61,6 +61,7 @@ pub(crate) const fn status(reason: Reason) -> StatusCode {
         | R::EndpointClass
         | R::UnmeteredEndpoint
         | R::DeferredCost
+        | R::GrantSuspended
         | R::UnpricedModel => StatusCode::FORBIDDEN,
         R::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         R::UnsupportedMediaType | R::UnsupportedEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,

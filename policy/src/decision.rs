@@ -12,8 +12,8 @@ use crate::caller::Caller;
 use crate::denial::Denial;
 use crate::dialect::{Catalog, Endpoint};
 use crate::pattern::CallerPattern;
-use crate::policy::{Credential, Destination, Grant, Scrub, SigV4};
 use crate::price::{Image, Item, NanoUsd, Price};
+use crate::resource::{Credential, Destination, Grant, Scrub, SigV4};
 use crate::target::{Target, check_method};
 
 mod action;
@@ -25,18 +25,18 @@ mod tests;
 pub use action::{Actions, action_of_target, actions_of_form, actions_of_path};
 pub use matching::Verdict;
 pub(crate) use matching::class_word;
-use matching::{Call, Candidates, Wants};
+use matching::{Call, Candidates, Requested};
 
 /// The grants that name one caller, by precedence. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct CallerGrants {
     caller: Caller,
-    held: Arc<[Held]>,
+    held: Arc<[CallerGrant]>,
 }
 
 /// A grant and the most specific of its patterns that names the caller.
 #[derive(Debug)]
-struct Held {
+struct CallerGrant {
     via: CallerPattern,
     grant: Arc<Grant>,
 }
@@ -138,9 +138,9 @@ impl CallerGrants {
     pub(crate) fn new<'a>(caller: &Caller, grants: impl Iterator<Item = &'a Arc<Grant>>) -> Self {
         let held = grants.filter_map(|grant| {
             let via = grant.callers.iter().filter(|pattern| pattern.matches(caller.id())).min()?;
-            Some(Held { via: via.clone(), grant: Arc::clone(grant) })
+            Some(CallerGrant { via: via.clone(), grant: Arc::clone(grant) })
         });
-        let mut held: Vec<Held> = held.collect();
+        let mut held: Vec<CallerGrant> = held.collect();
         held.sort_by(|a, b| (&a.via, &a.grant.name).cmp(&(&b.via, &b.grant.name)));
         Self { caller: caller.clone(), held: held.into() }
     }
@@ -243,12 +243,12 @@ impl Admission {
 
     /// The one grant that decides, now that the body was read.
     ///
-    /// Refuses with `model_not_allowed`, `model_required`, `action_not_allowed`, `unmetered_endpoint`, `deferred_cost` or `unpriced_model`. `now` says which
-    /// price is in force.
+    /// Refuses with `model_not_allowed`, `model_required`, `action_not_allowed`, `unmetered_endpoint`, `deferred_cost`,
+    /// `grant_suspended` or `unpriced_model`. `now` says which price is in force.
     pub fn permit(self, facts: &Facts, now: Timestamp) -> Result<Permit, Denial> {
         let call = Call::again(&self.target, &self.method, self.endpoint.as_ref());
-        let wants = Wants::of(facts);
-        let (grant, price) = self.candidates.decide(&self.grants, &call, wants, (&self.catalog, now))?;
+        let requested = Requested::of(facts);
+        let (grant, price) = self.candidates.decide(&self.grants, &call, requested, (&self.catalog, now))?;
         let grant = Arc::clone(grant);
         let Self { grants, target, method, endpoint, .. } = self;
         let actions = facts.actions.clone();
@@ -316,8 +316,8 @@ impl Permit {
     ) -> bool {
         let call = Call::new(destination, self.target.path(), &self.method);
         let decided = Candidates::of(grants, &call).and_then(|candidates| {
-            let wants = Wants { model, actions: self.actions.as_slice() };
-            let fit = candidates.most_specific(grants, &call, wants)?;
+            let requested = Requested { model, actions: self.actions.as_slice() };
+            let fit = candidates.most_specific(grants, &call, requested)?;
             Ok(Arc::clone(fit.grant(grants)))
         });
         let credential = |grant: &Grant| grant.credential.as_ref().map(|credential| credential.name.clone());
@@ -339,7 +339,7 @@ pub(crate) fn trace(
     now: Timestamp,
 ) -> Vec<(Arc<Grant>, Verdict)> {
     let call = Call::new(target.destination(), target.path(), method);
-    matching::trace(grants, &call, Wants::of(facts), (catalog, now))
+    matching::trace(grants, &call, Requested::of(facts), (catalog, now))
 }
 
 fn known_method(method: &str) -> Cow<'static, str> {

@@ -70,6 +70,8 @@ reasons! {
     UnmeteredEndpoint = "unmetered_endpoint",
     /// The endpoint defers its cost past the answer, and cost is limited.
     DeferredCost = "deferred_cost",
+    /// The grant that decides is suspended.
+    GrantSuspended = "grant_suspended",
     /// Spend is limited and the model has no price.
     UnpricedModel = "unpriced_model",
     /// A deciding member of the body occurs twice, or contradicts the path or query.

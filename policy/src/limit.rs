@@ -22,7 +22,7 @@ mod window;
 #[cfg(test)]
 mod tests;
 
-pub use counter::{Counter, Refused, Slice, Usage};
+pub use counter::{Counter, Refused, Usage, WindowSlot};
 pub use state::LimitState;
 
 /// One limit of a grant, resolved: how much of what, in which window, counted for whom together.

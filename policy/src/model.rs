@@ -13,6 +13,7 @@ use crate::name::Name;
 mod credential;
 mod destination;
 mod field;
+mod from;
 mod grant;
 mod mint;
 mod settings;
@@ -24,14 +25,16 @@ mod yaml;
 mod tests;
 
 pub(crate) use credential::{
-    ClientCertificateSpec, CredentialSpec, FromSpec, Froms, HmacSpec, InjectSpec, Injections, SigV4Spec,
-    Weight,
+    ClientCertificateSpec, CredentialSpec, HmacSpec, HmacWord, InjectSpec, Injections, KeyEncodingWord,
+    SigV4Spec, SignatureWord,
 };
-pub(crate) use destination::{DestinationSpec, HttpWord, VerifySpec};
+pub(crate) use destination::{DestinationSpec, HttpWord, ScrubWord, VerifySpec};
 pub use field::Interval;
 pub(crate) use field::{Address, List};
+pub(crate) use from::{FromSpec, Froms, Weight};
 pub(crate) use grant::{
-    AllowSpec, CallerSpec, GrantSpec, LimitSpec, ServiceAccountSpec, TokenSpec, WindowWord,
+    AllowSpec, CallerSpec, ClassWord, GrantSpec, LimitSpec, ServiceAccountSpec, TokenSpec, UnpricedWord,
+    WindowWord,
 };
 pub(crate) use mint::{
     AlgorithmWord, AwsAssumeRoleSpec, AwsWebIdentitySpec, ClientAuthSpec, GithubAppSpec, JwtBearerSpec,

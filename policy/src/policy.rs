@@ -15,22 +15,13 @@ use crate::model::Source;
 use crate::name::Name;
 use crate::target::{Directory, GatewayName, RequestLine, Target};
 
-mod hmac;
-mod key;
-mod mint;
-mod resources;
-mod source_pool;
-mod vault;
-
-pub use hmac::{Hmac, HmacAlgorithm, KeyEncoding, Piece, SignatureEncoding};
-pub use key::Key;
-pub use mint::{Algorithm, AwsKey, AwsSession, Client, ClientAuth, Mint, Signer, TokenEndpoint, TokenGrant};
-pub use resources::{
-    Allow, Assume, AwsStore, Credential, Destination, Grant, HttpVersion, Inject, Injection, Scrub,
-    SecretRef, SigV4, Store, StoreKind, Timeouts, TlsVerify, Unpriced, is_s3,
+pub use crate::resource::{
+    Algorithm, Allow, Assume, AwsKey, AwsSession, AwsStore, Client, ClientAuth, ClientCertificate,
+    Credential, Destination, Grant, Hmac, HmacAlgorithm, HttpVersion, Inject, Injection, Key, KeyEncoding,
+    KvVersion, Mint, Piece, Scrub, SecretId, SecretRef, SigV4, SignatureEncoding, Signer, SourcePool, Store,
+    StoreKind, Timeouts, TlsVerify, TokenEndpoint, TokenGrant, TokenLogin, Unpriced, VaultAuth, VaultStore,
+    is_s3,
 };
-pub use source_pool::SourcePool;
-pub use vault::{ClientCertificate, KvVersion, SecretId, TokenLogin, VaultAuth, VaultStore};
 
 /// Everything that may be called, by whom, with what: resolved and immutable.
 #[derive(Debug, Default)]
@@ -69,8 +60,8 @@ impl Policy {
 
     /// The grants that may still decide once the body is known. `grants` come from this policy's [`Policy::grants_of`].
     ///
-    /// Refuses with `no_grant`, `path_not_allowed`, `method_not_allowed`, `endpoint_class`, `unmetered_endpoint`, `deferred_cost`
-    /// or `method_refused`.
+    /// Refuses with `no_grant`, `path_not_allowed`, `method_not_allowed`, `endpoint_class`, `unmetered_endpoint`, `deferred_cost`,
+    /// `grant_suspended` or `method_refused`.
     pub fn admit(&self, grants: &CallerGrants, target: Target, method: &str) -> Result<Admission, Denial> {
         Admission::new(grants, target, method, &self.parts.catalog)
     }
@@ -138,6 +129,18 @@ impl Policy {
     /// All grants, by name.
     pub fn grants(&self) -> impl Iterator<Item = &Arc<Grant>> {
         self.parts.grants.values()
+    }
+
+    /// The same, with this grant suspended.
+    #[cfg(test)]
+    pub(crate) fn suspend(mut self, grant: &str, why: &str) -> Self {
+        let suspended = |name: &Name, found: &mut Arc<Grant>| {
+            if name.as_str() == grant {
+                Arc::make_mut(found).suspended = Some(why.into());
+            }
+        };
+        self.parts.grants.iter_mut().for_each(|(name, found)| suspended(name, found));
+        self
     }
 
     /// The dialects and prices that it was compiled with.

@@ -12,17 +12,14 @@ use serde::Deserialize;
 
 use crate::denial::{Denial, Reason};
 use crate::pattern::canonical_host;
-use crate::policy::Destination;
+use crate::resource::Destination;
 
 mod directory;
-mod path;
 
 #[cfg(test)]
 mod tests;
 
 pub(crate) use directory::Directory;
-pub use path::{EncodedForm, EncodedForms, PathError};
-pub(crate) use path::{canonical as canonical_path, collapsed, other_readings, resolved};
 
 /// How a destination is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

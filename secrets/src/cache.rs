@@ -24,6 +24,7 @@ use tollgate_policy::name::Name;
 use tollgate_policy::policy::{Credential, Policy, Store as Definition, TokenEndpoint};
 use tracing::warn;
 
+use crate::dial::Dialable;
 use crate::error::{Failure, SecretError};
 use crate::mint::{Issuer, IssuerHealth};
 use crate::observe::Observer;
@@ -31,10 +32,9 @@ use crate::origin::{Maker, Origin};
 use crate::reference::{self, Freshness, Reference, Wanted};
 use crate::refusals::Refusals;
 use crate::secret::{Fits, Secret, Version, VersionKey};
-use crate::store::{Dialable, Store, StoreHealth};
+use crate::store::{Store, StoreHealth};
 
 use slot::Slot;
-pub(crate) use slot::jittered;
 pub use slot::{CredentialStatus, Health, Refreshed};
 
 /// Every secret that the policy in force uses.

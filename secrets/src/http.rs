@@ -17,9 +17,9 @@ use tracing::warn;
 use zeroize::Zeroizing;
 
 pub(crate) use self::tls::TlsFiles;
+use crate::dial::Dialable;
 use crate::error::Failure;
-use crate::store::Dialable;
-use crate::store::read::{Stamp, off_runtime};
+use crate::read::{Stamp, off_runtime};
 
 /// The default limit of a vault for a request; no secret of it, and no token, is larger.
 const BODY_LIMIT: usize = 1024 * 1024;

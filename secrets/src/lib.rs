@@ -10,19 +10,23 @@
 //! Deliberately lacks: anything of serving HTTP, and any way to learn a value from outside other than a store, or a token endpoint that was shown what a store holds.
 
 mod cache;
+mod dial;
 pub mod digest;
 mod error;
 pub mod hex;
 mod http;
+mod jitter;
 mod mint;
 mod observe;
 mod origin;
 pub mod pem;
+mod read;
 mod reference;
 mod refusals;
 mod secret;
 pub mod sigv4;
 mod store;
+mod value;
 
 pub use cache::{CredentialStatus, Health, Refreshed, Secrets};
 pub use error::{Failure, SecretError};

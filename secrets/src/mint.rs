@@ -26,11 +26,12 @@ use zeroize::Zeroizing;
 
 use self::assertion::Claims;
 use self::form::Form;
+use crate::dial::Dialable;
 use crate::error::Failure;
 use crate::http::{Http, Reach, TlsFiles};
-use crate::secret::Value;
+use crate::store::Fetched;
 use crate::store::state::{Line, State};
-use crate::store::{Dialable, Fetched};
+use crate::value::Value;
 
 /// No answer is waited for longer, whatever the destination allows its calls.
 const LONGEST_ANSWER: Duration = Duration::from_secs(10);

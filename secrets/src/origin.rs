@@ -11,10 +11,10 @@ use zeroize::Zeroizing;
 use crate::error::Failure;
 use crate::mint::Issuer;
 use crate::observe::{Event, Observer, What};
+use crate::read::Stamp;
 use crate::reference::Reference;
 use crate::refusals::Refusals;
 use crate::secret::{Fits, VersionKey};
-use crate::store::read::Stamp;
 use crate::store::{Fetched, Shift, Store};
 
 /// Neither a store nor a token endpoint takes longer to answer, logins included.

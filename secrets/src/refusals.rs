@@ -8,8 +8,8 @@ use std::time::Duration;
 use aws_lc_rs::{hmac, rand};
 use tokio::time::Instant;
 
-use crate::cache::jittered;
 use crate::error::Failure;
+use crate::jitter::jittered;
 
 /// How often whoever says that it was mended on the other side is believed, before the time is over by itself. A vault locks a role at
 /// the fifth refusal.

@@ -9,69 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_lc_rs::{hmac, rand};
-use serde::de::Visitor;
-use serde::{Deserialize, Deserializer};
 use tollgate_policy::policy::Credential;
-use zeroize::Zeroizing;
 
 use crate::digest::hex;
 use crate::error::Failure;
 use crate::store::Lease;
-
-/// One field: its name, and its bytes.
-pub(crate) type Field = (Box<str>, Zeroizing<Vec<u8>>);
-
-/// What a secret consists of: one value, or several that belong together, each with the name of its field.
-pub(crate) struct Value(Vec<Field>);
-
-impl Value {
-    /// Fields in their order. Not none.
-    pub(crate) const fn of(fields: Vec<Field>) -> Self {
-        Self(fields)
-    }
-
-    /// The bytes, where there is one field.
-    pub(crate) fn only(mut self) -> Option<Zeroizing<Vec<u8>>> {
-        let (_, bytes) = self.0.pop()?;
-        self.0.is_empty().then_some(bytes)
-    }
-
-    /// The same, where it stays.
-    pub(crate) fn sole(&self) -> Option<&[u8]> {
-        match &*self.0 {
-            [(_, bytes)] => Some(bytes),
-            _ => None,
-        }
-    }
-
-    /// The bytes of one field.
-    pub(crate) fn field(&self, name: &str) -> Option<&[u8]> {
-        self.0.iter().find(|(field, _)| **field == *name).map(|(_, bytes)| &***bytes)
-    }
-
-    /// The bytes of each field.
-    pub(crate) fn values(&self) -> impl Iterator<Item = &[u8]> {
-        self.0.iter().map(|(_, bytes)| &***bytes)
-    }
-
-    /// Whether some field has nothing in it.
-    pub(crate) fn has_gap(&self) -> bool {
-        self.0.is_empty() || self.0.iter().any(|(_, bytes)| bytes.is_empty())
-    }
-}
-
-#[cfg(test)]
-impl Value {
-    pub(crate) fn texts(&self) -> Vec<String> {
-        self.0.iter().map(|(_, bytes)| String::from_utf8(bytes.to_vec()).unwrap()).collect()
-    }
-}
-
-impl From<Zeroizing<Vec<u8>>> for Value {
-    fn from(value: Zeroizing<Vec<u8>>) -> Self {
-        Self(vec![("".into(), value)])
-    }
-}
+use crate::value::Value;
 
 /// Whether a credential can use a value; if not, why, in words that hold nothing of it.
 pub type Fits = Arc<dyn Fn(&Credential, &Secret) -> Result<(), &'static str> + Send + Sync>;
@@ -157,39 +100,6 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A JSON string that is or holds a secret, copied once into a zeroized buffer.
-pub(crate) struct Hidden(Zeroizing<Vec<u8>>);
-
-impl Hidden {
-    pub(crate) fn expose(&self) -> &[u8] {
-        &self.0
-    }
-
-    pub(crate) fn into_inner(self) -> Zeroizing<Vec<u8>> {
-        self.0
-    }
-}
-
-impl<'de> Deserialize<'de> for Hidden {
-    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        struct Text;
-
-        impl Visitor<'_> for Text {
-            type Value = Hidden;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Hidden, E> {
-                Ok(Hidden(Zeroizing::new(text.as_bytes().to_vec())))
-            }
-        }
-
-        json.deserialize_str(Text)
-    }
-}
-
 /// The key of the digests by which contents are named. Those who have the same one name the same content alike.
 #[derive(Clone)]
 pub struct VersionKey(Option<Arc<hmac::Key>>);
@@ -248,7 +158,7 @@ impl Version {
             context.update(bytes);
         };
         add(reference.as_bytes());
-        value.0.iter().for_each(|(_, bytes)| add(bytes));
+        value.values().for_each(add);
         let mut digest = [0; 16];
         let tag = context.sign();
         digest.copy_from_slice(tag.as_ref().get(..16).ok_or(Failure::Internal)?);
@@ -308,7 +218,7 @@ impl fmt::Debug for Version {
 /// Of the value alone, so that two paths with one value show it.
 fn own(key: &hmac::Key, value: &Value) -> hmac::Tag {
     let mut context = hmac::Context::with_key(key);
-    for (_, bytes) in &value.0 {
+    for bytes in value.values() {
         context.update(&(bytes.len() as u64).to_be_bytes());
         context.update(bytes);
     }
@@ -317,6 +227,8 @@ fn own(key: &hmac::Key, value: &Value) -> hmac::Tag {
 
 #[cfg(test)]
 mod tests {
+    use zeroize::Zeroizing;
+
     use super::*;
 
     const KEY: [u8; VersionKey::LENGTH] = [7; VersionKey::LENGTH];

@@ -11,12 +11,10 @@ mod aws;
 mod environment;
 mod field;
 pub(crate) mod file;
-pub(crate) mod read;
 pub(crate) mod state;
 pub(crate) mod vault;
 
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -27,16 +25,14 @@ use tollgate_policy::policy::{Store as Definition, StoreKind};
 use tracing::{info, warn};
 
 use self::age::AgeLocation;
-use self::read::Stamp;
 pub(crate) use self::state::Shift;
 use self::state::{Line, State};
 pub(crate) use self::vault::Lease;
+use crate::dial::Dialable;
 use crate::error::Failure;
+use crate::read::{self, Stamp};
 use crate::reference::Reference;
-use crate::secret::Value;
-
-/// Says whether an address may be dialled.
-pub(crate) type Dialable = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
+use crate::value::Value;
 
 /// What a store answered.
 pub(crate) struct Fetched {

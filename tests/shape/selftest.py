@@ -20,6 +20,12 @@ CLEAN = {
     "tests/src/kinds.rs": "//! K.\nkinds! { File: \"store file\"; SigV4: \"inject sigv4\"; }\n",
     "README.md": "# Tollgate\n[a](policy/README.md#of-limits), [b](#tollgate), [c](https://example.com/#d)\n",
     "policy/README.md": "# Policy\n## Of `limits`\n| " + "a table " * 20 + "|\n```\n[code](nowhere) " + "long " * 30 + "\n```\n",
+    # A module and those below it import each other, and what imports from them is not imported by them.
+    "policy/src/parent.rs": "//! P.\nmod child;\nmod sibling;\npub use child::Child;\npub fn common((a, b): (u8, u8), c: u8, d: u8, e: u8, f: u8) {}\n",
+    "policy/src/parent/child.rs": "//! C.\nuse super::common;\n#[cfg(test)]\nmod tests { use crate::other; }\n",
+    "policy/src/parent/sibling.rs": "//! S.\nuse super::{child::{Child, self}, common};\n",
+    "policy/src/facade.rs": "//! F.\npub use crate::parent::Child;\n",
+    "policy/src/other.rs": "//! O.\nuse crate::facade::Child;\nuse crate::parent;\n",
     ".ci/run": "#!/usr/bin/env bash\nexec \"$(dirname \"$0\")/../tests/run\"\n",
 }
 PLANTED = [
@@ -50,6 +56,11 @@ PLANTED = [
     ("readme_is_a_page", "README.md", "a line\n" * (docs.README_LINES + 1)),
     ("documents_have_short_lines", "SECURITY.md", "word " * 30 + "\n"),
     ("canary_kinds", "tests/src/kinds.rs", "//! K.\nkinds! { File: \"store file\"; }\n"),
+    ("import_circles", "policy/src/parent/child.rs", "//! C.\nuse crate::other::Other;\n"),
+    ("import_circles", "policy/src/parent/child.rs", "//! C.\nuse super::sibling::Sibling;\n"),
+    ("import_circles", "policy/src/parent/child.rs", "//! C.\nfn f() { crate::other::f(); }\n"),
+    ("import_circles", "policy/src/parent.rs", "//! P.\nuse crate::other::{self, Other as _};\n"),
+    ("hidden_arguments", "policy/src/a.rs", "//! A.\nfn f<T: Fn(u8) -> u8>(a: T, (b, (c, d)): X<u8, u8>, e: &[u8], (f, g): (u8, u8)) {}\n"),
 ]
 REGISTRY = "registry+https://github.com/rust-lang/crates.io-index"
 

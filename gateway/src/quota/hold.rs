@@ -4,25 +4,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderValue;
 use jiff::Timestamp;
 use tollgate_policy::denial::{Denial, Reason};
-use tollgate_policy::limit::{Limit, LimitKind, Refused, Slice, Unit, Usage};
+use tollgate_policy::limit::{Limit, LimitKind, Refused, Unit, Usage, WindowSlot};
 
 use super::Demand;
 use super::cell::{Cell, State, lock};
 use super::key::Keys;
 use super::plan::{Item, Plan};
 use super::rate::{self, RateHeaders};
-use super::refusal;
+use super::refusal::{self, SHORT_RETRY};
 use super::share::{HeldShare, Room};
 use crate::ledger::Charge;
-
-/// How long a caller should wait at least, and for other calls to end.
-pub(super) const SHORT_RETRY: Duration = Duration::from_secs(1);
 
 /// The reservation of one call. Dropped before [`Hold::sent`] it is released, dropped after it is settled at what it held: the
 /// provider may bill whatever was sent.
@@ -58,7 +54,7 @@ struct Taken {
 
 #[derive(Debug)]
 enum Place {
-    Slice { slice: Slice, held: u64 },
+    Window { slot: WindowSlot, held: u64 },
     Slot,
     Rate { left: u32 },
 }
@@ -84,7 +80,7 @@ impl Hold {
             }
         }
         let charges = plan.items.iter().zip(&hold.taken).filter_map(|(item, taken)| match taken.place {
-            Place::Slice { held, .. } => {
+            Place::Window { held, .. } => {
                 let (limit, key) = (Arc::clone(&item.limit.id), Arc::clone(&taken.cell.key));
                 Some(Charge { limit, key, amount: held })
             }
@@ -144,9 +140,9 @@ impl Hold {
         let mut charges = self.charges.iter_mut();
         for (item, taken) in self.plan.items.iter().zip(self.taken.drain(..)) {
             match (&taken.cell.state, taken.place) {
-                (State::Counted(counter), Place::Slice { slice, held }) => {
+                (State::Counted(counter), Place::Window { slot, held }) => {
                     let actual = actual(item.limit.unit, held);
-                    exceeded |= lock(counter).settle(slice, held, actual) > 0;
+                    exceeded |= lock(counter).settle(slot, held, actual) > 0;
                     charges.next().into_iter().for_each(|charge| charge.amount = actual);
                 }
                 (State::Concurrent(calls), Place::Slot) => {
@@ -177,7 +173,7 @@ impl Taken {
                 let mut counter = lock(counter);
                 let Usage { spent, held } = counter.usage(window, now);
                 let reserved = counter.reserve(window, limit.amount, amount, now);
-                let slice = reserved.map_err(|refused| {
+                let slot = reserved.map_err(|refused| {
                     if let (Refused::Held { .. }, Some(shares)) = (refused, &cell.shares) {
                         shares.want(keys, now);
                     }
@@ -185,9 +181,9 @@ impl Taken {
                 })?;
                 let free = limit.amount.saturating_sub(spent).saturating_sub(held);
                 share = take_share(&cell, keys, amount, Room { cap: limit.amount, free }, now)
-                    .inspect_err(|()| counter.release(slice, amount))
+                    .inspect_err(|()| counter.release(slot, amount))
                     .map_err(|()| refusal::over_share(limit, Reason::BudgetHeld))?;
-                Place::Slice { slice, held: amount }
+                Place::Window { slot, held: amount }
             }
             (State::Concurrent(calls), LimitKind::Concurrent) => {
                 let occupied = occupy(calls, limit).inspect_err(|_| {

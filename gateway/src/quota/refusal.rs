@@ -10,9 +10,11 @@ use tollgate_policy::price::NanoUsd;
 
 use super::Demand;
 use super::cell::{State, lock};
-use super::hold::SHORT_RETRY;
 use super::key::Keys;
 use super::plan::Item;
+
+/// How long a caller should wait at least, and for other calls to end.
+pub(super) const SHORT_RETRY: Duration = Duration::from_secs(1);
 
 /// Why a counted limit would refuse the call; nothing of it is taken.
 #[cold]

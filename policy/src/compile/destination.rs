@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use super::{Compiler, Scope};
 use crate::dialect::Dialect;
-use crate::model::{Address, DestinationSpec, HttpWord, Interval, Resource, VerifySpec, guess};
+use crate::model::{Address, DestinationSpec, HttpWord, Interval, Resource, ScrubWord, VerifySpec, guess};
 use crate::name::Name;
 use crate::pattern::HostPattern;
-use crate::policy::{Destination, HttpVersion, Scrub, SourcePool, Timeouts, TlsVerify};
+use crate::resource::{Destination, HttpVersion, Scrub, SourcePool, Timeouts, TlsVerify};
 use crate::target::GatewayName;
 
 impl Compiler<'_> {
@@ -70,7 +70,7 @@ impl Compiler<'_> {
                 first_byte: time(timeouts.and_then(|written| written.first_byte), default.first_byte),
                 idle: time(timeouts.and_then(|written| written.idle), default.idle),
             },
-            http: spec.http.map_or_else(HttpVersion::default, |HttpWord(version)| version),
+            http: spec.http.map_or_else(HttpVersion::default, HttpVersion::from),
             encoded_path: spec.encoded_path.values().copied().collect(),
             scrub: spec.scrub.map_or_else(Scrub::default, Scrub::from),
             origin: resource.source.clone(),
@@ -148,6 +148,25 @@ fn verify(spec: &DestinationSpec, scope: &mut Scope<'_>) -> Option<TlsVerify> {
                 scope.problem(path, "a file needs a name");
             }
             Some(TlsVerify::Bundle(scope.source.resolve(file)))
+        }
+    }
+}
+
+impl From<HttpWord> for HttpVersion {
+    fn from(word: HttpWord) -> Self {
+        match word {
+            HttpWord::Auto => Self::Auto,
+            HttpWord::Http1 => Self::Http1,
+            HttpWord::Http2 => Self::Http2,
+        }
+    }
+}
+
+impl From<ScrubWord> for Scrub {
+    fn from(word: ScrubWord) -> Self {
+        match word {
+            ScrubWord::All => Self::All,
+            ScrubWord::Headers => Self::Headers,
         }
     }
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Compiler, Scope};
-use crate::model::{AllowSpec, GrantSpec, List, Resource};
+use crate::dialect::Class;
+use crate::model::{AllowSpec, ClassWord, GrantSpec, List, Resource, UnpricedWord};
 use crate::pattern::{MethodPattern, PathPattern};
-use crate::policy::{Allow, Assume, Credential, Destination, Grant, Injection, Scrub, Unpriced};
+use crate::resource::{Allow, Assume, Credential, Destination, Grant, Injection, Scrub, Unpriced};
 
 impl Compiler<'_> {
     pub(super) fn grants(&mut self) {
@@ -83,6 +84,7 @@ impl Compiler<'_> {
             default_output_cap: spec.default_output_cap,
             assume,
             unpriced: spec.unpriced.map_or_else(Unpriced::default, Unpriced::from),
+            suspended: None,
         })
     }
 }
@@ -240,6 +242,26 @@ fn check_plain(spec: &GrantSpec, destination: &Destination, scope: &mut Scope<'_
                 );
                 scope.problem(&format!("spec.limits[{index}].{unit}"), message);
             }
+        }
+    }
+}
+
+impl From<ClassWord> for Class {
+    fn from(word: ClassWord) -> Self {
+        match word {
+            ClassWord::AccountState => Self::AccountState,
+            ClassWord::MintsCredentials => Self::MintsCredentials,
+            ClassWord::Administers => Self::Administers,
+        }
+    }
+}
+
+impl From<UnpricedWord> for Unpriced {
+    fn from(word: UnpricedWord) -> Self {
+        match word {
+            UnpricedWord::Deny => Self::Deny,
+            UnpricedWord::Dearest => Self::Dearest,
+            UnpricedWord::Flag => Self::Flag,
         }
     }
 }

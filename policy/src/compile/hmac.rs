@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use super::Scope;
-use super::inject::{check_header, check_parameter};
-use crate::model::HmacSpec;
-use crate::policy::{Hmac, Injection, Key, Piece};
+use super::placement::{check_header, check_parameter};
+use crate::model::{HmacSpec, HmacWord, KeyEncodingWord, SignatureWord};
+use crate::resource::{Hmac, HmacAlgorithm, Injection, Key, KeyEncoding, Piece, SignatureEncoding};
 
 pub(super) fn hmac(path: &str, written: &HmacSpec, scope: &mut Scope<'_>) -> Option<Hmac> {
     let message = message(&format!("{path}.message"), written, scope);
@@ -136,6 +136,35 @@ fn pieces(path: &str, text: &str, scope: &mut Scope<'_>) -> Option<Vec<Piece>> {
         Err(error) => {
             scope.problem(path, error.to_string());
             None
+        }
+    }
+}
+
+impl From<HmacWord> for HmacAlgorithm {
+    fn from(word: HmacWord) -> Self {
+        match word {
+            HmacWord::Sha1 => Self::Sha1,
+            HmacWord::Sha256 => Self::Sha256,
+            HmacWord::Sha512 => Self::Sha512,
+        }
+    }
+}
+
+impl From<KeyEncodingWord> for KeyEncoding {
+    fn from(word: KeyEncodingWord) -> Self {
+        match word {
+            KeyEncodingWord::Raw => Self::Raw,
+            KeyEncodingWord::Base64 => Self::Base64,
+            KeyEncodingWord::Hex => Self::Hex,
+        }
+    }
+}
+
+impl From<SignatureWord> for SignatureEncoding {
+    fn from(word: SignatureWord) -> Self {
+        match word {
+            SignatureWord::Hex => Self::Hex,
+            SignatureWord::Base64 => Self::Base64,
         }
     }
 }

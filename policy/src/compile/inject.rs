@@ -3,10 +3,11 @@
 use super::Scope;
 use super::hmac::{check_key, hmac};
 use super::mint::makes_session;
+use super::placement::{check_header, check_parameter, is_token};
 use crate::model::{
     ClientCertificateSpec, CredentialSpec, HmacSpec, InjectSpec, Injections, List, SigV4Spec,
 };
-use crate::policy::{AwsSession, Hmac, Inject, Injection, Key, Piece, SecretRef, SigV4};
+use crate::resource::{AwsSession, Hmac, Inject, Injection, Key, Piece, SecretRef, SigV4};
 
 const REQUIRED: &str = "how the key is put on a call, as in `{bearer: {}}`";
 
@@ -326,51 +327,4 @@ fn sigv4(path: &str, written: &SigV4Spec, is_session: bool, scope: &mut Scope<'_
     let regions = names("regions", &written.regions, "the regions to sign for, as in `[eu-central-1]`");
     let services = names("services", &written.services, "the services to sign for, as in `[s3]`");
     Some(SigV4 { access_key_id: id?, secret_access_key: secret?, session_token, regions, services })
-}
-
-/// Unreserved characters only (RFC 3986, section 2.3), so that it needs no encoding.
-pub(super) fn check_parameter(name: &str) -> Result<(), &'static str> {
-    let is_plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b));
-    let is_name = is_plain && !name.is_empty();
-    is_name.then_some(()).ok_or("a parameter is letters, digits, `-`, `.`, `_` and `~`")
-}
-
-/// `name` is in lower case. Headers that frame, route or describe the message are the gateway's own.
-pub(super) fn check_header(name: &str) -> Result<(), &'static str> {
-    const OWN: &[&str] = &[
-        "accept-encoding",
-        "connection",
-        "content-encoding",
-        "content-length",
-        "content-range",
-        "content-type",
-        "date",
-        "expect",
-        "forwarded",
-        "host",
-        "http2-settings",
-        "if-range",
-        "keep-alive",
-        "max-forwards",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "range",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "via",
-    ];
-    if !is_token(name) {
-        return Err("is not the name of a header (RFC 9110 section 5.1)");
-    }
-    let is_own = OWN.contains(&name)
-        || ["x-forwarded-", "x-tollgate-", "sec-"].iter().any(|own| name.starts_with(own));
-    if is_own { Err("frames or routes the message: a key cannot be put there") } else { Ok(()) }
-}
-
-/// RFC 9110, section 5.6.2.
-fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::credential::{check_alone, secret_ref};
+use super::from::{check_alone, secret_ref};
 use super::place::Place;
 use super::{Compiler, Scope};
 use crate::model::{
@@ -14,8 +14,9 @@ use crate::model::{
     GithubAppSpec, Interval, JwtBearerSpec, MintSpec, Model, TokenExchangeSpec,
 };
 use crate::name::Name;
-use crate::policy::{
-    Algorithm, Client, ClientAuth, Credential, Destination, Mint, Parts, Signer, TokenEndpoint, TokenGrant,
+use crate::policy::Parts;
+use crate::resource::{
+    Algorithm, Client, ClientAuth, Credential, Destination, Mint, Signer, TokenEndpoint, TokenGrant,
 };
 
 /// A minted value is made anew at least this often, whatever life its endpoint gives it: a stored secret that was rotated or taken away

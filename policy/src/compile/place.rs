@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::path::{Component, Path, PathBuf};
 
-use crate::policy::{AwsStore, KvVersion, SecretRef, StoreKind, VaultStore};
+use crate::resource::{AwsStore, KvVersion, SecretRef, StoreKind, VaultStore};
 
 /// The place of one secret.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::place::normalised;
 use super::{Compiler, Scope};
 use crate::model::{AwsSpec, EnvSpec, FromSpec, Resource, StoreSpec, VaultSpec};
-use crate::policy::{Store, StoreKind};
+use crate::resource::{Store, StoreKind};
 
 impl Compiler<'_> {
     pub(super) fn stores(&mut self) {

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::limit::{LimitKind, Per, Window};
-use crate::policy::{
+use crate::resource::{
     ClientCertificate, HttpVersion, Inject, Injection, Key, KvVersion, StoreKind, TlsVerify, TokenLogin,
     Unpriced, VaultAuth,
 };

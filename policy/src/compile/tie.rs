@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::model::{Problem, Source};
 use crate::name::Name;
 use crate::pattern::{CallerPattern, MethodPattern, ModelPattern, PathPattern};
-use crate::policy::Grant;
+use crate::resource::Grant;
 
 /// What a grant is compared by. Patterns of one kind that match the same call and are not the same have an order, so only grants
 /// that share all four can tie.
@@ -21,7 +21,7 @@ pub(super) fn ties(grants: &[(Arc<Grant>, &Source)]) -> Vec<Problem> {
         for call in calls(grant) {
             let (other, place) = *first.entry(call).or_insert((&grant.name, source));
             if other != &grant.name && reported.insert((other, &grant.name)) {
-                problems.push(source.problem("spec.callers", message(other, &place.place(), &call)));
+                problems.push(source.problem("spec.callers", message(other, &place.place(), call)));
             }
         }
     }
@@ -46,7 +46,8 @@ fn calls(grant: &Grant) -> impl Iterator<Item = Call<'_>> {
     })
 }
 
-fn message(other: &Name, place: &str, (destination, caller, path, model, method): &Call<'_>) -> String {
+fn message(other: &Name, place: &str, call: Call<'_>) -> String {
+    let (destination, caller, path, model, method) = call;
     let model = model.map_or_else(|| "any model".to_owned(), |model| format!("model {model}"));
     format!(
         "this ties with Grant/{other} ({place}): both let {caller} call {method} {path} of {destination} with {model}, \

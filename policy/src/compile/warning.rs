@@ -9,8 +9,9 @@ use crate::dialect::Class;
 use crate::limit::Unit;
 use crate::model::{Model, Problem, Source};
 use crate::pattern::{MethodPattern, ModelPattern};
-use crate::policy::{Credential, Destination, Grant, Parts, StoreKind, Unpriced};
+use crate::policy::Parts;
 use crate::price::{NanoUsd, Price};
+use crate::resource::{Credential, Destination, Grant, StoreKind, Unpriced};
 
 pub(super) fn warnings(model: &Model, parts: &Parts) -> Vec<Problem> {
     let mut warnings = Vec::new();

@@ -1,18 +1,18 @@
 //! Which grant decides a call: the only place where patterns meet requests.
 //!
-//! **Invariant:** admission, permit, renewal and trace all go through [`Fit`], so none of them sees a match that another does not.
+//! **Invariant:** admission, permit, renewal and trace all go through [`Match`], so none of them sees a match that another does not.
 
 use std::fmt;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{CallerGrants, Facts, Held, Priced};
+use super::{CallerGrant, CallerGrants, Facts, Priced};
 use crate::denial::{Denial, Reason};
 use crate::dialect::{Catalog, Class, Endpoint};
 use crate::limit::Unit;
 use crate::pattern::{CallerPattern, MethodPattern, ModelPattern, PathPattern};
-use crate::policy::{Destination, Grant, Unpriced};
+use crate::resource::{Destination, Grant, Unpriced};
 use crate::target::Target;
 
 /// How a grant stands to one call.
@@ -50,14 +50,14 @@ pub(super) struct Call<'a> {
 
 /// What a call asks for, once its body was read.
 #[derive(Clone, Copy)]
-pub(super) struct Wants<'a> {
+pub(super) struct Requested<'a> {
     pub(super) model: Option<&'a str>,
     pub(super) actions: &'a [Arc<str>],
 }
 
 /// A grant that matches, by index: which of the caller's, and the most specific of its patterns of each kind.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Fit {
+pub(super) struct Match {
     held: usize,
     path: usize,
     method: usize,
@@ -66,7 +66,7 @@ pub(super) struct Fit {
 
 /// The grants that match all that is known without a body; never empty.
 #[derive(Debug)]
-pub(super) struct Candidates(Vec<Fit>);
+pub(super) struct Candidates(Vec<Match>);
 
 /// What two matching grants are compared by, most specific first. No model pattern comes after every model pattern.
 type Precedence<'a> =
@@ -84,7 +84,7 @@ impl<'a> Call<'a> {
     }
 }
 
-impl<'a> Wants<'a> {
+impl<'a> Requested<'a> {
     /// What is known before the body.
     const NOTHING: Self = Self { model: None, actions: &[] };
 
@@ -93,9 +93,9 @@ impl<'a> Wants<'a> {
     }
 }
 
-impl Fit {
+impl Match {
     /// Matches everything but the model and the actions.
-    fn new(index: usize, held: &Held, call: &Call<'_>) -> Result<Self, Reason> {
+    fn new(index: usize, held: &CallerGrant, call: &Call<'_>) -> Result<Self, Reason> {
         let grant = &held.grant;
         if grant.destination.name != call.destination.name {
             return Err(Reason::NoGrant);
@@ -118,14 +118,19 @@ impl Fit {
         }
     }
 
-    fn wanted(self, grants: &CallerGrants, call: &Call<'_>, wants: Wants<'_>) -> Result<Self, Reason> {
+    fn wanted(
+        self,
+        grants: &CallerGrants,
+        call: &Call<'_>,
+        requested: Requested<'_>,
+    ) -> Result<Self, Reason> {
         let grant = self.grant(grants);
-        if !allows_actions(grant, wants.actions) {
+        if !allows_actions(grant, requested.actions) {
             return Err(Reason::ActionNotAllowed);
         }
         let models = &grant.allow.models;
         let is_free = call.endpoint.is_some_and(|endpoint| endpoint.free);
-        match wants.model {
+        match requested.model {
             _ if models.is_empty() => Ok(self),
             None if is_free => Ok(self),
             None => Err(Reason::ModelRequired),
@@ -141,7 +146,7 @@ impl Fit {
     }
 
     fn precedence<'a>(&self, grants: &'a CallerGrants) -> Precedence<'a> {
-        let Held { via, grant } = &grants.held[self.held];
+        let CallerGrant { via, grant } = &grants.held[self.held];
         let model = self.model.map(|index| &grant.allow.models[index]);
         (via, &grant.allow.paths[self.path], (model.is_none(), model), &grant.allow.methods[self.method])
     }
@@ -155,25 +160,27 @@ impl Candidates {
         let mut fits = Vec::new();
         let mut reason = Reason::NoGrant;
         for (index, held) in grants.held.iter().enumerate() {
-            match Fit::new(index, held, call) {
+            match Match::new(index, held, call) {
                 Ok(fit) => fits.push(fit),
                 Err(mismatch) => reason = more_telling(reason, mismatch),
             }
         }
-        if fits.is_empty() { Err(denial(reason, grants, call, Wants::NOTHING)) } else { Ok(Self(fits)) }
+        if fits.is_empty() { Err(denial(reason, grants, call, Requested::NOTHING)) } else { Ok(Self(fits)) }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Fit> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Match> {
         self.0.iter()
     }
 
     /// Refuses early where whichever grant decides would refuse.
     pub(super) fn any_unobstructed(&self, grants: &CallerGrants, call: &Call<'_>) -> Result<(), Denial> {
-        let mut obstacles = self.0.iter().map(|fit| obstacle(fit.grant(grants), call)).peekable();
-        let first = obstacles.peek().copied().flatten();
-        match first {
-            Some(reason) if obstacles.all(|obstacle| obstacle.is_some()) => {
-                Err(denial(reason, grants, call, Wants::NOTHING))
+        let obstructed = |fit: &Match| {
+            let grant = fit.grant(grants);
+            Some((grant, obstacle(grant, call)?))
+        };
+        match self.0.first().and_then(obstructed) {
+            Some((grant, reason)) if self.0.iter().all(|fit| obstructed(fit).is_some()) => {
+                Err(refusal(grant, reason, grants, call, Requested::NOTHING))
             }
             _ => Ok(()),
         }
@@ -183,12 +190,12 @@ impl Candidates {
         &self,
         grants: &CallerGrants,
         call: &Call<'_>,
-        wants: Wants<'_>,
-    ) -> Result<Fit, Denial> {
-        let mut best: Option<Fit> = None;
+        requested: Requested<'_>,
+    ) -> Result<Match, Denial> {
+        let mut best: Option<Match> = None;
         let mut reason = Reason::NoGrant;
         for fit in &self.0 {
-            match fit.wanted(grants, call, wants) {
+            match fit.wanted(grants, call, requested) {
                 Ok(fit) if best.is_none_or(|best| fit.precedence(grants) < best.precedence(grants)) => {
                     best = Some(fit);
                 }
@@ -196,7 +203,7 @@ impl Candidates {
                 Err(mismatch) => reason = more_telling(reason, mismatch),
             }
         }
-        best.ok_or_else(|| denial(reason, grants, call, wants))
+        best.ok_or_else(|| denial(reason, grants, call, requested))
     }
 
     /// The grant that decides, and the price it decides on.
@@ -204,13 +211,13 @@ impl Candidates {
         &self,
         grants: &'a CallerGrants,
         call: &Call<'_>,
-        wants: Wants<'_>,
+        requested: Requested<'_>,
         prices: (&Catalog, Timestamp),
     ) -> Result<(&'a Arc<Grant>, Priced), Denial> {
-        let grant = self.most_specific(grants, call, wants)?.grant(grants);
-        match judge(grant, call, wants.model, prices) {
+        let grant = self.most_specific(grants, call, requested)?.grant(grants);
+        match judge(grant, call, requested.model, prices) {
             Ok(price) => Ok((grant, price)),
-            Err(reason) => Err(denial(reason, grants, call, wants)),
+            Err(reason) => Err(refusal(grant, reason, grants, call, requested)),
         }
     }
 }
@@ -218,20 +225,20 @@ impl Candidates {
 pub(super) fn trace(
     grants: &CallerGrants,
     call: &Call<'_>,
-    wants: Wants<'_>,
+    requested: Requested<'_>,
     prices: (&Catalog, Timestamp),
 ) -> Vec<(Arc<Grant>, Verdict)> {
     let candidates = Candidates::of(grants, call);
-    let best = candidates.and_then(|candidates| candidates.most_specific(grants, call, wants));
+    let best = candidates.and_then(|candidates| candidates.most_specific(grants, call, requested));
     let decides = best.ok().map(|fit| fit.held);
-    let verdict = |(index, held): (usize, &Held)| {
-        let fit = Fit::new(index, held, call).and_then(|fit| fit.wanted(grants, call, wants));
+    let verdict = |(index, held): (usize, &CallerGrant)| {
+        let fit = Match::new(index, held, call).and_then(|fit| fit.wanted(grants, call, requested));
         let verdict = match fit {
             Err(mismatch) => Verdict::Mismatch(mismatch),
             Ok(_) if decides != Some(index) => Verdict::Outranked,
-            Ok(_) => match judge(&held.grant, call, wants.model, prices) {
+            Ok(_) => match judge(&held.grant, call, requested.model, prices) {
                 Ok(_) => Verdict::Permits,
-                Err(reason) => Verdict::Refuses(denial(reason, grants, call, wants)),
+                Err(reason) => Verdict::Refuses(refusal(&held.grant, reason, grants, call, requested)),
             },
         };
         (Arc::clone(&held.grant), verdict)
@@ -284,8 +291,11 @@ pub(super) fn is_obstructed(grant: &Grant, call: &Call<'_>) -> bool {
     obstacle(grant, call).is_some()
 }
 
-/// Why a grant that decides cannot hold the call to its limits, whatever the body says.
+/// Why a grant that decides refuses the call, whatever the body says: it is suspended, or cannot hold the call to its limits.
 fn obstacle(grant: &Grant, call: &Call<'_>) -> Option<Reason> {
+    if grant.suspended.is_some() {
+        return Some(Reason::GrantSuspended);
+    }
     if !grant.limits_content() || call.destination.dialect.is_plain() {
         return None;
     }
@@ -314,8 +324,22 @@ fn more_telling(one: Reason, other: Reason) -> Reason {
     if step(other) > step(one) { other } else { one }
 }
 
-fn denial(reason: Reason, grants: &CallerGrants, call: &Call<'_>, wants: Wants<'_>) -> Denial {
-    let model = wants.model;
+/// What the grant that decides refuses with.
+fn refusal(
+    grant: &Grant,
+    reason: Reason,
+    grants: &CallerGrants,
+    call: &Call<'_>,
+    requested: Requested<'_>,
+) -> Denial {
+    match &grant.suspended {
+        Some(why) => Denial::new(reason, format!("grant {} is suspended: {why}", grant.name)),
+        None => denial(reason, grants, call, requested),
+    }
+}
+
+fn denial(reason: Reason, grants: &CallerGrants, call: &Call<'_>, requested: Requested<'_>) -> Denial {
+    let model = requested.model;
     let (caller, name) = (grants.caller().id(), &call.destination.name);
     let shown = |text: &str| text.chars().filter(char::is_ascii_graphic).take(128).collect::<String>();
     let detail = match reason {
@@ -333,7 +357,7 @@ fn denial(reason: Reason, grants: &CallerGrants, call: &Call<'_>, wants: Wants<'
                 "the dialect of {name} does not list this endpoint, so a grant has to name its exact path"
             ),
         },
-        Reason::ActionNotAllowed => match wants.actions {
+        Reason::ActionNotAllowed => match requested.actions {
             [] => format!("actions are limited for destination {name}, and the request names none"),
             actions => {
                 let first: Vec<String> = actions.iter().take(3).map(|action| shown(action)).collect();

@@ -241,3 +241,38 @@ fn a_call_whose_action_is_no_longer_listed_does_not_hold() {
         assert_eq!(named(names).err(), Some(Reason::ActionNotAllowed), "{names:?}");
     }
 }
+
+#[test]
+fn a_suspended_grant_still_matches_and_denies_where_a_broader_one_would_permit() {
+    let narrow = grant("narrow", ", allow: {models: [cheap]}");
+    let broad = grant("broad", "");
+    let policy = policy(&[narrow, broad]).suspend("narrow", "its credential is broken");
+    let facts = |model: &str| Facts { model: Some(model.into()), ..Facts::default() };
+    let denial =
+        admit(&policy, "POST", "/chat").unwrap().permit(&facts("cheap"), Timestamp::UNIX_EPOCH).unwrap_err();
+    assert_eq!(denial.reason, Reason::GrantSuspended);
+    assert_eq!(denial.detail, "grant narrow is suspended: its credential is broken");
+    let permit =
+        admit(&policy, "POST", "/chat").unwrap().permit(&facts("dear"), Timestamp::UNIX_EPOCH).unwrap();
+    assert_eq!(
+        permit.grant().name.as_str(),
+        "broad",
+        "what the suspended grant does not match is not its own"
+    );
+}
+
+#[test]
+fn where_only_suspended_grants_match_nothing_of_the_body_is_read() {
+    let policy = policy(&[grant("only", "")]).suspend("only", "it is under review");
+    assert_eq!(admit(&policy, "POST", "/chat").unwrap_err().reason, Reason::GrantSuspended);
+}
+
+#[test]
+fn a_call_under_way_does_not_outlive_the_suspension_of_its_grant() {
+    let before = policy(&[grant("only", "")]);
+    let permit =
+        admit(&before, "GET", "/models").unwrap().permit(&Facts::default(), Timestamp::UNIX_EPOCH).unwrap();
+    assert!(before.reauthorise(&before.grants_of(&caller()), &permit, None));
+    let after = policy(&[grant("only", "")]).suspend("only", "it is under review");
+    assert!(!after.reauthorise(&after.grants_of(&caller()), &permit, None));
+}

@@ -28,7 +28,7 @@ pub struct Counter {
 
 #[derive(Debug)]
 struct Slot {
-    slice: Slice,
+    slice: WindowSlot,
     start: i64,
     end: i64,
     spent: u64,
@@ -37,7 +37,7 @@ struct Slot {
 
 /// Where a reservation was counted; [`Counter::settle`] and [`Counter::release`] want it back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Slice(u64);
+pub struct WindowSlot(u64);
 
 /// What a window has used at an instant, in the limit's unit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -78,7 +78,7 @@ impl Counter {
         cap: u64,
         amount: u64,
         now: Timestamp,
-    ) -> Result<Slice, Refused> {
+    ) -> Result<WindowSlot, Refused> {
         let period = self.advance(window, now);
         self.fits(&period, cap, amount, now)?;
         let slot = self.slot(&period);
@@ -110,7 +110,7 @@ impl Counter {
 
     /// Turns a hold into what was really used, and returns how far that went beyond the hold. More than was held is booked all the
     /// same; once the slice has left the window nothing changes.
-    pub fn settle(&mut self, slice: Slice, held: u64, actual: u64) -> u64 {
+    pub fn settle(&mut self, slice: WindowSlot, held: u64, actual: u64) -> u64 {
         if let Some(slot) = self.slots.iter_mut().rfind(|slot| slot.slice == slice) {
             let freed = held.min(slot.held);
             slot.held -= freed;
@@ -121,7 +121,7 @@ impl Counter {
     }
 
     /// Gives a hold back whole.
-    pub fn release(&mut self, slice: Slice, held: u64) {
+    pub fn release(&mut self, slice: WindowSlot, held: u64) {
         self.settle(slice, held, 0);
     }
 
@@ -178,7 +178,7 @@ impl Counter {
         let known = self.slots.iter().rposition(|slot| slot.start == period.start && slot.end == period.end);
         let at = known.unwrap_or_else(|| {
             self.opened += 1;
-            let (slice, start, end) = (Slice(self.opened), period.start, period.end);
+            let (slice, start, end) = (WindowSlot(self.opened), period.start, period.end);
             let at = self.slots.partition_point(|slot| slot.end <= end);
             self.slots.insert(at, Slot { slice, start, end, spent: 0, held: 0 });
             at

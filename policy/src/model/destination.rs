@@ -8,9 +8,8 @@ use serde::{Deserialize, Deserializer};
 
 use super::field::{Address, Interval, List, text};
 use crate::name::Name;
+use crate::path::EncodedForm;
 use crate::pattern::HostPattern;
-use crate::policy::{HttpVersion, Scrub};
-use crate::target::EncodedForm;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
@@ -44,7 +43,11 @@ pub(crate) enum Protocol {
 
 /// `auto`, `1` or `2`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct HttpWord(pub(crate) HttpVersion);
+pub(crate) enum HttpWord {
+    Auto,
+    Http1,
+    Http2,
+}
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
@@ -79,15 +82,6 @@ fn credential<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Name>
     text(deserializer, "the name of a Credential that has the certificate, as in `partner-tls`").map(Some)
 }
 
-impl From<ScrubWord> for Scrub {
-    fn from(word: ScrubWord) -> Self {
-        match word {
-            ScrubWord::All => Self::All,
-            ScrubWord::Headers => Self::Headers,
-        }
-    }
-}
-
 impl<'de> Deserialize<'de> for HttpWord {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Words;
@@ -100,13 +94,12 @@ impl<'de> Deserialize<'de> for HttpWord {
             }
 
             fn visit_str<E: Error>(self, word: &str) -> Result<HttpWord, E> {
-                let version = match word {
-                    "auto" => HttpVersion::Auto,
-                    "1" | "1.1" => HttpVersion::Http1,
-                    "2" => HttpVersion::Http2,
-                    _ => return Err(E::unknown_variant(word, &["auto", "1", "2"])),
-                };
-                Ok(HttpWord(version))
+                match word {
+                    "auto" => Ok(HttpWord::Auto),
+                    "1" | "1.1" => Ok(HttpWord::Http1),
+                    "2" => Ok(HttpWord::Http2),
+                    _ => Err(E::unknown_variant(word, &["auto", "1", "2"])),
+                }
             }
 
             fn visit_u64<E: Error>(self, number: u64) -> Result<HttpWord, E> {

@@ -4,13 +4,11 @@ use serde::Deserialize;
 
 use super::field::{List, Money};
 use crate::caller::{AccountName, Issuer};
-use crate::dialect::Class;
 use crate::limit::{Key, Per};
 use crate::name::Name;
 use crate::pattern::{
     ActionPattern, MethodPattern, ModelPattern, OneOrAny, PathPattern, SpiffePattern, SubjectPattern,
 };
-use crate::policy::Unpriced;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
@@ -84,7 +82,7 @@ pub(crate) struct AllowSpec {
     pub(crate) range: Option<bool>,
 }
 
-/// The classes that have to be named: [`Class::Use`] needs no naming.
+/// The classes that have to be named: [`crate::dialect::Class::Use`] needs no naming.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum ClassWord {
@@ -140,16 +138,6 @@ pub(crate) enum UnpricedWord {
     Flag,
 }
 
-impl From<ClassWord> for Class {
-    fn from(word: ClassWord) -> Self {
-        match word {
-            ClassWord::AccountState => Self::AccountState,
-            ClassWord::MintsCredentials => Self::MintsCredentials,
-            ClassWord::Administers => Self::Administers,
-        }
-    }
-}
-
 impl ResponseHeader {
     /// They can carry credentials, or send the caller elsewhere.
     const WITHHELD: [&str; 4] = ["set-cookie", "alt-svc", "authentication-info", "refresh"];
@@ -166,15 +154,5 @@ impl TryFrom<String> for ResponseHeader {
     fn try_from(text: String) -> Result<Self, ResponseHeaderError> {
         let withheld = Self::WITHHELD.into_iter().find(|withheld| withheld.eq_ignore_ascii_case(&text));
         withheld.map(|withheld| Self(withheld.into())).ok_or(ResponseHeaderError)
-    }
-}
-
-impl From<UnpricedWord> for Unpriced {
-    fn from(word: UnpricedWord) -> Self {
-        match word {
-            UnpricedWord::Deny => Self::Deny,
-            UnpricedWord::Dearest => Self::Dearest,
-            UnpricedWord::Flag => Self::Flag,
-        }
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::credential::FromSpec;
 use super::field::{Interval, List};
+use super::from::FromSpec;
 use crate::name::Name;
 
 /// Exactly one of the six ways, and what all of them have in common.

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::Deserialize;
 
 use super::Segments;
-use crate::target::{EncodedForm, EncodedForms, PathError, canonical_path, collapsed, other_readings};
+use crate::path::{EncodedForm, EncodedForms, PathError, canonical, collapsed, other_readings};
 
 /// Paths in canonical form: one exactly, or with `*` for any one segment and a trailing `**` for all that lies below.
 ///
@@ -77,7 +77,7 @@ impl FromStr for PathPattern {
     type Err = PathPatternError;
 
     fn from_str(text: &str) -> Result<Self, PathPatternError> {
-        let canonical = canonical_path(text, EncodedForms::ALL)?;
+        let canonical = canonical(text, EncodedForms::ALL)?;
         if *canonical != *text {
             return Err(PathPatternError::Spelling(canonical.into_owned()));
         }

@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{
-    EncodedForm, EncodedForms, GatewayName, PathError, RequestLine, Target, canonical_path, check_query,
-    resolved, split_authority,
-};
+use super::{GatewayName, RequestLine, Target, check_query, split_authority};
 use crate::denial::{Denial, Reason};
 use crate::map::Map;
 use crate::name::Name;
+use crate::path::{self, EncodedForm, EncodedForms, PathError, resolved};
 use crate::pattern::HostPattern;
-use crate::policy::Destination;
+use crate::resource::Destination;
 
 /// Destinations by host and by name, and the authorities that are the gateway itself.
 #[derive(Debug, Default)]
@@ -124,9 +122,9 @@ fn by_port(destinations: &[Arc<Destination>], port: Option<u16>) -> Result<&Arc<
     }
 }
 
-fn canonical(path: &str, allowed: EncodedForms) -> Result<Box<str>, Denial> {
-    let path = if path.is_empty() { "/" } else { path };
-    match canonical_path(path, allowed) {
+fn canonical(written: &str, allowed: EncodedForms) -> Result<Box<str>, Denial> {
+    let written = if written.is_empty() { "/" } else { written };
+    match path::canonical(written, allowed) {
         Ok(path) => Ok(path.into()),
         Err(error) => Err(Denial::new(Reason::AmbiguousPath, error.to_string())),
     }

@@ -1,4 +1,4 @@
-use super::path::{EncodedForm, EncodedForms, PathError, canonical, other_readings};
+use crate::path::{EncodedForm, EncodedForms, PathError, canonical, other_readings};
 
 const NONE: EncodedForms = EncodedForms::NONE;
 

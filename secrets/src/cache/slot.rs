@@ -24,13 +24,14 @@ pub use self::rejection::Refreshed;
 use self::rejection::Rejection;
 pub use self::status::{CredentialStatus, Health};
 use crate::error::Failure;
+use crate::jitter::jittered;
 use crate::mint::Issuer;
 use crate::observe::{Event, Observer, What};
 use crate::origin::Origin;
+use crate::read::Stamp;
 use crate::reference::{Freshness, Reference};
 use crate::secret::Secret;
 use crate::store::Fetched;
-use crate::store::read::Stamp;
 
 /// The first pause after a failure; doubles up to [`LONGEST_BACKOFF`].
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
@@ -419,12 +420,4 @@ async fn landed(mut landing: Landing) -> Outcome {
 
 fn backoff(failures: u32, longest: Duration) -> Duration {
     jittered(FIRST_BACKOFF.saturating_mul(1 << failures.min(10)).min(longest))
-}
-
-/// ±10 %, so that many secrets, and many replicas, do not ask in step.
-pub(crate) fn jittered(duration: Duration) -> Duration {
-    let mut random = [0; 2];
-    // Without randomness the middle of the range is as good as any.
-    let drawn = aws_lc_rs::rand::fill(&mut random).map_or(u16::MAX / 2, |()| u16::from_be_bytes(random));
-    duration.mul_f64(0.9 + 0.2 * f64::from(drawn) / f64::from(u16::MAX))
 }

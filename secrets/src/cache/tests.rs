@@ -14,9 +14,9 @@ use tollgate_policy::policy::StoreKind;
 use zeroize::Zeroizing;
 
 use super::*;
+use crate::read::Stamp;
 use crate::reference::tests::{credential_for, reference_to};
 use crate::store::Fetched;
-use crate::store::read::Stamp;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const FRESHNESS: Freshness = Freshness { refresh: MINUTE, max_stale: Duration::from_secs(600) };

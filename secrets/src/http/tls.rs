@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tollgate_policy::policy::ClientCertificate;
 
 use crate::error::Failure;
-use crate::store::read::{self, Stamp, VALUE_LIMIT, bounded};
+use crate::read::{self, Stamp, VALUE_LIMIT, bounded};
 
 /// The files that the TLS is made of.
 #[derive(Clone)]

@@ -17,8 +17,8 @@ use tollgate_policy::policy::{Mint, TokenGrant};
 use super::unix_seconds;
 use crate::error::Failure;
 use crate::http::Answer;
-use crate::secret::{Hidden, Value};
 use crate::store::Fetched;
+use crate::value::{Hidden, Value};
 
 /// A token ends for us this much before it ends for whoever takes it: clocks differ, and a call is under way for a moment. Of a short
 /// life it is a tenth.

@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use super::unix_seconds;
 use crate::error::Failure;
 use crate::pem::{self, Label};
-use crate::secret::Hidden;
+use crate::value::Hidden;
 
 /// What an assertion says.
 pub(super) struct Claims<'a> {

@@ -17,9 +17,9 @@ use super::{FORM, trimmed};
 use crate::digest::sha256;
 use crate::error::Failure;
 use crate::http::Answer;
-use crate::secret::{Field, Value};
 use crate::sigv4::{Moment, SigningKey, Stamp};
 use crate::store::Fetched;
+use crate::value::{Field, Value};
 
 const VERSION: &str = "2011-06-15";
 const DATE: HeaderName = HeaderName::from_static("x-amz-date");

@@ -16,9 +16,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
-use super::read::{VALUE_LIMIT, bounded, downward, off_runtime};
 use super::{Fetched, field};
 use crate::error::Failure;
+use crate::read::{VALUE_LIMIT, bounded, downward, off_runtime};
 use crate::reference::Reference;
 
 /// The most that the encrypted file may hold.

@@ -27,10 +27,11 @@ use tollgate_policy::policy::{AwsStore, SecretRef};
 use zeroize::Zeroizing;
 
 use self::connector::{Connector, Reach};
-use super::read::{self, off_runtime};
-use super::{Dialable, Fetched, field};
+use super::{Fetched, field};
+use crate::dial::Dialable;
 use crate::error::Failure;
 use crate::http::{self, TlsFiles};
+use crate::read::{self, off_runtime};
 use crate::reference::Reference;
 use crate::refusals::Refusals;
 

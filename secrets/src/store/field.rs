@@ -9,7 +9,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use zeroize::Zeroizing;
 
 use crate::error::Failure;
-use crate::secret::{Field, Hidden, Value};
+use crate::value::{Field, Hidden, Value};
 
 /// All of `value`, or the members of the JSON object that it is.
 pub(super) fn of(value: Zeroizing<Vec<u8>>, fields: &[String]) -> Result<Value, Failure> {

@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tracing::warn;
 use zeroize::Zeroizing;
 
-use super::read::{VALUE_LIMIT, bounded, downward, off_runtime, unreadable};
 use super::{Fetched, field};
 use crate::error::Failure;
+use crate::read::{VALUE_LIMIT, bounded, downward, off_runtime, unreadable};
 use crate::reference::Reference;
 
 pub(super) struct FileStore {

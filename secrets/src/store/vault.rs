@@ -22,9 +22,10 @@ use self::client::{Client, Question};
 pub(crate) use self::lease::Lease;
 use self::lease::Leases;
 use self::session::Session;
-use super::read::downward;
-use super::{Dialable, Fetched};
+use super::Fetched;
+use crate::dial::Dialable;
 use crate::error::Failure;
+use crate::read::downward;
 use crate::reference::Reference;
 
 pub(super) struct Vault {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::compile::Scope;
 use crate::model::{AwsAssumeRoleSpec, AwsWebIdentitySpec, FromSpec, Interval};
 use crate::name::Name;
-use crate::policy::{AwsKey, AwsSession, TokenEndpoint, TokenGrant};
+use crate::resource::{AwsKey, AwsSession, TokenEndpoint, TokenGrant};
 
 const SHORTEST: Duration = Duration::from_secs(15 * 60);
 const LONGEST: Duration = Duration::from_secs(12 * 3600);

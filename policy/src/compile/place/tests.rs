@@ -1,5 +1,5 @@
 use super::*;
-use crate::policy::VaultAuth;
+use crate::resource::VaultAuth;
 
 fn file(root: &str) -> StoreKind {
     StoreKind::File { root: root.into() }

@@ -4,7 +4,7 @@ use super::super::Scope;
 use super::file_path;
 use super::vault::vault_address;
 use crate::model::{AwsSpec, FromSpec};
-use crate::policy::AwsStore;
+use crate::resource::AwsStore;
 
 pub(super) fn store(aws: &AwsSpec, scope: &mut Scope<'_>) -> Option<AwsStore> {
     let what = "the region that the secrets are in, as in `eu-central-1`";

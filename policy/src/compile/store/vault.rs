@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use super::{Scope, file_path};
 use crate::model::{AppRoleSpec, AuthSpec, CertificateLoginSpec, TokenLoginSpec, VaultSpec};
-use crate::policy::{ClientCertificate, KvVersion, SecretId, TokenLogin, VaultAuth, VaultStore};
+use crate::resource::{ClientCertificate, KvVersion, SecretId, TokenLogin, VaultAuth, VaultStore};
 use crate::target::split_authority;
 
 /// Where a pod finds the token of its service account.

@@ -36,7 +36,7 @@ fn windows() -> impl Strategy<Value = Window> {
 #[derive(Debug, Clone)]
 struct Lived {
     opened: Timestamp,
-    slice: Slice,
+    slice: WindowSlot,
     held: u64,
     spent: u64,
 }

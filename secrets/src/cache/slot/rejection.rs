@@ -12,8 +12,8 @@ use tracing::{debug, warn};
 use super::{Inner, Landing, Slot, landed};
 use crate::error::Failure;
 use crate::observe::What;
+use crate::read::Stamp;
 use crate::secret::{Secret, Version};
-use crate::store::read::Stamp;
 
 /// A version that a provider rejected is fetched again at most this often; a minted value, whose every mint is another
 /// version, whatever its version.

@@ -19,7 +19,7 @@ use reqwest::Url;
 use tokio::time;
 use zeroize::Zeroizing;
 
-use super::super::Dialable;
+use crate::dial::Dialable;
 use crate::error::Failure;
 use crate::http::{classify, literal, receive};
 

@@ -9,10 +9,10 @@ use rustify::Endpoint;
 use tollgate_policy::policy::VaultStore;
 use zeroize::Zeroizing;
 
-use super::super::Dialable;
+use crate::dial::Dialable;
 use crate::error::Failure;
 use crate::http::{Answer, Http, Reach, TlsFiles, literal};
-use crate::store::read::Stamp;
+use crate::read::Stamp;
 
 const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");

@@ -23,10 +23,10 @@ use self::open::{Open, Term};
 use super::answer::{self, Lent};
 use super::client::{Client, Question, json};
 use super::session::Session;
-use crate::cache::jittered;
 use crate::error::Failure;
-use crate::secret::Value;
+use crate::jitter::jittered;
 use crate::store::field;
+use crate::value::Value;
 
 /// Whoever asks again so soon wants another field of the same answer.
 const YOUNG: Duration = Duration::from_secs(1);

@@ -20,8 +20,8 @@ use super::answer::{self, Grant};
 use super::client::{Client, Question, json};
 use crate::error::Failure;
 use crate::http::Answer;
+use crate::read::login_file;
 use crate::refusals::Refusals;
-use crate::store::read::login_file;
 
 /// Longer than a vault counts refusals of a role: it forgets them 15 minutes after the last one.
 const UNCOUNTED: Duration = Duration::from_secs(16 * 60);

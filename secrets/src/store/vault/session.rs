@@ -23,11 +23,11 @@ use zeroize::Zeroizing;
 use super::answer::{self, Grant};
 use super::client::{Client, Question};
 use super::login::Login;
-use crate::cache::jittered;
 use crate::error::Failure;
 use crate::http::Answer;
+use crate::jitter::jittered;
+use crate::read::login_file;
 use crate::refusals::{Input, Refusals};
-use crate::store::read::login_file;
 
 /// A token younger than this is not replaced because it was refused: another one would not be better.
 const YOUNG: Duration = Duration::from_secs(5);

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::super::answer;
 use super::super::client::{Client, Question, json};
 use crate::error::Failure;
-use crate::store::read::login_file;
+use crate::read::login_file;
 
 const USED: &str = "the wrapping token of the secret id is used or expired: unless this gateway used it before a restart, \
                     somebody else has read the secret id; destroy that one and wrap a new one";

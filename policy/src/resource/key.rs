@@ -1,22 +1,11 @@
-//! The keys of a credential, and which of them a caller gets.
+//! Which of the keys of a credential a caller gets.
 //!
 //! **Invariant:** the choice is a function of caller, aliases and weights alone: a caller keeps its key on every core, in every replica
 //! and after a restart, and a key that cannot be used moves only the callers that had it.
 
+use super::credential::{Credential, Key};
 use crate::caller::Identity;
 use crate::name::Name;
-use crate::policy::{Credential, SecretRef};
-
-/// One key of a credential.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Key {
-    /// What records, reports and metrics call it; `None`: it is the credential's only one.
-    pub alias: Option<Name>,
-    /// Its part of the callers, against the other keys'. 0: it stands by, for when no other can be used.
-    pub weight: u32,
-    /// Where its value is read. No two keys of a credential are read in the same place.
-    pub from: SecretRef,
-}
 
 impl Credential {
     /// Whether there is a choice.
@@ -65,6 +54,7 @@ fn hash(caller: &str, alias: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::store::SecretRef;
     use super::*;
 
     fn pool(keys: &[(&str, u32)]) -> Credential {

@@ -7,8 +7,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::destination::TlsVerify;
+use super::store::SecretRef;
 use crate::name::Name;
-use crate::policy::{SecretRef, TlsVerify};
 
 /// How a value is made from a stored secret.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,20 @@
+//! Resources after compilation: every name resolved, every value in the form that the route uses.
+
+mod credential;
+mod destination;
+mod grant;
+mod hmac;
+mod key;
+mod mint;
+mod source_pool;
+mod store;
+mod vault;
+
+pub use credential::{Credential, Inject, Injection, Key, SigV4, is_s3};
+pub use destination::{Destination, HttpVersion, Scrub, Timeouts, TlsVerify};
+pub use grant::{Allow, Assume, Grant, Unpriced};
+pub use hmac::{Hmac, HmacAlgorithm, KeyEncoding, Piece, SignatureEncoding};
+pub use mint::{Algorithm, AwsKey, AwsSession, Client, ClientAuth, Mint, Signer, TokenEndpoint, TokenGrant};
+pub use source_pool::SourcePool;
+pub use store::{AwsStore, SecretRef, Store, StoreKind};
+pub use vault::{ClientCertificate, KvVersion, SecretId, TokenLogin, VaultAuth, VaultStore};

@@ -1,0 +1,113 @@
+//! What is outside, and how it is reached: destinations after compilation.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::source_pool::SourcePool;
+use crate::dialect::Dialect;
+use crate::model::Source;
+use crate::name::Name;
+use crate::path::EncodedForms;
+use crate::pattern::HostPattern;
+
+/// What is outside, and how to reach it. Always over TLS.
+#[derive(Debug, Clone)]
+pub struct Destination {
+    /// Its name, which is also its first path segment at the gateway.
+    pub name: Name,
+    /// The hosts that are this destination; at least one.
+    pub hosts: Vec<HostPattern>,
+    /// The port that is dialled.
+    pub port: u16,
+    /// Dialled instead of what DNS says; empty: DNS decides.
+    pub addresses: Vec<IpAddr>,
+    /// The local addresses that connections leave from.
+    pub sources: SourcePool,
+    /// Whom the destination's certificate has to be verified by.
+    pub tls: TlsVerify,
+    /// The credential that is its client certificate; [`crate::policy::Policy::client_certificate`] has it.
+    pub client_certificate: Option<Name>,
+    /// How usage is read.
+    pub dialect: Arc<Dialect>,
+    /// How long to wait for what.
+    pub timeouts: Timeouts,
+    /// Which HTTP it is spoken to in.
+    pub http: HttpVersion,
+    /// Path forms that are matched and sent encoded, instead of being refused.
+    pub encoded_path: EncodedForms,
+    /// Where in an answer a key that was put on the call is looked for.
+    pub scrub: Scrub,
+    /// Where it was written.
+    pub origin: Source,
+}
+
+/// Where in an answer a key that was put on the call is looked for, to be masked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Scrub {
+    /// In headers and bodies.
+    #[default]
+    All,
+    /// In headers only: bodies pass as they are, in any encoding.
+    Headers,
+}
+
+/// Which HTTP a destination is spoken to in. It has the last word: HTTP/2 is spoken only where its TLS agrees to that (RFC 7301).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum HttpVersion {
+    /// HTTP/1.1, but for gRPC, which there is over HTTP/2 only.
+    #[default]
+    Auto,
+    /// HTTP/1.1 always.
+    Http1,
+    /// HTTP/2, where the destination has it.
+    Http2,
+}
+
+/// Which certificate authorities a destination is verified with.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum TlsVerify {
+    /// Those of the operating system.
+    System,
+    /// Those in this PEM file and no other; absolute, or relative to the working directory.
+    Bundle(PathBuf),
+}
+
+/// How long to wait for a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Timeouts {
+    /// For the connection, TLS included. 3 s unless written otherwise.
+    pub connect: Duration,
+    /// From the request's last byte to the answer's first. What the dialect says unless written otherwise, else 60 s.
+    pub first_byte: Duration,
+    /// Between two bytes of the answer. What the dialect says unless written otherwise, else 300 s.
+    pub idle: Duration,
+}
+
+impl Destination {
+    /// Whether this is one of its hosts; `host` is in canonical spelling.
+    pub fn has_host(&self, host: &str) -> bool {
+        self.hosts.iter().any(|pattern| pattern.matches(host))
+    }
+
+    /// The only host, where there is exactly one and it is exact: what the destination means when it is named by path.
+    pub fn only_host(&self) -> Option<&Arc<str>> {
+        match self.hosts.as_slice() {
+            [HostPattern::Exact(host)] => Some(host),
+            _ => None,
+        }
+    }
+}
+
+impl Timeouts {
+    /// Those of a destination that names none.
+    pub fn of(dialect: &Dialect) -> Self {
+        let patience = dialect.patience();
+        Self {
+            connect: Duration::from_secs(3),
+            first_byte: patience.first_byte.unwrap_or(Duration::from_secs(60)),
+            idle: patience.idle.unwrap_or(Duration::from_secs(300)),
+        }
+    }
+}

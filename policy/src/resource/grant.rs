@@ -1,0 +1,90 @@
+//! Who may call what: grants after compilation.
+
+use std::sync::Arc;
+
+use super::credential::Credential;
+use super::destination::Destination;
+use crate::dialect::Class;
+use crate::limit::{Limit, Unit};
+use crate::name::Name;
+use crate::pattern::{ActionPattern, CallerPattern, MethodPattern, ModelPattern, PathPattern};
+
+/// Who may call what, with which key, how much.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    /// Its name.
+    pub name: Name,
+    /// Whom it is for; at least one.
+    pub callers: Vec<CallerPattern>,
+    /// What may be called.
+    pub destination: Arc<Destination>,
+    /// The key that is put on the call; `None`: none is.
+    pub credential: Option<Arc<Credential>>,
+    /// The caller's own token is passed on that is for this audience and no other; `None`: none is.
+    pub caller_token: Option<Box<str>>,
+    /// Which calls.
+    pub allow: Allow,
+    /// How much, in the order of their ids.
+    pub limits: Vec<Limit>,
+    /// Output tokens written into a call that names no cap.
+    pub default_output_cap: Option<u64>,
+    /// What a call that nothing bounds is held at; `None`: it is refused.
+    pub assume: Option<Assume>,
+    /// What becomes of a model without a price.
+    pub unpriced: Unpriced,
+    /// Why it refuses every call that it decides, for the caller to read; `None`: it is in force. It still matches, so that no broader grant
+    /// decides in its place.
+    pub suspended: Option<Box<str>>,
+}
+
+/// Which calls a grant allows. Methods, paths and models are in the order of specificity.
+#[derive(Debug, Clone)]
+pub struct Allow {
+    /// At least one.
+    pub methods: Vec<MethodPattern>,
+    /// At least one.
+    pub paths: Vec<PathPattern>,
+    /// Empty: models are not limited.
+    pub models: Vec<ModelPattern>,
+    /// Classes of endpoints besides [`Class::Use`].
+    pub classes: Vec<Class>,
+    /// The actions of an AWS service, where its requests name them; only beside a key that signs. Empty: none that is named.
+    pub actions: Vec<ActionPattern>,
+    /// Response headers that are passed on though they can carry credentials; in lower case.
+    pub response_headers: Vec<Box<str>>,
+    /// Whether `Range` and `If-Range` are passed on beside a key: two ranges could split one that is reflected.
+    pub range: bool,
+}
+
+/// The tokens that a call is held at which nothing bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Assume {
+    /// Tokens read.
+    pub input_tokens: u64,
+    /// Tokens written.
+    pub output_tokens: u64,
+}
+
+/// What becomes of a call to a model without a price.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Unpriced {
+    /// Refused where spend is limited.
+    #[default]
+    Deny,
+    /// Charged as the provider's dearest model.
+    Dearest,
+    /// Let through, and marked as unpriced.
+    Flag,
+}
+
+impl Grant {
+    /// Whether it limits this unit.
+    pub fn limits_unit(&self, unit: Unit) -> bool {
+        self.limits.iter().any(|limit| limit.unit == unit)
+    }
+
+    /// Whether what the call asks for decides: models are limited, or tokens or spend are.
+    pub fn limits_content(&self) -> bool {
+        !self.allow.models.is_empty() || self.limits_unit(Unit::Tokens) || self.limits_unit(Unit::Spend)
+    }
+}
