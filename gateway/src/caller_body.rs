@@ -77,10 +77,11 @@ impl Leftover {
     ///
     /// HTTP/2 clients write a body to its end before they look at the answer (Python's `httpcore`), or take a stream that was ended
     /// while they wrote for a broken one (Node's `undici`): RFC 9113, section 8.1 allows the early end, and they lose the answer by it.
-    pub(crate) async fn discard(self, status: StatusCode) {
+    pub(crate) async fn discard(leftover: Option<Self>, status: StatusCode) {
+        let Some(leftover) = leftover else { return };
         if status.is_client_error() || status.is_server_error() {
             // Whoever is as slow as that gets its answer all the same.
-            let _ = timeout(DISCARD_MOST, self.read()).await;
+            let _ = timeout(DISCARD_MOST, leftover.read()).await;
         }
     }
 

@@ -11,6 +11,7 @@ mod credentials;
 mod files;
 mod head;
 mod path;
+mod refusal;
 mod strip;
 mod trust;
 
@@ -22,6 +23,7 @@ pub(crate) use self::credentials::CallerCredentials;
 pub use self::files::IdentitySettings;
 pub(crate) use self::files::{FileError, FilesInForce, IdentityFiles, MOST_SKEW};
 pub(crate) use self::head::{AwsScope, Head};
+pub(crate) use self::refusal::Refusal;
 pub(crate) use self::strip::{headers as strip_headers, query as without, same_name};
+pub(crate) use self::trust::Trust;
 use self::trust::VerifiedIdentity;
-pub(crate) use self::trust::{Refusal, Trust};

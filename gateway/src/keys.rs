@@ -7,7 +7,6 @@
 //! A credential with one key has no state: there is nothing to choose.
 
 mod health;
-mod selector;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -23,8 +22,8 @@ use tollgate_policy::name::Name;
 use tollgate_policy::policy::{Credential, Policy};
 use tollgate_secrets::{Secret, Secrets, Version};
 
-use health::{Exclusion, ExclusionKind, KeyHealth};
-pub(crate) use selector::KeySelector;
+use health::KeyHealth;
+pub(crate) use health::{Exclusion, ExclusionKind};
 
 /// The key that an attempt carries.
 #[derive(Debug, Clone)]
@@ -120,7 +119,7 @@ impl KeyPools {
     }
 
     /// What keeps a caller from a key. `secret` is asked for only if something is known against it.
-    fn exclusion(
+    pub(crate) fn exclusion(
         &self,
         credential: &Credential,
         key: usize,
@@ -137,7 +136,7 @@ impl KeyPools {
         })?
     }
 
-    fn taken(&self, credential: &Credential, key: usize, caller: &Identity, now: Instant) {
+    pub(crate) fn taken(&self, credential: &Credential, key: usize, caller: &Identity, now: Instant) {
         self.with(credential, key, |state| {
             if state.has_strikes.load(Ordering::Relaxed) {
                 state.health().taken(caller, now);
@@ -146,7 +145,7 @@ impl KeyPools {
     }
 
     /// A call that left at `left` was answered well.
-    fn answered_well(
+    pub(crate) fn answered_well(
         &self,
         credential: &Credential,
         chosen: &SelectedKey,
@@ -163,7 +162,7 @@ impl KeyPools {
         });
     }
 
-    fn cool(
+    pub(crate) fn cool(
         &self,
         credential: &Credential,
         chosen: &SelectedKey,
@@ -179,7 +178,13 @@ impl KeyPools {
     }
 
     /// Benches a key because of a call of this caller's. Whether that is news.
-    fn bench(&self, credential: &Credential, chosen: &SelectedKey, caller: &Identity, now: Instant) -> bool {
+    pub(crate) fn bench(
+        &self,
+        credential: &Credential,
+        chosen: &SelectedKey,
+        caller: &Identity,
+        now: Instant,
+    ) -> bool {
         let is_news = self.with(credential, chosen.key, |state| {
             let mut health = state.health_of(chosen.secret.version());
             let is_news = health.bench(caller, now);
@@ -191,7 +196,13 @@ impl KeyPools {
     }
 
     /// Another key did better on a call of this caller's than this one, which was refused.
-    fn did_worse(&self, credential: &Credential, chosen: &SelectedKey, caller: &Identity, now: Instant) {
+    pub(crate) fn did_worse(
+        &self,
+        credential: &Credential,
+        chosen: &SelectedKey,
+        caller: &Identity,
+        now: Instant,
+    ) {
         self.with(credential, chosen.key, |state| {
             state.health_of(chosen.secret.version()).did_worse(caller, now);
         });

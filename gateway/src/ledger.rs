@@ -10,6 +10,7 @@
 
 pub(crate) mod amount;
 mod batch;
+mod bounded;
 mod calls;
 mod cat;
 mod chain;
@@ -20,6 +21,7 @@ pub(crate) mod json;
 pub(crate) mod line;
 mod list;
 mod offline;
+mod outcome;
 pub mod record;
 mod recover;
 mod retention;

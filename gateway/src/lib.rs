@@ -19,6 +19,7 @@ mod fault;
 mod files;
 mod identity;
 mod injection;
+mod key_selector;
 mod keys;
 mod ledger;
 mod listener;

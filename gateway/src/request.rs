@@ -41,9 +41,7 @@ pub(crate) async fn handle(
             reply::refusal(&denial, id, format, session.body_was_dropped()).map(ReplyBody::Full)
         }
     };
-    if let Some(leftover) = leftover {
-        leftover.discard(response.status()).await;
-    }
+    Leftover::discard(leftover, response.status()).await;
     response
 }
 

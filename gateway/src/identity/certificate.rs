@@ -10,7 +10,8 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
 };
 
-use super::trust::{Refusal, Trust};
+use super::refusal::Refusal;
+use super::trust::Trust;
 
 /// Verifies client chains as X.509-SVIDs. Resumed handshakes do not come here: the listener verifies those again itself.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use x509_parser::prelude::FromDer;
 
 use super::bundle::Bundle;
 use super::constraints::{self, Altered, Signed, UriConstraints};
-use super::trust::Refusal;
+use super::refusal::Refusal;
 use crate::expiry::Validity;
 
 /// Certificates beside a leaf that are looked at: webpki goes through six on a path.

@@ -19,7 +19,7 @@ const STRIKES: usize = 256;
 
 /// Why a key is out of use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ExclusionKind {
+pub(crate) enum ExclusionKind {
     /// The provider's limits refused it.
     Cooling,
     /// The provider says that it is no longer good.
@@ -28,11 +28,11 @@ pub(super) enum ExclusionKind {
 
 /// What keeps a caller from a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Exclusion {
-    pub(super) kind: ExclusionKind,
-    pub(super) until: Instant,
+pub(crate) struct Exclusion {
+    pub(crate) kind: ExclusionKind,
+    pub(crate) until: Instant,
     /// It is of the caller's own calls.
-    pub(super) is_own: bool,
+    pub(crate) is_own: bool,
 }
 
 /// What is known of a key. All of it is of one version; nothing is known of another, nor of a key that has none.

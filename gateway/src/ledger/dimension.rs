@@ -10,7 +10,8 @@ use tollgate_policy::caller::Identity;
 use tollgate_policy::denial::Reason;
 use tollgate_policy::name::Name;
 
-use super::record::{Bounded, Outcome, UsageSource};
+use super::bounded::Bounded;
+use super::outcome::{Outcome, UsageSource};
 
 /// Hands the table to a macro. A line says what it is, its name, its type in a record, and which part of the line it stands in: what the
 /// access log has too, or the rest.

@@ -8,7 +8,6 @@
 
 mod id;
 mod line;
-mod text;
 
 use std::sync::Arc;
 
@@ -21,9 +20,10 @@ use tollgate_policy::price::{NanoUsd, Units};
 use super::dimension::{Part, Text, Texts, dimensions};
 use super::json::{Json, member};
 
+pub use super::bounded::Bounded;
+pub(crate) use super::bounded::shows;
+pub use super::outcome::{Outcome, UsageSource};
 pub use id::RecordId;
-pub use text::Bounded;
-pub(crate) use text::shows;
 
 macro_rules! record {
     ($( #[doc = $doc:literal] $variant:ident $name:ident: $type:ty, $part:ident; )*) => {
@@ -131,73 +131,6 @@ macro_rules! record {
     };
 }
 dimensions!(record);
-
-/// How a request ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Outcome {
-    /// The whole answer reached the caller, whatever its status.
-    Completed,
-    /// Tollgate refused it; `reason` says why.
-    #[default]
-    Refused,
-    /// The caller went away before the end of the answer.
-    CallerGone,
-    /// The upstream failed, before or in the middle of its answer.
-    UpstreamFailed,
-    /// The whole answer reached the caller, and in it the provider reports an error, though its status says success.
-    ProviderError,
-    /// A stage panicked.
-    Panicked,
-    /// The process ended before the request did; written on the next start from the hold.
-    Crashed,
-    /// No request at all: a later correction of one.
-    Adjustment,
-}
-
-impl Outcome {
-    /// The word in records and reports.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Completed => "completed",
-            Self::Refused => "refused",
-            Self::CallerGone => "caller_gone",
-            Self::UpstreamFailed => "upstream_failed",
-            Self::ProviderError => "provider_error",
-            Self::Panicked => "panicked",
-            Self::Crashed => "crashed",
-            Self::Adjustment => "adjustment",
-        }
-    }
-}
-
-/// Where the units of a record come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum UsageSource {
-    /// The provider reported them in its answer.
-    Reported,
-    /// The provider reported them after the caller had gone.
-    Drained,
-    /// Not reported; worked out from what passed.
-    Estimated,
-    /// Nothing is known but the hold.
-    Presumed,
-    /// The call has no usage: refused, or of a kind that reports none.
-    #[default]
-    None,
-}
-
-impl UsageSource {
-    /// The word in records and reports.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Reported => "reported",
-            Self::Drained => "drained",
-            Self::Estimated => "estimated",
-            Self::Presumed => "presumed",
-            Self::None => "none",
-        }
-    }
-}
 
 /// One connection that a request was put on, or that failed before it could be. Where `source`, `alias` and `credential_version` are those of the
 /// record, its line does not repeat them.

@@ -7,7 +7,7 @@ use rcgen::{
 use rustls::pki_types::UnixTime;
 use tempfile::TempDir;
 
-use super::super::trust::Refusal;
+use super::super::refusal::Refusal;
 use super::*;
 
 /// A trust domain with its root.

@@ -15,9 +15,8 @@ use tollgate_policy::name::Name;
 use tollgate_policy::policy::Credential;
 use tollgate_secrets::{Secret, Version};
 
-use super::SelectedKey;
-use super::health::{Exclusion, ExclusionKind};
 use crate::core::Core;
+use crate::keys::{Exclusion, ExclusionKind, SelectedKey};
 use crate::upstream::Answer;
 
 /// An error body that is longer says nothing of a key.
