@@ -8,7 +8,7 @@ mod drain;
 mod source;
 
 use std::collections::VecDeque;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -31,6 +31,10 @@ use crate::ledger::{Outcome, Wait};
 use crate::session::{Session, WriteProgress};
 use crate::upstream::{BodyError, Stall};
 
+/// So many bytes are searched for keys before others have their turn on this core. A provider may send much at once, and to search
+/// escapes without end costs many times what text does.
+const TURN: usize = 16 << 10;
+
 /// The provider's body and the account it is charged to.
 #[derive(Debug)]
 pub(crate) struct MeteredBody {
@@ -39,6 +43,8 @@ pub(crate) struct MeteredBody {
     /// Stands between the output and the caller.
     scrubber: Option<Scrubber>,
     messages: Option<Messages>,
+    /// Bytes that were searched since others had their turn.
+    searched: usize,
     seen: Seen,
     stall: Stall,
     state: AnswerState,
@@ -104,6 +110,7 @@ impl MeteredBody {
             output: Output::default(),
             scrubber,
             messages,
+            searched: 0,
             seen,
             stall,
             state: AnswerState::Passing,
@@ -135,7 +142,13 @@ impl MeteredBody {
         })
         .await;
         if self.scrubber.is_some() && matches!(self.state, AnswerState::Done) && self.broken.is_none() {
-            let clean: VecDeque<Bytes> = std::iter::from_fn(|| self.next_piece()).collect();
+            let mut clean = VecDeque::new();
+            while let Some(bytes) = self.next_piece() {
+                clean.push_back(bytes);
+                if self.is_others_turn() {
+                    tokio::task::yield_now().await;
+                }
+            }
             self.output.ready = clean;
             self.seen = if self.scrubber.take().is_some_and(|scrubber| scrubber.changed()) {
                 Seen::Changed
@@ -159,7 +172,11 @@ impl MeteredBody {
             }
             let is_done = matches!(self.state, AnswerState::Done);
             match self.output.ready.pop_front() {
-                Some(bytes) => {
+                Some(mut bytes) => {
+                    if bytes.len() > TURN {
+                        self.output.ready.push_front(bytes.split_off(TURN));
+                    }
+                    self.searched += bytes.len();
                     let message_ends = self.messages.as_mut().is_some_and(|m| m.end_with(&bytes));
                     scrubber.feed(bytes, message_ends || (is_done && self.output.ready.is_empty()));
                 }
@@ -167,6 +184,15 @@ impl MeteredBody {
                 None => return None,
             }
         }
+    }
+
+    /// Whether enough was searched at once; it is counted anew from here.
+    fn is_others_turn(&mut self) -> bool {
+        let is_theirs = self.searched >= TURN;
+        if is_theirs {
+            self.searched = 0;
+        }
+        is_theirs
     }
 
     /// The answer outlasts its head: from now on its caller is watched.
@@ -313,6 +339,10 @@ impl Body for MeteredBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
+        // It wakes this task when the core has seen what else there is to do; a plain wake would do so before.
+        if this.is_others_turn() && pin!(tokio::task::yield_now()).poll(cx).is_pending() {
+            return Poll::Pending;
+        }
         loop {
             if let Some(bytes) = this.next_piece() {
                 if let Some(account) = &mut this.source.account {

@@ -1,6 +1,7 @@
 //! What the caller sent, read as far as the dialect asks for it.
 
-use std::sync::Arc;
+use std::num::NonZero;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -35,8 +36,11 @@ const WORTH_A_LOOK: u64 = 64 << 10;
 
 /// A body of more bytes is parsed on a thread of its own: a core has others to serve meanwhile.
 const LARGE: usize = 256 * 1024;
-/// So many of them are parsed at once, of one caller one.
-static LARGE_AT_ONCE: Semaphore = Semaphore::const_new(2);
+/// So many of them are parsed at once, of one caller one: what is left of the machine serves the others.
+static LARGE_AT_ONCE: LazyLock<Semaphore> = LazyLock::new(|| {
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    Semaphore::new((threads / 2).max(1))
+});
 
 /// A request's body and what it says.
 #[derive(Debug)]

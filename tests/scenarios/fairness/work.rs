@@ -1,0 +1,128 @@
+//! What costs the gateway much to do for one caller costs the others little.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::BodyExt;
+use tokio::io::AsyncWriteExt;
+use tollgate_tests::client::Body;
+use tollgate_tests::provider::chat;
+use tollgate_tests::stand::CHAT_ONLY;
+use tollgate_tests::{Client, Plan, Protocol, Reply};
+
+use super::{CHAT, VICTIM, calls, head, hears, limited, quiet};
+
+/// A JSON object of about this many bytes that is all members.
+fn members(length: usize) -> Bytes {
+    let mut text = b"{".to_vec();
+    text.extend(b"\"A\":1,".repeat(length / 6));
+    text.extend(b"\"B\":1}");
+    text.into()
+}
+
+fn posted(client: &Client, body: Bytes) -> Request<Body> {
+    let mut request = client.request(Method::POST, CHAT, body);
+    request.headers_mut().insert("content-type", "application/json".parse().unwrap());
+    request
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_bodies_are_read_while_others_go_on_and_not_at_all_without_a_budget() {
+    let stand = quiet(limited("[{tokens: 9000, per: month, key: caller}]"), "").start_openai(4100, 9).await;
+    let victim = stand.caller(VICTIM);
+    let refused = |client: Client, body: Bytes| async move {
+        client.send(Protocol::H1, posted(&client, body)).await.map(|answer| answer.status.as_u16())
+    };
+    let members = members(6 << 20);
+    let mut greedy = tokio::task::JoinSet::new();
+    for number in 0..4 {
+        let client = stand.caller(&format!("spiffe://prod.acme/ns/checkout/sa/greedy-{number}"));
+        greedy.spawn(refused(client, members.clone()));
+    }
+    let other = stand.caller("spiffe://prod.acme/ns/nobody/sa/x");
+    let mut connection = other.open(Protocol::H1).await.unwrap();
+    let mut slowest = Duration::ZERO;
+    while !greedy.is_empty() {
+        let begun = Instant::now();
+        let answer = connection.send(other.json(CHAT, &chat(9))).await.unwrap();
+        answer.assert_refused(403, "no_grant");
+        slowest = slowest.max(begun.elapsed());
+        while greedy.try_join_next().is_some() {}
+    }
+    eprintln!("while large bodies are read: slowest {slowest:?}");
+    for _ in 0..2 {
+        victim.post(CHAT, &chat(9)).await.assert_status(200);
+    }
+    // Nothing of the body is sent: it is not waited for.
+    let mut stream = victim.handshake(victim.tls(&["http/1.1"])).await.unwrap();
+    stream.write_all(head(&victim, 31 << 20).as_bytes()).await.unwrap();
+    let text = hears(&mut stream, "budget_exhausted").await;
+    assert!(text.starts_with("HTTP/1.1 429"), "{text}");
+}
+
+/// Has large bodies read, one after the other, and says how many were.
+async fn large_ones(client: Client, body: Bytes, enough: Arc<AtomicBool>) -> usize {
+    let mut read = 0;
+    while !enough.load(Ordering::Relaxed) {
+        match client.send(Protocol::H1, posted(&client, body.clone())).await {
+            Ok(answer) if answer.header("x-tollgate-reason") == "model_required" => read += 1,
+            // There is no room for it; where the answer does not wait for the body the connection may be cut first.
+            Ok(answer) => answer.assert_refused(429, "concurrency_limited"),
+            Err(_) => {}
+        }
+    }
+    read
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_calls_go_on_while_bodies_of_very_many_members_are_read() {
+    let stand = quiet(Plan::openai(CHAT_ONLY), "cores: 1\n").start_openai(1, 1).await;
+    let victim = stand.caller(VICTIM);
+    calls("undisturbed", &victim).await;
+    let enough = Arc::new(AtomicBool::new(false));
+    let body = members(31 << 20);
+    let mut greedy = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        greedy.spawn(large_ones(stand.checkout(), body.clone(), enough.clone()));
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    calls("while large bodies are read", &victim).await;
+    enough.store(true, Ordering::Relaxed);
+    let read: usize = greedy.join_all().await.into_iter().sum();
+    assert!(read > 0, "none was read");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_calls_go_on_while_a_provider_repeats_a_key_to_another_caller_without_end() {
+    const TIMES: usize = 8_000;
+    let plan = quiet(Plan::new(), "cores: 1\n");
+    let escaped: String = plan.key.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let repeated = Bytes::from(escaped.repeat(TIMES));
+    let length = repeated.len();
+    let stand = plan
+        .start(move |seen| match seen.target.as_str() {
+            "/echo" => Reply::status(200).data(repeated.clone()),
+            _ => Reply::status(200).data("fine"),
+        })
+        .await;
+    let victim = stand.caller(VICTIM);
+    calls("undisturbed", &victim).await;
+    let enough = Arc::new(AtomicBool::new(false));
+    let echoed = tokio::spawn({
+        let (client, enough) = (stand.checkout(), enough.clone());
+        async move {
+            let mut connection = client.open(Protocol::H1).await.unwrap();
+            while !enough.load(Ordering::Relaxed) {
+                let answer = connection.start(client.request(Method::GET, "/up/echo", "")).await.unwrap();
+                let body = answer.into_body().collect().await.unwrap().to_bytes();
+                assert!(body.len() == length && body.iter().all(|byte| *byte == b'*'));
+            }
+        }
+    });
+    calls("while a key is repeated to another", &victim).await;
+    enough.store(true, Ordering::Relaxed);
+    echoed.await.unwrap();
+}
