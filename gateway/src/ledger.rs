@@ -25,13 +25,13 @@ mod outcome;
 pub mod record;
 mod recover;
 mod retention;
+pub(crate) mod rollup;
 #[cfg(test)]
 pub(crate) mod samples;
 pub(crate) mod seal;
 pub(crate) mod segment;
 mod settle;
 pub(crate) mod store;
-pub(crate) mod tally;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -241,7 +241,7 @@ impl Ledger {
         }
         while let Some(range) = control.queue.front() {
             if let Err(error) = control.store.take(&self.data_dir, range) {
-                control.forget_tallies();
+                control.forget_rollups();
                 return Err(error);
             }
             control.queue.pop_front();
@@ -312,10 +312,10 @@ impl Ledger {
 
 impl Control {
     /// What waits for the store is read from the files when it works again, so that waiting takes no memory.
-    fn forget_tallies(&mut self) {
+    fn forget_rollups(&mut self) {
         let mut last: BTreeMap<Arc<str>, u64> = BTreeMap::new();
         for range in &mut self.queue {
-            range.tally = None;
+            range.rollup = None;
             last.insert(Arc::clone(&range.end.segment), range.until);
         }
         self.queue.retain(|range| last.get(&range.end.segment) == Some(&range.until));

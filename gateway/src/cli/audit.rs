@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use tollgate_policy::name::Name;
 
 use super::ledger::{VerifyArgs, verify_at};
-use super::report::Place;
+use super::report::LedgerLocation;
 use super::{complain, output};
 use crate::audit::{self, Entry, list};
 use crate::report::instant;
@@ -47,7 +47,7 @@ struct ListArgs {
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
     #[command(flatten)]
-    place: Place,
+    location: LedgerLocation,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -74,7 +74,7 @@ pub(super) fn run(args: AuditArgs) -> anyhow::Result<ExitCode> {
 
 fn run_list(args: &ListArgs) -> anyhow::Result<()> {
     let since = instant(&args.since, &TimeZone::UTC, Timestamp::now()).context("--since")?;
-    let data_dir = args.place.data_dir()?;
+    let data_dir = args.location.data_dir()?;
     let credential = args.credential.as_ref().map(Name::as_str);
     let entries =
         slow_notice::with("still reading the audit trail", complain, || list(&data_dir, since, credential))?;

@@ -12,7 +12,7 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::report::Place;
+use super::report::LedgerLocation;
 use super::{complain, output};
 use crate::ledger::{Call, Dimension, Reading, RecordId, Wanted, find, written};
 use crate::report::instant;
@@ -44,7 +44,7 @@ pub(super) struct CallsArgs {
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
     #[command(flatten)]
-    place: Place,
+    location: LedgerLocation,
 }
 
 /// Which calls. In texts `*` stands for anything; a model is the one asked for or the one that answered.
@@ -138,7 +138,7 @@ impl Filter {
 
 pub(super) fn run(args: &CallsArgs) -> anyhow::Result<ExitCode> {
     let wanted = args.filter.wanted(Timestamp::now())?;
-    let data_dir = args.place.data_dir()?;
+    let data_dir = args.location.data_dir()?;
     let reading = "still reading the journal";
     if let Some(id) = args.id {
         let call = slow_notice::with(reading, complain, || {

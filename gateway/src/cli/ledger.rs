@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use tollgate_policy::price::NanoUsd;
 
-use super::report::Place;
+use super::report::LedgerLocation;
 use super::{complain, say};
 use crate::ledger::{Bounded, Correction, RecordId, Signature, Verification, catch_up, settle, verify};
 use crate::slow_notice;
@@ -38,7 +38,7 @@ enum Command {
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
     #[command(flatten)]
-    place: Place,
+    location: LedgerLocation,
     /// The key of the seals; the one that the settings name unless given
     #[arg(long, value_name = "FILE")]
     seal_key: Option<PathBuf>,
@@ -67,7 +67,7 @@ struct SettleArgs {
     #[arg(long, requires = "note")]
     force: bool,
     #[command(flatten)]
-    place: Place,
+    location: LedgerLocation,
 }
 
 pub(super) fn run(args: LedgerArgs) -> anyhow::Result<ExitCode> {
@@ -81,7 +81,7 @@ pub(super) fn run(args: LedgerArgs) -> anyhow::Result<ExitCode> {
 
 impl VerifyArgs {
     pub(super) fn data_dir(&self) -> anyhow::Result<PathBuf> {
-        self.place.data_dir()
+        self.location.data_dir()
     }
 }
 
@@ -89,7 +89,7 @@ impl VerifyArgs {
 pub(super) fn verify_at(directory: &Path, args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let key = match &args.seal_key {
         Some(key) => Some(key.clone()),
-        None => args.place.seal_key()?,
+        None => args.location.seal_key()?,
     };
     let Verification { findings, notes, segments, entries, last_seal } =
         slow_notice::with("still reading the journal", complain, || verify(directory, key.as_deref()))?;
@@ -111,7 +111,7 @@ pub(super) fn verify_at(directory: &Path, args: &VerifyArgs) -> anyhow::Result<E
 }
 
 fn run_settle(args: &SettleArgs) -> anyhow::Result<ExitCode> {
-    let data_dir = args.place.data_dir()?;
+    let data_dir = args.location.data_dir()?;
     let actual = Correction { input: args.input, output: args.output, cost: args.cost };
     let signature = Signature { by: user(), note: args.note.clone(), force: args.force };
     let id = slow_notice::with("still reading the journal", complain, || {

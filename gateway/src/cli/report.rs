@@ -40,7 +40,7 @@ pub(super) struct ReportArgs {
     #[arg(long, value_name = "NAME", default_value = "UTC")]
     timezone: String,
     #[command(flatten)]
-    place: Place,
+    location: LedgerLocation,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -55,7 +55,7 @@ enum Format {
 
 /// Where the ledger is.
 #[derive(Debug, Args)]
-pub(super) struct Place {
+pub(super) struct LedgerLocation {
     /// The data directory, instead of that of the settings
     #[arg(long, value_name = "DIRECTORY")]
     data: Option<PathBuf>,
@@ -64,7 +64,7 @@ pub(super) struct Place {
     config: Option<PathBuf>,
 }
 
-impl Place {
+impl LedgerLocation {
     fn settings(&self) -> &Path {
         self.config.as_deref().unwrap_or_else(|| Path::new(app::SETTINGS))
     }
@@ -103,7 +103,7 @@ pub(super) fn run(args: ReportArgs) -> anyhow::Result<()> {
     if until <= since {
         bail!("--until {until} is not after --since {since}");
     }
-    let data_dir = args.place.data_dir()?;
+    let data_dir = args.location.data_dir()?;
     let query = Query { by: args.by, since, until, timezone };
     let report = slow_notice::with("still adding up", complain, || {
         // Where that cannot be done, what the store has not is read from the journal each time.
@@ -145,14 +145,14 @@ admin: {tokenFile: token}
 ledger: {sealKeyFile: keys/seal.key}
 ";
         std::fs::write(&config, settings).unwrap();
-        let place = Place { data: Some("/elsewhere".into()), config: Some(config) };
+        let place = LedgerLocation { data: Some("/elsewhere".into()), config: Some(config) };
         assert_eq!(place.data_dir().unwrap(), Path::new("/elsewhere"));
         assert_eq!(place.seal_key().unwrap(), Some(directory.path().join("keys/seal.key")));
-        let place = Place { data: None, ..place };
+        let place = LedgerLocation { data: None, ..place };
         assert_eq!(place.data_dir().unwrap(), directory.path().join("data"));
 
         let config = Some(directory.path().join("missing.yaml"));
-        let place = Place { data: Some("/elsewhere".into()), config };
+        let place = LedgerLocation { data: Some("/elsewhere".into()), config };
         assert!(place.data_dir().is_ok());
         assert!(place.seal_key().is_err(), "settings that are named are read");
     }

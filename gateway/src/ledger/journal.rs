@@ -34,9 +34,9 @@ use super::chain::Head;
 use super::json::{Calendar, Json, Object};
 use super::line::Row;
 use super::record::{HoldLine, Outcome, Record};
+use super::rollup::Rollup;
 use super::segment::{ProcessEpoch, SegmentHead};
 use super::store::SegmentRange;
-use super::tally::Tally;
 
 /// Records kept in memory while the journal cannot be written, in bytes.
 const RETAINED: usize = 4 << 20;
@@ -92,7 +92,7 @@ struct JournalState {
     /// Segments left behind after a failure, not yet sealed.
     abandoned: Vec<SegmentHead>,
     /// What the entries since `counted` add up to; absent since a write failed, until the next range begins.
-    tally: Option<Tally>,
+    rollup: Option<Rollup>,
     /// When its segment was begun.
     begun: Timestamp,
     /// The byte that the next range for the store begins at.
@@ -146,8 +146,8 @@ impl Journal {
             return Err(LedgerError::Unavailable);
         }
         let (at, offset) = state.append(Kind::Hold, |json| line.write(json));
-        if let Some(tally) = &mut state.tally {
-            tally.hold(line.id, offset);
+        if let Some(rollup) = &mut state.rollup {
+            rollup.hold(line.id, offset);
         }
         Ok(at)
     }
@@ -160,7 +160,7 @@ impl Journal {
         self.record_seen(record, |_| {})
     }
 
-    /// [`Journal::record`]; `seen` is shown how the record begins in the file: [`Record::essence`], in JSON without its closing brace.
+    /// [`Journal::record`]; `seen` is shown how the record begins in the file: [`Record::access_fields`], in JSON without its closing brace.
     pub fn record_seen(&self, record: &Record, seen: impl FnOnce(&[u8])) -> Result<Position, LedgerError> {
         if let Some(since) = self.reserve.gone_since()
             && record.outcome == Outcome::Refused
@@ -173,11 +173,11 @@ impl Journal {
             return Err(broken.retain(record));
         }
         let (at, _) = state.append(Kind::Record, |json| {
-            seen(json.since(|json| record.essence(json)));
-            record.rest(json);
+            seen(json.since(|json| record.access_fields(json)));
+            record.other_fields(json);
         });
-        if let Some(tally) = &mut state.tally {
-            tally.record(record);
+        if let Some(rollup) = &mut state.rollup {
+            rollup.record(record);
         }
         Ok(at)
     }
@@ -186,7 +186,7 @@ impl Journal {
     pub(super) fn row(&self, row: &Row<'_>) -> Result<Position, LedgerError> {
         let payload = serde_json::to_vec(row).map_err(LedgerError::Encode)?;
         let mut state = self.state();
-        state.tally = None;
+        state.rollup = None;
         state.batch.append(Kind::Record, |out| out.extend_from_slice(&payload));
         Ok(state.appended())
     }
@@ -315,7 +315,7 @@ impl JournalState {
             complained: false,
             dirty: true,
             abandoned: Vec::new(),
-            tally: Some(Tally::default()),
+            rollup: Some(Rollup::default()),
             begun: Timestamp::now(),
             counted: 0,
             ranges: Vec::new(),
@@ -324,9 +324,9 @@ impl JournalState {
 
     /// All that is in the file and was not handed over. Nothing is in memory.
     fn range(&mut self) -> SegmentRange {
-        let tally = self.tally.replace(Tally::default());
+        let rollup = self.rollup.replace(Rollup::default());
         let from = std::mem::replace(&mut self.counted, self.length);
-        SegmentRange { end: self.written.clone(), from, until: self.length, tally }
+        SegmentRange { end: self.written.clone(), from, until: self.length, rollup }
     }
 
     /// Also gives where the entry begins in the file.
@@ -391,7 +391,7 @@ impl JournalState {
         retained.append_all_but(Kind::Hold, &self.batch);
         self.batch.clear();
         // It has entries that are not in the file: the store reads the file instead.
-        self.tally = None;
+        self.rollup = None;
         match &mut self.broken {
             Some(broken) => broken.reuse &= reuse,
             None => self.broken = Some(Broken { reuse, retained }),
@@ -405,7 +405,7 @@ impl JournalState {
     fn replace(&mut self, sink: Sink, written: SegmentHead, length: u64) {
         let range = self.range();
         self.ranges.push(range);
-        self.tally = None;
+        self.rollup = None;
         (self.counted, self.begun) = (0, Timestamp::now());
         self.sink = sink;
         self.length = length;

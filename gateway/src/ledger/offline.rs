@@ -12,9 +12,9 @@ use jiff::Timestamp;
 
 use super::batch::{Batches, Entry};
 use super::line::{Line, Row};
+use super::rollup::Rollup;
 use super::segment::{self, Known};
 use super::store::{Reader, Store};
-use super::tally::Tally;
 use super::{LedgerError, recover};
 use crate::files::{DirectoryLock, LockError};
 
@@ -53,10 +53,10 @@ pub fn catch_up(data_dir: &Path) -> Result<(), LedgerError> {
 }
 
 /// What the journal has behind the store, added up.
-pub(crate) fn tail(data_dir: &Path, reader: &Reader) -> Result<Tally, LedgerError> {
-    let mut tally = Tally::default();
-    records(data_dir, &reader.known()?, |row| tally.row(&row))?;
-    Ok(tally)
+pub(crate) fn tail(data_dir: &Path, reader: &Reader) -> Result<Rollup, LedgerError> {
+    let mut rollup = Rollup::default();
+    records(data_dir, &reader.known()?, |row| rollup.row(&row))?;
+    Ok(rollup)
 }
 
 /// Hands every record to `each` that the journal has behind `known`, segment by segment. What cannot be read counts nowhere and is passed

@@ -55,7 +55,7 @@ struct Cursor {
 
 /// A part of a segment, in bytes.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct Extent {
     pub(crate) segment: Arc<str>,
     pub(crate) start: u64,
     pub(crate) end: u64,
@@ -283,13 +283,13 @@ impl Reader {
     }
 
     /// Where the line of this record can be.
-    pub(crate) fn find(&self, id: RecordId) -> Result<Vec<Place>, LedgerError> {
+    pub(crate) fn find(&self, id: RecordId) -> Result<Vec<Extent>, LedgerError> {
         let mut places = Vec::new();
         let sql = "SELECT s.name, t.start, t.end FROM stretches t JOIN segments s ON s.id = t.segment
                    WHERE t.least <= ?1 AND t.greatest >= ?1";
         self.query(sql, &[&id.as_bytes().as_slice()], |row| {
             let segment: String = row.get(0)?;
-            places.push(Place { segment: segment.into(), start: unsigned(row, 1)?, end: unsigned(row, 2)? });
+            places.push(Extent { segment: segment.into(), start: unsigned(row, 1)?, end: unsigned(row, 2)? });
             Ok(())
         })?;
         Ok(places)

@@ -12,8 +12,8 @@ use tollgate_policy::caller::Identity;
 use super::{By, Query, Report, ReportLine, Totals};
 use crate::ledger::amount::Unit;
 use crate::ledger::dimension::{Dimension, Texts};
+use crate::ledger::rollup::{RollupKey, RollupSums};
 use crate::ledger::store::Reader;
-use crate::ledger::tally::{Key, Sums};
 use crate::ledger::{LedgerError, Outcome, UsageSource, tail};
 
 /// From this status on an answer is an error.
@@ -38,7 +38,7 @@ pub fn report(data_dir: &Path, mut query: Query) -> Result<Report, LedgerError> 
     reader.query(&sums_of(&query.by), &[&minute, &until], |row| {
         let group = Group::read(row)?;
         let first = GROUP + Dimension::ALL.len();
-        let mut sums = [0; Sums::COLUMNS.len()];
+        let mut sums = [0; RollupSums::COLUMNS.len()];
         for (index, sum) in sums.iter_mut().enumerate() {
             *sum = row.get(first + index)?;
         }
@@ -55,9 +55,9 @@ pub fn report(data_dir: &Path, mut query: Query) -> Result<Report, LedgerError> 
         Ok(())
     })?;
     let tail = tail(data_dir, &reader)?;
-    let is_in = |key: &Key<'_>| key.minute >= minute && key.minute.saturating_mul(60_000_000) < until;
+    let is_in = |key: &RollupKey<'_>| key.minute >= minute && key.minute.saturating_mul(60_000_000) < until;
     for (key, sums) in &tail.sums {
-        let Some(key) = Key::decode(key).filter(is_in) else { continue };
+        let Some(key) = RollupKey::decode(key).filter(is_in) else { continue };
         let group = Group::of(&key);
         let mut totals = group.totals(sums.columns());
         sums.usage.entries().for_each(|(unit, amount)| totals.usage.add(unit, amount.into()));
@@ -80,8 +80,8 @@ fn times(by: &[By], keys: &[String]) -> Vec<(Timestamp, String)> {
 }
 
 fn sums_of(by: &[By]) -> String {
-    let sums = Sums::COLUMNS.map(|sum| format!("sum({sum}) AS {sum}")).join(", ");
-    grouped(by, "sums", &sums, &Sums::COLUMNS)
+    let sums = RollupSums::COLUMNS.map(|sum| format!("sum({sum}) AS {sum}")).join(", ");
+    grouped(by, "sums", &sums, &RollupSums::COLUMNS)
 }
 
 fn usage_of(by: &[By]) -> String {
@@ -124,12 +124,12 @@ impl<'a> Group<'a> {
         Ok(Self { quarter: row.get(0)?, status: row.get(1)?, texts })
     }
 
-    fn of(key: &Key<'a>) -> Self {
+    fn of(key: &RollupKey<'a>) -> Self {
         Self { quarter: key.minute.div_euclid(QUARTER), status: key.status, texts: key.texts }
     }
 
     /// What these sums are, by how the calls of the group ended.
-    fn totals(&self, sums: [i64; Sums::COLUMNS.len()]) -> Totals {
+    fn totals(&self, sums: [i64; RollupSums::COLUMNS.len()]) -> Totals {
         let [count, unpriced, bytes_in, bytes_out, cost] = sums.map(i128::from);
         let mut totals = Totals { unpriced, bytes_in, bytes_out, cost, ..Totals::default() };
         let outcome = self.text(Dimension::Outcome);

@@ -193,6 +193,10 @@ impl StreamingBody {
                 return Poll::Ready(Some(Err(BodyError::Stalled)));
             };
             self.stall.progress();
+            let left = self.incoming.size_hint();
+            if next.is_none() || self.incoming.is_end_stream() || left.exact() == Some(0) {
+                self.upload.whole.store(true, Ordering::Relaxed);
+            }
             if let Some(pace) = &mut self.pace {
                 let came = next.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
                 pace.came(came.map_or(0, Bytes::len));
@@ -254,9 +258,15 @@ pub(crate) struct Upload {
     malformed: AtomicBool,
     slow: AtomicBool,
     answered: AtomicBool,
+    whole: AtomicBool,
 }
 
 impl Upload {
+    /// Whether all of it was handed over to be sent.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole.load(Ordering::Relaxed)
+    }
+
     fn add(&self, bytes: usize) {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }

@@ -165,10 +165,12 @@ impl Peer {
     ) -> impl Future<Output = Result<Answer, Unanswered>> + use<> {
         let Self { sender, state, bucket, reused } = self;
         let received = state.received();
+        let upload = request.body().upload();
         let done = move |sent: Result<Response<Incoming>, TrySendError<Request<OutBody>>>,
                          sender: SenderLease| match sent {
             Ok(response) => {
-                let lease = Lease { sender, state, bucket };
+                let is_early = upload.is_some_and(|upload| !upload.is_whole());
+                let lease = Lease { sender, state, bucket, is_early };
                 Ok(Answer { response: response.map(AnswerBody::from), lease })
             }
             Err(mut error) => Err(Unanswered {
@@ -231,12 +233,16 @@ pub(crate) struct Lease {
     sender: SenderLease,
     state: Arc<ConnectionState>,
     bucket: Arc<Bucket>,
+    /// The answer came before the request was whole: what is still sent of it, the other side may take for the next one.
+    is_early: bool,
 }
 
 impl Lease {
     /// The answer was read to its end.
     pub(crate) fn finish(self) {
-        if let SenderLease::Http1(http1) = self.sender {
+        if let SenderLease::Http1(http1) = self.sender
+            && !self.is_early
+        {
             self.bucket.put(http1, self.state);
         }
     }

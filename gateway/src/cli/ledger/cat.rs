@@ -8,7 +8,7 @@ use clap::Args;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use crate::cli::report::Place;
+use crate::cli::report::LedgerLocation;
 use crate::cli::{complain, output};
 use crate::ledger::{Printed, Unprinted, written};
 use crate::report::instant;
@@ -27,7 +27,7 @@ pub(super) struct CatArgs {
     #[arg(long, value_name = "WHEN")]
     since: Option<String>,
     #[command(flatten)]
-    place: Place,
+    location: LedgerLocation,
 }
 
 pub(super) fn run(args: &CatArgs) -> anyhow::Result<ExitCode> {
@@ -36,7 +36,7 @@ pub(super) fn run(args: &CatArgs) -> anyhow::Result<ExitCode> {
         None => Timestamp::MIN,
     };
     let segments = if args.files.is_empty() {
-        let data_dir = args.place.data_dir()?;
+        let data_dir = args.location.data_dir()?;
         written(&data_dir);
         Printed::journal(&data_dir, since)?
     } else {

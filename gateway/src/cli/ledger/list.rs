@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::json;
 
-use crate::cli::report::Place;
+use crate::cli::report::LedgerLocation;
 use crate::cli::{complain, output};
 use crate::ledger::{Call, UsageSource, list, written};
 use crate::report::{instant, usd};
@@ -34,7 +34,7 @@ pub(super) struct ListArgs {
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
     #[command(flatten)]
-    place: Place,
+    location: LedgerLocation,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -49,7 +49,7 @@ pub(super) fn run(args: &ListArgs) -> anyhow::Result<()> {
     let since = instant(&args.since, &TimeZone::UTC, Timestamp::now()).context("--since")?;
     let asked = [(args.estimated, UsageSource::Estimated), (args.presumed, UsageSource::Presumed)];
     let sources: Vec<_> = asked.into_iter().filter(|(asked, _)| *asked).map(|(_, source)| source).collect();
-    let data_dir = args.place.data_dir()?;
+    let data_dir = args.location.data_dir()?;
     let calls = slow_notice::with("still reading the journal", complain, || {
         written(&data_dir);
         list(&data_dir, since, &sources)

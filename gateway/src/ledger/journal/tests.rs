@@ -161,7 +161,7 @@ async fn what_fails_is_refused_and_a_retained_record_is_written_later_but_a_hold
     let [old, new] = &journal.ranges()[..] else { panic!("two ranges") };
     assert_eq!((&old.end, old.from), (&before, 0));
     assert_eq!((&new.end, new.from), (&now, 0));
-    assert!(old.tally.is_none() && new.tally.is_none(), "both are read from the files");
+    assert!(old.rollup.is_none() && new.rollup.is_none(), "both are read from the files");
     assert!(journal.written(hold_at).await.is_err(), "still not promised");
     let at = journal.hold(&third).unwrap();
     journal.written(at).await.unwrap();
@@ -220,8 +220,8 @@ async fn a_segment_that_is_a_day_old_is_followed_by_another_and_nothing_is_lost_
     let header = segment::first(directory.path(), &now.segment).unwrap().unwrap();
     assert!(!header.continues && header.previous[0].segment == over.segment);
     let [old, new] = &journal.ranges()[..] else { panic!("two ranges") };
-    assert_eq!((&old.end, old.tally.as_ref().unwrap().open.len()), (&over, 2));
-    assert_eq!((&new.end, new.from, new.tally.as_ref().unwrap().open.len()), (&now, 0, 1));
+    assert_eq!((&old.end, old.rollup.as_ref().unwrap().open.len()), (&over, 2));
+    assert_eq!((&new.end, new.from, new.rollup.as_ref().unwrap().open.len()), (&now, 0, 1));
 }
 
 #[test]
@@ -243,10 +243,10 @@ fn stretches_follow_one_another_and_have_only_what_is_written() {
     journal.record(&samples::record(&first)).unwrap();
     journal.hold(&second).unwrap();
     let [one] = &journal.ranges()[..] else { panic!("one range") };
-    let tally = one.tally.as_ref().unwrap();
+    let rollup = one.rollup.as_ref().unwrap();
     assert_eq!((one.from, one.until), (0, disk.0.lock().unwrap().bytes.len() as u64));
-    assert_eq!((tally.records, tally.open.len(), tally.ended.len()), (1, 1, 0));
-    let begins = tally.open[&second.id];
+    assert_eq!((rollup.records, rollup.open.len(), rollup.ended.len()), (1, 1, 0));
+    let begins = rollup.open[&second.id];
     let path = directory.path().join("copy");
     std::fs::write(&path, &disk.0.lock().unwrap().bytes).unwrap();
     let mut bytes = Vec::new();
@@ -256,7 +256,7 @@ fn stretches_follow_one_another_and_have_only_what_is_written() {
     journal.record(&samples::record(&second)).unwrap();
     let [two] = &journal.ranges()[..] else { panic!("one range") };
     assert_eq!(two.from, one.until);
-    assert_eq!(two.tally.as_ref().unwrap().ended, [second.id]);
+    assert_eq!(two.rollup.as_ref().unwrap().ended, [second.id]);
     assert!(journal.ranges().is_empty());
 }
 

@@ -8,14 +8,14 @@ use crate::ledger::json::{Json, Object, member};
 
 impl Object for Record {
     fn write(&self, json: &mut Json<'_>) {
-        self.essence(json);
-        self.rest(json);
+        self.access_fields(json);
+        self.other_fields(json);
     }
 }
 
 impl Record {
     /// Who called what, how it ended and what it used: how the object begins, and all that an access log says.
-    pub(crate) fn essence(&self, json: &mut Json<'_>) {
+    pub(crate) fn access_fields(&self, json: &mut Json<'_>) {
         id(json, self.id);
         json.time(member!("at"), self.at);
         json.number(member!("duration_us"), self.duration);
@@ -37,7 +37,7 @@ impl Record {
     }
 
     /// How the object goes on to its end.
-    pub(crate) fn rest(&self, json: &mut Json<'_>) {
+    pub(crate) fn other_fields(&self, json: &mut Json<'_>) {
         self.write_dimensions(json, Part::Rest);
         json.optional_word(member!("proof"), self.proof.map(|proof| proof.as_str()));
         optional(json, member!("port"), self.port.map(u64::from));
@@ -219,7 +219,7 @@ mod tests {
         record.attempts = vec![Attempt { status: Some(503), ..Attempt::default() }];
         let (mut out, mut calendar) = (Vec::new(), Calendar::default());
         let mut json = Json::new(&mut out, &mut calendar);
-        let said = [json.since(|json| record.essence(json)), b"}"].concat();
+        let said = [json.since(|json| record.access_fields(json)), b"}"].concat();
         let said: Value = serde_json::from_slice(&said).unwrap();
         let whole = read(&record);
         for (name, value) in said.as_object().unwrap() {

@@ -8,7 +8,7 @@ use super::dimensions::Dimensions;
 use super::{Cursor, Store};
 use crate::ledger::LedgerError;
 use crate::ledger::record::RecordId;
-use crate::ledger::tally::{ChargeKey, Key, Sums, Tally};
+use crate::ledger::rollup::{ChargeKey, Rollup, RollupKey, RollupSums};
 
 /// Stretches are joined up to this many bytes: what has to be read to find one record.
 const STRETCH: u64 = 1 << 20;
@@ -22,10 +22,10 @@ impl Store {
         name: &Arc<str>,
         until: u64,
         lines: u64,
-        tally: &Tally,
+        rollup: &Rollup,
     ) -> Result<(), LedgerError> {
-        let ended: Vec<RecordId> = tally.ended.iter().filter(|id| self.open.contains(id)).copied().collect();
-        let cursor = match self.transact(name, until, lines, tally, &ended) {
+        let ended: Vec<RecordId> = rollup.ended.iter().filter(|id| self.open.contains(id)).copied().collect();
+        let cursor = match self.transact(name, until, lines, rollup, &ended) {
             Ok(cursor) => cursor,
             Err(source) => {
                 let failed = self.failed(source);
@@ -36,7 +36,7 @@ impl Store {
         for id in &ended {
             self.open.remove(id);
         }
-        self.open.extend(tally.open.keys());
+        self.open.extend(rollup.open.keys());
         self.cursors.insert(Arc::clone(name), cursor);
         Ok(())
     }
@@ -46,7 +46,7 @@ impl Store {
         name: &Arc<str>,
         until: u64,
         lines: u64,
-        tally: &Tally,
+        rollup: &Rollup,
         ended: &[RecordId],
     ) -> rusqlite::Result<Cursor> {
         let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
@@ -54,10 +54,10 @@ impl Store {
             Some(cursor) => *cursor,
             None => begin_segment(&transaction, name)?,
         };
-        add_sums(&transaction, &mut self.dimensions, tally)?;
-        add_charges(&transaction, tally)?;
-        add_ids(&transaction, cursor.id, tally, ended)?;
-        if let Some(ids) = tally.ids {
+        add_sums(&transaction, &mut self.dimensions, rollup)?;
+        add_charges(&transaction, rollup)?;
+        add_ids(&transaction, cursor.id, rollup, ended)?;
+        if let Some(ids) = rollup.ids {
             cursor.stretch = Some(add_stretch(&transaction, &cursor, until, ids)?);
         }
         let before = std::mem::replace(&mut cursor.offset, until);
@@ -74,21 +74,22 @@ impl Store {
     }
 }
 
-fn add_sums(connection: &Connection, known: &mut Dimensions, tally: &Tally) -> rusqlite::Result<()> {
-    let added = Sums::COLUMNS.map(|column| format!("{column} = min({column} + excluded.{column}, {MOST})"));
+fn add_sums(connection: &Connection, known: &mut Dimensions, rollup: &Rollup) -> rusqlite::Result<()> {
+    let added =
+        RollupSums::COLUMNS.map(|column| format!("{column} = min({column} + excluded.{column}, {MOST})"));
     let mut add = connection.prepare_cached(&format!(
         "INSERT INTO sums (minute, dimensions, status, {}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
          ON CONFLICT DO UPDATE SET {}",
-        Sums::COLUMNS.join(", "),
+        RollupSums::COLUMNS.join(", "),
         added.join(", "),
     ))?;
     let mut use_up = connection.prepare_cached(&format!(
         "INSERT INTO usage (minute, dimensions, status, unit, amount) VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT DO UPDATE SET amount = min(amount + excluded.amount, {MOST})",
     ))?;
-    for (encoded, sums) in &tally.sums {
-        let Some(key) = Key::decode(encoded) else { continue };
-        let dimensions = known.id(connection, Key::texts_of(encoded), &key)?;
+    for (encoded, sums) in &rollup.sums {
+        let Some(key) = RollupKey::decode(encoded) else { continue };
+        let dimensions = known.id(connection, RollupKey::texts_of(encoded), &key)?;
         let [requests, unpriced, bytes_in, bytes_out, cost] =
             sums.columns().map(|sum| sum.clamp(-MOST, MOST));
         add.execute(params![
@@ -102,19 +103,24 @@ fn add_sums(connection: &Connection, known: &mut Dimensions, tally: &Tally) -> r
     Ok(())
 }
 
-fn add_charges(connection: &Connection, tally: &Tally) -> rusqlite::Result<()> {
+fn add_charges(connection: &Connection, rollup: &Rollup) -> rusqlite::Result<()> {
     let mut charge = connection.prepare_cached(&format!(
         "INSERT INTO charges (limit_id, key, opened, amount) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT DO UPDATE SET amount = max(-{MOST}, min(amount + excluded.amount, {MOST}))",
     ))?;
-    for (encoded, amount) in &tally.charges {
+    for (encoded, amount) in &rollup.charges {
         let Some(key) = ChargeKey::decode(encoded) else { continue };
         charge.execute(params![key.limit, key.key, key.opened, (*amount).clamp(-MOST, MOST)])?;
     }
     Ok(())
 }
 
-fn add_ids(connection: &Connection, segment: i64, tally: &Tally, ended: &[RecordId]) -> rusqlite::Result<()> {
+fn add_ids(
+    connection: &Connection,
+    segment: i64,
+    rollup: &Rollup,
+    ended: &[RecordId],
+) -> rusqlite::Result<()> {
     let mut end = connection.prepare_cached("DELETE FROM holds WHERE id = ?1")?;
     for id in ended {
         end.execute([id.as_bytes().as_slice()])?;
@@ -122,12 +128,12 @@ fn add_ids(connection: &Connection, segment: i64, tally: &Tally, ended: &[Record
     let mut open = connection.prepare_cached(
         "INSERT INTO holds (id, segment, offset) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
     )?;
-    for (id, offset) in &tally.open {
+    for (id, offset) in &rollup.open {
         open.execute(params![id.as_bytes().as_slice(), segment, whole(*offset)])?;
     }
     let mut correct = connection
         .prepare_cached("INSERT INTO corrections (id, corrects) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?;
-    for (id, original) in &tally.corrections {
+    for (id, original) in &rollup.corrections {
         correct.execute([id.as_bytes().as_slice(), original.as_bytes().as_slice()])?;
     }
     Ok(())

@@ -6,7 +6,7 @@ use aws_lc_rs::digest;
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::ledger::dimension::{Dimension, Texts};
-use crate::ledger::tally::Key;
+use crate::ledger::rollup::RollupKey;
 
 /// Combinations remembered, so that callers who invent models cost memory only for a while.
 const REMEMBERED: usize = 32 << 10;
@@ -21,7 +21,7 @@ impl Dimensions {
         &mut self,
         connection: &Connection,
         encoded: &[u8],
-        key: &Key<'_>,
+        key: &RollupKey<'_>,
     ) -> rusqlite::Result<i64> {
         if let Some(id) = self.0.get(encoded) {
             return Ok(*id);

@@ -7,8 +7,8 @@ use super::Store;
 use crate::ledger::LedgerError;
 use crate::ledger::batch::{Batch, Batches, Damaged};
 use crate::ledger::line::Line;
+use crate::ledger::rollup::Rollup;
 use crate::ledger::segment::{self, SegmentHead};
-use crate::ledger::tally::Tally;
 
 /// Bytes of journal that are read for one transaction.
 const BATCH: u64 = 8 << 20;
@@ -22,7 +22,7 @@ pub(crate) struct SegmentRange {
     pub(crate) from: u64,
     pub(crate) until: u64,
     /// What it adds up to; absent where that has to be read from the file.
-    pub(crate) tally: Option<Tally>,
+    pub(crate) rollup: Option<Rollup>,
 }
 
 /// Where reading a segment's file ends, if not where the file does.
@@ -37,8 +37,8 @@ impl Store {
     pub(crate) fn take(&mut self, data_dir: &Path, range: &SegmentRange) -> Result<(), LedgerError> {
         let name = &range.end.segment;
         let cursor = self.cursors.get(name).map_or(0, |cursor| cursor.offset);
-        match &range.tally {
-            Some(tally) if cursor == range.from => self.commit(name, range.until, range.end.entries, tally),
+        match &range.rollup {
+            Some(rollup) if cursor == range.from => self.commit(name, range.until, range.end.entries, rollup),
             _ => self.read(data_dir, name, Until { bytes: Some(range.until), entries: None }).map(drop),
         }
     }
@@ -55,7 +55,7 @@ impl Store {
             let (offset, before) =
                 self.cursors.get(name).map_or((0, 0), |cursor| (cursor.offset, cursor.lines));
             let mut batches = Batches::open(&segment::file(data_dir, name), offset)?;
-            let mut tally = Tally::default();
+            let mut rollup = Rollup::default();
             let (mut end, mut count) = (offset, before);
             let more = |end: u64, count: u64| {
                 end < offset + BATCH
@@ -66,21 +66,21 @@ impl Store {
                 let batch =
                     batches.next_batch().map_err(|source| LedgerError::file("reading", &**name, source))?;
                 let Some(batch) = batch else { break };
-                add_up(name, count, &batch, &mut tally);
+                add_up(name, count, &batch, &mut rollup);
                 count += batch.count;
                 end = batches.offset();
             }
             if count == before {
                 return Ok(records);
             }
-            records += tally.records;
-            self.commit(name, end, count, &tally)?;
+            records += rollup.records;
+            self.commit(name, end, count, &rollup)?;
         }
     }
 }
 
 /// Adds up what can be read of a batch that has `before` entries before it, and says on the log what cannot.
-fn add_up(segment: &str, before: u64, batch: &Batch<'_>, tally: &mut Tally) {
+fn add_up(segment: &str, before: u64, batch: &Batch<'_>, rollup: &mut Rollup) {
     if batch.passed_over > 0 {
         let (bytes, offset) = (batch.passed_over, batch.start - batch.passed_over);
         tracing::error!(segment, entry = before + 1, offset, bytes, "a part of the journal is damaged");
@@ -94,8 +94,8 @@ fn add_up(segment: &str, before: u64, batch: &Batch<'_>, tally: &mut Tally) {
             }
         };
         match Line::read(&entry) {
-            Ok(Line::Hold(id)) => tally.hold(id, entry.offset),
-            Ok(Line::Record(row)) => tally.row(&row),
+            Ok(Line::Hold(id)) => rollup.hold(id, entry.offset),
+            Ok(Line::Record(row)) => rollup.row(&row),
             Ok(Line::Other) => {}
             Err(error) => {
                 let offset = entry.offset;

@@ -4,9 +4,9 @@ use std::path::Path;
 use super::*;
 use crate::ledger::batch::{Kind, MAGIC, NewBatch, entry_at};
 use crate::ledger::chain::Head;
+use crate::ledger::rollup::Rollup;
 use crate::ledger::samples::{SPEND, TOKENS, directory, hold, json, record, sums};
 use crate::ledger::segment;
-use crate::ledger::tally::Tally;
 
 /// A segment with these entries, each a batch of its own, which the reader takes as they come.
 fn write(data_dir: &Path, name: &str, entries: &[(Kind, String)]) {
@@ -108,9 +108,9 @@ fn a_stretch_that_does_not_follow_the_cursor_is_read_from_the_file() {
     let mut store = Store::open(directory.path()).unwrap();
     let length = fs::metadata(segment::directory(directory.path()).join("a.journal")).unwrap().len();
     let end = segment::end(directory.path(), &"a.journal".into(), &Known::new()).unwrap().unwrap();
-    let mut tally = Tally::default();
-    calls.iter().for_each(|call| tally.record(call));
-    let mut range = SegmentRange { end, from: 10, until: length, tally: Some(tally) };
+    let mut rollup = Rollup::default();
+    calls.iter().for_each(|call| rollup.record(call));
+    let mut range = SegmentRange { end, from: 10, until: length, rollup: Some(rollup) };
     store.take(directory.path(), &range).unwrap();
     assert_eq!(count(directory.path()), 2);
     range.from = 0;

@@ -3,7 +3,7 @@
 //! A core adds up its own lines as it appends them, so nobody has to read them back; what was written before this process, or by
 //! another one, is read from the file and added up here too.
 //!
-//! **Invariant:** the tally of a record is that of its line read back.
+//! **Invariant:** the roll-up of a record is that of its line read back.
 
 use jiff::Timestamp;
 use tollgate_policy::map::Map;
@@ -15,7 +15,7 @@ use super::record::{Record, RecordId};
 
 /// What records of one key add up to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Sums {
+pub(crate) struct RollupSums {
     pub(crate) requests: i64,
     pub(crate) unpriced: i64,
     pub(crate) bytes_in: i64,
@@ -25,11 +25,11 @@ pub(crate) struct Sums {
     pub(crate) usage: Amounts,
 }
 
-impl Sums {
-    /// The columns of [`Sums::columns`].
+impl RollupSums {
+    /// The columns of [`RollupSums::columns`].
     pub(crate) const COLUMNS: [&str; 5] = ["requests", "unpriced", "bytes_in", "bytes_out", "cost"];
 
-    /// All but the usage, in the order of [`Sums::COLUMNS`].
+    /// All but the usage, in the order of [`RollupSums::COLUMNS`].
     pub(crate) const fn columns(&self) -> [i64; Self::COLUMNS.len()] {
         [self.requests, self.unpriced, self.bytes_in, self.bytes_out, self.cost]
     }
@@ -56,9 +56,9 @@ impl Sums {
 
 /// The lines of one stretch, added up.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
-    /// By what [`Key`] encodes.
-    pub(crate) sums: Map<Box<[u8]>, Sums>,
+pub(crate) struct Rollup {
+    /// By what [`RollupKey`] encodes.
+    pub(crate) sums: Map<Box<[u8]>, RollupSums>,
     /// By what [`ChargeKey`] encodes.
     pub(crate) charges: Map<Box<[u8]>, i64>,
     /// Holds without a record in this stretch, by where their lines begin.
@@ -73,7 +73,7 @@ pub(crate) struct Tally {
     key: Vec<u8>,
 }
 
-impl Tally {
+impl Rollup {
     /// Adds a hold whose line begins at `offset`.
     pub(crate) fn hold(&mut self, id: RecordId, offset: u64) {
         self.open.insert(id, offset);
@@ -81,7 +81,7 @@ impl Tally {
 
     /// Adds a record that is being written.
     pub(crate) fn record(&mut self, record: &Record) {
-        let sums = Sums {
+        let sums = RollupSums {
             requests: whole(record.count),
             unpriced: i64::from(record.unpriced),
             bytes_in: whole(record.bytes_in),
@@ -89,7 +89,7 @@ impl Tally {
             cost: record.cost.map_or(0, |cost| whole(cost.0)),
             usage: Amounts::from(&record.units),
         };
-        let key = Key { texts: record.texts(), status: record.status, minute: minute(record.at) };
+        let key = RollupKey { texts: record.texts(), status: record.status, minute: minute(record.at) };
         self.sum(key, &sums);
         self.seen(record.id);
         for charge in &record.charges {
@@ -102,8 +102,8 @@ impl Tally {
     pub(crate) fn row(&mut self, row: &Row<'_>) {
         let bytes = [row.bytes_in, row.bytes_out];
         let sums = sums_of(&row.units, row.cost.unwrap_or_default(), row.unpriced, bytes);
-        let sums = Sums { requests: whole(row.count), ..sums };
-        let own = Key { texts: row.texts(), status: row.status, minute: minute(row.at) };
+        let sums = RollupSums { requests: whole(row.count), ..sums };
+        let own = RollupKey { texts: row.texts(), status: row.status, minute: minute(row.at) };
         match &row.takes {
             None => self.sum(own, &sums),
             Some(taken) => self.correction(row, taken, own, &sums),
@@ -118,13 +118,13 @@ impl Tally {
     }
 
     /// Moves a call from the group that it was counted in to that of what is known of it now. The correction itself is only counted.
-    fn correction(&mut self, row: &Row<'_>, taken: &Taken<'_>, own: Key<'_>, difference: &Sums) {
+    fn correction(&mut self, row: &Row<'_>, taken: &Taken<'_>, own: RollupKey<'_>, difference: &RollupSums) {
         let group = |usage_source| {
             let mut texts = own.texts;
             texts[Dimension::Reason as usize] = &taken.reason;
             texts[Dimension::Outcome as usize] = &taken.outcome;
             texts[Dimension::UsageSource as usize] = usage_source;
-            Key { texts, status: taken.status, ..own }
+            RollupKey { texts, status: taken.status, ..own }
         };
         let before = sums_of(&taken.units, taken.cost, taken.unpriced, [taken.bytes_in, taken.bytes_out]);
         self.sum(group(&taken.usage_source), &before.negated());
@@ -133,10 +133,10 @@ impl Tally {
         // The same one call, and what it cost is known.
         (after.requests, after.unpriced) = (1, 0);
         self.sum(group(&row.usage_source), &after);
-        self.sum(own, &Sums { requests: 1, ..Sums::default() });
+        self.sum(own, &RollupSums { requests: 1, ..RollupSums::default() });
     }
 
-    fn sum(&mut self, key: Key<'_>, sums: &Sums) {
+    fn sum(&mut self, key: RollupKey<'_>, sums: &RollupSums) {
         key.encode(&mut self.key);
         match self.sums.get_mut(&*self.key) {
             Some(known) => known.add(sums),
@@ -164,8 +164,8 @@ impl Tally {
 }
 
 /// What the line of one request adds to its row of sums.
-fn sums_of(usage: &Amounts, cost: Amount, unpriced: bool, [bytes_in, bytes_out]: [u64; 2]) -> Sums {
-    Sums {
+fn sums_of(usage: &Amounts, cost: Amount, unpriced: bool, [bytes_in, bytes_out]: [u64; 2]) -> RollupSums {
+    RollupSums {
         requests: 1,
         unpriced: i64::from(unpriced),
         bytes_in: whole(bytes_in),
@@ -177,14 +177,14 @@ fn sums_of(usage: &Amounts, cost: Amount, unpriced: bool, [bytes_in, bytes_out]:
 
 /// What one row of sums is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Key<'a> {
+pub(crate) struct RollupKey<'a> {
     pub(crate) texts: Texts<'a>,
     pub(crate) status: u16,
     /// Minutes since the epoch.
     pub(crate) minute: i64,
 }
 
-impl<'a> Key<'a> {
+impl<'a> RollupKey<'a> {
     /// Bytes behind the texts.
     const TAIL: usize = 10;
 
@@ -277,7 +277,7 @@ mod tests {
     use crate::ledger::samples::{hold, json, record};
 
     #[test]
-    fn the_tally_of_a_record_is_that_of_its_line_read_back() {
+    fn the_rollup_of_a_record_is_that_of_its_line_read_back() {
         let mut full = record(&hold(RecordId::new()));
         full.alias = Some("team-a".parse().unwrap());
         full.source = Some("2001:db8::7".into());
@@ -294,7 +294,7 @@ mod tests {
         full.count = 7;
         let empty = Record::new(RecordId::new(), Timestamp::now(), crate::ledger::Bounded::new("GET"));
         for record in [full, empty] {
-            let (mut written, mut read) = (Tally::default(), Tally::default());
+            let (mut written, mut read) = (Rollup::default(), Rollup::default());
             written.record(&record);
             read.row(&serde_json::from_str(&json(&record)).unwrap());
             assert_eq!(written.sums, read.sums);
@@ -305,17 +305,19 @@ mod tests {
 
     #[test]
     fn a_source_that_is_absent_does_not_inherit_that_of_the_record_before() {
-        let mut tally = Tally::default();
+        let mut rollup = Rollup::default();
         let mut first = record(&hold(RecordId::new()));
-        tally.record(&first);
+        rollup.record(&first);
         first.source = Some("10.0.0.1".into());
-        tally.record(&first);
+        rollup.record(&first);
         first.source = None;
-        tally.record(&first);
-        let counts: Vec<_> = tally
+        rollup.record(&first);
+        let counts: Vec<_> = rollup
             .sums
             .iter()
-            .map(|(key, sums)| (Key::decode(key).unwrap().texts[Dimension::Source as usize], sums.requests))
+            .map(|(key, sums)| {
+                (RollupKey::decode(key).unwrap().texts[Dimension::Source as usize], sums.requests)
+            })
             .collect();
         assert!(counts.contains(&("", 2)) && counts.contains(&("10.0.0.1", 1)), "{counts:?}");
     }
@@ -325,13 +327,13 @@ mod tests {
         let mut key = Vec::new();
         let mut texts = Texts::default();
         (texts[0], texts[1]) = ("ab", "c");
-        let one = Key { texts, status: 200, minute: -7 };
+        let one = RollupKey { texts, status: 200, minute: -7 };
         one.encode(&mut key);
-        assert_eq!(Key::decode(&key), Some(one));
+        assert_eq!(RollupKey::decode(&key), Some(one));
         let mut other = Vec::new();
         (texts[0], texts[1]) = ("a", "bc");
-        Key { texts, ..one }.encode(&mut other);
-        assert_ne!(Key::texts_of(&key), Key::texts_of(&other));
+        RollupKey { texts, ..one }.encode(&mut other);
+        assert_ne!(RollupKey::texts_of(&key), RollupKey::texts_of(&other));
         let charge = ChargeKey { limit: "a/b", key: "c", opened: 5 };
         charge.encode(&mut key);
         assert_eq!(ChargeKey::decode(&key), Some(charge));
