@@ -11,13 +11,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http::header::EXPECT;
-use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+
+use crate::caller_usage::UsagePermit;
 
 /// Seconds that a body may still come after its answer has left. It may be all but here, and the connection of use.
 const AFTER_ANSWER: i64 = 2;
@@ -72,19 +74,32 @@ const STILL_SENT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Leftover(oneshot::Receiver<Incoming>);
 
-impl Leftover {
-    /// Reads what is left of the body, within bounds, before an answer with this status is given.
-    ///
-    /// HTTP/2 clients write a body to its end before they look at the answer (Python's `httpcore`), or take a stream that was ended
-    /// while they wrote for a broken one (Node's `undici`): RFC 9113, section 8.1 allows the early end, and they lose the answer by it.
-    pub(crate) async fn discard(leftover: Option<Self>, status: StatusCode) {
-        let Some(leftover) = leftover else { return };
-        if status.is_client_error() || status.is_server_error() {
-            // Whoever is as slow as that gets its answer all the same.
-            let _ = timeout(DISCARD_MOST, leftover.read()).await;
-        }
+/// Reading what is left of a body before an error is answered.
+///
+/// HTTP/2 clients write a body to its end before they look at the answer (Python's `httpcore`), or take a stream that was ended
+/// while they wrote for a broken one (Node's `undici`): RFC 9113, section 8.1 allows the early end, and they lose the answer by it.
+#[derive(Debug)]
+pub(crate) struct Linger {
+    leftover: Leftover,
+    /// Among those that the caller may have at once: its call is over.
+    _place: UsagePermit,
+}
+
+impl Linger {
+    pub(crate) const fn new(leftover: Leftover, place: UsagePermit) -> Self {
+        Self { leftover, _place: place }
     }
 
+    /// Returns when the body has ended, or has had its time. An answer that is not settled holds what others share, and waits for nothing.
+    pub(crate) async fn over(linger: Option<Self>, is_settled: bool) {
+        if let Some(linger) = linger.filter(|_| is_settled) {
+            // Whoever is as slow as that gets its answer all the same.
+            let _ = timeout(DISCARD_MOST, linger.leftover.read()).await;
+        }
+    }
+}
+
+impl Leftover {
     async fn read(self) {
         // The provider that answered may read on, and then nothing is left; or it reads no more, and does not say so.
         let Ok(Ok(mut incoming)) = timeout(STILL_SENT, self.0).await else { return };

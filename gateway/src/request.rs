@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tollgate_policy::denial::Denial;
 
 use crate::attempt::Dispatch;
-use crate::caller_body::Leftover;
+use crate::caller_body::{Leftover, Linger};
 use crate::core::Core;
 use crate::fault::{self, Stage};
 use crate::identity::{self, Head};
@@ -34,6 +34,7 @@ pub(crate) async fn handle(
     let route =
         fault::caught(pin!(forward(&core, &session, request, &mut leftover, &mut account, &mut format)))
             .await;
+    let linger = account.linger(leftover, &route);
     let response = match route {
         Ok(answered) => metering::answer(account, answered, core, session, format).await,
         Err(denial) => {
@@ -41,7 +42,7 @@ pub(crate) async fn handle(
             reply::refusal(&denial, id, format, session.body_was_dropped()).map(ReplyBody::Full)
         }
     };
-    Leftover::discard(leftover, response.status()).await;
+    Linger::over(linger, response.body().is_settled()).await;
     response
 }
 
@@ -89,14 +90,13 @@ async fn forward(
     let (call, body) = body.permitted(permit)?;
     account.permitted(&call);
 
+    faults.at(Stage::Template);
+    let mut template = Template::new(head, &call.permit)?;
+
     faults.at(Stage::Hold);
     let hold = core.shared.quota.hold(&call.permit, &call.demand(), now);
     account.hold(hold.map_err(|denial| call.explained(denial))?);
-
-    faults.at(Stage::Template);
-    let (body, reservation) = body.render(&call, core.shared.limits.least());
-    let mut template = Template::new(head, &call.permit, body, reservation)?;
-    // Last: what the template refuses leaves no line.
+    template.carry(body.render(&call, core.shared.limits.least()), &call.permit);
     account.journal_hold()?;
 
     let dispatch = Dispatch { core, session, snapshot: &snapshot, call: &call, faults };

@@ -42,18 +42,13 @@ pub(crate) struct Template {
     replayable: bool,
     repeatable: bool,
     grpc: bool,
-    _room: BufferReservation,
+    room: BufferReservation,
 }
 
 impl Template {
     /// # Errors
     /// `bad_request` where the target cannot be written as a request line, `caller_token` where the caller's own token cannot be passed on.
-    pub(crate) fn new(
-        head: Head,
-        permit: &Permit,
-        mut body: OutBody,
-        reservation: BufferReservation,
-    ) -> Result<Self, Denial> {
+    pub(crate) fn new(head: Head, permit: &Permit) -> Result<Self, Denial> {
         let token = head.credentials.passed_on(permit, Timestamp::now())?;
         let target = permit.target();
         let mut line = String::with_capacity(target.path().len() + target.query().map_or(0, |q| q.len() + 1));
@@ -99,26 +94,28 @@ impl Template {
             }
             None => None,
         };
-        body.pass_trailers(|| Box::new(CallerTrailers::of(permit)));
-        let (takes_trailers, replayable) = (head.takes_trailers, body.again().is_some());
-        let repeatable = replayable && (is_idempotent(&head.method) || headers.contains_key(IDEMPOTENCY_KEY));
-        let grpc = is_grpc(&headers);
-        let (method, packed) = (head.method, PackedHeaders::pack(&headers));
-        let (headers, body) = (Some(headers), Some(body));
+        let repeatable = is_idempotent(&head.method) || headers.contains_key(IDEMPOTENCY_KEY);
         Ok(Self {
-            method,
+            method: head.method,
             path,
             aws_scope,
             token,
-            takes_trailers,
-            headers,
-            packed,
-            body,
-            replayable,
+            takes_trailers: head.takes_trailers,
+            packed: PackedHeaders::pack(&headers),
+            grpc: is_grpc(&headers),
+            headers: Some(headers),
+            body: None,
+            replayable: false,
             repeatable,
-            grpc,
-            _room: reservation,
+            room: BufferReservation::default(),
         })
+    }
+
+    /// Gives it the body to send, and the room that this takes up until it is no longer needed.
+    pub(crate) fn carry(&mut self, (mut body, room): (OutBody, BufferReservation), permit: &Permit) {
+        body.pass_trailers(|| Box::new(CallerTrailers::of(permit)));
+        self.replayable = body.again().is_some();
+        (self.body, self.room) = (Some(body), room);
     }
 
     /// Whether a further attempt could be made.
@@ -129,7 +126,7 @@ impl Template {
     /// Whether the call may be made twice: its method is idempotent (RFC 9110, section 9.2.2), or it has a key by which the provider knows
     /// it again; and its body is here.
     pub(crate) const fn is_repeatable(&self) -> bool {
-        self.repeatable
+        self.replayable && self.repeatable
     }
 
     /// Whether it is a call that there is over HTTP/2 alone.

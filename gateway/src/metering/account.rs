@@ -17,9 +17,11 @@ use tollgate_policy::name::Name;
 use tollgate_policy::price::Units;
 use tollgate_policy::target::Target;
 
+use super::answered::Answered;
 use super::inspected_body::InspectedBody;
 use super::permitted::PermittedCall;
 use super::recorder::Ending;
+use crate::caller_body::{Leftover, Linger};
 use crate::caller_usage::UsagePermit;
 use crate::core::Core;
 use crate::identity::CallerContext;
@@ -318,6 +320,18 @@ impl Account {
     /// Leave to read the answer to its end although the caller has gone.
     pub(super) fn drain(&self) -> Option<UsagePermit> {
         self.place.as_ref().and_then(|place| place.usage().drain())
+    }
+
+    /// For what an error leaves of a body, while its caller has not too many of these.
+    pub(crate) fn linger(
+        &self,
+        leftover: Option<Leftover>,
+        route: &Result<Box<Answered>, Denial>,
+    ) -> Option<Linger> {
+        let leftover = leftover?;
+        let is_error = route.as_ref().map_or(true, |answered| answered.head.status.as_u16() >= 400);
+        let place = if is_error { self.drain() } else { None };
+        Some(Linger::new(leftover, place?))
     }
 
     /// Closes the account of a call that Tollgate refused or could not complete.

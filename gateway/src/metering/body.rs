@@ -186,6 +186,11 @@ impl MeteredBody {
         }
     }
 
+    /// Whether its record is written.
+    pub(super) const fn is_settled(&self) -> bool {
+        matches!(self.state, AnswerState::Tail | AnswerState::Done)
+    }
+
     /// Whether enough was searched at once; it is counted anew from here.
     fn is_others_turn(&mut self) -> bool {
         let is_theirs = self.searched >= TURN;

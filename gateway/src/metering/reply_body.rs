@@ -16,6 +16,16 @@ pub(crate) enum ReplyBody {
     Metered(Box<MeteredBody>),
 }
 
+impl ReplyBody {
+    /// Whether the call behind it is settled and recorded, so that it holds nothing that others wait for.
+    pub(crate) const fn is_settled(&self) -> bool {
+        match self {
+            Self::Full(_) => true,
+            Self::Metered(body) => body.is_settled(),
+        }
+    }
+}
+
 impl Body for ReplyBody {
     type Data = Bytes;
     type Error = BodyError;
