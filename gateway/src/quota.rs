@@ -1,4 +1,4 @@
-//! Stage 10: what a permit's limits reserve before the call is sent.
+//! What a permit's limits reserve before the call is sent.
 //!
 //! The counts are shared by all cores, one lock per limit and key. Counted windows and concurrency are taken first, in the order of
 //! their ids, and given back if a later one refuses; the rates go last, because GCRA takes nothing back.

@@ -1,4 +1,4 @@
-//! Stage 5: who calls, worked out of what shows it: the client certificate of the connection.
+//! Who calls, worked out of what shows it: the client certificate of the connection.
 //!
 //! **Invariant:** a [`CallerContext`] is made only here, of a proof that holds at that moment under the trust in force.
 //!

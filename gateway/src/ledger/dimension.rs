@@ -2,7 +2,8 @@
 //!
 //! An entry is all that a new dimension takes, beside the code that fills it. It makes the field of [`Record`](super::Record), the member
 //! of its line and of the access log, what is read back of it, a part of the roll-up's key, a column of the store, a `--by` of `report`,
-//! and a filter and a column of `calls`.
+//! and a filter and a column of `calls`. What is to be known of a call that a crash interrupts stands in
+//! [`HoldLine`](super::HoldLine) too.
 
 use std::sync::Arc;
 
