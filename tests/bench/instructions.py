@@ -46,8 +46,7 @@ def of_one_call(bench, work, peer, flags):
         calls = bench.load(peer, connections=1, millis=seconds * 1000, **flags)["calls"]
         before = set(work.glob(f"{peer.name}.callgrind*"))
         control(peer.pid, "-d")
-        time.sleep(1)
-        threads = [functions(path) for path in set(work.glob(f"{peer.name}.callgrind*")) - before]
+        threads = [functions(path) for path in written(work, peer.name) - before]
         if not threads:
             raise SystemExit(f"{peer.name}: callgrind left no counts in {work}")
         counted.append((calls, max(threads, key=Counter.total)))
@@ -55,6 +54,18 @@ def of_one_call(bench, work, peer, flags):
     if many - few < 100:
         raise SystemExit(f"{peer.name}: only {many - few} calls were counted")
     return {name: (long[name] - short[name]) / (many - few) for name in long | short}
+
+
+def written(work, name):
+    """The files of counts, once they grow no more: callgrind writes them when its program next has something to do."""
+    def sizes():
+        return {path: path.stat().st_size for path in work.glob(f"{name}.callgrind*")}
+
+    before, now = None, sizes()
+    while before != now:
+        time.sleep(2)
+        before, now = now, sizes()
+    return set(now)
 
 
 def functions(path):
@@ -65,7 +76,7 @@ def functions(path):
             name = line[3:]
         elif line.startswith("calls="):
             is_callee = True
-        elif line[:1].isdigit() or line[:1] in "+-*":
+        elif line and (line[0].isdigit() or line[0] in "+-*"):
             if not is_callee and name:
                 counts[name] += int(line.split()[1])
             is_callee = False
