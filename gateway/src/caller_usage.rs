@@ -15,6 +15,8 @@ use tollgate_policy::caller::Identity;
 
 /// Most drains at once of one caller.
 const DRAINS: u64 = 64;
+/// Most errors at once of one caller that wait for the rest of a body.
+const LINGERS: u64 = 64;
 const ROOM_STEP: u64 = 16 << 10;
 /// A body up to this is small.
 const SMALL: u64 = 64 << 10;
@@ -92,6 +94,7 @@ impl CallerUsages {
             connections: AtomicU64::default(),
             calls: AtomicU64::default(),
             drains: AtomicU64::default(),
+            lingers: AtomicU64::default(),
             reading: Arc::new(Semaphore::new(1)),
             held: HeldCounts::default(),
             namespace,
@@ -119,6 +122,7 @@ pub(crate) struct CallerUsage {
     connections: AtomicU64,
     calls: AtomicU64,
     drains: AtomicU64,
+    lingers: AtomicU64,
     reading: Arc<Semaphore>,
     held: HeldCounts,
     namespace: Arc<HeldCounts>,
@@ -137,6 +141,16 @@ impl CallerUsage {
 
     pub(crate) fn drain(self: &Arc<Self>) -> Option<UsagePermit> {
         UsagePermit::take(self, |usage| &usage.drains, DRAINS)
+    }
+
+    pub(crate) fn linger(self: &Arc<Self>) -> Option<UsagePermit> {
+        UsagePermit::take(self, |usage| &usage.lingers, LINGERS)
+    }
+
+    /// The largest body that this caller can hold while nobody else holds any.
+    pub(crate) fn largest_body(&self) -> u64 {
+        let Bounds { held, held_of_one, .. } = self.all.bounds;
+        held_of_one.min(large_room(held) / 3).saturating_sub(ROOM_STEP)
     }
 
     /// Waits for this caller's turn to have a large body parsed: one at a time, so that its bodies wait for each other,
@@ -161,8 +175,7 @@ impl CallerUsage {
 
     fn is_within_share(&self, size: Size) -> bool {
         let Bounds { held, held_of_one, .. } = self.all.bounds;
-        let small = held / SMALL_PART;
-        let room = if size == Size::Small { small } else { held - small };
+        let room = if size == Size::Small { held / SMALL_PART } else { large_room(held) };
         let [own, namespace, domain, all] = self.groups().map(|group| group.bytes(size));
         let own_in_all = self.held.bytes(Size::Small) + self.held.bytes(Size::Large);
         if all > room || own_in_all > held_of_one {
@@ -178,6 +191,11 @@ impl CallerUsage {
         let left_to_namespace = (left_to_domain * 2 / 5).saturating_sub(namespace);
         own <= left_to_namespace / 3
     }
+}
+
+/// What of `held` bytes large bodies may have.
+const fn large_room(held: u64) -> u64 {
+    held - held / SMALL_PART
 }
 
 /// A place among what a caller may have at once; given back on drop.
@@ -303,6 +321,10 @@ mod tests {
         let rooms = fill(&usage);
         assert_eq!(rooms.len(), 18, "of 56 MiB for large bodies");
         drop(rooms);
+        assert!(usage.largest_body() < 56 * MIB / 3 && usage.largest_body() > 18 * MIB);
+        let mut room = BufferReservation::of(Some(usage.largest_body()));
+        assert!(room.grow(usage.largest_body(), &usage));
+        drop(room);
         assert_eq!(usages.all.held.bytes(Size::Large), 0);
         assert_eq!(fill(&usage).len(), 18);
     }

@@ -330,8 +330,8 @@ impl Account {
     ) -> Option<Linger> {
         let leftover = leftover?;
         let is_error = route.as_ref().map_or(true, |answered| answered.head.status.as_u16() >= 400);
-        let place = if is_error { self.drain() } else { None };
-        Some(Linger::new(leftover, place?))
+        let usage = self.place.as_ref().filter(|_| is_error).map(UsagePermit::usage);
+        Some(Linger::new(leftover, usage?.linger()?))
     }
 
     /// Closes the account of a call that Tollgate refused or could not complete.

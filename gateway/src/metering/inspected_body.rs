@@ -74,7 +74,8 @@ pub(crate) async fn read(
     usage: &Arc<CallerUsage>,
     shared: &Shared,
 ) -> Result<InspectedBody, Denial> {
-    let limit = shared.limits.body_bytes;
+    let share = usize::try_from(usage.largest_body()).unwrap_or(usize::MAX);
+    let limit = shared.limits.body_bytes.min(share);
     let headers = &head.headers;
     let endpoint = admission.endpoint().filter(|_| admission.reads_body());
     let signed = action::Signed::of(admission, head);
@@ -196,7 +197,10 @@ pub(crate) fn too_slow() -> Denial {
 }
 
 fn too_large() -> Denial {
-    Denial::new(Reason::BodyTooLarge, "the request body is larger than the gateway reads (limits.bodyBytes)")
+    Denial::new(
+        Reason::BodyTooLarge,
+        "the request body is larger than the gateway reads (limits.bodyBytes, or one caller's part of limits.heldBytes)",
+    )
 }
 
 impl InspectedBody {

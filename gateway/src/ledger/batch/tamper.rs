@@ -30,7 +30,20 @@ pub(crate) fn parse(bytes: &[u8]) -> Segment {
     Segment { batches }
 }
 
+impl NewBatch {
+    /// Makes it say that it has one entry more than it has.
+    pub(crate) fn miscount(&mut self) {
+        self.count += 1;
+    }
+}
+
 impl Segment {
+    /// The head behind its last batch.
+    pub(crate) fn head(&self) -> Head {
+        Head::from_bytes(self.batches.last().and_then(|batch| batch.get(batch.len() - HEAD..)).unwrap())
+            .unwrap()
+    }
+
     pub(crate) fn bytes(&self) -> Vec<u8> {
         [&MAGIC[..], &self.batches.concat()].concat()
     }

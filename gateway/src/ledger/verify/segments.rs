@@ -172,6 +172,9 @@ fn broken(batch: &Batch<'_>, head: Head) -> Option<(u64, String)> {
         return Some((number, format!("the entry at byte {offset} is damaged or was changed")));
     }
     let start = batch.start;
+    if batch.entries().count() as u64 != batch.count {
+        return Some((1, format!("the batch at byte {start} has not as many entries as it says")));
+    }
     (!batch.follows(head)).then(|| {
         (1, format!("the batch at byte {start} does not follow the one before it: one of them was changed, removed, added or moved"))
     })

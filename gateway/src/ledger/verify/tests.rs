@@ -151,6 +151,20 @@ fn of_several_entries_in_one_batch_the_damaged_one_is_named_and_a_forged_one_by_
 }
 
 #[test]
+fn a_batch_that_is_chained_and_has_fewer_entries_than_it_says_is_found() {
+    let bed = Bed::new();
+    let mut batch = NewBatch::default();
+    batch.append(Kind::Record, |entry| entry.extend_from_slice(b"{}"));
+    batch.miscount();
+    edit(&bed.segments()[3], |segment| {
+        batch.close(segment.head());
+        segment.batches.push(batch.bytes().to_vec());
+    });
+    let findings = bed.verify().findings;
+    assert!(findings.iter().any(|finding| finding.what.contains("as many entries")), "{findings:?}");
+}
+
+#[test]
 fn a_removed_batch_is_found_at_its_place() {
     let bed = Bed::new();
     let path = &bed.segments()[3];
