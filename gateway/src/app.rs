@@ -23,7 +23,7 @@ use tollgate_policy::model::{Interval, Problem};
 use tollgate_secrets::{Observations, Observer, Secrets, VersionKey};
 use zeroize::Zeroizing;
 
-use self::cores::{Cores, Door};
+use self::cores::{Cores, ListenerSockets};
 use self::reload::Reload;
 use self::signals::{Asked, Signals};
 use crate::admin::{self, Admin, Views};
@@ -33,7 +33,7 @@ use crate::core::{Shared, Throttles};
 use crate::drain::Drain;
 use crate::files::DirectoryLock;
 use crate::identity::{FilesInForce, IdentityFiles};
-use crate::keys::KeyPools;
+use crate::key_health::KeyPools;
 use crate::ledger::{Balances, Keep, Ledger, LedgerError, Recovered};
 use crate::listener;
 use crate::memory;
@@ -60,7 +60,7 @@ pub struct App {
     control: Runtime,
     shared: Arc<Shared>,
     cores: Cores,
-    keeper: Keeper,
+    keeper: LedgerThread,
     auditor: Auditor,
     _lock: DirectoryLock,
     settings: Settings,
@@ -187,7 +187,7 @@ impl App {
         let mut doors = Vec::new();
         for listener in &settings.listeners {
             let tls = listener::server_config(&shared.trust, Arc::clone(&certificate), listener)?;
-            doors.push(Door::bind(listener, tls, count)?);
+            doors.push(ListenerSockets::bind(listener, tls, count)?);
         }
         let admin_socket = control.block_on(bind_admin(settings.admin.address))?;
         let admin_address = admin_socket.local_addr()?;
@@ -203,7 +203,7 @@ impl App {
             control,
             shared,
             cores,
-            keeper: Keeper::start(Arc::clone(&ledger), keep_of(&settings))?,
+            keeper: LedgerThread::start(Arc::clone(&ledger), keep_of(&settings))?,
             auditor,
             _lock: lock,
             settings,
@@ -337,12 +337,12 @@ fn say_recovered(found: Recovered) {
 
 /// The thread that keeps the ledger: everything of it that waits for the disk.
 #[derive(Debug)]
-struct Keeper {
+struct LedgerThread {
     stop: mpsc::Sender<()>,
     thread: JoinHandle<Result<(), LedgerError>>,
 }
 
-impl Keeper {
+impl LedgerThread {
     fn start(ledger: Arc<Ledger>, keep: Keep) -> anyhow::Result<Self> {
         let (stop, stopped) = mpsc::channel();
         let thread =

@@ -25,13 +25,13 @@ use crate::error;
 use crate::fault::{Faults, Stage};
 use crate::identity;
 use crate::injection::{Injected, Template};
+use crate::key_health::SelectedKey;
 use crate::key_selector::KeySelector;
-use crate::keys::SelectedKey;
 use crate::metering::{self, Account, PermittedCall};
 use crate::session::Session;
 use crate::snapshot::Snapshot;
 use crate::upstream::{
-    AlpnOffer, Answer, Bucket, ClientCert, Fate, Peer, PeerOptions, TlsParams, Unanswered, Upload,
+    AlpnOffer, Answer, Bucket, ClientCert, Peer, PeerOptions, SendFate, TlsParams, Unanswered, Upload,
     UpstreamError,
 };
 
@@ -303,16 +303,16 @@ fn unanswered_by(
     let fate = unanswered.fate();
     let returned = unanswered.returned.take();
     match fate {
-        Fate::Unsent => {
+        SendFate::Unsent => {
             account.unsent();
             if let Some(body) = returned {
                 template.restore(body);
             }
             Unsent::Again(error::upstream(&UpstreamError::Unsent))
         }
-        Fate::Unprocessed | Fate::NeedsHttp1 => {
+        SendFate::Unprocessed | SendFate::NeedsHttp1 => {
             account.unsent();
-            if fate == Fate::NeedsHttp1 && !template.is_grpc() {
+            if fate == SendFate::NeedsHttp1 && !template.is_grpc() {
                 kept.need_http1();
             }
             match fail(account, &unanswered.into_error()) {
@@ -320,11 +320,11 @@ fn unanswered_by(
                 failed => failed,
             }
         }
-        Fate::Died => match fail(account, &unanswered.into_error()) {
+        SendFate::Died => match fail(account, &unanswered.into_error()) {
             Unsent::Failed(denial) => Unsent::Died(denial),
             failed => failed,
         },
-        Fate::Unknown => fail(account, &unanswered.into_error()),
+        SendFate::Unknown => fail(account, &unanswered.into_error()),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::caller_usage::CallerUsages;
 use crate::drain::Drain;
 use crate::identity::Trust;
 use crate::injection::InjectionCache;
-use crate::keys::KeyPools;
+use crate::key_health::KeyPools;
 use crate::ledger::Journal;
 use crate::log_throttle::LogThrottle;
 use crate::metering::Recorder;

@@ -8,7 +8,7 @@ use tollgate_policy::name::Name;
 use tollgate_policy::policy::{Inject, Injection, Policy, StoreKind};
 use tollgate_secrets::{CredentialStatus, Failure, Health};
 
-use crate::keys::KeyStatus;
+use crate::key_health::KeyStatus;
 
 /// One key of a credential. What only a running gateway knows is absent elsewhere.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

@@ -144,9 +144,9 @@ pub(crate) fn ends(all: &[Dated]) -> Vec<(Purpose, String, Timestamp)> {
 
 /// What was said already: each thing is said once, and again after it was gone.
 #[derive(Debug, Default)]
-pub(crate) struct Said(HashSet<String>);
+pub(crate) struct SaidWarnings(HashSet<String>);
 
-impl Said {
+impl SaidWarnings {
     /// What is new since it was last asked.
     pub(crate) fn news(&mut self, all: Vec<String>) -> Vec<String> {
         let before = std::mem::replace(&mut self.0, all.iter().cloned().collect());
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn each_change_of_a_certificate_is_said_once() {
-        let mut said = Said::default();
+        let mut said = SaidWarnings::default();
         let all = [dated("a.pem", 0, 20), dated("b.pem", 0, 90)];
         let mut news = |all: &[Dated], hour| {
             said.news(all.iter().filter_map(|dated| dated.warning(at(hour), Duration::ZERO)).collect())

@@ -28,7 +28,7 @@ pub(crate) use self::scrub::{Scrubber, Seen, answer_head, answer_trailers, forge
 pub(crate) use self::sigv4::has_digest;
 pub(crate) use self::template::{Template, is_grpc};
 use crate::identity;
-use crate::keys::SelectedKey;
+use crate::key_health::SelectedKey;
 use crate::ledger::Position;
 use crate::upstream::{Answer, OutBody, Peer, Unanswered};
 

@@ -16,7 +16,7 @@ use tollgate_policy::policy::Credential;
 use tollgate_secrets::{Secret, Version};
 
 use crate::core::Core;
-use crate::keys::{Exclusion, ExclusionKind, SelectedKey};
+use crate::key_health::{Exclusion, ExclusionKind, SelectedKey};
 use crate::upstream::Answer;
 
 /// An error body that is longer says nothing of a key.

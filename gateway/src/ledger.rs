@@ -14,6 +14,7 @@ mod bounded;
 mod calls;
 mod cat;
 mod chain;
+mod correction;
 pub(crate) mod dimension;
 mod error;
 mod journal;
@@ -30,7 +31,6 @@ pub(crate) mod rollup;
 pub(crate) mod samples;
 pub(crate) mod seal;
 pub(crate) mod segment;
-mod settle;
 pub(crate) mod store;
 #[cfg(test)]
 mod tests;
@@ -44,9 +44,10 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
-pub(crate) use batch::{Batches, Kind, NewBatch};
-pub use calls::{Call, Object, Reading, Wanted, find};
+pub(crate) use batch::{Batches, EntryKind, NewBatch};
+pub use calls::{Call, CallLookup, Object, Wanted, find};
 pub use cat::{Printed, Unprinted};
+pub use correction::{Correction, Signature, settle};
 pub use dimension::Dimension;
 pub use error::LedgerError;
 pub(crate) use error::chain;
@@ -59,7 +60,6 @@ pub use record::{Attempt, Bounded, Charge, HoldLine, Outcome, Record, RecordId, 
 pub use recover::Recovered;
 pub use retention::Keep;
 pub use segment::SegmentHead;
-pub use settle::{Correction, Signature, settle};
 pub use verify::{Verification, verify};
 
 use journal::Reserve;
@@ -141,7 +141,7 @@ impl Ledger {
         let balances = store.balances(now.saturating_sub(LONGEST_WINDOW).unwrap_or(Timestamp::MIN))?;
         store.impatient()?;
         // A correction may be under way.
-        let whole = |name: &str, entries: u64| entries > 1 || !segment::is_of(name, settle::WHO);
+        let whole = |name: &str, entries: u64| entries > 1 || !segment::is_of(name, correction::WHO);
         let known = store.known().into_iter().filter(|(name, (_, entries))| whole(name, *entries));
         let segments = known.map(|(name, _)| (name, false)).collect();
         let unsealed = tips.into_iter().map(|head| (Arc::clone(&head.segment), head)).collect();

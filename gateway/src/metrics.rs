@@ -10,7 +10,7 @@ use tollgate_policy::name::Name;
 use tollgate_secrets::{CredentialStatus, Health, IssuerHealth, StoreHealth};
 
 use crate::expiry::Purpose;
-use crate::keys::KeyStatus;
+use crate::key_health::KeyStatus;
 use crate::quota::LimitUsage;
 use crate::stats::{BUCKETS, Durations, Series, Sums, Totals};
 

@@ -53,7 +53,7 @@ pub struct Demand {
 /// The counts behind every limit of the policy.
 #[derive(Debug, Default)]
 pub struct Quota {
-    table: ArcSwap<Table>,
+    table: ArcSwap<CellTable>,
     /// Held by whoever makes the next table.
     writer: Mutex<()>,
 }
@@ -76,7 +76,7 @@ pub struct LimitUsage {
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct CellTable {
     /// By the address of the grant, which cannot be another's while it is kept alive here.
     plans: Map<usize, (Arc<Grant>, Arc<Plan>)>,
     registry: Registry,
@@ -164,7 +164,7 @@ impl Quota {
             (address(grant), (Arc::clone(grant), Arc::new(registry.plan(&grant.limits))))
         };
         let plans = policy.grants().map(plan).collect();
-        self.table.store(Arc::new(Table { plans, registry }));
+        self.table.store(Arc::new(CellTable { plans, registry }));
     }
 
     /// The plan of a grant that is not the table's: a call that was admitted under another generation of the policy. Its limits
@@ -175,7 +175,7 @@ impl Quota {
         let mut registry = old.registry.clone();
         let plan = Arc::new(registry.plan(limits));
         if registry.len() > old.registry.len() {
-            self.table.store(Arc::new(Table { plans: old.plans.clone(), registry }));
+            self.table.store(Arc::new(CellTable { plans: old.plans.clone(), registry }));
         }
         plan
     }

@@ -19,7 +19,7 @@ use tollgate_policy::target::Target;
 
 use self::aws::AwsProtocol;
 use self::form::RefusalText;
-use crate::identity::Head;
+use crate::identity::RequestHead;
 use crate::injection;
 use crate::ledger::RecordId;
 
@@ -134,7 +134,7 @@ impl ErrorFormat {
     }
 
     /// Who signs for AWS reads the errors of AWS, whatever is called.
-    pub(crate) fn read(&mut self, head: &Head) {
+    pub(crate) fn read(&mut self, head: &RequestHead) {
         if let Some(scope) = head.aws_scope.as_ref().filter(|_| self.form == Form::Problem) {
             self.form = Form::Aws(AwsProtocol::of(scope, &head.headers));
         }

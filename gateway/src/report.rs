@@ -25,7 +25,7 @@ use crate::table::Page;
 pub(crate) use csv::{cell, record};
 pub use period::instant;
 pub use query::report;
-pub use totals::Totals;
+pub use totals::ReportTotals;
 
 /// What lines are told apart by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +111,7 @@ pub struct ReportLine {
     /// One value for each dimension asked for; empty where there is none.
     pub keys: Vec<String>,
     /// The sums.
-    pub totals: Totals,
+    pub totals: ReportTotals,
 }
 
 /// A report: lines in the order of time where they are told apart by it, else and then by descending cost.
@@ -122,7 +122,7 @@ pub struct Report {
     /// The lines.
     pub lines: Vec<ReportLine>,
     /// Their sum.
-    pub total: Totals,
+    pub total: ReportTotals,
 }
 
 impl Report {

@@ -14,7 +14,7 @@ use crate::attempt::Dispatch;
 use crate::caller_body::{Leftover, Linger};
 use crate::core::Core;
 use crate::fault::{self, Stage};
-use crate::identity::{self, Head};
+use crate::identity::{self, RequestHead};
 use crate::injection::{self, Template};
 use crate::metering::{self, Account, Answered, ReplyBody};
 use crate::reply::{self, ErrorFormat};
@@ -60,7 +60,7 @@ async fn forward(
     let snapshot = core.snapshot()?;
 
     faults.at(Stage::Identity);
-    let head = Head::read(parts, core.shared.limits.head_bytes)?;
+    let head = RequestHead::read(parts, core.shared.limits.head_bytes)?;
     format.read(&head);
     let (trust, usages) = (&core.shared.trust, &core.shared.usages);
     let context = identity::authenticate(&session.proofs, trust, usages, &snapshot, account.begun())?;

@@ -227,13 +227,13 @@ struct Access {
 
 impl<S: Subscriber> Layer<S> for Access {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        event.record(&mut Line(self));
+        event.record(&mut AccessLine(self));
     }
 }
 
-struct Line<'a>(&'a Access);
+struct AccessLine<'a>(&'a Access);
 
-impl Visit for Line<'_> {
+impl Visit for AccessLine<'_> {
     fn record_bytes(&mut self, field: &Field, value: &[u8]) {
         if field.name() != "record" {
             return;

@@ -31,4 +31,4 @@ pub(crate) use self::peer::{Answer, Lease, Peer, PeerOptions, TlsParams};
 pub(crate) use self::pool::{Bucket, Pool};
 pub(crate) use self::resolve::{LookupError, Resolver};
 pub(crate) use self::tls::{CaState, TlsClient, TlsClients, ca_state};
-pub(crate) use self::unanswered::{Fate, Unanswered};
+pub(crate) use self::unanswered::{SendFate, Unanswered};

@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tollgate_tests::provider::{chat_chunk, chat_completion, chat_usage_chunk};
 use tollgate_tests::wire::{self, Flags};
-use tollgate_tests::{Authority, World};
+use tollgate_tests::{Authority, Sandbox};
 
 const BIG: usize = 10 << 20;
 const EVENTS: usize = 50;
@@ -43,12 +43,12 @@ fn main() {
 
 /// Prints the folder with the certificates: `prod.acme.pem`, `pki.pem`, `gateway`, `provider` and `caller`, `.crt` and `.key`.
 fn pki() {
-    let world = World::new();
-    let (prod, pki) = (Authority::new(&world, "prod.acme"), Authority::new(&world, "pki"));
-    pki.issue(&world, "gateway", &tollgate_tests::Leaf::server(&["localhost"]));
-    pki.issue(&world, "provider", &tollgate_tests::Leaf::server(&["api.openai.test"]));
-    prod.issue(&world, "caller", &tollgate_tests::Leaf::svid("spiffe://prod.acme/ns/checkout/sa/web"));
-    println!("{}", world.inputs().display());
+    let sandbox = Sandbox::new();
+    let (prod, pki) = (Authority::new(&sandbox, "prod.acme"), Authority::new(&sandbox, "pki"));
+    pki.issue(&sandbox, "gateway", &tollgate_tests::Leaf::server(&["localhost"]));
+    pki.issue(&sandbox, "provider", &tollgate_tests::Leaf::server(&["api.openai.test"]));
+    prod.issue(&sandbox, "caller", &tollgate_tests::Leaf::svid("spiffe://prod.acme/ns/checkout/sa/web"));
+    println!("{}", sandbox.inputs().display());
 }
 
 async fn serve(flags: &Flags) {

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tollgate_tests::bao::Bao;
+use tollgate_tests::fixture::{CHAT_ONLY, CHECKOUT};
 use tollgate_tests::gateway::eventually;
 use tollgate_tests::ledger::Segment;
 use tollgate_tests::provider::{self, chat};
 use tollgate_tests::resources::{credential, destination, grant, vault_store};
-use tollgate_tests::stand::{CHAT_ONLY, CHECKOUT};
-use tollgate_tests::{Client, Gateway, Plan, Reply, Stand, Upstream, needs};
+use tollgate_tests::{Client, Fixture, Gateway, Plan, Reply, Upstream, needs};
 
 const CHAT: &str = "/up/v1/chat/completions";
 
@@ -38,27 +38,27 @@ async fn told(gateway: &Gateway, word: &str) {
     eventually(word, || turns(&trail(gateway)).last() == Some(&word)).await;
 }
 
-fn files(stand: &Stand) -> Vec<PathBuf> {
-    let folder = stand.gateway.home().join("data/audit/journal");
+fn files(fixture: &Fixture) -> Vec<PathBuf> {
+    let folder = fixture.gateway.home().join("data/audit/journal");
     let mut paths: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     paths
 }
 
-fn assert_good(stand: &Stand) {
-    let output = stand.gateway.tollgate(&["audit", "verify"]);
+fn assert_good(fixture: &Fixture) {
+    let output = fixture.gateway.tollgate(&["audit", "verify"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
-fn assert_noticed(stand: &Stand, what: &str) {
-    let output = stand.gateway.tollgate(&["audit", "verify"]);
+fn assert_noticed(fixture: &Fixture, what: &str) {
+    let output = fixture.gateway.tollgate(&["audit", "verify"]);
     assert!(!output.status.success(), "{what} went unnoticed: {}", String::from_utf8_lossy(&output.stdout));
 }
 
-/// A stand whose key is in OpenBao, and is read anew every second. The provider takes any key, until it refuses all.
-async fn stand(bao: &Bao, plan: Plan, refuses: Arc<AtomicBool>) -> Stand {
+/// A fixture whose key is in OpenBao, and is read anew every second. The provider takes any key, until it refuses all.
+async fn fixture(bao: &Bao, plan: Plan, refuses: Arc<AtomicBool>) -> Fixture {
     bao.put("llm/up", "api_key", &plan.key).await;
-    let token = bao.reader_token(&plan.world).await;
+    let token = bao.reader_token(&plan.sandbox).await;
     let upstream =
         Upstream::http(&plan.server, &["http/1.1"], move |_| match refuses.load(Ordering::SeqCst) {
             true => provider::wrong_key(),
@@ -70,7 +70,7 @@ async fn stand(bao: &Bao, plan: Plan, refuses: Arc<AtomicBool>) -> Stand {
         + &vault_store("bao", &bao.address(), bao.ca(), &token)
         + &credential("up-key", "up", from, "{bearer: {}}")
         + &grant("checkout-up", "spiffe://prod.acme/ns/checkout/sa/*", "up", "up-key", CHAT_ONLY);
-    let settings = plan.settings.clone().resource("stand.yaml", text);
+    let settings = plan.settings.clone().resource("fixture.yaml", text);
     Plan { settings, ..plan }.start_with(upstream).await
 }
 
@@ -88,18 +88,18 @@ async fn until_answered(client: &Client) {
 async fn a_rotation_an_outage_and_a_revocation_stand_in_the_trail_in_order() {
     needs!(Bao::installed());
     let plan = Plan::openai(CHAT_ONLY);
-    let bao = Bao::start(&plan.world).await;
-    let (next, refuses) = (plan.world.canary("next"), Arc::new(AtomicBool::new(false)));
-    let mut stand = stand(&bao, plan, refuses.clone()).await;
-    let client = stand.checkout();
+    let bao = Bao::start(&plan.sandbox).await;
+    let (next, refuses) = (plan.sandbox.canary("next"), Arc::new(AtomicBool::new(false)));
+    let mut fixture = fixture(&bao, plan, refuses.clone()).await;
+    let client = fixture.checkout();
     client.post(CHAT, &chat(50)).await.assert_status(200);
-    assert_eq!(words(&trail(&stand.gateway)), ["fetched"], "written before its first use");
+    assert_eq!(words(&trail(&fixture.gateway)), ["fetched"], "written before its first use");
 
     bao.put("llm/up", "api_key", &next).await;
-    told(&stand.gateway, "rotated").await;
+    told(&fixture.gateway, "rotated").await;
     bao.seal().await;
     // The value in use is ended by its age, which is a line of its own behind that of the store.
-    eventually("the value ends", || turns(&trail(&stand.gateway)).len() == 4).await;
+    eventually("the value ends", || turns(&trail(&fixture.gateway)).len() == 4).await;
     client.post(CHAT, &chat(50)).await.assert_refused(503, "secret_unavailable");
     bao.unseal().await;
     until_answered(&client).await;
@@ -107,9 +107,9 @@ async fn a_rotation_an_outage_and_a_revocation_stand_in_the_trail_in_order() {
     client.post(CHAT, &chat(50)).await.assert_refused(502, "credential_rejected");
     refuses.store(false, Ordering::SeqCst);
     bao.delete("llm/up").await;
-    told(&stand.gateway, "revoked").await;
+    told(&fixture.gateway, "revoked").await;
 
-    let entries = trail(&stand.gateway);
+    let entries = trail(&fixture.gateway);
     assert_eq!(
         turns(&entries),
         ["fetched", "rotated", "unavailable", "unavailable", "recovered", "fetched", "rejected", "revoked"]
@@ -121,9 +121,9 @@ async fn a_rotation_an_outage_and_a_revocation_stand_in_the_trail_in_order() {
     assert_eq!((&turn(3)["version"], &turn(3)["reason"]), (&"2".into(), &"sealed".into()));
     assert_eq!((&turn(7)["version"], &turn(7)["reason"]), (&"2".into(), &"not_found".into()));
 
-    assert!(stand.gateway.stop().success());
+    assert!(fixture.gateway.stop().success());
     let uses: Vec<Value> =
-        trail(&stand.gateway).into_iter().filter(|entry| entry["count"].is_u64()).collect();
+        trail(&fixture.gateway).into_iter().filter(|entry| entry["count"].is_u64()).collect();
     let use_of = |what: &str, version: &str| {
         let found = uses.iter().find(|entry| entry["what"] == what && entry["version"] == version);
         found.unwrap_or_else(|| panic!("{what} {version}: {uses:#?}"))
@@ -141,22 +141,22 @@ async fn a_rotation_an_outage_and_a_revocation_stand_in_the_trail_in_order() {
         reasons.contains(&"secret_unavailable") && reasons.contains(&"credential_rejected"),
         "{reasons:?}"
     );
-    assert_good(&stand);
-    stand.world.assert_swept();
+    assert_good(&fixture);
+    fixture.sandbox.assert_swept();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trail_that_was_changed_cut_or_removed_is_noticed_also_after_a_kill() {
-    let mut stand = Plan::new().start(|_| Reply::status(200)).await;
-    stand.checkout().get("/up/x").await.assert_status(200);
-    stand.gateway.kill();
-    assert_eq!(words(&trail(&stand.gateway)), ["fetched"], "a crash does not lose it");
-    stand.gateway.restart().await;
-    stand.checkout().get("/up/x").await.assert_status(200);
-    assert!(stand.gateway.stop().success());
-    assert_eq!(words(&trail(&stand.gateway)), ["fetched", "fetched", "injected"]);
-    assert_good(&stand);
-    for path in files(&stand) {
+    let mut fixture = Plan::new().start(|_| Reply::status(200)).await;
+    fixture.checkout().get("/up/x").await.assert_status(200);
+    fixture.gateway.kill();
+    assert_eq!(words(&trail(&fixture.gateway)), ["fetched"], "a crash does not lose it");
+    fixture.gateway.restart().await;
+    fixture.checkout().get("/up/x").await.assert_status(200);
+    assert!(fixture.gateway.stop().success());
+    assert_eq!(words(&trail(&fixture.gateway)), ["fetched", "fetched", "injected"]);
+    assert_good(&fixture);
+    for path in files(&fixture) {
         let whole = Segment::read(&path);
         let (mut damaged, mut forged) = (whole.clone(), whole.clone());
         assert!(damaged.replace("fetched", "revoked", false));
@@ -171,13 +171,13 @@ async fn a_trail_that_was_changed_cut_or_removed_is_noticed_also_after_a_kill() 
             ("a missing batch", missing),
         ] {
             segment.write(&path);
-            assert_noticed(&stand, what);
+            assert_noticed(&fixture, what);
         }
         fs::remove_file(&path).unwrap();
-        assert_noticed(&stand, "a missing segment");
+        assert_noticed(&fixture, "a missing segment");
         whole.write(&path);
     }
-    assert_good(&stand);
-    fs::rename(stand.gateway.home().join("data/audit"), stand.gateway.home().join("tmp/audit")).unwrap();
-    assert_noticed(&stand, "a trail that is gone");
+    assert_good(&fixture);
+    fs::rename(fixture.gateway.home().join("data/audit"), fixture.gateway.home().join("tmp/audit")).unwrap();
+    assert_noticed(&fixture, "a trail that is gone");
 }

@@ -5,22 +5,22 @@ use std::time::Duration;
 
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use serde_json::{Value, json};
+use tollgate_tests::fixture::CHAT_ONLY;
 use tollgate_tests::gateway::eventually;
 use tollgate_tests::provider::{chat, chat_completion};
-use tollgate_tests::stand::CHAT_ONLY;
-use tollgate_tests::{Answer, Plan, Protocol, Reply, Stand};
+use tollgate_tests::{Answer, Fixture, Plan, Protocol, Reply};
 
 const CHAT: &str = "/up/v1/chat/completions";
 const WIDE: &str = "  allow: {methods: [GET, POST, DELETE], paths: [\"/v1/**\"], models: [gpt-5-mini]}\n  limits: [{tokens: 1000000, per: day}]\n";
 
 async fn send(
-    stand: &Stand,
+    fixture: &Fixture,
     protocol: Protocol,
     path: &str,
     body: impl Into<bytes::Bytes>,
     headers: &[(&str, &str)],
 ) -> Answer {
-    let client = stand.checkout();
+    let client = fixture.checkout();
     let mut request = client.request(http::Method::POST, path, body);
     request.headers_mut().insert(CONTENT_TYPE, "application/json".parse().unwrap());
     for (name, value) in headers {
@@ -33,7 +33,7 @@ async fn send(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_parsers_may_read_differently_is_refused_before_it_leaves() {
-    let stand = Plan::openai(&format!("{CHAT_ONLY}  limits: [{{tokens: 1000000, per: day}}]\n"))
+    let fixture = Plan::openai(&format!("{CHAT_ONLY}  limits: [{{tokens: 1000000, per: day}}]\n"))
         .start_openai(9, 2)
         .await;
     let messages = r#""messages":[{"role":"user","content":"hi"}],"max_completion_tokens":9"#;
@@ -75,7 +75,7 @@ async fn a_body_that_parsers_may_read_differently_is_refused_before_it_leaves() 
     for (body, status, reason) in cases {
         for protocol in Protocol::BOTH {
             let shown = String::from_utf8_lossy(&body).into_owned();
-            let answer = send(&stand, protocol, CHAT, body.clone(), &[]).await;
+            let answer = send(&fixture, protocol, CHAT, body.clone(), &[]).await;
             assert_eq!(
                 (answer.status.as_u16(), answer.header("x-tollgate-reason")),
                 (status, reason),
@@ -84,19 +84,19 @@ async fn a_body_that_parsers_may_read_differently_is_refused_before_it_leaves() 
             );
         }
     }
-    assert_eq!(stand.upstream.count(), 0);
+    assert_eq!(fixture.upstream.count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_we_cannot_read_is_415_where_models_or_money_are_limited() {
-    let stand = Plan::openai(CHAT_ONLY).start_openai(9, 2).await;
+    let fixture = Plan::openai(CHAT_ONLY).start_openai(9, 2).await;
     let body = chat(9).to_string();
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(body.as_bytes()).unwrap();
     let gzip = gzip.finish().unwrap();
     for encoding in ["gzip", "br", "x-unknown", "identity, gzip"] {
         let answer =
-            send(&stand, Protocol::H1, CHAT, gzip.clone(), &[(CONTENT_ENCODING.as_str(), encoding)]).await;
+            send(&fixture, Protocol::H1, CHAT, gzip.clone(), &[(CONTENT_ENCODING.as_str(), encoding)]).await;
         answer.assert_refused(415, "unsupported_encoding");
     }
     for kind in [
@@ -105,41 +105,41 @@ async fn a_body_that_we_cannot_read_is_415_where_models_or_money_are_limited() {
         "text/plain",
         "application/json; charset=utf-16",
     ] {
-        let answer = send(&stand, Protocol::H1, CHAT, body.clone(), &[(CONTENT_TYPE.as_str(), kind)]).await;
+        let answer = send(&fixture, Protocol::H1, CHAT, body.clone(), &[(CONTENT_TYPE.as_str(), kind)]).await;
         answer.assert_refused(415, "unsupported_media_type");
     }
-    let mut twice = stand.checkout().json(CHAT, &chat(9));
+    let mut twice = fixture.checkout().json(CHAT, &chat(9));
     twice.headers_mut().append(CONTENT_TYPE, "text/plain".parse().unwrap());
-    let twice = stand.checkout().send(Protocol::H1, twice).await.unwrap();
+    let twice = fixture.checkout().send(Protocol::H1, twice).await.unwrap();
     assert!(twice.status == 415 || twice.status == 400, "two content types: {}", twice.text());
-    assert_eq!(stand.upstream.count(), 0);
-    send(&stand, Protocol::H1, CHAT, body.clone(), &[("content-encoding", "identity")])
+    assert_eq!(fixture.upstream.count(), 0);
+    send(&fixture, Protocol::H1, CHAT, body.clone(), &[("content-encoding", "identity")])
         .await
         .assert_status(200);
-    send(&stand, Protocol::H1, CHAT, body, &[("content-type", "application/json; charset=UTF-8")])
+    send(&fixture, Protocol::H1, CHAT, body, &[("content-type", "application/json; charset=UTF-8")])
         .await
         .assert_status(200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_beyond_the_bound_is_413() {
-    let stand = Plan::openai(CHAT_ONLY).start_openai(9, 2).await;
+    let fixture = Plan::openai(CHAT_ONLY).start_openai(9, 2).await;
     let mut body = chat(9);
     body["messages"][0]["content"] = Value::from("x".repeat(40 << 20));
-    let client = stand.checkout();
+    let client = fixture.checkout();
     let answer = client.send(Protocol::H2, client.json(CHAT, &body)).await.unwrap();
     answer.assert_refused(413, "body_too_large");
     // Over HTTP/1.1 the connection may be cut while the body is still being written.
     if let Ok(answer) = client.send(Protocol::H1, client.json(CHAT, &body)).await {
         answer.assert_refused(413, "body_too_large");
     }
-    assert_eq!(stand.upstream.count(), 0);
+    assert_eq!(fixture.upstream.count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wildcard_path_opens_neither_keys_nor_accounts_nor_deferred_work() {
-    let stand = Plan::openai(WIDE).start_openai(9, 2).await;
-    let client = stand.checkout();
+    let fixture = Plan::openai(WIDE).start_openai(9, 2).await;
+    let client = fixture.checkout();
     for (path, reason) in [
         ("/up/v1/organization/admin_api_keys", "endpoint_class"),
         ("/up/v1/organization/projects", "endpoint_class"),
@@ -160,13 +160,13 @@ async fn a_wildcard_path_opens_neither_keys_nor_accounts_nor_deferred_work() {
     let background =
         json!({"model": "gpt-5-mini", "input": "hi", "background": true, "max_output_tokens": 9});
     client.post("/up/v1/responses", &background).await.assert_refused(403, "deferred_cost");
-    assert_eq!(stand.upstream.count(), 0);
+    assert_eq!(fixture.upstream.count(), 0);
 }
 
-/// What one call holds of the stand's token limit while it is under way.
+/// What one call holds of the fixture's token limit while it is under way.
 async fn held(body: &Value, path: &str) -> f64 {
     let grant = WIDE.replace("1000000,", "900000000,");
-    let stand = Plan::openai(&grant)
+    let fixture = Plan::openai(&grant)
         .start(|_| {
             Reply::status(200)
                 .header("content-type", "application/json")
@@ -174,12 +174,12 @@ async fn held(body: &Value, path: &str) -> f64 {
                 .data(chat_completion(1, 1).to_string())
         })
         .await;
-    let client = stand.checkout();
+    let client = fixture.checkout();
     let call = client.post(path, body);
     let mut most = 0.0_f64;
     let watch = async {
         eventually("the call holds something", || {
-            most = most.max(stand.gateway.metrics().sum("tollgate_limit_held", &["unit=\"tokens\""]));
+            most = most.max(fixture.gateway.metrics().sum("tollgate_limit_held", &["unit=\"tokens\""]));
             most > 0.0
         })
         .await;
@@ -217,13 +217,13 @@ async fn what_multiplies_cost_is_held_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_without_a_cap_gets_the_grants_cap_written_into_it() {
     let grant = format!("{CHAT_ONLY}  limits: [{{tokens: 1000000, per: day}}]\n  defaultOutputCap: 321\n");
-    let stand = Plan::openai(&grant).start_openai(9, 2).await;
+    let fixture = Plan::openai(&grant).start_openai(9, 2).await;
     let mut body = chat(1);
     body.as_object_mut().unwrap().remove("max_completion_tokens");
     body["metadata"] = json!({"kept": "as it was"});
-    let client = stand.checkout();
+    let client = fixture.checkout();
     client.post(CHAT, &body).await.assert_status(200);
-    let mut seen = stand.upstream.only().json();
+    let mut seen = fixture.upstream.only().json();
     assert_eq!(seen["max_completion_tokens"], 321);
     seen.as_object_mut().unwrap().remove("max_completion_tokens");
     assert_eq!(seen, body, "nothing else of the body changed");
@@ -232,14 +232,14 @@ async fn a_call_without_a_cap_gets_the_grants_cap_written_into_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_has_no_bound_is_refused() {
     let grant = WIDE.replace("tokens: 1000000, per: day", "spend: 5 USD, per: day");
-    let stand = Plan::openai(&grant).start_openai(9, 2).await;
-    let client = stand.checkout();
+    let fixture = Plan::openai(&grant).start_openai(9, 2).await;
+    let client = fixture.checkout();
     for tool in ["code_interpreter", "web_search", "a_tool_of_next_year"] {
         let mut call = json!({"model": "gpt-5-mini", "input": "hi", "max_output_tokens": 9});
         call["tools"] = json!([{"type": tool}]);
         client.post("/up/v1/responses", &call).await.assert_refused(400, "unbounded_cost");
     }
-    assert_eq!(stand.upstream.count(), 0);
+    assert_eq!(fixture.upstream.count(), 0);
     let mut capped =
         json!({"model": "gpt-5-mini", "input": "hi", "max_output_tokens": 9, "max_tool_calls": 2});
     capped["tools"] = json!([{"type": "web_search"}]);

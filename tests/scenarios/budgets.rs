@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
+use tollgate_tests::fixture::CHAT_ONLY;
 use tollgate_tests::gateway::{Metrics, eventually};
 use tollgate_tests::provider::{chat, chat_completion};
 use tollgate_tests::report::requests_reach;
-use tollgate_tests::stand::CHAT_ONLY;
-use tollgate_tests::{Client, Plan, Protocol, Reply, Stand};
+use tollgate_tests::{Client, Fixture, Plan, Protocol, Reply};
 
 const CHAT: &str = "/up/v1/chat/completions";
 const CALLERS: usize = 500;
@@ -32,7 +32,7 @@ async fn a_budget_that_affords_a_hundred_calls_pays_for_exactly_a_hundred() {
     plan.settings.environment = vec![("RUST_LOG".to_owned(), "warn,tollgate::app=info".to_owned())];
     let tokens = Arc::new(AtomicU64::new(0));
     let reported = tokens.clone();
-    let stand = plan
+    let fixture = plan
         .start(move |_| {
             let tokens = reported.load(Ordering::SeqCst);
             let pause = Duration::from_millis(if tokens == 0 { 1500 } else { 200 });
@@ -40,59 +40,59 @@ async fn a_budget_that_affords_a_hundred_calls_pays_for_exactly_a_hundred() {
             reply.data(chat_completion(0, tokens).to_string())
         })
         .await;
-    let hold = hold_of_one_call(&stand).await;
+    let hold = hold_of_one_call(&fixture).await;
     let per_token = 2000.0;
     let cost_tokens = (hold / 20.0 / per_token).round() as u64;
     let cost = cost_tokens as f64 * per_token;
     tokens.store(cost_tokens, Ordering::SeqCst);
-    stand.upstream.clear();
+    fixture.upstream.clear();
     let cap = 99.0 * cost + hold;
     let usd = format!("{:.9} USD", cap / 1e9);
     let (file, text) =
-        stand.gateway.settings().resources.iter().find(|(file, _)| file == "stand.yaml").unwrap().clone();
-    let generation = stand.gateway.generation();
+        fixture.gateway.settings().resources.iter().find(|(file, _)| file == "fixture.yaml").unwrap().clone();
+    let generation = fixture.gateway.generation();
     // A budget of its own: a limit of another unit, per or key starts empty.
-    stand.gateway.write_resource(
+    fixture.gateway.write_resource(
         &file,
         &text.replace("spend: 1000 USD, per: month", &format!("spend: {usd}, per: week")),
     );
-    stand.gateway.reloaded(generation).await;
+    fixture.gateway.reloaded(generation).await;
     let stop = Arc::new(AtomicBool::new(false));
     let paid = Arc::new(AtomicU64::new(0));
     let callers: Vec<_> = (0..CALLERS)
         .map(|number| {
             tokio::spawn(insist(
-                stand.caller(&format!("spiffe://prod.acme/ns/checkout/sa/web-{number}")),
+                fixture.caller(&format!("spiffe://prod.acme/ns/checkout/sa/web-{number}")),
                 number,
                 paid.clone(),
             ))
         })
         .collect();
-    let samples = sample(&stand, stop.clone(), async {
+    let samples = sample(&fixture, stop.clone(), async {
         for caller in callers {
             caller.await.expect("a caller");
         }
     })
     .await;
     assert_eq!(paid.load(Ordering::SeqCst), 100);
-    assert_eq!(stand.upstream.count(), 100, "the provider bills exactly a hundred calls");
+    assert_eq!(fixture.upstream.count(), 100, "the provider bills exactly a hundred calls");
     assert!(samples > 50, "{samples} samples");
-    let (amount, spent, held) = usage(&stand.gateway.metrics(), "grant/checkout-up/spend/week/shared");
+    let (amount, spent, held) = usage(&fixture.gateway.metrics(), "grant/checkout-up/spend/week/shared");
     let billed = 100.0 * cost / 1e9;
     assert!(
         (spent - billed).abs() < 1e-9 && held == 0.0,
         "spent {spent}, held {held}, billed {billed}, cap {amount}"
     );
-    assert_eq!(stand.gateway.metrics().sum("tollgate_hold_exceeded_total", &[]), 0.0);
+    assert_eq!(fixture.gateway.metrics().sum("tollgate_hold_exceeded_total", &[]), 0.0);
 }
 
 /// nano-USD that one call of [`insist`] reserves.
-async fn hold_of_one_call(stand: &Stand) -> f64 {
-    let client = stand.checkout();
+async fn hold_of_one_call(fixture: &Fixture) -> f64 {
+    let client = fixture.checkout();
     let call = tokio::spawn(async move { client.post(CHAT, &chat(400)).await });
     let mut hold = 0.0_f64;
     eventually("the call holds its bound", || {
-        hold = hold.max(usage(&stand.gateway.metrics(), "grant/checkout-up/spend/month/shared").2);
+        hold = hold.max(usage(&fixture.gateway.metrics(), "grant/checkout-up/spend/month/shared").2);
         hold > 0.0
     })
     .await;
@@ -129,12 +129,12 @@ async fn insist(client: Client, number: usize, paid: Arc<AtomicU64>) {
 }
 
 /// Watches `spent + held <= cap` until `work` is done; returns how often.
-async fn sample(stand: &Stand, stop: Arc<AtomicBool>, work: impl Future<Output = ()>) -> usize {
+async fn sample(fixture: &Fixture, stop: Arc<AtomicBool>, work: impl Future<Output = ()>) -> usize {
     let watch = async {
         let mut samples = 0;
         while !stop.load(Ordering::SeqCst) {
             let (amount, spent, held) =
-                usage(&stand.gateway.metrics(), "grant/checkout-up/spend/week/shared");
+                usage(&fixture.gateway.metrics(), "grant/checkout-up/spend/week/shared");
             assert!(spent + held <= amount + 1e-10, "spent {spent} + held {held} > cap {amount}");
             samples += 1;
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -150,8 +150,8 @@ async fn sample(stand: &Stand, stop: Arc<AtomicBool>, work: impl Future<Output =
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exhausted_budget_refuses_before_a_byte_leaves() {
-    let stand = limited("[{tokens: 15000, per: day}]").start_openai(7000, 7000).await;
-    let client = stand.checkout();
+    let fixture = limited("[{tokens: 15000, per: day}]").start_openai(7000, 7000).await;
+    let client = fixture.checkout();
     let allowed = client.post(CHAT, &chat(400)).await;
     allowed.assert_status(200);
     assert!(
@@ -163,14 +163,14 @@ async fn an_exhausted_budget_refuses_before_a_byte_leaves() {
     let refused = client.post(CHAT, &chat(400)).await;
     refused.assert_refused(429, "budget_exhausted");
     assert_eq!(refused.header("x-should-retry"), "false");
-    assert_eq!((stand.upstream.count(), stand.upstream.connections()), (1, 1));
-    requests_reach(&stand.gateway, 2).await;
+    assert_eq!((fixture.upstream.count(), fixture.upstream.connections()), (1, 1));
+    requests_reach(&fixture.gateway, 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_per_minute_are_spread_and_refused_with_a_retry_after() {
-    let stand = limited("[{requests: 60, per: minute, burst: 3}]").start_openai(9, 2).await;
-    let client = stand.checkout();
+    let fixture = limited("[{requests: 60, per: minute, burst: 3}]").start_openai(9, 2).await;
+    let client = fixture.checkout();
     let mut connection = client.open(Protocol::H2).await.unwrap();
     let mut statuses = Vec::new();
     for _ in 0..8 {
@@ -191,11 +191,11 @@ async fn requests_per_minute_are_spread_and_refused_with_a_retry_after() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_at_once_are_limited_and_their_places_come_back() {
-    let stand = limited("[{concurrency: 2}]")
+    let fixture = limited("[{concurrency: 2}]")
         .start(|_| Reply::json(&chat_completion(1, 1)).wait(Duration::from_millis(1)).abort())
         .await;
-    drop(stand);
-    let stand = limited("[{concurrency: 2}]")
+    drop(fixture);
+    let fixture = limited("[{concurrency: 2}]")
         .start(|_| {
             Reply::status(200)
                 .header("content-type", "application/json")
@@ -203,7 +203,7 @@ async fn calls_at_once_are_limited_and_their_places_come_back() {
                 .data(chat_completion(1, 1).to_string())
         })
         .await;
-    let client = stand.checkout();
+    let client = fixture.checkout();
     for _ in 0..2 {
         let body = chat(9);
         let (one, two, three, four) = tokio::join!(
@@ -223,8 +223,8 @@ async fn calls_at_once_are_limited_and_their_places_come_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wildcard_grant_shares_one_budget_unless_it_says_otherwise() {
     for (key, second) in [("", 429), (", key: caller", 200), (", key: namespace", 429)] {
-        let stand = limited(&format!("[{{tokens: 15000, per: day{key}}}]")).start_openai(7000, 7000).await;
-        let (one, two) = (stand.checkout(), stand.caller("spiffe://prod.acme/ns/checkout/sa/other"));
+        let fixture = limited(&format!("[{{tokens: 15000, per: day{key}}}]")).start_openai(7000, 7000).await;
+        let (one, two) = (fixture.checkout(), fixture.caller("spiffe://prod.acme/ns/checkout/sa/other"));
         one.post(CHAT, &chat(400)).await.assert_status(200);
         assert_eq!(two.post(CHAT, &chat(400)).await.status, second, "{key}");
     }
@@ -232,32 +232,32 @@ async fn a_wildcard_grant_shares_one_budget_unless_it_says_otherwise() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_spent_survives_an_edit_of_the_amount_and_a_restart() {
-    let mut stand = limited("[{tokens: 15000, per: day}]").start_openai(7000, 7000).await;
-    let client = stand.checkout();
+    let mut fixture = limited("[{tokens: 15000, per: day}]").start_openai(7000, 7000).await;
+    let client = fixture.checkout();
     client.post(CHAT, &chat(400)).await.assert_status(200);
     let (file, text) =
-        stand.gateway.settings().resources.iter().find(|(file, _)| file == "stand.yaml").unwrap().clone();
+        fixture.gateway.settings().resources.iter().find(|(file, _)| file == "fixture.yaml").unwrap().clone();
     for (from, to, status) in [("15000", "16000", 429), ("16000", "40000", 200)] {
-        let generation = stand.gateway.generation();
-        stand.gateway.write_resource(&file, &text.replace("15000", to));
-        stand.gateway.reloaded(generation).await;
+        let generation = fixture.gateway.generation();
+        fixture.gateway.write_resource(&file, &text.replace("15000", to));
+        fixture.gateway.reloaded(generation).await;
         assert_eq!(client.post(CHAT, &chat(400)).await.status, status, "{from} to {to}");
     }
-    assert!(stand.gateway.stop().success());
-    stand.gateway.restart().await;
-    let (_, spent, held) = usage(&stand.gateway.metrics(), "grant/checkout-up/tokens/day/shared");
+    assert!(fixture.gateway.stop().success());
+    fixture.gateway.restart().await;
+    let (_, spent, held) = usage(&fixture.gateway.metrics(), "grant/checkout-up/tokens/day/shared");
     assert_eq!((spent, held), (28_000.0, 0.0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn usage_above_the_hold_is_booked_and_counted() {
-    let stand = limited("[{tokens: 100000, per: day}]").start_openai(9000, 9000).await;
-    stand.checkout().post(CHAT, &chat(9)).await.assert_status(200);
+    let fixture = limited("[{tokens: 100000, per: day}]").start_openai(9000, 9000).await;
+    fixture.checkout().post(CHAT, &chat(9)).await.assert_status(200);
     eventually("the call is settled", || {
-        usage(&stand.gateway.metrics(), "grant/checkout-up/tokens/day/shared").1 > 0.0
+        usage(&fixture.gateway.metrics(), "grant/checkout-up/tokens/day/shared").1 > 0.0
     })
     .await;
-    let metrics = stand.gateway.metrics();
+    let metrics = fixture.gateway.metrics();
     assert_eq!(usage(&metrics, "grant/checkout-up/tokens/day/shared").1, 18_000.0);
     assert_eq!(metrics.sum("tollgate_hold_exceeded_total", &[]), 1.0);
 }
@@ -268,19 +268,19 @@ async fn nonsense_usage_settles_at_the_hold() {
         [json!(-5), json!(1e300), json!("12"), json!(null), json!(18_446_744_073_709_551_615_u64), json!({})];
     for value in nonsense {
         let shown = value.to_string();
-        let stand = limited("[{tokens: 100000, per: day}]")
+        let fixture = limited("[{tokens: 100000, per: day}]")
             .start(move |_| {
                 let mut body = chat_completion(1, 1);
                 body["usage"]["completion_tokens"] = value.clone();
                 Reply::json(&body)
             })
             .await;
-        stand.checkout().post(CHAT, &chat(400)).await.assert_status(200);
+        fixture.checkout().post(CHAT, &chat(400)).await.assert_status(200);
         eventually("the call is settled", || {
-            usage(&stand.gateway.metrics(), "grant/checkout-up/tokens/day/shared").2 == 0.0
+            usage(&fixture.gateway.metrics(), "grant/checkout-up/tokens/day/shared").2 == 0.0
         })
         .await;
-        let spent = usage(&stand.gateway.metrics(), "grant/checkout-up/tokens/day/shared").1;
+        let spent = usage(&fixture.gateway.metrics(), "grant/checkout-up/tokens/day/shared").1;
         assert!((400.0 + 4096.0..6000.0).contains(&spent), "{shown}: {spent}");
     }
 }

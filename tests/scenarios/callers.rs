@@ -6,111 +6,111 @@ use std::time::Duration;
 use http::Method;
 use rustls::HandshakeKind;
 use tollgate_tests::client::Connection;
+use tollgate_tests::fixture::CHECKOUT;
 use tollgate_tests::gateway::eventually;
 use tollgate_tests::report::report;
-use tollgate_tests::stand::CHECKOUT;
-use tollgate_tests::{Authority, Identity, Leaf, Plan, Protocol, Reply, Stand};
+use tollgate_tests::{Authority, Fixture, Identity, Leaf, Plan, Protocol, Reply};
 
-async fn stand() -> Stand {
+async fn fixture() -> Fixture {
     Plan::new().start(|_| Reply::status(200).data("fine")).await
 }
 
-fn refused(stand: &Stand, reason: &str) -> f64 {
+fn refused(fixture: &Fixture, reason: &str) -> f64 {
     let label = format!("reason=\"{reason}\"");
-    stand.gateway.metrics().sum("tollgate_tls_handshakes_refused_total", &[&label])
+    fixture.gateway.metrics().sum("tollgate_tls_handshakes_refused_total", &[&label])
 }
 
 /// The handshake ends in an alert, is counted under `reason`, and leaves no record.
-async fn assert_turned_away(stand: &Stand, identity: Option<Identity>, reason: &str) {
-    let before = refused(stand, reason);
-    let alert = stand.stranger(identity).refusal().await;
+async fn assert_turned_away(fixture: &Fixture, identity: Option<Identity>, reason: &str) {
+    let before = refused(fixture, reason);
+    let alert = fixture.stranger(identity).refusal().await;
     assert!(alert.contains("alert") && !alert.contains("answered"), "{reason}: {alert}");
-    assert_eq!(refused(stand, reason), before + 1.0, "{reason}: {alert}");
-    assert_eq!(stand.upstream.count(), 0);
-    assert!(report(&stand.gateway, "caller").is_empty(), "{reason}");
+    assert_eq!(refused(fixture, reason), before + 1.0, "{reason}: {alert}");
+    assert_eq!(fixture.upstream.count(), 0);
+    assert!(report(&fixture.gateway, "caller").is_empty(), "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_valid_svid_speaks_and_nobody_else() {
-    let stand = stand().await;
-    let world = &stand.world;
-    let other = Authority::new(world, "other");
-    let issue = |ca: &Authority, leaf: Leaf| Some(ca.issue(world, "stranger", &leaf));
-    assert_turned_away(&stand, None, "no_certificate").await;
-    assert_turned_away(&stand, issue(&other, Leaf::svid(CHECKOUT)), "unknown_issuer").await;
+    let fixture = fixture().await;
+    let sandbox = &fixture.sandbox;
+    let other = Authority::new(sandbox, "other");
+    let issue = |ca: &Authority, leaf: Leaf| Some(ca.issue(sandbox, "stranger", &leaf));
+    assert_turned_away(&fixture, None, "no_certificate").await;
+    assert_turned_away(&fixture, issue(&other, Leaf::svid(CHECKOUT)), "unknown_issuer").await;
     let expired = Leaf { begins_in: -7200, ends_in: -3600, ..Leaf::svid(CHECKOUT) };
-    assert_turned_away(&stand, issue(&stand.prod, expired), "expired").await;
+    assert_turned_away(&fixture, issue(&fixture.prod, expired), "expired").await;
     let early = Leaf { begins_in: 3600, ends_in: 7200, ..Leaf::svid(CHECKOUT) };
-    assert_turned_away(&stand, issue(&stand.prod, early), "not_yet_valid").await;
+    assert_turned_away(&fixture, issue(&fixture.prod, early), "not_yet_valid").await;
     let foreign = Leaf::svid("spiffe://elsewhere.test/ns/checkout/sa/web");
-    assert_turned_away(&stand, issue(&other, foreign.clone()), "unknown_trust_domain").await;
-    assert_turned_away(&stand, issue(&stand.prod, foreign), "unknown_trust_domain").await;
+    assert_turned_away(&fixture, issue(&other, foreign.clone()), "unknown_trust_domain").await;
+    assert_turned_away(&fixture, issue(&fixture.prod, foreign), "unknown_trust_domain").await;
     let two = Leaf {
         uris: vec![CHECKOUT.into(), "spiffe://prod.acme/ns/billing/sa/web".into()],
         ..Leaf::svid(CHECKOUT)
     };
-    assert_turned_away(&stand, issue(&stand.prod, two), "not_one_uri_san").await;
+    assert_turned_away(&fixture, issue(&fixture.prod, two), "not_one_uri_san").await;
     let none = Leaf { uris: vec![], names: vec!["web.checkout".into()], ..Leaf::svid(CHECKOUT) };
-    assert_turned_away(&stand, issue(&stand.prod, none), "not_one_uri_san").await;
+    assert_turned_away(&fixture, issue(&fixture.prod, none), "not_one_uri_san").await;
     let web = Leaf { uris: vec!["https://prod.acme/ns/checkout/sa/web".into()], ..Leaf::svid(CHECKOUT) };
-    assert_turned_away(&stand, issue(&stand.prod, web), "not_a_spiffe_id").await;
+    assert_turned_away(&fixture, issue(&fixture.prod, web), "not_a_spiffe_id").await;
     let signing = Leaf { ca: true, ..Leaf::svid(CHECKOUT) };
-    assert_turned_away(&stand, issue(&stand.prod, signing), "signing_certificate").await;
-    stand.checkout().get("/up/x").await.assert_status(200);
+    assert_turned_away(&fixture, issue(&fixture.prod, signing), "signing_certificate").await;
+    fixture.checkout().get("/up/x").await.assert_status(200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_federated_bundle_speaks_for_its_own_trust_domain_only() {
     let mut plan = Plan::new();
-    let partner = Authority::new(&plan.world, "partner.example");
+    let partner = Authority::new(&plan.sandbox, "partner.example");
     plan.settings = plan.settings.trusting("partner.example", partner.bundle());
-    let stand = plan.start(|_| Reply::status(200)).await;
-    let own = partner.svid(&stand.world, "spiffe://partner.example/ns/checkout/sa/web");
-    stand.stranger(Some(own)).get("/up/x").await.assert_refused(403, "no_grant");
-    let usurper = partner.svid(&stand.world, CHECKOUT);
-    let alert = stand.stranger(Some(usurper)).refusal().await;
+    let fixture = plan.start(|_| Reply::status(200)).await;
+    let own = partner.svid(&fixture.sandbox, "spiffe://partner.example/ns/checkout/sa/web");
+    fixture.stranger(Some(own)).get("/up/x").await.assert_refused(403, "no_grant");
+    let usurper = partner.svid(&fixture.sandbox, CHECKOUT);
+    let alert = fixture.stranger(Some(usurper)).refusal().await;
     assert!(alert.contains("alert"), "{alert}");
-    assert_eq!(refused(&stand, "unknown_issuer"), 1.0);
-    assert_eq!(stand.upstream.count(), 0);
+    assert_eq!(refused(&fixture, "unknown_issuer"), 1.0);
+    assert_eq!(fixture.upstream.count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_partners_bundle_file_holds_decides_on_the_partners_callers_alone() {
     let mut plan = Plan::new();
-    let partner = Authority::new(&plan.world, "partner.example");
+    let partner = Authority::new(&plan.sandbox, "partner.example");
     plan.settings = plan.settings.trusting("partner.example", partner.bundle());
     let file = partner.bundle().to_owned();
     fs::write(&file, "no certificate\n").unwrap();
-    let stand = plan.start(|_| Reply::status(200)).await;
+    let fixture = plan.start(|_| Reply::status(200)).await;
     let theirs =
-        stand.stranger(Some(partner.svid(&stand.world, "spiffe://partner.example/ns/checkout/sa/web")));
-    let ours = stand.checkout();
+        fixture.stranger(Some(partner.svid(&fixture.sandbox, "spiffe://partner.example/ns/checkout/sa/web")));
+    let ours = fixture.checkout();
     let setting = "setting=\"identity.trustDomains.partner.example.bundleFile\"";
-    let up = |label: &[&str]| stand.gateway.metrics().sum("tollgate_identity_file_up", label);
+    let up = |label: &[&str]| fixture.gateway.metrics().sum("tollgate_identity_file_up", label);
     assert_eq!((up(&[]), up(&[setting])), (3.0, 0.0));
     assert_eq!(
-        stand.gateway.admin_get("/readyz"),
+        fixture.gateway.admin_get("/readyz"),
         (200, "ready; 1 of 4 identity files are refused\n".into())
     );
-    let checked = stand.gateway.tollgate(&["check"]);
+    let checked = fixture.gateway.tollgate(&["check"]);
     let said = String::from_utf8_lossy(&checked.stderr).into_owned();
     assert!(checked.status.success() && said.contains("no PEM certificate in it; nobody of"), "{said}");
     assert_turned_away(
-        &stand,
-        Some(partner.svid(&stand.world, "spiffe://partner.example/x")),
+        &fixture,
+        Some(partner.svid(&fixture.sandbox, "spiffe://partner.example/x")),
         "unknown_issuer",
     )
     .await;
 
     let mut open = ours.open(Protocol::H1).await.unwrap();
     open.send(ours.request(Method::GET, "/up/x", "")).await.unwrap().assert_status(200);
-    let next = Authority::new(&stand.world, "next");
-    fs::write(stand.prod.bundle(), next.pem()).unwrap();
+    let next = Authority::new(&fixture.sandbox, "next");
+    fs::write(fixture.prod.bundle(), next.pem()).unwrap();
     eventually("our own revocation is taken all the same", || open.closed()).await;
 
     fs::write(&file, partner.pem()).unwrap();
     eventually("the file is in force", || up(&[setting]) == 1.0).await;
-    assert_eq!(stand.gateway.admin_get("/readyz"), (200, "ready\n".into()));
+    assert_eq!(fixture.gateway.admin_get("/readyz"), (200, "ready\n".into()));
     let mut open = theirs.open(Protocol::H1).await.unwrap();
     open.send(theirs.request(Method::GET, "/up/x", "")).await.unwrap().assert_refused(403, "no_grant");
     fs::write(&file, "").unwrap();
@@ -120,19 +120,19 @@ async fn what_a_partners_bundle_file_holds_decides_on_the_partners_callers_alone
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expired_certificate_beside_a_good_chain_costs_its_caller_nothing() {
-    let stand = Plan::new().start(|_| Reply::status(200)).await;
+    let fixture = Plan::new().start(|_| Reply::status(200)).await;
     let expired = Leaf { ca: true, ends_in: -60, begins_in: -7200, ..Leaf::default() };
-    let old = Authority::new(&stand.world, "old").issue(&stand.world, "old-ca", &expired);
-    let svid = stand.prod.svid(&stand.world, CHECKOUT);
+    let old = Authority::new(&fixture.sandbox, "old").issue(&fixture.sandbox, "old-ca", &expired);
+    let svid = fixture.prod.svid(&fixture.sandbox, CHECKOUT);
     let chain = [&svid, &old].map(|identity| fs::read_to_string(&identity.cert).unwrap()).concat();
     fs::write(&svid.cert, chain).unwrap();
-    stand.stranger(Some(svid)).get("/up/x").await.assert_status(200);
+    fixture.stranger(Some(svid)).get("/up/x").await.assert_status(200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn identity_headers_prove_nothing() {
-    let stand = stand().await;
-    let billing = stand.caller("spiffe://prod.acme/ns/billing/sa/web");
+    let fixture = fixture().await;
+    let billing = fixture.caller("spiffe://prod.acme/ns/billing/sa/web");
     for (name, value) in [
         ("x-forwarded-client-cert", "By=spiffe://prod.acme/gw;URI=spiffe://prod.acme/ns/checkout/sa/web"),
         ("x-spiffe-id", CHECKOUT),
@@ -148,8 +148,8 @@ async fn identity_headers_prove_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_grant_is_403_with_the_reason_and_names_no_secret() {
-    let stand = stand().await;
-    let billing = stand.caller("spiffe://prod.acme/ns/billing/sa/web");
+    let fixture = fixture().await;
+    let billing = fixture.caller("spiffe://prod.acme/ns/billing/sa/web");
     for protocol in Protocol::BOTH {
         let answer = billing.send(protocol, billing.request(Method::GET, "/up/x", "")).await.unwrap();
         answer.assert_refused(403, "no_grant");
@@ -157,18 +157,19 @@ async fn no_grant_is_403_with_the_reason_and_names_no_secret() {
         assert!(!text.contains("files") && !text.contains("up-key"), "{text}");
         assert_eq!(answer.json()["request_id"].as_str().map(str::len), Some(32), "{text}");
     }
-    assert_eq!(stand.upstream.count(), 0);
+    assert_eq!(fixture.upstream.count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_whose_certificate_expires_closes_after_the_current_answer() {
-    let stand =
+    let fixture =
         Plan::new().start(|_| Reply::status(200).data("a").wait(Duration::from_secs(4)).data("b")).await;
-    let brief = stand.prod.issue(&stand.world, "brief", &Leaf { ends_in: 3, ..Leaf::svid(CHECKOUT) });
-    let brief = stand.stranger(Some(brief));
-    let long = stand.checkout();
+    let brief = fixture.prod.issue(&fixture.sandbox, "brief", &Leaf { ends_in: 3, ..Leaf::svid(CHECKOUT) });
+    let brief = fixture.stranger(Some(brief));
+    let long = fixture.checkout();
     for protocol in Protocol::BOTH {
-        let identity = stand.prod.issue(&stand.world, "brief", &Leaf { ends_in: 3, ..Leaf::svid(CHECKOUT) });
+        let identity =
+            fixture.prod.issue(&fixture.sandbox, "brief", &Leaf { ends_in: 3, ..Leaf::svid(CHECKOUT) });
         let brief = brief.showing(Some(identity));
         let mut dying = brief.open(protocol).await.unwrap();
         let mut living = long.open(protocol).await.unwrap();
@@ -183,8 +184,8 @@ async fn a_connection_whose_certificate_expires_closes_after_the_current_answer(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_bundle_closes_what_it_does_not_verify_and_a_ticket_does_not_outlive_it() {
-    let stand = stand().await;
-    let old = stand.checkout();
+    let fixture = fixture().await;
+    let old = fixture.checkout();
     let tls = old.tls(&["http/1.1"]);
     let mut open =
         Connection::over(&old, old.handshake(tls.clone()).await.unwrap(), Protocol::H1).await.unwrap();
@@ -193,10 +194,10 @@ async fn a_new_bundle_closes_what_it_does_not_verify_and_a_ticket_does_not_outli
     assert_eq!(resumed.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed), "tickets are issued");
     let mut resumed = Connection::over(&old, resumed, Protocol::H1).await.unwrap();
     resumed.send(old.request(Method::GET, "/up/x", "")).await.unwrap().assert_status(200);
-    let bundle = stand.prod.bundle();
-    let next = Authority::new(&stand.world, "next");
-    fs::write(bundle, stand.prod.pem() + &next.pem()).unwrap();
-    let new = stand.stranger(Some(next.svid(&stand.world, CHECKOUT)));
+    let bundle = fixture.prod.bundle();
+    let next = Authority::new(&fixture.sandbox, "next");
+    fs::write(bundle, fixture.prod.pem() + &next.pem()).unwrap();
+    let new = fixture.stranger(Some(next.svid(&fixture.sandbox, CHECKOUT)));
     eventually("the new root is trusted", || {
         tokio::task::block_in_place(|| futures(new.refusal()) == "answered")
     })
@@ -218,12 +219,12 @@ async fn a_new_bundle_closes_what_it_does_not_verify_and_a_ticket_does_not_outli
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_gateways_own_certificate_rotates_without_a_restart() {
-    let stand = stand().await;
-    let client = stand.checkout();
+    let fixture = fixture().await;
+    let client = fixture.checkout();
     let mut before = client.open(Protocol::H2).await.unwrap();
-    let own = &stand.gateway.settings().certificate;
+    let own = &fixture.gateway.settings().certificate;
     let serial = |identity: &Identity| fs::read(&identity.cert).unwrap();
-    let next = stand.pki.server(&stand.world, &["localhost", "tollgate.test"]);
+    let next = fixture.pki.server(&fixture.sandbox, &["localhost", "tollgate.test"]);
     assert_ne!(serial(own), serial(&next));
     let shown = async || {
         let stream = client.handshake(client.tls(&["http/1.1"])).await.unwrap();

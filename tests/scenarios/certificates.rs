@@ -8,22 +8,23 @@ use std::time::Duration;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
+use tollgate_tests::fixture::CHECKOUT;
 use tollgate_tests::gateway::{eventually, field};
 use tollgate_tests::resources::{document, file_store};
-use tollgate_tests::stand::CHECKOUT;
 use tollgate_tests::{
-    Authority, Client, Gateway, Identity, Kind, Leaf, Plan, Protocol, Reply, Seen, Settings, Upstream, ledger,
+    Authority, Client, Gateway, Identity, Leaf, Plan, Protocol, Reply, SecretKind, Seen, Settings, Upstream,
+    ledger,
 };
 
 /// Writes chain and key where the store reads them; the key is looked for in every sink.
 fn store(plan: &Plan, name: &str, chain: &Identity, key: &Identity) {
     let (chain, key) = (fs::read_to_string(&chain.cert).unwrap(), fs::read_to_string(&key.key).unwrap());
     for line in key.lines().filter(|line| !line.starts_with('-')) {
-        plan.world.stands_for(line, &[Kind::File, Kind::ClientCertificate]);
+        plan.sandbox.stands_for(line, &[SecretKind::File, SecretKind::ClientCertificate]);
     }
     let next =
-        plan.world.input(&format!("keys/{name}.next"), json!({"chain": chain, "key": key}).to_string());
-    fs::rename(next, plan.world.inputs().join("keys").join(name)).unwrap();
+        plan.sandbox.input(&format!("keys/{name}.next"), json!({"chain": chain, "key": key}).to_string());
+    fs::rename(next, plan.sandbox.inputs().join("keys").join(name)).unwrap();
 }
 
 /// Destinations that are all shown the certificate `partner`, by name and port.
@@ -34,7 +35,7 @@ fn settings(plan: &Plan, destinations: &[(&str, u16)], refresh: &str) -> Setting
         "  destinations: [{names}]\n  from: {{store: files, path: partner, fields: [chain, key]}}\n  \
          refresh: {refresh}\n  inject: {{clientCertificate: {{certificate: chain, key: key}}}}\n"
     );
-    let mut resources = file_store("files", &plan.world.inputs().join("keys"))
+    let mut resources = file_store("files", &plan.sandbox.inputs().join("keys"))
         + &document("Credential", "partner", credential);
     for (name, port) in destinations {
         let destination = format!(
@@ -49,7 +50,7 @@ fn settings(plan: &Plan, destinations: &[(&str, u16)], refresh: &str) -> Setting
         resources += &document("Destination", name, destination);
         resources += &document("Grant", &format!("checkout-{name}"), grant);
     }
-    plan.settings.clone().resource("stand.yaml", resources)
+    plan.settings.clone().resource("fixture.yaml", resources)
 }
 
 fn der(identity: &Identity) -> Vec<u8> {
@@ -57,8 +58,8 @@ fn der(identity: &Identity) -> Vec<u8> {
 }
 
 fn checkout(plan: &Plan, gateway: &Gateway) -> Client {
-    let identity = plan.prod.svid(&plan.world, CHECKOUT);
-    Client::new(&plan.world, gateway.address(), plan.pki.roots(), Some(identity))
+    let identity = plan.prod.svid(&plan.sandbox, CHECKOUT);
+    Client::new(&plan.sandbox, gateway.address(), plan.pki.roots(), Some(identity))
 }
 
 async fn load(client: Client, protocol: Protocol, stop: Arc<AtomicBool>) -> usize {
@@ -77,14 +78,14 @@ async fn load(client: Client, protocol: Protocol, stop: Arc<AtomicBool>) -> usiz
 async fn a_client_certificate_is_shown_and_its_rotation_fails_no_call() {
     for protocol in ["http/1.1", "h2"] {
         let plan = Plan::new();
-        let partner = Authority::new(&plan.world, "partner");
+        let partner = Authority::new(&plan.sandbox, "partner");
         let [first, second] =
-            ["first", "second"].map(|name| partner.issue(&plan.world, name, &Leaf::server(&["tollgate"])));
+            ["first", "second"].map(|name| partner.issue(&plan.sandbox, name, &Leaf::server(&["tollgate"])));
         store(&plan, "partner", &first, &first);
         let upstream =
             Upstream::http_asking(&plan.server, &[protocol], partner.roots(), |_| Reply::status(200)).await;
         let settings = settings(&plan, &[("up", upstream.port())], "1s");
-        let mut gateway = Gateway::start(&plan.world, &settings).await;
+        let mut gateway = Gateway::start(&plan.sandbox, &settings).await;
         let tested = gateway.tollgate(&["credential", "test", "partner"]);
         let said = String::from_utf8_lossy(&tested.stdout).into_owned();
         assert!(tested.status.success() && said.contains("chain and key belong together"), "{said}");
@@ -113,23 +114,23 @@ async fn a_client_certificate_is_shown_and_its_rotation_fails_no_call() {
         for word in ["fetched", "rotated", "injected"] {
             assert!(audit.contains(&format!("\"{word}\"")), "{word}: {audit}");
         }
-        plan.world.assert_swept();
+        plan.sandbox.assert_swept();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_certificate_that_is_refused_broken_or_missing_is_named_and_nothing_is_sent() {
     let plan = Plan::new();
-    let partner = Authority::new(&plan.world, "partner");
-    let stranger = Authority::new(&plan.world, "stranger");
-    let good = partner.issue(&plan.world, "good", &Leaf::server(&["tollgate"]));
+    let partner = Authority::new(&plan.sandbox, "partner");
+    let stranger = Authority::new(&plan.sandbox, "stranger");
+    let good = partner.issue(&plan.sandbox, "good", &Leaf::server(&["tollgate"]));
     let expired = Leaf { ends_in: -60, begins_in: -3600, ..Leaf::server(&["tollgate"]) };
-    let expired = partner.issue(&plan.world, "expired", &expired);
-    let foreign = stranger.issue(&plan.world, "foreign", &Leaf::server(&["tollgate"]));
+    let expired = partner.issue(&plan.sandbox, "expired", &expired);
+    let foreign = stranger.issue(&plan.sandbox, "foreign", &Leaf::server(&["tollgate"]));
     let upstream =
         Upstream::http_asking(&plan.server, &["http/1.1"], partner.roots(), |_| Reply::status(200)).await;
     let settings = settings(&plan, &[("up", upstream.port())], "1s");
-    let mut gateway = Gateway::start(&plan.world, &settings).await;
+    let mut gateway = Gateway::start(&plan.sandbox, &settings).await;
     let client = checkout(&plan, &gateway);
     let tests = |gateway: &Gateway| {
         let output = gateway.tollgate(&["credential", "test", "partner"]);
@@ -172,7 +173,7 @@ async fn a_client_certificate_that_is_refused_broken_or_missing_is_named_and_not
     let listed = gateway.tollgate(&["audit", "list", "--credential", "partner", "--format", "json"]);
     let audit = String::from_utf8_lossy(&listed.stdout).into_owned();
     assert!(audit.contains("\"refused\"") && audit.contains("credential_rejected"), "{audit}");
-    plan.world.assert_swept();
+    plan.sandbox.assert_swept();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,17 +181,18 @@ async fn a_call_whose_client_certificate_is_refused_is_sent_once_more_with_a_new
     for protocol in ["http/1.1", "h2"] {
         let plan = Plan::new();
         let [first, second] = ["first", "second"].map(|name| {
-            let authority = Authority::new(&plan.world, name);
-            let identity = authority.issue(&plan.world, &format!("of-{name}"), &Leaf::server(&["tollgate"]));
+            let authority = Authority::new(&plan.sandbox, name);
+            let identity =
+                authority.issue(&plan.sandbox, &format!("of-{name}"), &Leaf::server(&["tollgate"]));
             (authority, identity)
         });
         let answer = |_: &Seen| Reply::status(200);
-        let other = plan.pki.server(&plan.world, &["api.old.test"]);
+        let other = plan.pki.server(&plan.sandbox, &["api.old.test"]);
         let old = Upstream::http_asking(&other, &[protocol], first.0.roots(), answer).await;
         let upstream = Upstream::http_asking(&plan.server, &[protocol], second.0.roots(), answer).await;
         let destinations = [("up", upstream.port()), ("old", old.port())];
         store(&plan, "partner", &first.1, &first.1);
-        let mut gateway = Gateway::start(&plan.world, &settings(&plan, &destinations, "1h")).await;
+        let mut gateway = Gateway::start(&plan.sandbox, &settings(&plan, &destinations, "1h")).await;
         let client = checkout(&plan, &gateway);
         client.get("/old/x").await.assert_status(200);
         store(&plan, "partner", &second.1, &second.1);
@@ -207,20 +209,20 @@ async fn a_call_whose_client_certificate_is_refused_is_sent_once_more_with_a_new
             Some(attempts.as_array()?.len())
         });
         assert_eq!(attempts.collect::<Vec<_>>(), [2, 1], "{protocol}");
-        plan.world.assert_swept();
+        plan.sandbox.assert_swept();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotation_whose_key_does_not_belong_leaves_the_certificate_before_in_use_and_is_not_called_well() {
     let plan = Plan::new();
-    let partner = Authority::new(&plan.world, "partner");
+    let partner = Authority::new(&plan.sandbox, "partner");
     let [first, second, third] = ["first", "second", "third"]
-        .map(|name| partner.issue(&plan.world, name, &Leaf::server(&["tollgate"])));
+        .map(|name| partner.issue(&plan.sandbox, name, &Leaf::server(&["tollgate"])));
     store(&plan, "partner", &first, &first);
     let upstream =
         Upstream::http_asking(&plan.server, &["http/1.1"], partner.roots(), |_| Reply::status(200)).await;
-    let mut gateway = Gateway::start(&plan.world, &settings(&plan, &[("up", upstream.port())], "1s")).await;
+    let mut gateway = Gateway::start(&plan.sandbox, &settings(&plan, &[("up", upstream.port())], "1s")).await;
     let client = checkout(&plan, &gateway);
     client.get("/up/x").await.assert_status(200);
     let listed = |gateway: &Gateway| {
@@ -248,5 +250,5 @@ async fn a_rotation_whose_key_does_not_belong_leaves_the_certificate_before_in_u
     }
     assert_eq!(listed(&gateway), ["well", ""]);
     assert!(gateway.stop().success());
-    plan.world.assert_swept();
+    plan.sandbox.assert_swept();
 }

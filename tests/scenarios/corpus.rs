@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tollgate_tests::gateway::{eventually, field};
 use tollgate_tests::provider::chat_completion;
 use tollgate_tests::yaml::documents;
-use tollgate_tests::{Authority, Client, Gateway, Reply, Settings, Upstream, World, needs};
+use tollgate_tests::{Authority, Client, Gateway, Reply, Sandbox, Settings, Upstream, needs};
 
 /// Loopback, but nobody else's: destinations of the corpus listen on their real ports here.
 fn address() -> Ipv4Addr {
@@ -29,18 +29,20 @@ struct Replay {
     pki: Authority,
     upstreams: Vec<Upstream>,
     gateway: Gateway,
-    world: World,
+    sandbox: Sandbox,
 }
 
 async fn replay(path: &Path) -> Replay {
-    let world = World::new();
+    let sandbox = Sandbox::new();
     let corpus = documents(&fs::read_to_string(path).unwrap()).remove(0);
     let texts = |field: &str| -> Vec<String> {
         corpus[field].as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
     };
-    let domains: BTreeMap<_, _> =
-        texts("trustDomains").into_iter().map(|name| (name.clone(), Authority::new(&world, &name))).collect();
-    let pki = Authority::new(&world, "pki");
+    let domains: BTreeMap<_, _> = texts("trustDomains")
+        .into_iter()
+        .map(|name| (name.clone(), Authority::new(&sandbox, &name)))
+        .collect();
+    let pki = Authority::new(&sandbox, "pki");
     let mut resources = documents(corpus["resources"].as_str().unwrap());
     let (mut hosts, mut ports) = (Vec::new(), vec![443]);
     for resource in resources.iter_mut().filter(|resource| resource["kind"] == "Destination") {
@@ -56,14 +58,16 @@ async fn replay(path: &Path) -> Replay {
         resource["spec"]["tls"] = json!({"verify": {"caFile": pki.bundle()}});
     }
     for resource in resources.iter_mut().filter(|resource| resource["kind"] == "SecretStore") {
-        world
-            .input("keys/aws", json!({"id": "AKIAIOSFODNN7EXAMPLE", "key": world.canary("aws")}).to_string());
-        resource["spec"]["file"]["root"] = json!(world.inputs().join("keys"));
+        sandbox.input(
+            "keys/aws",
+            json!({"id": "AKIAIOSFODNN7EXAMPLE", "key": sandbox.canary("aws")}).to_string(),
+        );
+        resource["spec"]["file"]["root"] = json!(sandbox.inputs().join("keys"));
     }
     ports.sort_unstable();
     ports.dedup();
     hosts.retain(|host| !host.contains('_'));
-    let server = pki.server(&world, &hosts.iter().map(String::as_str).collect::<Vec<_>>());
+    let server = pki.server(&sandbox, &hosts.iter().map(String::as_str).collect::<Vec<_>>());
     let mut upstreams = Vec::new();
     for port in ports {
         let listener =
@@ -72,13 +76,13 @@ async fn replay(path: &Path) -> Replay {
         upstreams.push(Upstream::http_on(listener, &server, &["h2", "http/1.1"], respond));
     }
     let text = resources.iter().map(|resource| format!("---\n{resource}\n")).collect::<String>();
-    let mut settings = Settings::new(&pki.server(&world, &["localhost"])).resource("corpus.yaml", text);
+    let mut settings = Settings::new(&pki.server(&sandbox, &["localhost"])).resource("corpus.yaml", text);
     settings.names = texts("gatewayNames").iter().map(|name| format!("\"{name}\"")).collect();
     for (name, authority) in &domains {
         settings = settings.trusting(name, authority.bundle());
     }
-    let gateway = Gateway::start(&world, &settings).await;
-    Replay { corpus, domains, pki, upstreams, gateway, world }
+    let gateway = Gateway::start(&sandbox, &settings).await;
+    Replay { corpus, domains, pki, upstreams, gateway, sandbox }
 }
 
 fn split(url: &str) -> (&str, &str) {
@@ -103,8 +107,8 @@ impl Replay {
         let caller = request["caller"].as_str().unwrap();
         let domain = caller.strip_prefix("spiffe://").unwrap().split('/').next().unwrap();
         let Some(authority) = self.domains.get(domain) else { return Err("no_grant".to_owned()) };
-        let identity = authority.svid(&self.world, caller);
-        let client = Client::new(&self.world, self.gateway.address(), self.pki.roots(), Some(identity));
+        let identity = authority.svid(&self.sandbox, caller);
+        let client = Client::new(&self.sandbox, self.gateway.address(), self.pki.roots(), Some(identity));
         let (host, target) = split(request["url"].as_str().unwrap());
         let mut body = json!({"messages": [], "max_completion_tokens": 9, "max_tokens": 9});
         if !request["model"].is_null() {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tollgate_tests::fixture::CHAT_ONLY;
 use tollgate_tests::ledger::column;
 use tollgate_tests::provider::{chat, chat_chunk, chat_completion, chat_usage_chunk};
 use tollgate_tests::report::{assert_verified, report, requests};
-use tollgate_tests::stand::CHAT_ONLY;
 use tollgate_tests::{Client, Plan, Protocol, Reply, Seen};
 
 const CHAT: &str = "/up/v1/chat/completions";
@@ -48,11 +48,11 @@ async fn load(client: Client, protocol: Protocol, stream: bool, stop: Arc<Atomic
 async fn every_answered_call_is_in_the_report_once_after_a_kill_under_load() {
     let mut plan = Plan::openai(&format!("{CHAT_ONLY}  limits: [{{tokens: 300000, per: day}}]\n"));
     plan.settings.environment = vec![("RUST_LOG".to_owned(), "warn,tollgate::app=info".to_owned())];
-    let mut stand = plan.start(reply).await;
+    let mut fixture = plan.start(reply).await;
     let mut answered = BTreeSet::new();
     for _ in 0..3 {
         let stop = Arc::new(AtomicBool::new(false));
-        let client = stand.checkout();
+        let client = fixture.checkout();
         let shapes =
             [(Protocol::H1, false), (Protocol::H1, true), (Protocol::H2, false), (Protocol::H2, true)];
         let loads: Vec<_> = shapes
@@ -62,65 +62,65 @@ async fn every_answered_call_is_in_the_report_once_after_a_kill_under_load() {
             .map(|(protocol, stream)| tokio::spawn(load(client.clone(), *protocol, *stream, stop.clone())))
             .collect();
         tokio::time::sleep(Duration::from_millis(1500)).await;
-        stand.gateway.kill();
+        fixture.gateway.kill();
         stop.store(true, Ordering::SeqCst);
         for load in loads {
             for id in load.await.expect("a load") {
                 assert!(answered.insert(id), "an id was given twice");
             }
         }
-        stand.gateway.restart().await;
+        fixture.gateway.restart().await;
     }
     assert!(answered.len() > 50, "{} calls were answered", answered.len());
-    let recorded = column(&stand.gateway, "id");
+    let recorded = column(&fixture.gateway, "id");
     let unique: BTreeSet<_> = recorded.iter().cloned().collect();
     assert_eq!(recorded.len(), unique.len(), "a call is recorded twice");
     let lost: Vec<_> = answered.difference(&unique).collect();
     assert!(lost.is_empty(), "{} answered calls are not in the ledger: {lost:?}", lost.len());
-    let rows = report(&stand.gateway, "caller");
+    let rows = report(&fixture.gateway, "caller");
     let requests = requests(&rows);
     assert_eq!(requests, recorded.len() as u64);
     assert!(
-        requests as usize >= stand.upstream.answered(),
+        requests as usize >= fixture.upstream.answered(),
         "a call that reached the provider is not in the report"
     );
-    let spent = stand.gateway.metrics().sum("tollgate_limit_spent", &["tokens/day"]) as u64;
+    let spent = fixture.gateway.metrics().sum("tollgate_limit_spent", &["tokens/day"]) as u64;
     assert!(spent >= USED * answered.len() as u64, "spent {spent}");
-    assert_verified(&stand.gateway);
+    assert_verified(&fixture.gateway);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_under_way_at_the_kill_is_presumed_to_have_cost_its_hold() {
     let plan = Plan::openai(&format!("{CHAT_ONLY}  limits: [{{tokens: 10000, per: day}}]\n"));
-    let mut stand = plan.start(|_| Reply::status(200).wait(Duration::from_secs(60)).data("never")).await;
-    let client = stand.checkout();
+    let mut fixture = plan.start(|_| Reply::status(200).wait(Duration::from_secs(60)).data("never")).await;
+    let client = fixture.checkout();
     let call =
         tokio::spawn(async move { client.send(Protocol::H1, client.json(CHAT, &chat(3000))).await.is_err() });
-    tollgate_tests::gateway::eventually("the call reached the provider", || stand.upstream.count() == 1)
+    tollgate_tests::gateway::eventually("the call reached the provider", || fixture.upstream.count() == 1)
         .await;
-    let held = stand.gateway.metrics().sum("tollgate_limit_held", &["tokens/day"]);
-    stand.gateway.kill();
+    let held = fixture.gateway.metrics().sum("tollgate_limit_held", &["tokens/day"]);
+    fixture.gateway.kill();
     assert!(call.await.unwrap());
-    stand.gateway.restart().await;
-    let metrics = stand.gateway.metrics();
+    fixture.gateway.restart().await;
+    let metrics = fixture.gateway.metrics();
     let (spent, still) = (
         metrics.sum("tollgate_limit_spent", &["tokens/day"]),
         metrics.sum("tollgate_limit_held", &["tokens/day"]),
     );
     assert_eq!((spent, still), (held, 0.0), "charged at its hold, once");
-    stand.checkout().post(CHAT, &chat(3000)).await.assert_refused(429, "budget_exhausted");
+    fixture.checkout().post(CHAT, &chat(3000)).await.assert_refused(429, "budget_exhausted");
     tollgate_tests::gateway::eventually("the refusal is in the store", || {
-        requests(&report(&stand.gateway, "caller")) >= 2
+        requests(&report(&fixture.gateway, "caller")) >= 2
     })
     .await;
-    let rows = report(&stand.gateway, "caller");
+    let rows = report(&fixture.gateway, "caller");
     assert_eq!(requests(&rows), 2, "the presumed call and the refusal, once each: {rows:#?}");
-    stand.gateway.kill();
-    stand.gateway.restart().await;
+    fixture.gateway.kill();
+    fixture.gateway.restart().await;
     assert_eq!(
-        stand.gateway.metrics().sum("tollgate_limit_spent", &["tokens/day"]),
+        fixture.gateway.metrics().sum("tollgate_limit_spent", &["tokens/day"]),
         held,
         "a second restart charges nothing again"
     );
-    assert_verified(&stand.gateway);
+    assert_verified(&fixture.gateway);
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tollgate_tests::bao::Bao;
 use tollgate_tests::gateway::eventually;
 use tollgate_tests::resources::{credential, destination, document, file_store, vault_store};
-use tollgate_tests::{Gateway, Plan, Reply, Stand, needs};
+use tollgate_tests::{Fixture, Gateway, Plan, Reply, needs};
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
@@ -44,16 +44,16 @@ async fn a_key_in_a_file_is_tested_and_listed_and_never_shown() {
     let plan = Plan::new();
     let good = plan.complete(443);
     for (name, content) in [("empty", ""), ("broken", "line\r\nx-admin: 1")] {
-        plan.world.input(&format!("keys/{name}"), content);
+        plan.sandbox.input(&format!("keys/{name}"), content);
     }
     let text = good.resources[0].1.clone()
         + &credential("missing-key", "up", "{store: files, path: nothing}", "{query: {name: key}}")
         + &credential("empty-key", "up", "{store: files, path: empty}", "{bearer: {}}")
         + &credential("broken-key", "up", "{store: files, path: broken}", "{header: {name: x-api-key}}")
         + &credential("homeless-key", "up", "{store: gone, path: up}", "{basic: {username: me}}")
-        + &file_store("gone", &plan.world.inputs().join("gone"));
-    let settings = good.resource("stand.yaml", text);
-    let mut gateway = Gateway::prepare(&plan.world, &settings);
+        + &file_store("gone", &plan.sandbox.inputs().join("gone"));
+    let settings = good.resource("fixture.yaml", text);
+    let mut gateway = Gateway::prepare(&plan.sandbox, &settings);
 
     let output = gateway.tollgate(&["credential", "test", "up-key"]);
     assert!(output.status.success(), "{}", said(&output));
@@ -88,14 +88,14 @@ async fn a_key_in_a_file_is_tested_and_listed_and_never_shown() {
     let healths = listed(&gateway);
     assert!(healths.iter().all(|listed| listed["health"] == "unused"), "{healths:#?}");
     assert!(gateway.stop().success());
-    plan.world.assert_swept();
+    plan.sandbox.assert_swept();
 }
 
 /// Credentials in OpenBao: a good one, and what goes wrong with one.
-async fn in_bao(bao: &Bao, plan: Plan) -> Stand {
+async fn in_bao(bao: &Bao, plan: Plan) -> Fixture {
     bao.put("llm/up", "api_key", &plan.key).await;
-    let token = bao.reader_token(&plan.world).await;
-    let stale = plan.world.input("stale.token", plan.world.canary("stale"));
+    let token = bao.reader_token(&plan.sandbox).await;
+    let stale = plan.sandbox.input("stale.token", plan.sandbox.canary("stale"));
     let upstream = tollgate_tests::Upstream::http(&plan.server, &["http/1.1"], |_| Reply::status(200)).await;
     let elsewhere = format!(
         "  vault:\n    address: {}\n    caFile: {}\n    mount: elsewhere\n    auth: {{token: {{file: {}}}}}\n",
@@ -126,7 +126,7 @@ async fn in_bao(bao: &Bao, plan: Plan) -> Stand {
             "up-key",
             &plan.grant,
         );
-    let settings = plan.settings.clone().resource("stand.yaml", text);
+    let settings = plan.settings.clone().resource("fixture.yaml", text);
     Plan { settings, ..plan }.start_with(upstream).await
 }
 
@@ -138,9 +138,9 @@ fn of<'a>(listed: &'a [Value], name: &str) -> &'a Value {
 async fn what_is_wrong_with_a_key_in_openbao_is_said_at_its_step_and_in_the_list() {
     needs!(Bao::installed());
     let plan = Plan::new();
-    let bao = Bao::start(&plan.world).await;
-    let mut stand = in_bao(&bao, plan).await;
-    let gateway = &stand.gateway;
+    let bao = Bao::start(&plan.sandbox).await;
+    let mut fixture = in_bao(&bao, plan).await;
+    let gateway = &fixture.gateway;
     let output = gateway.tollgate(&["credential", "test", "up-key"]);
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(
@@ -155,7 +155,7 @@ async fn what_is_wrong_with_a_key_in_openbao_is_said_at_its_step_and_in_the_list
     assert_fails_at(gateway, "untrusted", "store", "TLS failed");
     assert_fails_at(gateway, "unreachable", "store", "not reachable");
 
-    stand.checkout().get("/up/x").await.assert_status(200);
+    fixture.checkout().get("/up/x").await.assert_status(200);
     eventually("its use is seen", || !of(&listed(gateway), "up-key")["last_use"].is_null()).await;
     let healthy = listed(gateway);
     let up = of(&healthy, "up-key");
@@ -175,11 +175,11 @@ async fn what_is_wrong_with_a_key_in_openbao_is_said_at_its_step_and_in_the_list
     assert_eq!((health("well"), health("stale")), (0.0, 1.0));
     let (status, ready) = gateway.admin_get_with("/readyz", "");
     assert_eq!((status, ready.as_str()), (200, "ready; 1 of 5 secret stores fail\n"));
-    stand.checkout().get("/up/x").await.assert_status(200);
+    fixture.checkout().get("/up/x").await.assert_status(200);
     let output = gateway.tollgate(&["credential", "ls", "--admin", &gateway.admin().to_string()]);
     assert!(said(&output).contains("stale for "), "{}", said(&output));
 
-    let token = stand.world.inputs().join("admin.token");
+    let token = fixture.sandbox.inputs().join("admin.token");
     let right = fs::read(&token).unwrap();
     fs::write(&token, "another token that is long enough").unwrap();
     let output = gateway.tollgate(&["credential", "ls", "--admin", &gateway.admin().to_string()]);
@@ -189,23 +189,23 @@ async fn what_is_wrong_with_a_key_in_openbao_is_said_at_its_step_and_in_the_list
         said(&output)
     );
     fs::write(&token, right).unwrap();
-    assert!(stand.gateway.stop().success());
-    stand.world.assert_swept();
+    assert!(fixture.gateway.stop().success());
+    fixture.sandbox.assert_swept();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_of_a_store_with_many_keys_is_one_line_in_the_log() {
     needs!(Bao::installed());
     let plan = Plan::new();
-    let bao = Bao::start(&plan.world).await;
-    let token = bao.reader_token(&plan.world).await;
+    let bao = Bao::start(&plan.sandbox).await;
+    let token = bao.reader_token(&plan.sandbox).await;
     bao.put("llm/up", "api_key", &plan.key).await;
     let upstream = tollgate_tests::Upstream::http(&plan.server, &["http/1.1"], |_| Reply::status(200)).await;
     let mut text = destination("up", "api.up.test", upstream.port(), plan.pki.bundle(), "http")
         + &vault_store("bao", &bao.address(), bao.ca(), &token);
     const KEYS: usize = 30;
     for number in 0..KEYS {
-        bao.put(&format!("llm/up{number}"), "api_key", &plan.world.canary("many")).await;
+        bao.put(&format!("llm/up{number}"), "api_key", &plan.sandbox.canary("many")).await;
         let from = format!("{{store: bao, path: llm/up{number}, field: api_key}}\n  refresh: 1s");
         let name = format!("key{number}");
         text += &credential(&name, "up", &from, "{bearer: {}}");
@@ -213,21 +213,21 @@ async fn an_outage_of_a_store_with_many_keys_is_one_line_in_the_log() {
         let caller = "spiffe://prod.acme/ns/checkout/sa/*";
         text += &tollgate_tests::resources::grant(&format!("grant{number}"), caller, "up", &name, &allow);
     }
-    let settings = plan.settings.clone().resource("stand.yaml", text);
-    let stand = Plan { settings, ..plan }.start_with(upstream).await;
-    let client = stand.checkout();
+    let settings = plan.settings.clone().resource("fixture.yaml", text);
+    let fixture = Plan { settings, ..plan }.start_with(upstream).await;
+    let client = fixture.checkout();
     for number in 0..KEYS {
         client.get(&format!("/up/v{number}")).await.assert_status(200);
     }
     bao.seal().await;
-    let stale = || listed(&stand.gateway).iter().filter(|listed| listed["health"] == "stale").count();
+    let stale = || listed(&fixture.gateway).iter().filter(|listed| listed["health"] == "stale").count();
     eventually("every key is stale", || stale() == KEYS).await;
     bao.unseal().await;
     eventually("every key is well", || {
-        listed(&stand.gateway).iter().all(|listed| listed["health"] == "well")
+        listed(&fixture.gateway).iter().all(|listed| listed["health"] == "well")
     })
     .await;
-    let log = stand.gateway.log();
+    let log = fixture.gateway.log();
     let lines = |words: &str| {
         log.iter()
             .filter(|line| line.to_string().contains(words) && line["target"] != "tollgate::access")
@@ -242,14 +242,14 @@ async fn a_key_that_is_wanted_ahead_is_there_before_the_first_call() {
     let plan = Plan::new();
     let good = plan.complete(443);
     for name in ["ahead", "later"] {
-        plan.world.input(&format!("keys/{name}"), plan.world.canary(name));
+        plan.sandbox.input(&format!("keys/{name}"), plan.sandbox.canary(name));
     }
     let text = good.resources[0].1.clone()
         + &credential("ahead-key", "up", "{store: files, path: ahead}", "{bearer: {}}\n  prefetch: true")
         + &credential("later-key", "up", "{store: files, path: later}", "{bearer: {}}");
-    let gateway = Gateway::start(&plan.world, &good.resource("stand.yaml", text)).await;
+    let gateway = Gateway::start(&plan.sandbox, &good.resource("fixture.yaml", text)).await;
     let has_version = |name: &str| of(&listed(&gateway), name)["version"].is_string();
     eventually("it was fetched", || has_version("ahead-key")).await;
     assert!(!has_version("later-key"), "nobody has asked for it");
-    plan.world.assert_swept();
+    plan.sandbox.assert_swept();
 }

@@ -4,22 +4,22 @@ use std::time::Duration;
 
 use http::{HeaderName, Method};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tollgate_tests::fixture::CHECKOUT;
 use tollgate_tests::gateway::{binary, eventually};
 use tollgate_tests::process::{Process, free_port};
-use tollgate_tests::stand::CHECKOUT;
 use tollgate_tests::{Client, Gateway, Plan, Protocol, Reply, Upstream, ledger};
 
 /// A gateway with its own folder, on this port.
 fn on_port(plan: &Plan, upstream: &Upstream, port: u16) -> Gateway {
-    let gateway = Gateway::prepare(&plan.world, &plan.complete(upstream.port()));
+    let gateway = Gateway::prepare(&plan.sandbox, &plan.complete(upstream.port()));
     gateway.edit_settings("127.0.0.1:0\", protocols", &format!("127.0.0.1:{port}\", protocols"));
     gateway.edit_settings("drain:", "cores: 3\ndrain:");
     gateway
 }
 
 fn client(plan: &Plan, gateway: &Gateway) -> Client {
-    let identity = plan.prod.svid(&plan.world, CHECKOUT);
-    Client::new(&plan.world, gateway.address(), plan.pki.roots(), Some(identity))
+    let identity = plan.prod.svid(&plan.sandbox, CHECKOUT);
+    Client::new(&plan.sandbox, gateway.address(), plan.pki.roots(), Some(identity))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,7 +38,7 @@ async fn a_second_gateway_on_an_address_is_refused_and_a_killed_ones_successor_i
     let second = on_port(&other, &upstream, port);
     let mut command = std::process::Command::new(binary());
     command.current_dir(second.home()).args(["serve", "--config", "tollgate.yaml"]);
-    let mut refused = Process::spawn("second", &other.world.sinks(), &mut command);
+    let mut refused = Process::spawn("second", &other.sandbox.sinks(), &mut command);
     eventually("the second one ends", || refused.ended().is_some()).await;
     assert!(!refused.ended().unwrap().success());
     let said = refused.stderr();
@@ -70,7 +70,7 @@ async fn a_second_gateway_on_an_address_is_refused_and_a_killed_ones_successor_i
 async fn an_idle_gateway_ends_at_an_interrupt_without_the_delay() {
     let plan = Plan::new();
     let upstream = Upstream::http(&plan.server, &["http/1.1"], |_| Reply::status(200)).await;
-    let mut gateway = Gateway::prepare(&plan.world, &plan.complete(upstream.port()));
+    let mut gateway = Gateway::prepare(&plan.sandbox, &plan.complete(upstream.port()));
     gateway.edit_settings("delay: 100ms", "delay: 10m");
     gateway.launch().await;
     gateway.ready().await;
@@ -88,7 +88,7 @@ async fn a_second_signal_ends_what_is_under_way_and_records_it() {
         Reply::status(200).data("begun").wait(Duration::from_secs(600)).data("done")
     })
     .await;
-    let mut gateway = Gateway::prepare(&plan.world, &plan.complete(upstream.port()));
+    let mut gateway = Gateway::prepare(&plan.sandbox, &plan.complete(upstream.port()));
     gateway.edit_settings("delay: 100ms, timeout: 10s", "delay: 10m, timeout: 10m");
     gateway.launch().await;
     gateway.ready().await;
@@ -110,8 +110,8 @@ async fn a_second_signal_ends_what_is_under_way_and_records_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_others_assert_and_second_spellings_of_framing_stay_behind() {
-    let stand = Plan::new().start(|_| Reply::status(200)).await;
-    let client = stand.checkout();
+    let fixture = Plan::new().start(|_| Reply::status(200)).await;
+    let client = fixture.checkout();
     let names = "client-cert client-cert-chain x-forwarded x-httpd-method x-method x-host-override x-backend-host x-request-url \
                  x-ssl-client-s-dn x-goog-authenticated-user-id x-ms-client-principal-id x-consumer-username x-authenticated-userid \
                  remote-user x-middleware-subrequest x-accel-redirect content_type content_encoding x_forwarded_for remote_user";
@@ -122,10 +122,10 @@ async fn what_others_assert_and_second_spellings_of_framing_stay_behind() {
         }
         request.headers_mut().insert("x-own", "kept".parse().unwrap());
         client.send(protocol, request).await.unwrap().assert_status(200);
-        let seen = stand.upstream.only();
+        let seen = fixture.upstream.only();
         assert!(!seen.everything().contains("smuggled"), "{seen:#?}");
         assert_eq!(seen.header("x-own"), "kept");
-        stand.upstream.clear();
+        fixture.upstream.clear();
     }
 }
 
@@ -170,8 +170,8 @@ async fn an_answer_that_cannot_be_read_is_named_as_that() {
         true,
     )
     .await;
-    let stand = plan.start_with(upstream).await;
-    let client = stand.checkout();
+    let fixture = plan.start_with(upstream).await;
+    let client = fixture.checkout();
     let many = client.request(Method::GET, "/up/many", "");
     client.send(Protocol::H2, many).await.unwrap().assert_status(200);
     for (path, words) in [
@@ -186,7 +186,7 @@ async fn an_answer_that_cannot_be_read_is_named_as_that() {
         answer.assert_refused(502, "upstream_protocol");
         assert!(answer.text().contains(words), "{path}: {}", answer.text());
     }
-    let reasons = || ledger::column(&stand.gateway, "reason");
+    let reasons = || ledger::column(&fixture.gateway, "reason");
     eventually("all are written", || {
         reasons().iter().filter(|reason| *reason == "upstream_protocol").count() == 6
     })
@@ -203,14 +203,14 @@ async fn a_provider_of_http_1_0_costs_its_caller_no_connection() {
         let plan = Plan::new();
         let answers: &'static [(&str, &str)] = Box::leak(Box::new([("x", answer)]));
         let upstream = saying(&plan, answers, closes).await;
-        let stand = plan.start_with(upstream).await;
-        let client = stand.checkout();
+        let fixture = plan.start_with(upstream).await;
+        let client = fixture.checkout();
         let mut connection = client.open(Protocol::H1).await.unwrap();
         for _ in 0..5 {
             let request = client.request(Method::GET, "/up/x", "");
             let response = connection.start(request).await.unwrap();
             assert_eq!(response.version(), http::Version::HTTP_11, "{answer:?}");
-            let answer = tollgate_tests::Answer::read(&stand.world, response).await.unwrap();
+            let answer = tollgate_tests::Answer::read(&fixture.sandbox, response).await.unwrap();
             assert_eq!(answer.text(), "hello");
         }
         assert!(!connection.closed(), "{answer:?}");

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_rustls::server::TlsStream;
 use tollgate_tests::provider::chat;
-use tollgate_tests::{Plan, Protocol, Reply, Stand, Upstream, needs, python};
+use tollgate_tests::{Fixture, Plan, Protocol, Reply, Upstream, needs, python};
 
 type Stream = TlsStream<TcpStream>;
 
@@ -112,13 +112,13 @@ async fn provider(plan: &Plan) -> Upstream {
 /// The plan's settings, with a provider that may be silent for a second only.
 fn idle_of_a_second(plan: &Plan, port: u16) -> tollgate_tests::Settings {
     let mut settings = plan.complete(port);
-    let (_, text) = settings.resources.pop().expect("the stand's resources");
+    let (_, text) = settings.resources.pop().expect("the fixture's resources");
     let dialect = format!("  dialect: {}\n", plan.dialect);
     let timeouts = format!("{dialect}  timeouts: {{connect: 2s, firstByte: 5s, idle: 1s}}\n");
-    settings.resource("stand.yaml", text.replacen(&dialect, &timeouts, 1))
+    settings.resource("fixture.yaml", text.replacen(&dialect, &timeouts, 1))
 }
 
-async fn stand(dialect: &'static str) -> Stand {
+async fn fixture(dialect: &'static str) -> Fixture {
     let models = if dialect == "http" { "" } else { ", models: [\"*\"]" };
     let grant = format!("  allow: {{methods: [POST, GET], paths: [\"/**\"]{models}}}\n");
     let plan = Plan { dialect, grant, ..Plan::new() };
@@ -128,23 +128,23 @@ async fn stand(dialect: &'static str) -> Stand {
 }
 
 /// What a caller over HTTP/1.1 has when its connection ends, or falls silent after a complete answer.
-async fn raw_answer(stand: &Stand, way: usize) -> (String, bool) {
+async fn raw_answer(fixture: &Fixture, way: usize) -> (String, bool) {
     let body = chat(9).to_string();
     let text = format!(
         "POST /up/v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nx-way: {way}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}\
          GET /up/v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n",
         body.len()
     );
-    let answer = stand.checkout().raw(text.as_bytes()).await;
+    let answer = fixture.checkout().raw(text.as_bytes()).await;
     (String::from_utf8_lossy(&answer.bytes).into_owned(), answer.closed)
 }
 
 async fn assert_ends_well(dialect: &'static str) {
-    let stand = stand(dialect).await;
+    let fixture = fixture(dialect).await;
     let mut offences = Vec::new();
     for (way, (text, end, wanted)) in WAYS.iter().enumerate() {
         for protocol in Protocol::BOTH {
-            let client = stand.checkout();
+            let client = fixture.checkout();
             let mut request = client.json("/up/v1/chat/completions", &chat(9));
             request.headers_mut().insert("x-way", way.into());
             let answer = tokio::time::timeout(PATIENCE, client.send(protocol, request)).await;
@@ -155,7 +155,7 @@ async fn assert_ends_well(dialect: &'static str) {
             }
         }
         // Another call is behind it on the same connection: it is answered after a whole answer, and after nothing else.
-        let (got, closed) = raw_answer(&stand, way).await;
+        let (got, closed) = raw_answer(&fixture, way).await;
         let (first, rest) = got.split_once("\r\n\r\n").unwrap_or((&got, ""));
         let is_right = match wanted {
             Ok(wanted) => rest.contains(wanted) && got.ends_with("next"),
@@ -203,10 +203,10 @@ async fn every_way_a_stream_over_http_2_can_end_reaches_the_caller_as_what_it_is
     };
     let upstream = Upstream::http(&plan.server, &["h2", "http/1.1"], respond).await;
     let settings = idle_of_a_second(&plan, upstream.port());
-    let stand = Plan { settings, ..plan }.start_with(upstream).await;
+    let fixture = Plan { settings, ..plan }.start_with(upstream).await;
     for (way, (name, _, wanted)) in ways.iter().enumerate() {
         for protocol in Protocol::BOTH {
-            let client = stand.checkout();
+            let client = fixture.checkout();
             let mut request = client.request(Method::GET, "/up/x", "");
             request.headers_mut().insert("x-way", way.into());
             let answer =
@@ -238,37 +238,42 @@ async fn an_answer_whose_grant_was_withdrawn_before_it_came_is_cut() {
         }
     })
     .await;
-    let stand = plan.start_with(upstream).await;
-    let (_, text) = stand.gateway.settings().resources[0].clone();
+    let fixture = plan.start_with(upstream).await;
+    let (_, text) = fixture.gateway.settings().resources[0].clone();
     for protocol in Protocol::BOTH {
-        let client = stand.checkout();
+        let client = fixture.checkout();
         let call = client.request(Method::GET, "/up/x", "");
         let sent = tokio::spawn(async move { client.send(protocol, call).await });
         asked.notified().await;
-        stand.gateway.replace("stand.yaml", &text.replace("paths: [\"/**\"]", "paths: [\"/none\"]")).await;
+        fixture
+            .gateway
+            .replace("fixture.yaml", &text.replace("paths: [\"/**\"]", "paths: [\"/none\"]"))
+            .await;
         go.notify_one();
         let answer = tokio::time::timeout(PATIENCE, sent).await.expect("it ends").unwrap();
         match answer {
             Err(_) => {}
             Ok(answer) => assert_eq!(answer.header("x-tollgate-reason"), "no_grant", "{}", answer.text()),
         }
-        stand.gateway.replace("stand.yaml", &text).await;
+        fixture.gateway.replace("fixture.yaml", &text).await;
     }
 }
 
-async fn uploads(stand: &Stand, client: &str, call: &Value) -> Value {
+async fn uploads(fixture: &Fixture, client: &str, call: &Value) -> Value {
     match client {
         "node" => {
             tollgate_tests::node::run(
-                &stand.world,
+                &fixture.sandbox,
                 "uploads.mjs",
-                &stand.checkout(),
-                stand.pki.bundle(),
+                &fixture.checkout(),
+                fixture.pki.bundle(),
                 call,
             )
             .await
         }
-        _ => python::run(&stand.world, "uploads.py", &stand.checkout(), stand.pki.bundle(), call).await,
+        _ => {
+            python::run(&fixture.sandbox, "uploads.py", &fixture.checkout(), fixture.pki.bundle(), call).await
+        }
     }
 }
 
@@ -277,7 +282,7 @@ async fn uploads(stand: &Stand, client: &str, call: &Value) -> Value {
 /// Over HTTP/2 of bodies up to `most`: Python's copies what is left of a body for each frame of it, and where the provider takes no more of
 /// one, the stream has to end before it.
 async fn assert_uploads_are_answered(
-    stand: &Stand,
+    fixture: &Fixture,
     path: &str,
     status: u16,
     reason: Option<&str>,
@@ -300,7 +305,7 @@ async fn assert_uploads_are_answered(
             }
             let times = if bytes > 1_000_000 { 3 } else { 20 };
             let call = json!({"library": library, "path": path, "bytes": bytes, "times": times});
-            let said = uploads(stand, client, &call).await;
+            let said = uploads(fixture, client, &call).await;
             let wanted = json!({"status": status, "reason": reason});
             let all = said["answers"].as_array().expect("answers");
             assert_eq!(all.len(), times, "{said}");
@@ -313,9 +318,9 @@ async fn assert_uploads_are_answered(
 async fn a_refusal_reaches_real_clients_while_their_body_still_comes() {
     let plan =
         Plan { grant: "  allow: {methods: [POST], paths: [\"/allowed\"]}\n".to_owned(), ..Plan::new() };
-    let stand = plan.start(|_| Reply::status(200)).await;
-    assert_uploads_are_answered(&stand, "/up/denied", 403, Some("path_not_allowed"), 10_000_000).await;
-    assert_eq!(stand.upstream.count(), 0);
+    let fixture = plan.start(|_| Reply::status(200)).await;
+    assert_uploads_are_answered(&fixture, "/up/denied", 403, Some("path_not_allowed"), 10_000_000).await;
+    assert_eq!(fixture.upstream.count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -334,16 +339,16 @@ async fn an_early_answer_of_the_provider_reaches_real_clients_while_their_body_s
         tokio::time::sleep(Duration::from_secs(15)).await;
     })
     .await;
-    let stand = plan.start_with(upstream).await;
-    assert_uploads_are_answered(&stand, "/up/x", 413, None, 100_000).await;
+    let fixture = plan.start_with(upstream).await;
+    assert_uploads_are_answered(&fixture, "/up/x", 413, None, 100_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_connection_says_that_it_closes_and_is_closed_once_its_caller_has_ended() {
     let plan =
         Plan { grant: "  allow: {methods: [POST], paths: [\"/allowed\"]}\n".to_owned(), ..Plan::new() };
-    let stand = plan.start(|_| Reply::status(200)).await;
-    let client = stand.checkout();
+    let fixture = plan.start(|_| Reply::status(200)).await;
+    let client = fixture.checkout();
     let refused =
         client.raw(b"POST /up/denied HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9000000\r\n\r\nx").await;
     let text = String::from_utf8_lossy(&refused.bytes).into_owned();
@@ -358,11 +363,11 @@ async fn a_refused_connection_says_that_it_closes_and_is_closed_once_its_caller_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_to_whom_the_end_of_the_connection_is_the_end_of_the_answer_sees_a_cut_as_one() {
-    let stand = stand("http").await;
+    let fixture = fixture("http").await;
     for (way, (text, end, wanted)) in
         WAYS.iter().enumerate().filter(|(_, (text, ..))| text.contains("chunked"))
     {
-        let client = stand.checkout();
+        let client = fixture.checkout();
         let mut stream = client.handshake(client.tls(&["http/1.1"])).await.unwrap();
         let call = format!("GET /up/x HTTP/1.0\r\nhost: localhost\r\nx-way: {way}\r\n\r\n");
         stream.write_all(call.as_bytes()).await.unwrap();

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use tollgate_tests::gateway::binary;
 use tollgate_tests::process::free_port;
-use tollgate_tests::{Kind, World};
+use tollgate_tests::{Sandbox, SecretKind};
 
 fn example(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("examples").join(name)
@@ -21,10 +21,10 @@ fn block(heading: &str) -> String {
 
 #[test]
 fn the_first_call_of_the_readme_works_when_it_is_pasted_as_one_block() {
-    let world = World::new();
+    let sandbox = Sandbox::new();
     let (port, admin) = (free_port(), free_port());
-    let key = world.canary("first");
-    world.stands_for(&key, &[Kind::Age, Kind::Bearer]);
+    let key = sandbox.canary("first");
+    sandbox.stands_for(&key, &[SecretKind::Age, SecretKind::Bearer]);
     let block = block("### A first call of your own\n");
     let (init, rest) = block.split_once('\n').unwrap();
     assert!(init.contains("tollgate init"), "{block}");
@@ -33,22 +33,22 @@ fn the_first_call_of_the_readme_works_when_it_is_pasted_as_one_block() {
     // Ports that are free here, nothing else is changed; at the end what was started is stopped.
     let sed = format!("sed -i 's/:8443/:{port}/; s/:9441/:{admin}/' tollgate.yaml");
     let script = format!("set -x\n{init}\n{sed}\n{}\nkill $!\nwait\n", ports(rest));
-    fs::create_dir(world.inputs().join("bin")).unwrap();
-    std::os::unix::fs::symlink(binary(), world.inputs().join("bin/tollgate")).unwrap();
+    fs::create_dir(sandbox.inputs().join("bin")).unwrap();
+    std::os::unix::fs::symlink(binary(), sandbox.inputs().join("bin/tollgate")).unwrap();
     let path = std::env::join_paths(
-        std::iter::once(world.inputs().join("bin"))
+        std::iter::once(sandbox.inputs().join("bin"))
             .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
     );
     let mut bash = Command::new("bash");
     bash.args(["-c", &script])
-        .current_dir(world.inputs())
+        .current_dir(sandbox.inputs())
         .env("PATH", path.unwrap())
         .env("OPENAI_API_KEY", &key);
     let output = bash.env("TOLLGATE_LOG", "trace").output().expect("bash runs");
     let said = String::from_utf8_lossy(&[&*output.stdout, &*output.stderr].concat()).into_owned();
-    let home = world.inputs().join("first-call");
-    fs::write(world.sinks().join("cli.txt"), &said).unwrap();
-    fs::copy(home.join("serve.log"), world.sinks().join("tollgate.stdout")).unwrap();
+    let home = sandbox.inputs().join("first-call");
+    fs::write(sandbox.sinks().join("cli.txt"), &said).unwrap();
+    fs::copy(home.join("serve.log"), sandbox.sinks().join("tollgate.stdout")).unwrap();
     assert!(said.contains("1 grant: good"), "{said}");
     // The provider itself is out of reach here: what is held, decided and put on is the same.
     let reached = ["upstream_unreachable", "upstream_timeout", "\"error\""];
@@ -57,7 +57,7 @@ fn the_first_call_of_the_readme_works_when_it_is_pasted_as_one_block() {
     assert!(lines_with("spiffe://prod.acme/ns/shop/sa/web") >= 2, "calls and report have the call: {said}");
     assert!(!said.contains("No calls.") && said.contains("shop-openai"), "{said}");
     assert!(said.contains("tollgate_requests_total"), "{said}");
-    world.assert_swept();
+    sandbox.assert_swept();
 }
 
 #[tokio::test(flavor = "multi_thread")]

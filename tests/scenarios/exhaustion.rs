@@ -12,28 +12,28 @@ use tollgate_tests::{Plan, Protocol, Reply, Upstream};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_connections_cost_others_nothing_and_leave_no_record() {
-    let stand = Plan::new().start(|_| Reply::status(200)).await;
+    let fixture = Plan::new().start(|_| Reply::status(200)).await;
     let mut silent = Vec::new();
     for _ in 0..300 {
-        silent.push(TcpStream::connect(stand.gateway.address()).await.unwrap());
+        silent.push(TcpStream::connect(fixture.gateway.address()).await.unwrap());
     }
-    let stranger = stand.stranger(None);
+    let stranger = fixture.stranger(None);
     for _ in 0..100 {
         stranger.refusal().await;
     }
-    let answer = tokio::time::timeout(Duration::from_secs(5), stand.checkout().get("/up/x")).await;
+    let answer = tokio::time::timeout(Duration::from_secs(5), fixture.checkout().get("/up/x")).await;
     answer.expect("others are served meanwhile").assert_status(200);
-    requests_reach(&stand.gateway, 1).await;
-    let refused = stand.gateway.metrics().sum("tollgate_tls_handshakes_refused_total", &["no_certificate"]);
+    requests_reach(&fixture.gateway, 1).await;
+    let refused = fixture.gateway.metrics().sum("tollgate_tls_handshakes_refused_total", &["no_certificate"]);
     assert_eq!(refused, 100.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_readers_and_writers_hold_up_nobody_else() {
-    let stand = Plan::new()
+    let fixture = Plan::new()
         .start(|seen| Reply::status(200).data(vec![b'x'; if seen.target == "/big" { 8 << 20 } else { 10 }]))
         .await;
-    let client = stand.checkout();
+    let client = fixture.checkout();
     let mut slow = Vec::new();
     for _ in 0..20 {
         let mut stream = client.handshake(client.tls(&["http/1.1"])).await.unwrap();
@@ -48,7 +48,7 @@ async fn slow_readers_and_writers_hold_up_nobody_else() {
         stream.write_all(head.as_bytes()).await.unwrap();
         slow.push(stream);
     }
-    let other = stand.caller("spiffe://prod.acme/ns/checkout/sa/other");
+    let other = fixture.caller("spiffe://prod.acme/ns/checkout/sa/other");
     for protocol in Protocol::BOTH {
         let call = other.send(protocol, other.request(Method::GET, "/up/x", ""));
         tokio::time::timeout(Duration::from_secs(5), call)
@@ -57,15 +57,15 @@ async fn slow_readers_and_writers_hold_up_nobody_else() {
             .unwrap()
             .assert_status(200);
     }
-    let resident = resident_kib(stand.gateway.pid());
+    let resident = resident_kib(fixture.gateway.pid());
     assert!(resident < 400 * 1024, "{resident} KiB for twenty slow readers of 8 MiB: nothing is buffered");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_that_are_held_are_bounded_together() {
     let grant = "  allow: {methods: [POST], paths: [/v1/chat/completions], models: [gpt-5-mini]}\n";
-    let stand = Plan::openai(grant).start_openai(1, 1).await;
-    let client = stand.checkout();
+    let fixture = Plan::openai(grant).start_openai(1, 1).await;
+    let client = fixture.checkout();
     let mut open = Vec::new();
     for _ in 0..40 {
         let mut stream = client.handshake(client.tls(&["http/1.1"])).await.unwrap();
@@ -79,9 +79,9 @@ async fn bodies_that_are_held_are_bounded_together() {
         let _ = tokio::time::timeout(Duration::from_millis(700), stream.write_all(&part)).await;
         open.push(stream);
     }
-    let resident = resident_kib(stand.gateway.pid());
+    let resident = resident_kib(fixture.gateway.pid());
     assert!(resident < 1200 * 1024, "{resident} KiB");
-    let other = stand.caller("spiffe://prod.acme/ns/checkout/sa/other");
+    let other = fixture.caller("spiffe://prod.acme/ns/checkout/sa/other");
     other.post("/up/v1/chat/completions", &tollgate_tests::provider::chat(9)).await.assert_status(200);
 }
 
@@ -93,8 +93,8 @@ fn resident_kib(pid: u32) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_head_that_never_ends_is_cut_off() {
-    let stand = Plan::new().start(|_| Reply::status(200)).await;
-    let client = stand.checkout();
+    let fixture = Plan::new().start(|_| Reply::status(200)).await;
+    let client = fixture.checkout();
     let mut stream = client.handshake(client.tls(&["http/1.1"])).await.unwrap();
     stream
         .write_all(format!("GET /up/x HTTP/1.1\r\nhost: {}\r\n", client.authority()).as_bytes())
@@ -129,15 +129,15 @@ async fn answers_that_a_caller_does_not_take_stall_no_http2_connection_of_others
         _ => Reply::status(200).data(vec![b'y'; 100_000]),
     };
     let upstream = Upstream::http(&plan.server, &["h2"], respond).await;
-    let stand = plan.start_with(upstream).await;
-    let other = stand.caller("spiffe://prod.acme/ns/checkout/sa/other");
+    let fixture = plan.start_with(upstream).await;
+    let other = fixture.caller("spiffe://prod.acme/ns/checkout/sa/other");
     for path in ["/up/big", "/up/crumbs"] {
-        let before = stand.upstream.answered();
+        let before = fixture.upstream.answered();
         let late = tokio::spawn({
             let other = other.clone();
             async move { other.get("/up/late").await }
         });
-        let greedy = stand.checkout();
+        let greedy = fixture.checkout();
         let stream = greedy.handshake(greedy.tls(&["h2"])).await.unwrap();
         let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(10)
@@ -154,7 +154,7 @@ async fn answers_that_a_caller_does_not_take_stall_no_http2_connection_of_others
         while let Some(answer) = untaken.join_next().await {
             answers.push(answer.unwrap());
         }
-        eventually("all are answered", || stand.upstream.answered() >= before + 61).await;
+        eventually("all are answered", || fixture.upstream.answered() >= before + 61).await;
         // What is not taken piles up where it can.
         tokio::time::sleep(Duration::from_secs(1)).await;
         for _ in 0..3 {

@@ -5,10 +5,10 @@ use std::time::Duration;
 use http::Method;
 use serde_json::json;
 use tollgate_tests::bao::Bao;
+use tollgate_tests::fixture::CHAT_ONLY;
 use tollgate_tests::process::{free_port, local};
 use tollgate_tests::provider::chat_chunk;
 use tollgate_tests::resources::{credential, destination, grant, vault_store};
-use tollgate_tests::stand::CHAT_ONLY;
 use tollgate_tests::{Authority, Plan, Protocol, Reply, Upstream, needs};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -16,9 +16,9 @@ async fn a_provider_that_is_down_is_502_upstream_unreachable() {
     let plan = Plan::new();
     let settings = plan.complete(free_port());
     let upstream = Upstream::http(&plan.server, &["http/1.1"], |_| Reply::status(200)).await;
-    let stand = Plan { settings, ..plan }.start_with(upstream).await;
+    let fixture = Plan { settings, ..plan }.start_with(upstream).await;
     for protocol in Protocol::BOTH {
-        let client = stand.checkout();
+        let client = fixture.checkout();
         let answer = client.send(protocol, client.request(Method::GET, "/up/x", "")).await.unwrap();
         answer.assert_refused(502, "upstream_unreachable");
     }
@@ -29,10 +29,10 @@ async fn a_wrong_tls_name_or_issuer_is_502_and_the_key_stays_here() {
     for case in ["name", "issuer", "expired"] {
         let mut plan = Plan::new();
         plan.server = match case {
-            "name" => plan.pki.server(&plan.world, &["other.test"]),
-            "issuer" => Authority::new(&plan.world, "stranger").server(&plan.world, &["api.up.test"]),
+            "name" => plan.pki.server(&plan.sandbox, &["other.test"]),
+            "issuer" => Authority::new(&plan.sandbox, "stranger").server(&plan.sandbox, &["api.up.test"]),
             _ => plan.pki.issue(
-                &plan.world,
+                &plan.sandbox,
                 "old",
                 &tollgate_tests::Leaf {
                     begins_in: -7200,
@@ -41,10 +41,10 @@ async fn a_wrong_tls_name_or_issuer_is_502_and_the_key_stays_here() {
                 },
             ),
         };
-        let stand = plan.start(|_| Reply::status(200)).await;
-        stand.checkout().get("/up/x").await.assert_refused(502, "upstream_tls");
+        let fixture = plan.start(|_| Reply::status(200)).await;
+        fixture.checkout().get("/up/x").await.assert_refused(502, "upstream_tls");
         assert_eq!(
-            (stand.upstream.count(), stand.upstream.connections()),
+            (fixture.upstream.count(), fixture.upstream.connections()),
             (0, 0),
             "{case}: nothing was sent before the name was verified"
         );
@@ -55,39 +55,39 @@ async fn a_wrong_tls_name_or_issuer_is_502_and_the_key_stays_here() {
 async fn a_private_address_is_502_unless_the_settings_name_its_range() {
     let mut plan = Plan::new();
     plan.settings.private_ranges = vec!["10.99.0.0/16".to_owned()];
-    let stand = plan.start(|_| Reply::status(200)).await;
-    stand.checkout().get("/up/x").await.assert_refused(502, "address_refused");
-    assert_eq!(stand.upstream.connections(), 0);
+    let fixture = plan.start(|_| Reply::status(200)).await;
+    fixture.checkout().get("/up/x").await.assert_refused(502, "address_refused");
+    assert_eq!(fixture.upstream.connections(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metadata_and_our_own_ports_can_be_allowed_by_nobody() {
     let mut plan = Plan::new();
     plan.settings.private_ranges = vec!["0.0.0.0/0".to_owned()];
-    let stand = plan.start(|_| Reply::status(200)).await;
-    let (_, text) = stand.gateway.settings().resources[0].clone();
-    let port = format!("port: {}", stand.upstream.port());
+    let fixture = plan.start(|_| Reply::status(200)).await;
+    let (_, text) = fixture.gateway.settings().resources[0].clone();
+    let port = format!("port: {}", fixture.upstream.port());
     for (what, address, own) in [
         ("metadata", "169.254.169.254", None),
         ("this network", "0.0.0.0", None),
-        ("our own listener", "127.0.0.1", Some(stand.gateway.address().port())),
-        ("our own admin port", "127.0.0.1", Some(stand.gateway.admin().port())),
+        ("our own listener", "127.0.0.1", Some(fixture.gateway.address().port())),
+        ("our own admin port", "127.0.0.1", Some(fixture.gateway.admin().port())),
     ] {
-        let generation = stand.gateway.generation();
+        let generation = fixture.gateway.generation();
         let port_line = own.map_or_else(|| port.clone(), |own| format!("port: {own}"));
         let changed = text
             .replace("addresses: [127.0.0.1]", &format!("addresses: [{address}]"))
             .replace(&port, &port_line);
-        stand.gateway.write_resource("stand.yaml", &changed);
+        fixture.gateway.write_resource("fixture.yaml", &changed);
         // Refused when it is read, or when it is dialled: either way nothing is dialled.
         for _ in 0..40 {
-            if stand.gateway.generation() > generation {
-                stand.checkout().get("/up/x").await.assert_refused(502, "address_refused");
+            if fixture.gateway.generation() > generation {
+                fixture.checkout().get("/up/x").await.assert_refused(502, "address_refused");
                 break;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        assert_eq!(stand.upstream.count(), 0, "{what}");
+        assert_eq!(fixture.upstream.count(), 0, "{what}");
     }
 }
 
@@ -105,8 +105,9 @@ async fn a_provider_that_says_nothing_is_504() {
         "  dialect: http\n  timeouts: {connect: 2s, firstByte: 1s, idle: 1s}\n",
         1,
     );
-    let stand = Plan { settings: settings.resource("stand.yaml", text), ..plan }.start_with(upstream).await;
-    stand.checkout().get("/up/x").await.assert_refused(504, "upstream_timeout");
+    let fixture =
+        Plan { settings: settings.resource("fixture.yaml", text), ..plan }.start_with(upstream).await;
+    fixture.checkout().get("/up/x").await.assert_refused(504, "upstream_timeout");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,8 +126,8 @@ async fn a_provider_that_hangs_up_is_502_and_after_the_head_the_stream_is_cut() 
         }
     })
     .await;
-    let stand = plan.start_with(upstream).await;
-    let client = stand.checkout();
+    let fixture = plan.start_with(upstream).await;
+    let client = fixture.checkout();
     for protocol in Protocol::BOTH {
         let answer = client.send(protocol, client.request(Method::GET, "/up/x", "")).await.unwrap();
         answer.assert_refused(502, "upstream_reset");
@@ -137,31 +138,31 @@ async fn a_provider_that_hangs_up_is_502_and_after_the_head_the_stream_is_cut() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_breaks_off_never_ends_cleanly_and_is_billed() {
-    let stand = Plan::openai(&format!("{CHAT_ONLY}  limits: [{{tokens: 100000, per: day}}]\n"))
+    let fixture = Plan::openai(&format!("{CHAT_ONLY}  limits: [{{tokens: 100000, per: day}}]\n"))
         .start(|_| {
             Reply::events([chat_chunk("a").as_str(), chat_chunk("b").as_str()])
                 .wait(Duration::from_millis(50))
                 .abort()
         })
         .await;
-    let client = stand.checkout();
+    let client = fixture.checkout();
     for protocol in Protocol::BOTH {
         let mut body = tollgate_tests::provider::chat(400);
         body["stream"] = true.into();
         let cut = client.send(protocol, client.json("/up/v1/chat/completions", &body)).await;
         assert!(cut.is_err(), "{cut:?}");
     }
-    tollgate_tests::report::requests_reach(&stand.gateway, 2).await;
-    assert!(stand.gateway.metrics().sum("tollgate_limit_spent", &["tokens/day"]) > 0.0);
+    tollgate_tests::report::requests_reach(&fixture.gateway, 2).await;
+    assert!(fixture.gateway.metrics().sum("tollgate_limit_spent", &["tokens/day"]) > 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sealed_vault_serves_stale_within_its_bound_and_then_503() {
     needs!(Bao::installed());
     let plan = Plan::new();
-    let bao = Bao::start(&plan.world).await;
+    let bao = Bao::start(&plan.sandbox).await;
     bao.put("llm/up", "api_key", &plan.key).await;
-    let token = bao.reader_token(&plan.world).await;
+    let token = bao.reader_token(&plan.sandbox).await;
     let upstream = Upstream::http(&plan.server, &["http/1.1"], |_| Reply::status(200)).await;
     let text = destination("up", "api.up.test", upstream.port(), plan.pki.bundle(), "http")
         + &vault_store("bao", &bao.address(), bao.ca(), &token)
@@ -178,9 +179,9 @@ async fn a_sealed_vault_serves_stale_within_its_bound_and_then_503() {
             "up-key",
             "  allow: {methods: [GET], paths: [\"/**\"]}\n",
         );
-    let settings = plan.settings.clone().resource("stand.yaml", text);
-    let stand = Plan { settings, ..plan }.start_with(upstream).await;
-    let client = stand.checkout();
+    let settings = plan.settings.clone().resource("fixture.yaml", text);
+    let fixture = Plan { settings, ..plan }.start_with(upstream).await;
+    let client = fixture.checkout();
     client.get("/up/x").await.assert_status(200);
     bao.seal().await;
     tokio::time::sleep(Duration::from_millis(1500)).await;
@@ -211,16 +212,16 @@ async fn a_sealed_vault_serves_stale_within_its_bound_and_then_503() {
 #[tokio::test(flavor = "multi_thread")]
 async fn our_clients_follow_no_redirect_and_read_no_proxy_variable() {
     let plan = Plan::new();
-    let thief = Upstream::http(&plan.pki.server(&plan.world, &["thief.test"]), &["http/1.1"], |_| {
+    let thief = Upstream::http(&plan.pki.server(&plan.sandbox, &["thief.test"]), &["http/1.1"], |_| {
         Reply::json(&json!({}))
     })
     .await;
     let place = format!("https://thief.test:{}/v1/secret/data/llm/up", thief.port());
-    let vault = Upstream::http(&plan.pki.server(&plan.world, &["localhost"]), &["http/1.1"], move |_| {
+    let vault = Upstream::http(&plan.pki.server(&plan.sandbox, &["localhost"]), &["http/1.1"], move |_| {
         Reply::status(307).header("location", &place)
     })
     .await;
-    let token = plan.world.input("bao.token", plan.world.canary("vault"));
+    let token = plan.sandbox.input("bao.token", plan.sandbox.canary("vault"));
     let proxy = tokio::net::TcpListener::bind(local(free_port())).await.unwrap();
     let proxy_address = proxy.local_addr().unwrap();
     let upstream = Upstream::http(&plan.server, &["http/1.1"], |_| Reply::status(200)).await;
@@ -234,15 +235,15 @@ async fn our_clients_follow_no_redirect_and_read_no_proxy_variable() {
             "up-key",
             "  allow: {methods: [GET], paths: [\"/**\"]}\n",
         );
-    let mut settings = plan.settings.clone().resource("stand.yaml", text);
+    let mut settings = plan.settings.clone().resource("fixture.yaml", text);
     for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
         settings.environment.push((name.to_owned(), format!("http://{proxy_address}")));
     }
-    let mut gateway = tollgate_tests::Gateway::prepare(&plan.world, &settings);
+    let mut gateway = tollgate_tests::Gateway::prepare(&plan.sandbox, &settings);
     gateway.launch().await;
-    let identity = plan.prod.svid(&plan.world, tollgate_tests::stand::CHECKOUT);
+    let identity = plan.prod.svid(&plan.sandbox, tollgate_tests::fixture::CHECKOUT);
     let client =
-        tollgate_tests::Client::new(&plan.world, gateway.address(), plan.pki.roots(), Some(identity));
+        tollgate_tests::Client::new(&plan.sandbox, gateway.address(), plan.pki.roots(), Some(identity));
     client.get("/up/x").await.assert_refused(503, "secret_unavailable");
     assert!(vault.count() > 0, "the vault was asked");
     assert_eq!((thief.connections(), upstream.count()), (0, 0));

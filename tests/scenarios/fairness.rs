@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tollgate_tests::fixture::CHAT_ONLY;
 use tollgate_tests::gateway::{Settings, eventually, field};
 use tollgate_tests::ledger::segments;
 use tollgate_tests::provider::{chat, chat_completion};
 use tollgate_tests::report::{assert_verified, report, requests, total};
-use tollgate_tests::stand::CHAT_ONLY;
-use tollgate_tests::{Client, Plan, Protocol, Reply, Stand};
+use tollgate_tests::{Client, Fixture, Plan, Protocol, Reply};
 
 const CHAT: &str = "/up/v1/chat/completions";
 const NOBODY: &str = "spiffe://prod.acme/ns/other/sa/nobody";
@@ -76,19 +76,20 @@ async fn hears(stream: &mut (impl AsyncReadExt + Unpin), what: &str) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-async fn bytes_of_journal(stand: &Stand) -> u64 {
-    segments(&stand.gateway).iter().map(|path| path.metadata().unwrap().len()).sum()
+async fn bytes_of_journal(fixture: &Fixture) -> u64 {
+    segments(&fixture.gateway).iter().map(|path| path.metadata().unwrap().len()).sum()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refusals_in_a_loop_leave_little_behind_and_are_counted_each() {
     const REFUSED: usize = 3_000;
-    let mut stand = quiet(limited("[{spend: 1000 USD, per: month}]"), "cores: 1\n").start_openai(10, 1).await;
-    let victim = stand.caller(VICTIM);
-    let begun = bytes_of_journal(&stand).await;
+    let mut fixture =
+        quiet(limited("[{spend: 1000 USD, per: month}]"), "cores: 1\n").start_openai(10, 1).await;
+    let victim = fixture.caller(VICTIM);
+    let begun = bytes_of_journal(&fixture).await;
     calls("undisturbed", &victim).await;
-    let before = bytes_of_journal(&stand).await;
-    let nobody = stand.caller(NOBODY);
+    let before = bytes_of_journal(&fixture).await;
+    let nobody = fixture.caller(NOBODY);
     let enough = Arc::new(AtomicBool::new(false));
     let flood = tokio::spawn({
         let enough = enough.clone();
@@ -106,30 +107,30 @@ async fn refusals_in_a_loop_leave_little_behind_and_are_counted_each() {
     calls("while refusals come in a loop", &victim).await;
     enough.store(true, Ordering::Relaxed);
     let flooded = flood.await.unwrap();
-    stand.gateway.stop();
+    fixture.gateway.stop();
     // The victim's calls take as much as before.
-    let left = (bytes_of_journal(&stand).await - before).saturating_sub(before - begun);
+    let left = (bytes_of_journal(&fixture).await - before).saturating_sub(before - begun);
     assert!(left < 300_000, "{left} bytes for {flooded} refusals");
-    let rows = report(&stand.gateway, "caller");
+    let rows = report(&fixture.gateway, "caller");
     assert_eq!(requests(&rows), (flooded + 2 * timed()) as u64, "{rows:?}");
     let refused = |row: &Value| row["caller"] == NOBODY;
     assert_eq!(total(&rows, "requests", refused), flooded as u64, "{rows:?}");
-    let log = stand.gateway.log();
+    let log = fixture.gateway.log();
     let told = log.iter().map(|line| field(line, "record")).filter(|record| record["reason"] == "no_grant");
     let counts: Vec<u64> = told.map(|record| record["count"].as_u64().unwrap_or(1)).collect();
     assert!(counts.len() < REFUSED / 2, "{} lines", counts.len());
     assert_eq!(counts.iter().sum::<u64>(), flooded as u64);
-    assert_verified(&stand.gateway);
+    assert_verified(&fixture.gateway);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn small_bodies_fit_while_others_hold_large_ones_that_do_not_end() {
-    let stand = quiet(Plan::openai(CHAT_ONLY), HASTY).start_openai(1, 1).await;
-    let victim = stand.caller(VICTIM);
+    let fixture = quiet(Plan::openai(CHAT_ONLY), HASTY).start_openai(1, 1).await;
+    let victim = fixture.caller(VICTIM);
     calls("undisturbed", &victim).await;
     let mut unfinished = tokio::task::JoinSet::new();
     for number in 0..57 {
-        let greedy = stand.caller(&format!("spiffe://prod.acme/ns/checkout/sa/greedy-{}", number % 5));
+        let greedy = fixture.caller(&format!("spiffe://prod.acme/ns/checkout/sa/greedy-{}", number % 5));
         unfinished.spawn(async move {
             let mut stream = greedy.handshake(greedy.tls(&["http/1.1"])).await.unwrap();
             stream.write_all(head(&greedy, 16 << 20).as_bytes()).await.unwrap();
@@ -158,10 +159,10 @@ async fn small_bodies_fit_while_others_hold_large_ones_that_do_not_end() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_that_stops_or_trickles_is_let_go_however_fast_it_began() {
-    let stand = quiet(Plan::openai(CHAT_ONLY), HASTY).start_openai(1, 1).await;
-    let victim = stand.caller(VICTIM);
+    let fixture = quiet(Plan::openai(CHAT_ONLY), HASTY).start_openai(1, 1).await;
+    let victim = fixture.caller(VICTIM);
     calls("undisturbed", &victim).await;
-    let client = stand.checkout();
+    let client = fixture.checkout();
     let mut stream = client.handshake(client.tls(&["http/1.1"])).await.unwrap();
     stream.write_all(head(&client, (8 << 20) + 1).as_bytes()).await.unwrap();
     stream.write_all(&vec![b' '; 8 << 20]).await.unwrap();
@@ -174,10 +175,10 @@ async fn a_body_that_stops_or_trickles_is_let_go_however_fast_it_began() {
 async fn who_trickles_a_body_or_sips_an_answer_does_not_keep_a_place() {
     let grant = "  allow: {methods: [GET, POST], paths: [\"/**\"]}\n  limits: [{concurrency: 2}]\n";
     let plan = quiet(Plan { grant: grant.to_owned(), ..Plan::new() }, HASTY);
-    let stand = plan
+    let fixture = plan
         .start(|seen| Reply::status(200).data(vec![b'x'; if seen.target == "/big" { 32 << 20 } else { 10 }]))
         .await;
-    let greedy = stand.checkout();
+    let greedy = fixture.checkout();
     let mut upload = greedy.handshake(greedy.tls(&["http/1.1"])).await.unwrap();
     let begun =
         format!("POST /up/x HTTP/1.1\r\nhost: {}\r\ncontent-length: 100000\r\n\r\nx", greedy.authority());
@@ -192,7 +193,7 @@ async fn who_trickles_a_body_or_sips_an_answer_does_not_keep_a_place() {
             tokio::time::sleep(Duration::from_millis(400)).await;
         }
     });
-    let victim = stand.caller(VICTIM);
+    let victim = fixture.caller(VICTIM);
     let mut free = 0;
     let waited = Instant::now();
     while free < 20 {
@@ -225,14 +226,14 @@ async fn drags(client: Client, uploads: bool) {
 async fn who_drags_calls_out_leaves_others_their_share_of_the_places() {
     let grant = "  allow: {methods: [GET, POST], paths: [\"/**\"]}\n  limits: [{concurrency: 4}]\n";
     let plan = quiet(Plan { grant: grant.to_owned(), ..Plan::new() }, HASTY);
-    let stand = plan
+    let fixture = plan
         .start(|seen| Reply::status(200).data(vec![b'x'; if seen.target == "/big" { 32 << 20 } else { 10 }]))
         .await;
-    let victim = stand.caller(VICTIM);
+    let victim = fixture.caller(VICTIM);
     calls("undisturbed", &victim).await;
     let dragging: Vec<_> =
-        (0..8).map(|number| tokio::spawn(drags(stand.checkout(), number % 2 == 0))).collect();
-    let held = || stand.gateway.metrics().sum("tollgate_limit_held", &[]);
+        (0..8).map(|number| tokio::spawn(drags(fixture.checkout(), number % 2 == 0))).collect();
+    let held = || fixture.gateway.metrics().sum("tollgate_limit_held", &[]);
     eventually("the slow one has two places", || held() == 2.0).await;
     calls("while another drags its calls out", &victim).await;
     eventually("it still has some", || held() > 0.0).await;
@@ -245,7 +246,7 @@ async fn who_drags_calls_out_leaves_others_their_share_of_the_places() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_whose_provider_is_slow_is_not_cut() {
     let plan = quiet(limited("[{concurrency: 2}]"), HASTY);
-    let stand = plan
+    let fixture = plan
         .start(|_| {
             let slow = |reply: Reply, text| {
                 reply.event(&tollgate_tests::provider::chat_chunk(text)).wait(Duration::from_millis(3_500))
@@ -256,7 +257,7 @@ async fn an_answer_whose_provider_is_slow_is_not_cut() {
         .await;
     let mut asks = chat(9);
     asks["stream"] = Value::Bool(true);
-    let answer = stand.checkout().post(CHAT, &asks).await;
+    let answer = fixture.checkout().post(CHAT, &asks).await;
     answer.assert_status(200);
     assert!(answer.text().ends_with("data: [DONE]\n\n"), "{}", answer.text());
 }
@@ -264,7 +265,7 @@ async fn an_answer_whose_provider_is_slow_is_not_cut() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_callers_holds_leave_others_their_share_of_a_budget() {
     let plan = quiet(limited("[{tokens: 1000000, per: month}]"), "cores: 1\n");
-    let stand = plan
+    let fixture = plan
         .start(|seen| {
             let large = seen.json()["max_completion_tokens"] == 90_000;
             let wait = Duration::from_millis(if large { 4_000 } else { 1 });
@@ -272,23 +273,23 @@ async fn one_callers_holds_leave_others_their_share_of_a_budget() {
             reply.data(chat_completion(1, 1).to_string())
         })
         .await;
-    let victim = stand.caller(VICTIM);
+    let victim = fixture.caller(VICTIM);
     calls("undisturbed", &victim).await;
     let mut greedy = tokio::task::JoinSet::new();
     for _ in 0..12 {
-        let client = stand.checkout();
+        let client = fixture.checkout();
         greedy.spawn(async move { client.post(CHAT, &chat(90_000)).await.status.as_u16() });
     }
     eventually("the greedy one holds what it can get", || {
-        stand.gateway.metrics().sum("tollgate_limit_held", &[]) > 300_000.0
+        fixture.gateway.metrics().sum("tollgate_limit_held", &[]) > 300_000.0
     })
     .await;
     calls("while one caller holds all it can get", &victim).await;
     let statuses = greedy.join_all().await;
     assert!(statuses.contains(&429) && statuses.contains(&200), "{statuses:?}");
-    drop(stand);
+    drop(fixture);
     let plan = quiet(limited("[{tokens: 1000000, per: month}]"), "cores: 1\n");
-    let stand = plan
+    let fixture = plan
         .start(|_| {
             let reply = Reply::status(200).header("content-type", "application/json");
             reply.wait(Duration::from_secs(2)).data(chat_completion(1, 1).to_string())
@@ -296,7 +297,7 @@ async fn one_callers_holds_leave_others_their_share_of_a_budget() {
         .await;
     let mut alone = tokio::task::JoinSet::new();
     for _ in 0..10 {
-        let client = stand.checkout();
+        let client = fixture.checkout();
         alone.spawn(async move { client.post(CHAT, &chat(90_000)).await.status.as_u16() });
     }
     assert_eq!(alone.join_all().await, [200; 10], "a lone caller may hold all");
@@ -304,20 +305,20 @@ async fn one_callers_holds_leave_others_their_share_of_a_budget() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_connections_from_several_addresses_keep_nobody_out() {
-    let stand = quiet(Plan::openai(CHAT_ONLY), "cores: 1\n").start_openai(1, 1).await;
-    let victim = stand.caller(VICTIM);
+    let fixture = quiet(Plan::openai(CHAT_ONLY), "cores: 1\n").start_openai(1, 1).await;
+    let victim = fixture.caller(VICTIM);
     calls("undisturbed", &victim).await;
     let mut silent = Vec::new();
     for net in 1..=4 {
         for _ in 0..600 {
             let socket = TcpSocket::new_v4().unwrap();
             socket.bind(SocketAddr::from((Ipv4Addr::new(127, 0, net, 1), 0))).unwrap();
-            let connected = socket.connect(stand.gateway.address());
+            let connected = socket.connect(fixture.gateway.address());
             silent.extend(tokio::time::timeout(Duration::from_secs(5), connected).await.map(Result::unwrap));
         }
     }
     for number in 0..10 {
-        let newcomer = stand.caller(&format!("{VICTIM}-{number}"));
+        let newcomer = fixture.caller(&format!("{VICTIM}-{number}"));
         let called = tokio::time::timeout(Duration::from_secs(3), newcomer.post(CHAT, &chat(9))).await;
         called.expect("a new connection is served at once").assert_status(200);
     }
@@ -327,12 +328,12 @@ async fn silent_connections_from_several_addresses_keep_nobody_out() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn idle_connections_to_the_admin_port_are_bounded() {
-    let stand = quiet(Plan::openai(CHAT_ONLY), "cores: 1\n").start_openai(1, 1).await;
+    let fixture = quiet(Plan::openai(CHAT_ONLY), "cores: 1\n").start_openai(1, 1).await;
     let mut idle = Vec::new();
     for _ in 0..300 {
-        idle.push(TcpStream::connect(stand.gateway.admin()).await.unwrap());
+        idle.push(TcpStream::connect(fixture.gateway.admin()).await.unwrap());
     }
-    assert_eq!(stand.gateway.admin_get("/healthz").0, 200, "whoever comes is answered");
+    assert_eq!(fixture.gateway.admin_get("/healthz").0, 200, "whoever comes is answered");
     let mut byte = [0; 1];
     let closed = tokio::time::timeout(Duration::from_secs(5), idle[0].read(&mut byte)).await;
     assert_eq!(closed.expect("the oldest gave way").unwrap_or(0), 0);
@@ -340,5 +341,5 @@ async fn idle_connections_to_the_admin_port_are_bounded() {
         idle[1..].iter().filter(|stream| stream.try_read(&mut [0; 1]).is_err()).count() <= 64
     })
     .await;
-    calls("beside an admin port that is full", &stand.caller(VICTIM)).await;
+    calls("beside an admin port that is full", &fixture.caller(VICTIM)).await;
 }

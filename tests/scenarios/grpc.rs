@@ -15,12 +15,14 @@ async fn all_four_kinds_of_calls_work_as_without_the_gateway() {
     let settings = plan.complete(port);
     let unused = Upstream::http(&plan.server, &["h2"], |_| tollgate_tests::Reply::status(500)).await;
     let (cert, key) = (plan.server.cert.clone(), plan.server.key.clone());
-    let stand = Plan { settings, ..plan }.start_with(unused).await;
+    let fixture = Plan { settings, ..plan }.start_with(unused).await;
     let call = json!({"host": "api.up.test", "port": port, "server_cert": cert, "server_key": key});
-    let said = python::run(&stand.world, "grpc_calls.py", &stand.checkout(), stand.pki.bundle(), &call).await;
+    let said =
+        python::run(&fixture.sandbox, "grpc_calls.py", &fixture.checkout(), fixture.pki.bundle(), &call)
+            .await;
     assert_eq!(said["unary"], "echo hi", "{said}");
     assert_eq!(said["trailing"]["x-trailing"], "t-hi", "{said}");
-    let masked = format!("Bearer {}", "*".repeat(stand.key.len()));
+    let masked = format!("Bearer {}", "*".repeat(fixture.key.len()));
     assert_eq!(said["trailing"]["x-echo"], masked, "the key came back in a trailer: {said}");
     assert_eq!(said["failed"], json!({"code": "FAILED_PRECONDITION", "details": "said no"}));
     assert_eq!(said["bug"]["code"], "UNKNOWN", "{said}");

@@ -6,18 +6,18 @@ use http::Method;
 use http_body_util::BodyExt;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tollgate_tests::fixture::CHAT_ONLY;
 use tollgate_tests::provider::{self, chat};
-use tollgate_tests::stand::CHAT_ONLY;
 use tollgate_tests::{Plan, Protocol, Reply, Upstream};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_callers_own_credentials_never_reach_the_provider() {
     let plan = Plan::new();
-    let own = format!("{:016x}", tollgate_tests::world::random());
-    plan.world.needle(&own);
+    let own = format!("{:016x}", tollgate_tests::sandbox::random());
+    plan.sandbox.needle(&own);
     let upstream = Upstream::http(&plan.server, &["h2", "http/1.1"], |_| Reply::status(200)).await;
-    let stand = plan.start_with(upstream).await;
-    let client = stand.checkout();
+    let fixture = plan.start_with(upstream).await;
+    let client = fixture.checkout();
     let headers = [
         "authorization",
         "proxy-authorization",
@@ -44,7 +44,7 @@ async fn the_callers_own_credentials_never_reach_the_provider() {
     ];
     let path = format!("/up/x?a=1&key={own}&%6bey={own}&access_token={own}&API_KEY={own}&b=2");
     for protocol in Protocol::BOTH {
-        stand.upstream.clear();
+        fixture.upstream.clear();
         let mut request = client.request(Method::GET, &path, "");
         for name in headers {
             request.headers_mut().append(
@@ -54,10 +54,10 @@ async fn the_callers_own_credentials_never_reach_the_provider() {
         }
         request.headers_mut().append("x-kept", "kept".parse().unwrap());
         client.send(protocol, request).await.unwrap().assert_status(200);
-        let seen = stand.upstream.only();
+        let seen = fixture.upstream.only();
         assert!(!seen.everything().contains(&own), "{seen:#?}");
         let keys: Vec<_> = seen.headers.get_all("authorization").iter().collect();
-        assert_eq!(keys, [format!("Bearer {}", stand.key).as_str()], "exactly one key");
+        assert_eq!(keys, [format!("Bearer {}", fixture.key).as_str()], "exactly one key");
         assert_eq!(seen.header("x-kept"), "kept");
         assert!(
             seen.target.starts_with("/x?") && seen.target.contains("a=1") && seen.target.contains("b=2"),
@@ -70,8 +70,8 @@ async fn the_callers_own_credentials_never_reach_the_provider() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn headers_that_connection_names_and_trailers_do_not_travel_on() {
-    let stand = Plan::new().start(|_| Reply::status(200)).await;
-    let client = stand.checkout();
+    let fixture = Plan::new().start(|_| Reply::status(200)).await;
+    let client = fixture.checkout();
     let raw = format!(
         "POST /up/x HTTP/1.1\r\nhost: {}\r\nconnection: close, x-internal, authorization\r\nx-internal: 1\r\nte: trailers\r\n\
          trailer: authorization\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nauthorization: Bearer mine\r\nx-api-key: mine\r\n\r\n",
@@ -79,9 +79,9 @@ async fn headers_that_connection_names_and_trailers_do_not_travel_on() {
     );
     let answer = client.raw(raw.as_bytes()).await;
     assert_eq!(answer.statuses(), [200], "{}", String::from_utf8_lossy(&answer.bytes));
-    let seen = stand.upstream.only();
+    let seen = fixture.upstream.only();
     assert!(!seen.everything().contains("mine") && seen.header("x-internal").is_empty(), "{seen:#?}");
-    assert_eq!(seen.header("authorization"), format!("Bearer {}", stand.key));
+    assert_eq!(seen.header("authorization"), format!("Bearer {}", fixture.key));
     assert_eq!(&seen.body[..], b"hi");
 }
 
@@ -89,8 +89,8 @@ async fn headers_that_connection_names_and_trailers_do_not_travel_on() {
 async fn trailers_travel_over_http_2_without_what_may_not() {
     let plan = Plan { inject: "{header: {name: x-key}}", ..Plan::new() };
     let upstream = Upstream::http(&plan.server, &["h2"], |_| Reply::status(200)).await;
-    let stand = plan.start_with(upstream).await;
-    let client = stand.checkout();
+    let fixture = plan.start_with(upstream).await;
+    let client = fixture.checkout();
     let mut request = client.request(Method::POST, "/up/x", "");
     let trailers = [
         ("x-checksum", "fine"),
@@ -109,7 +109,7 @@ async fn trailers_travel_over_http_2_without_what_may_not() {
     let last = async move { Some(Ok(http::HeaderMap::from_iter(trailers))) };
     *request.body_mut() = body.with_trailers(last).map_err(|never| match never {}).boxed();
     client.send(Protocol::H2, request).await.unwrap().assert_status(200);
-    let seen = stand.upstream.only();
+    let seen = fixture.upstream.only();
     let arrived = seen.trailers.clone().unwrap_or_default();
     assert_eq!(arrived.keys().map(http::HeaderName::as_str).collect::<Vec<_>>(), ["x-checksum"], "{seen:#?}");
     assert!(!seen.everything().contains("mine"), "{seen:#?}");
@@ -117,8 +117,8 @@ async fn trailers_travel_over_http_2_without_what_may_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn account_selectors_of_the_caller_do_not_move_the_bill() {
-    let stand = Plan::openai(CHAT_ONLY).start_openai(9, 2).await;
-    let client = stand.checkout();
+    let fixture = Plan::openai(CHAT_ONLY).start_openai(9, 2).await;
+    let client = fixture.checkout();
     let mut request = client.json("/up/v1/chat/completions", &chat(50));
     for name in ["openai-organization", "openai-project", "OpenAI_Organization"] {
         request.headers_mut().append(
@@ -127,12 +127,12 @@ async fn account_selectors_of_the_caller_do_not_move_the_bill() {
         );
     }
     client.send(Protocol::H1, request).await.unwrap().assert_status(200);
-    assert!(!stand.upstream.only().everything().contains("org-mine"));
+    assert!(!fixture.upstream.only().everything().contains("org-mine"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cookies_and_what_else_binds_a_session_stay_with_the_gateway() {
-    let stand = Plan::new()
+    let fixture = Plan::new()
         .start(|_| {
             let dropped = [
                 "set-cookie",
@@ -156,7 +156,7 @@ async fn cookies_and_what_else_binds_a_session_stay_with_the_gateway() {
         })
         .await;
     for protocol in Protocol::BOTH {
-        let client = stand.checkout();
+        let client = fixture.checkout();
         let answer = client.send(protocol, client.request(Method::GET, "/up/x", "")).await.unwrap();
         assert_eq!(answer.text(), "fine");
         assert_eq!(answer.header("x-request-cost"), "3");
@@ -180,7 +180,7 @@ async fn cookies_and_what_else_binds_a_session_stay_with_the_gateway() {
 async fn a_key_reflected_in_a_response_header_is_removed_in_every_form() {
     let plan = Plan::new();
     let key = plan.key.clone();
-    let stand = plan
+    let fixture = plan
         .start(move |seen| {
             let percent: String = key.bytes().map(|byte| format!("%{byte:02X}")).collect();
             let hex: String = key.bytes().map(|byte| format!("{byte:02x}")).collect();
@@ -201,10 +201,10 @@ async fn a_key_reflected_in_a_response_header_is_removed_in_every_form() {
                 .header("x-fine", "fine")
         })
         .await;
-    let answer = stand.checkout().get("/up/x").await;
+    let answer = fixture.checkout().get("/up/x").await;
     assert_eq!(answer.header("x-fine"), "fine");
     let runs: Vec<_> =
-        stand.key.split(|c: char| !c.is_ascii_alphanumeric()).filter(|run| run.len() == 16).collect();
+        fixture.key.split(|c: char| !c.is_ascii_alphanumeric()).filter(|run| run.len() == 16).collect();
     assert_eq!(runs.len(), 3);
     for (name, value) in &answer.headers {
         let value = value.to_str().unwrap();
@@ -241,13 +241,13 @@ fn decoded_base64(text: &str) -> String {
 async fn the_providers_401_about_our_key_is_502_and_says_nothing_of_it() {
     let plan = Plan::new();
     let key = plan.key.clone();
-    let stand = plan
+    let fixture = plan
         .start(move |_| {
             let error = json!({"error": {"message": format!("Incorrect API key provided: {key}")}});
             Reply::status(401).header("www-authenticate", "Bearer realm=\"up\"").data(error.to_string())
         })
         .await;
-    let answer = stand.checkout().get("/up/x").await;
+    let answer = fixture.checkout().get("/up/x").await;
     answer.assert_refused(502, "credential_rejected");
     assert!(!answer.headers.contains_key("www-authenticate"));
 }
@@ -255,24 +255,25 @@ async fn the_providers_401_about_our_key_is_502_and_says_nothing_of_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn redirects_are_passed_on_not_followed_and_rewritten_in_path_form() {
     let plan = Plan::new();
-    let other =
-        Upstream::http(&plan.pki.server(&plan.world, &["other.test"]), &["http/1.1"], |_| Reply::status(200))
-            .await;
+    let other = Upstream::http(&plan.pki.server(&plan.sandbox, &["other.test"]), &["http/1.1"], |_| {
+        Reply::status(200)
+    })
+    .await;
     let port = other.port();
-    let stand = plan
+    let fixture = plan
         .start(move |seen| match seen.target.as_str() {
             "/own" => Reply::status(302).header("location", "https://api.up.test/there?x=1"),
             "/relative" => Reply::status(307).header("location", "/there"),
             _ => Reply::status(302).header("location", &format!("https://other.test:{port}/grab")),
         })
         .await;
-    let client = stand.checkout();
+    let client = fixture.checkout();
     client.get("/up/away").await.assert_status(302);
     let own = client.get("/up/own").await;
     let expected = format!("https://{}/up/there?x=1", client.authority());
     assert!([expected.as_str(), "/up/there?x=1"].contains(&own.header("location")), "{:?}", own.headers);
     assert_eq!(client.get("/up/relative").await.header("location"), "/up/there");
-    assert_eq!((stand.upstream.count(), other.connections()), (3, 0));
+    assert_eq!((fixture.upstream.count(), other.connections()), (3, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -284,17 +285,17 @@ async fn the_key_goes_to_one_host_in_the_form_the_credential_says() {
         ("{basic: {username: robot}}", "authorization", "Basic BASE64"),
         ("{cookie: {name: session}}", "cookie", "session=KEY"),
     ] {
-        let stand = Plan { inject, ..Plan::new() }.start(|_| Reply::status(200)).await;
-        stand.checkout().get("/up/x").await.assert_status(200);
-        let basic = STANDARD.encode(format!("robot:{}", stand.key));
-        let expected = expected.replace("KEY", &stand.key).replace("BASE64", &basic);
-        stand.world.needle(&basic);
-        assert_eq!(stand.upstream.only().header(header), expected);
+        let fixture = Plan { inject, ..Plan::new() }.start(|_| Reply::status(200)).await;
+        fixture.checkout().get("/up/x").await.assert_status(200);
+        let basic = STANDARD.encode(format!("robot:{}", fixture.key));
+        let expected = expected.replace("KEY", &fixture.key).replace("BASE64", &basic);
+        fixture.sandbox.needle(&basic);
+        assert_eq!(fixture.upstream.only().header(header), expected);
     }
-    let stand = Plan { inject: "{query: {name: key}}", ..Plan::new() }.start(|_| Reply::status(200)).await;
-    stand.checkout().get("/up/x?a=1&key=mine").await.assert_status(200);
-    let seen = stand.upstream.only();
-    let encoded = stand.key.replace('/', "%2F").replace('+', "%2B").replace('=', "%3D");
+    let fixture = Plan { inject: "{query: {name: key}}", ..Plan::new() }.start(|_| Reply::status(200)).await;
+    fixture.checkout().get("/up/x?a=1&key=mine").await.assert_status(200);
+    let seen = fixture.upstream.only();
+    let encoded = fixture.key.replace('/', "%2F").replace('+', "%2B").replace('=', "%3D");
     let forms = [format!("/x?a=1&key={encoded}"), format!("/x?a=1&key={}", encoded.replace('~', "%7E"))];
     assert!(forms.contains(&seen.target), "{}", seen.target);
     assert!(seen.headers.get("authorization").is_none());
@@ -303,21 +304,21 @@ async fn the_key_goes_to_one_host_in_the_form_the_credential_says() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_looks_like_a_reference_is_sent_as_it_is() {
     let mut plan = Plan::new();
-    plan.world.input("keys/other", plan.world.canary("other"));
+    plan.sandbox.input("keys/other", plan.sandbox.canary("other"));
     plan.key = format!("{}${{HOME}}{{{{files:other}}}}$(id)%24%s$1\\u0041&amp;", plan.key);
     std::fs::write(plan.key_file(), &plan.key).unwrap();
-    let stand = plan.start(|_| Reply::status(200)).await;
-    stand.checkout().get("/up/x").await.assert_status(200);
-    assert_eq!(stand.upstream.only().header("authorization"), format!("Bearer {}", stand.key));
+    let fixture = plan.start(|_| Reply::status(200)).await;
+    fixture.checkout().get("/up/x").await.assert_status(200);
+    assert_eq!(fixture.upstream.only().header("authorization"), format!("Bearer {}", fixture.key));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_key_in_the_store_is_refused_by_the_provider_and_never_shown() {
     let plan = Plan::openai(CHAT_ONLY);
-    std::fs::write(plan.key_file(), plan.world.canary("wrong")).unwrap();
+    std::fs::write(plan.key_file(), plan.sandbox.canary("wrong")).unwrap();
     let respond = provider::openai(&plan.key, 9, 2);
-    let stand = plan.start(respond).await;
-    stand
+    let fixture = plan.start(respond).await;
+    fixture
         .checkout()
         .post("/up/v1/chat/completions", &chat(50))
         .await
@@ -326,21 +327,26 @@ async fn a_wrong_key_in_the_store_is_refused_by_the_provider_and_never_shown() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_of_the_callers_travels_beside_the_injected_name() {
-    let stand =
+    let fixture =
         Plan { inject: "{header: {name: x-shop-token}}", ..Plan::new() }.start(|_| Reply::status(200)).await;
-    let client = stand.checkout();
+    let client = fixture.checkout();
     let mut request = client.request(Method::GET, "/up/x", "");
     for name in ["x-shop-token", "x_shop_token", "x-shop_token"] {
         request.headers_mut().append(name, "theirs".parse().unwrap());
     }
     client.send(Protocol::H1, request).await.unwrap().assert_status(200);
-    let seen = stand.upstream.only();
+    let seen = fixture.upstream.only();
     assert!(!seen.everything().contains("theirs"), "{seen:#?}");
-    assert_eq!(seen.header("x-shop-token"), stand.key);
+    assert_eq!(seen.header("x-shop-token"), fixture.key);
 
-    let stand = Plan { inject: "{query: {name: app_id}}", ..Plan::new() }.start(|_| Reply::status(200)).await;
-    stand.checkout().get("/up/x?app_id=theirs&APP-ID=theirs&app%5Fi%64=theirs&a=1").await.assert_status(200);
-    let seen = stand.upstream.only();
+    let fixture =
+        Plan { inject: "{query: {name: app_id}}", ..Plan::new() }.start(|_| Reply::status(200)).await;
+    fixture
+        .checkout()
+        .get("/up/x?app_id=theirs&APP-ID=theirs&app%5Fi%64=theirs&a=1")
+        .await
+        .assert_status(200);
+    let seen = fixture.upstream.only();
     assert!(!seen.everything().contains("theirs"), "{seen:#?}");
     assert!(seen.target.starts_with("/x?a=1&app_id="), "{}", seen.target);
 }
@@ -362,11 +368,11 @@ async fn a_key_in_the_reason_phrase_stays_with_the_gateway() {
         }
     })
     .await;
-    let stand = plan.start_with(upstream).await;
-    let client = stand.checkout();
+    let fixture = plan.start_with(upstream).await;
+    let client = fixture.checkout();
     let raw = format!("GET /up/x HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", client.authority());
     let answer = client.raw(raw.as_bytes()).await;
     assert_eq!(answer.statuses(), [403]);
     let text = String::from_utf8_lossy(&answer.bytes);
-    assert!(!text.contains(&stand.key) && !text.contains("Invalid key"), "{text}");
+    assert!(!text.contains(&fixture.key) && !text.contains("Invalid key"), "{text}");
 }

@@ -6,7 +6,7 @@ use http::Method;
 use serde_json::json;
 use tollgate_tests::ledger::records;
 use tollgate_tests::resources::{credential, destination, file_store, grant};
-use tollgate_tests::{Client, Kind, Plan, Protocol, Reply, Seen, Stand, Upstream};
+use tollgate_tests::{Client, Fixture, Plan, Protocol, Reply, SecretKind, Seen, Upstream};
 
 const ALIASES: [&str; 2] = ["a", "b"];
 const ALLOW: &str = "  allow: {methods: [GET, POST], paths: [\"/**\"]}\n";
@@ -16,11 +16,11 @@ fn bearer(seen: &Seen) -> String {
 }
 
 /// A provider that takes every key but the one that is dead, and a pool of two keys in files; `inject` says how they come to it.
-async fn start(plan: Plan, inject: &str, more: &str, dead: &Arc<Mutex<String>>) -> Stand {
+async fn start(plan: Plan, inject: &str, more: &str, dead: &Arc<Mutex<String>>) -> Fixture {
     for alias in ALIASES {
-        let key = plan.world.canary(alias);
-        plan.world.stands_for(&key, &[Kind::File, Kind::Pool]);
-        plan.world.input(&format!("keys/{alias}"), &key);
+        let key = plan.sandbox.canary(alias);
+        plan.sandbox.stands_for(&key, &[SecretKind::File, SecretKind::Pool]);
+        plan.sandbox.input(&format!("keys/{alias}"), &key);
     }
     let dead = Arc::clone(dead);
     let upstream = Upstream::http(&plan.server, &["http/1.1"], move |seen| {
@@ -29,50 +29,51 @@ async fn start(plan: Plan, inject: &str, more: &str, dead: &Arc<Mutex<String>>) 
     .await;
     let from = ALIASES.map(|alias| format!("\n    - {{alias: {alias}, store: files, path: {alias}}}"));
     let text = destination("up", "api.up.test", upstream.port(), plan.pki.bundle(), "http")
-        + &file_store("files", &plan.world.inputs().join("keys"))
+        + &file_store("files", &plan.sandbox.inputs().join("keys"))
         + &credential("pool", "up", &from.concat(), inject)
         + &grant("all-up", "spiffe://prod.acme/**", "up", "pool", ALLOW)
         + more;
-    let settings = plan.settings.clone().resource("stand.yaml", text);
+    let settings = plan.settings.clone().resource("fixture.yaml", text);
     Plan { settings, ..plan }.start_with(upstream).await
 }
 
 /// What the provider is shown on a call of this client, which is answered.
-async fn used(stand: &Stand, client: &Client) -> String {
-    stand.upstream.clear();
+async fn used(fixture: &Fixture, client: &Client) -> String {
+    fixture.upstream.clear();
     client.get("/up/x").await.assert_status(200);
-    bearer(stand.upstream.seen().last().expect("a call"))
+    bearer(fixture.upstream.seen().last().expect("a call"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_whose_body_streams_is_not_sent_again_and_its_dead_key_is_benched() {
     let dead = Arc::default();
-    let stand = start(Plan::new(), "{bearer: {}}\n  refresh: 1h", "", &dead).await;
-    let client = stand.checkout();
-    let key = used(&stand, &client).await;
+    let fixture = start(Plan::new(), "{bearer: {}}\n  refresh: 1h", "", &dead).await;
+    let client = fixture.checkout();
+    let key = used(&fixture, &client).await;
     dead.lock().unwrap().clone_from(&key);
-    stand.upstream.clear();
+    fixture.upstream.clear();
     let call = client.request(Method::POST, "/up/x", vec![b'x'; 1 << 20]);
     let answer = client.send(Protocol::H1, call).await.expect("an answer");
     answer.assert_refused(502, "credential_rejected");
-    let sent = stand.upstream.only();
+    let sent = fixture.upstream.only();
     assert_eq!((bearer(&sent), sent.body.len()), (key.clone(), 1 << 20));
-    let benched = stand.gateway.metrics().sum("tollgate_credential_key_benched_total", &[]);
+    let benched = fixture.gateway.metrics().sum("tollgate_credential_key_benched_total", &[]);
     assert_eq!(benched, 1.0);
-    assert_ne!(used(&stand, &client).await, key);
-    assert_eq!(stand.upstream.count(), 1, "the dead key was not tried");
-    stand.world.assert_swept();
+    assert_ne!(used(&fixture, &client).await, key);
+    assert_eq!(fixture.upstream.count(), 1, "the dead key was not tried");
+    fixture.sandbox.assert_swept();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_keys_that_are_minted_the_other_serves_when_the_tokens_of_one_are_refused() {
     let plan = Plan::new();
-    let tokens = ALIASES.map(|alias| plan.world.canary(&format!("token-{alias}")));
+    let tokens = ALIASES.map(|alias| plan.sandbox.canary(&format!("token-{alias}")));
     for token in &tokens {
-        plan.world.stands_for(token, &[Kind::Pool, Kind::ClientCredentials, Kind::Bearer]);
+        plan.sandbox
+            .stands_for(token, &[SecretKind::Pool, SecretKind::ClientCredentials, SecretKind::Bearer]);
     }
     let made = tokens.clone();
-    let server = plan.pki.server(&plan.world, &["idp.test"]);
+    let server = plan.pki.server(&plan.sandbox, &["idp.test"]);
     let idp = Upstream::http(&server, &["http/1.1"], move |seen| {
         let form = String::from_utf8_lossy(&seen.body);
         let shown = ALIASES.iter().position(|alias| form.contains(&format!("client_secret=sk-{alias}.")));
@@ -84,18 +85,18 @@ async fn of_two_keys_that_are_minted_the_other_serves_when_the_tokens_of_one_are
                 clientCredentials: {clientId: tollgate, auth: {post: {}}}";
     let more = destination("idp", "idp.test", idp.port(), plan.pki.bundle(), "http");
     let dead = Arc::default();
-    let mut stand = start(plan, mint, &more, &dead).await;
-    let client = stand.checkout();
-    let first = used(&stand, &client).await;
+    let mut fixture = start(plan, mint, &more, &dead).await;
+    let client = fixture.checkout();
+    let first = used(&fixture, &client).await;
     let at = tokens.iter().position(|token| *token == first).expect("a token of the pool");
     dead.lock().unwrap().clone_from(&first);
-    assert_eq!(used(&stand, &client).await, tokens[1 - at]);
-    assert_eq!(stand.upstream.count(), 2, "both were tried");
-    assert!(stand.gateway.stop().success());
-    let records = records(&stand.gateway);
+    assert_eq!(used(&fixture, &client).await, tokens[1 - at]);
+    assert_eq!(fixture.upstream.count(), 2, "both were tried");
+    assert!(fixture.gateway.stop().success());
+    let records = records(&fixture.gateway);
     let [_, repeated] = records.as_slice() else { panic!("{records:#?}") };
     let refused = &repeated["attempts"][0];
     assert_eq!((&refused["alias"], &refused["status"]), (&json!(ALIASES[at]), &json!(401)));
     assert_eq!((&repeated["alias"], &repeated["status"]), (&json!(ALIASES[1 - at]), &json!(200)));
-    stand.world.assert_swept();
+    fixture.sandbox.assert_swept();
 }

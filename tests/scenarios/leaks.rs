@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use http::{HeaderValue, Method};
 use serde_json::json;
+use tollgate_tests::fixture::CHAT_ONLY;
 use tollgate_tests::gateway::eventually;
 use tollgate_tests::provider::{self, chat};
 use tollgate_tests::report::requests_reach;
-use tollgate_tests::stand::CHAT_ONLY;
-use tollgate_tests::{Plan, Protocol, Stand, World};
+use tollgate_tests::{Fixture, Plan, Protocol, Sandbox};
 
 const CHAT: &str = "/up/v1/chat/completions";
 const STAGES: [&str; 12] = [
@@ -24,12 +24,12 @@ fn limited() -> Plan {
 }
 
 async fn faulty(
-    stand: &Stand,
+    fixture: &Fixture,
     protocol: Protocol,
     stage: &str,
     stream: bool,
 ) -> Result<tollgate_tests::Answer, tollgate_tests::client::Failure> {
-    let client = stand.checkout();
+    let client = fixture.checkout();
     let mut body = chat(40);
     body["stream"] = stream.into();
     let mut request = client.json(CHAT, &body);
@@ -41,11 +41,11 @@ async fn faulty(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_at_any_stage_is_one_refused_call_and_one_record() {
-    let stand = limited().start_openai(9, 2).await;
+    let fixture = limited().start_openai(9, 2).await;
     let mut calls = 0;
     for protocol in Protocol::BOTH {
         for stage in STAGES {
-            let answer = faulty(&stand, protocol, stage, false).await.unwrap();
+            let answer = faulty(&fixture, protocol, stage, false).await.unwrap();
             answer.assert_refused(500, "internal");
             assert!(
                 !answer.text().contains("panic") && !answer.text().contains(stage),
@@ -54,51 +54,53 @@ async fn a_panic_at_any_stage_is_one_refused_call_and_one_record() {
             );
             calls += 1;
         }
-        stand.checkout().post(CHAT, &chat(40)).await.assert_status(200);
+        fixture.checkout().post(CHAT, &chat(40)).await.assert_status(200);
         calls += 1;
     }
     // A panic before the caller is known leaves none.
     let unproven = 2;
-    requests_reach(&stand.gateway, calls - unproven).await;
-    eventually("nothing stays held", || stand.gateway.metrics().sum("tollgate_limit_held", &[]) == 0.0).await;
-    assert_eq!(stand.gateway.metrics().sum("tollgate_requests_in_flight", &[]), 0.0);
+    requests_reach(&fixture.gateway, calls - unproven).await;
+    eventually("nothing stays held", || fixture.gateway.metrics().sum("tollgate_limit_held", &[]) == 0.0)
+        .await;
+    assert_eq!(fixture.gateway.metrics().sum("tollgate_requests_in_flight", &[]), 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_in_the_body_cuts_the_stream_and_settles_the_hold() {
-    let stand = limited().start_openai(9, 2).await;
+    let fixture = limited().start_openai(9, 2).await;
     for protocol in Protocol::BOTH {
-        let cut = faulty(&stand, protocol, "body", true).await;
+        let cut = faulty(&fixture, protocol, "body", true).await;
         assert!(cut.is_err() || cut.unwrap().status == 500);
     }
-    stand.checkout().post(CHAT, &chat(40)).await.assert_status(200);
-    requests_reach(&stand.gateway, 3).await;
-    eventually("nothing stays held", || stand.gateway.metrics().sum("tollgate_limit_held", &[]) == 0.0).await;
+    fixture.checkout().post(CHAT, &chat(40)).await.assert_status(200);
+    requests_reach(&fixture.gateway, 3).await;
+    eventually("nothing stays held", || fixture.gateway.metrics().sum("tollgate_limit_held", &[]) == 0.0)
+        .await;
 }
 
 /// Everything that goes wrong, on one gateway.
-async fn misery(stand: &Stand) {
-    let client = stand.checkout();
+async fn misery(fixture: &Fixture) {
+    let client = fixture.checkout();
     for stage in STAGES.iter().chain(&["body"]) {
         for stream in [false, true] {
-            let _ = faulty(stand, Protocol::H1, stage, stream).await;
+            let _ = faulty(fixture, Protocol::H1, stage, stream).await;
         }
     }
     client.post(CHAT, &chat(40)).await;
     client.post(CHAT, &json!({"model": "gpt-5-mini", "mode\u{6c}": 1, "messages": []})).await;
-    stand.caller("spiffe://prod.acme/ns/billing/sa/web").get("/up/x").await;
-    stand.stranger(None).refusal().await;
+    fixture.caller("spiffe://prod.acme/ns/billing/sa/web").get("/up/x").await;
+    fixture.stranger(None).refusal().await;
     client.raw(b"GET /up/x HTTP/1.1\r\nhost: localhost\r\nhost: x\r\n\r\n").await;
     let mut request = client.request(Method::GET, "/up/x", "");
-    request.headers_mut().insert("authorization", HeaderValue::from_str(&stand.key).unwrap());
+    request.headers_mut().insert("authorization", HeaderValue::from_str(&fixture.key).unwrap());
     let _ = client.send(Protocol::H2, request).await;
-    let (file, text) = stand.gateway.settings().resources[0].clone();
-    let generation = stand.gateway.generation();
-    stand.gateway.write_resource(&file, &text.replace("kind: Grant", "kind: Grand"));
-    let failed = || stand.gateway.metrics().sum("tollgate_config_reload_failures_total", &[]) > 0.0;
+    let (file, text) = fixture.gateway.settings().resources[0].clone();
+    let generation = fixture.gateway.generation();
+    fixture.gateway.write_resource(&file, &text.replace("kind: Grant", "kind: Grand"));
+    let failed = || fixture.gateway.metrics().sum("tollgate_config_reload_failures_total", &[]) > 0.0;
     eventually("the broken configuration is refused", failed).await;
-    assert_eq!(stand.gateway.generation(), generation);
-    stand.gateway.write_resource(&file, &text);
+    assert_eq!(fixture.gateway.generation(), generation);
+    fixture.gateway.write_resource(&file, &text);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,13 +108,13 @@ async fn no_secret_is_found_in_any_sink_and_every_decoy_is() {
     let plan = limited();
     let respond = provider::openai(&plan.key, 9, 2);
     let key = plan.key.clone();
-    let mut stand = plan
+    let mut fixture = plan
         .start(move |seen| respond(seen).header("x-echo", &key).header("set-cookie", &format!("k={key}")))
         .await;
-    misery(&stand).await;
-    stand.gateway.kill();
-    stand.gateway.restart().await;
-    misery_of_the_key(&stand).await;
+    misery(&fixture).await;
+    fixture.gateway.kill();
+    fixture.gateway.restart().await;
+    misery_of_the_key(&fixture).await;
     for arguments in [
         &["check"][..],
         &["report", "--by", "caller,model"],
@@ -129,10 +131,10 @@ async fn no_secret_is_found_in_any_sink_and_every_decoy_is() {
         &["credential", "ls"],
         &["credential", "test", "--all"],
     ] {
-        stand.gateway.tollgate(arguments);
+        fixture.gateway.tollgate(arguments);
     }
-    assert!(stand.gateway.stop().success());
-    let sinks = stand.world.sinks();
+    assert!(fixture.gateway.stop().success());
+    let sinks = fixture.sandbox.sinks();
     for sink in [
         "tollgate.stdout",
         "tollgate.stderr",
@@ -147,14 +149,14 @@ async fn no_secret_is_found_in_any_sink_and_every_decoy_is() {
     ] {
         assert!(sinks.join(sink).exists(), "{sink} was not captured");
     }
-    stand.world.assert_swept();
+    fixture.sandbox.assert_swept();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_pasted_into_a_resource_is_not_repeated_when_that_is_refused() {
-    let mut stand = Plan::new().start_openai(9, 2).await;
-    let pasted = stand.world.canary("pasted");
-    let (file, text) = stand.gateway.settings().resources[0].clone();
+    let mut fixture = Plan::new().start_openai(9, 2).await;
+    let pasted = fixture.sandbox.canary("pasted");
+    let (file, text) = fixture.gateway.settings().resources[0].clone();
     let mut failures = 0.0;
     for (place, wrong) in [
         ("from: {store: files, path: up}", format!("from: {pasted}")),
@@ -169,19 +171,20 @@ async fn a_key_pasted_into_a_resource_is_not_repeated_when_that_is_refused() {
         ),
     ] {
         assert!(text.contains(place), "{text}");
-        stand.gateway.write_resource(&file, &text.replace(place, &wrong));
-        let refused = || stand.gateway.metrics().sum("tollgate_config_reload_failures_total", &[]) > failures;
+        fixture.gateway.write_resource(&file, &text.replace(place, &wrong));
+        let refused =
+            || fixture.gateway.metrics().sum("tollgate_config_reload_failures_total", &[]) > failures;
         eventually("it is refused", refused).await;
-        failures = stand.gateway.metrics().sum("tollgate_config_reload_failures_total", &[]);
-        let checked = stand.gateway.tollgate(&["check"]);
+        failures = fixture.gateway.metrics().sum("tollgate_config_reload_failures_total", &[]);
+        let checked = fixture.gateway.tollgate(&["check"]);
         let said = String::from_utf8_lossy(&checked.stderr).into_owned();
         assert!(!checked.status.success() && said.contains("not text"), "{said}");
     }
     // The file itself is the one place where it was written down.
-    stand.gateway.write_resource(&file, &text);
-    stand.checkout().get("/up/x").await.assert_status(200);
-    assert!(stand.gateway.stop().success());
-    stand.world.assert_swept();
+    fixture.gateway.write_resource(&file, &text);
+    fixture.checkout().get("/up/x").await.assert_status(200);
+    assert!(fixture.gateway.stop().success());
+    fixture.sandbox.assert_swept();
 }
 
 /// What `--whole` says of a run.
@@ -193,8 +196,8 @@ fn swept_whole(run: &Path) -> (bool, String) {
 
 #[test]
 fn a_sweep_without_one_kind_of_sink_or_of_secret_fails() {
-    let world = World::new();
-    let run = world.inputs().join("run");
+    let sandbox = Sandbox::new();
+    let run = sandbox.inputs().join("run");
     let sinks = run.join("scenarios/made/sinks");
     let write = |path: &str, text: &str| {
         fs::create_dir_all(run.join(path).parent().unwrap()).unwrap();
@@ -202,7 +205,7 @@ fn a_sweep_without_one_kind_of_sink_or_of_secret_fails() {
     };
     write("kinds.txt", "store file\ninject bearer\n");
     write("kinds/made.txt", "inject bearer\nstore file\n");
-    write("needles/made.txt", &format!("{}\n", world.canary("made")));
+    write("needles/made.txt", &format!("{}\n", sandbox.canary("made")));
     fs::create_dir_all(sinks.join("gateway/tmp")).unwrap();
     let files = [
         ("tollgate.stdout", "standard output"),
@@ -248,15 +251,15 @@ fn a_sweep_without_one_kind_of_sink_or_of_secret_fails() {
 }
 
 /// The key goes away, comes back broken, and comes back.
-async fn misery_of_the_key(stand: &Stand) {
-    let file = stand.world.inputs().join("keys/up");
+async fn misery_of_the_key(fixture: &Fixture) {
+    let file = fixture.sandbox.inputs().join("keys/up");
     let good = fs::read(&file).unwrap();
     for bad in [b"".to_vec(), b"line\nbreak".to_vec(), vec![b'k'; 100_000], [&good[..], b"\0\xff"].concat()] {
         fs::write(&file, bad).unwrap();
         tokio::time::sleep(Duration::from_millis(200)).await;
-        stand.checkout().post(CHAT, &chat(40)).await;
+        fixture.checkout().post(CHAT, &chat(40)).await;
     }
     fs::remove_file(&file).unwrap();
-    stand.checkout().post(CHAT, &chat(40)).await;
+    fixture.checkout().post(CHAT, &chat(40)).await;
     fs::write(&file, good).unwrap();
 }

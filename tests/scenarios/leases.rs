@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use tollgate_tests::resources::{credential, destination, document, grant};
-use tollgate_tests::{Gateway, Kind, Plan, Reply, Seen, Upstream};
+use tollgate_tests::{Gateway, Plan, Reply, SecretKind, Seen, Upstream};
 
 fn paths(seen: &[Seen]) -> Vec<&str> {
     seen.iter().map(|seen| seen.target.as_str()).collect()
@@ -11,10 +11,10 @@ fn paths(seen: &[Seen]) -> Vec<&str> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leased_password_leaks_nowhere_and_is_given_back_when_the_gateway_stops() {
     let plan = Plan::new();
-    let canaries = ["jwt", "login", "lease", "password"].map(|what| plan.world.canary(what));
+    let canaries = ["jwt", "login", "lease", "password"].map(|what| plan.sandbox.canary(what));
     let [jwt, login, lease, password] = canaries.clone();
-    plan.world.stands_for(&password, &[Kind::Vault, Kind::Bearer]);
-    let vault = Upstream::http(&plan.pki.server(&plan.world, &["localhost"]), &["http/1.1"], move |seen| {
+    plan.sandbox.stands_for(&password, &[SecretKind::Vault, SecretKind::Bearer]);
+    let vault = Upstream::http(&plan.pki.server(&plan.sandbox, &["localhost"]), &["http/1.1"], move |seen| {
         let [_, login, lease, password] = &canaries;
         match seen.target.as_str() {
             "/v1/auth/jwt/login" => Reply::json(
@@ -28,7 +28,7 @@ async fn a_leased_password_leaks_nowhere_and_is_given_back_when_the_gateway_stop
         }
     })
     .await;
-    let token = plan.world.input("svid.jwt", &jwt);
+    let token = plan.sandbox.input("svid.jwt", &jwt);
     let store = format!(
         "  vault:\n    address: https://127.0.0.1:{}\n    caFile: {}\n    auth: {{jwt: {{role: tollgate, tokenFile: {}}}}}\n",
         vault.port(),
@@ -41,13 +41,13 @@ async fn a_leased_password_leaks_nowhere_and_is_given_back_when_the_gateway_stop
         + &document("SecretStore", "bao", store)
         + &credential("up-key", "up", from, "{bearer: {}}")
         + &grant("checkout-up", "spiffe://prod.acme/ns/checkout/sa/*", "up", "up-key", &plan.grant);
-    let settings = plan.settings.clone().resource("stand.yaml", text);
-    let mut stand = Plan { settings, ..plan }.start_with(upstream).await;
-    let client = stand.checkout();
+    let settings = plan.settings.clone().resource("fixture.yaml", text);
+    let mut fixture = Plan { settings, ..plan }.start_with(upstream).await;
+    let client = fixture.checkout();
     for _ in 0..3 {
         client.get("/up/v1/rows").await.assert_status(200);
     }
-    for seen in stand.upstream.seen() {
+    for seen in fixture.upstream.seen() {
         assert_eq!(seen.header("authorization"), format!("Bearer {password}"));
     }
     assert_eq!(
@@ -58,7 +58,7 @@ async fn a_leased_password_leaks_nowhere_and_is_given_back_when_the_gateway_stop
     assert_eq!(vault.seen()[0].json(), json!({"role": "tollgate", "jwt": jwt}));
     vault.clear();
 
-    let test = stand.gateway.tollgate(&["credential", "test", "up-key"]);
+    let test = fixture.gateway.tollgate(&["credential", "test", "up-key"]);
     let said = String::from_utf8_lossy(&test.stdout).into_owned();
     assert!(test.status.success() && said.contains("can be put on a call"), "{said}");
     assert_eq!(
@@ -73,22 +73,24 @@ async fn a_leased_password_leaks_nowhere_and_is_given_back_when_the_gateway_stop
     );
     vault.clear();
 
-    assert_eq!(stand.gateway.stop().code(), Some(0));
+    assert_eq!(fixture.gateway.stop().code(), Some(0));
     let seen = vault.seen();
     assert_eq!(paths(&seen), ["/v1/sys/leases/revoke", "/v1/auth/token/revoke-self"]);
     assert_eq!(seen[0].json(), json!({"lease_id": lease}));
     assert!(seen.iter().all(|seen| seen.header("x-vault-token") == login));
-    stand.world.assert_swept();
+    fixture.sandbox.assert_swept();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_test_of_a_credential_uses_up_no_wrapping_token() {
     let plan = Plan::new();
-    let vault =
-        Upstream::http(&plan.pki.server(&plan.world, &["localhost"]), &["http/1.1"], |_| Reply::status(403))
-            .await;
-    let wrapping = plan.world.canary("wrapping");
-    let (role, wrapped) = (plan.world.input("role-id", "tollgate"), plan.world.input("wrapped", &wrapping));
+    let vault = Upstream::http(&plan.pki.server(&plan.sandbox, &["localhost"]), &["http/1.1"], |_| {
+        Reply::status(403)
+    })
+    .await;
+    let wrapping = plan.sandbox.canary("wrapping");
+    let (role, wrapped) =
+        (plan.sandbox.input("role-id", "tollgate"), plan.sandbox.input("wrapped", &wrapping));
     let store = format!(
         "  vault:\n    address: https://127.0.0.1:{}\n    caFile: {}\n    auth: {{appRole: {{roleIdFile: {}, wrappedSecretIdFile: {}}}}}\n",
         vault.port(),
@@ -105,7 +107,7 @@ async fn a_test_of_a_credential_uses_up_no_wrapping_token() {
         + &credential("wrapped", "up", "{store: bao, path: llm/up, field: key}", "{bearer: {}}")
         + &credential("exchanged", "up", "{store: files, path: subject}", "{bearer: {}}")
         + minted;
-    let gateway = Gateway::prepare(&plan.world, &good.resource("stand.yaml", text));
+    let gateway = Gateway::prepare(&plan.sandbox, &good.resource("fixture.yaml", text));
     for name in ["wrapped", "exchanged"] {
         let test = gateway.tollgate(&["credential", "test", name]);
         let said = String::from_utf8_lossy(&test.stdout).into_owned();
@@ -117,5 +119,5 @@ async fn a_test_of_a_credential_uses_up_no_wrapping_token() {
     assert_eq!((all.status.code(), said.matches("SKIP").count()), (Some(2), 2), "{said}");
     assert!(said.contains("can be put on a call as bearer"), "the others are tested: {said}");
     assert_eq!(vault.count(), 0, "the vault was not asked");
-    plan.world.assert_swept();
+    plan.sandbox.assert_swept();
 }

@@ -7,30 +7,30 @@ use memchr::memmem;
 use serde_json::Value;
 use tollgate_tests::ledger::{Segment, column, segments};
 use tollgate_tests::report::{assert_verified, requests_reach};
-use tollgate_tests::{Plan, Protocol, Reply, Stand};
+use tollgate_tests::{Fixture, Plan, Protocol, Reply};
 
 /// A stopped gateway with a ledger of twenty calls.
-async fn kept() -> Stand {
-    let mut stand = Plan::new().start(|_| Reply::status(200).data("fine")).await;
-    let client = stand.checkout();
+async fn kept() -> Fixture {
+    let mut fixture = Plan::new().start(|_| Reply::status(200).data("fine")).await;
+    let client = fixture.checkout();
     for _ in 0..20 {
         client.get("/up/x").await.assert_status(200);
     }
-    requests_reach(&stand.gateway, 20).await;
-    assert!(stand.gateway.stop().success());
-    assert_verified(&stand.gateway);
-    stand
+    requests_reach(&fixture.gateway, 20).await;
+    assert!(fixture.gateway.stop().success());
+    assert_verified(&fixture.gateway);
+    fixture
 }
 
-fn assert_noticed(stand: &Stand, what: &str) {
-    let output = stand.gateway.tollgate(&["ledger", "verify"]);
+fn assert_noticed(fixture: &Fixture, what: &str) {
+    let output = fixture.gateway.tollgate(&["ledger", "verify"]);
     assert!(!output.status.success(), "{what} went unnoticed: {}", String::from_utf8_lossy(&output.stdout));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_cut_or_missing_journal_is_noticed() {
-    let stand = kept().await;
-    let whole = segments(&stand.gateway).into_iter().map(|path| (Segment::read(&path), path));
+    let fixture = kept().await;
+    let whole = segments(&fixture.gateway).into_iter().map(|path| (Segment::read(&path), path));
     let whole: Vec<_> = whole.filter(|(segment, _)| segment.batches.len() > 3).collect();
     assert!(!whole.is_empty());
     for (whole, path) in &whole {
@@ -49,18 +49,18 @@ async fn a_changed_cut_or_missing_journal_is_noticed() {
             ("a batch twice", doubled),
         ] {
             segment.write(path);
-            assert_noticed(&stand, what);
+            assert_noticed(&fixture, what);
         }
         fs::remove_file(path).unwrap();
-        assert_noticed(&stand, "a missing segment");
+        assert_noticed(&fixture, "a missing segment");
         whole.write(path);
     }
-    assert_verified(&stand.gateway);
+    assert_verified(&fixture.gateway);
 }
 
 /// Cuts every segment back to what a seal says of it; segments that it does not name are cut to their first entry.
-fn cut_to(stand: &Stand, seal: &Value) {
-    for path in segments(&stand.gateway) {
+fn cut_to(fixture: &Fixture, seal: &Value) {
+    for path in segments(&fixture.gateway) {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let head = seal["seal"]["heads"].as_array().unwrap().iter().find(|head| head["segment"] == *name);
         let entries = head.and_then(|head| head["entries"].as_u64()).unwrap_or(1);
@@ -72,28 +72,28 @@ fn cut_to(stand: &Stand, seal: &Value) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cutting_journal_and_heads_together_is_noticed() {
-    let stand = kept().await;
-    let heads = stand.gateway.home().join("data/heads.jsonl");
+    let fixture = kept().await;
+    let heads = fixture.gateway.home().join("data/heads.jsonl");
     let text = fs::read_to_string(&heads).unwrap();
     let seals: Vec<_> = text.lines().collect();
     for keep in (1..seals.len()).rev() {
         fs::write(&heads, seals[..keep].join("\n") + "\n").unwrap();
-        cut_to(&stand, &serde_json::from_str(seals[keep - 1]).unwrap());
-        assert_noticed(&stand, &format!("{keep} of {} seals", seals.len()));
+        cut_to(&fixture, &serde_json::from_str(seals[keep - 1]).unwrap());
+        assert_noticed(&fixture, &format!("{keep} of {} seals", seals.len()));
     }
-    for path in segments(&stand.gateway) {
+    for path in segments(&fixture.gateway) {
         fs::remove_file(path).unwrap();
     }
     fs::remove_file(&heads).unwrap();
-    assert_noticed(&stand, "a ledger that is gone");
+    assert_noticed(&fixture, "a ledger that is gone");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_callers_request_id_is_not_ours() {
-    let stand = Plan::new()
+    let fixture = Plan::new()
         .start(|seen| Reply::status(200).header("x-request-id", seen.header("x-request-id")))
         .await;
-    let client = stand.checkout();
+    let client = fixture.checkout();
     for _ in 0..5 {
         let mut request = client.request(Method::GET, "/up/x", "");
         for name in ["x-request-id", "x-tollgate-request-id"] {
@@ -101,42 +101,42 @@ async fn a_callers_request_id_is_not_ours() {
         }
         client.send(Protocol::H1, request).await.unwrap().assert_status(200);
     }
-    requests_reach(&stand.gateway, 5).await;
-    let ids = column(&stand.gateway, "id");
+    requests_reach(&fixture.gateway, 5).await;
+    let ids = column(&fixture.gateway, "id");
     assert!(ids.iter().all(|id| id != "00000000000000000000000000000001"), "{ids:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn queries_and_headers_are_never_recorded() {
-    let stand = Plan::new().start(|_| Reply::status(200).header("x-answer", "never-record-this")).await;
-    let client = stand.checkout();
+    let fixture = Plan::new().start(|_| Reply::status(200).header("x-answer", "never-record-this")).await;
+    let client = fixture.checkout();
     let mut request = client.request(Method::GET, "/up/x?q=never-record-this", "");
     request.headers_mut().insert("x-question", "never-record-this".parse().unwrap());
     client.send(Protocol::H2, request).await.unwrap().assert_status(200);
-    requests_reach(&stand.gateway, 1).await;
-    for path in segments(&stand.gateway) {
+    requests_reach(&fixture.gateway, 1).await;
+    for path in segments(&fixture.gateway) {
         assert!(memmem::find(&fs::read(path).unwrap(), b"never-record-this").is_none());
     }
-    assert!(!stand.gateway.log().iter().any(|line| line.to_string().contains("never-record-this")));
+    assert!(!fixture.gateway.log().iter().any(|line| line.to_string().contains("never-record-this")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_fails_before_a_caller_is_proven_leaves_no_record() {
-    let stand = Plan::new().start(|_| Reply::status(200)).await;
+    let fixture = Plan::new().start(|_| Reply::status(200)).await;
     for _ in 0..20 {
-        stand.stranger(None).refusal().await;
+        fixture.stranger(None).refusal().await;
     }
-    stand.checkout().get("/up/x").await.assert_status(200);
-    requests_reach(&stand.gateway, 1).await;
+    fixture.checkout().get("/up/x").await.assert_status(200);
+    requests_reach(&fixture.gateway, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_process_names_the_first_and_exits() {
-    let stand = Plan::new().start(|_| Reply::status(200)).await;
-    let output = stand.gateway.tollgate(&["serve"]);
+    let fixture = Plan::new().start(|_| Reply::status(200)).await;
+    let output = fixture.gateway.tollgate(&["serve"]);
     assert!(!output.status.success());
     let said =
         String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains(&stand.gateway.pid().to_string()), "{said}");
-    stand.checkout().get("/up/x").await.assert_status(200);
+    assert!(said.contains(&fixture.gateway.pid().to_string()), "{said}");
+    fixture.checkout().get("/up/x").await.assert_status(200);
 }

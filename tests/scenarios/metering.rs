@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use http_body_util::BodyExt;
 use serde_json::json;
+use tollgate_tests::fixture::CHAT_ONLY;
 use tollgate_tests::gateway::eventually;
 use tollgate_tests::ledger::column;
 use tollgate_tests::provider::{chat, chat_chunk, chat_completion, chat_usage_chunk};
 use tollgate_tests::report::{report, requests_reach, total};
-use tollgate_tests::stand::CHAT_ONLY;
-use tollgate_tests::{Plan, Protocol, Reply, Stand};
+use tollgate_tests::{Fixture, Plan, Protocol, Reply};
 
 const CHAT: &str = "/up/v1/chat/completions";
 
@@ -25,14 +25,14 @@ fn stream() -> serde_json::Value {
     body
 }
 
-fn sources(stand: &Stand) -> Vec<String> {
-    column(&stand.gateway, "usage_source")
+fn sources(fixture: &Fixture) -> Vec<String> {
+    column(&fixture.gateway, "usage_source")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_buffered_and_a_streamed_call_cost_the_same_to_the_nano_dollar() {
-    let stand = limited().start_openai(1234, 567).await;
-    let client = stand.checkout();
+    let fixture = limited().start_openai(1234, 567).await;
+    let client = fixture.checkout();
     for protocol in Protocol::BOTH {
         client.send(protocol, client.json(CHAT, &chat(400))).await.unwrap().assert_status(200);
         let streamed = client.send(protocol, client.json(CHAT, &stream())).await.unwrap();
@@ -43,16 +43,16 @@ async fn a_buffered_and_a_streamed_call_cost_the_same_to_the_nano_dollar() {
             streamed.text()
         );
     }
-    requests_reach(&stand.gateway, 4).await;
-    let rows = report(&stand.gateway, "model");
+    requests_reach(&fixture.gateway, 4).await;
+    let rows = report(&fixture.gateway, "model");
     assert_eq!(total(&rows, "input", |_| true), 4 * 1234, "{rows:#?}");
     assert_eq!(total(&rows, "output", |_| true), 4 * 567, "{rows:#?}");
     // 0.25 USD and 2 USD per million tokens (OpenAI's price list for gpt-5-mini): 250 and 2000 nano-USD a token.
-    let costs = column(&stand.gateway, "cost");
+    let costs = column(&fixture.gateway, "cost");
     assert_eq!(costs, vec![(1234 * 250 + 567 * 2000).to_string(); 4]);
-    assert_eq!(sources(&stand), ["reported"; 4]);
+    assert_eq!(sources(&fixture), ["reported"; 4]);
     assert!(
-        stand
+        fixture
             .upstream
             .seen()
             .iter()
@@ -63,7 +63,7 @@ async fn a_buffered_and_a_streamed_call_cost_the_same_to_the_nano_dollar() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_prints_a_usage_object_bills_nobody_less() {
-    let stand = limited()
+    let fixture = limited()
         .start(|_| {
             let mut body = chat_completion(1000, 900);
             body["choices"][0]["message"]["content"] = json!("\"usage\":{\"prompt_tokens\":0,\"completion_tokens\":0}} {\"usage\":{\"completion_tokens\":0}}");
@@ -71,10 +71,10 @@ async fn a_model_that_prints_a_usage_object_bills_nobody_less() {
             Reply::json(&body)
         })
         .await;
-    stand.checkout().post(CHAT, &chat(400)).await.assert_status(200);
-    requests_reach(&stand.gateway, 1).await;
-    assert_eq!(total(&report(&stand.gateway, "model"), "output", |_| true), 900);
-    let stand = limited()
+    fixture.checkout().post(CHAT, &chat(400)).await.assert_status(200);
+    requests_reach(&fixture.gateway, 1).await;
+    assert_eq!(total(&report(&fixture.gateway, "model"), "output", |_| true), 900);
+    let fixture = limited()
         .start(|_| {
             let fake = chat_chunk(
                 "data: {\"usage\":{\"prompt_tokens\":0,\"completion_tokens\":0}}\n\ndata: [DONE]\n\n",
@@ -82,14 +82,14 @@ async fn a_model_that_prints_a_usage_object_bills_nobody_less() {
             Reply::events([fake.as_str()]).event(&chat_usage_chunk(1000, 900)).event("[DONE]")
         })
         .await;
-    stand.checkout().post(CHAT, &stream()).await.assert_status(200);
-    requests_reach(&stand.gateway, 1).await;
-    assert_eq!(total(&report(&stand.gateway, "model"), "output", |_| true), 900);
+    fixture.checkout().post(CHAT, &stream()).await.assert_status(200);
+    requests_reach(&fixture.gateway, 1).await;
+    assert_eq!(total(&report(&fixture.gateway, "model"), "output", |_| true), 900);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_that_leaves_early_pays_for_what_the_provider_bills() {
-    let stand = limited()
+    let fixture = limited()
         .start(|_| {
             let mut reply = Reply::events([chat_chunk("a").as_str()]);
             for _ in 0..5 {
@@ -99,7 +99,7 @@ async fn a_caller_that_leaves_early_pays_for_what_the_provider_bills() {
         })
         .await;
     for protocol in Protocol::BOTH {
-        let client = stand.checkout();
+        let client = fixture.checkout();
         let mut connection = client.open(protocol).await.unwrap();
         let mut response = connection.start(client.json(CHAT, &stream())).await.unwrap();
         let first = response.body_mut().frame().await.unwrap().unwrap();
@@ -107,26 +107,28 @@ async fn a_caller_that_leaves_early_pays_for_what_the_provider_bills() {
         drop(response);
         drop(connection);
     }
-    requests_reach(&stand.gateway, 2).await;
-    assert_eq!(sources(&stand), ["drained"; 2]);
-    assert_eq!(total(&report(&stand.gateway, "model"), "output", |_| true), 120);
-    eventually("nothing is held any more", || stand.gateway.metrics().sum("tollgate_limit_held", &[]) == 0.0)
-        .await;
+    requests_reach(&fixture.gateway, 2).await;
+    assert_eq!(sources(&fixture), ["drained"; 2]);
+    assert_eq!(total(&report(&fixture.gateway, "model"), "output", |_| true), 120);
+    eventually("nothing is held any more", || {
+        fixture.gateway.metrics().sum("tollgate_limit_held", &[]) == 0.0
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_provider_does_not_report_is_marked_and_settles_at_the_hold() {
-    let stand = limited().start(|_| Reply::events([chat_chunk("a").as_str(), "[DONE]"])).await;
-    stand.checkout().post(CHAT, &stream()).await.assert_status(200);
-    requests_reach(&stand.gateway, 1).await;
-    assert_eq!(sources(&stand), ["estimated"]);
-    let spent = stand.gateway.metrics().sum("tollgate_limit_spent", &["tokens/day"]);
+    let fixture = limited().start(|_| Reply::events([chat_chunk("a").as_str(), "[DONE]"])).await;
+    fixture.checkout().post(CHAT, &stream()).await.assert_status(200);
+    requests_reach(&fixture.gateway, 1).await;
+    assert_eq!(sources(&fixture), ["estimated"]);
+    let spent = fixture.gateway.metrics().sum("tollgate_limit_spent", &["tokens/day"]);
     assert!((400.0 + 4096.0..6000.0).contains(&spent), "the whole hold: {spent}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_terminal_event_waits_for_the_journal_and_nothing_before_it_does() {
-    let stand = limited()
+    let fixture = limited()
         .start(|_| {
             let second = Reply::events([chat_chunk("a").as_str()])
                 .wait(Duration::from_millis(700))
@@ -134,7 +136,7 @@ async fn the_terminal_event_waits_for_the_journal_and_nothing_before_it_does() {
             second.event(&chat_usage_chunk(5, 6)).event("[DONE]")
         })
         .await;
-    let client = stand.checkout();
+    let client = fixture.checkout();
     let mut connection = client.open(Protocol::H2).await.unwrap();
     let mut response = connection.start(client.json(CHAT, &stream())).await.unwrap();
     let begun = std::time::Instant::now();
@@ -143,43 +145,43 @@ async fn the_terminal_event_waits_for_the_journal_and_nothing_before_it_does() {
     assert!(first.starts_with(b"data: "));
     let rest = response.into_body().collect().await.unwrap().to_bytes();
     assert!(rest.ends_with(b"data: [DONE]\n\n"));
-    stand.gateway.settings();
-    let mut stand = stand;
-    stand.gateway.kill();
-    stand.gateway.restart().await;
-    requests_reach(&stand.gateway, 1).await;
-    assert_eq!(sources(&stand), ["reported"]);
+    fixture.gateway.settings();
+    let mut fixture = fixture;
+    fixture.gateway.kill();
+    fixture.gateway.restart().await;
+    requests_reach(&fixture.gateway, 1).await;
+    assert_eq!(sources(&fixture), ["reported"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_saas_is_counted_in_requests_and_bytes() {
-    let stand = Plan::new().start(|_| Reply::status(200).data("x".repeat(5000))).await;
-    let client = stand.checkout();
+    let fixture = Plan::new().start(|_| Reply::status(200).data("x".repeat(5000))).await;
+    let client = fixture.checkout();
     client
         .send(Protocol::H2, client.request(http::Method::POST, "/up/x", "y".repeat(3000)))
         .await
         .unwrap()
         .assert_status(200);
-    requests_reach(&stand.gateway, 1).await;
-    let bytes = (column(&stand.gateway, "bytes_in"), column(&stand.gateway, "bytes_out"));
+    requests_reach(&fixture.gateway, 1).await;
+    let bytes = (column(&fixture.gateway, "bytes_in"), column(&fixture.gateway, "bytes_out"));
     assert_eq!(bytes, (vec!["3000".to_owned()], vec!["5000".to_owned()]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_nobody_has_a_price_for_is_never_free() {
     let grant = "  allow: {methods: [POST], paths: [/v1/chat/completions], models: [\"*\"]}\n  limits: [{spend: 9 USD, per: month}]\n";
-    let stand = Plan::openai(grant).start_openai(10, 10).await;
+    let fixture = Plan::openai(grant).start_openai(10, 10).await;
     let mut body = chat(400);
     body["model"] = json!("gpt-of-next-year");
-    stand.checkout().post(CHAT, &body).await.assert_refused(403, "unpriced_model");
-    assert_eq!(stand.upstream.count(), 0);
+    fixture.checkout().post(CHAT, &body).await.assert_refused(403, "unpriced_model");
+    assert_eq!(fixture.upstream.count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn strings_of_callers_are_harmless_where_people_read_them() {
     let grant = "  allow: {methods: [POST], paths: [/v1/chat/completions], models: [\"*\"]}\n";
-    let stand = Plan::openai(grant).start_openai(10, 10).await;
-    let client = stand.checkout();
+    let fixture = Plan::openai(grant).start_openai(10, 10).await;
+    let client = fixture.checkout();
     let hostile = [
         "=HYPERLINK(\"https://evil.test\",\"x\")",
         "+1+1",
@@ -201,8 +203,8 @@ async fn strings_of_callers_are_harmless_where_people_read_them() {
         body["model"] = json!(format!("made-up-{number}"));
         client.post(CHAT, &body).await;
     }
-    requests_reach(&stand.gateway, hostile.len() as u64 + 40).await;
-    let csv = stand.gateway.tollgate(&["report", "--by", "model", "--format", "csv"]);
+    requests_reach(&fixture.gateway, hostile.len() as u64 + 40).await;
+    let csv = fixture.gateway.tollgate(&["report", "--by", "model", "--format", "csv"]);
     let csv = String::from_utf8(csv.stdout).unwrap();
     for line in csv.lines() {
         for cell in line.split(',') {
@@ -212,12 +214,12 @@ async fn strings_of_callers_are_harmless_where_people_read_them() {
         }
     }
     for models in
-        [csv, String::from_utf8(stand.gateway.tollgate(&["report", "--by", "model"]).stdout).unwrap()]
+        [csv, String::from_utf8(fixture.gateway.tollgate(&["report", "--by", "model"]).stdout).unwrap()]
     {
         assert!(!models.contains('\u{1b}') && !models.contains('\r'), "{models:?}");
     }
-    assert!(column(&stand.gateway, "model").iter().all(|model| model.len() <= 128));
-    let labels: std::collections::BTreeSet<_> = stand
+    assert!(column(&fixture.gateway, "model").iter().all(|model| model.len() <= 128));
+    let labels: std::collections::BTreeSet<_> = fixture
         .gateway
         .metrics()
         .series()

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use serde_json::json;
+use tollgate_tests::fixture::CHAT_ONLY;
 use tollgate_tests::gateway::eventually;
 use tollgate_tests::idp::{self, Idp};
 use tollgate_tests::provider::{self, chat};
 use tollgate_tests::resources::{credential, destination, file_store, grant};
-use tollgate_tests::stand::CHAT_ONLY;
-use tollgate_tests::{Client, Kind, Plan, Reply, Seen, Stand, Upstream, needs};
+use tollgate_tests::{Client, Fixture, Plan, Reply, SecretKind, Seen, Upstream, needs};
 
 /// What arrived at the provider: the token, and when, in milliseconds since 1970.
 type Arrivals = Arc<Mutex<Vec<(String, u64)>>>;
@@ -24,7 +24,7 @@ fn bearer(seen: &Seen) -> String {
     seen.header("authorization").strip_prefix("Bearer ").unwrap_or_default().to_owned()
 }
 
-/// The stand's destination, called with a token of `idp`. `grant_line` is the mint's own.
+/// The fixture's destination, called with a token of `idp`. `grant_line` is the mint's own.
 fn resources(plan: &Plan, upstream: &Upstream, idp: &Idp, dialect: &str, grant_line: &str) -> String {
     let ca = plan.pki.bundle();
     let mint = format!(
@@ -33,13 +33,13 @@ fn resources(plan: &Plan, upstream: &Upstream, idp: &Idp, dialect: &str, grant_l
     );
     destination("up", "api.up.test", upstream.port(), ca, dialect)
         + &destination("idp", idp::HOST, idp.port(), ca, "http")
-        + &file_store("files", &plan.world.inputs().join("keys"))
+        + &file_store("files", &plan.sandbox.inputs().join("keys"))
         + &credential("up-key", "up", "{store: files, path: client}", &mint)
         + &grant("checkout-up", "spiffe://prod.acme/ns/checkout/sa/*", "up", "up-key", &plan.grant)
 }
 
-async fn start(plan: Plan, upstream: Upstream, resources: String) -> Stand {
-    let settings = plan.settings.clone().resource("stand.yaml", resources);
+async fn start(plan: Plan, upstream: Upstream, resources: String) -> Fixture {
+    let settings = plan.settings.clone().resource("fixture.yaml", resources);
     Plan { settings, ..plan }.start_with(upstream).await
 }
 
@@ -74,12 +74,12 @@ fn assert_none_expired(idp: &Idp, arrivals: &Arrivals) -> usize {
 async fn a_token_is_made_once_per_life_and_with_its_endpoint_down_nothing_expired_is_sent() {
     needs!(Idp::installed());
     let plan = Plan::new();
-    let secret = plan.world.canary("client");
-    plan.world.stands_for(&secret, &[Kind::File, Kind::ClientCredentials]);
-    plan.world.input("keys/client", &secret);
+    let secret = plan.sandbox.canary("client");
+    plan.sandbox.stands_for(&secret, &[SecretKind::File, SecretKind::ClientCredentials]);
+    plan.sandbox.input("keys/client", &secret);
     let known = json!({"id": "tollgate", "secret": secret});
-    let server = plan.pki.server(&plan.world, &[idp::HOST]);
-    let mut idp = Idp::start(&plan.world, server, 10, &known).await;
+    let server = plan.pki.server(&plan.sandbox, &[idp::HOST]);
+    let mut idp = Idp::start(&plan.sandbox, server, 10, &known).await;
     let arrivals = Arrivals::default();
     let arrived = Arc::clone(&arrivals);
     let upstream = Upstream::http(&plan.server, &["http/1.1"], move |seen| {
@@ -88,10 +88,10 @@ async fn a_token_is_made_once_per_life_and_with_its_endpoint_down_nothing_expire
     })
     .await;
     let text = resources(&plan, &upstream, &idp, "http", "clientCredentials: {clientId: tollgate}");
-    let stand = start(plan, upstream, text).await;
+    let fixture = start(plan, upstream, text).await;
 
     let (began, stop) = (now(), Arc::new(AtomicBool::new(false)));
-    let loads: Vec<_> = (0..4).map(|_| tokio::spawn(load(stand.checkout(), Arc::clone(&stop)))).collect();
+    let loads: Vec<_> = (0..4).map(|_| tokio::spawn(load(fixture.checkout(), Arc::clone(&stop)))).collect();
     eventually("three tokens", || idp.asked().len() >= 3).await;
     stop.store(true, Ordering::SeqCst);
     let mut calls = 0;
@@ -104,21 +104,21 @@ async fn a_token_is_made_once_per_life_and_with_its_endpoint_down_nothing_expire
     assert!(calls > 100 && assert_none_expired(&idp, &arrivals) >= 2, "{calls} calls");
 
     idp.kill();
-    stand.assert_serves_until_it_ends().await;
+    fixture.assert_serves_until_it_ends().await;
     assert_none_expired(&idp, &arrivals);
     let endpoint = "endpoint=\"idp/token\"";
-    assert_eq!(stand.gateway.metrics().sum("tollgate_token_endpoint_up", &[endpoint]), 0.0);
-    let shown = &stand.gateway.snapshot()["tokenEndpoints"][0];
+    assert_eq!(fixture.gateway.metrics().sum("tollgate_token_endpoint_up", &[endpoint]), 0.0);
+    let shown = &fixture.gateway.snapshot()["tokenEndpoints"][0];
     assert_eq!((&shown["error"], &shown["unavailable"]), (&json!("unreachable"), &json!(1)));
-    let lines = stand.gateway.log();
+    let lines = fixture.gateway.log();
     let said = lines.iter().filter(|line| line.to_string().contains("token endpoint fails"));
     assert_eq!(said.count(), 1);
 
     idp.launch().await;
-    stand.assert_recovers().await;
+    fixture.assert_recovers().await;
     assert_none_expired(&idp, &arrivals);
-    assert_eq!(stand.gateway.metrics().sum("tollgate_token_endpoint_up", &[endpoint]), 1.0);
-    stand.world.assert_swept();
+    assert_eq!(fixture.gateway.metrics().sum("tollgate_token_endpoint_up", &[endpoint]), 1.0);
+    fixture.sandbox.assert_swept();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,12 +126,12 @@ async fn a_client_that_signs_is_known_by_its_key_and_a_rejected_token_is_made_an
     needs!(Idp::installed());
     let plan = Plan::openai(CHAT_ONLY);
     let key = rcgen::KeyPair::generate().unwrap();
-    plan.world.input("keys/client", key.serialize_pem());
+    plan.sandbox.input("keys/client", key.serialize_pem());
     for line in key.serialize_pem().lines().filter(|line| !line.starts_with('-')) {
-        plan.world.needle(line);
+        plan.sandbox.needle(line);
     }
-    let server = plan.pki.server(&plan.world, &[idp::HOST]);
-    let mut idp = Idp::start(&plan.world, server, 3600, &json!({})).await;
+    let server = plan.pki.server(&plan.sandbox, &[idp::HOST]);
+    let mut idp = Idp::start(&plan.sandbox, server, 3600, &json!({})).await;
     let audience = format!("https://{}:{}{}", idp::HOST, idp.port(), idp::TOKEN);
     let known = json!({"id": "tollgate", "publicKey": key.public_key_pem(), "audience": audience});
     idp.tell(3600, &known);
@@ -148,8 +148,8 @@ async fn a_client_that_signs_is_known_by_its_key_and_a_rejected_token_is_made_an
     .await;
     let line = "clientCredentials: {clientId: tollgate, auth: {privateKeyJwt: {}}}";
     let text = resources(&plan, &upstream, &idp, "openai", line);
-    let stand = start(plan, upstream, text).await;
-    let (client, path) = (stand.checkout(), "/up/v1/chat/completions");
+    let fixture = start(plan, upstream, text).await;
+    let (client, path) = (fixture.checkout(), "/up/v1/chat/completions");
     client.post(path, &chat(50)).await.assert_status(200);
     let first = idp.asked().pop().and_then(|asked| asked.token).expect("a token");
     rejected.lock().unwrap().push(first);
@@ -163,13 +163,13 @@ async fn a_client_that_signs_is_known_by_its_key_and_a_rejected_token_is_made_an
     }
     assert!(idp.asked().len() <= 3, "{} tokens asked for", idp.asked().len());
     idp.kill();
-    stand.world.assert_swept();
+    fixture.sandbox.assert_swept();
 }
 
 /// A token endpoint that answers what it was last told to.
 async fn scripted_endpoint(plan: &Plan, told: &Arc<Mutex<Reply>>) -> Upstream {
     let told = Arc::clone(told);
-    let server = plan.pki.server(&plan.world, &[idp::HOST]);
+    let server = plan.pki.server(&plan.sandbox, &[idp::HOST]);
     Upstream::http(&server, &["http/1.1"], move |_| told.lock().unwrap().clone()).await
 }
 
@@ -178,7 +178,7 @@ fn mint_at(plan: &Plan, upstream: &Upstream, endpoint: &Upstream, mint: &str) ->
     let inject = format!("{{bearer: {{}}}}\n  mint:\n    {mint}");
     destination("up", "api.up.test", upstream.port(), ca, "http")
         + &destination("idp", idp::HOST, endpoint.port(), ca, "http")
-        + &file_store("files", &plan.world.inputs().join("keys"))
+        + &file_store("files", &plan.sandbox.inputs().join("keys"))
         + &credential("up-key", "up", "{store: files, path: client}", &inject)
         + &grant("checkout-up", "spiffe://prod.acme/ns/checkout/sa/*", "up", "up-key", &plan.grant)
 }
@@ -187,8 +187,8 @@ fn mint_at(plan: &Plan, upstream: &Upstream, endpoint: &Upstream, mint: &str) ->
 async fn a_token_endpoint_that_talks_nonsense_is_named_and_nothing_of_it_is_sent_or_shown() {
     let plan = Plan::new();
     let (secret, page, token) =
-        (plan.world.canary("client"), plan.world.canary("page"), plan.world.canary("token"));
-    plan.world.input("keys/client", &secret);
+        (plan.sandbox.canary("client"), plan.sandbox.canary("page"), plan.sandbox.canary("token"));
+    plan.sandbox.input("keys/client", &secret);
     let html = Reply::status(200).header("content-type", "text/html").data(format!("<html>{page}</html>"));
     let told = Arc::new(Mutex::new(html));
     let endpoint = scripted_endpoint(&plan, &told).await;
@@ -196,9 +196,9 @@ async fn a_token_endpoint_that_talks_nonsense_is_named_and_nothing_of_it_is_sent
     let mint =
         "endpoint: {destination: idp, path: /token}\n    clientCredentials: {clientId: a, auth: {post: {}}}";
     let text = mint_at(&plan, &upstream, &endpoint, mint);
-    let stand = start(plan, upstream, text).await;
-    let client = stand.checkout();
-    let error = || stand.gateway.snapshot()["tokenEndpoints"][0]["error"].clone();
+    let fixture = start(plan, upstream, text).await;
+    let client = fixture.checkout();
+    let error = || fixture.gateway.snapshot()["tokenEndpoints"][0]["error"].clone();
     let answer = |more: &str| {
         Reply::json(&serde_json::from_str(&format!(r#"{{"access_token": "{token}"{more}}}"#)).unwrap())
     };
@@ -220,7 +220,7 @@ async fn a_token_endpoint_that_talks_nonsense_is_named_and_nothing_of_it_is_sent
     }
     let asked = endpoint.count();
     assert!(asked <= 8, "{asked}: it is asked once per back-off");
-    assert_eq!(stand.upstream.count(), 0);
+    assert_eq!(fixture.upstream.count(), 0);
     *told.lock().unwrap() = answer(r#", "token_type": "bearer", "expires_in": "60""#);
     let served = async {
         while client.get("/up/x").await.status != 200 {
@@ -228,21 +228,21 @@ async fn a_token_endpoint_that_talks_nonsense_is_named_and_nothing_of_it_is_sent
         }
     };
     tokio::time::timeout(Duration::from_secs(60), served).await.expect("it recovers by itself");
-    assert_eq!(bearer(&stand.upstream.only()), token);
+    assert_eq!(bearer(&fixture.upstream.only()), token);
     let form = String::from_utf8(endpoint.seen()[0].body.to_vec()).unwrap();
     assert!(form.starts_with("grant_type=client_credentials&client_secret=sk-client."), "{form}");
     assert!(endpoint.seen().iter().all(|seen| seen.target == "/token"), "no redirect was followed");
-    stand.world.assert_swept();
+    fixture.sandbox.assert_swept();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_with_status_200_is_named_and_a_client_secret_shown_once_until_it_is_another() {
     let plan = Plan::new();
-    let [wrong, right, token] = ["wrong", "right", "token"].map(|name| plan.world.canary(name));
-    let file = plan.world.input("keys/client", &wrong);
+    let [wrong, right, token] = ["wrong", "right", "token"].map(|name| plan.sandbox.canary(name));
+    let file = plan.sandbox.input("keys/client", &wrong);
     // As far as it is the same in a form.
     let (good, given) = (right.split('/').next().unwrap().to_owned(), token.clone());
-    let server = plan.pki.server(&plan.world, &[idp::HOST]);
+    let server = plan.pki.server(&plan.sandbox, &[idp::HOST]);
     let endpoint = Upstream::http(&server, &["http/1.1"], move |seen| {
         let form = String::from_utf8_lossy(&seen.body).into_owned();
         Reply::json(&if form.contains(&good) {
@@ -256,15 +256,15 @@ async fn a_refusal_with_status_200_is_named_and_a_client_secret_shown_once_until
     let mint =
         "endpoint: {destination: idp, path: /token}\n    clientCredentials: {clientId: a, auth: {post: {}}}";
     let text = mint_at(&plan, &upstream, &endpoint, mint);
-    let stand = start(plan, upstream, text).await;
-    let client = stand.checkout();
+    let fixture = start(plan, upstream, text).await;
+    let client = fixture.checkout();
     let began = now();
     while now() - began < 7_000 {
         client.get("/up/x").await.assert_refused(503, "secret_unavailable");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert_eq!(endpoint.count(), 1, "it is not shown again");
-    let output = stand.gateway.tollgate(&["credential", "test", "up-key"]);
+    let output = fixture.gateway.tollgate(&["credential", "test", "up-key"]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     for words in ["FAILED  mint", "invalid_client", "Client authentication failed", "clientId"] {
         assert!(said.contains(words), "{words}: {said}");
@@ -276,20 +276,20 @@ async fn a_refusal_with_status_200_is_named_and_a_client_secret_shown_once_until
         assert!(now() - written < 15_000, "another is tried within seconds");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    assert_eq!(bearer(&stand.upstream.only()), token);
-    stand.world.assert_swept();
+    assert_eq!(bearer(&fixture.upstream.only()), token);
+    fixture.sandbox.assert_swept();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_app_calls_with_an_installation_token_and_its_key_stays() {
     let plan = Plan::new();
     let key = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048).unwrap();
-    plan.world.input("keys/client", key.serialize_pem());
+    plan.sandbox.input("keys/client", key.serialize_pem());
     for line in key.serialize_pem().lines().filter(|line| !line.starts_with('-')) {
-        plan.world.needle(line);
+        plan.sandbox.needle(line);
     }
-    let token = plan.world.canary("hub");
-    plan.world.stands_for(&token, &[Kind::GithubApp, Kind::Bearer]);
+    let token = plan.sandbox.canary("hub");
+    plan.sandbox.stands_for(&token, &[SecretKind::GithubApp, SecretKind::Bearer]);
     let answer =
         json!({"token": token, "expires_at": "2026-11-24T21:00:00Z", "permissions": {"contents": "read"}});
     let reply = Reply::status(201).header("date", "Tue, 24 Nov 2026 20:00:00 GMT").data(answer.to_string());
@@ -297,19 +297,19 @@ async fn an_app_calls_with_an_installation_token_and_its_key_stays() {
     let upstream = Upstream::http(&plan.server, &["http/1.1"], |_| Reply::status(200)).await;
     let mint = "endpoint: {destination: idp}\n    githubApp: {appId: 77, installationId: 88, permissions: {contents: read}}";
     let text = mint_at(&plan, &upstream, &endpoint, mint);
-    let stand = start(plan, upstream, text).await;
+    let fixture = start(plan, upstream, text).await;
     for _ in 0..20 {
-        stand.checkout().get("/up/x").await.assert_status(200);
+        fixture.checkout().get("/up/x").await.assert_status(200);
     }
-    assert!(stand.upstream.seen().iter().all(|seen| bearer(seen) == token));
+    assert!(fixture.upstream.seen().iter().all(|seen| bearer(seen) == token));
     let asked = endpoint.only();
     assert_eq!(
         (asked.method.as_str(), asked.target.as_str()),
         ("POST", "/app/installations/88/access_tokens")
     );
     assert_eq!(asked.json(), json!({"permissions": {"contents": "read"}}));
-    stand.world.needle(&bearer(&asked));
-    stand.world.assert_swept();
+    fixture.sandbox.needle(&bearer(&asked));
+    fixture.sandbox.assert_swept();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -317,20 +317,20 @@ async fn a_subject_token_and_a_signing_key_are_shown_to_their_endpoint_alone() {
     let key = rcgen::KeyPair::generate().unwrap();
     let pem = key.serialize_pem();
     for (kind, mint, parameter) in [
-        (Kind::TokenExchange, "tokenExchange: {}", "subject_token="),
-        (Kind::JwtBearer, "jwtBearer: {issuer: tollgate}", "assertion="),
+        (SecretKind::TokenExchange, "tokenExchange: {}", "subject_token="),
+        (SecretKind::JwtBearer, "jwtBearer: {issuer: tollgate}", "assertion="),
     ] {
         let plan = Plan::new();
-        let token = plan.world.canary("minted");
-        plan.world.stands_for(&token, &[kind, Kind::Bearer]);
+        let token = plan.sandbox.canary("minted");
+        plan.sandbox.stands_for(&token, &[kind, SecretKind::Bearer]);
         let stored = match kind {
-            Kind::TokenExchange => plan.world.canary("subject"),
+            SecretKind::TokenExchange => plan.sandbox.canary("subject"),
             _ => pem.clone(),
         };
         for line in stored.lines().filter(|line| !line.starts_with('-')) {
-            plan.world.stands_for(line, &[Kind::File, kind]);
+            plan.sandbox.stands_for(line, &[SecretKind::File, kind]);
         }
-        plan.world.input("keys/client", &stored);
+        plan.sandbox.input("keys/client", &stored);
         let granted = json!({"access_token": token, "token_type": "Bearer", "expires_in": 3600});
         let endpoint = scripted_endpoint(&plan, &Arc::new(Mutex::new(Reply::json(&granted)))).await;
         let echoed = token.clone();
@@ -339,19 +339,19 @@ async fn a_subject_token_and_a_signing_key_are_shown_to_their_endpoint_alone() {
                 .await;
         let mint = format!("endpoint: {{destination: idp, path: /token}}\n    {mint}");
         let text = mint_at(&plan, &upstream, &endpoint, &mint);
-        let stand = start(plan, upstream, text).await;
+        let fixture = start(plan, upstream, text).await;
         for _ in 0..3 {
-            let answer = stand.checkout().get("/up/x").await;
+            let answer = fixture.checkout().get("/up/x").await;
             answer.assert_status(200);
             assert_eq!(answer.text(), "*".repeat(token.len()), "an echo of what was minted is masked");
         }
-        for seen in stand.upstream.seen() {
+        for seen in fixture.upstream.seen() {
             assert_eq!(bearer(&seen), token);
             assert!(!seen.everything().contains("client"), "{seen:#?}");
         }
         let asked = String::from_utf8(endpoint.only().body.to_vec()).unwrap();
         let shown = asked.split('&').find_map(|pair| pair.strip_prefix(parameter)).expect("it is shown");
-        stand.world.needle(shown);
-        stand.world.assert_swept();
+        fixture.sandbox.needle(shown);
+        fixture.sandbox.assert_swept();
     }
 }

@@ -4,15 +4,15 @@ use std::fs;
 use std::time::Duration;
 
 use http::Method;
+use tollgate_tests::fixture::CHECKOUT;
 use tollgate_tests::gateway::{binary, eventually};
 use tollgate_tests::report::report;
-use tollgate_tests::stand::CHECKOUT;
 use tollgate_tests::{Gateway, Plan, Protocol, Reply};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_admin_port_asks_for_a_token_and_for_its_own_host_and_origin() {
-    let stand = Plan::new().start(|_| Reply::status(200)).await;
-    let gateway = &stand.gateway;
+    let fixture = Plan::new().start(|_| Reply::status(200)).await;
+    let gateway = &fixture.gateway;
     let token = format!("Authorization: Bearer {}\r\n", gateway.token());
     for path in ["/healthz", "/readyz"] {
         assert_eq!(gateway.admin_get_with(path, "").0, 200, "{path}");
@@ -35,10 +35,10 @@ async fn the_admin_port_asks_for_a_token_and_for_its_own_host_and_origin() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_finishes_what_is_under_way_and_takes_no_more() {
-    let mut stand = Plan::new()
+    let mut fixture = Plan::new()
         .start(|_| Reply::status(200).data("begun, ").wait(Duration::from_secs(2)).data("done"))
         .await;
-    let client = stand.checkout();
+    let client = fixture.checkout();
     let calls: Vec<_> = Protocol::BOTH
         .into_iter()
         .map(|protocol| {
@@ -48,29 +48,29 @@ async fn a_drain_finishes_what_is_under_way_and_takes_no_more() {
             })
         })
         .collect();
-    eventually("both calls are under way", || stand.upstream.count() == 2).await;
-    stand.gateway.begin_drain();
-    eventually("readiness fails", || stand.gateway.admin_get_with("/readyz", "").0 == 503).await;
+    eventually("both calls are under way", || fixture.upstream.count() == 2).await;
+    fixture.gateway.begin_drain();
+    eventually("readiness fails", || fixture.gateway.admin_get_with("/readyz", "").0 == 503).await;
     for call in calls {
         assert_eq!(call.await.unwrap(), "begun, done");
     }
     assert!(client.open(Protocol::H1).await.is_err() || client.refusal().await != "answered");
-    assert!(stand.gateway.stop().success());
-    assert_eq!(report(&stand.gateway, "caller").len(), 1);
+    assert!(fixture.gateway.stop().success());
+    assert_eq!(report(&fixture.gateway, "caller").len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_gateway_stops_at_once() {
-    let mut stand = Plan::new().start(|_| Reply::status(200)).await;
-    let client = stand.checkout();
+    let mut fixture = Plan::new().start(|_| Reply::status(200)).await;
+    let client = fixture.checkout();
     let mut idle = client.open(Protocol::H1).await.unwrap();
     idle.send(client.request(Method::GET, "/up/x", "")).await.unwrap().assert_status(200);
     let begun = std::time::Instant::now();
-    assert!(stand.gateway.stop().success());
+    assert!(fixture.gateway.stop().success());
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
-/// One broken copy of the stand's resources: what is changed, what must be named.
+/// One broken copy of the fixture's resources: what is changed, what must be named.
 const BROKEN: [(&str, &str, &str); 20] = [
     ("kind: Grant", "kind: Grand", "Grand"),
     ("apiVersion: tollgate.dev/v1alpha1\nkind: Grant", "apiVersion: tollgate.dev/v9\nkind: Grant", "v9"),
@@ -99,7 +99,7 @@ async fn check_names_file_line_and_field_of_twenty_broken_configurations() {
     let plan = Plan::new();
     let good = plan.complete(443);
     let text = good.resources[0].1.clone();
-    let gateway = Gateway::prepare(&plan.world, &good);
+    let gateway = Gateway::prepare(&plan.sandbox, &good);
     assert!(
         gateway.tollgate(&["check"]).status.success(),
         "{}",
@@ -109,13 +109,13 @@ async fn check_names_file_line_and_field_of_twenty_broken_configurations() {
     for (from, to, named) in BROKEN {
         let broken = text.replacen(from, to, 1);
         assert_ne!(broken, text, "{from}");
-        gateway.write_resource("stand.yaml", &broken);
+        gateway.write_resource("fixture.yaml", &broken);
         let output = gateway.tollgate(&["check"]);
         let said =
             String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
         let located = said.lines().any(|line| {
             let number = line
-                .split_once("stand.yaml:")
+                .split_once("fixture.yaml:")
                 .and_then(|(_, rest)| rest.split(':').next()?.parse::<usize>().ok());
             number.is_some_and(|number| number >= 1) && line.contains(named)
         });
@@ -135,7 +135,7 @@ async fn check_reports_all_errors_at_once() {
         .replace("dialect: http", "dialect: nobody")
         .replace("credential: up-key", "credential: nobody")
         .replace("store: files", "store: elsewhere");
-    let gateway = Gateway::prepare(&plan.world, &good.resource("stand.yaml", text));
+    let gateway = Gateway::prepare(&plan.sandbox, &good.resource("fixture.yaml", text));
     let said = String::from_utf8(gateway.tollgate(&["check"]).stderr).unwrap();
     for word in ["spec.dialect", "spec.credential", "spec.from"] {
         assert!(said.contains(word), "{word}: {said}");
@@ -145,7 +145,7 @@ async fn check_reports_all_errors_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn explain_says_what_the_live_gateway_does() {
     let grant = "  allow: {methods: [GET], paths: [/v1/things, \"/v1/open/**\"]}\n".to_owned();
-    let stand = Plan { grant, ..Plan::new() }.start(|_| Reply::status(200)).await;
+    let fixture = Plan { grant, ..Plan::new() }.start(|_| Reply::status(200)).await;
     let billing = "spiffe://prod.acme/ns/billing/sa/web";
     for (caller, method, path, reason) in [
         (CHECKOUT, "GET", "/v1/things", ""),
@@ -155,7 +155,7 @@ async fn explain_says_what_the_live_gateway_does() {
         (CHECKOUT, "GET", "/v1/../other", "ambiguous_path"),
         (billing, "GET", "/v1/things", "no_grant"),
     ] {
-        let client = stand.caller(caller);
+        let client = fixture.caller(caller);
         let raw = format!(
             "{method} /up{path} HTTP/1.1\r\nhost: {}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
             client.authority()
@@ -165,7 +165,7 @@ async fn explain_says_what_the_live_gateway_does() {
             live.split("x-tollgate-reason: ").nth(1).map_or("", |rest| rest.split('\r').next().unwrap());
         let url = format!("https://localhost/up{path}");
         let output =
-            stand.gateway.tollgate(&["explain", "--caller", caller, "--method", method, "--url", &url]);
+            fixture.gateway.tollgate(&["explain", "--caller", caller, "--method", method, "--url", &url]);
         let said = String::from_utf8(output.stdout).unwrap();
         assert_eq!(live, reason, "{caller} {method} {path}");
         assert_eq!(output.status.success(), reason.is_empty(), "{said}");
@@ -178,12 +178,12 @@ async fn a_broken_start_says_what_is_wrong_and_does_not_listen() {
     let plan = Plan::new();
     let good = plan.complete(443);
     let text = good.resources[0].1.replace("dialect: http", "dialect: nobody");
-    let gateway = Gateway::prepare(&plan.world, &good.resource("stand.yaml", text));
+    let gateway = Gateway::prepare(&plan.sandbox, &good.resource("fixture.yaml", text));
     let output = gateway.tollgate(&["serve"]);
     assert!(!output.status.success());
     let said =
         String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains("stand.yaml:") && said.contains("spec.dialect"), "{said}");
+    assert!(said.contains("fixture.yaml:") && said.contains("spec.dialect"), "{said}");
     let settings = fs::read_to_string(gateway.home().join("tollgate.yaml")).unwrap();
     fs::write(gateway.home().join("tollgate.yaml"), settings.replace("dataDir", "dataDirectory")).unwrap();
     let output = gateway.tollgate(&["check"]);

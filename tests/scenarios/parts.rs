@@ -7,17 +7,17 @@ use tollgate_tests::aimock::{ANTHROPIC_USAGE, Aimock, OPENAI_USAGE, TEXT};
 use tollgate_tests::bao::Bao;
 use tollgate_tests::haproxy::Haproxy;
 use tollgate_tests::provider::{ANTHROPIC_MODEL, OPENAI_MODEL};
-use tollgate_tests::{Authority, Client, Protocol, Reply, Upstream, World, needs, process, python};
+use tollgate_tests::{Authority, Client, Protocol, Reply, Sandbox, Upstream, needs, process, python};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_provider_refuses_any_other_key_and_reports_usage() {
     needs!(Aimock::installed(), Haproxy::installed());
-    let world = World::new();
-    let pki = Authority::new(&world, "pki");
-    let key = world.canary("openai");
-    let aimock = Aimock::start(&world, &[&key]).await;
-    let front = Haproxy::front(&world, &pki.server(&world, &["localhost"]), aimock.address()).await;
-    let client = Client::new(&world, process::local(front.port()), pki.roots(), None);
+    let sandbox = Sandbox::new();
+    let pki = Authority::new(&sandbox, "pki");
+    let key = sandbox.canary("openai");
+    let aimock = Aimock::start(&sandbox, &[&key]).await;
+    let front = Haproxy::front(&sandbox, &pki.server(&sandbox, &["localhost"]), aimock.address()).await;
+    let client = Client::new(&sandbox, process::local(front.port()), pki.roots(), None);
     for protocol in Protocol::BOTH {
         let call = json!({"model": OPENAI_MODEL, "messages": [{"role": "user", "content": "hi"}]});
         let mut request = client.json("/v1/chat/completions", &call);
@@ -41,13 +41,13 @@ async fn the_provider_refuses_any_other_key_and_reports_usage() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_vault_keeps_versions_and_can_be_sealed() {
     needs!(Bao::installed());
-    let world = World::new();
-    let bao = Bao::start(&world).await;
+    let sandbox = Sandbox::new();
+    let bao = Bao::start(&sandbox).await;
     bao.put("llm/openai", "api_key", "one").await;
     bao.put("llm/openai", "api_key", "two").await;
     assert_eq!(bao.get("llm/openai", "api_key").await, (2, "two".to_owned()));
-    bao.reader_token(&world).await;
-    bao.app_role(&world).await;
+    bao.reader_token(&sandbox).await;
+    bao.app_role(&sandbox).await;
     bao.seal().await;
     assert!(bao.is_sealed().await);
     bao.unseal().await;
@@ -58,16 +58,16 @@ async fn the_vault_keeps_versions_and_can_be_sealed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_scripted_upstream_records_streams_and_breaks_off() {
-    let world = World::new();
-    let pki = Authority::new(&world, "pki");
-    let server = pki.server(&world, &["localhost"]);
+    let sandbox = Sandbox::new();
+    let pki = Authority::new(&sandbox, "pki");
+    let server = pki.server(&sandbox, &["localhost"]);
     let upstream = Upstream::http(&server, &["h2", "http/1.1"], |seen| match seen.target.as_str() {
         "/events" => Reply::events(["one", "two"]).wait(Duration::from_millis(20)).event("three"),
         "/break" => Reply::status(200).data("begun").wait(Duration::from_millis(20)).abort(),
         _ => Reply::json(&json!({"path": seen.target})),
     })
     .await;
-    let client = Client::new(&world, upstream.address(), pki.roots(), None);
+    let client = Client::new(&sandbox, upstream.address(), pki.roots(), None);
     for protocol in Protocol::BOTH {
         let events = client.send(protocol, client.request(http::Method::GET, "/events", "")).await.unwrap();
         assert_eq!(events.text(), "data: one\n\ndata: two\n\ndata: three\n\n");
@@ -83,24 +83,24 @@ async fn the_scripted_upstream_records_streams_and_breaks_off() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sdks_talk_to_the_provider_and_show_what_it_says() {
     needs!(python::installed(), Aimock::installed(), Haproxy::installed());
-    let world = World::new();
-    let pki = Authority::new(&world, "pki");
+    let sandbox = Sandbox::new();
+    let pki = Authority::new(&sandbox, "pki");
     // The SDKs insist on some key; here it is the real one, behind the gateway it never is.
-    let aimock = Aimock::start(&world, &["unused"]).await;
-    let front = Haproxy::front(&world, &pki.server(&world, &["localhost"]), aimock.address()).await;
+    let aimock = Aimock::start(&sandbox, &["unused"]).await;
+    let front = Haproxy::front(&sandbox, &pki.server(&sandbox, &["localhost"]), aimock.address()).await;
     let client = Client::new(
-        &world,
+        &sandbox,
         process::local(front.port()),
         pki.roots(),
-        Some(pki.svid(&world, "spiffe://prod.acme/ns/checkout/sa/web")),
+        Some(pki.svid(&sandbox, "spiffe://prod.acme/ns/checkout/sa/web")),
     );
     for (http2, stream) in [(false, false), (false, true), (true, false), (true, true)] {
         let call = json!({"path": "/v1", "model": OPENAI_MODEL, "http2": http2, "stream": stream, "include_usage": stream});
-        let said = python::run(&world, "openai_chat.py", &client, pki.bundle(), &call).await;
+        let said = python::run(&sandbox, "openai_chat.py", &client, pki.bundle(), &call).await;
         assert_eq!(said["text"], TEXT, "{said}");
         assert_eq!(said["usage"]["completion_tokens"], OPENAI_USAGE.1, "{said}");
         let call = json!({"path": "", "model": ANTHROPIC_MODEL, "http2": http2, "stream": stream});
-        let said = python::run(&world, "anthropic_messages.py", &client, pki.bundle(), &call).await;
+        let said = python::run(&sandbox, "anthropic_messages.py", &client, pki.bundle(), &call).await;
         assert_eq!(said["text"], TEXT, "{said}");
         assert_eq!(said["usage"]["input_tokens"], ANTHROPIC_USAGE.0, "{said}");
     }

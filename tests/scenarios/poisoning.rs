@@ -59,8 +59,8 @@ async fn provoke(method: Method, first: &str, late: &str) -> Outcome {
     let plan =
         Plan { grant: "  allow: {methods: [GET, HEAD, POST], paths: [\"/**\"]}\n".to_owned(), ..Plan::new() };
     let upstream = upstream(&plan, first.to_owned(), late.to_owned()).await;
-    let stand = plan.start_with(upstream).await;
-    let (one, two) = (stand.checkout(), stand.caller("spiffe://prod.acme/ns/checkout/sa/other"));
+    let fixture = plan.start_with(upstream).await;
+    let (one, two) = (fixture.checkout(), fixture.caller("spiffe://prod.acme/ns/checkout/sa/other"));
     let first =
         one.send(Protocol::H1, one.request(method, "/up/first", "")).await.map_err(|error| error.to_string());
     let mut next = Vec::new();
@@ -69,7 +69,7 @@ async fn provoke(method: Method, first: &str, late: &str) -> Outcome {
         tokio::time::sleep(Duration::from_millis(pause)).await;
         next.push(two.get("/up/next").await.text());
     }
-    Outcome { first, next, connections: stand.upstream.connections() }
+    Outcome { first, next, connections: fixture.upstream.connections() }
 }
 
 async fn assert_never_poisoned(
@@ -160,8 +160,8 @@ async fn an_answer_before_the_request_was_whole_does_not_return_to_the_pool() {
         }
     };
     let upstream = Upstream::raw(&plan.server, &["http/1.1"], None, script).await;
-    let stand = plan.start_with(upstream).await;
-    let client = stand.checkout();
+    let fixture = plan.start_with(upstream).await;
+    let client = fixture.checkout();
     let big = vec![b'G'; 8 << 20];
     let early = client.send(Protocol::H2, client.request(Method::POST, "/up/big", big)).await;
     if let Ok(early) = &early {
@@ -197,7 +197,7 @@ async fn connections_are_never_shared_between_destinations_or_keys() {
     let plan = Plan::new();
     let upstream = Upstream::http(&plan.server, &["h2"], |_| tollgate_tests::Reply::status(200)).await;
     let port = upstream.port();
-    plan.world.input("keys/second", plan.world.canary("second"));
+    plan.sandbox.input("keys/second", plan.sandbox.canary("second"));
     let mut settings = plan.complete(port);
     let (_, text) = settings.resources.pop().unwrap();
     use tollgate_tests::resources::{credential, grant};
@@ -209,14 +209,14 @@ async fn connections_are_never_shared_between_destinations_or_keys() {
             "second-key",
             "  allow: {methods: [GET], paths: [\"/**\"]}\n",
         );
-    let plan = Plan { settings: settings.resource("stand.yaml", text + &second), ..plan };
-    let stand = plan.start_with(upstream).await;
-    let (one, two) = (stand.checkout(), stand.caller("spiffe://prod.acme/ns/billing/sa/web"));
+    let plan = Plan { settings: settings.resource("fixture.yaml", text + &second), ..plan };
+    let fixture = plan.start_with(upstream).await;
+    let (one, two) = (fixture.checkout(), fixture.caller("spiffe://prod.acme/ns/billing/sa/web"));
     for _ in 0..3 {
         one.get("/up/x").await.assert_status(200);
         two.get("/up/x").await.assert_status(200);
     }
-    let seen = stand.upstream.seen();
+    let seen = fixture.upstream.seen();
     for one in &seen {
         for two in &seen {
             let shared = one.connection == two.connection

@@ -8,14 +8,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tollgate_tests::fixture::CHAT_ONLY;
 use tollgate_tests::gateway::eventually;
 use tollgate_tests::ledger::records;
 use tollgate_tests::moto::{Moto, REGION};
 use tollgate_tests::provider::{self, chat, chat_completion};
 use tollgate_tests::report::{report, requests_reach, total};
 use tollgate_tests::resources::{credential, destination, document, file_store, grant};
-use tollgate_tests::stand::CHAT_ONLY;
-use tollgate_tests::{Client, Gateway, Kind, Plan, Reply, Seen, Stand, Upstream, needs};
+use tollgate_tests::{Client, Fixture, Gateway, Plan, Reply, SecretKind, Seen, Upstream, needs};
 
 const CHAT: &str = "/up/v1/chat/completions";
 
@@ -61,9 +61,9 @@ impl Moods {
     }
 }
 
-/// A stand whose credential is a pool of keys in files, with the rest of each entry.
+/// A fixture whose credential is a pool of keys in files, with the rest of each entry.
 struct Pool {
-    stand: Stand,
+    fixture: Fixture,
     moods: Moods,
     keys: BTreeMap<&'static str, String>,
 }
@@ -74,9 +74,9 @@ impl Pool {
         let moods = Moods::default();
         let mut keys = BTreeMap::new();
         for (alias, _) in entries {
-            let key = plan.world.canary(alias);
-            plan.world.stands_for(&key, &[Kind::File, Kind::Pool, Kind::Bearer]);
-            plan.world.input(&format!("keys/{alias}"), &key);
+            let key = plan.sandbox.canary(alias);
+            plan.sandbox.stands_for(&key, &[SecretKind::File, SecretKind::Pool, SecretKind::Bearer]);
+            plan.sandbox.input(&format!("keys/{alias}"), &key);
             moods.set(&key, Mood::Good);
             keys.insert(*alias, key);
         }
@@ -86,12 +86,12 @@ impl Pool {
             .iter()
             .map(|(alias, rest)| format!("\n    - {{alias: {alias}, store: files, path: {alias}{rest}}}"));
         let text = destination("up", "api.up.test", upstream.port(), plan.pki.bundle(), "openai")
-            + &file_store("files", &plan.world.inputs().join("keys"))
+            + &file_store("files", &plan.sandbox.inputs().join("keys"))
             + &credential("pool", "up", &from.collect::<String>(), "{bearer: {}}\n  refresh: 1s")
             + &grant("all-up", "spiffe://prod.acme/**", "up", "pool", CHAT_ONLY);
-        let settings = plan.settings.clone().resource("stand.yaml", text);
-        let stand = Plan { settings, ..plan }.start_with(upstream).await;
-        Self { stand, moods, keys }
+        let settings = plan.settings.clone().resource("fixture.yaml", text);
+        let fixture = Plan { settings, ..plan }.start_with(upstream).await;
+        Self { fixture, moods, keys }
     }
 
     fn mood(&self, alias: &str, mood: Mood) {
@@ -100,21 +100,21 @@ impl Pool {
 
     /// Puts a value that the provider knows in the place of a key.
     fn put_another(&self, alias: &str) {
-        let next = self.stand.world.canary("next");
+        let next = self.fixture.sandbox.canary("next");
         self.moods.set(&next, Mood::Good);
-        self.stand.world.input(&format!("keys/{alias}"), &next);
+        self.fixture.sandbox.input(&format!("keys/{alias}"), &next);
     }
 
     fn callers(&self, count: usize) -> Vec<Client> {
         let id = |n| format!("spiffe://prod.acme/ns/team-{}/sa/app-{n}", n % 3);
-        (0..count).map(|n| self.stand.caller(&id(n))).collect()
+        (0..count).map(|n| self.fixture.caller(&id(n))).collect()
     }
 
     /// The alias of the key that a call of this client is answered with.
     async fn used(&self, client: &Client) -> &'static str {
-        self.stand.upstream.clear();
+        self.fixture.upstream.clear();
         client.post(CHAT, &chat(50)).await.assert_status(200);
-        let seen = self.stand.upstream.seen();
+        let seen = self.fixture.upstream.seen();
         let bearer = seen.last().expect("a call").header("authorization");
         let known = self.keys.iter().find(|(_, key)| bearer == format!("Bearer {key}"));
         known.map(|(alias, _)| *alias).expect("a key of the pool")
@@ -154,12 +154,12 @@ async fn load(client: Client, stop: Arc<AtomicBool>) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_four_keys_two_die_and_one_rests_under_load_and_no_caller_sees_it() {
     let mut pool = Pool::start(&[("a", ""), ("b", ""), ("c", ", weight: 2"), ("d", "")]).await;
-    let gateway = &pool.stand.gateway;
+    let gateway = &pool.fixture.gateway;
     let stop = Arc::new(AtomicBool::new(false));
     let loads: Vec<_> =
         pool.callers(24).into_iter().map(|caller| tokio::spawn(load(caller, Arc::clone(&stop)))).collect();
     let used = || {
-        let seen = pool.stand.upstream.seen();
+        let seen = pool.fixture.upstream.seen();
         seen.iter().map(|seen| seen.header("authorization").to_owned()).collect::<BTreeSet<_>>().len()
     };
     eventually("every key is used", || used() == 4).await;
@@ -208,8 +208,9 @@ async fn of_four_keys_two_die_and_one_rests_under_load_and_no_caller_sees_it() {
     let output = gateway.tollgate(&["credential", "test", "pool"]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success() && said.contains("pool a: files:a"), "{said}");
-    assert!(pool.stand.gateway.stop().success());
-    let output = pool.stand.gateway.tollgate(&["audit", "list", "--credential", "pool", "--format", "json"]);
+    assert!(pool.fixture.gateway.stop().success());
+    let output =
+        pool.fixture.gateway.tollgate(&["audit", "list", "--credential", "pool", "--format", "json"]);
     let trail: Vec<Value> = serde_json::from_slice(&output.stdout).expect("a list");
     let benched = |alias: &str, reason: &str| {
         trail.iter().any(|entry| {
@@ -223,7 +224,7 @@ async fn of_four_keys_two_die_and_one_rests_under_load_and_no_caller_sees_it() {
     assert!(benched("a", "status_401") && benched("b", "insufficient_quota"), "{trail:#?}");
     assert!(trail.iter().any(|entry| entry["what"] == "fetched" && entry["alias"] == "d"), "{trail:#?}");
     assert!(trail.iter().any(|entry| entry["what"] == "injected" && entry["alias"] == "d"), "{trail:#?}");
-    pool.stand.world.assert_swept();
+    pool.fixture.sandbox.assert_swept();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -269,15 +270,19 @@ async fn dead_keys_are_left_alone_and_a_new_version_in_the_store_is_used_at_once
         pool.mood(alias, Mood::Unknown);
     }
     caller.post(CHAT, &chat(50)).await.assert_refused(502, "credential_rejected");
-    assert_eq!(benchings(&pool.stand.gateway), 2.0, "nobody else had an answer by them");
-    let asked = pool.stand.upstream.count();
+    assert_eq!(benchings(&pool.fixture.gateway), 2.0, "nobody else had an answer by them");
+    let asked = pool.fixture.upstream.count();
     for _ in 0..5 {
         caller.post(CHAT, &chat(50)).await.assert_refused(502, "credential_rejected");
     }
-    assert_eq!(pool.stand.upstream.count(), asked, "a dead key is not asked again before its bench is over");
+    assert_eq!(
+        pool.fixture.upstream.count(),
+        asked,
+        "a dead key is not asked again before its bench is over"
+    );
     pool.put_another("b");
     recovered(&caller).await;
-    assert!(state(&pool.stand.gateway, "b", "usable") && state(&pool.stand.gateway, "a", "benched"));
+    assert!(state(&pool.fixture.gateway, "b", "usable") && state(&pool.fixture.gateway, "a", "benched"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -288,12 +293,12 @@ async fn a_benched_key_whose_value_is_gone_is_asked_for_again() {
         pool.mood(alias, Mood::Unknown);
     }
     caller.post(CHAT, &chat(50)).await.assert_refused(502, "credential_rejected");
-    std::fs::remove_file(pool.stand.world.inputs().join("keys/a")).unwrap();
-    eventually("nothing is known of what is gone", || state(&pool.stand.gateway, "a", "usable")).await;
+    std::fs::remove_file(pool.fixture.sandbox.inputs().join("keys/a")).unwrap();
+    eventually("nothing is known of what is gone", || state(&pool.fixture.gateway, "a", "usable")).await;
     caller.post(CHAT, &chat(50)).await.assert_refused(503, "secret_unavailable");
     pool.put_another("a");
     recovered(&caller).await;
-    assert!(state(&pool.stand.gateway, "a", "usable") && state(&pool.stand.gateway, "b", "benched"));
+    assert!(state(&pool.fixture.gateway, "a", "usable") && state(&pool.fixture.gateway, "b", "benched"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -302,7 +307,7 @@ async fn an_error_that_was_read_for_its_words_reaches_the_caller_whole() {
     let long = json!({"error": {"code": "insufficient_quota", "message": "x".repeat(100_000)}}).to_string();
     let (parts, whole) = ((short.clone(), long.clone()), [short, long]);
     let plan = Plan::openai(CHAT_ONLY);
-    let stand = plan
+    let fixture = plan
         .start(move |seen| {
             let (short, long) = parts.clone();
             let body = if seen.everything().contains("long") { long } else { short };
@@ -311,7 +316,7 @@ async fn an_error_that_was_read_for_its_words_reaches_the_caller_whole() {
             reply.wait(Duration::from_millis(50)).data(other.to_owned())
         })
         .await;
-    let client = stand.checkout();
+    let client = fixture.checkout();
     for (word, expected) in ["short", "long"].into_iter().zip(whole) {
         let mut body = chat(50);
         body["messages"][0]["content"] = json!(word);
@@ -319,14 +324,14 @@ async fn an_error_that_was_read_for_its_words_reaches_the_caller_whole() {
         answer.assert_status(429);
         assert_eq!(answer.text(), expected);
     }
-    assert_eq!(stand.upstream.count(), 2, "an error that is too long to be read says nothing of the key");
+    assert_eq!(fixture.upstream.count(), 2, "an error that is too long to be read says nothing of the key");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_its_store_has_not_is_passed_over() {
     let pool = Pool::start(&[("a", ""), ("b", "")]).await;
     let callers = pool.callers(8);
-    std::fs::remove_file(pool.stand.world.inputs().join("keys/a")).unwrap();
+    std::fs::remove_file(pool.fixture.sandbox.inputs().join("keys/a")).unwrap();
     for caller in &callers {
         assert_eq!(pool.used(caller).await, "b");
     }
@@ -346,11 +351,11 @@ async fn a_rotation_that_its_provider_learns_of_late_fails_no_call() {
     const FIRST: &str = "0f1e2d3c-0000-4000-8000-000000000001";
     const SECOND: &str = "0f1e2d3c-0000-4000-8000-000000000002";
     let plan = Plan::openai(CHAT_ONLY);
-    let moto = Moto::start(&plan.world).await;
-    let (first, second) = (plan.world.canary("first"), plan.world.canary("second"));
+    let moto = Moto::start(&plan.sandbox).await;
+    let (first, second) = (plan.sandbox.canary("first"), plan.sandbox.canary("second"));
     moto.create("llm/openai", FIRST, &first);
-    let reader = moto.user(&plan.world, "reader", &["secretsmanager:GetSecretValue"]);
-    let file = plan.world.input("aws", reader.profile("default"));
+    let reader = moto.user(&plan.sandbox, "reader", &["secretsmanager:GetSecretValue"]);
+    let file = plan.sandbox.input("aws", reader.profile("default"));
     let known = Arc::new(Mutex::new(first.clone()));
     let upstream = rotating(&plan, Arc::clone(&known)).await;
     let aws = format!(
@@ -366,24 +371,24 @@ async fn a_rotation_that_its_provider_learns_of_late_fails_no_call() {
         + &document("SecretStore", "aws", aws)
         + &credential("pool", "up", from, "{bearer: {}}")
         + &grant("all-up", "spiffe://prod.acme/**", "up", "pool", CHAT_ONLY);
-    let settings = plan.settings.clone().resource("stand.yaml", text);
-    let stand = Plan { settings, ..plan }.start_with(upstream).await;
+    let settings = plan.settings.clone().resource("fixture.yaml", text);
+    let fixture = Plan { settings, ..plan }.start_with(upstream).await;
     let stop = Arc::new(AtomicBool::new(false));
     let loads: Vec<_> = ["a", "b"]
-        .map(|app| stand.caller(&format!("spiffe://prod.acme/ns/x/sa/{app}")))
+        .map(|app| fixture.caller(&format!("spiffe://prod.acme/ns/x/sa/{app}")))
         .map(|caller| tokio::spawn(load(caller, Arc::clone(&stop))))
         .into();
     let sent = |key: &str| {
         let bearer = format!("Bearer {key}");
-        stand.upstream.seen().iter().any(|seen| seen.header("authorization") == bearer)
+        fixture.upstream.seen().iter().any(|seen| seen.header("authorization") == bearer)
     };
     eventually("the first version is used", || sent(&first)).await;
     moto.put("llm/openai", SECOND, &second, "AWSCURRENT");
     eventually("the new version is tried at once", || sent(&second)).await;
-    stand.upstream.clear();
+    fixture.upstream.clear();
     eventually("the one before serves", || sent(&first)).await;
     known.lock().unwrap().clone_from(&second);
-    stand.upstream.clear();
+    fixture.upstream.clear();
     eventually("the new one serves as soon as the provider knows it", || sent(&second)).await;
     stop.store(true, Ordering::SeqCst);
     for load in loads {

@@ -2,17 +2,18 @@
 
 use http::Method;
 use serde_json::{Value, json};
+use tollgate_tests::fixture::CHAT_ONLY;
 use tollgate_tests::gateway::eventually;
-use tollgate_tests::stand::CHAT_ONLY;
 use tollgate_tests::{Plan, Protocol, Reply, ledger, needs, python};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn boto3_says_why_a_call_was_refused_in_every_protocol() {
     needs!(python::installed());
-    let stand = Plan::new().start(|_| Reply::status(200)).await;
-    let billing = stand.caller("spiffe://prod.acme/ns/billing/sa/web");
+    let fixture = Plan::new().start(|_| Reply::status(200)).await;
+    let billing = fixture.caller("spiffe://prod.acme/ns/billing/sa/web");
     let argument = json!({"region": "eu-central-1"});
-    let said = python::run(&stand.world, "aws_refused.py", &billing, stand.pki.bundle(), &argument).await;
+    let said =
+        python::run(&fixture.sandbox, "aws_refused.py", &billing, fixture.pki.bundle(), &argument).await;
     for (service, told) in said.as_object().unwrap() {
         assert_eq!(told["reason"], "no_grant", "{service}: {told}");
         if service == "s3 head" {
@@ -26,14 +27,14 @@ async fn boto3_says_why_a_call_was_refused_in_every_protocol() {
         assert_eq!(told["id"], told["own"], "{service}: {told}");
     }
     assert_eq!(said.as_object().unwrap().len(), 10);
-    assert_eq!(stand.upstream.count(), 0);
+    assert_eq!(fixture.upstream.count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_head_has_no_body_and_its_connection_goes_on() {
     for dialect in ["http", "openai", "anthropic", "google"] {
-        let stand = Plan { dialect, ..Plan::new() }.start(|_| Reply::status(200)).await;
-        let billing = stand.caller("spiffe://prod.acme/ns/billing/sa/web");
+        let fixture = Plan { dialect, ..Plan::new() }.start(|_| Reply::status(200)).await;
+        let billing = fixture.caller("spiffe://prod.acme/ns/billing/sa/web");
         for protocol in Protocol::BOTH {
             let mut connection = billing.open(protocol).await.unwrap();
             for _ in 0..2 {
@@ -50,8 +51,8 @@ async fn a_refused_head_has_no_body_and_its_connection_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_before_the_destination_is_known_is_a_problem_with_a_message() {
-    let stand = Plan::openai(CHAT_ONLY).start(|_| Reply::status(200)).await;
-    let answer = stand.checkout().get("/nobody/x").await;
+    let fixture = Plan::openai(CHAT_ONLY).start(|_| Reply::status(200)).await;
+    let answer = fixture.checkout().get("/nobody/x").await;
     answer.assert_refused(421, "unknown_host");
     assert_eq!(answer.header("content-type"), "application/problem+json");
 }
@@ -60,8 +61,8 @@ async fn a_refusal_before_the_destination_is_known_is_a_problem_with_a_message()
 async fn an_exhausted_budget_says_its_amount_its_use_and_when_it_resets() {
     let grant =
         format!("{CHAT_ONLY}  limits: [{{tokens: 10000, per: day}}, {{requests: 3, per: hour, burst: 2}}]\n");
-    let stand = Plan::openai(&grant).start_openai(4000, 1000).await;
-    let client = stand.checkout();
+    let fixture = Plan::openai(&grant).start_openai(4000, 1000).await;
+    let client = fixture.checkout();
     let call = json!({"model": "gpt-5-mini", "messages": [{"role": "user", "content": "hi"}], "max_completion_tokens": 1000});
     client.post("/up/v1/chat/completions", &call).await.assert_status(200);
     let answer = client.post("/up/v1/chat/completions", &call).await;
@@ -103,21 +104,21 @@ async fn an_exhausted_budget_says_its_amount_its_use_and_when_it_resets() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_model_of_a_refused_call_is_in_record_and_log() {
-    let stand = Plan::openai(CHAT_ONLY).start(|_| Reply::status(200)).await;
-    let client = stand.checkout();
+    let fixture = Plan::openai(CHAT_ONLY).start(|_| Reply::status(200)).await;
+    let client = fixture.checkout();
     let call = |model: &str| json!({"model": model, "messages": [{"role": "user", "content": "hi"}]});
     let long = "x".repeat(200);
     for model in ["gpt-4o", "evil\u{1b}[2J\u{202e}model", &long] {
         client.post("/up/v1/chat/completions", &call(model)).await.assert_refused(403, "model_not_allowed");
     }
-    let models = || ledger::column(&stand.gateway, "model");
+    let models = || ledger::column(&fixture.gateway, "model");
     eventually("the refusals are written", || models().len() == 3).await;
     let models = models();
     assert_eq!(models[..2], ["gpt-4o", "evil[2Jmodel"], "{models:?}");
     assert!(models[2].len() <= 128 && models[2].starts_with("xxxx"), "{models:?}");
-    assert_eq!(ledger::column(&stand.gateway, "operation"), ["chat"; 3]);
+    assert_eq!(ledger::column(&fixture.gateway, "operation"), ["chat"; 3]);
     let logged = || -> Vec<Value> {
-        let lines = stand.gateway.log().into_iter();
+        let lines = fixture.gateway.log().into_iter();
         lines.filter(|line| line.to_string().contains("model_not_allowed")).collect()
     };
     eventually("the refusals are logged", || logged().len() >= 3).await;
@@ -132,9 +133,9 @@ async fn the_model_of_a_refused_call_is_in_record_and_log() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connect_is_told_that_there_is_a_base_url() {
-    let stand = Plan::new().start(|_| Reply::status(200)).await;
+    let fixture = Plan::new().start(|_| Reply::status(200)).await;
     let answer =
-        stand.checkout().raw(b"CONNECT api.up.test:443 HTTP/1.1\r\nhost: api.up.test:443\r\n\r\n").await;
+        fixture.checkout().raw(b"CONNECT api.up.test:443 HTTP/1.1\r\nhost: api.up.test:443\r\n\r\n").await;
     let text = String::from_utf8_lossy(&answer.bytes).to_lowercase();
     assert_eq!((answer.statuses(), answer.closed), (vec![405], true), "{text}");
     for words in ["x-tollgate-reason: method_refused", "allow: get, head", "no forward proxy", "base url"] {
@@ -147,8 +148,8 @@ async fn a_websocket_handshake_is_refused_as_that_wherever_it_goes() {
     let everything = "  allow: {methods: [GET, POST], paths: [\"/**\"]}\n";
     let limited = format!("{everything}  limits: [{{tokens: 100000, per: day}}]\n");
     for plan in [Plan::new(), Plan::openai(everything), Plan::openai(&limited)] {
-        let stand = plan.start(|_| Reply::status(426)).await;
-        let client = stand.checkout();
+        let fixture = plan.start(|_| Reply::status(426)).await;
+        let client = fixture.checkout();
         for (path, upgrade, words) in [
             ("/up/v1/responses", "websocket", "WebSocket is not forwarded"),
             ("/up/v1/realtime?model=gpt-realtime", "WebSocket", "WebSocket is not forwarded"),
@@ -169,8 +170,8 @@ async fn a_websocket_handshake_is_refused_as_that_wherever_it_goes() {
                 assert!(text.contains(words), "{words}: {text}");
             }
         }
-        assert_eq!(stand.upstream.count(), 0);
-        let reasons = || ledger::column(&stand.gateway, "reason");
+        assert_eq!(fixture.upstream.count(), 0);
+        let reasons = || ledger::column(&fixture.gateway, "reason");
         eventually("all are recorded", || reasons().iter().filter(|r| *r == "upgrade_refused").count() == 5)
             .await;
     }

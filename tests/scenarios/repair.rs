@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tollgate_tests::bao::Bao;
+use tollgate_tests::fixture::CHAT_ONLY;
 use tollgate_tests::gateway::{eventually, field};
 use tollgate_tests::provider::{self, chat};
 use tollgate_tests::resources::{credential, destination, grant, vault_store};
-use tollgate_tests::stand::CHAT_ONLY;
-use tollgate_tests::{Gateway, Plan, Stand, Upstream, needs};
+use tollgate_tests::{Fixture, Gateway, Plan, Upstream, needs};
 
 const CHAT: &str = "/up/v1/chat/completions";
 const REJECTED: &str = "rejected by its provider";
@@ -46,9 +46,9 @@ fn warnings(gateway: &Gateway) -> usize {
 async fn a_rejected_key_is_seen_everywhere_and_the_next_call_after_it_was_stored_again_is_good() {
     let plan = Plan::openai(CHAT_ONLY);
     let file = plan.key_file();
-    fs::write(&file, plan.world.canary("wrong")).unwrap();
-    let stand = plan.start_openai(9, 2).await;
-    let (client, gateway) = (stand.checkout(), &stand.gateway);
+    fs::write(&file, plan.sandbox.canary("wrong")).unwrap();
+    let fixture = plan.start_openai(9, 2).await;
+    let (client, gateway) = (fixture.checkout(), &fixture.gateway);
     for _ in 0..5 {
         client.post(CHAT, &chat(50)).await.assert_refused(502, "credential_rejected");
     }
@@ -62,13 +62,13 @@ async fn a_rejected_key_is_seen_everywhere_and_the_next_call_after_it_was_stored
     assert_eq!(ready, (200, "ready; 1 of 1 credentials are rejected by their provider\n".into()));
     eventually("it is in the log", || warnings(gateway) == 1).await;
 
-    fs::write(&file, &stand.key).unwrap();
+    fs::write(&file, &fixture.key).unwrap();
     client.post(CHAT, &chat(50)).await.assert_status(200);
     assert_eq!(listed(gateway)["health"], "well");
     assert_eq!((health(gateway, "rejected"), health(gateway, "well")), (0.0, 1.0));
     assert_eq!(gateway.admin_get_with("/readyz", ""), (200, "ready\n".into()));
     assert_eq!(warnings(gateway), 1, "once for a version");
-    stand.world.assert_swept();
+    fixture.sandbox.assert_swept();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -76,35 +76,35 @@ async fn a_key_that_is_missing_is_seen_and_one_that_is_put_there_is_used_at_once
     let plan = Plan::openai(CHAT_ONLY);
     let file = plan.key_file();
     fs::remove_file(&file).unwrap();
-    let stand = plan.start_openai(9, 2).await;
-    let client = stand.checkout();
+    let fixture = plan.start_openai(9, 2).await;
+    let client = fixture.checkout();
     let began = std::time::Instant::now();
     while began.elapsed() < Duration::from_secs(6) {
         client.post(CHAT, &chat(50)).await.assert_refused(503, "secret_unavailable");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let ready = stand.gateway.admin_get_with("/readyz", "");
+    let ready = fixture.gateway.admin_get_with("/readyz", "");
     assert_eq!(ready, (200, "ready; 1 of 1 credentials cannot be had\n".into()));
-    fs::write(&file, &stand.key).unwrap();
+    fs::write(&file, &fixture.key).unwrap();
     let written = std::time::Instant::now();
     while client.post(CHAT, &chat(50)).await.status != 200 {
         assert!(written.elapsed() < Duration::from_secs(5));
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    stand.world.assert_swept();
+    fixture.sandbox.assert_swept();
 }
 
-/// The stand with its key in OpenBao, which is not looked at for an hour unless there is a reason. The key there is a wrong one.
-async fn in_bao(plan: Plan, bao: &Bao) -> Stand {
-    bao.put("llm/up", "api_key", &plan.world.canary("wrong")).await;
-    let token = bao.reader_token(&plan.world).await;
+/// The fixture with its key in OpenBao, which is not looked at for an hour unless there is a reason. The key there is a wrong one.
+async fn in_bao(plan: Plan, bao: &Bao) -> Fixture {
+    bao.put("llm/up", "api_key", &plan.sandbox.canary("wrong")).await;
+    let token = bao.reader_token(&plan.sandbox).await;
     let upstream = Upstream::http(&plan.server, &["http/1.1"], provider::openai(&plan.key, 9, 2)).await;
     let from = "{store: bao, path: llm/up, field: api_key}\n  refresh: 1h";
     let text = destination("up", "api.up.test", upstream.port(), plan.pki.bundle(), "openai")
         + &vault_store("bao", &bao.address(), bao.ca(), &token)
         + &credential("up-key", "up", from, "{bearer: {}}")
         + &grant("checkout-up", "spiffe://prod.acme/ns/checkout/sa/*", "up", "up-key", CHAT_ONLY);
-    let settings = plan.settings.clone().resource("stand.yaml", text);
+    let settings = plan.settings.clone().resource("fixture.yaml", text);
     Plan { settings, ..plan }.start_with(upstream).await
 }
 
@@ -114,13 +114,13 @@ async fn a_key_that_is_stored_in_a_vault_instead_of_a_rejected_one_is_used_withi
     needs!(Bao::installed());
     for is_told in [false, true] {
         let plan = Plan::openai(CHAT_ONLY);
-        let bao = Bao::start(&plan.world).await;
-        let stand = in_bao(plan, &bao).await;
-        let (client, gateway) = (stand.checkout(), &stand.gateway);
+        let bao = Bao::start(&plan.sandbox).await;
+        let fixture = in_bao(plan, &bao).await;
+        let (client, gateway) = (fixture.checkout(), &fixture.gateway);
         for _ in 0..2 {
             client.post(CHAT, &chat(50)).await.assert_refused(502, "credential_rejected");
         }
-        bao.put("llm/up", "api_key", &stand.key).await;
+        bao.put("llm/up", "api_key", &fixture.key).await;
         if is_told {
             let (good, said) = admin(gateway, &["credential", "refresh", "up-key"]);
             assert!(good && said.contains("up-key: version 1 → 2"), "{said}");
@@ -140,7 +140,7 @@ async fn a_key_that_is_stored_in_a_vault_instead_of_a_rejected_one_is_used_withi
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
-        stand.world.assert_swept();
+        fixture.sandbox.assert_swept();
     }
 }
 
@@ -148,39 +148,39 @@ async fn a_key_that_is_stored_in_a_vault_instead_of_a_rejected_one_is_used_withi
 async fn a_version_has_one_name_in_list_test_trail_and_after_a_restart_and_a_hangup_takes_another() {
     let plan = Plan::openai(CHAT_ONLY);
     let file = plan.key_file();
-    let mut stand = plan.start_openai(9, 2).await;
-    let client = stand.checkout();
+    let mut fixture = plan.start_openai(9, 2).await;
+    let client = fixture.checkout();
     client.post(CHAT, &chat(50)).await.assert_status(200);
-    let name = listed(&stand.gateway)["version"].as_str().unwrap().to_owned();
+    let name = listed(&fixture.gateway)["version"].as_str().unwrap().to_owned();
     assert_eq!(name.len(), 12, "{name}");
     let said = |gateway: &Gateway, arguments: &[&str]| {
         String::from_utf8_lossy(&gateway.tollgate(arguments).stdout).into_owned()
     };
-    let tested = said(&stand.gateway, &["credential", "test", "up-key"]);
+    let tested = said(&fixture.gateway, &["credential", "test", "up-key"]);
     assert!(tested.lines().any(|line| line.split_whitespace().eq(["ok", "version", &name])), "{tested}");
-    assert!(said(&stand.gateway, &["audit", "list"]).contains(&name));
+    assert!(said(&fixture.gateway, &["audit", "list"]).contains(&name));
 
-    assert!(stand.gateway.stop().success());
-    stand.gateway.restart().await;
-    let client = stand.checkout();
+    assert!(fixture.gateway.stop().success());
+    fixture.gateway.restart().await;
+    let client = fixture.checkout();
     client.post(CHAT, &chat(50)).await.assert_status(200);
-    assert_eq!(listed(&stand.gateway)["version"], name.as_str(), "after a restart");
+    assert_eq!(listed(&fixture.gateway)["version"], name.as_str(), "after a restart");
 
-    fs::write(&file, stand.world.canary("another")).unwrap();
-    stand.gateway.hang_up();
-    eventually("it is read again", || listed(&stand.gateway)["version"] != name.as_str()).await;
-    fs::write(&file, &stand.key).unwrap();
-    stand.gateway.hang_up();
-    eventually("it is the same again", || listed(&stand.gateway)["version"] == name.as_str()).await;
+    fs::write(&file, fixture.sandbox.canary("another")).unwrap();
+    fixture.gateway.hang_up();
+    eventually("it is read again", || listed(&fixture.gateway)["version"] != name.as_str()).await;
+    fs::write(&file, &fixture.key).unwrap();
+    fixture.gateway.hang_up();
+    eventually("it is the same again", || listed(&fixture.gateway)["version"] == name.as_str()).await;
 
     // Whoever has not the key has another name for it.
-    assert!(stand.gateway.stop().success());
-    fs::remove_file(stand.gateway.home().join("data/version.key")).unwrap();
-    let alone = said(&stand.gateway, &["credential", "test", "up-key"]);
+    assert!(fixture.gateway.stop().success());
+    fs::remove_file(fixture.gateway.home().join("data/version.key")).unwrap();
+    let alone = said(&fixture.gateway, &["credential", "test", "up-key"]);
     assert!(alone.contains("of this test alone") && !alone.contains(&name), "{alone}");
-    stand.gateway.restart().await;
-    let client = stand.checkout();
+    fixture.gateway.restart().await;
+    let client = fixture.checkout();
     client.post(CHAT, &chat(50)).await.assert_status(200);
-    assert_ne!(listed(&stand.gateway)["version"], name.as_str());
-    stand.world.assert_swept();
+    assert_ne!(listed(&fixture.gateway)["version"], name.as_str());
+    fixture.sandbox.assert_swept();
 }

@@ -7,8 +7,8 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use http::Method;
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tollgate_tests::fixture::Fixture;
 use tollgate_tests::gateway::eventually;
-use tollgate_tests::stand::Stand;
 use tollgate_tests::{Answer, Plan, Protocol, Reply, Upstream};
 
 /// What a provider may make of `key`, and how many characters of it depend on the key alone.
@@ -55,7 +55,7 @@ fn document(key: &str) -> (String, String) {
     (before + "0]}", after + "0]}")
 }
 
-async fn reflecting(protocol: &str) -> Stand {
+async fn reflecting(protocol: &str) -> Fixture {
     let plan = Plan::new();
     let key = plan.key.clone();
     let upstream = Upstream::http(&plan.server, &[protocol], move |seen| {
@@ -78,9 +78,9 @@ async fn reflecting(protocol: &str) -> Stand {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_reflected_in_a_body_is_masked_in_every_form_and_however_it_is_cut() {
     for upstream in ["http/1.1", "h2"] {
-        let stand = reflecting(upstream).await;
-        let client = stand.checkout();
-        let (sent, left) = document(&stand.key);
+        let fixture = reflecting(upstream).await;
+        let client = fixture.checkout();
+        let (sent, left) = document(&fixture.key);
         for protocol in Protocol::BOTH {
             for path in ["/whole", "/bytes", "/sevens", "/failed"] {
                 let request = client.request(Method::GET, &format!("/up{path}"), "");
@@ -99,31 +99,31 @@ async fn a_key_reflected_in_a_body_is_masked_in_every_form_and_however_it_is_cut
 async fn a_basic_password_is_masked_by_itself_and_in_its_pair() {
     let plan = Plan { inject: "{basic: {username: robot}}", ..Plan::new() };
     let key = plan.key.clone();
-    let stand = plan
+    let fixture = plan
         .start(move |seen| {
             let sent = seen.header("authorization").strip_prefix("Basic ").unwrap().to_owned();
             Reply::status(200).data(format!("{key} robot:{key} {sent} Basic {sent}\n"))
         })
         .await;
-    let pair = format!("robot:{}", stand.key);
+    let pair = format!("robot:{}", fixture.key);
     let encoded = STANDARD.encode(&pair);
-    stand.world.needle(&encoded);
+    fixture.sandbox.needle(&encoded);
     let stars = |text: &str| "*".repeat(text.len());
     let expected =
-        format!("{} {} {} Basic {}\n", stars(&stand.key), stars(&pair), stars(&encoded), stars(&encoded));
-    assert_eq!(stand.checkout().get("/up/x").await.text(), expected);
+        format!("{} {} {} Basic {}\n", stars(&fixture.key), stars(&pair), stars(&encoded), stars(&encoded));
+    assert_eq!(fixture.checkout().get("/up/x").await.text(), expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_stream_has_said_arrives_before_it_says_more() {
     let silence = Duration::from_secs(3600);
-    let stand = Plan::new()
+    let fixture = Plan::new()
         .start(move |seen| {
             let first = if seen.target == "/lines" { "{\"a\":\"sk-up.\"}\n" } else { "data: sk-up.\n\n" };
             Reply::status(200).header("content-type", "text/event-stream").data(first).wait(silence).data("x")
         })
         .await;
-    let client = stand.checkout();
+    let client = fixture.checkout();
     for protocol in Protocol::BOTH {
         for (path, expected) in [("/up/lines", "{\"a\":\"sk-up.\"}\n"), ("/up/events", "data: sk-up.\n\n")] {
             let mut connection = client.open(protocol).await.unwrap();
@@ -153,7 +153,7 @@ fn assert_headers(answer: &Answer, there: &[&str], gone: &[&str]) {
 async fn digests_of_a_body_that_held_a_key_or_is_still_to_come_stay_behind() {
     let plan = Plan::new();
     let key = plan.key.clone();
-    let stand = plan
+    let fixture = plan
         .start(move |seen| {
             let reply = Reply::status(200)
                 .header("content-digest", "sha-256=:x:")
@@ -168,25 +168,25 @@ async fn digests_of_a_body_that_held_a_key_or_is_still_to_come_stay_behind() {
             }
         })
         .await;
-    let client = stand.checkout();
+    let client = fixture.checkout();
     let digests = ["content-digest", "repr-digest", "digest", "content-md5"];
     assert_headers(&client.get("/up/plain").await, &[&digests[..], &["etag"]].concat(), &[]);
     assert_headers(&client.get("/up/held").await, &[], &[&digests[..], &["etag"]].concat());
     assert_headers(&client.get("/up/streamed").await, &["etag"], &digests);
 }
 
-/// The stand with `more` in its destination's spec.
+/// The fixture with `more` in its destination's spec.
 async fn stand_with(
     more: &str,
     grant: &str,
     respond: impl Fn(&tollgate_tests::Seen) -> Reply + Send + Sync + 'static,
-) -> Stand {
+) -> Fixture {
     let plan = Plan { grant: grant.to_owned(), ..Plan::new() };
     let upstream = Upstream::http(&plan.server, &["http/1.1"], respond).await;
     let mut settings = plan.complete(upstream.port());
     let (_, text) = settings.resources.pop().unwrap();
     let text = text.replacen("  dialect: http\n", &format!("  dialect: http\n{more}"), 1);
-    Plan { settings: settings.resource("stand.yaml", text), ..plan }.start_with(upstream).await
+    Plan { settings: settings.resource("fixture.yaml", text), ..plan }.start_with(upstream).await
 }
 
 const ANY: &str = "  allow: {methods: [GET, HEAD], paths: [\"/**\"]}\n";
@@ -197,13 +197,13 @@ async fn a_range_that_could_split_a_key_is_not_asked_for_unless_allowed() {
     for (more, grant, passed) in
         [("", ANY, ""), ("", RANGES, "bytes=0-9"), ("  scrub: headers\n", ANY, "bytes=0-9")]
     {
-        let stand = stand_with(more, grant, |_| Reply::status(200).data("whole")).await;
-        let client = stand.checkout();
+        let fixture = stand_with(more, grant, |_| Reply::status(200).data("whole")).await;
+        let client = fixture.checkout();
         let mut request = client.request(Method::GET, "/up/x", "");
         request.headers_mut().insert("range", "bytes=0-9".parse().unwrap());
         request.headers_mut().insert("if-range", "\"x\"".parse().unwrap());
         client.send(Protocol::H1, request).await.unwrap().assert_status(200);
-        let seen = stand.upstream.only();
+        let seen = fixture.upstream.only();
         assert_eq!(seen.header("range"), passed, "{more}{grant}");
         assert_eq!(seen.headers.contains_key("if-range"), !passed.is_empty());
         assert_eq!(seen.header("accept-encoding"), "identity");
@@ -220,29 +220,29 @@ async fn an_answer_in_an_encoding_that_would_hide_a_key_is_502() {
         };
         Reply::status(200).header(name, "gzip").data(&b"\x1f\x8b"[..])
     };
-    let stand = stand_with("", ANY, respond).await;
-    let client = stand.checkout();
+    let fixture = stand_with("", ANY, respond).await;
+    let client = fixture.checkout();
     client.get("/up/x").await.assert_refused(502, "encoded_answer");
     client.get("/up/grpc").await.assert_refused(502, "encoded_answer");
     client.get("/up/connect").await.assert_refused(502, "encoded_answer");
     let head = client.send(Protocol::H1, client.request(Method::HEAD, "/up/x", "")).await.unwrap();
     head.assert_status(200);
-    let stand = stand_with("  scrub: headers\n", ANY, respond).await;
-    let answer = stand.checkout().get("/up/x").await;
+    let fixture = stand_with("  scrub: headers\n", ANY, respond).await;
+    let answer = fixture.checkout().get("/up/x").await;
     assert_eq!((answer.status.as_u16(), &answer.body[..]), (200, &b"\x1f\x8b"[..]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_encoding_that_would_hide_a_key_is_not_asked_for() {
     for (more, passed) in [("", false), ("  scrub: headers\n", true)] {
-        let stand = stand_with(more, ANY, |_| Reply::status(200)).await;
-        let client = stand.checkout();
+        let fixture = stand_with(more, ANY, |_| Reply::status(200)).await;
+        let client = fixture.checkout();
         let mut request = client.request(Method::GET, "/up/x", "");
         for name in ["accept-encoding", "grpc-accept-encoding", "connect-accept-encoding"] {
             request.headers_mut().insert(name, "gzip".parse().unwrap());
         }
         client.send(Protocol::H1, request).await.unwrap().assert_status(200);
-        let seen = stand.upstream.only();
+        let seen = fixture.upstream.only();
         assert_eq!(seen.header("accept-encoding"), "identity", "usage is read off the answer");
         for name in ["grpc-accept-encoding", "connect-accept-encoding"] {
             assert_eq!(seen.headers.contains_key(name), passed, "{name}");
@@ -252,15 +252,15 @@ async fn an_encoding_that_would_hide_a_key_is_not_asked_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_scrub_headers_a_body_passes_as_it_is() {
-    let stand = stand_with("  scrub: headers\n", ANY, |seen| {
+    let fixture = stand_with("  scrub: headers\n", ANY, |seen| {
         let key = seen.header("authorization");
         Reply::status(200).header("x-echo", key).header("content-digest", "x").data(key.to_owned())
     })
     .await;
     // No canary: the sweep would find it.
     let key = "not-one-to-look-for-0123456789";
-    std::fs::write(stand.world.inputs().join("keys/up"), key).unwrap();
-    let answer = stand.checkout().get("/up/x").await;
+    std::fs::write(fixture.sandbox.inputs().join("keys/up"), key).unwrap();
+    let answer = fixture.checkout().get("/up/x").await;
     assert_eq!(answer.header("x-echo"), format!("Bearer {}", "*".repeat(key.len())));
     assert_eq!(answer.header("content-digest"), "x");
     assert_eq!(answer.text(), format!("Bearer {key}"));
@@ -268,18 +268,18 @@ async fn with_scrub_headers_a_body_passes_as_it_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_key_is_masked_in_headers_only_and_the_log_says_so_once() {
-    let stand = stand_with("", ANY, |seen| {
+    let fixture = stand_with("", ANY, |seen| {
         let key = seen.header("authorization");
         Reply::status(200).header("x-echo", key).data(key.to_owned())
     })
     .await;
-    std::fs::write(stand.world.inputs().join("keys/up"), "hunter2").unwrap();
+    std::fs::write(fixture.sandbox.inputs().join("keys/up"), "hunter2").unwrap();
     for _ in 0..8 {
-        let answer = stand.checkout().get("/up/x").await;
+        let answer = fixture.checkout().get("/up/x").await;
         assert_eq!((answer.header("x-echo"), answer.text().as_str()), ("Bearer *******", "Bearer hunter2"));
     }
     let said = |line: &serde_json::Value| line.to_string().contains("fewer than 12 bytes");
-    let count = || stand.gateway.log().iter().filter(|line| said(line)).count();
+    let count = || fixture.gateway.log().iter().filter(|line| said(line)).count();
     eventually("the log says so", || count() > 0).await;
     assert_eq!(count(), 1);
 }
@@ -293,15 +293,16 @@ async fn a_key_in_interim_answers_and_trailers_stays_with_the_gateway() {
             Reply::status(200).header("trailer", "x-echo").data("fine").data("fine").trailer("x-echo", &key)
         })
         .await;
-        let stand = plan.start_with(provider).await;
-        let client = stand.checkout();
+        let fixture = plan.start_with(provider).await;
+        let client = fixture.checkout();
         for protocol in Protocol::BOTH {
             let mut request = client.request(Method::GET, "/up/x", "");
             request.headers_mut().insert("te", "trailers".parse().unwrap());
             let answer = client.send(protocol, request).await.unwrap();
             assert_eq!(answer.text(), "finefine");
             let echoed = answer.trailers.map(|trailers| trailers["x-echo"].to_str().unwrap().to_owned());
-            let masked = (protocol == Protocol::H2 && upstream == "h2").then(|| "*".repeat(stand.key.len()));
+            let masked =
+                (protocol == Protocol::H2 && upstream == "h2").then(|| "*".repeat(fixture.key.len()));
             assert_eq!(echoed, masked, "{protocol:?} from {upstream}");
         }
     }
@@ -324,10 +325,10 @@ async fn a_key_in_interim_answers_and_trailers_stays_with_the_gateway() {
         }
     })
     .await;
-    let stand = plan.start_with(upstream).await;
-    let client = stand.checkout();
+    let fixture = plan.start_with(upstream).await;
+    let client = fixture.checkout();
     let raw = format!("GET /up/x HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", client.authority());
     let answer = client.raw(raw.as_bytes()).await;
     assert_eq!(answer.statuses(), [200]);
-    assert!(!String::from_utf8_lossy(&answer.bytes).contains(&stand.key));
+    assert!(!String::from_utf8_lossy(&answer.bytes).contains(&fixture.key));
 }

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use serde_json::json;
+use tollgate_tests::fixture::CHECKOUT;
 use tollgate_tests::gateway::eventually;
 use tollgate_tests::haproxy::Haproxy;
 use tollgate_tests::moto::{Moto, REGION};
 use tollgate_tests::resources::{credential, destination, file_store, grant};
-use tollgate_tests::stand::CHECKOUT;
-use tollgate_tests::{Client, Gateway, Kind, Plan, Reply, Seen, Stand, Upstream, needs, python};
+use tollgate_tests::{Client, Fixture, Gateway, Plan, Reply, SecretKind, Seen, Upstream, needs, python};
 
 const CALLERS: &str = "spiffe://prod.acme/ns/checkout/sa/*";
 const ALLOW: &str = "  allow: {methods: [GET, HEAD, PUT, POST], paths: [\"/**\"]}\n";
@@ -32,16 +32,16 @@ fn minted(services: &str, mint: &str) -> String {
 async fn a_stored_key_assumes_a_role_whose_session_signs_what_an_sdk_sends() {
     needs!(Moto::installed(), Haproxy::installed());
     let plan = Plan::new();
-    let moto = Moto::start(&plan.world).await;
-    let user = moto.user(&plan.world, "tollgate", &["sts:AssumeRole"]);
+    let moto = Moto::start(&plan.sandbox).await;
+    let user = moto.user(&plan.sandbox, "tollgate", &["sts:AssumeRole"]);
     let role = moto.role("reader", &["s3:*", "sts:*", "bedrock:*"]);
-    plan.world.input("keys/aws", json!({"id": user.id, "key": user.secret}).to_string());
-    let jwt = plan.world.canary("jwt");
-    plan.world.input("keys/jwt", format!("{jwt}\n"));
-    plan.world.stands_for(&user.secret, &[Kind::File, Kind::SigV4, Kind::AwsAssumeRole]);
-    plan.world.stands_for(&jwt, &[Kind::File, Kind::SigV4, Kind::AwsWebIdentity]);
+    plan.sandbox.input("keys/aws", json!({"id": user.id, "key": user.secret}).to_string());
+    let jwt = plan.sandbox.canary("jwt");
+    plan.sandbox.input("keys/jwt", format!("{jwt}\n"));
+    plan.sandbox.stands_for(&user.secret, &[SecretKind::File, SecretKind::SigV4, SecretKind::AwsAssumeRole]);
+    plan.sandbox.stands_for(&jwt, &[SecretKind::File, SecretKind::SigV4, SecretKind::AwsWebIdentity]);
     let names = ["api.up.test", "web.up.test", "sts.test"];
-    let front = Haproxy::front(&plan.world, &plan.pki.server(&plan.world, &names), moto.socket()).await;
+    let front = Haproxy::front(&plan.sandbox, &plan.pki.server(&plan.sandbox, &names), moto.socket()).await;
     let assume = format!(
         "awsAssumeRole: {{accessKeyId: id, secretAccessKey: key, region: {REGION}, roleArn: \"{role}\", externalId: acme, duration: 15m}}"
     );
@@ -50,7 +50,7 @@ async fn a_stored_key_assumes_a_role_whose_session_signs_what_an_sdk_sends() {
     let resources = destination("up", names[0], front.port(), ca, "http")
         + &destination("web", names[1], front.port(), ca, "http")
         + &destination("sts", names[2], front.port(), ca, "http")
-        + &file_store("files", &plan.world.inputs().join("keys"))
+        + &file_store("files", &plan.sandbox.inputs().join("keys"))
         + &credential(
             "aws",
             "up",
@@ -61,14 +61,14 @@ async fn a_stored_key_assumes_a_role_whose_session_signs_what_an_sdk_sends() {
         + &grant("checkout-aws", CALLERS, "up", "aws", ALLOW)
         + &grant("checkout-actions", CALLERS, "up", "aws", ACTIONS)
         + &grant("checkout-web", CALLERS, "web", "aws-web", ACTIONS);
-    let settings = plan.settings.clone().resource("stand.yaml", resources);
-    let mut gateway = Gateway::prepare(&plan.world, &settings);
+    let settings = plan.settings.clone().resource("fixture.yaml", resources);
+    let mut gateway = Gateway::prepare(&plan.sandbox, &settings);
     let tested = gateway.tollgate(&["credential", "test", "--all"]);
     let said = String::from_utf8_lossy(&tested.stdout);
     assert!(tested.status.success() && said.matches("ok      mint").count() == 2, "{said}");
     gateway.launch().await;
-    let identity = plan.prod.svid(&plan.world, CHECKOUT);
-    let client = Client::new(&plan.world, gateway.address(), plan.pki.roots(), Some(identity));
+    let identity = plan.prod.svid(&plan.sandbox, CHECKOUT);
+    let client = Client::new(&plan.sandbox, gateway.address(), plan.pki.roots(), Some(identity));
     let whoami = async || {
         let body = "Action=GetCallerIdentity&Version=2011-06-15";
         let mut request = client.request(http::Method::POST, "/web/", body);
@@ -83,7 +83,7 @@ async fn a_stored_key_assumes_a_role_whose_session_signs_what_an_sdk_sends() {
     assert!(known.text().contains(":assumed-role/reader/agent-1"), "{}", known.text());
 
     let argument = json!({"region": REGION});
-    let said = python::run(&plan.world, "aws_calls.py", &client, plan.pki.bundle(), &argument).await;
+    let said = python::run(&plan.sandbox, "aws_calls.py", &client, plan.pki.bundle(), &argument).await;
     assert!(said["identity"].as_str().unwrap().ends_with(":assumed-role/reader/tollgate-aws"), "{said}");
     let done = json!({"hashed": "ok", "unsigned": "ok", "trailer": "ok", "chunked": "ok"});
     assert_eq!(said["done"], done, "{said}");
@@ -91,35 +91,35 @@ async fn a_stored_key_assumes_a_role_whose_session_signs_what_an_sdk_sends() {
     let metrics = gateway.metrics();
     assert_eq!(metrics.sum("tollgate_token_endpoint_up", &["endpoint=\"sts/\""]), 1.0);
     assert!(gateway.stop().success());
-    plan.world.assert_swept();
+    plan.sandbox.assert_swept();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_the_key_may_not_assume_is_named_by_its_code_and_no_call_leaves() {
     needs!(Moto::installed(), Haproxy::installed());
     let plan = Plan::new();
-    let moto = Moto::start(&plan.world).await;
-    let user = moto.user(&plan.world, "tollgate", &["s3:*"]);
+    let moto = Moto::start(&plan.sandbox).await;
+    let user = moto.user(&plan.sandbox, "tollgate", &["s3:*"]);
     let role = moto.role("reader", &["s3:*"]);
     moto.enforce(true);
     let names = ["api.up.test", "sts.test"];
-    let front = Haproxy::front(&plan.world, &plan.pki.server(&plan.world, &names), moto.socket()).await;
+    let front = Haproxy::front(&plan.sandbox, &plan.pki.server(&plan.sandbox, &names), moto.socket()).await;
     let mint = format!(
         "awsAssumeRole: {{accessKeyId: id, secretAccessKey: key, region: {REGION}, roleArn: \"{role}\"}}"
     );
     for (secret, code) in [(user.secret.as_str(), "AccessDenied"), ("another", "SignatureDoesNotMatch")] {
-        plan.world.input("keys/aws", json!({"id": user.id, "key": secret}).to_string());
+        plan.sandbox.input("keys/aws", json!({"id": user.id, "key": secret}).to_string());
         let resources = destination("up", names[0], front.port(), plan.pki.bundle(), "http")
             + &destination("sts", names[1], front.port(), plan.pki.bundle(), "http")
-            + &file_store("files", &plan.world.inputs().join("keys"))
+            + &file_store("files", &plan.sandbox.inputs().join("keys"))
             + &credential("aws", "up", "{store: files, path: aws, fields: [id, key]}", &minted("s3", &mint))
             + &grant("checkout-aws", CALLERS, "up", "aws", ALLOW);
-        let settings = plan.settings.clone().resource("stand.yaml", resources);
-        let tested = Gateway::prepare(&plan.world, &settings).tollgate(&["credential", "test", "aws"]);
+        let settings = plan.settings.clone().resource("fixture.yaml", resources);
+        let tested = Gateway::prepare(&plan.sandbox, &settings).tollgate(&["credential", "test", "aws"]);
         let said = String::from_utf8_lossy(&tested.stdout);
         assert!(!tested.status.success() && said.contains("FAILED  mint") && said.contains(code), "{said}");
     }
-    plan.world.assert_swept();
+    plan.sandbox.assert_swept();
 }
 
 /// A session that was made: the id of its key, its token, and when it ends, in milliseconds since 1970.
@@ -131,8 +131,8 @@ struct Made {
 
 /// An STS whose sessions live for ten seconds.
 async fn sts(plan: &Plan, made: &Arc<Mutex<Vec<Made>>>, is_down: &Arc<AtomicBool>) -> Upstream {
-    let (made, is_down, world) = (Arc::clone(made), Arc::clone(is_down), plan.world.clone());
-    let server = plan.pki.server(&plan.world, &["sts.test"]);
+    let (made, is_down, sandbox) = (Arc::clone(made), Arc::clone(is_down), plan.sandbox.clone());
+    let server = plan.pki.server(&plan.sandbox, &["sts.test"]);
     Upstream::http(&server, &["http/1.1"], move |_| {
         if is_down.load(Ordering::SeqCst) {
             return Reply::status(503);
@@ -140,9 +140,9 @@ async fn sts(plan: &Plan, made: &Arc<Mutex<Vec<Made>>>, is_down: &Arc<AtomicBool
         let mut made = made.lock().unwrap();
         let id = format!("ASIA{:016}", made.len());
         let plain = |canary: String| canary.replace(|c: char| !c.is_ascii_alphanumeric(), "");
-        let (secret, token) = (plain(world.canary("secret")), plain(world.canary("token")));
-        world.needle(&secret);
-        world.needle(&token);
+        let (secret, token) = (plain(sandbox.canary("secret")), plain(sandbox.canary("token")));
+        sandbox.needle(&secret);
+        sandbox.needle(&token);
         let answer = format!(
             "<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>{id}</AccessKeyId><SecretAccessKey>{secret}</SecretAccessKey>\
              <SessionToken>{token}</SessionToken><Expiration>2026-11-24T20:00:10Z</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>"
@@ -185,8 +185,8 @@ async fn load(client: Client, stop: Arc<AtomicBool>) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_is_made_once_per_life_and_with_sts_down_nothing_expired_signs() {
     let plan = Plan::new();
-    let key = plan.world.canary("key");
-    plan.world.input("keys/aws", json!({"id": "AKIAIOSFODNN7EXAMPLE", "key": key}).to_string());
+    let key = plan.sandbox.canary("key");
+    plan.sandbox.input("keys/aws", json!({"id": "AKIAIOSFODNN7EXAMPLE", "key": key}).to_string());
     let (made, is_down) = (Arc::<Mutex<Vec<Made>>>::default(), Arc::<AtomicBool>::default());
     let sts = sts(&plan, &made, &is_down).await;
     let arrivals = Arc::<Mutex<Vec<Arrival>>>::default();
@@ -200,14 +200,14 @@ async fn a_session_is_made_once_per_life_and_with_sts_down_nothing_expired_signs
     let ca = plan.pki.bundle();
     let resources = destination("up", "api.up.test", upstream.port(), ca, "http")
         + &destination("sts", "sts.test", sts.port(), ca, "http")
-        + &file_store("files", &plan.world.inputs().join("keys"))
+        + &file_store("files", &plan.sandbox.inputs().join("keys"))
         + &credential("aws", "up", "{store: files, path: aws, fields: [id, key]}", &minted("s3", mint))
         + &grant("checkout-aws", CALLERS, "up", "aws", ALLOW);
-    let settings = plan.settings.clone().resource("stand.yaml", resources);
-    let stand: Stand = Plan { settings, ..plan }.start_with(upstream).await;
+    let settings = plan.settings.clone().resource("fixture.yaml", resources);
+    let fixture: Fixture = Plan { settings, ..plan }.start_with(upstream).await;
 
     let (began, stop) = (now(), Arc::new(AtomicBool::new(false)));
-    let loads: Vec<_> = (0..4).map(|_| tokio::spawn(load(stand.checkout(), Arc::clone(&stop)))).collect();
+    let loads: Vec<_> = (0..4).map(|_| tokio::spawn(load(fixture.checkout(), Arc::clone(&stop)))).collect();
     eventually("three sessions", || made.lock().unwrap().len() >= 3).await;
     stop.store(true, Ordering::SeqCst);
     let mut calls = 0;
@@ -222,9 +222,9 @@ async fn a_session_is_made_once_per_life_and_with_sts_down_nothing_expired_signs
     );
 
     is_down.store(true, Ordering::SeqCst);
-    stand.assert_serves_until_it_ends().await;
+    fixture.assert_serves_until_it_ends().await;
     is_down.store(false, Ordering::SeqCst);
-    stand.assert_recovers().await;
+    fixture.assert_recovers().await;
 
     assert_none_expired(&made.lock().unwrap(), &arrivals.lock().unwrap());
     let asked = &sts.seen()[0];
@@ -232,5 +232,5 @@ async fn a_session_is_made_once_per_life_and_with_sts_down_nothing_expired_signs
     assert!(form.starts_with("Action=AssumeRole&Version=2011-06-15&RoleArn=arn%3Aaws%3Aiam%3A%3A123456789012%3Arole%2Freader&RoleSessionName=tollgate-aws"), "{form}");
     assert_eq!((asked.method.as_str(), asked.target.as_str()), ("POST", "/"));
     assert_eq!(signed_by(asked).0, "AKIAIOSFODNN7EXAMPLE");
-    stand.world.assert_swept();
+    fixture.sandbox.assert_swept();
 }

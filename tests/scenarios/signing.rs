@@ -18,13 +18,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tollgate_tests::client::Body;
+use tollgate_tests::fixture::CHECKOUT;
 use tollgate_tests::gateway::eventually;
 use tollgate_tests::haproxy::Haproxy;
 use tollgate_tests::moto::{Moto, REGION};
 use tollgate_tests::resources::{credential, destination, file_store, grant};
-use tollgate_tests::stand::CHECKOUT;
 use tollgate_tests::{
-    Answer, Client, Gateway, Kind, Plan, Protocol, Reply, Stand, Upstream, ledger, needs, python,
+    Answer, Client, Fixture, Gateway, Plan, Protocol, Reply, SecretKind, Upstream, ledger, needs, python,
 };
 
 use self::judge::Judge;
@@ -42,24 +42,24 @@ const NOBODY: &str = "AWS4-HMAC-SHA256 Credential=AKIAWRONGWRONGWRONG0/20260101/
 async fn an_sdk_with_a_wrong_key_is_signed_for_in_every_payload_form() {
     needs!(Moto::installed(), Haproxy::installed());
     let plan = Plan::new();
-    let moto = Moto::start(&plan.world).await;
-    let user = moto.user(&plan.world, "tollgate", &["s3:*", "sts:*", "bedrock:*"]);
-    plan.world.stands_for(&user.secret, &[Kind::File, Kind::SigV4]);
-    plan.world.input("keys/aws", json!({"id": user.id, "key": user.secret}).to_string());
-    let front = Haproxy::front(&plan.world, &plan.server, moto.socket()).await;
+    let moto = Moto::start(&plan.sandbox).await;
+    let user = moto.user(&plan.sandbox, "tollgate", &["s3:*", "sts:*", "bedrock:*"]);
+    plan.sandbox.stands_for(&user.secret, &[SecretKind::File, SecretKind::SigV4]);
+    plan.sandbox.input("keys/aws", json!({"id": user.id, "key": user.secret}).to_string());
+    let front = Haproxy::front(&plan.sandbox, &plan.server, moto.socket()).await;
     let allow = "  allow: {methods: [GET, HEAD, PUT, POST], paths: [\"/**\"]}\n";
     let resources = destination("up", "api.up.test", front.port(), plan.pki.bundle(), "http")
-        + &file_store("files", &plan.world.inputs().join("keys"))
+        + &file_store("files", &plan.sandbox.inputs().join("keys"))
         + &credential("aws", "up", "{store: files, path: aws, fields: [id, key]}", SIGNED)
         + &grant("checkout-aws", CALLERS, "up", "aws", allow)
         + &grant("checkout-actions", CALLERS, "up", "aws", ACTIONS);
-    let settings = plan.settings.clone().resource("stand.yaml", resources);
+    let settings = plan.settings.clone().resource("fixture.yaml", resources);
     moto.enforce(true);
-    let mut gateway = Gateway::start(&plan.world, &settings).await;
-    let identity = plan.prod.svid(&plan.world, CHECKOUT);
-    let client = Client::new(&plan.world, gateway.address(), plan.pki.roots(), Some(identity));
+    let mut gateway = Gateway::start(&plan.sandbox, &settings).await;
+    let identity = plan.prod.svid(&plan.sandbox, CHECKOUT);
+    let client = Client::new(&plan.sandbox, gateway.address(), plan.pki.roots(), Some(identity));
     let said =
-        python::run(&plan.world, "aws_calls.py", &client, plan.pki.bundle(), &json!({"region": REGION}))
+        python::run(&plan.sandbox, "aws_calls.py", &client, plan.pki.bundle(), &json!({"region": REGION}))
             .await;
     assert_eq!(
         said["done"],
@@ -75,20 +75,20 @@ async fn an_sdk_with_a_wrong_key_is_signed_for_in_every_payload_form() {
     assert_eq!(said["model"], "ResourceNotFoundException", "signed, and not there: {said}");
     assert_eq!(said["foreign"], "no_grant", "a service that is not listed: {said}");
     assert!(gateway.stop().success());
-    plan.world.assert_swept();
+    plan.sandbox.assert_swept();
 }
 
-/// The stand, whose key signs for S3.
-async fn signed_stand(plan: Plan, upstream: Upstream, id: &str, secret: &str) -> Stand {
-    plan.world.stands_for(secret, &[Kind::File, Kind::SigV4]);
-    plan.world.input("keys/aws", json!({"id": id, "key": secret}).to_string());
+/// The fixture, whose key signs for S3.
+async fn signed_stand(plan: Plan, upstream: Upstream, id: &str, secret: &str) -> Fixture {
+    plan.sandbox.stands_for(secret, &[SecretKind::File, SecretKind::SigV4]);
+    plan.sandbox.input("keys/aws", json!({"id": id, "key": secret}).to_string());
     let allow = "  allow: {methods: [GET, PUT, POST], paths: [\"/**\"]}\n";
     let resources = destination("up", "api.up.test", upstream.port(), plan.pki.bundle(), "http")
-        + &file_store("files", &plan.world.inputs().join("keys"))
+        + &file_store("files", &plan.sandbox.inputs().join("keys"))
         + &credential("aws", "up", "{store: files, path: aws, fields: [id, key]}", SIGNED)
         + &grant("checkout-aws", CALLERS, "up", "aws", allow)
         + &grant("checkout-actions", CALLERS, "up", "aws", ACTIONS);
-    let settings = plan.settings.clone().resource("stand.yaml", resources);
+    let settings = plan.settings.clone().resource("fixture.yaml", resources);
     Plan { settings, ..plan }.start_with(upstream).await
 }
 
@@ -96,16 +96,16 @@ async fn signed_stand(plan: Plan, upstream: Upstream, id: &str, secret: &str) ->
 async fn every_payload_form_is_accepted_by_a_judge_that_refuses_a_tampered_chunk() {
     needs!(python::installed());
     let plan = Plan::new();
-    let (id, secret) = ("AKIAIOSFODNN7EXAMPLE", plan.world.canary("aws"));
+    let (id, secret) = ("AKIAIOSFODNN7EXAMPLE", plan.sandbox.canary("aws"));
     let judge = Judge::new(id, &secret);
-    let server = plan.pki.server(&plan.world, &["api.up.test", "localhost"]);
+    let server = plan.pki.server(&plan.sandbox, &["api.up.test", "localhost"]);
     let upstream = judge.serve(&server).await;
     let port = upstream.port();
-    let stand = signed_stand(plan, upstream, id, &secret).await;
+    let fixture = signed_stand(plan, upstream, id, &secret).await;
     let argument =
         json!({"region": REGION, "judge": format!("localhost:{port}"), "id": id, "secret": secret});
-    let client = stand.checkout();
-    let said = python::run(&stand.world, "aws_judged.py", &client, stand.pki.bundle(), &argument).await;
+    let client = fixture.checkout();
+    let said = python::run(&fixture.sandbox, "aws_judged.py", &client, fixture.pki.bundle(), &argument).await;
     let forms = json!({"hashed": "ok", "unsigned": "ok", "trailer": "ok", "chunked": "ok", "trailed": "ok"});
     assert_eq!(said["done"], forms, "{said}");
     let judged = &said["judged"];
@@ -120,32 +120,33 @@ async fn every_payload_form_is_accepted_by_a_judge_that_refuses_a_tampered_chunk
     let taken = judge.taken();
     assert_eq!(taken.len(), 7, "{:?}", taken.keys());
     assert!(taken.values().all(|body| *body == data));
-    stand.world.assert_swept();
+    fixture.sandbox.assert_swept();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn objects_whose_keys_are_no_tidy_paths_are_signed_and_stored_by_their_very_names() {
     needs!(python::installed());
     let plan = Plan::new();
-    let (id, secret) = ("AKIAIOSFODNN7EXAMPLE", plan.world.canary("aws"));
+    let (id, secret) = ("AKIAIOSFODNN7EXAMPLE", plan.sandbox.canary("aws"));
     let judge = Judge::new(id, &secret);
-    let server = plan.pki.server(&plan.world, &["api.up.test", "localhost"]);
+    let server = plan.pki.server(&plan.sandbox, &["api.up.test", "localhost"]);
     let upstream = judge.serve(&server).await;
-    plan.world.stands_for(&secret, &[Kind::File, Kind::SigV4]);
-    plan.world.input("keys/aws", json!({"id": id, "key": secret}).to_string());
+    plan.sandbox.stands_for(&secret, &[SecretKind::File, SecretKind::SigV4]);
+    plan.sandbox.input("keys/aws", json!({"id": id, "key": secret}).to_string());
     let literal = destination("up", "api.up.test", upstream.port(), plan.pki.bundle(), "http")
         .replace("  dialect: http\n", "  encodedPath: [\"//\", \"..\", \"%09\"]\n");
     let allow = "  allow: {methods: [PUT], paths: [\"/tollgate/**\"]}\n";
     let resources = literal
-        + &file_store("files", &plan.world.inputs().join("keys"))
+        + &file_store("files", &plan.sandbox.inputs().join("keys"))
         + &credential("aws", "up", "{store: files, path: aws, fields: [id, key]}", SIGNED)
         + &grant("checkout-aws", CALLERS, "up", "aws", allow);
-    let settings = plan.settings.clone().resource("stand.yaml", resources);
-    let stand = Plan { settings, ..plan }.start_with(upstream).await;
+    let settings = plan.settings.clone().resource("fixture.yaml", resources);
+    let fixture = Plan { settings, ..plan }.start_with(upstream).await;
     let keys = ["a//b", "/lead", "end//", ".", "a/../b", "a/./b", "a\tb", "..a/b.."];
     let argument = json!({"region": REGION, "keys": keys});
-    let client = stand.checkout();
-    let said = python::run(&stand.world, "aws_odd_keys.py", &client, stand.pki.bundle(), &argument).await;
+    let client = fixture.checkout();
+    let said =
+        python::run(&fixture.sandbox, "aws_odd_keys.py", &client, fixture.pki.bundle(), &argument).await;
     for key in keys {
         assert_eq!(said["done"][key], "ok", "{key:?}: {said}");
         assert_eq!(
@@ -163,7 +164,7 @@ async fn objects_whose_keys_are_no_tidy_paths_are_signed_and_stored_by_their_ver
         let answer = client.send(Protocol::H1, request(path)).await.expect("an answer");
         assert_eq!(answer.status, status, "{path}");
     }
-    stand.world.assert_swept();
+    fixture.sandbox.assert_swept();
 }
 
 /// A request whose body is announced to be in signed chunks.
@@ -186,10 +187,10 @@ fn chunked(client: &Client, length: u64, decoded: u64, body: Body) -> Request<Bo
 async fn a_body_that_is_not_in_the_chunks_it_announces_is_400_and_recorded_so() {
     for spoken in ["http/1.1", "h2"] {
         let plan = Plan::new();
-        let secret = plan.world.canary("aws");
+        let secret = plan.sandbox.canary("aws");
         let upstream = Upstream::http(&plan.server, &[spoken], |_| Reply::status(200)).await;
-        let stand = signed_stand(plan, upstream, "AKIAIOSFODNN7EXAMPLE", &secret).await;
-        let client = stand.checkout();
+        let fixture = signed_stand(plan, upstream, "AKIAIOSFODNN7EXAMPLE", &secret).await;
+        let client = fixture.checkout();
         let zeros = "0".repeat(64);
         let good = format!("4;chunk-signature={zeros}\r\nabcd\r\n");
         for rest in [
@@ -205,14 +206,14 @@ async fn a_body_that_is_not_in_the_chunks_it_announces_is_400_and_recorded_so() 
                 answer.assert_refused(400, "body_invalid");
             }
         }
-        let recorded = || ledger::records(&stand.gateway);
+        let recorded = || ledger::records(&fixture.gateway);
         eventually("every refusal is written", || recorded().len() == 6).await;
         for record in &recorded() {
             let said = ["reason", "outcome"].map(|name| record[name].as_str().unwrap_or_default());
             assert_eq!(said, ["body_invalid", "refused"], "{spoken}: {record}");
         }
-        assert!(stand.upstream.seen().is_empty(), "{spoken}: no whole request arrived");
-        stand.world.assert_swept();
+        assert!(fixture.upstream.seen().is_empty(), "{spoken}: no whole request arrived");
+        fixture.sandbox.assert_swept();
     }
 }
 
@@ -293,10 +294,10 @@ async fn signed_for_sts(
 #[tokio::test(flavor = "multi_thread")]
 async fn an_action_that_no_grant_lists_is_403_wherever_it_is_named() {
     let plan = Plan::new();
-    let secret = plan.world.canary("aws");
+    let secret = plan.sandbox.canary("aws");
     let upstream = Upstream::http(&plan.server, &["http/1.1"], |_| Reply::status(200)).await;
-    let stand = signed_stand(plan, upstream, "AKIAIOSFODNN7EXAMPLE", &secret).await;
-    let client = stand.checkout();
+    let fixture = signed_stand(plan, upstream, "AKIAIOSFODNN7EXAMPLE", &secret).await;
+    let client = fixture.checkout();
     let send = async |target: &str, headers: &[(&'static str, &str)], body: &'static str| {
         signed_for_sts(&client, target, headers, Bytes::from(body)).await
     };
@@ -308,7 +309,7 @@ async fn an_action_that_no_grant_lists_is_403_wherever_it_is_named() {
     send("/up/service/S_1/operation/ListMetrics", &[("content-type", "application/cbor")], "")
         .await
         .assert_status(200);
-    let before = stand.upstream.count();
+    let before = fixture.upstream.count();
     for (path, headers, body) in [
         ("/up/", &form[..], "Action=AssumeRole"),
         ("/up/", &form, "Action=GetCallerIdentity&Action=AssumeRole"),
@@ -332,17 +333,17 @@ async fn an_action_that_no_grant_lists_is_403_wherever_it_is_named() {
         assert_eq!(refused.header("x-tollgate-reason"), "action_not_allowed", "{path} {headers:?} {body}");
         refused.assert_refused(403, "action_not_allowed");
     }
-    assert_eq!(stand.upstream.count(), before);
-    stand.world.assert_swept();
+    assert_eq!(fixture.upstream.count(), before);
+    fixture.sandbox.assert_swept();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_form_whose_actions_only_its_service_could_read_is_refused() {
     let plan = Plan::new();
-    let secret = plan.world.canary("aws");
+    let secret = plan.sandbox.canary("aws");
     let upstream = Upstream::http(&plan.server, &["http/1.1"], |_| Reply::status(200)).await;
-    let stand = signed_stand(plan, upstream, "AKIAIOSFODNN7EXAMPLE", &secret).await;
-    let client = stand.checkout();
+    let fixture = signed_stand(plan, upstream, "AKIAIOSFODNN7EXAMPLE", &secret).await;
+    let client = fixture.checkout();
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(b"Action=AssumeRole").unwrap();
     let gzip = Bytes::from(gzip.finish().unwrap());
@@ -351,7 +352,7 @@ async fn a_form_whose_actions_only_its_service_could_read_is_refused() {
     let many = Bytes::from("Action=ListUsers&".repeat(17));
     let long = |length: usize| Bytes::from(format!("Action=ListUsers&x={}", "x".repeat(length - 19)));
     signed_for_sts(&client, "/up/", &[FORM], long(1 << 20)).await.assert_status(200);
-    let before = stand.upstream.count();
+    let before = fixture.upstream.count();
     for (path, headers, body, (status, reason)) in [
         ("/up/", &[FORM, encoded][..], &gzip, (415, "unsupported_encoding")),
         ("/up/?Action=ListUsers", &[FORM, encoded], &gzip, (415, "unsupported_encoding")),
@@ -371,7 +372,7 @@ async fn a_form_whose_actions_only_its_service_could_read_is_refused() {
         assert_eq!(refused.header("x-tollgate-reason"), reason, "{path} {headers:?}");
         refused.assert_refused(status, reason);
     }
-    assert_eq!(stand.upstream.count(), before);
+    assert_eq!(fixture.upstream.count(), before);
     // What says that it is no form, or is an object of S3, comes as it is.
     let json = [("content-type", "application/json"), encoded, listed];
     signed_for_sts(&client, "/up/", &json, gzip.clone()).await.assert_status(200);
@@ -380,25 +381,25 @@ async fn a_form_whose_actions_only_its_service_could_read_is_refused() {
         request.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     client.send(Protocol::H1, request).await.unwrap().assert_status(200);
-    stand.world.assert_swept();
+    fixture.sandbox.assert_swept();
 }
 
 /// 256 MiB, or as many as `TOLLGATE_TEST_UPLOAD_MIB` says.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_upload_in_signed_chunks_passes_through_little_memory() {
     let plan = Plan::new();
-    let secret = plan.world.canary("aws");
+    let secret = plan.sandbox.canary("aws");
     let counted = Arc::<AtomicU64>::default();
     let upstream = counting(&plan, &counted).await;
-    let stand = signed_stand(plan, upstream, "AKIAIOSFODNN7EXAMPLE", &secret).await;
-    let client = stand.checkout();
+    let fixture = signed_stand(plan, upstream, "AKIAIOSFODNN7EXAMPLE", &secret).await;
+    let client = fixture.checkout();
     let mut sent = send_chunks(&client, 64).await;
-    let before = peak(stand.gateway.pid());
+    let before = peak(fixture.gateway.pid());
     let mebibytes = std::env::var("TOLLGATE_TEST_UPLOAD_MIB").map_or(256, |text| text.parse().unwrap());
     sent += send_chunks(&client, mebibytes * 16).await;
     assert_eq!(counted.load(Ordering::SeqCst), sent);
-    let grown = peak(stand.gateway.pid()) - before;
+    let grown = peak(fixture.gateway.pid()) - before;
     println!("{mebibytes} MiB in signed chunks: the gateway grew by {grown} KiB");
     assert!(grown < 32 << 10, "the gateway grew by {grown} KiB");
-    stand.world.assert_swept();
+    fixture.sandbox.assert_swept();
 }

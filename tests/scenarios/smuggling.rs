@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::PathBuf;
 
-use tollgate_tests::world::parts_dir;
-use tollgate_tests::{Client, Plan, Reply, Stand, needs};
+use tollgate_tests::sandbox::parts_dir;
+use tollgate_tests::{Client, Fixture, Plan, Reply, needs};
 
 /// Cases of the corpus that RFC 9110 and 9112 let a proxy repair: what reaches the upstream, if anything, is one request
 /// that we have framed anew.
@@ -18,7 +18,7 @@ const HARMLESS: [(&str, &str); 7] = [
     ("rfc9112_leading_crlf_02", "empty lines before a request are ignored (9112, section 2.2)"),
 ];
 
-async fn stand() -> Stand {
+async fn fixture() -> Fixture {
     Plan::new().start(|_| Reply::status(200).data("reached")).await
 }
 
@@ -66,7 +66,7 @@ fn decode(text: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Makes a case dangerous: a lenient reader would take it for a request to the stand's destination.
+/// Makes a case dangerous: a lenient reader would take it for a request to the fixture's destination.
 fn armed(bytes: &[u8], authority: &str) -> Vec<u8> {
     let end = bytes.windows(2).position(|pair| pair == b"\r\n").unwrap_or(bytes.len());
     let (line, rest) = bytes.split_at(end);
@@ -97,11 +97,11 @@ fn armed(bytes: &[u8], authority: &str) -> Vec<u8> {
 
 /// Nothing reaches the upstream whole, nothing is answered below 400, and what is malformed is told so and closed. A request
 /// that is only addressed to nobody (421) or not allowed (403) may be followed by another.
-async fn offence(stand: &Stand, client: &Client, name: &str, bytes: &[u8]) -> Option<String> {
-    let before = stand.upstream.count();
+async fn offence(fixture: &Fixture, client: &Client, name: &str, bytes: &[u8]) -> Option<String> {
+    let before = fixture.upstream.count();
     let answer = client.raw(bytes).await;
     let statuses = answer.statuses();
-    let reached = stand.upstream.count() - before;
+    let reached = fixture.upstream.count() - before;
     let shown = format!("{name}: {statuses:?}, {reached} reached the upstream, closed: {}", answer.closed);
     if HARMLESS.iter().any(|(harmless, _)| name.starts_with(&format!("{harmless} "))) {
         return (reached > 1 || statuses.len() > 1).then_some(shown);
@@ -115,8 +115,8 @@ async fn offence(stand: &Stand, client: &Client, name: &str, bytes: &[u8]) -> Op
 #[tokio::test(flavor = "multi_thread")]
 async fn no_malformed_request_of_gunicorns_corpus_is_forwarded() {
     needs!(parts_dir().join("gunicorn/invalid").exists());
-    let stand = stand().await;
-    let client = stand.checkout();
+    let fixture = fixture().await;
+    let client = fixture.checkout();
     let cases = corpus();
     assert!(cases.len() >= 60, "{} cases", cases.len());
     let mut offences = Vec::new();
@@ -125,7 +125,7 @@ async fn no_malformed_request_of_gunicorns_corpus_is_forwarded() {
             [("as it is", case.bytes.clone()), ("armed", armed(&case.bytes, client.authority()))]
         {
             let name = format!("{} {form}", case.name);
-            offences.extend(offence(&stand, &client, &name, &bytes).await);
+            offences.extend(offence(&fixture, &client, &name, &bytes).await);
         }
     }
     assert!(offences.is_empty(), "{offences:#?}");
@@ -137,8 +137,8 @@ async fn no_malformed_request_of_gunicorns_corpus_is_forwarded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_proxy_in_front_may_frame_otherwise_is_400_and_ends_the_connection() {
-    let stand = stand().await;
-    let client = stand.checkout();
+    let fixture = fixture().await;
+    let client = fixture.checkout();
     let host = client.authority();
     let good = format!("GET /up/x HTTP/1.1\r\nhost: {host}\r\n\r\n");
     for head in [
@@ -162,22 +162,22 @@ async fn what_a_proxy_in_front_may_frame_otherwise_is_400_and_ends_the_connectio
         let answer = client.raw(format!("{head}{good}").as_bytes()).await;
         assert_eq!((answer.statuses(), answer.closed), (vec![400], true), "{head:?}");
         // The same behind a good one, and behind a body.
-        let before = stand.upstream.count();
+        let before = fixture.upstream.count();
         let body = "POST /up/x HTTP/1.1\r\ntransfer-encoding: chunked\r\nhost: ";
         let body = format!("{body}{host}\r\n\r\n3;x=y\r\n\n\n\n\r\n0\r\n\r\n");
         let answer = client.raw(format!("{good}{body}{head}").as_bytes()).await;
         assert_eq!((answer.statuses(), answer.closed), (vec![200, 200, 400], true), "{head:?}");
-        assert_eq!(stand.upstream.count(), before + 2, "{head:?}");
+        assert_eq!(fixture.upstream.count(), before + 2, "{head:?}");
     }
-    for seen in stand.upstream.seen().chunks(2) {
+    for seen in fixture.upstream.seen().chunks(2) {
         assert_eq!((&*seen[0].body, &*seen[1].body), (&b""[..], &b"\n\n\n"[..]));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_length_that_stands_twice_is_400_over_http2_too() {
-    let stand = stand().await;
-    let client = stand.checkout();
+    let fixture = fixture().await;
+    let client = fixture.checkout();
     for lengths in [&["5", "5"][..], &["05"]] {
         let mut request = client.request(http::Method::POST, "/up/x", "hello");
         for length in lengths {
@@ -188,13 +188,13 @@ async fn a_length_that_stands_twice_is_400_over_http2_too() {
             answer.assert_refused(400, "bad_request");
         }
     }
-    assert_eq!(stand.upstream.count(), 0);
+    assert_eq!(fixture.upstream.count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn oversized_heads_are_refused_and_the_connection_closed() {
-    let stand = stand().await;
-    let client = stand.checkout();
+    let fixture = fixture().await;
+    let client = fixture.checkout();
     let host = client.authority();
     for (what, raw, expected) in [
         (
@@ -221,13 +221,13 @@ async fn oversized_heads_are_refused_and_the_connection_closed() {
             answer.closed
         );
     }
-    assert_eq!(stand.upstream.count(), 0);
+    assert_eq!(fixture.upstream.count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_request_hidden_in_a_body_stays_a_body() {
-    let stand = stand().await;
-    let client = stand.checkout();
+    let fixture = fixture().await;
+    let client = fixture.checkout();
     let host = client.authority();
     let hidden = "GET /up/hidden HTTP/1.1\r\nhost: api.up.test\r\n\r\n";
     let raw = format!(
@@ -236,7 +236,7 @@ async fn a_second_request_hidden_in_a_body_stays_a_body() {
     );
     let answer = client.raw(raw.as_bytes()).await;
     assert_eq!(answer.statuses(), [200, 200]);
-    let seen = stand.upstream.seen();
+    let seen = fixture.upstream.seen();
     let targets: Vec<_> = seen.iter().map(|seen| seen.target.as_str()).collect();
     assert_eq!(targets, ["/x", "/last"]);
     assert_eq!(seen[0].body, hidden.as_bytes());
@@ -244,8 +244,8 @@ async fn a_second_request_hidden_in_a_body_stays_a_body() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn upgrades_that_nobody_allowed_are_not_passed_on() {
-    let stand = stand().await;
-    let client = stand.checkout();
+    let fixture = fixture().await;
+    let client = fixture.checkout();
     for upgrade in ["h2c", "websocket", "TLS/1.3", "unknown"] {
         let raw = format!(
             "GET /up/x HTTP/1.1\r\nhost: {}\r\nconnection: upgrade, http2-settings, close\r\nupgrade: {upgrade}\r\n\
@@ -254,7 +254,7 @@ async fn upgrades_that_nobody_allowed_are_not_passed_on() {
         );
         let answer = client.raw(raw.as_bytes()).await;
         assert!(!answer.statuses().contains(&101), "{upgrade}");
-        for seen in stand.upstream.seen() {
+        for seen in fixture.upstream.seen() {
             assert!(
                 seen.header("upgrade").is_empty() && seen.header("http2-settings").is_empty(),
                 "{seen:#?}"
@@ -265,8 +265,8 @@ async fn upgrades_that_nobody_allowed_are_not_passed_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_http_on_the_tls_port_gets_nothing() {
-    let stand = stand().await;
-    let mut tcp = tokio::net::TcpStream::connect(stand.gateway.address()).await.unwrap();
+    let fixture = fixture().await;
+    let mut tcp = tokio::net::TcpStream::connect(fixture.gateway.address()).await.unwrap();
     tokio::io::AsyncWriteExt::write_all(&mut tcp, b"GET /up/x HTTP/1.1\r\nhost: localhost\r\n\r\n")
         .await
         .unwrap();
@@ -276,5 +276,5 @@ async fn plain_http_on_the_tls_port_gets_nothing() {
         .await
         .expect("the connection is closed");
     assert!(!String::from_utf8_lossy(&bytes).contains("HTTP/"), "{bytes:?}");
-    assert_eq!(stand.upstream.count(), 0);
+    assert_eq!(fixture.upstream.count(), 0);
 }

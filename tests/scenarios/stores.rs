@@ -13,7 +13,7 @@ use tollgate_tests::gateway::{eventually, field};
 use tollgate_tests::ledger::column;
 use tollgate_tests::moto::{AccessKey, Moto, REGION};
 use tollgate_tests::resources::{credential, destination, document, grant};
-use tollgate_tests::{Client, Gateway, Kind, Plan, Protocol, Reply, Stand, Upstream, needs};
+use tollgate_tests::{Client, Fixture, Gateway, Plan, Protocol, Reply, SecretKind, Upstream, needs};
 
 const READ: &str = "secretsmanager:GetSecretValue";
 const FIRST: &str = "0f1e2d3c-0000-4000-8000-000000000001";
@@ -37,10 +37,10 @@ fn key(name: &str, from: &str) -> String {
 }
 
 /// A gateway whose own identity is only what `variables` say, before an upstream that takes every key.
-async fn stand(mut plan: Plan, resources: &str, variables: &[(&str, String)]) -> Stand {
+async fn fixture(mut plan: Plan, resources: &str, variables: &[(&str, String)]) -> Fixture {
     let upstream = Upstream::http(&plan.server, &["http/1.1"], |_| Reply::status(200)).await;
     let text = destination("up", "api.up.test", upstream.port(), plan.pki.bundle(), "http") + resources;
-    let nowhere = plan.world.inputs().join("no-such-file").display().to_string();
+    let nowhere = plan.sandbox.inputs().join("no-such-file").display().to_string();
     let own = [
         ("AWS_CONFIG_FILE", nowhere.clone()),
         ("AWS_SHARED_CREDENTIALS_FILE", nowhere),
@@ -48,15 +48,15 @@ async fn stand(mut plan: Plan, resources: &str, variables: &[(&str, String)]) ->
     ];
     let variables = own.iter().chain(variables).map(|(name, value)| ((*name).to_owned(), value.clone()));
     plan.settings.environment.extend(variables);
-    plan.settings = plan.settings.resource("stand.yaml", text);
+    plan.settings = plan.settings.resource("fixture.yaml", text);
     plan.start_with(upstream).await
 }
 
 /// The key that a call of `/up/NAME` arrived with.
-async fn sent(stand: &Stand, client: &Client, name: &str) -> String {
-    stand.upstream.clear();
+async fn sent(fixture: &Fixture, client: &Client, name: &str) -> String {
+    fixture.upstream.clear();
     client.get(&format!("/up/{name}")).await.assert_status(200);
-    stand.upstream.only().header("authorization").trim_start_matches("Bearer ").to_owned()
+    fixture.upstream.only().header("authorization").trim_start_matches("Bearer ").to_owned()
 }
 
 /// Whether the log says this of a store or a secret.
@@ -99,7 +99,7 @@ fn references(arn: &str) -> String {
 /// What gives a container its identity: asked with a token, it says an access key.
 async fn agent(plan: &Plan, token: String, key: &AccessKey) -> Upstream {
     let said = json!({"AccessKeyId": key.id, "SecretAccessKey": key.secret, "Token": key.token, "Expiration": "2099-01-01T00:00:00Z"});
-    let server = plan.pki.server(&plan.world, &["localhost"]);
+    let server = plan.pki.server(&plan.sandbox, &["localhost"]);
     Upstream::http(&server, &["http/1.1"], move |seen| {
         if seen.header("authorization") == token { Reply::json(&said) } else { Reply::status(403) }
     })
@@ -110,33 +110,33 @@ async fn agent(plan: &Plan, token: String, key: &AccessKey) -> Upstream {
 async fn a_secret_of_aws_is_read_by_name_arn_stage_and_version_with_every_login() {
     needs!(Moto::installed());
     let plan = Plan::new();
-    let moto = Moto::start(&plan.world).await;
+    let moto = Moto::start(&plan.sandbox).await;
     let [first, second, plain, bytes] =
-        ["first", "second", "plain", "bytes"].map(|what| plan.world.canary(what));
-    plan.world.stands_for(&second, &[Kind::Aws, Kind::Bearer]);
+        ["first", "second", "plain", "bytes"].map(|what| plan.sandbox.canary(what));
+    plan.sandbox.stands_for(&second, &[SecretKind::Aws, SecretKind::Bearer]);
     let object = |key: &str| json!({"api_key": key, "owner": "llm"}).to_string();
     let arn = moto.create("llm/openai", FIRST, &object(&first));
     moto.put("llm/openai", SECOND, &object(&second), "AWSCURRENT");
     moto.create("llm/plain", FIRST, &plain);
     moto.create_bytes("llm/bytes", bytes.as_bytes());
-    let reader = moto.user(&plan.world, "reader", &[READ]);
-    let poor = moto.user(&plan.world, "poor", &["sts:GetCallerIdentity"]);
+    let reader = moto.user(&plan.sandbox, "reader", &[READ]);
+    let poor = moto.user(&plan.sandbox, "poor", &["sts:GetCallerIdentity"]);
     let role = moto.role("tollgate", &[READ]);
-    let container = moto.assume(&plan.world, &moto.role("container", &[READ, "sts:AssumeRole"]));
+    let container = moto.assume(&plan.sandbox, &moto.role("container", &[READ, "sts:AssumeRole"]));
     let wrong =
         format!("[wrong]\naws_access_key_id = {}\naws_secret_access_key = {}\n", reader.id, poor.secret);
-    let file = plan.world.input("aws", reader.profile("default") + &poor.profile("poor") + &wrong);
+    let file = plan.sandbox.input("aws", reader.profile("default") + &poor.profile("poor") + &wrong);
     let resources = logins(&moto, &file, plan.pki.bundle(), &role) + &references(&arn);
-    let token = plan.world.canary("agent");
+    let token = plan.sandbox.canary("agent");
     let agent = agent(&plan, token.clone(), &container).await;
     let variables = [
         ("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("https://localhost:{}/login", agent.port())),
-        ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", plan.world.input("token", &token).display().to_string()),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", plan.sandbox.input("token", &token).display().to_string()),
         ("AWS_ENDPOINT_URL_STS", moto.address()),
     ];
     moto.enforce(true);
-    let mut stand = stand(plan, &resources, &variables).await;
-    let client = stand.checkout();
+    let mut fixture = fixture(plan, &resources, &variables).await;
+    let client = fixture.checkout();
     for (name, value) in [
         ("name", &second),
         ("arn", &second),
@@ -147,26 +147,26 @@ async fn a_secret_of_aws_is_read_by_name_arn_stage_and_version_with_every_login(
         ("chained", &second),
         ("assumed", &second),
     ] {
-        assert_eq!(sent(&stand, &client, name).await, *value, "{name}");
+        assert_eq!(sent(&fixture, &client, name).await, *value, "{name}");
     }
-    stand.upstream.clear();
+    fixture.upstream.clear();
     for (name, secret, error) in [
         ("absent", "keys:llm/absent", "no such secret"),
         ("unstaged", "keys:llm/openai#api_key@NEXT", "no such secret"),
         ("fieldless", "keys:llm/openai#key", "no such field"),
     ] {
         client.get(&format!("/up/{name}")).await.assert_refused(503, "secret_unavailable");
-        eventually(&format!("the log says why {name} fails"), || complained(&stand.gateway, secret, error))
+        eventually(&format!("the log says why {name} fails"), || complained(&fixture.gateway, secret, error))
             .await;
     }
     for name in ["denied", "mistaken"] {
         client.get(&format!("/up/{name}")).await.assert_refused(503, "secret_unavailable");
     }
-    assert_eq!(stand.upstream.count(), 0);
-    assert!(stand.gateway.stop().success());
-    let versions = column(&stand.gateway, "credential_version");
+    assert_eq!(fixture.upstream.count(), 0);
+    assert!(fixture.gateway.stop().success());
+    let versions = column(&fixture.gateway, "credential_version");
     assert!(versions.contains(&SECOND.to_owned()) && versions.contains(&FIRST.to_owned()), "{versions:?}");
-    stand.world.assert_swept();
+    fixture.sandbox.assert_swept();
 }
 
 /// Calls until the answer has this status.
@@ -184,21 +184,21 @@ async fn until(client: &Client, path: &str, status: u16) {
 async fn a_stage_that_moves_is_followed_without_a_failed_call_and_a_deleted_secret_is_revoked() {
     needs!(Moto::installed());
     let plan = Plan::new();
-    let moto = Moto::start(&plan.world).await;
-    let (first, second) = (plan.world.canary("first"), plan.world.canary("second"));
+    let moto = Moto::start(&plan.sandbox).await;
+    let (first, second) = (plan.sandbox.canary("first"), plan.sandbox.canary("second"));
     moto.create("llm/openai", FIRST, &first);
     moto.put("llm/openai", SECOND, &second, "AWSPENDING");
     let role = moto.role("tollgate", &[READ]);
     let resources = store("aws", &moto, "") + &key("current", "store: aws, path: llm/openai");
-    let token = plan.world.input("web.token", "a token that moto believes");
+    let token = plan.sandbox.input("web.token", "a token that moto believes");
     let variables = [
         ("AWS_WEB_IDENTITY_TOKEN_FILE", token.display().to_string()),
         ("AWS_ROLE_ARN", role),
         ("AWS_ENDPOINT_URL_STS", moto.address()),
     ];
-    let stand = stand(plan, &resources, &variables).await;
-    let client = stand.checkout();
-    assert_eq!(sent(&stand, &client, "current").await, first);
+    let fixture = fixture(plan, &resources, &variables).await;
+    let client = fixture.checkout();
+    assert_eq!(sent(&fixture, &client, "current").await, first);
     let stop = Arc::new(AtomicBool::new(false));
     let load = tokio::spawn({
         let (client, stop) = (client.clone(), Arc::clone(&stop));
@@ -213,7 +213,8 @@ async fn a_stage_that_moves_is_followed_without_a_failed_call_and_a_deleted_secr
     });
     moto.promote("llm/openai", FIRST, SECOND);
     let bearer = format!("Bearer {second}");
-    let arrived = || stand.upstream.seen().last().is_some_and(|seen| seen.header("authorization") == bearer);
+    let arrived =
+        || fixture.upstream.seen().last().is_some_and(|seen| seen.header("authorization") == bearer);
     eventually("the version that is current now is used", arrived).await;
     stop.store(true, Ordering::SeqCst);
     load.await.expect("no call failed");
@@ -221,7 +222,7 @@ async fn a_stage_that_moves_is_followed_without_a_failed_call_and_a_deleted_secr
     until(&client, "/up/current", 503).await;
     moto.restore("llm/openai");
     until(&client, "/up/current", 200).await;
-    assert_eq!(sent(&stand, &client, "current").await, second);
+    assert_eq!(sent(&fixture, &client, "current").await, second);
 }
 
 /// The metadata service of an instance, in its second version: a token is got first, and shown with every question.
@@ -257,30 +258,30 @@ async fn instance(key: AccessKey) -> String {
 async fn an_instance_lends_the_gateway_its_role() {
     needs!(Moto::installed());
     let plan = Plan::new();
-    let moto = Moto::start(&plan.world).await;
-    let value = plan.world.canary("kept");
+    let moto = Moto::start(&plan.sandbox).await;
+    let value = plan.sandbox.canary("kept");
     moto.create("llm/openai", FIRST, &value);
-    let session = moto.assume(&plan.world, &moto.role("instance", &[READ]));
+    let session = moto.assume(&plan.sandbox, &moto.role("instance", &[READ]));
     let resources = store("aws", &moto, "") + &key("kept", "store: aws, path: llm/openai");
     let variables = [
         ("AWS_EC2_METADATA_SERVICE_ENDPOINT", instance(session).await),
         ("AWS_EC2_METADATA_DISABLED", "false".to_owned()),
     ];
     moto.enforce(true);
-    let mut stand = stand(plan, &resources, &variables).await;
-    assert_eq!(sent(&stand, &stand.checkout(), "kept").await, value);
-    assert!(stand.gateway.stop().success());
-    stand.world.assert_swept();
+    let mut fixture = fixture(plan, &resources, &variables).await;
+    assert_eq!(sent(&fixture, &fixture.checkout(), "kept").await, value);
+    assert!(fixture.gateway.stop().success());
+    fixture.sandbox.assert_swept();
 }
 
 /// moto refuses in XML, so this is AWS as <https://docs.aws.amazon.com/secretsmanager/latest/apireference/CommonErrors.html> has it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_right_that_is_taken_away_revokes_the_secret_and_a_login_that_ran_out_does_not() {
     let plan = Plan::new();
-    let value = plan.world.canary("kept");
+    let value = plan.sandbox.canary("kept");
     let code = Arc::new(Mutex::new(None));
     let (said, secret) = (Arc::clone(&code), value.clone());
-    let aws = Upstream::http(&plan.pki.server(&plan.world, &["localhost"]), &["http/1.1"], move |seen| {
+    let aws = Upstream::http(&plan.pki.server(&plan.sandbox, &["localhost"]), &["http/1.1"], move |seen| {
         assert_eq!(seen.header("x-amz-target"), "secretsmanager.GetSecretValue");
         let elsewhere = || format!("https://localhost/{}", seen.target);
         match *said.lock().unwrap() {
@@ -301,15 +302,15 @@ async fn a_right_that_is_taken_away_revokes_the_secret_and_a_login_that_ran_out_
     ) + &key("kept", "store: aws, path: k");
     let variables = [
         ("AWS_ACCESS_KEY_ID", "AKIA0".to_owned()),
-        ("AWS_SECRET_ACCESS_KEY", plan.world.name().to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", plan.sandbox.name().to_owned()),
         // Nothing listens there: whoever went through it would get nowhere.
         ("HTTPS_PROXY", "http://127.0.0.1:9".to_owned()),
         ("ALL_PROXY", "http://127.0.0.1:9".to_owned()),
     ];
-    let mut stand = stand(plan, &resources, &variables).await;
-    let client = stand.checkout();
+    let mut fixture = fixture(plan, &resources, &variables).await;
+    let client = fixture.checkout();
     let say = |answer: Option<&'static str>| *code.lock().unwrap() = answer;
-    assert_eq!(sent(&stand, &client, "kept").await, value);
+    assert_eq!(sent(&fixture, &client, "kept").await, value);
     for (answer, error) in [
         ("ExpiredTokenException", "login failed: AWS refuses the credentials"),
         ("ThrottlingException", "asked too often"),
@@ -317,25 +318,25 @@ async fn a_right_that_is_taken_away_revokes_the_secret_and_a_login_that_ran_out_
     ] {
         say(Some(answer));
         // What was refused rests; a signal has it shown once more.
-        stand.gateway.hang_up();
-        let cause = || stand.gateway.snapshot()["stores"].to_string();
+        fixture.gateway.hang_up();
+        let cause = || fixture.gateway.snapshot()["stores"].to_string();
         eventually("the store says why it fails", || cause().contains(error)).await;
-        assert_eq!(sent(&stand, &client, "kept").await, value, "it is used while it lasts");
+        assert_eq!(sent(&fixture, &client, "kept").await, value, "it is used while it lasts");
     }
     say(Some("AccessDeniedException"));
     until(&client, "/up/kept", 503).await;
-    eventually("the log says why", || complained(&stand.gateway, "aws:k", "denies")).await;
+    eventually("the log says why", || complained(&fixture.gateway, "aws:k", "denies")).await;
     say(None);
     until(&client, "/up/kept", 200).await;
-    assert!(stand.gateway.stop().success());
-    stand.world.assert_swept();
+    assert!(fixture.gateway.stop().success());
+    fixture.sandbox.assert_swept();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_variable_holds_a_key_and_no_sink_shows_it() {
     let plan = Plan::new();
-    let (plain, inner) = (plan.world.canary("plain"), plan.world.canary("inner"));
-    plan.world.stands_for(&plain, &[Kind::Env, Kind::Bearer]);
+    let (plain, inner) = (plan.sandbox.canary("plain"), plan.sandbox.canary("inner"));
+    plan.sandbox.stands_for(&plain, &[SecretKind::Env, SecretKind::Bearer]);
     let resources = document("SecretStore", "env", "  env: {prefix: TOLLGATE_SECRET_}\n")
         + &key("plain", "store: env, path: PLAIN")
         + &key("member", "store: env, path: OBJECT, field: api_key")
@@ -344,26 +345,26 @@ async fn a_variable_holds_a_key_and_no_sink_shows_it() {
         ("TOLLGATE_SECRET_PLAIN", plain.clone()),
         ("TOLLGATE_SECRET_OBJECT", json!({"api_key": inner}).to_string()),
     ];
-    let mut stand = stand(plan, &resources, &variables).await;
-    let client = stand.checkout();
-    assert_eq!(sent(&stand, &client, "plain").await, plain);
-    assert_eq!(sent(&stand, &client, "member").await, inner);
+    let mut fixture = fixture(plan, &resources, &variables).await;
+    let client = fixture.checkout();
+    assert_eq!(sent(&fixture, &client, "plain").await, plain);
+    assert_eq!(sent(&fixture, &client, "member").await, inner);
     client.get("/up/absent").await.assert_refused(503, "secret_unavailable");
-    let checked = stand.gateway.tollgate(&["check"]);
+    let checked = fixture.gateway.tollgate(&["check"]);
     let said = String::from_utf8_lossy(&checked.stderr).into_owned();
     assert!(
         checked.status.success() && said.contains("spec.env: the environment of a process is shown"),
         "{said}"
     );
     assert!(!said.contains("variable TOLLGATE_SECRET"), "{said}");
-    assert!(stand.gateway.stop().success());
-    stand.world.assert_swept();
+    assert!(fixture.gateway.stop().success());
+    fixture.sandbox.assert_swept();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_core_file_of_the_gateway_is_written() {
-    let stand = Plan::new().start(|_| Reply::status(200)).await;
-    let limits = fs::read_to_string(format!("/proc/{}/limits", stand.gateway.pid())).unwrap();
+    let fixture = Plan::new().start(|_| Reply::status(200)).await;
+    let limits = fs::read_to_string(format!("/proc/{}/limits", fixture.gateway.pid())).unwrap();
     let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
 }

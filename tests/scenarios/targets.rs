@@ -1,16 +1,16 @@
 //! What is matched is what is sent: paths, authorities, methods.
 
 use http::{HeaderName, Method};
-use tollgate_tests::{Plan, Protocol, Reply, Stand};
+use tollgate_tests::{Fixture, Plan, Protocol, Reply};
 
-async fn stand() -> Stand {
+async fn fixture() -> Fixture {
     Plan::new().start(|seen| Reply::status(200).data(seen.target.clone())).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_ambiguous_path_is_400_and_goes_nowhere() {
-    let stand = stand().await;
-    let client = stand.checkout();
+    let fixture = fixture().await;
+    let client = fixture.checkout();
     for path in [
         "/up/a/../b",
         "/up/./a",
@@ -41,7 +41,7 @@ async fn an_ambiguous_path_is_400_and_goes_nowhere() {
         let answer = client.raw(raw.as_bytes()).await;
         assert_eq!(answer.statuses(), [400], "{path}: {}", String::from_utf8_lossy(&answer.bytes));
     }
-    assert_eq!(stand.upstream.count(), 0);
+    assert_eq!(fixture.upstream.count(), 0);
     let canonical = [
         ("/a%20b?x=%2e%2e", "/a%20b?x=%2e%2e"),
         ("/a.b/..c", "/a.b/..c"),
@@ -57,8 +57,8 @@ async fn an_ambiguous_path_is_400_and_goes_nowhere() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn several_authorities_must_agree() {
-    let stand = stand().await;
-    let client = stand.checkout();
+    let fixture = fixture().await;
+    let client = fixture.checkout();
     let own = client.authority();
     for (raw, statuses) in [
         (format!("GET /up/x HTTP/1.1\r\nhost: {own}\r\nhost: evil.test\r\nconnection: close\r\n\r\n"), [400]),
@@ -74,16 +74,16 @@ async fn several_authorities_must_agree() {
         let answer = client.raw(raw.as_bytes()).await;
         assert_eq!(answer.statuses(), statuses, "{raw}: {}", String::from_utf8_lossy(&answer.bytes));
     }
-    assert_eq!(stand.upstream.count(), 0);
+    assert_eq!(fixture.upstream.count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destination_is_named_by_host_or_by_the_first_segment_under_our_own_name_only() {
-    let stand = stand().await;
-    let client = stand.checkout();
+    let fixture = fixture().await;
+    let client = fixture.checkout();
     for protocol in Protocol::BOTH {
         let get = |client: &tollgate_tests::Client, path: &str| client.request(Method::GET, path, "");
-        let port = stand.upstream.port();
+        let port = fixture.upstream.port();
         for host in [format!("api.up.test:{port}"), format!("API.UP.TEST:{port}")] {
             let by_host = client.naming(&host);
             let answer = by_host.send(protocol, get(&by_host, "/x?y=1")).await.unwrap();
@@ -119,9 +119,9 @@ async fn a_destination_is_named_by_host_or_by_the_first_segment_under_our_own_na
 #[tokio::test(flavor = "multi_thread")]
 async fn methods_that_are_never_forwarded_and_overrides_that_decide_nothing() {
     let grant = "  allow: {methods: [GET], paths: [/v1/things]}\n".to_owned();
-    let stand =
+    let fixture =
         Plan { grant, ..Plan::new() }.start(|seen| Reply::status(200).data(seen.method.clone())).await;
-    let client = stand.checkout();
+    let client = fixture.checkout();
     for method in ["TRACE", "TRACK", "CONNECT"] {
         let target = if method == "CONNECT" { "evil.test:443" } else { "/up/v1/things" };
         let raw = format!(
@@ -135,7 +135,7 @@ async fn methods_that_are_never_forwarded_and_overrides_that_decide_nothing() {
             String::from_utf8_lossy(&answer.bytes)
         );
     }
-    assert_eq!(stand.upstream.count(), 0);
+    assert_eq!(fixture.upstream.count(), 0);
     for header in [
         "x-http-method-override",
         "x-http-method",
@@ -147,7 +147,7 @@ async fn methods_that_are_never_forwarded_and_overrides_that_decide_nothing() {
         let mut request = client.request(Method::GET, "/up/v1/things", "");
         request.headers_mut().insert(HeaderName::from_static(header), "DELETE".parse().unwrap());
         client.send(Protocol::H2, request).await.unwrap().assert_status(200);
-        let seen = stand.upstream.seen().pop().unwrap();
+        let seen = fixture.upstream.seen().pop().unwrap();
         assert!(seen.method == "GET" && !seen.everything().contains("DELETE"), "{seen:#?}");
     }
     let delete =
@@ -161,7 +161,7 @@ async fn a_wildcard_host_binds_no_reusable_key_unless_its_owner_says_so() {
     let plan = Plan::new();
     let text = |spec: &str| {
         tollgate_tests::resources::document("Destination", "azure", spec)
-            + &tollgate_tests::resources::file_store("files", &plan.world.inputs().join("keys"))
+            + &tollgate_tests::resources::file_store("files", &plan.sandbox.inputs().join("keys"))
             + &tollgate_tests::resources::credential(
                 "key",
                 "azure",
@@ -182,12 +182,12 @@ async fn a_wildcard_host_binds_no_reusable_key_unless_its_owner_says_so() {
         let settings = plan
             .settings
             .clone()
-            .resource("stand.yaml", text(&format!("  hosts: {hosts}\n  port: 443\n  dialect: http\n")));
-        let gateway = tollgate_tests::Gateway::prepare(&plan.world, &settings);
+            .resource("fixture.yaml", text(&format!("  hosts: {hosts}\n  port: 443\n  dialect: http\n")));
+        let gateway = tollgate_tests::Gateway::prepare(&plan.sandbox, &settings);
         let output = gateway.tollgate(&["check"]);
         let said =
             String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.success(), accepted, "{hosts}: {said}");
-        assert!(accepted || said.contains("stand.yaml:"), "{hosts}: {said}");
+        assert!(accepted || said.contains("fixture.yaml:"), "{hosts}: {said}");
     }
 }

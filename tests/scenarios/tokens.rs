@@ -7,18 +7,18 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Method;
 use serde_json::{Value, json};
 use tollgate_tests::resources::{credential, destination, document, file_store};
-use tollgate_tests::{Kind, Plan, Protocol, Reply, Upstream, World, ledger};
+use tollgate_tests::{Plan, Protocol, Reply, Sandbox, SecretKind, Upstream, ledger};
 
 pub(super) const AUDIENCE: &str = "https://api.up.test";
 
 /// A JWT of nobody's; it is looked for in every sink, whole and by its signature.
-pub(super) fn jwt(world: &World, claims: &Value) -> String {
+pub(super) fn jwt(sandbox: &Sandbox, claims: &Value) -> String {
     let part = |text: String| URL_SAFE_NO_PAD.encode(text);
-    let signature = part(world.canary("signature"));
+    let signature = part(sandbox.canary("signature"));
     let token =
         format!("{}.{}.{signature}", part(json!({"alg": "ES256"}).to_string()), part(claims.to_string()));
-    world.needle(&signature);
-    world.stands_for(&token, &[Kind::CallerToken]);
+    sandbox.needle(&signature);
+    sandbox.stands_for(&token, &[SecretKind::CallerToken]);
     token
 }
 
@@ -37,7 +37,7 @@ fn resources(plan: &Plan, port: u16) -> String {
     };
     let token = format!("  callerToken: {{audience: \"{AUDIENCE}\"}}\n");
     destination("up", "api.up.test", port, plan.pki.bundle(), "http")
-        + &file_store("files", &plan.world.inputs().join("keys"))
+        + &file_store("files", &plan.sandbox.inputs().join("keys"))
         + &credential("up-key", "up", "{store: files, path: up}", "{header: {name: x-api-key}}")
         + &grant("passes", "/own", &token)
         + &grant("passes-beside-a-key", "/both", &format!("{token}  credential: up-key\n"))
@@ -49,11 +49,11 @@ async fn a_callers_token_leaves_for_the_audience_of_its_grant_alone_and_shows_no
     for upstream in ["http/1.1", "h2"] {
         let plan = Plan::new();
         let upstream = Upstream::http(&plan.server, &[upstream], |_| Reply::status(200)).await;
-        let settings = plan.settings.clone().resource("stand.yaml", resources(&plan, upstream.port()));
-        let mut stand = Plan { settings, ..plan }.start_with(upstream).await;
-        let client = stand.checkout();
-        let world = &stand.world;
-        let good = jwt(world, &json!({"aud": AUDIENCE, "exp": in_seconds(600)}));
+        let settings = plan.settings.clone().resource("fixture.yaml", resources(&plan, upstream.port()));
+        let mut fixture = Plan { settings, ..plan }.start_with(upstream).await;
+        let client = fixture.checkout();
+        let sandbox = &fixture.sandbox;
+        let good = jwt(sandbox, &json!({"aud": AUDIENCE, "exp": in_seconds(600)}));
         let ask = async |protocol: Protocol, path: &str, tokens: &[&str]| {
             let mut request = client.request(Method::POST, path, "body");
             for token in tokens {
@@ -63,23 +63,23 @@ async fn a_callers_token_leaves_for_the_audience_of_its_grant_alone_and_shows_no
             client.send(protocol, request).await.unwrap()
         };
         for protocol in Protocol::BOTH {
-            stand.upstream.clear();
+            fixture.upstream.clear();
             ask(protocol, "/up/own/x", &[&good]).await.assert_status(200);
-            assert_eq!(stand.upstream.only().header("authorization"), format!("Bearer {good}"));
-            stand.upstream.clear();
+            assert_eq!(fixture.upstream.only().header("authorization"), format!("Bearer {good}"));
+            fixture.upstream.clear();
             ask(protocol, "/up/both/x", &[&good]).await.assert_status(200);
-            let seen = stand.upstream.only();
+            let seen = fixture.upstream.only();
             assert_eq!(seen.header("authorization"), format!("Bearer {good}"));
-            assert_eq!(seen.header("x-api-key"), stand.key);
-            stand.upstream.clear();
+            assert_eq!(seen.header("x-api-key"), fixture.key);
+            fixture.upstream.clear();
             ask(protocol, "/up/none/x", &[&good]).await.assert_status(200);
-            assert!(!stand.upstream.only().everything().contains(&good));
+            assert!(!fixture.upstream.only().everything().contains(&good));
         }
-        stand.upstream.clear();
-        let mesh = jwt(world, &json!({"aud": "https://tollgate.test", "exp": in_seconds(600)}));
-        let both = jwt(world, &json!({"aud": [AUDIENCE, "https://tollgate.test"], "exp": in_seconds(600)}));
-        let expired = jwt(world, &json!({"aud": AUDIENCE, "exp": in_seconds(-1)}));
-        let endless = jwt(world, &json!({"aud": AUDIENCE}));
+        fixture.upstream.clear();
+        let mesh = jwt(sandbox, &json!({"aud": "https://tollgate.test", "exp": in_seconds(600)}));
+        let both = jwt(sandbox, &json!({"aud": [AUDIENCE, "https://tollgate.test"], "exp": in_seconds(600)}));
+        let expired = jwt(sandbox, &json!({"aud": AUDIENCE, "exp": in_seconds(-1)}));
+        let endless = jwt(sandbox, &json!({"aud": AUDIENCE}));
         let refused: [&[&str]; 7] =
             [&[], &[&mesh], &[&both], &[&expired], &[&endless], &[&good, &good], &["sk-no-token"]];
         for tokens in refused {
@@ -87,10 +87,10 @@ async fn a_callers_token_leaves_for_the_audience_of_its_grant_alone_and_shows_no
                 ask(Protocol::H1, path, tokens).await.assert_refused(403, "caller_token");
             }
         }
-        assert_eq!(stand.upstream.count(), 0);
-        assert!(stand.gateway.stop().success());
-        let reasons = ledger::column(&stand.gateway, "reason");
+        assert_eq!(fixture.upstream.count(), 0);
+        assert!(fixture.gateway.stop().success());
+        let reasons = ledger::column(&fixture.gateway, "reason");
         assert_eq!(reasons.iter().filter(|reason| *reason == "caller_token").count(), 2 * refused.len());
-        stand.world.assert_swept();
+        fixture.sandbox.assert_swept();
     }
 }

@@ -10,16 +10,16 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tollgate_tests::fixture::{CHAT_ONLY, CHECKOUT};
 use tollgate_tests::gateway::{eventually, field};
 use tollgate_tests::network::{Dns, Http2Provider};
 use tollgate_tests::provider::chat;
 use tollgate_tests::resources::{destination, document, grant};
-use tollgate_tests::stand::{CHAT_ONLY, CHECKOUT};
-use tollgate_tests::{Client, Gateway, Plan, Protocol, Reply, Stand, Upstream, needs, python};
+use tollgate_tests::{Client, Fixture, Gateway, Plan, Protocol, Reply, Upstream, needs, python};
 
 const ALL: &str = "  allow: {methods: [GET, POST, PUT], paths: [\"/**\"]}\n";
 
-/// The stand's resources, for a destination that DNS decides on.
+/// The fixture's resources, for a destination that DNS decides on.
 fn by_name(plan: &Plan, port: u16) -> String {
     let settings = plan.complete(port);
     let (_, text) = &settings.resources[0];
@@ -38,7 +38,7 @@ async fn a_name_that_nobody_answers_for_fails_its_own_destination_alone_and_the_
     needs!(python::installed());
     let mut plan = Plan::new();
     let zone = json!({"api.up.test": {"A": ["127.0.0.1"], "ttl": 1}, "api.lost.test": {"A": "drop", "AAAA": "drop"}});
-    let dns = Dns::start(&plan.world, &zone).await;
+    let dns = Dns::start(&plan.sandbox, &zone).await;
     // Each call needs a new connection.
     let upstream =
         Upstream::http(&plan.server, &["http/1.1"], |_| Reply::status(200).header("connection", "close"))
@@ -50,9 +50,9 @@ async fn a_name_that_nobody_answers_for_fails_its_own_destination_alone_and_the_
         &grant("all-lost", "spiffe://prod.acme/**", "lost", "none", ALL).replace("  credential: none\n", "");
     plan.settings.egress = dns.egress();
     plan.settings.extra = "cores: 1\n".to_owned();
-    let settings = plan.settings.clone().resource("stand.yaml", text);
-    let stand = Plan { settings, ..plan }.start_with(upstream).await;
-    let crowd = stand.caller("spiffe://prod.acme/ns/crowd/sa/web");
+    let settings = plan.settings.clone().resource("fixture.yaml", text);
+    let fixture = Plan { settings, ..plan }.start_with(upstream).await;
+    let crowd = fixture.caller("spiffe://prod.acme/ns/crowd/sa/web");
     let refused = Arc::new(AtomicUsize::new(0));
     let mut calling = JoinSet::new();
     let mut connections = Vec::new();
@@ -70,7 +70,7 @@ async fn a_name_that_nobody_answers_for_fails_its_own_destination_alone_and_the_
             }
         });
     }
-    let other = stand.checkout();
+    let other = fixture.checkout();
     let mut served = 0;
     while refused.load(Ordering::SeqCst) < 600 {
         other.get("/up/x").await.assert_status(200);
@@ -80,7 +80,7 @@ async fn a_name_that_nobody_answers_for_fails_its_own_destination_alone_and_the_
     calling.abort_all();
     assert!(served > 20, "{served} calls of another destination meanwhile");
     assert!(dns.asked("A api.lost.test") < 60, "{} questions for 600 calls", dns.asked("A api.lost.test"));
-    assert!(dns_reason(&stand.gateway, "could not be resolved in time"));
+    assert!(dns_reason(&fixture.gateway, "could not be resolved in time"));
     let answer = other.get("/lost/x").await;
     assert!(answer.text().contains("name could not be resolved in time"), "{}", answer.text());
 }
@@ -91,7 +91,7 @@ async fn one_family_without_an_answer_and_dead_addresses_cost_a_moment_and_a_nam
     let mut plan = Plan::new();
     let zone =
         |address: &str| json!({"api.up.test": {"A": ["127.0.0.8", address], "AAAA": "drop", "ttl": 1}});
-    let dns = Dns::start(&plan.world, &zone("127.0.0.1")).await;
+    let dns = Dns::start(&plan.sandbox, &zone("127.0.0.1")).await;
     let reply = |who: &'static str| move |_: &_| Reply::status(200).header("connection", "close").data(who);
     let upstream = Upstream::http(&plan.server, &["http/1.1"], reply("first")).await;
     let port = upstream.port();
@@ -100,9 +100,9 @@ async fn one_family_without_an_answer_and_dead_addresses_cost_a_moment_and_a_nam
     plan.settings.extra = "cores: 1\n".to_owned();
     let _second = Upstream::http_on(second, &plan.server, &["http/1.1"], reply("second"));
     plan.settings.egress = dns.egress();
-    let settings = plan.settings.clone().resource("stand.yaml", by_name(&plan, port));
-    let stand = Plan { settings, ..plan }.start_with(upstream).await;
-    let client = stand.checkout();
+    let settings = plan.settings.clone().resource("fixture.yaml", by_name(&plan, port));
+    let fixture = Plan { settings, ..plan }.start_with(upstream).await;
+    let client = fixture.checkout();
     for _ in 0..3 {
         let answer = client.get("/up/x").await;
         answer.assert_status(200);
@@ -147,14 +147,14 @@ async fn misbehaving(mode: &str, times: usize) -> (Plan, Http2Provider, Gateway,
     let mut plan = Plan::new();
     plan.settings.extra = "cores: 1\n".to_owned();
     plan.grant = format!("{ALL}  limits: [{{requests: 1000, per: day}}]\n");
-    let provider = Http2Provider::start(&plan.world, &plan.server, mode, times).await;
+    let provider = Http2Provider::start(&plan.sandbox, &plan.server, mode, times).await;
     let settings = plan.complete(provider.port());
     let (_, text) = &settings.resources[0];
     let field = "  http: 2\n  timeouts: {connect: 1s, firstByte: 2s}\n  dialect:";
-    let settings = settings.clone().resource("stand.yaml", text.replace("  dialect:", field));
-    let gateway = Gateway::start(&plan.world, &settings).await;
-    let identity = plan.prod.svid(&plan.world, CHECKOUT);
-    let client = Client::new(&plan.world, gateway.address(), plan.pki.roots(), Some(identity));
+    let settings = settings.clone().resource("fixture.yaml", text.replace("  dialect:", field));
+    let gateway = Gateway::start(&plan.sandbox, &settings).await;
+    let identity = plan.prod.svid(&plan.sandbox, CHECKOUT);
+    let client = Client::new(&plan.sandbox, gateway.address(), plan.pki.roots(), Some(identity));
     (plan, provider, gateway, client)
 }
 
@@ -268,20 +268,20 @@ async fn a_provider_is_spoken_to_in_http_1_unless_it_says_2_or_the_call_is_grpc(
         let upstream = Upstream::http(&plan.server, &["h2", "http/1.1"], |_| Reply::status(200)).await;
         let settings = plan.complete(upstream.port());
         let text = settings.resources[0].1.replace("  dialect:", &format!("{field}  dialect:"));
-        let settings = plan.settings.clone().resource("up.yaml", text).resource("stand.yaml", "");
-        let stand = Plan { settings, ..plan }.start_with(upstream).await;
-        let client = stand.checkout();
+        let settings = plan.settings.clone().resource("up.yaml", text).resource("fixture.yaml", "");
+        let fixture = Plan { settings, ..plan }.start_with(upstream).await;
+        let client = fixture.checkout();
         client.get("/up/x").await.assert_status(200);
         let mut call = client.request(Method::POST, "/up/x", "");
         call.headers_mut().insert("content-type", "application/grpc+proto".parse().unwrap());
         client.send(Protocol::H2, call).await.unwrap().assert_status(200);
-        let spoken: Vec<bool> = stand.upstream.seen().iter().map(|seen| seen.h2).collect();
+        let spoken: Vec<bool> = fixture.upstream.seen().iter().map(|seen| seen.h2).collect();
         assert_eq!(spoken, [plain, grpc], "{field:?}");
     }
 }
 
 /// Answers the first request of a connection, and closes on the second without a word.
-async fn closing(plan: Plan) -> Stand {
+async fn closing(plan: Plan) -> Fixture {
     let upstream = Upstream::raw(&plan.server, &["http/1.1"], None, |mut stream, _| async move {
         let mut head = [0; 4096];
         if stream.read(&mut head).await.is_ok_and(|read| read > 0) {
@@ -298,8 +298,8 @@ async fn closing(plan: Plan) -> Stand {
 async fn a_call_that_may_be_made_twice_survives_the_death_of_its_kept_connection_and_another_does_not() {
     let mut plan = Plan::new();
     plan.settings.extra = "cores: 1\n".to_owned();
-    let stand = closing(plan).await;
-    let client = stand.checkout();
+    let fixture = closing(plan).await;
+    let client = fixture.checkout();
     let call = |method: Method, key: &'static str| {
         let mut request = client.request(method, "/up/x", "");
         if !key.is_empty() {
@@ -310,11 +310,11 @@ async fn a_call_that_may_be_made_twice_survives_the_death_of_its_kept_connection
     let twice = [(Method::GET, ""), (Method::PUT, ""), (Method::DELETE, ""), (Method::POST, "one")];
     for (method, key) in twice {
         // Each leaves a kept connection, on which the next dies.
-        let before = stand.upstream.connections();
+        let before = fixture.upstream.connections();
         for _ in 0..2 {
             call(method.clone(), key).await.unwrap().assert_status(200);
         }
-        assert_eq!(stand.upstream.connections(), before + 2, "{method}: each is made again on a new one");
+        assert_eq!(fixture.upstream.connections(), before + 2, "{method}: each is made again on a new one");
     }
     call(Method::POST, "").await.unwrap().assert_refused(502, "upstream_reset");
 }
@@ -328,9 +328,9 @@ async fn what_was_sent_and_charged_is_not_to_be_made_again_and_the_sdk_does_not(
     let text = plan.complete(upstream.port()).resources[0]
         .1
         .replace("  dialect:", "  timeouts: {firstByte: 1s}\n  dialect:");
-    plan.settings = plan.settings.resource("stand.yaml", text);
-    let stand = plan.start_with(upstream).await;
-    let client = stand.checkout();
+    plan.settings = plan.settings.resource("fixture.yaml", text);
+    let fixture = plan.start_with(upstream).await;
+    let client = fixture.checkout();
     let answer = client.post("/up/v1/chat/completions", &chat(9)).await;
     answer.assert_refused(504, "upstream_timeout");
     assert_eq!(answer.headers["x-should-retry"], "false");
@@ -340,10 +340,11 @@ async fn what_was_sent_and_charged_is_not_to_be_made_again_and_the_sdk_does_not(
     answer.assert_refused(504, "upstream_timeout");
     assert!(!answer.headers.contains_key("x-should-retry"), "its key makes it safe");
     needs!(python::installed());
-    let before = stand.upstream.count();
-    let said = python::run(&stand.world, "openai_retries.py", &client, stand.pki.bundle(), &json!({})).await;
+    let before = fixture.upstream.count();
+    let said =
+        python::run(&fixture.sandbox, "openai_retries.py", &client, fixture.pki.bundle(), &json!({})).await;
     assert_eq!(said["status"], 504, "{said}");
-    assert_eq!(stand.upstream.count() - before, 1, "its SDK repeats a 504 twice otherwise");
+    assert_eq!(fixture.upstream.count() - before, 1, "its SDK repeats a 504 twice otherwise");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -351,7 +352,7 @@ async fn servers_to_ask_are_settings_and_what_is_none_is_named() {
     let mut plan = Plan::new();
     plan.settings.egress = "dns: {servers: [nonsense]}".to_owned();
     plan.settings = plan.settings.resource("a.yaml", document("Grant", "none", ""));
-    let gateway = Gateway::prepare(&plan.world, &plan.settings);
+    let gateway = Gateway::prepare(&plan.sandbox, &plan.settings);
     let said = gateway.tollgate(&["check"]);
     let said = format!("{}{}", String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
     assert!(

@@ -8,7 +8,7 @@ use http::Method;
 use serde_json::{Value, json};
 use tollgate_tests::gateway::{Metrics, eventually};
 use tollgate_tests::provider::chat_completion;
-use tollgate_tests::{Client, Plan, Protocol, Reply, Seen, Stand};
+use tollgate_tests::{Client, Fixture, Plan, Protocol, Reply, Seen};
 
 /// Calls of the long run; ten thousand where `TOLLGATE_WORST_CALLS` says so.
 const CALLS: usize = 400;
@@ -33,12 +33,12 @@ fn sums(metrics: &Metrics, unit: &str) -> (f64, f64, f64) {
     (read("tollgate_limit_amount"), read("tollgate_limit_spent"), read("tollgate_limit_held"))
 }
 
-fn exceeded(stand: &Stand) -> f64 {
-    stand.gateway.metrics().sum("tollgate_hold_exceeded_total", &[])
+fn exceeded(fixture: &Fixture) -> f64 {
+    fixture.gateway.metrics().sum("tollgate_hold_exceeded_total", &[])
 }
 
-async fn settled(stand: &Stand) {
-    let held = || stand.gateway.metrics().sum("tollgate_limit_held", &[]);
+async fn settled(fixture: &Fixture) {
+    let held = || fixture.gateway.metrics().sum("tollgate_limit_held", &[]);
     eventually("every call is settled", || held() == 0.0).await;
 }
 
@@ -198,15 +198,15 @@ async fn the_worst_answers_to_calls_of_every_kind_never_pass_a_budget() {
         // Less than the calls cost, so that the end of the budget is met too.
         let limits =
             format!("[{{spend: {usd} USD, per: month}}, {{tokens: {}, per: month}}]", calls * 200_000);
-        let stand = plan(dialect, &limits).start(worst).await;
+        let fixture = plan(dialect, &limits).start(worst).await;
         let left = Arc::new(AtomicU64::new(calls as u64 / 2));
         let work: Vec<_> = (0..WORKERS as u64)
-            .map(|worker| tokio::spawn(call(stand.checkout(), worker, left.clone(), make)))
+            .map(|worker| tokio::spawn(call(fixture.checkout(), worker, left.clone(), make)))
             .collect();
         let done = AtomicBool::new(false);
         let watch = async {
             while !done.load(Ordering::SeqCst) {
-                let metrics = stand.gateway.metrics();
+                let metrics = fixture.gateway.metrics();
                 for unit in ["spend", "tokens"] {
                     let (amount, spent, held) = sums(&metrics, unit);
                     assert!(spent + held <= amount + 1e-9, "{unit}: spent {spent} + held {held} > {amount}");
@@ -223,48 +223,48 @@ async fn the_worst_answers_to_calls_of_every_kind_never_pass_a_budget() {
             through
         };
         let (through, ()) = tokio::join!(all, watch);
-        settled(&stand).await;
+        settled(&fixture).await;
         let refused = calls as u64 / 2 - through;
         assert!(
             through > 20 && refused > 20,
             "{dialect}: {through} calls went through, {refused} were refused"
         );
-        assert_eq!(stand.upstream.count() as u64, through);
-        let metrics = stand.gateway.metrics();
+        assert_eq!(fixture.upstream.count() as u64, through);
+        let metrics = fixture.gateway.metrics();
         for unit in ["spend", "tokens"] {
             let (amount, spent, _) = sums(&metrics, unit);
             assert!(spent <= amount + 1e-9, "{dialect}: {spent} of {amount} {unit}");
         }
-        assert_eq!(exceeded(&stand), 0.0, "{dialect}");
+        assert_eq!(exceeded(&fixture), 0.0, "{dialect}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn embeddings_of_many_inputs_are_held_at_what_the_call_may_read() {
-    let stand =
+    let fixture =
         plan("openai", "[{spend: 0.01 USD, per: month}, {tokens: 320000, per: month}]").start(worst).await;
     let input: Vec<Vec<u32>> = vec![(0..3000).map(|number| 1000 + number % 900).collect(); 90];
     let body = json!({"model": "text-embedding-3-small", "encoding_format": "base64", "input": input});
     let calls = (0..8).map(|_| {
-        let (client, body) = (stand.checkout(), body.clone());
+        let (client, body) = (fixture.checkout(), body.clone());
         tokio::spawn(async move { client.post("/up/v1/embeddings", &body).await.status.as_u16() })
     });
     let mut through = 0;
     for call in calls.collect::<Vec<_>>() {
         through += u64::from(call.await.unwrap() == 200);
     }
-    settled(&stand).await;
-    let (amount, spent, _) = sums(&stand.gateway.metrics(), "spend");
+    settled(&fixture).await;
+    let (amount, spent, _) = sums(&fixture.gateway.metrics(), "spend");
     assert!(through == 1 && spent <= amount, "{through} calls, {spent} of {amount}");
-    assert_eq!(exceeded(&stand), 0.0);
+    assert_eq!(exceeded(&fixture), 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_loop_of_the_providers_tools_is_held_at_a_window_for_each_run() {
-    let stand = plan("anthropic", "[{tokens: 202000, per: month}]").start(worst).await;
+    let fixture = plan("anthropic", "[{tokens: 202000, per: month}]").start(worst).await;
     let body = json!({"model": "claude-haiku-4-5", "max_tokens": 1000, "messages": [{"role": "user", "content": "q"}],
         "tools": [{"type": "web_search_20250305", "name": "web_search", "max_uses": 5}]});
-    let refused = stand.checkout().post("/up/v1/messages", &body).await;
+    let refused = fixture.checkout().post("/up/v1/messages", &body).await;
     refused.assert_refused(429, "budget_exhausted");
     assert!(
         refused.text().contains("1201000 tokens") && refused.text().contains("read its context 6 times"),
@@ -273,36 +273,36 @@ async fn a_loop_of_the_providers_tools_is_held_at_a_window_for_each_run() {
     );
     let mut uncapped = body.clone();
     uncapped["tools"][0]["max_uses"] = Value::Null;
-    let refused = stand.checkout().post("/up/v1/messages", &uncapped).await;
+    let refused = fixture.checkout().post("/up/v1/messages", &uncapped).await;
     refused.assert_refused(400, "unbounded_cost");
     assert!(refused.text().contains("`web_search_20250305` without `max_uses`"), "{}", refused.text());
-    assert_eq!(stand.upstream.count(), 0);
+    assert_eq!(fixture.upstream.count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_small_image_in_the_body_is_held_at_what_it_can_cost_and_one_by_url_at_the_window() {
-    let stand =
+    let fixture =
         plan("anthropic", "[{spend: 0.1 USD, per: month}, {tokens: 20000, per: month}]").start(worst).await;
     let call = |source: Value| {
         json!({"model": "claude-sonnet-4-5", "max_tokens": 1000, "messages": [{"role": "user", "content": [
             {"type": "image", "source": source}, {"type": "text", "text": "x"}]}]})
     };
     let inline = call(json!({"type": "base64", "media_type": "image/png", "data": IMAGE}));
-    stand.checkout().post("/up/v1/messages", &inline).await.assert_status(200);
+    fixture.checkout().post("/up/v1/messages", &inline).await.assert_status(200);
     let by_url = call(json!({"type": "url", "url": "https://secret.example/cat.png"}));
-    let refused = stand.checkout().post("/up/v1/messages", &by_url).await;
+    let refused = fixture.checkout().post("/up/v1/messages", &by_url).await;
     refused.assert_refused(429, "budget_exhausted");
     assert!(refused.text().contains("an image by URL in `messages`"), "{}", refused.text());
     assert!(!refused.text().contains("secret"), "{}", refused.text());
     assert_eq!(refused.header("x-should-retry"), "false");
-    settled(&stand).await;
-    assert_eq!((stand.upstream.count(), exceeded(&stand)), (1, 0.0));
+    settled(&fixture).await;
+    assert_eq!((fixture.upstream.count(), exceeded(&fixture)), (1, 0.0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deciding_fact_has_no_second_place_in_the_query() {
-    let stand = plan("openai", "[{tokens: 1000000, per: month}]").start(worst).await;
-    let client = stand.checkout();
+    let fixture = plan("openai", "[{tokens: 1000000, per: month}]").start(worst).await;
+    let client = fixture.checkout();
     let body = json!({"model": "gpt-5-mini", "max_completion_tokens": 9, "messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}]});
     for (query, status, reason) in [
         ("api-version=1&model=gpt-5-mini", 200, ""),
@@ -323,5 +323,5 @@ async fn a_deciding_fact_has_no_second_place_in_the_query() {
     let refused = client.send(Protocol::H1, request).await.unwrap();
     refused.assert_refused(400, "body_invalid");
     assert!(refused.text().contains("half of a surrogate pair at line 1, column "), "{}", refused.text());
-    assert_eq!(stand.upstream.count(), 2);
+    assert_eq!(fixture.upstream.count(), 2);
 }

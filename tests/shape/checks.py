@@ -160,7 +160,7 @@ def attacks(root):
 
 def canary_kinds(root):
     """Every way to keep, mint and inject a secret that resources can name is one that a canary of some scenario has to go through."""
-    path = root / "tests/src/kinds.rs"
+    path = root / "tests/src/secret_kinds.rs"
     named = set(re.findall(r'"(\w+ \w+)"', path.read_text())) if path.exists() else set()
     found = []
     for group, file, struct in KINDS:
@@ -168,7 +168,7 @@ def canary_kinds(root):
         body = re.search(rf"struct {struct} {{(.*?)\n}}", path.read_text() if path.exists() else "", re.S)
         member = r'(?:rename = "(\w+)"\)\]\s+)?pub\(crate\) (\w+): Option<(?!EndpointSpec)\w+Spec>'
         words = [word or camel(name) for word, name in re.findall(member, body[1])] if body else []
-        found += [f"tests/src/kinds.rs: no kind {group} {word}" for word in words if f"{group} {word}" not in named]
+        found += [f"tests/src/secret_kinds.rs: no kind {group} {word}" for word in words if f"{group} {word}" not in named]
     return found
 
 

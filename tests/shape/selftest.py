@@ -17,7 +17,7 @@ CLEAN = {
     "policy/src/model/mint.rs": "//! M.\nstruct MintSpec {\n    pub(crate) endpoint: Option<EndpointSpec>,\n}\n",
     "policy/src/model/credential.rs": "//! C.\nstruct InjectSpec {\n    #[serde(rename = \"sigv4\")]\n"
     "    pub(crate) sig_v4: Option<SigV4Spec>,\n}\n",
-    "tests/src/kinds.rs": "//! K.\nkinds! { File: \"store file\"; SigV4: \"inject sigv4\"; }\n",
+    "tests/src/secret_kinds.rs": "//! K.\nkinds! { File: \"store file\"; SigV4: \"inject sigv4\"; }\n",
     "README.md": "# Tollgate\n[a](policy/README.md#of-limits), [b](#tollgate), [c](https://example.com/#d)\n",
     "policy/README.md": "# Policy\n## Of `limits`\n| " + "a table " * 20 + "|\n```\n[code](nowhere) " + "long " * 30 + "\n```\n",
     # A module and those below it import each other, and what imports from them is not imported by them.
@@ -55,7 +55,7 @@ PLANTED = [
     ("links_lead_somewhere", "tests/README.md", "# Tests\n[a](#of-nothing)\n"),
     ("readme_is_a_page", "README.md", "a line\n" * (docs.README_LINES + 1)),
     ("documents_have_short_lines", "SECURITY.md", "word " * 30 + "\n"),
-    ("canary_kinds", "tests/src/kinds.rs", "//! K.\nkinds! { File: \"store file\"; }\n"),
+    ("canary_kinds", "tests/src/secret_kinds.rs", "//! K.\nkinds! { File: \"store file\"; }\n"),
     ("import_circles", "policy/src/parent/child.rs", "//! C.\nuse crate::other::Other;\n"),
     ("import_circles", "policy/src/parent/child.rs", "//! C.\nuse super::sibling::Sibling;\n"),
     ("import_circles", "policy/src/parent/child.rs", "//! C.\nfn f() { crate::other::f(); }\n"),

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::process::{Process, free_port, local};
 use crate::provider::{ANTHROPIC_MODEL, OPENAI_MODEL};
-use crate::world::{World, parts_dir};
+use crate::sandbox::{Sandbox, parts_dir};
 
 /// Tokens that every OpenAI answer reports: prompt, completion.
 pub const OPENAI_USAGE: (u64, u64) = (21, 13);
@@ -35,15 +35,15 @@ impl Aimock {
     }
 
     /// Starts it with one key, which `AIMOCK_API_KEYS` may name several of, separated by commas.
-    pub async fn start(world: &World, keys: &[&str]) -> Self {
+    pub async fn start(sandbox: &Sandbox, keys: &[&str]) -> Self {
         let address = local(free_port());
-        let fixtures = world.input(&format!("aimock-{}.json", address.port()), fixtures().to_string());
+        let fixtures = sandbox.input(&format!("aimock-{}.json", address.port()), fixtures().to_string());
         let mut command = Command::new("node");
         command.arg(binary()).args(["-p", &address.port().to_string(), "-h", "127.0.0.1", "-l", "3"]);
         command.args(["--journal-max", "0", "--log-level", "warn", "-f"]).arg(fixtures);
         command.env("AIMOCK_API_KEYS", keys.join(","));
         let mut process =
-            Process::spawn(&format!("aimock-{}", address.port()), &world.providers(), &mut command);
+            Process::spawn(&format!("aimock-{}", address.port()), &sandbox.providers(), &mut command);
         process.listening(address).await;
         Self { address, key: keys[0].to_owned(), _process: process }
     }

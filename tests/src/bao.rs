@@ -18,7 +18,7 @@ use tokio_rustls::TlsConnector;
 use crate::ca::client_config;
 use crate::client::full;
 use crate::process::{Process, free_port, local};
-use crate::world::{World, parts_dir, random};
+use crate::sandbox::{Sandbox, parts_dir, random};
 
 /// A running OpenBao; it ends when dropped, and forgets everything.
 pub struct Bao {
@@ -44,21 +44,21 @@ impl Bao {
     }
 
     /// Starts a server with a KV version 2 engine at `secret/`.
-    pub async fn start(world: &World) -> Self {
+    pub async fn start(sandbox: &Sandbox) -> Self {
         let port = free_port();
-        let folder = world.inputs().join("bao");
+        let folder = sandbox.inputs().join("bao");
         fs::create_dir_all(&folder).expect("bao folder");
         // Root tokens may hold letters and digits only.
         let token = format!("root{:016x}", random());
-        world.needle(&token);
+        sandbox.needle(&token);
         let mut command = Command::new(binary().expect("OpenBao is installed"));
         command.args(["server", "-dev", "-dev-tls", "-dev-no-store-token", "-log-level=warn"]);
         command.arg(format!("-dev-tls-cert-dir={}", folder.display()));
         command
             .arg(format!("-dev-root-token-id={token}"))
             .arg(format!("-dev-listen-address=127.0.0.1:{port}"));
-        command.env("HOME", world.providers());
-        let mut process = Process::spawn("bao", &world.providers(), &mut command);
+        command.env("HOME", sandbox.providers());
+        let mut process = Process::spawn("bao", &sandbox.providers(), &mut command);
         process.listening(local(port)).await;
         process.ready(|bao| bao.stdout().contains("Root Token").then_some(())).await;
         let ca = fs::read_dir(&folder)
@@ -104,17 +104,17 @@ impl Bao {
     }
 
     /// A token that may read `secret/*` and nothing else, in a file.
-    pub async fn reader_token(&self, world: &World) -> PathBuf {
+    pub async fn reader_token(&self, sandbox: &Sandbox) -> PathBuf {
         self.reader_policy().await;
         let made =
             self.call(Method::POST, "auth/token/create", &json!({"policies": ["egress"], "ttl": "1h"})).await;
         let token = made["auth"]["client_token"].as_str().expect("a token");
-        world.needle(token);
-        world.input("bao.token", token)
+        sandbox.needle(token);
+        sandbox.input("bao.token", token)
     }
 
     /// A role with short-lived tokens that may read `secret/*`.
-    pub async fn app_role(&self, world: &World) -> AppRole {
+    pub async fn app_role(&self, sandbox: &Sandbox) -> AppRole {
         self.reader_policy().await;
         self.call(Method::POST, "sys/auth/approle", &json!({"type": "approle"})).await;
         let role = json!({"token_policies": "egress", "token_ttl": "5s", "token_max_ttl": "30s"});
@@ -122,10 +122,10 @@ impl Bao {
         let id = self.call(Method::GET, "auth/approle/role/tollgate/role-id", &Value::Null).await;
         let secret = self.call(Method::POST, "auth/approle/role/tollgate/secret-id", &json!({})).await;
         let secret_id = secret["data"]["secret_id"].as_str().expect("a secret id");
-        world.needle(secret_id);
+        sandbox.needle(secret_id);
         AppRole {
-            role_id: world.input("bao.role-id", id["data"]["role_id"].as_str().expect("a role id")),
-            secret_id: world.input("bao.secret-id", secret_id),
+            role_id: sandbox.input("bao.role-id", id["data"]["role_id"].as_str().expect("a role id")),
+            secret_id: sandbox.input("bao.secret-id", secret_id),
         }
     }
 

@@ -14,7 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
-use crate::world::World;
+use crate::sandbox::Sandbox;
 
 /// A certificate authority and its bundle.
 pub struct Authority {
@@ -24,14 +24,14 @@ pub struct Authority {
 
 impl Authority {
     /// A new root; its bundle is written to `inputs/<name>.pem`.
-    pub fn new(world: &World, name: &str) -> Self {
+    pub fn new(sandbox: &Sandbox, name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("key"))
             .expect("self-signed root");
-        let bundle = world.input(&format!("{name}.pem"), issuer.pem());
+        let bundle = sandbox.input(&format!("{name}.pem"), issuer.pem());
         Self { issuer, bundle }
     }
 
@@ -46,23 +46,23 @@ impl Authority {
     }
 
     /// A leaf signed by this root, written to `inputs/<name>.crt` and `inputs/<name>.key`.
-    pub fn issue(&self, world: &World, name: &str, leaf: &Leaf) -> Identity {
+    pub fn issue(&self, sandbox: &Sandbox, name: &str, leaf: &Leaf) -> Identity {
         let key = KeyPair::generate().expect("key");
         let cert = leaf.params().signed_by(&key, &*self.issuer).expect("leaf");
         Identity {
-            cert: world.input(&format!("{name}.crt"), cert.pem()),
-            key: world.input(&format!("{name}.key"), key.serialize_pem()),
+            cert: sandbox.input(&format!("{name}.crt"), cert.pem()),
+            key: sandbox.input(&format!("{name}.key"), key.serialize_pem()),
         }
     }
 
     /// An X.509-SVID for a workload.
-    pub fn svid(&self, world: &World, spiffe: &str) -> Identity {
-        self.issue(world, &format!("svid-{:08x}", crate::world::random() as u32), &Leaf::svid(spiffe))
+    pub fn svid(&self, sandbox: &Sandbox, spiffe: &str) -> Identity {
+        self.issue(sandbox, &format!("svid-{:08x}", crate::sandbox::random() as u32), &Leaf::svid(spiffe))
     }
 
     /// A server certificate for these DNS names and 127.0.0.1.
-    pub fn server(&self, world: &World, names: &[&str]) -> Identity {
-        self.issue(world, &format!("server-{:08x}", crate::world::random() as u32), &Leaf::server(names))
+    pub fn server(&self, sandbox: &Sandbox, names: &[&str]) -> Identity {
+        self.issue(sandbox, &format!("server-{:08x}", crate::sandbox::random() as u32), &Leaf::server(names))
     }
 
     /// A store that trusts this root alone.

@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::ca::{Identity, client_config};
-use crate::world::World;
+use crate::sandbox::Sandbox;
 
 /// A request body: whole or streamed.
 pub type Body = BoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
@@ -51,7 +51,7 @@ impl Protocol {
 /// A workload: an address to call, a certificate to show, an authority to name.
 #[derive(Clone)]
 pub struct Client {
-    world: World,
+    sandbox: Sandbox,
     address: SocketAddr,
     authority: String,
     roots: RootCertStore,
@@ -60,9 +60,14 @@ pub struct Client {
 
 impl Client {
     /// A caller of `https://localhost:<port>` that trusts `roots`.
-    pub fn new(world: &World, address: SocketAddr, roots: RootCertStore, identity: Option<Identity>) -> Self {
+    pub fn new(
+        sandbox: &Sandbox,
+        address: SocketAddr,
+        roots: RootCertStore,
+        identity: Option<Identity>,
+    ) -> Self {
         let authority = format!("localhost:{}", address.port());
-        Self { world: world.clone(), address, authority, roots, identity }
+        Self { sandbox: sandbox.clone(), address, authority, roots, identity }
     }
 
     /// The same caller naming another authority in `Host` or `:authority`; TLS still asks for `localhost`.
@@ -142,7 +147,7 @@ impl Client {
         let mut stream = self.handshake(self.tls(&["http/1.1"])).await.expect("handshake");
         let _ = stream.write_all(bytes).await;
         let _ = stream.flush().await;
-        RawAnswer::read(&self.world, stream).await
+        RawAnswer::read(&self.sandbox, stream).await
     }
 
     /// How the handshake is refused: the alert's name as rustls spells it. A TLS 1.3 server refuses a certificate after
@@ -159,7 +164,7 @@ impl Client {
                 }
             }
         };
-        self.world.answered(refused.as_bytes());
+        self.sandbox.answered(refused.as_bytes());
         refused
     }
 }
@@ -171,7 +176,7 @@ pub fn full(body: impl Into<Bytes>) -> Body {
 
 /// An open connection; requests on it go one after another over HTTP/1.1 and may overlap over HTTP/2.
 pub struct Connection {
-    world: World,
+    sandbox: Sandbox,
     authority: String,
     sender: Sender,
 }
@@ -201,13 +206,13 @@ impl Connection {
                 Sender::H2(sender)
             }
         };
-        Ok(Self { world: client.world.clone(), authority: client.authority.clone(), sender })
+        Ok(Self { sandbox: client.sandbox.clone(), authority: client.authority.clone(), sender })
     }
 
     /// Sends and reads the whole answer.
     pub async fn send(&mut self, request: Request<Body>) -> Result<Answer, Failure> {
         let response = self.start(request).await?;
-        Answer::read(&self.world, response).await
+        Answer::read(&self.sandbox, response).await
     }
 
     /// Sends and returns as soon as the head of the answer is there.
@@ -254,14 +259,14 @@ pub struct Answer {
 
 impl Answer {
     /// Reads a response to its end; a body that breaks off is an error.
-    pub async fn read(world: &World, response: Response<Incoming>) -> Result<Self, Failure> {
+    pub async fn read(sandbox: &Sandbox, response: Response<Incoming>) -> Result<Self, Failure> {
         let (head, body) = response.into_parts();
-        world.answered(format!("{:?} {:?}\n", head.status, head.headers).as_bytes());
+        sandbox.answered(format!("{:?} {:?}\n", head.status, head.headers).as_bytes());
         let collected = body.collect().await?;
         let trailers = collected.trailers().cloned();
         let body = collected.to_bytes();
-        world.answered(&body);
-        world.answered(format!("\n{trailers:?}\n").as_bytes());
+        sandbox.answered(&body);
+        sandbox.answered(format!("\n{trailers:?}\n").as_bytes());
         Ok(Self { status: head.status, headers: head.headers, body, trailers })
     }
 
@@ -321,7 +326,7 @@ pub struct RawAnswer {
 }
 
 impl RawAnswer {
-    async fn read(world: &World, mut stream: TlsStream<TcpStream>) -> Self {
+    async fn read(sandbox: &Sandbox, mut stream: TlsStream<TcpStream>) -> Self {
         let mut bytes = Vec::new();
         let mut chunk = [0; 16384];
         let closed = loop {
@@ -331,7 +336,7 @@ impl RawAnswer {
                 Err(_) => break false,
             }
         };
-        world.answered(&bytes);
+        sandbox.answered(&bytes);
         Self { bytes, closed }
     }
 

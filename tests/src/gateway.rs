@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::ca::Identity;
 use crate::process::Process;
-use crate::world::{World, target_dir};
+use crate::sandbox::{Sandbox, target_dir};
 
 /// How long a graceful end may take before it counts as hung.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -96,7 +96,7 @@ impl Settings {
 
 /// A folder with settings and resources, and the binary to run on it.
 pub struct Gateway {
-    world: World,
+    sandbox: Sandbox,
     home: PathBuf,
     settings: Settings,
     token: String,
@@ -111,17 +111,18 @@ struct Running {
 
 impl Gateway {
     /// Writes settings and resources without starting anything: for `check` and `explain`.
-    pub fn prepare(world: &World, settings: &Settings) -> Self {
-        let home = world.sinks().join("gateway");
+    pub fn prepare(sandbox: &Sandbox, settings: &Settings) -> Self {
+        let home = sandbox.sinks().join("gateway");
         for folder in ["resources", "data", "tmp"] {
             fs::create_dir_all(home.join(folder)).expect("gateway folder");
         }
-        let token = world.canary("admin");
-        let token_file = world.input("admin.token", &token);
-        let seal = world.canary("seal");
-        let seal_file = world.input("seal.key", &seal);
+        let token = sandbox.canary("admin");
+        let token_file = sandbox.input("admin.token", &token);
+        let seal = sandbox.canary("seal");
+        let seal_file = sandbox.input("seal.key", &seal);
         fs::write(home.join("tollgate.yaml"), settings.yaml(&token_file, &seal_file)).expect("tollgate.yaml");
-        let gateway = Self { world: world.clone(), home, settings: settings.clone(), token, running: None };
+        let gateway =
+            Self { sandbox: sandbox.clone(), home, settings: settings.clone(), token, running: None };
         for (file, text) in &settings.resources {
             gateway.write_resource(file, text);
         }
@@ -129,8 +130,8 @@ impl Gateway {
     }
 
     /// Starts the gateway and waits until it is ready.
-    pub async fn start(world: &World, settings: &Settings) -> Self {
-        let mut gateway = Self::prepare(world, settings);
+    pub async fn start(sandbox: &Sandbox, settings: &Settings) -> Self {
+        let mut gateway = Self::prepare(sandbox, settings);
         gateway.launch().await;
         gateway.ready().await;
         gateway
@@ -138,10 +139,10 @@ impl Gateway {
 
     /// Starts the gateway on what its folder holds and waits until it listens.
     pub async fn launch(&mut self) {
-        let offset = fs::metadata(self.world.sinks().join("tollgate.stdout")).map_or(0, |meta| meta.len());
+        let offset = fs::metadata(self.sandbox.sinks().join("tollgate.stdout")).map_or(0, |meta| meta.len());
         let mut process = Process::spawn(
             "tollgate",
-            &self.world.sinks(),
+            &self.sandbox.sinks(),
             self.command().args(["serve", "--config", "tollgate.yaml"]),
         );
         let (mesh, admin) = process
@@ -151,8 +152,8 @@ impl Gateway {
             })
             .await;
         let arguments = fs::read(format!("/proc/{}/cmdline", process.id())).expect("its arguments");
-        fs::write(self.world.sinks().join("proc-cmdline"), arguments).expect("proc copy");
-        fs::write(self.world.sinks().join("proc-environ"), self.environ(process.id())).expect("proc copy");
+        fs::write(self.sandbox.sinks().join("proc-cmdline"), arguments).expect("proc copy");
+        fs::write(self.sandbox.sinks().join("proc-environ"), self.environ(process.id())).expect("proc copy");
         self.running = Some(Running { process, mesh, admin });
     }
 
@@ -313,7 +314,7 @@ impl Gateway {
 
     /// The log so far: JSON lines of standard output.
     pub fn log(&self) -> Vec<Value> {
-        let text = fs::read_to_string(self.world.sinks().join("tollgate.stdout")).unwrap_or_default();
+        let text = fs::read_to_string(self.sandbox.sinks().join("tollgate.stdout")).unwrap_or_default();
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
@@ -325,7 +326,7 @@ impl Gateway {
             .args(["--config", "tollgate.yaml"])
             .output()
             .expect("the binary runs");
-        let log = self.world.sinks().join("cli.txt");
+        let log = self.sandbox.sinks().join("cli.txt");
         let mut log = fs::OpenOptions::new().create(true).append(true).open(log).expect("cli log");
         log.write_all(&output.stdout).and_then(|()| log.write_all(&output.stderr)).expect("cli log");
         output
@@ -344,7 +345,8 @@ impl Gateway {
         for path in ["/healthz", "/readyz", "/metrics", "/debug/snapshot", "/debug/credentials"] {
             let token = format!("Authorization: Bearer {}\r\n", self.token);
             if let Ok((_, body)) = admin_get(running.admin, path, &token) {
-                let _ = fs::write(self.world.sinks().join(format!("admin{}", path.replace('/', "-"))), body);
+                let _ =
+                    fs::write(self.sandbox.sinks().join(format!("admin{}", path.replace('/', "-"))), body);
             }
         }
     }

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::ca::Identity;
 use crate::process::{Process, free_port, local};
-use crate::world::World;
+use crate::sandbox::Sandbox;
 
 /// A TLS front; it ends when dropped.
 pub struct Haproxy {
@@ -21,7 +21,7 @@ impl Haproxy {
     }
 
     /// Terminates TLS with `identity` for what listens at `backend`.
-    pub async fn front(world: &World, identity: &Identity, backend: SocketAddr) -> Self {
+    pub async fn front(sandbox: &Sandbox, identity: &Identity, backend: SocketAddr) -> Self {
         let address = local(free_port());
         let config = format!(
             "global\n  maxconn 4000\n  nbthread 1\n\
@@ -31,9 +31,10 @@ impl Haproxy {
             identity.combined().display()
         );
         let name = format!("haproxy-{}", address.port());
-        let config = world.input(&format!("{name}.cfg"), config);
+        let config = sandbox.input(&format!("{name}.cfg"), config);
         let mut command = Command::new(binary().expect("haproxy is installed"));
-        let mut process = Process::spawn(&name, &world.providers(), command.arg("-db").arg("-f").arg(config));
+        let mut process =
+            Process::spawn(&name, &sandbox.providers(), command.arg("-db").arg("-f").arg(config));
         process.listening(address).await;
         Self { address, _process: process }
     }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::ca::Identity;
 use crate::process::{Process, free_port, local};
-use crate::world::{World, parts_dir};
+use crate::sandbox::{Sandbox, parts_dir};
 
 /// The host of its certificate.
 pub const HOST: &str = "idp.test";
@@ -18,7 +18,7 @@ pub const TOKEN: &str = "/token";
 
 /// A token endpoint; it ends when dropped.
 pub struct Idp {
-    world: World,
+    sandbox: Sandbox,
     server: Identity,
     port: u16,
     process: Option<Process>,
@@ -41,8 +41,8 @@ impl Idp {
     }
 
     /// Starts it with a certificate for [`HOST`]. `client` is `{id, secret}` or `{id, publicKey, audience}`.
-    pub async fn start(world: &World, server: Identity, expires_in: u64, client: &Value) -> Self {
-        let mut idp = Self { world: world.clone(), server, port: free_port(), process: None };
+    pub async fn start(sandbox: &Sandbox, server: Identity, expires_in: u64, client: &Value) -> Self {
+        let mut idp = Self { sandbox: sandbox.clone(), server, port: free_port(), process: None };
         fs::create_dir_all(idp.folder()).expect("idp folder");
         idp.tell(expires_in, client);
         idp.launch().await;
@@ -69,7 +69,7 @@ impl Idp {
         command.arg(script).arg(module()).arg(self.port.to_string());
         command.args([&self.server.key, &self.server.cert, &self.folder()]);
         let name = format!("idp-{}", self.port);
-        let mut process = Process::spawn(&name, &self.world.providers(), &mut command);
+        let mut process = Process::spawn(&name, &self.sandbox.providers(), &mut command);
         process.listening(local(self.port)).await;
         self.process = Some(process);
     }
@@ -85,7 +85,7 @@ impl Idp {
         let asked = text.lines().map(|line| {
             let entry: Value = serde_json::from_str(line).expect("an entry");
             let token = entry["token"].as_str().map(str::to_owned);
-            token.iter().for_each(|token| self.world.needle(token));
+            token.iter().for_each(|token| self.sandbox.needle(token));
             let scope = entry["scope"].as_str().unwrap_or_default().to_owned();
             Asked { token, ends: entry["ends"].as_u64().expect("an end"), scope }
         });
@@ -93,7 +93,7 @@ impl Idp {
     }
 
     fn folder(&self) -> PathBuf {
-        self.world.providers().join(format!("idp-{}", self.port))
+        self.sandbox.providers().join(format!("idp-{}", self.port))
     }
 }
 

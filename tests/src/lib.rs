@@ -1,6 +1,6 @@
 //! The harness: everything a scenario stands on.
 //!
-//! A [`World`] is one scenario's folder and its canary secrets. In it live throw-away authorities ([`ca`]), real parts
+//! A [`Sandbox`] is one scenario's folder and its canary secrets. In it live throw-away authorities ([`ca`]), real parts
 //! ([`bao`], [`moto`], [`aimock`], [`haproxy`], [`idp`], the SDKs of [`python`]), upstreams that can misbehave ([`upstream`]), the gateway
 //! under test ([`gateway`]) and its callers ([`client`]). What a scenario leaves behind
 //! is searched by `tests/runner/sweep.py`.
@@ -11,10 +11,11 @@ pub mod aimock;
 pub mod bao;
 pub mod ca;
 pub mod client;
+pub mod fixture;
+pub mod full_stack;
 pub mod gateway;
 pub mod haproxy;
 pub mod idp;
-pub mod kinds;
 pub mod ledger;
 pub mod moto;
 pub mod network;
@@ -24,18 +25,17 @@ pub mod provider;
 pub mod python;
 pub mod report;
 pub mod resources;
-pub mod stand;
-pub mod town;
+pub mod sandbox;
+pub mod secret_kinds;
 pub mod upstream;
 pub mod wire;
-pub mod world;
 pub mod yaml;
 
 pub use ca::{Authority, Identity, Leaf};
 pub use client::{Answer, Client, Protocol};
+pub use fixture::{Fixture, Plan};
+pub use full_stack::FullStack;
 pub use gateway::{Gateway, Settings};
-pub use kinds::Kind;
-pub use stand::{Plan, Stand};
-pub use town::Town;
+pub use sandbox::Sandbox;
+pub use secret_kinds::SecretKind;
 pub use upstream::{Reply, Seen, Upstream};
-pub use world::World;

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::process::{Process, free_port, local};
-use crate::world::{World, parts_dir};
+use crate::sandbox::{Sandbox, parts_dir};
 
 /// Where everything is.
 pub const REGION: &str = "eu-central-1";
@@ -33,9 +33,9 @@ pub struct AccessKey {
 }
 
 impl AccessKey {
-    fn new(world: &World, xml: &str, token: String) -> Self {
+    fn new(sandbox: &Sandbox, xml: &str, token: String) -> Self {
         let key = Self { id: element(xml, "AccessKeyId"), secret: element(xml, "SecretAccessKey"), token };
-        world.needle(&key.secret);
+        sandbox.needle(&key.secret);
         key
     }
 
@@ -52,13 +52,13 @@ impl Moto {
     }
 
     /// Starts a server that lets everybody do everything.
-    pub async fn start(world: &World) -> Self {
+    pub async fn start(sandbox: &Sandbox) -> Self {
         let address = local(free_port());
         let mut command = Command::new(binary());
-        command.args(["-H", "127.0.0.1", "-p", &address.port().to_string()]).env("HOME", world.providers());
+        command.args(["-H", "127.0.0.1", "-p", &address.port().to_string()]).env("HOME", sandbox.providers());
         // Buckets are named in paths.
         command.env("S3_IGNORE_SUBDOMAIN_BUCKETNAME", "true");
-        let mut process = Process::spawn("moto", &world.providers(), &mut command);
+        let mut process = Process::spawn("moto", &sandbox.providers(), &mut command);
         process.listening(address).await;
         Self { address, _process: process }
     }
@@ -116,7 +116,7 @@ impl Moto {
     }
 
     /// A user that may do these actions, and its key.
-    pub fn user(&self, world: &World, name: &str, actions: &[&str]) -> AccessKey {
+    pub fn user(&self, sandbox: &Sandbox, name: &str, actions: &[&str]) -> AccessKey {
         self.query("iam", &[("Action", "CreateUser"), ("UserName", name)]);
         let policy = rights(actions);
         let put = [
@@ -127,16 +127,16 @@ impl Moto {
         ];
         self.query("iam", &put);
         let made = self.query("iam", &[("Action", "CreateAccessKey"), ("UserName", name)]);
-        AccessKey::new(world, &made, String::new())
+        AccessKey::new(sandbox, &made, String::new())
     }
 
     /// A session of a role.
-    pub fn assume(&self, world: &World, role: &str) -> AccessKey {
+    pub fn assume(&self, sandbox: &Sandbox, role: &str) -> AccessKey {
         let made =
             self.query("sts", &[("Action", "AssumeRole"), ("RoleArn", role), ("RoleSessionName", "agent")]);
         let token = element(&made, "SessionToken");
-        world.needle(&token);
-        AccessKey::new(world, &made, token)
+        sandbox.needle(&token);
+        AccessKey::new(sandbox, &made, token)
     }
 
     /// Takes every right from a user.

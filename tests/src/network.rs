@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::ca::Identity;
 use crate::process::{Process, free_port, local};
 use crate::python;
-use crate::world::World;
+use crate::sandbox::Sandbox;
 
 /// A DNS server on loopback; it ends when dropped.
 pub struct Dns {
@@ -19,10 +19,10 @@ pub struct Dns {
 
 impl Dns {
     /// Starts a server that says what `zone` says; `tests/clients/dns_server.py` has its form.
-    pub async fn start(world: &World, zone: &Value) -> Self {
-        let (port, zone) = (free_port(), world.input("zone.json", zone.to_string()));
+    pub async fn start(sandbox: &Sandbox, zone: &Value) -> Self {
+        let (port, zone) = (free_port(), sandbox.input("zone.json", zone.to_string()));
         let argument = json!({"port": port, "zone": zone});
-        let mut process = python::start(world, "dns", "dns_server.py", &argument);
+        let mut process = python::start(sandbox, "dns", "dns_server.py", &argument);
         process.ready(|process| process.stdout().contains("listening").then_some(())).await;
         Self { port, zone, process }
     }
@@ -54,11 +54,11 @@ pub struct Http2Provider {
 
 impl Http2Provider {
     /// Starts one that misbehaves as `mode` says, `times` times; `tests/clients/h2_provider.py` has the modes.
-    pub async fn start(world: &World, identity: &Identity, mode: &str, times: usize) -> Self {
+    pub async fn start(sandbox: &Sandbox, identity: &Identity, mode: &str, times: usize) -> Self {
         let port = free_port();
         let argument =
             json!({"port": port, "cert": identity.cert, "key": identity.key, "mode": mode, "times": times});
-        let mut process = python::start(world, "h2-provider", "h2_provider.py", &argument);
+        let mut process = python::start(sandbox, "h2-provider", "h2_provider.py", &argument);
         process.listening(local(port)).await;
         Self { port, process }
     }

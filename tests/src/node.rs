@@ -6,12 +6,12 @@ use serde_json::Value;
 
 use crate::client::Client;
 use crate::python::{argument, finish};
-use crate::world::World;
+use crate::sandbox::Sandbox;
 
 /// Runs `tests/clients/<script>` as [`crate::python::run`] does.
-pub async fn run(world: &World, script: &str, client: &Client, ca: &Path, call: &Value) -> Value {
+pub async fn run(sandbox: &Sandbox, script: &str, client: &Client, ca: &Path, call: &Value) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(script);
     let mut command = tokio::process::Command::new("node");
     command.arg(path).arg(argument(client, ca, call).to_string());
-    finish(world, script, command).await
+    finish(sandbox, script, command).await
 }

@@ -8,7 +8,7 @@ use tokio::process::Command;
 
 use crate::client::Client;
 use crate::process::Process;
-use crate::world::{World, parts_dir};
+use crate::sandbox::{Sandbox, parts_dir};
 
 /// Whether the Python parts are installed.
 pub fn installed() -> bool {
@@ -17,11 +17,11 @@ pub fn installed() -> bool {
 
 /// Runs `tests/clients/<script>` with a JSON object as its one argument and returns the JSON object that it prints last.
 /// `argument` is given the gateway's port, the CA file and the caller's certificate and key.
-pub async fn run(world: &World, script: &str, client: &Client, ca: &Path, call: &Value) -> Value {
+pub async fn run(sandbox: &Sandbox, script: &str, client: &Client, ca: &Path, call: &Value) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(script);
     let mut command = Command::new(interpreter());
     command.arg(path).arg(argument(client, ca, call).to_string());
-    finish(world, script, command).await
+    finish(sandbox, script, command).await
 }
 
 /// The one argument of a script: `call`, and where the gateway is and what it is shown.
@@ -39,7 +39,7 @@ pub(crate) fn argument(client: &Client, ca: &Path, call: &Value) -> Value {
 }
 
 /// Runs a script to its end and returns the JSON object that it prints last.
-pub(crate) async fn finish(world: &World, script: &str, mut command: Command) -> Value {
+pub(crate) async fn finish(sandbox: &Sandbox, script: &str, mut command: Command) -> Value {
     command.stdin(Stdio::null()).kill_on_drop(true);
     for variable in [
         "REQUESTS_CA_BUNDLE",
@@ -52,8 +52,8 @@ pub(crate) async fn finish(world: &World, script: &str, mut command: Command) ->
         command.env_remove(variable);
     }
     let output = command.output().await.expect("a script runs");
-    world.answered(&output.stdout);
-    world.answered(&output.stderr);
+    sandbox.answered(&output.stdout);
+    sandbox.answered(&output.stderr);
     let text = String::from_utf8_lossy(&output.stdout);
     let last = text.lines().last().and_then(|line| serde_json::from_str(line).ok());
     last.unwrap_or_else(|| {
@@ -62,10 +62,10 @@ pub(crate) async fn finish(world: &World, script: &str, mut command: Command) ->
 }
 
 /// Starts `tests/clients/<script>` as a part that goes on, with a JSON object as its one argument.
-pub fn start(world: &World, name: &str, script: &str, argument: &Value) -> Process {
+pub fn start(sandbox: &Sandbox, name: &str, script: &str, argument: &Value) -> Process {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(script);
     let mut command = std::process::Command::new(interpreter());
-    Process::spawn(name, &world.providers(), command.arg(path).arg(argument.to_string()))
+    Process::spawn(name, &sandbox.providers(), command.arg(path).arg(argument.to_string()))
 }
 
 fn interpreter() -> PathBuf {

@@ -15,7 +15,7 @@ use crate::credentials::{self, KeyListing, RefreshOutcome, failure_and};
 use crate::drain::Phase;
 use crate::expiry::{self, Purpose};
 use crate::identity::FilesInForce;
-use crate::keys::KeyStatus;
+use crate::key_health::KeyStatus;
 use crate::ledger::Ledger;
 use crate::metrics::Scrape;
 use crate::snapshot::Reloads;

@@ -27,14 +27,14 @@ const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
 /// A listener's sockets, one for each core.
 #[derive(Debug)]
-pub(super) struct Door {
+pub(super) struct ListenerSockets {
     name: Arc<str>,
     pub(super) address: SocketAddr,
     tls: Arc<ServerConfig>,
     sockets: Vec<std::net::TcpListener>,
 }
 
-impl Door {
+impl ListenerSockets {
     pub(super) fn bind(
         settings: &ListenerSettings,
         tls: Arc<ServerConfig>,
@@ -60,7 +60,7 @@ impl Cores {
     pub(super) fn start(
         shared: &Arc<Shared>,
         ledger: &Ledger,
-        mut doors: Vec<Door>,
+        mut doors: Vec<ListenerSockets>,
         count: usize,
     ) -> anyhow::Result<Self> {
         let stop = watch::Sender::new(false);

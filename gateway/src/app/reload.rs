@@ -15,12 +15,12 @@ use tollgate_policy::model::{Problem, SourceFile};
 
 use super::{environment, lines};
 use crate::core::Shared;
-use crate::expiry::Said;
+use crate::expiry::SaidWarnings;
 use crate::identity::IdentityFiles;
 use crate::preflight;
 use crate::settings::Settings;
-use crate::settle::{Look, Settle};
 use crate::snapshot::{Reloads, ResourceFiles, Snapshot, ca_states, digest_of};
+use crate::stable_file::{Look, StableFile};
 use crate::upstream::{CaState, DialRules, ca_state, dated, local_addresses};
 
 /// Mounted volumes change by a link that moves, which file notifications of the files themselves miss; a look a second is cheap.
@@ -34,7 +34,7 @@ const REFUSED: &str = "configuration refused";
 pub(super) struct Reload {
     identity: IdentityFiles,
     resources: ResourceFiles,
-    disk: Settle<Disk>,
+    disk: StableFile<Disk>,
     /// What the snapshot in force was built of.
     good: Vec<SourceFile>,
     /// The CA bundles of what was last read and of the snapshot in force.
@@ -48,7 +48,7 @@ pub(super) struct Reload {
     pub(super) reloads: Arc<Reloads>,
     complaint: String,
     identity_complaint: String,
-    remarks: Said,
+    remarks: SaidWarnings,
     remarked: Instant,
 }
 
@@ -73,7 +73,7 @@ impl Reload {
         Ok(Self {
             identity,
             resources: ResourceFiles::new(settings.resources.clone()),
-            disk: Settle::new(None),
+            disk: StableFile::new(None),
             good: Vec::new(),
             authorities: BTreeMap::new(),
             forced: false,
@@ -83,7 +83,7 @@ impl Reload {
             reloads: Arc::default(),
             complaint: String::new(),
             identity_complaint,
-            remarks: Said::default(),
+            remarks: SaidWarnings::default(),
             remarked: Instant::now(),
         })
     }
@@ -194,7 +194,7 @@ impl Reload {
     fn took(&mut self, files: &[SourceFile], authorities: Authorities) {
         let resources = Ok(digest_of(files));
         self.authorities.clone_from(&authorities);
-        self.disk = Settle::new(Some(Disk { resources, authorities }));
+        self.disk = StableFile::new(Some(Disk { resources, authorities }));
     }
 
     fn look_at_identity(&mut self, shared: &Shared, forced: bool) {

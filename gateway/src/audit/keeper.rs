@@ -85,7 +85,7 @@ impl OpenTrail {
     /// Begins to keep it, with what these cores count.
     pub(crate) fn keep(self, cores: Vec<Arc<Uses>>) -> std::io::Result<Auditor> {
         let (view, stop) = (Arc::<View>::default(), Arc::<AtomicBool>::default());
-        let keeper = Keeper {
+        let keeper = TrailKeeper {
             trail: self.trail,
             observations: self.observations,
             cores,
@@ -101,7 +101,7 @@ impl OpenTrail {
     }
 }
 
-struct Keeper {
+struct TrailKeeper {
     trail: Trail,
     observations: Observations,
     cores: Vec<Arc<Uses>>,
@@ -115,7 +115,7 @@ struct Keeper {
     view: Arc<View>,
 }
 
-impl Keeper {
+impl TrailKeeper {
     fn run(mut self, stop: &AtomicBool) -> Result<(), LedgerError> {
         let now = Instant::now();
         let (mut collected, mut sealed) = (now, now);
@@ -242,14 +242,14 @@ mod tests {
 
     struct Bench {
         data: tempfile::TempDir,
-        keeper: Keeper,
+        keeper: TrailKeeper,
     }
 
     impl Bench {
         fn new() -> Self {
             let data = tempfile::tempdir().unwrap();
             let (_, observations) = Observer::channel();
-            let keeper = Keeper {
+            let keeper = TrailKeeper {
                 trail: Trail::open(data.path(), None).unwrap(),
                 observations,
                 cores: Vec::new(),

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{Entry, directory};
 use crate::ledger::segment;
-use crate::ledger::{Batches, Kind, LedgerError};
+use crate::ledger::{Batches, EntryKind, LedgerError};
 
 /// What happened since then, in the order of time (of what is counted, that of the last); with `credential` only what is about that one, or about a store as a whole. What cannot be
 /// read is passed over: verifying finds it.
@@ -34,7 +34,7 @@ pub(crate) fn list(
                 batches.next_batch().map_err(|source| LedgerError::file("reading", &*name, source))?;
             let Some(batch) = batch else { break };
             count += batch.count;
-            for entry in batch.entries().flatten().filter(|entry| entry.kind == Some(Kind::Audit)) {
+            for entry in batch.entries().flatten().filter(|entry| entry.kind == Some(EntryKind::Audit)) {
                 if let Ok(audit) = serde_json::from_slice::<Entry>(entry.payload)
                     && audit.at >= since
                     && is_about(&audit)

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use super::{Entry, directory};
 use crate::ledger::seal::{SealKey, Seals};
 use crate::ledger::segment::{self, Known, ProcessEpoch, SegmentHead};
-use crate::ledger::{Kind, LedgerError, NewBatch};
+use crate::ledger::{EntryKind, LedgerError, NewBatch};
 
 /// What segments of the trail have in their names where those of the journal have a core's number.
 const WHO: &str = "audit";
@@ -63,7 +63,7 @@ impl Trail {
         let mut batch = NewBatch::default();
         for entry in entries {
             let payload = serde_json::to_vec(entry).map_err(LedgerError::Encode)?;
-            batch.append(Kind::Audit, |out| out.extend_from_slice(&payload));
+            batch.append(EntryKind::Audit, |out| out.extend_from_slice(&payload));
         }
         if batch.is_empty() {
             return Ok(());

@@ -13,7 +13,7 @@ use tollgate_policy::name::Name;
 use tollgate_secrets::Secret;
 
 use super::{Entry, Word};
-use crate::keys::SelectedKey;
+use crate::key_health::SelectedKey;
 use crate::ledger::{Bounded, Record};
 
 /// Kinds of uses that are told apart on one core in a second, and on all cores in a minute.

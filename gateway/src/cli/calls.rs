@@ -14,7 +14,7 @@ use jiff::tz::TimeZone;
 
 use super::report::LedgerLocation;
 use super::{complain, output};
-use crate::ledger::{Call, Dimension, Reading, RecordId, Wanted, find, written};
+use crate::ledger::{Call, CallLookup, Dimension, RecordId, Wanted, find, written};
 use crate::report::instant;
 use crate::slow_notice;
 use crate::table::Page;
@@ -153,7 +153,7 @@ pub(super) fn run(args: &CallsArgs) -> anyhow::Result<ExitCode> {
         return one(&call, args.format).map(|()| ExitCode::SUCCESS);
     }
     let most = usize::try_from(args.limit)?;
-    let mut read = Reading::new();
+    let mut read = CallLookup::new();
     let calls = slow_notice::with(reading, complain, || {
         written(&data_dir);
         read.next(&data_dir, &wanted, most)

@@ -10,8 +10,8 @@ mod world;
 use anyhow::bail;
 use clap::Args;
 
-use self::workload::{Answer, Workload};
-use self::world::World;
+use self::workload::{DemoAnswer, Workload};
+use self::world::DemoWorld;
 use super::{report, say};
 use crate::app::{self, App};
 
@@ -25,7 +25,7 @@ pub(super) struct DemoArgs {
 }
 
 pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
-    let world = World::build()?;
+    let world = DemoWorld::build()?;
     let settings = app::read_settings(&world.settings())?;
     let app = App::start(settings, world.directory(), false)?;
     let gateway = app.listeners[0];
@@ -57,7 +57,7 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
 }
 
 /// Three workloads: one that may, one that may not, one whose budget is small.
-async fn play(world: &World, gateway: std::net::SocketAddr) -> anyhow::Result<()> {
+async fn play(world: &DemoWorld, gateway: std::net::SocketAddr) -> anyhow::Result<()> {
     let checkout = Workload::connect(world, "checkout", gateway).await?;
     let stranger = Workload::connect(world, "stranger", gateway).await?;
     let batch = Workload::connect(world, "batch", gateway).await?;
@@ -84,7 +84,7 @@ async fn play(world: &World, gateway: std::net::SocketAddr) -> anyhow::Result<()
     bail!("the budget of `batch` did not run out")
 }
 
-fn expect(answer: &Answer, status: u16) -> anyhow::Result<()> {
+fn expect(answer: &DemoAnswer, status: u16) -> anyhow::Result<()> {
     if answer.status == status {
         return Ok(());
     }

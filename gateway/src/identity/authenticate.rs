@@ -31,11 +31,11 @@ enum ProofKey {
 pub(crate) struct Proofs {
     /// The client certificate and its issuers, leaf first.
     chain: Vec<CertificateDer<'static>>,
-    state: Mutex<State>,
+    state: Mutex<ProofState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct ProofState {
     known: Recent<ProofKey, KnownCaller>,
     /// When the chain was first seen to prove nobody any more.
     unproven_since: Option<Timestamp>,
@@ -135,7 +135,7 @@ impl Proofs {
         if now >= caller.verified.expires() { Err(Refusal::Expired) } else { Ok(caller) }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ProofState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

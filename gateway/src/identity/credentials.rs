@@ -42,7 +42,7 @@ enum Audience<'a> {
 
 /// The header of a JWT, which has to be one.
 #[derive(Deserialize)]
-struct Header<'a> {
+struct JwtHeader<'a> {
     #[serde(borrow, rename = "alg")]
     _alg: Cow<'a, str>,
 }
@@ -120,7 +120,7 @@ fn decoded(token: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     // Serde would take an array for the members of an object.
     let is_object = |json: &Zeroizing<Vec<u8>>| json.trim_ascii_start().first() == Some(&b'{');
     let decode = |part| URL_SAFE_NO_PAD.decode(part).ok().map(Zeroizing::new).filter(is_object);
-    let _: Header<'_> = serde_json::from_slice(&decode(header)?).ok()?;
+    let _: JwtHeader<'_> = serde_json::from_slice(&decode(header)?).ok()?;
     decode(claims)
 }
 

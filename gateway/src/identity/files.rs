@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 use super::bundle::{Bundle, Root, Unfit};
 use super::trust::{Trust, spiffe_id};
 use crate::expiry::{Dated, Purpose, Validity};
-use crate::settle::{Look, Settle};
+use crate::stable_file::{Look, StableFile};
 
 /// Where the gateway's own certificate and the trust bundles are.
 #[derive(Clone, Debug, Deserialize)]
@@ -108,14 +108,14 @@ pub(crate) struct IdentityFiles {
     certificate: Arc<OwnCertificate>,
     own: Watched,
     pub(crate) trust: Arc<Trust>,
-    bundles: BTreeMap<TrustDomain, Taken>,
+    bundles: BTreeMap<TrustDomain, LoadedBundle>,
     standing: Arc<FilesInForce>,
 }
 
 /// Files that are taken together.
 #[derive(Debug)]
 struct Watched {
-    settle: Settle<Digest>,
+    settle: StableFile<Digest>,
     /// As they were when they were taken; `None` where they never were.
     in_force: Option<Digest>,
     /// Why what is there now is not in force.
@@ -127,7 +127,7 @@ type Digest = Result<Vec<u8>, String>;
 
 impl Watched {
     const fn new(taken: Digest, fault: Option<FileError>) -> Self {
-        Self { settle: Settle::new(Some(taken)), in_force: None, fault }
+        Self { settle: StableFile::new(Some(taken)), in_force: None, fault }
     }
 
     /// Whether files that are now like this are to be taken.
@@ -149,7 +149,7 @@ impl Watched {
 
 /// The bundle of one trust domain, as it was taken.
 #[derive(Debug)]
-struct Taken {
+struct LoadedBundle {
     bundle: Arc<Bundle>,
     /// What was left out of it.
     unfit: Vec<Unfit>,
@@ -192,7 +192,7 @@ impl IdentityFiles {
         let mut bundles = BTreeMap::new();
         for (domain, BundleFile { bundle_file }) in &settings.trust_domains {
             let is_own = id.as_ref().is_some_and(|id| id.trust_domain() == domain);
-            let taken = Taken::first(domain, bundle_file);
+            let taken = LoadedBundle::first(domain, bundle_file);
             match taken.watched.fault {
                 Some(error) if is_own => return Err(error),
                 _ => bundles.insert(domain.clone(), taken),
@@ -324,7 +324,7 @@ impl IdentityFiles {
     }
 }
 
-impl Taken {
+impl LoadedBundle {
     /// At the start there is no last good one to wait with.
     fn first(domain: &TrustDomain, file: &Path) -> Self {
         let pem = read(file).map_err(|fault| fault.at(bundle_field(domain)));
@@ -460,7 +460,7 @@ fn bundle_field(domain: &TrustDomain) -> String {
     format!("identity.trustDomains.{domain}.bundleFile")
 }
 
-fn domains(bundles: &BTreeMap<TrustDomain, Taken>) -> HashMap<TrustDomain, Arc<Bundle>> {
+fn domains(bundles: &BTreeMap<TrustDomain, LoadedBundle>) -> HashMap<TrustDomain, Arc<Bundle>> {
     bundles.iter().map(|(domain, taken)| (domain.clone(), Arc::clone(&taken.bundle))).collect()
 }
 

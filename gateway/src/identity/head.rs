@@ -10,7 +10,7 @@ use tollgate_policy::target::RequestLine;
 use super::{CallerCredentials, strip};
 
 /// Method, target form and headers of a request, without credentials, identity assertions and hop-by-hop fields.
-pub(crate) struct Head {
+pub(crate) struct RequestHead {
     pub(crate) method: Method,
     pub(crate) headers: HeaderMap,
     /// The caller reads the trailers of answers (RFC 9110, section 10.1.4); gRPC servers insist on it.
@@ -54,7 +54,7 @@ impl AwsScope {
     }
 }
 
-impl Head {
+impl RequestHead {
     /// Reads the head, of at most `most` bytes of fields, and strips it.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
 use super::bundle::Bundle;
-use super::path;
+use super::chain;
 use super::refusal::Refusal;
 
 /// Whom a chain proves. Only [`Trust::verify`] makes one.
@@ -112,7 +112,7 @@ impl Trust {
         let id = spiffe_id(chain.first().ok_or(Refusal::NoCertificate)?)?;
         let bundles = self.bundles.load();
         let bundle = bundles.domains.get(id.trust_domain()).ok_or(Refusal::UnknownTrustDomain)?;
-        let expires = path::verify(chain, bundle, now, self.skew)?;
+        let expires = chain::verify(chain, bundle, now, self.skew)?;
         let (identity, proof, generation) = (Identity::Spiffe(id), Proof::MutualTls, bundles.generation);
         Ok(VerifiedIdentity { identity, proof, expires, generation })
     }
@@ -130,7 +130,7 @@ pub(super) fn spiffe_id(leaf: &CertificateDer<'_>) -> Result<SpiffeId, Refusal> 
     if signs || constraints.is_some_and(|c| c.value.ca) {
         return Err(Refusal::SigningCertificate);
     }
-    let mut uris = path::uris(&certificate)?.into_iter();
+    let mut uris = chain::uris(&certificate)?.into_iter();
     let (Some(uri), None) = (uris.next(), uris.next()) else { return Err(Refusal::NotOneUriSan) };
     uri.parse().map_err(|_| Refusal::NotSpiffe)
 }

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::scrub::{Needles, Pair};
 use super::{form, hmac, sigv4};
-use crate::keys::SelectedKey;
+use crate::key_health::SelectedKey;
 
 /// What is added to a request.
 #[derive(Clone)]

@@ -18,7 +18,7 @@ use self::needles::Finds;
 pub(super) use self::needles::{Needles, Pair};
 pub(crate) use self::stream::Scrubber;
 use super::InjectionCache;
-use crate::keys::SelectedKey;
+use crate::key_health::SelectedKey;
 
 /// Connection-bound fields (RFC 9110, section 7.6.1) and announcements of other routes and sessions.
 static WITHHELD: [HeaderName; 14] = [

@@ -15,7 +15,7 @@ use tollgate_policy::policy::{Credential, Destination, Injection};
 use super::packed_headers::PackedHeaders;
 use super::sigv4;
 use crate::caller_usage::BufferReservation;
-use crate::identity::{self, AwsScope, Head};
+use crate::identity::{self, AwsScope, RequestHead};
 use crate::upstream::{OutBody, TrailerFilter, Upload};
 
 /// In what forms the messages inside a body may come back (the gRPC and Connect protocols).
@@ -48,7 +48,7 @@ pub(crate) struct Template {
 impl Template {
     /// # Errors
     /// `bad_request` where the target cannot be written as a request line, `caller_token` where the caller's own token cannot be passed on.
-    pub(crate) fn new(head: Head, permit: &Permit) -> Result<Self, Denial> {
+    pub(crate) fn new(head: RequestHead, permit: &Permit) -> Result<Self, Denial> {
         let token = head.credentials.passed_on(permit, Timestamp::now())?;
         let target = permit.target();
         let mut line = String::with_capacity(target.path().len() + target.query().map_or(0, |q| q.len() + 1));

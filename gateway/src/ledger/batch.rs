@@ -13,9 +13,9 @@ pub(crate) mod tamper;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use read::{Batch, Batches, Damaged, Entry, entry_at};
+pub(crate) use read::{Batch, BatchEntry, Batches, Damaged, entry_at};
 
-use super::chain::Head;
+use super::chain::ChainHead;
 
 /// How a segment begins; the last byte is the version of the format.
 pub(crate) const MAGIC: [u8; 8] = *b"TOLLJNL\x02";
@@ -30,7 +30,7 @@ const ENTRY: usize = 9;
 /// What an entry says. The numbers stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Kind {
+pub(crate) enum EntryKind {
     /// What came before this segment, and who writes it: the first entry.
     Segment = 1,
     /// What a call reserves.
@@ -41,7 +41,7 @@ pub(crate) enum Kind {
     Audit = 4,
 }
 
-impl Kind {
+impl EntryKind {
     const ALL: [Self; 4] = [Self::Segment, Self::Hold, Self::Record, Self::Audit];
 
     fn of(byte: u8) -> Option<Self> {
@@ -89,7 +89,7 @@ impl NewBatch {
 
     /// Appends an entry whose payload is what `write` adds. Gives where it begins in the batch.
     #[inline]
-    pub(crate) fn append(&mut self, kind: Kind, write: impl FnOnce(&mut Vec<u8>)) -> usize {
+    pub(crate) fn append(&mut self, kind: EntryKind, write: impl FnOnce(&mut Vec<u8>)) -> usize {
         let start = self.begin();
         self.bytes.extend_from_slice(&[0; ENTRY]);
         write(&mut self.bytes);
@@ -103,7 +103,7 @@ impl NewBatch {
     }
 
     /// Appends the entries of `other` that are of any kind but this one.
-    pub(crate) fn append_all_but(&mut self, kind: Kind, other: &Self) {
+    pub(crate) fn append_all_but(&mut self, kind: EntryKind, other: &Self) {
         let end = other.bytes.len().saturating_sub(if other.closed { HEAD } else { 0 });
         for entry in read::entries(other.bytes.get(FRAME..end).unwrap_or_default(), 0).flatten() {
             if entry.kind != Some(kind) {
@@ -123,7 +123,7 @@ impl NewBatch {
     }
 
     /// Finishes the batch, which follows `previous`, and gives the head behind it. Once, and until it is cleared nothing is appended.
-    pub(crate) fn close(&mut self, previous: Head) -> Head {
+    pub(crate) fn close(&mut self, previous: ChainHead) -> ChainHead {
         debug_assert!(!self.is_empty() && !self.closed);
         let length = whole(self.bytes.len() - FRAME);
         self.bytes[..4].copy_from_slice(&MARKER);

@@ -9,9 +9,9 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::batch::Entry;
+use super::batch::BatchEntry;
 use super::dimension::Dimension;
-use super::line::{Line, Row};
+use super::line::{JournalEntry, Row};
 use super::record::{RecordId, UsageSource};
 use super::segment::{self, Known};
 use super::{LedgerError, offline};
@@ -164,11 +164,11 @@ fn is_status(wanted: &str, status: &str) -> bool {
 
 /// Looks calls up, each entry of the journal once.
 #[derive(Debug)]
-pub struct Reading {
+pub struct CallLookup {
     known: Known,
 }
 
-impl Reading {
+impl CallLookup {
     /// Of everything.
     pub fn new() -> Self {
         Self { known: Known::new() }
@@ -182,7 +182,7 @@ impl Reading {
         let mut calls = BTreeMap::new();
         let mut corrections: HashMap<RecordId, Vec<Object>> = HashMap::new();
         offline::entries(data_dir, &mut self.known, wanted.since, |entry| {
-            let Ok(Line::Record(row)) = Line::read(entry) else { return };
+            let Ok(JournalEntry::Record(row)) = JournalEntry::read(entry) else { return };
             match row.corrects {
                 Some(original) => corrections.entry(original).or_default().extend(object(entry)),
                 None if wanted.is(&row) => {
@@ -203,7 +203,7 @@ impl Reading {
     }
 }
 
-impl Default for Reading {
+impl Default for CallLookup {
     fn default() -> Self {
         Self::new()
     }
@@ -221,12 +221,12 @@ pub fn find(data_dir: &Path, id: RecordId) -> Result<Option<Call>, LedgerError> 
         if named.find(entry.payload).is_none() {
             return;
         }
-        match Line::read(entry) {
-            Ok(Line::Hold(held)) if held == id => hold = object(entry),
-            Ok(Line::Record(row)) if row.id == id => {
+        match JournalEntry::read(entry) {
+            Ok(JournalEntry::Hold(held)) if held == id => hold = object(entry),
+            Ok(JournalEntry::Record(row)) if row.id == id => {
                 record = object(entry).map(|found| (row.at, found));
             }
-            Ok(Line::Record(row)) if row.corrects == Some(id) => corrections.extend(object(entry)),
+            Ok(JournalEntry::Record(row)) if row.corrects == Some(id) => corrections.extend(object(entry)),
             _ => {}
         }
     })?;
@@ -246,7 +246,7 @@ fn in_order(mut corrections: Vec<Object>) -> Vec<Object> {
     corrections
 }
 
-fn object(entry: &Entry<'_>) -> Option<Object> {
+fn object(entry: &BatchEntry<'_>) -> Option<Object> {
     serde_json::from_slice(entry.payload).ok()
 }
 

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::batch::{Batches, Damaged, Entry};
+use super::batch::{BatchEntry, Batches, Damaged};
 use super::{LedgerError, chain, segment};
 
 /// A segment to print.
@@ -28,7 +28,7 @@ pub enum Unprinted {
 }
 
 #[derive(Deserialize)]
-struct Dated {
+struct DatedEntry {
     at: Timestamp,
 }
 
@@ -88,7 +88,7 @@ impl Printed {
                 match entry {
                     Ok(entry) if is_older(&entry, since) => {}
                     Ok(entry) if is_line(&entry) => line(&entry, out)?,
-                    Ok(Entry { offset, .. }) => {
+                    Ok(BatchEntry { offset, .. }) => {
                         damaged(format!("entry {number}, at byte {offset}, is no JSON"));
                     }
                     Err(Damaged { offset }) => {
@@ -109,17 +109,17 @@ impl Printed {
     }
 }
 
-fn is_older(entry: &Entry<'_>, since: Timestamp) -> bool {
+fn is_older(entry: &BatchEntry<'_>, since: Timestamp) -> bool {
     since > Timestamp::MIN
-        && serde_json::from_slice::<Dated>(entry.payload).is_ok_and(|dated| dated.at < since)
+        && serde_json::from_slice::<DatedEntry>(entry.payload).is_ok_and(|dated| dated.at < since)
 }
 
-fn is_line(entry: &Entry<'_>) -> bool {
+fn is_line(entry: &BatchEntry<'_>) -> bool {
     entry.kind.is_none()
         || !entry.payload.contains(&b'\n') && serde_json::from_slice::<IgnoredAny>(entry.payload).is_ok()
 }
 
-fn line(entry: &Entry<'_>, out: &mut impl Write) -> io::Result<()> {
+fn line(entry: &BatchEntry<'_>, out: &mut impl Write) -> io::Result<()> {
     let Some(kind) = entry.kind else {
         // Of a later version.
         return writeln!(out, "{{\"kind\":{},\"bytes\":{}}}", entry.number(), entry.payload.len());

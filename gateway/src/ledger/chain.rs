@@ -10,9 +10,9 @@ use tollgate_secrets::hex;
 
 /// The hash of a batch: it stands for this batch and all before it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Head([u8; 32]);
+pub struct ChainHead([u8; 32]);
 
-impl Head {
+impl ChainHead {
     /// What the first batch of a segment follows.
     pub(crate) const NONE: Self = Self([0; 32]);
 
@@ -35,7 +35,7 @@ impl Head {
     }
 }
 
-impl std::fmt::Display for Head {
+impl std::fmt::Display for ChainHead {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut text = [0; 64];
         hex::encode(&self.0, &mut text);
@@ -43,19 +43,19 @@ impl std::fmt::Display for Head {
     }
 }
 
-impl std::fmt::Debug for Head {
+impl std::fmt::Debug for ChainHead {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         std::fmt::Display::fmt(self, out)
     }
 }
 
-impl Serialize for Head {
+impl Serialize for ChainHead {
     fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
         out.collect_str(self)
     }
 }
 
-impl<'de> Deserialize<'de> for Head {
+impl<'de> Deserialize<'de> for ChainHead {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
         let text = String::deserialize(input)?;
         let mut head = [0; 32];

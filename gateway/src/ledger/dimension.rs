@@ -88,7 +88,7 @@ pub(crate) type Texts<'a> = [&'a str; Dimension::ALL.len()];
 
 /// Which part of a record's line a member stands in.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Part {
+pub(crate) enum LinePart {
     /// That which the access log has too.
     Access,
     /// What follows it.

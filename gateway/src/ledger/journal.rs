@@ -29,8 +29,8 @@ pub(crate) use reserve::Reserve;
 use sink::Sink;
 
 use super::LedgerError;
-use super::batch::{Kind, NewBatch};
-use super::chain::Head;
+use super::batch::{EntryKind, NewBatch};
+use super::chain::ChainHead;
 use super::json::{Calendar, Json, Object};
 use super::line::Row;
 use super::record::{HoldLine, Outcome, Record};
@@ -145,7 +145,7 @@ impl Journal {
         if state.broken.is_some() {
             return Err(LedgerError::Unavailable);
         }
-        let (at, offset) = state.append(Kind::Hold, |json| line.write(json));
+        let (at, offset) = state.append(EntryKind::Hold, |json| line.write(json));
         if let Some(rollup) = &mut state.rollup {
             rollup.hold(line.id, offset);
         }
@@ -172,7 +172,7 @@ impl Journal {
         if let Some(broken) = &mut state.broken {
             return Err(broken.retain(record));
         }
-        let (at, _) = state.append(Kind::Record, |json| {
+        let (at, _) = state.append(EntryKind::Record, |json| {
             seen(json.since(|json| record.access_fields(json)));
             record.other_fields(json);
         });
@@ -187,7 +187,7 @@ impl Journal {
         let payload = serde_json::to_vec(row).map_err(LedgerError::Encode)?;
         let mut state = self.state();
         state.rollup = None;
-        state.batch.append(Kind::Record, |out| out.extend_from_slice(&payload));
+        state.batch.append(EntryKind::Record, |out| out.extend_from_slice(&payload));
         Ok(state.appended())
     }
 
@@ -330,7 +330,7 @@ impl JournalState {
     }
 
     /// Also gives where the entry begins in the file.
-    fn append(&mut self, kind: Kind, write: impl FnOnce(&mut Json<'_>)) -> (Position, u64) {
+    fn append(&mut self, kind: EntryKind, write: impl FnOnce(&mut Json<'_>)) -> (Position, u64) {
         let calendar = &mut self.calendar;
         let start = self.batch.append(kind, |out| write(&mut Json::new(out, calendar)));
         (self.appended(), self.length + start as u64)
@@ -368,7 +368,7 @@ impl JournalState {
         }
     }
 
-    fn wrote(&mut self, head: Head) {
+    fn wrote(&mut self, head: ChainHead) {
         self.length += self.batch.bytes().len() as u64;
         self.written.entries += self.batch.count();
         self.written.head = head;
@@ -388,7 +388,7 @@ impl JournalState {
             self.settled = self.appended;
         }
         let mut retained = NewBatch::default();
-        retained.append_all_but(Kind::Hold, &self.batch);
+        retained.append_all_but(EntryKind::Hold, &self.batch);
         self.batch.clear();
         // It has entries that are not in the file: the store reads the file instead.
         self.rollup = None;
@@ -433,7 +433,7 @@ impl Broken {
     fn retain(&mut self, record: &Record) -> LedgerError {
         if self.retained.len() < RETAINED {
             let write = |out: &mut _| record.write(&mut Json::new(out, &mut Calendar::default()));
-            self.retained.append(Kind::Record, write);
+            self.retained.append(EntryKind::Record, write);
         }
         LedgerError::Unavailable
     }

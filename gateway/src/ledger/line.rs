@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::amount::{Amount, Amounts};
-use super::batch::{Entry, Kind};
+use super::batch::{BatchEntry, EntryKind};
 use super::dimension::{Texts, dimensions};
 use super::record::{Outcome, RecordId, UsageSource};
 
@@ -18,7 +18,7 @@ const ID: &[u8] = b"{\"id\":\"";
 
 /// An entry as far as anybody but the chain cares.
 #[derive(Debug)]
-pub(crate) enum Line<'a> {
+pub(crate) enum JournalEntry<'a> {
     /// A hold of this id; [`HoldRow::read`] has the rest.
     Hold(RecordId),
     /// A record.
@@ -27,17 +27,17 @@ pub(crate) enum Line<'a> {
     Other,
 }
 
-impl<'a> Line<'a> {
-    pub(crate) fn read(entry: &Entry<'a>) -> Result<Self, serde_json::Error> {
+impl<'a> JournalEntry<'a> {
+    pub(crate) fn read(entry: &BatchEntry<'a>) -> Result<Self, serde_json::Error> {
         match entry.kind {
-            Some(Kind::Hold) => {
+            Some(EntryKind::Hold) => {
                 let digits = entry.payload.strip_prefix(ID).and_then(|rest| rest.get(..32));
                 match digits.and_then(|digits| str::from_utf8(digits).ok()?.parse().ok()) {
                     Some(id) => Ok(Self::Hold(id)),
                     None => HoldRow::read(entry.payload).map(|hold| Self::Hold(hold.id)),
                 }
             }
-            Some(Kind::Record) => {
+            Some(EntryKind::Record) => {
                 serde_json::from_slice(entry.payload).map(|row| Self::Record(Box::new(row)))
             }
             _ => Ok(Self::Other),
@@ -86,7 +86,7 @@ macro_rules! row {
             pub(crate) corrects: Option<RecordId>,
             /// In a correction: what the call was counted as up to then. Corrections of earlier versions have none.
             #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-            pub(crate) takes: Option<Taken<'a>>,
+            pub(crate) takes: Option<CorrectedUsage<'a>>,
             /// In a correction: the user of the operating system who made it.
             #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
             pub(crate) by: Cow<'a, str>,
@@ -126,7 +126,7 @@ macro_rules! row {
                     $( $name: own(self.$name), )*
                     price_version: own(self.price_version),
                     charges: self.charges.into_iter().map(RowCharge::into_owned).collect(),
-                    takes: self.takes.map(Taken::into_owned),
+                    takes: self.takes.map(CorrectedUsage::into_owned),
                     by: own(self.by),
                     note: own(self.note),
                     ..self
@@ -150,7 +150,7 @@ fn own(text: Cow<'_, str>) -> Cow<'static, str> {
 /// of the correction's own `usage_source`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, bound(deserialize = "'de: 'a"))]
-pub(crate) struct Taken<'a> {
+pub(crate) struct CorrectedUsage<'a> {
     #[serde(borrow, skip_serializing_if = "str::is_empty")]
     pub(crate) outcome: Cow<'a, str>,
     #[serde(borrow, skip_serializing_if = "str::is_empty")]
@@ -165,9 +165,9 @@ pub(crate) struct Taken<'a> {
     pub(crate) bytes_out: u64,
 }
 
-impl Taken<'_> {
-    fn into_owned(self) -> Taken<'static> {
-        Taken {
+impl CorrectedUsage<'_> {
+    fn into_owned(self) -> CorrectedUsage<'static> {
+        CorrectedUsage {
             outcome: own(self.outcome),
             reason: own(self.reason),
             usage_source: own(self.usage_source),

@@ -5,13 +5,13 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::LedgerError;
-use super::calls::{Call, Reading, Wanted};
+use super::calls::{Call, CallLookup, Wanted};
 use super::record::UsageSource;
 
 /// The calls since then, newest last. With `sources` only those whose usage comes from one of them; that of a call that was corrected
 /// is reported.
 pub fn list(data_dir: &Path, since: Timestamp, sources: &[UsageSource]) -> Result<Vec<Call>, LedgerError> {
-    let mut calls = Reading::new().next(data_dir, &Wanted::since(since), usize::MAX)?;
+    let mut calls = CallLookup::new().next(data_dir, &Wanted::since(since), usize::MAX)?;
     let is_named = |call: &Call| sources.iter().any(|source| source.as_str() == call.text("usage_source"));
     calls.retain(|call| sources.is_empty() || is_named(call));
     Ok(calls)

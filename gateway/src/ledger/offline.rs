@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::batch::{Batches, Entry};
-use super::line::{Line, Row};
+use super::batch::{BatchEntry, Batches};
+use super::line::{JournalEntry, Row};
 use super::rollup::Rollup;
 use super::segment::{self, Known};
-use super::store::{Reader, Store};
+use super::store::{Store, StoreReader};
 use super::{LedgerError, recover};
 use crate::files::{DirectoryLock, LockError};
 
@@ -53,7 +53,7 @@ pub fn catch_up(data_dir: &Path) -> Result<(), LedgerError> {
 }
 
 /// What the journal has behind the store, added up.
-pub(crate) fn tail(data_dir: &Path, reader: &Reader) -> Result<Rollup, LedgerError> {
+pub(crate) fn tail(data_dir: &Path, reader: &StoreReader) -> Result<Rollup, LedgerError> {
     let mut rollup = Rollup::default();
     records(data_dir, &reader.known()?, |row| rollup.row(&row))?;
     Ok(rollup)
@@ -67,7 +67,7 @@ pub(super) fn records(
     mut each: impl FnMut(Row<'_>),
 ) -> Result<(), LedgerError> {
     entries(data_dir, &mut known.clone(), Timestamp::MIN, |entry| {
-        if let Ok(Line::Record(row)) = Line::read(entry) {
+        if let Ok(JournalEntry::Record(row)) = JournalEntry::read(entry) {
             each(*row);
         }
     })
@@ -79,7 +79,7 @@ pub(super) fn entries(
     data_dir: &Path,
     known: &mut Known,
     since: Timestamp,
-    mut each: impl FnMut(&Entry<'_>),
+    mut each: impl FnMut(&BatchEntry<'_>),
 ) -> Result<(), LedgerError> {
     let left = segment::left_behind(data_dir)?;
     for name in segment::list(data_dir)? {

@@ -17,7 +17,7 @@ use tollgate_policy::denial::Reason;
 use tollgate_policy::name::Name;
 use tollgate_policy::price::{NanoUsd, Units};
 
-use super::dimension::{Part, Text, Texts, dimensions};
+use super::dimension::{LinePart, Text, Texts, dimensions};
 use super::json::{Json, member};
 
 pub use super::bounded::Bounded;
@@ -117,9 +117,9 @@ macro_rules! record {
             }
 
             /// Writes the dimensions that stand in this part of the line.
-            fn write_dimensions(&self, json: &mut Json<'_>, part: Part) {
+            fn write_dimensions(&self, json: &mut Json<'_>, part: LinePart) {
                 $(
-                    if part == Part::$part {
+                    if part == LinePart::$part {
                         match self.$name.text() {
                             Some(text) if <$type as Text>::IS_PLAIN => json.word(member!(stringify!($name)), text),
                             text => json.optional(member!(stringify!($name)), text),

@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use super::LedgerError;
-use super::batch::{Kind, entry_at};
+use super::batch::{EntryKind, entry_at};
 use super::journal::Journal;
 use super::line::HoldRow;
 use super::segment;
@@ -38,7 +38,7 @@ pub(super) fn presume(data_dir: &Path, store: &mut Store, journal: &Journal) -> 
     let (mut presumed, mut bytes) = (0, Vec::new());
     for (segment, offset) in store.open_holds()? {
         let entry = entry_at(&segment::file(data_dir, &segment), offset, &mut bytes)?;
-        let payload = entry.filter(|entry| entry.kind == Some(Kind::Hold)).map(|entry| entry.payload);
+        let payload = entry.filter(|entry| entry.kind == Some(EntryKind::Hold)).map(|entry| entry.payload);
         match HoldRow::read(payload.unwrap_or_default()) {
             Ok(hold) => {
                 let row = hold.presumed();

@@ -15,7 +15,7 @@ use std::time::SystemTime;
 use jiff::{SignedDuration, Timestamp};
 
 use super::segment::{self, SegmentHead};
-use super::{Control, Ledger, LedgerError, chain, settle};
+use super::{Control, Ledger, LedgerError, chain, correction};
 
 /// Another process may still be writing a correction that is younger.
 const CORRECTED: SignedDuration = SignedDuration::from_hours(1);
@@ -93,7 +93,7 @@ impl Ledger {
             }
             let wanted = old.age <= keep.age && bytes <= keep.size;
             let settled = known.get(&old.name).is_some_and(|(offset, _)| *offset == old.bytes);
-            let correction = segment::is_of(&old.name, settle::WHO) && old.age <= CORRECTED;
+            let correction = segment::is_of(&old.name, correction::WHO) && old.age <= CORRECTED;
             if wanted || !settled || correction || old.age <= needed || under_way.contains(&old.name) {
                 break;
             }
@@ -157,7 +157,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::ledger::chain::Head;
+    use crate::ledger::chain::ChainHead;
     use crate::ledger::samples::{SPEND, directory, hold, record, sums};
     use crate::ledger::{RecordId, verify};
 
@@ -219,7 +219,7 @@ mod tests {
         left(data.path(), Some(&key), KEEP);
         let second = segment::list(data.path()).unwrap().remove(0);
         fs::remove_file(segment::directory(data.path()).join(&*second)).unwrap();
-        note(data.path(), &[SegmentHead { segment: second, entries: 1, head: Head::NONE }]).unwrap();
+        note(data.path(), &[SegmentHead { segment: second, entries: 1, head: ChainHead::NONE }]).unwrap();
         let findings = verify(data.path(), Some(&key)).unwrap().findings;
         assert!(findings.iter().any(|finding| finding.what.contains("missing")), "{findings:?}");
     }

@@ -10,7 +10,7 @@ use tollgate_policy::map::Map;
 
 use super::amount::{Amount, Amounts};
 use super::dimension::{Dimension, Texts};
-use super::line::{Row, Taken};
+use super::line::{CorrectedUsage, Row};
 use super::record::{Record, RecordId};
 
 /// What records of one key add up to.
@@ -118,7 +118,13 @@ impl Rollup {
     }
 
     /// Moves a call from the group that it was counted in to that of what is known of it now. The correction itself is only counted.
-    fn correction(&mut self, row: &Row<'_>, taken: &Taken<'_>, own: RollupKey<'_>, difference: &RollupSums) {
+    fn correction(
+        &mut self,
+        row: &Row<'_>,
+        taken: &CorrectedUsage<'_>,
+        own: RollupKey<'_>,
+        difference: &RollupSums,
+    ) {
         let group = |usage_source| {
             let mut texts = own.texts;
             texts[Dimension::Reason as usize] = &taken.reason;

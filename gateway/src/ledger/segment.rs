@@ -16,8 +16,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::LedgerError;
-use super::batch::{Batches, Kind, MAGIC, NewBatch};
-use super::chain::Head;
+use super::batch::{Batches, EntryKind, MAGIC, NewBatch};
+use super::chain::ChainHead;
 
 const EXTENSION: &str = ".journal";
 
@@ -29,12 +29,12 @@ pub struct SegmentHead {
     /// Entries in whole batches, the first one included.
     pub entries: u64,
     /// The chain's hash behind the last of them.
-    pub head: Head,
+    pub head: ChainHead,
 }
 
 /// What the first entry of a segment says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Header {
+pub(crate) struct SegmentHeader {
     /// The segment's own name: a file cannot pass for another.
     pub(crate) name: Arc<str>,
     /// Name of the process epoch: all segments that one process wrote.
@@ -71,7 +71,7 @@ impl ProcessEpoch {
     }
 
     /// Whether this epoch wrote the segment with this first entry.
-    pub(crate) fn wrote(&self, header: &Header) -> bool {
+    pub(crate) fn wrote(&self, header: &SegmentHeader) -> bool {
         header.epoch == self.name
     }
 
@@ -116,7 +116,7 @@ impl ProcessEpoch {
         let now = now.max(self.at);
         let name: Arc<str> = format!("{}-{who}{EXTENSION}", stamp(now)).into();
         let path = self.directory.join(&*name);
-        let header = Header {
+        let header = SegmentHeader {
             name: Arc::clone(&name),
             epoch: Arc::clone(&self.name),
             pid: std::process::id(),
@@ -126,8 +126,8 @@ impl ProcessEpoch {
         };
         let payload = serde_json::to_vec(&header).map_err(LedgerError::Encode)?;
         let mut first = NewBatch::default();
-        first.append(Kind::Segment, |out| out.extend_from_slice(&payload));
-        let head = first.close(Head::NONE);
+        first.append(EntryKind::Segment, |out| out.extend_from_slice(&payload));
+        let head = first.close(ChainHead::NONE);
         let bytes = [&MAGIC, first.bytes()].concat();
         let file = write_new(&path, &bytes).map_err(|source| {
             let _ = fs::remove_file(&path);
@@ -248,7 +248,7 @@ pub(crate) fn left_behind(data_dir: &Path) -> Result<HashMap<Arc<str>, u64>, Led
 }
 
 /// The first entries of all segments; those that have no whole one are passed over.
-fn headers(data_dir: &Path) -> Result<Vec<(Arc<str>, Header)>, LedgerError> {
+fn headers(data_dir: &Path) -> Result<Vec<(Arc<str>, SegmentHeader)>, LedgerError> {
     let mut headers = Vec::new();
     for name in list(data_dir)? {
         if let Some(header) = first(data_dir, &name)? {
@@ -259,7 +259,7 @@ fn headers(data_dir: &Path) -> Result<Vec<(Arc<str>, Header)>, LedgerError> {
 }
 
 /// What the first entry of a segment says; `None` if it is none. Does not check the chain.
-pub(crate) fn first(data_dir: &Path, name: &str) -> Result<Option<Header>, LedgerError> {
+pub(crate) fn first(data_dir: &Path, name: &str) -> Result<Option<SegmentHeader>, LedgerError> {
     let mut batches = Batches::open(&file(data_dir, name), 0)?;
     let batch = batches.next_batch().map_err(|source| LedgerError::file("reading", name, source))?;
     let Some(Ok(entry)) =
@@ -267,7 +267,7 @@ pub(crate) fn first(data_dir: &Path, name: &str) -> Result<Option<Header>, Ledge
     else {
         return Ok(None);
     };
-    if entry.kind != Some(Kind::Segment) {
+    if entry.kind != Some(EntryKind::Segment) {
         return Ok(None);
     }
     Ok(serde_json::from_slice(entry.payload).ok())

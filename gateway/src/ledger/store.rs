@@ -218,12 +218,12 @@ fn unsigned(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<u64> {
 
 /// The store, opened for reading beside a gateway that may be writing it: all that is read is of one moment.
 #[derive(Debug)]
-pub(crate) struct Reader {
+pub(crate) struct StoreReader {
     connection: Connection,
     path: PathBuf,
 }
 
-impl Reader {
+impl StoreReader {
     /// Fails with [`LedgerError::Missing`] where there is no ledger.
     pub(crate) fn open(data_dir: &Path) -> Result<Self, LedgerError> {
         let path = path(data_dir);

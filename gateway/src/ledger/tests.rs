@@ -28,7 +28,7 @@ fn segments(data_dir: &Path) -> Vec<PathBuf> {
 }
 
 /// The payloads of a kind in whole batches, over all segments.
-fn payloads(data_dir: &Path, kind: Kind) -> Vec<String> {
+fn payloads(data_dir: &Path, kind: EntryKind) -> Vec<String> {
     let mut payloads = Vec::new();
     for path in segments(data_dir) {
         let mut batches = Batches::open(&path, 0).unwrap();
@@ -41,7 +41,7 @@ fn payloads(data_dir: &Path, kind: Kind) -> Vec<String> {
 }
 
 /// The ids of a kind, over all segments; every id once.
-fn ids(data_dir: &Path, kind: Kind) -> BTreeSet<String> {
+fn ids(data_dir: &Path, kind: EntryKind) -> BTreeSet<String> {
     let mut ids = BTreeSet::new();
     for payload in payloads(data_dir, kind) {
         let id = payload.strip_prefix("{\"id\":\"").unwrap()[..32].to_owned();
@@ -69,7 +69,7 @@ fn some_calls(data_dir: &Path) {
 
 /// Everything that has to hold of a ledger after a start: one record for each hold, and the budgets say what the records say.
 fn is_recovered(data_dir: &Path, balances: &[(Timestamp, Charge)]) {
-    let (holds, records) = (ids(data_dir, Kind::Hold), ids(data_dir, Kind::Record));
+    let (holds, records) = (ids(data_dir, EntryKind::Hold), ids(data_dir, EntryKind::Record));
     assert!(holds.is_subset(&records), "a hold without a record");
     let total = whole_report(data_dir, &[]).total;
     assert_eq!(usize::try_from(total.sent()).unwrap(), records.len());
@@ -269,7 +269,7 @@ fn a_correction_of_a_presumed_call_lowers_its_budget_from_the_next_start_on() {
     let directory = directory();
     some_calls(directory.path());
     let (ledger, before) = open(directory.path());
-    let records = payloads(directory.path(), Kind::Record);
+    let records = payloads(directory.path(), EntryKind::Record);
     let presumed = records.iter().find(|payload| payload.contains("presumed")).unwrap();
     let id: RecordId = presumed.strip_prefix("{\"id\":\"").unwrap()[..32].parse().unwrap();
     let actual = Correction { input: 300, output: 50, cost: tollgate_policy::price::NanoUsd(500_000) };

@@ -19,12 +19,12 @@ const KEPT: usize = 256;
 #[derive(Debug)]
 pub(super) struct Strict<S> {
     stream: S,
-    look: Look,
+    look: FramingScan,
 }
 
 impl<S> Strict<S> {
     pub(super) fn new(stream: S) -> Self {
-        Self { stream, look: Look::default() }
+        Self { stream, look: FramingScan::default() }
     }
 
     pub(super) fn into_inner(self) -> S {
@@ -34,8 +34,8 @@ impl<S> Strict<S> {
 
 /// How far the look has come.
 #[derive(Debug, Default)]
-struct Look {
-    place: Place,
+struct FramingScan {
+    place: FramingState,
     /// Bytes of a body before the next line.
     skip: u64,
     /// What came of the present line before, its first bytes and its last one.
@@ -45,7 +45,7 @@ struct Look {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Place {
+enum FramingState {
     /// Before a request line.
     #[default]
     Start,
@@ -68,9 +68,9 @@ enum Framing {
 /// The line is refused.
 struct Unclear;
 
-impl Look {
+impl FramingScan {
     fn at(&mut self, mut bytes: &mut [u8]) {
-        while !bytes.is_empty() && self.place != Place::Refused {
+        while !bytes.is_empty() && self.place != FramingState::Refused {
             if self.skip > 0 {
                 let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len());
                 self.skip -= skipped as u64;
@@ -84,7 +84,7 @@ impl Look {
             let (line, rest) = bytes.split_at_mut(end);
             let Some((feed, rest)) = rest.split_first_mut() else { return };
             if self.line(line).is_err() {
-                self.place = Place::Refused;
+                self.place = FramingState::Refused;
                 *feed = 0;
             }
             bytes = rest;
@@ -119,23 +119,23 @@ impl Look {
     fn judge(&mut self, line: &[u8]) -> Result<(), Unclear> {
         match self.place {
             // Empty lines before a request are passed over (RFC 9112, section 2.2).
-            Place::Start if line.is_empty() => {}
-            Place::Start => self.place = Place::Head,
-            Place::Head if line.is_empty() => {
-                self.place = Place::Start;
+            FramingState::Start if line.is_empty() => {}
+            FramingState::Start => self.place = FramingState::Head,
+            FramingState::Head if line.is_empty() => {
+                self.place = FramingState::Start;
                 match std::mem::take(&mut self.framing) {
                     Framing::Nothing => {}
                     Framing::Length(length) => self.skip = length,
-                    Framing::Chunked => self.place = Place::ChunkSize,
+                    Framing::Chunked => self.place = FramingState::ChunkSize,
                 }
             }
-            Place::Head => self.field(line)?,
-            Place::ChunkSize => match chunk_size(line).ok_or(Unclear)? {
-                0 => self.place = Place::Trailers,
+            FramingState::Head => self.field(line)?,
+            FramingState::ChunkSize => match chunk_size(line).ok_or(Unclear)? {
+                0 => self.place = FramingState::Trailers,
                 size => self.skip = size.checked_add(2).ok_or(Unclear)?,
             },
-            Place::Trailers if line.is_empty() => self.place = Place::Start,
-            Place::Trailers | Place::Refused => {}
+            FramingState::Trailers if line.is_empty() => self.place = FramingState::Start,
+            FramingState::Trailers | FramingState::Refused => {}
         }
         Ok(())
     }
@@ -221,7 +221,7 @@ mod tests {
 
     /// What is left of `bytes` that come in these pieces.
     fn looked(bytes: &[u8], borders: &[usize]) -> Vec<u8> {
-        let mut look = Look::default();
+        let mut look = FramingScan::default();
         let mut bytes = bytes.to_vec();
         let mut begin = 0;
         for end in borders.iter().copied().chain([bytes.len()]) {

@@ -25,7 +25,7 @@ use crate::caller_body::{Leftover, Linger};
 use crate::caller_usage::UsagePermit;
 use crate::core::Core;
 use crate::identity::CallerContext;
-use crate::keys::SelectedKey;
+use crate::key_health::SelectedKey;
 use crate::ledger::{Attempt, Bounded, HoldLine, LedgerError, Outcome, Position, Record, RecordId};
 use crate::quota::{Hold, RateHeaders};
 use crate::reply;
@@ -34,22 +34,22 @@ use crate::upstream::{ClientCert, Peer, Upload};
 
 /// What was learnt of a call's usage.
 #[derive(Debug)]
-pub(crate) enum Usage {
+pub(crate) enum LearntUsage {
     /// The provider's own numbers.
-    Reported { units: Units, told: Told, drained: bool },
+    Reported { units: Units, told: AnswerFacts, drained: bool },
     /// It reported an error when it had begun to write: `units` are what it had reported, and what passed.
-    Estimated { units: Units, told: Told },
+    Estimated { units: Units, told: AnswerFacts },
     /// It answered with an error, refused, or was never asked: nothing is billed.
     Unbilled,
     /// It was asked and did not tell; `units` are what passed, shown but not credited.
-    Unknown { units: Units, told: Told },
+    Unknown { units: Units, told: AnswerFacts },
     /// A kind of call whose usage is its requests and bytes alone.
     Plain,
 }
 
 /// What an answer says of how it was made, whether or not it tells its usage.
 #[derive(Debug, Default)]
-pub(crate) struct Told {
+pub(crate) struct AnswerFacts {
     pub(super) model: Option<String>,
     pub(super) tier: Option<String>,
     /// It bills something beside the units that has no price here.
@@ -349,11 +349,11 @@ impl Account {
     }
 
     /// Settles the hold, completes the record and appends it: where it stands in the journal, unless it is only counted.
-    pub(super) fn close(mut self: Box<Self>, usage: Usage) -> Result<Option<Position>, LedgerError> {
+    pub(super) fn close(mut self: Box<Self>, usage: LearntUsage) -> Result<Option<Position>, LedgerError> {
         self.finish(usage)
     }
 
-    fn finish(&mut self, usage: Usage) -> Result<Option<Position>, LedgerError> {
+    fn finish(&mut self, usage: LearntUsage) -> Result<Option<Position>, LedgerError> {
         // Closed from here on, whatever fails.
         let (reservation, was_sent) = match std::mem::replace(&mut self.phase, AccountPhase::Closed) {
             AccountPhase::Closed => return Ok(None),

@@ -9,24 +9,24 @@ use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::policy::SigV4;
 
 use super::facts;
-use crate::identity::{Head, same_name};
+use crate::identity::{RequestHead, same_name};
 
 /// The longest form that is read: the largest message of SNS is 256 KiB, before each byte of it is escaped in three.
 pub(super) const FORM_BYTES: usize = 1 << 20;
 
 /// A request that names actions, if it does, and what of it says where.
 #[derive(Clone, Copy)]
-pub(super) struct Signed<'a> {
-    head: &'a Head,
+pub(super) struct SignedAction<'a> {
+    head: &'a RequestHead,
     path: &'a str,
     query: &'a str,
     /// S3 has no actions, and no other service takes what is signed for it.
     is_for_s3: bool,
 }
 
-impl<'a> Signed<'a> {
+impl<'a> SignedAction<'a> {
     /// `None` where no grant that may decide has a key that signs for AWS.
-    pub(super) fn of(admission: &'a Admission, head: &'a Head) -> Option<Self> {
+    pub(super) fn of(admission: &'a Admission, head: &'a RequestHead) -> Option<Self> {
         admission.aws_keys().next()?;
         // What names no service is signed for the only one that its key has.
         let is_for_s3 = match &head.aws_scope {
@@ -37,7 +37,7 @@ impl<'a> Signed<'a> {
         Some(Self { head, path: target.path(), query: target.query().unwrap_or_default(), is_for_s3 })
     }
 
-    /// Those of the head, and of `form` where [`Signed::may_be_in_body`].
+    /// Those of the head, and of `form` where [`SignedAction::may_be_in_body`].
     ///
     /// # Errors
     /// `ambiguous_body` for more than a service takes.
@@ -113,23 +113,24 @@ mod tests {
 
     use super::*;
 
-    fn head(headers: &[(&str, &str)]) -> Head {
+    fn head(headers: &[(&str, &str)]) -> RequestHead {
         let mut request = Request::post("https://sts.example/").header("host", "sts.example");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        Head::read(request.body(()).unwrap().into_parts().0, 64 << 10).unwrap()
+        RequestHead::read(request.body(()).unwrap().into_parts().0, 64 << 10).unwrap()
     }
 
-    fn signed(head: &Head) -> Signed<'_> {
-        Signed { head, path: "/", query: "", is_for_s3: false }
+    fn signed(head: &RequestHead) -> SignedAction<'_> {
+        SignedAction { head, path: "/", query: "", is_for_s3: false }
     }
 
     #[test]
     fn every_place_that_names_an_action_is_read() {
         let named = |headers: &[(&str, &str)], path, query, is_for_s3, form: &str| {
             let head = head(headers);
-            let named = Signed { path, query, is_for_s3, ..signed(&head) }.named(form.as_bytes()).unwrap();
+            let named =
+                SignedAction { path, query, is_for_s3, ..signed(&head) }.named(form.as_bytes()).unwrap();
             let mut named = named.as_slice().to_vec();
             named.sort_unstable();
             named.join(",")
@@ -146,7 +147,7 @@ mod tests {
     fn more_actions_than_are_read_are_refused_wherever_they_stand() {
         let head = head(&[("x-amz-target", "A.B")]);
         let (eight, seven) = ("action&".repeat(8), "action&".repeat(7));
-        let signed = Signed { query: &eight, ..signed(&head) };
+        let signed = SignedAction { query: &eight, ..signed(&head) };
         assert_eq!(signed.named(seven.as_bytes()).unwrap().as_slice().len(), 16);
         let refused = signed.named(eight.as_bytes()).unwrap_err();
         assert_eq!(refused.reason, Reason::AmbiguousBody);
@@ -157,7 +158,7 @@ mod tests {
         let of = |kinds: &[&str], is_for_s3| {
             let headers: Vec<_> = kinds.iter().map(|kind| ("content-type", *kind)).collect();
             let head = head(&headers);
-            Signed { is_for_s3, ..signed(&head) }.may_be_in_body()
+            SignedAction { is_for_s3, ..signed(&head) }.may_be_in_body()
         };
         for kind in [
             "application/x-www-form-urlencoded; charset=utf-8",

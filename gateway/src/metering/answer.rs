@@ -8,7 +8,7 @@ use http::{HeaderValue, Response};
 use http_body::Body;
 use tollgate_policy::denial::{Denial, Reason};
 
-use super::account::{Account, Told, Usage};
+use super::account::{Account, AnswerFacts, LearntUsage};
 use super::answered::Answered;
 use super::body::MeteredBody;
 use super::reply_body::ReplyBody;
@@ -66,9 +66,9 @@ pub(crate) async fn answer(
     account.record.outcome = Outcome::Completed;
     let id = account.record.id;
     let usage = match call.metered() {
-        _ if !head.status.is_success() => Usage::Unbilled,
-        None => Usage::Plain,
-        Some(_) => Usage::Unknown { units: Default::default(), told: Told::default() },
+        _ if !head.status.is_success() => LearntUsage::Unbilled,
+        None => LearntUsage::Plain,
+        Some(_) => LearntUsage::Unknown { units: Default::default(), told: AnswerFacts::default() },
     };
     let written = match account.close(usage) {
         Ok(Some(at)) => core.journal.written(at).await,

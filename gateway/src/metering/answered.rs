@@ -7,7 +7,7 @@ use http::{Version, response};
 use super::permitted::PermittedCall;
 use crate::fault::Faults;
 use crate::injection::Scrubber;
-use crate::keys::SelectedKey;
+use crate::key_health::SelectedKey;
 use crate::upstream::{Answer, AnswerBody, Lease};
 
 /// The head of the provider's answer and what is needed to pass the rest on.

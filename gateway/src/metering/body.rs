@@ -26,7 +26,7 @@ use crate::core::Core;
 use crate::drain::Phase;
 use crate::fault::{Faults, Stage};
 use crate::injection::{self, Messages, Scrubber, Seen};
-use crate::keys::SelectedKey;
+use crate::key_health::SelectedKey;
 use crate::ledger::{Outcome, Wait};
 use crate::session::{Session, WriteProgress};
 use crate::upstream::{BodyError, Stall};

@@ -19,13 +19,13 @@ use tollgate_policy::policy::Grant;
 use tollgate_policy::price::NanoUsd;
 
 use super::action;
-use super::estimate::{self, Bound, Terms};
+use super::bound::{self, Bound, Terms};
 use super::facts::{self, ReadBody};
 use super::permitted::PermittedCall;
 use crate::caller_body::CallerBody;
 use crate::caller_usage::{BufferReservation, CallerUsage};
 use crate::core::Shared;
-use crate::identity::Head;
+use crate::identity::RequestHead;
 use crate::injection;
 use crate::pace::{LeastRate, Pace};
 use crate::quota::Demand;
@@ -45,19 +45,19 @@ static LARGE_AT_ONCE: LazyLock<Semaphore> = LazyLock::new(|| {
 /// A request's body and what it says.
 #[derive(Debug)]
 pub(crate) struct InspectedBody {
-    content: Content,
+    content: BodyContent,
     read: ReadBody,
 }
 
 /// The body of a permitted call, without the edits that are made in it.
 #[derive(Debug)]
 pub(crate) struct UnsentBody {
-    content: Content,
+    content: BodyContent,
     read: ReadBody,
 }
 
 #[derive(Debug)]
-enum Content {
+enum BodyContent {
     Whole { bytes: Bytes, reservation: BufferReservation },
     Streaming(CallerBody),
 }
@@ -69,7 +69,7 @@ enum Content {
 /// likewise a form that may name an action in a way that is not read.
 pub(crate) async fn read(
     admission: &Admission,
-    head: &Head,
+    head: &RequestHead,
     incoming: CallerBody,
     usage: &Arc<CallerUsage>,
     shared: &Shared,
@@ -78,14 +78,17 @@ pub(crate) async fn read(
     let limit = shared.limits.body_bytes.min(share);
     let headers = &head.headers;
     let endpoint = admission.endpoint().filter(|_| admission.reads_body());
-    let signed = action::Signed::of(admission, head);
-    let may_name = !incoming.is_end_stream() && signed.is_some_and(action::Signed::may_be_in_body);
+    let signed = action::SignedAction::of(admission, head);
+    let may_name = !incoming.is_end_stream() && signed.is_some_and(action::SignedAction::may_be_in_body);
     let named = |form: &[u8]| signed.map_or_else(|| Ok(Actions::default()), |signed| signed.named(form));
     let signs = || admission.signs_body(injection::has_digest(headers)) && !incoming.is_end_stream();
     if endpoint.is_none() && !may_name && !signs() {
         let body_bytes = incoming.size_hint().exact().unwrap_or(0);
         let facts = Facts { body_bytes, actions: named(&[])?, ..Facts::default() };
-        return Ok(InspectedBody { content: Content::Streaming(incoming), read: ReadBody::unread(facts) });
+        return Ok(InspectedBody {
+            content: BodyContent::Streaming(incoming),
+            read: ReadBody::unread(facts),
+        });
     }
     if may_name {
         action::check_form(headers)?;
@@ -107,7 +110,7 @@ pub(crate) async fn read(
         None => ReadBody::unread(Facts { body_bytes: bytes.len() as u64, ..Facts::default() }),
     };
     read.facts.actions = named(if may_name { &bytes } else { &[] })?;
-    Ok(InspectedBody { content: Content::Whole { bytes, reservation }, read })
+    Ok(InspectedBody { content: BodyContent::Whole { bytes, reservation }, read })
 }
 
 /// Whether a body is, or may be, so large that it is looked first whether it is worth reading.
@@ -226,7 +229,7 @@ impl InspectedBody {
             Priced::Free | Priced::Unpriced => None,
         };
         let terms = Terms { default_output_cap: grant.default_output_cap, assume: grant.assume };
-        estimate::bound(self.facts(), endpoint, price, terms).map(Some)
+        bound::bound(self.facts(), endpoint, price, terms).map(Some)
     }
 
     /// What is decided of the call, and the body that is sent for it.
@@ -248,17 +251,17 @@ impl UnsentBody {
     pub(crate) fn render(self, call: &PermittedCall, least: LeastRate) -> (OutBody, BufferReservation) {
         let permit = &call.permit;
         match self.content {
-            Content::Streaming(incoming) if incoming.is_end_stream() => {
+            BodyContent::Streaming(incoming) if incoming.is_end_stream() => {
                 (OutBody::Whole(Bytes::new()), BufferReservation::default())
             }
-            Content::Streaming(incoming) => {
+            BodyContent::Streaming(incoming) => {
                 let pace = holds_shared(permit.grant()).then(|| Pace::new(least));
                 (
                     OutBody::streaming(incoming, permit.destination().timeouts.idle, pace),
                     BufferReservation::default(),
                 )
             }
-            Content::Whole { bytes, reservation } => {
+            BodyContent::Whole { bytes, reservation } => {
                 let cap = call.bound.and_then(|bound| bound.write_cap);
                 (OutBody::Whole(facts::apply(&self.read.edits(cap), bytes)), reservation)
             }
@@ -278,6 +281,6 @@ fn limits_usage(grant: &Grant) -> bool {
 /// What every call of this endpoint asks of its limits, whatever its body says.
 pub(crate) fn least(endpoint: Option<&Arc<Endpoint>>) -> Demand {
     let is_billed = endpoint.is_some_and(|endpoint| endpoint.metered && !endpoint.free);
-    let (tokens, spend) = if is_billed { (estimate::LEAST_TOKENS, NanoUsd(1)) } else { (0, NanoUsd::ZERO) };
+    let (tokens, spend) = if is_billed { (bound::LEAST_TOKENS, NanoUsd(1)) } else { (0, NanoUsd::ZERO) };
     Demand { requests: 1, tokens, spend }
 }

@@ -7,7 +7,7 @@ use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::Endpoint;
 use tollgate_policy::price::{NanoUsd, Price};
 
-use super::estimate::{self, Bound};
+use super::bound::{self, Bound};
 use crate::quota::Demand;
 
 /// What all who work on a permitted call share: nothing of it changes any more.
@@ -31,7 +31,7 @@ impl PermittedCall {
     /// The refusal of a budget, with what made the hold so large.
     pub(crate) fn explained(&self, denial: Denial) -> Denial {
         let is_of_budget = matches!(denial.reason, Reason::BudgetHeld | Reason::BudgetExhausted);
-        match is_of_budget.then(|| estimate::cause(&self.facts)).flatten() {
+        match is_of_budget.then(|| bound::cause(&self.facts)).flatten() {
             Some(cause) => Denial {
                 detail: format!("{}. It may use that much because {cause}", denial.detail).into(),
                 ..denial

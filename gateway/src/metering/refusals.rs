@@ -36,7 +36,7 @@ struct RefusalCounts {
     /// Refusals that may be told before they are counted.
     left: u32,
     left_of: Map<(Option<Identity>, Option<Reason>), u32>,
-    counted: Map<Kind, Record>,
+    counted: Map<RefusalKind, Record>,
 }
 
 impl Default for RefusalCounts {
@@ -47,7 +47,7 @@ impl Default for RefusalCounts {
 
 /// What refusals that are told together have in common.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct Kind {
+struct RefusalKind {
     caller: Option<Identity>,
     reason: Option<Reason>,
     destination: Option<Name>,
@@ -120,7 +120,7 @@ impl RefusalCounts {
 
     fn count(&mut self, record: &Record) {
         let (reason, status, outcome) = (record.reason, record.status, record.outcome.as_str());
-        let kind = Kind {
+        let kind = RefusalKind {
             caller: record.caller.clone(),
             reason,
             destination: record.destination.clone(),
@@ -129,7 +129,8 @@ impl RefusalCounts {
             outcome,
         };
         let full = self.counted.len() >= KINDS && !self.counted.contains_key(&kind);
-        let kind = if full { Kind { reason, status, outcome, ..Kind::default() } } else { kind };
+        let kind =
+            if full { RefusalKind { reason, status, outcome, ..RefusalKind::default() } } else { kind };
         match self.counted.get_mut(&kind) {
             Some(sum) => {
                 sum.count = sum.count.saturating_add(record.count);
@@ -144,7 +145,7 @@ impl RefusalCounts {
 }
 
 /// The record of a kind whose first refusal is `record`: what all of them have in common.
-fn first_of(kind: &Kind, record: &Record) -> Record {
+fn first_of(kind: &RefusalKind, record: &Record) -> Record {
     let mut first = Record::new(RecordId::new(), record.at, Bounded::new("*"));
     first.caller.clone_from(&kind.caller);
     first.proof = record.proof.filter(|_| kind.caller.is_some());

@@ -11,7 +11,7 @@ mod bytes;
 mod slots;
 
 use bytes::{Buffer, ENDS_SCALAR, NESTS, SPACE, has, number, quote_or_escape, rounded_up, unescaped};
-pub use slots::{Found, Slots};
+pub use slots::{SlotValue, Slots};
 
 /// The longest member name that a place can have, and the longest string that is kept.
 const TEXT_MAX: usize = 128;
@@ -21,7 +21,7 @@ const TOKEN_MAX: usize = 24;
 /// The state of reading one JSON text.
 #[derive(Debug)]
 pub struct Scanner {
-    state: State,
+    state: ScanState,
     /// The next byte of a string belongs to an escape.
     escaped: bool,
     /// The string that is being read has escapes.
@@ -39,7 +39,7 @@ pub struct Scanner {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ScanState {
     Value,
     /// After `[`: a value or the end.
     FirstItem,
@@ -74,7 +74,7 @@ impl Scanner {
     /// Ready for a JSON text.
     pub fn new() -> Self {
         Self {
-            state: State::Value,
+            state: ScanState::Value,
             escaped: false,
             has_escapes: false,
             frames: [Frame::default(); MAX_DEPTH + 2],
@@ -89,7 +89,7 @@ impl Scanner {
 
     /// Ready for the next JSON text, whatever became of the last one.
     pub fn reset(&mut self) {
-        self.state = State::Value;
+        self.state = ScanState::Value;
         self.escaped = false;
         self.depth = 0;
         self.skipped = 0;
@@ -98,12 +98,12 @@ impl Scanner {
 
     /// Whether the bytes so far are not the start of a JSON text.
     pub fn is_broken(&self) -> bool {
-        self.state == State::Broken
+        self.state == ScanState::Broken
     }
 
     /// Whether the text is complete.
     pub fn is_done(&self) -> bool {
-        self.state == State::Done
+        self.state == ScanState::Done
     }
 
     /// Reads more of the text. What stands at a place of the tree goes to its slots as soon as it is complete.
@@ -111,25 +111,27 @@ impl Scanner {
         let mut at = 0;
         while let Some(&byte) = bytes.get(at) {
             at = match self.state {
-                State::Skip => self.skip(tree, bytes, at),
-                State::SkipText => self.skip_text(tree, bytes, at),
-                State::Name => self.name(tree, bytes, at),
-                State::Text => self.string(tree, slots, bytes, at),
-                State::Scalar => self.scalar(tree, slots, bytes, at),
-                State::Done | State::Broken => return,
+                ScanState::Skip => self.skip(tree, bytes, at),
+                ScanState::SkipText => self.skip_text(tree, bytes, at),
+                ScanState::Name => self.name(tree, bytes, at),
+                ScanState::Text => self.string(tree, slots, bytes, at),
+                ScanState::Scalar => self.scalar(tree, slots, bytes, at),
+                ScanState::Done | ScanState::Broken => return,
                 _ if has(byte, SPACE) => at + 1,
-                State::Value => self.begin(tree, slots, byte, at),
-                State::FirstItem => self.first_item(tree, slots, byte, at),
-                State::FirstMember | State::Member if byte == b'"' => self.begin_name(at),
-                State::Colon if byte == b':' => {
-                    self.state = State::Value;
+                ScanState::Value => self.begin(tree, slots, byte, at),
+                ScanState::FirstItem => self.first_item(tree, slots, byte, at),
+                ScanState::FirstMember | ScanState::Member if byte == b'"' => self.begin_name(at),
+                ScanState::Colon if byte == b':' => {
+                    self.state = ScanState::Value;
                     at + 1
                 }
-                State::AfterValue if byte == b',' => self.next_element(tree, at),
-                State::AfterValue | State::FirstMember if byte == b'}' => self.close(false, tree, bytes, at),
-                State::AfterValue if byte == b']' => self.close(true, tree, bytes, at),
+                ScanState::AfterValue if byte == b',' => self.next_element(tree, at),
+                ScanState::AfterValue | ScanState::FirstMember if byte == b'}' => {
+                    self.close(false, tree, bytes, at)
+                }
+                ScanState::AfterValue if byte == b']' => self.close(true, tree, bytes, at),
                 _ => {
-                    self.state = State::Broken;
+                    self.state = ScanState::Broken;
                     return;
                 }
             };
@@ -139,7 +141,7 @@ impl Scanner {
     fn begin_name(&mut self, at: usize) -> usize {
         self.text.clear();
         self.has_escapes = false;
-        self.state = State::Name;
+        self.state = ScanState::Name;
         at + 1
     }
 
@@ -148,23 +150,23 @@ impl Scanner {
         let node = self.place.and_then(|place| tree.node(place));
         let takes = node.map_or(&[][..], Node::takes);
         match byte {
-            b'"' if takes.is_empty() => self.state = State::SkipText,
+            b'"' if takes.is_empty() => self.state = ScanState::SkipText,
             b'"' => {
                 self.keeps.text = takes.iter().any(|(_, take)| matches!(take, Take::Text | Take::Count(_)));
                 self.keeps.length = takes.iter().any(|(_, take)| *take == Take::Length);
                 self.text.clear();
                 self.has_escapes = false;
-                self.state = State::Text;
+                self.state = ScanState::Text;
             }
             b'-' | b'0'..=b'9' | b't' | b'f' | b'n' => {
                 self.token.clear();
-                self.state = State::Scalar;
+                self.state = ScanState::Scalar;
                 return at;
             }
             b'{' => self.open(node.is_some_and(Node::has_members), false),
             b'[' => self.open(node.is_some_and(|node| node.each().is_some() || watches_items(node)), true),
             _ => {
-                self.state = State::Broken;
+                self.state = ScanState::Broken;
                 return at;
             }
         }
@@ -184,11 +186,11 @@ impl Scanner {
             (Some(frame), Some(top)) => {
                 *top = frame;
                 self.depth += 1;
-                self.state = if is_array { State::FirstItem } else { State::FirstMember };
+                self.state = if is_array { ScanState::FirstItem } else { ScanState::FirstMember };
             }
             _ => {
                 self.skipped = 1;
-                self.state = State::Skip;
+                self.state = ScanState::Skip;
             }
         }
     }
@@ -198,7 +200,7 @@ impl Scanner {
             self.depth -= 1;
             self.after_value(tree, bytes, at + 1)
         } else {
-            self.state = State::Broken;
+            self.state = ScanState::Broken;
             at + 1
         }
     }
@@ -206,11 +208,11 @@ impl Scanner {
     /// A value has ended before this byte. A comma at hand is read at once.
     fn after_value(&mut self, tree: &Tree, bytes: &[u8], at: usize) -> usize {
         if self.depth == 0 {
-            self.state = State::Done;
+            self.state = ScanState::Done;
             return at;
         }
         if bytes.get(at) != Some(&b',') {
-            self.state = State::AfterValue;
+            self.state = ScanState::AfterValue;
             return at;
         }
         self.next_element(tree, at)
@@ -221,9 +223,9 @@ impl Scanner {
         match self.frame() {
             Some(Frame { is_array: true, place }) => {
                 self.place = tree.node(place).and_then(Node::each);
-                self.state = State::Value;
+                self.state = ScanState::Value;
             }
-            _ => self.state = State::Member,
+            _ => self.state = ScanState::Member,
         }
         at + 1
     }
@@ -241,7 +243,7 @@ impl Scanner {
             }
         }
         self.place = node.and_then(Node::each);
-        self.state = if byte == b']' { State::AfterValue } else { State::Value };
+        self.state = if byte == b']' { ScanState::AfterValue } else { ScanState::Value };
         at
     }
 
@@ -257,7 +259,7 @@ impl Scanner {
                     let (to, ended) = self.string_end(bytes, at);
                     at = to;
                     if !ended {
-                        self.state = State::SkipText;
+                        self.state = ScanState::SkipText;
                         return at;
                     }
                 }
@@ -277,9 +279,9 @@ impl Scanner {
     fn skip_text(&mut self, tree: &Tree, bytes: &[u8], from: usize) -> usize {
         let (to, ended) = self.string_end(bytes, from);
         if !ended {
-            self.state = State::SkipText;
+            self.state = ScanState::SkipText;
         } else if self.skipped > 0 {
-            self.state = State::Skip;
+            self.state = ScanState::Skip;
         } else {
             return self.after_value(tree, bytes, to);
         }
@@ -302,7 +304,7 @@ impl Scanner {
         };
         // A colon at hand is read at once.
         let has_colon = bytes.get(to) == Some(&b':');
-        self.state = if has_colon { State::Value } else { State::Colon };
+        self.state = if has_colon { ScanState::Value } else { ScanState::Colon };
         to + usize::from(has_colon)
     }
 

@@ -14,7 +14,7 @@ const BOM: [u8; 3] = [0xEF, 0xBB, 0xBF];
 /// The state of reading one stream.
 #[derive(Debug)]
 pub struct Framer {
-    line: Line,
+    line: SseLine,
     /// The start of the line that may still become `event` or `data`.
     field: [u8; 5],
     field_len: usize,
@@ -30,7 +30,7 @@ pub struct Framer {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Line {
+enum SseLine {
     /// At the first byte of a line.
     Start,
     /// In the name of a field.
@@ -68,7 +68,7 @@ impl Framer {
     /// At the start of a stream.
     pub fn new() -> Self {
         Self {
-            line: Line::Start,
+            line: SseLine::Start,
             field: [0; 5],
             field_len: 0,
             name: [0; NAME_MAX],
@@ -111,25 +111,25 @@ impl Framer {
                 }
             }
             match self.line {
-                Line::Start => match self.start(chunk, at) {
+                SseLine::Start => match self.start(chunk, at) {
                     Ok(next) => at = next,
                     Err(found) => return Some(found),
                 },
-                Line::Field => match self.field_name(byte, chunk, at) {
+                SseLine::Field => match self.field_name(byte, chunk, at) {
                     Ok(next) => at = next,
                     Err(found) => return Some(found),
                 },
-                Line::BeforeData | Line::BeforeName => {
-                    self.line = if self.line == Line::BeforeData { Line::Data } else { Line::Name };
+                SseLine::BeforeData | SseLine::BeforeName => {
+                    self.line = if self.line == SseLine::BeforeData { SseLine::Data } else { SseLine::Name };
                     at += usize::from(byte == b' ');
                 }
-                Line::Data | Line::Name | Line::Other => {
+                SseLine::Data | SseLine::Name | SseLine::Other => {
                     let stop = memchr2(b'\n', b'\r', &chunk[at..]).map_or(chunk.len(), |found| at + found);
                     let is_part = stop > at;
-                    if self.line == Line::Data && is_part {
+                    if self.line == SseLine::Data && is_part {
                         return Some((Piece::Data { from: at, to: stop }, stop));
                     }
-                    if self.line == Line::Name {
+                    if self.line == SseLine::Name {
                         self.push_name(&chunk[at..stop]);
                     }
                     if stop == chunk.len() {
@@ -157,7 +157,7 @@ impl Framer {
             let is_cut = self.bom > 0;
             self.bom = BOM.len();
             if is_cut {
-                self.line = Line::Other;
+                self.line = SseLine::Other;
                 return Ok(at);
             }
         }
@@ -168,18 +168,18 @@ impl Framer {
                 Err((piece, next))
             }
             b':' => {
-                self.line = Line::Other;
+                self.line = SseLine::Other;
                 Ok(at + 1)
             }
             _ if rest.starts_with(b"data:") => {
                 self.is_open = true;
-                self.line = Line::BeforeData;
+                self.line = SseLine::BeforeData;
                 Ok(at + 5)
             }
             _ => {
                 self.is_open = true;
                 self.field_len = 0;
-                self.line = Line::Field;
+                self.line = SseLine::Field;
                 Ok(at)
             }
         }
@@ -197,12 +197,12 @@ impl Framer {
         match byte {
             b':' => {
                 self.line = match field {
-                    b"data" => Line::BeforeData,
+                    b"data" => SseLine::BeforeData,
                     b"event" => {
                         self.name_len = 0;
-                        Line::BeforeName
+                        SseLine::BeforeName
                     }
-                    _ => Line::Other,
+                    _ => SseLine::Other,
                 };
                 Ok(at + 1)
             }
@@ -218,7 +218,7 @@ impl Framer {
                         *place = byte;
                         self.field_len += 1;
                     }
-                    None => self.line = Line::Other,
+                    None => self.line = SseLine::Other,
                 }
                 Ok(at + 1)
             }
@@ -227,9 +227,9 @@ impl Framer {
 
     /// What the end of a line of this kind means; the line is over.
     fn ended(&mut self) -> Option<Piece> {
-        match std::mem::replace(&mut self.line, Line::Start) {
-            Line::Data => Some(Piece::DataEnd),
-            Line::Name => {
+        match std::mem::replace(&mut self.line, SseLine::Start) {
+            SseLine::Data => Some(Piece::DataEnd),
+            SseLine::Name => {
                 self.has_name = self.name_len <= NAME_MAX;
                 Some(Piece::Named)
             }
@@ -240,8 +240,8 @@ impl Framer {
 
     /// Passes over a line end; the line's kind is kept for [`Self::ended`] unless the line had only a name.
     fn line_end(&mut self, chunk: &[u8], at: usize) -> usize {
-        if matches!(self.line, Line::Field) {
-            self.line = Line::Start;
+        if matches!(self.line, SseLine::Field) {
+            self.line = SseLine::Start;
         }
         if chunk.get(at) != Some(&b'\r') {
             return at + 1;

@@ -28,7 +28,7 @@ const BEGINS_LINES: [u8; 5] = [b'd', b'e', b'i', b'r', b':'];
 
 /// What the gateway knows of an answer's usage.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reading {
+pub struct UsageReading {
     /// What the provider reported as the whole of the call, one request included. `None`: it reported nothing, or
     /// something that cannot be a count.
     pub units: Option<Units>,
@@ -122,7 +122,7 @@ pub struct UsageReader {
     rules: Arc<ResponseRules>,
     scanner: Scanner,
     slots: Slots,
-    form: Form,
+    form: AnswerForm,
     /// Of a stream, if it is one.
     events: Option<Events>,
     bytes: u64,
@@ -131,7 +131,7 @@ pub struct UsageReader {
 
 /// What the bytes of an answer are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+enum AnswerForm {
     /// Nothing but a byte-order mark and blank lines has come, which both may begin with.
     Open(Announced),
     Events,
@@ -143,7 +143,7 @@ impl UsageReader {
     pub fn new(endpoint: &Endpoint, announced: Announced, hides_usage: bool) -> Self {
         let rules = endpoint.response.clone();
         let events = rules.streamed.is_some().then(|| Events::new(hides_usage));
-        let form = if events.is_some() { Form::Open(announced) } else { Form::Whole };
+        let form = if events.is_some() { AnswerForm::Open(announced) } else { AnswerForm::Whole };
         let slots = Slots::new(&places(&rules, announced == Announced::Events && events.is_some()).tree);
         Self { rules, scanner: Scanner::new(), slots, form, events, bytes: 0, error_event: false }
     }
@@ -151,11 +151,11 @@ impl UsageReader {
     /// Takes the next bytes of the body, in pieces of any size.
     pub fn feed(&mut self, mut chunk: Bytes, output: &mut Output) {
         self.bytes = self.bytes.saturating_add(chunk.len() as u64);
-        if let Form::Open(announced) = self.form {
+        if let AnswerForm::Open(announced) = self.form {
             let blank = chunk.iter().take_while(|byte| BEGINS_BOTH.contains(byte)).count();
             let Some(&first) = chunk.get(blank) else { return self.feed_events(chunk, output) };
             self.decide(announced, first);
-            if self.form == Form::Whole {
+            if self.form == AnswerForm::Whole {
                 if let Some(events) = &mut self.events {
                     events.give_up(output);
                 }
@@ -163,7 +163,7 @@ impl UsageReader {
             }
         }
         match self.form {
-            Form::Whole => {
+            AnswerForm::Whole => {
                 let tree: &Tree = &self.rules.buffered.tree;
                 if !tree.is_empty() {
                     self.scanner.scan(tree, &mut self.slots, &chunk);
@@ -176,7 +176,8 @@ impl UsageReader {
 
     fn feed_events(&mut self, chunk: Bytes, output: &mut Output) {
         let (Some(events), Some((rules, places))) = (&mut self.events, &self.rules.streamed) else { return };
-        let mut reader = stream::Reader { rules, places, scanner: &mut self.scanner, slots: &mut self.slots };
+        let mut reader =
+            stream::EventReader { rules, places, scanner: &mut self.scanner, slots: &mut self.slots };
         events.feed(chunk, output, &mut reader);
         self.error_event |= events.error_seen();
     }
@@ -192,18 +193,18 @@ impl UsageReader {
         if is_events != self.is_stream() {
             self.slots = Slots::new(&places(&self.rules, is_events).tree);
         }
-        self.form = if is_events { Form::Events } else { Form::Whole };
+        self.form = if is_events { AnswerForm::Events } else { AnswerForm::Whole };
     }
 
     fn is_stream(&self) -> bool {
         match self.form {
-            Form::Open(announced) => announced == Announced::Events,
-            form => form == Form::Events,
+            AnswerForm::Open(announced) => announced == Announced::Events,
+            form => form == AnswerForm::Events,
         }
     }
 
     /// What is known so far.
-    pub fn reading(&self) -> Reading {
+    pub fn reading(&self) -> UsageReading {
         let is_stream = self.is_stream();
         let places = places(&self.rules, is_stream);
         let counted = units::count(places, &self.slots).filter(|_| is_stream || !self.scanner.is_broken());
@@ -214,7 +215,7 @@ impl UsageReader {
         };
         let seen = places.error.is_some_and(|slot| self.slots.number_now(slot).is_some());
         let text = places.text.map(|slot| units::or_zero(self.slots.number(slot)));
-        Reading {
+        UsageReading {
             units,
             partial,
             model: units::last_text(&places.model, &self.slots).map(str::to_owned),
@@ -235,12 +236,12 @@ impl UsageReader {
     }
 
     /// The body has ended: what was still undecided may go when the record is written.
-    pub fn finish(mut self, output: &mut Output) -> Reading {
+    pub fn finish(mut self, output: &mut Output) -> UsageReading {
         if let (Some(events), Some((rules, places))) = (&mut self.events, &self.rules.streamed)
-            && self.form != Form::Whole
+            && self.form != AnswerForm::Whole
         {
             let mut reader =
-                stream::Reader { rules, places, scanner: &mut self.scanner, slots: &mut self.slots };
+                stream::EventReader { rules, places, scanner: &mut self.scanner, slots: &mut self.slots };
             events.finish(output, &mut reader);
             self.error_event |= events.error_seen();
         }

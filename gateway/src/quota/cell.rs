@@ -19,13 +19,13 @@ const SWEEP: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Cell {
     pub(super) key: Arc<str>,
-    pub(super) state: State,
+    pub(super) state: CellState,
     /// Who holds how much of it; absent where that is one caller, or nothing is held.
     pub(super) shares: Option<Shares>,
 }
 
 #[derive(Debug)]
-pub(super) enum State {
+pub(super) enum CellState {
     Counted(Mutex<Counter>),
     /// Calls under way.
     Concurrent(AtomicU64),
@@ -49,25 +49,29 @@ pub(super) struct Keyed {
 impl Cell {
     fn new(key: Arc<str>, limit: &Limit) -> Arc<Self> {
         let state = match &limit.kind {
-            LimitKind::Counted(_) => State::Counted(Mutex::new(Counter::new())),
-            LimitKind::Concurrent => State::Concurrent(AtomicU64::new(0)),
-            LimitKind::Gcra { per, burst } => State::Rate(Rate::new(limit.amount, *per, *burst)),
+            LimitKind::Counted(_) => CellState::Counted(Mutex::new(Counter::new())),
+            LimitKind::Concurrent => CellState::Concurrent(AtomicU64::new(0)),
+            LimitKind::Gcra { per, burst } => CellState::Rate(Rate::new(limit.amount, *per, *burst)),
         };
-        let shared = limit.key != Key::Caller && !matches!(state, State::Rate(_));
+        let shared = limit.key != Key::Caller && !matches!(state, CellState::Rate(_));
         Arc::new(Self { key, state, shares: shared.then(Shares::default) })
     }
 
     /// `None` for a rate, which cannot be asked.
     pub(super) fn usage(&self, limit: &Limit, now: Timestamp) -> Option<Usage> {
         match (&self.state, &limit.kind) {
-            (State::Counted(counter), LimitKind::Counted(window)) => Some(lock(counter).usage(window, now)),
-            (State::Concurrent(calls), _) => Some(Usage { spent: 0, held: calls.load(Ordering::Relaxed) }),
+            (CellState::Counted(counter), LimitKind::Counted(window)) => {
+                Some(lock(counter).usage(window, now))
+            }
+            (CellState::Concurrent(calls), _) => {
+                Some(Usage { spent: 0, held: calls.load(Ordering::Relaxed) })
+            }
             _ => None,
         }
     }
 
     pub(super) fn restore(&self, window: &Window, opened: Timestamp, amount: u64) {
-        if let State::Counted(counter) = &self.state {
+        if let CellState::Counted(counter) = &self.state {
             lock(counter).restore(window, opened, amount);
         }
     }
@@ -75,7 +79,7 @@ impl Cell {
     /// Whether forgetting it changes nothing. The caller keeps others from reaching the cell meanwhile.
     fn idle(self: &Arc<Self>, limit: &Limit, now: Timestamp) -> bool {
         let empty = match &self.state {
-            State::Rate(rate) => rate.is_full(now),
+            CellState::Rate(rate) => rate.is_full(now),
             _ => self.usage(limit, now) == Some(Usage::default()),
         };
         empty && Arc::strong_count(self) == 1

@@ -12,7 +12,7 @@ use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::limit::{Limit, LimitKind, Refused, Unit, Usage, WindowSlot};
 
 use super::Demand;
-use super::cell::{Cell, State, lock};
+use super::cell::{Cell, CellState, lock};
 use super::key::Keys;
 use super::plan::{Item, Plan};
 use super::rate::{self, RateHeaders};
@@ -27,7 +27,7 @@ use crate::ledger::Charge;
 pub struct Hold {
     plan: Arc<Plan>,
     /// One for each item of the plan, in its order; fewer while the hold is being taken.
-    taken: Vec<Taken>,
+    taken: Vec<WindowAmount>,
     /// One for each counted window, in the order of `taken`.
     charges: Vec<Charge>,
     opened: Timestamp,
@@ -45,15 +45,15 @@ pub struct Settled {
 }
 
 #[derive(Debug)]
-struct Taken {
+struct WindowAmount {
     cell: Arc<Cell>,
-    place: Place,
+    place: ConcurrencyPlace,
     /// Given back with the rest.
     _share: Option<HeldShare>,
 }
 
 #[derive(Debug)]
-enum Place {
+enum ConcurrencyPlace {
     Window { slot: WindowSlot, held: u64 },
     Slot,
     Rate { left: u32 },
@@ -69,7 +69,7 @@ impl Hold {
         let taken = Vec::with_capacity(plan.items.len());
         let mut hold = Self { plan: Arc::clone(plan), taken, charges: Vec::new(), opened: now, sent: false };
         for (index, item) in plan.items.iter().enumerate() {
-            match Taken::take(item, keys, demand, now) {
+            match WindowAmount::take(item, keys, demand, now) {
                 Ok(taken) => hold.taken.push(taken),
                 // It drops the hold, and that gives back what came before.
                 Err(denial) => {
@@ -80,11 +80,11 @@ impl Hold {
             }
         }
         let charges = plan.items.iter().zip(&hold.taken).filter_map(|(item, taken)| match taken.place {
-            Place::Window { held, .. } => {
+            ConcurrencyPlace::Window { held, .. } => {
                 let (limit, key) = (Arc::clone(&item.limit.id), Arc::clone(&taken.cell.key));
                 Some(Charge { limit, key, amount: held })
             }
-            Place::Slot | Place::Rate { .. } => None,
+            ConcurrencyPlace::Slot | ConcurrencyPlace::Rate { .. } => None,
         });
         hold.charges = charges.collect();
         Ok(hold)
@@ -140,12 +140,12 @@ impl Hold {
         let mut charges = self.charges.iter_mut();
         for (item, taken) in self.plan.items.iter().zip(self.taken.drain(..)) {
             match (&taken.cell.state, taken.place) {
-                (State::Counted(counter), Place::Window { slot, held }) => {
+                (CellState::Counted(counter), ConcurrencyPlace::Window { slot, held }) => {
                     let actual = actual(item.limit.unit, held);
                     exceeded |= lock(counter).settle(slot, held, actual) > 0;
                     charges.next().into_iter().for_each(|charge| charge.amount = actual);
                 }
-                (State::Concurrent(calls), Place::Slot) => {
+                (CellState::Concurrent(calls), ConcurrencyPlace::Slot) => {
                     calls.fetch_sub(1, Ordering::Relaxed);
                 }
                 _ => {}
@@ -162,14 +162,14 @@ impl Drop for Hold {
     }
 }
 
-impl Taken {
+impl WindowAmount {
     fn take(item: &Item, keys: &Keys<'_>, demand: &Demand, now: Timestamp) -> Result<Self, Denial> {
         let limit = &item.limit;
         let cell = item.counts.cell(keys.get(limit.key), limit, now);
         let amount = demand.of(limit.unit);
         let mut share = None;
         let place = match (&cell.state, &limit.kind) {
-            (State::Counted(counter), LimitKind::Counted(window)) => {
+            (CellState::Counted(counter), LimitKind::Counted(window)) => {
                 let mut counter = lock(counter);
                 let Usage { spent, held } = counter.usage(window, now);
                 let reserved = counter.reserve(window, limit.amount, amount, now);
@@ -183,9 +183,9 @@ impl Taken {
                 share = take_share(&cell, keys, amount, Room { cap: limit.amount, free }, now)
                     .inspect_err(|()| counter.release(slot, amount))
                     .map_err(|()| refusal::over_share(limit, Reason::BudgetHeld))?;
-                Place::Window { slot, held: amount }
+                ConcurrencyPlace::Window { slot, held: amount }
             }
-            (State::Concurrent(calls), LimitKind::Concurrent) => {
+            (CellState::Concurrent(calls), LimitKind::Concurrent) => {
                 let occupied = occupy(calls, limit).inspect_err(|_| {
                     if let Some(shares) = &cell.shares {
                         shares.want(keys, now);
@@ -199,9 +199,9 @@ impl Taken {
                     .map_err(|()| refusal::over_share(limit, Reason::ConcurrencyLimited))?;
                 place
             }
-            (State::Rate(rate), LimitKind::Gcra { .. }) => {
+            (CellState::Rate(rate), LimitKind::Gcra { .. }) => {
                 let left = rate.take(amount, now).map_err(|wait| refusal::too_fast(limit, amount, wait))?;
-                Place::Rate { left }
+                ConcurrencyPlace::Rate { left }
             }
             // Two generations of the policy disagree about what this id is; nothing can be counted for the older one.
             _ => {
@@ -214,17 +214,17 @@ impl Taken {
 
     fn tell(&self, limit: &Limit, field: &mut String, now: Timestamp) {
         match (&self.cell.state, &self.place, &limit.kind) {
-            (State::Counted(counter), _, LimitKind::Counted(window)) => {
+            (CellState::Counted(counter), _, LimitKind::Counted(window)) => {
                 let mut counter = lock(counter);
                 let (usage, more_in) = (counter.usage(window, now), counter.resets_in(window, now));
                 let left = limit.amount.saturating_sub(usage.spent).saturating_sub(usage.held);
                 rate::limit(field, limit, left, Some(more_in));
             }
-            (State::Concurrent(calls), ..) => {
+            (CellState::Concurrent(calls), ..) => {
                 let left = limit.amount.saturating_sub(calls.load(Ordering::Relaxed));
                 rate::limit(field, limit, left, None);
             }
-            (State::Rate(rate), Place::Rate { left }, LimitKind::Gcra { burst, .. }) => {
+            (CellState::Rate(rate), ConcurrencyPlace::Rate { left }, LimitKind::Gcra { burst, .. }) => {
                 rate::limit(field, limit, u64::from(*left), Some(rate.refills_in(*left, *burst)));
             }
             _ => {}
@@ -237,7 +237,7 @@ pub(super) fn exhausted(plan: &Plan, keys: &Keys<'_>, least: &Demand, now: Times
     plan.items.iter().find_map(|Item { limit, counts }| {
         let LimitKind::Counted(window) = &limit.kind else { return None };
         let cell = counts.cell(keys.get(limit.key), limit, now);
-        let State::Counted(counter) = &cell.state else { return None };
+        let CellState::Counted(counter) = &cell.state else { return None };
         let mut counter = lock(counter);
         let wanted = least.of(limit.unit);
         let is_over = wanted > 0 && counter.usage(window, now).spent.saturating_add(wanted) > limit.amount;
@@ -263,10 +263,10 @@ fn take_share(
 }
 
 /// A place among the calls at once, and how many were free before.
-fn occupy(calls: &AtomicU64, limit: &Limit) -> Result<(Place, u64), Denial> {
+fn occupy(calls: &AtomicU64, limit: &Limit) -> Result<(ConcurrencyPlace, u64), Denial> {
     let more = |calls: u64| calls.checked_add(1).filter(|calls| *calls <= limit.amount);
     let taken = calls.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
     taken
-        .map(|before| (Place::Slot, limit.amount.saturating_sub(before)))
+        .map(|before| (ConcurrencyPlace::Slot, limit.amount.saturating_sub(before)))
         .map_err(|calls| refusal::too_many(limit, calls))
 }

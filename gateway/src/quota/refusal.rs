@@ -9,7 +9,7 @@ use tollgate_policy::limit::{Counter, Limit, LimitKind, LimitState, Refused, Uni
 use tollgate_policy::price::NanoUsd;
 
 use super::Demand;
-use super::cell::{State, lock};
+use super::cell::{CellState, lock};
 use super::key::Keys;
 use super::plan::Item;
 
@@ -21,7 +21,7 @@ pub(super) const SHORT_RETRY: Duration = Duration::from_secs(1);
 pub(super) fn counted(item: &Item, keys: &Keys<'_>, demand: &Demand, now: Timestamp) -> Option<Denial> {
     let (limit, amount) = (&item.limit, demand.of(item.limit.unit));
     let cell = item.counts.cell(keys.get(limit.key), limit, now);
-    let (State::Counted(counter), LimitKind::Counted(window)) = (&cell.state, &limit.kind) else {
+    let (CellState::Counted(counter), LimitKind::Counted(window)) = (&cell.state, &limit.kind) else {
         return None;
     };
     let mut counter = lock(counter);

@@ -25,10 +25,10 @@ const REMEMBERED: usize = 1024;
 
 /// Who holds how much of one count.
 #[derive(Debug, Default)]
-pub(super) struct Shares(Mutex<State>);
+pub(super) struct Shares(Mutex<ShareState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct ShareState {
     /// By caller, by namespace, by trust domain.
     holders: [Holders; 3],
     last: [Last; 3],
@@ -98,7 +98,7 @@ impl Shares {
     }
 }
 
-impl State {
+impl ShareState {
     /// Notes that this one wants some, and says whether another does too.
     fn see(&mut self, level: usize, key: &str, now: i64) -> bool {
         let Last { latest, other } = &mut self.last[level];

@@ -9,11 +9,11 @@ use jiff::tz::TimeZone;
 use rusqlite::Row;
 use tollgate_policy::caller::Identity;
 
-use super::{By, Query, Report, ReportLine, Totals};
+use super::{By, Query, Report, ReportLine, ReportTotals};
 use crate::ledger::amount::Unit;
 use crate::ledger::dimension::{Dimension, Texts};
 use crate::ledger::rollup::{RollupKey, RollupSums};
-use crate::ledger::store::Reader;
+use crate::ledger::store::StoreReader;
 use crate::ledger::{LedgerError, Outcome, UsageSource, tail};
 
 /// From this status on an answer is an error.
@@ -24,12 +24,12 @@ const QUARTER: i64 = 15;
 /// Adds up what the ledger in `data_dir` has in the period, in whole minutes: that of `since` counts, and that of `until` if it lies in
 /// it. What the store has not taken in yet is read from the journal.
 pub fn report(data_dir: &Path, mut query: Query) -> Result<Report, LedgerError> {
-    let reader = Reader::open(data_dir)?;
+    let reader = StoreReader::open(data_dir)?;
     let minute = query.since.as_second().div_euclid(60);
     query.since = Timestamp::from_second(minute.saturating_mul(60)).unwrap_or(query.since);
-    let mut lines: HashMap<Vec<String>, Totals> = HashMap::new();
-    let mut total = Totals::default();
-    let mut add = |group: &Group<'_>, totals: &Totals| {
+    let mut lines: HashMap<Vec<String>, ReportTotals> = HashMap::new();
+    let mut total = ReportTotals::default();
+    let mut add = |group: &Group<'_>, totals: &ReportTotals| {
         total.add(totals);
         let keys = query.by.iter().map(|by| group.key(*by, &query.timezone)).collect();
         lines.entry(keys).or_default().add(totals);
@@ -47,7 +47,7 @@ pub fn report(data_dir: &Path, mut query: Query) -> Result<Report, LedgerError> 
     })?;
     reader.query(&usage_of(&query.by), &[&minute, &until], |row| {
         let first = GROUP + Dimension::ALL.len();
-        let mut used = Totals::default();
+        let mut used = ReportTotals::default();
         if let Unit(Some(unit)) = row.get_ref(first)?.as_str()?.into() {
             used.usage.add(unit, row.get::<_, i64>(first + 1)?.into());
         }
@@ -64,10 +64,10 @@ pub fn report(data_dir: &Path, mut query: Query) -> Result<Report, LedgerError> 
         add(&group, &totals);
     }
     // What a correction moved elsewhere leaves nothing.
-    lines.retain(|_, totals| *totals != Totals::default());
+    lines.retain(|_, totals| *totals != ReportTotals::default());
     let mut lines: Vec<_> = lines.into_iter().map(|(keys, totals)| ReportLine { keys, totals }).collect();
     lines.sort_by_cached_key(|line| {
-        let Totals { cost, calls, failed, refused, .. } = line.totals;
+        let ReportTotals { cost, calls, failed, refused, .. } = line.totals;
         (times(&query.by, &line.keys), Reverse((cost, calls, failed, refused)), line.keys.clone())
     });
     Ok(Report { query, lines, total })
@@ -129,9 +129,9 @@ impl<'a> Group<'a> {
     }
 
     /// What these sums are, by how the calls of the group ended.
-    fn totals(&self, sums: [i64; RollupSums::COLUMNS.len()]) -> Totals {
+    fn totals(&self, sums: [i64; RollupSums::COLUMNS.len()]) -> ReportTotals {
         let [count, unpriced, bytes_in, bytes_out, cost] = sums.map(i128::from);
-        let mut totals = Totals { unpriced, bytes_in, bytes_out, cost, ..Totals::default() };
+        let mut totals = ReportTotals { unpriced, bytes_in, bytes_out, cost, ..ReportTotals::default() };
         let outcome = self.text(Dimension::Outcome);
         let is = |other: Outcome| other.as_str() == outcome;
         let answered = is(Outcome::Completed) || is(Outcome::CallerGone);

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use jiff::Timestamp;
 
-use super::{By, Report, Totals, usd};
+use super::{By, Report, ReportTotals, usd};
 use crate::ledger::Dimension;
 use crate::table::{Column, Cut, Page, Table, counted, grouped, visible};
 
@@ -18,7 +18,7 @@ struct Sum {
 }
 
 /// The sums of a line, in the order of their columns.
-fn sums(totals: &Totals) -> Vec<Sum> {
+fn sums(totals: &ReportTotals) -> Vec<Sum> {
     let sum = |column, value| Sum { column, value, always: false, is_money: false };
     let mut sums = vec![
         Sum { always: true, ..sum(Column::number("calls"), totals.calls) },
@@ -62,7 +62,7 @@ pub(super) fn write(report: &Report, out: &mut impl Write, page: Page) -> io::Re
     for line in &report.lines {
         shown.iter_mut().zip(sums(&line.totals)).for_each(|(shown, sum)| *shown |= sum.value != 0);
     }
-    let shown = |totals: &Totals| {
+    let shown = |totals: &ReportTotals| {
         sums(totals)
             .into_iter()
             .zip(&shown)
@@ -73,7 +73,7 @@ pub(super) fn write(report: &Report, out: &mut impl Write, page: Page) -> io::Re
     let decimals = report.lines.iter().map(|line| decimals(line.totals.cost)).fold(2, usize::max);
     let text = |sum: Sum| if sum.is_money { usd(sum.value, decimals) } else { sum.value.to_string() };
     let numbers =
-        |totals: &Totals| shown(totals).into_iter().map(|sum| grouped(&text(sum))).collect::<Vec<_>>();
+        |totals: &ReportTotals| shown(totals).into_iter().map(|sum| grouped(&text(sum))).collect::<Vec<_>>();
     let by = report.query.by.iter().map(|by| Column::text(by.as_str(), cut(*by)));
     let columns: Vec<Column> = by.chain(shown(&report.total).into_iter().map(|sum| sum.column)).collect();
     let mut table = Table::new(columns);
@@ -100,7 +100,7 @@ const fn cut(by: By) -> Cut {
     }
 }
 
-fn notes(total: &Totals, out: &mut impl Write) -> io::Result<()> {
+fn notes(total: &ReportTotals, out: &mut impl Write) -> io::Result<()> {
     let of_all = |part: i128| {
         let sent = usize::try_from(total.sent()).unwrap_or_default();
         (grouped(&part.to_string()), counted(sent, "call"))

@@ -82,8 +82,8 @@ fn some_record(dice: &mut Dice) -> Record {
 }
 
 /// The sums that a reader of the journal alone would come to.
-fn naive(records: &[Record], by: &[By], timezone: &TimeZone) -> BTreeMap<Vec<String>, Totals> {
-    let mut lines: BTreeMap<Vec<String>, Totals> = BTreeMap::new();
+fn naive(records: &[Record], by: &[By], timezone: &TimeZone) -> BTreeMap<Vec<String>, ReportTotals> {
+    let mut lines: BTreeMap<Vec<String>, ReportTotals> = BTreeMap::new();
     for record in records {
         let zoned = record.at.to_zoned(timezone.clone());
         let key = |by: &By| match by {
@@ -138,7 +138,7 @@ fn sums_are_those_of_the_records_whatever_they_are_told_apart_by() {
         let lines: BTreeMap<_, _> =
             report.lines.iter().map(|line| (line.keys.clone(), line.totals)).collect();
         assert_eq!(lines, expected, "{by}");
-        let mut total = Totals::default();
+        let mut total = ReportTotals::default();
         expected.values().for_each(|line| total.add(line));
         assert_eq!(report.total, total);
         let by_time = report.query.by.iter().any(|by| by.is_time());

@@ -4,7 +4,7 @@ use tollgate_policy::price::Item;
 
 /// Sums of one line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
+pub struct ReportTotals {
     /// All requests, those that were refused included.
     pub requests: i128,
     /// Requests that Tollgate let through and that were answered, other than with an error.
@@ -15,7 +15,7 @@ pub struct Totals {
     /// Requests that it refused.
     pub refused: i128,
     /// What was used, by unit.
-    pub usage: Usage,
+    pub usage: UnitAmounts,
     /// Body bytes from callers.
     pub bytes_in: i128,
     /// Body bytes to callers.
@@ -32,7 +32,7 @@ pub struct Totals {
     pub adjustments: i128,
 }
 
-impl Totals {
+impl ReportTotals {
     /// Requests that Tollgate let through.
     pub const fn sent(&self) -> i128 {
         self.calls.saturating_add(self.failed)
@@ -80,9 +80,9 @@ const BEFORE_USAGE: usize = 4;
 
 /// An amount of each unit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Usage([i128; Item::ALL.len()]);
+pub struct UnitAmounts([i128; Item::ALL.len()]);
 
-impl Usage {
+impl UnitAmounts {
     /// How much of this unit.
     pub const fn get(&self, unit: Item) -> i128 {
         self.0[unit as usize]

@@ -25,7 +25,7 @@ pub(crate) struct Unanswered {
 
 /// What that means for the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum SendFate {
     /// It never left.
     Unsent,
     /// It was not processed, and the other side said so: the stream was refused (RFC 9113, section 8.7), or is above the last one of a
@@ -40,23 +40,23 @@ pub(crate) enum Fate {
 }
 
 impl Unanswered {
-    pub(crate) fn fate(&self) -> Fate {
+    pub(crate) fn fate(&self) -> SendFate {
         if self.refused.is_some() {
-            return Fate::Unknown;
+            return SendFate::Unknown;
         }
         if self.returned.is_some() {
-            return Fate::Unsent;
+            return SendFate::Unsent;
         }
         match self.http2() {
             Some(error) if error.is_remote() => match error.reason() {
-                Some(Reason::HTTP_1_1_REQUIRED) => Fate::NeedsHttp1,
-                Some(Reason::REFUSED_STREAM) => Fate::Unprocessed,
-                _ if error.is_go_away() => Fate::Unprocessed,
-                _ => Fate::Unknown,
+                Some(Reason::HTTP_1_1_REQUIRED) => SendFate::NeedsHttp1,
+                Some(Reason::REFUSED_STREAM) => SendFate::Unprocessed,
+                _ if error.is_go_away() => SendFate::Unprocessed,
+                _ => SendFate::Unknown,
             },
-            Some(_) => Fate::Unknown,
-            None if self.died && !self.error.is_parse() => Fate::Died,
-            None => Fate::Unknown,
+            Some(_) => SendFate::Unknown,
+            None if self.died && !self.error.is_parse() => SendFate::Died,
+            None => SendFate::Unknown,
         }
     }
 
@@ -70,10 +70,12 @@ impl Unanswered {
         }
         match (self.refused, self.fate()) {
             (Some(alert), _) => UpstreamError::CertificateRefused(alert),
-            (None, Fate::Unsent) => UpstreamError::Unsent,
-            (None, Fate::Unprocessed | Fate::NeedsHttp1) => UpstreamError::Unprocessed(self.error),
-            (None, Fate::Died | Fate::Unknown) if self.error.is_timeout() => UpstreamError::FirstByteTimeout,
-            (None, Fate::Died | Fate::Unknown) => UpstreamError::Broken(self.error),
+            (None, SendFate::Unsent) => UpstreamError::Unsent,
+            (None, SendFate::Unprocessed | SendFate::NeedsHttp1) => UpstreamError::Unprocessed(self.error),
+            (None, SendFate::Died | SendFate::Unknown) if self.error.is_timeout() => {
+                UpstreamError::FirstByteTimeout
+            }
+            (None, SendFate::Died | SendFate::Unknown) => UpstreamError::Broken(self.error),
         }
     }
 }

@@ -9,8 +9,8 @@ use http::{Method, Request};
 use http_body_util::BodyExt;
 use tokio::io::AsyncWriteExt;
 use tollgate_tests::client::Body;
+use tollgate_tests::fixture::CHAT_ONLY;
 use tollgate_tests::provider::chat;
-use tollgate_tests::stand::CHAT_ONLY;
 use tollgate_tests::{Client, Plan, Protocol, Reply};
 
 use super::{CHAT, VICTIM, calls, head, hears, limited, quiet};
@@ -31,18 +31,18 @@ fn posted(client: &Client, body: Bytes) -> Request<Body> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_bodies_are_read_while_others_go_on_and_not_at_all_without_a_budget() {
-    let stand = quiet(limited("[{tokens: 9000, per: month, key: caller}]"), "").start_openai(4100, 9).await;
-    let victim = stand.caller(VICTIM);
+    let fixture = quiet(limited("[{tokens: 9000, per: month, key: caller}]"), "").start_openai(4100, 9).await;
+    let victim = fixture.caller(VICTIM);
     let refused = |client: Client, body: Bytes| async move {
         client.send(Protocol::H1, posted(&client, body)).await.map(|answer| answer.status.as_u16())
     };
     let members = members(6 << 20);
     let mut greedy = tokio::task::JoinSet::new();
     for number in 0..4 {
-        let client = stand.caller(&format!("spiffe://prod.acme/ns/checkout/sa/greedy-{number}"));
+        let client = fixture.caller(&format!("spiffe://prod.acme/ns/checkout/sa/greedy-{number}"));
         greedy.spawn(refused(client, members.clone()));
     }
-    let other = stand.caller("spiffe://prod.acme/ns/nobody/sa/x");
+    let other = fixture.caller("spiffe://prod.acme/ns/nobody/sa/x");
     let mut connection = other.open(Protocol::H1).await.unwrap();
     let mut slowest = Duration::ZERO;
     while !greedy.is_empty() {
@@ -79,14 +79,14 @@ async fn large_ones(client: Client, body: Bytes, enough: Arc<AtomicBool>) -> usi
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn small_calls_go_on_while_bodies_of_very_many_members_are_read() {
-    let stand = quiet(Plan::openai(CHAT_ONLY), "cores: 1\n").start_openai(1, 1).await;
-    let victim = stand.caller(VICTIM);
+    let fixture = quiet(Plan::openai(CHAT_ONLY), "cores: 1\n").start_openai(1, 1).await;
+    let victim = fixture.caller(VICTIM);
     calls("undisturbed", &victim).await;
     let enough = Arc::new(AtomicBool::new(false));
     let body = members(31 << 20);
     let mut greedy = tokio::task::JoinSet::new();
     for _ in 0..8 {
-        greedy.spawn(large_ones(stand.checkout(), body.clone(), enough.clone()));
+        greedy.spawn(large_ones(fixture.checkout(), body.clone(), enough.clone()));
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
     calls("while large bodies are read", &victim).await;
@@ -102,17 +102,17 @@ async fn small_calls_go_on_while_a_provider_repeats_a_key_to_another_caller_with
     let escaped: String = plan.key.bytes().map(|byte| format!("%{byte:02X}")).collect();
     let repeated = Bytes::from(escaped.repeat(TIMES));
     let length = repeated.len();
-    let stand = plan
+    let fixture = plan
         .start(move |seen| match seen.target.as_str() {
             "/echo" => Reply::status(200).data(repeated.clone()),
             _ => Reply::status(200).data("fine"),
         })
         .await;
-    let victim = stand.caller(VICTIM);
+    let victim = fixture.caller(VICTIM);
     calls("undisturbed", &victim).await;
     let enough = Arc::new(AtomicBool::new(false));
     let echoed = tokio::spawn({
-        let (client, enough) = (stand.checkout(), enough.clone());
+        let (client, enough) = (fixture.checkout(), enough.clone());
         async move {
             let mut connection = client.open(Protocol::H1).await.unwrap();
             while !enough.load(Ordering::Relaxed) {

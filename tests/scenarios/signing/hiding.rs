@@ -3,25 +3,25 @@
 use http::{HeaderValue, Method, header};
 use serde_json::json;
 use tollgate_tests::resources::{credential, destination, file_store, grant};
-use tollgate_tests::{Kind, Plan, Protocol, Reply, Seen, Upstream};
+use tollgate_tests::{Plan, Protocol, Reply, SecretKind, Seen, Upstream};
 
 use super::{CALLERS, SIGNED};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_is_sent_has_the_signing_key_or_a_signature_of_the_callers() {
     let plan = Plan::new();
-    let key = plan.world.canary("aws");
-    plan.world.stands_for(&key, &[Kind::File, Kind::SigV4]);
-    plan.world.input("keys/aws", json!({"id": "AKIAOURS", "key": key}).to_string());
+    let key = plan.sandbox.canary("aws");
+    plan.sandbox.stands_for(&key, &[SecretKind::File, SecretKind::SigV4]);
+    plan.sandbox.input("keys/aws", json!({"id": "AKIAOURS", "key": key}).to_string());
     let upstream = Upstream::http(&plan.server, &["http/1.1"], |_| Reply::status(200)).await;
     let allow = "  allow: {methods: [GET], paths: [\"/**\"]}\n";
     let resources = destination("up", "api.up.test", upstream.port(), plan.pki.bundle(), "http")
-        + &file_store("files", &plan.world.inputs().join("keys"))
+        + &file_store("files", &plan.sandbox.inputs().join("keys"))
         + &credential("aws", "up", "{store: files, path: aws, fields: [id, key]}", SIGNED)
         + &grant("checkout-aws", CALLERS, "up", "aws", allow);
-    let settings = plan.settings.clone().resource("stand.yaml", resources);
-    let mut stand = Plan { settings, ..plan }.start_with(upstream).await;
-    let client = stand.checkout();
+    let settings = plan.settings.clone().resource("fixture.yaml", resources);
+    let mut fixture = Plan { settings, ..plan }.start_with(upstream).await;
+    let client = fixture.checkout();
     let mut request = client.request(Method::GET, "/up/bucket/object?x=1", "");
     for (name, value) in [
         (
@@ -36,7 +36,7 @@ async fn nothing_that_is_sent_has_the_signing_key_or_a_signature_of_the_callers(
         request.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     client.send(Protocol::H1, request).await.unwrap().assert_status(200);
-    let seen = stand.upstream.only();
+    let seen = fixture.upstream.only();
     let (sent, signed) = (seen.everything(), seen.header("authorization"));
     assert!(
         signed.starts_with("AWS4-HMAC-SHA256 Credential=AKIAOURS/") && !signed.contains("20260101"),
@@ -50,8 +50,8 @@ async fn nothing_that_is_sent_has_the_signing_key_or_a_signature_of_the_callers(
     for theirs in [key.as_str(), "AKIATHEIRS", "theirs", "0f0f0f", "10.9.8.7", "x-forwarded-for"] {
         assert!(!sent.contains(theirs), "{theirs}: {sent}");
     }
-    assert!(stand.gateway.stop().success());
-    stand.world.assert_swept();
+    assert!(fixture.gateway.stop().success());
+    fixture.sandbox.assert_swept();
 }
 
 const SESSION: &str = "{sigv4: {accessKeyId: id, secretAccessKey: key, sessionToken: token, regions: [eu-central-1], services: [s3]}}";
@@ -74,17 +74,17 @@ fn storage(seen: &Seen) -> Reply {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_token_is_masked_in_bodies_and_stored_objects_come_as_they_are() {
     let mut plan = Plan::new();
-    let token = plan.world.canary("session");
-    let stored = json!({"id": "AKIAIOSFODNN7EXAMPLE", "key": plan.world.canary("aws"), "token": token});
-    plan.world.input("keys/aws", stored.to_string());
+    let token = plan.sandbox.canary("session");
+    let stored = json!({"id": "AKIAIOSFODNN7EXAMPLE", "key": plan.sandbox.canary("aws"), "token": token});
+    plan.sandbox.input("keys/aws", stored.to_string());
     let upstream = Upstream::http(&plan.server, &["http/1.1"], storage).await;
     let resources = destination("up", "api.up.test", upstream.port(), plan.pki.bundle(), "http")
-        + &file_store("files", &plan.world.inputs().join("keys"))
+        + &file_store("files", &plan.sandbox.inputs().join("keys"))
         + &credential("aws", "up", "{store: files, path: aws, fields: [id, key, token]}", SESSION)
         + &grant("checkout-aws", CALLERS, "up", "aws", &plan.grant);
-    plan.settings = plan.settings.resource("stand.yaml", resources);
-    let stand = plan.start_with(upstream).await;
-    let client = stand.checkout();
+    plan.settings = plan.settings.resource("fixture.yaml", resources);
+    let fixture = plan.start_with(upstream).await;
+    let client = fixture.checkout();
     for (path, status) in [("/up/denied", 403), ("/up/echo", 200)] {
         let answer = client.get(path).await;
         answer.assert_status(status);
@@ -99,5 +99,5 @@ async fn a_session_token_is_masked_in_bodies_and_stored_objects_come_as_they_are
     let part = client.send(Protocol::H1, part).await.unwrap();
     assert_eq!((part.status.as_u16(), part.text().as_str()), (206, "2345"));
     client.get("/up/hidden").await.assert_refused(502, "encoded_answer");
-    assert!(stand.upstream.seen().iter().all(|seen| seen.header("x-amz-security-token") == token));
+    assert!(fixture.upstream.seen().iter().all(|seen| seen.header("x-amz-security-token") == token));
 }

@@ -4,10 +4,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::Method;
 use serde_json::{Value, json};
+use tollgate_tests::fixture::CHECKOUT;
 use tollgate_tests::resources::{credential, destination, file_store, grant};
-use tollgate_tests::stand::CHECKOUT;
 use tollgate_tests::upstream::Seen;
-use tollgate_tests::{Client, Gateway, Kind, Plan, Protocol, Reply, Upstream, needs, python};
+use tollgate_tests::{Client, Gateway, Plan, Protocol, Reply, SecretKind, Upstream, needs, python};
 
 /// How four providers want requests signed, each below a path of its own.
 const SCHEMES: [(&str, &str); 4] = [
@@ -41,18 +41,18 @@ fn forged(scheme: &str) -> &'static [&'static str] {
 
 fn schemes(plan: &Plan, port: u16) -> (String, Value) {
     let mut resources = destination("up", "api.up.test", port, plan.pki.bundle(), "http")
-        + &file_store("files", &plan.world.inputs().join("keys"));
+        + &file_store("files", &plan.sandbox.inputs().join("keys"));
     let mut keys = json!({});
     for (scheme, inject) in SCHEMES {
         let key = match scheme {
-            "coinbase" | "azure" => STANDARD.encode(plan.world.canary(scheme)),
-            _ => plan.world.canary(scheme),
+            "coinbase" | "azure" => STANDARD.encode(plan.sandbox.canary(scheme)),
+            _ => plan.sandbox.canary(scheme),
         };
-        plan.world.stands_for(&key, &[Kind::File, Kind::Hmac]);
+        plan.sandbox.stands_for(&key, &[SecretKind::File, SecretKind::Hmac]);
         keys[scheme] = json!(key);
         let has_id = ["binance", "coinbase"].contains(&scheme);
-        let id = has_id.then(|| plan.world.canary("id"));
-        plan.world.input(&format!("keys/{scheme}"), json!({"id": id, "secret": key}).to_string());
+        let id = has_id.then(|| plan.sandbox.canary("id"));
+        plan.sandbox.input(&format!("keys/{scheme}"), json!({"id": id, "secret": key}).to_string());
         let fields = if has_id { "[id, secret]" } else { "[secret]" };
         let from = format!("{{store: files, path: {scheme}, fields: {fields}}}");
         let allow = format!("  allow: {{methods: [GET, POST], paths: [\"/{scheme}/**\"]}}\n");
@@ -89,10 +89,10 @@ async fn a_request_is_signed_by_template_over_what_is_sent_and_pythons_hmac_agre
         .await;
         let (resources, keys) = schemes(&plan, upstream.port());
         let resources = resources.replace("  dialect:", "  http: 2\n  dialect:");
-        let settings = plan.settings.clone().resource("stand.yaml", resources);
-        let mut gateway = Gateway::start(&plan.world, &settings).await;
-        let identity = plan.prod.svid(&plan.world, CHECKOUT);
-        let client = Client::new(&plan.world, gateway.address(), plan.pki.roots(), Some(identity));
+        let settings = plan.settings.clone().resource("fixture.yaml", resources);
+        let mut gateway = Gateway::start(&plan.sandbox, &settings).await;
+        let identity = plan.prod.svid(&plan.sandbox, CHECKOUT);
+        let client = Client::new(&plan.sandbox, gateway.address(), plan.pki.roots(), Some(identity));
         for (scheme, _) in SCHEMES {
             for (method, body) in [(Method::GET, ""), (Method::POST, "symbol=LTCBTC&side=BUY")] {
                 let path = format!("/up/{scheme}/order%20x?a=1&b=%C3%BC&signature=00&timestamp=1");
@@ -120,9 +120,9 @@ async fn a_request_is_signed_by_template_over_what_is_sent_and_pythons_hmac_agre
             "wrong": STANDARD.encode("another key"),
             "requests": seen.iter().map(arrived).collect::<Vec<_>>(),
         });
-        let said = python::run(&plan.world, "hmac_verify.py", &client, plan.pki.bundle(), &argument).await;
+        let said = python::run(&plan.sandbox, "hmac_verify.py", &client, plan.pki.bundle(), &argument).await;
         assert_eq!(said, json!({"right": vec![true; 8], "wrong": vec![false; 8]}));
         assert!(gateway.stop().success());
-        plan.world.assert_swept();
+        plan.sandbox.assert_swept();
     }
 }

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio_rustls::TlsConnector;
 
-use super::world::World;
+use super::world::DemoWorld;
 
 /// One workload's connection to the gateway.
 pub(super) struct Workload {
@@ -25,14 +25,14 @@ pub(super) struct Workload {
 }
 
 /// What it got.
-pub(super) struct Answer {
+pub(super) struct DemoAnswer {
     pub(super) status: u16,
     pub(super) reason: String,
     pub(super) text: String,
 }
 
 impl Workload {
-    pub(super) async fn connect(world: &World, name: &str, gateway: SocketAddr) -> anyhow::Result<Self> {
+    pub(super) async fn connect(world: &DemoWorld, name: &str, gateway: SocketAddr) -> anyhow::Result<Self> {
         let connector = TlsConnector::from(Arc::new(world.client(name)?));
         let tcp = TcpStream::connect(gateway).await?;
         let stream = connector
@@ -45,7 +45,7 @@ impl Workload {
     }
 
     /// One chat completion, as an SDK would ask for it.
-    pub(super) async fn chat(&self, stream: bool) -> anyhow::Result<Answer> {
+    pub(super) async fn chat(&self, stream: bool) -> anyhow::Result<DemoAnswer> {
         let body = json!({
             "model": "gpt-5-mini", "max_completion_tokens": 500, "stream": stream,
             "messages": [{"role": "user", "content": "Say something about keys."}],
@@ -63,7 +63,7 @@ impl Workload {
         let body = response.into_body().collect().await?.to_bytes();
         let text = String::from_utf8_lossy(&body);
         let text = if stream && status == 200 { streamed(&text) } else { whole(&text) };
-        Ok(Answer { status, reason, text })
+        Ok(DemoAnswer { status, reason, text })
     }
 }
 

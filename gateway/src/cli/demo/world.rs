@@ -19,12 +19,12 @@ use crate::files::write_private;
 const DOMAIN: &str = "demo.tollgate";
 
 /// A temporary directory with everything in it; gone when dropped.
-pub(super) struct World {
+pub(super) struct DemoWorld {
     directory: TempDir,
     ca: Authority,
 }
 
-impl World {
+impl DemoWorld {
     pub(super) fn build() -> anyhow::Result<Self> {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let ca = Authority::new("Tollgate demo CA", DOMAIN)?;

@@ -9,7 +9,7 @@ use tollgate_secrets::Secrets;
 
 use super::*;
 use crate::app;
-use crate::keys::tests::KeyFixture;
+use crate::key_health::tests::KeyFixture;
 
 const RESOURCES: &str = "apiVersion: tollgate.dev/v1alpha1
 kind: Destination

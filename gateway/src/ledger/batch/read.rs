@@ -8,9 +8,9 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::{ENTRY, FRAME, HEAD, Kind, MAGIC, MARKER, entry_checksum, frame_checksum, length_of};
+use super::{ENTRY, EntryKind, FRAME, HEAD, MAGIC, MARKER, entry_checksum, frame_checksum, length_of};
 use crate::ledger::LedgerError;
-use crate::ledger::chain::Head;
+use crate::ledger::chain::ChainHead;
 
 /// A batch whose frame holds.
 #[derive(Debug)]
@@ -24,33 +24,33 @@ pub(crate) struct Batch<'a> {
     /// How many entries it has.
     pub(crate) count: u64,
     /// The head that it claims; [`Batch::follows`] says whether that is right.
-    pub(crate) head: Head,
+    pub(crate) head: ChainHead,
 }
 
 impl<'a> Batch<'a> {
     /// Its entries. Of those that are damaged the place is given; what follows one whose length is wrong cannot be told apart.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = Result<Entry<'a>, Damaged>> + use<'a> {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = Result<BatchEntry<'a>, Damaged>> + use<'a> {
         entries(self.entries, self.start + FRAME as u64)
     }
 
     /// Whether it is chained to the batch with this head.
-    pub(crate) fn follows(&self, previous: Head) -> bool {
+    pub(crate) fn follows(&self, previous: ChainHead) -> bool {
         previous.next(&self.frame[4..12], self.entries) == self.head
     }
 }
 
 /// An entry whose checksum holds.
 #[derive(Debug)]
-pub(crate) struct Entry<'a> {
+pub(crate) struct BatchEntry<'a> {
     /// `None` for a kind that a later version has.
-    pub(crate) kind: Option<Kind>,
+    pub(crate) kind: Option<EntryKind>,
     pub(crate) payload: &'a [u8],
     /// Where it begins in the file.
     pub(crate) offset: u64,
     pub(super) bytes: &'a [u8],
 }
 
-impl Entry<'_> {
+impl BatchEntry<'_> {
     /// Of its kind, where the kind is not known here.
     pub(crate) fn number(&self) -> u8 {
         self.bytes.first().copied().unwrap_or_default()
@@ -66,18 +66,21 @@ pub(crate) struct Damaged {
 }
 
 /// The entry that `bytes` begin with, and how long it says it is.
-fn entry(bytes: &[u8], offset: u64) -> Result<Entry<'_>, Option<usize>> {
+fn entry(bytes: &[u8], offset: u64) -> Result<BatchEntry<'_>, Option<usize>> {
     let length = bytes.get(1..5).and_then(number).ok_or(None)?;
     let length = ENTRY.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
     let bytes = bytes.get(..length).ok_or(None)?;
     if number(&bytes[5..ENTRY]) != Some(entry_checksum(bytes)) {
         return Err(Some(length));
     }
-    Ok(Entry { kind: Kind::of(bytes[0]), payload: &bytes[ENTRY..], offset, bytes })
+    Ok(BatchEntry { kind: EntryKind::of(bytes[0]), payload: &bytes[ENTRY..], offset, bytes })
 }
 
 /// The entries that stand in `bytes`, which begin at `offset` of the file.
-pub(super) fn entries(mut bytes: &[u8], mut offset: u64) -> impl Iterator<Item = Result<Entry<'_>, Damaged>> {
+pub(super) fn entries(
+    mut bytes: &[u8],
+    mut offset: u64,
+) -> impl Iterator<Item = Result<BatchEntry<'_>, Damaged>> {
     std::iter::from_fn(move || {
         if bytes.is_empty() {
             return None;
@@ -178,7 +181,7 @@ impl Batches {
             passed_over: start - before,
             start,
             count: number(&frame[8..12]).unwrap_or_default().into(),
-            head: Head::from_bytes(head).unwrap_or(Head::NONE),
+            head: ChainHead::from_bytes(head).unwrap_or(ChainHead::NONE),
         }))
     }
 
@@ -218,11 +221,11 @@ impl Batches {
     }
 
     /// The head of the batch that ends at `offset`, which it is taken to claim.
-    pub(crate) fn head_before(&self, offset: u64) -> io::Result<Option<Head>> {
+    pub(crate) fn head_before(&self, offset: u64) -> io::Result<Option<ChainHead>> {
         let Some(start) = offset.checked_sub(HEAD as u64) else { return Ok(None) };
         let mut head = [0; HEAD];
         self.input.get_ref().read_exact_at(&mut head, start)?;
-        Ok(Head::from_bytes(&head))
+        Ok(ChainHead::from_bytes(&head))
     }
 }
 
@@ -231,7 +234,7 @@ pub(crate) fn entry_at<'a>(
     segment: &Path,
     offset: u64,
     bytes: &'a mut Vec<u8>,
-) -> Result<Option<Entry<'a>>, LedgerError> {
+) -> Result<Option<BatchEntry<'a>>, LedgerError> {
     let mut read = || {
         let file = File::open(segment)?;
         let left = file.metadata()?.len().saturating_sub(offset);

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use super::read::entries;
-use super::{ENTRY, FRAME, HEAD, Kind, MAGIC, NewBatch, entry_checksum, length_of};
-use crate::ledger::chain::Head;
+use super::{ENTRY, EntryKind, FRAME, HEAD, MAGIC, NewBatch, entry_checksum, length_of};
+use crate::ledger::chain::ChainHead;
 
 /// The batches of a segment, each as it stands in the file.
 #[derive(Clone)]
@@ -39,8 +39,8 @@ impl NewBatch {
 
 impl Segment {
     /// The head behind its last batch.
-    pub(crate) fn head(&self) -> Head {
-        Head::from_bytes(self.batches.last().and_then(|batch| batch.get(batch.len() - HEAD..)).unwrap())
+    pub(crate) fn head(&self) -> ChainHead {
+        ChainHead::from_bytes(self.batches.last().and_then(|batch| batch.get(batch.len() - HEAD..)).unwrap())
             .unwrap()
     }
 
@@ -64,8 +64,8 @@ impl Segment {
     }
 
     /// All entries, with their payloads as text; the chain holds.
-    pub(crate) fn entries(&self) -> Vec<(Kind, String)> {
-        let mut head = Head::NONE;
+    pub(crate) fn entries(&self) -> Vec<(EntryKind, String)> {
+        let mut head = ChainHead::NONE;
         let mut all = Vec::new();
         for batch in &self.batches {
             let found = entries(&batch[FRAME..batch.len() - HEAD], 0).map(Result::unwrap);
@@ -100,7 +100,7 @@ impl Segment {
 
     /// Makes all frames and hashes fit again.
     pub(crate) fn rechain(&mut self) {
-        let mut head = Head::NONE;
+        let mut head = ChainHead::NONE;
         for batch in &mut self.batches {
             let mut again = NewBatch::default();
             for entry in entries(&batch[FRAME..batch.len() - HEAD], 0).map(Result::unwrap) {

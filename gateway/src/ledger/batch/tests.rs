@@ -6,10 +6,10 @@ use super::tamper::parse;
 use super::*;
 use crate::ledger::samples::directory;
 
-fn batch(previous: Head, payloads: &[&str]) -> (Vec<u8>, Head) {
+fn batch(previous: ChainHead, payloads: &[&str]) -> (Vec<u8>, ChainHead) {
     let mut batch = NewBatch::default();
     for payload in payloads {
-        batch.append(Kind::Record, |out| out.extend_from_slice(payload.as_bytes()));
+        batch.append(EntryKind::Record, |out| out.extend_from_slice(payload.as_bytes()));
     }
     let head = batch.close(previous);
     (batch.bytes().to_vec(), head)
@@ -17,7 +17,7 @@ fn batch(previous: Head, payloads: &[&str]) -> (Vec<u8>, Head) {
 
 /// A segment of three batches of two entries each.
 fn six() -> Vec<u8> {
-    let (first, head) = batch(Head::NONE, &["a1", "a2"]);
+    let (first, head) = batch(ChainHead::NONE, &["a1", "a2"]);
     let (second, head) = batch(head, &["b1", "b2"]);
     let (third, _) = batch(head, &["c1", "c2"]);
     [&MAGIC[..], &first, &second, &third].concat()
@@ -140,17 +140,18 @@ fn an_entry_is_read_alone_by_its_place() {
 #[test]
 fn what_is_retained_of_a_batch_is_the_same_whether_it_was_closed() {
     let mut batch = NewBatch::default();
-    for (kind, payload) in [(Kind::Hold, "h"), (Kind::Record, "r1"), (Kind::Hold, "h"), (Kind::Record, "r2")]
+    for (kind, payload) in
+        [(EntryKind::Hold, "h"), (EntryKind::Record, "r1"), (EntryKind::Hold, "h"), (EntryKind::Record, "r2")]
     {
         batch.append(kind, |out| out.extend_from_slice(payload.as_bytes()));
     }
     let mut open = NewBatch::default();
-    open.append_all_but(Kind::Hold, &batch);
-    batch.close(Head::NONE);
+    open.append_all_but(EntryKind::Hold, &batch);
+    batch.close(ChainHead::NONE);
     let mut closed = NewBatch::default();
-    closed.append_all_but(Kind::Hold, &batch);
+    closed.append_all_but(EntryKind::Hold, &batch);
     assert_eq!((open.count(), closed.count()), (2, 2));
-    assert_eq!(open.close(Head::NONE), closed.close(Head::NONE));
+    assert_eq!(open.close(ChainHead::NONE), closed.close(ChainHead::NONE));
 }
 
 proptest! {

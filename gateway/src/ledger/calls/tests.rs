@@ -23,7 +23,7 @@ fn refused() -> Record {
 }
 
 fn ids(directory: &Path, wanted: &Wanted, most: usize) -> Vec<RecordId> {
-    Reading::new().next(directory, wanted, most).unwrap().into_iter().map(|call| call.id).collect()
+    CallLookup::new().next(directory, wanted, most).unwrap().into_iter().map(|call| call.id).collect()
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn of_too_many_calls_the_newest_are_shown_and_then_only_what_is_new() {
     let newest: Vec<_> = newest.into_iter().skip(3).map(|(_, id)| id).collect();
     assert_eq!(ids(directory.path(), &wanted, 2), newest);
 
-    let mut reading = Reading::new();
+    let mut reading = CallLookup::new();
     assert_eq!(reading.next(directory.path(), &wanted, 9).unwrap().len(), 5);
     assert_eq!(reading.next(directory.path(), &wanted, 9).unwrap(), []);
     let (ledger, _) = Ledger::open(directory.path(), None, 1).unwrap();

@@ -29,7 +29,7 @@ pub(super) fn hold() -> HoldLine {
 }
 
 /// The entries on the disk, whose chain is checked.
-pub(super) fn entries(disk: &Disk) -> Vec<(Kind, String)> {
+pub(super) fn entries(disk: &Disk) -> Vec<(EntryKind, String)> {
     samples::parse(&disk.0.lock().unwrap().bytes).entries()
 }
 
@@ -166,12 +166,12 @@ async fn what_fails_is_refused_and_a_retained_record_is_written_later_but_a_hold
     let at = journal.hold(&third).unwrap();
     journal.written(at).await.unwrap();
     let entries = samples::segment(&segment::file(directory.path(), &now.segment)).entries();
-    let has = |kind: Kind, hold: &HoldLine| {
+    let has = |kind: EntryKind, hold: &HoldLine| {
         let begins = format!("{{\"id\":\"{}\"", hold.id);
         entries.iter().any(|(of, text)| *of == kind && text.starts_with(&begins))
     };
-    assert!(has(Kind::Record, &first) && has(Kind::Record, &third) && has(Kind::Hold, &third));
-    assert!(!has(Kind::Hold, &second));
+    assert!(has(EntryKind::Record, &first) && has(EntryKind::Record, &third) && has(EntryKind::Hold, &third));
+    assert!(!has(EntryKind::Hold, &second));
 }
 
 #[tokio::test]
@@ -267,7 +267,7 @@ fn a_record_never_holds_a_query_and_leaves_out_what_is_absent() {
     journal.record(&samples::record(&hold())).unwrap();
     journal.flush();
     let (kind, text) = &entries(&disk)[1];
-    assert!(*kind == Kind::Record && !text.contains("canary"));
+    assert!(*kind == EntryKind::Record && !text.contains("canary"));
     let value: serde_json::Value = serde_json::from_str(text).unwrap();
     let record = value.as_object().unwrap();
     assert!(
@@ -293,7 +293,7 @@ async fn records_that_could_not_be_written_are_one_batch_of_the_next_segment_and
     let now = journal.end();
     let entries = samples::segment(&segment::file(directory.path(), &now.segment)).entries();
     let kinds: Vec<_> = entries.iter().map(|(kind, _)| *kind).collect();
-    assert_eq!((kinds, now.entries), (vec![Kind::Segment, Kind::Record, Kind::Record], 3));
+    assert_eq!((kinds, now.entries), (vec![EntryKind::Segment, EntryKind::Record, EntryKind::Record], 3));
     for (entry, call) in entries[1..].iter().zip([&first, &second]) {
         assert!(entry.1.contains(&call.id.to_string()), "in the order of appending");
     }

@@ -3,7 +3,7 @@
 use tollgate_policy::price::{Item, Units};
 
 use super::{Attempt, Charge, HoldLine, Record, RecordId};
-use crate::ledger::dimension::Part;
+use crate::ledger::dimension::LinePart;
 use crate::ledger::json::{Json, Object, member};
 
 impl Object for Record {
@@ -20,7 +20,7 @@ impl Record {
         json.time(member!("at"), self.at);
         json.number(member!("duration_us"), self.duration);
         optional(json, member!("first_byte_us"), self.first_byte);
-        self.write_dimensions(json, Part::Access);
+        self.write_dimensions(json, LinePart::Access);
         json.text(member!("method"), self.method.as_str());
         json.optional(member!("path"), self.path.as_ref().map(|path| path.as_str()));
         json.number(member!("status"), self.status.into());
@@ -38,7 +38,7 @@ impl Record {
 
     /// How the object goes on to its end.
     pub(crate) fn other_fields(&self, json: &mut Json<'_>) {
-        self.write_dimensions(json, Part::Rest);
+        self.write_dimensions(json, LinePart::Rest);
         json.optional_word(member!("proof"), self.proof.map(|proof| proof.as_str()));
         optional(json, member!("port"), self.port.map(u64::from));
         json.optional(member!("operation"), self.operation.as_deref());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Store;
 use crate::ledger::LedgerError;
 use crate::ledger::batch::{Batch, Batches, Damaged};
-use crate::ledger::line::Line;
+use crate::ledger::line::JournalEntry;
 use crate::ledger::rollup::Rollup;
 use crate::ledger::segment::{self, SegmentHead};
 
@@ -93,10 +93,10 @@ fn add_up(segment: &str, before: u64, batch: &Batch<'_>, rollup: &mut Rollup) {
                 continue;
             }
         };
-        match Line::read(&entry) {
-            Ok(Line::Hold(id)) => rollup.hold(id, entry.offset),
-            Ok(Line::Record(row)) => rollup.row(&row),
-            Ok(Line::Other) => {}
+        match JournalEntry::read(&entry) {
+            Ok(JournalEntry::Hold(id)) => rollup.hold(id, entry.offset),
+            Ok(JournalEntry::Record(row)) => rollup.row(&row),
+            Ok(JournalEntry::Other) => {}
             Err(error) => {
                 let offset = entry.offset;
                 tracing::error!(segment, entry = number, offset, %error, "an entry of the journal cannot be read");

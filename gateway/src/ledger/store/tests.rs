@@ -2,18 +2,18 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
-use crate::ledger::batch::{Kind, MAGIC, NewBatch, entry_at};
-use crate::ledger::chain::Head;
+use crate::ledger::batch::{EntryKind, MAGIC, NewBatch, entry_at};
+use crate::ledger::chain::ChainHead;
 use crate::ledger::rollup::Rollup;
 use crate::ledger::samples::{SPEND, TOKENS, directory, hold, json, record, sums};
 use crate::ledger::segment;
 
 /// A segment with these entries, each a batch of its own, which the reader takes as they come.
-fn write(data_dir: &Path, name: &str, entries: &[(Kind, String)]) {
+fn write(data_dir: &Path, name: &str, entries: &[(EntryKind, String)]) {
     let directory = segment::directory(data_dir);
     fs::create_dir_all(&directory).unwrap();
     let mut bytes = MAGIC.to_vec();
-    let mut head = Head::NONE;
+    let mut head = ChainHead::NONE;
     for (kind, json) in entries {
         let mut batch = NewBatch::default();
         batch.append(*kind, |out| out.extend_from_slice(json.as_bytes()));
@@ -26,7 +26,7 @@ fn write(data_dir: &Path, name: &str, entries: &[(Kind, String)]) {
 /// How many requests the store knows.
 fn count(data_dir: &Path) -> i64 {
     let mut count = 0;
-    let reader = Reader::open(data_dir).unwrap();
+    let reader = StoreReader::open(data_dir).unwrap();
     let sql = "SELECT coalesce(sum(requests), 0) FROM sums";
     reader.query(sql, &[], |row| row.get(0).map(|found| count = found)).unwrap();
     count
@@ -45,7 +45,7 @@ fn charged(store: &Store) -> std::collections::BTreeMap<String, u64> {
 #[test]
 fn a_segment_that_is_read_again_counts_once() {
     let directory = directory();
-    write(directory.path(), "a.journal", &[(Kind::Record, json(&record(&hold(RecordId::new()))))]);
+    write(directory.path(), "a.journal", &[(EntryKind::Record, json(&record(&hold(RecordId::new()))))]);
     let mut store = Store::open(directory.path()).unwrap();
     assert_eq!(read(&mut store, directory.path()), 1);
     assert_eq!(read(&mut store, directory.path()), 0);
@@ -59,7 +59,7 @@ fn a_segment_that_is_read_again_counts_once() {
 fn what_another_process_took_in_counts_once() {
     let directory = directory();
     let calls = [record(&hold(RecordId::new())), record(&hold(RecordId::new()))];
-    let lines = calls.each_ref().map(|call| (Kind::Record, json(call)));
+    let lines = calls.each_ref().map(|call| (EntryKind::Record, json(call)));
     let (mut one, mut other) =
         (Store::open(directory.path()).unwrap(), Store::open(directory.path()).unwrap());
     let name: Arc<str> = "a.journal".into();
@@ -76,11 +76,11 @@ fn what_another_process_took_in_counts_once() {
 fn a_hold_stays_open_until_its_record_comes_in_whatever_stretch() {
     let directory = directory();
     let (ended, open) = (hold(RecordId::new()), hold(RecordId::new()));
-    write(directory.path(), "a.journal", &[(Kind::Hold, json(&ended)), (Kind::Hold, json(&open))]);
+    write(directory.path(), "a.journal", &[(EntryKind::Hold, json(&ended)), (EntryKind::Hold, json(&open))]);
     let mut store = Store::open(directory.path()).unwrap();
     read(&mut store, directory.path());
     assert_eq!(store.open_holds().unwrap().len(), 2);
-    write(directory.path(), "b.journal", &[(Kind::Record, json(&record(&ended)))]);
+    write(directory.path(), "b.journal", &[(EntryKind::Record, json(&record(&ended)))]);
     read(&mut store, directory.path());
     let [(segment, offset)] = &store.open_holds().unwrap()[..] else { panic!("one hold is open") };
     let mut bytes = Vec::new();
@@ -92,7 +92,7 @@ fn a_hold_stays_open_until_its_record_comes_in_whatever_stretch() {
 fn what_a_core_left_behind_is_not_counted_beyond_what_its_next_segment_says() {
     let directory = directory();
     let calls = [record(&hold(RecordId::new())), record(&hold(RecordId::new()))];
-    write(directory.path(), "a.journal", &calls.each_ref().map(|call| (Kind::Record, json(call))));
+    write(directory.path(), "a.journal", &calls.each_ref().map(|call| (EntryKind::Record, json(call))));
     let mut store = Store::open(directory.path()).unwrap();
     let name: Arc<str> = "a.journal".into();
     assert_eq!(store.read(directory.path(), &name, Until { bytes: None, entries: Some(1) }).unwrap(), 1);
@@ -104,7 +104,7 @@ fn what_a_core_left_behind_is_not_counted_beyond_what_its_next_segment_says() {
 fn a_stretch_that_does_not_follow_the_cursor_is_read_from_the_file() {
     let directory = directory();
     let calls = [record(&hold(RecordId::new())), record(&hold(RecordId::new()))];
-    write(directory.path(), "a.journal", &calls.each_ref().map(|call| (Kind::Record, json(call))));
+    write(directory.path(), "a.journal", &calls.each_ref().map(|call| (EntryKind::Record, json(call))));
     let mut store = Store::open(directory.path()).unwrap();
     let length = fs::metadata(segment::directory(directory.path()).join("a.journal")).unwrap().len();
     let end = segment::end(directory.path(), &"a.journal".into(), &Known::new()).unwrap().unwrap();
@@ -129,12 +129,12 @@ fn a_record_is_found_by_its_id() {
         write(
             directory.path(),
             name,
-            &calls.iter().map(|call| (Kind::Record, json(call))).collect::<Vec<_>>(),
+            &calls.iter().map(|call| (EntryKind::Record, json(call))).collect::<Vec<_>>(),
         );
         read(&mut store, directory.path());
         std::thread::sleep(Duration::from_millis(2));
     }
-    let reader = Reader::open(directory.path()).unwrap();
+    let reader = StoreReader::open(directory.path()).unwrap();
     for (index, id) in ids.iter().enumerate() {
         let [place] = &reader.find(*id).unwrap()[..] else { panic!("one place") };
         assert_eq!(&*place.segment, ["a.journal", "b.journal"][index / 20]);
@@ -147,10 +147,10 @@ fn an_entry_that_cannot_be_read_hides_no_other() {
     let directory = directory();
     let call = record(&hold(RecordId::new()));
     let entries = [
-        (Kind::Record, "{\"id\":\"nonsense\"}".into()),
-        (Kind::Hold, "{\"id\":7}".into()),
-        (Kind::Audit, "{}".into()),
-        (Kind::Record, json(&call)),
+        (EntryKind::Record, "{\"id\":\"nonsense\"}".into()),
+        (EntryKind::Hold, "{\"id\":7}".into()),
+        (EntryKind::Audit, "{}".into()),
+        (EntryKind::Record, json(&call)),
     ];
     write(directory.path(), "a.journal", &entries);
     let mut store = Store::open(directory.path()).unwrap();
@@ -165,7 +165,7 @@ fn words_and_fields_of_another_version_still_count() {
         "{{\"id\":\"{id}\",\"at\":\"2026-11-01T00:00:00Z\",\"outcome\":\"teleported\",\"reason\":\"too_blue\",\"aura\":{{\"hue\":3}},\
          \"units\":{{\"input\":5,\"thoughts\":9}},\"cost\":18446744073709551615,\"usage_source\":\"reported\"}}"
     );
-    write(directory.path(), "a.journal", &[(Kind::Record, line)]);
+    write(directory.path(), "a.journal", &[(EntryKind::Record, line)]);
     let mut store = Store::open(directory.path()).unwrap();
     assert_eq!(read(&mut store, directory.path()), 1);
 }
@@ -174,7 +174,7 @@ fn words_and_fields_of_another_version_still_count() {
 fn a_part_of_a_batch_waits_for_the_rest() {
     let directory = directory();
     let calls = [record(&hold(RecordId::new())), record(&hold(RecordId::new()))];
-    write(directory.path(), "a.journal", &calls.each_ref().map(|call| (Kind::Record, json(call))));
+    write(directory.path(), "a.journal", &calls.each_ref().map(|call| (EntryKind::Record, json(call))));
     let path = segment::directory(directory.path()).join("a.journal");
     let whole = fs::read(&path).unwrap();
     let mut store = Store::open(directory.path()).unwrap();
@@ -194,14 +194,14 @@ fn charges_of_one_window_add_up_over_batches_and_can_be_lowered() {
     for name in ["a.journal", "b.journal", "c.journal"] {
         let mut call = record(&hold(RecordId::new()));
         call.held_at = Some(first.at);
-        write(directory.path(), name, &[(Kind::Record, json(&call))]);
+        write(directory.path(), name, &[(EntryKind::Record, json(&call))]);
         read(&mut store, directory.path());
     }
     assert_eq!((charged(&store)[TOKENS], charged(&store)[SPEND]), (360, 300_000));
     let correction = json(&record(&first))
         .replace("\"amount\":120", "\"amount\":-300")
         .replace("\"amount\":100000", "\"amount\":-900000");
-    write(directory.path(), "d.journal", &[(Kind::Record, correction)]);
+    write(directory.path(), "d.journal", &[(EntryKind::Record, correction)]);
     read(&mut store, directory.path());
     assert_eq!(charged(&store).get(TOKENS), Some(&60));
     assert_eq!(charged(&store).get(SPEND), None, "below nothing is nothing");
@@ -216,7 +216,7 @@ fn a_store_of_another_layout_is_left_alone_and_it_is_said_what_to_do() {
         connection.pragma_update(None, "user_version", layout).unwrap();
         let refused = [
             Store::open(directory.path()).map(drop).unwrap_err(),
-            Reader::open(directory.path()).map(drop).unwrap_err(),
+            StoreReader::open(directory.path()).map(drop).unwrap_err(),
         ];
         for error in refused {
             let error = crate::ledger::chain(&error);
@@ -230,7 +230,7 @@ fn a_store_of_another_layout_is_left_alone_and_it_is_said_what_to_do() {
 fn a_reader_needs_no_right_to_write() {
     let directory = directory();
     let call = record(&hold(RecordId::new()));
-    write(directory.path(), "a.journal", &[(Kind::Record, json(&call))]);
+    write(directory.path(), "a.journal", &[(EntryKind::Record, json(&call))]);
     let mut store = Store::open(directory.path()).unwrap();
     read(&mut store, directory.path());
     assert_eq!(count(directory.path()), 1, "beside the writer");
@@ -245,18 +245,18 @@ fn a_dimension_that_a_store_has_not_got_is_added_to_what_it_has() {
     let directory = directory();
     let mut calls = [record(&hold(RecordId::new())), record(&hold(RecordId::new()))];
     calls[1].alias = Some("team-a".parse().unwrap());
-    write(directory.path(), "a.journal", &[(Kind::Record, json(&calls[0]))]);
+    write(directory.path(), "a.journal", &[(EntryKind::Record, json(&calls[0]))]);
     let mut store = Store::open(directory.path()).unwrap();
     read(&mut store, directory.path());
     store.connection.execute_batch("ALTER TABLE dimensions DROP COLUMN alias").unwrap();
     drop(store);
-    assert!(Reader::open(directory.path()).is_err(), "the gateway has to have been here first");
+    assert!(StoreReader::open(directory.path()).is_err(), "the gateway has to have been here first");
     let mut store = Store::open(directory.path()).unwrap();
-    write(directory.path(), "b.journal", &[(Kind::Record, json(&calls[1]))]);
+    write(directory.path(), "b.journal", &[(EntryKind::Record, json(&calls[1]))]);
     read(&mut store, directory.path());
     let mut aliases = Vec::new();
     let sql = "SELECT alias, requests FROM sums s JOIN dimensions d ON d.id = s.dimensions ORDER BY alias";
-    Reader::open(directory.path())
+    StoreReader::open(directory.path())
         .unwrap()
         .query(sql, &[], |row| {
             aliases.push((row.get::<_, String>(0)?, row.get::<_, i64>(1)?));
@@ -273,11 +273,11 @@ fn usage_is_a_row_for_each_unit() {
     for name in ["a.journal", "b.journal"] {
         let mut call = record(&hold(RecordId::new()));
         (call.at, call.units.file_searches) = (Timestamp::UNIX_EPOCH, 3);
-        write(directory.path(), name, &[(Kind::Record, json(&call))]);
+        write(directory.path(), name, &[(EntryKind::Record, json(&call))]);
         read(&mut store, directory.path());
     }
     let mut usage = Vec::new();
-    let reader = Reader::open(directory.path()).unwrap();
+    let reader = StoreReader::open(directory.path()).unwrap();
     let each = |row: &rusqlite::Row<'_>| {
         usage.push((row.get::<_, String>(0)?, row.get::<_, i64>(1)?));
         Ok(())

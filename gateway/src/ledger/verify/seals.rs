@@ -12,7 +12,7 @@ use crate::ledger::{LedgerError, retention};
 
 /// What seals say about segments.
 #[derive(Default)]
-pub(super) struct Said {
+pub(super) struct SealClaims {
     pub(super) claims: Vec<Claim>,
     /// Segments that retention removed.
     pub(super) retired: HashSet<Arc<str>>,
@@ -25,7 +25,7 @@ pub(super) fn check(
     data_dir: &Path,
     key: Option<&SealKey>,
     result: &mut Verification,
-) -> Result<Said, LedgerError> {
+) -> Result<SealClaims, LedgerError> {
     // Before the seals: each is in the file before it is the anchor.
     let anchor = key.and_then(SealKey::anchor);
     let path = seal::path(data_dir);
@@ -39,15 +39,21 @@ pub(super) fn check(
             } else {
                 result.notes.push("there are no seals: a cut-off tail cannot be seen".into());
             }
-            return Ok(Said { claims: Vec::new(), retired: retention::noted(data_dir)? });
+            return Ok(SealClaims { claims: Vec::new(), retired: retention::noted(data_dir)? });
         }
         Err(error) => return Err(LedgerError::file("reading", &path, error)),
     };
     if key.is_none() {
         result.notes.push("no key was given: the seals are taken as they stand, and whoever can write the data directory could have made them".into());
     }
-    let mut check =
-        Check { key, result, last: [0; 32], number: 0, anchored: anchor.is_none(), said: Said::default() };
+    let mut check = Check {
+        key,
+        result,
+        last: [0; 32],
+        number: 0,
+        anchored: anchor.is_none(),
+        said: SealClaims::default(),
+    };
     let whole = memchr::memrchr(b'\n', &bytes).map_or(0, |end| end + 1);
     for (index, line) in
         bytes[..whole].split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty())
@@ -88,7 +94,7 @@ struct Check<'a> {
     last: Mac,
     number: u64,
     anchored: bool,
-    said: Said,
+    said: SealClaims,
 }
 
 impl Check<'_> {

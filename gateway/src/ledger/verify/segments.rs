@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 
-use super::seals::Said;
+use super::seals::SealClaims;
 use super::{Claim, Verification};
 use crate::ledger::LedgerError;
 use crate::ledger::batch::{Batch, Batches, Damaged};
-use crate::ledger::chain::Head;
-use crate::ledger::segment::{self, Header};
+use crate::ledger::chain::ChainHead;
+use crate::ledger::segment::{self, SegmentHeader};
 
 /// Breaks of one chain that are told apart; more of them say nothing new.
 const BREAKS: usize = 10;
@@ -22,7 +22,7 @@ const SEALED_WITHIN: SignedDuration = SignedDuration::from_mins(5);
 /// Checks every segment, with what the seals claim about them.
 pub(super) fn check(
     data_dir: &Path,
-    Said { mut claims, retired }: Said,
+    SealClaims { mut claims, retired }: SealClaims,
     sealed: bool,
     result: &mut Verification,
 ) -> Result<(), LedgerError> {
@@ -66,7 +66,11 @@ fn file(segment: &str) -> String {
 }
 
 /// Segments that no seal vouches for, neither by naming them nor by naming one that names them.
-fn unsealed(headers: &BTreeMap<Arc<str>, Header>, mut known: HashSet<Arc<str>>, result: &mut Verification) {
+fn unsealed(
+    headers: &BTreeMap<Arc<str>, SegmentHeader>,
+    mut known: HashSet<Arc<str>>,
+    result: &mut Verification,
+) {
     let Some((number, at)) = result.last_seal else { return };
     let mut ask: Vec<Arc<str>> = known.iter().cloned().collect();
     while let Some(name) = ask.pop() {
@@ -86,7 +90,7 @@ fn unsealed(headers: &BTreeMap<Arc<str>, Header>, mut known: HashSet<Arc<str>>, 
 }
 
 /// Only the very first run has nothing before it.
-fn beginnings(headers: &BTreeMap<Arc<str>, Header>, result: &mut Verification) {
+fn beginnings(headers: &BTreeMap<Arc<str>, SegmentHeader>, result: &mut Verification) {
     for (name, header) in headers.iter().skip(1) {
         if header.previous.is_empty() {
             result.find(
@@ -101,7 +105,7 @@ fn beginnings(headers: &BTreeMap<Arc<str>, Header>, result: &mut Verification) {
 fn walk(
     data_dir: &Path,
     name: &str,
-    header: Option<&Header>,
+    header: Option<&SegmentHeader>,
     claims: &[Claim],
     result: &mut Verification,
 ) -> Result<(), LedgerError> {
@@ -115,7 +119,7 @@ fn walk(
     for claim in claims {
         due.entry(claim.head.entries).or_default().push(claim);
     }
-    let (mut head, mut count, mut breaks) = (Head::NONE, 0, 0);
+    let (mut head, mut count, mut breaks) = (ChainHead::NONE, 0, 0);
     while let Some(batch) =
         batches.next_batch().map_err(|source| LedgerError::file("reading", name, source))?
     {
@@ -159,7 +163,7 @@ fn walk(
 }
 
 /// What is wrong with a batch that has to follow `head`, and with which of its entries, counted from 1.
-fn broken(batch: &Batch<'_>, head: Head) -> Option<(u64, String)> {
+fn broken(batch: &Batch<'_>, head: ChainHead) -> Option<(u64, String)> {
     if batch.passed_over > 0 {
         let (from, to) = (batch.start - batch.passed_over, batch.start);
         return Some((

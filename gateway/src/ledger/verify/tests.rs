@@ -6,8 +6,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::ledger::batch::tamper::Segment;
-use crate::ledger::batch::{Kind, MAGIC, NewBatch};
-use crate::ledger::chain::Head;
+use crate::ledger::batch::{EntryKind, MAGIC, NewBatch};
+use crate::ledger::chain::ChainHead;
 use crate::ledger::samples::{copy, directory, hold, record, segment};
 use crate::ledger::{Ledger, RecordId, seal, segment};
 
@@ -154,7 +154,7 @@ fn of_several_entries_in_one_batch_the_damaged_one_is_named_and_a_forged_one_by_
 fn a_batch_that_is_chained_and_has_fewer_entries_than_it_says_is_found() {
     let bed = Bed::new();
     let mut batch = NewBatch::default();
-    batch.append(Kind::Record, |entry| entry.extend_from_slice(b"{}"));
+    batch.append(EntryKind::Record, |entry| entry.extend_from_slice(b"{}"));
     batch.miscount();
     edit(&bed.segments()[3], |segment| {
         batch.close(segment.head());
@@ -273,8 +273,8 @@ fn an_added_segment_is_found() {
         "{{\"name\":\"{name}\",\"epoch\":\"20200101T000000.000000Z\",\"pid\":1,\"at\":\"2020-01-01T00:00:00Z\",\"previous\":[]}}"
     );
     let mut first = NewBatch::default();
-    first.append(Kind::Segment, |out| out.extend_from_slice(header.as_bytes()));
-    first.close(Head::NONE);
+    first.append(EntryKind::Segment, |out| out.extend_from_slice(header.as_bytes()));
+    first.close(ChainHead::NONE);
     fs::write(segment::file(bed.data.path(), name), [&MAGIC, first.bytes()].concat()).unwrap();
     let findings = bed.verify().findings;
     assert!(findings.iter().any(|finding| finding.what.contains("added")), "{findings:?}");

@@ -7,14 +7,14 @@ use tollgate_policy::decision::Priced;
 use tollgate_policy::dialect::Class;
 use tollgate_policy::price::{Item, NanoUsd, Units};
 
-use super::{Account, Told, Usage};
+use super::{Account, AnswerFacts, LearntUsage};
 use crate::ledger::{Bounded, UsageSource};
 use crate::metering::permitted::PermittedCall;
 use crate::quota::{Demand, Hold};
 
 impl Account {
     /// Puts what was learnt into the record, and settles the hold by it, or releases that of a call that was not sent.
-    pub(super) fn book(&mut self, usage: Usage, hold: Option<Hold>, was_sent: bool) {
+    pub(super) fn book(&mut self, usage: LearntUsage, hold: Option<Hold>, was_sent: bool) {
         let (tokens, spend) = match self.call.take() {
             Some(call) => self.charge(&call, usage, was_sent),
             None => (0, NanoUsd::ZERO),
@@ -33,25 +33,25 @@ impl Account {
     }
 
     /// The tokens and the money that the call is charged.
-    fn charge(&mut self, call: &PermittedCall, usage: Usage, was_sent: bool) -> (u64, NanoUsd) {
+    fn charge(&mut self, call: &PermittedCall, usage: LearntUsage, was_sent: bool) -> (u64, NanoUsd) {
         let held = call.bound.map(|bound| (bound.tokens, bound.spend));
         let (tokens, spend) = match usage {
-            Usage::Unbilled => return (0, NanoUsd::ZERO),
-            Usage::Plain => {
+            LearntUsage::Unbilled => return (0, NanoUsd::ZERO),
+            LearntUsage::Plain => {
                 // What it was cannot be read off the call, so what it cost is not known.
                 self.record.unpriced = was_sent && self.is_paid_unread(call);
                 return (0, NanoUsd::ZERO);
             }
-            Usage::Reported { units, told, drained } => {
+            LearntUsage::Reported { units, told, drained } => {
                 let source = if drained { UsageSource::Drained } else { UsageSource::Reported };
                 let cost = self.tell(call, &units, &told, source);
                 (units.tokens(), cost.unwrap_or(NanoUsd::ZERO))
             }
-            Usage::Unknown { units, told } => {
+            LearntUsage::Unknown { units, told } => {
                 let estimate = self.tell(call, &units, &told, UsageSource::Estimated);
                 held.unwrap_or_else(|| (units.tokens(), estimate.unwrap_or(NanoUsd::ZERO)))
             }
-            Usage::Estimated { units, told } => {
+            LearntUsage::Estimated { units, told } => {
                 let estimate = self.tell(call, &units, &told, UsageSource::Estimated);
                 let estimate = estimate.unwrap_or(NanoUsd::ZERO);
                 let most = held.unwrap_or((u64::MAX, estimate));
@@ -67,7 +67,7 @@ impl Account {
         &mut self,
         call: &PermittedCall,
         units: &Units,
-        told: &Told,
+        told: &AnswerFacts,
         source: UsageSource,
     ) -> Option<NanoUsd> {
         let units = as_asked(call, *units);
@@ -87,13 +87,13 @@ impl Account {
     }
 
     /// What to book where no answer was read.
-    pub(super) fn usage_unknown(&self) -> Usage {
+    pub(super) fn usage_unknown(&self) -> LearntUsage {
         match &self.call {
             Some(call) if self.is_out() && !self.is_error_answered() => match call.metered() {
-                Some(_) => Usage::Unknown { units: Units::default(), told: Told::default() },
-                None => Usage::Plain,
+                Some(_) => LearntUsage::Unknown { units: Units::default(), told: AnswerFacts::default() },
+                None => LearntUsage::Plain,
             },
-            _ => Usage::Unbilled,
+            _ => LearntUsage::Unbilled,
         }
     }
 

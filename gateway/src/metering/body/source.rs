@@ -6,10 +6,10 @@ use bytes::Bytes;
 use tollgate_policy::denial::Reason;
 
 use crate::ledger::{Outcome, Wait};
-use crate::metering::account::{Account, Told, Usage};
-use crate::metering::estimate;
+use crate::metering::account::{Account, AnswerFacts, LearntUsage};
+use crate::metering::bound;
 use crate::metering::permitted::PermittedCall;
-use crate::metering::usage::{Output, Reading, UsageReader};
+use crate::metering::usage::{Output, UsageReader, UsageReading};
 use crate::upstream::{AnswerBody, Lease};
 
 /// The part that a drain takes over.
@@ -38,7 +38,7 @@ impl AnswerSource {
     /// `waiting` bytes are still to go out.
     pub(super) fn record(
         &mut self,
-        reading: Option<Reading>,
+        reading: Option<UsageReading>,
         outcome: Outcome,
         reason: Option<Reason>,
         waiting: u64,
@@ -53,26 +53,31 @@ impl AnswerSource {
         account.close(usage).ok().flatten().map(Wait::new)
     }
 
-    fn usage(&self, reading: Option<Reading>) -> Usage {
+    fn usage(&self, reading: Option<UsageReading>) -> LearntUsage {
         if !self.billed {
-            return Usage::Unbilled;
+            return LearntUsage::Unbilled;
         }
         let Some(endpoint) = self.call.metered() else {
-            return Usage::Plain;
+            return LearntUsage::Plain;
         };
         let mut reading = reading.unwrap_or_default();
-        let told =
-            Told { model: reading.model.take(), tier: reading.tier.take(), unpriced: reading.unpriced };
-        let estimate = || estimate::estimate(&self.call.facts, endpoint, &reading);
+        let told = AnswerFacts {
+            model: reading.model.take(),
+            tier: reading.tier.take(),
+            unpriced: reading.unpriced,
+        };
+        let estimate = || bound::estimate(&self.call.facts, endpoint, &reading);
         match reading.units {
-            Some(units) => Usage::Reported { units, told, drained: self.drained },
-            None if reading.error_event && reading.wrote => Usage::Estimated { units: estimate(), told },
+            Some(units) => LearntUsage::Reported { units, told, drained: self.drained },
+            None if reading.error_event && reading.wrote => {
+                LearntUsage::Estimated { units: estimate(), told }
+            }
             // It ended before the model wrote: what it reported by then is all there is.
             None if reading.error_event => match reading.partial {
-                Some(units) => Usage::Reported { units, told, drained: self.drained },
-                None => Usage::Unbilled,
+                Some(units) => LearntUsage::Reported { units, told, drained: self.drained },
+                None => LearntUsage::Unbilled,
             },
-            None => Usage::Unknown { units: estimate(), told },
+            None => LearntUsage::Unknown { units: estimate(), told },
         }
     }
 }

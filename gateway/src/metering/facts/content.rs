@@ -30,7 +30,7 @@ enum At {
 
 /// What a value turned out to be.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Found<'de> {
+pub(super) struct ContentValue<'de> {
     /// It was something other than `null`.
     is_something: bool,
     /// An image or a document that nobody has taken for one yet.
@@ -67,76 +67,76 @@ impl<'de> DeserializeSeed<'de> for Member<'_, '_, 'de> {
 }
 
 impl<'de> DeserializeSeed<'de> for Content<'_, '_, 'de> {
-    type Value = Found<'de>;
+    type Value = ContentValue<'de>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Found<'de>, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<ContentValue<'de>, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
 impl<'de> Visitor<'de> for Content<'_, '_, 'de> {
-    type Value = Found<'de>;
+    type Value = ContentValue<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("any JSON")
     }
 
-    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Found<'de>, E> {
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<ContentValue<'de>, E> {
         let carried = (self.at == At::Carrier).then(|| Carried::of(text));
-        Ok(Found { carried, ..Found::SOMETHING })
+        Ok(ContentValue { carried, ..ContentValue::SOMETHING })
     }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<Found<'de>, E> {
+    fn visit_str<E: Error>(self, text: &str) -> Result<ContentValue<'de>, E> {
         let carried = (self.at == At::Carrier).then(|| match Carried::of(text) {
             Carried::Link => Carried::Link,
             Carried::Inline(_) | Carried::Unread(_) => Carried::Unread(text.len()),
         });
-        Ok(Found { carried, ..Found::SOMETHING })
+        Ok(ContentValue { carried, ..ContentValue::SOMETHING })
     }
 
-    fn visit_bool<E: Error>(self, _: bool) -> Result<Found<'de>, E> {
-        Ok(Found::SOMETHING)
+    fn visit_bool<E: Error>(self, _: bool) -> Result<ContentValue<'de>, E> {
+        Ok(ContentValue::SOMETHING)
     }
 
-    fn visit_i64<E: Error>(self, _: i64) -> Result<Found<'de>, E> {
-        Ok(Found::SOMETHING)
+    fn visit_i64<E: Error>(self, _: i64) -> Result<ContentValue<'de>, E> {
+        Ok(ContentValue::SOMETHING)
     }
 
-    fn visit_u64<E: Error>(self, _: u64) -> Result<Found<'de>, E> {
-        Ok(Found::SOMETHING)
+    fn visit_u64<E: Error>(self, _: u64) -> Result<ContentValue<'de>, E> {
+        Ok(ContentValue::SOMETHING)
     }
 
-    fn visit_f64<E: Error>(self, _: f64) -> Result<Found<'de>, E> {
-        Ok(Found::SOMETHING)
+    fn visit_f64<E: Error>(self, _: f64) -> Result<ContentValue<'de>, E> {
+        Ok(ContentValue::SOMETHING)
     }
 
-    fn visit_unit<E: Error>(self) -> Result<Found<'de>, E> {
-        Ok(Found::default())
+    fn visit_unit<E: Error>(self) -> Result<ContentValue<'de>, E> {
+        Ok(ContentValue::default())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Found<'de>, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<ContentValue<'de>, A::Error> {
         let at = if self.at == At::Member { At::Item } else { At::Below };
         while let Some(item) = items.next_element_seed(Content { draft: self.draft, at })? {
             self.draft.unclaimed(item.carried);
         }
-        Ok(Found::SOMETHING)
+        Ok(ContentValue::SOMETHING)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Found<'de>, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<ContentValue<'de>, A::Error> {
         let Self { draft, at } = self;
         let mut object = Object::new(at == At::Item && draft.rules().content.items_need_one);
         while let Some(name) = members.next_key_seed(json::Str)? {
             let member = object.class(draft, &name).ok_or_else(|| A::Error::custom("refused"))?;
             if name == "type" {
-                object.take_kind(member, members.next_value_seed(Kind)?);
+                object.take_kind(member, members.next_value_seed(TypeName)?);
                 continue;
             }
             let found = if member.is_opaque {
                 let is_something = members.next_value::<Option<IgnoredAny>>()?.is_some();
-                Found { is_something, ..Found::default() }
+                ContentValue { is_something, ..ContentValue::default() }
             } else if member.details {
-                let detail = members.next_value_seed(Kind)?;
-                Found { detail: detail.as_deref().map(detail_of), ..Found::default() }
+                let detail = members.next_value_seed(TypeName)?;
+                ContentValue { detail: detail.as_deref().map(detail_of), ..ContentValue::default() }
             } else {
                 let is_carried = member.carries || (at == At::Carrier && member.is_source);
                 let at = if is_carried { At::Carrier } else { At::Below };
@@ -148,7 +148,7 @@ impl<'de> Visitor<'de> for Content<'_, '_, 'de> {
     }
 }
 
-impl Found<'_> {
+impl ContentValue<'_> {
     const SOMETHING: Self = Self { is_something: true, carried: None, detail: None };
 }
 
@@ -246,7 +246,7 @@ impl<'de> Object<'de> {
         &mut self,
         draft: &mut Draft<'_, 'de>,
         (name, member): (&str, &ContentMember),
-        found: Found<'de>,
+        found: ContentValue<'de>,
     ) {
         if found.is_something {
             self.something |= member.bit;
@@ -266,7 +266,7 @@ impl<'de> Object<'de> {
         }
     }
 
-    fn close(self, draft: &mut Draft<'_, 'de>, at: At) -> Found<'de> {
+    fn close(self, draft: &mut Draft<'_, 'de>, at: At) -> ContentValue<'de> {
         let rules = &draft.rules().content;
         if !self.is_whole {
             draft.content_outside("an item that only refers to another");
@@ -274,23 +274,23 @@ impl<'de> Object<'de> {
         let kind = self.kind.as_deref().unwrap_or_default();
         if rules.images.contains(kind) {
             draft.image(self.carried, self.carried_detail.unwrap_or(self.detail));
-            return Found::SOMETHING;
+            return ContentValue::SOMETHING;
         }
         if rules.documents.contains(kind) {
             draft.document(self.carried);
-            return Found::SOMETHING;
+            return ContentValue::SOMETHING;
         }
         if self.has_type {
             draft.note_kind(kind, self.something);
         }
         if at == At::Carrier {
             let carried = self.carried.filter(|_| !rules.text_sources.contains(kind));
-            return Found { is_something: true, carried, detail: Some(self.detail) };
+            return ContentValue { is_something: true, carried, detail: Some(self.detail) };
         }
         if self.is_nested || !rules.citing.contains(kind) {
             draft.unclaimed(self.carried);
         }
-        Found::SOMETHING
+        ContentValue::SOMETHING
     }
 }
 
@@ -356,9 +356,9 @@ impl<'de> Draft<'_, 'de> {
 }
 
 /// A type, or nothing where it is no string.
-pub(super) struct Kind;
+pub(super) struct TypeName;
 
-impl<'de> DeserializeSeed<'de> for Kind {
+impl<'de> DeserializeSeed<'de> for TypeName {
     type Value = Option<Cow<'de, str>>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -366,7 +366,7 @@ impl<'de> DeserializeSeed<'de> for Kind {
     }
 }
 
-impl<'de> Visitor<'de> for Kind {
+impl<'de> Visitor<'de> for TypeName {
     type Value = Option<Cow<'de, str>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -62,7 +62,7 @@ struct Parts<'a> {
     rest: &'a [u8],
 }
 
-struct Part<'a> {
+struct FormPart<'a> {
     name: &'a str,
     is_file: bool,
     value: &'a [u8],
@@ -76,7 +76,7 @@ impl<'a> Parts<'a> {
         Ok(Self { delimiter, rest })
     }
 
-    fn next(&mut self) -> Result<Option<Part<'a>>, Denial> {
+    fn next(&mut self) -> Result<Option<FormPart<'a>>, Denial> {
         if let Some(after) = self.rest.strip_prefix(b"--") {
             let is_end = after.is_empty() || after == b"\r\n";
             return if is_end { Ok(None) } else { Err(invalid("something follows its last part")) };
@@ -90,7 +90,7 @@ impl<'a> Parts<'a> {
             memmem::find(content, &self.delimiter).ok_or_else(|| invalid("its last part does not end"))?;
         self.rest = &content[end + self.delimiter.len()..];
         let (name, is_file) = named(head)?;
-        Ok(Some(Part { name, is_file, value: &content[..end] }))
+        Ok(Some(FormPart { name, is_file, value: &content[..end] }))
     }
 }
 
@@ -155,7 +155,7 @@ fn two_ways() -> Denial {
     invalid("the name of a part could be read in two ways")
 }
 
-impl Part<'_> {
+impl FormPart<'_> {
     /// The field as a member of a JSON object; `None` where it is of no interest.
     fn member(&self, rules: &RequestRules) -> Result<Option<String>, Denial> {
         // Some readers take what a bracket follows as a list, or as an object.

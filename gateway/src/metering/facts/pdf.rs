@@ -19,7 +19,7 @@ const PAGES_MAX: usize = 2000;
 
 /// The most pages that it can have; `None` where they cannot be counted, or it is no PDF.
 pub(super) fn pages(base64: &str) -> Option<u64> {
-    let mut count = Count::default();
+    let mut count = PageCount::default();
     let mut window = Vec::with_capacity(PIECE + OVERLAP);
     let mut piece = [0; PIECE];
     for (index, chars) in base64.as_bytes().chunks(PIECE).enumerate() {
@@ -38,7 +38,7 @@ pub(super) fn pages(base64: &str) -> Option<u64> {
 }
 
 #[derive(Default)]
-struct Count {
+struct PageCount {
     objects: u64,
     kids: Kids,
     has_tree: bool,
@@ -62,7 +62,7 @@ struct Kids {
     is_shared: bool,
 }
 
-impl Count {
+impl PageCount {
     /// Looks at what begins before `end`.
     fn look(&mut self, window: &[u8], end: usize) -> Option<()> {
         let begins = |needle: &'static [u8]| memmem::find_iter(window, needle).filter(move |at| *at < end);
@@ -168,7 +168,7 @@ mod tests {
         let kids: String = (0..pages).map(|page| format!("{} 0 R ", page + 3)).collect();
         let filler = "x".repeat(3001);
         let page = |page| format!("{} 0 obj<</Type /Page/Parent 2 0 R>>endobj\nstream {filler}\n", page + 3);
-        format!("2 0 obj<</Type /Pages/Kids [{kids}]/Count {pages}>>endobj\n")
+        format!("2 0 obj<</Type /Pages/Kids [{kids}]/PageCount {pages}>>endobj\n")
             + &(0..pages).map(page).collect::<String>()
     }
 

@@ -71,7 +71,7 @@ impl<'de> Visitor<'de> for Tool<'_, '_, 'de> {
                 return Err(A::Error::custom("refused"));
             }
             if name == "type" {
-                kind = Some(members.next_value_seed(content::Kind)?);
+                kind = Some(members.next_value_seed(content::TypeName)?);
             } else if decides {
                 deciding.push((name, members.next_value()?));
             } else if rules.is_container(&name) {

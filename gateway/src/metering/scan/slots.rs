@@ -13,7 +13,7 @@ pub struct Slots {
 
 /// What stands in a number's slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Found {
+pub enum SlotValue {
     /// Nothing, or `null`.
     #[default]
     Nothing,
@@ -25,7 +25,7 @@ pub enum Found {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Number {
-    found: Found,
+    found: SlotValue,
     event: u32,
 }
 
@@ -48,15 +48,15 @@ impl Slots {
     }
 
     /// The number in this slot.
-    pub fn number(&self, slot: Slot) -> Found {
-        self.numbers.get(slot).map_or(Found::Nothing, |number| number.found)
+    pub fn number(&self, slot: Slot) -> SlotValue {
+        self.numbers.get(slot).map_or(SlotValue::Nothing, |number| number.found)
     }
 
     /// The number in this slot, where the present event put it there.
     pub fn number_now(&self, slot: Slot) -> Option<u64> {
         let number = self.numbers.get(slot)?;
         match number.found {
-            Found::Number(found) if number.event == self.event => Some(found),
+            SlotValue::Number(found) if number.event == self.event => Some(found),
             _ => None,
         }
     }
@@ -65,7 +65,7 @@ impl Slots {
     pub fn is_told_now(&self, slot: Slot) -> bool {
         self.numbers
             .get(slot)
-            .is_some_and(|number| number.found != Found::Nothing && number.event == self.event)
+            .is_some_and(|number| number.found != SlotValue::Nothing && number.event == self.event)
     }
 
     /// The text in this slot.
@@ -100,7 +100,7 @@ impl Slots {
 
     pub(super) fn spoil(&mut self, slot: Slot) {
         if let Some(number) = self.numbers.get_mut(slot) {
-            *number = Number { found: Found::Nonsense, event: self.event };
+            *number = Number { found: SlotValue::Nonsense, event: self.event };
         }
     }
 
@@ -120,12 +120,12 @@ impl Slots {
     fn update(&mut self, slot: Slot, new: impl FnOnce(u64, bool) -> u64) {
         let Some(number) = self.numbers.get_mut(slot) else { return };
         let (old, is_same) = match number.found {
-            Found::Nonsense => return,
-            Found::Nothing => (0, false),
-            Found::Number(old) => (old, number.event == self.event),
+            SlotValue::Nonsense => return,
+            SlotValue::Nothing => (0, false),
+            SlotValue::Number(old) => (old, number.event == self.event),
         };
         let new = new(old, is_same);
         number.event = self.event;
-        number.found = if new > UNIT_MAX { Found::Nonsense } else { Found::Number(new) };
+        number.found = if new > UNIT_MAX { SlotValue::Nonsense } else { SlotValue::Number(new) };
     }
 }

@@ -38,13 +38,13 @@ fn rules() -> Arc<ResponseRules> {
 /// Everything that the places of the dialect hold.
 #[derive(Debug, PartialEq)]
 struct Seen {
-    input: Found,
-    cached: Found,
-    sum: Found,
-    searches: Found,
+    input: SlotValue,
+    cached: SlotValue,
+    sum: SlotValue,
+    searches: SlotValue,
     model: Option<String>,
     is_error: bool,
-    text: Found,
+    text: SlotValue,
     is_empty: Option<u64>,
     is_done: bool,
 }
@@ -80,10 +80,13 @@ fn values_are_taken_at_their_places_only() {
         "model":"m-1","list":[{"kind":"search","count":2,"text":"abc"},{"kind":"other","count":40}],
         "text":"de","input":1,"other":{"usage":{"input":1000}}}"#;
     let seen = scan_text(text);
-    assert_eq!((seen.input, seen.cached, seen.sum), (Found::Number(7), Found::Number(3), Found::Number(42)));
+    assert_eq!(
+        (seen.input, seen.cached, seen.sum),
+        (SlotValue::Number(7), SlotValue::Number(3), SlotValue::Number(42))
+    );
     assert_eq!(
         (seen.searches, seen.model.as_deref(), seen.text),
-        (Found::Number(1), Some("m-1"), Found::Number(5))
+        (SlotValue::Number(1), Some("m-1"), SlotValue::Number(5))
     );
     assert_eq!((seen.is_error, seen.is_empty, seen.is_done), (false, Some(0), true));
 }
@@ -92,16 +95,16 @@ fn values_are_taken_at_their_places_only() {
 fn nothing_inside_a_string_is_structure() {
     let inner = r#"{\"usage\":{\"input\":1000000}}"#;
     let text = format!(r#"{{"x":"{inner}","y":["{inner}"],"model":"{inner}","usage":{{"input":7}}}}"#);
-    assert_eq!(scan_text(&text).input, Found::Number(7));
+    assert_eq!(scan_text(&text).input, SlotValue::Number(7));
     let text = format!(r#"{{"x":"\\\"{inner}\\","usage":{{"z":"}}}}","input":7}}}}"#);
-    assert_eq!(scan_text(&text).input, Found::Number(7));
-    assert_eq!(scan_text(&format!(r#""{inner}""#)).input, Found::Nothing);
+    assert_eq!(scan_text(&text).input, SlotValue::Number(7));
+    assert_eq!(scan_text(&format!(r#""{inner}""#)).input, SlotValue::Nothing);
 }
 
 #[test]
 fn escaped_names_and_values_are_what_they_say() {
     let seen = scan_text(r#"{"\u0075sage":{"in\u0070ut":7},"model":"a\/b\u00e9","\uD83D":1}"#);
-    assert_eq!((seen.input, seen.model.as_deref()), (Found::Number(7), Some("a/bé")));
+    assert_eq!((seen.input, seen.model.as_deref()), (SlotValue::Number(7), Some("a/bé")));
 }
 
 #[test]
@@ -122,15 +125,15 @@ fn what_is_no_count_is_nonsense_and_stays_it() {
         "007x",
     ] {
         let text = format!(r#"{{"usage":{{"input":{nonsense}}}}}"#);
-        assert_eq!(scan_text(&text).input, Found::Nonsense, "{nonsense}");
+        assert_eq!(scan_text(&text).input, SlotValue::Nonsense, "{nonsense}");
         let text = format!(r#"{{"usage":{{"input":{nonsense},"input":5}}}}"#);
-        assert_eq!(scan_text(&text).input, Found::Nonsense, "{nonsense} and then a number");
+        assert_eq!(scan_text(&text).input, SlotValue::Nonsense, "{nonsense} and then a number");
     }
-    assert_eq!(scan_text(r#"{"usage":{"input":null}}"#).input, Found::Nothing);
-    assert_eq!(scan_text(r#"{"usage":{"input":100.00}}"#).input, Found::Number(100));
-    assert_eq!(scan_text(r#"{"usage":{"input":1000000000000}}"#).input, Found::Number(1_000_000_000_000));
+    assert_eq!(scan_text(r#"{"usage":{"input":null}}"#).input, SlotValue::Nothing);
+    assert_eq!(scan_text(r#"{"usage":{"input":100.00}}"#).input, SlotValue::Number(100));
+    assert_eq!(scan_text(r#"{"usage":{"input":1000000000000}}"#).input, SlotValue::Number(1_000_000_000_000));
     let sum = r#"{"list":[{"count":999999999999},{"count":2}]}"#;
-    assert_eq!(scan_text(sum).sum, Found::Nonsense);
+    assert_eq!(scan_text(sum).sum, SlotValue::Nonsense);
 }
 
 #[test]
@@ -139,7 +142,7 @@ fn null_is_nothing_and_anything_else_is_something() {
         [("null", false), ("\"\"", true), ("{}", true), ("[]", true), ("0", true), ("false", true)]
     {
         let seen = scan_text(&format!(r#"{{"error":{value},"usage":{{"input":7}}}}"#));
-        assert_eq!((seen.is_error, seen.input), (is_error, Found::Number(7)), "{value}");
+        assert_eq!((seen.is_error, seen.input), (is_error, SlotValue::Number(7)), "{value}");
     }
 }
 
@@ -160,9 +163,9 @@ fn depth_and_length_cost_no_memory() {
         "[{\"a\":".repeat(50_000),
         "1".to_owned() + &"}]".repeat(50_000)
     );
-    assert_eq!(scan_text(&deep).input, Found::Number(7));
+    assert_eq!(scan_text(&deep).input, SlotValue::Number(7));
     let long = format!(r#"{{"{}":"{}","usage":{{"input":7}}}}"#, "k".repeat(10_000), "v\\\"".repeat(100_000));
-    assert_eq!(scan_text(&long).input, Found::Number(7));
+    assert_eq!(scan_text(&long).input, SlotValue::Number(7));
     assert!(size_of::<Scanner>() < 512);
 }
 
@@ -188,10 +191,10 @@ fn what_is_no_json_is_not_read_on() {
         let (mut scanner, mut slots) = (Scanner::new(), Slots::new(&places.tree));
         scanner.scan(&places.tree, &mut slots, text.as_bytes());
         assert!(!scanner.is_done(), "{text}");
-        assert_eq!(slots.number(places.usage[0].closing), Found::Nothing, "{text}");
+        assert_eq!(slots.number(places.usage[0].closing), SlotValue::Nothing, "{text}");
     }
     // Only the first of two texts is one.
-    assert_eq!(scan_text(r#"{"usage":{"input":7}} {"usage":{"input":8}}"#).input, Found::Number(7));
+    assert_eq!(scan_text(r#"{"usage":{"input":7}} {"usage":{"input":8}}"#).input, SlotValue::Number(7));
 }
 
 #[test]
@@ -207,9 +210,9 @@ fn a_new_event_starts_sums_anew_and_takes_back_no_number() {
         scanner.reset();
         slots.next_event();
     }
-    assert_eq!(slots.number(places.usage[2].closing), Found::Number(4));
-    assert_eq!(slots.number(places.usage[0].closing), Found::Number(5));
-    assert_eq!(slots.number(places.text.unwrap()), Found::Number(3));
+    assert_eq!(slots.number(places.usage[2].closing), SlotValue::Number(4));
+    assert_eq!(slots.number(places.usage[0].closing), SlotValue::Number(5));
+    assert_eq!(slots.number(places.text.unwrap()), SlotValue::Number(3));
 }
 
 /// JSON whose members have the names that the dialect looks for, in the right places and in wrong ones.
@@ -239,41 +242,42 @@ fn document() -> impl Strategy<Value = Value> {
 /// What a reader that holds the whole document finds.
 fn oracle(document: &Value) -> Seen {
     let number = |value: &Value| match value {
-        Value::Null => Found::Nothing,
+        Value::Null => SlotValue::Nothing,
         // Zeros behind a point are none.
         Value::Number(number) => match number.to_string().trim_end_matches(".0").parse::<u64>().ok() {
-            Some(number) if number <= 1_000_000_000_000 => Found::Number(number),
-            _ => Found::Nonsense,
+            Some(number) if number <= 1_000_000_000_000 => SlotValue::Number(number),
+            _ => SlotValue::Nonsense,
         },
-        _ => Found::Nonsense,
+        _ => SlotValue::Nonsense,
     };
     let none = Vec::new();
     let items = document["list"].as_array();
-    let (mut sum, mut searches) = (Found::Nothing, Found::Nothing);
-    let mut text = Found::Nothing;
+    let (mut sum, mut searches) = (SlotValue::Nothing, SlotValue::Nothing);
+    let mut text = SlotValue::Nothing;
     let mut add_text = |value: &Value| {
         if let Value::String(string) = value {
             let length = serde_json::to_string(string).unwrap().len() as u64 - 2;
-            let Found::Number(before) = text else {
-                text = Found::Number(length);
+            let SlotValue::Number(before) = text else {
+                text = SlotValue::Number(length);
                 return;
             };
-            text = Found::Number(before + length);
+            text = SlotValue::Number(before + length);
         }
     };
     add_text(&document["text"]);
     for item in items.unwrap_or(&none) {
         sum = match (sum, number(&item["count"])) {
-            (Found::Nonsense, _) | (_, Found::Nonsense) => Found::Nonsense,
-            (sum, Found::Nothing) => sum,
-            (Found::Nothing, count) => count,
-            (Found::Number(sum), Found::Number(count)) if sum + count <= 1_000_000_000_000 => {
-                Found::Number(sum + count)
+            (SlotValue::Nonsense, _) | (_, SlotValue::Nonsense) => SlotValue::Nonsense,
+            (sum, SlotValue::Nothing) => sum,
+            (SlotValue::Nothing, count) => count,
+            (SlotValue::Number(sum), SlotValue::Number(count)) if sum + count <= 1_000_000_000_000 => {
+                SlotValue::Number(sum + count)
             }
-            _ => Found::Nonsense,
+            _ => SlotValue::Nonsense,
         };
         if item["kind"] == "search" {
-            searches = Found::Number(if let Found::Number(before) = searches { before + 1 } else { 1 });
+            searches =
+                SlotValue::Number(if let SlotValue::Number(before) = searches { before + 1 } else { 1 });
         }
         add_text(&item["text"]);
     }

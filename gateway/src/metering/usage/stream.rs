@@ -16,7 +16,7 @@ const HELD_MAX: usize = 64 * 1024;
 const TAIL: usize = 4;
 
 /// What an event is read with.
-pub(super) struct Reader<'a> {
+pub(super) struct EventReader<'a> {
     pub(super) rules: &'a StreamRules,
     pub(super) places: &'a Places,
     pub(super) scanner: &'a mut Scanner,
@@ -25,7 +25,7 @@ pub(super) struct Reader<'a> {
 
 /// What becomes of the event that is being read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+enum EventFate {
     /// Its bytes wait.
     Undecided,
     /// It is the caller's: its bytes go.
@@ -39,7 +39,7 @@ enum Fate {
 pub(super) struct Events {
     framer: Framer,
     hides_usage: bool,
-    fate: Fate,
+    fate: EventFate,
     /// How much of the terminal event's literal data was seen; `None`: the data is something else.
     literal: Option<usize>,
     /// Bytes of the undecided event from earlier chunks.
@@ -59,7 +59,7 @@ impl Events {
         Self {
             framer: Framer::new(),
             hides_usage,
-            fate: Fate::Undecided,
+            fate: EventFate::Undecided,
             literal: Some(0),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
@@ -74,7 +74,7 @@ impl Events {
         self.error
     }
 
-    pub(super) fn feed(&mut self, mut chunk: Bytes, output: &mut Output, reader: &mut Reader<'_>) {
+    pub(super) fn feed(&mut self, mut chunk: Bytes, output: &mut Output, reader: &mut EventReader<'_>) {
         if self.is_over {
             output.push(chunk);
             return;
@@ -100,13 +100,13 @@ impl Events {
                 }
                 Piece::End => {
                     self.settle(reader);
-                    if self.fate == Fate::Undecided && self.is_own_usage(reader) {
+                    if self.fate == EventFate::Undecided && self.is_own_usage(reader) {
                         self.drop_waiting();
                         output.push(chunk.split_to(begun));
                         chunk = chunk.slice(at - begun..);
                         (begun, at) = (0, 0);
                         self.half_dropped = self.framer.may_go_on();
-                    } else if self.fate == Fate::Completes {
+                    } else if self.fate == EventFate::Completes {
                         self.complete(chunk, begun, output);
                         self.next_event(reader);
                         return;
@@ -119,22 +119,22 @@ impl Events {
                 }
             }
             self.decide(reader);
-            if self.fate == Fate::Passes {
+            if self.fate == EventFate::Passes {
                 self.pass(output);
             }
         }
         self.keep_rest(chunk, begun, output);
     }
 
-    pub(super) fn finish(&mut self, output: &mut Output, reader: &mut Reader<'_>) {
+    pub(super) fn finish(&mut self, output: &mut Output, reader: &mut EventReader<'_>) {
         self.note_error(reader);
-        if self.fate == Fate::Undecided && self.is_own_usage(reader) {
+        if self.fate == EventFate::Undecided && self.is_own_usage(reader) {
             self.drop_waiting();
         }
         output.held.append(&mut self.waiting);
     }
 
-    fn data(&mut self, data: &[u8], reader: &mut Reader<'_>) {
+    fn data(&mut self, data: &[u8], reader: &mut EventReader<'_>) {
         if let (Terminal::Data(literal), Some(seen)) = (&reader.rules.terminal, self.literal) {
             let rest = literal.as_bytes().get(seen..).unwrap_or_default();
             if rest.starts_with(data) {
@@ -147,15 +147,15 @@ impl Events {
         reader.scan(data);
     }
 
-    fn data_end(&self, reader: &mut Reader<'_>) {
+    fn data_end(&self, reader: &mut EventReader<'_>) {
         if self.literal.is_none() || matches!(reader.rules.terminal, Terminal::Types(_)) {
             reader.scan(b"\n");
         }
     }
 
     /// Decides as soon as what was read allows it.
-    fn decide(&mut self, reader: &Reader<'_>) {
-        if self.fate != Fate::Undecided {
+    fn decide(&mut self, reader: &EventReader<'_>) {
+        if self.fate != EventFate::Undecided {
             return;
         }
         let completes = match &reader.rules.terminal {
@@ -166,48 +166,48 @@ impl Events {
             Terminal::Types(types) => self.kind(reader).map(|kind| types.iter().any(|name| **name == *kind)),
         };
         self.fate = match completes {
-            Some(true) => Fate::Completes,
-            Some(false) if !self.may_be_own_usage(reader) => Fate::Passes,
-            _ => Fate::Undecided,
+            Some(true) => EventFate::Completes,
+            Some(false) if !self.may_be_own_usage(reader) => EventFate::Passes,
+            _ => EventFate::Undecided,
         };
     }
 
     /// Decides at the end of the event, with what there is.
-    fn settle(&mut self, reader: &Reader<'_>) {
+    fn settle(&mut self, reader: &EventReader<'_>) {
         self.decide(reader);
-        if self.fate == Fate::Undecided && !self.is_own_usage(reader) {
-            self.fate = Fate::Passes;
+        if self.fate == EventFate::Undecided && !self.is_own_usage(reader) {
+            self.fate = EventFate::Passes;
         }
     }
 
-    fn kind<'a>(&'a self, reader: &'a Reader<'_>) -> Option<&'a str> {
+    fn kind<'a>(&'a self, reader: &'a EventReader<'_>) -> Option<&'a str> {
         self.framer.name().or_else(|| reader.slots.text_now(reader.places.kind?))
     }
 
     /// Whether it may yet turn out to be the extra event: nothing in it shows that it is not.
-    fn may_be_own_usage(&self, reader: &Reader<'_>) -> bool {
+    fn may_be_own_usage(&self, reader: &EventReader<'_>) -> bool {
         let Some(slot) = reader.places.empty.filter(|_| self.hides_usage) else { return false };
         reader.slots.number_now(slot) != Some(0)
     }
 
     /// Whether it is the extra event: an empty list of choices beside numbers of usage.
-    fn is_own_usage(&self, reader: &Reader<'_>) -> bool {
+    fn is_own_usage(&self, reader: &EventReader<'_>) -> bool {
         let Some(slot) = reader.places.empty.filter(|_| self.hides_usage) else { return false };
         let mut usage = reader.places.usage.iter();
         reader.slots.number_now(slot) == Some(1) && usage.any(|u| reader.slots.is_told_now(u.closing))
     }
 
-    fn note_error(&mut self, reader: &Reader<'_>) {
+    fn note_error(&mut self, reader: &EventReader<'_>) {
         let is_error =
             self.kind(reader).is_some_and(|kind| reader.rules.errors.iter().any(|name| **name == *kind));
         let has_error = reader.places.error.is_some_and(|slot| reader.slots.number_now(slot).is_some());
         self.error |= is_error || has_error;
     }
 
-    fn next_event(&mut self, reader: &mut Reader<'_>) {
+    fn next_event(&mut self, reader: &mut EventReader<'_>) {
         self.note_error(reader);
         self.framer.next_event();
-        self.fate = Fate::Undecided;
+        self.fate = EventFate::Undecided;
         self.literal = Some(0);
         reader.scanner.reset();
         reader.slots.next_event();
@@ -239,7 +239,7 @@ impl Events {
 
     /// The chunk has no more in it; what is open goes on in the next one.
     fn keep_rest(&mut self, mut chunk: Bytes, begun: usize, output: &mut Output) {
-        if self.fate == Fate::Passes || !self.framer.is_open() {
+        if self.fate == EventFate::Passes || !self.framer.is_open() {
             output.push(chunk);
             return;
         }
@@ -251,8 +251,8 @@ impl Events {
         if self.waiting_bytes <= self.room {
             return;
         }
-        if self.fate == Fate::Undecided {
-            self.fate = Fate::Passes;
+        if self.fate == EventFate::Undecided {
+            self.fate = EventFate::Passes;
             self.pass(output);
         } else {
             self.release_all_but_tail(output);
@@ -275,7 +275,7 @@ impl Events {
     }
 }
 
-impl Reader<'_> {
+impl EventReader<'_> {
     fn scan(&mut self, data: &[u8]) {
         self.scanner.scan(&self.places.tree, self.slots, data);
     }

@@ -40,7 +40,7 @@ fn messages() -> Arc<Endpoint> {
 /// An answer as its bytes went by.
 #[derive(Debug, PartialEq)]
 struct Seen {
-    reading: Reading,
+    reading: UsageReading,
     /// What went on at once, and what waited for the record.
     ready: String,
     held: String,
@@ -66,7 +66,7 @@ fn feed<'a>(reader: UsageReader, pieces: impl IntoIterator<Item = &'a [u8]>) -> 
     Seen { reading, ready: text(&output.ready), held: text(&output.held), is_complete }
 }
 
-fn buffered(endpoint: &Endpoint, body: &str) -> Reading {
+fn buffered(endpoint: &Endpoint, body: &str) -> UsageReading {
     let seen = feed(UsageReader::new(endpoint, Announced::Either, false), [body.as_bytes()]);
     assert_eq!(seen.ready, body);
     seen.reading

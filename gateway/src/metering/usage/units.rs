@@ -4,7 +4,7 @@ use tollgate_policy::dialect::tree::Slot;
 use tollgate_policy::dialect::{Reading as Places, UsageSlots};
 use tollgate_policy::price::{Item, Units};
 
-use crate::metering::scan::{Found, Slots};
+use crate::metering::scan::{SlotValue, Slots};
 
 /// The units, and whether the final report was among what was read. `None`: nothing was reported, or something that
 /// is no count, which is the same.
@@ -13,14 +13,14 @@ pub(super) fn count(places: &Places, slots: &Slots) -> Option<(Units, bool)> {
     let (mut is_any, mut is_final, mut is_counted) = (false, false, false);
     for usage in &places.usage {
         let (opening, closing) = (usage.opening.map(|slot| slots.number(slot)), slots.number(usage.closing));
-        if opening == Some(Found::Nonsense) || closing == Found::Nonsense {
+        if opening == Some(SlotValue::Nonsense) || closing == SlotValue::Nonsense {
             return None;
         }
         if usage.is_report {
-            is_counted |= closing != Found::Nothing;
+            is_counted |= closing != SlotValue::Nothing;
         } else if !usage.is_tally {
-            is_final |= closing != Found::Nothing;
-            is_any |= closing != Found::Nothing || matches!(opening, Some(Found::Number(_)));
+            is_final |= closing != SlotValue::Nothing;
+            is_any |= closing != SlotValue::Nothing || matches!(opening, Some(SlotValue::Number(_)));
         }
         if usage.within.is_none() && !(usage.is_tally && is_reported(places, slots, usage.unit)) {
             let number = usage_of(usage, slots);
@@ -35,12 +35,12 @@ pub(super) fn count(places: &Places, slots: &Slots) -> Option<(Units, bool)> {
 /// Whether the provider itself says how many of this unit it bills: what is counted beside that is not asked.
 fn is_reported(places: &Places, slots: &Slots, unit: Item) -> bool {
     let mut reports = places.usage.iter().filter(|usage| usage.unit == unit && !usage.is_tally);
-    reports.any(|usage| matches!(slots.number(usage.closing), Found::Number(_)))
+    reports.any(|usage| matches!(slots.number(usage.closing), SlotValue::Number(_)))
 }
 
 /// Whether this unit has a number, where there is a place for one: a report that leaves it out reports nothing.
 fn is_told(places: &Places, slots: &Slots, unit: Item) -> bool {
-    let number = |slot: Slot| matches!(slots.number(slot), Found::Number(_));
+    let number = |slot: Slot| matches!(slots.number(slot), SlotValue::Number(_));
     let mut whole =
         places.usage.iter().filter(|usage| usage.unit == unit && usage.within.is_none()).peekable();
     whole.peek().is_none() || whole.any(|usage| number(usage.closing) || usage.opening.is_some_and(number))
@@ -64,13 +64,13 @@ fn divide(units: &mut Units, places: &Places, slots: &Slots) {
 /// the same kind. Anthropic's cache writes are such: the total grows, the split by time to live is told once.
 fn part_of(part: &UsageSlots, whole: Item, places: &Places, slots: &Slots) -> u64 {
     let number = usage_of(part, slots);
-    let is_stale = slots.number(part.closing) == Found::Nothing;
+    let is_stale = slots.number(part.closing) == SlotValue::Nothing;
     if number == 0 || !is_stale {
         return number;
     }
     let grown = places.usage.iter().filter(|usage| usage.unit == whole && usage.within.is_none());
     let grown = grown.filter_map(|usage| match (slots.number(usage.opening?), slots.number(usage.closing)) {
-        (Found::Number(before), Found::Number(after)) => after.checked_sub(before),
+        (SlotValue::Number(before), SlotValue::Number(after)) => after.checked_sub(before),
         _ => None,
     });
     number.saturating_add(grown.max().unwrap_or(0))
@@ -85,9 +85,9 @@ fn usage_of(usage: &UsageSlots, slots: &Slots) -> u64 {
     usage.at_most.map_or(number, |most| number.min(most))
 }
 
-pub(super) const fn or_zero(found: Found) -> u64 {
+pub(super) const fn or_zero(found: SlotValue) -> u64 {
     match found {
-        Found::Number(number) => number,
+        SlotValue::Number(number) => number,
         _ => 0,
     }
 }

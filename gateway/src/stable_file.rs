@@ -4,7 +4,7 @@
 
 /// What something was when it was taken, and at the last look.
 #[derive(Debug)]
-pub(crate) struct Settle<T> {
+pub(crate) struct StableFile<T> {
     taken: Option<T>,
     last: Option<T>,
 }
@@ -20,7 +20,7 @@ pub(crate) enum Look {
     Settled,
 }
 
-impl<T: PartialEq> Settle<T> {
+impl<T: PartialEq> StableFile<T> {
     /// `taken` is what counts as taken.
     pub(crate) const fn new(taken: Option<T>) -> Self {
         Self { taken, last: None }
@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn what_passes_between_two_looks_is_not_taken() {
-        let mut settle = Settle::new(Some("whole"));
+        let mut settle = StableFile::new(Some("whole"));
         let mut look = |now| settle.look(now);
         assert_eq!(look("whole"), Look::Same);
         assert_eq!([look(""), look("wh"), look("whole")], [Look::Unsettled, Look::Unsettled, Look::Same]);
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn what_was_never_taken_has_to_settle_too() {
-        let mut settle = Settle::new(None);
+        let mut settle = StableFile::new(None);
         assert_eq!(
             [settle.look(1), settle.look(1), settle.look(1)],
             [Look::Unsettled, Look::Settled, Look::Same]

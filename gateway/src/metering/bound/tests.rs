@@ -237,21 +237,21 @@ fn a_grant_that_assumes_holds_what_it_states_and_no_less_than_is_known() {
 
 #[test]
 fn an_estimate_completes_what_was_reported_from_the_bytes_that_went_by() {
-    let reading = Reading { output_bytes: 300, ..Reading::default() };
+    let reading = UsageReading { output_bytes: 300, ..UsageReading::default() };
     let estimated = estimate(&facts(3000), &chat(), &reading);
     assert_eq!(estimated, Units { input: 1000, output: 100, requests: 1, ..Units::default() });
     let partial = Units { input: 7, cache_read: 900, output: 2, ..Units::default() };
     let estimated = estimate(
         &facts(3000),
         &chat(),
-        &Reading { partial: Some(partial), output_bytes: 300, ..Reading::default() },
+        &UsageReading { partial: Some(partial), output_bytes: 300, ..UsageReading::default() },
     );
     assert_eq!(estimated, Units { input: 7, cache_read: 900, output: 100, requests: 1, ..Units::default() });
     let more = Units { output: 500, ..partial };
     let estimated = estimate(
         &facts(3000),
         &chat(),
-        &Reading { partial: Some(more), output_bytes: 300, ..Reading::default() },
+        &UsageReading { partial: Some(more), output_bytes: 300, ..UsageReading::default() },
     );
     assert_eq!(estimated.output, 500);
 }

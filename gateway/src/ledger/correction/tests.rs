@@ -120,7 +120,7 @@ fn a_report_has_what_the_store_has_not_taken_in() {
     settle(directory.path(), id, actual(10, 2, 7_000)).unwrap();
     let lock = DirectoryLock::take(directory.path()).unwrap();
     catch_up(directory.path()).unwrap();
-    let known = Reader::open(directory.path()).unwrap().known().unwrap();
+    let known = StoreReader::open(directory.path()).unwrap().known().unwrap();
     assert_eq!(known.len() + 1, segment::list(directory.path()).unwrap().len(), "the gateway reads it");
     assert_eq!(ask(directory.path(), &[]).total.adjustments, 1);
     drop(lock);
@@ -189,7 +189,7 @@ fn what_a_call_without_a_price_cost_is_no_longer_unknown() {
 
 /// Writes a correction as earlier versions did: the difference and nothing else.
 fn settle_plainly(data_dir: &Path, id: RecordId, actual: Correction) {
-    let reader = Reader::open(data_dir).unwrap();
+    let reader = StoreReader::open(data_dir).unwrap();
     let original = read(data_dir, &reader, id).unwrap().unwrap();
     let now = Timestamp::now();
     let row = Row { takes: None, ..difference(&original, &[], actual, now) };

@@ -4,11 +4,11 @@ macro_rules! kinds {
     ($($kind:ident: $words:literal;)*) => {
         /// A kind of store, of minting, of injection, or of what a grant passes on.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Kind {
+        pub enum SecretKind {
             $(#[doc = $words] $kind,)*
         }
 
-        impl Kind {
+        impl SecretKind {
             const ALL: &[Self] = &[$(Self::$kind),*];
 
             /// Its group, and what resources call it.
@@ -46,7 +46,7 @@ kinds! {
     CallerToken: "grant callerToken";
 }
 
-impl Kind {
+impl SecretKind {
     /// One line for each.
     pub fn list() -> String {
         Self::ALL.iter().map(|kind| format!("{}\n", kind.words())).collect()

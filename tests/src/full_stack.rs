@@ -1,4 +1,4 @@
-//! The whole town: OpenBao holds the keys, aimock refuses any other, HAProxy gives it TLS, the gateway stands between.
+//! The whole stack: OpenBao holds the keys, aimock refuses any other, HAProxy gives it TLS, the gateway stands between.
 
 use std::path::Path;
 
@@ -8,14 +8,14 @@ use crate::ca::Authority;
 use crate::client::Client;
 use crate::gateway::{Gateway, Settings};
 use crate::haproxy::Haproxy;
-use crate::kinds::Kind;
 use crate::resources::{credential, destination, document, grant};
-use crate::world::World;
+use crate::sandbox::Sandbox;
+use crate::secret_kinds::SecretKind;
 
-/// Every part of a running town.
-pub struct Town {
+/// Every part of a running stack.
+pub struct FullStack {
     /// The scenario's folder.
-    pub world: World,
+    pub sandbox: Sandbox,
     /// The root of trust domain `prod.acme`.
     pub prod: Authority,
     /// The root of server certificates.
@@ -33,7 +33,7 @@ pub struct Town {
     _front: Haproxy,
 }
 
-impl Town {
+impl FullStack {
     /// Whether every part is installed.
     pub fn possible() -> bool {
         Aimock::installed() && Bao::installed() && Haproxy::installed()
@@ -41,37 +41,37 @@ impl Town {
 
     /// Starts everything. `limits` is the YAML of the OpenAI grant's limits, in flow form.
     pub async fn start(limits: &str) -> Self {
-        let world = World::new();
-        let prod = Authority::new(&world, "prod.acme");
-        let pki = Authority::new(&world, "pki");
-        let openai_keys = [world.canary("openai"), world.canary("openai")];
-        let anthropic_key = world.canary("anthropic");
-        world.stands_for(&openai_keys[0], &[Kind::Vault, Kind::Bearer]);
-        world.stands_for(&anthropic_key, &[Kind::Vault, Kind::Header]);
-        let bao = Bao::start(&world).await;
+        let sandbox = Sandbox::new();
+        let prod = Authority::new(&sandbox, "prod.acme");
+        let pki = Authority::new(&sandbox, "pki");
+        let openai_keys = [sandbox.canary("openai"), sandbox.canary("openai")];
+        let anthropic_key = sandbox.canary("anthropic");
+        sandbox.stands_for(&openai_keys[0], &[SecretKind::Vault, SecretKind::Bearer]);
+        sandbox.stands_for(&anthropic_key, &[SecretKind::Vault, SecretKind::Header]);
+        let bao = Bao::start(&sandbox).await;
         bao.put("llm/openai", "api_key", &openai_keys[0]).await;
         bao.put("llm/anthropic", "api_key", &anthropic_key).await;
-        let aimock = Aimock::start(&world, &[&openai_keys[0], &openai_keys[1], &anthropic_key]).await;
-        let server = pki.server(&world, &["api.openai.test", "api.anthropic.test"]);
-        let front = Haproxy::front(&world, &server, aimock.address()).await;
-        let store = app_role_store(&world, &bao).await;
+        let aimock = Aimock::start(&sandbox, &[&openai_keys[0], &openai_keys[1], &anthropic_key]).await;
+        let server = pki.server(&sandbox, &["api.openai.test", "api.anthropic.test"]);
+        let front = Haproxy::front(&sandbox, &server, aimock.address()).await;
+        let store = app_role_store(&sandbox, &bao).await;
         let resources = store + &destinations(front.port(), pki.bundle()) + &grants(limits);
-        let own = pki.server(&world, &["localhost", "tollgate.test"]);
+        let own = pki.server(&sandbox, &["localhost", "tollgate.test"]);
         let settings =
-            Settings::new(&own).trusting("prod.acme", prod.bundle()).resource("town.yaml", resources);
-        let gateway = Gateway::start(&world, &settings).await;
-        Self { world, prod, pki, bao, aimock, openai_keys, anthropic_key, gateway, _front: front }
+            Settings::new(&own).trusting("prod.acme", prod.bundle()).resource("full_stack.yaml", resources);
+        let gateway = Gateway::start(&sandbox, &settings).await;
+        Self { sandbox, prod, pki, bao, aimock, openai_keys, anthropic_key, gateway, _front: front }
     }
 
     /// A caller of `prod.acme`.
     pub fn caller(&self, spiffe: &str) -> Client {
-        let identity = self.prod.svid(&self.world, spiffe);
-        Client::new(&self.world, self.gateway.address(), self.pki.roots(), Some(identity))
+        let identity = self.prod.svid(&self.sandbox, spiffe);
+        Client::new(&self.sandbox, self.gateway.address(), self.pki.roots(), Some(identity))
     }
 }
 
-async fn app_role_store(world: &World, bao: &Bao) -> String {
-    let role = bao.app_role(world).await;
+async fn app_role_store(sandbox: &Sandbox, bao: &Bao) -> String {
+    let role = bao.app_role(sandbox).await;
     document(
         "SecretStore",
         "bao",

@@ -18,11 +18,11 @@ use jiff::Timestamp;
 use tollgate_policy::price::{Item, NanoUsd};
 
 use super::amount::{Amount, Amounts};
-use super::batch::{Batches, Kind, NewBatch};
-use super::line::{Line, Row, RowCharge, Taken};
+use super::batch::{Batches, EntryKind, NewBatch};
+use super::line::{CorrectedUsage, JournalEntry, Row, RowCharge};
 use super::record::{Bounded, Outcome, RecordId, UsageSource};
 use super::segment::{self, Known, ProcessEpoch, SegmentHead};
-use super::store::Reader;
+use super::store::StoreReader;
 use super::{LedgerError, offline};
 
 /// What a call really used.
@@ -58,7 +58,7 @@ pub fn settle(
     actual: Correction,
     signature: &Signature,
 ) -> Result<RecordId, LedgerError> {
-    let reader = Reader::open(data_dir)?;
+    let reader = StoreReader::open(data_dir)?;
     let _alone = offline::alone(data_dir)?;
     // Asked before the rest: what the store takes in meanwhile is then found twice, not missed.
     let known = reader.known()?;
@@ -87,7 +87,7 @@ pub fn settle(
 fn batch_of(row: &Row<'_>, first: &SegmentHead) -> Result<NewBatch, LedgerError> {
     let payload = serde_json::to_vec(row).map_err(LedgerError::Encode)?;
     let mut batch = NewBatch::default();
-    batch.append(Kind::Record, |out| out.extend_from_slice(&payload));
+    batch.append(EntryKind::Record, |out| out.extend_from_slice(&payload));
     batch.close(first.head);
     Ok(batch)
 }
@@ -126,7 +126,7 @@ fn refused(id: RecordId, what: &'static str) -> LedgerError {
 /// The record of `id` and its corrections: those that the store knows, and those in the journal behind what the store has.
 fn history(
     data_dir: &Path,
-    reader: &Reader,
+    reader: &StoreReader,
     known: &Known,
     id: RecordId,
 ) -> Result<BTreeMap<RecordId, Row<'static>>, LedgerError> {
@@ -145,14 +145,14 @@ fn history(
     Ok(rows)
 }
 
-fn read(data_dir: &Path, reader: &Reader, id: RecordId) -> Result<Option<Row<'static>>, LedgerError> {
+fn read(data_dir: &Path, reader: &StoreReader, id: RecordId) -> Result<Option<Row<'static>>, LedgerError> {
     for place in reader.find(id)? {
         let mut batches = Batches::open(&segment::file(data_dir, &place.segment), place.start)?;
         while batches.offset() < place.end {
             let failed = |source| LedgerError::file("reading", &*place.segment, source);
             let Some(batch) = batches.next_batch().map_err(failed)? else { break };
             for entry in batch.entries().flatten() {
-                if let Ok(Line::Record(row)) = Line::read(&entry)
+                if let Ok(JournalEntry::Record(row)) = JournalEntry::read(&entry)
                     && row.id == id
                 {
                     return Ok(Some(row.into_owned()));
@@ -220,18 +220,18 @@ fn difference(
 
 /// What the call is counted as: what its record says, or, where a correction took it out of there, nothing that the difference is not
 /// added to anyway.
-fn taken(original: &Row<'static>, corrections: &[Row<'static>]) -> Taken<'static> {
-    let group = Taken {
+fn taken(original: &Row<'static>, corrections: &[Row<'static>]) -> CorrectedUsage<'static> {
+    let group = CorrectedUsage {
         outcome: original.outcome.clone(),
         reason: original.reason.clone(),
         usage_source: Cow::Borrowed(UsageSource::Reported.as_str()),
         status: original.status,
-        ..Taken::default()
+        ..CorrectedUsage::default()
     };
     if corrections.iter().any(|row| row.takes.is_some()) {
         return group;
     }
-    Taken {
+    CorrectedUsage {
         usage_source: original.usage_source.clone(),
         units: original.units,
         cost: original.cost.unwrap_or_default(),

@@ -12,11 +12,11 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once};
 
-use crate::kinds::Kind;
+use crate::secret_kinds::SecretKind;
 
 /// A scenario's folder. Clones share it; the folder stays for the sweep and is removed with the run's.
 #[derive(Clone)]
-pub struct World(Arc<Inner>);
+pub struct Sandbox(Arc<Inner>);
 
 struct Inner {
     name: String,
@@ -26,8 +26,8 @@ struct Inner {
     answers: AtomicUsize,
 }
 
-impl World {
-    /// A world named after the running test, numbered from the second on. Scenarios never share a folder.
+impl Sandbox {
+    /// A sandbox named after the running test, numbered from the second on. Scenarios never share a folder.
     pub fn new() -> Self {
         static MADE: Mutex<Vec<String>> = Mutex::new(Vec::new());
         let thread = std::thread::current();
@@ -54,7 +54,7 @@ impl World {
             File::create(file).expect("needles file");
         }
         static LISTED: Once = Once::new();
-        LISTED.call_once(|| fs::write(run.join("kinds.txt"), Kind::list()).expect("the list of kinds"));
+        LISTED.call_once(|| fs::write(run.join("kinds.txt"), SecretKind::list()).expect("the list of kinds"));
         Self(Arc::new(Inner { name, root, needles, kinds, answers: AtomicUsize::new(0) }))
     }
 
@@ -93,7 +93,7 @@ impl World {
     }
 
     /// Says what kinds of credentials a secret goes through in this scenario. It is something to search for from then on.
-    pub fn stands_for(&self, secret: &str, kinds: &[Kind]) {
+    pub fn stands_for(&self, secret: &str, kinds: &[SecretKind]) {
         self.needle(secret);
         let mut file = OpenOptions::new().append(true).open(&self.0.kinds).expect("kinds file");
         let lines: String = kinds.iter().map(|kind| format!("{}\n", kind.words())).collect();
@@ -134,7 +134,7 @@ impl World {
     }
 }
 
-impl Default for World {
+impl Default for Sandbox {
     fn default() -> Self {
         Self::new()
     }
@@ -173,7 +173,7 @@ pub fn skip(part: &str) {
 macro_rules! needs {
     ($($part:expr),+) => {
         $(if !$part {
-            return $crate::world::skip(stringify!($part));
+            return $crate::sandbox::skip(stringify!($part));
         })+
     };
 }

@@ -13,7 +13,7 @@ use tollgate_policy::dialect::{Endpoint, RequestRules};
 use tollgate_policy::policy::Assume;
 use tollgate_policy::price::{Image, ImageRule, NanoUsd, Price, UNIT_MAX, Units};
 
-use super::usage::Reading;
+use super::usage::UsageReading;
 
 /// Tokens that a provider adds to what the body says: the system prompts of tool use and of structured output. The
 /// largest that Anthropic documents is under a thousand for each kind of tool.
@@ -183,7 +183,7 @@ pub fn cause(facts: &Facts) -> Option<String> {
 
 /// What a call probably used, where the provider did not report the whole of it: what it did report, and the rest from
 /// the bytes that went by. It is to be shown, not to be credited against a hold.
-pub fn estimate(facts: &Facts, endpoint: &Endpoint, reading: &Reading) -> Units {
+pub fn estimate(facts: &Facts, endpoint: &Endpoint, reading: &UsageReading) -> Units {
     let tokens = |bytes: u64| bytes.div_ceil(BYTES_PER_TOKEN);
     let mut units = reading.partial.unwrap_or_default();
     units.requests = 1;

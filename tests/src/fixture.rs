@@ -1,4 +1,4 @@
-//! The smallest town: one trust domain, one upstream of our own with a key in a file store, one gateway between.
+//! The smallest setting: one trust domain, one upstream of our own with a key in a file store, one gateway between.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,23 +6,23 @@ use std::time::Duration;
 use crate::ca::{Authority, Identity};
 use crate::client::Client;
 use crate::gateway::{Gateway, Settings};
-use crate::kinds::Kind;
 use crate::provider;
 use crate::resources::{credential, destination, file_store, grant};
+use crate::sandbox::Sandbox;
+use crate::secret_kinds::SecretKind;
 use crate::upstream::{Reply, Seen, Upstream};
-use crate::world::World;
 
-/// The caller that the stand's grant names.
+/// The caller that the fixture's grant names.
 pub const CHECKOUT: &str = "spiffe://prod.acme/ns/checkout/sa/web";
 
-/// The stand's grant rules for an OpenAI destination, when a scenario has no others.
+/// The fixture's grant rules for an OpenAI destination, when a scenario has no others.
 pub const CHAT_ONLY: &str =
     "  allow: {methods: [POST], paths: [/v1/chat/completions], models: [gpt-5-mini]}\n";
 
-/// Everything that a running stand consists of.
-pub struct Stand {
+/// Everything that a running fixture consists of.
+pub struct Fixture {
     /// The scenario's folder.
-    pub world: World,
+    pub sandbox: Sandbox,
     /// The root of trust domain `prod.acme`.
     pub prod: Authority,
     /// The root of server certificates, the gateway's and the upstreams'.
@@ -35,10 +35,10 @@ pub struct Stand {
     pub gateway: Gateway,
 }
 
-/// What to change of the default stand before it starts.
+/// What to change of the default fixture before it starts.
 pub struct Plan {
     /// The scenario's folder.
-    pub world: World,
+    pub sandbox: Sandbox,
     /// The root of trust domain `prod.acme`.
     pub prod: Authority,
     /// The root of server certificates.
@@ -60,16 +60,16 @@ pub struct Plan {
 impl Plan {
     /// A plain-HTTP destination that allows everything to `checkout`.
     pub fn new() -> Self {
-        let world = World::new();
-        let prod = Authority::new(&world, "prod.acme");
-        let pki = Authority::new(&world, "pki");
-        let own = pki.server(&world, &["localhost", "tollgate.test"]);
+        let sandbox = Sandbox::new();
+        let prod = Authority::new(&sandbox, "prod.acme");
+        let pki = Authority::new(&sandbox, "pki");
+        let own = pki.server(&sandbox, &["localhost", "tollgate.test"]);
         let settings = Settings::new(&own).trusting("prod.acme", prod.bundle());
-        let server = pki.server(&world, &["api.up.test"]);
-        let key = world.canary("up");
-        world.input("keys/up", &key);
+        let server = pki.server(&sandbox, &["api.up.test"]);
+        let key = sandbox.canary("up");
+        sandbox.input("keys/up", &key);
         let grant = "  allow: {methods: [GET, POST, PUT, DELETE], paths: [\"/**\"]}\n".to_owned();
-        Self { world, prod, pki, key, server, settings, dialect: "http", grant, inject: "{bearer: {}}" }
+        Self { sandbox, prod, pki, key, server, settings, dialect: "http", grant, inject: "{bearer: {}}" }
     }
 
     /// An OpenAI destination with this grant.
@@ -79,45 +79,45 @@ impl Plan {
 
     /// Where the file store reads the key.
     pub fn key_file(&self) -> PathBuf {
-        self.world.inputs().join("keys/up")
+        self.sandbox.inputs().join("keys/up")
     }
 
     /// Starts an upstream over HTTP/1.1 that answers by `respond`, and the gateway.
-    pub async fn start(self, respond: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Stand {
+    pub async fn start(self, respond: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Fixture {
         let upstream = Upstream::http(&self.server, &["http/1.1"], respond).await;
         self.start_with(upstream).await
     }
 
     /// Starts with OpenAI's answers and this usage on every one.
-    pub async fn start_openai(self, prompt: u64, completion: u64) -> Stand {
+    pub async fn start_openai(self, prompt: u64, completion: u64) -> Fixture {
         let respond = provider::openai(&self.key, prompt, completion);
         self.start(respond).await
     }
 
     /// Starts the gateway before a given upstream.
-    pub async fn start_with(self, upstream: Upstream) -> Stand {
+    pub async fn start_with(self, upstream: Upstream) -> Fixture {
         let mut settings = self.complete(upstream.port());
         if upstream.speaks_h2() {
             // Otherwise it is spoken to in HTTP/1.1.
-            for (_, text) in settings.resources.iter_mut().filter(|(file, _)| file == "stand.yaml") {
+            for (_, text) in settings.resources.iter_mut().filter(|(file, _)| file == "fixture.yaml") {
                 *text = text.replace("  dialect:", "  http: 2\n  dialect:");
             }
         }
-        let gateway = Gateway::start(&self.world, &settings).await;
-        Stand { world: self.world, prod: self.prod, pki: self.pki, key: self.key, upstream, gateway }
+        let gateway = Gateway::start(&self.sandbox, &settings).await;
+        Fixture { sandbox: self.sandbox, prod: self.prod, pki: self.pki, key: self.key, upstream, gateway }
     }
 
-    /// The settings with the stand's resources.
+    /// The settings with the fixture's resources.
     pub fn complete(&self, port: u16) -> Settings {
         let mut text = destination("up", "api.up.test", port, self.pki.bundle(), self.dialect);
-        text += &file_store("files", &self.world.inputs().join("keys"));
+        text += &file_store("files", &self.sandbox.inputs().join("keys"));
         text += &credential("up-key", "up", "{store: files, path: up}", self.inject);
         text += &grant("checkout-up", "spiffe://prod.acme/ns/checkout/sa/*", "up", "up-key", &self.grant);
-        if self.settings.resources.iter().any(|(file, _)| file == "stand.yaml") {
+        if self.settings.resources.iter().any(|(file, _)| file == "fixture.yaml") {
             return self.settings.clone();
         }
-        self.world.stands_for(&self.key, &[Kind::File, Kind::of_injection(self.inject)]);
-        self.settings.clone().resource("stand.yaml", text)
+        self.sandbox.stands_for(&self.key, &[SecretKind::File, SecretKind::of_injection(self.inject)]);
+        self.settings.clone().resource("fixture.yaml", text)
     }
 }
 
@@ -127,7 +127,7 @@ impl Default for Plan {
     }
 }
 
-impl Stand {
+impl Fixture {
     /// The caller that has the grant.
     pub fn checkout(&self) -> Client {
         self.caller(CHECKOUT)
@@ -135,7 +135,7 @@ impl Stand {
 
     /// A caller of `prod.acme` with a valid SVID.
     pub fn caller(&self, spiffe: &str) -> Client {
-        let identity = self.prod.svid(&self.world, spiffe);
+        let identity = self.prod.svid(&self.sandbox, spiffe);
         self.stranger(Some(identity))
     }
 
@@ -178,6 +178,6 @@ impl Stand {
 
     /// A caller with any certificate, or none.
     pub fn stranger(&self, identity: Option<Identity>) -> Client {
-        Client::new(&self.world, self.gateway.address(), self.pki.roots(), identity)
+        Client::new(&self.sandbox, self.gateway.address(), self.pki.roots(), identity)
     }
 }
