@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use prometheus::proto::{Bucket, Histogram};
 use tollgate_policy::denial::Reason;
 use tollgate_policy::limit::Unit;
-use tollgate_policy::name::Name;
+use tollgate_policy::name::{Name, ResourceId};
 use tollgate_secrets::{CredentialStatus, Health, IssuerHealth, StoreHealth};
 
 use self::families::{Family, Page, Values};
@@ -73,7 +73,8 @@ impl Scrape<'_> {
         sums(&families::REQUEST_BYTES, |totals| totals.bytes_in as f64);
         sums(&families::RESPONSE_BYTES, |totals| totals.bytes_out as f64);
         let durations = self.sums.durations.iter();
-        let durations = durations.map(|(destination, durations)| ([name(destination)], histogram(durations)));
+        let durations =
+            durations.map(|(destination, durations)| ([text(destination.as_ref())], histogram(durations)));
         page.show_histograms(&families::DURATION, durations);
     }
 
@@ -158,13 +159,13 @@ const fn flag(is_set: bool) -> f64 {
     if is_set { 1.0 } else { 0.0 }
 }
 
-fn name(name: &Option<Name>) -> Cow<'_, str> {
-    name.as_ref().map_or(Cow::Borrowed(""), |name| name.to_string().into())
+fn text<'a>(name: Option<&impl ToString>) -> Cow<'a, str> {
+    name.map_or(Cow::Borrowed(""), |name| name.to_string().into())
 }
 
 /// Without an alias the credential has one key.
-fn key<'a>(credential: &Name, alias: Option<&Name>) -> Values<'a, 2> {
-    [credential.to_string().into(), alias.map_or(Cow::Borrowed(""), |alias| alias.to_string().into())]
+fn key<'a>(credential: &ResourceId, alias: Option<&Name>) -> Values<'a, 2> {
+    [credential.to_string().into(), text(alias)]
 }
 
 const fn unit(unit: Unit) -> &'static str {
@@ -179,8 +180,8 @@ const fn unit(unit: Unit) -> &'static str {
 fn of_calls(series: &Series) -> Values<'_, 5> {
     let caller = series.caller.as_ref();
     [
-        name(&series.destination),
-        name(&series.grant),
+        text(series.destination.as_ref()),
+        text(series.grant.as_ref()),
         caller.and_then(|caller| caller.namespace()).unwrap_or_default().into(),
         caller.and_then(|caller| caller.service_account()).unwrap_or_default().into(),
         series.model.as_deref().unwrap_or("other").into(),
