@@ -5,6 +5,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -16,6 +17,7 @@ mod field;
 mod from;
 mod grant;
 mod mint;
+mod schema;
 mod settings;
 mod source;
 mod store;
@@ -40,6 +42,7 @@ pub(crate) use mint::{
     AlgorithmWord, AwsAssumeRoleSpec, AwsWebIdentitySpec, ClientAuthSpec, GithubAppSpec, JwtBearerSpec,
     MintSpec, TokenExchangeSpec,
 };
+pub use schema::{kind_schemas, tidy};
 pub use settings::read_settings;
 pub(crate) use source::guess;
 pub use source::{Source, nearest};
@@ -108,24 +111,28 @@ pub(crate) struct Resource<T> {
 }
 
 /// What all kinds have in common.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+#[schemars(extend("required" = ["apiVersion", "kind", "metadata", "spec"]))]
 struct Written<T: Default> {
+    /// The version of this form.
     api_version: Option<ApiVersion>,
-    /// Read before, to know what `T` is.
+    /// The kind of resource. Read before, to know what `T` is.
     #[serde(rename = "kind")]
     _kind: Option<Kind>,
+    /// What the resource is known by.
     metadata: Option<Metadata>,
+    /// What it says.
     spec: Option<T>,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 enum ApiVersion {
     #[serde(rename = "tollgate.dev/v1alpha1")]
     V1Alpha1,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 enum Kind {
     Destination,
     SecretStore,
@@ -136,9 +143,12 @@ enum Kind {
 /// All of them, as they are written.
 const KINDS: [&str; 4] = ["Destination", "SecretStore", "Credential", "Grant"];
 
-#[derive(Debug, Default, Deserialize)]
+/// What a resource is known by.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("required" = ["name"]))]
 struct Metadata {
+    /// The name, which no other resource of the kind has.
     name: Option<Name>,
 }
 
