@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 use tollgate_policy::limit::Unit;
-use tollgate_policy::name::Name;
+use tollgate_policy::name::{Name, ResourceId};
 use tollgate_secrets::{CredentialStatus, Health, IssuerHealth, StoreHealth};
 
 use crate::expiry::Purpose;
@@ -275,7 +275,7 @@ impl Scrape<'_> {
                 let labels = vec![
                     ("limit", usage.limit.to_string()),
                     ("key", usage.key.to_string()),
-                    ("unit", unit(usage.unit).into()),
+                    ("unit", usage.unit.as_str().into()),
                 ];
                 let scale = if usage.unit == Unit::Spend { 1e9 } else { 1.0 };
                 gauge(labels, value(usage) as f64 / scale)
@@ -291,22 +291,13 @@ impl Scrape<'_> {
 }
 
 /// Without an alias the credential has one key.
-fn key_labels(credential: &Name, alias: Option<&Name>) -> Vec<(&'static str, String)> {
+fn key_labels(credential: &ResourceId, alias: Option<&Name>) -> Vec<(&'static str, String)> {
     let alias = alias.map_or(String::new(), ToString::to_string);
     vec![("credential", credential.to_string()), ("alias", alias)]
 }
 
-const fn unit(unit: Unit) -> &'static str {
-    match unit {
-        Unit::Requests => "requests",
-        Unit::Tokens => "tokens",
-        Unit::Spend => "usd",
-        Unit::Concurrency => "calls",
-    }
-}
-
 fn labels(series: &Series) -> Vec<(&'static str, String)> {
-    let text = |name: &Option<Name>| name.as_ref().map_or(String::new(), ToString::to_string);
+    let text = |name: &Option<ResourceId>| name.as_ref().map_or(String::new(), ToString::to_string);
     let caller = series.caller.as_ref();
     vec![
         ("destination", text(&series.destination)),

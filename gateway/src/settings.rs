@@ -7,7 +7,7 @@ mod tests;
 mod value;
 
 pub use limits::RequestLimits;
-pub(crate) use schema::{Pause, Size};
+pub(crate) use schema::{PauseText, SizeText};
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -33,6 +33,7 @@ pub struct Settings {
     pub listeners: Vec<ListenerSettings>,
     /// The host names that are the gateway's own. Under these the first path segment names the destination.
     #[serde(default)]
+    #[schemars(with = "Vec<schema::HostText>")]
     pub names: Vec<GatewayName>,
     /// The gateway's own certificate, and who may call.
     pub identity: IdentitySettings,
@@ -188,7 +189,7 @@ pub struct KeepSettings {
     /// While all segments take more, the oldest goes. What a charged window, a call under way or the store still needs stays, whatever
     /// `size` says. Reports keep their sums. `tollgate ledger verify` says how many segments went.
     #[serde(deserialize_with = "value::bytes")]
-    #[schemars(with = "Size", extend("default" = "20 GiB"))]
+    #[schemars(with = "SizeText", extend("default" = "20 GiB"))]
     pub size: usize,
 }
 
@@ -204,7 +205,7 @@ impl Default for KeepSettings {
 pub struct DrainSettings {
     /// On SIGTERM: from unready to closed listeners. It may be `0s`.
     #[serde(deserialize_with = "value::pause")]
-    #[schemars(with = "Pause", extend("default" = "5s"))]
+    #[schemars(with = "PauseText", extend("default" = "5s"))]
     pub delay: Duration,
     /// From closed listeners to cut connections. As long as the SDKs of LLM providers wait for an answer.
     #[schemars(extend("default" = "600s"))]

@@ -41,7 +41,7 @@ pub struct IdentitySettings {
     pub trust_domains: BTreeMap<TrustDomain, BundleFile>,
     /// How far in the future a caller's certificate may begin, for clocks that differ: `0s` to `60s`.
     #[serde(default = "clock_skew", deserialize_with = "crate::settings::pause")]
-    #[schemars(with = "crate::settings::Pause", extend("default" = "5s"))]
+    #[schemars(with = "crate::settings::PauseText", extend("default" = "5s"))]
     pub clock_skew: Duration,
 }
 

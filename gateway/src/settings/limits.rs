@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tollgate_policy::model::Interval;
 
-use super::{Size, value};
+use super::{SizeText, value};
 use crate::caller_usage::Bounds;
 use crate::memory;
 use crate::pace::LeastRate;
@@ -25,22 +25,22 @@ const MOST_HEAD: usize = 1 << 20;
 pub struct RequestLimits {
     /// The largest body that is read before it is sent.
     #[serde(deserialize_with = "value::bytes")]
-    #[schemars(with = "Size", extend("default" = "32 MiB"))]
+    #[schemars(with = "SizeText", extend("default" = "32 MiB"))]
     pub body_bytes: usize,
     /// Bytes at once of bodies that are read before they are sent, of all callers: at least 16 MiB. An eighth is for bodies up to 64 KiB
     /// alone. Of the other seven eighths one caller may have a third: a larger body is `body_too_large`. While others hold some too, a
     /// caller, its namespace and its trust domain each have a share of what is left free. Work on a body takes two to three times as much
     /// memory. Without it a quarter of the memory that the control group or else the machine allows, at most 1 GiB.
     #[serde(deserialize_with = "value::some_bytes")]
-    #[schemars(with = "Size")]
+    #[schemars(with = "SizeText")]
     pub held_bytes: Option<usize>,
     /// A further bound on one caller, for less than the third. Without it a third of `heldBytes`.
     #[serde(deserialize_with = "value::some_bytes")]
-    #[schemars(with = "Size")]
+    #[schemars(with = "SizeText")]
     pub held_bytes_per_caller: Option<usize>,
     /// The largest head of a request: `8 KiB` to `1 MiB`.
     #[serde(deserialize_with = "value::bytes")]
-    #[schemars(with = "Size", extend("default" = "64 KiB"))]
+    #[schemars(with = "SizeText", extend("default" = "64 KiB"))]
     pub head_bytes: usize,
     /// Fields of a request's head, over HTTP/1.1.
     #[schemars(range(min = 1))]
@@ -59,7 +59,7 @@ pub struct RequestLimits {
     pub calls_per_caller: u64,
     /// Bytes a second that a caller has to send and take while it holds what others share. See [slow callers](#slow-callers).
     #[serde(deserialize_with = "value::bytes")]
-    #[schemars(with = "Size", extend("default" = "16 KiB"))]
+    #[schemars(with = "SizeText", extend("default" = "16 KiB"))]
     pub least_rate: usize,
     /// How long a caller may be behind `leastRate`.
     #[schemars(extend("default" = "30s"))]

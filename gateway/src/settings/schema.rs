@@ -7,13 +7,16 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use crate::telemetry::LogSettings;
 
 /// Bytes: [`value::bytes`](super::value).
-pub(crate) enum Size {}
+pub(crate) enum SizeText {}
 
 /// A length of time that may be nothing: [`pause`](super::pause).
-pub(crate) enum Pause {}
+pub(crate) enum PauseText {}
 
 /// An address with its port.
 pub(super) enum SocketText {}
+
+/// A host, with a port or without.
+pub(super) enum HostText {}
 
 /// A range of addresses.
 pub(super) enum RangeText {}
@@ -48,9 +51,10 @@ macro_rules! forms {
 }
 
 forms! {
-    Size: "size", {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]+ *(B|[kK]B|[MG]B|[KMG]iB)?$"}]};
-    Pause: "duration", {"type": "string", "pattern": "^(0|0*[1-9][0-9]*)(ms|s|m|h|d)$"};
+    SizeText: "size", {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]+ *(B|[kK]B|[MG]B|[KMG]iB)?$"}]};
+    PauseText: "duration", {"type": "string", "pattern": "^(0|0*[1-9][0-9]*)(ms|s|m|h|d)$"};
     SocketText: "IP address and port", {"type": "string", "pattern": "^.+:[0-9]{1,5}$"};
+    HostText: "host", {"type": "string", "pattern": "^[^/@?#\\s]+$"};
     RangeText: "range", {"type": "string", "pattern": "^[0-9A-Fa-f:.]+/[0-9]{1,3}$"};
     ServerText: "IP address", {"type": "string", "pattern": "^[0-9A-Fa-f:.\\[\\]]+$"};
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 use super::field::{Interval, List};
 use super::from::Froms;
 use super::mint::MintSpec;
-use crate::name::Name;
+use crate::name::Reference;
 use crate::pattern::HostPattern;
 
 /// One key, or several that do the same: where it is kept, which destinations may get it, and how it is put on a call.
@@ -20,7 +20,7 @@ use crate::pattern::HostPattern;
 #[schemars(extend("required" = ["destinations", "from", "inject"]))]
 pub(crate) struct CredentialSpec {
     /// The Destinations that the key may go to. It goes nowhere else.
-    pub(crate) destinations: List<Name>,
+    pub(crate) destinations: List<Reference>,
     /// Where the key is kept. A list of at most 32 is a [key pool](../secrets/README.md#key-pools).
     pub(crate) from: Option<Froms>,
     /// How the key is put on a call.

@@ -8,7 +8,7 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::field::{Address, Interval, List, text};
-use crate::name::Name;
+use crate::name::Reference;
 use crate::path::EncodedForm;
 use crate::pattern::HostPattern;
 
@@ -80,8 +80,8 @@ pub(crate) struct TlsSpec {
     /// The Credential with the [client certificate](#client-certificates) that every connection to the service shows. Without it
     /// none is shown.
     #[serde(deserialize_with = "credential")]
-    #[schemars(with = "Name")]
-    pub(crate) client_certificate: Option<Name>,
+    #[schemars(with = "Reference")]
+    pub(crate) client_certificate: Option<Reference>,
 }
 
 /// `system`, or `{caFile: path}`.
@@ -113,7 +113,7 @@ pub(crate) struct TimeoutsSpec {
     pub(crate) idle: Option<Interval>,
 }
 
-fn credential<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Name>, D::Error> {
+fn credential<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Reference>, D::Error> {
     text(deserializer, "the name of a Credential that has the certificate, as in `partner-tls`").map(Some)
 }
 

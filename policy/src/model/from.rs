@@ -8,7 +8,7 @@ use serde::de::{Error, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::field::List;
-use crate::name::Name;
+use crate::name::{Name, Reference};
 
 /// Where a key is kept.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -21,7 +21,7 @@ pub(crate) struct FromSpec {
     #[schemars(extend("default" = 1))]
     pub(crate) weight: Option<Weight>,
     /// The SecretStore.
-    pub(crate) store: Option<Name>,
+    pub(crate) store: Option<Reference>,
     /// The path of the secret in its store.
     pub(crate) path: Option<String>,
     /// The field of the secret that is the key. Required for `vault` and `age`. Elsewhere the whole value of the secret is the

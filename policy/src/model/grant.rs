@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::field::{List, Money};
 use crate::caller::{AccountName, Issuer};
 use crate::limit::{Key, Per};
-use crate::name::Name;
+use crate::name::{Name, Reference};
 use crate::pattern::{
     ActionPattern, MethodPattern, ModelPattern, OneOrAny, PathPattern, SpiffePattern, SubjectPattern,
 };
@@ -19,9 +19,9 @@ pub(crate) struct GrantSpec {
     /// Who may call.
     pub(crate) callers: List<CallerSpec>,
     /// The Destination that they may call.
-    pub(crate) destination: Option<Name>,
+    pub(crate) destination: Option<Reference>,
     /// The Credential whose key is put on the call. Without one, nothing is put on it.
-    pub(crate) credential: Option<Name>,
+    pub(crate) credential: Option<Reference>,
     /// Passes on the caller's own token. See [the caller's own token](../gateway/README.md#the-callers-own-token).
     pub(crate) caller_token: Option<CallerTokenSpec>,
     /// What they may call of it. Required with a key.

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::field::{Interval, List};
 use super::from::FromSpec;
-use crate::name::Name;
+use crate::name::Reference;
 
 /// How a token is made: exactly one of the ways, an endpoint, and what is sent besides.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -58,7 +58,7 @@ pub(crate) struct MintSpec {
 #[schemars(extend("required" = ["destination"]))]
 pub(crate) struct EndpointSpec {
     /// A Destination with one exact host. It needs no grant.
-    pub(crate) destination: Option<Name>,
+    pub(crate) destination: Option<Reference>,
     /// The path there. Without it `/` for the two AWS ways, and GitHub's own for `githubApp`. Required for the others.
     pub(crate) path: Option<String>,
 }

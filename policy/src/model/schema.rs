@@ -12,13 +12,12 @@ use super::field::{Address, Interval, List, Money};
 use super::from::Weight;
 use super::grant::ResponseHeader;
 use super::{CredentialSpec, DestinationSpec, GrantSpec, HttpWord, StoreSpec, VerifySpec, Written};
-use crate::caller::{AccountName, Issuer, TrustDomain};
-use crate::name::Name;
+use crate::caller::{AccountName, Issuer};
+use crate::name::{Name, Reference};
 use crate::pattern::{
     ActionPattern, HostPattern, MethodPattern, ModelPattern, OneOrAny, PathPattern, SpiffePattern,
     SubjectPattern,
 };
-use crate::target::GatewayName;
 
 /// The name of every kind of resource, with the schema of a whole document of that kind.
 pub fn kind_schemas(generator: &mut SchemaGenerator) -> [(&'static str, Schema); 4] {
@@ -133,9 +132,8 @@ macro_rules! forms {
 
 forms! {
     Name: "name", {"type": "string", "pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"};
+    Reference: "reference", {"type": "string", "pattern": "^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/)?[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"};
     AccountName: "name", {"type": "string", "maxLength": 253, "pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$"};
-    TrustDomain: "trust domain", {"type": "string", "pattern": "^[a-z0-9._-]{1,255}$"};
-    GatewayName: "host", {"type": "string", "pattern": "^[^/@?#\\s]+$"};
     HostPattern: "host", {"type": "string", "pattern": "^(\\[[0-9A-Fa-f:.]+\\]|(\\*\\.)?[A-Za-z0-9._-]+)$"};
     MethodPattern: "method", {"type": "string", "pattern": "^(\\*|[A-Z_-]{1,32})$"};
     PathPattern: "path pattern", {"type": "string", "pattern": "^/"};
