@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use tollgate_tests::gateway::binary;
-use tollgate_tests::{Sandbox, python};
+use tollgate_tests::{Sandbox, needs, python};
 
 /// What an editor has to mark, with where.
 const WRONG: [(&str, &str); 22] = [
