@@ -35,8 +35,8 @@ pub use field::Interval;
 pub(crate) use field::{Address, List};
 pub(crate) use from::{FromSpec, Froms, Weight};
 pub(crate) use grant::{
-    AllowSpec, CallerSpec, ClassWord, GrantSpec, LimitSpec, ServiceAccountSpec, TokenSpec, UnpricedWord,
-    WindowWord,
+    AllowSpec, CallerSpec, ClassWord, GrantSpec, LimitSpec, ServiceAccountSpec, TokenCallerSpec,
+    UnpricedWord, WindowWord,
 };
 pub(crate) use mint::{
     AlgorithmWord, AwsAssumeRoleSpec, AwsWebIdentitySpec, ClientAuthSpec, GithubAppSpec, JwtBearerSpec,
@@ -116,7 +116,7 @@ pub(crate) struct Resource<T> {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 #[schemars(extend("required" = ["apiVersion", "kind", "metadata", "spec"]))]
-struct Written<T: Default> {
+struct ResourceDocument<T: Default> {
     /// The version of this form.
     api_version: Option<ApiVersion>,
     /// The kind of resource. Read before, to know what `T` is.
@@ -240,7 +240,7 @@ fn take<T: serde::de::DeserializeOwned + Default>(
     problems: &mut Vec<Problem>,
 ) -> Option<()> {
     let before = problems.len();
-    let written: Written<T> = source::parse(document, &mut source, problems);
+    let written: ResourceDocument<T> = source::parse(document, &mut source, problems);
     let is_whole = problems.len() == before;
     if written.api_version.is_none() && !source.claims("apiVersion") {
         problems.push(source.problem("apiVersion", format!("this is required: `{API_VERSION}`")));

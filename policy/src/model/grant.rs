@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::field::{List, Money};
 use crate::caller::{AccountName, Issuer};
-use crate::limit::{Key, Per};
+use crate::limit::{LimitKey, Per};
 use crate::name::{Name, Reference};
 use crate::pattern::{
     ActionPattern, MethodPattern, ModelPattern, OneOrAny, PathPattern, SpiffePattern, SubjectPattern,
@@ -47,7 +47,7 @@ pub(crate) struct CallerSpec {
     /// Kubernetes service accounts. No listener takes their tokens yet.
     pub(crate) service_account: Option<ServiceAccountSpec>,
     /// Subjects of an issuer of tokens. No listener takes such tokens yet.
-    pub(crate) token: Option<TokenSpec>,
+    pub(crate) token: Option<TokenCallerSpec>,
 }
 
 /// Kubernetes service accounts.
@@ -77,7 +77,7 @@ pub(crate) struct ServiceAccountSpec {
     expecting = "a mapping of fields, as in `{issuer: \"https://issuer.example\", subject: \"repo:acme/shop:*\"}`"
 )]
 #[schemars(extend("required" = ["issuer", "subject"]))]
-pub(crate) struct TokenSpec {
+pub(crate) struct TokenCallerSpec {
     /// The `iss` of the tokens.
     pub(crate) issuer: Option<Issuer>,
     /// The `sub` of the tokens: exact, or the beginning of one and a `*`.
@@ -167,7 +167,7 @@ pub(crate) struct LimitSpec {
     pub(crate) burst: Option<u32>,
     /// Who shares one count: all callers of the grant, those of a namespace, or one caller by itself.
     #[schemars(extend("default" = "shared"))]
-    pub(crate) key: Option<Key>,
+    pub(crate) key: Option<LimitKey>,
     /// For everything else: where the window begins. Without it `calendar` for day, week and month, else `rolling`. A rolling
     /// month has 30 days, a calendar week begins on Monday.
     pub(crate) window: Option<WindowWord>,

@@ -11,7 +11,7 @@ use super::destination::BundleSpec;
 use super::field::{Address, Interval, List, Money};
 use super::from::Weight;
 use super::grant::ResponseHeader;
-use super::{CredentialSpec, DestinationSpec, GrantSpec, HttpWord, StoreSpec, VerifySpec, Written};
+use super::{CredentialSpec, DestinationSpec, GrantSpec, HttpWord, ResourceDocument, StoreSpec, VerifySpec};
 use crate::caller::{AccountName, Issuer};
 use crate::name::{Name, Reference};
 use crate::pattern::{
@@ -30,7 +30,7 @@ pub fn kind_schemas(generator: &mut SchemaGenerator) -> [(&'static str, Schema);
 }
 
 fn document<T: JsonSchema + Default>(kind: &str, generator: &mut SchemaGenerator) -> Schema {
-    let mut schema = Written::<T>::json_schema(generator);
+    let mut schema = ResourceDocument::<T>::json_schema(generator);
     schema.insert("title".to_owned(), Value::from(kind));
     schema.remove("description");
     if let Some(member) = schema.pointer_mut("/properties/kind") {

@@ -60,14 +60,14 @@ pub(crate) struct VaultSpec {
     #[schemars(extend("enum" = [1, 2], "default" = 2))]
     pub(crate) kv_version: Option<u64>,
     /// A certificate that every connection to the vault shows.
-    pub(crate) client_certificate: Option<ClientCertificateSpec>,
+    pub(crate) client_certificate: Option<CertificateFilesSpec>,
 }
 
 /// A client certificate in files.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 #[schemars(extend("required" = ["certFile", "keyFile"]))]
-pub(crate) struct ClientCertificateSpec {
+pub(crate) struct CertificateFilesSpec {
     /// The PEM file with the certificate chain.
     pub(crate) cert_file: Option<String>,
     /// The PEM file with its key.
