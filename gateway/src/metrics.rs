@@ -114,7 +114,7 @@ impl Scrape<'_> {
         let mut amounts = |family: &Family<3>, value: fn(&LimitUsage) -> u64| {
             let amounts = self.limits.iter().map(|usage| {
                 let scale = if usage.unit == Unit::Spend { 1e9 } else { 1.0 };
-                let labels = [usage.limit.to_string(), usage.key.to_string(), unit(usage.unit).to_owned()];
+                let labels = [usage.limit.to_string(), usage.key.to_string(), usage.unit.as_str().to_owned()];
                 (labels.map(Cow::Owned), value(usage) as f64 / scale)
             });
             page.show(family, amounts);
@@ -166,15 +166,6 @@ fn text<'a>(name: Option<&impl ToString>) -> Cow<'a, str> {
 /// Without an alias the credential has one key.
 fn key<'a>(credential: &ResourceId, alias: Option<&Name>) -> Values<'a, 2> {
     [credential.to_string().into(), text(alias)]
-}
-
-const fn unit(unit: Unit) -> &'static str {
-    match unit {
-        Unit::Requests => "requests",
-        Unit::Tokens => "tokens",
-        Unit::Spend => "usd",
-        Unit::Concurrency => "calls",
-    }
 }
 
 fn of_calls(series: &Series) -> Values<'_, 5> {

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use jiff::tz::TimeZone;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 mod counter;
@@ -38,7 +39,7 @@ pub struct Limit {
     /// How it is counted.
     pub kind: LimitKind,
     /// Whose calls share one count.
-    pub key: Key,
+    pub key: LimitKey,
 }
 
 /// How a limit counts.
@@ -91,7 +92,7 @@ pub enum Unit {
 }
 
 /// The span that a limit's amount is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Per {
     /// One second.
@@ -109,9 +110,9 @@ pub enum Per {
 }
 
 /// Whose calls one count takes together.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Key {
+pub enum LimitKey {
     /// Everybody whom the grant lets in: a wildcard does not multiply the amount.
     #[default]
     Shared,
@@ -169,7 +170,7 @@ impl Per {
     }
 }
 
-impl Key {
+impl LimitKey {
     /// The word that a limit's id uses and a user writes.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -192,7 +193,7 @@ impl fmt::Display for Per {
     }
 }
 
-impl fmt::Display for Key {
+impl fmt::Display for LimitKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }

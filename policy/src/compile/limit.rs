@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 
 use super::Scope;
-use crate::limit::{Key, Limit, LimitKind, Per, Unit, Window};
+use crate::limit::{Limit, LimitKey, LimitKind, Per, Unit, Window};
 use crate::model::{GrantSpec, LimitSpec, Resource, WindowWord};
 
 /// The limits of a grant, in the order of their ids.
@@ -138,7 +138,7 @@ impl Writer<'_, '_> {
 }
 
 /// State is kept under the id, so the amount, the window and the order of the limits are not in it.
-fn id(grant: &str, unit: Unit, per: Option<Per>, key: Key) -> Arc<str> {
+fn id(grant: &str, unit: Unit, per: Option<Per>, key: LimitKey) -> Arc<str> {
     match per {
         Some(per) => format!("grant/{grant}/{unit}/{per}/{key}").into(),
         None => format!("grant/{grant}/{unit}/{key}").into(),
