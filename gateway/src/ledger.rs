@@ -17,12 +17,14 @@ mod chain;
 mod correction;
 pub(crate) mod dimension;
 mod error;
+mod fields;
 mod journal;
 pub(crate) mod json;
 pub(crate) mod line;
 mod list;
 mod offline;
 mod outcome;
+mod payload;
 pub mod record;
 mod recover;
 mod retention;
@@ -34,6 +36,7 @@ pub(crate) mod segment;
 pub(crate) mod store;
 #[cfg(test)]
 mod tests;
+mod varint;
 mod verify;
 
 use std::collections::{BTreeMap, VecDeque};

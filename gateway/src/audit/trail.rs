@@ -63,7 +63,7 @@ impl Trail {
         let mut batch = NewBatch::default();
         for entry in entries {
             let payload = serde_json::to_vec(entry).map_err(LedgerError::Encode)?;
-            batch.append(EntryKind::Audit, |out| out.extend_from_slice(&payload));
+            batch.append(EntryKind::Audit, &[], |out| out.extend_from_slice(&payload));
         }
         if batch.is_empty() {
             return Ok(());
@@ -208,7 +208,7 @@ mod tests {
         let path = bench.segments().remove(0);
         let whole = samples::segment(&path);
         let mut changed = whole.clone();
-        changed.replace(1, "llm/openai", "llm/0penai");
+        changed.replace(1, b"llm/openai", b"llm/0penai");
         let (mut cut, mut missing) = (whole.clone(), whole.clone());
         cut.batches.truncate(3);
         missing.batches.remove(2);

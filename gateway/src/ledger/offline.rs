@@ -55,7 +55,7 @@ pub fn catch_up(data_dir: &Path) -> Result<(), LedgerError> {
 /// What the journal has behind the store, added up.
 pub(crate) fn tail(data_dir: &Path, reader: &StoreReader) -> Result<Rollup, LedgerError> {
     let mut rollup = Rollup::default();
-    records(data_dir, &reader.known()?, |row| rollup.row(&row))?;
+    records(data_dir, &reader.known()?, |row| rollup.record(&row.fields()))?;
     Ok(rollup)
 }
 
@@ -64,7 +64,7 @@ pub(crate) fn tail(data_dir: &Path, reader: &StoreReader) -> Result<Rollup, Ledg
 pub(super) fn records(
     data_dir: &Path,
     known: &Known,
-    mut each: impl FnMut(Row<'_>),
+    mut each: impl FnMut(Row),
 ) -> Result<(), LedgerError> {
     entries(data_dir, &mut known.clone(), Timestamp::MIN, |entry| {
         if let Ok(JournalEntry::Record(row)) = JournalEntry::read(entry) {

@@ -126,7 +126,7 @@ impl ProcessEpoch {
         };
         let payload = serde_json::to_vec(&header).map_err(LedgerError::Encode)?;
         let mut first = NewBatch::default();
-        first.append(EntryKind::Segment, |out| out.extend_from_slice(&payload));
+        first.append(EntryKind::Segment, &[], |out| out.extend_from_slice(&payload));
         let head = first.close(ChainHead::NONE);
         let bytes = [&MAGIC, first.bytes()].concat();
         let file = write_new(&path, &bytes).map_err(|source| {

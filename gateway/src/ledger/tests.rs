@@ -34,7 +34,7 @@ fn payloads(data_dir: &Path, kind: EntryKind) -> Vec<String> {
         let mut batches = Batches::open(&path, 0).unwrap();
         while let Some(batch) = batches.next_batch().unwrap() {
             let entries = batch.entries().map(Result::unwrap).filter(|entry| entry.kind == Some(kind));
-            payloads.extend(entries.map(|entry| String::from_utf8(entry.payload.to_vec()).unwrap()));
+            payloads.extend(entries.map(|entry| samples::text(&entry)));
         }
     }
     payloads

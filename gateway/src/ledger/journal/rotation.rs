@@ -39,6 +39,7 @@ impl Journal {
             (state.begun, state.counted) = (now, 0);
             let old = std::mem::replace(&mut state.sink, Sink::File(Arc::new(file)));
             state.length = length;
+            state.batch.restart(length);
             state.dirty = true;
             (old, std::mem::replace(&mut state.written, written))
         };

@@ -95,7 +95,7 @@ fn add_up(segment: &str, before: u64, batch: &Batch<'_>, rollup: &mut Rollup) {
         };
         match JournalEntry::read(&entry) {
             Ok(JournalEntry::Hold(id)) => rollup.hold(id, entry.offset),
-            Ok(JournalEntry::Record(row)) => rollup.row(&row),
+            Ok(JournalEntry::Record(row)) => rollup.record(&row.fields()),
             Ok(JournalEntry::Other) => {}
             Err(error) => {
                 let offset = entry.offset;

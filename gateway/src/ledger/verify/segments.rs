@@ -175,6 +175,11 @@ fn broken(batch: &Batch<'_>, head: ChainHead) -> Option<(u64, String)> {
     if let Some((number, Damaged { offset })) = damaged {
         return Some((number, format!("the entry at byte {offset} is damaged or was changed")));
     }
+    let nameless =
+        (1..).zip(batch.entries().flatten()).find_map(|(number, entry)| Some((number, entry.unreadable_list()?)));
+    if let Some((number, place)) = nameless {
+        return Some((number, format!("names texts at byte {place} that cannot be read")));
+    }
     let start = batch.start;
     if batch.entries().count() as u64 != batch.count {
         return Some((1, format!("the batch at byte {start} has not as many entries as it says")));
