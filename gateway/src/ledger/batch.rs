@@ -55,8 +55,7 @@ pub(crate) enum EntryKind {
 }
 
 impl EntryKind {
-    const ALL: [Self; 5] =
-        [Self::Segment, Self::Hold, Self::Record, Self::Audit, Self::Texts];
+    const ALL: [Self; 5] = [Self::Segment, Self::Hold, Self::Record, Self::Audit, Self::Texts];
 
     fn of(byte: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u8 == byte)
@@ -158,7 +157,9 @@ impl NewBatch {
         let end = other.bytes.len().saturating_sub(if other.closed { HEAD } else { 0 });
         let none = read::Lists::default();
         for entry in read::entries(other.bytes.get(FRAME..end).unwrap_or_default(), 0, &none).flatten() {
-            let Some(own) = entry.kind.filter(|own| *own != kind && *own != EntryKind::Texts) else { continue };
+            let Some(own) = entry.kind.filter(|own| *own != kind && *own != EntryKind::Texts) else {
+                continue;
+            };
             let places: Vec<u64> = entry
                 .named()
                 .map(|place| lists.get(&place).map_or(0, |list| self.list(|out| out.extend_from_slice(list))))

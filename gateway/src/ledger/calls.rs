@@ -139,7 +139,10 @@ impl Wanted {
             && row.at < self.until
             && self.texts.iter().all(text)
             && (self.statuses.is_empty()
-                || self.statuses.iter().any(|status| is_status(status, &row.status.unwrap_or_default().to_string())))
+                || self
+                    .statuses
+                    .iter()
+                    .any(|status| is_status(status, &row.status.unwrap_or_default().to_string())))
     }
 }
 

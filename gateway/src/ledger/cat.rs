@@ -87,7 +87,10 @@ impl Printed {
                     Ok(entry) => match line(&entry, &mut calendar) {
                         Ok(line) => out.write_all(&line)?,
                         Err(error) => {
-                            damaged(format!("entry {number}, at byte {}, cannot be read: {error}", entry.offset));
+                            damaged(format!(
+                                "entry {number}, at byte {}, cannot be read: {error}",
+                                entry.offset
+                            ));
                         }
                     },
                     Err(Damaged { offset }) => {

@@ -93,11 +93,7 @@ fn batch_of(row: &Row, first: &SegmentHead, length: u64) -> NewBatch {
 }
 
 /// What is known of a call is not changed without a word.
-fn check(
-    original: &Row,
-    corrections: &[Row],
-    signature: &Signature,
-) -> Result<(), LedgerError> {
+fn check(original: &Row, corrections: &[Row], signature: &Signature) -> Result<(), LedgerError> {
     let is = |source: UsageSource| &*original.usage_source == source.as_str();
     let is_open = is(UsageSource::Estimated) || is(UsageSource::Presumed) || original.unpriced.is_some();
     if corrections.is_empty() && is_open {
@@ -163,12 +159,7 @@ fn read(data_dir: &Path, reader: &StoreReader, id: RecordId) -> Result<Option<Ro
     Ok(None)
 }
 
-fn difference(
-    original: &Row,
-    corrections: &[Row],
-    actual: Correction,
-    now: Timestamp,
-) -> Row {
+fn difference(original: &Row, corrections: &[Row], actual: Correction, now: Timestamp) -> Row {
     let lines = || std::iter::once(original).chain(corrections);
     let less = |actual: u64, so_far: i64| i64::try_from(actual).unwrap_or(i64::MAX).saturating_sub(so_far);
     // What is no token is as it was.

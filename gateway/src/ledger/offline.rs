@@ -61,11 +61,7 @@ pub(crate) fn tail(data_dir: &Path, reader: &StoreReader) -> Result<Rollup, Ledg
 
 /// Hands every record to `each` that the journal has behind `known`, segment by segment. What cannot be read counts nowhere and is passed
 /// over.
-pub(super) fn records(
-    data_dir: &Path,
-    known: &Known,
-    mut each: impl FnMut(Row),
-) -> Result<(), LedgerError> {
+pub(super) fn records(data_dir: &Path, known: &Known, mut each: impl FnMut(Row)) -> Result<(), LedgerError> {
     entries(data_dir, &mut known.clone(), Timestamp::MIN, |entry| {
         if let Ok(JournalEntry::Record(row)) = JournalEntry::read(entry) {
             each(*row);

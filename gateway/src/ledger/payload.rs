@@ -88,13 +88,7 @@ fn write_correction(correction: &CorrectionFields<'_>, out: &mut Vec<u8>) {
     text(correction.note, out);
     let Some(takes) = correction.takes else { return };
     [&takes.outcome, &takes.reason, &takes.usage_source].into_iter().for_each(|one| text(one, out));
-    for number in [
-        takes.status,
-        takes.cost.0,
-        i64::from(takes.unpriced),
-        takes.bytes_in,
-        takes.bytes_out,
-    ] {
+    for number in [takes.status, takes.cost.0, i64::from(takes.unpriced), takes.bytes_in, takes.bytes_out] {
         varint::write_signed(number, out);
     }
     varint::write(takes.units.entries().count() as u64, out);

@@ -237,7 +237,13 @@ impl Batches {
             }
             file.seek(SeekFrom::Start(offset))?;
             let lists = Lists::of(&file)?;
-            Ok(Self { input: BufReader::with_capacity(256 << 10, file), lists, bytes: Vec::new(), offset, end })
+            Ok(Self {
+                input: BufReader::with_capacity(256 << 10, file),
+                lists,
+                bytes: Vec::new(),
+                offset,
+                end,
+            })
         };
         open().map_err(|source| LedgerError::file("reading", segment, source))
     }

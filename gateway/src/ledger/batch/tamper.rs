@@ -4,9 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::read::{Lists, entries};
-use super::{
-    BatchEntry, Batches, ENTRY, EntryKind, FRAME, HEAD, MAGIC, NewBatch, entry_checksum, length_of,
-};
+use super::{BatchEntry, Batches, ENTRY, EntryKind, FRAME, HEAD, MAGIC, NewBatch, entry_checksum, length_of};
 use crate::ledger::chain::ChainHead;
 use crate::ledger::json::{Calendar, Json};
 use crate::ledger::line::write_json;

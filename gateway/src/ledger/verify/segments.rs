@@ -175,8 +175,9 @@ fn broken(batch: &Batch<'_>, head: ChainHead) -> Option<(u64, String)> {
     if let Some((number, Damaged { offset })) = damaged {
         return Some((number, format!("the entry at byte {offset} is damaged or was changed")));
     }
-    let nameless =
-        (1..).zip(batch.entries().flatten()).find_map(|(number, entry)| Some((number, entry.unreadable_list()?)));
+    let nameless = (1..)
+        .zip(batch.entries().flatten())
+        .find_map(|(number, entry)| Some((number, entry.unreadable_list()?)));
     if let Some((number, place)) = nameless {
         return Some((number, format!("names texts at byte {place} that cannot be read")));
     }
