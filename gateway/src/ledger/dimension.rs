@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use tollgate_policy::caller::Identity;
 use tollgate_policy::denial::Reason;
-use tollgate_policy::name::Name;
+use tollgate_policy::name::{Name, ResourceId};
 use tollgate_policy::price::NanoUsd;
 
 use super::bounded::Bounded;
@@ -27,13 +27,13 @@ macro_rules! dimensions {
             /// Who called, as proven
             Caller caller: Option<Identity>, Access;
             /// The destination that the request line named
-            Destination destination: Option<Name>, Access;
+            Destination destination: Option<ResourceId>, Access;
             /// The host that was called
             Host host: Option<Bounded>, Access;
             /// The grant that decided
-            Grant grant: Option<Name>, Access;
+            Grant grant: Option<ResourceId>, Access;
             /// The credential that was put on the call
-            Credential credential: Option<Name>, Rest;
+            Credential credential: Option<ResourceId>, Rest;
             /// Which of the credential's keys the last attempt carried, where it has several
             Alias alias: Option<Name>, Rest;
             /// The model that was asked for
@@ -131,6 +131,7 @@ macro_rules! texts {
 texts! {
     Identity, Identity::as_str;
     Name, Name::as_str;
+    ResourceId, ResourceId::as_str;
     Reason, |reason: &Reason| reason.as_str();
     Outcome, |outcome: &Outcome| outcome.as_str();
     UsageSource, |source: &UsageSource| source.as_str();

@@ -42,7 +42,7 @@ pub(crate) fn copy(from: &Path, to: &Path) {
 pub(crate) fn read_back(record: &Record) -> Row {
     let directory = directory();
     let path = directory.path().join("segment");
-    fs::write(&path, segment_of(|batch| drop(payload::append(batch, EntryKind::Record, &record.fields()))))
+    fs::write(&path, segment_of(|batch| _ = payload::append(batch, EntryKind::Record, &record.fields())))
         .unwrap();
     let mut batches = Batches::open(&path, 0).unwrap();
     let batch = batches.next_batch().unwrap().unwrap();
