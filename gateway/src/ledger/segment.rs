@@ -163,6 +163,11 @@ pub(crate) fn is_of(name: &str, who: &str) -> bool {
         .is_some_and(|name| name.ends_with('-'))
 }
 
+/// Whose segment this is, by its name: a core's number, or a word.
+pub(crate) fn who(name: &str) -> Option<&str> {
+    name.strip_suffix(EXTENSION)?.rsplit('-').next()
+}
+
 /// Where the segments of a data directory are.
 pub(crate) fn directory(data_dir: &Path) -> PathBuf {
     data_dir.join("journal")

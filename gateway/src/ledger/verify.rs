@@ -9,6 +9,7 @@ mod seals;
 mod segments;
 #[cfg(test)]
 mod tests;
+mod vouched;
 
 use std::fmt;
 use std::path::Path;
