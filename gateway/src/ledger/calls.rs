@@ -11,8 +11,9 @@ use serde_json::{Map, Value};
 
 use super::batch::BatchEntry;
 use super::dimension::Dimension;
+use super::entry::{JournalEntry, write_json};
 use super::json::{Calendar, Json};
-use super::line::{JournalEntry, Row, write_json};
+use super::line::Row;
 use super::record::{RecordId, UsageSource};
 use super::segment::{self, Known};
 use super::{LedgerError, offline};

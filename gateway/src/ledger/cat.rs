@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::batch::{BatchEntry, Batches, Damaged, EntryKind};
 use super::json::{Calendar, Json};
-use super::line::write_json;
+use super::entry::write_json;
 use super::payload::{self, Unreadable};
 use super::{LedgerError, chain, segment};
 

@@ -19,8 +19,9 @@ use tollgate_policy::price::{Item, NanoUsd};
 
 use super::amount::{Amount, Amounts};
 use super::batch::{Batches, EntryKind, NewBatch};
-use super::fields::{DETAILS, Detail};
-use super::line::{CorrectedUsage, JournalEntry, Row, RowCharge};
+use super::entry::JournalEntry;
+use super::fields::{CorrectedUsage, DETAILS, Detail, RowCharge};
+use super::line::Row;
 use super::record::{Bounded, Outcome, RecordId, UsageSource};
 use super::segment::{self, Known, ProcessEpoch, SegmentHead};
 use super::store::StoreReader;

@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::amount::Amounts;
+use super::amount::{Amount, Amounts};
 use super::dimension::{Dimension, LinePart, Number, NumberPart, Numbers, Texts};
 use super::json::{Json, Object, member};
-use super::line::{CorrectedUsage, RowCharge};
-use super::record::{Charge, RecordId};
+use super::record_id::RecordId;
 
 /// All that is written of a call. Absent texts are empty.
 #[derive(Debug)]
@@ -56,6 +55,40 @@ pub(crate) struct AttemptFields<'a> {
     pub(crate) credential_version: &'a str,
     pub(crate) reason: &'a str,
     pub(crate) status: Option<u16>,
+}
+
+/// What one window of one limit was charged, or has reserved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Charge {
+    /// `Limit::id`.
+    pub limit: Arc<str>,
+    /// What the limit counts apart: empty where it is shared, else the namespace or the caller.
+    pub key: Arc<str>,
+    /// In the limit's unit: requests, tokens, or nano-USD.
+    pub amount: u64,
+}
+
+/// What a correction takes its call out of: a group of sums, and the call's part in them. The same and the difference go to the group
+/// of the correction's own `usage_source`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct CorrectedUsage {
+    pub(crate) outcome: Arc<str>,
+    pub(crate) reason: Arc<str>,
+    pub(crate) usage_source: Arc<str>,
+    pub(crate) status: i64,
+    pub(crate) units: Amounts,
+    pub(crate) cost: Amount,
+    pub(crate) unpriced: bool,
+    pub(crate) bytes_in: i64,
+    pub(crate) bytes_out: i64,
+}
+
+/// A charge as it is read back.
+#[derive(Debug, Clone)]
+pub(crate) struct RowCharge {
+    pub(crate) limit: Arc<str>,
+    pub(crate) key: Arc<str>,
+    pub(crate) amount: Amount,
 }
 
 /// What windows were charged, or what they have reserved.

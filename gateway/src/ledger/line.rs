@@ -1,56 +1,18 @@
-//! What can stand in an entry of the journal, and how entries are read back.
+//! A record or a hold as it is read back.
 //!
-//! The reader takes words as they stand: a reason or an outcome that this version does not know still counts. What it does not know it
-//! passes over.
+//! Words are taken as they stand: a reason or an outcome that this version does not know still counts.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::de::IgnoredAny;
 
-use super::amount::{Amount, Amounts};
-use super::batch::{BatchEntry, EntryKind, TextList};
+use super::amount::Amounts;
+use super::batch::TextList;
 use super::dimension::{Numbers, Texts, dimensions, numbers};
-use super::fields::{AttemptFields, Charges, CorrectionFields, DETAILS, Fields};
-use super::json::{Json, Object};
-use super::payload::{self, Unreadable};
+use super::fields::{
+    AttemptFields, Charges, CorrectedUsage, CorrectionFields, DETAILS, Fields, RowCharge,
+};
 use super::record::{Outcome, RecordId, UsageSource};
-
-/// An entry as far as anybody but the chain cares.
-#[derive(Debug)]
-pub(crate) enum JournalEntry {
-    /// A hold of this id; [`Row::hold`] has the rest.
-    Hold(RecordId),
-    /// A record.
-    Record(Box<Row>),
-    /// A first entry, texts, or of a kind that a later version has.
-    Other,
-}
-
-impl JournalEntry {
-    pub(crate) fn read(entry: &BatchEntry<'_>) -> Result<Self, Unreadable> {
-        match entry.kind {
-            Some(EntryKind::Hold) => payload::id_of(entry.payload).map(Self::Hold),
-            Some(EntryKind::Record) => payload::read(entry).map(|row| Self::Record(Box::new(row))),
-            _ => Ok(Self::Other),
-        }
-    }
-}
-
-/// Writes an entry as JSON. A list of texts is none: those who name it say what is in it.
-pub(crate) fn write_json(entry: &BatchEntry<'_>, json: &mut Json<'_>) -> Result<(), Unreadable> {
-    match entry.kind {
-        Some(EntryKind::Hold) => payload::read(entry)?.fields().write_hold(json),
-        Some(EntryKind::Record) => payload::read(entry)?.fields().write(json),
-        Some(EntryKind::Segment | EntryKind::Audit) => {
-            let is_line = !entry.payload.contains(&b'\n')
-                && serde_json::from_slice::<IgnoredAny>(entry.payload).is_ok();
-            json.line(Some(entry.payload).filter(|_| is_line).ok_or(Unreadable)?);
-        }
-        Some(EntryKind::Texts) | None => {}
-    }
-    Ok(())
-}
 
 macro_rules! with_texts {
     ($( #[doc = $doc:literal] $variant:ident $name:ident: $type:ty, $part:ident; )*) => {
@@ -130,14 +92,6 @@ macro_rules! with_numbers {
 dimensions!(with_texts);
 
 impl Row {
-    /// Reads a hold.
-    pub(crate) fn hold(entry: &BatchEntry<'_>) -> Result<Self, Unreadable> {
-        match entry.kind {
-            Some(EntryKind::Hold) => payload::read(entry),
-            _ => Err(Unreadable),
-        }
-    }
-
     /// All that is written of it.
     pub(crate) fn fields(&self) -> Fields<'_> {
         let correction = |corrects| CorrectionFields {
@@ -175,29 +129,6 @@ impl Row {
             ..self
         }
     }
-}
-
-/// What a correction takes its call out of: a group of sums, and the call's part in them. The same and the difference go to the group
-/// of the correction's own `usage_source`.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct CorrectedUsage {
-    pub(crate) outcome: Arc<str>,
-    pub(crate) reason: Arc<str>,
-    pub(crate) usage_source: Arc<str>,
-    pub(crate) status: i64,
-    pub(crate) units: Amounts,
-    pub(crate) cost: Amount,
-    pub(crate) unpriced: bool,
-    pub(crate) bytes_in: i64,
-    pub(crate) bytes_out: i64,
-}
-
-/// A charge as it is read back.
-#[derive(Debug, Clone)]
-pub(crate) struct RowCharge {
-    pub(crate) limit: Arc<str>,
-    pub(crate) key: Arc<str>,
-    pub(crate) amount: Amount,
 }
 
 /// An attempt as it is read back.

@@ -11,7 +11,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::batch::{BatchEntry, Batches};
-use super::line::{JournalEntry, Row};
+use super::entry::JournalEntry;
+use super::line::Row;
 use super::rollup::Rollup;
 use super::segment::{self, Known};
 use super::store::{Store, StoreReader};

@@ -16,9 +16,9 @@ use jiff::Timestamp;
 
 use super::amount::{Amount, Amounts, Unit};
 use super::batch::{BatchEntry, EntryKind, NewBatch, TextList};
-use super::fields::{AttemptFields, CorrectionFields, DETAILS, Fields};
-use super::line::{CorrectedUsage, Row, RowAttempt, RowCharge};
-use super::record::RecordId;
+use super::fields::{AttemptFields, CorrectedUsage, CorrectionFields, DETAILS, Fields, RowCharge};
+use super::line::{Row, RowAttempt};
+use super::record_id::RecordId;
 use super::varint;
 
 /// It is no payload of its kind, or a list that it names cannot be read.

@@ -6,8 +6,6 @@
 //!
 //! Records are only written here. What is read back is a `Row`; [`Fields`] are what both say.
 
-mod id;
-
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -23,7 +21,8 @@ use super::fields::{AttemptFields, Charges, Detail, Details, Fields};
 pub use super::bounded::Bounded;
 pub(crate) use super::bounded::shows;
 pub use super::outcome::{Outcome, UsageSource};
-pub use id::RecordId;
+pub use super::fields::Charge;
+pub use super::record_id::RecordId;
 
 macro_rules! with_texts {
     ($( #[doc = $doc:literal] $variant:ident $name:ident: $type:ty, $part:ident; )*) => {
@@ -163,17 +162,6 @@ pub struct Attempt {
     pub status: Option<u16>,
     /// Why it failed.
     pub reason: Option<Reason>,
-}
-
-/// What one window of one limit was charged, or has reserved.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Charge {
-    /// `Limit::id`.
-    pub limit: Arc<str>,
-    /// What the limit counts apart: empty where it is shared, else the namespace or the caller.
-    pub key: Arc<str>,
-    /// In the limit's unit: requests, tokens, or nano-USD.
-    pub amount: u64,
 }
 
 /// What a call has reserved, written before it is sent. If no record with its id follows, the next start makes one that charges all of it.

@@ -6,13 +6,12 @@
 
 use std::path::Path;
 
-use super::LedgerError;
 use super::batch::SegmentReader;
 use super::journal::Journal;
-use super::line::Row;
 use super::payload::Unreadable;
 use super::segment;
 use super::store::{Store, Until};
+use super::{LedgerError, entry};
 
 /// What a start found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -39,9 +38,9 @@ pub(super) fn presume(data_dir: &Path, store: &mut Store, journal: &Journal) -> 
     let mut presumed = 0;
     for (segment, offset) in store.open_holds()? {
         let mut reader = SegmentReader::open(&segment::file(data_dir, &segment))?;
-        let entry = reader.entry_at(offset);
-        let entry = entry.map_err(|source| LedgerError::file("reading", &*segment, source))?;
-        match entry.as_ref().map_or(Err(Unreadable), Row::hold) {
+        let found = reader.entry_at(offset);
+        let found = found.map_err(|source| LedgerError::file("reading", &*segment, source))?;
+        match found.as_ref().map_or(Err(Unreadable), entry::hold) {
             Ok(hold) => {
                 let row = hold.presumed();
                 tracing::warn!(id = %row.id, at = %row.at, "a call was under way when the gateway ended: it is charged at its hold");

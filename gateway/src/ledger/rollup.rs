@@ -10,8 +10,7 @@ use tollgate_policy::map::Map;
 
 use super::amount::Amounts;
 use super::dimension::{Dimension, Number, Texts};
-use super::fields::{CorrectionFields, Fields};
-use super::line::CorrectedUsage;
+use super::fields::{CorrectedUsage, CorrectionFields, Fields};
 use super::record::RecordId;
 
 /// What records of one key add up to.

@@ -14,11 +14,14 @@ mod vouched;
 use std::fmt;
 use std::path::Path;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::seal::SealKey;
 use super::segment::SegmentHead;
 use super::{LedgerError, segment};
+
+/// A segment this much older than the latest seal has to be known to it.
+const SEALED_WITHIN: SignedDuration = SignedDuration::from_mins(5);
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +69,11 @@ impl Verification {
 struct Claim {
     head: SegmentHead,
     by: String,
+}
+
+/// The name of a segment below the data directory.
+fn file(segment: &str) -> String {
+    format!("journal/{segment}")
 }
 
 /// Checks the ledger of a data directory, with the key of its seals if it is at hand. Fails only where there is no ledger, or files

@@ -7,8 +7,7 @@ use super::read::{Lists, entries};
 use super::{BatchEntry, Batches, ENTRY, EntryKind, FRAME, HEAD, MAGIC, NewBatch, entry_checksum, length_of};
 use crate::ledger::chain::ChainHead;
 use crate::ledger::json::{Calendar, Json};
-use crate::ledger::line::write_json;
-use crate::ledger::samples::directory;
+use crate::ledger::entry::write_json;
 
 /// The batches of a segment, each as it stands in the file.
 #[derive(Clone)]
@@ -73,7 +72,7 @@ impl Segment {
             head = head.next(&batch[4..12], &batch[FRAME..batch.len() - HEAD]);
             assert_eq!(batch[batch.len() - HEAD..], *head.as_bytes(), "the chain holds");
         }
-        let directory = directory();
+        let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("segment");
         self.write(&path);
         let (mut batches, mut all) = (Batches::open(&path, 0).unwrap(), Vec::new());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Store;
 use crate::ledger::LedgerError;
 use crate::ledger::batch::{Batch, Batches, Damaged};
-use crate::ledger::line::JournalEntry;
+use crate::ledger::entry::JournalEntry;
 use crate::ledger::rollup::Rollup;
 use crate::ledger::segment::{self, SegmentHead};
 

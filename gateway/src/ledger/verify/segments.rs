@@ -5,11 +5,9 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use jiff::SignedDuration;
-
 use super::seals::SealClaims;
 use super::vouched::Vouched;
-use super::{Claim, Verification};
+use super::{Claim, SEALED_WITHIN, Verification, file};
 use crate::ledger::LedgerError;
 use crate::ledger::batch::{Batch, Batches, Damaged};
 use crate::ledger::chain::ChainHead;
@@ -17,9 +15,6 @@ use crate::ledger::segment::{self, SegmentHeader};
 
 /// Breaks of one chain that are told apart; more of them say nothing new.
 const BREAKS: usize = 10;
-/// A segment this much older than the latest seal has to be known to it.
-pub(super) const SEALED_WITHIN: SignedDuration = SignedDuration::from_mins(5);
-
 /// Checks every segment, with what the seals claim about them.
 pub(super) fn check(
     data_dir: &Path,
@@ -64,10 +59,6 @@ pub(super) fn check(
         result.find(file(&name), None, format!("missing; {by} names it"));
     }
     Ok(())
-}
-
-pub(super) fn file(segment: &str) -> String {
-    format!("journal/{segment}")
 }
 
 /// Segments that no seal vouches for, neither by naming them nor by naming one that names them.

@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::segments::{SEALED_WITHIN, file};
-use super::{Claim, Verification};
+use super::{Claim, SEALED_WITHIN, Verification, file};
 use crate::ledger::correction;
 use crate::ledger::segment::{self, SegmentHeader};
 
