@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::batch::{BatchEntry, Batches, Damaged, EntryKind};
-use super::json::{Calendar, Json};
 use super::entry::write_json;
+use super::json::{Calendar, Json};
 use super::payload::{self, Unreadable};
 use super::{LedgerError, chain, segment};
 

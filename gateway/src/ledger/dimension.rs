@@ -238,7 +238,7 @@ impl Counted for NanoUsd {
 }
 
 impl Counted for bool {
-    const IS_FLAG: bool = true;
+    const IS_FLAG: Self = true;
 
     fn counted(&self) -> Option<i64> {
         self.then_some(1)

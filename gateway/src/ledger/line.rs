@@ -9,9 +9,7 @@ use jiff::Timestamp;
 use super::amount::Amounts;
 use super::batch::TextList;
 use super::dimension::{Numbers, Texts, dimensions, numbers};
-use super::fields::{
-    AttemptFields, Charges, CorrectedUsage, CorrectionFields, DETAILS, Fields, RowCharge,
-};
+use super::fields::{AttemptFields, Charges, CorrectedUsage, CorrectionFields, DETAILS, Fields, RowCharge};
 use super::record::{Outcome, RecordId, UsageSource};
 
 macro_rules! with_texts {

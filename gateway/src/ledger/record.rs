@@ -20,8 +20,8 @@ use super::fields::{AttemptFields, Charges, Detail, Details, Fields};
 
 pub use super::bounded::Bounded;
 pub(crate) use super::bounded::shows;
-pub use super::outcome::{Outcome, UsageSource};
 pub use super::fields::Charge;
+pub use super::outcome::{Outcome, UsageSource};
 pub use super::record_id::RecordId;
 
 macro_rules! with_texts {

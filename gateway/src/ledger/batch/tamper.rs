@@ -6,8 +6,8 @@ use std::path::Path;
 use super::read::{Lists, entries};
 use super::{BatchEntry, Batches, ENTRY, EntryKind, FRAME, HEAD, MAGIC, NewBatch, entry_checksum, length_of};
 use crate::ledger::chain::ChainHead;
-use crate::ledger::json::{Calendar, Json};
 use crate::ledger::entry::write_json;
+use crate::ledger::json::{Calendar, Json};
 
 /// The batches of a segment, each as it stands in the file.
 #[derive(Clone)]

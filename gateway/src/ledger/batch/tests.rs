@@ -154,6 +154,72 @@ fn what_is_retained_of_a_batch_is_the_same_whether_it_was_closed() {
     assert_eq!(open.close(ChainHead::NONE), closed.close(ChainHead::NONE));
 }
 
+/// Two batches, each of an entry that names a list of its own and one that both name.
+fn named() -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    let (mut batch, mut head) = (NewBatch::at(bytes.len() as u64), ChainHead::NONE);
+    for own in ["own one", "own two"] {
+        let lists = ["shared", own].map(|text| {
+            batch.list(|out| {
+                varint::write(text.len() as u64, out);
+                out.extend_from_slice(text.as_bytes());
+            })
+        });
+        batch.append(EntryKind::Record, &lists, |out| out.extend_from_slice(b"payload"));
+        head = batch.close(head);
+        bytes.extend_from_slice(batch.bytes());
+        batch.follow();
+    }
+    bytes
+}
+
+/// The lists that each record names; `None` where one cannot be read.
+fn lists(bytes: &[u8]) -> Vec<Option<Vec<String>>> {
+    let directory = directory();
+    let path = directory.path().join("segment");
+    fs::write(&path, bytes).unwrap();
+    let (mut batches, mut all) = (Batches::open(&path, 0).unwrap(), Vec::<Option<Vec<String>>>::new());
+    while let Some(batch) = batches.next_batch().unwrap() {
+        for entry in batch.entries().flatten().filter(|entry| entry.kind == Some(EntryKind::Record)) {
+            let texts = (0..2).map(|place| entry.list(place).map(|list| list[0].to_string()));
+            all.push(texts.collect());
+            assert_eq!(entry.unreadable_list().is_some(), all.last().unwrap().is_none());
+        }
+    }
+    all
+}
+
+#[test]
+fn a_list_that_is_damaged_takes_with_it_those_who_name_it_and_nobody_else() {
+    let bytes = named();
+    assert_eq!(memchr::memmem::find_iter(&bytes, "shared").count(), 1, "it is written once");
+    let both = |own: &str| Some(vec!["shared".to_owned(), own.to_owned()]);
+    assert_eq!(lists(&bytes), [both("own one"), both("own two")]);
+    let damaged = |text: &str| {
+        let mut bad = bytes.clone();
+        bad[memchr::memmem::find(&bytes, text.as_bytes()).unwrap()] ^= 1;
+        lists(&bad)
+    };
+    assert_eq!(damaged("own one"), [None, both("own two")]);
+    assert_eq!(damaged("own two"), [both("own one"), None]);
+    assert_eq!(damaged("shared"), [None, None]);
+}
+
+#[test]
+fn a_list_is_written_again_when_it_is_long_ago_or_the_file_is_another() {
+    let mut batch = NewBatch::at(8);
+    let list = |batch: &mut NewBatch| batch.list(|out| out.extend_from_slice(b"\x04text"));
+    let first = list(&mut batch);
+    assert_eq!(list(&mut batch), first);
+    batch.append(EntryKind::Record, &[first], |out| out.resize(out.len() + (1 << 20), 0));
+    batch.close(ChainHead::NONE);
+    batch.follow();
+    let again = list(&mut batch);
+    assert!(again > 1 << 20, "{again}");
+    batch.restart(8);
+    assert_eq!(list(&mut batch), first);
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400), flips in proptest::collection::vec((0_usize..400, any::<u8>()), 0..4)) {

@@ -10,7 +10,7 @@ use crate::ledger::samples::{SPEND, TOKENS, directory, hold, read_back, record, 
 use crate::ledger::{HoldLine, Record, payload, segment};
 
 enum Entry {
-    Hold(HoldLine),
+    Hold(Box<HoldLine>),
     Record(Box<Record>),
     Row(Box<Row>),
     Raw(EntryKind, &'static str),
@@ -21,7 +21,7 @@ fn a_record(record: &Record) -> Entry {
 }
 
 fn a_hold(hold: &HoldLine) -> Entry {
-    Entry::Hold(hold.clone())
+    Entry::Hold(Box::new(hold.clone()))
 }
 
 /// A segment with these entries, each a batch of its own, which the reader takes as they come.
@@ -82,7 +82,7 @@ fn a_segment_that_is_read_again_counts_once() {
 fn what_another_process_took_in_counts_once() {
     let directory = directory();
     let calls = [record(&hold(RecordId::new())), record(&hold(RecordId::new()))];
-    let lines = calls.each_ref().map(|call| a_record(call));
+    let lines = calls.each_ref().map(a_record);
     let (mut one, mut other) =
         (Store::open(directory.path()).unwrap(), Store::open(directory.path()).unwrap());
     let name: Arc<str> = "a.journal".into();
@@ -115,7 +115,7 @@ fn a_hold_stays_open_until_its_record_comes_in_whatever_stretch() {
 fn what_a_core_left_behind_is_not_counted_beyond_what_its_next_segment_says() {
     let directory = directory();
     let calls = [record(&hold(RecordId::new())), record(&hold(RecordId::new()))];
-    write(directory.path(), "a.journal", &calls.each_ref().map(|call| a_record(call)));
+    write(directory.path(), "a.journal", &calls.each_ref().map(a_record));
     let mut store = Store::open(directory.path()).unwrap();
     let name: Arc<str> = "a.journal".into();
     assert_eq!(store.read(directory.path(), &name, Until { bytes: None, entries: Some(5) }).unwrap(), 1);
@@ -127,7 +127,7 @@ fn what_a_core_left_behind_is_not_counted_beyond_what_its_next_segment_says() {
 fn a_stretch_that_does_not_follow_the_cursor_is_read_from_the_file() {
     let directory = directory();
     let calls = [record(&hold(RecordId::new())), record(&hold(RecordId::new()))];
-    write(directory.path(), "a.journal", &calls.each_ref().map(|call| a_record(call)));
+    write(directory.path(), "a.journal", &calls.each_ref().map(a_record));
     let mut store = Store::open(directory.path()).unwrap();
     let length = fs::metadata(segment::directory(directory.path()).join("a.journal")).unwrap().len();
     let end = segment::end(directory.path(), &"a.journal".into(), &Known::new()).unwrap().unwrap();
@@ -149,7 +149,7 @@ fn a_record_is_found_by_its_id() {
     for name in ["a.journal", "b.journal"] {
         let calls: Vec<_> = (0..20).map(|_| record(&hold(RecordId::new()))).collect();
         ids.extend(calls.iter().map(|call| call.id));
-        write(directory.path(), name, &calls.iter().map(|call| a_record(call)).collect::<Vec<_>>());
+        write(directory.path(), name, &calls.iter().map(a_record).collect::<Vec<_>>());
         read(&mut store, directory.path());
         std::thread::sleep(Duration::from_millis(2));
     }
@@ -190,7 +190,7 @@ fn words_of_another_version_still_count() {
 fn a_part_of_a_batch_waits_for_the_rest() {
     let directory = directory();
     let calls = [record(&hold(RecordId::new())), record(&hold(RecordId::new()))];
-    write(directory.path(), "a.journal", &calls.each_ref().map(|call| a_record(call)));
+    write(directory.path(), "a.journal", &calls.each_ref().map(a_record));
     let path = segment::directory(directory.path()).join("a.journal");
     let whole = fs::read(&path).unwrap();
     let mut store = Store::open(directory.path()).unwrap();
