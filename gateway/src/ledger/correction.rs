@@ -23,7 +23,7 @@ use super::entry::JournalEntry;
 use super::fields::{CorrectedUsage, DETAILS, Detail, RowCharge};
 use super::line::Row;
 use super::record::{Bounded, Outcome, RecordId, UsageSource};
-use super::segment::{self, Known, ProcessEpoch, SegmentHead};
+use super::segment::{self, Known, ProcessEpoch, SegmentEnd};
 use super::store::StoreReader;
 use super::{LedgerError, offline, payload};
 
@@ -86,7 +86,7 @@ pub fn settle(
 }
 
 /// The batch behind the first entry of a segment, which is this long.
-fn batch_of(row: &Row, first: &SegmentHead, length: u64) -> NewBatch {
+fn batch_of(row: &Row, first: &SegmentEnd, length: u64) -> NewBatch {
     let mut batch = NewBatch::at(length);
     payload::append(&mut batch, EntryKind::Record, &row.fields());
     batch.close(first.head);

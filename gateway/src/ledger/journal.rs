@@ -37,7 +37,7 @@ use super::line::Row;
 use super::payload;
 use super::record::{HoldLine, Outcome, Record};
 use super::rollup::Rollup;
-use super::segment::{ProcessEpoch, SegmentHead};
+use super::segment::{ProcessEpoch, SegmentEnd};
 use super::store::SegmentRange;
 
 /// Records kept in memory while the journal cannot be written, in bytes.
@@ -78,7 +78,7 @@ struct JournalState {
     /// Bytes of whole batches in the file.
     length: u64,
     /// What is in the file.
-    written: SegmentHead,
+    written: SegmentEnd,
     /// What is not in the file yet.
     batch: NewBatch,
     /// What is shown of a record, as JSON.
@@ -94,7 +94,7 @@ struct JournalState {
     /// Something was written since the last sync.
     dirty: bool,
     /// Segments left behind after a failure, not yet sealed.
-    abandoned: Vec<SegmentHead>,
+    abandoned: Vec<SegmentEnd>,
     /// What the entries since `counted` add up to; absent since a write failed, until the next range begins.
     rollup: Option<Rollup>,
     /// When its segment was begun.
@@ -119,7 +119,7 @@ impl Journal {
     pub(crate) fn begin(
         epoch: &ProcessEpoch,
         who: &str,
-        previous: &[SegmentHead],
+        previous: &[SegmentEnd],
         reserve: Arc<Reserve>,
     ) -> Result<Self, LedgerError> {
         let (file, written, length) = epoch.create(who, Timestamp::now(), previous)?;
@@ -245,7 +245,7 @@ impl Journal {
 
     /// Writes what is in memory, waits for the disk, and gives the segments that changed with how far they are durable. Tries to
     /// reopen a journal that broke, on a new segment unless the disk was only full. Blocks: for the control plane, once a second.
-    pub fn sync(&self) -> Result<Vec<SegmentHead>, LedgerError> {
+    pub fn sync(&self) -> Result<Vec<SegmentEnd>, LedgerError> {
         self.reopen()?;
         let (sink, durable, mut heads) = {
             let mut state = self.state();
@@ -289,7 +289,7 @@ impl Journal {
     }
 
     /// Where the file ends, for the next segment's first entry.
-    pub(crate) fn end(&self) -> SegmentHead {
+    pub(crate) fn end(&self) -> SegmentEnd {
         self.state().written.clone()
     }
 
@@ -305,7 +305,7 @@ impl Drop for Journal {
 }
 
 impl JournalState {
-    fn new(sink: Sink, written: SegmentHead, length: u64) -> Self {
+    fn new(sink: Sink, written: SegmentEnd, length: u64) -> Self {
         Self {
             sink,
             length,
@@ -406,7 +406,7 @@ impl JournalState {
         }
     }
 
-    fn replace(&mut self, sink: Sink, written: SegmentHead, length: u64) {
+    fn replace(&mut self, sink: Sink, written: SegmentEnd, length: u64) {
         let range = self.range();
         self.ranges.push(range);
         self.rollup = None;

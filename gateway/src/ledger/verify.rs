@@ -17,7 +17,7 @@ use std::path::Path;
 use jiff::{SignedDuration, Timestamp};
 
 use super::seal::SealKey;
-use super::segment::SegmentHead;
+use super::segment::SegmentEnd;
 use super::{LedgerError, segment};
 
 /// A segment this much older than the latest seal has to be known to it.
@@ -67,7 +67,7 @@ impl Verification {
 /// That a segment has this head behind that line, because somebody says so.
 #[derive(Debug)]
 struct Claim {
-    head: SegmentHead,
+    head: SegmentEnd,
     by: String,
 }
 

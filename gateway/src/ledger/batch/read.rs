@@ -17,6 +17,8 @@ use crate::ledger::LedgerError;
 use crate::ledger::chain::ChainHead;
 use crate::ledger::varint;
 
+/// Bytes that are looked through at first for the next batch, and from which on a batch is not read before its ends fit together.
+const SEARCHED_FIRST: u64 = 64 << 10;
 /// Lists that a reader remembers.
 const REMEMBERED: usize = 16_384;
 
@@ -192,15 +194,24 @@ fn holds(frame: &[u8], head: &[u8]) -> bool {
         .is_ok_and(|head| number(&frame[12..FRAME]) == Some(frame_checksum(frame, head)))
 }
 
-/// Where the first batch in `bytes` begins that holds.
-fn first_in(bytes: &[u8]) -> Option<usize> {
-    memchr::memmem::find_iter(bytes, &MARKER).find(|start| {
-        let batch = &bytes[*start..];
-        let Some(length) = batch.get(..FRAME).and_then(length_of) else { return false };
-        let end = FRAME.saturating_add(length);
-        batch.get(end..end.saturating_add(HEAD)).is_some_and(|head| holds(&batch[..FRAME], head))
-    })
+/// Where the first batch in `bytes` begins that holds. `Err` if what begins as one may go on behind them.
+fn first_in(bytes: &[u8], is_all: bool) -> Result<Option<usize>, Undecided> {
+    for start in memchr::memmem::find_iter(bytes, &MARKER) {
+        let batch = &bytes[start..];
+        let frame = batch.get(..FRAME);
+        let end = frame.and_then(length_of).map(|length| FRAME.saturating_add(length));
+        let head = end.and_then(|end| batch.get(end..end.saturating_add(HEAD)));
+        match frame.zip(head) {
+            Some((frame, head)) if holds(frame, head) => return Ok(Some(start)),
+            None if !is_all => return Err(Undecided),
+            _ => {}
+        }
+    }
+    Ok(None)
 }
+
+/// More bytes are needed.
+struct Undecided;
 
 /// Reads the batches of a segment that its file has now, from a byte offset on.
 #[derive(Debug)]
@@ -285,18 +296,33 @@ impl Batches {
         let Some(length) = length_of(&self.bytes).filter(|length| *length <= left - FRAME - HEAD) else {
             return Ok(false);
         };
+        if length as u64 > SEARCHED_FIRST {
+            let mut head = [0; HEAD];
+            self.input.get_ref().read_exact_at(&mut head, self.offset + (FRAME + length) as u64)?;
+            if !holds(&self.bytes, &head) {
+                return Ok(false);
+            }
+        }
         self.bytes.resize(FRAME + length + HEAD, 0);
         self.input.read_exact(&mut self.bytes[FRAME..])?;
         let (frame, rest) = self.bytes.split_at(FRAME);
         Ok(holds(frame, &rest[length..]))
     }
 
-    /// Where the next batch begins that holds, behind bytes that are none.
+    /// Where the next batch begins that holds, behind bytes that are none. Looks at more and more of them, so that a gap costs as much as it
+    /// is long, and the file is read once for all gaps.
     fn search(&mut self) -> io::Result<Option<u64>> {
         self.input.seek(SeekFrom::Start(self.offset))?;
-        let mut rest = Vec::new();
-        self.input.by_ref().take(self.end.saturating_sub(self.offset)).read_to_end(&mut rest)?;
-        Ok(first_in(&rest).map(|start| self.offset + start as u64))
+        let (left, mut part, mut most) = (self.rest(), Vec::new(), SEARCHED_FIRST);
+        loop {
+            let more = most.min(left) - part.len() as u64;
+            self.input.by_ref().take(more).read_to_end(&mut part)?;
+            match first_in(&part, most >= left) {
+                Ok(Some(start)) => return Ok(Some(self.offset + start as u64)),
+                Ok(None) if most >= left => return Ok(None),
+                Ok(None) | Err(Undecided) => most = most.saturating_mul(2),
+            }
+        }
     }
 
     /// Where the next batch begins.

@@ -108,6 +108,21 @@ fn what_a_disk_made_of_a_batch_in_the_middle_is_passed_over_and_at_the_end_it_is
 }
 
 #[test]
+fn a_batch_is_found_behind_a_gap_that_is_longer_than_what_is_looked_through_at_first() {
+    let bytes = six();
+    let ends = parse(&bytes).ends();
+    // Also where the gap begins like a batch that would go on to the end, or behind it.
+    for claimed in [0_u32, 300_000, u32::MAX] {
+        let mut gap = vec![7; 200_000];
+        gap[..4].copy_from_slice(&MARKER);
+        gap[4..8].copy_from_slice(&claimed.to_le_bytes());
+        let bad = [&bytes[..ends[0]], &gap, &bytes[ends[0]..ends[1]], &gap, &bytes[ends[1]..]].concat();
+        let (payloads, damaged, passed_over, rest) = read(&bad);
+        assert_eq!((payloads.len(), damaged, passed_over, rest), (6, 0, 400_000, 0));
+    }
+}
+
+#[test]
 fn a_segment_of_another_version_is_refused_and_bytes_that_are_no_segment_have_no_batch() {
     let mut bytes = six();
     bytes[MAGIC.len() - 1] += 1;

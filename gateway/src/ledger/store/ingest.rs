@@ -8,7 +8,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::batch::{Batch, Batches, Damaged};
 use crate::ledger::entry::JournalEntry;
 use crate::ledger::rollup::Rollup;
-use crate::ledger::segment::{self, SegmentHead};
+use crate::ledger::segment::{self, SegmentEnd};
 
 /// Bytes of journal that are read for one transaction.
 const BATCH: u64 = 8 << 20;
@@ -17,7 +17,7 @@ const BATCH: u64 = 8 << 20;
 #[derive(Debug)]
 pub(crate) struct SegmentRange {
     /// How far it goes, in entries.
-    pub(crate) end: SegmentHead,
+    pub(crate) end: SegmentEnd,
     /// The bytes that it stands in.
     pub(crate) from: u64,
     pub(crate) until: u64,

@@ -44,7 +44,7 @@ fn a_segment_that_claims_to_go_on_before_what_is_sealed_is_found() {
     let whole = segment(&segment::file(bed.data.path(), &left));
     // Its core left it behind after the first hold, says somebody: the record of that call does not count.
     let kept = Segment { batches: whole.batches[..2].to_vec() };
-    let head = SegmentHead { segment: left, entries: 5, head: kept.head() };
+    let head = SegmentEnd { segment: left, entries: 5, head: kept.head() };
     let epoch = ProcessEpoch::begin(bed.data.path(), Timestamp::now()).unwrap();
     let (_, added, _) = epoch.go_on("000", Timestamp::now(), head).unwrap();
     let (with, without) = bed.found();
