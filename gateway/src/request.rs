@@ -9,6 +9,7 @@ use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use jiff::Timestamp;
 use tollgate_policy::denial::Denial;
+use tollgate_policy::operation::Operation;
 
 use crate::attempt::Dispatch;
 use crate::caller_body::{Leftover, Linger};
@@ -67,13 +68,13 @@ async fn forward(
     account.identified(&context, &snapshot)?;
 
     faults.at(Stage::Target);
-    let target = snapshot.policy.target(&head.line())?;
-    account.targeted(&target);
-    format.addressed(&target);
+    let (target, request) = snapshot.policy.resolve(&head.line())?;
+    account.targeted(&target, &request);
+    format.addressed(&request);
     head.stays_http()?;
 
     faults.at(Stage::Admit);
-    let admission = snapshot.policy.admit(context.grants(), target, head.method.as_str())?;
+    let admission = snapshot.policy.admit(context.grants(), target, Operation::Http(request))?;
 
     faults.at(Stage::Facts);
     if metering::is_large(&body) {

@@ -17,7 +17,7 @@ pub(crate) struct DestinationSpec {
     pub(crate) hosts: List<HostPattern>,
     pub(crate) port: Option<u16>,
     /// `http`; naming another is an error.
-    pub(crate) protocol: Option<Protocol>,
+    pub(crate) protocol: Option<ProtocolWord>,
     pub(crate) http: Option<HttpWord>,
     pub(crate) dialect: Option<String>,
     pub(crate) addresses: List<Address>,
@@ -35,10 +35,15 @@ pub(crate) enum ScrubWord {
     Headers,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) enum Protocol {
+pub(crate) enum ProtocolWord {
     Http,
+    /// No listener leads to it yet.
+    #[cfg(test)]
+    Tcp,
+    #[cfg(test)]
+    Postgres,
 }
 
 /// `auto`, `1` or `2`.
