@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 use tollgate_policy::limit::Unit;
-use tollgate_policy::name::Name;
+use tollgate_policy::name::{Name, ResourceId};
 use tollgate_secrets::{CredentialStatus, Health, IssuerHealth, StoreHealth};
 
 use crate::expiry::Purpose;
@@ -291,7 +291,7 @@ impl Scrape<'_> {
 }
 
 /// Without an alias the credential has one key.
-fn key_labels(credential: &Name, alias: Option<&Name>) -> Vec<(&'static str, String)> {
+fn key_labels(credential: &ResourceId, alias: Option<&Name>) -> Vec<(&'static str, String)> {
     let alias = alias.map_or(String::new(), ToString::to_string);
     vec![("credential", credential.to_string()), ("alias", alias)]
 }
@@ -306,7 +306,7 @@ const fn unit(unit: Unit) -> &'static str {
 }
 
 fn labels(series: &Series) -> Vec<(&'static str, String)> {
-    let text = |name: &Option<Name>| name.as_ref().map_or(String::new(), ToString::to_string);
+    let text = |name: &Option<ResourceId>| name.as_ref().map_or(String::new(), ToString::to_string);
     let caller = series.caller.as_ref();
     vec![
         ("destination", text(&series.destination)),
