@@ -9,11 +9,11 @@ use jiff::Timestamp;
 
 use super::{CallerGrant, CallerGrants, Facts, Priced};
 use crate::denial::{Denial, Reason};
-use crate::dialect::{Catalog, Class, Endpoint};
+use crate::dialect::{Catalog, Class, Dialect, Endpoint};
 use crate::limit::Unit;
+use crate::operation::Operation;
 use crate::pattern::{CallerPattern, MethodPattern, ModelPattern, PathPattern};
-use crate::resource::{Destination, Grant, Unpriced};
-use crate::target::Target;
+use crate::resource::{Destination, Grant, Protocol, Unpriced};
 
 /// How a grant stands to one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,9 +43,25 @@ impl fmt::Display for Verdict {
 #[derive(Clone, Copy)]
 pub(super) struct Call<'a> {
     destination: &'a Arc<Destination>,
+    asked: Asked<'a>,
+}
+
+/// An operation, as its destination's protocol has it.
+#[derive(Clone, Copy)]
+enum Asked<'a> {
+    Http(HttpCall<'a>),
+    /// A tunnel, or a session with a database.
+    Connection,
+    /// Something that the destination's protocol does not have.
+    Other,
+}
+
+#[derive(Clone, Copy)]
+struct HttpCall<'a> {
     path: &'a str,
     method: &'a str,
-    pub(super) endpoint: Option<&'a Arc<Endpoint>>,
+    dialect: &'a Dialect,
+    endpoint: Option<&'a Arc<Endpoint>>,
 }
 
 /// What a call asks for, once its body was read.
@@ -73,14 +89,46 @@ type Precedence<'a> =
     (&'a CallerPattern, &'a PathPattern, (bool, Option<&'a ModelPattern>), &'a MethodPattern);
 
 impl<'a> Call<'a> {
-    pub(super) fn new(destination: &'a Arc<Destination>, path: &'a str, method: &'a str) -> Self {
-        let endpoint = destination.dialect.endpoint(method, path);
-        Self { destination, path, method, endpoint }
+    pub(super) fn new(destination: &'a Arc<Destination>, operation: &'a Operation) -> Self {
+        Self::of(destination, operation, |dialect, method, path| dialect.endpoint(method, path))
     }
 
     /// A call whose endpoint was found before.
-    pub(super) fn again(target: &'a Target, method: &'a str, endpoint: Option<&'a Arc<Endpoint>>) -> Self {
-        Self { destination: target.destination(), path: target.path(), method, endpoint }
+    pub(super) fn again(
+        destination: &'a Arc<Destination>,
+        operation: &'a Operation,
+        endpoint: Option<&'a Arc<Endpoint>>,
+    ) -> Self {
+        Self::of(destination, operation, |_, _, _| endpoint)
+    }
+
+    fn of(
+        destination: &'a Arc<Destination>,
+        operation: &'a Operation,
+        endpoint: impl FnOnce(&'a Dialect, &str, &str) -> Option<&'a Arc<Endpoint>>,
+    ) -> Self {
+        let asked = match (operation, &destination.protocol) {
+            (Operation::Http(request), Protocol::Http(http)) => {
+                let (dialect, path, method) = (&*http.dialect, request.path(), request.method());
+                Asked::Http(HttpCall { path, method, dialect, endpoint: endpoint(dialect, method, path) })
+            }
+            (Operation::Tunnel, Protocol::Tcp) | (Operation::DatabaseSession, Protocol::Postgres) => {
+                Asked::Connection
+            }
+            _ => Asked::Other,
+        };
+        Self { destination, asked }
+    }
+
+    fn http(&self) -> Option<&HttpCall<'a>> {
+        match &self.asked {
+            Asked::Http(http) => Some(http),
+            Asked::Connection | Asked::Other => None,
+        }
+    }
+
+    pub(super) fn endpoint(&self) -> Option<&'a Arc<Endpoint>> {
+        self.http()?.endpoint
     }
 }
 
@@ -100,14 +148,22 @@ impl Match {
         if grant.destination.name != call.destination.name {
             return Err(Reason::NoGrant);
         }
-        let path = grant.allow.paths.iter().position(|pattern| pattern.matches(call.path));
+        let http = match &call.asked {
+            Asked::Http(http) => http,
+            // Nobody sees what goes through, so no part of it can be all that is allowed.
+            Asked::Connection if grant.allow.is_everything() => {
+                return Ok(Self { held: index, path: 0, method: 0, model: None });
+            }
+            Asked::Connection | Asked::Other => return Err(Reason::NoGrant),
+        };
+        let path = grant.allow.paths.iter().position(|pattern| pattern.matches(http.path));
         let path = path.ok_or(Reason::PathNotAllowed)?;
-        let method = grant.allow.methods.iter().position(|pattern| pattern.matches(call.method));
+        let method = grant.allow.methods.iter().position(|pattern| pattern.matches(http.method));
         let method = method.ok_or(Reason::MethodNotAllowed)?;
         let fit = Self { held: index, path, method, model: None };
         let is_exact = grant.allow.paths.get(path).is_some_and(PathPattern::is_exact);
-        match call.endpoint {
-            _ if call.destination.dialect.is_plain() => Ok(fit),
+        match http.endpoint {
+            _ if http.dialect.is_plain() => Ok(fit),
             Some(endpoint) if endpoint.class == Class::Use => Ok(fit),
             Some(endpoint) if grant.allow.classes.contains(&endpoint.class) => Ok(fit),
             Some(_) => Err(Reason::EndpointClass),
@@ -129,7 +185,7 @@ impl Match {
             return Err(Reason::ActionNotAllowed);
         }
         let models = &grant.allow.models;
-        let is_free = call.endpoint.is_some_and(|endpoint| endpoint.free);
+        let is_free = call.endpoint().is_some_and(|endpoint| endpoint.free);
         match requested.model {
             _ if models.is_empty() => Ok(self),
             None if is_free => Ok(self),
@@ -154,7 +210,7 @@ impl Match {
 
 impl Candidates {
     pub(super) fn of(grants: &CallerGrants, call: &Call<'_>) -> Result<Self, Denial> {
-        if matches!(call.method, "CONNECT" | "TRACE" | "TRACK") {
+        if call.http().is_some_and(|http| matches!(http.method, "CONNECT" | "TRACE" | "TRACK")) {
             return Err(Denial::new(Reason::MethodRefused, "CONNECT, TRACE and TRACK are never forwarded"));
         }
         let mut fits = Vec::new();
@@ -267,10 +323,11 @@ fn judge(
     if let Some(reason) = obstacle(grant, call) {
         return Err(reason);
     }
-    if call.destination.dialect.is_plain() || call.endpoint.is_some_and(|endpoint| endpoint.free) {
+    let Some(http) = call.http() else { return Ok(Priced::Free) };
+    if http.dialect.is_plain() || http.endpoint.is_some_and(|endpoint| endpoint.free) {
         return Ok(Priced::Free);
     }
-    let provider = call.destination.dialect.provider();
+    let provider = http.dialect.provider();
     if let Some(price) = model.and_then(|model| catalog.prices().price(provider, model, now)) {
         return Ok(Priced::At(price));
     }
@@ -296,10 +353,11 @@ fn obstacle(grant: &Grant, call: &Call<'_>) -> Option<Reason> {
     if grant.suspended.is_some() {
         return Some(Reason::GrantSuspended);
     }
-    if !grant.limits_content() || call.destination.dialect.is_plain() {
+    let http = call.http()?;
+    if !grant.limits_content() || http.dialect.is_plain() {
         return None;
     }
-    let Some(endpoint) = call.endpoint else { return Some(Reason::UnmeteredEndpoint) };
+    let Some(endpoint) = http.endpoint else { return Some(Reason::UnmeteredEndpoint) };
     if endpoint.deferred {
         return Some(Reason::DeferredCost);
     }
@@ -343,12 +401,16 @@ fn denial(reason: Reason, grants: &CallerGrants, call: &Call<'_>, requested: Req
     let (caller, name) = (grants.caller().id(), &call.destination.name);
     let shown = |text: &str| text.chars().filter(char::is_ascii_graphic).take(128).collect::<String>();
     let detail = match reason {
-        Reason::NoGrant => format!("{caller} has no grant for destination {name}"),
+        Reason::NoGrant => match call.asked {
+            Asked::Http(_) | Asked::Connection => format!("{caller} has no grant for destination {name}"),
+            Asked::Other => format!("destination {name} is not one that can be asked for this"),
+        },
         Reason::PathNotAllowed => format!("no grant of {caller} for destination {name} allows this path"),
         Reason::MethodNotAllowed => {
-            format!("no grant of {caller} for destination {name} allows {} on this path", shown(call.method))
+            let method = call.http().map_or("", |http| http.method);
+            format!("no grant of {caller} for destination {name} allows {} on this path", shown(method))
         }
-        Reason::EndpointClass => match call.endpoint {
+        Reason::EndpointClass => match call.endpoint() {
             Some(endpoint) => {
                 let class = class_word(endpoint.class);
                 format!("this endpoint of {name} is of class {class}, which a grant has to name")
