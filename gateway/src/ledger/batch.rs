@@ -7,6 +7,8 @@
 //!
 //! **Invariant:** what a payload says is nobody's business here.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod read;
 #[cfg(test)]
 pub(crate) mod tamper;
