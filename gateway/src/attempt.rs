@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use tokio::time::{Instant, timeout};
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::{Denial, Reason};
-use tollgate_policy::name::Name;
+use tollgate_policy::name::ResourceId;
 use tollgate_policy::policy::{Credential, Destination};
 use tollgate_secrets::Secret;
 
@@ -350,7 +350,7 @@ fn no_tls() -> Denial {
 
 /// Why there is no connection, where an operator sees it; what comes later is the provider's doing and in the record.
 #[cold]
-fn log_failure(core: &Core, permit: &Permit, error: &UpstreamError, credential: Option<&Name>) {
+fn log_failure(core: &Core, permit: &Permit, error: &UpstreamError, credential: Option<&ResourceId>) {
     let (destination, reason) = (&permit.destination().name, error::upstream_reason(error));
     let is_dial =
         matches!(error, UpstreamError::Dial(_) | UpstreamError::Tls(_) | UpstreamError::ConnectTimeout);
@@ -364,14 +364,14 @@ fn log_failure(core: &Core, permit: &Permit, error: &UpstreamError, credential: 
 #[cold]
 fn log_unconnected(
     core: &Core,
-    destination: &Name,
+    destination: &ResourceId,
     reason: Reason,
     error: &dyn Display,
-    credential: Option<&Name>,
+    credential: Option<&ResourceId>,
 ) {
     if core.shared.throttles.upstreams.is_due((destination.clone(), reason)) {
         let error: String = error.to_string().chars().take(CAUSE_CHARS).collect();
-        let credential = credential.map(Name::as_str);
+        let credential = credential.map(ResourceId::as_str);
         tracing::warn!(%destination, credential, reason = reason.as_str(), %error, "no connection; said once a minute");
     } else {
         tracing::debug!(%destination, %error, "attempt failed");

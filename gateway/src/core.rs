@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tollgate_policy::denial::{Denial, Reason};
-use tollgate_policy::name::Name;
+use tollgate_policy::name::ResourceId;
 use tollgate_secrets::Secrets;
 
 use crate::audit::Uses;
@@ -44,7 +44,7 @@ pub(crate) struct Shared {
 #[derive(Debug, Default)]
 pub(crate) struct Throttles {
     /// Connections to destinations that did not come about, by destination and reason.
-    pub(crate) upstreams: LogThrottle<(Name, Reason)>,
+    pub(crate) upstreams: LogThrottle<(ResourceId, Reason)>,
     /// Handshakes of callers that were refused and connections that could not be accepted, by reason.
     pub(crate) handshakes: LogThrottle<&'static str>,
 }

@@ -4,7 +4,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tollgate_policy::name::Name;
+use tollgate_policy::name::{Name, ResourceId};
 use tollgate_policy::policy::{Inject, Injection, Policy, StoreKind};
 use tollgate_secrets::{CredentialStatus, Failure, Health};
 
@@ -74,7 +74,7 @@ pub(crate) struct RefreshOutcome {
 
 impl KeyListing {
     /// Whether it is this key.
-    pub(crate) fn is(&self, credential: &Name, alias: Option<&Name>) -> bool {
+    pub(crate) fn is(&self, credential: &ResourceId, alias: Option<&Name>) -> bool {
         self.name == credential.as_str() && self.alias.as_deref() == alias.map(Name::as_str)
     }
 

@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 use tokio::time::Instant;
 use tollgate_policy::caller::Identity;
 use tollgate_policy::map::Map;
-use tollgate_policy::name::Name;
+use tollgate_policy::name::{Name, ResourceId};
 use tollgate_policy::policy::{Credential, Policy};
 use tollgate_secrets::{Secret, Secrets, Version};
 
@@ -38,7 +38,7 @@ pub(crate) struct SelectedKey {
 /// The keys of all pools of the policy in force.
 #[derive(Debug, Default)]
 pub(crate) struct KeyPools {
-    pools: ArcSwap<Map<Name, Vec<Arc<PooledKey>>>>,
+    pools: ArcSwap<Map<ResourceId, Vec<Arc<PooledKey>>>>,
 }
 
 /// One key.
@@ -54,7 +54,7 @@ struct PooledKey {
 /// How a key does, for whoever looks at it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KeyStatus {
-    pub(crate) credential: Name,
+    pub(crate) credential: ResourceId,
     pub(crate) alias: Name,
     /// `usable`, `cooling` or `benched`.
     pub(crate) state: &'static str,
@@ -72,7 +72,7 @@ impl KeyPools {
     /// Takes over a new policy. What is known of keys that stay, stays.
     pub(crate) fn apply(&self, policy: &Policy) {
         let before = self.pools.load();
-        let state = |credential: &Name, alias: &Name| {
+        let state = |credential: &ResourceId, alias: &Name| {
             let known = before.get(credential).and_then(|pool| find(pool, alias));
             known.map_or_else(|| Arc::new(PooledKey::new(alias.clone())), Arc::clone)
         };

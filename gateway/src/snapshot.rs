@@ -13,7 +13,7 @@ use arc_swap::ArcSwapOption;
 use tollgate_policy::compile::{Environment, compile_files};
 use tollgate_policy::map::Map;
 use tollgate_policy::model::{Problem, SourceFile};
-use tollgate_policy::name::Name;
+use tollgate_policy::name::ResourceId;
 use tollgate_policy::policy::{Destination, Policy, TlsVerify};
 
 pub(crate) use self::files::{ResourceFiles, digest_of};
@@ -25,7 +25,7 @@ use crate::upstream::{CaState, TlsClient, TlsClients};
 pub(crate) struct Snapshot {
     pub(crate) generation: u64,
     pub(crate) policy: Policy,
-    upstreams: Map<Name, TlsClient>,
+    upstreams: Map<ResourceId, TlsClient>,
     clients: TlsClients,
 }
 
@@ -77,7 +77,7 @@ impl Snapshot {
     }
 
     /// How to verify a destination of this policy.
-    pub(crate) fn tls(&self, destination: &Name) -> Option<&TlsClient> {
+    pub(crate) fn tls(&self, destination: &ResourceId) -> Option<&TlsClient> {
         self.upstreams.get(destination)
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tollgate_policy::caller::Identity;
 use tollgate_policy::denial::Reason;
 use tollgate_policy::map::Map;
-use tollgate_policy::name::Name;
+use tollgate_policy::name::ResourceId;
 use tollgate_policy::price::Units;
 
 use crate::ledger::{Record, UsageSource};
@@ -23,8 +23,8 @@ const SERIES: usize = 10_000;
 /// What tells one series from another.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Series {
-    pub(crate) destination: Option<Name>,
-    pub(crate) grant: Option<Name>,
+    pub(crate) destination: Option<ResourceId>,
+    pub(crate) grant: Option<ResourceId>,
     pub(crate) caller: Option<Identity>,
     /// Only a model that the catalog knows; anything else is `other`.
     pub(crate) model: Option<Arc<str>>,
@@ -86,7 +86,7 @@ impl Durations {
 #[derive(Debug, Default)]
 struct Tables {
     calls: Map<Series, Totals>,
-    durations: Map<Option<Name>, Durations>,
+    durations: Map<Option<ResourceId>, Durations>,
     strangers: Map<Reason, u64>,
 }
 
@@ -162,7 +162,7 @@ impl Stats {
 #[derive(Debug, Default)]
 pub(crate) struct Sums {
     pub(crate) calls: Map<Series, Totals>,
-    pub(crate) durations: Map<Option<Name>, Durations>,
+    pub(crate) durations: Map<Option<ResourceId>, Durations>,
     pub(crate) strangers: Map<Reason, u64>,
     pub(crate) handshakes: u64,
     pub(crate) handshake_micros: u64,

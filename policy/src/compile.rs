@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::caller::{Issuer, TrustDomain};
 use crate::dialect::Catalog;
 use crate::model::{CredentialSpec, List, Model, Problem, Resource, Source, SourceFile, nearest};
-use crate::name::Name;
+use crate::name::{Name, Reference, ResourceId};
 use crate::policy::{Parts, Policy};
 use crate::target::GatewayName;
 
@@ -74,11 +74,16 @@ struct Compiler<'a> {
 
 /// A resource under compilation: where its problems go.
 struct Scope<'a> {
+    owner: &'a ResourceId,
     source: &'a Source,
     problems: &'a mut Vec<Problem>,
 }
 
-impl Scope<'_> {
+impl<'a> Scope<'a> {
+    fn new<T>(resource: &'a Resource<T>, problems: &'a mut Vec<Problem>) -> Self {
+        Self { owner: &resource.id, source: &resource.source, problems }
+    }
+
     fn problem(&mut self, path: &str, message: impl Into<String>) {
         self.problems.push(self.source.problem(path, message));
     }
@@ -119,30 +124,41 @@ impl Scope<'_> {
     fn check_binding(
         &mut self,
         (path, done): (&str, &str),
-        destination: &Name,
+        destination: &ResourceId,
         credential: &Resource<CredentialSpec>,
     ) {
-        let bound: Vec<&str> = credential.spec.destinations.values().map(Name::as_str).collect();
+        let named = credential.spec.destinations.values();
+        let bound: Vec<ResourceId> = named.map(|reference| reference.within(&credential.id)).collect();
         // What of the list could not be read has been reported, and may be the one.
         let is_readable = credential.spec.destinations.written() == Some(bound.len());
-        if !is_readable || bound.contains(&destination.as_str()) {
+        if !is_readable || bound.contains(destination) {
             return;
         }
-        let (name, bound) = (&credential.name, bound.join(", "));
+        let name = &credential.id;
+        let bound = bound.iter().map(ResourceId::as_str).collect::<Vec<_>>().join(", ");
         let message = format!("`{name}` may not be {done} to `{destination}`: it is bound to {bound}");
         self.problem(path, message);
     }
 
-    /// What a name refers to. `known` are all that are written, `compiled` those of them without a problem.
+    /// What a reference means, in the resource where it was written.
+    fn id(&self, reference: &Reference) -> ResourceId {
+        reference.within(self.owner)
+    }
+
+    /// What is referred to. `known` are all that are written, `compiled` those of them without a problem.
+    ///
+    /// Every reference is followed here and nowhere else: where another namespace has to agree to be referred to, it is asked here.
+    /// Whoever writes a directory of files owns all namespaces in it.
     fn resolve<T, U>(
         &mut self,
-        (path, kind, name): (&str, &str, &Name),
+        (path, kind, reference): (&str, &str, &Reference),
         known: (&[Resource<U>], bool),
-        compiled: &BTreeMap<Name, Arc<T>>,
+        compiled: &BTreeMap<ResourceId, Arc<T>>,
     ) -> Option<Arc<T>> {
         let (known, incomplete) = known;
-        if !known.iter().any(|resource| resource.name == *name) && !incomplete {
-            let names = || known.iter().map(|resource| resource.name.as_str());
+        let name = &self.id(reference);
+        if !known.iter().any(|resource| resource.id == *name) && !incomplete {
+            let names = || known.iter().map(|resource| resource.id.as_str());
             let message = match (nearest(name.as_str(), names()), names().next()) {
                 (Some(nearest), _) => format!("there is no {kind} `{name}`; did you mean `{nearest}`?"),
                 (None, Some(_)) => {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::name::Name;
+use crate::name::{Name, ResourceId};
 
 mod credential;
 mod destination;
@@ -40,12 +40,14 @@ pub(crate) use mint::{
     AlgorithmWord, AwsAssumeRoleSpec, AwsWebIdentitySpec, ClientAuthSpec, GithubAppSpec, JwtBearerSpec,
     MintSpec, TokenExchangeSpec,
 };
+pub(crate) use settings::Single;
 pub use settings::read_settings;
 pub(crate) use source::guess;
 pub use source::{Source, nearest};
 pub(crate) use store::{
     AppRoleSpec, AuthSpec, AwsSpec, CertificateLoginSpec, EnvSpec, StoreSpec, TokenLoginSpec, VaultSpec,
 };
+pub(crate) use yaml::Fractions;
 
 const API_VERSION: &str = "tollgate.dev/v1alpha1";
 
@@ -100,7 +102,7 @@ pub struct Model {
 /// One resource and where it was written.
 #[derive(Debug)]
 pub(crate) struct Resource<T> {
-    pub(crate) name: Name,
+    pub(crate) id: ResourceId,
     pub(crate) spec: T,
     pub(crate) source: Source,
     /// Whether all that was written could be read. Of one that is not, nothing can be said of what refers to it.
@@ -139,6 +141,8 @@ const KINDS: [&str; 4] = ["Destination", "SecretStore", "Credential", "Grant"];
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Metadata {
+    /// The default one where it is left out.
+    namespace: Option<Name>,
     name: Option<Name>,
 }
 
@@ -153,8 +157,8 @@ impl Model {
     }
 
     /// A credential as it was written, whether or not it has problems.
-    pub(crate) fn credential(&self, name: &Name) -> Option<&Resource<CredentialSpec>> {
-        self.credentials.iter().find(|resource| resource.name == *name)
+    pub(crate) fn credential(&self, id: &ResourceId) -> Option<&Resource<CredentialSpec>> {
+        self.credentials.iter().find(|resource| resource.id == *id)
     }
 
     /// Reads what can be read, and gives every problem with the rest.
@@ -162,7 +166,7 @@ impl Model {
         let mut model = Self::default();
         let mut problems = Vec::new();
         for file in files {
-            for document in yaml::read(&file.text) {
+            for document in yaml::read(&file.text, Fractions::Numbers) {
                 model.add(&file.path, document, &mut problems);
             }
         }
@@ -171,11 +175,13 @@ impl Model {
 
     fn add(&mut self, file: &Path, mut document: yaml::Document, problems: &mut Vec<Problem>) {
         let kind = document.value.get("kind").cloned();
-        let name = document.value.pointer("/metadata/name").and_then(Value::as_str);
-        let label = match (kind.as_ref().and_then(Value::as_str), name) {
-            (Some(kind), Some(name)) => format!("{kind}/{name}"),
-            (Some(kind), None) => kind.to_owned(),
-            (None, _) => String::new(),
+        let written = |path: &str| document.value.pointer(path).and_then(Value::as_str);
+        let namespace = written("/metadata/namespace").filter(|it| *it != ResourceId::DEFAULT_NAMESPACE);
+        let label = match (kind.as_ref().and_then(Value::as_str), written("/metadata/name"), namespace) {
+            (Some(kind), Some(name), Some(namespace)) => format!("{kind}/{namespace}/{name}"),
+            (Some(kind), Some(name), None) => format!("{kind}/{name}"),
+            (Some(kind), None, _) => kind.to_owned(),
+            (None, ..) => String::new(),
         };
         let source = Source::new(file, label, std::mem::take(&mut document.lines));
         for fault in std::mem::take(&mut document.faults) {
@@ -229,12 +235,16 @@ fn take<T: serde::de::DeserializeOwned + Default>(
     if written.api_version.is_none() && !source.claims("apiVersion") {
         problems.push(source.problem("apiVersion", format!("this is required: `{API_VERSION}`")));
     }
-    let name = written.metadata.and_then(|metadata| metadata.name);
+    let Metadata { namespace, name } = written.metadata.unwrap_or_default();
     if name.is_none() && !source.claims("metadata.name") {
         problems.push(source.problem("metadata.name", "a resource needs a name"));
     }
-    let name = name?;
-    if let Some(first) = into.iter().find(|other| other.name == name) {
+    // One whose namespace cannot be read may be any of that name.
+    if namespace.is_none() && source.claims("metadata.namespace") {
+        return None;
+    }
+    let id = ResourceId::new(namespace.as_ref(), &name?);
+    if let Some(first) = into.iter().find(|other| other.id == id) {
         let message = format!("this name is taken: {} has it already", first.source.place());
         problems.push(source.problem("metadata.name", message));
         return Some(());
@@ -242,6 +252,6 @@ fn take<T: serde::de::DeserializeOwned + Default>(
     if written.spec.is_none() && !source.claims("spec") {
         problems.push(source.problem("spec", "this is required"));
     }
-    into.push(Resource { name, spec: written.spec.unwrap_or_default(), source, is_whole });
+    into.push(Resource { id, spec: written.spec.unwrap_or_default(), source, is_whole });
     Some(())
 }

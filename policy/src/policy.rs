@@ -12,7 +12,7 @@ use crate::decision::{Admission, CallerGrants, Facts, Permit, Verdict};
 use crate::denial::Denial;
 use crate::dialect::Catalog;
 use crate::model::Source;
-use crate::name::Name;
+use crate::name::ResourceId;
 use crate::target::{Directory, GatewayName, RequestLine, Target};
 
 pub use crate::resource::{
@@ -34,12 +34,12 @@ pub struct Policy {
 #[derive(Debug, Default)]
 pub(crate) struct Parts {
     pub(crate) catalog: Arc<Catalog>,
-    pub(crate) destinations: BTreeMap<Name, Arc<Destination>>,
-    pub(crate) stores: BTreeMap<Name, Arc<Store>>,
-    pub(crate) credentials: BTreeMap<Name, Arc<Credential>>,
-    pub(crate) grants: BTreeMap<Name, Arc<Grant>>,
+    pub(crate) destinations: BTreeMap<ResourceId, Arc<Destination>>,
+    pub(crate) stores: BTreeMap<ResourceId, Arc<Store>>,
+    pub(crate) credentials: BTreeMap<ResourceId, Arc<Credential>>,
+    pub(crate) grants: BTreeMap<ResourceId, Arc<Grant>>,
     /// Where the stores were written: beside them, because a store that only moved in its file is the same store.
-    pub(crate) store_origins: BTreeMap<Name, Source>,
+    pub(crate) store_origins: BTreeMap<ResourceId, Source>,
 }
 
 impl Policy {
@@ -134,7 +134,7 @@ impl Policy {
     /// The same, with this grant suspended.
     #[cfg(test)]
     pub(crate) fn suspend(mut self, grant: &str, why: &str) -> Self {
-        let suspended = |name: &Name, found: &mut Arc<Grant>| {
+        let suspended = |name: &ResourceId, found: &mut Arc<Grant>| {
             if name.as_str() == grant {
                 Arc::make_mut(found).suspended = Some(why.into());
             }

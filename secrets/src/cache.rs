@@ -20,7 +20,7 @@ use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time;
-use tollgate_policy::name::Name;
+use tollgate_policy::name::{Name, ResourceId};
 use tollgate_policy::policy::{Credential, Policy, Store as Definition, TokenEndpoint};
 use tracing::warn;
 
@@ -54,13 +54,13 @@ pub struct Secrets {
 #[derive(Default)]
 struct Slots {
     /// The keys of each, in their order.
-    by_credential: HashMap<Name, Vec<Served>>,
+    by_credential: HashMap<ResourceId, Vec<Served>>,
     stores: Vec<Arc<Store>>,
     issuers: Vec<Arc<Issuer>>,
 }
 
 /// The credentials that use a slot, and what they call its secret if they have others.
-type Users = (BTreeMap<Name, Arc<Credential>>, BTreeSet<Name>);
+type Users = (BTreeMap<ResourceId, Arc<Credential>>, BTreeSet<Name>);
 
 /// A key of a credential, and the slot of its secret, which others may share.
 struct Served {
@@ -280,7 +280,7 @@ impl Secrets {
         let freshness = strictest(&wanted);
         let mut by_reference: HashMap<Reference, Arc<Slot>> =
             before.distinct().map(|slot| (slot.reference().clone(), Arc::clone(slot))).collect();
-        let mut by_credential: HashMap<Name, Vec<Served>> = HashMap::new();
+        let mut by_credential: HashMap<ResourceId, Vec<Served>> = HashMap::new();
         let mut issuers = Vec::new();
         for Wanted { credential, alias, description, reference, freshness: own } in wanted {
             let freshness = freshness.get(&reference).copied().unwrap_or(own);

@@ -3,18 +3,18 @@
 //! **Invariant:** every message is made of fixed words, status numbers and the credential's name. Text that a store,
 //! a file or a client library produced is never taken over: it may hold a value.
 
-use tollgate_policy::name::Name;
+use tollgate_policy::name::ResourceId;
 
 /// A credential whose value cannot be had now. For the operator's log; the caller only learns `secret_unavailable`.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("credential {credential}: {failure}")]
 pub struct SecretError {
-    credential: Name,
+    credential: ResourceId,
     failure: Failure,
 }
 
 impl SecretError {
-    pub(crate) fn new(credential: &Name, failure: Failure) -> Self {
+    pub(crate) fn new(credential: &ResourceId, failure: Failure) -> Self {
         Self { credential: credential.clone(), failure }
     }
 

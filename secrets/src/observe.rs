@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time;
-use tollgate_policy::name::Name;
+use tollgate_policy::name::{Name, ResourceId};
 
 use crate::error::Failure;
 use crate::secret::Version;
@@ -26,11 +26,11 @@ const WRITE_LIMIT: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct Event {
     /// The store that it is about, or in which the secret is.
-    pub store: Name,
+    pub store: ResourceId,
     /// The secret, as operators know it (`store:path#field@version`); `None` where it is the store as a whole.
     pub secret: Option<Arc<str>>,
     /// The credentials of the policy that use the secret, sorted.
-    pub credentials: Arc<[Name]>,
+    pub credentials: Arc<[ResourceId]>,
     /// What they call this key, where they have others; sorted.
     pub aliases: Arc<[Name]>,
     /// What it was.

@@ -125,7 +125,7 @@ pub(crate) mod tests {
 
     /// A reference to `path` in a store of this kind.
     pub(crate) fn reference_to(kind: StoreKind, path: &str, field: Option<&str>) -> Reference {
-        let store: Name = "store".parse().unwrap();
+        let store: tollgate_policy::name::ResourceId = "store".parse().unwrap();
         let secret = SecretRef {
             store: store.clone(),
             path: path.into(),

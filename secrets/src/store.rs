@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tollgate_policy::name::Name;
+use tollgate_policy::name::ResourceId;
 use tollgate_policy::policy::{Store as Definition, StoreKind};
 use tracing::{info, warn};
 
@@ -214,8 +214,8 @@ impl fmt::Display for Place<'_> {
 /// How one store does, for readiness and metrics.
 #[derive(Clone, Debug)]
 pub struct StoreHealth {
-    /// Name of the store in the policy.
-    pub store: Name,
+    /// The store, as in the policy.
+    pub store: ResourceId,
     /// How long the store as a whole has been failing; `None` while it works or was never asked. A secret that does
     /// not exist is no failure of its store.
     pub failing_for: Option<Duration>,

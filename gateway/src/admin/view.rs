@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use tollgate_policy::name::Name;
+use tollgate_policy::name::ResourceId;
 use tollgate_secrets::{CredentialStatus, Health};
 
 use crate::audit;
@@ -141,7 +141,7 @@ impl Views {
         let files = self.identity.all();
         let refused = files.iter().filter(|(_, stands)| !stands).count();
         let status = self.shared.secrets.status();
-        let all: BTreeSet<&Name> = status.iter().map(|status| &status.credential).collect();
+        let all: BTreeSet<&ResourceId> = status.iter().map(|status| &status.credential).collect();
         let with = |is: fn(&CredentialStatus) -> bool| {
             let such = status.iter().filter(|status| is(status));
             such.map(|status| &status.credential).collect::<BTreeSet<_>>().len()

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tollgate_policy::name::Name;
+use tollgate_policy::name::{Name, ResourceId};
 use tollgate_secrets::{Observation, Observations};
 
 use super::trail::Trail;
@@ -29,7 +29,7 @@ const RETAINED: usize = 4096;
 #[derive(Debug, Default)]
 pub(crate) struct View {
     broken: AtomicBool,
-    last_uses: Mutex<HashMap<(Name, Option<Name>), Timestamp>>,
+    last_uses: Mutex<HashMap<(ResourceId, Option<Name>), Timestamp>>,
 }
 
 impl View {
@@ -39,7 +39,7 @@ impl View {
     }
 
     /// When a key of a credential was last put on a call by this process, to the second.
-    pub(crate) fn last_use(&self, credential: &Name, alias: Option<&Name>) -> Option<Timestamp> {
+    pub(crate) fn last_use(&self, credential: &ResourceId, alias: Option<&Name>) -> Option<Timestamp> {
         let key = (credential.clone(), alias.cloned());
         self.last_uses.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied()
     }

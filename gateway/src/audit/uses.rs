@@ -9,7 +9,7 @@ use tollgate_policy::caller::Identity;
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::Reason;
 use tollgate_policy::map::Map;
-use tollgate_policy::name::Name;
+use tollgate_policy::name::{Name, ResourceId};
 use tollgate_secrets::Secret;
 
 use super::{Entry, Word};
@@ -32,7 +32,7 @@ pub(super) struct Counts(Map<Use, Count>);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Use {
     caller: Option<Identity>,
-    credential: Name,
+    credential: ResourceId,
     alias: Option<Name>,
     secret: Option<Arc<str>>,
     version: Option<Arc<str>>,
@@ -65,13 +65,13 @@ impl Uses {
     }
 
     /// A call is about to leave on a connection that shows this client certificate.
-    pub(crate) fn shown(&self, record: &Record, certificate: &Name, secret: &Secret) {
+    pub(crate) fn shown(&self, record: &Record, certificate: &ResourceId, secret: &Secret) {
         let version = secret.version().shared();
         self.about(record, certificate, Some((secret.reference_shared(), version)), Deed::Injected);
     }
 
     /// A call is refused; counted where that is because of its secret, or of the client certificate `blamed`.
-    pub(crate) fn refused(&self, record: &Record, blamed: Option<&Name>, reason: Reason) {
+    pub(crate) fn refused(&self, record: &Record, blamed: Option<&ResourceId>, reason: Reason) {
         if !matches!(reason, Reason::SecretUnavailable | Reason::CredentialRejected) {
             return;
         }
@@ -84,7 +84,13 @@ impl Uses {
     }
 
     /// What a provider answered to a call benched a key.
-    pub(crate) fn benched(&self, permit: &Permit, credential: Name, key: &SelectedKey, reason: Arc<str>) {
+    pub(crate) fn benched(
+        &self,
+        permit: &Permit,
+        credential: ResourceId,
+        key: &SelectedKey,
+        reason: Arc<str>,
+    ) {
         self.add(Use {
             caller: Some(permit.caller().id().clone()),
             credential,
@@ -103,7 +109,13 @@ impl Uses {
     }
 
     /// About a client certificate, which is no key of the call.
-    fn about(&self, record: &Record, certificate: &Name, secret: Option<(Arc<str>, Arc<str>)>, deed: Deed) {
+    fn about(
+        &self,
+        record: &Record,
+        certificate: &ResourceId,
+        secret: Option<(Arc<str>, Arc<str>)>,
+        deed: Deed,
+    ) {
         let (secret, version) = secret.unzip();
         let (caller, host) = (record.caller.clone(), record.host.clone());
         self.add(Use { caller, credential: certificate.clone(), alias: None, secret, version, host, deed });
@@ -138,7 +150,7 @@ impl Counts {
     }
 
     /// When each key of each credential was last put on a call.
-    pub(super) fn last_uses(&self) -> impl Iterator<Item = ((Name, Option<Name>), Timestamp)> {
+    pub(super) fn last_uses(&self) -> impl Iterator<Item = ((ResourceId, Option<Name>), Timestamp)> {
         let injected = self.0.iter().filter(|(kind, _)| kind.deed == Deed::Injected);
         injected.map(|(kind, count)| ((kind.credential.clone(), kind.alias.clone()), count.last))
     }

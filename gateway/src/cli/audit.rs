@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use tollgate_policy::name::Name;
+use tollgate_policy::name::ResourceId;
 
 use super::ledger::{VerifyArgs, verify_at};
 use super::report::LedgerLocation;
@@ -39,7 +39,7 @@ enum Command {
 struct ListArgs {
     /// Only what is about this credential, or about a store as a whole
     #[arg(long, value_name = "NAME")]
-    credential: Option<Name>,
+    credential: Option<ResourceId>,
     /// From when on: a date, a time (UTC unless it says), or how long ago (24h, 7d)
     #[arg(long, value_name = "WHEN", default_value = "7d")]
     since: String,
@@ -75,7 +75,7 @@ pub(super) fn run(args: AuditArgs) -> anyhow::Result<ExitCode> {
 fn run_list(args: &ListArgs) -> anyhow::Result<()> {
     let since = instant(&args.since, &TimeZone::UTC, Timestamp::now()).context("--since")?;
     let data_dir = args.location.data_dir()?;
-    let credential = args.credential.as_ref().map(Name::as_str);
+    let credential = args.credential.as_ref().map(ResourceId::as_str);
     let entries =
         slow_notice::with("still reading the audit trail", complain, || list(&data_dir, since, credential))?;
     output::print("the list", |out| match args.format {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http::header::{AUTHORIZATION, HeaderName};
 use tollgate_policy::map::Map;
-use tollgate_policy::name::Name;
+use tollgate_policy::name::ResourceId;
 use tollgate_policy::policy::{Credential, Inject, Injection, Scrub};
 use tollgate_secrets::{Secret, Version};
 use zeroize::Zeroizing;
@@ -58,13 +58,13 @@ struct CachedInjection {
 #[derive(Debug, Default)]
 pub(crate) struct InjectionCache {
     /// Of each credential, those of its keys.
-    entries: Mutex<Map<Name, Vec<CachedInjection>>>,
+    entries: Mutex<Map<ResourceId, Vec<CachedInjection>>>,
     warned: Arc<ShortKeyWarnings>,
 }
 
 /// Of which version of each key the log has said that it is short. All cores share it.
 #[derive(Debug, Default)]
-pub(crate) struct ShortKeyWarnings(Mutex<Map<(Name, usize), Version>>);
+pub(crate) struct ShortKeyWarnings(Mutex<Map<(ResourceId, usize), Version>>);
 
 impl ShortKeyWarnings {
     fn say(&self, credential: &Credential, key: &SelectedKey) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tollgate_policy::caller::Identity;
 use tollgate_policy::denial::Reason;
-use tollgate_policy::name::Name;
+use tollgate_policy::name::{Name, ResourceId};
 
 use super::bounded::Bounded;
 use super::outcome::{Outcome, UsageSource};
@@ -22,13 +22,13 @@ macro_rules! dimensions {
             /// Who called, as proven
             Caller caller: Option<Identity>, Access;
             /// The destination that the request line named
-            Destination destination: Option<Name>, Access;
+            Destination destination: Option<ResourceId>, Access;
             /// The host that was called
             Host host: Option<Bounded>, Access;
             /// The grant that decided
-            Grant grant: Option<Name>, Access;
+            Grant grant: Option<ResourceId>, Access;
             /// The credential that was put on the call
-            Credential credential: Option<Name>, Rest;
+            Credential credential: Option<ResourceId>, Rest;
             /// Which of the credential's keys the last attempt carried, where it has several
             Alias alias: Option<Name>, Rest;
             /// The model that was asked for
@@ -127,6 +127,7 @@ macro_rules! texts {
 }
 texts! {
     Identity, true, Identity::as_str;
+    ResourceId, true, ResourceId::as_str;
     Name, true, Name::as_str;
     Reason, true, |reason: &Reason| reason.as_str();
     Outcome, true, |outcome: &Outcome| outcome.as_str();

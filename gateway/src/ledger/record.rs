@@ -14,7 +14,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tollgate_policy::caller::{Identity, Proof};
 use tollgate_policy::denial::Reason;
-use tollgate_policy::name::Name;
+use tollgate_policy::name::{Name, ResourceId};
 use tollgate_policy::price::{NanoUsd, Units};
 
 use super::dimension::{LinePart, Text, Texts, dimensions};
@@ -171,13 +171,13 @@ pub struct HoldLine {
     /// Who called.
     pub caller: Identity,
     /// What it calls.
-    pub destination: Name,
+    pub destination: ResourceId,
     /// Host that it calls.
     pub host: Option<Bounded>,
     /// The grant that decided.
-    pub grant: Name,
+    pub grant: ResourceId,
     /// The credential that will be put on it.
-    pub credential: Option<Name>,
+    pub credential: Option<ResourceId>,
     /// The model asked for.
     pub model: Option<Bounded>,
     /// What is reserved.

@@ -13,7 +13,7 @@ use http::{Method, StatusCode};
 use jiff::Timestamp;
 use tollgate_policy::decision::Admission;
 use tollgate_policy::denial::{Denial, Reason};
-use tollgate_policy::name::Name;
+use tollgate_policy::name::ResourceId;
 use tollgate_policy::price::Units;
 use tollgate_policy::target::Target;
 
@@ -68,7 +68,7 @@ pub(crate) struct Account {
     call: Option<Arc<PermittedCall>>,
     upload: Option<Arc<Upload>>,
     /// The client certificate that the call fails for.
-    blamed: Option<Name>,
+    blamed: Option<ResourceId>,
 }
 
 /// How far a request has come, as far as its account is concerned.
@@ -213,7 +213,7 @@ impl Account {
     }
 
     /// Without this client certificate there is no connection.
-    pub(crate) fn blame(&mut self, certificate: &Name) {
+    pub(crate) fn blame(&mut self, certificate: &ResourceId) {
         self.blamed = Some(certificate.clone());
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use tollgate_policy::denial::Reason;
-use tollgate_policy::name::Name;
+use tollgate_policy::name::ResourceId;
 
 use super::refusals::{self, Refusals};
 use crate::audit::Uses;
@@ -32,7 +32,7 @@ pub(super) struct Ending<'a> {
     /// The model's name in the catalog, if it has one.
     pub(super) model: Option<Arc<str>>,
     /// The client certificate that the request failed for.
-    pub(super) blamed: Option<&'a Name>,
+    pub(super) blamed: Option<&'a ResourceId>,
     /// Nothing of it was sent, and no hold was written.
     pub(super) left_nothing: bool,
 }

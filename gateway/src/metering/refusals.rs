@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tollgate_policy::caller::Identity;
 use tollgate_policy::denial::Reason;
 use tollgate_policy::map::Map;
-use tollgate_policy::name::Name;
+use tollgate_policy::name::ResourceId;
 
 use crate::ledger::{Bounded, Outcome, Record, RecordId};
 
@@ -50,8 +50,8 @@ impl Default for RefusalCounts {
 struct RefusalKind {
     caller: Option<Identity>,
     reason: Option<Reason>,
-    destination: Option<Name>,
-    grant: Option<Name>,
+    destination: Option<ResourceId>,
+    grant: Option<ResourceId>,
     status: u16,
     outcome: &'static str,
 }

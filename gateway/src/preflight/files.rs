@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 use tollgate_policy::model::Problem;
-use tollgate_policy::name::Name;
+use tollgate_policy::name::ResourceId;
 use tollgate_policy::policy::{AwsStore, Policy, SecretId, StoreKind, VaultAuth, VaultStore};
 use tollgate_secrets::{AgeFile, AgeFileError};
 
@@ -36,7 +36,7 @@ fn unusable(kind: &StoreKind) -> Vec<(&'static str, String)> {
 
 /// The secrets of a policy in files that this user cannot read, or every user can.
 pub(super) fn of_credentials(policy: &Policy) -> Vec<Problem> {
-    let mut files: BTreeMap<PathBuf, &Name> = BTreeMap::new();
+    let mut files: BTreeMap<PathBuf, &ResourceId> = BTreeMap::new();
     for key in policy.credentials().flat_map(|credential| &credential.keys) {
         let store = &key.from.store;
         if let Some(StoreKind::File { root }) = policy.store(store.as_str()).map(|store| &store.kind) {

@@ -15,7 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, 
 use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls::{Error, InconsistentKeys};
 use tollgate_policy::map::Map;
-use tollgate_policy::name::Name;
+use tollgate_policy::name::ResourceId;
 use tollgate_policy::policy::{Credential, Policy};
 use tollgate_secrets::pem::{self, Label};
 use tollgate_secrets::{Secret, Secrets, Version};
@@ -61,7 +61,7 @@ pub(crate) struct ClientCert<'a> {
 
 /// The configurations that one core has ready, by destination.
 #[derive(Default)]
-pub(super) struct ClientConfigCache(Mutex<Map<Name, CachedConfig>>);
+pub(super) struct ClientConfigCache(Mutex<Map<ResourceId, CachedConfig>>);
 
 struct CachedConfig {
     credential: Arc<Credential>,
@@ -78,7 +78,7 @@ impl fmt::Debug for ClientConfigCache {
 
 impl ClientCert<'_> {
     /// What pools compare.
-    pub(super) fn key(&self) -> (Name, Version) {
+    pub(super) fn key(&self) -> (ResourceId, Version) {
         (self.credential.name.clone(), self.secret.version().clone())
     }
 }
@@ -87,7 +87,7 @@ impl ClientConfigCache {
     /// `tls`, showing `cert` to `destination`.
     pub(super) fn config(
         &self,
-        destination: &Name,
+        destination: &ResourceId,
         tls: &TlsClient,
         cert: ClientCert<'_>,
     ) -> Result<Arc<ClientConfig>, BadCertificate> {

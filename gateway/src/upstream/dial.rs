@@ -16,7 +16,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep_until, timeout_at};
-use tollgate_policy::name::Name;
+use tollgate_policy::name::ResourceId;
 use tollgate_policy::policy::SourcePool;
 
 use super::address::DialRules;
@@ -57,7 +57,7 @@ pub(crate) enum DialError {
 /// What to dial: a name with its port, or addresses that stand in for the name's own.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Dial<'a> {
-    pub(crate) destination: &'a Name,
+    pub(crate) destination: &'a ResourceId,
     pub(crate) host: &'a str,
     pub(crate) port: u16,
     pub(crate) fixed: &'a [IpAddr],
@@ -296,7 +296,7 @@ mod tests {
     }
 
     fn dial(host: &str, port: u16) -> Dial<'_> {
-        static DESTINATION: LazyLock<Name> = LazyLock::new(|| "up".parse().unwrap());
+        static DESTINATION: LazyLock<ResourceId> = LazyLock::new(|| "up".parse().unwrap());
         static SYSTEM: LazyLock<SourcePool> = LazyLock::new(SourcePool::default);
         let deadline = Instant::now() + Duration::from_secs(2);
         Dial { destination: &DESTINATION, host, port, fixed: &[], sources: &SYSTEM, deadline }

@@ -16,7 +16,7 @@ use hyper::client::conn::http2;
 use tokio::time::Instant;
 use tollgate_policy::caller::Identity;
 use tollgate_policy::map::Map;
-use tollgate_policy::name::Name;
+use tollgate_policy::name::ResourceId;
 use tollgate_policy::policy::{Credential, SourcePool};
 use tollgate_secrets::{Secret, Version};
 
@@ -41,13 +41,13 @@ const STREAMS_PER_CONNECTION: usize = 100;
 /// What two calls must agree on to share a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PoolKey {
-    pub(crate) destination: Name,
+    pub(crate) destination: ResourceId,
     pub(crate) host: Arc<str>,
     pub(crate) port: u16,
     pub(crate) tls: u64,
     pub(crate) sources: SourcePool,
-    pub(crate) credential: Option<(Name, Version)>,
-    pub(crate) certificate: Option<(Name, Version)>,
+    pub(crate) credential: Option<(ResourceId, Version)>,
+    pub(crate) certificate: Option<(ResourceId, Version)>,
     pub(crate) offer: AlpnOffer,
 }
 
@@ -263,7 +263,7 @@ impl Pool {
     }
 
     /// To be called before a connection to `destination` is opened: closes the oldest idle ones where there are too many.
-    pub(crate) fn make_room(&self, destination: &Name) {
+    pub(crate) fn make_room(&self, destination: &ResourceId) {
         lock(&self.buckets).make_room(destination);
     }
 
@@ -295,7 +295,7 @@ impl Buckets {
         kept
     }
 
-    fn make_room(&mut self, destination: &Name) {
+    fn make_room(&mut self, destination: &ResourceId) {
         let mut since = Vec::new();
         // What is empty goes, so that each bucket is looked at for nothing only once.
         self.0.retain(|key, bucket| {

@@ -21,7 +21,7 @@ use futures_util::future::{Shared, WeakShared};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tollgate_policy::map::Map;
-use tollgate_policy::name::Name;
+use tollgate_policy::name::ResourceId;
 
 use self::ask::Nameservers;
 
@@ -100,7 +100,7 @@ struct ResolverInner {
 #[derive(Default)]
 struct DnsCache {
     names: Map<(Arc<str>, AddressFamily), CachedName>,
-    per_destination: Map<Name, Arc<Semaphore>>,
+    per_destination: Map<ResourceId, Arc<Semaphore>>,
     avoided: Map<SocketAddr, Instant>,
 }
 
@@ -139,7 +139,12 @@ impl Resolver {
     ///
     /// # Errors
     /// Where the name does not exist, or the servers answer with an error.
-    pub(crate) async fn lookup(&self, host: &str, family: AddressFamily, destination: &Name) -> LookupResult {
+    pub(crate) async fn lookup(
+        &self,
+        host: &str,
+        family: AddressFamily,
+        destination: &ResourceId,
+    ) -> LookupResult {
         loop {
             let (asking, stale) = match self.look(host, family, destination) {
                 CacheLookup::Known(found) => return found,
@@ -162,7 +167,7 @@ impl Resolver {
         }
     }
 
-    fn look(&self, host: &str, family: AddressFamily, destination: &Name) -> CacheLookup {
+    fn look(&self, host: &str, family: AddressFamily, destination: &ResourceId) -> CacheLookup {
         let now = Instant::now();
         let key: (Arc<str>, AddressFamily) = (host.into(), family);
         let mut cache = self.0.lock();
@@ -261,7 +266,7 @@ impl ResolverInner {
 }
 
 impl DnsCache {
-    fn limit_of(&mut self, destination: &Name) -> Arc<Semaphore> {
+    fn limit_of(&mut self, destination: &ResourceId) -> Arc<Semaphore> {
         if self.per_destination.len() > NAMES {
             self.per_destination.retain(|_, place| Arc::strong_count(place) > 1);
         }

@@ -17,14 +17,14 @@ impl Compiler<'_> {
     pub(super) fn credentials(&mut self) {
         for resource in &self.model.credentials {
             if let Some(credential) = self.credential(resource) {
-                self.parts.credentials.insert(resource.name.clone(), Arc::new(credential));
+                self.parts.credentials.insert(resource.id.clone(), Arc::new(credential));
             }
         }
     }
 
     fn credential(&mut self, resource: &Resource<CredentialSpec>) -> Option<Credential> {
         let spec = &resource.spec;
-        let mut scope = Scope { source: &resource.source, problems: &mut self.problems };
+        let mut scope = Scope::new(resource, &mut self.problems);
         let known = (self.model.destinations.as_slice(), self.model.incomplete);
         scope.at_least_one(
             "spec.destinations",
@@ -57,13 +57,12 @@ impl Compiler<'_> {
             scope.problem("spec.maxStale", message);
         }
         let known = (self.model, &self.parts);
-        let minted =
-            spec.mint.as_ref().map(|written| mint((&resource.name, spec), written, known, &mut scope));
+        let minted = spec.mint.as_ref().map(|written| mint((&resource.id, spec), written, known, &mut scope));
         let (refresh, max_stale) = match minted {
             Some(_) => (LONGEST_USE, LONGEST_USE),
             None => (refresh, max_stale),
         };
-        let (name, inject) = (resource.name.clone(), inject?);
+        let (name, inject) = (resource.id.clone(), inject?);
         let mint = match minted {
             Some(mint) => Some(Arc::new(mint?)),
             None => None,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Compiler, Scope};
 use crate::dialect::Dialect;
 use crate::model::{Address, DestinationSpec, HttpWord, Interval, Resource, ScrubWord, VerifySpec, guess};
-use crate::name::Name;
+use crate::name::ResourceId;
 use crate::pattern::HostPattern;
 use crate::resource::{Destination, HttpVersion, Scrub, SourcePool, Timeouts, TlsVerify};
 use crate::target::GatewayName;
@@ -18,7 +18,7 @@ impl Compiler<'_> {
         for resource in &self.model.destinations {
             self.claim_hosts(resource, &mut claims);
             if let Some(destination) = self.destination(resource) {
-                self.parts.destinations.insert(resource.name.clone(), Arc::new(destination));
+                self.parts.destinations.insert(resource.id.clone(), Arc::new(destination));
             }
         }
     }
@@ -26,7 +26,7 @@ impl Compiler<'_> {
     fn destination(&mut self, resource: &Resource<DestinationSpec>) -> Option<Destination> {
         let spec = &resource.spec;
         let dialect = self.dialect(resource);
-        let mut scope = Scope { source: &resource.source, problems: &mut self.problems };
+        let mut scope = Scope::new(resource, &mut self.problems);
         scope.at_least_one("spec.hosts", &spec.hosts, "at least one host, as in `[api.example.com]`");
         if spec.port == Some(0) {
             scope.problem("spec.port", "a port is a number from 1 to 65535");
@@ -45,7 +45,8 @@ impl Compiler<'_> {
         let timeouts = spec.timeouts.as_ref();
         let time = |written: Option<Interval>, default| written.map_or(default, |Interval(time)| time);
         let tls = verify(spec, &mut scope);
-        let client_certificate = spec.tls.as_ref().and_then(|tls| tls.client_certificate.clone());
+        let written = spec.tls.as_ref().and_then(|tls| tls.client_certificate.as_ref());
+        let client_certificate = written.map(|reference| scope.id(reference));
         // One that is written and cannot be read must not become a destination without it.
         if client_certificate.is_none() && resource.source.claims("spec.tls.clientCertificate") {
             return None;
@@ -57,7 +58,7 @@ impl Compiler<'_> {
         let (tls, dialect) = (tls?, dialect?);
         let default = Timeouts::of(&dialect);
         Some(Destination {
-            name: resource.name.clone(),
+            name: resource.id.clone(),
             hosts: spec.hosts.values().cloned().collect(),
             port: spec.port.unwrap_or(443),
             addresses: spec.addresses.values().map(|Address(address)| *address).collect(),
@@ -95,14 +96,14 @@ impl Compiler<'_> {
     fn claim_hosts(
         &mut self,
         resource: &Resource<DestinationSpec>,
-        claims: &mut BTreeMap<(HostPattern, u16), (Name, String)>,
+        claims: &mut BTreeMap<(HostPattern, u16), (ResourceId, String)>,
     ) {
         let port = resource.spec.port.unwrap_or(443);
         for (index, host) in resource.spec.hosts.iter() {
             let path = format!("spec.hosts[{index}]");
-            let claim = (resource.name.clone(), resource.source.place());
+            let claim = (resource.id.clone(), resource.source.place());
             if let Some((other, place)) = claims.insert((host.clone(), port), claim) {
-                let message = match other == resource.name {
+                let message = match other == resource.id {
                     true => format!("`{host}` is in this list twice"),
                     false => format!("`{host}` port {port} is already Destination/{other} ({place})"),
                 };

@@ -87,7 +87,8 @@ pub(super) fn secret_ref(
     scope: &mut Scope<'_>,
 ) -> Option<SecretRef> {
     let field = |field: &str| format!("{at}.{field}");
-    let name = scope.required(&field("store"), from.store.clone(), "the SecretStore that has the key");
+    let store_name = from.store.as_ref().map(|reference| scope.id(reference));
+    let name = scope.required(&field("store"), store_name, "the SecretStore that has the key");
     let path = scope.required(&field("path"), from.path.clone(), "the path of the key in its store");
     if let Some(path) = &path {
         let segment = |segment: &str| {

@@ -16,7 +16,7 @@ impl Compiler<'_> {
             if let Some(grant) = self.grant(resource) {
                 let grant = Arc::new(grant);
                 compiled.push((Arc::clone(&grant), &resource.source));
-                self.parts.grants.insert(resource.name.clone(), grant);
+                self.parts.grants.insert(resource.id.clone(), grant);
             }
         }
         self.problems.extend(super::tie::ties(&compiled));
@@ -24,7 +24,7 @@ impl Compiler<'_> {
 
     fn grant(&mut self, resource: &Resource<GrantSpec>) -> Option<Grant> {
         let spec = &resource.spec;
-        let mut scope = Scope { source: &resource.source, problems: &mut self.problems };
+        let mut scope = Scope::new(resource, &mut self.problems);
         let callers = sorted(super::caller::callers(&spec.callers, self.environment, &mut scope));
         let what = "the name of a Destination";
         let destination =
@@ -36,9 +36,10 @@ impl Compiler<'_> {
             let known = (self.model.credentials.as_slice(), self.model.incomplete);
             scope.resolve(("spec.credential", "Credential", name), known, &self.parts.credentials)
         });
-        let written = spec.credential.as_ref().and_then(|name| self.model.credential(name));
-        if let (Some(destination), Some(credential)) = (&spec.destination, written) {
-            scope.check_binding(("spec.credential", "sent"), destination, credential);
+        let written =
+            spec.credential.as_ref().and_then(|reference| self.model.credential(&scope.id(reference)));
+        if let (Some(reference), Some(credential)) = (&spec.destination, written) {
+            scope.check_binding(("spec.credential", "sent"), &scope.id(reference), credential);
         }
         if let Some(credential) = credential.as_ref().filter(|key| key.client_certificate().is_some()) {
             let message = format!(
@@ -74,7 +75,7 @@ impl Compiler<'_> {
             return None;
         }
         Some(Grant {
-            name: resource.name.clone(),
+            name: resource.id.clone(),
             callers,
             destination: destination?,
             credential: if spec.credential.is_some() { Some(credential?) } else { None },

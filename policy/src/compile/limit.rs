@@ -15,7 +15,7 @@ pub(super) fn limits(resource: &Resource<GrantSpec>, scope: &mut Scope<'_>) -> V
     let mut limits: BTreeMap<Arc<str>, (usize, Limit)> = BTreeMap::new();
     for (index, spec) in resource.spec.limits.iter() {
         let mut writer = Writer { path: format!("spec.limits[{index}]"), scope };
-        let Some(limit) = writer.limit(resource.name.as_str(), spec) else { continue };
+        let Some(limit) = writer.limit(resource.id.as_str(), spec) else { continue };
         match limits.get(&limit.id) {
             Some((first, _)) => {
                 let per = spec.per.map_or_else(String::new, |per| format!(" per {per}"));

@@ -13,7 +13,7 @@ use crate::model::{
     AlgorithmWord, AwsAssumeRoleSpec, AwsWebIdentitySpec, ClientAuthSpec, CredentialSpec, FromSpec, Froms,
     GithubAppSpec, Interval, JwtBearerSpec, MintSpec, Model, TokenExchangeSpec,
 };
-use crate::name::Name;
+use crate::name::ResourceId;
 use crate::policy::Parts;
 use crate::resource::{
     Algorithm, Client, ClientAuth, Credential, Destination, Mint, Signer, TokenEndpoint, TokenGrant,
@@ -53,7 +53,7 @@ enum Written<'a> {
 pub(super) use self::aws::makes_session;
 
 pub(super) fn mint(
-    (name, spec): (&Name, &CredentialSpec),
+    (name, spec): (&ResourceId, &CredentialSpec),
     written: &MintSpec,
     known: (&Model, &Parts),
     scope: &mut Scope<'_>,
@@ -177,10 +177,11 @@ fn endpoint(
         scope.problem("spec.mint.endpoint.path", message);
     }
     let at = "spec.mint.endpoint.destination";
-    let name =
+    let reference =
         scope.required(at, endpoint.destination.as_ref(), "the Destination that the token endpoint is")?;
     let known = (model.destinations.as_slice(), model.incomplete);
-    let destination = scope.resolve((at, "Destination", name), known, &parts.destinations)?;
+    let destination = scope.resolve((at, "Destination", reference), known, &parts.destinations)?;
+    let name = &destination.name;
     if destination.client_certificate.is_some() {
         scope.problem(at, "a token endpoint is shown no client certificate");
     }
@@ -384,7 +385,7 @@ impl Compiler<'_> {
     /// What one credential shows to a token endpoint, no other shows to anybody else. The first that is minted of a secret says where
     /// that secret belongs.
     pub(super) fn check_bound(&mut self) {
-        let mut homes: Vec<(Place<'_>, &Credential, &Name)> = Vec::new();
+        let mut homes: Vec<(Place<'_>, &Credential, &ResourceId)> = Vec::new();
         for credential in self.parts.credentials.values() {
             let Some(mint) = &credential.mint else { continue };
             for place in places(credential, &self.parts) {
@@ -394,7 +395,7 @@ impl Compiler<'_> {
             }
         }
         for resource in &self.model.credentials {
-            let Some(credential) = self.parts.credentials.get(&resource.name) else { continue };
+            let Some(credential) = self.parts.credentials.get(&resource.id) else { continue };
             let own: Vec<_> = places(credential, &self.parts).collect();
             let shared = |(known, ..): &&(Place<'_>, _, _)| own.iter().any(|own| known.overlaps(own));
             for (_, first, home) in homes.iter().filter(shared) {

@@ -15,14 +15,14 @@ use crate::resource::{Store, StoreKind};
 impl Compiler<'_> {
     pub(super) fn stores(&mut self) {
         for resource in &self.model.stores {
-            let mut scope = Scope { source: &resource.source, problems: &mut self.problems };
+            let mut scope = Scope::new(resource, &mut self.problems);
             if let Some(kind) = kind(resource, &mut scope) {
                 if let StoreKind::File { root } = &kind {
                     check_apart(root, &self.environment.own_files, &mut scope);
                 }
-                let store = Store { name: resource.name.clone(), kind };
-                self.parts.store_origins.insert(resource.name.clone(), resource.source.clone());
-                self.parts.stores.insert(resource.name.clone(), Arc::new(store));
+                let store = Store { name: resource.id.clone(), kind };
+                self.parts.store_origins.insert(resource.id.clone(), resource.source.clone());
+                self.parts.stores.insert(resource.id.clone(), Arc::new(store));
             }
         }
     }

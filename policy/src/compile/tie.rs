@@ -4,17 +4,18 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::model::{Problem, Source};
-use crate::name::Name;
+use crate::name::ResourceId;
 use crate::pattern::{CallerPattern, MethodPattern, ModelPattern, PathPattern};
 use crate::resource::Grant;
 
 /// What a grant is compared by. Patterns of one kind that match the same call and are not the same have an order, so only grants
 /// that share all four can tie.
-type Call<'a> = (&'a Name, &'a CallerPattern, &'a PathPattern, Option<&'a ModelPattern>, &'a MethodPattern);
+type Call<'a> =
+    (&'a ResourceId, &'a CallerPattern, &'a PathPattern, Option<&'a ModelPattern>, &'a MethodPattern);
 
 /// One problem for each pair of grants that tie, at the later of the two.
 pub(super) fn ties(grants: &[(Arc<Grant>, &Source)]) -> Vec<Problem> {
-    let mut first: HashMap<Call<'_>, (&Name, &Source)> = HashMap::new();
+    let mut first: HashMap<Call<'_>, (&ResourceId, &Source)> = HashMap::new();
     let mut reported = BTreeSet::new();
     let mut problems = Vec::new();
     for (grant, source) in grants {
@@ -46,7 +47,7 @@ fn calls(grant: &Grant) -> impl Iterator<Item = Call<'_>> {
     })
 }
 
-fn message(other: &Name, place: &str, call: Call<'_>) -> String {
+fn message(other: &ResourceId, place: &str, call: Call<'_>) -> String {
     let (destination, caller, path, model, method) = call;
     let model = model.map_or_else(|| "any model".to_owned(), |model| format!("model {model}"));
     format!(

@@ -17,9 +17,9 @@ pub(super) fn warnings(model: &Model, parts: &Parts) -> Vec<Problem> {
     let mut warnings = Vec::new();
     for resource in &model.destinations {
         let mints = |credential: &Arc<Credential>| {
-            credential.mint.as_ref().is_some_and(|mint| mint.endpoint.destination == resource.name)
+            credential.mint.as_ref().is_some_and(|mint| mint.endpoint.destination == resource.id)
         };
-        if !parts.grants.values().any(|grant| grant.destination.name == resource.name)
+        if !parts.grants.values().any(|grant| grant.destination.name == resource.id)
             && !parts.credentials.values().any(mints)
         {
             warnings
@@ -30,22 +30,21 @@ pub(super) fn warnings(model: &Model, parts: &Parts) -> Vec<Problem> {
         let reads = |credential: &Arc<Credential>| {
             let client = credential.mint.as_ref().and_then(|mint| mint.client_secret());
             let mut secrets = credential.keys.iter().map(|key| &key.from).chain(client);
-            secrets.any(|secret| secret.store == resource.name)
+            secrets.any(|secret| secret.store == resource.id)
         };
         if !parts.credentials.values().any(reads) {
             warnings.push(resource.source.problem("", "no credential reads this store"));
         }
-        if parts.stores.get(&resource.name).is_some_and(|store| matches!(store.kind, StoreKind::Env { .. })) {
+        if parts.stores.get(&resource.id).is_some_and(|store| matches!(store.kind, StoreKind::Env { .. })) {
             let message = "the environment of a process is shown by whatever started it, and by /proc to whoever may: files or a vault are better";
             warnings.push(resource.source.problem("spec.env", message));
         }
     }
     for resource in &model.credentials {
-        let is_used =
-            |grant: &Grant| grant.credential.as_ref().is_some_and(|used| used.name == resource.name);
+        let is_used = |grant: &Grant| grant.credential.as_ref().is_some_and(|used| used.name == resource.id);
         let is_certificate =
-            parts.credentials.get(&resource.name).is_some_and(|key| key.client_certificate().is_some());
-        let shows = |to: &Arc<Destination>| to.client_certificate.as_ref() == Some(&resource.name);
+            parts.credentials.get(&resource.id).is_some_and(|key| key.client_certificate().is_some());
+        let shows = |to: &Arc<Destination>| to.client_certificate.as_ref() == Some(&resource.id);
         if is_certificate && !parts.destinations.values().any(shows) {
             warnings.push(resource.source.problem("", "no destination is shown this client certificate"));
         } else if !is_certificate && !parts.grants.values().any(|grant| is_used(grant)) {
@@ -53,7 +52,7 @@ pub(super) fn warnings(model: &Model, parts: &Parts) -> Vec<Problem> {
         }
     }
     for resource in &model.grants {
-        if let Some(grant) = parts.grants.get(&resource.name) {
+        if let Some(grant) = parts.grants.get(&resource.id) {
             warnings.extend(unnamed_classes(grant, &resource.source));
             warnings.extend(overspend(grant, &resource.source, parts));
             warnings.extend(unpriced(grant, &resource.source, parts));

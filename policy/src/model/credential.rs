@@ -10,13 +10,13 @@ use serde::{Deserialize, Deserializer};
 use super::field::{Interval, List};
 use super::from::Froms;
 use super::mint::MintSpec;
-use crate::name::Name;
+use crate::name::Reference;
 use crate::pattern::HostPattern;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 pub(crate) struct CredentialSpec {
-    pub(crate) destinations: List<Name>,
+    pub(crate) destinations: List<Reference>,
     pub(crate) from: Option<Froms>,
     pub(crate) inject: Option<Injections>,
     pub(crate) refresh: Option<Interval>,

@@ -7,7 +7,7 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::field::{Address, Interval, List, text};
-use crate::name::Name;
+use crate::name::Reference;
 use crate::path::EncodedForm;
 use crate::pattern::HostPattern;
 
@@ -54,7 +54,7 @@ pub(crate) enum HttpWord {
 pub(crate) struct TlsSpec {
     pub(crate) verify: Option<VerifySpec>,
     #[serde(deserialize_with = "credential")]
-    pub(crate) client_certificate: Option<Name>,
+    pub(crate) client_certificate: Option<Reference>,
 }
 
 /// `system`, or `{caFile: path}`.
@@ -78,7 +78,7 @@ pub(crate) struct TimeoutsSpec {
     pub(crate) idle: Option<Interval>,
 }
 
-fn credential<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Name>, D::Error> {
+fn credential<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Reference>, D::Error> {
     text(deserializer, "the name of a Credential that has the certificate, as in `partner-tls`").map(Some)
 }
 

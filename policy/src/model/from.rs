@@ -7,7 +7,7 @@ use serde::de::{Error, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::field::List;
-use crate::name::Name;
+use crate::name::{Name, Reference};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
@@ -16,7 +16,7 @@ pub(crate) struct FromSpec {
     pub(crate) alias: Option<Name>,
     /// The same.
     pub(crate) weight: Option<Weight>,
-    pub(crate) store: Option<Name>,
+    pub(crate) store: Option<Reference>,
     pub(crate) path: Option<String>,
     pub(crate) field: Option<String>,
     pub(crate) fields: List<String>,

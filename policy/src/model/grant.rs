@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::field::{List, Money};
 use crate::caller::{AccountName, Issuer};
 use crate::limit::{Key, Per};
-use crate::name::Name;
+use crate::name::{Name, Reference};
 use crate::pattern::{
     ActionPattern, MethodPattern, ModelPattern, OneOrAny, PathPattern, SpiffePattern, SubjectPattern,
 };
@@ -14,8 +14,8 @@ use crate::pattern::{
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 pub(crate) struct GrantSpec {
     pub(crate) callers: List<CallerSpec>,
-    pub(crate) destination: Option<Name>,
-    pub(crate) credential: Option<Name>,
+    pub(crate) destination: Option<Reference>,
+    pub(crate) credential: Option<Reference>,
     pub(crate) caller_token: Option<CallerTokenSpec>,
     pub(crate) allow: Option<AllowSpec>,
     pub(crate) limits: List<LimitSpec>,

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::field::{Interval, List};
 use super::from::FromSpec;
-use crate::name::Name;
+use crate::name::Reference;
 
 /// Exactly one of the six ways, and what all of them have in common.
 #[derive(Debug, Default, Deserialize)]
@@ -34,7 +34,7 @@ pub(crate) struct MintSpec {
     expecting = "a mapping of fields, as in `{destination: idp, path: /oauth2/token}`"
 )]
 pub(crate) struct EndpointSpec {
-    pub(crate) destination: Option<Name>,
+    pub(crate) destination: Option<Reference>,
     pub(crate) path: Option<String>,
 }
 

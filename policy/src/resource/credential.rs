@@ -7,13 +7,13 @@ use super::destination::Destination;
 use super::hmac::Hmac;
 use super::mint::Mint;
 use super::store::SecretRef;
-use crate::name::Name;
+use crate::name::{Name, ResourceId};
 
 /// A key, or several that do the same: where they come from, where they may go, and how one is put on a call.
 #[derive(Debug, Clone)]
 pub struct Credential {
     /// Its name.
-    pub name: Name,
+    pub name: ResourceId,
     /// The only destinations that it may be sent to.
     pub destinations: Vec<Arc<Destination>>,
     /// One, or a pool of which each call gets one; at least one.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::source_pool::SourcePool;
 use crate::dialect::Dialect;
 use crate::model::Source;
-use crate::name::Name;
+use crate::name::ResourceId;
 use crate::path::EncodedForms;
 use crate::pattern::HostPattern;
 
@@ -16,7 +16,7 @@ use crate::pattern::HostPattern;
 #[derive(Debug, Clone)]
 pub struct Destination {
     /// Its name, which is also its first path segment at the gateway.
-    pub name: Name,
+    pub name: ResourceId,
     /// The hosts that are this destination; at least one.
     pub hosts: Vec<HostPattern>,
     /// The port that is dialled.
@@ -28,7 +28,7 @@ pub struct Destination {
     /// Whom the destination's certificate has to be verified by.
     pub tls: TlsVerify,
     /// The credential that is its client certificate; [`crate::policy::Policy::client_certificate`] has it.
-    pub client_certificate: Option<Name>,
+    pub client_certificate: Option<ResourceId>,
     /// How usage is read.
     pub dialect: Arc<Dialect>,
     /// How long to wait for what.

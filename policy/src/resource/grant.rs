@@ -6,14 +6,14 @@ use super::credential::Credential;
 use super::destination::Destination;
 use crate::dialect::Class;
 use crate::limit::{Limit, Unit};
-use crate::name::Name;
+use crate::name::ResourceId;
 use crate::pattern::{ActionPattern, CallerPattern, MethodPattern, ModelPattern, PathPattern};
 
 /// Who may call what, with which key, how much.
 #[derive(Debug, Clone)]
 pub struct Grant {
     /// Its name.
-    pub name: Name,
+    pub name: ResourceId,
     /// Whom it is for; at least one.
     pub callers: Vec<CallerPattern>,
     /// What may be called.

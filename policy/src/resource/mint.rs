@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::destination::TlsVerify;
 use super::store::SecretRef;
-use crate::name::Name;
+use crate::name::ResourceId;
 
 /// How a value is made from a stored secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub struct Mint {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenEndpoint {
     /// The destination's name.
-    pub destination: Name,
+    pub destination: ResourceId,
     /// Its only host, in canonical spelling.
     pub host: Arc<str>,
     /// The port that is dialled.

@@ -4,13 +4,13 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::vault::VaultStore;
-use crate::name::Name;
+use crate::name::ResourceId;
 
 /// Where keys live.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Store {
     /// Its name.
-    pub name: Name,
+    pub name: ResourceId,
     /// What it is and where.
     pub kind: StoreKind,
 }
@@ -62,7 +62,7 @@ pub struct AwsStore {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SecretRef {
     /// The store's name.
-    pub store: Name,
+    pub store: ResourceId,
     /// The path in the store; relative, without `.` and `..`.
     pub path: String,
     /// The fields of the secret, each once. None: the whole value, where the store has such;

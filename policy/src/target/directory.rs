@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{GatewayName, RequestLine, Target, check_query, split_authority};
 use crate::denial::{Denial, Reason};
 use crate::map::Map;
-use crate::name::Name;
+use crate::name::ResourceId;
 use crate::path::{self, EncodedForm, EncodedForms, PathError, resolved};
 use crate::pattern::HostPattern;
 use crate::resource::Destination;
@@ -13,7 +13,7 @@ use crate::resource::Destination;
 /// Destinations by host and by name, and the authorities that are the gateway itself.
 #[derive(Debug, Default)]
 pub(crate) struct Directory {
-    by_name: Map<Name, Arc<Destination>>,
+    by_name: Map<ResourceId, Arc<Destination>>,
     exact: Map<Arc<str>, Vec<Arc<Destination>>>,
     /// By what follows `*.`.
     wildcard: Map<Arc<str>, Vec<Arc<Destination>>>,

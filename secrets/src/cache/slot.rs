@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{self, Instant};
-use tollgate_policy::name::Name;
+use tollgate_policy::name::{Name, ResourceId};
 use tollgate_policy::policy::Credential;
 use tracing::{debug, info, warn};
 
@@ -77,7 +77,7 @@ struct Inner {
     stamp: Option<Stamp>,
     /// The credentials that use it, their names, and what they call it if they have others.
     users: Arc<[Arc<Credential>]>,
-    credentials: Arc<[Name]>,
+    credentials: Arc<[ResourceId]>,
     aliases: Arc<[Name]>,
 }
 
@@ -167,7 +167,7 @@ impl Slot {
     }
 
     /// Says whom the secret is for.
-    pub(super) fn serve(&self, credentials: BTreeMap<Name, Arc<Credential>>, aliases: BTreeSet<Name>) {
+    pub(super) fn serve(&self, credentials: BTreeMap<ResourceId, Arc<Credential>>, aliases: BTreeSet<Name>) {
         let (names, users): (Vec<_>, Vec<_>) = credentials.into_iter().unzip();
         let mut inner = self.inner();
         (inner.credentials, inner.users) = (names.into(), users.into());

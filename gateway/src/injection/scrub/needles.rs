@@ -18,6 +18,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use memchr::memchr_iter;
 use memchr::memmem;
+use tollgate_secrets::hex;
 use zeroize::Zeroizing;
 
 use super::class::Class;
@@ -347,14 +348,10 @@ fn occurrences<'a>(form: &'a [u8], text: &'a [u8]) -> impl Iterator<Item = usize
 }
 
 fn forms(part: &[u8]) -> Vec<Form> {
-    let hex = |digits: &[u8; 16]| {
-        let mut text = Zeroizing::new(Vec::with_capacity(part.len() * 2));
-        for byte in part {
-            text.extend([digits[usize::from(byte >> 4)], digits[usize::from(byte & 15)]]);
-        }
-        text
-    };
-    let mut forms = vec![Zeroizing::new(part.to_vec()), hex(b"0123456789abcdef"), hex(b"0123456789ABCDEF")];
+    let mut lower = Zeroizing::new(vec![0; part.len() * 2]);
+    hex::encode(part, &mut lower);
+    let upper = Zeroizing::new(lower.to_ascii_uppercase());
+    let mut forms = vec![Zeroizing::new(part.to_vec()), lower, upper];
     for offset in 0..3 {
         forms.extend(base64_inside(&STANDARD_NO_PAD, part, offset));
         forms.extend(base64_inside(&URL_SAFE_NO_PAD, part, offset));

@@ -75,7 +75,7 @@ fn found(address: &str, ttl: u32) -> Says {
     Some((ResponseCode::NoError, vec![address.parse().unwrap()], ttl))
 }
 
-fn destination(name: &str) -> Name {
+fn destination(name: &str) -> ResourceId {
     name.parse().unwrap()
 }
 

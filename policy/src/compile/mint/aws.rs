@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::compile::Scope;
 use crate::model::{AwsAssumeRoleSpec, AwsWebIdentitySpec, FromSpec, Interval};
-use crate::name::Name;
+use crate::name::ResourceId;
 use crate::resource::{AwsKey, AwsSession, TokenEndpoint, TokenGrant};
 
 const SHORTEST: Duration = Duration::from_secs(15 * 60);
@@ -28,7 +28,7 @@ pub(in crate::compile) fn makes_session(scope: &Scope<'_>) -> bool {
 }
 
 pub(super) fn assume_role(
-    (credential, role): (&Name, &AwsAssumeRoleSpec),
+    (credential, role): (&ResourceId, &AwsAssumeRoleSpec),
     froms: &[(String, &FromSpec)],
     endpoint: Option<&TokenEndpoint>,
     scope: &mut Scope<'_>,
@@ -56,7 +56,7 @@ pub(super) fn assume_role(
 }
 
 pub(super) fn web_identity(
-    (credential, role): (&Name, &AwsWebIdentitySpec),
+    (credential, role): (&ResourceId, &AwsWebIdentitySpec),
     scope: &mut Scope<'_>,
 ) -> Option<TokenGrant> {
     let AwsWebIdentitySpec { role_arn, session_name, session_policy, duration } = role;
@@ -135,7 +135,7 @@ fn region(
 }
 
 fn session(
-    (at, credential): (&str, &Name),
+    (at, credential): (&str, &ResourceId),
     written: &Written<'_>,
     scope: &mut Scope<'_>,
 ) -> Option<AwsSession> {
@@ -166,7 +166,7 @@ fn session(
     if duration.is_some_and(|duration| !lasts(duration)) {
         scope.problem(&format!("{at}.duration"), "a session lasts from 15m to 12h, in whole seconds");
     }
-    let own = || format!("tollgate-{credential}").chars().take(LONGEST_NAME).collect();
+    let own = || format!("tollgate-{credential}").replace('/', ".").chars().take(LONGEST_NAME).collect();
     Some(AwsSession {
         role_arn: role_arn?.clone(),
         name: written.name.cloned().unwrap_or_else(own),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tollgate_policy::name::Name;
+use tollgate_policy::name::{Name, ResourceId};
 
 use super::{Held, Inner, Slot};
 use crate::error::Failure;
@@ -13,7 +13,7 @@ use crate::error::Failure;
 #[derive(Clone, Debug)]
 pub struct CredentialStatus {
     /// The credential.
-    pub credential: Name,
+    pub credential: ResourceId,
     /// What it calls the key, if it has others.
     pub alias: Option<Name>,
     /// The version that calls get now.
@@ -111,7 +111,7 @@ impl Slot {
         rejected(inner, held).map_or(Health::Well, |since| Health::Rejected { since })
     }
 
-    pub(in crate::cache) fn status(&self, credential: &Name, alias: Option<&Name>) -> CredentialStatus {
+    pub(in crate::cache) fn status(&self, credential: &ResourceId, alias: Option<&Name>) -> CredentialStatus {
         let held = self.held.load_full();
         let (next, rejected) = {
             let inner = self.inner();

@@ -61,7 +61,7 @@ fn word(event: &Event) -> String {
         What::Recovered => "recovered".to_owned(),
         What::Withdrawn { .. } => "withdrawn".to_owned(),
     };
-    let names: Vec<_> = event.credentials.iter().map(Name::as_str).collect();
+    let names: Vec<_> = event.credentials.iter().map(ResourceId::as_str).collect();
     match &event.secret {
         Some(secret) => format!("{secret} of {} {what}", names.join("+")),
         None => format!("{} {what}", event.store),
