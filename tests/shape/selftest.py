@@ -26,6 +26,9 @@ CLEAN = {
     "policy/src/parent/sibling.rs": "//! S.\nuse super::{child::{Child, self}, common};\n",
     "policy/src/facade.rs": "//! F.\npub use crate::parent::Child;\n",
     "policy/src/other.rs": "//! O.\nuse crate::facade::Child;\nuse crate::parent;\n",
+    "tests/fuzz/fuzz_targets/sse.rs": "#![no_main]\n",
+    "tests/fuzz/corpus/sse/one": "data: 1\n",
+    "gateway/src/fuzz.rs": "//! F.\nfn sse() { replay(\"sse\", super::sse); }\n",
     ".ci/run": "#!/usr/bin/env bash\nexec \"$(dirname \"$0\")/../tests/run\"\n",
 }
 PLANTED = [
@@ -56,6 +59,9 @@ PLANTED = [
     ("readme_is_a_page", "README.md", "a line\n" * (docs.README_LINES + 1)),
     ("documents_have_short_lines", "SECURITY.md", "word " * 30 + "\n"),
     ("canary_kinds", "tests/src/secret_kinds.rs", "//! K.\nkinds! { File: \"store file\"; }\n"),
+    ("fuzz_targets", "tests/fuzz/fuzz_targets/new.rs", "#![no_main]\n"),
+    ("fuzz_targets", "gateway/src/fuzz.rs", "//! F.\n"),
+    ("fuzz_targets", "tests/fuzz/corpus/sse/two", "x" * (checks.CORPUS_BYTES + 1)),
     ("import_circles", "policy/src/parent/child.rs", "//! C.\nuse crate::other::Other;\n"),
     ("import_circles", "policy/src/parent/child.rs", "//! C.\nuse super::sibling::Sibling;\n"),
     ("import_circles", "policy/src/parent/child.rs", "//! C.\nfn f() { crate::other::f(); }\n"),

@@ -9,7 +9,7 @@ use percent_encoding::percent_decode;
 
 use super::needles::{Needles, Pair};
 use super::stream::Scrubber;
-use crate::fuzz::{Input, cuts};
+use crate::fuzz::input::{Input, cuts};
 
 /// Keys that are nobody's, of different classes; the last one is the password of a pair.
 const KEYS: [&[u8]; 4] = [

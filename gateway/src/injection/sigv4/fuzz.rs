@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::chunks::{ChunkTrailer, Resigner};
 use super::{AwsScope, SigV4Signer};
-use crate::fuzz::{Input, cuts};
+use crate::fuzz::input::{Input, cuts};
 use crate::upstream::BodyRewriter;
 
 const SIGNATURE: &str = "chunk-signature=";

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use super::{Batches, EntryKind, MAGIC, NewBatch, entry_at};
-use crate::fuzz::Input;
+use crate::fuzz::input::Input;
 use crate::ledger::chain::ChainHead;
 
 /// An entry: its kind's number, and its payload.

@@ -1,6 +1,6 @@
 //! The framing of server-sent events.
 
-use crate::fuzz::{Input, cuts};
+use crate::fuzz::input::{Input, cuts};
 use crate::metering::sse::{Framer, Piece};
 
 /// Of a name, what is kept.

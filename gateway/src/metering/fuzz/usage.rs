@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tollgate_policy::dialect::Endpoint;
 
 use super::{Plain, endpoint};
-use crate::fuzz::{Input, cuts};
+use crate::fuzz::input::{Input, cuts};
 use crate::metering::usage::{Announced, Output, UsageReader, UsageReading};
 
 /// Above this, what waits depends on the pieces.
