@@ -49,6 +49,8 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
+#[cfg(any(test, fuzzing))]
+pub use batch::fuzz::journal as fuzz_journal;
 pub(crate) use batch::{Batches, EntryKind, NewBatch};
 pub use calls::{Call, CallLookup, Object, Wanted, find};
 pub use cat::{Printed, Unprinted};

@@ -6,6 +6,8 @@
 
 mod class;
 mod escape;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod needles;
 mod stream;
 

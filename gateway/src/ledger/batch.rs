@@ -9,6 +9,8 @@
 //! **Invariant:** what a payload says is nobody's business here, but for lists: what they share, many entries name and none repeats. An entry
 //! names lists of its own segment that stand before it, less than [`NAMED_FOR`] back: one that is damaged takes no more with it.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod read;
 #[cfg(test)]
 pub(crate) mod tamper;

@@ -113,7 +113,7 @@ impl Printed {
 
 /// When a segment was begun, or what an entry of the audit trail tells happened.
 #[derive(Deserialize)]
-struct Dated {
+struct DatedEntry {
     at: Timestamp,
 }
 
@@ -121,7 +121,7 @@ fn is_older(entry: &BatchEntry<'_>, since: Timestamp) -> bool {
     let at = || match entry.kind? {
         EntryKind::Hold | EntryKind::Record => payload::read(entry).ok().map(|row| row.at),
         EntryKind::Segment | EntryKind::Audit => {
-            serde_json::from_slice::<Dated>(entry.payload).ok().map(|dated| dated.at)
+            serde_json::from_slice::<DatedEntry>(entry.payload).ok().map(|dated| dated.at)
         }
         EntryKind::Texts => None,
     };

@@ -99,7 +99,7 @@ pub(crate) struct BatchEntry<'a> {
     pub(crate) payload: &'a [u8],
     /// Where it begins in the file.
     pub(crate) offset: u64,
-    bytes: &'a [u8],
+    pub(super) bytes: &'a [u8],
     /// How many lists it names, and where they begin.
     named: &'a [u8],
     lists: &'a Lists,
