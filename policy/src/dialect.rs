@@ -10,7 +10,6 @@ mod content;
 mod endpoint;
 mod key;
 mod names;
-mod read;
 mod request;
 mod response;
 mod tool;
@@ -28,7 +27,7 @@ use serde::Deserialize;
 pub use tool::{ToolRule, ToolRules};
 
 use crate::map::Map;
-use crate::model::{Interval, Problem, SourceFile};
+use crate::model::{Fractions, Interval, Problem, Single, SourceFile};
 use crate::price::{PriceFile, PriceTable};
 
 #[cfg(test)]
@@ -51,7 +50,7 @@ impl Catalog {
     pub fn parse(files: &[SourceFile]) -> Result<Self, Vec<Problem>> {
         let mut catalog = Self::default();
         let problems: Vec<_> =
-            files.iter().flat_map(|file| catalog.take(file).unwrap_or_else(|p| vec![p])).collect();
+            files.iter().flat_map(|file| catalog.take(file).unwrap_or_else(|problems| problems)).collect();
         if problems.is_empty() { Ok(catalog) } else { Err(problems) }
     }
 
@@ -70,18 +69,22 @@ impl Catalog {
         &self.prices
     }
 
-    fn take(&mut self, file: &SourceFile) -> Result<Vec<Problem>, Problem> {
-        let document = read::Document::parse(file)?;
+    fn take(&mut self, file: &SourceFile) -> Result<Vec<Problem>, Vec<Problem>> {
+        let file = Single::read(file, Fractions::Refused);
         let mut problems = Problems::new();
-        if document.has("prices") {
-            problems = document.read::<PriceFile>()?.add_to(&mut self.prices);
+        let source = if file.has("prices") {
+            let (prices, source) = file.parse::<PriceFile>()?;
+            problems = prices.add_to(&mut self.prices);
+            source
         } else {
-            let dialect = document.read::<DialectText>()?.dialect(&mut problems);
+            let (text, source) = file.parse::<DialectText>()?;
+            let dialect = text.dialect(&mut problems);
             if self.dialects.insert(dialect.name.clone(), Arc::new(dialect)).is_some() {
                 problems.push(("dialect".to_owned(), "this dialect is in another file already".to_owned()));
             }
-        }
-        Ok(problems.into_iter().map(|(field, message)| document.problem(&field, message)).collect())
+            source
+        };
+        Ok(problems.into_iter().map(|(field, message)| source.problem(&field, message)).collect())
     }
 }
 

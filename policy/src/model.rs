@@ -40,12 +40,14 @@ pub(crate) use mint::{
     AlgorithmWord, AwsAssumeRoleSpec, AwsWebIdentitySpec, ClientAuthSpec, GithubAppSpec, JwtBearerSpec,
     MintSpec, TokenExchangeSpec,
 };
+pub(crate) use settings::Single;
 pub use settings::read_settings;
 pub(crate) use source::guess;
 pub use source::{Source, nearest};
 pub(crate) use store::{
     AppRoleSpec, AuthSpec, AwsSpec, CertificateLoginSpec, EnvSpec, StoreSpec, TokenLoginSpec, VaultSpec,
 };
+pub(crate) use yaml::Fractions;
 
 const API_VERSION: &str = "tollgate.dev/v1alpha1";
 
@@ -164,7 +166,7 @@ impl Model {
         let mut model = Self::default();
         let mut problems = Vec::new();
         for file in files {
-            for document in yaml::read(&file.text) {
+            for document in yaml::read(&file.text, Fractions::Numbers) {
                 model.add(&file.path, document, &mut problems);
             }
         }

@@ -12,14 +12,12 @@ mod assumed;
 mod read;
 
 use jiff::Timestamp;
-use saphyr::{LoadableYamlNode, Scalar, Yaml};
 use serde::Deserialize;
-use serde_json::Value;
 use tollgate_policy::caller::TrustDomain;
 use tollgate_policy::compile::{Environment, compile_files};
 use tollgate_policy::decision::{Actions, Facts, Verdict, actions_of_form, actions_of_path};
 use tollgate_policy::denial::Denial;
-use tollgate_policy::model::SourceFile;
+use tollgate_policy::model::{SourceFile, read_settings};
 use tollgate_policy::policy::Policy;
 use tollgate_policy::target::{GatewayName, RequestLine};
 
@@ -56,8 +54,8 @@ fn every_request_of_the_corpus_is_decided_as_written() {
     let mut wrong = Vec::new();
     for file in read::files(&read::tests().join("corpus")) {
         let name = file.path.file_name().unwrap().to_string_lossy().into_owned();
-        let corpus: Corpus =
-            serde_json::from_value(yaml(&file.text)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let (corpus, _): (Corpus, _) =
+            read_settings(&file, |_| ()).unwrap_or_else(|problems| panic!("{problems:#?}"));
         let policy = compile(&name, &corpus);
         for request in &corpus.requests {
             decided += 1;
@@ -127,24 +125,4 @@ fn decide(policy: &Policy, request: &Request) -> Outcome {
         Ok((permit.grant().name.to_string(), sends))
     };
     outcome().map_err(|denial| denial.reason.to_string())
-}
-
-/// One YAML document as a JSON value.
-fn yaml(text: &str) -> Value {
-    let documents = Yaml::load_from_str(text).unwrap_or_else(|error| panic!("{error}"));
-    value(&documents[0])
-}
-
-fn value(node: &Yaml<'_>) -> Value {
-    match node {
-        Yaml::Value(Scalar::Null) => Value::Null,
-        Yaml::Value(Scalar::Boolean(value)) => Value::from(*value),
-        Yaml::Value(Scalar::Integer(value)) => Value::from(*value),
-        Yaml::Value(Scalar::String(value)) => Value::from(value.as_ref()),
-        Yaml::Sequence(elements) => elements.iter().map(value).collect(),
-        Yaml::Mapping(members) => {
-            members.iter().map(|(key, member)| (key.as_str().unwrap().to_owned(), value(member))).collect()
-        }
-        other => panic!("{other:?} has no place in test data"),
-    }
 }

@@ -7,9 +7,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tollgate_policy::model::{SourceFile, read_settings};
 use tollgate_tests::gateway::{eventually, field};
 use tollgate_tests::provider::chat_completion;
-use tollgate_tests::yaml::documents;
 use tollgate_tests::{Authority, Client, Gateway, Reply, Sandbox, Settings, Upstream, needs};
 
 /// Loopback, but nobody else's: destinations of the corpus listen on their real ports here.
@@ -32,9 +32,14 @@ struct Replay {
     sandbox: Sandbox,
 }
 
+fn document(text: &str) -> Value {
+    let file = SourceFile { path: "corpus.yaml".into(), text: text.to_owned() };
+    read_settings(&file, |_| ()).unwrap_or_else(|problems| panic!("{problems:#?}")).0
+}
+
 async fn replay(path: &Path) -> Replay {
     let sandbox = Sandbox::new();
-    let corpus = documents(&fs::read_to_string(path).unwrap()).remove(0);
+    let corpus = document(&fs::read_to_string(path).unwrap());
     let texts = |field: &str| -> Vec<String> {
         corpus[field].as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
     };
@@ -43,7 +48,9 @@ async fn replay(path: &Path) -> Replay {
         .map(|name| (name.clone(), Authority::new(&sandbox, &name)))
         .collect();
     let pki = Authority::new(&sandbox, "pki");
-    let mut resources = documents(corpus["resources"].as_str().unwrap());
+    let resources = corpus["resources"].as_str().unwrap();
+    let mut resources: Vec<Value> =
+        resources.split("---\n").filter(|text| !text.is_empty()).map(document).collect();
     let (mut hosts, mut ports) = (Vec::new(), vec![443]);
     for resource in resources.iter_mut().filter(|resource| resource["kind"] == "Destination") {
         hosts.extend(

@@ -29,7 +29,6 @@ pub mod sandbox;
 pub mod secret_kinds;
 pub mod upstream;
 pub mod wire;
-pub mod yaml;
 
 pub use ca::{Authority, Identity, Leaf};
 pub use client::{Answer, Client, Protocol};

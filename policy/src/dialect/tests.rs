@@ -164,8 +164,20 @@ fn a_file_that_contradicts_itself_is_refused_with_its_line() {
             "a method and a path",
         ),
         ("[POST /v1/batches]", "[POST /v1/tokens]", "endpoints:", "endpoints", "listed twice"),
-        ("class: account-state", "class: state", "class: state", "endpoints[2].class", "unknown variant"),
-        ("    deferred: true", "    defered: true", "defered", "endpoints[4].defered", "unknown field"),
+        (
+            "class: account-state",
+            "class: state",
+            "class: state",
+            "endpoints[2].class",
+            "`state` is not known here",
+        ),
+        (
+            "    deferred: true",
+            "    defered: true",
+            "defered",
+            "endpoints[4].defered",
+            "there is no field `defered` here; did you mean `deferred`?",
+        ),
         (
             "at: usage.read",
             "at: usage..read",

@@ -97,6 +97,8 @@ pub(crate) fn parse<T: DeserializeOwned + Default>(
         };
         let path = error.path().clone();
         let shown = if path.iter().len() == 0 { String::new() } else { path.to_string() };
+        // What serde knows no name for.
+        let shown = shown.trim_end_matches(".?").to_owned();
         let message = error.inner().to_string();
         if !follows(&message, &shown, &reported, source) {
             problems.push(source.problem(&shown, reword(&message)));

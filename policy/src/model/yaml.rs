@@ -1,11 +1,29 @@
-//! YAML text as JSON values, with the line of everything in it.
+//! YAML text as JSON values, with the line of everything in it: one pass over the parser's events.
 //!
 //! **Invariant:** a document is given back only together with every fault of its text; a key that occurs twice is never silently one.
+//! What aliases repeat and how deep values are nested is bounded.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
+use saphyr_parser::{Event, Parser, ScalarStyle, StrInput, Tag};
 use serde_json::{Map, Number, Value};
+
+/// The most lists and mappings that may stand in one another.
+const MAX_DEPTH: usize = 64;
+/// The most bytes that the aliases of one document may repeat, as JSON.
+const MAX_REPEATED: usize = 1 << 20;
+
+const MEANINGLESS_TAG: &str = "tags such as `!!str` have no meaning here: quote what is text";
+
+/// What a number with a fraction is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fractions {
+    /// A float: no field takes one, and says so itself.
+    Numbers,
+    /// Not to be written: money passes through no float.
+    Refused,
+}
 
 /// What stands between two document markers.
 #[derive(Debug, Default)]
@@ -28,8 +46,8 @@ pub(crate) struct Fault {
 }
 
 /// Reads the documents of a file. Each is parsed by itself, so that one that is not YAML hides no other.
-pub(crate) fn read(text: &str) -> Vec<Document> {
-    split(text).into_iter().map(|(first_line, text)| Reader::read(first_line, text)).collect()
+pub(crate) fn read(text: &str, fractions: Fractions) -> Vec<Document> {
+    split(text).into_iter().flat_map(|(line, text)| Reader::read(line, text, fractions)).collect()
 }
 
 /// Cuts at the lines that begin with `---`: at the left margin that is a document marker wherever it stands (YAML 1.2.2 section
@@ -50,143 +68,272 @@ fn split(text: &str) -> Vec<(usize, &str)> {
     parts
 }
 
-struct Reader {
-    document: Document,
+/// An event, and the line that it begins on.
+type Lined<'a> = (Event<'a>, usize);
+
+struct Reader<'a> {
+    events: Parser<'a, StrInput<'a>>,
     /// Lines of the file before this text.
     offset: usize,
-    /// A character that the text does not have: what begins with it is a key that was there before.
-    mask: char,
+    fractions: Fractions,
+    document: Document,
+    /// What each anchor stands for, and the path that it was written at.
+    anchors: BTreeMap<usize, (String, Option<Value>)>,
+    /// What aliases have repeated so far, in bytes.
+    repeated: usize,
+    depth: usize,
 }
 
-impl Reader {
-    fn read(first_line: usize, text: &str) -> Document {
-        let mask = ('\u{e000}'..='\u{f8ff}').find(|mask| !text.contains(*mask));
-        let mut reader =
-            Self { document: Document::default(), offset: first_line - 1, mask: mask.unwrap_or('\u{e000}') };
-        for node in reader.parse(text.to_owned()) {
-            let line = reader.line(&node);
-            reader.document.lines.insert(String::new(), line);
-            if let Some(value) = reader.value(&node, String::new()) {
-                reader.document.value = value;
-            }
-        }
-        reader.document
-    }
-
-    /// The parser stops at the first key that occurs twice. Each such key is made unlike all others and the text parsed again, so
-    /// that all of them are found, and whatever else there is.
-    fn parse(&mut self, mut text: String) -> Vec<MarkedYaml<'static>> {
-        let mut repeated = Vec::new();
-        loop {
-            let error = match MarkedYaml::load_from_str(&text) {
-                Ok(nodes) => return nodes,
-                Err(error) => error,
-            };
-            let line = error.marker().line() + self.offset;
-            if !error.info().contains("duplicated key") {
-                repeated.push((line, format!("this is not YAML: {}", error.info())));
-                break;
-            }
-            repeated.push((line, "this key occurs twice in its mapping".to_owned()));
-            let at = text.char_indices().nth(error.marker().index()).map_or(text.len(), |(at, _)| at);
-            let quote = text.get(at..).is_some_and(|key| key.starts_with(['"', '\'']));
-            let mask = String::from(self.mask).repeat(repeated.len());
-            text.insert_str(at + usize::from(quote), &mask);
-        }
-        self.document.unreadable = true;
-        for (line, message) in repeated {
-            self.document.faults.push(Fault { line, path: String::new(), message });
-        }
-        Vec::new()
-    }
-
-    fn line(&self, node: &MarkedYaml<'_>) -> usize {
-        node.span.start.line() + self.offset
-    }
-
-    fn fault(&mut self, node: &MarkedYaml<'_>, path: String, message: &str) -> Option<Value> {
-        self.document.faults.push(Fault { line: self.line(node), path, message: message.to_owned() });
-        None
-    }
-
-    /// The value, or `None` where there is none: the fault is noted, or it is null.
-    fn value(&mut self, node: &MarkedYaml<'_>, path: String) -> Option<Value> {
-        match &node.data {
-            YamlData::Value(scalar) => match scalar {
-                Scalar::Null => None,
-                Scalar::Boolean(value) => Some(Value::from(*value)),
-                Scalar::Integer(value) => Some(Value::from(*value)),
-                Scalar::String(value) => Some(Value::from(value.as_ref())),
-                Scalar::FloatingPoint(value) => match Number::from_f64(value.into_inner()) {
-                    Some(number) => Some(Value::Number(number)),
-                    None => self.fault(node, path, "this is not a finite number"),
-                },
-            },
-            YamlData::Sequence(elements) => {
-                let elements = elements.iter().enumerate();
-                Some(
-                    elements
-                        .map(|(index, element)| self.element(element, format!("{path}[{index}]")))
-                        .collect(),
-                )
-            }
-            YamlData::Mapping(members) => {
-                let mut map = Map::new();
-                for (key, value) in members {
-                    if let Some((key, value)) = self.member(key, value, &path) {
-                        map.insert(key, value);
-                    }
-                }
-                Some(Value::Object(map))
-            }
-            YamlData::Tagged(..) => {
-                self.fault(node, path, "tags such as `!!str` have no meaning here: quote what is text")
-            }
-            _ => self.fault(node, path, "this has no value that YAML defines"),
-        }
-    }
-
-    /// An element keeps its place in the list even without a value.
-    fn element(&mut self, node: &MarkedYaml<'_>, path: String) -> Value {
-        let line = self.line(node);
-        self.document.lines.insert(path.clone(), line);
-        let faults = self.document.faults.len();
-        let value = self.value(node, path.clone());
-        if value.is_none() && self.document.faults.len() == faults {
-            self.fault(node, path, "this element of the list is empty");
-        }
-        value.unwrap_or_default()
-    }
-
-    fn member(
-        &mut self,
-        key: &MarkedYaml<'_>,
-        value: &MarkedYaml<'_>,
-        path: &str,
-    ) -> Option<(String, Value)> {
-        let YamlData::Value(Scalar::String(name)) = &key.data else {
-            self.fault(key, path.to_owned(), "the name of a field is text");
-            return None;
+impl<'a> Reader<'a> {
+    /// The documents of a text in which `---` stands at the beginning if anywhere. One that is not YAML takes the others along.
+    fn read(first_line: usize, text: &'a str, fractions: Fractions) -> Vec<Document> {
+        let mut reader = Self {
+            events: Parser::new_from_str(text),
+            offset: first_line - 1,
+            fractions,
+            document: Document::default(),
+            anchors: BTreeMap::new(),
+            repeated: 0,
+            depth: 0,
         };
-        let unmasked = name.trim_start_matches(self.mask);
-        let path = if path.is_empty() { unmasked.to_owned() } else { format!("{path}.{unmasked}") };
-        if unmasked.len() < name.len() {
-            let first = self.document.lines.get(&path).copied().unwrap_or_default();
-            self.fault(
-                key,
-                path,
-                &format!("`{unmasked}` stands here a second time; it is already in line {first}"),
-            );
-            return None;
+        let mut documents = Vec::new();
+        loop {
+            let fault = match reader.next() {
+                Ok((Event::StreamEnd, _)) => return documents,
+                Ok((Event::DocumentStart(_), _)) => match reader.document() {
+                    Ok(document) => {
+                        documents.push(document);
+                        continue;
+                    }
+                    Err(fault) => fault,
+                },
+                Ok(_) => continue,
+                Err(fault) => fault,
+            };
+            let mut faults: Vec<Fault> = documents.into_iter().flat_map(|document| document.faults).collect();
+            faults.append(&mut reader.document.faults);
+            faults.push(fault);
+            return vec![Document { faults, unreadable: true, ..Document::default() }];
         }
-        let line = self.line(key);
-        self.document.lines.insert(path.clone(), line);
-        let faults = self.document.faults.len();
-        let found = self.value(value, path.clone());
-        if found.is_none() && self.document.faults.len() == faults {
-            // Null is the same as not there.
-            self.document.lines.remove(&path);
+    }
+
+    fn document(&mut self) -> Result<Document, Fault> {
+        self.anchors.clear();
+        self.repeated = 0;
+        let root = self.next()?;
+        self.document.lines.insert(String::new(), root.1);
+        self.document.value = self.value(root, "")?.unwrap_or_default();
+        Ok(std::mem::take(&mut self.document))
+    }
+
+    fn next(&mut self) -> Result<Lined<'a>, Fault> {
+        let (line, message) = match self.events.next_event() {
+            Some(Ok((event, span))) => return Ok((event, span.start.line() + self.offset)),
+            Some(Err(error)) => (error.marker().line(), error.info().to_owned()),
+            None => (1, "it ends too early".to_owned()),
+        };
+        let message = format!("this is not YAML: {message}");
+        Err(Fault { line: line + self.offset, path: String::new(), message })
+    }
+
+    fn fault(&mut self, line: usize, path: &str, message: impl Into<String>) {
+        self.document.faults.push(Fault { line, path: path.to_owned(), message: message.into() });
+    }
+
+    /// The value that begins with this event, or `None` where there is none: the fault is noted, or it is null.
+    fn value(&mut self, (event, line): Lined<'a>, path: &str) -> Result<Option<Value>, Fault> {
+        let (anchor, value) = match event {
+            Event::Alias(anchor) => return self.alias(anchor, line, path),
+            Event::Scalar(text, style, anchor, tag) => {
+                (anchor, scalar(text, style, tag.as_deref(), self.fractions))
+            }
+            Event::SequenceStart(anchor, tag) => {
+                self.descend(1, line, path)?;
+                let list = self.sequence(path)?;
+                (anchor, collection(list, tag.as_deref()))
+            }
+            Event::MappingStart(anchor, tag) => {
+                self.descend(1, line, path)?;
+                let map = self.mapping(path)?;
+                (anchor, collection(map, tag.as_deref()))
+            }
+            _ => return Ok(None),
+        };
+        let value = value.unwrap_or_else(|message| {
+            self.fault(line, path, message);
+            None
+        });
+        if anchor > 0 {
+            self.anchors.insert(anchor, (path.to_owned(), value.clone()));
         }
-        found.map(|found| (unmasked.to_owned(), found))
+        Ok(value)
+    }
+
+    fn descend(&mut self, levels: usize, line: usize, path: &str) -> Result<(), Fault> {
+        self.depth += levels;
+        if self.depth <= MAX_DEPTH {
+            return Ok(());
+        }
+        let message = format!("lists and mappings stand in one another more than {MAX_DEPTH} deep");
+        Err(Fault { line, path: path.to_owned(), message })
+    }
+
+    fn sequence(&mut self, path: &str) -> Result<Value, Fault> {
+        let mut elements = Vec::new();
+        loop {
+            let event = self.next()?;
+            if event.0 == Event::SequenceEnd {
+                self.depth -= 1;
+                return Ok(Value::Array(elements));
+            }
+            let path = format!("{path}[{}]", elements.len());
+            let (line, faults) = (event.1, self.document.faults.len());
+            self.document.lines.insert(path.clone(), line);
+            let value = self.value(event, &path)?;
+            if value.is_none() && self.document.faults.len() == faults {
+                self.fault(line, &path, "this element of the list is empty");
+            }
+            // It keeps its place in the list even without a value.
+            elements.push(value.unwrap_or_default());
+        }
+    }
+
+    fn mapping(&mut self, path: &str) -> Result<Value, Fault> {
+        let aside = format!("{path}.?");
+        let (mut members, mut seen) = (Map::new(), BTreeMap::new());
+        loop {
+            let event = self.next()?;
+            if event.0 == Event::MappingEnd {
+                self.depth -= 1;
+                return Ok(Value::Object(members));
+            }
+            let line = event.1;
+            let name = self.value(event, &aside)?;
+            let event = self.next()?;
+            let Some(Value::String(name)) = name else {
+                self.fault(line, path, "the name of a field is text");
+                self.value(event, &aside)?;
+                continue;
+            };
+            let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+            if let Some(first) = seen.get(&name) {
+                let message = format!("`{name}` stands here a second time; it is already in line {first}");
+                self.fault(line, &path, message);
+                self.value(event, &aside)?;
+                continue;
+            }
+            let faults = self.document.faults.len();
+            self.document.lines.insert(path.clone(), line);
+            seen.insert(name.clone(), line);
+            match self.value(event, &path)? {
+                Some(value) => drop(members.insert(name, value)),
+                // Null is the same as not there.
+                None if self.document.faults.len() == faults => drop(self.document.lines.remove(&path)),
+                None => {}
+            }
+        }
+    }
+
+    /// What the anchor stands for; what is in it keeps the lines that it was written on.
+    fn alias(&mut self, anchor: usize, line: usize, path: &str) -> Result<Option<Value>, Fault> {
+        // An alias inside of what its own anchor names comes before that has a value.
+        let Some((written, value)) = self.anchors.get(&anchor).cloned() else {
+            self.fault(line, path, "this has no value that YAML defines");
+            return Ok(None);
+        };
+        let Some(value) = value else { return Ok(None) };
+        let levels = depth(&value);
+        self.descend(levels, line, path)?;
+        self.depth -= levels;
+        self.repeated += value.to_string().len();
+        if self.repeated > MAX_REPEATED {
+            let message = format!("aliases repeat more than {MAX_REPEATED} bytes of this document");
+            return Err(Fault { line, path: path.to_owned(), message });
+        }
+        let places = self.document.lines.range(written.clone()..);
+        let below = places.map_while(|(place, line)| Some((place.strip_prefix(written.as_str())?, *line)));
+        let inside = below.filter(|(rest, _)| rest.starts_with(['.', '[']));
+        let lines: Vec<_> = inside.map(|(rest, line)| (format!("{path}{rest}"), line)).collect();
+        self.document.lines.extend(lines);
+        Ok(Some(value))
+    }
+}
+
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(elements) => 1 + elements.iter().map(depth).max().unwrap_or_default(),
+        Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or_default(),
+        _ => 0,
+    }
+}
+
+/// A list or mapping with this tag. Those of YAML itself say nothing new of it.
+fn collection(value: Value, tag: Option<&Tag>) -> Result<Option<Value>, &'static str> {
+    match tag {
+        Some(tag) if !tag.is_yaml_core_schema() => Err(MEANINGLESS_TAG),
+        _ => Ok(Some(value)),
+    }
+}
+
+/// A scalar by the core schema (YAML 1.2.2 section 10.3.2); `None`: null.
+fn scalar(
+    text: Cow<'_, str>,
+    style: ScalarStyle,
+    tag: Option<&Tag>,
+    fractions: Fractions,
+) -> Result<Option<Value>, &'static str> {
+    let is_text = match tag {
+        None => false,
+        Some(tag) if tag.is_yaml_core_schema() => match &*tag.suffix {
+            "str" => true,
+            "int" | "float" | "bool" | "null" => false,
+            _ => return Err(MEANINGLESS_TAG),
+        },
+        Some(_) => return Err(MEANINGLESS_TAG),
+    };
+    if is_text || style != ScalarStyle::Plain {
+        return Ok(Some(Value::from(text)));
+    }
+    match &*text {
+        "" | "~" | "null" | "Null" | "NULL" => return Ok(None),
+        "true" | "True" | "TRUE" => return Ok(Some(Value::from(true))),
+        "false" | "False" | "FALSE" => return Ok(Some(Value::from(false))),
+        _ => {}
+    }
+    if let Some(whole) = whole_number(&text) {
+        return Ok(Some(Value::Number(whole)));
+    }
+    match float(&text) {
+        Some(_) if fractions == Fractions::Refused => {
+            Err("a number with a fraction is written in quotes, so that it is read exactly")
+        }
+        Some(float) => match Number::from_f64(float) {
+            Some(number) => Ok(Some(Value::Number(number))),
+            None => Err("this is not a finite number"),
+        },
+        None => Ok(Some(Value::from(text))),
+    }
+}
+
+fn whole_number(text: &str) -> Option<Number> {
+    for (prefix, radix) in [("0x", 16), ("0o", 8)] {
+        if let Some(digits) = text.strip_prefix(prefix) {
+            let is_number = digits.chars().all(|digit| digit.is_digit(radix));
+            return u64::from_str_radix(digits, radix).ok().filter(|_| is_number).map(Number::from);
+        }
+    }
+    let unsigned: Result<u64, _> = text.parse();
+    unsigned.map(Number::from).or_else(|_| text.parse::<i64>().map(Number::from)).ok()
+}
+
+fn float(text: &str) -> Option<f64> {
+    match text.strip_prefix(['+', '-']).unwrap_or(text) {
+        ".inf" | ".Inf" | ".INF" => Some(f64::INFINITY),
+        ".nan" | ".NaN" | ".NAN" => Some(f64::NAN),
+        // Of what Rust reads as one, `inf` and `nan` are text in YAML.
+        digits if digits.starts_with(|first: char| first.is_ascii_digit() || first == '.') => {
+            text.parse().ok()
+        }
+        _ => None,
     }
 }
