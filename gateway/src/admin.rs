@@ -24,7 +24,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
-pub(crate) use self::view::Views;
+pub(crate) use self::view::AdminViews;
 
 /// From one answer, or the connection's begin, to the end of the next request's head.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
@@ -44,7 +44,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 pub(crate) struct Admin {
     pub(crate) token: Zeroizing<String>,
     pub(crate) address: SocketAddr,
-    pub(crate) views: Views,
+    pub(crate) views: AdminViews,
 }
 
 /// Serves until the process ends. At most [`CONNECTIONS`]: the oldest gives way, so whoever comes is answered.

@@ -26,7 +26,7 @@ use zeroize::Zeroizing;
 use self::cores::{Cores, ListenerSockets};
 use self::reload::Reload;
 use self::signals::{Asked, Signals};
-use crate::admin::{self, Admin, Views};
+use crate::admin::{self, Admin, AdminViews};
 use crate::audit::{Auditor, OpenTrail};
 use crate::caller_usage::CallerUsages;
 use crate::core::{Shared, Throttles};
@@ -224,7 +224,7 @@ impl App {
         ledger: Arc<Ledger>,
         socket: tokio::net::TcpListener,
     ) -> anyhow::Result<()> {
-        let views = Views {
+        let views = AdminViews {
             shared: Arc::clone(&self.shared),
             cores: self.cores.all(),
             ledger,

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use tollgate_policy::name::Name;
 use tollgate_secrets::{Event, What};
 
-pub(crate) use keeper::{Auditor, OpenTrail, View};
+pub(crate) use keeper::{AuditView, Auditor, OpenTrail};
 pub(crate) use list::list;
 pub(crate) use uses::Uses;
 

@@ -12,6 +12,7 @@ mod ledger;
 mod output;
 mod prices;
 mod report;
+mod schema;
 mod secret;
 mod serve;
 mod shell;
@@ -60,6 +61,8 @@ enum Command {
     Audit(audit::AuditArgs),
     /// Show the main job on embedded defaults
     Demo(demo::DemoArgs),
+    /// Print the JSON Schema of settings and resources
+    Schema(schema::SchemaArgs),
     /// Print the completions of a shell
     Completions(shell::CompletionsArgs),
     /// Print the manual
@@ -82,6 +85,7 @@ pub fn main() -> ExitCode {
         Command::Ledger(args) => ledger::run(args),
         Command::Audit(args) => audit::run(args),
         Command::Demo(args) => demo::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Schema(args) => schema::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Completions(args) => shell::completions(&args).map(|()| ExitCode::SUCCESS),
         Command::Man(args) => shell::man(&args).map(|()| ExitCode::SUCCESS),
     };

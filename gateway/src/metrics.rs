@@ -1,14 +1,18 @@
 //! The Prometheus exposition: every number the process has, named in base units.
 
+mod families;
+
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
-use prometheus::{Encoder, TextEncoder};
+use prometheus::proto::{Bucket, Histogram};
+use tollgate_policy::denial::Reason;
 use tollgate_policy::limit::Unit;
 use tollgate_policy::name::{Name, ResourceId};
 use tollgate_secrets::{CredentialStatus, Health, IssuerHealth, StoreHealth};
 
+use self::families::{Family, Page, Values};
 use crate::expiry::Purpose;
 use crate::key_health::KeyStatus;
 use crate::quota::LimitUsage;
@@ -39,308 +43,140 @@ pub(crate) struct Scrape<'a> {
 impl Scrape<'_> {
     /// The text format, version 0.0.4.
     pub(crate) fn encode(&self) -> Result<String, prometheus::Error> {
-        let mut families = self.calls();
-        families.extend(self.process());
-        families.extend(self.limits());
-        families.extend(self.credentials());
-        families.extend(self.keys());
-        families.retain(|family| !family.get_metric().is_empty());
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&families, &mut text)?;
-        String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
+        let mut page = Page::default();
+        self.calls(&mut page);
+        self.process(&mut page);
+        self.limits(&mut page);
+        self.credentials(&mut page);
+        page.encode()
     }
 
-    fn calls(&self) -> Vec<MetricFamily> {
-        let per_series = |name, help, value: fn(&Totals) -> f64| {
-            let metrics = self.sums.calls.iter().filter(|(_, totals)| value(totals) > 0.0);
-            family(
-                name,
-                help,
-                MetricType::COUNTER,
-                metrics.map(|(s, t)| counter(labels(s), value(t))).collect(),
-            )
+    fn calls(&self, page: &mut Page) {
+        let calls = &self.sums.calls;
+        let requests = calls.iter().map(|(series, totals)| {
+            let reason = series.reason.map_or("", Reason::as_str);
+            (and(of_calls(series), [reason.into(), series.code.to_string().into()]), totals.requests as f64)
+        });
+        page.show(&families::REQUESTS, requests);
+        let units = calls.iter().flat_map(|(series, totals)| {
+            let units = totals.units.entries().filter(|(_, n)| *n > 0);
+            units.map(|(unit, n)| (and(of_calls(series), [unit.as_str().into()]), n as f64))
+        });
+        page.show(&families::USAGE, units);
+        let mut sums = |family: &Family<5>, value: fn(&Totals) -> f64| {
+            let sums = calls.iter().map(|(series, totals)| (of_calls(series), value(totals)));
+            page.show(family, sums.filter(|(_, value)| *value > 0.0));
         };
-        let requests = self.sums.calls.iter().map(|(series, totals)| {
-            let mut labels = labels(series);
-            labels.push(("reason", series.reason.map_or(String::new(), |r| r.as_str().into())));
-            labels.push(("code", series.code.to_string()));
-            counter(labels, totals.requests as f64)
-        });
-        let tokens = self.sums.calls.iter().flat_map(|(series, totals)| {
-            totals.units.entries().filter(|(_, n)| *n > 0).map(move |(kind, n)| {
-                let mut labels = labels(series);
-                labels.push(("type", kind.as_str().to_owned()));
-                counter(labels, n as f64)
-            })
-        });
-        vec![
-            family(
-                "tollgate_requests_total",
-                "Calls, by how they ended.",
-                MetricType::COUNTER,
-                merged(requests.collect()),
-            ),
-            family(
-                "tollgate_usage_total",
-                "Units that providers bill, by type.",
-                MetricType::COUNTER,
-                merged(tokens.collect()),
-            ),
-            merged_family(per_series("tollgate_cost_usd_total", "What calls cost, in USD.", |t| {
-                t.cost as f64 / 1e9
-            })),
-            merged_family(per_series(
-                "tollgate_usage_estimated_total",
-                "Calls whose usage was not reported.",
-                |t| t.estimated as f64,
-            )),
-            merged_family(per_series(
-                "tollgate_unpriced_requests_total",
-                "Billed calls without a price.",
-                |t| t.unpriced as f64,
-            )),
-            merged_family(per_series("tollgate_request_bytes_total", "Body bytes from callers.", |t| {
-                t.bytes_in as f64
-            })),
-            merged_family(per_series("tollgate_response_bytes_total", "Body bytes to callers.", |t| {
-                t.bytes_out as f64
-            })),
-            self.durations(),
-        ]
+        sums(&families::COST, |totals| totals.cost as f64 / 1e9);
+        sums(&families::USAGE_ESTIMATED, |totals| totals.estimated as f64);
+        sums(&families::UNPRICED, |totals| totals.unpriced as f64);
+        sums(&families::REQUEST_BYTES, |totals| totals.bytes_in as f64);
+        sums(&families::RESPONSE_BYTES, |totals| totals.bytes_out as f64);
+        let durations = self.sums.durations.iter();
+        let durations =
+            durations.map(|(destination, durations)| ([text(destination.as_ref())], histogram(durations)));
+        page.show_histograms(&families::DURATION, durations);
     }
 
-    fn durations(&self) -> MetricFamily {
-        let metrics = self.sums.durations.iter().map(|(destination, durations)| {
-            let name = destination.as_ref().map_or(String::new(), ToString::to_string);
-            let mut metric = labelled(vec![("destination", name)]);
-            metric.set_histogram(histogram(durations));
-            metric
-        });
-        let help = "From the head of the request to the end of the answer.";
-        family("tollgate_request_duration_seconds", help, MetricType::HISTOGRAM, metrics.collect())
-    }
-
-    fn process(&self) -> Vec<MetricFamily> {
+    fn process(&self, page: &mut Page) {
         let sums = &self.sums;
-        let one =
-            |name, help, value: f64| family(name, help, MetricType::COUNTER, vec![counter(vec![], value)]);
-        let level =
-            |name, help, value: f64| family(name, help, MetricType::GAUGE, vec![gauge(vec![], value)]);
-        let refused = self
-            .refused_handshakes
-            .iter()
-            .map(|(word, n)| counter(vec![("reason", (*word).into())], *n as f64));
-        let strangers = sums
-            .strangers
-            .iter()
-            .map(|(reason, n)| counter(vec![("reason", reason.as_str().into())], *n as f64));
-        let stores = self.stores.iter().map(|s| {
-            gauge(vec![("store", s.store.to_string())], f64::from(u8::from(s.failing_for.is_none())))
-        });
-        vec![
-            self.ledger(),
-            one("tollgate_tls_handshakes_total", "Verified handshakes with callers.", sums.handshakes as f64),
-            one(
-                "tollgate_tls_handshakes_failed_total",
-                "Handshakes that did not complete.",
-                sums.handshakes_failed as f64,
-            ),
-            one(
-                "tollgate_tls_handshake_seconds_total",
-                "Time in handshakes.",
-                sums.handshake_micros as f64 / 1e6,
-            ),
-            one("tollgate_hold_exceeded_total", "Calls charged more than they held.", sums.exceeded as f64),
-            one(
-                "tollgate_config_reload_failures_total",
-                "Configurations that were refused.",
-                self.reload_failures as f64,
-            ),
-            level("tollgate_requests_in_flight", "Calls under way.", sums.in_flight as f64),
-            level(
-                "tollgate_config_up",
-                "1 while the configuration on disk is in force.",
-                f64::from(u8::from(!self.is_config_refused)),
-            ),
-            level("tollgate_config_generation", "Generation of the policy in force.", self.generation as f64),
-            family(
-                "tollgate_build_info",
-                "Version.",
-                MetricType::GAUGE,
-                vec![gauge(vec![("version", self.version.into())], 1.0)],
-            ),
-            family(
-                "tollgate_tls_handshakes_refused_total",
-                "Callers turned away.",
-                MetricType::COUNTER,
-                refused.collect(),
-            ),
-            family(
-                "tollgate_refused_before_identity_total",
-                "Requests without a proven caller.",
-                MetricType::COUNTER,
-                strangers.collect(),
-            ),
-            family(
-                "tollgate_secret_store_up",
-                "1 while the store answers.",
-                MetricType::GAUGE,
-                stores.collect(),
-            ),
-            self.issuers(),
-            self.identity(),
-            self.certificates(),
-        ]
-    }
-
-    fn certificates(&self) -> MetricFamily {
+        page.one(&families::IN_FLIGHT, sums.in_flight as f64);
+        page.one(&families::HOLD_EXCEEDED, sums.exceeded as f64);
+        page.one(&families::HANDSHAKES, sums.handshakes as f64);
+        page.one(&families::HANDSHAKES_FAILED, sums.handshakes_failed as f64);
+        page.one(&families::HANDSHAKE_SECONDS, sums.handshake_micros as f64 / 1e6);
+        page.one(&families::CONFIG_UP, flag(!self.is_config_refused));
+        page.one(&families::CONFIG_GENERATION, self.generation as f64);
+        page.one(&families::RELOAD_FAILURES, self.reload_failures as f64);
+        page.show(&families::BUILD_INFO, [([self.version.into()], 1.0)]);
+        let refused = self.refused_handshakes.iter().map(|(reason, n)| ([(*reason).into()], *n as f64));
+        page.show(&families::HANDSHAKES_REFUSED, refused);
+        let strangers = sums.strangers.iter().map(|(reason, n)| ([reason.as_str().into()], *n as f64));
+        page.show(&families::REFUSED_BEFORE_IDENTITY, strangers);
+        page.show(&families::LEDGER_UP, self.ledger.map(|(part, up)| ([part.into()], flag(up))));
+        let stores = self.stores.iter();
+        let stores =
+            stores.map(|store| ([store.store.to_string().into()], flag(store.failing_for.is_none())));
+        page.show(&families::STORE_UP, stores);
+        let issuers = self.issuers.iter();
+        let issuers =
+            issuers.map(|issuer| ([issuer.endpoint.as_str().into()], flag(issuer.failing_for.is_none())));
+        page.show(&families::TOKEN_ENDPOINT_UP, issuers);
+        let files = self.identity.iter().map(|(setting, up)| ([setting.as_str().into()], flag(*up)));
+        page.show(&families::IDENTITY_FILE_UP, files);
         let ends = self.certificates.iter().map(|(purpose, name, ends)| {
-            gauge(vec![("kind", purpose.as_str().into()), ("name", name.clone())], ends.as_second() as f64)
+            ([purpose.as_str().into(), name.as_str().into()], ends.as_second() as f64)
         });
-        let help = "When the certificate ends, in seconds of Unix time; of several roots, the last.";
-        family("tollgate_certificate_expiry_seconds", help, MetricType::GAUGE, ends.collect())
+        page.show(&families::CERTIFICATE_EXPIRY, ends);
     }
 
-    fn identity(&self) -> MetricFamily {
-        let files = self.identity.iter();
-        let files = files
-            .map(|(setting, stands)| gauge(vec![("setting", setting.clone())], f64::from(u8::from(*stands))));
-        let help = "1 while the file, as it is now, is the certificate, key or trust bundle in force.";
-        family("tollgate_identity_file_up", help, MetricType::GAUGE, files.collect())
-    }
-
-    fn issuers(&self) -> MetricFamily {
-        let issuers = self.issuers.iter().map(|issuer| {
-            let up = f64::from(u8::from(issuer.failing_for.is_none()));
-            gauge(vec![("endpoint", issuer.endpoint.clone())], up)
-        });
-        let help = "Whether the token endpoint answers.";
-        family("tollgate_token_endpoint_up", help, MetricType::GAUGE, issuers.collect())
-    }
-
-    fn ledger(&self) -> MetricFamily {
-        let parts = self.ledger.iter();
-        let parts = parts.map(|(part, up)| gauge(vec![("part", (*part).into())], f64::from(u8::from(*up))));
-        let help = "Whether calls can be written down (journal), reports keep up (store), and new secrets can be used (audit).";
-        family("tollgate_ledger_up", help, MetricType::GAUGE, parts.collect())
-    }
-
-    fn credentials(&self) -> Vec<MetricFamily> {
-        let label = |status: &CredentialStatus| key_labels(&status.credential, status.alias.as_ref());
-        let ages = self
-            .credentials
-            .iter()
-            .filter_map(|status| status.age.map(|age| gauge(label(status), age.as_secs_f64())));
-        let health = self.credentials.iter().flat_map(|status| {
-            Health::WORDS.into_iter().map(move |word| {
-                let mut labels = label(status);
-                labels.push(("state", word.into()));
-                gauge(labels, f64::from(u8::from(word == status.health.as_str())))
-            })
-        });
-        let age = "Since the store last said that this is the secret.";
-        let state = "1 for the state that the credential's secret is in.";
-        vec![
-            family("tollgate_credential_age_seconds", age, MetricType::GAUGE, ages.collect()),
-            family("tollgate_credential_health", state, MetricType::GAUGE, health.collect()),
-        ]
-    }
-
-    fn keys(&self) -> Vec<MetricFamily> {
-        let label = |status: &KeyStatus| key_labels(&status.credential, Some(&status.alias));
-        let states = self.keys.iter().flat_map(|status| {
-            KeyStatus::STATES.into_iter().map(move |word| {
-                let mut labels = label(status);
-                labels.push(("state", word.into()));
-                gauge(labels, f64::from(u8::from(word == status.state)))
-            })
-        });
-        let benchings = self.keys.iter().map(|status| counter(label(status), status.benchings as f64));
-        let state = "1 for what the provider lately said of a key of a pool.";
-        let benched = "How often a key of a pool was benched, because its provider refused it.";
-        vec![
-            family("tollgate_credential_key_state", state, MetricType::GAUGE, states.collect()),
-            family(
-                "tollgate_credential_key_benched_total",
-                benched,
-                MetricType::COUNTER,
-                benchings.collect(),
-            ),
-        ]
-    }
-
-    fn limits(&self) -> Vec<MetricFamily> {
-        let part = |name, help, value: fn(&LimitUsage) -> u64| {
-            let metrics = self.limits.iter().map(|usage| {
-                let labels = vec![
-                    ("limit", usage.limit.to_string()),
-                    ("key", usage.key.to_string()),
-                    ("unit", unit(usage.unit).into()),
-                ];
+    fn limits(&self, page: &mut Page) {
+        let mut amounts = |family: &Family<3>, value: fn(&LimitUsage) -> u64| {
+            let amounts = self.limits.iter().map(|usage| {
                 let scale = if usage.unit == Unit::Spend { 1e9 } else { 1.0 };
-                gauge(labels, value(usage) as f64 / scale)
+                let labels = [usage.limit.to_string(), usage.key.to_string(), usage.unit.as_str().to_owned()];
+                (labels.map(Cow::Owned), value(usage) as f64 / scale)
             });
-            family(name, help, MetricType::GAUGE, metrics.collect())
+            page.show(family, amounts);
         };
-        vec![
-            part("tollgate_limit_amount", "The cap of a limit.", |u| u.amount),
-            part("tollgate_limit_spent", "Settled in the current window.", |u| u.spent),
-            part("tollgate_limit_held", "Reserved by calls under way.", |u| u.held),
-        ]
+        amounts(&families::LIMIT_AMOUNT, |usage| usage.amount);
+        amounts(&families::LIMIT_SPENT, |usage| usage.spent);
+        amounts(&families::LIMIT_HELD, |usage| usage.held);
     }
+
+    fn credentials(&self, page: &mut Page) {
+        let of = |status: &CredentialStatus| key(&status.credential, status.alias.as_ref());
+        let ages = self.credentials.iter();
+        let ages = ages.filter_map(|status| Some((of(status), status.age?.as_secs_f64())));
+        page.show(&families::CREDENTIAL_AGE, ages);
+        let health = self.credentials.iter().flat_map(|status| {
+            let states = Health::WORDS.into_iter();
+            states.map(move |word| (and(of(status), [word.into()]), flag(word == status.health.as_str())))
+        });
+        page.show(&families::CREDENTIAL_HEALTH, health);
+        let of = |status: &KeyStatus| key(&status.credential, Some(&status.alias));
+        let states = self.keys.iter().flat_map(|status| {
+            let states = KeyStatus::STATES.into_iter();
+            states.map(move |word| (and(of(status), [word.into()]), flag(word == status.state)))
+        });
+        page.show(&families::KEY_STATE, states);
+        let benchings = self.keys.iter().map(|status| (of(status), status.benchings as f64));
+        page.show(&families::KEY_BENCHED, benchings);
+    }
+}
+
+/// More labels after these.
+fn and<'a, const N: usize, const M: usize, const S: usize>(
+    first: Values<'a, N>,
+    more: Values<'a, M>,
+) -> Values<'a, S> {
+    const { assert!(N + M == S) };
+    let mut values = first.into_iter().chain(more);
+    std::array::from_fn(|_| values.next().unwrap_or_default())
+}
+
+const fn flag(is_set: bool) -> f64 {
+    if is_set { 1.0 } else { 0.0 }
+}
+
+fn text<'a>(name: Option<&impl ToString>) -> Cow<'a, str> {
+    name.map_or(Cow::Borrowed(""), |name| name.to_string().into())
 }
 
 /// Without an alias the credential has one key.
-fn key_labels(credential: &ResourceId, alias: Option<&Name>) -> Vec<(&'static str, String)> {
-    let alias = alias.map_or(String::new(), ToString::to_string);
-    vec![("credential", credential.to_string()), ("alias", alias)]
+fn key<'a>(credential: &ResourceId, alias: Option<&Name>) -> Values<'a, 2> {
+    [credential.to_string().into(), text(alias)]
 }
 
-const fn unit(unit: Unit) -> &'static str {
-    match unit {
-        Unit::Requests => "requests",
-        Unit::Tokens => "tokens",
-        Unit::Spend => "usd",
-        Unit::Concurrency => "calls",
-    }
-}
-
-fn labels(series: &Series) -> Vec<(&'static str, String)> {
-    let text = |name: &Option<ResourceId>| name.as_ref().map_or(String::new(), ToString::to_string);
+fn of_calls(series: &Series) -> Values<'_, 5> {
     let caller = series.caller.as_ref();
-    vec![
-        ("destination", text(&series.destination)),
-        ("grant", text(&series.grant)),
-        ("namespace", caller.and_then(|c| c.namespace()).unwrap_or_default().into()),
-        ("service_account", caller.and_then(|c| c.service_account()).unwrap_or_default().into()),
-        ("model", series.model.as_deref().unwrap_or("other").into()),
+    [
+        text(series.destination.as_ref()),
+        text(series.grant.as_ref()),
+        caller.and_then(|caller| caller.namespace()).unwrap_or_default().into(),
+        caller.and_then(|caller| caller.service_account()).unwrap_or_default().into(),
+        series.model.as_deref().unwrap_or("other").into(),
     ]
-}
-
-fn labelled(labels: Vec<(&'static str, String)>) -> Metric {
-    let pairs = labels.into_iter().map(|(name, value)| {
-        let mut pair = LabelPair::default();
-        pair.set_name(name.into());
-        pair.set_value(value);
-        pair
-    });
-    Metric::from_label(pairs.collect())
-}
-
-fn counter(labels: Vec<(&'static str, String)>, value: f64) -> Metric {
-    let mut counter = Counter::default();
-    counter.set_value(value);
-    let mut metric = labelled(labels);
-    metric.set_counter(counter);
-    metric
-}
-
-fn gauge(labels: Vec<(&'static str, String)>, value: f64) -> Metric {
-    let mut gauge = Gauge::default();
-    gauge.set_value(value);
-    let mut metric = labelled(labels);
-    metric.set_gauge(gauge);
-    metric
 }
 
 fn histogram(durations: &Durations) -> Histogram {
@@ -357,42 +193,4 @@ fn histogram(durations: &Durations) -> Histogram {
     histogram.set_sample_count(durations.count);
     histogram.set_sample_sum(durations.micros as f64 / 1e6);
     histogram
-}
-
-fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
-    let mut family = MetricFamily::default();
-    family.set_name(name.into());
-    family.set_help(help.into());
-    family.set_field_type(kind);
-    family.set_metric(metrics);
-    family
-}
-
-fn merged_family(mut family: MetricFamily) -> MetricFamily {
-    let metrics = merged(std::mem::take(family.mut_metric()));
-    family.set_metric(metrics);
-    family
-}
-
-/// Adds up what has the same labels: callers of one service account, or reasons that a family does not show.
-fn merged(metrics: Vec<Metric>) -> Vec<Metric> {
-    let mut sums: Vec<Metric> = Vec::new();
-    let mut places = std::collections::HashMap::new();
-    for metric in metrics {
-        let key: Vec<(String, String)> =
-            metric.get_label().iter().map(|l| (l.name().into(), l.value().into())).collect();
-        match places.get(&key) {
-            None => {
-                places.insert(key, sums.len());
-                sums.push(metric);
-            }
-            Some(at) => {
-                let known: &mut Metric = &mut sums[*at];
-                let mut counter = Counter::default();
-                counter.set_value(known.get_counter().get_value() + metric.get_counter().get_value());
-                known.set_counter(counter);
-            }
-        }
-    }
-    sums
 }

@@ -236,7 +236,7 @@ fn seconds(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
-    use tollgate_policy::limit::{Key, Limit, LimitKind, LimitState, Owner, Unit, Usage};
+    use tollgate_policy::limit::{Limit, LimitKey, LimitKind, LimitState, Owner, Unit, Usage};
 
     use super::*;
 
@@ -261,7 +261,7 @@ mod tests {
             unit: Unit::Tokens,
             amount: 100,
             kind: LimitKind::Concurrent,
-            key: Key::Shared,
+            key: LimitKey::Shared,
         };
         let state = LimitState::new(&limit, Usage { spent: 90, held: 5 }, 20);
         let state = state.resets_in(Some(Duration::from_millis(1_200)));

@@ -1,11 +1,13 @@
 //! What does not change while the process runs: `tollgate.yaml` and single settings from the environment.
 
 mod limits;
+mod schema;
 #[cfg(test)]
 mod tests;
 mod value;
 
 pub use limits::RequestLimits;
+pub(crate) use schema::{PauseText, SizeText};
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -13,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use tollgate_policy::model::{Interval, Problem, Source, SourceFile, nearest, read_settings};
@@ -23,38 +26,41 @@ use crate::identity::{IdentitySettings, MOST_SKEW};
 use crate::telemetry::LogSettings;
 
 /// `tollgate.yaml`. Relative paths count from the directory of the file.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Settings {
-    /// Sockets that workloads call.
+    /// The sockets that workloads call.
     pub listeners: Vec<ListenerSettings>,
-    /// Authorities that are the gateway's own.
+    /// The host names that are the gateway's own. Under these the first path segment names the destination.
     #[serde(default)]
+    #[schemars(with = "Vec<schema::HostText>")]
     pub names: Vec<GatewayName>,
-    /// Own certificate and the bundles of the trust domains that may call.
+    /// The gateway's own certificate, and who may call.
     pub identity: IdentitySettings,
     /// The directory of resources.
     pub resources: PathBuf,
-    /// Journal and store. One process at a time.
+    /// The directory of journal, store and audit trail. One process at a time uses it.
     pub data_dir: PathBuf,
-    /// Health, metrics, snapshot.
+    /// The [admin port](#the-admin-port).
     pub admin: AdminSettings,
     /// What may be dialled.
     #[serde(default)]
     pub egress: EgressSettings,
-    /// The ledger's seal.
+    /// The ledger's seal, and how much of it is kept.
     #[serde(default)]
     pub ledger: LedgerSettings,
     /// How to stop.
     #[serde(default)]
     pub drain: DrainSettings,
-    /// Cores of the data plane; all that the process may use unless given.
+    /// How many cores serve calls. Without it all that the process may use.
     #[serde(default)]
+    #[schemars(range(min = 1))]
     pub cores: Option<usize>,
-    /// What is logged, and how; a level alone stands for one with the format left open.
+    /// What is logged, and how. `log: debug` is short for `log: {level: debug}`.
     #[serde(default)]
+    #[schemars(schema_with = "schema::log")]
     pub log: LogSettings,
-    /// Bounds on requests.
+    /// Bounds on requests, and on what one caller may occupy.
     #[serde(default)]
     pub limits: RequestLimits,
     /// Where all of this was written.
@@ -72,16 +78,18 @@ pub(crate) struct Origin {
 }
 
 /// One listener.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ListenerSettings {
-    /// For logs.
+    /// The name of the listener in logs.
     pub name: String,
-    /// Address and port; port 0 takes a free one, which the log names.
+    /// IP address and port. Port 0 takes a free port, which the log names.
     #[serde(deserialize_with = "value::address")]
+    #[schemars(with = "schema::SocketText")]
     pub address: SocketAddr,
-    /// ALPN protocols in order of preference: `h2`, `http/1.1`.
+    /// What TLS offers, in order of preference.
     #[serde(default = "both")]
+    #[schemars(length(min = 1), extend("default" = ["h2", "http/1.1"]))]
     pub protocols: Vec<Protocol>,
     /// What proves callers here stands in the handshake. No setting yet: nothing else proves any.
     #[serde(skip)]
@@ -102,7 +110,7 @@ pub(crate) enum ClientCertificate {
 }
 
 /// A protocol that ALPN offers.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, JsonSchema)]
 pub enum Protocol {
     /// HTTP/2.
     #[serde(rename = "h2")]
@@ -124,22 +132,24 @@ impl Protocol {
 }
 
 /// The admin port.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AdminSettings {
-    /// Loopback unless told otherwise.
+    /// IP address and port of the [admin port](#the-admin-port).
     #[serde(default = "loopback", deserialize_with = "value::address")]
+    #[schemars(with = "schema::SocketText", extend("default" = "127.0.0.1:9441"))]
     pub address: SocketAddr,
-    /// Holds the bearer token; made with a random one where it does not exist.
+    /// The file with the token of the admin port. The gateway makes it with a random token if it is not there.
     pub token_file: PathBuf,
 }
 
 /// What may be dialled.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EgressSettings {
-    /// Private and loopback ranges that destinations and stores may be in. None unless listed.
+    /// Private and loopback ranges that destinations and stores may be in. Without it none.
     #[serde(default, deserialize_with = "value::ranges")]
+    #[schemars(with = "Vec<schema::RangeText>")]
     pub private_ranges: Vec<IpNet>,
     /// How the names of destinations are resolved.
     #[serde(default)]
@@ -147,19 +157,21 @@ pub struct EgressSettings {
 }
 
 /// How the names of destinations are resolved.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DnsSettings {
-    /// The servers to ask, as addresses with or without a port (53). None: those of `/etc/resolv.conf`, with its search domains.
+    /// DNS servers to ask, as IP addresses with or without a port. Without it those of `/etc/resolv.conf`, with its search domains.
     #[serde(default, deserialize_with = "value::servers")]
+    #[schemars(with = "Vec<schema::ServerText>")]
     pub servers: Vec<SocketAddr>,
 }
 
 /// The ledger's seal, and how much of it is kept.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LedgerSettings {
-    /// The key that authenticates chain heads; belongs on another disk than `dataDir`. Made where neither it nor seals exist.
+    /// The file with the key that seals the journal and the audit trail. It belongs on another disk than `dataDir`. The gateway makes it
+    /// if neither it nor seals are there. Without it nothing is sealed.
     #[serde(default)]
     pub seal_key_file: Option<PathBuf>,
     /// How much of the journal is kept.
@@ -168,13 +180,16 @@ pub struct LedgerSettings {
 }
 
 /// How much of the journal is kept. What a window that was charged, a call under way or the store still needs stays in any case.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct KeepSettings {
-    /// Segments that ended longer ago go; 90d.
+    /// Segments of the journal that ended longer ago go.
+    #[schemars(extend("default" = "90d"))]
     pub age: Interval,
-    /// While all segments have more bytes than this, the oldest goes; 20 GiB.
+    /// While all segments take more, the oldest goes. What a charged window, a call under way or the store still needs stays, whatever
+    /// `size` says. Reports keep their sums. `tollgate ledger verify` says how many segments went.
     #[serde(deserialize_with = "value::bytes")]
+    #[schemars(with = "SizeText", extend("default" = "20 GiB"))]
     pub size: usize,
 }
 
@@ -185,13 +200,15 @@ impl Default for KeepSettings {
 }
 
 /// How to stop.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct DrainSettings {
-    /// From unready to closed listeners, which may be `0s`; 5s.
+    /// On SIGTERM: from unready to closed listeners. It may be `0s`.
     #[serde(deserialize_with = "value::pause")]
+    #[schemars(with = "PauseText", extend("default" = "5s"))]
     pub delay: Duration,
-    /// From closed listeners to cut connections; 600s, as long as the SDKs of LLM providers wait for an answer.
+    /// From closed listeners to cut connections. As long as the SDKs of LLM providers wait for an answer.
+    #[schemars(extend("default" = "600s"))]
     pub timeout: Interval,
 }
 

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
@@ -39,12 +40,12 @@ pub(crate) fn access(record: &[u8]) {
 }
 
 /// What is logged, and how.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct LogSettings {
-    /// A level, or directives as in `RUST_LOG`; info.
+    /// A level (`error`, `warn`, `info`, `debug`, `trace`), or directives as in `RUST_LOG`. Other crates than Tollgate's log `warn` at most.
     pub level: String,
-    /// Text on a terminal, else JSON, unless given.
+    /// The form of log lines. Without it `text` on a terminal, else `json`.
     pub format: Option<LogFormat>,
 }
 
@@ -55,7 +56,7 @@ impl Default for LogSettings {
 }
 
 /// The form of log lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum LogFormat {
     /// One object a line.

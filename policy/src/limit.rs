@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use jiff::tz::TimeZone;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 mod counter;
@@ -41,7 +42,7 @@ pub struct Limit {
     /// How it is counted.
     pub kind: LimitKind,
     /// Whose calls share one count.
-    pub key: Key,
+    pub key: LimitKey,
 }
 
 /// How a limit counts.
@@ -94,7 +95,7 @@ pub enum Unit {
 }
 
 /// The span that a limit's amount is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Per {
     /// One second.
@@ -112,9 +113,9 @@ pub enum Per {
 }
 
 /// Whose calls one count takes together.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Key {
+pub enum LimitKey {
     /// Everybody whom the grant lets in: a wildcard does not multiply the amount.
     #[default]
     Shared,
@@ -178,7 +179,7 @@ impl Per {
     }
 }
 
-impl Key {
+impl LimitKey {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Shared, Self::Namespace, Self::Caller];
 
@@ -204,7 +205,7 @@ impl fmt::Display for Per {
     }
 }
 
-impl fmt::Display for Key {
+impl fmt::Display for LimitKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }

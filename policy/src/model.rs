@@ -5,6 +5,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -16,6 +17,7 @@ mod field;
 mod from;
 mod grant;
 mod mint;
+mod schema;
 mod settings;
 mod source;
 mod store;
@@ -33,13 +35,14 @@ pub use field::Interval;
 pub(crate) use field::{Address, List};
 pub(crate) use from::{FromSpec, Froms, Weight};
 pub(crate) use grant::{
-    AllowSpec, CallerSpec, ClassWord, GrantSpec, LimitSpec, ServiceAccountSpec, TokenSpec, UnpricedWord,
-    WindowWord,
+    AllowSpec, CallerSpec, ClassWord, GrantSpec, LimitSpec, ServiceAccountSpec, TokenCallerSpec,
+    UnpricedWord, WindowWord,
 };
 pub(crate) use mint::{
     AlgorithmWord, AwsAssumeRoleSpec, AwsWebIdentitySpec, ClientAuthSpec, GithubAppSpec, JwtBearerSpec,
     MintSpec, TokenExchangeSpec,
 };
+pub use schema::{kind_schemas, tidy};
 pub(crate) use settings::Single;
 pub use settings::read_settings;
 pub(crate) use source::guess;
@@ -110,24 +113,28 @@ pub(crate) struct Resource<T> {
 }
 
 /// What all kinds have in common.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
-struct Written<T: Default> {
+#[schemars(extend("required" = ["apiVersion", "kind", "metadata", "spec"]))]
+struct ResourceDocument<T: Default> {
+    /// The version of this form.
     api_version: Option<ApiVersion>,
-    /// Read before, to know what `T` is.
+    /// The kind of resource. Read before, to know what `T` is.
     #[serde(rename = "kind")]
     _kind: Option<Kind>,
+    /// What the resource is known by.
     metadata: Option<Metadata>,
+    /// What it says.
     spec: Option<T>,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 enum ApiVersion {
     #[serde(rename = "tollgate.dev/v1alpha1")]
     V1Alpha1,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 enum Kind {
     Destination,
     SecretStore,
@@ -138,11 +145,14 @@ enum Kind {
 /// All of them, as they are written.
 const KINDS: [&str; 4] = ["Destination", "SecretStore", "Credential", "Grant"];
 
-#[derive(Debug, Default, Deserialize)]
+/// What a resource is known by.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("required" = ["name"]))]
 struct Metadata {
-    /// The default one where it is left out.
+    /// The namespace. Without it `default`.
     namespace: Option<Name>,
+    /// The name, which no other resource of the kind has in the namespace.
     name: Option<Name>,
 }
 
@@ -230,7 +240,7 @@ fn take<T: serde::de::DeserializeOwned + Default>(
     problems: &mut Vec<Problem>,
 ) -> Option<()> {
     let before = problems.len();
-    let written: Written<T> = source::parse(document, &mut source, problems);
+    let written: ResourceDocument<T> = source::parse(document, &mut source, problems);
     let is_whole = problems.len() == before;
     if written.api_version.is_none() && !source.claims("apiVersion") {
         problems.push(source.problem("apiVersion", format!("this is required: `{API_VERSION}`")));

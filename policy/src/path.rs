@@ -7,10 +7,11 @@ use std::borrow::Cow;
 use std::fmt;
 
 use percent_encoding::percent_decode;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// A form that paths may have only where the destination allows it, because readers disagree on what it means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 pub enum EncodedForm {
     /// `%2F`, a slash that does not part segments.
     #[serde(rename = "%2F")]

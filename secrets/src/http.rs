@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 pub(crate) use self::tls::TlsFiles;
 use crate::dial::Dialable;
 use crate::error::Failure;
-use crate::read::{Stamp, off_runtime};
+use crate::read::{FileStamp, off_runtime};
 
 /// The default limit of a vault for a request; no secret of it, and no token, is larger.
 const BODY_LIMIT: usize = 1024 * 1024;
@@ -67,7 +67,7 @@ pub(crate) struct Http {
 #[derive(Clone)]
 struct Made {
     client: reqwest::Client,
-    stamp: Stamp,
+    stamp: FileStamp,
 }
 
 pub(crate) struct Answer {
@@ -106,7 +106,7 @@ impl Http {
     }
 
     /// The state that the files of the TLS are in.
-    pub(crate) async fn stamp(&self) -> Result<Stamp, Failure> {
+    pub(crate) async fn stamp(&self) -> Result<FileStamp, Failure> {
         let reach = Arc::clone(&self.reach);
         off_runtime(move || Ok(reach.tls.stamp())).await
     }
@@ -200,7 +200,7 @@ struct CheckedResolver {
 /// Every address of the name was refused.
 #[derive(Debug, thiserror::Error)]
 #[error("address refused")]
-struct Refused;
+struct NotDialable;
 
 impl Resolve for CheckedResolver {
     fn resolve(&self, name: Name) -> Resolving {
@@ -213,7 +213,7 @@ impl Resolve for CheckedResolver {
             let allowed: Vec<SocketAddr> =
                 found.iter().copied().filter(|address| dialable(address.ip().to_canonical())).collect();
             if allowed.is_empty() && !found.is_empty() {
-                return Err(Refused.into());
+                return Err(NotDialable.into());
             }
             Ok(Box::new(allowed.into_iter()) as Addrs)
         })
@@ -225,7 +225,7 @@ pub(crate) fn classify(error: &reqwest::Error) -> Failure {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     let mut kind = None;
     while let Some(error) = cause {
-        if error.is::<Refused>() {
+        if error.is::<NotDialable>() {
             return Failure::AddressRefused;
         }
         if let Some(error) = error.downcast_ref::<rustls::Error>() {

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use crate::error::Failure;
 use crate::mint::Issuer;
 use crate::observe::{Event, Observer, What};
-use crate::read::Stamp;
+use crate::read::FileStamp;
 use crate::reference::Reference;
 use crate::refusals::Refusals;
 use crate::secret::{Fits, VersionKey};
@@ -79,7 +79,7 @@ impl Origin {
     }
 
     /// The state of the files that it is made of, as far as it is; `None` where it is of none.
-    pub(crate) async fn stamp(&self, reference: &Reference) -> Option<Stamp> {
+    pub(crate) async fn stamp(&self, reference: &Reference) -> Option<FileStamp> {
         let own = self.store.stamp(reference).await;
         let client = self.mint.as_ref().and_then(|maker| maker.client_store.as_ref());
         let client = match client.zip(reference.mint.as_ref().and_then(|minting| minting.client.as_ref())) {

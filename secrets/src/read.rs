@@ -15,10 +15,10 @@ use crate::error::Failure;
 pub(crate) const VALUE_LIMIT: usize = 64 * 1024;
 
 /// What tells one state of some files from another: inode, size and time of change of each, where it is there.
-pub(crate) type Stamp = Vec<Option<(u64, u64, i64, i64)>>;
+pub(crate) type FileStamp = Vec<Option<(u64, u64, i64, i64)>>;
 
 /// The state that these files are in. Follows links, and opens nothing.
-pub(crate) fn stamp<'a>(files: impl Iterator<Item = &'a PathBuf>) -> Stamp {
+pub(crate) fn stamp<'a>(files: impl Iterator<Item = &'a PathBuf>) -> FileStamp {
     let state = |file: &PathBuf| {
         let file = std::fs::metadata(file).ok()?;
         Some((file.ino(), file.size(), file.ctime(), file.ctime_nsec()))

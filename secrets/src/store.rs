@@ -30,7 +30,7 @@ use self::state::{Line, State};
 pub(crate) use self::vault::Lease;
 use crate::dial::Dialable;
 use crate::error::Failure;
-use crate::read::{self, Stamp};
+use crate::read::{self, FileStamp};
 use crate::reference::Reference;
 use crate::value::Value;
 
@@ -127,7 +127,7 @@ impl Store {
     }
 
     /// The state of the files that a secret of it is read from; `None` where there are none, and only asking tells.
-    pub(crate) async fn stamp(&self, reference: &Reference) -> Option<Stamp> {
+    pub(crate) async fn stamp(&self, reference: &Reference) -> Option<FileStamp> {
         let files = match &self.backend {
             Backend::File(store) => vec![store.place(&reference.secret.path)?],
             Backend::Age(store) => store.files().into(),

@@ -33,6 +33,7 @@ mod refusals;
 mod reload;
 mod repair;
 mod rotation;
+mod schema;
 mod scrubbing;
 mod sdk;
 mod sessions;

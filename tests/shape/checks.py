@@ -26,6 +26,9 @@ NOT_IN_POLICY = {"tokio", "hyper", "hyper-util", "kube", "reqwest", "rustls", "t
 # Where the kinds of each group stand in the model.
 KINDS = [("store", "store.rs", "StoreSpec"), ("mint", "mint.rs", "MintSpec"), ("inject", "credential.rs", "InjectSpec")]
 
+# What clap's derive calls the parts of every command.
+CLAP = re.compile(r"Command|Format|\w+Args")
+
 UNFINISHED = re.compile(r"\b(?:TODO|FIXME|XXX|HACK)\b|\b(?:todo|unimplemented)!|#\[ignore\b|#!?\[allow\(")
 DEVELOPMENT = re.compile(
     r"\bissues? #?\d+\b|\bsub-?agents?\b|\bCEO\b|\bthe brief\b|/work/|/tmp/plan|\bCONTRACT\.md\b|\bDESIGN\.md\b"
@@ -40,7 +43,7 @@ def run(root):
     """(name, problems) of every check over a tree."""
     for check in (file_length, no_mod_rs, request_fits_a_screen, module_docs, secrets_stay_put, callers_are_proven, callers_tokens_stay_put,
                   anyhow_at_the_edge, nothing_unfinished, expectations_have_reasons, no_development_talk, one_command,
-                  attacks, canary_kinds, import_circles, hidden_arguments,
+                  attacks, canary_kinds, import_circles, hidden_arguments, type_names,
                   links_lead_somewhere, readme_is_a_page, documents_have_short_lines):
         yield check.__name__, check(Path(root))
     yield "crate_direction", crate_direction(metadata(root), tree(root))
@@ -194,6 +197,22 @@ def hidden_arguments(root):
             for path, name in rust_files(root) if not is_test(name)
             for line, function, count in imports.arguments(path.read_text())
             if count > ARGUMENTS]
+
+
+def type_names(root):
+    """No name of a type stands for two things in one crate; but in tests, in functions, and for clap's words in `cli`."""
+    found = []
+    for crate in CRATES:
+        places = {}
+        for path, name in rust_files(root):
+            if not name.startswith(f"{crate}/") or is_test(name):
+                continue
+            code = rust.without_tests(rust.code_only(path.read_text()))
+            for kind in re.findall(r"^(?:pub(?:\([^)]*\))? )?(?:struct|enum|trait|union|type) (\w+)", code, re.M):
+                if not ("/src/cli" in name and CLAP.fullmatch(kind)):
+                    places.setdefault(kind, []).append(name)
+        found += [f"{kind} stands for several things: " + ", ".join(names) for kind, names in sorted(places.items()) if len(names) > 1]
+    return found
 
 
 def one_command(root):

@@ -26,6 +26,13 @@ CLEAN = {
     "policy/src/parent/sibling.rs": "//! S.\nuse super::{child::{Child, self}, common};\n",
     "policy/src/facade.rs": "//! F.\npub use crate::parent::Child;\n",
     "policy/src/other.rs": "//! O.\nuse crate::facade::Child;\nuse crate::parent;\n",
+    # One name in a function, in tests, in another crate, and clap's words.
+    "policy/src/one.rs": "//! O.\npub(crate) struct Part<T>(T);\nimpl Trait for Part<u8> {\n    type Part = u8;\n}\n",
+    "policy/src/two.rs": "//! T.\n// struct Part;\nfn f() {\n    struct Part;\n}\n#[cfg(test)]\nmod tests {\nstruct Part;\n}\n",
+    "policy/tests/part.rs": "struct Part;\n",
+    "secrets/src/part.rs": "//! P.\nstruct Part;\n",
+    "gateway/src/cli/one.rs": "//! O.\nenum Command {}\npub struct ListArgs {}\n",
+    "gateway/src/cli/two.rs": "//! T.\nenum Command {}\npub struct ListArgs {}\n",
     ".ci/run": "#!/usr/bin/env bash\nexec \"$(dirname \"$0\")/../tests/run\"\n",
 }
 PLANTED = [
@@ -60,6 +67,8 @@ PLANTED = [
     ("import_circles", "policy/src/parent/child.rs", "//! C.\nuse super::sibling::Sibling;\n"),
     ("import_circles", "policy/src/parent/child.rs", "//! C.\nfn f() { crate::other::f(); }\n"),
     ("import_circles", "policy/src/parent.rs", "//! P.\nuse crate::other::{self, Other as _};\n"),
+    ("type_names", "policy/src/two.rs", "//! T.\nenum Part {}\n"),
+    ("type_names", "policy/src/two/deep.rs", "//! T.\npub(crate) type Part = u8;\n"),
     ("hidden_arguments", "policy/src/a.rs", "//! A.\nfn f<T: Fn(u8) -> u8>(a: T, (b, (c, d)): X<u8, u8>, e: &[u8], (f, g): (u8, u8)) {}\n"),
 ]
 REGISTRY = "registry+https://github.com/rust-lang/crates.io-index"

@@ -24,6 +24,14 @@ pub async fn run(sandbox: &Sandbox, script: &str, client: &Client, ca: &Path, ca
     finish(sandbox, script, command).await
 }
 
+/// The same for a script that calls nobody, with `argument` alone.
+pub async fn run_alone(sandbox: &Sandbox, script: &str, argument: &Value) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(script);
+    let mut command = Command::new(interpreter());
+    command.arg(path).arg(argument.to_string());
+    finish(sandbox, script, command).await
+}
+
 /// The one argument of a script: `call`, and where the gateway is and what it is shown.
 pub(crate) fn argument(client: &Client, ca: &Path, call: &Value) -> Value {
     let mut full = json!({

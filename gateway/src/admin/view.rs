@@ -24,16 +24,16 @@ use crate::upstream;
 
 /// Handles on everything that is shown.
 #[derive(Debug)]
-pub(crate) struct Views {
+pub(crate) struct AdminViews {
     pub(crate) shared: Arc<Shared>,
     pub(crate) cores: Vec<Arc<Core>>,
     pub(crate) ledger: Arc<Ledger>,
-    pub(crate) audit: Arc<audit::View>,
+    pub(crate) audit: Arc<audit::AuditView>,
     pub(crate) reloads: Arc<Reloads>,
     pub(crate) identity: Arc<FilesInForce>,
 }
 
-impl Views {
+impl AdminViews {
     /// Why no traffic should come here; `None` where it may.
     pub(super) fn unready(&self) -> Option<String> {
         if self.shared.drain.phase() > Phase::Serving {

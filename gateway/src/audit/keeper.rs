@@ -27,12 +27,12 @@ const RETAINED: usize = 4096;
 
 /// What others see of the trail.
 #[derive(Debug, Default)]
-pub(crate) struct View {
+pub(crate) struct AuditView {
     broken: AtomicBool,
     last_uses: Mutex<HashMap<(ResourceId, Option<Name>), Timestamp>>,
 }
 
-impl View {
+impl AuditView {
     /// Whether the trail can be written.
     pub(crate) fn writable(&self) -> bool {
         !self.broken.load(Ordering::Relaxed)
@@ -48,7 +48,7 @@ impl View {
 /// The trail of a data directory, being kept.
 #[derive(Debug)]
 pub(crate) struct Auditor {
-    view: Arc<View>,
+    view: Arc<AuditView>,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Result<(), LedgerError>>,
 }
@@ -61,7 +61,7 @@ pub(crate) struct OpenTrail {
 }
 
 impl Auditor {
-    pub(crate) fn view(&self) -> Arc<View> {
+    pub(crate) fn view(&self) -> Arc<AuditView> {
         Arc::clone(&self.view)
     }
 
@@ -84,7 +84,7 @@ impl OpenTrail {
 
     /// Begins to keep it, with what these cores count.
     pub(crate) fn keep(self, cores: Vec<Arc<Uses>>) -> std::io::Result<Auditor> {
-        let (view, stop) = (Arc::<View>::default(), Arc::<AtomicBool>::default());
+        let (view, stop) = (Arc::<AuditView>::default(), Arc::<AtomicBool>::default());
         let keeper = TrailKeeper {
             trail: self.trail,
             observations: self.observations,
@@ -112,7 +112,7 @@ struct TrailKeeper {
     lost: u64,
     /// When the trail was last written to, or could not be.
     tried: Instant,
-    view: Arc<View>,
+    view: Arc<AuditView>,
 }
 
 impl TrailKeeper {

@@ -52,7 +52,7 @@ pub(super) struct CallsArgs {
 #[group(conflicts_with = "id")]
 struct Filter {
     #[command(flatten)]
-    texts: Texts,
+    texts: TextFilters,
     /// The status that the caller got: 429, or 4xx for all that begin so
     #[arg(long, value_name = "STATUS", value_delimiter = ',', value_parser = status)]
     status: Vec<String>,
@@ -66,9 +66,9 @@ struct Filter {
 
 /// An option for each dimension.
 #[derive(Debug)]
-struct Texts(Vec<(Dimension, String)>);
+struct TextFilters(Vec<(Dimension, String)>);
 
-impl Args for Texts {
+impl Args for TextFilters {
     fn augment_args(command: Command) -> Command {
         command.args(Dimension::ALL.map(|dimension| {
             let name = dimension.as_str();
@@ -83,7 +83,7 @@ impl Args for Texts {
     }
 }
 
-impl FromArgMatches for Texts {
+impl FromArgMatches for TextFilters {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let text = |dimension: Dimension| {
             let text = matches.get_one::<String>(dimension.as_str())?;

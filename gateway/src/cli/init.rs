@@ -10,7 +10,7 @@ use clap::Args;
 use tollgate_secrets::AgeFile;
 
 use super::authority::{Authority, dns};
-use super::say;
+use super::{say, schema};
 use crate::app;
 use crate::files::write_private;
 
@@ -35,7 +35,7 @@ const CERTS: &str = "certs";
   tollgate check
   tollgate serve
 
-It writes settings, a destination with a grant and limits, the key of an encrypted secret file, and a throw-away certificate
+It writes settings, a destination with a grant and limits, their schema for editors, the key of an encrypted secret file, and a throw-away certificate
 authority with a certificate for the gateway and one for a first caller, spiffe://prod.acme/ns/shop/sa/web.")]
 pub(super) struct InitArgs {
     /// Where to; it is made if it is not there
@@ -46,7 +46,7 @@ pub(super) struct InitArgs {
 pub(super) fn run(args: &InitArgs) -> anyhow::Result<()> {
     let directory = &args.directory;
     let at = |name: &str| directory.join(name);
-    for name in [app::SETTINGS, "resources", CERTS, IDENTITY] {
+    for name in [app::SETTINGS, schema::FILE, "resources", CERTS, IDENTITY] {
         // A link to nowhere is something, too.
         if at(name).symlink_metadata().is_ok() {
             bail!(
@@ -59,8 +59,9 @@ pub(super) fn run(args: &InitArgs) -> anyhow::Result<()> {
     for folder in ["resources", CERTS] {
         fs::create_dir_all(at(folder)).with_context(|| format!("making {}", at(folder).display()))?;
     }
-    write(&at(app::SETTINGS), SETTINGS)?;
-    write(&at("resources/openai.yaml"), RESOURCES)?;
+    write(&at(schema::FILE), &format!("{:#}\n", schema::whole()))?;
+    write(&at(app::SETTINGS), &for_editors("", SETTINGS))?;
+    write(&at("resources/openai.yaml"), &for_editors("../", RESOURCES))?;
     if !at(".gitignore").exists() {
         write(&at(".gitignore"), IGNORED)?;
     }
@@ -70,13 +71,18 @@ pub(super) fn run(args: &InitArgs) -> anyhow::Result<()> {
     }
     AgeFile::create_identity(&at(IDENTITY))?;
     say(&format!(
-        "{}: made tollgate.yaml, resources/openai.yaml, certs/ and identity.txt",
+        "{}: made tollgate.yaml, resources/openai.yaml, tollgate.schema.json, certs/ and identity.txt",
         directory.display()
     ));
     say(
         "Next, there: `tollgate secret set openai key` takes the provider's key, `tollgate serve` starts the gateway.",
     );
     Ok(())
+}
+
+/// A file of YAML with the line by which an editor finds its schema.
+fn for_editors(to_schema: &str, yaml: &str) -> String {
+    format!("# yaml-language-server: $schema={to_schema}{}\n{yaml}", schema::FILE)
 }
 
 /// Names and contents of what is in `certs`.
@@ -113,7 +119,16 @@ mod tests {
             assert_eq!(mode & 0o777, 0o600, "{private}");
         }
         let settings = app::read_settings(&args.directory.join("tollgate.yaml")).unwrap();
-        assert!(settings.resources.join("openai.yaml").exists());
+        let resources = settings.resources.join("openai.yaml");
+        for file in [&args.directory.join("tollgate.yaml"), &resources] {
+            let text = fs::read_to_string(file).unwrap();
+            let hint = text
+                .lines()
+                .next()
+                .and_then(|line| line.strip_prefix("# yaml-language-server: $schema="))
+                .unwrap();
+            assert!(file.parent().unwrap().join(hint).exists(), "{hint}");
+        }
         let before = fs::read(args.directory.join("certs/ca.pem")).unwrap();
         let error = run(&args).unwrap_err().to_string();
         assert!(error.contains("tollgate.yaml is there already"), "{error}");

@@ -17,6 +17,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use tollgate_policy::caller::TrustDomain;
 use tollgate_policy::target::GatewayName;
@@ -30,15 +31,17 @@ use crate::expiry::{Dated, Purpose, Validity};
 use crate::stable_file::{Look, StableFile};
 
 /// Where the gateway's own certificate and the trust bundles are.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IdentitySettings {
-    /// What the gateway presents.
+    /// The gateway's own certificate.
     pub certificate: CertificateFiles,
-    /// One bundle for each trust domain whose workloads may call.
+    /// A bundle for each trust domain whose workloads may call.
+    #[schemars(with = "BTreeMap<String, BundleFile>")]
     pub trust_domains: BTreeMap<TrustDomain, BundleFile>,
-    /// How far in the future a caller's certificate may begin, for clocks that differ: from `0s` to `60s`; 5s.
+    /// How far in the future a caller's certificate may begin, for clocks that differ: `0s` to `60s`.
     #[serde(default = "clock_skew", deserialize_with = "crate::settings::pause")]
+    #[schemars(with = "crate::settings::PauseText", extend("default" = "5s"))]
     pub clock_skew: Duration,
 }
 
@@ -50,20 +53,20 @@ const fn clock_skew() -> Duration {
 }
 
 /// A PEM chain, leaf first, and its key.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CertificateFiles {
-    /// The chain.
+    /// The PEM file with the certificate chain, its own certificate first.
     pub cert_file: PathBuf,
-    /// The key: PKCS#8, PKCS#1 or SEC1.
+    /// The PEM file with its key: PKCS#8, PKCS#1 or SEC1.
     pub key_file: PathBuf,
 }
 
 /// A PEM file of CA certificates.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BundleFile {
-    /// The file.
+    /// The PEM file with its certificate authorities.
     pub bundle_file: PathBuf,
 }
 

@@ -31,7 +31,7 @@ use sink::Sink;
 use super::LedgerError;
 use super::batch::{EntryKind, NewBatch};
 use super::chain::ChainHead;
-use super::json::{Calendar, Json, Object};
+use super::json::{Calendar, Json, JsonObject};
 use super::line::Row;
 use super::record::{HoldLine, Outcome, Record};
 use super::rollup::Rollup;

@@ -21,7 +21,7 @@ macro_rules! member {
 pub(crate) use member;
 
 /// What writes itself as one object.
-pub(crate) trait Object {
+pub(crate) trait JsonObject {
     fn write(&self, json: &mut Json<'_>);
 }
 

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 use tollgate_policy::price::NanoUsd;
 
-use super::json::{Calendar, Json, Object};
+use super::json::{Calendar, Json, JsonObject};
 use super::{Bounded, Charge, HoldLine, Outcome, Record, RecordId, UsageSource};
 
 pub(crate) const TOKENS: &str = "grant/checkout-openai/tokens/day/shared";
@@ -36,7 +36,7 @@ pub(crate) fn copy(from: &Path, to: &Path) {
 }
 
 /// The payload of an entry.
-pub(crate) fn json(line: &impl Object) -> String {
+pub(crate) fn json(line: &impl JsonObject) -> String {
     let (mut out, mut calendar) = (Vec::new(), Calendar::default());
     line.write(&mut Json::new(&mut out, &mut calendar));
     String::from_utf8(out).unwrap()

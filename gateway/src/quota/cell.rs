@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use jiff::Timestamp;
-use tollgate_policy::limit::{Counter, Key, Limit, LimitKind, Usage, Window};
+use tollgate_policy::limit::{Counter, Limit, LimitKey, LimitKind, Usage, Window};
 use tollgate_policy::map::Map;
 
 use super::rate::Rate;
@@ -34,7 +34,7 @@ pub(super) enum CellState {
 
 /// The cells of one limit.
 #[derive(Debug)]
-pub(super) enum Counts {
+pub(super) enum LimitCounts {
     Shared(Arc<Cell>),
     ByKey(RwLock<Keyed>),
 }
@@ -53,7 +53,7 @@ impl Cell {
             LimitKind::Concurrent => CellState::Concurrent(AtomicU64::new(0)),
             LimitKind::Gcra { per, burst } => CellState::Rate(Rate::new(limit.amount, *per, *burst)),
         };
-        let shared = limit.key != Key::Caller && !matches!(state, CellState::Rate(_));
+        let shared = limit.key != LimitKey::Caller && !matches!(state, CellState::Rate(_));
         Arc::new(Self { key, state, shares: shared.then(Shares::default) })
     }
 
@@ -86,11 +86,11 @@ impl Cell {
     }
 }
 
-impl Counts {
+impl LimitCounts {
     pub(super) fn new(limit: &Limit) -> Self {
         match limit.key {
-            Key::Shared => Self::Shared(Cell::new(Arc::from(""), limit)),
-            Key::Namespace | Key::Caller => {
+            LimitKey::Shared => Self::Shared(Cell::new(Arc::from(""), limit)),
+            LimitKey::Namespace | LimitKey::Caller => {
                 Self::ByKey(RwLock::new(Keyed { cells: Map::default(), sweep_at: SWEEP }))
             }
         }

@@ -1,9 +1,9 @@
 //! For whom a limit counts.
 
 use tollgate_policy::caller::Identity;
-use tollgate_policy::limit::Key;
+use tollgate_policy::limit::LimitKey;
 
-/// One caller's key under each [`Key`]. No two namespaces and no two callers ever have the same one.
+/// One caller's key under each [`LimitKey`]. No two namespaces and no two callers ever have the same one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Keys<'a> {
     caller: &'a str,
@@ -24,11 +24,11 @@ impl<'a> Keys<'a> {
     }
 
     /// Empty where all share one count, as in the ledger.
-    pub(super) fn get(&self, key: Key) -> &'a str {
+    pub(super) fn get(&self, key: LimitKey) -> &'a str {
         match key {
-            Key::Shared => "",
-            Key::Namespace => self.namespace,
-            Key::Caller => self.caller,
+            LimitKey::Shared => "",
+            LimitKey::Namespace => self.namespace,
+            LimitKey::Caller => self.caller,
         }
     }
 }
@@ -40,7 +40,7 @@ mod tests {
     fn keys(id: &str) -> (String, String) {
         let id: Identity = id.parse().unwrap();
         let keys = Keys::of(&id);
-        (keys.get(Key::Namespace).to_owned(), keys.get(Key::Caller).to_owned())
+        (keys.get(LimitKey::Namespace).to_owned(), keys.get(LimitKey::Caller).to_owned())
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tollgate_policy::limit::{Limit, LimitKind};
 use tollgate_policy::map::Map;
 
 use super::LimitUsage;
-use super::cell::Counts;
+use super::cell::LimitCounts;
 use super::rate;
 use crate::ledger::Charge;
 
@@ -16,7 +16,7 @@ use crate::ledger::Charge;
 #[derive(Debug, Clone)]
 pub(super) struct Item {
     pub(super) limit: Limit,
-    pub(super) counts: Arc<Counts>,
+    pub(super) counts: Arc<LimitCounts>,
 }
 
 /// The limits that one grant is held to, of whichever owners, in the order in which they are taken: refundable ones by id, then rates by id.
@@ -37,7 +37,8 @@ impl Registry {
         let mut next = Map::default();
         for limit in limits {
             let kept = self.0.get(&limit.id).filter(|old| counts_on(&old.limit, limit));
-            let counts = kept.map_or_else(|| Arc::new(Counts::new(limit)), |old| Arc::clone(&old.counts));
+            let counts =
+                kept.map_or_else(|| Arc::new(LimitCounts::new(limit)), |old| Arc::clone(&old.counts));
             next.entry(Arc::clone(&limit.id)).or_insert_with(|| Item { limit: limit.clone(), counts });
         }
         for (id, old) in &self.0 {
@@ -92,7 +93,7 @@ impl Registry {
     }
 
     fn item(&mut self, limit: &Limit) -> Item {
-        let new = || Item { limit: limit.clone(), counts: Arc::new(Counts::new(limit)) };
+        let new = || Item { limit: limit.clone(), counts: Arc::new(LimitCounts::new(limit)) };
         let known = self.0.entry(Arc::clone(&limit.id)).or_insert_with(new);
         Item { limit: limit.clone(), counts: Arc::clone(&known.counts) }
     }

@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 use tollgate_policy::caller::Identity;
 use tollgate_policy::denial::Reason;
-use tollgate_policy::limit::{Key, LimitKind, Owner, Per, Window};
+use tollgate_policy::limit::{LimitKey, LimitKind, Owner, Per, Window};
 
 use super::*;
 
@@ -25,25 +25,30 @@ fn day() -> LimitKind {
     LimitKind::Counted(Window::Calendar { per: Per::Day, timezone: TimeZone::UTC })
 }
 
-fn limit(unit: Unit, amount: u64, kind: LimitKind, key: Key) -> Limit {
+fn limit(unit: Unit, amount: u64, kind: LimitKind, key: LimitKey) -> Limit {
     let owner = Owner::Grant("test".parse().unwrap());
     Limit { id: format!("{owner}/{unit}/day/{key}").into(), owner, unit, amount, kind, key }
 }
 
 fn tokens(amount: u64) -> Limit {
-    limit(Unit::Tokens, amount, day(), Key::Shared)
+    limit(Unit::Tokens, amount, day(), LimitKey::Shared)
 }
 
 fn spend(amount: u64) -> Limit {
-    limit(Unit::Spend, amount, day(), Key::Shared)
+    limit(Unit::Spend, amount, day(), LimitKey::Shared)
 }
 
 fn concurrency(amount: u64) -> Limit {
-    limit(Unit::Concurrency, amount, LimitKind::Concurrent, Key::Shared)
+    limit(Unit::Concurrency, amount, LimitKind::Concurrent, LimitKey::Shared)
 }
 
 fn hourly(amount: u64, burst: u32) -> Limit {
-    limit(Unit::Requests, amount, LimitKind::Gcra { per: Duration::from_secs(3_600), burst }, Key::Shared)
+    limit(
+        Unit::Requests,
+        amount,
+        LimitKind::Gcra { per: Duration::from_secs(3_600), burst },
+        LimitKey::Shared,
+    )
 }
 
 /// One request of so many tokens and nano-USD.
@@ -213,7 +218,9 @@ fn each_refusal_has_its_reason_and_its_time_to_retry() {
 
 #[test]
 fn a_limit_of_nothing_lets_nothing_through() {
-    for nothing in [hourly(0, 0), concurrency(0), tokens(0), limit(Unit::Requests, 0, day(), Key::Shared)] {
+    for nothing in
+        [hourly(0, 0), concurrency(0), tokens(0), limit(Unit::Requests, 0, day(), LimitKey::Shared)]
+    {
         assert!(World::new(&[nothing]).hold(WEB, demand(1, 1)).is_err());
     }
 }
@@ -221,7 +228,7 @@ fn a_limit_of_nothing_lets_nothing_through() {
 #[test]
 fn a_key_decides_who_shares_a_count() {
     for (key, api_fits, other_fits) in
-        [(Key::Shared, false, false), (Key::Namespace, false, true), (Key::Caller, true, true)]
+        [(LimitKey::Shared, false, false), (LimitKey::Namespace, false, true), (LimitKey::Caller, true, true)]
     {
         let counted = World::new(&[limit(Unit::Tokens, 10, day(), key)]);
         let rate = LimitKind::Gcra { per: Duration::from_secs(3_600), burst: 1 };
@@ -244,7 +251,7 @@ fn idle_keys_are_forgotten_and_held_ones_are_not() {
         (Unit::Requests, LimitKind::Gcra { per: Duration::from_secs(1), burst: 1 }),
     ];
     for (unit, kind) in kinds {
-        let world = World::new(&[limit(unit, 10, kind, Key::Caller)]);
+        let world = World::new(&[limit(unit, 10, kind, LimitKey::Caller)]);
         let mut held = vec![world.hold(WEB, demand(10, 0)).unwrap()];
         for caller in 0..5_000 {
             let id: Identity = format!("spiffe://prod.acme/ns/shop/sa/{caller}").parse().unwrap();
@@ -261,7 +268,7 @@ fn idle_keys_are_forgotten_and_held_ones_are_not() {
 #[test]
 fn the_headers_name_each_limit_and_what_is_left() {
     let rolling = LimitKind::Counted(Window::rolling(SignedDuration::from_hours(24 * 7)));
-    let weekly = limit(Unit::Spend, 1_000_000_000_000_000_000, rolling, Key::Caller);
+    let weekly = limit(Unit::Spend, 1_000_000_000_000_000_000, rolling, LimitKey::Caller);
     let world = World::new(&[hourly(7_200, 10), tokens(100), concurrency(3), weekly]);
     let hold = world.hold(WEB, demand(60, 5)).unwrap();
     let headers = hold.rate_headers(now()).unwrap();

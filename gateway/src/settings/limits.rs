@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use tollgate_policy::model::Interval;
 
-use super::value;
+use super::{SizeText, value};
 use crate::caller_usage::Bounds;
 use crate::memory;
 use crate::pace::LeastRate;
@@ -18,38 +19,53 @@ const LEAST_HELD: u64 = 16 << 20;
 const LEAST_HEAD: usize = 8 << 10;
 const MOST_HEAD: usize = 1 << 20;
 
-/// Bounds on requests. Bytes are numbers, or written as `32 MiB`.
-#[derive(Clone, Debug, Deserialize)]
+/// Bounds on requests, and on what one caller may occupy.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RequestLimits {
-    /// Most bytes of a body that a dialect reads before it is sent; 32 MiB.
+    /// The largest body that is read before it is sent.
     #[serde(deserialize_with = "value::bytes")]
+    #[schemars(with = "SizeText", extend("default" = "32 MiB"))]
     pub body_bytes: usize,
-    /// Most bytes of such bodies at once; a quarter of the memory that the control group, or the machine, allows, at most 1 GiB.
+    /// Bytes at once of bodies that are read before they are sent, of all callers: at least 16 MiB. An eighth is for bodies up to 64 KiB
+    /// alone. Of the other seven eighths one caller may have a third: a larger body is `body_too_large`. While others hold some too, a
+    /// caller, its namespace and its trust domain each have a share of what is left free. Work on a body takes two to three times as much
+    /// memory. Without it a quarter of the memory that the control group or else the machine allows, at most 1 GiB.
     #[serde(deserialize_with = "value::some_bytes")]
+    #[schemars(with = "SizeText")]
     pub held_bytes: Option<usize>,
-    /// The same of one caller; a third of `heldBytes`.
+    /// A further bound on one caller, for less than the third. Without it a third of `heldBytes`.
     #[serde(deserialize_with = "value::some_bytes")]
+    #[schemars(with = "SizeText")]
     pub held_bytes_per_caller: Option<usize>,
-    /// Most bytes of a request's head, from 8 KiB to 1 MiB; 64 KiB.
+    /// The largest head of a request: `8 KiB` to `1 MiB`.
     #[serde(deserialize_with = "value::bytes")]
+    #[schemars(with = "SizeText", extend("default" = "64 KiB"))]
     pub head_bytes: usize,
-    /// Most fields of a request's head over HTTP/1.1; 128.
+    /// Fields of a request's head, over HTTP/1.1.
+    #[schemars(range(min = 1))]
     pub head_fields: usize,
-    /// Most streams at once on an HTTP/2 connection; 256.
+    /// Streams at once on an HTTP/2 connection.
+    #[schemars(range(min = 1))]
     pub streams: u32,
-    /// Most fields of an answer's head over HTTP/1.1; 128.
+    /// Fields of an answer's head, over HTTP/1.1.
+    #[schemars(range(min = 1))]
     pub answer_fields: usize,
-    /// Most connections of one caller; 4096.
+    /// Connections that one caller has open at once.
+    #[schemars(range(min = 1))]
     pub connections_per_caller: u64,
-    /// Most calls at once of one caller; 2048.
+    /// Calls that one caller has under way at once.
+    #[schemars(range(min = 1))]
     pub calls_per_caller: u64,
-    /// Bytes a second that a caller has to send of a body or take of an answer while it holds what others share and is waited for; 16 KiB.
+    /// Bytes a second that a caller has to send and take while it holds what others share. See [slow callers](#slow-callers).
     #[serde(deserialize_with = "value::bytes")]
+    #[schemars(with = "SizeText", extend("default" = "16 KiB"))]
     pub least_rate: usize,
-    /// How long a caller may be behind that; 30s.
+    /// How long a caller may be behind `leastRate`.
+    #[schemars(extend("default" = "30s"))]
     pub patience: Interval,
-    /// How long a call may take that holds what others share; 2h.
+    /// How long a call may take that holds what others share.
+    #[schemars(extend("default" = "2h"))]
     pub lifetime: Interval,
 }
 

@@ -16,10 +16,10 @@ pub struct TrustDomain(Arc<str>);
 
 /// A SPIFFE ID after SPIFFE-ID section 2: `spiffe://trust-domain/path`, at most 2048 bytes. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct SpiffeId(Arc<Parts>);
+pub struct SpiffeId(Arc<SpiffeParts>);
 
 #[derive(PartialEq, Eq, Hash)]
-struct Parts {
+struct SpiffeParts {
     text: Box<str>,
     trust_domain: TrustDomain,
 }
@@ -138,7 +138,7 @@ impl FromStr for SpiffeId {
         if let Some(path) = path.strip_prefix('/') {
             path.split('/').try_for_each(check_segment)?;
         }
-        Ok(Self(Arc::new(Parts { text: text.into(), trust_domain })))
+        Ok(Self(Arc::new(SpiffeParts { text: text.into(), trust_domain })))
     }
 }
 

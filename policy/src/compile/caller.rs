@@ -2,7 +2,7 @@
 
 use super::{Environment, Scope};
 use crate::caller::{Issuer, TrustDomain};
-use crate::model::{CallerSpec, List, ServiceAccountSpec, TokenSpec};
+use crate::model::{CallerSpec, List, ServiceAccountSpec, TokenCallerSpec};
 use crate::name::Name;
 use crate::pattern::{CallerPattern, ServiceAccountPattern, SpiffePattern, TokenPattern};
 
@@ -90,7 +90,7 @@ fn service_account(
 
 fn token(
     path: &str,
-    written: &TokenSpec,
+    written: &TokenCallerSpec,
     environment: &Environment,
     scope: &mut Scope<'_>,
 ) -> Option<CallerPattern> {

@@ -196,7 +196,7 @@ fn way(path: &str, spec: &InjectSpec, is_session: bool, scope: &mut Scope<'_>) -
     Some(Injection { field, way: inject })
 }
 
-enum Written<'a> {
+enum WrittenInject<'a> {
     Bearer,
     Header(&'a Option<String>, &'a Option<String>),
     Basic(&'a Option<String>),
@@ -209,21 +209,21 @@ enum Written<'a> {
 
 fn inject(path: &str, written: &InjectSpec, is_session: bool, scope: &mut Scope<'_>) -> Option<Inject> {
     let fields = [
-        ("bearer", written.bearer.as_ref().map(|_| Written::Bearer)),
-        ("header", written.header.as_ref().map(|header| Written::Header(&header.name, &header.prefix))),
-        ("basic", written.basic.as_ref().map(|basic| Written::Basic(&basic.username))),
-        ("query", written.query.as_ref().map(|query| Written::Query(&query.name))),
-        ("sigv4", written.sig_v4.as_ref().map(Written::SigV4)),
-        ("hmac", written.hmac.as_ref().map(Written::Hmac)),
-        ("clientCertificate", written.client_certificate.as_ref().map(Written::ClientCertificate)),
-        ("cookie", written.cookie.as_ref().map(|cookie| Written::Cookie(&cookie.name))),
+        ("bearer", written.bearer.as_ref().map(|_| WrittenInject::Bearer)),
+        ("header", written.header.as_ref().map(|header| WrittenInject::Header(&header.name, &header.prefix))),
+        ("basic", written.basic.as_ref().map(|basic| WrittenInject::Basic(&basic.username))),
+        ("query", written.query.as_ref().map(|query| WrittenInject::Query(&query.name))),
+        ("sigv4", written.sig_v4.as_ref().map(WrittenInject::SigV4)),
+        ("hmac", written.hmac.as_ref().map(WrittenInject::Hmac)),
+        ("clientCertificate", written.client_certificate.as_ref().map(WrittenInject::ClientCertificate)),
+        ("cookie", written.cookie.as_ref().map(|cookie| WrittenInject::Cookie(&cookie.name))),
     ];
     match scope.exactly_one(path, fields)? {
-        Written::Bearer => Some(Inject::Bearer),
-        Written::Header(name, prefix) => {
+        WrittenInject::Bearer => Some(Inject::Bearer),
+        WrittenInject::Header(name, prefix) => {
             header(&format!("{path}.header"), (name.as_deref(), prefix.as_deref()), scope)
         }
-        Written::Basic(username) => {
+        WrittenInject::Basic(username) => {
             let path = &format!("{path}.basic.username");
             let username =
                 scope.required(path, username.clone(), "the user name; it may be empty (`\"\"`)")?;
@@ -232,7 +232,7 @@ fn inject(path: &str, written: &InjectSpec, is_session: bool, scope: &mut Scope<
             }
             Some(Inject::Basic { username })
         }
-        Written::Query(name) => {
+        WrittenInject::Query(name) => {
             let path = &format!("{path}.query.name");
             let name = scope.required(path, name.clone(), "the parameter, as in `key`")?;
             if let Err(message) = check_parameter(&name) {
@@ -240,7 +240,7 @@ fn inject(path: &str, written: &InjectSpec, is_session: bool, scope: &mut Scope<
             }
             Some(Inject::Query { name })
         }
-        Written::SigV4(aws) => {
+        WrittenInject::SigV4(aws) => {
             if written.field.is_some() {
                 let message =
                     "a signature takes its fields from `accessKeyId`, `secretAccessKey` and `sessionToken`";
@@ -248,20 +248,20 @@ fn inject(path: &str, written: &InjectSpec, is_session: bool, scope: &mut Scope<
             }
             sigv4(&format!("{path}.sigv4"), aws, is_session, scope).map(Inject::SigV4)
         }
-        Written::Hmac(signed) => {
+        WrittenInject::Hmac(signed) => {
             if written.field.is_some() {
                 scope.problem(&format!("{path}.field"), "a signature takes its key from `hmac.field`");
             }
             hmac(&format!("{path}.hmac"), signed, scope).map(Inject::Hmac)
         }
-        Written::ClientCertificate(certificate) => {
+        WrittenInject::ClientCertificate(certificate) => {
             if written.field.is_some() {
                 let message = "a client certificate takes its fields from `certificate` and `key`";
                 scope.problem(&format!("{path}.field"), message);
             }
             client_certificate(&format!("{path}.clientCertificate"), certificate, scope)
         }
-        Written::Cookie(name) => {
+        WrittenInject::Cookie(name) => {
             let path = &format!("{path}.cookie.name");
             let name = scope.required(path, name.clone(), "the cookie, as in `session`")?;
             if !is_token(&name) {

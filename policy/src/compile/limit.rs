@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 
 use super::Scope;
-use crate::limit::{Key, Limit, LimitId, LimitKind, Owner, Per, Unit, Window};
+use crate::limit::{Limit, LimitId, LimitKey, LimitKind, Owner, Per, Unit, Window};
 use crate::model::{GrantSpec, LimitSpec, Resource, WindowWord};
 
 /// The limits of a grant, in the order of their ids.
@@ -133,6 +133,6 @@ impl Writer<'_, '_> {
     }
 }
 
-fn id(owner: &Owner, unit: Unit, per: Option<Per>, key: Key) -> Arc<str> {
+fn id(owner: &Owner, unit: Unit, per: Option<Per>, key: LimitKey) -> Arc<str> {
     LimitId { owner: &owner.to_string(), unit, per, key }.to_string().into()
 }

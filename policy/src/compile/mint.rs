@@ -41,7 +41,7 @@ const OWN_PARAMETERS: &[&str] = &[
     "subject_token_type",
 ];
 
-enum Written<'a> {
+enum WrittenMint<'a> {
     ClientCredentials(&'a Option<String>, &'a Option<ClientAuthSpec>),
     TokenExchange(&'a TokenExchangeSpec),
     JwtBearer(&'a JwtBearerSpec),
@@ -75,30 +75,33 @@ pub(super) fn mint(
     let fields = [
         (
             "clientCredentials",
-            written.client_credentials.as_ref().map(|c| Written::ClientCredentials(&c.client_id, &c.auth)),
+            written
+                .client_credentials
+                .as_ref()
+                .map(|c| WrittenMint::ClientCredentials(&c.client_id, &c.auth)),
         ),
-        ("tokenExchange", written.token_exchange.as_ref().map(Written::TokenExchange)),
-        ("jwtBearer", written.jwt_bearer.as_ref().map(Written::JwtBearer)),
-        ("githubApp", written.github_app.as_ref().map(Written::GithubApp)),
-        ("awsAssumeRole", written.aws_assume_role.as_ref().map(Written::AwsAssumeRole)),
-        ("awsWebIdentity", written.aws_web_identity.as_ref().map(Written::AwsWebIdentity)),
+        ("tokenExchange", written.token_exchange.as_ref().map(WrittenMint::TokenExchange)),
+        ("jwtBearer", written.jwt_bearer.as_ref().map(WrittenMint::JwtBearer)),
+        ("githubApp", written.github_app.as_ref().map(WrittenMint::GithubApp)),
+        ("awsAssumeRole", written.aws_assume_role.as_ref().map(WrittenMint::AwsAssumeRole)),
+        ("awsWebIdentity", written.aws_web_identity.as_ref().map(WrittenMint::AwsWebIdentity)),
     ];
     let grant = scope.exactly_one("spec.mint", fields);
     let default_path = match &grant {
-        Some(Written::GithubApp(app)) => app.installation_id.map(installation_path),
-        Some(Written::AwsAssumeRole(_) | Written::AwsWebIdentity(_)) => Some("/".to_owned()),
+        Some(WrittenMint::GithubApp(app)) => app.installation_id.map(installation_path),
+        Some(WrittenMint::AwsAssumeRole(_) | WrittenMint::AwsWebIdentity(_)) => Some("/".to_owned()),
         _ => None,
     };
     let endpoint = endpoint(written, default_path, known, scope);
     let grant = match grant? {
-        Written::ClientCredentials(id, auth) => {
+        WrittenMint::ClientCredentials(id, auth) => {
             client(("spec.mint.clientCredentials", id, auth), scope).map(TokenGrant::ClientCredentials)
         }
-        Written::TokenExchange(exchange) => token_exchange(exchange, known, scope),
-        Written::JwtBearer(bearer) => jwt_bearer(bearer, scope),
-        Written::GithubApp(app) => github_app(app, scope),
-        Written::AwsAssumeRole(role) => aws::assume_role((name, role), &froms, endpoint.as_ref(), scope),
-        Written::AwsWebIdentity(role) => aws::web_identity((name, role), scope),
+        WrittenMint::TokenExchange(exchange) => token_exchange(exchange, known, scope),
+        WrittenMint::JwtBearer(bearer) => jwt_bearer(bearer, scope),
+        WrittenMint::GithubApp(app) => github_app(app, scope),
+        WrittenMint::AwsAssumeRole(role) => aws::assume_role((name, role), &froms, endpoint.as_ref(), scope),
+        WrittenMint::AwsWebIdentity(role) => aws::web_identity((name, role), scope),
     };
     let asked = [("scope", &written.scope), ("audience", &written.audience), ("resource", &written.resource)];
     for (field, value) in asked {

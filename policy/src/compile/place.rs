@@ -21,13 +21,13 @@ enum Backend<'a> {
     /// A file, and the member of it where it holds several secrets.
     File(PathBuf, Option<&'a str>),
     /// The path of the API below the address, namespace included, and how it is read.
-    Vault(Cow<'a, str>, String, Reading),
+    Vault(Cow<'a, str>, String, VaultRead),
     Aws(Arn<'a>),
     Variable(String),
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Reading {
+enum VaultRead {
     Kv(KvVersion),
     Dynamic,
 }
@@ -80,9 +80,9 @@ impl<'a> Place<'a> {
 fn vault_place<'a>(vault: &'a VaultStore, secret: &SecretRef) -> Backend<'a> {
     let namespace = vault.namespace.as_deref().unwrap_or_default().trim_matches('/');
     let (reading, below) = match (secret.dynamic, vault.kv) {
-        (true, _) => (Reading::Dynamic, [None, None]),
-        (false, KvVersion::V1) => (Reading::Kv(KvVersion::V1), [Some(vault.mount.as_str()), None]),
-        (false, KvVersion::V2) => (Reading::Kv(KvVersion::V2), [Some(vault.mount.as_str()), Some("data")]),
+        (true, _) => (VaultRead::Dynamic, [None, None]),
+        (false, KvVersion::V1) => (VaultRead::Kv(KvVersion::V1), [Some(vault.mount.as_str()), None]),
+        (false, KvVersion::V2) => (VaultRead::Kv(KvVersion::V2), [Some(vault.mount.as_str()), Some("data")]),
     };
     // A namespace may be named by a header or by the path alike.
     let segments = [Some(namespace).filter(|namespace| !namespace.is_empty())].into_iter().chain(below);

@@ -28,7 +28,7 @@ impl Compiler<'_> {
     }
 }
 
-enum Written<'a> {
+enum WrittenStore<'a> {
     File(&'a Option<String>),
     Age(&'a Option<String>, &'a Option<String>),
     Vault(&'a VaultSpec),
@@ -39,25 +39,25 @@ enum Written<'a> {
 fn kind(resource: &Resource<StoreSpec>, scope: &mut Scope<'_>) -> Option<StoreKind> {
     let StoreSpec { file, age, vault, aws, env } = &resource.spec;
     let fields = [
-        ("file", file.as_ref().map(|file| Written::File(&file.root))),
-        ("age", age.as_ref().map(|age| Written::Age(&age.file, &age.identity_file))),
-        ("vault", vault.as_ref().map(Written::Vault)),
-        ("aws", aws.as_ref().map(Written::Aws)),
-        ("env", env.as_ref().map(Written::Env)),
+        ("file", file.as_ref().map(|file| WrittenStore::File(&file.root))),
+        ("age", age.as_ref().map(|age| WrittenStore::Age(&age.file, &age.identity_file))),
+        ("vault", vault.as_ref().map(WrittenStore::Vault)),
+        ("aws", aws.as_ref().map(WrittenStore::Aws)),
+        ("env", env.as_ref().map(WrittenStore::Env)),
     ];
     Some(match scope.exactly_one("spec", fields)? {
-        Written::File(root) => StoreKind::File {
+        WrittenStore::File(root) => StoreKind::File {
             root: file_path(scope, "spec.file.root", root, "the directory of the secrets")?,
         },
-        Written::Age(encrypted, identity) => {
+        WrittenStore::Age(encrypted, identity) => {
             let encrypted = file_path(scope, "spec.age.file", encrypted, "the encrypted file");
             let identity =
                 file_path(scope, "spec.age.identityFile", identity, "the file with the age identity");
             StoreKind::Age { file: encrypted?, identity_file: identity? }
         }
-        Written::Vault(vault) => StoreKind::Vault(vault::vault(vault, scope)?),
-        Written::Aws(aws) => StoreKind::Aws(aws::store(aws, scope)?),
-        Written::Env(env) => StoreKind::Env { prefix: environment::prefix(env, scope)? },
+        WrittenStore::Vault(vault) => StoreKind::Vault(vault::vault(vault, scope)?),
+        WrittenStore::Aws(aws) => StoreKind::Aws(aws::store(aws, scope)?),
+        WrittenStore::Env(env) => StoreKind::Env { prefix: environment::prefix(env, scope)? },
     })
 }
 

@@ -10,12 +10,12 @@ use crate::resource::Grant;
 
 /// What a grant is compared by. Patterns of one kind that match the same call and are not the same have an order, so only grants
 /// that share all four can tie.
-type Call<'a> =
+type DecidedCall<'a> =
     (&'a ResourceId, &'a CallerPattern, &'a PathPattern, Option<&'a ModelPattern>, &'a MethodPattern);
 
 /// One problem for each pair of grants that tie, at the later of the two.
 pub(super) fn ties(grants: &[(Arc<Grant>, &Source)]) -> Vec<Problem> {
-    let mut first: HashMap<Call<'_>, (&ResourceId, &Source)> = HashMap::new();
+    let mut first: HashMap<DecidedCall<'_>, (&ResourceId, &Source)> = HashMap::new();
     let mut reported = BTreeSet::new();
     let mut problems = Vec::new();
     for (grant, source) in grants {
@@ -29,7 +29,7 @@ pub(super) fn ties(grants: &[(Arc<Grant>, &Source)]) -> Vec<Problem> {
     problems
 }
 
-fn calls(grant: &Grant) -> impl Iterator<Item = Call<'_>> {
+fn calls(grant: &Grant) -> impl Iterator<Item = DecidedCall<'_>> {
     let models = || {
         let unlimited = grant.allow.models.is_empty().then_some(None);
         grant.allow.models.iter().map(Some).chain(unlimited)
@@ -47,7 +47,7 @@ fn calls(grant: &Grant) -> impl Iterator<Item = Call<'_>> {
     })
 }
 
-fn message(other: &ResourceId, place: &str, call: Call<'_>) -> String {
+fn message(other: &ResourceId, place: &str, call: DecidedCall<'_>) -> String {
     let (destination, caller, path, model, method) = call;
     let model = model.map_or_else(|| "any model".to_owned(), |model| format!("model {model}"));
     format!(

@@ -100,7 +100,7 @@ pub enum Terminal {
 pub(super) struct ResponseText {
     usage: Vec<UsageText>,
     model: Option<Path>,
-    tiers: Vec<TierText>,
+    tiers: Vec<TierRule>,
     unpriced: Vec<UnpricedText>,
     error: Option<Path>,
     stream: Option<StreamText>,
@@ -142,7 +142,7 @@ struct UnpricedText {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TierText {
+struct TierRule {
     at: Path,
     #[serde(default)]
     not: Vec<Box<str>>,

@@ -18,7 +18,7 @@ const HELD_RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub struct Counter {
     /// In the order of their ends.
-    slots: VecDeque<Slot>,
+    slots: VecDeque<SlotCount>,
     spent: u128,
     held: u128,
     opened: u64,
@@ -27,7 +27,7 @@ pub struct Counter {
 }
 
 #[derive(Debug)]
-struct Slot {
+struct SlotCount {
     slice: WindowSlot,
     start: i64,
     end: i64,
@@ -174,13 +174,13 @@ impl Counter {
     }
 
     /// The slot of a period. One that an edited window left behind is kept beside it until it is outside the new window too.
-    fn slot(&mut self, period: &Period) -> &mut Slot {
+    fn slot(&mut self, period: &Period) -> &mut SlotCount {
         let known = self.slots.iter().rposition(|slot| slot.start == period.start && slot.end == period.end);
         let at = known.unwrap_or_else(|| {
             self.opened += 1;
             let (slice, start, end) = (WindowSlot(self.opened), period.start, period.end);
             let at = self.slots.partition_point(|slot| slot.end <= end);
-            self.slots.insert(at, Slot { slice, start, end, spent: 0, held: 0 });
+            self.slots.insert(at, SlotCount { slice, start, end, spent: 0, held: 0 });
             at
         });
         &mut self.slots[at]
@@ -201,7 +201,7 @@ impl Counter {
     }
 }
 
-impl Slot {
+impl SlotCount {
     /// Returns by how much `spent` grew: less than `amount` only where a `u64` ends.
     fn spend(&mut self, amount: u64) -> u128 {
         let before = self.spent;

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Key, Per, Unit};
+use super::{LimitKey, Per, Unit};
 use crate::name::{NameError, ResourceId};
 
 /// Whose a limit is: what its state belongs to. Limits of two owners never count together.
@@ -25,7 +25,7 @@ pub struct LimitId<'a> {
     /// The span that the amount is for; `None`: calls at one time have no span.
     pub per: Option<Per>,
     /// Whose calls share one count.
-    pub key: Key,
+    pub key: LimitKey,
 }
 
 /// The text names no owner of limits.
@@ -43,7 +43,7 @@ impl<'a> LimitId<'a> {
     /// Takes a text apart; `None`: no limit has this id.
     pub fn read(text: &'a str) -> Option<Self> {
         let (rest, key) = text.rsplit_once('/')?;
-        let key = Key::ALL.into_iter().find(|known| known.as_str() == key)?;
+        let key = LimitKey::ALL.into_iter().find(|known| known.as_str() == key)?;
         let (rest, last) = rest.rsplit_once('/')?;
         if last == Unit::Concurrency.as_str() {
             return Some(Self { owner: rest, unit: Unit::Concurrency, per: None, key });
@@ -93,7 +93,7 @@ mod tests {
         for owner in ["grant/checkout", "grant/shop/checkout", "grant/tokens/day", "grant/concurrency"] {
             let whose: Owner = owner.parse().unwrap();
             assert_eq!(whose.to_string(), owner);
-            for key in Key::ALL {
+            for key in LimitKey::ALL {
                 let concurrent = LimitId { owner, unit: Unit::Concurrency, per: None, key };
                 let counted = [Unit::Requests, Unit::Tokens, Unit::Spend]
                     .into_iter()

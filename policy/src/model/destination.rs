@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -11,31 +12,50 @@ use crate::name::Reference;
 use crate::path::EncodedForm;
 use crate::pattern::HostPattern;
 
-#[derive(Debug, Default, Deserialize)]
+/// A service outside, and how to reach it.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+#[schemars(extend("required" = ["hosts"]))]
 pub(crate) struct DestinationSpec {
+    /// The hosts of the service. Each is exact, or begins with one wildcard label: `*.example.com`. Two destinations cannot have
+    /// the same host and port, and a host cannot be one of the gateway's own names.
     pub(crate) hosts: List<HostPattern>,
+    /// The port to dial.
+    #[schemars(range(min = 1), extend("default" = 443))]
     pub(crate) port: Option<u16>,
-    /// `http`; naming another is an error.
+    /// The protocol. There is no other yet.
+    #[schemars(extend("default" = "http"))]
     pub(crate) protocol: Option<Protocol>,
+    /// The version of HTTP to the service. `auto` is HTTP/1.1, and HTTP/2 for gRPC. `2` is HTTP/2 where the service offers it.
+    #[schemars(extend("default" = "auto"))]
     pub(crate) http: Option<HttpWord>,
+    /// How usage is read and which form errors have: `http`, `openai`, `anthropic` or `google`. `http` and `google` count
+    /// requests and bytes. `openai` and `anthropic` also know models, tokens and prices.
+    #[schemars(extend("default" = "http"))]
     pub(crate) dialect: Option<String>,
+    /// IP addresses to dial. Without them DNS is asked.
     pub(crate) addresses: List<Address>,
+    /// The local IP address that calls leave from. It has to be of the same family as `addresses`. Without it the system chooses.
     pub(crate) source_address: Option<Address>,
+    /// How the service is known, and what it is shown.
     pub(crate) tls: Option<TlsSpec>,
+    /// How long the service may take.
     pub(crate) timeouts: Option<TimeoutsSpec>,
+    /// Forms that paths may have here and that are refused otherwise. See [paths](#paths).
     pub(crate) encoded_path: List<EncodedForm>,
+    /// Where in answers a key that comes back is masked. See [keys in answers](#keys-in-answers).
+    #[schemars(extend("default" = "all"))]
     pub(crate) scrub: Option<ScrubWord>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum ScrubWord {
     All,
     Headers,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Protocol {
     Http,
@@ -49,11 +69,18 @@ pub(crate) enum HttpWord {
     Http2,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// How the service is known, and what it is shown.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 pub(crate) struct TlsSpec {
+    /// Which certificate authorities may speak for the service: those of the `system`, or those in a file. Verification cannot be
+    /// switched off.
+    #[schemars(extend("default" = "system"))]
     pub(crate) verify: Option<VerifySpec>,
+    /// The Credential with the [client certificate](#client-certificates) that every connection to the service shows. Without it
+    /// none is shown.
     #[serde(deserialize_with = "credential")]
+    #[schemars(with = "Reference")]
     pub(crate) client_certificate: Option<Reference>,
 }
 
@@ -64,17 +91,25 @@ pub(crate) enum VerifySpec {
     Bundle(BundleSpec),
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// Certificate authorities in a file.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+#[schemars(extend("required" = ["caFile"]))]
 pub(crate) struct BundleSpec {
+    /// A PEM file with the certificate authorities.
     pub(crate) ca_file: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// How long the service may take.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 pub(crate) struct TimeoutsSpec {
+    /// For the connection, with its TLS handshake.
+    #[schemars(extend("default" = "3s"))]
     pub(crate) connect: Option<Interval>,
+    /// From the end of the request to the first byte of the answer. Without it `60s`, or `600s` for `openai` and `anthropic`.
     pub(crate) first_byte: Option<Interval>,
+    /// Between two pieces of an answer. Without it `300s`, or `600s` for `openai` and `anthropic`.
     pub(crate) idle: Option<Interval>,
 }
 

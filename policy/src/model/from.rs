@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Error, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -9,20 +10,33 @@ use serde::{Deserialize, Deserializer};
 use super::field::List;
 use crate::name::{Name, Reference};
 
-#[derive(Debug, Default, Deserialize)]
+/// Where a key is kept.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+#[schemars(extend("required" = ["store", "path"]))]
 pub(crate) struct FromSpec {
-    /// Of a key in a list, and only there.
+    /// The name of this key in records and reports. Required in a list, and only there.
     pub(crate) alias: Option<Name>,
-    /// The same.
+    /// The share of callers that get this key. `0` stands by: it is used only when no other key can be. Only in a list.
+    #[schemars(extend("default" = 1))]
     pub(crate) weight: Option<Weight>,
+    /// The SecretStore.
     pub(crate) store: Option<Reference>,
+    /// The path of the secret in its store.
     pub(crate) path: Option<String>,
+    /// The field of the secret that is the key. Required for `vault` and `age`. Elsewhere the whole value of the secret is the
+    /// key without it.
     pub(crate) field: Option<String>,
+    /// Several fields, instead of `field`. Each has to be used by some way in `inject`.
     pub(crate) fields: List<String>,
+    /// A fixed version, in KV version 2 of a vault. Without it the newest.
     pub(crate) version: Option<u64>,
+    /// A staging label, in an `aws` store. Without it `AWSCURRENT`.
     pub(crate) stage: Option<String>,
+    /// The id of a fixed version, in an `aws` store.
     pub(crate) version_id: Option<String>,
+    /// The path is one of an engine of a vault that makes secrets, its mount included.
+    #[schemars(extend("default" = false))]
     pub(crate) dynamic: Option<bool>,
 }
 
@@ -31,7 +45,8 @@ pub(crate) struct FromSpec {
 pub(crate) struct Weight(pub(crate) u32);
 
 /// One key, or a list of them.
-#[derive(Debug)]
+#[derive(Debug, JsonSchema)]
+#[schemars(untagged)]
 pub(crate) enum Froms {
     One(Box<FromSpec>),
     Several(List<FromSpec>),
@@ -58,7 +73,7 @@ impl Froms {
 }
 
 impl Weight {
-    const HEAVIEST: u32 = 1000;
+    pub(super) const HEAVIEST: u32 = 1000;
 }
 
 impl<'de> Deserialize<'de> for Weight {

@@ -1,89 +1,127 @@
 //! `kind: Grant`, as it is written.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::field::{List, Money};
 use crate::caller::{AccountName, Issuer};
-use crate::limit::{Key, Per};
+use crate::limit::{LimitKey, Per};
 use crate::name::{Name, Reference};
 use crate::pattern::{
     ActionPattern, MethodPattern, ModelPattern, OneOrAny, PathPattern, SpiffePattern, SubjectPattern,
 };
 
-#[derive(Debug, Default, Deserialize)]
+/// Who may call which destination, with which key, and how much.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+#[schemars(extend("required" = ["callers", "destination"]))]
 pub(crate) struct GrantSpec {
+    /// Who may call.
     pub(crate) callers: List<CallerSpec>,
+    /// The Destination that they may call.
     pub(crate) destination: Option<Reference>,
+    /// The Credential whose key is put on the call. Without one, nothing is put on it.
     pub(crate) credential: Option<Reference>,
+    /// Passes on the caller's own token. See [the caller's own token](../gateway/README.md#the-callers-own-token).
     pub(crate) caller_token: Option<CallerTokenSpec>,
+    /// What they may call of it. Required with a key.
     pub(crate) allow: Option<AllowSpec>,
+    /// How much the callers may use. Without one, as much as they want. See [limits](#limits).
     pub(crate) limits: List<LimitSpec>,
+    /// Tokens. Written into a call that names no output cap. Without it the model's maximum.
     pub(crate) default_output_cap: Option<u64>,
+    /// What a call is held at that nothing bounds. Without it such a call is refused with `unbounded_cost`.
     pub(crate) assume: Option<AssumeSpec>,
+    /// What becomes of a model without a price. `deny` refuses it where spend is limited, `dearest` charges it as the provider's
+    /// dearest model, `flag` lets it through and marks it. Without it `deny`. Only where the dialect knows models.
     pub(crate) unpriced: Option<UnpricedWord>,
 }
 
-/// Exactly one of them.
-#[derive(Debug, Default, Deserialize)]
+/// A kind of callers: exactly one of the fields.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
 pub(crate) struct CallerSpec {
+    /// Workloads by SPIFFE id. The trust domain has to be one of the settings.
     pub(crate) spiffe: Option<SpiffePattern>,
+    /// Kubernetes service accounts. No listener takes their tokens yet.
     pub(crate) service_account: Option<ServiceAccountSpec>,
-    pub(crate) token: Option<TokenSpec>,
+    /// Subjects of an issuer of tokens. No listener takes such tokens yet.
+    pub(crate) token: Option<TokenCallerSpec>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// Kubernetes service accounts.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(
     deny_unknown_fields,
     default,
     rename_all = "camelCase",
     expecting = "a mapping of fields, as in `{namespace: shop, name: web}`"
 )]
+#[schemars(extend("required" = ["namespace", "name"]))]
 pub(crate) struct ServiceAccountSpec {
-    /// The gateway's own where it is left out.
+    /// The name of the cluster. Without it the gateway's own.
     pub(crate) cluster: Option<Name>,
+    /// The namespace, or `*` for all.
     pub(crate) namespace: Option<OneOrAny<Name>>,
+    /// The name of the account, or `*` for all.
     pub(crate) name: Option<OneOrAny<AccountName>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// Subjects of an issuer of tokens.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(
     deny_unknown_fields,
     default,
     rename_all = "camelCase",
     expecting = "a mapping of fields, as in `{issuer: \"https://issuer.example\", subject: \"repo:acme/shop:*\"}`"
 )]
-pub(crate) struct TokenSpec {
+#[schemars(extend("required" = ["issuer", "subject"]))]
+pub(crate) struct TokenCallerSpec {
+    /// The `iss` of the tokens.
     pub(crate) issuer: Option<Issuer>,
+    /// The `sub` of the tokens: exact, or the beginning of one and a `*`.
     pub(crate) subject: Option<SubjectPattern>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// The caller's own token.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(
     deny_unknown_fields,
     default,
     rename_all = "camelCase",
     expecting = "a mapping of fields, as in `{audience: \"https://api.example.com\"}`"
 )]
+#[schemars(extend("required" = ["audience"]))]
 pub(crate) struct CallerTokenSpec {
+    /// The `aud` that the token has to have to be passed on.
     pub(crate) audience: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// What may be called.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 pub(crate) struct AllowSpec {
+    /// The methods that are allowed, `*` for all. Without it all. Required with a key.
     pub(crate) methods: List<MethodPattern>,
+    /// The paths that are allowed, by [pattern](#patterns). Without it all. Required with a key.
     pub(crate) paths: List<PathPattern>,
+    /// The models that are allowed, by [pattern](#patterns), where the dialect knows models. Without it all.
     pub(crate) models: List<ModelPattern>,
+    /// Endpoints of the dialect that read the account, make credentials or administer. They need to be named even if a path
+    /// pattern matches.
     pub(crate) classes: List<ClassWord>,
+    /// [Actions of AWS services](#actions-of-aws-services).
     pub(crate) actions: List<ActionPattern>,
+    /// Answer headers that are withheld otherwise.
     pub(crate) response_headers: List<ResponseHeader>,
+    /// Pass on `Range` although a key is put on the call.
+    #[schemars(extend("default" = false))]
     pub(crate) range: Option<bool>,
 }
 
 /// The classes that have to be named: [`crate::dialect::Class::Use`] needs no naming.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum ClassWord {
     AccountState,
@@ -101,36 +139,60 @@ pub(crate) struct ResponseHeader(Box<str>);
 #[error("this header is not withheld, so it needs no naming; the ones that are: {}", ResponseHeader::WITHHELD.join(", "))]
 pub(crate) struct ResponseHeaderError;
 
-/// Exactly one of the first four.
-#[derive(Debug, Default, Deserialize)]
+/// How much may be used: exactly one of `requests`, `tokens`, `spend` and `concurrency`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+#[schemars(extend("oneOf" = [
+    {"required": ["requests", "per"]},
+    {"required": ["tokens", "per"]},
+    {"required": ["spend", "per"]},
+    {"required": ["concurrency"]},
+]))]
 pub(crate) struct LimitSpec {
+    /// Calls that are sent.
+    #[schemars(range(min = 1))]
     pub(crate) requests: Option<u64>,
+    /// Input and output tokens together, as the provider bills them.
+    #[schemars(range(min = 1))]
     pub(crate) tokens: Option<u64>,
+    /// What calls cost.
     pub(crate) spend: Option<Money>,
+    /// Calls under way at one time. It takes only `key` besides.
+    #[schemars(range(min = 1))]
     pub(crate) concurrency: Option<u64>,
+    /// The time that the amount is for. Required except for `concurrency`.
     pub(crate) per: Option<Per>,
+    /// For requests per second, minute or hour: how many may come at once. Without it a tenth of the amount, at least 1.
+    #[schemars(range(min = 1))]
     pub(crate) burst: Option<u32>,
-    pub(crate) key: Option<Key>,
+    /// Who shares one count: all callers of the grant, those of a namespace, or one caller by itself.
+    #[schemars(extend("default" = "shared"))]
+    pub(crate) key: Option<LimitKey>,
+    /// For everything else: where the window begins. Without it `calendar` for day, week and month, else `rolling`. A rolling
+    /// month has 30 days, a calendar week begins on Monday.
     pub(crate) window: Option<WindowWord>,
+    /// The IANA name of the timezone whose midnight a calendar window begins at. Without it UTC.
     pub(crate) timezone: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum WindowWord {
     Rolling,
     Calendar,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// What a call is held at that nothing bounds.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 pub(crate) struct AssumeSpec {
+    /// Tokens that it is taken to read.
     pub(crate) input_tokens: Option<u64>,
+    /// Tokens that it is taken to write.
     pub(crate) output_tokens: Option<u64>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum UnpricedWord {
     Deny,
@@ -140,7 +202,7 @@ pub(crate) enum UnpricedWord {
 
 impl ResponseHeader {
     /// They can carry credentials, or send the caller elsewhere.
-    const WITHHELD: [&str; 4] = ["set-cookie", "alt-svc", "authentication-info", "refresh"];
+    pub(super) const WITHHELD: [&str; 4] = ["set-cookie", "alt-svc", "authentication-info", "refresh"];
 
     /// In lower case.
     pub(crate) fn as_str(&self) -> &str {

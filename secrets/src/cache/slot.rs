@@ -28,7 +28,7 @@ use crate::jitter::jittered;
 use crate::mint::Issuer;
 use crate::observe::{Event, Observer, What};
 use crate::origin::Origin;
-use crate::read::Stamp;
+use crate::read::FileStamp;
 use crate::reference::{Freshness, Reference};
 use crate::secret::Secret;
 use crate::store::Fetched;
@@ -74,7 +74,7 @@ struct Inner {
     barred: Option<(Failure, Instant)>,
     rejection: Rejection,
     /// The state of the files at the last fetch, where the store is one of files.
-    stamp: Option<Stamp>,
+    stamp: Option<FileStamp>,
     /// The credentials that use it, their names, and what they call it if they have others.
     users: Arc<[Arc<Credential>]>,
     credentials: Arc<[ResourceId]>,

@@ -14,7 +14,7 @@ use tollgate_policy::policy::StoreKind;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::read::Stamp;
+use crate::read::FileStamp;
 use crate::reference::tests::{credential_for, reference_to};
 use crate::store::Fetched;
 
@@ -27,7 +27,7 @@ pub(crate) struct Script {
     delay: Mutex<Duration>,
     fetches: AtomicUsize,
     /// As of a file, where it is to be one.
-    stamp: Mutex<Option<Stamp>>,
+    stamp: Mutex<Option<FileStamp>>,
 }
 
 #[derive(Clone)]
@@ -46,7 +46,7 @@ impl Script {
         Arc::new(Self { answer, delay, fetches, stamp: Mutex::default() })
     }
 
-    pub(crate) fn stamp(&self) -> Option<Stamp> {
+    pub(crate) fn stamp(&self) -> Option<FileStamp> {
         self.stamp.lock().unwrap().clone()
     }
 

@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tollgate_policy::policy::ClientCertificate;
 
 use crate::error::Failure;
-use crate::read::{self, Stamp, VALUE_LIMIT, bounded};
+use crate::read::{self, FileStamp, VALUE_LIMIT, bounded};
 
 /// The files that the TLS is made of.
 #[derive(Clone)]
@@ -27,7 +27,7 @@ impl TlsFiles {
         self.ca.is_none() && self.shown.is_none()
     }
 
-    pub(crate) fn stamp(&self) -> Stamp {
+    pub(crate) fn stamp(&self) -> FileStamp {
         let shown = self.shown.iter().flat_map(|shown| [&shown.cert, &shown.key]);
         read::stamp(self.ca.iter().chain(shown))
     }

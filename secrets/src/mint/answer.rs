@@ -44,14 +44,14 @@ struct Granted<'a> {
 }
 
 #[derive(Deserialize)]
-struct Refused<'a> {
+struct ErrorAnswer<'a> {
     #[serde(borrow)]
     error: Option<Cow<'a, str>>,
     #[serde(borrow)]
     error_description: Option<Cow<'a, str>>,
 }
 
-impl<'a> Refused<'a> {
+impl<'a> ErrorAnswer<'a> {
     /// What it is, where it is an error.
     fn read(body: &'a [u8]) -> Option<(Cow<'a, str>, Option<Cow<'a, str>>)> {
         let Self { error, error_description } = serde_json::from_slice(body).ok()?;
@@ -100,7 +100,7 @@ fn granted(
         return Err(refused(answer));
     }
     // Some endpoints refuse with a status that says otherwise.
-    if let Some((error, _)) = Refused::read(json(&answer.body)) {
+    if let Some((error, _)) = ErrorAnswer::read(json(&answer.body)) {
         return Err(named(&error));
     }
     let granted: Granted<'_> =
@@ -178,7 +178,7 @@ fn refused(answer: &Answer) -> Failure {
     if !matches!(answer.status, 400 | 401 | 403) {
         return Failure::Status(answer.status);
     }
-    Refused::read(json(&answer.body)).map_or(Failure::Status(answer.status), |(error, _)| named(&error))
+    ErrorAnswer::read(json(&answer.body)).map_or(Failure::Status(answer.status), |(error, _)| named(&error))
 }
 
 fn named(error: &str) -> Failure {
@@ -202,7 +202,7 @@ fn named(error: &str) -> Failure {
 /// What an endpoint says of its refusal, for operators: its code and description, as far as they are plain text of a length that a
 /// person reads, and hold nothing of what was `shown`. Words that are long enough to be some form of that are left out.
 pub(super) fn said(answer: &Answer, shown: &[&[u8]]) -> Option<String> {
-    let (error, description) = Refused::read(json(&answer.body))?;
+    let (error, description) = ErrorAnswer::read(json(&answer.body))?;
     let text = description.map_or_else(|| error.to_string(), |description| format!("{error}: {description}"));
     let text: String = text.chars().take(2 * LONGEST_SAID).collect();
     let has = |part: &[u8]| text.as_bytes().windows(part.len()).any(|window| window == part);

@@ -13,15 +13,15 @@ use crate::error::Failure;
 /// Parameters of an `application/x-www-form-urlencoded` body.
 #[derive(Default)]
 pub(super) struct Form<'a> {
-    pairs: Vec<(&'a str, Value<'a>)>,
+    pairs: Vec<(&'a str, FormValue<'a>)>,
 }
 
-enum Value<'a> {
+enum FormValue<'a> {
     Borrowed(&'a [u8]),
     Owned(Zeroizing<Vec<u8>>),
 }
 
-impl Value<'_> {
+impl FormValue<'_> {
     fn bytes(&self) -> &[u8] {
         match self {
             Self::Borrowed(bytes) => bytes,
@@ -42,15 +42,15 @@ impl<'a> Form<'a> {
     }
 
     pub(super) fn add_secret(&mut self, name: &'a str, value: &'a [u8]) {
-        self.pairs.push((name, Value::Borrowed(value)));
+        self.pairs.push((name, FormValue::Borrowed(value)));
     }
 
     pub(super) fn add_owned(&mut self, name: &'a str, value: Zeroizing<Vec<u8>>) {
-        self.pairs.push((name, Value::Owned(value)));
+        self.pairs.push((name, FormValue::Owned(value)));
     }
 
     pub(super) fn encoded(&self) -> Zeroizing<Vec<u8>> {
-        let size = |(name, value): &(&str, Value<'_>)| 2 + 3 * (name.len() + value.bytes().len());
+        let size = |(name, value): &(&str, FormValue<'_>)| 2 + 3 * (name.len() + value.bytes().len());
         let mut encoded = Zeroizing::new(Vec::with_capacity(self.pairs.iter().map(size).sum()));
         for (index, (name, value)) in self.pairs.iter().enumerate() {
             if index > 0 {

@@ -110,7 +110,7 @@ pub enum AgeFileError {
     Absent,
 }
 
-type Contents = BTreeMap<String, BTreeMap<String, Value>>;
+type Contents = BTreeMap<String, BTreeMap<String, AgeValue>>;
 
 impl AgeFile {
     /// Names the encrypted file and the identity that opens it. Touches neither.
@@ -166,7 +166,7 @@ impl AgeFile {
         }
         self.edit(|contents| {
             let fields = contents.entry(path.to_owned()).or_default();
-            Ok(fields.insert(field.to_owned(), Value(value)).is_some())
+            Ok(fields.insert(field.to_owned(), AgeValue(value)).is_some())
         })
     }
 
@@ -281,7 +281,7 @@ fn decrypt(path: &Path, identities: &[Identity]) -> Result<Zeroizing<Vec<u8>>, F
 
 /// At least the length of the JSON: a byte takes at most six (`\u0000`).
 fn encoded_bound(contents: &Contents) -> usize {
-    let fields = |fields: &BTreeMap<String, Value>| {
+    let fields = |fields: &BTreeMap<String, AgeValue>| {
         fields.iter().map(|(name, value)| 6 * (name.len() + value.0.len()) + 6).sum::<usize>()
     };
     contents.iter().map(|(path, of)| 6 * path.len() + 6 + fields(of)).sum::<usize>() + 2
@@ -299,15 +299,15 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
 }
 
 /// A value on its way between the file's plaintext and the caller.
-struct Value(Zeroizing<String>);
+struct AgeValue(Zeroizing<String>);
 
-impl<'de> Deserialize<'de> for Value {
+impl<'de> Deserialize<'de> for AgeValue {
     fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
         String::deserialize(json).map(|value| Self(Zeroizing::new(value)))
     }
 }
 
-impl Serialize for Value {
+impl Serialize for AgeValue {
     fn serialize<S: Serializer>(&self, json: S) -> Result<S::Ok, S::Error> {
         json.serialize_str(&self.0)
     }

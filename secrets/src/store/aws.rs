@@ -26,7 +26,7 @@ use tokio::sync::Mutex;
 use tollgate_policy::policy::{AwsStore, SecretRef};
 use zeroize::Zeroizing;
 
-use self::connector::{Connector, Reach};
+use self::connector::{Connector, Purpose};
 use super::{Fetched, field};
 use crate::dial::Dialable;
 use crate::error::Failure;
@@ -112,8 +112,8 @@ impl Aws {
         let reach = http::Reach::of_store(tls, Arc::clone(&self.dialable));
         let http = off_runtime(move || http::build(&reach)).await?;
         let to = |reach| Connector::new(http.clone(), Arc::clone(&self.dialable), reach);
-        let config = self.logged_in(to(Reach::Logins)).await;
-        let mut builder = Builder::from(&config).http_client(to(Reach::Secrets));
+        let config = self.logged_in(to(Purpose::Logins)).await;
+        let mut builder = Builder::from(&config).http_client(to(Purpose::Secrets));
         if let Some(endpoint) = &self.definition.endpoint {
             builder = builder.endpoint_url(endpoint);
         }

@@ -89,7 +89,7 @@ pub(super) fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
             let got = tokio::time::timeout(args.timeout.0, secrets.get(credential, at)).await;
             got.map_or(Err(Failure::Timeout), |got| got.map_err(|error| error.failure()))
         });
-        let mut report = Report::of(policy, (credential, key), got, mints(&secrets) > before);
+        let mut report = TestReport::of(policy, (credential, key), got, mints(&secrets) > before);
         report.complete(&secrets, (credential, key), is_comparable);
         report.lines().iter().for_each(|line| say(line));
         failed += usize::from(!report.is_good());
@@ -168,7 +168,7 @@ impl Step {
 
 /// How the test of one credential went.
 #[derive(Debug)]
-struct Report {
+struct TestReport {
     heading: String,
     /// What was done, with what came of it.
     done: Vec<(Step, String)>,
@@ -198,7 +198,7 @@ impl Failed {
     }
 }
 
-impl Report {
+impl TestReport {
     fn of(
         policy: &Policy,
         (credential, key): (&Credential, &Key),

@@ -18,6 +18,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use memchr::memchr_iter;
 use memchr::memmem;
+use tollgate_secrets::hex;
 use zeroize::Zeroizing;
 
 use super::class::Class;
@@ -32,7 +33,7 @@ const DIGITS: usize = 4;
 const REGION: usize = 7;
 
 type Anchor = [u8; ANCHOR];
-type Form = Zeroizing<Vec<u8>>;
+type NeedleForm = Zeroizing<Vec<u8>>;
 
 /// The forms of one version of a key: each part of it raw, in hex, and in base64 at the three offsets at which it can lie inside a longer text.
 pub(in crate::injection) struct Needles {
@@ -41,7 +42,7 @@ pub(in crate::injection) struct Needles {
     /// `None` where the processor has no instructions for it.
     searcher: Option<Searcher>,
     /// For headers.
-    short: Vec<Form>,
+    short: Vec<NeedleForm>,
     /// All of them in lower case, each with where its anchor is: the names of headers have no other.
     folded: Vec<Needle>,
     shortest: usize,
@@ -49,7 +50,7 @@ pub(in crate::injection) struct Needles {
 }
 
 struct Needle {
-    form: Form,
+    form: NeedleForm,
     /// Where in it its anchor is.
     anchor_at: usize,
 }
@@ -100,8 +101,8 @@ impl Finds {
 impl Needles {
     /// For a key whose `parts` go on the wire as they are or encoded, or in `pairs`.
     pub(in crate::injection) fn new(parts: &[&[u8]], pairs: &[Pair<'_>]) -> Self {
-        let (mut long, mut short): (Vec<Needle>, Vec<Form>) = (Vec::new(), Vec::new());
-        let mut add = |secret: &[u8], text: &[u8], sent: &[u8], forms: Vec<Form>| match sent.len() {
+        let (mut long, mut short): (Vec<Needle>, Vec<NeedleForm>) = (Vec::new(), Vec::new());
+        let mut add = |secret: &[u8], text: &[u8], sent: &[u8], forms: Vec<NeedleForm>| match sent.len() {
             0 => {}
             1..SHORTEST_IN_BODIES => short.extend(forms),
             _ => long.extend(forms.into_iter().map(|form| Needle::new(form, text.len(), from_end(secret)))),
@@ -234,7 +235,7 @@ impl Needles {
     }
 
     fn short_in<'a>(&'a self, text: &'a [u8], place: Where) -> impl Iterator<Item = Range<usize>> + 'a {
-        let short: &[Form] = if place == Where::Header { &self.short } else { &[] };
+        let short: &[NeedleForm] = if place == Where::Header { &self.short } else { &[] };
         short.iter().flat_map(move |form| occurrences(form, text).map(move |at| at..at + form.len()))
     }
 
@@ -272,7 +273,7 @@ impl Needles {
 
 impl Needle {
     /// A form of a text of this length. Its anchor is of what lies as many bytes before the end of that.
-    fn new(form: Form, text: usize, from_end: usize) -> Self {
+    fn new(form: NeedleForm, text: usize, from_end: usize) -> Self {
         let last = form.len().saturating_sub(ANCHOR);
         let anchor_at = (form.len() - from_end * form.len() / text).min(last);
         Self { form, anchor_at }
@@ -317,8 +318,8 @@ fn from_end(secret: &[u8]) -> usize {
     secret.len() - (first + drawn % places)
 }
 
-fn folded(long: &[Needle], short: &[Form]) -> Vec<Needle> {
-    let lower = |form: &Form| Zeroizing::new(form.to_ascii_lowercase());
+fn folded(long: &[Needle], short: &[NeedleForm]) -> Vec<Needle> {
+    let lower = |form: &NeedleForm| Zeroizing::new(form.to_ascii_lowercase());
     let long = long.iter().map(|needle| Needle { form: lower(&needle.form), anchor_at: needle.anchor_at });
     let mut folded: Vec<Needle> =
         long.chain(short.iter().map(|form| Needle { form: lower(form), anchor_at: 0 })).collect();
@@ -346,15 +347,11 @@ fn occurrences<'a>(form: &'a [u8], text: &'a [u8]) -> impl Iterator<Item = usize
     memchr_iter(first, &text[..last]).filter(move |at| text[*at..].starts_with(form))
 }
 
-fn forms(part: &[u8]) -> Vec<Form> {
-    let hex = |digits: &[u8; 16]| {
-        let mut text = Zeroizing::new(Vec::with_capacity(part.len() * 2));
-        for byte in part {
-            text.extend([digits[usize::from(byte >> 4)], digits[usize::from(byte & 15)]]);
-        }
-        text
-    };
-    let mut forms = vec![Zeroizing::new(part.to_vec()), hex(b"0123456789abcdef"), hex(b"0123456789ABCDEF")];
+fn forms(part: &[u8]) -> Vec<NeedleForm> {
+    let mut lower = Zeroizing::new(vec![0; part.len() * 2]);
+    hex::encode(part, &mut lower);
+    let upper = Zeroizing::new(lower.to_ascii_uppercase());
+    let mut forms = vec![Zeroizing::new(part.to_vec()), lower, upper];
     for offset in 0..3 {
         forms.extend(base64_inside(&STANDARD_NO_PAD, part, offset));
         forms.extend(base64_inside(&URL_SAFE_NO_PAD, part, offset));
@@ -363,7 +360,7 @@ fn forms(part: &[u8]) -> Vec<Form> {
 }
 
 /// The characters that depend on the part alone when it starts `offset` bytes into a base64 group.
-fn base64_inside(alphabet: &impl Engine, part: &[u8], offset: usize) -> Option<Form> {
+fn base64_inside(alphabet: &impl Engine, part: &[u8], offset: usize) -> Option<NeedleForm> {
     let mut padded = Zeroizing::new(Vec::with_capacity(offset + part.len()));
     padded.resize(offset, 0);
     padded.extend_from_slice(part);

@@ -4,9 +4,9 @@ use tollgate_policy::price::{Item, Units};
 
 use super::{Attempt, Charge, HoldLine, Record, RecordId};
 use crate::ledger::dimension::LinePart;
-use crate::ledger::json::{Json, Object, member};
+use crate::ledger::json::{Json, JsonObject, member};
 
-impl Object for Record {
+impl JsonObject for Record {
     fn write(&self, json: &mut Json<'_>) {
         self.access_fields(json);
         self.other_fields(json);
@@ -78,7 +78,7 @@ impl Record {
     }
 }
 
-impl Object for HoldLine {
+impl JsonObject for HoldLine {
     fn write(&self, json: &mut Json<'_>) {
         id(json, self.id);
         json.time(member!("at"), self.at);
@@ -148,7 +148,7 @@ mod tests {
     use crate::ledger::samples;
     use crate::ledger::{Bounded, Outcome, UsageSource};
 
-    fn read(line: &impl Object) -> Value {
+    fn read(line: &impl JsonObject) -> Value {
         serde_json::from_str(&samples::json(line)).unwrap()
     }
 

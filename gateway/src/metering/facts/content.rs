@@ -124,7 +124,7 @@ impl<'de> Visitor<'de> for Content<'_, '_, 'de> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<ContentValue<'de>, A::Error> {
         let Self { draft, at } = self;
-        let mut object = Object::new(at == At::Item && draft.rules().content.items_need_one);
+        let mut object = ContentObject::new(at == At::Item && draft.rules().content.items_need_one);
         while let Some(name) = members.next_key_seed(json::Str)? {
             let member = object.class(draft, &name).ok_or_else(|| A::Error::custom("refused"))?;
             if name == "type" {
@@ -176,7 +176,7 @@ fn detail_of(word: &str) -> Detail {
 }
 
 /// One object, while its members are read.
-struct Object<'de> {
+struct ContentObject<'de> {
     /// The deciding members that it has had, and those of them that are something.
     seen: u64,
     something: u64,
@@ -191,7 +191,7 @@ struct Object<'de> {
     carried_detail: Option<Detail>,
 }
 
-impl<'de> Object<'de> {
+impl<'de> ContentObject<'de> {
     const fn new(is_item: bool) -> Self {
         Self {
             seen: 0,

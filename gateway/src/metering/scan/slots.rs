@@ -7,7 +7,7 @@ use tollgate_policy::price::UNIT_MAX;
 #[derive(Debug)]
 pub struct Slots {
     numbers: Box<[Number]>,
-    texts: Vec<Text>,
+    texts: Vec<SlotText>,
     event: u32,
 }
 
@@ -30,7 +30,7 @@ struct Number {
 }
 
 #[derive(Debug)]
-struct Text {
+struct SlotText {
     slot: Slot,
     event: u32,
     text: String,
@@ -112,7 +112,7 @@ impl Slots {
                 kept.text.clear();
                 kept.text.push_str(text.unwrap_or_default());
             }
-            (None, Some(text)) => self.texts.push(Text { slot, event, text: text.to_owned() }),
+            (None, Some(text)) => self.texts.push(SlotText { slot, event, text: text.to_owned() }),
             (None, None) => {}
         }
     }

@@ -16,7 +16,7 @@ fn sample(world: &World) {
 #[test]
 fn spent_and_held_stay_under_every_cap_after_every_operation() {
     let shared = [tokens(20_000), spend(30_000), concurrency(6)];
-    let keyed = limit(Unit::Requests, 900, day(), Key::Caller);
+    let keyed = limit(Unit::Requests, 900, day(), LimitKey::Caller);
     let world = World::new(&[&shared[..], &[keyed]].concat());
     let (booked, refused) = (AtomicU64::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {

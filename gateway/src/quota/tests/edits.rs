@@ -88,7 +88,7 @@ fn a_call_admitted_by_another_generation_counts_with_the_rest() {
 
 #[test]
 fn what_the_ledger_says_was_charged_counts_after_a_restart() {
-    let keyed = limit(Unit::Spend, 100, day(), Key::Caller);
+    let keyed = limit(Unit::Spend, 100, day(), LimitKey::Caller);
     let limits = [tokens(100), keyed.clone()];
     let mut counts = registry(&limits);
     let yesterday = now() - SignedDuration::from_hours(24);

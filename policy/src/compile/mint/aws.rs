@@ -15,7 +15,7 @@ const LONGEST_NAME: usize = 64;
 const LONGEST_POLICY: usize = 2048;
 
 /// What both ways to ask for a session have.
-struct Written<'a> {
+struct WrittenRole<'a> {
     role_arn: Option<&'a String>,
     name: Option<&'a String>,
     policy: Option<&'a String>,
@@ -46,7 +46,8 @@ pub(super) fn assume_role(
     }
     let AwsAssumeRoleSpec { role_arn, session_name, session_policy, duration, .. } = role;
     let (role_arn, name, policy) = (role_arn.as_ref(), session_name.as_ref(), session_policy.as_ref());
-    let session = session((at, credential), &Written { role_arn, name, policy, duration: *duration }, scope);
+    let session =
+        session((at, credential), &WrittenRole { role_arn, name, policy, duration: *duration }, scope);
     Some(TokenGrant::AwsAssumeRole {
         key: key?,
         region: region?,
@@ -61,7 +62,7 @@ pub(super) fn web_identity(
 ) -> Option<TokenGrant> {
     let AwsWebIdentitySpec { role_arn, session_name, session_policy, duration } = role;
     let (role_arn, name, policy) = (role_arn.as_ref(), session_name.as_ref(), session_policy.as_ref());
-    let written = Written { role_arn, name, policy, duration: *duration };
+    let written = WrittenRole { role_arn, name, policy, duration: *duration };
     session(("spec.mint.awsWebIdentity", credential), &written, scope).map(TokenGrant::AwsWebIdentity)
 }
 
@@ -136,7 +137,7 @@ fn region(
 
 fn session(
     (at, credential): (&str, &ResourceId),
-    written: &Written<'_>,
+    written: &WrittenRole<'_>,
     scope: &mut Scope<'_>,
 ) -> Option<AwsSession> {
     let what = "the role, as in `arn:aws:iam::123456789012:role/reader`";

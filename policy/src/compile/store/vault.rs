@@ -62,7 +62,7 @@ pub(super) fn vault(vault: &VaultSpec, scope: &mut Scope<'_>) -> Option<VaultSto
     Some(VaultStore { address: address?, mount, kv, namespace, ca, client_certificate, auth })
 }
 
-enum Written<'a> {
+enum WrittenAuth<'a> {
     Token(&'a Option<String>),
     AppRole(&'a AppRoleSpec),
     Kubernetes(&'a TokenLoginSpec),
@@ -73,23 +73,23 @@ enum Written<'a> {
 /// The login, and the certificate that it is made with.
 fn auth(auth: &AuthSpec, scope: &mut Scope<'_>) -> Option<(VaultAuth, Option<ClientCertificate>)> {
     let fields = [
-        ("token", auth.token.as_ref().map(|token| Written::Token(&token.file))),
-        ("appRole", auth.app_role.as_ref().map(Written::AppRole)),
-        ("kubernetes", auth.kubernetes.as_ref().map(Written::Kubernetes)),
-        ("jwt", auth.jwt.as_ref().map(Written::Jwt)),
-        ("certificate", auth.certificate.as_ref().map(Written::Certificate)),
+        ("token", auth.token.as_ref().map(|token| WrittenAuth::Token(&token.file))),
+        ("appRole", auth.app_role.as_ref().map(WrittenAuth::AppRole)),
+        ("kubernetes", auth.kubernetes.as_ref().map(WrittenAuth::Kubernetes)),
+        ("jwt", auth.jwt.as_ref().map(WrittenAuth::Jwt)),
+        ("certificate", auth.certificate.as_ref().map(WrittenAuth::Certificate)),
     ];
     let login = match scope.exactly_one("spec.vault.auth", fields)? {
-        Written::Token(file) => VaultAuth::Token {
+        WrittenAuth::Token(file) => VaultAuth::Token {
             file: file_path(scope, "spec.vault.auth.token.file", file, "the file with the token")?,
         },
-        Written::AppRole(spec) => app_role(scope, spec)?,
-        Written::Kubernetes(spec) => {
+        WrittenAuth::AppRole(spec) => app_role(scope, spec)?,
+        WrittenAuth::Kubernetes(spec) => {
             let login = (spec, "kubernetes", Some(SERVICE_ACCOUNT_TOKEN));
             VaultAuth::Kubernetes(token_login(scope, login)?)
         }
-        Written::Jwt(spec) => VaultAuth::Jwt(token_login(scope, (spec, "jwt", None))?),
-        Written::Certificate(spec) => {
+        WrittenAuth::Jwt(spec) => VaultAuth::Jwt(token_login(scope, (spec, "jwt", None))?),
+        WrittenAuth::Certificate(spec) => {
             let path = "spec.vault.auth.certificate";
             let mount = mount(scope, &format!("{path}.mount"), spec.mount.as_deref(), "cert");
             if let Some(role) = &spec.role {

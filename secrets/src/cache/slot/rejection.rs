@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 use super::{Inner, Landing, Slot, landed};
 use crate::error::Failure;
 use crate::observe::What;
-use crate::read::Stamp;
+use crate::read::FileStamp;
 use crate::secret::{Secret, Version};
 
 /// A version that a provider rejected is fetched again at most this often; a minted value, whose every mint is another
@@ -68,7 +68,7 @@ enum Step {
     /// For a fetch; `true`: what it brings is the answer.
     Wait(Landing, bool),
     /// Whether the files changed since.
-    Look(Option<Stamp>),
+    Look(Option<FileStamp>),
 }
 
 impl Slot {

@@ -36,7 +36,7 @@ const METADATA: [IpAddr; 5] = [
 
 /// What a connector is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
+pub(super) enum Purpose {
     /// The store itself.
     Secrets,
     /// Where the login comes from.
@@ -47,13 +47,13 @@ pub(super) enum Reach {
 pub(super) struct Connector {
     http: reqwest::Client,
     dialable: Dialable,
-    reach: Reach,
+    reach: Purpose,
     /// How long the SDK waits for an answer, where that is shorter than the client's own time.
     limit: Option<Duration>,
 }
 
 impl Connector {
-    pub(super) const fn new(http: reqwest::Client, dialable: Dialable, reach: Reach) -> Self {
+    pub(super) const fn new(http: reqwest::Client, dialable: Dialable, reach: Purpose) -> Self {
         Self { http, dialable, reach, limit: None }
     }
 
@@ -112,9 +112,9 @@ impl HttpConnector for Connector {
     }
 }
 
-fn check(url: &Url, reach: Reach, dialable: &Dialable) -> Result<(), Failure> {
+fn check(url: &Url, reach: Purpose, dialable: &Dialable) -> Result<(), Failure> {
     let address = literal(url);
-    let is_metadata = reach == Reach::Logins
+    let is_metadata = reach == Purpose::Logins
         && (url.scheme(), url.port_or_known_default()) == ("http", Some(80))
         && address.is_some_and(|address| METADATA.contains(&address));
     if is_metadata {
@@ -139,7 +139,7 @@ mod tests {
 
     use super::*;
 
-    fn checked(url: &str, reach: Reach, dialable: bool) -> Result<(), Failure> {
+    fn checked(url: &str, reach: Purpose, dialable: bool) -> Result<(), Failure> {
         let dialable: Dialable = Arc::new(move |_| dialable);
         check(&Url::parse(url).unwrap(), reach, &dialable)
     }
@@ -149,22 +149,22 @@ mod tests {
         for host in
             ["169.254.169.254", "169.254.170.2", "169.254.170.23", "[fd00:ec2::254]", "[fd00:ec2::23]"]
         {
-            assert_eq!(checked(&format!("http://{host}/x"), Reach::Logins, false), Ok(()), "{host}");
+            assert_eq!(checked(&format!("http://{host}/x"), Purpose::Logins, false), Ok(()), "{host}");
             for (scheme, port, reach) in [
-                ("http", ":80", Reach::Secrets),
-                ("https", "", Reach::Logins),
-                ("http", ":81", Reach::Logins),
+                ("http", ":80", Purpose::Secrets),
+                ("https", "", Purpose::Logins),
+                ("http", ":81", Purpose::Logins),
             ] {
                 let url = format!("{scheme}://{host}{port}/x");
                 assert_eq!(checked(&url, reach, false), Err(Failure::AddressRefused), "{url}");
             }
         }
-        assert_eq!(checked("http://169.254.169.253/", Reach::Logins, false), Err(Failure::AddressRefused));
+        assert_eq!(checked("http://169.254.169.253/", Purpose::Logins, false), Err(Failure::AddressRefused));
     }
 
     #[test]
     fn addresses_are_judged_and_http_stays_on_the_machine() {
-        for reach in [Reach::Secrets, Reach::Logins] {
+        for reach in [Purpose::Secrets, Purpose::Logins] {
             assert_eq!(checked("https://10.0.0.1/", reach, false), Err(Failure::AddressRefused));
             assert_eq!(checked("http://127.0.0.1:5000/", reach, false), Err(Failure::AddressRefused));
             assert_eq!(checked("http://127.0.0.1:5000/", reach, true), Ok(()));

@@ -20,7 +20,7 @@ const LONGEST: u64 = 10 * 365 * 24 * 3600;
 const FOREIGN: Failure = Failure::Foreign("it is not of the form that a vault's has");
 
 #[derive(Deserialize)]
-struct Answer<T> {
+struct VaultAnswer<T> {
     data: Option<T>,
 }
 
@@ -38,7 +38,7 @@ struct Metadata {
 
 /// The fields of a KV version 2 secret, and the version that was read.
 pub(super) fn secret(body: &[u8], wanted: &[String]) -> Result<Fetched, Failure> {
-    let answer: Answer<Kv<'_>> = serde_json::from_slice(body).map_err(|_| FOREIGN)?;
+    let answer: VaultAnswer<Kv<'_>> = serde_json::from_slice(body).map_err(|_| FOREIGN)?;
     let kv = answer.data.ok_or(FOREIGN)?;
     let data = kv.data.ok_or(Failure::NotFound)?;
     let value = field::pick(data.get().as_bytes(), wanted)?;
@@ -47,7 +47,7 @@ pub(super) fn secret(body: &[u8], wanted: &[String]) -> Result<Fetched, Failure>
 
 /// The field of a KV version 1 secret.
 pub(super) fn unversioned(body: &[u8], wanted: &[String]) -> Result<Fetched, Failure> {
-    let answer: Answer<&RawValue> = serde_json::from_slice(body).map_err(|_| FOREIGN)?;
+    let answer: VaultAnswer<&RawValue> = serde_json::from_slice(body).map_err(|_| FOREIGN)?;
     let value = field::pick(answer.data.ok_or(FOREIGN)?.get().as_bytes(), wanted)?;
     Ok(Fetched { value, version: None, lease: None, expires: None })
 }
@@ -90,7 +90,7 @@ struct LookedUp {
 
 /// The time that a token has left, of a `lookup-self`; `None` where it does not end.
 pub(super) fn remaining(body: &[u8]) -> Option<Duration> {
-    let answer: Answer<LookedUp> = serde_json::from_slice(body).ok()?;
+    let answer: VaultAnswer<LookedUp> = serde_json::from_slice(body).ok()?;
     answer.data.map(|data| data.ttl).filter(|ttl| *ttl > 0).map(seconds)
 }
 
@@ -101,13 +101,13 @@ struct Wrapping<'a> {
 
 /// Whose answer a wrapping token holds.
 pub(super) fn wrapped_path(body: &[u8]) -> Result<&str, Failure> {
-    let answer: Answer<Wrapping<'_>> = serde_json::from_slice(body).map_err(|_| FOREIGN)?;
+    let answer: VaultAnswer<Wrapping<'_>> = serde_json::from_slice(body).map_err(|_| FOREIGN)?;
     Ok(answer.data.ok_or(FOREIGN)?.creation_path)
 }
 
 /// The secret id that was unwrapped.
 pub(super) fn secret_id(body: &[u8]) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let answer: Answer<&RawValue> = serde_json::from_slice(body).map_err(|_| FOREIGN)?;
+    let answer: VaultAnswer<&RawValue> = serde_json::from_slice(body).map_err(|_| FOREIGN)?;
     let wanted = ["secret_id".to_owned()];
     let picked = field::pick(answer.data.ok_or(FOREIGN)?.get().as_bytes(), &wanted).map_err(|_| FOREIGN)?;
     picked.only().ok_or(FOREIGN)
@@ -122,7 +122,7 @@ pub(super) struct Grant {
 }
 
 #[derive(Deserialize)]
-struct Login<'a> {
+struct LoginAnswer<'a> {
     #[serde(borrow)]
     auth: Option<Auth<'a>>,
 }
@@ -136,7 +136,7 @@ struct Auth<'a> {
 
 /// The token of a login or a renewal.
 pub(super) fn grant(body: &[u8]) -> Result<Grant, Failure> {
-    let login: Login<'_> = serde_json::from_slice(body).map_err(|_| FOREIGN)?;
+    let login: LoginAnswer<'_> = serde_json::from_slice(body).map_err(|_| FOREIGN)?;
     let auth = login.auth.ok_or(FOREIGN)?;
     let ttl = (auth.lease_duration > 0).then(|| seconds(auth.lease_duration));
     let header = header(Zeroizing::new(auth.client_token.as_bytes().to_vec()))?;

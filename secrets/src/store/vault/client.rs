@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use crate::dial::Dialable;
 use crate::error::Failure;
 use crate::http::{Answer, Http, Reach, TlsFiles, literal};
-use crate::read::Stamp;
+use crate::read::FileStamp;
 
 const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
@@ -93,7 +93,7 @@ impl Client {
     }
 
     /// The state that the files are in which every connection is made with.
-    pub(super) async fn stamp(&self) -> Result<Stamp, Failure> {
+    pub(super) async fn stamp(&self) -> Result<FileStamp, Failure> {
         self.http.stamp().await
     }
 

@@ -63,7 +63,7 @@ fn every_failure_is_put_where_it_comes_up_and_helped() {
 
 #[test]
 fn what_was_not_reached_is_not_said_to_be_good() {
-    let report = Report {
+    let report = TestReport {
         heading: "openai-prod: bao:llm/openai#api_key".into(),
         done: vec![(Step::Store, "https://bao:8200 answers".into())],
         version: None,

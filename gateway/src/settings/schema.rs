@@ -1,0 +1,60 @@
+//! What a schema says of settings that are written in a form of their own.
+
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use crate::telemetry::LogSettings;
+
+/// Bytes: [`value::bytes`](super::value).
+pub(crate) enum SizeText {}
+
+/// A length of time that may be nothing: [`pause`](super::pause).
+pub(crate) enum PauseText {}
+
+/// An address with its port.
+pub(super) enum SocketText {}
+
+/// A host, with a port or without.
+pub(super) enum HostText {}
+
+/// A range of addresses.
+pub(super) enum RangeText {}
+
+/// An address, with its port or without.
+pub(super) enum ServerText {}
+
+/// Settings of the log, or its level alone.
+pub(super) fn log(generator: &mut SchemaGenerator) -> Schema {
+    let settings = generator.subschema_for::<LogSettings>();
+    json_schema!({ "anyOf": [settings, { "type": "string" }] })
+}
+
+macro_rules! forms {
+    ($($type:ty: $title:literal, $schema:tt;)*) => {$(
+        impl JsonSchema for $type {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                $title.into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                let mut schema = json_schema!($schema);
+                schema.insert("title".to_owned(), $title.into());
+                schema
+            }
+        }
+    )*};
+}
+
+forms! {
+    SizeText: "size", {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]+ *(B|[kK]B|[MG]B|[KMG]iB)?$"}]};
+    PauseText: "duration", {"type": "string", "pattern": "^(0|0*[1-9][0-9]*)(ms|s|m|h|d)$"};
+    SocketText: "IP address and port", {"type": "string", "pattern": "^.+:[0-9]{1,5}$"};
+    HostText: "host", {"type": "string", "pattern": "^[^/@?#\\s]+$"};
+    RangeText: "range", {"type": "string", "pattern": "^[0-9A-Fa-f:.]+/[0-9]{1,3}$"};
+    ServerText: "IP address", {"type": "string", "pattern": "^[0-9A-Fa-f:.\\[\\]]+$"};
+}
