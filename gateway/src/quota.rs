@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use tollgate_policy::caller::Identity;
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::Denial;
-use tollgate_policy::limit::{Limit, Unit};
+use tollgate_policy::limit::{Limit, Owner, Unit};
 use tollgate_policy::map::Map;
 use tollgate_policy::policy::{Grant, Policy};
 use tollgate_policy::price::NanoUsd;
@@ -63,6 +63,8 @@ pub struct Quota {
 pub struct LimitUsage {
     /// `Limit::id`.
     pub limit: Arc<str>,
+    /// Whose limit it is.
+    pub owner: Owner,
     /// As in [`Charge::key`].
     pub key: Arc<str>,
     /// What `amount`, `spent` and `held` are measured in.

@@ -236,7 +236,7 @@ fn seconds(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
-    use tollgate_policy::limit::{Limit, LimitKey, LimitKind, LimitState, Unit, Usage};
+    use tollgate_policy::limit::{Limit, LimitKey, LimitKind, LimitState, Owner, Unit, Usage};
 
     use super::*;
 
@@ -257,6 +257,7 @@ mod tests {
     fn exhausted() -> Denial {
         let limit = Limit {
             id: "grant/a/tokens/day/shared".into(),
+            owner: Owner::Grant("a".parse().unwrap()),
             unit: Unit::Tokens,
             amount: 100,
             kind: LimitKind::Concurrent,
@@ -301,7 +302,7 @@ mod tests {
         }
         assert_eq!(
             json["limit"],
-            json!({"id": "grant/a/tokens/day/shared", "unit": "tokens", "amount": 100, "used": 90, "held": 5, "needed": 20, "resets_in": 2})
+            json!({"id": "grant/a/tokens/day/shared", "owner": "grant/a", "unit": "tokens", "amount": 100, "used": 90, "held": 5, "needed": 20, "resets_in": 2})
         );
     }
 

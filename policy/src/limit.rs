@@ -17,6 +17,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 mod counter;
+mod id;
 mod state;
 mod window;
 
@@ -24,14 +25,16 @@ mod window;
 mod tests;
 
 pub use counter::{Counter, Refused, Usage, WindowSlot};
+pub use id::{LimitId, Owner, OwnerError};
 pub use state::LimitState;
 
-/// One limit of a grant, resolved: how much of what, in which window, counted for whom together.
+/// One limit, resolved: how much of what, in which window, counted for whom together.
 #[derive(Debug, Clone)]
 pub struct Limit {
-    /// `<owner>/<unit>/<per>/<key>`, e.g. `grant/checkout-openai/tokens/day/shared`. State belongs to it and so survives an edit of
-    /// the amount.
+    /// The text of its [`LimitId`]. State belongs to it and so survives an edit of the amount.
     pub id: Arc<str>,
+    /// Whose limit it is, which its id says too.
+    pub owner: Owner,
     /// What is counted.
     pub unit: Unit,
     /// The cap, in the unit's own measure: requests, tokens, nano-USD, or calls under way.
@@ -133,6 +136,9 @@ impl Window {
 }
 
 impl Unit {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Requests, Self::Tokens, Self::Spend, Self::Concurrency];
+
     /// The word that a limit's id and its denials use.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -145,6 +151,9 @@ impl Unit {
 }
 
 impl Per {
+    /// All of them, the shortest first.
+    pub const ALL: [Self; 6] = [Self::Second, Self::Minute, Self::Hour, Self::Day, Self::Week, Self::Month];
+
     /// The word that a limit's id uses and a user writes.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -171,6 +180,9 @@ impl Per {
 }
 
 impl LimitKey {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Shared, Self::Namespace, Self::Caller];
+
     /// The word that a limit's id uses and a user writes.
     pub fn as_str(self) -> &'static str {
         match self {

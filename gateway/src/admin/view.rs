@@ -185,7 +185,7 @@ impl AdminViews {
             .iter()
             .map(|usage| {
                 json!({
-                    "limit": *usage.limit, "key": *usage.key, "unit": usage.unit.as_str(),
+                    "limit": *usage.limit, "owner": usage.owner.to_string(), "key": *usage.key, "unit": usage.unit.as_str(),
                     "amount": usage.amount, "spent": usage.spent, "held": usage.held,
                 })
             })

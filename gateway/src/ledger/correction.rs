@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use tollgate_policy::limit::{LimitId, Unit};
 use tollgate_policy::price::{Item, NanoUsd};
 
 use super::amount::{Amount, Amounts};
@@ -182,11 +183,10 @@ fn difference(original: &Row, corrections: &[Row], actual: Correction, now: Time
         same.fold(0, |sum: i64, other| sum.saturating_add(other.amount.0))
     };
     let charges = original.charges.iter().filter_map(|charge| {
-        // "<owner>/<unit>/<per>/<key>"
-        let actual = match charge.limit.rsplit('/').nth(2)? {
-            "tokens" => actual.input.saturating_add(actual.output),
-            "spend" => actual.cost.0,
-            _ => return None,
+        let actual = match LimitId::read(&charge.limit)?.unit {
+            Unit::Tokens => actual.input.saturating_add(actual.output),
+            Unit::Spend => actual.cost.0,
+            Unit::Requests | Unit::Concurrency => return None,
         };
         Some(RowCharge { amount: Amount(less(actual, charged(charge))), ..charge.clone() })
     });

@@ -6,6 +6,7 @@
 //! **Invariant:** the roll-up of a record is that of its line read back.
 
 use jiff::Timestamp;
+use tollgate_policy::limit::{LimitId, Per};
 use tollgate_policy::map::Map;
 
 use super::amount::Amounts;
@@ -243,10 +244,10 @@ fn pull<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
 /// Charges are added up by this many milliseconds. It divides the slices and the calendar borders of the limit's windows, so a
 /// charge stays in the slice in which its hold was taken: a slice is a sixtieth of a window.
 fn granule(limit: &str) -> i64 {
-    match limit.rsplit('/').nth(1) {
-        Some("hour" | "day" | "week" | "month") => 60_000,
-        Some("minute") => 1_000,
-        _ => 1,
+    match LimitId::read(limit).and_then(|id| id.per) {
+        Some(Per::Hour | Per::Day | Per::Week | Per::Month) => 60_000,
+        Some(Per::Minute) => 1_000,
+        Some(Per::Second) | None => 1,
     }
 }
 

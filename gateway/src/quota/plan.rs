@@ -19,7 +19,7 @@ pub(super) struct Item {
     pub(super) counts: Arc<LimitCounts>,
 }
 
-/// The limits of one grant in the order in which they are taken: refundable ones by id, then rates by id.
+/// The limits that one grant is held to, of whichever owners, in the order in which they are taken: refundable ones by id, then rates by id.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) items: Box<[Item]>,
@@ -80,6 +80,7 @@ impl Registry {
                 let Some(usage) = cell.usage(limit, now) else { continue };
                 lines.push(LimitUsage {
                     limit: Arc::clone(&limit.id),
+                    owner: limit.owner.clone(),
                     key: Arc::clone(&cell.key),
                     unit: limit.unit,
                     amount: limit.amount,

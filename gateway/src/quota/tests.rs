@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 use tollgate_policy::caller::Identity;
 use tollgate_policy::denial::Reason;
-use tollgate_policy::limit::{LimitKey, LimitKind, Per, Window};
+use tollgate_policy::limit::{LimitKey, LimitKind, Owner, Per, Window};
 
 use super::*;
 
@@ -26,7 +26,8 @@ fn day() -> LimitKind {
 }
 
 fn limit(unit: Unit, amount: u64, kind: LimitKind, key: LimitKey) -> Limit {
-    Limit { id: format!("grant/test/{unit}/day/{key}").into(), unit, amount, kind, key }
+    let owner = Owner::Grant("test".parse().unwrap());
+    Limit { id: format!("{owner}/{unit}/day/{key}").into(), owner, unit, amount, kind, key }
 }
 
 fn tokens(amount: u64) -> Limit {

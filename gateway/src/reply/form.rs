@@ -32,6 +32,7 @@ struct Common<'a> {
 #[derive(Serialize)]
 struct Limit<'a> {
     id: &'a str,
+    owner: String,
     /// What the amounts are in, in the words of `RateLimit-Policy`.
     unit: &'static str,
     amount: u64,
@@ -53,9 +54,10 @@ impl<'a> From<&'a LimitState> for Limit<'a> {
             Unit::Spend => "nano-usd",
             Unit::Concurrency => "concurrent-requests",
         };
-        let &LimitState { ref id, amount, burst, used, held, needed, resets_in, .. } = state;
+        let &LimitState { ref id, ref owner, amount, burst, used, held, needed, resets_in, .. } = state;
         let resets_in = resets_in.map(super::seconds);
-        Self { id, unit, amount, burst, used, held, needed, resets_in }
+        let owner = owner.to_string();
+        Self { id, owner, unit, amount, burst, used, held, needed, resets_in }
     }
 }
 

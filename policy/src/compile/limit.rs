@@ -7,15 +7,16 @@ use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 
 use super::Scope;
-use crate::limit::{Limit, LimitKey, LimitKind, Per, Unit, Window};
+use crate::limit::{Limit, LimitId, LimitKey, LimitKind, Owner, Per, Unit, Window};
 use crate::model::{GrantSpec, LimitSpec, Resource, WindowWord};
 
 /// The limits of a grant, in the order of their ids.
 pub(super) fn limits(resource: &Resource<GrantSpec>, scope: &mut Scope<'_>) -> Vec<Limit> {
     let mut limits: BTreeMap<Arc<str>, (usize, Limit)> = BTreeMap::new();
+    let owner = Owner::Grant(resource.id.clone());
     for (index, spec) in resource.spec.limits.iter() {
         let mut writer = Writer { path: format!("spec.limits[{index}]"), scope };
-        let Some(limit) = writer.limit(resource.id.as_str(), spec) else { continue };
+        let Some(limit) = writer.limit(&owner, spec) else { continue };
         match limits.get(&limit.id) {
             Some((first, _)) => {
                 let per = spec.per.map_or_else(String::new, |per| format!(" per {per}"));
@@ -52,7 +53,7 @@ impl Writer<'_, '_> {
         }
     }
 
-    fn limit(&mut self, grant: &str, spec: &LimitSpec) -> Option<Limit> {
+    fn limit(&mut self, owner: &Owner, spec: &LimitSpec) -> Option<Limit> {
         let path = self.path.clone();
         let fields = [
             ("requests", spec.requests.map(|amount| (Unit::Requests, amount))),
@@ -76,20 +77,15 @@ impl Writer<'_, '_> {
                 ("timezone", spec.timezone.is_some()),
             ];
             self.refuse(&unused, "calls at one time are not counted over time: leave this out");
-            return Some(Limit {
-                id: id(grant, unit, None, key),
-                unit,
-                amount,
-                kind: LimitKind::Concurrent,
-                key,
-            });
+            let (id, owner, kind) = (id(owner, unit, None, key), owner.clone(), LimitKind::Concurrent);
+            return Some(Limit { id, owner, unit, amount, kind, key });
         }
         let what = "one of second, minute, hour, day, week, month";
         let per = self.scope.required(&format!("{path}.per"), spec.per, what)?;
         let is_rate = unit == Unit::Requests && matches!(per, Per::Second | Per::Minute | Per::Hour);
         let kind =
             if is_rate { self.rate(spec, amount, per)? } else { LimitKind::Counted(self.window(spec, per)?) };
-        Some(Limit { id: id(grant, unit, Some(per), key), unit, amount, kind, key })
+        Some(Limit { id: id(owner, unit, Some(per), key), owner: owner.clone(), unit, amount, kind, key })
     }
 
     /// Requests per second, minute or hour: a rate, with room for a tenth of it at once.
@@ -137,10 +133,6 @@ impl Writer<'_, '_> {
     }
 }
 
-/// State is kept under the id, so the amount, the window and the order of the limits are not in it.
-fn id(grant: &str, unit: Unit, per: Option<Per>, key: LimitKey) -> Arc<str> {
-    match per {
-        Some(per) => format!("grant/{grant}/{unit}/{per}/{key}").into(),
-        None => format!("grant/{grant}/{unit}/{key}").into(),
-    }
+fn id(owner: &Owner, unit: Unit, per: Option<Per>, key: LimitKey) -> Arc<str> {
+    LimitId { owner: &owner.to_string(), unit, per, key }.to_string().into()
 }

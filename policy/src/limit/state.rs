@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Limit, LimitKind, Unit, Usage};
+use super::{Limit, LimitKind, Owner, Unit, Usage};
 
 /// What a caller is told of the limit that refused its call, all amounts in the limit's unit.
 ///
-/// The limit is one of the caller's own grant, and what is left of it stands in the `RateLimit` of every answer.
+/// The limit is one that the caller's own grant is held to, and what is left of it stands in the `RateLimit` of every answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitState {
     /// [`Limit::id`].
     pub id: Arc<str>,
+    /// Whose limit it is.
+    pub owner: Owner,
     /// What the amounts count.
     pub unit: Unit,
     /// The cap.
@@ -35,8 +37,9 @@ impl LimitState {
             LimitKind::Gcra { burst, .. } => Some(burst),
             LimitKind::Counted(_) | LimitKind::Concurrent => None,
         };
-        let (id, unit, amount) = (Arc::clone(&limit.id), limit.unit, limit.amount);
-        Self { id, unit, amount, burst, used: spent, held, needed, resets_in: None }
+        let (id, owner, unit, amount) =
+            (Arc::clone(&limit.id), limit.owner.clone(), limit.unit, limit.amount);
+        Self { id, owner, unit, amount, burst, used: spent, held, needed, resets_in: None }
     }
 
     /// The same, with the time until it has more to give.

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use serde_json::Value;
+use tollgate_policy::limit::{LimitId, Unit};
 
 use super::many::milliseconds;
 use crate::ledger::{Call, Object};
@@ -139,8 +140,8 @@ fn limits(from: &Object, lines: &mut Lines<'_, impl Write>) -> io::Result<()> {
         let limit = plain(&charge["limit"]);
         let key = some(charge["key"].as_str().unwrap_or_default(), |key| format!(" of {key}"));
         let amount = charge["amount"].as_i64().unwrap_or_default();
-        let amount = match limit.rsplit('/').nth(2) {
-            Some("spend") => format!("{} USD", usd(amount.into(), 2)),
+        let amount = match LimitId::read(&limit).map(|id| id.unit) {
+            Some(Unit::Spend) => format!("{} USD", usd(amount.into(), 2)),
             Some(unit) => format!("{} {unit}", grouped(&amount.to_string())),
             None => grouped(&amount.to_string()),
         };
