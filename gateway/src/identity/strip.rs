@@ -14,18 +14,26 @@ use percent_encoding::percent_decode_str;
 
 use self::names::{AMBIGUOUS, ASSERTIONS, CREDENTIALS, FAMILIES, FRAMING, HOP, QUERY};
 
-/// The listed names by length: of one length there are few.
+const SLOTS: usize = 1 << 10;
+
+/// The listed names by length and last letter: of one slot there are few, and of most none.
 static LISTED: LazyLock<Vec<Vec<&str>>> = LazyLock::new(|| {
-    let names = || CREDENTIALS.iter().chain(ASSERTIONS).chain(HOP);
-    let longest = names().map(|name| name.len()).max().unwrap_or_default();
-    let of = |length| names().copied().filter(|name| name.len() == length).collect();
-    (0..=longest).map(of).collect()
+    let mut slots = vec![Vec::new(); SLOTS];
+    for name in CREDENTIALS.iter().chain(ASSERTIONS).chain(HOP) {
+        slots[slot(name)].push(*name);
+    }
+    slots
 });
+
+fn slot(name: &str) -> usize {
+    let last = name.bytes().next_back().unwrap_or_default();
+    (name.len() << 5 | usize::from(last & 0x1f)) % SLOTS
+}
 
 /// The families by their telling byte.
 static BEGINNINGS: LazyLock<Vec<Vec<&'static str>>> = LazyLock::new(|| {
     let of = |byte| FAMILIES.iter().copied().filter(|family| telling(family) == byte).collect();
-    (0..128).map(of).collect()
+    (0..256).map(of).collect()
 });
 
 /// No key is shorter; codes of countries, currencies and lines of code are.
@@ -59,17 +67,17 @@ pub(crate) fn is_withheld(name: &str) -> bool {
 }
 
 fn is_withheld_dashed(name: &str) -> bool {
-    let bytes = name.as_bytes();
-    // The last letter tells most names apart without a call.
-    let is = |listed: &&str| listed.as_bytes().last() == bytes.last() && *listed == name;
-    LISTED.get(name.len()).is_some_and(|listed| listed.iter().any(is))
+    LISTED.get(slot(name)).is_some_and(|listed| listed.contains(&name))
         || BEGINNINGS.get(telling(name)).is_some_and(|families| families.iter().any(|f| name.starts_with(f)))
 }
 
-/// The first byte behind the `x-` that many names have.
+/// The first byte, or that behind the `x-` that many names have; the two are told apart.
 fn telling(name: &str) -> usize {
-    let rest = name.strip_prefix("x-").unwrap_or(name);
-    rest.bytes().next().map_or(0, usize::from)
+    match name.as_bytes() {
+        [b'x', b'-', first, ..] => 128 | usize::from(*first),
+        [first, ..] => usize::from(*first),
+        [] => 0,
+    }
 }
 
 /// Whether two header names are one to a reader that takes `_` for `-`.
