@@ -62,19 +62,19 @@ impl RequestHead {
     pub(crate) fn read(parts: request::Parts, most: usize) -> Result<Self, Denial> {
         let request::Parts { method, uri, mut headers, version, .. } = parts;
         check_method(&method)?;
-        let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-        if size > most {
+        let fields = Fields::of(&headers);
+        if fields.bytes > most {
             let detail = "the request's headers are larger than the gateway reads (limits.headBytes)";
             return Err(Denial::new(Reason::HeaderRefused, detail));
         }
-        check_framing(&headers)?;
-        let authority = authority(&uri, &headers, version)?;
+        fields.check_framing()?;
+        let authority = authority(&uri, fields.host, version)?;
+        let takes_trailers = fields.takes_trailers;
         let path = uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
         let query =
             path.query().and_then(|query| strip::query(query, &[], false)).map(std::borrow::Cow::into_owned);
         let aws_scope = AwsScope::of(&headers);
         let credentials = CallerCredentials::of(&headers);
-        let takes_trailers = headers.get_all(TE).iter().any(|value| has_trailers(value.as_bytes()));
         // Of HTTP/1.0 it is to be ignored (RFC 9110, section 7.8).
         let upgrades = Some(strip::headers(&mut headers)).filter(|_| version == Version::HTTP_11);
         let upgrades = upgrades.unwrap_or_default();
@@ -128,27 +128,63 @@ fn check_method(method: &Method) -> Result<(), Denial> {
     Err(Denial::new(Reason::MethodRefused, detail))
 }
 
-/// What says where the body ends says it once, and in the one way that every reader knows (RFC 9112, section 6).
-fn check_framing(headers: &HeaderMap) -> Result<(), Denial> {
-    let refuse = |detail| Err(Denial::new(Reason::BadRequest, detail));
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let length = lengths.next().map(HeaderValue::as_bytes);
-    if let Some(length) = length {
-        let is_canonical =
-            matches!(length, b"0" | [b'1'..=b'9', ..]) && length.iter().all(u8::is_ascii_digit);
-        if !is_canonical || lengths.next().is_some() {
-            return refuse("the request's Content-Length is not one plain number");
+/// What the head itself says of the message, found in one pass over it.
+#[derive(Default)]
+struct Fields<'a> {
+    /// As HTTP/1.1 writes them.
+    bytes: usize,
+    host: Single<'a>,
+    length: Single<'a>,
+    coding: Single<'a>,
+    takes_trailers: bool,
+}
+
+/// A field that is to occur once.
+#[derive(Clone, Copy, Default)]
+struct Single<'a> {
+    value: Option<&'a HeaderValue>,
+    is_repeated: bool,
+}
+
+impl<'a> Fields<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        let mut fields = Self::default();
+        for (name, value) in headers {
+            fields.bytes += name.as_str().len() + value.len() + 4;
+            let field = if *name == HOST {
+                &mut fields.host
+            } else if *name == CONTENT_LENGTH {
+                &mut fields.length
+            } else if *name == TRANSFER_ENCODING {
+                &mut fields.coding
+            } else {
+                fields.takes_trailers |= *name == TE && has_trailers(value.as_bytes());
+                continue;
+            };
+            field.is_repeated = field.value.replace(value).is_some();
         }
+        fields
     }
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let Some(coding) = codings.next() else { return Ok(()) };
-    if length.is_some() {
-        return refuse("the request has both a length and a transfer coding");
+
+    /// What says where the body ends says it once, and in the one way that every reader knows (RFC 9112, section 6).
+    fn check_framing(&self) -> Result<(), Denial> {
+        let refuse = |detail| Err(Denial::new(Reason::BadRequest, detail));
+        if let Some(length) = self.length.value.map(HeaderValue::as_bytes) {
+            let is_canonical =
+                matches!(length, b"0" | [b'1'..=b'9', ..]) && length.iter().all(u8::is_ascii_digit);
+            if !is_canonical || self.length.is_repeated {
+                return refuse("the request's Content-Length is not one plain number");
+            }
+        }
+        let Some(coding) = self.coding.value else { return Ok(()) };
+        if self.length.value.is_some() {
+            return refuse("the request has both a length and a transfer coding");
+        }
+        if self.coding.is_repeated || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return refuse("the request's Transfer-Encoding is not `chunked` alone");
+        }
+        Ok(())
     }
-    if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
-        return refuse("the request's Transfer-Encoding is not `chunked` alone");
-    }
-    Ok(())
 }
 
 /// Whether a value of `TE` lists `trailers`.
@@ -157,14 +193,12 @@ fn has_trailers(value: &[u8]) -> bool {
 }
 
 /// The one authority of a request: `:authority` or the absolute form, and every `Host`, must agree (RFC 9112, section 3.2).
-fn authority(uri: &Uri, headers: &HeaderMap, version: Version) -> Result<Authority, Denial> {
+fn authority(uri: &Uri, host: Single<'_>, version: Version) -> Result<Authority, Denial> {
     let refuse = |detail| Denial::new(Reason::AmbiguousAuthority, detail);
-    let mut hosts = headers.get_all(HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() {
+    if host.is_repeated {
         return Err(refuse("more than one Host"));
     }
-    let host = match host {
+    let host = match host.value {
         Some(value) => {
             let text = value.to_str().map_err(|_| refuse("Host is not ASCII"))?;
             Some(text.parse::<Authority>().map_err(|_| refuse("Host is not an authority"))?)
