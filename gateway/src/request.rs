@@ -91,7 +91,7 @@ async fn forward(
     account.permitted(&call);
 
     faults.at(Stage::Template);
-    let mut template = Template::new(head, &call.permit)?;
+    let mut template = Template::new(head, &call.permit, now)?;
 
     faults.at(Stage::Hold);
     let hold = core.shared.quota.hold(&call.permit, &call.demand(), now);

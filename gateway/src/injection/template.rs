@@ -24,7 +24,7 @@ static MESSAGE_ENCODINGS: [HeaderName; 2] =
     [HeaderName::from_static("grpc-accept-encoding"), HeaderName::from_static("connect-accept-encoding")];
 
 /// Names a call for whoever may get it twice (the IETF's draft-ietf-httpapi-idempotency-key-header; Stripe, OpenAI and others).
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Method, path, headers and body of every attempt of one call.
 #[derive(Debug)]
@@ -51,8 +51,8 @@ impl Template {
     /// # Errors
     /// `bad_request` where the target cannot be written as a request line, `caller_token` where the caller's own token cannot be passed on,
     /// `internal` where no request is permitted: a bug.
-    pub(crate) fn new(head: RequestHead, permit: &Permit) -> Result<Self, Denial> {
-        let token = head.credentials.passed_on(permit, Timestamp::now())?;
+    pub(crate) fn new(head: RequestHead, permit: &Permit, now: Timestamp) -> Result<Self, Denial> {
+        let token = head.credentials.passed_on(permit, now)?;
         let request = permit.http().ok_or_else(|| super::bug("the permit is for no request"))?;
         let mut line =
             String::with_capacity(request.path().len() + request.query().map_or(0, |q| q.len() + 1));
@@ -71,17 +71,12 @@ impl Template {
         let path = PathAndQuery::from_maybe_shared(Bytes::from(line))
             .map_err(|_| Denial::new(Reason::BadRequest, "the target cannot be written as a request line"))?;
         let mut headers = head.headers;
-        withhold(&mut headers, carriers, own);
-        if permit.scrubs_bodies() {
-            for name in &MESSAGE_ENCODINGS {
-                headers.remove(name);
-            }
-            if !permit.grant().allow.range {
-                // Half a reflected secret in each of two answers would be found in neither.
-                headers.remove(RANGE);
-                headers.remove(IF_RANGE);
-            }
-        }
+        let (scrubs, ranges) = (permit.scrubs_bodies(), permit.grant().allow.range);
+        withhold(&mut headers, carriers, own, |name| {
+            // Half a reflected secret in each of two answers would be found in neither.
+            let is_range = *name == RANGE || *name == IF_RANGE;
+            scrubs && ((is_range && !ranges) || MESSAGE_ENCODINGS.contains(name))
+        });
         // Usage is read off the answer, and a secret is looked for in it: it has to come as it is.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let aws_scope = match permit.credential().and_then(|credential| credential.sigv4()) {
@@ -98,7 +93,7 @@ impl Template {
             }
             None => None,
         };
-        let repeatable = is_idempotent(&head.method) || headers.contains_key(IDEMPOTENCY_KEY);
+        let repeatable = is_idempotent(&head.method) || headers.contains_key(&IDEMPOTENCY_KEY);
         Ok(Self {
             destination: Arc::clone(request.destination()),
             method: head.method,
@@ -198,24 +193,29 @@ impl TrailerFilter for CallerTrailers {
     fn clean(&self, trailers: &mut HeaderMap) {
         identity::strip_headers(trailers);
         let own = self.credential.as_ref().map_or(&[][..], |credential| &credential.inject);
-        withhold(trailers, self.destination.dialect.carriers(), own);
         // What describes the content is decided on before it comes (RFC 9110, section 6.5.1).
         let describes = |name: &HeaderName| name.as_str().starts_with("content-");
-        let gone: Vec<HeaderName> = trailers.keys().filter(|name| describes(name)).cloned().collect();
-        for name in gone {
-            trailers.remove(&name);
-        }
+        withhold(trailers, self.destination.dialect.carriers(), own, describes);
     }
 }
 
-/// Removes what carries a credential or chooses an account at this provider, however it is spelt: many read `_` as `-`.
-fn withhold(headers: &mut HeaderMap, carriers: &Carriers, own: &[Injection]) {
+/// Removes what carries a credential or chooses an account at this provider, however it is spelt: many read `_` as `-`. And what `goes` says.
+fn withhold(
+    headers: &mut HeaderMap,
+    carriers: &Carriers,
+    own: &[Injection],
+    goes: impl Fn(&HeaderName) -> bool,
+) {
+    let theirs = || carriers.headers.iter().chain(&carriers.account_headers).map(|carrier| &**carrier);
+    let all = || theirs().chain(own.iter().flat_map(Injection::headers));
+    // Most names are as long as no carrier is.
+    let bit = |name: &str| 1_u64 << (name.len() % 64);
+    let lengths = all().fold(0, |lengths, carrier| lengths | bit(carrier));
     let carries = |name: &HeaderName| {
-        let is = |carrier: &str| identity::same_name(carrier, name.as_str());
-        own.iter().flat_map(Injection::headers).any(is)
-            || carriers.headers.iter().chain(&carriers.account_headers).any(|carrier| is(carrier))
+        let name = name.as_str();
+        lengths & bit(name) != 0 && all().any(|carrier| identity::same_name(carrier, name))
     };
-    let gone: Vec<HeaderName> = headers.keys().filter(|name| carries(name)).cloned().collect();
+    let gone: Vec<HeaderName> = headers.keys().filter(|name| carries(name) || goes(name)).cloned().collect();
     for name in gone {
         headers.remove(&name);
     }
