@@ -49,6 +49,10 @@ static DIGESTS: [HeaderName; 4] = [
     HeaderName::from_static("content-md5"),
 ];
 
+/// How the messages inside a body are encoded (the gRPC and Connect protocols).
+static MESSAGE_ENCODINGS: [HeaderName; 2] =
+    [HeaderName::from_static("grpc-encoding"), HeaderName::from_static("connect-content-encoding")];
+
 /// What became of a body when its head leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
@@ -75,8 +79,9 @@ pub(crate) fn answer_head(
         return Err(Denial::new(Reason::UnsupportedUpgrade, "the destination switched protocols unasked"));
     }
     let keyed = permit.credential().zip(key);
-    let whole = keyed.is_some() && is_searched(parts, permit);
-    if whole && has_body && is_encoded(&parts.headers) {
+    let is_encoded = keyed.is_some() && is_encoded(&parts.headers);
+    let whole = keyed.is_some() && is_searched(parts.status, is_encoded, permit);
+    if whole && has_body && is_encoded {
         return Err(Denial::new(
             Reason::EncodedAnswer,
             "the destination encoded its answer unasked, so that a reflected credential could not be seen in it",
@@ -133,28 +138,23 @@ pub(crate) fn forget_digests(headers: &mut HeaderMap, seen: Seen) {
 }
 
 /// Whether the body is to be searched for the key.
-fn is_searched(parts: &response::Parts, permit: &Permit) -> bool {
-    let is_stored = parts.status.is_success()
-        && (parts.status == StatusCode::PARTIAL_CONTENT || is_encoded(&parts.headers));
+fn is_searched(status: StatusCode, is_encoded: bool, permit: &Permit) -> bool {
+    let is_stored = status.is_success() && (status == StatusCode::PARTIAL_CONTENT || is_encoded);
     permit.scrubs_bodies() || (permit.scrubs_plain_bodies() && !is_stored)
 }
 
 /// Whether the body is in another form than its readers see.
 fn is_encoded(headers: &HeaderMap) -> bool {
-    let (grpc, connect) =
-        (HeaderName::from_static("grpc-encoding"), HeaderName::from_static("connect-content-encoding"));
-    let names = [
-        (&header::CONTENT_ENCODING, "identity"),
-        (&grpc, "identity"),
-        (&connect, "identity"),
-        (&header::TRANSFER_ENCODING, "chunked"),
-    ];
-    names.into_iter().any(|(name, plain)| {
-        let codings =
-            headers.get_all(name).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-        codings
-            .map(<[u8]>::trim_ascii)
-            .any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(plain.as_bytes()))
+    headers.iter().any(|(name, value)| {
+        let plain: &[u8] = if *name == header::TRANSFER_ENCODING {
+            b"chunked"
+        } else if *name == header::CONTENT_ENCODING || MESSAGE_ENCODINGS.contains(name) {
+            b"identity"
+        } else {
+            return false;
+        };
+        let mut codings = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        codings.any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(plain))
     })
 }
 
