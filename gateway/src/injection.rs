@@ -158,8 +158,7 @@ fn put(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue) -> Result
 
 /// Whether no other header can be read as this one.
 fn is_alone(headers: &HeaderMap, name: &HeaderName) -> bool {
-    headers.keys().filter(|other| identity::same_name(other.as_str(), name.as_str())).count() == 1
-        && headers.get_all(name).iter().count() == 1
+    headers.iter().filter(|(other, _)| identity::same_name(other.as_str(), name.as_str())).count() == 1
 }
 
 fn absolute(host: Authority, path: PathAndQuery) -> Option<Uri> {
