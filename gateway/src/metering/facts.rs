@@ -84,7 +84,9 @@ pub fn read(endpoint: &Endpoint, headers: &HeaderMap, body: &[u8]) -> Result<Rea
         return Ok(ReadBody::unread(Facts { body_bytes: body.len() as u64, ..Facts::default() }));
     }
     check_encoding(headers)?;
-    if let Some(boundary) = form::boundary(headers).filter(|_| endpoint.request.may_be_form) {
+    if endpoint.request.may_be_form
+        && let Some(boundary) = form::boundary(headers)
+    {
         return form::read(&endpoint.request, &boundary?, body);
     }
     check_media_type(headers)?;
