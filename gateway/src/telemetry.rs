@@ -7,24 +7,22 @@ mod text;
 
 use std::io::{IsTerminal, Write};
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
-use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry};
 
 use crate::ledger::json::{Calendar, Json};
 
-/// The target of access lines.
-const ACCESS: &str = "tollgate::access";
+/// Where access lines go once logs are set up: there is no more to ask of each whether somebody wants it.
+static ACCESS: OnceLock<AccessLog> = OnceLock::new();
 /// What the targets of AWS's SDK begin with.
 const SDK: &str = "aws_";
 /// How the last member of a record begins, where the call has a price.
@@ -36,7 +34,9 @@ const FLUSH_AT: usize = 256 << 10;
 
 /// Says what an access line has of a record: what it begins with in the journal.
 pub(crate) fn access(record: &[u8]) {
-    tracing::info!(target: ACCESS, record);
+    if let Some(log) = ACCESS.get() {
+        log.write(record);
+    }
 }
 
 /// What is logged, and how.
@@ -89,7 +89,7 @@ pub(crate) fn install(settings: &LogSettings) -> Result<Flush, TelemetryError> {
         let out = out.clone();
         move || out.clone()
     };
-    let filter = || capped(&settings.level).with_target(ACCESS, LevelFilter::OFF);
+    let filter = || capped(&settings.level);
     let json = (format == LogFormat::Json).then(|| {
         let lines = tracing_subscriber::fmt::layer().json().flatten_event(true);
         lines.with_current_span(false).with_span_list(false).with_writer(writer.clone()).with_filter(filter())
@@ -98,9 +98,9 @@ pub(crate) fn install(settings: &LogSettings) -> Result<Flush, TelemetryError> {
         let lines = tracing_subscriber::fmt::layer().with_ansi(colour).with_target(false);
         lines.with_writer(writer.clone()).with_filter(filter())
     });
-    let access = Access { out: out.clone(), text: (format == LogFormat::Text).then_some(colour) };
-    let access = access.with_filter(Targets::new().with_target(ACCESS, LevelFilter::INFO));
-    Registry::default().with(json).with(text).with(access).try_init()?;
+    Registry::default().with(json).with(text).try_init()?;
+    ACCESS
+        .get_or_init(|| AccessLog { out: out.clone(), text: (format == LogFormat::Text).then_some(colour) });
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map_or_else(|| "unknown".into(), ToString::to_string);
         tracing::error!(place, "panic");
@@ -220,35 +220,23 @@ impl Write for Flush {
 }
 
 /// Writes access lines.
-struct Access {
+#[derive(Debug)]
+struct AccessLog {
     out: Flush,
     /// For people, and whether in colours.
     text: Option<bool>,
 }
 
-impl<S: Subscriber> Layer<S> for Access {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        event.record(&mut AccessLine(self));
-    }
-}
-
-struct AccessLine<'a>(&'a Access);
-
-impl Visit for AccessLine<'_> {
-    fn record_bytes(&mut self, field: &Field, value: &[u8]) {
-        if field.name() != "record" {
-            return;
-        }
-        match self.0.text {
-            None => self.0.out.access(value),
+impl AccessLog {
+    fn write(&self, record: &[u8]) {
+        match self.text {
+            None => self.out.access(record),
             Some(colour) => {
-                let line = text::access(value, Timestamp::now(), colour);
-                self.0.out.append(|filling| filling.lines.extend_from_slice(line.as_bytes()));
+                let line = text::access(record, Timestamp::now(), colour);
+                self.out.append(|filling| filling.lines.extend_from_slice(line.as_bytes()));
             }
         }
     }
-
-    fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
 }
 
 #[cfg(test)]
