@@ -18,6 +18,7 @@ use crate::core::Core;
 use crate::metering::ReplyBody;
 use crate::request;
 use crate::session::{Session, Shutdown};
+use crate::settings::INLINE_FIELDS;
 
 /// Serves requests until the peer leaves, its proof ends, or the drain says so. `close` ends a stream so that its last answer arrives.
 pub(super) async fn serve<S, F>(core: Arc<Core>, session: Arc<Session>, stream: S, close: impl FnOnce(S) -> F)
@@ -59,8 +60,10 @@ where
         builder
             // Heads are waited for by `HeaderDeadline`: a timer for each request is dear, and would close idle connections as well.
             .header_read_timeout(None)
-            .max_buf_size(limits.head_bytes)
-            .max_headers(limits.head_fields);
+            .max_buf_size(limits.head_bytes);
+        if limits.head_fields != INLINE_FIELDS {
+            builder.max_headers(limits.head_fields);
+        }
         let mut served = builder.serve_connection(TokioIo::new(Strict::new(stream)), service);
         if drive(&mut served, &session, |c| c.graceful_shutdown()).await == End::Close {
             let stream = served.into_parts().io.into_inner().into_inner();

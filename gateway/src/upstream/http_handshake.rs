@@ -101,9 +101,12 @@ pub(super) async fn handshake(
     if offer == AlpnOffer::Grpc {
         return Err(UpstreamError::OtherHttp);
     }
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(HEAD_BYTES)
-        .max_headers(answer_fields)
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(HEAD_BYTES);
+    if answer_fields != INLINE_FIELDS {
+        builder.max_headers(answer_fields);
+    }
+    let (sender, connection) = builder
         .handshake(io)
         .await
         .map_err(|error| UpstreamError::of_http(error, &state))?;
