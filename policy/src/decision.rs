@@ -13,7 +13,7 @@ use crate::denial::Denial;
 use crate::dialect::{Catalog, Endpoint};
 use crate::pattern::CallerPattern;
 use crate::price::{Image, Item, NanoUsd, Price};
-use crate::resource::{Credential, Destination, Grant, Scrub, SigV4};
+use crate::resource::{Block, Credential, Destination, Grant, Scrub, SigV4};
 use crate::target::{Target, check_method};
 
 mod action;
@@ -32,6 +32,7 @@ use matching::{Call, Candidates, Requested};
 pub struct CallerGrants {
     caller: Caller,
     held: Arc<[CallerGrant]>,
+    blocks: Arc<[Arc<Block>]>,
 }
 
 /// A grant and the most specific of its patterns that names the caller.
@@ -135,14 +136,26 @@ pub enum Priced {
 }
 
 impl CallerGrants {
-    pub(crate) fn new<'a>(caller: &Caller, grants: impl Iterator<Item = &'a Arc<Grant>>) -> Self {
+    pub(crate) fn new<'a>(
+        caller: &Caller,
+        grants: impl Iterator<Item = &'a Arc<Grant>>,
+        blocks: &[Arc<Block>],
+    ) -> Self {
         let held = grants.filter_map(|grant| {
             let via = grant.callers.iter().filter(|pattern| pattern.matches(caller.id())).min()?;
             Some(CallerGrant { via: via.clone(), grant: Arc::clone(grant) })
         });
         let mut held: Vec<CallerGrant> = held.collect();
         held.sort_by(|a, b| (&a.via, &a.grant.name).cmp(&(&b.via, &b.grant.name)));
-        Self { caller: caller.clone(), held: held.into() }
+        let blocks = blocks.iter().filter(|block| block.names(caller.id())).map(Arc::clone).collect();
+        Self { caller: caller.clone(), held: held.into(), blocks }
+    }
+
+    /// What is denied at a destination because of a grant that is not in force.
+    fn blocked(&self, destination: &Destination) -> Option<Denial> {
+        let is_there =
+            |block: &&Arc<Block>| block.destination.as_ref().is_none_or(|denied| *denied == destination.name);
+        self.blocks.iter().find(is_there).map(|block| block.denial())
     }
 
     /// Whose grants these are.

@@ -68,9 +68,10 @@ pub(super) struct Match {
 #[derive(Debug)]
 pub(super) struct Candidates(Vec<Match>);
 
-/// What two matching grants are compared by, most specific first. No model pattern comes after every model pattern.
+/// What two matching grants are compared by, most specific first. No model pattern comes after every model pattern, and one that is not
+/// in force after the one that it ties with.
 type Precedence<'a> =
-    (&'a CallerPattern, &'a PathPattern, (bool, Option<&'a ModelPattern>), &'a MethodPattern);
+    (&'a CallerPattern, &'a PathPattern, (bool, Option<&'a ModelPattern>), &'a MethodPattern, bool);
 
 impl<'a> Call<'a> {
     pub(super) fn new(destination: &'a Arc<Destination>, path: &'a str, method: &'a str) -> Self {
@@ -148,7 +149,8 @@ impl Match {
     fn precedence<'a>(&self, grants: &'a CallerGrants) -> Precedence<'a> {
         let CallerGrant { via, grant } = &grants.held[self.held];
         let model = self.model.map(|index| &grant.allow.models[index]);
-        (via, &grant.allow.paths[self.path], (model.is_none(), model), &grant.allow.methods[self.method])
+        let (path, method) = (&grant.allow.paths[self.path], &grant.allow.methods[self.method]);
+        (via, path, (model.is_none(), model), method, grant.is_broken)
     }
 }
 
@@ -156,6 +158,9 @@ impl Candidates {
     pub(super) fn of(grants: &CallerGrants, call: &Call<'_>) -> Result<Self, Denial> {
         if matches!(call.method, "CONNECT" | "TRACE" | "TRACK") {
             return Err(Denial::new(Reason::MethodRefused, "CONNECT, TRACE and TRACK are never forwarded"));
+        }
+        if let Some(denial) = grants.blocked(call.destination) {
+            return Err(denial);
         }
         let mut fits = Vec::new();
         let mut reason = Reason::NoGrant;
@@ -231,10 +236,12 @@ pub(super) fn trace(
     let candidates = Candidates::of(grants, call);
     let best = candidates.and_then(|candidates| candidates.most_specific(grants, call, requested));
     let decides = best.ok().map(|fit| fit.held);
+    let blocked = grants.blocked(call.destination);
     let verdict = |(index, held): (usize, &CallerGrant)| {
         let fit = Match::new(index, held, call).and_then(|fit| fit.wanted(grants, call, requested));
         let verdict = match fit {
             Err(mismatch) => Verdict::Mismatch(mismatch),
+            Ok(_) if let Some(denial) = &blocked => Verdict::Refuses(denial.clone()),
             Ok(_) if decides != Some(index) => Verdict::Outranked,
             Ok(_) => match judge(&held.grant, call, requested.model, prices) {
                 Ok(_) => Verdict::Permits,
@@ -249,7 +256,12 @@ pub(super) fn trace(
 /// With a key that signs, a request whose path does not say what it does names an action, which a grant has to list.
 fn allows_actions(grant: &Grant, named: &[Arc<str>]) -> bool {
     let listed = &grant.allow.actions;
-    if grant.credential.as_ref().is_none_or(|key| key.sigv4().is_none()) {
+    let signs = match &grant.credential {
+        Some(key) => key.sigv4().is_some(),
+        // Only beside a key that signs there are some.
+        None => !listed.is_empty(),
+    };
+    if !signs {
         return true;
     }
     let is_listed = |action: &Arc<str>| listed.iter().any(|pattern| pattern.matches(action));
@@ -291,10 +303,13 @@ pub(super) fn is_obstructed(grant: &Grant, call: &Call<'_>) -> bool {
     obstacle(grant, call).is_some()
 }
 
-/// Why a grant that decides refuses the call, whatever the body says: it is suspended, or cannot hold the call to its limits.
+/// Why a grant that decides refuses the call, whatever the body says: it is suspended or broken, or cannot hold the call to its limits.
 fn obstacle(grant: &Grant, call: &Call<'_>) -> Option<Reason> {
     if grant.suspended.is_some() {
         return Some(Reason::GrantSuspended);
+    }
+    if grant.is_broken {
+        return Some(Reason::BrokenConfiguration);
     }
     if !grant.limits_content() || call.destination.dialect.is_plain() {
         return None;
@@ -334,6 +349,10 @@ fn refusal(
 ) -> Denial {
     match &grant.suspended {
         Some(why) => Denial::new(reason, format!("grant {} is suspended: {why}", grant.name)),
+        None if grant.is_broken => Denial::new(
+            reason,
+            format!("grant {} is not in force: its configuration has an error", grant.name),
+        ),
         None => denial(reason, grants, call, requested),
     }
 }

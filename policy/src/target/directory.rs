@@ -8,7 +8,7 @@ use crate::map::Map;
 use crate::name::ResourceId;
 use crate::path::{self, EncodedForm, EncodedForms, PathError, resolved};
 use crate::pattern::HostPattern;
-use crate::resource::Destination;
+use crate::resource::{BlockedHosts, Destination};
 
 /// Destinations by host and by name, and the authorities that are the gateway itself.
 #[derive(Debug, Default)]
@@ -18,6 +18,7 @@ pub(crate) struct Directory {
     /// By what follows `*.`.
     wildcard: Map<Arc<str>, Vec<Arc<Destination>>>,
     gateway: Vec<GatewayName>,
+    blocked: Vec<BlockedHosts>,
 }
 
 impl Directory {
@@ -38,6 +39,11 @@ impl Directory {
             }
         }
         directory
+    }
+
+    /// Denies what these destinations have, which are not among the others.
+    pub(crate) fn block(&mut self, hosts: Vec<BlockedHosts>) {
+        self.blocked = hosts;
     }
 
     pub(crate) fn destination(&self, name: &str) -> Option<&Arc<Destination>> {
@@ -76,7 +82,9 @@ impl Directory {
         let whole = canonical(line.path, allowed)?;
         let name = whole.split('/').nth(1).unwrap_or_default();
         let destination = self.destination(name).ok_or_else(|| {
-            Denial::new(Reason::UnknownHost, "the first segment of the path names no destination")
+            let blocked = self.blocked.iter().find(|blocked| blocked.destination.as_str() == name);
+            let unknown = "the first segment of the path names no destination";
+            blocked.map_or_else(|| Denial::new(Reason::UnknownHost, unknown), BlockedHosts::denial)
         })?;
         let host = destination.only_host().ok_or_else(|| {
             let detail = format!(
@@ -99,6 +107,9 @@ impl Directory {
     }
 
     fn resolve_host(&self, host: &str, port: Option<u16>) -> Result<(&Arc<Destination>, Arc<str>), Denial> {
+        if let Some(blocked) = self.blocked_at(host, port) {
+            return Err(blocked.denial());
+        }
         if let Some((name, destinations)) = self.exact.get_key_value(host) {
             return Ok((by_port(destinations, port)?, Arc::clone(name)));
         }
@@ -107,6 +118,30 @@ impl Directory {
             Some(destinations) => Ok((by_port(destinations, port)?, host.into())),
             None => Err(Denial::new(Reason::UnknownHost, "no destination has this host")),
         }
+    }
+
+    /// The destination that is not in force and has this host, or may have it. Who has exactly this host and port is sure of it: no other
+    /// can claim them.
+    fn blocked_at(&self, host: &str, port: Option<u16>) -> Option<&BlockedHosts> {
+        if self.blocked.is_empty() {
+            return None;
+        }
+        let has_port = |claims: &Vec<Arc<Destination>>| {
+            claims.iter().any(|destination| destination.port == port.unwrap_or(443))
+        };
+        let exact = self.exact.get(host);
+        if exact.is_some_and(has_port) {
+            return None;
+        }
+        let parent = host.split_once('.').and_then(|(_, parent)| self.wildcard.get(parent));
+        let is_theirs = |pattern: &HostPattern| match pattern {
+            HostPattern::Exact(blocked) => **blocked == *host,
+            HostPattern::Wildcard(_) => {
+                exact.is_none() && !parent.is_some_and(has_port) && pattern.matches(host)
+            }
+        };
+        let may_be = |blocked: &&BlockedHosts| blocked.any_other || blocked.hosts.iter().any(is_theirs);
+        self.blocked.iter().find(may_be)
     }
 }
 
