@@ -31,8 +31,7 @@ use crate::metering::{self, Account, PermittedCall};
 use crate::session::Session;
 use crate::snapshot::Snapshot;
 use crate::upstream::{
-    AlpnOffer, Answer, Bucket, ClientCert, Peer, PeerOptions, SendFate, TlsParams, Unanswered, Upload,
-    UpstreamError,
+    Answer, Bucket, ClientCert, Peer, PeerOptions, SendFate, TlsParams, Unanswered, Upload, UpstreamError,
 };
 
 /// How often a request that a closing connection returned, or that the provider did not process, is put on another one.
@@ -174,8 +173,7 @@ impl Dispatch<'_> {
         let client = snapshot.tls(&permit.destination().name).ok_or_else(|| Unsent::Failed(no_tls()))?;
         let tls = TlsParams { client, client_cert: shown };
         let secret = key.map(|key| &*key.secret);
-        let wanted =
-            PeerOptions { offer: AlpnOffer::of(permit.destination().http, template.is_grpc()), fresh };
+        let wanted = PeerOptions { offer: template.offer(), fresh };
         let peer = Peer::for_permit(&core.pool, &core.shared.rules, tls, permit, secret, wanted).await;
         let peer = peer.map_err(|error| fail(account, &error))?;
         if peer.is_http2() {
@@ -185,7 +183,7 @@ impl Dispatch<'_> {
         let upload = template.upload();
         let kept = peer.bucket();
         let answer = self.inject_and_send(template, options, peer, account).map_err(Unsent::Failed)?;
-        match self.first_byte(pin!(answer), upload.as_ref(), account).await {
+        match self.first_byte(pin!(answer), template.first_byte(), upload.as_ref(), account).await {
             Err(NoAnswer::Timeout) => {
                 kept.retire();
                 Err(fail(account, &UpstreamError::FirstByteTimeout))
@@ -254,10 +252,10 @@ impl Dispatch<'_> {
     async fn first_byte(
         &self,
         mut answer: Pin<&mut impl Future<Output = Result<Answer, Unanswered>>>,
+        limit: Duration,
         upload: Option<&Arc<Upload>>,
         account: &mut Account,
     ) -> Result<Result<Answer, Unanswered>, NoAnswer> {
-        let limit = self.call.permit.destination().timeouts.first_byte;
         let Some(upload) = upload else {
             return timeout(limit, answer).await.map_err(|_| NoAnswer::Timeout);
         };

@@ -10,6 +10,8 @@ mod chain;
 mod constraints;
 mod credentials;
 mod files;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod head;
 mod refusal;
 mod strip;
@@ -22,6 +24,8 @@ pub(crate) use self::certificate::{SpiffeVerifier, refusal_of};
 pub(crate) use self::credentials::CallerCredentials;
 pub use self::files::IdentitySettings;
 pub(crate) use self::files::{FileError, FilesInForce, IdentityFiles, MOST_SKEW};
+#[cfg(any(test, fuzzing))]
+pub use self::fuzz::{credentials as fuzz_credentials, head as fuzz_head};
 pub(crate) use self::head::{AwsScope, RequestHead};
 pub(crate) use self::refusal::Refusal;
 pub(crate) use self::strip::{headers as strip_headers, query as without, same_name};

@@ -27,6 +27,8 @@ pub(crate) use self::messages::Messages;
 pub(crate) use self::scrub::{Scrubber, Seen, answer_head, answer_trailers, forget_digests};
 pub(crate) use self::sigv4::has_digest;
 pub(crate) use self::template::{Template, is_grpc};
+#[cfg(any(test, fuzzing))]
+pub use self::{scrub::fuzz::scrub as fuzz_scrub, sigv4::fuzz::sigv4_chunks as fuzz_sigv4_chunks};
 use crate::identity;
 use crate::key_health::SelectedKey;
 use crate::ledger::Position;

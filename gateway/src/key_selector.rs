@@ -97,7 +97,7 @@ impl<'a> KeySelector<'a> {
     /// What the answer says against its key. Short bodies are read for that, and stay in the answer.
     pub(crate) async fn judge(&mut self, chosen: &SelectedKey, answer: &mut Answer) -> Option<KeyVerdict> {
         let credential = self.permit.credential()?;
-        let rules = self.permit.destination().dialect.keys();
+        let rules = self.permit.http()?.destination().dialect.keys();
         let status = answer.response.status().as_u16();
         if answer.response.status().is_success() {
             if chosen.secret.is_rejected() {

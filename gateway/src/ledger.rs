@@ -16,14 +16,18 @@ mod cat;
 mod chain;
 mod correction;
 pub(crate) mod dimension;
+mod entry;
 mod error;
+mod fields;
 mod journal;
 pub(crate) mod json;
 pub(crate) mod line;
 mod list;
 mod offline;
 mod outcome;
+mod payload;
 pub mod record;
+mod record_id;
 mod recover;
 mod retention;
 pub(crate) mod rollup;
@@ -34,6 +38,7 @@ pub(crate) mod segment;
 pub(crate) mod store;
 #[cfg(test)]
 mod tests;
+mod varint;
 mod verify;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -44,6 +49,8 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
+#[cfg(any(test, fuzzing))]
+pub use batch::fuzz::journal as fuzz_journal;
 pub(crate) use batch::{Batches, EntryKind, NewBatch};
 pub use calls::{Call, CallLookup, Object, Wanted, find};
 pub use cat::{Printed, Unprinted};
@@ -59,7 +66,7 @@ pub use offline::{catch_up, written};
 pub use record::{Attempt, Bounded, Charge, HoldLine, Outcome, Record, RecordId, UsageSource};
 pub use recover::Recovered;
 pub use retention::Keep;
-pub use segment::SegmentHead;
+pub use segment::SegmentEnd;
 pub use verify::{Verification, verify};
 
 use journal::Reserve;
@@ -102,9 +109,9 @@ struct Control {
     segments: BTreeMap<Arc<str>, bool>,
     seals: Option<Seals>,
     /// How far each segment is durable that was not sealed so far.
-    unsealed: BTreeMap<Arc<str>, SegmentHead>,
+    unsealed: BTreeMap<Arc<str>, SegmentEnd>,
     /// Segments of other processes that a seal names, or the next one will.
-    foreign: Vec<SegmentHead>,
+    foreign: Vec<SegmentEnd>,
     /// When a store that failed is tried again, and the pause after that.
     retry: Option<(Instant, Duration)>,
 }
@@ -325,7 +332,7 @@ impl Control {
 fn begin(
     epoch: &ProcessEpoch,
     cores: usize,
-    tips: &[SegmentHead],
+    tips: &[SegmentEnd],
     reserve: &Arc<Reserve>,
 ) -> Result<Vec<Arc<Journal>>, LedgerError> {
     let mut journals: Vec<Arc<Journal>> = Vec::with_capacity(cores);

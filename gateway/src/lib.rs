@@ -17,6 +17,8 @@ mod error;
 mod expiry;
 mod fault;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod identity;
 mod injection;
 mod key_health;

@@ -1,6 +1,7 @@
 //! The near side: sockets, TLS, and the HTTP connections on them.
 //!
-//! **Invariant:** a request reaches the route only with a [`Session`] whose TLS peer was verified, also when the session was resumed.
+//! **Invariant:** a request reaches the route only with a [`Session`]. A certificate that its peer has shown was verified, also when the TLS
+//! session was resumed; where a listener does without one, the route refuses whoever is not proven otherwise.
 
 mod bind;
 mod framing;
@@ -15,6 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
@@ -25,7 +27,8 @@ pub(crate) use self::tls::server_config;
 use self::write_timeout::{TlsStream, WriteTimeoutStream};
 use crate::core::{Core, Shared};
 use crate::drain::Phase;
-use crate::session::{HeaderDeadline, Session};
+use crate::identity::Proofs;
+use crate::session::{Arrival, HeaderDeadline, Road, Session};
 
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 /// How many silent connections give way where there are no descriptors left.
@@ -59,7 +62,7 @@ pub(crate) async fn accept(core: Arc<Core>, name: Arc<str>, listener: TcpListene
                     drop(place);
                     // A task of its own, so that the handshake's memory is given back.
                     if let Some((stream, session)) = connected {
-                        tokio::spawn(http::serve(core, session, stream));
+                        tokio::spawn(http::serve(core, session, stream, linger::close));
                     }
                 });
             }
@@ -113,10 +116,15 @@ async fn handshake(
         }
     };
     // The session: the chain of a resumed handshake may prove nobody any more, and the caller may have too many connections.
-    match Session::open(trust, &shared.usages, address, stream.get_ref().1, deadline) {
-        Ok(session) => {
+    let tls = stream.get_ref().1;
+    let chain = tls.peer_certificates().unwrap_or_default().iter().cloned();
+    let chain = chain.map(CertificateDer::into_owned).collect();
+    let arrival =
+        Arrival { address, road: Road::Direct, http2: tls.alpn_protocol() == Some(b"h2"), deadline };
+    match Proofs::of(chain, trust, &shared.usages) {
+        Ok(proven) => {
             core.stats.handshake(begun.elapsed());
-            Some((stream, Arc::new(session)))
+            Some((stream, Arc::new(Session::new(arrival, proven))))
         }
         Err(refusal) => {
             trust.count(refusal);

@@ -11,6 +11,8 @@ mod body;
 mod bound;
 pub(crate) mod catalog;
 mod facts;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod inspected_body;
 mod permitted;
 mod recorder;

@@ -12,7 +12,7 @@ use tollgate_policy::limit::Unit;
 use tollgate_policy::name::{Name, ResourceId};
 use tollgate_secrets::{CredentialStatus, Health, IssuerHealth, StoreHealth};
 
-use self::families::{Family, Page, Values};
+use self::families::{Family, MetricsPage, Values};
 use crate::expiry::Purpose;
 use crate::key_health::KeyStatus;
 use crate::quota::LimitUsage;
@@ -43,7 +43,7 @@ pub(crate) struct Scrape<'a> {
 impl Scrape<'_> {
     /// The text format, version 0.0.4.
     pub(crate) fn encode(&self) -> Result<String, prometheus::Error> {
-        let mut page = Page::default();
+        let mut page = MetricsPage::default();
         self.calls(&mut page);
         self.process(&mut page);
         self.limits(&mut page);
@@ -51,7 +51,7 @@ impl Scrape<'_> {
         page.encode()
     }
 
-    fn calls(&self, page: &mut Page) {
+    fn calls(&self, page: &mut MetricsPage) {
         let calls = &self.sums.calls;
         let requests = calls.iter().map(|(series, totals)| {
             let reason = series.reason.map_or("", Reason::as_str);
@@ -78,7 +78,7 @@ impl Scrape<'_> {
         page.show_histograms(&families::DURATION, durations);
     }
 
-    fn process(&self, page: &mut Page) {
+    fn process(&self, page: &mut MetricsPage) {
         let sums = &self.sums;
         page.one(&families::IN_FLIGHT, sums.in_flight as f64);
         page.one(&families::HOLD_EXCEEDED, sums.exceeded as f64);
@@ -110,7 +110,7 @@ impl Scrape<'_> {
         page.show(&families::CERTIFICATE_EXPIRY, ends);
     }
 
-    fn limits(&self, page: &mut Page) {
+    fn limits(&self, page: &mut MetricsPage) {
         let mut amounts = |family: &Family<3>, value: fn(&LimitUsage) -> u64| {
             let amounts = self.limits.iter().map(|usage| {
                 let scale = if usage.unit == Unit::Spend { 1e9 } else { 1.0 };
@@ -124,7 +124,7 @@ impl Scrape<'_> {
         amounts(&families::LIMIT_HELD, |usage| usage.held);
     }
 
-    fn credentials(&self, page: &mut Page) {
+    fn credentials(&self, page: &mut MetricsPage) {
         let of = |status: &CredentialStatus| key(&status.credential, status.alias.as_ref());
         let ages = self.credentials.iter();
         let ages = ages.filter_map(|status| Some((of(status), status.age?.as_secs_f64())));

@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::ErrorForm;
-use tollgate_policy::target::Target;
+use tollgate_policy::operation::HttpRequest;
 
 use self::aws::AwsProtocol;
 use self::form::RefusalText;
@@ -142,9 +142,9 @@ impl ErrorFormat {
     }
 
     /// Everybody else, those of the destination's API.
-    pub(crate) fn addressed(&mut self, target: &Target) {
+    pub(crate) fn addressed(&mut self, request: &HttpRequest) {
         if self.form == Form::Problem {
-            self.form = match target.destination().dialect.errors() {
+            self.form = match request.destination().dialect.errors() {
                 ErrorForm::Problem => Form::Problem,
                 ErrorForm::Openai => Form::Openai,
                 ErrorForm::Anthropic => Form::Anthropic,

@@ -67,13 +67,13 @@ async fn forward(
     account.identified(&context, &snapshot)?;
 
     faults.at(Stage::Target);
-    let target = snapshot.policy.target(&head.line())?;
-    account.targeted(&target);
-    format.addressed(&target);
+    let (target, request) = snapshot.policy.resolve(&head.line())?;
+    account.targeted(&target, &request);
+    format.addressed(&request);
     head.stays_http()?;
 
     faults.at(Stage::Admit);
-    let admission = snapshot.policy.admit(context.grants(), target, head.method.as_str())?;
+    let admission = snapshot.policy.admit(context.grants(), target, request.into())?;
 
     faults.at(Stage::Facts);
     if metering::is_large(&body) {

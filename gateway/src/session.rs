@@ -8,7 +8,7 @@ mod progress;
 mod registry;
 mod shutdown;
 
-pub(crate) use self::connection::Session;
+pub(crate) use self::connection::{Arrival, Road, Session};
 pub(crate) use self::deadline::HeaderDeadline;
 pub(crate) use self::progress::WriteProgress;
 pub(crate) use self::registry::ConnectionRegistry;

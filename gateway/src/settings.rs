@@ -6,6 +6,7 @@ mod schema;
 mod tests;
 mod value;
 
+pub(crate) use limits::INLINE_FIELDS;
 pub use limits::RequestLimits;
 pub(crate) use schema::{PauseText, SizeText};
 

@@ -1,9 +1,9 @@
 //! From a caller's grants to the one that decides: admission before the body is read, permit after.
 //!
 //! **Invariant:** only [`crate::policy::Policy`] makes an [`Admission`], and only an admission and the facts of the body make a
-//! [`Permit`]. Neither can be copied, and no grant decides unless its caller, path, method, action and model patterns all match.
+//! [`Permit`]. Neither can be copied, and no grant decides unless its caller, path, method, action and model patterns all match. What is no
+//! request has none of these but the caller, and no grant that limits them.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -11,21 +11,25 @@ use jiff::Timestamp;
 use crate::caller::Caller;
 use crate::denial::Denial;
 use crate::dialect::{Catalog, Endpoint};
+use crate::operation::{HttpRequest, Operation};
 use crate::pattern::CallerPattern;
 use crate::price::{Image, Item, NanoUsd, Price};
 use crate::resource::{Block, Credential, Destination, Grant, Scrub, SigV4};
-use crate::target::{Target, check_method};
+use crate::target::Target;
 
 mod action;
+mod call;
 mod matching;
+mod refusal;
 
 #[cfg(test)]
 mod tests;
 
 pub use action::{Actions, action_of_target, actions_of_form, actions_of_path};
+use call::{Call, Requested};
+use matching::Candidates;
 pub use matching::Verdict;
-pub(crate) use matching::class_word;
-use matching::{Call, Candidates, Requested};
+pub(crate) use refusal::class_word;
 
 /// The grants that name one caller, by precedence. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -102,7 +106,7 @@ pub struct Causes {
 pub struct Admission {
     grants: CallerGrants,
     target: Target,
-    method: Cow<'static, str>,
+    operation: Operation,
     endpoint: Option<Arc<Endpoint>>,
     candidates: Candidates,
     catalog: Arc<Catalog>,
@@ -114,7 +118,7 @@ pub struct Admission {
 pub struct Permit {
     caller: Caller,
     target: Target,
-    method: Cow<'static, str>,
+    operation: Operation,
     grant: Arc<Grant>,
     endpoint: Option<Arc<Endpoint>>,
     price: Priced,
@@ -200,28 +204,27 @@ impl Admission {
     pub(crate) fn new(
         grants: &CallerGrants,
         target: Target,
-        method: &str,
+        operation: Operation,
         catalog: &Arc<Catalog>,
     ) -> Result<Self, Denial> {
-        let call = Call::new(target.destination(), target.path(), method);
+        let call = Call::new(target.destination(), &operation);
         let candidates = Candidates::of(grants, &call)?;
-        target.query().map_or(Ok(()), |query| check_method(query, method))?;
+        operation.http().map_or(Ok(()), HttpRequest::check_method)?;
         candidates.any_unobstructed(grants, &call)?;
-        let endpoint = call.endpoint.cloned();
-        let method = known_method(method);
+        let endpoint = call.endpoint().cloned();
         Ok(Self {
             grants: grants.clone(),
             target,
-            method,
+            operation,
             endpoint,
             candidates,
             catalog: Arc::clone(catalog),
         })
     }
 
-    /// Where the request goes.
-    pub fn target(&self) -> &Target {
-        &self.target
+    /// The request; `None`: it is a connection that is asked for.
+    pub fn http(&self) -> Option<&HttpRequest> {
+        self.operation.http()
     }
 
     /// What the dialect knows of it; `None`: the dialect does not list it.
@@ -259,13 +262,13 @@ impl Admission {
     /// Refuses with `model_not_allowed`, `model_required`, `action_not_allowed`, `unmetered_endpoint`, `deferred_cost`,
     /// `grant_suspended` or `unpriced_model`. `now` says which price is in force.
     pub fn permit(self, facts: &Facts, now: Timestamp) -> Result<Permit, Denial> {
-        let call = Call::again(&self.target, &self.method, self.endpoint.as_ref());
+        let call = Call::again(self.target.destination(), &self.operation, self.endpoint.as_ref());
         let requested = Requested::of(facts);
         let (grant, price) = self.candidates.decide(&self.grants, &call, requested, (&self.catalog, now))?;
         let grant = Arc::clone(grant);
-        let Self { grants, target, method, endpoint, .. } = self;
+        let Self { grants, target, operation, endpoint, .. } = self;
         let actions = facts.actions.clone();
-        Ok(Permit { caller: grants.caller, target, method, grant, endpoint, price, actions })
+        Ok(Permit { caller: grants.caller, target, operation, grant, endpoint, price, actions })
     }
 }
 
@@ -280,9 +283,14 @@ impl Permit {
         &self.target
     }
 
-    /// The method, in its own spelling.
-    pub fn method(&self) -> &str {
-        &self.method
+    /// What is asked there.
+    pub fn operation(&self) -> &Operation {
+        &self.operation
+    }
+
+    /// The request; `None`: a connection is permitted.
+    pub fn http(&self) -> Option<&HttpRequest> {
+        self.operation.http()
     }
 
     /// The grant that decided.
@@ -302,13 +310,17 @@ impl Permit {
 
     /// Whether bodies of answers are searched for the key too: it goes on the wire, and the destination is not excepted.
     pub fn scrubs_bodies(&self) -> bool {
-        self.destination().scrub == Scrub::All && self.credential().is_some_and(|key| key.is_sent())
+        self.scrub() == Some(Scrub::All) && self.credential().is_some_and(|key| key.is_sent())
     }
 
     /// Whether bodies of answers are searched for a session token where they come plain: AWS names one in errors, and what is stored there
     /// has to come as it was stored, compressed or in parts.
     pub fn scrubs_plain_bodies(&self) -> bool {
-        self.destination().scrub == Scrub::All && self.credential().is_some_and(|key| key.sends_session())
+        self.scrub() == Some(Scrub::All) && self.credential().is_some_and(|key| key.sends_session())
+    }
+
+    fn scrub(&self) -> Option<Scrub> {
+        self.http().map(|request| request.destination().scrub)
     }
 
     /// What the dialect knows of the call; `None`: the dialect does not list it.
@@ -327,7 +339,7 @@ impl Permit {
         destination: &Arc<Destination>,
         model: Option<&str>,
     ) -> bool {
-        let call = Call::new(destination, self.target.path(), &self.method);
+        let call = Call::new(destination, &self.operation);
         let decided = Candidates::of(grants, &call).and_then(|candidates| {
             let requested = Requested { model, actions: self.actions.as_slice() };
             let fit = candidates.most_specific(grants, &call, requested)?;
@@ -347,16 +359,10 @@ impl Permit {
 
 pub(crate) fn trace(
     grants: &CallerGrants,
-    (target, method, facts): (&Target, &str, &Facts),
+    (target, operation, facts): (&Target, &Operation, &Facts),
     catalog: &Catalog,
     now: Timestamp,
 ) -> Vec<(Arc<Grant>, Verdict)> {
-    let call = Call::new(target.destination(), target.path(), method);
+    let call = Call::new(target.destination(), operation);
     matching::trace(grants, &call, Requested::of(facts), (catalog, now))
-}
-
-fn known_method(method: &str) -> Cow<'static, str> {
-    const KNOWN: [&str; 7] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
-    let known = KNOWN.into_iter().find(|known| *known == method);
-    known.map_or_else(|| Cow::Owned(method.to_owned()), Cow::Borrowed)
 }

@@ -11,6 +11,7 @@ pub mod limit;
 pub mod map;
 pub mod model;
 pub mod name;
+pub mod operation;
 pub mod path;
 pub mod pattern;
 pub mod policy;

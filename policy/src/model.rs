@@ -30,7 +30,7 @@ pub(crate) use credential::{
     ClientCertificateSpec, CredentialSpec, HmacSpec, HmacWord, InjectSpec, Injections, KeyEncodingWord,
     SigV4Spec, SignatureWord,
 };
-pub(crate) use destination::{DestinationSpec, HttpWord, ScrubWord, VerifySpec};
+pub(crate) use destination::{DestinationSpec, HttpWord, ProtocolWord, ScrubWord, VerifySpec};
 pub use field::Interval;
 pub(crate) use field::{Address, List};
 pub(crate) use from::{FromSpec, Froms, Weight};

@@ -13,15 +13,16 @@ use crate::denial::Denial;
 use crate::dialect::Catalog;
 use crate::model::Source;
 use crate::name::ResourceId;
+use crate::operation::{HttpRequest, Operation, RequestLine};
 use crate::resource::{Block, BlockedHosts};
-use crate::target::{Directory, GatewayName, RequestLine, Target};
+use crate::target::{Directory, GatewayName, Target};
 
 pub use crate::resource::{
     Algorithm, Allow, Assume, AwsKey, AwsSession, AwsStore, Client, ClientAuth, ClientCertificate,
-    Credential, Destination, Grant, Hmac, HmacAlgorithm, HttpVersion, Inject, Injection, Key, KeyEncoding,
-    KvVersion, Mint, Piece, Scrub, SecretId, SecretRef, SigV4, SignatureEncoding, Signer, SourcePool, Store,
-    StoreKind, Timeouts, TlsVerify, TokenEndpoint, TokenGrant, TokenLogin, Unpriced, VaultAuth, VaultStore,
-    is_s3,
+    Credential, Destination, Grant, Hmac, HmacAlgorithm, HttpDestination, HttpVersion, Inject, Injection,
+    Key, KeyEncoding, KvVersion, Mint, Piece, Protocol, Scrub, SecretId, SecretRef, SigV4, SignatureEncoding,
+    Signer, SourcePool, Store, StoreKind, Timeouts, TlsVerify, TokenEndpoint, TokenGrant, TokenLogin,
+    Unpriced, VaultAuth, VaultStore, is_s3,
 };
 
 /// Everything that may be called, by whom, with what: resolved and immutable.
@@ -63,17 +64,27 @@ impl Policy {
         CallerGrants::new(caller, self.parts.grants.values(), &self.blocks)
     }
 
-    /// Where a request goes. Refuses with `ambiguous_path`, `ambiguous_authority`, `bad_request` or `unknown_host`.
-    pub fn target(&self, line: &RequestLine<'_>) -> Result<Target, Denial> {
+    /// Where a request goes, and what it asks there. Refuses with `ambiguous_path`, `ambiguous_authority`, `bad_request` or `unknown_host`.
+    pub fn resolve(&self, line: &RequestLine<'_>) -> Result<(Target, HttpRequest), Denial> {
         self.directory.resolve(line)
+    }
+
+    /// Where a tunnel or a session with a database goes. Refuses with `ambiguous_authority` or `unknown_host`.
+    pub fn target(&self, host: &str, port: u16) -> Result<Target, Denial> {
+        self.directory.connection(host, port)
     }
 
     /// The grants that may still decide once the body is known. `grants` come from this policy's [`Policy::grants_of`].
     ///
     /// Refuses with `no_grant`, `path_not_allowed`, `method_not_allowed`, `endpoint_class`, `unmetered_endpoint`, `deferred_cost`,
     /// `grant_suspended` or `method_refused`.
-    pub fn admit(&self, grants: &CallerGrants, target: Target, method: &str) -> Result<Admission, Denial> {
-        Admission::new(grants, target, method, &self.parts.catalog)
+    pub fn admit(
+        &self,
+        grants: &CallerGrants,
+        target: Target,
+        operation: Operation,
+    ) -> Result<Admission, Denial> {
+        Admission::new(grants, target, operation, &self.parts.catalog)
     }
 
     /// How each of the caller's grants stands to a call, in order of precedence, and the one that decides. This is the decision
@@ -82,11 +93,11 @@ impl Policy {
         &self,
         grants: &CallerGrants,
         target: &Target,
-        method: &str,
+        operation: &Operation,
         facts: &Facts,
         now: Timestamp,
     ) -> Vec<(Arc<Grant>, Verdict)> {
-        crate::decision::trace(grants, (target, method, facts), &self.parts.catalog, now)
+        crate::decision::trace(grants, (target, operation, facts), &self.parts.catalog, now)
     }
 
     /// Whether a call under way would still go out as it did: the same grant decides, for the same destination at the same host, with

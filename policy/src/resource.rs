@@ -13,7 +13,7 @@ mod vault;
 
 pub(crate) use block::{Block, BlockedHosts};
 pub use credential::{Credential, Inject, Injection, Key, SigV4, is_s3};
-pub use destination::{Destination, HttpVersion, Scrub, Timeouts, TlsVerify};
+pub use destination::{Destination, HttpDestination, HttpVersion, Protocol, Scrub, Timeouts, TlsVerify};
 pub use grant::{Allow, Assume, Grant, Unpriced};
 pub use hmac::{Hmac, HmacAlgorithm, KeyEncoding, Piece, SignatureEncoding};
 pub use mint::{Algorithm, AwsKey, AwsSession, Client, ClientAuth, Mint, Signer, TokenEndpoint, TokenGrant};

@@ -1,6 +1,6 @@
 //! What holds when one resource of a valid model is broken: it denies itself, lets nothing fall to another, and leaves the rest alone.
 
-#![expect(clippy::unwrap_used, reason = "all of this is a test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "all of this is a test")]
 
 #[path = "support/assumed.rs"]
 mod assumed;
@@ -19,8 +19,8 @@ use tollgate_policy::decision::{Facts, Verdict};
 use tollgate_policy::denial::Reason;
 use tollgate_policy::dialect::Catalog;
 use tollgate_policy::model::{Problem, SourceFile};
+use tollgate_policy::operation::RequestLine;
 use tollgate_policy::policy::Policy;
-use tollgate_policy::target::RequestLine;
 
 const CALLERS: [&str; 3] =
     ["spiffe://prod.acme/ns/web/sa/a", "spiffe://prod.acme/ns/shop/sa/a", "spiffe://prod.acme/x"];
@@ -175,10 +175,10 @@ fn files(resources: &[Value]) -> Vec<SourceFile> {
 
 /// The grant that lets the call out, or why none does.
 fn decide(policy: &Policy, (caller, authority, path, method): Call) -> Result<String, Reason> {
-    let target =
-        policy.target(&RequestLine { authority, path, query: None }).map_err(|denial| denial.reason)?;
+    let line = RequestLine { authority, method, path, query: None };
+    let (target, request) = policy.resolve(&line).map_err(|denial| denial.reason)?;
     let grants = policy.grants_of(&assumed::caller(caller));
-    let admission = policy.admit(&grants, target, method).map_err(|denial| denial.reason)?;
+    let admission = policy.admit(&grants, target, request.into()).map_err(|denial| denial.reason)?;
     let permit =
         admission.permit(&Facts::default(), Timestamp::UNIX_EPOCH).map_err(|denial| denial.reason)?;
     Ok(permit.grant().name.to_string())
@@ -186,7 +186,8 @@ fn decide(policy: &Policy, (caller, authority, path, method): Call) -> Result<St
 
 /// Whether the resource, or one that depends on it, has a part in the call.
 fn has_part(policy: &Policy, broken: &Value, (caller, authority, path, method): Call) -> bool {
-    let Ok(target) = policy.target(&RequestLine { authority, path, query: None }) else { return true };
+    let line = RequestLine { authority, method, path, query: None };
+    let Ok((target, request)) = policy.resolve(&line) else { return true };
     let name = broken["metadata"]["name"].as_str().unwrap();
     let caller = assumed::caller(caller);
     let grants = policy.grants_of(&caller);
@@ -197,7 +198,8 @@ fn has_part(policy: &Policy, broken: &Value, (caller, authority, path, method): 
             .iter()
             .any(|grant| grant.name.as_str() == name && grant.destination.name == target.destination().name),
         _ => {
-            let traced = policy.trace(&grants, &target, method, &Facts::default(), Timestamp::UNIX_EPOCH);
+            let traced =
+                policy.trace(&grants, &target, &request.into(), &Facts::default(), Timestamp::UNIX_EPOCH);
             traced.iter().any(|(grant, verdict)| {
                 let uses = grant.credential.as_ref().is_some_and(|key| {
                     key.name.as_str() == name || key.keys.iter().any(|key| key.from.store.as_str() == name)

@@ -3,6 +3,7 @@
 //! The same files are replayed against a running gateway and `tollgate explain`. Each has
 //! `trustDomains`, `gatewayNames`, `resources` (the text of a resource file) and `requests`. A request has `caller`, `method`, `url`
 //! and maybe `model` or `action`, and as what is expected either `grant` (with `sends`, the URL that leaves, where it is another) or `reason`.
+//! The scheme `tunnel` or `database` asks for a connection instead, which has neither method nor path.
 //! Those in `denied/` have resources with errors, which deny themselves and nothing else.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "all of this is a test")]
@@ -19,8 +20,9 @@ use tollgate_policy::compile::{Environment, compile_each, compile_files};
 use tollgate_policy::decision::{Actions, Facts, Verdict, actions_of_form, actions_of_path};
 use tollgate_policy::denial::Denial;
 use tollgate_policy::model::{SourceFile, read_settings};
+use tollgate_policy::operation::{Operation, RequestLine};
 use tollgate_policy::policy::Policy;
-use tollgate_policy::target::{GatewayName, RequestLine};
+use tollgate_policy::target::{GatewayName, Target};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -40,6 +42,7 @@ struct Corpus {
 #[serde(deny_unknown_fields)]
 struct Request {
     caller: String,
+    #[serde(default)]
     method: String,
     url: String,
     model: Option<String>,
@@ -54,7 +57,7 @@ type Outcome = Result<(String, String), String>;
 
 #[test]
 fn every_request_of_the_corpus_is_decided_as_written() {
-    let decided = decide_all("corpus", |name, corpus| compile(name, corpus));
+    let decided = decide_all("corpus", compile);
     assert!(decided >= 120, "the corpus has shrunk to {decided} requests");
 }
 
@@ -122,22 +125,31 @@ fn expected(request: &Request) -> Outcome {
 }
 
 fn decide(policy: &Policy, request: &Request) -> Outcome {
-    let (_, rest) = request.url.split_once("://").unwrap();
+    let (scheme, rest) = request.url.split_once("://").unwrap();
     let (authority, path) = rest.split_at(rest.find(['/', '*', '?']).unwrap_or(rest.len()));
     let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
     let caller = assumed::caller(&request.caller);
     let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
     let outcome = || -> Result<(String, String), Denial> {
-        let target = policy.target(&RequestLine { authority, path, query })?;
+        let (target, operation) = match scheme {
+            "tunnel" => (connection(policy, authority)?, Operation::Tunnel),
+            "database" => (connection(policy, authority)?, Operation::DatabaseSession),
+            _ => {
+                let line = RequestLine { authority, method: &request.method, path, query };
+                let (target, request) = policy.resolve(&line)?;
+                (target, Operation::Http(request))
+            }
+        };
         let grants = policy.grants_of(&caller);
         let named = request.action.as_deref().map(Into::into);
         let query = actions_of_form(query.unwrap_or_default().as_bytes());
-        let actions = Actions::of(named.into_iter().chain(actions_of_path(target.path())).chain(query))?;
+        let path = operation.http().map(|request| actions_of_path(request.path())).unwrap_or_default();
+        let actions = Actions::of(named.into_iter().chain(path).chain(query))?;
         let facts = Facts { model: request.model.as_deref().map(Into::into), actions, ..Facts::default() };
-        let traced = policy.trace(&grants, &target, &request.method, &facts, now);
+        let traced = policy.trace(&grants, &target, &operation, &facts, now);
         let permits = traced.iter().find(|(_, verdict)| *verdict == Verdict::Permits);
         let permits = permits.map(|(grant, _)| grant.name.to_string());
-        let admission = policy.admit(&grants, target, &request.method);
+        let admission = policy.admit(&grants, target, operation);
         let permit = admission.and_then(|admission| admission.permit(&facts, now));
         let decided = permit.as_ref().ok().map(|permit| permit.grant().name.to_string());
         assert_eq!(permits, decided, "the trace of {request:?} disagrees: {traced:?}");
@@ -145,9 +157,19 @@ fn decide(policy: &Policy, request: &Request) -> Outcome {
         assert!(policy.reauthorise(&grants, &permit, request.model.as_deref()), "{request:?} does not hold");
         let target = permit.target();
         let port = if target.port() == 443 { String::new() } else { format!(":{}", target.port()) };
-        let query = target.query().map_or_else(String::new, |query| format!("?{query}"));
-        let sends = format!("{}://{}{port}{}{query}", target.scheme().as_str(), target.host(), target.path());
+        let sends = match permit.http() {
+            Some(request) => {
+                let query = request.query().map_or_else(String::new, |query| format!("?{query}"));
+                format!("https://{}{port}{}{query}", target.host(), request.path())
+            }
+            None => format!("{scheme}://{}{port}", target.host()),
+        };
         Ok((permit.grant().name.to_string(), sends))
     };
     outcome().map_err(|denial| denial.reason.to_string())
+}
+
+fn connection(policy: &Policy, authority: &str) -> Result<Target, Denial> {
+    let (host, port) = authority.rsplit_once(':').unwrap();
+    policy.target(host, port.parse().unwrap())
 }

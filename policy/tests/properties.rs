@@ -18,9 +18,9 @@ use tollgate_policy::decision::Facts;
 use tollgate_policy::denial::Reason;
 use tollgate_policy::dialect::Catalog;
 use tollgate_policy::model::SourceFile;
+use tollgate_policy::operation::{Operation, RequestLine};
 use tollgate_policy::pattern::PathPattern;
 use tollgate_policy::policy::Policy;
-use tollgate_policy::target::RequestLine;
 
 const HEAD: &str = "apiVersion: tollgate.dev/v1alpha1\nkind:";
 
@@ -183,12 +183,13 @@ fn call() -> impl Strategy<Value = Call> {
 /// The name of the grant that decides.
 fn decide(policy: &Policy, call: &Call) -> Result<String, Reason> {
     let authority = format!("{}.example", call.destination);
-    let line = RequestLine { authority: &authority, path: call.path, query: None };
+    let line = RequestLine { authority: &authority, method: call.method, path: call.path, query: None };
     let caller = assumed::caller(call.caller);
     let facts = Facts { model: call.model.map(Into::into), ..Facts::default() };
-    let target = policy.target(&line).map_err(|denial| denial.reason)?;
-    let admission =
-        policy.admit(&policy.grants_of(&caller), target, call.method).map_err(|denial| denial.reason)?;
+    let (target, request) = policy.resolve(&line).map_err(|denial| denial.reason)?;
+    let admission = policy
+        .admit(&policy.grants_of(&caller), target, Operation::Http(request))
+        .map_err(|denial| denial.reason)?;
     let permit = admission.permit(&facts, Timestamp::UNIX_EPOCH).map_err(|denial| denial.reason)?;
     Ok(permit.grant().name.to_string())
 }
@@ -208,17 +209,18 @@ proptest! {
     fn an_accepted_path_is_its_own_canonical_form_and_holds_no_dot_segment_in_any_reading(paths in vec(nasty_path(), 64)) {
         let policy = policy(&[]).unwrap();
         for (path, authority) in paths.iter().flat_map(|path| [(path, "strict.example"), (path, "lenient.example")]) {
-            let Ok(target) = policy.target(&RequestLine { authority, path, query: None }) else { continue };
-            let again = policy.target(&RequestLine { authority, path: target.path(), query: None }).unwrap();
-            prop_assert_eq!(target.path(), again.path());
-            for reading in readings(target.path()) {
-                prop_assert!(!reading.iter().any(u8::is_ascii_control), "{} from {}", target.path(), path);
+            let line = RequestLine { authority, method: "GET", path, query: None };
+            let Ok((_, request)) = policy.resolve(&line) else { continue };
+            let (_, again) = policy.resolve(&RequestLine { path: request.path(), ..line }).unwrap();
+            prop_assert_eq!(request.path(), again.path());
+            for reading in readings(request.path()) {
+                prop_assert!(!reading.iter().any(u8::is_ascii_control), "{} from {}", request.path(), path);
                 for segment in reading.split(|b| b"/\\".contains(b)) {
                     let name = segment.split(|b| *b == b';').next().unwrap();
-                    prop_assert!(name != b"." && name != b"..", "{} from {}", target.path(), path);
+                    prop_assert!(name != b"." && name != b"..", "{} from {}", request.path(), path);
                 }
             }
-            prop_assert!(!target.path().contains("//") && target.path().is_ascii());
+            prop_assert!(!request.path().contains("//") && request.path().is_ascii());
         }
     }
 
@@ -242,17 +244,17 @@ proptest! {
         };
         let spelt = paths.iter().flat_map(|path| [path.clone(), format!("/a{path}")]);
         for path in spelt {
-            let line = RequestLine { authority: "literal.example", path: &path, query: None };
-            let Ok(target) = policy.target(&line) else { continue };
-            let again = policy.target(&RequestLine { path: target.path(), ..line }).unwrap();
-            prop_assert_eq!(again.path(), target.path());
-            if !below.matches(target.path()) {
+            let line = RequestLine { authority: "literal.example", method: "GET", path: &path, query: None };
+            let Ok((_, request)) = policy.resolve(&line) else { continue };
+            let (_, again) = policy.resolve(&RequestLine { path: request.path(), ..line }).unwrap();
+            prop_assert_eq!(again.path(), request.path());
+            if !below.matches(request.path()) {
                 continue;
             }
-            for reading in readings(target.path()) {
+            for reading in readings(request.path()) {
                 for skips in [false, true] {
                     let first = resolve(&reading, skips);
-                    prop_assert!(first.as_deref().is_none_or(|first| first == b"a"), "{} from {}", target.path(), path);
+                    prop_assert!(first.as_deref().is_none_or(|first| first == b"a"), "{} from {}", request.path(), path);
                 }
             }
         }
@@ -263,8 +265,9 @@ proptest! {
         let policy = policy(&[]).unwrap();
         for path in &paths {
             let at = |authority, path: &str| {
-                let target = policy.target(&RequestLine { authority, path, query: None });
-                target.map(|target| (target.host().to_owned(), target.path().to_owned())).map_err(|denial| denial.reason)
+                let line = RequestLine { authority, method: "GET", path, query: None };
+                let found = policy.resolve(&line).map_err(|denial| denial.reason);
+                found.map(|(target, request)| (target.host().to_owned(), request.path().to_owned()))
             };
             prop_assert_eq!(at("tollgate:8443", &format!("/lenient{path}")), at("lenient.example", path));
             prop_assert_eq!(at("tollgate:8443", &format!("/literal{path}")), at("literal.example", path));

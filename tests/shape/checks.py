@@ -12,6 +12,8 @@ FILE_LINES = 400
 REQUEST_LINES = 90
 MODULE_DOC_LINES = 15
 ARGUMENTS = 6
+CORPUS_FILES = 60
+CORPUS_BYTES = 300_000
 CRATES = ["policy", "secrets", "gateway", "tests"]
 PACKAGES = dict(zip(CRATES, ["tollgate-policy", "tollgate-secrets", "tollgate", "tollgate-tests"]))
 
@@ -43,7 +45,7 @@ def run(root):
     """(name, problems) of every check over a tree."""
     for check in (file_length, no_mod_rs, request_fits_a_screen, module_docs, secrets_stay_put, callers_are_proven, callers_tokens_stay_put,
                   anyhow_at_the_edge, nothing_unfinished, expectations_have_reasons, no_development_talk, one_command,
-                  attacks, canary_kinds, import_circles, hidden_arguments, type_names,
+                  attacks, canary_kinds, fuzz_targets, import_circles, hidden_arguments, type_names,
                   links_lead_somewhere, readme_is_a_page, documents_have_short_lines):
         yield check.__name__, check(Path(root))
     yield "crate_direction", crate_direction(metadata(root), tree(root))
@@ -53,7 +55,9 @@ def run(root):
 def rust_files(root):
     for crate in CRATES:
         for path in sorted((root / crate).rglob("*.rs")):
-            yield path, path.relative_to(root).as_posix()
+            name = path.relative_to(root).as_posix()
+            if not name.startswith("tests/fuzz/target/"):
+                yield path, name
 
 
 def is_test(name):
@@ -173,6 +177,21 @@ def canary_kinds(root):
         words = [word or camel(name) for word, name in re.findall(member, body[1])] if body else []
         found += [f"tests/src/secret_kinds.rs: no kind {group} {word}" for word in words if f"{group} {word}" not in named]
     return found
+
+
+def fuzz_targets(root):
+    """Every fuzz target has a corpus, which is small, and which a test replays."""
+    fuzz, replay = root / "tests/fuzz", root / "gateway/src/fuzz.rs"
+    replayed = replay.read_text() if replay.exists() else ""
+    found, total = [], 0
+    for target in sorted(path.stem for path in fuzz.glob("fuzz_targets/*.rs")):
+        inputs = [path.stat().st_size for path in (fuzz / "corpus" / target).glob("*")]
+        total += sum(inputs)
+        if not 0 < len(inputs) <= CORPUS_FILES:
+            found.append(f"tests/fuzz/corpus/{target}: {len(inputs)} inputs, from 1 to {CORPUS_FILES}")
+        if f'replay("{target}"' not in replayed:
+            found.append(f"gateway/src/fuzz.rs: nothing replays tests/fuzz/corpus/{target}")
+    return found + ([f"tests/fuzz/corpus: {total} bytes, at most {CORPUS_BYTES}"] if total > CORPUS_BYTES else [])
 
 
 def camel(name):

@@ -33,6 +33,9 @@ CLEAN = {
     "secrets/src/part.rs": "//! P.\nstruct Part;\n",
     "gateway/src/cli/one.rs": "//! O.\nenum Command {}\npub struct ListArgs {}\n",
     "gateway/src/cli/two.rs": "//! T.\nenum Command {}\npub struct ListArgs {}\n",
+    "tests/fuzz/fuzz_targets/sse.rs": "#![no_main]\n",
+    "tests/fuzz/corpus/sse/one": "data: 1\n",
+    "gateway/src/fuzz.rs": "//! F.\nfn sse() { replay(\"sse\", super::sse); }\n",
     ".ci/run": "#!/usr/bin/env bash\nexec \"$(dirname \"$0\")/../tests/run\"\n",
 }
 PLANTED = [
@@ -63,6 +66,9 @@ PLANTED = [
     ("readme_is_a_page", "README.md", "a line\n" * (docs.README_LINES + 1)),
     ("documents_have_short_lines", "SECURITY.md", "word " * 30 + "\n"),
     ("canary_kinds", "tests/src/secret_kinds.rs", "//! K.\nkinds! { File: \"store file\"; }\n"),
+    ("fuzz_targets", "tests/fuzz/fuzz_targets/new.rs", "#![no_main]\n"),
+    ("fuzz_targets", "gateway/src/fuzz.rs", "//! F.\n"),
+    ("fuzz_targets", "tests/fuzz/corpus/sse/two", "x" * (checks.CORPUS_BYTES + 1)),
     ("import_circles", "policy/src/parent/child.rs", "//! C.\nuse crate::other::Other;\n"),
     ("import_circles", "policy/src/parent/child.rs", "//! C.\nuse super::sibling::Sibling;\n"),
     ("import_circles", "policy/src/parent/child.rs", "//! C.\nfn f() { crate::other::f(); }\n"),

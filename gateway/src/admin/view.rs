@@ -200,7 +200,7 @@ impl AdminViews {
         let policy = &snapshot.policy;
         let destinations: Vec<Value> = policy.destinations().map(|d| json!({
             "name": d.name.to_string(), "hosts": d.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(), "port": d.port,
-            "dialect": d.dialect.name(),
+            "dialect": d.http().map(|http| http.dialect.name()),
         })).collect();
         let credentials: Vec<Value> = policy
             .credentials()

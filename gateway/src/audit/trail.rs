@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use super::{Entry, directory};
 use crate::ledger::seal::{SealKey, Seals};
-use crate::ledger::segment::{self, Known, ProcessEpoch, SegmentHead};
+use crate::ledger::segment::{self, Known, ProcessEpoch, SegmentEnd};
 use crate::ledger::{EntryKind, LedgerError, NewBatch};
 
 /// What segments of the trail have in their names where those of the journal have a core's number.
@@ -24,13 +24,13 @@ pub(super) struct Trail {
     file: File,
     /// Bytes of whole batches in the file.
     length: u64,
-    end: SegmentHead,
+    end: SegmentEnd,
     /// What is behind those bytes is not known: the next batch begins a new segment.
     torn: bool,
     dirty: bool,
     seals: Option<Seals>,
-    unsealed: Vec<SegmentHead>,
-    sealed: Option<SegmentHead>,
+    unsealed: Vec<SegmentEnd>,
+    sealed: Option<SegmentEnd>,
 }
 
 impl Trail {
@@ -63,7 +63,7 @@ impl Trail {
         let mut batch = NewBatch::default();
         for entry in entries {
             let payload = serde_json::to_vec(entry).map_err(LedgerError::Encode)?;
-            batch.append(EntryKind::Audit, |out| out.extend_from_slice(&payload));
+            batch.append(EntryKind::Audit, &[], |out| out.extend_from_slice(&payload));
         }
         if batch.is_empty() {
             return Ok(());
@@ -111,7 +111,7 @@ impl Trail {
 }
 
 /// The segments whose end no later epoch has named.
-fn tips(directory: &Path) -> Result<Vec<SegmentHead>, LedgerError> {
+fn tips(directory: &Path) -> Result<Vec<SegmentEnd>, LedgerError> {
     let mut headers = HashMap::new();
     let names = segment::list(directory)?;
     for name in &names {
@@ -208,7 +208,7 @@ mod tests {
         let path = bench.segments().remove(0);
         let whole = samples::segment(&path);
         let mut changed = whole.clone();
-        changed.replace(1, "llm/openai", "llm/0penai");
+        changed.replace(1, b"llm/openai", b"llm/0penai");
         let (mut cut, mut missing) = (whole.clone(), whole.clone());
         cut.batches.truncate(3);
         missing.batches.remove(2);

@@ -149,7 +149,8 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 /// How old the prices are that calls are charged at.
 fn prices(snapshot: &Snapshot, environment: &Environment) -> Option<String> {
     let table = environment.catalog.prices();
-    let providers = snapshot.policy.destinations().map(|destination| destination.dialect.provider());
+    let http = snapshot.policy.destinations().filter_map(|destination| destination.http());
+    let providers = http.map(|http| http.dialect.provider());
     let priced: Vec<&str> = providers.filter(|provider| table.as_of(provider).is_some()).collect();
     let said = || super::prices::as_of(table, priced.iter().copied());
     (!priced.is_empty()).then(|| format!("prices: figures of {} (`tollgate prices ls` shows them)", said()))

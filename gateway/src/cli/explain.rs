@@ -11,8 +11,9 @@ use tollgate_policy::decision::{
     Actions, CallerGrants, Facts, action_of_target, actions_of_form, actions_of_path,
 };
 use tollgate_policy::denial::Denial;
+use tollgate_policy::operation::{HttpRequest, Operation, RequestLine};
 use tollgate_policy::policy::{Grant, Policy, SigV4};
-use tollgate_policy::target::{RequestLine, Target};
+use tollgate_policy::target::Target;
 
 use super::check::{CheckArgs, Subject};
 use super::say;
@@ -73,10 +74,10 @@ pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
 
 fn decide(policy: &Policy, args: &ExplainArgs) -> anyhow::Result<Result<String, Denial>> {
     let (authority, path, query) = split(&args.url)?;
-    let line = RequestLine { authority, path, query };
+    let line = RequestLine { authority, method: &args.method, path, query };
     let grants = policy.grants_of(&Caller::of(&Assumed(args.caller.clone())));
-    let target = match policy.target(&line) {
-        Ok(target) => target,
+    let (target, request) = match policy.resolve(&line) {
+        Ok(resolved) => resolved,
         Err(denial) => return Ok(Err(denial)),
     };
     say(&format!(
@@ -84,16 +85,17 @@ fn decide(policy: &Policy, args: &ExplainArgs) -> anyhow::Result<Result<String, 
         target.destination().name,
         target.host(),
         target.port(),
-        target.path()
+        request.path()
     ));
     let now = Timestamp::now();
-    let facts = match facts(args, &target, &grants) {
+    let facts = match facts(args, &target, &request, &grants) {
         Ok(facts) => facts,
         Err(denial) => return Ok(Err(denial)),
     };
-    candidates(policy, &grants, (&target, &args.method, &facts), now).iter().for_each(|line| say(line));
+    let operation = Operation::Http(request);
+    candidates(policy, &grants, (&target, &operation, &facts), now).iter().for_each(|line| say(line));
     let decided =
-        policy.admit(&grants, target, &args.method).and_then(|admission| admission.permit(&facts, now));
+        policy.admit(&grants, target, operation).and_then(|admission| admission.permit(&facts, now));
     Ok(decided.map(|permit| {
         let grant = permit.grant();
         format!("grant {} decides, {}", grant.name, carried(policy, grant))
@@ -111,15 +113,20 @@ fn carried(policy: &Policy, grant: &Grant) -> String {
 }
 
 /// Without a request, what only S3 signs is told by the keys alone.
-fn facts(args: &ExplainArgs, target: &Target, grants: &CallerGrants) -> Result<Facts, Denial> {
+fn facts(
+    args: &ExplainArgs,
+    target: &Target,
+    request: &HttpRequest,
+    grants: &CallerGrants,
+) -> Result<Facts, Denial> {
     let is_for = |grant: &&Arc<Grant>| grant.destination.name == target.destination().name;
     let keys = || grants.iter().filter(is_for).filter_map(|grant| grant.credential.as_ref()?.sigv4());
     let actions = if keys().next().is_none() {
         Actions::default()
     } else {
         let named = args.action.as_deref().map(action_of_target);
-        let path = if keys().all(SigV4::is_for_s3) { Vec::new() } else { actions_of_path(target.path()) };
-        let query = actions_of_form(target.query().unwrap_or_default().as_bytes());
+        let path = if keys().all(SigV4::is_for_s3) { Vec::new() } else { actions_of_path(request.path()) };
+        let query = actions_of_form(request.query().unwrap_or_default().as_bytes());
         Actions::of(named.into_iter().chain(path).chain(query))?
     };
     Ok(Facts { model: args.model.as_deref().map(Into::into), actions, ..Facts::default() })
@@ -129,11 +136,11 @@ fn facts(args: &ExplainArgs, target: &Target, grants: &CallerGrants) -> Result<F
 fn candidates(
     policy: &Policy,
     grants: &CallerGrants,
-    (target, method, facts): (&Target, &str, &Facts),
+    (target, operation, facts): (&Target, &Operation, &Facts),
     now: Timestamp,
 ) -> Vec<String> {
     let is_for = |grant: &Grant| grant.destination.name == target.destination().name;
-    let traced = policy.trace(grants, target, method, facts, now);
+    let traced = policy.trace(grants, target, operation, facts, now);
     let traced = traced.iter().filter(|(grant, _)| is_for(grant));
     let lines: Vec<String> =
         traced.map(|(grant, verdict)| format!("  grant {}: {verdict}", grant.name)).collect();
@@ -201,11 +208,11 @@ mod tests {
         let Compiled { policy, .. } = compile_files(&[file], &environment).unwrap();
         let line = ["explain", "--caller", caller, "--url", "https://up.example/v1"];
         let args = Line::try_parse_from(line).unwrap().args;
-        let line = RequestLine { authority: "up.example", path: "/v1", query: None };
-        let target = policy.target(&line).unwrap();
+        let line = RequestLine { authority: "up.example", method: &args.method, path: "/v1", query: None };
+        let (target, request) = policy.resolve(&line).unwrap();
         let grants = policy.grants_of(&Caller::of(&Assumed(args.caller.clone())));
-        let facts = facts(&args, &target, &grants).unwrap();
-        candidates(&policy, &grants, (&target, &args.method, &facts), Timestamp::now())
+        let facts = facts(&args, &target, &request, &grants).unwrap();
+        candidates(&policy, &grants, (&target, &Operation::Http(request), &facts), Timestamp::now())
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tollgate_policy::decision::CallerGrants;
 use tollgate_policy::denial::{Denial, Reason};
 
 use super::{Refusal, Trust, VerifiedIdentity};
-use crate::caller_usage::{CallerUsage, CallerUsages};
+use crate::caller_usage::{CallerUsage, CallerUsages, UsagePermit};
 use crate::snapshot::Snapshot;
 
 /// Proofs that are remembered of one connection.
@@ -60,7 +60,7 @@ pub(crate) struct CallerContext {
 /// Who calls, under `snapshot`.
 ///
 /// # Errors
-/// `certificate_expired` where the chain verifies no longer.
+/// `no_certificate` where the connection has shown nothing, `certificate_expired` where its chain verifies no longer.
 pub(crate) fn authenticate(
     proofs: &Proofs,
     trust: &Trust,
@@ -69,29 +69,40 @@ pub(crate) fn authenticate(
     now: Timestamp,
 ) -> Result<CallerContext, Denial> {
     let mut state = proofs.state();
-    let caller = proofs
-        .of_certificate(&mut state.known, trust, usages, now)
-        .map_err(|_| Denial::new(Reason::CertificateExpired, "the client certificate is no longer valid"))?;
+    let caller = proofs.of_certificate(&mut state.known, trust, usages, now).map_err(unproven)?;
     Ok(CallerContext { grants: caller.grants(snapshot), usage: Arc::clone(&caller.usage) })
 }
 
+fn unproven(refusal: Refusal) -> Denial {
+    match refusal {
+        Refusal::NoCertificate => {
+            Denial::new(Reason::NoCertificate, "the connection has shown no client certificate")
+        }
+        _ => Denial::new(Reason::CertificateExpired, "the client certificate is no longer valid"),
+    }
+}
+
 impl Proofs {
-    /// Of a connection whose peer has shown `chain`, leaf first, and what its caller occupies. For a full handshake rustls has verified it
-    /// already; a resumed one brings an old chain that may have expired or lost its bundle since.
+    /// Of a connection whose peer has shown `chain`, leaf first, with its place among those of its caller. For a full handshake rustls has
+    /// verified the chain already; a resumed one brings an old one that may have expired or lost its bundle since. An empty chain proves
+    /// nobody, and its requests are refused.
     ///
     /// # Errors
-    /// Why the chain proves nobody.
+    /// Why the chain proves nobody, or that its caller has as many connections as one caller may.
     pub(crate) fn of(
         chain: Vec<CertificateDer<'static>>,
         trust: &Trust,
         usages: &CallerUsages,
-    ) -> Result<(Self, Arc<CallerUsage>), Refusal> {
+    ) -> Result<(Self, Option<UsagePermit>), Refusal> {
         let proofs = Self { chain, state: Mutex::default() };
+        if proofs.chain.is_empty() {
+            return Ok((proofs, None));
+        }
         let mut state = proofs.state();
         let caller = proofs.of_certificate(&mut state.known, trust, usages, Timestamp::now())?;
-        let usage = Arc::clone(&caller.usage);
+        let place = caller.usage.connection().ok_or(Refusal::TooMany)?;
         drop(state);
-        Ok((proofs, usage))
+        Ok((proofs, Some(place)))
     }
 
     /// The grants of a caller that was proven here, for an answer that is under way already: it may outlive the proof by that.

@@ -66,7 +66,7 @@ impl CallerCredentials {
         self.for_audience(audience, now).map(Some)
     }
 
-    fn for_audience(&self, audience: &str, now: Timestamp) -> Result<HeaderValue, Denial> {
+    pub(super) fn for_audience(&self, audience: &str, now: Timestamp) -> Result<HeaderValue, Denial> {
         let refuse = |detail: &'static str| Denial::new(Reason::CallerToken, detail);
         let missing =
             "the grant passes the caller's own token on: send one `authorization: Bearer` with a JWT";

@@ -4,8 +4,8 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Uri, Version, request};
 use tollgate_policy::denial::{Denial, Reason};
+use tollgate_policy::operation::RequestLine;
 use tollgate_policy::policy::is_s3;
-use tollgate_policy::target::RequestLine;
 
 use super::{CallerCredentials, strip};
 
@@ -106,6 +106,7 @@ impl RequestHead {
     pub(crate) fn line(&self) -> RequestLine<'_> {
         RequestLine {
             authority: self.authority.as_str(),
+            method: self.method.as_str(),
             path: self.path.path(),
             query: self.query.as_deref(),
         }

@@ -100,8 +100,8 @@ pub(crate) fn query<'a>(query: &'a str, extra: &[Box<str>], keyed: bool) -> Opti
     if !query.split('&').any(suspicious) {
         return (!query.is_empty()).then_some(Cow::Borrowed(query));
     }
-    let kept: Vec<&str> = query.split('&').filter(|pair| !suspicious(pair)).collect();
-    (!kept.is_empty()).then(|| Cow::Owned(kept.join("&")))
+    let kept = query.split('&').filter(|pair| !suspicious(pair)).collect::<Vec<_>>().join("&");
+    (!kept.is_empty()).then_some(Cow::Owned(kept))
 }
 
 #[cfg(test)]
@@ -270,6 +270,7 @@ mod tests {
             assert_eq!(query(&format!("x=1&{with}&y=2"), &[], false).as_deref(), Some("x=1&y=2"), "{with}");
             assert_eq!(query(with, &[], false), None, "{with}");
         }
+        assert_eq!(query("key=1&", &[], false), None);
         assert_eq!(query("x=key&monkey=1", &[], false).as_deref(), Some("x=key&monkey=1"));
         assert_eq!(query("sid=1&x=2", &["sid".into()], false).as_deref(), Some("x=2"));
     }

@@ -10,7 +10,7 @@ use http::HeaderValue;
 use http::header::{AUTHORIZATION, HeaderName};
 use tollgate_policy::map::Map;
 use tollgate_policy::name::ResourceId;
-use tollgate_policy::policy::{Credential, Inject, Injection, Scrub};
+use tollgate_policy::policy::{Credential, Destination, Inject, Injection, Scrub};
 use tollgate_secrets::{Secret, Version};
 use zeroize::Zeroizing;
 
@@ -136,7 +136,8 @@ impl InjectionCache {
             credential.inject.iter().map(|way| prepare(way, secret)).collect();
         let parts = parts?;
         let needles = Arc::new(needles(&credential.inject, secret)?);
-        if needles.has_short() && credential.destinations.iter().any(|to| to.scrub == Scrub::All) {
+        let scrubs = |to: &Arc<Destination>| to.http().is_some_and(|http| http.scrub == Scrub::All);
+        if needles.has_short() && credential.destinations.iter().any(scrubs) {
             self.warned.say(credential, key);
         }
         let (credential, version) = (Arc::clone(credential), secret.version().clone());

@@ -6,6 +6,8 @@
 
 mod class;
 mod escape;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod needles;
 mod stream;
 
@@ -13,6 +15,7 @@ use http::header::{self, HeaderName, LOCATION};
 use http::{HeaderMap, HeaderValue, StatusCode, response};
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::{Denial, Reason};
+use tollgate_policy::operation::HttpRequest;
 
 use self::needles::Finds;
 pub(super) use self::needles::{Needles, Pair};
@@ -83,7 +86,7 @@ pub(crate) fn answer_head(
     parts.extensions.clear();
     let allowed = &permit.grant().allow.response_headers;
     withhold(&mut parts.headers, |name| allowed.iter().any(|a| a.eq_ignore_ascii_case(name.as_str())));
-    if let Some(prefix) = permit.target().path_prefix() {
+    if let Some(prefix) = permit.http().and_then(HttpRequest::path_prefix) {
         relocate(&mut parts.headers, permit.target().host(), prefix);
     }
     let Some((credential, key)) = keyed else { return Ok(None) };

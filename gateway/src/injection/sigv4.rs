@@ -6,6 +6,8 @@
 
 mod canonical;
 mod chunks;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};

@@ -1,6 +1,7 @@
 //! The request as it will leave, but for the secret: rebuilt from the target, so that what was matched is what is sent.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderName, IF_RANGE, RANGE};
@@ -10,13 +11,13 @@ use jiff::Timestamp;
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::Carriers;
-use tollgate_policy::policy::{Credential, Destination, Injection};
+use tollgate_policy::policy::{Credential, HttpDestination, Injection};
 
 use super::packed_headers::PackedHeaders;
 use super::sigv4;
 use crate::caller_usage::BufferReservation;
 use crate::identity::{self, AwsScope, RequestHead};
-use crate::upstream::{OutBody, TrailerFilter, Upload};
+use crate::upstream::{AlpnOffer, OutBody, TrailerFilter, Upload};
 
 /// In what forms the messages inside a body may come back (the gRPC and Connect protocols).
 static MESSAGE_ENCODINGS: [HeaderName; 2] =
@@ -28,6 +29,7 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Method, path, headers and body of every attempt of one call.
 #[derive(Debug)]
 pub(crate) struct Template {
+    destination: Arc<HttpDestination>,
     pub(super) method: Method,
     pub(super) path: PathAndQuery,
     /// Where the request is signed for AWS: what for.
@@ -47,20 +49,22 @@ pub(crate) struct Template {
 
 impl Template {
     /// # Errors
-    /// `bad_request` where the target cannot be written as a request line, `caller_token` where the caller's own token cannot be passed on.
+    /// `bad_request` where the target cannot be written as a request line, `caller_token` where the caller's own token cannot be passed on,
+    /// `internal` where no request is permitted: a bug.
     pub(crate) fn new(head: RequestHead, permit: &Permit) -> Result<Self, Denial> {
         let token = head.credentials.passed_on(permit, Timestamp::now())?;
-        let target = permit.target();
-        let mut line = String::with_capacity(target.path().len() + target.query().map_or(0, |q| q.len() + 1));
-        line.push_str(target.path());
-        let carriers = permit.destination().dialect.carriers();
+        let request = permit.http().ok_or_else(|| super::bug("the permit is for no request"))?;
+        let mut line =
+            String::with_capacity(request.path().len() + request.query().map_or(0, |q| q.len() + 1));
+        line.push_str(request.path());
+        let carriers = request.destination().dialect.carriers();
         let own = permit.credential().map_or(&[][..], |credential| &credential.inject);
         let kept = |query| {
             let mut names = carriers.queries.clone();
             names.extend(own.iter().flat_map(Injection::queries).map(Box::from));
             identity::without(query, &names, permit.credential().is_some())
         };
-        if let Some(query) = target.query().and_then(kept) {
+        if let Some(query) = request.query().and_then(kept) {
             line.push('?');
             line.push_str(&query);
         }
@@ -81,7 +85,7 @@ impl Template {
         // Usage is read off the answer, and a secret is looked for in it: it has to come as it is.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let aws_scope = match permit.credential().and_then(|credential| credential.sigv4()) {
-            Some(_) if target.query().is_some_and(sigv4::is_presigned) => {
+            Some(_) if request.query().is_some_and(sigv4::is_presigned) => {
                 let detail = "a presigned URL is not signed again; sign in the header";
                 return Err(Denial::new(Reason::BadRequest, detail));
             }
@@ -96,6 +100,7 @@ impl Template {
         };
         let repeatable = is_idempotent(&head.method) || headers.contains_key(IDEMPOTENCY_KEY);
         Ok(Self {
+            destination: Arc::clone(request.destination()),
             method: head.method,
             path,
             aws_scope,
@@ -113,9 +118,19 @@ impl Template {
 
     /// Gives it the body to send, and the room that this takes up until it is no longer needed.
     pub(crate) fn carry(&mut self, (mut body, room): (OutBody, BufferReservation), permit: &Permit) {
-        body.pass_trailers(|| Box::new(CallerTrailers::of(permit)));
+        body.pass_trailers(|| Box::new(CallerTrailers::of(&self.destination, permit)));
         self.replayable = body.again().is_some();
         (self.body, self.room) = (Some(body), room);
+    }
+
+    /// What its connection has to speak.
+    pub(crate) fn offer(&self) -> AlpnOffer {
+        AlpnOffer::of(self.destination.version, self.grpc)
+    }
+
+    /// How long its answer may take to begin.
+    pub(crate) fn first_byte(&self) -> Duration {
+        self.destination.first_byte
     }
 
     /// Whether a further attempt could be made.
@@ -169,13 +184,13 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
 /// The rules for the trailers of one call: those of its head, and what a recipient may not take from a trailer.
 #[derive(Debug)]
 struct CallerTrailers {
-    destination: Arc<Destination>,
+    destination: Arc<HttpDestination>,
     credential: Option<Arc<Credential>>,
 }
 
 impl CallerTrailers {
-    fn of(permit: &Permit) -> Self {
-        Self { destination: Arc::clone(permit.destination()), credential: permit.credential().cloned() }
+    fn of(destination: &Arc<HttpDestination>, permit: &Permit) -> Self {
+        Self { destination: Arc::clone(destination), credential: permit.credential().cloned() }
     }
 }
 

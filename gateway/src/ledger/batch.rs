@@ -2,30 +2,43 @@
 //!
 //! A segment begins with [`MAGIC`]. Behind it stand batches: `marker[4] length[4] count[4] checksum[4] entries[length] head[32]`, where
 //! `head` is the chain's hash behind the batch and the checksum is over all of these but the entries. An entry is
-//! `kind[1] length[4] checksum[4] payload[length]`, its checksum over kind, length and payload. Numbers are little-endian, checksums
-//! CRC-32: they tell what a crash or a disk did, the chain tells what somebody did.
+//! `kind[1] length[4] checksum[4] body[length]`, its checksum over kind, length and body; a body is how many lists of texts it names, where in
+//! the file the entry of each begins (0 for an empty one), as LEB128, and the payload. Numbers are little-endian, checksums CRC-32: they tell
+//! what a crash or a disk did, the chain tells what somebody did.
 //!
-//! **Invariant:** what a payload says is nobody's business here.
+//! **Invariant:** what a payload says is nobody's business here, but for lists: what they share, many entries name and none repeats. An entry
+//! names lists of its own segment that stand before it, less than [`NAMED_FOR`] back: one that is damaged takes no more with it.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod read;
 #[cfg(test)]
 pub(crate) mod tamper;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use read::{Batch, BatchEntry, Batches, Damaged, entry_at};
+use std::mem;
+
+use tollgate_policy::map::Map;
+
+pub(crate) use read::{Batch, BatchEntry, Batches, Damaged, SegmentReader, TextList};
 
 use super::chain::ChainHead;
+use super::varint;
 
 /// How a segment begins; the last byte is the version of the format.
-pub(crate) const MAGIC: [u8; 8] = *b"TOLLJNL\x02";
+pub(crate) const MAGIC: [u8; 8] = *b"TOLLJNL\x03";
 /// How a batch begins: no text in UTF-8 has it.
 const MARKER: [u8; 4] = *b"\xf5TGB";
 /// Bytes of a batch before its entries, and behind them.
 const FRAME: usize = 16;
 const HEAD: usize = 32;
-/// Bytes of an entry before its payload.
+/// Bytes of an entry before its body.
 const ENTRY: usize = 9;
+/// A list is written again that was written this many bytes ago.
+const NAMED_FOR: u64 = 1 << 20;
+/// Lists that a writer remembers, so that callers who invent models cost memory only for a while.
+const REMEMBERED: usize = 4_096;
 
 /// What an entry says. The numbers stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,10 +52,12 @@ pub(crate) enum EntryKind {
     Record = 3,
     /// What happened to a secret.
     Audit = 4,
+    /// A list of texts that entries behind it name.
+    Texts = 5,
 }
 
 impl EntryKind {
-    const ALL: [Self; 4] = [Self::Segment, Self::Hold, Self::Record, Self::Audit];
+    const ALL: [Self; 5] = [Self::Segment, Self::Hold, Self::Record, Self::Audit, Self::Texts];
 
     fn of(byte: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u8 == byte)
@@ -55,22 +70,31 @@ impl EntryKind {
             Self::Hold => "hold",
             Self::Record => "record",
             Self::Audit => "audit",
+            Self::Texts => "texts",
         }
     }
 }
 
-/// A batch that is put together in memory.
+/// A batch that is put together in memory, and what its segment has to name.
 #[derive(Debug, Default)]
 pub(crate) struct NewBatch {
     /// Room for the frame, and the entries; nothing while there is no entry.
     bytes: Vec<u8>,
     count: u32,
     closed: bool,
+    /// Where it begins in the file.
+    start: u64,
+    /// The lists that can be named, with where they begin in the file; and where the first of them can be.
+    lists: Map<Box<[u8]>, u64>,
+    lists_from: u64,
+    /// The list that is looked for.
+    list: Vec<u8>,
 }
 
 impl NewBatch {
-    pub(crate) fn with_capacity(bytes: usize) -> Self {
-        Self { bytes: Vec::with_capacity(bytes), ..Self::default() }
+    /// The first batch of those that a segment gets from byte `start` on.
+    pub(crate) fn at(start: u64) -> Self {
+        Self { start, lists_from: start, ..Self::default() }
     }
 
     pub(crate) const fn is_empty(&self) -> bool {
@@ -87,11 +111,38 @@ impl NewBatch {
         self.bytes.len()
     }
 
-    /// Appends an entry whose payload is what `write` adds. Gives where it begins in the batch.
+    /// Where the list begins that `write` makes, as text after text, each behind its length; appends it where none can be named. 0: it is empty.
     #[inline]
-    pub(crate) fn append(&mut self, kind: EntryKind, write: impl FnOnce(&mut Vec<u8>)) -> usize {
+    pub(crate) fn list(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> u64 {
+        let mut list = mem::take(&mut self.list);
+        list.clear();
+        write(&mut list);
+        let place = if list.is_empty() { 0 } else { self.named(&list) };
+        self.list = list;
+        place
+    }
+
+    fn named(&mut self, list: &[u8]) -> u64 {
+        if let Some(place) = self.lists.get(list) {
+            return *place;
+        }
+        let place = self.start + self.append(EntryKind::Texts, &[], |out| out.extend_from_slice(list)) as u64;
+        self.lists.insert(list.into(), place);
+        place
+    }
+
+    /// Appends an entry that names these lists and whose payload is what `write` adds. Gives where it begins in the batch.
+    #[inline]
+    pub(crate) fn append(
+        &mut self,
+        kind: EntryKind,
+        lists: &[u64],
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> usize {
         let start = self.begin();
         self.bytes.extend_from_slice(&[0; ENTRY]);
+        varint::write(lists.len() as u64, &mut self.bytes);
+        lists.iter().for_each(|place| varint::write(*place, &mut self.bytes));
         write(&mut self.bytes);
         let entry = &mut self.bytes[start..];
         let length = whole(entry.len() - ENTRY);
@@ -102,14 +153,20 @@ impl NewBatch {
         start
     }
 
-    /// Appends the entries of `other` that are of any kind but this one.
+    /// Appends the entries of `other` that are of any kind but this one, with lists of this batch's own.
     pub(crate) fn append_all_but(&mut self, kind: EntryKind, other: &Self) {
+        let lists: Map<u64, &[u8]> = other.lists.iter().map(|(list, place)| (*place, &**list)).collect();
         let end = other.bytes.len().saturating_sub(if other.closed { HEAD } else { 0 });
-        for entry in read::entries(other.bytes.get(FRAME..end).unwrap_or_default(), 0).flatten() {
-            if entry.kind != Some(kind) {
-                self.begin();
-                self.bytes.extend_from_slice(entry.bytes);
-            }
+        let none = read::Lists::default();
+        for entry in read::entries(other.bytes.get(FRAME..end).unwrap_or_default(), 0, &none).flatten() {
+            let Some(own) = entry.kind.filter(|own| *own != kind && *own != EntryKind::Texts) else {
+                continue;
+            };
+            let places: Vec<u64> = entry
+                .named()
+                .map(|place| lists.get(&place).map_or(0, |list| self.list(|out| out.extend_from_slice(list))))
+                .collect();
+            self.append(own, &places, |out| out.extend_from_slice(entry.payload));
         }
     }
 
@@ -122,7 +179,7 @@ impl NewBatch {
         self.bytes.len()
     }
 
-    /// Finishes the batch, which follows `previous`, and gives the head behind it. Once, and until it is cleared nothing is appended.
+    /// Finishes the batch, which follows `previous`, and gives the head behind it. Once, and then nothing is appended until another is begun.
     pub(crate) fn close(&mut self, previous: ChainHead) -> ChainHead {
         debug_assert!(!self.is_empty() && !self.closed);
         let length = whole(self.bytes.len() - FRAME);
@@ -142,9 +199,30 @@ impl NewBatch {
         &self.bytes
     }
 
-    pub(crate) fn clear(&mut self) {
+    /// Begins the batch that follows it in the file.
+    pub(crate) fn follow(&mut self) {
+        self.start += self.bytes.len() as u64;
+        self.clear();
+        if self.start - self.lists_from >= NAMED_FOR || self.lists.len() >= REMEMBERED {
+            self.forget_lists();
+        }
+    }
+
+    /// Begins a batch at byte `start` of a file, which has no list that can be named.
+    pub(crate) fn restart(&mut self, start: u64) {
+        self.start = start;
+        self.clear();
+        self.forget_lists();
+    }
+
+    fn clear(&mut self) {
         self.bytes.clear();
         (self.count, self.closed) = (0, false);
+    }
+
+    fn forget_lists(&mut self) {
+        self.lists.clear();
+        self.lists_from = self.start;
     }
 
     pub(crate) fn shrink_to(&mut self, bytes: usize) {

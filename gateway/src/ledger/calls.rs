@@ -1,6 +1,6 @@
 //! Single calls, as their records in the journal have them: the store has sums only.
 //!
-//! What a record says is handed on whole, whichever version wrote it. A call that was corrected shows what is known of it now, which is
+//! What a record says is handed on whole. A call that was corrected shows what is known of it now, which is
 //! what reports count, and what its record said beside it.
 
 use std::collections::{BTreeMap, HashMap};
@@ -11,7 +11,9 @@ use serde_json::{Map, Value};
 
 use super::batch::BatchEntry;
 use super::dimension::Dimension;
-use super::line::{JournalEntry, Row};
+use super::entry::{JournalEntry, write_json};
+use super::json::{Calendar, Json};
+use super::line::Row;
 use super::record::{RecordId, UsageSource};
 use super::segment::{self, Known};
 use super::{LedgerError, offline};
@@ -128,7 +130,7 @@ impl Wanted {
         Self { since, until: Timestamp::MAX, texts: Vec::new(), statuses: Vec::new() }
     }
 
-    fn is(&self, row: &Row<'_>) -> bool {
+    fn is(&self, row: &Row) -> bool {
         let texts = row.texts();
         let is = |dimension, wanted: &str| like(wanted, texts[dimension as usize]);
         let text = |(dimension, wanted): &(Dimension, String)| {
@@ -138,7 +140,10 @@ impl Wanted {
             && row.at < self.until
             && self.texts.iter().all(text)
             && (self.statuses.is_empty()
-                || self.statuses.iter().any(|status| is_status(status, &row.status.to_string())))
+                || self
+                    .statuses
+                    .iter()
+                    .any(|status| is_status(status, &row.status.unwrap_or_default().to_string())))
     }
 }
 
@@ -214,8 +219,7 @@ pub fn find(data_dir: &Path, id: RecordId) -> Result<Option<Call>, LedgerError> 
     if !segment::directory(data_dir).is_dir() {
         return Err(LedgerError::Missing(data_dir.to_owned()));
     }
-    let hex = id.hex();
-    let named = memchr::memmem::Finder::new(&hex);
+    let named = memchr::memmem::Finder::new(id.as_bytes());
     let (mut record, mut hold, mut corrections) = (None, None, Vec::new());
     offline::entries(data_dir, &mut Known::new(), Timestamp::MIN, |entry| {
         if named.find(entry.payload).is_none() {
@@ -247,7 +251,9 @@ fn in_order(mut corrections: Vec<Object>) -> Vec<Object> {
 }
 
 fn object(entry: &BatchEntry<'_>) -> Option<Object> {
-    serde_json::from_slice(entry.payload).ok()
+    let mut out = Vec::new();
+    write_json(entry, &mut Json::new(&mut out, &mut Calendar::default())).ok()?;
+    serde_json::from_slice(&out).ok()
 }
 
 #[cfg(test)]

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
-use super::batch::{BatchEntry, Batches, Damaged};
+use super::batch::{BatchEntry, Batches, Damaged, EntryKind};
+use super::entry::write_json;
+use super::json::{Calendar, Json};
+use super::payload::{self, Unreadable};
 use super::{LedgerError, chain, segment};
 
 /// A segment to print.
@@ -25,11 +27,6 @@ pub enum Unprinted {
     Torn(String),
     /// It is damaged, or cannot be read.
     Damaged(String),
-}
-
-#[derive(Deserialize)]
-struct DatedEntry {
-    at: Timestamp,
 }
 
 impl Printed {
@@ -70,7 +67,7 @@ impl Printed {
                 return Ok(());
             }
         };
-        let mut count = 0;
+        let (mut count, mut calendar) = (0, Calendar::default());
         while count < self.entries {
             let batch = match batches.next_batch() {
                 Ok(Some(batch)) => batch,
@@ -87,10 +84,15 @@ impl Printed {
             for (number, entry) in (count + 1..).zip(batch.entries()) {
                 match entry {
                     Ok(entry) if is_older(&entry, since) => {}
-                    Ok(entry) if is_line(&entry) => line(&entry, out)?,
-                    Ok(BatchEntry { offset, .. }) => {
-                        damaged(format!("entry {number}, at byte {offset}, is no JSON"));
-                    }
+                    Ok(entry) => match line(&entry, &mut calendar) {
+                        Ok(line) => out.write_all(&line)?,
+                        Err(error) => {
+                            damaged(format!(
+                                "entry {number}, at byte {}, cannot be read: {error}",
+                                entry.offset
+                            ));
+                        }
+                    },
                     Err(Damaged { offset }) => {
                         damaged(format!("entry {number}, at byte {offset}, is damaged"));
                     }
@@ -109,24 +111,40 @@ impl Printed {
     }
 }
 
+/// When a segment was begun, or what an entry of the audit trail tells happened.
+#[derive(Deserialize)]
+struct DatedEntry {
+    at: Timestamp,
+}
+
 fn is_older(entry: &BatchEntry<'_>, since: Timestamp) -> bool {
-    since > Timestamp::MIN
-        && serde_json::from_slice::<DatedEntry>(entry.payload).is_ok_and(|dated| dated.at < since)
-}
-
-fn is_line(entry: &BatchEntry<'_>) -> bool {
-    entry.kind.is_none()
-        || !entry.payload.contains(&b'\n') && serde_json::from_slice::<IgnoredAny>(entry.payload).is_ok()
-}
-
-fn line(entry: &BatchEntry<'_>, out: &mut impl Write) -> io::Result<()> {
-    let Some(kind) = entry.kind else {
-        // Of a later version.
-        return writeln!(out, "{{\"kind\":{},\"bytes\":{}}}", entry.number(), entry.payload.len());
+    let at = || match entry.kind? {
+        EntryKind::Hold | EntryKind::Record => payload::read(entry).ok().map(|row| row.at),
+        EntryKind::Segment | EntryKind::Audit => {
+            serde_json::from_slice::<DatedEntry>(entry.payload).ok().map(|dated| dated.at)
+        }
+        EntryKind::Texts => None,
     };
-    write!(out, "{{\"{}\":", kind.as_str())?;
-    out.write_all(entry.payload)?;
-    out.write_all(b"}\n")
+    since > Timestamp::MIN && at().is_some_and(|at| at < since)
+}
+
+/// The line of an entry; nothing for a list of texts.
+fn line(entry: &BatchEntry<'_>, calendar: &mut Calendar) -> Result<Vec<u8>, Unreadable> {
+    let mut line = Vec::new();
+    match entry.kind {
+        Some(EntryKind::Texts) => {}
+        Some(kind) => {
+            line.extend_from_slice(format!("{{\"{}\":", kind.as_str()).as_bytes());
+            write_json(entry, &mut Json::new(&mut line, calendar))?;
+            line.extend_from_slice(b"}\n");
+        }
+        // Of a later version.
+        None => {
+            let (number, bytes) = (entry.number(), entry.payload.len());
+            line.extend_from_slice(format!("{{\"kind\":{number},\"bytes\":{bytes}}}\n").as_bytes());
+        }
+    }
+    Ok(line)
 }
 
 #[cfg(test)]
@@ -172,7 +190,20 @@ mod tests {
         fs::write(&path, &whole[..whole.len() - 7]).unwrap();
         let (lines, unprinted) = printed(data.path(), Timestamp::MIN);
         let [Unprinted::Torn(said)] = &unprinted[..] else { panic!("{unprinted:?}") };
-        assert!(lines.len() == 3 && said.contains("torn behind entry 3: "), "{said}");
+        assert!(lines.len() == 3 && said.contains("torn behind entry 9: "), "{said}");
+    }
+
+    /// Where the hold of a call begins.
+    fn begins(path: &Path, id: RecordId) -> u64 {
+        let mut batches = Batches::open(path, 0).unwrap();
+        while let Some(batch) = batches.next_batch().unwrap() {
+            for entry in batch.entries().map(Result::unwrap) {
+                if entry.kind == Some(EntryKind::Hold) && payload::id_of(entry.payload).unwrap() == id {
+                    return entry.offset;
+                }
+            }
+        }
+        panic!("{id} is not in it")
     }
 
     #[test]
@@ -186,17 +217,17 @@ mod tests {
         }
         journal.flush();
         let path = segment::directory(data.path()).join(&*journal.end().segment);
+        let offset = begins(&path, calls[1].id);
         let mut bytes = fs::read(&path).unwrap();
-        let id = calls[1].id.to_string();
-        let at = memchr::memmem::find(&bytes, id.as_bytes()).unwrap();
+        let at = memchr::memmem::find(&bytes, calls[1].id.as_bytes()).unwrap();
         bytes[at] ^= 1;
         fs::write(&path, bytes).unwrap();
         let (lines, unprinted) = printed(data.path(), Timestamp::MIN);
         let ids: Vec<_> = lines[1..].iter().map(|line| line["hold"]["id"].as_str().unwrap()).collect();
         assert_eq!(ids, [calls[0].id.to_string(), calls[2].id.to_string()]);
         let [Unprinted::Damaged(said)] = &unprinted[..] else { panic!("{unprinted:?}") };
-        let place =
-            format!("{}: entry 3, at byte {}, is damaged", path.display(), at - 9 - "{\"id\":\"".len());
+        // Behind the first entry, the three lists that they name, and the hold before it.
+        let place = format!("{}: entry 6, at byte {offset}, is damaged", path.display());
         assert_eq!(*said, place);
     }
 }

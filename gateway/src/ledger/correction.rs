@@ -9,10 +9,10 @@
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use tollgate_policy::limit::{LimitId, Unit};
@@ -20,11 +20,13 @@ use tollgate_policy::price::{Item, NanoUsd};
 
 use super::amount::{Amount, Amounts};
 use super::batch::{Batches, EntryKind, NewBatch};
-use super::line::{CorrectedUsage, JournalEntry, Row, RowCharge};
+use super::entry::JournalEntry;
+use super::fields::{CorrectedUsage, DETAILS, Detail, RowCharge};
+use super::line::Row;
 use super::record::{Bounded, Outcome, RecordId, UsageSource};
-use super::segment::{self, Known, ProcessEpoch, SegmentHead};
+use super::segment::{self, Known, ProcessEpoch, SegmentEnd};
 use super::store::StoreReader;
-use super::{LedgerError, offline};
+use super::{LedgerError, offline, payload};
 
 /// What a call really used.
 #[derive(Debug, Clone, Copy)]
@@ -73,34 +75,29 @@ pub fn settle(
     let corrections: Vec<_> = corrections.into_values().collect();
     check(&original, &corrections, signature)?;
     let now = Timestamp::now();
-    let by = signature.by.as_str().to_owned().into();
-    let note = signature.note.as_ref().map_or_else(Cow::default, |note| note.as_str().to_owned().into());
+    let by = signature.by.as_str().into();
+    let note = signature.note.as_ref().map_or("", Bounded::as_str).into();
     let row = Row { by, note, ..difference(&original, &corrections, actual, now) };
     let epoch = ProcessEpoch::begin(data_dir, now)?;
     let tips = segment::tips(data_dir, &known)?;
-    let (mut file, head, _) = epoch.create(WHO, now, &tips)?;
-    let wrote = file.write_all(batch_of(&row, &head)?.bytes()).and_then(|()| file.sync_data());
+    let (mut file, head, length) = epoch.create(WHO, now, &tips)?;
+    let wrote = file.write_all(batch_of(&row, &head, length).bytes()).and_then(|()| file.sync_data());
     wrote.map_err(|source| LedgerError::file("writing", &*head.segment, source))?;
     Ok(row.id)
 }
 
-/// The batch behind the first entry of a segment.
-fn batch_of(row: &Row<'_>, first: &SegmentHead) -> Result<NewBatch, LedgerError> {
-    let payload = serde_json::to_vec(row).map_err(LedgerError::Encode)?;
-    let mut batch = NewBatch::default();
-    batch.append(EntryKind::Record, |out| out.extend_from_slice(&payload));
+/// The batch behind the first entry of a segment, which is this long.
+fn batch_of(row: &Row, first: &SegmentEnd, length: u64) -> NewBatch {
+    let mut batch = NewBatch::at(length);
+    payload::append(&mut batch, EntryKind::Record, &row.fields());
     batch.close(first.head);
-    Ok(batch)
+    batch
 }
 
 /// What is known of a call is not changed without a word.
-fn check(
-    original: &Row<'static>,
-    corrections: &[Row<'static>],
-    signature: &Signature,
-) -> Result<(), LedgerError> {
-    let is = |source: UsageSource| original.usage_source == source.as_str();
-    let is_open = is(UsageSource::Estimated) || is(UsageSource::Presumed) || original.unpriced;
+fn check(original: &Row, corrections: &[Row], signature: &Signature) -> Result<(), LedgerError> {
+    let is = |source: UsageSource| &*original.usage_source == source.as_str();
+    let is_open = is(UsageSource::Estimated) || is(UsageSource::Presumed) || original.unpriced.is_some();
     if corrections.is_empty() && is_open {
         return Ok(());
     }
@@ -130,7 +127,7 @@ fn history(
     reader: &StoreReader,
     known: &Known,
     id: RecordId,
-) -> Result<BTreeMap<RecordId, Row<'static>>, LedgerError> {
+) -> Result<BTreeMap<RecordId, Row>, LedgerError> {
     let mut rows = BTreeMap::new();
     rows.extend(read(data_dir, reader, id)?.map(|row| (id, row)));
     for correction in reader.corrections(id)? {
@@ -140,13 +137,13 @@ fn history(
     }
     offline::records(data_dir, known, |row| {
         if row.id == id || row.corrects == Some(id) {
-            rows.insert(row.id, row.into_owned());
+            rows.insert(row.id, row);
         }
     })?;
     Ok(rows)
 }
 
-fn read(data_dir: &Path, reader: &StoreReader, id: RecordId) -> Result<Option<Row<'static>>, LedgerError> {
+fn read(data_dir: &Path, reader: &StoreReader, id: RecordId) -> Result<Option<Row>, LedgerError> {
     for place in reader.find(id)? {
         let mut batches = Batches::open(&segment::file(data_dir, &place.segment), place.start)?;
         while batches.offset() < place.end {
@@ -156,7 +153,7 @@ fn read(data_dir: &Path, reader: &StoreReader, id: RecordId) -> Result<Option<Ro
                 if let Ok(JournalEntry::Record(row)) = JournalEntry::read(&entry)
                     && row.id == id
                 {
-                    return Ok(Some(row.into_owned()));
+                    return Ok(Some(*row));
                 }
             }
         }
@@ -164,12 +161,7 @@ fn read(data_dir: &Path, reader: &StoreReader, id: RecordId) -> Result<Option<Ro
     Ok(None)
 }
 
-fn difference(
-    original: &Row<'static>,
-    corrections: &[Row<'static>],
-    actual: Correction,
-    now: Timestamp,
-) -> Row<'static> {
+fn difference(original: &Row, corrections: &[Row], actual: Correction, now: Timestamp) -> Row {
     let lines = || std::iter::once(original).chain(corrections);
     let less = |actual: u64, so_far: i64| i64::try_from(actual).unwrap_or(i64::MAX).saturating_sub(so_far);
     // What is no token is as it was.
@@ -183,8 +175,8 @@ fn difference(
         let so_far = lines().fold(0, |sum: i64, row| sum.saturating_add(row.units.get(unit)));
         units.set(unit, less(actual, so_far));
     }
-    let cost = lines().fold(0, |sum: i64, row| sum.saturating_add(row.cost.unwrap_or_default().0));
-    let charged = |charge: &RowCharge<'static>| {
+    let cost = lines().fold(0, |sum: i64, row| sum.saturating_add(row.cost.unwrap_or_default()));
+    let charged = |charge: &RowCharge| {
         let same = lines()
             .flat_map(|row| &row.charges)
             .filter(|other| (&other.limit, &other.key) == (&charge.limit, &charge.key));
@@ -198,20 +190,29 @@ fn difference(
         };
         Some(RowCharge { amount: Amount(less(actual, charged(charge))), ..charge.clone() })
     });
+    let mut details: [Arc<str>; DETAILS] = Default::default();
+    details[Detail::PriceVersion as usize].clone_from(&original.details[Detail::PriceVersion as usize]);
     Row {
         id: RecordId::new(),
         at: now,
-        status: 0,
-        reason: Cow::default(),
-        outcome: Cow::Borrowed(Outcome::Adjustment.as_str()),
+        status: Some(0),
+        count: None,
+        duration: None,
+        first_byte: None,
+        reason: Arc::default(),
+        outcome: Outcome::Adjustment.as_str().into(),
         units,
-        usage_source: Cow::Borrowed(UsageSource::Reported.as_str()),
-        cost: Some(Amount(less(actual.cost.0, cost))),
-        unpriced: false,
+        usage_source: UsageSource::Reported.as_str().into(),
+        cost: Some(less(actual.cost.0, cost)),
+        unpriced: None,
         charges: charges.collect(),
         held_at: Some(original.held_at.unwrap_or(original.at)),
-        bytes_in: 0,
-        bytes_out: 0,
+        bytes_in: Some(0),
+        bytes_out: Some(0),
+        port: None,
+        path: Arc::default(),
+        attempts: Vec::new(),
+        details,
         corrects: Some(original.id),
         takes: Some(taken(original, corrections)),
         ..original.clone()
@@ -220,12 +221,12 @@ fn difference(
 
 /// What the call is counted as: what its record says, or, where a correction took it out of there, nothing that the difference is not
 /// added to anyway.
-fn taken(original: &Row<'static>, corrections: &[Row<'static>]) -> CorrectedUsage<'static> {
+fn taken(original: &Row, corrections: &[Row]) -> CorrectedUsage {
     let group = CorrectedUsage {
         outcome: original.outcome.clone(),
         reason: original.reason.clone(),
-        usage_source: Cow::Borrowed(UsageSource::Reported.as_str()),
-        status: original.status,
+        usage_source: UsageSource::Reported.as_str().into(),
+        status: original.status.unwrap_or_default(),
         ..CorrectedUsage::default()
     };
     if corrections.iter().any(|row| row.takes.is_some()) {
@@ -234,10 +235,10 @@ fn taken(original: &Row<'static>, corrections: &[Row<'static>]) -> CorrectedUsag
     CorrectedUsage {
         usage_source: original.usage_source.clone(),
         units: original.units,
-        cost: original.cost.unwrap_or_default(),
-        unpriced: original.unpriced,
-        bytes_in: original.bytes_in,
-        bytes_out: original.bytes_out,
+        cost: Amount(original.cost.unwrap_or_default()),
+        unpriced: original.unpriced.is_some(),
+        bytes_in: original.bytes_in.unwrap_or_default(),
+        bytes_out: original.bytes_out.unwrap_or_default(),
         ..group
     }
 }

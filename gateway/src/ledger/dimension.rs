@@ -1,17 +1,22 @@
-//! What calls are told apart by: the one table of it.
+//! What calls are told apart by, and the numbers of a call: the one table of each.
 //!
-//! An entry is all that a new dimension takes, beside the code that fills it. It makes the field of [`Record`](super::Record), the member
-//! of its line and of the access log, what is read back of it, a part of the roll-up's key, a column of the store, a `--by` of `report`,
-//! and a filter and a column of `calls`. What is to be known of a call that a crash interrupts stands in
-//! [`HoldLine`](super::HoldLine) too.
+//! An entry is all that a new dimension takes, beside the code that fills it. It makes the field of [`Record`](super::Record), its place in
+//! the journal, the member of its JSON and of the access log, what is read back of it, a part of the roll-up's key, a column of the store,
+//! a `--by` of `report`, and a filter and a column of `calls`. An entry of a number makes the field, its place, its member and what is read
+//! back. What is to be known of a call that a crash interrupts stands in [`HoldLine`](super::HoldLine) too.
+//!
+//! **Invariant:** in the journal an entry is known by its place in the table, so new ones stand at the end; another order is another
+//! version of the format.
 
 use std::sync::Arc;
 
 use tollgate_policy::caller::Identity;
 use tollgate_policy::denial::Reason;
 use tollgate_policy::name::{Name, ResourceId};
+use tollgate_policy::price::NanoUsd;
 
 use super::bounded::Bounded;
+use super::json::member;
 use super::outcome::{Outcome, UsageSource};
 
 /// Hands the table to a macro. A line says what it is, its name, its type in a record, and which part of the line it stands in: what the
@@ -67,6 +72,11 @@ macro_rules! dimension {
                 match self { $( Self::$variant => stringify!($name), )* }
             }
 
+            /// Its member as it stands behind another one, and which part of the JSON it stands in.
+            pub(crate) const fn member(self) -> (&'static str, LinePart) {
+                match self { $( Self::$variant => (member!(stringify!($name)), LinePart::$part), )* }
+            }
+
             /// What it is, in a sentence without its full stop.
             pub fn help(self) -> &'static str {
                 match self { $( Self::$variant => $doc.trim_ascii(), )* }
@@ -87,7 +97,7 @@ impl Dimension {
 pub(crate) type Texts<'a> = [&'a str; Dimension::ALL.len()];
 
 /// Which part of a record's line a member stands in.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LinePart {
     /// That which the access log has too.
     Access,
@@ -97,16 +107,11 @@ pub(crate) enum LinePart {
 
 /// What a dimension can be of.
 pub(crate) trait Text {
-    /// Its own grammar leaves nothing that JSON has to escape.
-    const IS_PLAIN: bool;
-
     /// The text; absent where nothing is known.
     fn text(&self) -> Option<&str>;
 }
 
 impl<T: Text> Text for Option<T> {
-    const IS_PLAIN: bool = T::IS_PLAIN;
-
     #[inline]
     fn text(&self) -> Option<&str> {
         self.as_ref().and_then(T::text)
@@ -114,10 +119,8 @@ impl<T: Text> Text for Option<T> {
 }
 
 macro_rules! texts {
-    ($( $type:ty, $is_plain:literal, $text:expr; )*) => {$(
+    ($( $type:ty, $text:expr; )*) => {$(
         impl Text for $type {
-            const IS_PLAIN: bool = $is_plain;
-
             #[inline]
             fn text(&self) -> Option<&str> {
                 Some($text(self))
@@ -126,12 +129,124 @@ macro_rules! texts {
     )*};
 }
 texts! {
-    Identity, true, Identity::as_str;
-    ResourceId, true, ResourceId::as_str;
-    Name, true, Name::as_str;
-    Reason, true, |reason: &Reason| reason.as_str();
-    Outcome, true, |outcome: &Outcome| outcome.as_str();
-    UsageSource, true, |source: &UsageSource| source.as_str();
-    Bounded, false, Bounded::as_str;
-    Arc<str>, false, AsRef::as_ref;
+    Identity, Identity::as_str;
+    Name, Name::as_str;
+    ResourceId, ResourceId::as_str;
+    Reason, |reason: &Reason| reason.as_str();
+    Outcome, |outcome: &Outcome| outcome.as_str();
+    UsageSource, |source: &UsageSource| source.as_str();
+    Bounded, Bounded::as_str;
+    Arc<str>, AsRef::as_ref;
+}
+
+/// Hands the table of numbers to a macro, and `more` behind it. A line says what it is, its name, the member of its JSON, its type in a
+/// record, what it is unless a stage learns better, what is not said, and which part of the JSON it stands in.
+macro_rules! numbers {
+    ($make:ident $($more:tt)*) => {
+        $make! {{
+            /// Microseconds from `at` to the end of the answer.
+            Duration duration "duration_us": u64 = 0, None, Times;
+            /// Microseconds from `at` to the first byte of the upstream's answer.
+            FirstByte first_byte "first_byte_us": Option<u64> = None, None, Times;
+            /// HTTP status that the caller got; 0 where it got none.
+            Status status "status": u16 = 0, None, Ending;
+            /// How many requests it stands for: more than 1 where refusals of one kind are told together.
+            Count count "count": u64 = 1, Some(1), Ending;
+            /// Body bytes from the caller.
+            BytesIn bytes_in "bytes_in": u64 = 0, None, Bytes;
+            /// Body bytes to the caller.
+            BytesOut bytes_out "bytes_out": u64 = 0, None, Bytes;
+            /// What it costs, in nano-USD; absent where there is no price, which is not the same as 0.
+            Cost cost "cost": Option<NanoUsd> = None, None, Cost;
+            /// Port called.
+            Port port "port": Option<u16> = None, None, Rest;
+            /// The provider bills this call and no price for it is known.
+            Unpriced unpriced "unpriced": bool = false, None, Rest;
+            /// The generation of the policy that decided.
+            Generation generation "generation": u64 = 0, None, Rest;
+        } $($more)*}
+    };
+}
+pub(crate) use numbers;
+
+macro_rules! number {
+    ({ $( #[doc = $doc:literal] $variant:ident $name:ident $member:literal: $type:ty = $unless:expr, $unsaid:expr, $part:ident; )* }) => {
+        /// One of the numbers of a call.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Number {
+            $( #[doc = $doc] $variant, )*
+        }
+
+        impl Number {
+            /// All of them, in the order of their declaration.
+            pub(crate) const ALL: [Self; [$( Self::$variant ),*].len()] = [$( Self::$variant ),*];
+
+            /// Its member as it stands behind another one, which part of the JSON it stands in, and whether it is `true` where it is there.
+            pub(crate) const fn member(self) -> (&'static str, NumberPart, bool) {
+                match self {
+                    $( Self::$variant => (member!($member), NumberPart::$part, <$type as Counted>::IS_FLAG), )*
+                }
+            }
+        }
+    };
+}
+numbers!(number);
+
+/// A number for each entry of the table, at most what SQLite can add up; absent where nothing is to be said.
+pub(crate) type Numbers = [Option<i64>; Number::ALL.len()];
+
+/// Which part of a record's JSON a number stands in, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NumberPart {
+    /// Behind when it began.
+    Times,
+    /// How it ended, before the attempts.
+    Ending,
+    /// Before the units.
+    Bytes,
+    /// Behind the units: the last that the access log has.
+    Cost,
+    /// Behind that.
+    Rest,
+}
+
+/// What a number can be of.
+pub(crate) trait Counted {
+    /// It is either said or not.
+    const IS_FLAG: bool = false;
+
+    /// The number; absent where there is nothing to say.
+    fn counted(&self) -> Option<i64>;
+}
+
+impl Counted for u64 {
+    fn counted(&self) -> Option<i64> {
+        Some(i64::try_from(*self).unwrap_or(i64::MAX))
+    }
+}
+
+impl Counted for u16 {
+    fn counted(&self) -> Option<i64> {
+        Some((*self).into())
+    }
+}
+
+impl Counted for NanoUsd {
+    fn counted(&self) -> Option<i64> {
+        self.0.counted()
+    }
+}
+
+impl Counted for bool {
+    const IS_FLAG: Self = true;
+
+    fn counted(&self) -> Option<i64> {
+        self.then_some(1)
+    }
+}
+
+impl<T: Counted> Counted for Option<T> {
+    fn counted(&self) -> Option<i64> {
+        self.as_ref().and_then(T::counted)
+    }
 }

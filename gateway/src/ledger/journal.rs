@@ -31,11 +31,13 @@ use sink::Sink;
 use super::LedgerError;
 use super::batch::{EntryKind, NewBatch};
 use super::chain::ChainHead;
-use super::json::{Calendar, Json, JsonObject};
+use super::fields::Fields;
+use super::json::{Calendar, Json};
 use super::line::Row;
+use super::payload;
 use super::record::{HoldLine, Outcome, Record};
 use super::rollup::Rollup;
-use super::segment::{ProcessEpoch, SegmentHead};
+use super::segment::{ProcessEpoch, SegmentEnd};
 use super::store::SegmentRange;
 
 /// Records kept in memory while the journal cannot be written, in bytes.
@@ -76,9 +78,11 @@ struct JournalState {
     /// Bytes of whole batches in the file.
     length: u64,
     /// What is in the file.
-    written: SegmentHead,
+    written: SegmentEnd,
     /// What is not in the file yet.
     batch: NewBatch,
+    /// What is shown of a record, as JSON.
+    shown: Vec<u8>,
     calendar: Calendar,
     /// The last position given out, and the last that is either in the file or failed.
     appended: u64,
@@ -90,7 +94,7 @@ struct JournalState {
     /// Something was written since the last sync.
     dirty: bool,
     /// Segments left behind after a failure, not yet sealed.
-    abandoned: Vec<SegmentHead>,
+    abandoned: Vec<SegmentEnd>,
     /// What the entries since `counted` add up to; absent since a write failed, until the next range begins.
     rollup: Option<Rollup>,
     /// When its segment was begun.
@@ -115,7 +119,7 @@ impl Journal {
     pub(crate) fn begin(
         epoch: &ProcessEpoch,
         who: &str,
-        previous: &[SegmentHead],
+        previous: &[SegmentEnd],
         reserve: Arc<Reserve>,
     ) -> Result<Self, LedgerError> {
         let (file, written, length) = epoch.create(who, Timestamp::now(), previous)?;
@@ -145,7 +149,7 @@ impl Journal {
         if state.broken.is_some() {
             return Err(LedgerError::Unavailable);
         }
-        let (at, offset) = state.append(EntryKind::Hold, |json| line.write(json));
+        let (at, offset) = state.append(EntryKind::Hold, &line.fields());
         if let Some(rollup) = &mut state.rollup {
             rollup.hold(line.id, offset);
         }
@@ -160,7 +164,7 @@ impl Journal {
         self.record_seen(record, |_| {})
     }
 
-    /// [`Journal::record`]; `seen` is shown how the record begins in the file: [`Record::access_fields`], in JSON without its closing brace.
+    /// [`Journal::record`]; `seen` is shown how the record begins in JSON: [`Fields::write_access`], without its closing brace.
     pub fn record_seen(&self, record: &Record, seen: impl FnOnce(&[u8])) -> Result<Position, LedgerError> {
         if let Some(since) = self.reserve.gone_since()
             && record.outcome == Outcome::Refused
@@ -169,26 +173,26 @@ impl Journal {
             return Err(LedgerError::Full);
         }
         let mut state = self.state();
+        let fields = record.fields();
         if let Some(broken) = &mut state.broken {
-            return Err(broken.retain(record));
+            return Err(broken.retain(&fields));
         }
-        let (at, _) = state.append(EntryKind::Record, |json| {
-            seen(json.since(|json| record.access_fields(json)));
-            record.other_fields(json);
-        });
+        let (at, _) = state.append(EntryKind::Record, &fields);
         if let Some(rollup) = &mut state.rollup {
-            rollup.record(record);
+            rollup.record(&fields);
         }
+        let JournalState { shown, calendar, .. } = &mut *state;
+        shown.clear();
+        fields.write_access(&mut Json::new(shown, calendar));
+        seen(shown);
         Ok(at)
     }
 
     /// Appends a record that was not made here. For the start, before the first range is handed over.
-    pub(super) fn row(&self, row: &Row<'_>) -> Result<Position, LedgerError> {
-        let payload = serde_json::to_vec(row).map_err(LedgerError::Encode)?;
+    pub(super) fn row(&self, row: &Row) -> Position {
         let mut state = self.state();
         state.rollup = None;
-        state.batch.append(EntryKind::Record, |out| out.extend_from_slice(&payload));
-        Ok(state.appended())
+        state.append(EntryKind::Record, &row.fields()).0
     }
 
     /// Waits until the entry at `at` is in the file.
@@ -241,7 +245,7 @@ impl Journal {
 
     /// Writes what is in memory, waits for the disk, and gives the segments that changed with how far they are durable. Tries to
     /// reopen a journal that broke, on a new segment unless the disk was only full. Blocks: for the control plane, once a second.
-    pub fn sync(&self) -> Result<Vec<SegmentHead>, LedgerError> {
+    pub fn sync(&self) -> Result<Vec<SegmentEnd>, LedgerError> {
         self.reopen()?;
         let (sink, durable, mut heads) = {
             let mut state = self.state();
@@ -285,7 +289,7 @@ impl Journal {
     }
 
     /// Where the file ends, for the next segment's first entry.
-    pub(crate) fn end(&self) -> SegmentHead {
+    pub(crate) fn end(&self) -> SegmentEnd {
         self.state().written.clone()
     }
 
@@ -301,12 +305,13 @@ impl Drop for Journal {
 }
 
 impl JournalState {
-    fn new(sink: Sink, written: SegmentHead, length: u64) -> Self {
+    fn new(sink: Sink, written: SegmentEnd, length: u64) -> Self {
         Self {
             sink,
             length,
             written,
-            batch: NewBatch::with_capacity(64 << 10),
+            batch: NewBatch::at(length),
+            shown: Vec::new(),
             calendar: Calendar::default(),
             appended: 0,
             settled: 0,
@@ -330,9 +335,8 @@ impl JournalState {
     }
 
     /// Also gives where the entry begins in the file.
-    fn append(&mut self, kind: EntryKind, write: impl FnOnce(&mut Json<'_>)) -> (Position, u64) {
-        let calendar = &mut self.calendar;
-        let start = self.batch.append(kind, |out| write(&mut Json::new(out, calendar)));
+    fn append(&mut self, kind: EntryKind, fields: &Fields<'_>) -> (Position, u64) {
+        let start = payload::append(&mut self.batch, kind, fields);
         (self.appended(), self.length + start as u64)
     }
 
@@ -374,7 +378,7 @@ impl JournalState {
         self.written.head = head;
         self.settled = self.appended;
         self.dirty = true;
-        self.batch.clear();
+        self.batch.follow();
         self.batch.shrink_to(1 << 20);
     }
 
@@ -389,7 +393,7 @@ impl JournalState {
         }
         let mut retained = NewBatch::default();
         retained.append_all_but(EntryKind::Hold, &self.batch);
-        self.batch.clear();
+        self.batch.restart(self.length);
         // It has entries that are not in the file: the store reads the file instead.
         self.rollup = None;
         match &mut self.broken {
@@ -402,13 +406,14 @@ impl JournalState {
         }
     }
 
-    fn replace(&mut self, sink: Sink, written: SegmentHead, length: u64) {
+    fn replace(&mut self, sink: Sink, written: SegmentEnd, length: u64) {
         let range = self.range();
         self.ranges.push(range);
         self.rollup = None;
         (self.counted, self.begun) = (0, Timestamp::now());
         self.sink = sink;
         self.length = length;
+        self.batch.restart(length);
         self.abandoned.push(std::mem::replace(&mut self.written, written));
         self.dirty = true;
     }
@@ -417,7 +422,7 @@ impl JournalState {
     fn resume(&mut self, reserve: &Reserve) -> Result<(), LedgerError> {
         let Some(broken) = self.broken.take() else { return Ok(()) };
         self.appended += broken.retained.count();
-        self.batch = broken.retained;
+        self.batch.append_all_but(EntryKind::Hold, &broken.retained);
         self.write(reserve);
         if self.broken.is_some() {
             return Err(LedgerError::Unavailable);
@@ -430,10 +435,9 @@ impl JournalState {
 }
 
 impl Broken {
-    fn retain(&mut self, record: &Record) -> LedgerError {
+    fn retain(&mut self, record: &Fields<'_>) -> LedgerError {
         if self.retained.len() < RETAINED {
-            let write = |out: &mut _| record.write(&mut Json::new(out, &mut Calendar::default()));
-            self.retained.append(EntryKind::Record, write);
+            payload::append(&mut self.retained, EntryKind::Record, record);
         }
         LedgerError::Unavailable
     }

@@ -30,13 +30,6 @@ impl<'a> Json<'a> {
         Self { out, calendar }
     }
 
-    /// What `write` adds.
-    pub(crate) fn since(&mut self, write: impl FnOnce(&mut Self)) -> &[u8] {
-        let start = self.out.len();
-        write(self);
-        &self.out[start..]
-    }
-
     /// Punctuation and names, as they are.
     #[inline]
     pub(crate) fn raw(&mut self, text: &'static str) {
@@ -49,9 +42,10 @@ impl<'a> Json<'a> {
         self.string(value);
     }
 
+    /// Text that is not empty.
     #[inline]
-    pub(crate) fn optional(&mut self, name: &'static str, value: Option<&str>) {
-        if let Some(value) = value {
+    pub(crate) fn some(&mut self, name: &'static str, value: &str) {
+        if !value.is_empty() {
             self.text(name, value);
         }
     }
@@ -64,13 +58,6 @@ impl<'a> Json<'a> {
         self.out.push(b'"');
         self.out.extend_from_slice(value.as_bytes());
         self.out.push(b'"');
-    }
-
-    #[inline]
-    pub(crate) fn optional_word(&mut self, name: &'static str, value: Option<&str>) {
-        if let Some(value) = value {
-            self.word(name, value);
-        }
     }
 
     /// A string, quoted.
@@ -98,13 +85,37 @@ impl<'a> Json<'a> {
     }
 
     #[inline]
-    pub(crate) fn number(&mut self, name: &'static str, value: u64) {
+    pub(crate) fn number(&mut self, name: &'static str, value: i64) {
         self.raw(name);
         self.integer(value);
     }
 
-    pub(crate) fn integer(&mut self, value: u64) {
+    pub(crate) fn integer(&mut self, value: i64) {
         self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    }
+
+    /// A whole object.
+    pub(crate) fn line(&mut self, object: &[u8]) {
+        self.out.extend_from_slice(object);
+    }
+
+    /// An array, unless it is empty.
+    pub(crate) fn list<T>(
+        &mut self,
+        name: &'static str,
+        items: impl Iterator<Item = T>,
+        write: impl Fn(&mut Self, T),
+    ) {
+        let mut is_any = false;
+        for item in items {
+            self.raw(if is_any { "," } else { name });
+            self.raw(if is_any { "" } else { "[" });
+            write(self, item);
+            is_any = true;
+        }
+        if is_any {
+            self.raw("]");
+        }
     }
 
     /// RFC 3339 in UTC, with microseconds.
@@ -168,13 +179,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_and_number_reads_back(text in any::<String>(), number in any::<u64>()) {
+        fn any_text_and_number_reads_back(text in any::<String>(), number in any::<i64>()) {
             let read = written(|json| {
                 json.text(member!("text"), &text);
                 json.number(member!("number"), number);
             });
             prop_assert_eq!(read["text"].as_str(), Some(&*text));
-            prop_assert_eq!(read["number"].as_u64(), Some(number));
+            prop_assert_eq!(read["number"].as_i64(), Some(number));
         }
 
         #[test]

@@ -1,260 +1,154 @@
-//! What can stand in an entry of the journal, and how entries are read back.
+//! A record or a hold as it is read back.
 //!
-//! The reader takes words as they stand: a reason, an outcome or a field that this version does not know still counts. What it does
-//! not need it skips.
+//! Words are taken as they stand: a reason or an outcome that this version does not know still counts.
 
-use std::borrow::Cow;
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
-use super::amount::{Amount, Amounts};
-use super::batch::{BatchEntry, EntryKind};
-use super::dimension::{Texts, dimensions};
+use super::amount::Amounts;
+use super::batch::TextList;
+use super::dimension::{Numbers, Texts, dimensions, numbers};
+use super::fields::{AttemptFields, Charges, CorrectedUsage, CorrectionFields, DETAILS, Fields, RowCharge};
 use super::record::{Outcome, RecordId, UsageSource};
 
-/// What stands before the 32 digits of the id.
-const ID: &[u8] = b"{\"id\":\"";
-
-/// An entry as far as anybody but the chain cares.
-#[derive(Debug)]
-pub(crate) enum JournalEntry<'a> {
-    /// A hold of this id; [`HoldRow::read`] has the rest.
-    Hold(RecordId),
-    /// A record.
-    Record(Box<Row<'a>>),
-    /// A first entry, or of a kind that a later version has.
-    Other,
-}
-
-impl<'a> JournalEntry<'a> {
-    pub(crate) fn read(entry: &BatchEntry<'a>) -> Result<Self, serde_json::Error> {
-        match entry.kind {
-            Some(EntryKind::Hold) => {
-                let digits = entry.payload.strip_prefix(ID).and_then(|rest| rest.get(..32));
-                match digits.and_then(|digits| str::from_utf8(digits).ok()?.parse().ok()) {
-                    Some(id) => Ok(Self::Hold(id)),
-                    None => HoldRow::read(entry.payload).map(|hold| Self::Hold(hold.id)),
-                }
-            }
-            Some(EntryKind::Record) => {
-                serde_json::from_slice(entry.payload).map(|row| Self::Record(Box::new(row)))
-            }
-            _ => Ok(Self::Other),
-        }
-    }
-}
-
-macro_rules! row {
+macro_rules! with_texts {
     ($( #[doc = $doc:literal] $variant:ident $name:ident: $type:ty, $part:ident; )*) => {
-        /// A record as it is read back: what reports, budgets and corrections need of it. Absent strings are empty.
-        #[derive(Debug, Clone, Serialize, Deserialize)]
-        #[serde(bound(deserialize = "'de: 'a"))]
-        pub(crate) struct Row<'a> {
+        numbers!(with_numbers { $( $name )* });
+    };
+}
+
+macro_rules! with_numbers {
+    (
+        { $( #[doc = $doc:literal] $variant:ident $name:ident $member:literal: $type:ty = $unless:expr, $unsaid:expr, $part:ident; )* }
+        { $( $text:ident )* }
+    ) => {
+        /// A record or a hold as it is read back. Absent texts are empty.
+        #[derive(Debug, Clone)]
+        pub(crate) struct Row {
             pub(crate) id: RecordId,
             pub(crate) at: Timestamp,
-            $(
-                #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
-                pub(crate) $name: Cow<'a, str>,
-            )*
-            #[serde(default)]
-            pub(crate) status: u16,
-            /// How many requests it stands for.
-            #[serde(default = "one", skip_serializing_if = "is_one")]
-            pub(crate) count: u64,
-            #[serde(default)]
+            $( pub(crate) $text: Arc<str>, )*
+            $( pub(crate) $name: Option<i64>, )*
+            pub(crate) details: [Arc<str>; DETAILS],
+            pub(crate) path: Arc<str>,
+            pub(crate) attempts: Vec<RowAttempt>,
             pub(crate) units: Amounts,
-            /// Nano-USD.
-            #[serde(default, skip_serializing_if = "Option::is_none")]
-            pub(crate) cost: Option<Amount>,
-            #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-            pub(crate) unpriced: bool,
-            #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
-            pub(crate) price_version: Cow<'a, str>,
-            #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
-            pub(crate) charges: Vec<RowCharge<'a>>,
-            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub(crate) charges: Vec<RowCharge>,
             pub(crate) held_at: Option<Timestamp>,
-            #[serde(default)]
-            pub(crate) bytes_in: u64,
-            #[serde(default)]
-            pub(crate) bytes_out: u64,
-            #[serde(default)]
-            pub(crate) generation: u64,
-            /// The record that this line corrects: what it says is then the difference.
-            #[serde(default, skip_serializing_if = "Option::is_none")]
+            /// The record that this one corrects: what it says is then the difference.
             pub(crate) corrects: Option<RecordId>,
-            /// In a correction: what the call was counted as up to then. Corrections of earlier versions have none.
-            #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-            pub(crate) takes: Option<CorrectedUsage<'a>>,
+            /// In a correction: what the call was counted as up to then.
+            pub(crate) takes: Option<CorrectedUsage>,
             /// In a correction: the user of the operating system who made it.
-            #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
-            pub(crate) by: Cow<'a, str>,
+            pub(crate) by: Arc<str>,
             /// In a correction: why it was made.
-            #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
-            pub(crate) note: Cow<'a, str>,
+            pub(crate) note: Arc<str>,
         }
 
-        impl<'a> Row<'a> {
+        impl Row {
             /// One request of which nothing else is known.
-            fn new(id: RecordId, at: Timestamp) -> Self {
+            pub(super) fn new(id: RecordId, at: Timestamp) -> Self {
                 Self {
                     id,
                     at,
-                    $( $name: Cow::default(), )*
-                    status: 0,
-                    count: 1,
+                    $( $text: Arc::default(), )*
+                    $( $name: None, )*
+                    details: Default::default(),
+                    path: Arc::default(),
+                    attempts: Vec::new(),
                     units: Amounts::default(),
-                    cost: None,
-                    unpriced: false,
-                    price_version: Cow::default(),
                     charges: Vec::new(),
                     held_at: None,
-                    bytes_in: 0,
-                    bytes_out: 0,
-                    generation: 0,
                     corrects: None,
                     takes: None,
-                    by: Cow::default(),
-                    note: Cow::default(),
-                }
-            }
-
-            /// The same with strings of its own.
-            pub(crate) fn into_owned(self) -> Row<'static> {
-                Row {
-                    $( $name: own(self.$name), )*
-                    price_version: own(self.price_version),
-                    charges: self.charges.into_iter().map(RowCharge::into_owned).collect(),
-                    takes: self.takes.map(CorrectedUsage::into_owned),
-                    by: own(self.by),
-                    note: own(self.note),
-                    ..self
+                    by: Arc::default(),
+                    note: Arc::default(),
                 }
             }
 
             /// What it is told apart by.
             pub(crate) fn texts(&self) -> Texts<'_> {
-                [$( &*self.$name ),*]
+                [$( &*self.$text ),*]
+            }
+
+            pub(super) fn set_texts(&mut self, list: &TextList) {
+                let mut texts = list.iter();
+                $( if let Some(text) = texts.next() { self.$text.clone_from(text) } )*
+            }
+
+            pub(super) const fn numbers(&self) -> Numbers {
+                [$( self.$name ),*]
+            }
+
+            pub(super) const fn set_numbers(&mut self, numbers: Numbers) {
+                [$( self.$name ),*] = numbers;
             }
         }
     };
 }
-dimensions!(row);
+dimensions!(with_texts);
 
-fn own(text: Cow<'_, str>) -> Cow<'static, str> {
-    Cow::Owned(text.into_owned())
-}
+impl Row {
+    /// All that is written of it.
+    pub(crate) fn fields(&self) -> Fields<'_> {
+        let correction = |corrects| CorrectionFields {
+            corrects,
+            takes: self.takes.as_ref(),
+            by: &self.by,
+            note: &self.note,
+        };
+        Fields {
+            texts: self.texts(),
+            numbers: self.numbers(),
+            details: self.details.each_ref().map(|text| &**text),
+            path: &self.path,
+            attempts: self.attempts.iter().map(RowAttempt::fields).collect(),
+            units: self.units,
+            charges: Charges::Read(&self.charges),
+            held_at: self.held_at,
+            correction: self.corrects.map(correction),
+            ..Fields::new(self.id, self.at)
+        }
+    }
 
-/// What a correction takes its call out of: a group of sums, and the call's part in them. The same and the difference go to the group
-/// of the correction's own `usage_source`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-pub(crate) struct CorrectedUsage<'a> {
-    #[serde(borrow, skip_serializing_if = "str::is_empty")]
-    pub(crate) outcome: Cow<'a, str>,
-    #[serde(borrow, skip_serializing_if = "str::is_empty")]
-    pub(crate) reason: Cow<'a, str>,
-    #[serde(borrow, skip_serializing_if = "str::is_empty")]
-    pub(crate) usage_source: Cow<'a, str>,
-    pub(crate) status: u16,
-    pub(crate) units: Amounts,
-    pub(crate) cost: Amount,
-    pub(crate) unpriced: bool,
-    pub(crate) bytes_in: u64,
-    pub(crate) bytes_out: u64,
-}
-
-impl CorrectedUsage<'_> {
-    fn into_owned(self) -> CorrectedUsage<'static> {
-        CorrectedUsage {
-            outcome: own(self.outcome),
-            reason: own(self.reason),
-            usage_source: own(self.usage_source),
+    /// Of a hold, the record of a call that was sent and never heard of again: charged at all that it held, under its own id.
+    pub(crate) fn presumed(self) -> Self {
+        // Calls that nobody bills name no model.
+        let is_unpriced = self.cost.is_none() && !self.model.is_empty();
+        Self {
+            outcome: Outcome::Crashed.as_str().into(),
+            usage_source: UsageSource::Presumed.as_str().into(),
+            unpriced: is_unpriced.then_some(1),
+            status: Some(0),
+            bytes_in: Some(0),
+            bytes_out: Some(0),
+            held_at: Some(self.at),
             ..self
         }
     }
 }
 
-/// A charge as it is read back.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(bound(deserialize = "'de: 'a"))]
-pub(crate) struct RowCharge<'a> {
-    #[serde(borrow)]
-    pub(crate) limit: Cow<'a, str>,
-    #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
-    pub(crate) key: Cow<'a, str>,
-    pub(crate) amount: Amount,
+/// An attempt as it is read back.
+#[derive(Debug, Clone)]
+pub(crate) struct RowAttempt {
+    pub(crate) peer: Arc<str>,
+    pub(crate) source: Arc<str>,
+    pub(crate) alias: Arc<str>,
+    pub(crate) credential_version: Arc<str>,
+    pub(crate) reason: Arc<str>,
+    pub(crate) status: Option<u16>,
 }
 
-impl RowCharge<'_> {
-    fn into_owned(self) -> RowCharge<'static> {
-        RowCharge { limit: own(self.limit), key: own(self.key), amount: self.amount }
-    }
-}
-
-fn one() -> u64 {
-    1
-}
-
-fn is_one(count: &u64) -> bool {
-    *count == 1
-}
-
-/// A hold as it is read back.
-#[derive(Debug, Deserialize)]
-#[serde(bound(deserialize = "'de: 'a"))]
-pub(crate) struct HoldRow<'a> {
-    pub(crate) id: RecordId,
-    at: Timestamp,
-    #[serde(borrow, default)]
-    caller: Cow<'a, str>,
-    #[serde(borrow, default)]
-    destination: Cow<'a, str>,
-    #[serde(borrow, default)]
-    host: Cow<'a, str>,
-    #[serde(borrow, default)]
-    grant: Cow<'a, str>,
-    #[serde(borrow, default)]
-    credential: Cow<'a, str>,
-    #[serde(borrow, default)]
-    model: Cow<'a, str>,
-    #[serde(borrow, default)]
-    charges: Vec<RowCharge<'a>>,
-    #[serde(default)]
-    cost: Option<Amount>,
-    #[serde(borrow, default)]
-    price_version: Cow<'a, str>,
-    #[serde(default)]
-    generation: u64,
-}
-
-impl<'a> HoldRow<'a> {
-    /// Reads the payload of a hold.
-    pub(crate) fn read(payload: &'a [u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(payload)
-    }
-
-    /// The record of a call that was sent and never heard of again: charged at all that it held, under its own id.
-    pub(crate) fn presumed(self) -> Row<'a> {
-        // Calls that nobody bills name no model.
-        let unpriced = self.cost.is_none() && !self.model.is_empty();
-        Row {
-            caller: self.caller,
-            destination: self.destination,
-            host: self.host,
-            grant: self.grant,
-            credential: self.credential,
-            model: self.model,
-            outcome: Cow::Borrowed(Outcome::Crashed.as_str()),
-            usage_source: Cow::Borrowed(UsageSource::Presumed.as_str()),
-            cost: self.cost,
-            unpriced,
-            price_version: self.price_version,
-            charges: self.charges,
-            held_at: Some(self.at),
-            generation: self.generation,
-            ..Row::new(self.id, self.at)
+impl RowAttempt {
+    fn fields(&self) -> AttemptFields<'_> {
+        AttemptFields {
+            peer: &self.peer,
+            source: &self.source,
+            alias: &self.alias,
+            credential_version: &self.credential_version,
+            reason: &self.reason,
+            status: self.status,
         }
     }
 }

@@ -11,7 +11,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::batch::{BatchEntry, Batches};
-use super::line::{JournalEntry, Row};
+use super::entry::JournalEntry;
+use super::line::Row;
 use super::rollup::Rollup;
 use super::segment::{self, Known};
 use super::store::{Store, StoreReader};
@@ -55,17 +56,13 @@ pub fn catch_up(data_dir: &Path) -> Result<(), LedgerError> {
 /// What the journal has behind the store, added up.
 pub(crate) fn tail(data_dir: &Path, reader: &StoreReader) -> Result<Rollup, LedgerError> {
     let mut rollup = Rollup::default();
-    records(data_dir, &reader.known()?, |row| rollup.row(&row))?;
+    records(data_dir, &reader.known()?, |row| rollup.record(&row.fields()))?;
     Ok(rollup)
 }
 
 /// Hands every record to `each` that the journal has behind `known`, segment by segment. What cannot be read counts nowhere and is passed
 /// over.
-pub(super) fn records(
-    data_dir: &Path,
-    known: &Known,
-    mut each: impl FnMut(Row<'_>),
-) -> Result<(), LedgerError> {
+pub(super) fn records(data_dir: &Path, known: &Known, mut each: impl FnMut(Row)) -> Result<(), LedgerError> {
     entries(data_dir, &mut known.clone(), Timestamp::MIN, |entry| {
         if let Ok(JournalEntry::Record(row)) = JournalEntry::read(entry) {
             each(*row);

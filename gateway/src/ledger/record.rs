@@ -4,10 +4,7 @@
 //! chose is a [`Bounded`]: at most 128 bytes, nothing in it that a terminal, a spreadsheet or a browser acts on. Names, identities
 //! and reasons are types whose own grammar is narrower than that.
 //!
-//! Records are only written here. What is read back, possibly a line of an older version, is a `Row`.
-
-mod id;
-mod line;
+//! Records are only written here. What is read back is a `Row`; [`Fields`] are what both say.
 
 use std::sync::Arc;
 
@@ -17,16 +14,27 @@ use tollgate_policy::denial::Reason;
 use tollgate_policy::name::{Name, ResourceId};
 use tollgate_policy::price::{NanoUsd, Units};
 
-use super::dimension::{LinePart, Text, Texts, dimensions};
-use super::json::{Json, member};
+use super::amount::Amounts;
+use super::dimension::{Counted, Dimension, Number, Numbers, Text, Texts, dimensions, numbers};
+use super::fields::{AttemptFields, Charges, Detail, Details, Fields};
 
 pub use super::bounded::Bounded;
 pub(crate) use super::bounded::shows;
+pub use super::fields::Charge;
 pub use super::outcome::{Outcome, UsageSource};
-pub use id::RecordId;
+pub use super::record_id::RecordId;
 
-macro_rules! record {
+macro_rules! with_texts {
     ($( #[doc = $doc:literal] $variant:ident $name:ident: $type:ty, $part:ident; )*) => {
+        numbers!(with_numbers { $( #[doc = $doc] $name: $type; )* });
+    };
+}
+
+macro_rules! with_numbers {
+    (
+        { $( #[doc = $doc:literal] $variant:ident $name:ident $member:literal: $type:ty = $unless:expr, $unsaid:expr, $part:ident; )* }
+        { $( #[doc = $text_doc:literal] $text:ident: $text_type:ty; )* }
+    ) => {
         /// One request (or several like refusals), as the journal holds it: written once, when the request is over.
         ///
         /// [`Record::new`] gives one with everything absent; what a stage learns it puts in. Fields that stay absent are not written.
@@ -36,49 +44,29 @@ macro_rules! record {
             pub id: RecordId,
             /// When the head of the request was read.
             pub at: Timestamp,
-            /// Microseconds from `at` to the end of the answer.
-            pub duration: u64,
-            /// Microseconds from `at` to the first byte of the upstream's answer.
-            pub first_byte: Option<u64>,
+            $( #[doc = $text_doc] pub $text: $text_type, )*
             $( #[doc = $doc] pub $name: $type, )*
             /// How the caller was proven.
             pub proof: Option<Proof>,
             /// HTTP method; extension methods are the caller's own words.
             pub method: Bounded,
-            /// Port called.
-            pub port: Option<u16>,
             /// Path called, made with [`Bounded::path`]: never with a query.
             pub path: Option<Bounded>,
             /// What the dialect calls this endpoint (`gen_ai.operation.name`), e.g. `chat`.
             pub operation: Option<Arc<str>>,
             /// The version of that credential that the last attempt carried.
             pub credential_version: Option<Arc<str>>,
-            /// HTTP status that the caller got; 0 where it got none.
-            pub status: u16,
-            /// How many requests it stands for: more than 1 where refusals of one kind are told together.
-            pub count: u64,
             /// One for each time a secret and the request were put on a connection, or were about to be. A single one that got the answer
             /// that the caller got is not written; the address that it dialled is, as `peer`.
             pub attempts: Vec<Attempt>,
-            /// Body bytes from the caller.
-            pub bytes_in: u64,
-            /// Body bytes to the caller.
-            pub bytes_out: u64,
             /// What the provider bills, in its units.
             pub units: Units,
-            /// What that costs; absent where there is no price, which is not the same as 0.
-            pub cost: Option<NanoUsd>,
-            /// The provider bills this call and no price for it is known.
-            pub unpriced: bool,
             /// Which price made `cost`.
             pub price_version: Option<Arc<str>>,
             /// What each window was charged in the end.
             pub charges: Vec<Charge>,
-            /// When the hold was taken: the charges count in the windows of this moment. Absent: those of `at`. Not written where it is
-            /// the same millisecond.
+            /// When the hold was taken: the charges count in the windows of this moment. Absent: those of `at`.
             pub held_at: Option<Timestamp>,
-            /// The generation of the policy that decided.
-            pub generation: u64,
         }
 
         impl Record {
@@ -87,50 +75,76 @@ macro_rules! record {
                 Self {
                     id,
                     at,
-                    duration: 0,
-                    first_byte: None,
-                    $( $name: <$type>::default(), )*
+                    $( $text: <$text_type>::default(), )*
+                    $( $name: $unless, )*
                     proof: None,
                     method,
-                    port: None,
                     path: None,
                     operation: None,
                     credential_version: None,
-                    status: 0,
-                    count: 1,
                     attempts: Vec::new(),
-                    bytes_in: 0,
-                    bytes_out: 0,
                     units: Units::default(),
-                    cost: None,
-                    unpriced: false,
                     price_version: None,
                     charges: Vec::new(),
                     held_at: None,
-                    generation: 0,
                 }
             }
 
             /// What it is told apart by.
-            pub(crate) fn texts(&self) -> Texts<'_> {
-                [$( self.$name.text().unwrap_or_default() ),*]
+            fn texts(&self) -> Texts<'_> {
+                [$( self.$text.text().unwrap_or_default() ),*]
             }
 
-            /// Writes the dimensions that stand in this part of the line.
-            fn write_dimensions(&self, json: &mut Json<'_>, part: LinePart) {
-                $(
-                    if part == LinePart::$part {
-                        match self.$name.text() {
-                            Some(text) if <$type as Text>::IS_PLAIN => json.word(member!(stringify!($name)), text),
-                            text => json.optional(member!(stringify!($name)), text),
-                        }
-                    }
-                )*
+            fn numbers(&self) -> Numbers {
+                [$( self.$name.counted().filter(|number| Some(*number) != $unsaid) ),*]
             }
         }
     };
 }
-dimensions!(record);
+dimensions!(with_texts);
+
+impl Record {
+    /// All that is written of it.
+    pub(crate) fn fields(&self) -> Fields<'_> {
+        let last = self.attempts.last();
+        let mut details = Details::default();
+        details[Detail::Proof as usize] = self.proof.map_or("", |proof| proof.as_str());
+        details[Detail::Method as usize] = self.method.as_str();
+        details[Detail::Operation as usize] = self.operation.as_deref().unwrap_or_default();
+        details[Detail::CredentialVersion as usize] = self.credential_version.as_deref().unwrap_or_default();
+        details[Detail::PriceVersion as usize] = self.price_version.as_deref().unwrap_or_default();
+        details[Detail::Peer as usize] = last.and_then(|last| last.peer.as_deref()).unwrap_or_default();
+        // One that simply succeeded is told by the record itself.
+        let is_told = self.attempts.len() > 1 || last.is_some_and(|last| last.status != Some(self.status));
+        let attempts = self.attempts.iter().filter(|_| is_told).map(|attempt| self.attempt(attempt));
+        Fields {
+            texts: self.texts(),
+            numbers: self.numbers(),
+            details,
+            path: self.path.as_ref().map_or("", Bounded::as_str),
+            attempts: attempts.collect(),
+            units: Amounts::from(&self.units),
+            charges: Charges::Counted(&self.charges),
+            held_at: self.held_at,
+            ..Fields::new(self.id, self.at)
+        }
+    }
+
+    fn attempt<'a>(&self, attempt: &'a Attempt) -> AttemptFields<'a> {
+        let source = attempt.source.as_deref().filter(|_| attempt.source != self.source);
+        let alias = attempt.alias.as_ref().filter(|_| attempt.alias != self.alias);
+        let version = attempt.credential_version.as_deref();
+        let version = version.filter(|_| attempt.credential_version != self.credential_version);
+        AttemptFields {
+            peer: attempt.peer.as_deref().unwrap_or_default(),
+            source: source.unwrap_or_default(),
+            alias: alias.map_or("", Name::as_str),
+            credential_version: version.unwrap_or_default(),
+            reason: attempt.reason.map_or("", |reason| reason.as_str()),
+            status: attempt.status,
+        }
+    }
+}
 
 /// One connection that a request was put on, or that failed before it could be. Where `source`, `alias` and `credential_version` are those of the
 /// record, its line does not repeat them.
@@ -148,17 +162,6 @@ pub struct Attempt {
     pub status: Option<u16>,
     /// Why it failed.
     pub reason: Option<Reason>,
-}
-
-/// What one window of one limit was charged, or has reserved.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Charge {
-    /// `Limit::id`.
-    pub limit: Arc<str>,
-    /// What the limit counts apart: empty where it is shared, else the namespace or the caller.
-    pub key: Arc<str>,
-    /// In the limit's unit: requests, tokens, or nano-USD.
-    pub amount: u64,
 }
 
 /// What a call has reserved, written before it is sent. If no record with its id follows, the next start makes one that charges all of it.
@@ -188,4 +191,22 @@ pub struct HoldLine {
     pub price_version: Option<Arc<str>>,
     /// The generation of the policy that decided.
     pub generation: u64,
+}
+
+impl HoldLine {
+    /// All that is written of it.
+    pub(crate) fn fields(&self) -> Fields<'_> {
+        let mut fields = Fields { charges: Charges::Counted(&self.charges), ..Fields::new(self.id, self.at) };
+        let texts = &mut fields.texts;
+        texts[Dimension::Caller as usize] = self.caller.as_str();
+        texts[Dimension::Destination as usize] = self.destination.as_str();
+        texts[Dimension::Host as usize] = self.host.text().unwrap_or_default();
+        texts[Dimension::Grant as usize] = self.grant.as_str();
+        texts[Dimension::Credential as usize] = self.credential.text().unwrap_or_default();
+        texts[Dimension::Model as usize] = self.model.text().unwrap_or_default();
+        fields.details[Detail::PriceVersion as usize] = self.price_version.as_deref().unwrap_or_default();
+        fields.numbers[Number::Cost as usize] = self.cost.counted();
+        fields.numbers[Number::Generation as usize] = self.generation.counted();
+        fields
+    }
 }

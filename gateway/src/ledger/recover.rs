@@ -6,12 +6,12 @@
 
 use std::path::Path;
 
-use super::LedgerError;
-use super::batch::{EntryKind, entry_at};
+use super::batch::SegmentReader;
 use super::journal::Journal;
-use super::line::HoldRow;
+use super::payload::Unreadable;
 use super::segment;
 use super::store::{Store, Until};
+use super::{LedgerError, entry};
 
 /// What a start found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -35,15 +35,16 @@ pub(super) fn read_all(data_dir: &Path, store: &mut Store) -> Result<u64, Ledger
 /// Writes the records of orphaned calls to `journal`, which is of this epoch, and waits for the disk. All earlier segments have been
 /// taken in.
 pub(super) fn presume(data_dir: &Path, store: &mut Store, journal: &Journal) -> Result<u64, LedgerError> {
-    let (mut presumed, mut bytes) = (0, Vec::new());
+    let mut presumed = 0;
     for (segment, offset) in store.open_holds()? {
-        let entry = entry_at(&segment::file(data_dir, &segment), offset, &mut bytes)?;
-        let payload = entry.filter(|entry| entry.kind == Some(EntryKind::Hold)).map(|entry| entry.payload);
-        match HoldRow::read(payload.unwrap_or_default()) {
+        let mut reader = SegmentReader::open(&segment::file(data_dir, &segment))?;
+        let found = reader.entry_at(offset);
+        let found = found.map_err(|source| LedgerError::file("reading", &*segment, source))?;
+        match found.as_ref().map_or(Err(Unreadable), entry::hold) {
             Ok(hold) => {
                 let row = hold.presumed();
                 tracing::warn!(id = %row.id, at = %row.at, "a call was under way when the gateway ended: it is charged at its hold");
-                journal.row(&row)?;
+                journal.row(&row);
                 presumed += 1;
             }
             Err(error) => {

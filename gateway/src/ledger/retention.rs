@@ -14,7 +14,7 @@ use std::time::SystemTime;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::segment::{self, SegmentHead};
+use super::segment::{self, SegmentEnd};
 use super::{Control, Ledger, LedgerError, chain, correction};
 
 /// Another process may still be writing a correction that is younger.
@@ -75,7 +75,7 @@ impl Ledger {
         control: &Control,
         keep: Keep,
         now: Timestamp,
-    ) -> Result<Vec<SegmentHead>, LedgerError> {
+    ) -> Result<Vec<SegmentEnd>, LedgerError> {
         let written: HashSet<Arc<str>> = self.journals.iter().map(|journal| journal.end().segment).collect();
         let under_way: HashSet<Arc<str>> =
             control.store.open_holds()?.into_iter().map(|(segment, _)| segment).collect();
@@ -125,7 +125,7 @@ fn path(data_dir: &Path) -> PathBuf {
     data_dir.join("retired.jsonl")
 }
 
-fn note(data_dir: &Path, heads: &[SegmentHead]) -> Result<(), LedgerError> {
+fn note(data_dir: &Path, heads: &[SegmentEnd]) -> Result<(), LedgerError> {
     let path = path(data_dir);
     let mut lines = Vec::new();
     for head in heads {
@@ -147,7 +147,7 @@ pub(super) fn noted(data_dir: &Path) -> Result<HashSet<Arc<str>>, LedgerError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashSet::new()),
         read => read.map_err(|source| LedgerError::file("reading", &path, source))?,
     };
-    let heads = text.lines().filter_map(|line| serde_json::from_str::<SegmentHead>(line).ok());
+    let heads = text.lines().filter_map(|line| serde_json::from_str::<SegmentEnd>(line).ok());
     Ok(heads.map(|head| head.segment).collect())
 }
 
@@ -219,7 +219,7 @@ mod tests {
         left(data.path(), Some(&key), KEEP);
         let second = segment::list(data.path()).unwrap().remove(0);
         fs::remove_file(segment::directory(data.path()).join(&*second)).unwrap();
-        note(data.path(), &[SegmentHead { segment: second, entries: 1, head: ChainHead::NONE }]).unwrap();
+        note(data.path(), &[SegmentEnd { segment: second, entries: 1, head: ChainHead::NONE }]).unwrap();
         let findings = verify(data.path(), Some(&key)).unwrap().findings;
         assert!(findings.iter().any(|finding| finding.what.contains("missing")), "{findings:?}");
     }

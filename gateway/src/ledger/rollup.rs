@@ -9,10 +9,10 @@ use jiff::Timestamp;
 use tollgate_policy::limit::{LimitId, Per};
 use tollgate_policy::map::Map;
 
-use super::amount::{Amount, Amounts};
-use super::dimension::{Dimension, Texts};
-use super::line::{CorrectedUsage, Row};
-use super::record::{Record, RecordId};
+use super::amount::Amounts;
+use super::dimension::{Dimension, Number, Texts};
+use super::fields::{CorrectedUsage, CorrectionFields, Fields};
+use super::record::RecordId;
 
 /// What records of one key add up to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -80,66 +80,59 @@ impl Rollup {
         self.open.insert(id, offset);
     }
 
-    /// Adds a record that is being written.
-    pub(crate) fn record(&mut self, record: &Record) {
+    /// Adds a record that is being written, or was read back.
+    pub(crate) fn record(&mut self, record: &Fields<'_>) {
+        let number = |number| record.number(number).unwrap_or_default();
         let sums = RollupSums {
-            requests: whole(record.count),
-            unpriced: i64::from(record.unpriced),
-            bytes_in: whole(record.bytes_in),
-            bytes_out: whole(record.bytes_out),
-            cost: record.cost.map_or(0, |cost| whole(cost.0)),
-            usage: Amounts::from(&record.units),
+            requests: record.number(Number::Count).unwrap_or(1),
+            unpriced: number(Number::Unpriced),
+            bytes_in: number(Number::BytesIn),
+            bytes_out: number(Number::BytesOut),
+            cost: number(Number::Cost),
+            usage: record.units,
         };
-        let key = RollupKey { texts: record.texts(), status: record.status, minute: minute(record.at) };
-        self.sum(key, &sums);
+        let status = status(number(Number::Status));
+        let key = RollupKey { texts: record.texts, status, minute: minute(record.at) };
+        match &record.correction {
+            Some(CorrectionFields { takes: Some(taken), .. }) => self.correction(taken, key, &sums),
+            _ => self.sum(key, &sums),
+        }
         self.seen(record.id);
-        for charge in &record.charges {
-            let at = record.held_at.unwrap_or(record.at);
-            self.charge(&charge.limit, &charge.key, at, whole(charge.amount));
+        if let Some(correction) = &record.correction {
+            self.corrections.push((record.id, correction.corrects));
         }
-    }
-
-    /// Adds a record that was read back.
-    pub(crate) fn row(&mut self, row: &Row<'_>) {
-        let bytes = [row.bytes_in, row.bytes_out];
-        let sums = sums_of(&row.units, row.cost.unwrap_or_default(), row.unpriced, bytes);
-        let sums = RollupSums { requests: whole(row.count), ..sums };
-        let own = RollupKey { texts: row.texts(), status: row.status, minute: minute(row.at) };
-        match &row.takes {
-            None => self.sum(own, &sums),
-            Some(taken) => self.correction(row, taken, own, &sums),
-        }
-        self.seen(row.id);
-        if let Some(original) = row.corrects {
-            self.corrections.push((row.id, original));
-        }
-        for charge in &row.charges {
-            self.charge(&charge.limit, &charge.key, row.held_at.unwrap_or(row.at), charge.amount.0);
-        }
+        let opened = record.held_at.unwrap_or(record.at);
+        record.charges.each(|limit, key, amount| self.charge(limit, key, opened, amount));
     }
 
     /// Moves a call from the group that it was counted in to that of what is known of it now. The correction itself is only counted.
-    fn correction(
-        &mut self,
-        row: &Row<'_>,
-        taken: &CorrectedUsage<'_>,
-        own: RollupKey<'_>,
-        difference: &RollupSums,
-    ) {
-        let group = |usage_source| {
-            let mut texts = own.texts;
+    fn correction(&mut self, taken: &CorrectedUsage, own: RollupKey<'_>, difference: &RollupSums) {
+        let texts = |usage_source| {
+            let mut texts: Texts<'_> = own.texts;
             texts[Dimension::Reason as usize] = &taken.reason;
             texts[Dimension::Outcome as usize] = &taken.outcome;
             texts[Dimension::UsageSource as usize] = usage_source;
-            RollupKey { texts, status: taken.status, ..own }
+            texts
         };
-        let before = sums_of(&taken.units, taken.cost, taken.unpriced, [taken.bytes_in, taken.bytes_out]);
+        let group = |usage_source| RollupKey {
+            texts: texts(usage_source),
+            status: status(taken.status),
+            minute: own.minute,
+        };
+        let before = RollupSums {
+            requests: 1,
+            unpriced: i64::from(taken.unpriced),
+            bytes_in: taken.bytes_in,
+            bytes_out: taken.bytes_out,
+            cost: taken.cost.0,
+            usage: taken.units,
+        };
         self.sum(group(&taken.usage_source), &before.negated());
         let mut after = before;
         after.add(difference);
         // The same one call, and what it cost is known.
         (after.requests, after.unpriced) = (1, 0);
-        self.sum(group(&row.usage_source), &after);
+        self.sum(group(own.texts[Dimension::UsageSource as usize]), &after);
         self.sum(own, &RollupSums { requests: 1, ..RollupSums::default() });
     }
 
@@ -167,18 +160,6 @@ impl Rollup {
             Some(sum) => *sum = sum.saturating_add(amount),
             None => drop(self.charges.insert(self.key.as_slice().into(), amount)),
         }
-    }
-}
-
-/// What the line of one request adds to its row of sums.
-fn sums_of(usage: &Amounts, cost: Amount, unpriced: bool, [bytes_in, bytes_out]: [u64; 2]) -> RollupSums {
-    RollupSums {
-        requests: 1,
-        unpriced: i64::from(unpriced),
-        bytes_in: whole(bytes_in),
-        bytes_out: whole(bytes_out),
-        cost: cost.0,
-        usage: *usage,
     }
 }
 
@@ -274,14 +255,15 @@ fn minute(at: Timestamp) -> i64 {
     at.as_second().div_euclid(60)
 }
 
-fn whole(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
+fn status(number: i64) -> u16 {
+    u16::try_from(number).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::samples::{hold, json, record};
+    use crate::ledger::record::Record;
+    use crate::ledger::samples::{hold, read_back, record};
 
     #[test]
     fn the_rollup_of_a_record_is_that_of_its_line_read_back() {
@@ -302,8 +284,8 @@ mod tests {
         let empty = Record::new(RecordId::new(), Timestamp::now(), crate::ledger::Bounded::new("GET"));
         for record in [full, empty] {
             let (mut written, mut read) = (Rollup::default(), Rollup::default());
-            written.record(&record);
-            read.row(&serde_json::from_str(&json(&record)).unwrap());
+            written.record(&record.fields());
+            read.record(&read_back(&record).fields());
             assert_eq!(written.sums, read.sums);
             assert_eq!(written.charges, read.charges);
             assert_eq!((written.ended, written.ids), (read.ended, read.ids));
@@ -314,11 +296,11 @@ mod tests {
     fn a_source_that_is_absent_does_not_inherit_that_of_the_record_before() {
         let mut rollup = Rollup::default();
         let mut first = record(&hold(RecordId::new()));
-        rollup.record(&first);
+        rollup.record(&first.fields());
         first.source = Some("10.0.0.1".into());
-        rollup.record(&first);
+        rollup.record(&first.fields());
         first.source = None;
-        rollup.record(&first);
+        rollup.record(&first.fields());
         let counts: Vec<_> = rollup
             .sums
             .iter()

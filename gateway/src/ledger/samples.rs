@@ -8,13 +8,16 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 use tollgate_policy::price::NanoUsd;
 
-use super::json::{Calendar, Json, JsonObject};
+use super::batch::{Batches, EntryKind, MAGIC, NewBatch};
+use super::chain::ChainHead;
+use super::line::Row;
+use super::payload;
 use super::{Bounded, Charge, HoldLine, Outcome, Record, RecordId, UsageSource};
 
 pub(crate) const TOKENS: &str = "grant/checkout-openai/tokens/day/shared";
 pub(crate) const SPEND: &str = "grant/checkout-openai/spend/month/shared";
 
-pub(crate) use super::batch::tamper::{parse, segment};
+pub(crate) use super::batch::tamper::{parse, segment, text};
 
 /// A directory in memory where there is one: these tests sync a lot.
 pub(crate) fn directory() -> TempDir {
@@ -35,11 +38,24 @@ pub(crate) fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The payload of an entry.
-pub(crate) fn json(line: &impl JsonObject) -> String {
-    let (mut out, mut calendar) = (Vec::new(), Calendar::default());
-    line.write(&mut Json::new(&mut out, &mut calendar));
-    String::from_utf8(out).unwrap()
+/// What is read of a record that was written.
+pub(crate) fn read_back(record: &Record) -> Row {
+    let directory = directory();
+    let path = directory.path().join("segment");
+    fs::write(&path, segment_of(|batch| _ = payload::append(batch, EntryKind::Record, &record.fields())))
+        .unwrap();
+    let mut batches = Batches::open(&path, 0).unwrap();
+    let batch = batches.next_batch().unwrap().unwrap();
+    let entry = batch.entries().map(Result::unwrap).last().unwrap();
+    payload::read(&entry).unwrap()
+}
+
+/// A segment of one batch.
+pub(crate) fn segment_of(append: impl FnOnce(&mut NewBatch)) -> Vec<u8> {
+    let mut batch = NewBatch::at(MAGIC.len() as u64);
+    append(&mut batch);
+    batch.close(ChainHead::NONE);
+    [&MAGIC, batch.bytes()].concat()
 }
 
 /// A hold of 1,000 tokens and 0.002 USD.

@@ -18,7 +18,7 @@ use tollgate_secrets::hex;
 use zeroize::Zeroizing;
 
 use super::LedgerError;
-use super::segment::{SegmentHead, sync_directory};
+use super::segment::{SegmentEnd, sync_directory};
 
 const BEFORE: &[u8] = b",\"mac\":\"";
 const AFTER: &[u8] = b"\"}";
@@ -40,10 +40,10 @@ pub(crate) struct Seal {
     /// When it was made.
     pub(crate) at: Timestamp,
     /// The segments that changed since the seal before, and how far they go.
-    pub(crate) heads: Vec<SegmentHead>,
+    pub(crate) heads: Vec<SegmentEnd>,
     /// The segments that retention removes now, and how far they went.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) retired: Vec<SegmentHead>,
+    pub(crate) retired: Vec<SegmentEnd>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -281,7 +281,7 @@ impl Seals {
     }
 
     /// Writes a seal over these heads and waits for the disk. With no head there is nothing to seal.
-    pub(crate) fn seal(&mut self, heads: &[SegmentHead], at: Timestamp) -> Result<(), LedgerError> {
+    pub(crate) fn seal(&mut self, heads: &[SegmentEnd], at: Timestamp) -> Result<(), LedgerError> {
         if heads.is_empty() {
             return Ok(());
         }
@@ -289,7 +289,7 @@ impl Seals {
     }
 
     /// Writes that these segments go, and waits for the disk.
-    pub(crate) fn retire(&mut self, retired: &[SegmentHead], at: Timestamp) -> Result<(), LedgerError> {
+    pub(crate) fn retire(&mut self, retired: &[SegmentEnd], at: Timestamp) -> Result<(), LedgerError> {
         self.write(&Seal { number: self.number + 1, at, heads: Vec::new(), retired: retired.to_vec() })
     }
 

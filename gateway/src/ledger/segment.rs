@@ -23,7 +23,7 @@ const EXTENSION: &str = ".journal";
 
 /// How far a segment goes, or went.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SegmentHead {
+pub struct SegmentEnd {
     /// File name within the journal's directory.
     pub segment: Arc<str>,
     /// Entries in whole batches, the first one included.
@@ -44,7 +44,7 @@ pub(crate) struct SegmentHeader {
     /// When it was begun.
     pub(crate) at: Timestamp,
     /// The segments that no later epoch had named yet, with where they ended.
-    pub(crate) previous: Vec<SegmentHead>,
+    pub(crate) previous: Vec<SegmentEnd>,
     /// The segment in `previous` is this core's own, left behind after a failure: what it has behind those entries does not count.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) continues: bool,
@@ -80,8 +80,8 @@ impl ProcessEpoch {
         &self,
         who: &str,
         now: Timestamp,
-        previous: &[SegmentHead],
-    ) -> Result<(File, SegmentHead, u64), LedgerError> {
+        previous: &[SegmentEnd],
+    ) -> Result<(File, SegmentEnd, u64), LedgerError> {
         self.create_from(who, now, previous, false)
     }
 
@@ -90,8 +90,8 @@ impl ProcessEpoch {
         &self,
         who: &str,
         now: Timestamp,
-        full: SegmentHead,
-    ) -> Result<(File, SegmentHead, u64), LedgerError> {
+        full: SegmentEnd,
+    ) -> Result<(File, SegmentEnd, u64), LedgerError> {
         self.create_from(who, now, &[full], false)
     }
 
@@ -100,8 +100,8 @@ impl ProcessEpoch {
         &self,
         who: &str,
         now: Timestamp,
-        left: SegmentHead,
-    ) -> Result<(File, SegmentHead, u64), LedgerError> {
+        left: SegmentEnd,
+    ) -> Result<(File, SegmentEnd, u64), LedgerError> {
         self.create_from(who, now, &[left], true)
     }
 
@@ -109,9 +109,9 @@ impl ProcessEpoch {
         &self,
         who: &str,
         now: Timestamp,
-        previous: &[SegmentHead],
+        previous: &[SegmentEnd],
         continues: bool,
-    ) -> Result<(File, SegmentHead, u64), LedgerError> {
+    ) -> Result<(File, SegmentEnd, u64), LedgerError> {
         // A clock that was set back must not make a segment that sorts before its epoch.
         let now = now.max(self.at);
         let name: Arc<str> = format!("{}-{who}{EXTENSION}", stamp(now)).into();
@@ -126,7 +126,7 @@ impl ProcessEpoch {
         };
         let payload = serde_json::to_vec(&header).map_err(LedgerError::Encode)?;
         let mut first = NewBatch::default();
-        first.append(EntryKind::Segment, |out| out.extend_from_slice(&payload));
+        first.append(EntryKind::Segment, &[], |out| out.extend_from_slice(&payload));
         let head = first.close(ChainHead::NONE);
         let bytes = [&MAGIC, first.bytes()].concat();
         let file = write_new(&path, &bytes).map_err(|source| {
@@ -134,7 +134,7 @@ impl ProcessEpoch {
             LedgerError::file("creating", &path, source)
         })?;
         sync_directory(&self.directory)?;
-        Ok((file, SegmentHead { segment: name, entries: 1, head }, bytes.len() as u64))
+        Ok((file, SegmentEnd { segment: name, entries: 1, head }, bytes.len() as u64))
     }
 }
 
@@ -161,6 +161,11 @@ pub(crate) fn is_of(name: &str, who: &str) -> bool {
     name.strip_suffix(EXTENSION)
         .and_then(|name| name.strip_suffix(who))
         .is_some_and(|name| name.ends_with('-'))
+}
+
+/// Whose segment this is, by its name: a core's number, or a word.
+pub(crate) fn who(name: &str) -> Option<&str> {
+    name.strip_suffix(EXTENSION)?.rsplit('-').next()
 }
 
 /// Where the segments of a data directory are.
@@ -210,7 +215,7 @@ pub(crate) fn written(data_dir: &Path, name: &str) -> Result<Option<(u64, Timest
 pub(crate) type Known = HashMap<Arc<str>, (u64, u64)>;
 
 /// The segments whose end no other epoch has named, with where they end: what the next segment has to name.
-pub(crate) fn tips(data_dir: &Path, known: &Known) -> Result<Vec<SegmentHead>, LedgerError> {
+pub(crate) fn tips(data_dir: &Path, known: &Known) -> Result<Vec<SegmentEnd>, LedgerError> {
     let headers = headers(data_dir)?;
     let epochs: HashMap<_, _> = headers.iter().map(|(name, header)| (name, &header.epoch)).collect();
     let mut named: HashMap<Arc<str>, u64> = HashMap::new();
@@ -231,7 +236,7 @@ pub(crate) fn tips(data_dir: &Path, known: &Known) -> Result<Vec<SegmentHead>, L
 }
 
 /// Waits until these segments are on the disk, whoever wrote them.
-pub(crate) fn sync(data_dir: &Path, heads: &[SegmentHead]) -> Result<(), LedgerError> {
+pub(crate) fn sync(data_dir: &Path, heads: &[SegmentEnd]) -> Result<(), LedgerError> {
     for head in heads {
         let path = file(data_dir, &head.segment);
         let synced = File::open(&path).and_then(|file| file.sync_data());
@@ -278,7 +283,7 @@ pub(crate) fn end(
     data_dir: &Path,
     segment: &Arc<str>,
     known: &Known,
-) -> Result<Option<SegmentHead>, LedgerError> {
+) -> Result<Option<SegmentEnd>, LedgerError> {
     let failed = |source| LedgerError::file("reading", segment.as_ref(), source);
     let length = fs::metadata(file(data_dir, segment)).map_err(failed)?.len();
     // A disk that lost power may have kept what is known of the segment and lost its tail.
@@ -290,5 +295,5 @@ pub(crate) fn end(
         entries += batch.count;
         head = Some(batch.head);
     }
-    Ok(head.map(|head| SegmentHead { segment: Arc::clone(segment), entries, head }))
+    Ok(head.map(|head| SegmentEnd { segment: Arc::clone(segment), entries, head }))
 }

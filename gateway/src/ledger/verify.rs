@@ -9,15 +9,19 @@ mod seals;
 mod segments;
 #[cfg(test)]
 mod tests;
+mod vouched;
 
 use std::fmt;
 use std::path::Path;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::seal::SealKey;
-use super::segment::SegmentHead;
+use super::segment::SegmentEnd;
 use super::{LedgerError, segment};
+
+/// A segment this much older than the latest seal has to be known to it.
+const SEALED_WITHIN: SignedDuration = SignedDuration::from_mins(5);
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,8 +67,13 @@ impl Verification {
 /// That a segment has this head behind that line, because somebody says so.
 #[derive(Debug)]
 struct Claim {
-    head: SegmentHead,
+    head: SegmentEnd,
     by: String,
+}
+
+/// The name of a segment below the data directory.
+fn file(segment: &str) -> String {
+    format!("journal/{segment}")
 }
 
 /// Checks the ledger of a data directory, with the key of its seals if it is at hand. Fails only where there is no ledger, or files

@@ -1,4 +1,4 @@
-//! HTTP/1.1 and HTTP/2 on a verified connection, as ALPN chose.
+//! HTTP/1.1 and HTTP/2 on a caller's connection, whatever carries it.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -11,17 +11,21 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use jiff::Timestamp;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::framing::Strict;
-use super::linger;
-use super::write_timeout::TlsStream;
 use crate::core::Core;
 use crate::metering::ReplyBody;
 use crate::request;
 use crate::session::{Session, Shutdown};
+use crate::settings::INLINE_FIELDS;
 
-/// Serves requests until the peer leaves, its proof ends, or the drain says so.
-pub(super) async fn serve(core: Arc<Core>, session: Arc<Session>, stream: TlsStream) {
+/// Serves requests until the peer leaves, its proof ends, or the drain says so. `close` ends a stream so that its last answer arrives.
+pub(super) async fn serve<S, F>(core: Arc<Core>, session: Arc<Session>, stream: S, close: impl FnOnce(S) -> F)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    F: Future<Output = ()>,
+{
     let _drained = core.shared.drain.watch();
     core.connections.enter(&session);
     let limits = &core.shared.limits;
@@ -56,13 +60,15 @@ pub(super) async fn serve(core: Arc<Core>, session: Arc<Session>, stream: TlsStr
         builder
             // Heads are waited for by `HeaderDeadline`: a timer for each request is dear, and would close idle connections as well.
             .header_read_timeout(None)
-            .max_buf_size(limits.head_bytes)
-            .max_headers(limits.head_fields);
+            .max_buf_size(limits.head_bytes);
+        if limits.head_fields != INLINE_FIELDS {
+            builder.max_headers(limits.head_fields);
+        }
         let mut served = builder.serve_connection(TokioIo::new(Strict::new(stream)), service);
         if drive(&mut served, &session, |c| c.graceful_shutdown()).await == End::Close {
             let stream = served.into_parts().io.into_inner().into_inner();
             tokio::select! {
-                () = linger::close(stream) => {}
+                () = close(stream) => {}
                 () = cut(&session) => {}
             }
         }
@@ -89,7 +95,7 @@ where
             biased;
             result = &mut *served => {
                 let Err(error) = result else { return End::Close };
-                tracing::debug!(peer = %session.address, %error, "connection ended");
+                tracing::debug!(peer = %session.address, road = ?session.road, %error, "connection ended");
                 return if error.is_parse() { End::Close } else { End::Cut };
             }
             order = session.shutdown.received() => {
@@ -109,3 +115,6 @@ where
 async fn cut(session: &Session) {
     while session.shutdown.received().await != Some(Shutdown::Abort) {}
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use tollgate_policy::decision::Admission;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::name::ResourceId;
+use tollgate_policy::operation::HttpRequest;
 use tollgate_policy::price::Units;
 use tollgate_policy::target::Target;
 
@@ -135,11 +136,11 @@ impl Account {
             .retry_after(Duration::from_secs(1)))
     }
 
-    pub(crate) fn targeted(&mut self, target: &Target) {
+    pub(crate) fn targeted(&mut self, target: &Target, request: &HttpRequest) {
         self.record.destination = Some(target.destination().name.clone());
         self.record.host = Some(Bounded::from(&target.host_shared()));
         self.record.port = Some(target.port());
-        self.record.path = Some(Bounded::path(target.path()));
+        self.record.path = Some(Bounded::path(request.path()));
     }
 
     /// What was asked for, also where it is refused.

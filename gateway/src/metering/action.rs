@@ -33,8 +33,8 @@ impl<'a> SignedAction<'a> {
             Some(scope) => scope.is_s3(),
             None => admission.aws_keys().all(SigV4::is_for_s3),
         };
-        let target = admission.target();
-        Some(Self { head, path: target.path(), query: target.query().unwrap_or_default(), is_for_s3 })
+        let request = admission.http()?;
+        Some(Self { head, path: request.path(), query: request.query().unwrap_or_default(), is_for_s3 })
     }
 
     /// Those of the head, and of `form` where [`SignedAction::may_be_in_body`].

@@ -15,6 +15,7 @@ use tollgate_policy::decision::{Actions, Admission, Facts, Permit, Priced};
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::Endpoint;
 use tollgate_policy::limit::{LimitKind, Unit};
+use tollgate_policy::operation::HttpRequest;
 use tollgate_policy::policy::Grant;
 use tollgate_policy::price::NanoUsd;
 
@@ -102,7 +103,7 @@ pub(crate) async fn read(
     let mut read = match endpoint {
         Some(endpoint) => {
             let read = read_facts(endpoint, headers, &bytes, usage).await?;
-            if let Some(query) = admission.target().query() {
+            if let Some(query) = admission.http().and_then(HttpRequest::query) {
                 facts::check_query(&endpoint.request, query, &read.facts)?;
             }
             read

@@ -112,9 +112,9 @@ families! {
 
 /// The families of one scrape.
 #[derive(Debug, Default)]
-pub(super) struct Page(Vec<MetricFamily>);
+pub(super) struct MetricsPage(Vec<MetricFamily>);
 
-impl Page {
+impl MetricsPage {
     /// The text format, version 0.0.4.
     pub(super) fn encode(&self) -> Result<String, Error> {
         TextEncoder::new().encode_to_string(&self.0)
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn what_has_the_same_labels_is_added_up_and_an_empty_family_is_not_shown() {
-        let mut page = Page::default();
+        let mut page = MetricsPage::default();
         page.show(&HANDSHAKES_REFUSED, [(["b".into()], 1.0), (["a".into()], 2.0), (["b".into()], 0.5)]);
         page.show(&STORE_UP, []);
         page.one(&CONFIG_UP, 1.0);

@@ -1,4 +1,4 @@
-//! A verified connection from the mesh.
+//! A caller's connection, whatever road it came by.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,21 +6,37 @@ use std::sync::Arc;
 use http::HeaderMap;
 use hyper::body::Incoming;
 use jiff::Timestamp;
-use rustls::ServerConnection;
-use rustls::pki_types::CertificateDer;
 
 use super::deadline::{HeaderDeadline, Late};
 use super::progress::{WriteProgress, Writes};
 use super::shutdown::ShutdownSignal;
 use crate::caller_body::{BodyProgress, CallerBody, Leftover};
-use crate::caller_usage::{CallerUsages, UsagePermit};
-use crate::identity::{Proofs, Refusal, Trust};
+use crate::caller_usage::UsagePermit;
+use crate::identity::Proofs;
 use crate::pace::LeastRate;
+
+/// How a connection came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Road {
+    /// Over a socket of its own.
+    Direct,
+}
+
+/// What a listener knows of a connection, but for who is on it.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub(crate) address: SocketAddr,
+    pub(crate) road: Road,
+    pub(crate) http2: bool,
+    /// Its stream tells this of every byte that comes.
+    pub(crate) deadline: Arc<HeaderDeadline>,
+}
 
 /// What is known of a caller's connection, for all requests on it.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) address: SocketAddr,
+    pub(crate) road: Road,
     pub(crate) http2: bool,
     pub(crate) proofs: Proofs,
     pub(crate) shutdown: ShutdownSignal,
@@ -28,27 +44,16 @@ pub(crate) struct Session {
     pub(super) writes: Writes,
     /// Of the request under way, where there is one at a time.
     body: Option<Arc<BodyProgress>>,
-    _place: UsagePermit,
+    _place: Option<UsagePermit>,
 }
 
 impl Session {
-    /// Verifies the peer's chain.
-    ///
-    /// # Errors
-    /// Why it proves nobody, or that its caller has as many connections as one caller may.
-    pub(crate) fn open(
-        trust: &Trust,
-        usages: &CallerUsages,
-        address: SocketAddr,
-        tls: &ServerConnection,
-        deadline: Arc<HeaderDeadline>,
-    ) -> Result<Self, Refusal> {
-        let chain = tls.peer_certificates().unwrap_or_default().iter().cloned();
-        let (proofs, usage) = Proofs::of(chain.map(CertificateDer::into_owned).collect(), trust, usages)?;
-        let place = usage.connection().ok_or(Refusal::TooMany)?;
-        let http2 = tls.alpn_protocol() == Some(b"h2");
-        Ok(Self {
+    /// Of a connection with what it has to show, and its place among its caller's; none where it has shown nothing.
+    pub(crate) fn new(arrival: Arrival, (proofs, place): (Proofs, Option<UsagePermit>)) -> Self {
+        let Arrival { address, road, http2, deadline } = arrival;
+        Self {
             address,
+            road,
             http2,
             proofs,
             shutdown: ShutdownSignal::default(),
@@ -56,7 +61,7 @@ impl Session {
             writes: Writes::default(),
             body: (!http2).then(|| Arc::new(BodyProgress::new())),
             _place: place,
-        })
+        }
     }
 
     /// Whether its caller takes too long to ask for something. Over HTTP/2 that is answered by pings.

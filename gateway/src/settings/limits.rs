@@ -18,6 +18,8 @@ const LEAST_HELD: u64 = 16 << 20;
 /// What hyper's HTTP/1 reads a head into is at least this large (`http1::Builder::max_buf_size`).
 const LEAST_HEAD: usize = 8 << 10;
 const MOST_HEAD: usize = 1 << 20;
+/// So many fields hyper reads into an array of its own; any other bound costs it two new ones for each head.
+pub(crate) const INLINE_FIELDS: usize = 100;
 
 /// Bounds on requests, and on what one caller may occupy.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -76,9 +78,9 @@ impl Default for RequestLimits {
             held_bytes: None,
             held_bytes_per_caller: None,
             head_bytes: 64 << 10,
-            head_fields: 128,
+            head_fields: INLINE_FIELDS,
             streams: 256,
-            answer_fields: 256,
+            answer_fields: INLINE_FIELDS,
             connections_per_caller: 4_096,
             calls_per_caller: 2_048,
             least_rate: 16 << 10,

@@ -3,14 +3,23 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Compiler, Scope};
 use crate::dialect::Dialect;
-use crate::model::{Address, DestinationSpec, HttpWord, Interval, Resource, ScrubWord, VerifySpec, guess};
+use crate::model::{
+    Address, DestinationSpec, HttpWord, Interval, ProtocolWord, Resource, ScrubWord, VerifySpec, guess,
+};
 use crate::name::ResourceId;
 use crate::pattern::HostPattern;
-use crate::resource::{Destination, HttpVersion, Scrub, SourcePool, Timeouts, TlsVerify};
+use crate::resource::{
+    Destination, HttpDestination, HttpVersion, Protocol, Scrub, SourcePool, Timeouts, TlsVerify,
+};
 use crate::target::GatewayName;
+
+/// What no other protocol has.
+const HTTP_FIELDS: [&str; 5] =
+    ["spec.dialect", "spec.http", "spec.timeouts.firstByte", "spec.encodedPath", "spec.scrub"];
 
 impl Compiler<'_> {
     pub(super) fn destinations(&mut self) {
@@ -25,25 +34,14 @@ impl Compiler<'_> {
 
     fn destination(&mut self, resource: &Resource<DestinationSpec>) -> Option<Destination> {
         let spec = &resource.spec;
-        let dialect = self.dialect(resource);
+        let (protocol, idle) = self.protocol(resource);
         let mut scope = Scope::new(resource, &mut self.problems);
         scope.at_least_one("spec.hosts", &spec.hosts, "at least one host, as in `[api.example.com]`");
         if spec.port == Some(0) {
             scope.problem("spec.port", "a port is a number from 1 to 65535");
         }
         addresses(spec, &mut scope);
-        if let Some(dialect) = dialect.as_ref().filter(|dialect| !dialect.is_plain()) {
-            for (index, form) in spec.encoded_path.iter().filter(|(_, form)| form.is_of_segments()) {
-                // What its endpoints cost and who may call them is known by their paths.
-                let message = format!(
-                    "the dialect `{}` knows its endpoints by their paths, and a provider might read {form} as one of them",
-                    dialect.name()
-                );
-                scope.problem(&format!("spec.encodedPath[{index}]"), message);
-            }
-        }
         let timeouts = spec.timeouts.as_ref();
-        let time = |written: Option<Interval>, default| written.map_or(default, |Interval(time)| time);
         let tls = verify(spec, &mut scope);
         let written = spec.tls.as_ref().and_then(|tls| tls.client_certificate.as_ref());
         let client_certificate = written.map(|reference| scope.id(reference));
@@ -55,8 +53,7 @@ impl Compiler<'_> {
         if !resource.is_whole {
             return None;
         }
-        let (tls, dialect) = (tls?, dialect?);
-        let default = Timeouts::of(&dialect);
+        let (tls, protocol) = (tls?, protocol?);
         Some(Destination {
             name: resource.id.clone(),
             hosts: spec.hosts.values().cloned().collect(),
@@ -65,16 +62,59 @@ impl Compiler<'_> {
             sources: SourcePool::ordered(spec.source_address.map(|Address(address)| address).as_slice()),
             tls,
             client_certificate,
-            dialect,
             timeouts: Timeouts {
-                connect: time(timeouts.and_then(|written| written.connect), default.connect),
-                first_byte: time(timeouts.and_then(|written| written.first_byte), default.first_byte),
-                idle: time(timeouts.and_then(|written| written.idle), default.idle),
+                connect: time(timeouts.and_then(|written| written.connect), Duration::from_secs(3)),
+                idle: time(timeouts.and_then(|written| written.idle), idle),
             },
-            http: spec.http.map_or_else(HttpVersion::default, HttpVersion::from),
+            protocol,
+            origin: resource.source.clone(),
+        })
+    }
+
+    /// The protocol with what only it has, and how long a connection may be idle where nothing is written.
+    fn protocol(&mut self, resource: &Resource<DestinationSpec>) -> (Option<Protocol>, Duration) {
+        let idle = Duration::from_secs(300);
+        let word = resource.spec.protocol.unwrap_or(ProtocolWord::Http);
+        if word == ProtocolWord::Http {
+            let http = self.http(resource);
+            let longer = http.as_ref().and_then(|http| http.dialect.patience().idle);
+            return (http.map(Arc::new).map(Protocol::Http), longer.unwrap_or(idle));
+        }
+        for field in HTTP_FIELDS.into_iter().filter(|field| resource.source.has(field)) {
+            let message = "only a destination that speaks HTTP has this: leave it out";
+            self.problems.push(resource.source.problem(field, message));
+        }
+        match word {
+            ProtocolWord::Http => (None, idle),
+            #[cfg(test)]
+            ProtocolWord::Tcp => (Some(Protocol::Tcp), idle),
+            #[cfg(test)]
+            ProtocolWord::Postgres => (Some(Protocol::Postgres), idle),
+        }
+    }
+
+    fn http(&mut self, resource: &Resource<DestinationSpec>) -> Option<HttpDestination> {
+        let spec = &resource.spec;
+        let dialect = self.dialect(resource)?;
+        if !dialect.is_plain() {
+            for (index, form) in spec.encoded_path.iter().filter(|(_, form)| form.is_of_segments()) {
+                // What its endpoints cost and who may call them is known by their paths.
+                let message = format!(
+                    "the dialect `{}` knows its endpoints by their paths, and a provider might read {form} as one of them",
+                    dialect.name()
+                );
+                let path = format!("spec.encodedPath[{index}]");
+                self.problems.push(resource.source.problem(&path, message));
+            }
+        }
+        let written = spec.timeouts.as_ref().and_then(|timeouts| timeouts.first_byte);
+        let default = dialect.patience().first_byte.unwrap_or(Duration::from_secs(60));
+        Some(HttpDestination {
+            first_byte: time(written, default),
+            version: spec.http.map_or_else(HttpVersion::default, HttpVersion::from),
             encoded_path: spec.encoded_path.values().copied().collect(),
             scrub: spec.scrub.map_or_else(Scrub::default, Scrub::from),
-            origin: resource.source.clone(),
+            dialect,
         })
     }
 
@@ -120,6 +160,10 @@ impl Compiler<'_> {
             }
         }
     }
+}
+
+fn time(written: Option<Interval>, default: Duration) -> Duration {
+    written.map_or(default, |Interval(time)| time)
 }
 
 fn addresses(spec: &DestinationSpec, scope: &mut Scope<'_>) {

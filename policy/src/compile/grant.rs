@@ -55,10 +55,13 @@ impl Compiler<'_> {
         check_actions(spec, credential.as_deref(), &mut scope);
         let caller_token = caller_token(spec, (destination.as_deref(), credential.as_deref()), &mut scope);
         let limits = super::limit::limits(resource, &mut scope);
-        if let Some(destination) = &destination
-            && destination.dialect.is_plain()
-        {
-            check_plain(spec, destination, &mut scope);
+        match destination.as_deref().map(|destination| (destination, destination.http())) {
+            Some((destination, Some(http))) if http.dialect.is_plain() => {
+                let knows = format!("the dialect `{}`", http.dialect.name());
+                check_plain(spec, destination, &knows, &mut scope);
+            }
+            Some((destination, None)) => check_connection(spec, destination, &mut scope),
+            _ => {}
         }
         if spec.default_output_cap == Some(0) {
             scope.problem("spec.defaultOutputCap", "a cap is at least 1 token");
@@ -131,7 +134,7 @@ fn allow(spec: &GrantSpec, destination: Option<&Destination>, scope: &mut Scope<
     let is_list = |list: Option<usize>, path: &str| list.is_some() || scope.source.claims(path);
     let has_methods = is_list(allow.methods.written(), "spec.allow.methods");
     let has_paths = is_list(allow.paths.written(), "spec.allow.paths");
-    let shows = destination.is_some_and(|destination| destination.client_certificate.is_some());
+    let shows = destination.is_some_and(|to| to.http().is_some() && to.client_certificate.is_some());
     let with = match scope.source.has("spec.credential") {
         true => Some("a credential"),
         false => shows.then_some("a destination that is shown a client certificate"),
@@ -193,7 +196,8 @@ fn check_range(spec: &GrantSpec, destination: Option<&Destination>, scope: &mut 
     if spec.allow.as_ref().is_none_or(|allow| allow.range.is_none()) {
         return;
     }
-    let unscrubbed = destination.filter(|destination| destination.scrub == Scrub::Headers);
+    let is_unscrubbed = |to: &&Destination| to.http().is_some_and(|http| http.scrub == Scrub::Headers);
+    let unscrubbed = destination.filter(is_unscrubbed);
     let why = match unscrubbed {
         _ if !scope.source.claims("spec.credential") => "this grant has no credential".to_owned(),
         Some(destination) => format!("Destination/{} has `scrub: headers`", destination.name),
@@ -220,8 +224,9 @@ fn check_actions(spec: &GrantSpec, credential: Option<&Credential>, scope: &mut 
 
 /// A path in a form that the destination refuses is one that no call can have.
 fn check_forms(paths: &List<PathPattern>, destination: &Destination, scope: &mut Scope<'_>) {
+    let Some(http) = destination.http() else { return };
     for (index, pattern) in paths.iter() {
-        for form in pattern.encoded_forms().beyond(destination.encoded_path) {
+        for form in pattern.encoded_forms().beyond(http.encoded_path) {
             let name = &destination.name;
             let message = format!(
                 "Destination/{name} refuses paths with {form}: it would have to list {form} in `encodedPath`"
@@ -232,28 +237,41 @@ fn check_forms(paths: &List<PathPattern>, destination: &Destination, scope: &mut
 }
 
 /// Of a plain destination only requests and bytes are known.
-fn check_plain(spec: &GrantSpec, destination: &Destination, scope: &mut Scope<'_>) {
+fn check_plain(spec: &GrantSpec, destination: &Destination, knows: &str, scope: &mut Scope<'_>) {
     let fields =
         ["spec.allow.models", "spec.allow.classes", "spec.defaultOutputCap", "spec.assume", "spec.unpriced"];
     let written: Vec<&str> = fields.into_iter().filter(|field| scope.source.has(field)).collect();
     let name = &destination.name;
-    let dialect = destination.dialect.name();
     for field in written {
-        let message = format!(
-            "Destination/{name} has the dialect `{dialect}`, which knows no models: this would have no effect"
-        );
+        let message =
+            format!("Destination/{name} has {knows}, which knows no models: this would have no effect");
         scope.problem(field, message);
     }
     for (index, limit) in spec.limits.iter() {
         for (unit, is_written) in [("tokens", limit.tokens.is_some()), ("spend", limit.spend.is_some())] {
             if is_written {
                 let message = format!(
-                    "Destination/{name} has the dialect `{dialect}`, which cannot count {unit}: limit requests or concurrency"
+                    "Destination/{name} has {knows}, which cannot count {unit}: limit requests or concurrency"
                 );
                 scope.problem(&format!("spec.limits[{index}].{unit}"), message);
             }
         }
     }
+}
+
+/// Of a connection that is passed through nothing is known but where it goes.
+fn check_connection(spec: &GrantSpec, destination: &Destination, scope: &mut Scope<'_>) {
+    let name = &destination.name;
+    let allowed =
+        ["methods", "paths", "responseHeaders", "range", "actions"].map(|f| format!("spec.allow.{f}"));
+    let fields = allowed.iter().map(String::as_str).chain(["spec.credential", "spec.callerToken"]);
+    let written: Vec<&str> = fields.filter(|field| scope.source.claims(field)).collect();
+    for field in written {
+        let message =
+            format!("Destination/{name} does not speak HTTP, so no call would have this: leave it out");
+        scope.problem(field, message);
+    }
+    check_plain(spec, destination, "another protocol than HTTP", scope);
 }
 
 impl From<ClassWord> for Class {

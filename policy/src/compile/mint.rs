@@ -201,6 +201,10 @@ fn endpoint(
             format!("the host of Destination/{name} is an address itself, so `addresses` cannot hold for it"),
         );
     }
+    let Some(http) = destination.http() else {
+        scope.problem(at, format!("Destination/{name} does not speak HTTP, as a token endpoint does"));
+        return None;
+    };
     let Destination { port, addresses, sources, tls, timeouts, .. } = &*destination;
     Some(TokenEndpoint {
         destination: destination.name.clone(),
@@ -211,7 +215,7 @@ fn endpoint(
         source_address: sources.first(),
         tls: tls.clone(),
         connect: timeouts.connect,
-        first_byte: timeouts.first_byte,
+        first_byte: http.first_byte,
     })
 }
 

@@ -67,7 +67,8 @@ fn what_a_dialect_says_of_its_answers_holds_where_the_destination_does_not() {
     let slow = |spec: &str| {
         let (policy, _) = compiled(&more(spec));
         let destination = policy.destination("slow").unwrap();
-        (destination.timeouts.first_byte.as_secs(), destination.timeouts.idle.as_secs(), destination.http)
+        let http = destination.http().unwrap();
+        (http.first_byte.as_secs(), destination.timeouts.idle.as_secs(), http.version)
     };
     assert_eq!(slow(", dialect: slow"), (600, 500, HttpVersion::Auto));
     assert_eq!(slow(", dialect: slow, timeouts: {firstByte: 7s}, http: 2"), (7, 500, HttpVersion::Http2));
@@ -80,15 +81,70 @@ fn what_a_dialect_says_of_its_answers_holds_where_the_destination_does_not() {
 }
 
 #[test]
+fn a_field_that_does_not_belong_to_the_protocol_is_a_problem_at_its_line() {
+    let text = "apiVersion: tollgate.dev/v1alpha1
+kind: Destination
+metadata: {name: queue}
+spec:
+  hosts: [queue.example]
+  protocol: tcp
+  port: 5671
+  dialect: slow
+  http: 2
+  timeouts: {connect: 5s, firstByte: 7s, idle: 9s}
+  encodedPath: [\"%2F\"]
+  scrub: headers
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: Grant
+metadata: {name: queue}
+spec:
+  callers: [{spiffe: \"spiffe://prod.acme/web\"}]
+  destination: queue
+  allow:
+    methods: [GET]
+    paths: [/a]
+    models: [m]
+    range: true
+  callerToken: {audience: \"https://queue.example\"}
+  unpriced: flag
+  limits: [{tokens: 5, per: day}]
+";
+    let file = SourceFile { path: "a.yaml".into(), text: text.to_owned() };
+    let problems = compile_files(&[file], &environment()).unwrap_err();
+    let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    for (line, field) in [
+        (8, "spec.dialect"),
+        (9, "spec.http"),
+        (10, "spec.timeouts.firstByte"),
+        (11, "spec.encodedPath"),
+        (12, "spec.scrub"),
+        (21, "spec.allow.methods"),
+        (22, "spec.allow.paths"),
+        (23, "spec.allow.models"),
+        (24, "spec.allow.range"),
+        (25, "spec.callerToken"),
+        (26, "spec.unpriced"),
+        (27, "spec.limits[0].tokens"),
+    ] {
+        let is_it = |problem: &String| {
+            problem.starts_with(&format!("a.yaml:{line}")) && problem.contains(&format!("{field}: "))
+        };
+        assert!(problems.iter().any(is_it), "{field}: {problems:#?}");
+    }
+}
+
+#[test]
 fn what_is_not_written_has_the_documented_default() {
     let (policy, warnings) = compiled("");
     assert_eq!(warnings, []);
     let destination = policy.destination("api").unwrap();
     assert_eq!(destination.port, 443);
     assert_eq!(destination.timeouts.connect, Duration::from_secs(3));
-    assert_eq!(destination.timeouts.first_byte, Duration::from_secs(60));
+    let http = destination.http().unwrap();
+    assert_eq!(http.first_byte, Duration::from_secs(60));
     assert_eq!(destination.timeouts.idle, Duration::from_secs(300));
-    assert!(destination.dialect.is_plain());
+    assert!(http.dialect.is_plain());
     let StoreKind::Vault(vault) = &policy.store("bao").unwrap().kind else { panic!("not a Vault") };
     assert_eq!((vault.address.as_str(), vault.mount.as_str()), ("https://bao.example:8200", "secret"));
     let credential = policy.credentials().next().unwrap();

@@ -63,12 +63,12 @@ pub(super) fn warnings(model: &Model, parts: &Parts) -> Vec<Problem> {
 
 /// Paths that are named exactly and still never match, because their class is not named.
 fn unnamed_classes(grant: &Grant, source: &Source) -> Vec<Problem> {
-    let dialect = &grant.destination.dialect;
     let mut warnings = Vec::new();
+    let Some(http) = grant.destination.http() else { return warnings };
     for path in grant.allow.paths.iter().filter(|path| path.is_exact()) {
         for method in &grant.allow.methods {
             let MethodPattern::Exact(method) = method else { continue };
-            let Some(endpoint) = dialect.endpoint(method, &path.to_string()) else { continue };
+            let Some(endpoint) = http.dialect.endpoint(method, &path.to_string()) else { continue };
             if endpoint.class != Class::Use && !grant.allow.classes.contains(&endpoint.class) {
                 let class = class_word(endpoint.class);
                 let message = format!(
@@ -83,7 +83,7 @@ fn unnamed_classes(grant: &Grant, source: &Source) -> Vec<Problem> {
 
 /// A limit on spend over models that have no price.
 fn unpriced(grant: &Grant, source: &Source, parts: &Parts) -> Option<Problem> {
-    let provider = grant.destination.dialect.provider();
+    let provider = grant.destination.http()?.dialect.provider();
     let prices = parts.catalog.prices();
     let has_price = |pattern: &ModelPattern| match pattern {
         ModelPattern::Exact(model) => prices.price(provider, model, Timestamp::MAX).is_some(),
@@ -108,7 +108,7 @@ fn unpriced(grant: &Grant, source: &Source, parts: &Parts) -> Option<Problem> {
 fn overspend(grant: &Grant, source: &Source, parts: &Parts) -> Option<Problem> {
     let assume = grant.assume?;
     let (input, output) = (assume.input_tokens, assume.output_tokens);
-    let provider = grant.destination.dialect.provider();
+    let provider = grant.destination.http()?.dialect.provider();
     let price = |pattern: &ModelPattern| match pattern {
         ModelPattern::Exact(model) => parts.catalog.prices().price(provider, model, Timestamp::MAX),
         ModelPattern::Prefix(_) => None,

@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{CallerGrant, CallerGrants, Facts, Priced};
+use super::call::{Asked, Call, Requested};
+use super::refusal::{denial, refusal};
+use super::{CallerGrant, CallerGrants, Priced};
 use crate::denial::{Denial, Reason};
-use crate::dialect::{Catalog, Class, Endpoint};
+use crate::dialect::{Catalog, Class};
 use crate::limit::Unit;
 use crate::pattern::{CallerPattern, MethodPattern, ModelPattern, PathPattern};
-use crate::resource::{Destination, Grant, Unpriced};
-use crate::target::Target;
+use crate::resource::{Grant, Unpriced};
 
 /// How a grant stands to one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,22 +40,6 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// What is known of a call before its body.
-#[derive(Clone, Copy)]
-pub(super) struct Call<'a> {
-    destination: &'a Arc<Destination>,
-    path: &'a str,
-    method: &'a str,
-    pub(super) endpoint: Option<&'a Arc<Endpoint>>,
-}
-
-/// What a call asks for, once its body was read.
-#[derive(Clone, Copy)]
-pub(super) struct Requested<'a> {
-    pub(super) model: Option<&'a str>,
-    pub(super) actions: &'a [Arc<str>],
-}
-
 /// A grant that matches, by index: which of the caller's, and the most specific of its patterns of each kind.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Match {
@@ -73,27 +58,6 @@ pub(super) struct Candidates(Vec<Match>);
 type Precedence<'a> =
     (&'a CallerPattern, &'a PathPattern, (bool, Option<&'a ModelPattern>), &'a MethodPattern, bool);
 
-impl<'a> Call<'a> {
-    pub(super) fn new(destination: &'a Arc<Destination>, path: &'a str, method: &'a str) -> Self {
-        let endpoint = destination.dialect.endpoint(method, path);
-        Self { destination, path, method, endpoint }
-    }
-
-    /// A call whose endpoint was found before.
-    pub(super) fn again(target: &'a Target, method: &'a str, endpoint: Option<&'a Arc<Endpoint>>) -> Self {
-        Self { destination: target.destination(), path: target.path(), method, endpoint }
-    }
-}
-
-impl<'a> Requested<'a> {
-    /// What is known before the body.
-    const NOTHING: Self = Self { model: None, actions: &[] };
-
-    pub(super) fn of(facts: &'a Facts) -> Self {
-        Self { model: facts.model.as_deref(), actions: facts.actions.as_slice() }
-    }
-}
-
 impl Match {
     /// Matches everything but the model and the actions.
     fn new(index: usize, held: &CallerGrant, call: &Call<'_>) -> Result<Self, Reason> {
@@ -101,14 +65,22 @@ impl Match {
         if grant.destination.name != call.destination.name {
             return Err(Reason::NoGrant);
         }
-        let path = grant.allow.paths.iter().position(|pattern| pattern.matches(call.path));
+        let http = match &call.asked {
+            Asked::Http(http) => http,
+            // Nobody sees what goes through, so no part of it can be all that is allowed.
+            Asked::Connection if grant.allow.is_everything() => {
+                return Ok(Self { held: index, path: 0, method: 0, model: None });
+            }
+            Asked::Connection | Asked::Other => return Err(Reason::NoGrant),
+        };
+        let path = grant.allow.paths.iter().position(|pattern| pattern.matches(http.path));
         let path = path.ok_or(Reason::PathNotAllowed)?;
-        let method = grant.allow.methods.iter().position(|pattern| pattern.matches(call.method));
+        let method = grant.allow.methods.iter().position(|pattern| pattern.matches(http.method));
         let method = method.ok_or(Reason::MethodNotAllowed)?;
         let fit = Self { held: index, path, method, model: None };
         let is_exact = grant.allow.paths.get(path).is_some_and(PathPattern::is_exact);
-        match call.endpoint {
-            _ if call.destination.dialect.is_plain() => Ok(fit),
+        match http.endpoint {
+            _ if http.dialect.is_plain() => Ok(fit),
             Some(endpoint) if endpoint.class == Class::Use => Ok(fit),
             Some(endpoint) if grant.allow.classes.contains(&endpoint.class) => Ok(fit),
             Some(_) => Err(Reason::EndpointClass),
@@ -130,7 +102,7 @@ impl Match {
             return Err(Reason::ActionNotAllowed);
         }
         let models = &grant.allow.models;
-        let is_free = call.endpoint.is_some_and(|endpoint| endpoint.free);
+        let is_free = call.endpoint().is_some_and(|endpoint| endpoint.free);
         match requested.model {
             _ if models.is_empty() => Ok(self),
             None if is_free => Ok(self),
@@ -156,7 +128,7 @@ impl Match {
 
 impl Candidates {
     pub(super) fn of(grants: &CallerGrants, call: &Call<'_>) -> Result<Self, Denial> {
-        if matches!(call.method, "CONNECT" | "TRACE" | "TRACK") {
+        if call.http().is_some_and(|http| matches!(http.method, "CONNECT" | "TRACE" | "TRACK")) {
             return Err(Denial::new(Reason::MethodRefused, "CONNECT, TRACE and TRACK are never forwarded"));
         }
         if let Some(denial) = grants.blocked(call.destination) {
@@ -279,10 +251,11 @@ fn judge(
     if let Some(reason) = obstacle(grant, call) {
         return Err(reason);
     }
-    if call.destination.dialect.is_plain() || call.endpoint.is_some_and(|endpoint| endpoint.free) {
+    let Some(http) = call.http() else { return Ok(Priced::Free) };
+    if http.dialect.is_plain() || http.endpoint.is_some_and(|endpoint| endpoint.free) {
         return Ok(Priced::Free);
     }
-    let provider = call.destination.dialect.provider();
+    let provider = http.dialect.provider();
     if let Some(price) = model.and_then(|model| catalog.prices().price(provider, model, now)) {
         return Ok(Priced::At(price));
     }
@@ -311,10 +284,11 @@ fn obstacle(grant: &Grant, call: &Call<'_>) -> Option<Reason> {
     if grant.is_broken {
         return Some(Reason::BrokenConfiguration);
     }
-    if !grant.limits_content() || call.destination.dialect.is_plain() {
+    let http = call.http()?;
+    if !grant.limits_content() || http.dialect.is_plain() {
         return None;
     }
-    let Some(endpoint) = call.endpoint else { return Some(Reason::UnmeteredEndpoint) };
+    let Some(endpoint) = http.endpoint else { return Some(Reason::UnmeteredEndpoint) };
     if endpoint.deferred {
         return Some(Reason::DeferredCost);
     }
@@ -337,88 +311,4 @@ fn more_telling(one: Reason, other: Reason) -> Reason {
     ];
     let step = |reason: Reason| STEPS.iter().position(|step| *step == reason);
     if step(other) > step(one) { other } else { one }
-}
-
-/// What the grant that decides refuses with.
-fn refusal(
-    grant: &Grant,
-    reason: Reason,
-    grants: &CallerGrants,
-    call: &Call<'_>,
-    requested: Requested<'_>,
-) -> Denial {
-    match &grant.suspended {
-        Some(why) => Denial::new(reason, format!("grant {} is suspended: {why}", grant.name)),
-        None if grant.is_broken => Denial::new(
-            reason,
-            format!("grant {} is not in force: its configuration has an error", grant.name),
-        ),
-        None => denial(reason, grants, call, requested),
-    }
-}
-
-fn denial(reason: Reason, grants: &CallerGrants, call: &Call<'_>, requested: Requested<'_>) -> Denial {
-    let model = requested.model;
-    let (caller, name) = (grants.caller().id(), &call.destination.name);
-    let shown = |text: &str| text.chars().filter(char::is_ascii_graphic).take(128).collect::<String>();
-    let detail = match reason {
-        Reason::NoGrant => format!("{caller} has no grant for destination {name}"),
-        Reason::PathNotAllowed => format!("no grant of {caller} for destination {name} allows this path"),
-        Reason::MethodNotAllowed => {
-            format!("no grant of {caller} for destination {name} allows {} on this path", shown(call.method))
-        }
-        Reason::EndpointClass => match call.endpoint {
-            Some(endpoint) => {
-                let class = class_word(endpoint.class);
-                format!("this endpoint of {name} is of class {class}, which a grant has to name")
-            }
-            None => format!(
-                "the dialect of {name} does not list this endpoint, so a grant has to name its exact path"
-            ),
-        },
-        Reason::ActionNotAllowed => match requested.actions {
-            [] => format!("actions are limited for destination {name}, and the request names none"),
-            actions => {
-                let first: Vec<String> = actions.iter().take(3).map(|action| shown(action)).collect();
-                let first = first.join(", ");
-                let rest = if actions.len() > 3 { " and the others" } else { "" };
-                format!("no grant of {caller} for destination {name} lists {first}{rest} in `actions`")
-            }
-        },
-        Reason::ModelNotAllowed => {
-            format!(
-                "no grant of {caller} for destination {name} allows model {}",
-                shown(model.unwrap_or_default())
-            )
-        }
-        Reason::ModelRequired => {
-            format!("models are limited for destination {name}, and the request names none")
-        }
-        Reason::UnmeteredEndpoint => {
-            format!(
-                "models, tokens or spend are limited for destination {name}, and this endpoint cannot be metered"
-            )
-        }
-        Reason::DeferredCost => {
-            format!(
-                "models, tokens or spend are limited for destination {name}, and this endpoint is billed later"
-            )
-        }
-        Reason::UnpricedModel => match model {
-            Some(model) => format!("spend is limited, and model {} has no price", shown(model)),
-            None => "spend is limited, and the request names no model to price".to_owned(),
-        },
-        _ => return Denial::new(reason, "refused"),
-    };
-    Denial::new(reason, detail)
-}
-
-/// The class as a grant's `allow.classes` spells it.
-pub(crate) fn class_word(class: Class) -> &'static str {
-    match class {
-        Class::Use => "use",
-        Class::AccountState => "accountState",
-        Class::MintsCredentials => "mintsCredentials",
-        Class::Administers => "administers",
-    }
 }

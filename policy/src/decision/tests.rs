@@ -5,8 +5,8 @@ use crate::caller::{Identity, Proof, Proven};
 use crate::compile::{Environment, compile_files};
 use crate::denial::Reason;
 use crate::model::SourceFile;
+use crate::operation::RequestLine;
 use crate::policy::Policy;
-use crate::target::RequestLine;
 
 const CATALOG: [&str; 2] = [
     "dialect: llm
@@ -73,8 +73,9 @@ fn caller() -> Caller {
 }
 
 fn admit(policy: &Policy, method: &str, path: &str) -> Result<Admission, Denial> {
-    let target = policy.target(&RequestLine { authority: "llm.example", path, query: None })?;
-    policy.admit(&policy.grants_of(&caller()), target, method)
+    let line = RequestLine { authority: "llm.example", method, path, query: None };
+    let (target, request) = policy.resolve(&line)?;
+    policy.admit(&policy.grants_of(&caller()), target, Operation::Http(request))
 }
 
 fn permit(policy: &Policy, method: &str, path: &str, model: &str) -> Result<Permit, Reason> {
@@ -277,4 +278,109 @@ fn a_call_under_way_does_not_outlive_the_suspension_of_its_grant() {
     assert!(before.reauthorise(&before.grants_of(&caller()), &permit, None));
     let after = policy(&[grant("only", ", suspended: it is under review")]);
     assert!(!after.reauthorise(&after.grants_of(&caller()), &permit, None));
+}
+
+fn destination(name: &str, spec: &str) -> String {
+    format!(
+        "---\napiVersion: tollgate.dev/v1alpha1\nkind: Destination\nmetadata: {{name: {name}}}\nspec: {{hosts: [{name}.example]{spec}}}\n"
+    )
+}
+
+/// A destination of each protocol at a port of its own, and a grant for each to the same caller.
+fn each_protocol() -> Policy {
+    each_protocol_with("")
+}
+
+fn each_protocol_with(more: &str) -> Policy {
+    let of = |name: &str| grant(name, more).replace("destination: llm", &format!("destination: {name}"));
+    let text = [
+        destination("web", ", dialect: llm"),
+        destination("queue", ", protocol: tcp, port: 5671"),
+        destination("orders", ", protocol: postgres, port: 5432"),
+        of("web"),
+        of("queue"),
+        of("orders"),
+    ];
+    compile_files(&[SourceFile { path: "a.yaml".into(), text: text.concat() }], &environment())
+        .unwrap()
+        .policy
+}
+
+fn connect(policy: &Policy, host: &str, port: u16, operation: Operation) -> Result<Permit, Reason> {
+    let decided = || {
+        let target = policy.target(host, port)?;
+        let admission = policy.admit(&policy.grants_of(&caller()), target, operation)?;
+        assert!(!admission.reads_body() && admission.http().is_none());
+        admission.permit(&Facts::default(), Timestamp::UNIX_EPOCH)
+    };
+    decided().map_err(|denial: Denial| denial.reason)
+}
+
+#[test]
+fn each_kind_of_operation_is_permitted_only_where_the_destination_speaks_it() {
+    use Operation::{DatabaseSession, Tunnel};
+
+    let policy = each_protocol();
+    let name = |permit: Result<Permit, Reason>| permit.map(|permit| permit.grant().name.to_string());
+    assert_eq!(name(connect(&policy, "queue.example", 5671, Tunnel)), Ok("queue".to_owned()));
+    assert_eq!(name(connect(&policy, "orders.example", 5432, DatabaseSession)), Ok("orders".to_owned()));
+    for (host, port, operation) in [
+        ("web.example", 443, Tunnel),
+        ("web.example", 443, DatabaseSession),
+        ("queue.example", 5671, DatabaseSession),
+        ("orders.example", 5432, Tunnel),
+    ] {
+        assert_eq!(
+            name(connect(&policy, host, port, operation.clone())),
+            Err(Reason::NoGrant),
+            "{operation:?}"
+        );
+    }
+    for (authority, path) in
+        [("queue.example:5671", "/"), ("queue.example", "/"), ("orders.example:5432", "/")]
+    {
+        let line = RequestLine { authority, method: "GET", path, query: None };
+        assert_eq!(policy.resolve(&line).unwrap_err().reason, Reason::UnknownHost, "{authority}");
+    }
+}
+
+#[test]
+fn a_connection_without_a_grant_of_its_caller_is_denied() {
+    let policy = each_protocol();
+    let grants = policy.grants_of(&caller_of("spiffe://prod.acme/other"));
+    for (host, port, operation) in
+        [("queue.example", 5671, Operation::Tunnel), ("orders.example", 5432, Operation::DatabaseSession)]
+    {
+        let target = policy.target(host, port).unwrap();
+        assert_eq!(policy.admit(&grants, target, operation).unwrap_err().reason, Reason::NoGrant);
+    }
+}
+
+#[test]
+fn a_connection_is_free_carries_nothing_and_does_not_outlive_its_protocol() {
+    let before = each_protocol();
+    let permit = connect(&before, "queue.example", 5671, Operation::Tunnel).unwrap();
+    assert!(matches!(permit.price(), Priced::Free) && permit.endpoint().is_none() && permit.http().is_none());
+    assert!(!permit.scrubs_bodies() && permit.credential().is_none());
+    let holds = |spec: &str| {
+        let text = [
+            destination("queue", spec),
+            grant("queue", "").replace("destination: llm", "destination: queue"),
+        ];
+        let file = SourceFile { path: "a.yaml".into(), text: text.concat() };
+        let after = compile_files(&[file], &environment()).unwrap().policy;
+        after.reauthorise(&after.grants_of(&caller()), &permit, None)
+    };
+    assert!(holds(", protocol: tcp, port: 5671"));
+    assert!(!holds(", protocol: postgres, port: 5671"));
+    assert!(!holds(", port: 5671, dialect: llm"));
+}
+
+#[test]
+fn a_suspended_grant_refuses_a_connection_too() {
+    let policy = each_protocol_with(", suspended: leaked");
+    assert_eq!(
+        connect(&policy, "queue.example", 5671, Operation::Tunnel).unwrap_err(),
+        Reason::GrantSuspended
+    );
 }

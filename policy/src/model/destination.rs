@@ -25,7 +25,7 @@ pub(crate) struct DestinationSpec {
     pub(crate) port: Option<u16>,
     /// The protocol. There is no other yet.
     #[schemars(extend("default" = "http"))]
-    pub(crate) protocol: Option<Protocol>,
+    pub(crate) protocol: Option<ProtocolWord>,
     /// The version of HTTP to the service. `auto` is HTTP/1.1, and HTTP/2 for gRPC. `2` is HTTP/2 where the service offers it.
     #[schemars(extend("default" = "auto"))]
     pub(crate) http: Option<HttpWord>,
@@ -55,10 +55,15 @@ pub(crate) enum ScrubWord {
     Headers,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) enum Protocol {
+pub(crate) enum ProtocolWord {
     Http,
+    /// No listener leads to it yet.
+    #[cfg(test)]
+    Tcp,
+    #[cfg(test)]
+    Postgres,
 }
 
 /// `auto`, `1` or `2`.

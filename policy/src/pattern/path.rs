@@ -44,6 +44,11 @@ impl PathPattern {
         Self(Segments::rest())
     }
 
+    /// Whether it is [`PathPattern::any`].
+    pub(crate) fn is_any(&self) -> bool {
+        &*self.0.text == "/**"
+    }
+
     /// Whether it stands for this path, which is in canonical form.
     pub fn matches(&self, path: &str) -> bool {
         self.0.matches(path) && (self.0.exact || self.matches_however_read(path))

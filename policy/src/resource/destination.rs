@@ -12,7 +12,7 @@ use crate::name::ResourceId;
 use crate::path::EncodedForms;
 use crate::pattern::HostPattern;
 
-/// What is outside, and how to reach it. Always over TLS.
+/// What is outside, and how to reach it.
 #[derive(Debug, Clone)]
 pub struct Destination {
     /// Its name, which is also its first path segment at the gateway.
@@ -29,18 +29,38 @@ pub struct Destination {
     pub tls: TlsVerify,
     /// The credential that is its client certificate; [`crate::policy::Policy::client_certificate`] has it.
     pub client_certificate: Option<ResourceId>,
-    /// How usage is read.
-    pub dialect: Arc<Dialect>,
     /// How long to wait for what.
     pub timeouts: Timeouts,
+    /// What is spoken there.
+    pub protocol: Protocol,
+    /// Where it was written.
+    pub origin: Source,
+}
+
+/// What a destination speaks, with all that only this protocol has.
+#[derive(Debug, Clone)]
+pub enum Protocol {
+    /// HTTP over TLS.
+    Http(Arc<HttpDestination>),
+    /// Bytes, passed through as they are. No listener leads here yet, so none can be written.
+    Tcp,
+    /// The PostgreSQL protocol over TLS. No listener leads here yet, so none can be written.
+    Postgres,
+}
+
+/// How HTTP is spoken at a destination.
+#[derive(Debug, Clone)]
+pub struct HttpDestination {
+    /// How usage is read.
+    pub dialect: Arc<Dialect>,
+    /// From the request's last byte to the answer's first. What the dialect says unless written otherwise, else 60 s.
+    pub first_byte: Duration,
     /// Which HTTP it is spoken to in.
-    pub http: HttpVersion,
+    pub version: HttpVersion,
     /// Path forms that are matched and sent encoded, instead of being refused.
     pub encoded_path: EncodedForms,
     /// Where in an answer a key that was put on the call is looked for.
     pub scrub: Scrub,
-    /// Where it was written.
-    pub origin: Source,
 }
 
 /// Where in an answer a key that was put on the call is looked for, to be masked.
@@ -79,13 +99,19 @@ pub enum TlsVerify {
 pub struct Timeouts {
     /// For the connection, TLS included. 3 s unless written otherwise.
     pub connect: Duration,
-    /// From the request's last byte to the answer's first. What the dialect says unless written otherwise, else 60 s.
-    pub first_byte: Duration,
     /// Between two bytes of the answer. What the dialect says unless written otherwise, else 300 s.
     pub idle: Duration,
 }
 
 impl Destination {
+    /// How HTTP is spoken there; `None`: it is not.
+    pub fn http(&self) -> Option<&Arc<HttpDestination>> {
+        match &self.protocol {
+            Protocol::Http(http) => Some(http),
+            Protocol::Tcp | Protocol::Postgres => None,
+        }
+    }
+
     /// Whether this is one of its hosts; `host` is in canonical spelling.
     pub fn has_host(&self, host: &str) -> bool {
         self.hosts.iter().any(|pattern| pattern.matches(host))
@@ -96,18 +122,6 @@ impl Destination {
         match self.hosts.as_slice() {
             [HostPattern::Exact(host)] => Some(host),
             _ => None,
-        }
-    }
-}
-
-impl Timeouts {
-    /// Those of a destination that names none.
-    pub fn of(dialect: &Dialect) -> Self {
-        let patience = dialect.patience();
-        Self {
-            connect: Duration::from_secs(3),
-            first_byte: patience.first_byte.unwrap_or(Duration::from_secs(60)),
-            idle: patience.idle.unwrap_or(Duration::from_secs(300)),
         }
     }
 }

@@ -80,6 +80,17 @@ pub enum Unpriced {
     Flag,
 }
 
+impl Allow {
+    /// Whether it leaves nothing out that a request could say.
+    pub(crate) fn is_everything(&self) -> bool {
+        let Self { methods, paths, models, actions, .. } = self;
+        matches!(&**methods, [MethodPattern::Any])
+            && matches!(&**paths, [path] if path.is_any())
+            && models.is_empty()
+            && actions.is_empty()
+    }
+}
+
 impl Grant {
     /// Whether it limits this unit.
     pub fn limits_unit(&self, unit: Unit) -> bool {

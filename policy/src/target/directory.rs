@@ -1,14 +1,15 @@
-//! Which destination a request line means.
+//! Which destination is meant, and what is asked of it.
 
 use std::sync::Arc;
 
-use super::{GatewayName, RequestLine, Target, check_query, split_authority};
+use super::{GatewayName, Target, split_authority};
 use crate::denial::{Denial, Reason};
 use crate::map::Map;
 use crate::name::ResourceId;
+use crate::operation::{HttpRequest, RequestLine, check_query, known_method};
 use crate::path::{self, EncodedForm, EncodedForms, PathError, resolved};
-use crate::pattern::HostPattern;
-use crate::resource::{BlockedHosts, Destination};
+use crate::pattern::{HostPattern, canonical_host};
+use crate::resource::{BlockedHosts, Destination, HttpDestination};
 
 /// Destinations by host and by name, and the authorities that are the gateway itself.
 #[derive(Debug, Default)]
@@ -50,7 +51,7 @@ impl Directory {
         self.by_name.get(name)
     }
 
-    pub(crate) fn resolve(&self, line: &RequestLine<'_>) -> Result<Target, Denial> {
+    pub(crate) fn resolve(&self, line: &RequestLine<'_>) -> Result<(Target, HttpRequest), Denial> {
         let (host, port) = split_authority(line.authority, |host| self.names(host))?;
         if let Some(query) = line.query {
             check_query(query)?;
@@ -58,10 +59,22 @@ impl Directory {
         if self.is_gateway(&host, port) {
             return self.resolve_by_path(line);
         }
-        let (destination, host) = self.resolve_host(&host, port)?;
-        let path = canonical(line.path, destination.encoded_path)?;
-        let query = line.query.map(Box::from);
-        Ok(Target { destination: Arc::clone(destination), host, path, query, by_path: None })
+        let (destinations, host) = self.by_host(&host, port)?;
+        let destination = by_port(destinations, port)?;
+        let http = speaks_http(destination)?;
+        let path = canonical(line.path, http.encoded_path)?;
+        Ok((Target { destination: Arc::clone(destination), host }, request(http, line, path, None)))
+    }
+
+    /// Where a connection to a host and a port goes: both are meant as they are named.
+    pub(crate) fn connection(&self, host: &str, port: u16) -> Result<Target, Denial> {
+        let host = canonical_host(host).map_err(|error| {
+            Denial::new(Reason::AmbiguousAuthority, format!("the host is malformed: {error}"))
+        })?;
+        let (destinations, host) = self.by_host(&host, Some(port))?;
+        let destination = destinations.iter().find(|destination| destination.port == port);
+        let destination = destination.ok_or_else(no_such_port)?;
+        Ok(Target { destination: Arc::clone(destination), host })
     }
 
     /// Whether a host or the gateway itself is spelt exactly so, which is then its canonical spelling.
@@ -76,16 +89,17 @@ impl Directory {
         self.gateway.iter().any(is)
     }
 
-    fn resolve_by_path(&self, line: &RequestLine<'_>) -> Result<Target, Denial> {
+    fn resolve_by_path(&self, line: &RequestLine<'_>) -> Result<(Target, HttpRequest), Denial> {
         let written = line.path.split('/').nth(1).unwrap_or_default();
-        let allowed = self.destination(written).map_or(EncodedForms::NONE, |named| named.encoded_path);
-        let whole = canonical(line.path, allowed)?;
+        let named = self.destination(written).and_then(|named| named.http());
+        let whole = canonical(line.path, named.map_or(EncodedForms::NONE, |http| http.encoded_path))?;
         let name = whole.split('/').nth(1).unwrap_or_default();
         let destination = self.destination(name).ok_or_else(|| {
             let blocked = self.blocked.iter().find(|blocked| blocked.destination.as_str() == name);
             let unknown = "the first segment of the path names no destination";
             blocked.map_or_else(|| Denial::new(Reason::UnknownHost, unknown), BlockedHosts::denial)
         })?;
+        let http = speaks_http(destination)?;
         let host = destination.only_host().ok_or_else(|| {
             let detail = format!(
                 "destination {name} has several hosts or a wildcard, so the path cannot say which is meant: call it by its host",
@@ -94,28 +108,25 @@ impl Directory {
         })?;
         let (prefix, path) = whole.split_at(name.len() + 1);
         // What leads above this destination's root would lead to another's.
-        if destination.encoded_path.contains(EncodedForm::DotSegment) && resolved(path).is_none() {
+        if http.encoded_path.contains(EncodedForm::DotSegment) && resolved(path).is_none() {
             return Err(Denial::new(Reason::AmbiguousPath, PathError::DotSegment.to_string()));
         }
-        Ok(Target {
-            destination: Arc::clone(destination),
-            host: Arc::clone(host),
-            path: if path.is_empty() { "/".into() } else { path.into() },
-            query: line.query.map(Box::from),
-            by_path: Some(prefix.into()),
-        })
+        let path = if path.is_empty() { "/".into() } else { path.into() };
+        let target = Target { destination: Arc::clone(destination), host: Arc::clone(host) };
+        Ok((target, request(http, line, path, Some(prefix.into()))))
     }
 
-    fn resolve_host(&self, host: &str, port: Option<u16>) -> Result<(&Arc<Destination>, Arc<str>), Denial> {
+    /// The destinations that have a host, each at a port of its own. `port` is the one that is asked for.
+    fn by_host(&self, host: &str, port: Option<u16>) -> Result<(&[Arc<Destination>], Arc<str>), Denial> {
         if let Some(blocked) = self.blocked_at(host, port) {
             return Err(blocked.denial());
         }
         if let Some((name, destinations)) = self.exact.get_key_value(host) {
-            return Ok((by_port(destinations, port)?, Arc::clone(name)));
+            return Ok((destinations, Arc::clone(name)));
         }
         let parent = host.split_once('.').map(|(_, parent)| parent);
         match parent.and_then(|parent| self.wildcard.get(parent)) {
-            Some(destinations) => Ok((by_port(destinations, port)?, host.into())),
+            Some(destinations) => Ok((destinations, host.into())),
             None => Err(Denial::new(Reason::UnknownHost, "no destination has this host")),
         }
     }
@@ -145,6 +156,25 @@ impl Directory {
     }
 }
 
+fn request(
+    destination: &Arc<HttpDestination>,
+    line: &RequestLine<'_>,
+    path: Box<str>,
+    path_prefix: Option<Box<str>>,
+) -> HttpRequest {
+    let (method, query) = (known_method(line.method), line.query.map(Box::from));
+    HttpRequest { destination: Arc::clone(destination), method, path, query, path_prefix }
+}
+
+fn speaks_http(destination: &Destination) -> Result<&Arc<HttpDestination>, Denial> {
+    let other = || Denial::new(Reason::UnknownHost, "the destination that has this host does not speak HTTP");
+    destination.http().ok_or_else(other)
+}
+
+fn no_such_port() -> Denial {
+    Denial::new(Reason::UnknownHost, "no destination has this host with this port")
+}
+
 /// The destination that is meant by a port. 80 and 443 are what a client fills in by itself, so they mean the only one there is.
 fn by_port(destinations: &[Arc<Destination>], port: Option<u16>) -> Result<&Arc<Destination>, Denial> {
     let wanted = port.unwrap_or(443);
@@ -153,7 +183,7 @@ fn by_port(destinations: &[Arc<Destination>], port: Option<u16>) -> Result<&Arc<
     }
     match destinations {
         [only] if matches!(wanted, 80 | 443) => Ok(only),
-        _ => Err(Denial::new(Reason::UnknownHost, "no destination has this host with this port")),
+        _ => Err(no_such_port()),
     }
 }
 

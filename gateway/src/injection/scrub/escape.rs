@@ -16,13 +16,13 @@ const NESTED: usize = 2;
 
 /// Who writes escapes, by the byte that begins them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Family {
+enum EscapeFamily {
     Percent,
     Json,
     Html,
 }
 
-impl Family {
+impl EscapeFamily {
     const ALL: [Self; 3] = [Self::Percent, Self::Json, Self::Html];
     const PERCENT: Round = &[Self::Percent];
     const JSON: Round = &[Self::Json];
@@ -96,10 +96,10 @@ impl Character {
 
 /// The escape at the start of `text`, and how many bytes it has.
 fn unit(text: &[u8]) -> Option<(Character, usize)> {
-    match Family::of(*text.first()?)? {
-        Family::Percent => Some((Character::Byte(u8::try_from(number(text.get(1..3)?, 16)?).ok()?), 3)),
-        Family::Json => json(text),
-        Family::Html => html(text),
+    match EscapeFamily::of(*text.first()?)? {
+        EscapeFamily::Percent => Some((Character::Byte(u8::try_from(number(text.get(1..3)?, 16)?).ok()?), 3)),
+        EscapeFamily::Json => json(text),
+        EscapeFamily::Html => html(text),
     }
 }
 
@@ -173,7 +173,7 @@ fn number(digits: &[u8], radix: u32) -> Option<u32> {
 }
 
 /// One round of decoding, done for what was escaped by some families.
-type Round = &'static [Family];
+type Round = &'static [EscapeFamily];
 
 /// A text as a reader sees it.
 #[derive(Debug)]
@@ -232,7 +232,7 @@ fn decode(text: &[u8], families: Round, mut part: impl FnMut(usize, usize, &[u8]
     let (mut plain, mut at) = (0, 0);
     let mut any = false;
     while let Some(next) = near_mark(&text[at..]).map(|offset| at + offset) {
-        let is_read = Family::of(text[next]).is_some_and(|family| families.contains(&family));
+        let is_read = EscapeFamily::of(text[next]).is_some_and(|family| families.contains(&family));
         let Some((character, width)) = unit(&text[next..]).filter(|_| is_read) else {
             at = next + 1;
             continue;
@@ -262,9 +262,11 @@ impl Views {
     /// Hands every view of `text` that differs from it to `look`.
     pub(super) fn each(&mut self, text: &[u8], mut look: impl FnMut(&View<'_>)) {
         let Self { view, next } = self;
-        let mut rounds: [Round; 1 + NESTED] = [&Family::ALL; 1 + NESTED];
+        let mut rounds: [Round; 1 + NESTED] = [&EscapeFamily::ALL; 1 + NESTED];
         let mut families = 0;
-        for (family, mark) in [(Family::PERCENT, b'%'), (Family::JSON, b'\\'), (Family::HTML, b'&')] {
+        for (family, mark) in
+            [(EscapeFamily::PERCENT, b'%'), (EscapeFamily::JSON, b'\\'), (EscapeFamily::HTML, b'&')]
+        {
             if memchr(mark, text).is_some() {
                 families += 1;
                 rounds[0] = family;
@@ -275,7 +277,7 @@ impl Views {
         }
         // What was decoded last is all that there is, where there is one family.
         if families != 1 {
-            rounds[0] = &Family::ALL;
+            rounds[0] = &EscapeFamily::ALL;
             if read(text, rounds[0], view) {
                 look(&View::new(text, view, &rounds[..1]));
             }

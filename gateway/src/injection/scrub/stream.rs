@@ -27,8 +27,8 @@ pub(crate) struct Scrubber {
     changed: bool,
     broken: bool,
     /// How many bytes were looked at.
-    #[cfg(test)]
-    searched: usize,
+    #[cfg(any(test, fuzzing))]
+    pub(super) searched: usize,
 }
 
 impl fmt::Debug for Scrubber {
@@ -48,7 +48,7 @@ impl Scrubber {
             clean: [Bytes::new(), Bytes::new()],
             changed: false,
             broken: false,
-            #[cfg(test)]
+            #[cfg(any(test, fuzzing))]
             searched: 0,
         })
     }
@@ -130,7 +130,7 @@ impl Scrubber {
     }
 
     fn look(&mut self, text: &[u8]) {
-        #[cfg(test)]
+        #[cfg(any(test, fuzzing))]
         {
             self.searched += text.len();
         }

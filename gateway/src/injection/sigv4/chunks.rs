@@ -164,10 +164,11 @@ impl Resigner {
         if self.trailer == ChunkTrailer::Absent || lines.len() > LINE_LIMIT {
             return Err(MalformedBody);
         }
-        if line
-            .get(..TRAILER_SIGNATURE.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(TRAILER_SIGNATURE))
-        {
+        let named = line.split_at_checked(TRAILER_SIGNATURE.len());
+        if let Some((_, signature)) = named.filter(|(name, _)| name.eq_ignore_ascii_case(TRAILER_SIGNATURE)) {
+            if !is_signature(signature) {
+                return Err(MalformedBody);
+            }
             let rest = [&*self.previous, &sha256(lines.as_bytes())];
             let signature = self.stamp.sign("AWS4-HMAC-SHA256-TRAILER", &rest);
             out.push_back(format!("{TRAILER_SIGNATURE}{signature}\r\n").into());
@@ -198,10 +199,17 @@ impl BodyRewriter for Resigner {
 /// The size as it is written and as a number.
 fn chunk_size(line: &str) -> Result<(String, usize), MalformedBody> {
     let (size, signature) = line.split_once(SIGNATURE).ok_or(MalformedBody)?;
-    let is_hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if size.is_empty() || size.len() > 8 || !is_hex(size) || signature.len() != 64 || !is_hex(signature) {
+    if size.is_empty() || size.len() > 8 || !is_hex(size) || !is_signature(signature) {
         return Err(MalformedBody);
     }
     let length = usize::from_str_radix(size, 16).map_err(|_| MalformedBody)?;
     if length > CHUNK_LIMIT { Err(MalformedBody) } else { Ok((size.to_owned(), length)) }
+}
+
+fn is_signature(text: &str) -> bool {
+    text.len() == 64 && is_hex(text)
+}
+
+fn is_hex(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

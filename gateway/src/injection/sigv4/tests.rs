@@ -137,6 +137,16 @@ fn a_trailer_is_signed_behind_the_last_chunk() {
 }
 
 #[test]
+fn a_trailers_signature_of_another_length_would_give_the_body_another_length() {
+    let zero = "0".repeat(64);
+    for signature in ["", "0", &zero[1..], &format!("{zero}0"), &format!("+{}", &zero[1..])] {
+        let body = format!("0;chunk-signature={zero}\r\nx-amz-trailer-signature:{signature}\r\n\r\n");
+        let signed = resigner_before(ChunkTrailer::Signed);
+        assert!(resigned(signed, body.as_bytes(), body.len()).is_err(), "{signature}");
+    }
+}
+
+#[test]
 fn chunks_that_are_none_are_refused() {
     let zero = "0".repeat(64);
     for body in [

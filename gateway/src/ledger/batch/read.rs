@@ -3,20 +3,72 @@
 //! **Invariant:** what does not hold hides nothing behind it. Bytes that are no batch are passed over where one that holds follows; where
 //! none does they are a torn tail: what a crash left of the last batch, or what is being written now.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
+
+use tollgate_policy::map::Map;
 
 use super::{ENTRY, EntryKind, FRAME, HEAD, MAGIC, MARKER, entry_checksum, frame_checksum, length_of};
 use crate::ledger::LedgerError;
 use crate::ledger::chain::ChainHead;
+use crate::ledger::varint;
+
+/// Bytes that are looked through at first for the next batch, and from which on a batch is not read before its ends fit together.
+const SEARCHED_FIRST: u64 = 64 << 10;
+/// Lists that a reader remembers.
+const REMEMBERED: usize = 16_384;
+
+/// The texts of a list.
+pub(crate) type TextList = Arc<[Arc<str>]>;
+
+/// The lists of a segment, read where an entry names one.
+#[derive(Debug, Default)]
+pub(crate) struct Lists {
+    file: Option<File>,
+    known: RefCell<Map<u64, Option<TextList>>>,
+}
+
+impl Lists {
+    fn of(file: &File) -> io::Result<Self> {
+        Ok(Self { file: Some(file.try_clone()?), known: RefCell::default() })
+    }
+
+    /// The list that begins at this byte; `None` where none does.
+    fn get(&self, place: u64) -> Option<TextList> {
+        if let Some(known) = self.known.borrow().get(&place) {
+            return known.clone();
+        }
+        let list = self.read(place);
+        let mut known = self.known.borrow_mut();
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        known.insert(place, list.clone());
+        list
+    }
+
+    fn read(&self, place: u64) -> Option<TextList> {
+        let mut bytes = Vec::new();
+        read_at(self.file.as_ref()?, place, &mut bytes).ok()?;
+        let entry = entry(&bytes, place, self).ok().filter(|entry| entry.kind == Some(EntryKind::Texts))?;
+        let (mut texts, mut rest) = (Vec::new(), entry.payload);
+        while !rest.is_empty() {
+            texts.push(varint::read_text(&mut rest)?.into());
+        }
+        Some(texts.into())
+    }
+}
 
 /// A batch whose frame holds.
 #[derive(Debug)]
 pub(crate) struct Batch<'a> {
     frame: &'a [u8],
     entries: &'a [u8],
+    lists: &'a Lists,
     /// Bytes before it that are none, which damaged what stood there.
     pub(crate) passed_over: u64,
     /// Where it begins in the file.
@@ -30,7 +82,7 @@ pub(crate) struct Batch<'a> {
 impl<'a> Batch<'a> {
     /// Its entries. Of those that are damaged the place is given; what follows one whose length is wrong cannot be told apart.
     pub(crate) fn entries(&self) -> impl Iterator<Item = Result<BatchEntry<'a>, Damaged>> + use<'a> {
-        entries(self.entries, self.start + FRAME as u64)
+        entries(self.entries, self.start + FRAME as u64, self.lists)
     }
 
     /// Whether it is chained to the batch with this head.
@@ -48,12 +100,35 @@ pub(crate) struct BatchEntry<'a> {
     /// Where it begins in the file.
     pub(crate) offset: u64,
     pub(super) bytes: &'a [u8],
+    /// How many lists it names, and where they begin.
+    named: &'a [u8],
+    lists: &'a Lists,
 }
 
 impl BatchEntry<'_> {
     /// Of its kind, where the kind is not known here.
     pub(crate) fn number(&self) -> u8 {
         self.bytes.first().copied().unwrap_or_default()
+    }
+
+    /// Where the lists begin that it names; 0 for an empty one.
+    pub(crate) fn named(&self) -> impl Iterator<Item = u64> + use<'_> {
+        let mut named = self.named;
+        let count = varint::read(&mut named).unwrap_or_default();
+        (0..count).map_while(move |_| varint::read(&mut named))
+    }
+
+    /// The list that it names in this place; empty where it names none. `None` if that cannot be read.
+    pub(crate) fn list(&self, place: usize) -> Option<TextList> {
+        match self.named().nth(place) {
+            None | Some(0) => Some(TextList::default()),
+            Some(place) => self.lists.get(place),
+        }
+    }
+
+    /// Where the first list should begin that it names and that cannot be read.
+    pub(crate) fn unreadable_list(&self) -> Option<u64> {
+        self.named().find(|place| *place != 0 && self.lists.get(*place).is_none())
     }
 }
 
@@ -66,33 +141,40 @@ pub(crate) struct Damaged {
 }
 
 /// The entry that `bytes` begin with, and how long it says it is.
-fn entry(bytes: &[u8], offset: u64) -> Result<BatchEntry<'_>, Option<usize>> {
+fn entry<'a>(bytes: &'a [u8], offset: u64, lists: &'a Lists) -> Result<BatchEntry<'a>, Option<usize>> {
     let length = bytes.get(1..5).and_then(number).ok_or(None)?;
     let length = ENTRY.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
     let bytes = bytes.get(..length).ok_or(None)?;
     if number(&bytes[5..ENTRY]) != Some(entry_checksum(bytes)) {
         return Err(Some(length));
     }
-    Ok(BatchEntry { kind: EntryKind::of(bytes[0]), payload: &bytes[ENTRY..], offset, bytes })
+    let mut payload = &bytes[ENTRY..];
+    for _ in 0..varint::read(&mut payload).ok_or(Some(length))? {
+        varint::read(&mut payload).ok_or(Some(length))?;
+    }
+    let named = &bytes[ENTRY..length - payload.len()];
+    Ok(BatchEntry { kind: EntryKind::of(bytes[0]), payload, offset, bytes, named, lists })
 }
 
 /// The entries that stand in `bytes`, which begin at `offset` of the file.
-pub(super) fn entries(
-    mut bytes: &[u8],
+pub(super) fn entries<'a>(
+    mut bytes: &'a [u8],
     mut offset: u64,
-) -> impl Iterator<Item = Result<BatchEntry<'_>, Damaged>> {
+    lists: &'a Lists,
+) -> impl Iterator<Item = Result<BatchEntry<'a>, Damaged>> {
     std::iter::from_fn(move || {
         if bytes.is_empty() {
             return None;
         }
-        let (found, length) = match entry(bytes, offset) {
+        let (found, length) = match entry(bytes, offset, lists) {
             Ok(entry) => {
                 let length = entry.bytes.len();
                 (Ok(entry), length)
             }
             Err(length) => {
                 // The length can be what is damaged: it is believed where an entry follows, or the end.
-                let goes_on = |length: &usize| bytes.len() == *length || entry(&bytes[*length..], 0).is_ok();
+                let goes_on =
+                    |length: &usize| bytes.len() == *length || entry(&bytes[*length..], 0, lists).is_ok();
                 (Err(Damaged { offset }), length.filter(goes_on).unwrap_or(bytes.len()))
             }
         };
@@ -112,20 +194,30 @@ fn holds(frame: &[u8], head: &[u8]) -> bool {
         .is_ok_and(|head| number(&frame[12..FRAME]) == Some(frame_checksum(frame, head)))
 }
 
-/// Where the first batch in `bytes` begins that holds.
-fn first_in(bytes: &[u8]) -> Option<usize> {
-    memchr::memmem::find_iter(bytes, &MARKER).find(|start| {
-        let batch = &bytes[*start..];
-        let Some(length) = batch.get(..FRAME).and_then(length_of) else { return false };
-        let end = FRAME.saturating_add(length);
-        batch.get(end..end.saturating_add(HEAD)).is_some_and(|head| holds(&batch[..FRAME], head))
-    })
+/// Where the first batch in `bytes` begins that holds. `Err` if what begins as one may go on behind them.
+fn first_in(bytes: &[u8], is_all: bool) -> Result<Option<usize>, Undecided> {
+    for start in memchr::memmem::find_iter(bytes, &MARKER) {
+        let batch = &bytes[start..];
+        let frame = batch.get(..FRAME);
+        let end = frame.and_then(length_of).map(|length| FRAME.saturating_add(length));
+        let head = end.and_then(|end| batch.get(end..end.saturating_add(HEAD)));
+        match frame.zip(head) {
+            Some((frame, head)) if holds(frame, head) => return Ok(Some(start)),
+            None if !is_all => return Err(Undecided),
+            _ => {}
+        }
+    }
+    Ok(None)
 }
+
+/// More bytes are needed.
+struct Undecided;
 
 /// Reads the batches of a segment that its file has now, from a byte offset on.
 #[derive(Debug)]
 pub(crate) struct Batches {
     input: BufReader<File>,
+    lists: Lists,
     bytes: Vec<u8>,
     offset: u64,
     end: u64,
@@ -155,7 +247,14 @@ impl Batches {
                 (false, _) => offset = 0,
             }
             file.seek(SeekFrom::Start(offset))?;
-            Ok(Self { input: BufReader::with_capacity(256 << 10, file), bytes: Vec::new(), offset, end })
+            let lists = Lists::of(&file)?;
+            Ok(Self {
+                input: BufReader::with_capacity(256 << 10, file),
+                lists,
+                bytes: Vec::new(),
+                offset,
+                end,
+            })
         };
         open().map_err(|source| LedgerError::file("reading", segment, source))
     }
@@ -178,6 +277,7 @@ impl Batches {
         Ok(Some(Batch {
             frame,
             entries,
+            lists: &self.lists,
             passed_over: start - before,
             start,
             count: number(&frame[8..12]).unwrap_or_default().into(),
@@ -196,18 +296,33 @@ impl Batches {
         let Some(length) = length_of(&self.bytes).filter(|length| *length <= left - FRAME - HEAD) else {
             return Ok(false);
         };
+        if length as u64 > SEARCHED_FIRST {
+            let mut head = [0; HEAD];
+            self.input.get_ref().read_exact_at(&mut head, self.offset + (FRAME + length) as u64)?;
+            if !holds(&self.bytes, &head) {
+                return Ok(false);
+            }
+        }
         self.bytes.resize(FRAME + length + HEAD, 0);
         self.input.read_exact(&mut self.bytes[FRAME..])?;
         let (frame, rest) = self.bytes.split_at(FRAME);
         Ok(holds(frame, &rest[length..]))
     }
 
-    /// Where the next batch begins that holds, behind bytes that are none.
+    /// Where the next batch begins that holds, behind bytes that are none. Looks at more and more of them, so that a gap costs as much as it
+    /// is long, and the file is read once for all gaps.
     fn search(&mut self) -> io::Result<Option<u64>> {
         self.input.seek(SeekFrom::Start(self.offset))?;
-        let mut rest = Vec::new();
-        self.input.by_ref().take(self.end.saturating_sub(self.offset)).read_to_end(&mut rest)?;
-        Ok(first_in(&rest).map(|start| self.offset + start as u64))
+        let (left, mut part, mut most) = (self.rest(), Vec::new(), SEARCHED_FIRST);
+        loop {
+            let more = most.min(left) - part.len() as u64;
+            self.input.by_ref().take(more).read_to_end(&mut part)?;
+            match first_in(&part, most >= left) {
+                Ok(Some(start)) => return Ok(Some(self.offset + start as u64)),
+                Ok(None) if most >= left => return Ok(None),
+                Ok(None) | Err(Undecided) => most = most.saturating_mul(2),
+            }
+        }
     }
 
     /// Where the next batch begins.
@@ -229,27 +344,43 @@ impl Batches {
     }
 }
 
-/// Reads the entry that begins at this byte of a segment into `bytes`; `None` if none does.
-pub(crate) fn entry_at<'a>(
-    segment: &Path,
-    offset: u64,
-    bytes: &'a mut Vec<u8>,
-) -> Result<Option<BatchEntry<'a>>, LedgerError> {
-    let mut read = || {
-        let file = File::open(segment)?;
-        let left = file.metadata()?.len().saturating_sub(offset);
-        bytes.resize(ENTRY, 0);
-        if left < ENTRY as u64 {
-            return Ok(());
-        }
+/// Reads entries of a segment by their places.
+#[derive(Debug)]
+pub(crate) struct SegmentReader {
+    file: File,
+    lists: Lists,
+    bytes: Vec<u8>,
+}
+
+impl SegmentReader {
+    pub(crate) fn open(segment: &Path) -> Result<Self, LedgerError> {
+        let open = || {
+            let file = File::open(segment)?;
+            Ok(Self { lists: Lists::of(&file)?, file, bytes: Vec::new() })
+        };
+        open().map_err(|source| LedgerError::file("reading", segment, source))
+    }
+
+    /// The entry that begins at this byte; `None` if none does.
+    pub(crate) fn entry_at(&mut self, offset: u64) -> io::Result<Option<BatchEntry<'_>>> {
+        read_at(&self.file, offset, &mut self.bytes)?;
+        Ok(entry(&self.bytes, offset, &self.lists).ok())
+    }
+}
+
+/// Reads what can be the entry at this byte.
+fn read_at(file: &File, offset: u64, bytes: &mut Vec<u8>) -> io::Result<()> {
+    let left = file.metadata()?.len().saturating_sub(offset);
+    bytes.clear();
+    if left < ENTRY as u64 {
+        return Ok(());
+    }
+    bytes.resize(ENTRY, 0);
+    file.read_exact_at(bytes, offset)?;
+    let length = u64::from(number(&bytes[1..5]).unwrap_or_default()) + ENTRY as u64;
+    if length <= left {
+        bytes.resize(usize::try_from(length).map_err(io::Error::other)?, 0);
         file.read_exact_at(bytes, offset)?;
-        let length = u64::from(number(&bytes[1..5]).unwrap_or_default()) + ENTRY as u64;
-        if length <= left {
-            bytes.resize(usize::try_from(length).map_err(io::Error::other)?, 0);
-            file.read_exact_at(bytes, offset)?;
-        }
-        Ok(())
-    };
-    read().map_err(|source| LedgerError::file("reading", segment, source))?;
-    Ok(entry(bytes, offset).ok())
+    }
+    Ok(())
 }

@@ -3,9 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use super::read::entries;
-use super::{ENTRY, EntryKind, FRAME, HEAD, MAGIC, NewBatch, entry_checksum, length_of};
+use super::read::{Lists, entries};
+use super::{BatchEntry, Batches, ENTRY, EntryKind, FRAME, HEAD, MAGIC, NewBatch, entry_checksum, length_of};
 use crate::ledger::chain::ChainHead;
+use crate::ledger::entry::write_json;
+use crate::ledger::json::{Calendar, Json};
 
 /// The batches of a segment, each as it stands in the file.
 #[derive(Clone)]
@@ -63,30 +65,33 @@ impl Segment {
             .collect()
     }
 
-    /// All entries, with their payloads as text; the chain holds.
+    /// All entries but texts, as JSON; the chain holds.
     pub(crate) fn entries(&self) -> Vec<(EntryKind, String)> {
         let mut head = ChainHead::NONE;
-        let mut all = Vec::new();
         for batch in &self.batches {
-            let found = entries(&batch[FRAME..batch.len() - HEAD], 0).map(Result::unwrap);
-            all.extend(
-                found.map(|entry| (entry.kind.unwrap(), String::from_utf8(entry.payload.to_vec()).unwrap())),
-            );
             head = head.next(&batch[4..12], &batch[FRAME..batch.len() - HEAD]);
             assert_eq!(batch[batch.len() - HEAD..], *head.as_bytes(), "the chain holds");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("segment");
+        self.write(&path);
+        let (mut batches, mut all) = (Batches::open(&path, 0).unwrap(), Vec::new());
+        while let Some(batch) = batches.next_batch().unwrap() {
+            let entries = batch.entries().map(Result::unwrap);
+            let entries = entries.filter(|entry| entry.kind != Some(EntryKind::Texts));
+            all.extend(entries.map(|entry| (entry.kind.unwrap(), text(&entry))));
         }
         all
     }
 
-    /// Puts one text in the place of another of the same length, wherever it stands in a batch. Checksums of entries fit again, the
-    /// chain does not.
-    pub(crate) fn replace(&mut self, batch: usize, old: &str, new: &str) {
+    /// Puts some bytes in the place of others, as many, wherever they stand in a batch. Checksums of entries fit again, the chain does not.
+    pub(crate) fn replace(&mut self, batch: usize, old: &[u8], new: &[u8]) {
         assert_eq!(old.len(), new.len());
         let batch = &mut self.batches[batch];
         let places: Vec<_> = memchr::memmem::find_iter(batch, old).collect();
         assert!(!places.is_empty());
         for place in places {
-            batch[place..place + new.len()].copy_from_slice(new.as_bytes());
+            batch[place..place + new.len()].copy_from_slice(new);
         }
         let (mut start, end) = (FRAME, batch.len() - HEAD);
         while start < end {
@@ -103,11 +108,22 @@ impl Segment {
         let mut head = ChainHead::NONE;
         for batch in &mut self.batches {
             let mut again = NewBatch::default();
-            for entry in entries(&batch[FRAME..batch.len() - HEAD], 0).map(Result::unwrap) {
-                again.append(entry.kind.unwrap(), |out| out.extend_from_slice(entry.payload));
+            let none = Lists::default();
+            for entry in entries(&batch[FRAME..batch.len() - HEAD], 0, &none).map(Result::unwrap) {
+                let named: Vec<u64> = entry.named().collect();
+                again.append(entry.kind.unwrap(), &named, |out| out.extend_from_slice(entry.payload));
             }
             head = again.close(head);
             *batch = again.bytes().to_vec();
         }
     }
+}
+
+/// An entry as JSON; its payload where that is text.
+pub(crate) fn text(entry: &BatchEntry<'_>) -> String {
+    let (mut out, mut calendar) = (Vec::new(), Calendar::default());
+    if write_json(entry, &mut Json::new(&mut out, &mut calendar)).is_err() {
+        out = entry.payload.to_vec();
+    }
+    String::from_utf8(out).unwrap()
 }

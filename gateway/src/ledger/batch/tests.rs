@@ -9,7 +9,7 @@ use crate::ledger::samples::directory;
 fn batch(previous: ChainHead, payloads: &[&str]) -> (Vec<u8>, ChainHead) {
     let mut batch = NewBatch::default();
     for payload in payloads {
-        batch.append(EntryKind::Record, |out| out.extend_from_slice(payload.as_bytes()));
+        batch.append(EntryKind::Record, &[], |out| out.extend_from_slice(payload.as_bytes()));
     }
     let head = batch.close(previous);
     (batch.bytes().to_vec(), head)
@@ -108,6 +108,21 @@ fn what_a_disk_made_of_a_batch_in_the_middle_is_passed_over_and_at_the_end_it_is
 }
 
 #[test]
+fn a_batch_is_found_behind_a_gap_that_is_longer_than_what_is_looked_through_at_first() {
+    let bytes = six();
+    let ends = parse(&bytes).ends();
+    // Also where the gap begins like a batch that would go on to the end, or behind it.
+    for claimed in [0_u32, 300_000, u32::MAX] {
+        let mut gap = vec![7; 200_000];
+        gap[..4].copy_from_slice(&MARKER);
+        gap[4..8].copy_from_slice(&claimed.to_le_bytes());
+        let bad = [&bytes[..ends[0]], &gap, &bytes[ends[0]..ends[1]], &gap, &bytes[ends[1]..]].concat();
+        let (payloads, damaged, passed_over, rest) = read(&bad);
+        assert_eq!((payloads.len(), damaged, passed_over, rest), (6, 0, 400_000, 0));
+    }
+}
+
+#[test]
 fn a_segment_of_another_version_is_refused_and_bytes_that_are_no_segment_have_no_batch() {
     let mut bytes = six();
     bytes[MAGIC.len() - 1] += 1;
@@ -115,7 +130,7 @@ fn a_segment_of_another_version_is_refused_and_bytes_that_are_no_segment_have_no
     let path = directory.path().join("segment");
     fs::write(&path, &bytes).unwrap();
     let error = crate::ledger::error::chain(&Batches::open(&path, 0).unwrap_err());
-    assert!(error.contains("version 3"), "{error}");
+    assert!(error.contains("version 4"), "{error}");
     assert_eq!(read(b"{\"segment\":{}}\n{\"record\":{}}\n").0, Vec::<String>::new());
 }
 
@@ -126,12 +141,12 @@ fn an_entry_is_read_alone_by_its_place() {
     let path = directory.path().join("segment");
     fs::write(&path, &bytes).unwrap();
     let at = |offset: usize| {
-        let mut buffer = Vec::new();
-        let entry = entry_at(&path, offset as u64, &mut buffer).unwrap();
+        let mut reader = SegmentReader::open(&path).unwrap();
+        let entry = reader.entry_at(offset as u64).unwrap();
         entry.map(|entry| entry.payload.to_vec())
     };
     let place = memchr::memmem::find(&bytes, b"b2").unwrap();
-    assert_eq!(at(place - ENTRY), Some(b"b2".to_vec()));
+    assert_eq!(at(place - ENTRY - 1), Some(b"b2".to_vec()));
     for none in [0, place, bytes.len() - 3, bytes.len(), bytes.len() + 9] {
         assert_eq!(at(none), None);
     }
@@ -143,7 +158,7 @@ fn what_is_retained_of_a_batch_is_the_same_whether_it_was_closed() {
     for (kind, payload) in
         [(EntryKind::Hold, "h"), (EntryKind::Record, "r1"), (EntryKind::Hold, "h"), (EntryKind::Record, "r2")]
     {
-        batch.append(kind, |out| out.extend_from_slice(payload.as_bytes()));
+        batch.append(kind, &[], |out| out.extend_from_slice(payload.as_bytes()));
     }
     let mut open = NewBatch::default();
     open.append_all_but(EntryKind::Hold, &batch);
@@ -152,6 +167,72 @@ fn what_is_retained_of_a_batch_is_the_same_whether_it_was_closed() {
     closed.append_all_but(EntryKind::Hold, &batch);
     assert_eq!((open.count(), closed.count()), (2, 2));
     assert_eq!(open.close(ChainHead::NONE), closed.close(ChainHead::NONE));
+}
+
+/// Two batches, each of an entry that names a list of its own and one that both name.
+fn named() -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    let (mut batch, mut head) = (NewBatch::at(bytes.len() as u64), ChainHead::NONE);
+    for own in ["own one", "own two"] {
+        let lists = ["shared", own].map(|text| {
+            batch.list(|out| {
+                varint::write(text.len() as u64, out);
+                out.extend_from_slice(text.as_bytes());
+            })
+        });
+        batch.append(EntryKind::Record, &lists, |out| out.extend_from_slice(b"payload"));
+        head = batch.close(head);
+        bytes.extend_from_slice(batch.bytes());
+        batch.follow();
+    }
+    bytes
+}
+
+/// The lists that each record names; `None` where one cannot be read.
+fn lists(bytes: &[u8]) -> Vec<Option<Vec<String>>> {
+    let directory = directory();
+    let path = directory.path().join("segment");
+    fs::write(&path, bytes).unwrap();
+    let (mut batches, mut all) = (Batches::open(&path, 0).unwrap(), Vec::<Option<Vec<String>>>::new());
+    while let Some(batch) = batches.next_batch().unwrap() {
+        for entry in batch.entries().flatten().filter(|entry| entry.kind == Some(EntryKind::Record)) {
+            let texts = (0..2).map(|place| entry.list(place).map(|list| list[0].to_string()));
+            all.push(texts.collect());
+            assert_eq!(entry.unreadable_list().is_some(), all.last().unwrap().is_none());
+        }
+    }
+    all
+}
+
+#[test]
+fn a_list_that_is_damaged_takes_with_it_those_who_name_it_and_nobody_else() {
+    let bytes = named();
+    assert_eq!(memchr::memmem::find_iter(&bytes, "shared").count(), 1, "it is written once");
+    let both = |own: &str| Some(vec!["shared".to_owned(), own.to_owned()]);
+    assert_eq!(lists(&bytes), [both("own one"), both("own two")]);
+    let damaged = |text: &str| {
+        let mut bad = bytes.clone();
+        bad[memchr::memmem::find(&bytes, text.as_bytes()).unwrap()] ^= 1;
+        lists(&bad)
+    };
+    assert_eq!(damaged("own one"), [None, both("own two")]);
+    assert_eq!(damaged("own two"), [both("own one"), None]);
+    assert_eq!(damaged("shared"), [None, None]);
+}
+
+#[test]
+fn a_list_is_written_again_when_it_is_long_ago_or_the_file_is_another() {
+    let mut batch = NewBatch::at(8);
+    let list = |batch: &mut NewBatch| batch.list(|out| out.extend_from_slice(b"\x04text"));
+    let first = list(&mut batch);
+    assert_eq!(list(&mut batch), first);
+    batch.append(EntryKind::Record, &[first], |out| out.resize(out.len() + (1 << 20), 0));
+    batch.close(ChainHead::NONE);
+    batch.follow();
+    let again = list(&mut batch);
+    assert!(again > 1 << 20, "{again}");
+    batch.restart(8);
+    assert_eq!(list(&mut batch), first);
 }
 
 proptest! {

@@ -194,8 +194,9 @@ fn settle_plainly(data_dir: &Path, id: RecordId, actual: Correction) {
     let now = Timestamp::now();
     let row = Row { takes: None, ..difference(&original, &[], actual, now) };
     let tips = segment::tips(data_dir, &reader.known().unwrap()).unwrap();
-    let (mut file, head, _) = ProcessEpoch::begin(data_dir, now).unwrap().create(WHO, now, &tips).unwrap();
-    file.write_all(batch_of(&row, &head).unwrap().bytes()).unwrap();
+    let (mut file, head, length) =
+        ProcessEpoch::begin(data_dir, now).unwrap().create(WHO, now, &tips).unwrap();
+    file.write_all(batch_of(&row, &head, length).bytes()).unwrap();
 }
 
 #[test]

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::sink::Sink;
 use super::{Journal, JournalState};
 use crate::ledger::LedgerError;
-use crate::ledger::segment::SegmentHead;
+use crate::ledger::segment::SegmentEnd;
 
 /// A segment this large, or begun this long ago, is followed by another, so that retention can remove it.
 const SEGMENT_BYTES: u64 = 64 << 20;
@@ -17,7 +17,7 @@ pub(super) const SEGMENT_TIME: SignedDuration = SignedDuration::from_hours(24);
 impl Journal {
     /// Begins another segment where this one is large or old. Gives the head of the one that is over, which is durable. Blocks: for the
     /// control plane.
-    pub(crate) fn rotate(&self, now: Timestamp) -> Result<Option<SegmentHead>, LedgerError> {
+    pub(crate) fn rotate(&self, now: Timestamp) -> Result<Option<SegmentEnd>, LedgerError> {
         let is_due = |state: &JournalState| {
             let old = now.duration_since(state.begun) >= SEGMENT_TIME && state.written.entries > 1;
             state.broken.is_none() && (old || state.length >= SEGMENT_BYTES)
@@ -39,6 +39,7 @@ impl Journal {
             (state.begun, state.counted) = (now, 0);
             let old = std::mem::replace(&mut state.sink, Sink::File(Arc::new(file)));
             state.length = length;
+            state.batch.restart(length);
             state.dirty = true;
             (old, std::mem::replace(&mut state.written, written))
         };

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::Store;
 use crate::ledger::LedgerError;
 use crate::ledger::batch::{Batch, Batches, Damaged};
-use crate::ledger::line::JournalEntry;
+use crate::ledger::entry::JournalEntry;
 use crate::ledger::rollup::Rollup;
-use crate::ledger::segment::{self, SegmentHead};
+use crate::ledger::segment::{self, SegmentEnd};
 
 /// Bytes of journal that are read for one transaction.
 const BATCH: u64 = 8 << 20;
@@ -17,7 +17,7 @@ const BATCH: u64 = 8 << 20;
 #[derive(Debug)]
 pub(crate) struct SegmentRange {
     /// How far it goes, in entries.
-    pub(crate) end: SegmentHead,
+    pub(crate) end: SegmentEnd,
     /// The bytes that it stands in.
     pub(crate) from: u64,
     pub(crate) until: u64,
@@ -95,7 +95,7 @@ fn add_up(segment: &str, before: u64, batch: &Batch<'_>, rollup: &mut Rollup) {
         };
         match JournalEntry::read(&entry) {
             Ok(JournalEntry::Hold(id)) => rollup.hold(id, entry.offset),
-            Ok(JournalEntry::Record(row)) => rollup.row(&row),
+            Ok(JournalEntry::Record(row)) => rollup.record(&row.fields()),
             Ok(JournalEntry::Other) => {}
             Err(error) => {
                 let offset = entry.offset;

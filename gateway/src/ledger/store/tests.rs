@@ -2,21 +2,44 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
-use crate::ledger::batch::{EntryKind, MAGIC, NewBatch, entry_at};
+use crate::ledger::batch::{EntryKind, MAGIC, NewBatch, SegmentReader};
 use crate::ledger::chain::ChainHead;
+use crate::ledger::line::Row;
 use crate::ledger::rollup::Rollup;
-use crate::ledger::samples::{SPEND, TOKENS, directory, hold, json, record, sums};
-use crate::ledger::segment;
+use crate::ledger::samples::{SPEND, TOKENS, directory, hold, read_back, record, sums, text};
+use crate::ledger::{HoldLine, Record, payload, segment};
+
+enum Entry {
+    Hold(Box<HoldLine>),
+    Record(Box<Record>),
+    Row(Box<Row>),
+    Raw(EntryKind, &'static str),
+}
+
+fn a_record(record: &Record) -> Entry {
+    Entry::Record(Box::new(record.clone()))
+}
+
+fn a_hold(hold: &HoldLine) -> Entry {
+    Entry::Hold(Box::new(hold.clone()))
+}
 
 /// A segment with these entries, each a batch of its own, which the reader takes as they come.
-fn write(data_dir: &Path, name: &str, entries: &[(EntryKind, String)]) {
+fn write(data_dir: &Path, name: &str, entries: &[Entry]) {
     let directory = segment::directory(data_dir);
     fs::create_dir_all(&directory).unwrap();
     let mut bytes = MAGIC.to_vec();
     let mut head = ChainHead::NONE;
-    for (kind, json) in entries {
-        let mut batch = NewBatch::default();
-        batch.append(*kind, |out| out.extend_from_slice(json.as_bytes()));
+    for entry in entries {
+        let mut batch = NewBatch::at(bytes.len() as u64);
+        match entry {
+            Entry::Hold(hold) => payload::append(&mut batch, EntryKind::Hold, &hold.fields()),
+            Entry::Record(record) => payload::append(&mut batch, EntryKind::Record, &record.fields()),
+            Entry::Row(row) => payload::append(&mut batch, EntryKind::Record, &row.fields()),
+            Entry::Raw(kind, payload) => {
+                batch.append(*kind, &[], |out| out.extend_from_slice(payload.as_bytes()))
+            }
+        };
         head = batch.close(head);
         bytes.extend_from_slice(batch.bytes());
     }
@@ -45,7 +68,7 @@ fn charged(store: &Store) -> std::collections::BTreeMap<String, u64> {
 #[test]
 fn a_segment_that_is_read_again_counts_once() {
     let directory = directory();
-    write(directory.path(), "a.journal", &[(EntryKind::Record, json(&record(&hold(RecordId::new()))))]);
+    write(directory.path(), "a.journal", &[a_record(&record(&hold(RecordId::new())))]);
     let mut store = Store::open(directory.path()).unwrap();
     assert_eq!(read(&mut store, directory.path()), 1);
     assert_eq!(read(&mut store, directory.path()), 0);
@@ -59,7 +82,7 @@ fn a_segment_that_is_read_again_counts_once() {
 fn what_another_process_took_in_counts_once() {
     let directory = directory();
     let calls = [record(&hold(RecordId::new())), record(&hold(RecordId::new()))];
-    let lines = calls.each_ref().map(|call| (EntryKind::Record, json(call)));
+    let lines = calls.each_ref().map(a_record);
     let (mut one, mut other) =
         (Store::open(directory.path()).unwrap(), Store::open(directory.path()).unwrap());
     let name: Arc<str> = "a.journal".into();
@@ -76,40 +99,40 @@ fn what_another_process_took_in_counts_once() {
 fn a_hold_stays_open_until_its_record_comes_in_whatever_stretch() {
     let directory = directory();
     let (ended, open) = (hold(RecordId::new()), hold(RecordId::new()));
-    write(directory.path(), "a.journal", &[(EntryKind::Hold, json(&ended)), (EntryKind::Hold, json(&open))]);
+    write(directory.path(), "a.journal", &[a_hold(&ended), a_hold(&open)]);
     let mut store = Store::open(directory.path()).unwrap();
     read(&mut store, directory.path());
     assert_eq!(store.open_holds().unwrap().len(), 2);
-    write(directory.path(), "b.journal", &[(EntryKind::Record, json(&record(&ended)))]);
+    write(directory.path(), "b.journal", &[a_record(&record(&ended))]);
     read(&mut store, directory.path());
     let [(segment, offset)] = &store.open_holds().unwrap()[..] else { panic!("one hold is open") };
-    let mut bytes = Vec::new();
-    let entry = entry_at(&segment::file(directory.path(), segment), *offset, &mut bytes).unwrap().unwrap();
-    assert!(str::from_utf8(entry.payload).unwrap().contains(&open.id.to_string()));
+    let mut reader = SegmentReader::open(&segment::file(directory.path(), segment)).unwrap();
+    let entry = reader.entry_at(*offset).unwrap().unwrap();
+    assert!(text(&entry).contains(&open.id.to_string()));
 }
 
 #[test]
 fn what_a_core_left_behind_is_not_counted_beyond_what_its_next_segment_says() {
     let directory = directory();
     let calls = [record(&hold(RecordId::new())), record(&hold(RecordId::new()))];
-    write(directory.path(), "a.journal", &calls.each_ref().map(|call| (EntryKind::Record, json(call))));
+    write(directory.path(), "a.journal", &calls.each_ref().map(a_record));
     let mut store = Store::open(directory.path()).unwrap();
     let name: Arc<str> = "a.journal".into();
-    assert_eq!(store.read(directory.path(), &name, Until { bytes: None, entries: Some(1) }).unwrap(), 1);
-    assert_eq!(store.read(directory.path(), &name, Until { bytes: None, entries: Some(1) }).unwrap(), 0);
-    assert_eq!(store.known()["a.journal"].1, 1);
+    assert_eq!(store.read(directory.path(), &name, Until { bytes: None, entries: Some(5) }).unwrap(), 1);
+    assert_eq!(store.read(directory.path(), &name, Until { bytes: None, entries: Some(5) }).unwrap(), 0);
+    assert_eq!(store.known()["a.journal"].1, 5, "a record and its four lists");
 }
 
 #[test]
 fn a_stretch_that_does_not_follow_the_cursor_is_read_from_the_file() {
     let directory = directory();
     let calls = [record(&hold(RecordId::new())), record(&hold(RecordId::new()))];
-    write(directory.path(), "a.journal", &calls.each_ref().map(|call| (EntryKind::Record, json(call))));
+    write(directory.path(), "a.journal", &calls.each_ref().map(a_record));
     let mut store = Store::open(directory.path()).unwrap();
     let length = fs::metadata(segment::directory(directory.path()).join("a.journal")).unwrap().len();
     let end = segment::end(directory.path(), &"a.journal".into(), &Known::new()).unwrap().unwrap();
     let mut rollup = Rollup::default();
-    calls.iter().for_each(|call| rollup.record(call));
+    calls.iter().for_each(|call| rollup.record(&call.fields()));
     let mut range = SegmentRange { end, from: 10, until: length, rollup: Some(rollup) };
     store.take(directory.path(), &range).unwrap();
     assert_eq!(count(directory.path()), 2);
@@ -126,11 +149,7 @@ fn a_record_is_found_by_its_id() {
     for name in ["a.journal", "b.journal"] {
         let calls: Vec<_> = (0..20).map(|_| record(&hold(RecordId::new()))).collect();
         ids.extend(calls.iter().map(|call| call.id));
-        write(
-            directory.path(),
-            name,
-            &calls.iter().map(|call| (EntryKind::Record, json(call))).collect::<Vec<_>>(),
-        );
+        write(directory.path(), name, &calls.iter().map(a_record).collect::<Vec<_>>());
         read(&mut store, directory.path());
         std::thread::sleep(Duration::from_millis(2));
     }
@@ -147,10 +166,10 @@ fn an_entry_that_cannot_be_read_hides_no_other() {
     let directory = directory();
     let call = record(&hold(RecordId::new()));
     let entries = [
-        (EntryKind::Record, "{\"id\":\"nonsense\"}".into()),
-        (EntryKind::Hold, "{\"id\":7}".into()),
-        (EntryKind::Audit, "{}".into()),
-        (EntryKind::Record, json(&call)),
+        Entry::Raw(EntryKind::Record, "{\"id\":\"nonsense\"}"),
+        Entry::Raw(EntryKind::Hold, "{\"id\":7}"),
+        Entry::Raw(EntryKind::Audit, "{}"),
+        a_record(&call),
     ];
     write(directory.path(), "a.journal", &entries);
     let mut store = Store::open(directory.path()).unwrap();
@@ -158,14 +177,11 @@ fn an_entry_that_cannot_be_read_hides_no_other() {
 }
 
 #[test]
-fn words_and_fields_of_another_version_still_count() {
+fn words_of_another_version_still_count() {
     let directory = directory();
-    let id = RecordId::new();
-    let line = format!(
-        "{{\"id\":\"{id}\",\"at\":\"2026-11-01T00:00:00Z\",\"outcome\":\"teleported\",\"reason\":\"too_blue\",\"aura\":{{\"hue\":3}},\
-         \"units\":{{\"input\":5,\"thoughts\":9}},\"cost\":18446744073709551615,\"usage_source\":\"reported\"}}"
-    );
-    write(directory.path(), "a.journal", &[(EntryKind::Record, line)]);
+    let mut row = read_back(&record(&hold(RecordId::new())));
+    (row.outcome, row.reason, row.cost) = ("teleported".into(), "too_blue".into(), Some(i64::MAX));
+    write(directory.path(), "a.journal", &[Entry::Row(Box::new(row))]);
     let mut store = Store::open(directory.path()).unwrap();
     assert_eq!(read(&mut store, directory.path()), 1);
 }
@@ -174,7 +190,7 @@ fn words_and_fields_of_another_version_still_count() {
 fn a_part_of_a_batch_waits_for_the_rest() {
     let directory = directory();
     let calls = [record(&hold(RecordId::new())), record(&hold(RecordId::new()))];
-    write(directory.path(), "a.journal", &calls.each_ref().map(|call| (EntryKind::Record, json(call))));
+    write(directory.path(), "a.journal", &calls.each_ref().map(a_record));
     let path = segment::directory(directory.path()).join("a.journal");
     let whole = fs::read(&path).unwrap();
     let mut store = Store::open(directory.path()).unwrap();
@@ -183,7 +199,7 @@ fn a_part_of_a_batch_waits_for_the_rest() {
     assert_eq!(read(&mut store, directory.path()), 0);
     fs::write(&path, &whole).unwrap();
     assert_eq!(read(&mut store, directory.path()), 1);
-    assert_eq!(store.known()["a.journal"], (whole.len() as u64, 2));
+    assert_eq!(store.known()["a.journal"], (whole.len() as u64, 2 * 5), "each with its four lists");
 }
 
 #[test]
@@ -194,14 +210,15 @@ fn charges_of_one_window_add_up_over_batches_and_can_be_lowered() {
     for name in ["a.journal", "b.journal", "c.journal"] {
         let mut call = record(&hold(RecordId::new()));
         call.held_at = Some(first.at);
-        write(directory.path(), name, &[(EntryKind::Record, json(&call))]);
+        write(directory.path(), name, &[a_record(&call)]);
         read(&mut store, directory.path());
     }
     assert_eq!((charged(&store)[TOKENS], charged(&store)[SPEND]), (360, 300_000));
-    let correction = json(&record(&first))
-        .replace("\"amount\":120", "\"amount\":-300")
-        .replace("\"amount\":100000", "\"amount\":-900000");
-    write(directory.path(), "d.journal", &[(EntryKind::Record, correction)]);
+    let mut correction = read_back(&record(&first));
+    for charge in &mut correction.charges {
+        charge.amount.0 = if &*charge.limit == TOKENS { -300 } else { -900_000 };
+    }
+    write(directory.path(), "d.journal", &[Entry::Row(Box::new(correction))]);
     read(&mut store, directory.path());
     assert_eq!(charged(&store).get(TOKENS), Some(&60));
     assert_eq!(charged(&store).get(SPEND), None, "below nothing is nothing");
@@ -230,7 +247,7 @@ fn a_store_of_another_layout_is_left_alone_and_it_is_said_what_to_do() {
 fn a_reader_needs_no_right_to_write() {
     let directory = directory();
     let call = record(&hold(RecordId::new()));
-    write(directory.path(), "a.journal", &[(EntryKind::Record, json(&call))]);
+    write(directory.path(), "a.journal", &[a_record(&call)]);
     let mut store = Store::open(directory.path()).unwrap();
     read(&mut store, directory.path());
     assert_eq!(count(directory.path()), 1, "beside the writer");
@@ -245,14 +262,14 @@ fn a_dimension_that_a_store_has_not_got_is_added_to_what_it_has() {
     let directory = directory();
     let mut calls = [record(&hold(RecordId::new())), record(&hold(RecordId::new()))];
     calls[1].alias = Some("team-a".parse().unwrap());
-    write(directory.path(), "a.journal", &[(EntryKind::Record, json(&calls[0]))]);
+    write(directory.path(), "a.journal", &[a_record(&calls[0])]);
     let mut store = Store::open(directory.path()).unwrap();
     read(&mut store, directory.path());
     store.connection.execute_batch("ALTER TABLE dimensions DROP COLUMN alias").unwrap();
     drop(store);
     assert!(StoreReader::open(directory.path()).is_err(), "the gateway has to have been here first");
     let mut store = Store::open(directory.path()).unwrap();
-    write(directory.path(), "b.journal", &[(EntryKind::Record, json(&calls[1]))]);
+    write(directory.path(), "b.journal", &[a_record(&calls[1])]);
     read(&mut store, directory.path());
     let mut aliases = Vec::new();
     let sql = "SELECT alias, requests FROM sums s JOIN dimensions d ON d.id = s.dimensions ORDER BY alias";
@@ -273,7 +290,7 @@ fn usage_is_a_row_for_each_unit() {
     for name in ["a.journal", "b.journal"] {
         let mut call = record(&hold(RecordId::new()));
         (call.at, call.units.file_searches) = (Timestamp::UNIX_EPOCH, 3);
-        write(directory.path(), name, &[(EntryKind::Record, json(&call))]);
+        write(directory.path(), name, &[a_record(&call)]);
         read(&mut store, directory.path());
     }
     let mut usage = Vec::new();

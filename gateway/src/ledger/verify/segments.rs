@@ -1,14 +1,13 @@
 //! The segments: their chains, and what seals and later segments say about them.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use jiff::SignedDuration;
-
 use super::seals::SealClaims;
-use super::{Claim, Verification};
+use super::vouched::Vouched;
+use super::{Claim, SEALED_WITHIN, Verification, file};
 use crate::ledger::LedgerError;
 use crate::ledger::batch::{Batch, Batches, Damaged};
 use crate::ledger::chain::ChainHead;
@@ -16,9 +15,6 @@ use crate::ledger::segment::{self, SegmentHeader};
 
 /// Breaks of one chain that are told apart; more of them say nothing new.
 const BREAKS: usize = 10;
-/// A segment this much older than the latest seal has to be known to it.
-const SEALED_WITHIN: SignedDuration = SignedDuration::from_mins(5);
-
 /// Checks every segment, with what the seals claim about them.
 pub(super) fn check(
     data_dir: &Path,
@@ -33,13 +29,14 @@ pub(super) fn check(
             headers.insert(Arc::clone(name), header);
         }
     }
-    let seals: HashSet<Arc<str>> = claims.iter().map(|claim| Arc::clone(&claim.head.segment)).collect();
+    let vouched = Vouched::new(&headers, &claims, result.last_seal.map(|(_, at)| at));
     for (name, header) in &headers {
         claims.extend(header.previous.iter().map(|head| Claim { head: head.clone(), by: file(name) }));
     }
     if sealed {
-        unsealed(&headers, seals, result);
+        unsealed(&headers, &vouched, result);
     }
+    vouched.cut_short(result);
     beginnings(&headers, result);
     let mut by_segment: HashMap<Arc<str>, Vec<Claim>> = HashMap::new();
     for claim in claims {
@@ -47,7 +44,10 @@ pub(super) fn check(
     }
     for name in &names {
         let claims = by_segment.remove(name).unwrap_or_default();
-        walk(data_dir, name, headers.get(name), &claims, result)?;
+        let Some(ends) = walk(data_dir, name, &vouched, &claims, result)? else { continue };
+        is_named(name, headers.get(name), ends > 0, result);
+        result.segments += 1;
+        result.entries += ends;
     }
     let mut missing: Vec<_> = by_segment.into_iter().filter(|(name, _)| !retired.contains(name)).collect();
     if !retired.is_empty() {
@@ -61,26 +61,10 @@ pub(super) fn check(
     Ok(())
 }
 
-fn file(segment: &str) -> String {
-    format!("journal/{segment}")
-}
-
 /// Segments that no seal vouches for, neither by naming them nor by naming one that names them.
-fn unsealed(
-    headers: &BTreeMap<Arc<str>, SegmentHeader>,
-    mut known: HashSet<Arc<str>>,
-    result: &mut Verification,
-) {
+fn unsealed(headers: &BTreeMap<Arc<str>, SegmentHeader>, vouched: &Vouched<'_>, result: &mut Verification) {
     let Some((number, at)) = result.last_seal else { return };
-    let mut ask: Vec<Arc<str>> = known.iter().cloned().collect();
-    while let Some(name) = ask.pop() {
-        for previous in headers.get(&name).into_iter().flat_map(|header| &header.previous) {
-            if known.insert(Arc::clone(&previous.segment)) {
-                ask.push(Arc::clone(&previous.segment));
-            }
-        }
-    }
-    for (name, header) in headers.iter().filter(|(name, _)| !known.contains(*name)) {
+    for (name, header) in headers.iter().filter(|(name, _)| !vouched.knows(name)) {
         if header.at.saturating_add(SEALED_WITHIN).is_ok_and(|due| due < at) {
             result.find(file(name), None, format!("no seal up to number {number} knows it: it was added"));
         } else {
@@ -102,24 +86,26 @@ fn beginnings(headers: &BTreeMap<Arc<str>, SegmentHeader>, result: &mut Verifica
     }
 }
 
+/// Checks a segment from batch to batch. Gives how many entries it has, if it can be read.
 fn walk(
     data_dir: &Path,
     name: &str,
-    header: Option<&SegmentHeader>,
+    vouched: &Vouched<'_>,
     claims: &[Claim],
     result: &mut Verification,
-) -> Result<(), LedgerError> {
+) -> Result<Option<u64>, LedgerError> {
     let file = file(name);
     let Some(mut batches) =
         unless_unreadable(Batches::open(&segment::file(data_dir, name), 0), name, result)?
     else {
-        return Ok(());
+        return Ok(None);
     };
     let mut due: BTreeMap<u64, Vec<&Claim>> = BTreeMap::new();
     for claim in claims {
         due.entry(claim.head.entries).or_default().push(claim);
     }
-    let (mut head, mut count, mut breaks) = (ChainHead::NONE, 0, 0);
+    let (mut head, mut count, mut breaks, mut unsealed) = (ChainHead::NONE, 0, 0, 0);
+    let sealed = vouched.end(name).filter(|_| vouched.is_finished(name)).unwrap_or(u64::MAX);
     while let Some(batch) =
         batches.next_batch().map_err(|source| LedgerError::file("reading", name, source))?
     {
@@ -131,6 +117,7 @@ fn walk(
         }
         // Going on from what the batch claims shows whether one batch was changed or all that follow.
         head = batch.head;
+        unsealed += u64::from(count >= sealed);
         count += batch.count;
         while let Some(claims) = due.first_entry().filter(|claims| *claims.key() <= count) {
             let at = *claims.key();
@@ -141,10 +128,10 @@ fn walk(
             }
         }
     }
-    if let Some(header) = header.filter(|header| *header.name != *name) {
-        result.find(&file, Some(1), format!("says it is {}: the file was renamed", header.name));
-    } else if header.is_none() && count > 0 {
-        result.find(&file, Some(1), "is not the first entry of a segment");
+    if unsealed > 0 {
+        let what =
+            format!("{unsealed} batches behind the last seal of a segment that was over: they were added");
+        result.find(&file, Some(sealed + 1), what);
     }
     let cut = claims.iter().filter(|claim| claim.head.entries > count).max_by_key(|claim| claim.head.entries);
     if let Some(claim) = cut {
@@ -157,9 +144,16 @@ fn walk(
             "{file} has a torn tail: {bytes} bytes of a batch behind entry {count}, from byte {offset} on"
         ));
     }
-    result.segments += 1;
-    result.entries += count;
-    Ok(())
+    Ok(Some(count))
+}
+
+/// Checks that a segment, if it is not empty, is the one that its first entry says.
+fn is_named(name: &str, header: Option<&SegmentHeader>, is_any: bool, result: &mut Verification) {
+    if let Some(header) = header.filter(|header| *header.name != *name) {
+        result.find(file(name), Some(1), format!("says it is {}: the file was renamed", header.name));
+    } else if header.is_none() && is_any {
+        result.find(file(name), Some(1), "is not the first entry of a segment");
+    }
 }
 
 /// What is wrong with a batch that has to follow `head`, and with which of its entries, counted from 1.
@@ -174,6 +168,12 @@ fn broken(batch: &Batch<'_>, head: ChainHead) -> Option<(u64, String)> {
     let damaged = (1..).zip(batch.entries()).find_map(|(number, entry)| Some((number, entry.err()?)));
     if let Some((number, Damaged { offset })) = damaged {
         return Some((number, format!("the entry at byte {offset} is damaged or was changed")));
+    }
+    let nameless = (1..)
+        .zip(batch.entries().flatten())
+        .find_map(|(number, entry)| Some((number, entry.unreadable_list()?)));
+    if let Some((number, place)) = nameless {
+        return Some((number, format!("names texts at byte {place} that cannot be read")));
     }
     let start = batch.start;
     if batch.entries().count() as u64 != batch.count {

@@ -118,7 +118,7 @@ impl Events {
                     continue;
                 }
             }
-            self.decide(reader);
+            self.decide(reader, false);
             if self.fate == EventFate::Passes {
                 self.pass(output);
             }
@@ -153,14 +153,14 @@ impl Events {
         }
     }
 
-    /// Decides as soon as what was read allows it.
-    fn decide(&mut self, reader: &EventReader<'_>) {
+    /// Decides as soon as what was read allows it. Data that is the literal so far may go on until the event `is_over`.
+    fn decide(&mut self, reader: &EventReader<'_>, is_over: bool) {
         if self.fate != EventFate::Undecided {
             return;
         }
         let completes = match &reader.rules.terminal {
             Terminal::Data(literal) => match self.literal {
-                Some(seen) => (seen == literal.len()).then_some(true),
+                Some(seen) => (is_over && seen == literal.len()).then_some(true),
                 None => Some(false),
             },
             Terminal::Types(types) => self.kind(reader).map(|kind| types.iter().any(|name| **name == *kind)),
@@ -174,7 +174,7 @@ impl Events {
 
     /// Decides at the end of the event, with what there is.
     fn settle(&mut self, reader: &EventReader<'_>) {
-        self.decide(reader);
+        self.decide(reader, true);
         if self.fate == EventFate::Undecided && !self.is_own_usage(reader) {
             self.fate = EventFate::Passes;
         }

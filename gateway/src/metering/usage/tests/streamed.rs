@@ -302,6 +302,15 @@ pub(super) fn with_ends(stream: &str, end: &str) -> String {
     stream.replace('\n', end)
 }
 
+#[test]
+fn an_event_that_only_begins_as_the_last_one_is_not_it_wherever_it_is_cut() {
+    let stream = "data: [DONE]x\n\ndata: [DONE]\ndata: y\n\n";
+    for size in [stream.len(), 12, 1] {
+        let seen = feed(UsageReader::new(&chat(), Announced::Events, false), stream.as_bytes().chunks(size));
+        assert_eq!((seen.all().as_str(), seen.is_complete), (stream, false), "{size}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
