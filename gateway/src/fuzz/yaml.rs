@@ -40,7 +40,7 @@ pub fn yaml(data: &[u8]) {
 fn resources(text: &str) -> Vec<Problem> {
     let file = SourceFile { path: "fuzz.yaml".into(), text: text.to_owned() };
     match compile_files(&[file], &ENVIRONMENT) {
-        Ok((_, warnings)) => warnings,
+        Ok(compiled) => compiled.warnings,
         Err(problems) => {
             assert!(!problems.is_empty(), "it is refused and nothing is said of it");
             problems
