@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
-use tollgate_policy::compile::{Environment, compile_files};
+use tollgate_policy::compile::{Compiled, Environment, compile_files};
 use tollgate_policy::map::Map;
 use tollgate_policy::model::{Problem, SourceFile};
 use tollgate_policy::name::ResourceId;
@@ -39,7 +39,7 @@ impl Snapshot {
         environment: &Environment,
         before: Option<&Self>,
     ) -> Result<(Self, Vec<Problem>), Vec<Problem>> {
-        let (policy, warnings) = compile_files(files, environment)?;
+        let Compiled { policy, warnings, .. } = compile_files(files, environment)?;
         let mut clients = before.map(|b| b.clients.next()).unwrap_or_default();
         let mut upstreams = Map::default();
         let mut problems = Vec::new();
@@ -87,7 +87,7 @@ pub(crate) fn ca_states(
     files: &[SourceFile],
     environment: &Environment,
 ) -> Option<BTreeMap<PathBuf, Option<CaState>>> {
-    let (policy, _) = compile_files(files, environment).ok()?;
+    let Compiled { policy, .. } = compile_files(files, environment).ok()?;
     let bundles = policy.destinations().filter_map(|destination| match &destination.tls {
         TlsVerify::Bundle(file) => Some((file.clone(), crate::upstream::ca_state(file))),
         TlsVerify::System => None,

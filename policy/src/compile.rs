@@ -1,8 +1,10 @@
 //! From the model to the policy: every name resolved, every rule between resources checked.
 //!
-//! **Invariant:** a policy comes out only where there is no problem at all, and every problem comes out, not the first.
+//! **Invariant:** every problem comes out, not the first. Where there is one, either no policy comes out, or one that denies whatever
+//! the broken resource might have decided.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,6 +15,7 @@ use crate::name::{Name, Reference, ResourceId};
 use crate::policy::{Parts, Policy};
 use crate::target::GatewayName;
 
+mod broken;
 mod caller;
 mod certificate;
 mod credential;
@@ -49,19 +52,55 @@ pub struct Environment {
     pub own_files: Vec<(String, PathBuf)>,
 }
 
-/// Compiles resources that were read without a problem. Beside the policy come warnings: what its author may not have meant, though it
-/// is no error.
-pub fn compile(model: &Model, environment: &Environment) -> Result<(Policy, Vec<Problem>), Vec<Problem>> {
-    Compiler::new(model, environment).run(Vec::new())
+/// A policy, and what is to be said of it.
+#[derive(Debug)]
+pub struct Compiled {
+    /// What may be called.
+    pub policy: Policy,
+    /// What its author may not have meant, though it is no error; only where there is no problem.
+    pub warnings: Vec<Problem>,
+    /// What is wrong with resources that are not in force.
+    pub problems: Vec<Problem>,
+    /// What is denied because of the problems.
+    pub denied: Vec<Denied>,
 }
 
-/// Reads and compiles resource files. Problems of both steps come out together, by file and line.
-pub fn compile_files(
-    files: &[SourceFile],
-    environment: &Environment,
-) -> Result<(Policy, Vec<Problem>), Vec<Problem>> {
+/// What is denied because a resource, or one that it depends on, has a problem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Denied {
+    /// All calls of this destination; where its hosts cannot be read, also of every host that it may have.
+    Destination(ResourceId),
+    /// The calls that this grant decides.
+    Grant(ResourceId),
+    /// All calls that the callers of this grant make of its destination; where some of it cannot be read, all that it may mean.
+    Callers(ResourceId),
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Destination(id) => write!(f, "Destination/{id}"),
+            Self::Grant(id) => write!(f, "Grant/{id}"),
+            Self::Callers(id) => write!(f, "callers of Grant/{id}"),
+        }
+    }
+}
+
+/// Reads and compiles resource files. Problems of both steps come out together, by file and line; where there is one, no policy does.
+pub fn compile_files(files: &[SourceFile], environment: &Environment) -> Result<Compiled, Vec<Problem>> {
     let (model, problems) = Model::read_all(files);
-    Compiler::new(&model, environment).run(problems)
+    let compiler = Compiler::new(&model, environment, problems).run();
+    if compiler.problems.is_empty() { Ok(compiler.whole()) } else { Err(compiler.problems) }
+}
+
+/// The same, where a resource with problems denies what it might have decided, and the rest is in force.
+///
+/// Resources are in the order of `files` and their documents: of two that claim one host, and of two grants that tie, the first serves.
+/// A problem is returned as an error only where it is of no resource that has a kind and an id.
+pub fn compile_each(files: &[SourceFile], environment: &Environment) -> Result<Compiled, Vec<Problem>> {
+    let (model, problems) = Model::read_all(files);
+    let compiler = Compiler::new(&model, environment, problems).run();
+    if compiler.problems.is_empty() { Ok(compiler.whole()) } else { compiler.publish() }
 }
 
 struct Compiler<'a> {
@@ -70,6 +109,8 @@ struct Compiler<'a> {
     /// The gateway's own authorities, parsed.
     parts: Parts,
     problems: Vec<Problem>,
+    /// Those of them that say that two grants tie.
+    ties: Vec<Problem>,
 }
 
 /// A resource under compilation: where its problems go.
@@ -175,13 +216,12 @@ impl<'a> Scope<'a> {
 }
 
 impl<'a> Compiler<'a> {
-    fn new(model: &'a Model, environment: &'a Environment) -> Self {
+    fn new(model: &'a Model, environment: &'a Environment, problems: Vec<Problem>) -> Self {
         let parts = Parts { catalog: Arc::clone(&environment.catalog), ..Parts::default() };
-        Self { model, environment, parts, problems: Vec::new() }
+        Self { model, environment, parts, problems, ties: Vec::new() }
     }
 
-    fn run(mut self, problems: Vec<Problem>) -> Result<(Policy, Vec<Problem>), Vec<Problem>> {
-        self.problems = problems;
+    fn run(mut self) -> Self {
         self.destinations();
         self.stores();
         self.credentials();
@@ -190,11 +230,14 @@ impl<'a> Compiler<'a> {
         self.grants();
         self.problems.sort();
         self.problems.dedup();
-        if !self.problems.is_empty() {
-            return Err(self.problems);
-        }
+        self
+    }
+
+    /// The policy where there is no problem.
+    fn whole(self) -> Compiled {
         let mut warnings = warning::warnings(self.model, &self.parts);
         warnings.sort();
-        Ok((Policy::new(self.parts, self.environment.gateway_names.clone()), warnings))
+        let policy = Policy::new(self.parts, self.environment.gateway_names.clone());
+        Compiled { policy, warnings, problems: Vec::new(), denied: Vec::new() }
     }
 }

@@ -14,25 +14,29 @@ use crate::dialect::{Catalog, Endpoint};
 use crate::operation::{HttpRequest, Operation};
 use crate::pattern::CallerPattern;
 use crate::price::{Image, Item, NanoUsd, Price};
-use crate::resource::{Credential, Destination, Grant, Scrub, SigV4};
+use crate::resource::{Block, Credential, Destination, Grant, Scrub, SigV4};
 use crate::target::Target;
 
 mod action;
+mod call;
 mod matching;
+mod refusal;
 
 #[cfg(test)]
 mod tests;
 
 pub use action::{Actions, action_of_target, actions_of_form, actions_of_path};
+use call::{Call, Requested};
+use matching::Candidates;
 pub use matching::Verdict;
-pub(crate) use matching::class_word;
-use matching::{Call, Candidates, Requested};
+pub(crate) use refusal::class_word;
 
 /// The grants that name one caller, by precedence. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct CallerGrants {
     caller: Caller,
     held: Arc<[CallerGrant]>,
+    blocks: Arc<[Arc<Block>]>,
 }
 
 /// A grant and the most specific of its patterns that names the caller.
@@ -136,14 +140,26 @@ pub enum Priced {
 }
 
 impl CallerGrants {
-    pub(crate) fn new<'a>(caller: &Caller, grants: impl Iterator<Item = &'a Arc<Grant>>) -> Self {
+    pub(crate) fn new<'a>(
+        caller: &Caller,
+        grants: impl Iterator<Item = &'a Arc<Grant>>,
+        blocks: &[Arc<Block>],
+    ) -> Self {
         let held = grants.filter_map(|grant| {
             let via = grant.callers.iter().filter(|pattern| pattern.matches(caller.id())).min()?;
             Some(CallerGrant { via: via.clone(), grant: Arc::clone(grant) })
         });
         let mut held: Vec<CallerGrant> = held.collect();
         held.sort_by(|a, b| (&a.via, &a.grant.name).cmp(&(&b.via, &b.grant.name)));
-        Self { caller: caller.clone(), held: held.into() }
+        let blocks = blocks.iter().filter(|block| block.names(caller.id())).map(Arc::clone).collect();
+        Self { caller: caller.clone(), held: held.into(), blocks }
+    }
+
+    /// What is denied at a destination because of a grant that is not in force.
+    fn blocked(&self, destination: &Destination) -> Option<Denial> {
+        let is_there =
+            |block: &&Arc<Block>| block.destination.as_ref().is_none_or(|denied| *denied == destination.name);
+        self.blocks.iter().find(is_there).map(|block| block.denial())
     }
 
     /// Whose grants these are.

@@ -72,6 +72,8 @@ reasons! {
     DeferredCost = "deferred_cost",
     /// The grant that decides is suspended.
     GrantSuspended = "grant_suspended",
+    /// What decides the call has an error in its configuration.
+    BrokenConfiguration = "broken_configuration",
     /// Spend is limited and the model has no price.
     UnpricedModel = "unpriced_model",
     /// A deciding member of the body occurs twice, or contradicts the path or query.

@@ -76,6 +76,18 @@ pub struct Problem {
     pub message: String,
 }
 
+impl Problem {
+    /// The resource that it is about, as `Kind/id`; less of it, or nothing, where that is not known.
+    pub(crate) fn resource(&self) -> &str {
+        self.field.split_once(": ").map_or(&self.field, |(resource, _)| resource)
+    }
+
+    /// Where in the resource; empty where no field is meant.
+    pub(crate) fn path(&self) -> &str {
+        self.field.split_once(": ").map_or("", |(_, path)| path)
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {

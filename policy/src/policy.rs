@@ -14,6 +14,7 @@ use crate::dialect::Catalog;
 use crate::model::Source;
 use crate::name::ResourceId;
 use crate::operation::{HttpRequest, Operation, RequestLine};
+use crate::resource::{Block, BlockedHosts};
 use crate::target::{Directory, GatewayName, Target};
 
 pub use crate::resource::{
@@ -29,6 +30,8 @@ pub use crate::resource::{
 pub struct Policy {
     directory: Directory,
     parts: Parts,
+    /// What grants might have decided that are not in force.
+    blocks: Vec<Arc<Block>>,
 }
 
 /// The resources of a policy, by name.
@@ -46,12 +49,19 @@ pub(crate) struct Parts {
 impl Policy {
     /// `gateway` are the authorities that are the gateway itself: a canonical host, and the port where only that one is meant.
     pub(crate) fn new(parts: Parts, gateway: Vec<GatewayName>) -> Self {
-        Self { directory: Directory::new(parts.destinations.values(), gateway), parts }
+        Self { directory: Directory::new(parts.destinations.values(), gateway), parts, blocks: Vec::new() }
+    }
+
+    /// The same, with this denied besides.
+    pub(crate) fn denying(mut self, hosts: Vec<BlockedHosts>, blocks: Vec<Block>) -> Self {
+        self.directory.block(hosts);
+        self.blocks = blocks.into_iter().map(Arc::new).collect();
+        self
     }
 
     /// The grants that name this caller. Worked out once per connection and policy: the caller does not change, and grants are many.
     pub fn grants_of(&self, caller: &Caller) -> CallerGrants {
-        CallerGrants::new(caller, self.parts.grants.values())
+        CallerGrants::new(caller, self.parts.grants.values(), &self.blocks)
     }
 
     /// Where a request goes, and what it asks there. Refuses with `ambiguous_path`, `ambiguous_authority`, `bad_request` or `unknown_host`.
@@ -140,18 +150,6 @@ impl Policy {
     /// All grants, by name.
     pub fn grants(&self) -> impl Iterator<Item = &Arc<Grant>> {
         self.parts.grants.values()
-    }
-
-    /// The same, with this grant suspended.
-    #[cfg(test)]
-    pub(crate) fn suspend(mut self, grant: &str, why: &str) -> Self {
-        let suspended = |name: &ResourceId, found: &mut Arc<Grant>| {
-            if name.as_str() == grant {
-                Arc::make_mut(found).suspended = Some(why.into());
-            }
-        };
-        self.parts.grants.iter_mut().for_each(|(name, found)| suspended(name, found));
-        self
     }
 
     /// The dialects and prices that it was compiled with.

@@ -1,5 +1,6 @@
 //! Resources after compilation: every name resolved, every value in the form that the route uses.
 
+mod block;
 mod credential;
 mod destination;
 mod grant;
@@ -10,6 +11,7 @@ mod source_pool;
 mod store;
 mod vault;
 
+pub(crate) use block::{Block, BlockedHosts};
 pub use credential::{Credential, Inject, Injection, Key, SigV4, is_s3};
 pub use destination::{Destination, HttpDestination, HttpVersion, Protocol, Scrub, Timeouts, TlsVerify};
 pub use grant::{Allow, Assume, Grant, Unpriced};

@@ -33,7 +33,9 @@ fn compile(grants: &[(&str, &str)]) -> Result<Policy, Vec<String>> {
         ..Environment::default()
     };
     let compiled = compile_files(&[SourceFile { path: "a.yaml".into(), text }], &environment);
-    compiled.map(|(policy, _)| policy).map_err(|problems| problems.iter().map(ToString::to_string).collect())
+    compiled
+        .map(|compiled| compiled.policy)
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect())
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! `trustDomains`, `gatewayNames`, `resources` (the text of a resource file) and `requests`. A request has `caller`, `method`, `url`
 //! and maybe `model` or `action`, and as what is expected either `grant` (with `sends`, the URL that leaves, where it is another) or `reason`.
 //! The scheme `tunnel` or `database` asks for a connection instead, which has neither method nor path.
+//! Those in `denied/` have resources with errors, which deny themselves and nothing else.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "all of this is a test")]
 
@@ -15,7 +16,7 @@ mod read;
 use jiff::Timestamp;
 use serde::Deserialize;
 use tollgate_policy::caller::TrustDomain;
-use tollgate_policy::compile::{Environment, compile_files};
+use tollgate_policy::compile::{Environment, compile_each, compile_files};
 use tollgate_policy::decision::{Actions, Facts, Verdict, actions_of_form, actions_of_path};
 use tollgate_policy::denial::Denial;
 use tollgate_policy::model::{SourceFile, read_settings};
@@ -31,6 +32,9 @@ struct Corpus {
     trust_domains: Vec<TrustDomain>,
     gateway_names: Vec<GatewayName>,
     resources: String,
+    /// What is denied because of an error: only in `denied/`, where resources have some.
+    #[serde(default)]
+    denied: Vec<String>,
     requests: Vec<Request>,
 }
 
@@ -53,9 +57,27 @@ type Outcome = Result<(String, String), String>;
 
 #[test]
 fn every_request_of_the_corpus_is_decided_as_written() {
+    let decided = decide_all("corpus", compile);
+    assert!(decided >= 120, "the corpus has shrunk to {decided} requests");
+}
+
+#[test]
+fn a_resource_with_an_error_denies_itself_and_lets_nothing_fall_to_another() {
+    let decided = decide_all("denied", |name, corpus| {
+        let file = SourceFile { path: name.into(), text: corpus.resources.clone() };
+        let compiled = compile_each(&[file], &environment(corpus)).unwrap();
+        assert!(!compiled.problems.is_empty(), "{name}");
+        let denied: Vec<String> = compiled.denied.iter().map(ToString::to_string).collect();
+        assert_eq!(denied, corpus.denied, "{name}");
+        compiled.policy
+    });
+    assert!(decided >= 30);
+}
+
+fn decide_all(folder: &str, compile: impl Fn(&str, &Corpus) -> Policy) -> usize {
     let mut decided = 0;
     let mut wrong = Vec::new();
-    for file in read::files(&read::tests().join("corpus")) {
+    for file in read::files(&read::tests().join(folder)) {
         let name = file.path.file_name().unwrap().to_string_lossy().into_owned();
         let (corpus, _): (Corpus, _) =
             read_settings(&file, |_| ()).unwrap_or_else(|problems| panic!("{problems:#?}"));
@@ -70,19 +92,22 @@ fn every_request_of_the_corpus_is_decided_as_written() {
         }
     }
     assert!(wrong.is_empty(), "{} of {decided}:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(decided >= 120, "the corpus has shrunk to {decided} requests");
+    decided
 }
 
-fn compile(name: &str, corpus: &Corpus) -> Policy {
-    let file = SourceFile { path: name.into(), text: corpus.resources.clone() };
-    let environment = Environment {
+fn environment(corpus: &Corpus) -> Environment {
+    Environment {
         catalog: read::catalog(),
         gateway_names: corpus.gateway_names.clone(),
         trust_domains: corpus.trust_domains.clone(),
         ..Environment::default()
-    };
-    match compile_files(&[file], &environment) {
-        Ok((policy, _)) => policy,
+    }
+}
+
+fn compile(name: &str, corpus: &Corpus) -> Policy {
+    let file = SourceFile { path: name.into(), text: corpus.resources.clone() };
+    match compile_files(&[file], &environment(corpus)) {
+        Ok(compiled) => compiled.policy,
         Err(problems) => {
             panic!("{}", problems.iter().map(|problem| format!("{problem}\n")).collect::<String>())
         }

@@ -57,7 +57,7 @@ fn policy(grants: &[String]) -> Option<Policy> {
         ..Environment::default()
     };
     match compile_files(&[SourceFile { path: "a.yaml".into(), text }], &environment) {
-        Ok((policy, _)) => Some(policy),
+        Ok(compiled) => Some(compiled.policy),
         Err(problems) => {
             assert!(problems.iter().all(|problem| problem.message.contains("ties")), "{problems:?}");
             None

@@ -25,6 +25,8 @@ async fn assert_turned_away(fixture: &Fixture, identity: Option<Identity>, reaso
     let before = refused(fixture, reason);
     let alert = fixture.stranger(identity).refusal().await;
     assert!(alert.contains("alert") && !alert.contains("answered"), "{reason}: {alert}");
+    // It is counted once the alert is sent.
+    eventually(reason, || refused(fixture, reason) > before).await;
     assert_eq!(refused(fixture, reason), before + 1.0, "{reason}: {alert}");
     assert_eq!(fixture.upstream.count(), 0);
     assert!(report(&fixture.gateway, "caller").is_empty(), "{reason}");

@@ -324,7 +324,7 @@ mod tests {
                 "destinations: [up], from: {store: files, path: key}, inject: {bearer: {}}",
             );
         let environment = crate::app::environment_of(&[], &[]).unwrap();
-        compile_files(&[SourceFile { path: "a.yaml".into(), text }], &environment).unwrap().0
+        compile_files(&[SourceFile { path: "a.yaml".into(), text }], &environment).unwrap().policy
     }
 
     #[tokio::test(flavor = "multi_thread")]

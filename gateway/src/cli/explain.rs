@@ -171,7 +171,7 @@ fn split(url: &str) -> anyhow::Result<(&str, &str, Option<&str>)> {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use tollgate_policy::compile::compile_files;
+    use tollgate_policy::compile::{Compiled, compile_files};
     use tollgate_policy::model::SourceFile;
 
     use super::*;
@@ -205,7 +205,7 @@ mod tests {
         ];
         let file = SourceFile { path: "a.yaml".into(), text: text.concat() };
         let environment = app::environment_of(&[], &["prod.acme".to_owned()]).unwrap();
-        let (policy, _) = compile_files(&[file], &environment).unwrap();
+        let Compiled { policy, .. } = compile_files(&[file], &environment).unwrap();
         let line = ["explain", "--caller", caller, "--url", "https://up.example/v1"];
         let args = Line::try_parse_from(line).unwrap().args;
         let line = RequestLine { authority: "up.example", method: &args.method, path: "/v1", query: None };
@@ -240,7 +240,7 @@ mod tests {
         ];
         let file = SourceFile { path: "a.yaml".into(), text: text.concat() };
         let environment = app::environment_of(&[], &["prod.acme".to_owned()]).unwrap();
-        let (policy, _) = compile_files(&[file], &environment).unwrap();
+        let Compiled { policy, .. } = compile_files(&[file], &environment).unwrap();
         let carried = |name: &str| {
             let grant = policy.grants().find(|grant| grant.name.as_str() == name).unwrap();
             carried(&policy, grant)

@@ -38,7 +38,7 @@ static POLICY: LazyLock<Result<Policy, Vec<Problem>>> = LazyLock::new(|| {
     let gateway_names = ["tollgate:8443", "gateway"].iter().filter_map(|name| name.parse().ok()).collect();
     let catalog = Arc::new(catalog::shipped()?);
     let environment = Environment { catalog, gateway_names, ..Environment::default() };
-    compile_files(&[file], &environment).map(|(policy, _)| policy)
+    compile_files(&[file], &environment).map(|compiled| compiled.policy)
 });
 
 /// `AUTHORITY LF PATH [LF QUERY]`: what has a target is its own canonical form, is sent as it was matched, and leads nowhere else

@@ -27,8 +27,8 @@ pub fn yaml(data: &[u8]) {
     let Some((how, text)) = data.split_first() else { return };
     let Some(text) = std::str::from_utf8(text).ok().filter(|text| text.len() <= BYTES) else { return };
     let problems = if how % 2 == 0 { settings(text) } else { resources(text) };
-    // A file that ends with a line end is taken to have an empty line behind it.
-    let lines = text.split('\n').count();
+    // As YAML has them (YAML 1.2.2 section 5.4): LF, CRLF or CR ends one.
+    let lines = text.replace("\r\n", "\n").split(['\n', '\r']).count();
     for problem in &problems {
         assert!((1..=lines).contains(&problem.line), "{problem}");
         assert!(!problem.message.is_empty(), "{problem}");
@@ -40,7 +40,7 @@ pub fn yaml(data: &[u8]) {
 fn resources(text: &str) -> Vec<Problem> {
     let file = SourceFile { path: "fuzz.yaml".into(), text: text.to_owned() };
     match compile_files(&[file], &ENVIRONMENT) {
-        Ok((_, warnings)) => warnings,
+        Ok(compiled) => compiled.warnings,
         Err(problems) => {
             assert!(!problems.is_empty(), "it is refused and nothing is said of it");
             problems

@@ -40,7 +40,7 @@ fn policy(root: &Path, aliases: &[&str]) -> Policy {
             "destinations: [up], from: {store: files, path: a}, inject: {bearer: {}}",
         );
     let environment = crate::app::environment_of(&[], &[]).unwrap();
-    compile_files(&[SourceFile { path: "a.yaml".into(), text }], &environment).unwrap().0
+    compile_files(&[SourceFile { path: "a.yaml".into(), text }], &environment).unwrap().policy
 }
 
 impl KeyFixture {

@@ -2,7 +2,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use tempfile::TempDir;
-use tollgate_policy::compile::compile_files;
+use tollgate_policy::compile::{Compiled, compile_files};
 use tollgate_secrets::AgeFile;
 
 use super::*;
@@ -40,7 +40,7 @@ impl Bench {
             .iter()
             .map(|text| SourceFile { path: self.at("a.yaml"), text: (*text).to_owned() })
             .collect();
-        let (policy, _) = compile_files(&files, &app::environment(&settings).unwrap()).unwrap();
+        let Compiled { policy, .. } = compile_files(&files, &app::environment(&settings).unwrap()).unwrap();
         let warnings = self.said(&super::resources(&policy, known));
         let nothing = nothing(&policy, &files, &settings.resources, known);
         warnings.into_iter().chain(nothing.map(|nothing| self.short(&nothing))).collect()

@@ -80,7 +80,7 @@ impl Default for RequestLimits {
             head_bytes: 64 << 10,
             head_fields: INLINE_FIELDS,
             streams: 256,
-            answer_fields: INLINE_FIELDS,
+            answer_fields: 256,
             connections_per_caller: 4_096,
             calls_per_caller: 2_048,
             least_rate: 16 << 10,

@@ -230,7 +230,7 @@ spec:
 
     fn policy(directory: &Path) -> Policy {
         let file = SourceFile { path: directory.join("a.yaml"), text: RESOURCES.to_owned() };
-        compile_files(&[file], &app::environment_of(&[], &[]).unwrap()).unwrap().0
+        compile_files(&[file], &app::environment_of(&[], &[]).unwrap()).unwrap().policy
     }
 
     fn pair() -> (String, String) {

@@ -20,6 +20,7 @@ use super::connection_state::ConnectionState;
 use super::error::UpstreamError;
 use super::secured::{Secured, SecuredStream};
 use crate::ledger::{Gate, Gated, Journal};
+use crate::settings::INLINE_FIELDS;
 
 type Http2Connection = http2::Connection<TokioIo<SecuredStream>, OutBody, TokioExecutor>;
 
@@ -106,10 +107,8 @@ pub(super) async fn handshake(
     if answer_fields != INLINE_FIELDS {
         builder.max_headers(answer_fields);
     }
-    let (sender, connection) = builder
-        .handshake(io)
-        .await
-        .map_err(|error| UpstreamError::of_http(error, &state))?;
+    let (sender, connection) =
+        builder.handshake(io).await.map_err(|error| UpstreamError::of_http(error, &state))?;
     let gate = Arc::new(Gate::new(journal));
     tokio::spawn(Gated { connection, gate: Arc::clone(&gate) });
     Ok(Negotiated::Http1(Http1Sender { sender, gate }))

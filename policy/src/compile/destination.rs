@@ -139,10 +139,13 @@ impl Compiler<'_> {
         claims: &mut BTreeMap<(HostPattern, u16), (ResourceId, String)>,
     ) {
         let port = resource.spec.port.unwrap_or(443);
+        // Of one that cannot be read nobody knows what it claims.
+        let is_known = resource.spec.port.is_some() || !resource.source.claims("spec.port");
         for (index, host) in resource.spec.hosts.iter() {
             let path = format!("spec.hosts[{index}]");
             let claim = (resource.id.clone(), resource.source.place());
-            if let Some((other, place)) = claims.insert((host.clone(), port), claim) {
+            let taken = is_known.then(|| claims.insert((host.clone(), port), claim)).flatten();
+            if let Some((other, place)) = taken {
                 let message = match other == resource.id {
                     true => format!("`{host}` is in this list twice"),
                     false => format!("`{host}` port {port} is already Destination/{other} ({place})"),

@@ -15,11 +15,14 @@ impl Compiler<'_> {
         for resource in &self.model.grants {
             if let Some(grant) = self.grant(resource) {
                 let grant = Arc::new(grant);
-                compiled.push((Arc::clone(&grant), &resource.source));
+                if grant.credential.is_some() || resource.spec.credential.is_none() {
+                    compiled.push((Arc::clone(&grant), &resource.source));
+                }
                 self.parts.grants.insert(resource.id.clone(), grant);
             }
         }
-        self.problems.extend(super::tie::ties(&compiled));
+        self.ties = super::tie::ties(&compiled);
+        self.problems.extend(self.ties.iter().cloned());
     }
 
     fn grant(&mut self, resource: &Resource<GrantSpec>) -> Option<Grant> {
@@ -63,6 +66,10 @@ impl Compiler<'_> {
         if spec.default_output_cap == Some(0) {
             scope.problem("spec.defaultOutputCap", "a cap is at least 1 token");
         }
+        let is_sentence = |why: &str| !why.trim().is_empty() && !why.chars().any(char::is_control);
+        if spec.suspended.as_deref().is_some_and(|why| !is_sentence(why)) {
+            scope.problem("spec.suspended", "say why, in one line: callers are told");
+        }
         let assume = spec.assume.as_ref().and_then(|assume| {
             let input = scope.required("spec.assume.inputTokens", assume.input_tokens, "the tokens read");
             let output =
@@ -81,14 +88,16 @@ impl Compiler<'_> {
             name: resource.id.clone(),
             callers,
             destination: destination?,
-            credential: if spec.credential.is_some() { Some(credential?) } else { None },
+            // Without the one that it names it is in no policy, but denied by [`Compiler::publish`].
+            credential,
             caller_token: if spec.caller_token.is_some() { Some(caller_token?) } else { None },
             allow,
             limits,
             default_output_cap: spec.default_output_cap,
             assume,
             unpriced: spec.unpriced.map_or_else(Unpriced::default, Unpriced::from),
-            suspended: None,
+            suspended: spec.suspended.as_deref().map(Box::from),
+            is_broken: false,
         })
     }
 }

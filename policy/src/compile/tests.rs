@@ -53,7 +53,8 @@ fn environment() -> Environment {
 
 fn compiled(more: &str) -> (Policy, Vec<Problem>) {
     let file = SourceFile { path: "a.yaml".into(), text: format!("{RESOURCES}{more}") };
-    compile_files(&[file], &environment()).unwrap()
+    let Compiled { policy, warnings, .. } = compile_files(&[file], &environment()).unwrap();
+    (policy, warnings)
 }
 
 #[test]
@@ -239,7 +240,7 @@ fn a_minted_credential_is_made_as_its_endpoints_destination_is_reached() {
     let more = "---\napiVersion: tollgate.dev/v1alpha1\nkind: Destination\nmetadata: {name: idp}\n\
                 spec: {hosts: [idp.example], port: 8443, addresses: [192.0.2.7], tls: {verify: {caFile: idp.pem}}}\n";
     let file = SourceFile { path: "a.yaml".into(), text: format!("{text}{more}") };
-    let (policy, warnings) = compile_files(&[file], &environment()).unwrap();
+    let Compiled { policy, warnings, .. } = compile_files(&[file], &environment()).unwrap();
     assert_eq!(warnings, [], "a token endpoint needs no grant");
     let credential = policy.credentials().next().unwrap();
     assert_eq!(
@@ -275,7 +276,8 @@ fn a_client_certificate_that_no_destination_is_shown_is_a_warning() {
     );
     let compiled = |text: &str| {
         let file = SourceFile { path: "a.yaml".into(), text: format!("{text}{spare}") };
-        compile_files(&[file], &environment()).unwrap()
+        let Compiled { policy, warnings, .. } = compile_files(&[file], &environment()).unwrap();
+        (policy, warnings)
     };
     let (_, warnings) = compiled(RESOURCES);
     assert!(matches!(warnings.as_slice(), [one] if one.message.contains("shown this client certificate")));
@@ -300,7 +302,7 @@ fn a_certificate_or_token_that_cannot_be_read_leaves_nothing_without_it() {
         let (model, problems) = Model::read_all(&[file]);
         assert_eq!(problems.len(), 1, "{problems:?}");
         let environment = environment();
-        let mut compiler = Compiler::new(&model, &environment);
+        let mut compiler = Compiler::new(&model, &environment, Vec::new());
         compiler.destinations();
         compiler.stores();
         compiler.credentials();
@@ -325,7 +327,7 @@ fn a_credential_with_problems_never_leaves_a_grant_without_one() {
     let (model, problems) = Model::read_all(&[file]);
     assert_eq!(problems.len(), 1);
     let environment = environment();
-    let mut compiler = Compiler::new(&model, &environment);
+    let mut compiler = Compiler::new(&model, &environment, Vec::new());
     compiler.destinations();
     compiler.stores();
     compiler.credentials();
@@ -348,7 +350,8 @@ fn a_limit_on_spend_over_models_without_a_price_is_a_warning() {
         );
         let text = RESOURCES.replace("hosts: [api.example]", "hosts: [api.example], dialect: openai");
         let (text, _) = text.split_once("allow:").unwrap();
-        let (_, warnings) = compile_files(&[file(&format!("{text}{grant}"))], &environment).unwrap();
+        let Compiled { warnings, .. } =
+            compile_files(&[file(&format!("{text}{grant}"))], &environment).unwrap();
         warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     for priced in ["gpt-5-mini", "gpt-5-mini-2025-08-07", "gpt-*", "gtp-5, gpt-5", "'*'"] {

@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{CallerGrant, CallerGrants, Facts, Priced};
+use super::call::{Asked, Call, Requested};
+use super::refusal::{denial, refusal};
+use super::{CallerGrant, CallerGrants, Priced};
 use crate::denial::{Denial, Reason};
-use crate::dialect::{Catalog, Class, Dialect, Endpoint};
+use crate::dialect::{Catalog, Class};
 use crate::limit::Unit;
-use crate::operation::Operation;
 use crate::pattern::{CallerPattern, MethodPattern, ModelPattern, PathPattern};
-use crate::resource::{Destination, Grant, Protocol, Unpriced};
+use crate::resource::{Grant, Unpriced};
 
 /// How a grant stands to one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,38 +40,6 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// What is known of a call before its body.
-#[derive(Clone, Copy)]
-pub(super) struct Call<'a> {
-    destination: &'a Arc<Destination>,
-    asked: Asked<'a>,
-}
-
-/// An operation, as its destination's protocol has it.
-#[derive(Clone, Copy)]
-enum Asked<'a> {
-    Http(HttpCall<'a>),
-    /// A tunnel, or a session with a database.
-    Connection,
-    /// Something that the destination's protocol does not have.
-    Other,
-}
-
-#[derive(Clone, Copy)]
-struct HttpCall<'a> {
-    path: &'a str,
-    method: &'a str,
-    dialect: &'a Dialect,
-    endpoint: Option<&'a Arc<Endpoint>>,
-}
-
-/// What a call asks for, once its body was read.
-#[derive(Clone, Copy)]
-pub(super) struct Requested<'a> {
-    pub(super) model: Option<&'a str>,
-    pub(super) actions: &'a [Arc<str>],
-}
-
 /// A grant that matches, by index: which of the caller's, and the most specific of its patterns of each kind.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Match {
@@ -84,62 +53,10 @@ pub(super) struct Match {
 #[derive(Debug)]
 pub(super) struct Candidates(Vec<Match>);
 
-/// What two matching grants are compared by, most specific first. No model pattern comes after every model pattern.
+/// What two matching grants are compared by, most specific first. No model pattern comes after every model pattern, and one that is not
+/// in force after the one that it ties with.
 type Precedence<'a> =
-    (&'a CallerPattern, &'a PathPattern, (bool, Option<&'a ModelPattern>), &'a MethodPattern);
-
-impl<'a> Call<'a> {
-    pub(super) fn new(destination: &'a Arc<Destination>, operation: &'a Operation) -> Self {
-        Self::of(destination, operation, |dialect, method, path| dialect.endpoint(method, path))
-    }
-
-    /// A call whose endpoint was found before.
-    pub(super) fn again(
-        destination: &'a Arc<Destination>,
-        operation: &'a Operation,
-        endpoint: Option<&'a Arc<Endpoint>>,
-    ) -> Self {
-        Self::of(destination, operation, |_, _, _| endpoint)
-    }
-
-    fn of(
-        destination: &'a Arc<Destination>,
-        operation: &'a Operation,
-        endpoint: impl FnOnce(&'a Dialect, &str, &str) -> Option<&'a Arc<Endpoint>>,
-    ) -> Self {
-        let asked = match (operation, &destination.protocol) {
-            (Operation::Http(request), Protocol::Http(http)) => {
-                let (dialect, path, method) = (&*http.dialect, request.path(), request.method());
-                Asked::Http(HttpCall { path, method, dialect, endpoint: endpoint(dialect, method, path) })
-            }
-            (Operation::Tunnel, Protocol::Tcp) | (Operation::DatabaseSession, Protocol::Postgres) => {
-                Asked::Connection
-            }
-            _ => Asked::Other,
-        };
-        Self { destination, asked }
-    }
-
-    fn http(&self) -> Option<&HttpCall<'a>> {
-        match &self.asked {
-            Asked::Http(http) => Some(http),
-            Asked::Connection | Asked::Other => None,
-        }
-    }
-
-    pub(super) fn endpoint(&self) -> Option<&'a Arc<Endpoint>> {
-        self.http()?.endpoint
-    }
-}
-
-impl<'a> Requested<'a> {
-    /// What is known before the body.
-    const NOTHING: Self = Self { model: None, actions: &[] };
-
-    pub(super) fn of(facts: &'a Facts) -> Self {
-        Self { model: facts.model.as_deref(), actions: facts.actions.as_slice() }
-    }
-}
+    (&'a CallerPattern, &'a PathPattern, (bool, Option<&'a ModelPattern>), &'a MethodPattern, bool);
 
 impl Match {
     /// Matches everything but the model and the actions.
@@ -204,7 +121,8 @@ impl Match {
     fn precedence<'a>(&self, grants: &'a CallerGrants) -> Precedence<'a> {
         let CallerGrant { via, grant } = &grants.held[self.held];
         let model = self.model.map(|index| &grant.allow.models[index]);
-        (via, &grant.allow.paths[self.path], (model.is_none(), model), &grant.allow.methods[self.method])
+        let (path, method) = (&grant.allow.paths[self.path], &grant.allow.methods[self.method]);
+        (via, path, (model.is_none(), model), method, grant.is_broken)
     }
 }
 
@@ -212,6 +130,9 @@ impl Candidates {
     pub(super) fn of(grants: &CallerGrants, call: &Call<'_>) -> Result<Self, Denial> {
         if call.http().is_some_and(|http| matches!(http.method, "CONNECT" | "TRACE" | "TRACK")) {
             return Err(Denial::new(Reason::MethodRefused, "CONNECT, TRACE and TRACK are never forwarded"));
+        }
+        if let Some(denial) = grants.blocked(call.destination) {
+            return Err(denial);
         }
         let mut fits = Vec::new();
         let mut reason = Reason::NoGrant;
@@ -287,10 +208,12 @@ pub(super) fn trace(
     let candidates = Candidates::of(grants, call);
     let best = candidates.and_then(|candidates| candidates.most_specific(grants, call, requested));
     let decides = best.ok().map(|fit| fit.held);
+    let blocked = grants.blocked(call.destination);
     let verdict = |(index, held): (usize, &CallerGrant)| {
         let fit = Match::new(index, held, call).and_then(|fit| fit.wanted(grants, call, requested));
         let verdict = match fit {
             Err(mismatch) => Verdict::Mismatch(mismatch),
+            Ok(_) if let Some(denial) = &blocked => Verdict::Refuses(denial.clone()),
             Ok(_) if decides != Some(index) => Verdict::Outranked,
             Ok(_) => match judge(&held.grant, call, requested.model, prices) {
                 Ok(_) => Verdict::Permits,
@@ -305,7 +228,12 @@ pub(super) fn trace(
 /// With a key that signs, a request whose path does not say what it does names an action, which a grant has to list.
 fn allows_actions(grant: &Grant, named: &[Arc<str>]) -> bool {
     let listed = &grant.allow.actions;
-    if grant.credential.as_ref().is_none_or(|key| key.sigv4().is_none()) {
+    let signs = match &grant.credential {
+        Some(key) => key.sigv4().is_some(),
+        // Only beside a key that signs there are some.
+        None => !listed.is_empty(),
+    };
+    if !signs {
         return true;
     }
     let is_listed = |action: &Arc<str>| listed.iter().any(|pattern| pattern.matches(action));
@@ -348,10 +276,13 @@ pub(super) fn is_obstructed(grant: &Grant, call: &Call<'_>) -> bool {
     obstacle(grant, call).is_some()
 }
 
-/// Why a grant that decides refuses the call, whatever the body says: it is suspended, or cannot hold the call to its limits.
+/// Why a grant that decides refuses the call, whatever the body says: it is suspended or broken, or cannot hold the call to its limits.
 fn obstacle(grant: &Grant, call: &Call<'_>) -> Option<Reason> {
     if grant.suspended.is_some() {
         return Some(Reason::GrantSuspended);
+    }
+    if grant.is_broken {
+        return Some(Reason::BrokenConfiguration);
     }
     let http = call.http()?;
     if !grant.limits_content() || http.dialect.is_plain() {
@@ -380,88 +311,4 @@ fn more_telling(one: Reason, other: Reason) -> Reason {
     ];
     let step = |reason: Reason| STEPS.iter().position(|step| *step == reason);
     if step(other) > step(one) { other } else { one }
-}
-
-/// What the grant that decides refuses with.
-fn refusal(
-    grant: &Grant,
-    reason: Reason,
-    grants: &CallerGrants,
-    call: &Call<'_>,
-    requested: Requested<'_>,
-) -> Denial {
-    match &grant.suspended {
-        Some(why) => Denial::new(reason, format!("grant {} is suspended: {why}", grant.name)),
-        None => denial(reason, grants, call, requested),
-    }
-}
-
-fn denial(reason: Reason, grants: &CallerGrants, call: &Call<'_>, requested: Requested<'_>) -> Denial {
-    let model = requested.model;
-    let (caller, name) = (grants.caller().id(), &call.destination.name);
-    let shown = |text: &str| text.chars().filter(char::is_ascii_graphic).take(128).collect::<String>();
-    let detail = match reason {
-        Reason::NoGrant => match call.asked {
-            Asked::Http(_) | Asked::Connection => format!("{caller} has no grant for destination {name}"),
-            Asked::Other => format!("destination {name} is not one that can be asked for this"),
-        },
-        Reason::PathNotAllowed => format!("no grant of {caller} for destination {name} allows this path"),
-        Reason::MethodNotAllowed => {
-            let method = call.http().map_or("", |http| http.method);
-            format!("no grant of {caller} for destination {name} allows {} on this path", shown(method))
-        }
-        Reason::EndpointClass => match call.endpoint() {
-            Some(endpoint) => {
-                let class = class_word(endpoint.class);
-                format!("this endpoint of {name} is of class {class}, which a grant has to name")
-            }
-            None => format!(
-                "the dialect of {name} does not list this endpoint, so a grant has to name its exact path"
-            ),
-        },
-        Reason::ActionNotAllowed => match requested.actions {
-            [] => format!("actions are limited for destination {name}, and the request names none"),
-            actions => {
-                let first: Vec<String> = actions.iter().take(3).map(|action| shown(action)).collect();
-                let first = first.join(", ");
-                let rest = if actions.len() > 3 { " and the others" } else { "" };
-                format!("no grant of {caller} for destination {name} lists {first}{rest} in `actions`")
-            }
-        },
-        Reason::ModelNotAllowed => {
-            format!(
-                "no grant of {caller} for destination {name} allows model {}",
-                shown(model.unwrap_or_default())
-            )
-        }
-        Reason::ModelRequired => {
-            format!("models are limited for destination {name}, and the request names none")
-        }
-        Reason::UnmeteredEndpoint => {
-            format!(
-                "models, tokens or spend are limited for destination {name}, and this endpoint cannot be metered"
-            )
-        }
-        Reason::DeferredCost => {
-            format!(
-                "models, tokens or spend are limited for destination {name}, and this endpoint is billed later"
-            )
-        }
-        Reason::UnpricedModel => match model {
-            Some(model) => format!("spend is limited, and model {} has no price", shown(model)),
-            None => "spend is limited, and the request names no model to price".to_owned(),
-        },
-        _ => return Denial::new(reason, "refused"),
-    };
-    Denial::new(reason, detail)
-}
-
-/// The class as a grant's `allow.classes` spells it.
-pub(crate) fn class_word(class: Class) -> &'static str {
-    match class {
-        Class::Use => "use",
-        Class::AccountState => "accountState",
-        Class::MintsCredentials => "mintsCredentials",
-        Class::Administers => "administers",
-    }
 }

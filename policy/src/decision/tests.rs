@@ -49,7 +49,7 @@ fn grant(name: &str, spec: &str) -> String {
 fn policy(grants: &[String]) -> Policy {
     let destination = "apiVersion: tollgate.dev/v1alpha1\nkind: Destination\nmetadata: {name: llm}\nspec: {hosts: [llm.example], dialect: llm}\n";
     let file = SourceFile { path: "a.yaml".into(), text: format!("{destination}{}", grants.concat()) };
-    compile_files(&[file], &environment()).unwrap().0
+    compile_files(&[file], &environment()).unwrap().policy
 }
 
 struct Assumed(Identity);
@@ -165,7 +165,7 @@ fn a_stream_does_not_outlive_its_host_or_key() {
     let permit = permit(&before, "POST", "/chat", "cheap").unwrap();
     let holds = |resources: &str| {
         let file = SourceFile { path: "a.yaml".into(), text: format!("{resources}{}", grant("open", "")) };
-        let after = compile_files(&[file], &environment()).unwrap().0;
+        let after = compile_files(&[file], &environment()).unwrap().policy;
         after.reauthorise(&after.grants_of(&caller()), &permit, Some("cheap"))
     };
     let destination = "apiVersion: tollgate.dev/v1alpha1\nkind: Destination\nmetadata: {name: llm}\n";
@@ -194,7 +194,9 @@ fn a_stream_does_not_outlive_the_client_certificate_of_its_connection() {
             certificate("other"),
             grant("open", ", allow: {methods: [POST], paths: [/chat]}"),
         ];
-        compile_files(&[SourceFile { path: "a.yaml".into(), text: text.concat() }], &environment()).unwrap().0
+        compile_files(&[SourceFile { path: "a.yaml".into(), text: text.concat() }], &environment())
+            .unwrap()
+            .policy
     };
     let permit = permit(&shows("one"), "POST", "/chat", "cheap").unwrap();
     for (name, holds) in [("one", true), ("other", false), ("", false)] {
@@ -245,9 +247,9 @@ fn a_call_whose_action_is_no_longer_listed_does_not_hold() {
 
 #[test]
 fn a_suspended_grant_still_matches_and_denies_where_a_broader_one_would_permit() {
-    let narrow = grant("narrow", ", allow: {models: [cheap]}");
+    let narrow = grant("narrow", ", allow: {models: [cheap]}, suspended: its credential is broken");
     let broad = grant("broad", "");
-    let policy = policy(&[narrow, broad]).suspend("narrow", "its credential is broken");
+    let policy = policy(&[narrow, broad]);
     let facts = |model: &str| Facts { model: Some(model.into()), ..Facts::default() };
     let denial =
         admit(&policy, "POST", "/chat").unwrap().permit(&facts("cheap"), Timestamp::UNIX_EPOCH).unwrap_err();
@@ -264,7 +266,7 @@ fn a_suspended_grant_still_matches_and_denies_where_a_broader_one_would_permit()
 
 #[test]
 fn where_only_suspended_grants_match_nothing_of_the_body_is_read() {
-    let policy = policy(&[grant("only", "")]).suspend("only", "it is under review");
+    let policy = policy(&[grant("only", ", suspended: it is under review")]);
     assert_eq!(admit(&policy, "POST", "/chat").unwrap_err().reason, Reason::GrantSuspended);
 }
 
@@ -274,7 +276,7 @@ fn a_call_under_way_does_not_outlive_the_suspension_of_its_grant() {
     let permit =
         admit(&before, "GET", "/models").unwrap().permit(&Facts::default(), Timestamp::UNIX_EPOCH).unwrap();
     assert!(before.reauthorise(&before.grants_of(&caller()), &permit, None));
-    let after = policy(&[grant("only", "")]).suspend("only", "it is under review");
+    let after = policy(&[grant("only", ", suspended: it is under review")]);
     assert!(!after.reauthorise(&after.grants_of(&caller()), &permit, None));
 }
 
@@ -286,7 +288,11 @@ fn destination(name: &str, spec: &str) -> String {
 
 /// A destination of each protocol at a port of its own, and a grant for each to the same caller.
 fn each_protocol() -> Policy {
-    let of = |name: &str| grant(name, "").replace("destination: llm", &format!("destination: {name}"));
+    each_protocol_with("")
+}
+
+fn each_protocol_with(more: &str) -> Policy {
+    let of = |name: &str| grant(name, more).replace("destination: llm", &format!("destination: {name}"));
     let text = [
         destination("web", ", dialect: llm"),
         destination("queue", ", protocol: tcp, port: 5671"),
@@ -295,7 +301,9 @@ fn each_protocol() -> Policy {
         of("queue"),
         of("orders"),
     ];
-    compile_files(&[SourceFile { path: "a.yaml".into(), text: text.concat() }], &environment()).unwrap().0
+    compile_files(&[SourceFile { path: "a.yaml".into(), text: text.concat() }], &environment())
+        .unwrap()
+        .policy
 }
 
 fn connect(policy: &Policy, host: &str, port: u16, operation: Operation) -> Result<Permit, Reason> {
@@ -360,7 +368,7 @@ fn a_connection_is_free_carries_nothing_and_does_not_outlive_its_protocol() {
             grant("queue", "").replace("destination: llm", "destination: queue"),
         ];
         let file = SourceFile { path: "a.yaml".into(), text: text.concat() };
-        let after = compile_files(&[file], &environment()).unwrap().0;
+        let after = compile_files(&[file], &environment()).unwrap().policy;
         after.reauthorise(&after.grants_of(&caller()), &permit, None)
     };
     assert!(holds(", protocol: tcp, port: 5671"));
@@ -370,7 +378,7 @@ fn a_connection_is_free_carries_nothing_and_does_not_outlive_its_protocol() {
 
 #[test]
 fn a_suspended_grant_refuses_a_connection_too() {
-    let policy = each_protocol().suspend("queue", "leaked");
+    let policy = each_protocol_with(", suspended: leaked");
     assert_eq!(
         connect(&policy, "queue.example", 5671, Operation::Tunnel).unwrap_err(),
         Reason::GrantSuspended

@@ -35,6 +35,9 @@ pub(crate) struct GrantSpec {
     /// What becomes of a model without a price. `deny` refuses it where spend is limited, `dearest` charges it as the provider's
     /// dearest model, `flag` lets it through and marks it. Without it `deny`. Only where the dialect knows models.
     pub(crate) unpriced: Option<UnpricedWord>,
+    /// Why no call may be made by this grant for now. Calls that it decides are refused, and their callers are told this. It still
+    /// comes before broader grants.
+    pub(crate) suspended: Option<String>,
 }
 
 /// A kind of callers: exactly one of the fields.

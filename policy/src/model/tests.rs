@@ -40,6 +40,21 @@ fn lines_count_through_the_whole_file() {
 }
 
 #[test]
+fn what_is_wrong_at_the_end_of_a_text_is_on_its_last_line() {
+    for (text, lines) in [
+        ("a: {b", vec![1]),
+        ("a: 1\nb: {c\n", vec![2]),
+        ("a: 1\r\nb: [\r\n", vec![2]),
+        ("a: 1\rb: [", vec![2]),
+        ("a: {b\n---\nc: 1\nd: {e", vec![1, 4]),
+    ] {
+        let found: Vec<usize> =
+            documents(text).iter().flat_map(|document| &document.faults).map(|fault| fault.line).collect();
+        assert_eq!(found, lines, "{text:?}");
+    }
+}
+
+#[test]
 fn null_is_the_same_as_not_there() {
     let documents = documents("a:\nb: ~\nc: {d: null}\n");
     assert_eq!(documents[0].value.to_string(), r#"{"c":{}}"#);

@@ -68,6 +68,13 @@ fn split(text: &str) -> Vec<(usize, &str)> {
     parts
 }
 
+/// How many lines a text has, by the line ends of YAML (YAML 1.2.2 section 5.4).
+fn lines_of(text: &str) -> usize {
+    let breaks =
+        text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line).matches('\r').count() + 1);
+    (breaks.sum::<usize>() - usize::from(text.ends_with(['\n', '\r']))).max(1)
+}
+
 /// An event, and the line that it begins on.
 type Lined<'a> = (Event<'a>, usize);
 
@@ -75,6 +82,8 @@ struct Reader<'a> {
     events: Parser<'a, StrInput<'a>>,
     /// Lines of the file before this text.
     offset: usize,
+    /// The last line of this text in the file: the parser puts what is wrong at its end on the line behind it.
+    last: usize,
     fractions: Fractions,
     document: Document,
     /// What each anchor stands for, and the path that it was written at.
@@ -90,6 +99,7 @@ impl<'a> Reader<'a> {
         let mut reader = Self {
             events: Parser::new_from_str(text),
             offset: first_line - 1,
+            last: first_line - 1 + lines_of(text),
             fractions,
             document: Document::default(),
             anchors: BTreeMap::new(),
@@ -133,7 +143,7 @@ impl<'a> Reader<'a> {
             None => (1, "it ends too early".to_owned()),
         };
         let message = format!("this is not YAML: {message}");
-        Err(Fault { line: line + self.offset, path: String::new(), message })
+        Err(Fault { line: (line + self.offset).min(self.last), path: String::new(), message })
     }
 
     fn fault(&mut self, line: usize, path: &str, message: impl Into<String>) {

@@ -35,6 +35,9 @@ pub struct Grant {
     /// Why it refuses every call that it decides, for the caller to read; `None`: it is in force. It still matches, so that no broader grant
     /// decides in its place.
     pub suspended: Option<Box<str>>,
+    /// It says what it matches and cannot be in force: its credential has an error, or another grant ties with it. It refuses every call
+    /// that it decides.
+    pub is_broken: bool,
 }
 
 /// Which calls a grant allows. Methods, paths and models are in the order of specificity.

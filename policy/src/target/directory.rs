@@ -9,7 +9,7 @@ use crate::name::ResourceId;
 use crate::operation::{HttpRequest, RequestLine, check_query, known_method};
 use crate::path::{self, EncodedForm, EncodedForms, PathError, resolved};
 use crate::pattern::{HostPattern, canonical_host};
-use crate::resource::{Destination, HttpDestination};
+use crate::resource::{BlockedHosts, Destination, HttpDestination};
 
 /// Destinations by host and by name, and the authorities that are the gateway itself.
 #[derive(Debug, Default)]
@@ -19,6 +19,7 @@ pub(crate) struct Directory {
     /// By what follows `*.`.
     wildcard: Map<Arc<str>, Vec<Arc<Destination>>>,
     gateway: Vec<GatewayName>,
+    blocked: Vec<BlockedHosts>,
 }
 
 impl Directory {
@@ -41,6 +42,11 @@ impl Directory {
         directory
     }
 
+    /// Denies what these destinations have, which are not among the others.
+    pub(crate) fn block(&mut self, hosts: Vec<BlockedHosts>) {
+        self.blocked = hosts;
+    }
+
     pub(crate) fn destination(&self, name: &str) -> Option<&Arc<Destination>> {
         self.by_name.get(name)
     }
@@ -53,7 +59,7 @@ impl Directory {
         if self.is_gateway(&host, port) {
             return self.resolve_by_path(line);
         }
-        let (destinations, host) = self.by_host(&host)?;
+        let (destinations, host) = self.by_host(&host, port)?;
         let destination = by_port(destinations, port)?;
         let http = speaks_http(destination)?;
         let path = canonical(line.path, http.encoded_path)?;
@@ -65,7 +71,7 @@ impl Directory {
         let host = canonical_host(host).map_err(|error| {
             Denial::new(Reason::AmbiguousAuthority, format!("the host is malformed: {error}"))
         })?;
-        let (destinations, host) = self.by_host(&host)?;
+        let (destinations, host) = self.by_host(&host, Some(port))?;
         let destination = destinations.iter().find(|destination| destination.port == port);
         let destination = destination.ok_or_else(no_such_port)?;
         Ok(Target { destination: Arc::clone(destination), host })
@@ -89,7 +95,9 @@ impl Directory {
         let whole = canonical(line.path, named.map_or(EncodedForms::NONE, |http| http.encoded_path))?;
         let name = whole.split('/').nth(1).unwrap_or_default();
         let destination = self.destination(name).ok_or_else(|| {
-            Denial::new(Reason::UnknownHost, "the first segment of the path names no destination")
+            let blocked = self.blocked.iter().find(|blocked| blocked.destination.as_str() == name);
+            let unknown = "the first segment of the path names no destination";
+            blocked.map_or_else(|| Denial::new(Reason::UnknownHost, unknown), BlockedHosts::denial)
         })?;
         let http = speaks_http(destination)?;
         let host = destination.only_host().ok_or_else(|| {
@@ -108,8 +116,11 @@ impl Directory {
         Ok((target, request(http, line, path, Some(prefix.into()))))
     }
 
-    /// The destinations that have a host, each at a port of its own.
-    fn by_host(&self, host: &str) -> Result<(&[Arc<Destination>], Arc<str>), Denial> {
+    /// The destinations that have a host, each at a port of its own. `port` is the one that is asked for.
+    fn by_host(&self, host: &str, port: Option<u16>) -> Result<(&[Arc<Destination>], Arc<str>), Denial> {
+        if let Some(blocked) = self.blocked_at(host, port) {
+            return Err(blocked.denial());
+        }
         if let Some((name, destinations)) = self.exact.get_key_value(host) {
             return Ok((destinations, Arc::clone(name)));
         }
@@ -118,6 +129,30 @@ impl Directory {
             Some(destinations) => Ok((destinations, host.into())),
             None => Err(Denial::new(Reason::UnknownHost, "no destination has this host")),
         }
+    }
+
+    /// The destination that is not in force and has this host, or may have it. Who has exactly this host and port is sure of it: no other
+    /// can claim them.
+    fn blocked_at(&self, host: &str, port: Option<u16>) -> Option<&BlockedHosts> {
+        if self.blocked.is_empty() {
+            return None;
+        }
+        let has_port = |claims: &Vec<Arc<Destination>>| {
+            claims.iter().any(|destination| destination.port == port.unwrap_or(443))
+        };
+        let exact = self.exact.get(host);
+        if exact.is_some_and(has_port) {
+            return None;
+        }
+        let parent = host.split_once('.').and_then(|(_, parent)| self.wildcard.get(parent));
+        let is_theirs = |pattern: &HostPattern| match pattern {
+            HostPattern::Exact(blocked) => **blocked == *host,
+            HostPattern::Wildcard(_) => {
+                exact.is_none() && !parent.is_some_and(has_port) && pattern.matches(host)
+            }
+        };
+        let may_be = |blocked: &&BlockedHosts| blocked.any_other || blocked.hosts.iter().any(is_theirs);
+        self.blocked.iter().find(may_be)
     }
 }
 

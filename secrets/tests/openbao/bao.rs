@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::runtime::Handle;
-use tollgate_policy::compile::{Environment, compile};
+use tollgate_policy::compile::{Environment, compile_files};
 use tollgate_policy::dialect::Catalog;
-use tollgate_policy::model::{Model, SourceFile};
+use tollgate_policy::model::SourceFile;
 use tollgate_policy::policy::{Credential, Policy};
 use tollgate_secrets::Secrets;
 
@@ -341,8 +341,7 @@ spec:
         let dialect = "dialect: http\nprovider: any\nplain: true\nendpoints: []\n".to_owned();
         let catalog = Catalog::parse(&[source("http.yaml", dialect)]).unwrap();
         let environment = Environment { catalog: Arc::new(catalog), ..Environment::default() };
-        let model = Model::read(&[source("policy.yaml", text)]).unwrap();
-        compile(&model, &environment).unwrap().0
+        compile_files(&[source("policy.yaml", text)], &environment).unwrap().policy
     }
 }
 

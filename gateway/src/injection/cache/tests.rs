@@ -29,7 +29,7 @@ spec: {destinations: [up], from: {store: files, path: key}, inject: {bearer: {}}
 
 fn policy(directory: &Path) -> Policy {
     let file = SourceFile { path: directory.join("a.yaml"), text: RESOURCES.to_owned() };
-    compile_files(&[file], &app::environment_of(&[], &[]).unwrap()).unwrap().0
+    compile_files(&[file], &app::environment_of(&[], &[]).unwrap()).unwrap().policy
 }
 
 fn value(parts: &[PreparedPart]) -> &[u8] {

@@ -131,9 +131,12 @@ fn holds(text: &[u8], key: &[u8]) -> bool {
     has(key) || has(hex(key).as_bytes()) || has(hex(key).to_uppercase().as_bytes()) || base64
 }
 
+/// Undoes one kind of escape.
+type Undo = fn(&[u8]) -> Vec<u8>;
+
 /// The text, and what readers make of it who undo one kind of escape once, or twice.
 fn readings(text: &[u8]) -> Vec<Vec<u8>> {
-    let undo: [fn(&[u8]) -> Vec<u8>; 3] = [|text| percent_decode(text).collect(), json, html];
+    let undo: [Undo; 3] = [|text| percent_decode(text).collect(), json, html];
     let mut readings = vec![text.to_vec()];
     for once in undo {
         let text = once(text);

@@ -1,0 +1,205 @@
+//! What is denied where resources have problems, and the rest is published all the same.
+//!
+//! **Invariant:** breaking a resource never lets a call through that the whole model denies: what it might have decided is refused, and
+//! falls to no broader grant, wildcard host or other port.
+//!
+//! Lacks on purpose: the age of resources. Of two that claim one host, and of two grants that tie, the one that comes first serves.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::{Compiled, Compiler, Denied};
+use crate::model::{DestinationSpec, GrantSpec, Model, Problem, Resource};
+use crate::name::ResourceId;
+use crate::policy::{Parts, Policy};
+use crate::resource::{Block, BlockedHosts, Credential};
+
+/// The resources of each kind that are not in force.
+#[derive(Default)]
+struct Broken {
+    destinations: BTreeSet<ResourceId>,
+    stores: BTreeSet<ResourceId>,
+    credentials: BTreeSet<ResourceId>,
+    grants: BTreeSet<ResourceId>,
+}
+
+impl Compiler<'_> {
+    /// The policy of what has no problem, and denials for the rest. Nothing comes out where a problem is of no resource that has a
+    /// kind and an id.
+    pub(super) fn publish(mut self) -> Result<Compiled, Vec<Problem>> {
+        self.forget_ties();
+        let mut broken = Broken::of(self.model, &self.problems);
+        if !broken.has_all(&self.problems) {
+            return Err(self.problems);
+        }
+        let refusing = self.refusing(&broken);
+        broken.grants.retain(|id| !refusing.contains(id));
+        broken.follow(self.model, &self.parts);
+        let mut denied = Vec::new();
+        let mut hosts = Vec::new();
+        for resource in self.model.destinations.iter().filter(|it| broken.destinations.contains(&it.id)) {
+            self.parts.destinations.remove(&resource.id);
+            hosts.push(self.blocked_hosts(resource));
+            denied.push(Denied::Destination(resource.id.clone()));
+        }
+        self.parts.stores.retain(|id, _| !broken.stores.contains(id));
+        self.parts.store_origins.retain(|id, _| !broken.stores.contains(id));
+        self.parts.credentials.retain(|id, _| !broken.credentials.contains(id));
+        let mut blocks = Vec::new();
+        for resource in &self.model.grants {
+            let id = &resource.id;
+            let destination = resource.spec.destination.as_ref().map(|reference| reference.within(id));
+            if !broken.grants.contains(id) && destination.is_some_and(|it| broken.destinations.contains(&it))
+            {
+                // What it decides is denied by its destination.
+                self.parts.grants.remove(id);
+                continue;
+            }
+            let compiled = self.parts.grants.get_mut(id).filter(|_| !broken.grants.contains(id));
+            let Some(grant) = compiled else {
+                self.parts.grants.remove(id);
+                blocks.push(self.block(resource));
+                denied.push(Denied::Callers(id.clone()));
+                continue;
+            };
+            let reference = resource.spec.credential.as_ref();
+            let credential = reference.map(|reference| reference.within(id));
+            if refusing.contains(id) || credential.is_some_and(|it| broken.credentials.contains(&it)) {
+                Arc::make_mut(grant).is_broken = true;
+                denied.push(Denied::Grant(id.clone()));
+            }
+        }
+        let policy = Policy::new(self.parts, self.environment.gateway_names.clone()).denying(hosts, blocks);
+        Ok(Compiled { policy, warnings: Vec::new(), problems: self.problems, denied })
+    }
+
+    /// Takes back ties with grants that are broken besides: what is left of one may match more than was written.
+    fn forget_ties(&mut self) {
+        let known = |resource: &&Resource<GrantSpec>| {
+            let name = format!("Grant/{}", resource.id);
+            let mut own = self.problems.iter().filter(|problem| problem.resource() == name);
+            own.all(|problem| self.ties.contains(problem))
+        };
+        let compiled = |resource: &Resource<GrantSpec>| self.parts.grants.get(&resource.id).map(Arc::clone);
+        let grants = self.model.grants.iter().filter(known);
+        let grants: Vec<_> = grants.filter_map(|it| Some((compiled(it)?, &it.source))).collect();
+        let ties = super::tie::ties(&grants);
+        self.problems.retain(|problem| !self.ties.contains(problem) || ties.contains(problem));
+        self.ties = ties;
+    }
+
+    /// The grants with problems that still say exactly what they match: only their key may not be used, or others tie with them.
+    fn refusing(&self, broken: &Broken) -> BTreeSet<ResourceId> {
+        let says_all = |id: &&ResourceId| {
+            let name = format!("Grant/{id}");
+            let mut own = self.problems.iter().filter(|problem| problem.resource() == name);
+            own.all(|problem| problem.path() == "spec.credential" || self.ties.contains(problem))
+                && self.parts.grants.contains_key(*id)
+        };
+        broken.grants.iter().filter(says_all).cloned().collect()
+    }
+
+    fn blocked_hosts(&self, resource: &Resource<DestinationSpec>) -> BlockedHosts {
+        let written = &resource.spec.hosts;
+        let hosts: Vec<_> = written.values().cloned().collect();
+        let is_readable = written.written().is_some_and(|count| count > 0 && count == hosts.len())
+            && !self.has_problem(&format!("Destination/{}", resource.id), |path| path == "spec.hosts");
+        BlockedHosts { destination: resource.id.clone(), any_other: !is_readable, hosts }
+    }
+
+    /// Whether a problem of the resource is at such a path, or with the whole of it.
+    fn has_problem(&self, resource: &str, is_at: impl Fn(&str) -> bool) -> bool {
+        let mut problems = self.problems.iter().filter(|problem| problem.resource() == resource);
+        problems.any(|problem| matches!(problem.path(), "" | "spec") || is_at(problem.path()))
+    }
+
+    /// All that a grant may have decided that is not known whole.
+    fn block(&self, resource: &Resource<GrantSpec>) -> Block {
+        let GrantSpec { callers: written, destination, .. } = &resource.spec;
+        let mut unreported = Vec::new();
+        let mut scope = super::Scope::new(resource, &mut unreported);
+        let callers = super::caller::callers(written, self.environment, &mut scope);
+        let name = format!("Grant/{}", resource.id);
+        let is_readable = written.written().is_some_and(|count| count > 0 && callers.len() == count)
+            && !self.has_problem(&name, |path| path.starts_with("spec.callers"));
+        let is_named = !self.has_problem(&name, |path| path.starts_with("spec.destination"));
+        let destination = destination.as_ref().map(|reference| reference.within(&resource.id));
+        let is_known = |id: &ResourceId| self.model.destinations.iter().any(|known| known.id == *id);
+        Block {
+            grant: resource.id.clone(),
+            every_caller: !is_readable,
+            callers,
+            destination: destination.filter(|id| is_named && is_known(id)),
+        }
+    }
+}
+
+impl Broken {
+    fn of(model: &Model, problems: &[Problem]) -> Self {
+        let named: BTreeSet<&str> = problems.iter().map(Problem::resource).collect();
+        fn ids<T>(kind: &str, all: &[Resource<T>], named: &BTreeSet<&str>) -> BTreeSet<ResourceId> {
+            let ids = all.iter().map(|resource| &resource.id);
+            ids.filter(|id| named.contains(&*format!("{kind}/{id}"))).cloned().collect()
+        }
+        Self {
+            destinations: ids("Destination", &model.destinations, &named),
+            stores: ids("SecretStore", &model.stores, &named),
+            credentials: ids("Credential", &model.credentials, &named),
+            grants: ids("Grant", &model.grants, &named),
+        }
+    }
+
+    /// Whether every problem is of one of them.
+    fn has_all(&self, problems: &[Problem]) -> bool {
+        let is_of = |resource: &str, kind: &str, ids: &BTreeSet<ResourceId>| {
+            resource
+                .strip_prefix(kind)
+                .and_then(|rest| rest.strip_prefix('/'))
+                .is_some_and(|id| ids.contains(id))
+        };
+        // Of two with one id nobody knows which is meant.
+        if problems.iter().any(|problem| problem.path() == "metadata.name") {
+            return false;
+        }
+        problems.iter().map(Problem::resource).all(|resource| {
+            is_of(resource, "Destination", &self.destinations)
+                || is_of(resource, "SecretStore", &self.stores)
+                || is_of(resource, "Credential", &self.credentials)
+                || is_of(resource, "Grant", &self.grants)
+        })
+    }
+
+    /// Adds what cannot be in force because of something else that is not: a credential without its store or token endpoint, a
+    /// destination without its client certificate.
+    fn follow(&mut self, model: &Model, parts: &Parts) {
+        loop {
+            let before = self.destinations.len() + self.credentials.len();
+            for resource in &model.destinations {
+                let compiled = parts.destinations.get(&resource.id);
+                let is_whole = |shown: &ResourceId| {
+                    parts.credentials.contains_key(shown) && !self.credentials.contains(shown)
+                };
+                let holds = compiled.is_some_and(|it| it.client_certificate.as_ref().is_none_or(is_whole));
+                if !holds {
+                    self.destinations.insert(resource.id.clone());
+                }
+            }
+            for resource in &model.credentials {
+                if !parts.credentials.get(&resource.id).is_some_and(|compiled| self.lets_work(compiled)) {
+                    self.credentials.insert(resource.id.clone());
+                }
+            }
+            if self.destinations.len() + self.credentials.len() == before {
+                return;
+            }
+        }
+    }
+
+    fn lets_work(&self, credential: &Credential) -> bool {
+        let client = credential.mint.as_ref().and_then(|mint| mint.client_secret());
+        let mut secrets = credential.keys.iter().map(|key| &key.from).chain(client);
+        let endpoint = credential.mint.as_ref().map(|mint| &mint.endpoint.destination);
+        secrets.all(|secret| !self.stores.contains(&secret.store))
+            && endpoint.is_none_or(|destination| !self.destinations.contains(destination))
+    }
+}

@@ -1,0 +1,51 @@
+//! What is denied because a resource has problems: as much as it might have decided.
+
+use crate::caller::Identity;
+use crate::denial::{Denial, Reason};
+use crate::name::ResourceId;
+use crate::pattern::{CallerPattern, HostPattern};
+
+/// Calls that a grant may have decided that could not be compiled. They are denied, whatever another grant allows.
+#[derive(Debug)]
+pub(crate) struct Block {
+    pub(crate) grant: ResourceId,
+    /// The callers of the grant that could be read.
+    pub(crate) callers: Vec<CallerPattern>,
+    /// Some of them could not: all callers of its namespace besides, and of any in the default namespace, where grants are for all.
+    pub(crate) every_caller: bool,
+    /// `None`: it is not known, so every one.
+    pub(crate) destination: Option<ResourceId>,
+}
+
+/// Hosts of a destination that could not be compiled.
+#[derive(Debug)]
+pub(crate) struct BlockedHosts {
+    pub(crate) destination: ResourceId,
+    pub(crate) hosts: Vec<HostPattern>,
+    /// It may have other hosts, too, which could not be read.
+    pub(crate) any_other: bool,
+}
+
+impl Block {
+    pub(crate) fn names(&self, caller: &Identity) -> bool {
+        let own = self.grant.namespace();
+        let is_own = || {
+            own == ResourceId::DEFAULT_NAMESPACE
+                || caller.namespace().is_none_or(|namespace| namespace == own)
+        };
+        (self.every_caller && is_own()) || self.callers.iter().any(|pattern| pattern.matches(caller))
+    }
+
+    pub(crate) fn denial(&self) -> Denial {
+        let grant = &self.grant;
+        let detail = format!("grant {grant} has an error, so nothing is let through that it might decide");
+        Denial::new(Reason::BrokenConfiguration, detail)
+    }
+}
+
+impl BlockedHosts {
+    pub(crate) fn denial(&self) -> Denial {
+        let detail = format!("destination {} has an error, so it is not called", self.destination);
+        Denial::new(Reason::BrokenConfiguration, detail)
+    }
+}
