@@ -62,7 +62,7 @@ impl RequestHead {
     pub(crate) fn read(parts: request::Parts, most: usize) -> Result<Self, Denial> {
         let request::Parts { method, uri, mut headers, version, .. } = parts;
         check_method(&method)?;
-        let fields = Fields::of(&headers);
+        let fields = HeadFields::of(&headers);
         if fields.bytes > most {
             let detail = "the request's headers are larger than the gateway reads (limits.headBytes)";
             return Err(Denial::new(Reason::HeaderRefused, detail));
@@ -130,7 +130,7 @@ fn check_method(method: &Method) -> Result<(), Denial> {
 
 /// What the head itself says of the message, found in one pass over it.
 #[derive(Default)]
-struct Fields<'a> {
+struct HeadFields<'a> {
     /// As HTTP/1.1 writes them.
     bytes: usize,
     host: Single<'a>,
@@ -146,7 +146,7 @@ struct Single<'a> {
     is_repeated: bool,
 }
 
-impl<'a> Fields<'a> {
+impl<'a> HeadFields<'a> {
     fn of(headers: &'a HeaderMap) -> Self {
         let mut fields = Self::default();
         for (name, value) in headers {
