@@ -284,11 +284,14 @@ impl<'a, 'de> Draft<'a, 'de> {
     }
 
     fn usage_mark(&self) -> UsageMark {
+        if !self.stream {
+            return UsageMark::Leave;
+        }
         let option = self.rules.members().find_map(|(name, member)| match member {
             Member::UsageOption(option) => Some((name, option)),
             _ => None,
         });
-        let Some((name, option)) = option.filter(|_| self.stream) else { return UsageMark::Leave };
+        let Some((name, option)) = option else { return UsageMark::Leave };
         match &self.usage {
             Some(UsageOption::Asked) => UsageMark::Leave,
             Some(UsageOption::Named(range)) => UsageMark::Replace(range.clone(), "true".to_owned()),
