@@ -187,8 +187,8 @@ impl<'a> Served<'a> {
 
 /// Whether this is a word of several, and these are the same ones.
 fn is_both(word: &str, expression: &str) -> bool {
-    word.contains('+')
-        && word.len() == expression.len()
+    word.len() == expression.len()
+        && word.contains('+')
         && word.split('+').all(|part| expression.split('+').any(|asked| asked == part))
 }
 
