@@ -42,17 +42,23 @@ pub enum OwnerError {
 impl<'a> LimitId<'a> {
     /// Takes a text apart; `None`: no limit has this id.
     pub fn read(text: &'a str) -> Option<Self> {
-        let (rest, key) = text.rsplit_once('/')?;
+        let (rest, key) = split_last(text)?;
         let key = LimitKey::ALL.into_iter().find(|known| known.as_str() == key)?;
-        let (rest, last) = rest.rsplit_once('/')?;
+        let (rest, last) = split_last(rest)?;
         if last == Unit::Concurrency.as_str() {
             return Some(Self { owner: rest, unit: Unit::Concurrency, per: None, key });
         }
         let per = Per::ALL.into_iter().find(|known| known.as_str() == last)?;
-        let (owner, unit) = rest.rsplit_once('/')?;
+        let (owner, unit) = split_last(rest)?;
         let unit = Unit::ALL.into_iter().find(|known| known.as_str() == unit)?;
         Some(Self { owner, unit, per: Some(per), key })
     }
+}
+
+/// What stands before the last `/`, and the short word behind it: read for every charge of a call.
+fn split_last(text: &str) -> Option<(&str, &str)> {
+    let slash = text.bytes().rposition(|byte| byte == b'/')?;
+    Some((&text[..slash], &text[slash + 1..]))
 }
 
 impl fmt::Display for LimitId<'_> {
