@@ -202,6 +202,10 @@ impl MeteredBody {
 
     /// The answer outlasts its head: from now on its caller is watched.
     pub(super) fn watch(&mut self) {
+        // What is over holds nothing that others share. Over HTTP/1 the limit of the socket is enough for it.
+        if matches!(self.state, AnswerState::Done) && !self.session.http2 {
+            return;
+        }
         let is_shared = inspected_body::holds_shared(self.source.call.permit.grant());
         let least = is_shared.then(|| self.core.shared.limits.least());
         self.progress = Some(self.session.write_progress(least));
