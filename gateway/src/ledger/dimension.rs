@@ -72,10 +72,9 @@ macro_rules! dimension {
                 match self { $( Self::$variant => stringify!($name), )* }
             }
 
-            /// Its member as it stands behind another one, and which part of the JSON it stands in.
-            pub(crate) const fn member(self) -> (&'static str, LinePart) {
-                match self { $( Self::$variant => (member!(stringify!($name)), LinePart::$part), )* }
-            }
+            /// The member of each as it stands behind another one, and which part of the JSON it stands in.
+            pub(crate) const MEMBERS: [(&'static str, LinePart); Self::ALL.len()] =
+                [$( (member!(stringify!($name)), LinePart::$part) ),*];
 
             /// What it is, in a sentence without its full stop.
             pub fn help(self) -> &'static str {
@@ -181,12 +180,10 @@ macro_rules! number {
             /// All of them, in the order of their declaration.
             pub(crate) const ALL: [Self; [$( Self::$variant ),*].len()] = [$( Self::$variant ),*];
 
-            /// Its member as it stands behind another one, which part of the JSON it stands in, and whether it is `true` where it is there.
-            pub(crate) const fn member(self) -> (&'static str, NumberPart, bool) {
-                match self {
-                    $( Self::$variant => (member!($member), NumberPart::$part, <$type as Counted>::IS_FLAG), )*
-                }
-            }
+            /// The member of each as it stands behind another one, which part of the JSON it stands in, and whether it is `true` where it is
+            /// there.
+            pub(crate) const MEMBERS: [(&'static str, NumberPart, bool); Self::ALL.len()] =
+                [$( (member!($member), NumberPart::$part, <$type as Counted>::IS_FLAG) ),*];
         }
     };
 }

@@ -175,7 +175,7 @@ impl Fields<'_> {
             Dimension::Credential,
             Dimension::Model,
         ] {
-            json.some(dimension.member().0, self.texts[dimension as usize]);
+            json.some(Dimension::MEMBERS[dimension as usize].0, self.texts[dimension as usize]);
         }
         self.write_charges(json);
         self.write_numbers(json, NumberPart::Cost);
@@ -209,20 +209,21 @@ impl Fields<'_> {
     }
 
     fn write_texts(&self, json: &mut Json<'_>, of: LinePart) {
-        for (dimension, text) in Dimension::ALL.iter().zip(self.texts) {
-            let (name, part) = dimension.member();
-            if part == of {
+        for ((name, part), text) in Dimension::MEMBERS.iter().zip(&self.texts) {
+            if *part == of {
                 json.some(name, text);
             }
         }
     }
 
     fn write_numbers(&self, json: &mut Json<'_>, of: NumberPart) {
-        for (number, value) in Number::ALL.iter().zip(self.numbers) {
-            let (name, part, is_flag) = number.member();
-            if let Some(value) = value.filter(|_| part == of) {
+        for ((name, part, is_flag), value) in Number::MEMBERS.iter().zip(&self.numbers) {
+            if *part != of {
+                continue;
+            }
+            if let Some(value) = value {
                 json.raw(name);
-                if is_flag { json.raw("true") } else { json.integer(value) }
+                if *is_flag { json.raw("true") } else { json.integer(*value) }
             }
         }
     }
