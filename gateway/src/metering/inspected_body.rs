@@ -160,7 +160,7 @@ async fn collect(
     let mut all: Option<BytesMut> = None;
     let mut reservation = BufferReservation::of(announced);
     let mut pace = Pace::new(least);
-    loop {
+    while !incoming.is_end_stream() {
         let length = all.as_ref().map_or(first.len(), BytesMut::len);
         let frame = timeout_at(pace.due(), incoming.frame()).await.map_err(|_| too_slow())?;
         let Some(frame) = frame else { break };
