@@ -172,7 +172,7 @@ impl Model {
     /// Reads resource files: any number of YAML documents each.
     ///
     /// Gives every problem of every file: what is not YAML, keys that occur twice, unknown kinds and fields, values of the wrong type
-    /// or form, names that occur twice. What one resource says of another is looked at by [`crate::compile::compile`].
+    /// or form, names that occur twice. What one resource says of another is looked at by [`crate::compile::compile_files`].
     pub fn read(files: &[SourceFile]) -> Result<Self, Vec<Problem>> {
         let (model, problems) = Self::read_all(files);
         if problems.is_empty() { Ok(model) } else { Err(problems) }

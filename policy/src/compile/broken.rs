@@ -29,7 +29,8 @@ impl Compiler<'_> {
     pub(super) fn publish(mut self) -> Result<Compiled, Vec<Problem>> {
         self.forget_ties();
         let mut broken = Broken::of(self.model, &self.problems);
-        if !broken.has_all(&self.problems) {
+        // Of a resource without an id nobody knows what it might have decided.
+        if self.model.incomplete || !broken.has_all(&self.problems) {
             return Err(self.problems);
         }
         let refusing = self.refusing(&broken);

@@ -11,7 +11,7 @@ pub(crate) struct Block {
     pub(crate) grant: ResourceId,
     /// The callers of the grant that could be read.
     pub(crate) callers: Vec<CallerPattern>,
-    /// Some of them could not: all callers of its namespace besides, and of any in the default namespace, where grants are for all.
+    /// Some of them could not: all callers there are.
     pub(crate) every_caller: bool,
     /// `None`: it is not known, so every one.
     pub(crate) destination: Option<ResourceId>,
@@ -28,12 +28,7 @@ pub(crate) struct BlockedHosts {
 
 impl Block {
     pub(crate) fn names(&self, caller: &Identity) -> bool {
-        let own = self.grant.namespace();
-        let is_own = || {
-            own == ResourceId::DEFAULT_NAMESPACE
-                || caller.namespace().is_none_or(|namespace| namespace == own)
-        };
-        (self.every_caller && is_own()) || self.callers.iter().any(|pattern| pattern.matches(caller))
+        self.every_caller || self.callers.iter().any(|pattern| pattern.matches(caller))
     }
 
     pub(crate) fn denial(&self) -> Denial {
