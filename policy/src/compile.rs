@@ -106,7 +106,6 @@ pub fn compile_each(files: &[SourceFile], environment: &Environment) -> Result<C
 struct Compiler<'a> {
     model: &'a Model,
     environment: &'a Environment,
-    /// The gateway's own authorities, parsed.
     parts: Parts,
     problems: Vec<Problem>,
     /// Those of them that say that two grants tie.

@@ -209,6 +209,14 @@ impl Model {
         for fault in std::mem::take(&mut document.faults) {
             problems.push(source.problem_at(fault.line, &fault.path, fault.message));
         }
+        if kind.as_ref().is_some_and(|kind| kind == "Grant") {
+            // What a grant does not say it does not forbid, so it says so by leaving it out and not by an empty word.
+            let rules =
+                std::mem::take(&mut document.nulls).into_iter().filter(|(path, _)| path.starts_with("spec."));
+            problems.extend(rules.map(|(path, line)| {
+                source.problem_at(line, &path, "this is empty: leave it out, or say what it is".to_owned())
+            }));
+        }
         self.incomplete |= document.unreadable;
         if document.value.is_null() {
             return;

@@ -36,7 +36,7 @@ const HEAD: usize = 32;
 /// Bytes of an entry before its body.
 const ENTRY: usize = 9;
 /// A list is written again that was written this many bytes ago.
-const NAMED_FOR: u64 = 1 << 20;
+const NAMED_FOR: u64 = 64 << 10;
 /// Lists that a writer remembers, so that callers who invent models cost memory only for a while.
 const REMEMBERED: usize = 4_096;
 

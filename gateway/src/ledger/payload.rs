@@ -3,12 +3,12 @@
 //! An entry of either kind names four [lists](super::batch) of texts: the dimensions, the details, limit and key of each charge, and the names
 //! of the units. Its payload is the id (16 bytes); when it began, in microseconds from the time in the id; 0, or 1 more than when the hold was
 //! taken, in microseconds from when it began; one bit for each number that it has, and the numbers; the amount of each charge; the amount
-//! of each unit; the path. Then, unless there are neither, the attempts and the correction.
+//! of each unit; the path; twice the number of attempts, and 1 more where it is a correction; the attempts; the correction.
 //!
 //! Integers are LEB128, signed ones zigzag. A text is its length and its bytes.
 //!
-//! **Invariant:** a number, a dimension, a detail or a unit that this version does not know is passed over. What follows the correction is
-//! of a later version.
+//! **Invariant:** a number, a dimension, a detail or a unit that this version does not know is passed over, and so is what
+//! stands behind all this.
 
 use std::sync::Arc;
 
@@ -66,10 +66,7 @@ fn write(fields: &Fields<'_>, out: &mut Vec<u8>) {
     fields.charges.each(|_, _, amount| varint::write_signed(amount, out));
     fields.units.entries().for_each(|(_, amount)| varint::write_signed(amount, out));
     text(fields.path, out);
-    if fields.attempts.is_empty() && fields.correction.is_none() {
-        return;
-    }
-    varint::write(fields.attempts.len() as u64, out);
+    varint::write((fields.attempts.len() as u64) << 1 | u64::from(fields.correction.is_some()), out);
     fields.attempts.iter().for_each(|attempt| write_attempt(attempt, out));
     if let Some(correction) = &fields.correction {
         write_correction(correction, out);
@@ -86,6 +83,7 @@ fn write_correction(correction: &CorrectionFields<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(correction.corrects.as_bytes());
     text(correction.by, out);
     text(correction.note, out);
+    out.push(correction.takes.is_some().into());
     let Some(takes) = correction.takes else { return };
     [&takes.outcome, &takes.reason, &takes.usage_source].into_iter().for_each(|one| text(one, out));
     for number in [takes.status, takes.cost.0, i64::from(takes.unpriced), takes.bytes_in, takes.bytes_out] {
@@ -155,12 +153,11 @@ fn row(mut input: Input<'_>, [texts, details, limits, units]: &[TextList; 4]) ->
         }
     }
     row.path = input.text()?.into();
-    if !input.0.is_empty() {
-        for _ in 0..input.integer()? {
-            row.attempts.push(attempt(&mut input)?);
-        }
+    let attempts = input.integer()?;
+    for _ in 0..attempts >> 1 {
+        row.attempts.push(attempt(&mut input)?);
     }
-    if !input.0.is_empty() {
+    if attempts & 1 == 1 {
         correction(&mut input, &mut row)?;
     }
     Some(row)
@@ -183,7 +180,7 @@ fn correction(input: &mut Input<'_>, row: &mut Row) -> Option<()> {
     row.corrects = Some(input.id()?);
     row.by = input.text()?.into();
     row.note = input.text()?.into();
-    if input.0.is_empty() {
+    if input.integer()? == 0 {
         return Some(());
     }
     let mut takes = CorrectedUsage {
@@ -281,6 +278,8 @@ mod tests {
             varint::write_signed(number, &mut bytes);
         }
         text("/v1", &mut bytes);
+        varint::write(0, &mut bytes);
+        bytes.extend_from_slice(b"of a later version");
         let lists = [list(&["a"; 30]), list(&["b"; 30]), list(&[]), list(&["thoughts", "output"])];
         let row = row(Input(&bytes), &lists).unwrap();
         assert_eq!((row.duration, &*row.path, &*row.usage_source), (Some(7), "/v1", "a"));

@@ -27,7 +27,7 @@ use crate::ledger::Charge;
 pub struct Hold {
     plan: Arc<Plan>,
     /// One for each item of the plan, in its order; fewer while the hold is being taken.
-    taken: Vec<WindowAmount>,
+    taken: Vec<HeldItem>,
     /// One for each counted window, in the order of `taken`.
     charges: Vec<Charge>,
     opened: Timestamp,
@@ -45,15 +45,15 @@ pub struct Settled {
 }
 
 #[derive(Debug)]
-struct WindowAmount {
+struct HeldItem {
     cell: Arc<Cell>,
-    place: ConcurrencyPlace,
+    place: HeldPlace,
     /// Given back with the rest.
     _share: Option<HeldShare>,
 }
 
 #[derive(Debug)]
-enum ConcurrencyPlace {
+enum HeldPlace {
     Window { slot: WindowSlot, held: u64 },
     Slot,
     Rate { left: u32 },
@@ -69,7 +69,7 @@ impl Hold {
         let taken = Vec::with_capacity(plan.items.len());
         let mut hold = Self { plan: Arc::clone(plan), taken, charges: Vec::new(), opened: now, sent: false };
         for (index, item) in plan.items.iter().enumerate() {
-            match WindowAmount::take(item, keys, demand, now) {
+            match HeldItem::take(item, keys, demand, now) {
                 Ok(taken) => hold.taken.push(taken),
                 // It drops the hold, and that gives back what came before.
                 Err(denial) => {
@@ -80,11 +80,11 @@ impl Hold {
             }
         }
         let charges = plan.items.iter().zip(&hold.taken).filter_map(|(item, taken)| match taken.place {
-            ConcurrencyPlace::Window { held, .. } => {
+            HeldPlace::Window { held, .. } => {
                 let (limit, key) = (Arc::clone(&item.limit.id), Arc::clone(&taken.cell.key));
                 Some(Charge { limit, key, amount: held })
             }
-            ConcurrencyPlace::Slot | ConcurrencyPlace::Rate { .. } => None,
+            HeldPlace::Slot | HeldPlace::Rate { .. } => None,
         });
         hold.charges = charges.collect();
         Ok(hold)
@@ -140,12 +140,12 @@ impl Hold {
         let mut charges = self.charges.iter_mut();
         for (item, taken) in self.plan.items.iter().zip(self.taken.drain(..)) {
             match (&taken.cell.state, taken.place) {
-                (CellState::Counted(counter), ConcurrencyPlace::Window { slot, held }) => {
+                (CellState::Counted(counter), HeldPlace::Window { slot, held }) => {
                     let actual = actual(item.limit.unit, held);
                     exceeded |= lock(counter).settle(slot, held, actual) > 0;
                     charges.next().into_iter().for_each(|charge| charge.amount = actual);
                 }
-                (CellState::Concurrent(calls), ConcurrencyPlace::Slot) => {
+                (CellState::Concurrent(calls), HeldPlace::Slot) => {
                     calls.fetch_sub(1, Ordering::Relaxed);
                 }
                 _ => {}
@@ -162,7 +162,7 @@ impl Drop for Hold {
     }
 }
 
-impl WindowAmount {
+impl HeldItem {
     fn take(item: &Item, keys: &Keys<'_>, demand: &Demand, now: Timestamp) -> Result<Self, Denial> {
         let limit = &item.limit;
         let cell = item.counts.cell(keys.get(limit.key), limit, now);
@@ -183,7 +183,7 @@ impl WindowAmount {
                 share = take_share(&cell, keys, amount, Room { cap: limit.amount, free }, now)
                     .inspect_err(|()| counter.release(slot, amount))
                     .map_err(|()| refusal::over_share(limit, Reason::BudgetHeld))?;
-                ConcurrencyPlace::Window { slot, held: amount }
+                HeldPlace::Window { slot, held: amount }
             }
             (CellState::Concurrent(calls), LimitKind::Concurrent) => {
                 let occupied = occupy(calls, limit).inspect_err(|_| {
@@ -201,7 +201,7 @@ impl WindowAmount {
             }
             (CellState::Rate(rate), LimitKind::Gcra { .. }) => {
                 let left = rate.take(amount, now).map_err(|wait| refusal::too_fast(limit, amount, wait))?;
-                ConcurrencyPlace::Rate { left }
+                HeldPlace::Rate { left }
             }
             // Two generations of the policy disagree about what this id is; nothing can be counted for the older one.
             _ => {
@@ -224,7 +224,7 @@ impl WindowAmount {
                 let left = limit.amount.saturating_sub(calls.load(Ordering::Relaxed));
                 rate::limit(field, limit, left, None);
             }
-            (CellState::Rate(rate), ConcurrencyPlace::Rate { left }, LimitKind::Gcra { burst, .. }) => {
+            (CellState::Rate(rate), HeldPlace::Rate { left }, LimitKind::Gcra { burst, .. }) => {
                 rate::limit(field, limit, u64::from(*left), Some(rate.refills_in(*left, *burst)));
             }
             _ => {}
@@ -263,10 +263,10 @@ fn take_share(
 }
 
 /// A place among the calls at once, and how many were free before.
-fn occupy(calls: &AtomicU64, limit: &Limit) -> Result<(ConcurrencyPlace, u64), Denial> {
+fn occupy(calls: &AtomicU64, limit: &Limit) -> Result<(HeldPlace, u64), Denial> {
     let more = |calls: u64| calls.checked_add(1).filter(|calls| *calls <= limit.amount);
     let taken = calls.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
     taken
-        .map(|before| (ConcurrencyPlace::Slot, limit.amount.saturating_sub(before)))
+        .map(|before| (HeldPlace::Slot, limit.amount.saturating_sub(before)))
         .map_err(|calls| refusal::too_many(limit, calls))
 }

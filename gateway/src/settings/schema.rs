@@ -1,8 +1,7 @@
 //! What a schema says of settings that are written in a form of their own.
 
-use std::borrow::Cow;
-
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::{Schema, SchemaGenerator, json_schema};
+use tollgate_policy::schema_forms;
 
 use crate::telemetry::LogSettings;
 
@@ -30,27 +29,7 @@ pub(super) fn log(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({ "anyOf": [settings, { "type": "string" }] })
 }
 
-macro_rules! forms {
-    ($($type:ty: $title:literal, $schema:tt;)*) => {$(
-        impl JsonSchema for $type {
-            fn inline_schema() -> bool {
-                true
-            }
-
-            fn schema_name() -> Cow<'static, str> {
-                $title.into()
-            }
-
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                let mut schema = json_schema!($schema);
-                schema.insert("title".to_owned(), $title.into());
-                schema
-            }
-        }
-    )*};
-}
-
-forms! {
+schema_forms! {
     SizeText: "size", {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]+ *(B|[kK]B|[MG]B|[KMG]iB)?$"}]};
     PauseText: "duration", {"type": "string", "pattern": "^(0|0*[1-9][0-9]*)(ms|s|m|h|d)$"};
     SocketText: "IP address and port", {"type": "string", "pattern": "^.+:[0-9]{1,5}$"};

@@ -85,7 +85,9 @@ impl Compiler<'_> {
         let grants = self.model.grants.iter().filter(known);
         let grants: Vec<_> = grants.filter_map(|it| Some((compiled(it)?, &it.source))).collect();
         let ties = super::tie::ties(&grants);
-        self.problems.retain(|problem| !self.ties.contains(problem) || ties.contains(problem));
+        self.problems.retain(|problem| !self.ties.contains(problem));
+        self.problems.extend(ties.iter().cloned());
+        self.problems.sort();
         self.ties = ties;
     }
 

@@ -110,27 +110,28 @@ impl<T: JsonSchema> JsonSchema for List<T> {
 }
 
 /// Types that have a form of their own: what a table of fields calls them, and what a schema says of them.
-macro_rules! forms {
+#[macro_export]
+macro_rules! schema_forms {
     ($($type:ty: $title:literal, $schema:tt;)*) => {$(
-        impl JsonSchema for $type {
+        impl ::schemars::JsonSchema for $type {
             fn inline_schema() -> bool {
                 true
             }
 
-            fn schema_name() -> Cow<'static, str> {
+            fn schema_name() -> ::std::borrow::Cow<'static, str> {
                 $title.into()
             }
 
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                let mut schema = json_schema!($schema);
-                schema.insert("title".to_owned(), Value::from($title));
+            fn json_schema(_: &mut ::schemars::SchemaGenerator) -> ::schemars::Schema {
+                let mut schema = ::schemars::json_schema!($schema);
+                schema.insert("title".to_owned(), $title.into());
                 schema
             }
         }
     )*};
 }
 
-forms! {
+schema_forms! {
     Name: "name", {"type": "string", "pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"};
     Reference: "reference", {"type": "string", "pattern": "^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/)?[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"};
     AccountName: "name", {"type": "string", "maxLength": 253, "pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$"};

@@ -92,11 +92,13 @@ fn what_an_alias_repeats_keeps_its_lines_and_is_bounded() {
     for level in 1..100 {
         deep.push_str(&format!("a{level}: &a{level} [*a{}]\n", level - 1));
     }
+    let long = format!("{}: [{}]\n", "x".repeat(1_000), "0, ".repeat(20_000));
     for (text, message) in [
         (bomb, "aliases repeat more than"),
         (deep, "more than 64 deep"),
         ("- ".repeat(100_000), "more than 64 deep"),
         ("[".repeat(200), "more than 64 deep"),
+        (long, "too many fields with too long names"),
     ] {
         let documents = documents(&text);
         let [document] = &documents[..] else { panic!("{message}: {}", documents.len()) };

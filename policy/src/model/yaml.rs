@@ -13,6 +13,8 @@ use serde_json::{Map, Number, Value};
 const MAX_DEPTH: usize = 64;
 /// The most bytes that the aliases of one document may repeat, as JSON.
 const MAX_REPEATED: usize = 1 << 20;
+/// The most bytes that the paths of all members and elements of one document may take.
+const MAX_PATHS: usize = 16 << 20;
 
 const MEANINGLESS_TAG: &str = "tags such as `!!str` have no meaning here: quote what is text";
 
@@ -33,6 +35,8 @@ pub(crate) struct Document {
     /// The line of each member and element by its path, as `spec.limits[0].per`; the document's own has the empty path.
     pub(crate) lines: BTreeMap<String, usize>,
     pub(crate) faults: Vec<Fault>,
+    /// The members that are null, with their lines.
+    pub(crate) nulls: Vec<(String, usize)>,
     /// Whether nothing is known of it because it is not YAML.
     pub(crate) unreadable: bool,
 }
@@ -90,6 +94,8 @@ struct Reader<'a> {
     anchors: BTreeMap<usize, (String, Option<Value>)>,
     /// What aliases have repeated so far, in bytes.
     repeated: usize,
+    /// What the paths of this document take so far, in bytes.
+    paths: usize,
     depth: usize,
 }
 
@@ -104,6 +110,7 @@ impl<'a> Reader<'a> {
             document: Document::default(),
             anchors: BTreeMap::new(),
             repeated: 0,
+            paths: 0,
             depth: 0,
         };
         let mut documents = Vec::new();
@@ -129,7 +136,7 @@ impl<'a> Reader<'a> {
 
     fn document(&mut self) -> Result<Document, Fault> {
         self.anchors.clear();
-        self.repeated = 0;
+        (self.repeated, self.paths) = (0, 0);
         let root = self.next()?;
         self.document.lines.insert(String::new(), root.1);
         self.document.value = self.value(root, "")?.unwrap_or_default();
@@ -148,6 +155,17 @@ impl<'a> Reader<'a> {
 
     fn fault(&mut self, line: usize, path: &str, message: impl Into<String>) {
         self.document.faults.push(Fault { line, path: path.to_owned(), message: message.into() });
+    }
+
+    /// Notes where a member or an element stands. A path has those of all it stands in, and names may be long.
+    fn place(&mut self, path: &str, line: usize) -> Result<(), Fault> {
+        self.paths += path.len();
+        if self.paths > MAX_PATHS {
+            let message = "there are too many fields with too long names in this document".to_owned();
+            return Err(Fault { line, path: String::new(), message });
+        }
+        self.document.lines.insert(path.to_owned(), line);
+        Ok(())
     }
 
     /// The value that begins with this event, or `None` where there is none: the fault is noted, or it is null.
@@ -198,7 +216,7 @@ impl<'a> Reader<'a> {
             }
             let path = format!("{path}[{}]", elements.len());
             let (line, faults) = (event.1, self.document.faults.len());
-            self.document.lines.insert(path.clone(), line);
+            self.place(&path, line)?;
             let value = self.value(event, &path)?;
             if value.is_none() && self.document.faults.len() == faults {
                 self.fault(line, &path, "this element of the list is empty");
@@ -233,12 +251,15 @@ impl<'a> Reader<'a> {
                 continue;
             }
             let faults = self.document.faults.len();
-            self.document.lines.insert(path.clone(), line);
+            self.place(&path, line)?;
             seen.insert(name.clone(), line);
             match self.value(event, &path)? {
                 Some(value) => drop(members.insert(name, value)),
                 // Null is the same as not there.
-                None if self.document.faults.len() == faults => drop(self.document.lines.remove(&path)),
+                None if self.document.faults.len() == faults => {
+                    self.document.lines.remove(&path);
+                    self.document.nulls.push((path, line));
+                }
                 None => {}
             }
         }
@@ -263,8 +284,10 @@ impl<'a> Reader<'a> {
         let places = self.document.lines.range(written.clone()..);
         let below = places.map_while(|(place, line)| Some((place.strip_prefix(written.as_str())?, *line)));
         let inside = below.filter(|(rest, _)| rest.starts_with(['.', '[']));
-        let lines: Vec<_> = inside.map(|(rest, line)| (format!("{path}{rest}"), line)).collect();
-        self.document.lines.extend(lines);
+        let lines: Vec<_> = inside.map(|(rest, line)| (rest.to_owned(), line)).collect();
+        for (rest, line) in lines {
+            self.place(&format!("{path}{rest}"), line)?;
+        }
         Ok(Some(value))
     }
 }

@@ -122,13 +122,17 @@ impl BatchEntry<'_> {
     pub(crate) fn list(&self, place: usize) -> Option<TextList> {
         match self.named().nth(place) {
             None | Some(0) => Some(TextList::default()),
-            Some(place) => self.lists.get(place),
+            Some(place) => self.list_at(place),
         }
     }
 
     /// Where the first list should begin that it names and that cannot be read.
     pub(crate) fn unreadable_list(&self) -> Option<u64> {
-        self.named().find(|place| *place != 0 && self.lists.get(*place).is_none())
+        self.named().find(|place| *place != 0 && self.list_at(*place).is_none())
+    }
+
+    fn list_at(&self, place: u64) -> Option<TextList> {
+        if place < self.offset { self.lists.get(place) } else { None }
     }
 }
 
@@ -231,9 +235,10 @@ impl Batches {
             let end = file.metadata()?.len();
             let mut offset = offset;
             let mut magic = MAGIC;
-            if offset == 0 && end >= magic.len() as u64 {
+            let is_begun = offset > 0;
+            if end >= magic.len() as u64 {
                 file.read_exact_at(&mut magic, 0)?;
-                offset = magic.len() as u64;
+                offset = offset.max(magic.len() as u64);
             }
             let [name @ .., version] = &magic;
             let [ours @ .., known] = &MAGIC;
@@ -244,7 +249,8 @@ impl Batches {
                     return Err(io::Error::new(io::ErrorKind::InvalidData, what));
                 }
                 // Found as damage.
-                (false, _) => offset = 0,
+                (false, _) if !is_begun => offset = 0,
+                (false, _) => {}
             }
             file.seek(SeekFrom::Start(offset))?;
             let lists = Lists::of(&file)?;
