@@ -44,7 +44,7 @@ impl<'a> Structural<'a> {
     fn convert(&self, schema: &Value, rules: Rules) -> Map<String, Value> {
         let schema = self.resolved(schema);
         let mut made = match schema.get("anyOf").and_then(Value::as_array) {
-            Some(choices) => self.choices(choices, rules),
+            Some(choices) => self.choices(choices),
             None => self.plain(&schema, rules),
         };
         if let Some(text) = description(&schema) {
@@ -115,24 +115,25 @@ impl<'a> Structural<'a> {
         }
     }
 
-    fn choices(&self, choices: &[Value], rules: Rules) -> Map<String, Value> {
+    fn choices(&self, choices: &[Value]) -> Map<String, Value> {
         let choices: Vec<_> = choices.iter().map(|choice| self.resolved(choice)).collect();
         if choices.iter().all(|choice| form(choice).as_deref() == Some("string")) {
             let bounds: Vec<Value> = choices.iter().map(|choice| bounds(choice).into()).collect();
             return object(json!({ "type": "string", "anyOf": bounds }));
         }
-        let _ = rules;
         self.mixed(&choices)
     }
 
     /// A value of one of several types. Each bound says something of values of its own type only.
     fn mixed(&self, choices: &[Map<String, Value>]) -> Map<String, Value> {
-        let mut made = object(json!({ "x-kubernetes-preserve-unknown-fields": true }));
+        // A bound of texts, of which there is none unless some choice is words.
+        let mut made = object(json!({ "x-kubernetes-preserve-unknown-fields": true, "maxLength": 0 }));
         for choice in choices {
             if let Some(words) = choice.get("enum").and_then(Value::as_array) {
                 // As a pattern, because an `enum` would be of all types.
                 let words: Vec<_> = words.iter().filter_map(Value::as_str).collect();
                 made.insert("pattern".to_owned(), format!("^({})$", words.join("|")).into());
+                made.remove("maxLength");
                 continue;
             }
             made.extend(bounds(choice));
