@@ -97,7 +97,7 @@ impl Compiler<'_> {
     fn refusing(&self, broken: &Broken, problems: &ByResource<'_>) -> BTreeSet<ResourceId> {
         let ties: BTreeSet<&Problem> = self.ties.iter().collect();
         let says_all = |id: &&ResourceId| {
-            let mut own = problems.get(&*format!("Grant/{id}")).into_iter().flatten();
+            let own = problems.get(&*format!("Grant/{id}")).into_iter().flatten();
             own.copied().all(|problem| problem.path() == "spec.credential" || ties.contains(problem))
                 && self.parts.grants.contains_key(*id)
         };
