@@ -133,6 +133,11 @@ impl ObjectSet {
         Self { is_persisted: true, ..self }
     }
 
+    /// Whether it has this object, as it is compiled.
+    pub(super) fn has(&self, object: &Object) -> bool {
+        self.objects.get(&object.key).is_some_and(|known| known.uid == object.uid && known.compiles_like(object))
+    }
+
     pub(super) fn is_persisted(&self) -> bool {
         self.is_persisted
     }
