@@ -21,6 +21,7 @@ mod grpc;
 mod hiding;
 mod http2;
 mod keys;
+mod kubernetes;
 mod leaks;
 mod leases;
 mod ledger;
