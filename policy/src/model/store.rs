@@ -18,6 +18,8 @@ pub(crate) struct StoreSpec {
     pub(crate) aws: Option<AwsSpec>,
     /// Variables of the gateway's own environment.
     pub(crate) env: Option<EnvSpec>,
+    /// [Kubernetes Secrets](../secrets/README.md#kubernetes-secrets) of the store's own namespace. Only for objects of a cluster.
+    pub(crate) kubernetes: Option<NamespaceSecretsSpec>,
 }
 
 /// One file for each secret.
@@ -172,3 +174,8 @@ pub(crate) struct EnvSpec {
     /// Environment variables that begin so are secrets. The rest of the name is the path.
     pub(crate) prefix: Option<String>,
 }
+
+/// Nothing more to say: they are those of the store's own namespace.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct NamespaceSecretsSpec {}
