@@ -33,7 +33,6 @@ fn is_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::compile::{Environment, compile_each};
     use crate::dialect::Catalog;
     use crate::model::SourceFile;
