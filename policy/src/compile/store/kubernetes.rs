@@ -57,11 +57,8 @@ mod tests {
             ),
         ];
         let catalog = "dialect: http\nprovider: http\nplain: true\nendpoints: []\n".to_owned();
-        let catalog = Catalog::parse(&[SourceFile {
-            path: "catalog.yaml".into(),
-            text: catalog,
-            ..SourceFile::default()
-        }]);
+        let file = SourceFile { path: "catalog.yaml".into(), text: catalog };
+        let catalog = Catalog::parse(&[file]);
         let environment = Environment { catalog: catalog.unwrap().into(), ..Environment::default() };
         let compiled = compile_each(&objects, &environment).unwrap();
         compiled.problems.iter().map(ToString::to_string).collect()
