@@ -6,6 +6,7 @@ mod bodies;
 mod budgets;
 mod callers;
 mod certificates;
+mod chart;
 mod commands;
 mod corpus;
 mod crash;

@@ -1,7 +1,7 @@
 //! The harness: everything a scenario stands on.
 //!
 //! A [`Sandbox`] is one scenario's folder and its canary secrets. In it live throw-away authorities ([`ca`]), real parts
-//! ([`bao`], [`moto`], [`aimock`], [`haproxy`], [`idp`], the SDKs of [`python`]), upstreams that can misbehave ([`upstream`]), the gateway
+//! ([`bao`], [`moto`], [`aimock`], [`haproxy`], [`helm`], [`idp`], the SDKs of [`python`]), upstreams that can misbehave ([`upstream`]), the gateway
 //! under test ([`gateway`]) and its callers ([`client`]). What a scenario leaves behind
 //! is searched by `tests/runner/sweep.py`.
 //!
@@ -15,6 +15,7 @@ pub mod fixture;
 pub mod full_stack;
 pub mod gateway;
 pub mod haproxy;
+pub mod helm;
 pub mod idp;
 pub mod ledger;
 pub mod moto;

@@ -1,0 +1,58 @@
+{{/* Where files are in the pod. */}}
+{{- define "tollgate.certificateFiles" -}}
+{{- $certificate := .Values.identity.certificate -}}
+{{- if eq $certificate.source "secret" -}}
+certFile: /etc/tollgate/certificate/{{ $certificate.secret.cert }}
+keyFile: /etc/tollgate/certificate/{{ $certificate.secret.key }}
+{{- else -}}
+certFile: /etc/tollgate/certificate/tls.crt
+keyFile: /etc/tollgate/certificate/tls.key
+{{- end -}}
+{{- end -}}
+
+{{/* `tollgate.yaml`. */}}
+{{- define "tollgate.settings" -}}
+{{- $values := .Values -}}
+{{- $domains := dict -}}
+{{- range $domain, $bundle := $values.identity.trustDomains -}}
+{{- $_ := set $domains $domain (dict "bundleFile" (printf "/etc/tollgate/bundles/%s/%s" $domain $bundle.key)) -}}
+{{- end -}}
+{{- with include "tollgate.ownTrustDomain" . -}}
+{{- $_ := set $domains . (dict "bundleFile" "/etc/tollgate/certificate/ca.crt") -}}
+{{- end -}}
+{{- $tokens := list -}}
+{{- $accounts := $values.identity.serviceAccounts -}}
+{{- $pod := "/var/run/secrets/kubernetes.io/serviceaccount" -}}
+{{- if $accounts.enabled -}}
+{{- $keys := dict "discovery" dict -}}
+{{- with $accounts.jwksUrl -}}{{- $keys = dict "url" . -}}{{- end -}}
+{{- $tokens = append $tokens (dict "kind" "kubernetes" "issuer" $accounts.issuer "audience" $accounts.audience "cluster" $accounts.cluster "keys" $keys "caFile" (printf "%s/ca.crt" $pod) "tokenFile" (printf "%s/token" $pod)) -}}
+{{- end -}}
+{{- $tokens = concat $tokens $values.identity.tokens -}}
+{{- $shown := "optional" -}}
+{{- if not $tokens -}}{{- $shown = "required" -}}{{- else if not $domains -}}{{- $shown = "none" -}}{{- end -}}
+{{- $listeners := list -}}
+{{- range $values.listeners -}}
+{{- $address := include "tollgate.socket" (dict "address" $values.bindAddress "port" .port) -}}
+{{- $listener := dict "name" .name "address" $address "clientCertificate" (default $shown .clientCertificate) -}}
+{{- with .protocols -}}{{- $_ := set $listener "protocols" . -}}{{- end -}}
+{{- $listeners = append $listeners $listener -}}
+{{- end -}}
+{{- $identity := dict "certificate" (include "tollgate.certificateFiles" . | fromYaml) "trustDomains" $domains -}}
+{{- if $tokens -}}{{- $_ := set $identity "tokens" $tokens -}}{{- end -}}
+{{- $settings := dict "listeners" $listeners "names" (include "tollgate.names" . | fromJsonArray) "identity" $identity -}}
+{{- if eq $values.resources.source "files" -}}
+{{- $_ := set $settings "resources" "/etc/tollgate/resources" -}}
+{{- else -}}
+{{- $watched := dict "cluster" $accounts.cluster "gatewayNamespace" .Release.Namespace -}}
+{{- with $values.resources.kubernetes.namespaces -}}{{- $_ := set $watched "namespaces" . -}}{{- end -}}
+{{- $_ := set $settings "resources" (dict "kubernetes" $watched) -}}
+{{- end -}}
+{{- $_ := set $settings "dataDir" "/var/lib/tollgate/data" -}}
+{{- $admin := include "tollgate.socket" (dict "address" $values.bindAddress "port" $values.admin.port) -}}
+{{- $_ := set $settings "admin" (dict "address" $admin "tokenFile" "/etc/tollgate/admin/token") -}}
+{{- $_ := set $settings "drain" (dict "delay" (printf "%ds" (int $values.drain.delaySeconds)) "timeout" (printf "%ds" (int $values.drain.timeoutSeconds))) -}}
+{{- $_ := set $settings "log" (dict "format" "json") -}}
+{{- if $values.seal.enabled -}}{{- $_ := set $settings "ledger" (dict "sealKeyFile" "/var/lib/tollgate-seal/seal.key") -}}{{- end -}}
+{{- mergeOverwrite $settings (deepCopy $values.settings) | toYaml -}}
+{{- end -}}
