@@ -10,7 +10,7 @@ use tollgate_tests::{Sandbox, helm, needs};
 const WRITE: &str = "TOLLGATE_WRITE_CHART";
 
 /// Values that are wrong, and what the refusal says.
-const WRONG: [(&str, &[&str]); 20] = [
+const WRONG: [(&str, &[&str]); 21] = [
     (r#"{"replica": 2}"#, &["replica"]),
     (r#"{"kind": "Pod"}"#, &["kind", "StatefulSet"]),
     (r#"{"replicas": -1}"#, &["replicas"]),
@@ -25,6 +25,7 @@ const WRONG: [(&str, &[&str]); 20] = [
     (r#"{"identity": {"certificate": {"source": "certManager"}}}"#, &["certManager.issuerRef.name"]),
     (r#"{"identity": {"certificate": {"source": "spire"}}}"#, &["spire.trustDomain"]),
     (r#"{"identity": {"trustDomains": {"prod.acme": {"key": "ca.crt"}}}}"#, &["trustDomains/prod.acme"]),
+    (r#"{"identity": {"certificate": {"source": "volume", "volume": {"name": "certs"}}}}"#, &["certificate.volume.name"]),
     (r#"{"persistence": {"existingClaim": "journal"}}"#, &["persistence.existingClaim", "one replica"]),
     (r#"{"persistence": {"hostPath": "/var/lib/tollgate"}}"#, &["persistence.hostPath", "DaemonSet"]),
     (r#"{"kind": "DaemonSet", "autoscaling": {"enabled": true}}"#, &["autoscaling.enabled", "DaemonSet"]),

@@ -26,6 +26,7 @@ mod leases;
 mod ledger;
 mod metering;
 mod minted;
+mod monitoring;
 mod operations;
 mod parts;
 mod poisoning;

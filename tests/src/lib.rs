@@ -1,7 +1,7 @@
 //! The harness: everything a scenario stands on.
 //!
 //! A [`Sandbox`] is one scenario's folder and its canary secrets. In it live throw-away authorities ([`ca`]), real parts
-//! ([`bao`], [`moto`], [`aimock`], [`haproxy`], [`helm`], [`idp`], the SDKs of [`python`]), upstreams that can misbehave ([`upstream`]), the gateway
+//! ([`bao`], [`moto`], [`aimock`], [`haproxy`], [`helm`], [`idp`], [`prometheus`], the SDKs of [`python`]), upstreams that can misbehave ([`upstream`]), the gateway
 //! under test ([`gateway`]) and its callers ([`client`]). What a scenario leaves behind
 //! is searched by `tests/runner/sweep.py`.
 //!
@@ -22,6 +22,7 @@ pub mod moto;
 pub mod network;
 pub mod node;
 pub mod process;
+pub mod prometheus;
 pub mod provider;
 pub mod python;
 pub mod report;

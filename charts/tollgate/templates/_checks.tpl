@@ -8,6 +8,13 @@
 {{- if and (has $certificate.source (list "csiDriverSpiffe" "spire")) (not (include "tollgate.ownTrustDomain" .)) -}}
 {{- fail (printf "identity.certificate.%s.trustDomain: name the trust domain of the installation" $certificate.source) -}}
 {{- end -}}
+{{- if eq $certificate.source "volume" -}}
+{{- $known := dict -}}
+{{- range $values.extraVolumes -}}{{- $_ := set $known .name true -}}{{- end -}}
+{{- if not (hasKey $known $certificate.volume.name) -}}
+{{- fail "identity.certificate.volume.name: name one of extraVolumes" -}}
+{{- end -}}
+{{- end -}}
 {{- if not (or $values.identity.serviceAccounts.enabled $values.identity.tokens $values.identity.trustDomains (include "tollgate.ownTrustDomain" .)) -}}
 {{- fail "identity: nobody could call: enable serviceAccounts, or list tokens or trustDomains" -}}
 {{- end -}}

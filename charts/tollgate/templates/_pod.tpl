@@ -69,7 +69,7 @@ containers:
       {{- if eq $values.resources.source "files" }}
       - {name: resources, mountPath: /etc/tollgate/resources, readOnly: true}
       {{- end }}
-      - {name: certificate, mountPath: /etc/tollgate/certificate, readOnly: true}
+      - {name: {{ include "tollgate.certificateVolume" . }}, mountPath: /etc/tollgate/certificate, readOnly: true}
       {{- range $domain, $_ := $values.identity.trustDomains }}
       - {name: {{ include "tollgate.bundleVolume" $domain }}, mountPath: /etc/tollgate/bundles/{{ $domain }}, readOnly: true}
       {{- end }}

@@ -1,9 +1,10 @@
 {{/* Where files are in the pod. */}}
 {{- define "tollgate.certificateFiles" -}}
 {{- $certificate := .Values.identity.certificate -}}
-{{- if eq $certificate.source "secret" -}}
-certFile: /etc/tollgate/certificate/{{ $certificate.secret.cert }}
-keyFile: /etc/tollgate/certificate/{{ $certificate.secret.key }}
+{{- if has $certificate.source (list "secret" "volume") -}}
+{{- $files := get $certificate $certificate.source -}}
+certFile: /etc/tollgate/certificate/{{ $files.cert }}
+keyFile: /etc/tollgate/certificate/{{ $files.key }}
 {{- else -}}
 certFile: /etc/tollgate/certificate/tls.crt
 keyFile: /etc/tollgate/certificate/tls.key

@@ -3,6 +3,11 @@
 bundle-{{ . | sha256sum | trunc 10 }}
 {{- end -}}
 
+{{- define "tollgate.certificateVolume" -}}
+{{- $certificate := .Values.identity.certificate -}}
+{{- if eq $certificate.source "volume" -}}{{ $certificate.volume.name }}{{- else -}}certificate{{- end -}}
+{{- end -}}
+
 {{/* A claim template. Arguments: root, name, size. */}}
 {{- define "tollgate.claim" -}}
 {{- $root := index . 0 -}}
@@ -44,7 +49,7 @@ bundle-{{ . | sha256sum | trunc 10 }}
   configMap: {name: {{ include "tollgate.fullname" . }}-spiffe-helper}
 - name: certificate
   emptyDir: {medium: Memory, sizeLimit: 4Mi}
-{{- else }}
+{{- else if ne $certificate.source "volume" }}
 - name: certificate
   secret: {secretName: {{ include "tollgate.certificateSecret" . }}, defaultMode: 0440}
 {{- end }}
