@@ -1,11 +1,15 @@
 """Schemas of custom resources, out of the definitions that their projects publish."""
 
+import json
 from pathlib import Path
 
 import jsonschema
 import yaml
 
 METADATA = {"type": "object", "required": ["name"]}
+# The file of eksctl, whose kind is none of the cluster's.
+EKSCTL = "*eksctl*schema.json"
+OURS = "tollgate.dev/v1alpha1"
 
 
 def load(folder):
@@ -15,15 +19,23 @@ def load(folder):
         for document in yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader):
             if document and document.get("kind") == "CustomResourceDefinition":
                 found.update(versions(document["spec"]))
+    for path in Path(folder).glob(EKSCTL):
+        found["eksctl.io/v1alpha5", "ClusterConfig"] = jsonschema.Draft7Validator(json.loads(path.read_text()))
+    for known in yaml.safe_load(Path(__file__).with_name("schemas.yaml").read_text()):
+        schema = {"type": "object", "required": ["spec"], "properties": {"spec": {"type": "object", **known["spec"]}}}
+        found[known["apiVersion"], known["kind"]] = validator(schema)
     return found
 
 
 def versions(spec):
     for version in spec["versions"]:
-        schema = strict(version["schema"]["openAPIV3Schema"])
-        schema["properties"] |= {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": METADATA}
-        key = (f"{spec['group']}/{version['name']}", spec["names"]["kind"])
-        yield key, jsonschema.Draft202012Validator(schema)
+        yield (f"{spec['group']}/{version['name']}", spec["names"]["kind"]), validator(version["schema"]["openAPIV3Schema"])
+
+
+def validator(schema):
+    schema = strict(schema)
+    schema["properties"] |= {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": METADATA}
+    return jsonschema.Draft202012Validator(schema)
 
 
 def strict(schema):

@@ -32,7 +32,10 @@ HELM = [
 ]
 # Definitions of other projects' resources, by the Go module that has them.
 DEFINITIONS = {
-    "github.com/cert-manager/cert-manager@v1.21.2": ["deploy/crds/cert-manager.io_certificates.yaml"],
+    "github.com/cert-manager/cert-manager@v1.21.2": [
+        "deploy/crds/cert-manager.io_certificates.yaml",
+        "deploy/crds/cert-manager.io_clusterissuers.yaml",
+    ],
     "github.com/prometheus-operator/prometheus-operator@v0.85.0": [
         "example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml",
         "example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml",
@@ -43,6 +46,7 @@ DEFINITIONS = {
         "pkg/k8s/apis/cilium.io/client/crds/v2/ciliumnetworkpolicies.yaml",
     ],
     "github.com/argoproj/argo-cd/v3@v3.5.7": ["manifests/crds/application-crd.yaml"],
+    "github.com/weaveworks/eksctl@v0.215.0": ["pkg/apis/eksctl.io/v1alpha5/assets/schema.json"],
     "sigs.k8s.io/gateway-api@v1.6.3": [
         "config/crd/standard/gateway.networking.k8s.io_referencegrants.yaml",
         "config/crd/standard/gateway.networking.k8s.io_tlsroutes.yaml",
@@ -176,7 +180,7 @@ def debian(children, package):
 PARTS = [
     ("python", " ".join(PYTHON), python),
     ("helm", " ".join(HELM), helm),
-    ("definitions", " ".join(DEFINITIONS), definitions),
+    ("definitions", " ".join(f"{module}:{len(files)}" for module, files in DEFINITIONS.items()), definitions),
     ("aimock", AIMOCK, aimock),
     ("idp", IDP, idp),
     ("gunicorn", GUNICORN, gunicorn),

@@ -74,7 +74,7 @@ async fn the_schema_of_the_values_and_the_table_of_the_readme_are_made_of_the_co
     needs!(helm::installed());
     let sandbox = Sandbox::new();
     let schema = Command::new(binary()).arg("schema").output().expect("the binary runs").stdout;
-    let settings = sandbox.input("settings.json", &String::from_utf8_lossy(&schema));
+    let settings = sandbox.input("settings.json", schema);
     let found = judge(&sandbox, "written", json!({ "settings": settings })).await;
     assert_eq!(found["stale"], json!([]), "{WRITE}=1 tests/run chart writes them");
 }

@@ -31,6 +31,7 @@ mod operations;
 mod parts;
 mod poisoning;
 mod pools;
+mod recipes;
 mod refusals;
 mod reload;
 mod repair;

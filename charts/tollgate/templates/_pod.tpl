@@ -4,7 +4,7 @@
 {{- $certificate := $values.identity.certificate -}}
 serviceAccountName: {{ include "tollgate.serviceAccount" . }}
 # The API server for resources and keys of tokens; without either, no token of the pod is there to be stolen.
-automountServiceAccountToken: {{ or (eq $values.resources.source "kubernetes") $values.identity.serviceAccounts.enabled }}
+automountServiceAccountToken: {{ or (eq $values.resources.source "kubernetes") (and $values.identity.serviceAccounts.enabled $values.identity.serviceAccounts.inCluster) }}
 enableServiceLinks: false
 {{- with $values.imagePullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}

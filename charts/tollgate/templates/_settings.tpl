@@ -27,7 +27,12 @@ keyFile: /etc/tollgate/certificate/tls.key
 {{- if $accounts.enabled -}}
 {{- $keys := dict "discovery" dict -}}
 {{- with $accounts.jwksUrl -}}{{- $keys = dict "url" . -}}{{- end -}}
-{{- $tokens = append $tokens (dict "kind" "kubernetes" "issuer" $accounts.issuer "audience" $accounts.audience "cluster" $accounts.cluster "keys" $keys "caFile" (printf "%s/ca.crt" $pod) "tokenFile" (printf "%s/token" $pod)) -}}
+{{- $issuer := dict "kind" "kubernetes" "issuer" $accounts.issuer "audience" $accounts.audience "cluster" $accounts.cluster "keys" $keys -}}
+{{- if $accounts.inCluster -}}
+{{- $_ := set $issuer "caFile" (printf "%s/ca.crt" $pod) -}}
+{{- $_ := set $issuer "tokenFile" (printf "%s/token" $pod) -}}
+{{- end -}}
+{{- $tokens = append $tokens $issuer -}}
 {{- end -}}
 {{- $tokens = concat $tokens $values.identity.tokens -}}
 {{- $shown := "optional" -}}
