@@ -25,7 +25,7 @@ LABEL org.opencontainers.image.title="Tollgate" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build --chmod=0555 /tollgate /usr/bin/tollgate
-ENV PATH=/usr/bin
+ENV PATH=/usr/bin TOLLGATE_CONFIG=/etc/tollgate/settings/tollgate.yaml
 USER 65532:65532
 ENTRYPOINT ["/usr/bin/tollgate"]
-CMD ["serve", "--config", "/etc/tollgate/settings/tollgate.yaml"]
+CMD ["serve"]

@@ -49,10 +49,13 @@ containers:
   - name: tollgate
     image: {{ include "tollgate.image" . }}
     imagePullPolicy: {{ $values.image.pullPolicy }}
-    args: [serve, --config, /etc/tollgate/settings/tollgate.yaml]
-    {{- with $values.extraEnv }}
-    env: {{- toYaml . | nindent 6 }}
-    {{- end }}
+    args: [serve]
+    env:
+      # For commands in the pod too: `kubectl exec … -- tollgate calls`.
+      - {name: TOLLGATE_CONFIG, value: /etc/tollgate/settings/tollgate.yaml}
+      {{- with $values.extraEnv }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
     ports:
       {{- range $values.listeners }}
       - {name: {{ .name }}, containerPort: {{ .port }}, protocol: TCP}
