@@ -7,6 +7,7 @@ mod budgets;
 mod callers;
 mod certificates;
 mod chart;
+mod cluster;
 mod commands;
 mod corpus;
 mod crash;
