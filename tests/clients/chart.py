@@ -9,8 +9,10 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "chart"))
 
 import definitions  # noqa: E402
+import helm_python  # noqa: E402
 import render  # noqa: E402
 import values  # noqa: E402
+import yaml  # noqa: E402
 
 
 def rendered():
@@ -42,6 +44,36 @@ def settings():
         maps = [one for one in render.documents(render.render(chosen)) if one["kind"] == "ConfigMap"]
         found[name] = {key: text for one in maps for key, text in one["data"].items()}
     return {"settings": found}
+
+
+def objects():
+    """What each value set makes, as YAML, with the pods of its workload as objects of their own."""
+    found = {}
+    for name, chosen in render.sets().items():
+        made = render.documents(render.render(chosen))
+        pods = [pod(one["metadata"], one["spec"]) for one in made if "template" in one.get("spec", {})]
+        pods += [one for one in made if one["kind"] == "Pod"]
+        found[name] = {"objects": yaml.safe_dump_all(made), "pods": yaml.safe_dump_all(pods)}
+    return {"sets": found}
+
+
+def pod(metadata, workload):
+    names = {"name": metadata["name"], "namespace": metadata["namespace"]}
+    template, claims = workload["template"], workload.get("volumeClaimTemplates", [])
+    volumes = [{"name": (name := claim["metadata"]["name"]), "persistentVolumeClaim": {"claimName": name}} for claim in claims]
+    spec = {**template["spec"], "volumes": [*template["spec"]["volumes"], *volumes]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {**template["metadata"], **names}, "spec": spec}
+
+
+def install():
+    """`helm install` into a cluster, and `helm upgrade` with the same values: the two manifests."""
+    config = helm_python.Config(kubeconfig_path=ARGUMENT["kubeconfig"], namespace=ARGUMENT["namespace"])
+    with config:
+        made = config.install(
+            render.CHART, "tollgate", ARGUMENT["values"], namespace=ARGUMENT["namespace"], create_namespace=True
+        )
+        again = config.upgrade(render.CHART, "tollgate", ARGUMENT["values"], namespace=ARGUMENT["namespace"])
+    return {"installed": made["manifest"], "upgraded": again["manifest"], "notes": made.get("notes", "")}
 
 
 def broken():

@@ -21,6 +21,7 @@ mod fairness;
 mod grpc;
 mod hiding;
 mod http2;
+mod installed;
 mod keys;
 mod leaks;
 mod leases;
