@@ -23,6 +23,7 @@ mod hiding;
 mod http2;
 mod installed;
 mod keys;
+mod kubernetes;
 mod leaks;
 mod leases;
 mod ledger;
