@@ -1,11 +1,12 @@
 //! The chart in a cluster: the real API server takes what it renders, Helm installs it, and the gateway gets its rights and no other.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::{fs, path};
 
 use serde_json::{Value, json};
 use tollgate_tests::cluster::{ADMIN, Cluster, Verb};
-use tollgate_tests::{Sandbox, helm, needs};
+use tollgate_tests::rendered::Pod;
+use tollgate_tests::{Gateway, Plan, Sandbox, helm, needs};
 
 /// Value sets whose pods need a namespace that allows more than the Pod Security Standard `restricted`.
 const PRIVILEGED: [&str; 1] = ["daemonset"];
@@ -123,10 +124,62 @@ async fn helm_installs_the_chart_and_its_account_has_the_rights_that_the_readme_
     ]);
     let lease = together(&[
         &lines(&["create"], &["coordination.k8s.io/leases"]),
-        &lines(&["get", "patch", "update"], &["coordination.k8s.io/leases tollgate-status"]),
+        &lines(&["get", "update"], &["coordination.k8s.io/leases tollgate-controller"]),
     ]);
     let secrets = lines(&["get", "list", "watch"], &["/secrets"]);
     assert_eq!(rights(&cluster, "elsewhere").await, everywhere);
     assert_eq!(rights(&cluster, "tollgate").await, together(&[&everywhere, &lease]));
     assert_eq!(rights(&cluster, "vaults").await, together(&[&everywhere, &secrets]));
+}
+
+/// The settings of each value set: name, `tollgate.yaml`, and files of resources.
+async fn settings(sandbox: &Sandbox) -> Vec<(String, String, Vec<(String, String)>)> {
+    let found = judge(sandbox, json!({"job": "settings"})).await["settings"].clone();
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let sets = found.as_object().expect("sets").iter().map(|(name, files)| {
+        let files = files.as_object().expect("files");
+        let is_resource = |name: &str| name.ends_with(".yaml") && name != "tollgate.yaml";
+        let resources = files.iter().filter(|(name, _)| is_resource(name)).map(|(name, it)| (name.clone(), text(it)));
+        (name.clone(), text(&files["tollgate.yaml"]), resources.collect())
+    });
+    sets.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gateway_starts_on_the_settings_of_every_value_set() {
+    needs!(helm::installed(), Cluster::installed());
+    let plan = Plan::new();
+    let cluster = cluster(&plan.sandbox).await;
+    cluster.kubectl(&["apply", "--server-side", "-f", &crds()]).await;
+    for namespace in ["shop", "research"] {
+        cluster.namespace(namespace, &json!({}), &[]).await;
+    }
+    let install = json!({
+        "job": "install", "kubeconfig": cluster.kubeconfig(ADMIN), "namespace": "tollgate", "values": {},
+    });
+    judge(&plan.sandbox, install).await;
+    let kubeconfig = cluster.kubeconfig_of_account("tollgate", "tollgate").await;
+    let token = cluster.token_request("tollgate", "tollgate", &cluster.url(), 3600).await;
+    let pod = Pod {
+        kubeconfig: &kubeconfig,
+        api_server: &cluster.url(),
+        api_ca: cluster.ca(),
+        token: plan.sandbox.input("account.token", &token),
+        bundle: plan.prod.bundle(),
+    };
+    for (name, text, resources) in settings(&plan.sandbox).await {
+        let mut gateway = Gateway::prepare(&Sandbox::new(), &plan.settings);
+        for (file, text) in &resources {
+            gateway.write_resource(file, text);
+        }
+        pod.run_on(&gateway, &text);
+        gateway.launch().await;
+        gateway.ready().await;
+        assert!(gateway.stop().success(), "{name}");
+    }
+}
+
+/// The folder of the definitions of Tollgate's own resources.
+fn crds() -> String {
+    path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/tollgate/crds").display().to_string()
 }

@@ -27,6 +27,7 @@ pub mod process;
 pub mod prometheus;
 pub mod provider;
 pub mod python;
+pub mod rendered;
 pub mod report;
 pub mod resources;
 pub mod sandbox;

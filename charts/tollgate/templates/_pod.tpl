@@ -53,6 +53,10 @@ containers:
     env:
       # For commands in the pod too: `kubectl exec … -- tollgate calls`.
       - {name: TOLLGATE_CONFIG, value: /etc/tollgate/settings/tollgate.yaml}
+      {{- if eq $values.resources.source "kubernetes" }}
+      # Who writes status, in the Lease.
+      - {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+      {{- end }}
       {{- with $values.extraEnv }}
       {{- toYaml . | nindent 6 }}
       {{- end }}
