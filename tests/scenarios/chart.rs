@@ -1,5 +1,6 @@
 //! The Helm chart, by Helm's own engine: linted, rendered, validated, and its settings read by the gateway.
 
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -17,15 +18,24 @@ const WRONG: [(&str, &[&str]); 21] = [
     (r#"{"image": {"digest": "sha256:12"}}"#, &["image/digest"]),
     (r#"{"listeners": []}"#, &["listeners"]),
     (r#"{"listeners": [{"name": "https", "port": 70000}]}"#, &["listeners/0/port"]),
-    (r#"{"listeners": [{"name": "https", "port": 8443, "clientCertificate": "maybe"}]}"#, &["clientCertificate"]),
+    (
+        r#"{"listeners": [{"name": "https", "port": 8443, "clientCertificate": "maybe"}]}"#,
+        &["clientCertificate"],
+    ),
     (r#"{"listeners": [{"name": "https", "port": 9441}]}"#, &["listeners[0].port", "admin port"]),
-    (r#"{"hostNetwork": true, "listeners": [{"name": "https", "port": 443}]}"#, &["listeners[0].port", "1024"]),
+    (
+        r#"{"hostNetwork": true, "listeners": [{"name": "https", "port": 443}]}"#,
+        &["listeners[0].port", "1024"],
+    ),
     (r#"{"identity": {"serviceAccounts": {"enabled": false}}}"#, &["nobody could call"]),
     (r#"{"identity": {"serviceAccounts": {"issuer": "http://kubernetes"}}}"#, &["serviceAccounts/issuer"]),
     (r#"{"identity": {"certificate": {"source": "certManager"}}}"#, &["certManager.issuerRef.name"]),
     (r#"{"identity": {"certificate": {"source": "spire"}}}"#, &["spire.trustDomain"]),
     (r#"{"identity": {"trustDomains": {"prod.acme": {"key": "ca.crt"}}}}"#, &["trustDomains/prod.acme"]),
-    (r#"{"identity": {"certificate": {"source": "volume", "volume": {"name": "certs"}}}}"#, &["certificate.volume.name"]),
+    (
+        r#"{"identity": {"certificate": {"source": "volume", "volume": {"name": "certs"}}}}"#,
+        &["certificate.volume.name"],
+    ),
     (r#"{"persistence": {"existingClaim": "journal"}}"#, &["persistence.existingClaim", "one replica"]),
     (r#"{"persistence": {"hostPath": "/var/lib/tollgate"}}"#, &["persistence.hostPath", "DaemonSet"]),
     (r#"{"kind": "DaemonSet", "autoscaling": {"enabled": true}}"#, &["autoscaling.enabled", "DaemonSet"]),
@@ -83,7 +93,8 @@ async fn the_schema_of_the_values_and_the_table_of_the_readme_are_made_of_the_co
 async fn values_that_are_wrong_are_refused_by_their_name() {
     needs!(helm::installed());
     let sandbox = Sandbox::new();
-    let values: Vec<Value> = WRONG.iter().map(|(text, _)| serde_json::from_str(text).expect("JSON")).collect();
+    let values: Vec<Value> =
+        WRONG.iter().map(|(text, _)| serde_json::from_str(text).expect("JSON")).collect();
     let found = judge(&sandbox, "refused", json!({ "values": values })).await;
     let said = found["said"].as_array().expect("a list");
     for ((values, words), said) in WRONG.iter().zip(said) {
@@ -93,4 +104,13 @@ async fn values_that_are_wrong_are_refused_by_their_name() {
             assert!(said.contains(word), "{values}: {said}");
         }
     }
+}
+
+#[test]
+fn the_dockerfile_passes_a_linter() {
+    needs!(helm::installed());
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let output =
+        Command::new(helm::program("hadolint")).arg(root.join("Dockerfile")).output().expect("hadolint runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }

@@ -22,7 +22,9 @@ async fn cluster(sandbox: &Sandbox) -> Cluster {
     for entry in fs::read_dir(helm::definitions()).expect("the definitions") {
         let path = entry.expect("an entry").path();
         let name = path.to_string_lossy().into_owned();
-        if ["cert-manager.io_certificates", "servicemonitors", "prometheusrules"].iter().any(|part| name.contains(part))
+        if ["cert-manager.io_certificates", "servicemonitors", "prometheusrules"]
+            .iter()
+            .any(|part| name.contains(part))
         {
             cluster.kubectl(&["apply", "--server-side", "-f", &name]).await;
         }
@@ -53,10 +55,17 @@ async fn the_api_server_takes_every_value_set_and_pod_security_its_pods() {
             continue;
         }
         let said = pods.expect_err("it needs more");
-        assert!(said.contains("violates PodSecurity \"restricted") && said.contains("host namespaces"), "{name}: {said}");
-        cluster.kubectl(&["label", "--overwrite", "namespace", "tollgate", &format!("{ENFORCE}=privileged")]).await;
+        assert!(
+            said.contains("violates PodSecurity \"restricted") && said.contains("host namespaces"),
+            "{name}: {said}"
+        );
+        cluster
+            .kubectl(&["label", "--overwrite", "namespace", "tollgate", &format!("{ENFORCE}=privileged")])
+            .await;
         cluster.try_apply(ADMIN, &text("pods"), &flags).await.unwrap_or_else(|said| panic!("{name}: {said}"));
-        cluster.kubectl(&["label", "--overwrite", "namespace", "tollgate", &format!("{ENFORCE}=restricted")]).await;
+        cluster
+            .kubectl(&["label", "--overwrite", "namespace", "tollgate", &format!("{ENFORCE}=restricted")])
+            .await;
     }
 }
 
@@ -102,14 +111,19 @@ async fn helm_installs_the_chart_and_its_account_has_the_rights_that_the_readme_
     for namespace in ["shop", "vaults", "elsewhere"] {
         cluster.namespace(namespace, &json!({}), &[]).await;
     }
-    let install = |values: Value| json!({
-        "job": "install", "kubeconfig": cluster.kubeconfig(ADMIN), "namespace": "tollgate", "values": values,
-    });
+    let install = |values: Value| {
+        json!({
+            "job": "install", "kubeconfig": cluster.kubeconfig(ADMIN), "namespace": "tollgate", "values": values,
+        })
+    };
     let values = json!({"resources": {"kubernetes": {"secretNamespaces": ["vaults"]}}});
     let told = judge(&sandbox, install(values)).await;
     let installed = told["installed"].as_str().expect("a manifest");
     assert!(installed.contains("kind: StatefulSet"), "{told}");
-    assert_eq!(told["installed"], told["upgraded"], "an upgrade without a change keeps even the admin port's token");
+    assert_eq!(
+        told["installed"], told["upgraded"],
+        "an upgrade without a change keeps even the admin port's token"
+    );
 
     let kinds = ["destinations", "secretstores", "credentials", "grants", "approvals"];
     let kinds: Vec<String> = kinds.iter().map(|kind| format!("tollgate.dev/{kind}")).collect();
@@ -139,7 +153,8 @@ async fn settings(sandbox: &Sandbox) -> Vec<(String, String, Vec<(String, String
     let sets = found.as_object().expect("sets").iter().map(|(name, files)| {
         let files = files.as_object().expect("files");
         let is_resource = |name: &str| name.ends_with(".yaml") && name != "tollgate.yaml";
-        let resources = files.iter().filter(|(name, _)| is_resource(name)).map(|(name, it)| (name.clone(), text(it)));
+        let resources =
+            files.iter().filter(|(name, _)| is_resource(name)).map(|(name, it)| (name.clone(), text(it)));
         (name.clone(), text(&files["tollgate.yaml"]), resources.collect())
     });
     sets.collect()

@@ -54,7 +54,13 @@ async fn busy() -> Fixture {
         + &credential("pool", "up", pool, "{bearer: {}}")
         + &credential("minted", "minted", "{store: files, path: client}", mint)
         + &grant("all-up", "spiffe://prod.acme/ns/checkout/sa/*", "up", "pool", limits)
-        + &grant("all-minted", "spiffe://prod.acme/ns/checkout/sa/*", "minted", "minted", "  allow: {methods: [GET], paths: [\"/**\"]}\n");
+        + &grant(
+            "all-minted",
+            "spiffe://prod.acme/ns/checkout/sa/*",
+            "minted",
+            "minted",
+            "  allow: {methods: [GET], paths: [\"/**\"]}\n",
+        );
     let settings = plan.settings.clone().resource("fixture.yaml", text);
     Plan { settings, ..plan }.start_with(upstream).await
 }

@@ -36,7 +36,13 @@ fn condition(kind: &str, status: &str) -> Value {
 async fn argo_cd_shows_an_object_as_its_conditions_say() {
     needs!(helm::installed());
     let sandbox = Sandbox::new();
-    let good = || vec![condition("Accepted", "True"), condition("ResolvedRefs", "True"), condition("Programmed", "True")];
+    let good = || {
+        vec![
+            condition("Accepted", "True"),
+            condition("ResolvedRefs", "True"),
+            condition("Programmed", "True"),
+        ]
+    };
     let with = |index: usize, other: Value| {
         let mut conditions = good();
         conditions[index] = other;

@@ -10,7 +10,7 @@ use crate::sandbox::{Sandbox, parts_dir};
 
 /// Whether the part is installed, with the definitions of other projects' resources.
 pub fn installed() -> bool {
-    interpreter().exists() && ["helm", "definitions"].iter().all(|part| stamp(part).exists())
+    program("python").exists() && ["helm", "definitions"].iter().all(|part| stamp(part).exists())
 }
 
 /// The folder of the definitions.
@@ -21,13 +21,14 @@ pub fn definitions() -> PathBuf {
 /// Runs `tests/clients/<script>` with a JSON object as its one argument and returns the JSON object that it prints last.
 pub async fn run(sandbox: &Sandbox, script: &str, argument: &Value) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(script);
-    let mut command = Command::new(interpreter());
+    let mut command = Command::new(program("python"));
     command.arg(path).arg(argument.to_string());
     finish(sandbox, script, command).await
 }
 
-fn interpreter() -> PathBuf {
-    parts_dir().join("helm/bin/python")
+/// A program of the environment.
+pub fn program(name: &str) -> PathBuf {
+    parts_dir().join("helm/bin").join(name)
 }
 
 fn stamp(part: &str) -> PathBuf {

@@ -61,7 +61,9 @@ impl Pod<'_> {
             "resources" if !value.is_empty() => Some("./resources".to_owned()),
             "address" => Some("127.0.0.1:0".to_owned()),
             "issuer" if value.contains("kubernetes.default") => Some(self.api_server.to_owned()),
-            "url" if value.contains("kubernetes.default") => Some(format!("{}/openid/v1/jwks", self.api_server)),
+            "url" if value.contains("kubernetes.default") => {
+                Some(format!("{}/openid/v1/jwks", self.api_server))
+            }
             _ => None,
         }
     }

@@ -33,8 +33,7 @@ impl Column {
 const ACCEPTED: Column = Column::text("Accepted", ".status.conditions[?(@.type==\"Accepted\")].status");
 const PROGRAMMED: Column = Column::text("Programmed", ".status.conditions[?(@.type==\"Programmed\")].status");
 const WHY: Column = Column::text("Message", ".status.conditions[?(@.type==\"Accepted\")].message").wide();
-const AGE: Column =
-    Column { name: "Age", form: "date", path: ".metadata.creationTimestamp", is_wide: false };
+const AGE: Column = Column { name: "Age", form: "date", path: ".metadata.creationTimestamp", is_wide: false };
 
 pub(super) const DESTINATION: &[Column] = &[
     Column::text("Hosts", ".spec.hosts"),

@@ -142,7 +142,8 @@ fn keep_nulls(schema: &mut Value) {
     }
     let required = schema.get("required").cloned().unwrap_or_default();
     let is_required = |name: &str| required.as_array().is_some_and(|names| names.iter().any(|it| it == name));
-    for (name, property) in schema.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten() {
+    for (name, property) in schema.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten()
+    {
         keep_nulls(property);
         if !is_required(name) {
             property["nullable"] = true.into();

@@ -25,7 +25,10 @@ fn the_charts_definitions_are_those_of_the_types() {
             continue;
         }
         let found = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(found == text, "charts/tollgate/crds/{plural}.yaml is not what the types say\nmend it with: {WRITE}");
+        assert!(
+            found == text,
+            "charts/tollgate/crds/{plural}.yaml is not what the types say\nmend it with: {WRITE}"
+        );
     }
     let mut files: Vec<_> = std::fs::read_dir(folder())
         .unwrap()
