@@ -1,0 +1,34 @@
+"""`helm install` as people type it, by Helm's own engine: what the README of the chart uses of it."""
+
+import argparse
+import os
+
+import helm_python
+
+parser = argparse.ArgumentParser()
+parser.add_argument("command", choices=["install", "test"])
+parser.add_argument("words", nargs="+")
+parser.add_argument("-n", dest="namespace", required=True)
+parser.add_argument("--create-namespace", action="store_true")
+parser.add_argument("--set", action="append", default=[], dest="settings")
+arguments = parser.parse_intermixed_args()
+
+
+def merged(into, more):
+    for key, value in more.items():
+        into[key] = merged(into.get(key, {}), value) if isinstance(value, dict) else value
+    return into
+
+
+if arguments.command == "install":
+    name, chart = arguments.words
+    values = {}
+    for setting in arguments.settings:
+        merged(values, helm_python.parse_set_string(setting))
+    with helm_python.Config(kubeconfig_path=os.environ["KUBECONFIG"], namespace=arguments.namespace) as config:
+        made = config.install(
+            chart, name, values, namespace=arguments.namespace, create_namespace=arguments.create_namespace
+        )
+        print(made.get("notes") or made["manifest"])
+else:
+    print("no pods run here")
