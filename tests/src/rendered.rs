@@ -40,7 +40,11 @@ impl Pod<'_> {
             text += &changed.map_or_else(|| line.to_owned(), |value| format!("{begin}{key}: {value}"));
             text.push('\n');
         }
-        if !text.contains("\negress:") {
+        let ranges = "  privateRanges:\n";
+        if text.contains(ranges) {
+            text = text.replacen(ranges, "  privateRanges:\n  - 127.0.0.0/8\n", 1);
+        } else {
+            assert!(!text.contains("\negress:"), "{text}");
             text.push_str("egress: {privateRanges: [127.0.0.0/8]}\n");
         }
         gateway.write_settings(&text);

@@ -11,6 +11,15 @@ keyFile: /etc/tollgate/certificate/tls.key
 {{- end -}}
 {{- end -}}
 
+{{/* The address of the API server, for the keys of tokens: empty where it is not known or not needed. */}}
+{{- define "tollgate.apiServer" -}}
+{{- $accounts := .Values.identity.serviceAccounts -}}
+{{- if and $accounts.enabled $accounts.inCluster -}}
+{{- $service := lookup "v1" "Service" "default" "kubernetes" | default dict -}}
+{{- $accounts.apiServer | default (dig "spec" "clusterIP" "" $service) -}}
+{{- end -}}
+{{- end -}}
+
 {{/* `tollgate.yaml`. */}}
 {{- define "tollgate.settings" -}}
 {{- $values := .Values -}}
@@ -60,5 +69,11 @@ keyFile: /etc/tollgate/certificate/tls.key
 {{- $_ := set $settings "drain" (dict "delay" (printf "%ds" (int $values.drain.delaySeconds)) "timeout" (printf "%ds" (int $values.drain.timeoutSeconds))) -}}
 {{- $_ := set $settings "log" (dict "format" "json") -}}
 {{- if $values.seal.enabled -}}{{- $_ := set $settings "ledger" (dict "sealKeyFile" "/var/lib/tollgate-seal/seal.key") -}}{{- end -}}
-{{- mergeOverwrite $settings (deepCopy $values.settings) | toYaml -}}
+{{- $settings = mergeOverwrite $settings (deepCopy $values.settings) -}}
+{{- with include "tollgate.apiServer" . -}}
+{{- $egress := get $settings "egress" | default dict -}}
+{{- $ranges := append (get $egress "privateRanges" | default list) (printf "%s/%s" . (contains ":" . | ternary "128" "32")) -}}
+{{- $_ := set $settings "egress" (set $egress "privateRanges" $ranges) -}}
+{{- end -}}
+{{- $settings | toYaml -}}
 {{- end -}}
