@@ -42,7 +42,9 @@ impl Fetcher {
         let url = url.parse::<Url>().ok().filter(|url| url.scheme() == "https" && url.has_host());
         let url = url.ok_or(Failure::Misconfigured("the URL is not https"))?;
         let mut request = Request::new(Method::GET, url);
-        request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
+        request
+            .headers_mut()
+            .insert(ACCEPT, HeaderValue::from_static("application/jwk-set+json, application/json, */*"));
         if let Some(file) = &self.token {
             let token = login_file(file.clone(), "the token file cannot be read").await?;
             let mut value = Zeroizing::new(b"Bearer ".to_vec());

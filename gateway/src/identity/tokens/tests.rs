@@ -2,11 +2,12 @@
 
 use std::fs;
 
-use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::SignedDuration;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
@@ -43,8 +44,10 @@ impl Signer {
 
     fn rsa(kid: &'static str) -> Self {
         let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
-        let der = AsDer::<aws_lc_rs::encoding::Pkcs8V1Der<'_>>::as_der(&pair).unwrap();
-        Self { kid, algorithm: Algorithm::RS256, key: EncodingKey::from_rsa_der(der.as_ref()) }
+        let der = AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).unwrap();
+        // Of PKCS#8 the key itself, as PKCS#1 has it.
+        let key = EncodingKey::from_rsa_der(der.as_ref().get(26..).unwrap());
+        Self { kid, algorithm: Algorithm::RS256, key }
     }
 
     fn jwk(&self) -> Value {
@@ -157,7 +160,7 @@ fn a_token_ends_with_its_time_and_with_its_key() {
     let verified = issuers.verify(&old.sign(&web())).unwrap();
     let all = &issuers.issuers;
     assert_eq!(all.still(&verified, now()), Ok(()));
-    let later = now() + SignedDurationOf::seconds(606);
+    let later = now() + SignedDuration::from_secs(606);
     assert_eq!(all.still(&verified, later), Err(TokenRefusal::Expired), "600 s and 5 s of difference");
     let both = json!({"keys": [old.jwk(), new.jwk()]}).to_string();
     assert!(all.all[0].take(KeySet::read(both.as_bytes(), IssuerKind::Kubernetes).unwrap(), now()));
@@ -167,14 +170,6 @@ fn a_token_ends_with_its_time_and_with_its_key() {
     assert!(all.all[0].take(KeySet::read(gone.as_bytes(), IssuerKind::Kubernetes).unwrap(), now()));
     assert_eq!(all.still(&verified, now()), Err(TokenRefusal::KeyGone));
     assert!(matches!(issuers.verify(&old.sign(&web())), Err(TokenRefusal::UnknownKey { .. })));
-}
-
-struct SignedDurationOf;
-
-impl SignedDurationOf {
-    const fn seconds(seconds: i64) -> jiff::SignedDuration {
-        jiff::SignedDuration::from_secs(seconds)
-    }
 }
 
 #[test]
@@ -321,7 +316,7 @@ fn an_unknown_kid_asks_for_keys_once_a_minute_and_waits_for_nothing() {
     assert!(!issuers.is_asked(), "one a minute, whatever comes");
     let token = unknown.sign(&web());
     let read = UnverifiedJwt::read(token.as_bytes()).unwrap();
-    let later = now() + SignedDurationOf::seconds(61);
+    let later = now() + SignedDuration::from_secs(61);
     let refused = issuers.issuers.verify(token.as_bytes(), &read, later).unwrap_err();
     assert_eq!(refused, TokenRefusal::UnknownKey { is_asked: true });
     assert!(issuers.is_asked());
