@@ -88,6 +88,7 @@ pub(crate) fn environment(settings: &Settings) -> anyhow::Result<Environment> {
             .filter_map(|issuer| issuer.issuer.clone())
             .collect(),
         clusters: tokens().filter_map(TokenIssuerSettings::cluster).collect(),
+        audiences: tokens().map(|issuer| issuer.audience.clone()).collect(),
         own_files: own_files(settings),
     })
 }
@@ -118,13 +119,18 @@ fn own_files(settings: &Settings) -> Vec<(String, PathBuf)> {
         ("ledger.sealKeyFile", seal),
         ("dataDir", Some(&settings.data_dir)),
     ];
+    let base = base(&settings.origin.file.path);
+    let tokens = settings.identity.tokens.iter().enumerate().filter_map(|(at, issuer)| {
+        Some((format!("identity.tokens[{at}].tokenFile"), base.join(issuer.token_file.as_ref()?)))
+    });
     let forms = |path: &PathBuf| {
         let absolute = std::path::absolute(path).ok();
         [Some(path.clone()), absolute, path.canonicalize().ok()].into_iter().flatten()
     };
     own.into_iter()
-        .filter_map(|(setting, path)| Some((setting, path?)))
-        .flat_map(|(setting, path)| forms(path).map(move |path| (setting.to_owned(), path)))
+        .filter_map(|(setting, path)| Some((setting.to_owned(), path?.clone())))
+        .chain(tokens)
+        .flat_map(|(setting, path)| forms(&path).map(move |path| (setting.clone(), path)).collect::<Vec<_>>())
         .collect()
 }
 
@@ -196,10 +202,8 @@ impl App {
                 Some(ClusterWatch::start(cluster, &settings.data_dir, control.handle())?)
             }
         };
-        let mut reload =
-            Reload::new(identity, settings.clone(), cluster.as_ref().map(ClusterWatch::feed))?;
-        let first =
-            reload.first(control.handle()).map_err(|problems| anyhow!("{}", lines(&problems)))?;
+        let mut reload = Reload::new(identity, settings.clone(), cluster.as_ref().map(ClusterWatch::feed))?;
+        let first = reload.first(control.handle()).map_err(|problems| anyhow!("{}", lines(&problems)))?;
         let count = settings.cores();
         let lock = DirectoryLock::wait(&settings.data_dir, LOCK_PATIENCE)?;
         let (ledger, balances, trail) = open_books(&settings, count, observations)?;
