@@ -14,7 +14,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Value, json};
-use tollgate_policy::compile::{Environment, compile_each, compile_files};
+use tollgate_policy::compile::{Environment, HomeCluster, compile_each, compile_files};
+use tollgate_policy::consent::Consents;
 use tollgate_policy::decision::{Facts, Verdict};
 use tollgate_policy::denial::Reason;
 use tollgate_policy::dialect::Catalog;
@@ -164,6 +165,7 @@ fn environment() -> Environment {
     Environment {
         catalog: Arc::clone(&CATALOG),
         trust_domains: vec!["prod.acme".parse().unwrap()],
+        home: HomeCluster { gateway_namespace: "default".parse().ok(), ..HomeCluster::default() },
         ..Environment::default()
     }
 }
@@ -237,7 +239,7 @@ proptest! {
         let mut after = resources.clone();
         let which = which.index(after.len());
         let place = break_at(&mut after[which]["spec"], "spec", &mut picks.into_iter(), how);
-        let broken = compile_each(&files(&after), &environment());
+        let broken = compile_each(&files(&after), &environment(), &Consents::default());
         prop_assert!(broken.is_ok(), "{}: {broken:?}", after[which]);
         let broken = broken.unwrap();
         let kind = resources[which]["kind"].as_str().unwrap();

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::{Compiled, Compiler, Denied};
 use crate::model::{DestinationSpec, GrantSpec, Model, Problem, Resource};
 use crate::name::ResourceId;
+use crate::pattern::HostPattern;
 use crate::policy::{Parts, Policy};
 use crate::resource::{Block, BlockedHosts, Credential};
 
@@ -104,10 +105,14 @@ impl Compiler<'_> {
 
     fn blocked_hosts(&self, resource: &Resource<DestinationSpec>) -> BlockedHosts {
         let written = &resource.spec.hosts;
-        let hosts: Vec<_> = written.values().cloned().collect();
-        let is_readable = written.written().is_some_and(|count| count > 0 && count == hosts.len())
-            && !self.has_problem(&format!("Destination/{}", resource.id), |path| path == "spec.hosts");
-        BlockedHosts { destination: resource.id.clone(), any_other: !is_readable, hosts }
+        let is_own = |(index, _): &(usize, &HostPattern)| !self.unclaimed.contains(&(&resource.id, *index));
+        let hosts: Vec<_> = written.iter().filter(is_own).map(|(_, host)| host.clone()).collect();
+        let is_readable =
+            written.written().is_some_and(|count| count > 0 && count == written.values().count())
+                && !self.has_problem(&format!("Destination/{}", resource.id), |path| path == "spec.hosts");
+        // What an app could not say is not taken from others.
+        let is_apps = self.namespaces.is_some_and(|it| !it.is_gateways(resource.id.namespace()));
+        BlockedHosts { destination: resource.id.clone(), any_other: !is_readable && !is_apps, hosts }
     }
 
     /// Whether a problem of the resource is at such a path, or with the whole of it.
@@ -120,19 +125,25 @@ impl Compiler<'_> {
     fn block(&self, resource: &Resource<GrantSpec>) -> Block {
         let GrantSpec { callers: written, destination, .. } = &resource.spec;
         let mut unreported = Vec::new();
-        let mut scope = super::Scope::new(resource, &mut unreported);
-        let callers = super::caller::callers(written, self.environment, &mut scope);
+        let mut scope = super::Scope::new(resource, self.namespaces, &mut unreported);
+        let mut callers = super::caller::callers(written, self.environment, &mut scope);
+        let app = scope.app_namespace();
+        let destination = destination.as_ref().map(|reference| reference.within(&resource.id));
+        let is_foreign = destination.as_ref().is_some_and(|id| scope.is_foreign(id));
         let name = format!("Grant/{}", resource.id);
         let is_readable = written.written().is_some_and(|count| count > 0 && callers.len() == count)
             && !self.has_problem(&name, |path| path.starts_with("spec.callers"));
         let is_named = !self.has_problem(&name, |path| path.starts_with("spec.destination"));
-        let destination = destination.as_ref().map(|reference| reference.within(&resource.id));
+        if let (false, Some(namespace)) = (is_readable, app) {
+            callers = super::own::callers_of(namespace, &self.environment.home);
+        }
+        // One of another namespace that is not there, or that has not agreed, is still no other.
         let is_known = |id: &ResourceId| self.model.destinations.iter().any(|known| known.id == *id);
         Block {
             grant: resource.id.clone(),
-            every_caller: !is_readable,
+            every_caller: !is_readable && app.is_none(),
             callers,
-            destination: destination.filter(|id| is_named && is_known(id)),
+            destination: destination.filter(|id| is_foreign || (is_named && is_known(id))),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::own::{check_allowed, check_destination};
 use super::{Compiler, Scope};
 use crate::dialect::Dialect;
 use crate::model::{
@@ -21,7 +22,7 @@ use crate::target::GatewayName;
 const HTTP_FIELDS: [&str; 5] =
     ["spec.dialect", "spec.http", "spec.timeouts.firstByte", "spec.encodedPath", "spec.scrub"];
 
-impl Compiler<'_> {
+impl<'a> Compiler<'a> {
     pub(super) fn destinations(&mut self) {
         let mut claims = BTreeMap::new();
         for resource in &self.model.destinations {
@@ -35,12 +36,14 @@ impl Compiler<'_> {
     fn destination(&mut self, resource: &Resource<DestinationSpec>) -> Option<Destination> {
         let spec = &resource.spec;
         let (protocol, idle) = self.protocol(resource);
-        let mut scope = Scope::new(resource, &mut self.problems);
+        let mut scope = Scope::new(resource, self.namespaces, &mut self.problems);
         scope.at_least_one("spec.hosts", &spec.hosts, "at least one host, as in `[api.example.com]`");
         if spec.port == Some(0) {
             scope.problem("spec.port", "a port is a number from 1 to 65535");
         }
         addresses(spec, &mut scope);
+        check_allowed(spec.allowed_namespaces.as_ref(), &mut scope);
+        check_destination(spec, &mut scope);
         let timeouts = spec.timeouts.as_ref();
         let tls = verify(spec, &mut scope);
         let written = spec.tls.as_ref().and_then(|tls| tls.client_certificate.as_ref());
@@ -132,10 +135,39 @@ impl Compiler<'_> {
         None
     }
 
+    /// In a cluster a host belongs to the namespace that had it first, at every port. A wildcard is the gateway's namespace's alone, and
+    /// has what nobody had before.
+    fn may_claim(
+        &mut self,
+        resource: &'a Resource<DestinationSpec>,
+        (index, host): (usize, &'a HostPattern),
+    ) -> bool {
+        let Some(namespaces) = self.namespaces else { return true };
+        let own = resource.id.namespace();
+        let first = self.hosts.get(host).or_else(|| self.hosts.get(&host.covering()?)).copied();
+        let message = match first {
+            _ if host.is_wildcard() && !namespaces.is_gateways(own) => {
+                format!(
+                    "anybody's host may be one of `{host}`, so only a Destination of the gateway's namespace has it: list hosts"
+                )
+            }
+            Some(other) if other != own => format!(
+                "`{host}` belongs to the namespace `{other}`, where a Destination had it before: refer to that one if it agrees"
+            ),
+            _ => {
+                self.hosts.entry(host).or_insert(own);
+                return true;
+            }
+        };
+        self.unclaimed.insert((&resource.id, index));
+        self.problems.push(resource.source.problem(&format!("spec.hosts[{index}]"), message));
+        false
+    }
+
     /// Two destinations cannot be told apart at the same host and port, and the gateway's own names are no destination.
     fn claim_hosts(
         &mut self,
-        resource: &Resource<DestinationSpec>,
+        resource: &'a Resource<DestinationSpec>,
         claims: &mut BTreeMap<(HostPattern, u16), (ResourceId, String)>,
     ) {
         let port = resource.spec.port.unwrap_or(443);
@@ -143,6 +175,9 @@ impl Compiler<'_> {
         let is_known = resource.spec.port.is_some() || !resource.source.claims("spec.port");
         for (index, host) in resource.spec.hosts.iter() {
             let path = format!("spec.hosts[{index}]");
+            if !self.may_claim(resource, (index, host)) {
+                continue;
+            }
             let claim = (resource.id.clone(), resource.source.place());
             let taken = is_known.then(|| claims.insert((host.clone(), port), claim)).flatten();
             if let Some((other, place)) = taken {

@@ -183,7 +183,7 @@ fn endpoint(
     let reference =
         scope.required(at, endpoint.destination.as_ref(), "the Destination that the token endpoint is")?;
     let known = (model.destinations.as_slice(), model.incomplete);
-    let destination = scope.resolve((at, "Destination", reference), known, &parts.destinations)?;
+    let destination = scope.resolve((at, reference), known, &parts.destinations)?;
     let name = &destination.name;
     if destination.client_certificate.is_some() {
         scope.problem(at, "a token endpoint is shown no client certificate");
@@ -290,9 +290,10 @@ fn token_exchange(
             let what = "where the client's own secret is, as `spec.from` says where the subject token is";
             let from = scope.required(&from_path, written.from.as_ref(), what)?;
             let known = (model.stores.as_slice(), model.incomplete);
-            let store = from.store.as_ref().and_then(|name| {
-                scope.resolve((&format!("{from_path}.store"), "SecretStore", name), known, &parts.stores)
-            });
+            let store = from
+                .store
+                .as_ref()
+                .and_then(|name| scope.resolve((&format!("{from_path}.store"), name), known, &parts.stores));
             check_alone((&from_path, from), scope);
             check_consumed((&from_path, from), false, scope);
             let from = secret_ref((&from_path, from), store.as_deref(), scope);
