@@ -15,6 +15,7 @@ use crate::model::{CredentialSpec, List, Model, Problem, Resource, Source, Sourc
 use crate::name::{Name, Reference, ResourceId};
 use crate::pattern::HostPattern;
 use crate::policy::{Parts, Policy};
+use crate::resource::Grant;
 use crate::target::GatewayName;
 
 mod broken;
@@ -64,12 +65,19 @@ pub struct Environment {
 #[derive(Debug, Clone, Default)]
 pub struct HomeCluster {
     /// The namespace that the gateway runs in. Its resources are the platform's: only they may name any caller, read the gateway's files
-    /// and environment, and log in as the gateway.
+    /// and environment, and log in as the gateway; and paths under the gateway's own names mean its destinations.
     pub gateway_namespace: Option<Name>,
     /// The trust domain of the cluster's workloads, `spiffe://DOMAIN/ns/NAMESPACE/sa/NAME`: one of [`Environment::trust_domains`].
     pub trust_domain: Option<TrustDomain>,
     /// The name of the cluster among [`Environment::clusters`].
     pub name: Option<Name>,
+}
+
+impl Environment {
+    fn policy(&self, parts: Parts) -> Policy {
+        let namespace = self.home.gateway_namespace.as_ref().map_or(ResourceId::DEFAULT_NAMESPACE, Name::as_str);
+        Policy::new(parts, self.gateway_names.clone(), namespace)
+    }
 }
 
 /// A policy, and what is to be said of it.
@@ -302,11 +310,17 @@ impl<'a> Compiler<'a> {
         self
     }
 
+    /// Of grants that tie the first serves: what the gateway's namespace says of an app's callers holds before what the app says itself.
+    fn gateways_first(&self, grants: &mut [(Arc<Grant>, &Source)]) {
+        let Some(namespaces) = self.namespaces else { return };
+        grants.sort_by_key(|(grant, _)| !namespaces.is_gateways(grant.name.namespace()));
+    }
+
     /// The policy where there is no problem.
     fn whole(self) -> Compiled {
         let mut warnings = warning::warnings(self.model, &self.parts);
         warnings.sort();
-        let policy = Policy::new(self.parts, self.environment.gateway_names.clone());
+        let policy = self.environment.policy(self.parts);
         Compiled { policy, warnings, problems: Vec::new(), denied: Vec::new() }
     }
 }

@@ -12,8 +12,8 @@ use super::{Compiled, Compiler, Denied};
 use crate::model::{DestinationSpec, GrantSpec, Model, Problem, Resource};
 use crate::name::ResourceId;
 use crate::pattern::HostPattern;
-use crate::policy::{Parts, Policy};
-use crate::resource::{Block, BlockedHosts, Credential};
+use crate::policy::Parts;
+use crate::resource::{Block, BlockedAt, BlockedHosts, Credential};
 
 /// The resources of each kind that are not in force.
 #[derive(Default)]
@@ -39,9 +39,14 @@ impl Compiler<'_> {
         broken.follow(self.model, &self.parts);
         let mut denied = Vec::new();
         let mut hosts = Vec::new();
+        let mut unreadable = BTreeSet::new();
         for resource in self.model.destinations.iter().filter(|it| broken.destinations.contains(&it.id)) {
             self.parts.destinations.remove(&resource.id);
-            hosts.push(self.blocked_hosts(resource));
+            let (blocked, is_readable) = self.blocked_hosts(resource);
+            if !is_readable && !blocked.any_other {
+                unreadable.insert(&resource.id);
+            }
+            hosts.push(blocked);
             denied.push(Denied::Destination(resource.id.clone()));
         }
         self.parts.stores.retain(|id, _| !broken.stores.contains(id));
@@ -51,10 +56,14 @@ impl Compiler<'_> {
         for resource in &self.model.grants {
             let id = &resource.id;
             let destination = resource.spec.destination.as_ref().map(|reference| reference.within(id));
-            if !broken.grants.contains(id) && destination.is_some_and(|it| broken.destinations.contains(&it))
+            if let Some(destination) = destination.filter(|it| broken.destinations.contains(it))
+                && !broken.grants.contains(id)
             {
                 // What it decides is denied by its destination.
                 self.parts.grants.remove(id);
+                if unreadable.contains(&destination) {
+                    blocks.push(Block { at: BlockedAt::Wildcards, ..self.block(resource) });
+                }
                 continue;
             }
             let compiled = self.parts.grants.get_mut(id).filter(|_| !broken.grants.contains(id));
@@ -71,7 +80,7 @@ impl Compiler<'_> {
                 denied.push(Denied::Grant(id.clone()));
             }
         }
-        let policy = Policy::new(self.parts, self.environment.gateway_names.clone()).denying(hosts, blocks);
+        let policy = self.environment.policy(self.parts).denying(hosts, blocks);
         Ok(Compiled { policy, warnings: Vec::new(), problems: self.problems, denied })
     }
 
@@ -84,7 +93,8 @@ impl Compiler<'_> {
         };
         let compiled = |resource: &Resource<GrantSpec>| self.parts.grants.get(&resource.id).map(Arc::clone);
         let grants = self.model.grants.iter().filter(known);
-        let grants: Vec<_> = grants.filter_map(|it| Some((compiled(it)?, &it.source))).collect();
+        let mut grants: Vec<_> = grants.filter_map(|it| Some((compiled(it)?, &it.source))).collect();
+        self.gateways_first(&mut grants);
         let ties = super::tie::ties(&grants);
         self.problems.retain(|problem| !self.ties.contains(problem));
         self.problems.extend(ties.iter().cloned());
@@ -103,16 +113,18 @@ impl Compiler<'_> {
         broken.grants.iter().filter(says_all).cloned().collect()
     }
 
-    fn blocked_hosts(&self, resource: &Resource<DestinationSpec>) -> BlockedHosts {
+    /// The hosts that fall to no other, and whether all that were written are known.
+    fn blocked_hosts(&self, resource: &Resource<DestinationSpec>) -> (BlockedHosts, bool) {
         let written = &resource.spec.hosts;
         let is_own = |(index, _): &(usize, &HostPattern)| !self.unclaimed.contains(&(&resource.id, *index));
         let hosts: Vec<_> = written.iter().filter(is_own).map(|(_, host)| host.clone()).collect();
         let is_readable =
             written.written().is_some_and(|count| count > 0 && count == written.values().count())
                 && !self.has_problem(&format!("Destination/{}", resource.id), |path| path == "spec.hosts");
-        // What an app could not say is not taken from others.
+        // What an app could not say is taken from no other namespace, only from whoever its grants are for.
         let is_apps = self.namespaces.is_some_and(|it| !it.is_gateways(resource.id.namespace()));
-        BlockedHosts { destination: resource.id.clone(), any_other: !is_readable && !is_apps, hosts }
+        let any_other = !is_readable && !is_apps;
+        (BlockedHosts { destination: resource.id.clone(), any_other, hosts }, is_readable)
     }
 
     /// Whether a problem of the resource is at such a path, or with the whole of it.
@@ -143,7 +155,9 @@ impl Compiler<'_> {
             grant: resource.id.clone(),
             every_caller: !is_readable && app.is_none(),
             callers,
-            destination: destination.filter(|id| is_foreign || (is_named && is_known(id))),
+            at: destination
+                .filter(|id| is_foreign || (is_named && is_known(id)))
+                .map_or(BlockedAt::Everywhere, BlockedAt::Destination),
         }
     }
 }

@@ -21,6 +21,7 @@ impl Compiler<'_> {
                 self.parts.grants.insert(resource.id.clone(), grant);
             }
         }
+        self.gateways_first(&mut compiled);
         self.ties = super::tie::ties(&compiled);
         self.problems.extend(self.ties.iter().cloned());
     }

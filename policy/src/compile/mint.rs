@@ -394,7 +394,8 @@ impl Compiler<'_> {
     /// that secret belongs.
     pub(super) fn check_bound(&mut self) {
         let mut homes: Vec<(Place<'_>, &Credential, &ResourceId)> = Vec::new();
-        for credential in self.parts.credentials.values() {
+        let in_order = self.model.credentials.iter().filter_map(|it| self.parts.credentials.get(&it.id));
+        for credential in in_order {
             let Some(mint) = &credential.mint else { continue };
             for place in places(credential, &self.parts) {
                 if !homes.iter().any(|(known, ..)| known.overlaps(&place)) {
@@ -413,9 +414,13 @@ impl Compiler<'_> {
                 };
                 if strays {
                     let first = &first.name;
-                    let message = format!(
-                        "Credential/{first} binds this secret to its token endpoint at Destination/{home}, and here it would go elsewhere"
-                    );
+                    let is_told = self.namespaces.is_none() || first.namespace() == resource.id.namespace();
+                    let message = match is_told {
+                        true => format!(
+                            "Credential/{first} binds this secret to its token endpoint at Destination/{home}, and here it would go elsewhere"
+                        ),
+                        false => "a Credential of another namespace binds this secret to its token endpoint, and here it would go elsewhere".to_owned(),
+                    };
                     self.problems.push(resource.source.problem(path, message));
                 }
             }

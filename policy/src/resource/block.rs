@@ -1,5 +1,6 @@
 //! What is denied because a resource has problems: as much as it might have decided.
 
+use super::destination::Destination;
 use crate::caller::Identity;
 use crate::denial::{Denial, Reason};
 use crate::name::ResourceId;
@@ -13,8 +14,18 @@ pub(crate) struct Block {
     pub(crate) callers: Vec<CallerPattern>,
     /// Some of them could not: all callers there are.
     pub(crate) every_caller: bool,
-    /// `None`: it is not known, so every one.
-    pub(crate) destination: Option<ResourceId>,
+    pub(crate) at: BlockedAt,
+}
+
+/// Where a [`Block`] denies.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum BlockedAt {
+    /// At this destination.
+    Destination(ResourceId),
+    /// At every one whose hosts are not all named: what the grant was for may be among those.
+    Wildcards,
+    /// It is not known, so at every one.
+    Everywhere,
 }
 
 /// Hosts of a destination that could not be compiled.
@@ -29,6 +40,14 @@ pub(crate) struct BlockedHosts {
 impl Block {
     pub(crate) fn names(&self, caller: &Identity) -> bool {
         self.every_caller || self.callers.iter().any(|pattern| pattern.matches(caller))
+    }
+
+    pub(crate) fn is_at(&self, destination: &Destination) -> bool {
+        match &self.at {
+            BlockedAt::Destination(denied) => *denied == destination.name,
+            BlockedAt::Wildcards => destination.hosts.iter().any(HostPattern::is_wildcard),
+            BlockedAt::Everywhere => true,
+        }
     }
 
     pub(crate) fn denial(&self) -> Denial {
