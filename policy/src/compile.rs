@@ -75,7 +75,8 @@ pub struct HomeCluster {
 
 impl Environment {
     fn policy(&self, parts: Parts) -> Policy {
-        let namespace = self.home.gateway_namespace.as_ref().map_or(ResourceId::DEFAULT_NAMESPACE, Name::as_str);
+        let namespace =
+            self.home.gateway_namespace.as_ref().map_or(ResourceId::DEFAULT_NAMESPACE, Name::as_str);
         Policy::new(parts, self.gateway_names.clone(), namespace)
     }
 }

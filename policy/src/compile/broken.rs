@@ -39,12 +39,14 @@ impl Compiler<'_> {
         broken.follow(self.model, &self.parts);
         let mut denied = Vec::new();
         let mut hosts = Vec::new();
+        let mut blocks = Vec::new();
         let mut unreadable = BTreeSet::new();
         for resource in self.model.destinations.iter().filter(|it| broken.destinations.contains(&it.id)) {
             self.parts.destinations.remove(&resource.id);
             let (blocked, is_readable) = self.blocked_hosts(resource);
             if !is_readable && !blocked.any_other {
                 unreadable.insert(&resource.id);
+                blocks.push(self.block_app(&resource.id));
             }
             hosts.push(blocked);
             denied.push(Denied::Destination(resource.id.clone()));
@@ -52,7 +54,6 @@ impl Compiler<'_> {
         self.parts.stores.retain(|id, _| !broken.stores.contains(id));
         self.parts.store_origins.retain(|id, _| !broken.stores.contains(id));
         self.parts.credentials.retain(|id, _| !broken.credentials.contains(id));
-        let mut blocks = Vec::new();
         for resource in &self.model.grants {
             let id = &resource.id;
             let destination = resource.spec.destination.as_ref().map(|reference| reference.within(id));
@@ -69,7 +70,11 @@ impl Compiler<'_> {
             let compiled = self.parts.grants.get_mut(id).filter(|_| !broken.grants.contains(id));
             let Some(grant) = compiled else {
                 self.parts.grants.remove(id);
-                blocks.push(self.block(resource));
+                let mut block = self.block(resource);
+                if matches!(&block.at, BlockedAt::Destination(id) if unreadable.contains(id)) {
+                    block.at = BlockedAt::Wildcards;
+                }
+                blocks.push(block);
                 denied.push(Denied::Callers(id.clone()));
                 continue;
             };
@@ -133,6 +138,16 @@ impl Compiler<'_> {
         problems.any(|problem| matches!(problem.path(), "" | "spec") || is_at(problem.path()))
     }
 
+    /// What an app's callers may have asked of its destination whose hosts are not known, and what now falls to a wildcard.
+    fn block_app(&self, destination: &ResourceId) -> Block {
+        Block {
+            resource: format!("destination {destination}").into(),
+            every_caller: false,
+            callers: super::own::callers_of(destination.namespace(), &self.environment.home),
+            at: BlockedAt::Wildcards,
+        }
+    }
+
     /// All that a grant may have decided that is not known whole.
     fn block(&self, resource: &Resource<GrantSpec>) -> Block {
         let GrantSpec { callers: written, destination, .. } = &resource.spec;
@@ -152,7 +167,7 @@ impl Compiler<'_> {
         // One of another namespace that is not there, or that has not agreed, is still no other.
         let is_known = |id: &ResourceId| self.model.destinations.iter().any(|known| known.id == *id);
         Block {
-            grant: resource.id.clone(),
+            resource: format!("grant {}", resource.id).into(),
             every_caller: !is_readable && app.is_none(),
             callers,
             at: destination

@@ -6,11 +6,12 @@ use crate::denial::{Denial, Reason};
 use crate::name::ResourceId;
 use crate::pattern::{CallerPattern, HostPattern};
 
-/// Calls that a grant may have decided that could not be compiled. They are denied, whatever another grant allows.
+/// Calls that a resource may have decided that could not be compiled. They are denied, whatever another grant allows.
 #[derive(Debug)]
 pub(crate) struct Block {
-    pub(crate) grant: ResourceId,
-    /// The callers of the grant that could be read.
+    /// The resource, in words.
+    pub(crate) resource: Box<str>,
+    /// Its callers that could be read.
     pub(crate) callers: Vec<CallerPattern>,
     /// Some of them could not: all callers there are.
     pub(crate) every_caller: bool,
@@ -51,8 +52,8 @@ impl Block {
     }
 
     pub(crate) fn denial(&self) -> Denial {
-        let grant = &self.grant;
-        let detail = format!("grant {grant} has an error, so nothing is let through that it might decide");
+        let resource = &self.resource;
+        let detail = format!("{resource} has an error, so nothing is let through that it might decide");
         Denial::new(Reason::BrokenConfiguration, detail)
     }
 }

@@ -4,7 +4,12 @@ use proptest::sample::Index;
 use serde_json::{Value, json};
 
 /// Breaks what stands at some place below `spec`, and gives the place. What comes out may still be right.
-pub(crate) fn break_at(value: &mut Value, place: &str, picks: &mut dyn Iterator<Item = Index>, how: usize) -> String {
+pub(crate) fn break_at(
+    value: &mut Value,
+    place: &str,
+    picks: &mut dyn Iterator<Item = Index>,
+    how: usize,
+) -> String {
     let deeper = picks.next().is_some_and(|pick| pick.index(3) > 0);
     let keys: Vec<String> = match &*value {
         Value::Object(members) => members.keys().cloned().collect(),
