@@ -259,13 +259,12 @@ impl<'a> Scope<'a> {
     ) -> Option<Arc<T>> {
         let (known, incomplete) = known;
         let (name, kind) = (&self.id(reference), U::KIND);
-        let is_foreign = self.is_foreign(name);
-        if is_foreign && !(self.has_consent(kind, name) && known.iter().any(|resource| resource.id == *name))
-        {
+        let is_there = compiled.contains_key(name) || known.iter().any(|resource| resource.id == *name);
+        if self.is_foreign(name) && !(is_there && self.has_consent(kind, name)) {
             self.refuse_reference(path, kind, name);
             return None;
         }
-        if !known.iter().any(|resource| resource.id == *name) && !incomplete {
+        if !incomplete && !is_there {
             // Only its own namespace is told of.
             let known: Vec<_> = known.iter().filter(|resource| !self.is_foreign(&resource.id)).collect();
             let names = || known.iter().map(|resource| resource.id.as_str());

@@ -187,7 +187,10 @@ fn has_part(policy: &Policy, broken: &Value, (caller, authority, path, method): 
 /// Whether it can still be read which calls the resource has to do with.
 fn says_which_calls(kind: &str, place: &str) -> bool {
     match kind {
-        "Destination" => place != "spec" && !place.starts_with("spec/hosts"),
+        // At an unreadable port it may be where a later one is.
+        "Destination" => {
+            place != "spec" && !place.starts_with("spec/hosts") && !place.starts_with("spec/port")
+        }
         "Grant" => {
             !matches!(place, "spec")
                 && !place.starts_with("spec/callers")

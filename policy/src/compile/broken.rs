@@ -5,7 +5,7 @@
 //!
 //! Lacks on purpose: the age of resources. Of two that claim one host, and of two grants that tie, the one that comes first serves.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Compiled, Compiler, Denied};
@@ -34,7 +34,8 @@ impl Compiler<'_> {
         if self.model.incomplete || !broken.has_all(&self.problems) {
             return Err(self.problems);
         }
-        let refusing = self.refusing(&broken);
+        let by_resource = by_resource(&self.problems);
+        let refusing = self.refusing(&broken, &by_resource);
         broken.grants.retain(|id| !refusing.contains(id));
         broken.follow(self.model, &self.parts);
         let mut denied = Vec::new();
@@ -43,7 +44,7 @@ impl Compiler<'_> {
         let mut unreadable = BTreeSet::new();
         for resource in self.model.destinations.iter().filter(|it| broken.destinations.contains(&it.id)) {
             self.parts.destinations.remove(&resource.id);
-            let (blocked, is_readable) = self.blocked_hosts(resource);
+            let (blocked, is_readable) = self.blocked_hosts(resource, &by_resource);
             if !is_readable && !blocked.any_other {
                 unreadable.insert(&resource.id);
                 blocks.push(self.block_app(&resource.id));
@@ -63,14 +64,14 @@ impl Compiler<'_> {
                 // What it decides is denied by its destination.
                 self.parts.grants.remove(id);
                 if unreadable.contains(&destination) {
-                    blocks.push(Block { at: BlockedAt::Wildcards, ..self.block(resource) });
+                    blocks.push(Block { at: BlockedAt::Wildcards, ..self.block(resource, &by_resource) });
                 }
                 continue;
             }
             let compiled = self.parts.grants.get_mut(id).filter(|_| !broken.grants.contains(id));
             let Some(grant) = compiled else {
                 self.parts.grants.remove(id);
-                let mut block = self.block(resource);
+                let mut block = self.block(resource, &by_resource);
                 if matches!(&block.at, BlockedAt::Destination(id) if unreadable.contains(id)) {
                     block.at = BlockedAt::Wildcards;
                 }
@@ -91,51 +92,50 @@ impl Compiler<'_> {
 
     /// Takes back ties with grants that are broken besides: what is left of one may match more than was written.
     fn forget_ties(&mut self) {
-        let known = |resource: &&Resource<GrantSpec>| {
-            let name = format!("Grant/{}", resource.id);
-            let mut own = self.problems.iter().filter(|problem| problem.resource() == name);
-            own.all(|problem| self.ties.contains(problem))
-        };
+        let ties: BTreeSet<&Problem> = self.ties.iter().collect();
+        let others = self.problems.iter().filter(|problem| !ties.contains(problem));
+        let broken: BTreeSet<&str> = others.map(Problem::resource).collect();
+        let known = |resource: &&Resource<GrantSpec>| !broken.contains(&*format!("Grant/{}", resource.id));
         let compiled = |resource: &Resource<GrantSpec>| self.parts.grants.get(&resource.id).map(Arc::clone);
         let grants = self.model.grants.iter().filter(known);
         let mut grants: Vec<_> = grants.filter_map(|it| Some((compiled(it)?, &it.source))).collect();
         self.gateways_first(&mut grants);
         let ties = super::tie::ties(&grants);
-        self.problems.retain(|problem| !self.ties.contains(problem));
+        let forgotten: BTreeSet<Problem> = std::mem::take(&mut self.ties).into_iter().collect();
+        self.problems.retain(|problem| !forgotten.contains(problem));
         self.problems.extend(ties.iter().cloned());
         self.problems.sort();
         self.ties = ties;
     }
 
     /// The grants with problems that still say exactly what they match: only their key may not be used, or others tie with them.
-    fn refusing(&self, broken: &Broken) -> BTreeSet<ResourceId> {
+    fn refusing(&self, broken: &Broken, problems: &ByResource<'_>) -> BTreeSet<ResourceId> {
+        let ties: BTreeSet<&Problem> = self.ties.iter().collect();
         let says_all = |id: &&ResourceId| {
-            let name = format!("Grant/{id}");
-            let mut own = self.problems.iter().filter(|problem| problem.resource() == name);
-            own.all(|problem| problem.path() == "spec.credential" || self.ties.contains(problem))
+            let own = problems.get(&*format!("Grant/{id}")).into_iter().flatten();
+            own.copied().all(|problem| problem.path() == "spec.credential" || ties.contains(problem))
                 && self.parts.grants.contains_key(*id)
         };
         broken.grants.iter().filter(says_all).cloned().collect()
     }
 
     /// The hosts that fall to no other, and whether all that were written are known.
-    fn blocked_hosts(&self, resource: &Resource<DestinationSpec>) -> (BlockedHosts, bool) {
+    fn blocked_hosts(
+        &self,
+        resource: &Resource<DestinationSpec>,
+        problems: &ByResource<'_>,
+    ) -> (BlockedHosts, bool) {
         let written = &resource.spec.hosts;
         let is_own = |(index, _): &(usize, &HostPattern)| !self.unclaimed.contains(&(&resource.id, *index));
         let hosts: Vec<_> = written.iter().filter(is_own).map(|(_, host)| host.clone()).collect();
+        let name = format!("Destination/{}", resource.id);
         let is_readable =
             written.written().is_some_and(|count| count > 0 && count == written.values().count())
-                && !self.has_problem(&format!("Destination/{}", resource.id), |path| path == "spec.hosts");
+                && !has_problem(problems, &name, |path| path == "spec.hosts");
         // What an app could not say is taken from no other namespace, only from whoever its grants are for.
         let is_apps = self.namespaces.is_some_and(|it| !it.is_gateways(resource.id.namespace()));
         let any_other = !is_readable && !is_apps;
         (BlockedHosts { destination: resource.id.clone(), any_other, hosts }, is_readable)
-    }
-
-    /// Whether a problem of the resource is at such a path, or with the whole of it.
-    fn has_problem(&self, resource: &str, is_at: impl Fn(&str) -> bool) -> bool {
-        let mut problems = self.problems.iter().filter(|problem| problem.resource() == resource);
-        problems.any(|problem| matches!(problem.path(), "" | "spec") || is_at(problem.path()))
     }
 
     /// What an app's callers may have asked of its destination whose hosts are not known, and what now falls to a wildcard.
@@ -149,7 +149,7 @@ impl Compiler<'_> {
     }
 
     /// All that a grant may have decided that is not known whole.
-    fn block(&self, resource: &Resource<GrantSpec>) -> Block {
+    fn block(&self, resource: &Resource<GrantSpec>, problems: &ByResource<'_>) -> Block {
         let GrantSpec { callers: written, destination, .. } = &resource.spec;
         let mut unreported = Vec::new();
         let mut scope = super::Scope::new(resource, self.namespaces, &mut unreported);
@@ -159,13 +159,13 @@ impl Compiler<'_> {
         let is_foreign = destination.as_ref().is_some_and(|id| scope.is_foreign(id));
         let name = format!("Grant/{}", resource.id);
         let is_readable = written.written().is_some_and(|count| count > 0 && callers.len() == count)
-            && !self.has_problem(&name, |path| path.starts_with("spec.callers"));
-        let is_named = !self.has_problem(&name, |path| path.starts_with("spec.destination"));
+            && !has_problem(problems, &name, |path| path.starts_with("spec.callers"));
+        let is_named = !has_problem(problems, &name, |path| path.starts_with("spec.destination"));
         if let (false, Some(namespace)) = (is_readable, app) {
             callers = super::own::callers_of(namespace, &self.environment.home);
         }
         // One of another namespace that is not there, or that has not agreed, is still no other.
-        let is_known = |id: &ResourceId| self.model.destinations.iter().any(|known| known.id == *id);
+        let is_known = |id: &ResourceId| self.model.destination(id).is_some();
         Block {
             resource: format!("grant {}", resource.id).into(),
             every_caller: !is_readable && app.is_none(),
@@ -175,6 +175,23 @@ impl Compiler<'_> {
                 .map_or(BlockedAt::Everywhere, BlockedAt::Destination),
         }
     }
+}
+
+/// The problems of each resource.
+type ByResource<'a> = BTreeMap<&'a str, Vec<&'a Problem>>;
+
+fn by_resource(problems: &[Problem]) -> ByResource<'_> {
+    let mut all = ByResource::new();
+    for problem in problems {
+        all.entry(problem.resource()).or_default().push(problem);
+    }
+    all
+}
+
+/// Whether a problem of the resource is at such a path, or with the whole of it.
+fn has_problem(problems: &ByResource<'_>, resource: &str, is_at: impl Fn(&str) -> bool) -> bool {
+    let mut problems = problems.get(resource).into_iter().flatten();
+    problems.any(|problem| matches!(problem.path(), "" | "spec") || is_at(problem.path()))
 }
 
 impl Broken {

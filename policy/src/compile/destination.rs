@@ -1,6 +1,7 @@
 //! Destinations: hosts that are claimed once, and values that can be dialled.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -168,22 +169,31 @@ impl<'a> Compiler<'a> {
     fn claim_hosts(
         &mut self,
         resource: &'a Resource<DestinationSpec>,
-        claims: &mut BTreeMap<(HostPattern, u16), (ResourceId, String)>,
+        claims: &mut BTreeMap<(HostPattern, Option<u16>), (ResourceId, String)>,
     ) {
         let port = resource.spec.port.unwrap_or(443);
-        // Of one that cannot be read nobody knows what it claims.
+        // One that cannot be read may be every one.
         let is_known = resource.spec.port.is_some() || !resource.source.claims("spec.port");
         for (index, host) in resource.spec.hosts.iter() {
             let path = format!("spec.hosts[{index}]");
             if !self.may_claim(resource, (index, host)) {
                 continue;
             }
-            let claim = (resource.id.clone(), resource.source.place());
-            let taken = is_known.then(|| claims.insert((host.clone(), port), claim)).flatten();
+            let claim = (resource.id.clone(), resource.source.aside());
+            let at_any = claims.get(&(host.clone(), None)).cloned();
+            let taken = match claims.entry((host.clone(), is_known.then_some(port))) {
+                // Nothing is in force besides.
+                _ if !is_known && self.namespaces.is_none() => None,
+                Entry::Occupied(first) => Some(first.get().clone()),
+                Entry::Vacant(free) => {
+                    free.insert(claim);
+                    at_any
+                }
+            };
             if let Some((other, place)) = taken {
                 let message = match other == resource.id {
                     true => format!("`{host}` is in this list twice"),
-                    false => format!("`{host}` port {port} is already Destination/{other} ({place})"),
+                    false => format!("`{host}` port {port} is already Destination/{other}{place}"),
                 };
                 self.problems.push(resource.source.problem(&path, message));
             }
