@@ -90,6 +90,7 @@ pub(crate) fn environment(settings: &Settings) -> anyhow::Result<Environment> {
         clusters: tokens().filter_map(TokenIssuerSettings::cluster).collect(),
         audiences: tokens().map(|issuer| issuer.audience.clone()).collect(),
         own_files: own_files(settings),
+        ..Environment::default()
     })
 }
 
