@@ -60,12 +60,11 @@ def named(document):
 
 
 def right():
+    """Every text whose resources compile, by the file that it stands in."""
     for path in sorted((ROOT / "examples").rglob("*.yaml")):
         yield path, path.read_text()
-    for folder in ["corpus", "denied"]:
-        for path in sorted((ROOT / "policy/tests" / folder).glob("*.yaml")):
-            if folder == "corpus":
-                yield path, yaml.safe_load(path.read_text())["resources"]
+    for path in sorted((ROOT / "policy/tests/corpus").glob("*.yaml")):
+        yield path, yaml.safe_load(path.read_text())["resources"]
     demo = ROOT / "gateway/src/cli/demo/resources.yaml"
     yield demo, demo.read_text().replace("PORT", "8443")
     for path in sorted(ROOT.glob("*/README.md")) + [ROOT / "README.md"]:
@@ -78,7 +77,8 @@ def fields(path):
     return [name for name in re.split(r"[.\[\]0-9]+", path) if name and name != "spec"]
 
 
-taken, wrong, stored, unnamed, told = 0, [], [], [], 0
+taken, told, stored = 0, 0, 0
+wrong, unnamed = [], []
 for path, text in right():
     for _, document in documents(text):
         if "spec" not in document:
@@ -98,7 +98,8 @@ for path in sorted((ROOT / "policy/tests/broken").glob("*.yaml")):
             if why:
                 wrong.append(f"{name}: {why}")
         elif not why:
-            stored.append(f"{name}: {', '.join(here)}")
+            # Most of them are wrong because of what other resources say.
+            stored += 1
         else:
             told += 1
             ends = {fields(field)[-1] for field in here if fields(field)} | {"name", "spec"}

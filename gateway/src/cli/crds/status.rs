@@ -86,7 +86,7 @@ fn limits() -> Value {
     let amount = |about: &str| json!({ "type": "string", "description": about });
     json!({
         "type": "array",
-        "description": "How much of each limit is used, in the order of the spec.",
+        "description": "How much of each limit is used. A rate has no such numbers.",
         "x-kubernetes-list-type": "atomic",
         "items": {
             "type": "object",
