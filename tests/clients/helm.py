@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from pathlib import Path
 
 import helm_python
 
@@ -10,21 +11,14 @@ parser.add_argument("command", choices=["install", "test"])
 parser.add_argument("words", nargs="+")
 parser.add_argument("-n", dest="namespace", required=True)
 parser.add_argument("--create-namespace", action="store_true")
-parser.add_argument("--set", action="append", default=[], dest="settings")
+parser.add_argument("-f", action="append", default=[], dest="files")
 arguments = parser.parse_intermixed_args()
-
-
-def merged(into, more):
-    for key, value in more.items():
-        into[key] = merged(into.get(key, {}), value) if isinstance(value, dict) else value
-    return into
 
 
 if arguments.command == "install":
     name, chart = arguments.words
-    values = {}
-    for setting in arguments.settings:
-        merged(values, helm_python.parse_set_string(setting))
+    [file] = arguments.files
+    values = helm_python.values_from_yaml(Path(file).read_text())
     with helm_python.Config(kubeconfig_path=os.environ["KUBECONFIG"], namespace=arguments.namespace) as config:
         made = config.install(
             chart, name, values, namespace=arguments.namespace, create_namespace=arguments.create_namespace

@@ -19,6 +19,7 @@ mod examples;
 mod exhaustion;
 mod failing;
 mod fairness;
+mod first_call;
 mod grpc;
 mod hiding;
 mod http2;

@@ -1,6 +1,7 @@
 //! The examples for clusters: what they show is what Kubernetes, the chart, the gateway and the projects around it take.
 
 use serde_json::{Value, json};
+use tollgate_tests::cluster::Cluster;
 use tollgate_tests::{Sandbox, helm, needs};
 
 async fn judge(sandbox: &Sandbox, mut argument: Value) -> Value {
@@ -10,9 +11,9 @@ async fn judge(sandbox: &Sandbox, mut argument: Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn manifests_and_values_of_every_example_fit_the_schemas() {
-    needs!(helm::installed());
+    needs!(helm::installed(), Cluster::installed());
     let sandbox = Sandbox::new();
-    let found = judge(&sandbox, json!({"job": "manifests", "kubectl": "kubectl"})).await;
+    let found = judge(&sandbox, json!({"job": "manifests", "kubectl": Cluster::kubectl_program()})).await;
     assert_eq!(found["wrong"], json!([]));
     assert_eq!(found["blind"], json!([]), "kinds whose schema sees nothing");
     let counts = found["counts"].as_object().expect("counts");
