@@ -9,7 +9,8 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 use tokio::process::Command;
 use tollgate_tests::cluster::{ADMIN, Cluster};
-use tollgate_tests::gateway::{binary, eventually};
+use tollgate_tests::gateway::binary;
+use tollgate_tests::prometheus::Prometheus;
 use tollgate_tests::provider;
 use tollgate_tests::rendered::Pod;
 use tollgate_tests::{Gateway, Plan, SecretKind, Upstream, helm, needs};
@@ -111,7 +112,7 @@ async fn gateway(cluster: &Cluster, plan: &Plan) -> Gateway {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_user_comes_from_nothing_to_a_first_call_by_the_readme() {
-    needs!(helm::installed(), Cluster::installed());
+    needs!(helm::installed(), Cluster::installed(), Prometheus::installed());
     let plan = Plan::new();
     let cluster = Cluster::start(&plan.sandbox, &[]).await;
     for definition in ["certificates", "clusterissuers"] {
@@ -170,7 +171,12 @@ async fn a_new_user_comes_from_nothing_to_a_first_call_by_the_readme() {
     assert!(said.contains("gpt-5-mini") && said.contains("shop/openai"), "{said}");
     let counted = |grant: &Value| grant["status"]["limits"][0]["spent"].as_f64().is_some_and(|spent| spent > 0.0);
     let path = "/apis/tollgate.dev/v1alpha1/namespaces/shop/grants/openai";
-    eventually("the status counts the call", || true).await;
     cluster.until(path, counted).await;
+
+    let prometheus = Prometheus::scraping(&plan.sandbox, &gateway).await;
+    let argument = json!({"job": "dashboard", "cluster": true, "prometheus": prometheus.address().to_string()});
+    let found = helm::run(&plan.sandbox, "monitoring.py", &argument).await;
+    assert_eq!(found["silent"], json!([]));
+    assert!(found["count"].as_u64() > Some(3), "{found}");
     plan.sandbox.assert_swept();
 }
