@@ -63,7 +63,9 @@ fn an_object_that_cannot_be_read_is_named_without_a_line_and_denies_itself_alone
                 assert!(said.starts_with(&format!("{kind} shop/bad: spec")), "{said}");
             }
             let of = |denied: &Denied| match denied {
-                Denied::Destination(id) | Denied::Grant(id) | Denied::Callers(id) => id.as_str() == "shop/bad",
+                Denied::Destination(id) | Denied::Grant(id) | Denied::Callers(id) => {
+                    id.as_str() == "shop/bad"
+                }
             };
             assert!(denied.iter().all(of), "{kind}: {spec}: {denied:?}");
         }
