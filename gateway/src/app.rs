@@ -85,6 +85,7 @@ pub(crate) fn environment(settings: &Settings) -> anyhow::Result<Environment> {
         issuers: Vec::new(),
         clusters: Vec::new(),
         own_files: own_files(settings),
+        ..Environment::default()
     })
 }
 
