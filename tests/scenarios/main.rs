@@ -10,6 +10,7 @@ mod cluster;
 mod commands;
 mod corpus;
 mod crash;
+mod crds;
 mod credentials;
 mod doors;
 mod endings;

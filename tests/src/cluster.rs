@@ -81,6 +81,11 @@ impl Cluster {
         self.credentials.ca()
     }
 
+    /// The token of a user that was named when it was started, or of [`ADMIN`].
+    pub fn token(&self, user: &str) -> &str {
+        self.credentials.token(user)
+    }
+
     /// The kubeconfig of a user that was named when it was started, or of [`ADMIN`].
     pub fn kubeconfig(&self, user: &str) -> PathBuf {
         self.credentials.kubeconfig(user)
