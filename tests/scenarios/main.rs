@@ -44,6 +44,7 @@ mod signing;
 mod smuggling;
 mod stores;
 mod targets;
+mod token_callers;
 mod tokens;
 mod upstreams;
 mod worst;

@@ -11,7 +11,7 @@ use tollgate_policy::model::SourceFile;
 
 use super::{complain, say};
 use crate::app;
-use crate::identity::{FileError, IdentityFiles};
+use crate::identity::{FileError, IdentityFiles, IssuerStanding};
 use crate::kubernetes::PersistedObjects;
 use crate::preflight;
 use crate::settings::{self, Settings};
@@ -119,7 +119,7 @@ fn place(settings: &Settings) -> PathBuf {
 pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let subject = Subject::of(args)?;
     let directory = &subject.directory;
-    let (mut identity, mut early) = (true, Vec::new());
+    let (mut identity, mut early, mut tokens) = (true, Vec::new(), Vec::new());
     if let Some(settings) = &subject.settings {
         let base = app::base(&settings.origin.file.path);
         let problem = |error: &FileError| settings.problem(&error.field, error.fault.to_string());
@@ -131,6 +131,10 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
                 early.extend(faults);
                 let remarks = files.remarks(&settings.names, Timestamp::now()).into_iter();
                 early.extend(remarks.map(|(field, said)| settings.problem(&field, said).to_string()));
+                tokens = files.trust.tokens().standing(Timestamp::now());
+                early.extend(
+                    tokens.iter().enumerate().filter_map(|(at, issuer)| unusable_keys(settings, at, issuer)),
+                );
             }
             Err(error) => {
                 complain(&problem(&error).to_string());
@@ -149,6 +153,7 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
                 complain(&format!("{}: {}", directory.display(), counted(1, "problem")));
                 return Ok(ExitCode::FAILURE);
             }
+            tokens.iter().for_each(|issuer| say(&issuer_line(issuer)));
             if let Some(prices) = prices(&snapshot, &subject.environment) {
                 say(&prices);
             }
@@ -162,6 +167,23 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::FAILURE)
         }
     }
+}
+
+/// Why nobody is proven by the tokens of an issuer whose keys are in a file.
+fn unusable_keys(settings: &Settings, at: usize, issuer: &IssuerStanding) -> Option<String> {
+    let message = format!("{}; nobody is proven by its tokens", issuer.fault.as_deref()?);
+    Some(settings.problem(&format!("identity.tokens[{at}].keys.file"), message).to_string())
+}
+
+/// Whose tokens prove callers, and where their keys come from.
+fn issuer_line(issuer: &IssuerStanding) -> String {
+    let IssuerStanding { issuer: name, kind, audience, cluster, keys, .. } = issuer;
+    let of = cluster.as_ref().map_or_else(String::new, |cluster| format!(" of cluster {cluster}"));
+    let keys = match issuer.age {
+        Some(age) => format!("{} as of {} s ago", counted(*keys, "key"), age.as_secs()),
+        None => "keys are fetched while it serves (tollgate_token_issuer_keys_age_seconds)".to_owned(),
+    };
+    format!("tokens of {name} ({}{of}) for `{audience}`: {keys}", kind.as_str())
 }
 
 /// How old the prices are that calls are charged at.
