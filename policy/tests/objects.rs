@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use tollgate_policy::compile::{Compiled, Denied, Environment, compile_each};
+use tollgate_policy::compile::{Compiled, Denied, Environment, HomeCluster, compile_each};
+use tollgate_policy::consent::Consents;
 use tollgate_policy::dialect::Catalog;
 use tollgate_policy::model::SourceFile;
 
@@ -16,6 +17,11 @@ fn environment() -> Environment {
     Environment {
         catalog: Catalog::parse(&[catalog]).unwrap().into(),
         trust_domains: vec!["prod.acme".parse().unwrap()],
+        home: HomeCluster {
+            gateway_namespace: "egress".parse().ok(),
+            trust_domain: "prod.acme".parse().ok(),
+            name: None,
+        },
         ..Environment::default()
     }
 }
@@ -40,7 +46,8 @@ fn grant(name: &str) -> SourceFile {
 /// What is denied beside a whole destination and a grant of it, and what is said.
 fn broken(kind: &str, spec: Value) -> (Vec<Denied>, Vec<String>) {
     let files = [destination("api", "api.example"), grant("web"), object(kind, "shop", "bad", spec)];
-    let Compiled { policy, problems, denied, .. } = compile_each(&files, &environment()).unwrap();
+    let Compiled { policy, problems, denied, .. } =
+        compile_each(&files, &environment(), &Consents::default()).unwrap();
     assert!(policy.grants().any(|grant| grant.name.as_str() == "shop/web"), "{problems:?}");
     (denied, problems.iter().map(ToString::to_string).collect())
 }
@@ -79,7 +86,8 @@ fn an_object_without_a_spec_denies_itself_alone() {
             "apiVersion": "tollgate.dev/v1alpha1", "kind": kind, "metadata": {"namespace": "shop", "name": "bad"},
         });
         let files = [destination("api", "api.example"), grant("web"), SourceFile::object(text.to_string())];
-        let Compiled { policy, problems, .. } = compile_each(&files, &environment()).unwrap();
+        let Compiled { policy, problems, .. } =
+            compile_each(&files, &environment(), &Consents::default()).unwrap();
         assert_eq!(policy.grants().count(), 1);
         assert_eq!(problems.first().unwrap().to_string(), format!("{kind} shop/bad: spec: this is required"));
     }
@@ -89,7 +97,8 @@ fn an_object_without_a_spec_denies_itself_alone() {
 fn of_two_objects_that_claim_one_host_the_first_serves_and_the_others_name_it() {
     let files =
         [destination("old", "api.example"), destination("a", "api.example"), destination("b", "api.example")];
-    let Compiled { policy, problems, .. } = compile_each(&files, &environment()).unwrap();
+    let Compiled { policy, problems, .. } =
+        compile_each(&files, &environment(), &Consents::default()).unwrap();
     let in_force: Vec<&str> = policy.destinations().map(|destination| destination.name.as_str()).collect();
     assert_eq!(in_force, ["shop/old"]);
     let said: Vec<String> = problems.iter().map(ToString::to_string).collect();
@@ -101,8 +110,9 @@ fn of_two_objects_that_claim_one_host_the_first_serves_and_the_others_name_it() 
 fn a_relative_path_of_an_object_counts_from_the_root() {
     let spec = json!({"file": {"root": "var/keys"}});
     let Compiled { policy, .. } =
-        compile_each(&[object("SecretStore", "shop", "files", spec)], &environment()).unwrap();
-    assert!(format!("{:?}", policy.store("shop/files").unwrap()).contains("\"/var/keys\""));
+        compile_each(&[object("SecretStore", "egress", "files", spec)], &environment(), &Consents::default())
+            .unwrap();
+    assert!(format!("{:?}", policy.store("egress/files").unwrap()).contains("\"/var/keys\""));
 }
 
 #[test]
@@ -123,7 +133,8 @@ fn thousands_of_objects_are_compiled_in_one_pass_also_where_many_are_broken() {
         }
     }
     let begun = Instant::now();
-    let Compiled { policy, problems, .. } = compile_each(&files, &environment()).unwrap();
+    let Compiled { policy, problems, .. } =
+        compile_each(&files, &environment(), &Consents::default()).unwrap();
     let took = begun.elapsed();
     println!("2,000 grants of 200 namespaces, half of them broken: {took:?}");
     assert_eq!((policy.grants().count(), problems.len()), (1000, 2000));

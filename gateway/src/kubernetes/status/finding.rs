@@ -83,7 +83,8 @@ impl<'a> Findings<'a> {
     pub(super) fn refused(&self) -> Refused {
         let mut counts = BTreeMap::new();
         for object in self.published.objects.iter() {
-            let is_refused = match object.key.id() {
+            let is_refused = match object.key.id().filter(|_| object.key.kind.is_resource()) {
+                None if !object.key.kind.is_resource() => false,
                 None => true,
                 Some(id) => self.problems.contains_key(&*label(object.key.kind, &id)),
             };
@@ -96,7 +97,7 @@ impl<'a> Findings<'a> {
 
     /// The status of an object, where what was compiled is what it says now. Times of `current` stay where nothing changed.
     pub(super) fn status(&self, object: &Object, current: &Value) -> Option<Value> {
-        if !self.published.objects.has(object) {
+        if !object.key.kind.is_resource() || !self.published.objects.has(object) {
             return None;
         }
         let conditions: Vec<Value> =
@@ -181,7 +182,7 @@ impl<'a> Findings<'a> {
             ObjectKind::Credential if is_due => self.live.credential(&id, current),
             ObjectKind::Grant => vec![kept("limits")],
             ObjectKind::Credential => vec![kept("health"), kept("nextRefresh")],
-            ObjectKind::Destination | ObjectKind::SecretStore => Vec::new(),
+            _ => Vec::new(),
         }
     }
 }
