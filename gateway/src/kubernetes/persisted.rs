@@ -13,12 +13,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch as channel;
 use tokio::time::Instant;
+use tollgate_policy::consent::Consents;
 use tollgate_policy::model::SourceFile;
 use tollgate_secrets::digest::hex;
 
+use super::Published;
 use super::object::{Object, ObjectSet};
 use super::watch::WatchStates;
-use super::Published;
 use crate::files::write_private;
 
 const FILE: &str = "objects.json";
@@ -50,17 +51,18 @@ impl PersistedObjects {
         &self.file
     }
 
-    /// The objects as they are compiled.
+    /// The objects as they are compiled, and what namespaces agree to.
     ///
     /// # Errors
     /// Where there is no file, or it is not whole.
-    pub(crate) fn files(&self) -> io::Result<Vec<SourceFile>> {
-        self.read().map(|(objects, _)| objects.files())
+    pub(crate) fn sources(&self) -> io::Result<(Vec<SourceFile>, Consents)> {
+        self.read().map(|(objects, _)| (objects.files(), objects.consents()))
     }
 
     /// The objects, and when they were last confirmed.
     pub(super) fn read(&self) -> io::Result<(ObjectSet, Timestamp)> {
-        let place = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", self.file.display()));
+        let place =
+            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", self.file.display()));
         let text = fs::read_to_string(&self.file).map_err(place)?;
         let confirmed = fs::metadata(&self.file).and_then(|it| it.modified()).map_err(place)?;
         let whole = || {
@@ -69,7 +71,8 @@ impl PersistedObjects {
             let is_whole = header.format == FORMAT && header.sha256 == digest_of(body);
             is_whole.then(|| serde_json::from_str::<Vec<Arc<Object>>>(body).ok()).flatten()
         };
-        let objects = whole().ok_or_else(|| place(io::Error::other("it is damaged, or of another version")))?;
+        let objects =
+            whole().ok_or_else(|| place(io::Error::other("it is damaged, or of another version")))?;
         let confirmed = Timestamp::try_from(confirmed).unwrap_or(Timestamp::UNIX_EPOCH);
         Ok((ObjectSet::new(objects.into_iter()).persisted(), confirmed))
     }
@@ -140,3 +143,6 @@ impl PersistedObjects {
 fn digest_of(body: &str) -> String {
     hex(digest::digest(&digest::SHA256, body.as_bytes()).as_ref())
 }
+
+#[cfg(test)]
+mod tests;
