@@ -47,9 +47,9 @@ pub(crate) struct GrantSpec {
 pub(crate) struct CallerSpec {
     /// Workloads by SPIFFE id. The trust domain has to be one of the settings.
     pub(crate) spiffe: Option<SpiffePattern>,
-    /// Kubernetes service accounts. No listener takes their tokens yet.
+    /// Kubernetes service accounts, proven by their tokens. The cluster has to be one of the settings.
     pub(crate) service_account: Option<ServiceAccountSpec>,
-    /// Subjects of an issuer of tokens. No listener takes such tokens yet.
+    /// Subjects of an issuer of tokens. The issuer has to be one of the settings.
     pub(crate) token: Option<TokenCallerSpec>,
 }
 

@@ -34,6 +34,7 @@ fn is_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use crate::compile::{Environment, compile_each};
+    use crate::consent::Consents;
     use crate::dialect::Catalog;
     use crate::model::SourceFile;
 
@@ -60,7 +61,7 @@ mod tests {
         let file = SourceFile { path: "catalog.yaml".into(), text: catalog };
         let catalog = Catalog::parse(&[file]);
         let environment = Environment { catalog: catalog.unwrap().into(), ..Environment::default() };
-        let compiled = compile_each(&objects, &environment).unwrap();
+        let compiled = compile_each(&objects, &environment, &Consents::default()).unwrap();
         compiled.problems.iter().map(ToString::to_string).collect()
     }
 
