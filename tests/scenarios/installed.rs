@@ -140,7 +140,7 @@ async fn helm_installs_the_chart_and_its_account_has_the_rights_that_the_readme_
         &lines(&["create"], &["coordination.k8s.io/leases"]),
         &lines(&["get", "update"], &["coordination.k8s.io/leases tollgate-controller"]),
     ]);
-    let secrets = lines(&["get", "list", "watch"], &["/secrets"]);
+    let secrets = lines(&["get", "watch"], &["/secrets"]);
     assert_eq!(rights(&cluster, "elsewhere").await, everywhere);
     assert_eq!(rights(&cluster, "tollgate").await, together(&[&everywhere, &lease]));
     assert_eq!(rights(&cluster, "vaults").await, together(&[&everywhere, &secrets]));
