@@ -169,7 +169,7 @@ async fn a_new_user_comes_from_nothing_to_a_first_call_by_the_readme() {
     shell.variables.push(("TOLLGATE_CONFIG", config));
     let said = shell.run(&watch).await;
     assert!(said.contains("gpt-5-mini") && said.contains("shop/openai"), "{said}");
-    let counted = |grant: &Value| grant["status"]["limits"][0]["spent"].as_f64().is_some_and(|spent| spent > 0.0);
+    let counted = |grant: &Value| grant["status"]["limits"][0]["spent"].as_str().is_some_and(|spent| spent != "0 USD");
     let path = "/apis/tollgate.dev/v1alpha1/namespaces/shop/grants/openai";
     cluster.until(path, counted).await;
 
