@@ -122,7 +122,7 @@ async fn a_new_user_comes_from_nothing_to_a_first_call_by_the_readme() {
     }
     cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]).await;
     cluster.namespace("cert-manager", &json!({}), &[]).await;
-    plan.sandbox.stands_for(&plan.key, &[SecretKind::File, SecretKind::Bearer]);
+    plan.sandbox.stands_for(&plan.key, &[SecretKind::Kubernetes, SecretKind::Bearer]);
     let [install, platform, grant, call, watch] = <[String; 5]>::try_from(blocks()).expect("five blocks");
     let mut shell = Shell::new(&plan, &cluster);
 
@@ -138,16 +138,9 @@ async fn a_new_user_comes_from_nothing_to_a_first_call_by_the_readme() {
     let here = json!({"spec": {
         "port": upstream.port(), "addresses": ["127.0.0.1"], "tls": {"verify": {"caFile": plan.pki.bundle()}},
     }});
-    let patch = |kind, name, spec: Value| {
-        let arguments = ["patch", "-n", "tollgate", kind, name, "--type=merge", "-p"].map(str::to_owned);
-        [arguments.as_slice(), &[spec.to_string()]].concat()
-    };
-    // So is the volume of the keys.
-    let keys = json!({"spec": {"file": {"root": plan.sandbox.inputs().join("volume")}}});
-    plan.sandbox.input("volume/openai", &plan.key);
-    for arguments in [patch("destination", "openai", here), patch("secretstore", "keys", keys)] {
-        cluster.kubectl(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).await;
-    }
+    cluster
+        .kubectl(&["patch", "-n", "tollgate", "destination", "openai", "--type=merge", "-p", &here.to_string()])
+        .await;
     let said = shell.run(&grant).await;
     assert!(said.contains("tollgate/openai"), "{said}");
     let programmed = |grant: &Value| {

@@ -114,7 +114,7 @@ async fn helm_installs_the_chart_and_its_account_has_the_rights_that_the_readme_
     let install = |home: &str, values: Value| {
         json!({"job": "install", "kubeconfig": cluster.kubeconfig(ADMIN), "namespace": home, "values": values})
     };
-    let values = json!({"resources": {"kubernetes": {"secretNamespaces": ["vaults"]}}});
+    let values = json!({"resources": {"kubernetes": {"secrets": [{"namespace": "vaults", "names": ["openai"]}]}}});
     let told = judge(&sandbox, install("tollgate", values)).await;
     let installed = told["installed"].as_str().expect("a manifest");
     assert!(installed.contains("kind: StatefulSet"), "{told}");
@@ -138,7 +138,7 @@ async fn helm_installs_the_chart_and_its_account_has_the_rights_that_the_readme_
         &lines(&["create"], &["coordination.k8s.io/leases"]),
         &lines(&["get", "update"], &["coordination.k8s.io/leases tollgate-controller"]),
     ]);
-    let secrets = lines(&["get", "list", "watch"], &["/secrets"]);
+    let secrets = lines(&["get", "watch"], &["/secrets openai"]);
     assert_eq!(rights(&cluster, "tollgate", "elsewhere").await, everywhere);
     assert_eq!(rights(&cluster, "tollgate", "tollgate").await, together(&[&everywhere, &lease]));
     assert_eq!(rights(&cluster, "tollgate", "vaults").await, together(&[&everywhere, &secrets]));
