@@ -111,10 +111,9 @@ async fn helm_installs_the_chart_and_its_account_has_the_rights_that_the_readme_
     for namespace in ["shop", "vaults", "elsewhere"] {
         cluster.namespace(namespace, &json!({}), &[]).await;
     }
-    let install = |home: &str, values: Value| {
-        json!({"job": "install", "kubeconfig": cluster.kubeconfig(ADMIN), "namespace": home, "values": values})
-    };
-    let values = json!({"resources": {"kubernetes": {"secrets": [{"namespace": "vaults", "names": ["openai"]}]}}});
+    let install = |home: &str, values: Value| json!({"job": "install", "kubeconfig": cluster.kubeconfig(ADMIN), "namespace": home, "values": values});
+    let values =
+        json!({"resources": {"kubernetes": {"secrets": [{"namespace": "vaults", "names": ["openai"]}]}}});
     let told = judge(&sandbox, install("tollgate", values)).await;
     let installed = told["installed"].as_str().expect("a manifest");
     assert!(installed.contains("kind: StatefulSet"), "{told}");
@@ -146,7 +145,8 @@ async fn helm_installs_the_chart_and_its_account_has_the_rights_that_the_readme_
     // A gateway that looks at one namespace has no right in any other.
     let values = json!({"resources": {"kubernetes": {"namespaces": ["shop"]}}});
     judge(&sandbox, install("egress", values)).await;
-    let there: BTreeSet<_> = everywhere.into_iter().filter(|right| !right.ends_with(" /namespaces")).collect();
+    let there: BTreeSet<_> =
+        everywhere.into_iter().filter(|right| !right.ends_with(" /namespaces")).collect();
     assert_eq!(rights(&cluster, "egress", "shop").await, there);
     assert_eq!(rights(&cluster, "egress", "egress").await, lease);
     assert_eq!(rights(&cluster, "egress", "elsewhere").await, BTreeSet::new());
