@@ -220,6 +220,9 @@ impl App {
                 Some(ClusterWatch::start(cluster, &settings.data_dir, control.handle())?)
             }
         };
+        if let Some(cluster) = &cluster {
+            shared.secrets.reach_cluster(cluster.client());
+        }
         let mut reload = Reload::new(identity, settings.clone(), cluster.as_ref().map(ClusterWatch::feed))?;
         let first = reload.first(control.handle()).map_err(|problems| anyhow!("{}", lines(&problems)))?;
         let count = settings.cores();

@@ -17,6 +17,7 @@ use tracing::warn;
 use zeroize::Zeroizing;
 
 pub(crate) use self::tls::TlsFiles;
+pub(crate) use self::tls::word as tls_word;
 use crate::dial::Dialable;
 use crate::error::Failure;
 use crate::read::{FileStamp, off_runtime};
