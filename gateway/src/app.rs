@@ -17,7 +17,7 @@ use anyhow::{Context, anyhow, bail};
 use jiff::SignedDuration;
 use nix::sys::resource::{Resource, setrlimit};
 use tokio::runtime::{Builder, Handle, Runtime};
-use tollgate_policy::compile::Environment;
+use tollgate_policy::compile::{Environment, HomeCluster};
 use tollgate_policy::dialect::Catalog;
 use tollgate_policy::model::{Interval, Problem};
 use tollgate_secrets::{Observations, Observer, Secrets, VersionKey};
@@ -85,8 +85,20 @@ pub(crate) fn environment(settings: &Settings) -> anyhow::Result<Environment> {
         issuers: Vec::new(),
         clusters: Vec::new(),
         own_files: own_files(settings),
-        ..Environment::default()
+        home: home(settings),
     })
+}
+
+/// The cluster that resources come from; its watch knows the namespace.
+fn home(settings: &Settings) -> HomeCluster {
+    let ResourceSettings::Kubernetes(cluster) = &settings.resources else { return HomeCluster::default() };
+    let domains = &settings.identity.trust_domains;
+    let only = domains.keys().next().filter(|_| domains.len() == 1);
+    HomeCluster {
+        gateway_namespace: None,
+        trust_domain: cluster.trust_domain.as_ref().or(only).cloned(),
+        name: cluster.cluster.clone().or_else(|| "local".parse().ok()),
+    }
 }
 
 /// The same where there are no settings.
@@ -185,10 +197,8 @@ impl App {
                 Some(ClusterWatch::start(cluster, &settings.data_dir, control.handle())?)
             }
         };
-        let mut reload =
-            Reload::new(identity, settings.clone(), cluster.as_ref().map(ClusterWatch::feed))?;
-        let first =
-            reload.first(control.handle()).map_err(|problems| anyhow!("{}", lines(&problems)))?;
+        let mut reload = Reload::new(identity, settings.clone(), cluster.as_ref().map(ClusterWatch::feed))?;
+        let first = reload.first(control.handle()).map_err(|problems| anyhow!("{}", lines(&problems)))?;
         let count = settings.cores();
         let lock = DirectoryLock::wait(&settings.data_dir, LOCK_PATIENCE)?;
         let (ledger, balances, trail) = open_books(&settings, count, observations)?;

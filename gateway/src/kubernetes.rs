@@ -20,6 +20,7 @@ use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio::sync::watch as channel;
 use tollgate_policy::model::SourceFile;
+use tollgate_policy::name::Name;
 
 pub(crate) use self::client::ClusterError;
 use self::client::Connection;
@@ -88,6 +89,7 @@ impl ClusterWatch {
             persisted: self.persisted.clone(),
             states: Arc::clone(&self.states),
             published: self.published.clone(),
+            namespace: self.connection.namespace.parse().ok(),
         }
     }
 
@@ -107,9 +109,15 @@ pub(crate) struct ObjectFeed {
     persisted: PersistedObjects,
     states: Arc<WatchStates>,
     published: channel::Sender<Option<Published>>,
+    namespace: Option<Name>,
 }
 
 impl ObjectFeed {
+    /// The namespace of the gateway itself.
+    pub(crate) fn namespace(&self) -> Option<Name> {
+        self.namespace.clone()
+    }
+
     /// Waits for the objects of the API server, and takes those that were persisted where it does not answer in time.
     pub(crate) async fn begin(&mut self) {
         let listed = self.objects.wait_for(Option::is_some);

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use tollgate_policy::compile::{Compiled, Environment, compile_each, compile_files};
+use tollgate_policy::consent::Consents;
 use tollgate_policy::map::Map;
 use tollgate_policy::model::{Problem, SourceFile};
 use tollgate_policy::name::ResourceId;
@@ -105,7 +106,10 @@ impl Snapshot {
 }
 
 fn compile(files: &[SourceFile], environment: &Environment) -> Result<Compiled, Vec<Problem>> {
-    if are_objects(files) { compile_each(files, environment) } else { compile_files(files, environment) }
+    match are_objects(files) {
+        true => compile_each(files, environment, &Consents::default()),
+        false => compile_files(files, environment),
+    }
 }
 
 /// Whether these come from a cluster, where each object stands for itself.

@@ -89,6 +89,8 @@ impl Reload {
             let problems = &identity_complaint;
             tracing::error!(%problems, "trust bundle refused; until it is good, nobody of its domain is trusted");
         }
+        let mut environment = environment(&settings)?;
+        environment.home.gateway_namespace = objects.as_ref().and_then(ObjectFeed::namespace);
         let resources = match (&settings.resources, objects) {
             (ResourceSettings::Directory(directory), _) => {
                 Resources::Files(ResourceFiles::new(directory.clone()))
@@ -103,7 +105,7 @@ impl Reload {
             good: Vec::new(),
             authorities: BTreeMap::new(),
             forced: false,
-            environment: environment(&settings)?,
+            environment,
             settings_seen: settings.origin.file.text.clone(),
             settings,
             reloads: Arc::default(),
@@ -227,8 +229,12 @@ impl Reload {
                 self.complaint.clear();
                 self.reloads.set_refused(false);
                 match self.resources {
-                    Resources::Files(_) => tracing::info!(generation, files = files.len(), "configuration taken"),
-                    Resources::Objects(_) => tracing::info!(generation, objects = files.len(), "configuration taken"),
+                    Resources::Files(_) => {
+                        tracing::info!(generation, files = files.len(), "configuration taken")
+                    }
+                    Resources::Objects(_) => {
+                        tracing::info!(generation, objects = files.len(), "configuration taken")
+                    }
                 }
                 self.good = files;
             }

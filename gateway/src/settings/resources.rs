@@ -7,6 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use tollgate_policy::caller::TrustDomain;
 use tollgate_policy::name::Name;
 
 /// Where resources come from.
@@ -35,13 +36,17 @@ pub struct KubernetesSettings {
     /// The namespaces whose objects count. Without it all of them.
     #[schemars(with = "Option<Vec<String>>", length(min = 1))]
     pub namespaces: Option<Vec<Name>>,
-    /// The namespace of the gateway itself, where its replicas agree on the one that writes status. Without it that of the pod's service
-    /// account, or of the kubeconfig's context.
+    /// The namespace of the gateway itself, where its replicas agree on the one that writes status, and whose objects may name
+    /// any caller. Without it that of the pod's service account, or of the kubeconfig's context.
     #[schemars(with = "Option<String>")]
     pub gateway_namespace: Option<Name>,
     /// What grants call this cluster where they name service accounts.
     #[schemars(with = "Option<String>", extend("default" = "local"))]
     pub cluster: Option<Name>,
+    /// The trust domain of the cluster's workloads, which grants of an app's namespace may name. Without it that of
+    /// `identity.trustDomains`, if there is only one.
+    #[schemars(with = "Option<String>")]
+    pub trust_domain: Option<TrustDomain>,
 }
 
 impl ResourceSettings {
@@ -68,7 +73,8 @@ impl ResourceSettings {
     pub(super) fn problem(&self) -> Option<(&'static str, &'static str)> {
         let Self::Kubernetes(settings) = self else { return None };
         let is_empty = settings.namespaces.as_ref().is_some_and(Vec::is_empty);
-        is_empty.then_some(("resources.kubernetes.namespaces", "leave it out for all namespaces, or name some"))
+        is_empty
+            .then_some(("resources.kubernetes.namespaces", "leave it out for all namespaces, or name some"))
     }
 }
 
