@@ -290,7 +290,7 @@ fn names(grant: &Value, caller: &str) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
 
     #[test]
     fn no_call_goes_out_without_every_consent_and_taking_one_back_allows_nothing_new(
