@@ -19,11 +19,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio::sync::watch as channel;
+use tollgate_policy::consent::Consents;
 use tollgate_policy::model::SourceFile;
-use tollgate_policy::name::Name;
 
-pub(crate) use self::client::ClusterError;
 use self::client::Connection;
+pub(crate) use self::client::{ClusterError, own_namespace};
 use self::object::ObjectSet;
 pub(crate) use self::persisted::PersistedObjects;
 pub(crate) use self::watch::{WatchStates, WatchStatus};
@@ -89,7 +89,6 @@ impl ClusterWatch {
             persisted: self.persisted.clone(),
             states: Arc::clone(&self.states),
             published: self.published.clone(),
-            namespace: self.connection.namespace.parse().ok(),
         }
     }
 
@@ -109,15 +108,9 @@ pub(crate) struct ObjectFeed {
     persisted: PersistedObjects,
     states: Arc<WatchStates>,
     published: channel::Sender<Option<Published>>,
-    namespace: Option<Name>,
 }
 
 impl ObjectFeed {
-    /// The namespace of the gateway itself.
-    pub(crate) fn namespace(&self) -> Option<Name> {
-        self.namespace.clone()
-    }
-
     /// Waits for the objects of the API server, and takes those that were persisted where it does not answer in time.
     pub(crate) async fn begin(&mut self) {
         let listed = self.objects.wait_for(Option::is_some);
@@ -158,8 +151,8 @@ impl ObjectFeed {
     }
 
     /// The current objects, the oldest first; `None` while nothing is known of any.
-    pub(crate) fn files(&self) -> Option<Vec<SourceFile>> {
-        self.current.as_ref().map(|objects| objects.files())
+    pub(crate) fn sources(&self) -> Option<(Vec<SourceFile>, Consents)> {
+        self.current.as_ref().map(|objects| (objects.files(), objects.consents()))
     }
 
     /// Says that the current objects are in force.

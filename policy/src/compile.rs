@@ -55,6 +55,8 @@ pub struct Environment {
     pub issuers: Vec<Issuer>,
     /// The clusters whose service accounts a listener proves, the gateway's own first.
     pub clusters: Vec<Name>,
+    /// The `aud` of tokens that prove callers to the gateway. None of them is passed on.
+    pub audiences: Vec<String>,
     /// The files and directories that are the gateway's own, with the setting that names each; a path may be there in several forms.
     pub own_files: Vec<(String, PathBuf)>,
     /// The cluster that the gateway is in; nothing of it is known where resources are files.

@@ -55,29 +55,15 @@ pub struct ReferenceTo {
     pub name: Option<String>,
 }
 
-/// The object is none that can be read here. It agrees to nothing.
+/// The object is no ReferenceGrant that can be read. It agrees to nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum ConsentError {
     /// Another kind, or a version that is not known here.
-    #[error(
-        "this is neither a ReferenceGrant of `gateway.networking.k8s.io/v1` or `v1beta1` nor a Namespace of `v1`"
-    )]
+    #[error("this is no ReferenceGrant of `gateway.networking.k8s.io/v1` or `v1beta1`")]
     Kind,
     /// It lacks something, or something of it has another form.
-    #[error("the object cannot be read: {0}")]
+    #[error("the ReferenceGrant cannot be read: {0}")]
     Form(#[from] serde_json::Error),
-}
-
-#[derive(Deserialize)]
-struct NamespaceDocument {
-    metadata: NamespaceMetadata,
-}
-
-#[derive(Deserialize)]
-struct NamespaceMetadata {
-    name: Name,
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -95,23 +81,6 @@ struct GrantMetadata {
 struct GrantRules {
     from: Vec<ReferenceFrom>,
     to: Vec<ReferenceTo>,
-}
-
-impl Consents {
-    /// Adds what an object says, given as the API server's JSON: a ReferenceGrant, or the labels of a Namespace.
-    ///
-    /// # Errors
-    /// It is another object, or lacks what every one of its kind has.
-    pub fn add(&mut self, object: &Value) -> Result<(), ConsentError> {
-        let text = |field: &str| object.get(field).and_then(Value::as_str);
-        if (text("apiVersion"), text("kind")) != (Some("v1"), Some("Namespace")) {
-            self.reference_grants.push(ReferenceGrant::read(object)?);
-            return Ok(());
-        }
-        let NamespaceDocument { metadata } = NamespaceDocument::deserialize(object)?;
-        self.namespaces.insert(metadata.name, metadata.labels);
-        Ok(())
-    }
 }
 
 impl ReferenceGrant {
@@ -190,21 +159,6 @@ mod tests {
         }
         assert!(!grant.allows(("apps", "Grant", "shop"), (GROUP, "Destination", "any")));
         assert!(!grant.allows((GROUP, "Grant", "shop"), ("", "Destination", "any")));
-    }
-
-    #[test]
-    fn consents_are_made_of_reference_grants_and_of_the_labels_of_namespaces() {
-        let mut consents = Consents::default();
-        consents.add(&object(&json!({"from": [], "to": []}))).unwrap();
-        let namespace =
-            |metadata: Value| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata});
-        consents.add(&namespace(json!({"name": "shop", "labels": {"team": "shop"}, "uid": "x"}))).unwrap();
-        consents.add(&namespace(json!({"name": "bare"}))).unwrap();
-        assert_eq!(consents.reference_grants.len(), 1);
-        let labels = |namespace: &str| consents.namespaces.get(namespace).map(BTreeMap::len);
-        assert_eq!((labels("shop"), labels("bare"), labels("web")), (Some(1), Some(0), None));
-        assert!(consents.clone().add(&namespace(json!({"labels": {}}))).is_err());
-        assert!(consents.clone().add(&json!({"apiVersion": "v1", "kind": "Secret"})).is_err());
     }
 
     #[test]

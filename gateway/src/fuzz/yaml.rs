@@ -19,6 +19,7 @@ static ENVIRONMENT: LazyLock<Environment> = LazyLock::new(|| Environment {
     trust_domains: ["prod.acme"].iter().filter_map(|name| name.parse().ok()).collect(),
     issuers: ["https://ci.example"].iter().filter_map(|name| name.parse().ok()).collect(),
     clusters: ["eu-1"].iter().filter_map(|name| name.parse().ok()).collect(),
+    audiences: vec!["tollgate".to_owned()],
     ..Environment::default()
 });
 

@@ -7,7 +7,9 @@ use crate::model::{CallerSpec, List, ServiceAccountSpec, TokenCallerSpec};
 use crate::name::Name;
 use crate::pattern::{CallerPattern, ServiceAccountPattern, SpiffePattern, TokenPattern};
 
-const UNPROVEN: &str = "no listener of this gateway proves such callers yet: name them by `spiffe`";
+const NO_CLUSTER: &str = "no listener proves service accounts: name in the settings the cluster whose tokens are taken, as in `identity.tokens: [{kind: kubernetes, …}]`";
+const NO_ISSUER: &str =
+    "no listener takes tokens: name their issuer in the settings, as in `identity.tokens: [{kind: oidc, …}]`";
 
 pub(super) fn callers(
     list: &List<CallerSpec>,
@@ -64,7 +66,7 @@ fn service_account(
     let path = format!("{path}.serviceAccount");
     let clusters = &environment.clusters;
     let Some(own) = clusters.first() else {
-        scope.problem(&path, UNPROVEN);
+        scope.problem(&path, NO_CLUSTER);
         return None;
     };
     let cluster = written.cluster.as_ref().unwrap_or(own);
@@ -98,7 +100,7 @@ fn token(
     let path = format!("{path}.token");
     let issuers = &environment.issuers;
     if issuers.is_empty() {
-        scope.problem(&path, UNPROVEN);
+        scope.problem(&path, NO_ISSUER);
         return None;
     }
     let issuer =

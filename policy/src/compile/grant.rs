@@ -54,7 +54,12 @@ impl Compiler<'_> {
         }
         let allow = allow(spec, destination.as_deref(), &mut scope);
         check_actions(spec, credential.as_deref(), &mut scope);
-        let caller_token = caller_token(spec, (destination.as_deref(), credential.as_deref()), &mut scope);
+        let caller_token = caller_token(
+            spec,
+            (destination.as_deref(), credential.as_deref()),
+            &self.environment.audiences,
+            &mut scope,
+        );
         let limits = super::limit::limits(resource, &mut scope);
         match destination.as_deref().map(|destination| (destination, destination.http())) {
             Some((destination, Some(http))) if http.dialect.is_plain() => {
@@ -107,6 +112,7 @@ impl Compiler<'_> {
 fn caller_token(
     spec: &GrantSpec,
     (destination, credential): (Option<&Destination>, Option<&Credential>),
+    own: &[String],
     scope: &mut Scope<'_>,
 ) -> Option<Box<str>> {
     let written = spec.caller_token.as_ref()?;
@@ -125,6 +131,12 @@ fn caller_token(
     let audience = scope.required(path, written.audience.as_deref(), what)?;
     if audience.trim().is_empty() || audience.chars().any(char::is_control) {
         scope.problem(path, "this cannot be empty or have control characters");
+    }
+    if own.iter().any(|own| own == audience) {
+        let message = format!(
+            "tokens for `{audience}` prove callers to this gateway, and go no further: name the destination's own audience"
+        );
+        scope.problem(path, message);
     }
     Some(audience.into())
 }
