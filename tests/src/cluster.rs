@@ -41,6 +41,11 @@ impl Cluster {
         api_server().is_file() && etcd().is_some() && kubectl::installed()
     }
 
+    /// The kubectl of the parts.
+    pub fn kubectl_program() -> PathBuf {
+        kubectl::program()
+    }
+
     /// Starts both and waits until the API server is ready, which takes about five seconds. `users` are known besides
     /// [`ADMIN`] and have no rights yet.
     pub async fn start(sandbox: &Sandbox, users: &[&str]) -> Self {
