@@ -38,11 +38,13 @@ use crate::ledger::{Balances, Keep, Ledger, LedgerError, Recovered};
 use crate::listener;
 use crate::memory;
 use crate::metering::catalog;
+use crate::otlp::{Exports, Sinks, TelemetrySettings, Waiting};
 use crate::quota::Quota;
 use crate::settings::{self, KeepSettings, Settings};
 use crate::slow_notice;
 use crate::snapshot::{Reloads, Snapshot, Snapshots};
 use crate::telemetry::{self, Flush};
+use crate::trace::Tracer;
 use crate::upstream::{self, DialRules, local_addresses};
 use crate::version_key;
 
@@ -65,6 +67,7 @@ pub struct App {
     _lock: DirectoryLock,
     settings: Settings,
     logs: Option<Flush>,
+    exports: Option<Exports>,
     /// Addresses of the listeners, in the order of the settings.
     pub listeners: Vec<SocketAddr>,
     /// Address of the admin port.
@@ -105,13 +108,14 @@ fn own_files(settings: &Settings) -> Vec<(String, PathBuf)> {
         ("ledger.sealKeyFile", seal),
         ("dataDir", Some(&settings.data_dir)),
     ];
+    let headers = settings.telemetry.header_files();
+    let own = own.into_iter().map(|(setting, path)| (setting.to_owned(), path)).chain(headers);
     let forms = |path: &PathBuf| {
         let absolute = std::path::absolute(path).ok();
         [Some(path.clone()), absolute, path.canonicalize().ok()].into_iter().flatten()
     };
-    own.into_iter()
-        .filter_map(|(setting, path)| Some((setting, path?)))
-        .flat_map(|(setting, path)| forms(path).map(move |path| (setting.to_owned(), path)))
+    own.filter_map(|(setting, path)| Some((setting, path?)))
+        .flat_map(|(setting, path)| forms(path).map(move |path| (setting.clone(), path)))
         .collect()
 }
 
@@ -145,7 +149,9 @@ impl App {
     /// # Errors
     /// Whatever keeps it from serving, with the file it is about.
     pub fn start(settings: Settings, base: &Path, logs: bool) -> anyhow::Result<Self> {
-        let logs = logs.then(|| telemetry::install(&settings.log)).transpose()?;
+        let waiting = Waiting::new(&settings.telemetry);
+        let exported = waiting.as_ref().and_then(Waiting::layer);
+        let logs = logs.then(|| telemetry::install(&settings.log, exported)).transpose()?;
         for said in settings::unknown_variables(variables()) {
             tracing::warn!("{said}");
         }
@@ -175,6 +181,8 @@ impl App {
             drain: Drain::new(),
             limits: settings.limits.clone(),
             throttles: Throttles::default(),
+            tracer: tracer_of(&settings.telemetry),
+            exported: waiting.as_ref().map(Waiting::sinks),
         });
         let (certificate, standing) = (identity.certificate(), identity.standing());
         let mut reload = Reload::new(identity, settings.clone())?;
@@ -199,7 +207,7 @@ impl App {
         let reloads = Arc::clone(&reload.reloads);
         let cores = Cores::start(&shared, &ledger, doors, count)?;
         let auditor = trail.keep(cores.all().iter().map(|core| Arc::clone(&core.uses)).collect())?;
-        let app = Self {
+        let mut app = Self {
             control,
             shared,
             cores,
@@ -208,10 +216,12 @@ impl App {
             _lock: lock,
             settings,
             logs,
+            exports: None,
             listeners,
             admin: admin_address,
         };
-        app.control(reload, (reloads, standing), ledger, admin_socket)?;
+        let views = app.control(reload, (reloads, standing), ledger, admin_socket)?;
+        app.exports = waiting.map(|waiting| app.export(waiting, views));
         app.announce();
         Ok(app)
     }
@@ -223,21 +233,28 @@ impl App {
         (reloads, identity): (Arc<Reloads>, Arc<FilesInForce>),
         ledger: Arc<Ledger>,
         socket: tokio::net::TcpListener,
-    ) -> anyhow::Result<()> {
-        let views = AdminViews {
+    ) -> anyhow::Result<Arc<AdminViews>> {
+        let views = Arc::new(AdminViews {
             shared: Arc::clone(&self.shared),
             cores: self.cores.all(),
             ledger,
             audit: self.auditor.view(),
             reloads,
             identity,
-        };
+            exported: self.shared.exported.as_ref().map(Sinks::counts).unwrap_or_default(),
+        });
         let token = admin_token(&self.settings.admin.token_file)?;
-        let admin = Admin { token, address: self.admin, views };
+        let admin = Admin { token, address: self.admin, views: Arc::clone(&views) };
         self.control.spawn(admin::serve(socket, Arc::new(admin)));
         let shared = Arc::clone(&self.shared);
         self.control.spawn(async move { reload.watch(&shared).await });
-        Ok(())
+        Ok(views)
+    }
+
+    /// Begins to export what the route has put aside since the first call, and what `views` shows.
+    fn export(&self, waiting: Waiting, views: Arc<AdminViews>) -> Exports {
+        let rules = self.shared.rules.clone();
+        waiting.start(self.control.handle(), rules, move || views.families())
     }
 
     fn announce(&self) {
@@ -291,6 +308,9 @@ impl App {
         });
         let (ledger, audit) = (self.keeper.stop(), self.auditor.stop());
         tracing::info!("stopped");
+        if let Some(exports) = self.exports {
+            self.control.block_on(exports.flush());
+        }
         if let Some(logs) = &self.logs {
             logs.flush_all();
         }
@@ -299,6 +319,12 @@ impl App {
         let audit = audit.context("closing the audit trail");
         ledger.and(audit)
     }
+}
+
+/// `None` where nothing is traced and nobody is told of traces: then no call's head is looked at for it.
+fn tracer_of(settings: &TelemetrySettings) -> Option<Tracer> {
+    let is_needed = settings.otlp.is_some() || !settings.propagate.is_empty();
+    is_needed.then(|| Tracer::new(settings.sampling(), settings.propagate.iter().cloned()))
 }
 
 fn open_secrets(

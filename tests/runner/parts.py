@@ -23,6 +23,7 @@ PYTHON = [
 AIMOCK = "@copilotkit/aimock@1.43.0"
 IDP = "oauth2-mock-server@8.2.1"
 GUNICORN = "gunicorn==27.0.1"
+OTEL_COLLECTOR = "0.165.0"
 TRIES = 2
 
 
@@ -105,6 +106,34 @@ def postgresql(_home, children):
     return None if any(Path("/usr/lib/postgresql").glob("*/bin/initdb")) else debian(children, "postgresql")
 
 
+def otel_collector(home, children):
+    """Built once for all checkouts, which takes minutes; each has a name of its own for it."""
+    built = cache() / f"otel-collector-{OTEL_COLLECTOR}"
+    if not built.exists():
+        if not shutil.which("go"):
+            return "Go is not installed"
+        built.parent.mkdir(parents=True, exist_ok=True)
+        # Under another name while it grows, so that nobody starts half of it.
+        growing = built.with_name(f"{built.name}.{os.getpid()}")
+        command = ["go", "build", "-ldflags", "-s -w", "-o", str(growing), "."]
+        failed = run(children, "otel-collector", command, cwd=Path(__file__).parents[1] / "parts/otel-collector")
+        if failed:
+            return failed
+        growing.replace(built)
+    name = home / "otel-collector"
+    name.unlink(missing_ok=True)
+    try:
+        name.hardlink_to(built)
+    except OSError:
+        shutil.copy2(built, name)
+    return None
+
+
+def cache():
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "tollgate-parts"
+
+
 def debian(children, package):
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         return "not installed, and only root on Debian can install it"
@@ -121,6 +150,7 @@ PARTS = [
     ("gunicorn", GUNICORN, gunicorn),
     ("haproxy", None, haproxy),
     ("postgresql", None, postgresql),
+    ("otel-collector", OTEL_COLLECTOR, otel_collector),
 ]
 
 

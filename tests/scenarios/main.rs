@@ -41,6 +41,7 @@ mod signing;
 mod smuggling;
 mod stores;
 mod targets;
+mod telemetry;
 mod tokens;
 mod upstreams;
 mod worst;

@@ -11,6 +11,7 @@ pub mod aimock;
 pub mod bao;
 pub mod ca;
 pub mod client;
+pub mod collector;
 pub mod fixture;
 pub mod full_stack;
 pub mod gateway;

@@ -17,7 +17,8 @@ use crate::expiry::{self, Purpose};
 use crate::identity::FilesInForce;
 use crate::key_health::KeyStatus;
 use crate::ledger::Ledger;
-use crate::metrics::Scrape;
+use crate::metrics::{Scrape, ShownFamily};
+use crate::otlp::ExportCounts;
 use crate::snapshot::Reloads;
 use crate::stats::Sums;
 use crate::upstream;
@@ -31,6 +32,7 @@ pub(crate) struct AdminViews {
     pub(crate) audit: Arc<audit::AuditView>,
     pub(crate) reloads: Arc<Reloads>,
     pub(crate) identity: Arc<FilesInForce>,
+    pub(crate) exported: ExportCounts,
 }
 
 impl AdminViews {
@@ -47,11 +49,25 @@ impl AdminViews {
     }
 
     pub(super) fn metrics(&self) -> Result<String, prometheus::Error> {
+        self.scrape().encode()
+    }
+
+    /// The same as OpenMetrics.
+    pub(super) fn openmetrics(&self) -> String {
+        self.scrape().encode_openmetrics()
+    }
+
+    /// Every number there is, for whoever sends them somewhere.
+    pub(crate) fn families(&self) -> Vec<ShownFamily> {
+        self.scrape().families()
+    }
+
+    fn scrape(&self) -> Scrape<'static> {
         let mut sums = Sums::default();
         for core in &self.cores {
             sums.add(&core.stats);
         }
-        let scrape = Scrape {
+        Scrape {
             sums,
             refused_handshakes: self.shared.trust.refused().collect(),
             limits: self.shared.quota.usage(Timestamp::now()),
@@ -69,9 +85,9 @@ impl AdminViews {
             reload_failures: self.reloads.failures(),
             is_config_refused: self.reloads.is_refused(),
             certificates: self.certificates(),
+            exported: self.exported.totals(),
             version: env!("CARGO_PKG_VERSION"),
-        };
-        scrape.encode()
+        }
     }
 
     /// How the keys of pools do.
