@@ -116,7 +116,8 @@ fn provider() -> impl Fn(&Seen) -> Reply + Send + Sync + 'static {
 async fn all_kinds() -> (Fixture, Collector) {
     let mut plan = Plan::new();
     let collector = Collector::start(&plan.sandbox).await;
-    let more = "    resource: {deployment.environment.name: test}\n";
+    // Of one core, so that the refusals of one caller are so many that some are told together.
+    let more = "    resource: {deployment.environment.name: test}\ncores: 1\n";
     plan.settings.extra = everything_to(&collector.endpoint(), more);
     let hosts = ["api.up.test", "api.claude.test", "api.plain.test", "api.down.test"];
     plan.server = plan.pki.server(&plan.sandbox, &hosts);
@@ -309,7 +310,7 @@ async fn the_trace_of_a_caller_is_kept_and_told_only_to_whom_it_is_to_be_told() 
         let otlp =
             format!("telemetry:\n  otlp:\n    endpoint: {}\n    logs: true\n{sampled}", collector.endpoint());
         plan.settings.extra = if told { format!("{otlp}  propagate: [up]\n") } else { otlp };
-        let fixture = plan.start_openai(10, 5).await;
+        let mut fixture = plan.start_openai(10, 5).await;
         let client = fixture.checkout();
         let call = async |headers: &[(&'static str, &str)]| {
             let request = from(client.json(CHAT, &chat(40)), headers);
@@ -348,6 +349,7 @@ async fn the_trace_of_a_caller_is_kept_and_told_only_to_whom_it_is_to_be_told() 
             collector.logs().iter().filter(|log| log.text("traceId") == TRACE).count() == 2
         })
         .await;
+        assert!(fixture.gateway.stop().success());
         fixture.sandbox.assert_swept();
     }
 }
@@ -444,7 +446,7 @@ async fn a_collector_that_refuses_is_asked_again_where_that_helps_and_shown_the_
             file.display()
         ),
     );
-    let fixture = plan.start_openai(10, 5).await;
+    let mut fixture = plan.start_openai(10, 5).await;
     fixture.checkout().post(CHAT, &chat(40)).await.assert_status(200);
     eventually("it is taken in the end", || items(&fixture, "traces", "sent") == 1.0).await;
     assert_eq!(asked.load(Ordering::SeqCst), 3);
@@ -460,5 +462,6 @@ async fn a_collector_that_refuses_is_asked_again_where_that_helps_and_shown_the_
     let said: Vec<Value> =
         fixture.gateway.log().into_iter().filter(|line| !field(line, "why").is_null()).collect();
     assert!(said.iter().any(|line| field(line, "why") == "status 500"), "{said:#?}");
+    assert!(fixture.gateway.stop().success());
     fixture.sandbox.assert_swept();
 }

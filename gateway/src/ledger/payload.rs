@@ -272,6 +272,7 @@ mod tests {
         let mut record = samples::record(&samples::hold(RecordId::new()));
         (record.bytes_in, record.duration, record.count) = (u64::MAX, 0, 7);
         (record.unpriced, record.port, record.first_byte) = (true, Some(443), Some(1));
+        record.trace = TraceId::of([7; 16]);
         let bare = Record::new(RecordId::new(), Timestamp::UNIX_EPOCH, Bounded::new(""));
         for record in [record, bare] {
             let row = read_back(&record);
@@ -279,6 +280,7 @@ mod tests {
             assert_eq!((written.id, written.texts, written.numbers), (read.id, read.texts, read.numbers));
             assert_eq!((written.details, written.path, written.units), (read.details, read.path, read.units));
             assert_eq!(written.at.as_microsecond(), read.at.as_microsecond());
+            assert_eq!((written.trace, record.trace), (read.trace, read.trace));
         }
     }
 

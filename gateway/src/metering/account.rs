@@ -399,13 +399,14 @@ impl Account {
             self.record.bytes_in = upload.bytes();
         }
         // The hold is settled, or released; that cannot fail.
+        let trace = std::mem::take(&mut self.trace);
+        let call = if matches!(trace, CallTrace::Recorded(_)) { self.call.clone() } else { None };
         let model = self.call.as_ref().and_then(|call| call.price()).map(|price| price.model_shared());
         let line = reservation.as_ref().and_then(|reservation| reservation.line);
         self.book(usage, reservation.map(|reservation| reservation.hold), was_sent);
         // The record is final: it is counted or written, which only the journal can refuse.
         let left_nothing = !was_sent && line.is_none();
-        let provider = self.call.as_ref().and_then(|call| call.provider());
-        let trace = std::mem::take(&mut self.trace);
+        let provider = call.as_ref().and_then(|call| call.provider());
         let ending = Ending { model, blamed: self.blamed.as_ref(), left_nothing, trace, provider };
         self.core.recorder.record(&self.record, ending)
     }
