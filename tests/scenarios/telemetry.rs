@@ -20,6 +20,8 @@ use tollgate_tests::{Client, Fixture, Plan, Protocol, Reply, SecretKind, Seen, U
 const CHAT: &str = "/up/v1/chat/completions";
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const SPAN: &str = "00f067aa0ba902b7";
+/// More than are told each, so that some are told together.
+const REFUSALS: usize = 300;
 /// In an answer, and nowhere else.
 const ANSWERED: &str = "an-answer-that-nobody-else-says";
 
@@ -116,7 +118,7 @@ fn provider() -> impl Fn(&Seen) -> Reply + Send + Sync + 'static {
 async fn all_kinds() -> (Fixture, Collector) {
     let mut plan = Plan::new();
     let collector = Collector::start(&plan.sandbox).await;
-    // Of one core, so that the refusals of one caller are so many that some are told together.
+    // One core sees all refusals.
     let more = "    resource: {deployment.environment.name: test}\ncores: 1\n";
     plan.settings.extra = everything_to(&collector.endpoint(), more);
     let hosts = ["api.up.test", "api.claude.test", "api.plain.test", "api.down.test"];
@@ -166,7 +168,7 @@ async fn call_in_every_way(fixture: &Fixture) {
     streamed["stream"] = true.into();
     client.post_over(Protocol::H2, CHAT, &streamed).await.assert_status(200);
     client.post(CHAT, &said("odd-model")).await.assert_status(200);
-    for _ in 0..140 {
+    for _ in 0..REFUSALS {
         client.post(CHAT, &said("gpt-4.1")).await.assert_refused(403, "model_not_allowed");
     }
     let message = json!({
@@ -219,7 +221,7 @@ async fn what_a_collector_receives_follows_the_specification_and_holds_no_secret
 
 /// Each attempt is below its call, in its time, and says what its events say.
 fn assert_spans_are_related(server: &[Item], client: &[Item]) {
-    assert_eq!(server.len(), 149, "one for each call");
+    assert_eq!(server.len(), REFUSALS + 8, "one for each call");
     let by_id: BTreeMap<_, _> = server.iter().map(|span| (span.text("spanId"), span)).collect();
     assert_eq!(by_id.len(), server.len());
     let time = |span: &Item, name: &str| span.text(name).parse::<u64>().unwrap();
@@ -240,13 +242,7 @@ fn assert_spans_are_related(server: &[Item], client: &[Item]) {
         names(client),
         BTreeSet::from(["GET", "chat gpt-5-mini", "chat odd-model", &messages].map(str::to_owned))
     );
-    let calls = [
-        "POST default/up",
-        "POST default/claude",
-        "GET default/plain",
-        "GET default/down",
-        "HTTP default/plain",
-    ];
+    let calls = ["POST up", "POST claude", "GET plain", "GET down", "HTTP plain"];
     assert_eq!(names(server), BTreeSet::from(calls.map(str::to_owned)));
     // The first call had two attempts: the refused key, and the one that was answered.
     let twice = client.iter().find(|span| span.attributes.contains_key("http.request.resend_count")).unwrap();
@@ -291,11 +287,11 @@ fn assert_metrics_are_those_of_the_reference(collector: &Collector) {
         let points = requests.iter().filter(|point| point.attribute("reason") == reason);
         points.map(|point| point.json["asDouble"].as_f64().unwrap()).sum::<f64>()
     };
-    assert_eq!(of("model_not_allowed"), 140.0, "{requests:#?}");
+    assert_eq!(of("model_not_allowed"), REFUSALS as f64, "{requests:#?}");
     assert!(requests.iter().all(|point| point.attribute("namespace") == "checkout"));
     let durations = &metrics["tollgate_request_duration_seconds"].points;
     assert!(
-        durations.iter().any(|point| point.text("count").parse::<u64>().unwrap() > 140),
+        durations.iter().any(|point| point.text("count").parse::<usize>().unwrap() > REFUSALS),
         "{durations:#?}"
     );
 }
