@@ -17,6 +17,7 @@ pub(crate) use self::families::ShownFamily;
 use self::families::{Family, MetricsPage, Values};
 use crate::expiry::Purpose;
 use crate::key_health::KeyStatus;
+use crate::kubernetes::WatchStatus;
 use crate::quota::LimitUsage;
 use crate::stats::{BUCKETS, Durations, Series, Sums, Totals};
 
@@ -41,6 +42,8 @@ pub(crate) struct Scrape<'a> {
     pub(crate) certificates: Vec<(Purpose, String, Timestamp)>,
     /// What became of what was exported: signal, result, how much.
     pub(crate) exported: Vec<(&'static str, &'static str, u64)>,
+    /// How the objects of a cluster are watched, and whether this gateway writes their status.
+    pub(crate) cluster: Option<(Vec<WatchStatus>, bool)>,
     pub(crate) version: &'a str,
 }
 
@@ -66,6 +69,7 @@ impl Scrape<'_> {
         self.process(&mut page);
         self.limits(&mut page);
         self.credentials(&mut page);
+        self.cluster(&mut page);
         page
     }
 
@@ -144,6 +148,19 @@ impl Scrape<'_> {
         amounts(&families::LIMIT_AMOUNT, |usage| usage.amount);
         amounts(&families::LIMIT_SPENT, |usage| usage.spent);
         amounts(&families::LIMIT_HELD, |usage| usage.held);
+    }
+
+    fn cluster(&self, page: &mut MetricsPage) {
+        let Some((watches, is_leader)) = &self.cluster else { return };
+        let mut show = |family: &Family<1>, value: fn(&WatchStatus) -> Option<f64>| {
+            let series = watches.iter().filter_map(|watch| Some(([watch.resource.into()], value(watch)?)));
+            page.show(family, series);
+        };
+        show(&families::WATCH_SYNCED, |watch| Some(flag(watch.is_synced)));
+        show(&families::WATCH_ERRORS, |watch| Some(watch.errors as f64));
+        show(&families::WATCH_AGE, |watch| watch.age.map(|age| age.as_secs_f64()));
+        show(&families::OBJECTS_REFUSED, |watch| Some(watch.refused as f64));
+        page.one(&families::LEADER, flag(*is_leader));
     }
 
     fn credentials(&self, page: &mut MetricsPage) {

