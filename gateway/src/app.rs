@@ -39,13 +39,12 @@ use crate::ledger::{Balances, Keep, Ledger, LedgerError, Recovered};
 use crate::listener;
 use crate::memory;
 use crate::metering::catalog;
-use crate::otlp::{Exports, Sinks, TelemetrySettings, Waiting};
+use crate::otlp::{Exports, Sinks, Waiting};
 use crate::quota::Quota;
 use crate::settings::{self, KeepSettings, ResourceSettings, Settings};
 use crate::slow_notice;
 use crate::snapshot::{Reloads, Snapshot, Snapshots};
 use crate::telemetry::{self, Flush};
-use crate::trace::Tracer;
 use crate::upstream::{self, DialRules, local_addresses};
 use crate::version_key;
 
@@ -182,7 +181,7 @@ impl App {
             drain: Drain::new(),
             limits: settings.limits.clone(),
             throttles: Throttles::default(),
-            tracer: tracer_of(&settings.telemetry),
+            tracer: settings.telemetry.tracer(),
             exported: waiting.as_ref().map(Waiting::sinks),
         });
         let (certificate, standing) = (identity.certificate(), identity.standing());
@@ -192,10 +191,8 @@ impl App {
                 Some(ClusterWatch::start(cluster, &settings.data_dir, control.handle())?)
             }
         };
-        let mut reload =
-            Reload::new(identity, settings.clone(), cluster.as_ref().map(ClusterWatch::feed))?;
-        let first =
-            reload.first(control.handle()).map_err(|problems| anyhow!("{}", lines(&problems)))?;
+        let mut reload = Reload::new(identity, settings.clone(), cluster.as_ref().map(ClusterWatch::feed))?;
+        let first = reload.first(control.handle()).map_err(|problems| anyhow!("{}", lines(&problems)))?;
         let count = settings.cores();
         let lock = DirectoryLock::wait(&settings.data_dir, LOCK_PATIENCE)?;
         let (ledger, balances, trail) = open_books(&settings, count, observations)?;
@@ -229,7 +226,8 @@ impl App {
             admin: admin_address,
         };
         let views = app.control(reload, (reloads, standing), (ledger, cluster), admin_socket)?;
-        app.exports = waiting.map(|waiting| app.export(waiting, views));
+        let (control, rules) = (app.control.handle(), app.shared.rules.clone());
+        app.exports = waiting.map(|waiting| waiting.start(control, rules, move || views.families()));
         app.announce();
         Ok(app)
     }
@@ -262,12 +260,6 @@ impl App {
         let shared = Arc::clone(&self.shared);
         self.control.spawn(async move { reload.watch(&shared).await });
         Ok(views)
-    }
-
-    /// Begins to export what the route has put aside since the first call, and what `views` shows.
-    fn export(&self, waiting: Waiting, views: Arc<AdminViews>) -> Exports {
-        let rules = self.shared.rules.clone();
-        waiting.start(self.control.handle(), rules, move || views.families())
     }
 
     fn announce(&self) {
@@ -332,12 +324,6 @@ impl App {
         let audit = audit.context("closing the audit trail");
         ledger.and(audit)
     }
-}
-
-/// `None` where nothing is traced and nobody is told of traces: then no call's head is looked at for it.
-fn tracer_of(settings: &TelemetrySettings) -> Option<Tracer> {
-    let is_needed = settings.otlp.is_some() || !settings.propagate.is_empty();
-    is_needed.then(|| Tracer::new(settings.sampling(), settings.propagate.iter().cloned()))
 }
 
 fn open_secrets(

@@ -25,7 +25,8 @@ fn family(ShownFamily { family, exemplars }: &ShownFamily, page: &mut String) ->
         _ => "gauge",
     };
     // A counter is named without the suffix of its samples.
-    let name = family.name().strip_suffix("_total").filter(|_| kind == "counter").unwrap_or(family.name());
+    let bare = family.name().strip_suffix("_total").filter(|_| kind == "counter");
+    let name = bare.unwrap_or_else(|| family.name());
     writeln!(page, "# TYPE {name} {kind}")?;
     writeln!(page, "# HELP {name} {}", escaped(family.help()))?;
     match kind {

@@ -244,7 +244,8 @@ fn scope() -> Option<InstrumentationScope> {
 }
 
 pub(super) fn traces(destination: &Destination, calls: Vec<FinishedCall>) -> Encoded {
-    let spans = calls.iter().flat_map(FinishedCall::spans).collect();
+    let items = calls.len();
+    let spans = calls.into_iter().flat_map(FinishedCall::into_spans).collect();
     let scope_spans = vec![ScopeSpans { scope: scope(), spans, ..ScopeSpans::default() }];
     let resource_spans =
         vec![ResourceSpans { resource: destination.resource(), scope_spans, ..ResourceSpans::default() }];
@@ -254,7 +255,7 @@ pub(super) fn traces(destination: &Destination, calls: Vec<FinishedCall>) -> Enc
     };
     // A call is counted, not each of its spans: that is what the queue drops.
     let body = ExportTraceServiceRequest { resource_spans }.encode_to_vec();
-    Encoded { items: calls.len(), body, rejected }
+    Encoded { items, body, rejected }
 }
 
 pub(super) fn logs(destination: &Destination, lines: Vec<LogLine>) -> Encoded {

@@ -105,7 +105,8 @@ struct EventFields {
 
 impl EventFields {
     fn take(&mut self, field: &Field, mut value: String) {
-        value.truncate(value.floor_char_boundary(MOST_BYTES));
+        let most = (0..=MOST_BYTES).rev().find(|at| value.is_char_boundary(*at));
+        value.truncate(most.unwrap_or_default());
         if field.name() == "message" {
             self.message = value;
         } else if self.fields.len() < MOST_FIELDS {

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tollgate_policy::name::ResourceId;
 
-use crate::trace::Sampling;
+use crate::trace::{Sampling, Tracer};
 
 /// Of calls: they take 2 KB each.
 const MOST_QUEUED: usize = 1 << 20;
@@ -104,13 +104,15 @@ impl Default for MetricSettings {
 }
 
 impl TelemetrySettings {
-    /// How calls are sampled.
-    pub(crate) fn sampling(&self) -> Sampling {
+    /// `None` where nothing is traced and nobody is told of traces: then no call's head is looked at for it.
+    pub(crate) fn tracer(&self) -> Option<Tracer> {
         let traces = self.otlp.as_ref().map(|otlp| &otlp.traces);
-        traces.map_or_else(Sampling::default, |traces| Sampling {
+        let sampling = traces.map_or_else(Sampling::default, |traces| Sampling {
             part: traces.sample,
             callers_per_second: traces.callers_per_second,
-        })
+        });
+        let is_needed = traces.is_some() || !self.propagate.is_empty();
+        is_needed.then(|| Tracer::new(sampling, self.propagate.iter().cloned()))
     }
 
     /// Makes the files those of `base`, where they are relative.

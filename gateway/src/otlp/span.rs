@@ -28,11 +28,12 @@ pub(crate) struct FinishedCall {
 
 impl FinishedCall {
     /// The spans of the call, that of the gateway first.
-    pub(super) fn spans(&self) -> impl Iterator<Item = Span> + '_ {
-        let last = self.call.attempts().len().saturating_sub(1);
-        let attempts = self.call.attempts().iter().enumerate();
-        std::iter::once(self.server())
-            .chain(attempts.map(move |(at, attempt)| self.client(attempt, at, at == last)))
+    pub(super) fn into_spans(self) -> Vec<Span> {
+        let attempts = self.call.attempts();
+        let last = attempts.len().saturating_sub(1);
+        let mut spans = vec![self.server()];
+        spans.extend(attempts.iter().enumerate().map(|(at, attempt)| self.client(attempt, at, at == last)));
+        spans
     }
 
     fn server(&self) -> Span {
@@ -81,7 +82,7 @@ impl FinishedCall {
         attributes.integer(name::HTTP_STATUS, attempt.status.map(|status| status.as_u16().into()));
         attributes.integer(name::HTTP_RESENDS, Some(at as u64).filter(|at| *at > 0));
         // What broke off in the middle is the last attempt's failure.
-        let reason = attempt.reason.or(record.reason.filter(|_| is_last && attempt.status.is_some()));
+        let reason = attempt.reason.or_else(|| record.reason.filter(|_| is_last && attempt.status.is_some()));
         let refused = attempt.status.filter(|status| status.as_u16() >= 400);
         let error = reason.map(|reason| reason.as_str().to_owned());
         let error = error.or_else(|| refused.map(|status| status.as_u16().to_string()));
