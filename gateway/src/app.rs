@@ -5,7 +5,7 @@ mod reload;
 mod signals;
 
 use std::fs::DirBuilder;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::RecvTimeoutError;
@@ -17,10 +17,12 @@ use anyhow::{Context, anyhow, bail};
 use jiff::SignedDuration;
 use nix::sys::resource::{Resource, setrlimit};
 use tokio::runtime::{Builder, Handle, Runtime};
-use tollgate_policy::compile::Environment;
+use tollgate_policy::caller::TrustDomain;
+use tollgate_policy::compile::{Environment, HomeCluster};
 use tollgate_policy::dialect::Catalog;
 use tollgate_policy::model::{Interval, Problem};
-use tollgate_secrets::{Observations, Observer, Secrets, VersionKey};
+use tollgate_policy::name::Name;
+use tollgate_secrets::{Observations, Observer, Secrets};
 use zeroize::Zeroizing;
 
 use self::cores::{Cores, ListenerSockets};
@@ -32,9 +34,9 @@ use crate::caller_usage::CallerUsages;
 use crate::core::{Shared, Throttles};
 use crate::drain::Drain;
 use crate::files::DirectoryLock;
-use crate::identity::{FilesInForce, IdentityFiles};
+use crate::identity::{FilesInForce, IdentityFiles, IdentitySettings, IssuerKind, TokenIssuerSettings};
 use crate::key_health::KeyPools;
-use crate::kubernetes::ClusterWatch;
+use crate::kubernetes::{ClusterWatch, own_namespace};
 use crate::ledger::{Balances, Keep, Ledger, LedgerError, Recovered};
 use crate::listener;
 use crate::memory;
@@ -79,15 +81,44 @@ pub(crate) const SETTINGS: &str = "tollgate.yaml";
 
 /// What `compile` needs to know of this process.
 pub(crate) fn environment(settings: &Settings) -> anyhow::Result<Environment> {
+    let tokens = || settings.identity.tokens.iter();
+    let home = home(settings);
+    let mut clusters: Vec<Name> = tokens().filter_map(TokenIssuerSettings::cluster).collect();
+    // The gateway's own first.
+    clusters.sort_by_key(|cluster| Some(cluster) != home.name.as_ref());
     Ok(Environment {
         catalog: builtin_catalog()?,
         gateway_names: settings.names.clone(),
-        trust_domains: settings.identity.trust_domains.keys().cloned().collect(),
-        // Nothing proves tokens or service accounts.
-        issuers: Vec::new(),
-        clusters: Vec::new(),
+        trust_domains: trust_domains(&settings.identity),
+        issuers: tokens()
+            .filter(|issuer| issuer.kind == IssuerKind::Oidc)
+            .filter_map(|issuer| issuer.issuer.clone())
+            .collect(),
+        clusters,
+        audiences: tokens().map(|issuer| issuer.audience.clone()).collect(),
         own_files: own_files(settings),
+        home,
     })
+}
+
+/// The cluster that the gateway is in, where resources come from it.
+fn home(settings: &Settings) -> HomeCluster {
+    let ResourceSettings::Kubernetes(cluster) = &settings.resources else { return HomeCluster::default() };
+    let mut domains = settings.identity.trust_domains.keys();
+    let only = domains.next().filter(|_| domains.next().is_none());
+    HomeCluster {
+        gateway_namespace: own_namespace(cluster),
+        trust_domain: cluster.trust_domain.as_ref().or(only).cloned(),
+        name: cluster.name(),
+    }
+}
+
+/// Those whose workloads a certificate or a token proves.
+fn trust_domains(identity: &IdentitySettings) -> Vec<TrustDomain> {
+    let by_token = identity.tokens.iter().filter_map(|issuer| issuer.trust_domain.as_ref());
+    let mut domains: Vec<_> = identity.trust_domains.keys().cloned().collect();
+    domains.extend(by_token.filter(|domain| !identity.trust_domains.contains_key(*domain)).cloned());
+    domains
 }
 
 /// The same where there are no settings.
@@ -108,14 +139,21 @@ fn own_files(settings: &Settings) -> Vec<(String, PathBuf)> {
         ("ledger.sealKeyFile", seal),
         ("dataDir", Some(&settings.data_dir)),
     ];
+    let base = base(&settings.origin.file.path);
+    let tokens = settings.identity.tokens.iter().enumerate().filter_map(|(at, issuer)| {
+        Some((format!("identity.tokens[{at}].tokenFile"), base.join(issuer.token_file.as_ref()?)))
+    });
     let headers = settings.telemetry.header_files();
-    let own = own.into_iter().map(|(setting, path)| (setting.to_owned(), path)).chain(headers);
+    let headers = headers.filter_map(|(setting, file)| Some((setting, file?.clone())));
     let forms = |path: &PathBuf| {
         let absolute = std::path::absolute(path).ok();
         [Some(path.clone()), absolute, path.canonicalize().ok()].into_iter().flatten()
     };
-    own.filter_map(|(setting, path)| Some((setting, path?)))
-        .flat_map(|(setting, path)| forms(path).map(move |path| (setting.clone(), path)))
+    own.into_iter()
+        .filter_map(|(setting, path)| Some((setting.to_owned(), path?.clone())))
+        .chain(tokens)
+        .chain(headers)
+        .flat_map(|(setting, path)| forms(&path).map(move |path| (setting.clone(), path)).collect::<Vec<_>>())
         .collect()
 }
 
@@ -160,30 +198,11 @@ impl App {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let control =
             Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build()?;
-        let rules = DialRules::new(settings.egress.private_ranges.clone());
         let identity = IdentityFiles::load(settings.identity.clone(), base)
             .map_err(|error| anyhow!("{}", settings.problem(&error.field, error.fault.to_string())))?;
         let (observer, observations) = Observer::channel();
-        let shared = Arc::new(Shared {
-            snapshots: Snapshots::default(),
-            secrets: open_secrets(
-                control.handle(),
-                rules.clone(),
-                observer,
-                version_key::of(&settings.data_dir)?,
-            ),
-            keys: KeyPools::default(),
-            quota: Quota::new(),
-            trust: Arc::clone(&identity.trust),
-            rules,
-            nameservers: settings.egress.dns.servers.clone(),
-            usages: CallerUsages::new(settings.limits.bounds()),
-            drain: Drain::new(),
-            limits: settings.limits.clone(),
-            throttles: Throttles::default(),
-            tracer: settings.telemetry.tracer(),
-            exported: waiting.as_ref().map(Waiting::sinks),
-        });
+        let sinks = waiting.as_ref().map(Waiting::sinks);
+        let shared = shared(&settings, control.handle(), &identity, observer, sinks)?;
         let (certificate, standing) = (identity.certificate(), identity.standing());
         let cluster = match &settings.resources {
             ResourceSettings::Directory(_) => None,
@@ -258,6 +277,7 @@ impl App {
             cluster.tend(Arc::clone(&self.shared));
         }
         let shared = Arc::clone(&self.shared);
+        shared.trust.tokens().keep(self.control.handle(), &dialable(shared.rules.clone()));
         self.control.spawn(async move { reload.watch(&shared).await });
         Ok(views)
     }
@@ -326,14 +346,36 @@ impl App {
     }
 }
 
-fn open_secrets(
+/// What all cores share.
+fn shared(
+    settings: &Settings,
     control: &Handle,
-    rules: DialRules,
+    identity: &IdentityFiles,
     observer: Observer,
-    versions: VersionKey,
-) -> Arc<Secrets> {
-    let dialable = Arc::new(move |ip| rules.allows(ip));
-    Secrets::observed(control.clone(), dialable, observer, Arc::new(upstream::fits), versions)
+    exported: Option<Sinks>,
+) -> anyhow::Result<Arc<Shared>> {
+    let rules = DialRules::new(settings.egress.private_ranges.clone());
+    let (fits, versions) = (Arc::new(upstream::fits), version_key::of(&settings.data_dir)?);
+    Ok(Arc::new(Shared {
+        snapshots: Snapshots::default(),
+        secrets: Secrets::observed(control.clone(), dialable(rules.clone()), observer, fits, versions),
+        keys: KeyPools::default(),
+        quota: Quota::new(),
+        trust: Arc::clone(&identity.trust),
+        rules,
+        nameservers: settings.egress.dns.servers.clone(),
+        usages: CallerUsages::new(settings.limits.bounds()),
+        drain: Drain::new(),
+        limits: settings.limits.clone(),
+        throttles: Throttles::default(),
+        tracer: settings.telemetry.tracer(),
+        exported,
+    }))
+}
+
+/// Where the control plane may fetch something.
+fn dialable(rules: DialRules) -> Arc<dyn Fn(IpAddr) -> bool + Send + Sync> {
+    Arc::new(move |ip| rules.allows(ip))
 }
 
 /// The ledger and the audit trail of the data directory, which is locked.
