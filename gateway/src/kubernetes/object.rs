@@ -214,7 +214,8 @@ impl ObjectSet {
     /// What is compiled: the oldest first, because of two that contradict each other the first serves. What has a name that no
     /// resource can have was never in force, and nothing can refer to it.
     pub(super) fn files(&self) -> Vec<SourceFile> {
-        let is_resource = |object: &&Arc<ClusterObject>| object.key.kind.is_resource() && object.key.id().is_some();
+        let is_resource =
+            |object: &&Arc<ClusterObject>| object.key.kind.is_resource() && object.key.id().is_some();
         let mut objects: Vec<&Arc<ClusterObject>> = self.iter().filter(is_resource).collect();
         objects.sort_by(|a, b| a.created.cmp(&b.created).then_with(|| a.key.cmp(&b.key)));
         objects.into_iter().map(|object| SourceFile::object(object.text.to_string())).collect()
