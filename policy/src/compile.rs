@@ -15,6 +15,7 @@ use crate::name::{Name, Reference, ResourceId};
 use crate::policy::{Parts, Policy};
 use crate::target::GatewayName;
 
+mod approval;
 mod broken;
 mod caller;
 mod certificate;
@@ -57,7 +58,7 @@ pub struct Environment {
 pub struct Compiled {
     /// What may be called.
     pub policy: Policy,
-    /// What its author may not have meant, though it is no error; only where there is no problem.
+    /// What its author may not have meant, though it is no error. Where there are problems, only what is to be said of approvals.
     pub warnings: Vec<Problem>,
     /// What is wrong with resources that are not in force.
     pub problems: Vec<Problem>,
@@ -227,6 +228,7 @@ impl<'a> Compiler<'a> {
         self.check_bound();
         self.check_certificates();
         self.grants();
+        self.approvals();
         self.problems.sort();
         self.problems.dedup();
         self
@@ -235,6 +237,7 @@ impl<'a> Compiler<'a> {
     /// The policy where there is no problem.
     fn whole(self) -> Compiled {
         let mut warnings = warning::warnings(self.model, &self.parts);
+        warnings.extend(approval::warnings(self.model, &self.parts));
         warnings.sort();
         let policy = Policy::new(self.parts, self.environment.gateway_names.clone());
         Compiled { policy, warnings, problems: Vec::new(), denied: Vec::new() }

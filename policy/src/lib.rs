@@ -7,6 +7,7 @@ pub mod compile;
 pub mod decision;
 pub mod denial;
 pub mod dialect;
+pub mod hash;
 pub mod limit;
 pub mod map;
 pub mod model;

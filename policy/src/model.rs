@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::name::{Name, ResourceId};
 
+mod approval;
 mod credential;
 mod destination;
 mod field;
@@ -26,11 +27,12 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use approval::ApprovalSpec;
 pub(crate) use credential::{
     ClientCertificateSpec, CredentialSpec, HmacSpec, HmacWord, InjectSpec, Injections, KeyEncodingWord,
     SigV4Spec, SignatureWord,
 };
-pub(crate) use destination::{DestinationSpec, HttpWord, ProtocolWord, ScrubWord, VerifySpec};
+pub(crate) use destination::{ApprovalWord, DestinationSpec, HttpWord, ProtocolWord, ScrubWord, VerifySpec};
 pub use field::Interval;
 pub(crate) use field::{Address, List};
 pub(crate) use from::{FromSpec, Froms, Weight};
@@ -110,6 +112,7 @@ pub struct Model {
     pub(crate) stores: Vec<Resource<StoreSpec>>,
     pub(crate) credentials: Vec<Resource<CredentialSpec>>,
     pub(crate) grants: Vec<Resource<GrantSpec>>,
+    pub(crate) approvals: Vec<Resource<ApprovalSpec>>,
     /// Whether a document was left out of which not even kind and name are known: it may be what a reference means.
     pub(crate) incomplete: bool,
 }
@@ -152,10 +155,11 @@ enum Kind {
     SecretStore,
     Credential,
     Grant,
+    Approval,
 }
 
 /// All of them, as they are written.
-const KINDS: [&str; 4] = ["Destination", "SecretStore", "Credential", "Grant"];
+const KINDS: [&str; 5] = ["Destination", "SecretStore", "Credential", "Grant", "Approval"];
 
 /// What a resource is known by.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -233,6 +237,9 @@ impl Model {
             }
             Some(Ok(Kind::Grant)) => {
                 self.incomplete |= take(&document, source, &mut self.grants, problems).is_none();
+            }
+            Some(Ok(Kind::Approval)) => {
+                self.incomplete |= take(&document, source, &mut self.approvals, problems).is_none();
             }
             other => {
                 self.incomplete = true;

@@ -18,7 +18,7 @@ use crate::settings::Settings;
 pub(super) const FILE: &str = "tollgate.schema.json";
 const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
 const SETTINGS: &str = "Settings";
-const KINDS: [&str; 5] = ["Destination", "SecretStore", "Credential", "Grant", SETTINGS];
+const KINDS: [&str; 6] = ["Destination", "SecretStore", "Credential", "Grant", "Approval", SETTINGS];
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:

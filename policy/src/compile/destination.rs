@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::{Compiler, Scope};
 use crate::dialect::Dialect;
 use crate::model::{
-    Address, DestinationSpec, HttpWord, Interval, ProtocolWord, Resource, ScrubWord, VerifySpec, guess,
+    Address, ApprovalWord, DestinationSpec, HttpWord, Interval, ProtocolWord, Resource, ScrubWord,
+    VerifySpec, guess,
 };
 use crate::name::ResourceId;
 use crate::pattern::HostPattern;
@@ -67,6 +68,7 @@ impl Compiler<'_> {
                 idle: time(timeouts.and_then(|written| written.idle), idle),
             },
             protocol,
+            demands_approval: spec.approval == Some(ApprovalWord::Required),
             origin: resource.source.clone(),
         })
     }

@@ -7,7 +7,7 @@ use super::{Compiler, Scope};
 use crate::dialect::Class;
 use crate::model::{AllowSpec, ClassWord, GrantSpec, List, Resource, UnpricedWord};
 use crate::pattern::{MethodPattern, PathPattern};
-use crate::resource::{Allow, Assume, Credential, Destination, Grant, Injection, Scrub, Unpriced};
+use crate::resource::{Allow, Approval, Assume, Credential, Destination, Grant, Injection, Scrub, Unpriced};
 
 impl Compiler<'_> {
     pub(super) fn grants(&mut self) {
@@ -97,6 +97,7 @@ impl Compiler<'_> {
             assume,
             unpriced: spec.unpriced.map_or_else(Unpriced::default, Unpriced::from),
             suspended: spec.suspended.as_deref().map(Box::from),
+            approval: Approval::default(),
             is_broken: false,
         })
     }

@@ -46,6 +46,15 @@ pub(crate) struct DestinationSpec {
     /// Where in answers a key that comes back is masked. See [keys in answers](#keys-in-answers).
     #[schemars(extend("default" = "all"))]
     pub(crate) scrub: Option<ScrubWord>,
+    /// `required`: a grant for this destination permits nothing before an [Approval](#approval) says yes to it. Without it none is
+    /// needed.
+    pub(crate) approval: Option<ApprovalWord>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum ApprovalWord {
+    Required,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
