@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** nothing here does I/O, reads a clock or sees a secret value; what is decided depends on the arguments alone.
 
+pub mod access;
 pub mod caller;
 pub mod compile;
 pub mod decision;

@@ -165,6 +165,12 @@ impl Policy {
         self.parts.referred().hash(grant)
     }
 
+    /// Whether a credential of this policy is another key than one of another policy, or is put on calls in another way. Where it may go
+    /// makes no difference.
+    pub(crate) fn credential_differs(&self, own: &Credential, other: &Self, others: &Credential) -> bool {
+        self.parts.referred().key(own) != other.parts.referred().key(others)
+    }
+
     /// The dialects and prices that it was compiled with.
     pub fn catalog(&self) -> &Arc<Catalog> {
         &self.parts.catalog

@@ -39,6 +39,15 @@ impl Referred<'_> {
         GrantHash::of(text.as_bytes())
     }
 
+    /// A credential, but for where it may go.
+    pub(crate) fn key(&self, credential: &Credential) -> Value {
+        let mut key = self.credential(credential);
+        if let Some(members) = key.as_object_mut() {
+            members.remove("destinations");
+        }
+        key
+    }
+
     fn grant(&self, grant: &Grant) -> Value {
         let Grant {
             name,
