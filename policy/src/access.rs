@@ -5,6 +5,7 @@
 //!
 //! Lacks on purpose: files, and what stands in secret stores. Budgets are compared as they are written, whatever has been used of them.
 
+mod boundary;
 mod change;
 mod classes;
 mod diff;
@@ -13,6 +14,7 @@ mod terms;
 mod universe;
 mod words;
 
+pub use boundary::{Violation, beyond, changed};
 pub use change::{Change, Diff, Example, What};
 pub use diff::diff;
 pub use words::{allowed, limited, reading};

@@ -16,6 +16,7 @@ use crate::policy::{Parts, Policy};
 use crate::target::GatewayName;
 
 mod approval;
+mod boundary;
 mod broken;
 mod caller;
 mod certificate;
@@ -32,6 +33,8 @@ mod placement;
 mod store;
 mod tie;
 mod warning;
+
+pub use boundary::compile_boundaries;
 
 #[cfg(test)]
 mod tests;

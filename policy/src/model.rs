@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::name::{Name, ResourceId};
 
 mod approval;
+mod boundary;
 mod credential;
 mod destination;
 mod field;
@@ -28,6 +29,7 @@ mod yaml;
 mod tests;
 
 pub(crate) use approval::ApprovalSpec;
+pub(crate) use boundary::{BoundarySpec, read_boundaries};
 pub(crate) use credential::{
     ClientCertificateSpec, CredentialSpec, HmacSpec, HmacWord, InjectSpec, Injections, KeyEncodingWord,
     SigV4Spec, SignatureWord,
@@ -37,7 +39,7 @@ pub use field::Interval;
 pub(crate) use field::{Address, List};
 pub(crate) use from::{FromSpec, Froms, Weight};
 pub(crate) use grant::{
-    AllowSpec, CallerSpec, ClassWord, GrantSpec, LimitSpec, ServiceAccountSpec, TokenCallerSpec,
+    AllowSpec, AssumeSpec, CallerSpec, ClassWord, GrantSpec, LimitSpec, ServiceAccountSpec, TokenCallerSpec,
     UnpricedWord, WindowWord,
 };
 pub(crate) use mint::{
@@ -156,6 +158,8 @@ enum Kind {
     Credential,
     Grant,
     Approval,
+    /// No resource: it is in a file of its own.
+    Boundary,
 }
 
 /// All of them, as they are written.
@@ -240,6 +244,11 @@ impl Model {
             }
             Some(Ok(Kind::Approval)) => {
                 self.incomplete |= take(&document, source, &mut self.approvals, problems).is_none();
+            }
+            Some(Ok(Kind::Boundary)) => {
+                self.incomplete = true;
+                let message = "a boundary is no resource: it stands in a file of its own, for `tollgate access diff --within`";
+                problems.push(source.problem("kind", message));
             }
             other => {
                 self.incomplete = true;

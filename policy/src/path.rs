@@ -130,6 +130,11 @@ impl EncodedForms {
         self.0 & (1 << form as u8) != 0
     }
 
+    /// Whether a path may be one that readers take for others ([`other_readings`]).
+    pub(crate) fn has_readings(self) -> bool {
+        Self::EACH.into_iter().any(|form| form.is_of_segments() && self.contains(form))
+    }
+
     /// The forms that occur in a canonical path.
     pub(crate) fn within(path: &str) -> Self {
         let occurs = |form: &EncodedForm| match form {

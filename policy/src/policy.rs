@@ -19,11 +19,11 @@ use crate::resource::{Block, BlockedHosts, Referred};
 use crate::target::{Directory, GatewayName, Target};
 
 pub use crate::resource::{
-    Algorithm, Allow, Approval, Assume, AwsKey, AwsSession, AwsStore, Client, ClientAuth, ClientCertificate,
-    Credential, Destination, Grant, Hmac, HmacAlgorithm, HttpDestination, HttpVersion, Inject, Injection,
-    Key, KeyEncoding, KvVersion, Mint, Piece, Protocol, Scrub, SecretId, SecretRef, SigV4, SignatureEncoding,
-    Signer, SourcePool, Store, StoreKind, Timeouts, TlsVerify, TokenEndpoint, TokenGrant, TokenLogin,
-    Unpriced, VaultAuth, VaultStore, is_s3,
+    Algorithm, Allow, Approval, Assume, AwsKey, AwsSession, AwsStore, Boundary, Client, ClientAuth,
+    ClientCertificate, Credential, Destination, Grant, Hmac, HmacAlgorithm, HttpDestination, HttpVersion,
+    Inject, Injection, Key, KeyEncoding, KvVersion, Mint, Piece, Protocol, Scrub, SecretId, SecretRef, SigV4,
+    SignatureEncoding, Signer, SourcePool, Store, StoreKind, Timeouts, TlsVerify, TokenEndpoint, TokenGrant,
+    TokenLogin, Unpriced, VaultAuth, VaultStore, is_s3,
 };
 
 /// Everything that may be called, by whom, with what: resolved and immutable.

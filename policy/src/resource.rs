@@ -1,6 +1,7 @@
 //! Resources after compilation: every name resolved, every value in the form that the route uses.
 
 mod block;
+mod boundary;
 mod canonical;
 mod credential;
 mod destination;
@@ -13,6 +14,7 @@ mod store;
 mod vault;
 
 pub(crate) use block::{Block, BlockedHosts};
+pub use boundary::Boundary;
 pub(crate) use canonical::Referred;
 pub use credential::{Credential, Inject, Injection, Key, SigV4, is_s3};
 pub use destination::{Destination, HttpDestination, HttpVersion, Protocol, Scrub, Timeouts, TlsVerify};

@@ -49,7 +49,9 @@ fn resource(kind: &str, name: &str, spec: &Value) -> Value {
 /// `None`: grants tie, or say what has no effect.
 fn policy(resources: &[Value]) -> Option<Policy> {
     let text = resources.iter().map(|it| format!("---\n{it}\n")).collect();
-    compile_files(&[SourceFile { path: "a.yaml".into(), text }], &environment()).ok().map(|compiled| compiled.policy)
+    compile_files(&[SourceFile { path: "a.yaml".into(), text }], &environment())
+        .ok()
+        .map(|compiled| compiled.policy)
 }
 
 const CALLERS: [&str; 14] = [
@@ -85,7 +87,8 @@ const PATHS: [&str; 13] = [
     "/x",
 ];
 const METHODS: [&str; 3] = ["GET", "POST", "DELETE"];
-const MODELS: [Option<&str>; 6] = [None, Some("gpt-5-mini"), Some("gpt-5"), Some("gpt-5-mini-2025-08-07"), Some("gpt-4.1"), Some("o3")];
+const MODELS: [Option<&str>; 6] =
+    [None, Some("gpt-5-mini"), Some("gpt-5"), Some("gpt-5-mini-2025-08-07"), Some("gpt-4.1"), Some("o3")];
 
 fn caller_pattern() -> impl Strategy<Value = Value> {
     select(vec![
@@ -106,12 +109,23 @@ fn some(of: Vec<&'static str>) -> impl Strategy<Value = Vec<&'static str>> {
     subsequence(of, 1..=len)
 }
 
-fn maybe<T: std::fmt::Debug + Clone + 'static>(value: impl Strategy<Value = T> + 'static) -> impl Strategy<Value = Option<T>> {
+fn maybe<T: std::fmt::Debug + Clone + 'static>(
+    value: impl Strategy<Value = T> + 'static,
+) -> impl Strategy<Value = Option<T>> {
     prop_oneof![2 => Just(None), 1 => value.prop_map(Some)]
 }
 
 fn grant() -> impl Strategy<Value = Value> {
-    let paths = vec!["/v1/chat/completions", "/v1/models", "/v1/files", "/v1/nope", "/v1/*", "/v1/*/completions", "/v1/**", "/**"];
+    let paths = vec![
+        "/v1/chat/completions",
+        "/v1/models",
+        "/v1/files",
+        "/v1/nope",
+        "/v1/*",
+        "/v1/*/completions",
+        "/v1/**",
+        "/**",
+    ];
     (
         vec(caller_pattern(), 1..3),
         select(vec!["llm", "llm", "llm", "plain"]),
@@ -149,7 +163,12 @@ fn grant() -> impl Strategy<Value = Value> {
 }
 
 fn destinations() -> impl Strategy<Value = Vec<Value>> {
-    let hosts = select(vec![vec!["llm.example"], vec!["llm.example", "eu.llm.example"], vec!["*.llm.example"], vec!["us.llm.example", "*.llm.example"]]);
+    let hosts = select(vec![
+        vec!["llm.example"],
+        vec!["llm.example", "eu.llm.example"],
+        vec!["*.llm.example"],
+        vec!["us.llm.example", "*.llm.example"],
+    ]);
     (hosts, proptest::bool::weighted(0.2)).prop_map(|(hosts, is_moved)| {
         let mut plain = vec!["plain.example"];
         if is_moved && !hosts.contains(&"eu.llm.example") {
@@ -172,15 +191,20 @@ fn destinations() -> impl Strategy<Value = Vec<Value>> {
 /// Two sets of resources that have something in common.
 fn change() -> impl Strategy<Value = (Vec<Value>, Vec<Value>)> {
     let grants = || vec(grant(), 0..3);
-    (destinations(), maybe(destinations()), grants(), grants(), grants()).prop_map(|(old, new, both, only_old, only_new)| {
-        let named = |destinations: Vec<Value>, grants: Vec<Value>| {
-            let grants = grants.into_iter().enumerate().map(|(index, spec)| resource("Grant", &format!("g{index}"), &spec));
-            destinations.into_iter().chain(grants).collect::<Vec<_>>()
-        };
-        let new = new.unwrap_or_else(|| old.clone());
-        let before = both.iter().cloned().chain(only_old).collect();
-        (named(old, before), named(new, both.into_iter().chain(only_new).collect()))
-    })
+    (destinations(), maybe(destinations()), grants(), grants(), grants()).prop_map(
+        |(old, new, both, only_old, only_new)| {
+            let named = |destinations: Vec<Value>, grants: Vec<Value>| {
+                let grants = grants
+                    .into_iter()
+                    .enumerate()
+                    .map(|(index, spec)| resource("Grant", &format!("g{index}"), &spec));
+                destinations.into_iter().chain(grants).collect::<Vec<_>>()
+            };
+            let new = new.unwrap_or_else(|| old.clone());
+            let before = both.iter().cloned().chain(only_old).collect();
+            (named(old, before), named(new, both.into_iter().chain(only_new).collect()))
+        },
+    )
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -207,7 +231,9 @@ fn calls() -> impl Iterator<Item = Call<'static>> {
     CALLERS.into_iter().flat_map(|caller| {
         HOSTS.into_iter().flat_map(move |host| {
             PATHS.into_iter().flat_map(move |path| {
-                METHODS.into_iter().flat_map(move |method| MODELS.map(|model| Call { caller, host, method, path, model }))
+                METHODS
+                    .into_iter()
+                    .flat_map(move |method| MODELS.map(|model| Call { caller, host, method, path, model }))
             })
         })
     })
@@ -219,7 +245,8 @@ fn is_wider(old: &Grant, new: &Grant) -> bool {
     let other_key = key(new).is_some() && key(new) != key(old);
     let other_token = new.caller_token.is_some() && new.caller_token != old.caller_token;
     let is_kept = |before: &tollgate_policy::limit::Limit| {
-        old.name == new.name && new.limits.iter().any(|now| now.unit == before.unit && now.amount <= before.amount)
+        old.name == new.name
+            && new.limits.iter().any(|now| now.unit == before.unit && now.amount <= before.amount)
     };
     other_key || other_token || !old.limits.iter().all(is_kept)
 }
@@ -229,7 +256,13 @@ fn examples(changes: &[Change]) -> impl Iterator<Item = Call<'_>> {
         let example = change.example.as_ref()?;
         let rest = example.url.strip_prefix("https://").unwrap();
         let (host, path) = rest.split_at(rest.find('/').unwrap());
-        Some(Call { caller: &example.caller, host, method: &example.method, path, model: example.model.as_deref() })
+        Some(Call {
+            caller: &example.caller,
+            host,
+            method: &example.method,
+            path,
+            model: example.model.as_deref(),
+        })
     })
 }
 

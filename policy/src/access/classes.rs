@@ -167,7 +167,17 @@ mod tests {
     #[test]
     fn every_class_of_paths_has_a_text() {
         let found = texts(&["/v1/*/content", "/v1/files/**", "/v1/files/a"]);
-        for path in ["/v1/files/a", "/v1/files/content", "/v1/x/content", "/v1/files/x", "/v1/files/", "/v1/files/a/x", "/", "/x", "/v1"] {
+        for path in [
+            "/v1/files/a",
+            "/v1/files/content",
+            "/v1/x/content",
+            "/v1/files/x",
+            "/v1/files/",
+            "/v1/files/a/x",
+            "/",
+            "/x",
+            "/v1",
+        ] {
             assert!(found.iter().any(|text| text == path), "{path}: {found:?}");
         }
     }
@@ -185,7 +195,8 @@ mod tests {
     fn every_class_of_beginnings_has_a_text() {
         let found = beginnings(["gpt-5", "gpt-5-mini", "gpt-"].into_iter());
         assert!(["gpt-5", "gpt-5-mini", "gpt-"].iter().all(|text| found.contains(*text)));
-        let is_in = |text: &&String, begins: &str, not: &str| text.starts_with(begins) && !text.starts_with(not);
+        let is_in =
+            |text: &&String, begins: &str, not: &str| text.starts_with(begins) && !text.starts_with(not);
         assert!(found.iter().any(|text| is_in(&text, "gpt-5", "gpt-5-mini") && text != "gpt-5"));
         assert!(found.iter().any(|text| is_in(&text, "gpt-", "gpt-5") && text != "gpt-"));
         assert!(found.iter().any(|text| !text.starts_with("gpt-")));

@@ -62,7 +62,13 @@ fn places<'a>(old: &'a Policy, new: &'a Policy) -> BTreeMap<Pair, Vec<Host<'a>>>
 /// What grants say of one caller: for each policy, those that name it, each with the pattern by which it does.
 type Named<'a> = [Vec<(&'a ResourceId, &'a CallerPattern)>; 2];
 
-fn compare(place: &Place<'_>, hosts: &str, now: Timestamp, assume: &dyn Fn(Identity) -> Caller, diff: &mut Diff) {
+fn compare(
+    place: &Place<'_>,
+    hosts: &str,
+    now: Timestamp,
+    assume: &dyn Fn(Identity) -> Caller,
+    diff: &mut Diff,
+) {
     let sides = [place.old, place.new];
     let patterns = sides.iter().flat_map(Side::grants).flat_map(|grant| &grant.callers);
     let mut classes: BTreeMap<Named<'_>, Identity> = BTreeMap::new();
@@ -86,8 +92,12 @@ fn compare(place: &Place<'_>, hosts: &str, now: Timestamp, assume: &dyn Fn(Ident
                         terms::grants((place.old.policy, old), (place.new.policy, new), diff);
                     }
                 }
-                (Err(why), Ok(grant)) => tally.take(Gain { adds: true, grant, why: *why }, &caller, verdict, &verdicts),
-                (Ok(grant), Err(why)) => tally.take(Gain { adds: false, grant, why: *why }, &caller, verdict, &verdicts),
+                (Err(why), Ok(grant)) => {
+                    tally.take(Gain { adds: true, grant, why: *why }, &caller, verdict, &verdicts)
+                }
+                (Ok(grant), Err(why)) => {
+                    tally.take(Gain { adds: false, grant, why: *why }, &caller, verdict, &verdicts)
+                }
                 (Err(_), Err(_)) => {}
             }
         }
@@ -184,7 +194,8 @@ impl Tally<'_> {
             _ => {}
         }
         if other.destination.is_none() {
-            let is_known = own.destination.is_some_and(|it| other.policy.destination(it.name.as_str()).is_some());
+            let is_known =
+                own.destination.is_some_and(|it| other.policy.destination(it.name.as_str()).is_some());
             return if is_known { What::Host } else { What::Caller };
         }
         if permitted.peek().is_none() {
@@ -208,7 +219,8 @@ impl Tally<'_> {
             let destination = side.destination.map_or(hosts, |destination| destination.name.as_str());
             let calls = line.words();
             let may = if adds { "may call" } else { "may no longer call" };
-            let to = if what == What::Host { format!("{hosts} ({destination})") } else { destination.to_owned() };
+            let to =
+                if what == What::Host { format!("{hosts} ({destination})") } else { destination.to_owned() };
             let state = match (what, adds) {
                 (What::Suspension, true) => "is no longer suspended",
                 (What::Suspension, false) => "is suspended",

@@ -74,7 +74,12 @@ impl<'a> Side<'a> {
             Protocol::Postgres => Operation::DatabaseSession,
             Protocol::Http(_) => {
                 let authority = format!("{host}:{port}");
-                let line = RequestLine { authority: &authority, method: &request.method, path: &request.path, query: None };
+                let line = RequestLine {
+                    authority: &authority,
+                    method: &request.method,
+                    path: &request.path,
+                    query: None,
+                };
                 Operation::Http(self.policy.resolve(&line)?.1)
             }
         };
@@ -91,7 +96,10 @@ impl Place<'_> {
         let is_here = |side: Side<'_>, grant: &Arc<Grant>| {
             side.destination.is_some_and(|destination| destination.name == grant.destination.name)
         };
-        let named = sides.iter().zip(&held).flat_map(|(side, held)| held.iter().filter(|grant| is_here(*side, grant)));
+        let named = sides
+            .iter()
+            .zip(&held)
+            .flat_map(|(side, held)| held.iter().filter(|grant| is_here(*side, grant)));
         let named: Vec<&Arc<Grant>> = named.collect();
         let http: Vec<&Arc<HttpDestination>> = sides.iter().filter_map(Side::http).collect();
         let models = universe::models(&named, &http, (self.new.policy.catalog(), now));

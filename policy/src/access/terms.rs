@@ -10,7 +10,8 @@ use super::words::{joined, limit};
 use crate::limit::{Limit, LimitId, LimitKey, LimitKind, Per, Unit, Window};
 use crate::path::EncodedForms;
 use crate::policy::{
-    Allow, Assume, Credential, Destination, Grant, HttpDestination, Policy, Protocol, Scrub, TlsVerify, Unpriced,
+    Allow, Assume, Credential, Destination, Grant, HttpDestination, Policy, Protocol, Scrub, TlsVerify,
+    Unpriced,
 };
 
 /// Whose terms are compared, and where what is said of them goes.
@@ -41,7 +42,11 @@ impl Terms<'_> {
 }
 
 /// The terms of calls that one grant permitted and another permits, which may be the same one changed.
-pub(super) fn grants((from, old): (&Policy, &Arc<Grant>), (to, new): (&Policy, &Arc<Grant>), diff: &mut Diff) {
+pub(super) fn grants(
+    (from, old): (&Policy, &Arc<Grant>),
+    (to, new): (&Policy, &Arc<Grant>),
+    diff: &mut Diff,
+) {
     let Grant {
         name,
         credential,
@@ -70,13 +75,20 @@ pub(super) fn grants((from, old): (&Policy, &Arc<Grant>), (to, new): (&Policy, &
                 terms.adds(What::CallerToken, &format!("the caller's own token for {audience} is passed on"));
             }
             (Some(audience), None) => {
-                terms.removes(What::CallerToken, &format!("the caller's own token for {audience} is no longer passed on"));
+                terms.removes(
+                    What::CallerToken,
+                    &format!("the caller's own token for {audience} is no longer passed on"),
+                );
             }
             (None, None) => {}
         }
     }
-    let beyond = |these: &[Box<str>], those: &[Box<str>]| joined(these.iter().filter(|it| !those.contains(it)));
-    let (more, fewer) = (beyond(response_headers, &old.allow.response_headers), beyond(&old.allow.response_headers, response_headers));
+    let beyond =
+        |these: &[Box<str>], those: &[Box<str>]| joined(these.iter().filter(|it| !those.contains(it)));
+    let (more, fewer) = (
+        beyond(response_headers, &old.allow.response_headers),
+        beyond(&old.allow.response_headers, response_headers),
+    );
     if !more.is_empty() {
         terms.adds(What::ResponseHeader, &format!("answers keep {more}"));
     }
@@ -99,7 +111,8 @@ pub(super) fn grants((from, old): (&Policy, &Arc<Grant>), (to, new): (&Policy, &
         Unpriced::Flag => 2,
     };
     terms.measure(What::Unpriced, (rank(old.unpriced), rank(*unpriced)), |old, new| {
-        let word = |rank: usize| ["refused", "charged as the dearest", "let through for nothing"][rank.min(2)];
+        let word =
+            |rank: usize| ["refused", "charged as the dearest", "let through for nothing"][rank.min(2)];
         format!("models without a price are {} (before: {})", word(new), word(old))
     });
     self::limits((&old.limits, limits), old.name != *name, &mut terms);
@@ -108,13 +121,17 @@ pub(super) fn grants((from, old): (&Policy, &Arc<Grant>), (to, new): (&Policy, &
 /// Without an assumption calls are refused that nothing bounds; the less is assumed, the more they may exceed.
 fn assume(old: Option<Assume>, new: Option<Assume>, terms: &mut Terms<'_>) {
     let words = |it: Option<Assume>| match it {
-        Some(Assume { input_tokens, output_tokens }) => format!("held at {input_tokens} tokens in and {output_tokens} out"),
+        Some(Assume { input_tokens, output_tokens }) => {
+            format!("held at {input_tokens} tokens in and {output_tokens} out")
+        }
         None => "refused".to_owned(),
     };
     let is_within = |one: Option<Assume>, other: Option<Assume>| match (one, other) {
         (None, _) => true,
         (Some(_), None) => false,
-        (Some(one), Some(other)) => one.input_tokens >= other.input_tokens && one.output_tokens >= other.output_tokens,
+        (Some(one), Some(other)) => {
+            one.input_tokens >= other.input_tokens && one.output_tokens >= other.output_tokens
+        }
     };
     let said = format!("calls that nothing bounds are {} (before: {})", words(new), words(old));
     if !is_within(new, old) {
@@ -124,17 +141,28 @@ fn assume(old: Option<Assume>, new: Option<Assume>, terms: &mut Terms<'_>) {
     }
 }
 
-fn credential((from, old): (&Policy, Option<&Credential>), (to, new): (&Policy, Option<&Credential>), terms: &mut Terms<'_>) {
+fn credential(
+    (from, old): (&Policy, Option<&Credential>),
+    (to, new): (&Policy, Option<&Credential>),
+    terms: &mut Terms<'_>,
+) {
     let (old, new) = match (old, new) {
         (None, None) => return,
-        (None, Some(new)) => return terms.adds(What::Credential, &format!("calls carry credential {}", new.name)),
-        (Some(old), None) => return terms.removes(What::Credential, &format!("calls no longer carry credential {}", old.name)),
+        (None, Some(new)) => {
+            return terms.adds(What::Credential, &format!("calls carry credential {}", new.name));
+        }
+        (Some(old), None) => {
+            return terms.removes(What::Credential, &format!("calls no longer carry credential {}", old.name));
+        }
         (Some(old), Some(new)) => (old, new),
     };
     if old.name != new.name {
         terms.adds(What::Credential, &format!("calls carry credential {} (before: {})", new.name, old.name));
     } else if from.credential_differs(old, to, new) {
-        terms.adds(What::Credential, &format!("credential {} is another key, or is put on calls in another way", new.name));
+        terms.adds(
+            What::Credential,
+            &format!("credential {} is another key, or is put on calls in another way", new.name),
+        );
     }
 }
 
@@ -181,12 +209,17 @@ pub(super) fn implies(one: &Limit, other: &Limit) -> bool {
         (LimitKind::Gcra { burst, .. }, LimitKind::Gcra { burst: most, .. }) => burst <= most,
         (LimitKind::Counted(one), LimitKind::Counted(other)) => match (one, other) {
             (Window::Rolling { slices, .. }, Window::Rolling { slices: other, .. }) => slices == other,
-            (Window::Calendar { timezone, .. }, Window::Calendar { timezone: other, .. }) => timezone == other,
+            (Window::Calendar { timezone, .. }, Window::Calendar { timezone: other, .. }) => {
+                timezone == other
+            }
             _ => false,
         },
         _ => false,
     };
-    (unit, per) == (other.unit, key(other).1) && is_alike && one.amount <= other.amount && width(one.key) >= width(other.key)
+    (unit, per) == (other.unit, key(other).1)
+        && is_alike
+        && one.amount <= other.amount
+        && width(one.key) >= width(other.key)
 }
 
 /// How a destination is reached, where both policies have one at a host.
@@ -205,7 +238,8 @@ pub(super) fn destinations(old: &Destination, new: &Destination, diff: &mut Diff
         port: _,
         timeouts: _,
     } = new;
-    let mut adds = |what, words: String| diff.add(Change::of(what, None, format!("destination {name}: {words}")));
+    let mut adds =
+        |what, words: String| diff.add(Change::of(what, None, format!("destination {name}: {words}")));
     let verified = |by: &TlsVerify, origin: &crate::model::Source| match by {
         TlsVerify::System => "the system's certificate authorities".to_owned(),
         TlsVerify::Bundle(file) => format!("those in {}", Path::display(origin.unresolve(file))),
@@ -215,7 +249,9 @@ pub(super) fn destinations(old: &Destination, new: &Destination, diff: &mut Diff
         adds(What::Tls, format!("verified by {by} (before: {before})"));
     }
     if client_certificate != &old.client_certificate {
-        let words = |shown: &Option<crate::name::ResourceId>| shown.as_ref().map_or("none".to_owned(), ToString::to_string);
+        let words = |shown: &Option<crate::name::ResourceId>| {
+            shown.as_ref().map_or("none".to_owned(), ToString::to_string)
+        };
         let (now, before) = (words(client_certificate), words(&old.client_certificate));
         adds(What::ClientCertificate, format!("shown client certificate {now} (before: {before})"));
     }
@@ -237,7 +273,11 @@ pub(super) fn destinations(old: &Destination, new: &Destination, diff: &mut Diff
     match (old.demands_approval, demands_approval) {
         (true, false) => adds(What::Approval, "no longer demands approval of grants".to_owned()),
         (false, true) => {
-            diff.remove(Change::of(What::Approval, None, format!("destination {name}: demands approval of grants")));
+            diff.remove(Change::of(
+                What::Approval,
+                None,
+                format!("destination {name}: demands approval of grants"),
+            ));
         }
         _ => {}
     }
@@ -258,14 +298,26 @@ fn http(old: &HttpDestination, new: &HttpDestination, subject: &str, diff: &mut 
         diff.add(Change::of(What::EncodedPath, None, format!("{subject}: takes paths with {more}")));
     }
     if !fewer.is_empty() {
-        diff.remove(Change::of(What::EncodedPath, None, format!("{subject}: no longer takes paths with {fewer}")));
+        diff.remove(Change::of(
+            What::EncodedPath,
+            None,
+            format!("{subject}: no longer takes paths with {fewer}"),
+        ));
     }
     match (old.scrub, scrub) {
         (Scrub::All, Scrub::Headers) => {
-            diff.add(Change::of(What::Scrub, None, format!("{subject}: keys in bodies of answers are not masked")));
+            diff.add(Change::of(
+                What::Scrub,
+                None,
+                format!("{subject}: keys in bodies of answers are not masked"),
+            ));
         }
         (Scrub::Headers, Scrub::All) => {
-            diff.remove(Change::of(What::Scrub, None, format!("{subject}: keys in bodies of answers are masked")));
+            diff.remove(Change::of(
+                What::Scrub,
+                None,
+                format!("{subject}: keys in bodies of answers are masked"),
+            ));
         }
         _ => {}
     }
@@ -285,7 +337,11 @@ pub(super) fn credentials(old: &Policy, new: &Policy, diff: &mut Diff) {
             diff.add(Change::of(What::Binding, None, format!("credential {name}: may be sent to {more}")));
         }
         if !fewer.is_empty() {
-            diff.remove(Change::of(What::Binding, None, format!("credential {name}: may no longer be sent to {fewer}")));
+            diff.remove(Change::of(
+                What::Binding,
+                None,
+                format!("credential {name}: may no longer be sent to {fewer}"),
+            ));
         }
     }
 }

@@ -11,8 +11,8 @@ use super::classes::{Alphabet, Template, beginnings, fresh, segmented};
 use crate::caller::{Identity, ServiceAccount, SpiffeId};
 use crate::decision::Actions;
 use crate::dialect::{Bearing, Catalog, Class};
-use crate::pattern::{ActionPattern, CallerPattern, HostPattern, MethodPattern, ModelPattern, PathPattern};
 use crate::limit::Unit;
+use crate::pattern::{ActionPattern, CallerPattern, HostPattern, MethodPattern, ModelPattern, PathPattern};
 use crate::policy::{Grant, HttpDestination};
 
 /// A request, but for what its body says.
@@ -53,7 +53,9 @@ pub(super) fn callers<'a>(patterns: impl Iterator<Item = &'a CallerPattern>) -> 
         texts.extend(paths.into_iter().map(|path| format!("{domain}{path}")));
     }
     let accounts = segmented(&accounts, Alphabet::Names).into_iter();
-    texts.extend(accounts.filter_map(|path| Some(format!("{}{}", ServiceAccount::SCHEME, path.strip_prefix('/')?))));
+    texts.extend(
+        accounts.filter_map(|path| Some(format!("{}{}", ServiceAccount::SCHEME, path.strip_prefix('/')?))),
+    );
     for (issuer, known) in subjects {
         let subjects = beginnings(known.iter().map(String::as_str));
         texts.extend(subjects.into_iter().map(|subject| format!("{issuer}#{subject}")));
@@ -121,7 +123,8 @@ pub(super) fn models(
 ) -> Vec<Option<Arc<str>>> {
     let patterns: BTreeSet<&ModelPattern> = grants.iter().flat_map(|grant| &grant.allow.models).collect();
     let providers: BTreeSet<&str> = destinations.iter().map(|http| http.dialect.provider()).collect();
-    let known: Vec<&str> = patterns.iter().map(|(ModelPattern::Exact(text) | ModelPattern::Prefix(text))| &**text).collect();
+    let known: Vec<&str> =
+        patterns.iter().map(|(ModelPattern::Exact(text) | ModelPattern::Prefix(text))| &**text).collect();
     let mut texts = beginnings(known.iter().copied());
     if grants.iter().any(|grant| grant.limits_unit(Unit::Spend)) {
         texts.extend(providers.iter().flat_map(|provider| catalog.prices().spellings(provider, &known)));
@@ -145,7 +148,8 @@ pub(super) fn actions(grants: &[&Arc<Grant>]) -> Vec<Actions> {
         return vec![Actions::default()];
     }
     let known = lists.iter().flat_map(|list| list.iter());
-    let known: Vec<&str> = known.map(|(ActionPattern::Exact(text) | ActionPattern::Prefix(text))| &**text).collect();
+    let known: Vec<&str> =
+        known.map(|(ActionPattern::Exact(text) | ActionPattern::Prefix(text))| &**text).collect();
     let mut texts = beginnings(known.iter().copied());
     // What is not plain, `*` alone stands for.
     texts.extend(known.iter().map(|text| format!("{text}-")));
@@ -169,6 +173,7 @@ pub(super) fn actions(grants: &[&Arc<Grant>]) -> Vec<Actions> {
             }
         }
     }
-    let sets = found.into_values().filter_map(|names| Actions::of(names.iter().map(|name| Arc::from(&**name))).ok());
+    let sets =
+        found.into_values().filter_map(|names| Actions::of(names.iter().map(|name| Arc::from(&**name))).ok());
     std::iter::once(Actions::default()).chain(sets).collect()
 }

@@ -27,7 +27,8 @@ pub fn allowed(allow: &Allow) -> String {
         words += &format!(", naming action {}", joined(actions));
     }
     if !classes.is_empty() {
-        words += &format!(", also endpoints of class {}", joined(classes.iter().map(|class| class_word(*class))));
+        words +=
+            &format!(", also endpoints of class {}", joined(classes.iter().map(|class| class_word(*class))));
     }
     if !response_headers.is_empty() {
         words += &format!(", with {} in answers", joined(response_headers));

@@ -82,7 +82,9 @@ impl PriceTable {
                     known.len() <= snapshot.len() && known.bytes().zip(snapshot.bytes()).all(fits)
                 };
                 spellings.push(digits(0));
-                spellings.extend(known.iter().filter(begins).map(|known| format!("{known}{}", digits(known.len()))));
+                spellings.extend(
+                    known.iter().filter(begins).map(|known| format!("{known}{}", digits(known.len()))),
+                );
             }
         }
         spellings
