@@ -34,12 +34,13 @@ use crate::drain::Drain;
 use crate::files::DirectoryLock;
 use crate::identity::{FilesInForce, IdentityFiles};
 use crate::key_health::KeyPools;
+use crate::kubernetes::ClusterWatch;
 use crate::ledger::{Balances, Keep, Ledger, LedgerError, Recovered};
 use crate::listener;
 use crate::memory;
 use crate::metering::catalog;
 use crate::quota::Quota;
-use crate::settings::{self, KeepSettings, Settings};
+use crate::settings::{self, KeepSettings, ResourceSettings, Settings};
 use crate::slow_notice;
 use crate::snapshot::{Reloads, Snapshot, Snapshots};
 use crate::telemetry::{self, Flush};
@@ -177,12 +178,19 @@ impl App {
             throttles: Throttles::default(),
         });
         let (certificate, standing) = (identity.certificate(), identity.standing());
-        let mut reload = Reload::new(identity, settings.clone())?;
-        let first = reload.first().map_err(|problems| anyhow!("{}", lines(&problems)))?;
+        let cluster = match &settings.resources {
+            ResourceSettings::Directory(_) => None,
+            ResourceSettings::Kubernetes(cluster) => {
+                Some(ClusterWatch::start(cluster, &settings.data_dir, control.handle())?)
+            }
+        };
+        let mut reload =
+            Reload::new(identity, settings.clone(), cluster.as_ref().map(ClusterWatch::feed))?;
+        let first =
+            reload.first(control.handle()).map_err(|problems| anyhow!("{}", lines(&problems)))?;
         let count = settings.cores();
         let lock = DirectoryLock::wait(&settings.data_dir, LOCK_PATIENCE)?;
         let (ledger, balances, trail) = open_books(&settings, count, observations)?;
-        shared.quota.restore(balances, &first.policy);
 
         let mut doors = Vec::new();
         for listener in &settings.listeners {
@@ -195,7 +203,7 @@ impl App {
         shared.rules.own_addresses(local_addresses().context("the addresses of this machine")?);
         shared.rules.own_sockets(listeners.iter().copied().chain([admin_address]).collect());
         // Only who has its addresses to itself logs in to stores and fetches from them.
-        shared.publish(first);
+        reload.begin(first, balances, &shared);
         let reloads = Arc::clone(&reload.reloads);
         let cores = Cores::start(&shared, &ledger, doors, count)?;
         let auditor = trail.keep(cores.all().iter().map(|core| Arc::clone(&core.uses)).collect())?;
@@ -211,7 +219,7 @@ impl App {
             listeners,
             admin: admin_address,
         };
-        app.control(reload, (reloads, standing), ledger, admin_socket)?;
+        app.control(reload, (reloads, standing), (ledger, cluster), admin_socket)?;
         app.announce();
         Ok(app)
     }
@@ -221,7 +229,7 @@ impl App {
         &self,
         mut reload: Reload,
         (reloads, identity): (Arc<Reloads>, Arc<FilesInForce>),
-        ledger: Arc<Ledger>,
+        (ledger, cluster): (Arc<Ledger>, Option<ClusterWatch>),
         socket: tokio::net::TcpListener,
     ) -> anyhow::Result<()> {
         let views = AdminViews {
@@ -231,10 +239,15 @@ impl App {
             audit: self.auditor.view(),
             reloads,
             identity,
+            cluster: cluster.as_ref().map(ClusterWatch::states),
         };
         let token = admin_token(&self.settings.admin.token_file)?;
         let admin = Admin { token, address: self.admin, views };
         self.control.spawn(admin::serve(socket, Arc::new(admin)));
+        if let Some(cluster) = cluster {
+            let _inside = self.control.enter();
+            cluster.tend(Arc::clone(&self.shared));
+        }
         let shared = Arc::clone(&self.shared);
         self.control.spawn(async move { reload.watch(&shared).await });
         Ok(())

@@ -23,6 +23,7 @@ mod identity;
 mod injection;
 mod key_health;
 mod key_selector;
+mod kubernetes;
 mod ledger;
 mod listener;
 mod log_throttle;

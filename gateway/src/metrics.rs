@@ -15,6 +15,7 @@ use tollgate_secrets::{CredentialStatus, Health, IssuerHealth, StoreHealth};
 use self::families::{Family, MetricsPage, Values};
 use crate::expiry::Purpose;
 use crate::key_health::KeyStatus;
+use crate::kubernetes::WatchStatus;
 use crate::quota::LimitUsage;
 use crate::stats::{BUCKETS, Durations, Series, Sums, Totals};
 
@@ -37,6 +38,8 @@ pub(crate) struct Scrape<'a> {
     pub(crate) is_config_refused: bool,
     /// When certificates end: whose, and the name of that.
     pub(crate) certificates: Vec<(Purpose, String, Timestamp)>,
+    /// How the objects of a cluster are watched, and whether this gateway writes their status.
+    pub(crate) cluster: Option<(Vec<WatchStatus>, bool)>,
     pub(crate) version: &'a str,
 }
 
@@ -48,6 +51,7 @@ impl Scrape<'_> {
         self.process(&mut page);
         self.limits(&mut page);
         self.credentials(&mut page);
+        self.cluster(&mut page);
         page.encode()
     }
 
@@ -122,6 +126,19 @@ impl Scrape<'_> {
         amounts(&families::LIMIT_AMOUNT, |usage| usage.amount);
         amounts(&families::LIMIT_SPENT, |usage| usage.spent);
         amounts(&families::LIMIT_HELD, |usage| usage.held);
+    }
+
+    fn cluster(&self, page: &mut MetricsPage) {
+        let Some((watches, is_leader)) = &self.cluster else { return };
+        let mut show = |family: &Family<1>, value: fn(&WatchStatus) -> Option<f64>| {
+            let series = watches.iter().filter_map(|watch| Some(([watch.resource.into()], value(watch)?)));
+            page.show(family, series);
+        };
+        show(&families::WATCH_SYNCED, |watch| Some(flag(watch.is_synced)));
+        show(&families::WATCH_ERRORS, |watch| Some(watch.errors as f64));
+        show(&families::WATCH_AGE, |watch| watch.age.map(|age| age.as_secs_f64()));
+        show(&families::OBJECTS_REFUSED, |watch| Some(watch.refused as f64));
+        page.one(&families::LEADER, flag(*is_leader));
     }
 
     fn credentials(&self, page: &mut MetricsPage) {

@@ -64,7 +64,7 @@ pub(crate) fn nothing(
         None => "there is no Grant in it",
     };
     let message = format!("{}: {what}, so every call is refused", directory.display());
-    Some(match settings.filter(|settings| settings.resources == directory) {
+    Some(match settings.filter(|settings| settings.resources.directory() == Some(directory)) {
         Some(settings) => settings.problem("resources", message).to_string(),
         None => message,
     })

@@ -1,6 +1,7 @@
 //! What does not change while the process runs: `tollgate.yaml` and single settings from the environment.
 
 mod limits;
+mod resources;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -8,6 +9,8 @@ mod value;
 
 pub(crate) use limits::INLINE_FIELDS;
 pub use limits::RequestLimits;
+pub(crate) use resources::KubernetesSettings;
+pub use resources::ResourceSettings;
 pub(crate) use schema::{PauseText, SizeText};
 
 use std::collections::BTreeSet;
@@ -38,8 +41,9 @@ pub struct Settings {
     pub names: Vec<GatewayName>,
     /// The gateway's own certificate, and who may call.
     pub identity: IdentitySettings,
-    /// The directory of resources.
-    pub resources: PathBuf,
+    /// The directory of resources, or `kubernetes` for the [objects of a cluster](#in-a-cluster).
+    #[schemars(schema_with = "resources::schema")]
+    pub resources: ResourceSettings,
     /// The directory of journal, store and audit trail. One process at a time uses it.
     pub data_dir: PathBuf,
     /// The [admin port](#the-admin-port).
@@ -266,7 +270,7 @@ impl Settings {
                 .map_err(|problems| named(problems, &overrides))?;
         settings.origin = Origin { file: file_read, source, overrides };
         let base = file.parent().unwrap_or_else(|| Path::new("."));
-        settings.resources = base.join(&settings.resources);
+        settings.resources = settings.resources.within(base);
         settings.data_dir = base.join(&settings.data_dir);
         settings.admin.token_file = base.join(&settings.admin.token_file);
         settings.ledger.seal_key_file = settings.ledger.seal_key_file.map(|file| base.join(file));
@@ -310,6 +314,9 @@ impl Settings {
                 "ledger.sealKeyFile",
                 "must not lie in dataDir: whoever can cut the journal could forge its seal",
             );
+        }
+        if let Some((field, message)) = self.resources.problem() {
+            wrong(field, message);
         }
         for (field, message) in self.limits.problems() {
             wrong(&format!("limits.{field}"), message);

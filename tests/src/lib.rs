@@ -1,8 +1,8 @@
 //! The harness: everything a scenario stands on.
 //!
 //! A [`Sandbox`] is one scenario's folder and its canary secrets. In it live throw-away authorities ([`ca`]), real parts
-//! ([`bao`], [`moto`], [`aimock`], [`haproxy`], [`idp`], the SDKs of [`python`]), upstreams that can misbehave ([`upstream`]), the gateway
-//! under test ([`gateway`]) and its callers ([`client`]). What a scenario leaves behind
+//! ([`bao`], [`moto`], [`aimock`], [`haproxy`], [`idp`], the API server of [`cluster`], the SDKs of [`python`]), upstreams
+//! that can misbehave ([`upstream`]), the gateway under test ([`gateway`]) and its callers ([`client`]). What a scenario leaves behind
 //! is searched by `tests/runner/sweep.py`.
 //!
 //! **Invariant:** every process that is started is ended by its id when its handle is dropped.
@@ -11,6 +11,7 @@ pub mod aimock;
 pub mod bao;
 pub mod ca;
 pub mod client;
+pub mod cluster;
 pub mod fixture;
 pub mod full_stack;
 pub mod gateway;

@@ -16,6 +16,7 @@ use crate::drain::Phase;
 use crate::expiry::{self, Purpose};
 use crate::identity::FilesInForce;
 use crate::key_health::KeyStatus;
+use crate::kubernetes::WatchStates;
 use crate::ledger::Ledger;
 use crate::metrics::Scrape;
 use crate::snapshot::Reloads;
@@ -31,6 +32,8 @@ pub(crate) struct AdminViews {
     pub(crate) audit: Arc<audit::AuditView>,
     pub(crate) reloads: Arc<Reloads>,
     pub(crate) identity: Arc<FilesInForce>,
+    /// How the objects of a cluster are watched, if resources come from one.
+    pub(crate) cluster: Option<Arc<WatchStates>>,
 }
 
 impl AdminViews {
@@ -40,7 +43,9 @@ impl AdminViews {
             return Some("draining".into());
         }
         if self.shared.snapshots.generation() == 0 {
-            return Some("no configuration is loaded".into());
+            let why = self.cluster.as_ref().and_then(|cluster| cluster.failure());
+            let why = why.map_or_else(String::new, |why| format!(": {why}"));
+            return Some(format!("no configuration is loaded{why}"));
         }
         let broken = self.cores.iter().find_map(|core| core.journal.available().err());
         broken.map(|error| format!("the journal cannot be written: {error}"))
@@ -69,6 +74,7 @@ impl AdminViews {
             reload_failures: self.reloads.failures(),
             is_config_refused: self.reloads.is_refused(),
             certificates: self.certificates(),
+            cluster: self.cluster.as_ref().map(|cluster| (cluster.status(), cluster.is_leader())),
             version: env!("CARGO_PKG_VERSION"),
         };
         scrape.encode()
@@ -164,7 +170,16 @@ impl AdminViews {
         let told = told.map(|(count, all, what)| format!("{count} of {all} {what}"));
         let refused = "the configuration on disk is refused, and the last good one serves";
         let refused = self.reloads.is_refused().then(|| refused.to_owned());
-        told.chain(refused).collect()
+        told.chain(refused).chain(self.cluster_remarks()).collect()
+    }
+
+    fn cluster_remarks(&self) -> Vec<String> {
+        let Some(cluster) = &self.cluster else { return Vec::new() };
+        let failure = cluster.failure().map(|why| format!("the API server cannot be watched: {why}"));
+        let persisted = cluster.persisted().map(|confirmed| {
+            format!("persisted objects serve, which the API server last confirmed at {confirmed:.0}")
+        });
+        persisted.into_iter().chain(failure).collect()
     }
 
     /// When the certificates end that are in use.
@@ -228,6 +243,8 @@ impl AdminViews {
         json!({
             "generation": snapshot.generation, "destinations": destinations, "credentials": credentials, "grants": grants,
             "limits": limits, "stores": stores, "tokenEndpoints": issuers,
+            "refused": snapshot.refused.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "persisted": self.cluster.as_ref().and_then(|cluster| cluster.persisted()).map(|at| at.to_string()),
         })
     }
 }

@@ -1,14 +1,16 @@
-//! Taking changes of files: the resources, the CA bundles that they name, the own certificate, the trust bundles.
+//! Taking changes: the resources, of files or of a cluster, the CA bundles that they name, the own certificate, the trust bundles.
 //!
-//! **Invariant:** a change is taken whole or not at all, once two looks found the same; until a good one comes, the last good one serves, and the log says why once.
+//! **Invariant:** a change of files is taken whole or not at all, once two looks found the same; until a good one comes, the last good one serves, and the log says why once.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::bail;
 use jiff::Timestamp;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Handle;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 use tollgate_policy::compile::Environment;
 use tollgate_policy::model::{Problem, SourceFile};
@@ -17,8 +19,10 @@ use super::{environment, lines};
 use crate::core::Shared;
 use crate::expiry::SaidWarnings;
 use crate::identity::IdentityFiles;
+use crate::kubernetes::ObjectFeed;
+use crate::ledger::Balances;
 use crate::preflight;
-use crate::settings::Settings;
+use crate::settings::{ResourceSettings, Settings};
 use crate::snapshot::{Reloads, ResourceFiles, Snapshot, ca_states, digest_of};
 use crate::stable_file::{Look, StableFile};
 use crate::upstream::{CaState, DialRules, ca_state, dated, local_addresses};
@@ -33,7 +37,7 @@ const REFUSED: &str = "configuration refused";
 
 pub(super) struct Reload {
     identity: IdentityFiles,
-    resources: ResourceFiles,
+    resources: Resources,
     disk: StableFile<Disk>,
     /// What the snapshot in force was built of.
     good: Vec<SourceFile>,
@@ -49,7 +53,17 @@ pub(super) struct Reload {
     complaint: String,
     identity_complaint: String,
     remarks: SaidWarnings,
+    /// What has been said of the resources in force.
+    warned: SaidWarnings,
     remarked: Instant,
+    /// What the ledger says was charged, until there is a policy whose limits it is booked in.
+    balances: Option<Balances>,
+}
+
+/// Where resources come from.
+enum Resources {
+    Files(ResourceFiles),
+    Objects(ObjectFeed),
 }
 
 /// CA bundles of destinations, as they were read.
@@ -58,21 +72,33 @@ type Authorities = BTreeMap<PathBuf, Option<CaState>>;
 /// What a snapshot is made of, to tell a change by.
 #[derive(Debug, PartialEq, Eq)]
 struct Disk {
-    /// The resources; what the system says where they cannot be read.
+    /// The files of resources; what the system says where they cannot be read.
     resources: Result<Vec<u8>, String>,
     authorities: Authorities,
 }
 
 impl Reload {
-    pub(super) fn new(identity: IdentityFiles, settings: Settings) -> anyhow::Result<Self> {
+    /// `objects` are followed where the settings name a cluster.
+    pub(super) fn new(
+        identity: IdentityFiles,
+        settings: Settings,
+        objects: Option<ObjectFeed>,
+    ) -> anyhow::Result<Self> {
         let identity_complaint = faults(&identity);
         if !identity_complaint.is_empty() {
             let problems = &identity_complaint;
             tracing::error!(%problems, "trust bundle refused; until it is good, nobody of its domain is trusted");
         }
+        let resources = match (&settings.resources, objects) {
+            (ResourceSettings::Directory(directory), _) => {
+                Resources::Files(ResourceFiles::new(directory.clone()))
+            }
+            (ResourceSettings::Kubernetes(_), Some(objects)) => Resources::Objects(objects),
+            (ResourceSettings::Kubernetes(_), None) => bail!("resources.kubernetes: nothing is watched"),
+        };
         Ok(Self {
             identity,
-            resources: ResourceFiles::new(settings.resources.clone()),
+            resources,
             disk: StableFile::new(None),
             good: Vec::new(),
             authorities: BTreeMap::new(),
@@ -84,18 +110,51 @@ impl Reload {
             complaint: String::new(),
             identity_complaint,
             remarks: SaidWarnings::default(),
+            warned: SaidWarnings::default(),
+            balances: None,
             remarked: Instant::now(),
         })
     }
 
-    /// The snapshot to start with: there is no last good one to wait with.
-    pub(super) fn first(&mut self) -> Result<Snapshot, Vec<Problem>> {
+    /// The snapshot to start with: there is no last good one to wait with. `None` where nothing is known yet of the objects of a
+    /// cluster.
+    pub(super) fn first(&mut self, control: &Handle) -> Result<Option<Snapshot>, Vec<Problem>> {
         self.remark(None);
-        let files = self.resources.read().map_err(|error| vec![self.unreadable(&error)])?;
+        let files = match &mut self.resources {
+            Resources::Files(files) => match files.read() {
+                Ok(files) => files,
+                Err(error) => return Err(vec![self.unreadable(&error)]),
+            },
+            Resources::Objects(objects) => {
+                control.block_on(objects.begin());
+                match objects.files() {
+                    Some(files) => files,
+                    None => return Ok(None),
+                }
+            }
+        };
         let snapshot = self.build(&files, None)?;
         self.took(&files, snapshot.ca_states());
         self.good = files;
-        Ok(snapshot)
+        Ok(Some(snapshot))
+    }
+
+    /// Puts the first snapshot in force, or sees to it that what was charged is booked as soon as there is one.
+    pub(super) fn begin(&mut self, first: Option<Snapshot>, balances: Balances, shared: &Shared) {
+        self.balances = Some(balances);
+        if let Some(first) = first {
+            self.publish(first, shared);
+        }
+    }
+
+    fn publish(&mut self, snapshot: Snapshot, shared: &Shared) {
+        if let Some(balances) = self.balances.take() {
+            shared.quota.restore(balances, &snapshot.policy);
+        }
+        shared.publish(snapshot);
+        if let (Resources::Objects(objects), Some(snapshot)) = (&self.resources, shared.snapshots.current()) {
+            objects.took(snapshot);
+        }
     }
 
     /// Looks for changes until the process ends.
@@ -106,18 +165,20 @@ impl Reload {
         let mut forced = false;
         loop {
             // A signal brings no look of its own: two looks are never closer than files need to settle.
-            match &mut hangup {
-                Some(hangup) => tokio::select! {
-                    _ = hangup.recv() => {
-                        forced = true;
-                        continue;
-                    }
-                    _ = looks.tick() => {}
-                },
-                None => drop(looks.tick().await),
+            tokio::select! {
+                () = hung_up(&mut hangup) => forced = true,
+                _ = looks.tick() => self.look(shared, std::mem::take(&mut forced)),
+                () = self.resources.changed() => tokio::task::block_in_place(|| self.take_objects(shared)),
             }
-            self.look(shared, std::mem::take(&mut forced));
         }
+    }
+
+    /// Takes the objects of a cluster, which come whole.
+    fn take_objects(&mut self, shared: &Shared) {
+        let Resources::Objects(objects) = &self.resources else { return };
+        let Some(files) = objects.files() else { return };
+        let authorities = self.authorities.keys().map(|file| (file.clone(), ca_state(file))).collect();
+        self.take(files, authorities, shared);
     }
 
     fn look(&mut self, shared: &Shared, forced: bool) {
@@ -129,8 +190,13 @@ impl Reload {
             self.forced = true;
             shared.secrets.reread();
         }
-        let files = self.resources.read();
-        let resources = files.as_ref().map(|files| digest_of(files)).map_err(ToString::to_string);
+        let files = match &self.resources {
+            Resources::Files(files) => files.read(),
+            // Nothing is known of them yet.
+            Resources::Objects(_) if shared.snapshots.generation() == 0 => return,
+            Resources::Objects(_) => Ok(self.good.clone()),
+        };
+        let resources = files.as_ref().map(|files| self.digest(files)).map_err(ToString::to_string);
         let authorities: Authorities =
             self.authorities.keys().map(|file| (file.clone(), ca_state(file))).collect();
         let disk = Disk { resources, authorities: authorities.clone() };
@@ -157,10 +223,13 @@ impl Reload {
                 let generation = snapshot.generation;
                 look_at_interfaces(&shared.rules);
                 self.took(&files, snapshot.ca_states());
-                shared.publish(snapshot);
+                self.publish(snapshot, shared);
                 self.complaint.clear();
                 self.reloads.set_refused(false);
-                tracing::info!(generation, files = files.len(), "configuration taken");
+                match self.resources {
+                    Resources::Files(_) => tracing::info!(generation, files = files.len(), "configuration taken"),
+                    Resources::Objects(_) => tracing::info!(generation, objects = files.len(), "configuration taken"),
+                }
                 self.good = files;
             }
             Err(problems) => {
@@ -176,25 +245,34 @@ impl Reload {
     }
 
     /// Takes CA bundles of the configuration in force that changed or ended, while what is on disk cannot be taken.
-    fn renew(&self, seen: &Authorities, shared: &Shared) {
+    fn renew(&mut self, seen: &Authorities, shared: &Shared) {
         let Some(before) = shared.snapshots.current() else { return };
         let is_same = |(file, state): (&PathBuf, &Option<CaState>)| seen.get(file) == Some(state);
         if before.ca_states().iter().all(is_same) {
             return;
         }
         // A bundle that cannot be used is no news here: the refusal above, or the next one, names it.
-        if let Ok(snapshot) = self.build(&self.good, Some(&before)) {
+        let good = self.good.clone();
+        if let Ok(snapshot) = self.build(&good, Some(&before)) {
             let generation = snapshot.generation;
-            shared.publish(snapshot);
+            self.publish(snapshot, shared);
             tracing::info!(generation, "CA bundles taken; the last good configuration serves");
         }
     }
 
     /// What is on disk counts as taken: only another change is looked at.
     fn took(&mut self, files: &[SourceFile], authorities: Authorities) {
-        let resources = Ok(digest_of(files));
+        let resources = Ok(self.digest(files));
         self.authorities.clone_from(&authorities);
         self.disk = StableFile::new(Some(Disk { resources, authorities }));
+    }
+
+    /// What files are told apart by. Objects come when they change.
+    fn digest(&self, files: &[SourceFile]) -> Vec<u8> {
+        match self.resources {
+            Resources::Files(_) => digest_of(files),
+            Resources::Objects(_) => Vec::new(),
+        }
     }
 
     fn look_at_identity(&mut self, shared: &Shared, forced: bool) {
@@ -243,19 +321,49 @@ impl Reload {
         self.settings_seen = now;
     }
 
-    fn build(&self, files: &[SourceFile], before: Option<&Snapshot>) -> Result<Snapshot, Vec<Problem>> {
+    fn build(&mut self, files: &[SourceFile], before: Option<&Snapshot>) -> Result<Snapshot, Vec<Problem>> {
         let (snapshot, mut warnings) = Snapshot::build(files, &self.environment, before)?;
         let settings = Some(&self.settings);
         warnings.extend(preflight::resources(&snapshot.policy, settings));
-        let nothing = preflight::nothing(&snapshot.policy, files, &self.settings.resources, settings);
-        for warning in warnings.iter().map(ToString::to_string).chain(nothing) {
-            tracing::warn!(%warning, "configuration");
+        let nothing = match &self.settings.resources {
+            ResourceSettings::Directory(directory) => {
+                preflight::nothing(&snapshot.policy, files, directory, settings)
+            }
+            // Whoever asks for access may not have come yet.
+            ResourceSettings::Kubernetes(_) => None,
+        };
+        let said: Vec<String> = warnings.iter().map(ToString::to_string).chain(nothing).collect();
+        match self.resources {
+            Resources::Files(_) => said.iter().for_each(|warning| tracing::warn!(%warning, "configuration")),
+            // They change one by one, and most of them say what they said before.
+            Resources::Objects(_) => {
+                let refused = snapshot.refused.iter().map(|problem| format!("refused: {problem}"));
+                let said = self.warned.news(said.into_iter().chain(refused).collect());
+                said.iter().for_each(|warning| tracing::warn!(%warning, "object of the cluster"));
+            }
         }
         Ok(snapshot)
     }
 
     fn unreadable(&self, error: &std::io::Error) -> Problem {
         self.settings.problem("resources", error.to_string())
+    }
+}
+
+impl Resources {
+    /// Ready when there are other objects; files have to be looked at.
+    async fn changed(&mut self) {
+        match self {
+            Self::Files(_) => std::future::pending().await,
+            Self::Objects(objects) => objects.changed().await,
+        }
+    }
+}
+
+async fn hung_up(hangup: &mut Option<Signal>) {
+    match hangup {
+        Some(hangup) => drop(hangup.recv().await),
+        None => std::future::pending().await,
     }
 }
 

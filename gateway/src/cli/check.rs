@@ -12,6 +12,7 @@ use tollgate_policy::model::SourceFile;
 use super::{complain, say};
 use crate::app;
 use crate::identity::{FileError, IdentityFiles};
+use crate::kubernetes::PersistedObjects;
 use crate::preflight;
 use crate::settings::{self, Settings};
 use crate::snapshot::{ResourceFiles, Snapshot};
@@ -61,7 +62,7 @@ impl Subject {
         };
         let settings = app::read_settings(&config)?;
         let environment = app::environment(&settings)?;
-        let directory = args.resources.clone().unwrap_or_else(|| settings.resources.clone());
+        let directory = args.resources.clone().unwrap_or_else(|| place(&settings));
         Ok(Self { settings: Some(settings), environment, directory })
     }
 
@@ -69,24 +70,35 @@ impl Subject {
     pub(super) fn of_settings(config: Option<PathBuf>) -> anyhow::Result<(Settings, Self)> {
         let settings = app::read_settings(&config.unwrap_or_else(|| app::SETTINGS.into()))?;
         let environment = app::environment(&settings)?;
-        let directory = settings.resources.clone();
+        let directory = place(&settings);
         Ok((settings.clone(), Self { settings: Some(settings), environment, directory }))
     }
 
     pub(super) fn read(&self) -> anyhow::Result<Vec<SourceFile>> {
-        let files = ResourceFiles::new(self.directory.clone()).read();
+        let files = match &self.settings {
+            Some(settings) if self.is_settings_own() && settings.resources.directory().is_none() => {
+                PersistedObjects::of(&settings.data_dir).files()
+            }
+            _ => ResourceFiles::new(self.directory.clone()).read(),
+        };
         files.map_err(|error| match &self.settings {
-            Some(settings) if settings.resources == self.directory => {
+            Some(settings) if self.is_settings_own() => {
                 anyhow!("{}", settings.problem("resources", error.to_string()))
             }
             _ => error.into(),
         })
     }
 
+    /// Whether it is what the settings name.
+    fn is_settings_own(&self) -> bool {
+        self.settings.as_ref().is_some_and(|settings| place(settings) == self.directory)
+    }
+
     /// What is no error, and still keeps calls from being answered.
     fn warnings(&self, snapshot: &Snapshot, files: &[SourceFile]) -> Vec<String> {
         let settings = self.settings.as_ref();
-        let mut warnings = preflight::resources(&snapshot.policy, settings);
+        let mut warnings = snapshot.refused.clone();
+        warnings.extend(preflight::resources(&snapshot.policy, settings));
         warnings.extend(preflight::authorities(snapshot, Timestamp::now()));
         warnings.extend(self.settings.iter().flat_map(preflight::places));
         let mut said: Vec<String> = warnings.iter().map(ToString::to_string).collect();
@@ -96,6 +108,12 @@ impl Subject {
         }
         said
     }
+}
+
+/// Where the resources are that settings name: of a cluster what the gateway last persisted of its objects.
+fn place(settings: &Settings) -> PathBuf {
+    let persisted = || PersistedObjects::of(&settings.data_dir).path().to_owned();
+    settings.resources.directory().map_or_else(persisted, Path::to_owned)
 }
 
 pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {

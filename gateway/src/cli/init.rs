@@ -119,7 +119,7 @@ mod tests {
             assert_eq!(mode & 0o777, 0o600, "{private}");
         }
         let settings = app::read_settings(&args.directory.join("tollgate.yaml")).unwrap();
-        let resources = settings.resources.join("openai.yaml");
+        let resources = settings.resources.directory().unwrap().join("openai.yaml");
         for file in [&args.directory.join("tollgate.yaml"), &resources] {
             let text = fs::read_to_string(file).unwrap();
             let hint = text

@@ -106,6 +106,16 @@ families! {
     IDENTITY_FILE_UP: GAUGE "tollgate_identity_file_up" ["setting"];
     /// When the certificate ends, in Unix time.
     CERTIFICATE_EXPIRY: GAUGE "tollgate_certificate_expiry_seconds" ["kind" "name"];
+    /// 1 while all objects of a kind are known and followed.
+    WATCH_SYNCED: GAUGE "tollgate_kubernetes_synced" ["resource"];
+    /// Attempts to list or follow objects that failed.
+    WATCH_ERRORS: COUNTER "tollgate_kubernetes_watch_errors_total" ["resource"];
+    /// Since the API server last said anything of an object.
+    WATCH_AGE: GAUGE "tollgate_kubernetes_last_event_age_seconds" ["resource"];
+    /// Objects that are not accepted, and denied.
+    OBJECTS_REFUSED: GAUGE "tollgate_kubernetes_objects_refused" ["resource"];
+    /// 1 in the replica that writes status.
+    LEADER: GAUGE "tollgate_kubernetes_leader" [];
     /// 1.
     BUILD_INFO: GAUGE "tollgate_build_info" ["version"];
 }

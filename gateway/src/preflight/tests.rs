@@ -42,7 +42,7 @@ impl Bench {
             .collect();
         let Compiled { policy, .. } = compile_files(&files, &app::environment(&settings).unwrap()).unwrap();
         let warnings = self.said(&super::resources(&policy, known));
-        let nothing = nothing(&policy, &files, &settings.resources, known);
+        let nothing = nothing(&policy, &files, settings.resources.directory().unwrap(), known);
         warnings.into_iter().chain(nothing.map(|nothing| self.short(&nothing))).collect()
     }
 

@@ -5,7 +5,7 @@
 //!
 //! Lacks on purpose: the age of resources. Of two that claim one host, and of two grants that tie, the one that comes first serves.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Compiled, Compiler, Denied};
@@ -35,14 +35,15 @@ impl Compiler<'_> {
         if self.model.incomplete || !broken.has_all(&self.problems) {
             return Err(self.problems);
         }
-        let refusing = self.refusing(&broken);
+        let by_resource = by_resource(&self.problems);
+        let refusing = self.refusing(&broken, &by_resource);
         broken.grants.retain(|id| !refusing.contains(id));
         broken.follow(self.model, &self.parts);
         let mut denied = Vec::new();
         let mut hosts = Vec::new();
         for resource in self.model.destinations.iter().filter(|it| broken.destinations.contains(&it.id)) {
             self.parts.destinations.remove(&resource.id);
-            hosts.push(self.blocked_hosts(resource));
+            hosts.push(blocked_hosts(resource, &by_resource));
             denied.push(Denied::Destination(resource.id.clone()));
         }
         self.parts.stores.retain(|id, _| !broken.stores.contains(id));
@@ -61,7 +62,7 @@ impl Compiler<'_> {
             let compiled = self.parts.grants.get_mut(id).filter(|_| !broken.grants.contains(id));
             let Some(grant) = compiled else {
                 self.parts.grants.remove(id);
-                blocks.push(self.block(resource));
+                blocks.push(self.block(resource, &by_resource));
                 denied.push(Denied::Callers(id.clone()));
                 continue;
             };
@@ -80,58 +81,45 @@ impl Compiler<'_> {
 
     /// Takes back ties with grants that are broken besides: what is left of one may match more than was written.
     fn forget_ties(&mut self) {
-        let known = |resource: &&Resource<GrantSpec>| {
-            let name = format!("Grant/{}", resource.id);
-            let mut own = self.problems.iter().filter(|problem| problem.resource() == name);
-            own.all(|problem| self.ties.contains(problem))
-        };
+        let ties: BTreeSet<&Problem> = self.ties.iter().collect();
+        let others = self.problems.iter().filter(|problem| !ties.contains(problem));
+        let broken: BTreeSet<&str> = others.map(Problem::resource).collect();
+        let known =
+            |resource: &&Resource<GrantSpec>| !broken.contains(&*format!("Grant/{}", resource.id));
         let compiled = |resource: &Resource<GrantSpec>| self.parts.grants.get(&resource.id).map(Arc::clone);
         let grants = self.model.grants.iter().filter(known);
         let grants: Vec<_> = grants.filter_map(|it| Some((compiled(it)?, &it.source))).collect();
         let ties = super::tie::ties(&grants);
-        self.problems.retain(|problem| !self.ties.contains(problem));
+        let forgotten: BTreeSet<Problem> = std::mem::take(&mut self.ties).into_iter().collect();
+        self.problems.retain(|problem| !forgotten.contains(problem));
         self.problems.extend(ties.iter().cloned());
         self.problems.sort();
         self.ties = ties;
     }
 
     /// The grants with problems that still say exactly what they match: only their key may not be used, or others tie with them.
-    fn refusing(&self, broken: &Broken) -> BTreeSet<ResourceId> {
+    fn refusing(&self, broken: &Broken, problems: &ByResource<'_>) -> BTreeSet<ResourceId> {
+        let ties: BTreeSet<&Problem> = self.ties.iter().collect();
         let says_all = |id: &&ResourceId| {
-            let name = format!("Grant/{id}");
-            let mut own = self.problems.iter().filter(|problem| problem.resource() == name);
-            own.all(|problem| problem.path() == "spec.credential" || self.ties.contains(problem))
+            let own = problems.get(&*format!("Grant/{id}")).into_iter().flatten();
+            own.copied().all(|problem| problem.path() == "spec.credential" || ties.contains(problem))
                 && self.parts.grants.contains_key(*id)
         };
         broken.grants.iter().filter(says_all).cloned().collect()
     }
 
-    fn blocked_hosts(&self, resource: &Resource<DestinationSpec>) -> BlockedHosts {
-        let written = &resource.spec.hosts;
-        let hosts: Vec<_> = written.values().cloned().collect();
-        let is_readable = written.written().is_some_and(|count| count > 0 && count == hosts.len())
-            && !self.has_problem(&format!("Destination/{}", resource.id), |path| path == "spec.hosts");
-        BlockedHosts { destination: resource.id.clone(), any_other: !is_readable, hosts }
-    }
-
-    /// Whether a problem of the resource is at such a path, or with the whole of it.
-    fn has_problem(&self, resource: &str, is_at: impl Fn(&str) -> bool) -> bool {
-        let mut problems = self.problems.iter().filter(|problem| problem.resource() == resource);
-        problems.any(|problem| matches!(problem.path(), "" | "spec") || is_at(problem.path()))
-    }
-
     /// All that a grant may have decided that is not known whole.
-    fn block(&self, resource: &Resource<GrantSpec>) -> Block {
+    fn block(&self, resource: &Resource<GrantSpec>, problems: &ByResource<'_>) -> Block {
         let GrantSpec { callers: written, destination, .. } = &resource.spec;
         let mut unreported = Vec::new();
         let mut scope = super::Scope::new(resource, &mut unreported);
         let callers = super::caller::callers(written, self.environment, &mut scope);
         let name = format!("Grant/{}", resource.id);
         let is_readable = written.written().is_some_and(|count| count > 0 && callers.len() == count)
-            && !self.has_problem(&name, |path| path.starts_with("spec.callers"));
-        let is_named = !self.has_problem(&name, |path| path.starts_with("spec.destination"));
+            && !has_problem(problems, &name, |path| path.starts_with("spec.callers"));
+        let is_named = !has_problem(problems, &name, |path| path.starts_with("spec.destination"));
         let destination = destination.as_ref().map(|reference| reference.within(&resource.id));
-        let is_known = |id: &ResourceId| self.model.destinations.iter().any(|known| known.id == *id);
+        let is_known = |id: &ResourceId| self.model.destination(id).is_some();
         Block {
             grant: resource.id.clone(),
             every_caller: !is_readable,
@@ -139,6 +127,31 @@ impl Compiler<'_> {
             destination: destination.filter(|id| is_named && is_known(id)),
         }
     }
+}
+
+/// The problems of each resource.
+type ByResource<'a> = BTreeMap<&'a str, Vec<&'a Problem>>;
+
+fn by_resource(problems: &[Problem]) -> ByResource<'_> {
+    let mut all = ByResource::new();
+    for problem in problems {
+        all.entry(problem.resource()).or_default().push(problem);
+    }
+    all
+}
+
+/// Whether a problem of the resource is at such a path, or with the whole of it.
+fn has_problem(problems: &ByResource<'_>, resource: &str, is_at: impl Fn(&str) -> bool) -> bool {
+    let mut problems = problems.get(resource).into_iter().flatten();
+    problems.any(|problem| matches!(problem.path(), "" | "spec") || is_at(problem.path()))
+}
+
+fn blocked_hosts(resource: &Resource<DestinationSpec>, problems: &ByResource<'_>) -> BlockedHosts {
+    let written = &resource.spec.hosts;
+    let hosts: Vec<_> = written.values().cloned().collect();
+    let is_readable = written.written().is_some_and(|count| count > 0 && count == hosts.len())
+        && !has_problem(problems, &format!("Destination/{}", resource.id), |path| path == "spec.hosts");
+    BlockedHosts { destination: resource.id.clone(), any_other: !is_readable, hosts }
 }
 
 impl Broken {

@@ -1,6 +1,7 @@
 //! Destinations: hosts that are claimed once, and values that can be dialled.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -145,12 +146,19 @@ impl Compiler<'_> {
         let is_known = resource.spec.port.is_some() || !resource.source.claims("spec.port");
         for (index, host) in resource.spec.hosts.iter() {
             let path = format!("spec.hosts[{index}]");
-            let claim = (resource.id.clone(), resource.source.place());
-            let taken = is_known.then(|| claims.insert((host.clone(), port), claim)).flatten();
+            let claim = (resource.id.clone(), resource.source.aside());
+            let taken = match claims.entry((host.clone(), port)) {
+                _ if !is_known => None,
+                Entry::Occupied(first) => Some(first.get().clone()),
+                Entry::Vacant(free) => {
+                    free.insert(claim);
+                    None
+                }
+            };
             if let Some((other, place)) = taken {
                 let message = match other == resource.id {
                     true => format!("`{host}` is in this list twice"),
-                    false => format!("`{host}` port {port} is already Destination/{other} ({place})"),
+                    false => format!("`{host}` port {port} is already Destination/{other}{place}"),
                 };
                 self.problems.push(resource.source.problem(&path, message));
             }

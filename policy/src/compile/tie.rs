@@ -22,7 +22,7 @@ pub(super) fn ties(grants: &[(Arc<Grant>, &Source)]) -> Vec<Problem> {
         for call in calls(grant) {
             let (other, place) = *first.entry(call).or_insert((&grant.name, source));
             if other != &grant.name && reported.insert((other, &grant.name)) {
-                problems.push(source.problem("spec.callers", message(other, &place.place(), call)));
+                problems.push(source.problem("spec.callers", message(other, &place.aside(), call)));
             }
         }
     }
@@ -51,7 +51,7 @@ fn message(other: &ResourceId, place: &str, call: DecidedCall<'_>) -> String {
     let (destination, caller, path, model, method) = call;
     let model = model.map_or_else(|| "any model".to_owned(), |model| format!("model {model}"));
     format!(
-        "this ties with Grant/{other} ({place}): both let {caller} call {method} {path} of {destination} with {model}, \
+        "this ties with Grant/{other}{place}: both let {caller} call {method} {path} of {destination} with {model}, \
          and neither is the more specific; make one of them narrower, or join them",
     )
 }

@@ -50,6 +50,16 @@ impl Window {
         }
     }
 
+    /// When it begins anew on the calendar; `None`: it rolls, and has no such moment, or the calendar cannot express it.
+    pub fn resets(&self, now: Timestamp) -> Option<Timestamp> {
+        match self {
+            Self::Rolling { .. } => None,
+            Self::Calendar { per, timezone } => {
+                Timestamp::from_millisecond(calendar(*per, timezone, now)?.end).ok()
+            }
+        }
+    }
+
     pub(super) fn period(&self, now: Timestamp) -> Period {
         match self {
             Self::Rolling { length, slices } => rolling(*length, *slices, now.as_millisecond()),

@@ -47,8 +47,20 @@ impl Source {
         format!("{}:{}", self.file.display(), self.line(""))
     }
 
-    /// A path as the resource's file means it: relative ones count from that file's directory.
+    /// ` (file:line)` of the resource itself; nothing of an object, which its id names.
+    pub(crate) fn aside(&self) -> String {
+        if self.is_object() { String::new() } else { format!(" ({})", self.place()) }
+    }
+
+    fn is_object(&self) -> bool {
+        self.file.as_os_str().is_empty()
+    }
+
+    /// A path as the resource's file means it: relative ones count from that file's directory, those of an object from the root.
     pub(crate) fn resolve(&self, written: &str) -> PathBuf {
+        if self.is_object() {
+            return Path::new("/").join(written);
+        }
         self.file.parent().unwrap_or_else(|| Path::new("")).join(written)
     }
 
@@ -75,6 +87,9 @@ impl Source {
     /// The line of `path`, or of the nearest thing around it that was written.
     fn line(&self, path: &str) -> usize {
         let mut path = path;
+        if self.is_object() {
+            return 0;
+        }
         loop {
             if let Some(line) = self.lines.get(path) {
                 return *line;

@@ -1,0 +1,227 @@
+//! Objects of a cluster as resources.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use kube::api::{ApiResource, DynamicObject};
+use kube::core::GroupVersionKind;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tollgate_policy::model::SourceFile;
+use tollgate_policy::name::{Name, ResourceId};
+
+pub(super) const GROUP: &str = "tollgate.dev";
+pub(super) const VERSION: &str = "v1alpha1";
+
+/// What is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(super) enum ObjectKind {
+    Destination,
+    SecretStore,
+    Credential,
+    Grant,
+}
+
+impl ObjectKind {
+    pub(super) const ALL: [Self; 4] = [Self::Destination, Self::SecretStore, Self::Credential, Self::Grant];
+
+    /// As `kind` says it.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Destination => "Destination",
+            Self::SecretStore => "SecretStore",
+            Self::Credential => "Credential",
+            Self::Grant => "Grant",
+        }
+    }
+
+    /// As paths of the API say it.
+    pub(super) const fn plural(self) -> &'static str {
+        match self {
+            Self::Destination => "destinations",
+            Self::SecretStore => "secretstores",
+            Self::Credential => "credentials",
+            Self::Grant => "grants",
+        }
+    }
+
+    pub(super) fn api(self) -> ApiResource {
+        ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(GROUP, VERSION, self.word()), self.plural())
+    }
+}
+
+/// What an object is told apart by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct ObjectKey {
+    pub(super) kind: ObjectKind,
+    pub(super) namespace: String,
+    pub(super) name: String,
+}
+
+impl ObjectKey {
+    /// Its id as a resource; `None`: it has a name that no resource can have.
+    pub(super) fn id(&self) -> Option<ResourceId> {
+        let namespace: Name = self.namespace.parse().ok()?;
+        Some(ResourceId::new(Some(&namespace), &self.name.parse().ok()?))
+    }
+}
+
+/// One object: what is compiled of it, and what its status says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Object {
+    #[serde(flatten)]
+    pub(super) key: ObjectKey,
+    pub(super) uid: String,
+    pub(super) created: Timestamp,
+    pub(super) generation: i64,
+    /// JSON of what is compiled.
+    pub(super) text: Arc<str>,
+    /// `metadata.resourceVersion`.
+    #[serde(skip)]
+    pub(super) version: String,
+    #[serde(skip)]
+    pub(super) status: Value,
+}
+
+impl Object {
+    /// `None`: it has no name, as no stored object.
+    pub(super) fn of(kind: ObjectKind, found: DynamicObject) -> Option<Self> {
+        let DynamicObject { metadata, mut data, .. } = found;
+        let (namespace, name) = (metadata.namespace?, metadata.name?);
+        let mut take = |member: &str| data.get_mut(member).map(Value::take);
+        let (spec, status) = (take("spec"), take("status"));
+        let mut written = json!({
+            "apiVersion": format!("{GROUP}/{VERSION}"), "kind": kind.word(),
+            "metadata": {"namespace": namespace, "name": name},
+        });
+        if let (Some(spec), Some(written)) = (spec, written.as_object_mut()) {
+            written.insert("spec".to_owned(), spec);
+        }
+        Some(Self {
+            key: ObjectKey { kind, namespace, name },
+            uid: metadata.uid.unwrap_or_default(),
+            created: metadata.creation_timestamp.map_or(Timestamp::MAX, |time| time.0),
+            generation: metadata.generation.unwrap_or_default(),
+            text: written.to_string().into(),
+            version: metadata.resource_version.unwrap_or_default(),
+            status: status.unwrap_or_default(),
+        })
+    }
+
+    /// Whether both compile to the same.
+    fn compiles_like(&self, other: &Self) -> bool {
+        self.created == other.created && self.text == other.text
+    }
+}
+
+/// All objects at an instant.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ObjectSet {
+    objects: BTreeMap<ObjectKey, Arc<Object>>,
+    is_persisted: bool,
+}
+
+impl ObjectSet {
+    pub(super) fn new(objects: impl Iterator<Item = Arc<Object>>) -> Self {
+        let objects = objects.map(|object| (object.key.clone(), object)).collect();
+        Self { objects, is_persisted: false }
+    }
+
+    /// The same, as it was read from the disk.
+    pub(super) fn persisted(self) -> Self {
+        Self { is_persisted: true, ..self }
+    }
+
+    /// Whether it has this object, as it is compiled.
+    pub(super) fn has(&self, object: &Object) -> bool {
+        self.objects.get(&object.key).is_some_and(|known| known.uid == object.uid && known.compiles_like(object))
+    }
+
+    pub(super) fn is_persisted(&self) -> bool {
+        self.is_persisted
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Object>> {
+        self.objects.values()
+    }
+
+    /// Whether both compile to the same, whatever is said in status. One from the disk is never like one from the API server: what
+    /// is in force is to be known as confirmed.
+    pub(super) fn compiles_like(&self, other: &Self) -> bool {
+        self.is_persisted == other.is_persisted
+            && self.objects.len() == other.objects.len()
+            && self.objects.iter().zip(&other.objects).all(|((key, one), (other_key, two))| {
+                key == other_key && (Arc::ptr_eq(one, two) || one.compiles_like(two))
+            })
+    }
+
+    /// What is compiled: the oldest first, because of two that contradict each other the first serves. What has a name that no
+    /// resource can have was never in force, and nothing can refer to it.
+    pub(super) fn files(&self) -> Vec<SourceFile> {
+        let mut objects: Vec<&Arc<Object>> = self.iter().filter(|object| object.key.id().is_some()).collect();
+        objects.sort_by(|a, b| a.created.cmp(&b.created).then_with(|| a.key.cmp(&b.key)));
+        objects.into_iter().map(|object| SourceFile::object(object.text.to_string())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(kind: ObjectKind, name: &str, second: i64) -> Arc<Object> {
+        let found = serde_json::from_value(json!({
+            "apiVersion": "tollgate.dev/v1alpha1", "kind": kind.word(),
+            "metadata": {
+                "namespace": "shop", "name": name, "uid": name, "generation": 3, "resourceVersion": "7",
+                "creationTimestamp": Timestamp::from_second(second).unwrap().to_string(),
+                "labels": {"a": "b"}, "annotations": {"note": "not compiled"},
+            },
+            "spec": {"x": 1}, "status": {"conditions": []},
+        }));
+        Arc::new(Object::of(kind, found.unwrap()).unwrap())
+    }
+
+    #[test]
+    fn an_object_is_compiled_from_its_spec_and_its_id_alone() {
+        let object = object(ObjectKind::Grant, "web", 0);
+        let written: Value = serde_json::from_str(&object.text).unwrap();
+        let members = json!({
+            "apiVersion": "tollgate.dev/v1alpha1", "kind": "Grant",
+            "metadata": {"namespace": "shop", "name": "web"}, "spec": {"x": 1},
+        });
+        assert_eq!(written, members);
+        assert_eq!((object.generation, object.status.clone()), (3, json!({"conditions": []})));
+    }
+
+    #[test]
+    fn the_oldest_object_comes_first_and_then_the_one_whose_id_does() {
+        let all = [
+            object(ObjectKind::Grant, "b", 5),
+            object(ObjectKind::Grant, "a", 5),
+            object(ObjectKind::Grant, "old", 1),
+            object(ObjectKind::Grant, "no.label", 0),
+        ];
+        let set = ObjectSet::new(all.into_iter());
+        let names: Vec<String> = set.files().iter().map(|file| {
+            let value: Value = serde_json::from_str(&file.text).unwrap();
+            value["metadata"]["name"].as_str().unwrap().to_owned()
+        }).collect();
+        assert_eq!(names, ["old", "a", "b"]);
+    }
+
+    #[test]
+    fn a_change_of_status_alone_compiles_nothing_anew() {
+        let one = object(ObjectKind::Grant, "a", 5);
+        let two = Arc::new(Object { status: json!({}), version: "8".to_owned(), ..(*one).clone() });
+        let three = Arc::new(Object { text: "{}".into(), ..(*one).clone() });
+        let set = |object: &Arc<Object>| ObjectSet::new(std::iter::once(Arc::clone(object)));
+        assert!(set(&one).compiles_like(&set(&two)));
+        assert!(!set(&one).compiles_like(&set(&three)));
+        assert!(!set(&one).persisted().compiles_like(&set(&one)));
+    }
+}

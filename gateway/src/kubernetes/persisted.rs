@@ -1,0 +1,142 @@
+//! The last good objects on the disk, for a start while the API server is away.
+//!
+//! **Invariant:** a file that is not whole is not read: its first line has the digest of the rest.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use aws_lc_rs::digest;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch as channel;
+use tokio::time::Instant;
+use tollgate_policy::model::SourceFile;
+use tollgate_secrets::digest::hex;
+
+use super::object::{Object, ObjectSet};
+use super::watch::WatchStates;
+use super::Published;
+use crate::files::write_private;
+
+const FILE: &str = "objects.json";
+const FORMAT: &str = "tollgate-objects-1";
+/// The least time between two writes.
+const WRITE_EVERY: Duration = Duration::from_secs(1);
+/// How often it is noted that the file still says what the API server does.
+const CONFIRM_EVERY: Duration = Duration::from_secs(60);
+
+/// The file. Its time of modification is when the API server last confirmed it.
+#[derive(Debug, Clone)]
+pub(crate) struct PersistedObjects {
+    file: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    format: String,
+    sha256: String,
+}
+
+impl PersistedObjects {
+    /// The one in this data directory.
+    pub(crate) fn of(data_dir: &Path) -> Self {
+        Self { file: data_dir.join(FILE) }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.file
+    }
+
+    /// The objects as they are compiled.
+    ///
+    /// # Errors
+    /// Where there is no file, or it is not whole.
+    pub(crate) fn files(&self) -> io::Result<Vec<SourceFile>> {
+        self.read().map(|(objects, _)| objects.files())
+    }
+
+    /// The objects, and when they were last confirmed.
+    pub(super) fn read(&self) -> io::Result<(ObjectSet, Timestamp)> {
+        let place = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", self.file.display()));
+        let text = fs::read_to_string(&self.file).map_err(place)?;
+        let confirmed = fs::metadata(&self.file).and_then(|it| it.modified()).map_err(place)?;
+        let whole = || {
+            let (header, body) = text.split_once('\n')?;
+            let header: Header = serde_json::from_str(header).ok()?;
+            let is_whole = header.format == FORMAT && header.sha256 == digest_of(body);
+            is_whole.then(|| serde_json::from_str::<Vec<Arc<Object>>>(body).ok()).flatten()
+        };
+        let objects = whole().ok_or_else(|| place(io::Error::other("it is damaged, or of another version")))?;
+        let confirmed = Timestamp::try_from(confirmed).unwrap_or(Timestamp::UNIX_EPOCH);
+        Ok((ObjectSet::new(objects.into_iter()).persisted(), confirmed))
+    }
+
+    /// Writes the objects in place of those before: whole, or not at all.
+    fn write(&self, objects: &ObjectSet) -> io::Result<()> {
+        let body = serde_json::to_string(&objects.iter().collect::<Vec<_>>())?;
+        let header = Header { format: FORMAT.to_owned(), sha256: digest_of(&body) };
+        let text = format!("{}\n{body}", serde_json::to_string(&header)?);
+        let new = self.file.with_extension("new");
+        // Left by a process that ended meanwhile.
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        write_private(&new, text.as_bytes())?;
+        fs::rename(&new, &self.file)?;
+        let directory = self.file.parent().unwrap_or_else(|| Path::new("."));
+        File::open(directory)?.sync_all()
+    }
+
+    fn confirm(&self) -> io::Result<()> {
+        File::options().write(true).open(&self.file)?.set_modified(SystemTime::now())
+    }
+
+    /// Writes what is published, and notes that it holds, to the end of the process.
+    pub(super) async fn keep(
+        self,
+        mut published: channel::Receiver<Option<Published>>,
+        states: Arc<WatchStates>,
+    ) {
+        let mut written: Option<Arc<ObjectSet>> = None;
+        let mut confirmed = Instant::now();
+        let mut said = String::new();
+        loop {
+            let changed = tokio::time::timeout(CONFIRM_EVERY, published.changed()).await;
+            if matches!(changed, Ok(Err(_))) {
+                return;
+            }
+            let latest = published.borrow_and_update().as_ref().map(|it| Arc::clone(&it.objects));
+            let Some(objects) = latest.filter(|objects| !objects.is_persisted()) else { continue };
+            let is_same = written.as_ref().is_some_and(|written| written.compiles_like(&objects));
+            let done = if !is_same {
+                let (file, set) = (self.clone(), Arc::clone(&objects));
+                let done = tokio::task::spawn_blocking(move || file.write(&set)).await;
+                done.unwrap_or_else(|_| Err(io::Error::other("the write panicked")))
+            } else if states.failure().is_none() && confirmed.elapsed() >= CONFIRM_EVERY {
+                self.confirm()
+            } else {
+                continue;
+            };
+            match done {
+                Ok(()) => {
+                    (written, confirmed) = (Some(objects), Instant::now());
+                    said.clear();
+                }
+                Err(error) if error.to_string() != said => {
+                    said = error.to_string();
+                    tracing::warn!(%error, file = %self.file.display(), "the objects of the cluster cannot be persisted");
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(WRITE_EVERY).await;
+        }
+    }
+}
+
+fn digest_of(body: &str) -> String {
+    hex(digest::digest(&digest::SHA256, body.as_bytes()).as_ref())
+}

@@ -1,0 +1,212 @@
+//! Status of objects: whether they are accepted and in force, and what people look for.
+//!
+//! **Invariant:** only the leader writes, only what differs from what stands there, and nothing of a secret: what is written is made of
+//! the compiler's problems, of names and of counts.
+
+mod finding;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Api;
+use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use serde_json::{Value, json};
+use tokio::sync::watch as channel;
+use tokio::time::Instant;
+
+use self::finding::{Findings, bounded};
+use super::Published;
+use super::client::{Connection, chain};
+use super::lease::Election;
+use super::object::{GROUP, Object, ObjectKind, ObjectSet, VERSION};
+use super::watch::WatchStates;
+use crate::core::Shared;
+
+/// The field manager of everything that the gateway writes.
+const MANAGER: &str = "tollgate";
+/// How long changes are let come before they are told of.
+const SETTLE: Duration = Duration::from_millis(200);
+/// How often counts and the health of credentials are looked at.
+const REFRESH: Duration = Duration::from_secs(30);
+/// Between two writes.
+const PACE: Duration = Duration::from_millis(20);
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// The most bytes of an Event's note (events.k8s.io/v1: 1 kB).
+const LONGEST_NOTE: usize = 1000;
+
+/// Writes status while this replica is the leader, to the end of the process.
+pub(super) async fn keep(
+    connection: Connection,
+    (mut objects, mut published): (
+        channel::Receiver<Option<Arc<ObjectSet>>>,
+        channel::Receiver<Option<Published>>,
+    ),
+    states: Arc<WatchStates>,
+    shared: Arc<Shared>,
+) {
+    let replica = replica();
+    let (sender, mut leads) = channel::channel(false);
+    let election = Election::new(&connection, replica.clone());
+    tokio::spawn(election.run(sender, Arc::clone(&states), shared.drain.observe()));
+    let mut writer = StatusWriter {
+        connection,
+        replica,
+        leads: leads.clone(),
+        states,
+        written: HashMap::new(),
+        said: String::new(),
+    };
+    let mut refreshed: Option<Instant> = None;
+    loop {
+        tokio::time::sleep(SETTLE).await;
+        let latest = objects.borrow_and_update().clone();
+        let compiled = published.borrow_and_update().clone();
+        if let (Some(latest), Some(compiled)) = (latest, compiled) {
+            let is_due = refreshed.is_none_or(|refreshed| refreshed.elapsed() >= REFRESH);
+            let findings = Findings::of(&compiled, &shared, is_due);
+            writer.states.refused(findings.refused());
+            if *leads.borrow_and_update() {
+                writer.write(&latest, &findings).await;
+                if is_due {
+                    refreshed = Some(Instant::now());
+                }
+            }
+        }
+        let ended = tokio::select! {
+            changed = objects.changed() => changed.is_err(),
+            changed = published.changed() => changed.is_err(),
+            // The election ends before the process does.
+            changed = leads.changed() => changed.is_err(),
+            () = tokio::time::sleep(REFRESH) => false,
+        };
+        if ended {
+            return;
+        }
+    }
+}
+
+/// What this replica is called, which no other is: the name of its pod.
+fn replica() -> String {
+    let pod = std::env::var("POD_NAME").ok().filter(|name| !name.is_empty());
+    let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let name = pod.or_else(host).unwrap_or_default();
+    format!("{}_{}", name.trim(), std::process::id())
+}
+
+struct StatusWriter {
+    connection: Connection,
+    replica: String,
+    leads: channel::Receiver<bool>,
+    states: Arc<WatchStates>,
+    /// By uid: the version of the object that was written to, and the status that it got. The watch may not have told of it yet.
+    written: HashMap<String, (String, Value)>,
+    said: String,
+}
+
+impl StatusWriter {
+    /// Writes what differs, the refused first: there people wait for it.
+    async fn write(&mut self, objects: &ObjectSet, findings: &Findings<'_>) {
+        let mut wanted: Vec<(Arc<Object>, Value, Value)> = Vec::new();
+        let mut known = HashMap::new();
+        for object in objects.iter() {
+            let current = match self.written.remove(&object.uid) {
+                Some((version, status)) if version == object.version => {
+                    known.insert(object.uid.clone(), (version, status.clone()));
+                    status
+                }
+                _ => object.status.clone(),
+            };
+            // Of what was not compiled yet nothing is known.
+            if let Some(status) = findings.status(object, &current)
+                && !finding::is_same(&status, &current)
+            {
+                wanted.push((Arc::clone(object), current, status));
+            }
+        }
+        self.written = known;
+        wanted.sort_by_key(|(_, _, status)| finding::is_accepted(status) == Some(true));
+        for (object, current, status) in wanted {
+            if !*self.leads.borrow() {
+                return;
+            }
+            let refused = finding::refusal(&status).filter(|why| finding::refusal(&current) != Some(*why));
+            let told = self.patch(&object, &status).await;
+            match (told, refused) {
+                (Ok(()), Some(why)) => self.tell(&object, why).await,
+                (Ok(()), None) => {}
+                (Err(error), _) => self.failed(&object, &error),
+            }
+            tokio::time::sleep(PACE).await;
+        }
+    }
+
+    /// Server-side apply: fields of others stay.
+    async fn patch(&mut self, object: &Object, status: &Value) -> Result<(), String> {
+        let key = &object.key;
+        let client = self.connection.client.clone();
+        let api: Api<DynamicObject> = Api::namespaced_with(client, &key.namespace, &key.kind.api());
+        let body = json!({
+            "apiVersion": format!("{GROUP}/{VERSION}"), "kind": key.kind.word(),
+            // Not one of the same name that came since.
+            "metadata": {"name": key.name, "namespace": key.namespace, "uid": object.uid},
+            "status": status,
+        });
+        let parameters = PatchParams::apply(MANAGER).force();
+        let patch = Patch::Apply(&body);
+        let patched = api.patch_status(&key.name, &parameters, &patch);
+        match tokio::time::timeout(CALL_TIMEOUT, patched).await {
+            Ok(Ok(_)) => {
+                self.written.insert(object.uid.clone(), (object.version.clone(), status.clone()));
+                self.said.clear();
+                Ok(())
+            }
+            // It is gone, or another one has its name: the watch tells of it.
+            Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => Ok(()),
+            Ok(Err(error)) => Err(chain(&error)),
+            Err(_) => Err("the API server does not answer".to_owned()),
+        }
+    }
+
+    /// An Event where an object is refused, or for another reason than before.
+    async fn tell(&mut self, object: &Object, why: &str) {
+        let key = &object.key;
+        let reporter = Reporter { controller: GROUP.to_owned(), instance: Some(self.replica.clone()) };
+        // A recorder of its own, because one that knows the object would only count the Event before, with its note.
+        let recorder = Recorder::new(self.connection.client.clone(), reporter);
+        let event = Event {
+            type_: EventType::Warning,
+            reason: "NotAccepted".to_owned(),
+            note: Some(bounded(why, LONGEST_NOTE)),
+            action: "Compile".to_owned(),
+            secondary: None,
+        };
+        let reference = ObjectReference {
+            api_version: Some(format!("{GROUP}/{VERSION}")),
+            kind: Some(key.kind.word().to_owned()),
+            name: Some(key.name.clone()),
+            namespace: Some(key.namespace.clone()),
+            uid: Some(object.uid.clone()),
+            ..ObjectReference::default()
+        };
+        match tokio::time::timeout(CALL_TIMEOUT, recorder.publish(&event, &reference)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.failed(object, &chain(&error)),
+            Err(_) => self.failed(object, "the API server does not answer"),
+        }
+    }
+
+    /// Said once for the same failure, and not where the watches say that the API server is away.
+    fn failed(&mut self, object: &Object, error: &str) {
+        if self.said != error && self.states.failure().is_none() {
+            let (kind, namespace, name) = (object.key.kind.word(), &object.key.namespace, &object.key.name);
+            tracing::warn!(kind, namespace, name, error, "status cannot be written");
+        }
+        error.clone_into(&mut self.said);
+    }
+}
+
+/// How many objects of each kind are refused.
+type Refused = BTreeMap<ObjectKind, usize>;

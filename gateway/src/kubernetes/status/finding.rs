@@ -1,0 +1,328 @@
+//! What is to be said of each object, from what was compiled.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{Timestamp, Unit as TimeUnit};
+use serde_json::{Value, json};
+use tollgate_policy::limit::{Limit, LimitKind, Unit};
+use tollgate_policy::model::Problem;
+use tollgate_policy::name::{Name, ResourceId};
+use tollgate_policy::policy::Grant;
+use tollgate_policy::price::NanoUsd;
+use tollgate_secrets::{CredentialStatus, Health};
+
+use super::super::Published;
+use super::super::object::{Object, ObjectKey, ObjectKind};
+use super::Refused;
+use crate::core::Shared;
+use crate::quota::LimitUsage;
+
+/// The most bytes of a condition's message (meta/v1: 32768); more than people read.
+const LONGEST_MESSAGE: usize = 4096;
+/// By how much a credential's next refresh may move without being told of.
+const STEADY: Duration = Duration::from_secs(90);
+/// Ends with what a field refers to another object by.
+const REFERENCES: [&str; 5] = ["destination", "credential", "store", "clientCertificate", "destinations"];
+
+/// What was compiled, by object.
+pub(super) struct Findings<'a> {
+    published: &'a Published,
+    /// By `Kind/id`, as problems name a resource.
+    problems: HashMap<&'a str, Vec<&'a Problem>>,
+    /// What is in force, by the same.
+    in_force: HashSet<String>,
+    grants: HashMap<&'a ResourceId, &'a Arc<Grant>>,
+    /// Only where counts are to be looked at.
+    live: Option<Live>,
+}
+
+/// What changes while nothing is compiled.
+struct Live {
+    usage: HashMap<Arc<str>, Vec<LimitUsage>>,
+    credentials: HashMap<ResourceId, Vec<CredentialStatus>>,
+    now: Timestamp,
+}
+
+impl Live {
+    fn of(shared: &Shared) -> Self {
+        let now = Timestamp::now();
+        let mut usage: HashMap<Arc<str>, Vec<LimitUsage>> = HashMap::new();
+        for line in shared.quota.usage(now) {
+            usage.entry(Arc::clone(&line.limit)).or_default().push(line);
+        }
+        let mut credentials: HashMap<ResourceId, Vec<CredentialStatus>> = HashMap::new();
+        for status in shared.secrets.status() {
+            credentials.entry(status.credential.clone()).or_default().push(status);
+        }
+        Self { usage, credentials, now }
+    }
+}
+
+impl<'a> Findings<'a> {
+    pub(super) fn of(published: &'a Published, shared: &Shared, with_live: bool) -> Self {
+        let (snapshot, policy) = (&published.snapshot, &published.snapshot.policy);
+        let mut problems: HashMap<&str, Vec<&Problem>> = HashMap::new();
+        for problem in &snapshot.refused {
+            problems.entry(problem.resource()).or_default().push(problem);
+        }
+        let mut in_force = HashSet::new();
+        let reached = policy.destinations().filter(|it| snapshot.tls(&it.name).is_some());
+        in_force.extend(reached.map(|it| label(ObjectKind::Destination, &it.name)));
+        in_force.extend(policy.stores().map(|it| label(ObjectKind::SecretStore, &it.name)));
+        in_force.extend(policy.credentials().map(|it| label(ObjectKind::Credential, &it.name)));
+        let grants: HashMap<_, _> = policy.grants().map(|grant| (&grant.name, grant)).collect();
+        let whole = policy.grants().filter(|grant| !grant.is_broken);
+        in_force.extend(whole.map(|it| label(ObjectKind::Grant, &it.name)));
+        let live = with_live.then(|| Live::of(shared));
+        Self { published, problems, in_force, grants, live }
+    }
+
+    /// How many objects of each kind have problems.
+    pub(super) fn refused(&self) -> Refused {
+        let mut counts = BTreeMap::new();
+        for object in self.published.objects.iter() {
+            let is_refused = match object.key.id() {
+                None => true,
+                Some(id) => self.problems.contains_key(&*label(object.key.kind, &id)),
+            };
+            if is_refused {
+                *counts.entry(object.key.kind).or_default() += 1;
+            }
+        }
+        counts
+    }
+
+    /// The status of an object, where what was compiled is what it says now. Times of `current` stay where nothing changed.
+    pub(super) fn status(&self, object: &Object, current: &Value) -> Option<Value> {
+        if !self.published.objects.has(object) {
+            return None;
+        }
+        let conditions: Vec<Value> =
+            self.conditions(object).into_iter().map(|it| it.json(object.generation, current)).collect();
+        let mut status = json!({"observedGeneration": object.generation, "conditions": conditions});
+        for (member, value) in self.more(object, current) {
+            if let (Some(status), false) = (status.as_object_mut(), value.is_null()) {
+                status.insert(member.to_owned(), value);
+            }
+        }
+        Some(status)
+    }
+
+    fn conditions(&self, object: &Object) -> Vec<Condition> {
+        let Some(id) = object.key.id() else {
+            let why = format!("metadata.name: {}", name_problem(&object.key));
+            return Condition::all(
+                (false, "Invalid", why),
+                (true, "ResolvedRefs", String::new()),
+                (false, "Invalid", "it is not accepted".to_owned()),
+            );
+        };
+        let name = label(object.key.kind, &id);
+        let problems = self.problems.get(&*name).map(Vec::as_slice).unwrap_or_default();
+        let unresolved: Vec<&Problem> = problems.iter().copied().filter(|it| is_of_reference(it.path())).collect();
+        let accepted = match problems {
+            [] => (true, "Accepted", String::new()),
+            problems => (false, "Invalid", text(problems)),
+        };
+        let in_force = self.in_force.contains(&name);
+        let waits = problems.is_empty() && !in_force;
+        let resolved = match unresolved.as_slice() {
+            [] if waits => (false, "RefNotInForce", self.missing(object, &id)),
+            [] => (true, "ResolvedRefs", String::new()),
+            unresolved => (false, "RefNotResolved", text(unresolved)),
+        };
+        let suspended = self.grants.get(&id).and_then(|grant| grant.suspended.as_deref());
+        let programmed = match (in_force, suspended.filter(|_| object.key.kind == ObjectKind::Grant)) {
+            (true, None) => (true, "Programmed", String::new()),
+            (true, Some(why)) => (false, "Suspended", why.to_owned()),
+            (false, _) if waits => (false, "RefNotInForce", self.missing(object, &id)),
+            (false, _) => (false, "Invalid", "it is not accepted: what it might allow is denied".to_owned()),
+        };
+        Condition::all(accepted, resolved, programmed)
+    }
+
+    /// What keeps an object without problems from being in force.
+    fn missing(&self, object: &Object, id: &ResourceId) -> String {
+        let written: Value = serde_json::from_str(&object.text).unwrap_or_default();
+        let names = [("destination", ObjectKind::Destination), ("credential", ObjectKind::Credential)];
+        let missing = names.into_iter().filter_map(|(member, kind)| {
+            let reference = written.pointer(&format!("/spec/{member}"))?.as_str()?;
+            let namespace: Name = id.namespace().parse().ok()?;
+            let named = match reference.split_once('/') {
+                Some(_) => reference.parse().ok()?,
+                None => ResourceId::new(Some(&namespace), &reference.parse().ok()?),
+            };
+            let name = label(kind, &named);
+            (!self.in_force.contains(&name)).then(|| format!("spec.{member}: {name} is not in force"))
+        });
+        let missing: Vec<String> = missing.collect();
+        match missing.is_empty() {
+            true => "something that it refers to is not in force".to_owned(),
+            false => missing.join("\n"),
+        }
+    }
+
+    /// What people look for besides: as it stands there, where it is not looked at now.
+    fn more(&self, object: &Object, current: &Value) -> Vec<(&'static str, Value)> {
+        let kept = |member: &'static str| (member, current.get(member).cloned().unwrap_or_default());
+        match (object.key.kind, &self.live, object.key.id()) {
+            (ObjectKind::Grant, Some(live), Some(id)) => {
+                let limits = self.grants.get(&id).map(|grant| grant.limits.as_slice()).unwrap_or_default();
+                let limits: Vec<Value> = limits.iter().filter_map(|limit| live.limit(limit)).collect();
+                vec![("limits", if limits.is_empty() { Value::Null } else { limits.into() })]
+            }
+            (ObjectKind::Credential, Some(live), Some(id)) => live.credential(&id, current),
+            (ObjectKind::Grant, None, _) => vec![kept("limits")],
+            (ObjectKind::Credential, None, _) => vec![kept("health"), kept("nextRefresh")],
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl Live {
+    /// What is used of a limit; `None` of a rate, which cannot be asked. Where callers or namespaces have counts of their own, the sum of
+    /// what they used, and the least that any has left.
+    fn limit(&self, limit: &Limit) -> Option<Value> {
+        if matches!(limit.kind, LimitKind::Gcra { .. }) {
+            return None;
+        }
+        let lines = self.usage.get(&limit.id).map(Vec::as_slice).unwrap_or_default();
+        let shown = |amount: u64| match limit.unit {
+            Unit::Spend => NanoUsd(amount).to_string(),
+            Unit::Requests | Unit::Tokens | Unit::Concurrency => amount.to_string(),
+        };
+        let left = lines.iter().map(|it| it.amount.saturating_sub(it.spent).saturating_sub(it.held)).min();
+        let mut said = json!({
+            "id": &*limit.id,
+            "spent": shown(lines.iter().map(|it| it.spent).sum()),
+            "held": shown(lines.iter().map(|it| it.held).sum()),
+            "left": shown(left.unwrap_or(limit.amount)),
+        });
+        if let (LimitKind::Counted(window), Some(said)) = (&limit.kind, said.as_object_mut())
+            && let Some(resets) = window.resets(self.now)
+        {
+            said.insert("resets".to_owned(), resets.to_string().into());
+        }
+        Some(said)
+    }
+
+    /// The worst of what is known of its keys, and when the first of them is read again.
+    fn credential(&self, id: &ResourceId, current: &Value) -> Vec<(&'static str, Value)> {
+        let keys = self.credentials.get(id).map(Vec::as_slice).unwrap_or_default();
+        let rank = |word: &str| Health::WORDS.iter().position(|known| *known == word);
+        let health = keys.iter().map(|key| key.health.as_str()).max_by_key(|word| rank(word));
+        let next = keys.iter().filter_map(|key| key.refresh_in).min();
+        let next = next.and_then(|next| self.now.checked_add(next).ok()?.round(TimeUnit::Second).ok());
+        let before: Option<Timestamp> =
+            current.get("nextRefresh").and_then(Value::as_str).and_then(|text| text.parse().ok());
+        let is_steady = |(next, before): (Timestamp, Timestamp)| {
+            next.duration_since(before).unsigned_abs() < STEADY
+        };
+        let next = match next.zip(before).filter(|both| is_steady(*both)) {
+            Some((_, before)) => Some(before),
+            None => next,
+        };
+        vec![
+            ("health", health.map(Value::from).unwrap_or_default()),
+            ("nextRefresh", next.map(|next| Value::from(next.to_string())).unwrap_or_default()),
+        ]
+    }
+}
+
+/// One condition, without the time of its last transition.
+struct Condition {
+    kind: &'static str,
+    holds: bool,
+    reason: &'static str,
+    message: String,
+}
+
+impl Condition {
+    fn all(
+        accepted: (bool, &'static str, String),
+        resolved: (bool, &'static str, String),
+        programmed: (bool, &'static str, String),
+    ) -> Vec<Self> {
+        let all = [("Accepted", accepted), ("ResolvedRefs", resolved), ("Programmed", programmed)];
+        all.into_iter().map(|(kind, (holds, reason, message))| Self { kind, holds, reason, message }).collect()
+    }
+
+    /// As it stands in status: the time of before where it held or did not hold before.
+    fn json(self, generation: i64, current: &Value) -> Value {
+        let status = if self.holds { "True" } else { "False" };
+        let before = condition(current, self.kind).filter(|before| before.get("status") == Some(&status.into()));
+        let since = before.and_then(|before| before.get("lastTransitionTime")).cloned();
+        let now = || Timestamp::now().round(TimeUnit::Second).unwrap_or_default().to_string().into();
+        json!({
+            "type": self.kind, "status": status, "reason": self.reason, "message": self.message,
+            "observedGeneration": generation, "lastTransitionTime": since.unwrap_or_else(now),
+        })
+    }
+}
+
+fn condition<'a>(status: &'a Value, kind: &str) -> Option<&'a Value> {
+    let conditions = status.get("conditions")?.as_array()?;
+    conditions.iter().find(|condition| condition.get("type").is_some_and(|found| found == kind))
+}
+
+/// Whether a status says that the object is accepted.
+pub(super) fn is_accepted(status: &Value) -> Option<bool> {
+    Some(condition(status, "Accepted")?.get("status")? == "True")
+}
+
+/// Why a status says that the object is not accepted.
+pub(super) fn refusal(status: &Value) -> Option<&str> {
+    let accepted = condition(status, "Accepted").filter(|_| is_accepted(status) == Some(false));
+    accepted?.get("message")?.as_str()
+}
+
+/// Whether what is wanted stands there already; what others wrote besides does not count.
+pub(super) fn is_same(wanted: &Value, current: &Value) -> bool {
+    let conditions = wanted.get("conditions").and_then(Value::as_array).into_iter().flatten();
+    let mut stand = conditions.map(|wanted| {
+        let kind = wanted.get("type").and_then(Value::as_str).unwrap_or_default();
+        condition(current, kind) == Some(wanted)
+    });
+    let ours = ["observedGeneration", "limits", "health", "nextRefresh"];
+    stand.all(|stands| stands) && ours.iter().all(|member| wanted.get(member) == current.get(member))
+}
+
+/// `Kind/id`, as problems name a resource.
+fn label(kind: ObjectKind, id: &ResourceId) -> String {
+    format!("{}/{id}", kind.word())
+}
+
+fn name_problem(key: &ObjectKey) -> String {
+    let parsed: Result<Name, _> = key.name.parse();
+    parsed.err().map(|error| error.to_string()).unwrap_or_default()
+}
+
+/// Whether the last member of a path says what is referred to.
+fn is_of_reference(path: &str) -> bool {
+    let last = path.rsplit('.').next().unwrap_or_default();
+    let member = last.split('[').next().unwrap_or_default();
+    REFERENCES.contains(&member)
+}
+
+/// Problems as one message.
+fn text(problems: &[&Problem]) -> String {
+    let line = |problem: &&Problem| match problem.path() {
+        "" => problem.message.clone(),
+        path => format!("{path}: {}", problem.message),
+    };
+    bounded(&problems.iter().map(line).collect::<Vec<_>>().join("\n"), LONGEST_MESSAGE)
+}
+
+/// At most so many bytes.
+pub(super) fn bounded(text: &str, most: usize) -> String {
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    let end = (0..=most.saturating_sub('…'.len_utf8())).rev().find(|end| text.is_char_boundary(*end));
+    format!("{}…", text.get(..end.unwrap_or_default()).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests;

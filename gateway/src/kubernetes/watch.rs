@@ -1,0 +1,326 @@
+//! Watches of the API server: one for each kind, and each namespace where only some count.
+//!
+//! **Invariant:** nothing is said of the objects before every watch has listed its own; a watch that fails changes nothing of what was
+//! listed before.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use jiff::Timestamp;
+use kube::Api;
+use kube::api::DynamicObject;
+use kube::core::Status;
+use kube::runtime::watcher::{self, Event};
+use tokio::sync::{mpsc, watch as channel};
+use tokio::time::Instant;
+use tollgate_policy::name::Name;
+
+use super::client::Connection;
+use super::object::{Object, ObjectKey, ObjectKind, ObjectSet};
+
+/// From the first change to what is made of all that came meanwhile.
+const DEBOUNCE: Duration = Duration::from_millis(50);
+/// The pause after a watch failed: it doubles up to the longer one.
+const LEAST_PAUSE: Duration = Duration::from_millis(250);
+const MOST_PAUSE: Duration = Duration::from_secs(10);
+/// Changes that wait to be taken.
+const QUEUE: usize = 1024;
+
+/// A watch: its kind, and its namespace if it is not of all.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Scope {
+    kind: ObjectKind,
+    namespace: Option<Name>,
+}
+
+/// Starts the watches, which end with the runtime. Inside of a runtime.
+pub(super) fn start(
+    connection: &Connection,
+    namespaces: Option<&[Name]>,
+    states: Arc<WatchStates>,
+) -> channel::Receiver<Option<Arc<ObjectSet>>> {
+    let (updates, taken) = mpsc::channel(QUEUE);
+    let mut collector = Collector { scopes: BTreeMap::new(), states };
+    let places = namespaces.map_or_else(
+        || vec![None],
+        |names| names.iter().cloned().map(Some).collect(),
+    );
+    for kind in ObjectKind::ALL {
+        for namespace in places.clone() {
+            let (client, api) = (connection.client.clone(), kind.api());
+            let api = match &namespace {
+                None => Api::all_with(client, &api),
+                Some(namespace) => Api::namespaced_with(client, namespace.as_str(), &api),
+            };
+            let scope = Scope { kind, namespace };
+            collector.states.expect(&scope);
+            collector.scopes.insert(scope.clone(), Listed::default());
+            tokio::spawn(follow(api, scope, updates.clone()));
+        }
+    }
+    let (sender, receiver) = channel::channel(None);
+    tokio::spawn(collector.run(taken, sender));
+    receiver
+}
+
+type Update = (Scope, Result<Event<DynamicObject>, watcher::Error>);
+
+/// Follows one watch for ever. The watcher begins anew where it broke off, and lists again where that is too long ago (410).
+async fn follow(api: Api<DynamicObject>, scope: Scope, updates: mpsc::Sender<Update>) {
+    let mut events = std::pin::pin!(watcher::watcher(api, watcher::Config::default()));
+    let mut pause = LEAST_PAUSE;
+    while let Some(event) = events.next().await {
+        let failed = event.is_err();
+        match &event {
+            // The beginning of a list that may fail yet.
+            Ok(Event::Init) | Err(_) => {}
+            Ok(_) => pause = LEAST_PAUSE,
+        }
+        if updates.send((scope.clone(), event)).await.is_err() {
+            return;
+        }
+        if failed {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(MOST_PAUSE);
+        }
+    }
+}
+
+/// What one watch has listed.
+#[derive(Default)]
+struct Listed {
+    current: BTreeMap<ObjectKey, Arc<Object>>,
+    /// A list that is not whole yet.
+    incoming: BTreeMap<ObjectKey, Arc<Object>>,
+    is_whole: bool,
+}
+
+struct Collector {
+    scopes: BTreeMap<Scope, Listed>,
+    states: Arc<WatchStates>,
+}
+
+impl Collector {
+    async fn run(
+        mut self,
+        mut updates: mpsc::Receiver<Update>,
+        sender: channel::Sender<Option<Arc<ObjectSet>>>,
+    ) {
+        let mut due: Option<Instant> = None;
+        loop {
+            let pause = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                update = updates.recv() => {
+                    let Some((scope, event)) = update else { return };
+                    if self.take(&scope, event) && due.is_none() {
+                        due = Some(Instant::now() + DEBOUNCE);
+                    }
+                }
+                () = pause => {
+                    due = None;
+                    if self.scopes.values().all(|listed| listed.is_whole) {
+                        let all = self.scopes.values().flat_map(|listed| listed.current.values().cloned());
+                        sender.send_replace(Some(Arc::new(ObjectSet::new(all))));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes what a watch says; whether objects may have changed.
+    fn take(&mut self, scope: &Scope, event: Result<Event<DynamicObject>, watcher::Error>) -> bool {
+        let Some(listed) = self.scopes.get_mut(scope) else { return false };
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => {
+                self.states.failed(scope, &error);
+                return false;
+            }
+        };
+        let changed = match event {
+            Event::Init => {
+                listed.incoming.clear();
+                return false;
+            }
+            Event::InitApply(object) => {
+                if let Some(object) = Object::of(scope.kind, object) {
+                    listed.incoming.insert(object.key.clone(), Arc::new(object));
+                }
+                return false;
+            }
+            Event::InitDone => {
+                let incoming = std::mem::take(&mut listed.incoming);
+                let changed = !listed.is_whole || incoming != listed.current;
+                (listed.current, listed.is_whole) = (incoming, true);
+                changed
+            }
+            Event::Apply(object) => Object::of(scope.kind, object).is_some_and(|object| {
+                listed.current.insert(object.key.clone(), Arc::new(object));
+                true
+            }),
+            Event::Delete(object) => Object::of(scope.kind, object)
+                .is_some_and(|object| listed.current.remove(&object.key).is_some()),
+        };
+        self.states.works(scope);
+        changed
+    }
+}
+
+/// How the watches do.
+#[derive(Debug, Default)]
+pub(crate) struct WatchStates(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    watches: BTreeMap<Scope, WatchState>,
+    /// When what serves was last confirmed, where that was persisted.
+    persisted: Option<Timestamp>,
+    is_leader: bool,
+    refused: BTreeMap<ObjectKind, usize>,
+}
+
+#[derive(Debug, Default)]
+struct WatchState {
+    is_synced: bool,
+    errors: u64,
+    last_event: Option<Instant>,
+    failing: Option<String>,
+}
+
+/// How the watches of one kind do, all namespaces together.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct WatchStatus {
+    /// As paths of the API say it.
+    pub(crate) resource: &'static str,
+    /// Whether all objects are known, and the last attempt to follow them did not fail.
+    pub(crate) is_synced: bool,
+    /// Attempts that failed.
+    pub(crate) errors: u64,
+    /// Since a watch last said anything of an object.
+    pub(crate) age: Option<Duration>,
+    /// Objects that are not accepted.
+    pub(crate) refused: usize,
+}
+
+impl WatchStates {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn expect(&self, scope: &Scope) {
+        self.lock().watches.insert(scope.clone(), WatchState::default());
+    }
+
+    fn works(&self, scope: &Scope) {
+        let mut inner = self.lock();
+        let Some(state) = inner.watches.get_mut(scope) else { return };
+        (state.is_synced, state.last_event) = (true, Some(Instant::now()));
+        if state.failing.take().is_some() && inner.watches.values().all(|state| state.failing.is_none()) {
+            tracing::info!("the API server is watched again");
+        }
+    }
+
+    /// One line of the log says that the API server is away, whichever watch finds it out.
+    fn failed(&self, scope: &Scope, error: &watcher::Error) {
+        let mut inner = self.lock();
+        let was_failing = inner.watches.values().any(|state| state.failing.is_some());
+        let Some(state) = inner.watches.get_mut(scope) else { return };
+        state.errors += 1;
+        // What it was asked from is too long ago for the API server: the next list says all of it.
+        if status_of(error).is_some_and(|status| status.code == 410) {
+            return;
+        }
+        let said = in_words(scope.kind, error);
+        if state.failing.as_ref() != Some(&said) {
+            let resource = scope.kind.plural();
+            match was_failing {
+                false => tracing::warn!(resource, error = %said, "the API server cannot be watched; what it said last serves"),
+                true => tracing::debug!(resource, error = %said, "the API server cannot be watched"),
+            }
+        }
+        state.failing = Some(said);
+    }
+
+    /// Why the API server cannot be watched; `None` while it can.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.lock().watches.values().find_map(|state| state.failing.clone())
+    }
+
+    pub(super) fn serves_persisted(&self, confirmed: Timestamp) {
+        self.lock().persisted = Some(confirmed);
+    }
+
+    pub(super) fn serves_live(&self) {
+        if self.lock().persisted.take().is_some() {
+            tracing::info!("the objects of the API server serve in place of the persisted ones");
+        }
+    }
+
+    /// When the API server last confirmed what serves; `None`: it is not what was persisted.
+    pub(crate) fn persisted(&self) -> Option<Timestamp> {
+        self.lock().persisted
+    }
+
+    pub(super) fn leads(&self, is_leader: bool) {
+        self.lock().is_leader = is_leader;
+    }
+
+    /// Whether this gateway is the one that writes status.
+    pub(crate) fn is_leader(&self) -> bool {
+        self.lock().is_leader
+    }
+
+    pub(super) fn refused(&self, refused: BTreeMap<ObjectKind, usize>) {
+        self.lock().refused = refused;
+    }
+
+    /// How the watches of each kind do.
+    pub(crate) fn status(&self) -> Vec<WatchStatus> {
+        let inner = self.lock();
+        let of_kind = |kind: ObjectKind| {
+            let states = || inner.watches.iter().filter(move |(scope, _)| scope.kind == kind).map(|(_, it)| it);
+            WatchStatus {
+                resource: kind.plural(),
+                is_synced: states().all(|state| state.is_synced && state.failing.is_none()),
+                errors: states().map(|state| state.errors).sum(),
+                age: states().filter_map(|state| state.last_event).max().map(|last| last.elapsed()),
+                refused: inner.refused.get(&kind).copied().unwrap_or_default(),
+            }
+        };
+        ObjectKind::ALL.into_iter().map(of_kind).collect()
+    }
+}
+
+fn status_of(error: &watcher::Error) -> Option<&Status> {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status)) => Some(status),
+        watcher::Error::WatchError(status) => Some(status),
+        _ => None,
+    }
+}
+
+/// What went wrong, and what would help.
+fn in_words(kind: ObjectKind, error: &watcher::Error) -> String {
+    let Some(status) = status_of(error) else {
+        return super::client::chain(error);
+    };
+    let message = &status.message;
+    match status.code {
+        403 => format!("{message}: the gateway's role needs get, list and watch on it"),
+        404 => {
+            let name = kind.word();
+            format!("the API server knows no {name} of tollgate.dev/v1alpha1: install the CRDs (`tollgate crds`)")
+        }
+        401 => format!("{message}: the API server does not know who the gateway is"),
+        code => format!("{code}: {message}"),
+    }
+}

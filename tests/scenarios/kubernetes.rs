@@ -1,0 +1,317 @@
+//! Resources that are objects of a cluster: the real API server, and the gateway as a user that has the rights it needs and no others.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tollgate_tests::cluster::{Cluster, Verb};
+use tollgate_tests::fixture::CHECKOUT;
+use tollgate_tests::gateway::{eventually, field};
+use tollgate_tests::{Client, Gateway, Plan, Reply, Sandbox, Settings, Upstream, needs};
+
+/// The user that the gateway is.
+const USER: &str = "gateway";
+/// The gateway's namespace.
+const EGRESS: &str = "egress";
+const GRANT: &str = "/apis/tollgate.dev/v1alpha1/namespaces/default/grants/checkout-up";
+
+/// A cluster with the CRDs, an upstream, and what a gateway needs that serves both.
+struct World {
+    plan: Plan,
+    cluster: Cluster,
+    upstream: Upstream,
+    settings: Settings,
+    objects: String,
+}
+
+impl World {
+    /// The gateway may what `rules` say in all namespaces; in its own it may have the Lease.
+    async fn new(rules: &Value) -> Self {
+        let plan = Plan::new();
+        let cluster = Cluster::start(&plan.sandbox, &[USER]).await;
+        install_crds(&cluster).await;
+        cluster.namespace(EGRESS, &json!({}), &[]).await;
+        cluster.allow(USER, None, rules).await;
+        let lease = json!([{
+            "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"],
+        }]);
+        cluster.allow(USER, Some(EGRESS), &lease).await;
+        let upstream = Upstream::http(&plan.server, &["http/1.1"], |_| Reply::status(200)).await;
+        let mut settings = plan.complete(upstream.port());
+        let objects = settings.resources.pop().expect("the fixture's resources").1;
+        Self { plan, cluster, upstream, settings, objects }
+    }
+
+    /// A gateway that listens, with a folder of its own.
+    async fn launch(&self, sandbox: &Sandbox) -> Gateway {
+        let mut gateway = Gateway::prepare(sandbox, &self.settings);
+        let kubeconfig = self.cluster.kubeconfig(USER);
+        let kubernetes = format!("{{kubeconfig: {}, gatewayNamespace: {EGRESS}}}", kubeconfig.display());
+        gateway.edit_settings("resources: ./resources", &format!("resources: {{kubernetes: {kubernetes}}}"));
+        gateway.launch().await;
+        gateway
+    }
+
+    /// The same, once it is ready.
+    async fn start(&self) -> Gateway {
+        let mut gateway = self.launch(&self.plan.sandbox).await;
+        gateway.ready().await;
+        gateway
+    }
+
+    fn checkout(&self, gateway: &Gateway) -> Client {
+        let identity = self.plan.prod.svid(&self.plan.sandbox, CHECKOUT);
+        Client::new(&self.plan.sandbox, gateway.address(), self.plan.pki.roots(), Some(identity))
+    }
+
+    /// Waits until the status of an object says so, and gives the condition.
+    async fn condition(&self, path: &str, kind: &str, status: &str) -> Value {
+        let wanted = |object: &Value| condition(object, kind)["status"] == status;
+        condition(&self.cluster.until(path, wanted).await, kind).clone()
+    }
+}
+
+/// Every right that the gateway needs in all namespaces.
+fn rights() -> Value {
+    let kinds = ["destinations", "secretstores", "credentials", "grants"];
+    let status = kinds.map(|kind| format!("{kind}/status"));
+    json!([
+        {"apiGroups": ["tollgate.dev"], "resources": kinds, "verbs": ["get", "list", "watch"]},
+        {"apiGroups": ["tollgate.dev"], "resources": status, "verbs": ["patch"]},
+        {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]},
+    ])
+}
+
+async fn install_crds(cluster: &Cluster) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/tollgate/crds");
+    cluster.kubectl(&["apply", "--server-side", "-f", &folder.display().to_string()]).await;
+    cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]).await;
+}
+
+fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
+    let conditions = object["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    conditions.iter().find(|condition| condition["type"] == kind).unwrap_or(&Value::Null)
+}
+
+fn path(kind: &str, name: &str) -> String {
+    format!("/apis/tollgate.dev/v1alpha1/namespaces/default/{kind}/{name}")
+}
+
+fn said(gateway: &Gateway, message: &str) -> usize {
+    gateway.log().iter().filter(|line| field(line, "message").as_str().is_some_and(|it| it.contains(message))).count()
+}
+
+/// Asks until the answer has this status, for at most half a minute; how long that took.
+async fn answers(client: &Client, status: u16) -> Duration {
+    let begun = Instant::now();
+    loop {
+        let answer = client.get("/up/x").await;
+        if answer.status.as_u16() == status {
+            return begun.elapsed();
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "never {status}: {answer:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_serve_change_are_refused_by_themselves_and_say_so() {
+    needs!(Cluster::installed());
+    let world = World::new(&rights()).await;
+    let gateway = world.start().await;
+    let client = world.checkout(&gateway);
+    client.get("/up/x").await.assert_refused(421, "unknown_host");
+
+    world.cluster.apply(&world.objects).await;
+    answers(&client, 200).await;
+    let all = [("destinations", "up"), ("secretstores", "files"), ("credentials", "up-key"), ("grants", "checkout-up")];
+    for (kind, name) in all {
+        for condition in ["Accepted", "ResolvedRefs", "Programmed"] {
+            world.condition(&path(kind, name), condition, "True").await;
+        }
+    }
+
+    // A change reaches all cores: every connection is a new one, wherever it lands.
+    world.cluster.apply(&world.objects.replace("methods: [GET, POST", "methods: [PUT, POST")).await;
+    let took = answers(&client, 403).await;
+    eprintln!("a change was in force {took:?} after kubectl had ended");
+    for _ in 0..16 {
+        client.get("/up/x").await.assert_refused(403, "method_not_allowed");
+    }
+
+    // One that is broken denies what it granted, says why, and leaves the rest alone.
+    let other = world.objects.split("---\n").find(|text| text.contains("kind: Grant")).unwrap().to_owned();
+    let other = other.replace("checkout-up", "other").replace("ns/checkout", "ns/billing");
+    world.cluster.apply(&format!("{}\n---\n{other}", world.objects.replace("credential: up-key", "credential: nobody"))).await;
+    let accepted = world.condition(GRANT, "Accepted", "False").await;
+    let message = accepted["message"].as_str().unwrap();
+    assert!(message.starts_with("spec.credential: there is no Credential `nobody`"), "{accepted}");
+    world.condition(GRANT, "ResolvedRefs", "False").await;
+    world.condition(GRANT, "Programmed", "False").await;
+    assert_eq!(client.get("/up/x").await.status.as_u16(), 403);
+    world.condition(&path("grants", "other"), "Programmed", "True").await;
+    let billing = world.plan.prod.svid(&world.plan.sandbox, "spiffe://prod.acme/ns/billing/sa/web");
+    let billing = Client::new(&world.plan.sandbox, gateway.address(), world.plan.pki.roots(), Some(billing));
+    answers(&billing, 200).await;
+    let events = "/apis/events.k8s.io/v1/namespaces/default/events";
+    let is_told = |event: &Value| {
+        event["regarding"]["name"] == "checkout-up" && event["note"].as_str().is_some_and(|note| note.contains("nobody"))
+    };
+    let told = world.cluster.until(events, |list| list["items"].as_array().is_some_and(|it| it.iter().any(is_told))).await;
+    let event = told["items"].as_array().unwrap().iter().find(|event| is_told(event)).unwrap();
+    assert_eq!((&event["type"], &event["reason"]), (&json!("Warning"), &json!("NotAccepted")));
+    assert_eq!(gateway.metrics().sum("tollgate_kubernetes_objects_refused", &["resource=\"grants\""]), 1.0);
+
+    // Mended, it serves; gone, it grants nothing.
+    world.cluster.apply(&world.objects).await;
+    answers(&client, 200).await;
+    world.condition(GRANT, "Accepted", "True").await;
+    world.cluster.kubectl(&["delete", "grant", "checkout-up"]).await;
+    answers(&client, 403).await;
+    client.get("/up/x").await.assert_refused(403, "no_grant");
+    drop(world.upstream);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_destinations_with_one_host_the_older_serves_and_the_younger_says_so() {
+    needs!(Cluster::installed());
+    let world = World::new(&rights()).await;
+    let gateway = world.start().await;
+    world.cluster.apply(&world.objects).await;
+    let client = world.checkout(&gateway);
+    answers(&client, 200).await;
+    // Times of creation have seconds.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let younger = world.objects.split("---\n").find(|text| text.contains("kind: Destination")).unwrap();
+    world.cluster.apply(&younger.replace("name: up", "name: a-younger")).await;
+    let accepted = world.condition(&path("destinations", "a-younger"), "Accepted", "False").await;
+    let message = accepted["message"].as_str().unwrap();
+    assert!(message.contains("is already Destination/up"), "{message}");
+    world.condition(&path("destinations", "up"), "Programmed", "True").await;
+    client.get("/up/x").await.assert_status(200);
+    world.cluster.kubectl(&["delete", "destination", "up"]).await;
+    world.condition(&path("destinations", "a-younger"), "Accepted", "True").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_api_server_the_last_good_objects_serve_and_after_a_restart_the_persisted_ones() {
+    needs!(Cluster::installed());
+    let mut world = World::new(&rights()).await;
+    let mut gateway = world.start().await;
+    world.cluster.apply(&world.objects).await;
+    let client = world.checkout(&gateway);
+    answers(&client, 200).await;
+    let generation = gateway.generation();
+
+    world.cluster.stop_server();
+    eventually("the watches notice", || {
+        gateway.metrics().sum("tollgate_kubernetes_synced", &[]) < 4.0
+    })
+    .await;
+    for _ in 0..50 {
+        client.get("/up/x").await.assert_status(200);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (status, ready) = gateway.admin_get("/readyz");
+    assert!(status == 200 && ready.contains("the API server cannot be watched"), "{status} {ready}");
+    assert!(gateway.metrics().sum("tollgate_kubernetes_watch_errors_total", &[]) > 0.0);
+    assert_eq!(gateway.generation(), generation);
+    assert_eq!(said(&gateway, "the API server cannot be watched; what it said last serves"), 1);
+
+    // A start without it serves what was persisted, and says how old that is.
+    let home = gateway.home().to_owned();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(home.join("data/objects.json")).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(gateway.stop().success());
+    gateway.restart().await;
+    let client = world.checkout(&gateway);
+    client.get("/up/x").await.assert_status(200);
+    let (status, ready) = gateway.admin_get("/readyz");
+    assert!(status == 200 && ready.contains("persisted objects serve"), "{status} {ready}");
+    assert!(!gateway.snapshot()["persisted"].is_null());
+
+    // Back, it is followed again.
+    world.cluster.start_server().await;
+    world.cluster.kubectl(&["delete", "grant", "checkout-up"]).await;
+    answers(&client, 403).await;
+    eventually("the objects of the API server serve", || gateway.snapshot()["persisted"].is_null()).await;
+    eventually("all watches are whole", || gateway.metrics().sum("tollgate_kubernetes_synced", &[]) == 4.0).await;
+
+    // What is damaged is not read: it starts, and is not ready.
+    world.cluster.stop_server();
+    assert!(gateway.stop().success());
+    let file = home.join("data/objects.json");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replacen("\"kind\"", "\"kine\"", 1)).unwrap();
+    gateway.launch().await;
+    let (status, ready) = gateway.admin_get("/readyz");
+    assert!(status == 503 && ready.contains("no configuration is loaded"), "{status} {ready}");
+    world.checkout(&gateway).get("/up/x").await.assert_refused(503, "not_ready");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_replica_writes_status_and_another_takes_over_when_it_ends() {
+    needs!(Cluster::installed());
+    let world = World::new(&rights()).await;
+    let mut first = world.start().await;
+    let lease = format!("/apis/coordination.k8s.io/v1/namespaces/{EGRESS}/leases/tollgate-controller");
+    let holder = |lease: &Value| lease["spec"]["holderIdentity"].as_str().map(str::to_owned);
+    let held = world.cluster.until(&lease, |lease| holder(lease).is_some()).await;
+    let others = Sandbox::new();
+    let mut second = world.launch(&others).await;
+    second.ready().await;
+    world.cluster.apply(&world.objects).await;
+    world.condition(GRANT, "Programmed", "True").await;
+    let leads = |gateway: &Gateway| gateway.metrics().sum("tollgate_kubernetes_leader", &[]);
+    assert_eq!((leads(&first), leads(&second)), (1.0, 0.0));
+
+    // It drains, and gives the Lease up at once.
+    assert!(first.stop().success());
+    let begun = Instant::now();
+    world.cluster.until(&lease, |lease| holder(lease).is_some_and(|it| Some(it) != holder(&held))).await;
+    eprintln!("taken over {:?} after the end of a drain", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(14), "the Lease was not given up");
+    eventually("the second leads", || leads(&second) == 1.0).await;
+    world.cluster.apply(&world.objects.replace("credential: up-key", "credential: nobody")).await;
+    world.condition(GRANT, "Accepted", "False").await;
+
+    // Killed, it gives nothing up: the Lease ends by itself.
+    first.launch().await;
+    first.ready().await;
+    second.kill();
+    world.cluster.apply(&world.objects).await;
+    world.condition(GRANT, "Accepted", "True").await;
+    assert_eq!(leads(&first), 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_is_missing_is_named() {
+    needs!(Cluster::installed());
+    let mut less = rights();
+    less[0]["resources"] = json!(["destinations", "secretstores", "credentials"]);
+    let world = World::new(&less).await;
+    let mut gateway = world.launch(&world.plan.sandbox).await;
+    let (status, ready) = gateway.admin_get("/readyz");
+    let names = ready.contains("grants.tollgate.dev is forbidden") && ready.contains("get, list and watch");
+    assert!(status == 503 && names, "{status} {ready}");
+    world.checkout(&gateway).get("/up/x").await.assert_refused(503, "not_ready");
+
+    // With it, it serves; without status' own, it serves and says that nothing is written.
+    let mut no_status = rights();
+    no_status.as_array_mut().unwrap().remove(1);
+    world.cluster.allow(USER, None, &no_status).await;
+    world.cluster.apply(&world.objects).await;
+    gateway.ready().await;
+    answers(&world.checkout(&gateway), 200).await;
+    eventually("the log names what is missing", || {
+        gateway.log().iter().any(|line| {
+            field(line, "message") == "status cannot be written"
+                && field(line, "error").as_str().is_some_and(|error| error.contains("cannot patch resource"))
+        })
+    })
+    .await;
+    assert!(world.cluster.get(GRANT).await["status"].is_null());
+    world.cluster.allow(USER, None, &rights()).await;
+    world.condition(GRANT, "Programmed", "True").await;
+    world.cluster.call(Verb::Delete, GRANT, &Value::Null).await.expect(GRANT);
+}
