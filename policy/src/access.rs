@@ -10,6 +10,7 @@ mod change;
 mod classes;
 mod diff;
 mod reach;
+mod readings;
 mod terms;
 mod universe;
 mod words;

@@ -149,6 +149,7 @@ struct Index {
     stores: HashMap<ResourceId, usize>,
     credentials: HashMap<ResourceId, usize>,
     grants: HashMap<ResourceId, usize>,
+    approvals: HashMap<ResourceId, usize>,
 }
 
 /// One resource and where it was written.
@@ -288,7 +289,8 @@ impl Model {
                 self.incomplete |= take(&document, source, into, problems).is_none();
             }
             Some(Ok(Kind::Approval)) => {
-                self.incomplete |= take(&document, source, &mut self.approvals, problems).is_none();
+                let into = (&mut self.approvals, &mut self.index.approvals);
+                self.incomplete |= take(&document, source, into, problems).is_none();
             }
             Some(Ok(Kind::Boundary)) => {
                 self.incomplete = true;

@@ -8,13 +8,13 @@ use jiff::Timestamp;
 use super::change::{Change, Diff, Example, What};
 use super::reach::{Place, Side, Verdicts};
 use super::words::{carried, class, joined, limited};
-use super::{terms, universe};
+use super::{readings, terms, universe};
 use crate::caller::{Caller, Identity};
 use crate::denial::Reason;
 use crate::dialect::Class;
 use crate::name::ResourceId;
-use crate::pattern::{CallerPattern, HostPattern};
-use crate::policy::{Grant, Policy};
+use crate::pattern::{CallerPattern, HostPattern, MethodPattern, ModelPattern, PathPattern};
+use crate::policy::{Approval, Grant, Policy};
 
 /// What `new` adds to `old` and removes from it. `assume` makes callers that nobody has proven, to ask what they could do if they had been;
 /// `now` says which prices are in force.
@@ -60,7 +60,7 @@ fn places<'a>(old: &'a Policy, new: &'a Policy) -> BTreeMap<Pair, Vec<Host<'a>>>
 }
 
 /// What grants say of one caller: for each policy, those that name it, each with the pattern by which it does.
-type Named<'a> = [Vec<(&'a ResourceId, &'a CallerPattern)>; 2];
+pub(super) type Named<'a> = [Vec<(&'a ResourceId, &'a CallerPattern)>; 2];
 
 fn compare(
     place: &Place<'_>,
@@ -83,26 +83,29 @@ fn compare(
     }
     let mut tally = Tally { place, hosts, lines: BTreeMap::new() };
     let mut compared = BTreeSet::new();
-    for caller in classes.into_values() {
+    let patterns: BTreeSet<&CallerPattern> = classes.keys().flatten().flatten().map(|(_, pattern)| *pattern).collect();
+    for caller in classes.values() {
         let verdicts = place.verdicts(&assume(caller.clone()), now);
+        // Of all that say who calls, the one that says it best.
+        let label = patterns.iter().find(|pattern| pattern.matches(caller)).map_or_else(String::new, ToString::to_string);
         for verdict in &verdicts {
+            let mut take = |gain: Gain<'_>| tally.take(gain, (caller, &label), verdict, &verdicts);
             match (&verdict.old, &verdict.new) {
                 (Ok(old), Ok(new)) => {
                     if compared.insert((old.name.clone(), new.name.clone())) {
                         terms::grants((place.old.policy, old), (place.new.policy, new), diff);
                     }
                 }
-                (Err(why), Ok(grant)) => {
-                    tally.take(Gain { adds: true, grant, why: *why }, &caller, verdict, &verdicts)
-                }
-                (Ok(grant), Err(why)) => {
-                    tally.take(Gain { adds: false, grant, why: *why }, &caller, verdict, &verdicts)
-                }
+                (Err(why), Ok(grant)) => take(Gain { adds: true, grant, why: *why }),
+                (Ok(grant), Err(why)) => take(Gain { adds: false, grant, why: *why }),
                 (Err(_), Err(_)) => {}
             }
         }
     }
-    tally.say(diff);
+    for named in classes.keys() {
+        readings::compare(place, named, diff);
+    }
+    tally.say(&classes.keys().collect::<Vec<_>>(), diff);
 }
 
 /// The most specific pattern of a grant that names a caller.
@@ -121,11 +124,13 @@ struct Gain<'a> {
 /// What is said in one line: whether it is added, what it is about, the grant, and the callers.
 type LineKey = (bool, What, ResourceId, String);
 
-/// Calls of one line.
+/// What is said in one line of the callers of one pattern.
 struct Line {
     grant: Arc<Grant>,
     /// By class of the endpoint and path, as the grant has it.
     calls: BTreeMap<(Class, String), Asked>,
+    /// Some of what the grant has in the same words is on both sides.
+    is_part: bool,
     example: Example,
 }
 
@@ -140,31 +145,41 @@ struct Asked {
 struct Tally<'a> {
     place: &'a Place<'a>,
     hosts: &'a str,
-    lines: BTreeMap<LineKey, Line>,
+    /// For each line its callers, by the pattern that says best who they are.
+    lines: BTreeMap<LineKey, BTreeMap<String, Line>>,
+}
+
+/// A call in a grant's own patterns: path, method, model.
+fn spelt<'a>(grant: &'a Grant, verdict: &Verdicts) -> Option<(&'a PathPattern, &'a MethodPattern, Option<&'a ModelPattern>)> {
+    let (allow, request, model) = (&grant.allow, &verdict.request, verdict.model.as_deref());
+    let path = allow.paths.iter().find(|pattern| pattern.matches(&request.path))?;
+    let method = allow.methods.iter().find(|pattern| pattern.matches(&request.method))?;
+    let model = model.and_then(|model| allow.models.iter().find(|pattern| pattern.matches(model)));
+    Some((path, method, model))
 }
 
 impl Tally<'_> {
-    fn take(&mut self, gain: Gain<'_>, caller: &Identity, verdict: &Verdicts, all: &[Verdicts]) {
+    fn take(&mut self, gain: Gain<'_>, (caller, label): (&Identity, &str), verdict: &Verdicts, all: &[Verdicts]) {
         let Gain { adds, grant, .. } = gain;
         let class = self.class(gain, verdict);
         let what = self.what(gain, verdict, all, class);
         let via = by(grant, caller).map_or_else(|| caller.as_str().to_owned(), ToString::to_string);
-        let line = self.lines.entry((adds, what, grant.name.clone(), via)).or_insert_with(|| Line {
+        let lines = self.lines.entry((adds, what, grant.name.clone(), via)).or_default();
+        let line = lines.entry(label.to_owned()).or_insert_with(|| Line {
             grant: Arc::clone(grant),
             calls: BTreeMap::new(),
+            is_part: false,
             example: example(caller, self.place, verdict),
         });
-        let allow = &grant.allow;
-        let (request, model) = (&verdict.request, verdict.model.as_deref());
-        let path = allow.paths.iter().find(|pattern| pattern.matches(&request.path));
-        let method = allow.methods.iter().find(|pattern| pattern.matches(&request.method));
-        let path = path.map_or_else(|| request.path.clone(), ToString::to_string);
-        let asked = line.calls.entry((class, path)).or_default();
-        asked.methods.extend(method.map(ToString::to_string));
-        let pattern = model.and_then(|model| allow.models.iter().find(|pattern| pattern.matches(model)));
-        asked.models.extend(pattern.map(ToString::to_string));
+        let words = spelt(grant, verdict);
+        let Some((path, method, model)) = words else { return };
+        let is_alike = |other: &Verdicts| other.old.is_ok() && other.new.is_ok() && spelt(grant, other) == words;
+        line.is_part |= all.iter().any(is_alike);
+        let asked = line.calls.entry((class, path.to_string())).or_default();
+        asked.methods.insert(method.to_string());
+        asked.models.extend(model.map(ToString::to_string));
         for action in verdict.actions.as_slice() {
-            let pattern = allow.actions.iter().find(|pattern| pattern.matches(action));
+            let pattern = grant.allow.actions.iter().find(|pattern| pattern.matches(action));
             asked.actions.extend(pattern.map(ToString::to_string));
         }
     }
@@ -212,33 +227,65 @@ impl Tally<'_> {
         }
     }
 
-    fn say(self, diff: &mut Diff) {
+    /// Says what was found. `classes` are all callers there are.
+    fn say(self, classes: &[&Named<'_>], diff: &mut Diff) {
         let (place, hosts) = (self.place, self.hosts);
-        for ((adds, what, id, via), line) in self.lines {
-            let side = if adds { place.new } else { place.old };
-            let destination = side.destination.map_or(hosts, |destination| destination.name.as_str());
-            let calls = line.words();
-            let may = if adds { "may call" } else { "may no longer call" };
-            let to =
-                if what == What::Host { format!("{hosts} ({destination})") } else { destination.to_owned() };
-            let state = match (what, adds) {
-                (What::Suspension, true) => "is no longer suspended",
-                (What::Suspension, false) => "is suspended",
-                (What::Approval, true) => "is approved",
-                (What::Approval, false) => "is not approved",
-                _ => "",
+        for ((adds, what, id, via), lines) in self.lines {
+            let is_via = |named: &&&Named<'_>| {
+                let named = &named[usize::from(adds)];
+                named.iter().any(|(name, pattern)| **name == id && pattern.to_string() == via)
             };
-            let mut words = match state {
-                "" => format!("{via} {may} {to}: {calls} (grant {id})"),
-                state => format!("grant {id} {state}: {via} {may} {to}: {calls}"),
+            let is_alike = lines.values().zip(lines.values().skip(1)).all(|(one, other)| one.calls == other.calls);
+            // All of them, or those that are named.
+            let everyone = lines.len() == classes.iter().filter(is_via).count();
+            let named = lines.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let joined = if everyone { via.clone() } else { named };
+            let lines: Vec<(String, Line)> = match is_alike {
+                true => lines.into_values().next().map(|line| (joined, line)).into_iter().collect(),
+                false => lines.into_iter().collect(),
             };
-            if adds {
-                words += &format!(", {}, {}", carried(&line.grant), limited(&line.grant.limits));
+            for (callers, line) in lines {
+                let words = phrase(place, hosts, (adds, what), (&callers, &line));
+                let change = Change { what, grant: Some(id.clone()), words, example: Some(line.example) };
+                if adds { diff.add(change) } else { diff.remove(change) }
             }
-            let change = Change { what, grant: Some(id), words, example: Some(line.example) };
-            if adds { diff.add(change) } else { diff.remove(change) }
         }
     }
+}
+
+fn phrase(place: &Place<'_>, hosts: &str, (adds, what): (bool, What), (callers, line): (&str, &Line)) -> String {
+    let (own, other) = if adds { (place.new, place.old) } else { (place.old, place.new) };
+    let name = |side: Side<'_>| side.destination.map(|destination| destination.name.to_string());
+    let destination = name(own).unwrap_or_default();
+    let is_other = name(other).is_some_and(|name| name != destination);
+    let to = if what == What::Host || is_other { format!("{hosts} ({destination})") } else { destination };
+    let (calls, id) = (line.words(), &line.grant.name);
+    let mut words = match adds {
+        true => format!("{callers} may call {to}: {calls}"),
+        false => format!("{callers} may no longer call {to}: {calls}"),
+    };
+    if line.is_part && !adds {
+        words += ", apart from what is still allowed";
+    }
+    let same = other.policy.grants().find(|grant| grant.name == *id);
+    let state = same.and_then(|same| match (what, adds, line.grant.approval) {
+        (What::Suspension, true, _) if same.suspended.is_some() => Some("is no longer suspended".to_owned()),
+        (What::Suspension, false, _) => same.suspended.as_ref().map(|why| format!("is suspended ({why})")),
+        (What::Approval, true, Approval::Given) => Some("is approved".to_owned()),
+        (What::Approval, true, Approval::NotRequired) => Some("needs no approval any more".to_owned()),
+        (What::Approval, false, _) => Some("is not approved".to_owned()),
+        _ => None,
+    });
+    words = match (state, what) {
+        (Some(state), _) => format!("grant {id} {state}: {words}"),
+        (None, What::Suspension) => format!("{words} (grant {id}), where a suspended grant decided"),
+        (None, What::Approval) => format!("{words} (grant {id}), where a grant without approval decided"),
+        (None, _) => format!("{words} (grant {id})"),
+    };
+    if adds {
+        words += &format!(", {}, {}", carried(&line.grant), limited(&line.grant.limits));
+    }
+    words
 }
 
 impl Line {

@@ -1,5 +1,7 @@
 //! `kind: Boundary`, as it is written: no resource of a gateway, but what grants are held against.
 
+use std::collections::HashMap;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
@@ -41,7 +43,7 @@ pub(crate) struct BoundarySpec {
 
 /// The boundaries of a file, and what is wrong with it: it has at least one, and nothing else.
 pub(crate) fn read_boundaries(file: &SourceFile) -> (Vec<Resource<BoundarySpec>>, Vec<Problem>) {
-    let (mut boundaries, mut problems) = (Vec::new(), Vec::new());
+    let (mut boundaries, mut index, mut problems) = (Vec::new(), HashMap::new(), Vec::new());
     for mut document in yaml::read(&file.text, Fractions::Numbers) {
         let name = document.value.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
         let source = Source::new(&file.path, format!("Boundary/{name}"), std::mem::take(&mut document.lines));
@@ -54,7 +56,7 @@ pub(crate) fn read_boundaries(file: &SourceFile) -> (Vec<Resource<BoundarySpec>>
             problems.push(source.problem("kind", "only a `Boundary` is held against grants"));
             continue;
         }
-        take(&document, source, &mut boundaries, &mut problems);
+        take(&document, source, (&mut boundaries, &mut index), &mut problems);
     }
     if boundaries.is_empty() && problems.is_empty() {
         problems.push(
