@@ -19,7 +19,8 @@ use tollgate_policy::policy::Policy;
 
 fn folders() -> Vec<PathBuf> {
     let entries = std::fs::read_dir(read::tests().join("access")).unwrap();
-    let mut folders: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
+    let mut folders: Vec<PathBuf> =
+        entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
     folders.sort();
     folders
 }
@@ -63,14 +64,18 @@ fn said(folder: &Path) -> String {
             Ok(boundaries) => boundaries,
             Err(found) => problems(&boundary, &found),
         };
-        for Violation { grant, field, words } in changed(&old, &new).flat_map(|grant| beyond(grant, &boundaries)) {
+        for Violation { grant, field, words } in
+            changed(&old, &new).flat_map(|grant| beyond(grant, &boundaries))
+        {
             lines.push(format!("! grant {grant}: {field}: {words}"));
         }
     } else {
         let now = "2026-06-01T00:00:00Z".parse().unwrap();
         let found = diff(&old, &new, now, &|id| assumed::caller(id.as_str()));
         lines.extend(found.adds.iter().map(|change| format!("+ {}: {}", change.what.as_str(), change.words)));
-        lines.extend(found.removes.iter().map(|change| format!("- {}: {}", change.what.as_str(), change.words)));
+        lines.extend(
+            found.removes.iter().map(|change| format!("- {}: {}", change.what.as_str(), change.words)),
+        );
     }
     if lines.is_empty() { "nothing\n".to_owned() } else { lines.join("\n") + "\n" }
 }
@@ -79,7 +84,11 @@ fn said(folder: &Path) -> String {
 fn every_change_is_said_in_the_words_that_are_expected() {
     let (mut pairs, mut bounded, mut wrong) = (0, 0, String::new());
     for folder in folders() {
-        if folder.join("boundary.yaml").exists() { bounded += 1 } else { pairs += 1 }
+        if folder.join("boundary.yaml").exists() {
+            bounded += 1
+        } else {
+            pairs += 1
+        }
         let (found, file) = (said(&folder), folder.join("expected.txt"));
         if std::env::var_os("TOLLGATE_WRITE_GOLDEN").is_some() {
             std::fs::write(&file, &found).unwrap();

@@ -98,7 +98,11 @@ fn path(kind: &str, name: &str) -> String {
 }
 
 fn said(gateway: &Gateway, message: &str) -> usize {
-    gateway.log().iter().filter(|line| field(line, "message").as_str().is_some_and(|it| it.contains(message))).count()
+    gateway
+        .log()
+        .iter()
+        .filter(|line| field(line, "message").as_str().is_some_and(|it| it.contains(message)))
+        .count()
 }
 
 /// Asks until the answer has this status, for at most half a minute; how long that took.
@@ -124,7 +128,12 @@ async fn objects_serve_change_are_refused_by_themselves_and_say_so() {
 
     world.cluster.apply(&world.objects).await;
     answers(&client, 200).await;
-    let all = [("destinations", "up"), ("secretstores", "files"), ("credentials", "up-key"), ("grants", "checkout-up")];
+    let all = [
+        ("destinations", "up"),
+        ("secretstores", "files"),
+        ("credentials", "up-key"),
+        ("grants", "checkout-up"),
+    ];
     for (kind, name) in all {
         for condition in ["Accepted", "ResolvedRefs", "Programmed"] {
             world.condition(&path(kind, name), condition, "True").await;
@@ -142,7 +151,13 @@ async fn objects_serve_change_are_refused_by_themselves_and_say_so() {
     // One that is broken denies what it granted, says why, and leaves the rest alone.
     let other = world.objects.split("---\n").find(|text| text.contains("kind: Grant")).unwrap().to_owned();
     let other = other.replace("checkout-up", "other").replace("ns/checkout", "ns/billing");
-    world.cluster.apply(&format!("{}\n---\n{other}", world.objects.replace("credential: up-key", "credential: nobody"))).await;
+    world
+        .cluster
+        .apply(&format!(
+            "{}\n---\n{other}",
+            world.objects.replace("credential: up-key", "credential: nobody")
+        ))
+        .await;
     let accepted = world.condition(GRANT, "Accepted", "False").await;
     let message = accepted["message"].as_str().unwrap();
     assert!(message.starts_with("spec.credential: there is no Credential `nobody`"), "{accepted}");
@@ -155,9 +170,13 @@ async fn objects_serve_change_are_refused_by_themselves_and_say_so() {
     answers(&billing, 200).await;
     let events = "/apis/events.k8s.io/v1/namespaces/default/events";
     let is_told = |event: &Value| {
-        event["regarding"]["name"] == "checkout-up" && event["note"].as_str().is_some_and(|note| note.contains("nobody"))
+        event["regarding"]["name"] == "checkout-up"
+            && event["note"].as_str().is_some_and(|note| note.contains("nobody"))
     };
-    let told = world.cluster.until(events, |list| list["items"].as_array().is_some_and(|it| it.iter().any(is_told))).await;
+    let told = world
+        .cluster
+        .until(events, |list| list["items"].as_array().is_some_and(|it| it.iter().any(is_told)))
+        .await;
     let event = told["items"].as_array().unwrap().iter().find(|event| is_told(event)).unwrap();
     assert_eq!((&event["type"], &event["reason"]), (&json!("Warning"), &json!("NotAccepted")));
     assert_eq!(gateway.metrics().sum("tollgate_kubernetes_objects_refused", &["resource=\"grants\""]), 1.0);
@@ -204,10 +223,7 @@ async fn without_an_api_server_the_last_good_objects_serve_and_after_a_restart_t
     let generation = gateway.generation();
 
     world.cluster.stop_server();
-    eventually("the watches notice", || {
-        gateway.metrics().sum("tollgate_kubernetes_synced", &[]) < 4.0
-    })
-    .await;
+    eventually("the watches notice", || gateway.metrics().sum("tollgate_kubernetes_synced", &[]) < 4.0).await;
     for _ in 0..50 {
         client.get("/up/x").await.assert_status(200);
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -220,7 +236,9 @@ async fn without_an_api_server_the_last_good_objects_serve_and_after_a_restart_t
 
     // A start without it serves what was persisted, and says how old that is.
     let home = gateway.home().to_owned();
-    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(home.join("data/objects.json")).unwrap().permissions());
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &std::fs::metadata(home.join("data/objects.json")).unwrap().permissions(),
+    );
     assert_eq!(mode & 0o777, 0o600);
     assert!(gateway.stop().success());
     gateway.restart().await;
@@ -235,7 +253,8 @@ async fn without_an_api_server_the_last_good_objects_serve_and_after_a_restart_t
     world.cluster.kubectl(&["delete", "grant", "checkout-up"]).await;
     answers(&client, 403).await;
     eventually("the objects of the API server serve", || gateway.snapshot()["persisted"].is_null()).await;
-    eventually("all watches are whole", || gateway.metrics().sum("tollgate_kubernetes_synced", &[]) == 4.0).await;
+    eventually("all watches are whole", || gateway.metrics().sum("tollgate_kubernetes_synced", &[]) == 4.0)
+        .await;
 
     // What is damaged is not read: it starts, and is not ready.
     world.cluster.stop_server();

@@ -210,7 +210,11 @@ fn covers(one: &HostPattern, other: &HostPattern) -> bool {
 }
 
 /// Whether every path that one pattern stands for is one that some of these do.
-pub(super) fn is_within_paths(path: &PathPattern, allowed: &[PathPattern], destination: &Destination) -> bool {
+pub(super) fn is_within_paths(
+    path: &PathPattern,
+    allowed: &[PathPattern],
+    destination: &Destination,
+) -> bool {
     let within = |allowed: &[PathPattern]| {
         if path.is_exact() {
             return allowed.iter().any(|allowed| allowed.matches(&path.to_string()));

@@ -28,11 +28,9 @@ pub fn diff(old: &Policy, new: &Policy, now: Timestamp, assume: &dyn Fn(Identity
             443 => pattern.to_string(),
             port => format!("{pattern}:{port}"),
         }));
-        if let (Some(old), Some(new)) = (place.old.destination, place.new.destination) {
-            terms::destinations(old, new, &mut diff);
-        }
         compare(&place, &named, now, assume, &mut diff);
     }
+    terms::approvals(old, new, &mut diff);
     terms::credentials(old, new, &mut diff);
     diff.sorted()
 }
@@ -83,11 +81,15 @@ fn compare(
     }
     let mut tally = Tally { place, hosts, lines: BTreeMap::new() };
     let mut compared = BTreeSet::new();
-    let patterns: BTreeSet<&CallerPattern> = classes.keys().flatten().flatten().map(|(_, pattern)| *pattern).collect();
+    let patterns: BTreeSet<&CallerPattern> =
+        classes.keys().flatten().flatten().map(|(_, pattern)| *pattern).collect();
     for caller in classes.values() {
         let verdicts = place.verdicts(&assume(caller.clone()), now);
         // Of all that say who calls, the one that says it best.
-        let label = patterns.iter().find(|pattern| pattern.matches(caller)).map_or_else(String::new, ToString::to_string);
+        let label = patterns
+            .iter()
+            .find(|pattern| pattern.matches(caller))
+            .map_or_else(String::new, ToString::to_string);
         for verdict in &verdicts {
             let mut take = |gain: Gain<'_>| tally.take(gain, (caller, &label), verdict, &verdicts);
             match (&verdict.old, &verdict.new) {
@@ -101,6 +103,10 @@ fn compare(
                 (Err(_), Err(_)) => {}
             }
         }
+    }
+    if let (Some(old), Some(new), false) = (place.old.destination, place.new.destination, compared.is_empty())
+    {
+        terms::destinations(old, new, diff);
     }
     for named in classes.keys() {
         readings::compare(place, named, diff);
@@ -150,7 +156,10 @@ struct Tally<'a> {
 }
 
 /// A call in a grant's own patterns: path, method, model.
-fn spelt<'a>(grant: &'a Grant, verdict: &Verdicts) -> Option<(&'a PathPattern, &'a MethodPattern, Option<&'a ModelPattern>)> {
+fn spelt<'a>(
+    grant: &'a Grant,
+    verdict: &Verdicts,
+) -> Option<(&'a PathPattern, &'a MethodPattern, Option<&'a ModelPattern>)> {
     let (allow, request, model) = (&grant.allow, &verdict.request, verdict.model.as_deref());
     let path = allow.paths.iter().find(|pattern| pattern.matches(&request.path))?;
     let method = allow.methods.iter().find(|pattern| pattern.matches(&request.method))?;
@@ -159,7 +168,13 @@ fn spelt<'a>(grant: &'a Grant, verdict: &Verdicts) -> Option<(&'a PathPattern, &
 }
 
 impl Tally<'_> {
-    fn take(&mut self, gain: Gain<'_>, (caller, label): (&Identity, &str), verdict: &Verdicts, all: &[Verdicts]) {
+    fn take(
+        &mut self,
+        gain: Gain<'_>,
+        (caller, label): (&Identity, &str),
+        verdict: &Verdicts,
+        all: &[Verdicts],
+    ) {
         let Gain { adds, grant, .. } = gain;
         let class = self.class(gain, verdict);
         let what = self.what(gain, verdict, all, class);
@@ -173,7 +188,8 @@ impl Tally<'_> {
         });
         let words = spelt(grant, verdict);
         let Some((path, method, model)) = words else { return };
-        let is_alike = |other: &Verdicts| other.old.is_ok() && other.new.is_ok() && spelt(grant, other) == words;
+        let is_alike =
+            |other: &Verdicts| other.old.is_ok() && other.new.is_ok() && spelt(grant, other) == words;
         line.is_part |= all.iter().any(is_alike);
         let asked = line.calls.entry((class, path.to_string())).or_default();
         asked.methods.insert(method.to_string());
@@ -235,7 +251,8 @@ impl Tally<'_> {
                 let named = &named[usize::from(adds)];
                 named.iter().any(|(name, pattern)| **name == id && pattern.to_string() == via)
             };
-            let is_alike = lines.values().zip(lines.values().skip(1)).all(|(one, other)| one.calls == other.calls);
+            let is_alike =
+                lines.values().zip(lines.values().skip(1)).all(|(one, other)| one.calls == other.calls);
             // All of them, or those that are named.
             let everyone = lines.len() == classes.iter().filter(is_via).count();
             let named = lines.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
@@ -253,7 +270,12 @@ impl Tally<'_> {
     }
 }
 
-fn phrase(place: &Place<'_>, hosts: &str, (adds, what): (bool, What), (callers, line): (&str, &Line)) -> String {
+fn phrase(
+    place: &Place<'_>,
+    hosts: &str,
+    (adds, what): (bool, What),
+    (callers, line): (&str, &Line),
+) -> String {
     let (own, other) = if adds { (place.new, place.old) } else { (place.old, place.new) };
     let name = |side: Side<'_>| side.destination.map(|destination| destination.name.to_string());
     let destination = name(own).unwrap_or_default();

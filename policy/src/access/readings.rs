@@ -27,20 +27,28 @@ pub(super) fn compare(place: &Place<'_>, named: &Named<'_>, diff: &mut Diff) {
         side.grants().filter(is_named).map(|grant| Grant::clone(grant)).collect()
     };
     let (old, new) = (grants(place.old, 0), grants(place.new, 1));
-    let refuses = |grant: &&Grant| grant.suspended.is_some() || grant.approval == Approval::Lacking || grant.is_broken;
+    let refuses =
+        |grant: &&Grant| grant.suspended.is_some() || grant.approval == Approval::Lacking || grant.is_broken;
     let permits = |grant: &&Grant| !refuses(grant);
     let is_alike = |one: &Grant, other: &Grant| {
-        one.name == other.name && one.allow.paths == other.allow.paths && one.allow.methods == other.allow.methods
+        one.name == other.name
+            && one.allow.paths == other.allow.paths
+            && one.allow.methods == other.allow.methods
     };
     // What refused in the old policy and no longer does may have refused any of them.
-    let is_lifted = old.iter().filter(refuses).any(|before| !new.iter().filter(refuses).any(|now| is_alike(before, now)));
+    let is_lifted =
+        old.iter().filter(refuses).any(|before| !new.iter().filter(refuses).any(|now| is_alike(before, now)));
     let had = |grant: &Grant, path: &PathPattern| {
         old.iter().filter(permits).any(|before| {
             let has_method = |method: &MethodPattern| {
                 before.allow.methods.contains(&MethodPattern::Any) || before.allow.methods.contains(method)
             };
             grant.allow.methods.iter().all(has_method)
-                && before.allow.paths.iter().any(|old| is_within_paths(path, std::slice::from_ref(old), destination))
+                && before
+                    .allow
+                    .paths
+                    .iter()
+                    .any(|old| is_within_paths(path, std::slice::from_ref(old), destination))
         })
     };
     for grant in new.iter().filter(permits) {

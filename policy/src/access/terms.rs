@@ -152,7 +152,8 @@ fn credential(
             return terms.adds(What::Credential, &format!("calls carry credential {}", new.name));
         }
         (Some(old), None) => {
-            return terms.removes(What::Credential, &format!("calls no longer carry credential {}", old.name));
+            return terms
+                .removes(What::Credential, &format!("calls no longer carry credential {}", old.name));
         }
         (Some(old), Some(new)) => (old, new),
     };
@@ -222,7 +223,21 @@ pub(super) fn implies(one: &Limit, other: &Limit) -> bool {
         && width(one.key) >= width(other.key)
 }
 
-/// How a destination is reached, where both policies have one at a host.
+/// What grants for a destination need before they are in force.
+pub(super) fn approvals(old: &Policy, new: &Policy, diff: &mut Diff) {
+    for now in new.destinations() {
+        let Some(before) = old.destination(now.name.as_str()) else { continue };
+        let say =
+            |words: &str| Change::of(What::Approval, None, format!("destination {}: {words}", now.name));
+        match (before.demands_approval, now.demands_approval) {
+            (true, false) => diff.add(say("no longer demands approval of grants")),
+            (false, true) => diff.remove(say("demands approval of grants")),
+            _ => {}
+        }
+    }
+}
+
+/// How a destination is reached, where both policies permit some call to a host.
 pub(super) fn destinations(old: &Destination, new: &Destination, diff: &mut Diff) {
     let Destination {
         name,
@@ -231,7 +246,7 @@ pub(super) fn destinations(old: &Destination, new: &Destination, diff: &mut Diff
         tls,
         client_certificate,
         protocol,
-        demands_approval,
+        demands_approval: _,
         origin,
         // A host and port are compared by themselves.
         hosts: _,
@@ -269,17 +284,6 @@ pub(super) fn destinations(old: &Destination, new: &Destination, diff: &mut Diff
     if sources != &old.sources {
         let words = |of: &Destination| listed(of.sources.addresses(), "what the system chooses");
         adds(What::SourceAddress, format!("calls leave from {} (before: {})", words(new), words(old)));
-    }
-    match (old.demands_approval, demands_approval) {
-        (true, false) => adds(What::Approval, "no longer demands approval of grants".to_owned()),
-        (false, true) => {
-            diff.remove(Change::of(
-                What::Approval,
-                None,
-                format!("destination {name}: demands approval of grants"),
-            ));
-        }
-        _ => {}
     }
     if let (Protocol::Http(old), Protocol::Http(new)) = (&old.protocol, protocol) {
         http(old, new, &format!("destination {name}"), diff);

@@ -84,8 +84,7 @@ impl Compiler<'_> {
         let ties: BTreeSet<&Problem> = self.ties.iter().collect();
         let others = self.problems.iter().filter(|problem| !ties.contains(problem));
         let broken: BTreeSet<&str> = others.map(Problem::resource).collect();
-        let known =
-            |resource: &&Resource<GrantSpec>| !broken.contains(&*format!("Grant/{}", resource.id));
+        let known = |resource: &&Resource<GrantSpec>| !broken.contains(&*format!("Grant/{}", resource.id));
         let compiled = |resource: &Resource<GrantSpec>| self.parts.grants.get(&resource.id).map(Arc::clone);
         let grants = self.model.grants.iter().filter(known);
         let grants: Vec<_> = grants.filter_map(|it| Some((compiled(it)?, &it.source))).collect();
