@@ -48,7 +48,7 @@ pub(crate) use mint::{
     AlgorithmWord, AwsAssumeRoleSpec, AwsWebIdentitySpec, ClientAuthSpec, GithubAppSpec, JwtBearerSpec,
     MintSpec, TokenExchangeSpec,
 };
-pub use schema::{kind_schemas, tidy};
+pub use schema::{boundary_schema, kind_schemas, tidy};
 pub(crate) use settings::Single;
 pub use settings::read_settings;
 pub(crate) use source::guess;

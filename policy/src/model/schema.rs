@@ -12,8 +12,8 @@ use super::field::{Address, Interval, List, Money};
 use super::from::Weight;
 use super::grant::ResponseHeader;
 use super::{
-    ApprovalSpec, CredentialSpec, DestinationSpec, GrantSpec, HttpWord, ResourceDocument, StoreSpec,
-    VerifySpec,
+    ApprovalSpec, BoundarySpec, CredentialSpec, DestinationSpec, GrantSpec, HttpWord, ResourceDocument,
+    StoreSpec, VerifySpec,
 };
 use crate::caller::{AccountName, Issuer};
 use crate::hash::GrantHash;
@@ -32,6 +32,11 @@ pub fn kind_schemas(generator: &mut SchemaGenerator) -> [(&'static str, Schema);
         ("Grant", document::<GrantSpec>("Grant", generator)),
         ("Approval", document::<ApprovalSpec>("Approval", generator)),
     ]
+}
+
+/// The schema of a whole boundary, which is no resource.
+pub fn boundary_schema(generator: &mut SchemaGenerator) -> Schema {
+    document::<BoundarySpec>("Boundary", generator)
 }
 
 fn document<T: JsonSchema + Default>(kind: &str, generator: &mut SchemaGenerator) -> Schema {
