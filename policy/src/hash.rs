@@ -6,8 +6,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// SHA-256 of what a grant amounts to, as `sha256:` and 64 digits in lower-case hex. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -24,9 +24,9 @@ impl GrantHash {
 
     /// The hash of these bytes.
     pub(crate) fn of(bytes: &[u8]) -> Self {
-        let digest = digest::digest(&digest::SHA256, bytes);
+        let digest = Sha256::digest(bytes);
         let mut text = String::from(Self::SCHEME);
-        for byte in digest.as_ref() {
+        for byte in digest {
             text.push_str(&format!("{byte:02x}"));
         }
         Self(text.into())

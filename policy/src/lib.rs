@@ -5,6 +5,7 @@
 pub mod access;
 pub mod caller;
 pub mod compile;
+pub mod consent;
 pub mod decision;
 pub mod denial;
 pub mod dialect;

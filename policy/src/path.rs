@@ -132,7 +132,12 @@ impl EncodedForms {
 
     /// Whether a path may be one that readers take for others ([`other_readings`]).
     pub(crate) fn has_readings(self) -> bool {
-        Self::EACH.into_iter().any(|form| form.is_of_segments() && self.contains(form))
+        self.iter().any(EncodedForm::is_of_segments)
+    }
+
+    /// The forms in the set, in a fixed order.
+    pub fn iter(self) -> impl Iterator<Item = EncodedForm> {
+        Self::EACH.into_iter().filter(move |form| self.contains(*form))
     }
 
     /// The forms that occur in a canonical path.

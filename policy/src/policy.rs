@@ -43,6 +43,8 @@ pub(crate) struct Parts {
     pub(crate) stores: BTreeMap<ResourceId, Arc<Store>>,
     pub(crate) credentials: BTreeMap<ResourceId, Arc<Credential>>,
     pub(crate) grants: BTreeMap<ResourceId, Arc<Grant>>,
+    /// The approvals without a problem, each with why it has no effect.
+    pub(crate) approvals: BTreeMap<ResourceId, Option<String>>,
     /// Where the stores were written: beside them, because a store that only moved in its file is the same store.
     pub(crate) store_origins: BTreeMap<ResourceId, Source>,
 }
@@ -55,9 +57,11 @@ impl Parts {
 }
 
 impl Policy {
-    /// `gateway` are the authorities that are the gateway itself: a canonical host, and the port where only that one is meant.
-    pub(crate) fn new(parts: Parts, gateway: Vec<GatewayName>) -> Self {
-        Self { directory: Directory::new(parts.destinations.values(), gateway), parts, blocks: Vec::new() }
+    /// `gateway` are the authorities that are the gateway itself: a canonical host, and the port where only that one is meant. A path there
+    /// names a destination of `namespace`.
+    pub(crate) fn new(parts: Parts, gateway: Vec<GatewayName>, namespace: &str) -> Self {
+        let directory = Directory::new(parts.destinations.values(), gateway, namespace);
+        Self { directory, parts, blocks: Vec::new() }
     }
 
     /// The same, with this denied besides.
@@ -158,6 +162,11 @@ impl Policy {
     /// All grants, by name.
     pub fn grants(&self) -> impl Iterator<Item = &Arc<Grant>> {
         self.parts.grants.values()
+    }
+
+    /// All approvals, by name, each with why it has no effect: `None` where it approves its grant.
+    pub fn approvals(&self) -> impl Iterator<Item = (&ResourceId, Option<&str>)> {
+        self.parts.approvals.iter().map(|(id, why)| (id, why.as_deref()))
     }
 
     /// The hash of all that a grant of this policy amounts to: what an approval of it has to name.

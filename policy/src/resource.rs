@@ -13,7 +13,7 @@ mod source_pool;
 mod store;
 mod vault;
 
-pub(crate) use block::{Block, BlockedHosts};
+pub(crate) use block::{Block, BlockedAt, BlockedHosts};
 pub use boundary::Boundary;
 pub(crate) use canonical::Referred;
 pub use credential::{Credential, Inject, Injection, Key, SigV4, is_s3};

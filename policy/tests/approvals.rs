@@ -9,6 +9,7 @@ mod read;
 
 use jiff::Timestamp;
 use tollgate_policy::compile::{Compiled, Environment, compile_each, compile_files};
+use tollgate_policy::consent::Consents;
 use tollgate_policy::decision::Facts;
 use tollgate_policy::denial::Denial;
 use tollgate_policy::model::SourceFile;
@@ -314,7 +315,7 @@ fn an_approval_without_effect_and_a_grant_without_an_approval_are_warned_of() {
 fn a_broken_approval_approves_nothing_and_the_rest_is_in_force() {
     let text = format!("{WHOLE}{}", approval("platform", "shop/web", "sha256:12"));
     let file = SourceFile { path: "a.yaml".into(), text: versioned(&text) };
-    let compiled = compile_each(&[file], &environment()).unwrap();
+    let compiled = compile_each(&[file], &environment(), &Consents::default()).unwrap();
     assert_eq!(compiled.problems.len(), 1, "{:?}", compiled.problems);
     assert!(
         compiled.problems[0].to_string().contains("Approval/platform/web: spec.hash: a hash is `sha256:`")

@@ -37,12 +37,12 @@ impl Template {
     }
 
     /// What becomes of it when it reads a segment: it goes on, takes all that may follow, or fails.
-    fn read(&self, depth: usize, segment: &str) -> Step {
+    fn read(&self, depth: usize, segment: &str) -> Advance {
         match self.segments.get(depth).map(AsRef::as_ref) {
-            Some("**") => Step::Rest,
-            Some("*") if !segment.is_empty() => Step::On,
-            Some(literal) if literal != "*" && self.is_literal(literal, segment) => Step::On,
-            _ => Step::Fail,
+            Some("**") => Advance::Rest,
+            Some("*") if !segment.is_empty() => Advance::On,
+            Some(literal) if literal != "*" && self.is_literal(literal, segment) => Advance::On,
+            _ => Advance::Fail,
         }
     }
 
@@ -51,7 +51,7 @@ impl Template {
     }
 }
 
-enum Step {
+enum Advance {
     On,
     Rest,
     Fail,
@@ -99,9 +99,9 @@ impl State {
         let mut next = Self { depth: self.depth + 1, open: Vec::new(), rest: self.rest.clone() };
         for index in &self.open {
             match templates[*index].read(self.depth, segment) {
-                Step::On => next.open.push(*index),
-                Step::Rest => next.rest.push(*index),
-                Step::Fail => {}
+                Advance::On => next.open.push(*index),
+                Advance::Rest => next.rest.push(*index),
+                Advance::Fail => {}
             }
         }
         next.rest.sort_unstable();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::change::{Change, Diff, Example, What};
-use super::reach::{Place, Side, Verdicts};
+use super::reach::{ComparedHost, Named, Side, Verdicts};
 use super::words::{carried, class, joined, limited};
 use super::{readings, terms, universe};
 use crate::caller::{Caller, Identity};
@@ -23,7 +23,7 @@ pub fn diff(old: &Policy, new: &Policy, now: Timestamp, assume: &dyn Fn(Identity
     for hosts in places(old, new).into_values() {
         let Some((host, port, _)) = hosts.first() else { continue };
         let (old, new) = (Side::at(old, host, *port), Side::at(new, host, *port));
-        let place = Place { host, port: *port, old, new };
+        let place = ComparedHost { host, port: *port, old, new };
         let named = joined(hosts.iter().map(|(_, port, pattern)| match port {
             443 => pattern.to_string(),
             port => format!("{pattern}:{port}"),
@@ -57,11 +57,8 @@ fn places<'a>(old: &'a Policy, new: &'a Policy) -> BTreeMap<Pair, Vec<Host<'a>>>
     places
 }
 
-/// What grants say of one caller: for each policy, those that name it, each with the pattern by which it does.
-pub(super) type Named<'a> = [Vec<(&'a ResourceId, &'a CallerPattern)>; 2];
-
 fn compare(
-    place: &Place<'_>,
+    place: &ComparedHost<'_>,
     hosts: &str,
     now: Timestamp,
     assume: &dyn Fn(Identity) -> Caller,
@@ -134,7 +131,7 @@ type LineKey = (bool, What, ResourceId, String);
 struct Line {
     grant: Arc<Grant>,
     /// By class of the endpoint and path, as the grant has it.
-    calls: BTreeMap<(Class, String), Asked>,
+    calls: BTreeMap<(Class, String), CallWords>,
     /// Some of what the grant has in the same words is on both sides.
     is_part: bool,
     example: Example,
@@ -142,14 +139,14 @@ struct Line {
 
 /// What is asked of a path: in the grant's own patterns.
 #[derive(Default, PartialEq, Eq, PartialOrd, Ord, Clone)]
-struct Asked {
+struct CallWords {
     methods: BTreeSet<String>,
     models: BTreeSet<String>,
     actions: BTreeSet<String>,
 }
 
 struct Tally<'a> {
-    place: &'a Place<'a>,
+    place: &'a ComparedHost<'a>,
     hosts: &'a str,
     /// For each line its callers, by the pattern that says best who they are.
     lines: BTreeMap<LineKey, BTreeMap<String, Line>>,
@@ -271,7 +268,7 @@ impl Tally<'_> {
 }
 
 fn phrase(
-    place: &Place<'_>,
+    place: &ComparedHost<'_>,
     hosts: &str,
     (adds, what): (bool, What),
     (callers, line): (&str, &Line),
@@ -313,12 +310,12 @@ fn phrase(
 impl Line {
     /// The calls, those paths together of which the same is asked.
     fn words(&self) -> String {
-        let mut alike: BTreeMap<(Class, &Asked), Vec<&str>> = BTreeMap::new();
+        let mut alike: BTreeMap<(Class, &CallWords), Vec<&str>> = BTreeMap::new();
         for ((class, path), asked) in &self.calls {
             alike.entry((*class, asked)).or_default().push(path);
         }
         let words = alike.into_iter().map(|((of, asked), paths)| {
-            let Asked { methods, models, actions } = asked;
+            let CallWords { methods, models, actions } = asked;
             let any = methods.contains("*");
             let methods = if any { "every method on".to_owned() } else { joined(methods) };
             let mut words = format!("{methods} {}", joined(paths));
@@ -336,7 +333,7 @@ impl Line {
     }
 }
 
-fn example(caller: &Identity, place: &Place<'_>, verdict: &Verdicts) -> Example {
+fn example(caller: &Identity, place: &ComparedHost<'_>, verdict: &Verdicts) -> Example {
     let Verdicts { request, model, actions, .. } = verdict;
     let port = if place.port == 443 { String::new() } else { format!(":{}", place.port) };
     Example {

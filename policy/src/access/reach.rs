@@ -8,25 +8,32 @@ use super::universe::{self, RequestClass};
 use crate::caller::Caller;
 use crate::decision::{Actions, CallerGrants, Facts};
 use crate::denial::{Denial, Reason};
+use crate::name::ResourceId;
 use crate::operation::{Operation, RequestLine};
+use crate::pattern::CallerPattern;
 use crate::policy::{Destination, Grant, HttpDestination, Policy, Protocol};
 
 /// A host and port, as one policy has it.
 #[derive(Clone, Copy)]
 pub(super) struct Side<'a> {
     pub(super) policy: &'a Policy,
+    host: &'a str,
+    port: u16,
     /// What is there; `None`: nothing.
     pub(super) destination: Option<&'a Arc<Destination>>,
 }
 
 /// A place that is called: of all places that both policies give to the same destinations, one.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
+pub(super) struct ComparedHost<'a> {
     pub(super) host: &'a str,
     pub(super) port: u16,
     pub(super) old: Side<'a>,
     pub(super) new: Side<'a>,
 }
+
+/// What grants say of one caller: for each policy, those that name it, each with the pattern by which it does.
+pub(super) type Named<'a> = [Vec<(&'a ResourceId, &'a CallerPattern)>; 2];
 
 /// A call, and what both policies say to it: the grant that permits it, or why none does.
 #[derive(Debug, Clone)]
@@ -39,9 +46,9 @@ pub(super) struct Verdicts {
 }
 
 impl<'a> Side<'a> {
-    pub(super) fn at(policy: &'a Policy, host: &str, port: u16) -> Self {
+    pub(super) fn at(policy: &'a Policy, host: &'a str, port: u16) -> Self {
         let name = policy.target(host, port).ok().map(|target| target.destination().name.clone());
-        Self { policy, destination: name.and_then(|name| policy.destination(name.as_str())) }
+        Self { policy, host, port, destination: name.and_then(|name| policy.destination(name.as_str())) }
     }
 
     /// The grants for what is there.
@@ -62,18 +69,17 @@ impl<'a> Side<'a> {
 
     fn decide(
         &self,
-        (host, port): (&str, u16),
         grants: &CallerGrants,
         request: &RequestClass,
         facts: &Facts,
         now: Timestamp,
     ) -> Result<Arc<Grant>, Denial> {
-        let target = self.policy.target(host, port)?;
+        let target = self.policy.target(self.host, self.port)?;
         let operation = match target.destination().protocol {
             Protocol::Tcp => Operation::Tunnel,
             Protocol::Postgres => Operation::DatabaseSession,
             Protocol::Http(_) => {
-                let authority = format!("{host}:{port}");
+                let authority = format!("{}:{}", self.host, self.port);
                 let line = RequestLine {
                     authority: &authority,
                     method: &request.method,
@@ -88,7 +94,7 @@ impl<'a> Side<'a> {
     }
 }
 
-impl Place<'_> {
+impl ComparedHost<'_> {
     /// The verdicts on calls of every class that this caller can make here.
     pub(super) fn verdicts(&self, caller: &Caller, now: Timestamp) -> Vec<Verdicts> {
         let sides = [self.old, self.new];
@@ -112,8 +118,7 @@ impl Place<'_> {
                     let decide = |index: usize| {
                         let model = model.clone().filter(|_| reads[index]);
                         let facts = Facts { model, actions: actions.clone(), ..Facts::default() };
-                        let place = (self.host, self.port);
-                        let decided = sides[index].decide(place, &held[index], &request, &facts, now);
+                        let decided = sides[index].decide(&held[index], &request, &facts, now);
                         decided.map_err(|denial| denial.reason)
                     };
                     let (request, model, actions) = (request.clone(), model.clone(), actions.clone());

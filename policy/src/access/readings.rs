@@ -10,13 +10,12 @@ use std::fmt::Write;
 
 use super::boundary::is_within_paths;
 use super::change::{Change, Diff, What};
-use super::diff::Named;
-use super::reach::{Place, Side};
+use super::reach::{ComparedHost, Named, Side};
 use crate::pattern::{MethodPattern, PathPattern};
 use crate::policy::{Approval, Grant};
 
 /// What the callers that these grants name get of such paths.
-pub(super) fn compare(place: &Place<'_>, named: &Named<'_>, diff: &mut Diff) {
+pub(super) fn compare(place: &ComparedHost<'_>, named: &Named<'_>, diff: &mut Diff) {
     let Some(destination) = place.new.destination else { return };
     if !destination.http().is_some_and(|http| http.encoded_path.has_readings()) {
         return;

@@ -20,7 +20,7 @@ impl Compiler<'_> {
         let mut given = Vec::new();
         for resource in &self.model.approvals {
             let spec = &resource.spec;
-            let mut scope = Scope::new(resource, &mut self.problems);
+            let mut scope = Scope::new(resource, self.namespaces, &mut self.problems);
             scope.required(
                 "spec.grant",
                 spec.grant.as_ref(),
@@ -37,6 +37,12 @@ impl Compiler<'_> {
             let is_given = is_approved(grant, &self.parts.referred().hash(grant), &given);
             let state = if is_given { Approval::Given } else { Approval::Lacking };
             states.insert(grant.name.clone(), state);
+        }
+        for resource in self.model.approvals.iter().filter(|resource| resource.is_whole) {
+            if let Some(given) = read(resource) {
+                let why = without_effect(&given, &self.parts).map(|(_, message)| message);
+                self.parts.approvals.insert(resource.id.clone(), why);
+            }
         }
         for (id, state) in states {
             if let Some(grant) = self.parts.grants.get_mut(&id) {
@@ -83,7 +89,9 @@ pub(super) fn warnings(model: &Model, parts: &Parts) -> Vec<Problem> {
 /// Why an approval changes nothing: the field that is to blame, and what would be right.
 fn without_effect((namespace, name, hash): &Given<'_>, parts: &Parts) -> Option<(&'static str, String)> {
     let Some(grant) = parts.grants.get(name) else {
-        let guess = guess(name.as_str(), parts.grants.keys().map(ResourceId::as_str));
+        // The others are none of this namespace's business.
+        let own = parts.grants.values().filter(|grant| grant.destination.name.namespace() == *namespace);
+        let guess = guess(name.as_str(), own.map(|grant| grant.name.as_str()));
         return Some((
             "spec.grant",
             format!("this approves nothing: there is no Grant `{name}` in force{guess}"),

@@ -26,7 +26,7 @@ fn boundary(
     environment: &Environment,
     problems: &mut Vec<Problem>,
 ) -> Boundary {
-    let mut scope = Scope::new(resource, problems);
+    let mut scope = Scope::new(resource, None, problems);
     let spec = &resource.spec;
     let callers = sorted(super::caller::callers(&spec.callers, environment, &mut scope));
     scope.at_least_one("spec.destinations", &spec.destinations, "what grants may be for, as in `[openai]`");

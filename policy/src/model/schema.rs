@@ -12,8 +12,8 @@ use super::field::{Address, Interval, List, Money};
 use super::from::Weight;
 use super::grant::ResponseHeader;
 use super::{
-    ApprovalSpec, BoundarySpec, CredentialSpec, DestinationSpec, GrantSpec, HttpWord, ResourceDocument,
-    StoreSpec, VerifySpec,
+    AllowedNamespaces, ApprovalSpec, BoundarySpec, CredentialSpec, DestinationSpec, GrantSpec, HttpWord,
+    ResourceDocument, SomeNamespacesSpec, StoreSpec, VerifySpec,
 };
 use crate::caller::{AccountName, Issuer};
 use crate::hash::GrantHash;
@@ -189,6 +189,21 @@ impl JsonSchema for VerifySpec {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let bundle = generator.subschema_for::<BundleSpec>();
         json_schema!({ "anyOf": [{ "const": "system" }, bundle] })
+    }
+}
+
+impl JsonSchema for AllowedNamespaces {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "AllowedNamespaces".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let some = generator.subschema_for::<SomeNamespacesSpec>();
+        json_schema!({ "anyOf": [{ "const": "All" }, some] })
     }
 }
 

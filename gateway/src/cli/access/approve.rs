@@ -7,7 +7,8 @@ use clap::Args;
 use tollgate_policy::access::{allowed, limited, reading};
 use tollgate_policy::hash::GrantHash;
 use tollgate_policy::name::ResourceId;
-use tollgate_policy::policy::{Approval, Grant, Policy, TlsVerify};
+use tollgate_policy::path::EncodedForm;
+use tollgate_policy::policy::{Approval, Grant, Policy, Scrub, TlsVerify, Unpriced};
 
 use super::policy;
 use crate::cli::check::CheckArgs;
@@ -104,17 +105,43 @@ fn described(policy: &Policy, grant: &Grant) -> Vec<String> {
     }
     line("may call", allowed(&grant.allow));
     line("how much", limited(&grant.limits));
+    bounds(grant).into_iter().for_each(|(name, text)| line(name, text));
+    lines
+}
+
+/// What else decides how far calls may go, where it is not as in most grants.
+fn bounds(grant: &Grant) -> Vec<(&'static str, String)> {
+    let mut bounds = Vec::new();
     if let Some(assume) = grant.assume {
-        let words = format!(
-            "calls that nothing bounds, held at {} tokens in and {} out",
-            assume.input_tokens, assume.output_tokens
-        );
-        line("assume", words);
+        let (input, output) = (assume.input_tokens, assume.output_tokens);
+        bounds.push((
+            "assume",
+            format!("calls that nothing bounds are held at {input} tokens in and {output} out"),
+        ));
+    }
+    if let Some(cap) = grant.default_output_cap {
+        bounds.push(("cap", format!("{cap} tokens, of calls without one")));
+    }
+    match grant.unpriced {
+        Unpriced::Deny => {}
+        Unpriced::Dearest => {
+            bounds.push(("unpriced", "models without a price, charged as the dearest".to_owned()))
+        }
+        Unpriced::Flag => bounds.push(("unpriced", "models without a price, for nothing".to_owned())),
+    }
+    if let Some(http) = grant.destination.http() {
+        let forms: Vec<&str> = http.encoded_path.iter().map(EncodedForm::as_str).collect();
+        if !forms.is_empty() {
+            bounds.push(("paths", format!("with {}", forms.join(", "))));
+        }
+        if http.scrub == Scrub::Headers {
+            bounds.push(("answers", "keys in bodies are not masked".to_owned()));
+        }
     }
     if let Some(why) = &grant.suspended {
-        line("suspended", why.to_string());
+        bounds.push(("suspended", why.to_string()));
     }
-    lines
+    bounds
 }
 
 fn document(grant: &Grant, hash: &GrantHash) -> String {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tollgate_policy::limit::{Limit, LimitKind, Unit};
 use tollgate_policy::model::Problem;
 use tollgate_policy::name::{Name, ResourceId};
-use tollgate_policy::policy::Grant;
+use tollgate_policy::policy::{Approval, Grant};
 use tollgate_policy::price::NanoUsd;
 use tollgate_secrets::{CredentialStatus, Health};
 
@@ -34,8 +34,9 @@ pub(super) struct Findings<'a> {
     /// What is in force, by the same.
     in_force: HashSet<String>,
     grants: HashMap<&'a ResourceId, &'a Arc<Grant>>,
-    /// Only where counts are to be looked at.
-    live: Option<Live>,
+    live: Live,
+    /// Whether what changes without being compiled is to be told of, too.
+    is_due: bool,
 }
 
 /// What changes while nothing is compiled.
@@ -61,7 +62,7 @@ impl Live {
 }
 
 impl<'a> Findings<'a> {
-    pub(super) fn of(published: &'a Published, shared: &Shared, with_live: bool) -> Self {
+    pub(super) fn of(published: &'a Published, shared: &Shared, is_due: bool) -> Self {
         let (snapshot, policy) = (&published.snapshot, &published.snapshot.policy);
         let mut problems: HashMap<&str, Vec<&Problem>> = HashMap::new();
         for problem in &snapshot.refused {
@@ -75,15 +76,15 @@ impl<'a> Findings<'a> {
         let grants: HashMap<_, _> = policy.grants().map(|grant| (&grant.name, grant)).collect();
         let whole = policy.grants().filter(|grant| !grant.is_broken);
         in_force.extend(whole.map(|it| label(ObjectKind::Grant, &it.name)));
-        let live = with_live.then(|| Live::of(shared));
-        Self { published, problems, in_force, grants, live }
+        Self { published, problems, in_force, grants, live: Live::of(shared), is_due }
     }
 
     /// How many objects of each kind have problems.
     pub(super) fn refused(&self) -> Refused {
         let mut counts = BTreeMap::new();
         for object in self.published.objects.iter() {
-            let is_refused = match object.key.id() {
+            let is_refused = match object.key.id().filter(|_| object.key.kind.is_resource()) {
+                None if !object.key.kind.is_resource() => false,
                 None => true,
                 Some(id) => self.problems.contains_key(&*label(object.key.kind, &id)),
             };
@@ -96,7 +97,7 @@ impl<'a> Findings<'a> {
 
     /// The status of an object, where what was compiled is what it says now. Times of `current` stay where nothing changed.
     pub(super) fn status(&self, object: &Object, current: &Value) -> Option<Value> {
-        if !self.published.objects.has(object) {
+        if !object.key.kind.is_resource() || !self.published.objects.has(object) {
             return None;
         }
         let conditions: Vec<Value> =
@@ -123,6 +124,9 @@ impl<'a> Findings<'a> {
         let problems = self.problems.get(&*name).map(Vec::as_slice).unwrap_or_default();
         let unresolved: Vec<&Problem> =
             problems.iter().copied().filter(|it| is_of_reference(it.path())).collect();
+        if object.key.kind == ObjectKind::Approval && problems.is_empty() {
+            return self.approval(&id);
+        }
         let accepted = match problems {
             [] => (true, "Accepted", String::new()),
             problems => (false, "Invalid", text(problems)),
@@ -134,14 +138,53 @@ impl<'a> Findings<'a> {
             [] => (true, "ResolvedRefs", String::new()),
             unresolved => (false, "RefNotResolved", text(unresolved)),
         };
-        let suspended = self.grants.get(&id).and_then(|grant| grant.suspended.as_deref());
-        let programmed = match (in_force, suspended.filter(|_| object.key.kind == ObjectKind::Grant)) {
-            (true, None) => (true, "Programmed", String::new()),
+        let grant = self.grants.get(&id).filter(|_| object.key.kind == ObjectKind::Grant);
+        let approved = grant.and_then(|grant| self.approved(grant));
+        let suspended = grant.and_then(|grant| grant.suspended.as_deref());
+        let programmed = match (in_force, suspended) {
             (true, Some(why)) => (false, "Suspended", why.to_owned()),
+            (true, None) => match &approved {
+                Some((false, reason, why)) => (false, *reason, why.clone()),
+                _ => (true, "Programmed", String::new()),
+            },
             (false, _) if waits => (false, "RefNotInForce", self.missing(object, &id)),
             (false, _) => (false, "Invalid", "it is not accepted: what it might allow is denied".to_owned()),
         };
-        Condition::all(accepted, resolved, programmed)
+        let mut conditions = Condition::all(accepted, resolved, programmed);
+        conditions.extend(approved.map(|(holds, reason, message)| Condition {
+            kind: "Approved",
+            holds,
+            reason,
+            message,
+        }));
+        conditions
+    }
+
+    /// Whether the owners of its destination have agreed to a grant; `None`: they need not.
+    fn approved(&self, grant: &Grant) -> Option<(bool, &'static str, String)> {
+        let namespace = grant.destination.name.namespace();
+        match grant.approval {
+            Approval::NotRequired => None,
+            Approval::Given => Some((true, "Approved", String::new())),
+            Approval::Lacking => {
+                let hash = self.published.snapshot.policy.hash(grant);
+                let why = format!(
+                    "an Approval of {hash} in the namespace {namespace} is needed, and none is there"
+                );
+                Some((false, "NotApproved", why))
+            }
+        }
+    }
+
+    /// What is to be said of an approval that was accepted.
+    fn approval(&self, id: &ResourceId) -> Vec<Condition> {
+        let mut approvals = self.published.snapshot.policy.approvals();
+        let programmed = match approvals.find(|(known, _)| *known == id) {
+            Some((_, None)) => (true, "Programmed", String::new()),
+            Some((_, Some(why))) => (false, "NoEffect", why.to_owned()),
+            None => (false, "Invalid", "it is not in force".to_owned()),
+        };
+        Condition::all((true, "Accepted", String::new()), (true, "ResolvedRefs", String::new()), programmed)
     }
 
     /// What keeps an object without problems from being in force.
@@ -167,18 +210,28 @@ impl<'a> Findings<'a> {
 
     /// What people look for besides: as it stands there, where it is not looked at now.
     fn more(&self, object: &Object, current: &Value) -> Vec<(&'static str, Value)> {
+        let Some(id) = object.key.id() else { return Vec::new() };
+        // Of another generation, or of none yet, what stands there says nothing.
+        let is_old = current.get("observedGeneration") != Some(&object.generation.into());
+        let is_due = self.is_due || is_old;
         let kept = |member: &'static str| (member, current.get(member).cloned().unwrap_or_default());
-        match (object.key.kind, &self.live, object.key.id()) {
-            (ObjectKind::Grant, Some(live), Some(id)) => {
+        match object.key.kind {
+            ObjectKind::Grant if is_due => {
                 let limits = self.grants.get(&id).map(|grant| grant.limits.as_slice()).unwrap_or_default();
-                let limits: Vec<Value> = limits.iter().filter_map(|limit| live.limit(limit)).collect();
-                vec![("limits", if limits.is_empty() { Value::Null } else { limits.into() })]
+                let limits: Vec<Value> = limits.iter().filter_map(|limit| self.live.limit(limit)).collect();
+                vec![("limits", if limits.is_empty() { Value::Null } else { limits.into() }), self.hash(&id)]
             }
-            (ObjectKind::Credential, Some(live), Some(id)) => live.credential(&id, current),
-            (ObjectKind::Grant, None, _) => vec![kept("limits")],
-            (ObjectKind::Credential, None, _) => vec![kept("health"), kept("nextRefresh")],
+            ObjectKind::Credential if is_due => self.live.credential(&id, current),
+            ObjectKind::Grant => vec![kept("limits"), self.hash(&id)],
+            ObjectKind::Credential => vec![kept("health"), kept("nextRefresh")],
             _ => Vec::new(),
         }
+    }
+
+    /// What an approval of a grant has to name.
+    fn hash(&self, id: &ResourceId) -> (&'static str, Value) {
+        let hash = self.grants.get(id).map(|grant| self.published.snapshot.policy.hash(grant));
+        ("hash", hash.map(|hash| Value::from(hash.as_str())).unwrap_or_default())
     }
 }
 
@@ -288,7 +341,7 @@ pub(super) fn is_same(wanted: &Value, current: &Value) -> bool {
         let kind = wanted.get("type").and_then(Value::as_str).unwrap_or_default();
         condition(current, kind) == Some(wanted)
     });
-    let ours = ["observedGeneration", "limits", "health", "nextRefresh"];
+    let ours = ["observedGeneration", "limits", "hash", "health", "nextRefresh"];
     stand.all(|stands| stands) && ours.iter().all(|member| wanted.get(member) == current.get(member))
 }
 
