@@ -1,6 +1,7 @@
 //! The one place where everything is built and wired.
 
 mod cores;
+mod environment;
 mod reload;
 mod signals;
 
@@ -17,15 +18,12 @@ use anyhow::{Context, anyhow, bail};
 use jiff::SignedDuration;
 use nix::sys::resource::{Resource, setrlimit};
 use tokio::runtime::{Builder, Handle, Runtime};
-use tollgate_policy::caller::TrustDomain;
-use tollgate_policy::compile::{Environment, HomeCluster};
-use tollgate_policy::dialect::Catalog;
 use tollgate_policy::model::{Interval, Problem};
-use tollgate_policy::name::Name;
-use tollgate_secrets::{Observations, Observer, Secrets};
+use tollgate_secrets::{Observations, Observer, Secrets, VersionKey};
 use zeroize::Zeroizing;
 
 use self::cores::{Cores, ListenerSockets};
+pub(crate) use self::environment::{environment, environment_of};
 use self::reload::Reload;
 use self::signals::{Asked, Signals};
 use crate::admin::{self, Admin, AdminViews};
@@ -34,18 +32,17 @@ use crate::caller_usage::CallerUsages;
 use crate::core::{Shared, Throttles};
 use crate::drain::Drain;
 use crate::files::DirectoryLock;
-use crate::identity::{FilesInForce, IdentityFiles, IdentitySettings, IssuerKind, TokenIssuerSettings};
+use crate::identity::{FilesInForce, IdentityFiles};
 use crate::key_health::KeyPools;
-use crate::kubernetes::{ClusterWatch, own_namespace};
+use crate::kubernetes::ClusterWatch;
 use crate::ledger::{Balances, Keep, Ledger, LedgerError, Recovered};
 use crate::listener;
 use crate::memory;
-use crate::metering::catalog;
 use crate::otlp::{Exports, Sinks, Waiting};
 use crate::quota::Quota;
 use crate::settings::{self, KeepSettings, ResourceSettings, Settings};
 use crate::slow_notice;
-use crate::snapshot::{Reloads, Snapshot, Snapshots};
+use crate::snapshot::{Snapshot, Snapshots};
 use crate::telemetry::{self, Flush};
 use crate::upstream::{self, DialRules, local_addresses};
 use crate::version_key;
@@ -78,88 +75,6 @@ pub struct App {
 
 /// The settings file where none is named.
 pub(crate) const SETTINGS: &str = "tollgate.yaml";
-
-/// What `compile` needs to know of this process.
-pub(crate) fn environment(settings: &Settings) -> anyhow::Result<Environment> {
-    let tokens = || settings.identity.tokens.iter();
-    let home = home(settings);
-    let mut clusters: Vec<Name> = tokens().filter_map(TokenIssuerSettings::cluster).collect();
-    // The gateway's own first.
-    clusters.sort_by_key(|cluster| Some(cluster) != home.name.as_ref());
-    Ok(Environment {
-        catalog: builtin_catalog()?,
-        gateway_names: settings.names.clone(),
-        trust_domains: trust_domains(&settings.identity),
-        issuers: tokens()
-            .filter(|issuer| issuer.kind == IssuerKind::Oidc)
-            .filter_map(|issuer| issuer.issuer.clone())
-            .collect(),
-        clusters,
-        audiences: tokens().map(|issuer| issuer.audience.clone()).collect(),
-        own_files: own_files(settings),
-        home,
-    })
-}
-
-/// The cluster that the gateway is in, where resources come from it.
-fn home(settings: &Settings) -> HomeCluster {
-    let ResourceSettings::Kubernetes(cluster) = &settings.resources else { return HomeCluster::default() };
-    let mut domains = settings.identity.trust_domains.keys();
-    let only = domains.next().filter(|_| domains.next().is_none());
-    HomeCluster {
-        gateway_namespace: own_namespace(cluster),
-        trust_domain: cluster.trust_domain.as_ref().or(only).cloned(),
-        name: cluster.name(),
-    }
-}
-
-/// Those whose workloads a certificate or a token proves.
-fn trust_domains(identity: &IdentitySettings) -> Vec<TrustDomain> {
-    let by_token = identity.tokens.iter().filter_map(|issuer| issuer.trust_domain.as_ref());
-    let mut domains: Vec<_> = identity.trust_domains.keys().cloned().collect();
-    domains.extend(by_token.filter(|domain| !identity.trust_domains.contains_key(*domain)).cloned());
-    domains
-}
-
-/// The same where there are no settings.
-pub(crate) fn environment_of(names: &[String], domains: &[String]) -> anyhow::Result<Environment> {
-    let domains: Result<_, _> = domains.iter().map(|domain| domain.parse()).collect();
-    let trust_domains = domains.context("--trust-domain")?;
-    let names: Result<_, String> = names.iter().map(|name| name.parse()).collect();
-    let gateway_names = names.map_err(|error| anyhow!("--name: {error}"))?;
-    Ok(Environment { catalog: builtin_catalog()?, gateway_names, trust_domains, ..Environment::default() })
-}
-
-/// What no secret store may show: as it is written, absolute, and where it really is.
-fn own_files(settings: &Settings) -> Vec<(String, PathBuf)> {
-    let seal = settings.ledger.seal_key_file.as_ref();
-    let own = [
-        ("identity.certificate.keyFile", Some(&settings.identity.certificate.key_file)),
-        ("admin.tokenFile", Some(&settings.admin.token_file)),
-        ("ledger.sealKeyFile", seal),
-        ("dataDir", Some(&settings.data_dir)),
-    ];
-    let base = base(&settings.origin.file.path);
-    let tokens = settings.identity.tokens.iter().enumerate().filter_map(|(at, issuer)| {
-        Some((format!("identity.tokens[{at}].tokenFile"), base.join(issuer.token_file.as_ref()?)))
-    });
-    let headers = settings.telemetry.header_files();
-    let headers = headers.filter_map(|(setting, file)| Some((setting, file?.clone())));
-    let forms = |path: &PathBuf| {
-        let absolute = std::path::absolute(path).ok();
-        [Some(path.clone()), absolute, path.canonicalize().ok()].into_iter().flatten()
-    };
-    own.into_iter()
-        .filter_map(|(setting, path)| Some((setting.to_owned(), path?.clone())))
-        .chain(tokens)
-        .chain(headers)
-        .flat_map(|(setting, path)| forms(&path).map(move |path| (setting.clone(), path)).collect::<Vec<_>>())
-        .collect()
-}
-
-fn builtin_catalog() -> anyhow::Result<Arc<Catalog>> {
-    catalog::shipped().map(Arc::new).map_err(|problems| anyhow!("{}", lines(&problems)))
-}
 
 /// The directory that relative paths in a settings file count from.
 pub(crate) fn base(file: &Path) -> PathBuf {
@@ -210,6 +125,9 @@ impl App {
                 Some(ClusterWatch::start(cluster, &settings.data_dir, control.handle())?)
             }
         };
+        if let Some(cluster) = &cluster {
+            shared.secrets.reach_cluster(cluster.client());
+        }
         let mut reload = Reload::new(identity, settings.clone(), cluster.as_ref().map(ClusterWatch::feed))?;
         let first = reload.first(control.handle()).map_err(|problems| anyhow!("{}", lines(&problems)))?;
         let count = settings.cores();
@@ -228,7 +146,6 @@ impl App {
         shared.rules.own_sockets(listeners.iter().copied().chain([admin_address]).collect());
         // Only who has its addresses to itself logs in to stores and fetches from them.
         reload.begin(first, balances, &shared);
-        let reloads = Arc::clone(&reload.reloads);
         let cores = Cores::start(&shared, &ledger, doors, count)?;
         let auditor = trail.keep(cores.all().iter().map(|core| Arc::clone(&core.uses)).collect())?;
         let mut app = Self {
@@ -244,7 +161,7 @@ impl App {
             listeners,
             admin: admin_address,
         };
-        let views = app.control(reload, (reloads, standing), (ledger, cluster), admin_socket)?;
+        let views = app.control(reload, standing, (ledger, cluster), admin_socket)?;
         let (control, rules) = (app.control.handle(), app.shared.rules.clone());
         app.exports = waiting.map(|waiting| waiting.start(control, rules, move || views.families()));
         app.announce();
@@ -255,7 +172,7 @@ impl App {
     fn control(
         &self,
         mut reload: Reload,
-        (reloads, identity): (Arc<Reloads>, Arc<FilesInForce>),
+        identity: Arc<FilesInForce>,
         (ledger, cluster): (Arc<Ledger>, Option<ClusterWatch>),
         socket: tokio::net::TcpListener,
     ) -> anyhow::Result<Arc<AdminViews>> {
@@ -264,7 +181,7 @@ impl App {
             cores: self.cores.all(),
             ledger,
             audit: self.auditor.view(),
-            reloads,
+            reloads: Arc::clone(&reload.reloads),
             identity,
             exported: self.shared.exported.as_ref().map(Sinks::counts).unwrap_or_default(),
             cluster: cluster.as_ref().map(ClusterWatch::states),

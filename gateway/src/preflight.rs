@@ -125,7 +125,9 @@ fn url(kind: &StoreKind) -> Option<(&'static str, &str)> {
     match kind {
         StoreKind::Vault(vault) => Some(("spec.vault.address", &vault.address)),
         StoreKind::Aws(aws) => Some(("spec.aws.endpoint", aws.endpoint.as_deref()?)),
-        StoreKind::File { .. } | StoreKind::Age { .. } | StoreKind::Env { .. } => None,
+        StoreKind::File { .. } | StoreKind::Age { .. } | StoreKind::Env { .. } | StoreKind::Kubernetes => {
+            None
+        }
     }
 }
 
@@ -158,7 +160,7 @@ fn missing(kind: &StoreKind) -> Vec<(&'static str, String)> {
             ca.chain(login).collect()
         }
         // What `serve` is started with is not what this process was.
-        StoreKind::Env { .. } => Vec::new(),
+        StoreKind::Env { .. } | StoreKind::Kubernetes => Vec::new(),
     };
     let absent = |(_, path, _): &(&str, &Path, &str)| !path.exists();
     let said =

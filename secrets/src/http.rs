@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 
 pub use self::post::{PostAnswer, PostClient};
 pub(crate) use self::tls::TlsFiles;
+pub(crate) use self::tls::word as tls_word;
 use crate::dial::Dialable;
 use crate::error::Failure;
 use crate::read::{FileStamp, off_runtime};

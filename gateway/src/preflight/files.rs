@@ -111,7 +111,7 @@ fn files(kind: &StoreKind) -> Vec<(&'static str, &Path)> {
             ca.chain(credentials_file.iter().map(|file| ("spec.aws.credentialsFile", file.as_path())))
                 .collect()
         }
-        StoreKind::Env { .. } => Vec::new(),
+        StoreKind::Env { .. } | StoreKind::Kubernetes => Vec::new(),
     }
 }
 
@@ -123,7 +123,7 @@ fn keys(kind: &StoreKind) -> Vec<(&'static str, &Path)> {
         StoreKind::Aws(AwsStore { credentials_file, .. }) => {
             credentials_file.iter().map(|file| ("spec.aws.credentialsFile", file.as_path())).collect()
         }
-        StoreKind::File { .. } | StoreKind::Env { .. } => Vec::new(),
+        StoreKind::File { .. } | StoreKind::Env { .. } | StoreKind::Kubernetes => Vec::new(),
     }
 }
 

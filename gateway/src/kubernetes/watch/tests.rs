@@ -80,7 +80,7 @@ fn what_is_missing_is_named_with_what_would_help() {
     let said = |code| in_words(ObjectKind::Grant, &refused(code, "grants.tollgate.dev is forbidden"));
     assert_eq!(
         said(403),
-        "grants.tollgate.dev is forbidden: the gateway's role needs get, list and watch on it"
+        "grants.tollgate.dev is forbidden: the gateway's role needs list and watch on it"
     );
     assert!(said(404).contains("the API server knows no Grant of tollgate.dev/v1alpha1: install the CRDs"));
     assert!(said(401).contains("does not know who the gateway is"));
