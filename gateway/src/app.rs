@@ -1,6 +1,7 @@
 //! The one place where everything is built and wired.
 
 mod cores;
+mod environment;
 mod reload;
 mod signals;
 
@@ -17,14 +18,12 @@ use anyhow::{Context, anyhow, bail};
 use jiff::SignedDuration;
 use nix::sys::resource::{Resource, setrlimit};
 use tokio::runtime::{Builder, Handle, Runtime};
-use tollgate_policy::caller::TrustDomain;
-use tollgate_policy::compile::Environment;
-use tollgate_policy::dialect::Catalog;
 use tollgate_policy::model::{Interval, Problem};
 use tollgate_secrets::{Observations, Observer, Secrets, VersionKey};
 use zeroize::Zeroizing;
 
 use self::cores::{Cores, ListenerSockets};
+pub(crate) use self::environment::{environment, environment_of};
 use self::reload::Reload;
 use self::signals::{Asked, Signals};
 use crate::admin::{self, Admin, AdminViews};
@@ -33,13 +32,12 @@ use crate::caller_usage::CallerUsages;
 use crate::core::{Shared, Throttles};
 use crate::drain::Drain;
 use crate::files::DirectoryLock;
-use crate::identity::{FilesInForce, IdentityFiles, IdentitySettings, IssuerKind, TokenIssuerSettings};
+use crate::identity::{FilesInForce, IdentityFiles};
 use crate::key_health::KeyPools;
 use crate::kubernetes::ClusterWatch;
 use crate::ledger::{Balances, Keep, Ledger, LedgerError, Recovered};
 use crate::listener;
 use crate::memory;
-use crate::metering::catalog;
 use crate::quota::Quota;
 use crate::settings::{self, KeepSettings, ResourceSettings, Settings};
 use crate::slow_notice;
@@ -75,68 +73,6 @@ pub struct App {
 
 /// The settings file where none is named.
 pub(crate) const SETTINGS: &str = "tollgate.yaml";
-
-/// What `compile` needs to know of this process.
-pub(crate) fn environment(settings: &Settings) -> anyhow::Result<Environment> {
-    let tokens = || settings.identity.tokens.iter();
-    Ok(Environment {
-        catalog: builtin_catalog()?,
-        gateway_names: settings.names.clone(),
-        trust_domains: trust_domains(&settings.identity),
-        issuers: tokens()
-            .filter(|issuer| issuer.kind == IssuerKind::Oidc)
-            .filter_map(|issuer| issuer.issuer.clone())
-            .collect(),
-        clusters: tokens().filter_map(TokenIssuerSettings::cluster).collect(),
-        audiences: tokens().map(|issuer| issuer.audience.clone()).collect(),
-        own_files: own_files(settings),
-    })
-}
-
-/// Those whose workloads a certificate or a token proves.
-fn trust_domains(identity: &IdentitySettings) -> Vec<TrustDomain> {
-    let by_token = identity.tokens.iter().filter_map(|issuer| issuer.trust_domain.as_ref());
-    let mut domains: Vec<_> = identity.trust_domains.keys().cloned().collect();
-    domains.extend(by_token.filter(|domain| !identity.trust_domains.contains_key(*domain)).cloned());
-    domains
-}
-
-/// The same where there are no settings.
-pub(crate) fn environment_of(names: &[String], domains: &[String]) -> anyhow::Result<Environment> {
-    let domains: Result<_, _> = domains.iter().map(|domain| domain.parse()).collect();
-    let trust_domains = domains.context("--trust-domain")?;
-    let names: Result<_, String> = names.iter().map(|name| name.parse()).collect();
-    let gateway_names = names.map_err(|error| anyhow!("--name: {error}"))?;
-    Ok(Environment { catalog: builtin_catalog()?, gateway_names, trust_domains, ..Environment::default() })
-}
-
-/// What no secret store may show: as it is written, absolute, and where it really is.
-fn own_files(settings: &Settings) -> Vec<(String, PathBuf)> {
-    let seal = settings.ledger.seal_key_file.as_ref();
-    let own = [
-        ("identity.certificate.keyFile", Some(&settings.identity.certificate.key_file)),
-        ("admin.tokenFile", Some(&settings.admin.token_file)),
-        ("ledger.sealKeyFile", seal),
-        ("dataDir", Some(&settings.data_dir)),
-    ];
-    let base = base(&settings.origin.file.path);
-    let tokens = settings.identity.tokens.iter().enumerate().filter_map(|(at, issuer)| {
-        Some((format!("identity.tokens[{at}].tokenFile"), base.join(issuer.token_file.as_ref()?)))
-    });
-    let forms = |path: &PathBuf| {
-        let absolute = std::path::absolute(path).ok();
-        [Some(path.clone()), absolute, path.canonicalize().ok()].into_iter().flatten()
-    };
-    own.into_iter()
-        .filter_map(|(setting, path)| Some((setting.to_owned(), path?.clone())))
-        .chain(tokens)
-        .flat_map(|(setting, path)| forms(&path).map(move |path| (setting.clone(), path)).collect::<Vec<_>>())
-        .collect()
-}
-
-fn builtin_catalog() -> anyhow::Result<Arc<Catalog>> {
-    catalog::shipped().map(Arc::new).map_err(|problems| anyhow!("{}", lines(&problems)))
-}
 
 /// The directory that relative paths in a settings file count from.
 pub(crate) fn base(file: &Path) -> PathBuf {
