@@ -280,7 +280,9 @@ mod tests {
     fn what_has_the_shape_of_a_token_is_found_in_headers_of_keys_and_so_many_are_none() {
         let of = |values: &[&str]| {
             let mut headers = HeaderMap::new();
-            values.iter().for_each(|value| drop(headers.append("x-api-key", value.parse().unwrap())));
+            for value in values {
+                headers.append("x-api-key", value.parse().unwrap());
+            }
             let credentials = CallerCredentials::of(&headers);
             credentials.tokens().iter().map(|token| token.bytes().to_vec()).collect::<Vec<_>>()
         };

@@ -192,6 +192,6 @@ fn settings_that_could_prove_the_wrong_caller_are_refused() {
         let found = wrong(json!([with(good.clone(), name, value.clone())]));
         assert!(found.contains(&format!("identity.tokens[0].{field}")), "{name} {value}: {found:?}");
     }
-    let twice = wrong(json!([good, with(good.clone(), "audience", "other")]));
+    let twice = wrong(json!([good.clone(), with(good, "audience", "other")]));
     assert_eq!(twice, ["identity.tokens[1].issuer", "identity.tokens[1].cluster"]);
 }
