@@ -275,6 +275,16 @@ impl Gateway {
         fs::write(file, text.replacen(from, to, 1)).expect("tollgate.yaml");
     }
 
+    /// Replaces `tollgate.yaml`, before a start.
+    pub fn write_settings(&self, text: &str) {
+        fs::write(self.home.join("tollgate.yaml"), text).expect("tollgate.yaml");
+    }
+
+    /// The folder with its keys, which is not swept.
+    pub fn inputs(&self) -> PathBuf {
+        self.sandbox.inputs()
+    }
+
     /// SIGTERM, and the exit status after the drain.
     pub fn stop(&mut self) -> ExitStatus {
         self.capture();

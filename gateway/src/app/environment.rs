@@ -5,17 +5,23 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use tollgate_policy::caller::TrustDomain;
-use tollgate_policy::compile::Environment;
+use tollgate_policy::compile::{Environment, HomeCluster};
 use tollgate_policy::dialect::Catalog;
+use tollgate_policy::name::Name;
 
 use super::{base, lines};
 use crate::identity::{IdentitySettings, IssuerKind, TokenIssuerSettings};
+use crate::kubernetes::own_namespace;
 use crate::metering::catalog;
-use crate::settings::Settings;
+use crate::settings::{ResourceSettings, Settings};
 
 /// What `compile` needs to know of this process.
 pub(crate) fn environment(settings: &Settings) -> anyhow::Result<Environment> {
     let tokens = || settings.identity.tokens.iter();
+    let home = home(settings);
+    let mut clusters: Vec<Name> = tokens().filter_map(TokenIssuerSettings::cluster).collect();
+    // The gateway's own first.
+    clusters.sort_by_key(|cluster| Some(cluster) != home.name.as_ref());
     Ok(Environment {
         catalog: builtin_catalog()?,
         gateway_names: settings.names.clone(),
@@ -24,10 +30,23 @@ pub(crate) fn environment(settings: &Settings) -> anyhow::Result<Environment> {
             .filter(|issuer| issuer.kind == IssuerKind::Oidc)
             .filter_map(|issuer| issuer.issuer.clone())
             .collect(),
-        clusters: tokens().filter_map(TokenIssuerSettings::cluster).collect(),
+        clusters,
         audiences: tokens().map(|issuer| issuer.audience.clone()).collect(),
         own_files: own_files(settings),
+        home,
     })
+}
+
+/// The cluster that the gateway is in, where resources come from it.
+fn home(settings: &Settings) -> HomeCluster {
+    let ResourceSettings::Kubernetes(cluster) = &settings.resources else { return HomeCluster::default() };
+    let mut domains = settings.identity.trust_domains.keys();
+    let only = domains.next().filter(|_| domains.next().is_none());
+    HomeCluster {
+        gateway_namespace: own_namespace(cluster),
+        trust_domain: cluster.trust_domain.as_ref().or(only).cloned(),
+        name: cluster.name(),
+    }
 }
 
 /// Those whose workloads a certificate or a token proves.

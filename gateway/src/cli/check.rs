@@ -8,7 +8,7 @@ use clap::Args;
 use jiff::Timestamp;
 use tollgate_policy::caller::Issuer;
 use tollgate_policy::compile::Environment;
-use tollgate_policy::model::SourceFile;
+use tollgate_policy::model::{Problem, SourceFile};
 use tollgate_policy::name::Name;
 
 use super::{complain, say};
@@ -89,11 +89,9 @@ impl Subject {
     }
 
     pub(super) fn read(&self) -> anyhow::Result<Vec<SourceFile>> {
-        let files = match &self.settings {
-            Some(settings) if self.is_settings_own() && settings.resources.directory().is_none() => {
-                PersistedObjects::of(&settings.data_dir).files()
-            }
-            _ => ResourceFiles::new(self.directory.clone()).read(),
+        let files = match self.persisted() {
+            Some(persisted) => persisted.sources().map(|(files, _)| files),
+            None => ResourceFiles::new(self.directory.clone()).read(),
         };
         files.map_err(|error| match &self.settings {
             Some(settings) if self.is_settings_own() => {
@@ -101,6 +99,22 @@ impl Subject {
             }
             _ => error.into(),
         })
+    }
+
+    /// Compiles what was read.
+    ///
+    /// # Errors
+    /// As [`Snapshot::build`].
+    pub(super) fn build(&self, files: &[SourceFile]) -> Result<(Snapshot, Vec<Problem>), Vec<Problem>> {
+        let sources = self.persisted().and_then(|persisted| persisted.sources().ok());
+        let consents = sources.map(|(_, consents)| consents).unwrap_or_default();
+        Snapshot::build((files, &consents), &self.environment, None)
+    }
+
+    /// What the gateway persisted, where the settings name a cluster.
+    fn persisted(&self) -> Option<PersistedObjects> {
+        let settings = self.settings.as_ref().filter(|_| self.is_settings_own())?;
+        settings.resources.directory().is_none().then(|| PersistedObjects::of(&settings.data_dir))
     }
 
     /// Whether it is what the settings name.
@@ -158,7 +172,7 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     }
     early.iter().for_each(|warning| complain(&format!("warning: {warning}")));
     let files = subject.read()?;
-    match Snapshot::build(&files, &subject.environment, None) {
+    match subject.build(&files) {
         Ok((snapshot, warnings)) => {
             let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
             warnings.extend(subject.warnings(&snapshot, &files));
@@ -227,6 +241,7 @@ fn summary(directory: &Path, files: &[SourceFile], snapshot: &Snapshot, warnings
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use tollgate_policy::consent::Consents;
 
     use super::*;
 
@@ -275,7 +290,8 @@ mod tests {
     fn problems(text: &str) -> Vec<String> {
         let environment = app::environment_of(&[], &["prod.acme".to_owned()]).unwrap();
         let file = SourceFile { path: "all.yaml".into(), text: text.to_owned() };
-        let problems = Snapshot::build(&[file], &environment, None).err().unwrap_or_default();
+        let problems =
+            Snapshot::build((&[file], &Consents::default()), &environment, None).err().unwrap_or_default();
         problems.iter().map(ToString::to_string).collect()
     }
 

@@ -20,7 +20,7 @@ static ENVIRONMENT: LazyLock<Environment> = LazyLock::new(|| Environment {
     issuers: ["https://ci.example"].iter().filter_map(|name| name.parse().ok()).collect(),
     clusters: ["eu-1"].iter().filter_map(|name| name.parse().ok()).collect(),
     audiences: vec!["tollgate".to_owned()],
-    own_files: Vec::new(),
+    ..Environment::default()
 });
 
 /// Settings where the first byte is even, else resources: every problem names a line that there is.

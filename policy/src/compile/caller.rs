@@ -1,5 +1,6 @@
 //! Whom a grant is for. Callers that nothing proves are a problem: the grant would be for nobody.
 
+use super::own::check_caller;
 use super::{Environment, Scope};
 use crate::caller::{Issuer, TrustDomain};
 use crate::model::{CallerSpec, List, ServiceAccountSpec, TokenCallerSpec};
@@ -35,7 +36,7 @@ pub(super) fn callers(
             true => scope.exactly_one(&path, [("spiffe", id), ("serviceAccount", account), ("token", token)]),
             false => id,
         };
-        callers.extend(pattern);
+        callers.extend(pattern.filter(|caller| check_caller(&path, caller, &environment.home, scope)));
     }
     callers
 }

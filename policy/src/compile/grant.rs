@@ -21,23 +21,24 @@ impl Compiler<'_> {
                 self.parts.grants.insert(resource.id.clone(), grant);
             }
         }
+        self.gateways_first(&mut compiled);
         self.ties = super::tie::ties(&compiled);
         self.problems.extend(self.ties.iter().cloned());
     }
 
     fn grant(&mut self, resource: &Resource<GrantSpec>) -> Option<Grant> {
         let spec = &resource.spec;
-        let mut scope = Scope::new(resource, &mut self.problems);
+        let mut scope = Scope::new(resource, self.namespaces, &mut self.problems);
         let callers = sorted(super::caller::callers(&spec.callers, self.environment, &mut scope));
         let what = "the name of a Destination";
         let destination =
             scope.required("spec.destination", spec.destination.as_ref(), what).and_then(|name| {
                 let known = (self.model.destinations.as_slice(), self.model.incomplete);
-                scope.resolve(("spec.destination", "Destination", name), known, &self.parts.destinations)
+                scope.resolve(("spec.destination", name), known, &self.parts.destinations)
             });
         let credential = spec.credential.as_ref().and_then(|name| {
             let known = (self.model.credentials.as_slice(), self.model.incomplete);
-            scope.resolve(("spec.credential", "Credential", name), known, &self.parts.credentials)
+            scope.resolve(("spec.credential", name), known, &self.parts.credentials)
         });
         let written =
             spec.credential.as_ref().and_then(|reference| self.model.credential(&scope.id(reference)));

@@ -123,7 +123,7 @@ pub(crate) struct AllowSpec {
     pub(crate) range: Option<bool>,
 }
 
-/// The classes that have to be named: [`crate::dialect::Class::Use`] needs no naming.
+// Those that have to be named: [`crate::dialect::Class::Use`] needs no naming.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum ClassWord {
