@@ -171,6 +171,7 @@ impl Dispatch<'_> {
             }
         };
         // Connecting, and verifying the peer: nothing is sent, and a failure costs nothing.
+        account.begin_attempt();
         let client = snapshot.tls(&permit.destination().name).ok_or_else(|| Unsent::Failed(no_tls()))?;
         let tls = TlsParams { client, client_cert: shown };
         let secret = key.map(|key| &*key.secret);
@@ -179,6 +180,9 @@ impl Dispatch<'_> {
         let peer = peer.map_err(|error| fail(account, &error))?;
         if peer.is_http2() {
             account.written().await.map_err(Unsent::Failed)?;
+        }
+        if core.shared.tracer.as_ref().is_some_and(|tracer| tracer.tells(&permit.destination().name)) {
+            template.tell(account.trace());
         }
         // Injecting and sending: from here on the provider may bill what fails.
         let upload = template.upload();

@@ -49,6 +49,7 @@ mod signing;
 mod smuggling;
 mod stores;
 mod targets;
+mod telemetry;
 mod token_callers;
 mod tokens;
 mod upstreams;

@@ -15,7 +15,7 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use serde_json::{Map, Value, json};
 
-use self::columns::Column;
+use self::columns::PrinterColumn;
 use self::structural::Structural;
 use super::output;
 use super::schema::Definitions;
@@ -30,7 +30,7 @@ struct Names {
     kind: &'static str,
     plural: &'static str,
     short: &'static str,
-    columns: &'static [Column],
+    columns: &'static [PrinterColumn],
 }
 
 const KINDS: [Names; 4] = [
@@ -91,7 +91,7 @@ fn definition(names: &Names, definitions: &Definitions) -> anyhow::Result<Value>
                 "served": true,
                 "storage": true,
                 "subresources": { "status": {} },
-                "additionalPrinterColumns": names.columns.iter().map(Column::json).collect::<Vec<_>>(),
+                "additionalPrinterColumns": names.columns.iter().map(PrinterColumn::json).collect::<Vec<_>>(),
                 "schema": { "openAPIV3Schema": schema },
             }],
         },

@@ -95,6 +95,22 @@ fn one_mistake_is_one_problem_that_says_what_would_be_right() {
         (with("drain: {delay: 5}"), "7: drain.delay: ", "with its unit"),
         (with("drain: {timeout: 0s}"), "7: drain.timeout: ", "above 0"),
         (with("names: [tollgate, 'a b']"), "7: names[1]: ", "a b"),
+        (
+            with("telemetry: {otlp: {endpoint: 'otel:4318'}}"),
+            "7: telemetry.otlp.endpoint: ",
+            "the URL of a collector",
+        ),
+        (
+            with("telemetry: {otlp: {endpoint: 'http://otel:4318', headers: {key: {file: key}}}}"),
+            "7: telemetry.otlp.headers.key: ",
+            "https",
+        ),
+        (
+            with("telemetry: {otlp: {endpoint: 'https://otel:4318', traces: {sample: 2}}}"),
+            "7: telemetry.otlp.traces.sample: ",
+            "from 0 to 1",
+        ),
+        (with("telemetry: {propagate: ['a b']}"), "7: telemetry.propagate[0]: ", "a b"),
     ] {
         let problems = read(&text, &[]).unwrap_err();
         assert_eq!(problems.len(), 1, "{problems:?}");
@@ -231,7 +247,7 @@ fn resources_come_from_a_directory_or_from_a_cluster() {
     ];
     for (written, said) in wrong {
         let problems = resources(written).unwrap_err();
-        assert!(problems[0].starts_with(said), "{problems:?}");
+        assert!(problems.iter().any(|problem| problem.starts_with(said)), "{problems:?}");
     }
     let over = read(
         &GOOD.replace("resources: res", "resources: {kubernetes: {}}"),

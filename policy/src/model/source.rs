@@ -52,7 +52,7 @@ impl Source {
         if self.is_object() { String::new() } else { format!(" ({})", self.place()) }
     }
 
-    fn is_object(&self) -> bool {
+    pub(crate) fn is_object(&self) -> bool {
         self.file.as_os_str().is_empty()
     }
 

@@ -14,7 +14,7 @@ use tollgate_policy::price::NanoUsd;
 use tollgate_secrets::{CredentialStatus, Health};
 
 use super::super::Published;
-use super::super::object::{Object, ObjectKey, ObjectKind};
+use super::super::object::{ClusterObject, ObjectKey, ObjectKind};
 use super::Refused;
 use crate::core::Shared;
 use crate::quota::LimitUsage;
@@ -96,7 +96,7 @@ impl<'a> Findings<'a> {
     }
 
     /// The status of an object, where what was compiled is what it says now. Times of `current` stay where nothing changed.
-    pub(super) fn status(&self, object: &Object, current: &Value) -> Option<Value> {
+    pub(super) fn status(&self, object: &ClusterObject, current: &Value) -> Option<Value> {
         if !object.key.kind.is_resource() || !self.published.objects.has(object) {
             return None;
         }
@@ -111,7 +111,7 @@ impl<'a> Findings<'a> {
         Some(status)
     }
 
-    fn conditions(&self, object: &Object) -> Vec<Condition> {
+    fn conditions(&self, object: &ClusterObject) -> Vec<Condition> {
         let Some(id) = object.key.id() else {
             let why = format!("metadata.name: {}", name_problem(&object.key));
             return Condition::all(
@@ -146,7 +146,7 @@ impl<'a> Findings<'a> {
     }
 
     /// What keeps an object without problems from being in force.
-    fn missing(&self, object: &Object, id: &ResourceId) -> String {
+    fn missing(&self, object: &ClusterObject, id: &ResourceId) -> String {
         let written: Value = serde_json::from_str(&object.text).unwrap_or_default();
         let names = [("destination", ObjectKind::Destination), ("credential", ObjectKind::Credential)];
         let missing = names.into_iter().filter_map(|(member, kind)| {
@@ -167,7 +167,7 @@ impl<'a> Findings<'a> {
     }
 
     /// What people look for besides: as it stands there, where it is not looked at now.
-    fn more(&self, object: &Object, current: &Value) -> Vec<(&'static str, Value)> {
+    fn more(&self, object: &ClusterObject, current: &Value) -> Vec<(&'static str, Value)> {
         let Some(id) = object.key.id() else { return Vec::new() };
         // Of another generation, or of none yet, what stands there says nothing.
         let is_old = current.get("observedGeneration") != Some(&object.generation.into());
