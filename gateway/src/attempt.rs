@@ -23,7 +23,7 @@ use tollgate_secrets::Secret;
 use crate::core::Core;
 use crate::error;
 use crate::fault::{Faults, Stage};
-use crate::identity::{self, CallerContext};
+use crate::identity::CallerContext;
 use crate::injection::{Injected, Template};
 use crate::key_health::SelectedKey;
 use crate::key_selector::KeySelector;
@@ -287,7 +287,7 @@ impl Dispatch<'_> {
         let current = self.core.snapshot()?;
         let (proofs, shared) = (&self.session.proofs, &self.core.shared);
         let (trust, usages, now) = (&shared.trust, &shared.usages, Timestamp::now());
-        let context = identity::reauthenticate(self.context, proofs, trust, usages, &current, now)?;
+        let context = proofs.reauthenticate(self.context, trust, usages, &current, now)?;
         if current.policy.reauthorise(context.grants(), &self.call.permit, self.call.model()) {
             return Ok(());
         }

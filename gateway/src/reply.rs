@@ -417,6 +417,20 @@ mod tests {
     }
 
     #[test]
+    fn a_token_that_proves_nobody_is_challenged_and_says_nothing_that_ends_its_quotes() {
+        let challenge = |reason| {
+            let (headers, status, _) = said(&Denial::new(reason, "expired: \"a\\b\"\r\né"), Form::Openai);
+            assert_eq!(status, StatusCode::UNAUTHORIZED);
+            headers.get(WWW_AUTHENTICATE).map(|value| value.to_str().unwrap().to_owned())
+        };
+        let realm = "Bearer realm=\"tollgate\"";
+        assert_eq!(challenge(Reason::NoProof).unwrap(), realm);
+        let told = format!("{realm}, error=\"invalid_token\", error_description=\"expired: ab\"");
+        assert_eq!(challenge(Reason::TokenExpired).unwrap(), told);
+        assert_eq!(challenge(Reason::NoCertificate), None);
+    }
+
+    #[test]
     fn every_reason_has_an_error_status() {
         for reason in Reason::ALL {
             assert!(status(*reason).is_client_error() || status(*reason).is_server_error());

@@ -189,6 +189,34 @@ fn a_level_alone_stands_for_one_with_the_format_left_open() {
 }
 
 #[test]
+fn a_listener_that_asks_for_no_certificate_needs_somebody_who_makes_tokens() {
+    let listener =
+        |word: &str| GOOD.replace("'127.0.0.1:0'", &format!("'127.0.0.1:0', clientCertificate: {word}"));
+    let token =
+        "tokens: [{kind: oidc, issuer: 'https://ci.example', audience: tollgate, keys: {discovery: {}}}]";
+    let with = |text: &str| {
+        text.replace("{prod.acme: {bundleFile: c}}", &format!("{{prod.acme: {{bundleFile: c}}}}, {token}"))
+    };
+    for word in ["required", "optional", "none"] {
+        assert!(read(&with(&listener(word)), &[]).is_ok(), "{word}");
+    }
+    for word in ["optional", "none"] {
+        let problems = read(&listener(word), &[]).unwrap_err();
+        assert!(problems[0].starts_with("2: listeners[0].clientCertificate: "), "{problems:?}");
+    }
+    let tokens_alone = |text: &str| text.replace("trustDomains: {prod.acme: {bundleFile: c}}", token);
+    assert!(read(&tokens_alone(&listener("none")), &[]).is_ok());
+    let problems = read(&tokens_alone(&listener("optional")), &[]).unwrap_err();
+    assert!(problems[0].contains("identity.trustDomains: without one"), "{problems:?}");
+    let problems =
+        read(&with(GOOD).replace("audience: tollgate", "audience: 'https://ci.example'"), &[]).unwrap_err();
+    assert!(problems[0].starts_with("3: identity.tokens[0].audience: "), "{problems:?}");
+    let problems = read(&with(GOOD).replace("{discovery: {}}", "{discovery: {}}, algorithms: [HS256]"), &[])
+        .unwrap_err();
+    assert!(problems[0].contains("identity.tokens[0].algorithms"), "{problems:?}");
+}
+
+#[test]
 fn resources_come_from_a_directory_or_from_a_cluster() {
     let resources = |written: &str| read(&GOOD.replace("resources: res", written), &[]);
     let of = |written: &str| match resources(written).unwrap().resources {

@@ -54,12 +54,8 @@ impl Compiler<'_> {
         }
         let allow = allow(spec, destination.as_deref(), &mut scope);
         check_actions(spec, credential.as_deref(), &mut scope);
-        let caller_token = caller_token(
-            spec,
-            (destination.as_deref(), credential.as_deref()),
-            &self.environment.audiences,
-            &mut scope,
-        );
+        let (own, parts) = (&self.environment.audiences, (destination.as_deref(), credential.as_deref()));
+        let caller_token = caller_token(spec, parts, own, &mut scope);
         let limits = super::limit::limits((&resource.id, &spec.limits), &mut scope);
         match destination.as_deref().map(|destination| (destination, destination.http())) {
             Some((destination, Some(http))) if http.dialect.is_plain() => {
@@ -77,12 +73,12 @@ impl Compiler<'_> {
             scope.problem("spec.suspended", "say why, in one line: callers are told");
         }
         let assume = spec.assume.as_ref().and_then(|assume| assumed(assume, &mut scope));
-        // One that is written and has problems must not become a grant without it, here and below.
-        if spec.caller_token.is_none() && resource.source.claims("spec.callerToken") {
-            return None;
-        }
-        // A credential that is written but has problems of its own must not become a grant without one.
-        if spec.credential.is_none() && resource.source.claims("spec.credential") {
+        // What is written and has problems of its own must not become a grant without it, here and below.
+        let lost = [
+            (spec.caller_token.is_none(), "spec.callerToken"),
+            (spec.credential.is_none(), "spec.credential"),
+        ];
+        if lost.into_iter().any(|(is_unread, field)| is_unread && resource.source.claims(field)) {
             return None;
         }
         Some(Grant {
@@ -104,6 +100,7 @@ impl Compiler<'_> {
     }
 }
 
+/// What a call is taken to use where nothing bounds it.
 pub(super) fn assumed(assume: &AssumeSpec, scope: &mut Scope<'_>) -> Option<Assume> {
     let input = scope.required("spec.assume.inputTokens", assume.input_tokens, "the tokens read");
     let output = scope.required("spec.assume.outputTokens", assume.output_tokens, "the tokens written");
