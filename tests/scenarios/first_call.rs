@@ -55,7 +55,8 @@ impl Shell {
         symlink(binary(), folder.join("bin/tollgate")).expect("a link");
         let kubectl = Cluster::kubectl_program().display().to_string();
         let client = root().join("tests/clients/helm.py");
-        let helm = format!("#!/bin/sh\nexec {} {} \"$@\"\n", helm::program("python").display(), client.display());
+        let helm =
+            format!("#!/bin/sh\nexec {} {} \"$@\"\n", helm::program("python").display(), client.display());
         for (name, text) in [("kubectl", KUBECTL.replace("REAL", &kubectl)), ("helm", helm)] {
             let path = folder.join("bin").join(name);
             fs::write(&path, text).expect("a script");
@@ -160,7 +161,9 @@ async fn a_new_user_comes_from_nothing_to_a_first_call_by_the_readme() {
     let token = cluster.token_request("shop", "web", "tollgate", 3600).await;
     let token = plan.sandbox.input("web.token", &token).display().to_string();
     shell.variables.push(("SSL_CERT_FILE", shell.folder.join("ca.crt").display().to_string()));
-    shell.variables.push(("OPENAI_BASE_URL", format!("https://localhost:{}/openai/v1", gateway.address().port())));
+    shell
+        .variables
+        .push(("OPENAI_BASE_URL", format!("https://localhost:{}/openai/v1", gateway.address().port())));
     let said = shell.run(&call.replace("/var/run/secrets/tokens/tollgate", &token)).await;
     assert!(said.contains("chat.completion"), "{said}");
     assert_eq!(upstream.count(), 1);
@@ -169,12 +172,14 @@ async fn a_new_user_comes_from_nothing_to_a_first_call_by_the_readme() {
     shell.variables.push(("TOLLGATE_CONFIG", config));
     let said = shell.run(&watch).await;
     assert!(said.contains("gpt-5-mini") && said.contains("shop/openai"), "{said}");
-    let counted = |grant: &Value| grant["status"]["limits"][0]["spent"].as_f64().is_some_and(|spent| spent > 0.0);
+    let counted =
+        |grant: &Value| grant["status"]["limits"][0]["spent"].as_f64().is_some_and(|spent| spent > 0.0);
     let path = "/apis/tollgate.dev/v1alpha1/namespaces/shop/grants/openai";
     cluster.until(path, counted).await;
 
     let prometheus = Prometheus::scraping(&plan.sandbox, &gateway).await;
-    let argument = json!({"job": "dashboard", "cluster": true, "prometheus": prometheus.address().to_string()});
+    let argument =
+        json!({"job": "dashboard", "cluster": true, "prometheus": prometheus.address().to_string()});
     let found = helm::run(&plan.sandbox, "monitoring.py", &argument).await;
     assert_eq!(found["silent"], json!([]));
     assert!(found["count"].as_u64() > Some(3), "{found}");

@@ -88,7 +88,8 @@ async fn every_query_of_the_dashboard_answers_from_a_prometheus_that_scrapes_a_g
     let fixture = busy().await;
     let prometheus = Prometheus::scraping(&fixture.sandbox, &fixture.gateway).await;
     let stop = Arc::new(AtomicBool::new(false));
-    let argument = json!({"job": "dashboard", "cluster": false, "prometheus": prometheus.address().to_string()});
+    let argument =
+        json!({"job": "dashboard", "cluster": false, "prometheus": prometheus.address().to_string()});
     let judged = async {
         let found = helm::run(&fixture.sandbox, "monitoring.py", &argument).await;
         stop.store(true, Ordering::SeqCst);
