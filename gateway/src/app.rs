@@ -1,6 +1,7 @@
 //! The one place where everything is built and wired.
 
 mod cores;
+mod environment;
 mod reload;
 mod signals;
 
@@ -17,15 +18,12 @@ use anyhow::{Context, anyhow, bail};
 use jiff::SignedDuration;
 use nix::sys::resource::{Resource, setrlimit};
 use tokio::runtime::{Builder, Handle, Runtime};
-use tollgate_policy::caller::TrustDomain;
-use tollgate_policy::compile::{Environment, HomeCluster};
-use tollgate_policy::dialect::Catalog;
 use tollgate_policy::model::{Interval, Problem};
-use tollgate_policy::name::Name;
-use tollgate_secrets::{Observations, Observer, Secrets, VersionKey};
+use tollgate_secrets::{Observations, Observer, Secrets};
 use zeroize::Zeroizing;
 
 use self::cores::{Cores, ListenerSockets};
+pub(crate) use self::environment::{environment, environment_of};
 use self::reload::Reload;
 use self::signals::{Asked, Signals};
 use crate::admin::{self, Admin, AdminViews};
@@ -34,17 +32,17 @@ use crate::caller_usage::CallerUsages;
 use crate::core::{Shared, Throttles};
 use crate::drain::Drain;
 use crate::files::DirectoryLock;
-use crate::identity::{FilesInForce, IdentityFiles, IdentitySettings, IssuerKind, TokenIssuerSettings};
+use crate::identity::{FilesInForce, IdentityFiles};
 use crate::key_health::KeyPools;
-use crate::kubernetes::{ClusterWatch, own_namespace};
+use crate::kubernetes::ClusterWatch;
 use crate::ledger::{Balances, Keep, Ledger, LedgerError, Recovered};
 use crate::listener;
 use crate::memory;
-use crate::metering::catalog;
+use crate::otlp::{Exports, Sinks, Waiting};
 use crate::quota::Quota;
 use crate::settings::{self, KeepSettings, ResourceSettings, Settings};
 use crate::slow_notice;
-use crate::snapshot::{Reloads, Snapshot, Snapshots};
+use crate::snapshot::{Snapshot, Snapshots};
 use crate::telemetry::{self, Flush};
 use crate::upstream::{self, DialRules, local_addresses};
 use crate::version_key;
@@ -68,6 +66,7 @@ pub struct App {
     _lock: DirectoryLock,
     settings: Settings,
     logs: Option<Flush>,
+    exports: Option<Exports>,
     /// Addresses of the listeners, in the order of the settings.
     pub listeners: Vec<SocketAddr>,
     /// Address of the admin port.
@@ -76,85 +75,6 @@ pub struct App {
 
 /// The settings file where none is named.
 pub(crate) const SETTINGS: &str = "tollgate.yaml";
-
-/// What `compile` needs to know of this process.
-pub(crate) fn environment(settings: &Settings) -> anyhow::Result<Environment> {
-    let tokens = || settings.identity.tokens.iter();
-    let home = home(settings);
-    let mut clusters: Vec<Name> = tokens().filter_map(TokenIssuerSettings::cluster).collect();
-    // The gateway's own first.
-    clusters.sort_by_key(|cluster| Some(cluster) != home.name.as_ref());
-    Ok(Environment {
-        catalog: builtin_catalog()?,
-        gateway_names: settings.names.clone(),
-        trust_domains: trust_domains(&settings.identity),
-        issuers: tokens()
-            .filter(|issuer| issuer.kind == IssuerKind::Oidc)
-            .filter_map(|issuer| issuer.issuer.clone())
-            .collect(),
-        clusters,
-        audiences: tokens().map(|issuer| issuer.audience.clone()).collect(),
-        own_files: own_files(settings),
-        home,
-    })
-}
-
-/// The cluster that the gateway is in, where resources come from it.
-fn home(settings: &Settings) -> HomeCluster {
-    let ResourceSettings::Kubernetes(cluster) = &settings.resources else { return HomeCluster::default() };
-    let mut domains = settings.identity.trust_domains.keys();
-    let only = domains.next().filter(|_| domains.next().is_none());
-    HomeCluster {
-        gateway_namespace: own_namespace(cluster),
-        trust_domain: cluster.trust_domain.as_ref().or(only).cloned(),
-        name: cluster.name(),
-    }
-}
-
-/// Those whose workloads a certificate or a token proves.
-fn trust_domains(identity: &IdentitySettings) -> Vec<TrustDomain> {
-    let by_token = identity.tokens.iter().filter_map(|issuer| issuer.trust_domain.as_ref());
-    let mut domains: Vec<_> = identity.trust_domains.keys().cloned().collect();
-    domains.extend(by_token.filter(|domain| !identity.trust_domains.contains_key(*domain)).cloned());
-    domains
-}
-
-/// The same where there are no settings.
-pub(crate) fn environment_of(names: &[String], domains: &[String]) -> anyhow::Result<Environment> {
-    let domains: Result<_, _> = domains.iter().map(|domain| domain.parse()).collect();
-    let trust_domains = domains.context("--trust-domain")?;
-    let names: Result<_, String> = names.iter().map(|name| name.parse()).collect();
-    let gateway_names = names.map_err(|error| anyhow!("--name: {error}"))?;
-    Ok(Environment { catalog: builtin_catalog()?, gateway_names, trust_domains, ..Environment::default() })
-}
-
-/// What no secret store may show: as it is written, absolute, and where it really is.
-fn own_files(settings: &Settings) -> Vec<(String, PathBuf)> {
-    let seal = settings.ledger.seal_key_file.as_ref();
-    let own = [
-        ("identity.certificate.keyFile", Some(&settings.identity.certificate.key_file)),
-        ("admin.tokenFile", Some(&settings.admin.token_file)),
-        ("ledger.sealKeyFile", seal),
-        ("dataDir", Some(&settings.data_dir)),
-    ];
-    let base = base(&settings.origin.file.path);
-    let tokens = settings.identity.tokens.iter().enumerate().filter_map(|(at, issuer)| {
-        Some((format!("identity.tokens[{at}].tokenFile"), base.join(issuer.token_file.as_ref()?)))
-    });
-    let forms = |path: &PathBuf| {
-        let absolute = std::path::absolute(path).ok();
-        [Some(path.clone()), absolute, path.canonicalize().ok()].into_iter().flatten()
-    };
-    own.into_iter()
-        .filter_map(|(setting, path)| Some((setting.to_owned(), path?.clone())))
-        .chain(tokens)
-        .flat_map(|(setting, path)| forms(&path).map(move |path| (setting.clone(), path)).collect::<Vec<_>>())
-        .collect()
-}
-
-fn builtin_catalog() -> anyhow::Result<Arc<Catalog>> {
-    catalog::shipped().map(Arc::new).map_err(|problems| anyhow!("{}", lines(&problems)))
-}
 
 /// The directory that relative paths in a settings file count from.
 pub(crate) fn base(file: &Path) -> PathBuf {
@@ -182,7 +102,9 @@ impl App {
     /// # Errors
     /// Whatever keeps it from serving, with the file it is about.
     pub fn start(settings: Settings, base: &Path, logs: bool) -> anyhow::Result<Self> {
-        let logs = logs.then(|| telemetry::install(&settings.log)).transpose()?;
+        let waiting = Waiting::new(&settings.telemetry);
+        let exported = waiting.as_ref().and_then(Waiting::layer);
+        let logs = logs.then(|| telemetry::install(&settings.log, exported)).transpose()?;
         for said in settings::unknown_variables(variables()) {
             tracing::warn!("{said}");
         }
@@ -191,28 +113,11 @@ impl App {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let control =
             Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build()?;
-        let rules = DialRules::new(settings.egress.private_ranges.clone());
         let identity = IdentityFiles::load(settings.identity.clone(), base)
             .map_err(|error| anyhow!("{}", settings.problem(&error.field, error.fault.to_string())))?;
         let (observer, observations) = Observer::channel();
-        let shared = Arc::new(Shared {
-            snapshots: Snapshots::default(),
-            secrets: open_secrets(
-                control.handle(),
-                rules.clone(),
-                observer,
-                version_key::of(&settings.data_dir)?,
-            ),
-            keys: KeyPools::default(),
-            quota: Quota::new(),
-            trust: Arc::clone(&identity.trust),
-            rules,
-            nameservers: settings.egress.dns.servers.clone(),
-            usages: CallerUsages::new(settings.limits.bounds()),
-            drain: Drain::new(),
-            limits: settings.limits.clone(),
-            throttles: Throttles::default(),
-        });
+        let sinks = waiting.as_ref().map(Waiting::sinks);
+        let shared = shared(&settings, control.handle(), &identity, observer, sinks)?;
         let (certificate, standing) = (identity.certificate(), identity.standing());
         let cluster = match &settings.resources {
             ResourceSettings::Directory(_) => None,
@@ -220,6 +125,9 @@ impl App {
                 Some(ClusterWatch::start(cluster, &settings.data_dir, control.handle())?)
             }
         };
+        if let Some(cluster) = &cluster {
+            shared.secrets.reach_cluster(cluster.client());
+        }
         let mut reload = Reload::new(identity, settings.clone(), cluster.as_ref().map(ClusterWatch::feed))?;
         let first = reload.first(control.handle()).map_err(|problems| anyhow!("{}", lines(&problems)))?;
         let count = settings.cores();
@@ -238,10 +146,9 @@ impl App {
         shared.rules.own_sockets(listeners.iter().copied().chain([admin_address]).collect());
         // Only who has its addresses to itself logs in to stores and fetches from them.
         reload.begin(first, balances, &shared);
-        let reloads = Arc::clone(&reload.reloads);
         let cores = Cores::start(&shared, &ledger, doors, count)?;
         let auditor = trail.keep(cores.all().iter().map(|core| Arc::clone(&core.uses)).collect())?;
-        let app = Self {
+        let mut app = Self {
             control,
             shared,
             cores,
@@ -250,10 +157,13 @@ impl App {
             _lock: lock,
             settings,
             logs,
+            exports: None,
             listeners,
             admin: admin_address,
         };
-        app.control(reload, (reloads, standing), (ledger, cluster), admin_socket)?;
+        let views = app.control(reload, standing, (ledger, cluster), admin_socket)?;
+        let (control, rules) = (app.control.handle(), app.shared.rules.clone());
+        app.exports = waiting.map(|waiting| waiting.start(control, rules, move || views.families()));
         app.announce();
         Ok(app)
     }
@@ -262,21 +172,22 @@ impl App {
     fn control(
         &self,
         mut reload: Reload,
-        (reloads, identity): (Arc<Reloads>, Arc<FilesInForce>),
+        identity: Arc<FilesInForce>,
         (ledger, cluster): (Arc<Ledger>, Option<ClusterWatch>),
         socket: tokio::net::TcpListener,
-    ) -> anyhow::Result<()> {
-        let views = AdminViews {
+    ) -> anyhow::Result<Arc<AdminViews>> {
+        let views = Arc::new(AdminViews {
             shared: Arc::clone(&self.shared),
             cores: self.cores.all(),
             ledger,
             audit: self.auditor.view(),
-            reloads,
+            reloads: Arc::clone(&reload.reloads),
             identity,
+            exported: self.shared.exported.as_ref().map(Sinks::counts).unwrap_or_default(),
             cluster: cluster.as_ref().map(ClusterWatch::states),
-        };
+        });
         let token = admin_token(&self.settings.admin.token_file)?;
-        let admin = Admin { token, address: self.admin, views };
+        let admin = Admin { token, address: self.admin, views: Arc::clone(&views) };
         self.control.spawn(admin::serve(socket, Arc::new(admin)));
         if let Some(cluster) = cluster {
             let _inside = self.control.enter();
@@ -285,7 +196,7 @@ impl App {
         let shared = Arc::clone(&self.shared);
         shared.trust.tokens().keep(self.control.handle(), &dialable(shared.rules.clone()));
         self.control.spawn(async move { reload.watch(&shared).await });
-        Ok(())
+        Ok(views)
     }
 
     fn announce(&self) {
@@ -339,6 +250,9 @@ impl App {
         });
         let (ledger, audit) = (self.keeper.stop(), self.auditor.stop());
         tracing::info!("stopped");
+        if let Some(exports) = self.exports {
+            self.control.block_on(exports.flush());
+        }
         if let Some(logs) = &self.logs {
             logs.flush_all();
         }
@@ -349,13 +263,31 @@ impl App {
     }
 }
 
-fn open_secrets(
+/// What all cores share.
+fn shared(
+    settings: &Settings,
     control: &Handle,
-    rules: DialRules,
+    identity: &IdentityFiles,
     observer: Observer,
-    versions: VersionKey,
-) -> Arc<Secrets> {
-    Secrets::observed(control.clone(), dialable(rules), observer, Arc::new(upstream::fits), versions)
+    exported: Option<Sinks>,
+) -> anyhow::Result<Arc<Shared>> {
+    let rules = DialRules::new(settings.egress.private_ranges.clone());
+    let (fits, versions) = (Arc::new(upstream::fits), version_key::of(&settings.data_dir)?);
+    Ok(Arc::new(Shared {
+        snapshots: Snapshots::default(),
+        secrets: Secrets::observed(control.clone(), dialable(rules.clone()), observer, fits, versions),
+        keys: KeyPools::default(),
+        quota: Quota::new(),
+        trust: Arc::clone(&identity.trust),
+        rules,
+        nameservers: settings.egress.dns.servers.clone(),
+        usages: CallerUsages::new(settings.limits.bounds()),
+        drain: Drain::new(),
+        limits: settings.limits.clone(),
+        throttles: Throttles::default(),
+        tracer: settings.telemetry.tracer(),
+        exported,
+    }))
 }
 
 /// Where the control plane may fetch something.

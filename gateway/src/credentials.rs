@@ -138,6 +138,7 @@ pub(crate) const fn kind(kind: &StoreKind) -> &'static str {
         StoreKind::Vault(_) => "vault",
         StoreKind::Aws(_) => "aws",
         StoreKind::Env { .. } => "env",
+        StoreKind::Kubernetes => "kubernetes",
     }
 }
 

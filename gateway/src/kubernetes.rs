@@ -76,6 +76,11 @@ impl ClusterWatch {
         })
     }
 
+    /// What reads Kubernetes Secrets, with the rights of the gateway.
+    pub(crate) fn client(&self) -> kube::Client {
+        self.connection.client.clone()
+    }
+
     /// How the watches do.
     pub(crate) fn states(&self) -> Arc<WatchStates> {
         Arc::clone(&self.states)

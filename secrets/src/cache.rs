@@ -32,7 +32,7 @@ use crate::origin::{Maker, Origin};
 use crate::reference::{self, Freshness, Reference, Wanted};
 use crate::refusals::Refusals;
 use crate::secret::{Fits, Secret, Version, VersionKey};
-use crate::store::{Store, StoreHealth};
+use crate::store::{Cluster, Store, StoreHealth};
 
 use slot::Slot;
 pub use slot::{CredentialStatus, Health, Refreshed};
@@ -41,6 +41,7 @@ pub use slot::{CredentialStatus, Health, Refreshed};
 pub struct Secrets {
     handle: Handle,
     dialable: Dialable,
+    cluster: Cluster,
     observer: Observer,
     fits: Fits,
     versions: VersionKey,
@@ -97,6 +98,7 @@ impl Secrets {
         Arc::new(Self {
             handle,
             dialable,
+            cluster: Cluster::default(),
             observer,
             fits,
             versions,
@@ -104,6 +106,12 @@ impl Secrets {
             applying: Mutex::default(),
             leaving: Mutex::default(),
         })
+    }
+
+    /// Says how the API server of the gateway's cluster is asked, which stores of Kubernetes Secrets need. To be called before the first
+    /// policy is applied; what is said first stays.
+    pub fn reach_cluster(&self, client: kube::Client) {
+        self.cluster.reach(client);
     }
 
     /// Takes over a new policy. What it defines as before keeps its value and its store's login; what it no longer
@@ -340,7 +348,7 @@ impl Secrets {
     fn store(&self, before: &Slots, definition: &Arc<Definition>) -> Arc<Store> {
         match before.stores.iter().find(|store| store.definition() == definition) {
             Some(running) => Arc::clone(running),
-            None => Arc::new(Store::new(Arc::clone(definition), &self.dialable)),
+            None => Arc::new(Store::new(Arc::clone(definition), &self.dialable, &self.cluster)),
         }
     }
 }

@@ -92,6 +92,11 @@ impl Origin {
         }
     }
 
+    /// Ready when what is stored is another value than was last read, where its store tells. Elsewhere never.
+    pub(crate) async fn changed(&self, reference: &Reference) {
+        self.store.changed(reference).await;
+    }
+
     /// Somebody says that what was refused may be shown again.
     pub(crate) fn open(&self) {
         self.store.open();

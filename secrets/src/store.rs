@@ -11,6 +11,7 @@ mod aws;
 mod environment;
 mod field;
 pub(crate) mod file;
+pub(crate) mod kubernetes;
 pub(crate) mod state;
 pub(crate) mod vault;
 
@@ -25,6 +26,7 @@ use tollgate_policy::policy::{Store as Definition, StoreKind};
 use tracing::{info, warn};
 
 use self::age::AgeLocation;
+pub(crate) use self::kubernetes::Cluster;
 pub(crate) use self::state::Shift;
 use self::state::{Line, State};
 pub(crate) use self::vault::Lease;
@@ -61,12 +63,13 @@ enum Backend {
     Vault(vault::Vault),
     Aws(Box<aws::Aws>),
     Env(environment::Variables),
+    Kubernetes(kubernetes::NamespaceSecrets),
     #[cfg(test)]
     Script(Arc<crate::cache::tests::Script>),
 }
 
 impl Store {
-    pub(crate) fn new(definition: Arc<Definition>, dialable: &Dialable) -> Self {
+    pub(crate) fn new(definition: Arc<Definition>, dialable: &Dialable, cluster: &Cluster) -> Self {
         let backend = match &definition.kind {
             StoreKind::File { root } => Backend::File(file::FileStore::new(root.clone())),
             StoreKind::Age { file, identity_file } => Backend::Age(age::AgeStore::new(AgeLocation {
@@ -76,6 +79,10 @@ impl Store {
             StoreKind::Vault(vault) => Backend::Vault(vault::Vault::new(vault, Arc::clone(dialable))),
             StoreKind::Aws(aws) => Backend::Aws(Box::new(aws::Aws::new(aws.clone(), Arc::clone(dialable)))),
             StoreKind::Env { prefix } => Backend::Env(environment::Variables::new(prefix.clone())),
+            StoreKind::Kubernetes => {
+                let namespace = definition.name.namespace();
+                Backend::Kubernetes(kubernetes::NamespaceSecrets::new(namespace, cluster.clone()))
+            }
         };
         Self::over(definition, backend)
     }
@@ -108,6 +115,7 @@ impl Store {
             Backend::Vault(store) => store.fetch(reference).await,
             Backend::Aws(store) => store.fetch(reference).await,
             Backend::Env(store) => store.fetch(reference),
+            Backend::Kubernetes(store) => store.fetch(reference).await,
             #[cfg(test)]
             Backend::Script(script) => script.fetch(reference).await,
         };
@@ -138,6 +146,14 @@ impl Store {
         read::off_runtime(move || Ok(read::stamp(files.iter()))).await.ok()
     }
 
+    /// Ready when a secret of it is another one than was last fetched, where the store tells. Elsewhere never.
+    pub(crate) async fn changed(&self, reference: &Reference) {
+        match &self.backend {
+            Backend::Kubernetes(store) => store.changed(reference).await,
+            _ => std::future::pending().await,
+        }
+    }
+
     /// Whether asking it costs nobody else anything.
     pub(crate) const fn is_local(&self) -> bool {
         matches!(self.backend, Backend::File(_) | Backend::Age(_) | Backend::Env(_))
@@ -162,7 +178,7 @@ impl Store {
         }
         let broken = failure.filter(|failure| !failure.spares_store());
         let (shift, line) = self.state.lock().unwrap_or_else(PoisonError::into_inner).note(broken);
-        let (store, at) = (self.definition.name.as_str(), Place(&self.definition.kind));
+        let (store, at) = (self.definition.name.as_str(), Place(&self.definition));
         match line {
             None => {}
             Some(Line::Fails(error)) => {
@@ -195,11 +211,11 @@ impl Store {
 }
 
 /// Where a store is, as its definition says, for the operator's log.
-struct Place<'a>(&'a StoreKind);
+struct Place<'a>(&'a Definition);
 
 impl fmt::Display for Place<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
+        match &self.0.kind {
             StoreKind::File { root } => write!(f, "{}", root.display()),
             StoreKind::Age { file, identity_file } => {
                 write!(f, "{} with {}", file.display(), identity_file.display())
@@ -207,6 +223,7 @@ impl fmt::Display for Place<'_> {
             StoreKind::Vault(vault) => f.write_str(&vault.address),
             StoreKind::Aws(aws) => f.write_str(aws.endpoint.as_deref().unwrap_or(&aws.region)),
             StoreKind::Env { prefix } => write!(f, "{prefix}*"),
+            StoreKind::Kubernetes => write!(f, "Secrets of namespace {}", self.0.name.namespace()),
         }
     }
 }

@@ -4,9 +4,13 @@
 
 use std::fmt;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
+
+use crate::error::Failure;
 
 /// One field: its name, and its bytes.
 pub(crate) type Field = (Box<str>, Zeroizing<Vec<u8>>);
@@ -42,6 +46,17 @@ impl Value {
     /// The bytes of each field.
     pub(crate) fn values(&self) -> impl Iterator<Item = &[u8]> {
         self.0.iter().map(|(_, bytes)| &***bytes)
+    }
+
+    /// The same, of base64 with padding (RFC 4648 section 4).
+    pub(crate) fn decoded(self) -> Result<Self, Failure> {
+        let decode = |(name, text): Field| {
+            let mut bytes = Zeroizing::new(vec![0; base64::decoded_len_estimate(text.len())]);
+            let length = BASE64_STANDARD.decode_slice(&**text, &mut bytes);
+            bytes.truncate(length.map_err(|_| Failure::Malformed("it is no base64"))?);
+            Ok((name, bytes))
+        };
+        self.0.into_iter().map(decode).collect::<Result<_, _>>().map(Self)
     }
 
     /// Whether some field has nothing in it.

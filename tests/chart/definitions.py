@@ -9,13 +9,13 @@ import yaml
 METADATA = {"type": "object", "required": ["name"]}
 # The file of eksctl, whose kind is none of the cluster's.
 EKSCTL = "*eksctl*schema.json"
-OURS = "tollgate.dev/v1alpha1"
+OURS = Path(__file__).resolve().parent.parent.parent / "charts/tollgate/crds"
 
 
 def load(folder):
     """{(apiVersion, kind): validator} of every definition in the folder."""
     found = {}
-    for path in sorted(Path(folder).rglob("*.yaml")):
+    for path in [*sorted(Path(folder).rglob("*.yaml")), *sorted(OURS.glob("*.yaml"))]:
         for document in yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader):
             if document and document.get("kind") == "CustomResourceDefinition":
                 found.update(versions(document["spec"]))

@@ -28,8 +28,8 @@ def folders():
 
 def manifests():
     """Every manifest by the schema of its kind, what `kubectl kustomize` makes of those that it reads, and what the chart makes of the
-    values. Ours are judged elsewhere: their texts are returned by example."""
-    known, wrong, blind, ours, counts = definitions.load(ARGUMENT["definitions"]), [], set(), {}, {}
+    values."""
+    known, wrong, blind, counts = definitions.load(ARGUMENT["definitions"]), [], set(), {}
     for folder in folders():
         found = []
         for path in sorted(folder.glob("*.yaml")):
@@ -42,14 +42,11 @@ def manifests():
             else:
                 wrong.append(f"{folder.name}: kubectl kustomize failed")
         for one in found:
-            if one["apiVersion"] != definitions.OURS:
-                wrong += [f"{folder.name}: {problem}" for problem in render.invalid(one, known)]
-                one.get("spec", one)["fieldThatIsNone"] = 1
-                blind |= set() if render.invalid(one, known) else {one["kind"]}
-        mine = [one for one in found if one["apiVersion"] == definitions.OURS]
-        ours[folder.name] = list({json.dumps(one, sort_keys=True): one for one in mine}.values())
+            wrong += [f"{folder.name}: {problem}" for problem in render.invalid(one, known)]
+            one.get("spec", one)["fieldThatIsNone"] = 1
+            blind |= set() if render.invalid(one, known) else {one["kind"]}
         counts[folder.name] = len(found)
-    return {"wrong": wrong, "blind": sorted(blind), "counts": counts, "ours": {name: yaml.safe_dump_all(all_) for name, all_ in ours.items() if all_}}
+    return {"wrong": wrong, "blind": sorted(blind), "counts": counts}
 
 
 def kustomized(folder):

@@ -69,9 +69,9 @@ async fn the_api_server_takes_every_value_set_and_pod_security_its_pods() {
     }
 }
 
-/// What the gateway's account may do in a namespace, one line for each right; without what every account may.
-async fn rights(cluster: &Cluster, namespace: &str) -> BTreeSet<String> {
-    let token = cluster.token_request("tollgate", "tollgate", &cluster.url(), 600).await;
+/// What the account of the gateway in `home` may do in a namespace, one line for each right; without what every account may.
+async fn rights(cluster: &Cluster, home: &str, namespace: &str) -> BTreeSet<String> {
+    let token = cluster.token_request(home, "tollgate", &cluster.url(), 600).await;
     let path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews";
     let told = cluster.call_with(&token, Verb::Post, path, &json!({"spec": {"namespace": namespace}})).await;
     let status = told.expect(path)["status"].clone();
@@ -111,13 +111,10 @@ async fn helm_installs_the_chart_and_its_account_has_the_rights_that_the_readme_
     for namespace in ["shop", "vaults", "elsewhere"] {
         cluster.namespace(namespace, &json!({}), &[]).await;
     }
-    let install = |values: Value| {
-        json!({
-            "job": "install", "kubeconfig": cluster.kubeconfig(ADMIN), "namespace": "tollgate", "values": values,
-        })
-    };
-    let values = json!({"resources": {"kubernetes": {"secretNamespaces": ["vaults"]}}});
-    let told = judge(&sandbox, install(values)).await;
+    let install = |home: &str, values: Value| json!({"job": "install", "kubeconfig": cluster.kubeconfig(ADMIN), "namespace": home, "values": values});
+    let values =
+        json!({"resources": {"kubernetes": {"secrets": [{"namespace": "vaults", "names": ["openai"]}]}}});
+    let told = judge(&sandbox, install("tollgate", values)).await;
     let installed = told["installed"].as_str().expect("a manifest");
     assert!(installed.contains("kind: StatefulSet"), "{told}");
     assert_eq!(
@@ -140,10 +137,19 @@ async fn helm_installs_the_chart_and_its_account_has_the_rights_that_the_readme_
         &lines(&["create"], &["coordination.k8s.io/leases"]),
         &lines(&["get", "update"], &["coordination.k8s.io/leases tollgate-controller"]),
     ]);
-    let secrets = lines(&["get", "list", "watch"], &["/secrets"]);
-    assert_eq!(rights(&cluster, "elsewhere").await, everywhere);
-    assert_eq!(rights(&cluster, "tollgate").await, together(&[&everywhere, &lease]));
-    assert_eq!(rights(&cluster, "vaults").await, together(&[&everywhere, &secrets]));
+    let secrets = lines(&["get", "watch"], &["/secrets openai"]);
+    assert_eq!(rights(&cluster, "tollgate", "elsewhere").await, everywhere);
+    assert_eq!(rights(&cluster, "tollgate", "tollgate").await, together(&[&everywhere, &lease]));
+    assert_eq!(rights(&cluster, "tollgate", "vaults").await, together(&[&everywhere, &secrets]));
+
+    // A gateway that looks at one namespace has no right in any other.
+    let values = json!({"resources": {"kubernetes": {"namespaces": ["shop"]}}});
+    judge(&sandbox, install("egress", values)).await;
+    let there: BTreeSet<_> =
+        everywhere.into_iter().filter(|right| !right.ends_with(" /namespaces")).collect();
+    assert_eq!(rights(&cluster, "egress", "shop").await, there);
+    assert_eq!(rights(&cluster, "egress", "egress").await, lease);
+    assert_eq!(rights(&cluster, "egress", "elsewhere").await, BTreeSet::new());
 }
 
 /// The settings of each value set: name, `tollgate.yaml`, and files of resources.

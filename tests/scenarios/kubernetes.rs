@@ -1,5 +1,7 @@
 //! Resources that are objects of a cluster: the real API server, and the gateway as a user that has the rights it needs and no others.
 
+mod secrets;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -87,13 +89,13 @@ fn rights() -> Value {
     let kinds = ["destinations", "secretstores", "credentials", "grants"];
     let status = kinds.map(|kind| format!("{kind}/status"));
     json!([
-        {"apiGroups": ["tollgate.dev"], "resources": kinds, "verbs": ["get", "list", "watch"]},
+        {"apiGroups": ["tollgate.dev"], "resources": kinds, "verbs": ["list", "watch"]},
         {"apiGroups": ["tollgate.dev"], "resources": status, "verbs": ["patch"]},
         {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]},
-        {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["list", "watch"]},
         {
             "apiGroups": ["gateway.networking.k8s.io"], "resources": ["referencegrants"],
-            "verbs": ["get", "list", "watch"],
+            "verbs": ["list", "watch"],
         },
     ])
 }
@@ -339,7 +341,7 @@ async fn a_right_that_is_missing_is_named() {
     let world = World::new(&less).await;
     let mut gateway = world.launch(&world.plan.sandbox).await;
     let (status, ready) = gateway.admin_get("/readyz");
-    let names = ready.contains("grants.tollgate.dev is forbidden") && ready.contains("get, list and watch");
+    let names = ready.contains("grants.tollgate.dev is forbidden") && ready.contains("needs list and watch");
     assert!(status == 503 && names, "{status} {ready}");
     world.checkout(&gateway).get("/up/x").await.assert_refused(503, "not_ready");
 

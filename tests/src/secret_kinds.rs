@@ -28,6 +28,7 @@ kinds! {
     Vault: "store vault";
     Aws: "store aws";
     Env: "store env";
+    Kubernetes: "store kubernetes";
     Pool: "from pool";
     ClientCredentials: "mint clientCredentials";
     TokenExchange: "mint tokenExchange";

@@ -15,7 +15,7 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use serde_json::{Map, Value, json};
 
-use self::columns::Column;
+use self::columns::PrinterColumn;
 use self::structural::Structural;
 use super::output;
 use super::schema::Definitions;
@@ -30,14 +30,15 @@ struct Names {
     kind: &'static str,
     plural: &'static str,
     short: &'static str,
-    columns: &'static [Column],
+    columns: &'static [PrinterColumn],
 }
 
-const KINDS: [Names; 4] = [
+const KINDS: [Names; 5] = [
     Names { kind: "Destination", plural: "destinations", short: "tgd", columns: columns::DESTINATION },
     Names { kind: "SecretStore", plural: "secretstores", short: "tgs", columns: columns::STORE },
     Names { kind: "Credential", plural: "credentials", short: "tgc", columns: columns::CREDENTIAL },
     Names { kind: "Grant", plural: "grants", short: "tgg", columns: columns::GRANT },
+    Names { kind: "Approval", plural: "approvals", short: "tga", columns: columns::APPROVAL },
 ];
 
 #[derive(Debug, Args)]
@@ -91,7 +92,7 @@ fn definition(names: &Names, definitions: &Definitions) -> anyhow::Result<Value>
                 "served": true,
                 "storage": true,
                 "subresources": { "status": {} },
-                "additionalPrinterColumns": names.columns.iter().map(Column::json).collect::<Vec<_>>(),
+                "additionalPrinterColumns": names.columns.iter().map(PrinterColumn::json).collect::<Vec<_>>(),
                 "schema": { "openAPIV3Schema": schema },
             }],
         },

@@ -22,16 +22,18 @@ pub(super) enum ObjectKind {
     SecretStore,
     Credential,
     Grant,
+    Approval,
     ReferenceGrant,
     Namespace,
 }
 
 impl ObjectKind {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Destination,
         Self::SecretStore,
         Self::Credential,
         Self::Grant,
+        Self::Approval,
         Self::ReferenceGrant,
         Self::Namespace,
     ];
@@ -56,7 +58,9 @@ impl ObjectKind {
         match self {
             Self::ReferenceGrant => ("gateway.networking.k8s.io", "v1beta1"),
             Self::Namespace => ("", "v1"),
-            Self::Destination | Self::SecretStore | Self::Credential | Self::Grant => (GROUP, VERSION),
+            Self::Destination | Self::SecretStore | Self::Credential | Self::Grant | Self::Approval => {
+                (GROUP, VERSION)
+            }
         }
     }
 
@@ -67,6 +71,7 @@ impl ObjectKind {
             Self::SecretStore => "SecretStore",
             Self::Credential => "Credential",
             Self::Grant => "Grant",
+            Self::Approval => "Approval",
             Self::ReferenceGrant => "ReferenceGrant",
             Self::Namespace => "Namespace",
         }
@@ -79,6 +84,7 @@ impl ObjectKind {
             Self::SecretStore => "secretstores",
             Self::Credential => "credentials",
             Self::Grant => "grants",
+            Self::Approval => "approvals",
             Self::ReferenceGrant => "referencegrants",
             Self::Namespace => "namespaces",
         }
@@ -108,7 +114,7 @@ impl ObjectKey {
 
 /// One object: what is compiled of it, and what its status says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Object {
+pub(super) struct ClusterObject {
     #[serde(flatten)]
     pub(super) key: ObjectKey,
     pub(super) uid: String,
@@ -123,7 +129,7 @@ pub(super) struct Object {
     pub(super) status: Value,
 }
 
-impl Object {
+impl ClusterObject {
     /// `None`: it has no name, as no stored object.
     pub(super) fn of(kind: ObjectKind, found: DynamicObject) -> Option<Self> {
         let DynamicObject { metadata, mut data, .. } = found;
@@ -167,12 +173,12 @@ impl Object {
 /// All objects at an instant.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ObjectSet {
-    objects: BTreeMap<ObjectKey, Arc<Object>>,
+    objects: BTreeMap<ObjectKey, Arc<ClusterObject>>,
     is_persisted: bool,
 }
 
 impl ObjectSet {
-    pub(super) fn new(objects: impl Iterator<Item = Arc<Object>>) -> Self {
+    pub(super) fn new(objects: impl Iterator<Item = Arc<ClusterObject>>) -> Self {
         let objects = objects.map(|object| (object.key.clone(), object)).collect();
         Self { objects, is_persisted: false }
     }
@@ -183,7 +189,7 @@ impl ObjectSet {
     }
 
     /// Whether it has this object, as it is compiled.
-    pub(super) fn has(&self, object: &Object) -> bool {
+    pub(super) fn has(&self, object: &ClusterObject) -> bool {
         self.objects
             .get(&object.key)
             .is_some_and(|known| known.uid == object.uid && known.compiles_like(object))
@@ -197,7 +203,7 @@ impl ObjectSet {
         self.objects.len()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Object>> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<ClusterObject>> {
         self.objects.values()
     }
 
@@ -214,8 +220,9 @@ impl ObjectSet {
     /// What is compiled: the oldest first, because of two that contradict each other the first serves. What has a name that no
     /// resource can have was never in force, and nothing can refer to it.
     pub(super) fn files(&self) -> Vec<SourceFile> {
-        let is_resource = |object: &&Arc<Object>| object.key.kind.is_resource() && object.key.id().is_some();
-        let mut objects: Vec<&Arc<Object>> = self.iter().filter(is_resource).collect();
+        let is_resource =
+            |object: &&Arc<ClusterObject>| object.key.kind.is_resource() && object.key.id().is_some();
+        let mut objects: Vec<&Arc<ClusterObject>> = self.iter().filter(is_resource).collect();
         objects.sort_by(|a, b| a.created.cmp(&b.created).then_with(|| a.key.cmp(&b.key)));
         objects.into_iter().map(|object| SourceFile::object(object.text.to_string())).collect()
     }
@@ -246,7 +253,7 @@ impl ObjectSet {
 mod tests {
     use super::*;
 
-    fn object(kind: ObjectKind, name: &str, second: i64) -> Arc<Object> {
+    fn object(kind: ObjectKind, name: &str, second: i64) -> Arc<ClusterObject> {
         let found = serde_json::from_value(json!({
             "apiVersion": "tollgate.dev/v1alpha1", "kind": kind.word(),
             "metadata": {
@@ -256,7 +263,7 @@ mod tests {
             },
             "spec": {"x": 1}, "status": {"conditions": []},
         }));
-        Arc::new(Object::of(kind, found.unwrap()).unwrap())
+        Arc::new(ClusterObject::of(kind, found.unwrap()).unwrap())
     }
 
     #[test]
@@ -274,7 +281,7 @@ mod tests {
     #[test]
     fn what_namespaces_agree_to_is_read_from_their_labels_and_reference_grants() {
         let of = |kind: ObjectKind, object: Value| {
-            Arc::new(Object::of(kind, serde_json::from_value(object).unwrap()).unwrap())
+            Arc::new(ClusterObject::of(kind, serde_json::from_value(object).unwrap()).unwrap())
         };
         let namespace = |label: &str| json!({"metadata": {"name": "shop", "labels": {"team": label}}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}});
         let rules = json!({
@@ -323,9 +330,9 @@ mod tests {
     #[test]
     fn a_change_of_status_alone_compiles_nothing_anew() {
         let one = object(ObjectKind::Grant, "a", 5);
-        let two = Arc::new(Object { status: json!({}), version: "8".to_owned(), ..(*one).clone() });
-        let three = Arc::new(Object { text: "{}".into(), ..(*one).clone() });
-        let set = |object: &Arc<Object>| ObjectSet::new(std::iter::once(Arc::clone(object)));
+        let two = Arc::new(ClusterObject { status: json!({}), version: "8".to_owned(), ..(*one).clone() });
+        let three = Arc::new(ClusterObject { text: "{}".into(), ..(*one).clone() });
+        let set = |object: &Arc<ClusterObject>| ObjectSet::new(std::iter::once(Arc::clone(object)));
         assert!(set(&one).compiles_like(&set(&two)));
         assert!(!set(&one).compiles_like(&set(&three)));
         assert!(!set(&one).persisted().compiles_like(&set(&one)));

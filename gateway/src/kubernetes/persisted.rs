@@ -18,7 +18,7 @@ use tollgate_policy::model::SourceFile;
 use tollgate_secrets::digest::hex;
 
 use super::Published;
-use super::object::{Object, ObjectSet};
+use super::object::{ClusterObject, ObjectSet};
 use super::watch::WatchStates;
 use crate::files::write_private;
 
@@ -69,7 +69,7 @@ impl PersistedObjects {
             let (header, body) = text.split_once('\n')?;
             let header: Header = serde_json::from_str(header).ok()?;
             let is_whole = header.format == FORMAT && header.sha256 == digest_of(body);
-            is_whole.then(|| serde_json::from_str::<Vec<Arc<Object>>>(body).ok()).flatten()
+            is_whole.then(|| serde_json::from_str::<Vec<Arc<ClusterObject>>>(body).ok()).flatten()
         };
         let objects =
             whole().ok_or_else(|| place(io::Error::other("it is damaged, or of another version")))?;

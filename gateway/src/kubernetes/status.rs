@@ -21,7 +21,7 @@ use self::finding::{Findings, bounded};
 use super::Published;
 use super::client::{Connection, chain};
 use super::lease::Election;
-use super::object::{GROUP, Object, ObjectKind, ObjectSet, VERSION};
+use super::object::{ClusterObject, GROUP, ObjectKind, ObjectSet, VERSION};
 use super::watch::WatchStates;
 use crate::core::Shared;
 
@@ -109,7 +109,7 @@ struct StatusWriter {
 impl StatusWriter {
     /// Writes what differs, the refused first: there people wait for it.
     async fn write(&mut self, objects: &ObjectSet, findings: &Findings<'_>) {
-        let mut wanted: Vec<(Arc<Object>, Value, Value)> = Vec::new();
+        let mut wanted: Vec<(Arc<ClusterObject>, Value, Value)> = Vec::new();
         let mut known = HashMap::new();
         for object in objects.iter() {
             let current = match self.written.remove(&object.uid) {
@@ -144,7 +144,7 @@ impl StatusWriter {
     }
 
     /// Server-side apply: fields of others stay.
-    async fn patch(&mut self, object: &Object, status: &Value) -> Result<(), String> {
+    async fn patch(&mut self, object: &ClusterObject, status: &Value) -> Result<(), String> {
         let key = &object.key;
         let client = self.connection.client.clone();
         let api: Api<DynamicObject> = Api::namespaced_with(client, &key.namespace, &key.kind.api());
@@ -171,7 +171,7 @@ impl StatusWriter {
     }
 
     /// An Event where an object is refused, or for another reason than before.
-    async fn tell(&mut self, object: &Object, why: &str) {
+    async fn tell(&mut self, object: &ClusterObject, why: &str) {
         let key = &object.key;
         let reporter = Reporter { controller: GROUP.to_owned(), instance: Some(self.replica.clone()) };
         // A recorder of its own, because one that knows the object would only count the Event before, with its note.
@@ -199,7 +199,7 @@ impl StatusWriter {
     }
 
     /// Said once for the same failure, and not where the watches say that the API server is away.
-    fn failed(&mut self, object: &Object, error: &str) {
+    fn failed(&mut self, object: &ClusterObject, error: &str) {
         if self.said != error && self.states.failure().is_none() {
             let (kind, namespace, name) = (object.key.kind.word(), &object.key.namespace, &object.key.name);
             tracing::warn!(kind, namespace, name, error, "status cannot be written");

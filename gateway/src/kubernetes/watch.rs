@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tollgate_policy::name::Name;
 
 use super::client::Connection;
-use super::object::{Object, ObjectKey, ObjectKind, ObjectSet};
+use super::object::{ClusterObject, ObjectKey, ObjectKind, ObjectSet};
 
 /// From the first change to what is made of all that came meanwhile.
 const DEBOUNCE: Duration = Duration::from_millis(50);
@@ -45,9 +45,8 @@ pub(super) fn start(
     let mut collector = Collector { scopes: BTreeMap::new(), states };
     let places = namespaces.map_or_else(|| vec![None], |names| names.iter().cloned().map(Some).collect());
     for kind in ObjectKind::ALL {
-        // What all namespaces are labelled with is told only to who may see all of them.
-        let is_seen = kind.is_namespaced() || namespaces.is_none();
-        for namespace in places.clone().into_iter().filter(|_| is_seen) {
+        let places = if kind.is_namespaced() { places.clone() } else { vec![None] };
+        for namespace in places {
             let (client, api) = (connection.client.clone(), kind.api());
             let api = match &namespace {
                 None => Api::all_with(client, &api),
@@ -90,9 +89,9 @@ async fn follow(api: Api<DynamicObject>, scope: Scope, updates: mpsc::Sender<Upd
 /// What one watch has listed.
 #[derive(Default)]
 struct Listed {
-    current: BTreeMap<ObjectKey, Arc<Object>>,
+    current: BTreeMap<ObjectKey, Arc<ClusterObject>>,
     /// A list that is not whole yet.
-    incoming: BTreeMap<ObjectKey, Arc<Object>>,
+    incoming: BTreeMap<ObjectKey, Arc<ClusterObject>>,
     is_whole: bool,
 }
 
@@ -154,7 +153,7 @@ impl Collector {
                 return false;
             }
             Event::InitApply(object) => {
-                if let Some(object) = Object::of(scope.kind, object) {
+                if let Some(object) = ClusterObject::of(scope.kind, object) {
                     listed.incoming.insert(object.key.clone(), Arc::new(object));
                 }
                 return false;
@@ -165,11 +164,11 @@ impl Collector {
                 (listed.current, listed.is_whole) = (incoming, true);
                 changed
             }
-            Event::Apply(object) => Object::of(scope.kind, object).is_some_and(|object| {
+            Event::Apply(object) => ClusterObject::of(scope.kind, object).is_some_and(|object| {
                 listed.current.insert(object.key.clone(), Arc::new(object));
                 true
             }),
-            Event::Delete(object) => Object::of(scope.kind, object)
+            Event::Delete(object) => ClusterObject::of(scope.kind, object)
                 .is_some_and(|object| listed.current.remove(&object.key).is_some()),
         };
         self.states.works(scope);
@@ -179,10 +178,10 @@ impl Collector {
 
 /// How the watches do.
 #[derive(Debug, Default)]
-pub(crate) struct WatchStates(Mutex<Inner>);
+pub(crate) struct WatchStates(Mutex<WatchTable>);
 
 #[derive(Debug, Default)]
-struct Inner {
+struct WatchTable {
     watches: BTreeMap<Scope, WatchState>,
     /// When what serves was last confirmed, where that was persisted.
     persisted: Option<Timestamp>,
@@ -214,7 +213,7 @@ pub(crate) struct WatchStatus {
 }
 
 impl WatchStates {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, WatchTable> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -322,7 +321,7 @@ fn in_words(kind: ObjectKind, error: &watcher::Error) -> String {
     };
     let message = &status.message;
     match status.code {
-        403 => format!("{message}: the gateway's role needs get, list and watch on it"),
+        403 => format!("{message}: the gateway's role needs list and watch on it"),
         404 => {
             let name = kind.word();
             format!(

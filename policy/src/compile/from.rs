@@ -161,7 +161,7 @@ fn fields(
         scope.problem(&several, "`field` names one field, `fields` several: one of both is enough");
     }
     let Some(written) = from.fields.written() else {
-        if matches!(kind, Some(StoreKind::Vault(_) | StoreKind::Age { .. })) {
+        if matches!(kind, Some(StoreKind::Vault(_) | StoreKind::Age { .. } | StoreKind::Kubernetes)) {
             let what = "a secret of this store has fields, and one is the key";
             scope.required(&one, from.field.as_ref(), what);
         }

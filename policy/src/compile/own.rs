@@ -138,7 +138,9 @@ pub(super) fn check_store(spec: &StoreSpec, scope: &mut Scope<'_>) {
     if scope.app_namespace().is_none() {
         return;
     }
-    let StoreSpec { file, age, vault, aws, env, allowed_namespaces: _, allowed_paths: _ } = spec;
+    // Kubernetes Secrets are the namespace's own.
+    let StoreSpec { file, age, vault, aws, env, kubernetes: _, allowed_namespaces: _, allowed_paths: _ } =
+        spec;
     let refused = [
         ("file", file.is_some(), "reads the gateway's own disk"),
         ("age", age.is_some(), "reads the gateway's own disk"),

@@ -24,6 +24,8 @@ enum Backend<'a> {
     Vault(Cow<'a, str>, String, VaultRead),
     Aws(Arn<'a>),
     Variable(String),
+    /// Namespace and name.
+    Kubernetes(&'a str, &'a str),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -50,6 +52,7 @@ impl<'a> Place<'a> {
             StoreKind::Vault(vault) => vault_place(vault, secret),
             StoreKind::Aws(store) => Backend::Aws(Arn::of(path, store)),
             StoreKind::Env { prefix } => Backend::Variable(format!("{prefix}{path}")),
+            StoreKind::Kubernetes => Backend::Kubernetes(secret.store.namespace(), path),
         };
         Self { backend, fields: &secret.fields }
     }
@@ -66,6 +69,9 @@ impl<'a> Place<'a> {
             }
             (Backend::Aws(one), Backend::Aws(two)) => one.may_be(two) && self.shares_field(other),
             (Backend::Variable(one), Backend::Variable(two)) => one == two && self.shares_field(other),
+            (Backend::Kubernetes(near, one), Backend::Kubernetes(far, two)) => {
+                (near, one) == (far, two) && self.shares_field(other)
+            }
             _ => false,
         }
     }

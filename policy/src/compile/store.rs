@@ -2,6 +2,7 @@
 
 mod aws;
 mod environment;
+mod kubernetes;
 mod vault;
 
 use std::path::{Path, PathBuf};
@@ -38,16 +39,18 @@ enum WrittenStore<'a> {
     Vault(&'a VaultSpec),
     Aws(&'a AwsSpec),
     Env(&'a EnvSpec),
+    Kubernetes,
 }
 
 fn kind(resource: &Resource<StoreSpec>, scope: &mut Scope<'_>) -> Option<StoreKind> {
-    let StoreSpec { file, age, vault, aws, env, .. } = &resource.spec;
+    let StoreSpec { file, age, vault, aws, env, kubernetes, .. } = &resource.spec;
     let fields = [
         ("file", file.as_ref().map(|file| WrittenStore::File(&file.root))),
         ("age", age.as_ref().map(|age| WrittenStore::Age(&age.file, &age.identity_file))),
         ("vault", vault.as_ref().map(WrittenStore::Vault)),
         ("aws", aws.as_ref().map(WrittenStore::Aws)),
         ("env", env.as_ref().map(WrittenStore::Env)),
+        ("kubernetes", kubernetes.as_ref().map(|_| WrittenStore::Kubernetes)),
     ];
     Some(match scope.exactly_one("spec", fields)? {
         WrittenStore::File(root) => StoreKind::File {
@@ -62,6 +65,7 @@ fn kind(resource: &Resource<StoreSpec>, scope: &mut Scope<'_>) -> Option<StoreKi
         WrittenStore::Vault(vault) => StoreKind::Vault(vault::vault(vault, scope)?),
         WrittenStore::Aws(aws) => StoreKind::Aws(aws::store(aws, scope)?),
         WrittenStore::Env(env) => StoreKind::Env { prefix: environment::prefix(env, scope)? },
+        WrittenStore::Kubernetes => kubernetes::store(scope)?,
     })
 }
 
@@ -70,6 +74,7 @@ pub(super) fn check_reference((at, from): (&str, &FromSpec), kind: &StoreKind, s
     match kind {
         StoreKind::Aws(store) => return aws::check_reference((at, from), store, scope),
         StoreKind::Env { .. } => environment::check_path((at, from), scope),
+        StoreKind::Kubernetes => kubernetes::check_name((at, from), scope),
         StoreKind::File { .. } | StoreKind::Age { .. } | StoreKind::Vault(_) => {}
     }
     for (field, written) in [("stage", &from.stage), ("versionId", &from.version_id)] {

@@ -22,9 +22,9 @@ pub(crate) struct FromSpec {
     pub(crate) weight: Option<Weight>,
     /// The SecretStore.
     pub(crate) store: Option<Reference>,
-    /// The path of the secret in its store.
+    /// The path of the secret in its store. In a `kubernetes` store, the name of the Secret.
     pub(crate) path: Option<String>,
-    /// The field of the secret that is the key. Required for `vault` and `age`. Elsewhere the whole value of the secret is the
+    /// The field of the secret that is the key. Required for `vault`, `age` and `kubernetes`. Elsewhere the whole value of the secret is the
     /// key without it.
     pub(crate) field: Option<String>,
     /// Several fields, instead of `field`. Each has to be used by some way in `inject`.

@@ -52,7 +52,7 @@ impl Source {
         if self.is_object() { String::new() } else { format!(" ({})", self.place()) }
     }
 
-    fn is_object(&self) -> bool {
+    pub(crate) fn is_object(&self) -> bool {
         self.file.as_os_str().is_empty()
     }
 
@@ -62,6 +62,12 @@ impl Source {
             return Path::new("/").join(written);
         }
         self.file.parent().unwrap_or_else(|| Path::new("")).join(written)
+    }
+
+    /// A path as its resource has it, which [`Source::resolve`] has resolved: the same wherever the files are.
+    pub(crate) fn unresolve<'a>(&self, resolved: &'a Path) -> &'a Path {
+        let directory = self.file.parent().unwrap_or_else(|| Path::new(""));
+        resolved.strip_prefix(directory).unwrap_or(resolved)
     }
 
     /// A problem with what stands at `path`, or with its absence.

@@ -15,6 +15,7 @@ use super::field::List;
     {"required": ["vault"]},
     {"required": ["aws"]},
     {"required": ["env"]},
+    {"required": ["kubernetes"]},
 ]))]
 pub(crate) struct StoreSpec {
     /// A directory with one file for each secret.
@@ -27,6 +28,8 @@ pub(crate) struct StoreSpec {
     pub(crate) aws: Option<AwsSpec>,
     /// Variables of the gateway's own environment.
     pub(crate) env: Option<EnvSpec>,
+    /// [Kubernetes Secrets](../secrets/README.md#kubernetes-secrets) of the store's own namespace. Only for objects of a cluster.
+    pub(crate) kubernetes: Option<NamespaceSecretsSpec>,
     /// The namespaces whose resources may refer to this one, besides its own: `All`, or some. See [namespaces](#namespaces).
     pub(crate) allowed_namespaces: Option<AllowedNamespaces>,
     /// What credentials of other namespaces may read here: these paths and all below them. `{namespace}` in one is the namespace
@@ -186,3 +189,8 @@ pub(crate) struct EnvSpec {
     /// Environment variables that begin so are secrets. The rest of the name is the path.
     pub(crate) prefix: Option<String>,
 }
+
+/// Nothing more to say: they are those of the store's own namespace.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct NamespaceSecretsSpec {}

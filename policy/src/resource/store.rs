@@ -39,6 +39,8 @@ pub enum StoreKind {
         /// What the names of all of them begin with. No setting of the gateway, and nothing that it logs in with, does.
         prefix: String,
     },
+    /// Kubernetes Secrets of the namespace that the store is in.
+    Kubernetes,
 }
 
 /// How to reach and log in to AWS Secrets Manager.

@@ -349,11 +349,15 @@ impl Slot {
         self.held.store(Some(Arc::new(Held { secret, fetched, expires, use_until })));
     }
 
-    /// Fetches at `at`, unless the slot is gone by then.
+    /// Fetches at `at`, or when the store says that there is another value, unless the slot is gone by then.
     fn schedule(self: &Arc<Self>, inner: &mut Inner, at: Instant) {
         let slot = Arc::downgrade(self);
+        let (origin, reference) = (Arc::clone(&self.origin), Arc::clone(&self.reference));
         let task = self.handle.spawn(async move {
-            time::sleep_until(at).await;
+            tokio::select! {
+                () = time::sleep_until(at) => {}
+                () = origin.changed(&reference) => {}
+            }
             if let Some(slot) = slot.upgrade() {
                 let mut inner = slot.inner();
                 if slot.under_way(&mut inner).is_none() {

@@ -79,7 +79,7 @@ fn roots(ca: Option<&Path>) -> Result<rustls::RootCertStore, Failure> {
     if roots.is_empty() { Err(Failure::Misconfigured("the CA file has no certificate")) } else { Ok(roots) }
 }
 
-pub(super) fn word(error: &rustls::Error) -> &'static str {
+pub(crate) fn word(error: &rustls::Error) -> &'static str {
     use rustls::{AlertDescription as Alert, CertificateError as Certificate, Error};
     match error {
         Error::InvalidCertificate(Certificate::UnknownIssuer) => "certificate of an unknown issuer",

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 /// A column.
-pub(super) struct Column {
+pub(super) struct PrinterColumn {
     name: &'static str,
     /// `string`, `integer` or `date`.
     form: &'static str,
@@ -12,7 +12,7 @@ pub(super) struct Column {
     is_wide: bool,
 }
 
-impl Column {
+impl PrinterColumn {
     const fn text(name: &'static str, path: &'static str) -> Self {
         Self { name, form: "string", path, is_wide: false }
     }
@@ -30,49 +30,62 @@ impl Column {
     }
 }
 
-const ACCEPTED: Column = Column::text("Accepted", ".status.conditions[?(@.type==\"Accepted\")].status");
-const PROGRAMMED: Column = Column::text("Programmed", ".status.conditions[?(@.type==\"Programmed\")].status");
-const WHY: Column = Column::text("Message", ".status.conditions[?(@.type==\"Accepted\")].message").wide();
-const AGE: Column = Column { name: "Age", form: "date", path: ".metadata.creationTimestamp", is_wide: false };
+const ACCEPTED: PrinterColumn =
+    PrinterColumn::text("Accepted", ".status.conditions[?(@.type==\"Accepted\")].status");
+const PROGRAMMED: PrinterColumn =
+    PrinterColumn::text("Programmed", ".status.conditions[?(@.type==\"Programmed\")].status");
+const WHY: PrinterColumn =
+    PrinterColumn::text("Message", ".status.conditions[?(@.type==\"Accepted\")].message").wide();
+const AGE: PrinterColumn =
+    PrinterColumn { name: "Age", form: "date", path: ".metadata.creationTimestamp", is_wide: false };
 
-pub(super) const DESTINATION: &[Column] = &[
-    Column::text("Hosts", ".spec.hosts"),
-    Column::text("Dialect", ".spec.dialect"),
+pub(super) const DESTINATION: &[PrinterColumn] = &[
+    PrinterColumn::text("Hosts", ".spec.hosts"),
+    PrinterColumn::text("Dialect", ".spec.dialect"),
     ACCEPTED,
     PROGRAMMED,
     AGE,
     WHY,
 ];
 
-pub(super) const STORE: &[Column] = &[
-    Column::text("Vault", ".spec.vault.address").wide(),
-    Column::text("Region", ".spec.aws.region").wide(),
+pub(super) const STORE: &[PrinterColumn] = &[
+    PrinterColumn::text("Vault", ".spec.vault.address").wide(),
+    PrinterColumn::text("Region", ".spec.aws.region").wide(),
     ACCEPTED,
     PROGRAMMED,
     AGE,
     WHY,
 ];
 
-pub(super) const CREDENTIAL: &[Column] = &[
-    Column::text("Destinations", ".spec.destinations"),
-    Column::text("Health", ".status.health"),
+pub(super) const CREDENTIAL: &[PrinterColumn] = &[
+    PrinterColumn::text("Destinations", ".spec.destinations"),
+    PrinterColumn::text("Health", ".status.health"),
     ACCEPTED,
     PROGRAMMED,
-    Column::text("Refresh", ".status.nextRefresh").wide(),
+    PrinterColumn::text("Refresh", ".status.nextRefresh").wide(),
     AGE,
     WHY,
 ];
 
-pub(super) const GRANT: &[Column] = &[
-    Column::text("Destination", ".spec.destination"),
-    Column::text("Credential", ".spec.credential"),
+pub(super) const GRANT: &[PrinterColumn] = &[
+    PrinterColumn::text("Destination", ".spec.destination"),
+    PrinterColumn::text("Credential", ".spec.credential"),
     ACCEPTED,
     PROGRAMMED,
     // Of its first limit: a column has one value.
-    Column::text("Spent", ".status.limits[0].spent"),
-    Column::text("Left", ".status.limits[0].left"),
-    Column::text("Approved", ".status.conditions[?(@.type==\"Approved\")].status").wide(),
-    Column::text("Suspended", ".spec.suspended").wide(),
+    PrinterColumn::text("Spent", ".status.limits[0].spent"),
+    PrinterColumn::text("Left", ".status.limits[0].left"),
+    PrinterColumn::text("Approved", ".status.conditions[?(@.type==\"Approved\")].status").wide(),
+    PrinterColumn::text("Suspended", ".spec.suspended").wide(),
     AGE,
     WHY,
+];
+
+pub(super) const APPROVAL: &[Column] = &[
+    Column::text("Grant", ".spec.grant"),
+    ACCEPTED,
+    PROGRAMMED,
+    AGE,
+    WHY,
+    Column::text("Hash", ".spec.hash").wide(),
 ];

@@ -77,9 +77,9 @@ const GRANT: &[Rule] = &[
 ];
 
 /// A bound on what stands at a path of `spec`.
-type Bound = (&'static str, &'static str, Value);
+type FieldBound = (&'static str, &'static str, Value);
 
-fn bounds(kind: &str) -> Vec<Bound> {
+fn bounds(kind: &str) -> Vec<FieldBound> {
     let not_empty = |at| (at, "minItems", json!(1));
     match kind {
         // Two of one name would be the same host twice.

@@ -153,7 +153,7 @@ impl<'a> Structural<'a> {
 fn description(schema: &Map<String, Value>) -> Option<String> {
     let text = schema.get("description").and_then(Value::as_str)?;
     let default = match schema.get("default") {
-        None => return Some(text.to_owned()),
+        None | Some(Value::Object(_) | Value::Array(_)) => return Some(text.to_owned()),
         Some(Value::String(word)) => word.clone(),
         Some(other) => other.to_string(),
     };

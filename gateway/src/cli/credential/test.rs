@@ -385,6 +385,12 @@ fn steps((credential, key): (&Credential, &Key), store: Option<&StoreKind>) -> V
         Some(StoreKind::Env { prefix }) => {
             steps.push((Step::Store, format!("variables {prefix}… can be read")));
         }
+        Some(StoreKind::Kubernetes) => {
+            steps.push((
+                Step::Store,
+                format!("Secrets of namespace {} can be read", key.from.store.namespace()),
+            ));
+        }
         None => {}
     }
     steps.push((Step::Secret, format!("{} is there and may be read", key.from.path)));

@@ -13,7 +13,7 @@ fn set(name: &str) -> ObjectSet {
         "spec": {"destination": "api"}, "status": {"conditions": []},
     }))
     .unwrap();
-    ObjectSet::new(Object::of(ObjectKind::Grant, found).map(Arc::new).into_iter())
+    ObjectSet::new(ClusterObject::of(ObjectKind::Grant, found).map(Arc::new).into_iter())
 }
 
 #[test]

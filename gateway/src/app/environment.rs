@@ -1,0 +1,104 @@
+//! What compiling needs to know of this process.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+use tollgate_policy::caller::TrustDomain;
+use tollgate_policy::compile::{Environment, HomeCluster};
+use tollgate_policy::dialect::Catalog;
+use tollgate_policy::name::Name;
+
+use super::{base, lines};
+use crate::identity::{IdentitySettings, IssuerKind, TokenIssuerSettings};
+use crate::kubernetes::own_namespace;
+use crate::metering::catalog;
+use crate::settings::{ResourceSettings, Settings};
+
+/// What `compile` needs to know of this process.
+pub(crate) fn environment(settings: &Settings) -> anyhow::Result<Environment> {
+    let tokens = || settings.identity.tokens.iter();
+    let home = home(settings);
+    let mut clusters: Vec<Name> = tokens().filter_map(TokenIssuerSettings::cluster).collect();
+    // The gateway's own first.
+    clusters.sort_by_key(|cluster| Some(cluster) != home.name.as_ref());
+    Ok(Environment {
+        catalog: builtin_catalog()?,
+        gateway_names: settings.names.clone(),
+        trust_domains: trust_domains(&settings.identity),
+        issuers: tokens()
+            .filter(|issuer| issuer.kind == IssuerKind::Oidc)
+            .filter_map(|issuer| issuer.issuer.clone())
+            .collect(),
+        clusters,
+        audiences: tokens().map(|issuer| issuer.audience.clone()).collect(),
+        own_files: own_files(settings),
+        home,
+    })
+}
+
+/// The cluster that the gateway is in, where resources come from it.
+fn home(settings: &Settings) -> HomeCluster {
+    let ResourceSettings::Kubernetes(cluster) = &settings.resources else { return HomeCluster::default() };
+    let mut domains = settings.identity.trust_domains.keys();
+    let only = domains.next().filter(|_| domains.next().is_none());
+    HomeCluster {
+        gateway_namespace: own_namespace(cluster),
+        trust_domain: cluster.trust_domain.as_ref().or(only).cloned(),
+        name: cluster.name(),
+    }
+}
+
+/// Those whose workloads a certificate or a token proves.
+fn trust_domains(identity: &IdentitySettings) -> Vec<TrustDomain> {
+    let by_token = identity.tokens.iter().filter_map(|issuer| issuer.trust_domain.as_ref());
+    let mut domains: Vec<_> = identity.trust_domains.keys().cloned().collect();
+    domains.extend(by_token.filter(|domain| !identity.trust_domains.contains_key(*domain)).cloned());
+    domains
+}
+
+/// The same where there are no settings.
+pub(crate) fn environment_of(names: &[String], domains: &[String]) -> anyhow::Result<Environment> {
+    let domains: Result<_, _> = domains.iter().map(|domain| domain.parse()).collect();
+    let trust_domains = domains.context("--trust-domain")?;
+    let names: Result<_, String> = names.iter().map(|name| name.parse()).collect();
+    let gateway_names = names.map_err(|error| anyhow!("--name: {error}"))?;
+    Ok(Environment { catalog: builtin_catalog()?, gateway_names, trust_domains, ..Environment::default() })
+}
+
+/// What no secret store may show: as it is written, absolute, and where it really is.
+fn own_files(settings: &Settings) -> Vec<(String, PathBuf)> {
+    let seal = settings.ledger.seal_key_file.as_ref();
+    let own = [
+        ("identity.certificate.keyFile", Some(&settings.identity.certificate.key_file)),
+        ("admin.tokenFile", Some(&settings.admin.token_file)),
+        ("ledger.sealKeyFile", seal),
+        ("dataDir", Some(&settings.data_dir)),
+    ];
+    let base = base(&settings.origin.file.path);
+    let tokens = settings.identity.tokens.iter().enumerate().filter_map(|(at, issuer)| {
+        Some((format!("identity.tokens[{at}].tokenFile"), base.join(issuer.token_file.as_ref()?)))
+    });
+    let headers = settings.telemetry.header_files();
+    let headers = headers.filter_map(|(setting, file)| Some((setting, file?.clone())));
+    let kubeconfig = match &settings.resources {
+        ResourceSettings::Kubernetes(cluster) => cluster.kubeconfig.as_ref(),
+        ResourceSettings::Directory(_) => None,
+    };
+    let kubeconfig = kubeconfig.map(|file| ("resources.kubernetes.kubeconfig".to_owned(), file.clone()));
+    let forms = |path: &PathBuf| {
+        let absolute = std::path::absolute(path).ok();
+        [Some(path.clone()), absolute, path.canonicalize().ok()].into_iter().flatten()
+    };
+    own.into_iter()
+        .filter_map(|(setting, path)| Some((setting.to_owned(), path?.clone())))
+        .chain(tokens)
+        .chain(headers)
+        .chain(kubeconfig)
+        .flat_map(|(setting, path)| forms(&path).map(move |path| (setting.clone(), path)).collect::<Vec<_>>())
+        .collect()
+}
+
+fn builtin_catalog() -> anyhow::Result<Arc<Catalog>> {
+    catalog::shipped().map(Arc::new).map_err(|problems| anyhow!("{}", lines(&problems)))
+}
