@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN};
+use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -36,6 +36,7 @@ const CONNECTIONS: usize = 64;
 const SPARE: usize = 16;
 /// What is said where there is none to refresh.
 pub(crate) const NO_CREDENTIAL: &str = "no such credential\n";
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -44,7 +45,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 pub(crate) struct Admin {
     pub(crate) token: Zeroizing<String>,
     pub(crate) address: SocketAddr,
-    pub(crate) views: AdminViews,
+    pub(crate) views: Arc<AdminViews>,
 }
 
 /// Serves until the process ends. At most [`CONNECTIONS`]: the oldest gives way, so whoever comes is answered.
@@ -148,6 +149,9 @@ impl Admin {
             };
         }
         match path {
+            "/metrics" if takes_openmetrics(request.headers()) => {
+                typed(StatusCode::OK, OPENMETRICS, self.views.openmetrics())
+            }
             "/metrics" => match self.views.metrics() {
                 Ok(metrics) => typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
@@ -192,6 +196,14 @@ impl Admin {
             aws_lc_rs::constant_time::verify_slices_are_equal(sent, self.token.as_bytes()).is_ok()
         })
     }
+}
+
+/// Whether a scraper lists OpenMetrics among what it takes: Prometheus does where it stores exemplars.
+fn takes_openmetrics(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted
+        .flat_map(|value| value.split(','))
+        .any(|kind| kind.trim().starts_with("application/openmetrics-text"))
 }
 
 fn text(status: StatusCode, body: &str) -> Response<Full<Bytes>> {

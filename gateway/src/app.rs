@@ -19,7 +19,7 @@ use jiff::SignedDuration;
 use nix::sys::resource::{Resource, setrlimit};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tollgate_policy::model::{Interval, Problem};
-use tollgate_secrets::{Observations, Observer, Secrets, VersionKey};
+use tollgate_secrets::{Observations, Observer, Secrets};
 use zeroize::Zeroizing;
 
 use self::cores::{Cores, ListenerSockets};
@@ -38,6 +38,7 @@ use crate::kubernetes::ClusterWatch;
 use crate::ledger::{Balances, Keep, Ledger, LedgerError, Recovered};
 use crate::listener;
 use crate::memory;
+use crate::otlp::{Exports, Sinks, Waiting};
 use crate::quota::Quota;
 use crate::settings::{self, KeepSettings, ResourceSettings, Settings};
 use crate::slow_notice;
@@ -65,6 +66,7 @@ pub struct App {
     _lock: DirectoryLock,
     settings: Settings,
     logs: Option<Flush>,
+    exports: Option<Exports>,
     /// Addresses of the listeners, in the order of the settings.
     pub listeners: Vec<SocketAddr>,
     /// Address of the admin port.
@@ -100,7 +102,9 @@ impl App {
     /// # Errors
     /// Whatever keeps it from serving, with the file it is about.
     pub fn start(settings: Settings, base: &Path, logs: bool) -> anyhow::Result<Self> {
-        let logs = logs.then(|| telemetry::install(&settings.log)).transpose()?;
+        let waiting = Waiting::new(&settings.telemetry);
+        let exported = waiting.as_ref().and_then(Waiting::layer);
+        let logs = logs.then(|| telemetry::install(&settings.log, exported)).transpose()?;
         for said in settings::unknown_variables(variables()) {
             tracing::warn!("{said}");
         }
@@ -109,28 +113,11 @@ impl App {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let control =
             Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build()?;
-        let rules = DialRules::new(settings.egress.private_ranges.clone());
         let identity = IdentityFiles::load(settings.identity.clone(), base)
             .map_err(|error| anyhow!("{}", settings.problem(&error.field, error.fault.to_string())))?;
         let (observer, observations) = Observer::channel();
-        let shared = Arc::new(Shared {
-            snapshots: Snapshots::default(),
-            secrets: open_secrets(
-                control.handle(),
-                rules.clone(),
-                observer,
-                version_key::of(&settings.data_dir)?,
-            ),
-            keys: KeyPools::default(),
-            quota: Quota::new(),
-            trust: Arc::clone(&identity.trust),
-            rules,
-            nameservers: settings.egress.dns.servers.clone(),
-            usages: CallerUsages::new(settings.limits.bounds()),
-            drain: Drain::new(),
-            limits: settings.limits.clone(),
-            throttles: Throttles::default(),
-        });
+        let sinks = waiting.as_ref().map(Waiting::sinks);
+        let shared = shared(&settings, control.handle(), &identity, observer, sinks)?;
         let (certificate, standing) = (identity.certificate(), identity.standing());
         let cluster = match &settings.resources {
             ResourceSettings::Directory(_) => None,
@@ -161,7 +148,7 @@ impl App {
         reload.begin(first, balances, &shared);
         let cores = Cores::start(&shared, &ledger, doors, count)?;
         let auditor = trail.keep(cores.all().iter().map(|core| Arc::clone(&core.uses)).collect())?;
-        let app = Self {
+        let mut app = Self {
             control,
             shared,
             cores,
@@ -170,10 +157,13 @@ impl App {
             _lock: lock,
             settings,
             logs,
+            exports: None,
             listeners,
             admin: admin_address,
         };
-        app.control(reload, standing, (ledger, cluster), admin_socket)?;
+        let views = app.control(reload, standing, (ledger, cluster), admin_socket)?;
+        let (control, rules) = (app.control.handle(), app.shared.rules.clone());
+        app.exports = waiting.map(|waiting| waiting.start(control, rules, move || views.families()));
         app.announce();
         Ok(app)
     }
@@ -185,18 +175,19 @@ impl App {
         identity: Arc<FilesInForce>,
         (ledger, cluster): (Arc<Ledger>, Option<ClusterWatch>),
         socket: tokio::net::TcpListener,
-    ) -> anyhow::Result<()> {
-        let views = AdminViews {
+    ) -> anyhow::Result<Arc<AdminViews>> {
+        let views = Arc::new(AdminViews {
             shared: Arc::clone(&self.shared),
             cores: self.cores.all(),
             ledger,
             audit: self.auditor.view(),
             reloads: Arc::clone(&reload.reloads),
             identity,
+            exported: self.shared.exported.as_ref().map(Sinks::counts).unwrap_or_default(),
             cluster: cluster.as_ref().map(ClusterWatch::states),
-        };
+        });
         let token = admin_token(&self.settings.admin.token_file)?;
-        let admin = Admin { token, address: self.admin, views };
+        let admin = Admin { token, address: self.admin, views: Arc::clone(&views) };
         self.control.spawn(admin::serve(socket, Arc::new(admin)));
         if let Some(cluster) = cluster {
             let _inside = self.control.enter();
@@ -205,7 +196,7 @@ impl App {
         let shared = Arc::clone(&self.shared);
         shared.trust.tokens().keep(self.control.handle(), &dialable(shared.rules.clone()));
         self.control.spawn(async move { reload.watch(&shared).await });
-        Ok(())
+        Ok(views)
     }
 
     fn announce(&self) {
@@ -259,6 +250,9 @@ impl App {
         });
         let (ledger, audit) = (self.keeper.stop(), self.auditor.stop());
         tracing::info!("stopped");
+        if let Some(exports) = self.exports {
+            self.control.block_on(exports.flush());
+        }
         if let Some(logs) = &self.logs {
             logs.flush_all();
         }
@@ -269,13 +263,31 @@ impl App {
     }
 }
 
-fn open_secrets(
+/// What all cores share.
+fn shared(
+    settings: &Settings,
     control: &Handle,
-    rules: DialRules,
+    identity: &IdentityFiles,
     observer: Observer,
-    versions: VersionKey,
-) -> Arc<Secrets> {
-    Secrets::observed(control.clone(), dialable(rules), observer, Arc::new(upstream::fits), versions)
+    exported: Option<Sinks>,
+) -> anyhow::Result<Arc<Shared>> {
+    let rules = DialRules::new(settings.egress.private_ranges.clone());
+    let (fits, versions) = (Arc::new(upstream::fits), version_key::of(&settings.data_dir)?);
+    Ok(Arc::new(Shared {
+        snapshots: Snapshots::default(),
+        secrets: Secrets::observed(control.clone(), dialable(rules.clone()), observer, fits, versions),
+        keys: KeyPools::default(),
+        quota: Quota::new(),
+        trust: Arc::clone(&identity.trust),
+        rules,
+        nameservers: settings.egress.dns.servers.clone(),
+        usages: CallerUsages::new(settings.limits.bounds()),
+        drain: Drain::new(),
+        limits: settings.limits.clone(),
+        throttles: Throttles::default(),
+        tracer: settings.telemetry.tracer(),
+        exported,
+    }))
 }
 
 /// Where the control plane may fetch something.

@@ -23,7 +23,7 @@ use tollgate_secrets::Secret;
 use crate::core::Core;
 use crate::error;
 use crate::fault::{Faults, Stage};
-use crate::identity::{self, CallerContext};
+use crate::identity::CallerContext;
 use crate::injection::{Injected, Template};
 use crate::key_health::SelectedKey;
 use crate::key_selector::KeySelector;
@@ -171,6 +171,7 @@ impl Dispatch<'_> {
             }
         };
         // Connecting, and verifying the peer: nothing is sent, and a failure costs nothing.
+        account.begin_attempt();
         let client = snapshot.tls(&permit.destination().name).ok_or_else(|| Unsent::Failed(no_tls()))?;
         let tls = TlsParams { client, client_cert: shown };
         let secret = key.map(|key| &*key.secret);
@@ -179,6 +180,9 @@ impl Dispatch<'_> {
         let peer = peer.map_err(|error| fail(account, &error))?;
         if peer.is_http2() {
             account.written().await.map_err(Unsent::Failed)?;
+        }
+        if core.shared.tracer.as_ref().is_some_and(|tracer| tracer.tells(&permit.destination().name)) {
+            template.tell(account.trace());
         }
         // Injecting and sending: from here on the provider may bill what fails.
         let upload = template.upload();
@@ -283,7 +287,7 @@ impl Dispatch<'_> {
         let current = self.core.snapshot()?;
         let (proofs, shared) = (&self.session.proofs, &self.core.shared);
         let (trust, usages, now) = (&shared.trust, &shared.usages, Timestamp::now());
-        let context = identity::reauthenticate(self.context, proofs, trust, usages, &current, now)?;
+        let context = proofs.reauthenticate(self.context, trust, usages, &current, now)?;
         if current.policy.reauthorise(context.grants(), &self.call.permit, self.call.model()) {
             return Ok(());
         }

@@ -16,11 +16,13 @@ use crate::key_health::KeyPools;
 use crate::ledger::Journal;
 use crate::log_throttle::LogThrottle;
 use crate::metering::Recorder;
+use crate::otlp::Sinks;
 use crate::quota::Quota;
 use crate::session::ConnectionRegistry;
 use crate::settings::RequestLimits;
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::stats::Stats;
+use crate::trace::Tracer;
 use crate::upstream::{DialRules, Pool};
 
 /// Shared by all cores. Nothing in here is locked for longer than a few instructions.
@@ -38,6 +40,10 @@ pub(crate) struct Shared {
     pub(crate) drain: Drain,
     pub(crate) limits: RequestLimits,
     pub(crate) throttles: Throttles,
+    /// Where calls are traced, or destinations are told of traces.
+    pub(crate) tracer: Option<Tracer>,
+    /// Where telemetry is exported.
+    pub(crate) exported: Option<Sinks>,
 }
 
 /// What the log has said lately of failures that come in numbers.

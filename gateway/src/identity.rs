@@ -20,7 +20,7 @@ mod strip;
 mod tokens;
 mod trust;
 
-pub(crate) use self::authenticate::{CallerContext, Proofs, authenticate, reauthenticate};
+pub(crate) use self::authenticate::{CallerContext, Proofs};
 #[cfg(test)]
 pub(crate) use self::bundle::Bundle;
 pub(crate) use self::certificate::{SpiffeVerifier, refusal_of};

@@ -1,6 +1,7 @@
 //! The Prometheus exposition: every number the process has, named in base units.
 
 mod families;
+mod openmetrics;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use tollgate_policy::limit::Unit;
 use tollgate_policy::name::{Name, ResourceId};
 use tollgate_secrets::{CredentialStatus, Health, IssuerHealth, StoreHealth};
 
+pub(crate) use self::families::ShownFamily;
 use self::families::{Family, MetricsPage, Values};
 use crate::expiry::Purpose;
 use crate::identity::IssuerStanding;
@@ -41,6 +43,8 @@ pub(crate) struct Scrape<'a> {
     pub(crate) is_config_refused: bool,
     /// When certificates end: whose, and the name of that.
     pub(crate) certificates: Vec<(Purpose, String, Timestamp)>,
+    /// What became of what was exported: signal, result, how much.
+    pub(crate) exported: Vec<(&'static str, &'static str, u64)>,
     /// How the objects of a cluster are watched, and whether this gateway writes their status.
     pub(crate) cluster: Option<(Vec<WatchStatus>, bool)>,
     pub(crate) version: &'a str,
@@ -49,13 +53,27 @@ pub(crate) struct Scrape<'a> {
 impl Scrape<'_> {
     /// The text format, version 0.0.4.
     pub(crate) fn encode(&self) -> Result<String, prometheus::Error> {
+        self.page().encode()
+    }
+
+    /// The same as OpenMetrics 1.0, with exemplars.
+    pub(crate) fn encode_openmetrics(&self) -> String {
+        openmetrics::encode(&self.families())
+    }
+
+    /// What is shown.
+    pub(crate) fn families(&self) -> Vec<ShownFamily> {
+        self.page().into_families()
+    }
+
+    fn page(&self) -> MetricsPage {
         let mut page = MetricsPage::default();
         self.calls(&mut page);
         self.process(&mut page);
         self.limits(&mut page);
         self.credentials(&mut page);
         self.cluster(&mut page);
-        page.encode()
+        page
     }
 
     fn calls(&self, page: &mut MetricsPage) {
@@ -80,8 +98,9 @@ impl Scrape<'_> {
         sums(&families::REQUEST_BYTES, |totals| totals.bytes_in as f64);
         sums(&families::RESPONSE_BYTES, |totals| totals.bytes_out as f64);
         let durations = self.sums.durations.iter();
-        let durations =
-            durations.map(|(destination, durations)| ([text(destination.as_ref())], histogram(durations)));
+        let durations = durations.map(|(destination, durations)| {
+            ([text(destination.as_ref())], histogram(durations), durations.exemplars)
+        });
         page.show_histograms(&families::DURATION, durations);
     }
 
@@ -122,6 +141,9 @@ impl Scrape<'_> {
             ([purpose.as_str().into(), name.as_str().into()], ends.as_second() as f64)
         });
         page.show(&families::CERTIFICATE_EXPIRY, ends);
+        let exported = self.exported.iter();
+        let exported = exported.map(|(signal, result, n)| ([(*signal).into(), (*result).into()], *n as f64));
+        page.show(&families::OTLP_ITEMS, exported);
     }
 
     fn limits(&self, page: &mut MetricsPage) {

@@ -38,6 +38,7 @@ pub(crate) fn resources(policy: &Policy, settings: Option<&Settings>) -> Vec<Pro
         }
     }
     warnings.extend(files::of_credentials(policy));
+    warnings.extend(settings.into_iter().flat_map(|settings| untold(policy, settings)));
     warnings
 }
 
@@ -69,6 +70,20 @@ pub(crate) fn nothing(
         Some(settings) => settings.problem("resources", message).to_string(),
         None => message,
     })
+}
+
+/// Destinations that are to be told of traces, and are none.
+fn untold(policy: &Policy, settings: &Settings) -> Vec<Problem> {
+    let told = settings.telemetry.propagate.iter().enumerate();
+    let unknown =
+        told.filter(|(_, name)| !policy.destinations().any(|destination| destination.name == **name));
+    unknown
+        .map(|(at, name)| {
+            let message =
+                format!("`{name}` is no destination of the resources: nobody is told of its traces");
+            settings.problem(&format!("telemetry.propagate[{at}]"), message)
+        })
+        .collect()
 }
 
 /// Addresses that are written out, whose every call would be refused.
@@ -204,6 +219,9 @@ pub(crate) fn places(settings: &Settings) -> Vec<Problem> {
     if let Some(parent) = seal_key {
         cannot("ledger.sealKeyFile", parent);
     }
+    let rules = DialRules::new(settings.egress.private_ranges.clone());
+    let collector = settings.telemetry.address().and_then(|address| refused(address, &rules));
+    warnings.extend(collector.map(|message| settings.problem("telemetry.otlp.endpoint", message)));
     warnings
 }
 

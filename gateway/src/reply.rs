@@ -70,6 +70,7 @@ pub(crate) const fn status(reason: Reason) -> StatusCode {
         | R::UnmeteredEndpoint
         | R::DeferredCost
         | R::GrantSuspended
+        | R::NotApproved
         | R::BrokenConfiguration
         | R::UnpricedModel => StatusCode::FORBIDDEN,
         R::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -413,6 +414,20 @@ mod tests {
             assert_eq!(response.headers()[CONTENT_LENGTH], body.len().to_string(), "{form:?}");
             assert_eq!(response.headers()[REASON], "budget_exhausted", "{form:?}");
         }
+    }
+
+    #[test]
+    fn a_token_that_proves_nobody_is_challenged_and_says_nothing_that_ends_its_quotes() {
+        let challenge = |reason| {
+            let (headers, status, _) = said(&Denial::new(reason, "expired: \"a\\b\"\r\né"), Form::Openai);
+            assert_eq!(status, StatusCode::UNAUTHORIZED);
+            headers.get(WWW_AUTHENTICATE).map(|value| value.to_str().unwrap().to_owned())
+        };
+        let realm = "Bearer realm=\"tollgate\"";
+        assert_eq!(challenge(Reason::NoProof).unwrap(), realm);
+        let told = format!("{realm}, error=\"invalid_token\", error_description=\"expired: ab\"");
+        assert_eq!(challenge(Reason::TokenExpired).unwrap(), told);
+        assert_eq!(challenge(Reason::NoCertificate), None);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::attempt::Dispatch;
 use crate::caller_body::{Leftover, Linger};
 use crate::core::Core;
 use crate::fault::{self, Stage};
-use crate::identity::{self, RequestHead};
+use crate::identity::RequestHead;
 use crate::injection::{self, Template};
 use crate::metering::{self, Account, Answered, ReplyBody};
 use crate::reply::{self, ErrorFormat};
@@ -29,7 +29,7 @@ pub(crate) async fn handle(
     request: Box<Request<Incoming>>,
 ) -> Response<ReplyBody> {
     let mut format = ErrorFormat::of(&request);
-    let mut account = Account::open(Arc::clone(&core), request.method());
+    let mut account = Account::open(Arc::clone(&core), request.method(), request.headers());
     let mut leftover = None;
     let route =
         fault::caught(pin!(forward(&core, &session, request, &mut leftover, &mut account, &mut format)))
@@ -62,9 +62,8 @@ async fn forward(
     faults.at(Stage::Identity);
     let mut head = RequestHead::read(parts, core.shared.limits.head_bytes)?;
     format.read(&head);
-    let (trust, usages) = (&core.shared.trust, &core.shared.usages);
-    let (proofs, shown) = (&session.proofs, &mut head.credentials);
-    let context = identity::authenticate(proofs, shown, trust, usages, &snapshot, account.begun())?;
+    let (trust, usages, now) = (&core.shared.trust, &core.shared.usages, account.begun());
+    let context = session.proofs.authenticate(&mut head.credentials, trust, usages, &snapshot, now)?;
     account.identified(&context, &snapshot)?;
 
     faults.at(Stage::Target);

@@ -27,6 +27,7 @@ use tollgate_policy::target::GatewayName;
 
 pub(crate) use self::value::pause;
 use crate::identity::{IdentitySettings, MOST_SKEW, token_problems};
+use crate::otlp::TelemetrySettings;
 use crate::telemetry::LogSettings;
 
 /// `tollgate.yaml`. Relative paths count from the directory of the file.
@@ -68,6 +69,9 @@ pub struct Settings {
     /// Bounds on requests, and on what one caller may occupy.
     #[serde(default)]
     pub limits: RequestLimits,
+    /// Where traces, metrics and logs go, and who is told of traces.
+    #[serde(default)]
+    pub telemetry: TelemetrySettings,
     /// Where all of this was written.
     #[serde(skip)]
     pub(crate) origin: Origin,
@@ -275,6 +279,7 @@ impl Settings {
         settings.data_dir = base.join(&settings.data_dir);
         settings.admin.token_file = base.join(&settings.admin.token_file);
         settings.ledger.seal_key_file = settings.ledger.seal_key_file.map(|file| base.join(file));
+        settings.telemetry = settings.telemetry.based(base);
         settings.checked()
     }
 
@@ -322,6 +327,9 @@ impl Settings {
         }
         for (field, message) in self.limits.problems() {
             wrong(&format!("limits.{field}"), message);
+        }
+        for (field, message) in self.telemetry.problems() {
+            wrong(&format!("telemetry.{field}"), &message);
         }
         if problems.is_empty() { Ok(self) } else { Err(problems) }
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tollgate_policy::caller::Identity;
 use tollgate_policy::denial::Reason;
 use tollgate_policy::map::Map;
@@ -12,6 +13,7 @@ use tollgate_policy::name::ResourceId;
 use tollgate_policy::price::Units;
 
 use crate::ledger::{Record, UsageSource};
+use crate::trace::TraceId;
 
 /// Upper bounds of the duration buckets, in seconds: from a cached answer to a long stream.
 pub(crate) const BUCKETS: [f64; 14] =
@@ -56,25 +58,48 @@ impl Totals {
     }
 }
 
+/// A call that stands for those of its bucket: one that is recorded as a trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Exemplar {
+    pub(crate) trace: TraceId,
+    pub(crate) micros: u64,
+    /// When it began.
+    pub(crate) at: Timestamp,
+}
+
+/// The last exemplar of each bucket, and of what is above them.
+pub(crate) type Exemplars = [Option<Exemplar>; BUCKETS.len() + 1];
+
 /// Durations of one destination's calls.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Durations {
+    pub(crate) exemplars: Exemplars,
     pub(crate) buckets: [u64; BUCKETS.len()],
     pub(crate) count: u64,
     pub(crate) micros: u64,
 }
 
 impl Durations {
-    fn observe(&mut self, micros: u64) {
+    fn observe(&mut self, micros: u64, exemplar: Option<Exemplar>) {
         let seconds = Duration::from_micros(micros).as_secs_f64();
-        if let Some(at) = BUCKETS.iter().position(|bound| seconds <= *bound) {
+        let at = BUCKETS.iter().position(|bound| seconds <= *bound);
+        if let Some(at) = at {
             self.buckets[at] += 1;
+        }
+        if exemplar.is_some() {
+            self.exemplars[at.unwrap_or(BUCKETS.len())] = exemplar;
         }
         self.count += 1;
         self.micros = self.micros.saturating_add(micros);
     }
 
     fn add(&mut self, other: &Self) {
+        for (own, more) in self.exemplars.iter_mut().zip(&other.exemplars) {
+            // The later of the two.
+            if more.map(|more| more.at) > own.map(|own| own.at) {
+                *own = *more;
+            }
+        }
         for (own, more) in self.buckets.iter_mut().zip(other.buckets) {
             *own += more;
         }
@@ -130,8 +155,8 @@ impl Stats {
         *self.tables.lock().unwrap_or_else(PoisonError::into_inner).strangers.entry(reason).or_default() += 1;
     }
 
-    /// Counts a finished call. `model` is its name in the catalog, if it has one.
-    pub(crate) fn call(&self, record: &Record, model: Option<Arc<str>>) {
+    /// Counts a finished call. `model` is its name in the catalog, if it has one; `is_recorded`: its trace is one to look at.
+    pub(crate) fn call(&self, record: &Record, model: Option<Arc<str>>, is_recorded: bool) {
         let series = Series {
             destination: record.destination.clone(),
             grant: record.grant.clone(),
@@ -150,11 +175,13 @@ impl Stats {
             bytes_in: record.bytes_in,
             bytes_out: record.bytes_out,
         };
+        let exemplar = record.trace.filter(|_| is_recorded);
+        let exemplar = exemplar.map(|trace| Exemplar { trace, micros: record.duration, at: record.at });
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         let full = tables.calls.len() >= SERIES && !tables.calls.contains_key(&series);
         let series = if full { Series { reason: series.reason, ..Series::default() } } else { series };
         tables.calls.entry(series).or_default().add(&totals);
-        tables.durations.entry(record.destination.clone()).or_default().observe(record.duration);
+        tables.durations.entry(record.destination.clone()).or_default().observe(record.duration, exemplar);
     }
 }
 

@@ -20,6 +20,7 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry};
 
 use crate::ledger::json::{Calendar, Json};
+use crate::otlp::LogLayer;
 
 /// Where access lines go once logs are set up: there is no more to ask of each whether somebody wants it.
 static ACCESS: OnceLock<AccessLog> = OnceLock::new();
@@ -74,11 +75,11 @@ pub(crate) enum TelemetryError {
     Thread(#[from] std::io::Error),
 }
 
-/// Installs the subscriber for the process.
+/// Installs the subscriber for the process. Lines go to `exported` too.
 ///
 /// # Errors
 /// Where a subscriber is installed already.
-pub(crate) fn install(settings: &LogSettings) -> Result<Flush, TelemetryError> {
+pub(crate) fn install(settings: &LogSettings, exported: Option<LogLayer>) -> Result<Flush, TelemetryError> {
     let stdout = std::io::stdout();
     let format = settings
         .format
@@ -98,7 +99,8 @@ pub(crate) fn install(settings: &LogSettings) -> Result<Flush, TelemetryError> {
         let lines = tracing_subscriber::fmt::layer().with_ansi(colour).with_target(false);
         lines.with_writer(writer.clone()).with_filter(filter())
     });
-    Registry::default().with(json).with(text).try_init()?;
+    let exported = exported.map(|lines| lines.with_filter(filter()));
+    Registry::default().with(json).with(text).with(exported).try_init()?;
     ACCESS
         .get_or_init(|| AccessLog { out: out.clone(), text: (format == LogFormat::Text).then_some(colour) });
     std::panic::set_hook(Box::new(|info| {

@@ -66,6 +66,29 @@ fn a_grant_is_for_the_callers_of_the_kind_that_it_names() {
 }
 
 #[test]
+fn no_grant_passes_on_a_token_that_proves_callers_to_the_gateway() {
+    let compile = |audience: &str| {
+        let grant = format!(
+            "{DESTINATION}---\napiVersion: tollgate.dev/v1alpha1\nkind: Grant\nmetadata: {{name: a}}\n\
+             spec: {{callers: [{{spiffe: 'spiffe://prod.acme/x'}}], destination: api, callerToken: {{audience: {audience}}}}}\n"
+        );
+        let environment = Environment {
+            catalog: read::catalog(),
+            trust_domains: vec!["prod.acme".parse().unwrap()],
+            audiences: vec!["tollgate".to_owned()],
+            ..Environment::default()
+        };
+        compile_files(&[SourceFile { path: "a.yaml".into(), text: grant }], &environment).map(drop)
+    };
+    assert!(compile("api").is_ok());
+    let problems = compile("tollgate").unwrap_err();
+    assert!(
+        problems[0].to_string().contains("spec.callerToken.audience: tokens for `tollgate`"),
+        "{problems:?}"
+    );
+}
+
+#[test]
 fn only_grants_that_name_callers_of_one_kind_alike_can_tie() {
     let ci = "{token: {issuer: 'https://ci.example', subject: 'a*'}}";
     let login = "{token: {issuer: 'https://login.example', subject: 'a*'}}";

@@ -3,6 +3,7 @@
 //! **Invariant:** no redirect is followed, no proxy setting is read, and every address is checked right before it is
 //! dialled, whether it came from DNS or stood in a definition. Bodies are bounded, and zeroized when read.
 
+mod post;
 mod tls;
 
 use std::io;
@@ -16,6 +17,7 @@ use reqwest::{Request, Url, redirect};
 use tracing::warn;
 use zeroize::Zeroizing;
 
+pub use self::post::{PostAnswer, PostClient};
 pub(crate) use self::tls::TlsFiles;
 pub(crate) use self::tls::word as tls_word;
 use crate::dial::Dialable;

@@ -32,6 +32,7 @@ mod value;
 pub use cache::{CredentialStatus, Health, Refreshed, Secrets};
 pub use error::{Failure, SecretError};
 pub use fetch::Fetcher;
+pub use http::{PostAnswer, PostClient};
 pub use mint::IssuerHealth;
 pub use observe::{Event, Observation, Observations, Observer, What};
 pub use secret::{Fits, Secret, Version, VersionKey};

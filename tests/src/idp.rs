@@ -60,7 +60,7 @@ impl Idp {
 
     /// Its name, below which its configuration and its keys are.
     pub fn issuer(&self) -> String {
-        format!("https://127.0.0.1:{}", self.port)
+        format!("https://localhost:{}", self.port)
     }
 
     /// A token with these claims on top of its own (`iss`, `iat`, `nbf` and `exp`), signed with its newest key. `rotate`: with a new one.

@@ -13,6 +13,7 @@ pub mod bao;
 pub mod ca;
 pub mod client;
 pub mod cluster;
+pub mod collector;
 pub mod fixture;
 pub mod full_stack;
 pub mod gateway;

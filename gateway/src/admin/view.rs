@@ -18,7 +18,8 @@ use crate::identity::FilesInForce;
 use crate::key_health::KeyStatus;
 use crate::kubernetes::WatchStates;
 use crate::ledger::Ledger;
-use crate::metrics::Scrape;
+use crate::metrics::{Scrape, ShownFamily};
+use crate::otlp::ExportCounts;
 use crate::snapshot::Reloads;
 use crate::stats::Sums;
 use crate::upstream;
@@ -32,6 +33,7 @@ pub(crate) struct AdminViews {
     pub(crate) audit: Arc<audit::AuditView>,
     pub(crate) reloads: Arc<Reloads>,
     pub(crate) identity: Arc<FilesInForce>,
+    pub(crate) exported: ExportCounts,
     /// How the objects of a cluster are watched, if resources come from one.
     pub(crate) cluster: Option<Arc<WatchStates>>,
 }
@@ -52,11 +54,25 @@ impl AdminViews {
     }
 
     pub(super) fn metrics(&self) -> Result<String, prometheus::Error> {
+        self.scrape().encode()
+    }
+
+    /// The same as OpenMetrics.
+    pub(super) fn openmetrics(&self) -> String {
+        self.scrape().encode_openmetrics()
+    }
+
+    /// Every number there is, for whoever sends them somewhere.
+    pub(crate) fn families(&self) -> Vec<ShownFamily> {
+        self.scrape().families()
+    }
+
+    fn scrape(&self) -> Scrape<'static> {
         let mut sums = Sums::default();
         for core in &self.cores {
             sums.add(&core.stats);
         }
-        let scrape = Scrape {
+        Scrape {
             sums,
             refused_handshakes: self.shared.trust.refused().collect(),
             limits: self.shared.quota.usage(Timestamp::now()),
@@ -75,10 +91,10 @@ impl AdminViews {
             reload_failures: self.reloads.failures(),
             is_config_refused: self.reloads.is_refused(),
             certificates: self.certificates(),
+            exported: self.exported.totals(),
             cluster: self.cluster.as_ref().map(|cluster| (cluster.status(), cluster.is_leader())),
             version: env!("CARGO_PKG_VERSION"),
-        };
-        scrape.encode()
+        }
     }
 
     /// How the keys of pools do.

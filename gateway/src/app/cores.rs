@@ -76,7 +76,7 @@ impl Cores {
                     Resolver::new(&shared.nameservers),
                     shared.limits.answer_fields,
                 ),
-                recorder: Recorder::new(&journal, &stats, &uses),
+                recorder: Recorder::new(&journal, &stats, &uses, shared.exported.clone()),
                 journal,
                 prepared: InjectionCache::new(Arc::clone(&warned)),
                 connections: ConnectionRegistry::default(),

@@ -79,6 +79,13 @@ fn own_files(settings: &Settings) -> Vec<(String, PathBuf)> {
     let tokens = settings.identity.tokens.iter().enumerate().filter_map(|(at, issuer)| {
         Some((format!("identity.tokens[{at}].tokenFile"), base.join(issuer.token_file.as_ref()?)))
     });
+    let headers = settings.telemetry.header_files();
+    let headers = headers.filter_map(|(setting, file)| Some((setting, file?.clone())));
+    let kubeconfig = match &settings.resources {
+        ResourceSettings::Kubernetes(cluster) => cluster.kubeconfig.as_ref(),
+        ResourceSettings::Directory(_) => None,
+    };
+    let kubeconfig = kubeconfig.map(|file| ("resources.kubernetes.kubeconfig".to_owned(), file.clone()));
     let forms = |path: &PathBuf| {
         let absolute = std::path::absolute(path).ok();
         [Some(path.clone()), absolute, path.canonicalize().ok()].into_iter().flatten()
@@ -86,6 +93,8 @@ fn own_files(settings: &Settings) -> Vec<(String, PathBuf)> {
     own.into_iter()
         .filter_map(|(setting, path)| Some((setting.to_owned(), path?.clone())))
         .chain(tokens)
+        .chain(headers)
+        .chain(kubeconfig)
         .flat_map(|(setting, path)| forms(&path).map(move |path| (setting.clone(), path)).collect::<Vec<_>>())
         .collect()
 }

@@ -6,8 +6,10 @@ use std::process::ExitCode;
 use anyhow::{anyhow, bail};
 use clap::Args;
 use jiff::Timestamp;
+use tollgate_policy::caller::Issuer;
 use tollgate_policy::compile::Environment;
 use tollgate_policy::model::{Problem, SourceFile};
+use tollgate_policy::name::Name;
 
 use super::{complain, say};
 use crate::app;
@@ -22,16 +24,22 @@ use crate::table::counted;
 pub(super) struct CheckArgs {
     /// Settings of the process; its resources are checked [default: tollgate.yaml, unless there is a DIRECTORY]
     #[arg(long, value_name = "FILE", env = "TOLLGATE_CONFIG")]
-    config: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
     /// A directory of resources: instead of the settings' own, or where there are no settings yet
     #[arg(value_name = "DIRECTORY")]
-    resources: Option<PathBuf>,
+    pub(super) resources: Option<PathBuf>,
     /// With DIRECTORY alone: a trust domain that callers may be of
     #[arg(long = "trust-domain", value_name = "NAME")]
-    trust_domains: Vec<String>,
+    pub(super) trust_domains: Vec<String>,
+    /// With DIRECTORY alone: a cluster whose service accounts may call; the gateway's own first
+    #[arg(long = "cluster", value_name = "NAME")]
+    pub(super) clusters: Vec<Name>,
+    /// With DIRECTORY alone: an issuer whose tokens prove callers
+    #[arg(long = "issuer", value_name = "URL")]
+    pub(super) issuers: Vec<Issuer>,
     /// With DIRECTORY alone: an authority that is the gateway's own
     #[arg(long = "name", value_name = "HOST")]
-    names: Vec<String>,
+    pub(super) names: Vec<String>,
 }
 
 /// What is looked at: resources, and the settings where there are some.
@@ -43,20 +51,26 @@ pub(super) struct Subject {
 
 impl Subject {
     pub(super) fn of(args: &CheckArgs) -> anyhow::Result<Self> {
-        let described = !args.trust_domains.is_empty() || !args.names.is_empty();
+        let CheckArgs { trust_domains, clusters, issuers, names, .. } = args;
+        let described =
+            !(trust_domains.is_empty() && clusters.is_empty() && issuers.is_empty() && names.is_empty());
         let config = match (&args.config, &args.resources) {
             (Some(config), _) if described => bail!(
-                "--trust-domain and --name are for a DIRECTORY without settings, and {} (--config or TOLLGATE_CONFIG) has both: \
-                 leave out the one or the other",
+                "--trust-domain, --cluster, --issuer and --name are for a DIRECTORY without settings, and {} (--config or \
+                 TOLLGATE_CONFIG) has them all: leave out the one or the other",
                 config.display()
             ),
             (None, None) if described => {
-                bail!("--trust-domain and --name are for a DIRECTORY, and none is given")
+                bail!("--trust-domain, --cluster, --issuer and --name are for a DIRECTORY, and none is given")
             }
             (Some(config), _) => config.clone(),
             (None, None) => app::SETTINGS.into(),
             (None, Some(directory)) => {
-                let environment = app::environment_of(&args.names, &args.trust_domains)?;
+                let environment = Environment {
+                    clusters: clusters.clone(),
+                    issuers: issuers.clone(),
+                    ..app::environment_of(names, trust_domains)?
+                };
                 return Ok(Self { settings: None, environment, directory: directory.clone() });
             }
         };
@@ -248,9 +262,14 @@ mod tests {
             &["--config", "x.yaml", "--trust-domain", "prod.acme"][..],
             &["--config", "x.yaml", "res", "--name", "tollgate"],
             &["--trust-domain", "prod.acme"],
+            &["--cluster", "local"],
+            &["--config", "x.yaml", "--issuer", "https://ci.example"],
         ] {
             let error = subject(line).map(drop).unwrap_err();
-            assert!(error.starts_with("--trust-domain and --name are for a DIRECTORY"), "{line:?}: {error}");
+            assert!(
+                error.starts_with("--trust-domain, --cluster, --issuer and --name are for a DIRECTORY"),
+                "{line:?}: {error}"
+            );
         }
     }
 

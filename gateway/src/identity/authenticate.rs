@@ -77,58 +77,6 @@ pub(crate) struct CallerContext {
     token: Option<Arc<VerifiedToken>>,
 }
 
-/// Who calls, under `snapshot`. A token that is for the gateway is taken out of `credentials`, so that no grant passes it on.
-///
-/// # Errors
-/// Why what the connection and the request show proves nobody, or not one and the same caller.
-pub(crate) fn authenticate(
-    proofs: &Proofs,
-    credentials: &mut CallerCredentials,
-    trust: &Trust,
-    usages: &CallerUsages,
-    snapshot: &Snapshot,
-    now: Timestamp,
-) -> Result<CallerContext, Denial> {
-    let state = &mut *proofs.state();
-    let found = proofs.of_token(&mut state.known, credentials, trust.tokens(), usages, now)?;
-    let by_token = found.and_then(|(at, key)| {
-        credentials.keep(at);
-        state.known.get(&key)
-    });
-    if proofs.chain.is_empty() {
-        let Some(caller) = by_token else { return Err(unproven(credentials, trust.tokens())) };
-        return Ok(caller.context(snapshot));
-    }
-    let token = by_token.and_then(|caller| caller.token().cloned());
-    let caller = proofs.of_certificate(&mut state.known, trust, usages, now).map_err(expired)?;
-    if token.as_ref().is_some_and(|token| !trust.tokens().are_one(caller.identity(), token.identity())) {
-        return Err(TokenRefusal::Disagreement.into());
-    }
-    Ok(CallerContext { token, ..caller.context(snapshot) })
-}
-
-/// The caller of a request that was authenticated before, under a snapshot that came since.
-///
-/// # Errors
-/// Why what has proven it does so no longer.
-pub(crate) fn reauthenticate(
-    before: &CallerContext,
-    proofs: &Proofs,
-    trust: &Trust,
-    usages: &CallerUsages,
-    snapshot: &Snapshot,
-    now: Timestamp,
-) -> Result<CallerContext, Denial> {
-    if let Some(token) = &before.token {
-        trust.tokens().still(token, now)?;
-    }
-    if !proofs.chain.is_empty() {
-        let state = &mut *proofs.state();
-        proofs.of_certificate(&mut state.known, trust, usages, now).map_err(expired)?;
-    }
-    Ok(CallerContext { grants: proofs.grants(before.caller(), snapshot), ..before.clone() })
-}
-
 fn expired(_: Refusal) -> Denial {
     Denial::new(Reason::CertificateExpired, "the client certificate is no longer valid")
 }
@@ -174,6 +122,58 @@ impl Proofs {
         let place = caller.usage.connection().ok_or(Refusal::TooMany)?;
         drop(state);
         Ok((proofs, Some(place)))
+    }
+
+    /// Who calls, under `snapshot`. A token that is for the gateway is taken out of `credentials`, so that no grant passes it on.
+    ///
+    /// # Errors
+    /// Why what the connection and the request show proves nobody, or not one and the same caller.
+    pub(crate) fn authenticate(
+        &self,
+        credentials: &mut CallerCredentials,
+        trust: &Trust,
+        usages: &CallerUsages,
+        snapshot: &Snapshot,
+        now: Timestamp,
+    ) -> Result<CallerContext, Denial> {
+        let state = &mut *self.state();
+        let found = self.of_token(&mut state.known, credentials, trust.tokens(), usages, now)?;
+        let by_token = found.and_then(|(at, key)| {
+            credentials.keep(at);
+            state.known.get(&key)
+        });
+        if self.chain.is_empty() {
+            let Some(caller) = by_token else { return Err(unproven(credentials, trust.tokens())) };
+            return Ok(caller.context(snapshot));
+        }
+        let token = by_token.and_then(|caller| caller.token().cloned());
+        let caller = self.of_certificate(&mut state.known, trust, usages, now).map_err(expired)?;
+        if token.as_ref().is_some_and(|token| !trust.tokens().are_one(caller.identity(), token.identity())) {
+            return Err(TokenRefusal::Disagreement.into());
+        }
+        Ok(CallerContext { token, ..caller.context(snapshot) })
+    }
+
+    /// The caller of a request that was authenticated before, under a snapshot that came since.
+    ///
+    /// # Errors
+    /// Why what has proven it does so no longer.
+    pub(crate) fn reauthenticate(
+        &self,
+        before: &CallerContext,
+        trust: &Trust,
+        usages: &CallerUsages,
+        snapshot: &Snapshot,
+        now: Timestamp,
+    ) -> Result<CallerContext, Denial> {
+        if let Some(token) = &before.token {
+            trust.tokens().still(token, now)?;
+        }
+        if !self.chain.is_empty() {
+            let state = &mut *self.state();
+            self.of_certificate(&mut state.known, trust, usages, now).map_err(expired)?;
+        }
+        Ok(CallerContext { grants: self.grants(before.caller(), snapshot), ..before.clone() })
     }
 
     /// The grants of a caller that was proven here, for an answer that is under way already: it may outlive the proof by that.

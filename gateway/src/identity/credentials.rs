@@ -247,6 +247,54 @@ mod tests {
     }
 
     #[test]
+    fn a_token_for_the_gateway_is_never_passed_on() {
+        let now = "2026-01-01T00:00:00Z".parse().unwrap();
+        let token = jwt(r#"{"aud": "https://api.example.com", "exp": 1867225601}"#);
+        let other = jwt(r#"{"aud": "tollgate", "exp": 1867225601}"#);
+        let shown = |headers: &[(&'static str, &str)]| {
+            let headers = headers
+                .iter()
+                .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()));
+            CallerCredentials::of(&headers.collect())
+        };
+        let bearer = format!("bearer {token}");
+        // Whichever header it was found in first.
+        for headers in [
+            &[("authorization", &*bearer)][..],
+            &[("authorization", &bearer), ("x-api-key", &token)],
+            &[("x-goog-api-key", &token), ("authorization", &bearer)],
+        ] {
+            let mut credentials = shown(headers);
+            assert!(credentials.for_audience(AUDIENCE, now).is_ok());
+            assert_eq!(credentials.tokens().len(), 1, "the same in two headers is one");
+            credentials.keep(0);
+            assert_eq!(credentials.for_audience(AUDIENCE, now).unwrap_err().reason, Reason::CallerToken);
+        }
+        let mut beside = shown(&[("authorization", &bearer), ("api-key", &other)]);
+        assert_eq!(beside.tokens()[1].bytes(), other.as_bytes());
+        beside.keep(1);
+        assert!(beside.for_audience(AUDIENCE, now).is_ok());
+    }
+
+    #[test]
+    fn what_has_the_shape_of_a_token_is_found_in_headers_of_keys_and_so_many_are_none() {
+        let of = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append("x-api-key", value.parse().unwrap());
+            }
+            let credentials = CallerCredentials::of(&headers);
+            credentials.tokens().iter().map(|token| token.bytes().to_vec()).collect::<Vec<_>>()
+        };
+        let good = jwt("{}");
+        let unsigned = format!("{}.", good.rsplit_once('.').unwrap().0);
+        assert_eq!(of(&[&good, "sk-1", &unsigned, "a.b", "a.b.c.d", "a b.c.d"]).len(), 2);
+        let many = ["a.b.c", "a.b.d", "a.b.e", "a.b.f"];
+        assert_eq!(of(&many).len(), MOST_TOKENS);
+        assert_eq!(of(&[&many[..], &["a.b.g"]].concat()).len(), 0);
+    }
+
+    #[test]
     fn what_is_no_signed_jwt_or_one_of_two_is_none() {
         let good = jwt(r#"{"aud": "https://api.example.com", "exp": 1867225601}"#);
         let unsigned = good.rsplit_once('.').unwrap().0;

@@ -17,6 +17,7 @@ use super::packed_headers::PackedHeaders;
 use super::sigv4;
 use crate::caller_usage::BufferReservation;
 use crate::identity::{self, AwsScope, RequestHead};
+use crate::trace::CallTrace;
 use crate::upstream::{AlpnOffer, OutBody, TrailerFilter, Upload};
 
 /// In what forms the messages inside a body may come back (the gRPC and Connect protocols).
@@ -45,6 +46,8 @@ pub(crate) struct Template {
     repeatable: bool,
     grpc: bool,
     room: BufferReservation,
+    /// The trace that the destination is told of.
+    context: HeaderMap,
 }
 
 impl Template {
@@ -108,6 +111,7 @@ impl Template {
             replayable: false,
             repeatable,
             room: BufferReservation::default(),
+            context: HeaderMap::new(),
         })
     }
 
@@ -116,6 +120,12 @@ impl Template {
         body.pass_trailers(|| Box::new(CallerTrailers::of(&self.destination, permit)));
         self.replayable = body.again().is_some();
         (self.body, self.room) = (Some(body), room);
+    }
+
+    /// The next attempt tells of the trace that the call belongs to.
+    pub(crate) fn tell(&mut self, trace: &CallTrace) {
+        self.context.clear();
+        trace.pass_on(&mut self.context);
     }
 
     /// What its connection has to speak.
@@ -155,7 +165,11 @@ impl Template {
     }
 
     pub(super) fn take_headers(&mut self) -> Option<HeaderMap> {
-        self.headers.take().or_else(|| self.packed.unpack())
+        let mut headers = self.headers.take().or_else(|| self.packed.unpack())?;
+        for (name, value) in &self.context {
+            headers.append(name, value.clone());
+        }
+        Some(headers)
     }
 
     pub(super) fn take_body(&mut self) -> Option<OutBody> {

@@ -21,7 +21,7 @@ use self::finding::{Findings, bounded};
 use super::Published;
 use super::client::{Connection, chain};
 use super::lease::Election;
-use super::object::{GROUP, ClusterObject, ObjectKind, ObjectSet, VERSION};
+use super::object::{ClusterObject, GROUP, ObjectKind, ObjectSet, VERSION};
 use super::watch::WatchStates;
 use crate::core::Shared;
 

@@ -9,6 +9,7 @@ use super::amount::{Amount, Amounts};
 use super::dimension::{Dimension, LinePart, Number, NumberPart, Numbers, Texts};
 use super::json::{Json, JsonObject, member};
 use super::record_id::RecordId;
+use crate::trace::TraceId;
 
 /// All that is written of a call. Absent texts are empty.
 #[derive(Debug)]
@@ -25,6 +26,7 @@ pub(crate) struct Fields<'a> {
     pub(crate) charges: Charges<'a>,
     /// When the hold was taken, where that is known.
     pub(crate) held_at: Option<Timestamp>,
+    pub(crate) trace: Option<TraceId>,
     pub(crate) correction: Option<CorrectionFields<'a>>,
 }
 
@@ -142,6 +144,7 @@ impl Fields<'_> {
             units: Amounts::default(),
             charges: Charges::Read(&[]),
             held_at: None,
+            trace: None,
             correction: None,
         }
     }
@@ -158,6 +161,9 @@ impl Fields<'_> {
         json.some(member!("method"), self.details[Detail::Method as usize]);
         json.some(member!("path"), self.path);
         self.write_numbers(json, NumberPart::Ending);
+        if let Some(trace) = self.trace {
+            json.word(member!("trace_id"), str::from_utf8(&trace.hex()).unwrap_or_default());
+        }
         json.list(member!("attempts"), self.attempts.iter(), |json, attempt| attempt.write(json));
         self.write_numbers(json, NumberPart::Bytes);
         self.write_units(json);

@@ -11,6 +11,7 @@ use super::batch::TextList;
 use super::dimension::{Numbers, Texts, dimensions, numbers};
 use super::fields::{AttemptFields, Charges, CorrectedUsage, CorrectionFields, DETAILS, Fields, RowCharge};
 use super::record::{Outcome, RecordId, UsageSource};
+use crate::trace::TraceId;
 
 macro_rules! with_texts {
     ($( #[doc = $doc:literal] $variant:ident $name:ident: $type:ty, $part:ident; )*) => {
@@ -36,6 +37,7 @@ macro_rules! with_numbers {
             pub(crate) units: Amounts,
             pub(crate) charges: Vec<RowCharge>,
             pub(crate) held_at: Option<Timestamp>,
+            pub(crate) trace: Option<TraceId>,
             /// The record that this one corrects: what it says is then the difference.
             pub(crate) corrects: Option<RecordId>,
             /// In a correction: what the call was counted as up to then.
@@ -60,6 +62,7 @@ macro_rules! with_numbers {
                     units: Amounts::default(),
                     charges: Vec::new(),
                     held_at: None,
+                    trace: None,
                     corrects: None,
                     takes: None,
                     by: Arc::default(),
@@ -107,6 +110,7 @@ impl Row {
             units: self.units,
             charges: Charges::Read(&self.charges),
             held_at: self.held_at,
+            trace: self.trace,
             correction: self.corrects.map(correction),
             ..Fields::new(self.id, self.at)
         }

@@ -3,7 +3,8 @@
 //! An entry of either kind names four [lists](super::batch) of texts: the dimensions, the details, limit and key of each charge, and the names
 //! of the units. Its payload is the id (16 bytes); when it began, in microseconds from the time in the id; 0, or 1 more than when the hold was
 //! taken, in microseconds from when it began; one bit for each number that it has, and the numbers; the amount of each charge; the amount
-//! of each unit; the path; twice the number of attempts, and 1 more where it is a correction; the attempts; the correction.
+//! of each unit; the path; twice the number of attempts, and 1 more where it is a correction; the attempts; the
+//! correction; where it belongs to a trace, 16 and the 16 bytes of the trace's id.
 //!
 //! Integers are LEB128, signed ones zigzag. A text is its length and its bytes.
 //!
@@ -20,6 +21,10 @@ use super::fields::{AttemptFields, CorrectedUsage, CorrectionFields, DETAILS, Fi
 use super::line::{Row, RowAttempt};
 use super::record_id::RecordId;
 use super::varint;
+use crate::trace::TraceId;
+
+/// Bytes of the id of a trace, which stands behind this number.
+const TRACE_BYTES: u64 = 16;
 
 /// It is no payload of its kind, or a list that it names cannot be read.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
@@ -70,6 +75,10 @@ fn write(fields: &Fields<'_>, out: &mut Vec<u8>) {
     fields.attempts.iter().for_each(|attempt| write_attempt(attempt, out));
     if let Some(correction) = &fields.correction {
         write_correction(correction, out);
+    }
+    if let Some(trace) = fields.trace {
+        varint::write(TRACE_BYTES, out);
+        out.extend_from_slice(trace.as_bytes());
     }
 }
 
@@ -160,7 +169,14 @@ fn row(mut input: Input<'_>, [texts, details, limits, units]: &[TextList; 4]) ->
     if attempts & 1 == 1 {
         correction(&mut input, &mut row)?;
     }
+    row.trace = trace(input);
     Some(row)
+}
+
+/// The trace at the end, if there is one.
+fn trace(mut input: Input<'_>) -> Option<TraceId> {
+    (input.integer()? == TRACE_BYTES).then_some(())?;
+    TraceId::of(*input.0.first_chunk()?)
 }
 
 fn attempt(input: &mut Input<'_>) -> Option<RowAttempt> {
@@ -256,6 +272,7 @@ mod tests {
         let mut record = samples::record(&samples::hold(RecordId::new()));
         (record.bytes_in, record.duration, record.count) = (u64::MAX, 0, 7);
         (record.unpriced, record.port, record.first_byte) = (true, Some(443), Some(1));
+        record.trace = TraceId::of([7; 16]);
         let bare = Record::new(RecordId::new(), Timestamp::UNIX_EPOCH, Bounded::new(""));
         for record in [record, bare] {
             let row = read_back(&record);
@@ -263,6 +280,7 @@ mod tests {
             assert_eq!((written.id, written.texts, written.numbers), (read.id, read.texts, read.numbers));
             assert_eq!((written.details, written.path, written.units), (read.details, read.path, read.units));
             assert_eq!(written.at.as_microsecond(), read.at.as_microsecond());
+            assert_eq!((written.trace, record.trace), (read.trace, read.trace));
         }
     }
 

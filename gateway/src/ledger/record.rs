@@ -17,6 +17,7 @@ use tollgate_policy::price::{NanoUsd, Units};
 use super::amount::Amounts;
 use super::dimension::{Counted, Dimension, Number, Numbers, Text, Texts, dimensions, numbers};
 use super::fields::{AttemptFields, Charges, Detail, Details, Fields};
+use crate::trace::TraceId;
 
 pub use super::bounded::Bounded;
 pub(crate) use super::bounded::shows;
@@ -67,6 +68,8 @@ macro_rules! with_numbers {
             pub charges: Vec<Charge>,
             /// When the hold was taken: the charges count in the windows of this moment. Absent: those of `at`.
             pub held_at: Option<Timestamp>,
+            /// The trace that it belongs to, where calls are traced.
+            pub(crate) trace: Option<TraceId>,
         }
 
         impl Record {
@@ -87,6 +90,7 @@ macro_rules! with_numbers {
                     price_version: None,
                     charges: Vec::new(),
                     held_at: None,
+                    trace: None,
                 }
             }
 
@@ -126,6 +130,7 @@ impl Record {
             units: Amounts::from(&self.units),
             charges: Charges::Counted(&self.charges),
             held_at: self.held_at,
+            trace: self.trace,
             ..Fields::new(self.id, self.at)
         }
     }

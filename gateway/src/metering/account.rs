@@ -9,7 +9,7 @@ mod book;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use jiff::Timestamp;
 use tollgate_policy::decision::Admission;
 use tollgate_policy::denial::{Denial, Reason};
@@ -31,6 +31,7 @@ use crate::ledger::{Attempt, Bounded, HoldLine, LedgerError, Outcome, Position, 
 use crate::quota::{Hold, RateHeaders};
 use crate::reply;
 use crate::snapshot::Snapshot;
+use crate::trace::{AttemptConnection, CallTrace};
 use crate::upstream::{ClientCert, Peer, Upload};
 
 /// What was learnt of a call's usage.
@@ -70,6 +71,7 @@ pub(crate) struct Account {
     upload: Option<Arc<Upload>>,
     /// The client certificate that the call fails for.
     blamed: Option<ResourceId>,
+    trace: CallTrace,
 }
 
 /// How far a request has come, as far as its account is concerned.
@@ -99,17 +101,24 @@ struct Reservation {
 
 impl Account {
     /// Opens the account when the head has been read.
-    pub(crate) fn open(core: Arc<Core>, method: &Method) -> Box<Self> {
+    pub(crate) fn open(core: Arc<Core>, method: &Method, headers: &HeaderMap) -> Box<Self> {
         core.recorder.began();
+        let mut record = Record::new(RecordId::new(), Timestamp::now(), Bounded::new(method.as_str()));
+        let (id, second) = (record.id, record.at.as_second());
+        let tracer = core.shared.tracer.as_ref();
+        let trace =
+            tracer.map_or_else(CallTrace::default, |tracer| tracer.begin(id.as_bytes(), second, headers));
+        record.trace = trace.id();
         Box::new(Self {
             core,
-            record: Record::new(RecordId::new(), Timestamp::now(), Bounded::new(method.as_str())),
+            record,
             started: Instant::now(),
             phase: AccountPhase::Unproven,
             place: None,
             call: None,
             upload: None,
             blamed: None,
+            trace,
         })
     }
 
@@ -213,6 +222,16 @@ impl Account {
         Ok(())
     }
 
+    /// A connection is looked for.
+    pub(crate) fn begin_attempt(&mut self) {
+        self.trace.begin_attempt();
+    }
+
+    /// What traces the call.
+    pub(crate) const fn trace(&self) -> &CallTrace {
+        &self.trace
+    }
+
     /// Without this client certificate there is no connection.
     pub(crate) fn blame(&mut self, certificate: &ResourceId) {
         self.blamed = Some(certificate.clone());
@@ -231,6 +250,10 @@ impl Account {
         }
         let version = key.map(|key| key.secret.version().shared());
         let source = Some(peer.source());
+        self.trace.connected(
+            || AttemptConnection::of(peer.remote(), peer.source(), peer.is_http2()),
+            peer.opened(),
+        );
         self.record.source.clone_from(&source);
         self.record.credential_version.clone_from(&version);
         self.record.attempts.push(Attempt {
@@ -296,6 +319,7 @@ impl Account {
 
     /// The last attempt failed.
     pub(crate) fn attempt_failed(&mut self, reason: Reason) {
+        self.trace.failed(reason);
         if self.record.attempts.last().is_none_or(|last| last.status.is_some() || last.reason.is_some()) {
             self.record.attempts.push(Attempt::default());
         }
@@ -308,6 +332,7 @@ impl Account {
     /// The last attempt has the head of an answer.
     pub(crate) fn answered(&mut self, status: StatusCode) {
         self.record.first_byte = Some(self.elapsed());
+        self.trace.answered(status);
         if let Some(last) = self.record.attempts.last_mut() {
             last.status = Some(status.as_u16());
         }
@@ -374,12 +399,15 @@ impl Account {
             self.record.bytes_in = upload.bytes();
         }
         // The hold is settled, or released; that cannot fail.
+        let trace = std::mem::take(&mut self.trace);
+        let call = if matches!(trace, CallTrace::Recorded(_)) { self.call.clone() } else { None };
         let model = self.call.as_ref().and_then(|call| call.price()).map(|price| price.model_shared());
         let line = reservation.as_ref().and_then(|reservation| reservation.line);
         self.book(usage, reservation.map(|reservation| reservation.hold), was_sent);
         // The record is final: it is counted or written, which only the journal can refuse.
         let left_nothing = !was_sent && line.is_none();
-        let ending = Ending { model, blamed: self.blamed.as_ref(), left_nothing };
+        let provider = call.as_ref().and_then(|call| call.provider());
+        let ending = Ending { model, blamed: self.blamed.as_ref(), left_nothing, trace, provider };
         self.core.recorder.record(&self.record, ending)
     }
 

@@ -50,6 +50,12 @@ impl PermittedCall {
         self.permit.endpoint().filter(|endpoint| endpoint.metered)
     }
 
+    /// Whose API it is, where the endpoint is one of models.
+    pub(super) fn provider(&self) -> Option<&str> {
+        self.permit.endpoint()?.operation.as_ref()?;
+        Some(self.permit.http()?.destination().dialect.provider())
+    }
+
     pub(super) fn price(&self) -> Option<&Price> {
         match self.permit.price() {
             Priced::At(price) | Priced::Dearest(price) => Some(price),

@@ -14,8 +14,10 @@ use tollgate_policy::name::ResourceId;
 use super::refusals::{self, Refusals};
 use crate::audit::Uses;
 use crate::ledger::{Journal, LedgerError, Position, Record};
+use crate::otlp::Sinks;
 use crate::stats::Stats;
 use crate::telemetry;
+use crate::trace::CallTrace;
 
 /// The sinks of one core.
 #[derive(Debug)]
@@ -24,6 +26,7 @@ pub(crate) struct Recorder {
     stats: Arc<Stats>,
     uses: Arc<Uses>,
     refusals: Refusals,
+    exported: Option<Sinks>,
 }
 
 /// What a record does not say of its request.
@@ -35,15 +38,25 @@ pub(super) struct Ending<'a> {
     pub(super) blamed: Option<&'a ResourceId>,
     /// Nothing of it was sent, and no hold was written.
     pub(super) left_nothing: bool,
+    pub(super) trace: CallTrace,
+    /// Whose API the destination's is.
+    pub(super) provider: Option<&'a str>,
 }
 
 impl Recorder {
-    pub(crate) fn new(journal: &Arc<Journal>, stats: &Arc<Stats>, uses: &Arc<Uses>) -> Self {
+    /// `exported`: where telemetry is exported.
+    pub(crate) fn new(
+        journal: &Arc<Journal>,
+        stats: &Arc<Stats>,
+        uses: &Arc<Uses>,
+        exported: Option<Sinks>,
+    ) -> Self {
         Self {
             journal: Arc::clone(journal),
             stats: Arc::clone(stats),
             uses: Arc::clone(uses),
             refusals: Refusals::default(),
+            exported,
         }
     }
 
@@ -68,9 +81,13 @@ impl Recorder {
         ending: Ending<'_>,
     ) -> Result<Option<Position>, LedgerError> {
         self.stats.ended();
-        self.stats.call(record, ending.model);
+        let is_recorded = matches!(ending.trace, CallTrace::Recorded(_));
+        self.stats.call(record, ending.model, is_recorded);
         if let Some(reason) = record.reason {
             self.uses.refused(record, ending.blamed, reason);
+        }
+        if let (Some(exported), CallTrace::Recorded(call)) = (&self.exported, ending.trace) {
+            exported.call(record, call, ending.provider);
         }
         let is_countable = ending.left_nothing && refusals::is_countable(record);
         if is_countable && !self.refusals.is_told(record, self.journal.space_is_short()) {
@@ -103,6 +120,9 @@ impl Recorder {
 
     /// To the journal, and what stands first on its line to the access log.
     fn write(&self, record: &Record) -> Result<Position, LedgerError> {
+        if let Some(exported) = &self.exported {
+            exported.access(record);
+        }
         self.journal.record_seen(record, telemetry::access)
     }
 }

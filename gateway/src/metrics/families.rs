@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use prometheus::proto::{Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Error, TextEncoder};
 
+use crate::stats::Exemplars;
+
 /// What is counted under one name. Its series are told apart by `N` labels.
 #[derive(Debug)]
 pub(super) struct Family<const N: usize> {
@@ -122,18 +124,33 @@ families! {
     OBJECTS_REFUSED: GAUGE "tollgate_kubernetes_objects_refused" ["resource"];
     /// 1 in the replica that writes status.
     LEADER: GAUGE "tollgate_kubernetes_leader" [];
+    /// Calls, log lines and metric points for the collector.
+    OTLP_ITEMS: COUNTER "tollgate_otlp_items_total" ["signal" "result"];
     /// 1.
     BUILD_INFO: GAUGE "tollgate_build_info" ["version"];
 }
 
 /// The families of one scrape.
 #[derive(Debug, Default)]
-pub(super) struct MetricsPage(Vec<MetricFamily>);
+pub(super) struct MetricsPage(Vec<ShownFamily>);
+
+/// A family with its series.
+#[derive(Debug)]
+pub(crate) struct ShownFamily {
+    pub(crate) family: MetricFamily,
+    /// Of a histogram, those of each series.
+    pub(crate) exemplars: Vec<Exemplars>,
+}
 
 impl MetricsPage {
     /// The text format, version 0.0.4.
     pub(super) fn encode(&self) -> Result<String, Error> {
-        TextEncoder::new().encode_to_string(&self.0)
+        let families: Vec<_> = self.0.iter().map(|shown| shown.family.clone()).collect();
+        TextEncoder::new().encode_to_string(&families)
+    }
+
+    pub(super) fn into_families(self) -> Vec<ShownFamily> {
+        self.0
     }
 
     /// A family without labels.
@@ -166,24 +183,25 @@ impl MetricsPage {
             }
             metric
         });
-        self.add(family, metrics.collect());
+        self.add(family, metrics.collect(), Vec::new());
     }
 
     pub(super) fn show_histograms<'a, const N: usize>(
         &mut self,
         family: &Family<N>,
-        series: impl IntoIterator<Item = (Values<'a, N>, Histogram)>,
+        series: impl IntoIterator<Item = (Values<'a, N>, Histogram, Exemplars)>,
     ) {
-        let metrics = series.into_iter().map(|(labels, histogram)| {
+        let metrics = series.into_iter().map(|(labels, histogram, exemplars)| {
             let mut metric = family.metric(labels);
             metric.set_histogram(histogram);
-            metric
+            (metric, exemplars)
         });
-        self.add(family, metrics.collect());
+        let (metrics, exemplars) = metrics.unzip();
+        self.add(family, metrics, exemplars);
     }
 
     /// A family without series is not shown.
-    fn add<const N: usize>(&mut self, family: &Family<N>, metrics: Vec<Metric>) {
+    fn add<const N: usize>(&mut self, family: &Family<N>, metrics: Vec<Metric>, exemplars: Vec<Exemplars>) {
         if metrics.is_empty() {
             return;
         }
@@ -192,7 +210,7 @@ impl MetricsPage {
         shown.set_help(family.help.trim_ascii().into());
         shown.set_field_type(family.kind);
         shown.set_metric(metrics);
-        self.0.push(shown);
+        self.0.push(ShownFamily { family: shown, exemplars });
     }
 }
 

@@ -57,9 +57,11 @@ pub(super) fn of_settings(settings: &Settings, base: &Path) -> Vec<Problem> {
         ("admin.tokenFile", Some(settings.admin.token_file.clone())),
         ("ledger.sealKeyFile", settings.ledger.seal_key_file.clone()),
     ];
-    let named = named.into_iter().filter_map(|(field, file)| Some((field, file?)));
+    let named = named.into_iter().map(|(field, file)| (field.to_owned(), file));
+    let headers = settings.telemetry.header_files().map(|(field, file)| (field, file.cloned()));
+    let named = named.chain(headers).filter_map(|(field, file)| Some((field, file?)));
     let wrong = named.filter_map(|(field, file)| {
-        unreadable(&file).or_else(|| exposed(&file)).map(|message| settings.problem(field, message))
+        unreadable(&file).or_else(|| exposed(&file)).map(|message| settings.problem(&field, message))
     });
     wrong.chain(unwritable(&settings.data_dir).map(|message| settings.problem("dataDir", message))).collect()
 }

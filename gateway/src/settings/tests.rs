@@ -95,6 +95,22 @@ fn one_mistake_is_one_problem_that_says_what_would_be_right() {
         (with("drain: {delay: 5}"), "7: drain.delay: ", "with its unit"),
         (with("drain: {timeout: 0s}"), "7: drain.timeout: ", "above 0"),
         (with("names: [tollgate, 'a b']"), "7: names[1]: ", "a b"),
+        (
+            with("telemetry: {otlp: {endpoint: 'otel:4318'}}"),
+            "7: telemetry.otlp.endpoint: ",
+            "the URL of a collector",
+        ),
+        (
+            with("telemetry: {otlp: {endpoint: 'http://otel:4318', headers: {key: {file: key}}}}"),
+            "7: telemetry.otlp.headers.key: ",
+            "https",
+        ),
+        (
+            with("telemetry: {otlp: {endpoint: 'https://otel:4318', traces: {sample: 2}}}"),
+            "7: telemetry.otlp.traces.sample: ",
+            "from 0 to 1",
+        ),
+        (with("telemetry: {propagate: ['a b']}"), "7: telemetry.propagate[0]: ", "a b"),
     ] {
         let problems = read(&text, &[]).unwrap_err();
         assert_eq!(problems.len(), 1, "{problems:?}");
@@ -170,6 +186,34 @@ fn a_level_alone_stands_for_one_with_the_format_left_open() {
     assert!(problems[0].contains("did you mean `format`?"), "{problems:?}");
     let problems = read(&format!("{GOOD}log: {{format: jsn}}\n"), &[]).unwrap_err();
     assert!(problems[0].contains("did you mean `json`?"), "{problems:?}");
+}
+
+#[test]
+fn a_listener_that_asks_for_no_certificate_needs_somebody_who_makes_tokens() {
+    let listener =
+        |word: &str| GOOD.replace("'127.0.0.1:0'", &format!("'127.0.0.1:0', clientCertificate: {word}"));
+    let token =
+        "tokens: [{kind: oidc, issuer: 'https://ci.example', audience: tollgate, keys: {discovery: {}}}]";
+    let with = |text: &str| {
+        text.replace("{prod.acme: {bundleFile: c}}", &format!("{{prod.acme: {{bundleFile: c}}}}, {token}"))
+    };
+    for word in ["required", "optional", "none"] {
+        assert!(read(&with(&listener(word)), &[]).is_ok(), "{word}");
+    }
+    for word in ["optional", "none"] {
+        let problems = read(&listener(word), &[]).unwrap_err();
+        assert!(problems[0].starts_with("2: listeners[0].clientCertificate: "), "{problems:?}");
+    }
+    let tokens_alone = |text: &str| text.replace("trustDomains: {prod.acme: {bundleFile: c}}", token);
+    assert!(read(&tokens_alone(&listener("none")), &[]).is_ok());
+    let problems = read(&tokens_alone(&listener("optional")), &[]).unwrap_err();
+    assert!(problems[0].contains("identity.trustDomains: without one"), "{problems:?}");
+    let problems =
+        read(&with(GOOD).replace("audience: tollgate", "audience: 'https://ci.example'"), &[]).unwrap_err();
+    assert!(problems[0].starts_with("3: identity.tokens[0].audience: "), "{problems:?}");
+    let problems = read(&with(GOOD).replace("{discovery: {}}", "{discovery: {}}, algorithms: [HS256]"), &[])
+        .unwrap_err();
+    assert!(problems[0].contains("identity.tokens[0].algorithms"), "{problems:?}");
 }
 
 #[test]

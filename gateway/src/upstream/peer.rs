@@ -28,6 +28,7 @@ use super::secured::Secured;
 use super::tls::TlsClient;
 use super::unanswered::Unanswered;
 use crate::ledger::Position;
+use crate::trace::Opened;
 
 /// How a connection is made safe: what verifies the other side, and what it is shown.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +52,8 @@ pub(crate) struct Peer {
     state: Arc<ConnectionState>,
     bucket: Arc<Bucket>,
     reused: bool,
+    /// Where it is a new connection.
+    opened: Option<Opened>,
 }
 
 impl Peer {
@@ -84,7 +87,7 @@ impl Peer {
         if !wanted.fresh
             && let Some((sender, state)) = bucket.take(caller)
         {
-            return Ok(Self { sender, state, bucket, reused: true });
+            return Ok(Self { sender, state, bucket, reused: true, opened: None });
         }
         // None is kept that is ready: a new one is dialled, secured and spoken on, and each of these may fail.
         pool.make_room(&destination.name);
@@ -105,9 +108,12 @@ impl Peer {
                 sources: &destination.sources,
                 deadline,
             };
-            let dialled = dial.connect(reach).await?;
-            let secured = Secured::new(dialled, Arc::clone(&host), offer.config(config), deadline).await?;
-            Self::new(secured, (offer, deadline), caller, bucket, pool).await
+            let connected = dial.connect(reach).await?;
+            let dialled = Instant::now().into_std();
+            let secured = Secured::new(connected, Arc::clone(&host), offer.config(config), deadline).await?;
+            let opened = Opened { dialled, secured: Instant::now().into_std() };
+            let peer = Self::new(secured, (offer, deadline), caller, bucket, pool).await?;
+            Ok(Self { opened: Some(opened), ..peer })
         })
         .await
     }
@@ -123,7 +129,7 @@ impl Peer {
         let state = Arc::clone(secured.state());
         let new = handshake(secured, (offer, deadline), pool.answer_fields, &pool.journal).await?;
         let sender = bucket.begin(new, caller, &state);
-        Ok(Self { sender, state, bucket, reused: false })
+        Ok(Self { sender, state, bucket, reused: false, opened: None })
     }
 
     /// The name that the peer's certificate was verified for.
@@ -150,6 +156,11 @@ impl Peer {
         matches!(self.sender, Sender::Http2(..))
     }
 
+    /// When it came about, where it is a new one.
+    pub(crate) const fn opened(&self) -> Option<Opened> {
+        self.opened
+    }
+
     /// The connections that it is one of.
     pub(crate) fn bucket(&self) -> Arc<Bucket> {
         Arc::clone(&self.bucket)
@@ -163,7 +174,7 @@ impl Peer {
         request: Request<OutBody>,
         after: Option<Position>,
     ) -> impl Future<Output = Result<Answer, Unanswered>> + use<> {
-        let Self { sender, state, bucket, reused } = self;
+        let Self { sender, state, bucket, reused, opened: _ } = self;
         let received = state.received();
         let upload = request.body().upload();
         let done = move |sent: Result<Response<Incoming>, TrySendError<Request<OutBody>>>,

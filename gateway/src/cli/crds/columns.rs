@@ -80,3 +80,12 @@ pub(super) const GRANT: &[PrinterColumn] = &[
     AGE,
     WHY,
 ];
+
+pub(super) const APPROVAL: &[Column] = &[
+    Column::text("Grant", ".spec.grant"),
+    ACCEPTED,
+    PROGRAMMED,
+    AGE,
+    WHY,
+    Column::text("Hash", ".spec.hash").wide(),
+];

@@ -52,6 +52,8 @@ pub(super) const CREDENTIALS: &[&str] = &[
 pub(super) const ASSERTIONS: &[&str] = &[
     "forwarded",
     "baggage",
+    "traceparent",
+    "tracestate",
     "via",
     "x-real-ip",
     "x-client-ip",

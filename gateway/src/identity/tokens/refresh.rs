@@ -78,7 +78,7 @@ impl TokenIssuer {
                 let said = fault.to_string();
                 let is_known = self.fault.load().as_ref().is_some_and(|known| **known == said);
                 if !is_known {
-                    tracing::error!(%issuer, problem = %said, "the keys of an issuer of tokens cannot be had; those before serve");
+                    tracing::error!(%issuer, problem = %said, "the keys of an issuer of tokens cannot be had; until they can, those that it last said serve");
                 }
                 self.fault.store(Some(Arc::new(said)));
                 false

@@ -83,7 +83,6 @@ pub struct DiscoverySettings {}
 
 /// An algorithm of signatures (RFC 7518, section 3.1; RFC 8037). None that needs a shared secret, and not `none`.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, JsonSchema)]
-#[expect(clippy::upper_case_acronyms, reason = "the words are those of RFC 7518")]
 pub enum SignatureWord {
     RS256,
     RS384,

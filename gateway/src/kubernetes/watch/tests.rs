@@ -78,10 +78,7 @@ fn a_version_that_is_too_old_is_listed_anew_and_is_no_failure() {
 #[test]
 fn what_is_missing_is_named_with_what_would_help() {
     let said = |code| in_words(ObjectKind::Grant, &refused(code, "grants.tollgate.dev is forbidden"));
-    assert_eq!(
-        said(403),
-        "grants.tollgate.dev is forbidden: the gateway's role needs list and watch on it"
-    );
+    assert_eq!(said(403), "grants.tollgate.dev is forbidden: the gateway's role needs list and watch on it");
     assert!(said(404).contains("the API server knows no Grant of tollgate.dev/v1alpha1: install the CRDs"));
     assert!(said(401).contains("does not know who the gateway is"));
 }

@@ -104,13 +104,15 @@ impl Fixture {
             drain: Drain::new(),
             limits,
             throttles: Throttles::default(),
+            tracer: None,
+            exported: None,
         });
         shared.publish(snapshot(directory.path(), &issuer, destination(&issuer).await));
         let journal = ledger.journal(0).unwrap();
         let (stats, uses) = (Arc::default(), Arc::default());
         let core = Core {
             pool: Pool::new(Arc::clone(&journal), Resolver::new(&[]), shared.limits.answer_fields),
-            recorder: Recorder::new(&journal, &stats, &uses),
+            recorder: Recorder::new(&journal, &stats, &uses, None),
             shared,
             journal,
             prepared: InjectionCache::new(Arc::default()),
