@@ -9,9 +9,10 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 use tollgate_policy::access::{self, Change, Diff, Violation};
-use tollgate_policy::caller::{Caller, Identity};
+use tollgate_policy::caller::{Caller, Identity, Issuer};
 use tollgate_policy::compile::{Environment, compile_boundaries, compile_files};
 use tollgate_policy::model::SourceFile;
+use tollgate_policy::name::Name;
 use tollgate_policy::policy::Policy;
 
 use crate::app;
@@ -50,6 +51,12 @@ pub(super) struct DiffArgs {
     /// Without settings: a trust domain that callers may be of
     #[arg(long = "trust-domain", value_name = "NAME")]
     trust_domains: Vec<String>,
+    /// Without settings: a cluster whose service accounts may call; the gateway's own first
+    #[arg(long = "cluster", value_name = "NAME")]
+    clusters: Vec<Name>,
+    /// Without settings: an issuer whose tokens prove callers
+    #[arg(long = "issuer", value_name = "URL")]
+    issuers: Vec<Issuer>,
     /// Without settings: an authority that is the gateway's own
     #[arg(long = "name", value_name = "HOST")]
     names: Vec<String>,
@@ -91,6 +98,8 @@ fn found(args: &DiffArgs) -> anyhow::Result<Found> {
             config: args.config.clone(),
             resources: Some(directory.to_owned()),
             trust_domains: args.trust_domains.clone(),
+            clusters: args.clusters.clone(),
+            issuers: args.issuers.clone(),
             names: args.names.clone(),
         })
     };

@@ -81,11 +81,11 @@ pub(super) const GRANT: &[PrinterColumn] = &[
     WHY,
 ];
 
-pub(super) const APPROVAL: &[Column] = &[
-    Column::text("Grant", ".spec.grant"),
+pub(super) const APPROVAL: &[PrinterColumn] = &[
+    PrinterColumn::text("Grant", ".spec.grant"),
     ACCEPTED,
     PROGRAMMED,
     AGE,
     WHY,
-    Column::text("Hash", ".spec.hash").wide(),
+    PrinterColumn::text("Hash", ".spec.hash").wide(),
 ];
