@@ -8,8 +8,9 @@ mod assumed;
 mod read;
 
 use jiff::Timestamp;
-use tollgate_policy::compile::{Compiled, Environment, compile_each, compile_files};
-use tollgate_policy::consent::Consents;
+use serde_json::json;
+use tollgate_policy::compile::{Compiled, Environment, HomeCluster, compile_each, compile_files};
+use tollgate_policy::consent::{Consents, ReferenceGrant};
 use tollgate_policy::decision::Facts;
 use tollgate_policy::denial::Denial;
 use tollgate_policy::model::SourceFile;
@@ -273,6 +274,12 @@ fn without_an_approval_a_grant_denies_and_lets_nothing_fall_to_a_broader_one() {
     assert_eq!(call(&changed.policy).unwrap_err().to_string(), said);
 }
 
+/// All that is warned of.
+fn all_warnings(approval: &str) -> Vec<String> {
+    let compiled = compile_at("a.yaml", &format!("{WHOLE}{BROADER}{approval}"));
+    compiled.warnings.iter().map(|problem| format!("{}: {}", problem.field, problem.message)).collect()
+}
+
 #[test]
 fn an_approval_without_effect_and_a_grant_without_an_approval_are_warned_of() {
     let hash = hash(WHOLE);
@@ -304,6 +311,10 @@ fn an_approval_without_effect_and_a_grant_without_an_approval_are_warned_of() {
          (`tollgate access approve shop/web` says what that is)"
     );
     assert_eq!(warned(&old), [unapproved.clone(), is_now]);
+    let stranger =
+        "Approval/web/web: spec.grant: this approves nothing: there is no Grant `shop/web` in force";
+    let of_stranger = all_warnings(&approval("web", "shop/web", &hash));
+    assert!(of_stranger.contains(&stranger.to_owned()), "{of_stranger:?}");
     let nowhere = "Approval/shop/web: this has no effect: Grant/shop/web is for Destination/platform/openai, so its Approval has to be in the \
                    namespace `platform`";
     assert_eq!(warned(&approval("shop", "shop/web", &hash)), [unapproved.clone(), nowhere.to_owned()]);
@@ -315,7 +326,22 @@ fn an_approval_without_effect_and_a_grant_without_an_approval_are_warned_of() {
 fn a_broken_approval_approves_nothing_and_the_rest_is_in_force() {
     let text = format!("{WHOLE}{}", approval("platform", "shop/web", "sha256:12"));
     let file = SourceFile { path: "a.yaml".into(), text: versioned(&text) };
-    let compiled = compile_each(&[file], &environment(), &Consents::default()).unwrap();
+    let home = HomeCluster {
+        gateway_namespace: "platform".parse().ok(),
+        trust_domain: "prod.acme".parse().ok(),
+        name: None,
+    };
+    let rule = |kind: &str| json!({"group": "tollgate.dev", "kind": kind});
+    let consent = ReferenceGrant::read(&json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "ReferenceGrant",
+        "metadata": {"namespace": "platform"},
+        "spec": {
+            "from": [{"group": "tollgate.dev", "kind": "Grant", "namespace": "shop"}],
+            "to": [rule("Destination"), rule("Credential")],
+        },
+    }));
+    let consents = Consents { reference_grants: vec![consent.unwrap()], ..Consents::default() };
+    let compiled = compile_each(&[file], &Environment { home, ..environment() }, &consents).unwrap();
     assert_eq!(compiled.problems.len(), 1, "{:?}", compiled.problems);
     assert!(
         compiled.problems[0].to_string().contains("Approval/platform/web: spec.hash: a hash is `sha256:`")

@@ -88,7 +88,10 @@ pub(super) fn warnings(model: &Model, parts: &Parts) -> Vec<Problem> {
 
 /// Why an approval changes nothing: the field that is to blame, and what would be right.
 fn without_effect((namespace, name, hash): &Given<'_>, parts: &Parts) -> Option<(&'static str, String)> {
-    let Some(grant) = parts.grants.get(name) else {
+    let is_told = |grant: &&Arc<Grant>| {
+        [grant.name.namespace(), grant.destination.name.namespace()].contains(namespace)
+    };
+    let Some(grant) = parts.grants.get(name).filter(is_told) else {
         // The others are none of this namespace's business.
         let own = parts.grants.values().filter(|grant| grant.destination.name.namespace() == *namespace);
         let guess = guess(name.as_str(), own.map(|grant| grant.name.as_str()));
