@@ -19,7 +19,7 @@ use jiff::SignedDuration;
 use nix::sys::resource::{Resource, setrlimit};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tollgate_policy::model::{Interval, Problem};
-use tollgate_secrets::{Observations, Observer, Secrets, VersionKey};
+use tollgate_secrets::{Observations, Observer, Secrets};
 use zeroize::Zeroizing;
 
 use self::cores::{Cores, ListenerSockets};

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod access;
 mod audit;
 mod authority;
 mod calls;
@@ -46,6 +47,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Say which grant decides a call, or why it is refused
     Explain(explain::ExplainArgs),
+    /// Who may call what, what a change adds to that, and consent to it
+    Access(access::AccessArgs),
     /// How single calls went
     Calls(calls::CallsArgs),
     /// Who used what, for how much
@@ -80,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Access(args) => access::run(&args),
         Command::Calls(args) => calls::run(&args),
         Command::Report(args) => report::run(args).map(|()| ExitCode::SUCCESS),
         Command::Prices(args) => prices::run(&args).map(|()| ExitCode::SUCCESS),

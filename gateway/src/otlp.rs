@@ -52,8 +52,7 @@ impl Sinks {
 
     /// A call that was recorded is over.
     pub(crate) fn call(&self, record: &Record, call: Box<RecordedCall>, provider: Option<&str>) {
-        let provider = provider.map(Box::from);
-        self.calls.put(|| FinishedCall { record: record.clone(), call, provider });
+        self.calls.put(|| FinishedCall { record: record.clone(), call, provider: provider.map(Box::from) });
     }
 
     /// A line of the access log.

@@ -70,6 +70,7 @@ pub(crate) const fn status(reason: Reason) -> StatusCode {
         | R::UnmeteredEndpoint
         | R::DeferredCost
         | R::GrantSuspended
+        | R::NotApproved
         | R::BrokenConfiguration
         | R::UnpricedModel => StatusCode::FORBIDDEN,
         R::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,

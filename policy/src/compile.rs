@@ -18,6 +18,8 @@ use crate::policy::{Parts, Policy};
 use crate::resource::Grant;
 use crate::target::GatewayName;
 
+mod approval;
+mod boundary;
 mod broken;
 mod caller;
 mod certificate;
@@ -36,6 +38,8 @@ mod placement;
 mod store;
 mod tie;
 mod warning;
+
+pub use boundary::compile_boundaries;
 
 #[cfg(test)]
 mod tests;
@@ -88,7 +92,7 @@ impl Environment {
 pub struct Compiled {
     /// What may be called.
     pub policy: Policy,
-    /// What its author may not have meant, though it is no error; only where there is no problem.
+    /// What its author may not have meant, though it is no error. Where there are problems, only what is to be said of approvals.
     pub warnings: Vec<Problem>,
     /// What is wrong with resources that are not in force.
     pub problems: Vec<Problem>,
@@ -307,6 +311,7 @@ impl<'a> Compiler<'a> {
         self.check_bound();
         self.check_certificates();
         self.grants();
+        self.approvals();
         self.problems.sort();
         self.problems.dedup();
         self
@@ -321,6 +326,7 @@ impl<'a> Compiler<'a> {
     /// The policy where there is no problem.
     fn whole(self) -> Compiled {
         let mut warnings = warning::warnings(self.model, &self.parts);
+        warnings.extend(approval::warnings(self.model, &self.parts));
         warnings.sort();
         let policy = self.environment.policy(self.parts);
         Compiled { policy, warnings, problems: Vec::new(), denied: Vec::new() }

@@ -258,7 +258,7 @@ impl Admission {
     /// The one grant that decides, now that the body was read.
     ///
     /// Refuses with `model_not_allowed`, `model_required`, `action_not_allowed`, `unmetered_endpoint`, `deferred_cost`,
-    /// `grant_suspended` or `unpriced_model`. `now` says which price is in force.
+    /// `grant_suspended`, `not_approved` or `unpriced_model`. `now` says which price is in force.
     pub fn permit(self, facts: &Facts, now: Timestamp) -> Result<Permit, Denial> {
         let call = Call::again(self.target.destination(), &self.operation, self.endpoint.as_ref());
         let requested = Requested::of(facts);

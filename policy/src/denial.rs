@@ -86,6 +86,8 @@ reasons! {
     DeferredCost = "deferred_cost",
     /// The grant that decides is suspended.
     GrantSuspended = "grant_suspended",
+    /// The grant that decides is not approved by the owners of its destination.
+    NotApproved = "not_approved",
     /// What decides the call has an error in its configuration.
     BrokenConfiguration = "broken_configuration",
     /// Spend is limited and the model has no price.

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use content::{ContentMember, ContentRules};
+pub(crate) use endpoint::Bearing;
 pub use endpoint::{Class, Endpoint};
 pub use key::KeyRules;
 pub use request::{Member, RequestRules};

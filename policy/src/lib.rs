@@ -2,12 +2,14 @@
 //!
 //! **Invariant:** nothing here does I/O, reads a clock or sees a secret value; what is decided depends on the arguments alone.
 
+pub mod access;
 pub mod caller;
 pub mod compile;
 pub mod consent;
 pub mod decision;
 pub mod denial;
 pub mod dialect;
+pub mod hash;
 pub mod limit;
 pub mod map;
 pub mod model;

@@ -13,6 +13,8 @@ use serde_json::Value;
 use crate::name::{Name, ResourceId};
 
 mod allowed;
+mod approval;
+mod boundary;
 mod credential;
 mod destination;
 mod field;
@@ -32,23 +34,25 @@ mod tests;
 pub(crate) use allowed::{
     AllowedNamespaces, OperatorWord, RequirementSpec, SelectorSpec, SomeNamespacesSpec,
 };
+pub(crate) use approval::ApprovalSpec;
+pub(crate) use boundary::{BoundarySpec, read_boundaries};
 pub(crate) use credential::{
     ClientCertificateSpec, CredentialSpec, HmacSpec, HmacWord, InjectSpec, Injections, KeyEncodingWord,
     SigV4Spec, SignatureWord,
 };
-pub(crate) use destination::{DestinationSpec, HttpWord, ProtocolWord, ScrubWord, VerifySpec};
+pub(crate) use destination::{ApprovalWord, DestinationSpec, HttpWord, ProtocolWord, ScrubWord, VerifySpec};
 pub use field::Interval;
 pub(crate) use field::{Address, List};
 pub(crate) use from::{FromSpec, Froms, Weight};
 pub(crate) use grant::{
-    AllowSpec, CallerSpec, ClassWord, GrantSpec, LimitSpec, ServiceAccountSpec, TokenCallerSpec,
+    AllowSpec, AssumeSpec, CallerSpec, ClassWord, GrantSpec, LimitSpec, ServiceAccountSpec, TokenCallerSpec,
     UnpricedWord, WindowWord,
 };
 pub(crate) use mint::{
     AlgorithmWord, AwsAssumeRoleSpec, AwsWebIdentitySpec, ClientAuthSpec, GithubAppSpec, JwtBearerSpec,
     MintSpec, TokenExchangeSpec,
 };
-pub use schema::{kind_schemas, tidy};
+pub use schema::{boundary_schema, kind_schemas, tidy};
 pub(crate) use settings::Single;
 pub use settings::read_settings;
 pub(crate) use source::guess;
@@ -136,6 +140,7 @@ pub struct Model {
     pub(crate) stores: Vec<Resource<StoreSpec>>,
     pub(crate) credentials: Vec<Resource<CredentialSpec>>,
     pub(crate) grants: Vec<Resource<GrantSpec>>,
+    pub(crate) approvals: Vec<Resource<ApprovalSpec>>,
     /// Whether a document was left out of which not even kind and name are known: it may be what a reference means.
     pub(crate) incomplete: bool,
     index: Index,
@@ -148,6 +153,7 @@ struct Index {
     stores: HashMap<ResourceId, usize>,
     credentials: HashMap<ResourceId, usize>,
     grants: HashMap<ResourceId, usize>,
+    approvals: HashMap<ResourceId, usize>,
 }
 
 /// One resource and where it was written.
@@ -167,6 +173,22 @@ pub(crate) trait Spec {
 
     /// The namespaces beside its own whose resources may refer to it.
     fn allowed_namespaces(&self) -> Option<&AllowedNamespaces>;
+}
+
+impl Spec for ApprovalSpec {
+    const KIND: &str = "Approval";
+
+    fn allowed_namespaces(&self) -> Option<&AllowedNamespaces> {
+        None
+    }
+}
+
+impl Spec for BoundarySpec {
+    const KIND: &str = "Boundary";
+
+    fn allowed_namespaces(&self) -> Option<&AllowedNamespaces> {
+        None
+    }
 }
 
 impl Spec for DestinationSpec {
@@ -230,10 +252,13 @@ enum Kind {
     SecretStore,
     Credential,
     Grant,
+    Approval,
+    /// No resource: it is in a file of its own.
+    Boundary,
 }
 
 /// All of them, as they are written.
-const KINDS: [&str; 4] = ["Destination", "SecretStore", "Credential", "Grant"];
+const KINDS: [&str; 5] = ["Destination", "SecretStore", "Credential", "Grant", "Approval"];
 
 /// What a resource is known by.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -324,6 +349,15 @@ impl Model {
             Some(Ok(Kind::Grant)) => {
                 let into = (&mut self.grants, &mut self.index.grants);
                 self.incomplete |= take(&document, source, into, problems).is_none();
+            }
+            Some(Ok(Kind::Approval)) => {
+                let into = (&mut self.approvals, &mut self.index.approvals);
+                self.incomplete |= take(&document, source, into, problems).is_none();
+            }
+            Some(Ok(Kind::Boundary)) => {
+                self.incomplete = true;
+                let message = "a boundary is no resource: it stands in a file of its own, for `tollgate access diff --within`";
+                problems.push(source.problem("kind", message));
             }
             other => {
                 self.incomplete = true;

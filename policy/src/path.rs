@@ -130,6 +130,16 @@ impl EncodedForms {
         self.0 & (1 << form as u8) != 0
     }
 
+    /// Whether a path may be one that readers take for others ([`other_readings`]).
+    pub(crate) fn has_readings(self) -> bool {
+        self.iter().any(EncodedForm::is_of_segments)
+    }
+
+    /// The forms in the set, in a fixed order.
+    pub fn iter(self) -> impl Iterator<Item = EncodedForm> {
+        Self::EACH.into_iter().filter(move |form| self.contains(*form))
+    }
+
     /// The forms that occur in a canonical path.
     pub(crate) fn within(path: &str) -> Self {
         let occurs = |form: &EncodedForm| match form {

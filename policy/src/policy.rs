@@ -11,18 +11,19 @@ use crate::caller::Caller;
 use crate::decision::{Admission, CallerGrants, Facts, Permit, Verdict};
 use crate::denial::Denial;
 use crate::dialect::Catalog;
+use crate::hash::GrantHash;
 use crate::model::Source;
 use crate::name::ResourceId;
 use crate::operation::{HttpRequest, Operation, RequestLine};
-use crate::resource::{Block, BlockedHosts};
+use crate::resource::{Block, BlockedHosts, Referred};
 use crate::target::{Directory, GatewayName, Target};
 
 pub use crate::resource::{
-    Algorithm, Allow, Assume, AwsKey, AwsSession, AwsStore, Client, ClientAuth, ClientCertificate,
-    Credential, Destination, Grant, Hmac, HmacAlgorithm, HttpDestination, HttpVersion, Inject, Injection,
-    Key, KeyEncoding, KvVersion, Mint, Piece, Protocol, Scrub, SecretId, SecretRef, SigV4, SignatureEncoding,
-    Signer, SourcePool, Store, StoreKind, Timeouts, TlsVerify, TokenEndpoint, TokenGrant, TokenLogin,
-    Unpriced, VaultAuth, VaultStore, is_s3,
+    Algorithm, Allow, Approval, Assume, AwsKey, AwsSession, AwsStore, Boundary, Client, ClientAuth,
+    ClientCertificate, Credential, Destination, Grant, Hmac, HmacAlgorithm, HttpDestination, HttpVersion,
+    Inject, Injection, Key, KeyEncoding, KvVersion, Mint, Piece, Protocol, Scrub, SecretId, SecretRef, SigV4,
+    SignatureEncoding, Signer, SourcePool, Store, StoreKind, Timeouts, TlsVerify, TokenEndpoint, TokenGrant,
+    TokenLogin, Unpriced, VaultAuth, VaultStore, is_s3,
 };
 
 /// Everything that may be called, by whom, with what: resolved and immutable.
@@ -42,8 +43,17 @@ pub(crate) struct Parts {
     pub(crate) stores: BTreeMap<ResourceId, Arc<Store>>,
     pub(crate) credentials: BTreeMap<ResourceId, Arc<Credential>>,
     pub(crate) grants: BTreeMap<ResourceId, Arc<Grant>>,
+    /// The approvals without a problem, each with why it has no effect.
+    pub(crate) approvals: BTreeMap<ResourceId, Option<String>>,
     /// Where the stores were written: beside them, because a store that only moved in its file is the same store.
     pub(crate) store_origins: BTreeMap<ResourceId, Source>,
+}
+
+impl Parts {
+    /// What grants refer to.
+    pub(crate) fn referred(&self) -> Referred<'_> {
+        Referred { destinations: &self.destinations, credentials: &self.credentials }
+    }
 }
 
 impl Policy {
@@ -79,7 +89,7 @@ impl Policy {
     /// The grants that may still decide once the body is known. `grants` come from this policy's [`Policy::grants_of`].
     ///
     /// Refuses with `no_grant`, `path_not_allowed`, `method_not_allowed`, `endpoint_class`, `unmetered_endpoint`, `deferred_cost`,
-    /// `grant_suspended` or `method_refused`.
+    /// `grant_suspended`, `not_approved` or `method_refused`.
     pub fn admit(
         &self,
         grants: &CallerGrants,
@@ -152,6 +162,22 @@ impl Policy {
     /// All grants, by name.
     pub fn grants(&self) -> impl Iterator<Item = &Arc<Grant>> {
         self.parts.grants.values()
+    }
+
+    /// All approvals, by name, each with why it has no effect: `None` where it approves its grant.
+    pub fn approvals(&self) -> impl Iterator<Item = (&ResourceId, Option<&str>)> {
+        self.parts.approvals.iter().map(|(id, why)| (id, why.as_deref()))
+    }
+
+    /// The hash of all that a grant of this policy amounts to: what an approval of it has to name.
+    pub fn hash(&self, grant: &Grant) -> GrantHash {
+        self.parts.referred().hash(grant)
+    }
+
+    /// Whether a credential of this policy is another key than one of another policy, or is put on calls in another way. Where it may go
+    /// makes no difference.
+    pub(crate) fn credential_differs(&self, own: &Credential, other: &Self, others: &Credential) -> bool {
+        self.parts.referred().key(own) != other.parts.referred().key(others)
     }
 
     /// The dialects and prices that it was compiled with.

@@ -1,6 +1,8 @@
 //! Resources after compilation: every name resolved, every value in the form that the route uses.
 
 mod block;
+mod boundary;
+mod canonical;
 mod credential;
 mod destination;
 mod grant;
@@ -12,9 +14,11 @@ mod store;
 mod vault;
 
 pub(crate) use block::{Block, BlockedAt, BlockedHosts};
+pub use boundary::Boundary;
+pub(crate) use canonical::Referred;
 pub use credential::{Credential, Inject, Injection, Key, SigV4, is_s3};
 pub use destination::{Destination, HttpDestination, HttpVersion, Protocol, Scrub, Timeouts, TlsVerify};
-pub use grant::{Allow, Assume, Grant, Unpriced};
+pub use grant::{Allow, Approval, Assume, Grant, Unpriced};
 pub use hmac::{Hmac, HmacAlgorithm, KeyEncoding, Piece, SignatureEncoding};
 pub use mint::{Algorithm, AwsKey, AwsSession, Client, ClientAuth, Mint, Signer, TokenEndpoint, TokenGrant};
 pub use source_pool::SourcePool;

@@ -7,28 +7,18 @@
 mod assumed;
 #[path = "support/break_at.rs"]
 mod break_at;
+#[path = "support/cluster.rs"]
+mod cluster;
 #[path = "support/read.rs"]
 mod read;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock};
-
 use break_at::break_at;
-use jiff::Timestamp;
+use cluster::{Call, GATEWAY, compile, decide, resource};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Value, json};
-use tollgate_policy::compile::{Compiled, Environment, HomeCluster, compile_each};
-use tollgate_policy::consent::{Consents, ReferenceGrant};
-use tollgate_policy::decision::Facts;
-use tollgate_policy::denial::Reason;
-use tollgate_policy::dialect::Catalog;
-use tollgate_policy::model::SourceFile;
-use tollgate_policy::operation::RequestLine;
-use tollgate_policy::policy::Policy;
 
-const GATEWAY: &str = "tollgate";
 const NAMESPACES: [&str; 3] = [GATEWAY, "shop", "web"];
 const CALLERS: [&str; 5] = [
     "spiffe://prod.acme/ns/tollgate/sa/a",
@@ -48,21 +38,11 @@ const HOSTS: [&str; 6] = [
 const PATHS: [&str; 2] = ["/a", "/b/c"];
 const METHODS: [&str; 2] = ["GET", "POST"];
 
-/// A call: caller, host, path and method.
-type Call = (&'static str, &'static str, &'static str, &'static str);
-
 fn calls() -> impl Iterator<Item = Call> {
     CALLERS.into_iter().flat_map(|caller| {
         HOSTS.into_iter().flat_map(move |host| {
             PATHS.into_iter().flat_map(move |path| METHODS.map(|method| (caller, host, path, method)))
         })
-    })
-}
-
-fn resource(kind: &str, (namespace, name): (&str, &str), spec: &Value) -> Value {
-    json!({
-        "apiVersion": "tollgate.dev/v1alpha1", "kind": kind,
-        "metadata": {"namespace": namespace, "name": name}, "spec": spec,
     })
 }
 
@@ -179,17 +159,6 @@ fn reference_grant() -> impl Strategy<Value = Value> {
     )
 }
 
-/// The namespace `web` has no labels that are known.
-fn consents(reference_grants: &[Value]) -> Consents {
-    let labels = |team: &str| BTreeMap::from([("team".to_owned(), team.to_owned())]);
-    Consents {
-        reference_grants: reference_grants.iter().map(|it| ReferenceGrant::read(it).unwrap()).collect(),
-        namespaces: [("shop", "shop"), (GATEWAY, "platform")]
-            .map(|(namespace, team)| (namespace.parse().unwrap(), labels(team)))
-            .into(),
-    }
-}
-
 fn with_allowed(resources: &[Value], allowed: impl Fn(usize) -> Option<Value>) -> Vec<Value> {
     let mut resources = resources.to_vec();
     for (index, it) in resources.iter_mut().enumerate().filter(|(_, it)| it["kind"] != "Grant") {
@@ -198,34 +167,6 @@ fn with_allowed(resources: &[Value], allowed: impl Fn(usize) -> Option<Value>) -
         }
     }
     resources
-}
-
-fn compile(resources: &[Value], reference_grants: &[Value]) -> Compiled {
-    static CATALOG: LazyLock<Arc<Catalog>> = LazyLock::new(read::catalog);
-    let environment = Environment {
-        catalog: Arc::clone(&CATALOG),
-        trust_domains: vec!["prod.acme".parse().unwrap()],
-        home: HomeCluster {
-            gateway_namespace: GATEWAY.parse().ok(),
-            trust_domain: "prod.acme".parse().ok(),
-            name: None,
-        },
-        ..Environment::default()
-    };
-    let text = resources.iter().map(|it| format!("---\n{it}\n")).collect();
-    let files = [SourceFile { path: "a.yaml".into(), text }];
-    compile_each(&files, &environment, &consents(reference_grants)).unwrap()
-}
-
-/// The grant that lets the call out, or why none does.
-fn decide(policy: &Policy, (caller, authority, path, method): Call) -> Result<String, Reason> {
-    let line = RequestLine { authority, method, path, query: None };
-    let (target, request) = policy.resolve(&line).map_err(|denial| denial.reason)?;
-    let grants = policy.grants_of(&assumed::caller(caller));
-    let admission = policy.admit(&grants, target, request.into()).map_err(|denial| denial.reason)?;
-    let permit =
-        admission.permit(&Facts::default(), Timestamp::UNIX_EPOCH).map_err(|denial| denial.reason)?;
-    Ok(permit.grant().name.to_string())
 }
 
 /// What each needs of another to let a call out by this grant: the kind, namespace and name of both.
@@ -355,154 +296,5 @@ proptest! {
                 prop_assert_eq!(&before, &now, "{:?} with {} of {:?}", call, after[which], open);
             }
         }
-    }
-}
-
-/// What is said of each resource besides those that are right: `Kind/namespace/name: field`.
-fn problems(resources: &[Value]) -> Vec<String> {
-    let base = [
-        resource(
-            "Destination",
-            (GATEWAY, "d"),
-            &json!({"hosts": ["tollgate.example"], "allowedNamespaces": "All"}),
-        ),
-        resource(
-            "SecretStore",
-            (GATEWAY, "s"),
-            &json!({"file": {"root": "/run/a"}, "allowedNamespaces": "All", "allowedPaths": ["teams/{namespace}"]}),
-        ),
-    ];
-    let all: Vec<Value> = base.iter().chain(resources).cloned().collect();
-    compile(&all, &[]).problems.into_iter().map(|problem| problem.field).collect()
-}
-
-/// Stealing keys by reference: another team's path, a store at an address of the thief's with the gateway's own login, a file of the
-/// gateway's, a token endpoint that has not agreed.
-#[test]
-fn an_app_reads_no_key_by_a_reference_of_its_own() {
-    let credential = |from: Value, more: Value| {
-        let mut spec = json!({"destinations": ["tollgate/d"], "from": from, "inject": {"bearer": {}}});
-        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        resource("Credential", ("shop", "k"), &spec)
-    };
-    let own = json!({"store": "tollgate/s", "path": "teams/shop/k"});
-    assert_eq!(problems(&[credential(own.clone(), json!({}))]), [""; 0]);
-    for path in
-        ["teams/web/k", "teams/shop-two/k", "teams", "k", "teams/shop/../web/k", "/run/a/teams/shop/k"]
-    {
-        let said = problems(&[credential(json!({"store": "tollgate/s", "path": path}), json!({}))]);
-        assert!(said.contains(&"Credential/shop/k: spec.from.path".to_owned()), "{path}: {said:?}");
-    }
-    let files = json!({"certFile": "/run/svid.pem", "keyFile": "/run/svid.key"});
-    let token = "/var/run/secrets/kubernetes.io/serviceaccount/token";
-    for auth in [
-        json!({"token": {"file": token}}),
-        json!({"kubernetes": {"role": "r"}}),
-        json!({"jwt": {"role": "r", "tokenFile": token}}),
-        json!({"appRole": {"roleIdFile": "a", "secretIdFile": "b"}}),
-        json!({"certificate": files}),
-    ] {
-        let store = json!({"vault": {"address": "https://thief.example", "auth": auth}});
-        let said = problems(&[resource("SecretStore", ("shop", "s"), &store)]);
-        assert_eq!(said, ["SecretStore/shop/s: spec.vault"], "{auth}");
-    }
-    for store in [
-        json!({"file": {"root": "/"}}),
-        json!({"age": {"file": "a", "identityFile": "b"}}),
-        json!({"env": {"prefix": "KEY_"}}),
-        json!({"aws": {"region": "eu-central-1", "endpoint": "https://thief.example"}}),
-    ] {
-        let kind = store.as_object().unwrap().keys().next().unwrap();
-        let said = problems(&[resource("SecretStore", ("shop", "s"), &store)]);
-        assert_eq!(said, [format!("SecretStore/shop/s: spec.{kind}")]);
-    }
-    let mint = json!({"mint": {"endpoint": {"destination": "web/idp", "path": "/token"}, "clientCredentials": {"clientId": "a"}}});
-    let idp = resource("Destination", ("web", "idp"), &json!({"hosts": ["idp.example"]}));
-    let said = problems(&[credential(own, mint), idp]);
-    assert_eq!(said, ["Credential/shop/k: spec.mint.endpoint.destination"]);
-}
-
-/// A grant of a namespace names a literal local trust domain and its own namespace, and one that does not still denies its own callers.
-#[test]
-fn a_grant_of_an_app_is_for_its_own_namespace_in_the_local_trust_domain() {
-    let grant = |caller: Value| {
-        resource("Grant", ("shop", "g"), &json!({"callers": [caller], "destination": "tollgate/d"}))
-    };
-    for own in [
-        "spiffe://prod.acme/ns/shop/sa/a",
-        "spiffe://prod.acme/ns/shop/sa/*",
-        "spiffe://prod.acme/ns/shop/sa/**",
-    ] {
-        assert_eq!(problems(&[grant(json!({"spiffe": own}))]), [""; 0], "{own}");
-    }
-    for other in [
-        "spiffe://prod.acme/**",
-        "spiffe://prod.acme/ns/**",
-        "spiffe://prod.acme/ns/*/sa/a",
-        "spiffe://prod.acme/*/shop/sa/a",
-        "spiffe://prod.acme/ns/shop/**",
-        "spiffe://prod.acme/ns/shop/*/a",
-        "spiffe://prod.acme/ns/shop",
-        "spiffe://prod.acme/ns/shop/sa",
-        "spiffe://prod.acme/ns/shop-two/sa/a",
-        "spiffe://prod.acme/ns/web/sa/a",
-        "spiffe://prod.acme/shop",
-    ] {
-        let resources = [grant(json!({"spiffe": other}))];
-        assert_eq!(problems(&resources), ["Grant/shop/g: spec.callers[0].spiffe"], "{other}");
-        let broad = json!({"callers": [{"spiffe": "spiffe://prod.acme/**"}], "destination": "d"});
-        let [mine] = resources;
-        let destination = json!({"hosts": ["tollgate.example"], "allowedNamespaces": "All"});
-        let all = [
-            resource("Destination", (GATEWAY, "d"), &destination),
-            resource("Grant", (GATEWAY, "all"), &broad),
-            mine,
-        ];
-        let policy = compile(&all, &[]).policy;
-        let asked = |caller| decide(&policy, (caller, "tollgate.example", "/a", "GET"));
-        assert_eq!(asked("spiffe://prod.acme/ns/shop/sa/a"), Err(Reason::BrokenConfiguration), "{other}");
-        assert_eq!(asked("spiffe://prod.acme/ns/web/sa/a"), Ok("tollgate/all".to_owned()), "{other}");
-    }
-}
-
-/// Whether two that do not agree are told apart by one who refers to them: neither the words nor what is denied tell.
-#[test]
-fn what_has_not_agreed_and_what_is_not_there_are_told_alike() {
-    let closed = [
-        resource("Destination", ("web", "d"), &json!({"hosts": ["web.example"]})),
-        resource(
-            "Credential",
-            ("web", "k"),
-            &json!({"destinations": ["d"], "from": {"store": "tollgate/s", "path": "teams/web/k"}, "inject": {"bearer": {}}}),
-        ),
-    ];
-    let grant = |spec: Value| resource("Grant", ("shop", "g"), &spec);
-    let callers = json!([{"spiffe": "spiffe://prod.acme/ns/shop/sa/a"}]);
-    let allow = json!({"methods": ["GET"], "paths": ["/a"]});
-    for spec in [
-        json!({"callers": callers, "destination": "web/d"}),
-        json!({"callers": callers, "destination": "tollgate/d", "credential": "web/k", "allow": allow}),
-        json!({"callers": callers, "destination": "web/d", "credential": "web/k", "allow": allow}),
-    ] {
-        let said = |more: &[Value]| {
-            let base = resource(
-                "Destination",
-                (GATEWAY, "d"),
-                &json!({"hosts": ["tollgate.example"], "allowedNamespaces": "All"}),
-            );
-            let store =
-                json!({"file": {"root": "/run/a"}, "allowedNamespaces": "All", "allowedPaths": ["teams"]});
-            let all =
-                [&[base, resource("SecretStore", (GATEWAY, "s"), &store)], more, &[grant(spec.clone())]]
-                    .concat();
-            let compiled = compile(&all, &[]);
-            let denied: Vec<String> = compiled.denied.iter().map(ToString::to_string).collect();
-            let said: Vec<String> =
-                compiled.problems.into_iter().map(|problem| problem.field + &problem.message).collect();
-            (said, denied)
-        };
-        let (there, gone) = (said(&closed), said(&[]));
-        assert!(!there.0.is_empty());
-        assert_eq!(there, gone, "{spec}");
     }
 }

@@ -1,6 +1,6 @@
 """Shows resources to a real API server that has the CustomResourceDefinitions: what it refuses, and with which words.
 
-Nothing is stored: all is sent as a dry run, with the strict validation that `kubectl apply` asks for.
+Nothing is stored but namespaces: all is sent as a dry run, with the strict validation that `kubectl apply` asks for.
 """
 
 import http.client
@@ -21,25 +21,34 @@ PLURALS = {
     "Credential": "credentials",
     "Grant": "grants",
 }
+NAMESPACES = {"default"}
 EXPECT = re.compile(r"# expect: line (\d+): (?:(\S+): )?(\S+): ")
 CONTEXT = ssl.create_default_context(cafile=ARGUMENT["ca"])
 HOST, PORT = ARGUMENT["address"].split(":")
 SERVER = http.client.HTTPSConnection(HOST, int(PORT), context=CONTEXT)
 
 
-def refused(resource):
-    """Why the API server does not take it; nothing if it does."""
-    namespace = resource.get("metadata", {}).get("namespace", "default")
-    path = f"/apis/{GROUP}/namespaces/{namespace}/{PLURALS[resource['kind']]}"
+def asked(path, document):
+    """What the API server says of a new object: status, and the answer."""
     SERVER.request(
         "POST",
-        f"{path}?dryRun=All&fieldValidation=Strict",
-        body=json.dumps({"apiVersion": GROUP, **resource}),
+        path,
+        body=json.dumps(document),
         headers={"authorization": f"Bearer {ARGUMENT['token']}", "content-type": "application/json"},
     )
     answer = SERVER.getresponse()
-    said = json.loads(answer.read())
-    return "" if answer.status == 201 else said["message"]
+    return answer.status, json.loads(answer.read())
+
+
+def refused(resource):
+    """Why the API server does not take it; nothing if it does."""
+    namespace = resource.get("metadata", {}).get("namespace", "default")
+    if namespace not in NAMESPACES:
+        NAMESPACES.add(namespace)
+        asked("/api/v1/namespaces", {"metadata": {"name": namespace}})
+    path = f"/apis/{GROUP}/namespaces/{namespace}/{PLURALS[resource['kind']]}"
+    status, said = asked(f"{path}?dryRun=All&fieldValidation=Strict", {"apiVersion": GROUP, **resource})
+    return "" if status == 201 else said["message"]
 
 
 def documents(text):

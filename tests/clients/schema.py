@@ -14,7 +14,7 @@ SCHEMA = json.loads(Path(ARGUMENT["schema"]).read_text())
 jsonschema.Draft202012Validator.check_schema(SCHEMA)
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 API = "tollgate.dev/v1alpha1"
-PARTS = {name: SCHEMA["$defs"][name]["properties"] for name in ("CredentialSpec", "GrantSpec")}
+PARTS = {name: SCHEMA["$defs"][name]["properties"] for name in ("CredentialSpec", "GrantSpec", "StoreSpec")}
 
 
 def documents(text):

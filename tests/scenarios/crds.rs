@@ -84,7 +84,6 @@ async fn the_api_server_takes_what_compiles_and_refuses_mistakes_by_the_name_of_
     needs!(Cluster::installed(), python::installed());
     let sandbox = Sandbox::new();
     let cluster = cluster(&sandbox).await;
-    cluster.namespace("shop", &json!({}), &[]).await;
     for (field, says, mistake) in MISTAKES {
         let flags: [&[&str]; 2] = [&["--dry-run=server"], &["--dry-run=server", "--server-side"]];
         for flags in flags {

@@ -1,5 +1,6 @@
 //! Scenarios: the whole gateway, as a user runs it, against real parts.
 
+mod approval;
 mod audit;
 mod billing;
 mod bodies;

@@ -89,15 +89,19 @@ async fn the_trace_of_a_caller_is_kept_and_told_only_to_whom_it_is_to_be_told() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_telemetry_a_context_goes_nowhere() {
-    let fixture = Plan::openai(CHAT_ONLY).start_openai(10, 5).await;
-    let client = fixture.checkout();
+async fn without_telemetry_a_context_goes_nowhere_but_where_it_is_to_be_told() {
     let parent = format!("00-{TRACE}-{SPAN}-01");
-    let request = from(client.json(CHAT, &chat(40)), &[("traceparent", &parent), ("tracestate", "a=1")]);
-    client.send(Protocol::H1, request).await.unwrap().assert_status(200);
-    let seen = fixture.upstream.seen().pop().unwrap();
-    assert_eq!((seen.header("traceparent"), seen.header("tracestate")), ("", ""));
-    assert!(!fixture.gateway.admin_get("/metrics").1.contains("tollgate_otlp_items_total"));
+    for (settings, passed) in [("", ("", "")), ("telemetry: {propagate: [up]}\n", (parent.as_str(), "a=1"))] {
+        let mut plan = Plan::openai(CHAT_ONLY);
+        plan.settings.extra = settings.to_owned();
+        let fixture = plan.start_openai(10, 5).await;
+        let client = fixture.checkout();
+        let request = from(client.json(CHAT, &chat(40)), &[("traceparent", &parent), ("tracestate", "a=1")]);
+        client.send(Protocol::H1, request).await.unwrap().assert_status(200);
+        let seen = fixture.upstream.seen().pop().unwrap();
+        assert_eq!((seen.header("traceparent"), seen.header("tracestate")), passed, "{settings}");
+        assert!(!fixture.gateway.admin_get("/metrics").1.contains("tollgate_otlp_items_total"));
+    }
 }
 
 /// Calls until `holds`, and fails when a call does.
@@ -164,7 +168,8 @@ async fn a_collector_that_refuses_is_asked_again_where_that_helps_and_shown_the_
         "/base/v1/traces" => match counted.fetch_add(1, Ordering::SeqCst) {
             0 => Reply::status(429).header("retry-after", "1"),
             1 => Reply::status(503),
-            _ => Reply::status(200),
+            // In the end it is slow.
+            _ => Reply::status(200).wait(Duration::from_secs(2)),
         },
         "/base/v1/logs" => Reply::status(500),
         _ => Reply::status(307).header("location", "https://localhost/elsewhere"),

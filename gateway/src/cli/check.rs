@@ -24,22 +24,22 @@ use crate::table::counted;
 pub(super) struct CheckArgs {
     /// Settings of the process; its resources are checked [default: tollgate.yaml, unless there is a DIRECTORY]
     #[arg(long, value_name = "FILE", env = "TOLLGATE_CONFIG")]
-    config: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
     /// A directory of resources: instead of the settings' own, or where there are no settings yet
     #[arg(value_name = "DIRECTORY")]
-    resources: Option<PathBuf>,
+    pub(super) resources: Option<PathBuf>,
     /// With DIRECTORY alone: a trust domain that callers may be of
     #[arg(long = "trust-domain", value_name = "NAME")]
-    trust_domains: Vec<String>,
+    pub(super) trust_domains: Vec<String>,
     /// With DIRECTORY alone: a cluster whose service accounts may call; the gateway's own first
     #[arg(long = "cluster", value_name = "NAME")]
-    clusters: Vec<Name>,
+    pub(super) clusters: Vec<Name>,
     /// With DIRECTORY alone: an issuer whose tokens prove callers
     #[arg(long = "issuer", value_name = "URL")]
-    issuers: Vec<Issuer>,
+    pub(super) issuers: Vec<Issuer>,
     /// With DIRECTORY alone: an authority that is the gateway's own
     #[arg(long = "name", value_name = "HOST")]
-    names: Vec<String>,
+    pub(super) names: Vec<String>,
 }
 
 /// What is looked at: resources, and the settings where there are some.

@@ -33,11 +33,12 @@ struct Names {
     columns: &'static [PrinterColumn],
 }
 
-const KINDS: [Names; 4] = [
+const KINDS: [Names; 5] = [
     Names { kind: "Destination", plural: "destinations", short: "tgd", columns: columns::DESTINATION },
     Names { kind: "SecretStore", plural: "secretstores", short: "tgs", columns: columns::STORE },
     Names { kind: "Credential", plural: "credentials", short: "tgc", columns: columns::CREDENTIAL },
     Names { kind: "Grant", plural: "grants", short: "tgg", columns: columns::GRANT },
+    Names { kind: "Approval", plural: "approvals", short: "tga", columns: columns::APPROVAL },
 ];
 
 #[derive(Debug, Args)]

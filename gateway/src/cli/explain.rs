@@ -43,7 +43,7 @@ pub(super) struct ExplainArgs {
 }
 
 /// A caller that nobody has proven, to ask what it could do if it had been.
-struct Assumed(Identity);
+pub(super) struct Assumed(pub(super) Identity);
 
 impl Proven for Assumed {
     fn identity(&self) -> &Identity {

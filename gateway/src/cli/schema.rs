@@ -9,7 +9,7 @@ use clap::builder::PossibleValuesParser;
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
-use tollgate_policy::model::{kind_schemas, tidy};
+use tollgate_policy::model::{boundary_schema, kind_schemas, tidy};
 
 use super::output;
 use crate::settings::Settings;
@@ -18,7 +18,9 @@ use crate::settings::Settings;
 pub(super) const FILE: &str = "tollgate.schema.json";
 const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
 const SETTINGS: &str = "Settings";
-const KINDS: [&str; 5] = ["Destination", "SecretStore", "Credential", "Grant", SETTINGS];
+const BOUNDARY: &str = "Boundary";
+const KINDS: [&str; 7] =
+    ["Destination", "SecretStore", "Credential", "Grant", "Approval", BOUNDARY, SETTINGS];
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -61,8 +63,10 @@ impl Definitions {
         let mut generator: SchemaGenerator = SchemaSettings::draft2020_12().into_generator();
         let settings = generator.subschema_for::<Settings>();
         let kinds = kind_schemas(&mut generator);
+        let boundary = boundary_schema(&mut generator);
         let mut definitions = generator.take_definitions(true);
         definitions.extend(kinds.map(|(kind, schema)| (kind.to_owned(), schema.to_value())));
+        definitions.insert(BOUNDARY.to_owned(), boundary.to_value());
         definitions.entry(SETTINGS).or_insert_with(|| settings.to_value());
         definitions.values_mut().for_each(tidy);
         Self(definitions)

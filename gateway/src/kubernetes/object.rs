@@ -22,16 +22,18 @@ pub(super) enum ObjectKind {
     SecretStore,
     Credential,
     Grant,
+    Approval,
     ReferenceGrant,
     Namespace,
 }
 
 impl ObjectKind {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Destination,
         Self::SecretStore,
         Self::Credential,
         Self::Grant,
+        Self::Approval,
         Self::ReferenceGrant,
         Self::Namespace,
     ];
@@ -56,7 +58,9 @@ impl ObjectKind {
         match self {
             Self::ReferenceGrant => ("gateway.networking.k8s.io", "v1beta1"),
             Self::Namespace => ("", "v1"),
-            Self::Destination | Self::SecretStore | Self::Credential | Self::Grant => (GROUP, VERSION),
+            Self::Destination | Self::SecretStore | Self::Credential | Self::Grant | Self::Approval => {
+                (GROUP, VERSION)
+            }
         }
     }
 
@@ -67,6 +71,7 @@ impl ObjectKind {
             Self::SecretStore => "SecretStore",
             Self::Credential => "Credential",
             Self::Grant => "Grant",
+            Self::Approval => "Approval",
             Self::ReferenceGrant => "ReferenceGrant",
             Self::Namespace => "Namespace",
         }
@@ -79,6 +84,7 @@ impl ObjectKind {
             Self::SecretStore => "secretstores",
             Self::Credential => "credentials",
             Self::Grant => "grants",
+            Self::Approval => "approvals",
             Self::ReferenceGrant => "referencegrants",
             Self::Namespace => "namespaces",
         }

@@ -22,6 +22,8 @@ struct Broken {
     stores: BTreeSet<ResourceId>,
     credentials: BTreeSet<ResourceId>,
     grants: BTreeSet<ResourceId>,
+    /// They approve nothing.
+    approvals: BTreeSet<ResourceId>,
 }
 
 impl Compiler<'_> {
@@ -86,8 +88,10 @@ impl Compiler<'_> {
                 denied.push(Denied::Grant(id.clone()));
             }
         }
+        let mut warnings = super::approval::warnings(self.model, &self.parts);
+        warnings.sort();
         let policy = self.environment.policy(self.parts).denying(hosts, blocks);
-        Ok(Compiled { policy, warnings: Vec::new(), problems: self.problems, denied })
+        Ok(Compiled { policy, warnings, problems: self.problems, denied })
     }
 
     /// Takes back ties with grants that are broken besides: what is left of one may match more than was written.
@@ -206,6 +210,7 @@ impl Broken {
             stores: ids("SecretStore", &model.stores, &named),
             credentials: ids("Credential", &model.credentials, &named),
             grants: ids("Grant", &model.grants, &named),
+            approvals: ids("Approval", &model.approvals, &named),
         }
     }
 
@@ -226,6 +231,7 @@ impl Broken {
                 || is_of(resource, "SecretStore", &self.stores)
                 || is_of(resource, "Credential", &self.credentials)
                 || is_of(resource, "Grant", &self.grants)
+                || is_of(resource, "Approval", &self.approvals)
         })
     }
 

@@ -10,7 +10,8 @@ use super::own::{check_allowed, check_destination};
 use super::{Compiler, Scope};
 use crate::dialect::Dialect;
 use crate::model::{
-    Address, DestinationSpec, HttpWord, Interval, ProtocolWord, Resource, ScrubWord, VerifySpec, guess,
+    Address, ApprovalWord, DestinationSpec, HttpWord, Interval, ProtocolWord, Resource, ScrubWord,
+    VerifySpec, guess,
 };
 use crate::name::ResourceId;
 use crate::pattern::HostPattern;
@@ -71,6 +72,7 @@ impl<'a> Compiler<'a> {
                 idle: time(timeouts.and_then(|written| written.idle), idle),
             },
             protocol,
+            demands_approval: spec.approval == Some(ApprovalWord::Required),
             origin: resource.source.clone(),
         })
     }

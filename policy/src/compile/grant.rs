@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::{Compiler, Scope};
 use crate::dialect::Class;
-use crate::model::{AllowSpec, ClassWord, GrantSpec, List, Resource, UnpricedWord};
+use crate::model::{AllowSpec, AssumeSpec, ClassWord, GrantSpec, List, Resource, UnpricedWord};
 use crate::pattern::{MethodPattern, PathPattern};
-use crate::resource::{Allow, Assume, Credential, Destination, Grant, Injection, Scrub, Unpriced};
+use crate::resource::{Allow, Approval, Assume, Credential, Destination, Grant, Injection, Scrub, Unpriced};
 
 impl Compiler<'_> {
     pub(super) fn grants(&mut self) {
@@ -56,7 +56,7 @@ impl Compiler<'_> {
         check_actions(spec, credential.as_deref(), &mut scope);
         let (own, parts) = (&self.environment.audiences, (destination.as_deref(), credential.as_deref()));
         let caller_token = caller_token(spec, parts, own, &mut scope);
-        let limits = super::limit::limits(resource, &mut scope);
+        let limits = super::limit::limits((&resource.id, &spec.limits), &mut scope);
         match destination.as_deref().map(|destination| (destination, destination.http())) {
             Some((destination, Some(http))) if http.dialect.is_plain() => {
                 let knows = format!("the dialect `{}`", http.dialect.name());
@@ -72,7 +72,7 @@ impl Compiler<'_> {
         if spec.suspended.as_deref().is_some_and(|why| !is_sentence(why)) {
             scope.problem("spec.suspended", "say why, in one line: callers are told");
         }
-        let assume = assume(spec, &mut scope);
+        let assume = spec.assume.as_ref().and_then(|assume| assumed(assume, &mut scope));
         // What is written and has problems of its own must not become a grant without it, here and below.
         let lost = [
             (spec.caller_token.is_none(), "spec.callerToken"),
@@ -94,14 +94,14 @@ impl Compiler<'_> {
             assume,
             unpriced: spec.unpriced.map_or_else(Unpriced::default, Unpriced::from),
             suspended: spec.suspended.as_deref().map(Box::from),
+            approval: Approval::default(),
             is_broken: false,
         })
     }
 }
 
 /// What a call is taken to use where nothing bounds it.
-fn assume(spec: &GrantSpec, scope: &mut Scope<'_>) -> Option<Assume> {
-    let assume = spec.assume.as_ref()?;
+pub(super) fn assumed(assume: &AssumeSpec, scope: &mut Scope<'_>) -> Option<Assume> {
     let input = scope.required("spec.assume.inputTokens", assume.input_tokens, "the tokens read");
     let output = scope.required("spec.assume.outputTokens", assume.output_tokens, "the tokens written");
     Some(Assume { input_tokens: input?, output_tokens: output? })
@@ -178,6 +178,11 @@ fn allow(spec: &GrantSpec, destination: Option<&Destination>, scope: &mut Scope<
     if let Some(destination) = destination {
         check_forms(&allow.paths, destination, scope);
     }
+    allowed(allow, (has_methods, has_paths))
+}
+
+/// What is allowed: all methods and paths where there is no list of them.
+pub(super) fn allowed(allow: &AllowSpec, (has_methods, has_paths): (bool, bool)) -> Allow {
     let methods = if has_methods { collect(&allow.methods) } else { vec![MethodPattern::Any] };
     let paths = if has_paths { collect(&allow.paths) } else { vec![PathPattern::any()] };
     let headers: BTreeSet<&str> = allow.response_headers.values().map(|header| header.as_str()).collect();
@@ -192,12 +197,12 @@ fn allow(spec: &GrantSpec, destination: Option<&Destination>, scope: &mut Scope<
     }
 }
 
-fn collect<T: Clone + Ord>(list: &List<T>) -> Vec<T> {
+pub(super) fn collect<T: Clone + Ord>(list: &List<T>) -> Vec<T> {
     sorted(list.values().cloned().collect())
 }
 
 /// The most specific first, each once.
-fn sorted<T: Ord>(mut patterns: Vec<T>) -> Vec<T> {
+pub(super) fn sorted<T: Ord>(mut patterns: Vec<T>) -> Vec<T> {
     patterns.sort();
     patterns.dedup();
     patterns

@@ -8,13 +8,14 @@ use jiff::tz::TimeZone;
 
 use super::Scope;
 use crate::limit::{Limit, LimitId, LimitKey, LimitKind, Owner, Per, Unit, Window};
-use crate::model::{GrantSpec, LimitSpec, Resource, WindowWord};
+use crate::model::{LimitSpec, List, WindowWord};
+use crate::name::ResourceId;
 
 /// The limits of a grant, in the order of their ids.
-pub(super) fn limits(resource: &Resource<GrantSpec>, scope: &mut Scope<'_>) -> Vec<Limit> {
+pub(super) fn limits((id, written): (&ResourceId, &List<LimitSpec>), scope: &mut Scope<'_>) -> Vec<Limit> {
     let mut limits: BTreeMap<Arc<str>, (usize, Limit)> = BTreeMap::new();
-    let owner = Owner::Grant(resource.id.clone());
-    for (index, spec) in resource.spec.limits.iter() {
+    let owner = Owner::Grant(id.clone());
+    for (index, spec) in written.iter() {
         let mut writer = Writer { path: format!("spec.limits[{index}]"), scope };
         let Some(limit) = writer.limit(&owner, spec) else { continue };
         match limits.get(&limit.id) {

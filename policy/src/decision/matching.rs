@@ -14,7 +14,7 @@ use crate::denial::{Denial, Reason};
 use crate::dialect::{Catalog, Class};
 use crate::limit::Unit;
 use crate::pattern::{CallerPattern, MethodPattern, ModelPattern, PathPattern};
-use crate::resource::{Grant, Unpriced};
+use crate::resource::{Approval, Grant, Unpriced};
 
 /// How a grant stands to one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -280,13 +280,16 @@ pub(super) fn is_obstructed(grant: &Grant, call: &Call<'_>) -> bool {
     obstacle(grant, call).is_some()
 }
 
-/// Why a grant that decides refuses the call, whatever the body says: it is suspended or broken, or cannot hold the call to its limits.
+/// Why a grant that decides refuses the call, whatever the body says: it is suspended, broken or not approved, or cannot hold the call to its limits.
 fn obstacle(grant: &Grant, call: &Call<'_>) -> Option<Reason> {
     if grant.suspended.is_some() {
         return Some(Reason::GrantSuspended);
     }
     if grant.is_broken {
         return Some(Reason::BrokenConfiguration);
+    }
+    if grant.approval == Approval::Lacking {
+        return Some(Reason::NotApproved);
     }
     let http = call.http()?;
     if !grant.limits_content() || http.dialect.is_plain() {

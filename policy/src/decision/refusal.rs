@@ -4,7 +4,7 @@ use super::CallerGrants;
 use super::call::{Asked, Call, Requested};
 use crate::denial::{Denial, Reason};
 use crate::dialect::Class;
-use crate::resource::Grant;
+use crate::resource::{Approval, Grant};
 
 /// What the grant that decides refuses with.
 pub(super) fn refusal(
@@ -19,6 +19,13 @@ pub(super) fn refusal(
         None if grant.is_broken => Denial::new(
             reason,
             format!("grant {} is not in force: its configuration has an error", grant.name),
+        ),
+        None if grant.approval == Approval::Lacking => Denial::new(
+            reason,
+            format!(
+                "grant {} is not approved: whoever owns destination {} has to agree to it",
+                grant.name, grant.destination.name
+            ),
         ),
         None => denial(reason, grants, call, requested),
     }

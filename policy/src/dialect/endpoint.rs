@@ -62,7 +62,43 @@ pub struct Endpoint {
     prefix: Box<str>,
 }
 
+/// All of an endpoint that may bear on whether a call to it is permitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Bearing {
+    class: Class,
+    deferred: bool,
+    metered: bool,
+    bounded: bool,
+    free: bool,
+    has_facts: bool,
+}
+
 impl Endpoint {
+    /// What two endpoints have in common that are decided on alike.
+    pub(crate) fn bearing(&self) -> Bearing {
+        let Self {
+            method: _,
+            path: _,
+            class,
+            deferred,
+            metered,
+            bounded,
+            free,
+            operation: _,
+            request,
+            response: _,
+            prefix: _,
+        } = self;
+        Bearing {
+            class: *class,
+            deferred: *deferred,
+            metered: *metered,
+            bounded: *bounded,
+            free: *free,
+            has_facts: !request.is_empty(),
+        }
+    }
+
     /// Whether the gateway has to edit streamed requests so that the provider reports usage at all.
     pub fn forces_usage(&self) -> bool {
         self.request.forces_usage()

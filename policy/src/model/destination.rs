@@ -49,6 +49,15 @@ pub(crate) struct DestinationSpec {
     pub(crate) scrub: Option<ScrubWord>,
     /// The namespaces whose resources may refer to this one, besides its own: `All`, or some. See [namespaces](#namespaces).
     pub(crate) allowed_namespaces: Option<AllowedNamespaces>,
+    /// `required`: a grant for this destination permits nothing before an [Approval](#approval) says yes to it. Without it none is
+    /// needed.
+    pub(crate) approval: Option<ApprovalWord>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum ApprovalWord {
+    Required,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]

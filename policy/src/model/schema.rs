@@ -12,10 +12,11 @@ use super::field::{Address, Interval, List, Money};
 use super::from::Weight;
 use super::grant::ResponseHeader;
 use super::{
-    AllowedNamespaces, CredentialSpec, DestinationSpec, GrantSpec, HttpWord, ResourceDocument,
-    SomeNamespacesSpec, StoreSpec, VerifySpec,
+    AllowedNamespaces, ApprovalSpec, BoundarySpec, CredentialSpec, DestinationSpec, GrantSpec, HttpWord,
+    ResourceDocument, SomeNamespacesSpec, StoreSpec, VerifySpec,
 };
 use crate::caller::{AccountName, Issuer};
+use crate::hash::GrantHash;
 use crate::name::{Name, Reference};
 use crate::pattern::{
     ActionPattern, HostPattern, MethodPattern, ModelPattern, OneOrAny, PathPattern, SpiffePattern,
@@ -23,13 +24,19 @@ use crate::pattern::{
 };
 
 /// The name of every kind of resource, with the schema of a whole document of that kind.
-pub fn kind_schemas(generator: &mut SchemaGenerator) -> [(&'static str, Schema); 4] {
+pub fn kind_schemas(generator: &mut SchemaGenerator) -> [(&'static str, Schema); 5] {
     [
         ("Destination", document::<DestinationSpec>("Destination", generator)),
         ("SecretStore", document::<StoreSpec>("SecretStore", generator)),
         ("Credential", document::<CredentialSpec>("Credential", generator)),
         ("Grant", document::<GrantSpec>("Grant", generator)),
+        ("Approval", document::<ApprovalSpec>("Approval", generator)),
     ]
+}
+
+/// The schema of a whole boundary, which is no resource.
+pub fn boundary_schema(generator: &mut SchemaGenerator) -> Schema {
+    document::<BoundarySpec>("Boundary", generator)
 }
 
 fn document<T: JsonSchema + Default>(kind: &str, generator: &mut SchemaGenerator) -> Schema {
@@ -145,6 +152,7 @@ schema_forms! {
     ActionPattern: "action pattern", {"type": "string", "pattern": "^([A-Za-z0-9]{1,128}|[A-Za-z0-9]{0,128}\\*)$"};
     SpiffePattern: "SPIFFE pattern", {"type": "string", "maxLength": 2048, "pattern": "^spiffe://[a-z0-9._-]{1,255}(/|$)"};
     SubjectPattern: "subject pattern", {"type": "string", "pattern": "^([^*]{1,255}|[^*]{0,255}\\*)$"};
+    GrantHash: "hash", {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"};
     Issuer: "issuer", {"type": "string", "pattern": "^[A-Za-z0-9._~:/@%-]{1,512}$"};
     Interval: "duration", {"type": "string", "pattern": "^0*[1-9][0-9]*(ms|s|m|h|d)$"};
     Money: "money", {"type": "string", "pattern": "^[0-9]+(\\.[0-9]+)?\\s+USD$"};

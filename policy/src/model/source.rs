@@ -64,6 +64,12 @@ impl Source {
         self.file.parent().unwrap_or_else(|| Path::new("")).join(written)
     }
 
+    /// A path as its resource has it, which [`Source::resolve`] has resolved: the same wherever the files are.
+    pub(crate) fn unresolve<'a>(&self, resolved: &'a Path) -> &'a Path {
+        let directory = self.file.parent().unwrap_or_else(|| Path::new(""));
+        resolved.strip_prefix(directory).unwrap_or(resolved)
+    }
+
     /// A problem with what stands at `path`, or with its absence.
     pub fn problem(&self, path: &str, message: impl Into<String>) -> Problem {
         self.problem_at(self.line(path), path, message.into())

@@ -66,6 +66,31 @@ impl PriceTable {
     }
 }
 
+impl PriceTable {
+    /// Names of models for everything that has a price of its own kind: each name, one that begins as a prefix, and a snapshot of each
+    /// name, whose digits are those of a `known` text that begins so far.
+    pub(crate) fn spellings(&self, provider: &str, known: &[&str]) -> Vec<String> {
+        let Some(provider) = self.providers.get(provider) else { return Vec::new() };
+        let names = || provider.names.keys().map(AsRef::as_ref);
+        let mut spellings: Vec<String> = names().map(str::to_owned).collect();
+        spellings.extend(provider.prefixes.iter().map(|(prefix, _)| format!("{prefix}x")));
+        for form in &provider.snapshots {
+            for snapshot in names().map(|name| format!("{name}{form}")) {
+                let digits = |from: usize| snapshot[from..].replace('#', "7");
+                let fits = |(byte, form): (u8, u8)| byte == form || form == b'#' && byte.is_ascii_digit();
+                let begins = |known: &&&str| {
+                    known.len() <= snapshot.len() && known.bytes().zip(snapshot.bytes()).all(fits)
+                };
+                spellings.push(digits(0));
+                spellings.extend(
+                    known.iter().filter(begins).map(|known| format!("{known}{}", digits(known.len()))),
+                );
+            }
+        }
+        spellings
+    }
+}
+
 impl Price {
     /// Its tiers, the standard one first.
     pub fn tiers(&self) -> Vec<ListedTier<'_>> {

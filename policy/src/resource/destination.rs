@@ -33,6 +33,8 @@ pub struct Destination {
     pub timeouts: Timeouts,
     /// What is spoken there.
     pub protocol: Protocol,
+    /// A grant for it permits nothing before it is approved.
+    pub demands_approval: bool,
     /// Where it was written.
     pub origin: Source,
 }

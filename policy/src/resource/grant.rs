@@ -35,9 +35,23 @@ pub struct Grant {
     /// Why it refuses every call that it decides, for the caller to read; `None`: it is in force. It still matches, so that no broader grant
     /// decides in its place.
     pub suspended: Option<Box<str>>,
+    /// Whether its destination's owners have agreed to it.
+    pub approval: Approval,
     /// It says what it matches and cannot be in force: its credential has an error, or another grant ties with it. It refuses every call
     /// that it decides.
     pub is_broken: bool,
+}
+
+/// Whether a grant is approved by the owners of its destination.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Approval {
+    /// Its destination demands none.
+    #[default]
+    NotRequired,
+    /// One is there for what it is now.
+    Given,
+    /// None is. It refuses every call that it decides, and still matches, so that no broader grant decides in its place.
+    Lacking,
 }
 
 /// Which calls a grant allows. Methods, paths and models are in the order of specificity.

@@ -167,6 +167,11 @@ impl Piece {
         Err(TemplateError::Unknown(word.chars().take(80).collect(), help))
     }
 
+    /// The word that stands for it in a template; empty where it stands for itself.
+    pub(crate) fn word(&self) -> &'static str {
+        Self::WORDS.iter().find(|(_, piece)| piece == self).map_or("", |(word, _)| word)
+    }
+
     /// Whether it may differ from one call to the next of the same kind.
     pub(crate) const fn varies(&self) -> bool {
         !matches!(self, Self::Text(_) | Self::Field(_) | Self::Signature | Self::Method | Self::Host)

@@ -17,6 +17,12 @@ impl SourcePool {
         Self((!addresses.is_empty()).then(|| addresses.into()))
     }
 
+    /// All of them, in their order; none: the system chooses.
+    #[must_use]
+    pub fn addresses(&self) -> &[IpAddr] {
+        self.0.as_deref().unwrap_or_default()
+    }
+
     /// The address to try first; `None`: the system chooses.
     #[must_use]
     pub fn first(&self) -> Option<IpAddr> {

@@ -7,11 +7,20 @@ use tollgate_tests::{Gateway, SecretKind, needs};
 
 use super::{EGRESS, USER, World, answers, rights};
 
-const SECRET: &str = "/api/v1/namespaces/default/secrets/provider";
+const SECRET: &str = "/api/v1/namespaces/egress/secrets/provider";
 
-/// What the gateway may do to the one Secret.
-fn named(verbs: &[&str]) -> Value {
-    json!([{"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["provider"], "verbs": verbs}])
+/// Lets the gateway do this to the one Secret, and nothing else in its namespace but have the Lease.
+async fn allow(world: &World, verbs: &[&str]) {
+    let mut rules = vec![json!({
+        "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"],
+    })];
+    if !verbs.is_empty() {
+        let names = ["provider"];
+        rules.push(
+            json!({"apiGroups": [""], "resources": ["secrets"], "resourceNames": names, "verbs": verbs}),
+        );
+    }
+    world.cluster.allow(USER, Some(EGRESS), &rules.into()).await;
 }
 
 /// The fixture's objects, with their key in a Secret that is read anew as often as `refresh` says.
@@ -32,7 +41,7 @@ fn with_secret(world: &World, refresh: &str) -> String {
 async fn put(world: &World, name: &str) -> String {
     let key = world.plan.sandbox.canary(name);
     world.plan.sandbox.stands_for(&key, &[SecretKind::Kubernetes, SecretKind::Bearer]);
-    world.cluster.secret("default", "provider", "api_key", &key).await;
+    world.cluster.secret(EGRESS, "provider", "api_key", &key).await;
     key
 }
 
@@ -42,7 +51,7 @@ fn rotations(gateway: &Gateway) -> usize {
 
 async fn world() -> World {
     let world = World::new(&rights()).await;
-    world.cluster.allow(USER, Some("default"), &named(&["get", "watch"])).await;
+    allow(&world, &["get", "watch"]).await;
     world
 }
 
@@ -75,6 +84,7 @@ async fn a_key_in_a_secret_is_used_and_a_change_is_followed_at_once() {
     answers(&client, 200).await;
     assert_eq!(sent(&world), format!("Bearer {key}"));
     assert_eq!(rotations(&gateway), 1);
+    world.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,27 +99,27 @@ async fn a_right_that_is_taken_away_ends_the_key_and_no_other_namespace_is_asked
     answers(&client, 200).await;
 
     // Without `watch` it is read as often as `refresh` says.
-    world.cluster.allow(USER, Some("default"), &named(&["get"])).await;
+    allow(&world, &["get"]).await;
     put(&world, "read-anew").await;
     eventually("the new key is taken", || rotations(&gateway) >= 1).await;
 
-    world.cluster.allow(USER, Some("default"), &json!([])).await;
+    allow(&world, &[]).await;
     answers(&client, 503).await;
     let says = |word: &str| {
         gateway.log().iter().any(|line| field(line, "error").as_str().is_some_and(|it| it.contains(word)))
     };
     eventually("the log says why", || says("the store's own policy denies this path")).await;
-    let health = "/apis/tollgate.dev/v1alpha1/namespaces/default/credentials/up-key";
+    let health = "/apis/tollgate.dev/v1alpha1/namespaces/egress/credentials/up-key";
     world.cluster.until(health, |object| object["status"]["health"] == "unavailable").await;
-    world.cluster.allow(USER, Some("default"), &named(&["get", "watch"])).await;
+    allow(&world, &["get", "watch"]).await;
     answers(&client, 200).await;
 
     // The gateway may read a Secret of another namespace, and a store of this one does not.
     let far = world.plan.sandbox.canary("far");
-    world.cluster.secret(EGRESS, "elsewhere", "api_key", &far).await;
+    world.cluster.secret("default", "elsewhere", "api_key", &far).await;
     let all = json!([{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "watch"]}]);
-    world.cluster.allow(USER, Some(EGRESS), &all).await;
-    for path in ["elsewhere", "../egress/secrets/elsewhere", "egress/elsewhere"] {
+    world.cluster.allow(USER, Some("default"), &all).await;
+    for path in ["elsewhere", "../default/secrets/elsewhere", "default/elsewhere"] {
         let written = objects.replace("path: provider", &format!("path: {path}"));
         world.cluster.apply(&written).await;
         let refused = async {
@@ -124,4 +134,5 @@ async fn a_right_that_is_taken_away_ends_the_key_and_no_other_namespace_is_asked
         assert!([403, 503].contains(&refused.status.as_u16()), "{path}: {refused:?}");
     }
     assert!(world.upstream.seen().iter().all(|seen| !format!("{:?}", seen.headers).contains(&far)));
+    world.leave().await;
 }

@@ -173,6 +173,12 @@ async fn what_a_collector_receives_follows_the_specification_and_holds_no_secret
     let (mut fixture, collector) = all_kinds().await;
     call_in_every_way(&fixture).await;
     eventually("metrics come", || collector.metrics().contains_key("tollgate_requests_total")).await;
+    let asked = format!(
+        "authorization: Bearer {}\r\naccept: application/openmetrics-text;version=1.0.0\r\n",
+        fixture.gateway.token()
+    );
+    let page = fixture.gateway.admin_get_with("/metrics", &asked);
+    std::fs::write(fixture.sandbox.sinks().join("openmetrics.txt"), &page.1).unwrap();
     // The end of the process sends what is left, lines that stand for many calls among it.
     assert!(fixture.gateway.stop().success());
 
@@ -190,6 +196,7 @@ async fn what_a_collector_receives_follows_the_specification_and_holds_no_secret
     assert!(missing.is_empty(), "specified and never exported: {missing:?}");
 
     assert_spans_are_related(&server, &client);
+    assert_exemplars_are_traces(&page.1, &server);
     assert_metrics_are_those_of_the_reference(&collector);
     let resource = collector.resource();
     assert_eq!(resource["service.name"].1, "tollgate");
@@ -247,6 +254,27 @@ fn assert_spans_are_related(server: &[Item], client: &[Item]) {
     assert_eq!(down.json["status"]["code"], 2);
     let claude = client.iter().find(|span| span.attribute("gen_ai.provider.name") == "anthropic").unwrap();
     assert_eq!(usage(claude, "gen_ai.usage.input_tokens"), Some("21".into()), "with those of the cache");
+}
+
+/// Each bucket's exemplar is a call of that destination and no longer than its bound.
+fn assert_exemplars_are_traces(page: &str, server: &[Item]) {
+    assert!(page.ends_with("# EOF\n"), "{page}");
+    let mut exemplars = 0;
+    for line in page.lines().filter(|line| line.contains("_bucket{")) {
+        let Some((sample, exemplar)) = line.split_once(" # {trace_id=\"") else { continue };
+        let (trace, rest) = exemplar.split_once("\"} ").unwrap();
+        let seconds: f64 = rest.split(' ').next().unwrap().parse().unwrap();
+        let bound = sample.split("le=\"").nth(1).unwrap().split('"').next().unwrap();
+        assert!(bound == "+Inf" || seconds <= bound.parse().unwrap(), "{line}");
+        let call =
+            server.iter().find(|call| call.text("traceId") == trace).unwrap_or_else(|| panic!("{line}"));
+        assert!(
+            sample.contains(&format!("destination=\"{}\"", call.attribute("tollgate.destination"))),
+            "{line}"
+        );
+        exemplars += 1;
+    }
+    assert!(exemplars >= 4, "one for each destination at least: {page}");
 }
 
 fn assert_metrics_are_those_of_the_reference(collector: &Collector) {

@@ -80,3 +80,12 @@ pub(super) const GRANT: &[PrinterColumn] = &[
     AGE,
     WHY,
 ];
+
+pub(super) const APPROVAL: &[PrinterColumn] = &[
+    PrinterColumn::text("Grant", ".spec.grant"),
+    ACCEPTED,
+    PROGRAMMED,
+    AGE,
+    WHY,
+    PrinterColumn::text("Hash", ".spec.hash").wide(),
+];

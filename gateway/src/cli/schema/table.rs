@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::{Definitions, SETTINGS, referred};
 
 /// The tables there are: a kind, or a field of one whose fields have a table of their own.
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 10] = [
     "Destination",
     "SecretStore",
     "SecretStore.vault",
@@ -13,6 +13,8 @@ const TABLES: [&str; 8] = [
     "Credential.mint",
     "Grant",
     "Grant.limits",
+    "Approval",
+    "Boundary",
     SETTINGS,
 ];
 /// Fields of tables whose own fields another field has shown.

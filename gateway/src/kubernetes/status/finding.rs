@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tollgate_policy::limit::{Limit, LimitKind, Unit};
 use tollgate_policy::model::Problem;
 use tollgate_policy::name::{Name, ResourceId};
-use tollgate_policy::policy::Grant;
+use tollgate_policy::policy::{Approval, Grant};
 use tollgate_policy::price::NanoUsd;
 use tollgate_secrets::{CredentialStatus, Health};
 
@@ -124,6 +124,9 @@ impl<'a> Findings<'a> {
         let problems = self.problems.get(&*name).map(Vec::as_slice).unwrap_or_default();
         let unresolved: Vec<&Problem> =
             problems.iter().copied().filter(|it| is_of_reference(it.path())).collect();
+        if object.key.kind == ObjectKind::Approval && problems.is_empty() {
+            return self.approval(&id);
+        }
         let accepted = match problems {
             [] => (true, "Accepted", String::new()),
             problems => (false, "Invalid", text(problems)),
@@ -135,14 +138,53 @@ impl<'a> Findings<'a> {
             [] => (true, "ResolvedRefs", String::new()),
             unresolved => (false, "RefNotResolved", text(unresolved)),
         };
-        let suspended = self.grants.get(&id).and_then(|grant| grant.suspended.as_deref());
-        let programmed = match (in_force, suspended.filter(|_| object.key.kind == ObjectKind::Grant)) {
-            (true, None) => (true, "Programmed", String::new()),
+        let grant = self.grants.get(&id).filter(|_| object.key.kind == ObjectKind::Grant);
+        let approved = grant.and_then(|grant| self.approved(grant));
+        let suspended = grant.and_then(|grant| grant.suspended.as_deref());
+        let programmed = match (in_force, suspended) {
             (true, Some(why)) => (false, "Suspended", why.to_owned()),
+            (true, None) => match &approved {
+                Some((false, reason, why)) => (false, *reason, why.clone()),
+                _ => (true, "Programmed", String::new()),
+            },
             (false, _) if waits => (false, "RefNotInForce", self.missing(object, &id)),
             (false, _) => (false, "Invalid", "it is not accepted: what it might allow is denied".to_owned()),
         };
-        Condition::all(accepted, resolved, programmed)
+        let mut conditions = Condition::all(accepted, resolved, programmed);
+        conditions.extend(approved.map(|(holds, reason, message)| Condition {
+            kind: "Approved",
+            holds,
+            reason,
+            message,
+        }));
+        conditions
+    }
+
+    /// Whether the owners of its destination have agreed to a grant; `None`: they need not.
+    fn approved(&self, grant: &Grant) -> Option<(bool, &'static str, String)> {
+        let namespace = grant.destination.name.namespace();
+        match grant.approval {
+            Approval::NotRequired => None,
+            Approval::Given => Some((true, "Approved", String::new())),
+            Approval::Lacking => {
+                let hash = self.published.snapshot.policy.hash(grant);
+                let why = format!(
+                    "an Approval of {hash} in the namespace {namespace} is needed, and none is there"
+                );
+                Some((false, "NotApproved", why))
+            }
+        }
+    }
+
+    /// What is to be said of an approval that was accepted.
+    fn approval(&self, id: &ResourceId) -> Vec<Condition> {
+        let mut approvals = self.published.snapshot.policy.approvals();
+        let programmed = match approvals.find(|(known, _)| *known == id) {
+            Some((_, None)) => (true, "Programmed", String::new()),
+            Some((_, Some(why))) => (false, "NoEffect", why.to_owned()),
+            None => (false, "Invalid", "it is not in force".to_owned()),
+        };
+        Condition::all((true, "Accepted", String::new()), (true, "ResolvedRefs", String::new()), programmed)
     }
 
     /// What keeps an object without problems from being in force.
@@ -177,13 +219,19 @@ impl<'a> Findings<'a> {
             ObjectKind::Grant if is_due => {
                 let limits = self.grants.get(&id).map(|grant| grant.limits.as_slice()).unwrap_or_default();
                 let limits: Vec<Value> = limits.iter().filter_map(|limit| self.live.limit(limit)).collect();
-                vec![("limits", if limits.is_empty() { Value::Null } else { limits.into() })]
+                vec![("limits", if limits.is_empty() { Value::Null } else { limits.into() }), self.hash(&id)]
             }
             ObjectKind::Credential if is_due => self.live.credential(&id, current),
-            ObjectKind::Grant => vec![kept("limits")],
+            ObjectKind::Grant => vec![kept("limits"), self.hash(&id)],
             ObjectKind::Credential => vec![kept("health"), kept("nextRefresh")],
             _ => Vec::new(),
         }
+    }
+
+    /// What an approval of a grant has to name.
+    fn hash(&self, id: &ResourceId) -> (&'static str, Value) {
+        let hash = self.grants.get(id).map(|grant| self.published.snapshot.policy.hash(grant));
+        ("hash", hash.map(|hash| Value::from(hash.as_str())).unwrap_or_default())
     }
 }
 
@@ -288,12 +336,9 @@ pub(super) fn refusal(status: &Value) -> Option<&str> {
 
 /// Whether what is wanted stands there already; what others wrote besides does not count.
 pub(super) fn is_same(wanted: &Value, current: &Value) -> bool {
-    let conditions = wanted.get("conditions").and_then(Value::as_array).into_iter().flatten();
-    let mut stand = conditions.map(|wanted| {
-        let kind = wanted.get("type").and_then(Value::as_str).unwrap_or_default();
-        condition(current, kind) == Some(wanted)
-    });
-    let ours = ["observedGeneration", "limits", "health", "nextRefresh"];
+    let kinds = ["Accepted", "ResolvedRefs", "Programmed", "Approved"];
+    let mut stand = kinds.iter().map(|kind| condition(wanted, kind) == condition(current, kind));
+    let ours = ["observedGeneration", "limits", "hash", "health", "nextRefresh"];
     stand.all(|stands| stands) && ours.iter().all(|member| wanted.get(member) == current.get(member))
 }
 
