@@ -1,5 +1,7 @@
 //! Objects of a cluster: each stands for itself, whatever is wrong with it.
 
+#![expect(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "all of this is a test")]
+
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;

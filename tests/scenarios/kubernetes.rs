@@ -65,7 +65,7 @@ impl World {
 
     /// Leaves everything that the gateway wrote into the cluster to the sweep, beside the objects themselves.
     async fn leave(&self) {
-        let all = "destinations,secretstores,credentials,grants,leases,events.events.k8s.io,events";
+        let all = "destinations,secretstores,credentials,grants,approvals,leases,events.events.k8s.io,events";
         let text = self.cluster.kubectl(&["get", all, "--all-namespaces", "--output=json"]).await;
         assert!(text.contains("\"conditions\""), "{text}");
         std::fs::write(self.plan.sandbox.sinks().join("cluster.json"), text)
@@ -86,7 +86,7 @@ impl World {
 
 /// Every right that the gateway needs in all namespaces.
 fn rights() -> Value {
-    let kinds = ["destinations", "secretstores", "credentials", "grants"];
+    let kinds = ["destinations", "secretstores", "credentials", "grants", "approvals"];
     let status = kinds.map(|kind| format!("{kind}/status"));
     json!([
         {"apiGroups": ["tollgate.dev"], "resources": kinds, "verbs": ["list", "watch"]},
@@ -252,7 +252,7 @@ async fn without_an_api_server_the_last_good_objects_serve_and_after_a_restart_t
     let generation = gateway.generation();
 
     world.cluster.stop_server();
-    eventually("the watches notice", || gateway.metrics().sum("tollgate_kubernetes_synced", &[]) < 6.0).await;
+    eventually("the watches notice", || gateway.metrics().sum("tollgate_kubernetes_synced", &[]) < 7.0).await;
     for _ in 0..50 {
         client.get("/up/x").await.assert_status(200);
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -282,7 +282,7 @@ async fn without_an_api_server_the_last_good_objects_serve_and_after_a_restart_t
     world.cluster.kubectl(&["delete", "grant", "-n", EGRESS, "checkout-up"]).await;
     answers(&client, 403).await;
     eventually("the objects of the API server serve", || gateway.snapshot()["persisted"].is_null()).await;
-    eventually("all watches are whole", || gateway.metrics().sum("tollgate_kubernetes_synced", &[]) == 6.0)
+    eventually("all watches are whole", || gateway.metrics().sum("tollgate_kubernetes_synced", &[]) == 7.0)
         .await;
 
     // What is damaged is not read: it starts, and is not ready.
@@ -337,7 +337,7 @@ async fn one_replica_writes_status_and_another_takes_over_when_it_ends() {
 async fn a_right_that_is_missing_is_named() {
     needs!(Cluster::installed());
     let mut less = rights();
-    less[0]["resources"] = json!(["destinations", "secretstores", "credentials"]);
+    less[0]["resources"] = json!(["destinations", "secretstores", "credentials", "approvals"]);
     let world = World::new(&less).await;
     let mut gateway = world.launch(&world.plan.sandbox).await;
     let (status, ready) = gateway.admin_get("/readyz");

@@ -336,11 +336,8 @@ pub(super) fn refusal(status: &Value) -> Option<&str> {
 
 /// Whether what is wanted stands there already; what others wrote besides does not count.
 pub(super) fn is_same(wanted: &Value, current: &Value) -> bool {
-    let conditions = wanted.get("conditions").and_then(Value::as_array).into_iter().flatten();
-    let mut stand = conditions.map(|wanted| {
-        let kind = wanted.get("type").and_then(Value::as_str).unwrap_or_default();
-        condition(current, kind) == Some(wanted)
-    });
+    let kinds = ["Accepted", "ResolvedRefs", "Programmed", "Approved"];
+    let mut stand = kinds.iter().map(|kind| condition(wanted, kind) == condition(current, kind));
     let ours = ["observedGeneration", "limits", "hash", "health", "nextRefresh"];
     stand.all(|stands| stands) && ours.iter().all(|member| wanted.get(member) == current.get(member))
 }

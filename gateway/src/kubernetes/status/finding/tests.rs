@@ -26,6 +26,9 @@ fn what_others_wrote_into_status_is_not_written_over_and_over() {
     current["conditions"].as_array_mut().unwrap().insert(0, json!({"type": "Synced", "status": "True"}));
     current["other"] = json!(1);
     assert!(is_same(&wanted, &current));
+    current["conditions"].as_array_mut().unwrap().push(json!({"type": "Approved", "status": "True"}));
+    assert!(!is_same(&wanted, &current), "nobody has to approve it any more");
+    current["conditions"].as_array_mut().unwrap().pop();
     current["observedGeneration"] = json!(2);
     assert!(!is_same(&wanted, &current));
 }
