@@ -20,6 +20,7 @@ PLURALS = {
     "SecretStore": "secretstores",
     "Credential": "credentials",
     "Grant": "grants",
+    "Approval": "approvals",
 }
 NAMESPACES = {"default"}
 EXPECT = re.compile(r"# expect: line (\d+): (?:(\S+): )?(\S+): ")

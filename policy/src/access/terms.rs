@@ -265,7 +265,7 @@ pub(super) fn destinations(old: &Destination, new: &Destination, diff: &mut Diff
     }
     if client_certificate != &old.client_certificate {
         let words = |shown: &Option<crate::name::ResourceId>| {
-            shown.as_ref().map_or("none".to_owned(), ToString::to_string)
+            shown.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)
         };
         let (now, before) = (words(client_certificate), words(&old.client_certificate));
         adds(What::ClientCertificate, format!("shown client certificate {now} (before: {before})"));
