@@ -254,6 +254,7 @@ enum Kind {
     Grant,
     Approval,
     /// No resource: it is in a file of its own.
+    #[schemars(skip)]
     Boundary,
 }
 
