@@ -27,6 +27,7 @@ fn now() -> Timestamp {
     "2026-06-01T00:00:00Z".parse().unwrap()
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the comparison gives it away")]
 fn assume(id: Identity) -> Caller {
     assumed::caller(id.as_str())
 }
