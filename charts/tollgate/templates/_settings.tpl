@@ -60,6 +60,7 @@ keyFile: /etc/tollgate/certificate/tls.key
 {{- $_ := set $settings "resources" "/etc/tollgate/resources" -}}
 {{- else -}}
 {{- $watched := dict "cluster" $accounts.cluster "gatewayNamespace" .Release.Namespace -}}
+{{- with include "tollgate.ownTrustDomain" . -}}{{- $_ := set $watched "trustDomain" . -}}{{- end -}}
 {{- with $values.resources.kubernetes.namespaces -}}{{- $_ := set $watched "namespaces" . -}}{{- end -}}
 {{- $_ := set $settings "resources" (dict "kubernetes" $watched) -}}
 {{- end -}}

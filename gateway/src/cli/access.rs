@@ -8,7 +8,6 @@ use std::process::ExitCode;
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
-use tollgate_policy::compile::compile_files;
 use tollgate_policy::policy::{Approval, Grant, Policy};
 
 use super::check::{CheckArgs, Subject};
@@ -41,8 +40,8 @@ pub(super) fn run(args: &AccessArgs) -> anyhow::Result<ExitCode> {
 /// The policy that resources are compiled to, wherever the files are that they name.
 fn policy(args: &CheckArgs) -> anyhow::Result<Policy> {
     let subject = Subject::of(args)?;
-    let compiled = compile_files(&subject.read()?, &subject.environment);
-    Ok(compiled.map_err(|problems| anyhow!("{}", app::lines(&problems)))?.policy)
+    let built = subject.build(&subject.read()?);
+    Ok(built.map_err(|problems| anyhow!("{}", app::lines(&problems)))?.0.policy)
 }
 
 /// Whether calls of a grant go out, in a word or two.

@@ -45,8 +45,9 @@ pub(super) fn start(
     let mut collector = Collector { scopes: BTreeMap::new(), states };
     let places = namespaces.map_or_else(|| vec![None], |names| names.iter().cloned().map(Some).collect());
     for kind in ObjectKind::ALL {
-        let places = if kind.is_namespaced() { places.clone() } else { vec![None] };
-        for namespace in places {
+        // The labels of namespaces are told only to who may see all of them: else nothing is selected by a label.
+        let is_seen = kind.is_namespaced() || namespaces.is_none();
+        for namespace in places.iter().filter(|_| is_seen).cloned() {
             let (client, api) = (connection.client.clone(), kind.api());
             let api = match &namespace {
                 None => Api::all_with(client, &api),

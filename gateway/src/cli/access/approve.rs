@@ -9,12 +9,18 @@ use tollgate_policy::hash::GrantHash;
 use tollgate_policy::name::ResourceId;
 use tollgate_policy::path::EncodedForm;
 use tollgate_policy::policy::{Approval, Grant, Policy, Scrub, TlsVerify, Unpriced};
+use tollgate_secrets::digest::sha256;
 
 use super::policy;
 use crate::cli::check::CheckArgs;
 use crate::cli::{complain, say};
 use crate::credentials;
 use crate::table::visible;
+
+/// The longest name of an object that is a label (RFC 1123).
+const LONGEST_NAME: usize = 63;
+/// Digits of a hash that tell names from each other.
+const DIGITS: usize = 8;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -146,10 +152,12 @@ fn bounds(grant: &Grant) -> Vec<(&'static str, String)> {
 
 fn document(grant: &Grant, hash: &GrantHash) -> String {
     let namespace = grant.destination.name.namespace();
-    // Of a name that would be too long, what tells it from others in its namespace.
-    let whole = format!("{}-{}", grant.name.namespace(), grant.name.name());
-    let name = if whole.len() <= 63 { &whole } else { grant.name.name() };
     let whose = format!("{}/{}", grant.name.namespace(), grant.name.name());
+    // No other grant's approval has this name, wherever the border between namespace and name is.
+    let mut name = whose.replace('/', "-");
+    name.truncate(LONGEST_NAME - DIGITS - 1);
+    let digest = sha256(whose.as_bytes());
+    let name = format!("{name}-{}", digest.get(..DIGITS).unwrap_or_default());
     format!(
         "apiVersion: tollgate.dev/v1alpha1\nkind: Approval\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
          spec:\n  grant: {whose}\n  hash: {hash}\n"
