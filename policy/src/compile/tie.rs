@@ -1,6 +1,6 @@
 //! Grants of which neither is the more specific: some call would be decided by chance.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::model::{Problem, Source};
@@ -8,50 +8,80 @@ use crate::name::ResourceId;
 use crate::pattern::{CallerPattern, MethodPattern, ModelPattern, PathPattern};
 use crate::resource::Grant;
 
-/// What a grant is compared by. Patterns of one kind that match the same call and are not the same have an order, so only grants
-/// that share all four can tie.
-type DecidedCall<'a> =
-    (&'a ResourceId, &'a CallerPattern, &'a PathPattern, Option<&'a ModelPattern>, &'a MethodPattern);
+/// What a grant allows a caller, to be looked up. A product of the lists would be as large as its author likes.
+struct AllowedCalls<'a> {
+    grant: &'a Grant,
+    source: &'a Source,
+    paths: HashSet<&'a PathPattern>,
+    /// `None`: any model.
+    models: HashSet<Option<&'a ModelPattern>>,
+    methods: HashSet<&'a MethodPattern>,
+}
 
-/// One problem for each pair of grants that tie, at the later of the two.
+/// A call that two grants allow by the same patterns.
+type SharedCall<'a> = (&'a PathPattern, Option<&'a ModelPattern>, &'a MethodPattern);
+
+/// Problems of grants that tie with an earlier one: for each caller the first such pair.
+///
+/// Patterns of one kind that match the same call and are not the same have an order, so only grants that share all of a call's patterns
+/// can tie.
 pub(super) fn ties(grants: &[(Arc<Grant>, &Source)]) -> Vec<Problem> {
-    let mut first: HashMap<DecidedCall<'_>, (&ResourceId, &Source)> = HashMap::new();
+    let all: Vec<AllowedCalls<'_>> =
+        grants.iter().map(|(grant, source)| AllowedCalls::of(grant, source)).collect();
+    let mut by_caller: HashMap<(&ResourceId, &CallerPattern), Vec<&AllowedCalls<'_>>> = HashMap::new();
     let mut reported = BTreeSet::new();
     let mut problems = Vec::new();
-    for (grant, source) in grants {
-        for call in calls(grant) {
-            let (other, place) = *first.entry(call).or_insert((&grant.name, source));
-            if other != &grant.name && reported.insert((other, &grant.name)) {
-                problems.push(source.problem("spec.callers", message(other, &place.aside(), call)));
+    for allowed in &all {
+        let AllowedCalls { grant, source, .. } = allowed;
+        for caller in &grant.callers {
+            let known = by_caller.entry((&grant.destination.name, caller)).or_default();
+            let others = known.iter().filter(|other| other.grant.name != grant.name);
+            let mut tied = others.filter_map(|other| Some((other, allowed.shared(other)?)));
+            if let Some((other, call)) = tied.next()
+                && reported.insert((&other.grant.name, &grant.name))
+            {
+                problems.push(source.problem("spec.callers", message(other, caller, call)));
             }
+            known.push(allowed);
         }
     }
     problems
 }
 
-fn calls(grant: &Grant) -> impl Iterator<Item = DecidedCall<'_>> {
-    let models = || {
-        let unlimited = grant.allow.models.is_empty().then_some(None);
-        grant.allow.models.iter().map(Some).chain(unlimited)
-    };
-    let patterns =
-        grant.callers.iter().flat_map(|caller| grant.allow.paths.iter().map(move |path| (caller, path)));
-    patterns.flat_map(move |(caller, path)| {
-        models().flat_map(move |model| {
-            grant
-                .allow
-                .methods
-                .iter()
-                .map(move |method| (&grant.destination.name, caller, path, model, method))
-        })
-    })
+impl<'a> AllowedCalls<'a> {
+    fn of(grant: &'a Grant, source: &'a Source) -> Self {
+        let allow = &grant.allow;
+        let any = allow.models.is_empty().then_some(None);
+        Self {
+            grant,
+            source,
+            paths: allow.paths.iter().collect(),
+            models: allow.models.iter().map(Some).chain(any).collect(),
+            methods: allow.methods.iter().collect(),
+        }
+    }
+
+    /// The first call of this grant that the other one allows too.
+    fn shared(&self, other: &AllowedCalls<'_>) -> Option<SharedCall<'a>> {
+        let allow = &self.grant.allow;
+        let any = allow.models.is_empty().then_some(None);
+        let path = allow.paths.iter().find(|path| other.paths.contains(path))?;
+        let model = allow.models.iter().map(Some).chain(any).find(|model| other.models.contains(model))?;
+        let method = allow.methods.iter().find(|method| other.methods.contains(method))?;
+        Some((path, model, method))
+    }
 }
 
-fn message(other: &ResourceId, place: &str, call: DecidedCall<'_>) -> String {
-    let (destination, caller, path, model, method) = call;
+fn message(
+    other: &AllowedCalls<'_>,
+    caller: &CallerPattern,
+    (path, model, method): SharedCall<'_>,
+) -> String {
+    let (destination, place) = (&other.grant.destination.name, other.source.aside());
     let model = model.map_or_else(|| "any model".to_owned(), |model| format!("model {model}"));
     format!(
-        "this ties with Grant/{other}{place}: both let {caller} call {method} {path} of {destination} with {model}, \
+        "this ties with Grant/{}{place}: both let {caller} call {method} {path} of {destination} with {model}, \
          and neither is the more specific; make one of them narrower, or join them",
+        other.grant.name,
     )
 }
