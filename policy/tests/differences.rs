@@ -71,20 +71,30 @@ const CALLERS: [&str; 14] = [
     "jwt:https://ci.example#repo:other",
 ];
 const HOSTS: [&str; 4] = ["llm.example", "eu.llm.example", "us.llm.example", "plain.example"];
-const PATHS: [&str; 13] = [
+const PATHS: [&str; 22] = [
+    // Of every pattern of a grant and every endpoint of the dialect that have paths together, one.
     "/v1/chat/completions",
     "/V1/chat/completions",
+    "/v1/responses",
     "/v1/embeddings",
     "/v1/models",
+    "/v1/models/completions",
+    "/v1/models/x",
     "/v1/files",
     "/v1/files/",
     "/V1/FILES",
+    "/v1/files/completions",
+    "/v1/files/x",
+    "/v1/files/x/content",
+    "/v1/audio/speech",
+    "/v1/batches",
     "/v1/nope",
     "/v1/x/completions",
     "/v1/x/y",
     "/v1",
     "/v1/",
     "/x",
+    "/",
 ];
 const METHODS: [&str; 3] = ["GET", "POST", "DELETE"];
 const MODELS: [Option<&str>; 6] =
@@ -250,7 +260,9 @@ fn is_wider(old: &Grant, new: &Grant) -> bool {
         old.name == new.name
             && new.limits.iter().any(|now| now.unit == before.unit && now.amount <= before.amount)
     };
-    other_key || other_token || !old.limits.iter().all(is_kept)
+    // Of two ways to read usage neither is the wider, so the other one is.
+    let dialect = |grant: &Grant| grant.destination.http().map(|http| http.dialect.name().to_owned());
+    dialect(old) != dialect(new) || other_key || other_token || !old.limits.iter().all(is_kept)
 }
 
 fn examples(changes: &[Change]) -> impl Iterator<Item = Call<'_>> {
