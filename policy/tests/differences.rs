@@ -15,7 +15,6 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Value, json};
 use tollgate_policy::access::{Change, Diff, diff};
-use tollgate_policy::caller::{Caller, Identity};
 use tollgate_policy::compile::{Environment, compile_files};
 use tollgate_policy::decision::{CallerGrants, Facts};
 use tollgate_policy::dialect::Catalog;
@@ -25,10 +24,6 @@ use tollgate_policy::policy::{Grant, Policy};
 
 fn now() -> Timestamp {
     "2026-06-01T00:00:00Z".parse().unwrap()
-}
-
-fn assume(id: Identity) -> Caller {
-    assumed::caller(id.as_str())
 }
 
 fn environment() -> Environment {
@@ -286,7 +281,7 @@ proptest! {
     #[test]
     fn something_is_added_exactly_where_some_call_is_permitted_that_was_not_or_has_more_with_it((before, after) in change()) {
         let (Some(old), Some(new)) = (policy(&before), policy(&after)) else { return Ok(()) };
-        let found = diff(&old, &new, now(), &assume);
+        let found = diff(&old, &new, now(), &|id| assumed::caller(id.as_str()));
         let Diff { adds, removes } = &found;
         let (mut added, mut removed) = (Vec::new(), Vec::new());
         for caller in CALLERS {
@@ -315,8 +310,8 @@ proptest! {
     #[test]
     fn the_same_resources_differ_in_nothing_and_what_is_added_one_way_is_removed_the_other((before, after) in change()) {
         let (Some(old), Some(new)) = (policy(&before), policy(&after)) else { return Ok(()) };
-        prop_assert_eq!(diff(&old, &old, now(), &assume), Diff::default());
-        let (forward, backward) = (diff(&old, &new, now(), &assume), diff(&new, &old, now(), &assume));
+        prop_assert_eq!(diff(&old, &old, now(), &|id| assumed::caller(id.as_str())), Diff::default());
+        let (forward, backward) = (diff(&old, &new, now(), &|id| assumed::caller(id.as_str())), diff(&new, &old, now(), &|id| assumed::caller(id.as_str())));
         let calls = |changes: &[Change]| changes.iter().filter(|change| change.example.is_some()).count();
         prop_assert_eq!(calls(&forward.adds), calls(&backward.removes));
         prop_assert_eq!(calls(&forward.removes), calls(&backward.adds));
