@@ -38,7 +38,7 @@ fn environment() -> Environment {
 fn source(path: &Path) -> SourceFile {
     // Problems and CA files are named the same wherever this is built.
     let name = path.file_name().unwrap().to_string_lossy().into_owned();
-    SourceFile { path: name.into(), text: std::fs::read_to_string(path).unwrap(), ..SourceFile::default() }
+    SourceFile { path: name.into(), text: std::fs::read_to_string(path).unwrap() }
 }
 
 fn problems(path: &Path, problems: &[Problem]) -> ! {
@@ -85,9 +85,9 @@ fn every_change_is_said_in_the_words_that_are_expected() {
     let (mut pairs, mut bounded, mut wrong) = (0, 0, String::new());
     for folder in folders() {
         if folder.join("boundary.yaml").exists() {
-            bounded += 1
+            bounded += 1;
         } else {
-            pairs += 1
+            pairs += 1;
         }
         let (found, file) = (said(&folder), folder.join("expected.txt"));
         if std::env::var_os("TOLLGATE_WRITE_GOLDEN").is_some() {

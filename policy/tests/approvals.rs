@@ -304,7 +304,7 @@ fn an_approval_without_effect_and_a_grant_without_an_approval_are_warned_of() {
          Approval in the namespace `platform`, for {hash} (`tollgate access approve shop/web` writes it)"
     );
     assert_eq!(warned(&approval("platform", "shop/web", &hash)), [""; 0]);
-    assert_eq!(warned(""), [unapproved.clone()]);
+    assert_eq!(warned(""), std::slice::from_ref(&unapproved));
     let old = approval("platform", "shop/web", &old);
     let is_now = format!(
         "Approval/platform/web: spec.hash: this has no effect: Grant/shop/web is not what was approved, and is now {hash} \

@@ -77,6 +77,21 @@ impl World {
         Client::new(&self.plan.sandbox, gateway.address(), self.plan.pki.roots(), Some(identity))
     }
 
+    /// Waits until every object is accepted and in force.
+    async fn all_programmed(&self) {
+        let all = [
+            ("destinations", "up"),
+            ("secretstores", "files"),
+            ("credentials", "up-key"),
+            ("grants", "checkout-up"),
+        ];
+        for (kind, name) in all {
+            for condition in ["Accepted", "ResolvedRefs", "Programmed"] {
+                self.condition(&path(kind, name), condition, "True").await;
+            }
+        }
+    }
+
     /// Waits until the status of an object says so, and gives the condition.
     async fn condition(&self, path: &str, kind: &str, status: &str) -> Value {
         let wanted = |object: &Value| condition(object, kind)["status"] == status;
@@ -146,18 +161,7 @@ async fn objects_serve_change_are_refused_by_themselves_and_say_so() {
 
     world.cluster.apply(&world.objects).await;
     answers(&client, 200).await;
-    let all = [
-        ("destinations", "up"),
-        ("secretstores", "files"),
-        ("credentials", "up-key"),
-        ("grants", "checkout-up"),
-    ];
-    for (kind, name) in all {
-        for condition in ["Accepted", "ResolvedRefs", "Programmed"] {
-            world.condition(&path(kind, name), condition, "True").await;
-        }
-    }
-
+    world.all_programmed().await;
     let grant = world.cluster.get(GRANT).await;
     let limit = &grant["status"]["limits"][0];
     assert!(limit["id"].as_str().unwrap().contains("checkout-up"), "{limit}");

@@ -232,10 +232,10 @@ impl Reload {
                 self.reloads.set_refused(false);
                 match self.resources {
                     Resources::Files(_) => {
-                        tracing::info!(generation, files = files.len(), "configuration taken")
+                        tracing::info!(generation, files = files.len(), "configuration taken");
                     }
                     Resources::Objects(_) => {
-                        tracing::info!(generation, objects = files.len(), "configuration taken")
+                        tracing::info!(generation, objects = files.len(), "configuration taken");
                     }
                 }
                 self.good = files;

@@ -245,7 +245,7 @@ impl WatchStates {
             let resource = scope.kind.plural();
             match was_failing {
                 false => {
-                    tracing::warn!(resource, error = %said, "the API server cannot be watched; what it said last serves")
+                    tracing::warn!(resource, error = %said, "the API server cannot be watched; what it said last serves");
                 }
                 true => tracing::debug!(resource, error = %said, "the API server cannot be watched"),
             }

@@ -125,7 +125,7 @@ fn bounds(grant: &Grant) -> Vec<(&'static str, String)> {
     match grant.unpriced {
         Unpriced::Deny => {}
         Unpriced::Dearest => {
-            bounds.push(("unpriced", "models without a price, charged as the dearest".to_owned()))
+            bounds.push(("unpriced", "models without a price, charged as the dearest".to_owned()));
         }
         Unpriced::Flag => bounds.push(("unpriced", "models without a price, for nothing".to_owned())),
     }
