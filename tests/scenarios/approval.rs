@@ -1,11 +1,9 @@
 //! Destinations that demand approval, and what people are told of who has access.
 
 use std::fs;
-use std::path::Path;
 use std::process::Output;
 
 use serde_json::Value;
-use tollgate_tests::gateway::eventually;
 use tollgate_tests::{Fixture, Plan, Reply};
 
 const BOUNDARY: &str = "apiVersion: tollgate.dev/v1alpha1
@@ -15,7 +13,6 @@ spec:
   callers: [{spiffe: \"spiffe://prod.acme/ns/checkout/**\"}]
   destinations: [up]
   credentials: [up-key]
-  allow: {methods: [GET, POST]}
 ";
 
 fn text(fixture: &Fixture) -> String {
@@ -96,11 +93,8 @@ async fn a_grant_waits_for_its_approval_and_a_changed_one_waits_again() {
     assert!(!said(&is_now).contains("not approved"), "{}", said(&is_now));
 
     // Withdrawn, it is denied at once.
-    fs::remove_file(&file).unwrap();
-    let withdrawn = || gateway.metrics().sum("tollgate_config_generation", &[]) > 0.0;
-    eventually("the gateway answers", withdrawn).await;
     let generation = gateway.generation();
-    gateway.write_resource("note.yaml", "# the approval is withdrawn\n");
+    fs::remove_file(&file).unwrap();
     gateway.reloaded(generation).await;
     caller.get("/up/x").await.assert_refused(403, "not_approved");
 }
@@ -166,5 +160,4 @@ async fn access_is_listed_and_a_change_of_it_is_said_and_held_against_a_boundary
         "{found}"
     );
     assert_eq!(found["beyond"][0]["field"], "spec.callers");
-    assert!(Path::new(&boundary).exists());
 }
