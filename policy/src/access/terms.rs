@@ -160,10 +160,9 @@ fn credential(
     if old.name != new.name {
         terms.adds(What::Credential, &format!("calls carry credential {} (before: {})", new.name, old.name));
     } else if from.credential_differs(old, to, new) {
-        terms.adds(
-            What::Credential,
-            &format!("credential {} is another key, or is put on calls in another way", new.name),
-        );
+        // It is the credential that has changed, whichever grants name it.
+        let words = format!("credential {} is another key, or is put on calls in another way", new.name);
+        terms.diff.add(Change::of(What::Credential, None, words));
     }
 }
 

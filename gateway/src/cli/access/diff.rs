@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
-use tollgate_policy::access::{self, Change, Diff, Violation};
+use tollgate_policy::access::{self, Change, Diff, Violation, What};
 use tollgate_policy::caller::{Caller, Identity, Issuer};
 use tollgate_policy::compile::{Environment, compile_boundaries, compile_files};
 use tollgate_policy::model::SourceFile;
@@ -142,9 +142,14 @@ fn file(path: &Path) -> anyhow::Result<SourceFile> {
 impl Found {
     fn is_refused(&self) -> bool {
         match &self.beyond {
-            Some(beyond) => !beyond.is_empty(),
+            Some(beyond) => !beyond.is_empty() || self.outside().next().is_some(),
             None => !self.diff.adds.is_empty(),
         }
+    }
+
+    /// What is added by a change of a destination or a credential. Boundaries are for grants, so no boundary allows it.
+    fn outside(&self) -> impl Iterator<Item = &Change> {
+        self.diff.adds.iter().filter(|change| change.grant.is_none() || change.what == What::Host)
     }
 
     fn write(&self, out: &mut impl Write, page: Page) -> io::Result<()> {
@@ -159,9 +164,15 @@ impl Found {
             let line = format!("! grant {grant}: {field}: {}", visible(words));
             writeln!(out, "{}", page.paint(&line, RED))?;
         }
+        let outside: Vec<&Change> = beyond.iter().flat_map(|_| self.outside()).collect();
+        for change in &outside {
+            let line =
+                format!("! {}: no boundary allows a change of a destination or a credential", line(change));
+            writeln!(out, "{}", page.paint(&line, RED))?;
+        }
         let mut counts = format!("{} added, {} removed", adds.len(), removes.len());
         if let Some(beyond) = beyond {
-            counts += &format!(", {} beyond the boundary", beyond.len());
+            counts += &format!(", {} beyond the boundary", beyond.len() + outside.len());
         }
         writeln!(out, "{counts}")
     }
