@@ -173,3 +173,80 @@ proptest! {
         broken(KINDS[kind], spec);
     }
 }
+
+#[test]
+fn what_an_app_mints_of_a_secret_that_it_was_shown_breaks_no_other_credential() {
+    let shown = json!({"file": {"root": "/run/keys"}, "allowedNamespaces": "All", "allowedPaths": ["llm"]});
+    let from = json!({"store": "egress/keys", "path": "llm/openai", "field": "key"});
+    let own = json!({"destinations": ["api"], "from": {"store": "keys", "path": "llm/openai", "field": "key"}, "inject": {"bearer": {}}});
+    let minted = json!({
+        "destinations": ["idp"], "from": from, "inject": {"bearer": {}},
+        "mint": {"endpoint": {"destination": "idp", "path": "/token"}, "clientCredentials": {"clientId": "a"}},
+    });
+    let other = json!({"destinations": ["idp"], "from": from, "inject": {"bearer": {}}});
+    let files = [
+        object("SecretStore", "egress", "keys", shown),
+        object("Destination", "egress", "api", json!({"hosts": ["api.example"], "dialect": "http"})),
+        object("Destination", "shop", "idp", json!({"hosts": ["idp.shop.example"], "dialect": "http"})),
+        object("Destination", "web", "idp", json!({"hosts": ["idp.web.example"], "dialect": "http"})),
+        object("Credential", "shop", "minted", minted.clone()),
+        object("Credential", "egress", "openai", own.clone()),
+        object("Credential", "web", "plain", other),
+    ];
+    let problems = |files: &[SourceFile]| {
+        let compiled = compile_each(files, &environment(), &Consents::default()).unwrap();
+        compiled.problems.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(problems(&files), Vec::<String>::new());
+
+    // What the store's owners mint of it binds everybody who is shown it.
+    let mut bound = files.to_vec();
+    bound[5] = object("Credential", "egress", "openai", {
+        let mut owners = minted;
+        owners["destinations"] = json!(["api"]);
+        owners["from"] = own["from"].clone();
+        owners["mint"]["endpoint"]["destination"] = json!("api");
+        owners
+    });
+    let said = problems(&bound);
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(
+        said.iter().all(|problem| problem.contains("a Credential of another namespace binds this secret")),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn grants_with_long_lists_are_compared_by_their_lists_and_not_by_every_call() {
+    let many = |kind: &str| (0..3000).map(|at| format!("{kind}{at}")).collect::<Vec<_>>();
+    let letters = |number: &str| number.bytes().map(|digit| char::from(digit + 17)).collect::<String>();
+    let methods: Vec<String> = many("").iter().map(|number| letters(number)).collect();
+    let allowed = |last: &str| {
+        let mut paths = many("/v1/");
+        paths.push(last.to_owned());
+        json!({
+            "callers": [{"spiffe": "spiffe://prod.acme/ns/shop/sa/web"}], "destination": "api",
+            "allow": {"methods": methods, "paths": paths},
+        })
+    };
+    let other = |last: &str| {
+        let paths = [last, "/v2"];
+        json!({
+            "callers": [{"spiffe": "spiffe://prod.acme/ns/shop/sa/web"}], "destination": "api",
+            "allow": {"methods": [letters("2999")], "paths": paths},
+        })
+    };
+    let ties = |last: &str| {
+        let files = [
+            destination("api", "api.example"),
+            object("Grant", "shop", "large", allowed("/v3")),
+            object("Grant", "shop", "small", other(last)),
+        ];
+        let compiled = compile_each(&files, &environment(), &Consents::default()).unwrap();
+        compiled.problems.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(ties("/v4"), Vec::<String>::new());
+    let said = ties("/v3");
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains("ties with Grant/shop/large") && said[0].contains("CJJJ /v3"), "{said:?}");
+}

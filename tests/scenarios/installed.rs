@@ -131,7 +131,7 @@ async fn helm_installs_the_chart_and_its_account_has_the_rights_that_the_readme_
         &lines(&["list", "watch"], &kinds),
         &lines(&["list", "watch"], &["gateway.networking.k8s.io/referencegrants", "/namespaces"]),
         &lines(&["patch"], &status),
-        &lines(&["create", "patch"], &["events.k8s.io/events"]),
+        &lines(&["create"], &["events.k8s.io/events"]),
     ]);
     let lease = together(&[
         &lines(&["create"], &["coordination.k8s.io/leases"]),
