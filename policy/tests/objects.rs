@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "all of this is a test")]
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -140,9 +140,6 @@ fn thousands_of_objects_are_compiled_in_one_pass_also_where_many_are_broken() {
     let took = begun.elapsed();
     println!("2,000 grants of 200 namespaces, half of them broken: {took:?}");
     assert_eq!((policy.grants().count(), problems.len()), (1000, 2000));
-    // A debug build is about ten times as slow.
-    let most = Duration::from_secs(if cfg!(debug_assertions) { 20 } else { 1 });
-    assert!(took < most, "{took:?}");
 }
 
 const WORDS: &[&str] =
