@@ -57,8 +57,8 @@ def right():
 count, wrong = 0, []
 for path, text in right():
     for document in documents(text):
-        if document.get("apiVersion", API) != API:
-            # Of Kubernetes, or of another project.
+        if isinstance(document, list) or document.get("apiVersion", API) != API:
+            # Steps of a CI, or an object of Kubernetes or of another project.
             continue
         count += 1
         if {"kind", "spec"} <= set(document):
