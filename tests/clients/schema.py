@@ -14,7 +14,7 @@ SCHEMA = json.loads(Path(ARGUMENT["schema"]).read_text())
 jsonschema.Draft202012Validator.check_schema(SCHEMA)
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 API = "tollgate.dev/v1alpha1"
-PARTS = {name: SCHEMA["$defs"][name]["properties"] for name in ("CredentialSpec", "GrantSpec", "StoreSpec")}
+PARTS = {name: SCHEMA["$defs"][name]["properties"] for name in ("CredentialSpec", "GrantSpec", "StoreSpec", "Settings")}
 
 
 def documents(text):
@@ -26,7 +26,7 @@ def problems(document, validator=VALIDATOR):
 
 
 def part(document):
-    """A part of a resource, as pages show one: each of its fields by itself."""
+    """A part of a resource or of settings, as pages show one: each of its fields by itself."""
     fields = document.get("spec", document) if set(document) == {"spec"} else document
     kind = next((name for name, known in PARTS.items() if set(fields) <= set(known)), None)
     if kind is None:
@@ -57,13 +57,13 @@ def right():
 count, wrong = 0, []
 for path, text in right():
     for document in documents(text):
-        if isinstance(document, list) or document.get("apiVersion", API) != API:
-            # Steps of a CI, or an object of Kubernetes or of another project.
+        if isinstance(document, list) or document.get("apiVersion", API) != API or "containers" in document.get("spec", {}):
+            # Steps of a CI, or an object of Kubernetes or of another project, or what a pod is made of.
             continue
         count += 1
         if {"kind", "spec"} <= set(document):
             document.setdefault("apiVersion", API)
-        whole = "kind" in document or "listeners" in document
+        whole = "kind" in document or {"listeners", "dataDir"} <= set(document)
         wrong += [f"{path}: {problem}" for problem in (problems if whole else part)(document)]
 
 accepted = []
