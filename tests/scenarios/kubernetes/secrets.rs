@@ -76,6 +76,9 @@ async fn a_key_in_a_secret_is_used_and_a_change_is_followed_at_once() {
     // Another label is no other value.
     let label = json!({"metadata": {"labels": {"team": "checkout"}}});
     world.cluster.call(Verb::Merge, SECRET, &label).await.expect(SECRET);
+    // Long enough for it to be read anew.
+    tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
+    assert_eq!(rotations(&gateway), 1);
 
     world.cluster.call(Verb::Delete, SECRET, &Value::Null).await.expect(SECRET);
     answers(&client, 503).await;
@@ -120,6 +123,9 @@ async fn a_right_that_is_taken_away_ends_the_key_and_no_other_namespace_is_asked
     let all = json!([{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "watch"]}]);
     world.cluster.allow(USER, Some("default"), &all).await;
     for path in ["elsewhere", "../default/secrets/elsewhere", "default/elsewhere"] {
+        // What is refused next is refused for this path, and not still for the one before.
+        world.cluster.apply(&objects).await;
+        answers(&client, 200).await;
         let written = objects.replace("path: provider", &format!("path: {path}"));
         world.cluster.apply(&written).await;
         let refused = async {
