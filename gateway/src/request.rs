@@ -70,6 +70,7 @@ async fn forward(
     let (target, request) = snapshot.policy.resolve(&head.line())?;
     account.targeted(&target, &request);
     format.addressed(&request);
+    session.road.check(&snapshot.policy, &target, &request)?;
     head.stays_http()?;
 
     faults.at(Stage::Admit);
