@@ -67,10 +67,9 @@ async fn forward(
     account.identified(&context, &snapshot)?;
 
     faults.at(Stage::Target);
-    let (target, request) = snapshot.policy.resolve(&head.line())?;
+    let (target, request) = session.road.resolve(&snapshot.policy, &head.line())?;
     account.targeted(&target, &request);
     format.addressed(&request);
-    session.road.check(&snapshot.policy, &target, &request)?;
     head.stays_http()?;
 
     faults.at(Stage::Admit);

@@ -32,16 +32,16 @@ use crate::settings::RequestLimits;
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::upstream::{DialRules, Pool, Resolver};
 
-type Issuer = CertifiedIssuer<'static, KeyPair>;
+type TestIssuer = CertifiedIssuer<'static, KeyPair>;
 
-pub(super) fn issuer() -> Issuer {
+pub(super) fn issuer() -> TestIssuer {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
-fn leaf(issuer: &Issuer, san: SanType) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+fn leaf(issuer: &TestIssuer, san: SanType) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
     let mut params = CertificateParams::default();
     params.subject_alt_names = vec![san];
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -51,7 +51,7 @@ fn leaf(issuer: &Issuer, san: SanType) -> (CertificateDer<'static>, PrivateKeyDe
 }
 
 /// A destination that answers each connection's request with `200` and its request line.
-async fn destination(issuer: &Issuer) -> u16 {
+async fn destination(issuer: &TestIssuer) -> u16 {
     let (certificate, key) = leaf(issuer, SanType::DnsName("up.test".try_into().unwrap()));
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
@@ -77,7 +77,7 @@ async fn destination(issuer: &Issuer) -> u16 {
 
 pub(super) struct Fixture {
     pub(super) core: Arc<Core>,
-    issuer: Issuer,
+    issuer: TestIssuer,
     _ledger: Arc<Ledger>,
     _directory: TempDir,
 }
@@ -135,7 +135,7 @@ impl Fixture {
     }
 }
 
-fn snapshot(directory: &Path, issuer: &Issuer, port: u16) -> Snapshot {
+fn snapshot(directory: &Path, issuer: &TestIssuer, port: u16) -> Snapshot {
     let bundle = directory.join("up.pem");
     fs::write(&bundle, issuer.pem()).unwrap();
     let head = "---\napiVersion: tollgate.dev/v1alpha1\nkind:";

@@ -22,6 +22,7 @@ use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::target::TunnelAuthority;
 
 use super::http as requests;
+use super::linger::Lingering;
 use super::prefixed::Prefixed;
 use super::write_timeout::WriteTimeoutStream;
 use crate::core::Core;
@@ -122,7 +123,8 @@ fn refuse(
 /// Serves what comes in a tunnel: the workload's own HTTP, in the version that it begins with.
 async fn carry(core: Arc<Core>, outer: Arc<Session>, authority: TunnelAuthority, tunnel: Upgraded) {
     let deadline = Arc::new(HeaderDeadline::new());
-    let tunnel = WriteTimeoutStream::new(TokioIo::new(tunnel), Arc::clone(&deadline), None);
+    let tunnel = Lingering::new(TokioIo::new(tunnel));
+    let tunnel = WriteTimeoutStream::new(tunnel, Arc::clone(&deadline), None);
     let begun = tokio::time::timeout(FIRST_BYTES, first_bytes(tunnel)).await;
     let Ok(Ok((stream, is_http2))) = begun else { return };
     if stream.prefix().first() == Some(&TLS_HANDSHAKE) {

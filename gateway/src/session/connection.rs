@@ -7,7 +7,7 @@ use http::HeaderMap;
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use tollgate_policy::denial::Denial;
-use tollgate_policy::operation::HttpRequest;
+use tollgate_policy::operation::{HttpRequest, RequestLine};
 use tollgate_policy::policy::Policy;
 use tollgate_policy::target::{Target, TunnelAuthority};
 
@@ -29,19 +29,20 @@ pub(crate) enum Road {
 }
 
 impl Road {
-    /// Refuses a request that does not go where its tunnel leads.
-    pub(crate) fn check(
+    /// Where a request goes that came by it, and what it asks there.
+    ///
+    /// # Errors
+    /// As [`Policy::resolve`]; `ambiguous_authority` too where its tunnel leads elsewhere.
+    pub(crate) fn resolve(
         &self,
         policy: &Policy,
-        target: &Target,
-        request: &HttpRequest,
-    ) -> Result<(), Denial> {
-        match self {
-            Self::Direct => Ok(()),
-            Self::Hbone(authority) => {
-                policy.tunnel(authority)?.check(target, request.path_prefix().is_some())
-            }
+        line: &RequestLine<'_>,
+    ) -> Result<(Target, HttpRequest), Denial> {
+        let (target, request) = policy.resolve(line)?;
+        if let Self::Hbone(authority) = self {
+            policy.tunnel(authority)?.check(&target, request.path_prefix().is_some())?;
         }
+        Ok((target, request))
     }
 }
 
