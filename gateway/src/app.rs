@@ -184,10 +184,8 @@ impl App {
                 Some(ClusterWatch::start(cluster, &settings.data_dir, control.handle())?)
             }
         };
-        let mut reload =
-            Reload::new(identity, settings.clone(), cluster.as_ref().map(ClusterWatch::feed))?;
-        let first =
-            reload.first(control.handle()).map_err(|problems| anyhow!("{}", lines(&problems)))?;
+        let mut reload = Reload::new(identity, settings.clone(), cluster.as_ref().map(ClusterWatch::feed))?;
+        let first = reload.first(control.handle()).map_err(|problems| anyhow!("{}", lines(&problems)))?;
         let count = settings.cores();
         let lock = DirectoryLock::wait(&settings.data_dir, LOCK_PATIENCE)?;
         let (ledger, balances, trail) = open_books(&settings, count, observations)?;

@@ -227,8 +227,12 @@ impl Reload {
                 self.complaint.clear();
                 self.reloads.set_refused(false);
                 match self.resources {
-                    Resources::Files(_) => tracing::info!(generation, files = files.len(), "configuration taken"),
-                    Resources::Objects(_) => tracing::info!(generation, objects = files.len(), "configuration taken"),
+                    Resources::Files(_) => {
+                        tracing::info!(generation, files = files.len(), "configuration taken")
+                    }
+                    Resources::Objects(_) => {
+                        tracing::info!(generation, objects = files.len(), "configuration taken")
+                    }
                 }
                 self.good = files;
             }

@@ -135,7 +135,9 @@ impl ObjectSet {
 
     /// Whether it has this object, as it is compiled.
     pub(super) fn has(&self, object: &Object) -> bool {
-        self.objects.get(&object.key).is_some_and(|known| known.uid == object.uid && known.compiles_like(object))
+        self.objects
+            .get(&object.key)
+            .is_some_and(|known| known.uid == object.uid && known.compiles_like(object))
     }
 
     pub(super) fn is_persisted(&self) -> bool {
@@ -207,10 +209,14 @@ mod tests {
             object(ObjectKind::Grant, "no.label", 0),
         ];
         let set = ObjectSet::new(all.into_iter());
-        let names: Vec<String> = set.files().iter().map(|file| {
-            let value: Value = serde_json::from_str(&file.text).unwrap();
-            value["metadata"]["name"].as_str().unwrap().to_owned()
-        }).collect();
+        let names: Vec<String> = set
+            .files()
+            .iter()
+            .map(|file| {
+                let value: Value = serde_json::from_str(&file.text).unwrap();
+                value["metadata"]["name"].as_str().unwrap().to_owned()
+            })
+            .collect();
         assert_eq!(names, ["old", "a", "b"]);
     }
 

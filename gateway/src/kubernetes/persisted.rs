@@ -16,9 +16,9 @@ use tokio::time::Instant;
 use tollgate_policy::model::SourceFile;
 use tollgate_secrets::digest::hex;
 
+use super::Published;
 use super::object::{Object, ObjectSet};
 use super::watch::WatchStates;
-use super::Published;
 use crate::files::write_private;
 
 const FILE: &str = "objects.json";
@@ -60,7 +60,8 @@ impl PersistedObjects {
 
     /// The objects, and when they were last confirmed.
     pub(super) fn read(&self) -> io::Result<(ObjectSet, Timestamp)> {
-        let place = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", self.file.display()));
+        let place =
+            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", self.file.display()));
         let text = fs::read_to_string(&self.file).map_err(place)?;
         let confirmed = fs::metadata(&self.file).and_then(|it| it.modified()).map_err(place)?;
         let whole = || {
@@ -69,7 +70,8 @@ impl PersistedObjects {
             let is_whole = header.format == FORMAT && header.sha256 == digest_of(body);
             is_whole.then(|| serde_json::from_str::<Vec<Arc<Object>>>(body).ok()).flatten()
         };
-        let objects = whole().ok_or_else(|| place(io::Error::other("it is damaged, or of another version")))?;
+        let objects =
+            whole().ok_or_else(|| place(io::Error::other("it is damaged, or of another version")))?;
         let confirmed = Timestamp::try_from(confirmed).unwrap_or(Timestamp::UNIX_EPOCH);
         Ok((ObjectSet::new(objects.into_iter()).persisted(), confirmed))
     }

@@ -43,10 +43,7 @@ pub(super) fn start(
 ) -> channel::Receiver<Option<Arc<ObjectSet>>> {
     let (updates, taken) = mpsc::channel(QUEUE);
     let mut collector = Collector { scopes: BTreeMap::new(), states };
-    let places = namespaces.map_or_else(
-        || vec![None],
-        |names| names.iter().cloned().map(Some).collect(),
-    );
+    let places = namespaces.map_or_else(|| vec![None], |names| names.iter().cloned().map(Some).collect());
     for kind in ObjectKind::ALL {
         for namespace in places.clone() {
             let (client, api) = (connection.client.clone(), kind.api());
@@ -241,7 +238,9 @@ impl WatchStates {
         if state.failing.as_ref() != Some(&said) {
             let resource = scope.kind.plural();
             match was_failing {
-                false => tracing::warn!(resource, error = %said, "the API server cannot be watched; what it said last serves"),
+                false => {
+                    tracing::warn!(resource, error = %said, "the API server cannot be watched; what it said last serves")
+                }
                 true => tracing::debug!(resource, error = %said, "the API server cannot be watched"),
             }
         }
@@ -285,7 +284,8 @@ impl WatchStates {
     pub(crate) fn status(&self) -> Vec<WatchStatus> {
         let inner = self.lock();
         let of_kind = |kind: ObjectKind| {
-            let states = || inner.watches.iter().filter(move |(scope, _)| scope.kind == kind).map(|(_, it)| it);
+            let states =
+                || inner.watches.iter().filter(move |(scope, _)| scope.kind == kind).map(|(_, it)| it);
             WatchStatus {
                 resource: kind.plural(),
                 is_synced: states().all(|state| state.is_synced && state.failing.is_none()),
@@ -318,7 +318,9 @@ fn in_words(kind: ObjectKind, error: &watcher::Error) -> String {
         403 => format!("{message}: the gateway's role needs get, list and watch on it"),
         404 => {
             let name = kind.word();
-            format!("the API server knows no {name} of tollgate.dev/v1alpha1: install the CRDs (`tollgate crds`)")
+            format!(
+                "the API server knows no {name} of tollgate.dev/v1alpha1: install the CRDs (`tollgate crds`)"
+            )
         }
         401 => format!("{message}: the API server does not know who the gateway is"),
         code => format!("{code}: {message}"),

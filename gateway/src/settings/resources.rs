@@ -68,7 +68,8 @@ impl ResourceSettings {
     pub(super) fn problem(&self) -> Option<(&'static str, &'static str)> {
         let Self::Kubernetes(settings) = self else { return None };
         let is_empty = settings.namespaces.as_ref().is_some_and(Vec::is_empty);
-        is_empty.then_some(("resources.kubernetes.namespaces", "leave it out for all namespaces, or name some"))
+        is_empty
+            .then_some(("resources.kubernetes.namespaces", "leave it out for all namespaces, or name some"))
     }
 }
 

@@ -121,7 +121,8 @@ impl<'a> Findings<'a> {
         };
         let name = label(object.key.kind, &id);
         let problems = self.problems.get(&*name).map(Vec::as_slice).unwrap_or_default();
-        let unresolved: Vec<&Problem> = problems.iter().copied().filter(|it| is_of_reference(it.path())).collect();
+        let unresolved: Vec<&Problem> =
+            problems.iter().copied().filter(|it| is_of_reference(it.path())).collect();
         let accepted = match problems {
             [] => (true, "Accepted", String::new()),
             problems => (false, "Invalid", text(problems)),
@@ -217,9 +218,8 @@ impl Live {
         let next = next.and_then(|next| self.now.checked_add(next).ok()?.round(TimeUnit::Second).ok());
         let before: Option<Timestamp> =
             current.get("nextRefresh").and_then(Value::as_str).and_then(|text| text.parse().ok());
-        let is_steady = |(next, before): (Timestamp, Timestamp)| {
-            next.duration_since(before).unsigned_abs() < STEADY
-        };
+        let is_steady =
+            |(next, before): (Timestamp, Timestamp)| next.duration_since(before).unsigned_abs() < STEADY;
         let next = match next.zip(before).filter(|both| is_steady(*both)) {
             Some((_, before)) => Some(before),
             None => next,
@@ -246,13 +246,16 @@ impl Condition {
         programmed: (bool, &'static str, String),
     ) -> Vec<Self> {
         let all = [("Accepted", accepted), ("ResolvedRefs", resolved), ("Programmed", programmed)];
-        all.into_iter().map(|(kind, (holds, reason, message))| Self { kind, holds, reason, message }).collect()
+        all.into_iter()
+            .map(|(kind, (holds, reason, message))| Self { kind, holds, reason, message })
+            .collect()
     }
 
     /// As it stands in status: the time of before where it held or did not hold before.
     fn json(self, generation: i64, current: &Value) -> Value {
         let status = if self.holds { "True" } else { "False" };
-        let before = condition(current, self.kind).filter(|before| before.get("status") == Some(&status.into()));
+        let before =
+            condition(current, self.kind).filter(|before| before.get("status") == Some(&status.into()));
         let since = before.and_then(|before| before.get("lastTransitionTime")).cloned();
         let now = || Timestamp::now().round(TimeUnit::Second).unwrap_or_default().to_string().into();
         json!({

@@ -40,7 +40,9 @@ fn a_message_is_bounded_at_a_whole_character() {
 
 #[test]
 fn problems_of_references_are_told_apart_by_the_field() {
-    for path in ["spec.destination", "spec.destinations[0]", "spec.from[1].store", "spec.tls.clientCertificate"] {
+    for path in
+        ["spec.destination", "spec.destinations[0]", "spec.from[1].store", "spec.tls.clientCertificate"]
+    {
         assert!(is_of_reference(path), "{path}");
     }
     for path in ["spec.hosts[0]", "spec.callers", "", "spec.destination.x"] {
