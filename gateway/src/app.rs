@@ -5,7 +5,7 @@ mod reload;
 mod signals;
 
 use std::fs::DirBuilder;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::RecvTimeoutError;
@@ -17,9 +17,11 @@ use anyhow::{Context, anyhow, bail};
 use jiff::SignedDuration;
 use nix::sys::resource::{Resource, setrlimit};
 use tokio::runtime::{Builder, Handle, Runtime};
-use tollgate_policy::compile::Environment;
+use tollgate_policy::caller::TrustDomain;
+use tollgate_policy::compile::{Environment, HomeCluster};
 use tollgate_policy::dialect::Catalog;
 use tollgate_policy::model::{Interval, Problem};
+use tollgate_policy::name::Name;
 use tollgate_secrets::{Observations, Observer, Secrets, VersionKey};
 use zeroize::Zeroizing;
 
@@ -32,9 +34,9 @@ use crate::caller_usage::CallerUsages;
 use crate::core::{Shared, Throttles};
 use crate::drain::Drain;
 use crate::files::DirectoryLock;
-use crate::identity::{FilesInForce, IdentityFiles};
+use crate::identity::{FilesInForce, IdentityFiles, IdentitySettings, IssuerKind, TokenIssuerSettings};
 use crate::key_health::KeyPools;
-use crate::kubernetes::ClusterWatch;
+use crate::kubernetes::{ClusterWatch, own_namespace};
 use crate::ledger::{Balances, Keep, Ledger, LedgerError, Recovered};
 use crate::listener;
 use crate::memory;
@@ -77,15 +79,44 @@ pub(crate) const SETTINGS: &str = "tollgate.yaml";
 
 /// What `compile` needs to know of this process.
 pub(crate) fn environment(settings: &Settings) -> anyhow::Result<Environment> {
+    let tokens = || settings.identity.tokens.iter();
+    let home = home(settings);
+    let mut clusters: Vec<Name> = tokens().filter_map(TokenIssuerSettings::cluster).collect();
+    // The gateway's own first.
+    clusters.sort_by_key(|cluster| Some(cluster) != home.name.as_ref());
     Ok(Environment {
         catalog: builtin_catalog()?,
         gateway_names: settings.names.clone(),
-        trust_domains: settings.identity.trust_domains.keys().cloned().collect(),
-        // Nothing proves tokens or service accounts.
-        issuers: Vec::new(),
-        clusters: Vec::new(),
+        trust_domains: trust_domains(&settings.identity),
+        issuers: tokens()
+            .filter(|issuer| issuer.kind == IssuerKind::Oidc)
+            .filter_map(|issuer| issuer.issuer.clone())
+            .collect(),
+        clusters,
+        audiences: tokens().map(|issuer| issuer.audience.clone()).collect(),
         own_files: own_files(settings),
+        home,
     })
+}
+
+/// The cluster that the gateway is in, where resources come from it.
+fn home(settings: &Settings) -> HomeCluster {
+    let ResourceSettings::Kubernetes(cluster) = &settings.resources else { return HomeCluster::default() };
+    let mut domains = settings.identity.trust_domains.keys();
+    let only = domains.next().filter(|_| domains.next().is_none());
+    HomeCluster {
+        gateway_namespace: own_namespace(cluster),
+        trust_domain: cluster.trust_domain.as_ref().or(only).cloned(),
+        name: cluster.name(),
+    }
+}
+
+/// Those whose workloads a certificate or a token proves.
+fn trust_domains(identity: &IdentitySettings) -> Vec<TrustDomain> {
+    let by_token = identity.tokens.iter().filter_map(|issuer| issuer.trust_domain.as_ref());
+    let mut domains: Vec<_> = identity.trust_domains.keys().cloned().collect();
+    domains.extend(by_token.filter(|domain| !identity.trust_domains.contains_key(*domain)).cloned());
+    domains
 }
 
 /// The same where there are no settings.
@@ -106,13 +137,18 @@ fn own_files(settings: &Settings) -> Vec<(String, PathBuf)> {
         ("ledger.sealKeyFile", seal),
         ("dataDir", Some(&settings.data_dir)),
     ];
+    let base = base(&settings.origin.file.path);
+    let tokens = settings.identity.tokens.iter().enumerate().filter_map(|(at, issuer)| {
+        Some((format!("identity.tokens[{at}].tokenFile"), base.join(issuer.token_file.as_ref()?)))
+    });
     let forms = |path: &PathBuf| {
         let absolute = std::path::absolute(path).ok();
         [Some(path.clone()), absolute, path.canonicalize().ok()].into_iter().flatten()
     };
     own.into_iter()
-        .filter_map(|(setting, path)| Some((setting, path?)))
-        .flat_map(|(setting, path)| forms(path).map(move |path| (setting.to_owned(), path)))
+        .filter_map(|(setting, path)| Some((setting.to_owned(), path?.clone())))
+        .chain(tokens)
+        .flat_map(|(setting, path)| forms(&path).map(move |path| (setting.clone(), path)).collect::<Vec<_>>())
         .collect()
 }
 
@@ -247,6 +283,7 @@ impl App {
             cluster.tend(Arc::clone(&self.shared));
         }
         let shared = Arc::clone(&self.shared);
+        shared.trust.tokens().keep(self.control.handle(), &dialable(shared.rules.clone()));
         self.control.spawn(async move { reload.watch(&shared).await });
         Ok(())
     }
@@ -318,8 +355,12 @@ fn open_secrets(
     observer: Observer,
     versions: VersionKey,
 ) -> Arc<Secrets> {
-    let dialable = Arc::new(move |ip| rules.allows(ip));
-    Secrets::observed(control.clone(), dialable, observer, Arc::new(upstream::fits), versions)
+    Secrets::observed(control.clone(), dialable(rules), observer, Arc::new(upstream::fits), versions)
+}
+
+/// Where the control plane may fetch something.
+fn dialable(rules: DialRules) -> Arc<dyn Fn(IpAddr) -> bool + Send + Sync> {
+    Arc::new(move |ip| rules.allows(ip))
 }
 
 /// The ledger and the audit trail of the data directory, which is locked.

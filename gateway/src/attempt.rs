@@ -23,7 +23,7 @@ use tollgate_secrets::Secret;
 use crate::core::Core;
 use crate::error;
 use crate::fault::{Faults, Stage};
-use crate::identity;
+use crate::identity::{self, CallerContext};
 use crate::injection::{Injected, Template};
 use crate::key_health::SelectedKey;
 use crate::key_selector::KeySelector;
@@ -46,6 +46,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Dispatch<'a> {
     pub(crate) core: &'a Core,
     pub(crate) session: &'a Session,
+    pub(crate) context: &'a CallerContext,
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) call: &'a PermittedCall,
     pub(crate) faults: Faults,
@@ -281,8 +282,8 @@ impl Dispatch<'_> {
         }
         let current = self.core.snapshot()?;
         let (proofs, shared) = (&self.session.proofs, &self.core.shared);
-        let context =
-            identity::authenticate(proofs, &shared.trust, &shared.usages, &current, Timestamp::now())?;
+        let (trust, usages, now) = (&shared.trust, &shared.usages, Timestamp::now());
+        let context = identity::reauthenticate(self.context, proofs, trust, usages, &current, now)?;
         if current.policy.reauthorise(context.grants(), &self.call.permit, self.call.model()) {
             return Ok(());
         }

@@ -4,6 +4,7 @@ mod audit;
 mod authority;
 mod calls;
 mod check;
+mod crds;
 mod credential;
 mod demo;
 mod explain;
@@ -63,6 +64,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Print the JSON Schema of settings and resources
     Schema(schema::SchemaArgs),
+    /// Print the CustomResourceDefinitions of all kinds of resources
+    Crds(crds::CrdsArgs),
     /// Print the completions of a shell
     Completions(shell::CompletionsArgs),
     /// Print the manual
@@ -86,6 +89,7 @@ pub fn main() -> ExitCode {
         Command::Audit(args) => audit::run(args),
         Command::Demo(args) => demo::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Schema(args) => schema::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Crds(args) => crds::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Completions(args) => shell::completions(&args).map(|()| ExitCode::SUCCESS),
         Command::Man(args) => shell::man(&args).map(|()| ExitCode::SUCCESS),
     };

@@ -1,7 +1,8 @@
 //! Who calls: the proof on the connection, and nothing that the caller wrote into the request.
 //!
-//! **Invariant:** a caller is [`Proven`](tollgate_policy::caller::Proven) only here, only by a chain that was verified against the bundle of
-//! the trust domain in its own URI SAN. Headers never name a caller; those that try are removed before anything else looks.
+//! **Invariant:** a caller is [`Proven`](tollgate_policy::caller::Proven) only here: by a chain that was verified against the bundle of the trust
+//! domain in its own URI SAN, or by a token that was verified by a key of its issuer. Headers that only say who calls name nobody; they are
+//! removed before anything else looks.
 
 mod authenticate;
 mod bundle;
@@ -13,11 +14,13 @@ mod files;
 #[cfg(any(test, fuzzing))]
 mod fuzz;
 mod head;
+mod jwt;
 mod refusal;
 mod strip;
+mod tokens;
 mod trust;
 
-pub(crate) use self::authenticate::{CallerContext, Proofs, authenticate};
+pub(crate) use self::authenticate::{CallerContext, Proofs, authenticate, reauthenticate};
 #[cfg(test)]
 pub(crate) use self::bundle::Bundle;
 pub(crate) use self::certificate::{SpiffeVerifier, refusal_of};
@@ -29,5 +32,7 @@ pub use self::fuzz::{credentials as fuzz_credentials, head as fuzz_head};
 pub(crate) use self::head::{AwsScope, RequestHead};
 pub(crate) use self::refusal::Refusal;
 pub(crate) use self::strip::{headers as strip_headers, query as without, same_name};
+pub use self::tokens::{IssuerKind, TokenIssuerSettings};
+pub(crate) use self::tokens::{IssuerStanding, problems as token_problems};
 pub(crate) use self::trust::Trust;
 use self::trust::VerifiedIdentity;

@@ -20,10 +20,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio::sync::watch as channel;
+use tollgate_policy::consent::Consents;
 use tollgate_policy::model::SourceFile;
 
-pub(crate) use self::client::ClusterError;
 use self::client::Connection;
+pub(crate) use self::client::{ClusterError, own_namespace};
 use self::object::ObjectSet;
 pub(crate) use self::persisted::PersistedObjects;
 pub(crate) use self::watch::{WatchStates, WatchStatus};
@@ -151,8 +152,8 @@ impl ObjectFeed {
     }
 
     /// The current objects, the oldest first; `None` while nothing is known of any.
-    pub(crate) fn files(&self) -> Option<Vec<SourceFile>> {
-        self.current.as_ref().map(|objects| objects.files())
+    pub(crate) fn sources(&self) -> Option<(Vec<SourceFile>, Consents)> {
+        self.current.as_ref().map(|objects| (objects.files(), objects.consents()))
     }
 
     /// Says that the current objects are in force.

@@ -14,6 +14,7 @@ use tollgate_secrets::{CredentialStatus, Health, IssuerHealth, StoreHealth};
 
 use self::families::{Family, MetricsPage, Values};
 use crate::expiry::Purpose;
+use crate::identity::IssuerStanding;
 use crate::key_health::KeyStatus;
 use crate::kubernetes::WatchStatus;
 use crate::quota::LimitUsage;
@@ -32,6 +33,8 @@ pub(crate) struct Scrape<'a> {
     pub(crate) credentials: Vec<CredentialStatus>,
     /// The files of the own identity by the settings that name them, and whether each is in force.
     pub(crate) identity: Arc<Vec<(String, bool)>>,
+    /// Whose tokens prove callers.
+    pub(crate) token_issuers: Vec<IssuerStanding>,
     pub(crate) keys: Vec<KeyStatus>,
     pub(crate) generation: u64,
     pub(crate) reload_failures: u64,
@@ -108,6 +111,13 @@ impl Scrape<'_> {
         page.show(&families::TOKEN_ENDPOINT_UP, issuers);
         let files = self.identity.iter().map(|(setting, up)| ([setting.as_str().into()], flag(*up)));
         page.show(&families::IDENTITY_FILE_UP, files);
+        let tokens = || self.token_issuers.iter();
+        let of = |issuer: &IssuerStanding| [Cow::Owned(issuer.issuer.clone())];
+        page.show(&families::TOKEN_ISSUER_UP, tokens().map(|issuer| (of(issuer), flag(issuer.is_up()))));
+        let ages = tokens().filter_map(|issuer| Some((of(issuer), issuer.age?.as_secs_f64())));
+        page.show(&families::TOKEN_KEYS_AGE, ages);
+        let failures = tokens().map(|issuer| (of(issuer), issuer.failures as f64));
+        page.show(&families::TOKEN_KEYS_FAILURES, failures);
         let ends = self.certificates.iter().map(|(purpose, name, ends)| {
             ([purpose.as_str().into(), name.as_str().into()], ends.as_second() as f64)
         });

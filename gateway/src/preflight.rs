@@ -3,6 +3,7 @@
 //! **Invariant:** nothing here refuses a configuration: what is missing may come yet, and until then the calls that need it fail alone.
 
 pub(crate) mod files;
+mod tokens;
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -184,6 +185,7 @@ fn vault_files(vault: &VaultStore) -> Vec<(&'static str, &Path)> {
 pub(crate) fn places(settings: &Settings) -> Vec<Problem> {
     let base = settings.origin.file.path.parent().unwrap_or_else(|| Path::new(""));
     let mut warnings = files::of_settings(settings, base);
+    warnings.extend(tokens::files(settings, base));
     let mut cannot = |field: &str, path: &Path| {
         // What is there is told of with its mode.
         let is_told = path == settings.data_dir && path.is_dir();

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER, UPGRADE,
+    WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -39,7 +40,14 @@ const GRPC_MESSAGE: &AsciiSet = &CONTROLS.add(b'%');
 pub(crate) const fn status(reason: Reason) -> StatusCode {
     use Reason as R;
     match reason {
-        R::NoCertificate | R::CertificateExpired => StatusCode::UNAUTHORIZED,
+        R::NoCertificate
+        | R::CertificateExpired
+        | R::NoProof
+        | R::TokenExpired
+        | R::TokenAudience
+        | R::TokenIssuerUnknown
+        | R::TokenInvalid
+        | R::ProofsDisagree => StatusCode::UNAUTHORIZED,
         R::BadRequest
         | R::AmbiguousPath
         | R::AmbiguousAuthority
@@ -69,7 +77,9 @@ pub(crate) const fn status(reason: Reason) -> StatusCode {
         R::RateLimited | R::ConcurrencyLimited | R::BudgetHeld | R::BudgetExhausted | R::KeysCooling => {
             StatusCode::TOO_MANY_REQUESTS
         }
-        R::NotReady | R::LedgerUnavailable | R::SecretUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        R::NotReady | R::LedgerUnavailable | R::SecretUnavailable | R::TokenKeysUnavailable => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         R::AddressRefused
         | R::DnsFailed
         | R::UpstreamUnreachable
@@ -195,7 +205,7 @@ pub(crate) fn refusal(denial: &Denial, id: RecordId, format: ErrorFormat, closes
         // A caller that waits that long finds room (RFC 9110, section 10.2.3).
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds(after).max(1)));
     }
-    advise(headers, denial.reason);
+    advise(headers, denial);
     if closes || is_malformed(denial.reason) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -214,8 +224,24 @@ pub(crate) fn refusal(denial: &Denial, id: RecordId, format: ErrorFormat, closes
 }
 
 /// What a reason asks of the connection and of the next request.
-fn advise(headers: &mut HeaderMap, reason: Reason) {
-    match reason {
+fn advise(headers: &mut HeaderMap, denial: &Denial) {
+    match denial.reason {
+        Reason::NoProof => {
+            // RFC 6750, section 3.1: who has shown nothing is told of no error.
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tollgate\""));
+        }
+        Reason::TokenExpired
+        | Reason::TokenAudience
+        | Reason::TokenIssuerUnknown
+        | Reason::TokenInvalid
+        | Reason::ProofsDisagree => {
+            // What may stand between the quotes (RFC 6750, section 3).
+            let is_plain = |c: &char| matches!(c, ' '..='~') && !matches!(c, '"' | '\\');
+            let said: String = denial.detail.chars().filter(is_plain).collect();
+            let challenge =
+                format!("Bearer realm=\"tollgate\", error=\"invalid_token\", error_description=\"{said}\"");
+            headers.extend(HeaderValue::try_from(challenge).ok().map(|value| (WWW_AUTHENTICATE, value)));
+        }
         Reason::MethodRefused => {
             // RFC 9110, section 15.5.6.
             headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));

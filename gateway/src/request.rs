@@ -60,10 +60,11 @@ async fn forward(
     let snapshot = core.snapshot()?;
 
     faults.at(Stage::Identity);
-    let head = RequestHead::read(parts, core.shared.limits.head_bytes)?;
+    let mut head = RequestHead::read(parts, core.shared.limits.head_bytes)?;
     format.read(&head);
     let (trust, usages) = (&core.shared.trust, &core.shared.usages);
-    let context = identity::authenticate(&session.proofs, trust, usages, &snapshot, account.begun())?;
+    let (proofs, shown) = (&session.proofs, &mut head.credentials);
+    let context = identity::authenticate(proofs, shown, trust, usages, &snapshot, account.begun())?;
     account.identified(&context, &snapshot)?;
 
     faults.at(Stage::Target);
@@ -99,7 +100,7 @@ async fn forward(
     template.carry(body.render(&call, core.shared.limits.least()), &call.permit);
     account.journal_hold()?;
 
-    let dispatch = Dispatch { core, session, snapshot: &snapshot, call: &call, faults };
+    let dispatch = Dispatch { core, session, context: &context, snapshot: &snapshot, call: &call, faults };
     let (answer, key) = dispatch.send(&mut template, account).await?;
     let mut answered = Answered::new(answer, call, key, faults);
 

@@ -26,7 +26,7 @@ use tollgate_policy::model::{Interval, Problem, Source, SourceFile, nearest, rea
 use tollgate_policy::target::GatewayName;
 
 pub(crate) use self::value::pause;
-use crate::identity::{IdentitySettings, MOST_SKEW};
+use crate::identity::{IdentitySettings, MOST_SKEW, token_problems};
 use crate::telemetry::LogSettings;
 
 /// `tollgate.yaml`. Relative paths count from the directory of the file.
@@ -96,15 +96,16 @@ pub struct ListenerSettings {
     #[serde(default = "both")]
     #[schemars(length(min = 1), extend("default" = ["h2", "http/1.1"]))]
     pub protocols: Vec<Protocol>,
-    /// What proves callers here stands in the handshake. No setting yet: nothing else proves any.
-    #[serde(skip)]
-    pub(crate) client_certificate: ClientCertificate,
+    /// Whether callers show a client certificate here. One that is shown is always verified. `optional` and `none` need `identity.tokens`.
+    #[serde(default)]
+    #[schemars(extend("default" = "required"))]
+    pub client_certificate: ClientCertificate,
 }
 
 /// Whether the callers of a listener show a certificate when they connect. One that is shown is always verified.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) enum ClientCertificate {
+pub enum ClientCertificate {
     /// Who shows none is turned away.
     #[default]
     Required,
@@ -294,9 +295,7 @@ impl Settings {
         {
             wrong(&format!("listeners[{index}].protocols"), "at least one of h2, http/1.1 is needed");
         }
-        if self.identity.trust_domains.is_empty() {
-            wrong("identity.trustDomains", "without one nobody can call");
-        }
+        self.check_callers(&mut wrong);
         if self.identity.clock_skew > MOST_SKEW {
             wrong("identity.clockSkew", "at most 60s: a certificate that begins later is not valid yet");
         }
@@ -315,6 +314,9 @@ impl Settings {
                 "must not lie in dataDir: whoever can cut the journal could forge its seal",
             );
         }
+        for (field, message) in token_problems(&self.identity.tokens) {
+            wrong(&field, &message);
+        }
         if let Some((field, message)) = self.resources.problem() {
             wrong(field, message);
         }
@@ -322,6 +324,24 @@ impl Settings {
             wrong(&format!("limits.{field}"), message);
         }
         if problems.is_empty() { Ok(self) } else { Err(problems) }
+    }
+
+    /// Whether somebody can call each listener.
+    fn check_callers(&self, wrong: &mut impl FnMut(&str, &str)) {
+        let IdentitySettings { trust_domains, tokens, .. } = &self.identity;
+        let asks = |listener: &ListenerSettings| listener.client_certificate != ClientCertificate::None;
+        if trust_domains.is_empty() && (tokens.is_empty() || self.listeners.iter().any(asks)) {
+            wrong("identity.trustDomains", "without one nobody can call with a client certificate");
+        }
+        for (index, listener) in self.listeners.iter().enumerate() {
+            if tokens.is_empty() && listener.client_certificate != ClientCertificate::Required {
+                let field = format!("listeners[{index}].clientCertificate");
+                wrong(
+                    &field,
+                    "who shows no certificate needs a token, and `identity.tokens` names no issuer of any",
+                );
+            }
+        }
     }
 
     /// Cores of the data plane.

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use tollgate_policy::compile::{Compiled, Environment, compile_each, compile_files};
+use tollgate_policy::consent::Consents;
 use tollgate_policy::map::Map;
 use tollgate_policy::model::{Problem, SourceFile};
 use tollgate_policy::name::ResourceId;
@@ -35,16 +36,21 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     /// Compiles `files`; all problems are returned at once, warnings beside the result. Of objects of a cluster those with problems
-    /// are denied, and the rest is in force.
+    /// are denied, and the rest is in force; `consents` is what their namespaces have agreed to.
     ///
     /// # Errors
     /// Everything that is wrong with the files, or with the CA bundles that they name.
     pub(crate) fn build(
-        files: &[SourceFile],
+        (files, consents): (&[SourceFile], &Consents),
         environment: &Environment,
         before: Option<&Self>,
     ) -> Result<(Self, Vec<Problem>), Vec<Problem>> {
-        let Compiled { policy, warnings, problems: mut refused, .. } = compile(files, environment)?;
+        let compiled = if are_objects(files) {
+            compile_each(files, environment, consents)
+        } else {
+            compile_files(files, environment)
+        };
+        let Compiled { policy, warnings, problems: mut refused, .. } = compiled?;
         let mut clients = before.map(|b| b.clients.next()).unwrap_or_default();
         let mut upstreams = Map::default();
         let (mut problems, mut unusable) = (Vec::new(), Vec::new());
@@ -104,21 +110,17 @@ impl Snapshot {
     }
 }
 
-fn compile(files: &[SourceFile], environment: &Environment) -> Result<Compiled, Vec<Problem>> {
-    if are_objects(files) { compile_each(files, environment) } else { compile_files(files, environment) }
-}
-
 /// Whether these come from a cluster, where each object stands for itself.
 fn are_objects(files: &[SourceFile]) -> bool {
     files.first().is_some_and(SourceFile::is_object)
 }
 
-/// The CA bundles that destinations of these files name, as they are now; `None` where the files cannot be compiled.
+/// The CA bundles that destinations of these files name, as they are now; `None` where the files cannot be compiled, or are objects.
 pub(crate) fn ca_states(
     files: &[SourceFile],
     environment: &Environment,
 ) -> Option<BTreeMap<PathBuf, Option<CaState>>> {
-    let Compiled { policy, .. } = compile(files, environment).ok()?;
+    let Compiled { policy, .. } = compile_files(files, environment).ok().filter(|_| !are_objects(files))?;
     let bundles = policy.destinations().filter_map(|destination| match &destination.tls {
         TlsVerify::Bundle(file) => Some((file.clone(), crate::upstream::ca_state(file))),
         TlsVerify::System => None,

@@ -54,6 +54,8 @@ pub enum IdentityError {
 pub enum Proof {
     /// An X.509-SVID, verified against the bundle of its own trust domain.
     MutualTls,
+    /// A signed token, verified against the keys of its issuer.
+    Token,
 }
 
 /// An identity that a verifier has seen proven.
@@ -165,6 +167,7 @@ impl Proof {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::MutualTls => "mtls",
+            Self::Token => "token",
         }
     }
 }

@@ -3,16 +3,19 @@
 //! **Invariant:** every problem comes out, not the first. Where there is one, either no policy comes out, or one that denies whatever
 //! the broken resource might have decided.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::caller::{Issuer, TrustDomain};
+use crate::consent::Consents;
 use crate::dialect::Catalog;
-use crate::model::{CredentialSpec, List, Model, Problem, Resource, Source, SourceFile, nearest};
+use crate::model::{CredentialSpec, List, Model, Problem, Resource, Source, SourceFile, Spec, nearest};
 use crate::name::{Name, Reference, ResourceId};
+use crate::pattern::HostPattern;
 use crate::policy::{Parts, Policy};
+use crate::resource::Grant;
 use crate::target::GatewayName;
 
 mod broken;
@@ -26,6 +29,8 @@ mod hmac;
 mod inject;
 mod limit;
 mod mint;
+mod namespaces;
+mod own;
 mod place;
 mod placement;
 mod store;
@@ -34,6 +39,8 @@ mod warning;
 
 #[cfg(test)]
 mod tests;
+
+use namespaces::Namespaces;
 
 /// What a policy is compiled for: what stands outside of the resources.
 #[derive(Debug, Clone, Default)]
@@ -48,8 +55,32 @@ pub struct Environment {
     pub issuers: Vec<Issuer>,
     /// The clusters whose service accounts a listener proves, the gateway's own first.
     pub clusters: Vec<Name>,
+    /// The `aud` of tokens that prove callers to the gateway. None of them is passed on.
+    pub audiences: Vec<String>,
     /// The files and directories that are the gateway's own, with the setting that names each; a path may be there in several forms.
     pub own_files: Vec<(String, PathBuf)>,
+    /// The cluster that the gateway is in; nothing of it is known where resources are files.
+    pub home: HomeCluster,
+}
+
+/// The cluster that the gateway is in, whose namespaces have owners of their own. What is not known of it nothing may rely on.
+#[derive(Debug, Clone, Default)]
+pub struct HomeCluster {
+    /// The namespace that the gateway runs in. Its resources are the platform's: only they may name any caller, read the gateway's files
+    /// and environment, and log in as the gateway; and paths under the gateway's own names mean its destinations.
+    pub gateway_namespace: Option<Name>,
+    /// The trust domain of the cluster's workloads, `spiffe://DOMAIN/ns/NAMESPACE/sa/NAME`: one of [`Environment::trust_domains`].
+    pub trust_domain: Option<TrustDomain>,
+    /// The name of the cluster among [`Environment::clusters`].
+    pub name: Option<Name>,
+}
+
+impl Environment {
+    fn policy(&self, parts: Parts) -> Policy {
+        let namespace =
+            self.home.gateway_namespace.as_ref().map_or(ResourceId::DEFAULT_NAMESPACE, Name::as_str);
+        Policy::new(parts, self.gateway_names.clone(), namespace)
+    }
 }
 
 /// A policy, and what is to be said of it.
@@ -93,13 +124,25 @@ pub fn compile_files(files: &[SourceFile], environment: &Environment) -> Result<
     if compiler.problems.is_empty() { Ok(compiler.whole()) } else { Err(compiler.problems) }
 }
 
-/// The same, where a resource with problems denies what it might have decided, and the rest is in force.
+/// The same of a cluster, where each namespace has an owner of its own: a resource with problems denies what it might have decided, and the
+/// rest is in force.
 ///
+/// What is in another namespace than the resource that refers to it has to have agreed to that, by `consents` or itself. What is not in
+/// [`HomeCluster::gateway_namespace`] names callers of its own namespace alone, and uses nothing of the gateway's.
 /// Resources are in the order of `files` and their documents: of two that claim one host, and of two grants that tie, the first serves.
-/// A problem is returned as an error only where it is of no resource that has a kind and an id.
-pub fn compile_each(files: &[SourceFile], environment: &Environment) -> Result<Compiled, Vec<Problem>> {
+///
+/// # Errors
+/// All problems, where one is of no resource that has a kind and an id.
+pub fn compile_each(
+    files: &[SourceFile],
+    environment: &Environment,
+    consents: &Consents,
+) -> Result<Compiled, Vec<Problem>> {
     let (model, problems) = Model::read_all(files);
-    let compiler = Compiler::new(&model, environment, problems).run();
+    let namespaces = Namespaces::new(&model, environment, consents);
+    let mut compiler = Compiler::new(&model, environment, problems);
+    compiler.namespaces = Some(&namespaces);
+    let compiler = compiler.run();
     if compiler.problems.is_empty() { Ok(compiler.whole()) } else { compiler.publish() }
 }
 
@@ -110,18 +153,30 @@ struct Compiler<'a> {
     problems: Vec<Problem>,
     /// Those of them that say that two grants tie.
     ties: Vec<Problem>,
+    /// Who owns what, in a cluster. `None`: one author owns all.
+    namespaces: Option<&'a Namespaces<'a>>,
+    /// The namespace that each host belongs to, in a cluster.
+    hosts: HashMap<&'a HostPattern, &'a str>,
+    /// The hosts that destinations name and that are not theirs, by index.
+    unclaimed: BTreeSet<(&'a ResourceId, usize)>,
 }
 
 /// A resource under compilation: where its problems go.
 struct Scope<'a> {
+    kind: &'static str,
     owner: &'a ResourceId,
     source: &'a Source,
+    namespaces: Option<&'a Namespaces<'a>>,
     problems: &'a mut Vec<Problem>,
 }
 
 impl<'a> Scope<'a> {
-    fn new<T>(resource: &'a Resource<T>, problems: &'a mut Vec<Problem>) -> Self {
-        Self { owner: &resource.id, source: &resource.source, problems }
+    fn new<T: Spec>(
+        resource: &'a Resource<T>,
+        namespaces: Option<&'a Namespaces<'a>>,
+        problems: &'a mut Vec<Problem>,
+    ) -> Self {
+        Self { kind: T::KIND, owner: &resource.id, source: &resource.source, namespaces, problems }
     }
 
     fn problem(&mut self, path: &str, message: impl Into<String>) {
@@ -167,6 +222,10 @@ impl<'a> Scope<'a> {
         destination: &ResourceId,
         credential: &Resource<CredentialSpec>,
     ) {
+        // Of one that may not be referred to from here, nothing is told.
+        if !self.has_consent(CredentialSpec::KIND, &credential.id) {
+            return;
+        }
         let named = credential.spec.destinations.values();
         let bound: Vec<ResourceId> = named.map(|reference| reference.within(&credential.id)).collect();
         // What of the list could not be read has been reported, and may be the one.
@@ -176,7 +235,12 @@ impl<'a> Scope<'a> {
         }
         let name = &credential.id;
         let bound = bound.iter().map(ResourceId::as_str).collect::<Vec<_>>().join(", ");
-        let message = format!("`{name}` may not be {done} to `{destination}`: it is bound to {bound}");
+        let message = match self.is_foreign(name) {
+            true => {
+                format!("`{name}` may not be {done} to `{destination}`: its owner has not bound it to that")
+            }
+            false => format!("`{name}` may not be {done} to `{destination}`: it is bound to {bound}"),
+        };
         self.problem(path, message);
     }
 
@@ -189,15 +253,22 @@ impl<'a> Scope<'a> {
     ///
     /// Every reference is followed here and nowhere else: where another namespace has to agree to be referred to, it is asked here.
     /// Whoever writes a directory of files owns all namespaces in it.
-    fn resolve<T, U>(
+    fn resolve<T, U: Spec>(
         &mut self,
-        (path, kind, reference): (&str, &str, &Reference),
+        (path, reference): (&str, &Reference),
         known: (&[Resource<U>], bool),
         compiled: &BTreeMap<ResourceId, Arc<T>>,
     ) -> Option<Arc<T>> {
         let (known, incomplete) = known;
-        let name = &self.id(reference);
-        if !incomplete && !compiled.contains_key(name) && !known.iter().any(|resource| resource.id == *name) {
+        let (name, kind) = (&self.id(reference), U::KIND);
+        let is_there = compiled.contains_key(name) || known.iter().any(|resource| resource.id == *name);
+        if self.is_foreign(name) && !(is_there && self.has_consent(kind, name)) {
+            self.refuse_reference(path, kind, name);
+            return None;
+        }
+        if !incomplete && !is_there {
+            // Only its own namespace is told of.
+            let known: Vec<_> = known.iter().filter(|resource| !self.is_foreign(&resource.id)).collect();
             let names = || known.iter().map(|resource| resource.id.as_str());
             let message = match (nearest(name.as_str(), names()), names().next()) {
                 (Some(nearest), _) => format!("there is no {kind} `{name}`; did you mean `{nearest}`?"),
@@ -217,7 +288,16 @@ impl<'a> Scope<'a> {
 impl<'a> Compiler<'a> {
     fn new(model: &'a Model, environment: &'a Environment, problems: Vec<Problem>) -> Self {
         let parts = Parts { catalog: Arc::clone(&environment.catalog), ..Parts::default() };
-        Self { model, environment, parts, problems, ties: Vec::new() }
+        Self {
+            model,
+            environment,
+            parts,
+            problems,
+            ties: Vec::new(),
+            namespaces: None,
+            hosts: HashMap::new(),
+            unclaimed: BTreeSet::new(),
+        }
     }
 
     fn run(mut self) -> Self {
@@ -232,11 +312,17 @@ impl<'a> Compiler<'a> {
         self
     }
 
+    /// Of grants that tie the first serves: what the gateway's namespace says of an app's callers holds before what the app says itself.
+    fn gateways_first(&self, grants: &mut [(Arc<Grant>, &Source)]) {
+        let Some(namespaces) = self.namespaces else { return };
+        grants.sort_by_key(|(grant, _)| !namespaces.is_gateways(grant.name.namespace()));
+    }
+
     /// The policy where there is no problem.
     fn whole(self) -> Compiled {
         let mut warnings = warning::warnings(self.model, &self.parts);
         warnings.sort();
-        let policy = Policy::new(self.parts, self.environment.gateway_names.clone());
+        let policy = self.environment.policy(self.parts);
         Compiled { policy, warnings, problems: Vec::new(), denied: Vec::new() }
     }
 }

@@ -157,9 +157,7 @@ impl CallerGrants {
 
     /// What is denied at a destination because of a grant that is not in force.
     fn blocked(&self, destination: &Destination) -> Option<Denial> {
-        let is_there =
-            |block: &&Arc<Block>| block.destination.as_ref().is_none_or(|denied| *denied == destination.name);
-        self.blocks.iter().find(is_there).map(|block| block.denial())
+        self.blocks.iter().find(|block| block.is_at(destination)).map(|block| block.denial())
     }
 
     /// Whose grants these are.

@@ -38,6 +38,20 @@ reasons! {
     NoCertificate = "no_certificate",
     /// The caller's certificate is no longer valid.
     CertificateExpired = "certificate_expired",
+    /// The caller presented neither a certificate nor a token for this gateway.
+    NoProof = "no_proof",
+    /// The caller's token has expired.
+    TokenExpired = "token_expired",
+    /// The caller's token is for somebody else.
+    TokenAudience = "token_audience",
+    /// No issuer of the settings has made the caller's token.
+    TokenIssuerUnknown = "token_issuer_unknown",
+    /// The caller's token proves nobody, for a reason that no other word says.
+    TokenInvalid = "token_invalid",
+    /// The keys of the issuer of the caller's token could not be had yet.
+    TokenKeysUnavailable = "token_keys_unavailable",
+    /// What the caller presented names different callers.
+    ProofsDisagree = "proofs_disagree",
     /// The grant passes the caller's own token on, and there is none for the destination.
     CallerToken = "caller_token",
     /// The request is malformed in a way that no other word says.

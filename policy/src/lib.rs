@@ -4,6 +4,7 @@
 
 pub mod caller;
 pub mod compile;
+pub mod consent;
 pub mod decision;
 pub mod denial;
 pub mod dialect;

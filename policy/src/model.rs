@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::name::{Name, ResourceId};
 
+mod allowed;
 mod credential;
 mod destination;
 mod field;
@@ -28,6 +29,9 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use allowed::{
+    AllowedNamespaces, OperatorWord, RequirementSpec, SelectorSpec, SomeNamespacesSpec,
+};
 pub(crate) use credential::{
     ClientCertificateSpec, CredentialSpec, HmacSpec, HmacWord, InjectSpec, Injections, KeyEncodingWord,
     SigV4Spec, SignatureWord,
@@ -154,6 +158,48 @@ pub(crate) struct Resource<T> {
     pub(crate) source: Source,
     /// Whether all that was written could be read. Of one that is not, nothing can be said of what refers to it.
     pub(crate) is_whole: bool,
+}
+
+/// What a kind of resources is to others.
+pub(crate) trait Spec {
+    /// The word for it.
+    const KIND: &str;
+
+    /// The namespaces beside its own whose resources may refer to it.
+    fn allowed_namespaces(&self) -> Option<&AllowedNamespaces>;
+}
+
+impl Spec for DestinationSpec {
+    const KIND: &str = "Destination";
+
+    fn allowed_namespaces(&self) -> Option<&AllowedNamespaces> {
+        self.allowed_namespaces.as_ref()
+    }
+}
+
+impl Spec for StoreSpec {
+    const KIND: &str = "SecretStore";
+
+    fn allowed_namespaces(&self) -> Option<&AllowedNamespaces> {
+        self.allowed_namespaces.as_ref()
+    }
+}
+
+impl Spec for CredentialSpec {
+    const KIND: &str = "Credential";
+
+    fn allowed_namespaces(&self) -> Option<&AllowedNamespaces> {
+        self.allowed_namespaces.as_ref()
+    }
+}
+
+impl Spec for GrantSpec {
+    const KIND: &str = "Grant";
+
+    /// Nothing refers to a grant.
+    fn allowed_namespaces(&self) -> Option<&AllowedNamespaces> {
+        None
+    }
 }
 
 /// What all kinds have in common.

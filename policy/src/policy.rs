@@ -47,9 +47,11 @@ pub(crate) struct Parts {
 }
 
 impl Policy {
-    /// `gateway` are the authorities that are the gateway itself: a canonical host, and the port where only that one is meant.
-    pub(crate) fn new(parts: Parts, gateway: Vec<GatewayName>) -> Self {
-        Self { directory: Directory::new(parts.destinations.values(), gateway), parts, blocks: Vec::new() }
+    /// `gateway` are the authorities that are the gateway itself: a canonical host, and the port where only that one is meant. A path there
+    /// names a destination of `namespace`.
+    pub(crate) fn new(parts: Parts, gateway: Vec<GatewayName>, namespace: &str) -> Self {
+        let directory = Directory::new(parts.destinations.values(), gateway, namespace);
+        Self { directory, parts, blocks: Vec::new() }
     }
 
     /// The same, with this denied besides.

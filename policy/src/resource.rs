@@ -11,7 +11,7 @@ mod source_pool;
 mod store;
 mod vault;
 
-pub(crate) use block::{Block, BlockedHosts};
+pub(crate) use block::{Block, BlockedAt, BlockedHosts};
 pub use credential::{Credential, Inject, Injection, Key, SigV4, is_s3};
 pub use destination::{Destination, HttpDestination, HttpVersion, Protocol, Scrub, Timeouts, TlsVerify};
 pub use grant::{Allow, Assume, Grant, Unpriced};

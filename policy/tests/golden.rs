@@ -4,7 +4,9 @@
 //! `trustDomains`, `gatewayNames`, `resources` (the text of a resource file) and `requests`. A request has `caller`, `method`, `url`
 //! and maybe `model` or `action`, and as what is expected either `grant` (with `sends`, the URL that leaves, where it is another) or `reason`.
 //! The scheme `tunnel` or `database` asks for a connection instead, which has neither method nor path.
-//! Those in `denied/` have resources with errors, which deny themselves and nothing else.
+//! Those in `denied/` are of a cluster whose gateway is in the namespace `gatewayNamespace`, without it `default`, and have resources with
+//! errors, which deny themselves and nothing else. They may have `referenceGrants` and the labels of `namespaces`, and may say in
+//! `problems` every problem there is: what it is about, and a part of its message.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "all of this is a test")]
 
@@ -13,13 +15,18 @@ mod assumed;
 #[path = "support/read.rs"]
 mod read;
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::Deserialize;
+use serde_json::Value;
 use tollgate_policy::caller::TrustDomain;
-use tollgate_policy::compile::{Environment, compile_each, compile_files};
+use tollgate_policy::compile::{Environment, HomeCluster, compile_each, compile_files};
+use tollgate_policy::consent::{Consents, ReferenceGrant};
 use tollgate_policy::decision::{Actions, Facts, Verdict, actions_of_form, actions_of_path};
 use tollgate_policy::denial::Denial;
-use tollgate_policy::model::{SourceFile, read_settings};
+use tollgate_policy::model::{Problem, SourceFile, read_settings};
+use tollgate_policy::name::Name;
 use tollgate_policy::operation::{Operation, RequestLine};
 use tollgate_policy::policy::Policy;
 use tollgate_policy::target::{GatewayName, Target};
@@ -35,6 +42,14 @@ struct Corpus {
     /// What is denied because of an error: only in `denied/`, where resources have some.
     #[serde(default)]
     denied: Vec<String>,
+    #[serde(default)]
+    gateway_namespace: Option<Name>,
+    #[serde(default)]
+    reference_grants: Vec<Value>,
+    #[serde(default)]
+    namespaces: BTreeMap<Name, BTreeMap<String, String>>,
+    #[serde(default)]
+    problems: Vec<String>,
     requests: Vec<Request>,
 }
 
@@ -65,8 +80,9 @@ fn every_request_of_the_corpus_is_decided_as_written() {
 fn a_resource_with_an_error_denies_itself_and_lets_nothing_fall_to_another() {
     let decided = decide_all("denied", |name, corpus| {
         let file = SourceFile { path: name.into(), text: corpus.resources.clone() };
-        let compiled = compile_each(&[file], &environment(corpus)).unwrap();
+        let compiled = compile_each(&[file], &cluster(corpus), &consents(corpus)).unwrap();
         assert!(!compiled.problems.is_empty(), "{name}");
+        compare_problems(name, &corpus.problems, &compiled.problems);
         let denied: Vec<String> = compiled.denied.iter().map(ToString::to_string).collect();
         assert_eq!(denied, corpus.denied, "{name}");
         compiled.policy
@@ -102,6 +118,43 @@ fn environment(corpus: &Corpus) -> Environment {
         trust_domains: corpus.trust_domains.clone(),
         ..Environment::default()
     }
+}
+
+/// The same of a cluster.
+fn cluster(corpus: &Corpus) -> Environment {
+    let home = HomeCluster {
+        gateway_namespace: corpus.gateway_namespace.clone().or_else(|| "default".parse().ok()),
+        trust_domain: corpus.trust_domains.first().cloned(),
+        name: "local".parse().ok(),
+    };
+    let clusters = ["local", "far"].map(|cluster| cluster.parse().unwrap()).into();
+    let issuers = vec!["https://ci.example".parse().unwrap()];
+    Environment { home, clusters, issuers, ..environment(corpus) }
+}
+
+fn consents(corpus: &Corpus) -> Consents {
+    let read = |object: &Value| ReferenceGrant::read(object).unwrap();
+    Consents {
+        reference_grants: corpus.reference_grants.iter().map(read).collect(),
+        namespaces: corpus.namespaces.clone(),
+    }
+}
+
+/// Every problem is expected, and every expected one is there, where some are.
+fn compare_problems(name: &str, expected: &[String], found: &[Problem]) {
+    if expected.is_empty() {
+        return;
+    }
+    let mut left: Vec<&Problem> = found.iter().collect();
+    for expected in expected {
+        let is_it = |problem: &&Problem| {
+            let rest = expected.strip_prefix(&format!("{}: ", problem.field));
+            rest.is_some_and(|part| problem.message.contains(part))
+        };
+        let index = left.iter().position(is_it);
+        left.remove(index.unwrap_or_else(|| panic!("{name}: missing: {expected}\n{found:#?}")));
+    }
+    assert!(left.is_empty(), "{name}: unexpected: {left:#?}");
 }
 
 fn compile(name: &str, corpus: &Corpus) -> Policy {

@@ -13,6 +13,7 @@ mod cache;
 mod dial;
 pub mod digest;
 mod error;
+mod fetch;
 pub mod hex;
 mod http;
 mod jitter;
@@ -30,6 +31,7 @@ mod value;
 
 pub use cache::{CredentialStatus, Health, Refreshed, Secrets};
 pub use error::{Failure, SecretError};
+pub use fetch::Fetcher;
 pub use mint::IssuerHealth;
 pub use observe::{Event, Observation, Observations, Observer, What};
 pub use secret::{Fits, Secret, Version, VersionKey};

@@ -27,22 +27,27 @@ LOADS = (
 SECONDS = 4
 
 
-def programs(target, run):
+def folder(target, profile):
+    """Where cargo puts the programs of a profile, for the triple of CARGO_BUILD_TARGET if there is one."""
+    return target / os.environ.get("CARGO_BUILD_TARGET", "") / profile
+
+
+def programs(target, run, names=tuple(PROGRAMS)):
     """The folder of the trained programs; `run(name, program, loads, seconds)` runs a counting one and ends it."""
     profile = target / "trained/profile.profdata"
     if is_stale(profile):
         counts = target / "trained/counts"
         shutil.rmtree(counts, ignore_errors=True)
-        counting = build(target / "counting", "-Cprofile-generate")
+        counting = build(target / "counting", "-Cprofile-generate", names)
         os.environ["LLVM_PROFILE_FILE"] = str(counts / "%p.profraw")
-        for name in PROGRAMS:
+        for name in names:
             run(name, counting / name, LOADS, SECONDS)
         del os.environ["LLVM_PROFILE_FILE"]
         merge(counts, profile)
     # Named by its content: cargo builds again what was built with another one.
     named = target / f"trained/{hashlib.sha256(profile.read_bytes()).hexdigest()[:16]}.profdata"
     shutil.copyfile(profile, named)
-    return build(target / "trained", f"-Cprofile-use={named}")
+    return build(target / "trained", f"-Cprofile-use={named}", names)
 
 
 def is_stale(profile):
@@ -53,15 +58,15 @@ def is_stale(profile):
     return any(path.stat().st_mtime > profile.stat().st_mtime for path in [*files, ROOT / "Cargo.lock"])
 
 
-def build(target, flag):
+def build(target, flag, names):
     print(f"building with {flag.split('=')[0]}", flush=True)
     # Build scripts count too; what they leave is nobody's.
     spill = target / "build-%p.profraw"
     environment = {**os.environ, "CARGO_TARGET_DIR": str(target), "RUSTFLAGS": flag, "LLVM_PROFILE_FILE": str(spill)}
-    for name, package in PROGRAMS.items():
-        command = ["cargo", "build", "--profile", "dist", "-p", package, "--bin", name]
+    for name in names:
+        command = ["cargo", "build", "--profile", "dist", "-p", PROGRAMS[name], "--bin", name]
         subprocess.run(command, cwd=ROOT, env=environment, check=True)
-    return target / "dist"
+    return folder(target, "dist")
 
 
 def merge(counts, profile):

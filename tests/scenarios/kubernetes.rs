@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tollgate_tests::cluster::{Cluster, Verb};
+use tollgate_tests::cluster::Cluster;
 use tollgate_tests::fixture::CHECKOUT;
 use tollgate_tests::gateway::{eventually, field};
 use tollgate_tests::{Client, Gateway, Plan, Reply, Sandbox, Settings, Upstream, needs};
@@ -13,7 +13,7 @@ use tollgate_tests::{Client, Gateway, Plan, Reply, Sandbox, Settings, Upstream, 
 const USER: &str = "gateway";
 /// The gateway's namespace.
 const EGRESS: &str = "egress";
-const GRANT: &str = "/apis/tollgate.dev/v1alpha1/namespaces/default/grants/checkout-up";
+const GRANT: &str = "/apis/tollgate.dev/v1alpha1/namespaces/egress/grants/checkout-up";
 
 /// A cluster with the CRDs, an upstream, and what a gateway needs that serves both.
 struct World {
@@ -27,7 +27,8 @@ struct World {
 impl World {
     /// The gateway may what `rules` say in all namespaces; in its own it may have the Lease.
     async fn new(rules: &Value) -> Self {
-        let plan = Plan::new();
+        let mut plan = Plan::new();
+        plan.grant += "  limits: [{requests: 1000, per: day}]\n";
         let cluster = Cluster::start(&plan.sandbox, &[USER]).await;
         install_crds(&cluster).await;
         cluster.namespace(EGRESS, &json!({}), &[]).await;
@@ -39,6 +40,7 @@ impl World {
         let upstream = Upstream::http(&plan.server, &["http/1.1"], |_| Reply::status(200)).await;
         let mut settings = plan.complete(upstream.port());
         let objects = settings.resources.pop().expect("the fixture's resources").1;
+        let objects = objects.replace("metadata: {name", &format!("metadata: {{namespace: {EGRESS}, name"));
         Self { plan, cluster, upstream, settings, objects }
     }
 
@@ -57,6 +59,15 @@ impl World {
         let mut gateway = self.launch(&self.plan.sandbox).await;
         gateway.ready().await;
         gateway
+    }
+
+    /// Leaves everything that the gateway wrote into the cluster to the sweep, beside the objects themselves.
+    async fn leave(&self) {
+        let all = "destinations,secretstores,credentials,grants,leases,events.events.k8s.io,events";
+        let text = self.cluster.kubectl(&["get", all, "--all-namespaces", "--output=json"]).await;
+        assert!(text.contains("\"conditions\""), "{text}");
+        std::fs::write(self.plan.sandbox.sinks().join("cluster.json"), text)
+            .expect("the objects of the cluster");
     }
 
     fn checkout(&self, gateway: &Gateway) -> Client {
@@ -79,6 +90,11 @@ fn rights() -> Value {
         {"apiGroups": ["tollgate.dev"], "resources": kinds, "verbs": ["get", "list", "watch"]},
         {"apiGroups": ["tollgate.dev"], "resources": status, "verbs": ["patch"]},
         {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]},
+        {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "list", "watch"]},
+        {
+            "apiGroups": ["gateway.networking.k8s.io"], "resources": ["referencegrants"],
+            "verbs": ["get", "list", "watch"],
+        },
     ])
 }
 
@@ -94,11 +110,15 @@ fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
 }
 
 fn path(kind: &str, name: &str) -> String {
-    format!("/apis/tollgate.dev/v1alpha1/namespaces/default/{kind}/{name}")
+    format!("/apis/tollgate.dev/v1alpha1/namespaces/egress/{kind}/{name}")
 }
 
 fn said(gateway: &Gateway, message: &str) -> usize {
-    gateway.log().iter().filter(|line| field(line, "message").as_str().is_some_and(|it| it.contains(message))).count()
+    gateway
+        .log()
+        .iter()
+        .filter(|line| field(line, "message").as_str().is_some_and(|it| it.contains(message)))
+        .count()
 }
 
 /// Asks until the answer has this status, for at most half a minute; how long that took.
@@ -124,12 +144,27 @@ async fn objects_serve_change_are_refused_by_themselves_and_say_so() {
 
     world.cluster.apply(&world.objects).await;
     answers(&client, 200).await;
-    let all = [("destinations", "up"), ("secretstores", "files"), ("credentials", "up-key"), ("grants", "checkout-up")];
+    let all = [
+        ("destinations", "up"),
+        ("secretstores", "files"),
+        ("credentials", "up-key"),
+        ("grants", "checkout-up"),
+    ];
     for (kind, name) in all {
         for condition in ["Accepted", "ResolvedRefs", "Programmed"] {
             world.condition(&path(kind, name), condition, "True").await;
         }
     }
+
+    let grant = world.cluster.get(GRANT).await;
+    let limit = &grant["status"]["limits"][0];
+    assert!(limit["id"].as_str().unwrap().contains("checkout-up"), "{limit}");
+    assert!(limit["resets"].as_str().unwrap().ends_with('Z'), "{limit}");
+    let credential = path("credentials", "up-key");
+    let used = |credential: &Value| {
+        credential["status"]["health"] == "well" && credential["status"]["nextRefresh"].is_string()
+    };
+    world.cluster.until(&credential, used).await;
 
     // A change reaches all cores: every connection is a new one, wherever it lands.
     world.cluster.apply(&world.objects.replace("methods: [GET, POST", "methods: [PUT, POST")).await;
@@ -142,10 +177,16 @@ async fn objects_serve_change_are_refused_by_themselves_and_say_so() {
     // One that is broken denies what it granted, says why, and leaves the rest alone.
     let other = world.objects.split("---\n").find(|text| text.contains("kind: Grant")).unwrap().to_owned();
     let other = other.replace("checkout-up", "other").replace("ns/checkout", "ns/billing");
-    world.cluster.apply(&format!("{}\n---\n{other}", world.objects.replace("credential: up-key", "credential: nobody"))).await;
+    world
+        .cluster
+        .apply(&format!(
+            "{}\n---\n{other}",
+            world.objects.replace("credential: up-key", "credential: nobody")
+        ))
+        .await;
     let accepted = world.condition(GRANT, "Accepted", "False").await;
     let message = accepted["message"].as_str().unwrap();
-    assert!(message.starts_with("spec.credential: there is no Credential `nobody`"), "{accepted}");
+    assert!(message.starts_with("spec.credential: there is no Credential `egress/nobody`"), "{accepted}");
     world.condition(GRANT, "ResolvedRefs", "False").await;
     world.condition(GRANT, "Programmed", "False").await;
     assert_eq!(client.get("/up/x").await.status.as_u16(), 403);
@@ -153,11 +194,15 @@ async fn objects_serve_change_are_refused_by_themselves_and_say_so() {
     let billing = world.plan.prod.svid(&world.plan.sandbox, "spiffe://prod.acme/ns/billing/sa/web");
     let billing = Client::new(&world.plan.sandbox, gateway.address(), world.plan.pki.roots(), Some(billing));
     answers(&billing, 200).await;
-    let events = "/apis/events.k8s.io/v1/namespaces/default/events";
+    let events = "/apis/events.k8s.io/v1/namespaces/egress/events";
     let is_told = |event: &Value| {
-        event["regarding"]["name"] == "checkout-up" && event["note"].as_str().is_some_and(|note| note.contains("nobody"))
+        event["regarding"]["name"] == "checkout-up"
+            && event["note"].as_str().is_some_and(|note| note.contains("nobody"))
     };
-    let told = world.cluster.until(events, |list| list["items"].as_array().is_some_and(|it| it.iter().any(is_told))).await;
+    let told = world
+        .cluster
+        .until(events, |list| list["items"].as_array().is_some_and(|it| it.iter().any(is_told)))
+        .await;
     let event = told["items"].as_array().unwrap().iter().find(|event| is_told(event)).unwrap();
     assert_eq!((&event["type"], &event["reason"]), (&json!("Warning"), &json!("NotAccepted")));
     assert_eq!(gateway.metrics().sum("tollgate_kubernetes_objects_refused", &["resource=\"grants\""]), 1.0);
@@ -166,9 +211,10 @@ async fn objects_serve_change_are_refused_by_themselves_and_say_so() {
     world.cluster.apply(&world.objects).await;
     answers(&client, 200).await;
     world.condition(GRANT, "Accepted", "True").await;
-    world.cluster.kubectl(&["delete", "grant", "checkout-up"]).await;
+    world.cluster.kubectl(&["delete", "grant", "-n", EGRESS, "checkout-up"]).await;
     answers(&client, 403).await;
     client.get("/up/x").await.assert_refused(403, "no_grant");
+    world.leave().await;
     drop(world.upstream);
 }
 
@@ -186,10 +232,10 @@ async fn of_two_destinations_with_one_host_the_older_serves_and_the_younger_says
     world.cluster.apply(&younger.replace("name: up", "name: a-younger")).await;
     let accepted = world.condition(&path("destinations", "a-younger"), "Accepted", "False").await;
     let message = accepted["message"].as_str().unwrap();
-    assert!(message.contains("is already Destination/up"), "{message}");
+    assert!(message.contains("is already Destination/egress/up"), "{message}");
     world.condition(&path("destinations", "up"), "Programmed", "True").await;
     client.get("/up/x").await.assert_status(200);
-    world.cluster.kubectl(&["delete", "destination", "up"]).await;
+    world.cluster.kubectl(&["delete", "destination", "-n", EGRESS, "up"]).await;
     world.condition(&path("destinations", "a-younger"), "Accepted", "True").await;
 }
 
@@ -204,10 +250,7 @@ async fn without_an_api_server_the_last_good_objects_serve_and_after_a_restart_t
     let generation = gateway.generation();
 
     world.cluster.stop_server();
-    eventually("the watches notice", || {
-        gateway.metrics().sum("tollgate_kubernetes_synced", &[]) < 4.0
-    })
-    .await;
+    eventually("the watches notice", || gateway.metrics().sum("tollgate_kubernetes_synced", &[]) < 6.0).await;
     for _ in 0..50 {
         client.get("/up/x").await.assert_status(200);
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -220,7 +263,9 @@ async fn without_an_api_server_the_last_good_objects_serve_and_after_a_restart_t
 
     // A start without it serves what was persisted, and says how old that is.
     let home = gateway.home().to_owned();
-    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(home.join("data/objects.json")).unwrap().permissions());
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &std::fs::metadata(home.join("data/objects.json")).unwrap().permissions(),
+    );
     assert_eq!(mode & 0o777, 0o600);
     assert!(gateway.stop().success());
     gateway.restart().await;
@@ -232,10 +277,11 @@ async fn without_an_api_server_the_last_good_objects_serve_and_after_a_restart_t
 
     // Back, it is followed again.
     world.cluster.start_server().await;
-    world.cluster.kubectl(&["delete", "grant", "checkout-up"]).await;
+    world.cluster.kubectl(&["delete", "grant", "-n", EGRESS, "checkout-up"]).await;
     answers(&client, 403).await;
     eventually("the objects of the API server serve", || gateway.snapshot()["persisted"].is_null()).await;
-    eventually("all watches are whole", || gateway.metrics().sum("tollgate_kubernetes_synced", &[]) == 4.0).await;
+    eventually("all watches are whole", || gateway.metrics().sum("tollgate_kubernetes_synced", &[]) == 6.0)
+        .await;
 
     // What is damaged is not read: it starts, and is not ready.
     world.cluster.stop_server();
@@ -282,6 +328,7 @@ async fn one_replica_writes_status_and_another_takes_over_when_it_ends() {
     world.cluster.apply(&world.objects).await;
     world.condition(GRANT, "Accepted", "True").await;
     assert_eq!(leads(&first), 1.0);
+    world.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -313,5 +360,38 @@ async fn a_right_that_is_missing_is_named() {
     assert!(world.cluster.get(GRANT).await["status"].is_null());
     world.cluster.allow(USER, None, &rights()).await;
     world.condition(GRANT, "Programmed", "True").await;
-    world.cluster.call(Verb::Delete, GRANT, &Value::Null).await.expect(GRANT);
+    world.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_namespace_uses_what_agrees_to_its_labels_and_loses_it_with_them() {
+    needs!(Cluster::installed());
+    let world = World::new(&rights()).await;
+    world.cluster.namespace("shop", &json!({}), &[]).await;
+    let gateway = world.start().await;
+    let agrees = "  allowedNamespaces: {selector: {matchLabels: {tollgate: tenant}}}\n";
+    let objects = ["  hosts: [", "  destinations: ["]
+        .iter()
+        .fold(world.objects.clone(), |text, member| text.replace(member, &format!("{agrees}{member}")));
+    let grant = world.objects.split("---\n").find(|text| text.contains("kind: Grant")).unwrap();
+    let grant = grant
+        .replace("namespace: egress, name: checkout-up", "namespace: shop, name: shop-up")
+        .replace("ns/checkout", "ns/shop")
+        .replace("destination: up", "destination: egress/up")
+        .replace("credential: up-key", "credential: egress/up-key");
+    world.cluster.apply(&format!("{objects}---\n{grant}")).await;
+    let of_shop = "/apis/tollgate.dev/v1alpha1/namespaces/shop/grants/shop-up";
+    let resolved = world.condition(of_shop, "ResolvedRefs", "False").await;
+    assert!(resolved["message"].as_str().unwrap().contains("allowedNamespaces"), "{resolved}");
+    let identity = world.plan.prod.svid(&world.plan.sandbox, "spiffe://prod.acme/ns/shop/sa/web");
+    let client = Client::new(&world.plan.sandbox, gateway.address(), world.plan.pki.roots(), Some(identity));
+    answers(&client, 403).await;
+
+    world.cluster.kubectl(&["label", "namespace", "shop", "tollgate=tenant"]).await;
+    answers(&client, 200).await;
+    world.condition(of_shop, "Programmed", "True").await;
+    world.cluster.kubectl(&["label", "namespace", "shop", "tollgate-"]).await;
+    answers(&client, 403).await;
+    world.condition(of_shop, "Accepted", "False").await;
+    world.leave().await;
 }

@@ -41,6 +41,11 @@ impl Cluster {
         api_server().is_file() && etcd().is_some() && kubectl::installed()
     }
 
+    /// The kubectl of the parts.
+    pub fn kubectl_program() -> PathBuf {
+        kubectl::program()
+    }
+
     /// Starts both and waits until the API server is ready, which takes about five seconds. `users` are known besides
     /// [`ADMIN`] and have no rights yet.
     pub async fn start(sandbox: &Sandbox, users: &[&str]) -> Self {
@@ -79,6 +84,11 @@ impl Cluster {
     /// The file with the CA certificate of the API server.
     pub fn ca(&self) -> &Path {
         self.credentials.ca()
+    }
+
+    /// The token of a user that was named when it was started, or of [`ADMIN`].
+    pub fn token(&self, user: &str) -> &str {
+        self.credentials.token(user)
     }
 
     /// The kubeconfig of a user that was named when it was started, or of [`ADMIN`].

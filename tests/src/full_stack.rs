@@ -41,6 +41,11 @@ impl FullStack {
 
     /// Starts everything. `limits` is the YAML of the OpenAI grant's limits, in flow form.
     pub async fn start(limits: &str) -> Self {
+        Self::start_with(limits, async |_, settings| settings).await
+    }
+
+    /// The same with settings that `edit` makes of those that it would have.
+    pub async fn start_with(limits: &str, edit: impl AsyncFnOnce(&Sandbox, Settings) -> Settings) -> Self {
         let sandbox = Sandbox::new();
         let prod = Authority::new(&sandbox, "prod.acme");
         let pki = Authority::new(&sandbox, "pki");
@@ -59,6 +64,7 @@ impl FullStack {
         let own = pki.server(&sandbox, &["localhost", "tollgate.test"]);
         let settings =
             Settings::new(&own).trusting("prod.acme", prod.bundle()).resource("full_stack.yaml", resources);
+        let settings = edit(&sandbox, settings).await;
         let gateway = Gateway::start(&sandbox, &settings).await;
         Self { sandbox, prod, pki, bao, aimock, openai_keys, anthropic_key, gateway, _front: front }
     }

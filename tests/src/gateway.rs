@@ -27,6 +27,10 @@ pub struct Settings {
     pub trust: Vec<(String, PathBuf)>,
     /// The gateway's own certificate.
     pub certificate: Identity,
+    /// Whether callers show a certificate: `required`, `optional` or `none`.
+    pub client_certificate: &'static str,
+    /// Issuers whose tokens prove callers, each as YAML in flow form.
+    pub tokens: Vec<String>,
     /// File name and text of each resource file.
     pub resources: Vec<(String, String)>,
     /// Ranges that may be dialled though private.
@@ -46,6 +50,8 @@ impl Settings {
             names: vec!["localhost".to_owned(), "tollgate.test".to_owned()],
             trust: Vec::new(),
             certificate: certificate.clone(),
+            client_certificate: "required",
+            tokens: Vec::new(),
             resources: Vec::new(),
             private_ranges: vec!["127.0.0.0/8".to_owned()],
             environment: vec![("RUST_LOG".to_owned(), "trace".to_owned())],
@@ -73,18 +79,20 @@ impl Settings {
             let _ = writeln!(trust, "    {domain}: {{bundleFile: {}}}", bundle.display());
         }
         format!(
-            "listeners: [{{name: mesh, address: \"127.0.0.1:0\", protocols: [h2, http/1.1]}}]\n\
+            "listeners: [{{name: mesh, address: \"127.0.0.1:0\", protocols: [h2, http/1.1], clientCertificate: {}}}]\n\
              names: [{}]\n\
-             identity:\n  certificate: {{certFile: {}, keyFile: {}}}\n  trustDomains:\n{trust}\
+             identity:\n  certificate: {{certFile: {}, keyFile: {}}}\n  tokens: [{}]\n  trustDomains:\n{trust}\
              resources: ./resources\n\
              dataDir: ./data\n\
              admin: {{address: \"127.0.0.1:0\", tokenFile: {}}}\n\
              egress: {{privateRanges: [{}]{}}}\n\
              ledger: {{sealKeyFile: {}}}\n\
              drain: {{delay: 100ms, timeout: 10s}}\n{}",
+            self.client_certificate,
             self.names.join(", "),
             self.certificate.cert.display(),
             self.certificate.key.display(),
+            self.tokens.join(", "),
             admin_token.display(),
             self.private_ranges.join(", "),
             if self.egress.is_empty() { String::new() } else { format!(", {}", self.egress) },
@@ -265,6 +273,16 @@ impl Gateway {
         let text = fs::read_to_string(&file).expect("tollgate.yaml");
         assert!(text.contains(from), "{from}: {text}");
         fs::write(file, text.replacen(from, to, 1)).expect("tollgate.yaml");
+    }
+
+    /// Replaces `tollgate.yaml`, before a start.
+    pub fn write_settings(&self, text: &str) {
+        fs::write(self.home.join("tollgate.yaml"), text).expect("tollgate.yaml");
+    }
+
+    /// The folder with its keys, which is not swept.
+    pub fn inputs(&self) -> PathBuf {
+        self.sandbox.inputs()
     }
 
     /// SIGTERM, and the exit status after the drain.

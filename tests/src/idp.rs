@@ -7,6 +7,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::ca::Identity;
+use crate::gateway::eventually;
 use crate::process::{Process, free_port, local};
 use crate::sandbox::{Sandbox, parts_dir};
 
@@ -55,6 +56,25 @@ impl Idp {
         let beside = self.folder().join("told.new");
         fs::write(&beside, told.to_string()).expect("told");
         fs::rename(beside, self.folder().join("told.json")).expect("told");
+    }
+
+    /// Its name, below which its configuration and its keys are.
+    pub fn issuer(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
+    }
+
+    /// A token with these claims on top of its own (`iss`, `iat`, `nbf` and `exp`), signed with its newest key. `rotate`: with a new one.
+    pub async fn mint(&self, claims: &Value, rotate: bool) -> String {
+        let (asked, minted) = (self.folder().join("mint.json"), self.folder().join("minted.txt"));
+        let beside = self.folder().join("mint.new");
+        fs::write(&beside, json!({"claims": claims, "rotate": rotate}).to_string()).expect("what is asked");
+        fs::rename(beside, asked).expect("what is asked");
+        eventually("a token is made", || minted.exists()).await;
+        let token = fs::read_to_string(&minted).expect("a token");
+        fs::remove_file(minted).expect("a token");
+        self.sandbox.needle(&token);
+        self.sandbox.needle(token.rsplit('.').next().expect("a signature"));
+        token
     }
 
     /// Ends it without a word.

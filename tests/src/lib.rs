@@ -1,8 +1,9 @@
 //! The harness: everything a scenario stands on.
 //!
 //! A [`Sandbox`] is one scenario's folder and its canary secrets. In it live throw-away authorities ([`ca`]), real parts
-//! ([`bao`], [`moto`], [`aimock`], [`haproxy`], [`idp`], the API server of [`cluster`], the SDKs of [`python`]), upstreams
-//! that can misbehave ([`upstream`]), the gateway under test ([`gateway`]) and its callers ([`client`]). What a scenario leaves behind
+//! ([`bao`], [`moto`], [`aimock`], [`haproxy`], [`helm`], [`idp`], [`prometheus`], the API server of [`cluster`], the SDKs of
+//! [`python`]), upstreams that can misbehave ([`upstream`]), the gateway under test ([`gateway`]) and its callers ([`client`]).
+//! What a scenario leaves behind
 //! is searched by `tests/runner/sweep.py`.
 //!
 //! **Invariant:** every process that is started is ended by its id when its handle is dropped.
@@ -16,14 +17,17 @@ pub mod fixture;
 pub mod full_stack;
 pub mod gateway;
 pub mod haproxy;
+pub mod helm;
 pub mod idp;
 pub mod ledger;
 pub mod moto;
 pub mod network;
 pub mod node;
 pub mod process;
+pub mod prometheus;
 pub mod provider;
 pub mod python;
+pub mod rendered;
 pub mod report;
 pub mod resources;
 pub mod sandbox;

@@ -68,6 +68,7 @@ impl AdminViews {
             stores: self.shared.secrets.health(),
             issuers: self.shared.secrets.issuers(),
             credentials: self.shared.secrets.status(),
+            token_issuers: self.shared.trust.tokens().standing(Timestamp::now()),
             keys: self.keys(),
             generation: self.shared.snapshots.generation(),
             identity: self.identity.all(),
@@ -146,6 +147,7 @@ impl AdminViews {
         let failing = stores.iter().filter(|store| store.failing_for.is_some()).count();
         let files = self.identity.all();
         let refused = files.iter().filter(|(_, stands)| !stands).count();
+        let tokens = self.shared.trust.tokens().standing(Timestamp::now());
         let status = self.shared.secrets.status();
         let all: BTreeSet<&ResourceId> = status.iter().map(|status| &status.credential).collect();
         let with = |is: fn(&CredentialStatus) -> bool| {
@@ -165,6 +167,11 @@ impl AdminViews {
                 "credentials cannot be had",
             ),
             (refused, files.len(), "identity files are refused"),
+            (
+                tokens.iter().filter(|issuer| !issuer.is_up()).count(),
+                tokens.len(),
+                "issuers of tokens do not say their keys",
+            ),
         ];
         let told = counts.iter().filter(|(count, ..)| *count > 0);
         let told = told.map(|(count, all, what)| format!("{count} of {all} {what}"));
@@ -190,6 +197,19 @@ impl AdminViews {
             all.extend(upstream::dated(&snapshot.policy, &self.shared.secrets));
         }
         expiry::ends(&all)
+    }
+
+    /// Whose tokens prove callers, and how old their keys are.
+    fn token_issuers(&self) -> Vec<Value> {
+        let all = self.shared.trust.tokens().standing(Timestamp::now());
+        let shown = all.iter().map(|issuer| {
+            json!({
+                "issuer": issuer.issuer, "kind": issuer.kind.as_str(), "audience": issuer.audience, "cluster": issuer.cluster,
+                "up": issuer.is_up(), "keys": issuer.keys, "keysAgeSeconds": issuer.age.map(|age| age.as_secs()),
+                "failures": issuer.failures, "error": issuer.fault.as_deref(),
+            })
+        });
+        shown.collect()
     }
 
     pub(super) fn snapshot(&self) -> Value {
@@ -242,7 +262,7 @@ impl AdminViews {
             .collect();
         json!({
             "generation": snapshot.generation, "destinations": destinations, "credentials": credentials, "grants": grants,
-            "limits": limits, "stores": stores, "tokenEndpoints": issuers,
+            "limits": limits, "stores": stores, "tokenEndpoints": issuers, "tokenIssuers": self.token_issuers(),
             "refused": snapshot.refused.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "persisted": self.cluster.as_ref().and_then(|cluster| cluster.persisted()).map(|at| at.to_string()),
         })

@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 use tollgate_policy::compile::Environment;
+use tollgate_policy::consent::Consents;
 use tollgate_policy::model::{Problem, SourceFile};
 
 use super::{environment, lines};
@@ -41,6 +42,8 @@ pub(super) struct Reload {
     disk: StableFile<Disk>,
     /// What the snapshot in force was built of.
     good: Vec<SourceFile>,
+    /// What the namespaces of a cluster agree to.
+    consents: Consents,
     /// The CA bundles of what was last read and of the snapshot in force.
     authorities: Authorities,
     /// A signal asked for a look, and the files have not settled since.
@@ -101,6 +104,7 @@ impl Reload {
             resources,
             disk: StableFile::new(None),
             good: Vec::new(),
+            consents: Consents::default(),
             authorities: BTreeMap::new(),
             forced: false,
             environment: environment(&settings)?,
@@ -127,10 +131,9 @@ impl Reload {
             },
             Resources::Objects(objects) => {
                 control.block_on(objects.begin());
-                match objects.files() {
-                    Some(files) => files,
-                    None => return Ok(None),
-                }
+                let Some((files, consents)) = objects.sources() else { return Ok(None) };
+                self.consents = consents;
+                files
             }
         };
         let snapshot = self.build(&files, None)?;
@@ -176,7 +179,8 @@ impl Reload {
     /// Takes the objects of a cluster, which come whole.
     fn take_objects(&mut self, shared: &Shared) {
         let Resources::Objects(objects) = &self.resources else { return };
-        let Some(files) = objects.files() else { return };
+        let Some((files, consents)) = objects.sources() else { return };
+        self.consents = consents;
         let authorities = self.authorities.keys().map(|file| (file.clone(), ca_state(file))).collect();
         self.take(files, authorities, shared);
     }
@@ -326,7 +330,7 @@ impl Reload {
     }
 
     fn build(&mut self, files: &[SourceFile], before: Option<&Snapshot>) -> Result<Snapshot, Vec<Problem>> {
-        let (snapshot, mut warnings) = Snapshot::build(files, &self.environment, before)?;
+        let (snapshot, mut warnings) = Snapshot::build((files, &self.consents), &self.environment, before)?;
         let settings = Some(&self.settings);
         warnings.extend(preflight::resources(&snapshot.policy, settings));
         let nothing = match &self.settings.resources {

@@ -7,11 +7,11 @@ use anyhow::{anyhow, bail};
 use clap::Args;
 use jiff::Timestamp;
 use tollgate_policy::compile::Environment;
-use tollgate_policy::model::SourceFile;
+use tollgate_policy::model::{Problem, SourceFile};
 
 use super::{complain, say};
 use crate::app;
-use crate::identity::{FileError, IdentityFiles};
+use crate::identity::{FileError, IdentityFiles, IssuerStanding};
 use crate::kubernetes::PersistedObjects;
 use crate::preflight;
 use crate::settings::{self, Settings};
@@ -75,11 +75,9 @@ impl Subject {
     }
 
     pub(super) fn read(&self) -> anyhow::Result<Vec<SourceFile>> {
-        let files = match &self.settings {
-            Some(settings) if self.is_settings_own() && settings.resources.directory().is_none() => {
-                PersistedObjects::of(&settings.data_dir).files()
-            }
-            _ => ResourceFiles::new(self.directory.clone()).read(),
+        let files = match self.persisted() {
+            Some(persisted) => persisted.sources().map(|(files, _)| files),
+            None => ResourceFiles::new(self.directory.clone()).read(),
         };
         files.map_err(|error| match &self.settings {
             Some(settings) if self.is_settings_own() => {
@@ -87,6 +85,22 @@ impl Subject {
             }
             _ => error.into(),
         })
+    }
+
+    /// Compiles what was read.
+    ///
+    /// # Errors
+    /// As [`Snapshot::build`].
+    pub(super) fn build(&self, files: &[SourceFile]) -> Result<(Snapshot, Vec<Problem>), Vec<Problem>> {
+        let sources = self.persisted().and_then(|persisted| persisted.sources().ok());
+        let consents = sources.map(|(_, consents)| consents).unwrap_or_default();
+        Snapshot::build((files, &consents), &self.environment, None)
+    }
+
+    /// What the gateway persisted, where the settings name a cluster.
+    fn persisted(&self) -> Option<PersistedObjects> {
+        let settings = self.settings.as_ref().filter(|_| self.is_settings_own())?;
+        settings.resources.directory().is_none().then(|| PersistedObjects::of(&settings.data_dir))
     }
 
     /// Whether it is what the settings name.
@@ -119,7 +133,7 @@ fn place(settings: &Settings) -> PathBuf {
 pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let subject = Subject::of(args)?;
     let directory = &subject.directory;
-    let (mut identity, mut early) = (true, Vec::new());
+    let (mut identity, mut early, mut tokens) = (true, Vec::new(), Vec::new());
     if let Some(settings) = &subject.settings {
         let base = app::base(&settings.origin.file.path);
         let problem = |error: &FileError| settings.problem(&error.field, error.fault.to_string());
@@ -131,6 +145,10 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
                 early.extend(faults);
                 let remarks = files.remarks(&settings.names, Timestamp::now()).into_iter();
                 early.extend(remarks.map(|(field, said)| settings.problem(&field, said).to_string()));
+                tokens = files.trust.tokens().standing(Timestamp::now());
+                early.extend(
+                    tokens.iter().enumerate().filter_map(|(at, issuer)| unusable_keys(settings, at, issuer)),
+                );
             }
             Err(error) => {
                 complain(&problem(&error).to_string());
@@ -140,7 +158,7 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     }
     early.iter().for_each(|warning| complain(&format!("warning: {warning}")));
     let files = subject.read()?;
-    match Snapshot::build(&files, &subject.environment, None) {
+    match subject.build(&files) {
         Ok((snapshot, warnings)) => {
             let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
             warnings.extend(subject.warnings(&snapshot, &files));
@@ -149,6 +167,7 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
                 complain(&format!("{}: {}", directory.display(), counted(1, "problem")));
                 return Ok(ExitCode::FAILURE);
             }
+            tokens.iter().for_each(|issuer| say(&issuer_line(issuer)));
             if let Some(prices) = prices(&snapshot, &subject.environment) {
                 say(&prices);
             }
@@ -162,6 +181,23 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::FAILURE)
         }
     }
+}
+
+/// Why nobody is proven by the tokens of an issuer whose keys are in a file.
+fn unusable_keys(settings: &Settings, at: usize, issuer: &IssuerStanding) -> Option<String> {
+    let message = format!("{}; nobody is proven by its tokens", issuer.fault.as_deref()?);
+    Some(settings.problem(&format!("identity.tokens[{at}].keys.file"), message).to_string())
+}
+
+/// Whose tokens prove callers, and where their keys come from.
+fn issuer_line(issuer: &IssuerStanding) -> String {
+    let IssuerStanding { issuer: name, kind, audience, cluster, keys, .. } = issuer;
+    let of = cluster.as_ref().map_or_else(String::new, |cluster| format!(" of cluster {cluster}"));
+    let keys = match issuer.age {
+        Some(age) => format!("{} as of {} s ago", counted(*keys, "key"), age.as_secs()),
+        None => "keys are fetched while it serves (tollgate_token_issuer_keys_age_seconds)".to_owned(),
+    };
+    format!("tokens of {name} ({}{of}) for `{audience}`: {keys}", kind.as_str())
 }
 
 /// How old the prices are that calls are charged at.
@@ -191,6 +227,7 @@ fn summary(directory: &Path, files: &[SourceFile], snapshot: &Snapshot, warnings
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use tollgate_policy::consent::Consents;
 
     use super::*;
 
@@ -234,7 +271,8 @@ mod tests {
     fn problems(text: &str) -> Vec<String> {
         let environment = app::environment_of(&[], &["prod.acme".to_owned()]).unwrap();
         let file = SourceFile { path: "all.yaml".into(), text: text.to_owned() };
-        let problems = Snapshot::build(&[file], &environment, None).err().unwrap_or_default();
+        let problems =
+            Snapshot::build((&[file], &Consents::default()), &environment, None).err().unwrap_or_default();
         problems.iter().map(ToString::to_string).collect()
     }
 

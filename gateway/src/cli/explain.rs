@@ -18,7 +18,6 @@ use tollgate_policy::target::Target;
 use super::check::{CheckArgs, Subject};
 use super::say;
 use crate::app;
-use crate::snapshot::Snapshot;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
@@ -58,8 +57,8 @@ impl Proven for Assumed {
 
 pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     let subject = Subject::of(&args.configuration)?;
-    let (snapshot, _) = Snapshot::build(&subject.read()?, &subject.environment, None)
-        .map_err(|problems| anyhow!("{}", app::lines(&problems)))?;
+    let (snapshot, _) =
+        subject.build(&subject.read()?).map_err(|problems| anyhow!("{}", app::lines(&problems)))?;
     match decide(&snapshot.policy, args)? {
         Ok(grant) => {
             say(&format!("allowed: {grant}"));

@@ -54,7 +54,7 @@ pub(super) fn whole() -> Value {
 }
 
 /// Every named type of settings and resources, by its name; descriptions have links as on the pages.
-struct Definitions(Map<String, Value>);
+pub(super) struct Definitions(Map<String, Value>);
 
 impl Definitions {
     fn new() -> Self {
@@ -68,7 +68,18 @@ impl Definitions {
         Self(definitions)
     }
 
-    fn get(&self, name: &str) -> &Value {
+    /// For readers who cannot follow a link.
+    pub(super) fn without_links() -> Self {
+        let mut definitions = Self::new();
+        definitions.0.values_mut().for_each(without_links);
+        definitions
+    }
+
+    pub(super) const fn all(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
+    pub(super) fn get(&self, name: &str) -> &Value {
         self.0.get(name).unwrap_or(&Value::Null)
     }
 

@@ -19,7 +19,8 @@ static ENVIRONMENT: LazyLock<Environment> = LazyLock::new(|| Environment {
     trust_domains: ["prod.acme"].iter().filter_map(|name| name.parse().ok()).collect(),
     issuers: ["https://ci.example"].iter().filter_map(|name| name.parse().ok()).collect(),
     clusters: ["eu-1"].iter().filter_map(|name| name.parse().ok()).collect(),
-    own_files: Vec::new(),
+    audiences: vec!["tollgate".to_owned()],
+    ..Environment::default()
 });
 
 /// Settings where the first byte is even, else resources: every problem names a line that there is.

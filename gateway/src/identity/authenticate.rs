@@ -1,29 +1,38 @@
-//! Who calls, worked out of what shows it: the client certificate of the connection.
+//! Who calls, worked out of what shows it: the client certificate of the connection, a token on the request, or both.
 //!
-//! **Invariant:** a [`CallerContext`] is made only here, of a proof that holds at that moment under the trust in force.
+//! **Invariant:** a [`CallerContext`] is made only here, of proofs that hold at that moment under the trust in force. Where there are two, both
+//! name the same caller.
 //!
 //! What a proof has shown is kept with it, so that one connection may carry the proofs of several callers. A few are remembered, and each is
-//! worked out anew when trust, policy or clock ask for it.
+//! worked out anew when trust, policy or clock ask for it. Of a token only its digest is kept.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use jiff::Timestamp;
+use aws_lc_rs::digest::{SHA256, digest};
+use jiff::{SignedDuration, Timestamp};
 use rustls::pki_types::{CertificateDer, UnixTime};
-use tollgate_policy::caller::{Caller, Proven};
+use tollgate_policy::caller::{Caller, Identity, Proof, Proven};
 use tollgate_policy::decision::CallerGrants;
 use tollgate_policy::denial::{Denial, Reason};
 
-use super::{Refusal, Trust, VerifiedIdentity};
+use super::credentials::ShownToken;
+use super::jwt::{MOST_BYTES, UnverifiedJwt};
+use super::tokens::{TokenIssuers, TokenRefusal, VerifiedToken};
+use super::{CallerCredentials, Refusal, Trust, VerifiedIdentity};
 use crate::caller_usage::{CallerUsage, CallerUsages, UsagePermit};
 use crate::snapshot::Snapshot;
 
 /// Proofs that are remembered of one connection.
 const REMEMBERED: usize = 8;
+/// How long a connection that has shown nothing may wait with its first token.
+const PATIENCE: SignedDuration = SignedDuration::from_secs(10);
 
 /// What shows who calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ProofKey {
     ClientCertificate,
+    /// The SHA-256 of a token.
+    Token([u8; 32]),
 }
 
 /// What a connection has to show, and whom it showed.
@@ -31,23 +40,32 @@ enum ProofKey {
 pub(crate) struct Proofs {
     /// The client certificate and its issuers, leaf first.
     chain: Vec<CertificateDer<'static>>,
+    begun: Timestamp,
     state: Mutex<ProofState>,
 }
 
 #[derive(Debug, Default)]
 struct ProofState {
     known: Recent<ProofKey, KnownCaller>,
-    /// When the chain was first seen to prove nobody any more.
+    /// When the connection was first seen to prove nobody any more.
     unproven_since: Option<Timestamp>,
 }
 
 /// Whom a proof shows.
 #[derive(Debug)]
 struct KnownCaller {
-    verified: VerifiedIdentity,
+    verified: KnownProof,
     usage: Arc<CallerUsage>,
     /// With the generation of the policy.
     grants: Option<(u64, Arc<CallerGrants>)>,
+    /// Among the connections of its caller, where no certificate has one.
+    place: Option<UsagePermit>,
+}
+
+#[derive(Debug)]
+enum KnownProof {
+    Certificate(VerifiedIdentity),
+    Token(Arc<VerifiedToken>),
 }
 
 /// The caller of a request under one snapshot.
@@ -55,37 +73,90 @@ struct KnownCaller {
 pub(crate) struct CallerContext {
     grants: Arc<CallerGrants>,
     usage: Arc<CallerUsage>,
+    /// What has proven it, alone or beside the certificate of its connection.
+    token: Option<Arc<VerifiedToken>>,
 }
 
-/// Who calls, under `snapshot`.
+/// Who calls, under `snapshot`. A token that is for the gateway is taken out of `credentials`, so that no grant passes it on.
 ///
 /// # Errors
-/// `no_certificate` where the connection has shown nothing, `certificate_expired` where its chain verifies no longer.
+/// Why what the connection and the request show proves nobody, or not one and the same caller.
 pub(crate) fn authenticate(
+    proofs: &Proofs,
+    credentials: &mut CallerCredentials,
+    trust: &Trust,
+    usages: &CallerUsages,
+    snapshot: &Snapshot,
+    now: Timestamp,
+) -> Result<CallerContext, Denial> {
+    let state = &mut *proofs.state();
+    let found = proofs.of_token(&mut state.known, credentials, trust.tokens(), usages, now)?;
+    let by_token = found.and_then(|(at, key)| {
+        credentials.keep(at);
+        state.known.get(&key)
+    });
+    if proofs.chain.is_empty() {
+        let Some(caller) = by_token else { return Err(unproven(credentials, trust.tokens())) };
+        return Ok(caller.context(snapshot));
+    }
+    let token = by_token.and_then(|caller| caller.token().cloned());
+    let caller = proofs.of_certificate(&mut state.known, trust, usages, now).map_err(expired)?;
+    if token.as_ref().is_some_and(|token| !trust.tokens().are_one(caller.identity(), token.identity())) {
+        return Err(TokenRefusal::Disagreement.into());
+    }
+    Ok(CallerContext { token, ..caller.context(snapshot) })
+}
+
+/// The caller of a request that was authenticated before, under a snapshot that came since.
+///
+/// # Errors
+/// Why what has proven it does so no longer.
+pub(crate) fn reauthenticate(
+    before: &CallerContext,
     proofs: &Proofs,
     trust: &Trust,
     usages: &CallerUsages,
     snapshot: &Snapshot,
     now: Timestamp,
 ) -> Result<CallerContext, Denial> {
-    let mut state = proofs.state();
-    let caller = proofs.of_certificate(&mut state.known, trust, usages, now).map_err(unproven)?;
-    Ok(CallerContext { grants: caller.grants(snapshot), usage: Arc::clone(&caller.usage) })
+    if let Some(token) = &before.token {
+        trust.tokens().still(token, now)?;
+    }
+    if !proofs.chain.is_empty() {
+        let state = &mut *proofs.state();
+        proofs.of_certificate(&mut state.known, trust, usages, now).map_err(expired)?;
+    }
+    Ok(CallerContext { grants: proofs.grants(before.caller(), snapshot), ..before.clone() })
 }
 
-fn unproven(refusal: Refusal) -> Denial {
-    match refusal {
-        Refusal::NoCertificate => {
-            Denial::new(Reason::NoCertificate, "the connection has shown no client certificate")
-        }
-        _ => Denial::new(Reason::CertificateExpired, "the client certificate is no longer valid"),
+fn expired(_: Refusal) -> Denial {
+    Denial::new(Reason::CertificateExpired, "the client certificate is no longer valid")
+}
+
+/// Why nothing of a request and its connection proves anybody.
+#[cold]
+fn unproven(credentials: &CallerCredentials, issuers: &TokenIssuers) -> Denial {
+    if issuers.is_empty() {
+        return Denial::new(Reason::NoCertificate, "the connection has shown no client certificate");
     }
+    let Some(token) = credentials.tokens().first() else {
+        let detail = "neither a client certificate nor a token for this gateway was shown: send the token as \
+                      `authorization: Bearer`, or as the key that the SDK asks for";
+        return Denial::new(Reason::NoProof, detail);
+    };
+    let refusal = match UnverifiedJwt::read(token.bytes()) {
+        None if token.bytes().len() > MOST_BYTES => TokenRefusal::TooLong,
+        None => TokenRefusal::Malformed,
+        Some(read) if issuers.are_named_by(&read) => TokenRefusal::Audience,
+        Some(_) => TokenRefusal::UnknownIssuer,
+    };
+    refusal.into()
 }
 
 impl Proofs {
     /// Of a connection whose peer has shown `chain`, leaf first, with its place among those of its caller. For a full handshake rustls has
     /// verified the chain already; a resumed one brings an old one that may have expired or lost its bundle since. An empty chain proves
-    /// nobody, and its requests are refused.
+    /// nobody, and its requests are refused unless a token does.
     ///
     /// # Errors
     /// Why the chain proves nobody, or that its caller has as many connections as one caller may.
@@ -94,12 +165,12 @@ impl Proofs {
         trust: &Trust,
         usages: &CallerUsages,
     ) -> Result<(Self, Option<UsagePermit>), Refusal> {
-        let proofs = Self { chain, state: Mutex::default() };
+        let proofs = Self { chain, begun: Timestamp::now(), state: Mutex::default() };
         if proofs.chain.is_empty() {
             return Ok((proofs, None));
         }
         let mut state = proofs.state();
-        let caller = proofs.of_certificate(&mut state.known, trust, usages, Timestamp::now())?;
+        let caller = proofs.of_certificate(&mut state.known, trust, usages, proofs.begun)?;
         let place = caller.usage.connection().ok_or(Refusal::TooMany)?;
         drop(state);
         Ok((proofs, Some(place)))
@@ -108,14 +179,14 @@ impl Proofs {
     /// The grants of a caller that was proven here, for an answer that is under way already: it may outlive the proof by that.
     pub(crate) fn grants(&self, caller: &Caller, snapshot: &Snapshot) -> Arc<CallerGrants> {
         let mut state = self.state();
-        let is_it = |known: &&mut KnownCaller| known.verified.identity() == caller.id();
+        let is_it = |known: &&mut KnownCaller| known.is(caller);
         match state.known.values().find(is_it) {
             Some(known) => known.grants(snapshot),
             None => Arc::new(snapshot.policy.grants_of(caller)),
         }
     }
 
-    /// Since when the chain proves nobody; `None`: it does.
+    /// Since when nothing on the connection proves anybody; `None`: something does, or may yet.
     pub(crate) fn unproven_since(
         &self,
         trust: &Trust,
@@ -123,10 +194,15 @@ impl Proofs {
         now: Timestamp,
     ) -> Option<Timestamp> {
         let state = &mut *self.state();
-        state.unproven_since = match self.of_certificate(&mut state.known, trust, usages, now) {
-            Ok(_) => None,
-            Err(_) => Some(state.unproven_since.unwrap_or(now)),
+        let is_proven = if self.chain.is_empty() {
+            let tokens = trust.tokens();
+            let mut all = state.known.values().filter_map(|known| known.token());
+            // A client may connect before it has something to ask.
+            all.any(|token| tokens.still(token, now).is_ok()) || now.duration_since(self.begun) < PATIENCE
+        } else {
+            self.of_certificate(&mut state.known, trust, usages, now).is_ok()
         };
+        state.unproven_since = (!is_proven).then(|| state.unproven_since.unwrap_or(now));
         state.unproven_since
     }
 
@@ -137,13 +213,55 @@ impl Proofs {
         usages: &CallerUsages,
         now: Timestamp,
     ) -> Result<&'a mut KnownCaller, Refusal> {
-        let verify = || trust.verify(&self.chain, UnixTime::now());
+        let verify = || trust.verify(&self.chain, UnixTime::now()).map(KnownProof::Certificate);
         let make = || verify().map(|verified| KnownCaller::new(verified, usages));
         let caller = known.get_or_make(ProofKey::ClientCertificate, make)?;
-        if caller.verified.generation() != trust.generation() {
+        if caller.certificate().is_none_or(|shown| shown.generation() != trust.generation()) {
             caller.verified = verify()?;
         }
-        if now >= caller.verified.expires() { Err(Refusal::Expired) } else { Ok(caller) }
+        let holds = caller.certificate().is_some_and(|shown| now < shown.expires());
+        if holds { Ok(caller) } else { Err(Refusal::Expired) }
+    }
+
+    /// Which of the request's tokens is for the gateway, and what its caller is kept under; `None`: none is.
+    fn of_token(
+        &self,
+        known: &mut Recent<ProofKey, KnownCaller>,
+        credentials: &CallerCredentials,
+        issuers: &TokenIssuers,
+        usages: &CallerUsages,
+        now: Timestamp,
+    ) -> Result<Option<(usize, ProofKey)>, TokenRefusal> {
+        let mut found = None;
+        let shown = if issuers.is_empty() { &[] } else { credentials.tokens() };
+        for (at, token) in shown.iter().enumerate() {
+            let key = ProofKey::of(token.bytes());
+            let read = match known.get(&key) {
+                Some(_) => None,
+                None => match UnverifiedJwt::read(token.bytes()).filter(|read| issuers.are_meant_by(read)) {
+                    Some(read) => Some(read),
+                    None => continue,
+                },
+            };
+            if found.replace((at, key, read)).is_some() {
+                return Err(TokenRefusal::Disagreement);
+            }
+        }
+        let Some((at, key, read)) = found else { return Ok(None) };
+        let token = shown.get(at).map(ShownToken::bytes).unwrap_or_default();
+        let caller = known.get_or_make(key, || {
+            let read = read.as_ref().ok_or(TokenRefusal::Malformed)?;
+            let verified = KnownProof::Token(Arc::new(issuers.verify(token, read, now)?));
+            let mut caller = KnownCaller::new(verified, usages);
+            if self.chain.is_empty() {
+                caller.place = Some(caller.usage.connection().ok_or(TokenRefusal::TooMany)?);
+            }
+            Ok(caller)
+        })?;
+        match caller.token() {
+            Some(token) => issuers.still(token, now).map(|()| Some((at, key))),
+            None => Ok(None),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, ProofState> {
@@ -151,10 +269,45 @@ impl Proofs {
     }
 }
 
+impl ProofKey {
+    fn of(token: &[u8]) -> Self {
+        let mut key = [0; 32];
+        key.copy_from_slice(digest(&SHA256, token).as_ref());
+        Self::Token(key)
+    }
+}
+
 impl KnownCaller {
-    fn new(verified: VerifiedIdentity, usages: &CallerUsages) -> Self {
-        let usage = usages.of(verified.identity());
-        Self { verified, usage, grants: None }
+    fn new(verified: KnownProof, usages: &CallerUsages) -> Self {
+        Self { usage: usages.of(verified.identity()), verified, grants: None, place: None }
+    }
+
+    fn identity(&self) -> &Identity {
+        self.verified.identity()
+    }
+
+    /// Whether this proof has made that caller.
+    fn is(&self, caller: &Caller) -> bool {
+        self.identity() == caller.id() && self.verified.proof() == caller.proof()
+    }
+
+    const fn token(&self) -> Option<&Arc<VerifiedToken>> {
+        match &self.verified {
+            KnownProof::Token(token) => Some(token),
+            KnownProof::Certificate(_) => None,
+        }
+    }
+
+    const fn certificate(&self) -> Option<&VerifiedIdentity> {
+        match &self.verified {
+            KnownProof::Certificate(shown) => Some(shown),
+            KnownProof::Token(_) => None,
+        }
+    }
+
+    fn context(&mut self, snapshot: &Snapshot) -> CallerContext {
+        let token = self.token().cloned();
+        CallerContext { grants: self.grants(snapshot), usage: Arc::clone(&self.usage), token }
     }
 
     fn grants(&mut self, snapshot: &Snapshot) -> Arc<CallerGrants> {
@@ -166,6 +319,22 @@ impl KnownCaller {
         let grants = Arc::new(snapshot.policy.grants_of(&Caller::of(&self.verified)));
         self.grants = Some((snapshot.generation, Arc::clone(&grants)));
         grants
+    }
+}
+
+impl Proven for KnownProof {
+    fn identity(&self) -> &Identity {
+        match self {
+            Self::Certificate(shown) => shown.identity(),
+            Self::Token(token) => token.identity(),
+        }
+    }
+
+    fn proof(&self) -> Proof {
+        match self {
+            Self::Certificate(shown) => shown.proof(),
+            Self::Token(token) => token.proof(),
+        }
     }
 }
 
@@ -210,6 +379,11 @@ impl<K: PartialEq, V> Recent<K, V> {
         };
         self.0[..=at].rotate_right(1);
         Ok(&mut self.0[0].1)
+    }
+
+    /// What is kept under `key`; it counts as looked up by whoever makes it.
+    fn get(&mut self, key: &K) -> Option<&mut V> {
+        self.0.iter_mut().find(|(other, _)| other == key).map(|(_, value)| value)
     }
 
     fn values(&mut self) -> impl Iterator<Item = &mut V> {

@@ -1,15 +1,14 @@
-//! What a caller shows of its own to a third party: taken off its request, and given back only where a grant passes it on.
+//! What a caller shows of its own: tokens that may prove to the gateway who it is, and the one for a third party, which is given back only
+//! where a grant passes it on.
 //!
-//! **Invariant:** nothing in here is printed, logged or recorded, and what is made of it is zeroized. It leaves only for the audience that the
-//! grant which decided names, so that a token for the gateway or the mesh never does. It is read, where a grant passes it on, and not
-//! verified: that is the destination's to do.
+//! **Invariant:** nothing in here is printed, logged or recorded, and what is made of it is zeroized. A token leaves only for the audience that
+//! the grant which decided names, and never where it is for the gateway. What a grant passes on is read and not verified: that is the
+//! destination's to do.
 
 use std::borrow::Cow;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -17,12 +16,39 @@ use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::{Denial, Reason};
 use zeroize::Zeroizing;
 
+use super::jwt::{object, parts};
+
 const SCHEME: &[u8] = b"Bearer ";
+/// Headers of SDKs that hold nothing but a key, or, with AWS, a session's token.
+static KEYS: [HeaderName; 4] = [
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("api-key"),
+    HeaderName::from_static("x-goog-api-key"),
+    HeaderName::from_static("x-amz-security-token"),
+];
+/// Tokens of one request that are looked at; who sends more shows none.
+const MOST_TOKENS: usize = 4;
 
 /// The credentials of one request. No `Debug`.
 pub(crate) struct CallerCredentials {
     /// The only `Authorization`.
     authorization: Option<HeaderValue>,
+    /// What has the shape of a JWT, each once. It is for whomever it says.
+    tokens: Vec<ShownToken>,
+}
+
+/// A token in the value of a header.
+pub(super) struct ShownToken {
+    value: HeaderValue,
+    /// Where it begins.
+    from: usize,
+}
+
+impl ShownToken {
+    /// The token alone.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.value.as_bytes().get(self.from..).unwrap_or_default()
+    }
 }
 
 /// What of a JWT decides whether it leaves (RFC 7519, section 4.1). A claim that occurs twice is an error.
@@ -54,7 +80,24 @@ impl CallerCredentials {
         let only = all.next().filter(|_| all.next().is_none());
         let mut authorization = only.cloned();
         authorization.iter_mut().for_each(|value| value.set_sensitive(true));
-        Self { authorization }
+        match tokens(headers) {
+            Some(tokens) => Self { authorization, tokens },
+            None => Self { authorization: None, tokens: Vec::new() },
+        }
+    }
+
+    /// What may prove to the gateway who calls.
+    pub(super) fn tokens(&self) -> &[ShownToken] {
+        &self.tokens
+    }
+
+    /// What is for the gateway goes nowhere else, whatever a grant says: that of these tokens.
+    pub(super) fn keep(&mut self, at: usize) {
+        let token = self.tokens.get(at).map(ShownToken::bytes);
+        let is_it = |value: &HeaderValue| bearer(value).map(|(_, bearer)| bearer) == token;
+        if self.authorization.as_ref().is_some_and(is_it) {
+            self.authorization = None;
+        }
     }
 
     /// The `Authorization` to send, where the permit passes the caller's own token on.
@@ -71,7 +114,7 @@ impl CallerCredentials {
         let missing =
             "the grant passes the caller's own token on: send one `authorization: Bearer` with a JWT";
         let token = self.bearer().ok_or_else(|| refuse(missing))?;
-        let claims = decoded(token).ok_or_else(|| refuse("the caller's token is not a JWT"))?;
+        let claims = claims_of(token).ok_or_else(|| refuse("the caller's token is not a JWT"))?;
         let claims: Claims<'_> = serde_json::from_slice(&claims)
             .map_err(|_| refuse("the caller's token does not say plainly whom it is for and until when"))?;
         let is_for = match &claims.aud {
@@ -100,32 +143,50 @@ impl CallerCredentials {
 
     /// What has the shape of a JWT.
     fn bearer(&self) -> Option<&[u8]> {
-        let (scheme, token) = self.authorization.as_ref()?.as_bytes().split_at_checked(SCHEME.len())?;
-        (scheme.eq_ignore_ascii_case(SCHEME) && parts(token).is_some()).then_some(token)
+        let (_, token) = bearer(self.authorization.as_ref()?)?;
+        parts(token).filter(|[.., signature]| !signature.is_empty()).map(|_| token)
     }
 }
 
-/// Header, claims and signature of a signed JWT in compact form (RFC 7515, section 7.1); none of them empty.
-fn parts(token: &[u8]) -> Option<[&[u8]; 3]> {
-    let is_plain = |b: &u8| b.is_ascii_alphanumeric() || b"-_".contains(b);
-    let mut parts = token.split(|b| *b == b'.');
-    let found = [parts.next()?, parts.next()?, parts.next()?];
-    let is_part = |part: &&[u8]| !part.is_empty() && part.iter().all(is_plain);
-    (parts.next().is_none() && found.iter().all(is_part)).then_some(found)
+/// What stands behind the scheme, and where it begins.
+fn bearer(value: &HeaderValue) -> Option<(usize, &[u8])> {
+    let (scheme, token) = value.as_bytes().split_at_checked(SCHEME.len())?;
+    scheme.eq_ignore_ascii_case(SCHEME).then_some((SCHEME.len(), token))
+}
+
+/// What of these headers has the shape of a JWT; `None` where it is too many.
+fn tokens(headers: &HeaderMap) -> Option<Vec<ShownToken>> {
+    let bearers = headers.get_all(AUTHORIZATION).iter();
+    let bearers = bearers.filter_map(|value| bearer(value).map(|(from, _)| (value, from)));
+    let keys = KEYS.iter().flat_map(|name| headers.get_all(name)).map(|value| (value, 0));
+    let mut tokens: Vec<ShownToken> = Vec::new();
+    for (value, from) in bearers.chain(keys) {
+        let token = value.as_bytes().get(from..).unwrap_or_default();
+        if parts(token).is_none() || tokens.iter().any(|known| known.bytes() == token) {
+            continue;
+        }
+        if tokens.len() == MOST_TOKENS {
+            return None;
+        }
+        let mut value = value.clone();
+        value.set_sensitive(true);
+        tokens.push(ShownToken { value, from });
+    }
+    Some(tokens)
 }
 
 /// The claims of a token whose header is one.
-fn decoded(token: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+fn claims_of(token: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let [header, claims, _] = parts(token)?;
-    // Serde would take an array for the members of an object.
-    let is_object = |json: &Zeroizing<Vec<u8>>| json.trim_ascii_start().first() == Some(&b'{');
-    let decode = |part| URL_SAFE_NO_PAD.decode(part).ok().map(Zeroizing::new).filter(is_object);
-    let _: JwtHeader<'_> = serde_json::from_slice(&decode(header)?).ok()?;
-    decode(claims)
+    let _: JwtHeader<'_> = serde_json::from_slice(&object(header)?).ok()?;
+    object(claims)
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
     use super::*;
 
     const AUDIENCE: &str = "https://api.example.com";

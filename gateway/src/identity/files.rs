@@ -19,13 +19,14 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tollgate_policy::caller::TrustDomain;
+use tollgate_policy::caller::{SpiffeId, TrustDomain};
 use tollgate_policy::target::GatewayName;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 use zeroize::Zeroizing;
 
 use super::bundle::{Bundle, Root, Unfit};
+use super::tokens::{TokenIssuerSettings, TokenIssuers};
 use super::trust::{Trust, spiffe_id};
 use crate::expiry::{Dated, Purpose, Validity};
 use crate::stable_file::{Look, StableFile};
@@ -36,10 +37,15 @@ use crate::stable_file::{Look, StableFile};
 pub struct IdentitySettings {
     /// The gateway's own certificate.
     pub certificate: CertificateFiles,
-    /// A bundle for each trust domain whose workloads may call.
+    /// A bundle for each trust domain whose workloads may call with a client certificate. Required unless `tokens` is there.
+    #[serde(default)]
     #[schemars(with = "BTreeMap<String, BundleFile>")]
     pub trust_domains: BTreeMap<TrustDomain, BundleFile>,
-    /// How far in the future a caller's certificate may begin, for clocks that differ: `0s` to `60s`.
+    /// The issuers whose tokens prove callers. See [callers by token](#callers-by-token).
+    #[serde(default)]
+    pub tokens: Vec<TokenIssuerSettings>,
+    /// How far in the future a caller's certificate or token may begin, and how long past its end a token is taken, for clocks that differ:
+    /// `0s` to `60s`.
     #[serde(default = "clock_skew", deserialize_with = "crate::settings::pause")]
     #[schemars(with = "crate::settings::PauseText", extend("default" = "5s"))]
     pub clock_skew: Duration,
@@ -207,7 +213,10 @@ impl IdentityFiles {
             return Err(error);
         }
         let certificate = Arc::new(OwnCertificate(ArcSwap::from_pointee(key)));
-        let trust = Trust::new(domains(&bundles), settings.clock_skew);
+        let only = || settings.trust_domains.keys().next().filter(|_| settings.trust_domains.len() == 1);
+        let own_domain = id.as_ref().map(SpiffeId::trust_domain).or_else(only).cloned();
+        let tokens = TokenIssuers::new(&settings.tokens, base, settings.clock_skew, own_domain);
+        let trust = Trust::with_tokens(domains(&bundles), settings.clock_skew, tokens);
         let files = Self { certificate, trust, own, bundles, standing: Arc::default(), settings };
         files.stand();
         Ok(files)

@@ -19,6 +19,7 @@ use x509_parser::prelude::FromDer;
 use super::bundle::Bundle;
 use super::chain;
 use super::refusal::Refusal;
+use super::tokens::TokenIssuers;
 
 /// Whom a chain proves. Only [`Trust::verify`] makes one.
 #[derive(Clone, Debug)]
@@ -63,16 +64,28 @@ pub(crate) struct Trust {
     /// How far in the future a certificate may begin.
     skew: Duration,
     bundles: ArcSwap<Bundles>,
+    tokens: TokenIssuers,
     changed: watch::Sender<u64>,
     refused: [AtomicU64; Refusal::ALL.len()],
 }
 
 impl Trust {
+    /// Nobody is proven by a token.
+    #[cfg(test)]
     pub(crate) fn new(domains: HashMap<TrustDomain, Arc<Bundle>>, skew: Duration) -> Arc<Self> {
+        Self::with_tokens(domains, skew, TokenIssuers::default())
+    }
+
+    pub(crate) fn with_tokens(
+        domains: HashMap<TrustDomain, Arc<Bundle>>,
+        skew: Duration,
+        tokens: TokenIssuers,
+    ) -> Arc<Self> {
         let bundles = Bundles { generation: 1, domains };
         Arc::new(Self {
             skew,
             bundles: ArcSwap::from_pointee(bundles),
+            tokens,
             changed: watch::Sender::new(1),
             refused: Default::default(),
         })
@@ -83,6 +96,11 @@ impl Trust {
         let generation = self.generation() + 1;
         self.bundles.store(Arc::new(Bundles { generation, domains }));
         self.changed.send_replace(generation);
+    }
+
+    /// Whose tokens prove callers.
+    pub(crate) const fn tokens(&self) -> &TokenIssuers {
+        &self.tokens
     }
 
     pub(crate) fn generation(&self) -> u64 {

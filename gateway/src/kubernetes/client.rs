@@ -5,11 +5,15 @@ use std::time::Duration;
 
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
+use tollgate_policy::name::Name;
 
 use crate::settings::KubernetesSettings;
 
 /// The longest that nothing comes: bookmarks of a watch come about once a minute.
 const READ_TIMEOUT: Duration = Duration::from_secs(150);
+
+/// Where a pod finds the namespace that it is in.
+const POD_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
 /// Why it is not known how to reach an API server.
 #[derive(Debug, thiserror::Error)]
@@ -53,11 +57,28 @@ impl Connection {
         config.proxy_url = None;
         config.read_timeout = Some(READ_TIMEOUT);
         config.reset_reader_on_write = true;
-        let own = settings.gateway_namespace.as_ref().map(ToString::to_string);
+        let own = own_namespace(settings).map(|own| own.to_string());
         let namespace = own.unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config).map_err(ClusterError::Client)?;
         Ok(Self { client, namespace })
     }
+}
+
+/// The namespace of the gateway itself: as the settings say, else that of the kubeconfig's context or of the pod.
+pub(crate) fn own_namespace(settings: &KubernetesSettings) -> Option<Name> {
+    if let Some(own) = &settings.gateway_namespace {
+        return Some(own.clone());
+    }
+    let found = match &settings.kubeconfig {
+        None => std::fs::read_to_string(POD_NAMESPACE).ok()?,
+        Some(file) => {
+            let kubeconfig = Kubeconfig::read_from(file).ok()?;
+            let current = kubeconfig.current_context?;
+            let context = kubeconfig.contexts.into_iter().find(|context| context.name == current)?.context?;
+            context.namespace.unwrap_or_else(|| "default".to_owned())
+        }
+    };
+    found.trim().parse().ok()
 }
 
 /// An error with all that caused it. What the layers in between repeat is said once.

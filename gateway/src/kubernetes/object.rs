@@ -1,4 +1,4 @@
-//! Objects of a cluster as resources.
+//! Objects of a cluster: resources, and what says which namespaces agree to be referred to.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use kube::api::{ApiResource, DynamicObject};
 use kube::core::GroupVersionKind;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tollgate_policy::consent::{Consents, ReferenceGrant};
 use tollgate_policy::model::SourceFile;
 use tollgate_policy::name::{Name, ResourceId};
 
@@ -21,10 +22,43 @@ pub(super) enum ObjectKind {
     SecretStore,
     Credential,
     Grant,
+    ReferenceGrant,
+    Namespace,
 }
 
 impl ObjectKind {
-    pub(super) const ALL: [Self; 4] = [Self::Destination, Self::SecretStore, Self::Credential, Self::Grant];
+    pub(super) const ALL: [Self; 6] = [
+        Self::Destination,
+        Self::SecretStore,
+        Self::Credential,
+        Self::Grant,
+        Self::ReferenceGrant,
+        Self::Namespace,
+    ];
+
+    /// Whether it is a resource, which has a status of the gateway's.
+    pub(super) const fn is_resource(self) -> bool {
+        !matches!(self, Self::ReferenceGrant | Self::Namespace)
+    }
+
+    /// Whether a cluster may lack the kind.
+    pub(super) const fn is_optional(self) -> bool {
+        matches!(self, Self::ReferenceGrant)
+    }
+
+    /// Whether objects of the kind are in namespaces.
+    pub(super) const fn is_namespaced(self) -> bool {
+        !matches!(self, Self::Namespace)
+    }
+
+    /// Group and version.
+    const fn group(self) -> (&'static str, &'static str) {
+        match self {
+            Self::ReferenceGrant => ("gateway.networking.k8s.io", "v1beta1"),
+            Self::Namespace => ("", "v1"),
+            Self::Destination | Self::SecretStore | Self::Credential | Self::Grant => (GROUP, VERSION),
+        }
+    }
 
     /// As `kind` says it.
     pub(super) const fn word(self) -> &'static str {
@@ -33,6 +67,8 @@ impl ObjectKind {
             Self::SecretStore => "SecretStore",
             Self::Credential => "Credential",
             Self::Grant => "Grant",
+            Self::ReferenceGrant => "ReferenceGrant",
+            Self::Namespace => "Namespace",
         }
     }
 
@@ -43,11 +79,14 @@ impl ObjectKind {
             Self::SecretStore => "secretstores",
             Self::Credential => "credentials",
             Self::Grant => "grants",
+            Self::ReferenceGrant => "referencegrants",
+            Self::Namespace => "namespaces",
         }
     }
 
     pub(super) fn api(self) -> ApiResource {
-        ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(GROUP, VERSION, self.word()), self.plural())
+        let (group, version) = self.group();
+        ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, self.word()), self.plural())
     }
 }
 
@@ -88,15 +127,25 @@ impl Object {
     /// `None`: it has no name, as no stored object.
     pub(super) fn of(kind: ObjectKind, found: DynamicObject) -> Option<Self> {
         let DynamicObject { metadata, mut data, .. } = found;
-        let (namespace, name) = (metadata.namespace?, metadata.name?);
+        let (namespace, name) = match kind.is_namespaced() {
+            true => (metadata.namespace?, metadata.name?),
+            false => (String::new(), metadata.name?),
+        };
         let mut take = |member: &str| data.get_mut(member).map(Value::take);
-        let (spec, status) = (take("spec"), take("status"));
+        let (spec, status) = match kind.is_resource() {
+            true => (take("spec"), take("status").unwrap_or_default()),
+            false => (take("spec").filter(|_| kind != ObjectKind::Namespace), Value::Null),
+        };
+        let (group, version) = kind.group();
         let mut written = json!({
-            "apiVersion": format!("{GROUP}/{VERSION}"), "kind": kind.word(),
+            "apiVersion": format!("{group}/{version}").trim_start_matches('/'), "kind": kind.word(),
             "metadata": {"namespace": namespace, "name": name},
         });
         if let (Some(spec), Some(written)) = (spec, written.as_object_mut()) {
             written.insert("spec".to_owned(), spec);
+        }
+        if kind == ObjectKind::Namespace {
+            written["metadata"] = json!({"name": name, "labels": metadata.labels.unwrap_or_default()});
         }
         Some(Self {
             key: ObjectKey { kind, namespace, name },
@@ -105,7 +154,7 @@ impl Object {
             generation: metadata.generation.unwrap_or_default(),
             text: written.to_string().into(),
             version: metadata.resource_version.unwrap_or_default(),
-            status: status.unwrap_or_default(),
+            status,
         })
     }
 
@@ -165,9 +214,31 @@ impl ObjectSet {
     /// What is compiled: the oldest first, because of two that contradict each other the first serves. What has a name that no
     /// resource can have was never in force, and nothing can refer to it.
     pub(super) fn files(&self) -> Vec<SourceFile> {
-        let mut objects: Vec<&Arc<Object>> = self.iter().filter(|object| object.key.id().is_some()).collect();
+        let is_resource = |object: &&Arc<Object>| object.key.kind.is_resource() && object.key.id().is_some();
+        let mut objects: Vec<&Arc<Object>> = self.iter().filter(is_resource).collect();
         objects.sort_by(|a, b| a.created.cmp(&b.created).then_with(|| a.key.cmp(&b.key)));
         objects.into_iter().map(|object| SourceFile::object(object.text.to_string())).collect()
+    }
+}
+
+impl ObjectSet {
+    /// What the namespaces have agreed to. What cannot be read agrees to nothing.
+    pub(super) fn consents(&self) -> Consents {
+        let mut consents = Consents::default();
+        for object in self.iter() {
+            let written: Value = match object.key.kind.is_resource() {
+                true => continue,
+                false => serde_json::from_str(&object.text).unwrap_or_default(),
+            };
+            if object.key.kind == ObjectKind::ReferenceGrant {
+                consents.reference_grants.extend(ReferenceGrant::read(&written).ok());
+            } else if let (Ok(name), Some(labels)) =
+                (object.key.name.parse(), written.pointer("/metadata/labels"))
+            {
+                consents.namespaces.insert(name, BTreeMap::deserialize(labels).unwrap_or_default());
+            }
+        }
+        consents
     }
 }
 
@@ -198,6 +269,35 @@ mod tests {
         });
         assert_eq!(written, members);
         assert_eq!((object.generation, object.status.clone()), (3, json!({"conditions": []})));
+    }
+
+    #[test]
+    fn what_namespaces_agree_to_is_read_from_their_labels_and_reference_grants() {
+        let of = |kind: ObjectKind, object: Value| {
+            Arc::new(Object::of(kind, serde_json::from_value(object).unwrap()).unwrap())
+        };
+        let namespace = |label: &str| json!({"metadata": {"name": "shop", "labels": {"team": label}}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}});
+        let rules = json!({
+            "from": [{"group": "tollgate.dev", "kind": "Grant", "namespace": "shop"}],
+            "to": [{"group": "tollgate.dev", "kind": "Destination"}],
+        });
+        let grant = json!({"metadata": {"namespace": "platform", "name": "shop"}, "spec": rules});
+        let broken = json!({"metadata": {"namespace": "platform", "name": "broken"}, "spec": {"from": 1}});
+        let set = ObjectSet::new(
+            [
+                of(ObjectKind::Namespace, namespace("checkout")),
+                of(ObjectKind::ReferenceGrant, grant),
+                of(ObjectKind::ReferenceGrant, broken),
+            ]
+            .into_iter(),
+        );
+        let consents = set.consents();
+        assert_eq!(consents.namespaces["shop"]["team"], "checkout");
+        assert_eq!(consents.reference_grants.len(), 1);
+        assert_eq!(consents.reference_grants[0].namespace.as_str(), "platform");
+        assert!(set.files().is_empty());
+        let other = of(ObjectKind::Namespace, namespace("billing"));
+        assert!(!set.objects.values().any(|object| object.compiles_like(&other)));
     }
 
     #[test]

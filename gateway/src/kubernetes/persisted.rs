@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch as channel;
 use tokio::time::Instant;
+use tollgate_policy::consent::Consents;
 use tollgate_policy::model::SourceFile;
 use tollgate_secrets::digest::hex;
 
@@ -50,12 +51,12 @@ impl PersistedObjects {
         &self.file
     }
 
-    /// The objects as they are compiled.
+    /// The objects as they are compiled, and what namespaces agree to.
     ///
     /// # Errors
     /// Where there is no file, or it is not whole.
-    pub(crate) fn files(&self) -> io::Result<Vec<SourceFile>> {
-        self.read().map(|(objects, _)| objects.files())
+    pub(crate) fn sources(&self) -> io::Result<(Vec<SourceFile>, Consents)> {
+        self.read().map(|(objects, _)| (objects.files(), objects.consents()))
     }
 
     /// The objects, and when they were last confirmed.
@@ -142,3 +143,6 @@ impl PersistedObjects {
 fn digest_of(body: &str) -> String {
     hex(digest::digest(&digest::SHA256, body.as_bytes()).as_ref())
 }
+
+#[cfg(test)]
+mod tests;

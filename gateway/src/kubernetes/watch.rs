@@ -45,7 +45,9 @@ pub(super) fn start(
     let mut collector = Collector { scopes: BTreeMap::new(), states };
     let places = namespaces.map_or_else(|| vec![None], |names| names.iter().cloned().map(Some).collect());
     for kind in ObjectKind::ALL {
-        for namespace in places.clone() {
+        // What all namespaces are labelled with is told only to who may see all of them.
+        let is_seen = kind.is_namespaced() || namespaces.is_none();
+        for namespace in places.clone().into_iter().filter(|_| is_seen) {
             let (client, api) = (connection.client.clone(), kind.api());
             let api = match &namespace {
                 None => Api::all_with(client, &api),
@@ -136,6 +138,11 @@ impl Collector {
         let Some(listed) = self.scopes.get_mut(scope) else { return false };
         let event = match event {
             Ok(event) => event,
+            Err(error) if scope.kind.is_optional() && status_of(&error).is_some_and(|it| it.code == 404) => {
+                self.states.works(scope);
+                // What was there before may come back: an API server that starts does not know all kinds at once.
+                return !std::mem::replace(&mut listed.is_whole, true);
+            }
             Err(error) => {
                 self.states.failed(scope, &error);
                 return false;
@@ -326,3 +333,6 @@ fn in_words(kind: ObjectKind, error: &watcher::Error) -> String {
         code => format!("{code}: {message}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -76,7 +76,7 @@ fn unwritable(data_dir: &Path) -> Option<String> {
     ))
 }
 
-fn unreadable(file: &Path) -> Option<String> {
+pub(super) fn unreadable(file: &Path) -> Option<String> {
     let mode = mode(file)?;
     let error = File::open(file).err()?;
     let path = file.display();
@@ -85,7 +85,7 @@ fn unreadable(file: &Path) -> Option<String> {
     ))
 }
 
-fn exposed(file: &Path) -> Option<String> {
+pub(super) fn exposed(file: &Path) -> Option<String> {
     let mode = mode(file).filter(|mode| mode & 0o007 != 0)?;
     let path = file.display();
     Some(format!("{path}: every user of this machine can use it (mode {mode:04o}): chmod 600 {path}"))

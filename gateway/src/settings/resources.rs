@@ -7,6 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use tollgate_policy::caller::TrustDomain;
 use tollgate_policy::name::Name;
 
 /// Where resources come from.
@@ -35,13 +36,24 @@ pub struct KubernetesSettings {
     /// The namespaces whose objects count. Without it all of them.
     #[schemars(with = "Option<Vec<String>>", length(min = 1))]
     pub namespaces: Option<Vec<Name>>,
-    /// The namespace of the gateway itself, where its replicas agree on the one that writes status. Without it that of the pod's service
-    /// account, or of the kubeconfig's context.
+    /// The namespace of the gateway itself. Its objects are the platform's, and there replicas agree on the one that writes status. Without
+    /// it that of the pod's service account, or of the kubeconfig's context.
     #[schemars(with = "Option<String>")]
     pub gateway_namespace: Option<Name>,
     /// What grants call this cluster where they name service accounts.
     #[schemars(with = "Option<String>", extend("default" = "local"))]
     pub cluster: Option<Name>,
+    /// The trust domain of the cluster's workloads, as in `spiffe://DOMAIN/ns/NAMESPACE/sa/NAME`. Without it the only one of
+    /// `identity.trustDomains`; where there are several, grants of app namespaces name no SPIFFE ids.
+    #[schemars(with = "Option<String>")]
+    pub trust_domain: Option<TrustDomain>,
+}
+
+impl KubernetesSettings {
+    /// What grants call the cluster.
+    pub(crate) fn name(&self) -> Option<Name> {
+        self.cluster.clone().or_else(|| "local".parse().ok())
+    }
 }
 
 impl ResourceSettings {

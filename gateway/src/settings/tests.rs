@@ -171,3 +171,43 @@ fn a_level_alone_stands_for_one_with_the_format_left_open() {
     let problems = read(&format!("{GOOD}log: {{format: jsn}}\n"), &[]).unwrap_err();
     assert!(problems[0].contains("did you mean `json`?"), "{problems:?}");
 }
+
+#[test]
+fn resources_come_from_a_directory_or_from_a_cluster() {
+    let resources = |written: &str| read(&GOOD.replace("resources: res", written), &[]);
+    let of = |written: &str| match resources(written).unwrap().resources {
+        ResourceSettings::Kubernetes(cluster) => cluster,
+        ResourceSettings::Directory(_) => panic!("{written}"),
+    };
+    assert!(resources("resources: res").unwrap().resources.directory().unwrap().ends_with("res"));
+    assert_eq!(of("resources: {kubernetes: {}}").namespaces, None);
+    let cluster =
+        of("resources: {kubernetes: {kubeconfig: admin.conf, namespaces: [shop], gatewayNamespace: egress}}");
+    assert!(cluster.kubeconfig.unwrap().is_absolute());
+    assert_eq!(cluster.namespaces.unwrap(), ["shop".parse().unwrap()]);
+    let wrong = [
+        (
+            "resources: {kubernetes: {namespace: shop}}",
+            "4: resources.kubernetes.namespace: there is no field `namespace` here; did you mean `namespaces`?",
+        ),
+        (
+            "resources: {kubernetes: {namespaces: []}}",
+            "4: resources.kubernetes.namespaces: leave it out for all namespaces",
+        ),
+        (
+            "resources: {kubernetes: {namespaces: [Shop]}}",
+            "4: resources.kubernetes.namespaces[0]: `Shop` is not a name",
+        ),
+        ("resources: {files: res}", "4: resources.files: there is no field `files` here"),
+        ("resources: 7", "4: resources: this has to be a directory or `{kubernetes: {}}`"),
+    ];
+    for (written, said) in wrong {
+        let problems = resources(written).unwrap_err();
+        assert!(problems[0].starts_with(said), "{problems:?}");
+    }
+    let over = read(
+        &GOOD.replace("resources: res", "resources: {kubernetes: {}}"),
+        &[("TOLLGATE_RESOURCES", "res")],
+    );
+    assert!(over.unwrap().resources.directory().is_some());
+}

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use super::{Compiled, Compiler, Denied};
 use crate::model::{DestinationSpec, GrantSpec, Model, Problem, Resource};
 use crate::name::ResourceId;
-use crate::policy::{Parts, Policy};
-use crate::resource::{Block, BlockedHosts, Credential};
+use crate::pattern::HostPattern;
+use crate::policy::Parts;
+use crate::resource::{Block, BlockedAt, BlockedHosts, Credential};
 
 /// The resources of each kind that are not in force.
 #[derive(Default)]
@@ -39,28 +40,42 @@ impl Compiler<'_> {
         broken.follow(self.model, &self.parts);
         let mut denied = Vec::new();
         let mut hosts = Vec::new();
+        let mut blocks = Vec::new();
+        let mut unreadable = BTreeSet::new();
         for resource in self.model.destinations.iter().filter(|it| broken.destinations.contains(&it.id)) {
             self.parts.destinations.remove(&resource.id);
-            hosts.push(blocked_hosts(resource, &by_resource));
+            let (blocked, is_readable) = self.blocked_hosts(resource, &by_resource);
+            if !is_readable && !blocked.any_other {
+                unreadable.insert(&resource.id);
+                blocks.push(self.block_app(&resource.id));
+            }
+            hosts.push(blocked);
             denied.push(Denied::Destination(resource.id.clone()));
         }
         self.parts.stores.retain(|id, _| !broken.stores.contains(id));
         self.parts.store_origins.retain(|id, _| !broken.stores.contains(id));
         self.parts.credentials.retain(|id, _| !broken.credentials.contains(id));
-        let mut blocks = Vec::new();
         for resource in &self.model.grants {
             let id = &resource.id;
             let destination = resource.spec.destination.as_ref().map(|reference| reference.within(id));
-            if !broken.grants.contains(id) && destination.is_some_and(|it| broken.destinations.contains(&it))
+            if let Some(destination) = destination.filter(|it| broken.destinations.contains(it))
+                && !broken.grants.contains(id)
             {
                 // What it decides is denied by its destination.
                 self.parts.grants.remove(id);
+                if unreadable.contains(&destination) {
+                    blocks.push(Block { at: BlockedAt::Wildcards, ..self.block(resource, &by_resource) });
+                }
                 continue;
             }
             let compiled = self.parts.grants.get_mut(id).filter(|_| !broken.grants.contains(id));
             let Some(grant) = compiled else {
                 self.parts.grants.remove(id);
-                blocks.push(self.block(resource, &by_resource));
+                let mut block = self.block(resource, &by_resource);
+                if matches!(&block.at, BlockedAt::Destination(id) if unreadable.contains(id)) {
+                    block.at = BlockedAt::Wildcards;
+                }
+                blocks.push(block);
                 denied.push(Denied::Callers(id.clone()));
                 continue;
             };
@@ -71,7 +86,7 @@ impl Compiler<'_> {
                 denied.push(Denied::Grant(id.clone()));
             }
         }
-        let policy = Policy::new(self.parts, self.environment.gateway_names.clone()).denying(hosts, blocks);
+        let policy = self.environment.policy(self.parts).denying(hosts, blocks);
         Ok(Compiled { policy, warnings: Vec::new(), problems: self.problems, denied })
     }
 
@@ -80,11 +95,11 @@ impl Compiler<'_> {
         let ties: BTreeSet<&Problem> = self.ties.iter().collect();
         let others = self.problems.iter().filter(|problem| !ties.contains(problem));
         let broken: BTreeSet<&str> = others.map(Problem::resource).collect();
-        let known =
-            |resource: &&Resource<GrantSpec>| !broken.contains(&*format!("Grant/{}", resource.id));
+        let known = |resource: &&Resource<GrantSpec>| !broken.contains(&*format!("Grant/{}", resource.id));
         let compiled = |resource: &Resource<GrantSpec>| self.parts.grants.get(&resource.id).map(Arc::clone);
         let grants = self.model.grants.iter().filter(known);
-        let grants: Vec<_> = grants.filter_map(|it| Some((compiled(it)?, &it.source))).collect();
+        let mut grants: Vec<_> = grants.filter_map(|it| Some((compiled(it)?, &it.source))).collect();
+        self.gateways_first(&mut grants);
         let ties = super::tie::ties(&grants);
         let forgotten: BTreeSet<Problem> = std::mem::take(&mut self.ties).into_iter().collect();
         self.problems.retain(|problem| !forgotten.contains(problem));
@@ -104,23 +119,60 @@ impl Compiler<'_> {
         broken.grants.iter().filter(says_all).cloned().collect()
     }
 
+    /// The hosts that fall to no other, and whether all that were written are known.
+    fn blocked_hosts(
+        &self,
+        resource: &Resource<DestinationSpec>,
+        problems: &ByResource<'_>,
+    ) -> (BlockedHosts, bool) {
+        let written = &resource.spec.hosts;
+        let is_own = |(index, _): &(usize, &HostPattern)| !self.unclaimed.contains(&(&resource.id, *index));
+        let hosts: Vec<_> = written.iter().filter(is_own).map(|(_, host)| host.clone()).collect();
+        let name = format!("Destination/{}", resource.id);
+        let is_readable =
+            written.written().is_some_and(|count| count > 0 && count == written.values().count())
+                && !has_problem(problems, &name, |path| path == "spec.hosts");
+        // What an app could not say is taken from no other namespace, only from whoever its grants are for.
+        let is_apps = self.namespaces.is_some_and(|it| !it.is_gateways(resource.id.namespace()));
+        let any_other = !is_readable && !is_apps;
+        (BlockedHosts { destination: resource.id.clone(), any_other, hosts }, is_readable)
+    }
+
+    /// What an app's callers may have asked of its destination whose hosts are not known, and what now falls to a wildcard.
+    fn block_app(&self, destination: &ResourceId) -> Block {
+        Block {
+            resource: format!("destination {destination}").into(),
+            every_caller: false,
+            callers: super::own::callers_of(destination.namespace(), &self.environment.home),
+            at: BlockedAt::Wildcards,
+        }
+    }
+
     /// All that a grant may have decided that is not known whole.
     fn block(&self, resource: &Resource<GrantSpec>, problems: &ByResource<'_>) -> Block {
         let GrantSpec { callers: written, destination, .. } = &resource.spec;
         let mut unreported = Vec::new();
-        let mut scope = super::Scope::new(resource, &mut unreported);
-        let callers = super::caller::callers(written, self.environment, &mut scope);
+        let mut scope = super::Scope::new(resource, self.namespaces, &mut unreported);
+        let mut callers = super::caller::callers(written, self.environment, &mut scope);
+        let app = scope.app_namespace();
+        let destination = destination.as_ref().map(|reference| reference.within(&resource.id));
+        let is_foreign = destination.as_ref().is_some_and(|id| scope.is_foreign(id));
         let name = format!("Grant/{}", resource.id);
         let is_readable = written.written().is_some_and(|count| count > 0 && callers.len() == count)
             && !has_problem(problems, &name, |path| path.starts_with("spec.callers"));
         let is_named = !has_problem(problems, &name, |path| path.starts_with("spec.destination"));
-        let destination = destination.as_ref().map(|reference| reference.within(&resource.id));
+        if let (false, Some(namespace)) = (is_readable, app) {
+            callers = super::own::callers_of(namespace, &self.environment.home);
+        }
+        // One of another namespace that is not there, or that has not agreed, is still no other.
         let is_known = |id: &ResourceId| self.model.destination(id).is_some();
         Block {
-            grant: resource.id.clone(),
-            every_caller: !is_readable,
+            resource: format!("grant {}", resource.id).into(),
+            every_caller: !is_readable && app.is_none(),
             callers,
-            destination: destination.filter(|id| is_named && is_known(id)),
+            at: destination
+                .filter(|id| is_foreign || (is_named && is_known(id)))
+                .map_or(BlockedAt::Everywhere, BlockedAt::Destination),
         }
     }
 }
@@ -140,14 +192,6 @@ fn by_resource(problems: &[Problem]) -> ByResource<'_> {
 fn has_problem(problems: &ByResource<'_>, resource: &str, is_at: impl Fn(&str) -> bool) -> bool {
     let mut problems = problems.get(resource).into_iter().flatten();
     problems.any(|problem| matches!(problem.path(), "" | "spec") || is_at(problem.path()))
-}
-
-fn blocked_hosts(resource: &Resource<DestinationSpec>, problems: &ByResource<'_>) -> BlockedHosts {
-    let written = &resource.spec.hosts;
-    let hosts: Vec<_> = written.values().cloned().collect();
-    let is_readable = written.written().is_some_and(|count| count > 0 && count == hosts.len())
-        && !has_problem(problems, &format!("Destination/{}", resource.id), |path| path == "spec.hosts");
-    BlockedHosts { destination: resource.id.clone(), any_other: !is_readable, hosts }
 }
 
 impl Broken {

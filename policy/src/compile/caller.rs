@@ -1,12 +1,15 @@
 //! Whom a grant is for. Callers that nothing proves are a problem: the grant would be for nobody.
 
+use super::own::check_caller;
 use super::{Environment, Scope};
 use crate::caller::{Issuer, TrustDomain};
 use crate::model::{CallerSpec, List, ServiceAccountSpec, TokenCallerSpec};
 use crate::name::Name;
 use crate::pattern::{CallerPattern, ServiceAccountPattern, SpiffePattern, TokenPattern};
 
-const UNPROVEN: &str = "no listener of this gateway proves such callers yet: name them by `spiffe`";
+const NO_CLUSTER: &str = "no listener proves service accounts: name in the settings the cluster whose tokens are taken, as in `identity.tokens: [{kind: kubernetes, …}]`";
+const NO_ISSUER: &str =
+    "no listener takes tokens: name their issuer in the settings, as in `identity.tokens: [{kind: oidc, …}]`";
 
 pub(super) fn callers(
     list: &List<CallerSpec>,
@@ -33,7 +36,7 @@ pub(super) fn callers(
             true => scope.exactly_one(&path, [("spiffe", id), ("serviceAccount", account), ("token", token)]),
             false => id,
         };
-        callers.extend(pattern);
+        callers.extend(pattern.filter(|caller| check_caller(&path, caller, &environment.home, scope)));
     }
     callers
 }
@@ -63,7 +66,7 @@ fn service_account(
     let path = format!("{path}.serviceAccount");
     let clusters = &environment.clusters;
     let Some(own) = clusters.first() else {
-        scope.problem(&path, UNPROVEN);
+        scope.problem(&path, NO_CLUSTER);
         return None;
     };
     let cluster = written.cluster.as_ref().unwrap_or(own);
@@ -97,7 +100,7 @@ fn token(
     let path = format!("{path}.token");
     let issuers = &environment.issuers;
     if issuers.is_empty() {
-        scope.problem(&path, UNPROVEN);
+        scope.problem(&path, NO_ISSUER);
         return None;
     }
     let issuer =

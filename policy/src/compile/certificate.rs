@@ -8,9 +8,9 @@ impl Compiler<'_> {
             let written = resource.spec.tls.as_ref().and_then(|tls| tls.client_certificate.as_ref());
             let Some(reference) = written else { continue };
             let path = "spec.tls.clientCertificate";
-            let mut scope = Scope::new(resource, &mut self.problems);
+            let mut scope = Scope::new(resource, self.namespaces, &mut self.problems);
             let known = (self.model.credentials.as_slice(), self.model.incomplete);
-            let found = scope.resolve((path, "Credential", reference), known, &self.parts.credentials);
+            let found = scope.resolve((path, reference), known, &self.parts.credentials);
             let name = &scope.id(reference);
             if found.is_some_and(|credential| credential.client_certificate().is_none()) {
                 let message = format!("`{name}` is put on calls, and is no client certificate");

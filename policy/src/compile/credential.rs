@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::from::keys;
 use super::mint::{LONGEST_USE, mint};
+use super::own::check_allowed;
 use super::{Compiler, Scope, inject};
 use crate::model::{CredentialSpec, Froms, Interval, Resource};
 use crate::pattern::HostPattern;
@@ -24,7 +25,7 @@ impl Compiler<'_> {
 
     fn credential(&mut self, resource: &Resource<CredentialSpec>) -> Option<Credential> {
         let spec = &resource.spec;
-        let mut scope = Scope::new(resource, &mut self.problems);
+        let mut scope = Scope::new(resource, self.namespaces, &mut self.problems);
         let known = (self.model.destinations.as_slice(), self.model.incomplete);
         scope.at_least_one(
             "spec.destinations",
@@ -34,13 +35,14 @@ impl Compiler<'_> {
         let mut destinations = Vec::new();
         for (index, name) in spec.destinations.iter() {
             let path = format!("spec.destinations[{index}]");
-            let found = scope.resolve((&path, "Destination", name), known, &self.parts.destinations);
+            let found = scope.resolve((&path, name), known, &self.parts.destinations);
             if let Some(destination) = found {
                 destinations.push((path, destination));
             }
         }
         let keys = keys(spec, (self.model, &self.parts), &mut scope);
         check_leased(spec, &mut scope);
+        check_allowed(spec.allowed_namespaces.as_ref(), &mut scope);
         let inject = inject::ways(spec, keys.as_deref().unwrap_or_default(), &mut scope);
         if inject.as_ref().is_none_or(|ways| ways.iter().any(Injection::is_reusable)) {
             destinations.iter().for_each(|(path, to)| check_hosts(spec, path, to, &mut scope));

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::own::{check_allowed, check_destination};
 use super::{Compiler, Scope};
 use crate::dialect::Dialect;
 use crate::model::{
@@ -22,7 +23,7 @@ use crate::target::GatewayName;
 const HTTP_FIELDS: [&str; 5] =
     ["spec.dialect", "spec.http", "spec.timeouts.firstByte", "spec.encodedPath", "spec.scrub"];
 
-impl Compiler<'_> {
+impl<'a> Compiler<'a> {
     pub(super) fn destinations(&mut self) {
         let mut claims = BTreeMap::new();
         for resource in &self.model.destinations {
@@ -36,12 +37,14 @@ impl Compiler<'_> {
     fn destination(&mut self, resource: &Resource<DestinationSpec>) -> Option<Destination> {
         let spec = &resource.spec;
         let (protocol, idle) = self.protocol(resource);
-        let mut scope = Scope::new(resource, &mut self.problems);
+        let mut scope = Scope::new(resource, self.namespaces, &mut self.problems);
         scope.at_least_one("spec.hosts", &spec.hosts, "at least one host, as in `[api.example.com]`");
         if spec.port == Some(0) {
             scope.problem("spec.port", "a port is a number from 1 to 65535");
         }
         addresses(spec, &mut scope);
+        check_allowed(spec.allowed_namespaces.as_ref(), &mut scope);
+        check_destination(spec, &mut scope);
         let timeouts = spec.timeouts.as_ref();
         let tls = verify(spec, &mut scope);
         let written = spec.tls.as_ref().and_then(|tls| tls.client_certificate.as_ref());
@@ -133,24 +136,58 @@ impl Compiler<'_> {
         None
     }
 
+    /// In a cluster a host belongs to the namespace that had it first, at every port. A wildcard is the gateway's namespace's alone, and
+    /// has what nobody had before.
+    fn may_claim(
+        &mut self,
+        resource: &'a Resource<DestinationSpec>,
+        (index, host): (usize, &'a HostPattern),
+    ) -> bool {
+        let Some(namespaces) = self.namespaces else { return true };
+        let own = resource.id.namespace();
+        let first = self.hosts.get(host).or_else(|| self.hosts.get(&host.covering()?)).copied();
+        let message = match first {
+            _ if host.is_wildcard() && !namespaces.is_gateways(own) => {
+                format!(
+                    "anybody's host may be one of `{host}`, so only a Destination of the gateway's namespace has it: list hosts"
+                )
+            }
+            Some(other) if other != own => format!(
+                "`{host}` belongs to the namespace `{other}`, where a Destination had it before: refer to that one if it agrees"
+            ),
+            _ => {
+                self.hosts.entry(host).or_insert(own);
+                return true;
+            }
+        };
+        self.unclaimed.insert((&resource.id, index));
+        self.problems.push(resource.source.problem(&format!("spec.hosts[{index}]"), message));
+        false
+    }
+
     /// Two destinations cannot be told apart at the same host and port, and the gateway's own names are no destination.
     fn claim_hosts(
         &mut self,
-        resource: &Resource<DestinationSpec>,
-        claims: &mut BTreeMap<(HostPattern, u16), (ResourceId, String)>,
+        resource: &'a Resource<DestinationSpec>,
+        claims: &mut BTreeMap<(HostPattern, Option<u16>), (ResourceId, String)>,
     ) {
         let port = resource.spec.port.unwrap_or(443);
-        // Of one that cannot be read nobody knows what it claims.
+        // One that cannot be read may be every one.
         let is_known = resource.spec.port.is_some() || !resource.source.claims("spec.port");
         for (index, host) in resource.spec.hosts.iter() {
             let path = format!("spec.hosts[{index}]");
+            if !self.may_claim(resource, (index, host)) {
+                continue;
+            }
             let claim = (resource.id.clone(), resource.source.aside());
-            let taken = match claims.entry((host.clone(), port)) {
-                _ if !is_known => None,
+            let at_any = claims.get(&(host.clone(), None)).cloned();
+            let taken = match claims.entry((host.clone(), is_known.then_some(port))) {
+                // Nothing is in force besides.
+                _ if !is_known && self.namespaces.is_none() => None,
                 Entry::Occupied(first) => Some(first.get().clone()),
                 Entry::Vacant(free) => {
                     free.insert(claim);
-                    None
+                    at_any
                 }
             };
             if let Some((other, place)) = taken {

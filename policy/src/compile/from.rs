@@ -31,7 +31,7 @@ pub(super) fn keys(
         }
         let store = from.store.as_ref().and_then(|name| {
             let known = (model.stores.as_slice(), model.incomplete);
-            scope.resolve((&format!("{at}.store"), "SecretStore", name), known, &parts.stores)
+            scope.resolve((&format!("{at}.store"), name), known, &parts.stores)
         });
         let secret = secret_ref((at, from), store.as_deref(), scope);
         if let Some(secret) = secret {
@@ -100,6 +100,9 @@ pub(super) fn secret_ref(
                 "a path is relative to the store, without `.`, `..`, empty segments, or any of \\ ? # %";
             scope.problem(&field("path"), message);
         }
+    }
+    if let (Some(store), Some(path)) = (&name, &path) {
+        scope.check_shared_path(&field("path"), store, path);
     }
     let kind = store.map(|store| &store.kind);
     let fields = fields((at, from), kind, scope);

@@ -21,23 +21,24 @@ impl Compiler<'_> {
                 self.parts.grants.insert(resource.id.clone(), grant);
             }
         }
+        self.gateways_first(&mut compiled);
         self.ties = super::tie::ties(&compiled);
         self.problems.extend(self.ties.iter().cloned());
     }
 
     fn grant(&mut self, resource: &Resource<GrantSpec>) -> Option<Grant> {
         let spec = &resource.spec;
-        let mut scope = Scope::new(resource, &mut self.problems);
+        let mut scope = Scope::new(resource, self.namespaces, &mut self.problems);
         let callers = sorted(super::caller::callers(&spec.callers, self.environment, &mut scope));
         let what = "the name of a Destination";
         let destination =
             scope.required("spec.destination", spec.destination.as_ref(), what).and_then(|name| {
                 let known = (self.model.destinations.as_slice(), self.model.incomplete);
-                scope.resolve(("spec.destination", "Destination", name), known, &self.parts.destinations)
+                scope.resolve(("spec.destination", name), known, &self.parts.destinations)
             });
         let credential = spec.credential.as_ref().and_then(|name| {
             let known = (self.model.credentials.as_slice(), self.model.incomplete);
-            scope.resolve(("spec.credential", "Credential", name), known, &self.parts.credentials)
+            scope.resolve(("spec.credential", name), known, &self.parts.credentials)
         });
         let written =
             spec.credential.as_ref().and_then(|reference| self.model.credential(&scope.id(reference)));
@@ -53,7 +54,12 @@ impl Compiler<'_> {
         }
         let allow = allow(spec, destination.as_deref(), &mut scope);
         check_actions(spec, credential.as_deref(), &mut scope);
-        let caller_token = caller_token(spec, (destination.as_deref(), credential.as_deref()), &mut scope);
+        let caller_token = caller_token(
+            spec,
+            (destination.as_deref(), credential.as_deref()),
+            &self.environment.audiences,
+            &mut scope,
+        );
         let limits = super::limit::limits(resource, &mut scope);
         match destination.as_deref().map(|destination| (destination, destination.http())) {
             Some((destination, Some(http))) if http.dialect.is_plain() => {
@@ -106,6 +112,7 @@ impl Compiler<'_> {
 fn caller_token(
     spec: &GrantSpec,
     (destination, credential): (Option<&Destination>, Option<&Credential>),
+    own: &[String],
     scope: &mut Scope<'_>,
 ) -> Option<Box<str>> {
     let written = spec.caller_token.as_ref()?;
@@ -124,6 +131,12 @@ fn caller_token(
     let audience = scope.required(path, written.audience.as_deref(), what)?;
     if audience.trim().is_empty() || audience.chars().any(char::is_control) {
         scope.problem(path, "this cannot be empty or have control characters");
+    }
+    if own.iter().any(|own| own == audience) {
+        let message = format!(
+            "tokens for `{audience}` prove callers to this gateway, and go no further: name the destination's own audience"
+        );
+        scope.problem(path, message);
     }
     Some(audience.into())
 }

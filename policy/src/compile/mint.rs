@@ -183,7 +183,7 @@ fn endpoint(
     let reference =
         scope.required(at, endpoint.destination.as_ref(), "the Destination that the token endpoint is")?;
     let known = (model.destinations.as_slice(), model.incomplete);
-    let destination = scope.resolve((at, "Destination", reference), known, &parts.destinations)?;
+    let destination = scope.resolve((at, reference), known, &parts.destinations)?;
     let name = &destination.name;
     if destination.client_certificate.is_some() {
         scope.problem(at, "a token endpoint is shown no client certificate");
@@ -290,9 +290,10 @@ fn token_exchange(
             let what = "where the client's own secret is, as `spec.from` says where the subject token is";
             let from = scope.required(&from_path, written.from.as_ref(), what)?;
             let known = (model.stores.as_slice(), model.incomplete);
-            let store = from.store.as_ref().and_then(|name| {
-                scope.resolve((&format!("{from_path}.store"), "SecretStore", name), known, &parts.stores)
-            });
+            let store = from
+                .store
+                .as_ref()
+                .and_then(|name| scope.resolve((&format!("{from_path}.store"), name), known, &parts.stores));
             check_alone((&from_path, from), scope);
             check_consumed((&from_path, from), false, scope);
             let from = secret_ref((&from_path, from), store.as_deref(), scope);
@@ -393,7 +394,8 @@ impl Compiler<'_> {
     /// that secret belongs.
     pub(super) fn check_bound(&mut self) {
         let mut homes: Vec<(Place<'_>, &Credential, &ResourceId)> = Vec::new();
-        for credential in self.parts.credentials.values() {
+        let in_order = self.model.credentials.iter().filter_map(|it| self.parts.credentials.get(&it.id));
+        for credential in in_order {
             let Some(mint) = &credential.mint else { continue };
             for place in places(credential, &self.parts) {
                 if !homes.iter().any(|(known, ..)| known.overlaps(&place)) {
@@ -412,9 +414,13 @@ impl Compiler<'_> {
                 };
                 if strays {
                     let first = &first.name;
-                    let message = format!(
-                        "Credential/{first} binds this secret to its token endpoint at Destination/{home}, and here it would go elsewhere"
-                    );
+                    let is_told = self.namespaces.is_none() || first.namespace() == resource.id.namespace();
+                    let message = match is_told {
+                        true => format!(
+                            "Credential/{first} binds this secret to its token endpoint at Destination/{home}, and here it would go elsewhere"
+                        ),
+                        false => "a Credential of another namespace binds this secret to its token endpoint, and here it would go elsewhere".to_owned(),
+                    };
                     self.problems.push(resource.source.problem(path, message));
                 }
             }

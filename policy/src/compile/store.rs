@@ -7,6 +7,7 @@ mod vault;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::own::{check_allowed, check_allowed_paths, check_store};
 use super::place::normalised;
 use super::{Compiler, Scope};
 use crate::model::{AwsSpec, EnvSpec, FromSpec, Resource, StoreSpec, VaultSpec};
@@ -15,7 +16,10 @@ use crate::resource::{Store, StoreKind};
 impl Compiler<'_> {
     pub(super) fn stores(&mut self) {
         for resource in &self.model.stores {
-            let mut scope = Scope::new(resource, &mut self.problems);
+            let mut scope = Scope::new(resource, self.namespaces, &mut self.problems);
+            check_allowed(resource.spec.allowed_namespaces.as_ref(), &mut scope);
+            check_allowed_paths(&resource.spec.allowed_paths, &mut scope);
+            check_store(&resource.spec, &mut scope);
             if let Some(kind) = kind(resource, &mut scope) {
                 if let StoreKind::File { root } = &kind {
                     check_apart(root, &self.environment.own_files, &mut scope);
@@ -37,7 +41,7 @@ enum WrittenStore<'a> {
 }
 
 fn kind(resource: &Resource<StoreSpec>, scope: &mut Scope<'_>) -> Option<StoreKind> {
-    let StoreSpec { file, age, vault, aws, env } = &resource.spec;
+    let StoreSpec { file, age, vault, aws, env, .. } = &resource.spec;
     let fields = [
         ("file", file.as_ref().map(|file| WrittenStore::File(&file.root))),
         ("age", age.as_ref().map(|age| WrittenStore::Age(&age.file, &age.identity_file))),

@@ -8,6 +8,7 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::allowed::AllowedNamespaces;
 use super::field::{Interval, List};
 use super::from::Froms;
 use super::mint::MintSpec;
@@ -38,6 +39,8 @@ pub(crate) struct CredentialSpec {
     pub(crate) wildcard_hosts: List<HostPattern>,
     /// Do not send the stored secret, but a token that is made of it. See [minted tokens](../secrets/README.md#minted-tokens).
     pub(crate) mint: Option<MintSpec>,
+    /// The namespaces whose resources may refer to this one, besides its own: `All`, or some. See [namespaces](#namespaces).
+    pub(crate) allowed_namespaces: Option<AllowedNamespaces>,
 }
 
 /// One way on a call, or a list of them.

@@ -7,6 +7,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::allowed::AllowedNamespaces;
 use super::field::{Address, Interval, List, text};
 use crate::name::Reference;
 use crate::path::EncodedForm;
@@ -46,6 +47,8 @@ pub(crate) struct DestinationSpec {
     /// Where in answers a key that comes back is masked. See [keys in answers](#keys-in-answers).
     #[schemars(extend("default" = "all"))]
     pub(crate) scrub: Option<ScrubWord>,
+    /// The namespaces whose resources may refer to this one, besides its own: `All`, or some. See [namespaces](#namespaces).
+    pub(crate) allowed_namespaces: Option<AllowedNamespaces>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]

@@ -47,9 +47,9 @@ pub(crate) struct GrantSpec {
 pub(crate) struct CallerSpec {
     /// Workloads by SPIFFE id. The trust domain has to be one of the settings.
     pub(crate) spiffe: Option<SpiffePattern>,
-    /// Kubernetes service accounts. No listener takes their tokens yet.
+    /// Kubernetes service accounts, proven by their tokens. The cluster has to be one of the settings.
     pub(crate) service_account: Option<ServiceAccountSpec>,
-    /// Subjects of an issuer of tokens. No listener takes such tokens yet.
+    /// Subjects of an issuer of tokens. The issuer has to be one of the settings.
     pub(crate) token: Option<TokenCallerSpec>,
 }
 
@@ -123,7 +123,7 @@ pub(crate) struct AllowSpec {
     pub(crate) range: Option<bool>,
 }
 
-/// The classes that have to be named: [`crate::dialect::Class::Use`] needs no naming.
+// Those that have to be named: [`crate::dialect::Class::Use`] needs no naming.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum ClassWord {

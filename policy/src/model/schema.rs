@@ -11,7 +11,10 @@ use super::destination::BundleSpec;
 use super::field::{Address, Interval, List, Money};
 use super::from::Weight;
 use super::grant::ResponseHeader;
-use super::{CredentialSpec, DestinationSpec, GrantSpec, HttpWord, ResourceDocument, StoreSpec, VerifySpec};
+use super::{
+    AllowedNamespaces, CredentialSpec, DestinationSpec, GrantSpec, HttpWord, ResourceDocument,
+    SomeNamespacesSpec, StoreSpec, VerifySpec,
+};
 use crate::caller::{AccountName, Issuer};
 use crate::name::{Name, Reference};
 use crate::pattern::{
@@ -178,6 +181,21 @@ impl JsonSchema for VerifySpec {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let bundle = generator.subschema_for::<BundleSpec>();
         json_schema!({ "anyOf": [{ "const": "system" }, bundle] })
+    }
+}
+
+impl JsonSchema for AllowedNamespaces {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "AllowedNamespaces".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let some = generator.subschema_for::<SomeNamespacesSpec>();
+        json_schema!({ "anyOf": [{ "const": "All" }, some] })
     }
 }
 

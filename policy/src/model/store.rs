@@ -3,10 +3,19 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// A place where keys are kept: exactly one of the fields.
+use super::allowed::AllowedNamespaces;
+use super::field::List;
+
+/// A place where keys are kept: exactly one of the kinds.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
-#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
+#[schemars(extend("oneOf" = [
+    {"required": ["file"]},
+    {"required": ["age"]},
+    {"required": ["vault"]},
+    {"required": ["aws"]},
+    {"required": ["env"]},
+]))]
 pub(crate) struct StoreSpec {
     /// A directory with one file for each secret.
     pub(crate) file: Option<FileSpec>,
@@ -18,6 +27,11 @@ pub(crate) struct StoreSpec {
     pub(crate) aws: Option<AwsSpec>,
     /// Variables of the gateway's own environment.
     pub(crate) env: Option<EnvSpec>,
+    /// The namespaces whose resources may refer to this one, besides its own: `All`, or some. See [namespaces](#namespaces).
+    pub(crate) allowed_namespaces: Option<AllowedNamespaces>,
+    /// What credentials of other namespaces may read here: these paths and all below them. `{namespace}` in one is the namespace
+    /// of the credential. Without it nothing.
+    pub(crate) allowed_paths: List<String>,
 }
 
 /// One file for each secret.

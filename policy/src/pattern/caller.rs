@@ -84,6 +84,12 @@ impl SpiffePattern {
         &self.trust_domain
     }
 
+    /// Whether all that it matches are workloads of this Kubernetes namespace: `/ns/NAMESPACE/sa/…`.
+    pub fn is_in_namespace(&self, namespace: &str) -> bool {
+        let rest = self.path.text.strip_prefix("/ns/").and_then(|rest| rest.strip_prefix(namespace));
+        rest.is_some_and(|rest| rest.starts_with("/sa/"))
+    }
+
     /// Whether it stands for this identity.
     pub fn matches(&self, id: &SpiffeId) -> bool {
         self.trust_domain == *id.trust_domain() && self.path.matches(id.path())
@@ -169,6 +175,16 @@ impl ServiceAccountPattern {
     /// The accounts of `cluster` in `namespace` that have this `name`.
     pub fn new(cluster: Name, namespace: OneOrAny<Name>, name: OneOrAny<AccountName>) -> Self {
         Self { namespace, name, cluster }
+    }
+
+    /// The one cluster whose accounts it may match.
+    pub fn cluster(&self) -> &Name {
+        &self.cluster
+    }
+
+    /// Whether all that it matches are accounts of this namespace.
+    pub fn is_in_namespace(&self, namespace: &str) -> bool {
+        matches!(&self.namespace, OneOrAny::One(one) if one.as_str() == namespace)
     }
 
     /// Whether it stands for this account.

@@ -84,6 +84,14 @@ impl HostPattern {
         matches!(self, Self::Wildcard(_))
     }
 
+    /// The wildcard that stands for this host too; `None`: no wildcard does.
+    pub(crate) fn covering(&self) -> Option<Self> {
+        match self {
+            Self::Exact(host) => host.split_once('.').map(|(_, parent)| Self::Wildcard(parent.into())),
+            Self::Wildcard(_) => None,
+        }
+    }
+
     /// Whether it stands for this host, which is in canonical spelling.
     pub fn matches(&self, host: &str) -> bool {
         match self {

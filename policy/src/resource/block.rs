@@ -1,20 +1,32 @@
 //! What is denied because a resource has problems: as much as it might have decided.
 
+use super::destination::Destination;
 use crate::caller::Identity;
 use crate::denial::{Denial, Reason};
 use crate::name::ResourceId;
 use crate::pattern::{CallerPattern, HostPattern};
 
-/// Calls that a grant may have decided that could not be compiled. They are denied, whatever another grant allows.
+/// Calls that a resource may have decided that could not be compiled. They are denied, whatever another grant allows.
 #[derive(Debug)]
 pub(crate) struct Block {
-    pub(crate) grant: ResourceId,
-    /// The callers of the grant that could be read.
+    /// The resource, in words.
+    pub(crate) resource: Box<str>,
+    /// Its callers that could be read.
     pub(crate) callers: Vec<CallerPattern>,
     /// Some of them could not: all callers there are.
     pub(crate) every_caller: bool,
-    /// `None`: it is not known, so every one.
-    pub(crate) destination: Option<ResourceId>,
+    pub(crate) at: BlockedAt,
+}
+
+/// Where a [`Block`] denies.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum BlockedAt {
+    /// At this destination.
+    Destination(ResourceId),
+    /// At every one whose hosts are not all named: what the grant was for may be among those.
+    Wildcards,
+    /// It is not known, so at every one.
+    Everywhere,
 }
 
 /// Hosts of a destination that could not be compiled.
@@ -31,9 +43,17 @@ impl Block {
         self.every_caller || self.callers.iter().any(|pattern| pattern.matches(caller))
     }
 
+    pub(crate) fn is_at(&self, destination: &Destination) -> bool {
+        match &self.at {
+            BlockedAt::Destination(denied) => *denied == destination.name,
+            BlockedAt::Wildcards => destination.hosts.iter().any(HostPattern::is_wildcard),
+            BlockedAt::Everywhere => true,
+        }
+    }
+
     pub(crate) fn denial(&self) -> Denial {
-        let grant = &self.grant;
-        let detail = format!("grant {grant} has an error, so nothing is let through that it might decide");
+        let resource = &self.resource;
+        let detail = format!("{resource} has an error, so nothing is let through that it might decide");
         Denial::new(Reason::BrokenConfiguration, detail)
     }
 }

@@ -15,6 +15,9 @@ use crate::resource::{BlockedHosts, Destination, HttpDestination};
 #[derive(Debug, Default)]
 pub(crate) struct Directory {
     by_name: Map<ResourceId, Arc<Destination>>,
+    /// Those that the first segment of a path names: all of one namespace.
+    by_segment: Map<Arc<str>, Arc<Destination>>,
+    namespace: Box<str>,
     exact: Map<Arc<str>, Vec<Arc<Destination>>>,
     /// By what follows `*.`.
     wildcard: Map<Arc<str>, Vec<Arc<Destination>>>,
@@ -23,13 +26,17 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    /// No two destinations may claim the same host pattern and port.
+    /// No two destinations may claim the same host pattern and port. `namespace` is the one whose destinations paths name.
     pub(crate) fn new<'a>(
         destinations: impl Iterator<Item = &'a Arc<Destination>>,
         gateway: Vec<GatewayName>,
+        namespace: &str,
     ) -> Self {
-        let mut directory = Self { gateway, ..Self::default() };
+        let mut directory = Self { gateway, namespace: namespace.into(), ..Self::default() };
         for destination in destinations {
+            if destination.name.namespace() == namespace {
+                directory.by_segment.insert(destination.name.name().into(), Arc::clone(destination));
+            }
             directory.by_name.insert(destination.name.clone(), Arc::clone(destination));
             for host in &destination.hosts {
                 let (index, host) = match host {
@@ -91,11 +98,12 @@ impl Directory {
 
     fn resolve_by_path(&self, line: &RequestLine<'_>) -> Result<(Target, HttpRequest), Denial> {
         let written = line.path.split('/').nth(1).unwrap_or_default();
-        let named = self.destination(written).and_then(|named| named.http());
+        let named = self.by_segment.get(written).and_then(|named| named.http());
         let whole = canonical(line.path, named.map_or(EncodedForms::NONE, |http| http.encoded_path))?;
         let name = whole.split('/').nth(1).unwrap_or_default();
-        let destination = self.destination(name).ok_or_else(|| {
-            let blocked = self.blocked.iter().find(|blocked| blocked.destination.as_str() == name);
+        let destination = self.by_segment.get(name).ok_or_else(|| {
+            let is_named = |id: &ResourceId| id.namespace() == &*self.namespace && id.name() == name;
+            let blocked = self.blocked.iter().find(|blocked| is_named(&blocked.destination));
             let unknown = "the first segment of the path names no destination";
             blocked.map_or_else(|| Denial::new(Reason::UnknownHost, unknown), BlockedHosts::denial)
         })?;

@@ -100,7 +100,8 @@ impl Api {
             .header("host", self.address.to_string())
             .header("authorization", format!("Bearer {token}"))
             .header("content-type", content_type)
-            .header("accept", "application/json")
+            // Keys of an issuer come in a type of their own.
+            .header("accept", "application/json, */*")
             .body(full(body))?;
         let response = sender.send_request(request).await?;
         let status = response.status();

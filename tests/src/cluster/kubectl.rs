@@ -39,6 +39,6 @@ pub(super) async fn run(
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
-fn program() -> PathBuf {
+pub(super) fn program() -> PathBuf {
     parts_dir().join("kubectl/bin/kubectl")
 }

@@ -13,7 +13,6 @@ use crate::app;
 use crate::cli::check::Subject;
 use crate::cli::{complain, output};
 use crate::credentials::{self, KeyListing};
-use crate::snapshot::Snapshot;
 use crate::table::{Column, Cut, Page, Table, YELLOW, visible};
 
 #[derive(Debug, Args)]
@@ -55,8 +54,8 @@ fn listed(args: &LsArgs) -> anyhow::Result<Vec<KeyListing>> {
     }
     let chosen = if address.port() == 0 { ", whose port the system chose (--admin names it)" } else { "" };
     complain(&format!("note: no gateway answers at {address}{chosen}; this is what the resources alone say"));
-    let (snapshot, _) = Snapshot::build(&subject.read()?, &subject.environment, None)
-        .map_err(|problems| anyhow!("{}", app::lines(&problems)))?;
+    let (snapshot, _) =
+        subject.build(&subject.read()?).map_err(|problems| anyhow!("{}", app::lines(&problems)))?;
     Ok(credentials::of(&snapshot.policy))
 }
 

@@ -29,7 +29,6 @@ use crate::credentials;
 use crate::injection;
 use crate::memory;
 use crate::preflight;
-use crate::snapshot::Snapshot;
 use crate::upstream::{self, DialRules};
 use crate::version_key;
 
@@ -60,8 +59,8 @@ pub(super) fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
     memory::keep_private().context("switching core dumps off")?;
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let (settings, subject) = Subject::of_settings(args.gateway.config.clone())?;
-    let (snapshot, _) = Snapshot::build(&subject.read()?, &subject.environment, None)
-        .map_err(|problems| anyhow!("{}", app::lines(&problems)))?;
+    let (snapshot, _) =
+        subject.build(&subject.read()?).map_err(|problems| anyhow!("{}", app::lines(&problems)))?;
     let policy = &snapshot.policy;
     let credentials = chosen(policy, args)?;
     let runtime = Builder::new_current_thread().enable_all().build()?;

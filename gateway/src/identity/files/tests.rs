@@ -70,7 +70,10 @@ impl Disk {
         };
         let trust_domains = [&self.prod, &self.partner].map(bundle).into();
         let clock_skew = Duration::ZERO;
-        IdentityFiles::load(IdentitySettings { certificate, trust_domains, clock_skew }, self.folder.path())
+        IdentityFiles::load(
+            IdentitySettings { certificate, trust_domains, tokens: Vec::new(), clock_skew },
+            self.folder.path(),
+        )
     }
 }
 
@@ -181,7 +184,8 @@ fn a_file_that_is_not_taken_is_named_with_its_setting() {
         let certificate = CertificateFiles { cert_file: cert.into(), key_file: key.into() };
         let bundle = BundleFile { bundle_file: bundle.into() };
         let trust_domains = BTreeMap::from([("prod.acme".parse().unwrap(), bundle)]);
-        let settings = IdentitySettings { certificate, trust_domains, clock_skew: Duration::ZERO };
+        let settings =
+            IdentitySettings { certificate, trust_domains, tokens: Vec::new(), clock_skew: Duration::ZERO };
         let loaded = IdentityFiles::load(settings, directory.path());
         let base = format!("{}/", directory.path().display());
         loaded.map(drop).map_err(|error| error.to_string().replace(&base, ""))

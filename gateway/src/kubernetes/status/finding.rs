@@ -34,8 +34,9 @@ pub(super) struct Findings<'a> {
     /// What is in force, by the same.
     in_force: HashSet<String>,
     grants: HashMap<&'a ResourceId, &'a Arc<Grant>>,
-    /// Only where counts are to be looked at.
-    live: Option<Live>,
+    live: Live,
+    /// Whether what changes without being compiled is to be told of, too.
+    is_due: bool,
 }
 
 /// What changes while nothing is compiled.
@@ -61,7 +62,7 @@ impl Live {
 }
 
 impl<'a> Findings<'a> {
-    pub(super) fn of(published: &'a Published, shared: &Shared, with_live: bool) -> Self {
+    pub(super) fn of(published: &'a Published, shared: &Shared, is_due: bool) -> Self {
         let (snapshot, policy) = (&published.snapshot, &published.snapshot.policy);
         let mut problems: HashMap<&str, Vec<&Problem>> = HashMap::new();
         for problem in &snapshot.refused {
@@ -75,15 +76,15 @@ impl<'a> Findings<'a> {
         let grants: HashMap<_, _> = policy.grants().map(|grant| (&grant.name, grant)).collect();
         let whole = policy.grants().filter(|grant| !grant.is_broken);
         in_force.extend(whole.map(|it| label(ObjectKind::Grant, &it.name)));
-        let live = with_live.then(|| Live::of(shared));
-        Self { published, problems, in_force, grants, live }
+        Self { published, problems, in_force, grants, live: Live::of(shared), is_due }
     }
 
     /// How many objects of each kind have problems.
     pub(super) fn refused(&self) -> Refused {
         let mut counts = BTreeMap::new();
         for object in self.published.objects.iter() {
-            let is_refused = match object.key.id() {
+            let is_refused = match object.key.id().filter(|_| object.key.kind.is_resource()) {
+                None if !object.key.kind.is_resource() => false,
                 None => true,
                 Some(id) => self.problems.contains_key(&*label(object.key.kind, &id)),
             };
@@ -96,7 +97,7 @@ impl<'a> Findings<'a> {
 
     /// The status of an object, where what was compiled is what it says now. Times of `current` stay where nothing changed.
     pub(super) fn status(&self, object: &Object, current: &Value) -> Option<Value> {
-        if !self.published.objects.has(object) {
+        if !object.key.kind.is_resource() || !self.published.objects.has(object) {
             return None;
         }
         let conditions: Vec<Value> =
@@ -167,16 +168,20 @@ impl<'a> Findings<'a> {
 
     /// What people look for besides: as it stands there, where it is not looked at now.
     fn more(&self, object: &Object, current: &Value) -> Vec<(&'static str, Value)> {
+        let Some(id) = object.key.id() else { return Vec::new() };
+        // Of another generation, or of none yet, what stands there says nothing.
+        let is_old = current.get("observedGeneration") != Some(&object.generation.into());
+        let is_due = self.is_due || is_old;
         let kept = |member: &'static str| (member, current.get(member).cloned().unwrap_or_default());
-        match (object.key.kind, &self.live, object.key.id()) {
-            (ObjectKind::Grant, Some(live), Some(id)) => {
+        match object.key.kind {
+            ObjectKind::Grant if is_due => {
                 let limits = self.grants.get(&id).map(|grant| grant.limits.as_slice()).unwrap_or_default();
-                let limits: Vec<Value> = limits.iter().filter_map(|limit| live.limit(limit)).collect();
+                let limits: Vec<Value> = limits.iter().filter_map(|limit| self.live.limit(limit)).collect();
                 vec![("limits", if limits.is_empty() { Value::Null } else { limits.into() })]
             }
-            (ObjectKind::Credential, Some(live), Some(id)) => live.credential(&id, current),
-            (ObjectKind::Grant, None, _) => vec![kept("limits")],
-            (ObjectKind::Credential, None, _) => vec![kept("health"), kept("nextRefresh")],
+            ObjectKind::Credential if is_due => self.live.credential(&id, current),
+            ObjectKind::Grant => vec![kept("limits")],
+            ObjectKind::Credential => vec![kept("health"), kept("nextRefresh")],
             _ => Vec::new(),
         }
     }

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
+use tollgate_policy::consent::Consents;
 use tollgate_policy::model::SourceFile;
 use tollgate_secrets::Secrets;
 
@@ -149,7 +150,7 @@ fn snapshot(directory: &Path, issuer: &Issuer, port: u16) -> Snapshot {
     );
     let environment = app::environment_of(&[], &["prod.acme".to_owned()]).unwrap();
     let file = SourceFile { path: "a.yaml".into(), text };
-    Snapshot::build(&[file], &environment, None).unwrap().0
+    Snapshot::build((&[file], &Consents::default()), &environment, None).unwrap().0
 }
 
 fn request(path: &str) -> Request<Empty<Bytes>> {

@@ -1,0 +1,15 @@
+{{/* What the gateway may do with objects: read them, and write their status and Events. */}}
+{{- define "tollgate.rules" -}}
+- apiGroups: [tollgate.dev]
+  resources: [destinations, secretstores, credentials, grants, approvals]
+  verbs: [list, watch]
+- apiGroups: [tollgate.dev]
+  resources: [destinations/status, secretstores/status, credentials/status, grants/status, approvals/status]
+  verbs: [patch]
+- apiGroups: [gateway.networking.k8s.io]
+  resources: [referencegrants]
+  verbs: [list, watch]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end -}}

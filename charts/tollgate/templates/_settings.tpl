@@ -1,0 +1,79 @@
+{{/* Where files are in the pod. */}}
+{{- define "tollgate.certificateFiles" -}}
+{{- $certificate := .Values.identity.certificate -}}
+{{- if has $certificate.source (list "secret" "volume") -}}
+{{- $files := get $certificate $certificate.source -}}
+certFile: /etc/tollgate/certificate/{{ $files.cert }}
+keyFile: /etc/tollgate/certificate/{{ $files.key }}
+{{- else -}}
+certFile: /etc/tollgate/certificate/tls.crt
+keyFile: /etc/tollgate/certificate/tls.key
+{{- end -}}
+{{- end -}}
+
+{{/* The address of the API server, for the keys of tokens: empty where it is not known or not needed. */}}
+{{- define "tollgate.apiServer" -}}
+{{- $accounts := .Values.identity.serviceAccounts -}}
+{{- if and $accounts.enabled $accounts.inCluster -}}
+{{- $service := lookup "v1" "Service" "default" "kubernetes" | default dict -}}
+{{- $accounts.apiServer | default (dig "spec" "clusterIP" "" $service) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* `tollgate.yaml`. */}}
+{{- define "tollgate.settings" -}}
+{{- $values := .Values -}}
+{{- $domains := dict -}}
+{{- range $domain, $bundle := $values.identity.trustDomains -}}
+{{- $_ := set $domains $domain (dict "bundleFile" (printf "/etc/tollgate/bundles/%s/%s" $domain $bundle.key)) -}}
+{{- end -}}
+{{- with include "tollgate.ownTrustDomain" . -}}
+{{- $_ := set $domains . (dict "bundleFile" "/etc/tollgate/certificate/ca.crt") -}}
+{{- end -}}
+{{- $tokens := list -}}
+{{- $accounts := $values.identity.serviceAccounts -}}
+{{- $pod := "/var/run/secrets/kubernetes.io/serviceaccount" -}}
+{{- if $accounts.enabled -}}
+{{- $keys := dict "discovery" dict -}}
+{{- with $accounts.jwksUrl -}}{{- $keys = dict "url" . -}}{{- end -}}
+{{- $issuer := dict "kind" "kubernetes" "issuer" $accounts.issuer "audience" $accounts.audience "cluster" $accounts.cluster "keys" $keys -}}
+{{- if $accounts.inCluster -}}
+{{- $_ := set $issuer "caFile" (printf "%s/ca.crt" $pod) -}}
+{{- $_ := set $issuer "tokenFile" (printf "%s/token" $pod) -}}
+{{- end -}}
+{{- $tokens = append $tokens $issuer -}}
+{{- end -}}
+{{- $tokens = concat $tokens $values.identity.tokens -}}
+{{- $shown := "optional" -}}
+{{- if not $tokens -}}{{- $shown = "required" -}}{{- else if not $domains -}}{{- $shown = "none" -}}{{- end -}}
+{{- $listeners := list -}}
+{{- range $values.listeners -}}
+{{- $address := include "tollgate.socket" (dict "address" $values.bindAddress "port" .port) -}}
+{{- $listener := dict "name" .name "address" $address "clientCertificate" (default $shown .clientCertificate) -}}
+{{- with .protocols -}}{{- $_ := set $listener "protocols" . -}}{{- end -}}
+{{- $listeners = append $listeners $listener -}}
+{{- end -}}
+{{- $identity := dict "certificate" (include "tollgate.certificateFiles" . | fromYaml) "trustDomains" $domains -}}
+{{- if $tokens -}}{{- $_ := set $identity "tokens" $tokens -}}{{- end -}}
+{{- $settings := dict "listeners" $listeners "names" (include "tollgate.names" . | fromJsonArray) "identity" $identity -}}
+{{- if eq $values.resources.source "files" -}}
+{{- $_ := set $settings "resources" "/etc/tollgate/resources" -}}
+{{- else -}}
+{{- $watched := dict "cluster" $accounts.cluster "gatewayNamespace" .Release.Namespace -}}
+{{- with $values.resources.kubernetes.namespaces -}}{{- $_ := set $watched "namespaces" . -}}{{- end -}}
+{{- $_ := set $settings "resources" (dict "kubernetes" $watched) -}}
+{{- end -}}
+{{- $_ := set $settings "dataDir" "/var/lib/tollgate/data" -}}
+{{- $admin := include "tollgate.socket" (dict "address" $values.bindAddress "port" $values.admin.port) -}}
+{{- $_ := set $settings "admin" (dict "address" $admin "tokenFile" "/etc/tollgate/admin/token") -}}
+{{- $_ := set $settings "drain" (dict "delay" (printf "%ds" (int $values.drain.delaySeconds)) "timeout" (printf "%ds" (int $values.drain.timeoutSeconds))) -}}
+{{- $_ := set $settings "log" (dict "format" "json") -}}
+{{- if $values.seal.enabled -}}{{- $_ := set $settings "ledger" (dict "sealKeyFile" "/var/lib/tollgate-seal/seal.key") -}}{{- end -}}
+{{- $settings = mergeOverwrite $settings (deepCopy $values.settings) -}}
+{{- with include "tollgate.apiServer" . -}}
+{{- $egress := get $settings "egress" | default dict -}}
+{{- $ranges := append (get $egress "privateRanges" | default list) (printf "%s/%s" . (contains ":" . | ternary "128" "32")) -}}
+{{- $_ := set $settings "egress" (set $egress "privateRanges" $ranges) -}}
+{{- end -}}
+{{- $settings | toYaml -}}
+{{- end -}}

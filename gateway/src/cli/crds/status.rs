@@ -1,0 +1,107 @@
+//! What the gateway says of an object.
+
+use serde_json::{Value, json};
+
+/// The schema of `status`.
+pub(super) fn schema(kind: &str) -> Value {
+    let mut properties = json!({
+        "conditions": conditions(),
+        "observedGeneration": {
+            "type": "integer",
+            "format": "int64",
+            "description": "The generation of the object that this status is of.",
+        },
+    });
+    match kind {
+        "Grant" => {
+            properties["limits"] = limits();
+            properties["hash"] = json!({
+                "type": "string",
+                "description": "What the grant compiles to. An Approval names it.",
+            });
+        }
+        "Credential" => {
+            properties["health"] = json!({
+                "type": "string",
+                "description": "How the key does, or the worst of a key pool.",
+            });
+            properties["nextRefresh"] = json!({
+                "type": "string",
+                "format": "date-time",
+                "description": "When the key is read again.",
+            });
+        }
+        _ => {}
+    }
+    json!({
+        "type": "object",
+        "description": "What the gateway says of it. Only the gateway writes it.",
+        "properties": properties,
+    })
+}
+
+/// As `metav1.Condition` of Kubernetes has it.
+fn conditions() -> Value {
+    json!({
+        "type": "array",
+        "description": "Accepted: it compiles. ResolvedRefs: what it names is there, and may be named. Programmed: calls are decided by it. Approved: its destination's owners agree.",
+        "maxItems": 16,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["type"],
+        "items": {
+            "type": "object",
+            "required": ["type", "status", "lastTransitionTime", "reason", "message"],
+            "properties": {
+                "type": {
+                    "type": "string",
+                    "maxLength": 316,
+                    "description": "What it says something about.",
+                },
+                "status": { "type": "string", "enum": ["True", "False", "Unknown"], "description": "Whether it is so." },
+                "reason": {
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": 1024,
+                    "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
+                    "description": "Why, in one word.",
+                },
+                "message": { "type": "string", "maxLength": 32768, "description": "Why, in the compiler's own words." },
+                "lastTransitionTime": {
+                    "type": "string",
+                    "format": "date-time",
+                    "description": "When `status` changed last.",
+                },
+                "observedGeneration": {
+                    "type": "integer",
+                    "format": "int64",
+                    "minimum": 0,
+                    "description": "The generation of the object that this is of.",
+                },
+            },
+        },
+    })
+}
+
+fn limits() -> Value {
+    let amount = |about: &str| json!({ "type": "string", "description": about });
+    json!({
+        "type": "array",
+        "description": "How much of each limit is used. A rate has no such numbers.",
+        "x-kubernetes-list-type": "atomic",
+        "items": {
+            "type": "object",
+            "required": ["id"],
+            "properties": {
+                "id": amount("The limit."),
+                "spent": amount("What was used in the window that runs."),
+                "held": amount("What calls under way may still use."),
+                "left": amount("What is left for new calls."),
+                "resets": {
+                    "type": "string",
+                    "format": "date-time",
+                    "description": "When the window ends.",
+                },
+            },
+        },
+    })
+}

@@ -1,0 +1,148 @@
+//! Callers by token: the issuers of the settings, and the verification of what they have signed.
+//!
+//! **Invariant:** a token is verified by the keys of the one issuer that it names, with an algorithm that is that issuer's and that key's; no
+//! token makes the gateway fetch anything (`jku`, `x5u` and the like are not read). What a token proves ends with it, and with its key.
+
+mod issuer;
+mod keys;
+mod refresh;
+mod refusal;
+mod settings;
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::runtime::Handle;
+use tollgate_policy::caller::{Identity, Proof, Proven, TrustDomain};
+use tollgate_policy::name::Name;
+
+pub(crate) use self::issuer::IssuerStanding;
+use self::issuer::TokenIssuer;
+use self::keys::Thumbprint;
+pub(super) use self::refusal::TokenRefusal;
+pub(crate) use self::settings::problems;
+pub use self::settings::{IssuerKind, TokenIssuerSettings};
+use super::jwt::UnverifiedJwt;
+
+/// Whom a token proves. Only [`TokenIssuers::verify`] makes one.
+#[derive(Debug)]
+pub(crate) struct VerifiedToken {
+    identity: Identity,
+    expires: Timestamp,
+    issuer: usize,
+    key: Thumbprint,
+}
+
+impl Proven for VerifiedToken {
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn proof(&self) -> Proof {
+        Proof::Token
+    }
+}
+
+/// The issuers whose tokens prove callers.
+#[derive(Debug, Default)]
+pub(crate) struct TokenIssuers {
+    all: Vec<Arc<TokenIssuer>>,
+    /// How far the clocks of issuers may be from ours.
+    skew: Duration,
+    /// The trust domain and the cluster whose workloads go by the same names.
+    own: Option<(TrustDomain, Name)>,
+}
+
+impl TokenIssuers {
+    /// Those of the settings; keys in files are read. `domain` is the gateway's own. Relative paths count from `base`.
+    pub(crate) fn new(
+        settings: &[TokenIssuerSettings],
+        base: &Path,
+        skew: Duration,
+        domain: Option<TrustDomain>,
+    ) -> Self {
+        let cluster = settings.iter().find_map(TokenIssuerSettings::cluster);
+        let all = settings.iter().filter_map(|issuer| TokenIssuer::new(issuer, base)).map(Arc::new);
+        Self { all: all.collect(), skew, own: domain.zip(cluster) }
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Keeps their keys up to date on `control` for as long as it runs. `dialable` says where keys may be fetched.
+    pub(crate) fn keep(&self, control: &Handle, dialable: &Arc<dyn Fn(IpAddr) -> bool + Send + Sync>) {
+        for issuer in &self.all {
+            control.spawn(refresh::keep(Arc::clone(issuer), Arc::clone(dialable)));
+        }
+    }
+
+    /// How each of them does.
+    pub(crate) fn standing(&self, now: Timestamp) -> Vec<IssuerStanding> {
+        self.all.iter().map(|issuer| issuer.standing(now)).collect()
+    }
+
+    /// Whether a token says that it is for this gateway, whoever has made it.
+    pub(super) fn are_meant_by(&self, token: &UnverifiedJwt) -> bool {
+        let audiences = token.claims.aud.as_ref();
+        audiences.is_some_and(|aud| self.all.iter().any(|issuer| aud.contains(&issuer.audience)))
+    }
+
+    /// Whether one of them has made a token, as it says itself.
+    pub(super) fn are_named_by(&self, token: &UnverifiedJwt) -> bool {
+        self.of(token).is_some()
+    }
+
+    /// Verifies `token`, of which `read` was read.
+    pub(super) fn verify(
+        &self,
+        token: &[u8],
+        read: &UnverifiedJwt,
+        now: Timestamp,
+    ) -> Result<VerifiedToken, TokenRefusal> {
+        let (at, issuer) = self.of(read).ok_or(TokenRefusal::UnknownIssuer)?;
+        issuer.verify(token, read, now, self.skew).map(|(identity, expires, key)| VerifiedToken {
+            identity,
+            expires,
+            issuer: at,
+            key,
+        })
+    }
+
+    /// Whether a token that was verified still proves its caller.
+    pub(super) fn still(&self, token: &VerifiedToken, now: Timestamp) -> Result<(), TokenRefusal> {
+        if now >= token.expires {
+            return Err(TokenRefusal::Expired);
+        }
+        let issuer = self.all.get(token.issuer).ok_or(TokenRefusal::UnknownIssuer)?;
+        if issuer.has_key(&token.key) { Ok(()) } else { Err(TokenRefusal::KeyGone) }
+    }
+
+    /// Whether a certificate's caller and a token's are one: the same identity, or in the gateway's own cluster and trust domain the
+    /// workload `spiffe://DOMAIN/ns/NAMESPACE/sa/NAME` and the service account of that name.
+    pub(super) fn are_one(&self, certificate: &Identity, token: &Identity) -> bool {
+        if certificate == token {
+            return true;
+        }
+        let (Identity::Spiffe(id), Identity::ServiceAccount(account), Some((domain, cluster))) =
+            (certificate, token, &self.own)
+        else {
+            return false;
+        };
+        let path = id.path().strip_prefix("/ns/").and_then(|rest| rest.strip_prefix(account.namespace()));
+        let name = path.and_then(|rest| rest.strip_prefix("/sa/"));
+        id.trust_domain() == domain && account.cluster() == cluster.as_str() && name == Some(account.name())
+    }
+
+    fn of(&self, token: &UnverifiedJwt) -> Option<(usize, &TokenIssuer)> {
+        let found = self.all.iter().position(|issuer| issuer.is_named_by(&token.claims));
+        let found = found.or_else(|| self.all.iter().position(|issuer| issuer.vouches_for(&token.claims)));
+        found.and_then(|at| Some((at, &**self.all.get(at)?)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

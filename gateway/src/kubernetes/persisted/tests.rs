@@ -1,0 +1,47 @@
+use std::os::unix::fs::PermissionsExt;
+
+use kube::api::DynamicObject;
+use serde_json::json;
+
+use super::super::object::ObjectKind;
+use super::*;
+
+fn set(name: &str) -> ObjectSet {
+    let found: DynamicObject = serde_json::from_value(json!({
+        "apiVersion": "tollgate.dev/v1alpha1", "kind": "Grant",
+        "metadata": {"namespace": "shop", "name": name, "uid": "1", "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {"destination": "api"}, "status": {"conditions": []},
+    }))
+    .unwrap();
+    ObjectSet::new(Object::of(ObjectKind::Grant, found).map(Arc::new).into_iter())
+}
+
+#[test]
+fn what_was_written_is_read_back_whole_and_no_status_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = PersistedObjects::of(directory.path());
+    assert!(file.read().unwrap_err().to_string().contains("objects.json"));
+    file.write(&set("first")).unwrap();
+    file.write(&set("web")).unwrap();
+    let mode = fs::metadata(file.path()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let (read, confirmed) = file.read().unwrap();
+    assert!(read.is_persisted() && read.compiles_like(&set("web").persisted()));
+    assert!(Timestamp::now().duration_since(confirmed).as_secs() < 60);
+    assert!(!fs::read_to_string(file.path()).unwrap().contains("conditions"));
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn what_is_damaged_or_cut_short_is_not_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = PersistedObjects::of(directory.path());
+    file.write(&set("web")).unwrap();
+    let text = fs::read_to_string(file.path()).unwrap();
+    for damaged in
+        [text.replace("shop", "shot"), text[..text.len() - 1].to_owned(), String::new(), "{}\n[]".to_owned()]
+    {
+        fs::write(file.path(), damaged).unwrap();
+        assert!(file.read().unwrap_err().to_string().contains("damaged"));
+    }
+}

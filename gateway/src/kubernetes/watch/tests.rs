@@ -1,0 +1,102 @@
+use serde_json::json;
+
+use super::*;
+
+fn scope(kind: ObjectKind) -> Scope {
+    Scope { kind, namespace: None }
+}
+
+fn collector(kinds: &[ObjectKind]) -> Collector {
+    let collector = Collector {
+        scopes: kinds.iter().map(|kind| (scope(*kind), Listed::default())).collect(),
+        states: Arc::default(),
+    };
+    kinds.iter().for_each(|kind| collector.states.expect(&scope(*kind)));
+    collector
+}
+
+fn object(name: &str, hosts: &str) -> DynamicObject {
+    serde_json::from_value(json!({
+        "apiVersion": "tollgate.dev/v1alpha1", "kind": "Grant",
+        "metadata": {"namespace": "shop", "name": name, "uid": name}, "spec": {"destination": hosts},
+    }))
+    .unwrap()
+}
+
+fn refused(code: u16, message: &str) -> watcher::Error {
+    let status = Status { code, message: message.to_owned(), ..Status::default() };
+    watcher::Error::InitialListFailed(kube::Error::Api(Box::new(status)))
+}
+
+fn names(collector: &Collector, kind: ObjectKind) -> Vec<String> {
+    let listed = &collector.scopes[&scope(kind)];
+    assert!(listed.is_whole);
+    listed.current.keys().map(|key| key.name.clone()).collect()
+}
+
+#[test]
+fn a_list_counts_when_it_is_whole_and_one_that_breaks_off_changes_nothing() {
+    let mut collector = collector(&[ObjectKind::Grant]);
+    let grants = scope(ObjectKind::Grant);
+    let mut take = |event| collector.take(&grants, event);
+    assert!(!take(Ok(Event::Init)));
+    assert!(!take(Ok(Event::InitApply(object("a", "x")))));
+    assert!(!take(Ok(Event::InitApply(object("b", "x")))));
+    assert!(take(Ok(Event::InitDone)));
+    assert!(take(Ok(Event::Apply(object("c", "x")))));
+    assert!(take(Ok(Event::Delete(object("b", "x")))));
+    assert!(!take(Ok(Event::Delete(object("b", "x")))));
+    // A list that breaks off after its first page.
+    take(Ok(Event::Init));
+    take(Ok(Event::InitApply(object("z", "x"))));
+    take(Err(refused(500, "etcd is down")));
+    assert_eq!(names(&collector, ObjectKind::Grant), ["a", "c"]);
+    assert_eq!(collector.states.failure().unwrap(), "500: etcd is down");
+    let mut take = |event| collector.take(&grants, event);
+    take(Ok(Event::Init));
+    take(Ok(Event::InitApply(object("d", "x"))));
+    assert!(take(Ok(Event::InitDone)));
+    assert_eq!(names(&collector, ObjectKind::Grant), ["d"]);
+    assert_eq!(collector.states.failure(), None);
+}
+
+#[test]
+fn a_version_that_is_too_old_is_listed_anew_and_is_no_failure() {
+    let mut collector = collector(&[ObjectKind::Grant]);
+    let grants = scope(ObjectKind::Grant);
+    collector.take(&grants, Ok(Event::InitDone));
+    let gone = Status { code: 410, message: "too old resource version".to_owned(), ..Status::default() };
+    collector.take(&grants, Err(watcher::Error::WatchError(Box::new(gone))));
+    assert_eq!(collector.states.failure(), None);
+    let status = collector.states.status();
+    let grants = status.iter().find(|status| status.resource == "grants").unwrap();
+    assert_eq!((grants.is_synced, grants.errors), (true, 1));
+    collector.take(&scope(ObjectKind::Grant), Err(refused(429, "too many requests")));
+    assert_eq!(collector.states.failure().unwrap(), "429: too many requests");
+}
+
+#[test]
+fn what_is_missing_is_named_with_what_would_help() {
+    let said = |code| in_words(ObjectKind::Grant, &refused(code, "grants.tollgate.dev is forbidden"));
+    assert_eq!(
+        said(403),
+        "grants.tollgate.dev is forbidden: the gateway's role needs get, list and watch on it"
+    );
+    assert!(said(404).contains("the API server knows no Grant of tollgate.dev/v1alpha1: install the CRDs"));
+    assert!(said(401).contains("does not know who the gateway is"));
+}
+
+#[test]
+fn a_cluster_without_reference_grants_has_none_and_one_that_forgets_them_for_a_moment_keeps_them() {
+    let mut collector = collector(&[ObjectKind::ReferenceGrant, ObjectKind::Grant]);
+    let grants = scope(ObjectKind::ReferenceGrant);
+    assert!(collector.take(&grants, Err(refused(404, "page not found"))));
+    assert!(names(&collector, ObjectKind::ReferenceGrant).is_empty());
+    assert_eq!(collector.states.failure(), None);
+    collector.take(&grants, Ok(Event::Apply(object("a", "x"))));
+    assert!(!collector.take(&grants, Err(refused(404, "page not found"))));
+    assert_eq!(names(&collector, ObjectKind::ReferenceGrant), ["a"]);
+    // Of a resource it is a failure: its definition is missing.
+    assert!(!collector.take(&scope(ObjectKind::Grant), Err(refused(404, "page not found"))));
+    assert!(collector.states.failure().is_some());
+}
