@@ -6,6 +6,7 @@
 //! Deliberately lacks: Kubernetes Secrets. They are a store, and the store reads them.
 
 mod client;
+mod gateway_api;
 mod lease;
 mod object;
 mod persisted;

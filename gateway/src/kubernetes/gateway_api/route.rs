@@ -1,0 +1,170 @@
+//! What an HTTPRoute says: the two ways to lead to an XBackend that there are.
+//!
+//! By host: the hostname is the backend's own, and every path is meant. By path: the hostname is the gateway's, and the first segment,
+//! which is taken off, names the backend. Which paths and methods may be called is a grant's to say.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::condition::Refused;
+use super::written::{Backend, BackendRef, Route, RouteMatch, RouteRule};
+use super::{GatewayWorld, Written};
+
+/// What is to be said of a route.
+pub(super) struct RouteVerdict {
+    /// Whether it can be had as it is written.
+    pub(super) accepted: Result<(), Refused>,
+    /// Whether its backends are known.
+    pub(super) resolved: Result<(), Refused>,
+    /// Those that it leads to.
+    pub(super) backends: BTreeSet<(Arc<str>, Arc<str>)>,
+}
+
+pub(super) fn judged(written: &Written<Route>, route: &Route, world: &GatewayWorld<'_>) -> RouteVerdict {
+    let mut verdict = RouteVerdict { accepted: Ok(()), resolved: Ok(()), backends: BTreeSet::new() };
+    if route.rules.is_empty() {
+        verdict.accepted = Err(unsupported("`spec.rules`: a rule has to name an XBackend"));
+    }
+    for (index, rule) in route.rules.iter().enumerate() {
+        let at = format!("spec.rules[{index}]");
+        let backend = match backend(&at, rule, &written.namespace, world) {
+            Ok(backend) => backend,
+            Err(Fault::Value(refused)) => {
+                verdict.accepted = verdict.accepted.and(Err(refused));
+                continue;
+            }
+            Err(Fault::Reference(refused)) => {
+                verdict.resolved = verdict.resolved.and(Err(refused));
+                continue;
+            }
+        };
+        match leads(&at, rule, route, backend, world) {
+            Ok(()) => drop(verdict.backends.insert(backend.id())),
+            Err(refused) => verdict.accepted = verdict.accepted.and(Err(refused)),
+        }
+    }
+    if verdict.accepted.is_err() {
+        verdict.backends.clear();
+    }
+    verdict
+}
+
+enum Fault {
+    /// Something that is not served.
+    Value(Refused),
+    /// A backend that is not known.
+    Reference(Refused),
+}
+
+fn unsupported(message: impl Into<String>) -> Refused {
+    Refused::new("UnsupportedValue", message)
+}
+
+/// The one backend of a rule.
+fn backend<'a>(
+    at: &str,
+    rule: &RouteRule,
+    namespace: &str,
+    world: &'a GatewayWorld<'_>,
+) -> Result<&'a Written<Backend>, Fault> {
+    if let Some(other) = rule.others.keys().next() {
+        return Err(Fault::Value(unsupported(format!("`{at}.{other}` is not served"))));
+    }
+    let [reference] = rule.backend_refs.as_slice() else {
+        let message = format!("`{at}.backendRefs` has to name one XBackend");
+        return Err(Fault::Value(unsupported(message)));
+    };
+    let BackendRef { group, kind, namespace: other, name, port, weight, filters } = reference;
+    let at = format!("{at}.backendRefs[0]");
+    let kind = (group.as_deref().unwrap_or(""), kind.as_deref().unwrap_or("Service"));
+    if kind != ("gateway.networking.x-k8s.io", "XBackend") {
+        let message = format!("`{at}`: kind `{}`: only an XBackend leads outside of the cluster", kind.1);
+        return Err(Fault::Reference(Refused::new("InvalidKind", message)));
+    }
+    if other.as_deref().is_some_and(|other| other != namespace) {
+        let message = format!("`{at}.namespace`: an XBackend has to be in the namespace of its route");
+        return Err(Fault::Reference(Refused::new("RefNotPermitted", message)));
+    }
+    if port.is_some() || weight.is_some_and(|weight| weight < 1) || !filters.is_empty() {
+        let message =
+            format!("`{at}`: an XBackend has its port itself, a weight of at least 1, and no filters");
+        return Err(Fault::Value(unsupported(message)));
+    }
+    let found = world.backends.iter().find(|it| *it.namespace == *namespace && *it.name == **name);
+    found.ok_or_else(|| {
+        Fault::Reference(Refused::new("BackendNotFound", format!("`{at}`: there is no XBackend `{name}`")))
+    })
+}
+
+/// Whether a rule leads to its backend in one of the two ways.
+fn leads(
+    at: &str,
+    rule: &RouteRule,
+    route: &Route,
+    backend: &Written<Backend>,
+    world: &GatewayWorld<'_>,
+) -> Result<(), Refused> {
+    let path = match rule.matches.as_slice() {
+        [] => "/",
+        [one] => prefix(one).ok_or_else(|| by_grant(at))?,
+        _ => return Err(by_grant(at)),
+    };
+    let external = backend.spec.as_ref().ok().and_then(|spec| spec.external_hostname.as_ref());
+    let host = external.map_or("", |external| external.hostname.as_str());
+    if path == "/" {
+        let is_its = |name: &String| name.eq_ignore_ascii_case(host);
+        if route.hostnames.is_empty() || !route.hostnames.iter().all(is_its) {
+            return Err(unsupported(format!(
+                "`spec.hostnames` has to be the backend's own, `{host}`, where `{at}` matches every path"
+            )));
+        }
+        if !rule.filters.is_empty() {
+            return Err(unsupported(format!(
+                "`{at}.filters`: no filter is served where the route is by host"
+            )));
+        }
+        return Ok(());
+    }
+    let segment = segment(backend, world.home);
+    if path.trim_end_matches('/') != format!("/{segment}")
+        || !route.hostnames.iter().all(|name| world.has_name(name))
+    {
+        return Err(unsupported(format!(
+            "`{at}.matches`: a path below a name of the gateway's own has to be `/{segment}`, which is the backend's"
+        )));
+    }
+    let takes_off = json!([{
+        "type": "URLRewrite",
+        "urlRewrite": {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}},
+    }]);
+    if Value::Array(rule.filters.clone()) != takes_off {
+        return Err(unsupported(format!(
+            "`{at}.filters` has to be one URLRewrite that replaces the prefix by `/`: the backend is called without its segment"
+        )));
+    }
+    Ok(())
+}
+
+fn by_grant(at: &str) -> Refused {
+    unsupported(format!(
+        "`{at}.matches` has to be one path prefix and nothing else: what may be called is said by a Grant (spec.allow)"
+    ))
+}
+
+/// The path prefix that is all that is matched.
+fn prefix(matched: &RouteMatch) -> Option<&str> {
+    if !matched.others.is_empty() {
+        return None;
+    }
+    let Some(path) = &matched.path else { return Some("/") };
+    let is_prefix = path.kind.as_deref().unwrap_or("PathPrefix") == "PathPrefix";
+    is_prefix.then(|| path.value.as_deref().unwrap_or("/"))
+}
+
+/// The first segment of a path that names the backend as a destination.
+fn segment(backend: &Written<Backend>, home: &str) -> String {
+    let Written { namespace, name, .. } = backend;
+    if **namespace == *home { name.to_string() } else { format!("{name}.{namespace}") }
+}
