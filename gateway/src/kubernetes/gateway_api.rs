@@ -19,115 +19,173 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tollgate_policy::name::Name;
+use tollgate_policy::consent::Consents;
+use tollgate_policy::target::GatewayName;
 
 use self::attach::Attached;
 use self::backend::translate;
+pub(super) use self::condition::{refusal, stands};
 use self::condition::{Condition, Conditions, Reported};
 use self::written::{Backend, Gateway, GatewayClass, Route};
+use super::client::own_namespace;
+use super::kind::ObjectKind;
+use super::object::{ClusterObject, ObjectKey};
+use crate::settings::{ResourceSettings, Settings};
 
 /// The controller that a GatewayClass names to be ours.
-pub(crate) const CONTROLLER: &str = "tollgate.dev/egress";
+const CONTROLLER: &str = "tollgate.dev/egress";
 
-/// What of the Gateway API there is, and what of it is ours.
-#[derive(Debug)]
-pub(crate) struct GatewayWorld<'a> {
-    pub(crate) classes: &'a [Written<GatewayClass>],
-    pub(crate) gateways: &'a [Written<Gateway>],
-    pub(crate) routes: &'a [Written<Route>],
-    pub(crate) backends: &'a [Written<Backend>],
-    /// The labels of each namespace.
-    pub(crate) labels: &'a BTreeMap<Name, BTreeMap<String, String>>,
-    /// Destinations that were written as such.
-    pub(crate) destinations: BTreeSet<(Arc<str>, Arc<str>)>,
-    /// The listeners of this gateway.
-    pub(crate) listeners: &'a [OwnListener],
+/// A namespace and a name.
+pub(super) type Id = (Arc<str>, Arc<str>);
+
+/// Where Gateways of ours are served: what the settings say of this gateway.
+#[derive(Debug, Clone)]
+pub(crate) struct GatewayPlace {
+    listeners: Vec<OwnListener>,
     /// The names that are the gateway's own, below which the first segment of a path names the destination.
-    pub(crate) names: &'a [String],
+    names: Vec<GatewayName>,
     /// The namespace whose destinations a path names without it.
-    pub(crate) home: &'a str,
+    home: String,
     /// Where callers find this gateway: IP addresses or host names.
-    pub(crate) addresses: &'a [String],
+    addresses: Vec<String>,
 }
 
 /// A listener of `tollgate.yaml`.
 #[derive(Debug, Clone)]
-pub(crate) struct OwnListener {
-    pub(crate) name: String,
-    pub(crate) port: u16,
+struct OwnListener {
+    name: String,
+    port: u16,
+}
+
+impl GatewayPlace {
+    /// `None`: the settings do not ask for the Gateway API.
+    pub(crate) fn of(settings: &Settings) -> Option<Self> {
+        let ResourceSettings::Kubernetes(cluster) = &settings.resources else { return None };
+        let addresses = cluster.gateway_api.as_ref()?.addresses.clone();
+        let listeners = settings.listeners.iter();
+        Some(Self {
+            listeners: listeners
+                .map(|it| OwnListener { name: it.name.clone(), port: it.address.port() })
+                .collect(),
+            names: settings.names.clone(),
+            home: own_namespace(cluster).map(|own| own.to_string()).unwrap_or_default(),
+            addresses,
+        })
+    }
+
+    /// Whether it is one of the gateway's own names.
+    fn has_name(&self, host: &str) -> bool {
+        self.names.iter().any(|name| name.host().eq_ignore_ascii_case(host))
+    }
+}
+
+/// What of the Gateway API there is in a cluster.
+#[derive(Debug)]
+pub(super) struct GatewayWorld<'a> {
+    place: &'a GatewayPlace,
+    consents: &'a Consents,
+    classes: Vec<Written<GatewayClass>>,
+    gateways: Vec<Written<Gateway>>,
+    routes: Vec<Written<Route>>,
+    backends: Vec<Written<Backend>>,
+    /// Destinations that were written as such.
+    destinations: BTreeSet<Id>,
+    /// What compiling found wrong with a translated Destination.
+    refused: BTreeMap<Id, String>,
 }
 
 /// An object as far as it is read.
 #[derive(Debug, Clone)]
-pub(crate) struct Written<T> {
+struct Written<T> {
     /// Empty: it is of no namespace.
-    pub(crate) namespace: Arc<str>,
-    pub(crate) name: Arc<str>,
-    pub(crate) created: Timestamp,
-    pub(crate) generation: i64,
+    namespace: Arc<str>,
+    name: Arc<str>,
+    created: Timestamp,
+    generation: i64,
     /// What it says, or why that cannot be read.
-    pub(crate) spec: Result<T, String>,
-    pub(crate) status: Value,
+    spec: Result<T, String>,
+    status: Value,
 }
-
-/// The kinds whose status is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum GatewayKind {
-    GatewayClass,
-    Gateway,
-    Route,
-    Backend,
-}
-
-/// An object of one of these kinds.
-pub(crate) type GatewayKey = (GatewayKind, Arc<str>, Arc<str>);
 
 /// What comes of it.
 #[derive(Debug, Default)]
-pub(crate) struct Translation {
-    pub(crate) destinations: Vec<TranslatedDestination>,
+pub(super) struct Translation {
+    pub(super) destinations: Vec<TranslatedDestination>,
     /// The status of each object that is ours, whole.
-    pub(crate) statuses: BTreeMap<GatewayKey, Value>,
+    pub(super) statuses: BTreeMap<ObjectKey, Value>,
 }
 
 /// A Destination that an XBackend stands for.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct TranslatedDestination {
-    pub(crate) namespace: Arc<str>,
-    pub(crate) name: Arc<str>,
-    pub(crate) created: Timestamp,
+pub(super) struct TranslatedDestination {
+    pub(super) namespace: Arc<str>,
+    pub(super) name: Arc<str>,
+    pub(super) created: Timestamp,
     /// The resource, as its own file would say it.
-    pub(crate) resource: Value,
+    pub(super) resource: Value,
 }
 
-impl GatewayWorld<'_> {
-    /// Whether it is one of the gateway's own names.
-    fn has_name(&self, host: &str) -> bool {
-        self.names.iter().any(|name| name.eq_ignore_ascii_case(host))
+impl<'a> GatewayWorld<'a> {
+    pub(super) fn new(place: &'a GatewayPlace, consents: &'a Consents) -> Self {
+        let (classes, gateways, routes, backends) = <(Vec<_>, Vec<_>, Vec<_>, Vec<_>)>::default();
+        let (destinations, refused) = <(BTreeSet<_>, BTreeMap<_, _>)>::default();
+        Self { place, consents, classes, gateways, routes, backends, destinations, refused }
+    }
+
+    /// Whether a ReferenceGrant of a namespace permits a reference to what is there.
+    fn permits(&self, from: (&str, &str, &str), to: (&str, &str, &str), namespace: &str) -> bool {
+        let grants = self.consents.reference_grants.iter();
+        grants.filter(|grant| grant.namespace.as_str() == namespace).any(|grant| grant.allows(from, to))
+    }
+
+    /// What compiling found wrong with the Destinations that come of it.
+    pub(super) fn refuse(mut self, refused: BTreeMap<Id, String>) -> Self {
+        self.refused = refused;
+        self
+    }
+
+    /// An object, with the status that stands there.
+    pub(super) fn add(&mut self, object: &ClusterObject, status: &Value) {
+        match object.key.kind {
+            ObjectKind::GatewayClass => self.classes.push(Written::of(object, status)),
+            ObjectKind::Gateway => self.gateways.push(Written::of(object, status)),
+            ObjectKind::HttpRoute => self.routes.push(Written::of(object, status)),
+            ObjectKind::Backend => self.backends.push(Written::of(object, status)),
+            ObjectKind::Destination => drop(self.destinations.insert(id(&object.key))),
+            _ => {}
+        }
     }
 }
 
 impl<T: DeserializeOwned> Written<T> {
-    /// An object as the API server gives it; `None`: it has no name, as no stored object.
-    pub(crate) fn of(object: &Value) -> Option<Self> {
-        let metadata = &object["metadata"];
-        let text = |field: &str| metadata[field].as_str();
-        Some(Self {
-            namespace: text("namespace").unwrap_or_default().into(),
-            name: text("name")?.into(),
-            created: text("creationTimestamp").and_then(|time| time.parse().ok()).unwrap_or(Timestamp::MAX),
-            generation: metadata["generation"].as_i64().unwrap_or_default(),
-            spec: T::deserialize(&object["spec"]).map_err(|error| error.to_string()),
-            status: object["status"].clone(),
-        })
+    fn of(object: &ClusterObject, status: &Value) -> Self {
+        #[derive(Deserialize)]
+        struct Document<T> {
+            spec: T,
+        }
+        let (namespace, name) = id(&object.key);
+        let document = serde_json::from_str(&object.text).map_err(|error| error.to_string());
+        Self {
+            namespace,
+            name,
+            created: object.created,
+            generation: object.generation,
+            spec: document.map(|Document { spec }| spec),
+            status: status.clone(),
+        }
     }
 }
 
 impl<T> Written<T> {
-    fn id(&self) -> (Arc<str>, Arc<str>) {
+    fn id(&self) -> Id {
         (Arc::clone(&self.namespace), Arc::clone(&self.name))
+    }
+
+    fn key(&self, kind: ObjectKind) -> ObjectKey {
+        ObjectKey { kind, namespace: self.namespace.to_string(), name: self.name.to_string() }
     }
 
     fn reported(&self) -> Reported<'_> {
@@ -135,36 +193,42 @@ impl<T> Written<T> {
     }
 }
 
+fn id(key: &ObjectKey) -> Id {
+    (key.namespace.as_str().into(), key.name.as_str().into())
+}
+
 /// Translates all of it, and says of each object what became of it.
-pub(crate) fn translated(world: &GatewayWorld<'_>) -> Translation {
+pub(super) fn translated(world: &GatewayWorld<'_>) -> Translation {
     let mut translation = Translation::default();
     let classes = classes(world, &mut translation);
     let attached = Attached::of(world, &classes);
-    attached.report(world, &mut translation);
-    for backend in world.backends {
+    let mut refused = BTreeMap::new();
+    for backend in &world.backends {
         let ancestors = attached.gateways_of(&backend.id());
-        if ancestors.is_empty() {
+        if ancestors.is_empty() && !condition::is_told(backend) {
             continue;
         }
         let made = translate(backend, world);
-        let accepted = match &made {
-            Ok(_) => Condition::yes("Accepted", "Accepted", "it is a Destination of this name"),
-            Err(refused) => Condition::no("Accepted", refused.reason, refused.message.clone()),
+        let accepted = match (&made, world.refused.get(&backend.id())) {
+            (Ok(_), None) => Condition::yes("Accepted", "Accepted", "it is a Destination of this name"),
+            (Ok(_), Some(why)) => Condition::no("Accepted", "Invalid", why.clone()),
+            (Err(refused), _) => Condition::no("Accepted", refused.reason, refused.message.clone()),
         };
+        if !accepted.holds {
+            refused.insert(backend.id(), accepted.message.clone());
+        }
         let status = condition::of_backend(backend, &ancestors, &accepted);
-        translation.statuses.insert(
-            (GatewayKind::Backend, Arc::clone(&backend.namespace), Arc::clone(&backend.name)),
-            status,
-        );
-        translation.destinations.extend(made.ok());
+        translation.statuses.insert(backend.key(ObjectKind::Backend), status);
+        translation.destinations.extend(made.ok().filter(|_| !ancestors.is_empty()));
     }
+    attached.report(world, &refused, &mut translation);
     translation
 }
 
 /// The classes that are ours.
 fn classes(world: &GatewayWorld<'_>, translation: &mut Translation) -> BTreeSet<Arc<str>> {
     let mut ours = BTreeSet::new();
-    for class in world.classes {
+    for class in &world.classes {
         let Ok(spec) = &class.spec else { continue };
         if spec.controller_name != CONTROLLER {
             continue;
@@ -185,8 +249,7 @@ fn classes(world: &GatewayWorld<'_>, translation: &mut Translation) -> BTreeSet<
             let features = attach::FEATURES.map(|name| serde_json::json!({ "name": name }));
             members.insert("supportedFeatures".to_owned(), Value::from(features.to_vec()));
         }
-        let key = (GatewayKind::GatewayClass, Arc::clone(&class.namespace), Arc::clone(&class.name));
-        translation.statuses.insert(key, status);
+        translation.statuses.insert(class.key(ObjectKind::GatewayClass), status);
     }
     ours
 }

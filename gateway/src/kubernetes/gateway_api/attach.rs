@@ -5,17 +5,14 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::condition::{Condition, Conditions, Refused};
+use super::condition::{Condition, Conditions, MOST_ENTRIES, Refused};
 use super::listener::{self, ListenerVerdict};
 use super::route::{self, RouteVerdict};
 use super::written::{Gateway, ParentRef, Route};
-use super::{CONTROLLER, GatewayKind, GatewayWorld, Translation, Written};
+use super::{CONTROLLER, GatewayWorld, Id, ObjectKind, Translation, Written};
 
 /// What of the Gateway API's features is there, in alphabetic order (its `pkg/features`).
 pub(super) const FEATURES: [&str; 4] = ["Gateway", "HTTPRoute", "HTTPRouteParentRefPort", "ReferenceGrant"];
-
-/// A namespace and a name.
-type Id = (Arc<str>, Arc<str>);
 
 /// A Gateway of ours, with what is to be said of its listeners.
 struct OwnGateway<'a> {
@@ -48,19 +45,19 @@ pub(super) struct Attached<'a> {
 }
 
 impl<'a> Attached<'a> {
-    pub(super) fn of(world: &GatewayWorld<'a>, classes: &BTreeSet<Arc<str>>) -> Self {
+    pub(super) fn of(world: &'a GatewayWorld<'_>, classes: &BTreeSet<Arc<str>>) -> Self {
         let mut all = Self { gateways: BTreeMap::new(), routes: Vec::new() };
-        for written in world.gateways {
+        for written in &world.gateways {
             let Ok(spec) = &written.spec else { continue };
             if !classes.contains(&*spec.gateway_class_name) {
                 continue;
             }
-            let listeners = listener::judged(spec, world.listeners);
+            let listeners = listener::judged(written, spec, world);
             let attached = vec![0; listeners.len()];
-            let refused = listener::refused(spec, world.addresses);
+            let refused = listener::refused(spec, &world.place.addresses);
             all.gateways.insert(written.id(), OwnGateway { written, spec, refused, listeners, attached });
         }
-        for written in world.routes {
+        for written in &world.routes {
             all.attach(written, world);
         }
         all
@@ -102,14 +99,19 @@ impl<'a> Attached<'a> {
         ids.into_iter().map(reference).collect()
     }
 
-    pub(super) fn report(&self, world: &GatewayWorld<'_>, translation: &mut Translation) {
-        for ((namespace, name), gateway) in &self.gateways {
-            let key = (GatewayKind::Gateway, Arc::clone(namespace), Arc::clone(name));
-            translation.statuses.insert(key, gateway.status(world.addresses));
+    /// Says what became of each; `refused` are backends that are not to be had.
+    pub(super) fn report(
+        &self,
+        world: &GatewayWorld<'_>,
+        refused: &BTreeMap<Id, String>,
+        translation: &mut Translation,
+    ) {
+        for gateway in self.gateways.values() {
+            let key = gateway.written.key(ObjectKind::Gateway);
+            translation.statuses.insert(key, gateway.status(&world.place.addresses));
         }
         for route in &self.routes {
-            let (namespace, name) = route.written.id();
-            translation.statuses.insert((GatewayKind::Route, namespace, name), route.status());
+            translation.statuses.insert(route.written.key(ObjectKind::HttpRoute), route.status(refused));
         }
     }
 }
@@ -169,7 +171,7 @@ impl OwnGateway<'_> {
                         &listener.allowed_routes,
                         &route.namespace,
                         own,
-                        world.labels,
+                        &world.consents.namespaces,
                     )
             })
             .collect();
@@ -230,8 +232,10 @@ impl OwnGateway<'_> {
 }
 
 impl OwnRoute<'_> {
-    fn status(&self) -> Value {
+    fn status(&self, refused: &BTreeMap<Id, String>) -> Value {
         let before = self.written.status["parents"].as_array();
+        let mut of_backends = self.verdict.backends.iter().filter_map(|id| Some((id, refused.get(id)?)));
+        let of_backend = of_backends.next();
         let ours = self.parents.iter().map(|parent| {
             let same = |it: &&Value| it["parentRef"] == parent.reference && it["controllerName"] == CONTROLLER;
             let had = before.into_iter().flatten().find(same).map_or(&Value::Null, |it| &it["conditions"]);
@@ -239,15 +243,19 @@ impl OwnRoute<'_> {
                 Ok(()) => Condition::yes("Accepted", "Accepted", "the route is served"),
                 Err(refused) => Condition::no("Accepted", refused.reason, refused.message.clone()),
             };
-            let resolved = match &self.verdict.resolved {
-                Ok(()) => Condition::yes("ResolvedRefs", "ResolvedRefs", "all backends are known"),
-                Err(refused) => Condition::no("ResolvedRefs", refused.reason, refused.message.clone()),
+            let resolved = match (&self.verdict.resolved, of_backend) {
+                (Ok(()), None) => Condition::yes("ResolvedRefs", "ResolvedRefs", "all backends are known"),
+                (Ok(()), Some(((_, name), why))) => {
+                    let message = format!("XBackend `{name}` is not accepted: {why}");
+                    Condition::no("ResolvedRefs", "BackendNotAccepted", message)
+                }
+                (Err(refused), _) => Condition::no("ResolvedRefs", refused.reason, refused.message.clone()),
             };
             let conditions = Conditions::of_part(self.written.generation, had).with([accepted, resolved]);
             json!({ "parentRef": parent.reference, "controllerName": CONTROLLER, "conditions": conditions.list() })
         });
         let others = before.into_iter().flatten().filter(|it| it["controllerName"] != CONTROLLER).cloned();
-        let parents: Vec<Value> = others.chain(ours).collect();
+        let parents: Vec<Value> = others.chain(ours).take(MOST_ENTRIES).collect();
         json!({ "parents": parents })
     }
 }

@@ -1,6 +1,7 @@
 //! An XBackend as a Destination.
 
 use serde_json::{Map, Value, json};
+use tollgate_policy::name::Name;
 
 use super::condition::Refused;
 use super::written::{Backend, BackendTls, BackendValidation};
@@ -23,9 +24,16 @@ pub(super) fn translate(
         ("ExternalHostname", Some(external)) => &external.hostname,
         (kind, _) => return Err(unsupported(format!("type `{kind}`: only ExternalHostname leads outside"))),
     };
+    let Some(port) = written.port.number.or(written.port.port) else {
+        return Err(Refused::new("Invalid", "`spec.port.number` is missing"));
+    };
+    for (what, name) in [("namespace", &backend.namespace), ("name", &backend.name)] {
+        name.parse::<Name>()
+            .map_err(|error| Refused::new("Invalid", format!("`metadata.{what}`, of a Destination: {error}")))?;
+    }
     let mut spec = Map::new();
     spec.insert("hosts".to_owned(), json!([host]));
-    spec.insert("port".to_owned(), json!(written.port.number));
+    spec.insert("port".to_owned(), json!(port));
     let http = match written.protocol.as_deref() {
         None | Some("HTTP") => "auto",
         Some("HTTP11") => "1",

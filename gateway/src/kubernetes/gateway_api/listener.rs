@@ -8,11 +8,10 @@ use kube::core::{Selector, SelectorExt};
 use serde_json::{Value, json};
 use tollgate_policy::name::Name;
 
-use super::OwnListener;
+use super::super::kind::{GATEWAY_GROUP, ObjectKind};
 use super::condition::{Condition, Refused};
-use super::written::{AllowedRoutes, Gateway, Listener, RouteKind};
-
-const GROUP: &str = "gateway.networking.k8s.io";
+use super::written::{AllowedRoutes, Gateway, Listener, ObjectRef, RouteKind};
+use super::{GatewayWorld, OwnListener, Written};
 
 /// What `tls.options` says where a listener shows the gateway's own certificate.
 const CERTIFICATE_OPTION: (&str, &str) = ("tollgate.dev/certificate", "own");
@@ -38,7 +37,7 @@ impl ListenerVerdict {
     }
 
     pub(super) fn kinds(&self) -> Value {
-        if self.is_http { json!([{"group": GROUP, "kind": "HTTPRoute"}]) } else { json!([]) }
+        if self.is_http { json!([{"group": GATEWAY_GROUP, "kind": "HTTPRoute"}]) } else { json!([]) }
     }
 
     pub(super) fn conditions(&self) -> [Condition; 4] {
@@ -86,11 +85,15 @@ pub(super) fn refused(gateway: &Gateway, addresses: &[String]) -> Option<Refused
 }
 
 /// Each listener of a Gateway.
-pub(super) fn judged(gateway: &Gateway, own: &[OwnListener]) -> Vec<ListenerVerdict> {
+pub(super) fn judged(
+    written: &Written<Gateway>,
+    gateway: &Gateway,
+    world: &GatewayWorld<'_>,
+) -> Vec<ListenerVerdict> {
     let judge = |listener: &Listener| ListenerVerdict {
         name: listener.name.clone(),
-        accepted: accepted(listener, own),
-        resolved: resolved(listener),
+        accepted: accepted(listener, &world.place.listeners),
+        resolved: resolved(listener, &written.namespace, world),
         conflict: conflict(listener, gateway),
         is_http: listener.protocol == "HTTPS"
             && (listener.allowed_routes.kinds.is_empty()
@@ -100,7 +103,7 @@ pub(super) fn judged(gateway: &Gateway, own: &[OwnListener]) -> Vec<ListenerVerd
 }
 
 fn is_http_route(kind: &RouteKind) -> bool {
-    kind.group.as_deref().unwrap_or(GROUP) == GROUP && kind.kind == "HTTPRoute"
+    kind.group.as_deref().unwrap_or(GATEWAY_GROUP) == GATEWAY_GROUP && kind.kind == "HTTPRoute"
 }
 
 fn accepted(listener: &Listener, own: &[OwnListener]) -> Result<(), Refused> {
@@ -119,7 +122,7 @@ fn accepted(listener: &Listener, own: &[OwnListener]) -> Result<(), Refused> {
     Err(Refused::new("PortUnavailable", message))
 }
 
-fn resolved(listener: &Listener) -> Result<(), Refused> {
+fn resolved(listener: &Listener, namespace: &str, world: &GatewayWorld<'_>) -> Result<(), Refused> {
     let kinds = &listener.allowed_routes.kinds;
     if let Some(other) = kinds.iter().find(|kind| !is_http_route(kind)) {
         return Err(Refused::new(
@@ -128,6 +131,11 @@ fn resolved(listener: &Listener) -> Result<(), Refused> {
         ));
     }
     let Some(tls) = &listener.tls else { return Ok(()) };
+    if let Some(other) = tls.certificate_refs.iter().find(|it| !is_permitted(it, namespace, world)) {
+        let (other, name) = (other.namespace.as_deref().unwrap_or_default(), &other.name);
+        let message = format!("`{other}/{name}`: no ReferenceGrant of `{other}` permits a Gateway of `{namespace}` to refer to it");
+        return Err(Refused::new("RefNotPermitted", message));
+    }
     let (option, word) = CERTIFICATE_OPTION;
     let is_own = tls.options.get(option).is_some_and(|it| it == word);
     if !tls.certificate_refs.is_empty() || !is_own {
@@ -137,6 +145,14 @@ fn resolved(listener: &Listener) -> Result<(), Refused> {
         return Err(Refused::new("InvalidCertificateRef", message));
     }
     Ok(())
+}
+
+/// Whether a certificate is in the Gateway's own namespace, or in one that permits the reference.
+fn is_permitted(certificate: &ObjectRef, namespace: &str, world: &GatewayWorld<'_>) -> bool {
+    let Some(other) = certificate.namespace.as_deref().filter(|other| *other != namespace) else { return true };
+    let group = certificate.group.as_deref().unwrap_or("");
+    let to = (group, certificate.kind.as_deref().unwrap_or("Secret"), certificate.name.as_str());
+    world.permits((GATEWAY_GROUP, ObjectKind::Gateway.word(), namespace), to, other)
 }
 
 /// Two listeners have one port only where both are of one protocol and have different hostnames.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::super::kind::{EXPERIMENTAL_GROUP, GATEWAY_GROUP, ObjectKind};
 use super::condition::Refused;
 use super::written::{Backend, BackendRef, Route, RouteMatch, RouteRule};
 use super::{GatewayWorld, Written};
@@ -79,13 +80,22 @@ fn backend<'a>(
     let BackendRef { group, kind, namespace: other, name, port, weight, filters } = reference;
     let at = format!("{at}.backendRefs[0]");
     let kind = (group.as_deref().unwrap_or(""), kind.as_deref().unwrap_or("Service"));
-    if kind != ("gateway.networking.x-k8s.io", "XBackend") {
+    let is_backend = kind == (EXPERIMENTAL_GROUP, ObjectKind::Backend.word());
+    if let Some(other) = other.as_deref().filter(|other| *other != namespace) {
+        let from = (GATEWAY_GROUP, ObjectKind::HttpRoute.word(), namespace);
+        let message = match (is_backend, world.permits(from, (kind.0, kind.1, name), other)) {
+            // GEP-4894: no ReferenceGrant permits more.
+            (true, _) => format!("`{at}.namespace`: an XBackend has to be in the namespace of its route"),
+            (false, false) => format!("`{at}.namespace`: no ReferenceGrant of `{other}` permits this reference"),
+            (false, true) => String::new(),
+        };
+        if !message.is_empty() {
+            return Err(Fault::Reference(Refused::new("RefNotPermitted", message)));
+        }
+    }
+    if !is_backend {
         let message = format!("`{at}`: kind `{}`: only an XBackend leads outside of the cluster", kind.1);
         return Err(Fault::Reference(Refused::new("InvalidKind", message)));
-    }
-    if other.as_deref().is_some_and(|other| other != namespace) {
-        let message = format!("`{at}.namespace`: an XBackend has to be in the namespace of its route");
-        return Err(Fault::Reference(Refused::new("RefNotPermitted", message)));
     }
     if port.is_some() || weight.is_some_and(|weight| weight < 1) || !filters.is_empty() {
         let message =
@@ -127,9 +137,9 @@ fn leads(
         }
         return Ok(());
     }
-    let segment = segment(backend, world.home);
+    let segment = segment(backend, &world.place.home);
     if path.trim_end_matches('/') != format!("/{segment}")
-        || !route.hostnames.iter().all(|name| world.has_name(name))
+        || !route.hostnames.iter().all(|name| world.place.has_name(name))
     {
         return Err(unsupported(format!(
             "`{at}.matches`: a path below a name of the gateway's own has to be `/{segment}`, which is the backend's"

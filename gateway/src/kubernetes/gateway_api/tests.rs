@@ -10,7 +10,9 @@ struct Fixture {
     gateways: Vec<Value>,
     routes: Vec<Value>,
     backends: Vec<Value>,
-    destinations: BTreeSet<(Arc<str>, Arc<str>)>,
+    destinations: Vec<Value>,
+    consents: Consents,
+    refused: BTreeMap<Id, String>,
 }
 
 impl Fixture {
@@ -23,38 +25,51 @@ impl Fixture {
             gateways: vec![gateway(&json!([listener("https")]))],
             routes: vec![by_host("api.openai.com")],
             backends: vec![backend("openai", "api.openai.com")],
-            destinations: BTreeSet::new(),
+            destinations: Vec::new(),
+            consents: Consents::default(),
+            refused: BTreeMap::new(),
         }
     }
 
     fn translated(&self) -> Translation {
-        let labels = BTreeMap::from([
+        let mut consents = self.consents.clone();
+        consents.namespaces = BTreeMap::from([
             ("shop".parse().unwrap(), BTreeMap::from([("team".to_owned(), "shop".to_owned())])),
             ("tollgate".parse().unwrap(), BTreeMap::new()),
         ]);
-        fn all<T: DeserializeOwned>(objects: &[Value]) -> Vec<Written<T>> {
-            objects.iter().map(|object| Written::of(object).unwrap()).collect()
+        let place = GatewayPlace {
+            listeners: vec![OwnListener { name: "https".to_owned(), port: 8443 }],
+            names: vec!["tollgate.tollgate.svc".parse().unwrap()],
+            home: "tollgate".to_owned(),
+            addresses: vec!["tollgate.tollgate.svc".to_owned()],
+        };
+        let mut world = GatewayWorld::new(&place, &consents);
+        for (kind, objects) in [
+            (ObjectKind::GatewayClass, &self.classes),
+            (ObjectKind::Gateway, &self.gateways),
+            (ObjectKind::HttpRoute, &self.routes),
+            (ObjectKind::Backend, &self.backends),
+            (ObjectKind::Destination, &self.destinations),
+        ] {
+            for object in objects {
+                let found = serde_json::from_value(object.clone()).unwrap();
+                let object = ClusterObject::of(kind, found).unwrap();
+                world.add(&object, &object.status);
+            }
         }
-        translated(&GatewayWorld {
-            classes: &all(&self.classes),
-            gateways: &all(&self.gateways),
-            routes: &all(&self.routes),
-            backends: &all(&self.backends),
-            labels: &labels,
-            destinations: self.destinations.clone(),
-            listeners: &[OwnListener { name: "https".to_owned(), port: 8443 }],
-            names: &["tollgate.tollgate.svc".to_owned()],
-            home: "tollgate",
-            addresses: &["tollgate.tollgate.svc".to_owned()],
-        })
+        translated(&world.refuse(self.refused.clone()))
     }
 
     /// The condition of the only route under its only Gateway.
     fn route(&self, kind: &str) -> (bool, String, String) {
         let translation = self.translated();
-        let (_, status) = translation.statuses.iter().find(|it| it.0.0 == GatewayKind::Route).unwrap();
+        let (_, status) = translation.statuses.iter().find(|it| it.0.kind == ObjectKind::HttpRoute).unwrap();
         condition(&status["parents"][0]["conditions"], kind)
     }
+}
+
+fn key(kind: ObjectKind, namespace: &str, name: &str) -> ObjectKey {
+    ObjectKey { kind, namespace: namespace.to_owned(), name: name.to_owned() }
 }
 
 fn condition(conditions: &Value, kind: &str) -> (bool, String, String) {
@@ -173,11 +188,11 @@ fn a_backend_that_a_route_leads_to_is_a_destination_of_its_namespace_and_name() 
 fn every_object_is_told_what_became_of_it() {
     let translation = Fixture::new().translated();
     let status =
-        |kind, namespace: &str, name: &str| &translation.statuses[&(kind, namespace.into(), name.into())];
-    let class = status(GatewayKind::GatewayClass, "", "tollgate");
+        |kind, namespace: &str, name: &str| &translation.statuses[&key(kind, namespace, name)];
+    let class = status(ObjectKind::GatewayClass, "", "tollgate");
     assert_eq!(condition(&class["conditions"], "Accepted").1, "Accepted");
     assert!(class["supportedFeatures"].as_array().unwrap().contains(&json!({"name": "HTTPRoute"})));
-    let gateway = status(GatewayKind::Gateway, "tollgate", "egress");
+    let gateway = status(ObjectKind::Gateway, "tollgate", "egress");
     assert_eq!(
         condition(&gateway["conditions"], "Accepted"),
         (true, "Accepted".into(), "all listeners are served".into())
@@ -196,12 +211,12 @@ fn every_object_is_told_what_became_of_it() {
     {
         assert_eq!(condition(&listener["conditions"], kind).0, holds, "{kind}");
     }
-    let route = &status(GatewayKind::Route, "shop", "openai")["parents"][0];
+    let route = &status(ObjectKind::HttpRoute, "shop", "openai")["parents"][0];
     assert_eq!(
         (route["controllerName"].as_str(), route["parentRef"]["name"].as_str()),
         (Some(CONTROLLER), Some("egress"))
     );
-    let backend = &status(GatewayKind::Backend, "shop", "openai")["ancestors"][0];
+    let backend = &status(ObjectKind::Backend, "shop", "openai")["ancestors"][0];
     assert_eq!(backend["ancestorRef"]["kind"], "Gateway");
     assert!(condition(&backend["conditions"], "Accepted").0);
 }
@@ -217,7 +232,7 @@ fn what_belongs_to_another_controller_is_left_alone() {
         json!({"parentRef": {"name": "other"}, "controllerName": "example.com/other", "conditions": []});
     fixture.routes[0]["status"] = json!({ "parents": [theirs] });
     let translation = fixture.translated();
-    let status = &translation.statuses[&(GatewayKind::Route, "shop".into(), "openai".into())];
+    let status = &translation.statuses[&key(ObjectKind::HttpRoute, "shop", "openai")];
     assert_eq!(status["parents"][0], theirs);
     assert_eq!(status["parents"].as_array().unwrap().len(), 2);
 }
@@ -230,7 +245,7 @@ fn a_condition_that_does_not_change_keeps_its_time_and_one_that_does_gets_a_new_
     fixture.gateways[0]["status"] =
         json!({"conditions": [condition("Accepted", "True"), condition("Programmed", "False")]});
     let translation = fixture.translated();
-    let status = &translation.statuses[&(GatewayKind::Gateway, "tollgate".into(), "egress".into())];
+    let status = &translation.statuses[&key(ObjectKind::Gateway, "tollgate", "egress")];
     assert_eq!(status["conditions"][0]["lastTransitionTime"], old);
     assert_ne!(status["conditions"][1]["lastTransitionTime"], old);
 }
@@ -321,7 +336,7 @@ fn a_route_attaches_only_where_a_listener_takes_it() {
         change(&mut listener);
         Fixture { gateways: vec![gateway(&json!([listener]))], ..Fixture::new() }
     };
-    let same = with(&|listener| drop(listener["allowedRoutes"].take()));
+    let same = with(&|listener| drop(listener.as_object_mut().unwrap().remove("allowedRoutes")));
     let selector = |team: &str| {
         let selector = json!({"matchLabels": {"team": team}});
         with(&|listener| {
@@ -348,7 +363,7 @@ fn a_listener_that_is_not_one_of_this_gateway_is_not_served() {
         let fixture = Fixture { gateways: vec![gateway(&json!([listener]))], ..Fixture::new() };
         let translation = fixture.translated();
         let status =
-            translation.statuses[&(GatewayKind::Gateway, "tollgate".into(), "egress".into())].clone();
+            translation.statuses[&key(ObjectKind::Gateway, "tollgate", "egress")].clone();
         assert_eq!(condition(&status["conditions"], "Accepted").1, "ListenersNotValid");
         assert!(!condition(&status["conditions"], "Programmed").0);
         assert_eq!(status["addresses"], json!([]));
@@ -371,7 +386,7 @@ fn listeners_that_contradict_each_other_are_both_told_so() {
     let fixture = |other: &Value| Fixture { gateways: vec![gateway(&json!([one, other]))], ..Fixture::new() };
     let conflict = |fixture: &Fixture| {
         let translation = fixture.translated();
-        let status = &translation.statuses[&(GatewayKind::Gateway, "tollgate".into(), "egress".into())];
+        let status = &translation.statuses[&key(ObjectKind::Gateway, "tollgate", "egress")];
         condition(&status["listeners"][0]["conditions"], "Conflicted")
     };
     assert_eq!(conflict(&fixture(&other)).1, "HostnameConflict");
@@ -391,7 +406,7 @@ fn a_gateway_that_wants_what_is_not_there_is_refused_whole() {
         let mut fixture = Fixture::new();
         fixture.gateways[0]["spec"][field] = value;
         let translation = fixture.translated();
-        let status = &translation.statuses[&(GatewayKind::Gateway, "tollgate".into(), "egress".into())];
+        let status = &translation.statuses[&key(ObjectKind::Gateway, "tollgate", "egress")];
         assert_eq!(condition(&status["conditions"], "Accepted").1, reason);
         assert!(translation.destinations.is_empty(), "{field}");
         assert!(!fixture.route("Accepted").0, "{field}");
@@ -405,7 +420,7 @@ fn a_backend_that_cannot_be_had_as_it_is_written_is_refused() {
         change(&mut fixture.backends[0]);
         let translation = fixture.translated();
         assert!(translation.destinations.is_empty());
-        let status = &translation.statuses[&(GatewayKind::Backend, "shop".into(), "openai".into())];
+        let status = &translation.statuses[&key(ObjectKind::Backend, "shop", "openai")];
         let list = if status.get("parents").is_some() { "parents" } else { "ancestors" };
         condition(&status[list][0]["conditions"], "Accepted")
     };
@@ -427,7 +442,7 @@ fn a_backend_that_cannot_be_had_as_it_is_written_is_refused() {
     let secret = told(&|object| object["spec"]["tls"]["clientCertificateRef"] = json!({"name": "x"}));
     assert_eq!(secret.1, "InvalidClientCertificateRef");
     let mut taken = Fixture::new();
-    taken.destinations.insert(("shop".into(), "openai".into()));
+    taken.destinations.push(json!({"metadata": {"namespace": "shop", "name": "openai"}, "spec": {}}));
     assert!(taken.translated().destinations.is_empty());
 }
 
@@ -438,6 +453,94 @@ fn the_form_of_1_6_is_taken_too() {
     fixture.backends[0]["status"] = json!({"parents": []});
     let translation = fixture.translated();
     assert_eq!(translation.destinations[0].resource["spec"]["port"], 8443);
-    let status = &translation.statuses[&(GatewayKind::Backend, "shop".into(), "openai".into())];
+    let status = &translation.statuses[&key(ObjectKind::Backend, "shop", "openai")];
     assert_eq!(status["parents"][0]["parentRef"]["name"], "egress");
+}
+
+#[test]
+fn what_compiling_found_wrong_is_told_at_the_backend_and_its_route() {
+    let mut fixture = Fixture::new();
+    fixture.refused.insert(("shop".into(), "openai".into()), "spec.hosts[0]: it is another's".to_owned());
+    let translation = fixture.translated();
+    let status = &translation.statuses[&key(ObjectKind::Backend, "shop", "openai")];
+    let (holds, reason, message) = condition(&status["ancestors"][0]["conditions"], "Accepted");
+    assert_eq!((holds, reason.as_str(), message.as_str()), (false, "Invalid", "spec.hosts[0]: it is another's"));
+    let (holds, reason, message) = fixture.route("ResolvedRefs");
+    assert_eq!((holds, reason.as_str()), (false, "BackendNotAccepted"));
+    assert!(message.contains("`openai`") && message.contains("another's"), "{message}");
+    assert_eq!(refusal(status), Some("spec.hosts[0]: it is another's"));
+}
+
+#[test]
+fn a_certificate_of_another_namespace_needs_its_reference_grant() {
+    let mut listener = listener("https");
+    listener["tls"] = json!({"certificateRefs": [{"namespace": "shop", "name": "secret"}]});
+    let mut fixture = Fixture { gateways: vec![gateway(&json!([listener]))], ..Fixture::new() };
+    let resolved = |fixture: &Fixture| {
+        let translation = fixture.translated();
+        let status = &translation.statuses[&key(ObjectKind::Gateway, "tollgate", "egress")];
+        condition(&status["listeners"][0]["conditions"], "ResolvedRefs").1
+    };
+    assert_eq!(resolved(&fixture), "RefNotPermitted");
+    let mut permit = |kind: &str, name: &str| {
+        let written = json!({
+            "apiVersion": "gateway.networking.k8s.io/v1beta1", "kind": "ReferenceGrant",
+            "metadata": {"namespace": "shop"},
+            "spec": {
+                "from": [{"group": "gateway.networking.k8s.io", "kind": kind, "namespace": "tollgate"}],
+                "to": [{"group": "", "kind": "Secret", "name": name}],
+            },
+        });
+        fixture.consents.reference_grants =
+            vec![tollgate_policy::consent::ReferenceGrant::read(&written).unwrap()];
+        resolved(&fixture)
+    };
+    assert_eq!(permit("HTTPRoute", "secret"), "RefNotPermitted");
+    assert_eq!(permit("Gateway", "other"), "RefNotPermitted");
+    assert_eq!(permit("Gateway", "secret"), "InvalidCertificateRef");
+}
+
+#[test]
+fn a_backend_that_no_route_leads_to_any_more_loses_what_was_said_of_it() {
+    let mut fixture = Fixture::new();
+    let told = fixture.translated().statuses[&key(ObjectKind::Backend, "shop", "openai")].clone();
+    fixture.routes.clear();
+    assert!(!fixture.translated().statuses.contains_key(&key(ObjectKind::Backend, "shop", "openai")));
+    let other = json!({"controllerName": "example.com/other", "ancestorRef": {"name": "x"}});
+    fixture.backends[0]["status"] = told;
+    fixture.backends[0]["status"]["ancestors"].as_array_mut().unwrap().push(other.clone());
+    let translation = fixture.translated();
+    assert!(translation.destinations.is_empty());
+    assert_eq!(
+        translation.statuses[&key(ObjectKind::Backend, "shop", "openai")],
+        json!({"ancestors": [other]})
+    );
+}
+
+#[test]
+fn a_name_that_no_destination_can_have_is_refused() {
+    let mut fixture = Fixture::new();
+    fixture.backends[0]["metadata"]["name"] = json!("open.ai");
+    fixture.routes[0]["spec"]["rules"][0]["backendRefs"][0]["name"] = json!("open.ai");
+    let translation = fixture.translated();
+    assert!(translation.destinations.is_empty());
+    let status = &translation.statuses[&key(ObjectKind::Backend, "shop", "open.ai")];
+    let (holds, reason, message) = condition(&status["ancestors"][0]["conditions"], "Accepted");
+    assert!(!holds && reason == "Invalid" && message.contains("metadata.name"), "{message}");
+}
+
+#[test]
+fn a_status_that_stands_there_is_known_beside_the_conditions_of_others() {
+    let ours = json!({"type": "Accepted", "status": "True"});
+    let wanted = json!({"conditions": [ours], "listeners": [{"name": "a", "attachedRoutes": 1}], "addresses": []});
+    let mut there = wanted.clone();
+    there["conditions"].as_array_mut().unwrap().insert(0, json!({"type": "Ready", "status": "True"}));
+    there.as_object_mut().unwrap().remove("addresses");
+    there["attachedListenerSets"] = json!(0);
+    assert!(stands(&wanted, &there));
+    there["listeners"][0]["attachedRoutes"] = json!(2);
+    assert!(!stands(&wanted, &there));
+    there["listeners"] = json!([wanted["listeners"][0], {"name": "gone"}]);
+    assert!(!stands(&wanted, &there));
+    assert!(!stands(&wanted, &Value::Null));
 }

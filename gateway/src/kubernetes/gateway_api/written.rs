@@ -11,195 +11,195 @@ use serde_json::Value;
 /// `spec` of a GatewayClass.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct GatewayClass {
-    pub(crate) controller_name: String,
-    pub(crate) parameters_ref: Option<Value>,
+pub(super) struct GatewayClass {
+    pub(super) controller_name: String,
+    pub(super) parameters_ref: Option<Value>,
 }
 
 /// `spec` of a Gateway.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Gateway {
-    pub(crate) gateway_class_name: String,
+pub(super) struct Gateway {
+    pub(super) gateway_class_name: String,
     #[serde(default)]
-    pub(crate) listeners: Vec<Listener>,
+    pub(super) listeners: Vec<Listener>,
     #[serde(default)]
-    pub(crate) addresses: Vec<Value>,
-    pub(crate) tls: Option<Value>,
-    pub(crate) infrastructure: Option<Value>,
+    pub(super) addresses: Vec<Value>,
+    pub(super) tls: Option<Value>,
+    pub(super) infrastructure: Option<Value>,
 }
 
 /// A listener of a Gateway.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Listener {
-    pub(crate) name: String,
-    pub(crate) hostname: Option<String>,
-    pub(crate) port: u16,
-    pub(crate) protocol: String,
-    pub(crate) tls: Option<ListenerTls>,
+pub(super) struct Listener {
+    pub(super) name: String,
+    pub(super) hostname: Option<String>,
+    pub(super) port: u16,
+    pub(super) protocol: String,
+    pub(super) tls: Option<ListenerTls>,
     #[serde(default)]
-    pub(crate) allowed_routes: AllowedRoutes,
+    pub(super) allowed_routes: AllowedRoutes,
 }
 
-/// How a listener ends TLS.
+/// How a listener ends TLS. There is no other mode for HTTPS.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct ListenerTls {
-    pub(crate) mode: Option<String>,
+pub(super) struct ListenerTls {
     #[serde(default)]
-    pub(crate) certificate_refs: Vec<Value>,
+    pub(super) certificate_refs: Vec<ObjectRef>,
     #[serde(default)]
-    pub(crate) options: BTreeMap<String, String>,
+    pub(super) options: BTreeMap<String, String>,
 }
 
 /// Which routes a listener takes.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(crate) struct AllowedRoutes {
-    pub(crate) namespaces: RouteNamespaces,
-    pub(crate) kinds: Vec<RouteKind>,
+pub(super) struct AllowedRoutes {
+    pub(super) namespaces: RouteNamespaces,
+    pub(super) kinds: Vec<RouteKind>,
 }
 
 /// From which namespaces.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(crate) struct RouteNamespaces {
-    pub(crate) from: Option<String>,
-    pub(crate) selector: Option<Value>,
+pub(super) struct RouteNamespaces {
+    pub(super) from: Option<String>,
+    pub(super) selector: Option<Value>,
 }
 
 /// A kind of routes.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(crate) struct RouteKind {
-    pub(crate) group: Option<String>,
-    pub(crate) kind: String,
+pub(super) struct RouteKind {
+    pub(super) group: Option<String>,
+    pub(super) kind: String,
 }
 
 /// `spec` of an HTTPRoute.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Route {
+pub(super) struct Route {
     #[serde(default)]
-    pub(crate) parent_refs: Vec<ParentRef>,
+    pub(super) parent_refs: Vec<ParentRef>,
     #[serde(default)]
-    pub(crate) hostnames: Vec<String>,
+    pub(super) hostnames: Vec<String>,
     #[serde(default)]
-    pub(crate) rules: Vec<RouteRule>,
+    pub(super) rules: Vec<RouteRule>,
 }
 
 /// The Gateway that a route wants to attach to.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct ParentRef {
-    pub(crate) group: Option<String>,
-    pub(crate) kind: Option<String>,
-    pub(crate) namespace: Option<String>,
-    pub(crate) name: String,
-    pub(crate) section_name: Option<String>,
-    pub(crate) port: Option<u16>,
+pub(super) struct ParentRef {
+    pub(super) group: Option<String>,
+    pub(super) kind: Option<String>,
+    pub(super) namespace: Option<String>,
+    pub(super) name: String,
+    pub(super) section_name: Option<String>,
+    pub(super) port: Option<u16>,
 }
 
 /// A rule of a route.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct RouteRule {
+pub(super) struct RouteRule {
     #[serde(rename = "name")]
     _name: Option<String>,
     #[serde(default)]
-    pub(crate) matches: Vec<RouteMatch>,
+    pub(super) matches: Vec<RouteMatch>,
     #[serde(default)]
-    pub(crate) filters: Vec<Value>,
+    pub(super) filters: Vec<Value>,
     #[serde(default)]
-    pub(crate) backend_refs: Vec<BackendRef>,
+    pub(super) backend_refs: Vec<BackendRef>,
     #[serde(flatten)]
-    pub(crate) others: BTreeMap<String, Value>,
+    pub(super) others: BTreeMap<String, Value>,
 }
 
 /// What a rule matches.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct RouteMatch {
-    pub(crate) path: Option<PathMatch>,
+pub(super) struct RouteMatch {
+    pub(super) path: Option<PathMatch>,
     #[serde(flatten)]
-    pub(crate) others: BTreeMap<String, Value>,
+    pub(super) others: BTreeMap<String, Value>,
 }
 
 /// A path that a rule matches.
 #[derive(Debug, Clone, Deserialize)]
-pub(crate) struct PathMatch {
+pub(super) struct PathMatch {
     #[serde(rename = "type")]
-    pub(crate) kind: Option<String>,
-    pub(crate) value: Option<String>,
+    pub(super) kind: Option<String>,
+    pub(super) value: Option<String>,
 }
 
 /// Where a rule leads.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct BackendRef {
-    pub(crate) group: Option<String>,
-    pub(crate) kind: Option<String>,
-    pub(crate) namespace: Option<String>,
-    pub(crate) name: String,
-    pub(crate) port: Option<u16>,
-    pub(crate) weight: Option<i64>,
+pub(super) struct BackendRef {
+    pub(super) group: Option<String>,
+    pub(super) kind: Option<String>,
+    pub(super) namespace: Option<String>,
+    pub(super) name: String,
+    pub(super) port: Option<u16>,
+    pub(super) weight: Option<i64>,
     #[serde(default)]
-    pub(crate) filters: Vec<Value>,
+    pub(super) filters: Vec<Value>,
 }
 
 /// `spec` of an XBackend.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Backend {
+pub(super) struct Backend {
     #[serde(rename = "type")]
-    pub(crate) kind: String,
-    pub(crate) external_hostname: Option<ExternalHostname>,
-    pub(crate) port: BackendPort,
-    pub(crate) protocol: Option<String>,
-    pub(crate) tls: Option<BackendTls>,
+    pub(super) kind: String,
+    pub(super) external_hostname: Option<ExternalHostname>,
+    pub(super) port: BackendPort,
+    pub(super) protocol: Option<String>,
+    pub(super) tls: Option<BackendTls>,
     #[serde(flatten)]
-    pub(crate) others: BTreeMap<String, Value>,
+    pub(super) others: BTreeMap<String, Value>,
 }
 
 /// The host outside.
 #[derive(Debug, Clone, Deserialize)]
-pub(crate) struct ExternalHostname {
-    pub(crate) hostname: String,
+pub(super) struct ExternalHostname {
+    pub(super) hostname: String,
 }
 
-/// Its port: `number` since 1.7, `port` in 1.6.
+/// Its port: `number` since 1.7, `port` in 1.6, where it may have a name, too.
 #[derive(Debug, Clone, Deserialize)]
-pub(crate) struct BackendPort {
-    #[serde(alias = "port")]
-    pub(crate) number: u16,
+pub(super) struct BackendPort {
+    pub(super) number: Option<u16>,
+    pub(super) port: Option<u16>,
 }
 
 /// How TLS is spoken to it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct BackendTls {
-    pub(crate) mode: String,
-    pub(crate) client_certificate_ref: Option<ObjectRef>,
-    pub(crate) validation: Option<BackendValidation>,
+pub(super) struct BackendTls {
+    pub(super) mode: String,
+    pub(super) client_certificate_ref: Option<ObjectRef>,
+    pub(super) validation: Option<BackendValidation>,
 }
 
 /// An object that is referred to.
 #[derive(Debug, Clone, Deserialize)]
-pub(crate) struct ObjectRef {
-    pub(crate) group: Option<String>,
-    pub(crate) kind: Option<String>,
-    pub(crate) namespace: Option<String>,
-    pub(crate) name: String,
+pub(super) struct ObjectRef {
+    pub(super) group: Option<String>,
+    pub(super) kind: Option<String>,
+    pub(super) namespace: Option<String>,
+    pub(super) name: String,
 }
 
 /// How it is known.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct BackendValidation {
+pub(super) struct BackendValidation {
     #[serde(default)]
-    pub(crate) ca_certificate_refs: Vec<Value>,
-    pub(crate) well_known_ca_certificates: Option<String>,
-    pub(crate) hostname: String,
+    pub(super) ca_certificate_refs: Vec<Value>,
+    #[serde(rename = "wellKnownCACertificates")]
+    pub(super) well_known_ca_certificates: Option<String>,
+    pub(super) hostname: String,
     #[serde(default)]
-    pub(crate) subject_alt_names: Vec<Value>,
+    pub(super) subject_alt_names: Vec<Value>,
 }

@@ -14,7 +14,8 @@ use tollgate_policy::price::NanoUsd;
 use tollgate_secrets::{CredentialStatus, Health};
 
 use super::super::Published;
-use super::super::object::{ClusterObject, ObjectKey, ObjectKind};
+use super::super::kind::ObjectKind;
+use super::super::object::{ClusterObject, ObjectKey};
 use super::Refused;
 use crate::core::Shared;
 use crate::quota::LimitUsage;
@@ -93,6 +94,17 @@ impl<'a> Findings<'a> {
             }
         }
         counts
+    }
+
+    /// Why a Destination is not in force; `None`: it is.
+    pub(super) fn destination(&self, namespace: &str, name: &str) -> Option<String> {
+        let id = ResourceId::new(Some(&namespace.parse().ok()?), &name.parse().ok()?);
+        let name = label(ObjectKind::Destination, &id);
+        match self.problems.get(&*name) {
+            Some(problems) => Some(text(problems)),
+            None if self.in_force.contains(&name) => None,
+            None => Some("something that it refers to is not in force".to_owned()),
+        }
     }
 
     /// The status of an object, where what was compiled is what it says now. Times of `current` stay where nothing changed.
