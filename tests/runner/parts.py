@@ -4,11 +4,13 @@ A part that is there at its version is left alone; one that cannot be had is rep
 """
 
 import fcntl
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 PYTHON = [
@@ -53,6 +55,8 @@ DEFINITIONS = {
         "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",
     ],
 }
+# The versions of the Gateway API whose definitions the gateway is tried with.
+GATEWAY_API = ["1.6.3", "1.7.0"]
 AIMOCK = "@copilotkit/aimock@1.43.0"
 IDP = "oauth2-mock-server@8.2.1"
 GUNICORN = "gunicorn==27.0.1"
@@ -115,6 +119,28 @@ def definitions(home, children):
         for file in files:
             source = Path(cache, module, file)
             shutil.copy(source, folder / f"{module.split('@')[0].replace('/', '_')}_{source.name}")
+    return None
+
+
+def gateway_api(home, _children):
+    """The experimental definitions out of the modules' archives, which a Go that is too old for the module has all the same."""
+    if not shutil.which("go"):
+        return "go is not installed"
+    folder = home / "gateway-api"
+    shutil.rmtree(folder, ignore_errors=True)
+    for version in GATEWAY_API:
+        module = f"sigs.k8s.io/gateway-api@v{version}"
+        command = ["go", "mod", "download", "-json", module]
+        said = subprocess.run(command, capture_output=True, text=True, check=False, cwd=home).stdout
+        archive = json.loads(said or "{}").get("Zip")
+        if not archive:
+            return f"go mod download {module}: {said}"
+        (folder / version).mkdir(parents=True)
+        with zipfile.ZipFile(archive) as files:
+            for name in files.namelist():
+                # Without the policy that only asks people whether they mean it.
+                if name.startswith(f"{module}/config/crd/experimental/gateway.") and "_vap_" not in name:
+                    (folder / version / Path(name).name).write_bytes(files.read(name))
     return None
 
 
@@ -234,6 +260,7 @@ PARTS = [
     ("python", " ".join(PYTHON), python),
     ("helm", " ".join(HELM), helm),
     ("definitions", " ".join(f"{module}:{len(files)}" for module, files in DEFINITIONS.items()), definitions),
+    ("gateway-api", " ".join(GATEWAY_API), gateway_api),
     ("aimock", AIMOCK, aimock),
     ("idp", IDP, idp),
     ("gunicorn", GUNICORN, gunicorn),
