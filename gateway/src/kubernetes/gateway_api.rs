@@ -21,17 +21,17 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tollgate_policy::consent::Consents;
 use tollgate_policy::target::GatewayName;
 
 use self::attach::Attached;
 use self::backend::translate;
 pub(super) use self::condition::{refusal, stands};
-use self::condition::{Condition, Conditions, Reported};
-use self::written::{Backend, Gateway, GatewayClass, Route};
+use self::written::{BackendSpec, GatewayClassSpec, GatewaySpec, RouteSpec};
 use super::client::own_namespace;
-use super::kind::ObjectKind;
+use super::condition::Condition;
+use super::kind::{DIALECT, ObjectKind};
 use super::object::{ClusterObject, ObjectKey};
 use crate::settings::{ResourceSettings, Settings};
 
@@ -87,10 +87,10 @@ impl GatewayPlace {
 pub(super) struct GatewayWorld<'a> {
     place: &'a GatewayPlace,
     consents: &'a Consents,
-    classes: Vec<Written<GatewayClass>>,
-    gateways: Vec<Written<Gateway>>,
-    routes: Vec<Written<Route>>,
-    backends: Vec<Written<Backend>>,
+    classes: Vec<Written<GatewayClassSpec>>,
+    gateways: Vec<Written<GatewaySpec>>,
+    routes: Vec<Written<RouteSpec>>,
+    backends: Vec<Written<BackendSpec>>,
     /// Destinations that were written as such.
     destinations: BTreeSet<Id>,
     /// What compiling found wrong with a translated Destination.
@@ -107,6 +107,8 @@ struct Written<T> {
     generation: i64,
     /// What it says, or why that cannot be read.
     spec: Result<T, String>,
+    /// The dialect that it names.
+    dialect: Option<String>,
     status: Value,
 }
 
@@ -164,16 +166,26 @@ impl<T: DeserializeOwned> Written<T> {
     fn of(object: &ClusterObject, status: &Value) -> Self {
         #[derive(Deserialize)]
         struct Document<T> {
+            metadata: Metadata,
             spec: T,
         }
+        #[derive(Deserialize)]
+        struct Metadata {
+            #[serde(default)]
+            annotations: BTreeMap<String, String>,
+        }
         let (namespace, name) = id(&object.key);
-        let document = serde_json::from_str(&object.text).map_err(|error| error.to_string());
+        let (spec, dialect) = match serde_json::from_str(&object.text) {
+            Ok(Document { mut metadata, spec }) => (Ok(spec), metadata.annotations.remove(DIALECT)),
+            Err(error) => (Err(error.to_string()), None),
+        };
         Self {
             namespace,
             name,
             created: object.created,
             generation: object.generation,
-            spec: document.map(|Document { spec }| spec),
+            spec,
+            dialect,
             status: status.clone(),
         }
     }
@@ -186,10 +198,6 @@ impl<T> Written<T> {
 
     fn key(&self, kind: ObjectKind) -> ObjectKey {
         ObjectKey { kind, namespace: self.namespace.to_string(), name: self.name.to_string() }
-    }
-
-    fn reported(&self) -> Reported<'_> {
-        Reported { generation: self.generation, status: &self.status }
     }
 }
 
@@ -244,11 +252,10 @@ fn classes(world: &GatewayWorld<'_>, translation: &mut Translation) -> BTreeSet<
         if accepted.holds {
             ours.insert(Arc::clone(&class.name));
         }
-        let mut status = Conditions::new(class.reported()).with([accepted]).status();
-        if let Some(members) = status.as_object_mut() {
-            let features = attach::FEATURES.map(|name| serde_json::json!({ "name": name }));
-            members.insert("supportedFeatures".to_owned(), Value::from(features.to_vec()));
-        }
+        let status = json!({
+            "conditions": condition::list(class.generation, &class.status, [accepted]),
+            "supportedFeatures": attach::FEATURES.map(|name| json!({ "name": name })),
+        });
         translation.statuses.insert(class.key(ObjectKind::GatewayClass), status);
     }
     ours

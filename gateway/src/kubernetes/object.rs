@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tollgate_policy::consent::{Consents, ReferenceGrant};
 use tollgate_policy::name::{Name, ResourceId};
 
-use super::kind::ObjectKind;
+use super::kind::{DIALECT, ObjectKind};
 
 /// What an object is told apart by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -63,6 +63,10 @@ impl ClusterObject {
         });
         if let (Some(spec), Some(written)) = (spec, written.as_object_mut()) {
             written.insert("spec".to_owned(), spec);
+        }
+        let dialect = metadata.annotations.as_ref().and_then(|all| all.get(DIALECT));
+        if let Some(dialect) = dialect.filter(|_| kind == ObjectKind::Backend) {
+            written["metadata"]["annotations"] = json!({DIALECT: dialect});
         }
         if kind == ObjectKind::Namespace {
             written["metadata"] = json!({"name": name, "labels": metadata.labels.unwrap_or_default()});

@@ -14,9 +14,8 @@ use super::object::{ObjectKey, ObjectSet};
 pub(super) fn sources(objects: &ObjectSet, place: Option<&GatewayPlace>) -> (Vec<SourceFile>, Consents) {
     let consents = objects.consents();
     let written = objects.iter().filter(|object| object.key.kind.is_resource() && object.key.id().is_some());
-    let mut all: Vec<(Timestamp, ObjectKey, String)> = written
-        .map(|object| (object.created, object.key.clone(), object.text.to_string()))
-        .collect();
+    let mut all: Vec<(Timestamp, ObjectKey, String)> =
+        written.map(|object| (object.created, object.key.clone(), object.text.to_string())).collect();
     if let Some(place) = place {
         let mut world = GatewayWorld::new(place, &consents);
         objects.iter().for_each(|object| world.add(object, &object.status));

@@ -1,11 +1,13 @@
 //! The Gateway API: an XBackend that an HTTPRoute leads to is a Destination, and every object says what became of it.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 use tollgate_tests::cluster::{Cluster, Verb};
 use tollgate_tests::gateway::eventually;
 use tollgate_tests::network::Dns;
 use tollgate_tests::sandbox::parts_dir;
-use tollgate_tests::{Client, Gateway, needs};
+use tollgate_tests::{Client, Gateway, SecretKind, Upstream, needs, provider};
 
 use super::{EGRESS, World, answers, condition, rights};
 
@@ -15,7 +17,7 @@ const BACKENDS: &str = "/apis/gateway.networking.x-k8s.io/v1alpha1/namespaces";
 /// Where callers find the gateway, as the settings of these scenarios say.
 const ADDRESS: &str = "tollgate.egress.svc";
 
-const CLASS: &str = "---
+pub(super) const CLASS: &str = "---
 apiVersion: gateway.networking.k8s.io/v1
 kind: GatewayClass
 metadata: {name: tollgate}
@@ -86,18 +88,18 @@ fn all_rights() -> Value {
 }
 
 /// Whether the part is installed.
-fn installed() -> bool {
+pub(super) fn installed() -> bool {
     parts_dir().join("gateway-api.stamp").exists()
 }
 
 /// A cluster whose gateway serves the Gateway API, with a resolver that knows the upstream; without its definitions.
-struct Routed {
-    world: World,
+pub(super) struct Routed {
+    pub(super) world: World,
     dns: Dns,
 }
 
 impl Routed {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let mut world = World::new(&all_rights()).await;
         let zone = json!({"api.up.test": {"A": ["127.0.0.1"]}, "plain.up.test": {"A": ["127.0.0.1"]}});
         let dns = Dns::start(&world.plan.sandbox, &zone).await;
@@ -110,7 +112,7 @@ impl Routed {
     }
 
     /// The Gateway API's own definitions.
-    async fn install(&self, version: &str) {
+    pub(super) async fn install(&self, version: &str) {
         let folder = parts_dir().join("gateway-api").join(version).display().to_string();
         self.world.cluster.kubectl(&["apply", "--server-side", "-f", &folder]).await;
         self.world
@@ -180,7 +182,8 @@ async fn a_route_of_the_gateway_api_leads_a_call_with_its_key_and_every_object_s
 
     // The definitions come later than the gateway.
     routed.install("1.7.0").await;
-    let objects = format!("{CLASS}{GATEWAY}{}{}", routed.backend("1.7"), route((EGRESS, "up"), "api.up.test"));
+    let objects =
+        format!("{CLASS}{GATEWAY}{}{}", routed.backend("1.7"), route((EGRESS, "up"), "api.up.test"));
     routed.world.cluster.apply(&objects).await;
     answers(&client, 200).await;
     let seen = routed.world.upstream.seen().pop().unwrap();
@@ -269,7 +272,8 @@ async fn an_object_of_the_gateway_api_that_is_broken_denies_itself_and_says_why(
 
     // A host that is another's, one in the clear, and one of the cluster itself that a key must not go to.
     let port = routed.world.upstream.port();
-    let thief = backend("1.7", ("shop", "thief"), "api.up.test", port) + &route(("shop", "thief"), "api.up.test");
+    let thief =
+        backend("1.7", ("shop", "thief"), "api.up.test", port) + &route(("shop", "thief"), "api.up.test");
     let plain = backend("1.7", ("shop", "plain"), "plain.up.test", port);
     let plain = plain.split("  tls:").next().unwrap().to_owned() + &route(("shop", "plain"), "plain.up.test");
     routed.world.cluster.apply(&format!("{thief}{plain}")).await;
@@ -298,8 +302,10 @@ async fn an_object_of_the_gateway_api_that_is_broken_denies_itself_and_says_why(
     let methods = route((EGRESS, "methods"), "api.up.test")
         .replace("name: methods}]", "name: up}]")
         .replace("rules: [{backendRefs", "rules: [{matches: [{method: GET}], backendRefs");
-    let foreign = route(("shop", "foreign"), "api.up.test").replace("name: foreign}]}", "name: up, namespace: egress}]}");
-    let nowhere = route(("shop", "nowhere"), "api.up.test").replace("name: egress}]", "name: egress, sectionName: other}]");
+    let foreign = route(("shop", "foreign"), "api.up.test")
+        .replace("name: foreign}]}", "name: up, namespace: egress}]}");
+    let nowhere = route(("shop", "nowhere"), "api.up.test")
+        .replace("name: egress}]", "name: egress, sectionName: other}]");
     routed.world.cluster.apply(&format!("{methods}{foreign}{nowhere}")).await;
     let path = of_route(EGRESS, "methods");
     routed.told(&path, "/parents/0", "Accepted", "False", "UnsupportedValue").await;
@@ -309,7 +315,8 @@ async fn an_object_of_the_gateway_api_that_is_broken_denies_itself_and_says_why(
     routed.told(&path, "/parents/0", "Accepted", "False", "NoMatchingParent").await;
 
     // What is another controller's is left alone.
-    let other = CLASS.replace("name: tollgate", "name: other").replace("tollgate.dev/egress", "example.com/other");
+    let other =
+        CLASS.replace("name: tollgate", "name: other").replace("tollgate.dev/egress", "example.com/other");
     let of_other = GATEWAY
         .replace("name: egress}", "name: other}")
         .replace("gatewayClassName: tollgate", "gatewayClassName: other");
@@ -373,5 +380,55 @@ async fn another_namespace_uses_a_backend_by_its_reference_grant_alone() {
     let path = "/apis/gateway.networking.k8s.io/v1beta1/namespaces/egress/referencegrants/shop";
     routed.world.cluster.call(Verb::Delete, path, &Value::Null).await.expect(path);
     answers(&client, 403).await;
+    routed.leave().await;
+}
+
+/// A file of the example, with this scenario's namespace and caller.
+fn example(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(file);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    text.replace("namespace: tollgate", "namespace: egress")
+        .replace("tollgate/openai", "egress/openai")
+        .replace("tollgate.tollgate.svc", "localhost")
+        .replace("name: https\n", "name: mesh\n")
+        .replace("serviceAccount: {namespace: shop, name: web}", "spiffe: spiffe://prod.acme/ns/shop/sa/web")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_of_the_gateway_api_leads_a_chat_to_its_provider() {
+    needs!(Cluster::installed(), installed());
+    let mut routed = Routed::new().await;
+    routed.install("1.7.0").await;
+    let plan = &routed.world.plan;
+    let rules = json!([
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]},
+        {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["openai"], "verbs": ["get", "watch"]},
+    ]);
+    routed.world.cluster.allow(super::USER, Some(EGRESS), &rules).await;
+    plan.sandbox.stands_for(&plan.key, &[SecretKind::Kubernetes, SecretKind::Bearer]);
+    routed.world.cluster.secret(EGRESS, "openai", "key", &plan.key).await;
+    let server = plan.pki.server(&plan.sandbox, &["api.openai.com"]);
+    let upstream = Upstream::http(&server, &["http/1.1"], provider::openai(&plan.key, 9, 2)).await;
+    routed.dns.now_says(&json!({"api.openai.com": {"A": ["127.0.0.1"]}}));
+    routed.world.cluster.namespace("shop", &json!({}), &[]).await;
+    // The provider is on this machine; the rest is the example's.
+    let routes =
+        example("gateway-api/routes.yaml").replace("number: 443", &format!("number: {}", upstream.port()));
+    let objects =
+        [routes, example("gateway-api/platform.yaml"), example("kubernetes/shop.yaml")].join("\n---\n");
+    routed.world.cluster.apply(&objects).await;
+    let gateway = routed.world.start().await;
+    let of_shop = "/apis/tollgate.dev/v1alpha1/namespaces/shop/grants/openai";
+    routed.world.condition(of_shop, "Programmed", "True").await;
+    let chat = json!({"model": "gpt-5-mini", "messages": [{"role": "user", "content": "Say hello."}]});
+    let answer = shop(&routed, &gateway).post("/openai/v1/chat/completions", &chat).await;
+    answer.assert_status(200);
+    // What it used is read, as the annotation says how.
+    let spent = |grant: &Value| grant["status"]["limits"].to_string().contains("USD");
+    routed.world.cluster.until(of_shop, spent).await;
+    eventually("its tokens are counted", || {
+        gateway.metrics().sum("tollgate_usage_total", &["type=\"input\""]) > 0.0
+    })
+    .await;
     routed.leave().await;
 }

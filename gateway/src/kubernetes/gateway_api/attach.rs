@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::condition::{Condition, Conditions, MOST_ENTRIES, Refused};
+use super::super::condition::Condition;
+use super::condition::{self, MOST_ENTRIES, Objection};
 use super::listener::{self, ListenerVerdict};
 use super::route::{self, RouteVerdict};
-use super::written::{Gateway, ParentRef, Route};
+use super::written::{GatewaySpec, ParentRef, RouteSpec};
 use super::{CONTROLLER, GatewayWorld, Id, ObjectKind, Translation, Written};
 
 /// What of the Gateway API's features is there, in alphabetic order (its `pkg/features`).
@@ -16,9 +17,9 @@ pub(super) const FEATURES: [&str; 4] = ["Gateway", "HTTPRoute", "HTTPRouteParent
 
 /// A Gateway of ours, with what is to be said of its listeners.
 struct OwnGateway<'a> {
-    written: &'a Written<Gateway>,
-    spec: &'a Gateway,
-    refused: Option<Refused>,
+    written: &'a Written<GatewaySpec>,
+    spec: &'a GatewaySpec,
+    refused: Option<Objection>,
     listeners: Vec<ListenerVerdict>,
     /// The routes that each listener has.
     attached: Vec<usize>,
@@ -26,16 +27,16 @@ struct OwnGateway<'a> {
 
 /// A route that names Gateways of ours.
 struct OwnRoute<'a> {
-    written: &'a Written<Route>,
+    written: &'a Written<RouteSpec>,
     verdict: RouteVerdict,
     /// Each of its parents that is ours.
-    parents: Vec<Parent>,
+    parents: Vec<RouteParent>,
 }
 
-struct Parent {
+struct RouteParent {
     reference: Value,
     gateway: Id,
-    accepted: Result<(), Refused>,
+    accepted: Result<(), Objection>,
 }
 
 /// All Gateways and routes that are ours.
@@ -63,7 +64,7 @@ impl<'a> Attached<'a> {
         all
     }
 
-    fn attach(&mut self, written: &'a Written<Route>, world: &GatewayWorld<'_>) {
+    fn attach(&mut self, written: &'a Written<RouteSpec>, world: &GatewayWorld<'_>) {
         let Ok(spec) = &written.spec else { return };
         let verdict = route::judged(written, spec, world);
         let mut parents = Vec::new();
@@ -80,7 +81,7 @@ impl<'a> Attached<'a> {
                     Ok(())
                 }
             };
-            parents.push(Parent { reference: reference(parent, namespace), gateway: id, accepted });
+            parents.push(RouteParent { reference: reference(parent, namespace), gateway: id, accepted });
         }
         if !parents.is_empty() || was_ours(&written.status) {
             self.routes.push(OwnRoute { written, verdict, parents });
@@ -143,13 +144,13 @@ impl OwnGateway<'_> {
     /// The listeners that take the route.
     fn takes(
         &self,
-        route: &Written<Route>,
-        spec: &Route,
+        route: &Written<RouteSpec>,
+        spec: &RouteSpec,
         parent: &ParentRef,
         world: &GatewayWorld<'_>,
-    ) -> Result<Vec<usize>, Refused> {
+    ) -> Result<Vec<usize>, Objection> {
         if self.refused.is_some() {
-            return Err(Refused::new("NoMatchingParent", "the Gateway itself is not accepted"));
+            return Err(Objection::new("NoMatchingParent", "the Gateway itself is not accepted"));
         }
         let is_named = |(_, listener): &(usize, &super::written::Listener)| {
             parent.section_name.as_ref().is_none_or(|name| *name == listener.name)
@@ -157,7 +158,7 @@ impl OwnGateway<'_> {
         };
         let named: Vec<_> = self.spec.listeners.iter().enumerate().filter(is_named).collect();
         if named.is_empty() {
-            return Err(Refused::new(
+            return Err(Objection::new(
                 "NoMatchingParent",
                 "the Gateway has no listener of this name and port",
             ));
@@ -177,7 +178,7 @@ impl OwnGateway<'_> {
             .collect();
         if allowed.is_empty() {
             let message = "no listener of the Gateway takes HTTPRoutes of this namespace (allowedRoutes)";
-            return Err(Refused::new("NotAllowedByListeners", message));
+            return Err(Objection::new("NotAllowedByListeners", message));
         }
         let hosted: Vec<usize> = allowed
             .into_iter()
@@ -186,7 +187,7 @@ impl OwnGateway<'_> {
             .collect();
         if hosted.is_empty() {
             let message = "no listener of the Gateway has any of the route's hostnames";
-            return Err(Refused::new("NoMatchingListenerHostname", message));
+            return Err(Objection::new("NoMatchingListenerHostname", message));
         }
         Ok(hosted)
     }
@@ -211,15 +212,14 @@ impl OwnGateway<'_> {
             true => Condition::yes("Programmed", "Programmed", "callers may call"),
             false => Condition::no("Programmed", "Invalid", "nothing of it is served"),
         };
-        let conditions = Conditions::new(self.written.reported()).with([accepted, programmed]);
+        let conditions = condition::list(generation, &self.written.status, [accepted, programmed]);
         let before = &self.written.status["listeners"];
         let listeners = self.listeners.iter().zip(&self.attached).map(|(listener, attached)| {
             let had = before.as_array().into_iter().flatten().find(|it| it["name"] == listener.name);
-            let had = had.map_or(&Value::Null, |it| &it["conditions"]);
-            let conditions = Conditions::of_part(generation, had).with(listener.conditions());
+            let conditions = condition::list(generation, had.unwrap_or(&Value::Null), listener.conditions());
             json!({
                 "name": listener.name, "attachedRoutes": attached,
-                "supportedKinds": listener.kinds(), "conditions": conditions.list(),
+                "supportedKinds": listener.kinds(), "conditions": conditions,
             })
         });
         let listeners: Vec<Value> = listeners.collect();
@@ -227,7 +227,7 @@ impl OwnGateway<'_> {
             true => addresses.iter().map(|address| listener::address(address)).collect(),
             false => Vec::new(),
         };
-        json!({ "conditions": conditions.list(), "listeners": listeners, "addresses": addresses })
+        json!({ "conditions": conditions, "listeners": listeners, "addresses": addresses })
     }
 }
 
@@ -237,8 +237,9 @@ impl OwnRoute<'_> {
         let mut of_backends = self.verdict.backends.iter().filter_map(|id| Some((id, refused.get(id)?)));
         let of_backend = of_backends.next();
         let ours = self.parents.iter().map(|parent| {
-            let same = |it: &&Value| it["parentRef"] == parent.reference && it["controllerName"] == CONTROLLER;
-            let had = before.into_iter().flatten().find(same).map_or(&Value::Null, |it| &it["conditions"]);
+            let same =
+                |it: &&Value| it["parentRef"] == parent.reference && it["controllerName"] == CONTROLLER;
+            let had = before.into_iter().flatten().find(same).unwrap_or(&Value::Null);
             let accepted = match &parent.accepted {
                 Ok(()) => Condition::yes("Accepted", "Accepted", "the route is served"),
                 Err(refused) => Condition::no("Accepted", refused.reason, refused.message.clone()),
@@ -251,8 +252,8 @@ impl OwnRoute<'_> {
                 }
                 (Err(refused), _) => Condition::no("ResolvedRefs", refused.reason, refused.message.clone()),
             };
-            let conditions = Conditions::of_part(self.written.generation, had).with([accepted, resolved]);
-            json!({ "parentRef": parent.reference, "controllerName": CONTROLLER, "conditions": conditions.list() })
+            let conditions = condition::list(self.written.generation, had, [accepted, resolved]);
+            json!({ "parentRef": parent.reference, "controllerName": CONTROLLER, "conditions": conditions })
         });
         let others = before.into_iter().flatten().filter(|it| it["controllerName"] != CONTROLLER).cloned();
         let parents: Vec<Value> = others.chain(ours).take(MOST_ENTRIES).collect();

@@ -3,19 +3,19 @@
 use serde_json::{Map, Value, json};
 use tollgate_policy::name::Name;
 
-use super::condition::Refused;
-use super::written::{Backend, BackendTls, BackendValidation};
+use super::condition::Objection;
+use super::written::{BackendSpec, BackendTls, BackendValidation};
 use super::{GatewayWorld, TranslatedDestination, Written};
 
 /// The Destination that it stands for.
 pub(super) fn translate(
-    backend: &Written<Backend>,
+    backend: &Written<BackendSpec>,
     world: &GatewayWorld<'_>,
-) -> Result<TranslatedDestination, Refused> {
-    let written = backend.spec.as_ref().map_err(|error| Refused::new("Invalid", error.clone()))?;
+) -> Result<TranslatedDestination, Objection> {
+    let written = backend.spec.as_ref().map_err(|error| Objection::new("Invalid", error.clone()))?;
     if world.destinations.contains(&backend.id()) {
         let message = "a Destination of this name is in the namespace already, and it serves";
-        return Err(Refused::new("Conflicted", message));
+        return Err(Objection::new("Conflicted", message));
     }
     if let Some(other) = written.others.keys().next() {
         return Err(unsupported(format!("`spec.{other}` is not for hosts outside of the cluster")));
@@ -25,11 +25,12 @@ pub(super) fn translate(
         (kind, _) => return Err(unsupported(format!("type `{kind}`: only ExternalHostname leads outside"))),
     };
     let Some(port) = written.port.number.or(written.port.port) else {
-        return Err(Refused::new("Invalid", "`spec.port.number` is missing"));
+        return Err(Objection::new("Invalid", "`spec.port.number` is missing"));
     };
     for (what, name) in [("namespace", &backend.namespace), ("name", &backend.name)] {
-        name.parse::<Name>()
-            .map_err(|error| Refused::new("Invalid", format!("`metadata.{what}`, of a Destination: {error}")))?;
+        name.parse::<Name>().map_err(|error| {
+            Objection::new("Invalid", format!("`metadata.{what}`, of a Destination: {error}"))
+        })?;
     }
     let mut spec = Map::new();
     spec.insert("hosts".to_owned(), json!([host]));
@@ -44,6 +45,9 @@ pub(super) fn translate(
     };
     spec.insert("http".to_owned(), json!(http));
     spec.insert("tls".to_owned(), tls(written.tls.as_ref(), host, backend)?);
+    if let Some(dialect) = &backend.dialect {
+        spec.insert("dialect".to_owned(), json!(dialect));
+    }
     let (namespace, name) = backend.id();
     let resource = json!({
         "apiVersion": "tollgate.dev/v1alpha1", "kind": "Destination",
@@ -52,12 +56,12 @@ pub(super) fn translate(
     Ok(TranslatedDestination { namespace, name, created: backend.created, resource })
 }
 
-fn unsupported(message: impl Into<String>) -> Refused {
-    Refused::new("UnsupportedValue", message)
+fn unsupported(message: impl Into<String>) -> Objection {
+    Objection::new("UnsupportedValue", message)
 }
 
 /// Always TLS, whose name is the host that is called.
-fn tls(written: Option<&BackendTls>, host: &str, backend: &Written<Backend>) -> Result<Value, Refused> {
+fn tls(written: Option<&BackendTls>, host: &str, backend: &Written<BackendSpec>) -> Result<Value, Objection> {
     let mode = written.map_or("None", |tls| tls.mode.as_str());
     let Some(tls) = written.filter(|_| matches!(mode, "ServerOnly" | "ClientAndServer")) else {
         let message = "`spec.tls.mode` has to be ServerOnly or ClientAndServer: a key is put on no call that others can read";
@@ -73,7 +77,7 @@ fn tls(written: Option<&BackendTls>, host: &str, backend: &Written<Backend>) -> 
         if kind != ("tollgate.dev", "Credential") {
             let message =
                 "`spec.tls.clientCertificateRef` has to name a Credential of the group tollgate.dev";
-            return Err(Refused::new("InvalidClientCertificateRef", message));
+            return Err(Objection::new("InvalidClientCertificateRef", message));
         }
         let namespace = shown.namespace.as_deref().unwrap_or(&backend.namespace);
         made.insert("clientCertificate".to_owned(), json!(format!("{namespace}/{}", shown.name)));
@@ -81,12 +85,12 @@ fn tls(written: Option<&BackendTls>, host: &str, backend: &Written<Backend>) -> 
     Ok(Value::Object(made))
 }
 
-fn check(validation: &BackendValidation, host: &str) -> Result<(), Refused> {
+fn check(validation: &BackendValidation, host: &str) -> Result<(), Objection> {
     if validation.well_known_ca_certificates.as_deref() != Some("System")
         || !validation.ca_certificate_refs.is_empty()
     {
         let message = "`spec.tls.validation` has to say `wellKnownCACertificates: System`: a Destination names CA files of its own (tls.verify)";
-        return Err(Refused::new("InvalidCACertificateRef", message));
+        return Err(Objection::new("InvalidCACertificateRef", message));
     }
     if !validation.hostname.eq_ignore_ascii_case(host) || !validation.subject_alt_names.is_empty() {
         let message =

@@ -8,9 +8,10 @@ use kube::core::{Selector, SelectorExt};
 use serde_json::{Value, json};
 use tollgate_policy::name::Name;
 
+use super::super::condition::Condition;
 use super::super::kind::{GATEWAY_GROUP, ObjectKind};
-use super::condition::{Condition, Refused};
-use super::written::{AllowedRoutes, Gateway, Listener, ObjectRef, RouteKind};
+use super::condition::Objection;
+use super::written::{AllowedRoutes, GatewaySpec, Listener, ObjectRef, RouteKind};
 use super::{GatewayWorld, OwnListener, Written};
 
 /// What `tls.options` says where a listener shows the gateway's own certificate.
@@ -20,9 +21,9 @@ const CERTIFICATE_OPTION: (&str, &str) = ("tollgate.dev/certificate", "own");
 #[derive(Debug)]
 pub(super) struct ListenerVerdict {
     pub(super) name: String,
-    accepted: Result<(), Refused>,
-    resolved: Result<(), Refused>,
-    conflict: Option<Refused>,
+    accepted: Result<(), Objection>,
+    resolved: Result<(), Objection>,
+    conflict: Option<Objection>,
     /// Whether it takes HTTPRoutes, by its protocol and its `allowedRoutes`.
     is_http: bool,
 }
@@ -41,7 +42,7 @@ impl ListenerVerdict {
     }
 
     pub(super) fn conditions(&self) -> [Condition; 4] {
-        let said = |kind: &'static str, reason: &'static str, verdict: &Result<(), Refused>| match verdict {
+        let said = |kind: &'static str, reason: &'static str, verdict: &Result<(), Objection>| match verdict {
             Ok(()) => Condition::yes(kind, reason, String::new()),
             Err(refused) => Condition::no(kind, refused.reason, refused.message.clone()),
         };
@@ -64,30 +65,30 @@ impl ListenerVerdict {
 }
 
 /// Why the whole Gateway is not to be had.
-pub(super) fn refused(gateway: &Gateway, addresses: &[String]) -> Option<Refused> {
+pub(super) fn refused(gateway: &GatewaySpec, addresses: &[String]) -> Option<Objection> {
     let is_ours = |address: &Value| {
         address["value"].as_str().is_none_or(|value| addresses.iter().any(|own| own == value))
     };
     if !gateway.addresses.iter().all(is_ours) {
         let message = "`spec.addresses`: this gateway has other addresses, which its status names";
-        return Some(Refused::new("UnsupportedAddress", message));
+        return Some(Objection::new("UnsupportedAddress", message));
     }
     if gateway.tls.is_some() {
         let message = "`spec.tls`: callers are verified against `identity.trustDomains` of tollgate.yaml, and \
                        client certificates are Credentials";
-        return Some(Refused::new("Invalid", message));
+        return Some(Objection::new("Invalid", message));
     }
     if gateway.infrastructure.as_ref().is_some_and(|it| it.get("parametersRef").is_some()) {
         let message = "`spec.infrastructure.parametersRef`: a Gateway of Tollgate takes no parameters";
-        return Some(Refused::new("InvalidParameters", message));
+        return Some(Objection::new("InvalidParameters", message));
     }
     None
 }
 
 /// Each listener of a Gateway.
 pub(super) fn judged(
-    written: &Written<Gateway>,
-    gateway: &Gateway,
+    written: &Written<GatewaySpec>,
+    gateway: &GatewaySpec,
     world: &GatewayWorld<'_>,
 ) -> Vec<ListenerVerdict> {
     let judge = |listener: &Listener| ListenerVerdict {
@@ -106,10 +107,10 @@ fn is_http_route(kind: &RouteKind) -> bool {
     kind.group.as_deref().unwrap_or(GATEWAY_GROUP) == GATEWAY_GROUP && kind.kind == "HTTPRoute"
 }
 
-fn accepted(listener: &Listener, own: &[OwnListener]) -> Result<(), Refused> {
+fn accepted(listener: &Listener, own: &[OwnListener]) -> Result<(), Objection> {
     if listener.protocol != "HTTPS" {
         let message = format!("protocol `{}`: callers are served by HTTPS", listener.protocol);
-        return Err(Refused::new("UnsupportedProtocol", message));
+        return Err(Objection::new("UnsupportedProtocol", message));
     }
     if own.iter().any(|it| it.name == listener.name || it.port == listener.port) {
         return Ok(());
@@ -119,13 +120,13 @@ fn accepted(listener: &Listener, own: &[OwnListener]) -> Result<(), Refused> {
         "no listener of tollgate.yaml has this name or this port (its listeners: {})",
         known.join(", ")
     );
-    Err(Refused::new("PortUnavailable", message))
+    Err(Objection::new("PortUnavailable", message))
 }
 
-fn resolved(listener: &Listener, namespace: &str, world: &GatewayWorld<'_>) -> Result<(), Refused> {
+fn resolved(listener: &Listener, namespace: &str, world: &GatewayWorld<'_>) -> Result<(), Objection> {
     let kinds = &listener.allowed_routes.kinds;
     if let Some(other) = kinds.iter().find(|kind| !is_http_route(kind)) {
-        return Err(Refused::new(
+        return Err(Objection::new(
             "InvalidRouteKinds",
             format!("routes of kind `{}` are not served", other.kind),
         ));
@@ -133,8 +134,10 @@ fn resolved(listener: &Listener, namespace: &str, world: &GatewayWorld<'_>) -> R
     let Some(tls) = &listener.tls else { return Ok(()) };
     if let Some(other) = tls.certificate_refs.iter().find(|it| !is_permitted(it, namespace, world)) {
         let (other, name) = (other.namespace.as_deref().unwrap_or_default(), &other.name);
-        let message = format!("`{other}/{name}`: no ReferenceGrant of `{other}` permits a Gateway of `{namespace}` to refer to it");
-        return Err(Refused::new("RefNotPermitted", message));
+        let message = format!(
+            "`{other}/{name}`: no ReferenceGrant of `{other}` permits a Gateway of `{namespace}` to refer to it"
+        );
+        return Err(Objection::new("RefNotPermitted", message));
     }
     let (option, word) = CERTIFICATE_OPTION;
     let is_own = tls.options.get(option).is_some_and(|it| it == word);
@@ -142,30 +145,32 @@ fn resolved(listener: &Listener, namespace: &str, world: &GatewayWorld<'_>) -> R
         let message = format!(
             "the gateway shows its own certificate (identity.certificate of tollgate.yaml): leave `certificateRefs` out and say `tls: {{options: {{{option}: {word}}}}}`"
         );
-        return Err(Refused::new("InvalidCertificateRef", message));
+        return Err(Objection::new("InvalidCertificateRef", message));
     }
     Ok(())
 }
 
 /// Whether a certificate is in the Gateway's own namespace, or in one that permits the reference.
 fn is_permitted(certificate: &ObjectRef, namespace: &str, world: &GatewayWorld<'_>) -> bool {
-    let Some(other) = certificate.namespace.as_deref().filter(|other| *other != namespace) else { return true };
+    let Some(other) = certificate.namespace.as_deref().filter(|other| *other != namespace) else {
+        return true;
+    };
     let group = certificate.group.as_deref().unwrap_or("");
     let to = (group, certificate.kind.as_deref().unwrap_or("Secret"), certificate.name.as_str());
     world.permits((GATEWAY_GROUP, ObjectKind::Gateway.word(), namespace), to, other)
 }
 
 /// Two listeners have one port only where both are of one protocol and have different hostnames.
-fn conflict(listener: &Listener, gateway: &Gateway) -> Option<Refused> {
+fn conflict(listener: &Listener, gateway: &GatewaySpec) -> Option<Objection> {
     let others = gateway.listeners.iter().filter(|it| it.name != listener.name && it.port == listener.port);
     for other in others {
         if other.protocol != listener.protocol {
             let message = format!("listener `{}` has the port with another protocol", other.name);
-            return Some(Refused::new("ProtocolConflict", message));
+            return Some(Objection::new("ProtocolConflict", message));
         }
         if other.hostname.as_deref().unwrap_or_default() == listener.hostname.as_deref().unwrap_or_default() {
             let message = format!("listener `{}` has the same port and hostname", other.name);
-            return Some(Refused::new("HostnameConflict", message));
+            return Some(Objection::new("HostnameConflict", message));
         }
     }
     None

@@ -9,21 +9,25 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::super::kind::{EXPERIMENTAL_GROUP, GATEWAY_GROUP, ObjectKind};
-use super::condition::Refused;
-use super::written::{Backend, BackendRef, Route, RouteMatch, RouteRule};
+use super::condition::Objection;
+use super::written::{BackendRef, BackendSpec, RouteMatch, RouteRule, RouteSpec};
 use super::{GatewayWorld, Written};
 
 /// What is to be said of a route.
 pub(super) struct RouteVerdict {
     /// Whether it can be had as it is written.
-    pub(super) accepted: Result<(), Refused>,
+    pub(super) accepted: Result<(), Objection>,
     /// Whether its backends are known.
-    pub(super) resolved: Result<(), Refused>,
+    pub(super) resolved: Result<(), Objection>,
     /// Those that it leads to.
     pub(super) backends: BTreeSet<(Arc<str>, Arc<str>)>,
 }
 
-pub(super) fn judged(written: &Written<Route>, route: &Route, world: &GatewayWorld<'_>) -> RouteVerdict {
+pub(super) fn judged(
+    written: &Written<RouteSpec>,
+    route: &RouteSpec,
+    world: &GatewayWorld<'_>,
+) -> RouteVerdict {
     let mut verdict = RouteVerdict { accepted: Ok(()), resolved: Ok(()), backends: BTreeSet::new() };
     if route.rules.is_empty() {
         verdict.accepted = Err(unsupported("`spec.rules`: a rule has to name an XBackend"));
@@ -32,11 +36,11 @@ pub(super) fn judged(written: &Written<Route>, route: &Route, world: &GatewayWor
         let at = format!("spec.rules[{index}]");
         let backend = match backend(&at, rule, &written.namespace, world) {
             Ok(backend) => backend,
-            Err(Fault::Value(refused)) => {
+            Err(RuleFault::Value(refused)) => {
                 verdict.accepted = verdict.accepted.and(Err(refused));
                 continue;
             }
-            Err(Fault::Reference(refused)) => {
+            Err(RuleFault::Reference(refused)) => {
                 verdict.resolved = verdict.resolved.and(Err(refused));
                 continue;
             }
@@ -52,15 +56,15 @@ pub(super) fn judged(written: &Written<Route>, route: &Route, world: &GatewayWor
     verdict
 }
 
-enum Fault {
+enum RuleFault {
     /// Something that is not served.
-    Value(Refused),
+    Value(Objection),
     /// A backend that is not known.
-    Reference(Refused),
+    Reference(Objection),
 }
 
-fn unsupported(message: impl Into<String>) -> Refused {
-    Refused::new("UnsupportedValue", message)
+fn unsupported(message: impl Into<String>) -> Objection {
+    Objection::new("UnsupportedValue", message)
 }
 
 /// The one backend of a rule.
@@ -69,13 +73,13 @@ fn backend<'a>(
     rule: &RouteRule,
     namespace: &str,
     world: &'a GatewayWorld<'_>,
-) -> Result<&'a Written<Backend>, Fault> {
+) -> Result<&'a Written<BackendSpec>, RuleFault> {
     if let Some(other) = rule.others.keys().next() {
-        return Err(Fault::Value(unsupported(format!("`{at}.{other}` is not served"))));
+        return Err(RuleFault::Value(unsupported(format!("`{at}.{other}` is not served"))));
     }
     let [reference] = rule.backend_refs.as_slice() else {
         let message = format!("`{at}.backendRefs` has to name one XBackend");
-        return Err(Fault::Value(unsupported(message)));
+        return Err(RuleFault::Value(unsupported(message)));
     };
     let BackendRef { group, kind, namespace: other, name, port, weight, filters } = reference;
     let at = format!("{at}.backendRefs[0]");
@@ -86,25 +90,30 @@ fn backend<'a>(
         let message = match (is_backend, world.permits(from, (kind.0, kind.1, name), other)) {
             // GEP-4894: no ReferenceGrant permits more.
             (true, _) => format!("`{at}.namespace`: an XBackend has to be in the namespace of its route"),
-            (false, false) => format!("`{at}.namespace`: no ReferenceGrant of `{other}` permits this reference"),
+            (false, false) => {
+                format!("`{at}.namespace`: no ReferenceGrant of `{other}` permits this reference")
+            }
             (false, true) => String::new(),
         };
         if !message.is_empty() {
-            return Err(Fault::Reference(Refused::new("RefNotPermitted", message)));
+            return Err(RuleFault::Reference(Objection::new("RefNotPermitted", message)));
         }
     }
     if !is_backend {
         let message = format!("`{at}`: kind `{}`: only an XBackend leads outside of the cluster", kind.1);
-        return Err(Fault::Reference(Refused::new("InvalidKind", message)));
+        return Err(RuleFault::Reference(Objection::new("InvalidKind", message)));
     }
     if port.is_some() || weight.is_some_and(|weight| weight < 1) || !filters.is_empty() {
         let message =
             format!("`{at}`: an XBackend has its port itself, a weight of at least 1, and no filters");
-        return Err(Fault::Value(unsupported(message)));
+        return Err(RuleFault::Value(unsupported(message)));
     }
     let found = world.backends.iter().find(|it| *it.namespace == *namespace && *it.name == **name);
     found.ok_or_else(|| {
-        Fault::Reference(Refused::new("BackendNotFound", format!("`{at}`: there is no XBackend `{name}`")))
+        RuleFault::Reference(Objection::new(
+            "BackendNotFound",
+            format!("`{at}`: there is no XBackend `{name}`"),
+        ))
     })
 }
 
@@ -112,10 +121,10 @@ fn backend<'a>(
 fn leads(
     at: &str,
     rule: &RouteRule,
-    route: &Route,
-    backend: &Written<Backend>,
+    route: &RouteSpec,
+    backend: &Written<BackendSpec>,
     world: &GatewayWorld<'_>,
-) -> Result<(), Refused> {
+) -> Result<(), Objection> {
     let path = match rule.matches.as_slice() {
         [] => "/",
         [one] => prefix(one).ok_or_else(|| by_grant(at))?,
@@ -157,7 +166,7 @@ fn leads(
     Ok(())
 }
 
-fn by_grant(at: &str) -> Refused {
+fn by_grant(at: &str) -> Objection {
     unsupported(format!(
         "`{at}.matches` has to be one path prefix and nothing else: what may be called is said by a Grant (spec.allow)"
     ))
@@ -174,7 +183,7 @@ fn prefix(matched: &RouteMatch) -> Option<&str> {
 }
 
 /// The first segment of a path that names the backend as a destination.
-fn segment(backend: &Written<Backend>, home: &str) -> String {
+fn segment(backend: &Written<BackendSpec>, home: &str) -> String {
     let Written { namespace, name, .. } = backend;
     if **namespace == *home { name.to_string() } else { format!("{name}.{namespace}") }
 }

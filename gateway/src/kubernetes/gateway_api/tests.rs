@@ -1,4 +1,4 @@
-use serde_json::json;
+mod listeners;
 
 use super::*;
 
@@ -187,8 +187,7 @@ fn a_backend_that_a_route_leads_to_is_a_destination_of_its_namespace_and_name() 
 #[test]
 fn every_object_is_told_what_became_of_it() {
     let translation = Fixture::new().translated();
-    let status =
-        |kind, namespace: &str, name: &str| &translation.statuses[&key(kind, namespace, name)];
+    let status = |kind, namespace: &str, name: &str| &translation.statuses[&key(kind, namespace, name)];
     let class = status(ObjectKind::GatewayClass, "", "tollgate");
     assert_eq!(condition(&class["conditions"], "Accepted").1, "Accepted");
     assert!(class["supportedFeatures"].as_array().unwrap().contains(&json!({"name": "HTTPRoute"})));
@@ -356,64 +355,6 @@ fn a_route_attaches_only_where_a_listener_takes_it() {
 }
 
 #[test]
-fn a_listener_that_is_not_one_of_this_gateway_is_not_served() {
-    let told = |change: &dyn Fn(&mut Value)| {
-        let mut listener = listener("https");
-        change(&mut listener);
-        let fixture = Fixture { gateways: vec![gateway(&json!([listener]))], ..Fixture::new() };
-        let translation = fixture.translated();
-        let status =
-            translation.statuses[&key(ObjectKind::Gateway, "tollgate", "egress")].clone();
-        assert_eq!(condition(&status["conditions"], "Accepted").1, "ListenersNotValid");
-        assert!(!condition(&status["conditions"], "Programmed").0);
-        assert_eq!(status["addresses"], json!([]));
-        status["listeners"][0]["conditions"].clone()
-    };
-    let port = told(&|listener| listener["name"] = json!("other"));
-    assert_eq!(condition(&port, "Accepted").1, "PortUnavailable");
-    let protocol = told(&|listener| listener["protocol"] = json!("TCP"));
-    assert_eq!(condition(&protocol, "Accepted").1, "UnsupportedProtocol");
-    let kind = told(&|listener| listener["allowedRoutes"]["kinds"] = json!([{"kind": "TCPRoute"}]));
-    assert_eq!(condition(&kind, "ResolvedRefs").1, "InvalidRouteKinds");
-    let certificate = told(&|listener| listener["tls"] = json!({"certificateRefs": [{"name": "secret"}]}));
-    assert_eq!(condition(&certificate, "ResolvedRefs").1, "InvalidCertificateRef");
-    assert!(!condition(&certificate, "Programmed").0);
-}
-
-#[test]
-fn listeners_that_contradict_each_other_are_both_told_so() {
-    let (one, mut other) = (listener("https"), listener("other"));
-    let fixture = |other: &Value| Fixture { gateways: vec![gateway(&json!([one, other]))], ..Fixture::new() };
-    let conflict = |fixture: &Fixture| {
-        let translation = fixture.translated();
-        let status = &translation.statuses[&key(ObjectKind::Gateway, "tollgate", "egress")];
-        condition(&status["listeners"][0]["conditions"], "Conflicted")
-    };
-    assert_eq!(conflict(&fixture(&other)).1, "HostnameConflict");
-    other["hostname"] = json!("api.openai.com");
-    assert_eq!(conflict(&fixture(&other)).1, "NoConflicts");
-    other["protocol"] = json!("TLS");
-    assert_eq!(conflict(&fixture(&other)).1, "ProtocolConflict");
-}
-
-#[test]
-fn a_gateway_that_wants_what_is_not_there_is_refused_whole() {
-    for (field, value, reason) in [
-        ("addresses", json!([{"type": "IPAddress", "value": "192.0.2.1"}]), "UnsupportedAddress"),
-        ("tls", json!({"frontend": {}}), "Invalid"),
-        ("infrastructure", json!({"parametersRef": {"name": "x"}}), "InvalidParameters"),
-    ] {
-        let mut fixture = Fixture::new();
-        fixture.gateways[0]["spec"][field] = value;
-        let translation = fixture.translated();
-        let status = &translation.statuses[&key(ObjectKind::Gateway, "tollgate", "egress")];
-        assert_eq!(condition(&status["conditions"], "Accepted").1, reason);
-        assert!(translation.destinations.is_empty(), "{field}");
-        assert!(!fixture.route("Accepted").0, "{field}");
-    }
-}
-
-#[test]
 fn a_backend_that_cannot_be_had_as_it_is_written_is_refused() {
     let told = |change: &dyn Fn(&mut Value)| {
         let mut fixture = Fixture::new();
@@ -464,40 +405,14 @@ fn what_compiling_found_wrong_is_told_at_the_backend_and_its_route() {
     let translation = fixture.translated();
     let status = &translation.statuses[&key(ObjectKind::Backend, "shop", "openai")];
     let (holds, reason, message) = condition(&status["ancestors"][0]["conditions"], "Accepted");
-    assert_eq!((holds, reason.as_str(), message.as_str()), (false, "Invalid", "spec.hosts[0]: it is another's"));
+    assert_eq!(
+        (holds, reason.as_str(), message.as_str()),
+        (false, "Invalid", "spec.hosts[0]: it is another's")
+    );
     let (holds, reason, message) = fixture.route("ResolvedRefs");
     assert_eq!((holds, reason.as_str()), (false, "BackendNotAccepted"));
     assert!(message.contains("`openai`") && message.contains("another's"), "{message}");
     assert_eq!(refusal(status), Some("spec.hosts[0]: it is another's"));
-}
-
-#[test]
-fn a_certificate_of_another_namespace_needs_its_reference_grant() {
-    let mut listener = listener("https");
-    listener["tls"] = json!({"certificateRefs": [{"namespace": "shop", "name": "secret"}]});
-    let mut fixture = Fixture { gateways: vec![gateway(&json!([listener]))], ..Fixture::new() };
-    let resolved = |fixture: &Fixture| {
-        let translation = fixture.translated();
-        let status = &translation.statuses[&key(ObjectKind::Gateway, "tollgate", "egress")];
-        condition(&status["listeners"][0]["conditions"], "ResolvedRefs").1
-    };
-    assert_eq!(resolved(&fixture), "RefNotPermitted");
-    let mut permit = |kind: &str, name: &str| {
-        let written = json!({
-            "apiVersion": "gateway.networking.k8s.io/v1beta1", "kind": "ReferenceGrant",
-            "metadata": {"namespace": "shop"},
-            "spec": {
-                "from": [{"group": "gateway.networking.k8s.io", "kind": kind, "namespace": "tollgate"}],
-                "to": [{"group": "", "kind": "Secret", "name": name}],
-            },
-        });
-        fixture.consents.reference_grants =
-            vec![tollgate_policy::consent::ReferenceGrant::read(&written).unwrap()];
-        resolved(&fixture)
-    };
-    assert_eq!(permit("HTTPRoute", "secret"), "RefNotPermitted");
-    assert_eq!(permit("Gateway", "other"), "RefNotPermitted");
-    assert_eq!(permit("Gateway", "secret"), "InvalidCertificateRef");
 }
 
 #[test]
@@ -532,7 +447,8 @@ fn a_name_that_no_destination_can_have_is_refused() {
 #[test]
 fn a_status_that_stands_there_is_known_beside_the_conditions_of_others() {
     let ours = json!({"type": "Accepted", "status": "True"});
-    let wanted = json!({"conditions": [ours], "listeners": [{"name": "a", "attachedRoutes": 1}], "addresses": []});
+    let wanted =
+        json!({"conditions": [ours], "listeners": [{"name": "a", "attachedRoutes": 1}], "addresses": []});
     let mut there = wanted.clone();
     there["conditions"].as_array_mut().unwrap().insert(0, json!({"type": "Ready", "status": "True"}));
     there.as_object_mut().unwrap().remove("addresses");
@@ -543,4 +459,13 @@ fn a_status_that_stands_there_is_known_beside_the_conditions_of_others() {
     there["listeners"] = json!([wanted["listeners"][0], {"name": "gone"}]);
     assert!(!stands(&wanted, &there));
     assert!(!stands(&wanted, &Value::Null));
+}
+
+#[test]
+fn a_backend_says_its_dialect_by_an_annotation_and_another_annotation_says_nothing() {
+    let mut fixture = Fixture::new();
+    fixture.backends[0]["metadata"]["annotations"] = json!({"tollgate.dev/dialect": "openai", "note": "x"});
+    assert_eq!(fixture.translated().destinations[0].resource["spec"]["dialect"], "openai");
+    fixture.backends[0]["metadata"]["annotations"] = json!({"note": "x"});
+    assert!(fixture.translated().destinations[0].resource["spec"].get("dialect").is_none());
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 /// `spec` of a GatewayClass.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct GatewayClass {
+pub(super) struct GatewayClassSpec {
     pub(super) controller_name: String,
     pub(super) parameters_ref: Option<Value>,
 }
@@ -19,7 +19,7 @@ pub(super) struct GatewayClass {
 /// `spec` of a Gateway.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Gateway {
+pub(super) struct GatewaySpec {
     pub(super) gateway_class_name: String,
     #[serde(default)]
     pub(super) listeners: Vec<Listener>,
@@ -78,7 +78,7 @@ pub(super) struct RouteKind {
 /// `spec` of an HTTPRoute.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Route {
+pub(super) struct RouteSpec {
     #[serde(default)]
     pub(super) parent_refs: Vec<ParentRef>,
     #[serde(default)]
@@ -149,7 +149,7 @@ pub(super) struct BackendRef {
 /// `spec` of an XBackend.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Backend {
+pub(super) struct BackendSpec {
     #[serde(rename = "type")]
     pub(super) kind: String,
     pub(super) external_hostname: Option<ExternalHostname>,
