@@ -31,7 +31,8 @@ impl Condition {
         let since = unchanged.and_then(|before| before.get("lastTransitionTime")).cloned();
         let now = || Timestamp::now().round(Unit::Second).unwrap_or_default().to_string().into();
         if self.message.len() > LONGEST_MESSAGE {
-            self.message.truncate(self.message.floor_char_boundary(LONGEST_MESSAGE));
+            let end = (0..=LONGEST_MESSAGE).rev().find(|end| self.message.is_char_boundary(*end));
+            self.message.truncate(end.unwrap_or_default());
         }
         json!({
             "type": self.kind, "status": status, "reason": self.reason, "message": self.message,
