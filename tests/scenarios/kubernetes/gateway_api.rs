@@ -229,6 +229,11 @@ async fn a_route_of_the_gateway_api_leads_a_call_with_its_key_and_every_object_s
     assert_eq!(versions().await, before);
 
     // Without the API server it is translated from what was persisted.
+    let file = gateway.home().join("data/objects.json");
+    eventually("the last change is persisted", || {
+        std::fs::read_to_string(&file).is_ok_and(|text| text.contains("GET") && text.contains("HTTPRoute"))
+    })
+    .await;
     routed.world.cluster.stop_server();
     assert!(gateway.stop().success());
     gateway.restart().await;
@@ -397,7 +402,7 @@ fn example(file: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_example_of_the_gateway_api_leads_a_chat_to_its_provider() {
     needs!(Cluster::installed(), installed());
-    let mut routed = Routed::new().await;
+    let routed = Routed::new().await;
     routed.install("1.7.0").await;
     let plan = &routed.world.plan;
     let rules = json!([
