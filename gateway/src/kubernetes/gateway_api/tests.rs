@@ -340,7 +340,7 @@ fn a_route_attaches_only_where_a_listener_takes_it() {
     let selector = |team: &str| {
         let selector = json!({"matchLabels": {"team": team}});
         with(&|listener| {
-            listener["allowedRoutes"]["namespaces"] = json!({"from": "Selector", "selector": selector})
+            listener["allowedRoutes"]["namespaces"] = json!({"from": "Selector", "selector": selector});
         })
     };
     assert_eq!(same.route("Accepted").1, "NotAllowedByListeners");
