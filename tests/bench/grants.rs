@@ -4,6 +4,7 @@
 
 use std::fmt::Write;
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::json;
@@ -11,6 +12,7 @@ use tollgate_policy::caller::{Caller, Identity, Proof, Proven};
 use tollgate_policy::compile::{Compiled, Environment, HomeCluster, compile_each};
 use tollgate_policy::consent::Consents;
 use tollgate_policy::decision::{CallerGrants, Facts};
+use tollgate_policy::dialect::Catalog;
 use tollgate_policy::model::SourceFile;
 use tollgate_policy::operation::RequestLine;
 use tollgate_policy::policy::Policy;
@@ -20,6 +22,8 @@ const GATEWAY: &str = "tollgate";
 const OF_ONE: usize = 10;
 const CALLER: &str = "spiffe://prod.acme/ns/team-0/sa/app-0";
 const ROUNDS: usize = 25;
+/// The dialect of destinations that have none of their own.
+const HTTP: &str = include_str!("../../gateway/catalog/dialects/http.yaml");
 
 struct Assumed(Identity);
 
@@ -101,7 +105,9 @@ fn objects(grants: usize) -> Vec<SourceFile> {
 }
 
 fn compile(objects: &[SourceFile]) -> Compiled {
+    let dialect = SourceFile { path: "http.yaml".into(), text: HTTP.to_owned() };
     let environment = Environment {
+        catalog: Arc::new(Catalog::parse(&[dialect]).expect("a catalog")),
         trust_domains: vec!["prod.acme".parse().expect("a trust domain")],
         home: HomeCluster {
             gateway_namespace: GATEWAY.parse().ok(),
