@@ -22,14 +22,14 @@ pub(crate) trait NamesCallers {
 #[derive(Debug)]
 pub(crate) struct CallerIndex<T> {
     resources: Box<[Arc<T>]>,
-    by_beginning: Map<Box<str>, Vec<Place>>,
+    by_beginning: Map<Box<str>, Vec<PatternPlace>>,
     /// Bytes of the longest beginning.
     longest: usize,
 }
 
 /// One pattern: which of the resources has it, and which of its patterns it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+struct PatternPlace {
     resource: usize,
     pattern: usize,
 }
@@ -38,12 +38,12 @@ impl<T: NamesCallers> CallerIndex<T> {
     /// An index of these, which are found in this order.
     pub(crate) fn new(resources: impl IntoIterator<Item = Arc<T>>) -> Self {
         let resources: Box<[Arc<T>]> = resources.into_iter().collect();
-        let mut by_beginning: Map<Box<str>, Vec<Place>> = Map::default();
+        let mut by_beginning: Map<Box<str>, Vec<PatternPlace>> = Map::default();
         for (resource, named) in resources.iter().enumerate() {
             for (pattern, callers) in named.callers().iter().enumerate() {
                 let text = callers.to_string();
                 let places = by_beginning.entry(beginning(&text).into()).or_default();
-                places.push(Place { resource, pattern });
+                places.push(PatternPlace { resource, pattern });
             }
         }
         let longest = by_beginning.keys().map(|beginning| beginning.len()).max().unwrap_or_default();
@@ -56,14 +56,14 @@ impl<T: NamesCallers> CallerIndex<T> {
         let begun = text.match_indices(SEPARATORS).map(|(at, _)| at + 1).filter(|end| *end < text.len());
         let keys = begun.chain([text.len()]).take_while(|end| *end <= self.longest);
         let under = keys.filter_map(|end| self.by_beginning.get(text.get(..end)?)).flatten();
-        let mut places: Vec<Place> =
+        let mut places: Vec<PatternPlace> =
             under.filter(|place| self.pattern(**place).matches(id)).copied().collect();
         places.sort_by_key(|place| (place.resource, self.pattern(*place)));
         places.dedup_by_key(|place| place.resource);
         places.into_iter().map(|place| (&self.resources[place.resource], place.pattern))
     }
 
-    fn pattern(&self, place: Place) -> &CallerPattern {
+    fn pattern(&self, place: PatternPlace) -> &CallerPattern {
         &self.resources[place.resource].callers()[place.pattern]
     }
 }
