@@ -58,6 +58,7 @@ pub use correction::{Correction, Signature, settle};
 pub use dimension::Dimension;
 pub use error::LedgerError;
 pub(crate) use error::chain;
+pub(crate) use fields::Fields;
 pub(crate) use journal::{Gate, Gated};
 pub use journal::{Journal, Position, Wait};
 pub use list::list;

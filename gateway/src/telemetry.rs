@@ -19,6 +19,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry};
 
+use crate::ledger::Fields;
 use crate::ledger::json::{Calendar, Json};
 use crate::otlp::LogLayer;
 
@@ -26,15 +27,11 @@ use crate::otlp::LogLayer;
 static ACCESS: OnceLock<AccessLog> = OnceLock::new();
 /// What the targets of AWS's SDK begin with.
 const SDK: &str = "aws_";
-/// How the last member of a record begins, where the call has a price.
-const COST: &[u8] = b",\"cost\":";
-/// Of 64 bits.
-const MOST_DIGITS: usize = 20;
 const FLUSH_EVERY: Duration = Duration::from_millis(100);
 const FLUSH_AT: usize = 256 << 10;
 
-/// Says what an access line has of a record: what it begins with in the journal.
-pub(crate) fn access(record: &[u8]) {
+/// Says what an access line has of a record.
+pub(crate) fn access(record: &Fields<'_>) {
     if let Some(log) = ACCESS.get() {
         log.write(record);
     }
@@ -189,23 +186,14 @@ impl Flush {
         }
     }
 
-    /// An access line: what is said of a record is JSON already, but for its closing brace.
-    fn access(&self, record: &[u8]) {
-        self.append(|filling| {
-            let Filling { lines, calendar } = filling;
-            Json::new(lines, calendar).time("{\"timestamp\":", Timestamp::now());
-            lines.extend_from_slice(b",\"level\":\"INFO\",\"target\":\"tollgate::access\",\"record\":");
-            // The journal's own names say no unit of money; the cost is the last member.
-            let tail = record.len().saturating_sub(COST.len() + MOST_DIGITS);
-            match memchr::memmem::rfind(&record[tail..], COST).map(|place| tail + place) {
-                Some(place) => {
-                    lines.extend_from_slice(&record[..place]);
-                    lines.extend_from_slice(b",\"cost_nano_usd\":");
-                    lines.extend_from_slice(&record[place + COST.len()..]);
-                }
-                None => lines.extend_from_slice(record),
-            }
-            lines.extend_from_slice(b"}}\n");
+    /// An access line.
+    fn access(&self, record: &Fields<'_>) {
+        self.append(|Filling { lines, calendar }| {
+            let mut json = Json::new(lines, calendar);
+            json.time("{\"timestamp\":", Timestamp::now());
+            json.raw(",\"level\":\"INFO\",\"target\":\"tollgate::access\",\"record\":");
+            record.write_access(&mut json);
+            json.raw("}}\n");
         });
     }
 }
@@ -230,7 +218,7 @@ struct AccessLog {
 }
 
 impl AccessLog {
-    fn write(&self, record: &[u8]) {
+    fn write(&self, record: &Fields<'_>) {
         match self.text {
             None => self.out.access(record),
             Some(colour) => {
@@ -243,24 +231,29 @@ impl AccessLog {
 
 #[cfg(test)]
 mod tests {
+    use tollgate_policy::price::NanoUsd;
     use tracing::Level;
 
     use super::*;
+    use crate::ledger::{Bounded, Record, RecordId};
 
     #[test]
     fn an_access_line_says_when_it_was_written() {
         let out = Flush(Arc::default());
         let before = Timestamp::now();
-        out.access(b"{\"id\":\"1\"");
+        let mut record = Record::new(RecordId::new(), before, Bounded::new("GET"));
+        out.access(&record.fields());
         let text = String::from_utf8(out.filling().lines.clone()).unwrap();
         let line: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
         let at: Timestamp = line["timestamp"].as_str().unwrap().parse().unwrap();
         assert!(at.as_millisecond() >= before.as_millisecond(), "{text}");
-        assert_eq!((&line["level"], &line["record"]["id"]), (&"INFO".into(), &"1".into()));
-        out.access(br#"{"units":{"input":1},"cost":18446744073709551615"#);
+        assert_eq!((&line["level"], &line["record"]["id"]), (&"INFO".into(), &record.id.to_string().into()));
+        record.units.input = 1;
+        record.cost = Some(NanoUsd(u64::MAX));
+        out.access(&record.fields());
         let text = String::from_utf8(out.filling().lines.clone()).unwrap();
         assert!(
-            text.ends_with("{\"units\":{\"input\":1},\"cost_nano_usd\":18446744073709551615}}\n"),
+            text.ends_with(",\"units\":{\"input\":1},\"cost_nano_usd\":9223372036854775807}}\n"),
             "{text}"
         );
     }

@@ -14,7 +14,7 @@ use crate::dialect::{Catalog, Endpoint};
 use crate::operation::{HttpRequest, Operation};
 use crate::pattern::CallerPattern;
 use crate::price::{Image, Item, NanoUsd, Price};
-use crate::resource::{Block, Credential, Destination, Grant, Scrub, SigV4};
+use crate::resource::{Block, CallerIndex, Credential, Destination, Grant, Scrub, SigV4};
 use crate::target::Target;
 
 mod action;
@@ -39,10 +39,10 @@ pub struct CallerGrants {
     blocks: Arc<[Arc<Block>]>,
 }
 
-/// A grant and the most specific of its patterns that names the caller.
+/// A grant, and which of its patterns is the most specific that names the caller.
 #[derive(Debug)]
 struct CallerGrant {
-    via: CallerPattern,
+    via: usize,
     grant: Arc<Grant>,
 }
 
@@ -140,18 +140,12 @@ pub enum Priced {
 }
 
 impl CallerGrants {
-    pub(crate) fn new<'a>(
-        caller: &Caller,
-        grants: impl Iterator<Item = &'a Arc<Grant>>,
-        blocks: &[Arc<Block>],
-    ) -> Self {
-        let held = grants.filter_map(|grant| {
-            let via = grant.callers.iter().filter(|pattern| pattern.matches(caller.id())).min()?;
-            Some(CallerGrant { via: via.clone(), grant: Arc::clone(grant) })
-        });
-        let mut held: Vec<CallerGrant> = held.collect();
-        held.sort_by(|a, b| (&a.via, &a.grant.name).cmp(&(&b.via, &b.grant.name)));
-        let blocks = blocks.iter().filter(|block| block.names(caller.id())).map(Arc::clone).collect();
+    /// `blocks` are those that deny the caller something.
+    pub(crate) fn new(caller: &Caller, grants: &CallerIndex<Grant>, blocks: Arc<[Arc<Block>]>) -> Self {
+        let grants = grants.naming(caller.id());
+        let mut held: Vec<CallerGrant> =
+            grants.map(|(grant, via)| CallerGrant { via, grant: Arc::clone(grant) }).collect();
+        held.sort_by(|a, b| (a.via(), &a.grant.name).cmp(&(b.via(), &b.grant.name)));
         Self { caller: caller.clone(), held: held.into(), blocks }
     }
 
@@ -188,6 +182,12 @@ impl CallerGrants {
     /// The grants, the one with the most specific caller pattern first.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Grant>> {
         self.held.iter().map(|held| &held.grant)
+    }
+}
+
+impl CallerGrant {
+    fn via(&self) -> &CallerPattern {
+        &self.grant.callers[self.via]
     }
 }
 

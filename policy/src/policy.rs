@@ -15,7 +15,7 @@ use crate::hash::GrantHash;
 use crate::model::Source;
 use crate::name::ResourceId;
 use crate::operation::{HttpRequest, Operation, RequestLine};
-use crate::resource::{Block, BlockedHosts, Referred};
+use crate::resource::{Block, BlockedHosts, CallerIndex, Referred};
 use crate::target::{Directory, GatewayName, Target, TunnelAuthority, TunnelEnd};
 
 pub use crate::resource::{
@@ -31,8 +31,10 @@ pub use crate::resource::{
 pub struct Policy {
     directory: Directory,
     parts: Parts,
-    /// What grants might have decided that are not in force.
-    blocks: Vec<Arc<Block>>,
+    grants: CallerIndex<Grant>,
+    /// What grants might have decided that are not in force: of the callers that they name, and of all.
+    blocks: CallerIndex<Block>,
+    blocks_of_all: Vec<Arc<Block>>,
 }
 
 /// The resources of a policy, by name.
@@ -61,19 +63,25 @@ impl Policy {
     /// names a destination of `namespace`.
     pub(crate) fn new(parts: Parts, gateway: Vec<GatewayName>, namespace: &str) -> Self {
         let directory = Directory::new(parts.destinations.values(), gateway, namespace);
-        Self { directory, parts, blocks: Vec::new() }
+        let grants = CallerIndex::new(parts.grants.values().map(Arc::clone));
+        Self { directory, parts, grants, ..Self::default() }
     }
 
     /// The same, with this denied besides.
     pub(crate) fn denying(mut self, hosts: Vec<BlockedHosts>, blocks: Vec<Block>) -> Self {
         self.directory.block(hosts);
-        self.blocks = blocks.into_iter().map(Arc::new).collect();
+        let (of_all, of_some) =
+            blocks.into_iter().map(Arc::new).partition::<Vec<_>, _>(|block| block.every_caller);
+        self.blocks = CallerIndex::new(of_some);
+        self.blocks_of_all = of_all;
         self
     }
 
     /// The grants that name this caller. Worked out once per connection and policy: the caller does not change, and grants are many.
     pub fn grants_of(&self, caller: &Caller) -> CallerGrants {
-        CallerGrants::new(caller, self.parts.grants.values(), &self.blocks)
+        let blocks = self.blocks.naming(caller.id()).map(|(block, _)| block);
+        let blocks = self.blocks_of_all.iter().chain(blocks).map(Arc::clone).collect();
+        CallerGrants::new(caller, &self.grants, blocks)
     }
 
     /// Where a request goes, and what it asks there. Refuses with `ambiguous_path`, `ambiguous_authority`, `bad_request` or `unknown_host`.

@@ -2,6 +2,7 @@
 
 mod block;
 mod boundary;
+mod caller_index;
 mod canonical;
 mod credential;
 mod destination;
@@ -15,6 +16,7 @@ mod vault;
 
 pub(crate) use block::{Block, BlockedAt, BlockedHosts};
 pub use boundary::Boundary;
+pub(crate) use caller_index::CallerIndex;
 pub(crate) use canonical::Referred;
 pub use credential::{Credential, Inject, Injection, Key, SigV4, is_s3};
 pub use destination::{Destination, HttpDestination, HttpVersion, Protocol, Scrub, Timeouts, TlsVerify};

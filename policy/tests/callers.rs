@@ -7,26 +7,36 @@ mod assumed;
 #[path = "support/read.rs"]
 mod read;
 
-use proptest::collection::vec;
+use std::sync::{Arc, LazyLock};
+
+use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 use proptest::sample::select;
 use tollgate_policy::caller::{Identity, Issuer, ServiceAccount, TokenSubject};
 use tollgate_policy::compile::{Environment, compile_files};
+use tollgate_policy::dialect::Catalog;
 use tollgate_policy::model::SourceFile;
-use tollgate_policy::policy::Policy;
+use tollgate_policy::policy::{Grant, Policy};
 
 const DESTINATION: &str = "apiVersion: tollgate.dev/v1alpha1\nkind: Destination\nmetadata: {name: api}\nspec: {hosts: [api.example]}\n";
 
-/// Compiles grants, each by its name and callers, where two issuers and two clusters are proven.
+/// Compiles grants for one destination, each by its name and callers, where two issuers and two clusters are proven.
 fn compile(grants: &[(&str, &str)]) -> Result<Policy, Vec<String>> {
-    let grant = |(name, callers): &(&str, &str)| {
-        format!(
-            "---\napiVersion: tollgate.dev/v1alpha1\nkind: Grant\nmetadata: {{name: {name}}}\nspec: {{callers: [{callers}], destination: api}}\n"
-        )
-    };
-    let text = format!("{DESTINATION}{}", grants.iter().map(grant).collect::<String>());
+    let grants = grants.iter().map(|(name, callers)| grant(name, callers, "api"));
+    compile_text(format!("{DESTINATION}{}", grants.collect::<String>()))
+}
+
+fn grant(name: &str, callers: &str, destination: &str) -> String {
+    format!(
+        "---\napiVersion: tollgate.dev/v1alpha1\nkind: Grant\nmetadata: {{name: {name}}}\n\
+         spec: {{callers: [{callers}], destination: {destination}}}\n"
+    )
+}
+
+fn compile_text(text: String) -> Result<Policy, Vec<String>> {
+    static CATALOG: LazyLock<Arc<Catalog>> = LazyLock::new(read::catalog);
     let environment = Environment {
-        catalog: read::catalog(),
+        catalog: Arc::clone(&CATALOG),
         trust_domains: vec!["prod.acme".parse().unwrap()],
         issuers: ["https://ci.example", "https://login.example"].map(|issuer| issuer.parse().unwrap()).into(),
         clusters: ["eu-1", "us-1"].map(|cluster| cluster.parse().unwrap()).into(),
@@ -178,6 +188,76 @@ fn identity() -> impl Strategy<Value = Identity> {
         });
     let spiffe = "spiffe://[a-z0-9.]{1,8}(/[a-zA-Z0-9_-]{1,4}){0,4}".prop_map(|text| text.parse().unwrap());
     prop_oneof![token, account, spiffe]
+}
+
+/// Identities of few parts, and the callers of grants that may name them.
+fn alike() -> (impl Strategy<Value = Identity>, impl Strategy<Value = String>) {
+    let issuers = || select(vec!["https://ci.example", "https://login.example"]);
+    let clusters = || select(vec!["eu-1", "us-1"]);
+    let (segments, subjects) = (vec!["a", "b", "ns", "sa"], vec!["a", "b", ":", "/", "#", "aa"]);
+    let path = move |more: &[&'static str]| vec(select([&segments[..], more].concat()), 0..6);
+    let subject = vec(select(subjects), 1..5).prop_map(|parts| parts.concat());
+    let text = prop_oneof![
+        path(&[])
+            .prop_map(|path| ["spiffe://prod.acme", &*path.join("/")].join("/").trim_end_matches('/').into()),
+        (clusters(), path(&["c"])).prop_map(|(cluster, path)| {
+            let part = |at: usize| path.get(at).copied().unwrap_or("a");
+            format!("k8s:{cluster}/{}/{}", part(0), part(1))
+        }),
+        (issuers(), subject.clone()).prop_map(|(issuer, subject)| TokenSubject::new(
+            &issuer.parse().unwrap(),
+            &subject
+        )
+        .unwrap()
+        .to_string()),
+    ];
+    let spiffe = (path(&["*"]), any::<bool>()).prop_map(|(mut path, is_open)| {
+        path.extend(is_open.then_some("**"));
+        let path: String = path.iter().map(|segment| format!("/{segment}")).collect();
+        format!("{{spiffe: 'spiffe://prod.acme{path}'}}")
+    });
+    let names = || select(vec!["a", "b", "ns", "*"]);
+    let account = (clusters(), names(), names()).prop_map(|(cluster, namespace, name)| {
+        format!("{{serviceAccount: {{cluster: {cluster}, namespace: '{namespace}', name: '{name}'}}}}")
+    });
+    let token = (issuers(), subject, any::<bool>()).prop_map(|(issuer, subject, is_open)| {
+        let star = if is_open { "*" } else { "" };
+        format!("{{token: {{issuer: '{issuer}', subject: '{subject}{star}'}}}}")
+    });
+    (text.prop_map(|text: String| text.parse().unwrap()), prop_oneof![spiffe, account, token])
+}
+
+/// The names of the grants that name a caller, found by a look at each.
+fn named_one_by_one<'a>(policy: &'a Policy, caller: &Identity) -> Vec<&'a str> {
+    let via = |grant: &'a Grant| grant.callers.iter().filter(|pattern| pattern.matches(caller)).min();
+    let mut named: Vec<_> =
+        policy.grants().filter_map(|grant| Some((via(grant)?, grant.name.as_str()))).collect();
+    named.sort();
+    named.into_iter().map(|(_, name)| name).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+
+    #[test]
+    fn the_grants_of_a_caller_are_those_that_a_look_at_each_finds(
+        callers in vec(alike().0, 8),
+        grants in vec(btree_set(alike().1, 1..4), 0..16),
+    ) {
+        let mut text = DESTINATION.to_owned();
+        for (at, callers) in grants.iter().enumerate() {
+            text.push_str("---\n");
+            text.push_str(&DESTINATION.replace("{name: api}", &format!("{{name: api{at}}}")).replace("api.example", &format!("api{at}.example")));
+            let callers: Vec<&str> = callers.iter().map(String::as_str).collect();
+            text.push_str(&grant(&format!("g{at}"), &callers.join(", "), &format!("api{at}")));
+        }
+        let policy = compile_text(text).unwrap();
+        for caller in callers {
+            let grants = policy.grants_of(&assumed::caller(caller.as_str()));
+            let names: Vec<&str> = grants.iter().map(|grant| grant.name.as_str()).collect();
+            prop_assert_eq!(names, named_one_by_one(&policy, &caller), "{}", caller);
+        }
+    }
 }
 
 proptest! {

@@ -153,8 +153,16 @@ impl Fields<'_> {
         self.numbers[number as usize]
     }
 
-    /// Who called what, how it ended and what it used: how the JSON begins, without its end, and all that an access log says.
+    /// All that an access log says, without the end of the object. The journal's own names say no unit of money.
     pub(crate) fn write_access(&self, json: &mut Json<'_>) {
+        self.write_call(json);
+        if let Some(cost) = self.number(Number::Cost) {
+            json.number(member!("cost_nano_usd"), cost);
+        }
+    }
+
+    /// Who called what, how it ended and what it used: how the JSON begins, without its end.
+    fn write_call(&self, json: &mut Json<'_>) {
         self.write_id(json);
         self.write_numbers(json, NumberPart::Times);
         self.write_texts(json, LinePart::Access);
@@ -167,7 +175,6 @@ impl Fields<'_> {
         json.list(member!("attempts"), self.attempts.iter(), |json, attempt| attempt.write(json));
         self.write_numbers(json, NumberPart::Bytes);
         self.write_units(json);
-        self.write_numbers(json, NumberPart::Cost);
     }
 
     /// A hold says less, in an order of its own.
@@ -258,7 +265,8 @@ impl Fields<'_> {
 
 impl JsonObject for Fields<'_> {
     fn write(&self, json: &mut Json<'_>) {
-        self.write_access(json);
+        self.write_call(json);
+        self.write_numbers(json, NumberPart::Cost);
         self.write_rest(json);
     }
 }

@@ -32,7 +32,6 @@ use super::LedgerError;
 use super::batch::{EntryKind, NewBatch};
 use super::chain::ChainHead;
 use super::fields::Fields;
-use super::json::{Calendar, Json};
 use super::line::Row;
 use super::payload;
 use super::record::{HoldLine, Outcome, Record};
@@ -81,9 +80,6 @@ struct JournalState {
     written: SegmentEnd,
     /// What is not in the file yet.
     batch: NewBatch,
-    /// What is shown of a record, as JSON.
-    shown: Vec<u8>,
-    calendar: Calendar,
     /// The last position given out, and the last that is either in the file or failed.
     appended: u64,
     settled: u64,
@@ -164,8 +160,12 @@ impl Journal {
         self.record_seen(record, |_| {})
     }
 
-    /// [`Journal::record`]; `seen` is shown how the record begins in JSON: [`Fields::write_access`], without its closing brace.
-    pub fn record_seen(&self, record: &Record, seen: impl FnOnce(&[u8])) -> Result<Position, LedgerError> {
+    /// [`Journal::record`]; `seen` is shown what is written.
+    pub(crate) fn record_seen(
+        &self,
+        record: &Record,
+        seen: impl FnOnce(&Fields<'_>),
+    ) -> Result<Position, LedgerError> {
         if let Some(since) = self.reserve.gone_since()
             && record.outcome == Outcome::Refused
             && record.id.millis() > since
@@ -181,10 +181,8 @@ impl Journal {
         if let Some(rollup) = &mut state.rollup {
             rollup.record(&fields);
         }
-        let JournalState { shown, calendar, .. } = &mut *state;
-        shown.clear();
-        fields.write_access(&mut Json::new(shown, calendar));
-        seen(shown);
+        drop(state);
+        seen(&fields);
         Ok(at)
     }
 
@@ -311,8 +309,6 @@ impl JournalState {
             length,
             written,
             batch: NewBatch::at(length),
-            shown: Vec::new(),
-            calendar: Calendar::default(),
             appended: 0,
             settled: 0,
             failed: VecDeque::new(),

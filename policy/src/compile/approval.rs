@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** an approval counts only in the namespace of the destination, and for exactly what the grant amounts to now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::{Compiler, Scope};
@@ -17,7 +17,7 @@ type Given<'a> = (&'a str, ResourceId, &'a GrantHash);
 
 impl Compiler<'_> {
     pub(super) fn approvals(&mut self) {
-        let mut given = Vec::new();
+        let mut given = HashSet::new();
         for resource in &self.model.approvals {
             let spec = &resource.spec;
             let mut scope = Scope::new(resource, self.namespaces, &mut self.problems);
@@ -57,9 +57,8 @@ fn read(resource: &Resource<ApprovalSpec>) -> Option<Given<'_>> {
     Some((resource.id.namespace(), grant, resource.spec.hash.as_ref()?))
 }
 
-fn is_approved(grant: &Grant, hash: &GrantHash, given: &[Given<'_>]) -> bool {
-    let namespace = grant.destination.name.namespace();
-    given.iter().any(|(at, name, of)| *at == namespace && *name == grant.name && *of == hash)
+fn is_approved(grant: &Grant, hash: &GrantHash, given: &HashSet<Given<'_>>) -> bool {
+    given.contains(&(grant.destination.name.namespace(), grant.name.clone(), hash))
 }
 
 /// Grants that wait for an approval, and approvals without effect.

@@ -119,10 +119,11 @@ impl Match {
     }
 
     fn precedence<'a>(&self, grants: &'a CallerGrants) -> Precedence<'a> {
-        let CallerGrant { via, grant } = &grants.held[self.held];
+        let held = &grants.held[self.held];
+        let grant = &held.grant;
         let model = self.model.map(|index| &grant.allow.models[index]);
         let (path, method) = (&grant.allow.paths[self.path], &grant.allow.methods[self.method]);
-        (via, path, (model.is_none(), model), method, grant.is_broken)
+        (held.via(), path, (model.is_none(), model), method, grant.is_broken)
     }
 }
 

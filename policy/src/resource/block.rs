@@ -1,7 +1,7 @@
 //! What is denied because a resource has problems: as much as it might have decided.
 
+use super::caller_index::NamesCallers;
 use super::destination::Destination;
-use crate::caller::Identity;
 use crate::denial::{Denial, Reason};
 use crate::name::ResourceId;
 use crate::pattern::{CallerPattern, HostPattern};
@@ -39,10 +39,6 @@ pub(crate) struct BlockedHosts {
 }
 
 impl Block {
-    pub(crate) fn names(&self, caller: &Identity) -> bool {
-        self.every_caller || self.callers.iter().any(|pattern| pattern.matches(caller))
-    }
-
     pub(crate) fn is_at(&self, destination: &Destination) -> bool {
         match &self.at {
             BlockedAt::Destination(denied) => *denied == destination.name,
@@ -55,6 +51,12 @@ impl Block {
         let resource = &self.resource;
         let detail = format!("{resource} has an error, so nothing is let through that it might decide");
         Denial::new(Reason::BrokenConfiguration, detail)
+    }
+}
+
+impl NamesCallers for Block {
+    fn callers(&self) -> &[CallerPattern] {
+        &self.callers
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::caller_index::NamesCallers;
 use super::credential::Credential;
 use super::destination::Destination;
 use crate::dialect::Class;
@@ -114,5 +115,11 @@ impl Grant {
     /// Whether what the call asks for decides: models are limited, or tokens or spend are.
     pub fn limits_content(&self) -> bool {
         !self.allow.models.is_empty() || self.limits_unit(Unit::Tokens) || self.limits_unit(Unit::Spend)
+    }
+}
+
+impl NamesCallers for Grant {
+    fn callers(&self) -> &[CallerPattern] {
+        &self.callers
     }
 }
