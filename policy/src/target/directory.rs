@@ -15,7 +15,8 @@ use crate::resource::{BlockedHosts, Destination, HttpDestination};
 #[derive(Debug, Default)]
 pub(crate) struct Directory {
     by_name: Map<ResourceId, Arc<Destination>>,
-    /// Those that the first segment of a path names: all of one namespace.
+    /// Those that the first segment of a path names: `name` of one namespace, and `name.namespace` of every one. Neither part has a dot, so
+    /// nothing else can have the same segment.
     by_segment: Map<Arc<str>, Arc<Destination>>,
     namespace: Box<str>,
     exact: Map<Arc<str>, Vec<Arc<Destination>>>,
@@ -26,7 +27,8 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    /// No two destinations may claim the same host pattern and port. `namespace` is the one whose destinations paths name.
+    /// No two destinations may claim the same host pattern and port. `namespace` is the one whose destinations paths name by
+    /// their bare names.
     pub(crate) fn new<'a>(
         destinations: impl Iterator<Item = &'a Arc<Destination>>,
         gateway: Vec<GatewayName>,
@@ -34,9 +36,12 @@ impl Directory {
     ) -> Self {
         let mut directory = Self { gateway, namespace: namespace.into(), ..Self::default() };
         for destination in destinations {
-            if destination.name.namespace() == namespace {
-                directory.by_segment.insert(destination.name.name().into(), Arc::clone(destination));
+            let id = &destination.name;
+            if id.namespace() == namespace {
+                directory.by_segment.insert(id.name().into(), Arc::clone(destination));
             }
+            let qualified = format!("{}.{}", id.name(), id.namespace());
+            directory.by_segment.insert(qualified.into(), Arc::clone(destination));
             directory.by_name.insert(destination.name.clone(), Arc::clone(destination));
             for host in &destination.hosts {
                 let (index, host) = match host {
@@ -102,7 +107,8 @@ impl Directory {
         let whole = canonical(line.path, named.map_or(EncodedForms::NONE, |http| http.encoded_path))?;
         let name = whole.split('/').nth(1).unwrap_or_default();
         let destination = self.by_segment.get(name).ok_or_else(|| {
-            let is_named = |id: &ResourceId| id.namespace() == &*self.namespace && id.name() == name;
+            let (bare, namespace) = name.split_once('.').unwrap_or((name, &self.namespace));
+            let is_named = |id: &ResourceId| id.namespace() == namespace && id.name() == bare;
             let blocked = self.blocked.iter().find(|blocked| is_named(&blocked.destination));
             let unknown = "the first segment of the path names no destination";
             blocked.map_or_else(|| Denial::new(Reason::UnknownHost, unknown), BlockedHosts::denial)
