@@ -147,7 +147,7 @@ impl Found {
         }
     }
 
-    /// What is added by a change of a destination or a credential. Boundaries are for grants, so no boundary allows it.
+    /// What is added by a change of a destination, a credential or a store. Boundaries are for grants, so no boundary allows it.
     fn outside(&self) -> impl Iterator<Item = &Change> {
         self.diff.adds.iter().filter(|change| change.grant.is_none() || change.what == What::Host)
     }
@@ -167,7 +167,7 @@ impl Found {
         let outside: Vec<&Change> = beyond.iter().flat_map(|_| self.outside()).collect();
         for change in &outside {
             let line =
-                format!("! {}: no boundary allows a change of a destination or a credential", line(change));
+                format!("! {}: no boundary allows a change of a destination, a credential or a store", line(change));
             writeln!(out, "{}", page.paint(&line, RED))?;
         }
         let mut counts = format!("{} added, {} removed", adds.len(), removes.len());
