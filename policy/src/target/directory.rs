@@ -15,9 +15,10 @@ use crate::resource::{BlockedHosts, Destination, HttpDestination};
 #[derive(Debug, Default)]
 pub(crate) struct Directory {
     by_name: Map<ResourceId, Arc<Destination>>,
-    /// Those that the first segment of a path names: `name` of one namespace, and `name.namespace` of every one. Neither part has a dot, so
-    /// nothing else can have the same segment.
+    /// Those of one namespace, which the first segment of a path names by their names alone.
     by_segment: Map<Arc<str>, Arc<Destination>>,
+    /// By namespace and name: the segment `name.namespace`. Neither has a dot, so no other destination has that segment.
+    by_namespace: Map<Arc<str>, Map<Arc<str>, Arc<Destination>>>,
     namespace: Box<str>,
     exact: Map<Arc<str>, Vec<Arc<Destination>>>,
     /// By what follows `*.`.
@@ -40,8 +41,8 @@ impl Directory {
             if id.namespace() == namespace {
                 directory.by_segment.insert(id.name().into(), Arc::clone(destination));
             }
-            let qualified = format!("{}.{}", id.name(), id.namespace());
-            directory.by_segment.insert(qualified.into(), Arc::clone(destination));
+            let others = directory.by_namespace.entry(id.namespace().into()).or_default();
+            others.insert(id.name().into(), Arc::clone(destination));
             directory.by_name.insert(destination.name.clone(), Arc::clone(destination));
             for host in &destination.hosts {
                 let (index, host) = match host {
@@ -101,12 +102,20 @@ impl Directory {
         self.gateway.iter().any(is)
     }
 
+    /// The destination that the first segment of a path names.
+    fn by_segment(&self, segment: &str) -> Option<&Arc<Destination>> {
+        match segment.split_once('.') {
+            None => self.by_segment.get(segment),
+            Some((name, namespace)) => self.by_namespace.get(namespace)?.get(name),
+        }
+    }
+
     fn resolve_by_path(&self, line: &RequestLine<'_>) -> Result<(Target, HttpRequest), Denial> {
         let written = line.path.split('/').nth(1).unwrap_or_default();
-        let named = self.by_segment.get(written).and_then(|named| named.http());
+        let named = self.by_segment(written).and_then(|named| named.http());
         let whole = canonical(line.path, named.map_or(EncodedForms::NONE, |http| http.encoded_path))?;
         let name = whole.split('/').nth(1).unwrap_or_default();
-        let destination = self.by_segment.get(name).ok_or_else(|| {
+        let destination = self.by_segment(name).ok_or_else(|| {
             let (bare, namespace) = name.split_once('.').unwrap_or((name, &self.namespace));
             let is_named = |id: &ResourceId| id.namespace() == namespace && id.name() == bare;
             let blocked = self.blocked.iter().find(|blocked| is_named(&blocked.destination));

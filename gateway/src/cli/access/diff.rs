@@ -15,6 +15,7 @@ use tollgate_policy::model::SourceFile;
 use tollgate_policy::name::Name;
 use tollgate_policy::policy::Policy;
 
+use super::certificates;
 use crate::app;
 use crate::cli::check::{CheckArgs, Subject};
 use crate::cli::explain::Assumed;
@@ -115,7 +116,11 @@ fn found(args: &DiffArgs) -> anyhow::Result<Found> {
     };
     let assume = |id: Identity| Caller::of(&Assumed(id));
     let diff = match &args.new {
-        Some(_) => access::diff(&old, &new, Timestamp::now(), &assume),
+        Some(_) => {
+            let mut diff = access::diff(&old, &new, Timestamp::now(), &assume);
+            certificates::compare(&old, &new, &mut diff);
+            diff
+        }
         None => Diff::default(),
     };
     let within = args.within.as_deref();
