@@ -41,8 +41,8 @@ pub(crate) use credential::{
     SigV4Spec, SignatureWord,
 };
 pub(crate) use destination::{ApprovalWord, DestinationSpec, HttpWord, ProtocolWord, ScrubWord, VerifySpec};
-pub use field::{Interval, MOST_ELEMENTS};
 pub(crate) use field::{Address, List};
+pub use field::{Interval, MOST_ELEMENTS};
 pub use from::MOST_KEYS;
 pub(crate) use from::{FromSpec, Froms, Weight};
 pub(crate) use grant::{

@@ -172,7 +172,9 @@ async fn a_store_reached_otherwise_and_a_certificate_with_another_content_are_sa
     let fixture = Plan::new().start(|_| Reply::status(200)).await;
     let (gateway, sandbox) = (&fixture.gateway, &fixture.sandbox);
     let document = |kind: &str, name: &str, spec: &str| {
-        format!("---\napiVersion: tollgate.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec:\n{spec}")
+        format!(
+            "---\napiVersion: tollgate.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec:\n{spec}"
+        )
     };
     let read = |path: &Path| fs::read_to_string(path).unwrap();
     let folder = |name: &str, address: &str| {
@@ -193,7 +195,11 @@ async fn a_store_reached_otherwise_and_a_certificate_with_another_content_are_sa
         let all = document("SecretStore", "files", "  file: {root: keys}\n")
             + &document("SecretStore", "bao", &vault)
             + &document("Credential", "mtls", key)
-            + &document("Destination", "partner", "  hosts: [partner.test]\n  tls: {clientCertificate: mtls}\n")
+            + &document(
+                "Destination",
+                "partner",
+                "  hosts: [partner.test]\n  tls: {clientCertificate: mtls}\n",
+            )
             + &document("Grant", "partner", grant);
         fs::write(folder.join("all.yaml"), all).unwrap();
         (format!("tmp/{name}"), partner)

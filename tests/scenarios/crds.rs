@@ -44,8 +44,16 @@ const LISTS: [(&str, &str, &str); 7] = [
     ("spec.allow.models", "Grant credential: key, allow: {methods: [GET], paths: [/x], models: [@]}", "m#"),
     ("spec.limits", "Grant limits: [@]", "{requests: #, per: day}"),
     ("spec.hosts", "Destination hosts: [@]", "h#.example"),
-    ("spec.destinations", "Credential destinations: [@], from: {store: s, path: p}, inject: {bearer: {}}", "d#"),
-    ("spec.from", "Credential destinations: [d], from: [@], inject: {bearer: {}}", "{alias: a#, store: s, path: p#}"),
+    (
+        "spec.destinations",
+        "Credential destinations: [@], from: {store: s, path: p}, inject: {bearer: {}}",
+        "d#",
+    ),
+    (
+        "spec.from",
+        "Credential destinations: [d], from: [@], inject: {bearer: {}}",
+        "{alias: a#, store: s, path: p#}",
+    ),
 ];
 
 /// What `kubectl explain` says of a field.

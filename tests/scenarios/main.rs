@@ -24,6 +24,7 @@ mod first_call;
 mod grpc;
 mod hiding;
 mod http2;
+mod image;
 mod installed;
 mod keys;
 mod kubernetes;

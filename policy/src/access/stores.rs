@@ -41,9 +41,7 @@ const fn kind(kind: &StoreKind) -> &'static str {
 /// What there is to say of a store, the same things in the same order for each of its kind.
 fn parts(policy: &Policy, store: &Store) -> Vec<(&'static str, String)> {
     let origin = policy.store_origin(store.name.as_str());
-    let file = |path: &Path| {
-        origin.map_or(path, |origin| origin.unresolve(path)).display().to_string()
-    };
+    let file = |path: &Path| origin.map_or(path, |origin| origin.unresolve(path)).display().to_string();
     match &store.kind {
         StoreKind::File { root } => vec![("reads below", file(root))],
         StoreKind::Age { file: encrypted, identity_file } => {
@@ -63,9 +61,9 @@ fn of_vault(store: &VaultStore, file: impl Fn(&Path) -> String) -> Vec<(&'static
         KvVersion::V1 => 1,
         KvVersion::V2 => 2,
     };
-    let shown = client_certificate
-        .as_ref()
-        .map(|shown| format!("the certificate in {} with the key in {}", file(&shown.cert), file(&shown.key)));
+    let shown = client_certificate.as_ref().map(|shown| {
+        format!("the certificate in {} with the key in {}", file(&shown.cert), file(&shown.key))
+    });
     vec![
         ("is reached at", address.clone()),
         ("reads below", format!("{mount}, version {version} of the KV engine")),
@@ -107,7 +105,10 @@ fn of_aws(store: &AwsStore, file: impl Fn(&Path) -> String) -> Vec<(&'static str
         ("is in the region", region.clone()),
         ("is reached at", or(endpoint.clone(), "the region's own endpoint")),
         ("is verified by", authorities(ca.as_deref(), &file)),
-        ("takes access keys from", or(credentials_file.as_deref().map(&file), "where the AWS SDK finds them")),
+        (
+            "takes access keys from",
+            or(credentials_file.as_deref().map(&file), "where the AWS SDK finds them"),
+        ),
         ("takes them of the profile", or(profile.clone(), "the default one")),
         ("assumes the role", or(role_arn.clone(), "none")),
     ]

@@ -46,7 +46,9 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
         let elements = Vec::deserialize(deserializer)?;
         match elements.len() {
             0..=MOST_ELEMENTS => Ok(Self(Some(elements))),
-            more => Err(D::Error::custom(format!("a list has at most {MOST_ELEMENTS} elements, and this one {more}"))),
+            more => Err(D::Error::custom(format!(
+                "a list has at most {MOST_ELEMENTS} elements, and this one {more}"
+            ))),
         }
     }
 }

@@ -38,7 +38,8 @@ fn a_list_of_too_many_elements_is_refused_by_the_name_of_its_field() {
     };
     assert!(read(&grant(MOST_ELEMENTS)).is_ok());
     let problems = read(&grant(MOST_ELEMENTS + 1)).unwrap_err();
-    let expected = "a.yaml:6: Grant/web: spec.allow.paths: a list has at most 4096 elements, and this one 4097";
+    let expected =
+        "a.yaml:6: Grant/web: spec.allow.paths: a list has at most 4096 elements, and this one 4097";
     assert_eq!(problems, [expected]);
 }
 

@@ -30,7 +30,8 @@ fn printed(gateway: &Gateway, arguments: &[&str]) -> String {
 /// What `access list` says of the app's grant: its state, or nothing where it is not known yet.
 fn state(gateway: &Gateway) -> Option<String> {
     let listed: Value =
-        serde_json::from_str(&printed(gateway, &["access", "list", "--namespace", "shop", "--json"])).unwrap();
+        serde_json::from_str(&printed(gateway, &["access", "list", "--namespace", "shop", "--json"]))
+            .unwrap();
     listed[0]["state"].as_str().map(str::to_owned)
 }
 

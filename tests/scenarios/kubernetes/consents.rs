@@ -65,9 +65,8 @@ pub(super) async fn breaks_off(answer: http::Response<hyper::body::Incoming>) {
 pub(super) fn respond(seen: &Seen) -> Reply {
     match seen.target.ends_with("/stream") {
         // Whole events, of which nothing is held back.
-        true => (0..600).fold(Reply::events(["first"]), |reply, _| {
-            reply.wait(Duration::from_millis(200)).event("more")
-        }),
+        true => (0..600)
+            .fold(Reply::events(["first"]), |reply, _| reply.wait(Duration::from_millis(200)).event("more")),
         false => Reply::status(200),
     }
 }
@@ -84,7 +83,10 @@ async fn an_app_namespace_uses_what_a_reference_grant_consents_to_and_loses_it_w
     answers(&checkout, 200).await;
     let resolved = world.condition(OF_SHOP, "ResolvedRefs", "False").await;
     let why = resolved["message"].as_str().unwrap();
-    assert!(why.contains("there is no Destination `egress/up` that the namespace `shop` may refer to"), "{why}");
+    assert!(
+        why.contains("there is no Destination `egress/up` that the namespace `shop` may refer to"),
+        "{why}"
+    );
     assert!(why.contains("a ReferenceGrant in `egress` has to allow it to every Grant of `shop`"), "{why}");
     answers(&client, 403).await;
     assert_eq!(gateway.metrics().sum("tollgate_kubernetes_watch_errors_total", &[]), 0.0);
@@ -96,7 +98,9 @@ async fn an_app_namespace_uses_what_a_reference_grant_consents_to_and_loses_it_w
         // Consent to one of the two is none to the other.
         world.cluster.apply(&consent(version, &["Destination"])).await;
         let wanted = |grant: &Value| {
-            super::condition(grant, "ResolvedRefs")["message"].as_str().is_some_and(|it| it.contains("there is no Credential"))
+            super::condition(grant, "ResolvedRefs")["message"]
+                .as_str()
+                .is_some_and(|it| it.contains("there is no Credential"))
         };
         world.cluster.until(OF_SHOP, wanted).await;
         assert_eq!(client.get("/up/x").await.status.as_u16(), 403);

@@ -171,8 +171,10 @@ impl Found {
         }
         let outside: Vec<&Change> = beyond.iter().flat_map(|_| self.outside()).collect();
         for change in &outside {
-            let line =
-                format!("! {}: no boundary allows a change of a destination, a credential or a store", line(change));
+            let line = format!(
+                "! {}: no boundary allows a change of a destination, a credential or a store",
+                line(change)
+            );
             writeln!(out, "{}", page.paint(&line, RED))?;
         }
         let mut counts = format!("{} added, {} removed", adds.len(), removes.len());
