@@ -33,6 +33,40 @@ fn locked() -> BTreeSet<(String, String)> {
 }
 
 #[test]
+fn the_image_runs_as_whom_and_on_what_the_chart_says() {
+    let read = |file: &str| fs::read_to_string(root().join(file)).expect("a file");
+    let (dockerfile, pod) = (read("Dockerfile"), read("charts/tollgate/templates/_pod.tpl"));
+    let word = |line: &str| {
+        let found = dockerfile.lines().find_map(|text| text.strip_prefix(line));
+        found.unwrap_or_else(|| panic!("no {line}")).trim().to_owned()
+    };
+    let user = word("USER ");
+    let (user, group) = user.split_once(':').expect("a user and a group");
+    assert!(pod.contains(&format!("runAsUser: {user}\n")) && pod.contains(&format!("runAsGroup: {group}\n")));
+    let variables = word("ENV ");
+    let settings = variables.split("TOLLGATE_CONFIG=").nth(1).expect("the settings");
+    assert!(pod.contains(&format!("{{name: TOLLGATE_CONFIG, value: {settings}}}")), "{settings}");
+    let (folder, _) = settings.rsplit_once('/').expect("a folder");
+    assert!(pod.contains(&format!("mountPath: {folder}, readOnly: true")), "{folder}");
+    assert_eq!(word("ENTRYPOINT "), r#"["/usr/bin/tollgate"]"#);
+    assert_eq!(word("CMD "), r#"["serve"]"#);
+    assert!(pod.contains("args: [serve]"));
+    // The compiler of the image is one that the workspace is for, and the last stage has nothing but what is copied.
+    let compiler = word("ARG RUST=");
+    let least = read("Cargo.toml");
+    let least = least.lines().find_map(|line| line.strip_prefix("rust-version = ")).expect("a version");
+    let minor = |version: &str| -> u32 {
+        version.trim_matches('"').split(['.', '-']).nth(1).and_then(|it| it.parse().ok()).expect("a version")
+    };
+    assert!(minor(&compiler) >= minor(least), "{compiler} is older than {least}");
+    assert!(dockerfile.contains("\nFROM scratch\n"));
+    for line in dockerfile.lines().filter(|line| line.contains("tests/")) {
+        let script = line.split_whitespace().find(|word| word.starts_with("tests/")).expect("a script");
+        assert!(root().join(script).is_file(), "{script}");
+    }
+}
+
+#[test]
 fn the_bill_of_materials_is_cyclonedx_and_lists_what_the_lock_file_has_and_the_program_needs() {
     needs!(cargo_cyclonedx().is_file());
     let output = Command::new(root().join(".ci/sbom"))
