@@ -160,6 +160,16 @@ async fn run_test_pod(cluster: &Cluster, plan: &Plan, gateway: &Gateway, shell: 
     said
 }
 
+/// `helm test`, which ends well.
+async fn helm_test(cluster: &Cluster, plan: &Plan, gateway: &Gateway, shell: &Shell, line: &str) {
+    // The account that a cluster's controllers make in each namespace.
+    let account = json!({"metadata": {"name": "default"}});
+    let accounts = "/api/v1/namespaces/tollgate/serviceaccounts";
+    cluster.call(Verb::Post, accounts, &account).await.expect(accounts);
+    let (_, said) = tokio::join!(shell.run(line), run_test_pod(cluster, plan, gateway, shell));
+    assert!(said.contains("status 421, reason unknown_host"), "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_user_comes_from_nothing_to_a_first_call_by_the_readme() {
     needs!(helm::installed(), Cluster::installed(), Prometheus::installed());
@@ -181,12 +191,7 @@ async fn a_new_user_comes_from_nothing_to_a_first_call_by_the_readme() {
     shell.run(install).await;
     issue(&cluster, &plan).await;
     let gateway = gateway(&cluster, &plan).await;
-    let account = json!({"metadata": {"name": "default"}});
-    let accounts = "/api/v1/namespaces/tollgate/serviceaccounts";
-    cluster.call(Verb::Post, accounts, &account).await.expect(accounts);
-    let test = format!("helm -n tollgate test{test}");
-    let (_, said) = tokio::join!(shell.run(&test), run_test_pod(&cluster, &plan, &gateway, &shell));
-    assert!(said.contains("status 421, reason unknown_host"), "{said}");
+    helm_test(&cluster, &plan, &gateway, &shell, &format!("helm -n tollgate test{test}")).await;
 
     shell.variables.push(("OPENAI_API_KEY", plan.key.clone()));
     shell.run(&platform).await;
