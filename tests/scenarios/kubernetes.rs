@@ -1,7 +1,9 @@
 //! Resources that are objects of a cluster: the real API server, and the gateway as a user that has the rights it needs and no others.
 
 mod approvals;
+mod conformance;
 mod consents;
+mod gateway_api;
 mod secrets;
 
 use std::path::Path;
@@ -29,6 +31,8 @@ struct World {
     upstream: Upstream,
     settings: Settings,
     objects: String,
+    /// Further members of `resources.kubernetes`, each after a comma.
+    members: &'static str,
 }
 
 impl World {
@@ -53,15 +57,22 @@ impl World {
         let mut settings = plan.complete(upstream.port());
         let objects = settings.resources.pop().expect("the fixture's resources").1;
         let objects = objects.replace("metadata: {name", &format!("metadata: {{namespace: {EGRESS}, name"));
-        Self { plan, cluster, upstream, settings, objects }
+        Self { plan, cluster, upstream, settings, objects, members: "" }
     }
 
-    /// A gateway that listens, with a folder of its own.
-    async fn launch(&self, sandbox: &Sandbox) -> Gateway {
-        let mut gateway = Gateway::prepare(sandbox, &self.settings);
+    /// A gateway that does not run yet, with a folder of its own.
+    fn prepare(&self, sandbox: &Sandbox) -> Gateway {
+        let gateway = Gateway::prepare(sandbox, &self.settings);
         let kubeconfig = self.cluster.kubeconfig(USER);
-        let kubernetes = format!("{{kubeconfig: {}, gatewayNamespace: {EGRESS}}}", kubeconfig.display());
+        let kubernetes =
+            format!("{{kubeconfig: {}, gatewayNamespace: {EGRESS}{}}}", kubeconfig.display(), self.members);
         gateway.edit_settings("resources: ./resources", &format!("resources: {{kubernetes: {kubernetes}}}"));
+        gateway
+    }
+
+    /// The same, once it listens.
+    async fn launch(&self, sandbox: &Sandbox) -> Gateway {
+        let mut gateway = self.prepare(sandbox);
         gateway.launch().await;
         gateway
     }

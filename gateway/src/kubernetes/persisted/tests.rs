@@ -3,7 +3,7 @@ use std::os::unix::fs::PermissionsExt;
 use kube::api::DynamicObject;
 use serde_json::json;
 
-use super::super::object::ObjectKind;
+use super::super::kind::ObjectKind;
 use super::*;
 
 fn set(name: &str) -> ObjectSet {
