@@ -24,7 +24,7 @@ pub use self::address::{DialRules, local_addresses};
 pub(crate) use self::alpn::AlpnOffer;
 pub(crate) use self::answer::AnswerBody;
 pub(crate) use self::body::{BodyError, BodyRewriter, MalformedBody, OutBody, Stall, TrailerFilter, Upload};
-pub(crate) use self::certificate::{ClientCert, dated, ends, fits};
+pub(crate) use self::certificate::{ClientCert, dated, ends, fingerprint, fits};
 pub(crate) use self::dial::{DialError, KEEPALIVE};
 pub(crate) use self::error::UpstreamError;
 pub(crate) use self::peer::{Answer, Lease, Peer, PeerOptions, TlsParams};

@@ -11,6 +11,7 @@ mod classes;
 mod diff;
 mod reach;
 mod readings;
+mod stores;
 mod terms;
 mod universe;
 mod words;

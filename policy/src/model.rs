@@ -41,8 +41,9 @@ pub(crate) use credential::{
     SigV4Spec, SignatureWord,
 };
 pub(crate) use destination::{ApprovalWord, DestinationSpec, HttpWord, ProtocolWord, ScrubWord, VerifySpec};
-pub use field::Interval;
 pub(crate) use field::{Address, List};
+pub use field::{Interval, MOST_ELEMENTS};
+pub use from::MOST_KEYS;
 pub(crate) use from::{FromSpec, Froms, Weight};
 pub(crate) use grant::{
     AllowSpec, AssumeSpec, CallerSpec, ClassWord, GrantSpec, LimitSpec, ServiceAccountSpec, TokenCallerSpec,

@@ -38,3 +38,4 @@ pub use observe::{Event, Observation, Observations, Observer, What};
 pub use secret::{Fits, Secret, Version, VersionKey};
 pub use store::StoreHealth;
 pub use store::age::{AgeFile, AgeFileError};
+pub use store::file::read_file_secret;

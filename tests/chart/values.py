@@ -15,7 +15,7 @@ import yaml
 
 LINE = re.compile(r"^(?P<indent> *)(?P<key>[A-Za-z][A-Za-z0-9]*):(?P<rest>.*)$")
 BEGIN, END = "<!-- values -->", "<!-- end -->"
-TYPES = {bool: "boolean", int: "integer", str: "string", list: "array", dict: "object"}
+TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
 SETTINGS_ANNOTATION = "$settings"
 # The chart's own: they follow from its other values.
 LEDGER_OWN = "sealKeyFile"

@@ -25,4 +25,6 @@ if arguments.command == "install":
         )
         print(made.get("notes") or made["manifest"])
 else:
-    print("no pods run here")
+    [name] = arguments.words
+    with helm_python.Config(kubeconfig_path=os.environ["KUBECONFIG"], namespace=arguments.namespace) as config:
+        print(config.test(name, timeout=120))

@@ -1,10 +1,14 @@
 //! Destinations that demand approval, and what people are told of who has access.
 
 use std::fs;
+use std::path::Path;
 use std::process::Output;
 
-use serde_json::Value;
-use tollgate_tests::{Fixture, Plan, Reply};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use serde_json::{Value, json};
+use tollgate_tests::{Fixture, Identity, Plan, Reply};
 
 const BOUNDARY: &str = "apiVersion: tollgate.dev/v1alpha1
 kind: Boundary
@@ -28,7 +32,7 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-fn json(output: &Output) -> Value {
+fn parsed(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(output)))
 }
 
@@ -105,7 +109,7 @@ async fn access_is_listed_and_a_change_of_it_is_said_and_held_against_a_boundary
     let gateway = &fixture.gateway;
     let listed =
         gateway.tollgate(&["access", "list", "--caller", "spiffe://prod.acme/ns/checkout/sa/web", "--json"]);
-    let listed = json(&listed);
+    let listed = parsed(&listed);
     assert_eq!(
         (&listed[0]["grant"], &listed[0]["credential"], &listed[0]["state"]),
         (&"checkout-up".into(), &"up-key".into(), &"in force".into())
@@ -152,7 +156,7 @@ async fn access_is_listed_and_a_change_of_it_is_said_and_held_against_a_boundary
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", said(&output));
         assert!(said(&output).contains(part), "{arguments:?}: {}", said(&output));
     }
-    let found = json(&diff(&[&before, &wider, "--within", "tmp/boundary.yaml", "--json"]));
+    let found = parsed(&diff(&[&before, &wider, "--within", "tmp/boundary.yaml", "--json"]));
     assert_eq!(found["adds"][0]["what"], "caller");
     assert_eq!(found["adds"][0]["grant"], "checkout-up");
     assert!(
@@ -160,4 +164,77 @@ async fn access_is_listed_and_a_change_of_it_is_said_and_held_against_a_boundary
         "{found}"
     );
     assert_eq!(found["beyond"][0]["field"], "spec.callers");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_reached_otherwise_and_a_certificate_with_another_content_are_said_and_beyond_every_boundary()
+{
+    let fixture = Plan::new().start(|_| Reply::status(200)).await;
+    let (gateway, sandbox) = (&fixture.gateway, &fixture.sandbox);
+    let document = |kind: &str, name: &str, spec: &str| {
+        format!(
+            "---\napiVersion: tollgate.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec:\n{spec}"
+        )
+    };
+    let read = |path: &Path| fs::read_to_string(path).unwrap();
+    let folder = |name: &str, address: &str| {
+        let folder = gateway.home().join("tmp").join(name);
+        fs::create_dir_all(folder.join("keys")).unwrap();
+        let [partner, login] = [(); 2].map(|()| fixture.prod.svid(sandbox, "spiffe://prod.acme/partner"));
+        let shown = json!({"chain": read(&partner.cert), "key": read(&partner.key)});
+        fs::write(folder.join("keys/partner"), shown.to_string()).unwrap();
+        fs::copy(&login.cert, folder.join("me.pem")).unwrap();
+        fs::copy(&login.key, folder.join("me.key")).unwrap();
+        let vault = format!(
+            "  vault: {{address: \"{address}\", auth: {{certificate: {{certFile: me.pem, keyFile: me.key}}}}}}\n"
+        );
+        let key = "  destinations: [partner]\n  from: {store: files, path: partner, fields: [chain, key]}\n  \
+                   inject: {clientCertificate: {certificate: chain, key: key}}\n";
+        let grant = "  callers: [{spiffe: \"spiffe://prod.acme/ns/checkout/sa/*\"}]\n  destination: partner\n  \
+                     allow: {methods: [GET], paths: [/x]}\n";
+        let all = document("SecretStore", "files", "  file: {root: keys}\n")
+            + &document("SecretStore", "bao", &vault)
+            + &document("Credential", "mtls", key)
+            + &document(
+                "Destination",
+                "partner",
+                "  hosts: [partner.test]\n  tls: {clientCertificate: mtls}\n",
+            )
+            + &document("Grant", "partner", grant);
+        fs::write(folder.join("all.yaml"), all).unwrap();
+        (format!("tmp/{name}"), partner)
+    };
+    let (before, old) = folder("first", "https://bao:8200");
+    let (after, new) = folder("second", "https://other:8200");
+    let fingerprint = |identity: &Identity| {
+        let der = CertificateDer::pem_file_iter(&identity.cert).unwrap().next().unwrap().unwrap();
+        let suite = aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256.tls13().unwrap();
+        let digest = suite.common.hash_provider.hash(&der);
+        digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    let boundary = gateway.home().join("tmp/boundary.yaml");
+    fs::write(&boundary, BOUNDARY.replace("destinations: [up]", "destinations: [partner]")).unwrap();
+    let diff = |arguments: &[&str]| gateway.tollgate(&[&["access", "diff"], arguments].concat());
+    let found = diff(&[&before, &after]);
+    assert_eq!(found.status.code(), Some(1), "{}", said(&found));
+    for part in [
+        format!("destination partner: client certificate mtls is sha256:{}", fingerprint(&new)),
+        format!("(before: sha256:{})", fingerprint(&old)),
+        "+ store: store bao: is shown the certificate sha256:".to_owned(),
+        "+ store: store bao: is reached at https://other:8200 (before: https://bao:8200)".to_owned(),
+        "3 added, 0 removed".to_owned(),
+    ] {
+        assert!(said(&found).contains(&part), "{part}: {}", said(&found));
+    }
+    let same = diff(&[&after, &after]);
+    assert!(said(&same).contains("0 added, 0 removed"), "{}", said(&same));
+    let within = diff(&[&before, &after, "--within", "tmp/boundary.yaml"]);
+    assert_eq!(within.status.code(), Some(1));
+    let beyond = said(&within);
+    assert_eq!(
+        beyond.matches("no boundary allows a change of a destination, a credential or a store").count(),
+        3,
+        "{beyond}"
+    );
+    assert!(beyond.contains("3 beyond the boundary"), "{beyond}");
 }

@@ -11,7 +11,7 @@ use tollgate_tests::{Sandbox, helm, needs};
 const WRITE: &str = "TOLLGATE_WRITE_CHART";
 
 /// Values that are wrong, and what the refusal says.
-const WRONG: [(&str, &[&str]); 21] = [
+const WRONG: [(&str, &[&str]); 24] = [
     (r#"{"replica": 2}"#, &["replica"]),
     (r#"{"kind": "Pod"}"#, &["kind", "StatefulSet"]),
     (r#"{"replicas": -1}"#, &["replicas"]),
@@ -35,6 +35,15 @@ const WRONG: [(&str, &[&str]); 21] = [
     (
         r#"{"identity": {"certificate": {"source": "volume", "volume": {"name": "certs"}}}}"#,
         &["certificate.volume.name"],
+    ),
+    (r#"{"telemetry": {"endpoint": "collector:4317"}}"#, &["telemetry/endpoint"]),
+    (
+        r#"{"telemetry": {"endpoint": "http://collector:4318", "headers": {"authorization": {"secret": "s", "key": "k"}}}}"#,
+        &["telemetry.headers", "https"],
+    ),
+    (
+        r#"{"telemetry": {"headers": {"authorization": {"secret": "s", "key": "k"}}}}"#,
+        &["telemetry.endpoint", "collector"],
     ),
     (r#"{"persistence": {"existingClaim": "journal"}}"#, &["persistence.existingClaim", "one replica"]),
     (r#"{"persistence": {"hostPath": "/var/lib/tollgate"}}"#, &["persistence.hostPath", "DaemonSet"]),

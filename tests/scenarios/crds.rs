@@ -37,6 +37,25 @@ const MISTAKES: [(&str, &str, &str); 12] = [
     ("spec.hosts", "uplicate", "Destination hosts: [a.example, a.example]"),
 ];
 
+/// Lists, and what makes an element of each of a number.
+const LISTS: [(&str, &str, &str); 7] = [
+    ("spec.callers", "Grant callers: [@]", "{spiffe: 'spiffe://a/b#'}"),
+    ("spec.allow.paths", "Grant credential: key, allow: {methods: [GET], paths: [@]}", "/x#"),
+    ("spec.allow.models", "Grant credential: key, allow: {methods: [GET], paths: [/x], models: [@]}", "m#"),
+    ("spec.limits", "Grant limits: [@]", "{requests: #, per: day}"),
+    ("spec.hosts", "Destination hosts: [@]", "h#.example"),
+    (
+        "spec.destinations",
+        "Credential destinations: [@], from: {store: s, path: p}, inject: {bearer: {}}",
+        "d#",
+    ),
+    (
+        "spec.from",
+        "Credential destinations: [d], from: [@], inject: {bearer: {}}",
+        "{alias: a#, store: s, path: p#}",
+    ),
+];
+
 /// What `kubectl explain` says of a field.
 const EXPLAINED: [(&str, &str); 6] = [
     ("grant.spec.limits", "Calls under way at one time"),
@@ -106,6 +125,29 @@ async fn the_api_server_takes_what_compiles_and_refuses_mistakes_by_the_name_of_
     assert_eq!(found["wrong"], json!([]), "right by the compiler, wrong by the API server");
     assert_eq!(found["unnamed"], json!([]), "refused, and not by the name of the field");
     assert!(found["taken"].as_u64() > Some(100) && found["told"].as_u64() > Some(60), "{found}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_server_takes_as_many_elements_of_a_list_as_the_reader_and_not_one_more() {
+    needs!(Cluster::installed());
+    let sandbox = Sandbox::new();
+    let cluster = cluster(&sandbox).await;
+    for (field, written, element) in LISTS {
+        let most = match field {
+            "spec.limits" => 64,
+            "spec.from" => 32,
+            _ => 4096,
+        };
+        let with = |count: usize| {
+            let elements: Vec<String> = (1..=count).map(|at| element.replace('#', &at.to_string())).collect();
+            object(&written.replace('@', &elements.join(", ")))
+        };
+        let flags = ["--dry-run=server"];
+        cluster.try_apply(ADMIN, &with(most), &flags).await.unwrap_or_else(|said| panic!("{field}: {said}"));
+        let said = cluster.try_apply(ADMIN, &with(most + 1), &flags).await.expect_err(field);
+        let says = format!("{field}: Too many: {}: must have at most {most} items", most + 1);
+        assert!(said.contains(&says), "{field}: {said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,9 +6,11 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 use tokio::process::Command;
-use tollgate_tests::cluster::{ADMIN, Cluster};
+use tollgate_tests::cluster::{ADMIN, Cluster, Verb};
 use tollgate_tests::gateway::binary;
 use tollgate_tests::prometheus::Prometheus;
 use tollgate_tests::provider;
@@ -111,10 +113,68 @@ async fn gateway(cluster: &Cluster, plan: &Plan) -> Gateway {
     gateway
 }
 
+/// What a kubelet does with the pod of `helm test`: runs its command with its volumes, and says how it ended. What the command has said.
+async fn run_test_pod(cluster: &Cluster, plan: &Plan, gateway: &Gateway, shell: &Shell) -> String {
+    let path = "/api/v1/namespaces/tollgate/pods/tollgate-test";
+    let pod = cluster.until(path, |pod| pod["metadata"]["uid"].is_string()).await;
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let container = &pod["spec"]["containers"][0];
+    let mut script = text(&container["args"][0]);
+    let volume = |name: &Value| {
+        let all = pod["spec"]["volumes"].as_array().expect("volumes");
+        all.iter().find(|volume| volume["name"] == *name).expect("its volume").clone()
+    };
+    for mount in container["volumeMounts"].as_array().expect("mounts") {
+        let volume = volume(&mount["name"]);
+        let place = shell.folder.join("pod").join(text(&mount["name"]));
+        fs::create_dir_all(&place).expect("a folder");
+        let token = &volume["projected"]["sources"][0]["serviceAccountToken"];
+        if let (Some(audience), Some(seconds)) =
+            (token["audience"].as_str(), token["expirationSeconds"].as_u64())
+        {
+            let account = text(&pod["spec"]["serviceAccountName"]);
+            let token_of = cluster.token_request("tollgate", &account, audience, seconds).await;
+            fs::write(place.join(text(&token["path"])), token_of).expect("a token");
+        }
+        if let Some(secret) = volume["secret"]["secretName"].as_str() {
+            let found = cluster.get(&format!("/api/v1/namespaces/tollgate/secrets/{secret}")).await;
+            for item in volume["secret"]["items"].as_array().expect("items") {
+                let value = BASE64_STANDARD.decode(text(&found["data"][text(&item["key"])])).expect("base64");
+                fs::write(place.join(text(&item["path"])), value).expect("a file");
+            }
+        }
+        // Not what is below the folder of another mount.
+        let at = format!("{}/", text(&mount["mountPath"]));
+        script = script.replace(&format!(" {at}"), &format!(" {}/", place.display()));
+    }
+    let here = format!("connect-to = \"tollgate.tollgate.svc:8443:{}\"\n", gateway.address());
+    fs::write(shell.folder.join(".curlrc"), here).expect("curl's settings");
+    let mut command = Command::new("sh");
+    command.args(["-euc", &script]).env("CURL_HOME", &shell.folder).stdin(Stdio::null());
+    let output = command.output().await.expect("sh runs");
+    let said = String::from_utf8_lossy(&[&*output.stdout, &*output.stderr].concat()).into_owned();
+    plan.sandbox.answered(said.as_bytes());
+    let phase = if output.status.success() { "Succeeded" } else { "Failed" };
+    let status = json!({"status": {"phase": phase}});
+    cluster.call(Verb::Merge, &format!("{path}/status"), &status).await.expect(path);
+    said
+}
+
+/// `helm test`, which ends well.
+async fn helm_test(cluster: &Cluster, plan: &Plan, gateway: &Gateway, shell: &Shell, line: &str) {
+    // The account that a cluster's controllers make in each namespace.
+    let account = json!({"metadata": {"name": "default"}});
+    let accounts = "/api/v1/namespaces/tollgate/serviceaccounts";
+    cluster.call(Verb::Post, accounts, &account).await.expect(accounts);
+    let (_, said) = tokio::join!(shell.run(line), run_test_pod(cluster, plan, gateway, shell));
+    assert!(said.contains("status 421, reason unknown_host"), "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_user_comes_from_nothing_to_a_first_call_by_the_readme() {
     needs!(helm::installed(), Cluster::installed(), Prometheus::installed());
-    let plan = Plan::new();
+    let mut plan = Plan::new();
+    plan.settings.certificate = plan.pki.server(&plan.sandbox, &["localhost", "tollgate.tollgate.svc"]);
     let cluster = Cluster::start(&plan.sandbox, &[]).await;
     for definition in ["certificates", "clusterissuers"] {
         let file = format!("github.com_cert-manager_cert-manager_cert-manager.io_{definition}.yaml");
@@ -127,9 +187,11 @@ async fn a_new_user_comes_from_nothing_to_a_first_call_by_the_readme() {
     let [install, platform, grant, call, watch] = <[String; 5]>::try_from(blocks()).expect("five blocks");
     let mut shell = Shell::new(&plan, &cluster);
 
-    shell.run(&install).await;
+    let (install, test) = install.split_once("helm -n tollgate test").expect("the last line");
+    shell.run(install).await;
     issue(&cluster, &plan).await;
     let gateway = gateway(&cluster, &plan).await;
+    helm_test(&cluster, &plan, &gateway, &shell, &format!("helm -n tollgate test{test}")).await;
 
     shell.variables.push(("OPENAI_API_KEY", plan.key.clone()));
     shell.run(&platform).await;

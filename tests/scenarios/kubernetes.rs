@@ -1,6 +1,8 @@
 //! Resources that are objects of a cluster: the real API server, and the gateway as a user that has the rights it needs and no others.
 
+mod approvals;
 mod conformance;
+mod consents;
 mod gateway_api;
 mod secrets;
 
@@ -11,10 +13,13 @@ use serde_json::{Value, json};
 use tollgate_tests::cluster::Cluster;
 use tollgate_tests::fixture::CHECKOUT;
 use tollgate_tests::gateway::{eventually, field};
-use tollgate_tests::{Client, Gateway, Plan, Reply, Sandbox, Settings, Upstream, needs};
+use tollgate_tests::{Client, Gateway, Plan, Reply, Sandbox, Seen, Settings, Upstream, needs};
 
 /// The user that the gateway is.
 const USER: &str = "gateway";
+/// Who writes the Grants of an app, and who the Approvals.
+const APP: &str = "app";
+const SECURITY: &str = "security";
 /// The gateway's namespace.
 const EGRESS: &str = "egress";
 const GRANT: &str = "/apis/tollgate.dev/v1alpha1/namespaces/egress/grants/checkout-up";
@@ -33,9 +38,14 @@ struct World {
 impl World {
     /// The gateway may what `rules` say in all namespaces; in its own it may have the Lease.
     async fn new(rules: &Value) -> Self {
+        Self::answering(rules, |_| Reply::status(200)).await
+    }
+
+    /// The same, with an upstream that answers so.
+    async fn answering(rules: &Value, respond: fn(&Seen) -> Reply) -> Self {
         let mut plan = Plan::new();
         plan.grant += "  limits: [{requests: 1000, per: day}]\n";
-        let cluster = Cluster::start(&plan.sandbox, &[USER]).await;
+        let cluster = Cluster::start(&plan.sandbox, &[USER, APP, SECURITY]).await;
         install_crds(&cluster).await;
         cluster.namespace(EGRESS, &json!({}), &[]).await;
         cluster.allow(USER, None, rules).await;
@@ -43,7 +53,7 @@ impl World {
             "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"],
         }]);
         cluster.allow(USER, Some(EGRESS), &lease).await;
-        let upstream = Upstream::http(&plan.server, &["http/1.1"], |_| Reply::status(200)).await;
+        let upstream = Upstream::http(&plan.server, &["http/1.1"], respond).await;
         let mut settings = plan.complete(upstream.port());
         let objects = settings.resources.pop().expect("the fixture's resources").1;
         let objects = objects.replace("metadata: {name", &format!("metadata: {{namespace: {EGRESS}, name"));

@@ -25,6 +25,7 @@ mod grpc;
 mod hbone;
 mod hiding;
 mod http2;
+mod image;
 mod installed;
 mod keys;
 mod kubernetes;

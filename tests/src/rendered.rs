@@ -60,6 +60,9 @@ impl Pod<'_> {
             "caFile" => path(self.api_ca),
             "tokenFile" if value.starts_with("/var/run/") => path(&self.token),
             "tokenFile" => path(&gateway.inputs().join("admin.token")),
+            "file" if value.starts_with("/etc/tollgate/telemetry/") => {
+                path(&gateway.inputs().join("admin.token"))
+            }
             "sealKeyFile" => path(&gateway.inputs().join("seal.key")),
             "dataDir" => Some("./data".to_owned()),
             "resources" if !value.is_empty() => Some("./resources".to_owned()),

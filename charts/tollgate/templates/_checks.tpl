@@ -18,6 +18,12 @@
 {{- if not (or $values.identity.serviceAccounts.enabled $values.identity.tokens $values.identity.trustDomains (include "tollgate.ownTrustDomain" .)) -}}
 {{- fail "identity: nobody could call: enable serviceAccounts, or list tokens or trustDomains" -}}
 {{- end -}}
+{{- if and $values.telemetry.headers (hasPrefix "http:" $values.telemetry.endpoint) -}}
+{{- fail "telemetry.headers: are sent over https only: change telemetry.endpoint" -}}
+{{- end -}}
+{{- if and $values.telemetry.headers (not $values.telemetry.endpoint) -}}
+{{- fail "telemetry.endpoint: name the collector that telemetry.headers are for" -}}
+{{- end -}}
 {{- if and $values.persistence.existingClaim (or (ne $values.kind "Deployment") (gt (int $values.replicas) 1)) -}}
 {{- fail "persistence.existingClaim: is for a Deployment with one replica: a data directory belongs to one pod" -}}
 {{- end -}}

@@ -81,6 +81,9 @@ containers:
       - {name: {{ include "tollgate.bundleVolume" $domain }}, mountPath: /etc/tollgate/bundles/{{ $domain }}, readOnly: true}
       {{- end }}
       - {name: admin, mountPath: /etc/tollgate/admin, readOnly: true}
+      {{- if and $values.telemetry.endpoint $values.telemetry.headers }}
+      - {name: telemetry, mountPath: /etc/tollgate/telemetry, readOnly: true}
+      {{- end }}
       - {name: data, mountPath: /var/lib/tollgate}
       # What SQLite sorts for a large report.
       - {name: tmp, mountPath: /tmp}

@@ -76,6 +76,17 @@ keyFile: /etc/tollgate/certificate/tls.key
 {{- $_ := set $settings "drain" (dict "delay" (printf "%ds" (int $values.drain.delaySeconds)) "timeout" (printf "%ds" (int $values.drain.timeoutSeconds))) -}}
 {{- $_ := set $settings "log" (dict "format" "json") -}}
 {{- if $values.seal.enabled -}}{{- $_ := set $settings "ledger" (dict "sealKeyFile" "/var/lib/tollgate-seal/seal.key") -}}{{- end -}}
+{{- with $values.telemetry -}}
+{{- if .endpoint -}}
+{{- $otlp := dict "endpoint" .endpoint "logs" .logs "traces" (dict "sample" .sample) -}}
+{{- $headers := dict -}}
+{{- range $name, $_ := .headers -}}
+{{- $_ := set $headers $name (dict "file" (printf "/etc/tollgate/telemetry/%s" $name)) -}}
+{{- end -}}
+{{- if $headers -}}{{- $_ := set $otlp "headers" $headers -}}{{- end -}}
+{{- $_ := set $settings "telemetry" (dict "otlp" $otlp) -}}
+{{- end -}}
+{{- end -}}
 {{- $settings = mergeOverwrite $settings (deepCopy $values.settings) -}}
 {{- with include "tollgate.apiServer" . -}}
 {{- $egress := get $settings "egress" | default dict -}}

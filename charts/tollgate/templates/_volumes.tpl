@@ -65,6 +65,15 @@ bundle-{{ . | sha256sum | trunc 10 }}
   emptyDir: {sizeLimit: 1Gi}
 - name: admin
   secret: {secretName: {{ include "tollgate.adminSecret" . }}, defaultMode: 0440, items: [{key: token, path: token}]}
+{{- if and $values.telemetry.endpoint $values.telemetry.headers }}
+- name: telemetry
+  projected:
+    defaultMode: 0440
+    sources:
+      {{- range $name, $header := $values.telemetry.headers }}
+      - secret: {name: {{ $header.secret }}, items: [{key: {{ $header.key }}, path: {{ $name }}}]}
+      {{- end }}
+{{- end }}
 {{- if and $values.seal.enabled $values.seal.existingSecret }}
 - name: seal-key
   secret: {secretName: {{ $values.seal.existingSecret }}, defaultMode: 0440}

@@ -1,6 +1,7 @@
 //! `tollgate access`: who may call what, what a change adds to that, and consent to it.
 
 mod approve;
+mod certificates;
 mod diff;
 mod list;
 

@@ -17,6 +17,7 @@ use rustls::{Error, InconsistentKeys};
 use tollgate_policy::map::Map;
 use tollgate_policy::name::ResourceId;
 use tollgate_policy::policy::{Credential, Policy};
+use tollgate_secrets::digest::sha256;
 use tollgate_secrets::pem::{self, Label};
 use tollgate_secrets::{Secret, Secrets, Version};
 use x509_parser::certificate::X509Certificate;
@@ -132,6 +133,11 @@ pub(crate) fn fits(credential: &Credential, secret: &Secret) -> Result<(), &'sta
         return Ok(());
     }
     certified(credential, secret).map(drop).map_err(BadCertificate::as_str)
+}
+
+/// SHA-256 of its first certificate in lower-case hex: public, and another for each certificate. `None` where it is not one that can be shown.
+pub(crate) fn fingerprint(credential: &Credential, secret: &Secret) -> Option<String> {
+    Some(sha256(certified(credential, secret).ok()?.cert.first()?))
 }
 
 /// When its first certificate ends; `None` where it is not one that can be shown.

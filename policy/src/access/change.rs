@@ -19,7 +19,7 @@ pub struct Diff {
 pub struct Change {
     /// What it is about.
     pub what: What,
-    /// The grant that lets it through, or that did; `None`: it is about a destination or a credential.
+    /// The grant that lets it through, or that did; `None`: it is about a destination, a credential or a store.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grant: Option<ResourceId>,
     /// What it is, in one line.
@@ -72,6 +72,8 @@ pub enum What {
     Credential,
     /// Where a key may go.
     Binding,
+    /// How a store is reached and logged in to, and what is read there.
+    Store,
     /// The caller's own token, passed on.
     CallerToken,
     /// How much may be used.
@@ -117,6 +119,7 @@ impl What {
             Self::Approval => "approval",
             Self::Credential => "credential",
             Self::Binding => "binding",
+            Self::Store => "store",
             Self::CallerToken => "callerToken",
             Self::Limit => "limit",
             Self::ResponseHeader => "responseHeader",

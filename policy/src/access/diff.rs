@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::change::{Change, Diff, Example, What};
 use super::reach::{ComparedHost, Named, Side, Verdicts};
 use super::words::{carried, class, joined, limited};
-use super::{readings, terms, universe};
+use super::{readings, stores, terms, universe};
 use crate::caller::{Caller, Identity};
 use crate::denial::Reason;
 use crate::dialect::Class;
@@ -32,6 +32,7 @@ pub fn diff(old: &Policy, new: &Policy, now: Timestamp, assume: &dyn Fn(Identity
     }
     terms::approvals(old, new, &mut diff);
     terms::credentials(old, new, &mut diff);
+    stores::compare(old, new, &mut diff);
     diff.sorted()
 }
 
@@ -103,7 +104,7 @@ fn compare(
     }
     if let (Some(old), Some(new), false) = (place.old.destination, place.new.destination, compared.is_empty())
     {
-        terms::destinations(old, new, diff);
+        terms::destinations((place.old.policy, old), (place.new.policy, new), diff);
     }
     for named in classes.keys() {
         readings::compare(place, named, diff);

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::change::{Change, Diff, What};
-use super::words::{joined, limit};
+use super::words::{joined, limit, reading};
 use crate::limit::{Limit, LimitId, LimitKey, LimitKind, Per, Unit, Window};
 use crate::path::EncodedForms;
 use crate::policy::{
@@ -237,7 +237,11 @@ pub(super) fn approvals(old: &Policy, new: &Policy, diff: &mut Diff) {
 }
 
 /// How a destination is reached, where both policies permit some call to a host.
-pub(super) fn destinations(old: &Destination, new: &Destination, diff: &mut Diff) {
+pub(super) fn destinations(
+    (from, old): (&Policy, &Destination),
+    (to, new): (&Policy, &Destination),
+    diff: &mut Diff,
+) {
     let Destination {
         name,
         addresses,
@@ -270,6 +274,14 @@ pub(super) fn destinations(old: &Destination, new: &Destination, diff: &mut Diff
         };
         let (now, before) = (words(client_certificate), words(&old.client_certificate));
         adds(What::ClientCertificate, format!("shown client certificate {now} (before: {before})"));
+    } else if let (Some(before), Some(now)) = (from.client_certificate(old), to.client_certificate(new))
+        && from.credential_differs(before, to, now)
+    {
+        let words = match (reading(before), reading(now)) {
+            (before, now) if before == now => "is put together in another way".to_owned(),
+            (before, now) => format!("is read at {now} (before: {before})"),
+        };
+        adds(What::ClientCertificate, format!("client certificate {} {words}", now.name));
     }
     let listed = |addresses: &[std::net::IpAddr], none: &str| match addresses {
         [] => none.to_owned(),

@@ -2,13 +2,10 @@
 
 use super::Scope;
 use super::store::check_reference;
-use crate::model::{CredentialSpec, FromSpec, Froms, Model, Weight};
+use crate::model::{CredentialSpec, FromSpec, Froms, MOST_KEYS, Model, Weight};
 use crate::name::Name;
 use crate::policy::Parts;
 use crate::resource::{Key, KvVersion, SecretRef, Store, StoreKind};
-
-/// Keys of a pool, and the most that one may weigh.
-const KEYS: usize = 32;
 
 /// Every key, if none has a problem.
 pub(super) fn keys(
@@ -51,8 +48,8 @@ pub(super) fn keys(
 
 /// A list of keys is told apart by aliases, and shares the callers by weights.
 fn check_pool(written: &[(String, &FromSpec)], count: usize, scope: &mut Scope<'_>) {
-    if count > KEYS {
-        scope.problem("spec.from", format!("a credential has at most {KEYS} keys"));
+    if count > MOST_KEYS {
+        scope.problem("spec.from", format!("a credential has at most {MOST_KEYS} keys"));
     }
     let mut aliases: Vec<&Name> = Vec::with_capacity(written.len());
     for (at, from) in written {

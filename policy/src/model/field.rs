@@ -11,6 +11,9 @@ use serde::{Deserialize, Deserializer};
 
 use crate::price::{MoneyError, NanoUsd};
 
+/// The most elements of a list: more than people read, and few enough that an API server can tell what a rule over them costs.
+pub const MOST_ELEMENTS: usize = 4096;
+
 /// A list whose faulty elements were taken out without moving the others; absent if it was not written or is no list.
 #[derive(Debug, Clone)]
 pub(crate) struct List<T>(Option<Vec<Option<T>>>);
@@ -40,7 +43,13 @@ impl<T> Default for List<T> {
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Vec::deserialize(deserializer).map(|elements| Self(Some(elements)))
+        let elements = Vec::deserialize(deserializer)?;
+        match elements.len() {
+            0..=MOST_ELEMENTS => Ok(Self(Some(elements))),
+            more => Err(D::Error::custom(format!(
+                "a list has at most {MOST_ELEMENTS} elements, and this one {more}"
+            ))),
+        }
     }
 }
 

@@ -10,6 +10,9 @@ use serde::{Deserialize, Deserializer};
 use super::field::List;
 use crate::name::{Name, Reference};
 
+/// The most keys of a pool.
+pub const MOST_KEYS: usize = 32;
+
 /// Where a key is kept.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]

@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
 use super::destination::BundleSpec;
-use super::field::{Address, Interval, List, Money};
+use super::field::{Address, Interval, List, MOST_ELEMENTS, Money};
 use super::from::Weight;
 use super::grant::ResponseHeader;
 use super::{
@@ -115,7 +115,9 @@ impl<T: JsonSchema> JsonSchema for List<T> {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        Vec::<T>::json_schema(generator)
+        let mut schema = Vec::<T>::json_schema(generator);
+        schema.insert("maxItems".to_owned(), MOST_ELEMENTS.into());
+        schema
     }
 }
 

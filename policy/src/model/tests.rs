@@ -1,5 +1,5 @@
 use super::yaml::{self, Document, Fractions};
-use super::{Model, SourceFile, nearest};
+use super::{MOST_ELEMENTS, Model, SourceFile, nearest};
 
 fn read(text: &str) -> Result<Model, Vec<String>> {
     let file = SourceFile { path: "a.yaml".into(), text: text.to_owned() };
@@ -27,6 +27,20 @@ fn every_member_and_element_has_its_line() {
     ] {
         assert_eq!(lines.get(path), Some(&line), "{path}");
     }
+}
+
+#[test]
+fn a_list_of_too_many_elements_is_refused_by_the_name_of_its_field() {
+    let grant = |paths: usize| {
+        let paths = vec!["/x"; paths].join(", ");
+        let head = "apiVersion: tollgate.dev/v1alpha1\nkind: Grant\nmetadata: {name: web}\n";
+        format!("{head}spec:\n  destination: up\n  allow: {{paths: [{paths}]}}\n")
+    };
+    assert!(read(&grant(MOST_ELEMENTS)).is_ok());
+    let problems = read(&grant(MOST_ELEMENTS + 1)).unwrap_err();
+    let expected =
+        "a.yaml:6: Grant/web: spec.allow.paths: a list has at most 4096 elements, and this one 4097";
+    assert_eq!(problems, [expected]);
 }
 
 #[test]

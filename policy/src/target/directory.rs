@@ -16,8 +16,10 @@ use crate::resource::{BlockedHosts, Destination, HttpDestination};
 #[derive(Debug, Default)]
 pub(crate) struct Directory {
     by_name: Map<ResourceId, Arc<Destination>>,
-    /// Those that the first segment of a path names: all of one namespace.
+    /// Those of one namespace, which the first segment of a path names by their names alone.
     by_segment: Map<Arc<str>, Arc<Destination>>,
+    /// By namespace and name: the segment `name.namespace`. Neither has a dot, so no other destination has that segment.
+    by_namespace: Map<Arc<str>, Map<Arc<str>, Arc<Destination>>>,
     namespace: Box<str>,
     exact: Map<Arc<str>, Vec<Arc<Destination>>>,
     /// By what follows `*.`.
@@ -29,7 +31,8 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    /// No two destinations may claim the same host pattern and port. `namespace` is the one whose destinations paths name.
+    /// No two destinations may claim the same host pattern and port. `namespace` is the one whose destinations paths name by
+    /// their bare names.
     pub(crate) fn new<'a>(
         destinations: impl Iterator<Item = &'a Arc<Destination>>,
         gateway: Vec<GatewayName>,
@@ -37,9 +40,12 @@ impl Directory {
     ) -> Self {
         let mut directory = Self { gateway, namespace: namespace.into(), ..Self::default() };
         for destination in destinations {
-            if destination.name.namespace() == namespace {
-                directory.by_segment.insert(destination.name.name().into(), Arc::clone(destination));
+            let id = &destination.name;
+            if id.namespace() == namespace {
+                directory.by_segment.insert(id.name().into(), Arc::clone(destination));
             }
+            let others = directory.by_namespace.entry(id.namespace().into()).or_default();
+            others.insert(id.name().into(), Arc::clone(destination));
             directory.by_name.insert(destination.name.clone(), Arc::clone(destination));
             for address in &destination.virtual_addresses {
                 directory
@@ -106,13 +112,22 @@ impl Directory {
         self.gateway.iter().any(is)
     }
 
+    /// The destination that the first segment of a path names.
+    fn by_segment(&self, segment: &str) -> Option<&Arc<Destination>> {
+        match segment.split_once('.') {
+            None => self.by_segment.get(segment),
+            Some((name, namespace)) => self.by_namespace.get(namespace)?.get(name),
+        }
+    }
+
     fn resolve_by_path(&self, line: &RequestLine<'_>) -> Result<(Target, HttpRequest), Denial> {
         let written = line.path.split('/').nth(1).unwrap_or_default();
-        let named = self.by_segment.get(written).and_then(|named| named.http());
+        let named = self.by_segment(written).and_then(|named| named.http());
         let whole = canonical(line.path, named.map_or(EncodedForms::NONE, |http| http.encoded_path))?;
         let name = whole.split('/').nth(1).unwrap_or_default();
-        let destination = self.by_segment.get(name).ok_or_else(|| {
-            let is_named = |id: &ResourceId| id.namespace() == &*self.namespace && id.name() == name;
+        let destination = self.by_segment(name).ok_or_else(|| {
+            let (bare, namespace) = name.split_once('.').unwrap_or((name, &self.namespace));
+            let is_named = |id: &ResourceId| id.namespace() == namespace && id.name() == bare;
             let blocked = self.blocked.iter().find(|blocked| is_named(&blocked.destination));
             let unknown = "the first segment of the path names no destination";
             blocked.map_or_else(|| Denial::new(Reason::UnknownHost, unknown), BlockedHosts::denial)

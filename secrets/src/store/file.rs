@@ -9,6 +9,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tollgate_policy::policy::SecretRef;
 use tracing::warn;
 use zeroize::Zeroizing;
 
@@ -16,6 +17,7 @@ use super::{Fetched, field};
 use crate::error::Failure;
 use crate::read::{VALUE_LIMIT, bounded, downward, off_runtime, unreadable};
 use crate::reference::Reference;
+use crate::secret::{Secret, VersionKey};
 
 pub(super) struct FileStore {
     root: PathBuf,
@@ -48,6 +50,16 @@ impl FileStore {
         })
         .await
     }
+}
+
+/// What `from` names below the directory of a file store, read now and kept nowhere. It blocks.
+///
+/// # Errors
+/// The file cannot be read, leads out of the directory, or lacks a field.
+pub fn read_file_secret(root: &Path, from: &SecretRef) -> Result<Secret, Failure> {
+    let (text, _) = read_below(root, &from.path)?;
+    let value = field::of(without_newline(&text), &from.fields)?;
+    Secret::new(from.to_string().into(), value, None, &VersionKey::random())
 }
 
 fn read_below(root: &Path, path: &str) -> Result<(Zeroizing<Vec<u8>>, bool), Failure> {

@@ -15,6 +15,7 @@ use tollgate_policy::model::SourceFile;
 use tollgate_policy::name::Name;
 use tollgate_policy::policy::Policy;
 
+use super::certificates;
 use crate::app;
 use crate::cli::check::{CheckArgs, Subject};
 use crate::cli::explain::Assumed;
@@ -115,7 +116,11 @@ fn found(args: &DiffArgs) -> anyhow::Result<Found> {
     };
     let assume = |id: Identity| Caller::of(&Assumed(id));
     let diff = match &args.new {
-        Some(_) => access::diff(&old, &new, Timestamp::now(), &assume),
+        Some(_) => {
+            let mut diff = access::diff(&old, &new, Timestamp::now(), &assume);
+            certificates::compare(&old, &new, &mut diff);
+            diff
+        }
         None => Diff::default(),
     };
     let within = args.within.as_deref();
@@ -147,7 +152,7 @@ impl Found {
         }
     }
 
-    /// What is added by a change of a destination or a credential. Boundaries are for grants, so no boundary allows it.
+    /// What is added by a change of a destination, a credential or a store. Boundaries are for grants, so no boundary allows it.
     fn outside(&self) -> impl Iterator<Item = &Change> {
         self.diff.adds.iter().filter(|change| change.grant.is_none() || change.what == What::Host)
     }
@@ -166,8 +171,10 @@ impl Found {
         }
         let outside: Vec<&Change> = beyond.iter().flat_map(|_| self.outside()).collect();
         for change in &outside {
-            let line =
-                format!("! {}: no boundary allows a change of a destination or a credential", line(change));
+            let line = format!(
+                "! {}: no boundary allows a change of a destination, a credential or a store",
+                line(change)
+            );
             writeln!(out, "{}", page.paint(&line, RED))?;
         }
         let mut counts = format!("{} added, {} removed", adds.len(), removes.len());

@@ -5,13 +5,10 @@
 
 use anyhow::Context;
 use serde_json::{Value, json};
+use tollgate_policy::model::MOST_KEYS;
 
-/// More callers than a grant that people read has: the API server counts the cost of a rule by the longest list.
-const CALLERS: u32 = 4096;
 /// One more than all kinds of limits that can differ.
 const LIMITS: u32 = 64;
-/// The keys of a pool, as the compiler has it.
-const KEYS: u32 = 32;
 
 /// One line, with something in it.
 const SENTENCE: &str = "^[^[:cntrl:]]*[^[:cntrl:][:space:]][^[:cntrl:]]*$";
@@ -88,14 +85,13 @@ fn bounds(kind: &str) -> Vec<FieldBound> {
             not_empty("/destinations"),
             ("/wildcardHosts/items", "pattern", json!("^\\*\\.[A-Za-z0-9._-]+$")),
             ("/from", "minItems", json!(1)),
-            ("/from", "maxItems", json!(KEYS)),
+            ("/from", "maxItems", json!(MOST_KEYS)),
             ("/from/items", "required", json!(["alias", "path", "store"])),
             ("/from/properties/fields", "minItems", json!(1)),
             ("/from/items/properties/fields", "minItems", json!(1)),
         ],
         "Grant" => vec![
             not_empty("/callers"),
-            ("/callers", "maxItems", json!(CALLERS)),
             ("/limits", "maxItems", json!(LIMITS)),
             ("/assume", "required", json!(["inputTokens", "outputTokens"])),
             ("/defaultOutputCap", "minimum", json!(1)),

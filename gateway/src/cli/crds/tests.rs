@@ -1,5 +1,7 @@
 use std::path::{Path, PathBuf};
 
+use tollgate_policy::model::MOST_ELEMENTS;
+
 use super::*;
 
 /// What writes the files anew.
@@ -51,6 +53,26 @@ fn walk(schema: &Value, path: &str, see: &mut impl FnMut(&str, &Value)) {
             walk(&schema[name], &format!("{path}[]"), see);
         }
     }
+}
+
+#[test]
+fn every_list_has_as_many_elements_at_most_as_the_reader_takes() {
+    let (mut lists, mut wrong) = (0, Vec::new());
+    for (plural, definition) in all() {
+        let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        walk(schema, plural, &mut |path, schema| {
+            if schema["items"].is_object() {
+                lists += 1;
+                let most = schema["maxItems"].as_u64();
+                let is_bounded = most.is_some_and(|most| most <= MOST_ELEMENTS as u64);
+                if !is_bounded {
+                    wrong.push(format!("{path}: {most:?}"));
+                }
+            }
+        });
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(lists > 20, "{lists} lists");
 }
 
 #[test]
