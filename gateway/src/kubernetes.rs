@@ -9,6 +9,7 @@ mod client;
 mod lease;
 mod object;
 mod persisted;
+mod raw;
 mod status;
 mod watch;
 

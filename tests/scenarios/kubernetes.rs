@@ -1,5 +1,6 @@
 //! Resources that are objects of a cluster: the real API server, and the gateway as a user that has the rights it needs and no others.
 
+mod nested;
 mod secrets;
 
 use std::path::Path;

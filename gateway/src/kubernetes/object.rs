@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use kube::api::{ApiResource, DynamicObject};
+use kube::api::ApiResource;
 use kube::core::GroupVersionKind;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tollgate_policy::consent::{Consents, ReferenceGrant};
 use tollgate_policy::model::SourceFile;
 use tollgate_policy::name::{Name, ResourceId};
+
+use super::raw::RawObject;
 
 pub(super) const GROUP: &str = "tollgate.dev";
 pub(super) const VERSION: &str = "v1alpha1";
@@ -112,6 +115,17 @@ impl ObjectKey {
     }
 }
 
+/// What is compiled of an object.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Written {
+    api_version: String,
+    kind: &'static str,
+    metadata: Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spec: Option<Box<RawValue>>,
+}
+
 /// One object: what is compiled of it, and what its status says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct ClusterObject {
@@ -131,36 +145,33 @@ pub(super) struct ClusterObject {
 
 impl ClusterObject {
     /// `None`: it has no name, as no stored object.
-    pub(super) fn of(kind: ObjectKind, found: DynamicObject) -> Option<Self> {
-        let DynamicObject { metadata, mut data, .. } = found;
+    pub(super) fn of(kind: ObjectKind, found: RawObject) -> Option<Self> {
+        let RawObject { metadata, spec, status } = found;
         let (namespace, name) = match kind.is_namespaced() {
             true => (metadata.namespace?, metadata.name?),
             false => (String::new(), metadata.name?),
         };
-        let mut take = |member: &str| data.get_mut(member).map(Value::take);
-        let (spec, status) = match kind.is_resource() {
-            true => (take("spec"), take("status").unwrap_or_default()),
-            false => (take("spec").filter(|_| kind != ObjectKind::Namespace), Value::Null),
-        };
         let (group, version) = kind.group();
-        let mut written = json!({
-            "apiVersion": format!("{group}/{version}").trim_start_matches('/'), "kind": kind.word(),
-            "metadata": {"namespace": namespace, "name": name},
-        });
-        if let (Some(spec), Some(written)) = (spec, written.as_object_mut()) {
-            written.insert("spec".to_owned(), spec);
-        }
-        if kind == ObjectKind::Namespace {
-            written["metadata"] = json!({"name": name, "labels": metadata.labels.unwrap_or_default()});
-        }
+        let of_namespace = kind == ObjectKind::Namespace;
+        let written = Written {
+            api_version: format!("{group}/{version}").trim_start_matches('/').to_owned(),
+            kind: kind.word(),
+            metadata: match of_namespace {
+                true => json!({"name": name, "labels": metadata.labels.unwrap_or_default()}),
+                false => json!({"namespace": namespace, "name": name}),
+            },
+            // Whoever compiles it says what of it cannot be read.
+            spec: spec.filter(|_| !of_namespace),
+        };
+        let status = status.filter(|_| kind.is_resource());
         Some(Self {
             key: ObjectKey { kind, namespace, name },
             uid: metadata.uid.unwrap_or_default(),
             created: metadata.creation_timestamp.map_or(Timestamp::MAX, |time| time.0),
             generation: metadata.generation.unwrap_or_default(),
-            text: written.to_string().into(),
+            text: serde_json::to_string(&written).ok()?.into(),
             version: metadata.resource_version.unwrap_or_default(),
-            status,
+            status: status.and_then(|it| serde_json::from_str(it.get()).ok()).unwrap_or_default(),
         })
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Api;
-use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::api::{Patch, PatchParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use serde_json::{Value, json};
 use tokio::sync::watch as channel;
@@ -22,6 +22,7 @@ use super::Published;
 use super::client::{Connection, chain};
 use super::lease::Election;
 use super::object::{ClusterObject, GROUP, ObjectKind, ObjectSet, VERSION};
+use super::raw::RawObject;
 use super::watch::WatchStates;
 use crate::core::Shared;
 
@@ -147,7 +148,7 @@ impl StatusWriter {
     async fn patch(&mut self, object: &ClusterObject, status: &Value) -> Result<(), String> {
         let key = &object.key;
         let client = self.connection.client.clone();
-        let api: Api<DynamicObject> = Api::namespaced_with(client, &key.namespace, &key.kind.api());
+        let api: Api<RawObject> = Api::namespaced_with(client, &key.namespace, &key.kind.api());
         let body = json!({
             "apiVersion": format!("{GROUP}/{VERSION}"), "kind": key.kind.word(),
             // Not one of the same name that came since.

@@ -10,7 +10,6 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use jiff::Timestamp;
 use kube::Api;
-use kube::api::DynamicObject;
 use kube::core::Status;
 use kube::runtime::watcher::{self, Event};
 use tokio::sync::{mpsc, watch as channel};
@@ -19,6 +18,7 @@ use tollgate_policy::name::Name;
 
 use super::client::Connection;
 use super::object::{ClusterObject, ObjectKey, ObjectKind, ObjectSet};
+use super::raw::RawObject;
 
 /// From the first change to what is made of all that came meanwhile.
 const DEBOUNCE: Duration = Duration::from_millis(50);
@@ -64,10 +64,10 @@ pub(super) fn start(
     receiver
 }
 
-type Update = (Scope, Result<Event<DynamicObject>, watcher::Error>);
+type Update = (Scope, Result<Event<RawObject>, watcher::Error>);
 
 /// Follows one watch for ever. The watcher begins anew where it broke off, and lists again where that is too long ago (410).
-async fn follow(api: Api<DynamicObject>, scope: Scope, updates: mpsc::Sender<Update>) {
+async fn follow(api: Api<RawObject>, scope: Scope, updates: mpsc::Sender<Update>) {
     let mut events = std::pin::pin!(watcher::watcher(api, watcher::Config::default()));
     let mut pause = LEAST_PAUSE;
     while let Some(event) = events.next().await {
@@ -134,7 +134,7 @@ impl Collector {
     }
 
     /// Takes what a watch says; whether objects may have changed.
-    fn take(&mut self, scope: &Scope, event: Result<Event<DynamicObject>, watcher::Error>) -> bool {
+    fn take(&mut self, scope: &Scope, event: Result<Event<RawObject>, watcher::Error>) -> bool {
         let Some(listed) = self.scopes.get_mut(scope) else { return false };
         let event = match event {
             Ok(event) => event,

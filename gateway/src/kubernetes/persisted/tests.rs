@@ -1,13 +1,13 @@
 use std::os::unix::fs::PermissionsExt;
 
-use kube::api::DynamicObject;
 use serde_json::json;
 
 use super::super::object::ObjectKind;
+use super::super::raw::RawObject;
 use super::*;
 
 fn set(name: &str) -> ObjectSet {
-    let found: DynamicObject = serde_json::from_value(json!({
+    let found: RawObject = serde_json::from_value(json!({
         "apiVersion": "tollgate.dev/v1alpha1", "kind": "Grant",
         "metadata": {"namespace": "shop", "name": name, "uid": "1", "creationTimestamp": "2026-01-01T00:00:00Z"},
         "spec": {"destination": "api"}, "status": {"conditions": []},

@@ -15,7 +15,7 @@ fn collector(kinds: &[ObjectKind]) -> Collector {
     collector
 }
 
-fn object(name: &str, hosts: &str) -> DynamicObject {
+fn object(name: &str, hosts: &str) -> RawObject {
     serde_json::from_value(json!({
         "apiVersion": "tollgate.dev/v1alpha1", "kind": "Grant",
         "metadata": {"namespace": "shop", "name": name, "uid": name}, "spec": {"destination": hosts},
