@@ -134,7 +134,10 @@ fn an_object_that_is_wrong_in_very_many_ways_or_with_very_long_names_is_soon_ref
             let said = said_of(kind, &spec);
             assert!(said.len() < 70, "{kind}: {}", said.len());
             if spec.starts_with(r#"{"a0"#) {
-                assert!(said.iter().any(|said| said.contains("only the first 64 faults are told")), "{said:?}");
+                assert!(
+                    said.iter().any(|said| said.contains("only the first 64 faults are told")),
+                    "{said:?}"
+                );
             }
         }
     }

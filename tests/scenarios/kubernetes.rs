@@ -1,5 +1,6 @@
 //! Resources that are objects of a cluster: the real API server, and the gateway as a user that has the rights it needs and no others.
 
+mod faults;
 mod nested;
 mod secrets;
 
@@ -49,8 +50,12 @@ impl World {
 
     /// A gateway that listens, with a folder of its own.
     async fn launch(&self, sandbox: &Sandbox) -> Gateway {
+        self.launch_at(sandbox, &self.cluster.kubeconfig(USER)).await
+    }
+
+    /// The same, with a way of its own to the API server.
+    async fn launch_at(&self, sandbox: &Sandbox, kubeconfig: &Path) -> Gateway {
         let mut gateway = Gateway::prepare(sandbox, &self.settings);
-        let kubeconfig = self.cluster.kubeconfig(USER);
         let kubernetes = format!("{{kubeconfig: {}, gatewayNamespace: {EGRESS}}}", kubeconfig.display());
         gateway.edit_settings("resources: ./resources", &format!("resources: {{kubernetes: {kubernetes}}}"));
         gateway.launch().await;

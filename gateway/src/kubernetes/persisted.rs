@@ -107,6 +107,8 @@ impl PersistedObjects {
         let mut written: Option<Arc<ObjectSet>> = None;
         let mut confirmed = Instant::now();
         let mut said = String::new();
+        // What this start has listed may be news to the file.
+        published.mark_changed();
         loop {
             let changed = tokio::time::timeout(CONFIRM_EVERY, published.changed()).await;
             if matches!(changed, Ok(Err(_))) {

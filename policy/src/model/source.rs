@@ -83,7 +83,8 @@ impl Source {
     }
 
     pub(crate) fn problem_at(&self, line: usize, path: &str, mut message: String) -> Problem {
-        let path = path.char_indices().nth(LONGEST[0]).map_or(path, |(end, _)| path.get(..end).unwrap_or(path));
+        let path =
+            path.char_indices().nth(LONGEST[0]).map_or(path, |(end, _)| path.get(..end).unwrap_or(path));
         if let Some((end, _)) = message.char_indices().nth(LONGEST[1]) {
             message.truncate(end);
         }
@@ -143,7 +144,8 @@ pub(crate) fn parse<T: DeserializeOwned + Default>(
         }
         reported.push(shown);
         if reported.len() == MOST_PROBLEMS && value.get_mut("spec").map(Value::take).is_some() {
-            let message = format!("so much is wrong with this that only the first {MOST_PROBLEMS} faults are told");
+            let message =
+                format!("so much is wrong with this that only the first {MOST_PROBLEMS} faults are told");
             problems.push(source.problem("spec", message));
             continue;
         }

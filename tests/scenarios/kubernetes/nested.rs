@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use tollgate_tests::cluster::{Cluster, Verb};
+use tollgate_tests::gateway::eventually;
 use tollgate_tests::needs;
 
 use super::{EGRESS, World, answers, path, rights};
@@ -43,7 +44,8 @@ async fn an_object_that_is_nested_without_end_is_refused_by_itself_in_a_watch_a_
     // Told of by the watches, which go on.
     let destination = json!({"hosts": ["deep.example"], "dialect": "http", "allowedNamespaces": nested()});
     write(&world, "destinations", "Destination", destination).await;
-    let credential = json!({"destinations": ["up"], "from": nested(), "inject": {"bearer": {}}});
+    let from = json!({"store": "files", "path": "up", "more": nested()});
+    let credential = json!({"destinations": ["up"], "from": from, "inject": {"bearer": {}}});
     write(&world, "credentials", "Credential", credential).await;
     let changed = world.objects.replace("methods: [GET, POST", "methods: [PUT, POST");
     world.cluster.apply(&changed).await;
@@ -59,6 +61,9 @@ async fn an_object_that_is_nested_without_end_is_refused_by_itself_in_a_watch_a_
     assert!(gateway.snapshot()["persisted"].is_null());
     assert_eq!(gateway.metrics().sum("tollgate_kubernetes_synced", &[]), 7.0);
     world.leave().await;
+    let file = gateway.home().join("data/objects.json");
+    let persisted = || std::fs::read_to_string(&file).is_ok_and(|text| text.contains("GET"));
+    eventually("what this start has listed is persisted", persisted).await;
     world.cluster.stop_server();
     assert!(gateway.stop().success());
     gateway.restart().await;
