@@ -23,7 +23,7 @@ use tollgate_secrets::{Observations, Observer, Secrets};
 use zeroize::Zeroizing;
 
 use self::cores::{Cores, ListenerSockets};
-pub(crate) use self::environment::{environment, environment_of};
+pub(crate) use self::environment::{environment, environment_of, home};
 use self::reload::Reload;
 use self::signals::{Asked, Signals};
 use crate::admin::{self, Admin, AdminViews};
@@ -38,7 +38,7 @@ use crate::kubernetes::ClusterWatch;
 use crate::ledger::{Balances, Keep, Ledger, LedgerError, Recovered};
 use crate::listener;
 use crate::memory;
-use crate::otlp::{Exports, Sinks, Waiting};
+use crate::otlp::{Exports, PreparedExport, Sinks};
 use crate::quota::Quota;
 use crate::settings::{self, KeepSettings, ResourceSettings, Settings};
 use crate::slow_notice;
@@ -102,8 +102,8 @@ impl App {
     /// # Errors
     /// Whatever keeps it from serving, with the file it is about.
     pub fn start(settings: Settings, base: &Path, logs: bool) -> anyhow::Result<Self> {
-        let waiting = Waiting::new(&settings.telemetry);
-        let exported = waiting.as_ref().and_then(Waiting::layer);
+        let prepared = PreparedExport::new(&settings.telemetry);
+        let exported = prepared.as_ref().and_then(PreparedExport::layer);
         let logs = logs.then(|| telemetry::install(&settings.log, exported)).transpose()?;
         for said in settings::unknown_variables(variables()) {
             tracing::warn!("{said}");
@@ -113,10 +113,10 @@ impl App {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let control =
             Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build()?;
-        let identity = IdentityFiles::load(settings.identity.clone(), base)
+        let identity = IdentityFiles::load(settings.identity.clone(), base, home(&settings))
             .map_err(|error| anyhow!("{}", settings.problem(&error.field, error.fault.to_string())))?;
         let (observer, observations) = Observer::channel();
-        let sinks = waiting.as_ref().map(Waiting::sinks);
+        let sinks = prepared.as_ref().map(PreparedExport::sinks);
         let shared = shared(&settings, control.handle(), &identity, observer, sinks)?;
         let (certificate, standing) = (identity.certificate(), identity.standing());
         let cluster = match &settings.resources {
@@ -163,7 +163,7 @@ impl App {
         };
         let views = app.control(reload, standing, (ledger, cluster), admin_socket)?;
         let (control, rules) = (app.control.handle(), app.shared.rules.clone());
-        app.exports = waiting.map(|waiting| waiting.start(control, rules, move || views.families()));
+        app.exports = prepared.map(|prepared| prepared.start(control, rules, move || views.families()));
         app.announce();
         Ok(app)
     }

@@ -65,14 +65,14 @@ impl Sinks {
 
 /// The queues before anything is sent: made first, so that the log has where to go.
 #[derive(Debug)]
-pub(crate) struct Waiting {
+pub(crate) struct PreparedExport {
     sinks: Sinks,
     calls: tokio::sync::mpsc::Receiver<FinishedCall>,
     lines: tokio::sync::mpsc::Receiver<LogLine>,
     settings: OtlpSettings,
 }
 
-impl Waiting {
+impl PreparedExport {
     /// `None` where nothing is exported.
     pub(crate) fn new(settings: &TelemetrySettings) -> Option<Self> {
         let settings = settings.otlp.clone()?;

@@ -8,7 +8,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::caller::{Issuer, TrustDomain};
+use crate::caller::{Issuer, ServiceAccount, SpiffeId, TrustDomain};
 use crate::consent::Consents;
 use crate::dialect::Catalog;
 use crate::model::{CredentialSpec, List, Model, Problem, Resource, Source, SourceFile, Spec, nearest};
@@ -63,7 +63,7 @@ pub struct Environment {
     pub audiences: Vec<String>,
     /// The files and directories that are the gateway's own, with the setting that names each; a path may be there in several forms.
     pub own_files: Vec<(String, PathBuf)>,
-    /// The cluster that the gateway is in; nothing of it is known where resources are files.
+    /// The cluster that the gateway is in.
     pub home: HomeCluster,
 }
 
@@ -77,6 +77,18 @@ pub struct HomeCluster {
     pub trust_domain: Option<TrustDomain>,
     /// The name of the cluster among [`Environment::clusters`].
     pub name: Option<Name>,
+}
+
+impl HomeCluster {
+    /// Whether two proven identities are one workload of this cluster: `spiffe://DOMAIN/ns/NAMESPACE/sa/NAME`, and the service account of
+    /// that namespace and name.
+    #[must_use]
+    pub fn is_one_workload(&self, id: &SpiffeId, account: &ServiceAccount) -> bool {
+        let is_home = self.trust_domain.as_ref() == Some(id.trust_domain())
+            && self.name.as_ref().is_some_and(|name| name.as_str() == account.cluster());
+        let path = id.path().strip_prefix("/ns/").and_then(|rest| rest.strip_prefix(account.namespace()));
+        is_home && path.and_then(|rest| rest.strip_prefix("/sa/")) == Some(account.name())
+    }
 }
 
 impl Environment {

@@ -37,16 +37,27 @@ pub(crate) fn environment(settings: &Settings) -> anyhow::Result<Environment> {
     })
 }
 
-/// The cluster that the gateway is in, where resources come from it.
-fn home(settings: &Settings) -> HomeCluster {
-    let ResourceSettings::Kubernetes(cluster) = &settings.resources else { return HomeCluster::default() };
-    let mut domains = settings.identity.trust_domains.keys();
-    let only = domains.next().filter(|_| domains.next().is_none());
-    HomeCluster {
-        gateway_namespace: own_namespace(cluster),
-        trust_domain: cluster.trust_domain.as_ref().or(only).cloned(),
-        name: cluster.name(),
+/// The cluster that the gateway is in. Where resources are files, nothing but what the settings leave no choice of is known of it.
+pub(crate) fn home(settings: &Settings) -> HomeCluster {
+    let only_domain = || only(settings.identity.trust_domains.keys().cloned());
+    match &settings.resources {
+        ResourceSettings::Kubernetes(cluster) => HomeCluster {
+            gateway_namespace: own_namespace(cluster),
+            trust_domain: cluster.trust_domain.clone().or_else(only_domain),
+            name: cluster.name(),
+        },
+        ResourceSettings::Directory(_) => HomeCluster {
+            gateway_namespace: None,
+            trust_domain: only_domain(),
+            name: only(settings.identity.tokens.iter().filter_map(TokenIssuerSettings::cluster)),
+        },
     }
+}
+
+/// The one of `all`, if there are not several.
+fn only<T: PartialEq>(mut all: impl Iterator<Item = T>) -> Option<T> {
+    let first = all.next()?;
+    all.all(|other| other == first).then_some(first)
 }
 
 /// Those whose workloads a certificate or a token proves.
@@ -101,4 +112,55 @@ fn own_files(settings: &Settings) -> Vec<(String, PathBuf)> {
 
 fn builtin_catalog() -> anyhow::Result<Arc<Catalog>> {
     catalog::shipped().map(Arc::new).map_err(|problems| anyhow!("{}", lines(&problems)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn home_of(domains: &[&str], clusters: &[&str], resources: &str) -> (Option<String>, Option<String>) {
+        let domains: Vec<_> = domains.iter().map(|domain| format!("{domain}: {{bundleFile: c}}")).collect();
+        let token = |cluster: &&str| {
+            format!(
+                "{{kind: kubernetes, issuer: 'https://{cluster}.example', audience: tollgate, cluster: {cluster}, keys: {{file: {cluster}}}}}"
+            )
+        };
+        let tokens: Vec<_> = clusters.iter().map(token).collect();
+        let text = format!(
+            "listeners: [{{name: mesh, address: '127.0.0.1:0'}}]\n\
+             identity: {{certificate: {{certFile: a, keyFile: b}}, trustDomains: {{{}}}, tokens: [{}]}}\n\
+             resources: {resources}\ndataDir: data\nadmin: {{tokenFile: token}}\n",
+            domains.join(", "),
+            tokens.join(", "),
+        );
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("tollgate.yaml");
+        std::fs::write(&file, text).unwrap();
+        let home = home(&Settings::read(&file, |_| None).unwrap());
+        (home.trust_domain.map(|domain| domain.to_string()), home.name.map(|name| name.to_string()))
+    }
+
+    #[test]
+    fn the_gateways_own_cluster_is_the_one_its_objects_come_from_or_else_the_only_one() {
+        let home = |domain: &str, cluster: &str| {
+            let known = |name: &str| Some(name.to_owned()).filter(|name| !name.is_empty());
+            (known(domain), known(cluster))
+        };
+        let (one, two) = (["prod.acme"], ["partner.example", "prod.acme"]);
+        let named = "{kubernetes: {cluster: us-1, trustDomain: prod.acme, gatewayNamespace: egress}}";
+        for (domains, clusters, resources, expected) in [
+            (&one[..], &["eu-1", "us-1"][..], named, home("prod.acme", "us-1")),
+            (&two, &["eu-1", "us-1"], named, home("prod.acme", "us-1")),
+            (&one, &["eu-1"], "{kubernetes: {gatewayNamespace: egress}}", home("prod.acme", "local")),
+            (&two, &["eu-1"], "{kubernetes: {gatewayNamespace: egress}}", home("", "local")),
+            (&one, &["eu-1"], "res", home("prod.acme", "eu-1")),
+            (&two, &["eu-1", "us-1"], "res", home("", "")),
+        ] {
+            assert_eq!(
+                home_of(domains, clusters, resources),
+                expected,
+                "{domains:?} {clusters:?} {resources}"
+            );
+        }
+    }
 }

@@ -151,7 +151,7 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     if let Some(settings) = &subject.settings {
         let base = app::base(&settings.origin.file.path);
         let problem = |error: &FileError| settings.problem(&error.field, error.fault.to_string());
-        match IdentityFiles::load(settings.identity.clone(), &base) {
+        match IdentityFiles::load(settings.identity.clone(), &base, app::home(settings)) {
             Ok(files) => {
                 let faults = files
                     .faults()

@@ -115,7 +115,7 @@ fn unproven(credentials: &CallerCredentials, issuers: &TokenIssuers) -> Denial {
     let refusal = match UnverifiedJwt::read(token.bytes()) {
         None if token.bytes().len() > MOST_BYTES => TokenRefusal::TooLong,
         None => TokenRefusal::Malformed,
-        Some(read) if issuers.are_named_by(&read) => TokenRefusal::Audience,
+        Some(read) if issuers.is_issuer_of(&read) => TokenRefusal::Audience,
         Some(_) => TokenRefusal::UnknownIssuer,
     };
     refusal.into()
@@ -168,7 +168,10 @@ impl Proofs {
         }
         let token = by_token.and_then(|caller| caller.token().cloned());
         let caller = self.of_certificate(&mut state.known, trust, usages, now).map_err(expired)?;
-        if token.as_ref().is_some_and(|token| !trust.tokens().are_one(caller.identity(), token.identity())) {
+        if token
+            .as_ref()
+            .is_some_and(|token| !trust.tokens().is_one_workload(caller.identity(), token.identity()))
+        {
             return Err(TokenRefusal::Disagreement.into());
         }
         Ok(CallerContext { token, ..caller.context(snapshot) })
@@ -187,7 +190,7 @@ impl Proofs {
         now: Timestamp,
     ) -> Result<CallerContext, Denial> {
         if let Some(token) = &before.token {
-            trust.tokens().still(token, now)?;
+            trust.tokens().check_current(token, now)?;
         }
         if !self.chain.is_empty() {
             let state = &mut *self.state();
@@ -218,7 +221,8 @@ impl Proofs {
             let tokens = trust.tokens();
             let mut all = state.known.values().filter_map(|known| known.token());
             // A client may connect before it has something to ask.
-            all.any(|token| tokens.still(token, now).is_ok()) || now.duration_since(self.begun) < PATIENCE
+            all.any(|token| tokens.check_current(token, now).is_ok())
+                || now.duration_since(self.begun) < PATIENCE
         } else {
             self.of_certificate(&mut state.known, trust, usages, now).is_ok()
         };
@@ -259,10 +263,12 @@ impl Proofs {
             let key = ProofKey::of(token.bytes());
             let read = match known.get(&key) {
                 Some(_) => None,
-                None => match UnverifiedJwt::read(token.bytes()).filter(|read| issuers.are_meant_by(read)) {
-                    Some(read) => Some(read),
-                    None => continue,
-                },
+                None => {
+                    match UnverifiedJwt::read(token.bytes()).filter(|read| issuers.is_audience_of(read)) {
+                        Some(read) => Some(read),
+                        None => continue,
+                    }
+                }
             };
             if found.replace((at, key, read)).is_some() {
                 return Err(TokenRefusal::Disagreement);
@@ -280,7 +286,7 @@ impl Proofs {
             Ok(caller)
         })?;
         match caller.token() {
-            Some(token) => issuers.still(token, now).map(|()| Some((at, key))),
+            Some(token) => issuers.check_current(token, now).map(|()| Some((at, key))),
             None => Ok(None),
         }
     }

@@ -19,7 +19,8 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tollgate_policy::caller::{SpiffeId, TrustDomain};
+use tollgate_policy::caller::TrustDomain;
+use tollgate_policy::compile::HomeCluster;
 use tollgate_policy::target::GatewayName;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
@@ -185,9 +186,13 @@ impl FilesInForce {
 }
 
 impl IdentityFiles {
-    /// Reads everything. Relative paths count from `base`. A bundle that cannot be used is an error where it is of the
+    /// Reads everything. Relative paths count from `base`; `home` is where one workload has two names. A bundle that cannot be used is an error where it is of the
     /// gateway's own trust domain, or where none can be used; of any other domain nobody is trusted until it can.
-    pub(crate) fn load(mut settings: IdentitySettings, base: &Path) -> Result<Self, FileError> {
+    pub(crate) fn load(
+        mut settings: IdentitySettings,
+        base: &Path,
+        home: HomeCluster,
+    ) -> Result<Self, FileError> {
         settings.certificate.cert_file = base.join(&settings.certificate.cert_file);
         settings.certificate.key_file = base.join(&settings.certificate.key_file);
         for bundle in settings.trust_domains.values_mut() {
@@ -213,9 +218,7 @@ impl IdentityFiles {
             return Err(error);
         }
         let certificate = Arc::new(OwnCertificate(ArcSwap::from_pointee(key)));
-        let only = || settings.trust_domains.keys().next().filter(|_| settings.trust_domains.len() == 1);
-        let own_domain = id.as_ref().map(SpiffeId::trust_domain).or_else(only).cloned();
-        let tokens = TokenIssuers::new(&settings.tokens, base, settings.clock_skew, own_domain);
+        let tokens = TokenIssuers::new(&settings.tokens, base, settings.clock_skew, home);
         let trust = Trust::with_tokens(domains(&bundles), settings.clock_skew, tokens);
         let files = Self { certificate, trust, own, bundles, standing: Arc::default(), settings };
         files.stand();

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::runtime::Handle;
-use tollgate_policy::caller::{Identity, Proof, Proven, TrustDomain};
-use tollgate_policy::name::Name;
+use tollgate_policy::caller::{Identity, Proof, Proven};
+use tollgate_policy::compile::HomeCluster;
 
 pub(crate) use self::issuer::IssuerStanding;
 use self::issuer::TokenIssuer;
@@ -58,21 +58,20 @@ pub(crate) struct TokenIssuers {
     all: Vec<Arc<TokenIssuer>>,
     /// How far the clocks of issuers may be from ours.
     skew: Duration,
-    /// The trust domain and the cluster whose workloads go by the same names.
-    own: Option<(TrustDomain, Name)>,
+    /// The cluster whose workloads may go by either name.
+    home: HomeCluster,
 }
 
 impl TokenIssuers {
-    /// Those of the settings; keys in files are read. `domain` is the gateway's own. Relative paths count from `base`.
+    /// Those of the settings; keys in files are read. Relative paths count from `base`.
     pub(crate) fn new(
         settings: &[TokenIssuerSettings],
         base: &Path,
         skew: Duration,
-        domain: Option<TrustDomain>,
+        home: HomeCluster,
     ) -> Self {
-        let cluster = settings.iter().find_map(TokenIssuerSettings::cluster);
         let all = settings.iter().filter_map(|issuer| TokenIssuer::new(issuer, base)).map(Arc::new);
-        Self { all: all.collect(), skew, own: domain.zip(cluster) }
+        Self { all: all.collect(), skew, home }
     }
 
     pub(crate) const fn is_empty(&self) -> bool {
@@ -92,13 +91,13 @@ impl TokenIssuers {
     }
 
     /// Whether a token says that it is for this gateway, whoever has made it.
-    pub(super) fn are_meant_by(&self, token: &UnverifiedJwt) -> bool {
+    pub(super) fn is_audience_of(&self, token: &UnverifiedJwt) -> bool {
         let audiences = token.claims.aud.as_ref();
         audiences.is_some_and(|aud| self.all.iter().any(|issuer| aud.contains(&issuer.audience)))
     }
 
     /// Whether one of them has made a token, as it says itself.
-    pub(super) fn are_named_by(&self, token: &UnverifiedJwt) -> bool {
+    pub(super) fn is_issuer_of(&self, token: &UnverifiedJwt) -> bool {
         self.of(token).is_some()
     }
 
@@ -119,7 +118,7 @@ impl TokenIssuers {
     }
 
     /// Whether a token that was verified still proves its caller.
-    pub(super) fn still(&self, token: &VerifiedToken, now: Timestamp) -> Result<(), TokenRefusal> {
+    pub(super) fn check_current(&self, token: &VerifiedToken, now: Timestamp) -> Result<(), TokenRefusal> {
         if now >= token.expires {
             return Err(TokenRefusal::Expired);
         }
@@ -127,20 +126,14 @@ impl TokenIssuers {
         if issuer.has_key(&token.key) { Ok(()) } else { Err(TokenRefusal::KeyGone) }
     }
 
-    /// Whether a certificate's caller and a token's are one: the same identity, or in the gateway's own cluster and trust domain the
-    /// workload `spiffe://DOMAIN/ns/NAMESPACE/sa/NAME` and the service account of that name.
-    pub(super) fn are_one(&self, certificate: &Identity, token: &Identity) -> bool {
-        if certificate == token {
-            return true;
+    /// Whether a certificate's caller and a token's are one: the same identity, or one workload of the gateway's own cluster.
+    pub(super) fn is_one_workload(&self, certificate: &Identity, token: &Identity) -> bool {
+        match (certificate, token) {
+            (Identity::Spiffe(id), Identity::ServiceAccount(account)) => {
+                self.home.is_one_workload(id, account)
+            }
+            _ => certificate == token,
         }
-        let (Identity::Spiffe(id), Identity::ServiceAccount(account), Some((domain, cluster))) =
-            (certificate, token, &self.own)
-        else {
-            return false;
-        };
-        let path = id.path().strip_prefix("/ns/").and_then(|rest| rest.strip_prefix(account.namespace()));
-        let name = path.and_then(|rest| rest.strip_prefix("/sa/"));
-        id.trust_domain() == domain && account.cluster() == cluster.as_str() && name == Some(account.name())
     }
 
     fn of(&self, token: &UnverifiedJwt) -> Option<(usize, &TokenIssuer)> {

@@ -73,6 +73,7 @@ impl Disk {
         IdentityFiles::load(
             IdentitySettings { certificate, trust_domains, tokens: Vec::new(), clock_skew },
             self.folder.path(),
+            HomeCluster::default(),
         )
     }
 }
@@ -186,7 +187,7 @@ fn a_file_that_is_not_taken_is_named_with_its_setting() {
         let trust_domains = BTreeMap::from([("prod.acme".parse().unwrap(), bundle)]);
         let settings =
             IdentitySettings { certificate, trust_domains, tokens: Vec::new(), clock_skew: Duration::ZERO };
-        let loaded = IdentityFiles::load(settings, directory.path());
+        let loaded = IdentityFiles::load(settings, directory.path(), HomeCluster::default());
         let base = format!("{}/", directory.path().display());
         loaded.map(drop).map_err(|error| error.to_string().replace(&base, ""))
     };

@@ -118,8 +118,12 @@ impl Issuers {
         ]))
         .unwrap();
         assert_eq!(problems(&settings), []);
-        let domain = Some("prod.acme".parse().unwrap());
-        let issuers = TokenIssuers::new(&settings, folder.path(), Duration::from_secs(5), domain);
+        let home = HomeCluster {
+            gateway_namespace: None,
+            trust_domain: Some("prod.acme".parse().unwrap()),
+            name: Some("local".parse().unwrap()),
+        };
+        let issuers = TokenIssuers::new(&settings, folder.path(), Duration::from_secs(5), home);
         Self { folder, issuers }
     }
 
@@ -160,16 +164,20 @@ fn a_token_ends_with_its_time_and_with_its_key() {
     let issuers = Issuers::of(&[&old]);
     let verified = issuers.verify(&old.sign(&web())).unwrap();
     let all = &issuers.issuers;
-    assert_eq!(all.still(&verified, now()), Ok(()));
+    assert_eq!(all.check_current(&verified, now()), Ok(()));
     let later = now() + SignedDuration::from_secs(606);
-    assert_eq!(all.still(&verified, later), Err(TokenRefusal::Expired), "600 s and 5 s of difference");
+    assert_eq!(
+        all.check_current(&verified, later),
+        Err(TokenRefusal::Expired),
+        "600 s and 5 s of difference"
+    );
     let both = json!({"keys": [old.jwk(), new.jwk()]}).to_string();
     assert!(all.all[0].take(KeySet::read(both.as_bytes(), IssuerKind::Kubernetes).unwrap(), now()));
-    assert_eq!(all.still(&verified, now()), Ok(()), "another key beside it changes nothing");
+    assert_eq!(all.check_current(&verified, now()), Ok(()), "another key beside it changes nothing");
     assert_eq!(issuers.name(&new.sign(&web())).unwrap(), "k8s:local/shop/web", "a rotated key is followed");
     let gone = json!({"keys": [new.jwk()]}).to_string();
     assert!(all.all[0].take(KeySet::read(gone.as_bytes(), IssuerKind::Kubernetes).unwrap(), now()));
-    assert_eq!(all.still(&verified, now()), Err(TokenRefusal::KeyGone));
+    assert_eq!(all.check_current(&verified, now()), Err(TokenRefusal::KeyGone));
     assert!(matches!(issuers.verify(&old.sign(&web())), Err(TokenRefusal::UnknownKey { .. })));
 }
 

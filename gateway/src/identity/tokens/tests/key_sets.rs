@@ -46,7 +46,7 @@ fn an_algorithm_that_the_settings_or_the_key_do_not_name_proves_nobody() {
     ]))
     .unwrap();
     fs::write(issuers.folder.path().join("keys.json"), keys).unwrap();
-    let pinned = TokenIssuers::new(&only, issuers.folder.path(), Duration::ZERO, None);
+    let pinned = TokenIssuers::new(&only, issuers.folder.path(), Duration::ZERO, HomeCluster::default());
     let token = signer.sign(&web());
     let read = UnverifiedJwt::read(token.as_bytes()).unwrap();
     assert_eq!(pinned.verify(token.as_bytes(), &read, now()).unwrap_err(), TokenRefusal::Algorithm);
@@ -139,7 +139,7 @@ fn an_issuer_without_keys_is_told_from_a_bad_token() {
         {"kind": "kubernetes", "issuer": ISSUER, "audience": AUDIENCE, "keys": {"discovery": {}}}
     ]))
     .unwrap();
-    let issuers = TokenIssuers::new(&settings, folder.path(), Duration::ZERO, None);
+    let issuers = TokenIssuers::new(&settings, folder.path(), Duration::ZERO, HomeCluster::default());
     let token = signer.sign(&web());
     let read = UnverifiedJwt::read(token.as_bytes()).unwrap();
     assert_eq!(issuers.verify(token.as_bytes(), &read, now()).unwrap_err(), TokenRefusal::NoKeys);
@@ -150,7 +150,7 @@ fn an_issuer_without_keys_is_told_from_a_bad_token() {
 fn a_workload_and_its_service_account_are_one_in_the_gateways_own_cluster_alone() {
     let issuers = Issuers::of(&[&Signer::ec("one")]).issuers;
     let are_one = |certificate: &str, token: &str| {
-        issuers.are_one(&certificate.parse().unwrap(), &token.parse().unwrap())
+        issuers.is_one_workload(&certificate.parse().unwrap(), &token.parse().unwrap())
     };
     assert!(are_one("spiffe://prod.acme/ns/shop/sa/web", "k8s:local/shop/web"));
     assert!(are_one("spiffe://prod.acme/web", "spiffe://prod.acme/web"));
