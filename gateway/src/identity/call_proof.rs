@@ -45,7 +45,7 @@ impl CallProof {
 
     /// Why what is under way has to end at `now`.
     pub(crate) fn over(&mut self, issuers: &TokenIssuers, now: Timestamp) -> Option<Denial> {
-        let ended = issuers.still(&self.token, now).err();
+        let ended = issuers.check_current(&self.token, now).err();
         self.ended = ended.map(|refusal| match self.ended {
             Some(before) => before,
             None if refusal == TokenRefusal::Expired => (self.token.expires(), refusal),
