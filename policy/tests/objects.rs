@@ -162,6 +162,28 @@ fn of_two_objects_that_claim_one_host_the_first_serves_and_the_others_name_it() 
 }
 
 #[test]
+fn an_app_is_not_told_what_another_namespace_has() {
+    let spiffe = "spiffe://prod.acme/ns/shop/sa/web";
+    let api = json!({"hosts": ["api.example"], "dialect": "http", "allowedNamespaces": "All"});
+    let ties = json!({"callers": [{"spiffe": spiffe}], "destination": "egress/api"});
+    let files = [
+        object("Destination", "egress", "api", api),
+        object("Grant", "egress", "hidden-grant", ties.clone()),
+        object("Grant", "shop", "web", ties),
+        object("Destination", "shop", "same", json!({"hosts": ["api.example"], "dialect": "http"})),
+    ];
+    let Compiled { problems, .. } = compile_each(&files, &environment(), &Consents::default()).unwrap();
+    let said: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let of =
+        |named: &str| said.iter().find(|said| said.starts_with(named)).unwrap_or_else(|| panic!("{said:?}"));
+    assert!(of("Grant shop/web: spec.callers").contains("ties with a grant of another namespace:"));
+    assert!(
+        of("Destination shop/same: spec.hosts[0]").contains("is already a destination of another namespace")
+    );
+    assert!(said.iter().all(|said| !said.contains("hidden-grant")), "{said:?}");
+}
+
+#[test]
 fn a_relative_path_of_an_object_counts_from_the_root() {
     let spec = json!({"file": {"root": "var/keys"}});
     let Compiled { policy, .. } =

@@ -107,7 +107,9 @@ mod tests {
         let servers = ["https://issuer.example/realm", "https://10.0.0.1:6443", "nonsense", "data:,x"];
         let token = FetchToken::new("token".into(), servers.into_iter());
         let is_for = |url: &str| token.is_for(&url.parse().unwrap());
-        for url in ["https://issuer.example/keys", "https://ISSUER.example:443/", "https://10.0.0.1:6443/jwks"] {
+        for url in
+            ["https://issuer.example/keys", "https://ISSUER.example:443/", "https://10.0.0.1:6443/jwks"]
+        {
             assert!(is_for(url), "{url}");
         }
         let others = [

@@ -1,6 +1,7 @@
 //! Resources that are objects of a cluster: the real API server, and the gateway as a user that has the rights it needs and no others.
 
 mod faults;
+mod narrow;
 mod nested;
 mod secrets;
 
@@ -55,8 +56,14 @@ impl World {
 
     /// The same, with a way of its own to the API server.
     async fn launch_at(&self, sandbox: &Sandbox, kubeconfig: &Path) -> Gateway {
+        self.launch_with(sandbox, kubeconfig, "").await
+    }
+
+    /// The same, with further members of `resources.kubernetes`.
+    async fn launch_with(&self, sandbox: &Sandbox, kubeconfig: &Path, more: &str) -> Gateway {
         let mut gateway = Gateway::prepare(sandbox, &self.settings);
-        let kubernetes = format!("{{kubeconfig: {}, gatewayNamespace: {EGRESS}}}", kubeconfig.display());
+        let kubernetes =
+            format!("{{kubeconfig: {}, gatewayNamespace: {EGRESS}{more}}}", kubeconfig.display());
         gateway.edit_settings("resources: ./resources", &format!("resources: {{kubernetes: {kubernetes}}}"));
         gateway.launch().await;
         gateway
@@ -286,6 +293,8 @@ async fn without_an_api_server_the_last_good_objects_serve_and_after_a_restart_t
     let (status, ready) = gateway.admin_get("/readyz");
     assert!(status == 200 && ready.contains("persisted objects serve"), "{status} {ready}");
     assert!(!gateway.snapshot()["persisted"].is_null());
+    let age = gateway.metrics().sum("tollgate_kubernetes_persisted_age_seconds", &[]);
+    assert!(age > 0.0 && age < 300.0, "{age}");
 
     // Back, it is followed again.
     world.cluster.start_server().await;

@@ -167,6 +167,16 @@ impl<'a> Compiler<'a> {
         false
     }
 
+    /// What a destination is called in what is said to the owner of `told`: an app may not know of what other namespaces have.
+    fn named_to(&self, told: &Resource<DestinationSpec>, other: &ResourceId) -> String {
+        let own = told.id.namespace();
+        let is_apps = self.namespaces.is_some_and(|namespaces| !namespaces.is_gateways(own));
+        match told.source.is_object() && is_apps && own != other.namespace() {
+            true => "a destination of another namespace".to_owned(),
+            false => format!("Destination/{other}"),
+        }
+    }
+
     /// Two destinations cannot be told apart at the same host and port, and the gateway's own names are no destination.
     fn claim_hosts(
         &mut self,
@@ -195,7 +205,10 @@ impl<'a> Compiler<'a> {
             if let Some((other, place)) = taken {
                 let message = match other == resource.id {
                     true => format!("`{host}` is in this list twice"),
-                    false => format!("`{host}` port {port} is already Destination/{other}{place}"),
+                    false => {
+                        let other = self.named_to(resource, &other);
+                        format!("`{host}` port {port} is already {other}{place}")
+                    }
                 };
                 self.problems.push(resource.source.problem(&path, message));
             }

@@ -202,7 +202,11 @@ impl TokenIssuerSettings {
             let uri = host.parse::<http::uri::Authority>();
             uri.is_ok_and(|uri| !host.contains('@') && !uri.host().is_empty())
         };
-        wrong(!self.token_hosts.iter().all(is_host), ".tokenHosts", "a host is `HOST` or `HOST:PORT`, as in `10.0.0.1:6443`");
+        wrong(
+            !self.token_hosts.iter().all(is_host),
+            ".tokenHosts",
+            "a host is `HOST` or `HOST:PORT`, as in `10.0.0.1:6443`",
+        );
         wrong(is_unused(&self.token_file), ".tokenFile", "keys in a file are not fetched: leave this out");
         problems
     }

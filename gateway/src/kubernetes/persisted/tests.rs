@@ -45,3 +45,15 @@ fn what_is_damaged_or_cut_short_is_not_read() {
         assert!(file.read().unwrap_err().to_string().contains("damaged"));
     }
 }
+
+#[test]
+fn what_is_older_than_an_operator_allows_does_not_serve() {
+    let directory = tempfile::tempdir().unwrap();
+    let unlimited = PersistedObjects::of(directory.path());
+    let limited = unlimited.clone().for_at_most(Some(Interval(Duration::from_secs(3600))));
+    let ago = |seconds| Timestamp::now() - jiff::SignedDuration::from_secs(seconds);
+    assert!(!limited.is_too_old(ago(3500)) && limited.is_too_old(ago(3700)));
+    // A clock that was set back.
+    assert!(!limited.is_too_old(ago(-1000)));
+    assert!(!unlimited.is_too_old(Timestamp::UNIX_EPOCH));
+}
