@@ -64,6 +64,7 @@ impl<'a> Compiler<'a> {
             hosts: spec.hosts.values().cloned().collect(),
             port: spec.port.unwrap_or(443),
             addresses: spec.addresses.values().map(|Address(address)| *address).collect(),
+            virtual_addresses: spec.virtual_addresses.values().map(|Address(address)| *address).collect(),
             sources: SourcePool::ordered(spec.source_address.map(|Address(address)| address).as_slice()),
             tls,
             client_certificate,
@@ -167,16 +168,6 @@ impl<'a> Compiler<'a> {
         false
     }
 
-    /// What a destination is called in what is said to the owner of `told`: an app may not know of what other namespaces have.
-    fn named_to(&self, told: &Resource<DestinationSpec>, other: &ResourceId) -> String {
-        let own = told.id.namespace();
-        let is_apps = self.namespaces.is_some_and(|namespaces| !namespaces.is_gateways(own));
-        match told.source.is_object() && is_apps && own != other.namespace() {
-            true => "a destination of another namespace".to_owned(),
-            false => format!("Destination/{other}"),
-        }
-    }
-
     /// Two destinations cannot be told apart at the same host and port, and the gateway's own names are no destination.
     fn claim_hosts(
         &mut self,
@@ -205,10 +196,7 @@ impl<'a> Compiler<'a> {
             if let Some((other, place)) = taken {
                 let message = match other == resource.id {
                     true => format!("`{host}` is in this list twice"),
-                    false => {
-                        let other = self.named_to(resource, &other);
-                        format!("`{host}` port {port} is already {other}{place}")
-                    }
+                    false => format!("`{host}` port {port} is already Destination/{other}{place}"),
                 };
                 self.problems.push(resource.source.problem(&path, message));
             }
@@ -229,7 +217,9 @@ fn time(written: Option<Interval>, default: Duration) -> Duration {
 fn addresses(spec: &DestinationSpec, scope: &mut Scope<'_>) {
     let written = spec.addresses.iter().map(|(index, address)| (format!("spec.addresses[{index}]"), address));
     let source = spec.source_address.iter().map(|address| ("spec.sourceAddress".to_owned(), address));
-    for (path, Address(address)) in written.chain(source) {
+    let given = spec.virtual_addresses.iter();
+    let given = given.map(|(index, address)| (format!("spec.virtualAddresses[{index}]"), address));
+    for (path, Address(address)) in written.chain(source).chain(given) {
         let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
         if address.is_unspecified() || address.is_multicast() || is_broadcast {
             scope.problem(&path, format!("`{address}` is not the address of one host"));
