@@ -177,9 +177,7 @@ fn an_app_is_not_told_what_another_namespace_has() {
     let of =
         |named: &str| said.iter().find(|said| said.starts_with(named)).unwrap_or_else(|| panic!("{said:?}"));
     assert!(of("Grant shop/web: spec.callers").contains("ties with a grant of another namespace:"));
-    assert!(
-        of("Destination shop/same: spec.hosts[0]").contains("is already a destination of another namespace")
-    );
+    assert!(of("Destination shop/same: spec.hosts[0]").contains("belongs to the namespace `egress`"));
     assert!(said.iter().all(|said| !said.contains("hidden-grant")), "{said:?}");
 }
 

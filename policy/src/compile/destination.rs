@@ -64,7 +64,6 @@ impl<'a> Compiler<'a> {
             hosts: spec.hosts.values().cloned().collect(),
             port: spec.port.unwrap_or(443),
             addresses: spec.addresses.values().map(|Address(address)| *address).collect(),
-            virtual_addresses: spec.virtual_addresses.values().map(|Address(address)| *address).collect(),
             sources: SourcePool::ordered(spec.source_address.map(|Address(address)| address).as_slice()),
             tls,
             client_certificate,
@@ -217,9 +216,7 @@ fn time(written: Option<Interval>, default: Duration) -> Duration {
 fn addresses(spec: &DestinationSpec, scope: &mut Scope<'_>) {
     let written = spec.addresses.iter().map(|(index, address)| (format!("spec.addresses[{index}]"), address));
     let source = spec.source_address.iter().map(|address| ("spec.sourceAddress".to_owned(), address));
-    let given = spec.virtual_addresses.iter();
-    let given = given.map(|(index, address)| (format!("spec.virtualAddresses[{index}]"), address));
-    for (path, Address(address)) in written.chain(source).chain(given) {
+    for (path, Address(address)) in written.chain(source) {
         let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
         if address.is_unspecified() || address.is_multicast() || is_broadcast {
             scope.problem(&path, format!("`{address}` is not the address of one host"));
