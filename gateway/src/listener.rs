@@ -4,10 +4,14 @@
 //! session was resumed; where a listener does without one, the route refuses whoever is not proven otherwise.
 
 mod bind;
+#[cfg(test)]
+mod fixture;
 mod framing;
 mod handshakes;
+mod hbone;
 mod http;
 mod linger;
+mod prefixed;
 mod supervise;
 mod tls;
 mod write_timeout;
@@ -29,18 +33,27 @@ use crate::core::{Core, Shared};
 use crate::drain::Phase;
 use crate::identity::Proofs;
 use crate::session::{Arrival, HeaderDeadline, Road, Session};
+use crate::settings::ListenerKind;
 
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 /// How many silent connections give way where there are no descriptors left.
 const MADE_ROOM: usize = 32;
 
+/// What is spoken at a listener.
+#[derive(Clone)]
+pub(crate) struct Listener {
+    pub(crate) name: Arc<str>,
+    pub(crate) kind: ListenerKind,
+    pub(crate) tls: TlsAcceptor,
+}
+
 /// Accepts on one core until the drain closes the listener.
-pub(crate) async fn accept(core: Arc<Core>, name: Arc<str>, listener: TcpListener, tls: TlsAcceptor) {
+pub(crate) async fn accept(core: Arc<Core>, listener: Listener, socket: TcpListener) {
     let mut drained = core.shared.drain.watch();
     let handshakes = Arc::new(Handshakes::default());
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = socket.accept() => accepted,
             () = drained.reached(Phase::Closing) => return,
         };
         match accepted {
@@ -49,11 +62,11 @@ pub(crate) async fn accept(core: Arc<Core>, name: Arc<str>, listener: TcpListene
                     core.stats.handshake_failed();
                     continue;
                 };
-                let (core, name, tls) = (Arc::clone(&core), Arc::clone(&name), tls.clone());
+                let (core, listener) = (Arc::clone(&core), listener.clone());
                 tokio::spawn(async move {
                     let signal = Arc::clone(&place.signal);
                     let connected = tokio::select! {
-                        connected = handshake(&core, &name, stream, peer, tls, signal) => connected,
+                        connected = handshake(&core, &listener, stream, peer, signal) => connected,
                         () = place.gives_way() => {
                             core.stats.handshake_failed();
                             None
@@ -61,15 +74,21 @@ pub(crate) async fn accept(core: Arc<Core>, name: Arc<str>, listener: TcpListene
                     };
                     drop(place);
                     // A task of its own, so that the handshake's memory is given back.
-                    if let Some((stream, session)) = connected {
-                        tokio::spawn(http::serve(core, session, stream, linger::close));
+                    let Some((stream, session)) = connected else { return };
+                    match listener.kind {
+                        ListenerKind::Http => {
+                            tokio::spawn(http::serve(core, session, stream, linger::close));
+                        }
+                        ListenerKind::Hbone => {
+                            tokio::spawn(hbone::serve(core, session, stream));
+                        }
                     }
                 });
             }
             // Out of descriptors or memory: what is open has to end before more can come, and what is silent ends now.
             Err(error) => {
                 if core.shared.throttles.handshakes.is_due("accept failed") {
-                    tracing::warn!(listener = %name, %error, "accept failed; said once a minute");
+                    tracing::warn!(listener = %listener.name, %error, "accept failed; said once a minute");
                 }
                 let made_room = handshakes.make_room(MADE_ROOM) || core.connections.make_room(MADE_ROOM);
                 tokio::time::sleep(Duration::from_millis(if made_room { 5 } else { 100 })).await;
@@ -80,19 +99,19 @@ pub(crate) async fn accept(core: Arc<Core>, name: Arc<str>, listener: TcpListene
 
 async fn handshake(
     core: &Core,
-    name: &str,
+    listener: &Listener,
     stream: TcpStream,
     address: SocketAddr,
-    tls: TlsAcceptor,
     signal: Arc<HandshakeSignal>,
 ) -> Option<(TlsStream, Arc<Session>)> {
     // Without it an answer waits for the delayed ACK of the one before; a socket that refuses is already gone.
     stream.set_nodelay(true).ok()?;
     let begun = std::time::Instant::now();
     let deadline = Arc::new(HeaderDeadline::new());
-    let stream = WriteTimeoutStream::new(stream, Arc::clone(&deadline), signal);
+    let stream = WriteTimeoutStream::new(stream, Arc::clone(&deadline), Some(signal));
     // TLS: the certificate, the protocol or the time may fail it. That is counted and logged; nobody can be answered.
-    let stream = tokio::time::timeout(HANDSHAKE_LIMIT, tls.accept(stream)).await;
+    let stream = tokio::time::timeout(HANDSHAKE_LIMIT, listener.tls.accept(stream)).await;
+    let name = &*listener.name;
     let shared = &*core.shared;
     let trust = &shared.trust;
     let stream = match stream {

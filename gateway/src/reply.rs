@@ -53,6 +53,7 @@ pub(crate) const fn status(reason: Reason) -> StatusCode {
         | R::AmbiguousAuthority
         | R::AmbiguousBody
         | R::BodyInvalid
+        | R::TlsInTunnel
         | R::UnboundedCost => StatusCode::BAD_REQUEST,
         R::HeaderRefused => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         R::UnknownHost => StatusCode::MISDIRECTED_REQUEST,

@@ -67,7 +67,7 @@ async fn forward(
     account.identified(&context, &snapshot)?;
 
     faults.at(Stage::Target);
-    let (target, request) = snapshot.policy.resolve(&head.line())?;
+    let (target, request) = session.road.resolve(&snapshot.policy, &head.line())?;
     account.targeted(&target, &request);
     format.addressed(&request);
     head.stays_http()?;

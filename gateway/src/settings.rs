@@ -92,11 +92,15 @@ pub(crate) struct Origin {
 pub struct ListenerSettings {
     /// The name of the listener in logs.
     pub name: String,
+    /// What is spoken there: `http`, or `hbone` for the tunnels of an ambient mesh. See [tunnels of a mesh](#tunnels-of-a-mesh).
+    #[serde(default)]
+    #[schemars(extend("default" = "http"))]
+    pub kind: ListenerKind,
     /// IP address and port. Port 0 takes a free port, which the log names.
     #[serde(deserialize_with = "value::address")]
     #[schemars(with = "schema::SocketText")]
     pub address: SocketAddr,
-    /// What TLS offers, in order of preference.
+    /// What TLS offers, in order of preference. For `hbone` that is always `h2`.
     #[serde(default = "both")]
     #[schemars(length(min = 1), extend("default" = ["h2", "http/1.1"]))]
     pub protocols: Vec<Protocol>,
@@ -104,6 +108,17 @@ pub struct ListenerSettings {
     #[serde(default)]
     #[schemars(extend("default" = "required"))]
     pub client_certificate: ClientCertificate,
+}
+
+/// What is spoken at a listener.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum ListenerKind {
+    /// Requests.
+    #[default]
+    Http,
+    /// Tunnels, with requests in them.
+    Hbone,
 }
 
 /// Whether the callers of a listener show a certificate when they connect. One that is shown is always verified.
@@ -342,7 +357,17 @@ impl Settings {
             wrong("identity.trustDomains", "without one nobody can call with a client certificate");
         }
         for (index, listener) in self.listeners.iter().enumerate() {
-            if tokens.is_empty() && listener.client_certificate != ClientCertificate::Required {
+            if listener.kind == ListenerKind::Hbone && !listener.protocols.contains(&Protocol::H2) {
+                wrong(&format!("listeners[{index}].protocols"), "a tunnel comes over `h2`: leave this out");
+            }
+            let asks = listener.client_certificate == ClientCertificate::Required;
+            if listener.kind == ListenerKind::Hbone && !asks {
+                let field = format!("listeners[{index}].clientCertificate");
+                wrong(
+                    &field,
+                    "a tunnel is its workload's by the certificate of its connection: leave this out",
+                );
+            } else if tokens.is_empty() && listener.client_certificate != ClientCertificate::Required {
                 let field = format!("listeners[{index}].clientCertificate");
                 wrong(
                     &field,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::caller::Caller;
-use crate::denial::Denial;
+use crate::denial::{Denial, Reason};
 use crate::dialect::{Catalog, Endpoint};
 use crate::operation::{HttpRequest, Operation};
 use crate::pattern::CallerPattern;
@@ -158,6 +158,18 @@ impl CallerGrants {
     /// What is denied at a destination because of a grant that is not in force.
     fn blocked(&self, destination: &Destination) -> Option<Denial> {
         self.blocks.iter().find(|block| block.is_at(destination)).map(|block| block.denial())
+    }
+
+    /// Refuses with `no_grant` or `broken_configuration` where no grant may ever decide a call of this destination.
+    pub fn check_reach(&self, destination: &Destination) -> Result<(), Denial> {
+        if let Some(denial) = self.blocked(destination) {
+            return Err(denial);
+        }
+        if self.iter().any(|grant| grant.destination.name == destination.name) {
+            return Ok(());
+        }
+        let (caller, name) = (self.caller.id(), &destination.name);
+        Err(Denial::new(Reason::NoGrant, format!("{caller} has no grant for destination {name}")))
     }
 
     /// Whose grants these are.

@@ -140,6 +140,8 @@ reasons! {
     UpgradeRefused = "upgrade_refused",
     /// An upgrade that is not supported, or an unrequested 101.
     UnsupportedUpgrade = "unsupported_upgrade",
+    /// TLS came in a tunnel of the mesh, where the gateway has to read the request.
+    TlsInTunnel = "tls_in_tunnel",
     /// The destination's answer is in an encoding in which a reflected key would not be seen.
     EncodedAnswer = "encoded_answer",
     /// A bug of the gateway.

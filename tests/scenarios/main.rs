@@ -22,6 +22,7 @@ mod failing;
 mod fairness;
 mod first_call;
 mod grpc;
+mod hbone;
 mod hiding;
 mod http2;
 mod installed;

@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -187,12 +187,11 @@ enum Sender {
 }
 
 impl Connection {
-    /// HTTP over an established TLS stream.
-    pub async fn over(
-        client: &Client,
-        stream: TlsStream<TcpStream>,
-        protocol: Protocol,
-    ) -> Result<Self, Failure> {
+    /// HTTP over an established stream.
+    pub async fn over<S>(client: &Client, stream: S, protocol: Protocol) -> Result<Self, Failure>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let io = TokioIo::new(stream);
         let sender = match protocol {
             Protocol::H1 => {

@@ -233,6 +233,13 @@ impl Cluster {
         token
     }
 
+    /// A token of the API server as it is an hour after its end.
+    pub fn expired(&self, token: &str) -> String {
+        let expired = self.keys.expired(token);
+        self.sandbox.needle(&expired);
+        expired
+    }
+
     /// Writes a Secret with one key, anew if it is there. What it was is something to search for already.
     pub async fn secret(&self, namespace: &str, name: &str, key: &str, value: &str) {
         let secret = json!({

@@ -29,6 +29,8 @@ pub struct Settings {
     pub certificate: Identity,
     /// Whether callers show a certificate: `required`, `optional` or `none`.
     pub client_certificate: &'static str,
+    /// Further listeners, each as YAML in flow form.
+    pub listeners: Vec<String>,
     /// Issuers whose tokens prove callers, each as YAML in flow form.
     pub tokens: Vec<String>,
     /// File name and text of each resource file.
@@ -51,6 +53,7 @@ impl Settings {
             trust: Vec::new(),
             certificate: certificate.clone(),
             client_certificate: "required",
+            listeners: Vec::new(),
             tokens: Vec::new(),
             resources: Vec::new(),
             private_ranges: vec!["127.0.0.0/8".to_owned()],
@@ -79,7 +82,7 @@ impl Settings {
             let _ = writeln!(trust, "    {domain}: {{bundleFile: {}}}", bundle.display());
         }
         format!(
-            "listeners: [{{name: mesh, address: \"127.0.0.1:0\", protocols: [h2, http/1.1], clientCertificate: {}}}]\n\
+            "listeners: [{{name: mesh, address: \"127.0.0.1:0\", protocols: [h2, http/1.1], clientCertificate: {}}}{}]\n\
              names: [{}]\n\
              identity:\n  certificate: {{certFile: {}, keyFile: {}}}\n  tokens: [{}]\n  trustDomains:\n{trust}\
              resources: ./resources\n\
@@ -89,6 +92,7 @@ impl Settings {
              ledger: {{sealKeyFile: {}}}\n\
              drain: {{delay: 100ms, timeout: 10s}}\n{}",
             self.client_certificate,
+            self.listeners.iter().map(|listener| format!(", {listener}")).collect::<String>(),
             self.names.join(", "),
             self.certificate.cert.display(),
             self.certificate.key.display(),
@@ -193,6 +197,15 @@ impl Gateway {
     /// Where callers connect.
     pub fn address(&self) -> SocketAddr {
         self.running().mesh
+    }
+
+    /// Where another listener of the settings listens.
+    pub fn listener(&self, name: &str) -> SocketAddr {
+        let log = fs::read_to_string(self.sandbox.sinks().join("tollgate.stdout")).unwrap_or_default();
+        // The last start's.
+        let begun = log.rfind("\"listener\":\"mesh\"").unwrap_or_default();
+        let begun = log.get(..begun).and_then(|before| before.rfind('\n')).unwrap_or_default();
+        listening(log.get(begun..).unwrap_or_default(), name).expect("a listener of this name")
     }
 
     /// Where the admin port listens.

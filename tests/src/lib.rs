@@ -1,7 +1,7 @@
 //! The harness: everything a scenario stands on.
 //!
 //! A [`Sandbox`] is one scenario's folder and its canary secrets. In it live throw-away authorities ([`ca`]), real parts
-//! ([`bao`], [`moto`], [`aimock`], [`haproxy`], [`helm`], [`idp`], [`prometheus`], the API server of [`cluster`], the SDKs of
+//! ([`bao`], [`moto`], [`aimock`], [`envoy`], [`haproxy`], [`helm`], [`idp`], [`prometheus`], the API server of [`cluster`], the SDKs of
 //! [`python`]), upstreams that can misbehave ([`upstream`]), the gateway under test ([`gateway`]) and its callers ([`client`]).
 //! What a scenario leaves behind
 //! is searched by `tests/runner/sweep.py`.
@@ -14,6 +14,7 @@ pub mod ca;
 pub mod client;
 pub mod cluster;
 pub mod collector;
+pub mod envoy;
 pub mod fixture;
 pub mod full_stack;
 pub mod gateway;

@@ -16,10 +16,10 @@ use tollgate_policy::policy::Credential;
 use crate::core::{Core, Shared};
 use crate::injection::InjectionCache;
 use crate::ledger::Ledger;
-use crate::listener;
+use crate::listener::{self, Listener};
 use crate::metering::Recorder;
 use crate::session::ConnectionRegistry;
-use crate::settings::ListenerSettings;
+use crate::settings::{ListenerKind, ListenerSettings};
 use crate::upstream::{Pool, Resolver};
 
 /// How long a connection or a form of a key may outlive its time.
@@ -29,6 +29,7 @@ const HOUSEKEEPING: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct ListenerSockets {
     name: Arc<str>,
+    kind: ListenerKind,
     pub(super) address: SocketAddr,
     tls: Arc<ServerConfig>,
     sockets: Vec<std::net::TcpListener>,
@@ -44,7 +45,7 @@ impl ListenerSockets {
         let sockets = listener::bind(address, cores)
             .with_context(|| format!("listener {name}: cannot listen on {address}"))?;
         let address = sockets.first().map_or(Ok(address), std::net::TcpListener::local_addr)?;
-        Ok(Self { name: name.as_str().into(), address, tls, sockets })
+        Ok(Self { name: name.as_str().into(), kind: settings.kind, address, tls, sockets })
     }
 }
 
@@ -84,7 +85,8 @@ impl Cores {
                 uses,
             });
             let sockets = doors.iter_mut().filter_map(|door| {
-                Some((Arc::clone(&door.name), TlsAcceptor::from(Arc::clone(&door.tls)), door.sockets.pop()?))
+                let (name, tls) = (Arc::clone(&door.name), TlsAcceptor::from(Arc::clone(&door.tls)));
+                Some((Listener { name, kind: door.kind, tls }, door.sockets.pop()?))
             });
             let sockets: Vec<_> = sockets.collect();
             let (started, starts) = mpsc::sync_channel(1);
@@ -110,7 +112,7 @@ impl Cores {
     }
 }
 
-type Socket = (Arc<str>, TlsAcceptor, std::net::TcpListener);
+type Socket = (Listener, std::net::TcpListener);
 
 fn run(
     core: Arc<Core>,
@@ -127,9 +129,9 @@ fn run(
     };
     let served = Arc::clone(&core);
     runtime.block_on(async move {
-        let begun = sockets.into_iter().try_for_each(|(name, tls, socket)| {
-            let listener = TcpListener::from_std(socket)?;
-            tokio::spawn(listener::accept(Arc::clone(&core), name, listener, tls));
+        let begun = sockets.into_iter().try_for_each(|(listener, socket)| {
+            let socket = TcpListener::from_std(socket)?;
+            tokio::spawn(listener::accept(Arc::clone(&core), listener, socket));
             anyhow::Ok(())
         });
         // The starter waits for exactly this.

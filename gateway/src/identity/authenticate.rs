@@ -177,6 +177,26 @@ impl Proofs {
         Ok(CallerContext { token, ..caller.context(snapshot) })
     }
 
+    /// Who has opened the connection, by its certificate, under `snapshot`.
+    ///
+    /// # Errors
+    /// Why it proves nobody.
+    pub(crate) fn connection_caller(
+        &self,
+        trust: &Trust,
+        usages: &CallerUsages,
+        snapshot: &Snapshot,
+        now: Timestamp,
+    ) -> Result<CallerContext, Denial> {
+        if self.chain.is_empty() {
+            let detail = "the connection has shown no client certificate";
+            return Err(Denial::new(Reason::NoCertificate, detail));
+        }
+        let state = &mut *self.state();
+        let caller = self.of_certificate(&mut state.known, trust, usages, now).map_err(expired)?;
+        Ok(caller.context(snapshot))
+    }
+
     /// The caller of a request that was authenticated before, under a snapshot that came since.
     ///
     /// # Errors

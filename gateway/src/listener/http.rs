@@ -18,7 +18,7 @@ use crate::core::Core;
 use crate::metering::ReplyBody;
 use crate::request;
 use crate::session::{Session, Shutdown};
-use crate::settings::INLINE_FIELDS;
+use crate::settings::{INLINE_FIELDS, RequestLimits};
 
 /// Serves requests until the peer leaves, its proof ends, or the drain says so. `close` ends a stream so that its last answer arrives.
 pub(super) async fn serve<S, F>(core: Arc<Core>, session: Arc<Session>, stream: S, close: impl FnOnce(S) -> F)
@@ -44,16 +44,7 @@ where
         }
     });
     if session.http2 {
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(limits.streams)
-            .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
-            .initial_stream_window_size(1 << 20)
-            .initial_connection_window_size(4 << 20)
-            .keep_alive_interval(Duration::from_secs(30))
-            .keep_alive_timeout(Duration::from_secs(20));
-        let mut served = builder.serve_connection(TokioIo::new(stream), service);
+        let mut served = http2(limits).serve_connection(TokioIo::new(stream), service);
         drive(&mut served, &session, |c| c.graceful_shutdown()).await;
     } else {
         let mut builder = http1::Builder::new();
@@ -76,9 +67,23 @@ where
     core.connections.leave(&session);
 }
 
+/// How HTTP/2 is spoken with callers.
+pub(super) fn http2(limits: &RequestLimits) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20));
+    builder
+}
+
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     /// What was answered is to arrive.
     Close,
     /// In the middle of something: no end that its peer could take for a good one.
@@ -86,7 +91,7 @@ enum End {
 }
 
 /// Drives a connection. Told to close, it finishes the answers under way and takes no more.
-async fn drive<C>(served: &mut C, session: &Session, close: impl Fn(Pin<&mut C>)) -> End
+pub(super) async fn drive<C>(served: &mut C, session: &Session, close: impl Fn(Pin<&mut C>)) -> End
 where
     C: Future<Output = hyper::Result<()>> + Unpin,
 {

@@ -3,11 +3,14 @@
 //! **Invariant:** what the peer still sends after we closed our half is read and thrown away, within bounds. A socket that is closed with bytes
 //! left unread is reset, and a reset discards what the peer has not read yet: the answer (RFC 9112, section 9.6).
 
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::write_timeout::TlsStream;
 
@@ -26,6 +29,64 @@ pub(super) async fn close(mut stream: TlsStream) {
     }
 }
 
+/// A tunnel that reads on once our half of it has ended, also where what is spoken in it owns the stream.
+///
+/// A tunnel that is dropped with its peer's half open is reset, and a peer that still writes (its own half of HTTP/2 is never silent) takes
+/// that for the end of what it has not read yet.
+#[derive(Debug)]
+pub(super) struct Lingering<S: AsyncRead + Send + Unpin + 'static> {
+    stream: Option<S>,
+    has_ended: bool,
+}
+
+impl<S: AsyncRead + Send + Unpin + 'static> Lingering<S> {
+    pub(super) const fn new(stream: S) -> Self {
+        Self { stream: Some(stream), has_ended: false }
+    }
+
+    fn stream(&mut self) -> io::Result<Pin<&mut S>> {
+        // It is there until the drop.
+        self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl<S: AsyncRead + Send + Unpin + 'static> Drop for Lingering<S> {
+    fn drop(&mut self) {
+        if let (true, Some(mut stream)) = (self.has_ended, self.stream.take()) {
+            let rest = async move {
+                let mut piece = vec![0; PIECE];
+                while let Ok(Ok(1..)) = timeout(SILENCE, stream.read(&mut piece)).await {}
+            };
+            tokio::spawn(timeout(LONGEST, rest));
+        }
+    }
+}
+
+impl<S: AsyncRead + Send + Unpin + 'static> AsyncRead for Lingering<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.stream()?.poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> AsyncWrite for Lingering<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.stream()?.poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.has_ended = true;
+        self.stream()?.poll_shutdown(cx)
+    }
+}
+
 /// Below TLS: nobody asks what it says.
 async fn discard(stream: TcpStream, deadline: Instant) {
     let mut piece = vec![0; PIECE];
@@ -37,7 +98,7 @@ async fn discard(stream: TcpStream, deadline: Instant) {
         match stream.try_read(&mut piece) {
             Ok(0) => return,
             Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => return,
         }
     }

@@ -7,7 +7,7 @@ use rustls::server::{ResolvesServerCert, ServerConfig};
 use rustls::{AlertDescription, Error};
 
 use crate::identity::{Refusal, SpiffeVerifier, Trust, refusal_of};
-use crate::settings::{ClientCertificate, ListenerSettings};
+use crate::settings::{ClientCertificate, ListenerKind, ListenerSettings, Protocol};
 
 /// The configuration of one listener: client certificates as it says, tickets of its own, no early data.
 ///
@@ -19,7 +19,12 @@ pub(crate) fn server_config(
     listener: &ListenerSettings,
 ) -> Result<Arc<ServerConfig>, Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    // What a mesh speaks, and nothing older (istio/ztunnel, `src/tls`).
+    let versions = match listener.kind {
+        ListenerKind::Http => rustls::DEFAULT_VERSIONS,
+        ListenerKind::Hbone => &[&rustls::version::TLS13],
+    };
+    let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions)?;
     let verifier = |is_required| Arc::new(SpiffeVerifier::new(Arc::clone(trust), is_required));
     let builder = match listener.client_certificate {
         ClientCertificate::Required => builder.with_client_cert_verifier(verifier(true)),
@@ -27,7 +32,10 @@ pub(crate) fn server_config(
         ClientCertificate::None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(certificate);
-    config.alpn_protocols = listener.protocols.iter().map(|p| p.alpn().to_vec()).collect();
+    config.alpn_protocols = match listener.kind {
+        ListenerKind::Http => listener.protocols.iter().map(|p| p.alpn().to_vec()).collect(),
+        ListenerKind::Hbone => vec![Protocol::H2.alpn().to_vec()],
+    };
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
     config.send_tls13_tickets = 1;
     config.max_early_data_size = 0;
@@ -99,6 +107,7 @@ mod tests {
         let own = CertifiedKey::new(own, provider.key_provider.load_private_key(key).unwrap());
         let listener = ListenerSettings {
             name: "mesh".to_owned(),
+            kind: ListenerKind::Http,
             address: ([127, 0, 0, 1], 0).into(),
             protocols: Vec::new(),
             client_certificate,

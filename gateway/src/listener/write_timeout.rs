@@ -21,24 +21,25 @@ const WRITE_LIMIT: Duration = Duration::from_secs(60);
 pub(super) type TlsStream = tokio_rustls::server::TlsStream<WriteTimeoutStream>;
 
 #[derive(Debug)]
-pub(super) struct WriteTimeoutStream {
-    stream: TcpStream,
+pub(super) struct WriteTimeoutStream<S = TcpStream> {
+    stream: S,
     stalled: Option<Stall>,
     deadline: Arc<HeaderDeadline>,
     /// Until the first byte.
     handshake: Option<Arc<HandshakeSignal>>,
 }
 
-impl WriteTimeoutStream {
+impl<S> WriteTimeoutStream<S> {
+    /// `handshake` is told of the first byte.
     pub(super) const fn new(
-        stream: TcpStream,
+        stream: S,
         deadline: Arc<HeaderDeadline>,
-        handshake: Arc<HandshakeSignal>,
+        handshake: Option<Arc<HandshakeSignal>>,
     ) -> Self {
-        Self { stream, stalled: None, deadline, handshake: Some(handshake) }
+        Self { stream, stalled: None, deadline, handshake }
     }
 
-    pub(super) fn into_inner(self) -> TcpStream {
+    pub(super) fn into_inner(self) -> S {
         self.stream
     }
 
@@ -55,7 +56,7 @@ impl WriteTimeoutStream {
     }
 }
 
-impl AsyncRead for WriteTimeoutStream {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeoutStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -72,7 +73,7 @@ impl AsyncRead for WriteTimeoutStream {
     }
 }
 
-impl AsyncWrite for WriteTimeoutStream {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeoutStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.timed(cx, written)

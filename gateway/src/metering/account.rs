@@ -16,7 +16,7 @@ use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::name::ResourceId;
 use tollgate_policy::operation::HttpRequest;
 use tollgate_policy::price::Units;
-use tollgate_policy::target::Target;
+use tollgate_policy::target::{Target, TunnelEnd};
 
 use super::answered::Answered;
 use super::inspected_body::InspectedBody;
@@ -150,6 +150,15 @@ impl Account {
         self.record.host = Some(Bounded::from(&target.host_shared()));
         self.record.port = Some(target.port());
         self.record.path = Some(Bounded::path(request.path()));
+    }
+
+    /// Where a tunnel leads that is refused.
+    pub(crate) fn tunnelled(&mut self, end: &TunnelEnd) {
+        self.record.destination = end.destination().map(|destination| destination.name.clone());
+        if let TunnelEnd::Host(target) = end {
+            self.record.host = Some(Bounded::from(&target.host_shared()));
+            self.record.port = Some(target.port());
+        }
     }
 
     /// What was asked for, also where it is refused.

@@ -6,6 +6,10 @@ use std::sync::Arc;
 use http::HeaderMap;
 use hyper::body::Incoming;
 use jiff::Timestamp;
+use tollgate_policy::denial::Denial;
+use tollgate_policy::operation::{HttpRequest, RequestLine};
+use tollgate_policy::policy::Policy;
+use tollgate_policy::target::{Target, TunnelAuthority};
 
 use super::deadline::{HeaderDeadline, Late};
 use super::progress::{WriteProgress, Writes};
@@ -16,10 +20,30 @@ use crate::identity::Proofs;
 use crate::pace::LeastRate;
 
 /// How a connection came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Road {
     /// Over a socket of its own.
     Direct,
+    /// In a tunnel of the mesh, which leads there.
+    Hbone(TunnelAuthority),
+}
+
+impl Road {
+    /// Where a request goes that came by it, and what it asks there.
+    ///
+    /// # Errors
+    /// As [`Policy::resolve`]; `ambiguous_authority` too where its tunnel leads elsewhere.
+    pub(crate) fn resolve(
+        &self,
+        policy: &Policy,
+        line: &RequestLine<'_>,
+    ) -> Result<(Target, HttpRequest), Denial> {
+        let (target, request) = policy.resolve(line)?;
+        if let Self::Hbone(authority) = self {
+            policy.tunnel(authority)?.check(&target, request.path_prefix().is_some())?;
+        }
+        Ok((target, request))
+    }
 }
 
 /// What a listener knows of a connection, but for who is on it.
@@ -38,7 +62,8 @@ pub(crate) struct Session {
     pub(crate) address: SocketAddr,
     pub(crate) road: Road,
     pub(crate) http2: bool,
-    pub(crate) proofs: Proofs,
+    /// Shared by all that comes in tunnels on one connection.
+    pub(crate) proofs: Arc<Proofs>,
     pub(crate) shutdown: ShutdownSignal,
     pub(crate) deadline: Arc<HeaderDeadline>,
     pub(super) writes: Writes,
@@ -55,12 +80,27 @@ impl Session {
             address,
             road,
             http2,
-            proofs,
+            proofs: Arc::new(proofs),
             shutdown: ShutdownSignal::default(),
             deadline,
             writes: Writes::default(),
             body: (!http2).then(|| Arc::new(BodyProgress::new())),
             _place: place,
+        }
+    }
+
+    /// Of what comes in a tunnel on this connection: it proves what the connection proves.
+    pub(crate) fn tunnelled(&self, road: Road, http2: bool, deadline: Arc<HeaderDeadline>) -> Self {
+        Self {
+            address: self.address,
+            road,
+            http2,
+            proofs: Arc::clone(&self.proofs),
+            shutdown: ShutdownSignal::default(),
+            deadline,
+            writes: Writes::default(),
+            body: (!http2).then(|| Arc::new(BodyProgress::new())),
+            _place: None,
         }
     }
 

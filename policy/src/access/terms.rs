@@ -251,6 +251,8 @@ pub(super) fn destinations(old: &Destination, new: &Destination, diff: &mut Diff
         hosts: _,
         port: _,
         timeouts: _,
+        // What a request in a tunnel asks for decides, not the tunnel's address.
+        virtual_addresses: _,
     } = new;
     let mut adds =
         |what, words: String| diff.add(Change::of(what, None, format!("destination {name}: {words}")));

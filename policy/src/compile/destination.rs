@@ -64,6 +64,7 @@ impl<'a> Compiler<'a> {
             hosts: spec.hosts.values().cloned().collect(),
             port: spec.port.unwrap_or(443),
             addresses: spec.addresses.values().map(|Address(address)| *address).collect(),
+            virtual_addresses: spec.virtual_addresses.values().map(|Address(address)| *address).collect(),
             sources: SourcePool::ordered(spec.source_address.map(|Address(address)| address).as_slice()),
             tls,
             client_certificate,
@@ -216,7 +217,9 @@ fn time(written: Option<Interval>, default: Duration) -> Duration {
 fn addresses(spec: &DestinationSpec, scope: &mut Scope<'_>) {
     let written = spec.addresses.iter().map(|(index, address)| (format!("spec.addresses[{index}]"), address));
     let source = spec.source_address.iter().map(|address| ("spec.sourceAddress".to_owned(), address));
-    for (path, Address(address)) in written.chain(source) {
+    let given = spec.virtual_addresses.iter();
+    let given = given.map(|(index, address)| (format!("spec.virtualAddresses[{index}]"), address));
+    for (path, Address(address)) in written.chain(source).chain(given) {
         let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
         if address.is_unspecified() || address.is_multicast() || is_broadcast {
             scope.problem(&path, format!("`{address}` is not the address of one host"));

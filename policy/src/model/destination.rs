@@ -36,6 +36,9 @@ pub(crate) struct DestinationSpec {
     pub(crate) dialect: Option<String>,
     /// IP addresses to dial. Without them DNS is asked.
     pub(crate) addresses: List<Address>,
+    /// The IP addresses that a mesh gives the service, as a ServiceEntry's `addresses`. A tunnel to one of them leads here. They are
+    /// never dialled.
+    pub(crate) virtual_addresses: List<Address>,
     /// The local IP address that calls leave from. It has to be of the same family as `addresses`. Without it the system chooses.
     pub(crate) source_address: Option<Address>,
     /// How the service is known, and what it is shown.

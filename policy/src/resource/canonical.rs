@@ -95,6 +95,8 @@ fn reached(destination: &Destination) -> Value {
         hosts,
         port,
         addresses,
+        // They say nothing of where calls go.
+        virtual_addresses: _,
         sources,
         tls,
         client_certificate: _,

@@ -23,6 +23,8 @@ pub struct Destination {
     pub port: u16,
     /// Dialled instead of what DNS says; empty: DNS decides.
     pub addresses: Vec<IpAddr>,
+    /// What the mesh calls it by: a tunnel to one of them leads here. Never dialled.
+    pub virtual_addresses: Vec<IpAddr>,
     /// The local addresses that connections leave from.
     pub sources: SourcePool,
     /// Whom the destination's certificate has to be verified by.

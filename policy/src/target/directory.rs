@@ -1,5 +1,6 @@
 //! Which destination is meant, and what is asked of it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{GatewayName, Target, split_authority};
@@ -21,6 +22,8 @@ pub(crate) struct Directory {
     exact: Map<Arc<str>, Vec<Arc<Destination>>>,
     /// By what follows `*.`.
     wildcard: Map<Arc<str>, Vec<Arc<Destination>>>,
+    /// By an address that the mesh has given to it.
+    pub(super) by_virtual_address: Map<IpAddr, Vec<Arc<Destination>>>,
     gateway: Vec<GatewayName>,
     blocked: Vec<BlockedHosts>,
 }
@@ -38,6 +41,13 @@ impl Directory {
                 directory.by_segment.insert(destination.name.name().into(), Arc::clone(destination));
             }
             directory.by_name.insert(destination.name.clone(), Arc::clone(destination));
+            for address in &destination.virtual_addresses {
+                directory
+                    .by_virtual_address
+                    .entry(address.to_canonical())
+                    .or_default()
+                    .push(Arc::clone(destination));
+            }
             for host in &destination.hosts {
                 let (index, host) = match host {
                     HostPattern::Exact(host) => (&mut directory.exact, host),
@@ -89,7 +99,7 @@ impl Directory {
         self.gateway.iter().any(|name| *name.host == *host) || self.exact.contains_key(host)
     }
 
-    fn is_gateway(&self, host: &str, port: Option<u16>) -> bool {
+    pub(super) fn is_gateway(&self, host: &str, port: Option<u16>) -> bool {
         let is = |name: &GatewayName| {
             *name.host == *host && name.port.is_none_or(|only| only == port.unwrap_or(443))
         };
@@ -125,7 +135,11 @@ impl Directory {
     }
 
     /// The destinations that have a host, each at a port of its own. `port` is the one that is asked for.
-    fn by_host(&self, host: &str, port: Option<u16>) -> Result<(&[Arc<Destination>], Arc<str>), Denial> {
+    pub(super) fn by_host(
+        &self,
+        host: &str,
+        port: Option<u16>,
+    ) -> Result<(&[Arc<Destination>], Arc<str>), Denial> {
         if let Some(blocked) = self.blocked_at(host, port) {
             return Err(blocked.denial());
         }
@@ -184,7 +198,10 @@ fn no_such_port() -> Denial {
 }
 
 /// The destination that is meant by a port. 80 and 443 are what a client fills in by itself, so they mean the only one there is.
-fn by_port(destinations: &[Arc<Destination>], port: Option<u16>) -> Result<&Arc<Destination>, Denial> {
+pub(super) fn by_port(
+    destinations: &[Arc<Destination>],
+    port: Option<u16>,
+) -> Result<&Arc<Destination>, Denial> {
     let wanted = port.unwrap_or(443);
     if let Some(destination) = destinations.iter().find(|destination| destination.port == wanted) {
         return Ok(destination);

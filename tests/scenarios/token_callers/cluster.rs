@@ -89,6 +89,8 @@ async fn a_pod_with_nothing_but_its_token_calls_with_the_sdks_of_openai_and_anth
 
     let other = cluster.token_request("shop", "other", AUDIENCE, 600).await;
     assert_eq!(sdk(&stack, &client, &other).await, refused("403 no_grant"));
+    let expired = cluster.expired(&token);
+    assert_eq!(sdk(&stack, &client, &expired).await, refused("401 token_expired"));
     let api = cluster.token_request("shop", "web", &cluster.url(), 600).await;
     assert_eq!(sdk(&stack, &client, &api).await, refused("401 token_audience"));
 

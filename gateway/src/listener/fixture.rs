@@ -1,0 +1,153 @@
+//! A core with a destination, a caller and its grants, for listeners whose streams are in memory.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose, SanType};
+use rustls::ServerConfig;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tollgate_policy::consent::Consents;
+use tollgate_policy::model::SourceFile;
+use tollgate_secrets::Secrets;
+
+use crate::app;
+use crate::caller_usage::CallerUsages;
+use crate::core::{Core, Shared, Throttles};
+use crate::drain::Drain;
+use crate::identity::{Bundle, Proofs, Trust};
+use crate::injection::InjectionCache;
+use crate::key_health::KeyPools;
+use crate::ledger::{Ledger, samples};
+use crate::metering::Recorder;
+use crate::quota::Quota;
+use crate::session::{Arrival, ConnectionRegistry, HeaderDeadline, Road, Session};
+use crate::settings::RequestLimits;
+use crate::snapshot::{Snapshot, Snapshots};
+use crate::upstream::{DialRules, Pool, Resolver};
+
+type TestIssuer = CertifiedIssuer<'static, KeyPair>;
+
+pub(super) fn issuer() -> TestIssuer {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+fn leaf(issuer: &TestIssuer, san: SanType) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![san];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, issuer).unwrap().der().clone();
+    (certificate, PrivateKeyDer::Pkcs8(key.serialize_der().into()))
+}
+
+/// A destination that answers each connection's request with `200` and its request line.
+async fn destination(issuer: &TestIssuer) -> u16 {
+    let (certificate, key) = leaf(issuer, SanType::DnsName("up.test".try_into().unwrap()));
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
+    let tls = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut stream = tls.accept(stream).await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            let line = String::from_utf8(head).unwrap().lines().next().unwrap().to_owned();
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{line}", line.len());
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            stream.flush().await.unwrap();
+        }
+    });
+    port
+}
+
+pub(super) struct Fixture {
+    pub(super) core: Arc<Core>,
+    issuer: TestIssuer,
+    _ledger: Arc<Ledger>,
+    _directory: TempDir,
+}
+
+impl Fixture {
+    pub(super) async fn new() -> Self {
+        let (directory, issuer) = (samples::directory(), issuer());
+        let (ledger, _) = Ledger::open(directory.path(), None, 1).unwrap();
+        let bundle = Arc::new(Bundle::of(&[issuer.der().clone()]).unwrap().0);
+        let limits = RequestLimits::default();
+        let loopback = vec!["127.0.0.0/8".parse().unwrap()];
+        let shared = Arc::new(Shared {
+            snapshots: Snapshots::default(),
+            secrets: Secrets::new(tokio::runtime::Handle::current(), Arc::new(|_| false)),
+            keys: KeyPools::default(),
+            quota: Quota::new(),
+            trust: Trust::new(HashMap::from([("prod.acme".parse().unwrap(), bundle)]), Duration::ZERO),
+            rules: DialRules::new(loopback),
+            nameservers: Vec::new(),
+            usages: CallerUsages::new(limits.bounds()),
+            drain: Drain::new(),
+            limits,
+            throttles: Throttles::default(),
+            tracer: None,
+            exported: None,
+        });
+        shared.publish(snapshot(directory.path(), &issuer, destination(&issuer).await));
+        let journal = ledger.journal(0).unwrap();
+        let (stats, uses) = (Arc::default(), Arc::default());
+        let core = Core {
+            pool: Pool::new(Arc::clone(&journal), Resolver::new(&[]), shared.limits.answer_fields),
+            recorder: Recorder::new(&journal, &stats, &uses, None),
+            shared,
+            journal,
+            prepared: InjectionCache::new(Arc::default()),
+            connections: ConnectionRegistry::default(),
+            stats,
+            uses,
+        };
+        Self { core: Arc::new(core), issuer, _ledger: ledger, _directory: directory }
+    }
+
+    /// A connection of whoever has shown this chain elsewhere.
+    pub(super) fn session(&self, chain: Vec<CertificateDer<'static>>, http2: bool) -> Arc<Session> {
+        let shared = &self.core.shared;
+        let proven = Proofs::of(chain, &shared.trust, &shared.usages).unwrap();
+        let deadline = Arc::new(HeaderDeadline::new());
+        let arrival =
+            Arrival { address: "192.0.2.1:1234".parse().unwrap(), road: Road::Direct, http2, deadline };
+        Arc::new(Session::new(arrival, proven))
+    }
+
+    pub(super) fn web(&self) -> Vec<CertificateDer<'static>> {
+        vec![leaf(&self.issuer, SanType::URI("spiffe://prod.acme/web".try_into().unwrap())).0]
+    }
+}
+
+fn snapshot(directory: &Path, issuer: &TestIssuer, port: u16) -> Snapshot {
+    let bundle = directory.join("up.pem");
+    fs::write(&bundle, issuer.pem()).unwrap();
+    let head = "---\napiVersion: tollgate.dev/v1alpha1\nkind:";
+    let text = format!(
+        "{head} Destination\nmetadata: {{name: up}}\nspec:\n  hosts: [up.test]\n  port: {port}\n  addresses: [127.0.0.1]\n  virtualAddresses: [240.240.0.1]\n  tls: {{verify: {{caFile: {}}}}}\n\
+         {head} Destination\nmetadata: {{name: twin}}\nspec:\n  hosts: [twin.test]\n  port: {port}\n  addresses: [127.0.0.1]\n\
+         {head} Destination\nmetadata: {{name: foreign}}\nspec: {{hosts: [foreign.test], virtualAddresses: ['fd00::1']}}\n\
+         {head} Grant\nmetadata: {{name: web-twin}}\nspec: {{callers: [{{spiffe: 'spiffe://prod.acme/web'}}], destination: twin}}\n\
+         {head} Grant\nmetadata: {{name: web-up}}\nspec: {{callers: [{{spiffe: 'spiffe://prod.acme/web'}}], destination: up}}\n",
+        bundle.display()
+    );
+    let environment = app::environment_of(&[], &["prod.acme".to_owned()]).unwrap();
+    let file = SourceFile { path: "a.yaml".into(), text };
+    Snapshot::build((&[file], &Consents::default()), &environment, None).unwrap().0
+}

@@ -1,0 +1,116 @@
+//! Tunnels over streams in memory, as a client of the mesh asks for them.
+
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::{http1 as client1, http2 as client2};
+use hyper_util::rt::TokioExecutor;
+use tokio::io::duplex;
+
+use super::super::fixture::Fixture;
+use super::*;
+use crate::stats::Sums;
+
+type Sender = client2::SendRequest<Empty<Bytes>>;
+
+async fn connect(fixture: &Fixture) -> Sender {
+    let (near, far) = duplex(1 << 16);
+    tokio::spawn(serve(Arc::clone(&fixture.core), fixture.session(fixture.web(), true), near));
+    let (sender, connection) = client2::handshake(TokioExecutor::new(), TokioIo::new(far)).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+async fn ask(sender: &mut Sender, authority: &str) -> Response<Incoming> {
+    let request = Request::connect(authority).header("baggage", "k8s.namespace.name=else").body(Empty::new());
+    sender.send_request(request.unwrap()).await.unwrap()
+}
+
+async fn tunnel(sender: &mut Sender, authority: &str) -> Upgraded {
+    let answer = ask(sender, authority).await;
+    assert_eq!(answer.status(), StatusCode::OK, "{authority}");
+    hyper::upgrade::on(answer).await.unwrap()
+}
+
+fn refusal(answer: &Response<Incoming>) -> (u16, &str) {
+    (answer.status().as_u16(), answer.headers()["x-tollgate-reason"].to_str().unwrap())
+}
+
+/// What a request in a tunnel gets, in HTTP/1.1.
+async fn get(tunnel: Upgraded, host: &str) -> (u16, String) {
+    let (mut sender, connection) = client1::handshake(tunnel).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::get("/one").header("host", host).body(Empty::<Bytes>::new()).unwrap();
+    let (head, body) = sender.send_request(request).await.unwrap().into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    (head.status.as_u16(), String::from_utf8_lossy(&body).into_owned())
+}
+
+#[tokio::test]
+async fn requests_in_a_tunnel_walk_the_route_in_either_http_and_to_either_form_of_authority() {
+    let fixture = Fixture::new().await;
+    let mut sender = connect(&fixture).await;
+    for authority in ["up.test:80", "up.test:443", "UP.test.:80", "240.240.0.1:80", "240.240.0.1:443"] {
+        let answered = get(tunnel(&mut sender, authority).await, "up.test").await;
+        assert_eq!(answered, (200, "GET /one HTTP/1.1".to_owned()), "{authority}");
+    }
+    let io = tunnel(&mut sender, "240.240.0.1:80").await;
+    let (mut inner, connection) = client2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    for path in ["/two", "/three"] {
+        let request = Request::get(format!("http://up.test{path}")).body(Empty::<Bytes>::new()).unwrap();
+        let answer = inner.send_request(request).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, format!("GET {path} HTTP/1.1"));
+    }
+}
+
+#[tokio::test]
+async fn a_request_for_another_host_than_its_tunnels_is_refused() {
+    let fixture = Fixture::new().await;
+    let mut sender = connect(&fixture).await;
+    for (authority, host) in
+        [("up.test:80", "twin.test"), ("240.240.0.1:80", "twin.test"), ("twin.test:80", "up.test")]
+    {
+        let (status, body) = get(tunnel(&mut sender, authority).await, host).await;
+        assert_eq!(status, 400, "{authority} {host}");
+        assert!(body.contains("ambiguous_authority"), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_tunnel_leads_only_where_its_workload_may_have_something_to_ask() {
+    let fixture = Fixture::new().await;
+    let mut sender = connect(&fixture).await;
+    for (authority, refused) in [
+        ("foreign.test:443", (401, "no_grant")),
+        ("[fd00::1]:80", (401, "no_grant")),
+        ("unknown.test:443", (421, "unknown_host")),
+        ("240.240.0.2:80", (421, "unknown_host")),
+        ("up.test:8080", (421, "unknown_host")),
+        ("127.0.0.1:9441", (421, "unknown_host")),
+    ] {
+        assert_eq!(refusal(&ask(&mut sender, authority).await), refused, "{authority}");
+    }
+    let plain = Request::get("https://up.test/").body(Empty::new()).unwrap();
+    assert_eq!(refusal(&sender.send_request(plain).await.unwrap()), (405, "method_refused"));
+    let answered = get(tunnel(&mut sender, "up.test:80").await, "up.test").await;
+    assert_eq!(answered.0, 200, "what was refused before costs the connection nothing");
+}
+
+#[tokio::test]
+async fn tls_in_a_tunnel_ends_it_and_is_recorded_with_its_reason() {
+    let fixture = Fixture::new().await;
+    let mut sender = connect(&fixture).await;
+    let mut io = TokioIo::new(tunnel(&mut sender, "up.test:443").await);
+    io.write_all(&[TLS_HANDSHAKE, 3, 1, 0, 5, 1, 0, 0, 1, 0]).await.unwrap();
+    let mut said = Vec::new();
+    io.read_to_end(&mut said).await.unwrap();
+    assert!(said.is_empty());
+    let mut sums = Sums::default();
+    sums.add(&fixture.core.stats);
+    let counted = sums.calls.keys().filter(|series| {
+        series.reason == Some(Reason::TlsInTunnel)
+            && series.destination.as_ref().is_some_and(|name| name.name() == "up")
+    });
+    assert_eq!(counted.count(), 1);
+}

@@ -1,0 +1,212 @@
+//! The tunnels of an ambient mesh: a workload's plain HTTP in HTTP/2 CONNECT over mutual TLS, carried by Envoy, and by a client that
+//! does what Istio's ztunnel does.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+use tollgate_tests::client::Connection;
+use tollgate_tests::envoy::{Envoy, Tunnel};
+use tollgate_tests::fixture::{CHECKOUT, Fixture};
+use tollgate_tests::gateway::eventually;
+use tollgate_tests::{Client, Leaf, Plan, Protocol, Reply, Upstream, ledger, needs};
+
+const GATEWAY: &str = "spiffe://prod.acme/ns/egress/sa/tollgate";
+const VIRTUAL: &str = "240.240.0.7";
+
+/// A gateway with a listener for tunnels that shows an SVID of the mesh, and a destination that has an address in it.
+async fn mesh() -> Fixture {
+    let mut plan = Plan::new();
+    let own = Leaf { uris: vec![GATEWAY.to_owned()], ..Leaf::server(&["localhost"]) };
+    plan.settings.certificate = plan.prod.issue(&plan.sandbox, "gateway", &own);
+    plan.settings.listeners.push("{name: tunnels, kind: hbone, address: \"127.0.0.1:0\"}".to_owned());
+    let upstream = Upstream::http(&plan.server, &["http/1.1"], |seen| match seen.target.as_str() {
+        "/slow" => Reply::status(200).data("begun ").wait(Duration::from_secs(3)).data("ended"),
+        _ => Reply::status(200).data("through the tunnel"),
+    })
+    .await;
+    plan.settings = plan.complete(upstream.port());
+    for (_, text) in &mut plan.settings.resources {
+        *text = text.replacen("  port:", &format!("  virtualAddresses: [{VIRTUAL}]\n  port:"), 1);
+    }
+    plan.start_with(upstream).await
+}
+
+/// A workload with an SVID, at the listener for tunnels; what it asks for inside is for `api.up.test`.
+fn workload(fixture: &Fixture, spiffe: &str) -> Client {
+    let identity = fixture.prod.svid(&fixture.sandbox, spiffe);
+    let address = fixture.gateway.listener("tunnels");
+    Client::new(&fixture.sandbox, address, fixture.prod.roots(), Some(identity)).naming("api.up.test")
+}
+
+async fn envoy(fixture: &Fixture, workload: &Client, authority: &str) -> Envoy {
+    let tunnel = Tunnel {
+        gateway: fixture.gateway.listener("tunnels"),
+        gateway_id: GATEWAY,
+        bundle: fixture.prod.bundle().to_owned(),
+        workload: workload.identity(),
+        authority,
+    };
+    Envoy::start(&fixture.sandbox, &tunnel).await
+}
+
+/// Connections of the client's own to the listener for tunnels.
+struct Ztunnel(http2::SendRequest<Empty<Bytes>>);
+
+impl Ztunnel {
+    async fn connect(workload: &Client) -> Self {
+        let stream = workload.handshake(workload.tls(&["h2"])).await.unwrap();
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        // As ztunnel has it.
+        builder
+            .initial_stream_window_size(4 << 20)
+            .initial_connection_window_size(16 << 20)
+            .max_frame_size(1 << 20);
+        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        Self(sender)
+    }
+
+    async fn ask(&mut self, authority: &str) -> Response<Incoming> {
+        let request = Request::connect(authority)
+            .header("baggage", "k8s.namespace.name=payments,k8s.deployment.name=web")
+            .header("forwarded", "for=\"10.1.2.3:4567\";host=api.elsewhere.test")
+            .body(Empty::new())
+            .unwrap();
+        self.0.ready().await.unwrap();
+        self.0.send_request(request).await.unwrap()
+    }
+
+    /// HTTP of the workload in a tunnel of its own.
+    async fn inside(&mut self, workload: &Client, authority: &str, protocol: Protocol) -> Connection {
+        let answer = self.ask(authority).await;
+        assert_eq!(answer.status(), 200, "{authority}");
+        let tunnel = TokioIo::new(hyper::upgrade::on(answer).await.unwrap());
+        Connection::over(workload, tunnel, protocol).await.unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workloads_plain_http_gets_the_key_through_envoys_tunnels() {
+    needs!(Envoy::installed());
+    let fixture = mesh().await;
+    let checkout = workload(&fixture, CHECKOUT);
+    for authority in [format!("{VIRTUAL}:80"), "api.up.test:80".to_owned()] {
+        let envoy = envoy(&fixture, &checkout, &authority).await;
+        for _ in 0..20 {
+            let stream = TcpStream::connect(envoy.address()).await.unwrap();
+            let mut connection = Connection::over(&checkout, stream, Protocol::H1).await.unwrap();
+            for _ in 0..3 {
+                let answer = connection.send(checkout.request(Method::GET, "/one", "")).await.unwrap();
+                answer.assert_status(200);
+                assert_eq!(answer.body, "through the tunnel");
+            }
+        }
+    }
+    assert_eq!(fixture.upstream.count(), 120);
+    for seen in fixture.upstream.seen() {
+        assert_eq!(seen.header("authorization"), format!("Bearer {}", fixture.key));
+        assert_eq!(seen.authority, format!("api.up.test:{}", fixture.upstream.port()));
+    }
+    let callers = ledger::column(&fixture.gateway, "caller");
+    assert_eq!(callers.len(), 120, "a request is recorded, its tunnel is not");
+    assert!(callers.iter().all(|caller| caller == CHECKOUT), "{callers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workload_without_a_grant_gets_no_tunnel_and_a_record_says_why() {
+    let fixture = mesh().await;
+    let stranger = workload(&fixture, "spiffe://prod.acme/ns/search/sa/web");
+    let mut ztunnel = Ztunnel::connect(&stranger).await;
+    for authority in [format!("{VIRTUAL}:80"), "api.up.test:443".to_owned()] {
+        let refused = ztunnel.ask(&authority).await;
+        assert_eq!(refused.status(), 401, "as ztunnel says it");
+        assert_eq!(refused.headers()["x-tollgate-reason"], "no_grant");
+    }
+    let other = workload(&fixture, CHECKOUT).showing(None);
+    let showed_nothing = async {
+        let stream = other.handshake(other.tls(&["h2"])).await?;
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+        connection.await?;
+        drop::<http2::SendRequest<Empty<Bytes>>>(sender);
+        Ok::<_, tollgate_tests::client::Failure>(())
+    };
+    assert!(showed_nothing.await.is_err());
+    eventually("both are recorded", || ledger::records(&fixture.gateway).len() == 2).await;
+    for record in ledger::records(&fixture.gateway) {
+        assert_eq!(
+            (&record["reason"], &record["destination"]),
+            (&"no_grant".into(), &"up".into()),
+            "{record}"
+        );
+    }
+    assert_eq!(fixture.upstream.count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_tunnels_of_one_connection_carry_either_http_and_end_with_their_answers_at_a_drain() {
+    let mut fixture = mesh().await;
+    let checkout = workload(&fixture, CHECKOUT);
+    let mut ztunnel = Ztunnel::connect(&checkout).await;
+    let mut open = Vec::new();
+    for index in 0..100 {
+        let protocol = Protocol::BOTH[index % 2];
+        let mut inside = ztunnel.inside(&checkout, &format!("{VIRTUAL}:80"), protocol).await;
+        let request = |path: &str| match protocol {
+            Protocol::H1 => checkout.request(Method::GET, path, ""),
+            Protocol::H2 => {
+                let mut request = checkout.request(Method::GET, path, "");
+                *request.uri_mut() = format!("http://api.up.test{path}").parse().unwrap();
+                request
+            }
+        };
+        inside.send(request("/one")).await.unwrap().assert_status(200);
+        open.push((inside, request("/slow")));
+    }
+    let slow =
+        open.into_iter().map(|(mut inside, request)| tokio::spawn(async move { inside.send(request).await }));
+    let slow: Vec<_> = slow.collect();
+    eventually("all are under way", || fixture.upstream.count() == 200).await;
+    fixture.gateway.begin_drain();
+    for answer in slow {
+        let answer = answer.await.unwrap().unwrap();
+        answer.assert_status(200);
+        assert_eq!(answer.body, "begun ended");
+    }
+    assert!(fixture.gateway.ended().await.success());
+    let refused = http2::SendRequest::ready(&mut ztunnel.0).await;
+    assert!(refused.is_err(), "the connection has ended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tunnels_authority_and_its_requests_have_to_agree() {
+    let fixture = mesh().await;
+    let checkout = workload(&fixture, CHECKOUT);
+    let mut ztunnel = Ztunnel::connect(&checkout).await;
+    for (authority, status, reason) in [
+        ("240.240.0.8:80", 421, "unknown_host"),
+        ("169.254.169.254:80", 421, "unknown_host"),
+        ("api.elsewhere.test:443", 421, "unknown_host"),
+    ] {
+        let refused = ztunnel.ask(authority).await;
+        assert_eq!(
+            (refused.status().as_u16(), &refused.headers()["x-tollgate-reason"]),
+            (status, &reason.parse().unwrap())
+        );
+    }
+    let mut inside = ztunnel.inside(&checkout, "api.up.test:80", Protocol::H1).await;
+    let mut request = checkout.request(Method::GET, "/up/one", "");
+    request.headers_mut().insert("host", "localhost".parse().unwrap());
+    inside.send(request).await.unwrap().assert_refused(400, "ambiguous_authority");
+    assert_eq!(fixture.upstream.count(), 0);
+    let mut inside = ztunnel.inside(&checkout, "localhost:8443", Protocol::H1).await;
+    let mut request = checkout.request(Method::GET, "/up/one", "");
+    request.headers_mut().insert("host", "localhost".parse().unwrap());
+    inside.send(request).await.unwrap().assert_status(200);
+    assert_eq!(fixture.upstream.count(), 1);
+}

@@ -1,0 +1,111 @@
+//! Envoy as a workload's side of an ambient mesh: what comes to its port leaves in a tunnel (HTTP/2 CONNECT over mutual TLS).
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::ca::Identity;
+use crate::process::{Process, free_port, local};
+use crate::sandbox::{Sandbox, parts_dir};
+
+/// A running Envoy; it ends when dropped.
+pub struct Envoy {
+    address: SocketAddr,
+    _process: Process,
+}
+
+/// One workload's way to the gateway.
+pub struct Tunnel<'a> {
+    /// The gateway's listener for tunnels.
+    pub gateway: SocketAddr,
+    /// The SPIFFE id that the gateway has to show.
+    pub gateway_id: &'a str,
+    /// The authorities of the mesh, in PEM.
+    pub bundle: PathBuf,
+    /// The workload's own SVID.
+    pub workload: &'a Identity,
+    /// Where its tunnels lead.
+    pub authority: &'a str,
+}
+
+impl Envoy {
+    /// Whether Envoy is installed.
+    pub fn installed() -> bool {
+        binary().is_file()
+    }
+
+    /// Starts it, and waits until it listens.
+    pub async fn start(sandbox: &Sandbox, tunnel: &Tunnel<'_>) -> Self {
+        let address = local(free_port());
+        let name = format!("envoy-{}", address.port());
+        let config = sandbox.input(&format!("{name}.json"), configuration(address, tunnel).to_string());
+        let mut command = Command::new(binary());
+        command.arg("-c").arg(config).args(["--concurrency", "1", "--disable-hot-restart", "-l", "warn"]);
+        let mut process = Process::spawn(&name, &sandbox.providers(), &mut command);
+        process.listening(address).await;
+        Self { address, _process: process }
+    }
+
+    /// Where the workload's own bytes go in.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+fn binary() -> PathBuf {
+    parts_dir().join("envoy/envoy/_bin/envoy")
+}
+
+fn address(of: SocketAddr) -> Value {
+    json!({"socket_address": {"address": of.ip().to_string(), "port_value": of.port()}})
+}
+
+fn configuration(listens: SocketAddr, tunnel: &Tunnel<'_>) -> Value {
+    const TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
+    const HTTP: &str = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    const PROXY: &str = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
+    let file = |path: &PathBuf| json!({"filename": path});
+    let tls = json!({
+        "@type": TLS,
+        "common_tls_context": {
+            "alpn_protocols": ["h2"],
+            "tls_params": {
+                "tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3",
+            },
+            "tls_certificates": [{
+                "certificate_chain": file(&tunnel.workload.cert), "private_key": file(&tunnel.workload.key),
+            }],
+            "validation_context": {
+                "trusted_ca": file(&tunnel.bundle),
+                "match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"exact": tunnel.gateway_id}}],
+            },
+        },
+    });
+    let endpoint = json!({"endpoint": {"address": address(tunnel.gateway)}});
+    json!({"static_resources": {
+        "listeners": [{
+            "name": "workload",
+            "address": address(listens),
+            "filter_chains": [{"filters": [{"name": "tcp", "typed_config": {
+                "@type": PROXY,
+                "stat_prefix": "tunnel",
+                "cluster": "gateway",
+                "tunneling_config": {"hostname": tunnel.authority},
+            }}]}],
+        }],
+        "clusters": [{
+            "name": "gateway",
+            "connect_timeout": "5s",
+            "load_assignment": {"cluster_name": "gateway", "endpoints": [{"lb_endpoints": [endpoint]}]},
+            "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": HTTP,
+                "explicit_http_config": {"http2_protocol_options": {
+                    "connection_keepalive": {"interval": "10s", "timeout": "20s"},
+                }},
+            }},
+            "transport_socket": {"name": "tls", "typed_config": tls},
+        }],
+    }})
+}
