@@ -15,7 +15,7 @@ use tollgate_policy::caller::{Caller, Identity, Proof, Proven};
 use tollgate_policy::decision::CallerGrants;
 use tollgate_policy::denial::{Denial, Reason};
 
-use super::call_proof::CallProof;
+use super::call_proof::{CallProof, GRACE};
 use super::credentials::ShownToken;
 use super::jwt::{MOST_BYTES, UnverifiedJwt};
 use super::tokens::{TokenIssuers, TokenRefusal, VerifiedToken};
@@ -27,8 +27,6 @@ use crate::snapshot::Snapshot;
 const REMEMBERED: usize = 8;
 /// How long a connection that has shown nothing may wait with its first token.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(10);
-/// How long what is under way may go on, once its caller is proven no longer.
-pub(super) const GRACE: SignedDuration = SignedDuration::from_secs(60);
 /// The same where there never was a caller: long enough to read why it was refused.
 const NOBODYS_GRACE: SignedDuration = SignedDuration::from_secs(5);
 

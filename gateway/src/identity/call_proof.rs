@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, Sleep};
 use tollgate_policy::denial::Denial;
 
-use super::authenticate::GRACE;
 use super::tokens::{TokenIssuers, TokenRefusal, VerifiedToken};
 
+/// How long what is under way may go on, once its caller is proven no longer.
+pub(super) const GRACE: SignedDuration = SignedDuration::from_secs(60);
 /// How often it is looked at again.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 

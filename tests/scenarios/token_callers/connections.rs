@@ -66,9 +66,7 @@ async fn a_connection_without_a_proof_ends_within_seconds_whatever_it_asks_and_o
         late.send(by(&client, &token, "/up/x")).await.unwrap().assert_status(200);
     };
     let ended = async {
-        let all =
-            [closes(&silent, begun).await, closes(&silent_h2, begun).await, closes(&sends, begun).await];
-        all
+        [closes(&silent, begun).await, closes(&silent_h2, begun).await, closes(&sends, begun).await]
     };
     let (ended, asked, ()) = tokio::join!(ended, asking, shows);
     drop(body);

@@ -70,13 +70,13 @@ impl WatchFault {
 }
 
 /// Why there is nothing more to say.
-enum End {
+enum WatchEnd {
     Fault(WatchFault),
     /// Nobody listens.
     Unheard,
 }
 
-impl<E: Into<WatchFault>> From<E> for End {
+impl<E: Into<WatchFault>> From<E> for WatchEnd {
     fn from(error: E) -> Self {
         Self::Fault(error.into())
     }
@@ -99,8 +99,8 @@ pub(super) async fn follow(
         };
         let fault = match ended {
             Ok(()) => continue,
-            Err(End::Unheard) => return,
-            Err(End::Fault(fault)) => fault,
+            Err(WatchEnd::Unheard) => return,
+            Err(WatchEnd::Fault(fault)) => fault,
         };
         if fault.code() == Some(410) {
             version = None;
@@ -113,7 +113,7 @@ pub(super) async fn follow(
 }
 
 /// Lists all of them; the version that a watch goes on from.
-async fn list(api: &Api<RawObject>, news: &News) -> Result<String, End> {
+async fn list(api: &Api<RawObject>, news: &News) -> Result<String, WatchEnd> {
     news.event(Event::Init).await?;
     let mut page = ListParams::default().limit(PAGE);
     loop {
@@ -132,7 +132,7 @@ async fn list(api: &Api<RawObject>, news: &News) -> Result<String, End> {
 }
 
 /// Watches what changes since `version`, which follows, until the API server ends that in its time.
-async fn watch(api: &Api<RawObject>, version: &mut String, news: &News) -> Result<(), End> {
+async fn watch(api: &Api<RawObject>, version: &mut String, news: &News) -> Result<(), WatchEnd> {
     let begun = Instant::now();
     let params = WatchParams::default();
     let events = timeout(PATIENCE, api.watch(&params, version)).await.map_err(|_| WatchFault::Late)??;
@@ -173,11 +173,11 @@ struct News {
 }
 
 impl News {
-    async fn tell(&self, said: Result<Option<Event<RawObject>>, WatchFault>) -> Result<(), End> {
-        self.updates.send((self.scope.clone(), said)).await.map_err(|_| End::Unheard)
+    async fn tell(&self, said: Result<Option<Event<RawObject>>, WatchFault>) -> Result<(), WatchEnd> {
+        self.updates.send((self.scope.clone(), said)).await.map_err(|_| WatchEnd::Unheard)
     }
 
-    async fn event(&self, event: Event<RawObject>) -> Result<(), End> {
+    async fn event(&self, event: Event<RawObject>) -> Result<(), WatchEnd> {
         self.tell(Ok(Some(event))).await
     }
 }
