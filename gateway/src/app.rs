@@ -122,7 +122,7 @@ impl App {
         let cluster = match &settings.resources {
             ResourceSettings::Directory(_) => None,
             ResourceSettings::Kubernetes(cluster) => {
-                Some(ClusterWatch::start(cluster, &settings.data_dir, control.handle())?)
+                Some(ClusterWatch::start(cluster, &settings, control.handle())?)
             }
         };
         if let Some(cluster) = &cluster {

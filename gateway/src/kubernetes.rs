@@ -6,14 +6,17 @@
 //! Deliberately lacks: Kubernetes Secrets. They are a store, and the store reads them.
 
 mod client;
+mod condition;
+mod gateway_api;
+mod kind;
 mod lease;
 mod object;
 mod persisted;
 mod raw;
+mod sources;
 mod status;
 mod watch;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,11 +28,14 @@ use tollgate_policy::model::SourceFile;
 
 use self::client::Connection;
 pub(crate) use self::client::{ClusterError, own_namespace};
+pub(crate) use self::gateway_api::GatewayPlace;
+pub(crate) use self::kind::{ObjectKind, VERSION};
 use self::object::ObjectSet;
 pub(crate) use self::persisted::PersistedObjects;
+use self::sources::sources;
 pub(crate) use self::watch::{WatchStates, WatchStatus};
 use crate::core::Shared;
-use crate::settings::KubernetesSettings;
+use crate::settings::{KubernetesSettings, Settings};
 use crate::snapshot::Snapshot;
 
 /// How long a start waits for the API server before it serves what was persisted.
@@ -42,6 +48,7 @@ pub(crate) struct ClusterWatch {
     states: Arc<WatchStates>,
     objects: channel::Receiver<Option<Arc<ObjectSet>>>,
     persisted: PersistedObjects,
+    place: Option<Arc<GatewayPlace>>,
     published: channel::Sender<Option<Published>>,
 }
 
@@ -53,26 +60,28 @@ struct Published {
 }
 
 impl ClusterWatch {
-    /// Begins to watch; `data_dir` has what was persisted.
+    /// Begins to watch the cluster that the settings name.
     ///
     /// # Errors
     /// Where it is not known how to reach an API server. One that does not answer is no error.
     pub(crate) fn start(
-        settings: &KubernetesSettings,
-        data_dir: &Path,
+        cluster: &KubernetesSettings,
+        settings: &Settings,
         control: &Handle,
     ) -> Result<Self, ClusterError> {
-        let connection = control.block_on(Connection::open(settings))?;
+        let connection = control.block_on(Connection::open(cluster))?;
+        let place = GatewayPlace::of(settings).map(Arc::new);
         let states = Arc::default();
         let objects = {
             let _inside = control.enter();
-            watch::start(&connection, settings.namespaces.as_deref(), Arc::clone(&states))
+            watch::start(&connection, cluster.namespaces.as_deref(), place.is_some(), Arc::clone(&states))
         };
         Ok(Self {
             connection,
             states,
             objects,
-            persisted: PersistedObjects::of(data_dir).for_at_most(settings.persisted_for),
+            persisted: PersistedObjects::of(&settings.data_dir).for_at_most(cluster.persisted_for),
+            place,
             published: channel::Sender::new(None),
         })
     }
@@ -93,6 +102,7 @@ impl ClusterWatch {
             objects: self.objects.clone(),
             current: None,
             persisted: self.persisted.clone(),
+            place: self.place.clone(),
             states: Arc::clone(&self.states),
             published: self.published.clone(),
         }
@@ -102,7 +112,13 @@ impl ClusterWatch {
     pub(crate) fn tend(self, shared: Arc<Shared>) {
         let published = self.published.subscribe();
         tokio::spawn(self.persisted.keep(published.clone(), Arc::clone(&self.states)));
-        tokio::spawn(status::keep(self.connection, (self.objects, published), self.states, shared));
+        tokio::spawn(status::keep(
+            self.connection,
+            (self.objects, published),
+            self.place,
+            self.states,
+            shared,
+        ));
     }
 }
 
@@ -117,6 +133,7 @@ pub(crate) struct ObjectFeed {
     objects: channel::Receiver<Option<Arc<ObjectSet>>>,
     current: Option<Arc<ObjectSet>>,
     persisted: PersistedObjects,
+    place: Option<Arc<GatewayPlace>>,
     states: Arc<WatchStates>,
     published: channel::Sender<Option<Published>>,
 }
@@ -167,7 +184,7 @@ impl ObjectFeed {
 
     /// The current objects, the oldest first; `None` while nothing is known of any.
     pub(crate) fn sources(&self) -> Option<(Vec<SourceFile>, Consents)> {
-        self.current.as_ref().map(|objects| (objects.files(), objects.consents()))
+        self.current.as_ref().map(|objects| sources(objects, self.place.as_deref()))
     }
 
     /// Says that the current objects are in force.

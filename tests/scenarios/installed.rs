@@ -150,6 +150,26 @@ async fn helm_installs_the_chart_and_its_account_has_the_rights_that_the_readme_
     assert_eq!(rights(&cluster, "egress", "shop").await, there);
     assert_eq!(rights(&cluster, "egress", "egress").await, lease);
     assert_eq!(rights(&cluster, "egress", "elsewhere").await, BTreeSet::new());
+
+    // With the Gateway API it has these more. Classes are of no namespace.
+    let values =
+        json!({"resources": {"kubernetes": {"namespaces": ["shop"], "gatewayApi": {"enabled": true}}}});
+    judge(&sandbox, install("routes", values)).await;
+    let stable = ["gateways", "httproutes"].map(|kind| format!("gateway.networking.k8s.io/{kind}"));
+    let kinds = [&stable[0], &stable[1], "gateway.networking.x-k8s.io/xbackends"];
+    let status = kinds.map(|kind| format!("{kind}/status"));
+    let of_classes = together(&[
+        &lines(&["list", "watch"], &["gateway.networking.k8s.io/gatewayclasses"]),
+        &lines(&["patch"], &["gateway.networking.k8s.io/gatewayclasses/status"]),
+    ]);
+    let more = together(&[
+        &there,
+        &of_classes,
+        &lines(&["list", "watch"], &kinds),
+        &lines(&["patch"], &status.each_ref().map(String::as_str)),
+    ]);
+    assert_eq!(rights(&cluster, "routes", "shop").await, more);
+    assert_eq!(rights(&cluster, "routes", "elsewhere").await, of_classes);
 }
 
 /// The settings of each value set: `tollgate.yaml`, and files of resources.
@@ -175,8 +195,10 @@ async fn the_gateway_starts_on_the_settings_of_every_value_set() {
     for namespace in ["shop", "research"] {
         cluster.namespace(namespace, &json!({}), &[]).await;
     }
+    // One of the sets asks for the Gateway API.
+    let values = json!({"resources": {"kubernetes": {"gatewayApi": {"enabled": true}}}});
     let install = json!({
-        "job": "install", "kubeconfig": cluster.kubeconfig(ADMIN), "namespace": "tollgate", "values": {},
+        "job": "install", "kubeconfig": cluster.kubeconfig(ADMIN), "namespace": "tollgate", "values": values,
     });
     judge(&plan.sandbox, install).await;
     let kubeconfig = cluster.kubeconfig_of_account("tollgate", "tollgate").await;

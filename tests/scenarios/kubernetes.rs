@@ -1,6 +1,8 @@
 //! Resources that are objects of a cluster: the real API server, and the gateway as a user that has the rights it needs and no others.
 
+mod conformance;
 mod faults;
+mod gateway_api;
 mod narrow;
 mod nested;
 mod secrets;
@@ -27,6 +29,8 @@ struct World {
     upstream: Upstream,
     settings: Settings,
     objects: String,
+    /// Further members of `resources.kubernetes`, each after a comma.
+    members: &'static str,
 }
 
 impl World {
@@ -46,25 +50,26 @@ impl World {
         let mut settings = plan.complete(upstream.port());
         let objects = settings.resources.pop().expect("the fixture's resources").1;
         let objects = objects.replace("metadata: {name", &format!("metadata: {{namespace: {EGRESS}, name"));
-        Self { plan, cluster, upstream, settings, objects }
+        Self { plan, cluster, upstream, settings, objects, members: "" }
     }
 
-    /// A gateway that listens, with a folder of its own.
-    async fn launch(&self, sandbox: &Sandbox) -> Gateway {
-        self.launch_at(sandbox, &self.cluster.kubeconfig(USER)).await
+    /// A gateway that does not run yet, with a folder of its own.
+    fn prepare(&self, sandbox: &Sandbox) -> Gateway {
+        self.prepare_at(sandbox, &self.cluster.kubeconfig(USER))
     }
 
     /// The same, with a way of its own to the API server.
-    async fn launch_at(&self, sandbox: &Sandbox, kubeconfig: &Path) -> Gateway {
-        self.launch_with(sandbox, kubeconfig, "").await
+    fn prepare_at(&self, sandbox: &Sandbox, kubeconfig: &Path) -> Gateway {
+        let gateway = Gateway::prepare(sandbox, &self.settings);
+        let kubernetes =
+            format!("{{kubeconfig: {}, gatewayNamespace: {EGRESS}{}}}", kubeconfig.display(), self.members);
+        gateway.edit_settings("resources: ./resources", &format!("resources: {{kubernetes: {kubernetes}}}"));
+        gateway
     }
 
-    /// The same, with further members of `resources.kubernetes`.
-    async fn launch_with(&self, sandbox: &Sandbox, kubeconfig: &Path, more: &str) -> Gateway {
-        let mut gateway = Gateway::prepare(sandbox, &self.settings);
-        let kubernetes =
-            format!("{{kubeconfig: {}, gatewayNamespace: {EGRESS}{more}}}", kubeconfig.display());
-        gateway.edit_settings("resources: ./resources", &format!("resources: {{kubernetes: {kubernetes}}}"));
+    /// The same, once it listens.
+    async fn launch(&self, sandbox: &Sandbox) -> Gateway {
+        let mut gateway = self.prepare(sandbox);
         gateway.launch().await;
         gateway
     }

@@ -2,22 +2,23 @@
 
 use serde_json::{Value, json};
 use tollgate_tests::cluster::Cluster;
+use tollgate_tests::sandbox::parts_dir;
 use tollgate_tests::{Sandbox, helm, needs};
 
 async fn judge(sandbox: &Sandbox, mut argument: Value) -> Value {
-    argument["definitions"] = json!(helm::definitions());
+    argument["definitions"] = json!([helm::definitions(), parts_dir().join("gateway-api/1.7.0")]);
     helm::run(sandbox, "examples.py", &argument).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn manifests_and_values_of_every_example_fit_the_schemas() {
-    needs!(helm::installed(), Cluster::installed());
+    needs!(helm::installed(), Cluster::installed(), parts_dir().join("gateway-api.stamp").exists());
     let sandbox = Sandbox::new();
     let found = judge(&sandbox, json!({"job": "manifests", "kubectl": Cluster::kubectl_program()})).await;
     assert_eq!(found["wrong"], json!([]));
     assert_eq!(found["blind"], json!([]), "kinds whose schema sees nothing");
     let counts = found["counts"].as_object().expect("counts");
-    assert!(counts.len() >= 8 && counts.values().all(|count| count.as_u64() > Some(1)), "{counts:?}");
+    assert!(counts.len() >= 9 && counts.values().all(|count| count.as_u64() > Some(1)), "{counts:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

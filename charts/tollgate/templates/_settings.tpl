@@ -62,6 +62,12 @@ keyFile: /etc/tollgate/certificate/tls.key
 {{- $watched := dict "cluster" $accounts.cluster "gatewayNamespace" .Release.Namespace -}}
 {{- with include "tollgate.ownTrustDomain" . -}}{{- $_ := set $watched "trustDomain" . -}}{{- end -}}
 {{- with $values.resources.kubernetes.namespaces -}}{{- $_ := set $watched "namespaces" . -}}{{- end -}}
+{{- with $values.resources.kubernetes.gatewayApi -}}
+{{- if .enabled -}}
+{{- $addresses := .addresses | default (list (printf "%s.%s.svc" (include "tollgate.fullname" $) $.Release.Namespace)) -}}
+{{- $_ := set $watched "gatewayApi" (dict "addresses" $addresses) -}}
+{{- end -}}
+{{- end -}}
 {{- $_ := set $settings "resources" (dict "kubernetes" $watched) -}}
 {{- end -}}
 {{- $_ := set $settings "dataDir" "/var/lib/tollgate/data" -}}

@@ -16,7 +16,7 @@ use tollgate_policy::policy::Credential;
 use crate::core::{Core, Shared};
 use crate::injection::InjectionCache;
 use crate::ledger::Ledger;
-use crate::listener::{self, Listener};
+use crate::listener::{self, ListenerConfig};
 use crate::metering::Recorder;
 use crate::session::ConnectionRegistry;
 use crate::settings::{ListenerKind, ListenerSettings};
@@ -86,7 +86,7 @@ impl Cores {
             });
             let sockets = doors.iter_mut().filter_map(|door| {
                 let (name, tls) = (Arc::clone(&door.name), TlsAcceptor::from(Arc::clone(&door.tls)));
-                Some((Listener { name, kind: door.kind, tls }, door.sockets.pop()?))
+                Some((ListenerConfig { name, kind: door.kind, tls }, door.sockets.pop()?))
             });
             let sockets: Vec<_> = sockets.collect();
             let (started, starts) = mpsc::sync_channel(1);
@@ -112,7 +112,7 @@ impl Cores {
     }
 }
 
-type Socket = (Listener, std::net::TcpListener);
+type Socket = (ListenerConfig, std::net::TcpListener);
 
 fn run(
     core: Arc<Core>,

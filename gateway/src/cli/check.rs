@@ -14,7 +14,7 @@ use tollgate_policy::name::Name;
 use super::{complain, say};
 use crate::app;
 use crate::identity::{FileError, IdentityFiles, IssuerStanding};
-use crate::kubernetes::PersistedObjects;
+use crate::kubernetes::{GatewayPlace, PersistedObjects};
 use crate::preflight;
 use crate::settings::{self, Settings};
 use crate::snapshot::{ResourceFiles, Snapshot};
@@ -90,7 +90,7 @@ impl Subject {
 
     pub(super) fn read(&self) -> anyhow::Result<Vec<SourceFile>> {
         let files = match self.persisted() {
-            Some(persisted) => persisted.sources().map(|(files, _)| files),
+            Some(persisted) => persisted.sources(self.place().as_ref()).map(|(files, _)| files),
             None => ResourceFiles::new(self.directory.clone()).read(),
         };
         files.map_err(|error| match &self.settings {
@@ -106,7 +106,7 @@ impl Subject {
     /// # Errors
     /// As [`Snapshot::build`].
     pub(super) fn build(&self, files: &[SourceFile]) -> Result<(Snapshot, Vec<Problem>), Vec<Problem>> {
-        let sources = self.persisted().and_then(|persisted| persisted.sources().ok());
+        let sources = self.persisted().and_then(|persisted| persisted.sources(self.place().as_ref()).ok());
         let consents = sources.map(|(_, consents)| consents).unwrap_or_default();
         Snapshot::build((files, &consents), &self.environment, None)
     }
@@ -115,6 +115,11 @@ impl Subject {
     fn persisted(&self) -> Option<PersistedObjects> {
         let settings = self.settings.as_ref().filter(|_| self.is_settings_own())?;
         settings.resources.directory().is_none().then(|| PersistedObjects::of(&settings.data_dir))
+    }
+
+    /// Where Gateways are served, if any are.
+    fn place(&self) -> Option<GatewayPlace> {
+        GatewayPlace::of(self.settings.as_ref()?)
     }
 
     /// Whether it is what the settings name.

@@ -14,31 +14,30 @@ mod structural;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use serde_json::{Map, Value, json};
+use tollgate_policy::consent::GROUP;
 
 use self::columns::PrinterColumn;
 use self::structural::Structural;
 use super::output;
 use super::schema::Definitions;
+use crate::kubernetes::{ObjectKind, VERSION};
 
-const GROUP: &str = "tollgate.dev";
-const VERSION: &str = "v1alpha1";
 /// `kubectl get tollgate` lists them all.
 const CATEGORY: &str = "tollgate";
 
-/// What Kubernetes calls a kind.
+/// What Kubernetes calls a kind beside its name.
 struct Names {
-    kind: &'static str,
-    plural: &'static str,
+    kind: ObjectKind,
     short: &'static str,
     columns: &'static [PrinterColumn],
 }
 
 const KINDS: [Names; 5] = [
-    Names { kind: "Destination", plural: "destinations", short: "tgd", columns: columns::DESTINATION },
-    Names { kind: "SecretStore", plural: "secretstores", short: "tgs", columns: columns::STORE },
-    Names { kind: "Credential", plural: "credentials", short: "tgc", columns: columns::CREDENTIAL },
-    Names { kind: "Grant", plural: "grants", short: "tgg", columns: columns::GRANT },
-    Names { kind: "Approval", plural: "approvals", short: "tga", columns: columns::APPROVAL },
+    Names { kind: ObjectKind::Destination, short: "tgd", columns: columns::DESTINATION },
+    Names { kind: ObjectKind::SecretStore, short: "tgs", columns: columns::STORE },
+    Names { kind: ObjectKind::Credential, short: "tgc", columns: columns::CREDENTIAL },
+    Names { kind: ObjectKind::Grant, short: "tgg", columns: columns::GRANT },
+    Names { kind: ObjectKind::Approval, short: "tga", columns: columns::APPROVAL },
 ];
 
 #[derive(Debug, Args)]
@@ -47,13 +46,13 @@ const KINDS: [Names; 5] = [
   tollgate crds Grant")]
 pub(super) struct CrdsArgs {
     /// A kind of resource; all of them unless given
-    #[arg(value_parser = PossibleValuesParser::new(KINDS.map(|names| names.kind)), ignore_case = true)]
+    #[arg(value_parser = PossibleValuesParser::new(KINDS.map(|names| names.kind.word())), ignore_case = true)]
     kind: Option<String>,
 }
 
 pub(super) fn run(args: &CrdsArgs) -> anyhow::Result<()> {
     let is_asked =
-        |names: &&Names| args.kind.as_ref().is_none_or(|kind| kind.eq_ignore_ascii_case(names.kind));
+        |names: &&Names| args.kind.as_ref().is_none_or(|kind| kind.eq_ignore_ascii_case(names.kind.word()));
     let definitions = Definitions::without_links();
     let mut pages = String::new();
     for names in KINDS.iter().filter(is_asked) {
@@ -69,20 +68,20 @@ fn yaml(definition: &Value) -> anyhow::Result<String> {
 
 /// The CustomResourceDefinition of a kind.
 fn definition(names: &Names, definitions: &Definitions) -> anyhow::Result<Value> {
-    let mut schema = schema(names.kind, definitions);
-    rules::add(names.kind, &mut schema)?;
-    let kind = names.kind;
+    let (kind, plural) = (names.kind.word(), names.kind.plural());
+    let mut schema = schema(kind, definitions);
+    rules::add(kind, &mut schema)?;
     Ok(json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": { "name": format!("{}.{GROUP}", names.plural) },
+        "metadata": { "name": format!("{plural}.{GROUP}") },
         "spec": {
             "group": GROUP,
             "scope": "Namespaced",
             "names": {
                 "kind": kind,
                 "listKind": format!("{kind}List"),
-                "plural": names.plural,
+                "plural": plural,
                 "singular": kind.to_lowercase(),
                 "shortNames": [names.short],
                 "categories": [CATEGORY],

@@ -4,100 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use kube::api::ApiResource;
-use kube::core::GroupVersionKind;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tollgate_policy::consent::{Consents, ReferenceGrant};
-use tollgate_policy::model::SourceFile;
 use tollgate_policy::name::{Name, ResourceId};
 
+use super::kind::{DIALECT, ObjectKind};
 use super::raw::RawObject;
-
-pub(super) const GROUP: &str = "tollgate.dev";
-pub(super) const VERSION: &str = "v1alpha1";
-
-/// What is watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub(super) enum ObjectKind {
-    Destination,
-    SecretStore,
-    Credential,
-    Grant,
-    Approval,
-    ReferenceGrant,
-    Namespace,
-}
-
-impl ObjectKind {
-    pub(super) const ALL: [Self; 7] = [
-        Self::Destination,
-        Self::SecretStore,
-        Self::Credential,
-        Self::Grant,
-        Self::Approval,
-        Self::ReferenceGrant,
-        Self::Namespace,
-    ];
-
-    /// Whether it is a resource, which has a status of the gateway's.
-    pub(super) const fn is_resource(self) -> bool {
-        !matches!(self, Self::ReferenceGrant | Self::Namespace)
-    }
-
-    /// Whether a cluster may lack the kind.
-    pub(super) const fn is_optional(self) -> bool {
-        matches!(self, Self::ReferenceGrant)
-    }
-
-    /// Whether objects of the kind are in namespaces.
-    pub(super) const fn is_namespaced(self) -> bool {
-        !matches!(self, Self::Namespace)
-    }
-
-    /// Group and version.
-    const fn group(self) -> (&'static str, &'static str) {
-        match self {
-            Self::ReferenceGrant => ("gateway.networking.k8s.io", "v1beta1"),
-            Self::Namespace => ("", "v1"),
-            Self::Destination | Self::SecretStore | Self::Credential | Self::Grant | Self::Approval => {
-                (GROUP, VERSION)
-            }
-        }
-    }
-
-    /// As `kind` says it.
-    pub(super) const fn word(self) -> &'static str {
-        match self {
-            Self::Destination => "Destination",
-            Self::SecretStore => "SecretStore",
-            Self::Credential => "Credential",
-            Self::Grant => "Grant",
-            Self::Approval => "Approval",
-            Self::ReferenceGrant => "ReferenceGrant",
-            Self::Namespace => "Namespace",
-        }
-    }
-
-    /// As paths of the API say it.
-    pub(super) const fn plural(self) -> &'static str {
-        match self {
-            Self::Destination => "destinations",
-            Self::SecretStore => "secretstores",
-            Self::Credential => "credentials",
-            Self::Grant => "grants",
-            Self::Approval => "approvals",
-            Self::ReferenceGrant => "referencegrants",
-            Self::Namespace => "namespaces",
-        }
-    }
-
-    pub(super) fn api(self) -> ApiResource {
-        let (group, version) = self.group();
-        ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, self.word()), self.plural())
-    }
-}
 
 /// What an object is told apart by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -151,19 +65,24 @@ impl ClusterObject {
             true => (metadata.namespace?, metadata.name?),
             false => (String::new(), metadata.name?),
         };
-        let (group, version) = kind.group();
-        let of_namespace = kind == ObjectKind::Namespace;
+        let annotations = metadata.annotations.unwrap_or_default();
+        let dialect = annotations.get(DIALECT).filter(|_| kind == ObjectKind::Backend);
         let written = Written {
-            api_version: format!("{group}/{version}").trim_start_matches('/').to_owned(),
+            api_version: kind.api_version(),
             kind: kind.word(),
-            metadata: match of_namespace {
-                true => json!({"name": name, "labels": metadata.labels.unwrap_or_default()}),
-                false => json!({"namespace": namespace, "name": name}),
+            metadata: match (kind, dialect) {
+                (ObjectKind::Namespace, _) => {
+                    json!({"name": name, "labels": metadata.labels.unwrap_or_default()})
+                }
+                (_, Some(dialect)) => {
+                    json!({"namespace": namespace, "name": name, "annotations": {DIALECT: dialect}})
+                }
+                (_, None) => json!({"namespace": namespace, "name": name}),
             },
             // Whoever compiles it says what of it cannot be read.
-            spec: spec.filter(|_| !of_namespace),
+            spec: spec.filter(|_| kind != ObjectKind::Namespace),
         };
-        let status = status.filter(|_| kind.is_resource());
+        let status = status.filter(|_| kind.is_resource() || kind.is_route());
         Some(Self {
             key: ObjectKey { kind, namespace, name },
             uid: metadata.uid.unwrap_or_default(),
@@ -206,6 +125,10 @@ impl ObjectSet {
             .is_some_and(|known| known.uid == object.uid && known.compiles_like(object))
     }
 
+    pub(super) fn get(&self, key: &ObjectKey) -> Option<&Arc<ClusterObject>> {
+        self.objects.get(key)
+    }
+
     pub(super) fn is_persisted(&self) -> bool {
         self.is_persisted
     }
@@ -228,27 +151,16 @@ impl ObjectSet {
             })
     }
 
-    /// What is compiled: the oldest first, because of two that contradict each other the first serves. What has a name that no
-    /// resource can have was never in force, and nothing can refer to it.
-    pub(super) fn files(&self) -> Vec<SourceFile> {
-        let is_resource =
-            |object: &&Arc<ClusterObject>| object.key.kind.is_resource() && object.key.id().is_some();
-        let mut objects: Vec<&Arc<ClusterObject>> = self.iter().filter(is_resource).collect();
-        objects.sort_by(|a, b| a.created.cmp(&b.created).then_with(|| a.key.cmp(&b.key)));
-        objects.into_iter().map(|object| SourceFile::object(object.text.to_string())).collect()
-    }
-}
-
-impl ObjectSet {
     /// What the namespaces have agreed to. What cannot be read agrees to nothing.
     pub(super) fn consents(&self) -> Consents {
         let mut consents = Consents::default();
         for object in self.iter() {
-            let written: Value = match object.key.kind.is_resource() {
-                true => continue,
-                false => serde_json::from_str(&object.text).unwrap_or_default(),
-            };
-            if object.key.kind == ObjectKind::ReferenceGrant {
+            let kind = object.key.kind;
+            if !matches!(kind, ObjectKind::ReferenceGrant | ObjectKind::Namespace) {
+                continue;
+            }
+            let written: Value = serde_json::from_str(&object.text).unwrap_or_default();
+            if kind == ObjectKind::ReferenceGrant {
                 consents.reference_grants.extend(ReferenceGrant::read(&written).ok());
             } else if let (Ok(name), Some(labels)) =
                 (object.key.name.parse(), written.pointer("/metadata/labels"))
@@ -313,29 +225,8 @@ mod tests {
         assert_eq!(consents.namespaces["shop"]["team"], "checkout");
         assert_eq!(consents.reference_grants.len(), 1);
         assert_eq!(consents.reference_grants[0].namespace.as_str(), "platform");
-        assert!(set.files().is_empty());
         let other = of(ObjectKind::Namespace, namespace("billing"));
         assert!(!set.objects.values().any(|object| object.compiles_like(&other)));
-    }
-
-    #[test]
-    fn the_oldest_object_comes_first_and_then_the_one_whose_id_does() {
-        let all = [
-            object(ObjectKind::Grant, "b", 5),
-            object(ObjectKind::Grant, "a", 5),
-            object(ObjectKind::Grant, "old", 1),
-            object(ObjectKind::Grant, "no.label", 0),
-        ];
-        let set = ObjectSet::new(all.into_iter());
-        let names: Vec<String> = set
-            .files()
-            .iter()
-            .map(|file| {
-                let value: Value = serde_json::from_str(&file.text).unwrap();
-                value["metadata"]["name"].as_str().unwrap().to_owned()
-            })
-            .collect();
-        assert_eq!(names, ["old", "a", "b"]);
     }
 
     #[test]

@@ -21,7 +21,9 @@ use tollgate_policy::model::{Interval, SourceFile};
 use tollgate_secrets::digest::hex;
 
 use super::Published;
+use super::gateway_api::GatewayPlace;
 use super::object::{ClusterObject, ObjectSet};
+use super::sources::sources;
 use super::watch::WatchStates;
 use crate::files::write_private;
 
@@ -67,12 +69,12 @@ impl PersistedObjects {
         &self.file
     }
 
-    /// The objects as they are compiled, and what namespaces agree to.
+    /// What is compiled of the objects, and what namespaces agree to; `place`: Gateways are served there.
     ///
     /// # Errors
     /// Where there is no file, or it is not whole.
-    pub(crate) fn sources(&self) -> io::Result<(Vec<SourceFile>, Consents)> {
-        self.read().map(|(objects, _)| (objects.files(), objects.consents()))
+    pub(crate) fn sources(&self, place: Option<&GatewayPlace>) -> io::Result<(Vec<SourceFile>, Consents)> {
+        self.read().map(|(objects, _)| sources(&objects, place))
     }
 
     /// The objects, and when they were last confirmed.

@@ -41,6 +41,7 @@ struct RawMetadata {
     resource_version: Option<String>,
     creation_timestamp: Option<Time>,
     labels: Option<BTreeMap<String, String>>,
+    annotations: Option<BTreeMap<String, String>>,
 }
 
 impl<'de> Deserialize<'de> for RawObject {
@@ -54,6 +55,7 @@ impl<'de> Deserialize<'de> for RawObject {
             resource_version: metadata.resource_version,
             creation_timestamp: metadata.creation_timestamp,
             labels: metadata.labels,
+            annotations: metadata.annotations,
             ..ObjectMeta::default()
         };
         Ok(Self { metadata, spec, status })

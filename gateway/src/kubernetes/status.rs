@@ -4,6 +4,7 @@
 //! the compiler's problems, of names and of counts.
 
 mod finding;
+mod route;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -16,12 +17,16 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use serde_json::{Value, json};
 use tokio::sync::watch as channel;
 use tokio::time::Instant;
+use tollgate_policy::consent::GROUP;
 
 use self::finding::{Findings, bounded};
+use self::route::RouteFindings;
 use super::Published;
 use super::client::{Connection, chain};
+use super::gateway_api::{self, GatewayPlace};
+use super::kind::ObjectKind;
 use super::lease::Election;
-use super::object::{ClusterObject, GROUP, ObjectKind, ObjectSet, VERSION};
+use super::object::{ClusterObject, ObjectSet};
 use super::raw::RawObject;
 use super::watch::WatchStates;
 use crate::core::Shared;
@@ -45,6 +50,7 @@ pub(super) async fn keep(
         channel::Receiver<Option<Arc<ObjectSet>>>,
         channel::Receiver<Option<Published>>,
     ),
+    place: Option<Arc<GatewayPlace>>,
     states: Arc<WatchStates>,
     shared: Arc<Shared>,
 ) {
@@ -57,7 +63,7 @@ pub(super) async fn keep(
         replica,
         leads: leads.clone(),
         states,
-        written: HashMap::new(),
+        written: Standing::default(),
         said: String::new(),
     };
     let mut refreshed: Option<Instant> = None;
@@ -68,9 +74,12 @@ pub(super) async fn keep(
         if let (Some(latest), Some(compiled)) = (latest, compiled) {
             let is_due = refreshed.is_none_or(|refreshed| refreshed.elapsed() >= REFRESH);
             let findings = Findings::of(&compiled, &shared, is_due);
-            writer.states.refused(findings.refused());
+            let standing = writer.standing(&latest);
+            let routes = RouteFindings::of(&compiled, &latest, &standing, place.as_deref(), &findings);
+            let refused = findings.refused().into_iter().chain(routes.refused());
+            writer.states.refused(refused.collect());
             if *leads.borrow_and_update() {
-                writer.write(&latest, &findings).await;
+                writer.write(&latest, standing, (&findings, &routes)).await;
                 if is_due {
                     refreshed = Some(Instant::now());
                 }
@@ -97,47 +106,69 @@ fn replica() -> String {
     format!("{}_{}", name.trim(), std::process::id())
 }
 
+/// By uid: the version of an object, and the status that it has there.
+#[derive(Default)]
+struct Standing(HashMap<String, (String, Value)>);
+
+impl Standing {
+    /// The status of an object in its version.
+    fn of<'a>(&'a self, object: &'a ClusterObject) -> &'a Value {
+        let known = self.0.get(&object.uid).filter(|(version, _)| *version == object.version);
+        known.map_or(&object.status, |(_, status)| status)
+    }
+}
+
 struct StatusWriter {
     connection: Connection,
     replica: String,
     leads: channel::Receiver<bool>,
     states: Arc<WatchStates>,
-    /// By uid: the version of the object that was written to, and the status that it got. The watch may not have told of it yet.
-    written: HashMap<String, (String, Value)>,
+    /// The version of each object that was written to, and the status that it got. The watch may not have told of it yet.
+    written: Standing,
     said: String,
 }
 
 impl StatusWriter {
+    /// What was written and the watch has not told of yet.
+    fn standing(&mut self, objects: &ObjectSet) -> Standing {
+        let mut written = std::mem::take(&mut self.written);
+        let current = objects.iter().filter_map(|object| {
+            let (version, status) = written.0.remove(&object.uid)?;
+            (version == object.version).then(|| (object.uid.clone(), (version, status)))
+        });
+        Standing(current.collect())
+    }
+
     /// Writes what differs, the refused first: there people wait for it.
-    async fn write(&mut self, objects: &ObjectSet, findings: &Findings<'_>) {
+    async fn write(
+        &mut self,
+        objects: &ObjectSet,
+        standing: Standing,
+        (findings, routes): (&Findings<'_>, &RouteFindings<'_>),
+    ) {
         let mut wanted: Vec<(Arc<ClusterObject>, Value, Value)> = Vec::new();
-        let mut known = HashMap::new();
         for object in objects.iter() {
-            let current = match self.written.remove(&object.uid) {
-                Some((version, status)) if version == object.version => {
-                    known.insert(object.uid.clone(), (version, status.clone()));
-                    status
-                }
-                _ => object.status.clone(),
+            let current = standing.of(object);
+            let (status, is_same): (_, fn(&Value, &Value) -> bool) = match object.key.kind.is_route() {
+                true => (routes.status(object), gateway_api::stands),
+                // Of what was not compiled yet nothing is known.
+                false => (findings.status(object, current), finding::is_same),
             };
-            // Of what was not compiled yet nothing is known.
-            if let Some(status) = findings.status(object, &current)
-                && !finding::is_same(&status, &current)
-            {
-                wanted.push((Arc::clone(object), current, status));
+            if let Some(status) = status.filter(|status| !is_same(status, current)) {
+                wanted.push((Arc::clone(object), current.clone(), status));
             }
         }
-        self.written = known;
-        wanted.sort_by_key(|(_, _, status)| finding::is_accepted(status) == Some(true));
+        self.written = standing;
+        wanted.sort_by_key(|(_, _, status)| refusal(status).is_none());
         for (object, current, status) in wanted {
             if !*self.leads.borrow() {
                 return;
             }
-            let refused = finding::refusal(&status).filter(|why| finding::refusal(&current) != Some(*why));
+            let refused = refusal(&status).filter(|why| refusal(&current) != Some(*why));
             let told = self.patch(&object, &status).await;
             match (told, refused) {
-                (Ok(()), Some(why)) => self.tell(&object, why).await,
-                (Ok(()), None) => {}
+                (Ok(()), Some(why)) if object.key.kind.is_namespaced() => self.tell(&object, why).await,
+                (Ok(()), _) => {}
                 (Err(error), _) => self.failed(&object, &error),
             }
             tokio::time::sleep(PACE).await;
@@ -148,11 +179,21 @@ impl StatusWriter {
     async fn patch(&mut self, object: &ClusterObject, status: &Value) -> Result<(), String> {
         let key = &object.key;
         let client = self.connection.client.clone();
-        let api: Api<RawObject> = Api::namespaced_with(client, &key.namespace, &key.kind.api());
+        // Not one of the same name that came since.
+        let mut metadata = json!({"name": key.name, "uid": object.uid});
+        let api: Api<RawObject> = match key.kind.is_namespaced() {
+            true => {
+                metadata["namespace"] = key.namespace.as_str().into();
+                Api::namespaced_with(client, &key.namespace, &key.kind.api())
+            }
+            false => Api::all_with(client, &key.kind.api()),
+        };
+        if key.kind.is_route() {
+            // Other controllers have entries in the same list, which is written whole: not over what they have said since.
+            metadata["resourceVersion"] = object.version.as_str().into();
+        }
         let body = json!({
-            "apiVersion": format!("{GROUP}/{VERSION}"), "kind": key.kind.word(),
-            // Not one of the same name that came since.
-            "metadata": {"name": key.name, "namespace": key.namespace, "uid": object.uid},
+            "apiVersion": key.kind.api_version(), "kind": key.kind.word(), "metadata": metadata,
             "status": status,
         });
         let parameters = PatchParams::apply(MANAGER).force();
@@ -160,7 +201,7 @@ impl StatusWriter {
         let patched = api.patch_status(&key.name, &parameters, &patch);
         match tokio::time::timeout(CALL_TIMEOUT, patched).await {
             Ok(Ok(_)) => {
-                self.written.insert(object.uid.clone(), (object.version.clone(), status.clone()));
+                self.written.0.insert(object.uid.clone(), (object.version.clone(), status.clone()));
                 self.said.clear();
                 Ok(())
             }
@@ -185,7 +226,7 @@ impl StatusWriter {
             secondary: None,
         };
         let reference = ObjectReference {
-            api_version: Some(format!("{GROUP}/{VERSION}")),
+            api_version: Some(key.kind.api_version()),
             kind: Some(key.kind.word().to_owned()),
             name: Some(key.name.clone()),
             namespace: Some(key.namespace.clone()),
@@ -207,6 +248,11 @@ impl StatusWriter {
         }
         error.clone_into(&mut self.said);
     }
+}
+
+/// Why a status says that its object is refused.
+fn refusal(status: &Value) -> Option<&str> {
+    finding::refusal(status).or_else(|| gateway_api::refusal(status))
 }
 
 /// How many objects of each kind are refused.

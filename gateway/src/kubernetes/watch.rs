@@ -18,7 +18,8 @@ use tollgate_policy::name::Name;
 
 use self::follow::{Update, WatchFault, follow};
 use super::client::Connection;
-use super::object::{ClusterObject, ObjectKey, ObjectKind, ObjectSet};
+use super::kind::ObjectKind;
+use super::object::{ClusterObject, ObjectKey, ObjectSet};
 use super::raw::RawObject;
 
 /// From the first change to what is made of all that came meanwhile.
@@ -33,19 +34,24 @@ struct Scope {
     namespace: Option<Name>,
 }
 
-/// Starts the watches, which end with the runtime. Inside of a runtime.
+/// Starts the watches, which end with the runtime; `routes`: of the Gateway API, too. Inside of a runtime.
 pub(super) fn start(
     connection: &Connection,
     namespaces: Option<&[Name]>,
+    routes: bool,
     states: Arc<WatchStates>,
 ) -> channel::Receiver<Option<Arc<ObjectSet>>> {
     let (updates, taken) = mpsc::channel(QUEUE);
     let mut collector = Collector { scopes: BTreeMap::new(), states };
     let places = namespaces.map_or_else(|| vec![None], |names| names.iter().cloned().map(Some).collect());
-    for kind in ObjectKind::ALL {
-        // The labels of namespaces are told only to who may see all of them: else nothing is selected by a label.
-        let is_seen = kind.is_namespaced() || namespaces.is_none();
-        for namespace in places.iter().filter(|_| is_seen).cloned() {
+    for kind in ObjectKind::ALL.iter().copied().filter(|kind| routes || !kind.is_route()) {
+        let places = match kind.is_namespaced() {
+            true => places.as_slice(),
+            // The labels of namespaces are told only to who may see all of them: else nothing is selected by a label.
+            false if kind == ObjectKind::Namespace && namespaces.is_some() => &[],
+            false => &[None],
+        };
+        for namespace in places.iter().cloned() {
             let (client, api) = (connection.client.clone(), kind.api());
             let api = match &namespace {
                 None => Api::all_with(client, &api),
@@ -266,7 +272,7 @@ impl WatchStates {
         self.lock().refused = refused;
     }
 
-    /// How the watches of each kind do.
+    /// How the watches of each kind that is watched do.
     pub(crate) fn status(&self) -> Vec<WatchStatus> {
         let inner = self.lock();
         let of_kind = |kind: ObjectKind| {
@@ -280,7 +286,8 @@ impl WatchStates {
                 refused: inner.refused.get(&kind).copied().unwrap_or_default(),
             }
         };
-        ObjectKind::ALL.into_iter().map(of_kind).collect()
+        let watched = |kind: &ObjectKind| inner.watches.keys().any(|scope| scope.kind == *kind);
+        ObjectKind::ALL.iter().copied().filter(watched).map(of_kind).collect()
     }
 }
 

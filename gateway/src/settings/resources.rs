@@ -50,6 +50,17 @@ pub struct KubernetesSettings {
     pub trust_domain: Option<TrustDomain>,
     /// How old the [persisted objects](#without-the-api-server) may be that serve after a start without the API server. Without it as old as they are.
     pub persisted_for: Option<Interval>,
+    /// Serve Gateways of the [Gateway API](#gateway-api), and the routes that attach to them.
+    pub gateway_api: Option<GatewayApiSettings>,
+}
+
+/// The Gateway API.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GatewayApiSettings {
+    /// Where callers find this gateway, for the status of Gateways: host names, as that of its Service, and IP addresses.
+    #[schemars(length(min = 1, max = 16))]
+    pub addresses: Vec<String>,
 }
 
 impl KubernetesSettings {
@@ -83,8 +94,11 @@ impl ResourceSettings {
     pub(super) fn problem(&self) -> Option<(&'static str, &'static str)> {
         let Self::Kubernetes(settings) = self else { return None };
         let is_empty = settings.namespaces.as_ref().is_some_and(Vec::is_empty);
+        let has_no_address = settings.gateway_api.as_ref().is_some_and(|it| it.addresses.is_empty());
+        let name = "name the Service of the gateway, as `tollgate.tollgate.svc`, or another address that callers find it at";
         is_empty
             .then_some(("resources.kubernetes.namespaces", "leave it out for all namespaces, or name some"))
+            .or_else(|| has_no_address.then_some(("resources.kubernetes.gatewayApi.addresses", name)))
     }
 }
 

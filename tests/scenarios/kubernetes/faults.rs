@@ -23,7 +23,8 @@ impl Faulty {
         world.objects = world.objects.replace("requests: 1000", "requests: 1000000");
         let server = FaultyServer::start(&world.cluster, USER).await;
         world.cluster.apply(&world.objects).await;
-        let mut gateway = world.launch_at(&world.plan.sandbox, server.kubeconfig()).await;
+        let mut gateway = world.prepare_at(&world.plan.sandbox, server.kubeconfig());
+        gateway.launch().await;
         gateway.ready().await;
         let client = world.checkout(&gateway);
         answers(&client, 200).await;

@@ -11,7 +11,7 @@ use super::{EGRESS, USER, World, answers, rights};
 async fn a_gateway_of_listed_namespaces_needs_no_right_outside_of_them_and_shows_access_beside_a_broken_object()
  {
     needs!(Cluster::installed());
-    let world = World::new(&json!([])).await;
+    let mut world = World::new(&json!([])).await;
     let lease = json!({
         "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"],
     });
@@ -21,10 +21,8 @@ async fn a_gateway_of_listed_namespaces_needs_no_right_outside_of_them_and_shows
     rules.push(lease);
     world.cluster.allow(USER, Some(EGRESS), &inside).await;
     world.cluster.namespace("shop", &json!({}), &[]).await;
-    let kubeconfig = world.cluster.kubeconfig(USER);
-    let sandbox = &world.plan.sandbox;
-    let mut gateway = world.launch_with(sandbox, &kubeconfig, &format!(", namespaces: [{EGRESS}]")).await;
-    gateway.ready().await;
+    world.members = ", namespaces: [egress]";
+    let gateway = world.start().await;
     world.cluster.apply(&world.objects).await;
     answers(&world.checkout(&gateway), 200).await;
     let (_, ready) = gateway.admin_get("/readyz");

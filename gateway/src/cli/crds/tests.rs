@@ -7,7 +7,7 @@ const WRITE: &str = "TOLLGATE_WRITE_CRDS=1 cargo test -p tollgate --lib cli::crd
 
 fn all() -> Vec<(&'static str, Value)> {
     let definitions = Definitions::without_links();
-    KINDS.iter().map(|names| (names.plural, definition(names, &definitions).unwrap())).collect()
+    KINDS.iter().map(|names| (names.kind.plural(), definition(names, &definitions).unwrap())).collect()
 }
 
 fn folder() -> PathBuf {
@@ -35,7 +35,7 @@ fn the_charts_definitions_are_those_of_the_types() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     files.sort();
-    let mut expected: Vec<_> = KINDS.iter().map(|names| format!("{}.yaml", names.plural)).collect();
+    let mut expected: Vec<_> = KINDS.iter().map(|names| format!("{}.yaml", names.kind.plural())).collect();
     expected.sort();
     assert_eq!(files, expected, "each kind has one file, and no other has");
 }
@@ -84,5 +84,5 @@ fn nothing_is_filled_in_that_its_author_did_not_write() {
 fn the_kinds_are_those_that_files_have() {
     let definitions = Definitions::without_links();
     let offered = &definitions.get("Kind")["enum"];
-    assert_eq!(*offered, json!(KINDS.map(|names| names.kind)));
+    assert_eq!(*offered, json!(KINDS.map(|names| names.kind.word())));
 }

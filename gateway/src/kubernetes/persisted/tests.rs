@@ -2,7 +2,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
 
-use super::super::object::ObjectKind;
+use super::super::kind::ObjectKind;
 use super::super::raw::RawObject;
 use super::*;
 

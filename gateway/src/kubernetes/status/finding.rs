@@ -14,7 +14,9 @@ use tollgate_policy::price::NanoUsd;
 use tollgate_secrets::{CredentialStatus, Health};
 
 use super::super::Published;
-use super::super::object::{ClusterObject, ObjectKey, ObjectKind};
+use super::super::condition::{Condition, condition};
+use super::super::kind::ObjectKind;
+use super::super::object::{ClusterObject, ObjectKey};
 use super::Refused;
 use crate::core::Shared;
 use crate::quota::LimitUsage;
@@ -95,6 +97,17 @@ impl<'a> Findings<'a> {
         counts
     }
 
+    /// Why a Destination is not in force; `None`: it is.
+    pub(super) fn destination(&self, namespace: &str, name: &str) -> Option<String> {
+        let id = ResourceId::new(Some(&namespace.parse().ok()?), &name.parse().ok()?);
+        let name = label(ObjectKind::Destination, &id);
+        match self.problems.get(&*name) {
+            Some(problems) => Some(text(problems)),
+            None if self.in_force.contains(&name) => None,
+            None => Some("something that it refers to is not in force".to_owned()),
+        }
+    }
+
     /// The status of an object, where what was compiled is what it says now. Times of `current` stay where nothing changed.
     pub(super) fn status(&self, object: &ClusterObject, current: &Value) -> Option<Value> {
         if !object.key.kind.is_resource() || !self.published.objects.has(object) {
@@ -114,7 +127,7 @@ impl<'a> Findings<'a> {
     fn conditions(&self, object: &ClusterObject) -> Vec<Condition> {
         let Some(id) = object.key.id() else {
             let why = format!("metadata.name: {}", name_problem(&object.key));
-            return Condition::all(
+            return all(
                 (false, "Invalid", why),
                 (true, "ResolvedRefs", String::new()),
                 (false, "Invalid", "it is not accepted".to_owned()),
@@ -150,7 +163,7 @@ impl<'a> Findings<'a> {
             (false, _) if waits => (false, "RefNotInForce", self.missing(object, &id)),
             (false, _) => (false, "Invalid", "it is not accepted: what it might allow is denied".to_owned()),
         };
-        let mut conditions = Condition::all(accepted, resolved, programmed);
+        let mut conditions = all(accepted, resolved, programmed);
         conditions.extend(approved.map(|(holds, reason, message)| Condition {
             kind: "Approved",
             holds,
@@ -184,7 +197,7 @@ impl<'a> Findings<'a> {
             Some((_, Some(why))) => (false, "NoEffect", why.to_owned()),
             None => (false, "Invalid", "it is not in force".to_owned()),
         };
-        Condition::all((true, "Accepted", String::new()), (true, "ResolvedRefs", String::new()), programmed)
+        all((true, "Accepted", String::new()), (true, "ResolvedRefs", String::new()), programmed)
     }
 
     /// What keeps an object without problems from being in force.
@@ -284,43 +297,16 @@ impl Live {
     }
 }
 
-/// One condition, without the time of its last transition.
-struct Condition {
-    kind: &'static str,
-    holds: bool,
-    reason: &'static str,
-    message: String,
-}
-
-impl Condition {
-    fn all(
-        accepted: (bool, &'static str, String),
-        resolved: (bool, &'static str, String),
-        programmed: (bool, &'static str, String),
-    ) -> Vec<Self> {
-        let all = [("Accepted", accepted), ("ResolvedRefs", resolved), ("Programmed", programmed)];
-        all.into_iter()
-            .map(|(kind, (holds, reason, message))| Self { kind, holds, reason, message })
-            .collect()
-    }
-
-    /// As it stands in status: the time of before where it held or did not hold before.
-    fn json(self, generation: i64, current: &Value) -> Value {
-        let status = if self.holds { "True" } else { "False" };
-        let before =
-            condition(current, self.kind).filter(|before| before.get("status") == Some(&status.into()));
-        let since = before.and_then(|before| before.get("lastTransitionTime")).cloned();
-        let now = || Timestamp::now().round(TimeUnit::Second).unwrap_or_default().to_string().into();
-        json!({
-            "type": self.kind, "status": status, "reason": self.reason, "message": self.message,
-            "observedGeneration": generation, "lastTransitionTime": since.unwrap_or_else(now),
-        })
-    }
-}
-
-fn condition<'a>(status: &'a Value, kind: &str) -> Option<&'a Value> {
-    let conditions = status.get("conditions")?.as_array()?;
-    conditions.iter().find(|condition| condition.get("type").is_some_and(|found| found == kind))
+/// The conditions that every resource has.
+fn all(
+    accepted: (bool, &'static str, String),
+    resolved: (bool, &'static str, String),
+    programmed: (bool, &'static str, String),
+) -> Vec<Condition> {
+    let all = [("Accepted", accepted), ("ResolvedRefs", resolved), ("Programmed", programmed)];
+    all.into_iter()
+        .map(|(kind, (holds, reason, message))| Condition { kind, holds, reason, message })
+        .collect()
 }
 
 /// Whether a status says that the object is accepted.

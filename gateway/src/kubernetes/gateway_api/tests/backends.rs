@@ -1,0 +1,100 @@
+use super::*;
+
+#[test]
+fn a_backend_that_cannot_be_had_as_it_is_written_is_refused() {
+    let told = |change: &dyn Fn(&mut Value)| {
+        let mut fixture = Fixture::new();
+        change(&mut fixture.backends[0]);
+        let translation = fixture.translated();
+        assert!(translation.destinations.is_empty());
+        let status = &translation.statuses[&key(ObjectKind::Backend, "shop", "openai")];
+        let list = if status.get("parents").is_some() { "parents" } else { "ancestors" };
+        condition(&status[list][0]["conditions"], "Accepted")
+    };
+    let spec = |pointer: &'static str, value: Value| {
+        told(&move |object| match object.pointer_mut(pointer) {
+            Some(place) => *place = value.clone(),
+            None => panic!("{pointer}"),
+        })
+    };
+    assert_eq!(spec("/spec/protocol", json!("TCP")).1, "UnsupportedValue");
+    assert_eq!(spec("/spec/tls/mode", json!("None")).1, "UnsupportedValue");
+    assert_eq!(spec("/spec/tls/validation/hostname", json!("other.example.com")).1, "UnsupportedValue");
+    assert_eq!(
+        spec("/spec/tls/validation/wellKnownCACertificates", Value::Null).1,
+        "InvalidCACertificateRef"
+    );
+    let unknown = told(&|object| object["spec"]["sessionPersistence"] = json!({}));
+    assert!(unknown.2.contains("spec.sessionPersistence"), "{}", unknown.2);
+    let secret = told(&|object| object["spec"]["tls"]["clientCertificateRef"] = json!({"name": "x"}));
+    assert_eq!(secret.1, "InvalidClientCertificateRef");
+    let mut taken = Fixture::new();
+    taken.destinations.push(json!({"metadata": {"namespace": "shop", "name": "openai"}, "spec": {}}));
+    assert!(taken.translated().destinations.is_empty());
+}
+
+#[test]
+fn the_form_of_1_6_is_taken_too() {
+    let mut fixture = Fixture::new();
+    fixture.backends[0]["spec"]["port"] = json!({"port": 8443, "name": "https"});
+    fixture.backends[0]["status"] = json!({"parents": []});
+    let translation = fixture.translated();
+    assert_eq!(translation.destinations[0].resource["spec"]["port"], 8443);
+    let status = &translation.statuses[&key(ObjectKind::Backend, "shop", "openai")];
+    assert_eq!(status["parents"][0]["parentRef"]["name"], "egress");
+}
+
+#[test]
+fn what_compiling_found_wrong_is_told_at_the_backend_and_its_route() {
+    let mut fixture = Fixture::new();
+    fixture.refused.insert(("shop".into(), "openai".into()), "spec.hosts[0]: it is another's".to_owned());
+    let translation = fixture.translated();
+    let status = &translation.statuses[&key(ObjectKind::Backend, "shop", "openai")];
+    let (holds, reason, message) = condition(&status["ancestors"][0]["conditions"], "Accepted");
+    assert_eq!(
+        (holds, reason.as_str(), message.as_str()),
+        (false, "Invalid", "spec.hosts[0]: it is another's")
+    );
+    let (holds, reason, message) = fixture.route("ResolvedRefs");
+    assert_eq!((holds, reason.as_str()), (false, "BackendNotAccepted"));
+    assert!(message.contains("`openai`") && message.contains("another's"), "{message}");
+    assert_eq!(refusal(status), Some("spec.hosts[0]: it is another's"));
+}
+
+#[test]
+fn a_backend_that_no_route_leads_to_any_more_loses_what_was_said_of_it() {
+    let mut fixture = Fixture::new();
+    let told = fixture.translated().statuses[&key(ObjectKind::Backend, "shop", "openai")].clone();
+    fixture.routes.clear();
+    assert!(!fixture.translated().statuses.contains_key(&key(ObjectKind::Backend, "shop", "openai")));
+    let other = json!({"controllerName": "example.com/other", "ancestorRef": {"name": "x"}});
+    fixture.backends[0]["status"] = told;
+    fixture.backends[0]["status"]["ancestors"].as_array_mut().unwrap().push(other.clone());
+    let translation = fixture.translated();
+    assert!(translation.destinations.is_empty());
+    assert_eq!(
+        translation.statuses[&key(ObjectKind::Backend, "shop", "openai")],
+        json!({"ancestors": [other]})
+    );
+}
+
+#[test]
+fn a_name_that_no_destination_can_have_is_refused() {
+    let mut fixture = Fixture::new();
+    fixture.backends[0]["metadata"]["name"] = json!("open.ai");
+    fixture.routes[0]["spec"]["rules"][0]["backendRefs"][0]["name"] = json!("open.ai");
+    let translation = fixture.translated();
+    assert!(translation.destinations.is_empty());
+    let status = &translation.statuses[&key(ObjectKind::Backend, "shop", "open.ai")];
+    let (holds, reason, message) = condition(&status["ancestors"][0]["conditions"], "Accepted");
+    assert!(!holds && reason == "Invalid" && message.contains("metadata.name"), "{message}");
+}
+
+#[test]
+fn a_backend_says_its_dialect_by_an_annotation_and_another_annotation_says_nothing() {
+    let mut fixture = Fixture::new();
+    fixture.backends[0]["metadata"]["annotations"] = json!({"tollgate.dev/dialect": "openai", "note": "x"});
+    assert_eq!(fixture.translated().destinations[0].resource["spec"]["dialect"], "openai");
+    fixture.backends[0]["metadata"]["annotations"] = json!({"note": "x"});
+    assert!(fixture.translated().destinations[0].resource["spec"].get("dialect").is_none());
+}

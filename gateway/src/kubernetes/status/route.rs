@@ -1,0 +1,61 @@
+//! What is to be said of the objects of the Gateway API, from what was compiled.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::super::Published;
+use super::super::gateway_api::{GatewayPlace, GatewayWorld, Id, Translation, refusal, translated};
+use super::super::object::{ClusterObject, ObjectSet};
+use super::finding::Findings;
+use super::{Refused, Standing};
+
+/// What was translated, by object.
+pub(super) struct RouteFindings<'a> {
+    published: &'a Published,
+    translation: Translation,
+}
+
+impl<'a> RouteFindings<'a> {
+    /// What is in force is told of, beside what the API server has now: generations, and what others wrote into a status.
+    pub(super) fn of(
+        published: &'a Published,
+        latest: &ObjectSet,
+        standing: &Standing,
+        place: Option<&GatewayPlace>,
+        findings: &Findings<'_>,
+    ) -> Self {
+        let Some(place) = place else { return Self { published, translation: Translation::default() } };
+        let consents = published.objects.consents();
+        let mut world = GatewayWorld::new(place, &consents);
+        for object in published.objects.iter() {
+            let same = latest.get(&object.key).filter(|it| published.objects.has(it));
+            let object = same.unwrap_or(object);
+            world.add(object, standing.of(object));
+        }
+        let made = translated(&world).destinations;
+        let refused: BTreeMap<Id, String> = made
+            .into_iter()
+            .filter_map(|it| {
+                let why = findings.destination(&it.namespace, &it.name)?;
+                Some(((it.namespace, it.name), why))
+            })
+            .collect();
+        Self { published, translation: translated(&world.refuse(refused)) }
+    }
+
+    /// How many objects of each kind are refused.
+    pub(super) fn refused(&self) -> Refused {
+        let mut counts = BTreeMap::new();
+        for (key, _) in self.translation.statuses.iter().filter(|(_, status)| refusal(status).is_some()) {
+            *counts.entry(key.kind).or_default() += 1;
+        }
+        counts
+    }
+
+    /// The status of an object, where what was translated is what it says now; `None`: it is not ours.
+    pub(super) fn status(&self, object: &ClusterObject) -> Option<Value> {
+        let is_current = self.published.objects.has(object);
+        self.translation.statuses.get(&object.key).filter(|_| is_current).cloned()
+    }
+}
