@@ -279,8 +279,9 @@ impl Dispatch<'_> {
         }
     }
 
-    /// A policy that came since the call was decided may have withdrawn what it was decided by.
+    /// A policy that came since the call was decided may have withdrawn what it was decided by, and its token may have ended since.
     fn still_permitted(&self) -> Result<(), Denial> {
+        self.context.still_proven(&self.core.shared.trust)?;
         if self.core.shared.snapshots.generation() == self.snapshot.generation {
             return Ok(());
         }

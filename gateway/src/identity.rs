@@ -6,6 +6,7 @@
 
 mod authenticate;
 mod bundle;
+mod call_proof;
 mod certificate;
 mod chain;
 mod constraints;
@@ -20,9 +21,10 @@ mod strip;
 mod tokens;
 mod trust;
 
-pub(crate) use self::authenticate::{CallerContext, Proofs};
+pub(crate) use self::authenticate::{CallerContext, Proofs, Unproven};
 #[cfg(test)]
 pub(crate) use self::bundle::Bundle;
+pub(crate) use self::call_proof::CallProof;
 pub(crate) use self::certificate::{SpiffeVerifier, refusal_of};
 pub(crate) use self::credentials::CallerCredentials;
 pub use self::files::IdentitySettings;

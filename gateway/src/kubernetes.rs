@@ -12,6 +12,7 @@ mod kind;
 mod lease;
 mod object;
 mod persisted;
+mod raw;
 mod sources;
 mod status;
 mod watch;
@@ -19,7 +20,7 @@ mod watch;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::runtime::Handle;
 use tokio::sync::watch as channel;
 use tollgate_policy::consent::Consents;
@@ -79,7 +80,7 @@ impl ClusterWatch {
             connection,
             states,
             objects,
-            persisted: PersistedObjects::of(&settings.data_dir),
+            persisted: PersistedObjects::of(&settings.data_dir).for_at_most(cluster.persisted_for),
             place,
             published: channel::Sender::new(None),
         })
@@ -121,6 +122,11 @@ impl ClusterWatch {
     }
 }
 
+/// How long ago the API server has confirmed something.
+fn age(confirmed: Timestamp) -> SignedDuration {
+    Timestamp::now().duration_since(confirmed)
+}
+
 /// The objects as they change.
 #[derive(Debug)]
 pub(crate) struct ObjectFeed {
@@ -142,8 +148,12 @@ impl ObjectFeed {
         }
         let why = self.states.failure().unwrap_or_else(|| "it does not answer".to_owned());
         match self.persisted.read() {
+            Ok((_, confirmed)) if self.persisted.is_too_old(confirmed) => {
+                let age = age(confirmed);
+                tracing::error!(%why, age = %format_args!("{age:#.0}"), "no API server, and the persisted objects are older than `persistedFor` allows: nothing serves until it answers");
+            }
             Ok((objects, confirmed)) => {
-                let age = Timestamp::now().duration_since(confirmed);
+                let age = age(confirmed);
                 let count = objects.len();
                 tracing::warn!(%why, count, age = %format_args!("{age:#.0}"), "no API server: the persisted objects serve");
                 self.states.serves_persisted(confirmed);

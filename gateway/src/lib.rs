@@ -32,6 +32,7 @@ mod metering;
 mod metrics;
 mod otlp;
 mod pace;
+mod peer_scope;
 mod preflight;
 mod quota;
 mod reply;

@@ -90,7 +90,7 @@ pub(crate) async fn accept(core: Arc<Core>, listener: ListenerConfig, socket: Tc
                 if core.shared.throttles.handshakes.is_due("accept failed") {
                     tracing::warn!(listener = %listener.name, %error, "accept failed; said once a minute");
                 }
-                let made_room = handshakes.make_room(MADE_ROOM);
+                let made_room = handshakes.make_room(MADE_ROOM) || core.connections.make_room(MADE_ROOM);
                 tokio::time::sleep(Duration::from_millis(if made_room { 5 } else { 100 })).await;
             }
         }

@@ -47,6 +47,8 @@ pub(crate) struct Scrape<'a> {
     pub(crate) exported: Vec<(&'static str, &'static str, u64)>,
     /// How the objects of a cluster are watched, and whether this gateway writes their status.
     pub(crate) cluster: Option<(Vec<WatchStatus>, bool)>,
+    /// When the API server last confirmed what serves, while that is what was persisted.
+    pub(crate) persisted: Option<Timestamp>,
     pub(crate) version: &'a str,
 }
 
@@ -170,6 +172,10 @@ impl Scrape<'_> {
         show(&families::WATCH_ERRORS, |watch| Some(watch.errors as f64));
         show(&families::WATCH_AGE, |watch| watch.age.map(|age| age.as_secs_f64()));
         show(&families::OBJECTS_REFUSED, |watch| Some(watch.refused as f64));
+        if let Some(confirmed) = self.persisted {
+            let age = Timestamp::now().duration_since(confirmed).as_secs_f64();
+            page.one(&families::PERSISTED_AGE, age.max(0.0));
+        }
         page.one(&families::LEADER, flag(*is_leader));
     }
 

@@ -101,7 +101,7 @@ async fn forward(
 
     let dispatch = Dispatch { core, session, context: &context, snapshot: &snapshot, call: &call, faults };
     let (answer, key) = dispatch.send(&mut template, account).await?;
-    let mut answered = Answered::new(answer, call, key, faults);
+    let mut answered = Answered::new(answer, call, key, &context, faults);
 
     faults.at(Stage::Scrub);
     let has_body = !answered.body.is_end_stream();

@@ -7,6 +7,7 @@ mod deadline;
 mod progress;
 mod registry;
 mod shutdown;
+mod unproven;
 
 pub(crate) use self::connection::{Arrival, Road, Session};
 pub(crate) use self::deadline::HeaderDeadline;

@@ -1,7 +1,7 @@
 //! Logs: lines on standard output, as JSON or for people, and the access log among them.
 //!
 //! **Invariant:** what other crates log is capped at `warn` whatever the environment asks for: at `debug` and `trace` HTTP and TLS
-//! libraries print what they send. AWS's SDK is silent: its warnings quote answers. A panic is logged by its place alone.
+//! libraries print what they send. AWS's SDK and `kube` are silent: their warnings quote answers. A panic is logged by its place alone.
 
 mod text;
 
@@ -25,8 +25,8 @@ use crate::otlp::LogLayer;
 
 /// Where access lines go once logs are set up: there is no more to ask of each whether somebody wants it.
 static ACCESS: OnceLock<AccessLog> = OnceLock::new();
-/// What the targets of AWS's SDK begin with.
-const SDK: &str = "aws_";
+/// What the targets of AWS's SDK and of the Kubernetes client begin with: what fails there is said by whoever asked.
+const SILENT: [&str; 2] = ["aws_", "kube_"];
 const FLUSH_EVERY: Duration = Duration::from_millis(100);
 const FLUSH_AT: usize = 256 << 10;
 
@@ -133,12 +133,12 @@ fn capped(directives: &str) -> Targets {
             target == "tollgate" || target.starts_with("tollgate_") || target.starts_with("tollgate::");
         let most = match target {
             _ if ours => level,
-            _ if target.starts_with(SDK) => LevelFilter::OFF,
+            _ if SILENT.iter().any(|silent| target.starts_with(silent)) => LevelFilter::OFF,
             _ => LevelFilter::WARN,
         };
         capped = capped.with_target(target, level.min(most));
     }
-    capped.with_target(SDK, LevelFilter::OFF)
+    SILENT.iter().fold(capped, |capped, silent| capped.with_target(*silent, LevelFilter::OFF))
 }
 
 /// Standard output behind a buffer, so that no core waits for whoever reads it.
@@ -277,10 +277,14 @@ mod tests {
                 );
             }
         }
-        for asked in ["trace", "aws_config=trace", "aws_smithy_runtime::client=warn"] {
-            for theirs in
-                ["aws_config::meta::credentials", "aws_smithy_runtime::client::orchestrator", "aws_sdk_sts"]
-            {
+        for asked in ["trace", "aws_config=trace", "aws_smithy_runtime::client=warn", "kube_client=debug"] {
+            for theirs in [
+                "aws_config::meta::credentials",
+                "aws_smithy_runtime::client::orchestrator",
+                "aws_sdk_sts",
+                "kube_client::client",
+                "kube_runtime::watcher",
+            ] {
                 assert!(!capped(asked).would_enable(theirs, &Level::ERROR), "{asked}: {theirs}");
             }
         }

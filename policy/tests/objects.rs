@@ -95,6 +95,59 @@ fn an_object_without_a_spec_denies_itself_alone() {
     }
 }
 
+/// An object whose spec is this text.
+fn written(kind: &str, spec: &str) -> SourceFile {
+    let head = r#""apiVersion":"tollgate.dev/v1alpha1","metadata":{"namespace":"shop","name":"bad"}"#;
+    SourceFile::object(format!(r#"{{{head},"kind":"{kind}","spec":{spec}}}"#))
+}
+
+/// What is said of such an object beside others, which are in force.
+fn said_of(kind: &str, spec: &str) -> Vec<String> {
+    let files = [destination("api", "api.example"), grant("web"), written(kind, spec)];
+    let Compiled { policy, problems, .. } =
+        compile_each(&files, &environment(), &Consents::default()).unwrap();
+    assert!(policy.grants().any(|grant| grant.name.as_str() == "shop/web" && !grant.is_broken));
+    problems.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn an_object_that_is_nested_without_end_denies_itself_alone() {
+    for kind in KINDS {
+        for depth in [100, 126, 127, 128, 130, 5_000] {
+            let spec = format!(r#"{{"from":{}1{}}}"#, r#"{"a":"#.repeat(depth), "}".repeat(depth));
+            let said = said_of(kind, &spec);
+            assert!(said.iter().all(|said| said.starts_with(&format!("{kind} shop/bad: spec"))), "{said:?}");
+            if depth > 126 {
+                let deep = "spec: this is nested more than a hundred levels deep";
+                assert!(said.iter().any(|said| said.contains(deep)), "{depth}: {said:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_object_that_is_wrong_in_very_many_ways_or_with_very_long_names_is_soon_refused() {
+    let begun = Instant::now();
+    let many: Vec<String> = (0..50_000).map(|field| format!(r#""a{field}":{{}}"#)).collect();
+    for spec in [format!("{{{}}}", many.join(",")), format!(r#"{{"from":{{{}}}}}"#, many.join(","))] {
+        for kind in KINDS {
+            let said = said_of(kind, &spec);
+            assert!(said.len() < 70, "{kind}: {}", said.len());
+            if spec.starts_with(r#"{"a0"#) {
+                assert!(
+                    said.iter().any(|said| said.contains("only the first 64 faults are told")),
+                    "{said:?}"
+                );
+            }
+        }
+    }
+    let (long, list) = ("x".repeat(600_000), "0,".repeat(300_000));
+    let said = said_of("Credential", &format!(r#"{{"from":{{"{long}":[{list}0]}}}}"#));
+    assert!(!said.is_empty() && said.iter().all(|said| said.len() < 5_000));
+    // A debug build takes about a second for what took longer than anybody waits.
+    assert!(begun.elapsed().as_secs() < 30, "{:?}", begun.elapsed());
+}
+
 #[test]
 fn of_two_objects_that_claim_one_host_the_first_serves_and_the_others_name_it() {
     let files =
@@ -106,6 +159,26 @@ fn of_two_objects_that_claim_one_host_the_first_serves_and_the_others_name_it() 
     let said: Vec<String> = problems.iter().map(ToString::to_string).collect();
     let message = "spec.hosts[0]: `api.example` port 443 is already Destination/shop/old";
     assert_eq!(said, [format!("Destination shop/a: {message}"), format!("Destination shop/b: {message}")]);
+}
+
+#[test]
+fn an_app_is_not_told_what_another_namespace_has() {
+    let spiffe = "spiffe://prod.acme/ns/shop/sa/web";
+    let api = json!({"hosts": ["api.example"], "dialect": "http", "allowedNamespaces": "All"});
+    let ties = json!({"callers": [{"spiffe": spiffe}], "destination": "egress/api"});
+    let files = [
+        object("Destination", "egress", "api", api),
+        object("Grant", "egress", "hidden-grant", ties.clone()),
+        object("Grant", "shop", "web", ties),
+        object("Destination", "shop", "same", json!({"hosts": ["api.example"], "dialect": "http"})),
+    ];
+    let Compiled { problems, .. } = compile_each(&files, &environment(), &Consents::default()).unwrap();
+    let said: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let of =
+        |named: &str| said.iter().find(|said| said.starts_with(named)).unwrap_or_else(|| panic!("{said:?}"));
+    assert!(of("Grant shop/web: spec.callers").contains("ties with a grant of another namespace:"));
+    assert!(of("Destination shop/same: spec.hosts[0]").contains("belongs to the namespace `egress`"));
+    assert!(said.iter().all(|said| !said.contains("hidden-grant")), "{said:?}");
 }
 
 #[test]

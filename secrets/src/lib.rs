@@ -31,7 +31,7 @@ mod value;
 
 pub use cache::{CredentialStatus, Health, Refreshed, Secrets};
 pub use error::{Failure, SecretError};
-pub use fetch::Fetcher;
+pub use fetch::{FetchToken, Fetcher};
 pub use http::{PostAnswer, PostClient};
 pub use mint::IssuerHealth;
 pub use observe::{Event, Observation, Observations, Observer, What};

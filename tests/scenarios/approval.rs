@@ -128,6 +128,8 @@ async fn access_is_listed_and_a_change_of_it_is_said_and_held_against_a_boundary
     let before = folder("before", &text(&fixture));
     let wider = folder("wider", &text(&fixture).replace("/ns/checkout/sa/*", "/**"));
     let narrower = folder("narrower", &text(&fixture).replace("/sa/*", "/sa/web"));
+    // What no grant says, and no boundary can allow.
+    let elsewhere = folder("elsewhere", &text(&fixture).replace("api.up.test", "api.other.test"));
     let broken = folder("broken", &text(&fixture).replace("credential: up-key", "credential: nobody"));
     let boundary = gateway.home().join("tmp/boundary.yaml");
     fs::write(&boundary, BOUNDARY).unwrap();
@@ -148,6 +150,11 @@ async fn access_is_listed_and_a_change_of_it_is_said_and_held_against_a_boundary
             vec![&*before, &*wider, "--within", "tmp/boundary.yaml"],
             1,
             "! grant checkout-up: spec.callers: spiffe://prod.acme/**",
+        ),
+        (
+            vec![&*before, &*elsewhere, "--within", "tmp/boundary.yaml"],
+            1,
+            "no boundary allows a change of a destination or a credential",
         ),
         (vec![&*wider, "--within", "tmp/boundary.yaml"], 1, "! grant checkout-up: spec.callers"),
         (vec![&*wider, &*wider, "--within", "tmp/boundary.yaml"], 0, "0 beyond the boundary"),

@@ -3,7 +3,10 @@
 mod approvals;
 mod conformance;
 mod consents;
+mod faults;
 mod gateway_api;
+mod narrow;
+mod nested;
 mod secrets;
 
 use std::path::Path;
@@ -62,8 +65,12 @@ impl World {
 
     /// A gateway that does not run yet, with a folder of its own.
     fn prepare(&self, sandbox: &Sandbox) -> Gateway {
+        self.prepare_at(sandbox, &self.cluster.kubeconfig(USER))
+    }
+
+    /// The same, with a way of its own to the API server.
+    fn prepare_at(&self, sandbox: &Sandbox, kubeconfig: &Path) -> Gateway {
         let gateway = Gateway::prepare(sandbox, &self.settings);
-        let kubeconfig = self.cluster.kubeconfig(USER);
         let kubernetes =
             format!("{{kubeconfig: {}, gatewayNamespace: {EGRESS}{}}}", kubeconfig.display(), self.members);
         gateway.edit_settings("resources: ./resources", &format!("resources: {{kubernetes: {kubernetes}}}"));
@@ -301,6 +308,8 @@ async fn without_an_api_server_the_last_good_objects_serve_and_after_a_restart_t
     let (status, ready) = gateway.admin_get("/readyz");
     assert!(status == 200 && ready.contains("persisted objects serve"), "{status} {ready}");
     assert!(!gateway.snapshot()["persisted"].is_null());
+    let age = gateway.metrics().sum("tollgate_kubernetes_persisted_age_seconds", &[]);
+    assert!(age > 0.0 && age < 300.0, "{age}");
 
     // Back, it is followed again.
     world.cluster.start_server().await;

@@ -1,6 +1,8 @@
 //! Callers by token: whom one proves, what else was shown beside it, and that it goes no further than the gateway.
 
 mod cluster;
+mod connections;
+mod discovery;
 
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use crate::tokens::in_seconds;
 
 const AUDIENCE: &str = "tollgate";
 const ELSEWHERE: &str = "https://api.up.test";
+const SECOND: Duration = Duration::from_secs(1);
 /// Headers in which a token may come, and what stands before it.
 const CARRIERS: [(&str, &str); 5] = [
     ("authorization", "Bearer "),
@@ -37,7 +40,11 @@ impl Stand {
         let server = plan.pki.server(&plan.sandbox, &[idp::HOST, "localhost"]);
         let client = json!({"id": "unused", "secret": "unused"});
         let idp = Idp::start(&plan.sandbox, server, 600, &client).await;
-        let upstream = Upstream::http(&plan.server, &["http/1.1"], |_| Reply::status(200).data("fine")).await;
+        let upstream = Upstream::http(&plan.server, &["http/1.1"], |seen| match seen.target.as_str() {
+            "/slow" => (0..120).fold(Reply::events([]), |reply, _| reply.event("more").wait(SECOND)),
+            _ => Reply::status(200).data("fine"),
+        })
+        .await;
         let mut settings = plan.settings.clone();
         settings.client_certificate = client_certificate;
         settings.tokens = vec![format!(

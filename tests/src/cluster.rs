@@ -6,6 +6,7 @@
 
 mod api;
 mod credentials;
+mod faulty;
 mod kubectl;
 
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use self::api::Api;
 pub use self::api::{Told, Verb};
 pub use self::credentials::ADMIN;
 use self::credentials::{Credentials, SigningKeys};
+pub use self::faulty::{Fault, FaultyServer};
 use crate::process::{PATIENCE, Process, free_port, local, tail};
 use crate::sandbox::{Sandbox, parts_dir, random};
 

@@ -93,6 +93,7 @@ impl AdminViews {
             certificates: self.certificates(),
             exported: self.exported.totals(),
             cluster: self.cluster.as_ref().map(|cluster| (cluster.status(), cluster.is_leader())),
+            persisted: self.cluster.as_ref().and_then(|cluster| cluster.persisted()),
             version: env!("CARGO_PKG_VERSION"),
         }
     }

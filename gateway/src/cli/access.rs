@@ -48,6 +48,8 @@ fn policy(args: &CheckArgs) -> anyhow::Result<Policy> {
 /// Whether calls of a grant go out, in a word or two.
 fn state(grant: &Grant) -> &'static str {
     match (&grant.suspended, grant.approval) {
+        // Its object has errors, which `check` and its status say.
+        _ if grant.is_broken => "broken",
         (Some(_), _) => "suspended",
         (None, Approval::Lacking) => "not approved",
         (None, Approval::Given) => "approved",

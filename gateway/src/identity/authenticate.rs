@@ -15,6 +15,7 @@ use tollgate_policy::caller::{Caller, Identity, Proof, Proven};
 use tollgate_policy::decision::CallerGrants;
 use tollgate_policy::denial::{Denial, Reason};
 
+use super::call_proof::{CallProof, GRACE};
 use super::credentials::ShownToken;
 use super::jwt::{MOST_BYTES, UnverifiedJwt};
 use super::tokens::{TokenIssuers, TokenRefusal, VerifiedToken};
@@ -26,6 +27,8 @@ use crate::snapshot::Snapshot;
 const REMEMBERED: usize = 8;
 /// How long a connection that has shown nothing may wait with its first token.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(10);
+/// The same where there never was a caller: long enough to read why it was refused.
+const NOBODYS_GRACE: SignedDuration = SignedDuration::from_secs(5);
 
 /// What shows who calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +69,21 @@ struct KnownCaller {
 enum KnownProof {
     Certificate(VerifiedIdentity),
     Token(Arc<VerifiedToken>),
+}
+
+/// That nothing on a connection proves anybody.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unproven {
+    pub(crate) since: Timestamp,
+    /// How long what is under way may go on.
+    pub(crate) grace: SignedDuration,
+}
+
+impl Unproven {
+    /// Whether what is still under way has had its time.
+    pub(crate) fn is_over(&self, now: Timestamp) -> bool {
+        now.duration_since(self.since) > self.grace
+    }
 }
 
 /// The caller of a request under one snapshot.
@@ -209,13 +227,13 @@ impl Proofs {
         }
     }
 
-    /// Since when nothing on the connection proves anybody; `None`: something does, or may yet.
-    pub(crate) fn unproven_since(
-        &self,
-        trust: &Trust,
-        usages: &CallerUsages,
-        now: Timestamp,
-    ) -> Option<Timestamp> {
+    /// Whether anything on the connection has ever proven somebody.
+    pub(crate) fn has_proven(&self) -> bool {
+        !self.state().known.is_empty()
+    }
+
+    /// That nothing on the connection proves anybody; `None`: something does, or may yet.
+    pub(crate) fn unproven(&self, trust: &Trust, usages: &CallerUsages, now: Timestamp) -> Option<Unproven> {
         let state = &mut *self.state();
         let is_proven = if self.chain.is_empty() {
             let tokens = trust.tokens();
@@ -227,7 +245,8 @@ impl Proofs {
             self.of_certificate(&mut state.known, trust, usages, now).is_ok()
         };
         state.unproven_since = (!is_proven).then(|| state.unproven_since.unwrap_or(now));
-        state.unproven_since
+        let grace = if state.known.is_empty() { NOBODYS_GRACE } else { GRACE };
+        state.unproven_since.map(|since| Unproven { since, grace })
     }
 
     fn of_certificate<'a>(
@@ -375,6 +394,20 @@ impl CallerContext {
         self.grants.caller()
     }
 
+    /// Whether the token that has proven the caller, if one has, did so until a moment ago: what is under way may outlast it by that.
+    ///
+    /// # Errors
+    /// Why it proves nobody any more.
+    pub(crate) fn still_proven(&self, trust: &Trust) -> Result<(), Denial> {
+        let over = self.proof().and_then(|mut proof| proof.over(trust.tokens(), Timestamp::now()));
+        over.map_or(Ok(()), Err)
+    }
+
+    /// The token that has proven the caller, alone or beside a certificate.
+    pub(crate) fn proof(&self) -> Option<CallProof> {
+        self.token.clone().map(CallProof::new)
+    }
+
     /// What the caller occupies.
     pub(crate) fn usage(&self) -> &Arc<CallerUsage> {
         &self.usage
@@ -410,6 +443,10 @@ impl<K: PartialEq, V> Recent<K, V> {
     /// What is kept under `key`; it counts as looked up by whoever makes it.
     fn get(&mut self, key: &K) -> Option<&mut V> {
         self.0.iter_mut().find(|(other, _)| other == key).map(|(_, value)| value)
+    }
+
+    const fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     fn values(&mut self) -> impl Iterator<Item = &mut V> {

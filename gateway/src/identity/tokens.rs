@@ -36,6 +36,12 @@ pub(crate) struct VerifiedToken {
     key: Thumbprint,
 }
 
+impl VerifiedToken {
+    pub(super) const fn expires(&self) -> Timestamp {
+        self.expires
+    }
+}
+
 impl Proven for VerifiedToken {
     fn identity(&self) -> &Identity {
         &self.identity

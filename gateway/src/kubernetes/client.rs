@@ -1,16 +1,25 @@
 //! The client of the API server.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use http::header::RETRY_AFTER;
+use http::{Response, StatusCode};
+use kube::client::ClientBuilder;
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
+use tokio::time::Instant;
 use tollgate_policy::name::Name;
+use tower::util::MapResponseLayer;
 
 use crate::settings::KubernetesSettings;
 
 /// The longest that nothing comes: bookmarks of a watch come about once a minute.
 const READ_TIMEOUT: Duration = Duration::from_secs(150);
+
+/// What is believed of how long an API server wants to be left alone.
+const MOST_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// Where a pod finds the namespace that it is in.
 const POD_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -33,6 +42,30 @@ pub(crate) enum ClusterError {
 pub(super) struct Connection {
     pub(super) client: Client,
     pub(super) namespace: String,
+    pub(super) retry_after: RetryAfter,
+}
+
+/// When the API server last said that it is to be asked again (RFC 9110, section 10.2.3).
+#[derive(Clone, Debug, Default)]
+pub(super) struct RetryAfter(Arc<Mutex<Option<Instant>>>);
+
+impl RetryAfter {
+    /// How long that is from now.
+    pub(super) fn left(&self) -> Duration {
+        let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
+    }
+
+    fn note<B>(&self, response: &Response<B>) {
+        if !matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+            return;
+        }
+        let said = response.headers().get(RETRY_AFTER).and_then(|it| it.to_str().ok()?.parse().ok());
+        if let Some(seconds) = said {
+            let pause = Duration::from_secs(seconds).min(MOST_RETRY_AFTER);
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + pause);
+        }
+    }
 }
 
 impl std::fmt::Debug for Connection {
@@ -57,10 +90,19 @@ impl Connection {
         config.proxy_url = None;
         config.read_timeout = Some(READ_TIMEOUT);
         config.reset_reader_on_write = true;
+        // Fifteen further tries would go by unseen. Whoever asks knows when to ask again, and says that it failed.
+        config.default_retry = false;
         let own = own_namespace(settings).map(|own| own.to_string());
         let namespace = own.unwrap_or_else(|| config.default_namespace.clone());
-        let client = Client::try_from(config).map_err(ClusterError::Client)?;
-        Ok(Self { client, namespace })
+        let retry_after = RetryAfter::default();
+        let noted = retry_after.clone();
+        let noting = MapResponseLayer::new(move |response| {
+            noted.note(&response);
+            response
+        });
+        let builder = ClientBuilder::try_from(config).map_err(ClusterError::Client)?;
+        let client = builder.with_layer(&noting).build();
+        Ok(Self { client, namespace, retry_after })
     }
 }
 

@@ -54,7 +54,7 @@ impl Election {
         mut drain: channel::Receiver<Phase>,
     ) {
         let mut renewed: Option<Instant> = None;
-        let mut said = String::new();
+        let (mut said, mut failed) = (String::new(), 0);
         loop {
             let elected = tokio::time::timeout(CALL_TIMEOUT, self.stand()).await;
             let failure = match elected {
@@ -65,11 +65,14 @@ impl Election {
                 Ok(Err(error)) => chain(&error),
                 Err(_) => "the API server does not answer".to_owned(),
             };
-            // Away it is said to be by the watches.
-            if !failure.is_empty() && failure != said && states.failure().is_none() {
+            failed = if failure.is_empty() { 0 } else { failed + 1 };
+            // Away it is said to be by the watches, which may notice it a little later.
+            if failed > 1 && failure != said && states.failure().is_none() {
                 tracing::warn!(lease = NAME, error = %failure, "cannot stand for election as the one that writes status");
+                said = failure;
+            } else if failed == 0 {
+                said.clear();
             }
-            said = failure;
             let is_leader = renewed.is_some_and(|renewed| renewed.elapsed() < DEADLINE);
             if *leads.borrow() != is_leader {
                 tracing::info!(lease = NAME, is_leader, "who writes status");

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use kube::api::DynamicObject;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tollgate_policy::consent::{Consents, ReferenceGrant};
 use tollgate_policy::name::{Name, ResourceId};
 
 use super::kind::{DIALECT, ObjectKind};
+use super::raw::RawObject;
 
 /// What an object is told apart by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -26,6 +27,17 @@ impl ObjectKey {
         let namespace: Name = self.namespace.parse().ok()?;
         Some(ResourceId::new(Some(&namespace), &self.name.parse().ok()?))
     }
+}
+
+/// What is compiled of an object.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct WrittenObject {
+    api_version: String,
+    kind: &'static str,
+    metadata: Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spec: Option<Box<RawValue>>,
 }
 
 /// One object: what is compiled of it, and what its status says.
@@ -47,38 +59,38 @@ pub(super) struct ClusterObject {
 
 impl ClusterObject {
     /// `None`: it has no name, as no stored object.
-    pub(super) fn of(kind: ObjectKind, found: DynamicObject) -> Option<Self> {
-        let DynamicObject { metadata, mut data, .. } = found;
+    pub(super) fn of(kind: ObjectKind, found: RawObject) -> Option<Self> {
+        let RawObject { metadata, spec, status } = found;
         let (namespace, name) = match kind.is_namespaced() {
             true => (metadata.namespace?, metadata.name?),
             false => (String::new(), metadata.name?),
         };
-        let mut take = |member: &str| data.get_mut(member).map(Value::take);
-        let spec = take("spec").filter(|_| kind != ObjectKind::Namespace);
-        let has_status = kind.is_resource() || kind.is_route();
-        let status = take("status").filter(|_| has_status).unwrap_or_default();
-        let mut written = json!({
-            "apiVersion": kind.api_version(), "kind": kind.word(),
-            "metadata": {"namespace": namespace, "name": name},
-        });
-        if let (Some(spec), Some(written)) = (spec, written.as_object_mut()) {
-            written.insert("spec".to_owned(), spec);
-        }
-        let dialect = metadata.annotations.as_ref().and_then(|all| all.get(DIALECT));
-        if let Some(dialect) = dialect.filter(|_| kind == ObjectKind::Backend) {
-            written["metadata"]["annotations"] = json!({DIALECT: dialect});
-        }
-        if kind == ObjectKind::Namespace {
-            written["metadata"] = json!({"name": name, "labels": metadata.labels.unwrap_or_default()});
-        }
+        let annotations = metadata.annotations.unwrap_or_default();
+        let dialect = annotations.get(DIALECT).filter(|_| kind == ObjectKind::Backend);
+        let written = WrittenObject {
+            api_version: kind.api_version(),
+            kind: kind.word(),
+            metadata: match (kind, dialect) {
+                (ObjectKind::Namespace, _) => {
+                    json!({"name": name, "labels": metadata.labels.unwrap_or_default()})
+                }
+                (_, Some(dialect)) => {
+                    json!({"namespace": namespace, "name": name, "annotations": {DIALECT: dialect}})
+                }
+                (_, None) => json!({"namespace": namespace, "name": name}),
+            },
+            // Whoever compiles it says what of it cannot be read.
+            spec: spec.filter(|_| kind != ObjectKind::Namespace),
+        };
+        let status = status.filter(|_| kind.is_resource() || kind.is_route());
         Some(Self {
             key: ObjectKey { kind, namespace, name },
             uid: metadata.uid.unwrap_or_default(),
             created: metadata.creation_timestamp.map_or(Timestamp::MAX, |time| time.0),
             generation: metadata.generation.unwrap_or_default(),
-            text: written.to_string().into(),
+            text: serde_json::to_string(&written).ok()?.into(),
             version: metadata.resource_version.unwrap_or_default(),
-            status,
+            status: status.and_then(|it| serde_json::from_str(it.get()).ok()).unwrap_or_default(),
         })
     }
 

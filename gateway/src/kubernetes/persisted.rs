@@ -1,6 +1,9 @@
 //! The last good objects on the disk, for a start while the API server is away.
 //!
 //! **Invariant:** a file that is not whole is not read: its first line has the digest of the rest.
+//!
+//! Deliberately lacks: a key. Whoever can write the data directory decides what serves where a start finds no API server, so the file is the
+//! gateway's alone; how old it is is told, and an operator may set a limit.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch as channel;
 use tokio::time::Instant;
 use tollgate_policy::consent::Consents;
-use tollgate_policy::model::SourceFile;
+use tollgate_policy::model::{Interval, SourceFile};
 use tollgate_secrets::digest::hex;
 
 use super::Published;
@@ -35,6 +38,8 @@ const CONFIRM_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub(crate) struct PersistedObjects {
     file: PathBuf,
+    /// How old it may be, if that is limited.
+    most: Option<Duration>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -46,7 +51,18 @@ struct Header {
 impl PersistedObjects {
     /// The one in this data directory.
     pub(crate) fn of(data_dir: &Path) -> Self {
-        Self { file: data_dir.join(FILE) }
+        Self { file: data_dir.join(FILE), most: None }
+    }
+
+    /// The same, which serve only if they were confirmed so long ago at the most.
+    pub(super) fn for_at_most(self, most: Option<Interval>) -> Self {
+        Self { most: most.map(|Interval(most)| most), ..self }
+    }
+
+    /// Whether what was confirmed then is too old to serve.
+    pub(super) fn is_too_old(&self, confirmed: Timestamp) -> bool {
+        let age = Duration::try_from(Timestamp::now().duration_since(confirmed)).unwrap_or_default();
+        self.most.is_some_and(|most| age > most)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -109,6 +125,8 @@ impl PersistedObjects {
         let mut written: Option<Arc<ObjectSet>> = None;
         let mut confirmed = Instant::now();
         let mut said = String::new();
+        // What this start has listed may be news to the file.
+        published.mark_changed();
         loop {
             let changed = tokio::time::timeout(CONFIRM_EVERY, published.changed()).await;
             if matches!(changed, Ok(Err(_))) {

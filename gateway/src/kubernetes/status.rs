@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Api;
-use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::api::{Patch, PatchParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use serde_json::{Value, json};
 use tokio::sync::watch as channel;
@@ -28,6 +28,7 @@ use super::gateway_api::{self, GatewayPlace};
 use super::kind::ObjectKind;
 use super::lease::Election;
 use super::object::{ClusterObject, ObjectSet};
+use super::raw::RawObject;
 use super::watch::WatchStates;
 use crate::core::Shared;
 
@@ -181,7 +182,7 @@ impl StatusWriter {
         let client = self.connection.client.clone();
         // Not one of the same name that came since.
         let mut metadata = json!({"name": key.name, "uid": object.uid});
-        let api: Api<DynamicObject> = match key.kind.is_namespaced() {
+        let api: Api<RawObject> = match key.kind.is_namespaced() {
             true => {
                 metadata["namespace"] = key.namespace.as_str().into();
                 Api::namespaced_with(client, &key.namespace, &key.kind.api())

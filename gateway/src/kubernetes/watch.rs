@@ -3,29 +3,27 @@
 //! **Invariant:** nothing is said of the objects before every watch has listed its own; a watch that fails changes nothing of what was
 //! listed before.
 
+mod follow;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use jiff::Timestamp;
 use kube::Api;
-use kube::api::DynamicObject;
-use kube::core::Status;
-use kube::runtime::watcher::{self, Event};
+use kube::runtime::watcher::Event;
 use tokio::sync::{mpsc, watch as channel};
 use tokio::time::Instant;
 use tollgate_policy::name::Name;
 
+use self::follow::{Update, WatchFault, follow};
 use super::client::Connection;
 use super::kind::ObjectKind;
 use super::object::{ClusterObject, ObjectKey, ObjectSet};
+use super::raw::RawObject;
 
 /// From the first change to what is made of all that came meanwhile.
 const DEBOUNCE: Duration = Duration::from_millis(50);
-/// The pause after a watch failed: it doubles up to the longer one.
-const LEAST_PAUSE: Duration = Duration::from_millis(250);
-const MOST_PAUSE: Duration = Duration::from_secs(10);
 /// Changes that wait to be taken.
 const QUEUE: usize = 1024;
 
@@ -62,35 +60,12 @@ pub(super) fn start(
             let scope = Scope { kind, namespace };
             collector.states.expect(&scope);
             collector.scopes.insert(scope.clone(), Listed::default());
-            tokio::spawn(follow(api, scope, updates.clone()));
+            tokio::spawn(follow(api, scope, updates.clone(), connection.retry_after.clone()));
         }
     }
     let (sender, receiver) = channel::channel(None);
     tokio::spawn(collector.run(taken, sender));
     receiver
-}
-
-type Update = (Scope, Result<Event<DynamicObject>, watcher::Error>);
-
-/// Follows one watch for ever. The watcher begins anew where it broke off, and lists again where that is too long ago (410).
-async fn follow(api: Api<DynamicObject>, scope: Scope, updates: mpsc::Sender<Update>) {
-    let mut events = std::pin::pin!(watcher::watcher(api, watcher::Config::default()));
-    let mut pause = LEAST_PAUSE;
-    while let Some(event) = events.next().await {
-        let failed = event.is_err();
-        match &event {
-            // The beginning of a list that may fail yet.
-            Ok(Event::Init) | Err(_) => {}
-            Ok(_) => pause = LEAST_PAUSE,
-        }
-        if updates.send((scope.clone(), event)).await.is_err() {
-            return;
-        }
-        if failed {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(MOST_PAUSE);
-        }
-    }
 }
 
 /// What one watch has listed.
@@ -123,8 +98,8 @@ impl Collector {
             };
             tokio::select! {
                 update = updates.recv() => {
-                    let Some((scope, event)) = update else { return };
-                    if self.take(&scope, event) && due.is_none() {
+                    let Some((scope, said)) = update else { return };
+                    if self.take(&scope, said) && due.is_none() {
                         due = Some(Instant::now() + DEBOUNCE);
                     }
                 }
@@ -140,17 +115,21 @@ impl Collector {
     }
 
     /// Takes what a watch says; whether objects may have changed.
-    fn take(&mut self, scope: &Scope, event: Result<Event<DynamicObject>, watcher::Error>) -> bool {
+    fn take(&mut self, scope: &Scope, said: Result<Option<Event<RawObject>>, WatchFault>) -> bool {
         let Some(listed) = self.scopes.get_mut(scope) else { return false };
-        let event = match event {
-            Ok(event) => event,
-            Err(error) if scope.kind.is_optional() && status_of(&error).is_some_and(|it| it.code == 404) => {
+        let event = match said {
+            Ok(Some(event)) => event,
+            Ok(None) => {
+                self.states.works(scope);
+                return false;
+            }
+            Err(fault) if scope.kind.is_optional() && fault.code() == Some(404) => {
                 self.states.works(scope);
                 // What was there before may come back: an API server that starts does not know all kinds at once.
                 return !std::mem::replace(&mut listed.is_whole, true);
             }
-            Err(error) => {
-                self.states.failed(scope, &error);
+            Err(fault) => {
+                self.states.failed(scope, &fault);
                 return false;
             }
         };
@@ -238,16 +217,16 @@ impl WatchStates {
     }
 
     /// One line of the log says that the API server is away, whichever watch finds it out.
-    fn failed(&self, scope: &Scope, error: &watcher::Error) {
+    fn failed(&self, scope: &Scope, fault: &WatchFault) {
         let mut inner = self.lock();
         let was_failing = inner.watches.values().any(|state| state.failing.is_some());
         let Some(state) = inner.watches.get_mut(scope) else { return };
         state.errors += 1;
         // What it was asked from is too long ago for the API server: the next list says all of it.
-        if status_of(error).is_some_and(|status| status.code == 410) {
+        if fault.code() == Some(410) {
             return;
         }
-        let said = in_words(scope.kind, error);
+        let said = in_words(scope.kind, fault);
         if state.failing.as_ref() != Some(&said) {
             let resource = scope.kind.plural();
             match was_failing {
@@ -312,21 +291,9 @@ impl WatchStates {
     }
 }
 
-fn status_of(error: &watcher::Error) -> Option<&Status> {
-    match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
-        | watcher::Error::WatchFailed(kube::Error::Api(status)) => Some(status),
-        watcher::Error::WatchError(status) => Some(status),
-        _ => None,
-    }
-}
-
 /// What went wrong, and what would help.
-fn in_words(kind: ObjectKind, error: &watcher::Error) -> String {
-    let Some(status) = status_of(error) else {
-        return super::client::chain(error);
-    };
+fn in_words(kind: ObjectKind, fault: &WatchFault) -> String {
+    let WatchFault::Refused(status) = fault else { return fault.to_string() };
     let message = &status.message;
     match status.code {
         403 => format!("{message}: the gateway's role needs list and watch on it"),
@@ -337,7 +304,7 @@ fn in_words(kind: ObjectKind, error: &watcher::Error) -> String {
             )
         }
         401 => format!("{message}: the API server does not know who the gateway is"),
-        code => format!("{code}: {message}"),
+        _ => fault.to_string(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Handshakes under way on one core: a stranger must not keep the others out.
 //!
-//! They are counted for all, by the address they come from (of IPv6 its /64, which is one machine's) and by its network (/24, /48). Where
-//! one of these is full, the oldest that has said nothing yet gives way: a caller that means it says who it is at once.
+//! They are counted by [`PeerScope`]. Where one of these is full, the oldest that has said nothing yet gives way: a caller that means it
+//! says who it is at once.
 //!
 //! **Invariant:** the place of a handshake is given back once, by its own end or by its giving way.
 
@@ -12,40 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-/// Handshakes under way: all, of one address, of one network.
-const MOST: [usize; 3] = [2_048, 256, 512];
-
-/// Where a handshake counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum PeerScope {
-    All,
-    Address(u128),
-    Network(u128),
-}
-
-impl PeerScope {
-    fn of(address: IpAddr) -> [Self; 3] {
-        match address.to_canonical() {
-            IpAddr::V4(address) => {
-                let bits = u128::from(address.to_bits());
-                // Apart from every IPv6 prefix: ::/64 is nobody's.
-                [Self::All, Self::Address(bits + 1), Self::Network((bits >> 8) + 1)]
-            }
-            IpAddr::V6(address) => {
-                let bits = address.to_bits();
-                [Self::All, Self::Address(bits >> 64 << 64), Self::Network(bits >> 80 << 80)]
-            }
-        }
-    }
-
-    const fn most(self) -> usize {
-        match self {
-            Self::All => MOST[0],
-            Self::Address(_) => MOST[1],
-            Self::Network(_) => MOST[2],
-        }
-    }
-}
+use crate::peer_scope::PeerScope;
 
 /// The handshakes of one core.
 #[derive(Debug, Default)]
@@ -195,6 +162,7 @@ fn is_silent(signal: &HandshakeSignal) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peer_scope::MOST;
 
     fn admit(handshakes: &Arc<Handshakes>, address: &str) -> Option<HandshakeSlot> {
         handshakes.admit(address.parse().unwrap())

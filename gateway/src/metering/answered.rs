@@ -6,6 +6,7 @@ use http::{Version, response};
 
 use super::permitted::PermittedCall;
 use crate::fault::Faults;
+use crate::identity::{CallProof, CallerContext};
 use crate::injection::Scrubber;
 use crate::key_health::SelectedKey;
 use crate::upstream::{Answer, AnswerBody, Lease};
@@ -21,6 +22,8 @@ pub(crate) struct Answered {
     /// What the body has to go through.
     pub(crate) scrubber: Option<Scrubber>,
     pub(crate) faults: Faults,
+    /// What ends with the token that the call was made with.
+    pub(crate) proof: Option<Box<CallProof>>,
 }
 
 impl Answered {
@@ -28,11 +31,13 @@ impl Answered {
         answer: Answer,
         call: Arc<PermittedCall>,
         key: Option<SelectedKey>,
+        context: &CallerContext,
         faults: Faults,
     ) -> Box<Self> {
         let (mut head, body) = answer.response.into_parts();
         // That of the connection to the provider; the caller has a connection, and a version, of its own (RFC 9110, section 2.5).
         head.version = Version::HTTP_11;
-        Box::new(Self { head, body, lease: answer.lease, call, key, scrubber: None, faults })
+        let proof = context.proof().map(Box::new);
+        Box::new(Self { head, body, lease: answer.lease, call, key, scrubber: None, faults, proof })
     }
 }

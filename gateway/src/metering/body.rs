@@ -25,6 +25,7 @@ use super::usage::{Announced, Output, UsageReader};
 use crate::core::Core;
 use crate::drain::Phase;
 use crate::fault::{Faults, Stage};
+use crate::identity::CallProof;
 use crate::injection::{self, Messages, Scrubber, Seen};
 use crate::key_health::SelectedKey;
 use crate::ledger::{Outcome, Wait};
@@ -61,6 +62,8 @@ pub(crate) struct MeteredBody {
     /// What came before it broke off had its chance to leave.
     is_flushed: bool,
     faults: Faults,
+    /// The token that the call was made with.
+    proof: Option<Box<CallProof>>,
     /// Of an answer that outlasts its head.
     progress: Option<Arc<WriteProgress>>,
 }
@@ -86,7 +89,7 @@ impl MeteredBody {
         core: Arc<Core>,
         session: Arc<Session>,
     ) -> (response::Parts, Box<Self>) {
-        let Answered { head, body: incoming, lease, call, key, scrubber, faults } = *answered;
+        let Answered { head, body: incoming, lease, call, key, scrubber, faults, proof } = *answered;
         let label = head.headers.get(http::header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
         let announced = Announced::of(label, call.facts.stream);
         let metered = call.metered();
@@ -122,6 +125,7 @@ impl MeteredBody {
             broken: None,
             is_flushed: false,
             faults,
+            proof,
             progress: None,
         });
         (head, body)
@@ -314,7 +318,8 @@ impl MeteredBody {
         }
         self.source.incoming = None;
         self.source.lease = None;
-        let outcome = if reason == Reason::NoGrant { Outcome::Refused } else { Outcome::UpstreamFailed };
+        let is_ours = matches!(error, BodyError::Revoked | BodyError::Unproven);
+        let outcome = if is_ours { Outcome::Refused } else { Outcome::UpstreamFailed };
         let reading = self.source.reader.take().map(|reader| reader.finish(&mut Output::default()));
         let waiting = self.output.ready.iter().map(|bytes| bytes.len() as u64).sum();
         self.source.record(reading, outcome, Some(reason), waiting);
@@ -379,6 +384,13 @@ impl Body for MeteredBody {
                 AnswerState::Passing | AnswerState::Tail => {
                     if this.is_withdrawn() {
                         this.failed(BodyError::Revoked, Reason::NoGrant);
+                        continue;
+                    }
+                    let issuers = this.core.shared.trust.tokens();
+                    let over = this.proof.as_mut().map(|proof| proof.poll(issuers, cx));
+                    if let Some(Poll::Ready(denial)) = over {
+                        this.proof = None;
+                        this.failed(BodyError::Unproven, denial.reason);
                         continue;
                     }
                     if let Some(progress) = &this.progress {

@@ -122,6 +122,8 @@ families! {
     WATCH_AGE: GAUGE "tollgate_kubernetes_last_event_age_seconds" ["resource"];
     /// Objects that are not accepted, and denied.
     OBJECTS_REFUSED: GAUGE "tollgate_kubernetes_objects_refused" ["resource"];
+    /// While persisted objects serve: since the API server last confirmed them.
+    PERSISTED_AGE: GAUGE "tollgate_kubernetes_persisted_age_seconds" [];
     /// 1 in the replica that writes status.
     LEADER: GAUGE "tollgate_kubernetes_leader" [];
     /// Calls, log lines and metric points for the collector.

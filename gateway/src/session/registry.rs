@@ -1,7 +1,7 @@
 //! The open connections of a core, and which of them have to end.
 //!
 //! **Invariant:** a connection whose chain has expired or lost its bundle is told at the next look; every request on it is refused
-//! from that moment on anyway, and an answer that is under way is cut after [`GRACE`].
+//! from that moment on anyway, and an answer that is under way is cut after its grace.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -11,20 +11,29 @@ use jiff::Timestamp;
 use super::connection::Session;
 use super::deadline::Late;
 use super::shutdown::Shutdown;
+use super::unproven::UnprovenConnections;
 use crate::caller_usage::CallerUsages;
 use crate::drain::Phase;
-use crate::identity::Trust;
-
-/// Seconds that what is under way has to end in, once its caller is proven no longer.
-const GRACE: i64 = 60;
+use crate::identity::{Trust, Unproven};
 
 /// The open connections of a core.
 #[derive(Debug, Default)]
-pub(crate) struct ConnectionRegistry(Mutex<HashMap<usize, Weak<Session>>>);
+pub(crate) struct ConnectionRegistry {
+    all: Mutex<HashMap<usize, Weak<Session>>>,
+    unproven: Mutex<UnprovenConnections>,
+}
 
 impl ConnectionRegistry {
     pub(crate) fn enter(&self, session: &Arc<Session>) {
         self.sessions().insert(Arc::as_ptr(session).addr(), Arc::downgrade(session));
+        if !session.proofs.has_proven() {
+            self.unproven().enter(session);
+        }
+    }
+
+    /// As many of the oldest that have proven nobody end. False where there is none.
+    pub(crate) fn make_room(&self, places: usize) -> bool {
+        self.unproven().make_room(places)
     }
 
     pub(crate) fn leave(&self, session: &Session) {
@@ -38,9 +47,10 @@ impl ConnectionRegistry {
         sessions.retain(|_, session| session.strong_count() > 0);
         let open: Vec<Arc<Session>> = sessions.values().filter_map(Weak::upgrade).collect();
         drop(sessions);
+        self.unproven().forget();
         let now = Timestamp::now();
         for session in open {
-            let order = match (session.late(now), session.proofs.unproven_since(trust, usages, now)) {
+            let order = match (session.late(now), session.proofs.unproven(trust, usages, now)) {
                 (Some(Late::Head), _) => Some(Shutdown::Abort),
                 _ if session.writes.any_still(now) => Some(Shutdown::Abort),
                 (Some(Late::Body), since) => {
@@ -56,33 +66,40 @@ impl ConnectionRegistry {
     }
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<usize, Weak<Session>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unproven(&self) -> MutexGuard<'_, UnprovenConnections> {
+        self.unproven.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What a connection is told in this phase of the drain, whose caller is not proven `unproven_since` a time.
-fn order(phase: Phase, unproven_since: Option<Timestamp>, now: Timestamp) -> Option<Shutdown> {
-    let is_over = |since: Timestamp| now.as_second().saturating_sub(since.as_second()) > GRACE;
-    if phase >= Phase::Cutting || unproven_since.is_some_and(is_over) {
+/// What a connection is told in this phase of the drain, which may prove nobody.
+fn order(phase: Phase, unproven: Option<Unproven>, now: Timestamp) -> Option<Shutdown> {
+    if phase >= Phase::Cutting || unproven.is_some_and(|unproven| unproven.is_over(now)) {
         return Some(Shutdown::Abort);
     }
-    (phase >= Phase::Closing || unproven_since.is_some()).then_some(Shutdown::Graceful)
+    (phase >= Phase::Closing || unproven.is_some()).then_some(Shutdown::Graceful)
 }
 
 #[cfg(test)]
 mod tests {
+    use jiff::SignedDuration;
+
     use super::*;
+
+    const GRACE: SignedDuration = SignedDuration::from_secs(60);
 
     #[test]
     fn what_is_under_way_ends_a_minute_after_its_callers_proof() {
         let ended = Timestamp::from_second(1_000).unwrap();
         let told = |phase, after| {
             let now = Timestamp::from_second(1_000 + after).unwrap();
-            order(phase, Some(ended), now)
+            order(phase, Some(Unproven { since: ended, grace: GRACE }), now)
         };
         assert_eq!(told(Phase::Serving, 0), Some(Shutdown::Graceful));
-        assert_eq!(told(Phase::Serving, GRACE), Some(Shutdown::Graceful));
-        assert_eq!(told(Phase::Serving, GRACE + 1), Some(Shutdown::Abort));
+        assert_eq!(told(Phase::Serving, GRACE.as_secs()), Some(Shutdown::Graceful));
+        assert_eq!(told(Phase::Serving, GRACE.as_secs() + 1), Some(Shutdown::Abort));
         assert_eq!(told(Phase::Cutting, 0), Some(Shutdown::Abort));
         assert_eq!(order(Phase::Serving, None, ended), None);
         assert_eq!(order(Phase::Closing, None, ended), Some(Shutdown::Graceful));

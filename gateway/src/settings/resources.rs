@@ -8,6 +8,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use tollgate_policy::caller::TrustDomain;
+use tollgate_policy::model::Interval;
 use tollgate_policy::name::Name;
 
 /// Where resources come from.
@@ -47,6 +48,8 @@ pub struct KubernetesSettings {
     /// `identity.trustDomains`; where there are several, grants of app namespaces name no SPIFFE ids.
     #[schemars(with = "Option<String>")]
     pub trust_domain: Option<TrustDomain>,
+    /// How old the [persisted objects](#without-the-api-server) may be that serve after a start without the API server. Without it as old as they are.
+    pub persisted_for: Option<Interval>,
     /// Serve Gateways of the [Gateway API](#gateway-api), and the routes that attach to them.
     pub gateway_api: Option<GatewayApiSettings>,
 }

@@ -31,6 +31,8 @@ pub(crate) enum BodyError {
     Ledger,
     #[error("the grant was withdrawn while the answer was streaming")]
     Revoked,
+    #[error("the token that the call was made with proves nobody any more")]
+    Unproven,
     #[error("the request body is not what its head announces")]
     Malformed(#[from] MalformedBody),
 }

@@ -40,7 +40,8 @@ pub(super) fn ties(grants: &[(Arc<Grant>, &Source)]) -> Vec<Problem> {
             if let Some((other, call)) = tied.next()
                 && reported.insert((&other.grant.name, &grant.name))
             {
-                problems.push(source.problem("spec.callers", message(other, caller, call)));
+                let other = other.named_to(&grant.name);
+                problems.push(source.problem("spec.callers", message(&other, grant, caller, call)));
             }
             known.push(allowed);
         }
@@ -61,6 +62,14 @@ impl<'a> AllowedCalls<'a> {
         }
     }
 
+    /// What it is called in what is said to the owner of `told`, who may not be allowed to know of what other namespaces have.
+    fn named_to(&self, told: &ResourceId) -> String {
+        if self.source.is_object() && self.grant.name.namespace() != told.namespace() {
+            return "a grant of another namespace".to_owned();
+        }
+        format!("Grant/{}{}", self.grant.name, self.source.aside())
+    }
+
     /// The first call of this grant that the other one allows too.
     fn shared(&self, other: &AllowedCalls<'_>) -> Option<SharedCall<'a>> {
         let allow = &self.grant.allow;
@@ -73,15 +82,15 @@ impl<'a> AllowedCalls<'a> {
 }
 
 fn message(
-    other: &AllowedCalls<'_>,
+    other: &str,
+    grant: &Grant,
     caller: &CallerPattern,
     (path, model, method): SharedCall<'_>,
 ) -> String {
-    let (destination, place) = (&other.grant.destination.name, other.source.aside());
+    let destination = &grant.destination.name;
     let model = model.map_or_else(|| "any model".to_owned(), |model| format!("model {model}"));
     format!(
-        "this ties with Grant/{}{place}: both let {caller} call {method} {path} of {destination} with {model}, \
-         and neither is the more specific; make one of them narrower, or join them",
-        other.grant.name,
+        "this ties with {other}: both let {caller} call {method} {path} of {destination} with {model}, and neither is \
+         the more specific; make one of them narrower, or join them"
     )
 }

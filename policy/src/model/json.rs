@@ -2,9 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::yaml::{Document, Fault};
+
+/// The longest path that is noted: none of a resource comes near it, and each is kept beside every member below it.
+const LONGEST_PATH: usize = 1024;
+
+/// What is read of an object whose `spec` cannot be.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head {
+    api_version: String,
+    kind: String,
+    metadata: Value,
+}
 
 /// The document of an object. What is written is known by its path, as of a file; its line is 0.
 pub(crate) fn read(text: &str) -> Document {
@@ -14,11 +27,24 @@ pub(crate) fn read(text: &str) -> Document {
             note(&mut value, "", &mut document);
             document.value = value;
         }
-        Err(error) => {
-            document.unreadable = true;
-            let message = format!("this is not JSON: {error}");
-            document.faults.push(Fault { line: 0, path: String::new(), message });
-        }
+        // Deeper than serde_json goes, which no schema of a cluster can forbid: it is known whose spec that is.
+        Err(error) => match serde_json::from_str::<Head>(text) {
+            Ok(Head { api_version, kind, metadata }) => {
+                document.value = json!({"apiVersion": api_version, "kind": kind, "metadata": metadata});
+                note(&mut document.value.clone(), "", &mut document);
+                document.lines.insert("spec".to_owned(), 0);
+                let message = match error.to_string().starts_with("recursion limit exceeded") {
+                    true => "this is nested more than a hundred levels deep, and nothing of a resource is: leave that out".to_owned(),
+                    false => format!("this cannot be read: {error}"),
+                };
+                document.faults.push(Fault { line: 0, path: "spec".to_owned(), message });
+            }
+            Err(_) => {
+                document.unreadable = true;
+                let message = format!("this is not JSON: {error}");
+                document.faults.push(Fault { line: 0, path: String::new(), message });
+            }
+        },
     }
     document
 }
@@ -26,6 +52,8 @@ pub(crate) fn read(text: &str) -> Document {
 /// Notes the members and elements below `path`, as deep as the parser lets them be, and takes members out that are null.
 fn note(value: &mut Value, path: &str, document: &mut Document) {
     match value {
+        // There is no field of such a name, which is said anyway.
+        _ if path.len() > LONGEST_PATH => {}
         Value::Array(elements) => {
             for (index, element) in elements.iter_mut().enumerate() {
                 let path = format!("{path}[{index}]");

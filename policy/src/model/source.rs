@@ -12,6 +12,13 @@ use serde_path_to_error::Segment;
 use super::Problem;
 use super::yaml::Document;
 
+/// Problems of one document that are told: whatever is read again after each has to have an end.
+const MOST_PROBLEMS: usize = 64;
+/// The most characters of a problem's path and of its message: names of fields may be as long as an object.
+const LONGEST: [usize; 2] = [256, 4096];
+/// A name of more characters was meant as none that is known.
+const LONGEST_NAME: usize = 64;
+
 /// Where a resource was written.
 #[derive(Debug, Clone, Default)]
 pub struct Source {
@@ -75,7 +82,12 @@ impl Source {
         self.problem_at(self.line(path), path, message.into())
     }
 
-    pub(crate) fn problem_at(&self, line: usize, path: &str, message: String) -> Problem {
+    pub(crate) fn problem_at(&self, line: usize, path: &str, mut message: String) -> Problem {
+        let path =
+            path.char_indices().nth(LONGEST[0]).map_or(path, |(end, _)| path.get(..end).unwrap_or(path));
+        if let Some((end, _)) = message.char_indices().nth(LONGEST[1]) {
+            message.truncate(end);
+        }
         let field = match (self.label.is_empty(), path.is_empty()) {
             (false, false) => format!("{}: {path}", self.label),
             (false, true) => self.label.clone(),
@@ -131,6 +143,12 @@ pub(crate) fn parse<T: DeserializeOwned + Default>(
             }
         }
         reported.push(shown);
+        if reported.len() == MOST_PROBLEMS && value.get_mut("spec").map(Value::take).is_some() {
+            let message =
+                format!("so much is wrong with this that only the first {MOST_PROBLEMS} faults are told");
+            problems.push(source.problem("spec", message));
+            continue;
+        }
         // Where an element is needed and cannot be empty, the list around it goes.
         let segments: Vec<&Segment> = path.iter().collect();
         if !(1..=segments.len())
@@ -252,6 +270,9 @@ fn describe(what: &str) -> String {
 
 /// The known name that a mistyped one was probably meant to be: at most a third of it differs.
 pub fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    if written.chars().nth(LONGEST_NAME).is_some() {
+        return None;
+    }
     let distance = |name: &str| strsim::damerau_levenshtein(&written.to_lowercase(), &name.to_lowercase());
     let scored = known.map(|name| (distance(name), name));
     let (distance, name) = scored.min()?;

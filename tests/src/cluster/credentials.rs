@@ -60,6 +60,11 @@ impl Credentials {
         ]
     }
 
+    /// What it shows, which is good for every port here.
+    pub(super) const fn server(&self) -> &Identity {
+        &self.server
+    }
+
     pub(super) fn ca(&self) -> &Path {
         self.authority.bundle()
     }

@@ -122,7 +122,7 @@ const COLUMNS: [Column; 7] = [
 ];
 
 fn tint(state: &str) -> Option<Style> {
-    ["suspended", "not approved"].contains(&state).then_some(YELLOW)
+    ["broken", "suspended", "not approved"].contains(&state).then_some(YELLOW)
 }
 
 fn write_table(grants: &[&Grant], out: &mut impl Write, page: Page) -> io::Result<()> {

@@ -73,6 +73,8 @@ pub(super) struct HttpsSource {
     pub(super) url: String,
     pub(super) ca: Option<PathBuf>,
     pub(super) token: Option<PathBuf>,
+    /// The servers that are shown the token: those that the settings name.
+    pub(super) shown_to: Vec<String>,
 }
 
 /// How an issuer does.
@@ -109,6 +111,7 @@ impl TokenIssuer {
             url: url.to_owned(),
             ca: settings.ca_file.as_ref().map(at),
             token: settings.token_file.as_ref().map(at),
+            shown_to: settings.token_servers(),
         };
         let source = match (&settings.keys.file, &settings.keys.url) {
             (Some(file), _) => KeySource::File(at(file)),

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Deserialize;
-use tollgate_secrets::{Failure, Fetcher};
+use tollgate_secrets::{Failure, FetchToken, Fetcher};
 
 use super::issuer::{HttpsSource, KeySource, TokenIssuer};
 use super::keys::KeySet;
@@ -32,6 +32,10 @@ enum KeyFault {
     File(String),
     #[error("{0}: {1}")]
     Fetch(String, Failure),
+    #[error(
+        "{0}: {1}: the token of `tokenFile` is not shown to this host: name it in `tokenHosts` if it may see the token"
+    )]
+    Unshown(String, Failure),
     #[error("{0}: {1}")]
     Unusable(String, &'static str),
 }
@@ -48,7 +52,9 @@ pub(super) async fn keep(issuer: Arc<TokenIssuer>, dialable: Arc<dyn Fn(IpAddr) 
     match &issuer.source {
         KeySource::File(file) => keep_file(&issuer, file).await,
         KeySource::Url(https) | KeySource::Discovery(_, https) => {
-            let fetcher = Fetcher::new(https.ca.clone(), https.token.clone(), dialable);
+            let servers = || https.shown_to.iter().map(String::as_str);
+            let token = https.token.clone().map(|file| FetchToken::new(file, servers()));
+            let fetcher = Fetcher::new(https.ca.clone(), token, dialable);
             keep_fetched(&issuer, https, &fetcher).await;
         }
     }
@@ -94,7 +100,12 @@ impl TokenIssuer {
 
     async fn fetch(&self, https: &HttpsSource, fetcher: &Fetcher) -> Result<KeySet, KeyFault> {
         let get = async |url: &str| {
-            fetcher.get(url).await.map_err(|failure| KeyFault::Fetch(url.to_owned(), failure))
+            fetcher.get(url).await.map_err(|failure| match failure {
+                Failure::Status(401 | 403) if fetcher.hides_token(url) => {
+                    KeyFault::Unshown(url.to_owned(), failure)
+                }
+                failure => KeyFault::Fetch(url.to_owned(), failure),
+            })
         };
         let url = match &self.source {
             KeySource::Discovery(name, _) => {

@@ -39,6 +39,9 @@ pub struct TokenIssuerSettings {
     /// The file with the token that the gateway shows that server. Without it none.
     #[serde(default)]
     pub token_file: Option<PathBuf>,
+    /// Further hosts that this token is shown to, as `HOST` or `HOST:PORT`, where `discovery` says that the keys are there. Without it the issuer's own.
+    #[serde(default)]
+    pub token_hosts: Vec<String>,
 }
 
 /// What tokens prove.
@@ -190,6 +193,20 @@ impl TokenIssuerSettings {
         );
         let is_unused = |file: &Option<PathBuf>| self.keys.file.is_some() && file.is_some();
         wrong(is_unused(&self.ca_file), ".caFile", "keys in a file are not fetched: leave this out");
+        wrong(
+            !self.token_hosts.is_empty() && (discovery.is_none() || self.token_file.is_none()),
+            ".tokenHosts",
+            "only with `keys: {discovery: {}}` and a `tokenFile` is there a token for further hosts",
+        );
+        let is_host = |host: &String| {
+            let uri = host.parse::<http::uri::Authority>();
+            uri.is_ok_and(|uri| !host.contains('@') && !uri.host().is_empty())
+        };
+        wrong(
+            !self.token_hosts.iter().all(is_host),
+            ".tokenHosts",
+            "a host is `HOST` or `HOST:PORT`, as in `10.0.0.1:6443`",
+        );
         wrong(is_unused(&self.token_file), ".tokenFile", "keys in a file are not fetched: leave this out");
         problems
     }
@@ -198,6 +215,16 @@ impl TokenIssuerSettings {
     pub(crate) fn cluster(&self) -> Option<Name> {
         let local = || "local".parse().ok();
         (self.kind == IssuerKind::Kubernetes).then(|| self.cluster.clone().or_else(local)).flatten()
+    }
+
+    /// The URLs of the servers that are shown the token of `tokenFile`.
+    pub(super) fn token_servers(&self) -> Vec<String> {
+        let named = match &self.keys.url {
+            Some(url) => Some(url.clone()),
+            None => self.issuer.as_ref().map(ToString::to_string),
+        };
+        let further = self.token_hosts.iter().map(|host| format!("https://{host}"));
+        named.into_iter().chain(further).collect()
     }
 
     /// Who vouches, for people.

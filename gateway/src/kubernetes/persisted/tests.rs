@@ -1,13 +1,13 @@
 use std::os::unix::fs::PermissionsExt;
 
-use kube::api::DynamicObject;
 use serde_json::json;
 
 use super::super::kind::ObjectKind;
+use super::super::raw::RawObject;
 use super::*;
 
 fn set(name: &str) -> ObjectSet {
-    let found: DynamicObject = serde_json::from_value(json!({
+    let found: RawObject = serde_json::from_value(json!({
         "apiVersion": "tollgate.dev/v1alpha1", "kind": "Grant",
         "metadata": {"namespace": "shop", "name": name, "uid": "1", "creationTimestamp": "2026-01-01T00:00:00Z"},
         "spec": {"destination": "api"}, "status": {"conditions": []},
@@ -44,4 +44,16 @@ fn what_is_damaged_or_cut_short_is_not_read() {
         fs::write(file.path(), damaged).unwrap();
         assert!(file.read().unwrap_err().to_string().contains("damaged"));
     }
+}
+
+#[test]
+fn what_is_older_than_an_operator_allows_does_not_serve() {
+    let directory = tempfile::tempdir().unwrap();
+    let unlimited = PersistedObjects::of(directory.path());
+    let limited = unlimited.clone().for_at_most(Some(Interval(Duration::from_secs(3600))));
+    let ago = |seconds| Timestamp::now() - jiff::SignedDuration::from_secs(seconds);
+    assert!(!limited.is_too_old(ago(3500)) && limited.is_too_old(ago(3700)));
+    // A clock that was set back.
+    assert!(!limited.is_too_old(ago(-1000)));
+    assert!(!unlimited.is_too_old(Timestamp::UNIX_EPOCH));
 }

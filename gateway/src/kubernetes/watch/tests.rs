@@ -1,3 +1,4 @@
+use kube::core::Status;
 use serde_json::json;
 
 use super::*;
@@ -15,7 +16,7 @@ fn collector(kinds: &[ObjectKind]) -> Collector {
     collector
 }
 
-fn object(name: &str, hosts: &str) -> DynamicObject {
+fn object(name: &str, hosts: &str) -> RawObject {
     serde_json::from_value(json!({
         "apiVersion": "tollgate.dev/v1alpha1", "kind": "Grant",
         "metadata": {"namespace": "shop", "name": name, "uid": name}, "spec": {"destination": hosts},
@@ -23,9 +24,9 @@ fn object(name: &str, hosts: &str) -> DynamicObject {
     .unwrap()
 }
 
-fn refused(code: u16, message: &str) -> watcher::Error {
+fn refused(code: u16, message: &str) -> WatchFault {
     let status = Status { code, message: message.to_owned(), ..Status::default() };
-    watcher::Error::InitialListFailed(kube::Error::Api(Box::new(status)))
+    WatchFault::Refused(Box::new(status))
 }
 
 fn names(collector: &Collector, kind: ObjectKind) -> Vec<String> {
@@ -39,23 +40,23 @@ fn a_list_counts_when_it_is_whole_and_one_that_breaks_off_changes_nothing() {
     let mut collector = collector(&[ObjectKind::Grant]);
     let grants = scope(ObjectKind::Grant);
     let mut take = |event| collector.take(&grants, event);
-    assert!(!take(Ok(Event::Init)));
-    assert!(!take(Ok(Event::InitApply(object("a", "x")))));
-    assert!(!take(Ok(Event::InitApply(object("b", "x")))));
-    assert!(take(Ok(Event::InitDone)));
-    assert!(take(Ok(Event::Apply(object("c", "x")))));
-    assert!(take(Ok(Event::Delete(object("b", "x")))));
-    assert!(!take(Ok(Event::Delete(object("b", "x")))));
+    assert!(!take(Ok(Some(Event::Init))));
+    assert!(!take(Ok(Some(Event::InitApply(object("a", "x"))))));
+    assert!(!take(Ok(Some(Event::InitApply(object("b", "x"))))));
+    assert!(take(Ok(Some(Event::InitDone))));
+    assert!(take(Ok(Some(Event::Apply(object("c", "x"))))));
+    assert!(take(Ok(Some(Event::Delete(object("b", "x"))))));
+    assert!(!take(Ok(Some(Event::Delete(object("b", "x"))))));
     // A list that breaks off after its first page.
-    take(Ok(Event::Init));
-    take(Ok(Event::InitApply(object("z", "x"))));
+    take(Ok(Some(Event::Init)));
+    take(Ok(Some(Event::InitApply(object("z", "x")))));
     take(Err(refused(500, "etcd is down")));
     assert_eq!(names(&collector, ObjectKind::Grant), ["a", "c"]);
     assert_eq!(collector.states.failure().unwrap(), "500: etcd is down");
     let mut take = |event| collector.take(&grants, event);
-    take(Ok(Event::Init));
-    take(Ok(Event::InitApply(object("d", "x"))));
-    assert!(take(Ok(Event::InitDone)));
+    take(Ok(Some(Event::Init)));
+    take(Ok(Some(Event::InitApply(object("d", "x")))));
+    assert!(take(Ok(Some(Event::InitDone))));
     assert_eq!(names(&collector, ObjectKind::Grant), ["d"]);
     assert_eq!(collector.states.failure(), None);
 }
@@ -64,9 +65,8 @@ fn a_list_counts_when_it_is_whole_and_one_that_breaks_off_changes_nothing() {
 fn a_version_that_is_too_old_is_listed_anew_and_is_no_failure() {
     let mut collector = collector(&[ObjectKind::Grant]);
     let grants = scope(ObjectKind::Grant);
-    collector.take(&grants, Ok(Event::InitDone));
-    let gone = Status { code: 410, message: "too old resource version".to_owned(), ..Status::default() };
-    collector.take(&grants, Err(watcher::Error::WatchError(Box::new(gone))));
+    collector.take(&grants, Ok(Some(Event::InitDone)));
+    collector.take(&grants, Err(refused(410, "too old resource version")));
     assert_eq!(collector.states.failure(), None);
     let status = collector.states.status();
     let grants = status.iter().find(|status| status.resource == "grants").unwrap();
@@ -90,7 +90,7 @@ fn a_cluster_without_reference_grants_has_none_and_one_that_forgets_them_for_a_m
     assert!(collector.take(&grants, Err(refused(404, "page not found"))));
     assert!(names(&collector, ObjectKind::ReferenceGrant).is_empty());
     assert_eq!(collector.states.failure(), None);
-    collector.take(&grants, Ok(Event::Apply(object("a", "x"))));
+    collector.take(&grants, Ok(Some(Event::Apply(object("a", "x")))));
     assert!(!collector.take(&grants, Err(refused(404, "page not found"))));
     assert_eq!(names(&collector, ObjectKind::ReferenceGrant), ["a"]);
     // Of a resource it is a failure: its definition is missing.
