@@ -32,7 +32,7 @@ impl ObjectKey {
 /// What is compiled of an object.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Written {
+struct CompiledText {
     api_version: String,
     kind: &'static str,
     metadata: Value,
@@ -67,7 +67,7 @@ impl ClusterObject {
         };
         let annotations = metadata.annotations.unwrap_or_default();
         let dialect = annotations.get(DIALECT).filter(|_| kind == ObjectKind::Backend);
-        let written = Written {
+        let written = CompiledText {
             api_version: kind.api_version(),
             kind: kind.word(),
             metadata: match (kind, dialect) {
