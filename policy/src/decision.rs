@@ -160,16 +160,24 @@ impl CallerGrants {
         self.blocks.iter().find(|block| block.is_at(destination)).map(|block| block.denial())
     }
 
-    /// Refuses with `no_grant` or `broken_configuration` where no grant may ever decide a call of this destination.
-    pub fn check_reach(&self, destination: &Destination) -> Result<(), Denial> {
-        if let Some(denial) = self.blocked(destination) {
-            return Err(denial);
+    /// Refuses with `no_grant` or `broken_configuration` where no grant may ever decide a call of any of these destinations.
+    pub fn check_reach(&self, destinations: &[Arc<Destination>]) -> Result<(), Denial> {
+        let reach = |destination: &Arc<Destination>| match self.blocked(destination) {
+            Some(denial) => Err(denial),
+            None if self.iter().any(|grant| grant.destination.name == destination.name) => Ok(()),
+            None => {
+                let (caller, name) = (self.caller.id(), &destination.name);
+                Err(Denial::new(Reason::NoGrant, format!("{caller} has no grant for destination {name}")))
+            }
+        };
+        let mut refused = None;
+        for destination in destinations {
+            match reach(destination) {
+                Ok(()) => return Ok(()),
+                Err(denial) => refused = refused.or(Some(denial)),
+            }
         }
-        if self.iter().any(|grant| grant.destination.name == destination.name) {
-            return Ok(());
-        }
-        let (caller, name) = (self.caller.id(), &destination.name);
-        Err(Denial::new(Reason::NoGrant, format!("{caller} has no grant for destination {name}")))
+        refused.map_or(Ok(()), Err)
     }
 
     /// Whose grants these are.

@@ -153,7 +153,7 @@ async fn helm_installs_the_chart_and_its_account_has_the_rights_that_the_readme_
 
     // With the Gateway API it has these more. Classes are of no namespace.
     let values =
-        json!({"resources": {"kubernetes": {"namespaces": ["shop"], "gatewayApi": {"enabled": true}}}});
+        json!({"resources": {"kubernetes": {"namespaces": ["vaults"], "gatewayApi": {"enabled": true}}}});
     judge(&sandbox, install("routes", values)).await;
     let stable = ["gateways", "httproutes"].map(|kind| format!("gateway.networking.k8s.io/{kind}"));
     let kinds = [&stable[0], &stable[1], "gateway.networking.x-k8s.io/xbackends"];
@@ -168,7 +168,7 @@ async fn helm_installs_the_chart_and_its_account_has_the_rights_that_the_readme_
         &lines(&["list", "watch"], &kinds),
         &lines(&["patch"], &status.each_ref().map(String::as_str)),
     ]);
-    assert_eq!(rights(&cluster, "routes", "shop").await, more);
+    assert_eq!(rights(&cluster, "routes", "vaults").await, more);
     assert_eq!(rights(&cluster, "routes", "elsewhere").await, of_classes);
 }
 

@@ -25,17 +25,14 @@ impl Condition {
     }
 
     /// As it stands among the `conditions` of a status or of a part of one: the time of `before` where it held or did not hold before.
-    pub(super) fn json(mut self, generation: i64, before: &Value) -> Value {
+    pub(super) fn json(self, generation: i64, before: &Value) -> Value {
         let status = if self.holds { "True" } else { "False" };
         let unchanged = condition(before, self.kind).filter(|before| before["status"] == status);
         let since = unchanged.and_then(|before| before.get("lastTransitionTime")).cloned();
         let now = || Timestamp::now().round(Unit::Second).unwrap_or_default().to_string().into();
-        if self.message.len() > LONGEST_MESSAGE {
-            let end = (0..=LONGEST_MESSAGE).rev().find(|end| self.message.is_char_boundary(*end));
-            self.message.truncate(end.unwrap_or_default());
-        }
         json!({
-            "type": self.kind, "status": status, "reason": self.reason, "message": self.message,
+            "type": self.kind, "status": status, "reason": self.reason,
+            "message": bounded(&self.message, LONGEST_MESSAGE),
             "observedGeneration": generation, "lastTransitionTime": since.unwrap_or_else(now),
         })
     }
@@ -45,4 +42,13 @@ impl Condition {
 pub(super) fn condition<'a>(status: &'a Value, kind: &str) -> Option<&'a Value> {
     let conditions = status.get("conditions")?.as_array()?;
     conditions.iter().find(|condition| condition.get("type").is_some_and(|found| found == kind))
+}
+
+/// At most so many bytes.
+pub(super) fn bounded(text: &str, most: usize) -> String {
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    let end = (0..=most.saturating_sub('…'.len_utf8())).rev().find(|end| text.is_char_boundary(*end));
+    format!("{}…", text.get(..end.unwrap_or_default()).unwrap_or_default())
 }

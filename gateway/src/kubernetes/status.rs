@@ -19,10 +19,11 @@ use tokio::sync::watch as channel;
 use tokio::time::Instant;
 use tollgate_policy::consent::GROUP;
 
-use self::finding::{Findings, bounded};
+use self::finding::Findings;
 use self::route::RouteFindings;
 use super::Published;
 use super::client::{Connection, chain};
+use super::condition::bounded;
 use super::gateway_api::{self, GatewayPlace};
 use super::kind::ObjectKind;
 use super::lease::Election;

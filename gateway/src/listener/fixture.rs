@@ -142,7 +142,7 @@ fn snapshot(directory: &Path, issuer: &TestIssuer, port: u16) -> Snapshot {
     let text = format!(
         "{head} Destination\nmetadata: {{name: up}}\nspec:\n  hosts: [up.test]\n  port: {port}\n  addresses: [127.0.0.1]\n  virtualAddresses: [240.240.0.1]\n  tls: {{verify: {{caFile: {}}}}}\n\
          {head} Destination\nmetadata: {{name: twin}}\nspec:\n  hosts: [twin.test]\n  port: {port}\n  addresses: [127.0.0.1]\n\
-         {head} Destination\nmetadata: {{name: foreign}}\nspec: {{hosts: [foreign.test], virtualAddresses: ['fd00::1']}}\n\
+         {head} Destination\nmetadata: {{name: a-foreign}}\nspec: {{hosts: [foreign.test], virtualAddresses: ['fd00::1', 240.240.0.1]}}\n\
          {head} Grant\nmetadata: {{name: web-twin}}\nspec: {{callers: [{{spiffe: 'spiffe://prod.acme/web'}}], destination: twin}}\n\
          {head} Grant\nmetadata: {{name: web-up}}\nspec: {{callers: [{{spiffe: 'spiffe://prod.acme/web'}}], destination: up}}\n",
         bundle.display()

@@ -25,6 +25,7 @@ use super::http as requests;
 use super::linger::Lingering;
 use super::prefixed::Prefixed;
 use super::write_timeout::WriteTimeoutStream;
+use crate::caller_usage::UsagePermit;
 use crate::core::Core;
 use crate::metering::Account;
 use crate::reply::{self, ErrorFormat};
@@ -57,11 +58,11 @@ where
 /// Answers one request for a tunnel, and begins to serve what comes in it.
 fn open(core: &Arc<Core>, session: &Arc<Session>, request: Request<Incoming>) -> Response<Full<Bytes>> {
     match authorise(core, session, &request) {
-        Ok(authority) => {
+        Ok(leave) => {
             let (core, session) = (Arc::clone(core), Arc::clone(session));
             tokio::spawn(async move {
                 if let Ok(tunnel) = hyper::upgrade::on(request).await {
-                    carry(core, session, authority, tunnel).await;
+                    carry(core, session, leave, tunnel).await;
                 }
             });
             Response::default()
@@ -78,8 +79,15 @@ fn open(core: &Arc<Core>, session: &Arc<Session>, request: Request<Incoming>) ->
     }
 }
 
-/// Where a tunnel leads that its caller may have something to ask for at.
-fn authorise<B>(core: &Core, session: &Session, request: &Request<B>) -> Result<TunnelAuthority, Denial> {
+/// Leave to open a tunnel.
+struct TunnelPermit {
+    authority: TunnelAuthority,
+    /// Among the connections of its caller: what comes in it is one.
+    place: UsagePermit,
+}
+
+/// Lets a tunnel be opened where its caller may have something to ask for.
+fn authorise<B>(core: &Core, session: &Session, request: &Request<B>) -> Result<TunnelPermit, Denial> {
     let authority = request.uri().authority().filter(|_| request.method() == Method::CONNECT);
     let authority = authority.ok_or_else(|| {
         Denial::new(
@@ -93,8 +101,11 @@ fn authorise<B>(core: &Core, session: &Session, request: &Request<B>) -> Result<
     let context =
         session.proofs.connection_caller(&shared.trust, &shared.usages, &snapshot, Timestamp::now())?;
     let end = snapshot.policy.tunnel(&authority)?;
-    end.destination().map_or(Ok(()), |destination| context.grants().check_reach(destination))?;
-    Ok(authority)
+    context.grants().check_reach(end.destinations())?;
+    let full = "this workload has too many connections and tunnels at once";
+    let place = context.usage().connection();
+    let place = place.ok_or_else(|| Denial::new(Reason::ConcurrencyLimited, full))?;
+    Ok(TunnelPermit { authority, place })
 }
 
 /// Records that a tunnel, or what came in it, was refused.
@@ -121,7 +132,8 @@ fn refuse(
 }
 
 /// Serves what comes in a tunnel: the workload's own HTTP, in the version that it begins with.
-async fn carry(core: Arc<Core>, outer: Arc<Session>, authority: TunnelAuthority, tunnel: Upgraded) {
+async fn carry(core: Arc<Core>, outer: Arc<Session>, leave: TunnelPermit, tunnel: Upgraded) {
+    let TunnelPermit { authority, place } = leave;
     let deadline = Arc::new(HeaderDeadline::new());
     let tunnel = Lingering::new(TokioIo::new(tunnel));
     let tunnel = WriteTimeoutStream::new(tunnel, Arc::clone(&deadline), None);
@@ -134,7 +146,7 @@ async fn carry(core: Arc<Core>, outer: Arc<Session>, authority: TunnelAuthority,
         refuse(&core, &outer, Some(&authority), &Denial::new(Reason::TlsInTunnel, detail));
         return;
     }
-    let session = Arc::new(outer.tunnelled(Road::Hbone(authority), is_http2, deadline));
+    let session = Arc::new(outer.tunnelled(Road::Hbone(authority), is_http2, deadline, place));
     requests::serve(core, session, stream, end).await;
 }
 

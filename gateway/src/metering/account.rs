@@ -154,7 +154,9 @@ impl Account {
 
     /// Where a tunnel leads that is refused.
     pub(crate) fn tunnelled(&mut self, end: &TunnelEnd) {
-        self.record.destination = end.destination().map(|destination| destination.name.clone());
+        if let [destination] = end.destinations() {
+            self.record.destination = Some(destination.name.clone());
+        }
         if let TunnelEnd::Host(target) = end {
             self.record.host = Some(Bounded::from(&target.host_shared()));
             self.record.port = Some(target.port());

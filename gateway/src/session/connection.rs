@@ -89,8 +89,15 @@ impl Session {
         }
     }
 
-    /// Of what comes in a tunnel on this connection: it proves what the connection proves.
-    pub(crate) fn tunnelled(&self, road: Road, http2: bool, deadline: Arc<HeaderDeadline>) -> Self {
+    /// Of what comes in a tunnel on this connection: it proves what the connection proves, and has a `place` of its own among the
+    /// connections of its caller.
+    pub(crate) fn tunnelled(
+        &self,
+        road: Road,
+        http2: bool,
+        deadline: Arc<HeaderDeadline>,
+        place: UsagePermit,
+    ) -> Self {
         Self {
             address: self.address,
             road,
@@ -100,7 +107,7 @@ impl Session {
             deadline,
             writes: Writes::default(),
             body: (!http2).then(|| Arc::new(BodyProgress::new())),
-            _place: None,
+            _place: Some(place),
         }
     }
 

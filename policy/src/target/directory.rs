@@ -193,7 +193,7 @@ fn speaks_http(destination: &Destination) -> Result<&Arc<HttpDestination>, Denia
     destination.http().ok_or_else(other)
 }
 
-fn no_such_port() -> Denial {
+pub(super) fn no_such_port() -> Denial {
     Denial::new(Reason::UnknownHost, "no destination has this host with this port")
 }
 

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::directory::{Directory, by_port};
+use super::directory::{Directory, by_port, no_such_port};
 use super::{Target, split_authority};
 use crate::denial::{Denial, Reason};
 use crate::resource::Destination;
@@ -27,8 +27,9 @@ pub enum TunnelEnd {
     Gateway,
     /// To one host of a destination.
     Host(Target),
-    /// To an address that the mesh has given to a destination, whichever of its hosts is meant.
-    VirtualAddress(Arc<Destination>),
+    /// To an address that the mesh has made up, which these destinations list: the request says which of them is meant, and whoever lists
+    /// it besides takes nothing from the others.
+    VirtualAddress(Vec<Arc<Destination>>),
 }
 
 impl FromStr for TunnelAuthority {
@@ -56,12 +57,12 @@ impl TunnelAuthority {
 }
 
 impl TunnelEnd {
-    /// The destination; `None`: it is the gateway itself.
-    pub fn destination(&self) -> Option<&Arc<Destination>> {
+    /// The destinations that a request in it may be for; none: it is the gateway itself.
+    pub fn destinations(&self) -> &[Arc<Destination>] {
         match self {
-            Self::Gateway => None,
-            Self::Host(target) => Some(target.destination()),
-            Self::VirtualAddress(destination) => Some(destination),
+            Self::Gateway => &[],
+            Self::Host(target) => std::slice::from_ref(target.destination()),
+            Self::VirtualAddress(destinations) => destinations,
         }
     }
 
@@ -70,7 +71,9 @@ impl TunnelEnd {
         let agrees = match self {
             Self::Gateway => by_path,
             Self::Host(own) => !by_path && own.host() == target.host() && own.port() == target.port(),
-            Self::VirtualAddress(own) => !by_path && own.name == target.destination().name,
+            Self::VirtualAddress(all) => {
+                !by_path && all.iter().any(|own| own.name == target.destination().name)
+            }
         };
         if agrees {
             return Ok(());
@@ -89,9 +92,13 @@ impl Directory {
         if self.is_gateway(&authority.host, port) {
             return Ok(TunnelEnd::Gateway);
         }
+        let is_host = self.by_host(&authority.host, port).is_ok();
         let given = authority.address().and_then(|address| self.by_virtual_address.get(&address));
-        if let Some(destinations) = given {
-            return by_port(destinations, port).map(|it| TunnelEnd::VirtualAddress(Arc::clone(it)));
+        if let Some(destinations) = given.filter(|_| !is_host) {
+            let is_meant =
+                |it: &&Arc<Destination>| it.port == authority.port || matches!(authority.port, 80 | 443);
+            let meant: Vec<_> = destinations.iter().filter(is_meant).cloned().collect();
+            return if meant.is_empty() { Err(no_such_port()) } else { Ok(TunnelEnd::VirtualAddress(meant)) };
         }
         let (destinations, host) = self.by_host(&authority.host, port)?;
         let destination = Arc::clone(by_port(destinations, port)?);

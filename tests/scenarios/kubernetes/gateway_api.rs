@@ -171,26 +171,8 @@ fn shop(routed: &Routed, gateway: &Gateway) -> Client {
     Client::new(&plan.sandbox, gateway.address(), plan.pki.roots(), Some(identity))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_route_of_the_gateway_api_leads_a_call_with_its_key_and_every_object_says_so() {
-    needs!(Cluster::installed(), installed());
-    let mut routed = Routed::new().await;
-    let mut gateway = routed.world.start().await;
-    let client = routed.world.checkout(&gateway);
-    routed.world.cluster.apply(&routed.others()).await;
-    client.get("/up/x").await.assert_refused(421, "unknown_host");
-
-    // The definitions come later than the gateway.
-    routed.install("1.7.0").await;
-    let objects =
-        format!("{CLASS}{GATEWAY}{}{}", routed.backend("1.7"), route((EGRESS, "up"), "api.up.test"));
-    routed.world.cluster.apply(&objects).await;
-    answers(&client, 200).await;
-    let seen = routed.world.upstream.seen().pop().unwrap();
-    assert_eq!(seen.header("authorization"), format!("Bearer {}", routed.world.plan.key));
-    // By the host of the route, too.
-    client.naming("api.up.test").get("/x").await.assert_status(200);
-
+/// Waits until class, Gateway, listener, route and backend say that they serve.
+async fn all_say_so(routed: &Routed) {
     let class = format!("{GROUP}/gatewayclasses/tollgate");
     routed.told(&class, "", "Accepted", "True", "Accepted").await;
     let features = routed.world.cluster.get(&class).await["status"]["supportedFeatures"].clone();
@@ -211,10 +193,38 @@ async fn a_route_of_the_gateway_api_leads_a_call_with_its_key_and_every_object_s
     }
     routed.told(&of_backend(EGRESS, "up"), "/ancestors/0", "Accepted", "True", "Accepted").await;
     routed.world.condition(super::GRANT, "Programmed", "True").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_of_the_gateway_api_leads_a_call_with_its_key_and_every_object_says_so() {
+    needs!(Cluster::installed(), installed());
+    let mut routed = Routed::new().await;
+    let mut gateway = routed.world.start().await;
+    let client = routed.world.checkout(&gateway);
+    routed.world.cluster.apply(&routed.others()).await;
+    client.get("/up/x").await.assert_refused(421, "unknown_host");
+
+    // The definitions come later than the gateway.
+    routed.install("1.7.0").await;
+    let objects =
+        format!("{CLASS}{GATEWAY}{}{}", routed.backend("1.7"), route((EGRESS, "up"), "api.up.test"));
+    routed.world.cluster.apply(&objects).await;
+    answers(&client, 200).await;
+    let seen = routed.world.upstream.seen().pop().unwrap();
+    assert_eq!(seen.header("authorization"), format!("Bearer {}", routed.world.plan.key));
+    // By the host of the route, too.
+    client.naming("api.up.test").get("/x").await.assert_status(200);
+
+    all_say_so(&routed).await;
 
     // Said once, nothing is written again.
     let versions = async || {
-        let paths = [class.clone(), of_gateway("egress"), of_route(EGRESS, "up"), of_backend(EGRESS, "up")];
+        let paths = [
+            format!("{GROUP}/gatewayclasses/tollgate"),
+            of_gateway("egress"),
+            of_route(EGRESS, "up"),
+            of_backend(EGRESS, "up"),
+        ];
         let mut versions = Vec::new();
         for path in paths {
             versions.push(routed.world.cluster.get(&path).await["metadata"]["resourceVersion"].clone());
@@ -229,6 +239,11 @@ async fn a_route_of_the_gateway_api_leads_a_call_with_its_key_and_every_object_s
     assert_eq!(versions().await, before);
 
     // Without the API server it is translated from what was persisted.
+    let file = gateway.home().join("data/objects.json");
+    eventually("the last change is persisted", || {
+        std::fs::read_to_string(&file).is_ok_and(|text| text.contains("GET") && text.contains("HTTPRoute"))
+    })
+    .await;
     routed.world.cluster.stop_server();
     assert!(gateway.stop().success());
     gateway.restart().await;
@@ -249,6 +264,25 @@ async fn a_route_of_the_gateway_api_leads_a_call_with_its_key_and_every_object_s
     routed.world.cluster.kubectl(&["delete", "gateway", "-n", EGRESS, "egress"]).await;
     answers(&client, 421).await;
     routed.leave().await;
+}
+
+/// Routes that are refused.
+async fn routes_say_why(routed: &Routed) {
+    // Routes: one that would say what grants say, one to another namespace's backend, one that no listener takes.
+    let methods = route((EGRESS, "methods"), "api.up.test")
+        .replace("name: methods}]", "name: up}]")
+        .replace("rules: [{backendRefs", "rules: [{matches: [{method: GET}], backendRefs");
+    let foreign = route(("shop", "foreign"), "api.up.test")
+        .replace("name: foreign}]}", "name: up, namespace: egress}]}");
+    let nowhere = route(("shop", "nowhere"), "api.up.test")
+        .replace("name: egress}]", "name: egress, sectionName: other}]");
+    routed.world.cluster.apply(&format!("{methods}{foreign}{nowhere}")).await;
+    let path = of_route(EGRESS, "methods");
+    routed.told(&path, "/parents/0", "Accepted", "False", "UnsupportedValue").await;
+    let path = of_route("shop", "foreign");
+    routed.told(&path, "/parents/0", "ResolvedRefs", "False", "RefNotPermitted").await;
+    let path = of_route("shop", "nowhere");
+    routed.told(&path, "/parents/0", "Accepted", "False", "NoMatchingParent").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -298,21 +332,7 @@ async fn an_object_of_the_gateway_api_that_is_broken_denies_itself_and_says_why(
     })
     .await;
 
-    // Routes: one that would say what grants say, one to another namespace's backend, one that no listener takes.
-    let methods = route((EGRESS, "methods"), "api.up.test")
-        .replace("name: methods}]", "name: up}]")
-        .replace("rules: [{backendRefs", "rules: [{matches: [{method: GET}], backendRefs");
-    let foreign = route(("shop", "foreign"), "api.up.test")
-        .replace("name: foreign}]}", "name: up, namespace: egress}]}");
-    let nowhere = route(("shop", "nowhere"), "api.up.test")
-        .replace("name: egress}]", "name: egress, sectionName: other}]");
-    routed.world.cluster.apply(&format!("{methods}{foreign}{nowhere}")).await;
-    let path = of_route(EGRESS, "methods");
-    routed.told(&path, "/parents/0", "Accepted", "False", "UnsupportedValue").await;
-    let path = of_route("shop", "foreign");
-    routed.told(&path, "/parents/0", "ResolvedRefs", "False", "RefNotPermitted").await;
-    let path = of_route("shop", "nowhere");
-    routed.told(&path, "/parents/0", "Accepted", "False", "NoMatchingParent").await;
+    routes_say_why(&routed).await;
 
     // What is another controller's is left alone.
     let other =
@@ -397,7 +417,7 @@ fn example(file: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_example_of_the_gateway_api_leads_a_chat_to_its_provider() {
     needs!(Cluster::installed(), installed());
-    let mut routed = Routed::new().await;
+    let routed = Routed::new().await;
     routed.install("1.7.0").await;
     let plan = &routed.world.plan;
     let rules = json!([

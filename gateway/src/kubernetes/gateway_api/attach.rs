@@ -152,7 +152,7 @@ impl OwnGateway<'_> {
         if self.refused.is_some() {
             return Err(Objection::new("NoMatchingParent", "the Gateway itself is not accepted"));
         }
-        let is_named = |(_, listener): &(usize, &super::written::Listener)| {
+        let is_named = |(_, listener): &(usize, &super::written::GatewayListener)| {
             parent.section_name.as_ref().is_none_or(|name| *name == listener.name)
                 && parent.port.is_none_or(|port| port == listener.port)
         };

@@ -11,7 +11,7 @@ use tollgate_policy::name::Name;
 use super::super::condition::Condition;
 use super::super::kind::{GATEWAY_GROUP, ObjectKind};
 use super::condition::Objection;
-use super::written::{AllowedRoutes, GatewaySpec, Listener, ObjectRef, RouteKind};
+use super::written::{AllowedRoutes, GatewayListener, GatewaySpec, ObjectRef, RouteKind};
 use super::{GatewayWorld, OwnListener, Written};
 
 /// What `tls.options` says where a listener shows the gateway's own certificate.
@@ -91,7 +91,7 @@ pub(super) fn judged(
     gateway: &GatewaySpec,
     world: &GatewayWorld<'_>,
 ) -> Vec<ListenerVerdict> {
-    let judge = |listener: &Listener| ListenerVerdict {
+    let judge = |listener: &GatewayListener| ListenerVerdict {
         name: listener.name.clone(),
         accepted: accepted(listener, &world.place.listeners),
         resolved: resolved(listener, &written.namespace, world),
@@ -107,7 +107,7 @@ fn is_http_route(kind: &RouteKind) -> bool {
     kind.group.as_deref().unwrap_or(GATEWAY_GROUP) == GATEWAY_GROUP && kind.kind == "HTTPRoute"
 }
 
-fn accepted(listener: &Listener, own: &[OwnListener]) -> Result<(), Objection> {
+fn accepted(listener: &GatewayListener, own: &[OwnListener]) -> Result<(), Objection> {
     if listener.protocol != "HTTPS" {
         let message = format!("protocol `{}`: callers are served by HTTPS", listener.protocol);
         return Err(Objection::new("UnsupportedProtocol", message));
@@ -123,7 +123,7 @@ fn accepted(listener: &Listener, own: &[OwnListener]) -> Result<(), Objection> {
     Err(Objection::new("PortUnavailable", message))
 }
 
-fn resolved(listener: &Listener, namespace: &str, world: &GatewayWorld<'_>) -> Result<(), Objection> {
+fn resolved(listener: &GatewayListener, namespace: &str, world: &GatewayWorld<'_>) -> Result<(), Objection> {
     let kinds = &listener.allowed_routes.kinds;
     if let Some(other) = kinds.iter().find(|kind| !is_http_route(kind)) {
         return Err(Objection::new(
@@ -161,7 +161,7 @@ fn is_permitted(certificate: &ObjectRef, namespace: &str, world: &GatewayWorld<'
 }
 
 /// Two listeners have one port only where both are of one protocol and have different hostnames.
-fn conflict(listener: &Listener, gateway: &GatewaySpec) -> Option<Objection> {
+fn conflict(listener: &GatewayListener, gateway: &GatewaySpec) -> Option<Objection> {
     let others = gateway.listeners.iter().filter(|it| it.name != listener.name && it.port == listener.port);
     for other in others {
         if other.protocol != listener.protocol {

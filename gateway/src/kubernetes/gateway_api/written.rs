@@ -22,7 +22,7 @@ pub(super) struct GatewayClassSpec {
 pub(super) struct GatewaySpec {
     pub(super) gateway_class_name: String,
     #[serde(default)]
-    pub(super) listeners: Vec<Listener>,
+    pub(super) listeners: Vec<GatewayListener>,
     #[serde(default)]
     pub(super) addresses: Vec<Value>,
     pub(super) tls: Option<Value>,
@@ -32,7 +32,7 @@ pub(super) struct GatewaySpec {
 /// A listener of a Gateway.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Listener {
+pub(super) struct GatewayListener {
     pub(super) name: String,
     pub(super) hostname: Option<String>,
     pub(super) port: u16,

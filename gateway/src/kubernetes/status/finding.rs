@@ -14,7 +14,7 @@ use tollgate_policy::price::NanoUsd;
 use tollgate_secrets::{CredentialStatus, Health};
 
 use super::super::Published;
-use super::super::condition::{Condition, condition};
+use super::super::condition::{Condition, bounded, condition};
 use super::super::kind::ObjectKind;
 use super::super::object::{ClusterObject, ObjectKey};
 use super::Refused;
@@ -352,15 +352,6 @@ fn text(problems: &[&Problem]) -> String {
         path => format!("{path}: {}", problem.message),
     };
     bounded(&problems.iter().map(line).collect::<Vec<_>>().join("\n"), LONGEST_MESSAGE)
-}
-
-/// At most so many bytes.
-pub(super) fn bounded(text: &str, most: usize) -> String {
-    if text.len() <= most {
-        return text.to_owned();
-    }
-    let end = (0..=most.saturating_sub('…'.len_utf8())).rev().find(|end| text.is_char_boundary(*end));
-    format!("{}…", text.get(..end.unwrap_or_default()).unwrap_or_default())
 }
 
 #[cfg(test)]
