@@ -32,11 +32,7 @@ impl ObjectKey {
 /// What is compiled of an object.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-<<<<<<< HEAD
-struct WrittenObject {
-=======
 struct CompiledText {
->>>>>>> harden
     api_version: String,
     kind: &'static str,
     metadata: Value,
@@ -71,11 +67,7 @@ impl ClusterObject {
         };
         let annotations = metadata.annotations.unwrap_or_default();
         let dialect = annotations.get(DIALECT).filter(|_| kind == ObjectKind::Backend);
-<<<<<<< HEAD
-        let written = WrittenObject {
-=======
         let written = CompiledText {
->>>>>>> harden
             api_version: kind.api_version(),
             kind: kind.word(),
             metadata: match (kind, dialect) {
