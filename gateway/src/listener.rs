@@ -11,7 +11,6 @@ mod handshakes;
 mod hbone;
 mod http;
 mod linger;
-mod prefixed;
 mod supervise;
 mod tls;
 mod write_timeout;

@@ -10,7 +10,7 @@ mod shutdown;
 mod unproven;
 
 pub(crate) use self::connection::{Arrival, Road, Session};
-pub(crate) use self::deadline::HeaderDeadline;
+pub(crate) use self::deadline::{HEAD_LIMIT, HeaderDeadline};
 pub(crate) use self::progress::WriteProgress;
 pub(crate) use self::registry::ConnectionRegistry;
 pub(crate) use self::shutdown::Shutdown;

@@ -26,7 +26,7 @@ async fn mesh() -> Fixture {
     plan.settings.certificate = plan.prod.issue(&plan.sandbox, "gateway", &own);
     plan.settings.listeners.push("{name: tunnels, kind: hbone, address: \"127.0.0.1:0\"}".to_owned());
     let upstream = Upstream::http(&plan.server, &["http/1.1"], |seen| match seen.target.as_str() {
-        "/slow" => Reply::status(200).data("begun ").wait(Duration::from_secs(3)).data("ended"),
+        "/slow" => Reply::status(200).data("begun ").wait(Duration::from_secs(5)).data("ended"),
         _ => Reply::status(200).data("through the tunnel"),
     })
     .await;
@@ -55,10 +55,10 @@ async fn envoy(fixture: &Fixture, workload: &Client, authority: &str) -> Envoy {
     Envoy::start(&fixture.sandbox, &tunnel).await
 }
 
-/// Connections of the client's own to the listener for tunnels.
-struct Ztunnel(http2::SendRequest<Empty<Bytes>>);
+/// A connection to the listener for tunnels, as ztunnel opens it.
+struct HboneClient(http2::SendRequest<Empty<Bytes>>);
 
-impl Ztunnel {
+impl HboneClient {
     async fn connect(workload: &Client) -> Self {
         let stream = workload.handshake(workload.tls(&["h2"])).await.unwrap();
         let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -122,9 +122,9 @@ async fn a_workloads_plain_http_gets_the_key_through_envoys_tunnels() {
 async fn a_workload_without_a_grant_gets_no_tunnel_and_a_record_says_why() {
     let fixture = mesh().await;
     let stranger = workload(&fixture, "spiffe://prod.acme/ns/search/sa/web");
-    let mut ztunnel = Ztunnel::connect(&stranger).await;
+    let mut mesh_client = HboneClient::connect(&stranger).await;
     for authority in [format!("{VIRTUAL}:80"), "api.up.test:443".to_owned()] {
-        let refused = ztunnel.ask(&authority).await;
+        let refused = mesh_client.ask(&authority).await;
         assert_eq!(refused.status(), 401, "as ztunnel says it");
         assert_eq!(refused.headers()["x-tollgate-reason"], "no_grant");
     }
@@ -136,7 +136,9 @@ async fn a_workload_without_a_grant_gets_no_tunnel_and_a_record_says_why() {
         drop::<http2::SendRequest<Empty<Bytes>>>(sender);
         Ok::<_, tollgate_tests::client::Failure>(())
     };
-    assert!(showed_nothing.await.is_err());
+    let refused =
+        tokio::time::timeout(Duration::from_secs(10), showed_nothing).await.expect("it is turned away");
+    assert!(format!("{:?}", refused.unwrap_err()).contains("CertificateRequired"));
     eventually("both are recorded", || ledger::records(&fixture.gateway).len() == 2).await;
     for record in ledger::records(&fixture.gateway) {
         assert_eq!(
@@ -152,11 +154,11 @@ async fn a_workload_without_a_grant_gets_no_tunnel_and_a_record_says_why() {
 async fn a_hundred_tunnels_of_one_connection_carry_either_http_and_end_with_their_answers_at_a_drain() {
     let mut fixture = mesh().await;
     let checkout = workload(&fixture, CHECKOUT);
-    let mut ztunnel = Ztunnel::connect(&checkout).await;
+    let mut mesh_client = HboneClient::connect(&checkout).await;
     let mut open = Vec::new();
     for index in 0..100 {
         let protocol = Protocol::BOTH[index % 2];
-        let mut inside = ztunnel.inside(&checkout, &format!("{VIRTUAL}:80"), protocol).await;
+        let mut inside = mesh_client.inside(&checkout, &format!("{VIRTUAL}:80"), protocol).await;
         let request = |path: &str| match protocol {
             Protocol::H1 => checkout.request(Method::GET, path, ""),
             Protocol::H2 => {
@@ -172,6 +174,7 @@ async fn a_hundred_tunnels_of_one_connection_carry_either_http_and_end_with_thei
         open.into_iter().map(|(mut inside, request)| tokio::spawn(async move { inside.send(request).await }));
     let slow: Vec<_> = slow.collect();
     eventually("all are under way", || fixture.upstream.count() == 200).await;
+    assert!(slow.iter().all(|answer| !answer.is_finished()), "none has ended before the drain");
     fixture.gateway.begin_drain();
     for answer in slow {
         let answer = answer.await.unwrap().unwrap();
@@ -179,7 +182,7 @@ async fn a_hundred_tunnels_of_one_connection_carry_either_http_and_end_with_thei
         assert_eq!(answer.body, "begun ended");
     }
     assert!(fixture.gateway.ended().await.success());
-    let refused = http2::SendRequest::ready(&mut ztunnel.0).await;
+    let refused = http2::SendRequest::ready(&mut mesh_client.0).await;
     assert!(refused.is_err(), "the connection has ended");
 }
 
@@ -187,24 +190,24 @@ async fn a_hundred_tunnels_of_one_connection_carry_either_http_and_end_with_thei
 async fn a_tunnels_authority_and_its_requests_have_to_agree() {
     let fixture = mesh().await;
     let checkout = workload(&fixture, CHECKOUT);
-    let mut ztunnel = Ztunnel::connect(&checkout).await;
+    let mut mesh_client = HboneClient::connect(&checkout).await;
     for (authority, status, reason) in [
         ("240.240.0.8:80", 421, "unknown_host"),
         ("169.254.169.254:80", 421, "unknown_host"),
         ("api.elsewhere.test:443", 421, "unknown_host"),
     ] {
-        let refused = ztunnel.ask(authority).await;
+        let refused = mesh_client.ask(authority).await;
         assert_eq!(
             (refused.status().as_u16(), &refused.headers()["x-tollgate-reason"]),
             (status, &reason.parse().unwrap())
         );
     }
-    let mut inside = ztunnel.inside(&checkout, "api.up.test:80", Protocol::H1).await;
+    let mut inside = mesh_client.inside(&checkout, "api.up.test:80", Protocol::H1).await;
     let mut request = checkout.request(Method::GET, "/up/one", "");
     request.headers_mut().insert("host", "localhost".parse().unwrap());
     inside.send(request).await.unwrap().assert_refused(400, "ambiguous_authority");
     assert_eq!(fixture.upstream.count(), 0);
-    let mut inside = ztunnel.inside(&checkout, "localhost:8443", Protocol::H1).await;
+    let mut inside = mesh_client.inside(&checkout, "localhost:8443", Protocol::H1).await;
     let mut request = checkout.request(Method::GET, "/up/one", "");
     request.headers_mut().insert("host", "localhost".parse().unwrap());
     inside.send(request).await.unwrap().assert_status(200);

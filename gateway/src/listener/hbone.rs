@@ -5,12 +5,12 @@
 //! whole route. What the sender says of itself in headers (`baggage`, `forwarded`) is not read.
 
 use std::convert::Infallible;
-use std::io;
+use std::io::{self, Cursor};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -23,16 +23,16 @@ use tollgate_policy::target::TunnelAuthority;
 
 use super::http as requests;
 use super::linger::Lingering;
-use super::prefixed::Prefixed;
 use super::write_timeout::WriteTimeoutStream;
 use crate::caller_usage::UsagePermit;
 use crate::core::Core;
+use crate::ledger::RecordId;
 use crate::metering::Account;
 use crate::reply::{self, ErrorFormat};
-use crate::session::{HeaderDeadline, Road, Session};
+use crate::session::{HEAD_LIMIT, HeaderDeadline, Road, Session};
 
-/// For the first bytes in a tunnel: as long as the head of a first request may take.
-const FIRST_BYTES: Duration = Duration::from_secs(30);
+/// For the first bytes in a tunnel.
+const FIRST_BYTES: Duration = Duration::from_secs(HEAD_LIMIT.unsigned_abs());
 /// What a client of HTTP/2 begins with (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What a TLS client begins with: a handshake record (RFC 8446, section 5.1).
@@ -68,7 +68,8 @@ fn open(core: &Arc<Core>, session: &Arc<Session>, request: Request<Incoming>) ->
             Response::default()
         }
         Err(denial) => {
-            let id = refuse(core, session, request.uri().authority().map(|it| it.as_str()), &denial);
+            let authority = request.uri().authority().and_then(|text| text.as_str().parse().ok());
+            let id = refuse(core, session, authority.as_ref(), &denial);
             let mut response = reply::refusal(&denial, id, ErrorFormat::of(&request), false).map(Full::new);
             // As ztunnel says it; a client of the mesh shows nothing but this number.
             if response.status() == StatusCode::FORBIDDEN {
@@ -112,10 +113,10 @@ fn authorise<B>(core: &Core, session: &Session, request: &Request<B>) -> Result<
 fn refuse(
     core: &Arc<Core>,
     session: &Session,
-    authority: Option<&str>,
+    authority: Option<&TunnelAuthority>,
     denial: &Denial,
-) -> crate::ledger::RecordId {
-    let mut account = Account::open(Arc::clone(core), &Method::CONNECT, &http::HeaderMap::new());
+) -> RecordId {
+    let mut account = Account::open(Arc::clone(core), &Method::CONNECT, &HeaderMap::new());
     let shared = &core.shared;
     if let Ok(snapshot) = core.snapshot()
         && let Ok(context) =
@@ -123,8 +124,7 @@ fn refuse(
     {
         // It is refused either way.
         let _ = account.identified(&context, &snapshot);
-        let authority = authority.and_then(|text| text.parse().ok());
-        if let Some(end) = authority.and_then(|authority| snapshot.policy.tunnel(&authority).ok()) {
+        if let Some(end) = authority.and_then(|authority| snapshot.policy.tunnel(authority).ok()) {
             account.tunnelled(&end);
         }
     }
@@ -136,31 +136,30 @@ async fn carry(core: Arc<Core>, outer: Arc<Session>, leave: TunnelPermit, tunnel
     let TunnelPermit { authority, place } = leave;
     let deadline = Arc::new(HeaderDeadline::new());
     let tunnel = Lingering::new(TokioIo::new(tunnel));
-    let tunnel = WriteTimeoutStream::new(tunnel, Arc::clone(&deadline), None);
-    let begun = tokio::time::timeout(FIRST_BYTES, first_bytes(tunnel)).await;
-    let Ok(Ok((stream, is_http2))) = begun else { return };
-    if stream.prefix().first() == Some(&TLS_HANDSHAKE) {
+    let mut tunnel = WriteTimeoutStream::new(tunnel, Arc::clone(&deadline), None);
+    let Ok(Ok(begun)) = tokio::time::timeout(FIRST_BYTES, first_bytes(&mut tunnel)).await else { return };
+    if begun.first() == Some(&TLS_HANDSHAKE) {
         let detail = "TLS came in a tunnel to a destination whose requests the gateway has to read: call http:// instead, \
                       and the gateway calls the destination over TLS";
-        let authority = authority.to_string();
         refuse(&core, &outer, Some(&authority), &Denial::new(Reason::TlsInTunnel, detail));
         return;
     }
-    let session = Arc::new(outer.tunnelled(Road::Hbone(authority), is_http2, deadline, place));
-    requests::serve(core, session, stream, end).await;
+    let session = outer.tunnelled(Road::Hbone(authority), begun == PREFACE, deadline, place);
+    let (reader, writer) = tokio::io::split(tunnel);
+    let whole = tokio::io::join(Cursor::new(begun).chain(reader), writer);
+    requests::serve(core, Arc::new(session), whole, end).await;
 }
 
-/// Reads on until it is known which HTTP is spoken, and whether it is version 2.
-async fn first_bytes<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<(Prefixed<S>, bool)> {
+/// Reads on until it is known which HTTP is spoken: to its end where it may be version 2.
+async fn first_bytes(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
     let mut begun = Vec::with_capacity(PREFACE.len());
     while begun.len() < PREFACE.len() && PREFACE.starts_with(&begun) {
         let room = PREFACE.len() - begun.len();
-        if (&mut stream).take(room as u64).read_buf(&mut begun).await? == 0 {
+        if (&mut *stream).take(room as u64).read_buf(&mut begun).await? == 0 {
             break;
         }
     }
-    let is_http2 = begun == PREFACE;
-    Ok((Prefixed::new(begun, stream), is_http2))
+    Ok(begun)
 }
 
 /// Ends our half of a tunnel, behind the last answer.

@@ -53,6 +53,7 @@ impl<S: AsyncRead + Send + Unpin + 'static> Lingering<S> {
 impl<S: AsyncRead + Send + Unpin + 'static> Drop for Lingering<S> {
     fn drop(&mut self) {
         if let (true, Some(mut stream)) = (self.has_ended, self.stream.take()) {
+            // Not as below TLS: a tunnel has no socket whose readiness could be asked for.
             let rest = async move {
                 let mut piece = vec![0; PIECE];
                 while let Ok(Ok(1..)) = timeout(SILENCE, stream.read(&mut piece)).await {}

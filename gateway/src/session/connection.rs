@@ -75,18 +75,7 @@ pub(crate) struct Session {
 impl Session {
     /// Of a connection with what it has to show, and its place among its caller's; none where it has shown nothing.
     pub(crate) fn new(arrival: Arrival, (proofs, place): (Proofs, Option<UsagePermit>)) -> Self {
-        let Arrival { address, road, http2, deadline } = arrival;
-        Self {
-            address,
-            road,
-            http2,
-            proofs: Arc::new(proofs),
-            shutdown: ShutdownSignal::default(),
-            deadline,
-            writes: Writes::default(),
-            body: (!http2).then(|| Arc::new(BodyProgress::new())),
-            _place: place,
-        }
+        Self::of(arrival, Arc::new(proofs), place)
     }
 
     /// Of what comes in a tunnel on this connection: it proves what the connection proves, and has a `place` of its own among the
@@ -98,16 +87,22 @@ impl Session {
         deadline: Arc<HeaderDeadline>,
         place: UsagePermit,
     ) -> Self {
+        let arrival = Arrival { address: self.address, road, http2, deadline };
+        Self::of(arrival, Arc::clone(&self.proofs), Some(place))
+    }
+
+    fn of(arrival: Arrival, proofs: Arc<Proofs>, place: Option<UsagePermit>) -> Self {
+        let Arrival { address, road, http2, deadline } = arrival;
         Self {
-            address: self.address,
+            address,
             road,
             http2,
-            proofs: Arc::clone(&self.proofs),
+            proofs,
             shutdown: ShutdownSignal::default(),
             deadline,
             writes: Writes::default(),
             body: (!http2).then(|| Arc::new(BodyProgress::new())),
-            _place: Some(place),
+            _place: place,
         }
     }
 

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 /// Seconds from the first byte of a head to its last, and from the handshake to the first request.
-const HEAD_LIMIT: i64 = 30;
+pub(crate) const HEAD_LIMIT: i64 = 30;
 /// Seconds that a connection is kept between two requests: longer than the pools of callers keep theirs.
 const IDLE_LIMIT: i64 = 300;
 
