@@ -227,7 +227,7 @@ async fn a_store_reached_otherwise_and_a_certificate_with_another_content_are_sa
     for part in [
         format!("destination partner: client certificate mtls is sha256:{}", fingerprint(&new)),
         format!("(before: sha256:{})", fingerprint(&old)),
-        "+ store: store bao: is shown the certificate sha256:".to_owned(),
+        "+ store: store bao: the certificate that it is shown is sha256:".to_owned(),
         "+ store: store bao: is reached at https://other:8200 (before: https://bao:8200)".to_owned(),
         "3 added, 0 removed".to_owned(),
     ] {

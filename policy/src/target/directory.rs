@@ -17,7 +17,7 @@ use crate::resource::{BlockedHosts, Destination, HttpDestination};
 pub(crate) struct Directory {
     by_name: Map<ResourceId, Arc<Destination>>,
     /// Those of one namespace, which the first segment of a path names by their names alone.
-    by_segment: Map<Arc<str>, Arc<Destination>>,
+    by_bare_name: Map<Arc<str>, Arc<Destination>>,
     /// By namespace and name: the segment `name.namespace`. Neither has a dot, so no other destination has that segment.
     by_namespace: Map<Arc<str>, Map<Arc<str>, Arc<Destination>>>,
     namespace: Box<str>,
@@ -42,7 +42,7 @@ impl Directory {
         for destination in destinations {
             let id = &destination.name;
             if id.namespace() == namespace {
-                directory.by_segment.insert(id.name().into(), Arc::clone(destination));
+                directory.by_bare_name.insert(id.name().into(), Arc::clone(destination));
             }
             let others = directory.by_namespace.entry(id.namespace().into()).or_default();
             others.insert(id.name().into(), Arc::clone(destination));
@@ -115,7 +115,7 @@ impl Directory {
     /// The destination that the first segment of a path names.
     fn by_segment(&self, segment: &str) -> Option<&Arc<Destination>> {
         match segment.split_once('.') {
-            None => self.by_segment.get(segment),
+            None => self.by_bare_name.get(segment),
             Some((name, namespace)) => self.by_namespace.get(namespace)?.get(name),
         }
     }
