@@ -3,8 +3,10 @@
 
 use std::net::IpAddr;
 
-/// Connections of one core: all, of one address, of one network.
-pub(crate) const MOST: [usize; 3] = [2_048, 256, 512];
+/// Connections of one core.
+pub(crate) const MOST_OF_ALL: usize = 2_048;
+pub(crate) const MOST_OF_ADDRESS: usize = 256;
+pub(crate) const MOST_OF_NETWORK: usize = 512;
 
 /// Where a connection counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,9 +33,9 @@ impl PeerScope {
 
     pub(crate) const fn most(self) -> usize {
         match self {
-            Self::All => MOST[0],
-            Self::Address(_) => MOST[1],
-            Self::Network(_) => MOST[2],
+            Self::All => MOST_OF_ALL,
+            Self::Address(_) => MOST_OF_ADDRESS,
+            Self::Network(_) => MOST_OF_NETWORK,
         }
     }
 }

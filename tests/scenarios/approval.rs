@@ -151,11 +151,7 @@ async fn access_is_listed_and_a_change_of_it_is_said_and_held_against_a_boundary
             1,
             "! grant checkout-up: spec.callers: spiffe://prod.acme/**",
         ),
-        (
-            vec![&*before, &*elsewhere, "--within", "tmp/boundary.yaml"],
-            1,
-            "no boundary allows a change of a destination or a credential",
-        ),
+        (vec![&*before, &*elsewhere, "--within", "tmp/boundary.yaml"], 1, "no boundary allows a change of"),
         (vec![&*wider, "--within", "tmp/boundary.yaml"], 1, "! grant checkout-up: spec.callers"),
         (vec![&*wider, &*wider, "--within", "tmp/boundary.yaml"], 0, "0 beyond the boundary"),
     ] {

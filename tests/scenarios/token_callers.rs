@@ -34,6 +34,9 @@ struct Stand {
     idp: Idp,
 }
 
+/// Those of the gateway, however many the machine has.
+const CORES: usize = 2;
+
 impl Stand {
     async fn start(client_certificate: &'static str) -> Self {
         let plan = Plan::new();
@@ -47,6 +50,7 @@ impl Stand {
         .await;
         let mut settings = plan.settings.clone();
         settings.client_certificate = client_certificate;
+        settings.extra = format!("cores: {CORES}\n");
         settings.tokens = vec![format!(
             "{{kind: oidc, issuer: \"{}\", audience: {AUDIENCE}, keys: {{discovery: {{}}}}, caFile: {}}}",
             idp.issuer(),

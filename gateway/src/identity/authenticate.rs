@@ -15,7 +15,7 @@ use tollgate_policy::caller::{Caller, Identity, Proof, Proven};
 use tollgate_policy::decision::CallerGrants;
 use tollgate_policy::denial::{Denial, Reason};
 
-use super::call_proof::{CallProof, GRACE};
+use super::call_proof::{CallProof, GRACE, over};
 use super::credentials::ShownToken;
 use super::jwt::{MOST_BYTES, UnverifiedJwt};
 use super::tokens::{TokenIssuers, TokenRefusal, VerifiedToken};
@@ -399,8 +399,9 @@ impl CallerContext {
     /// # Errors
     /// Why it proves nobody any more.
     pub(crate) fn still_proven(&self, trust: &Trust) -> Result<(), Denial> {
-        let over = self.proof().and_then(|mut proof| proof.over(trust.tokens(), Timestamp::now()));
-        over.map_or(Ok(()), Err)
+        let token = self.token.as_deref();
+        let ended = token.and_then(|token| over(token, trust.tokens(), Timestamp::now()));
+        ended.map_or(Ok(()), Err)
     }
 
     /// The token that has proven the caller, alone or beside a certificate.
@@ -456,7 +457,11 @@ impl<K: PartialEq, V> Recent<K, V> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+    use std::time::Duration;
+
     use super::*;
+    use crate::caller_usage::Bounds;
 
     #[test]
     fn the_value_that_was_not_looked_up_the_longest_is_the_one_forgotten() {
@@ -481,5 +486,25 @@ mod tests {
         assert_eq!(recent.0.len(), REMEMBERED);
         assert_eq!(recent.get_or_make(99, || Err::<usize, _>("unproven")), Err("unproven"));
         assert!(recent.values().all(|key| *key != 99));
+    }
+
+    #[test]
+    fn a_connection_that_has_proven_somebody_has_a_longer_grace_than_one_that_never_did() {
+        let usages = CallerUsages::new(Bounds { connections: 1, calls: 1, held: 1, held_of_one: 1 });
+        let trust = Trust::new(HashMap::new(), Duration::ZERO);
+        let (proofs, _) = Proofs::of(Vec::new(), &trust, &usages).unwrap();
+        let begun = proofs.begun;
+        assert!(proofs.unproven(&trust, &usages, begun + PATIENCE - SignedDuration::from_secs(1)).is_none());
+        let since = begun + PATIENCE;
+        let is_over = |now| proofs.unproven(&trust, &usages, now).unwrap().is_over(now);
+        assert!(!is_over(since) && !is_over(since + NOBODYS_GRACE));
+        assert!(is_over(since + NOBODYS_GRACE + SignedDuration::from_secs(1)));
+
+        // As one whose token has ended.
+        let proven = VerifiedToken::ended(since);
+        let caller = KnownCaller::new(KnownProof::Token(Arc::new(proven)), &usages);
+        proofs.state().known.get_or_make(ProofKey::of(b"token"), || Ok::<_, ()>(caller)).unwrap();
+        assert!(!is_over(since + GRACE));
+        assert!(is_over(since + GRACE + SignedDuration::from_secs(1)));
     }
 }

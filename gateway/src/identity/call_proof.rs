@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, Sleep};
 use tollgate_policy::denial::Denial;
 
-use super::tokens::{TokenIssuers, TokenRefusal, VerifiedToken};
+use super::tokens::{TokenIssuers, VerifiedToken};
 
 /// How long what is under way may go on, once its caller is proven no longer.
 pub(super) const GRACE: SignedDuration = SignedDuration::from_secs(60);
@@ -22,14 +22,12 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct CallProof {
     token: Arc<VerifiedToken>,
-    /// When it was found to prove nobody any more.
-    ended: Option<(Timestamp, TokenRefusal)>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl CallProof {
     pub(super) const fn new(token: Arc<VerifiedToken>) -> Self {
-        Self { token, ended: None, timer: None }
+        Self { token, timer: None }
     }
 
     /// Ready once it has proven nobody for as long as what is under way may outlast it; with why.
@@ -38,21 +36,16 @@ impl CallProof {
             let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK_EVERY)));
             ready!(timer.as_mut().poll(cx));
             timer.as_mut().reset(Instant::now() + LOOK_EVERY);
-            if let Some(denial) = self.over(issuers, Timestamp::now()) {
+            if let Some(denial) = over(&self.token, issuers, Timestamp::now()) {
                 return Poll::Ready(denial);
             }
         }
     }
+}
 
-    /// Why what is under way has to end at `now`.
-    pub(crate) fn over(&mut self, issuers: &TokenIssuers, now: Timestamp) -> Option<Denial> {
-        let ended = issuers.check_current(&self.token, now).err();
-        self.ended = ended.map(|refusal| match self.ended {
-            Some(before) => before,
-            None if refusal == TokenRefusal::Expired => (self.token.expires(), refusal),
-            None => (now, refusal),
-        });
-        let (since, refusal) = self.ended?;
-        (now.duration_since(since) > GRACE).then(|| refusal.into())
-    }
+/// Why what is under way by `token` has to end at `now`.
+pub(super) fn over(token: &VerifiedToken, issuers: &TokenIssuers, now: Timestamp) -> Option<Denial> {
+    let refusal = issuers.check_current(token, now).err()?;
+    let since = token.unproven_since(&refusal, now);
+    (now.duration_since(since) > GRACE).then(|| refusal.into())
 }

@@ -11,7 +11,7 @@ mod settings;
 
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -34,11 +34,28 @@ pub(crate) struct VerifiedToken {
     expires: Timestamp,
     issuer: usize,
     key: Thumbprint,
+    /// When its issuer or its key was first found to be gone, by whichever of its calls.
+    withdrawn: OnceLock<Timestamp>,
 }
 
 impl VerifiedToken {
-    pub(super) const fn expires(&self) -> Timestamp {
-        self.expires
+    /// Since when it proves nobody, which was found out at `now` for the reason `refusal`. One whose key was gone before and came back is
+    /// held to the first time.
+    pub(super) fn unproven_since(&self, refusal: &TokenRefusal, now: Timestamp) -> Timestamp {
+        match (refusal, self.withdrawn.get()) {
+            (TokenRefusal::Expired, None) => self.expires,
+            (TokenRefusal::Expired, Some(withdrawn)) => self.expires.min(*withdrawn),
+            _ => *self.withdrawn.get_or_init(|| now),
+        }
+    }
+}
+
+#[cfg(test)]
+impl VerifiedToken {
+    /// One that proves nobody from `expires` on, whatever issuers there are.
+    pub(super) fn ended(expires: Timestamp) -> Self {
+        let identity = Identity::Spiffe("spiffe://prod.acme/ns/shop/sa/web".parse().unwrap());
+        Self { identity, expires, issuer: 0, key: Thumbprint::default(), withdrawn: OnceLock::new() }
     }
 }
 
@@ -114,6 +131,7 @@ impl TokenIssuers {
             expires,
             issuer: at,
             key,
+            withdrawn: OnceLock::new(),
         })
     }
 

@@ -45,7 +45,8 @@ pub(super) struct Connection {
     pub(super) retry_after: RetryAfter,
 }
 
-/// When the API server last said that it is to be asked again (RFC 9110, section 10.2.3).
+/// When the API server last said that it is to be asked again: in seconds, as it always does. The date that RFC 9110, section 10.2.3, allows
+/// besides is not read, and the pause is then the usual one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RetryAfter(Arc<Mutex<Option<Instant>>>);
 
@@ -136,4 +137,26 @@ pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         source = error.source();
     }
     said
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn left(status: StatusCode, said: &str) -> Duration {
+        let retry_after = RetryAfter::default();
+        let response = Response::builder().status(status).header(RETRY_AFTER, said).body(()).unwrap();
+        retry_after.note(&response);
+        retry_after.left()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_server_is_left_alone_for_the_seconds_it_says_a_minute_at_most_and_dates_are_not_read() {
+        assert_eq!(left(StatusCode::TOO_MANY_REQUESTS, "4"), Duration::from_secs(4));
+        assert_eq!(left(StatusCode::SERVICE_UNAVAILABLE, "3600"), MOST_RETRY_AFTER);
+        assert_eq!(left(StatusCode::OK, "4"), Duration::ZERO);
+        for unread in ["Fri, 31 Dec 2100 23:59:59 GMT", "-1", "soon"] {
+            assert_eq!(left(StatusCode::TOO_MANY_REQUESTS, unread), Duration::ZERO, "{unread}");
+        }
+    }
 }

@@ -162,7 +162,7 @@ fn is_silent(signal: &HandshakeSignal) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::peer_scope::MOST;
+    use crate::peer_scope::{MOST_OF_ADDRESS, MOST_OF_ALL, MOST_OF_NETWORK};
 
     fn admit(handshakes: &Arc<Handshakes>, address: &str) -> Option<HandshakeSlot> {
         handshakes.admit(address.parse().unwrap())
@@ -180,20 +180,20 @@ mod tests {
             .filter_map(|address| admit(&handshakes, &address))
             .collect();
         assert_eq!(silent.len(), 2_400, "each that comes is let in");
-        assert_eq!(silent.len() - gone(&silent), 4 * MOST[1]);
+        assert_eq!(silent.len() - gone(&silent), 4 * MOST_OF_ADDRESS);
         let victim = admit(&handshakes, "192.0.2.1").unwrap();
         victim.signal.on_bytes();
         let more: Vec<_> =
             (0..4_000).map(|n| admit(&handshakes, &format!("172.16.{}.{}", n % 250, n % 249))).collect();
         assert!(more.iter().all(Option::is_some));
         assert!(!victim.signal.gone.load(Ordering::Relaxed), "it has spoken");
-        assert_eq!(handshakes.state().under_way.len(), MOST[0]);
+        assert_eq!(handshakes.state().under_way.len(), MOST_OF_ALL);
     }
 
     #[test]
     fn those_that_have_spoken_stay_and_their_source_alone_is_full() {
         let handshakes = Arc::new(Handshakes::default());
-        let spoken: Vec<_> = (0..MOST[1])
+        let spoken: Vec<_> = (0..MOST_OF_ADDRESS)
             .map(|_| {
                 let place = admit(&handshakes, "10.0.0.1").unwrap();
                 place.signal.on_bytes();
@@ -214,17 +214,17 @@ mod tests {
         let handshakes = Arc::new(Handshakes::default());
         let places: Vec<_> =
             (0..1_000).map(|n| admit(&handshakes, &format!("2001:db8:0:1::{n:x}")).unwrap()).collect();
-        assert_eq!(places.len() - gone(&places), MOST[1]);
+        assert_eq!(places.len() - gone(&places), MOST_OF_ADDRESS);
         let wider: Vec<_> =
             (0..1_000).map(|n| admit(&handshakes, &format!("2001:db8:0:{n:x}::1")).unwrap()).collect();
-        assert_eq!(places.len() + wider.len() - gone(&places) - gone(&wider), MOST[2]);
+        assert_eq!(places.len() + wider.len() - gone(&places) - gone(&wider), MOST_OF_NETWORK);
     }
 
     #[tokio::test]
     async fn one_that_gives_way_is_told() {
         let handshakes = Arc::new(Handshakes::default());
         let first = admit(&handshakes, "10.0.0.1").unwrap();
-        let _others: Vec<_> = (0..MOST[1]).map(|_| admit(&handshakes, "10.0.0.1")).collect();
+        let _others: Vec<_> = (0..MOST_OF_ADDRESS).map(|_| admit(&handshakes, "10.0.0.1")).collect();
         first.gives_way().await;
     }
 }

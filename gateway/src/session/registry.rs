@@ -88,18 +88,17 @@ mod tests {
 
     use super::*;
 
-    const GRACE: SignedDuration = SignedDuration::from_secs(60);
-
     #[test]
-    fn what_is_under_way_ends_a_minute_after_its_callers_proof() {
+    fn what_is_under_way_ends_after_its_grace() {
+        let grace = SignedDuration::from_secs(7);
         let ended = Timestamp::from_second(1_000).unwrap();
         let told = |phase, after| {
             let now = Timestamp::from_second(1_000 + after).unwrap();
-            order(phase, Some(Unproven { since: ended, grace: GRACE }), now)
+            order(phase, Some(Unproven { since: ended, grace }), now)
         };
         assert_eq!(told(Phase::Serving, 0), Some(Shutdown::Graceful));
-        assert_eq!(told(Phase::Serving, GRACE.as_secs()), Some(Shutdown::Graceful));
-        assert_eq!(told(Phase::Serving, GRACE.as_secs() + 1), Some(Shutdown::Abort));
+        assert_eq!(told(Phase::Serving, grace.as_secs()), Some(Shutdown::Graceful));
+        assert_eq!(told(Phase::Serving, grace.as_secs() + 1), Some(Shutdown::Abort));
         assert_eq!(told(Phase::Cutting, 0), Some(Shutdown::Abort));
         assert_eq!(order(Phase::Serving, None, ended), None);
         assert_eq!(order(Phase::Closing, None, ended), Some(Shutdown::Graceful));

@@ -35,7 +35,11 @@ impl UnprovenConnections {
     pub(super) fn make_room(&mut self, places: usize) -> bool {
         let Some(all) = self.0.get_mut(&PeerScope::All) else { return false };
         all.retain(waits);
-        (0..places).filter(|_| end_first(all)).count() > 0
+        let mut has_ended = false;
+        for _ in 0..places {
+            has_ended |= end_first(all);
+        }
+        has_ended
     }
 
     /// Forgets those that have ended or proven somebody. To be done about once a second.
@@ -48,8 +52,9 @@ impl UnprovenConnections {
 }
 
 fn end_first(queue: &mut VecDeque<Weak<Session>>) -> bool {
-    let first = queue.pop_front();
-    first.and_then(|session| session.upgrade()).map(|it| it.shutdown.send(Shutdown::Abort)).is_some()
+    let Some(session) = queue.pop_front().and_then(|first| first.upgrade()) else { return false };
+    session.shutdown.send(Shutdown::Abort);
+    true
 }
 
 fn waits(session: &Weak<Session>) -> bool {
@@ -61,7 +66,7 @@ mod tests {
     use super::*;
     use crate::caller_usage::{Bounds, CallerUsages};
     use crate::identity::{Proofs, Trust};
-    use crate::peer_scope::MOST;
+    use crate::peer_scope::{MOST_OF_ADDRESS, MOST_OF_ALL};
     use crate::session::{Arrival, HeaderDeadline, Road};
 
     fn session(address: &str) -> Arc<Session> {
@@ -83,7 +88,7 @@ mod tests {
         let mut unproven = UnprovenConnections::default();
         let other = session("192.0.2.1");
         unproven.enter(&other);
-        let flood: Vec<_> = (0..MOST[1] + 10).map(|_| session("10.0.0.1")).collect();
+        let flood: Vec<_> = (0..MOST_OF_ADDRESS + 10).map(|_| session("10.0.0.1")).collect();
         flood.iter().for_each(|session| unproven.enter(session));
         for (at, session) in flood.iter().enumerate() {
             assert_eq!(is_told(session).await, at < 10, "{at}");
@@ -95,11 +100,11 @@ mod tests {
     async fn a_flood_from_everywhere_ends_the_oldest_and_what_ended_takes_no_room() {
         let mut unproven = UnprovenConnections::default();
         let ended: Vec<_> =
-            (0..MOST[0]).map(|at| session(&format!("10.{}.{}.1", at >> 8, at & 255))).collect();
+            (0..MOST_OF_ALL).map(|at| session(&format!("10.{}.{}.1", at >> 8, at & 255))).collect();
         ended.iter().for_each(|session| unproven.enter(session));
         drop(ended);
         let flood: Vec<_> =
-            (0..=MOST[0]).map(|at| session(&format!("172.{}.{}.1", at >> 8, at & 255))).collect();
+            (0..=MOST_OF_ALL).map(|at| session(&format!("172.{}.{}.1", at >> 8, at & 255))).collect();
         flood.iter().for_each(|session| unproven.enter(session));
         assert!(is_told(&flood[0]).await);
         assert!(!is_told(&flood[1]).await);

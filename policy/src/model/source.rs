@@ -15,7 +15,8 @@ use super::yaml::Document;
 /// Problems of one document that are told: whatever is read again after each has to have an end.
 const MOST_PROBLEMS: usize = 64;
 /// The most characters of a problem's path and of its message: names of fields may be as long as an object.
-const LONGEST: [usize; 2] = [256, 4096];
+const LONGEST_PATH: usize = 256;
+const LONGEST_MESSAGE: usize = 4096;
 /// A name of more characters was meant as none that is known.
 const LONGEST_NAME: usize = 64;
 
@@ -84,8 +85,8 @@ impl Source {
 
     pub(crate) fn problem_at(&self, line: usize, path: &str, mut message: String) -> Problem {
         let path =
-            path.char_indices().nth(LONGEST[0]).map_or(path, |(end, _)| path.get(..end).unwrap_or(path));
-        if let Some((end, _)) = message.char_indices().nth(LONGEST[1]) {
+            path.char_indices().nth(LONGEST_PATH).map_or(path, |(end, _)| path.get(..end).unwrap_or(path));
+        if let Some((end, _)) = message.char_indices().nth(LONGEST_MESSAGE) {
             message.truncate(end);
         }
         let field = match (self.label.is_empty(), path.is_empty()) {

@@ -105,9 +105,8 @@ async fn a_flood_of_connections_without_a_proof_ends_its_own_oldest_and_no_calle
             }
         }
     }
-    // Of each core's, which are two at least, 256 of one address stay.
-    let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    let most = cores * 256;
+    // Of one address 256 stay of each core's.
+    let most = super::CORES * 256;
     assert!(flood.len() - ended <= most, "{ended} of {} have ended", flood.len());
 }
 

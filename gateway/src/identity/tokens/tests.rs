@@ -17,6 +17,7 @@ use tempfile::TempDir;
 
 use super::keys::KeySet;
 use super::*;
+use crate::identity::call_proof::over;
 
 const ISSUER: &str = "https://kubernetes.default.svc";
 const CI: &str = "https://ci.example";
@@ -179,6 +180,27 @@ fn a_token_ends_with_its_time_and_with_its_key() {
     assert!(all.all[0].take(KeySet::read(gone.as_bytes(), IssuerKind::Kubernetes).unwrap(), now()));
     assert_eq!(all.check_current(&verified, now()), Err(TokenRefusal::KeyGone));
     assert!(matches!(issuers.verify(&old.sign(&web())), Err(TokenRefusal::UnknownKey { .. })));
+}
+
+#[test]
+fn what_is_under_way_ends_a_minute_after_its_token_was_withdrawn_or_expired_whichever_attempt_asks() {
+    let (old, new) = (Signer::ec("old"), Signer::ec("new"));
+    let issuers = Issuers::of(&[&old]);
+    let (withdrawn, expired) = (old.sign(&web()), old.sign(&web()));
+    let (withdrawn, expired) = (issuers.verify(&withdrawn).unwrap(), issuers.verify(&expired).unwrap());
+    let all = &issuers.issuers;
+    let begun = now();
+    let after = |seconds| begun + SignedDuration::from_secs(seconds);
+    assert!(over(&withdrawn, all, begun).is_none());
+    let end = |seconds| expired.expires + SignedDuration::from_secs(seconds);
+    assert!(over(&expired, all, end(60)).is_none() && over(&expired, all, end(61)).is_some());
+
+    let gone = json!({"keys": [new.jwk()]}).to_string();
+    assert!(all.all[0].take(KeySet::read(gone.as_bytes(), IssuerKind::Kubernetes).unwrap(), now()));
+    // Each attempt asks anew, and the first has found it.
+    assert!(over(&withdrawn, all, after(10)).is_none());
+    assert!(over(&withdrawn, all, after(70)).is_none());
+    assert!(over(&withdrawn, all, after(71)).is_some());
 }
 
 #[test]

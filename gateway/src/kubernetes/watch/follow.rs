@@ -22,7 +22,7 @@ use crate::kubernetes::client::{RetryAfter, chain};
 use crate::kubernetes::raw::RawObject;
 
 /// Objects of one page of a list.
-const PAGE: u32 = 500;
+const PAGE: u32 = 50;
 /// How long a page may take, and the head of a watch.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A watch that ends sooner was ended for no good reason.
