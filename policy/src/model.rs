@@ -76,6 +76,9 @@ pub struct SourceFile {
 
 impl SourceFile {
     /// An object of a cluster: JSON with `apiVersion`, `kind`, `spec`, and of `metadata` the namespace and the name alone.
+    ///
+    /// `withheld: {because: TEXT}` beside them says why it is not to be in force: it is broken as one with a problem is, and `spec` may have
+    /// less than it should. With `yields: true` it claims only hosts that no other has.
     #[must_use]
     pub fn object(text: String) -> Self {
         Self { path: PathBuf::new(), text }
@@ -330,6 +333,11 @@ impl Model {
             problems.extend(rules.map(|(path, line)| {
                 source.problem_at(line, &path, "this is empty: leave it out, or say what it is".to_owned())
             }));
+        }
+        if let (true, Some(members)) = (file.as_os_str().is_empty(), document.value.as_object_mut())
+            && let Some(withheld) = members.remove("withheld")
+        {
+            problems.push(source.problem("withheld", withheld["because"].as_str().unwrap_or_default()));
         }
         self.incomplete |= document.unreadable;
         if document.value.is_null() {

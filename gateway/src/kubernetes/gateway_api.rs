@@ -3,8 +3,8 @@
 //! An XBackend that an accepted route leads to is a Destination of its own namespace and name, so credentials, grants and limits refer to
 //! it as to any other. Whether a call is allowed is said by grants alone, so a route that would say more is refused.
 //!
-//! **Invariant:** an object that cannot be had exactly as it is written is refused with a condition that says why, and translated into
-//! nothing.
+//! **Invariant:** an object that cannot be had exactly as it is written is refused with a condition that says why, and an XBackend that is
+//! no Destination is withheld as one: its host falls to no other, and grants of it are denied there.
 //!
 //! Sources: Gateway API 1.7 (`apis/v1`, `apisx/v1alpha1`), and 1.6 where XBackend differs.
 
@@ -26,7 +26,7 @@ use tollgate_policy::consent::Consents;
 use tollgate_policy::target::GatewayName;
 
 use self::attach::Attached;
-use self::backend::translate;
+use self::backend::{translate, withheld};
 pub(super) use self::condition::{refusal, stands};
 use self::written::{BackendSpec, GatewayClassSpec, GatewaySpec, RouteSpec};
 use super::client::own_namespace;
@@ -51,6 +51,8 @@ pub(crate) struct GatewayPlace {
     home: String,
     /// Where callers find this gateway: IP addresses or host names.
     addresses: Vec<String>,
+    /// The namespaces whose Gateways count, besides its own.
+    gateway_namespaces: Vec<String>,
 }
 
 /// A listener of `tollgate.yaml`.
@@ -64,7 +66,7 @@ impl GatewayPlace {
     /// `None`: the settings do not ask for the Gateway API.
     pub(crate) fn of(settings: &Settings) -> Option<Self> {
         let ResourceSettings::Kubernetes(cluster) = &settings.resources else { return None };
-        let addresses = cluster.gateway_api.as_ref()?.addresses.clone();
+        let asked = cluster.gateway_api.as_ref()?;
         let listeners = settings.listeners.iter();
         Some(Self {
             listeners: listeners
@@ -72,8 +74,14 @@ impl GatewayPlace {
                 .collect(),
             names: settings.names.clone(),
             home: own_namespace(cluster).map(|own| own.to_string()).unwrap_or_default(),
-            addresses,
+            addresses: asked.addresses.clone(),
+            gateway_namespaces: asked.gateway_namespaces.iter().map(ToString::to_string).collect(),
         })
+    }
+
+    /// Whether Gateways of a namespace are the platform's.
+    fn has_gateways_of(&self, namespace: &str) -> bool {
+        *namespace == *self.home || self.gateway_namespaces.iter().any(|it| *it == *namespace)
     }
 
     /// Whether it is one of the gateway's own names.
@@ -109,6 +117,8 @@ struct Written<T> {
     spec: Result<T, String>,
     /// The dialect that it names.
     dialect: Option<String>,
+    /// The host outside that it names, whether or not the rest can be read.
+    host: Option<String>,
     status: Value,
 }
 
@@ -116,6 +126,8 @@ struct Written<T> {
 #[derive(Debug, Default)]
 pub(super) struct Translation {
     pub(super) destinations: Vec<TranslatedDestination>,
+    /// Those that are not to be had, and say why.
+    pub(super) withheld: Vec<TranslatedDestination>,
     /// The status of each object that is ours, whole.
     pub(super) statuses: BTreeMap<ObjectKey, Value>,
 }
@@ -125,6 +137,7 @@ pub(super) struct Translation {
 pub(super) struct TranslatedDestination {
     pub(super) namespace: Arc<str>,
     pub(super) name: Arc<str>,
+    /// As old as the youngest of what leads to it.
     pub(super) created: Timestamp,
     /// The resource, as its own file would say it.
     pub(super) resource: Value,
@@ -175,6 +188,8 @@ impl<T: DeserializeOwned> Written<T> {
             annotations: BTreeMap<String, String>,
         }
         let (namespace, name) = id(&object.key);
+        let raw: Value = serde_json::from_str(&object.text).unwrap_or_default();
+        let host = raw.pointer("/spec/externalHostname/hostname").and_then(Value::as_str).map(str::to_owned);
         let (spec, dialect) = match serde_json::from_str(&object.text) {
             Ok(Document { mut metadata, spec }) => (Ok(spec), metadata.annotations.remove(DIALECT)),
             Err(error) => (Err(error.to_string()), None),
@@ -186,6 +201,7 @@ impl<T: DeserializeOwned> Written<T> {
             generation: object.generation,
             spec,
             dialect,
+            host,
             status: status.clone(),
         }
     }
@@ -213,9 +229,16 @@ pub(super) fn translated(world: &GatewayWorld<'_>) -> Translation {
     let mut refused = BTreeMap::new();
     for backend in &world.backends {
         let ancestors = attached.gateways_of(&backend.id());
-        if ancestors.is_empty() && !condition::is_told(backend) {
+        let since = attached.leads_since(&backend.id()).map(|since| since.max(backend.created));
+        let Some(since) = since else {
+            translation.withheld.extend(withheld(backend, world, (None, "no accepted route leads to it")));
+            if condition::is_told(backend) {
+                let gone = Condition::no("Accepted", "Invalid", "no accepted route leads to it");
+                let status = condition::of_backend(backend, &ancestors, &gone);
+                translation.statuses.insert(backend.key(ObjectKind::Backend), status);
+            }
             continue;
-        }
+        };
         let made = translate(backend, world);
         let accepted = match (&made, world.refused.get(&backend.id())) {
             (Ok(_), None) => Condition::yes("Accepted", "Accepted", "it is a Destination of this name"),
@@ -227,7 +250,12 @@ pub(super) fn translated(world: &GatewayWorld<'_>) -> Translation {
         }
         let status = condition::of_backend(backend, &ancestors, &accepted);
         translation.statuses.insert(backend.key(ObjectKind::Backend), status);
-        translation.destinations.extend(made.ok().filter(|_| !ancestors.is_empty()));
+        match made {
+            Ok(made) => translation.destinations.push(TranslatedDestination { created: since, ..made }),
+            Err(why) => {
+                translation.withheld.extend(withheld(backend, world, (Some(since), &*why.message)));
+            }
+        }
     }
     attached.report(world, &refused, &mut translation);
     translation

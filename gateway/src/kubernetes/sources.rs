@@ -9,7 +9,7 @@ use super::kind::ObjectKind;
 use super::object::{ObjectKey, ObjectSet};
 
 /// The resources, and what namespaces agree to. The oldest come first, because of two that contradict each other the first serves: what
-/// is translated is as old as what it comes from. What has a name that no resource can have was never in force, and nothing can refer
+/// is translated is as old as the youngest object that it comes from. What has a name that no resource can have was never in force, and nothing can refer
 /// to it.
 pub(super) fn sources(objects: &ObjectSet, place: Option<&GatewayPlace>) -> (Vec<SourceFile>, Consents) {
     let consents = objects.consents();
@@ -19,7 +19,8 @@ pub(super) fn sources(objects: &ObjectSet, place: Option<&GatewayPlace>) -> (Vec
     if let Some(place) = place {
         let mut world = GatewayWorld::new(place, &consents);
         objects.iter().for_each(|object| world.add(object, &object.status));
-        all.extend(translated(&world).destinations.into_iter().map(|it| {
+        let made = translated(&world);
+        all.extend(made.destinations.into_iter().chain(made.withheld).map(|it| {
             let (kind, namespace, name) =
                 (ObjectKind::Destination, it.namespace.to_string(), it.name.to_string());
             (it.created, ObjectKey { kind, namespace, name }, it.resource.to_string())

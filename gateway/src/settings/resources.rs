@@ -61,6 +61,11 @@ pub struct GatewayApiSettings {
     /// Where callers find this gateway, for the status of Gateways: host names, as that of its Service, and IP addresses.
     #[schemars(length(min = 1, max = 16))]
     pub addresses: Vec<String>,
+    /// The namespaces whose Gateways are served besides the gateway's own. Whoever may write Gateways there says which namespaces lead to
+    /// hosts outside (`allowedRoutes`).
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    pub gateway_namespaces: Vec<Name>,
 }
 
 impl KubernetesSettings {

@@ -133,12 +133,12 @@ impl Compiler<'_> {
         let is_own = |(index, _): &(usize, &HostPattern)| !self.unclaimed.contains(&(&resource.id, *index));
         let hosts: Vec<_> = written.iter().filter(is_own).map(|(_, host)| host.clone()).collect();
         let name = format!("Destination/{}", resource.id);
-        let is_readable =
-            written.written().is_some_and(|count| count > 0 && count == written.values().count())
-                && !has_problem(problems, &name, |path| path == "spec.hosts");
+        let is_readable = written.written().is_some_and(|count| {
+            (count > 0 || resource.source.is_withheld()) && count == written.values().count()
+        }) && !has_problem(problems, &name, |path| path == "spec.hosts");
         // What an app could not say is taken from no other namespace, only from whoever its grants are for.
         let is_apps = self.namespaces.is_some_and(|it| !it.is_gateways(resource.id.namespace()));
-        let any_other = !is_readable && !is_apps;
+        let any_other = !is_readable && !is_apps && !resource.source.yields();
         (BlockedHosts { destination: resource.id.clone(), any_other, hosts }, is_readable)
     }
 

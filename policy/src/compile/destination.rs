@@ -27,7 +27,9 @@ const HTTP_FIELDS: [&str; 5] =
 impl<'a> Compiler<'a> {
     pub(super) fn destinations(&mut self) {
         let mut claims = BTreeMap::new();
-        for resource in &self.model.destinations {
+        let mut claimants: Vec<&Resource<DestinationSpec>> = self.model.destinations.iter().collect();
+        claimants.sort_by_key(|it| it.source.yields());
+        for resource in claimants {
             self.claim_hosts(resource, &mut claims);
             if let Some(destination) = self.destination(resource) {
                 self.parts.destinations.insert(resource.id.clone(), Arc::new(destination));
@@ -39,7 +41,9 @@ impl<'a> Compiler<'a> {
         let spec = &resource.spec;
         let (protocol, idle) = self.protocol(resource);
         let mut scope = Scope::new(resource, self.namespaces, &mut self.problems);
-        scope.at_least_one("spec.hosts", &spec.hosts, "at least one host, as in `[api.example.com]`");
+        if !resource.source.is_withheld() {
+            scope.at_least_one("spec.hosts", &spec.hosts, "at least one host, as in `[api.example.com]`");
+        }
         if spec.port == Some(0) {
             scope.problem("spec.port", "a port is a number from 1 to 65535");
         }

@@ -41,6 +41,16 @@ impl Source {
         self.lines.contains_key(path)
     }
 
+    /// Whether it is not to be in force, whatever it says.
+    pub(crate) fn is_withheld(&self) -> bool {
+        self.is_object() && self.has("withheld")
+    }
+
+    /// Whether it claims only what no other has.
+    pub(crate) fn yields(&self) -> bool {
+        self.is_object() && self.has("withheld.yields")
+    }
+
     /// Whether something was written there, or was probably meant to be: then it is not missing.
     pub(crate) fn claims(&self, path: &str) -> bool {
         let is_in = |meant: &String| {

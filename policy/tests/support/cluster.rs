@@ -51,8 +51,7 @@ pub(crate) fn compile(resources: &[Value], reference_grants: &[Value]) -> Compil
         },
         ..Environment::default()
     };
-    let text = resources.iter().map(|it| format!("---\n{it}\n")).collect();
-    let files = [SourceFile { path: "a.yaml".into(), text }];
+    let files: Vec<_> = resources.iter().map(|it| SourceFile::object(it.to_string())).collect();
     compile_each(&files, &environment, &consents(reference_grants)).unwrap()
 }
 

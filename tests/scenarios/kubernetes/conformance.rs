@@ -90,7 +90,9 @@ fn outcome(name: &str, wanted: Outcome, verdicts: &BTreeMap<&str, bool>) -> Opti
 #[tokio::test(flavor = "multi_thread")]
 async fn the_conformance_suites_tests_of_statuses_pass_but_for_those_that_want_what_is_not_served() {
     needs!(Cluster::installed(), installed(), parts_dir().join("gateway-conformance").exists());
-    let routed = Routed::new().await;
+    let mut routed = Routed::new().await;
+    routed.world.members =
+        ", gatewayApi: {addresses: [tollgate.egress.svc], gatewayNamespaces: [gateway-conformance-infra]}";
     routed.install("1.7.0").await;
     routed.world.cluster.apply(CLASS).await;
     let mut gateway = routed.world.prepare(&routed.world.plan.sandbox);

@@ -253,16 +253,18 @@ async fn a_route_of_the_gateway_api_leads_a_call_with_its_key_and_every_object_s
     // What is taken away serves no longer, and nothing of it is left in a status.
     let client = routed.world.checkout(&gateway);
     routed.world.cluster.kubectl(&["delete", "httproute", "-n", EGRESS, "up"]).await;
-    answers(&client, 421).await;
+    // Nothing falls past what is not routed any more.
+    answers(&client, 403).await;
+    client.get("/up/x").await.assert_refused(403, "broken_configuration");
     let is_empty = |backend: &Value| backend["status"]["ancestors"].as_array().is_none_or(Vec::is_empty);
     routed.world.cluster.until(&of_backend(EGRESS, "up"), is_empty).await;
     let has_none = |gateway: &Value| gateway["status"]["listeners"][0]["attachedRoutes"] == 0;
     routed.world.cluster.until(&of_gateway("egress"), has_none).await;
-    routed.world.condition(super::GRANT, "Accepted", "False").await;
+    routed.world.condition(super::GRANT, "Programmed", "False").await;
     routed.world.cluster.apply(&objects).await;
     answers(&client, 200).await;
     routed.world.cluster.kubectl(&["delete", "gateway", "-n", EGRESS, "egress"]).await;
-    answers(&client, 421).await;
+    answers(&client, 403).await;
     routed.leave().await;
 }
 

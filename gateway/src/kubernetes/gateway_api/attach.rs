@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::super::condition::Condition;
@@ -14,6 +15,9 @@ use super::{CONTROLLER, GatewayWorld, Id, ObjectKind, Translation, Written};
 
 /// What of the Gateway API's features is there, in alphabetic order (its `pkg/features`).
 pub(super) const FEATURES: [&str; 4] = ["Gateway", "HTTPRoute", "HTTPRouteParentRefPort", "ReferenceGrant"];
+
+const NOT_SERVED: &str = "only Gateways of the gateway's own namespace are served, and of those that \
+                          `resources.kubernetes.gatewayApi.gatewayNamespaces` of tollgate.yaml names";
 
 /// A Gateway of ours, with what is to be said of its listeners.
 struct OwnGateway<'a> {
@@ -55,7 +59,10 @@ impl<'a> Attached<'a> {
             }
             let listeners = listener::judged(written, spec, world);
             let attached = vec![0; listeners.len()];
-            let refused = listener::refused(spec, &world.place.addresses);
+            let refused = match world.place.has_gateways_of(&written.namespace) {
+                true => listener::refused(spec, &world.place.addresses),
+                false => Some(Objection::new("NamespaceNotServed", NOT_SERVED)),
+            };
             all.gateways.insert(written.id(), OwnGateway { written, spec, refused, listeners, attached });
         }
         for written in &world.routes {
@@ -98,6 +105,17 @@ impl<'a> Attached<'a> {
         }
         let reference = |(namespace, name): &Id| json!({"group": "gateway.networking.k8s.io", "kind": "Gateway", "namespace": namespace, "name": name});
         ids.into_iter().map(reference).collect()
+    }
+
+    /// Since when an accepted route leads to a backend: as long as the younger of the route and its Gateway is there.
+    pub(super) fn leads_since(&self, backend: &Id) -> Option<Timestamp> {
+        let routes = self.routes.iter().filter(|route| route.verdict.backends.contains(backend));
+        let since = routes.flat_map(|route| {
+            let accepted = route.parents.iter().filter(|parent| parent.accepted.is_ok());
+            let gateways = accepted.filter_map(|parent| self.gateways.get(&parent.gateway));
+            gateways.map(|gateway| gateway.written.created.max(route.written.created))
+        });
+        since.min()
     }
 
     /// Says what became of each; `refused` are backends that are not to be had.

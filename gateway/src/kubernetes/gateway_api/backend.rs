@@ -1,5 +1,6 @@
 //! An XBackend as a Destination.
 
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tollgate_policy::name::Name;
 
@@ -54,6 +55,37 @@ pub(super) fn translate(
         "metadata": {"namespace": namespace, "name": name}, "spec": spec,
     });
     Ok(TranslatedDestination { namespace, name, created: backend.created, resource })
+}
+
+/// The Destination that it is not, which nothing of it falls past: since when routes lead to it, and why it is not to be had. Where none
+/// leads to it, it takes no host from others. `None`: a Destination of its name is there, or there can be none.
+pub(super) fn withheld(
+    backend: &Written<BackendSpec>,
+    world: &GatewayWorld<'_>,
+    (since, because): (Option<Timestamp>, &str),
+) -> Option<TranslatedDestination> {
+    let (namespace, name) = backend.id();
+    if world.destinations.contains(&backend.id())
+        || namespace.parse::<Name>().is_err()
+        || name.parse::<Name>().is_err()
+    {
+        return None;
+    }
+    let port = backend.spec.as_ref().ok().and_then(|spec| spec.port.number.or(spec.port.port));
+    let hosts: Vec<&String> = backend.host.iter().collect();
+    let mut resource = json!({
+        "apiVersion": "tollgate.dev/v1alpha1", "kind": "Destination",
+        "metadata": {"namespace": namespace, "name": name}, "spec": {"hosts": hosts},
+        "withheld": {"because": because},
+    });
+    if let Some(port) = port {
+        resource["spec"]["port"] = json!(port);
+    }
+    if since.is_none() {
+        resource["withheld"]["yields"] = json!(true);
+    }
+    let created = since.unwrap_or(backend.created);
+    Some(TranslatedDestination { namespace, name, created, resource })
 }
 
 fn unsupported(message: impl Into<String>) -> Objection {

@@ -14,6 +14,7 @@ struct Fixture {
     destinations: Vec<Value>,
     consents: Consents,
     refused: BTreeMap<Id, String>,
+    gateway_namespaces: Vec<String>,
 }
 
 impl Fixture {
@@ -29,6 +30,7 @@ impl Fixture {
             destinations: Vec::new(),
             consents: Consents::default(),
             refused: BTreeMap::new(),
+            gateway_namespaces: Vec::new(),
         }
     }
 
@@ -43,6 +45,7 @@ impl Fixture {
             names: vec!["tollgate.tollgate.svc".parse().unwrap()],
             home: "tollgate".to_owned(),
             addresses: vec!["tollgate.tollgate.svc".to_owned()],
+            gateway_namespaces: self.gateway_namespaces.clone(),
         };
         let mut world = GatewayWorld::new(&place, &consents);
         for (kind, objects) in [
@@ -82,7 +85,7 @@ fn condition(conditions: &Value, kind: &str) -> (bool, String, String) {
 fn gateway(listeners: &Value) -> Value {
     json!({
         "apiVersion": OWN, "kind": "Gateway",
-        "metadata": {"namespace": "tollgate", "name": "egress", "generation": 2},
+        "metadata": {"namespace": "tollgate", "name": "egress", "generation": 2, "creationTimestamp": "2026-10-01T00:00:00Z"},
         "spec": {"gatewayClassName": "tollgate", "listeners": listeners},
     })
 }
@@ -98,7 +101,7 @@ fn listener(name: &str) -> Value {
 fn route(hostnames: &Value, rules: &Value) -> Value {
     json!({
         "apiVersion": OWN, "kind": "HTTPRoute",
-        "metadata": {"namespace": "shop", "name": "openai", "generation": 5},
+        "metadata": {"namespace": "shop", "name": "openai", "generation": 5, "creationTimestamp": "2026-10-02T00:00:00Z"},
         "spec": {
             "parentRefs": [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "namespace": "tollgate", "name": "egress"}],
             "hostnames": hostnames, "rules": rules,

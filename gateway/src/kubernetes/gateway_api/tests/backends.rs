@@ -98,3 +98,72 @@ fn a_backend_says_its_dialect_by_an_annotation_and_another_annotation_says_nothi
     fixture.backends[0]["metadata"]["annotations"] = json!({"note": "x"});
     assert!(fixture.translated().destinations[0].resource["spec"].get("dialect").is_none());
 }
+
+/// What is withheld of the only backend.
+fn held(fixture: &Fixture) -> Value {
+    let translation = fixture.translated();
+    assert!(translation.destinations.is_empty());
+    let [held] = translation.withheld.as_slice() else { panic!("{:?}", translation.withheld) };
+    assert_eq!((&*held.namespace, &*held.name), ("shop", "openai"));
+    held.resource.clone()
+}
+
+#[test]
+fn a_backend_that_cannot_be_had_is_withheld_with_its_host_and_yields_only_where_no_route_leads_to_it() {
+    let mut refused = Fixture::new();
+    refused.backends[0]["spec"]["sessionPersistence"] = json!({});
+    let found = held(&refused);
+    assert_eq!(found["spec"], json!({"hosts": ["api.openai.com"], "port": 443}));
+    assert!(found["withheld"]["because"].as_str().unwrap().contains("spec.sessionPersistence"));
+    assert!(found["withheld"].get("yields").is_none());
+
+    let mut unreadable = Fixture::new();
+    unreadable.backends[0]["spec"]["port"] = json!("https");
+    assert_eq!(held(&unreadable)["spec"]["hosts"], json!(["api.openai.com"]));
+
+    let mut typo = Fixture::new();
+    typo.routes[0]["spec"]["rules"][0]["timeouts"] = json!({"request": "1s"});
+    let mut detached = Fixture::new();
+    detached.gateways[0]["spec"]["listeners"][0]["allowedRoutes"] = json!({});
+    let mut gone = Fixture::new();
+    gone.routes.clear();
+    for fixture in [typo, detached, gone] {
+        let found = held(&fixture);
+        let because = json!({"because": "no accepted route leads to it", "yields": true});
+        assert_eq!((&found["withheld"], &found["spec"]["hosts"]), (&because, &json!(["api.openai.com"])));
+    }
+
+    let mut taken = Fixture::new();
+    taken.destinations.push(json!({"metadata": {"namespace": "shop", "name": "openai"}, "spec": {}}));
+    assert!(taken.translated().withheld.is_empty(), "a Destination of its name is there");
+}
+
+#[test]
+fn a_gateway_of_another_namespace_is_served_only_if_the_settings_name_it() {
+    let mut fixture = Fixture::new();
+    fixture.gateways[0]["metadata"]["namespace"] = json!("shop");
+    fixture.routes[0]["spec"]["parentRefs"][0]["namespace"] = json!("shop");
+    assert_eq!(fixture.route("Accepted").1, "NoMatchingParent");
+    held(&fixture);
+    let translation = fixture.translated();
+    let status = &translation.statuses[&key(ObjectKind::Gateway, "shop", "egress")];
+    let (holds, reason, message) = condition(&status["conditions"], "Accepted");
+    assert_eq!((holds, reason.as_str()), (false, "NamespaceNotServed"));
+    assert!(message.contains("gatewayNamespaces"), "{message}");
+    fixture.gateway_namespaces = vec!["shop".to_owned()];
+    assert!(fixture.route("Accepted").0);
+    assert_eq!(fixture.translated().destinations.len(), 1);
+}
+
+#[test]
+fn a_backend_claims_its_host_since_the_youngest_of_what_leads_to_it() {
+    let since = |change: &dyn Fn(&mut Fixture)| {
+        let mut fixture = Fixture::new();
+        change(&mut fixture);
+        fixture.translated().destinations[0].created.to_string()
+    };
+    let late = "2026-12-01T00:00:00Z";
+    assert_eq!(since(&|_| {}), "2026-11-01T00:00:00Z");
+    assert_eq!(since(&|it| it.routes[0]["metadata"]["creationTimestamp"] = json!(late)), late);
+    assert_eq!(since(&|it| it.gateways[0]["metadata"]["creationTimestamp"] = json!(late)), late);
+}
