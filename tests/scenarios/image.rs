@@ -13,7 +13,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
 }
 
-/// What `.ci/sbom` installs at its first run.
+/// What `.ci/sbom` needs, and installs where it is not there.
 fn cargo_cyclonedx() -> PathBuf {
     target_dir().join("tools/bin/cargo-cyclonedx")
 }

@@ -147,6 +147,9 @@ async fn install_crds(cluster: &Cluster) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/tollgate/crds");
     cluster.kubectl(&["apply", "--server-side", "-f", &folder.display().to_string()]).await;
     cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]).await;
+    for kind in ["approvals", "credentials", "destinations", "grants", "secretstores"] {
+        cluster.served(&format!("/apis/tollgate.dev/v1alpha1/{kind}")).await;
+    }
 }
 
 fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {

@@ -206,6 +206,19 @@ impl Cluster {
         }
     }
 
+    /// Waits until a path is answered: a kind that was just defined gets 429 for a moment, because its storage is being made.
+    ///
+    /// # Panics
+    ///
+    /// After a minute.
+    pub async fn served(&self, path: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.call(Verb::Get, path, &Value::Null).await.status != StatusCode::OK {
+            assert!(Instant::now() < deadline, "{path} is not served");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Makes a namespace with labels, and in it the accounts.
     pub async fn namespace(&self, name: &str, labels: &Value, accounts: &[&str]) {
         let namespace = json!({"metadata": {"name": name, "labels": labels}});
