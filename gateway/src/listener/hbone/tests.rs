@@ -114,3 +114,20 @@ async fn tls_in_a_tunnel_ends_it_and_is_recorded_with_its_reason() {
     });
     assert_eq!(counted.count(), 1);
 }
+
+#[tokio::test]
+async fn a_tunnel_is_one_of_its_workloads_connections_and_gives_its_place_back() {
+    let fixture = Fixture::new().await;
+    let mut sender = connect(&fixture).await;
+    let usage = fixture.core.shared.usages.of(&"spiffe://prod.acme/web".parse().unwrap());
+    let others: Vec<_> = std::iter::from_fn(|| usage.connection()).collect();
+    let free = others.len();
+    assert_eq!(refusal(&ask(&mut sender, "up.test:80").await), (429, "concurrency_limited"));
+    drop(others);
+    let open = tunnel(&mut sender, "up.test:80").await;
+    let left: Vec<_> = std::iter::from_fn(|| usage.connection()).collect();
+    assert_eq!(left.len(), free - 1);
+    assert_eq!(refusal(&ask(&mut sender, "up.test:80").await), (429, "concurrency_limited"));
+    drop((open, left));
+    assert_eq!(get(tunnel(&mut sender, "up.test:80").await, "up.test").await.0, 200);
+}
