@@ -32,6 +32,8 @@ pub(crate) struct Bounds {
     pub(crate) connections: u64,
     /// Calls at once of one caller.
     pub(crate) calls: u64,
+    /// Calls at once of all callers together.
+    pub(crate) all_calls: u64,
     /// Bytes of bodies that are held, of all callers together.
     pub(crate) held: u64,
     /// The same of one caller.
@@ -55,6 +57,7 @@ struct Callers {
 #[derive(Debug)]
 struct AllCallers {
     bounds: Bounds,
+    calls: AtomicU64,
     held: HeldCounts,
 }
 
@@ -72,7 +75,7 @@ enum Size {
 
 impl CallerUsages {
     pub(crate) fn new(bounds: Bounds) -> Self {
-        let all = Arc::new(AllCallers { bounds, held: HeldCounts::default() });
+        let all = Arc::new(AllCallers { bounds, calls: AtomicU64::default(), held: HeldCounts::default() });
         Self { callers: Mutex::default(), all }
     }
 
@@ -135,8 +138,20 @@ impl CallerUsage {
         UsagePermit::take(self, |usage| &usage.connections, self.all.bounds.connections)
     }
 
-    pub(crate) fn call(self: &Arc<Self>) -> Option<UsagePermit> {
-        UsagePermit::take(self, |usage| &usage.calls, self.all.bounds.calls)
+    /// A place for one call. While others have calls under way too, a caller may have as many as are left to all.
+    ///
+    /// # Errors
+    /// Whose bound is reached.
+    pub(crate) fn call(self: &Arc<Self>) -> Result<CallPlace, CallsFull> {
+        let Bounds { calls, all_calls, .. } = self.all.bounds;
+        let own = UsagePermit::take(self, |usage| &usage.calls, calls).ok_or(CallsFull::Caller)?;
+        let all = self.all.calls.fetch_add(1, Ordering::Relaxed) + 1;
+        let place = CallPlace(own);
+        let share = all_calls.saturating_sub(all) + 1;
+        if all > all_calls || self.calls.load(Ordering::Relaxed) > share {
+            return Err(CallsFull::Gateway);
+        }
+        Ok(place)
     }
 
     pub(crate) fn drain(self: &Arc<Self>) -> Option<UsagePermit> {
@@ -224,6 +239,32 @@ impl Drop for UsagePermit {
     }
 }
 
+/// Why there is no place for another call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CallsFull {
+    /// This caller has too many.
+    Caller,
+    /// All callers together have too many.
+    Gateway,
+}
+
+/// The place of one call among its caller's and everybody's; given back on drop.
+#[derive(Debug)]
+pub(crate) struct CallPlace(UsagePermit);
+
+impl CallPlace {
+    /// Of the caller that it was taken from.
+    pub(crate) const fn usage(&self) -> &Arc<CallerUsage> {
+        self.0.usage()
+    }
+}
+
+impl Drop for CallPlace {
+    fn drop(&mut self) {
+        self.usage().all.calls.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Bytes that are held; given back on drop.
 #[derive(Debug)]
 struct HeldBytes {
@@ -280,7 +321,8 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1 << 20;
-    const BOUNDS: Bounds = Bounds { connections: 2, calls: 3, held: 64 * MIB, held_of_one: 32 * MIB };
+    const BOUNDS: Bounds =
+        Bounds { connections: 2, calls: 3, all_calls: 8, held: 64 * MIB, held_of_one: 32 * MIB };
 
     fn usages() -> CallerUsages {
         CallerUsages::new(BOUNDS)
@@ -310,8 +352,34 @@ mod tests {
         assert!(usage.drain().is_some());
         let (first, second) = (usage.connection(), usage.connection());
         assert!(first.is_some() && second.is_some() && usage.connection().is_none());
-        let calls: Vec<_> = std::iter::from_fn(|| usage.call()).collect();
+        let calls: Vec<_> = std::iter::from_fn(|| usage.call().ok()).collect();
         assert_eq!(calls.len(), 3);
+        assert_eq!(usage.call().unwrap_err(), CallsFull::Caller);
+        drop(calls);
+        assert_eq!(usages.all.calls.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn whoever_comes_finds_a_place_for_a_call_however_many_the_others_have() {
+        let usages = CallerUsages::new(Bounds { calls: 100, all_calls: 100, ..BOUNDS });
+        let fill = |caller: &str| {
+            let usage = of(&usages, caller);
+            let mut calls = Vec::new();
+            let refused = loop {
+                match usage.call() {
+                    Ok(call) => calls.push(call),
+                    Err(full) => break full,
+                }
+            };
+            assert_eq!(refused, CallsFull::Gateway);
+            calls
+        };
+        let greedy: Vec<_> = (0..9).map(|n| fill(&format!("a/greedy-{n}"))).collect();
+        let taken: usize = greedy.iter().map(Vec::len).sum();
+        assert!((90..100).contains(&taken), "{taken}");
+        assert!(!fill("a/victim").is_empty());
+        drop(greedy);
+        assert_eq!(fill("a/victim").len(), 50);
     }
 
     #[test]

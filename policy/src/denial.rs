@@ -108,6 +108,8 @@ reasons! {
     RateLimited = "rate_limited",
     /// Too many requests at once.
     ConcurrencyLimited = "concurrency_limited",
+    /// The gateway has as many calls under way as it takes at once.
+    Overloaded = "overloaded",
     /// The budget is held by calls in flight; it may fit soon.
     BudgetHeld = "budget_held",
     /// The budget is used up until its window ends.

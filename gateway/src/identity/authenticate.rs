@@ -490,7 +490,8 @@ mod tests {
 
     #[test]
     fn a_connection_that_has_proven_somebody_has_a_longer_grace_than_one_that_never_did() {
-        let usages = CallerUsages::new(Bounds { connections: 1, calls: 1, held: 1, held_of_one: 1 });
+        let usages =
+            CallerUsages::new(Bounds { connections: 1, calls: 1, all_calls: 1, held: 1, held_of_one: 1 });
         let trust = Trust::new(HashMap::new(), Duration::ZERO);
         let (proofs, _) = Proofs::of(Vec::new(), &trust, &usages).unwrap();
         let begun = proofs.begun;

@@ -23,7 +23,7 @@ use super::inspected_body::InspectedBody;
 use super::permitted::PermittedCall;
 use super::recorder::Ending;
 use crate::caller_body::{Leftover, Linger};
-use crate::caller_usage::UsagePermit;
+use crate::caller_usage::{CallPlace, CallsFull, UsagePermit};
 use crate::core::Core;
 use crate::identity::CallerContext;
 use crate::key_health::SelectedKey;
@@ -66,7 +66,7 @@ pub(crate) struct Account {
     started: Instant,
     phase: AccountPhase,
     /// Among the calls that its caller may have at once.
-    place: Option<UsagePermit>,
+    place: Option<CallPlace>,
     call: Option<Arc<PermittedCall>>,
     upload: Option<Arc<Upload>>,
     /// The client certificate that the call fails for.
@@ -130,19 +130,27 @@ impl Account {
     /// The caller is proven: from here on there is a record.
     ///
     /// # Errors
-    /// `concurrency_limited` where the caller has as many calls under way as one caller may.
+    /// `concurrency_limited` where the caller has as many calls under way as one caller may; `overloaded` where all have as many as all
+    /// may, or this one has more of them than is left for others.
     pub(crate) fn identified(&mut self, context: &CallerContext, snapshot: &Snapshot) -> Result<(), Denial> {
         let caller = context.caller();
         self.record.caller = Some(caller.id().clone());
         self.record.proof = Some(caller.proof());
         self.record.generation = snapshot.generation;
         self.phase = AccountPhase::Proven;
-        self.place = context.usage().call();
-        if self.place.is_some() {
-            return Ok(());
-        }
-        Err(Denial::new(Reason::ConcurrencyLimited, "this workload has too many calls under way at once")
-            .retry_after(Duration::from_secs(1)))
+        let place = context.usage().call().map_err(|full| {
+            let (reason, detail) = match full {
+                CallsFull::Caller => {
+                    (Reason::ConcurrencyLimited, "this workload has too many calls under way at once")
+                }
+                CallsFull::Gateway => {
+                    (Reason::Overloaded, "the gateway has as many calls under way as it takes at once")
+                }
+            };
+            Denial::new(reason, detail).retry_after(Duration::from_secs(1)).repeatable(true)
+        })?;
+        self.place = Some(place);
+        Ok(())
     }
 
     pub(crate) fn targeted(&mut self, target: &Target, request: &HttpRequest) {
@@ -367,7 +375,7 @@ impl Account {
     ) -> Option<Linger> {
         let leftover = leftover?;
         let is_error = route.as_ref().map_or(true, |answered| answered.head.status.as_u16() >= 400);
-        let usage = self.place.as_ref().filter(|_| is_error).map(UsagePermit::usage);
+        let usage = self.place.as_ref().filter(|_| is_error).map(CallPlace::usage);
         Some(Linger::new(leftover, usage?.linger()?))
     }
 

@@ -70,7 +70,8 @@ mod tests {
     use crate::session::{Arrival, HeaderDeadline, Road};
 
     fn session(address: &str) -> Arc<Session> {
-        let usages = CallerUsages::new(Bounds { connections: 1, calls: 1, held: 1, held_of_one: 1 });
+        let usages =
+            CallerUsages::new(Bounds { connections: 1, calls: 1, all_calls: 1, held: 1, held_of_one: 1 });
         let trust = Trust::new(HashMap::new(), std::time::Duration::ZERO);
         let address = std::net::SocketAddr::new(address.parse().unwrap(), 1);
         let deadline = Arc::new(HeaderDeadline::new());

@@ -59,6 +59,10 @@ pub struct RequestLimits {
     /// Calls that one caller has under way at once.
     #[schemars(range(min = 1))]
     pub calls_per_caller: u64,
+    /// Calls that all callers have under way at once. One more is 503 `overloaded`, and readiness stays as it is. One caller may have as
+    /// many of them as it leaves to others.
+    #[schemars(range(min = 1))]
+    pub calls: u64,
     /// Bytes a second that a caller has to send and take while it holds what others share. See [slow callers](#slow-callers).
     #[serde(deserialize_with = "value::bytes")]
     #[schemars(with = "SizeText", extend("default" = "16 KiB"))]
@@ -83,6 +87,7 @@ impl Default for RequestLimits {
             answer_fields: 256,
             connections_per_caller: 4_096,
             calls_per_caller: 2_048,
+            calls: 16_384,
             least_rate: 16 << 10,
             patience: Interval(Duration::from_secs(30)),
             lifetime: Interval(Duration::from_secs(2 * 3_600)),
@@ -109,6 +114,7 @@ impl RequestLimits {
         wrong(self.answer_fields == 0, "answerFields", "at least 1");
         wrong(self.connections_per_caller == 0, "connectionsPerCaller", "at least 1");
         wrong(self.calls_per_caller == 0, "callsPerCaller", "at least 1");
+        wrong(self.calls == 0, "calls", "at least 1");
         wrong(self.least_rate == 0, "leastRate", "at least 1");
         problems
     }
@@ -121,6 +127,7 @@ impl RequestLimits {
         Bounds {
             connections: self.connections_per_caller,
             calls: self.calls_per_caller,
+            all_calls: self.calls,
             held,
             held_of_one: self.held_bytes_per_caller.map_or(held / 3, |bytes| bytes as u64),
         }
