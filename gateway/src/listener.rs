@@ -7,6 +7,7 @@ mod bind;
 #[cfg(test)]
 mod fixture;
 mod framing;
+mod h2_stream;
 mod handshakes;
 mod hbone;
 mod http;

@@ -1,8 +1,10 @@
 //! Tunnels over streams in memory, as a client of the mesh asks for them.
 
 use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
 use hyper::client::conn::{http1 as client1, http2 as client2};
-use hyper_util::rt::TokioExecutor;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::duplex;
 
 use super::super::fixture::Fixture;
