@@ -83,11 +83,9 @@ pub(crate) const fn status(reason: Reason) -> StatusCode {
             StatusCode::TOO_MANY_REQUESTS
         }
         R::TunnelIdle | R::TunnelLifetime => StatusCode::REQUEST_TIMEOUT,
-        R::NotReady
-        | R::LedgerUnavailable
-        | R::SecretUnavailable
-        | R::TokenKeysUnavailable
-        | R::Drained => StatusCode::SERVICE_UNAVAILABLE,
+        R::NotReady | R::LedgerUnavailable | R::SecretUnavailable | R::TokenKeysUnavailable | R::Drained => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         R::AddressRefused
         | R::DnsFailed
         | R::UpstreamUnreachable

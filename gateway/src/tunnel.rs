@@ -45,8 +45,9 @@ pub(crate) enum Towards<'a> {
 /// What is asked for.
 pub(crate) struct TunnelRequest<'a> {
     pub(crate) towards: Towards<'a>,
-    /// What the caller's own TLS begins with, where it was read already: [`Passage::ByServerName`] cannot do without.
-    pub(crate) hello: Option<Hello>,
+    /// What the caller's own TLS begins with, where it was read already, or why it could not be: [`Passage::ByServerName`] cannot do
+    /// without.
+    pub(crate) hello: Result<Option<Hello>, Denial>,
     /// What was shown with the request beside what its connection has shown.
     pub(crate) credentials: CallerCredentials,
     /// Its place among the connections of its caller, where it is not its session's own.
@@ -97,7 +98,10 @@ async fn connect(
         session.proofs.authenticate(&mut credentials, &shared.trust, &shared.usages, &snapshot, now)?;
     account.identified(&context, &snapshot)?;
 
-    let target = towards.target(&snapshot.policy, context.grants(), hello.as_ref())?;
+    let passage = towards.passage(&snapshot.policy, context.grants())?;
+    account.leads_among(passage.as_ref());
+    let hello = hello?;
+    let target = target(&snapshot.policy, passage, hello.as_ref())?;
     account.leads_to(&target);
 
     let admission = snapshot.policy.admit(context.grants(), target, Operation::Tunnel)?;
@@ -113,34 +117,36 @@ async fn connect(
     let client_cert = shown.as_ref().map(|(credential, secret)| ClientCert { credential, secret });
     let client = snapshot.tls(&destination.name).ok_or_else(attempt::no_tls)?;
     account.begin_attempt();
-    let link = Outbound::for_permit(&core.pool, &shared.rules, TlsParams { client, client_cert }, &call.permit);
-    let link = link.await.map_err(|error| attempt::failed(core, &call.permit, &error, client_cert, account))?;
+    let link =
+        Outbound::for_permit(&core.pool, &shared.rules, TlsParams { client, client_cert }, &call.permit);
+    let link =
+        link.await.map_err(|error| attempt::failed(core, &call.permit, &error, client_cert, account))?;
     let passed = account.opened(&link, client_cert);
     let watch = watch::Watch::new((core, session), context, call, passed, snapshot.generation);
     Ok(Connected { link, watch, hello, place })
 }
 
 impl Towards<'_> {
-    fn target(
-        &self,
-        policy: &Policy,
-        grants: &CallerGrants,
-        hello: Option<&Hello>,
-    ) -> Result<Target, Denial> {
-        let unnamed = || Denial::new(Reason::SniMissing, "nothing says which host is meant");
-        let passage = match self {
-            Self::Authority(authority) => policy.tunnel(authority)?.reached_by(grants)?.passage()?,
-            Self::Destination(name) => Some(policy.passage_to(name)?),
-            Self::AnyServer => return policy.server(hello.ok_or_else(unnamed)?.server()),
+    /// Where it leads, as far as the caller does not say; `None`: to whatever server it is for.
+    fn passage(&self, policy: &Policy, grants: &CallerGrants) -> Result<Option<Passage>, Denial> {
+        let authority = match self {
+            Self::Authority(authority) => authority,
+            Self::Destination(name) => return policy.passage_to(name).map(Some),
+            Self::AnyServer => return Ok(None),
         };
-        let passage = passage.ok_or_else(|| {
-            let detail = "connections are not passed through to this host: it is called by HTTP";
-            Denial::new(Reason::NoGrant, detail)
-        })?;
-        match (passage, hello) {
-            (passage, Some(hello)) => passage.server(hello.server()),
-            (Passage::To(target), None) => Ok(target),
-            (Passage::ByServerName(_), None) => Err(unnamed()),
+        let passage = policy.tunnel(authority)?.reached_by(grants)?.passage()?;
+        let detail = "connections are not passed through to this host: it is called by HTTP";
+        passage.map(Some).ok_or_else(|| Denial::new(Reason::NoGrant, detail))
+    }
+}
+
+fn target(policy: &Policy, passage: Option<Passage>, hello: Option<&Hello>) -> Result<Target, Denial> {
+    match (passage, hello) {
+        (Some(passage), Some(hello)) => passage.server(hello.server()),
+        (None, Some(hello)) => policy.server(hello.server()),
+        (Some(Passage::To(target)), None) => Ok(target),
+        (Some(Passage::ByServerName(_)) | None, None) => {
+            Err(Denial::new(Reason::SniMissing, "nothing says which host is meant"))
         }
     }
 }

@@ -36,7 +36,11 @@ impl H2Stream {
 }
 
 impl AsyncRead for H2Stream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         while self.rest.is_empty() {
             match ready!(self.receiver.poll_data(cx)) {
                 Some(data) => self.rest = data.map_err(io::Error::other)?,
@@ -61,7 +65,9 @@ impl AsyncWrite for H2Stream {
         }
         // Asked for also where there is room: who waits for room has to hear of it too.
         if let Poll::Ready(reset) = self.sender.poll_reset(cx) {
-            return Poll::Ready(Err(reset.map_or_else(io::Error::other, |_| io::ErrorKind::ConnectionReset.into())));
+            return Poll::Ready(Err(
+                reset.map_or_else(io::Error::other, |_| io::ErrorKind::ConnectionReset.into())
+            ));
         }
         self.sender.reserve_capacity(buf.len().min(PIECE));
         while self.sender.capacity() == 0 {

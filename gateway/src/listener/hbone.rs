@@ -188,7 +188,7 @@ async fn open(
     match passage {
         None => Ok(Tunnel::Requests(leave)),
         Some(Passage::ByServerName(_)) => Ok(Tunnel::Named(leave)),
-        Some(Passage::To(_)) => passed(core, session, leave, None).await.map(Box::new).map(Tunnel::Open),
+        Some(Passage::To(_)) => passed(core, session, leave, Ok(None)).await.map(Box::new).map(Tunnel::Open),
     }
 }
 
@@ -196,7 +196,7 @@ async fn passed(
     core: &Arc<Core>,
     session: &Arc<Session>,
     leave: TunnelPermit,
-    hello: Option<Hello>,
+    hello: Result<Option<Hello>, Denial>,
 ) -> Result<OpenTunnel, RefusedTunnel> {
     let TunnelPermit { authority, place } = leave;
     let towards = Towards::Authority(&authority);
@@ -231,16 +231,10 @@ fn authorise<B>(
 
 /// Passes through a connection whose own TLS says where it leads.
 async fn named(core: &Arc<Core>, session: &Arc<Session>, leave: TunnelPermit, mut stream: H2Stream) {
-    let opened = match Hello::read(&mut stream).await {
-        Ok(hello) => passed(core, session, leave, Some(hello)).await.ok(),
-        Err(denial) => {
-            refuse(core, session, Some(&leave.authority), &denial);
-            None
-        }
-    };
-    match opened {
-        Some(tunnel) => tunnel.relay(stream, H2Stream::reset).await,
-        None => stream.reset(),
+    let hello = Hello::read(&mut stream).await.map(Some);
+    match passed(core, session, leave, hello).await {
+        Ok(tunnel) => tunnel.relay(stream, H2Stream::reset).await,
+        Err(_) => stream.reset(),
     }
 }
 

@@ -45,7 +45,9 @@ impl Hello {
             let room = LARGEST - before;
             let read = (&mut *stream).take(room.min(PIECE) as u64).read_buf(&mut bytes).await;
             if bytes.first().is_some_and(|first| *first != HANDSHAKE) {
-                return Err(expected("what came is no TLS, and nothing else is passed on to this destination"));
+                return Err(expected(
+                    "what came is no TLS, and nothing else is passed on to this destination",
+                ));
             }
             if room == 0 || !matches!(read, Ok(1..)) {
                 return Err(expected("the connection ended before the TLS that has to come here had begun"));

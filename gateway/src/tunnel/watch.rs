@@ -91,10 +91,16 @@ impl Watch {
             if passed != before {
                 (before, moved) = (passed, Instant::now());
             } else if moved.elapsed() >= idle {
-                return Denial::new(Reason::TunnelIdle, "no byte has passed for as long as the destination lets none");
+                return Denial::new(
+                    Reason::TunnelIdle,
+                    "no byte has passed for as long as the destination lets none",
+                );
             }
             if lifetime.is_some_and(|lifetime| self.begun.elapsed() >= lifetime) {
-                return Denial::new(Reason::TunnelLifetime, "it has lasted as long as the destination lets one");
+                return Denial::new(
+                    Reason::TunnelLifetime,
+                    "it has lasted as long as the destination lets one",
+                );
             }
         }
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::change::{Change, Diff, What};
-use super::words::{joined, limit, reading};
+use super::words::{joined, limit, passed, reading};
 use crate::limit::{Limit, LimitId, LimitKey, LimitKind, Per, Unit, Window};
 use crate::path::EncodedForms;
 use crate::policy::{
@@ -297,6 +297,10 @@ pub(super) fn destinations(
     if sources != &old.sources {
         let words = |of: &Destination| listed(of.sources.addresses(), "what the system chooses");
         adds(What::SourceAddress, format!("calls leave from {} (before: {})", words(new), words(old)));
+    }
+    let (now, before) = (passed(protocol), passed(&old.protocol));
+    if now != before {
+        adds(What::Tls, format!("takes {now} (before: {before})"));
     }
     if let (Protocol::Http(old), Protocol::Http(new)) = (&old.protocol, protocol) {
         http(old, new, &format!("destination {name}"), diff);

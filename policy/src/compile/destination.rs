@@ -16,8 +16,8 @@ use crate::model::{
 use crate::name::ResourceId;
 use crate::pattern::HostPattern;
 use crate::resource::{
-    Destination, HttpDestination, HttpVersion, Protocol, Scrub, SourcePool, TcpDestination, Timeouts, TlsStart,
-    TlsVerify, TunnelTls,
+    Destination, HttpDestination, HttpVersion, Protocol, Scrub, SourcePool, TcpDestination, Timeouts,
+    TlsStart, TlsVerify, TunnelTls,
 };
 use crate::target::GatewayName;
 
@@ -135,7 +135,10 @@ impl<'a> Compiler<'a> {
                 self.problems.push(source.problem(field, message));
             }
         }
-        TcpDestination { tls, lifetime: spec.timeouts.as_ref().and_then(|it| it.lifetime).map(|Interval(it)| it) }
+        TcpDestination {
+            tls,
+            lifetime: spec.timeouts.as_ref().and_then(|it| it.lifetime).map(|Interval(it)| it),
+        }
     }
 
     fn http(&mut self, resource: &Resource<DestinationSpec>) -> Option<HttpDestination> {

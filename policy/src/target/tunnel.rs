@@ -120,9 +120,7 @@ impl Passage {
         let is_named = |one: &Arc<Destination>| one.tcp().is_some_and(|tcp| tcp.tls == TunnelTls::Callers);
         match all {
             [only] => match only.only_host() {
-                Some(host) => {
-                    Ok(Self::To(Target { destination: Arc::clone(only), host: Arc::clone(host) }))
-                }
+                Some(host) => Ok(Self::To(Target { destination: Arc::clone(only), host: Arc::clone(host) })),
                 None if is_named(only) => Ok(Self::ByServerName(vec![Arc::clone(only)])),
                 None => {
                     let name = &only.name;
@@ -149,7 +147,8 @@ impl Passage {
             Self::To(_) => Err(mismatch("the caller's TLS is for another server than its connection")),
             Self::ByServerName(all) => {
                 let own = all.iter().find(|one| one.has_host(&host));
-                let own = own.ok_or_else(|| mismatch("the caller's TLS is for no host of the destination"))?;
+                let own =
+                    own.ok_or_else(|| mismatch("the caller's TLS is for no host of the destination"))?;
                 Ok(Target { destination: Arc::clone(own), host: host.as_ref().into() })
             }
         }
@@ -188,7 +187,9 @@ impl Directory {
         let mut named = destinations.iter().filter(is_named);
         match (named.next(), named.next()) {
             (Some(only), None) => Ok(Target { destination: Arc::clone(only), host }),
-            (Some(_), Some(_)) => Err(mismatch("several destinations take TLS for this server, at different ports")),
+            (Some(_), Some(_)) => {
+                Err(mismatch("several destinations take TLS for this server, at different ports"))
+            }
             (None, _) => Err(unknown()),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::StatusCode;
 use tollgate_policy::denial::{Denial, Reason};
-use tollgate_policy::target::Target;
+use tollgate_policy::target::{Passage, Target};
 
 use super::{Account, LearntUsage};
 use crate::ledger::{Attempt, Bounded, Outcome};
@@ -37,6 +37,19 @@ impl PassedBytes {
 }
 
 impl Account {
+    /// Which destination a connection is for, where that is known before the caller has said all.
+    pub(crate) fn leads_among(&mut self, passage: Option<&Passage>) {
+        match passage {
+            Some(Passage::To(target)) => self.leads_to(target),
+            Some(Passage::ByServerName(all)) => {
+                if let [only] = all.as_slice() {
+                    self.record.destination = Some(only.name.clone());
+                }
+            }
+            None => {}
+        }
+    }
+
     /// Where a connection leads that is to be passed through.
     pub(crate) fn leads_to(&mut self, target: &Target) {
         self.record.destination = Some(target.destination().name.clone());

@@ -21,7 +21,10 @@ fn client_hello(server: &str) -> Vec<u8> {
     bytes
 }
 
-/// The same with an empty extension of this type, in records of at most `fragment` bytes.
+/// The outer form of Encrypted ClientHello: HKDF-SHA256 with AES-128-GCM, a config, a key and what is encrypted.
+const OUTER: [u8; 12] = [0, 0, 1, 0, 1, 7, 0, 1, 9, 0, 1, 9];
+
+/// The same with an extension of this type, in records of at most `fragment` bytes.
 fn with_extension(hello: &[u8], kind: u16, fragment: usize) -> Vec<u8> {
     let mut message = hello[5..].to_vec();
     let session = 4 + 34;
@@ -29,7 +32,8 @@ fn with_extension(hello: &[u8], kind: u16, fragment: usize) -> Vec<u8> {
     let compression = suites + 2 + usize::from(u16::from_be_bytes([message[suites], message[suites + 1]]));
     let extensions = compression + 1 + usize::from(message[compression]);
     message.extend_from_slice(&kind.to_be_bytes());
-    message.extend_from_slice(&[0, 0]);
+    message.extend_from_slice(&[0, 12]);
+    message.extend_from_slice(&OUTER);
     let length = u16::try_from(message.len() - extensions - 2).unwrap();
     message[extensions..extensions + 2].copy_from_slice(&length.to_be_bytes());
     let length = u32::try_from(message.len() - 4).unwrap().to_be_bytes();
@@ -65,7 +69,11 @@ async fn the_server_is_read_and_every_byte_is_kept() {
 
 #[tokio::test]
 async fn a_server_that_is_not_named_or_hidden_is_none() {
-    assert_eq!(read(&client_hello("192.0.2.1")).await.unwrap_err(), Reason::SniMissing, "an address is no name");
+    assert_eq!(
+        read(&client_hello("192.0.2.1")).await.unwrap_err(),
+        Reason::SniMissing,
+        "an address is no name"
+    );
     let hello = client_hello("api.up.test");
     for fragment in [1 << 14, 100] {
         let other = with_extension(&hello, 0x1234, fragment);
@@ -78,7 +86,9 @@ async fn a_server_that_is_not_named_or_hidden_is_none() {
 #[tokio::test]
 async fn what_is_no_tls_is_refused_at_its_first_byte() {
     let hello = client_hello("api.up.test");
-    for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"", &[0, 0, 0, 8, 4, 210, 22, 47], &hello[..hello.len() - 1]] {
+    for bytes in
+        [&b"GET / HTTP/1.1\r\n\r\n"[..], b"", &[0, 0, 0, 8, 4, 210, 22, 47], &hello[..hello.len() - 1]]
+    {
         assert_eq!(read(bytes).await.unwrap_err(), Reason::TlsExpected, "{bytes:?}");
     }
     let mut cut = hello;
