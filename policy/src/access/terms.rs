@@ -260,11 +260,12 @@ pub(super) fn destinations(
     } = new;
     let mut adds =
         |what, words: String| diff.add(Change::of(what, None, format!("destination {name}: {words}")));
-    let verified = |by: &TlsVerify, origin: &crate::model::Source| match by {
+    let verified = |of: &Destination, by: &TlsVerify, origin: &crate::model::Source| match by {
+        _ if !of.is_secured() => "nobody here".to_owned(),
         TlsVerify::System => "the system's certificate authorities".to_owned(),
         TlsVerify::Bundle(file) => format!("those in {}", Path::display(origin.unresolve(file))),
     };
-    let (by, before) = (verified(tls, origin), verified(&old.tls, &old.origin));
+    let (by, before) = (verified(new, tls, origin), verified(old, &old.tls, &old.origin));
     if by != before {
         adds(What::Tls, format!("verified by {by} (before: {before})"));
     }
