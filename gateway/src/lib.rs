@@ -47,5 +47,6 @@ mod stats;
 mod table;
 mod telemetry;
 mod trace;
+mod tunnel;
 mod upstream;
 mod version_key;

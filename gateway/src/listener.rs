@@ -7,11 +7,13 @@ mod bind;
 #[cfg(test)]
 mod fixture;
 mod framing;
+mod h2_stream;
 mod handshakes;
 mod hbone;
 mod http;
 mod linger;
 mod supervise;
+mod tcp;
 mod tls;
 mod write_timeout;
 
@@ -22,6 +24,7 @@ use std::time::Duration;
 use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use tollgate_policy::name::ResourceId;
 
 pub(crate) use self::bind::{bind, by_whom};
 use self::handshakes::{HandshakeSignal, Handshakes};
@@ -43,6 +46,8 @@ const MADE_ROOM: usize = 32;
 pub(crate) struct ListenerConfig {
     pub(crate) name: Arc<str>,
     pub(crate) kind: ListenerKind,
+    /// Where it leads, where it passes connections through to one destination.
+    pub(crate) destination: Option<ResourceId>,
     pub(crate) tls: TlsAcceptor,
 }
 
@@ -81,6 +86,9 @@ pub(crate) async fn accept(core: Arc<Core>, listener: ListenerConfig, socket: Tc
                         ListenerKind::Hbone => {
                             tokio::spawn(hbone::serve(core, session, stream));
                         }
+                        ListenerKind::Tcp => {
+                            tokio::spawn(tcp::serve(core, session, stream, listener.destination));
+                        }
                     }
                 });
             }
@@ -107,7 +115,10 @@ async fn handshake(
     stream.set_nodelay(true).ok()?;
     let begun = std::time::Instant::now();
     let deadline = Arc::new(HeaderDeadline::new());
-    let stream = WriteTimeoutStream::new(stream, Arc::clone(&deadline), Some(signal));
+    let mut stream = WriteTimeoutStream::new(stream, Arc::clone(&deadline), Some(signal));
+    if listener.kind == ListenerKind::Tcp {
+        stream.wait_for_reader();
+    }
     // TLS: the certificate, the protocol or the time may fail it. That is counted and logged; nobody can be answered.
     let stream = tokio::time::timeout(HANDSHAKE_LIMIT, listener.tls.accept(stream)).await;
     let name = &*listener.name;

@@ -55,5 +55,6 @@ mod targets;
 mod telemetry;
 mod token_callers;
 mod tokens;
+mod tunnels;
 mod upstreams;
 mod worst;

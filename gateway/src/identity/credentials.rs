@@ -86,6 +86,11 @@ impl CallerCredentials {
         }
     }
 
+    /// Of whoever shows nothing but a certificate.
+    pub(crate) const fn none() -> Self {
+        Self { authorization: None, tokens: Vec::new() }
+    }
+
     /// What may prove to the gateway who calls.
     pub(super) fn tokens(&self) -> &[ShownToken] {
         &self.tokens

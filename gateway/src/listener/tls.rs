@@ -21,7 +21,7 @@ pub(crate) fn server_config(
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     // What a mesh speaks, and nothing older (istio/ztunnel, `src/tls`).
     let versions = match listener.kind {
-        ListenerKind::Http => rustls::DEFAULT_VERSIONS,
+        ListenerKind::Http | ListenerKind::Tcp => rustls::DEFAULT_VERSIONS,
         ListenerKind::Hbone => &[&rustls::version::TLS13],
     };
     let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions)?;
@@ -35,6 +35,7 @@ pub(crate) fn server_config(
     config.alpn_protocols = match listener.kind {
         ListenerKind::Http => listener.protocols.iter().map(|p| p.alpn().to_vec()).collect(),
         ListenerKind::Hbone => vec![Protocol::H2.alpn().to_vec()],
+        ListenerKind::Tcp => Vec::new(),
     };
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
     config.send_tls13_tickets = 1;
@@ -108,6 +109,7 @@ mod tests {
         let listener = ListenerSettings {
             name: "mesh".to_owned(),
             kind: ListenerKind::Http,
+            destination: None,
             address: ([127, 0, 0, 1], 0).into(),
             protocols: Vec::new(),
             client_certificate,
