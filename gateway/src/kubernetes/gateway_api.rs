@@ -119,6 +119,8 @@ struct Written<T> {
     dialect: Option<String>,
     /// The host outside that it names, whether or not the rest can be read.
     host: Option<String>,
+    /// Whether nothing of what it says is known, so that it may be any host.
+    is_unreadable: bool,
     status: Value,
 }
 
@@ -183,16 +185,22 @@ impl<T: DeserializeOwned> Written<T> {
             spec: T,
         }
         #[derive(Deserialize)]
+        struct Left {
+            unreadable: String,
+        }
+        #[derive(Deserialize)]
         struct Metadata {
             #[serde(default)]
             annotations: BTreeMap<String, String>,
         }
         let (namespace, name) = id(&object.key);
+        let left = serde_json::from_str::<Left>(&object.text);
         let raw: Value = serde_json::from_str(&object.text).unwrap_or_default();
+        let is_unreadable = raw.is_null() || left.is_ok();
         let host = raw.pointer("/spec/externalHostname/hostname").and_then(Value::as_str).map(str::to_owned);
         let (spec, dialect) = match serde_json::from_str(&object.text) {
             Ok(Document { mut metadata, spec }) => (Ok(spec), metadata.annotations.remove(DIALECT)),
-            Err(error) => (Err(error.to_string()), None),
+            Err(error) => (Err(left.map_or_else(|_| error.to_string(), |left| left.unreadable)), None),
         };
         Self {
             namespace,
@@ -202,6 +210,7 @@ impl<T: DeserializeOwned> Written<T> {
             spec,
             dialect,
             host,
+            is_unreadable,
             status: status.clone(),
         }
     }

@@ -81,6 +81,10 @@ pub(super) fn withheld(
     if let Some(port) = port {
         resource["spec"]["port"] = json!(port);
     }
+    if let (true, Some(members)) = (backend.is_unreadable, resource.as_object_mut()) {
+        members.remove("spec");
+        members.insert("unreadable".to_owned(), json!(because));
+    }
     if since.is_none() {
         resource["withheld"]["yields"] = json!(true);
     }
