@@ -33,7 +33,7 @@ use super::client::own_namespace;
 use super::condition::Condition;
 use super::kind::{DIALECT, ObjectKind};
 use super::object::{ClusterObject, ObjectKey};
-use crate::settings::{ResourceSettings, Settings};
+use crate::settings::{ListenerKind, ResourceSettings, Settings};
 
 /// The controller that a GatewayClass names to be ours.
 const CONTROLLER: &str = "tollgate.dev/egress";
@@ -60,6 +60,7 @@ pub(crate) struct GatewayPlace {
 struct OwnListener {
     name: String,
     port: u16,
+    kind: ListenerKind,
 }
 
 impl GatewayPlace {
@@ -70,7 +71,7 @@ impl GatewayPlace {
         let listeners = settings.listeners.iter();
         Some(Self {
             listeners: listeners
-                .map(|it| OwnListener { name: it.name.clone(), port: it.address.port() })
+                .map(|it| OwnListener { name: it.name.clone(), port: it.address.port(), kind: it.kind })
                 .collect(),
             names: settings.names.clone(),
             home: own_namespace(cluster).map(|own| own.to_string()).unwrap_or_default(),

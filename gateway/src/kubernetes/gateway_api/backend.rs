@@ -71,6 +71,10 @@ pub(super) fn withheld(
     {
         return None;
     }
+    let because = match &backend.spec {
+        Err(unreadable) if backend.is_unreadable => unreadable,
+        _ => because,
+    };
     let port = backend.spec.as_ref().ok().and_then(|spec| spec.port.number.or(spec.port.port));
     let hosts: Vec<&String> = backend.host.iter().collect();
     let mut resource = json!({
