@@ -20,7 +20,7 @@ pub fn installed() -> bool {
 
 /// Draws the panels of the row for clusters, or of all others: how many they are (`count`), and what of them cannot be read (`wrong`).
 pub async fn draw(sandbox: &Sandbox, prometheus: &Prometheus, is_cluster: bool) -> Value {
-    let folder = std::env::var_os(KEEP).map_or_else(|| sandbox.inputs().to_owned(), PathBuf::from);
+    let folder = std::env::var_os(KEEP).map_or_else(|| sandbox.inputs(), PathBuf::from);
     let name = if is_cluster { "cluster.png" } else { "dashboard.png" };
     let argument = json!({
         "cluster": is_cluster, "prometheus": prometheus.address().to_string(), "picture": folder.join(name),
