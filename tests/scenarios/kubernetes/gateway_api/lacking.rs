@@ -40,7 +40,7 @@ async fn a_kind_that_the_api_server_does_not_have_is_an_empty_list_which_is_said
     world.cluster.kubectl(&established).await;
     world.cluster.served("/apis/gateway.networking.x-k8s.io/v1alpha1/xbackends").await;
     world.cluster.kubectl(&["delete", "destination", "-n", EGRESS, "up"]).await;
-    answers(&client, 403).await;
+    answers(&client, 421).await;
     let objects =
         format!("{CLASS}{GATEWAY}{}{}", routed.backend("1.7"), route((EGRESS, "up"), "api.up.test"));
     world.cluster.apply(&objects).await;
