@@ -285,6 +285,25 @@ async fn of_two_destinations_with_one_host_the_older_serves_and_the_younger_says
     client.get("/up/x").await.assert_status(200);
     world.cluster.kubectl(&["delete", "destination", "-n", EGRESS, "up"]).await;
     world.condition(&path("destinations", "a-younger"), "Accepted", "True").await;
+
+    // The gateway's namespace has what it names, though an app has had it before.
+    world.cluster.namespace("shop", &json!({}), &[]).await;
+    let named = |namespace: &str, name: &str| {
+        let metadata = json!({"namespace": namespace, "name": name});
+        let spec = json!({"hosts": ["early.up.test"], "dialect": "http"});
+        let api_version = "tollgate.dev/v1alpha1";
+        json!({"apiVersion": api_version, "kind": "Destination", "metadata": metadata, "spec": spec})
+            .to_string()
+    };
+    let of_app = path("destinations", "early").replace(EGRESS, "shop");
+    world.cluster.apply(&named("shop", "early")).await;
+    world.condition(&of_app, "Accepted", "True").await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    world.cluster.apply(&named(EGRESS, "late")).await;
+    world.condition(&path("destinations", "late"), "Accepted", "True").await;
+    let message = world.condition(&of_app, "Accepted", "False").await["message"].clone();
+    assert!(message.as_str().unwrap().contains("the gateway's own, whose claims come before"), "{message}");
+    world.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

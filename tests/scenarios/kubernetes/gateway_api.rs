@@ -1,5 +1,6 @@
 //! The Gateway API: an XBackend that an HTTPRoute leads to is a Destination, and every object says what became of it.
 
+mod ambient;
 mod example;
 mod lacking;
 mod namespaces;

@@ -11,7 +11,7 @@ use super::super::{EGRESS, USER};
 use super::{Routed, installed, shop};
 
 /// A file of the example, with this scenario's namespace and caller.
-fn example(file: &str) -> String {
+pub(super) fn example(file: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(file);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     text.replace("namespace: tollgate", "namespace: egress")
