@@ -71,7 +71,9 @@ def draw(axes, panel, now):
     axes.tick_params(labelsize=6)
     if panel["type"] == "timeseries":
         for name, (_, _, points) in zip(names, found, strict=True):
-            axes.plot(*zip(*points, strict=True), label=name or "?", linewidth=1)
+            marker = "." if len(points) < 3 else None
+            axes.plot(*zip(*points, strict=True), label=name or "?", linewidth=1, marker=marker)
+        axes.set_xlim(-SHOWN, 1)
         axes.set_ylim(bottom=defaults.get("min"), top=defaults.get("max"))
         axes.set_ylabel(defaults.get("unit", "short") + UNITS[defaults.get("unit", "short")], fontsize=6)
         axes.legend(fontsize=5, loc="upper left", ncols=2)

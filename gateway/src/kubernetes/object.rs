@@ -77,6 +77,10 @@ impl ClusterObject {
         let bytes = spec.as_ref().map_or(0, |it| it.get().len()) + dialect.map_or(0, String::len);
         let is_readable = bytes <= LARGEST;
         let dialect = dialect.filter(|_| is_readable);
+        // A resource says it in its status; the others may have none of ours.
+        if !is_readable && !kind.is_resource() && kind != ObjectKind::Namespace {
+            tracing::warn!(kind = kind.word(), %namespace, %name, bytes, "an object is too large and is not read");
+        }
         let written = CompiledText {
             api_version: kind.api_version(),
             kind: kind.word(),
