@@ -33,6 +33,7 @@ pub(crate) use self::kind::{ObjectKind, VERSION};
 use self::object::ObjectSet;
 pub(crate) use self::persisted::PersistedObjects;
 use self::sources::sources;
+pub(crate) use self::status::StatusMember;
 pub(crate) use self::watch::{WatchStates, WatchStatus};
 use crate::core::Shared;
 use crate::settings::{KubernetesSettings, Settings};

@@ -67,8 +67,8 @@ async fn forward(
     account.identified(&context, &snapshot)?;
 
     faults.at(Stage::Target);
-    let (target, request) = session.road.resolve(&snapshot.policy, &head.line())?;
-    account.targeted(&target, &request);
+    let named = |target: &_, request: &_| account.targeted(target, request);
+    let (target, request) = session.road.resolve(&snapshot.policy, &head.line(), named)?;
     format.addressed(&request);
     head.stays_http()?;
 

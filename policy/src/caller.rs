@@ -6,10 +6,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+mod assumed;
 mod service_account;
 mod spiffe;
 mod token;
 
+pub use assumed::assumed;
 pub use service_account::{AccountName, AccountNameError, ServiceAccount};
 pub use spiffe::{SpiffeError, SpiffeId, TrustDomain};
 pub(crate) use spiffe::{check_segment, split};

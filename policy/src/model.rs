@@ -81,6 +81,7 @@ impl SourceFile {
     ///
     /// `withheld: {because: TEXT}` beside them says why it is not to be in force: it is broken as one with a problem is, and `spec` may have
     /// less than it should. With `yields: true` it claims only hosts that no other has.
+    /// `unreadable: TEXT` stands in place of a `spec` that was not read, and says why: it may have said anything.
     #[must_use]
     pub fn object(text: String) -> Self {
         Self { path: PathBuf::new(), text }
@@ -398,7 +399,7 @@ fn take<T: serde::de::DeserializeOwned + Default>(
 ) -> Option<()> {
     let before = problems.len();
     let written: ResourceDocument<T> = source::parse(document, &mut source, problems);
-    let is_whole = problems.len() == before;
+    let is_whole = problems.len() == before && !source.is_unreadable();
     if written.api_version.is_none() && !source.claims("apiVersion") {
         problems.push(source.problem("apiVersion", format!("this is required: `{API_VERSION}`")));
     }

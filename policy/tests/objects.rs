@@ -126,6 +126,28 @@ fn an_object_that_is_nested_without_end_denies_itself_alone() {
 }
 
 #[test]
+fn an_object_that_was_not_read_is_told_of_in_one_line_and_may_have_said_anything() {
+    for kind in KINDS {
+        let head = json!({"namespace": "shop", "name": "bad"});
+        let unread = json!({
+            "apiVersion": "tollgate.dev/v1alpha1", "kind": kind, "metadata": head, "unreadable": "this has 300 KiB",
+        });
+        // The gateway's wildcard is what would take over.
+        let files = [
+            destination("api", "api.example"),
+            grant("web"),
+            object("Destination", "egress", "any", json!({"hosts": ["*.up.example"], "dialect": "http"})),
+            SourceFile::object(unread.to_string()),
+        ];
+        let Compiled { policy, problems, .. } =
+            compile_each(&files, &environment(), &Consents::default()).unwrap();
+        assert_eq!(policy.grants().count(), 1, "{kind}");
+        let said: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(said, [format!("{kind} shop/bad: spec: this has 300 KiB")]);
+    }
+}
+
+#[test]
 fn an_object_that_is_wrong_in_very_many_ways_or_with_very_long_names_is_soon_refused() {
     let begun = Instant::now();
     let many: Vec<String> = (0..50_000).map(|field| format!(r#""a{field}":{{}}"#)).collect();

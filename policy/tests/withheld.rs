@@ -93,3 +93,36 @@ fn what_is_withheld_without_a_host_blocks_none() {
     assert_eq!(compiled.problems.len(), 1, "{:?}", compiled.problems);
     assert_eq!(call(&compiled.policy, "api.up.example"), Ok(format!("{GATEWAY}/any")));
 }
+
+#[test]
+fn what_was_not_read_may_have_any_host_also_where_it_is_withheld() {
+    for is_withheld in [false, true] {
+        let mut unread = json!({
+            "apiVersion": "tollgate.dev/v1alpha1", "kind": "Destination",
+            "metadata": {"namespace": "shop", "name": "large"}, "unreadable": "this has 300 KiB",
+        });
+        if is_withheld {
+            unread["withheld"] = json!({"because": "this has 300 KiB"});
+        }
+        let resources = [
+            destination((GATEWAY, "any"), &["*.up.example"]),
+            grant((GATEWAY, "any"), "any"),
+            destination((GATEWAY, "more"), &["more.example"]),
+            grant((GATEWAY, "more"), "more"),
+            unread,
+            grant(("shop", "large"), "large"),
+        ];
+        let compiled = compile(&resources, &[]);
+        // Its host may be one that would fall to the wildcard.
+        assert_eq!(call(&compiled.policy, "api.up.example"), Err(Reason::BrokenConfiguration));
+        assert_eq!(call(&compiled.policy, "more.example"), Ok(format!("{GATEWAY}/more")));
+    }
+    let unread = json!({
+        "apiVersion": "tollgate.dev/v1alpha1", "kind": "Grant",
+        "metadata": {"namespace": "shop", "name": "large"}, "unreadable": "this has 300 KiB",
+    });
+    let resources =
+        [destination((GATEWAY, "more"), &["more.example"]), grant((GATEWAY, "more"), "more"), unread];
+    // Whom it names is not known, and where they may not call.
+    assert_eq!(call(&compile(&resources, &[]).policy, "more.example"), Err(Reason::BrokenConfiguration));
+}

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::json;
-use tollgate_policy::caller::{Caller, Identity, Proof, Proven};
+use tollgate_policy::caller::assumed;
 use tollgate_policy::compile::{Compiled, Environment, HomeCluster, compile_each};
 use tollgate_policy::consent::Consents;
 use tollgate_policy::decision::{CallerGrants, Facts};
@@ -25,18 +25,6 @@ const ROUNDS: usize = 25;
 /// The dialect of destinations that have none of their own.
 const HTTP: &str = include_str!("../../gateway/catalog/dialects/http.yaml");
 
-struct Assumed(Identity);
-
-impl Proven for Assumed {
-    fn identity(&self) -> &Identity {
-        &self.0
-    }
-
-    fn proof(&self) -> Proof {
-        Proof::MutualTls
-    }
-}
-
 fn main() {
     let measured: Vec<serde_json::Value> = [10, 2_000, 10_000].into_iter().map(measure).collect();
     println!("{}", serde_json::Value::from(measured));
@@ -46,7 +34,7 @@ fn measure(grants: usize) -> serde_json::Value {
     let objects = objects(grants);
     let (compiling, Compiled { policy, .. }) = least(5, 1, || compile(&objects));
     assert_eq!(policy.grants().count(), grants, "every grant is in force");
-    let caller = Caller::of(&Assumed(CALLER.parse().expect("an identity")));
+    let caller = assumed(CALLER.parse().expect("an identity"));
     let (grants_of, named) = least(ROUNDS, 1_000, || policy.grants_of(&caller));
     assert_eq!(named.iter().count(), OF_ONE, "the caller's grants");
     let (authorise, ()) = least(ROUNDS, 10_000, || authorise(&policy, &named));

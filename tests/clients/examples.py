@@ -34,6 +34,9 @@ def manifests():
         known |= definitions.load(definitions_folder)
     for folder in folders():
         found = []
+        if not any(folder.glob("*.yaml")):
+            # It is for no cluster.
+            continue
         for path in sorted(folder.glob("*.yaml")):
             if path.name == "values.yaml":
                 found += render.documents(render.render(yaml.safe_load(path.read_text())))

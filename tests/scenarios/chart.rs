@@ -11,7 +11,7 @@ use tollgate_tests::{Sandbox, helm, needs};
 const WRITE: &str = "TOLLGATE_WRITE_CHART";
 
 /// Values that are wrong, and what the refusal says.
-const WRONG: [(&str, &[&str]); 24] = [
+const WRONG: [(&str, &[&str]); 26] = [
     (r#"{"replica": 2}"#, &["replica"]),
     (r#"{"kind": "Pod"}"#, &["kind", "StatefulSet"]),
     (r#"{"replicas": -1}"#, &["replicas"]),
@@ -21,6 +21,14 @@ const WRONG: [(&str, &[&str]); 24] = [
     (
         r#"{"listeners": [{"name": "https", "port": 8443, "clientCertificate": "maybe"}]}"#,
         &["clientCertificate"],
+    ),
+    (
+        r#"{"identity": {"trustDomains": {"prod.acme": {"configMap": "b", "key": "k"}}}, "listeners": [{"name": "tunnels", "kind": "hbone", "port": 15008, "clientCertificate": "none"}]}"#,
+        &["listeners/0/clientCertificate"],
+    ),
+    (
+        r#"{"listeners": [{"name": "tunnels", "kind": "hbone", "port": 15008}]}"#,
+        &["listeners[0].kind", "trustDomains"],
     ),
     (r#"{"listeners": [{"name": "https", "port": 9441}]}"#, &["listeners[0].port", "admin port"]),
     (

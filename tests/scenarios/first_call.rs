@@ -15,7 +15,7 @@ use tollgate_tests::gateway::binary;
 use tollgate_tests::prometheus::Prometheus;
 use tollgate_tests::provider;
 use tollgate_tests::rendered::Pod;
-use tollgate_tests::{Gateway, Plan, SecretKind, Upstream, helm, needs};
+use tollgate_tests::{Gateway, Plan, Sandbox, SecretKind, Upstream, helm, needs, panels};
 
 /// What stands for the kubelet's part of kubectl.
 const KUBECTL: &str = r#"#!/bin/bash
@@ -172,7 +172,7 @@ async fn helm_test(cluster: &Cluster, plan: &Plan, gateway: &Gateway, shell: &Sh
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_user_comes_from_nothing_to_a_first_call_by_the_readme() {
-    needs!(helm::installed(), Cluster::installed(), Prometheus::installed());
+    needs!(helm::installed(), Cluster::installed(), Prometheus::installed(), panels::installed());
     let mut plan = Plan::new();
     plan.settings.certificate = plan.pki.server(&plan.sandbox, &["localhost", "tollgate.tollgate.svc"]);
     let cluster = Cluster::start(&plan.sandbox, &[]).await;
@@ -241,11 +241,19 @@ async fn a_new_user_comes_from_nothing_to_a_first_call_by_the_readme() {
     let path = "/apis/tollgate.dev/v1alpha1/namespaces/shop/grants/openai";
     cluster.until(path, counted).await;
 
-    let prometheus = Prometheus::scraping(&plan.sandbox, &gateway).await;
+    the_dashboard_shows_the_cluster(&plan.sandbox, &gateway).await;
+    plan.sandbox.assert_swept();
+}
+
+/// Every query of the dashboard's row for clusters answers, and every panel can be read.
+async fn the_dashboard_shows_the_cluster(sandbox: &Sandbox, gateway: &Gateway) {
+    let prometheus = Prometheus::scraping(sandbox, gateway).await;
     let argument =
         json!({"job": "dashboard", "cluster": true, "prometheus": prometheus.address().to_string()});
-    let found = helm::run(&plan.sandbox, "monitoring.py", &argument).await;
+    let found = helm::run(sandbox, "monitoring.py", &argument).await;
     assert_eq!(found["silent"], json!([]));
     assert!(found["count"].as_u64() > Some(3), "{found}");
-    plan.sandbox.assert_swept();
+    let drawn = panels::draw(sandbox, &prometheus, true).await;
+    assert_eq!(drawn["wrong"], json!([]));
+    assert!(drawn["count"].as_u64() > Some(3), "{drawn}");
 }

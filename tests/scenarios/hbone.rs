@@ -207,6 +207,11 @@ async fn a_tunnels_authority_and_its_requests_have_to_agree() {
     request.headers_mut().insert("host", "localhost".parse().unwrap());
     inside.send(request).await.unwrap().assert_refused(400, "ambiguous_authority");
     assert_eq!(fixture.upstream.count(), 0);
+    let disagrees = |record: &serde_json::Value| record["reason"] == "ambiguous_authority";
+    eventually("it is recorded", || ledger::records(&fixture.gateway).iter().any(disagrees)).await;
+    let records = ledger::records(&fixture.gateway);
+    let record = records.iter().find(|record| disagrees(record)).unwrap();
+    assert_eq!((&record["destination"], &record["path"]), (&"up".into(), &"/one".into()), "{record}");
     let mut inside = mesh_client.inside(&checkout, "localhost:8443", Protocol::H1).await;
     let mut request = checkout.request(Method::GET, "/up/one", "");
     request.headers_mut().insert("host", "localhost".parse().unwrap());

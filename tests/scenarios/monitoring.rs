@@ -9,7 +9,9 @@ use tollgate_tests::process::free_port;
 use tollgate_tests::prometheus::Prometheus;
 use tollgate_tests::provider::{self, chat, chat_completion};
 use tollgate_tests::resources::{credential, destination, file_store, grant};
-use tollgate_tests::{Authority, Client, Fixture, Plan, Reply, Sandbox, SecretKind, Upstream, helm, needs};
+use tollgate_tests::{
+    Authority, Client, Fixture, Plan, Reply, Sandbox, SecretKind, Upstream, helm, needs, panels,
+};
 
 const CHAT: &str = "/up/v1/chat/completions";
 
@@ -98,4 +100,22 @@ async fn every_query_of_the_dashboard_answers_from_a_prometheus_that_scrapes_a_g
     let (found, ()) = tokio::join!(judged, calls(&fixture, Arc::clone(&stop)));
     assert_eq!(found["silent"], json!([]));
     assert!(found["count"].as_u64() > Some(25), "{found}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_panel_of_the_dashboard_shows_something_under_names_that_tell_it_apart() {
+    needs!(panels::installed(), Prometheus::installed());
+    let fixture = busy().await;
+    let prometheus = Prometheus::scraping(&fixture.sandbox, &fixture.gateway).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let drawn = async {
+        // As long as the pictures show.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let drawn = panels::draw(&fixture.sandbox, &prometheus, false).await;
+        stop.store(true, Ordering::SeqCst);
+        drawn
+    };
+    let (drawn, ()) = tokio::join!(drawn, calls(&fixture, Arc::clone(&stop)));
+    assert_eq!(drawn["wrong"], json!([]));
+    assert!(drawn["count"].as_u64() > Some(20), "{drawn}");
 }

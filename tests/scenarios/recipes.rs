@@ -1,9 +1,15 @@
 //! The examples for clusters: what they show is what Kubernetes, the chart, the gateway and the projects around it take.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
 use serde_json::{Value, json};
 use tollgate_tests::cluster::Cluster;
+use tollgate_tests::gateway::binary;
 use tollgate_tests::sandbox::parts_dir;
-use tollgate_tests::{Sandbox, helm, needs};
+use tollgate_tests::{Leaf, Plan, Sandbox, helm, needs};
 
 async fn judge(sandbox: &Sandbox, mut argument: Value) -> Value {
     argument["definitions"] = json!([helm::definitions(), parts_dir().join("gateway-api/1.7.0")]);
@@ -18,7 +24,7 @@ async fn manifests_and_values_of_every_example_fit_the_schemas() {
     assert_eq!(found["wrong"], json!([]));
     assert_eq!(found["blind"], json!([]), "kinds whose schema sees nothing");
     let counts = found["counts"].as_object().expect("counts");
-    assert!(counts.len() >= 9 && counts.values().all(|count| count.as_u64() > Some(1)), "{counts:?}");
+    assert!(counts.len() >= 10 && counts.values().all(|count| count.as_u64() > Some(1)), "{counts:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,4 +84,93 @@ async fn argo_cd_shows_an_object_as_its_conditions_say() {
     for (index, (_, status, message)) in cases.iter().enumerate() {
         assert_eq!(said[index], json!({"status": status, "message": message}), "case {index}");
     }
+}
+
+fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").join("examples").join(name)
+}
+
+/// Whether systemd's own judge of units is there.
+fn has_systemd_analyze() -> bool {
+    let mut command = Command::new("systemd-analyze");
+    command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// What systemd says of a unit below this root.
+fn verified(root: &Path, unit: &str) -> Output {
+    let mut command = Command::new("systemd-analyze");
+    command.args(["verify", "--recursive-errors=no"]).arg(format!("--root={}", root.display())).arg(unit);
+    command.output().expect("systemd-analyze runs")
+}
+
+#[test]
+fn systemd_takes_the_units_of_a_virtual_machine() {
+    needs!(has_systemd_analyze());
+    let sandbox = Sandbox::new();
+    let root = sandbox.inputs().join("machine");
+    let units = root.join("etc/systemd/system");
+    fs::create_dir_all(&units).expect("a folder");
+    for program in
+        ["usr/local/bin/tollgate", "usr/local/bin/spiffe-helper", "usr/local/bin/spire-agent", "bin/sh"]
+    {
+        let file = root.join(program);
+        fs::create_dir_all(file.parent().expect("a folder")).expect("a folder");
+        fs::copy("/bin/true", file).expect("a program");
+    }
+    let names = ["tollgate.service", "tollgate-svid.service", "spire-agent.service"];
+    for name in names {
+        fs::copy(example("vm").join(name), units.join(name)).expect("the unit");
+    }
+    for name in names {
+        let output = verified(&root, name);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.is_empty(), "{name}: {said}");
+    }
+    // It would say so.
+    let text = fs::read_to_string(units.join(names[0])).expect("the unit");
+    fs::write(units.join(names[0]), text.replace("ProtectHome=", "ProtectHouse=")).expect("the unit");
+    let said = String::from_utf8_lossy(&verified(&root, names[0]).stderr).into_owned();
+    assert!(said.contains("ProtectHouse"), "{said}");
+}
+
+#[test]
+fn the_settings_of_a_virtual_machine_are_good_where_its_files_are() {
+    let plan = Plan::new();
+    let machine = plan.sandbox.inputs().join("machine");
+    let uris = vec!["spiffe://prod.acme/vm/tollgate".to_owned()];
+    let own = plan.prod.issue(&plan.sandbox, "vm", &Leaf { uris, ..Leaf::server(&["localhost"]) });
+    let run = machine.join("run/tollgate");
+    for folder in ["run/tollgate", "etc/tollgate/resources", "etc/tollgate/keys", "var/lib/tollgate-seal"] {
+        fs::create_dir_all(machine.join(folder)).expect("a folder");
+    }
+    for (from, to) in [(&*own.cert, "svid.pem"), (&*own.key, "svid.key"), (plan.prod.bundle(), "bundle.pem")]
+    {
+        fs::copy(from, run.join(to)).expect("the SVID");
+    }
+    fs::write(machine.join("etc/tollgate/keys/openai"), plan.sandbox.canary("vm")).expect("a key");
+    for secret in ["etc/tollgate/keys/openai", "run/tollgate/svid.key"] {
+        fs::set_permissions(machine.join(secret), fs::Permissions::from_mode(0o600)).expect("its mode");
+    }
+    let at = |text: &str| {
+        ["/run/tollgate", "/etc/tollgate", "/var/lib/tollgate"].iter().fold(text.to_owned(), |text, place| {
+            text.replace(place, &format!("{}{place}", machine.display()))
+        })
+    };
+    for file in ["tollgate.yaml", "resources/openai.yaml"] {
+        let text = fs::read_to_string(example("vm/etc").join(file)).expect("the example");
+        fs::write(machine.join("etc/tollgate").join(file), at(&text)).expect("a file");
+    }
+    let mut check = Command::new(binary());
+    check.args(["check", "--config"]).arg(machine.join("etc/tollgate/tollgate.yaml"));
+    // Those of the tests are nothing that it knows.
+    std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TOLLGATE_")).for_each(
+        |(name, _)| {
+            check.env_remove(name);
+        },
+    );
+    let output = check.output().expect("the binary runs");
+    let said = String::from_utf8_lossy(&[&*output.stdout, &*output.stderr].concat()).into_owned();
+    assert!(output.status.success() && said.contains("1 grant: good"), "{said}");
+    assert!(!said.contains("warning"), "{said}");
 }

@@ -20,7 +20,8 @@ PACKAGES = dict(zip(CRATES, ["tollgate-policy", "tollgate-secrets", "tollgate", 
 # Where a secret's bytes may be read, and which types may be declared to prove a caller: the definitions and these.
 EXPOSE = ["secrets/src/secret.rs", "secrets/src/store.rs", "secrets/src/store/", "secrets/src/mint.rs", "secrets/src/mint/",
           "gateway/src/injection.rs", "gateway/src/injection/", "gateway/src/upstream/certificate.rs"]
-PROVEN = ["gateway/src/identity/", "gateway/src/cli/explain.rs"]
+PROVEN = ["gateway/src/identity/", "policy/src/caller/assumed.rs"]
+ASSUMED = ["gateway/src/cli/explain.rs", "gateway/src/cli/access/diff.rs"]
 TOKENS = ["gateway/src/identity/credentials.rs", "gateway/src/injection/template.rs"]
 ANYHOW = ["gateway/src/main.rs", "gateway/src/app.rs", "gateway/src/app/", "gateway/src/cli.rs", "gateway/src/cli/"]
 NOT_IN_POLICY = {"tokio", "hyper", "hyper-util", "kube", "reqwest", "rustls", "tracing", "rusqlite", "zeroize"}
@@ -109,7 +110,8 @@ def secrets_stay_put(root):
 
 
 def callers_are_proven(root):
-    return only_in(root, r"\bProven\s+(?:for|as)\b", PROVEN, "only what a verifier of `identity` makes is a proof of a caller")
+    found = only_in(root, r"\bProven\s+(?:for|as)\b", PROVEN, "only what a verifier of `identity` makes is a proof of a caller")
+    return found + only_in(root, r"\bcaller::(?:assumed\b|\{[^}]*\bassumed\b)", ASSUMED, "a caller is assumed to be proven by commands that explain alone")
 
 
 def callers_tokens_stay_put(root):

@@ -47,6 +47,7 @@ PLANTED = [
     ("secrets_stay_put", "gateway/src/reply.rs", "//! R.\nfn f(s: &Secret) { log(s.expose()); }\n"),
     ("secrets_stay_put", "gateway/src/reply.rs", "//! R.\nlet f = Secret::expose;\n"),
     ("callers_are_proven", "gateway/src/request.rs", "//! R.\nimpl caller::Proven for Head {}\n"),
+    ("callers_are_proven", "gateway/src/request.rs", "//! R.\nuse tollgate_policy::caller::{Issuer, assumed};\n"),
     ("callers_tokens_stay_put", "gateway/src/request.rs", "//! R.\nlet t = head.credentials.passed_on(&permit, now);\n"),
     ("anyhow_at_the_edge", "gateway/src/quota.rs", "//! Q.\nuse anyhow::Context;\n"),
     ("anyhow_at_the_edge", "policy/Cargo.toml", "anyhow.workspace = true\n"),

@@ -25,6 +25,7 @@ pub mod ledger;
 pub mod moto;
 pub mod network;
 pub mod node;
+pub mod panels;
 pub mod postgres;
 pub mod process;
 pub mod prometheus;

@@ -31,6 +31,9 @@
 {{- fail "persistence.hostPath: is for a DaemonSet: a data directory belongs to one pod, and a node runs one" -}}
 {{- end -}}
 {{- range $index, $listener := $values.listeners -}}
+{{- if and (eq (default "http" $listener.kind) "hbone") (not (or $values.identity.trustDomains (include "tollgate.ownTrustDomain" $))) -}}
+{{- fail (printf "listeners[%d].kind: tunnels are proven by certificates: list the mesh's own trust domain in identity.trustDomains" $index) -}}
+{{- end -}}
 {{- if and $values.hostNetwork (lt (int $listener.port) 1024) -}}
 {{- fail (printf "listeners[%d].port: with hostNetwork at least 1024: the gateway runs without any capability" $index) -}}
 {{- end -}}

@@ -43,6 +43,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
+{{/* The port where an app calls HTTPS: that of the first listener for requests, or of the first one. */}}
+{{- define "tollgate.callPort" -}}
+{{- $port := (index .Values.listeners 0).port -}}
+{{- range reverse .Values.listeners -}}{{- if eq (default "http" .kind) "http" -}}{{- $port = .port -}}{{- end -}}{{- end -}}
+{{- int $port -}}
+{{- end -}}
+
 {{- define "tollgate.certificateSecret" -}}
 {{- default (printf "%s-tls" (include "tollgate.fullname" .)) .Values.identity.certificate.secret.name -}}
 {{- end -}}

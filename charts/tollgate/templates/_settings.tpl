@@ -49,7 +49,12 @@ keyFile: /etc/tollgate/certificate/tls.key
 {{- $listeners := list -}}
 {{- range $values.listeners -}}
 {{- $address := include "tollgate.socket" (dict "address" $values.bindAddress "port" .port) -}}
-{{- $listener := dict "name" .name "address" $address "clientCertificate" (default $shown .clientCertificate) -}}
+{{- $listener := dict "name" .name "address" $address -}}
+{{- if eq (default "http" .kind) "hbone" -}}
+{{- $_ := set $listener "kind" .kind -}}
+{{- else -}}
+{{- $_ := set $listener "clientCertificate" (default $shown .clientCertificate) -}}
+{{- end -}}
 {{- with .protocols -}}{{- $_ := set $listener "protocols" . -}}{{- end -}}
 {{- $listeners = append $listeners $listener -}}
 {{- end -}}
@@ -65,7 +70,9 @@ keyFile: /etc/tollgate/certificate/tls.key
 {{- with $values.resources.kubernetes.gatewayApi -}}
 {{- if .enabled -}}
 {{- $addresses := .addresses | default (list (printf "%s.%s.svc" (include "tollgate.fullname" $) $.Release.Namespace)) -}}
-{{- $_ := set $watched "gatewayApi" (dict "addresses" $addresses) -}}
+{{- $asked := dict "addresses" $addresses -}}
+{{- with .gatewayNamespaces -}}{{- $_ := set $asked "gatewayNamespaces" . -}}{{- end -}}
+{{- $_ := set $watched "gatewayApi" $asked -}}
 {{- end -}}
 {{- end -}}
 {{- $_ := set $settings "resources" (dict "kubernetes" $watched) -}}

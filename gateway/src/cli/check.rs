@@ -8,6 +8,7 @@ use clap::Args;
 use jiff::Timestamp;
 use tollgate_policy::caller::Issuer;
 use tollgate_policy::compile::Environment;
+use tollgate_policy::consent::Consents;
 use tollgate_policy::model::{Problem, SourceFile};
 use tollgate_policy::name::Name;
 
@@ -40,6 +41,12 @@ pub(super) struct CheckArgs {
     /// With DIRECTORY alone: an authority that is the gateway's own
     #[arg(long = "name", value_name = "HOST")]
     pub(super) names: Vec<String>,
+}
+
+/// What was read: resources, and what namespaces agree to.
+pub(super) struct Sources {
+    pub(super) files: Vec<SourceFile>,
+    consents: Consents,
 }
 
 /// What is looked at: resources, and the settings where there are some.
@@ -88,12 +95,16 @@ impl Subject {
         Ok((settings.clone(), Self { settings: Some(settings), environment, directory }))
     }
 
-    pub(super) fn read(&self) -> anyhow::Result<Vec<SourceFile>> {
-        let files = match self.persisted() {
-            Some(persisted) => persisted.sources(self.place().as_ref()).map(|(files, _)| files),
-            None => ResourceFiles::new(self.directory.clone()).read(),
+    pub(super) fn read(&self) -> anyhow::Result<Sources> {
+        let sources = match self.persisted() {
+            Some(persisted) => persisted.sources(self.place().as_ref()),
+            None => {
+                let files = ResourceFiles::new(self.directory.clone()).read();
+                files.map(|files| (files, Consents::default()))
+            }
         };
-        files.map_err(|error| match &self.settings {
+        let sources = sources.map(|(files, consents)| Sources { files, consents });
+        sources.map_err(|error| match &self.settings {
             Some(settings) if self.is_settings_own() => {
                 anyhow!("{}", settings.problem("resources", error.to_string()))
             }
@@ -105,10 +116,8 @@ impl Subject {
     ///
     /// # Errors
     /// As [`Snapshot::build`].
-    pub(super) fn build(&self, files: &[SourceFile]) -> Result<(Snapshot, Vec<Problem>), Vec<Problem>> {
-        let sources = self.persisted().and_then(|persisted| persisted.sources(self.place().as_ref()).ok());
-        let consents = sources.map(|(_, consents)| consents).unwrap_or_default();
-        Snapshot::build((files, &consents), &self.environment, None)
+    pub(super) fn build(&self, sources: &Sources) -> Result<(Snapshot, Vec<Problem>), Vec<Problem>> {
+        Snapshot::build((&sources.files, &sources.consents), &self.environment, None)
     }
 
     /// What the gateway persisted, where the settings name a cluster.
@@ -176,11 +185,12 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         }
     }
     early.iter().for_each(|warning| complain(&format!("warning: {warning}")));
-    let files = subject.read()?;
-    match subject.build(&files) {
+    let sources = subject.read()?;
+    let files = &sources.files;
+    match subject.build(&sources) {
         Ok((snapshot, warnings)) => {
             let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
-            warnings.extend(subject.warnings(&snapshot, &files));
+            warnings.extend(subject.warnings(&snapshot, files));
             warnings.iter().for_each(|warning| complain(&format!("warning: {warning}")));
             if !identity {
                 complain(&format!("{}: {}", directory.display(), counted(1, "problem")));
@@ -190,7 +200,7 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             if let Some(prices) = prices(&snapshot, &subject.environment) {
                 say(&prices);
             }
-            say(&summary(directory, &files, &snapshot, early.len() + warnings.len()));
+            say(&summary(directory, files, &snapshot, early.len() + warnings.len()));
             Ok(ExitCode::SUCCESS)
         }
         Err(problems) => {
@@ -246,7 +256,6 @@ fn summary(directory: &Path, files: &[SourceFile], snapshot: &Snapshot, warnings
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use tollgate_policy::consent::Consents;
 
     use super::*;
 

@@ -69,7 +69,7 @@ fn yaml(definition: &Value) -> anyhow::Result<String> {
 /// The CustomResourceDefinition of a kind.
 fn definition(names: &Names, definitions: &Definitions) -> anyhow::Result<Value> {
     let (kind, plural) = (names.kind.word(), names.kind.plural());
-    let mut schema = schema(kind, definitions);
+    let mut schema = schema(names.kind, definitions);
     rules::add(kind, &mut schema)?;
     Ok(json!({
         "apiVersion": "apiextensions.k8s.io/v1",
@@ -99,8 +99,8 @@ fn definition(names: &Names, definitions: &Definitions) -> anyhow::Result<Value>
 }
 
 /// The schema of an object of this kind: what is written of it, and what the gateway says of it.
-fn schema(kind: &str, definitions: &Definitions) -> Value {
-    let document = definitions.get(kind);
+fn schema(kind: ObjectKind, definitions: &Definitions) -> Value {
+    let document = definitions.get(kind.word());
     let spec = document.pointer("/properties/spec").unwrap_or(&Value::Null);
     let mut spec = Structural::new(definitions.all()).of(spec);
     // The type's own words, which say what the kind is.

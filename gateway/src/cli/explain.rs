@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use jiff::Timestamp;
-use tollgate_policy::caller::{Caller, Identity, Proof, Proven};
+use tollgate_policy::caller::{Identity, assumed};
 use tollgate_policy::decision::{
     Actions, CallerGrants, Facts, action_of_target, actions_of_form, actions_of_path,
 };
@@ -42,19 +42,6 @@ pub(super) struct ExplainArgs {
     action: Option<String>,
 }
 
-/// A caller that nobody has proven, to ask what it could do if it had been.
-pub(super) struct Assumed(pub(super) Identity);
-
-impl Proven for Assumed {
-    fn identity(&self) -> &Identity {
-        &self.0
-    }
-
-    fn proof(&self) -> Proof {
-        Proof::MutualTls
-    }
-}
-
 pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     let subject = Subject::of(&args.configuration)?;
     let (snapshot, _) =
@@ -77,7 +64,7 @@ fn decide(policy: &Policy, args: &ExplainArgs) -> anyhow::Result<Result<String, 
     }
     let (authority, path, query) = split(&args.url)?;
     let line = RequestLine { authority, method: &args.method, path, query };
-    let grants = policy.grants_of(&Caller::of(&Assumed(args.caller.clone())));
+    let grants = policy.grants_of(&assumed(args.caller.clone()));
     let (target, request) = match policy.resolve(&line) {
         Ok(resolved) => resolved,
         Err(denial) => return Ok(Err(denial)),
@@ -236,7 +223,7 @@ mod tests {
         let args = Line::try_parse_from(line).unwrap().args;
         let line = RequestLine { authority: "up.example", method: &args.method, path: "/v1", query: None };
         let (target, request) = policy.resolve(&line).unwrap();
-        let grants = policy.grants_of(&Caller::of(&Assumed(args.caller.clone())));
+        let grants = policy.grants_of(&assumed(args.caller.clone()));
         let facts = facts(&args, &target, &request, &grants).unwrap();
         candidates(&policy, &grants, (&target, &Operation::Http(request), &facts), Timestamp::now())
     }

@@ -33,7 +33,7 @@ use super::client::own_namespace;
 use super::condition::Condition;
 use super::kind::{DIALECT, ObjectKind};
 use super::object::{ClusterObject, ObjectKey};
-use crate::settings::{ResourceSettings, Settings};
+use crate::settings::{ListenerKind, ResourceSettings, Settings};
 
 /// The controller that a GatewayClass names to be ours.
 const CONTROLLER: &str = "tollgate.dev/egress";
@@ -60,6 +60,7 @@ pub(crate) struct GatewayPlace {
 struct OwnListener {
     name: String,
     port: u16,
+    kind: ListenerKind,
 }
 
 impl GatewayPlace {
@@ -70,7 +71,7 @@ impl GatewayPlace {
         let listeners = settings.listeners.iter();
         Some(Self {
             listeners: listeners
-                .map(|it| OwnListener { name: it.name.clone(), port: it.address.port() })
+                .map(|it| OwnListener { name: it.name.clone(), port: it.address.port(), kind: it.kind })
                 .collect(),
             names: settings.names.clone(),
             home: own_namespace(cluster).map(|own| own.to_string()).unwrap_or_default(),
@@ -119,6 +120,8 @@ struct Written<T> {
     dialect: Option<String>,
     /// The host outside that it names, whether or not the rest can be read.
     host: Option<String>,
+    /// Whether nothing of what it says is known, so that it may be any host.
+    is_unreadable: bool,
     status: Value,
 }
 
@@ -183,16 +186,22 @@ impl<T: DeserializeOwned> Written<T> {
             spec: T,
         }
         #[derive(Deserialize)]
+        struct Left {
+            unreadable: String,
+        }
+        #[derive(Deserialize)]
         struct Metadata {
             #[serde(default)]
             annotations: BTreeMap<String, String>,
         }
         let (namespace, name) = id(&object.key);
+        let left = serde_json::from_str::<Left>(&object.text);
         let raw: Value = serde_json::from_str(&object.text).unwrap_or_default();
+        let is_unreadable = raw.is_null() || left.is_ok();
         let host = raw.pointer("/spec/externalHostname/hostname").and_then(Value::as_str).map(str::to_owned);
         let (spec, dialect) = match serde_json::from_str(&object.text) {
             Ok(Document { mut metadata, spec }) => (Ok(spec), metadata.annotations.remove(DIALECT)),
-            Err(error) => (Err(error.to_string()), None),
+            Err(error) => (Err(left.map_or_else(|_| error.to_string(), |left| left.unreadable)), None),
         };
         Self {
             namespace,
@@ -202,6 +211,7 @@ impl<T: DeserializeOwned> Written<T> {
             spec,
             dialect,
             host,
+            is_unreadable,
             status: status.clone(),
         }
     }

@@ -34,6 +34,8 @@ struct Declared {
     plural: &'static str,
     group: &'static str,
     version: &'static str,
+    /// The version that is read where the API server lacks that one.
+    older: Option<&'static str>,
     is_namespaced: bool,
     role: Role,
     /// Whether a cluster may lack the kind.
@@ -42,12 +44,13 @@ struct Declared {
 
 const fn own(word: &'static str, plural: &'static str) -> Declared {
     let (group, version, role) = (GROUP, VERSION, Role::Resource);
-    Declared { word, plural, group, version, is_namespaced: true, role, is_optional: false }
+    Declared { word, plural, group, version, older: None, is_namespaced: true, role, is_optional: false }
 }
 
 const fn route(group: &'static str, version: &'static str, names: [&'static str; 2]) -> Declared {
     let [word, plural] = names;
-    Declared { word, plural, group, version, is_namespaced: true, role: Role::Route, is_optional: true }
+    let role = Role::Route;
+    Declared { word, plural, group, version, older: None, is_namespaced: true, role, is_optional: true }
 }
 
 macro_rules! kinds {
@@ -72,12 +75,13 @@ kinds! {
     Credential = own("Credential", "credentials");
     Grant = own("Grant", "grants");
     Approval = own("Approval", "approvals");
-    // Its `v1` is not in every version of the Gateway API that is in use.
+    // Its `v1` is not in every version of the Gateway API that is in use, and `v1beta1` will not be for ever.
     ReferenceGrant = Declared {
-        role: Role::Consent, ..route(GATEWAY_GROUP, "v1beta1", ["ReferenceGrant", "referencegrants"])
+        role: Role::Consent, older: Some("v1beta1"),
+        ..route(GATEWAY_GROUP, "v1", ["ReferenceGrant", "referencegrants"])
     };
     Namespace = Declared {
-        word: "Namespace", plural: "namespaces", group: "", version: "v1", is_namespaced: false,
+        word: "Namespace", plural: "namespaces", group: "", version: "v1", older: None, is_namespaced: false,
         role: Role::Consent, is_optional: false,
     };
     GatewayClass = Declared {
@@ -126,7 +130,31 @@ impl ObjectKind {
     }
 
     pub(super) fn api(self) -> ApiResource {
-        let Declared { group, version, word, plural, .. } = self.declared();
+        self.api_at(self.declared().version)
+    }
+
+    /// The versions that it is read in, the one that is preferred first.
+    pub(super) fn apis(self) -> Vec<ApiResource> {
+        let Declared { version, older, .. } = self.declared();
+        std::iter::once(version).chain(older).map(|version| self.api_at(version)).collect()
+    }
+
+    fn api_at(self, version: &str) -> ApiResource {
+        let Declared { group, word, plural, .. } = self.declared();
         ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, word), plural)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reference_grants_are_read_in_their_stable_version_where_it_is_there() {
+        let versions =
+            |kind: ObjectKind| kind.apis().into_iter().map(|api| api.api_version).collect::<Vec<_>>();
+        let both = ["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"];
+        assert_eq!(versions(ObjectKind::ReferenceGrant), both);
+        assert_eq!(versions(ObjectKind::Grant), ["tollgate.dev/v1alpha1"]);
     }
 }

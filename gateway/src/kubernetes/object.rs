@@ -13,6 +13,10 @@ use tollgate_policy::name::{Name, ResourceId};
 use super::kind::{DIALECT, ObjectKind};
 use super::raw::RawObject;
 
+/// The most bytes of one object that are kept, of what it says and of its status alike, as the API server sends them. etcd takes six times
+/// as much of whoever may write one; of a resource nothing comes near it.
+const LARGEST: usize = 256 * 1024;
+
 /// What an object is told apart by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct ObjectKey {
@@ -38,6 +42,9 @@ struct CompiledText {
     metadata: Value,
     #[serde(skip_serializing_if = "Option::is_none")]
     spec: Option<Box<RawValue>>,
+    /// Why its `spec` is left out, where it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unreadable: Option<String>,
 }
 
 /// One object: what is compiled of it, and what its status says.
@@ -67,6 +74,13 @@ impl ClusterObject {
         };
         let annotations = metadata.annotations.unwrap_or_default();
         let dialect = annotations.get(DIALECT).filter(|_| kind == ObjectKind::Backend);
+        let bytes = spec.as_ref().map_or(0, |it| it.get().len()) + dialect.map_or(0, String::len);
+        let is_readable = bytes <= LARGEST;
+        let dialect = dialect.filter(|_| is_readable);
+        // A resource says it in its status; the others may have none of ours.
+        if !is_readable && !kind.is_resource() && kind != ObjectKind::Namespace {
+            tracing::warn!(kind = kind.word(), %namespace, %name, bytes, "an object is too large and is not read");
+        }
         let written = CompiledText {
             api_version: kind.api_version(),
             kind: kind.word(),
@@ -80,9 +94,13 @@ impl ClusterObject {
                 (_, None) => json!({"namespace": namespace, "name": name}),
             },
             // Whoever compiles it says what of it cannot be read.
-            spec: spec.filter(|_| kind != ObjectKind::Namespace),
+            spec: spec.filter(|_| kind != ObjectKind::Namespace && is_readable),
+            unreadable: (!is_readable && kind != ObjectKind::Namespace).then(|| {
+                let (bytes, most) = (bytes.div_ceil(1024), LARGEST / 1024);
+                format!("this has {bytes} KiB and is not read: {most} KiB are the most of one object, so make several of it")
+            }),
         };
-        let status = status.filter(|_| kind.is_resource() || kind.is_route());
+        let status = status.filter(|it| (kind.is_resource() || kind.is_route()) && it.get().len() <= LARGEST);
         Some(Self {
             key: ObjectKey { kind, namespace, name },
             uid: metadata.uid.unwrap_or_default(),
@@ -199,6 +217,32 @@ mod tests {
         });
         assert_eq!(written, members);
         assert_eq!((object.generation, object.status.clone()), (3, json!({"conditions": []})));
+    }
+
+    #[test]
+    fn an_object_larger_than_any_is_kept_without_what_it_says_and_says_why() {
+        let of = |kind: ObjectKind, bytes: usize| {
+            let found = json!({
+                "metadata": {"namespace": "shop", "name": "large"}, "spec": {"x": "y".repeat(bytes)},
+                "status": {"x": "y".repeat(bytes)},
+            });
+            ClusterObject::of(kind, serde_json::from_value(found).unwrap()).unwrap()
+        };
+        let whole = of(ObjectKind::Grant, LARGEST - 8);
+        assert!(
+            whole.text.len() > LARGEST && whole.status["x"].is_string() && !whole.text.contains("unreadable")
+        );
+        for kind in [ObjectKind::Grant, ObjectKind::Backend, ObjectKind::ReferenceGrant] {
+            let large = of(kind, LARGEST);
+            assert!(large.text.len() < 512 && large.status.is_null(), "{}", large.text);
+            assert!(
+                large.text.contains("this has 257 KiB and is not read: 256 KiB are the most"),
+                "{}",
+                large.text
+            );
+        }
+        let grants = ObjectSet::new(std::iter::once(Arc::new(of(ObjectKind::ReferenceGrant, LARGEST))));
+        assert!(grants.consents().reference_grants.is_empty());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! the compiler's problems, of names and of counts.
 
 mod finding;
+mod member;
 mod route;
 
 use std::collections::{BTreeMap, HashMap};
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 use tollgate_policy::consent::GROUP;
 
 use self::finding::Findings;
+pub(crate) use self::member::StatusMember;
 use self::route::RouteFindings;
 use super::Published;
 use super::client::{Connection, chain};

@@ -52,15 +52,16 @@ pub(super) fn start(
             false => &[None],
         };
         for namespace in places.iter().cloned() {
-            let (client, api) = (connection.client.clone(), kind.api());
-            let api = match &namespace {
-                None => Api::all_with(client, &api),
-                Some(namespace) => Api::namespaced_with(client, namespace.as_str(), &api),
+            let client = || connection.client.clone();
+            let api = |api| match &namespace {
+                None => Api::all_with(client(), &api),
+                Some(namespace) => Api::namespaced_with(client(), namespace.as_str(), &api),
             };
+            let apis = kind.apis().into_iter().map(api).collect();
             let scope = Scope { kind, namespace };
             collector.states.expect(&scope);
             collector.scopes.insert(scope.clone(), Listed::default());
-            tokio::spawn(follow(api, scope, updates.clone(), connection.retry_after.clone()));
+            tokio::spawn(follow(apis, scope, updates.clone(), connection.retry_after.clone()));
         }
     }
     let (sender, receiver) = channel::channel(None);
@@ -124,7 +125,7 @@ impl Collector {
                 return false;
             }
             Err(fault) if scope.kind.is_optional() && fault.code() == Some(404) => {
-                self.states.works(scope);
+                self.states.lacks(scope);
                 // What was there before may come back: an API server that starts does not know all kinds at once.
                 return !std::mem::replace(&mut listed.is_whole, true);
             }
@@ -181,6 +182,8 @@ struct WatchState {
     errors: u64,
     last_event: Option<Instant>,
     failing: Option<String>,
+    /// Whether the API server does not know the kind.
+    is_lacking: bool,
 }
 
 /// How the watches of one kind do, all namespaces together.
@@ -208,8 +211,24 @@ impl WatchStates {
     }
 
     fn works(&self, scope: &Scope) {
+        self.goes(scope, false);
+    }
+
+    /// It works, and there is nothing to watch: the API server does not know the kind. One line of the log says so.
+    fn lacks(&self, scope: &Scope) {
+        self.goes(scope, true);
+    }
+
+    fn goes(&self, scope: &Scope, is_lacking: bool) {
         let mut inner = self.lock();
+        let lacking = |(other, state): (&Scope, &WatchState)| other.kind == scope.kind && state.is_lacking;
+        let was_lacking = inner.watches.iter().any(lacking);
         let Some(state) = inner.watches.get_mut(scope) else { return };
+        state.is_lacking = is_lacking;
+        if is_lacking && !was_lacking {
+            let (kind, api_version) = (scope.kind.word(), scope.kind.api_version());
+            tracing::info!(kind, %api_version, "the API server does not have this kind: there are no such objects until its definition is installed");
+        }
         (state.is_synced, state.last_event) = (true, Some(Instant::now()));
         if state.failing.take().is_some() && inner.watches.values().all(|state| state.failing.is_none()) {
             tracing::info!("the API server is watched again");

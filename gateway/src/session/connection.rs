@@ -29,7 +29,8 @@ pub(crate) enum Road {
 }
 
 impl Road {
-    /// Where a request goes that came by it, and what it asks there.
+    /// Where a request goes that came by it, and what it asks there. `named` is told of that before its road has a say, so that the
+    /// record of what is refused then says where it would have gone.
     ///
     /// # Errors
     /// As [`Policy::resolve`]; `ambiguous_authority` too where its tunnel leads elsewhere.
@@ -37,8 +38,10 @@ impl Road {
         &self,
         policy: &Policy,
         line: &RequestLine<'_>,
+        named: impl FnOnce(&Target, &HttpRequest),
     ) -> Result<(Target, HttpRequest), Denial> {
         let (target, request) = policy.resolve(line)?;
+        named(&target, &request);
         if let Self::Hbone(authority) = self {
             policy.tunnel(authority)?.check(&target, request.path_prefix().is_some())?;
         }

@@ -19,9 +19,10 @@ pub(super) fn compare(old: &Policy, new: &Policy, diff: &mut Diff) {
             add(format!("is {} (before: {}): {}", kind(&store.kind), kind(&before.kind), all.join(", ")));
             continue;
         }
-        for ((what, how), (_, was)) in now.iter().zip(&before_that) {
-            if how != was {
-                add(format!("{what} {how} (before: {was})"));
+        for (what, how) in &now {
+            let was = before_that.iter().find(|(known, _)| known == what).map(|(_, was)| was);
+            if was != Some(how) {
+                add(format!("{what} {how} (before: {})", was.map_or("nothing was said", String::as_str)));
             }
         }
     }
@@ -38,7 +39,7 @@ const fn kind(kind: &StoreKind) -> &'static str {
     }
 }
 
-/// What there is to say of a store, the same things in the same order for each of its kind.
+/// What there is to say of a store, the same things for each of its kind.
 fn parts(policy: &Policy, store: &Store) -> Vec<(&'static str, String)> {
     let origin = policy.store_origin(store.name.as_str());
     let file = |path: &Path| origin.map_or(path, |origin| origin.unresolve(path)).display().to_string();

@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** an approval counts only in the namespace of the destination, and for exactly what the grant amounts to now.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Compiler, Scope};
@@ -11,6 +11,9 @@ use crate::model::{ApprovalSpec, Model, Problem, Resource, guess};
 use crate::name::ResourceId;
 use crate::policy::Parts;
 use crate::resource::{Approval, Grant};
+
+/// Among more grants of a namespace nobody is told which of them an approval may mean: each is compared with each.
+const MOST_GUESSED: usize = 64;
 
 /// What an approval says: the namespace that it is in, the grant, the hash.
 type Given<'a> = (&'a str, ResourceId, &'a GrantHash);
@@ -38,9 +41,10 @@ impl Compiler<'_> {
             let state = if is_given { Approval::Given } else { Approval::Lacking };
             states.insert(grant.name.clone(), state);
         }
+        let approvable = Approvable::of(&self.parts.grants);
         for resource in self.model.approvals.iter().filter(|resource| resource.is_whole) {
             if let Some(given) = read(resource) {
-                let why = without_effect(&given, &self.parts).map(|(_, message)| message);
+                let why = without_effect(&given, &self.parts, &approvable).map(|(_, message)| message);
                 self.parts.approvals.insert(resource.id.clone(), why);
             }
         }
@@ -48,6 +52,29 @@ impl Compiler<'_> {
             if let Some(grant) = self.parts.grants.get_mut(&id) {
                 Arc::make_mut(grant).approval = state;
             }
+        }
+    }
+}
+
+/// The names of grants, by the namespace that may approve them.
+struct Approvable(HashMap<String, Vec<ResourceId>>);
+
+impl Approvable {
+    fn of(grants: &BTreeMap<ResourceId, Arc<Grant>>) -> Self {
+        let mut names: HashMap<String, Vec<ResourceId>> = HashMap::new();
+        for grant in grants.values() {
+            names.entry(grant.destination.name.namespace().to_owned()).or_default().push(grant.name.clone());
+        }
+        Self(names)
+    }
+
+    /// Which of them was probably meant.
+    fn guess(&self, namespace: &str, name: &ResourceId) -> String {
+        match self.0.get(namespace) {
+            Some(names) if names.len() <= MOST_GUESSED => {
+                guess(name.as_str(), names.iter().map(ResourceId::as_str))
+            }
+            _ => String::new(),
         }
     }
 }
@@ -77,8 +104,10 @@ pub(super) fn warnings(model: &Model, parts: &Parts) -> Vec<Problem> {
             warnings.push(resource.source.problem("spec.destination", message));
         }
     }
+    let approvable = Approvable::of(&parts.grants);
     for resource in &model.approvals {
-        if let Some((field, message)) = read(resource).and_then(|given| without_effect(&given, parts)) {
+        let why = read(resource).and_then(|given| without_effect(&given, parts, &approvable));
+        if let Some((field, message)) = why {
             warnings.push(resource.source.problem(field, message));
         }
     }
@@ -86,14 +115,17 @@ pub(super) fn warnings(model: &Model, parts: &Parts) -> Vec<Problem> {
 }
 
 /// Why an approval changes nothing: the field that is to blame, and what would be right.
-fn without_effect((namespace, name, hash): &Given<'_>, parts: &Parts) -> Option<(&'static str, String)> {
+fn without_effect(
+    (namespace, name, hash): &Given<'_>,
+    parts: &Parts,
+    approvable: &Approvable,
+) -> Option<(&'static str, String)> {
     let is_told = |grant: &&Arc<Grant>| {
         [grant.name.namespace(), grant.destination.name.namespace()].contains(namespace)
     };
     let Some(grant) = parts.grants.get(name).filter(is_told) else {
         // The others are none of this namespace's business.
-        let own = parts.grants.values().filter(|grant| grant.destination.name.namespace() == *namespace);
-        let guess = guess(name.as_str(), own.map(|grant| grant.name.as_str()));
+        let guess = approvable.guess(namespace, name);
         return Some((
             "spec.grant",
             format!("this approves nothing: there is no Grant `{name}` in force{guess}"),

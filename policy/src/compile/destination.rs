@@ -32,7 +32,9 @@ impl<'a> Compiler<'a> {
     pub(super) fn destinations(&mut self) {
         let mut claims = BTreeMap::new();
         let mut claimants: Vec<&Resource<DestinationSpec>> = self.model.destinations.iter().collect();
-        claimants.sort_by_key(|it| it.source.yields());
+        // Whoever may edit an older object must not take a host from the gateway's namespace by that.
+        let is_apps = |id: &ResourceId| self.namespaces.is_some_and(|it| !it.is_gateways(id.namespace()));
+        claimants.sort_by_key(|it| (it.source.yields(), is_apps(&it.id)));
         for resource in claimants {
             self.claim_hosts(resource, &mut claims);
             if let Some(destination) = self.destination(resource) {
@@ -180,8 +182,8 @@ impl<'a> Compiler<'a> {
         None
     }
 
-    /// In a cluster a host belongs to the namespace that had it first, at every port. A wildcard is the gateway's namespace's alone, and
-    /// has what nobody had before.
+    /// In a cluster a host belongs to one namespace, at every port: to the gateway's if a Destination of it claims the host, by itself or
+    /// by a wildcard, which is that namespace's alone; else to the one whose Destination comes first.
     fn may_claim(
         &mut self,
         resource: &'a Resource<DestinationSpec>,
@@ -196,9 +198,13 @@ impl<'a> Compiler<'a> {
                     "anybody's host may be one of `{host}`, so only a Destination of the gateway's namespace has it: list hosts"
                 )
             }
-            Some(other) if other != own => format!(
-                "`{host}` belongs to the namespace `{other}`, where a Destination had it before: refer to that one if it agrees"
-            ),
+            Some(other) if other != own => {
+                let why = match namespaces.is_gateways(other) {
+                    true => "the gateway's own, whose claims come before all others",
+                    false => "where an older Destination has it",
+                };
+                format!("`{host}` belongs to the namespace `{other}`, {why}: refer to that one if it agrees")
+            }
             _ => {
                 self.hosts.entry(host).or_insert(own);
                 return true;

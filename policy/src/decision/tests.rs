@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 
 use super::*;
-use crate::caller::{Identity, Proof, Proven};
+use crate::caller::assumed;
 use crate::compile::{Environment, compile_files};
 use crate::denial::Reason;
 use crate::model::SourceFile;
@@ -52,20 +52,8 @@ fn policy(grants: &[String]) -> Policy {
     compile_files(&[file], &environment()).unwrap().policy
 }
 
-struct Assumed(Identity);
-
-impl Proven for Assumed {
-    fn identity(&self) -> &Identity {
-        &self.0
-    }
-
-    fn proof(&self) -> Proof {
-        Proof::MutualTls
-    }
-}
-
 fn caller_of(text: &str) -> Caller {
-    Caller::of(&Assumed(text.parse().unwrap()))
+    assumed(text.parse().unwrap())
 }
 
 fn caller() -> Caller {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::source::UNREADABLE;
 use super::yaml::{Document, Fault};
 
 /// The longest path that is noted: none of a resource comes near it, and each is kept beside every member below it.
@@ -22,8 +23,11 @@ struct Head {
 /// The document of an object. What is written is known by its path, as of a file; its line is 0.
 pub(crate) fn read(text: &str) -> Document {
     let mut document = Document { lines: BTreeMap::from([(String::new(), 0)]), ..Document::default() };
-    match serde_json::from_str(text) {
+    match serde_json::from_str::<Value>(text) {
         Ok(mut value) => {
+            if let Some(message) = value.as_object_mut().and_then(|members| members.remove(UNREADABLE)) {
+                without_spec(&mut document, message.as_str().unwrap_or_default().to_owned());
+            }
             note(&mut value, "", &mut document);
             document.value = value;
         }
@@ -32,12 +36,11 @@ pub(crate) fn read(text: &str) -> Document {
             Ok(Head { api_version, kind, metadata }) => {
                 document.value = json!({"apiVersion": api_version, "kind": kind, "metadata": metadata});
                 note(&mut document.value.clone(), "", &mut document);
-                document.lines.insert("spec".to_owned(), 0);
                 let message = match error.to_string().starts_with("recursion limit exceeded") {
                     true => "this is nested more than a hundred levels deep, and nothing of a resource is: leave that out".to_owned(),
                     false => format!("this cannot be read: {error}"),
                 };
-                document.faults.push(Fault { line: 0, path: "spec".to_owned(), message });
+                without_spec(&mut document, message);
             }
             Err(_) => {
                 document.unreadable = true;
@@ -47,6 +50,12 @@ pub(crate) fn read(text: &str) -> Document {
         },
     }
     document
+}
+
+/// Its `spec` was written, and nothing of it is known.
+fn without_spec(document: &mut Document, message: String) {
+    document.lines.extend(["spec", UNREADABLE].map(|path| (path.to_owned(), 0)));
+    document.faults.push(Fault { line: 0, path: "spec".to_owned(), message });
 }
 
 /// Notes the members and elements below `path`, as deep as the parser lets them be, and takes members out that are null.

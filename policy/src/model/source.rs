@@ -20,6 +20,9 @@ const LONGEST_MESSAGE: usize = 4096;
 /// A name of more characters was meant as none that is known.
 const LONGEST_NAME: usize = 64;
 
+/// The member of an object that stands in place of its `spec`, and says why nothing is known of that.
+pub(super) const UNREADABLE: &str = "unreadable";
+
 /// Where a resource was written.
 #[derive(Debug, Clone, Default)]
 pub struct Source {
@@ -43,7 +46,12 @@ impl Source {
 
     /// Whether it is not to be in force, whatever it says.
     pub(crate) fn is_withheld(&self) -> bool {
-        self.is_object() && self.has("withheld")
+        self.is_object() && self.has("withheld") && !self.is_unreadable()
+    }
+
+    /// Whether nothing is known of what its `spec` says.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        self.is_object() && self.has(UNREADABLE)
     }
 
     /// Whether it claims only what no other has.
@@ -57,7 +65,7 @@ impl Source {
             path.strip_prefix(meant.as_str())
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
         };
-        self.has(path) || self.meant.iter().any(is_in)
+        self.has(path) || self.meant.iter().any(is_in) || (self.is_unreadable() && path.starts_with("spec."))
     }
 
     /// `file:line` of the resource itself.

@@ -122,8 +122,25 @@ async fn an_app_namespace_uses_what_a_reference_grant_consents_to_and_loses_it_w
         going_on.await.expect_err("what needs no consent goes on");
     }
 
+    // Where the newer version is not served any more, or was not yet, the older one is read.
+    let hide = r#"[{"op": "replace", "path": "/spec/versions/0/served", "value": false}]"#;
+    world.cluster.kubectl(&["patch", "crd", RESOURCE, "--type=json", "-p", hide]).await;
+    world.cluster.apply(&consent("v1beta1", &["Destination", "Credential"])).await;
+    answers(&client, 200).await;
+    world
+        .cluster
+        .kubectl(&[
+            "delete",
+            &format!("referencegrants.v1beta1.{}", RESOURCE.split_once('.').unwrap().1),
+            "-n",
+            EGRESS,
+            "shop",
+        ])
+        .await;
+    answers(&client, 403).await;
+
     // The kind itself goes, and all consent by it.
-    world.cluster.apply(&consent("v1", &["Destination", "Credential"])).await;
+    world.cluster.apply(&consent("v1beta1", &["Destination", "Credential"])).await;
     answers(&client, 200).await;
     world.cluster.kubectl(&["delete", "crd", RESOURCE]).await;
     answers(&client, 403).await;

@@ -1,13 +1,16 @@
 //! The Gateway API: an XBackend that an HTTPRoute leads to is a Destination, and every object says what became of it.
 
-use std::path::Path;
+mod ambient;
+mod example;
+mod lacking;
+mod namespaces;
 
 use serde_json::{Value, json};
-use tollgate_tests::cluster::{Cluster, Verb};
+use tollgate_tests::cluster::Cluster;
 use tollgate_tests::gateway::eventually;
 use tollgate_tests::network::Dns;
 use tollgate_tests::sandbox::parts_dir;
-use tollgate_tests::{Client, Gateway, SecretKind, Upstream, needs, provider};
+use tollgate_tests::{Client, Gateway, needs};
 
 use super::{EGRESS, World, answers, condition, rights};
 
@@ -355,102 +358,5 @@ async fn an_object_of_the_gateway_api_that_is_broken_denies_itself_and_says_why(
     }
     answers(&client, 200).await;
     assert!(routed.dns.asked("A plain.up.test") == 0);
-    routed.leave().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn another_namespace_uses_a_backend_by_its_reference_grant_alone() {
-    needs!(Cluster::installed(), installed());
-    let routed = Routed::new().await;
-    // The older form of the Gateway API, which is taken too.
-    routed.install("1.6.3").await;
-    routed.world.cluster.namespace("shop", &json!({}), &[]).await;
-    let grant = routed.world.objects.split("---\n").find(|text| text.contains("kind: Grant")).unwrap();
-    let grant = grant
-        .replace("namespace: egress, name: checkout-up", "namespace: shop, name: shop-up")
-        .replace("ns/checkout", "ns/shop")
-        .replace("destination: up", "destination: egress/up")
-        .replace("credential: up-key", "credential: egress/up-key");
-    let objects = format!(
-        "{CLASS}{GATEWAY}{}{}{}---\n{grant}",
-        routed.backend("1.6.3"),
-        route((EGRESS, "up"), "api.up.test"),
-        routed.others()
-    );
-    routed.world.cluster.apply(&objects).await;
-    let gateway = routed.world.start().await;
-    answers(&routed.world.checkout(&gateway), 200).await;
-    routed.told(&of_backend(EGRESS, "up"), "/parents/0", "Accepted", "True", "Accepted").await;
-    let client = shop(&routed, &gateway);
-    client.get("/up/x").await.assert_refused(403, "broken_configuration");
-    let of_shop = "/apis/tollgate.dev/v1alpha1/namespaces/shop/grants/shop-up";
-    routed.world.condition(of_shop, "ResolvedRefs", "False").await;
-
-    let permit = json!({
-        "apiVersion": "gateway.networking.k8s.io/v1beta1", "kind": "ReferenceGrant",
-        "metadata": {"namespace": EGRESS, "name": "shop"},
-        "spec": {
-            "from": [{"group": "tollgate.dev", "kind": "Grant", "namespace": "shop"}],
-            "to": [
-                {"group": "tollgate.dev", "kind": "Destination", "name": "up"},
-                {"group": "tollgate.dev", "kind": "Credential", "name": "up-key"},
-            ],
-        },
-    });
-    routed.world.cluster.apply(&permit.to_string()).await;
-    answers(&client, 200).await;
-    let path = "/apis/gateway.networking.k8s.io/v1beta1/namespaces/egress/referencegrants/shop";
-    routed.world.cluster.call(Verb::Delete, path, &Value::Null).await.expect(path);
-    answers(&client, 403).await;
-    routed.leave().await;
-}
-
-/// A file of the example, with this scenario's namespace and caller.
-fn example(file: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(file);
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    text.replace("namespace: tollgate", "namespace: egress")
-        .replace("tollgate/openai", "egress/openai")
-        .replace("tollgate.tollgate.svc", "localhost")
-        .replace("name: https\n", "name: mesh\n")
-        .replace("serviceAccount: {namespace: shop, name: web}", "spiffe: spiffe://prod.acme/ns/shop/sa/web")
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_example_of_the_gateway_api_leads_a_chat_to_its_provider() {
-    needs!(Cluster::installed(), installed());
-    let routed = Routed::new().await;
-    routed.install("1.7.0").await;
-    let plan = &routed.world.plan;
-    let rules = json!([
-        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]},
-        {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["openai"], "verbs": ["get", "watch"]},
-    ]);
-    routed.world.cluster.allow(super::USER, Some(EGRESS), &rules).await;
-    plan.sandbox.stands_for(&plan.key, &[SecretKind::Kubernetes, SecretKind::Bearer]);
-    routed.world.cluster.secret(EGRESS, "openai", "key", &plan.key).await;
-    let server = plan.pki.server(&plan.sandbox, &["api.openai.com"]);
-    let upstream = Upstream::http(&server, &["http/1.1"], provider::openai(&plan.key, 9, 2)).await;
-    routed.dns.now_says(&json!({"api.openai.com": {"A": ["127.0.0.1"]}}));
-    routed.world.cluster.namespace("shop", &json!({}), &[]).await;
-    // The provider is on this machine; the rest is the example's.
-    let routes =
-        example("gateway-api/routes.yaml").replace("number: 443", &format!("number: {}", upstream.port()));
-    let objects =
-        [routes, example("gateway-api/platform.yaml"), example("kubernetes/shop.yaml")].join("\n---\n");
-    routed.world.cluster.apply(&objects).await;
-    let gateway = routed.world.start().await;
-    let of_shop = "/apis/tollgate.dev/v1alpha1/namespaces/shop/grants/openai";
-    routed.world.condition(of_shop, "Programmed", "True").await;
-    let chat = json!({"model": "gpt-5-mini", "messages": [{"role": "user", "content": "Say hello."}]});
-    let answer = shop(&routed, &gateway).post("/openai/v1/chat/completions", &chat).await;
-    answer.assert_status(200);
-    // What it used is read, as the annotation says how.
-    let spent = |grant: &Value| grant["status"]["limits"].to_string().contains("USD");
-    routed.world.cluster.until(of_shop, spent).await;
-    eventually("its tokens are counted", || {
-        gateway.metrics().sum("tollgate_usage_total", &["type=\"input\""]) > 0.0
-    })
-    .await;
     routed.leave().await;
 }

@@ -9,7 +9,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 use tollgate_policy::access::{self, Change, Diff, Violation, What};
-use tollgate_policy::caller::{Caller, Identity, Issuer};
+use tollgate_policy::caller::{Issuer, assumed};
 use tollgate_policy::compile::{Environment, compile_boundaries, compile_files};
 use tollgate_policy::model::SourceFile;
 use tollgate_policy::name::Name;
@@ -18,7 +18,6 @@ use tollgate_policy::policy::Policy;
 use super::certificates;
 use crate::app;
 use crate::cli::check::{CheckArgs, Subject};
-use crate::cli::explain::Assumed;
 use crate::cli::{complain, output};
 use crate::table::{GREEN, Page, RED, YELLOW, visible};
 
@@ -106,7 +105,7 @@ fn found(args: &DiffArgs) -> anyhow::Result<Found> {
     };
     let policy = |path: &Path| -> anyhow::Result<Policy> {
         let subject = subject(path)?;
-        let files = if path.is_file() { vec![file(path)?] } else { subject.read()? };
+        let files = if path.is_file() { vec![file(path)?] } else { subject.read()?.files };
         let compiled = compile_files(&files, &subject.environment);
         Ok(compiled.map_err(|problems| anyhow!("{}", app::lines(&problems)))?.policy)
     };
@@ -114,10 +113,9 @@ fn found(args: &DiffArgs) -> anyhow::Result<Found> {
         Some(new) => (policy(&args.old)?, policy(new)?),
         None => (Policy::default(), policy(&args.old)?),
     };
-    let assume = |id: Identity| Caller::of(&Assumed(id));
     let diff = match &args.new {
         Some(_) => {
-            let mut diff = access::diff(&old, &new, Timestamp::now(), &assume);
+            let mut diff = access::diff(&old, &new, Timestamp::now(), &assumed);
             certificates::compare(&old, &new, &mut diff);
             diff
         }

@@ -2,42 +2,43 @@
 
 use serde_json::{Value, json};
 
+use crate::kubernetes::{ObjectKind, StatusMember};
+
 /// The schema of `status`.
-pub(super) fn schema(kind: &str) -> Value {
-    let mut properties = json!({
-        "conditions": conditions(),
-        "observedGeneration": {
-            "type": "integer",
-            "format": "int64",
-            "description": "The generation of the object that this status is of.",
-        },
-    });
-    match kind {
-        "Grant" => {
-            properties["limits"] = limits();
-            properties["hash"] = json!({
-                "type": "string",
-                "description": "What the grant compiles to. An Approval names it.",
-            });
-        }
-        "Credential" => {
-            properties["health"] = json!({
-                "type": "string",
-                "description": "How the key does, or the worst of a key pool.",
-            });
-            properties["nextRefresh"] = json!({
-                "type": "string",
-                "format": "date-time",
-                "description": "When the key is read again.",
-            });
-        }
-        _ => {}
+pub(super) fn schema(kind: ObjectKind) -> Value {
+    let mut properties = json!({ "conditions": conditions() });
+    for member in StatusMember::of(kind) {
+        properties[member.word()] = of_member(member);
     }
     json!({
         "type": "object",
         "description": "What the gateway says of it. Only the gateway writes it.",
         "properties": properties,
     })
+}
+
+fn of_member(member: StatusMember) -> Value {
+    match member {
+        StatusMember::ObservedGeneration => json!({
+            "type": "integer",
+            "format": "int64",
+            "description": "The generation of the object that this status is of.",
+        }),
+        StatusMember::Limits => limits(),
+        StatusMember::Hash => json!({
+            "type": "string",
+            "description": "What the grant compiles to. An Approval names it.",
+        }),
+        StatusMember::Health => json!({
+            "type": "string",
+            "description": "How the key does, or the worst of a key pool.",
+        }),
+        StatusMember::NextRefresh => json!({
+            "type": "string",
+            "format": "date-time",
+            "description": "When the key is read again.",
+        }),
+    }
 }
 
 /// As `metav1.Condition` of Kubernetes has it.

@@ -71,6 +71,10 @@ pub(super) fn withheld(
     {
         return None;
     }
+    let because = match &backend.spec {
+        Err(unreadable) if backend.is_unreadable => unreadable,
+        _ => because,
+    };
     let port = backend.spec.as_ref().ok().and_then(|spec| spec.port.number.or(spec.port.port));
     let hosts: Vec<&String> = backend.host.iter().collect();
     let mut resource = json!({
@@ -80,6 +84,10 @@ pub(super) fn withheld(
     });
     if let Some(port) = port {
         resource["spec"]["port"] = json!(port);
+    }
+    if let (true, Some(members)) = (backend.is_unreadable, resource.as_object_mut()) {
+        members.remove("spec");
+        members.insert("unreadable".to_owned(), json!(because));
     }
     if since.is_none() {
         resource["withheld"]["yields"] = json!(true);

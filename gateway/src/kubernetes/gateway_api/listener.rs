@@ -13,6 +13,7 @@ use super::super::kind::{GATEWAY_GROUP, ObjectKind};
 use super::condition::Objection;
 use super::written::{AllowedRoutes, GatewayListener, GatewaySpec, ObjectRef, RouteKind};
 use super::{GatewayWorld, OwnListener, Written};
+use crate::settings::ListenerKind;
 
 /// What `tls.options` says where a listener shows the gateway's own certificate.
 const CERTIFICATE_OPTION: (&str, &str) = ("tollgate.dev/certificate", "own");
@@ -107,18 +108,31 @@ fn is_http_route(kind: &RouteKind) -> bool {
     kind.group.as_deref().unwrap_or(GATEWAY_GROUP) == GATEWAY_GROUP && kind.kind == "HTTPRoute"
 }
 
-fn accepted(listener: &GatewayListener, own: &[OwnListener]) -> Result<(), Objection> {
-    if listener.protocol != "HTTPS" {
-        let message = format!("protocol `{}`: callers are served by HTTPS", listener.protocol);
-        return Err(Objection::new("UnsupportedProtocol", message));
+/// What a listener's protocol asks for; `HBONE` is Istio's word for the tunnels of an ambient mesh
+/// (<https://istio.io/latest/docs/ambient/usage/waypoint/>).
+fn kind_of(protocol: &str) -> Option<ListenerKind> {
+    match protocol {
+        "HTTPS" => Some(ListenerKind::Http),
+        "HBONE" => Some(ListenerKind::Hbone),
+        _ => None,
     }
-    if own.iter().any(|it| it.name == listener.name || it.port == listener.port) {
+}
+
+fn accepted(listener: &GatewayListener, own: &[OwnListener]) -> Result<(), Objection> {
+    let protocol = &listener.protocol;
+    let Some(kind) = kind_of(protocol) else {
+        let message =
+            format!("protocol `{protocol}`: callers are served by HTTPS, and tunnels of a mesh by HBONE");
+        return Err(Objection::new("UnsupportedProtocol", message));
+    };
+    let fitting = || own.iter().filter(|it| it.kind == kind);
+    if fitting().any(|it| it.name == listener.name || it.port == listener.port) {
         return Ok(());
     }
-    let known: Vec<&str> = own.iter().map(|it| it.name.as_str()).collect();
+    let known: Vec<&str> = fitting().map(|it| it.name.as_str()).collect();
+    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
     let message = format!(
-        "no listener of tollgate.yaml has this name or this port (its listeners: {})",
-        known.join(", ")
+        "no listener of tollgate.yaml for {protocol} has this name or this port (there are: {known})"
     );
     Err(Objection::new("PortUnavailable", message))
 }

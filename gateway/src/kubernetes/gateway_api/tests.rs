@@ -41,7 +41,10 @@ impl Fixture {
             ("tollgate".parse().unwrap(), BTreeMap::new()),
         ]);
         let place = GatewayPlace {
-            listeners: vec![OwnListener { name: "https".to_owned(), port: 8443 }],
+            listeners: vec![
+                OwnListener { name: "https".to_owned(), port: 8443, kind: ListenerKind::Http },
+                OwnListener { name: "tunnels".to_owned(), port: 15008, kind: ListenerKind::Hbone },
+            ],
             names: vec!["tollgate.tollgate.svc".parse().unwrap()],
             home: "tollgate".to_owned(),
             addresses: vec!["tollgate.tollgate.svc".to_owned()],

@@ -17,7 +17,7 @@ use super::super::Published;
 use super::super::condition::{Condition, bounded, condition};
 use super::super::kind::ObjectKind;
 use super::super::object::{ClusterObject, ObjectKey};
-use super::Refused;
+use super::{Refused, StatusMember};
 use crate::core::Shared;
 use crate::quota::LimitUsage;
 
@@ -115,10 +115,11 @@ impl<'a> Findings<'a> {
         }
         let conditions: Vec<Value> =
             self.conditions(object).into_iter().map(|it| it.json(object.generation, current)).collect();
-        let mut status = json!({"observedGeneration": object.generation, "conditions": conditions});
+        let mut status =
+            json!({(StatusMember::ObservedGeneration.word()): object.generation, "conditions": conditions});
         for (member, value) in self.more(object, current) {
             if let (Some(status), false) = (status.as_object_mut(), value.is_null()) {
-                status.insert(member.to_owned(), value);
+                status.insert(member.word().to_owned(), value);
             }
         }
         Some(status)
@@ -222,29 +223,32 @@ impl<'a> Findings<'a> {
     }
 
     /// What people look for besides: as it stands there, where it is not looked at now.
-    fn more(&self, object: &ClusterObject, current: &Value) -> Vec<(&'static str, Value)> {
+    fn more(&self, object: &ClusterObject, current: &Value) -> Vec<(StatusMember, Value)> {
         let Some(id) = object.key.id() else { return Vec::new() };
         // Of another generation, or of none yet, what stands there says nothing.
-        let is_old = current.get("observedGeneration") != Some(&object.generation.into());
+        let is_old = current.get(StatusMember::ObservedGeneration.word()) != Some(&object.generation.into());
         let is_due = self.is_due || is_old;
-        let kept = |member: &'static str| (member, current.get(member).cloned().unwrap_or_default());
+        let kept = |member: StatusMember| (member, current.get(member.word()).cloned().unwrap_or_default());
         match object.key.kind {
             ObjectKind::Grant if is_due => {
                 let limits = self.grants.get(&id).map(|grant| grant.limits.as_slice()).unwrap_or_default();
                 let limits: Vec<Value> = limits.iter().filter_map(|limit| self.live.limit(limit)).collect();
-                vec![("limits", if limits.is_empty() { Value::Null } else { limits.into() }), self.hash(&id)]
+                vec![
+                    (StatusMember::Limits, if limits.is_empty() { Value::Null } else { limits.into() }),
+                    self.hash(&id),
+                ]
             }
             ObjectKind::Credential if is_due => self.live.credential(&id, current),
-            ObjectKind::Grant => vec![kept("limits"), self.hash(&id)],
-            ObjectKind::Credential => vec![kept("health"), kept("nextRefresh")],
+            ObjectKind::Grant => vec![kept(StatusMember::Limits), self.hash(&id)],
+            ObjectKind::Credential => vec![kept(StatusMember::Health), kept(StatusMember::NextRefresh)],
             _ => Vec::new(),
         }
     }
 
     /// What an approval of a grant has to name.
-    fn hash(&self, id: &ResourceId) -> (&'static str, Value) {
+    fn hash(&self, id: &ResourceId) -> (StatusMember, Value) {
         let hash = self.grants.get(id).map(|grant| self.published.snapshot.policy.hash(grant));
-        ("hash", hash.map(|hash| Value::from(hash.as_str())).unwrap_or_default())
+        (StatusMember::Hash, hash.map(|hash| Value::from(hash.as_str())).unwrap_or_default())
     }
 }
 
@@ -276,14 +280,14 @@ impl Live {
     }
 
     /// The worst of what is known of its keys, and when the first of them is read again.
-    fn credential(&self, id: &ResourceId, current: &Value) -> Vec<(&'static str, Value)> {
+    fn credential(&self, id: &ResourceId, current: &Value) -> Vec<(StatusMember, Value)> {
         let keys = self.credentials.get(id).map(Vec::as_slice).unwrap_or_default();
         let rank = |word: &str| Health::WORDS.iter().position(|known| *known == word);
         let health = keys.iter().map(|key| key.health.as_str()).max_by_key(|word| rank(word));
         let next = keys.iter().filter_map(|key| key.refresh_in).min();
         let next = next.and_then(|next| self.now.checked_add(next).ok()?.round(TimeUnit::Second).ok());
-        let before: Option<Timestamp> =
-            current.get("nextRefresh").and_then(Value::as_str).and_then(|text| text.parse().ok());
+        let before = current.get(StatusMember::NextRefresh.word());
+        let before: Option<Timestamp> = before.and_then(Value::as_str).and_then(|text| text.parse().ok());
         let is_steady =
             |(next, before): (Timestamp, Timestamp)| next.duration_since(before).unsigned_abs() < STEADY;
         let next = match next.zip(before).filter(|both| is_steady(*both)) {
@@ -291,8 +295,8 @@ impl Live {
             None => next,
         };
         vec![
-            ("health", health.map(Value::from).unwrap_or_default()),
-            ("nextRefresh", next.map(|next| Value::from(next.to_string())).unwrap_or_default()),
+            (StatusMember::Health, health.map(Value::from).unwrap_or_default()),
+            (StatusMember::NextRefresh, next.map(|next| Value::from(next.to_string())).unwrap_or_default()),
         ]
     }
 }
@@ -324,8 +328,8 @@ pub(super) fn refusal(status: &Value) -> Option<&str> {
 pub(super) fn is_same(wanted: &Value, current: &Value) -> bool {
     let kinds = ["Accepted", "ResolvedRefs", "Programmed", "Approved"];
     let mut stand = kinds.iter().map(|kind| condition(wanted, kind) == condition(current, kind));
-    let ours = ["observedGeneration", "limits", "hash", "health", "nextRefresh"];
-    stand.all(|stands| stands) && ours.iter().all(|member| wanted.get(member) == current.get(member))
+    let stands = |member: StatusMember| wanted.get(member.word()) == current.get(member.word());
+    stand.all(|stands| stands) && StatusMember::ALL.into_iter().all(stands)
 }
 
 /// `Kind/id`, as problems name a resource.

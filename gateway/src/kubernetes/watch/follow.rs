@@ -82,9 +82,10 @@ impl<E: Into<WatchFault>> From<E> for WatchEnd {
     }
 }
 
-/// Follows one watch for ever. Where the API server says when it is to be asked again, it is not asked before.
+/// Follows one watch for ever, in the first of these versions that the API server knows. Where that says when it is to be asked again, it
+/// is not asked before.
 pub(super) async fn follow(
-    api: Api<RawObject>,
+    apis: Vec<Api<RawObject>>,
     scope: Scope,
     updates: mpsc::Sender<Update>,
     retry_after: RetryAfter,
@@ -92,10 +93,12 @@ pub(super) async fn follow(
     let news = News { scope, updates };
     let mut version: Option<String> = None;
     let mut pause = Pause { next: LEAST_PAUSE, last: None };
+    let mut at = 0;
     loop {
+        let Some(api) = apis.get(at) else { return };
         let ended = match &mut version {
-            None => list(&api, &news).await.map(|listed| version = Some(listed)),
-            Some(version) => watch(&api, version, &news).await,
+            None => list(api, &news).await.map(|listed| version = Some(listed)),
+            Some(version) => watch(api, version, &news).await,
         };
         let fault = match ended {
             Ok(()) => continue,
@@ -104,6 +107,14 @@ pub(super) async fn follow(
         };
         if fault.code() == Some(410) {
             version = None;
+        }
+        if fault.code() == Some(404) && apis.len() > 1 {
+            version = None;
+            at = (at + 1) % apis.len();
+            // Only after the last of them is it known that the kind is not there.
+            if at > 0 {
+                continue;
+            }
         }
         if news.tell(Err(fault)).await.is_err() {
             return;

@@ -90,7 +90,9 @@ fn a_cluster_without_reference_grants_has_none_and_one_that_forgets_them_for_a_m
     assert!(collector.take(&grants, Err(refused(404, "page not found"))));
     assert!(names(&collector, ObjectKind::ReferenceGrant).is_empty());
     assert_eq!(collector.states.failure(), None);
+    assert!(collector.states.lock().watches[&grants].is_lacking);
     collector.take(&grants, Ok(Some(Event::Apply(object("a", "x")))));
+    assert!(!collector.states.lock().watches[&grants].is_lacking);
     assert!(!collector.take(&grants, Err(refused(404, "page not found"))));
     assert_eq!(names(&collector, ObjectKind::ReferenceGrant), ["a"]);
     // Of a resource it is a failure: its definition is missing.

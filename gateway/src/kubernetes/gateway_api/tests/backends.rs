@@ -121,6 +121,17 @@ fn a_backend_that_cannot_be_had_is_withheld_with_its_host_and_yields_only_where_
     unreadable.backends[0]["spec"]["port"] = json!("https");
     assert_eq!(held(&unreadable)["spec"]["hosts"], json!(["api.openai.com"]));
 
+    // Of these not even the host is known.
+    let mut large = Fixture::new();
+    large.backends[0]["spec"]["note"] = json!("x".repeat(300_000));
+    let mut deep = Fixture::new();
+    deep.backends[0]["spec"]["note"] = (0..200).fold(json!(1), |inner, _| json!({"a": inner}));
+    for (fixture, why) in [(large, "and is not read"), (deep, "recursion limit exceeded")] {
+        let found = held(&fixture);
+        assert!(found.get("spec").is_none(), "{found}");
+        assert!(found["unreadable"].as_str().unwrap().contains(why), "{found}");
+    }
+
     let mut typo = Fixture::new();
     typo.routes[0]["spec"]["rules"][0]["timeouts"] = json!({"request": "1s"});
     let mut detached = Fixture::new();

@@ -25,6 +25,28 @@ fn a_listener_that_is_not_one_of_this_gateway_is_not_served() {
 }
 
 #[test]
+fn a_listener_for_tunnels_of_a_mesh_is_one_of_this_gateways_and_says_where_it_is() {
+    let told = |listener: Value| {
+        let fixture = Fixture { gateways: vec![gateway(&json!([listener]))], ..Fixture::new() };
+        let route = fixture.route("Accepted");
+        let translation = fixture.translated();
+        (translation.statuses[&key(ObjectKind::Gateway, "tollgate", "egress")].clone(), route)
+    };
+    let (status, route) = told(json!({"name": "mesh", "port": 15008, "protocol": "HBONE"}));
+    assert!(condition(&status["listeners"][0]["conditions"], "Programmed").0, "{status}");
+    assert_eq!(status["listeners"][0]["supportedKinds"], json!([]));
+    assert_eq!(status["addresses"], json!([{"type": "Hostname", "value": "tollgate.tollgate.svc"}]));
+    assert_eq!((route.0, &*route.1), (false, "NotAllowedByListeners"));
+    // A listener for requests takes no tunnels, and one for tunnels no requests.
+    for (port, protocol) in [(8443, "HBONE"), (15008, "HTTPS")] {
+        let (status, _) = told(json!({"name": "mesh", "port": port, "protocol": protocol}));
+        let (holds, reason, message) = condition(&status["listeners"][0]["conditions"], "Accepted");
+        assert_eq!((holds, &*reason), (false, "PortUnavailable"), "{message}");
+        assert_eq!(status["addresses"], json!([]));
+    }
+}
+
+#[test]
 fn listeners_that_contradict_each_other_are_both_told_so() {
     let (one, mut other) = (listener("https"), listener("other"));
     let fixture = |other: &Value| Fixture { gateways: vec![gateway(&json!([one, other]))], ..Fixture::new() };
