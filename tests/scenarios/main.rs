@@ -50,6 +50,7 @@ mod sdk;
 mod sessions;
 mod signing;
 mod smuggling;
+mod spire;
 mod stores;
 mod targets;
 mod telemetry;

@@ -45,6 +45,11 @@ impl Authority {
         self.issuer.pem()
     }
 
+    /// The root's private key in PEM, for a part that issues by it.
+    pub fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
     /// A leaf signed by this root, written to `inputs/<name>.crt` and `inputs/<name>.key`.
     pub fn issue(&self, sandbox: &Sandbox, name: &str, leaf: &Leaf) -> Identity {
         let key = KeyPair::generate().expect("key");

@@ -19,7 +19,7 @@ use crate::ledger::Ledger;
 use crate::listener::{self, ListenerConfig};
 use crate::metering::Recorder;
 use crate::session::ConnectionRegistry;
-use crate::settings::{ListenerKind, ListenerSettings};
+use crate::settings::{ListenerKind, ListenerSettings, ProxyProtocolSettings};
 use crate::upstream::{Pool, Resolver};
 
 /// How long a connection or a form of a key may outlive its time.
@@ -32,6 +32,7 @@ pub(super) struct ListenerSockets {
     kind: ListenerKind,
     pub(super) address: SocketAddr,
     tls: Arc<ServerConfig>,
+    proxy: Option<Arc<ProxyProtocolSettings>>,
     sockets: Vec<std::net::TcpListener>,
 }
 
@@ -45,7 +46,8 @@ impl ListenerSockets {
         let sockets = listener::bind(address, cores)
             .with_context(|| format!("listener {name}: cannot listen on {address}"))?;
         let address = sockets.first().map_or(Ok(address), std::net::TcpListener::local_addr)?;
-        Ok(Self { name: name.as_str().into(), kind: settings.kind, address, tls, sockets })
+        let proxy = settings.proxy_protocol.clone().map(Arc::new);
+        Ok(Self { name: name.as_str().into(), kind: settings.kind, address, tls, proxy, sockets })
     }
 }
 
@@ -86,7 +88,8 @@ impl Cores {
             });
             let sockets = doors.iter_mut().filter_map(|door| {
                 let (name, tls) = (Arc::clone(&door.name), TlsAcceptor::from(Arc::clone(&door.tls)));
-                Some((ListenerConfig { name, kind: door.kind, tls }, door.sockets.pop()?))
+                let proxy = door.proxy.clone();
+                Some((ListenerConfig { name, kind: door.kind, tls, proxy }, door.sockets.pop()?))
             });
             let sockets: Vec<_> = sockets.collect();
             let (started, starts) = mpsc::sync_channel(1);

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::{SignedDuration, Timestamp};
 use rustls::pki_types::{CertificateDer, UnixTime};
-use tollgate_policy::caller::{Caller, Identity, Proof, Proven};
+use tollgate_policy::caller::{Caller, Identity, Proof, Proven, SpiffeId};
 use tollgate_policy::decision::CallerGrants;
 use tollgate_policy::denial::{Denial, Reason};
 
@@ -41,10 +41,20 @@ enum ProofKey {
 /// What a connection has to show, and whom it showed.
 #[derive(Debug)]
 pub(crate) struct Proofs {
-    /// The client certificate and its issuers, leaf first.
-    chain: Vec<CertificateDer<'static>>,
+    shown: Shown,
     begun: Timestamp,
     state: Mutex<ProofState>,
+}
+
+/// What a connection has shown of who has opened it.
+#[derive(Debug)]
+enum Shown {
+    /// Nothing: its requests are proven by tokens or not at all.
+    Nothing,
+    /// The client certificate and its issuers, leaf first.
+    Chain(Vec<CertificateDer<'static>>),
+    /// The word of a listed proxy.
+    Vouched(SpiffeId),
 }
 
 #[derive(Debug, Default)]
@@ -131,8 +141,29 @@ impl Proofs {
         trust: &Trust,
         usages: &CallerUsages,
     ) -> Result<(Self, Option<UsagePermit>), Refusal> {
-        let proofs = Self { chain, begun: Timestamp::now(), state: Mutex::default() };
-        if proofs.chain.is_empty() {
+        let shown = if chain.is_empty() { Shown::Nothing } else { Shown::Chain(chain) };
+        Self::shown(shown, trust, usages)
+    }
+
+    /// Of a connection that a listed proxy says this workload has opened.
+    ///
+    /// # Errors
+    /// As [`Proofs::of`].
+    pub(crate) fn vouched(
+        id: SpiffeId,
+        trust: &Trust,
+        usages: &CallerUsages,
+    ) -> Result<(Self, Option<UsagePermit>), Refusal> {
+        Self::shown(Shown::Vouched(id), trust, usages)
+    }
+
+    fn shown(
+        shown: Shown,
+        trust: &Trust,
+        usages: &CallerUsages,
+    ) -> Result<(Self, Option<UsagePermit>), Refusal> {
+        let proofs = Self { shown, begun: Timestamp::now(), state: Mutex::default() };
+        if proofs.is_empty() {
             return Ok((proofs, None));
         }
         let mut state = proofs.state();
@@ -160,7 +191,7 @@ impl Proofs {
             credentials.keep(at);
             state.known.get(&key)
         });
-        if self.chain.is_empty() {
+        if self.is_empty() {
             let Some(caller) = by_token else { return Err(unproven(credentials, trust.tokens())) };
             return Ok(caller.context(snapshot));
         }
@@ -186,7 +217,7 @@ impl Proofs {
         snapshot: &Snapshot,
         now: Timestamp,
     ) -> Result<CallerContext, Denial> {
-        if self.chain.is_empty() {
+        if self.is_empty() {
             let detail = "the connection has shown no client certificate";
             return Err(Denial::new(Reason::NoCertificate, detail));
         }
@@ -210,7 +241,7 @@ impl Proofs {
         if let Some(token) = &before.token {
             trust.tokens().check_current(token, now)?;
         }
-        if !self.chain.is_empty() {
+        if !self.is_empty() {
             let state = &mut *self.state();
             self.of_certificate(&mut state.known, trust, usages, now).map_err(expired)?;
         }
@@ -235,7 +266,7 @@ impl Proofs {
     /// That nothing on the connection proves anybody; `None`: something does, or may yet.
     pub(crate) fn unproven(&self, trust: &Trust, usages: &CallerUsages, now: Timestamp) -> Option<Unproven> {
         let state = &mut *self.state();
-        let is_proven = if self.chain.is_empty() {
+        let is_proven = if self.is_empty() {
             let tokens = trust.tokens();
             let mut all = state.known.values().filter_map(|known| known.token());
             // A client may connect before it has something to ask.
@@ -256,7 +287,14 @@ impl Proofs {
         usages: &CallerUsages,
         now: Timestamp,
     ) -> Result<&'a mut KnownCaller, Refusal> {
-        let verify = || trust.verify(&self.chain, UnixTime::now()).map(KnownProof::Certificate);
+        let verify = || {
+            let verified = match &self.shown {
+                Shown::Nothing => Err(Refusal::NoCertificate),
+                Shown::Chain(chain) => trust.verify(chain, UnixTime::now()),
+                Shown::Vouched(id) => trust.vouched(id),
+            };
+            verified.map(KnownProof::Certificate)
+        };
         let make = || verify().map(|verified| KnownCaller::new(verified, usages));
         let caller = known.get_or_make(ProofKey::ClientCertificate, make)?;
         if caller.certificate().is_none_or(|shown| shown.generation() != trust.generation()) {
@@ -298,7 +336,7 @@ impl Proofs {
             let read = read.as_ref().ok_or(TokenRefusal::Malformed)?;
             let verified = KnownProof::Token(Arc::new(issuers.verify(token, read, now)?));
             let mut caller = KnownCaller::new(verified, usages);
-            if self.chain.is_empty() {
+            if self.is_empty() {
                 caller.place = Some(caller.usage.connection().ok_or(TokenRefusal::TooMany)?);
             }
             Ok(caller)
@@ -307,6 +345,11 @@ impl Proofs {
             Some(token) => issuers.check_current(token, now).map(|()| Some((at, key))),
             None => Ok(None),
         }
+    }
+
+    /// Whether the connection itself proves nobody.
+    const fn is_empty(&self) -> bool {
+        matches!(self.shown, Shown::Nothing)
     }
 
     fn state(&self) -> MutexGuard<'_, ProofState> {
