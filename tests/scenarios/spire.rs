@@ -7,23 +7,29 @@ use http::Method;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use tollgate_tests::bao::Bao;
 use tollgate_tests::client::Connection;
 use tollgate_tests::fixture::CHECKOUT;
 use tollgate_tests::gateway::{binary, eventually, field};
+use tollgate_tests::resources::{credential, destination, document, grant};
 use tollgate_tests::spire::{Entry, Spire};
 use tollgate_tests::{
-    Authority, Client, Gateway, Identity, Leaf, Plan, Protocol, Reply, Sandbox, Upstream, needs,
+    Authority, Client, Gateway, Identity, Leaf, Plan, Protocol, Reply, Sandbox, SecretKind, Upstream, needs,
 };
 
 const PARTNER: &str = "spiffe://partner.example/ns/billing/sa/web";
 /// As short as it is renewed every few seconds.
 const SECONDS: u32 = 16;
 
+async fn upstream(plan: &Plan) -> Upstream {
+    Upstream::http(&plan.server, &["http/1.1"], |_| Reply::status(200).data("through")).await
+}
+
 /// A gateway that knows nothing of its identity but the Workload API, and whom it accepts.
 async fn gateway(plan: Plan, spire: &Spire, domains: &[&str]) -> (Gateway, Upstream, Sandbox) {
-    let upstream = Upstream::http(&plan.server, &["http/1.1"], |_| Reply::status(200).data("through")).await;
+    let upstream = upstream(&plan).await;
     let mut settings = plan.complete(upstream.port());
-    for (_, text) in &mut settings.resources {
+    for (_, text) in settings.resources.iter_mut().filter(|_| domains.contains(&"partner.example")) {
         let caller = "{spiffe: \"spiffe://prod.acme/ns/checkout/sa/*\"}";
         assert!(text.contains(caller), "{text}");
         *text = text.replace(caller, &format!("{caller}, {{spiffe: \"{PARTNER}\"}}"));
@@ -168,4 +174,60 @@ async fn federated_trust_domains_are_accepted_each_through_its_own_bundle_of_the
         answer.assert_refused(401, "certificate_expired");
     }
     client.get("/up/x").await.assert_status(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jwt_svids_of_the_workload_api_prove_callers_and_the_gateway_to_its_vault() {
+    needs!(Spire::installed(), Bao::installed());
+    let mut plan = Plan::new();
+    let spire = Spire::start(&plan.sandbox, "prod.acme", None).await;
+    register(&spire, None);
+    let token = spire.jwt_svid("tollgate").await;
+    let bao = Bao::start(&plan.sandbox).await;
+    bao.put("up", "key", &plan.key).await;
+    let [key] = &spire.jwt_keys()[..] else { panic!("one key signs") };
+    bao.jwt_role(key, "spiffe://prod.acme/ns/egress/sa/tollgate", "vault").await;
+    plan.settings.client_certificate = "optional";
+    let keys = "{kind: spiffe, trustDomain: prod.acme, audience: tollgate, keys: {workloadApi: {}}}";
+    plan.settings.tokens.push(keys.to_owned());
+    let upstream = upstream(&plan).await;
+    let vault = format!(
+        "  vault: {{address: \"{}\", caFile: {}, auth: {{jwt: {{role: tollgate, svidAudience: vault}}}}}}\n",
+        bao.address(),
+        bao.ca().display()
+    );
+    let resources = destination("up", "api.up.test", upstream.port(), plan.pki.bundle(), "http")
+        + &document("SecretStore", "bao", vault)
+        + &credential("up-key", "up", "{store: bao, path: up, field: key}", "{bearer: {}}")
+        + &grant(
+            "checkout-up",
+            "spiffe://prod.acme/ns/checkout/sa/*",
+            "up",
+            "up-key",
+            "  allow: {methods: [GET], paths: [\"/**\"]}\n",
+        );
+    plan.settings = plan.settings.resource("fixture.yaml", resources);
+    let key = plan.key.clone();
+    plan.sandbox.stands_for(&key, &[SecretKind::Vault, SecretKind::of_injection("{bearer: {}}")]);
+    let (mut gateway, _, sandbox) = gateway(plan, &spire, &["prod.acme"]).await;
+    gateway.launch().await;
+    gateway.ready().await;
+    eventually("the keys are there", || gateway.metrics().sum("tollgate_token_issuer_up", &[]) == 1.0).await;
+    let nobody = Client::new(&sandbox, gateway.address(), roots(&spire.bundle()), None);
+    let ask = |token: &str| {
+        let mut request = nobody.request(Method::GET, "/up/x", "");
+        request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        nobody.send(Protocol::H1, request)
+    };
+    ask(&token).await.unwrap().assert_status(200);
+    assert_eq!(upstream.only().header("authorization"), format!("Bearer {key}"));
+    // For somebody else, it proves nobody here.
+    let other = spire.jwt_svid("elsewhere").await;
+    assert_eq!(ask(&other).await.unwrap().status, 401);
+    // It is one caller with a certificate of the same workload, and with no other.
+    let client = caller(&sandbox, &gateway, &spire, spire.svid().await);
+    let mut request = client.request(Method::GET, "/up/x", "");
+    request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    client.send(Protocol::H1, request).await.unwrap().assert_status(200);
+    assert_eq!(upstream.count(), 2);
 }

@@ -5,6 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use serde_json::Value;
+
 use crate::ca::{Authority, Identity};
 use crate::process::{Process, free_port, local};
 use crate::sandbox::{Sandbox, parts_dir, random};
@@ -159,6 +163,41 @@ impl Spire {
             assert!(began.elapsed() < HEARD, "no SVID: {said}");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
+    }
+
+    /// A JWT-SVID of the program [`Spire::client`], once the agent knows of its entry.
+    pub async fn jwt_svid(&self, audience: &str) -> String {
+        let began = Instant::now();
+        loop {
+            let mut command = Command::new(binary());
+            command.args(["agent", "api", "fetch", "jwt", "-audience", audience]);
+            let output = command.arg("-socketPath").arg(self.socket()).output().expect("SPIRE runs");
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            if let Some(token) = said.lines().map(str::trim).find(|line| line.starts_with("eyJ")) {
+                self.sandbox.needle(token);
+                return token.to_owned();
+            }
+            assert!(began.elapsed() < HEARD, "no JWT-SVID: {said}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// The keys (PEM) that its JWT-SVIDs are signed with, all on P-256.
+    pub fn jwt_keys(&self) -> Vec<String> {
+        let bundle: Value =
+            serde_json::from_str(&self.ask(&["bundle", "show", "-format", "spiffe"])).expect("JSON");
+        let keys = bundle["keys"].as_array().expect("keys").iter().filter(|key| key["use"] == "jwt-svid");
+        let pem = |key: &Value| {
+            let of = |name: &str| {
+                URL_SAFE_NO_PAD.decode(key[name].as_str().expect("a coordinate")).expect("base64")
+            };
+            // SubjectPublicKeyInfo of a key on P-256, up to its point (RFC 5480).
+            let mut der = vec![0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
+            der.extend([0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00, 0x04]);
+            der.extend(of("x").into_iter().chain(of("y")));
+            format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(der))
+        };
+        keys.map(pem).collect()
     }
 
     /// Ends the agent as a crash does.
