@@ -17,6 +17,7 @@ mod fuzz;
 mod head;
 mod jwt;
 mod loaded_bundle;
+mod recent;
 mod refusal;
 mod revocation;
 mod settings;

@@ -32,7 +32,7 @@ use self::proxy_protocol::Proxied;
 pub use self::proxy_protocol::fuzz as fuzz_proxy_protocol;
 pub(crate) use self::supervise::supervise;
 pub(crate) use self::tls::server_config;
-use self::vouched::Vouched;
+use self::vouched::VouchedWorkload;
 use self::write_timeout::{TlsStream, WriteTimeoutStream};
 use crate::core::{Core, Shared};
 use crate::drain::Phase;
@@ -115,7 +115,7 @@ pub(crate) async fn accept(core: Arc<Core>, listener: ListenerConfig, socket: Tc
 enum Connected {
     Tls(Box<TlsStream>, Arc<Session>),
     /// Without TLS: a listed proxy says whose it is.
-    Vouched(TcpStream, Vouched),
+    Vouched(TcpStream, VouchedWorkload),
 }
 
 /// Who really connected, and what that has shown.
@@ -137,7 +137,7 @@ async fn connect(
         Ok(Proxied { source, workload: None }) => handshake(core, listener, stream, source, signal).await,
         Ok(Proxied { source, workload: Some(id) }) => {
             signal.on_bytes();
-            Some(Connected::Vouched(stream, Vouched { source, id }))
+            Some(Connected::Vouched(stream, VouchedWorkload { source, id }))
         }
         Err(refusal) => {
             core.stats.handshake_failed();

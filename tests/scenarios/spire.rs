@@ -41,10 +41,15 @@ async fn gateway(plan: Plan, spire: &Spire, domains: &[&str]) -> (Gateway, Upstr
     let gateway = Gateway::prepare(&plan.sandbox, &settings);
     gateway.edit_settings(&files(&settings), &format!("workloadApi: unix://{}", spire.socket().display()));
     let bundle = format!("    prod.acme: {{bundleFile: {}}}\n", plan.prod.bundle().display());
-    gateway.edit_settings(
-        &bundle,
-        &domains.iter().map(|name| format!("    {name}: {{}}\n")).collect::<String>(),
-    );
+    let accepted = domains.iter().map(|name| format!("    {name}: {{}}\n")).collect::<String>();
+    if domains.len() == 2 {
+        let example = include_str!("../../examples/spire/tollgate.yaml");
+        assert!(
+            example.contains(&format!("  trustDomains:\n{accepted}")),
+            "the example says what is tried here"
+        );
+    }
+    gateway.edit_settings(&bundle, &accepted);
     (gateway, upstream, plan.sandbox)
 }
 

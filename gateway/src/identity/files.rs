@@ -53,7 +53,7 @@ pub(crate) struct IdentityFiles {
 /// Where the own certificate comes from.
 #[derive(Debug)]
 enum OwnOrigin {
-    Files(CertificateFiles, Watched),
+    Files(CertificateFiles, Box<Watched>),
     WorkloadApi,
 }
 
@@ -116,7 +116,7 @@ impl IdentityFiles {
                 let key = pems.certified(files)?;
                 let mut watched = Watched::new(pems.digest());
                 watched.took(pems.digest());
-                (OwnOrigin::Files(files.clone(), watched), Some(Arc::new(key)))
+                (OwnOrigin::Files(files.clone(), Box::new(watched)), Some(Arc::new(key)))
             }
             None => (OwnOrigin::WorkloadApi, None),
         };

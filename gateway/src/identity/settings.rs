@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use tollgate_policy::caller::TrustDomain;
 
 use super::tokens::{TokenIssuerSettings, problems as token_problems};
-use super::workload_api::{SocketText, WorkloadSocket};
+use super::workload_api::{UnixSocketText, WorkloadSocket};
 
 /// Where the gateway's own certificate and the trust bundles are.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -21,7 +21,7 @@ pub struct IdentitySettings {
     /// The socket of the SPIFFE Workload API, as in `unix:///run/spire/agent.sock`. Without it the variable `SPIFFE_ENDPOINT_SOCKET` names
     /// it, where there is no `certificate`. See [the Workload API](#the-workload-api).
     #[serde(default)]
-    #[schemars(with = "SocketText")]
+    #[schemars(with = "UnixSocketText")]
     pub workload_api: Option<WorkloadSocket>,
     /// The gateway's own certificate. Required unless the Workload API gives it one.
     #[serde(default)]

@@ -58,10 +58,10 @@ impl<'de> Deserialize<'de> for WorkloadSocket {
 }
 
 /// A Unix socket as a URI.
-pub(super) enum SocketText {}
+pub(super) enum UnixSocketText {}
 
 schema_forms! {
-    SocketText: "socket", {"type": "string", "pattern": "^unix:(//)?/.+$"};
+    UnixSocketText: "socket", {"type": "string", "pattern": "^unix:(//)?/.+$"};
 }
 
 /// What is known of the API's X.509 side.

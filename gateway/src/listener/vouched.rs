@@ -20,14 +20,14 @@ use crate::identity::Proofs;
 use crate::session::{Arrival, HeaderDeadline, Road, Session};
 
 /// A workload, as a listed proxy names it.
-pub(super) struct Vouched {
+pub(super) struct VouchedWorkload {
     pub(super) source: SocketAddr,
     pub(super) id: SpiffeId,
 }
 
 /// Serves the workload's own HTTP, in the version that it begins with.
-pub(super) async fn serve(core: Arc<Core>, listener: Arc<str>, stream: TcpStream, workload: Vouched) {
-    let Vouched { source: address, id } = workload;
+pub(super) async fn serve(core: Arc<Core>, listener: Arc<str>, stream: TcpStream, workload: VouchedWorkload) {
+    let VouchedWorkload { source: address, id } = workload;
     let (trust, usages) = (&core.shared.trust, &core.shared.usages);
     let proven = match Proofs::vouched(id, trust, usages) {
         Ok(proven) => proven,

@@ -276,6 +276,35 @@ fn the_certificate_and_bundles_come_from_files_or_from_the_workload_api() {
 }
 
 #[test]
+fn proxies_in_front_of_a_listener_are_listed_and_one_that_names_workloads_ends_their_tls() {
+    let with = |more: &str| GOOD.replace("'127.0.0.1:0'", &format!("'127.0.0.1:0', {more}"));
+    for good in
+        ["proxyProtocol: {from: [10.0.0.0/28]}", "proxyProtocol: {from: [10.0.0.7/32], spiffeTlv: true}"]
+    {
+        assert!(read(&with(good), &[]).is_ok(), "{good}");
+    }
+    for (wrong, field) in [
+        ("proxyProtocol: {from: []}", "proxyProtocol.from"),
+        ("proxyProtocol: {}", "proxyProtocol.from"),
+        ("proxyProtocol: {from: [10.0.0.7]}", "proxyProtocol.from[0]"),
+        ("kind: hbone, proxyProtocol: {from: [10.0.0.7/32], spiffeTlv: true}", "proxyProtocol.spiffeTlv"),
+    ] {
+        let problems = read(&with(wrong), &[]).unwrap_err();
+        assert!(problems[0].starts_with(&format!("2: listeners[0].{field}: ")), "{problems:?}");
+    }
+    let token = "tokens: [{kind: spiffe, trustDomain: prod.acme, audience: t, keys: {workloadApi: {}}}]";
+    let asks = with("clientCertificate: none, proxyProtocol: {from: [10.0.0.7/32], spiffeTlv: true}");
+    let asks = asks.replace("identity: {", &format!("identity: {{{token}, workloadApi: 'unix:/a', "));
+    let problems = read(&asks, &[]).unwrap_err();
+    assert!(
+        problems[0].starts_with("2: listeners[0].clientCertificate: the proxy has verified"),
+        "{problems:?}"
+    );
+    let problems = read(&GOOD.replace("identity: {", &format!("identity: {{{token}, ")), &[]).unwrap_err();
+    assert!(problems[0].starts_with("3: identity.tokens[0].keys.workloadApi: "), "{problems:?}");
+}
+
+#[test]
 fn the_variable_of_spiffe_names_the_workload_api_where_the_settings_name_no_identity() {
     let files = "certificate: {certFile: a, keyFile: b}, trustDomains: {prod.acme: {bundleFile: c}}";
     let variable = [("SPIFFE_ENDPOINT_SOCKET", "unix:/run/api.sock")];

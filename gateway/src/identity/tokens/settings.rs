@@ -143,6 +143,13 @@ pub(crate) fn problems(all: &[TokenIssuerSettings]) -> Vec<(String, String)> {
 
 impl TokenIssuerSettings {
     fn wrong(&self, before: &[Self]) -> Vec<(&'static str, &'static str)> {
+        let mut problems = self.wrong_tokens(before);
+        problems.extend(self.wrong_keys());
+        problems
+    }
+
+    /// What is wrong with what its tokens are to be.
+    fn wrong_tokens(&self, before: &[Self]) -> Vec<(&'static str, &'static str)> {
         let mut problems = Vec::new();
         let mut wrong = |is_wrong: bool, field, message| {
             if is_wrong {
@@ -179,6 +186,18 @@ impl TokenIssuerSettings {
             ".trustDomain",
             "another entry has the same trust domain",
         );
+        problems
+    }
+
+    /// What is wrong with where its keys are.
+    fn wrong_keys(&self) -> Vec<(&'static str, &'static str)> {
+        let mut problems = Vec::new();
+        let mut wrong = |is_wrong: bool, field, message| {
+            if is_wrong {
+                problems.push((field, message));
+            }
+        };
+        let issuer = self.issuer.as_ref().map_or("", Issuer::as_str);
         let KeySettings { discovery, url, file, workload_api } = &self.keys;
         let ways = [discovery.is_some(), url.is_some(), file.is_some(), workload_api.is_some()];
         let ways = ways.into_iter().filter(|is| *is).count();
@@ -188,7 +207,7 @@ impl TokenIssuerSettings {
             "exactly one of `discovery: {}`, `url`, `file` and `workloadApi: {}` is required",
         );
         wrong(
-            workload_api.is_some() && kind != IssuerKind::Spiffe,
+            workload_api.is_some() && self.kind != IssuerKind::Spiffe,
             ".keys.workloadApi",
             "the Workload API says the keys of trust domains alone: only with `kind: spiffe`",
         );

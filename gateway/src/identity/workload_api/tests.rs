@@ -59,7 +59,8 @@ fn a_bundle_that_cannot_be_read_is_its_own_domains_fault() {
 #[test]
 fn an_svid_that_is_not_whole_is_not_taken() {
     let good = || svid("spiffe://prod.acme/a");
-    let broken: [(fn(&mut X509Svid), &str); 4] = [
+    type Change = fn(&mut X509Svid);
+    let broken: [(Change, &str); 4] = [
         (|svid| svid.spiffe_id = "spiffe://prod.acme/b".to_owned(), "another SPIFFE id"),
         (|svid| svid.x509_svid_key = KeyPair::generate().unwrap().serialize_der(), "keys"),
         (|svid| svid.x509_svid.truncate(40), ""),
