@@ -113,11 +113,15 @@ impl App {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let control =
             Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build()?;
-        let identity = IdentityFiles::load(settings.identity.clone(), base, home(&settings))
+        let mut identity = IdentityFiles::load(settings.identity.clone(), base, home(&settings))
             .map_err(|error| anyhow!("{}", settings.problem(&error.field, error.fault.to_string())))?;
+        identity.follow(control.handle());
         let (observer, observations) = Observer::channel();
         let sinks = prepared.as_ref().map(PreparedExport::sinks);
         let shared = shared(&settings, control.handle(), &identity, observer, sinks)?;
+        if let Some(svids) = identity.jwt_svids() {
+            shared.secrets.reach_svids(svids);
+        }
         let (certificate, standing) = (identity.certificate(), identity.standing());
         let cluster = match &settings.resources {
             ResourceSettings::Directory(_) => None,

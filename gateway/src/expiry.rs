@@ -68,6 +68,8 @@ pub(crate) enum Purpose {
     Own,
     /// A root that callers of a trust domain are verified with.
     Bundle,
+    /// What an authority of a trust domain has revoked.
+    RevocationList,
     /// Shown to a destination.
     Client,
     /// A root that a destination is verified with.
@@ -80,6 +82,7 @@ impl Purpose {
         match self {
             Self::Own => "own",
             Self::Bundle => "bundle",
+            Self::RevocationList => "crl",
             Self::Client => "client",
             Self::Destination => "destination",
         }
@@ -90,6 +93,7 @@ impl Purpose {
         match self {
             Self::Own => "callers refuse the gateway",
             Self::Bundle | Self::Destination => "what it signed is not trusted",
+            Self::RevocationList => "whoever its issuer has certified is refused",
             Self::Client => "destinations may refuse it",
         }
     }

@@ -11,6 +11,7 @@ pub use self::yaml::yaml;
 pub use crate::identity::{fuzz_credentials as credentials, fuzz_head as head};
 pub use crate::injection::{fuzz_scrub as scrub, fuzz_sigv4_chunks as sigv4_chunks};
 pub use crate::ledger::fuzz_journal as journal;
+pub use crate::listener::fuzz_proxy_protocol as proxy_protocol;
 pub use crate::metering::fuzz::{facts, sse, usage};
 
 #[cfg(test)]
@@ -77,6 +78,11 @@ mod tests {
     #[test]
     fn what_fuzzing_found_of_heads_holds() {
         replay("head", super::head);
+    }
+
+    #[test]
+    fn what_fuzzing_found_of_proxies_holds() {
+        replay("proxy_protocol", super::proxy_protocol);
     }
 
     #[test]

@@ -16,10 +16,16 @@ mod files;
 mod fuzz;
 mod head;
 mod jwt;
+mod loaded_bundle;
+mod recent;
 mod refusal;
+mod revocation;
+mod settings;
 mod strip;
 mod tokens;
 mod trust;
+mod watched;
+mod workload_api;
 
 pub(crate) use self::authenticate::{CallerContext, Proofs, Unproven};
 #[cfg(test)]
@@ -27,14 +33,16 @@ pub(crate) use self::bundle::Bundle;
 pub(crate) use self::call_proof::CallProof;
 pub(crate) use self::certificate::{SpiffeVerifier, refusal_of};
 pub(crate) use self::credentials::CallerCredentials;
-pub use self::files::IdentitySettings;
-pub(crate) use self::files::{FileError, FilesInForce, IdentityFiles, MOST_SKEW};
+pub(crate) use self::files::{FilesInForce, IdentityFiles};
 #[cfg(any(test, fuzzing))]
 pub use self::fuzz::{credentials as fuzz_credentials, head as fuzz_head};
 pub(crate) use self::head::{AwsScope, RequestHead};
 pub(crate) use self::refusal::Refusal;
+pub use self::settings::IdentitySettings;
+pub(crate) use self::settings::default_socket;
 pub(crate) use self::strip::{headers as strip_headers, query as without, same_name};
+pub(crate) use self::tokens::IssuerStanding;
 pub use self::tokens::{IssuerKind, TokenIssuerSettings};
-pub(crate) use self::tokens::{IssuerStanding, problems as token_problems};
 pub(crate) use self::trust::Trust;
 use self::trust::VerifiedIdentity;
+pub(crate) use self::watched::FileError;

@@ -12,9 +12,11 @@ mod handshakes;
 mod hbone;
 mod http;
 mod linger;
+mod proxy_protocol;
 mod supervise;
 mod tcp;
 mod tls;
+mod vouched;
 mod write_timeout;
 
 use std::net::SocketAddr;
@@ -28,14 +30,18 @@ use tollgate_policy::name::ResourceId;
 
 pub(crate) use self::bind::{bind, by_whom};
 use self::handshakes::{HandshakeSignal, Handshakes};
+use self::proxy_protocol::Proxied;
+#[cfg(any(test, fuzzing))]
+pub use self::proxy_protocol::fuzz as fuzz_proxy_protocol;
 pub(crate) use self::supervise::supervise;
 pub(crate) use self::tls::server_config;
+use self::vouched::VouchedWorkload;
 use self::write_timeout::{TlsStream, WriteTimeoutStream};
 use crate::core::{Core, Shared};
 use crate::drain::Phase;
-use crate::identity::Proofs;
+use crate::identity::{Proofs, Refusal};
 use crate::session::{Arrival, HeaderDeadline, Road, Session};
-use crate::settings::ListenerKind;
+use crate::settings::{ListenerKind, ProxyProtocolSettings};
 
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 /// How many silent connections give way where there are no descriptors left.
@@ -49,6 +55,8 @@ pub(crate) struct ListenerConfig {
     /// Where it leads, where it passes connections through to one destination.
     pub(crate) destination: Option<ResourceId>,
     pub(crate) tls: TlsAcceptor,
+    /// The proxies in front of it, where there are some.
+    pub(crate) proxy: Option<Arc<ProxyProtocolSettings>>,
 }
 
 /// Accepts on one core until the drain closes the listener.
@@ -70,7 +78,7 @@ pub(crate) async fn accept(core: Arc<Core>, listener: ListenerConfig, socket: Tc
                 tokio::spawn(async move {
                     let signal = Arc::clone(&place.signal);
                     let connected = tokio::select! {
-                        connected = handshake(&core, &listener, stream, peer, signal) => connected,
+                        connected = connect(&core, &listener, stream, peer, signal) => connected,
                         () = place.gives_way() => {
                             core.stats.handshake_failed();
                             None
@@ -78,7 +86,14 @@ pub(crate) async fn accept(core: Arc<Core>, listener: ListenerConfig, socket: Tc
                     };
                     drop(place);
                     // A task of its own, so that the handshake's memory is given back.
-                    let Some((stream, session)) = connected else { return };
+                    let (stream, session) = match connected {
+                        Some(Connected::Tls(stream, session)) => (*stream, session),
+                        Some(Connected::Vouched(stream, id)) => {
+                            tokio::spawn(vouched::serve(core, listener.name, stream, id));
+                            return;
+                        }
+                        None => return,
+                    };
                     match listener.kind {
                         ListenerKind::Http => {
                             tokio::spawn(http::serve(core, session, stream, linger::close));
@@ -104,15 +119,50 @@ pub(crate) async fn accept(core: Arc<Core>, listener: ListenerConfig, socket: Tc
     }
 }
 
+/// A connection whose peer is known as far as it will be.
+enum Connected {
+    Tls(Box<TlsStream>, Arc<Session>),
+    /// Without TLS: a listed proxy says whose it is.
+    Vouched(TcpStream, VouchedWorkload),
+}
+
+/// Who really connected, and what that has shown.
+async fn connect(
+    core: &Core,
+    listener: &ListenerConfig,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    signal: Arc<HandshakeSignal>,
+) -> Option<Connected> {
+    // Without it an answer waits for the delayed ACK of the one before; a socket that refuses is already gone.
+    stream.set_nodelay(true).ok()?;
+    let Some(proxy) = &listener.proxy else {
+        return handshake(core, listener, stream, peer, signal).await;
+    };
+    let said = proxy_protocol::read(&mut stream, peer, proxy);
+    let said = tokio::time::timeout(HANDSHAKE_LIMIT, said).await.unwrap_or(Err(Refusal::ProxyHeader));
+    match said {
+        Ok(Proxied { source, workload: None }) => handshake(core, listener, stream, source, signal).await,
+        Ok(Proxied { source, workload: Some(id) }) => {
+            signal.on_bytes();
+            Some(Connected::Vouched(stream, VouchedWorkload { source, id }))
+        }
+        Err(refusal) => {
+            core.stats.handshake_failed();
+            core.shared.trust.count(refusal);
+            log_refusal(&core.shared, &listener.name, peer, refusal.as_str());
+            None
+        }
+    }
+}
+
 async fn handshake(
     core: &Core,
     listener: &ListenerConfig,
     stream: TcpStream,
     address: SocketAddr,
     signal: Arc<HandshakeSignal>,
-) -> Option<(TlsStream, Arc<Session>)> {
-    // Without it an answer waits for the delayed ACK of the one before; a socket that refuses is already gone.
-    stream.set_nodelay(true).ok()?;
+) -> Option<Connected> {
     let begun = std::time::Instant::now();
     let deadline = Arc::new(HeaderDeadline::new());
     let mut stream = WriteTimeoutStream::new(stream, Arc::clone(&deadline), Some(signal));
@@ -153,7 +203,7 @@ async fn handshake(
     match Proofs::of(chain, trust, &shared.usages) {
         Ok(proven) => {
             core.stats.handshake(begun.elapsed());
-            Some((stream, Arc::new(Session::new(arrival, proven))))
+            Some(Connected::Tls(Box::new(stream), Arc::new(Session::new(arrival, proven))))
         }
         Err(refusal) => {
             trust.count(refusal);

@@ -193,7 +193,7 @@ fn vault_files(vault: &VaultStore) -> Vec<(&'static str, &Path)> {
             files.push(("spec.vault.auth.kubernetes.tokenFile", &login.token_file));
         }
         VaultAuth::Jwt(login) => files.push(("spec.vault.auth.jwt.tokenFile", &login.token_file)),
-        VaultAuth::Certificate { .. } => {}
+        VaultAuth::JwtSvid { .. } | VaultAuth::Certificate { .. } => {}
     }
     files
 }

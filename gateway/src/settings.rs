@@ -1,6 +1,7 @@
 //! What does not change while the process runs: `tollgate.yaml` and single settings from the environment.
 
 mod limits;
+mod proxy;
 mod resources;
 mod schema;
 #[cfg(test)]
@@ -9,6 +10,7 @@ mod value;
 
 pub(crate) use limits::INLINE_FIELDS;
 pub use limits::RequestLimits;
+pub use proxy::ProxyProtocolSettings;
 pub(crate) use resources::KubernetesSettings;
 pub use resources::ResourceSettings;
 pub(crate) use schema::{PauseText, SizeText};
@@ -27,7 +29,7 @@ use tollgate_policy::name::ResourceId;
 use tollgate_policy::target::GatewayName;
 
 pub(crate) use self::value::pause;
-use crate::identity::{IdentitySettings, MOST_SKEW, token_problems};
+use crate::identity::{IdentitySettings, default_socket};
 use crate::otlp::TelemetrySettings;
 use crate::telemetry::LogSettings;
 
@@ -115,6 +117,9 @@ pub struct ListenerSettings {
     #[serde(default)]
     #[schemars(extend("default" = "required"))]
     pub client_certificate: ClientCertificate,
+    /// Proxies in front of the listener that say who really connected. See [behind a proxy](#behind-a-proxy).
+    #[serde(default)]
+    pub proxy_protocol: Option<ProxyProtocolSettings>,
 }
 
 /// What is spoken at a listener.
@@ -294,9 +299,11 @@ impl Settings {
         let file_read = SourceFile { path: file.into(), text };
         let is_set = |(variable, _): &(&str, &str)| environment(variable).is_some();
         let overrides: Vec<_> = OVERRIDES.iter().copied().filter(is_set).collect();
-        let (mut settings, source): (Self, Source) =
-            read_settings(&file_read, |value| override_from(value, &environment))
-                .map_err(|problems| named(problems, &overrides))?;
+        let (mut settings, source): (Self, Source) = read_settings(&file_read, |value| {
+            override_from(value, &environment);
+            default_socket(value, &environment);
+        })
+        .map_err(|problems| named(problems, &overrides))?;
         settings.origin = Origin { file: file_read, source, overrides };
         let base = file.parent().unwrap_or_else(|| Path::new("."));
         settings.resources = settings.resources.within(base);
@@ -325,9 +332,6 @@ impl Settings {
             wrong(&format!("listeners[{index}].protocols"), "at least one of h2, http/1.1 is needed");
         }
         self.check_callers(&mut wrong);
-        if self.identity.clock_skew > MOST_SKEW {
-            wrong("identity.clockSkew", "at most 60s: a certificate that begins later is not valid yet");
-        }
         if !crate::telemetry::is_level(&self.log.level) {
             let levels = "no level (error, warn, info, debug, trace) and no list of directives";
             wrong("log.level", &format!("`{}` is {levels}", self.log.level));
@@ -343,7 +347,7 @@ impl Settings {
                 "must not lie in dataDir: whoever can cut the journal could forge its seal",
             );
         }
-        for (field, message) in token_problems(&self.identity.tokens) {
+        for (field, message) in self.identity.problems() {
             wrong(&field, &message);
         }
         if let Some((field, message)) = self.resources.problem() {
@@ -372,6 +376,9 @@ impl Settings {
             if listener.destination.is_some() && listener.kind != ListenerKind::Tcp {
                 let field = format!("listeners[{index}].destination");
                 wrong(&field, "only a listener of the kind `tcp` has one: leave this out");
+            }
+            for (field, message) in proxy::problems(listener) {
+                wrong(&format!("listeners[{index}].{field}"), message);
             }
             let asks = listener.client_certificate == ClientCertificate::Required;
             if listener.kind == ListenerKind::Tcp && !asks {

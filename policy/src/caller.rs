@@ -58,6 +58,8 @@ pub enum Proof {
     MutualTls,
     /// A signed token, verified against the keys of its issuer.
     Token,
+    /// The word of a proxy that the operator has listed for it, in the PROXY protocol. That proxy has verified the workload.
+    ListedProxy,
 }
 
 /// An identity that a verifier has seen proven.
@@ -170,6 +172,7 @@ impl Proof {
         match self {
             Self::MutualTls => "mtls",
             Self::Token => "token",
+            Self::ListedProxy => "proxy",
         }
     }
 }

@@ -33,6 +33,7 @@ use crate::reference::{self, Freshness, Reference, Wanted};
 use crate::refusals::Refusals;
 use crate::secret::{Fits, Secret, Version, VersionKey};
 use crate::store::{Cluster, Store, StoreHealth};
+use crate::svid::{JwtSvids, SvidSource};
 
 use slot::Slot;
 pub use slot::{CredentialStatus, Health, Refreshed};
@@ -42,6 +43,7 @@ pub struct Secrets {
     handle: Handle,
     dialable: Dialable,
     cluster: Cluster,
+    svids: SvidSource,
     observer: Observer,
     fits: Fits,
     versions: VersionKey,
@@ -99,6 +101,7 @@ impl Secrets {
             handle,
             dialable,
             cluster: Cluster::default(),
+            svids: SvidSource::default(),
             observer,
             fits,
             versions,
@@ -112,6 +115,12 @@ impl Secrets {
     /// policy is applied; what is said first stays.
     pub fn reach_cluster(&self, client: kube::Client) {
         self.cluster.reach(client);
+    }
+
+    /// Says who makes JWT-SVIDs of the gateway, which logins with one need. To be called before the first policy is applied; what is said
+    /// first stays.
+    pub fn reach_svids(&self, svids: JwtSvids) {
+        self.svids.reach(svids);
     }
 
     /// Takes over a new policy. What it defines as before keeps its value and its store's login; what it no longer
@@ -348,7 +357,9 @@ impl Secrets {
     fn store(&self, before: &Slots, definition: &Arc<Definition>) -> Arc<Store> {
         match before.stores.iter().find(|store| store.definition() == definition) {
             Some(running) => Arc::clone(running),
-            None => Arc::new(Store::new(Arc::clone(definition), &self.dialable, &self.cluster)),
+            None => {
+                Arc::new(Store::new(Arc::clone(definition), &self.dialable, (&self.cluster, &self.svids)))
+            }
         }
     }
 }

@@ -27,15 +27,18 @@ mod refusals;
 mod secret;
 pub mod sigv4;
 mod store;
+mod svid;
 mod value;
 
 pub use cache::{CredentialStatus, Health, Refreshed, Secrets};
 pub use error::{Failure, SecretError};
 pub use fetch::{FetchToken, Fetcher};
 pub use http::{PostAnswer, PostClient};
+pub use jitter::jittered;
 pub use mint::IssuerHealth;
 pub use observe::{Event, Observation, Observations, Observer, What};
 pub use secret::{Fits, Secret, Version, VersionKey};
 pub use store::StoreHealth;
 pub use store::age::{AgeFile, AgeFileError};
 pub use store::file::read_file_secret;
+pub use svid::JwtSvids;

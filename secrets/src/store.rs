@@ -34,6 +34,7 @@ use crate::dial::Dialable;
 use crate::error::Failure;
 use crate::read::{self, FileStamp};
 use crate::reference::Reference;
+use crate::svid::SvidSource;
 use crate::value::Value;
 
 /// What a store answered.
@@ -69,14 +70,20 @@ enum Backend {
 }
 
 impl Store {
-    pub(crate) fn new(definition: Arc<Definition>, dialable: &Dialable, cluster: &Cluster) -> Self {
+    pub(crate) fn new(
+        definition: Arc<Definition>,
+        dialable: &Dialable,
+        (cluster, svids): (&Cluster, &SvidSource),
+    ) -> Self {
         let backend = match &definition.kind {
             StoreKind::File { root } => Backend::File(file::FileStore::new(root.clone())),
             StoreKind::Age { file, identity_file } => Backend::Age(age::AgeStore::new(AgeLocation {
                 file: file.clone(),
                 identity: identity_file.clone(),
             })),
-            StoreKind::Vault(vault) => Backend::Vault(vault::Vault::new(vault, Arc::clone(dialable))),
+            StoreKind::Vault(vault) => {
+                Backend::Vault(vault::Vault::new(vault, Arc::clone(dialable), svids.clone()))
+            }
             StoreKind::Aws(aws) => Backend::Aws(Box::new(aws::Aws::new(aws.clone(), Arc::clone(dialable)))),
             StoreKind::Env { prefix } => Backend::Env(environment::Variables::new(prefix.clone())),
             StoreKind::Kubernetes => {

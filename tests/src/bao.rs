@@ -129,6 +129,19 @@ impl Bao {
         }
     }
 
+    /// A role that may read `secret/*`, for whoever shows a JWT of this subject and audience that this key (PEM) has signed.
+    pub async fn jwt_role(&self, key: &str, subject: &str, audience: &str) {
+        self.reader_policy().await;
+        self.call(Method::POST, "sys/auth/jwt", &json!({"type": "jwt"})).await;
+        let config = json!({"jwt_validation_pubkeys": [key], "jwt_supported_algs": ["ES256", "RS256"]});
+        self.call(Method::POST, "auth/jwt/config", &config).await;
+        let role = json!({
+            "role_type": "jwt", "user_claim": "sub", "bound_subject": subject, "bound_audiences": [audience],
+            "token_policies": "egress", "token_ttl": "1h",
+        });
+        self.call(Method::POST, "auth/jwt/role/tollgate", &role).await;
+    }
+
     async fn reader_policy(&self) {
         let policy = "path \"secret/data/*\" { capabilities = [\"read\"] }";
         self.call(Method::PUT, "sys/policies/acl/egress", &json!({"policy": policy})).await;

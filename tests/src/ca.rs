@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType,
+    SerialNumber,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -45,6 +46,11 @@ impl Authority {
         self.issuer.pem()
     }
 
+    /// The root's private key in PEM, for a part that issues by it.
+    pub fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
     /// A leaf signed by this root, written to `inputs/<name>.crt` and `inputs/<name>.key`.
     pub fn issue(&self, sandbox: &Sandbox, name: &str, leaf: &Leaf) -> Identity {
         let key = KeyPair::generate().expect("key");
@@ -53,6 +59,25 @@ impl Authority {
             cert: sandbox.input(&format!("{name}.crt"), cert.pem()),
             key: sandbox.input(&format!("{name}.key"), key.serialize_pem()),
         }
+    }
+
+    /// A revocation list of these serial numbers in PEM, which ends in so many seconds.
+    pub fn revocation_list(&self, serials: &[u64], ends_in: i64) -> String {
+        let revoked = serials.iter().map(|serial| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: at(-60).into(),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let params = CertificateRevocationListParams {
+            this_update: at(-60).into(),
+            next_update: at(ends_in).into(),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).expect("a list").pem().expect("PEM")
     }
 
     /// An X.509-SVID for a workload.
@@ -86,6 +111,8 @@ pub struct Leaf {
     pub ends_in: i64,
     /// Seconds until it begins; in the past when negative.
     pub begins_in: i64,
+    /// Its serial number; without it one of the key.
+    pub serial: Option<u64>,
 }
 
 impl Leaf {
@@ -116,6 +143,7 @@ impl Leaf {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.serial_number = self.serial.map(SerialNumber::from);
         params.not_before = at(self.begins_in).into();
         params.not_after = at(self.ends_in).into();
         params

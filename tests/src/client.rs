@@ -75,6 +75,11 @@ impl Client {
         Self { authority: authority.to_owned(), ..self.clone() }
     }
 
+    /// The same caller at another address; TLS still asks for `localhost`, and requests name the port.
+    pub fn at(&self, address: SocketAddr) -> Self {
+        Self { address, authority: format!("localhost:{}", address.port()), ..self.clone() }
+    }
+
     /// The same address called with another certificate.
     pub fn showing(&self, identity: Option<Identity>) -> Self {
         Self { identity, ..self.clone() }

@@ -30,6 +30,21 @@ impl Haproxy {
              backend plain\n  server one {backend}\n",
             identity.combined().display()
         );
+        Self::start(sandbox, address, &config).await
+    }
+
+    /// Passes connections on to what listens at `backend`, each with a header of the PROXY protocol before it.
+    pub async fn passing(sandbox: &Sandbox, backend: SocketAddr) -> Self {
+        let address = local(free_port());
+        let config = format!(
+            "global\n  maxconn 4000\n  nbthread 1\n\
+             defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 300s\n  timeout server 300s\n\
+             listen passed\n  bind {address}\n  server one {backend} send-proxy-v2\n"
+        );
+        Self::start(sandbox, address, &config).await
+    }
+
+    async fn start(sandbox: &Sandbox, address: SocketAddr, config: &str) -> Self {
         let name = format!("haproxy-{}", address.port());
         let config = sandbox.input(&format!("{name}.cfg"), config);
         let mut command = Command::new(binary().expect("haproxy is installed"));
@@ -37,6 +52,11 @@ impl Haproxy {
             Process::spawn(&name, &sandbox.providers(), command.arg("-db").arg("-f").arg(config));
         process.listening(address).await;
         Self { address, _process: process }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// The port it listens on.

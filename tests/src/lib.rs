@@ -1,7 +1,7 @@
 //! The harness: everything a scenario stands on.
 //!
 //! A [`Sandbox`] is one scenario's folder and its canary secrets. In it live throw-away authorities ([`ca`]), real parts
-//! ([`bao`], [`moto`], [`aimock`], [`envoy`], [`haproxy`], [`helm`], [`idp`], [`postgres`], [`prometheus`], [`redis`], the API server of [`cluster`], the SDKs of
+//! ([`bao`], [`moto`], [`aimock`], [`envoy`], [`haproxy`], [`helm`], [`idp`], [`postgres`], [`prometheus`], [`redis`], [`spire`], the API server of [`cluster`], the SDKs of
 //! [`python`]), upstreams that can misbehave ([`upstream`]), the gateway under test ([`gateway`]) and its callers ([`client`]).
 //! What a scenario leaves behind
 //! is searched by `tests/runner/sweep.py`.
@@ -37,6 +37,7 @@ pub mod report;
 pub mod resources;
 pub mod sandbox;
 pub mod secret_kinds;
+pub mod spire;
 pub mod upstream;
 pub mod wire;
 

@@ -49,6 +49,9 @@ impl AdminViews {
             let why = why.map_or_else(String::new, |why| format!(": {why}"));
             return Some(format!("no configuration is loaded{why}"));
         }
+        if let Some(why) = self.identity.unready(Timestamp::now()) {
+            return Some(why);
+        }
         let broken = self.cores.iter().find_map(|core| core.journal.available().err());
         broken.map(|error| format!("the journal cannot be written: {error}"))
     }

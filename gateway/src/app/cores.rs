@@ -20,7 +20,7 @@ use crate::ledger::Ledger;
 use crate::listener::{self, ListenerConfig};
 use crate::metering::Recorder;
 use crate::session::ConnectionRegistry;
-use crate::settings::{ListenerKind, ListenerSettings};
+use crate::settings::{ListenerKind, ListenerSettings, ProxyProtocolSettings};
 use crate::upstream::{Pool, Resolver};
 
 /// How long a connection or a form of a key may outlive its time.
@@ -34,6 +34,7 @@ pub(super) struct ListenerSockets {
     destination: Option<ResourceId>,
     pub(super) address: SocketAddr,
     tls: Arc<ServerConfig>,
+    proxy: Option<Arc<ProxyProtocolSettings>>,
     sockets: Vec<std::net::TcpListener>,
 }
 
@@ -47,8 +48,9 @@ impl ListenerSockets {
         let sockets = listener::bind(address, cores)
             .with_context(|| format!("listener {name}: cannot listen on {address}"))?;
         let address = sockets.first().map_or(Ok(address), std::net::TcpListener::local_addr)?;
-        let destination = settings.destination.clone();
-        Ok(Self { name: name.as_str().into(), kind: settings.kind, destination, address, tls, sockets })
+        let (destination, kind) = (settings.destination.clone(), settings.kind);
+        let proxy = settings.proxy_protocol.clone().map(Arc::new);
+        Ok(Self { name: name.as_str().into(), kind, destination, address, tls, proxy, sockets })
     }
 }
 
@@ -89,8 +91,8 @@ impl Cores {
             });
             let sockets = doors.iter_mut().filter_map(|door| {
                 let (name, tls) = (Arc::clone(&door.name), TlsAcceptor::from(Arc::clone(&door.tls)));
-                let destination = door.destination.clone();
-                Some((ListenerConfig { name, kind: door.kind, destination, tls }, door.sockets.pop()?))
+                let (destination, proxy) = (door.destination.clone(), door.proxy.clone());
+                Some((ListenerConfig { name, kind: door.kind, destination, tls, proxy }, door.sockets.pop()?))
             });
             let sockets: Vec<_> = sockets.collect();
             let (started, starts) = mpsc::sync_channel(1);

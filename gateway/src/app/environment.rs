@@ -81,7 +81,7 @@ pub(crate) fn environment_of(names: &[String], domains: &[String]) -> anyhow::Re
 fn own_files(settings: &Settings) -> Vec<(String, PathBuf)> {
     let seal = settings.ledger.seal_key_file.as_ref();
     let own = [
-        ("identity.certificate.keyFile", Some(&settings.identity.certificate.key_file)),
+        ("identity.certificate.keyFile", settings.identity.certificate.as_ref().map(|files| &files.key_file)),
         ("admin.tokenFile", Some(&settings.admin.token_file)),
         ("ledger.sealKeyFile", seal),
         ("dataDir", Some(&settings.data_dir)),

@@ -171,6 +171,7 @@ impl Reload {
             tokio::select! {
                 () = hung_up(&mut hangup) => forced = true,
                 _ = looks.tick() => self.look(shared, std::mem::take(&mut forced)),
+                () = self.identity.changed() => self.take_said(shared),
                 () = self.resources.changed() => tokio::task::block_in_place(|| self.take_objects(shared)),
             }
         }
@@ -285,7 +286,17 @@ impl Reload {
 
     fn look_at_identity(&mut self, shared: &Shared, forced: bool) {
         let taken = self.identity.refresh();
-        for what in &taken {
+        self.took_identity(&taken, shared, forced);
+    }
+
+    /// Takes what the Workload API says.
+    fn take_said(&mut self, shared: &Shared) {
+        let taken = self.identity.take_said();
+        self.took_identity(&taken, shared, false);
+    }
+
+    fn took_identity(&mut self, taken: &[String], shared: &Shared, forced: bool) {
+        for what in taken {
             tracing::info!("{what} taken anew");
         }
         let faults = faults(&self.identity);

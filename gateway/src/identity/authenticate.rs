@@ -11,20 +11,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::{SignedDuration, Timestamp};
 use rustls::pki_types::{CertificateDer, UnixTime};
-use tollgate_policy::caller::{Caller, Identity, Proof, Proven};
+use tollgate_policy::caller::{Caller, Identity, Proof, Proven, SpiffeId};
 use tollgate_policy::decision::CallerGrants;
 use tollgate_policy::denial::{Denial, Reason};
 
 use super::call_proof::{CallProof, GRACE, over};
 use super::credentials::ShownToken;
 use super::jwt::{MOST_BYTES, UnverifiedJwt};
+use super::recent::Recent;
 use super::tokens::{TokenIssuers, TokenRefusal, VerifiedToken};
 use super::{CallerCredentials, Refusal, Trust, VerifiedIdentity};
 use crate::caller_usage::{CallerUsage, CallerUsages, UsagePermit};
 use crate::snapshot::Snapshot;
 
-/// Proofs that are remembered of one connection.
-const REMEMBERED: usize = 8;
 /// How long a connection that has shown nothing may wait with its first token.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(10);
 /// The same where there never was a caller: long enough to read why it was refused.
@@ -41,10 +40,20 @@ enum ProofKey {
 /// What a connection has to show, and whom it showed.
 #[derive(Debug)]
 pub(crate) struct Proofs {
-    /// The client certificate and its issuers, leaf first.
-    chain: Vec<CertificateDer<'static>>,
+    shown: ConnectionProof,
     begun: Timestamp,
     state: Mutex<ProofState>,
+}
+
+/// What a connection has shown of who has opened it.
+#[derive(Debug)]
+enum ConnectionProof {
+    /// Nothing: its requests are proven by tokens or not at all.
+    Nothing,
+    /// The client certificate and its issuers, leaf first.
+    Chain(Vec<CertificateDer<'static>>),
+    /// The word of a listed proxy.
+    Vouched(SpiffeId),
 }
 
 #[derive(Debug, Default)]
@@ -131,8 +140,29 @@ impl Proofs {
         trust: &Trust,
         usages: &CallerUsages,
     ) -> Result<(Self, Option<UsagePermit>), Refusal> {
-        let proofs = Self { chain, begun: Timestamp::now(), state: Mutex::default() };
-        if proofs.chain.is_empty() {
+        let shown = if chain.is_empty() { ConnectionProof::Nothing } else { ConnectionProof::Chain(chain) };
+        Self::shown(shown, trust, usages)
+    }
+
+    /// Of a connection that a listed proxy says this workload has opened.
+    ///
+    /// # Errors
+    /// As [`Proofs::of`].
+    pub(crate) fn vouched(
+        id: SpiffeId,
+        trust: &Trust,
+        usages: &CallerUsages,
+    ) -> Result<(Self, Option<UsagePermit>), Refusal> {
+        Self::shown(ConnectionProof::Vouched(id), trust, usages)
+    }
+
+    fn shown(
+        shown: ConnectionProof,
+        trust: &Trust,
+        usages: &CallerUsages,
+    ) -> Result<(Self, Option<UsagePermit>), Refusal> {
+        let proofs = Self { shown, begun: Timestamp::now(), state: Mutex::default() };
+        if proofs.is_empty() {
             return Ok((proofs, None));
         }
         let mut state = proofs.state();
@@ -160,7 +190,7 @@ impl Proofs {
             credentials.keep(at);
             state.known.get(&key)
         });
-        if self.chain.is_empty() {
+        if self.is_empty() {
             let Some(caller) = by_token else { return Err(unproven(credentials, trust.tokens())) };
             return Ok(caller.context(snapshot));
         }
@@ -186,7 +216,7 @@ impl Proofs {
         snapshot: &Snapshot,
         now: Timestamp,
     ) -> Result<CallerContext, Denial> {
-        if self.chain.is_empty() {
+        if self.is_empty() {
             let detail = "the connection has shown no client certificate";
             return Err(Denial::new(Reason::NoCertificate, detail));
         }
@@ -210,7 +240,7 @@ impl Proofs {
         if let Some(token) = &before.token {
             trust.tokens().check_current(token, now)?;
         }
-        if !self.chain.is_empty() {
+        if !self.is_empty() {
             let state = &mut *self.state();
             self.of_certificate(&mut state.known, trust, usages, now).map_err(expired)?;
         }
@@ -235,7 +265,7 @@ impl Proofs {
     /// That nothing on the connection proves anybody; `None`: something does, or may yet.
     pub(crate) fn unproven(&self, trust: &Trust, usages: &CallerUsages, now: Timestamp) -> Option<Unproven> {
         let state = &mut *self.state();
-        let is_proven = if self.chain.is_empty() {
+        let is_proven = if self.is_empty() {
             let tokens = trust.tokens();
             let mut all = state.known.values().filter_map(|known| known.token());
             // A client may connect before it has something to ask.
@@ -256,7 +286,14 @@ impl Proofs {
         usages: &CallerUsages,
         now: Timestamp,
     ) -> Result<&'a mut KnownCaller, Refusal> {
-        let verify = || trust.verify(&self.chain, UnixTime::now()).map(KnownProof::Certificate);
+        let verify = || {
+            let verified = match &self.shown {
+                ConnectionProof::Nothing => Err(Refusal::NoCertificate),
+                ConnectionProof::Chain(chain) => trust.verify(chain, UnixTime::now()),
+                ConnectionProof::Vouched(id) => trust.vouched(id),
+            };
+            verified.map(KnownProof::Certificate)
+        };
         let make = || verify().map(|verified| KnownCaller::new(verified, usages));
         let caller = known.get_or_make(ProofKey::ClientCertificate, make)?;
         if caller.certificate().is_none_or(|shown| shown.generation() != trust.generation()) {
@@ -298,7 +335,7 @@ impl Proofs {
             let read = read.as_ref().ok_or(TokenRefusal::Malformed)?;
             let verified = KnownProof::Token(Arc::new(issuers.verify(token, read, now)?));
             let mut caller = KnownCaller::new(verified, usages);
-            if self.chain.is_empty() {
+            if self.is_empty() {
                 caller.place = Some(caller.usage.connection().ok_or(TokenRefusal::TooMany)?);
             }
             Ok(caller)
@@ -307,6 +344,11 @@ impl Proofs {
             Some(token) => issuers.check_current(token, now).map(|()| Some((at, key))),
             None => Ok(None),
         }
+    }
+
+    /// Whether the connection itself proves nobody.
+    const fn is_empty(&self) -> bool {
+        matches!(self.shown, ConnectionProof::Nothing)
     }
 
     fn state(&self) -> MutexGuard<'_, ProofState> {
@@ -415,46 +457,6 @@ impl CallerContext {
     }
 }
 
-/// The few values that were looked up last, the latest first.
-#[derive(Debug)]
-struct Recent<K, V>(Vec<(K, V)>);
-
-impl<K, V> Default for Recent<K, V> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
-}
-
-impl<K: PartialEq, V> Recent<K, V> {
-    /// What is kept under `key`. Where nothing is, it is made, and the one that was looked up the longest ago may have to go for it.
-    fn get_or_make<E>(&mut self, key: K, make: impl FnOnce() -> Result<V, E>) -> Result<&mut V, E> {
-        let at = match self.0.iter().position(|(other, _)| *other == key) {
-            Some(at) => at,
-            None => {
-                let made = make()?;
-                self.0.truncate(REMEMBERED - 1);
-                self.0.push((key, made));
-                self.0.len() - 1
-            }
-        };
-        self.0[..=at].rotate_right(1);
-        Ok(&mut self.0[0].1)
-    }
-
-    /// What is kept under `key`; it counts as looked up by whoever makes it.
-    fn get(&mut self, key: &K) -> Option<&mut V> {
-        self.0.iter_mut().find(|(other, _)| other == key).map(|(_, value)| value)
-    }
-
-    const fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn values(&mut self) -> impl Iterator<Item = &mut V> {
-        self.0.iter_mut().map(|(_, value)| value)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -462,31 +464,6 @@ mod tests {
 
     use super::*;
     use crate::caller_usage::Bounds;
-
-    #[test]
-    fn the_value_that_was_not_looked_up_the_longest_is_the_one_forgotten() {
-        let mut recent = Recent::default();
-        let mut made = Vec::new();
-        let mut look_up = |key: usize| {
-            recent
-                .get_or_make(key, || {
-                    made.push(key);
-                    Ok::<_, ()>(key)
-                })
-                .copied()
-        };
-        for key in (0..REMEMBERED).chain([0, REMEMBERED, 0, 1]) {
-            assert_eq!(look_up(key), Ok(key));
-        }
-        assert_eq!(
-            made,
-            (0..=REMEMBERED).chain([1]).collect::<Vec<_>>(),
-            "1 went for the last one, 0 stayed"
-        );
-        assert_eq!(recent.0.len(), REMEMBERED);
-        assert_eq!(recent.get_or_make(99, || Err::<usize, _>("unproven")), Err("unproven"));
-        assert!(recent.values().all(|key| *key != 99));
-    }
 
     #[test]
     fn a_connection_that_has_proven_somebody_has_a_longer_grace_than_one_that_never_did() {

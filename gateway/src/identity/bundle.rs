@@ -5,10 +5,12 @@
 use std::fmt;
 
 use rustls::pki_types::{CertificateDer, TrustAnchor};
+use webpki::CertRevocationList;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
 use super::constraints::{self, UriConstraints};
+use super::revocation::RevocationList;
 use crate::expiry::{Validity, title};
 
 /// The roots of one trust domain.
@@ -17,6 +19,7 @@ pub(crate) struct Bundle {
     anchors: Vec<TrustAnchor<'static>>,
     /// Of each anchor, in the same order.
     roots: Vec<Root>,
+    revocations: Vec<RevocationList>,
 }
 
 /// What an anchor does not say of its certificate.
@@ -66,11 +69,35 @@ impl Bundle {
         Ok((bundle, unfit))
     }
 
-    pub(super) fn anchors(&self) -> &[TrustAnchor<'static>] {
-        &self.anchors
+    /// With what its authorities have revoked.
+    pub(super) fn revoking(mut self, mut lists: Vec<RevocationList>) -> Self {
+        RevocationList::sort(&mut lists);
+        self.revocations = lists;
+        self
     }
 
-    /// What is known of an anchor of [`Bundle::anchors`].
+    /// The newest first.
+    pub(super) fn revocations(&self) -> &[RevocationList] {
+        &self.revocations
+    }
+
+    /// The anchors, each with the lists that say what is revoked below it: webpki knows an issuer of a list by its name, and the roots of a
+    /// trust domain that changes them may all have one.
+    pub(super) fn anchors_with_lists(
+        &self,
+    ) -> Vec<(&[TrustAnchor<'static>], Vec<&CertRevocationList<'static>>)> {
+        if self.revocations.is_empty() {
+            return vec![(&self.anchors, Vec::new())];
+        }
+        let is_roots = |list: &&RevocationList| self.anchors.iter().any(|anchor| list.is_by(anchor));
+        let each = self.anchors.iter().map(|anchor| {
+            let lists = self.revocations.iter().filter(|list| list.is_by(anchor) || !is_roots(list));
+            (std::slice::from_ref(anchor), lists.map(|known| &known.list).collect())
+        });
+        each.collect()
+    }
+
+    /// What is known of an anchor.
     pub(super) fn root(&self, anchor: &TrustAnchor<'_>) -> Option<&Root> {
         let at = self.anchors.iter().position(|known| std::ptr::eq(known, anchor))?;
         self.roots.get(at)

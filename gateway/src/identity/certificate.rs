@@ -85,6 +85,7 @@ fn alert(refusal: Refusal) -> CertificateError {
         Refusal::NotYetValid => CertificateError::NotValidYet,
         Refusal::UnknownIssuer => CertificateError::UnknownIssuer,
         Refusal::Malformed => CertificateError::BadEncoding,
+        Refusal::Revoked => CertificateError::Revoked,
         other => CertificateError::Other(OtherError(Arc::new(other))),
     }
 }
@@ -96,6 +97,7 @@ pub(crate) fn refusal_of(error: &CertificateError) -> Refusal {
         CertificateError::NotValidYet => Refusal::NotYetValid,
         CertificateError::UnknownIssuer => Refusal::UnknownIssuer,
         CertificateError::BadEncoding => Refusal::Malformed,
+        CertificateError::Revoked => Refusal::Revoked,
         CertificateError::Other(OtherError(error)) => {
             error.downcast_ref().copied().unwrap_or(Refusal::Unverified)
         }

@@ -1,14 +1,17 @@
 //! The path from a leaf to a root of its bundle: whether there is one, and when it ends.
 //!
 //! **Invariant:** only the certificates of a path are judged, never what is shown beside it; of several paths the one that lasts longest
-//! counts. Signatures, dates, `CA` and the length of the path are webpki's; here are the dates of the root, who may sign, and constraints on URIs.
+//! counts. Signatures, dates, revocation, `CA` and the length of the path are webpki's; here are the dates of the root, who may sign, and
+//! constraints on URIs.
 
 use std::cell::Cell;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
-use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
+use webpki::{
+    EndEntityCert, ExpirationPolicy, KeyUsage, RevocationOptionsBuilder, UnknownStatusPolicy, VerifiedPath,
+};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
@@ -135,20 +138,32 @@ impl<'a> Shown<'a> {
             // None lasts longer than its leaf; else another one is looked for.
             if longest.get() >= Some(own) { Ok(()) } else { Err(webpki::Error::UnknownIssuer) }
         };
-        let verified = certificate.verify_for_usage(
-            algorithms,
-            bundle.anchors(),
-            &self.certificates,
-            moment.at,
-            KeyUsage::client_auth(),
-            None,
-            Some(&judge),
-        );
-        match (longest.get(), refused.get(), verified) {
-            (Some(ends), ..) => Ok(ends),
-            (None, Some(refusal), _) => Err(refusal),
-            (None, None, Err(error)) => Err(refusal_of(&error)),
-            (None, None, Ok(_)) => Err(Refusal::Unverified),
+        let mut failed = webpki::Error::UnknownIssuer;
+        for (anchors, lists) in bundle.anchors_with_lists() {
+            // Who has no list has revoked nobody.
+            let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|options| {
+                let options = options.with_status_policy(UnknownStatusPolicy::Allow);
+                options.with_expiration_policy(ExpirationPolicy::Enforce).build()
+            });
+            let verified = certificate.verify_for_usage(
+                algorithms,
+                anchors,
+                &self.certificates,
+                moment.at,
+                KeyUsage::client_auth(),
+                revocation,
+                Some(&judge),
+            );
+            match verified {
+                // That a root is not the one says less than what is wrong below the one.
+                Err(error) if refusal_of(&failed) == Refusal::UnknownIssuer => failed = error,
+                _ => {}
+            }
+        }
+        match (longest.get(), refused.get()) {
+            (Some(ends), _) => Ok(ends),
+            (None, Some(refusal)) => Err(refusal),
+            (None, None) => Err(refusal_of(&failed)),
         }
     }
 
@@ -160,7 +175,11 @@ impl<'a> Shown<'a> {
         {
             return Err(Refusal::RootNotInDate);
         }
-        let mut ends = Validity::of(&self.signed).ends.min(root.validity.ends);
+        let revocable = |certificate: &X509Certificate<'_>| {
+            let lists = bundle.revocations().iter().filter(|list| list.is_of(certificate));
+            lists.map(|list| list.ends).max().unwrap_or(Timestamp::MAX)
+        };
+        let mut ends = Validity::of(&self.signed).ends.min(root.validity.ends).min(revocable(&self.signed));
         let mut below = uris(&self.signed)?;
         for certificate in path.intermediate_certificates() {
             let der = certificate.der();
@@ -172,7 +191,7 @@ impl<'a> Shown<'a> {
             if !below.iter().all(|uri| issuer.constraints.allow(uri)) {
                 return Err(Refusal::NameNotPermitted);
             }
-            ends = ends.min(Validity::of(&issuer.read).ends);
+            ends = ends.min(Validity::of(&issuer.read).ends).min(revocable(&issuer.read));
             below.extend(uris(&issuer.read)?);
         }
         if !below.iter().all(|uri| root.constraints.allow(uri)) {
@@ -210,6 +229,8 @@ fn refusal_of(error: &webpki::Error) -> Refusal {
         webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => Refusal::UnknownIssuer,
         webpki::Error::CaUsedAsEndEntity => Refusal::SigningCertificate,
         webpki::Error::NameConstraintViolation => Refusal::NameNotPermitted,
+        webpki::Error::CertRevoked => Refusal::Revoked,
+        webpki::Error::CrlExpired { .. } => Refusal::RevocationListEnded,
         _ => Refusal::Unverified,
     }
 }

@@ -1,169 +1,60 @@
-//! Own certificate and trust bundles from files, taken anew when their bytes change.
+//! The own certificate and the trust bundles: from files, taken anew when their bytes change, or as the Workload API says them.
 //!
 //! **Invariant:** the own certificate with its key, and the bundle of each trust domain, are taken each for itself and
-//! each whole or not at all, and only after two looks found the same; the last good one serves until the next good one. So what a
+//! each whole or not at all, and of files only after two looks found the same; the last good one serves until the next good one. So what a
 //! partner's file holds decides on the partner's callers alone. A bundle without certificates is a good one: nobody of its domain is
 //! trusted. One in which nothing may sign is none.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use jiff::Timestamp;
 use rustls::Error;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use schemars::JsonSchema;
-use serde::Deserialize;
-use tollgate_policy::caller::TrustDomain;
+use tokio::runtime::Handle;
+use tollgate_policy::caller::{SpiffeId, TrustDomain};
 use tollgate_policy::compile::HomeCluster;
 use tollgate_policy::target::GatewayName;
+use tollgate_secrets::JwtSvids;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 use zeroize::Zeroizing;
 
-use super::bundle::{Bundle, Root, Unfit};
-use super::tokens::{TokenIssuerSettings, TokenIssuers};
+use super::bundle::{Bundle, Root};
+use super::loaded_bundle::LoadedBundle;
+use super::settings::{CertificateFiles, IdentitySettings, bundle_field};
+use super::tokens::TokenIssuers;
 use super::trust::{Trust, spiffe_id};
+use super::watched::{Digest, Fault, FileError, Watched, certificates, digest, read};
+use super::workload_api::{WorkloadSocket, X509Feed, X509State, follow_jwt, jwt_svids};
 use crate::expiry::{Dated, Purpose, Validity};
-use crate::stable_file::{Look, StableFile};
-
-/// Where the gateway's own certificate and the trust bundles are.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct IdentitySettings {
-    /// The gateway's own certificate.
-    pub certificate: CertificateFiles,
-    /// A bundle for each trust domain whose workloads may call with a client certificate. Required unless `tokens` is there.
-    #[serde(default)]
-    #[schemars(with = "BTreeMap<String, BundleFile>")]
-    pub trust_domains: BTreeMap<TrustDomain, BundleFile>,
-    /// The issuers whose tokens prove callers. See [callers by token](#callers-by-token).
-    #[serde(default)]
-    pub tokens: Vec<TokenIssuerSettings>,
-    /// How far in the future a caller's certificate or token may begin, and how long past its end a token is taken, for clocks that differ:
-    /// `0s` to `60s`.
-    #[serde(default = "clock_skew", deserialize_with = "crate::settings::pause")]
-    #[schemars(with = "crate::settings::PauseText", extend("default" = "5s"))]
-    pub clock_skew: Duration,
-}
-
-/// The most that `clockSkew` may be.
-pub(crate) const MOST_SKEW: Duration = Duration::from_secs(60);
-
-const fn clock_skew() -> Duration {
-    Duration::from_secs(5)
-}
-
-/// A PEM chain, leaf first, and its key.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct CertificateFiles {
-    /// The PEM file with the certificate chain, its own certificate first.
-    pub cert_file: PathBuf,
-    /// The PEM file with its key: PKCS#8, PKCS#1 or SEC1.
-    pub key_file: PathBuf,
-}
-
-/// A PEM file of CA certificates.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct BundleFile {
-    /// The PEM file with its certificate authorities.
-    pub bundle_file: PathBuf,
-}
-
-/// Why a file was not taken: which setting names it, and what is wrong.
-#[derive(Debug, thiserror::Error)]
-#[error("{field}: {fault}")]
-pub(crate) struct FileError {
-    pub(crate) field: String,
-    pub(crate) fault: Fault,
-}
-
-/// What is wrong with a file.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Fault {
-    #[error("{0}: {1}")]
-    Read(PathBuf, std::io::Error),
-    #[error("{0}: no PEM certificate in it")]
-    NoCertificate(PathBuf),
-    #[error("{0}: no certificate in it may sign others: {1}")]
-    NoAuthority(PathBuf, Unfit),
-    #[error("{0}: no PEM private key in it")]
-    NoKey(PathBuf),
-    #[error("certFile {0} and keyFile {1} do not belong together")]
-    Apart(PathBuf, PathBuf),
-    #[error("{0}: {1}")]
-    Unusable(PathBuf, String),
-}
 
 const CERTIFICATE: &str = "identity.certificate.certFile";
 const KEY: &str = "identity.certificate.keyFile";
-
-impl Fault {
-    fn at(self, field: impl Into<String>) -> FileError {
-        FileError { field: field.into(), fault: self }
-    }
-}
+const WORKLOAD_API: &str = "identity.workloadApi";
 
 /// The identity in force: what TLS presents, and whom it trusts.
 #[derive(Debug)]
 pub(crate) struct IdentityFiles {
     settings: IdentitySettings,
     certificate: Arc<OwnCertificate>,
-    own: Watched,
+    own: OwnOrigin,
     pub(crate) trust: Arc<Trust>,
     bundles: BTreeMap<TrustDomain, LoadedBundle>,
+    api: Option<X509Feed>,
     standing: Arc<FilesInForce>,
 }
 
-/// Files that are taken together.
+/// Where the own certificate comes from.
 #[derive(Debug)]
-struct Watched {
-    settle: StableFile<Digest>,
-    /// As they were when they were taken; `None` where they never were.
-    in_force: Option<Digest>,
-    /// Why what is there now is not in force.
-    fault: Option<FileError>,
-}
-
-/// Tells files from what they were; what the system says where they cannot be read.
-type Digest = Result<Vec<u8>, String>;
-
-impl Watched {
-    const fn new(taken: Digest, fault: Option<FileError>) -> Self {
-        Self { settle: StableFile::new(Some(taken)), in_force: None, fault }
-    }
-
-    /// Whether files that are now like this are to be taken.
-    fn is_new(&mut self, now: &Digest) -> bool {
-        if self.settle.look(now.clone()) != Look::Settled {
-            return false;
-        }
-        let is_old = self.in_force.as_ref() == Some(now);
-        if is_old {
-            self.fault = None;
-        }
-        !is_old
-    }
-
-    fn took(&mut self, now: Digest) {
-        (self.in_force, self.fault) = (Some(now), None);
-    }
-}
-
-/// The bundle of one trust domain, as it was taken.
-#[derive(Debug)]
-struct LoadedBundle {
-    bundle: Arc<Bundle>,
-    /// What was left out of it.
-    unfit: Vec<Unfit>,
-    watched: Watched,
+enum OwnOrigin {
+    Files(CertificateFiles, Box<Watched>),
+    WorkloadApi,
 }
 
 /// The settings that name the files, whether each is in force as it is on disk, and when what is in force ends.
@@ -171,6 +62,17 @@ struct LoadedBundle {
 pub(crate) struct FilesInForce {
     files: ArcSwap<Vec<(String, bool)>>,
     dated: ArcSwap<Vec<Dated>>,
+    /// Where the own certificate is an SVID of the Workload API.
+    svid: ArcSwapOption<SvidStanding>,
+}
+
+/// How the own SVID does.
+#[derive(Debug)]
+struct SvidStanding {
+    socket: WorkloadSocket,
+    /// When it ends; `None`: there is none yet.
+    ends: Option<Timestamp>,
+    fault: Option<Arc<str>>,
 }
 
 impl FilesInForce {
@@ -183,46 +85,76 @@ impl FilesInForce {
     pub(crate) fn dated(&self) -> Arc<Vec<Dated>> {
         self.dated.load_full()
     }
+
+    /// Why nobody can connect at `now`, for want of an SVID.
+    pub(crate) fn unready(&self, now: Timestamp) -> Option<String> {
+        let svid = self.svid.load();
+        let SvidStanding { socket, ends, fault } = svid.as_deref()?;
+        let why = fault.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+        match ends {
+            None => Some(format!("the Workload API at {socket} has said no SVID yet{why}")),
+            Some(ends) if *ends <= now => {
+                Some(format!("the SVID ended at {ends}, and the Workload API at {socket} says no other{why}"))
+            }
+            Some(_) => None,
+        }
+    }
 }
 
 impl IdentityFiles {
     /// Reads everything. Relative paths count from `base`; `home` is where one workload has two names. A bundle that cannot be used is an error where it is of the
     /// gateway's own trust domain, or where none can be used; of any other domain nobody is trusted until it can.
     pub(crate) fn load(
-        mut settings: IdentitySettings,
+        settings: IdentitySettings,
         base: &Path,
         home: HomeCluster,
     ) -> Result<Self, FileError> {
-        settings.certificate.cert_file = base.join(&settings.certificate.cert_file);
-        settings.certificate.key_file = base.join(&settings.certificate.key_file);
-        for bundle in settings.trust_domains.values_mut() {
-            bundle.bundle_file = base.join(&bundle.bundle_file);
-        }
-        let pems = Pems::read(&settings.certificate)?;
-        let key = pems.certified(&settings.certificate)?;
-        let mut own = Watched::new(pems.digest(), None);
-        own.took(pems.digest());
-        let id = key.cert.first().and_then(|leaf| spiffe_id(leaf).ok());
-        let mut bundles = BTreeMap::new();
-        for (domain, BundleFile { bundle_file }) in &settings.trust_domains {
-            let is_own = id.as_ref().is_some_and(|id| id.trust_domain() == domain);
-            let taken = LoadedBundle::first(domain, bundle_file);
-            match taken.watched.fault {
-                Some(error) if is_own => return Err(error),
-                _ => bundles.insert(domain.clone(), taken),
-            };
-        }
-        if bundles.values().all(|taken| taken.watched.fault.is_some())
-            && let Some(error) = bundles.values_mut().rev().find_map(|taken| taken.watched.fault.take())
-        {
-            return Err(error);
-        }
-        let certificate = Arc::new(OwnCertificate(ArcSwap::from_pointee(key)));
+        let settings = settings.based(base);
+        let (own, key) = match &settings.certificate {
+            Some(files) => {
+                let pems = Pems::read(files)?;
+                let key = pems.certified(files)?;
+                let mut watched = Watched::new(pems.digest());
+                watched.took(pems.digest());
+                (OwnOrigin::Files(files.clone(), Box::new(watched)), Some(Arc::new(key)))
+            }
+            None => (OwnOrigin::WorkloadApi, None),
+        };
+        let id = key.as_ref().and_then(|key| spiffe_id(key.cert.first()?).ok());
+        let bundles = load_bundles(&settings, id.as_ref())?;
         let tokens = TokenIssuers::new(&settings.tokens, base, settings.clock_skew, home);
         let trust = Trust::with_tokens(domains(&bundles), settings.clock_skew, tokens);
-        let files = Self { certificate, trust, own, bundles, standing: Arc::default(), settings };
+        let certificate = Arc::new(OwnCertificate(ArcSwapOption::new(key)));
+        let api = settings.x509_socket().cloned().map(X509Feed::new);
+        let files = Self { certificate, trust, own, bundles, api, standing: Arc::default(), settings };
         files.stand();
         Ok(files)
+    }
+
+    /// Follows the Workload API on `control`, where something is wanted of it. What comes is taken by [`IdentityFiles::take_said`].
+    pub(crate) fn follow(&mut self, control: &Handle) {
+        if let Some(api) = &mut self.api {
+            api.follow(control);
+        }
+        if let Some(socket) = self.settings.workload_api.clone()
+            && self.trust.tokens().ask_workload_api()
+        {
+            let trust = Arc::clone(&self.trust);
+            control.spawn(follow_jwt(socket, move |said| trust.tokens().take_said(said)));
+        }
+    }
+
+    /// How the gateway gets a JWT-SVID of its own, where it has a Workload API.
+    pub(crate) fn jwt_svids(&self) -> Option<JwtSvids> {
+        self.settings.workload_api.clone().map(jwt_svids)
+    }
+
+    /// Ready when the Workload API has said something else, or is gone.
+    pub(crate) async fn changed(&mut self) {
+        match &mut self.api {
+            Some(api) => api.changed().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// What the TLS listeners present.
@@ -235,36 +167,51 @@ impl IdentityFiles {
         Arc::clone(&self.standing)
     }
 
-    /// What is not in force as it is on disk, and why.
+    /// What is not in force as it is on disk or as the Workload API says it, and why.
     pub(crate) fn faults(&self) -> impl Iterator<Item = &FileError> {
-        let bundles = self.bundles.values().map(|taken| &taken.watched);
-        std::iter::once(&self.own).chain(bundles).filter_map(|watched| watched.fault.as_ref())
+        let own = match &self.own {
+            OwnOrigin::Files(_, watched) => watched.fault.as_ref(),
+            OwnOrigin::WorkloadApi => None,
+        };
+        own.into_iter().chain(self.bundles.values().filter_map(LoadedBundle::fault))
     }
 
     /// What is in force and will not do, by the setting that names it. `names`: those that callers use.
     pub(crate) fn remarks(&self, names: &[GatewayName], now: Timestamp) -> Vec<(String, String)> {
         let mut remarks = Vec::new();
-        let file = self.settings.certificate.cert_file.display();
-        for name in unnamed(&self.certificate.0.load().cert, names) {
-            let message = format!(
-                "{file}: the certificate is not for `{name}`, which is one of `names`: who calls it by that name refuses the gateway"
-            );
-            remarks.push((CERTIFICATE.to_owned(), message));
+        let (field, place) = self.own_place();
+        if let Some(key) = &*self.certificate.0.load() {
+            for name in unnamed(&key.cert, names) {
+                let message = format!(
+                    "{place}: the certificate is not for `{name}`, which is one of `names`: who calls it by that name refuses the gateway"
+                );
+                remarks.push((field.to_owned(), message));
+            }
         }
         for (domain, taken) in &self.bundles {
-            let file = self.settings.trust_domains.get(domain).map(|bundle| bundle.bundle_file.display());
-            let Some(file) = file else { continue };
-            let unfit = taken.unfit.iter().map(|unfit| (bundle_field(domain), format!("{file}: {unfit}")));
-            remarks.extend(unfit);
+            let place = taken.place();
+            remarks
+                .extend(taken.unfit.iter().map(|unfit| (bundle_field(domain), format!("{place}: {unfit}"))));
         }
         for dated in self.standing.dated().iter() {
             let field = match dated.purpose {
                 Purpose::Bundle => format!("identity.trustDomains.{}.bundleFile", dated.name),
-                _ => CERTIFICATE.to_owned(),
+                Purpose::RevocationList => format!("identity.trustDomains.{}.crlFile", dated.name),
+                // It is made anew when half of its life is over; where it is not, the log says why.
+                _ if field == WORKLOAD_API => continue,
+                _ => field.to_owned(),
             };
             remarks.extend(dated.warning(now, self.settings.clock_skew).map(|warning| (field, warning)));
         }
         remarks
+    }
+
+    /// The setting that says where the own certificate is, and that place, for people.
+    fn own_place(&self) -> (&'static str, String) {
+        match &self.own {
+            OwnOrigin::Files(files, _) => (CERTIFICATE, files.cert_file.display().to_string()),
+            OwnOrigin::WorkloadApi => (WORKLOAD_API, "the Workload API".to_owned()),
+        }
     }
 
     /// Takes what changed on disk; says which parts were taken.
@@ -273,129 +220,149 @@ impl IdentityFiles {
         if self.refresh_own() {
             said.push("certificate".to_owned());
         }
+        self.take_bundles(&mut said, LoadedBundle::refresh);
+        self.stand();
+        said
+    }
+
+    fn refresh_own(&mut self) -> bool {
+        let OwnOrigin::Files(files, own) = &mut self.own else { return false };
+        let pems = Pems::read(files);
+        let digest = pems.as_ref().map_or_else(|error| Err(error.to_string()), Pems::digest);
+        if !own.is_new(&digest) {
+            return false;
+        }
+        match pems.and_then(|pems| pems.certified(files)) {
+            Ok(key) => {
+                self.certificate.0.store(Some(Arc::new(key)));
+                own.took(digest);
+                true
+            }
+            Err(error) => {
+                own.fault = Some(error);
+                false
+            }
+        }
+    }
+
+    /// Takes what the Workload API says now; says which parts were taken.
+    pub(crate) fn take_said(&mut self) -> Vec<String> {
+        let mut taken = Vec::new();
+        let state = self.api.as_mut().map(X509Feed::now).unwrap_or_default();
+        if let Some(context) = &state.said {
+            let svid = &context.svid;
+            let is_new = |old: Option<&Arc<CertifiedKey>>| old.is_none_or(|old| !Arc::ptr_eq(old, &svid.key));
+            if matches!(self.own, OwnOrigin::WorkloadApi) && is_new(self.certificate.0.load().as_ref()) {
+                self.certificate.0.store(Some(Arc::clone(&svid.key)));
+                let ends =
+                    of_chain(&svid.key.cert).map(|validity| format!(", which ends at {}", validity.ends));
+                taken.push(format!("SVID {}{}", svid.id, ends.unwrap_or_default()));
+            }
+            self.take_bundles(&mut taken, |loaded| loaded.take_said(context));
+        }
+        self.stand_with(state);
+        taken
+    }
+
+    /// Takes bundles anew where `take` says so.
+    fn take_bundles(&mut self, said: &mut Vec<String>, mut take: impl FnMut(&mut LoadedBundle) -> bool) {
         let before = said.len();
-        for (domain, BundleFile { bundle_file }) in &self.settings.trust_domains {
-            let Some(taken) = self.bundles.get_mut(domain) else { continue };
-            if taken.refresh(domain, bundle_file) {
-                let nobody = if taken.bundle.roots().is_empty() { ", which trusts nobody," } else { "" };
+        for (domain, loaded) in &mut self.bundles {
+            if take(loaded) {
+                let nobody = if loaded.bundle.roots().is_empty() { ", which trusts nobody," } else { "" };
                 said.push(format!("trust bundle of {domain}{nobody}"));
             }
         }
         if said.len() > before {
             self.trust.replace(domains(&self.bundles));
         }
-        self.stand();
-        said
-    }
-
-    fn refresh_own(&mut self) -> bool {
-        let files = &self.settings.certificate;
-        let pems = Pems::read(files);
-        let digest = pems.as_ref().map_or_else(|error| Err(error.to_string()), Pems::digest);
-        if !self.own.is_new(&digest) {
-            return false;
-        }
-        match pems.and_then(|pems| pems.certified(files)) {
-            Ok(key) => {
-                self.certificate.0.store(Arc::new(key));
-                self.own.took(digest);
-                true
-            }
-            Err(error) => {
-                self.own.fault = Some(error);
-                false
-            }
-        }
     }
 
     fn stand(&self) {
-        let bundles = self.bundles.keys().map(bundle_field);
-        let fields = [CERTIFICATE, KEY].into_iter().map(str::to_owned).chain(bundles);
-        let stands = |field: &String| !self.faults().any(|error| error.field == *field);
+        let state = self.api.as_ref().map(X509Feed::peek).unwrap_or_default();
+        self.stand_with(state);
+    }
+
+    fn stand_with(&self, state: X509State) {
+        let own: &[&str] = match &self.own {
+            OwnOrigin::Files(..) => &[CERTIFICATE, KEY],
+            OwnOrigin::WorkloadApi => &[],
+        };
+        let api = self.api.as_ref().map(|_| WORKLOAD_API);
+        let bundles = self.bundles.values().flat_map(LoadedBundle::fields);
+        let fields = own.iter().copied().chain(api).map(str::to_owned).chain(bundles);
+        let stands = |field: &String| {
+            let is_heard = field != WORKLOAD_API || (state.said.is_some() && state.fault.is_none());
+            is_heard && !self.faults().any(|error| error.field == *field)
+        };
         let all = fields.map(|field| {
             let stands = stands(&field);
             (field, stands)
         });
         self.standing.files.store(Arc::new(all.collect()));
         self.standing.dated.store(Arc::new(self.dated()));
+        if let (OwnOrigin::WorkloadApi, Some(api)) = (&self.own, &self.api) {
+            let key = self.certificate.0.load();
+            let ends = key.as_ref().and_then(|key| of_chain(&key.cert)).map(|validity| validity.ends);
+            let svid = SvidStanding { socket: api.socket.clone(), ends, fault: state.fault };
+            self.standing.svid.store(Some(Arc::new(svid)));
+        }
     }
 
     fn dated(&self) -> Vec<Dated> {
         let mut dated = Vec::new();
-        let CertificateFiles { cert_file, .. } = &self.settings.certificate;
-        if let Some(validity) = of_chain(&self.certificate.0.load().cert) {
-            let (name, title) = (CERTIFICATE.to_owned(), format!("{}: the certificate", cert_file.display()));
+        let (field, place) = self.own_place();
+        let key = self.certificate.0.load();
+        if let Some(validity) = key.as_ref().and_then(|key| of_chain(&key.cert)) {
+            let (name, title) = (field.to_owned(), format!("{place}: the certificate"));
             dated.push(Dated { purpose: Purpose::Own, name, title, validity });
         }
         for (domain, taken) in &self.bundles {
-            let Some(BundleFile { bundle_file }) = self.settings.trust_domains.get(domain) else { continue };
             for Root { validity, title, .. } in taken.bundle.roots() {
-                let title = format!("{}: {title}", bundle_file.display());
+                let title = format!("{}: {title}", taken.place());
                 let name = domain.to_string();
                 dated.push(Dated { purpose: Purpose::Bundle, name, title, validity: *validity });
             }
+            dated.extend(taken.bundle.revocations().iter().map(|list| Dated {
+                purpose: Purpose::RevocationList,
+                name: domain.to_string(),
+                title: format!("{}: {}", taken.list_place(), list.title),
+                validity: list.validity(),
+            }));
         }
         dated
     }
 }
 
-impl LoadedBundle {
-    /// At the start there is no last good one to wait with.
-    fn first(domain: &TrustDomain, file: &Path) -> Self {
-        let pem = read(file).map_err(|fault| fault.at(bundle_field(domain)));
-        let digest = bundle_digest(&pem);
-        let watched = Watched::new(digest.clone(), None);
-        let mut taken = Self { bundle: Arc::default(), unfit: Vec::new(), watched };
-        taken.take(domain, file, pem, digest);
-        taken
-    }
-
-    /// Whether another bundle was taken.
-    fn refresh(&mut self, domain: &TrustDomain, file: &Path) -> bool {
-        let pem = read(file).map_err(|fault| fault.at(bundle_field(domain)));
-        let digest = bundle_digest(&pem);
-        self.watched.is_new(&digest) && self.take(domain, file, pem, digest)
-    }
-
-    fn take(
-        &mut self,
-        domain: &TrustDomain,
-        file: &Path,
-        pem: Result<Vec<u8>, FileError>,
-        digest: Digest,
-    ) -> bool {
-        match pem.and_then(|pem| read_bundle(file, &pem).map_err(|fault| fault.at(bundle_field(domain)))) {
-            Ok((bundle, unfit)) => {
-                (self.bundle, self.unfit) = (Arc::new(bundle), unfit);
-                self.watched.took(digest);
-                true
-            }
-            Err(error) => {
-                self.watched.fault = Some(error);
-                false
-            }
+/// Those in files are read. `own` is who the gateway is, where that is known.
+fn load_bundles(
+    settings: &IdentitySettings,
+    own: Option<&SpiffeId>,
+) -> Result<BTreeMap<TrustDomain, LoadedBundle>, FileError> {
+    let mut bundles = BTreeMap::new();
+    for (domain, from) in &settings.trust_domains {
+        let mut loaded = LoadedBundle::new(domain.clone(), from.clone());
+        if own.is_some_and(|id| id.trust_domain() == domain)
+            && let Some(error) = loaded.take_fault()
+        {
+            return Err(error);
         }
+        bundles.insert(domain.clone(), loaded);
     }
+    if bundles.values().all(|loaded| loaded.is_of_file() && loaded.fault().is_some())
+        && let Some(error) = bundles.values_mut().rev().find_map(LoadedBundle::take_fault)
+    {
+        return Err(error);
+    }
+    Ok(bundles)
 }
 
 #[derive(Debug)]
-struct OwnCertificate(ArcSwap<CertifiedKey>);
+struct OwnCertificate(ArcSwapOption<CertifiedKey>);
 
 impl ResolvesServerCert for OwnCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
-    }
-}
-
-fn read(file: &Path) -> Result<Vec<u8>, Fault> {
-    std::fs::read(file).map_err(|error| Fault::Read(file.into(), error))
-}
-
-fn certificates(file: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Fault> {
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    match read {
-        Ok(chain) if !chain.is_empty() => Ok(chain),
-        _ => Err(Fault::NoCertificate(file.into())),
+        self.0.load_full()
     }
 }
 
@@ -426,9 +393,9 @@ impl Pems {
         CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
             Error::InconsistentKeys(_) => Fault::Apart(cert_file.clone(), key_file.clone()).at(KEY),
             Error::InvalidCertificate(_) => {
-                Fault::Unusable(cert_file.clone(), error.to_string()).at(CERTIFICATE)
+                Fault::Unusable(cert_file.display().to_string(), error.to_string()).at(CERTIFICATE)
             }
-            error => Fault::Unusable(key_file.clone(), error.to_string()).at(KEY),
+            error => Fault::Unusable(key_file.display().to_string(), error.to_string()).at(KEY),
         })
     }
 }
@@ -451,41 +418,8 @@ fn of_chain(chain: &[CertificateDer<'_>]) -> Option<Validity> {
     read.map(|(_, read)| Validity::of(&read)).reduce(Validity::and)
 }
 
-fn bundle_digest(pem: &Result<Vec<u8>, FileError>) -> Digest {
-    pem.as_ref().map_or_else(|error| Err(error.to_string()), |pem| Ok(digest(&[pem])))
-}
-
-fn read_bundle(file: &Path, pem: &[u8]) -> Result<(Bundle, Vec<Unfit>), Fault> {
-    let certificates = if is_hollow(pem) { Vec::new() } else { certificates(file, pem)? };
-    let read = Bundle::of(&certificates).map_err(|error| Fault::Unusable(file.into(), error))?;
-    match read {
-        (bundle, mut unfit) if bundle.roots().is_empty() && !unfit.is_empty() => {
-            Err(Fault::NoAuthority(file.into(), unfit.swap_remove(0)))
-        }
-        read => Ok(read),
-    }
-}
-
-/// Whether there is nothing but white space, and comments as bundles have them.
-fn is_hollow(pem: &[u8]) -> bool {
-    pem.split(|byte| *byte == b'\n').all(|line| matches!(line.trim_ascii_start(), [] | [b'#', ..]))
-}
-
-fn bundle_field(domain: &TrustDomain) -> String {
-    format!("identity.trustDomains.{domain}.bundleFile")
-}
-
 fn domains(bundles: &BTreeMap<TrustDomain, LoadedBundle>) -> HashMap<TrustDomain, Arc<Bundle>> {
     bundles.iter().map(|(domain, taken)| (domain.clone(), Arc::clone(&taken.bundle))).collect()
-}
-
-fn digest(parts: &[&[u8]]) -> Vec<u8> {
-    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-    for part in parts {
-        context.update(&(part.len() as u64).to_be_bytes());
-        context.update(part);
-    }
-    context.finish().as_ref().to_vec()
 }
 
 #[cfg(test)]

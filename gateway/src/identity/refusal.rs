@@ -18,9 +18,17 @@ pub(crate) enum Refusal {
     IssuerMayNotSign,
     /// An issuer may not issue for this trust domain.
     NameNotPermitted,
+    /// Its issuer has revoked it, or an issuer on its path.
+    Revoked,
+    /// Whether it is revoked is not known: the list of its issuer ended.
+    RevocationListEnded,
     Unverified,
     /// The chain is good, but its caller has as many connections as one caller may.
     TooMany,
+    /// What claims to be a proxy is not one of those that are listed.
+    ProxyStranger,
+    /// What a proxy says of a connection cannot be understood, or it says nothing.
+    ProxyHeader,
     /// The caller has no trust bundle with our issuer in it.
     IssuerRefused,
     /// The caller takes our certificate for expired or broken.
@@ -34,7 +42,7 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    pub(super) const ALL: [Self; 19] = [
+    pub(super) const ALL: [Self; 23] = [
         Self::NoCertificate,
         Self::Malformed,
         Self::NotOneUriSan,
@@ -47,8 +55,12 @@ impl Refusal {
         Self::RootNotInDate,
         Self::IssuerMayNotSign,
         Self::NameNotPermitted,
+        Self::Revoked,
+        Self::RevocationListEnded,
         Self::Unverified,
         Self::TooMany,
+        Self::ProxyStranger,
+        Self::ProxyHeader,
         Self::IssuerRefused,
         Self::CertificateRefused,
         Self::Alert,
@@ -70,7 +82,11 @@ impl Refusal {
             Self::RootNotInDate => "root_not_in_date",
             Self::IssuerMayNotSign => "issuer_may_not_sign",
             Self::NameNotPermitted => "name_not_permitted",
+            Self::Revoked => "revoked",
+            Self::RevocationListEnded => "revocation_list_ended",
             Self::Unverified => "unverified",
+            Self::ProxyStranger => "proxy_stranger",
+            Self::ProxyHeader => "proxy_header",
             Self::TooMany => "too_many_connections",
             Self::IssuerRefused => "caller_does_not_trust_our_issuer",
             Self::CertificateRefused => "caller_refuses_our_certificate",

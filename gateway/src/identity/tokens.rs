@@ -20,12 +20,13 @@ use tollgate_policy::caller::{Identity, Proof, Proven};
 use tollgate_policy::compile::HomeCluster;
 
 pub(crate) use self::issuer::IssuerStanding;
-use self::issuer::TokenIssuer;
+use self::issuer::{KeySource, TokenIssuer};
 use self::keys::Thumbprint;
 pub(super) use self::refusal::TokenRefusal;
 pub(crate) use self::settings::problems;
 pub use self::settings::{IssuerKind, TokenIssuerSettings};
 use super::jwt::UnverifiedJwt;
+use super::workload_api::JwtBundles;
 
 /// Whom a token proves. Only [`TokenIssuers::verify`] makes one.
 #[derive(Debug)]
@@ -100,6 +101,16 @@ impl TokenIssuers {
         for issuer in &self.all {
             control.spawn(refresh::keep(Arc::clone(issuer), Arc::clone(dialable)));
         }
+    }
+
+    /// Whether the keys of one of them are the Workload API's.
+    pub(super) fn ask_workload_api(&self) -> bool {
+        self.all.iter().any(|issuer| matches!(issuer.source, KeySource::WorkloadApi))
+    }
+
+    /// Takes what the Workload API says of keys, or why nothing is heard of it.
+    pub(super) fn take_said(&self, said: Result<&JwtBundles, &str>) {
+        self.all.iter().for_each(|issuer| issuer.take_said(said));
     }
 
     /// How each of them does.

@@ -35,9 +35,9 @@ use crate::settings::RequestLimits;
 use crate::tunnel::{self, Hello, OpenTunnel, RefusedTunnel, Towards, TunnelRequest};
 
 /// For the first bytes in a tunnel.
-const FIRST_BYTES: Duration = Duration::from_secs(HEAD_LIMIT.unsigned_abs());
+pub(super) const FIRST_BYTES: Duration = Duration::from_secs(HEAD_LIMIT.unsigned_abs());
 /// What a client of HTTP/2 begins with (RFC 9113, section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What a TLS client begins with: a handshake record (RFC 8446, section 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
 /// Bytes of one tunnel that wait for its destination, and of all of one connection: one that waits stops no other.
@@ -279,7 +279,7 @@ async fn requests_in(core: Arc<Core>, outer: Arc<Session>, leave: TunnelPermit, 
 }
 
 /// Reads on until it is known which HTTP is spoken: to its end where it may be version 2.
-async fn first_bytes(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+pub(super) async fn first_bytes(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
     let mut begun = Vec::with_capacity(PREFACE.len());
     while begun.len() < PREFACE.len() && PREFACE.starts_with(&begun) {
         let room = PREFACE.len() - begun.len();
@@ -291,7 +291,7 @@ async fn first_bytes(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8
 }
 
 /// Ends our half of a tunnel, behind the last answer.
-async fn end<S: AsyncWrite + Unpin>(mut stream: S) {
+pub(super) async fn end<S: AsyncWrite + Unpin>(mut stream: S) {
     // A peer that is gone has its answer or does not want it.
     let _ = stream.shutdown().await;
 }

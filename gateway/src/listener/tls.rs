@@ -113,6 +113,7 @@ mod tests {
             address: ([127, 0, 0, 1], 0).into(),
             protocols: Vec::new(),
             client_certificate,
+            proxy_protocol: None,
         };
         let server = server_config(&trust, Arc::new(SingleCertAndKey::from(own)), &listener)?;
         let mut roots = RootCertStore::empty();

@@ -53,7 +53,10 @@ pub(super) fn of_credentials(policy: &Policy) -> Vec<Problem> {
 /// The same of the files that the settings name.
 pub(super) fn of_settings(settings: &Settings, base: &Path) -> Vec<Problem> {
     let named = [
-        ("identity.certificate.keyFile", Some(base.join(&settings.identity.certificate.key_file))),
+        (
+            "identity.certificate.keyFile",
+            settings.identity.certificate.as_ref().map(|files| base.join(&files.key_file)),
+        ),
         ("admin.tokenFile", Some(settings.admin.token_file.clone())),
         ("ledger.sealKeyFile", settings.ledger.seal_key_file.clone()),
     ];
@@ -144,7 +147,10 @@ fn vault_keys(vault: &VaultStore) -> Vec<(&'static str, &Path)> {
         VaultAuth::AppRole { secret_id: SecretId::Wrapped(file), .. } => {
             keys.push(("spec.vault.auth.appRole.wrappedSecretIdFile", file));
         }
-        VaultAuth::Kubernetes(_) | VaultAuth::Jwt(_) | VaultAuth::Certificate { .. } => {}
+        VaultAuth::Kubernetes(_)
+        | VaultAuth::Jwt(_)
+        | VaultAuth::JwtSvid { .. }
+        | VaultAuth::Certificate { .. } => {}
     }
     keys
 }

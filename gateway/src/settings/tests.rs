@@ -255,3 +255,66 @@ fn resources_come_from_a_directory_or_from_a_cluster() {
     );
     assert!(over.unwrap().resources.directory().is_some());
 }
+
+#[test]
+fn the_certificate_and_bundles_come_from_files_or_from_the_workload_api() {
+    let files = "certificate: {certFile: a, keyFile: b}, trustDomains: {prod.acme: {bundleFile: c}}";
+    let with = |identity: &str| GOOD.replace(files, identity);
+    let api = "workloadApi: 'unix:///run/spire/agent.sock', trustDomains: {prod.acme: {}, partner.example: {bundleFile: c}}";
+    assert!(read(&with(api), &[]).is_ok());
+    for text in ["/run/spire/agent.sock", "tcp://127.0.0.1:8081", "unix:run/agent.sock", "unix://"] {
+        let problems = read(&with(&api.replace("unix:///run/spire/agent.sock", text)), &[]).unwrap_err();
+        assert!(
+            problems[0].contains("a Workload API is a Unix socket, as in unix:///run/spire/agent.sock"),
+            "{problems:?}"
+        );
+    }
+    let problems = read(&with("trustDomains: {prod.acme: {}}"), &[]).unwrap_err();
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(problems[0].contains("identity.certificate: required"), "{problems:?}");
+    assert!(problems[1].contains("identity.trustDomains.prod.acme.bundleFile: required"), "{problems:?}");
+}
+
+#[test]
+fn proxies_in_front_of_a_listener_are_listed_and_one_that_names_workloads_ends_their_tls() {
+    let with = |more: &str| GOOD.replace("'127.0.0.1:0'", &format!("'127.0.0.1:0', {more}"));
+    for good in
+        ["proxyProtocol: {from: [10.0.0.0/28]}", "proxyProtocol: {from: [10.0.0.7/32], spiffeTlv: true}"]
+    {
+        assert!(read(&with(good), &[]).is_ok(), "{good}");
+    }
+    for (wrong, field) in [
+        ("proxyProtocol: {from: []}", "proxyProtocol.from"),
+        ("proxyProtocol: {}", "proxyProtocol.from"),
+        ("proxyProtocol: {from: [10.0.0.7]}", "proxyProtocol.from[0]"),
+        ("kind: hbone, proxyProtocol: {from: [10.0.0.7/32], spiffeTlv: true}", "proxyProtocol.spiffeTlv"),
+    ] {
+        let problems = read(&with(wrong), &[]).unwrap_err();
+        assert!(problems[0].starts_with(&format!("2: listeners[0].{field}: ")), "{problems:?}");
+    }
+    let token = "tokens: [{kind: spiffe, trustDomain: prod.acme, audience: t, keys: {workloadApi: {}}}]";
+    let asks = with("clientCertificate: none, proxyProtocol: {from: [10.0.0.7/32], spiffeTlv: true}");
+    let asks = asks.replace("identity: {", &format!("identity: {{{token}, workloadApi: 'unix:/a', "));
+    let problems = read(&asks, &[]).unwrap_err();
+    assert!(
+        problems[0].starts_with("2: listeners[0].clientCertificate: the proxy has verified"),
+        "{problems:?}"
+    );
+    let problems = read(&GOOD.replace("identity: {", &format!("identity: {{{token}, ")), &[]).unwrap_err();
+    assert!(problems[0].starts_with("3: identity.tokens[0].keys.workloadApi: "), "{problems:?}");
+}
+
+#[test]
+fn the_variable_of_spiffe_names_the_workload_api_where_the_settings_name_no_identity() {
+    let files = "certificate: {certFile: a, keyFile: b}, trustDomains: {prod.acme: {bundleFile: c}}";
+    let variable = [("SPIFFE_ENDPOINT_SOCKET", "unix:/run/api.sock")];
+    let socket = |text: &str| {
+        let settings = read(text, &variable).unwrap();
+        settings.identity.workload_api.map(|socket| socket.to_string())
+    };
+    let bare = GOOD.replace(files, "trustDomains: {prod.acme: {}}");
+    assert_eq!(socket(&bare).as_deref(), Some("unix:///run/api.sock"));
+    let own = bare.replace("{prod.acme: {}}", "{prod.acme: {}}, workloadApi: 'unix:///run/own.sock'");
+    assert_eq!(socket(&own).as_deref(), Some("unix:///run/own.sock"));
+    assert_eq!(socket(GOOD), None);
+}

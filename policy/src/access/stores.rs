@@ -93,6 +93,9 @@ fn login(auth: &VaultAuth, file: impl Fn(&Path) -> String) -> String {
         }
         VaultAuth::Kubernetes(login) => by_token("Kubernetes", login),
         VaultAuth::Jwt(login) => by_token("JWT", login),
+        VaultAuth::JwtSvid { mount, role, audience } => {
+            format!("by JWT at {mount} as {role}, with the gateway's own SVID for {audience}")
+        }
         VaultAuth::Certificate { mount, role } => {
             let role = role.as_deref().unwrap_or("whichever role it fits");
             format!("by the certificate at {mount} as {role}")

@@ -144,6 +144,8 @@ pub(crate) struct TokenLoginSpec {
     pub(crate) role: Option<String>,
     /// The file with the token. Required for `jwt`. Without it `kubernetes` takes the pod's own.
     pub(crate) token_file: Option<String>,
+    /// For `jwt`, instead of a file: the audience of the gateway's own JWT-SVID, which it gets of its Workload API for each login.
+    pub(crate) svid_audience: Option<String>,
 }
 
 /// A login with a TLS certificate.

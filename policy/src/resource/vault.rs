@@ -61,6 +61,15 @@ pub enum VaultAuth {
     Kubernetes(TokenLogin),
     /// A JWT, such as a JWT-SVID, which the vault checks by its issuer's keys.
     Jwt(TokenLogin),
+    /// The gateway's own JWT-SVID, which it gets of its Workload API for each login.
+    JwtSvid {
+        /// `jwt` unless written otherwise.
+        mount: String,
+        /// The role to log in as.
+        role: String,
+        /// The `aud` of the SVID.
+        audience: String,
+    },
     /// The client certificate of the connection.
     Certificate {
         /// `cert` unless written otherwise.

@@ -27,6 +27,7 @@ use crate::dial::Dialable;
 use crate::error::Failure;
 use crate::read::downward;
 use crate::reference::Reference;
+use crate::svid::SvidSource;
 
 pub(super) struct Vault {
     mount: String,
@@ -37,9 +38,9 @@ pub(super) struct Vault {
 }
 
 impl Vault {
-    pub(super) fn new(definition: &VaultStore, dialable: Dialable) -> Self {
+    pub(super) fn new(definition: &VaultStore, dialable: Dialable, svids: SvidSource) -> Self {
         let client = Arc::new(Client::new(definition, dialable));
-        let session = Arc::new(Session::new(definition.auth.clone(), Arc::clone(&client)));
+        let session = Arc::new(Session::new(definition.auth.clone(), Arc::clone(&client), svids));
         let leases = Arc::new(Leases::new(Arc::clone(&client), Arc::clone(&session)));
         Self { mount: definition.mount.clone(), kv: definition.kv, client, session, leases }
     }

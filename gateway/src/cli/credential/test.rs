@@ -373,6 +373,7 @@ fn steps((credential, key): (&Credential, &Key), store: Option<&StoreKind>) -> V
                 VaultAuth::AppRole { .. } => "AppRole",
                 VaultAuth::Kubernetes(_) => "Kubernetes",
                 VaultAuth::Jwt(_) => "the JWT",
+                VaultAuth::JwtSvid { .. } => "the gateway's own JWT-SVID",
                 VaultAuth::Certificate { .. } => "the certificate",
             };
             steps.push((Step::Store, format!("{} answers", vault.address)));

@@ -1,4 +1,8 @@
+mod revoked;
+mod said;
+
 use std::fs;
+use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, CertifiedKey, IsCa, KeyPair, KeyUsagePurpose,
@@ -8,6 +12,7 @@ use rustls::pki_types::UnixTime;
 use tempfile::TempDir;
 
 use super::super::refusal::Refusal;
+use super::super::settings::TrustDomainSettings;
 use super::*;
 
 /// A trust domain with its root.
@@ -20,7 +25,7 @@ impl Domain {
     fn new(name: &'static str) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         Self { name, issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
     }
 
@@ -64,17 +69,30 @@ impl Disk {
 
     fn load(&self) -> Result<IdentityFiles, FileError> {
         let certificate = CertificateFiles { cert_file: "own.crt".into(), key_file: "own.key".into() };
-        let bundle = |domain: &Domain| {
-            let bundle_file = format!("{}.pem", domain.name).into();
-            (domain.name.parse().unwrap(), BundleFile { bundle_file })
-        };
+        let bundle =
+            |domain: &Domain| (domain.name.parse().unwrap(), bundle_file(&format!("{}.pem", domain.name)));
         let trust_domains = [&self.prod, &self.partner].map(bundle).into();
-        let clock_skew = Duration::ZERO;
-        IdentityFiles::load(
-            IdentitySettings { certificate, trust_domains, tokens: Vec::new(), clock_skew },
-            self.folder.path(),
-            HomeCluster::default(),
-        )
+        let settings = settings(Some(certificate), trust_domains);
+        IdentityFiles::load(settings, self.folder.path(), HomeCluster::default())
+    }
+}
+
+fn bundle_file(name: &str) -> TrustDomainSettings {
+    TrustDomainSettings { bundle_file: Some(name.into()), crl_file: None }
+}
+
+fn settings(
+    certificate: Option<CertificateFiles>,
+    trust_domains: BTreeMap<TrustDomain, TrustDomainSettings>,
+) -> IdentitySettings {
+    let workload_api =
+        certificate.is_none().then(|| serde_json::from_str("\"unix:///run/api.sock\"").unwrap());
+    IdentitySettings {
+        workload_api,
+        certificate,
+        trust_domains,
+        tokens: Vec::new(),
+        clock_skew: Duration::ZERO,
     }
 }
 
@@ -183,10 +201,8 @@ fn a_file_that_is_not_taken_is_named_with_its_setting() {
     }
     let load = |cert: &str, key: &str, bundle: &str| {
         let certificate = CertificateFiles { cert_file: cert.into(), key_file: key.into() };
-        let bundle = BundleFile { bundle_file: bundle.into() };
-        let trust_domains = BTreeMap::from([("prod.acme".parse().unwrap(), bundle)]);
-        let settings =
-            IdentitySettings { certificate, trust_domains, tokens: Vec::new(), clock_skew: Duration::ZERO };
+        let trust_domains = BTreeMap::from([("prod.acme".parse().unwrap(), bundle_file(bundle))]);
+        let settings = settings(Some(certificate), trust_domains);
         let loaded = IdentityFiles::load(settings, directory.path(), HomeCluster::default());
         let base = format!("{}/", directory.path().display());
         loaded.map(drop).map_err(|error| error.to_string().replace(&base, ""))
@@ -237,7 +253,7 @@ fn our_chain_that_is_cut_for_a_moment_is_not_taken() {
     let whole = fs::read_to_string(disk.folder.path().join("own.crt")).unwrap() + &disk.prod.issuer.pem();
     disk.write("own.crt", &whole);
     let mut files = disk.load().unwrap();
-    let length = |files: &IdentityFiles| files.certificate.0.load().cert.len();
+    let length = |files: &IdentityFiles| files.certificate.0.load().as_ref().unwrap().cert.len();
     disk.write("own.crt", whole.split_inclusive("-----END CERTIFICATE-----").next().unwrap());
     assert!(files.refresh().is_empty());
     disk.write("own.crt", &whole);

@@ -61,6 +61,7 @@ enum Vouching {
 #[derive(Debug)]
 pub(super) enum KeySource {
     File(PathBuf),
+    WorkloadApi,
     Url(HttpsSource),
     /// The issuer's name, below which its configuration is.
     Discovery(String, HttpsSource),
@@ -116,6 +117,7 @@ impl TokenIssuer {
         let source = match (&settings.keys.file, &settings.keys.url) {
             (Some(file), _) => KeySource::File(at(file)),
             (None, Some(url)) => KeySource::Url(https(url)),
+            (None, None) if settings.keys.workload_api.is_some() => KeySource::WorkloadApi,
             (None, None) => KeySource::Discovery(settings.issuer.as_ref()?.to_string(), https("")),
         };
         let words: &[SignatureWord] =
@@ -156,6 +158,14 @@ impl TokenIssuer {
         let Vouching::Workloads(domain) = &self.vouching else { return false };
         let id = claims.sub.as_deref().and_then(|sub| sub.parse::<SpiffeId>().ok());
         self.iss.is_none() && id.is_some_and(|id| id.trust_domain() == domain)
+    }
+
+    /// The trust domain whose workloads its tokens prove.
+    pub(super) const fn trust_domain(&self) -> Option<&TrustDomain> {
+        match &self.vouching {
+            Vouching::Workloads(domain) => Some(domain),
+            _ => None,
+        }
     }
 
     pub(super) fn has_key(&self, key: &Thumbprint) -> bool {

@@ -16,6 +16,8 @@ const MOST_KEYS: usize = 64;
 /// Characters of the modulus of an RSA key with 2,048 bits in base64url: a shorter one is not used.
 const LEAST_MODULUS: usize = 342;
 
+const NO_SET: &str = "it is no JSON Web Key Set: an object with `keys`";
+
 /// Tells one key from any other.
 pub(super) type Thumbprint = [u8; 32];
 
@@ -52,8 +54,7 @@ impl KeySet {
     /// # Errors
     /// Where it is none, or none of its keys can be used.
     pub(super) fn read(json: &[u8], kind: IssuerKind) -> Result<Self, &'static str> {
-        let written: WrittenSet =
-            serde_json::from_slice(json).map_err(|_| "it is no JSON Web Key Set: an object with `keys`")?;
+        let written: WrittenSet = serde_json::from_slice(json).map_err(|_| NO_SET)?;
         let keys: Vec<VerificationKey> =
             written.keys.iter().take(MOST_KEYS).filter_map(|key| VerificationKey::read(key, kind)).collect();
         match keys.is_empty() && !written.keys.is_empty() {
@@ -63,6 +64,21 @@ impl KeySet {
             true => Err("none of its keys verifies signatures of RSA, EC or Ed25519"),
             false => Ok(Self(keys)),
         }
+    }
+
+    /// Reads what the Workload API says of a trust domain: its keys for tokens and no others, which need no `use` (SPIFFE Workload API,
+    /// section 6.2.2).
+    ///
+    /// # Errors
+    /// As [`KeySet::read`].
+    pub(super) fn of_workload_api(json: &[u8]) -> Result<Self, &'static str> {
+        let mut written: Value = serde_json::from_slice(json).map_err(|_| NO_SET)?;
+        for key in written.get_mut("keys").and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Some(key) = key.as_object_mut() {
+                key.entry("use").or_insert_with(|| "jwt-svid".into());
+            }
+        }
+        Self::read(written.to_string().as_bytes(), IssuerKind::Spiffe)
     }
 
     /// The keys that may have signed with this algorithm: that of the name, or, where the token names none, all.

@@ -15,6 +15,7 @@ use tollgate_secrets::{Failure, FetchToken, Fetcher};
 
 use super::issuer::{HttpsSource, KeySource, TokenIssuer};
 use super::keys::KeySet;
+use crate::identity::workload_api::JwtBundles;
 use crate::stable_file::{Look, StableFile};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -51,6 +52,8 @@ struct DiscoveryDocument {
 pub(super) async fn keep(issuer: Arc<TokenIssuer>, dialable: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>) {
     match &issuer.source {
         KeySource::File(file) => keep_file(&issuer, file).await,
+        // Whoever follows that hands them over.
+        KeySource::WorkloadApi => {}
         KeySource::Url(https) | KeySource::Discovery(_, https) => {
             let servers = || https.shown_to.iter().map(String::as_str);
             let token = https.token.clone().map(|file| FetchToken::new(file, servers()));
@@ -90,6 +93,24 @@ impl TokenIssuer {
                 false
             }
         }
+    }
+
+    /// Takes what the Workload API says: the keys of all trust domains, or why nothing is heard of it. One whose keys it says no more has
+    /// none.
+    pub(super) fn take_said(&self, said: Result<&JwtBundles, &str>) {
+        let (KeySource::WorkloadApi, Some(domain)) = (&self.source, self.trust_domain()) else { return };
+        let api = || "the Workload API".to_owned();
+        let unusable = |problem| KeyFault::Unusable(api(), problem);
+        self.settle(match said.map(|bundles| bundles.get(domain)) {
+            Ok(Some(keys)) => KeySet::of_workload_api(keys).map_err(unusable),
+            Ok(None) => {
+                self.take(KeySet::default(), Timestamp::now());
+                Err(unusable(
+                    "it says no keys of this trust domain: federate the entry of this process with it",
+                ))
+            }
+            Err(problem) => Err(KeyFault::File(format!("{}: {problem}", api()))),
+        });
     }
 
     fn of_file(&self, file: &Path, bytes: Result<Vec<u8>, String>) -> Result<KeySet, KeyFault> {

@@ -77,6 +77,8 @@ pub struct KeySettings {
     pub url: Option<String>,
     /// In this file, as a JSON Web Key Set; for `spiffe` the bundle of the trust domain as JSON.
     pub file: Option<PathBuf>,
+    /// For `spiffe`: as the Workload API at `identity.workloadApi` says them.
+    pub workload_api: Option<DiscoverySettings>,
 }
 
 /// Nothing more is to be said of it.
@@ -141,6 +143,13 @@ pub(crate) fn problems(all: &[TokenIssuerSettings]) -> Vec<(String, String)> {
 
 impl TokenIssuerSettings {
     fn wrong(&self, before: &[Self]) -> Vec<(&'static str, &'static str)> {
+        let mut problems = self.wrong_tokens(before);
+        problems.extend(self.wrong_keys());
+        problems
+    }
+
+    /// What is wrong with what its tokens are to be.
+    fn wrong_tokens(&self, before: &[Self]) -> Vec<(&'static str, &'static str)> {
         let mut problems = Vec::new();
         let mut wrong = |is_wrong: bool, field, message| {
             if is_wrong {
@@ -177,9 +186,31 @@ impl TokenIssuerSettings {
             ".trustDomain",
             "another entry has the same trust domain",
         );
-        let KeySettings { discovery, url, file } = &self.keys;
-        let ways = [discovery.is_some(), url.is_some(), file.is_some()].into_iter().filter(|is| *is).count();
-        wrong(ways != 1, ".keys", "exactly one of `discovery: {}`, `url` and `file` is required");
+        problems
+    }
+
+    /// What is wrong with where its keys are.
+    fn wrong_keys(&self) -> Vec<(&'static str, &'static str)> {
+        let mut problems = Vec::new();
+        let mut wrong = |is_wrong: bool, field, message| {
+            if is_wrong {
+                problems.push((field, message));
+            }
+        };
+        let issuer = self.issuer.as_ref().map_or("", Issuer::as_str);
+        let KeySettings { discovery, url, file, workload_api } = &self.keys;
+        let ways = [discovery.is_some(), url.is_some(), file.is_some(), workload_api.is_some()];
+        let ways = ways.into_iter().filter(|is| *is).count();
+        wrong(
+            ways != 1,
+            ".keys",
+            "exactly one of `discovery: {}`, `url`, `file` and `workloadApi: {}` is required",
+        );
+        wrong(
+            workload_api.is_some() && self.kind != IssuerKind::Spiffe,
+            ".keys.workloadApi",
+            "the Workload API says the keys of trust domains alone: only with `kind: spiffe`",
+        );
         let is_https = |url: &str| url.strip_prefix("https://").is_some_and(|rest| !rest.is_empty());
         wrong(
             url.as_deref().is_some_and(|url| !is_https(url)),
@@ -191,8 +222,13 @@ impl TokenIssuerSettings {
             ".keys.discovery",
             "only an issuer whose name is an https URL can be asked for its keys: give them by `url` or `file`",
         );
-        let is_unused = |file: &Option<PathBuf>| self.keys.file.is_some() && file.is_some();
-        wrong(is_unused(&self.ca_file), ".caFile", "keys in a file are not fetched: leave this out");
+        let is_fetched = self.keys.file.is_none() && self.keys.workload_api.is_none();
+        let is_unused = |file: &Option<PathBuf>| !is_fetched && file.is_some();
+        wrong(
+            is_unused(&self.ca_file),
+            ".caFile",
+            "keys in a file and those of the Workload API are not fetched: leave this out",
+        );
         wrong(
             !self.token_hosts.is_empty() && (discovery.is_none() || self.token_file.is_none()),
             ".tokenHosts",

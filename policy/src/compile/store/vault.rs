@@ -85,10 +85,14 @@ fn auth(auth: &AuthSpec, scope: &mut Scope<'_>) -> Option<(VaultAuth, Option<Cli
         },
         WrittenAuth::AppRole(spec) => app_role(scope, spec)?,
         WrittenAuth::Kubernetes(spec) => {
+            if spec.svid_audience.is_some() {
+                let message = "only a login by `jwt` shows the gateway's own SVID: leave this out";
+                scope.problem("spec.vault.auth.kubernetes.svidAudience", message);
+            }
             let login = (spec, "kubernetes", Some(SERVICE_ACCOUNT_TOKEN));
             VaultAuth::Kubernetes(token_login(scope, login)?)
         }
-        WrittenAuth::Jwt(spec) => VaultAuth::Jwt(token_login(scope, (spec, "jwt", None))?),
+        WrittenAuth::Jwt(spec) => jwt(scope, spec)?,
         WrittenAuth::Certificate(spec) => {
             let path = "spec.vault.auth.certificate";
             let mount = mount(scope, &format!("{path}.mount"), spec.mount.as_deref(), "cert");
@@ -124,6 +128,26 @@ fn app_role(scope: &mut Scope<'_>, spec: &AppRoleSpec) -> Option<VaultAuth> {
         }
     };
     Some(VaultAuth::AppRole { mount, role_id_file: id?, secret_id: secret_id? })
+}
+
+/// With a token of a file, or with the gateway's own SVID.
+fn jwt(scope: &mut Scope<'_>, spec: &TokenLoginSpec) -> Option<VaultAuth> {
+    let Some(audience) = &spec.svid_audience else {
+        return token_login(scope, (spec, "jwt", None)).map(VaultAuth::Jwt);
+    };
+    let path = "spec.vault.auth.jwt.svidAudience";
+    if spec.token_file.is_some() {
+        scope.problem(path, "`tokenFile` is there too, and the login shows one token");
+    }
+    if audience.is_empty() || audience.chars().any(char::is_control) {
+        scope.problem(path, "an audience has a name, without control characters");
+    }
+    let mount = mount(scope, "spec.vault.auth.jwt.mount", spec.mount.as_deref(), "jwt");
+    let role = scope.required("spec.vault.auth.jwt.role", spec.role.clone(), "the role to log in as");
+    if let Some(role) = &role {
+        check_role(scope, "spec.vault.auth.jwt.role", role);
+    }
+    Some(VaultAuth::JwtSvid { mount, role: role?, audience: audience.clone() })
 }
 
 /// `method` is the field and the default of the mount.

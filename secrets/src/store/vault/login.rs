@@ -22,6 +22,7 @@ use crate::error::Failure;
 use crate::http::Answer;
 use crate::read::login_file;
 use crate::refusals::Refusals;
+use crate::svid::SvidSource;
 
 /// Longer than a vault counts refusals of a role: it forgets them 15 minutes after the last one.
 const UNCOUNTED: Duration = Duration::from_secs(16 * 60);
@@ -34,6 +35,7 @@ pub(super) struct Login {
     auth: VaultAuth,
     client: Arc<Client>,
     wrapped: Wrapped,
+    svids: SvidSource,
     refusals: Refusals,
 }
 
@@ -91,8 +93,8 @@ const CERTIFICATE: Words = &[
 ];
 
 impl Login {
-    pub(super) fn new(auth: VaultAuth, client: Arc<Client>) -> Self {
-        Self { wrapped: Wrapped::new(Arc::clone(&client)), auth, client, refusals: Refusals::new() }
+    pub(super) fn new(auth: VaultAuth, client: Arc<Client>, svids: SvidSource) -> Self {
+        Self { wrapped: Wrapped::new(Arc::clone(&client)), auth, client, svids, refusals: Refusals::new() }
     }
 
     /// Somebody says that what was refused may be shown again.
@@ -157,6 +159,11 @@ impl Login {
                 with_token(login, KUBERNETES, "the service-account token file cannot be read").await
             }
             VaultAuth::Jwt(login) => with_token(login, JWT, "the JWT file cannot be read").await,
+            VaultAuth::JwtSvid { mount, role, audience } => {
+                let token = self.svids.svid(audience).await?;
+                let body = json(&[("role", role.as_bytes()), ("jwt", &token)])?;
+                Ok(Shown { mount, body, words: JWT })
+            }
             VaultAuth::Certificate { mount, role } => {
                 let body = match role {
                     Some(role) => json(&[("name", role.as_bytes())])?,

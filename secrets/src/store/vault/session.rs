@@ -28,6 +28,7 @@ use crate::http::Answer;
 use crate::jitter::jittered;
 use crate::read::login_file;
 use crate::refusals::{Input, Refusals};
+use crate::svid::SvidSource;
 
 /// A token younger than this is not replaced because it was refused: another one would not be better.
 const YOUNG: Duration = Duration::from_secs(5);
@@ -88,8 +89,8 @@ impl Token {
 }
 
 impl Session {
-    pub(super) fn new(auth: VaultAuth, client: Arc<Client>) -> Self {
-        let login = Login::new(auth, Arc::clone(&client));
+    pub(super) fn new(auth: VaultAuth, client: Arc<Client>, svids: SvidSource) -> Self {
+        let login = Login::new(auth, Arc::clone(&client), svids);
         let refusals = Refusals::new();
         Self { login, client, current: Mutex::new(None), keeper: StdMutex::new(None), refusals }
     }

@@ -86,7 +86,7 @@ impl Stand {
             auth: auth.clone(),
         };
         let client = Arc::new(Client::new(&definition, Arc::new(|_| true)));
-        Self { vault, session: Arc::new(Session::new(auth, client)), files }
+        Self { vault, session: Arc::new(Session::new(auth, client, SvidSource::default())), files }
     }
 
     fn vault(&self) -> std::sync::MutexGuard<'_, Vault> {
@@ -238,7 +238,8 @@ async fn a_token_from_a_file_that_was_refused_is_not_shown_again_for_the_same_se
     let file = stand.files.path().join("token");
     std::fs::write(&file, "dead").unwrap();
     let client = Arc::clone(&stand.session.client);
-    let session = Arc::new(Session::new(VaultAuth::Token { file: file.clone() }, client));
+    let session =
+        Arc::new(Session::new(VaultAuth::Token { file: file.clone() }, client, SvidSource::default()));
     let stand = Stand { session, ..stand };
     assert_eq!(stand.ask("kept").await, Err(REFUSED));
     // Known to nobody but the vault, which would take it now.

@@ -1,0 +1,111 @@
+//! What the Workload API says.
+
+use rustls::pki_types::PrivatePkcs8KeyDer;
+
+use super::super::super::workload_api::{OwnSvid, X509Context};
+use super::*;
+
+/// A gateway of `prod.acme` that is federated with `partner.example`, and has both bundles and its SVID of the Workload API.
+fn gateway() -> IdentityFiles {
+    let domains =
+        ["prod.acme", "partner.example"].map(|name| (name.parse().unwrap(), TrustDomainSettings::default()));
+    let files = IdentityFiles::load(settings(None, domains.into()), Path::new("/"), HomeCluster::default());
+    files.unwrap()
+}
+
+/// What the API says to a workload of `own` that is federated with `others`.
+fn context(own: &Domain, others: &[(&Domain, Result<(), &str>)]) -> X509Context {
+    let (leaf, key) = own.leaf();
+    let chain = vec![leaf.der().clone()];
+    let id = spiffe_id(&chain[0]).unwrap();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let key =
+        rustls::sign::CertifiedKey::from_der(chain, key, &rustls::crypto::aws_lc_rs::default_provider())
+            .unwrap();
+    let bundle = |domain: &Domain| vec![domain.issuer.der().clone()];
+    let others = others.iter().map(|(domain, is_good)| {
+        let bundle = is_good.map(|()| bundle(domain)).map_err(str::to_owned);
+        (domain.name.parse().unwrap(), bundle)
+    });
+    let bundles = others.chain([(own.name.parse().unwrap(), Ok(bundle(own)))]).collect();
+    X509Context { svid: OwnSvid { id, key: Arc::new(key) }, bundles, lists: Vec::new() }
+}
+
+fn say(files: &mut IdentityFiles, context: X509Context) -> Vec<String> {
+    let state = X509State { said: Some(Arc::new(context)), fault: None };
+    files.api.as_ref().unwrap().tell(state);
+    let mut taken = files.take_said();
+    // Behind its id is when it ends.
+    for one in &mut taken {
+        one.truncate(one.find(", which ends").unwrap_or(one.len()));
+    }
+    taken
+}
+
+const SVID: &str = "SVID spiffe://prod.acme/ns/a/sa/b";
+
+#[test]
+fn the_gateway_is_ready_once_the_workload_api_has_said_its_svid_and_as_long_as_that_lasts() {
+    let (mut files, prod) = (gateway(), Domain::new("prod.acme"));
+    let now = Timestamp::now();
+    let standing = files.standing();
+    let why = standing.unready(now).unwrap();
+    assert!(why.contains("unix:///run/api.sock") && why.contains("no SVID yet"), "{why}");
+    assert!(files.certificate.0.load().is_none(), "there is nothing to show");
+    assert_eq!(say(&mut files, context(&prod, &[])), [SVID, "trust bundle of prod.acme"]);
+    assert_eq!(standing.unready(now), None);
+    let gone = X509State { fault: Some("it ended its answer".into()), ..files.api.as_ref().unwrap().peek() };
+    files.api.as_ref().unwrap().tell(gone);
+    assert!(files.take_said().is_empty());
+    assert_eq!((standing.unready(now), verdict(&files, &prod)), (None, Ok(())), "what it said last serves");
+    let later = of_chain(&files.certificate.0.load().as_ref().unwrap().cert).unwrap().ends;
+    let why = standing.unready(later).unwrap();
+    assert!(why.contains("the SVID ended at") && why.contains("it ended its answer"), "{why}");
+    let heard: Vec<_> =
+        standing.all().iter().filter(|(_, stands)| !stands).map(|(field, _)| field.clone()).collect();
+    assert!(heard.contains(&WORKLOAD_API.to_owned()), "{heard:?}");
+}
+
+#[test]
+fn each_trust_domain_is_accepted_through_its_own_bundle_of_the_workload_api_alone() {
+    let [prod, partner, stranger] = ["prod.acme", "partner.example", "stranger.example"].map(Domain::new);
+    let mut files = gateway();
+    say(&mut files, context(&prod, &[(&partner, Ok(())), (&stranger, Ok(()))]));
+    assert_eq!((verdict(&files, &prod), verdict(&files, &partner)), (Ok(()), Ok(())));
+    assert_eq!(verdict(&files, &stranger), Err(Refusal::UnknownTrustDomain), "it is not in the settings");
+    // A partner's authority that speaks for us, and ours for the partner.
+    let forger = |of: &Domain, name| {
+        let key = KeyPair::from_pem(&of.issuer.key().serialize_pem()).unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Domain { name, issuer: CertifiedIssuer::self_signed(params, key).unwrap() }
+    };
+    for forged in [forger(&partner, "prod.acme"), forger(&prod, "partner.example")] {
+        assert!(verdict(&files, &forged).is_err(), "{}", forged.name);
+    }
+}
+
+#[test]
+fn a_partners_bundle_that_cannot_be_read_holds_up_nobody_else_and_one_that_is_gone_trusts_nobody() {
+    let [prod, partner] = ["prod.acme", "partner.example"].map(Domain::new);
+    let mut files = gateway();
+    say(&mut files, context(&prod, &[(&partner, Ok(()))]));
+    let generation = files.trust.generation();
+    assert_eq!(say(&mut files, context(&prod, &[(&partner, Ok(()))])), [SVID], "only it is another");
+    assert_eq!(files.trust.generation(), generation, "nobody has to be verified again");
+    let next = Domain::new("prod.acme");
+    let taken = say(&mut files, context(&next, &[(&partner, Err("no DER"))]));
+    assert_eq!(taken, [SVID, "trust bundle of prod.acme"]);
+    assert_eq!(
+        (verdict(&files, &next), verdict(&files, &partner)),
+        (Ok(()), Ok(())),
+        "its last good one serves"
+    );
+    let faults: Vec<_> = files.faults().map(ToString::to_string).collect();
+    assert_eq!(faults, ["identity.trustDomains.partner.example.bundleFile: the Workload API: no DER"]);
+    let taken = say(&mut files, context(&next, &[]));
+    assert_eq!(taken, [SVID, "trust bundle of partner.example, which trusts nobody,"]);
+    assert_eq!(verdict(&files, &partner), Err(Refusal::UnknownIssuer));
+    let fault = files.faults().map(ToString::to_string).next().unwrap();
+    assert!(fault.contains("federate the entry of this process with it"), "{fault}");
+}
