@@ -107,7 +107,7 @@ fn decide_connection(policy: &Policy, args: &ExplainArgs, authority: &str) -> Re
     };
     let name = &target.destination().name;
     say(&format!("destination: {name} ({}:{})", target.host(), target.port()));
-    let grants = policy.grants_of(&Caller::of(&Assumed(args.caller.clone())));
+    let grants = policy.grants_of(&assumed(args.caller.clone()));
     let (facts, now) = (Facts::default(), Timestamp::now());
     candidates(policy, &grants, (&target, &Operation::Tunnel, &facts), now).iter().for_each(|line| say(line));
     let permit = policy.admit(&grants, target, Operation::Tunnel)?.permit(&facts, now)?;
