@@ -72,6 +72,8 @@ pub(crate) enum Purpose {
     Client,
     /// A root that a destination is verified with.
     Destination,
+    /// The authority that signs for hosts whose TLS is intercepted.
+    Interception,
 }
 
 impl Purpose {
@@ -82,6 +84,7 @@ impl Purpose {
             Self::Bundle => "bundle",
             Self::Client => "client",
             Self::Destination => "destination",
+            Self::Interception => "interception",
         }
     }
 
@@ -91,6 +94,7 @@ impl Purpose {
             Self::Own => "callers refuse the gateway",
             Self::Bundle | Self::Destination => "what it signed is not trusted",
             Self::Client => "destinations may refuse it",
+            Self::Interception => "callers refuse what it signs",
         }
     }
 }

@@ -26,7 +26,7 @@ pub(crate) use self::authenticate::{CallerContext, Proofs, Unproven};
 pub(crate) use self::bundle::Bundle;
 pub(crate) use self::call_proof::CallProof;
 pub(crate) use self::certificate::{SpiffeVerifier, refusal_of};
-pub(crate) use self::credentials::CallerCredentials;
+pub(crate) use self::credentials::{CallerCredentials, ShownTo};
 pub use self::files::IdentitySettings;
 pub(crate) use self::files::{FileError, FilesInForce, IdentityFiles, MOST_SKEW};
 #[cfg(any(test, fuzzing))]

@@ -6,6 +6,7 @@
 mod bind;
 #[cfg(test)]
 mod fixture;
+mod forward;
 mod framing;
 mod handshakes;
 mod hbone;
@@ -43,7 +44,14 @@ const MADE_ROOM: usize = 32;
 pub(crate) struct ListenerConfig {
     pub(crate) name: Arc<str>,
     pub(crate) kind: ListenerKind,
-    pub(crate) tls: TlsAcceptor,
+    /// `None`: whoever connects is on this machine.
+    pub(crate) tls: Option<TlsAcceptor>,
+}
+
+/// A connection of a caller.
+enum CallerStream {
+    Tls(Box<TlsStream>),
+    Clear(WriteTimeoutStream),
 }
 
 /// Accepts on one core until the drain closes the listener.
@@ -65,7 +73,7 @@ pub(crate) async fn accept(core: Arc<Core>, listener: ListenerConfig, socket: Tc
                 tokio::spawn(async move {
                     let signal = Arc::clone(&place.signal);
                     let connected = tokio::select! {
-                        connected = handshake(&core, &listener, stream, peer, signal) => connected,
+                        connected = connect(&core, &listener, stream, peer, signal) => connected,
                         () = place.gives_way() => {
                             core.stats.handshake_failed();
                             None
@@ -73,14 +81,8 @@ pub(crate) async fn accept(core: Arc<Core>, listener: ListenerConfig, socket: Tc
                     };
                     drop(place);
                     // A task of its own, so that the handshake's memory is given back.
-                    let Some((stream, session)) = connected else { return };
-                    match listener.kind {
-                        ListenerKind::Http => {
-                            tokio::spawn(http::serve(core, session, stream, linger::close));
-                        }
-                        ListenerKind::Hbone => {
-                            tokio::spawn(hbone::serve(core, session, stream));
-                        }
+                    if let Some((stream, session)) = connected {
+                        serve(listener.kind, core, session, stream);
                     }
                 });
             }
@@ -96,9 +98,56 @@ pub(crate) async fn accept(core: Arc<Core>, listener: ListenerConfig, socket: Tc
     }
 }
 
-async fn handshake(
+fn serve(kind: ListenerKind, core: Arc<Core>, session: Arc<Session>, stream: CallerStream) {
+    match (kind, stream) {
+        (ListenerKind::Http, CallerStream::Tls(stream)) => {
+            tokio::spawn(http::serve(core, session, *stream, linger::close));
+        }
+        (ListenerKind::Hbone, CallerStream::Tls(stream)) => {
+            tokio::spawn(hbone::serve(core, session, *stream));
+        }
+        (ListenerKind::Forward, CallerStream::Tls(stream)) => {
+            tokio::spawn(forward::serve(core, session, *stream, linger::close));
+        }
+        (ListenerKind::Forward, CallerStream::Clear(stream)) => {
+            tokio::spawn(forward::serve(core, session, stream, linger::close_clear));
+        }
+        // The settings refuse it.
+        (ListenerKind::Http | ListenerKind::Hbone, CallerStream::Clear(_)) => {}
+    }
+}
+
+/// The session of a connection, once its peer has shown what there is to show.
+async fn connect(
     core: &Core,
     listener: &ListenerConfig,
+    stream: TcpStream,
+    address: SocketAddr,
+    signal: Arc<HandshakeSignal>,
+) -> Option<(CallerStream, Arc<Session>)> {
+    if let Some(tls) = &listener.tls {
+        let (stream, session) = handshake(core, (listener, tls), stream, address, signal).await?;
+        return Some((CallerStream::Tls(Box::new(stream)), session));
+    }
+    stream.set_nodelay(true).ok()?;
+    let deadline = Arc::new(HeaderDeadline::new());
+    let stream = WriteTimeoutStream::new(stream, Arc::clone(&deadline), None);
+    let proven = Proofs::of(Vec::new(), &core.shared.trust, &core.shared.usages).ok()?;
+    let arrival = Arrival { address, road: road(listener.kind), http2: false, deadline };
+    Some((CallerStream::Clear(stream), Arc::new(Session::new(arrival, proven))))
+}
+
+/// How the connections of a listener come.
+const fn road(kind: ListenerKind) -> Road {
+    match kind {
+        ListenerKind::Http | ListenerKind::Hbone => Road::Direct,
+        ListenerKind::Forward => Road::Forward,
+    }
+}
+
+async fn handshake(
+    core: &Core,
+    (listener, tls): (&ListenerConfig, &TlsAcceptor),
     stream: TcpStream,
     address: SocketAddr,
     signal: Arc<HandshakeSignal>,
@@ -109,7 +158,7 @@ async fn handshake(
     let deadline = Arc::new(HeaderDeadline::new());
     let stream = WriteTimeoutStream::new(stream, Arc::clone(&deadline), Some(signal));
     // TLS: the certificate, the protocol or the time may fail it. That is counted and logged; nobody can be answered.
-    let stream = tokio::time::timeout(HANDSHAKE_LIMIT, listener.tls.accept(stream)).await;
+    let stream = tokio::time::timeout(HANDSHAKE_LIMIT, tls.accept(stream)).await;
     let name = &*listener.name;
     let shared = &*core.shared;
     let trust = &shared.trust;
@@ -138,7 +187,7 @@ async fn handshake(
     let chain = tls.peer_certificates().unwrap_or_default().iter().cloned();
     let chain = chain.map(CertificateDer::into_owned).collect();
     let arrival =
-        Arrival { address, road: Road::Direct, http2: tls.alpn_protocol() == Some(b"h2"), deadline };
+        Arrival { address, road: road(listener.kind), http2: tls.alpn_protocol() == Some(b"h2"), deadline };
     match Proofs::of(chain, trust, &shared.usages) {
         Ok(proven) => {
             core.stats.handshake(begun.elapsed());

@@ -31,14 +31,14 @@ pub(super) struct ListenerSockets {
     name: Arc<str>,
     kind: ListenerKind,
     pub(super) address: SocketAddr,
-    tls: Arc<ServerConfig>,
+    tls: Option<Arc<ServerConfig>>,
     sockets: Vec<std::net::TcpListener>,
 }
 
 impl ListenerSockets {
     pub(super) fn bind(
         settings: &ListenerSettings,
-        tls: Arc<ServerConfig>,
+        tls: Option<Arc<ServerConfig>>,
         cores: usize,
     ) -> anyhow::Result<Self> {
         let (name, address) = (&settings.name, settings.address);
@@ -85,7 +85,7 @@ impl Cores {
                 uses,
             });
             let sockets = doors.iter_mut().filter_map(|door| {
-                let (name, tls) = (Arc::clone(&door.name), TlsAcceptor::from(Arc::clone(&door.tls)));
+                let (name, tls) = (Arc::clone(&door.name), door.tls.clone().map(TlsAcceptor::from));
                 Some((ListenerConfig { name, kind: door.kind, tls }, door.sockets.pop()?))
             });
             let sockets: Vec<_> = sockets.collect();

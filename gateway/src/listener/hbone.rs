@@ -32,11 +32,11 @@ use crate::reply::{self, ErrorFormat};
 use crate::session::{HEAD_LIMIT, HeaderDeadline, Road, Session};
 
 /// For the first bytes in a tunnel.
-const FIRST_BYTES: Duration = Duration::from_secs(HEAD_LIMIT.unsigned_abs());
+pub(super) const FIRST_BYTES: Duration = Duration::from_secs(HEAD_LIMIT.unsigned_abs());
 /// What a client of HTTP/2 begins with (RFC 9113, section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What a TLS client begins with: a handshake record (RFC 8446, section 5.1).
-const TLS_HANDSHAKE: u8 = 0x16;
+pub(super) const TLS_HANDSHAKE: u8 = 0x16;
 
 /// Serves tunnels until the peer leaves, its proof ends, or the drain says so.
 pub(super) async fn serve<S>(core: Arc<Core>, session: Arc<Session>, stream: S)
@@ -70,7 +70,7 @@ fn open(core: &Arc<Core>, session: &Arc<Session>, request: Request<Incoming>) ->
         Err(denial) => {
             let authority = request.uri().authority().and_then(|text| text.as_str().parse().ok());
             let id = refuse(core, session, authority.as_ref(), &denial);
-            let mut response = reply::refusal(&denial, id, ErrorFormat::of(&request), false).map(Full::new);
+            let mut response = reply::refusal(&denial, id, ErrorFormat::of_tunnel(), false).map(Full::new);
             // As ztunnel says it; a client of the mesh shows nothing but this number.
             if response.status() == StatusCode::FORBIDDEN {
                 *response.status_mut() = StatusCode::UNAUTHORIZED;
@@ -151,7 +151,7 @@ async fn carry(core: Arc<Core>, outer: Arc<Session>, leave: TunnelPermit, tunnel
 }
 
 /// Reads on until it is known which HTTP is spoken: to its end where it may be version 2.
-async fn first_bytes(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+pub(super) async fn first_bytes(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
     let mut begun = Vec::with_capacity(PREFACE.len());
     while begun.len() < PREFACE.len() && PREFACE.starts_with(&begun) {
         let room = PREFACE.len() - begun.len();
@@ -163,7 +163,7 @@ async fn first_bytes(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8
 }
 
 /// Ends our half of a tunnel, behind the last answer.
-async fn end<S: AsyncWrite + Unpin>(mut stream: S) {
+pub(super) async fn end<S: AsyncWrite + Unpin>(mut stream: S) {
     // A peer that is gone has its answer or does not want it.
     let _ = stream.shutdown().await;
 }

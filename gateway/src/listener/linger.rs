@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::write_timeout::TlsStream;
+use super::write_timeout::{TlsStream, WriteTimeoutStream};
 
 /// As long as nginx lingers by default (`lingering_time`, `lingering_timeout`).
 const LONGEST: Duration = Duration::from_secs(30);
@@ -26,6 +26,15 @@ pub(super) async fn close(mut stream: TlsStream) {
     let shut = timeout_at(deadline, stream.shutdown()).await;
     if matches!(shut, Ok(Ok(()))) {
         discard(stream.into_inner().0.into_inner(), deadline).await;
+    }
+}
+
+/// The same without TLS.
+pub(super) async fn close_clear(mut stream: WriteTimeoutStream) {
+    let deadline = Instant::now() + LONGEST;
+    let shut = timeout_at(deadline, stream.shutdown()).await;
+    if matches!(shut, Ok(Ok(()))) {
+        discard(stream.into_inner(), deadline).await;
     }
 }
 

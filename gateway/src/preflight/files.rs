@@ -54,6 +54,7 @@ pub(super) fn of_credentials(policy: &Policy) -> Vec<Problem> {
 pub(super) fn of_settings(settings: &Settings, base: &Path) -> Vec<Problem> {
     let named = [
         ("identity.certificate.keyFile", Some(base.join(&settings.identity.certificate.key_file))),
+        ("interception.caKeyFile", settings.interception.as_ref().map(|ca| base.join(&ca.ca_key_file))),
         ("admin.tokenFile", Some(settings.admin.token_file.clone())),
         ("ledger.sealKeyFile", settings.ledger.seal_key_file.clone()),
     ];
