@@ -18,8 +18,8 @@ use rustls::ServerConfig;
 use tollgate_policy::target::Target;
 
 use self::authority::CertificateAuthority;
-pub use self::files::InterceptionSettings;
 pub(crate) use self::files::CaFiles;
+pub use self::files::InterceptionSettings;
 use self::leaves::Leaves;
 pub(crate) use self::leaves::MintError;
 use crate::expiry::{Dated, Purpose};
