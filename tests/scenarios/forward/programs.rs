@@ -14,7 +14,6 @@ use tollgate_tests::sandbox::parts_dir;
 use tollgate_tests::{Plan, Reply, SecretKind, Upstream, needs, python};
 
 use super::{Stand, to_program};
-use crate::forward::Idp;
 
 const S3: &str = "s3.eu-central-1.amazonaws.com";
 
