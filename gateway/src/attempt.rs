@@ -100,7 +100,8 @@ impl Dispatch<'_> {
         self.faults.at(Stage::Secret);
         let mut selector = KeySelector::new(core, &self.call.permit);
         let mut key = selector.first().await?;
-        let mut certificate = self.certificate(account).await?;
+        let mut certificate =
+            certificate(core, self.snapshot, self.call.permit.destination(), account).await?;
         let mut renewed = false;
         let (mut resends, mut died) = (0, false);
         // Then attempts, until one has an answer or there is no reason for another.
@@ -159,15 +160,10 @@ impl Dispatch<'_> {
         let AttemptOptions { key, certificate: shown, fresh } = options;
         let Self { core, snapshot, call: PermittedCall { permit, .. }, .. } = *self;
         let fail = |account: &mut Account, error: &UpstreamError| {
-            account.attempt_failed(error::upstream_reason(error));
-            let blamed = shown.filter(|_| error.is_of_certificate()).map(|shown| &shown.credential.name);
-            log_failure(core, permit, error, blamed);
-            if let Some(credential) = blamed {
-                account.blame(credential);
-            }
+            let denial = failed(core, permit, error, shown, account);
             match error {
-                UpstreamError::CertificateRefused(_) => Unsent::Refused(error::upstream(error)),
-                _ => Unsent::Failed(error::upstream(error)),
+                UpstreamError::CertificateRefused(_) => Unsent::Refused(denial),
+                _ => Unsent::Failed(denial),
             }
         };
         // Connecting, and verifying the peer: nothing is sent, and a failure costs nothing.
@@ -215,24 +211,6 @@ impl Dispatch<'_> {
                 Err(unanswered_by(&kept, unanswered, template, account, fail))
             }
         }
-    }
-
-    /// The client certificate that the destination names, if it does.
-    async fn certificate(
-        &self,
-        account: &mut Account,
-    ) -> Result<Option<(Arc<Credential>, Arc<Secret>)>, Denial> {
-        let destination = self.call.permit.destination();
-        if destination.client_certificate.is_none() {
-            return Ok(None);
-        }
-        let credential = self.snapshot.policy.client_certificate(destination);
-        let credential = credential.ok_or_else(|| {
-            Denial::new(Reason::Internal, "the destination's client certificate is not in the policy")
-        })?;
-        let secret = secret(self.core, destination, credential).await;
-        let secret = secret.inspect_err(|_| account.blame(&credential.name))?;
-        Ok(Some((Arc::clone(credential), secret)))
     }
 
     /// Puts the secret on the call and hands it to its connection. The future waits for the answer.
@@ -348,7 +326,7 @@ fn callers_fault(upload: &Upload) -> Option<Denial> {
     upload.is_slow().then(metering::too_slow)
 }
 
-fn no_tls() -> Denial {
+pub(crate) fn no_tls() -> Denial {
     Denial::new(Reason::Internal, "the destination has no TLS configuration")
 }
 
@@ -380,6 +358,45 @@ fn log_unconnected(
     } else {
         tracing::debug!(%destination, %error, "attempt failed");
     }
+}
+
+/// Notes that an attempt failed. Gives the refusal for its caller.
+pub(crate) fn failed(
+    core: &Core,
+    permit: &Permit,
+    error: &UpstreamError,
+    shown: Option<ClientCert<'_>>,
+    account: &mut Account,
+) -> Denial {
+    account.attempt_failed(error::upstream_reason(error));
+    let blamed = shown.filter(|_| error.is_of_certificate()).map(|shown| &shown.credential.name);
+    log_failure(core, permit, error, blamed);
+    if let Some(credential) = blamed {
+        account.blame(credential);
+    }
+    error::upstream(error)
+}
+
+/// The client certificate that the destination names, if it does.
+///
+/// # Errors
+/// `secret_unavailable`
+pub(crate) async fn certificate(
+    core: &Core,
+    snapshot: &Snapshot,
+    destination: &Destination,
+    account: &mut Account,
+) -> Result<Option<(Arc<Credential>, Arc<Secret>)>, Denial> {
+    if destination.client_certificate.is_none() {
+        return Ok(None);
+    }
+    let credential = snapshot.policy.client_certificate(destination);
+    let credential = credential.ok_or_else(|| {
+        Denial::new(Reason::Internal, "the destination's client certificate is not in the policy")
+    })?;
+    let secret = secret(core, destination, credential).await;
+    let secret = secret.inspect_err(|_| account.blame(&credential.name))?;
+    Ok(Some((Arc::clone(credential), secret)))
 }
 
 /// The client certificate of a credential: from the cache, or fetched.

@@ -48,5 +48,6 @@ mod stats;
 mod table;
 mod telemetry;
 mod trace;
+mod tunnel;
 mod upstream;
 mod version_key;

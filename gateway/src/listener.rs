@@ -8,11 +8,14 @@ mod bind;
 mod fixture;
 mod forward;
 mod framing;
+mod h2_stream;
 mod handshakes;
 mod hbone;
 mod http;
 mod linger;
+mod prefixed;
 mod supervise;
+mod tcp;
 mod tls;
 mod write_timeout;
 
@@ -23,6 +26,7 @@ use std::time::Duration;
 use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use tollgate_policy::name::ResourceId;
 
 pub(crate) use self::bind::{bind, by_whom};
 use self::handshakes::{HandshakeSignal, Handshakes};
@@ -44,6 +48,8 @@ const MADE_ROOM: usize = 32;
 pub(crate) struct ListenerConfig {
     pub(crate) name: Arc<str>,
     pub(crate) kind: ListenerKind,
+    /// Where it leads, where it passes connections through to one destination.
+    pub(crate) destination: Option<ResourceId>,
     /// `None`: whoever connects is on this machine.
     pub(crate) tls: Option<TlsAcceptor>,
 }
@@ -82,7 +88,7 @@ pub(crate) async fn accept(core: Arc<Core>, listener: ListenerConfig, socket: Tc
                     drop(place);
                     // A task of its own, so that the handshake's memory is given back.
                     if let Some((stream, session)) = connected {
-                        serve(listener.kind, core, session, stream);
+                        serve(listener, core, session, stream);
                     }
                 });
             }
@@ -98,22 +104,25 @@ pub(crate) async fn accept(core: Arc<Core>, listener: ListenerConfig, socket: Tc
     }
 }
 
-fn serve(kind: ListenerKind, core: Arc<Core>, session: Arc<Session>, stream: CallerStream) {
-    match (kind, stream) {
+fn serve(listener: ListenerConfig, core: Arc<Core>, session: Arc<Session>, stream: CallerStream) {
+    match (listener.kind, stream) {
         (ListenerKind::Http, CallerStream::Tls(stream)) => {
             tokio::spawn(http::serve(core, session, *stream, linger::close));
         }
         (ListenerKind::Hbone, CallerStream::Tls(stream)) => {
             tokio::spawn(hbone::serve(core, session, *stream));
         }
+        (ListenerKind::Tcp, CallerStream::Tls(stream)) => {
+            tokio::spawn(tcp::serve(core, session, *stream, listener.destination));
+        }
         (ListenerKind::Forward, CallerStream::Tls(stream)) => {
-            tokio::spawn(forward::serve(core, session, *stream, linger::close));
+            tokio::spawn(forward::serve(core, session, *stream, (linger::close, linger::reset)));
         }
         (ListenerKind::Forward, CallerStream::Clear(stream)) => {
-            tokio::spawn(forward::serve(core, session, stream, linger::close_clear));
+            tokio::spawn(forward::serve(core, session, stream, (linger::close_clear, linger::reset_clear)));
         }
         // The settings refuse it.
-        (ListenerKind::Http | ListenerKind::Hbone, CallerStream::Clear(_)) => {}
+        (ListenerKind::Http | ListenerKind::Hbone | ListenerKind::Tcp, CallerStream::Clear(_)) => {}
     }
 }
 
@@ -140,7 +149,7 @@ async fn connect(
 /// How the connections of a listener come.
 const fn road(kind: ListenerKind) -> Road {
     match kind {
-        ListenerKind::Http | ListenerKind::Hbone => Road::Direct,
+        ListenerKind::Http | ListenerKind::Hbone | ListenerKind::Tcp => Road::Direct,
         ListenerKind::Forward => Road::Forward,
     }
 }
@@ -156,7 +165,10 @@ async fn handshake(
     stream.set_nodelay(true).ok()?;
     let begun = std::time::Instant::now();
     let deadline = Arc::new(HeaderDeadline::new());
-    let stream = WriteTimeoutStream::new(stream, Arc::clone(&deadline), Some(signal));
+    let mut stream = WriteTimeoutStream::new(stream, Arc::clone(&deadline), Some(signal));
+    if listener.kind == ListenerKind::Tcp {
+        stream.wait_for_reader();
+    }
     // TLS: the certificate, the protocol or the time may fail it. That is counted and logged; nobody can be answered.
     let stream = tokio::time::timeout(HANDSHAKE_LIMIT, tls.accept(stream)).await;
     let name = &*listener.name;

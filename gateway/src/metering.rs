@@ -22,7 +22,7 @@ mod scan;
 mod sse;
 mod usage;
 
-pub(crate) use account::Account;
+pub(crate) use account::{Account, PassedBytes};
 pub(crate) use answer::answer;
 pub(crate) use answered::Answered;
 pub(crate) use inspected_body::{is_large, least, read, too_slow};

@@ -54,9 +54,11 @@ pub(crate) const fn status(reason: Reason) -> StatusCode {
         | R::AmbiguousBody
         | R::BodyInvalid
         | R::TlsInTunnel
+        | R::TlsExpected
+        | R::SniMissing
         | R::UnboundedCost => StatusCode::BAD_REQUEST,
         R::HeaderRefused => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-        R::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
+        R::UnknownHost | R::SniMismatch => StatusCode::MISDIRECTED_REQUEST,
         R::MethodRefused => StatusCode::METHOD_NOT_ALLOWED,
         // Who asks for WebSocket and may do without takes this for "use HTTP", and asks again at once.
         R::UpgradeRefused => StatusCode::UPGRADE_REQUIRED,
@@ -73,13 +75,15 @@ pub(crate) const fn status(reason: Reason) -> StatusCode {
         | R::GrantSuspended
         | R::NotApproved
         | R::BrokenConfiguration
+        | R::Withdrawn
         | R::UnpricedModel => StatusCode::FORBIDDEN,
         R::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         R::UnsupportedMediaType | R::UnsupportedEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         R::RateLimited | R::ConcurrencyLimited | R::BudgetHeld | R::BudgetExhausted | R::KeysCooling => {
             StatusCode::TOO_MANY_REQUESTS
         }
-        R::NotReady | R::LedgerUnavailable | R::SecretUnavailable | R::TokenKeysUnavailable => {
+        R::TunnelIdle | R::TunnelLifetime => StatusCode::REQUEST_TIMEOUT,
+        R::NotReady | R::LedgerUnavailable | R::SecretUnavailable | R::TokenKeysUnavailable | R::Drained => {
             StatusCode::SERVICE_UNAVAILABLE
         }
         R::AddressRefused

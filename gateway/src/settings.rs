@@ -23,6 +23,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use tollgate_policy::model::{Interval, Problem, Source, SourceFile, nearest, read_settings};
+use tollgate_policy::name::ResourceId;
 use tollgate_policy::target::GatewayName;
 
 pub(crate) use self::value::pause;
@@ -97,15 +98,20 @@ pub struct ListenerSettings {
     /// The name of the listener in logs.
     pub name: String,
     /// What is spoken there: `http`; `hbone` for the [tunnels of an ambient mesh](#tunnels-of-a-mesh); `forward` for programs that have
-    /// the gateway as their [proxy](#forward-proxy).
+    /// the gateway as their [proxy](#forward-proxy); `tcp` for [connections](#connections) that are passed through.
     #[serde(default)]
     #[schemars(extend("default" = "http"))]
     pub kind: ListenerKind,
+    /// For `tcp`: the Destination that connections go to, as `name` or `namespace/name`. Without it, the one whose server the caller's
+    /// own TLS names, inside the TLS to the gateway.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub destination: Option<ResourceId>,
     /// IP address and port. Port 0 takes a free port, which the log names.
     #[serde(deserialize_with = "value::address")]
     #[schemars(with = "schema::SocketText")]
     pub address: SocketAddr,
-    /// What TLS offers, in order of preference. For `hbone` that is always `h2`.
+    /// What TLS offers, in order of preference. For `hbone` that is always `h2`, for `tcp` nothing.
     #[serde(default = "both")]
     #[schemars(length(min = 1), extend("default" = ["h2", "http/1.1"]))]
     pub protocols: Vec<Protocol>,
@@ -126,10 +132,12 @@ pub enum ListenerKind {
     /// Requests.
     #[default]
     Http,
-    /// Tunnels, with requests in them.
+    /// Tunnels, with requests in them or connections that are passed through.
     Hbone,
     /// Requests and tunnels of whoever has the gateway as its proxy.
     Forward,
+    /// Connections that are passed through.
+    Tcp,
 }
 
 /// Whether a listener speaks TLS.
@@ -405,7 +413,20 @@ impl Settings {
             if listener.kind == ListenerKind::Hbone && !listener.protocols.contains(&Protocol::H2) {
                 wrong(&format!("listeners[{index}].protocols"), "a tunnel comes over `h2`: leave this out");
             }
+            if listener.destination.is_some() && listener.kind != ListenerKind::Tcp {
+                let field = format!("listeners[{index}].destination");
+                wrong(&field, "only a listener of the kind `tcp` has one: leave this out");
+            }
             let asks = listener.client_certificate == ClientCertificate::Required;
+            if listener.kind == ListenerKind::Tcp && !asks {
+                let field = format!("listeners[{index}].clientCertificate");
+                wrong(
+                    &field,
+                    "nothing in a connection that is passed through says whose it is, but for the certificate of the TLS to the gateway: \
+                     leave this out",
+                );
+                continue;
+            }
             if listener.kind == ListenerKind::Hbone && !asks {
                 let field = format!("listeners[{index}].clientCertificate");
                 wrong(

@@ -13,6 +13,7 @@ mod connection_state;
 mod dial;
 mod error;
 mod http_handshake;
+mod outbound;
 mod peer;
 mod pool;
 mod resolve;
@@ -27,6 +28,7 @@ pub(crate) use self::body::{BodyError, BodyRewriter, MalformedBody, OutBody, Sta
 pub(crate) use self::certificate::{ClientCert, dated, ends, fingerprint, fits};
 pub(crate) use self::dial::{DialError, KEEPALIVE};
 pub(crate) use self::error::UpstreamError;
+pub(crate) use self::outbound::Outbound;
 pub(crate) use self::peer::{Answer, Lease, Peer, PeerOptions, TlsParams};
 pub(crate) use self::pool::{Bucket, Pool};
 pub(crate) use self::resolve::{LookupError, Resolver};

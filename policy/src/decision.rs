@@ -370,6 +370,7 @@ impl Permit {
                 && credential(&grant) == credential(&self.grant)
                 && grant.caller_token == self.grant.caller_token
                 && destination.client_certificate == self.destination().client_certificate
+                && destination.tcp().map(|tcp| tcp.tls) == self.destination().tcp().map(|tcp| tcp.tls)
                 && !matching::is_obstructed(&grant, &call)
         })
     }

@@ -142,6 +142,20 @@ reasons! {
     UnsupportedUpgrade = "unsupported_upgrade",
     /// TLS came in a tunnel of the mesh, where the gateway has to read the request.
     TlsInTunnel = "tls_in_tunnel",
+    /// What came for a destination that takes TLS alone is none.
+    TlsExpected = "tls_expected",
+    /// The caller's own TLS names no server, or hides which it means.
+    SniMissing = "sni_missing",
+    /// The caller's own TLS is for another server than its connection.
+    SniMismatch = "sni_mismatch",
+    /// A connection that is passed through was cut: its caller may not have it any more.
+    Withdrawn = "withdrawn",
+    /// A connection that is passed through was cut: no byte passed for too long.
+    TunnelIdle = "tunnel_idle",
+    /// A connection that is passed through was cut: it lasted as long as one may.
+    TunnelLifetime = "tunnel_lifetime",
+    /// A connection that is passed through was cut: the gateway stops.
+    Drained = "drained",
     /// The destination's answer is in an encoding in which a reflected key would not be seen.
     EncodedAnswer = "encoded_answer",
     /// A bug of the gateway.

@@ -40,7 +40,9 @@ pub(crate) use credential::{
     ClientCertificateSpec, CredentialSpec, HmacSpec, HmacWord, InjectSpec, Injections, KeyEncodingWord,
     SigV4Spec, SignatureWord,
 };
-pub(crate) use destination::{ApprovalWord, DestinationSpec, HttpWord, ProtocolWord, ScrubWord, VerifySpec};
+pub(crate) use destination::{
+    ApprovalWord, DestinationSpec, HttpWord, OriginateWord, ProtocolWord, ScrubWord, VerifySpec,
+};
 pub(crate) use field::{Address, List};
 pub use field::{Interval, MOST_ELEMENTS};
 pub use from::MOST_KEYS;

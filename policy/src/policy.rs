@@ -16,14 +16,14 @@ use crate::model::Source;
 use crate::name::ResourceId;
 use crate::operation::{HttpRequest, Operation, RequestLine};
 use crate::resource::{Block, BlockedHosts, CallerIndex, Referred};
-use crate::target::{Directory, GatewayName, Target, TunnelAuthority, TunnelEnd};
+use crate::target::{Directory, GatewayName, Passage, Target, TunnelAuthority, TunnelEnd};
 
 pub use crate::resource::{
     Algorithm, Allow, Approval, Assume, AwsKey, AwsSession, AwsStore, Boundary, Client, ClientAuth,
     ClientCertificate, Credential, Destination, Grant, Hmac, HmacAlgorithm, HttpDestination, HttpVersion,
     Inject, Injection, Key, KeyEncoding, KvVersion, Mint, Piece, Protocol, Scrub, SecretId, SecretRef, SigV4,
-    SignatureEncoding, Signer, SourcePool, Store, StoreKind, Timeouts, TlsVerify, TokenEndpoint, TokenGrant,
-    TokenLogin, Unpriced, VaultAuth, VaultStore, is_s3,
+    SignatureEncoding, Signer, SourcePool, Store, StoreKind, TcpDestination, Timeouts, TlsStart, TlsVerify,
+    TokenEndpoint, TokenGrant, TokenLogin, TunnelTls, Unpriced, VaultAuth, VaultStore, is_s3,
 };
 
 /// Everything that may be called, by whom, with what: resolved and immutable.
@@ -94,9 +94,19 @@ impl Policy {
         self.directory.connection(host, port)
     }
 
-    /// Where a tunnel leads that requests come in. Refuses with `unknown_host`.
+    /// Where a tunnel leads. Refuses with `unknown_host`.
     pub fn tunnel(&self, authority: &TunnelAuthority) -> Result<TunnelEnd, Denial> {
         self.directory.tunnel(authority)
+    }
+
+    /// Where a connection goes that is passed through to the destination of this name. Refuses with `unknown_host`.
+    pub fn passage_to(&self, destination: &str) -> Result<Passage, Denial> {
+        self.directory.passage_to(destination)
+    }
+
+    /// Where a connection goes whose own TLS is for this server. Refuses with `sni_mismatch`.
+    pub fn server(&self, name: &str) -> Result<Target, Denial> {
+        self.directory.server(name)
     }
 
     /// The grants that may still decide once the body is known. `grants` come from this policy's [`Policy::grants_of`].

@@ -19,7 +19,10 @@ pub use boundary::Boundary;
 pub(crate) use caller_index::CallerIndex;
 pub(crate) use canonical::Referred;
 pub use credential::{Credential, Inject, Injection, Key, SigV4, is_s3};
-pub use destination::{Destination, HttpDestination, HttpVersion, Protocol, Scrub, Timeouts, TlsVerify};
+pub use destination::{
+    Destination, HttpDestination, HttpVersion, Protocol, Scrub, TcpDestination, Timeouts, TlsStart,
+    TlsVerify, TunnelTls,
+};
 pub use grant::{Allow, Approval, Assume, Grant, Unpriced};
 pub use hmac::{Hmac, HmacAlgorithm, KeyEncoding, Piece, SignatureEncoding};
 pub use mint::{Algorithm, AwsKey, AwsSession, Client, ClientAuth, Mint, Signer, TokenEndpoint, TokenGrant};

@@ -19,7 +19,7 @@ mod tunnel;
 mod tests;
 
 pub(crate) use directory::Directory;
-pub use tunnel::{TunnelAuthority, TunnelEnd};
+pub use tunnel::{Passage, TunnelAuthority, TunnelEnd};
 
 /// An authority that is the gateway's own, `host` or `host:port`: under it the first path segment names the destination.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

@@ -203,6 +203,11 @@ def postgresql(_home, children):
     return None if any(Path("/usr/lib/postgresql").glob("*/bin/initdb")) else debian(children, "postgresql")
 
 
+def redis(_home, children):
+    """The server and redis-cli; what runs of it, a test starts."""
+    return None if shutil.which("redis-server") and shutil.which("redis-cli") else debian(children, "redis-server")
+
+
 def prometheus(_home, children):
     """The server and promtool; what runs of it, a test starts."""
     return None if shutil.which("promtool") and shutil.which("prometheus") else debian(children, "prometheus")
@@ -299,6 +304,7 @@ PARTS = [
     ("haproxy", None, haproxy),
     ("prometheus", None, prometheus),
     ("postgresql", None, postgresql),
+    ("redis", None, redis),
     ("etcd", None, etcd),
     ("kubectl", KUBECTL, kubectl),
     ("kube-apiserver", KUBERNETES, kube_apiserver),

@@ -56,5 +56,6 @@ mod targets;
 mod telemetry;
 mod token_callers;
 mod tokens;
+mod tunnels;
 mod upstreams;
 mod worst;

@@ -1,7 +1,7 @@
 //! The harness: everything a scenario stands on.
 //!
 //! A [`Sandbox`] is one scenario's folder and its canary secrets. In it live throw-away authorities ([`ca`]), real parts
-//! ([`bao`], [`moto`], [`aimock`], [`envoy`], [`haproxy`], [`helm`], [`idp`], [`prometheus`], the API server of [`cluster`], the SDKs of
+//! ([`bao`], [`moto`], [`aimock`], [`envoy`], [`haproxy`], [`helm`], [`idp`], [`postgres`], [`prometheus`], [`redis`], the API server of [`cluster`], the SDKs of
 //! [`python`]), upstreams that can misbehave ([`upstream`]), the gateway under test ([`gateway`]) and its callers ([`client`]).
 //! What a scenario leaves behind
 //! is searched by `tests/runner/sweep.py`.
@@ -25,10 +25,12 @@ pub mod ledger;
 pub mod moto;
 pub mod network;
 pub mod node;
+pub mod postgres;
 pub mod process;
 pub mod prometheus;
 pub mod provider;
 pub mod python;
+pub mod redis;
 pub mod rendered;
 pub mod report;
 pub mod resources;

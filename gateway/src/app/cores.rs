@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
+use tollgate_policy::name::ResourceId;
 use tollgate_policy::policy::Credential;
 
 use crate::core::{Core, Shared};
@@ -30,6 +31,7 @@ const HOUSEKEEPING: Duration = Duration::from_secs(1);
 pub(super) struct ListenerSockets {
     name: Arc<str>,
     kind: ListenerKind,
+    destination: Option<ResourceId>,
     pub(super) address: SocketAddr,
     tls: Option<Arc<ServerConfig>>,
     sockets: Vec<std::net::TcpListener>,
@@ -45,7 +47,8 @@ impl ListenerSockets {
         let sockets = listener::bind(address, cores)
             .with_context(|| format!("listener {name}: cannot listen on {address}"))?;
         let address = sockets.first().map_or(Ok(address), std::net::TcpListener::local_addr)?;
-        Ok(Self { name: name.as_str().into(), kind: settings.kind, address, tls, sockets })
+        let destination = settings.destination.clone();
+        Ok(Self { name: name.as_str().into(), kind: settings.kind, destination, address, tls, sockets })
     }
 }
 
@@ -86,7 +89,8 @@ impl Cores {
             });
             let sockets = doors.iter_mut().filter_map(|door| {
                 let (name, tls) = (Arc::clone(&door.name), door.tls.clone().map(TlsAcceptor::from));
-                Some((ListenerConfig { name, kind: door.kind, tls }, door.sockets.pop()?))
+                let destination = door.destination.clone();
+                Some((ListenerConfig { name, kind: door.kind, destination, tls }, door.sockets.pop()?))
             });
             let sockets: Vec<_> = sockets.collect();
             let (started, starts) = mpsc::sync_channel(1);

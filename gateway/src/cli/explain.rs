@@ -10,10 +10,10 @@ use tollgate_policy::caller::{Caller, Identity, Proof, Proven};
 use tollgate_policy::decision::{
     Actions, CallerGrants, Facts, action_of_target, actions_of_form, actions_of_path,
 };
-use tollgate_policy::denial::Denial;
+use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::operation::{HttpRequest, Operation, RequestLine};
 use tollgate_policy::policy::{Grant, Policy, SigV4};
-use tollgate_policy::target::Target;
+use tollgate_policy::target::{Passage, Target};
 
 use super::check::{CheckArgs, Subject};
 use super::say;
@@ -31,7 +31,7 @@ pub(super) struct ExplainArgs {
     /// The method
     #[arg(long, default_value = "POST")]
     method: String,
-    /// What is called: the destination's own URL, or the gateway's with the destination as the first path segment
+    /// What is called: the destination's own URL, the gateway's with the destination as the first path segment, or tcp://HOST:PORT
     #[arg(long)]
     url: String,
     /// The model that the body names
@@ -72,6 +72,9 @@ pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn decide(policy: &Policy, args: &ExplainArgs) -> anyhow::Result<Result<String, Denial>> {
+    if let Some(authority) = args.url.strip_prefix("tcp://") {
+        return Ok(decide_connection(policy, args, authority));
+    }
     let (authority, path, query) = split(&args.url)?;
     let line = RequestLine { authority, method: &args.method, path, query };
     let grants = policy.grants_of(&Caller::of(&Assumed(args.caller.clone())));
@@ -99,6 +102,30 @@ fn decide(policy: &Policy, args: &ExplainArgs) -> anyhow::Result<Result<String, 
         let grant = permit.grant();
         format!("grant {} decides, {}", grant.name, carried(policy, grant))
     }))
+}
+
+/// The same of a connection that is passed through.
+fn decide_connection(policy: &Policy, args: &ExplainArgs, authority: &str) -> Result<String, Denial> {
+    let end = policy.tunnel(&authority.parse()?)?;
+    let target = match end.passage()? {
+        Some(Passage::To(target)) => target,
+        Some(Passage::ByServerName(_)) => {
+            let detail = "the caller's own TLS says which host is meant: ask for that host";
+            return Err(Denial::new(Reason::SniMissing, detail));
+        }
+        None => {
+            let detail = "connections are not passed through to this host: it is called by HTTP";
+            return Err(Denial::new(Reason::NoGrant, detail));
+        }
+    };
+    let name = &target.destination().name;
+    say(&format!("destination: {name} ({}:{})", target.host(), target.port()));
+    let grants = policy.grants_of(&Caller::of(&Assumed(args.caller.clone())));
+    let (facts, now) = (Facts::default(), Timestamp::now());
+    candidates(policy, &grants, (&target, &Operation::Tunnel, &facts), now).iter().for_each(|line| say(line));
+    let permit = policy.admit(&grants, target, Operation::Tunnel)?.permit(&facts, now)?;
+    let grant = permit.grant();
+    Ok(format!("grant {} decides, {}", grant.name, carried(policy, grant)))
 }
 
 /// What a call by this grant has with it, on it and on its connection.
@@ -158,7 +185,7 @@ fn split(url: &str) -> anyhow::Result<(&str, &str, Option<&str>)> {
     let rest = url
         .strip_prefix("https://")
         .or_else(|| url.strip_prefix("http://"))
-        .context("--url: not an http(s) URL")?;
+        .context("--url: not an http(s) URL, nor tcp://HOST:PORT")?;
     let (authority, rest) = rest.split_at(rest.find(['/', '?', '*', '#']).unwrap_or(rest.len()));
     if authority.is_empty() {
         bail!("--url: no host in it");

@@ -104,6 +104,11 @@ impl CallerCredentials {
         self.shown_to
     }
 
+    /// Of whoever shows nothing but a certificate.
+    pub(crate) const fn none() -> Self {
+        Self { authorization: None, tokens: Vec::new(), shown_to: ShownTo::Server }
+    }
+
     /// What may prove to the gateway who calls.
     pub(super) fn tokens(&self) -> &[ShownToken] {
         &self.tokens
@@ -325,6 +330,29 @@ mod tests {
         let many = ["a.b.c", "a.b.d", "a.b.e", "a.b.f"];
         assert_eq!(of(&many).len(), MOST_TOKENS);
         assert_eq!(of(&[&many[..], &["a.b.g"]].concat()).len(), 0);
+    }
+
+    #[test]
+    fn what_is_shown_to_a_proxy_is_found_as_a_bearer_or_as_a_password_and_elsewhere_not_at_all() {
+        let good = jwt("{}");
+        let of = |value: &str, shown_to| {
+            let mut headers = HeaderMap::new();
+            headers.append(PROXY_AUTHORIZATION, value.parse().unwrap());
+            let credentials = CallerCredentials::of(&headers, shown_to);
+            credentials.tokens().iter().map(|token| token.bytes().to_vec()).collect::<Vec<_>>()
+        };
+        let basic = |text: &str| format!("basic {}", STANDARD.encode(text));
+        for value in [format!("Bearer {good}"), basic(&format!("token:{good}")), basic(&format!(":{good}"))] {
+            assert_eq!(of(&value, ShownTo::Proxy), [good.as_bytes()], "{value}");
+            assert!(of(&value, ShownTo::Server).is_empty(), "{value}");
+        }
+        for value in [basic(&good), basic("token:secret"), format!("Basic {good}"), "Basic !".to_owned()] {
+            assert!(of(&value, ShownTo::Proxy).is_empty(), "{value}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.append(PROXY_AUTHORIZATION, basic(&format!("token:{good}")).parse().unwrap());
+        let credentials = CallerCredentials::of(&headers, ShownTo::Proxy);
+        assert_eq!(format!("{:?}", credentials.tokens()[0].value), "Sensitive");
     }
 
     #[test]

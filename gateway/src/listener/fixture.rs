@@ -75,11 +75,35 @@ async fn destination(issuer: &TestIssuer) -> u16 {
     port
 }
 
+/// A destination that sends back what comes, and ends where that ends.
+async fn echo() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let (mut reader, mut writer) = stream.split();
+                tokio::io::copy(&mut reader, &mut writer).await?;
+                writer.shutdown().await
+            });
+        }
+    });
+    port
+}
+
+/// What its destinations listen on.
+#[derive(Clone, Copy)]
+struct Ports {
+    http: u16,
+    echo: u16,
+}
+
 pub(super) struct Fixture {
     pub(super) core: Arc<Core>,
+    ports: Ports,
     issuer: TestIssuer,
     _ledger: Arc<Ledger>,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Fixture {
@@ -105,7 +129,8 @@ impl Fixture {
             tracer: None,
             exported: None,
         });
-        shared.publish(snapshot(directory.path(), &issuer, destination(&issuer).await));
+        let ports = Ports { http: destination(&issuer).await, echo: echo().await };
+        shared.publish(snapshot((directory.path(), &issuer), ports, "web", None));
         let journal = ledger.journal(0).unwrap();
         let (stats, uses) = (Arc::default(), Arc::default());
         let core = Core {
@@ -118,7 +143,19 @@ impl Fixture {
             stats,
             uses,
         };
-        Self { core: Arc::new(core), issuer, _ledger: ledger, _directory: directory }
+        Self { core: Arc::new(core), ports, issuer, _ledger: ledger, directory }
+    }
+
+    /// The port of what sends back what comes.
+    pub(super) fn echo(&self) -> u16 {
+        self.ports.echo
+    }
+
+    /// Puts a policy in force whose grants are for another workload.
+    pub(super) fn withdraw(&self) {
+        let before = self.core.shared.snapshots.current();
+        let place = (self.directory.path(), &self.issuer);
+        self.core.shared.publish(snapshot(place, self.ports, "other", before.as_deref()));
     }
 
     /// A connection of whoever has shown this chain elsewhere.
@@ -144,7 +181,12 @@ impl Fixture {
     }
 }
 
-fn snapshot(directory: &Path, issuer: &TestIssuer, port: u16) -> Snapshot {
+fn snapshot(
+    (directory, issuer): (&Path, &TestIssuer),
+    Ports { http: port, echo }: Ports,
+    workload: &str,
+    before: Option<&Snapshot>,
+) -> Snapshot {
     let bundle = directory.join("up.pem");
     fs::write(&bundle, issuer.pem()).unwrap();
     let head = "---\napiVersion: tollgate.dev/v1alpha1\nkind:";
@@ -152,11 +194,22 @@ fn snapshot(directory: &Path, issuer: &TestIssuer, port: u16) -> Snapshot {
         "{head} Destination\nmetadata: {{name: up}}\nspec:\n  hosts: [up.test]\n  port: {port}\n  addresses: [127.0.0.1]\n  virtualAddresses: [240.240.0.1]\n  tls: {{verify: {{caFile: {}}}}}\n\
          {head} Destination\nmetadata: {{name: twin}}\nspec:\n  hosts: [twin.test]\n  port: {port}\n  addresses: [127.0.0.1]\n\
          {head} Destination\nmetadata: {{name: a-foreign}}\nspec: {{hosts: [foreign.test], virtualAddresses: ['fd00::1', 240.240.0.1]}}\n\
-         {head} Grant\nmetadata: {{name: web-twin}}\nspec: {{callers: [{{spiffe: 'spiffe://prod.acme/web'}}], destination: twin}}\n\
-         {head} Grant\nmetadata: {{name: web-up}}\nspec: {{callers: [{{spiffe: 'spiffe://prod.acme/web'}}], destination: up}}\n",
+         {head} Destination\nmetadata: {{name: queue}}\nspec: {{hosts: [queue.test], port: {echo}, protocol: tcp, addresses: [127.0.0.1], virtualAddresses: [240.240.0.9]}}\n\
+         {head} Destination\nmetadata: {{name: named}}\nspec: {{hosts: [a.named.test, b.named.test], port: {echo}, protocol: tls, addresses: [127.0.0.1], virtualAddresses: [240.240.0.10]}}\n\
+         {head} Destination\nmetadata: {{name: closed}}\nspec: {{hosts: [closed.test], port: 1, protocol: tcp, addresses: [127.0.0.1]}}\n\
+         {head} Destination\nmetadata: {{name: inside}}\nspec: {{hosts: [inside.test], port: 22, protocol: tcp, addresses: [169.254.169.254]}}\n\
+         {head} Destination\nmetadata: {{name: idle}}\nspec: {{hosts: [idle.test], port: {echo}, protocol: tcp, addresses: [127.0.0.1], timeouts: {{idle: 100ms}}}}\n\
+         {head} Destination\nmetadata: {{name: brief}}\nspec: {{hosts: [brief.test], port: {echo}, protocol: tcp, addresses: [127.0.0.1], timeouts: {{lifetime: 100ms}}}}\n",
         bundle.display()
     );
+    let of = |name: &str| {
+        format!(
+            "{head} Grant\nmetadata: {{name: web-{name}}}\nspec: {{callers: [{{spiffe: 'spiffe://prod.acme/{workload}'}}], destination: {name}}}\n"
+        )
+    };
+    let grants = ["twin", "up", "queue", "named", "closed", "inside", "idle", "brief"].map(of);
+    let text = text + &grants.concat();
     let environment = app::environment_of(&[], &["prod.acme".to_owned()]).unwrap();
     let file = SourceFile { path: "a.yaml".into(), text };
-    Snapshot::build((&[file], &Consents::default()), &environment, None).unwrap().0
+    Snapshot::build((&[file], &Consents::default()), &environment, before).unwrap().0
 }

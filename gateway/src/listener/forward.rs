@@ -5,7 +5,6 @@
 //! in it walks the whole route. Behind a CONNECT that is refused nothing is read on its connection as HTTP.
 
 use std::convert::Infallible;
-use std::io::Cursor;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -16,7 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use rustls::server::Acceptor;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tollgate_policy::denial::{Denial, Reason};
@@ -26,6 +25,7 @@ use super::framing::Strict;
 use super::hbone::{FIRST_BYTES, PREFACE, TLS_HANDSHAKE, end, first_bytes};
 use super::http as requests;
 use super::linger::Lingering;
+use super::prefixed::Prefixed;
 use super::write_timeout::WriteTimeoutStream;
 use super::{HANDSHAKE_LIMIT, tls};
 use crate::caller_usage::UsagePermit;
@@ -36,6 +36,7 @@ use crate::metering::{Account, ReplyBody};
 use crate::reply::{self, ErrorFormat};
 use crate::session::{Arrival, HeaderDeadline, Road, Session};
 use crate::snapshot::Snapshot;
+use crate::tunnel::{self, OpenTunnel, RefusedTunnel, Towards, TunnelRequest};
 
 /// What carries a tunnel: a connection of its own, or a stream of HTTP/2.
 trait Carrier: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -53,6 +54,14 @@ struct TunnelPermit {
     place: UsagePermit,
 }
 
+/// A tunnel that its peer may have.
+enum Tunnel {
+    /// Requests come in it.
+    Requests(TunnelPermit),
+    /// What comes in it is passed through.
+    Open(Box<OpenTunnel>),
+}
+
 /// What of a request for a tunnel is known where it is refused.
 #[derive(Default)]
 struct Asked {
@@ -61,9 +70,13 @@ struct Asked {
 }
 
 /// Serves requests and tunnels until the peer leaves, its proof ends, or the drain says so. `close` ends a stream so that its last answer
-/// arrives.
-pub(super) async fn serve<S, F>(core: Arc<Core>, session: Arc<Session>, stream: S, close: impl FnOnce(S) -> F)
-where
+/// arrives, `reset` so that nobody takes it for a good end.
+pub(super) async fn serve<S, F>(
+    core: Arc<Core>,
+    session: Arc<Session>,
+    stream: S,
+    (close, reset): (impl FnOnce(S) -> F, impl FnOnce(S)),
+) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     F: Future<Output = ()>,
 {
@@ -71,7 +84,7 @@ where
     core.connections.enter(&session);
     let limits = &core.shared.limits;
     // Over HTTP/1.1 the connection becomes the tunnel.
-    let opened: Arc<Mutex<Option<TunnelPermit>>> = Arc::default();
+    let opened: Arc<Mutex<Option<Tunnel>>> = Arc::default();
     let (own_core, own_session, own_opened) = (Arc::clone(&core), Arc::clone(&session), Arc::clone(&opened));
     let service = service_fn(move |request: Request<Incoming>| {
         let (core, session, opened) =
@@ -81,7 +94,7 @@ where
                 return requests::answer(core, session, request).await;
             }
             session.deadline.on_request();
-            Ok::<_, Infallible>(open(&core, &session, request, &opened).map(ReplyBody::Full))
+            Ok::<_, Infallible>(answer(&core, &session, request, &opened).await.map(ReplyBody::Full))
         }
     });
     if session.http2 {
@@ -94,9 +107,15 @@ where
         if driven.await == requests::End::Close {
             let parts = served.into_parts();
             let stream = parts.io.into_inner().into_inner();
-            let leave = opened.lock().unwrap_or_else(PoisonError::into_inner).take();
-            match leave {
-                Some(leave) => carry(&core, &session, leave, (parts.read_buf, Box::new(stream))).await,
+            let tunnel = opened.lock().unwrap_or_else(PoisonError::into_inner).take();
+            match tunnel {
+                Some(Tunnel::Requests(leave)) => {
+                    carry(&core, &session, leave, (parts.read_buf, Box::new(stream))).await;
+                }
+                Some(Tunnel::Open(tunnel)) => {
+                    let stream = Prefixed::new(parts.read_buf, stream);
+                    tunnel.relay(stream, |stream| reset(stream.into_inner())).await;
+                }
                 None => {
                     tokio::select! {
                         () = close(stream) => {}
@@ -109,19 +128,17 @@ where
     core.connections.leave(&session);
 }
 
-/// Answers one request for a tunnel, and sees to it that what comes in it is served.
-fn open(
+/// Answers one request for a tunnel, and sees to it that what comes in it is carried.
+async fn answer(
     core: &Arc<Core>,
     session: &Arc<Session>,
     request: Request<Incoming>,
-    opened: &Mutex<Option<TunnelPermit>>,
+    opened: &Mutex<Option<Tunnel>>,
 ) -> Response<Bytes> {
-    let mut asked = Asked::default();
-    let leave = match authorise(core, session, &request, &mut asked) {
-        Ok(leave) => leave,
-        Err(denial) => {
+    let tunnel = match open(core, session, &request).await {
+        Ok(tunnel) => tunnel,
+        Err(RefusedTunnel { denial, id }) => {
             session.deadline.on_response();
-            let id = refuse(core, &request, &asked, &denial);
             return reply::refusal(&denial, id, ErrorFormat::of_tunnel().to(ShownTo::Proxy), true);
         }
     };
@@ -129,14 +146,42 @@ fn open(
         let (core, session) = (Arc::clone(core), Arc::clone(session));
         tokio::spawn(async move {
             let _drained = core.shared.drain.watch();
-            if let Ok(tunnel) = hyper::upgrade::on(request).await {
-                carry(&core, &session, leave, (Bytes::new(), Box::new(TokioIo::new(tunnel)))).await;
+            let Ok(stream) = hyper::upgrade::on(request).await else { return };
+            let stream = TokioIo::new(stream);
+            match tunnel {
+                Tunnel::Requests(leave) => {
+                    carry(&core, &session, leave, (Bytes::new(), Box::new(stream))).await;
+                }
+                // A stream that is dropped before its end is reset.
+                Tunnel::Open(tunnel) => tunnel.relay(stream, drop).await,
             }
         });
     } else {
-        *opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(leave);
+        *opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(tunnel);
     }
     Response::default()
+}
+
+/// Opens a tunnel: where something is passed through, as far as its destination.
+async fn open(
+    core: &Arc<Core>,
+    session: &Arc<Session>,
+    request: &Request<Incoming>,
+) -> Result<Tunnel, RefusedTunnel> {
+    let mut asked = Asked::default();
+    let leave = authorise(core, session, request, &mut asked)
+        .map_err(|denial| RefusedTunnel { id: refuse(core, request, &asked, &denial), denial })?;
+    if leave.target.destination().http().is_some() {
+        return Ok(Tunnel::Requests(leave));
+    }
+    let TunnelPermit { authority, place, .. } = leave;
+    let asked = TunnelRequest {
+        towards: Towards::Authority(&authority),
+        hello: Ok(None),
+        credentials: CallerCredentials::of(request.headers(), ShownTo::Proxy),
+        place: Some(place),
+    };
+    Ok(Tunnel::Open(Box::new(tunnel::open(core, session, asked).await?)))
 }
 
 /// Lets a tunnel be opened where its caller may have something to ask for.
@@ -161,7 +206,8 @@ fn authorise<B>(
     let target = target.clone();
     opener.grants().check_reach(end.destinations())?;
     let may_be_read = core.shared.interception.as_ref().map(|interception| interception.permits(&target));
-    if authority.port() == 443 && may_be_read != Some(true) {
+    let is_read = target.destination().http().is_some();
+    if is_read && authority.port() == 443 && may_be_read != Some(true) {
         return Err(unreadable(&target, may_be_read));
     }
     let full = "this workload has too many connections and tunnels at once";
@@ -230,16 +276,15 @@ async fn carry(
 ) {
     let deadline = Arc::new(HeaderDeadline::new());
     let carrier = WriteTimeoutStream::new(Lingering::new(carrier), Arc::clone(&deadline), None);
-    let (reader, writer) = tokio::io::split(carrier);
-    let mut reader = Cursor::new(begun).chain(reader);
+    let mut whole = Prefixed::new(begun, carrier);
     let begun = tokio::select! {
-        begun = tokio::time::timeout(FIRST_BYTES, first_bytes(&mut reader)) => begun,
+        begun = tokio::time::timeout(FIRST_BYTES, first_bytes(&mut whole)) => begun,
         () = requests::cut(outer) => return,
     };
     let Ok(Ok(begun)) = begun else { return };
     let is_tls = begun.first() == Some(&TLS_HANDSHAKE);
     let http2 = begun == PREFACE;
-    let whole = tokio::io::join(Cursor::new(begun).chain(reader), writer);
+    whole.put_back(begun);
     if !is_tls {
         let session = leave.session(outer, http2, deadline);
         return requests::serve(Arc::clone(core), session, whole, end).await;
@@ -278,7 +323,7 @@ async fn intercept<S: AsyncRead + AsyncWrite + Unpin>(
         if named == Some(false) {
             let _ = start.into_stream(interception.nothing()).await;
             return Ok(Err(Denial::new(
-                Reason::AmbiguousAuthority,
+                Reason::SniMismatch,
                 "the TLS in a tunnel is for another host (SNI) than the tunnel",
             )));
         }

@@ -4,32 +4,35 @@
 //! **Invariant:** a tunnel proves nothing and chooses nothing: who calls is who has opened the connection, and each request in it walks the
 //! whole route. What the sender says of itself in headers (`baggage`, `forwarded`) is not read.
 
-use std::convert::Infallible;
 use std::io::{self, Cursor};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::server::{Builder, SendResponse};
+use h2::{Ping, PingPong, RecvStream};
+use http::header::CONNECTION;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{sleep, timeout};
 use tollgate_policy::denial::{Denial, Reason};
-use tollgate_policy::target::TunnelAuthority;
+use tollgate_policy::target::{Passage, TunnelAuthority};
 
+use super::h2_stream::H2Stream;
 use super::http as requests;
 use super::linger::Lingering;
 use super::write_timeout::WriteTimeoutStream;
 use crate::caller_usage::UsagePermit;
 use crate::core::Core;
+use crate::identity::CallerCredentials;
 use crate::ledger::RecordId;
 use crate::metering::Account;
 use crate::reply::{self, ErrorFormat};
-use crate::session::{HEAD_LIMIT, HeaderDeadline, Road, Session};
+use crate::session::{HEAD_LIMIT, HeaderDeadline, Road, Session, Shutdown};
+use crate::settings::RequestLimits;
+use crate::tunnel::{self, Hello, OpenTunnel, RefusedTunnel, Towards, TunnelRequest};
 
 /// For the first bytes in a tunnel.
 pub(super) const FIRST_BYTES: Duration = Duration::from_secs(HEAD_LIMIT.unsigned_abs());
@@ -37,6 +40,14 @@ pub(super) const FIRST_BYTES: Duration = Duration::from_secs(HEAD_LIMIT.unsigned
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What a TLS client begins with: a handshake record (RFC 8446, section 5.1).
 pub(super) const TLS_HANDSHAKE: u8 = 0x16;
+/// Bytes of one tunnel that wait for its destination, and of all of one connection: one that waits stops no other.
+const WINDOW: u32 = 256 << 10;
+const WINDOW_OF_ALL: u32 = 16 << 20;
+/// Bytes of one tunnel that wait for its workload.
+const SENT_AHEAD: usize = 64 << 10;
+/// How often a silent peer is asked whether it is there, and how long it has to answer.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PONG_WITHIN: Duration = Duration::from_secs(20);
 
 /// Serves tunnels until the peer leaves, its proof ends, or the drain says so.
 pub(super) async fn serve<S>(core: Arc<Core>, session: Arc<Session>, stream: S)
@@ -45,39 +56,110 @@ where
 {
     let _drained = core.shared.drain.watch();
     core.connections.enter(&session);
-    let (own_core, own_session) = (Arc::clone(&core), Arc::clone(&session));
-    let service = service_fn(move |request| {
-        let answer = open(&own_core, &own_session, request);
-        async move { Ok::<_, Infallible>(answer) }
-    });
-    let mut served = requests::http2(&core.shared.limits).serve_connection(TokioIo::new(stream), service);
-    requests::drive(&mut served, &session, |connection| connection.graceful_shutdown()).await;
+    if let Err(error) = tunnels(&core, &session, stream).await {
+        tracing::debug!(peer = %session.address, %error, "connection of tunnels ended");
+    }
     core.connections.leave(&session);
 }
 
-/// Answers one request for a tunnel, and begins to serve what comes in it.
-fn open(core: &Arc<Core>, session: &Arc<Session>, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    match authorise(core, session, &request) {
-        Ok(leave) => {
-            let (core, session) = (Arc::clone(core), Arc::clone(session));
-            tokio::spawn(async move {
-                if let Ok(tunnel) = hyper::upgrade::on(request).await {
-                    carry(core, session, leave, tunnel).await;
-                }
-            });
-            Response::default()
-        }
-        Err(denial) => {
-            let authority = request.uri().authority().and_then(|text| text.as_str().parse().ok());
-            let id = refuse(core, session, authority.as_ref(), &denial);
-            let mut response = reply::refusal(&denial, id, ErrorFormat::of_tunnel(), false).map(Full::new);
-            // As ztunnel says it; a client of the mesh shows nothing but this number.
-            if response.status() == StatusCode::FORBIDDEN {
-                *response.status_mut() = StatusCode::UNAUTHORIZED;
+async fn tunnels<S>(core: &Arc<Core>, session: &Arc<Session>, stream: S) -> Result<(), h2::Error>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let Ok(begun) = timeout(FIRST_BYTES, http2(&core.shared.limits).handshake(stream)).await else {
+        return Ok(());
+    };
+    let mut connection = begun?;
+    let mut silent = pin!(silent(connection.ping_pong()));
+    loop {
+        tokio::select! {
+            accepted = connection.accept() => {
+                let Some(accepted) = accepted else { return Ok(()) };
+                let (request, respond) = accepted?;
+                tokio::spawn(answer(Arc::clone(core), Arc::clone(session), request, respond));
             }
-            response
+            () = &mut silent => return Ok(()),
+            order = session.shutdown.received() => match order {
+                Some(Shutdown::Abort) => return Ok(()),
+                Some(Shutdown::Graceful) => connection.graceful_shutdown(),
+                None => {}
+            }
         }
     }
+}
+
+fn http2(limits: &RequestLimits) -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+        .initial_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW_OF_ALL)
+        .max_send_buffer_size(SENT_AHEAD);
+    builder
+}
+
+/// Ready once the peer does not answer any more.
+async fn silent(pings: Option<PingPong>) {
+    let Some(mut pings) = pings else { return std::future::pending().await };
+    loop {
+        sleep(PING_EVERY).await;
+        if !matches!(timeout(PONG_WITHIN, pings.ping(Ping::opaque())).await, Ok(Ok(_))) {
+            return;
+        }
+    }
+}
+
+/// Answers one request for a tunnel, and carries what comes in it.
+async fn answer(
+    core: Arc<Core>,
+    session: Arc<Session>,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
+    let opened = tokio::select! {
+        opened = open(&core, &session, &request) => opened,
+        _gone = std::future::poll_fn(|cx| respond.poll_reset(cx)) => return,
+    };
+    let tunnel = match opened {
+        Ok(tunnel) => tunnel,
+        Err(RefusedTunnel { denial, id }) => {
+            // A peer that is gone does not read it.
+            let _ = refused(&denial, id, &mut respond);
+            return;
+        }
+    };
+    let Ok(sender) = respond.send_response(Response::default(), false) else { return };
+    let stream = H2Stream::new(sender, request.into_body());
+    match tunnel {
+        Tunnel::Requests(leave) => requests_in(core, session, leave, stream).await,
+        Tunnel::Named(leave) => named(&core, &session, leave, stream).await,
+        Tunnel::Open(tunnel) => tunnel.relay(stream, H2Stream::reset).await,
+    }
+}
+
+fn refused(denial: &Denial, id: RecordId, respond: &mut SendResponse<Bytes>) -> Result<(), h2::Error> {
+    let (mut head, body) = reply::refusal(denial, id, ErrorFormat::of_tunnel(), false).into_parts();
+    // A client of the mesh shows nothing but this number: as ztunnel says it (`src/proxy/inbound.rs`).
+    head.status = match head.status {
+        StatusCode::FORBIDDEN => StatusCode::UNAUTHORIZED,
+        StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => StatusCode::SERVICE_UNAVAILABLE,
+        status => status,
+    };
+    // There is none in HTTP/2 (RFC 9113, section 8.2.2).
+    head.headers.remove(CONNECTION);
+    let is_empty = body.is_empty();
+    let mut sender = respond.send_response(Response::from_parts(head, ()), is_empty)?;
+    if is_empty { Ok(()) } else { sender.send_data(body, true) }
+}
+
+/// A tunnel that its peer may have.
+enum Tunnel {
+    /// Requests come in it.
+    Requests(TunnelPermit),
+    /// The caller's own TLS says where it leads.
+    Named(TunnelPermit),
+    Open(Box<OpenTunnel>),
 }
 
 /// Leave to open a tunnel.
@@ -87,8 +169,42 @@ struct TunnelPermit {
     place: UsagePermit,
 }
 
+/// Opens a tunnel: where something is passed through, as far as its destination.
+async fn open(
+    core: &Arc<Core>,
+    session: &Arc<Session>,
+    request: &Request<RecvStream>,
+) -> Result<Tunnel, RefusedTunnel> {
+    let authorised = authorise(core, session, request).map_err(|denial| {
+        let authority = request.uri().authority().and_then(|text| text.as_str().parse().ok());
+        RefusedTunnel { id: refuse(core, session, authority.as_ref(), &denial), denial }
+    });
+    let (leave, passage) = authorised?;
+    match passage {
+        None => Ok(Tunnel::Requests(leave)),
+        Some(Passage::ByServerName(_)) => Ok(Tunnel::Named(leave)),
+        Some(Passage::To(_)) => passed(core, session, leave, Ok(None)).await.map(Box::new).map(Tunnel::Open),
+    }
+}
+
+async fn passed(
+    core: &Arc<Core>,
+    session: &Arc<Session>,
+    leave: TunnelPermit,
+    hello: Result<Option<Hello>, Denial>,
+) -> Result<OpenTunnel, RefusedTunnel> {
+    let TunnelPermit { authority, place } = leave;
+    let towards = Towards::Authority(&authority);
+    let credentials = CallerCredentials::none();
+    tunnel::open(core, session, TunnelRequest { towards, hello, credentials, place: Some(place) }).await
+}
+
 /// Lets a tunnel be opened where its caller may have something to ask for.
-fn authorise<B>(core: &Core, session: &Session, request: &Request<B>) -> Result<TunnelPermit, Denial> {
+fn authorise<B>(
+    core: &Core,
+    session: &Session,
+    request: &Request<B>,
+) -> Result<(TunnelPermit, Option<Passage>), Denial> {
     let authority = request.uri().authority().filter(|_| request.method() == Method::CONNECT);
     let authority = authority.ok_or_else(|| {
         Denial::new(
@@ -101,12 +217,20 @@ fn authorise<B>(core: &Core, session: &Session, request: &Request<B>) -> Result<
     let shared = &core.shared;
     let context =
         session.proofs.connection_caller(&shared.trust, &shared.usages, &snapshot, Timestamp::now())?;
-    let end = snapshot.policy.tunnel(&authority)?;
-    context.grants().check_reach(end.destinations())?;
+    let passage = snapshot.policy.tunnel(&authority)?.reached_by(context.grants())?.passage()?;
     let full = "this workload has too many connections and tunnels at once";
     let place = context.usage().connection();
     let place = place.ok_or_else(|| Denial::new(Reason::ConcurrencyLimited, full))?;
-    Ok(TunnelPermit { authority, place })
+    Ok((TunnelPermit { authority, place }, passage))
+}
+
+/// Passes through a connection whose own TLS says where it leads.
+async fn named(core: &Arc<Core>, session: &Arc<Session>, leave: TunnelPermit, mut stream: H2Stream) {
+    let hello = Hello::read(&mut stream).await.map(Some);
+    match passed(core, session, leave, hello).await {
+        Ok(tunnel) => tunnel.relay(stream, H2Stream::reset).await,
+        Err(_) => stream.reset(),
+    }
 }
 
 /// Records that a tunnel, or what came in it, was refused.
@@ -132,12 +256,11 @@ fn refuse(
 }
 
 /// Serves what comes in a tunnel: the workload's own HTTP, in the version that it begins with.
-async fn carry(core: Arc<Core>, outer: Arc<Session>, leave: TunnelPermit, tunnel: Upgraded) {
+async fn requests_in(core: Arc<Core>, outer: Arc<Session>, leave: TunnelPermit, stream: H2Stream) {
     let TunnelPermit { authority, place } = leave;
     let deadline = Arc::new(HeaderDeadline::new());
-    let tunnel = Lingering::new(TokioIo::new(tunnel));
-    let mut tunnel = WriteTimeoutStream::new(tunnel, Arc::clone(&deadline), None);
-    let Ok(Ok(begun)) = tokio::time::timeout(FIRST_BYTES, first_bytes(&mut tunnel)).await else { return };
+    let mut tunnel = WriteTimeoutStream::new(Lingering::new(stream), Arc::clone(&deadline), None);
+    let Ok(Ok(begun)) = timeout(FIRST_BYTES, first_bytes(&mut tunnel)).await else { return };
     if begun.first() == Some(&TLS_HANDSHAKE) {
         let detail = "TLS came in a tunnel to a destination whose requests the gateway has to read: call http:// instead, \
                       and the gateway calls the destination over TLS";

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -36,6 +37,21 @@ pub(super) async fn close_clear(mut stream: WriteTimeoutStream) {
     if matches!(shut, Ok(Ok(()))) {
         discard(stream.into_inner(), deadline).await;
     }
+}
+
+/// Ends a connection so that nobody takes it for a good end.
+pub(super) fn reset(stream: TlsStream) {
+    abort(stream.get_ref().0.get_ref());
+}
+
+/// The same without TLS.
+pub(super) fn reset_clear(stream: WriteTimeoutStream) {
+    abort(stream.get_ref());
+}
+
+fn abort(socket: &TcpStream) {
+    // A socket that refuses is gone already.
+    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }
 
 /// A tunnel that reads on once our half of it has ended, also where what is spoken in it owns the stream.

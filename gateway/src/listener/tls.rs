@@ -21,7 +21,7 @@ pub(crate) fn server_config(
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     // What a mesh speaks, and nothing older (istio/ztunnel, `src/tls`).
     let versions = match listener.kind {
-        ListenerKind::Http | ListenerKind::Forward => rustls::DEFAULT_VERSIONS,
+        ListenerKind::Http | ListenerKind::Forward | ListenerKind::Tcp => rustls::DEFAULT_VERSIONS,
         ListenerKind::Hbone => &[&rustls::version::TLS13],
     };
     let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions)?;
@@ -37,6 +37,7 @@ pub(crate) fn server_config(
             listener.protocols.iter().map(|p| p.alpn().to_vec()).collect()
         }
         ListenerKind::Hbone => vec![Protocol::H2.alpn().to_vec()],
+        ListenerKind::Tcp => Vec::new(),
     };
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
     config.send_tls13_tickets = 1;
@@ -111,6 +112,7 @@ mod tests {
         let listener = ListenerSettings {
             name: "mesh".to_owned(),
             kind: ListenerKind::Http,
+            destination: None,
             address: ([127, 0, 0, 1], 0).into(),
             protocols: Vec::new(),
             client_certificate,

@@ -27,6 +27,8 @@ pub(super) struct WriteTimeoutStream<S = TcpStream> {
     deadline: Arc<HeaderDeadline>,
     /// Until the first byte.
     handshake: Option<Arc<HandshakeSignal>>,
+    /// Whoever uses it looks after a reader that is still.
+    is_patient: bool,
 }
 
 impl<S> WriteTimeoutStream<S> {
@@ -36,7 +38,16 @@ impl<S> WriteTimeoutStream<S> {
         deadline: Arc<HeaderDeadline>,
         handshake: Option<Arc<HandshakeSignal>>,
     ) -> Self {
-        Self { stream, stalled: None, deadline, handshake }
+        Self { stream, stalled: None, deadline, handshake, is_patient: false }
+    }
+
+    /// A reader may be still: what is spoken has its own time, and whoever carries it looks after that.
+    pub(super) const fn wait_for_reader(&mut self) {
+        self.is_patient = true;
+    }
+
+    pub(super) const fn get_ref(&self) -> &S {
+        &self.stream
     }
 
     pub(super) fn into_inner(self) -> S {
@@ -49,6 +60,9 @@ impl<S> WriteTimeoutStream<S> {
                 self.deadline.write_waits(false);
             }
             return written;
+        }
+        if self.is_patient {
+            return Poll::Pending;
         }
         let stall = self.stalled.get_or_insert_with(|| Stall::new(WRITE_LIMIT));
         self.deadline.write_waits(true);

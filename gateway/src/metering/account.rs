@@ -5,6 +5,7 @@
 //! itself. What was sent and never reported settles at the hold.
 
 mod book;
+mod tunnel;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,6 +34,8 @@ use crate::reply;
 use crate::snapshot::Snapshot;
 use crate::trace::{AttemptConnection, CallTrace};
 use crate::upstream::{ClientCert, Peer, Upload};
+
+pub(crate) use self::tunnel::PassedBytes;
 
 /// What was learnt of a call's usage.
 #[derive(Debug)]
@@ -69,6 +72,8 @@ pub(crate) struct Account {
     place: Option<UsagePermit>,
     call: Option<Arc<PermittedCall>>,
     upload: Option<Arc<Upload>>,
+    /// What counts the bytes of a connection that is passed through.
+    passed: Option<Arc<PassedBytes>>,
     /// The client certificate that the call fails for.
     blamed: Option<ResourceId>,
     trace: CallTrace,
@@ -117,6 +122,7 @@ impl Account {
             place: None,
             call: None,
             upload: None,
+            passed: None,
             blamed: None,
             trace,
         })
@@ -193,7 +199,8 @@ impl Account {
             return Err(Denial::new(Reason::Internal, "nothing is reserved for the call"));
         };
         let charges = reservation.hold.charges();
-        if charges.is_empty() {
+        // A connection may last for days: without a line nothing would be left of it after a crash.
+        if charges.is_empty() && call.permit.http().is_some() {
             return self.core.journal.available().map_err(|error| unavailable(&error));
         }
         let permit = &call.permit;
@@ -408,6 +415,9 @@ impl Account {
         self.record.duration = self.elapsed();
         if let Some(upload) = &self.upload {
             self.record.bytes_in = upload.bytes();
+        }
+        if let Some(passed) = &self.passed {
+            (self.record.bytes_in, self.record.bytes_out) = passed.both();
         }
         // The hold is settled, or released; that cannot fail.
         let trace = std::mem::take(&mut self.trace);

@@ -22,6 +22,11 @@ pub(crate) struct PermittedCall {
 }
 
 impl PermittedCall {
+    /// A connection that is passed through: nobody looks into it, so nothing of it is bounded but that it is one.
+    pub(crate) fn passed_through(permit: Permit) -> Arc<Self> {
+        Arc::new(Self { permit, facts: Facts::default(), bound: None, hides_usage: false })
+    }
+
     /// What it asks of its limits.
     pub(crate) fn demand(&self) -> Demand {
         let (tokens, spend) = self.bound.map_or((0, NanoUsd::ZERO), |bound| (bound.tokens, bound.spend));

@@ -14,6 +14,8 @@ pub(crate) enum AlpnOffer {
     Http2,
     /// HTTP/2 alone: gRPC needs it.
     Grpc,
+    /// Nothing: what is spoken is not ours to know.
+    Nothing,
 }
 
 impl AlpnOffer {
@@ -32,6 +34,7 @@ impl AlpnOffer {
             Self::Http1 => &[b"http/1.1"],
             Self::Http2 => &[b"h2", b"http/1.1"],
             Self::Grpc => &[b"h2"],
+            Self::Nothing => &[],
         };
         ids.iter().map(|id| id.to_vec()).collect()
     }

@@ -14,6 +14,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tollgate_policy::name::ResourceId;
@@ -210,6 +211,16 @@ impl Dialled {
     fn new(stream: TcpStream) -> io::Result<Self> {
         let (remote, source) = (stream.peer_addr()?, stream.local_addr()?.ip());
         Ok(Self { stream, remote, source })
+    }
+
+    /// Asks a PostgreSQL server to begin with TLS, as its protocol has it (PostgreSQL's documentation, section 55.2.10).
+    pub(super) async fn request_postgres_tls(&mut self) -> io::Result<()> {
+        const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+        self.stream.write_all(&SSL_REQUEST).await?;
+        match self.stream.read_u8().await? {
+            b'S' => Ok(()),
+            _ => Err(io::Error::other("the server has no TLS, or is no PostgreSQL server")),
+        }
     }
 
     /// The stream, the address and port at its other end, and the local address it leaves from.

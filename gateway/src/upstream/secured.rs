@@ -60,3 +60,10 @@ impl Secured {
         self.0
     }
 }
+
+impl SecuredStream {
+    /// The socket below.
+    pub(super) fn socket(&self) -> &TcpStream {
+        self.stream.get_ref().0
+    }
+}

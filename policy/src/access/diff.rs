@@ -7,14 +7,14 @@ use jiff::Timestamp;
 
 use super::change::{Change, Diff, Example, What};
 use super::reach::{ComparedHost, Named, Side, Verdicts};
-use super::words::{carried, class, joined, limited};
+use super::words::{carried, class, joined, limited, passed};
 use super::{readings, stores, terms, universe};
 use crate::caller::{Caller, Identity};
 use crate::denial::Reason;
 use crate::dialect::Class;
 use crate::name::ResourceId;
 use crate::pattern::{CallerPattern, HostPattern, MethodPattern, ModelPattern, PathPattern};
-use crate::policy::{Approval, Grant, Policy};
+use crate::policy::{Approval, Grant, Policy, Protocol};
 
 /// What `new` adds to `old` and removes from it. `assume` makes callers that nobody has proven, to ask what they could do if they had been;
 /// `now` says which prices are in force.
@@ -182,7 +182,7 @@ impl Tally<'_> {
             grant: Arc::clone(grant),
             calls: BTreeMap::new(),
             is_part: false,
-            example: example(caller, self.place, verdict),
+            example: example(caller, (self.place, adds), verdict),
         });
         let words = spelt(grant, verdict);
         let Some((path, method, model)) = words else { return };
@@ -279,7 +279,12 @@ fn phrase(
     let destination = name(own).unwrap_or_default();
     let is_other = name(other).is_some_and(|name| name != destination);
     let to = if what == What::Host || is_other { format!("{hosts} ({destination})") } else { destination };
-    let (calls, id) = (line.words(), &line.grant.name);
+    let protocol = own.destination.map(|destination| &destination.protocol);
+    let calls = match protocol.filter(|protocol| !matches!(protocol, Protocol::Http(_))) {
+        Some(protocol) => passed(protocol).to_owned(),
+        None => line.words(),
+    };
+    let id = &line.grant.name;
     let mut words = match adds {
         true => format!("{callers} may call {to}: {calls}"),
         false => format!("{callers} may no longer call {to}: {calls}"),
@@ -334,8 +339,19 @@ impl Line {
     }
 }
 
-fn example(caller: &Identity, place: &ComparedHost<'_>, verdict: &Verdicts) -> Example {
+fn example(caller: &Identity, (place, adds): (&ComparedHost<'_>, bool), verdict: &Verdicts) -> Example {
     let Verdicts { request, model, actions, .. } = verdict;
+    let side = if adds { place.new } else { place.old };
+    if side.destination.is_some_and(|destination| destination.http().is_none()) {
+        let url = format!("tcp://{}:{}", place.host, place.port);
+        return Example {
+            caller: caller.to_string(),
+            method: "CONNECT".to_owned(),
+            url,
+            model: None,
+            actions: Vec::new(),
+        };
+    }
     let port = if place.port == 443 { String::new() } else { format!(":{}", place.port) };
     Example {
         caller: caller.to_string(),

@@ -76,7 +76,7 @@ impl<'a> Side<'a> {
     ) -> Result<Arc<Grant>, Denial> {
         let target = self.policy.target(self.host, self.port)?;
         let operation = match target.destination().protocol {
-            Protocol::Tcp => Operation::Tunnel,
+            Protocol::Tcp(_) => Operation::Tunnel,
             Protocol::Postgres => Operation::DatabaseSession,
             Protocol::Http(_) => {
                 let authority = format!("{}:{}", self.host, self.port);

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::change::{Change, Diff, What};
-use super::words::{joined, limit, reading};
+use super::words::{joined, limit, passed, reading};
 use crate::limit::{Limit, LimitId, LimitKey, LimitKind, Per, Unit, Window};
 use crate::path::EncodedForms;
 use crate::policy::{
@@ -260,11 +260,12 @@ pub(super) fn destinations(
     } = new;
     let mut adds =
         |what, words: String| diff.add(Change::of(what, None, format!("destination {name}: {words}")));
-    let verified = |by: &TlsVerify, origin: &crate::model::Source| match by {
+    let verified = |of: &Destination, by: &TlsVerify, origin: &crate::model::Source| match by {
+        _ if !of.is_secured() => "nobody here".to_owned(),
         TlsVerify::System => "the system's certificate authorities".to_owned(),
         TlsVerify::Bundle(file) => format!("those in {}", Path::display(origin.unresolve(file))),
     };
-    let (by, before) = (verified(tls, origin), verified(&old.tls, &old.origin));
+    let (by, before) = (verified(new, tls, origin), verified(old, &old.tls, &old.origin));
     if by != before {
         adds(What::Tls, format!("verified by {by} (before: {before})"));
     }
@@ -297,6 +298,10 @@ pub(super) fn destinations(
     if sources != &old.sources {
         let words = |of: &Destination| listed(of.sources.addresses(), "what the system chooses");
         adds(What::SourceAddress, format!("calls leave from {} (before: {})", words(new), words(old)));
+    }
+    let (now, before) = (passed(protocol), passed(&old.protocol));
+    if now != before {
+        adds(What::Tls, format!("takes {now} (before: {before})"));
     }
     if let (Protocol::Http(old), Protocol::Http(new)) = (&old.protocol, protocol) {
         http(old, new, &format!("destination {name}"), diff);

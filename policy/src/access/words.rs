@@ -6,7 +6,7 @@ use crate::decision::class_word;
 use crate::dialect::Class;
 use crate::limit::{Limit, LimitId, LimitKey, LimitKind, Unit, Window};
 use crate::pattern::{MethodPattern, PathPattern};
-use crate::policy::{Allow, Credential, Grant};
+use crate::policy::{Allow, Credential, Grant, Protocol, TunnelTls};
 use crate::price::NanoUsd;
 
 /// What a grant lets its callers do, in one line.
@@ -90,6 +90,19 @@ pub(super) fn carried(grant: &Grant) -> String {
         words += &format!(" and the caller's own token for {audience}");
     }
     words
+}
+
+/// What a destination takes.
+pub(super) const fn passed(protocol: &Protocol) -> &'static str {
+    match protocol {
+        Protocol::Http(_) => "requests",
+        Protocol::Tcp(tcp) => match tcp.tls {
+            TunnelTls::Opaque => "connections as they are",
+            TunnelTls::Callers => "connections with the callers' own TLS",
+            TunnelTls::Originated(_) => "connections, in the gateway's TLS",
+        },
+        Protocol::Postgres => "sessions of PostgreSQL",
+    }
 }
 
 pub(super) fn class(class: Class) -> &'static str {

@@ -10,19 +10,23 @@ use super::own::{check_allowed, check_destination};
 use super::{Compiler, Scope};
 use crate::dialect::Dialect;
 use crate::model::{
-    Address, ApprovalWord, DestinationSpec, HttpWord, Interval, ProtocolWord, Resource, ScrubWord,
-    VerifySpec, guess,
+    Address, ApprovalWord, DestinationSpec, HttpWord, Interval, OriginateWord, ProtocolWord, Resource,
+    ScrubWord, VerifySpec, guess,
 };
 use crate::name::ResourceId;
 use crate::pattern::HostPattern;
 use crate::resource::{
-    Destination, HttpDestination, HttpVersion, Protocol, Scrub, SourcePool, Timeouts, TlsVerify,
+    Destination, HttpDestination, HttpVersion, Protocol, Scrub, SourcePool, TcpDestination, Timeouts,
+    TlsStart, TlsVerify, TunnelTls,
 };
 use crate::target::GatewayName;
 
 /// What no other protocol has.
 const HTTP_FIELDS: [&str; 5] =
     ["spec.dialect", "spec.http", "spec.timeouts.firstByte", "spec.encodedPath", "spec.scrub"];
+
+/// What only connections that are passed through have.
+const TCP_FIELDS: [&str; 2] = ["spec.tls.originate", "spec.timeouts.lifetime"];
 
 impl<'a> Compiler<'a> {
     pub(super) fn destinations(&mut self) {
@@ -88,6 +92,10 @@ impl<'a> Compiler<'a> {
         let word = resource.spec.protocol.unwrap_or(ProtocolWord::Http);
         if word == ProtocolWord::Http {
             let http = self.http(resource);
+            for field in TCP_FIELDS.into_iter().filter(|field| resource.source.has(field)) {
+                let message = "only connections that are passed through have this, those of `protocol: tcp` and `tls`: leave it out";
+                self.problems.push(resource.source.problem(field, message));
+            }
             let longer = http.as_ref().and_then(|http| http.dialect.patience().idle);
             return (http.map(Arc::new).map(Protocol::Http), longer.unwrap_or(idle));
         }
@@ -97,10 +105,39 @@ impl<'a> Compiler<'a> {
         }
         match word {
             ProtocolWord::Http => (None, idle),
-            #[cfg(test)]
-            ProtocolWord::Tcp => (Some(Protocol::Tcp), idle),
+            // As long as Envoy's TCP proxy waits (`idle_timeout`).
+            ProtocolWord::Tcp | ProtocolWord::Tls => {
+                (Some(Protocol::Tcp(self.tcp(resource, word))), Duration::from_secs(3_600))
+            }
             #[cfg(test)]
             ProtocolWord::Postgres => (Some(Protocol::Postgres), idle),
+        }
+    }
+
+    fn tcp(&mut self, resource: &Resource<DestinationSpec>, word: ProtocolWord) -> TcpDestination {
+        let (spec, source) = (&resource.spec, &resource.source);
+        let originate = spec.tls.as_ref().and_then(|tls| tls.originate);
+        let tls = match (word, originate) {
+            (ProtocolWord::Tls, _) => TunnelTls::Callers,
+            (_, Some(word)) => TunnelTls::Originated(word.into()),
+            (_, None) => TunnelTls::Opaque,
+        };
+        let is_ours = matches!(tls, TunnelTls::Originated(_)) || source.claims("spec.tls.originate");
+        let message = match tls {
+            TunnelTls::Callers => {
+                "TLS is the caller's own here, who verifies the service and shows what it has: leave this out"
+            }
+            _ => "bytes pass as they are here: leave this out, or have the gateway speak TLS by `originate`",
+        };
+        let fields = ["spec.tls.verify", "spec.tls.clientCertificate", "spec.tls.originate"];
+        for field in fields.into_iter().filter(|field| source.has(field)) {
+            if tls == TunnelTls::Callers || !is_ours {
+                self.problems.push(source.problem(field, message));
+            }
+        }
+        TcpDestination {
+            tls,
+            lifetime: spec.timeouts.as_ref().and_then(|it| it.lifetime).map(|Interval(it)| it),
         }
     }
 
@@ -260,6 +297,15 @@ impl From<HttpWord> for HttpVersion {
             HttpWord::Auto => Self::Auto,
             HttpWord::Http1 => Self::Http1,
             HttpWord::Http2 => Self::Http2,
+        }
+    }
+}
+
+impl From<OriginateWord> for TlsStart {
+    fn from(word: OriginateWord) -> Self {
+        match word {
+            OriginateWord::Direct => Self::Direct,
+            OriginateWord::Postgres => Self::Postgres,
         }
     }
 }

@@ -63,7 +63,7 @@ impl<'a> Call<'a> {
                 let (dialect, path, method) = (&*http.dialect, request.path(), request.method());
                 Asked::Http(HttpCall { path, method, dialect, endpoint: endpoint(dialect, method, path) })
             }
-            (Operation::Tunnel, Protocol::Tcp) | (Operation::DatabaseSession, Protocol::Postgres) => {
+            (Operation::Tunnel, Protocol::Tcp(_)) | (Operation::DatabaseSession, Protocol::Postgres) => {
                 Asked::Connection
             }
             _ => Asked::Other,

@@ -24,7 +24,8 @@ pub(crate) struct DestinationSpec {
     /// The port to dial.
     #[schemars(range(min = 1), extend("default" = 443))]
     pub(crate) port: Option<u16>,
-    /// The protocol. There is no other yet.
+    /// What is spoken to the service. `http`: requests, over TLS. `tcp`: connections are passed through as they are. `tls`: so are
+    /// connections that begin with TLS, and the server that they name has to be one of `hosts`. See [connections](#connections).
     #[schemars(extend("default" = "http"))]
     pub(crate) protocol: Option<ProtocolWord>,
     /// The version of HTTP to the service. `auto` is HTTP/1.1, and HTTP/2 for gRPC. `2` is HTTP/2 where the service offers it.
@@ -74,9 +75,9 @@ pub(crate) enum ScrubWord {
 #[serde(rename_all = "camelCase")]
 pub(crate) enum ProtocolWord {
     Http,
-    /// No listener leads to it yet.
-    #[cfg(test)]
     Tcp,
+    Tls,
+    /// No listener leads to it yet.
     #[cfg(test)]
     Postgres,
 }
@@ -87,6 +88,14 @@ pub(crate) enum HttpWord {
     Auto,
     Http1,
     Http2,
+}
+
+/// How the gateway's TLS to a `tcp` service begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum OriginateWord {
+    Direct,
+    Postgres,
 }
 
 /// How the service is known, and what it is shown.
@@ -102,6 +111,9 @@ pub(crate) struct TlsSpec {
     #[serde(deserialize_with = "credential")]
     #[schemars(with = "Reference")]
     pub(crate) client_certificate: Option<Reference>,
+    /// For `protocol: tcp`: the gateway speaks TLS to the service, around what callers send plain. `direct`: from the first byte.
+    /// `postgres`: after asking for it as PostgreSQL has it. Without it bytes pass as they are.
+    pub(crate) originate: Option<OriginateWord>,
 }
 
 /// `system`, or `{caFile: path}`.
@@ -124,13 +136,16 @@ pub(crate) struct BundleSpec {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 pub(crate) struct TimeoutsSpec {
-    /// For the connection, with its TLS handshake.
+    /// For the connection, with the gateway's TLS handshake on it.
     #[schemars(extend("default" = "3s"))]
     pub(crate) connect: Option<Interval>,
     /// From the end of the request to the first byte of the answer. Without it `60s`, or `600s` for `openai` and `anthropic`.
     pub(crate) first_byte: Option<Interval>,
-    /// Between two pieces of an answer. Without it `300s`, or `600s` for `openai` and `anthropic`.
+    /// Between two pieces of an answer. Without it `300s`, or `600s` for `openai` and `anthropic`. On a connection that is passed
+    /// through, between two bytes of either side: without it `1h`.
     pub(crate) idle: Option<Interval>,
+    /// For `tcp` and `tls`: how long one connection may last. Without it as long as it is used.
+    pub(crate) lifetime: Option<Interval>,
 }
 
 fn credential<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Reference>, D::Error> {

@@ -13,7 +13,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::credential::Credential;
-use super::destination::{Destination, HttpDestination, Protocol, Scrub, TlsVerify};
+use super::destination::{
+    Destination, HttpDestination, Protocol, Scrub, TcpDestination, TlsStart, TlsVerify, TunnelTls,
+};
 use super::grant::{Allow, Assume, Grant, Unpriced};
 use crate::dialect::Class;
 use crate::hash::GrantHash;
@@ -121,7 +123,15 @@ fn reached(destination: &Destination) -> Value {
 fn protocol(protocol: &Protocol) -> Value {
     let http = match protocol {
         Protocol::Http(http) => http,
-        Protocol::Tcp => return json!("tcp"),
+        // How long one may last changes nothing of what is agreed to.
+        Protocol::Tcp(TcpDestination { tls, lifetime: _ }) => {
+            return match tls {
+                TunnelTls::Opaque => json!("tcp"),
+                TunnelTls::Callers => json!("tls"),
+                TunnelTls::Originated(TlsStart::Direct) => json!({ "tcp": "originates" }),
+                TunnelTls::Originated(TlsStart::Postgres) => json!({ "tcp": "originatesPostgres" }),
+            };
+        }
         Protocol::Postgres => return json!("postgres"),
     };
     let HttpDestination { dialect, first_byte: _, version: _, encoded_path, scrub } = &**http;

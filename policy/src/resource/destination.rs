@@ -46,8 +46,8 @@ pub struct Destination {
 pub enum Protocol {
     /// HTTP over TLS.
     Http(Arc<HttpDestination>),
-    /// Bytes, passed through as they are. No listener leads here yet, so none can be written.
-    Tcp,
+    /// Connections, which are passed through.
+    Tcp(TcpDestination),
     /// The PostgreSQL protocol over TLS. No listener leads here yet, so none can be written.
     Postgres,
 }
@@ -65,6 +65,35 @@ pub struct HttpDestination {
     pub encoded_path: EncodedForms,
     /// Where in an answer a key that was put on the call is looked for.
     pub scrub: Scrub,
+}
+
+/// How connections are passed through to a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TcpDestination {
+    /// Whose TLS the destination sees.
+    pub tls: TunnelTls,
+    /// How long one of them may last; `None`: as long as it is used.
+    pub lifetime: Option<Duration>,
+}
+
+/// Whose TLS a destination sees on connections that are passed through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TunnelTls {
+    /// Nobody looks: bytes pass as they are.
+    Opaque,
+    /// The caller's own, whose first message names a host of the destination.
+    Callers,
+    /// The gateway's, which verifies the destination, around what the caller sends plain.
+    Originated(TlsStart),
+}
+
+/// How the gateway's TLS begins on a connection that is passed through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TlsStart {
+    /// With the first byte.
+    Direct,
+    /// After PostgreSQL's request for it (`SSLRequest`, PostgreSQL's documentation, section 55.2.10).
+    Postgres,
 }
 
 /// Where in an answer a key that was put on the call is looked for, to be masked.
@@ -103,7 +132,8 @@ pub enum TlsVerify {
 pub struct Timeouts {
     /// For the connection, TLS included. 3 s unless written otherwise.
     pub connect: Duration,
-    /// Between two bytes of the answer. What the dialect says unless written otherwise, else 300 s.
+    /// Between two bytes of the answer. What the dialect says unless written otherwise, else 300 s. On a connection that is passed through
+    /// between two bytes of either side, 1 h unless written otherwise.
     pub idle: Duration,
 }
 
@@ -112,8 +142,21 @@ impl Destination {
     pub fn http(&self) -> Option<&Arc<HttpDestination>> {
         match &self.protocol {
             Protocol::Http(http) => Some(http),
-            Protocol::Tcp | Protocol::Postgres => None,
+            Protocol::Tcp(_) | Protocol::Postgres => None,
         }
+    }
+
+    /// How connections are passed through there; `None`: they are not.
+    pub fn tcp(&self) -> Option<TcpDestination> {
+        match &self.protocol {
+            Protocol::Tcp(tcp) => Some(*tcp),
+            Protocol::Http(_) | Protocol::Postgres => None,
+        }
+    }
+
+    /// Whether the gateway itself speaks TLS to it.
+    pub fn is_secured(&self) -> bool {
+        self.tcp().is_none_or(|tcp| matches!(tcp.tls, TunnelTls::Originated(_)))
     }
 
     /// Whether this is one of its hosts; `host` is in canonical spelling.

@@ -149,10 +149,11 @@ fn repository(folder: &Path) -> std::path::PathBuf {
 async fn git_clones_through_a_proxy_from_a_server_that_demands_a_password() {
     needs!(Idp::installed(), python::installed(), is_there("git"));
     let closed = Closed::start().await;
+    let trust = format!("http.proxySSLCAInfo={}", closed.stand.trusted.display());
     for (at, proxy) in [closed.stand.local(), closed.stand.over_tls()].iter().enumerate() {
         let into = format!("clone-{at}");
         let url = "https://git.up.test/shop.git";
-        let said = closed.stand.run(proxy, "git", &["clone", "-q", url, &into]).await;
+        let said = closed.stand.run(proxy, "git", &["-c", &trust, "clone", "-q", url, &into]).await;
         assert!(said.is_well, "{}", said.text);
         let file = closed.stand.fixture.sandbox.providers().join(into).join("read-me");
         assert!(fs::read_to_string(file).expect("a clone").starts_with("cloned without a key"));

@@ -5,7 +5,7 @@ use http_body_util::Empty;
 use hyper::client::conn::http2 as client2;
 use hyper_util::rt::TokioExecutor;
 use rustls::pki_types::CertificateDer;
-use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::super::fixture::Fixture;
 use super::*;
@@ -14,7 +14,7 @@ use crate::stats::Sums;
 fn connect(fixture: &Fixture, chain: Vec<CertificateDer<'static>>, http2: bool) -> DuplexStream {
     let (near, far) = duplex(1 << 16);
     let session = fixture.session_by(Road::Forward, chain, http2);
-    tokio::spawn(serve(Arc::clone(&fixture.core), session, near, |_| std::future::ready(())));
+    tokio::spawn(serve(Arc::clone(&fixture.core), session, near, (|_| std::future::ready(()), drop)));
     far
 }
 
@@ -165,4 +165,60 @@ async fn a_tunnel_over_http1_is_one_of_its_callers_connections_and_gives_its_pla
     assert!(answer.ends_with("GET /one HTTP/1.1"), "{answer}");
     tokio::task::yield_now().await;
     assert_eq!(std::iter::from_fn(|| usage.connection()).collect::<Vec<_>>().len(), free);
+}
+
+#[tokio::test]
+async fn what_is_no_http_is_passed_through_with_what_came_with_its_request() {
+    let fixture = Fixture::new().await;
+    let port = fixture.echo();
+    let mut stream = connect(&fixture, fixture.web(), false);
+    let asked = format!("CONNECT queue.test:{port} HTTP/1.1\r\nhost: queue.test:{port}\r\n\r\n");
+    stream.write_all(asked.as_bytes()).await.unwrap();
+    stream.write_all(b"early\n\n\n").await.unwrap();
+    let mut said = Vec::new();
+    while !said.ends_with(b"early\n\n\n") {
+        assert_ne!(stream.read_buf(&mut said).await.unwrap(), 0, "{}", String::from_utf8_lossy(&said));
+    }
+    assert!(said.starts_with(b"HTTP/1.1 200 OK\r\n"));
+    stream.write_all(b"later").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.unwrap();
+    assert_eq!(rest, b"later");
+    let io = TokioIo::new(connect(&fixture, fixture.web(), true));
+    let (mut sender, connection) = client2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::connect(format!("queue.test:{port}")).body(Empty::<Bytes>::new()).unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    let mut tunnel = TokioIo::new(hyper::upgrade::on(answer).await.unwrap());
+    tunnel.write_all(b"over HTTP/2").await.unwrap();
+    tunnel.shutdown().await.unwrap();
+    let mut back = Vec::new();
+    tunnel.read_to_end(&mut back).await.unwrap();
+    assert_eq!(back, b"over HTTP/2");
+}
+
+#[tokio::test]
+async fn a_connection_that_cannot_be_passed_through_is_refused_before_its_tunnel_is_open() {
+    let fixture = Fixture::new().await;
+    for (authority, status, reason) in [
+        ("closed.test:1", 502, "upstream_unreachable"),
+        ("inside.test:22", 502, "address_refused"),
+        ("queue.test:443", 421, "unknown_host"),
+    ] {
+        let asked = format!("CONNECT {authority} HTTP/1.1\r\nhost: {authority}\r\n\r\n");
+        let answer = said(&fixture, fixture.web(), &asked).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{authority}: {answer}");
+        assert!(answer.contains(&format!("x-tollgate-reason: {reason}\r\n")), "{authority}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_tls_or_for_another_server_ends_a_tunnel_that_tls_has_to_come_in() {
+    let fixture = Fixture::new().await;
+    let port = fixture.echo();
+    let asked = format!("CONNECT a.named.test:{port} HTTP/1.1\r\nhost: a.named.test:{port}\r\n\r\n");
+    let answer = said(&fixture, fixture.web(), &format!("{asked}SSH-2.0-x\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && !answer.contains("SSH"), "{answer}");
+    assert_eq!(counted(&fixture, Reason::TlsExpected), 1);
 }

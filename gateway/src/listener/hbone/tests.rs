@@ -1,8 +1,10 @@
 //! Tunnels over streams in memory, as a client of the mesh asks for them.
 
 use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
 use hyper::client::conn::{http1 as client1, http2 as client2};
-use hyper_util::rt::TokioExecutor;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::duplex;
 
 use super::super::fixture::Fixture;
@@ -130,4 +132,127 @@ async fn a_tunnel_is_one_of_its_workloads_connections_and_gives_its_place_back()
     assert_eq!(refusal(&ask(&mut sender, "up.test:80").await), (429, "concurrency_limited"));
     drop((open, left));
     assert_eq!(get(tunnel(&mut sender, "up.test:80").await, "up.test").await.0, 200);
+}
+
+/// How many connections to this destination were recorded with this reason, or that of a good end.
+async fn recorded(fixture: &Fixture, destination: &str, reason: Option<Reason>) -> u64 {
+    for _ in 0..50 {
+        let mut sums = Sums::default();
+        sums.add(&fixture.core.stats);
+        let is_it = |series: &crate::stats::Series| {
+            series.reason == reason && series.destination.as_ref().is_some_and(|it| it.name() == destination)
+        };
+        let calls = sums.calls.iter().filter(|(series, _)| is_it(series)).map(|(_, all)| all.requests).sum();
+        if calls > 0 {
+            return calls;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    0
+}
+
+async fn io(sender: &mut Sender, authority: &str) -> TokioIo<Upgraded> {
+    TokioIo::new(tunnel(sender, authority).await)
+}
+
+#[tokio::test]
+async fn what_is_passed_through_arrives_both_ways_and_each_way_ends_by_itself() {
+    let fixture = Fixture::new().await;
+    let mut sender = connect(&fixture).await;
+    let sent: Vec<u8> = (0..3_000_000_u32).map(|at| u8::try_from(at % 251).unwrap()).collect();
+    for authority in [format!("queue.test:{}", fixture.echo()), format!("240.240.0.9:{}", fixture.echo())] {
+        let (mut reader, mut writer) = tokio::io::split(io(&mut sender, &authority).await);
+        let mut back = Vec::new();
+        let written = async {
+            writer.write_all(&sent).await.unwrap();
+            writer.shutdown().await.unwrap();
+        };
+        let (_, read) = tokio::join!(written, reader.read_to_end(&mut back));
+        read.unwrap();
+        assert!(back == sent, "{authority}");
+    }
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(recorded(&fixture, "queue", None).await, 2);
+}
+
+#[tokio::test]
+async fn a_connection_that_cannot_be_is_refused_before_its_tunnel_is_open() {
+    let fixture = Fixture::new().await;
+    let mut sender = connect(&fixture).await;
+    for (authority, refused) in [
+        ("queue.test:443", (421, "unknown_host")),
+        ("240.240.0.9:80", (421, "unknown_host")),
+        ("closed.test:1", (503, "upstream_unreachable")),
+        ("inside.test:22", (503, "address_refused")),
+    ] {
+        assert_eq!(refusal(&ask(&mut sender, authority).await), refused, "{authority}");
+    }
+    assert_eq!(recorded(&fixture, "inside", Some(Reason::AddressRefused)).await, 1);
+}
+
+/// The first message of a TLS client that asks for this server.
+fn client_hello(server: &str) -> Vec<u8> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let name = rustls::pki_types::ServerName::try_from(server.to_owned()).unwrap();
+    let mut client = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut bytes = Vec::new();
+    client.write_tls(&mut bytes).unwrap();
+    bytes
+}
+
+#[tokio::test]
+async fn tls_of_a_workload_goes_to_the_server_that_it_names_and_its_tunnel_leads_to() {
+    let fixture = Fixture::new().await;
+    let mut sender = connect(&fixture).await;
+    let echo = fixture.echo();
+    for (authority, server, passes) in [
+        (format!("a.named.test:{echo}"), "a.named.test", true),
+        (format!("a.named.test:{echo}"), "b.named.test", false),
+        (format!("240.240.0.10:{echo}"), "b.named.test", true),
+        (format!("240.240.0.10:{echo}"), "up.test", false),
+        (format!("240.240.0.10:{echo}"), "192.0.2.1", false),
+    ] {
+        let hello = client_hello(server);
+        let mut io = io(&mut sender, &authority).await;
+        io.write_all(&hello).await.unwrap();
+        io.shutdown().await.unwrap();
+        let mut back = Vec::new();
+        let read = io.read_to_end(&mut back).await;
+        if passes {
+            assert_eq!((read.unwrap(), &back), (hello.len(), &hello), "{authority} {server}");
+        } else {
+            assert!(read.is_err() && back.is_empty(), "{authority} {server}: it is reset");
+        }
+    }
+    assert_eq!(recorded(&fixture, "named", Some(Reason::SniMismatch)).await, 2);
+    assert_eq!(recorded(&fixture, "named", Some(Reason::SniMissing)).await, 1);
+    let mut plain = io(&mut sender, &format!("a.named.test:{echo}")).await;
+    plain.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+    assert!(plain.read_u8().await.is_err());
+    assert_eq!(recorded(&fixture, "named", Some(Reason::TlsExpected)).await, 1);
+}
+
+#[tokio::test]
+async fn what_is_passed_through_is_reset_when_its_grant_its_time_or_the_process_ends() {
+    let fixture = Fixture::new().await;
+    let mut sender = connect(&fixture).await;
+    let echo = fixture.echo();
+    for (host, reason) in [("idle", Reason::TunnelIdle), ("brief", Reason::TunnelLifetime)] {
+        let mut io = io(&mut sender, &format!("{host}.test:{echo}")).await;
+        io.write_all(b"x").await.unwrap();
+        assert_eq!(io.read_u8().await.unwrap(), b'x');
+        assert!(io.read_u8().await.is_err(), "{host}: it is no good end");
+        assert_eq!(recorded(&fixture, host, Some(reason)).await, 1);
+    }
+    let mut io = io(&mut sender, &format!("queue.test:{echo}")).await;
+    io.write_all(b"x").await.unwrap();
+    assert_eq!(io.read_u8().await.unwrap(), b'x');
+    fixture.withdraw();
+    assert!(io.read_u8().await.is_err());
+    assert_eq!(recorded(&fixture, "queue", Some(Reason::Withdrawn)).await, 1);
 }

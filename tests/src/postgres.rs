@@ -1,0 +1,117 @@
+//! PostgreSQL as a database whose clients know its password.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use nix::unistd::{User, geteuid};
+
+use crate::ca::Identity;
+use crate::process::{Process, free_port, local};
+use crate::sandbox::Sandbox;
+
+/// A running server with the role `shop` and a database of that name; both end when dropped.
+pub struct Postgres {
+    address: SocketAddr,
+    folder: PathBuf,
+    password: String,
+    _process: Process,
+}
+
+impl Postgres {
+    /// Whether the server and its client are installed.
+    pub fn installed() -> bool {
+        programs().is_some_and(|folder| folder.join("psql").is_file())
+    }
+
+    /// Starts a server; with `tls`, one that takes nobody without TLS.
+    pub async fn start(sandbox: &Sandbox, tls: Option<&Identity>) -> Self {
+        let address = local(free_port());
+        let folder = std::env::temp_dir().join(format!("tollgate-postgres-{}", address.port()));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).expect("the server's folder");
+        let password = sandbox.canary("database");
+        let own = |name: &str, text: &[u8]| {
+            let file = folder.join(name);
+            fs::write(&file, text).expect("a file of the server");
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("its mode");
+            give(&file);
+            file
+        };
+        give(&folder);
+        let password_file = own("password", password.as_bytes());
+        let data = folder.join("data");
+        let mut made = server("initdb");
+        made.arg("-D").arg(&data).args(["-U", "shop", "-A", "scram-sha-256", "--no-sync", "--pwfile"]);
+        let made = made.arg(password_file).output().expect("initdb runs");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let mut command = server("postgres");
+        command.arg("-D").arg(&data).args(["-p", &address.port().to_string(), "-h", "127.0.0.1", "-F"]);
+        command.args(["-c", "unix_socket_directories="]);
+        if let Some(identity) = tls {
+            let certificate = own("server.pem", &fs::read(&identity.cert).expect("a certificate"));
+            let key = own("server.key", &fs::read(&identity.key).expect("a key"));
+            command.args(["-c", "ssl=on"]).arg("-c").arg(format!("ssl_cert_file={}", certificate.display()));
+            command.arg("-c").arg(format!("ssl_key_file={}", key.display()));
+            own("data/pg_hba.conf", b"hostssl all all all scram-sha-256\n");
+        }
+        let mut process =
+            Process::spawn(&format!("postgres-{}", address.port()), &sandbox.providers(), &mut command);
+        process.listening(address).await;
+        Self { address, folder, password, _process: process }
+    }
+
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// What `psql` says to a query, at an address that is the server's or leads there.
+    pub fn psql(&self, address: SocketAddr, mode: &str, query: &str) -> Output {
+        let mut command = Command::new(programs().expect("PostgreSQL is installed").join("psql"));
+        let target = format!(
+            "host=127.0.0.1 port={} user=shop dbname=postgres sslmode={mode} connect_timeout=10",
+            address.port()
+        );
+        command.args(["-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", &target, "-c", query]);
+        command.env("PGPASSWORD", &self.password).output().expect("psql runs")
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        let _ = self._process.kill();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn programs() -> Option<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
+    let folders = versions.map(|version| version.expect("an entry").path().join("bin"));
+    folders.filter(|folder| folder.join("initdb").is_file()).max()
+}
+
+/// A program of the server's, which refuses to run as root.
+fn server(program: &str) -> Command {
+    let mut command = Command::new(programs().expect("PostgreSQL is installed").join(program));
+    if geteuid().is_root() {
+        let user = user();
+        command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
+    }
+    command.current_dir("/");
+    command
+}
+
+fn give(file: &Path) {
+    if geteuid().is_root() {
+        let user = user();
+        chown(file, Some(user.uid.as_raw()), Some(user.gid.as_raw())).expect("its owner");
+    }
+}
+
+fn user() -> User {
+    User::from_name("postgres").expect("the list of users").expect("the user that Debian's package makes")
+}

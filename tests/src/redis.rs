@@ -1,0 +1,57 @@
+//! Redis as a database whose clients know its password.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::process::{Process, free_port, local};
+use crate::sandbox::Sandbox;
+
+/// A running server; it ends when dropped.
+pub struct Redis {
+    address: SocketAddr,
+    password: String,
+    _process: Process,
+}
+
+impl Redis {
+    /// Whether the server and its client are installed.
+    pub fn installed() -> bool {
+        program("redis-server").is_some() && program("redis-cli").is_some()
+    }
+
+    /// Starts a server that keeps nothing and wants a password.
+    pub async fn start(sandbox: &Sandbox) -> Self {
+        let address = local(free_port());
+        let password = sandbox.canary("cache");
+        let config = format!(
+            "bind 127.0.0.1\nport {}\nrequirepass \"{password}\"\nsave \"\"\nappendonly no\ndir {}\n",
+            address.port(),
+            sandbox.providers().display()
+        );
+        let name = format!("redis-{}", address.port());
+        let config = sandbox.input(&format!("{name}.conf"), config);
+        let mut command = Command::new(program("redis-server").expect("Redis is installed"));
+        let mut process = Process::spawn(&name, &sandbox.providers(), command.arg(config));
+        process.listening(address).await;
+        Self { address, password, _process: process }
+    }
+
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// `redis-cli` with the password, at an address that is the server's or leads there. Its arguments are added.
+    pub fn client(&self, address: SocketAddr) -> Command {
+        let mut command = Command::new(program("redis-cli").expect("Redis is installed"));
+        command.env("REDISCLI_AUTH", &self.password);
+        command.args(["-h", "127.0.0.1", "-p", &address.port().to_string()]);
+        command
+    }
+}
+
+fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    path.split(':').map(|folder| PathBuf::from(folder).join(name)).find(|path| path.is_file())
+}
