@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 
 use self::cores::{Cores, ListenerSockets};
 pub(crate) use self::environment::{environment, environment_of, home};
-use self::reload::Reload;
+use self::reload::{OwnFiles, Reload};
 use self::signals::{Asked, Signals};
 use crate::admin::{self, Admin, AdminViews};
 use crate::audit::{Auditor, OpenTrail};
@@ -33,6 +33,7 @@ use crate::core::{Shared, Throttles};
 use crate::drain::Drain;
 use crate::files::DirectoryLock;
 use crate::identity::{FilesInForce, IdentityFiles};
+use crate::interception::CaFiles;
 use crate::key_health::KeyPools;
 use crate::kubernetes::ClusterWatch;
 use crate::ledger::{Balances, Keep, Ledger, LedgerError, Recovered};
@@ -40,7 +41,7 @@ use crate::listener;
 use crate::memory;
 use crate::otlp::{Exports, PreparedExport, Sinks};
 use crate::quota::Quota;
-use crate::settings::{self, KeepSettings, ResourceSettings, Settings};
+use crate::settings::{self, KeepSettings, ListenerTls, ResourceSettings, Settings};
 use crate::slow_notice;
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::telemetry::{self, Flush};
@@ -116,13 +117,17 @@ impl App {
         let mut identity = IdentityFiles::load(settings.identity.clone(), base, home(&settings))
             .map_err(|error| anyhow!("{}", settings.problem(&error.field, error.fault.to_string())))?;
         identity.follow(control.handle());
+        let interception = settings.interception.as_ref().map(|files| CaFiles::load(files, base)).transpose();
+        let interception =
+            interception.map_err(|error| anyhow!("{}", settings.problem(error.field, error.message)))?;
+        let files = OwnFiles { identity, interception };
         let (observer, observations) = Observer::channel();
         let sinks = prepared.as_ref().map(PreparedExport::sinks);
-        let shared = shared(&settings, control.handle(), &identity, observer, sinks)?;
-        if let Some(svids) = identity.jwt_svids() {
+        let shared = shared(&settings, control.handle(), &files, observer, sinks)?;
+        if let Some(svids) = files.identity.jwt_svids() {
             shared.secrets.reach_svids(svids);
         }
-        let (certificate, standing) = (identity.certificate(), identity.standing());
+        let (certificate, standing) = (files.identity.certificate(), files.identity.standing());
         let cluster = match &settings.resources {
             ResourceSettings::Directory(_) => None,
             ResourceSettings::Kubernetes(cluster) => {
@@ -132,7 +137,7 @@ impl App {
         if let Some(cluster) = &cluster {
             shared.secrets.reach_cluster(cluster.client());
         }
-        let mut reload = Reload::new(identity, settings.clone(), cluster.as_ref().map(ClusterWatch::feed))?;
+        let mut reload = Reload::new(files, settings.clone(), cluster.as_ref().map(ClusterWatch::feed))?;
         let first = reload.first(control.handle()).map_err(|problems| anyhow!("{}", lines(&problems)))?;
         let count = settings.cores();
         let lock = DirectoryLock::wait(&settings.data_dir, LOCK_PATIENCE)?;
@@ -140,7 +145,10 @@ impl App {
 
         let mut doors = Vec::new();
         for listener in &settings.listeners {
-            let tls = listener::server_config(&shared.trust, Arc::clone(&certificate), listener)?;
+            let certificate =
+                Some(Arc::clone(&certificate)).filter(|_| listener.tls == ListenerTls::Required);
+            let tls =
+                certificate.map(|own| listener::server_config(&shared.trust, own, listener)).transpose()?;
             doors.push(ListenerSockets::bind(listener, tls, count)?);
         }
         let admin_socket = control.block_on(bind_admin(settings.admin.address))?;
@@ -271,7 +279,7 @@ impl App {
 fn shared(
     settings: &Settings,
     control: &Handle,
-    identity: &IdentityFiles,
+    files: &OwnFiles,
     observer: Observer,
     exported: Option<Sinks>,
 ) -> anyhow::Result<Arc<Shared>> {
@@ -282,8 +290,9 @@ fn shared(
         secrets: Secrets::observed(control.clone(), dialable(rules.clone()), observer, fits, versions),
         keys: KeyPools::default(),
         quota: Quota::new(),
-        trust: Arc::clone(&identity.trust),
+        trust: Arc::clone(&files.identity.trust),
         rules,
+        interception: files.interception.as_ref().map(|files| Arc::clone(&files.interception)),
         nameservers: settings.egress.dns.servers.clone(),
         usages: CallerUsages::new(settings.limits.bounds()),
         drain: Drain::new(),

@@ -3,6 +3,7 @@
 mod access;
 mod audit;
 mod authority;
+mod ca;
 mod calls;
 mod check;
 mod crds;
@@ -59,6 +60,8 @@ enum Command {
     Credential(credential::CredentialArgs),
     /// Keep secrets in an age-encrypted file
     Secret(secret::SecretArgs),
+    /// Make the authority that lets a proxy read https:// requests
+    Ca(ca::CaArgs),
     /// Look after the ledger
     Ledger(ledger::LedgerArgs),
     /// Look after the audit trail of what happened to secrets
@@ -89,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Prices(args) => prices::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Credential(args) => credential::run(args),
         Command::Secret(args) => secret::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Ca(args) => ca::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Ledger(args) => ledger::run(args),
         Command::Audit(args) => audit::run(args),
         Command::Demo(args) => demo::run(&args).map(|()| ExitCode::SUCCESS),

@@ -12,6 +12,7 @@ use crate::caller_usage::CallerUsages;
 use crate::drain::Drain;
 use crate::identity::Trust;
 use crate::injection::InjectionCache;
+use crate::interception::Interception;
 use crate::key_health::KeyPools;
 use crate::ledger::Journal;
 use crate::log_throttle::LogThrottle;
@@ -34,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) quota: Arc<Quota>,
     pub(crate) trust: Arc<Trust>,
     pub(crate) rules: DialRules,
+    /// Certificates for the hosts of tunnels, where the settings name an authority.
+    pub(crate) interception: Option<Arc<Interception>>,
     /// The DNS servers to ask; none: those of the system.
     pub(crate) nameservers: Vec<SocketAddr>,
     pub(crate) usages: CallerUsages,

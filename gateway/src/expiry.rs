@@ -74,6 +74,8 @@ pub(crate) enum Purpose {
     Client,
     /// A root that a destination is verified with.
     Destination,
+    /// The authority that signs for hosts whose TLS is intercepted.
+    Interception,
 }
 
 impl Purpose {
@@ -85,6 +87,7 @@ impl Purpose {
             Self::RevocationList => "crl",
             Self::Client => "client",
             Self::Destination => "destination",
+            Self::Interception => "interception",
         }
     }
 
@@ -95,6 +98,7 @@ impl Purpose {
             Self::Bundle | Self::Destination => "what it signed is not trusted",
             Self::RevocationList => "whoever its issuer has certified is refused",
             Self::Client => "destinations may refuse it",
+            Self::Interception => "callers refuse what it signs",
         }
     }
 }

@@ -32,7 +32,7 @@ pub(crate) use self::authenticate::{CallerContext, Proofs, Unproven};
 pub(crate) use self::bundle::Bundle;
 pub(crate) use self::call_proof::CallProof;
 pub(crate) use self::certificate::{SpiffeVerifier, refusal_of};
-pub(crate) use self::credentials::CallerCredentials;
+pub(crate) use self::credentials::{CallerCredentials, ShownTo};
 pub(crate) use self::files::{FilesInForce, IdentityFiles};
 #[cfg(any(test, fuzzing))]
 pub use self::fuzz::{credentials as fuzz_credentials, head as fuzz_head};

@@ -21,6 +21,7 @@ mod files;
 pub mod fuzz;
 mod identity;
 mod injection;
+mod interception;
 mod key_health;
 mod key_selector;
 mod kubernetes;

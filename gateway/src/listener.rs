@@ -6,12 +6,14 @@
 mod bind;
 #[cfg(test)]
 mod fixture;
+mod forward;
 mod framing;
 mod h2_stream;
 mod handshakes;
 mod hbone;
 mod http;
 mod linger;
+mod prefixed;
 mod proxy_protocol;
 mod supervise;
 mod tcp;
@@ -54,9 +56,19 @@ pub(crate) struct ListenerConfig {
     pub(crate) kind: ListenerKind,
     /// Where it leads, where it passes connections through to one destination.
     pub(crate) destination: Option<ResourceId>,
-    pub(crate) tls: TlsAcceptor,
+    /// `None`: whoever connects is on this machine.
+    pub(crate) tls: Option<TlsAcceptor>,
     /// The proxies in front of it, where there are some.
     pub(crate) proxy: Option<Arc<ProxyProtocolSettings>>,
+}
+
+/// A connection whose peer is known as far as it will be.
+enum Connected {
+    Tls(Box<TlsStream>, Arc<Session>),
+    /// Of somebody on this machine.
+    Clear(WriteTimeoutStream, Arc<Session>),
+    /// Without TLS: a listed proxy says whose it is.
+    Vouched(TcpStream, VouchedWorkload),
 }
 
 /// Accepts on one core until the drain closes the listener.
@@ -86,24 +98,8 @@ pub(crate) async fn accept(core: Arc<Core>, listener: ListenerConfig, socket: Tc
                     };
                     drop(place);
                     // A task of its own, so that the handshake's memory is given back.
-                    let (stream, session) = match connected {
-                        Some(Connected::Tls(stream, session)) => (*stream, session),
-                        Some(Connected::Vouched(stream, id)) => {
-                            tokio::spawn(vouched::serve(core, listener.name, stream, id));
-                            return;
-                        }
-                        None => return,
-                    };
-                    match listener.kind {
-                        ListenerKind::Http => {
-                            tokio::spawn(http::serve(core, session, stream, linger::close));
-                        }
-                        ListenerKind::Hbone => {
-                            tokio::spawn(hbone::serve(core, session, stream));
-                        }
-                        ListenerKind::Tcp => {
-                            tokio::spawn(tcp::serve(core, session, stream, listener.destination));
-                        }
+                    if let Some(connected) = connected {
+                        serve(listener, core, connected);
                     }
                 });
             }
@@ -119,11 +115,30 @@ pub(crate) async fn accept(core: Arc<Core>, listener: ListenerConfig, socket: Tc
     }
 }
 
-/// A connection whose peer is known as far as it will be.
-enum Connected {
-    Tls(Box<TlsStream>, Arc<Session>),
-    /// Without TLS: a listed proxy says whose it is.
-    Vouched(TcpStream, VouchedWorkload),
+fn serve(listener: ListenerConfig, core: Arc<Core>, connected: Connected) {
+    match (listener.kind, connected) {
+        (ListenerKind::Http, Connected::Tls(stream, session)) => {
+            tokio::spawn(http::serve(core, session, *stream, linger::close));
+        }
+        (ListenerKind::Hbone, Connected::Tls(stream, session)) => {
+            tokio::spawn(hbone::serve(core, session, *stream));
+        }
+        (ListenerKind::Tcp, Connected::Tls(stream, session)) => {
+            tokio::spawn(tcp::serve(core, session, *stream, listener.destination));
+        }
+        (ListenerKind::Forward, Connected::Tls(stream, session)) => {
+            tokio::spawn(forward::serve(core, session, *stream, (linger::close, linger::reset)));
+        }
+        (ListenerKind::Forward, Connected::Clear(stream, session)) => {
+            tokio::spawn(forward::serve(core, session, stream, (linger::close_clear, linger::reset_clear)));
+        }
+        (ListenerKind::Http, Connected::Vouched(stream, workload)) => {
+            tokio::spawn(vouched::serve(core, listener.name, stream, workload));
+        }
+        // The settings refuse it.
+        (ListenerKind::Http | ListenerKind::Hbone | ListenerKind::Tcp, Connected::Clear(..))
+        | (ListenerKind::Hbone | ListenerKind::Tcp | ListenerKind::Forward, Connected::Vouched(..)) => {}
+    }
 }
 
 /// Who really connected, and what that has shown.
@@ -137,12 +152,12 @@ async fn connect(
     // Without it an answer waits for the delayed ACK of the one before; a socket that refuses is already gone.
     stream.set_nodelay(true).ok()?;
     let Some(proxy) = &listener.proxy else {
-        return handshake(core, listener, stream, peer, signal).await;
+        return secure(core, listener, stream, peer, signal).await;
     };
     let said = proxy_protocol::read(&mut stream, peer, proxy);
     let said = tokio::time::timeout(HANDSHAKE_LIMIT, said).await.unwrap_or(Err(Refusal::ProxyHeader));
     match said {
-        Ok(Proxied { source, workload: None }) => handshake(core, listener, stream, source, signal).await,
+        Ok(Proxied { source, workload: None }) => secure(core, listener, stream, source, signal).await,
         Ok(Proxied { source, workload: Some(id) }) => {
             signal.on_bytes();
             Some(Connected::Vouched(stream, VouchedWorkload { source, id }))
@@ -156,13 +171,40 @@ async fn connect(
     }
 }
 
-async fn handshake(
+/// The session of a connection, once its peer has shown what there is to show.
+async fn secure(
     core: &Core,
     listener: &ListenerConfig,
     stream: TcpStream,
     address: SocketAddr,
     signal: Arc<HandshakeSignal>,
 ) -> Option<Connected> {
+    if let Some(tls) = &listener.tls {
+        let (stream, session) = handshake(core, (listener, tls), stream, address, signal).await?;
+        return Some(Connected::Tls(Box::new(stream), session));
+    }
+    let deadline = Arc::new(HeaderDeadline::new());
+    let stream = WriteTimeoutStream::new(stream, Arc::clone(&deadline), None);
+    let proven = Proofs::of(Vec::new(), &core.shared.trust, &core.shared.usages).ok()?;
+    let arrival = Arrival { address, road: road(listener.kind), http2: false, deadline };
+    Some(Connected::Clear(stream, Arc::new(Session::new(arrival, proven))))
+}
+
+/// How the connections of a listener come.
+const fn road(kind: ListenerKind) -> Road {
+    match kind {
+        ListenerKind::Http | ListenerKind::Hbone | ListenerKind::Tcp => Road::Direct,
+        ListenerKind::Forward => Road::Forward,
+    }
+}
+
+async fn handshake(
+    core: &Core,
+    (listener, tls): (&ListenerConfig, &TlsAcceptor),
+    stream: TcpStream,
+    address: SocketAddr,
+    signal: Arc<HandshakeSignal>,
+) -> Option<(TlsStream, Arc<Session>)> {
     let begun = std::time::Instant::now();
     let deadline = Arc::new(HeaderDeadline::new());
     let mut stream = WriteTimeoutStream::new(stream, Arc::clone(&deadline), Some(signal));
@@ -170,7 +212,7 @@ async fn handshake(
         stream.wait_for_reader();
     }
     // TLS: the certificate, the protocol or the time may fail it. That is counted and logged; nobody can be answered.
-    let stream = tokio::time::timeout(HANDSHAKE_LIMIT, listener.tls.accept(stream)).await;
+    let stream = tokio::time::timeout(HANDSHAKE_LIMIT, tls.accept(stream)).await;
     let name = &*listener.name;
     let shared = &*core.shared;
     let trust = &shared.trust;
@@ -199,11 +241,11 @@ async fn handshake(
     let chain = tls.peer_certificates().unwrap_or_default().iter().cloned();
     let chain = chain.map(CertificateDer::into_owned).collect();
     let arrival =
-        Arrival { address, road: Road::Direct, http2: tls.alpn_protocol() == Some(b"h2"), deadline };
+        Arrival { address, road: road(listener.kind), http2: tls.alpn_protocol() == Some(b"h2"), deadline };
     match Proofs::of(chain, trust, &shared.usages) {
         Ok(proven) => {
             core.stats.handshake(begun.elapsed());
-            Some(Connected::Tls(Box::new(stream), Arc::new(Session::new(arrival, proven))))
+            Some((stream, Arc::new(Session::new(arrival, proven))))
         }
         Err(refusal) => {
             trust.count(refusal);

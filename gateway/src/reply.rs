@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER, UPGRADE,
-    WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, PROXY_AUTHENTICATE,
+    RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -20,7 +20,7 @@ use tollgate_policy::operation::HttpRequest;
 
 use self::aws::AwsProtocol;
 use self::form::RefusalText;
-use crate::identity::RequestHead;
+use crate::identity::{RequestHead, ShownTo};
 use crate::injection;
 use crate::ledger::RecordId;
 
@@ -124,6 +124,8 @@ pub(crate) struct ErrorFormat {
     form: Form,
     /// The answer to HEAD has no body (RFC 9110, section 9.3.2).
     is_head: bool,
+    /// What the client takes the gateway for.
+    answers_as: ShownTo,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +142,25 @@ impl ErrorFormat {
     /// What the request alone tells.
     pub(crate) fn of<B>(request: &Request<B>) -> Self {
         let form = if injection::is_grpc(request.headers()) { Form::Grpc } else { Form::Problem };
-        Self { form, is_head: request.method() == Method::HEAD }
+        Self { form, is_head: request.method() == Method::HEAD, answers_as: ShownTo::Server }
+    }
+
+    /// Of a request for a tunnel: no client reads anything of a refused one but its status.
+    pub(crate) const fn of_tunnel() -> Self {
+        Self { form: Form::Problem, is_head: false, answers_as: ShownTo::Server }
+    }
+
+    /// Of a client that takes the gateway for that.
+    pub(crate) fn to(self, answers_as: ShownTo) -> Self {
+        Self { answers_as, ..self }
+    }
+
+    /// The status as this client has to see it: a proxy asks for proof with one of its own (RFC 9110, section 15.5.8).
+    fn status(self, reason: Reason) -> StatusCode {
+        match (status(reason), self.answers_as) {
+            (StatusCode::UNAUTHORIZED, ShownTo::Proxy) => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+            (status, _) => status,
+        }
     }
 
     /// Where the client looks for the id of a request.
@@ -177,7 +197,7 @@ impl ErrorFormat {
 pub(crate) fn refusal(denial: &Denial, id: RecordId, format: ErrorFormat, closes: bool) -> Response<Bytes> {
     let id = id.to_string();
     let (word, message) = (denial.reason.as_str(), denial.to_string());
-    let text = RefusalText { denial, status: status(denial.reason), id: &id, message: &message };
+    let text = RefusalText { denial, status: format.status(denial.reason), id: &id, message: &message };
     let (kind, body) = match format.form {
         Form::Problem => ("application/problem+json", text.problem()),
         Form::Grpc => ("application/grpc", Bytes::new()),
@@ -214,7 +234,7 @@ pub(crate) fn refusal(denial: &Denial, id: RecordId, format: ErrorFormat, closes
         // A caller that waits that long finds room (RFC 9110, section 10.2.3).
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds(after).max(1)));
     }
-    advise(headers, denial);
+    advise(headers, denial, format.answers_as);
     if closes || is_malformed(denial.reason) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -233,11 +253,19 @@ pub(crate) fn refusal(denial: &Denial, id: RecordId, format: ErrorFormat, closes
 }
 
 /// What a reason asks of the connection and of the next request.
-fn advise(headers: &mut HeaderMap, denial: &Denial) {
+fn advise(headers: &mut HeaderMap, denial: &Denial, answers_as: ShownTo) {
+    let challenges = match answers_as {
+        ShownTo::Server => WWW_AUTHENTICATE,
+        ShownTo::Proxy => PROXY_AUTHENTICATE,
+    };
+    if answers_as == ShownTo::Proxy && status(denial.reason) == StatusCode::UNAUTHORIZED {
+        // What programs send that take their proxy's credentials from its URL, some of them only once they are asked.
+        headers.append(PROXY_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"tollgate\""));
+    }
     match denial.reason {
         Reason::NoProof => {
             // RFC 6750, section 3.1: who has shown nothing is told of no error.
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tollgate\""));
+            headers.append(challenges, HeaderValue::from_static("Bearer realm=\"tollgate\""));
         }
         Reason::TokenExpired
         | Reason::TokenAudience
@@ -249,7 +277,9 @@ fn advise(headers: &mut HeaderMap, denial: &Denial) {
             let said: String = denial.detail.chars().filter(is_plain).collect();
             let challenge =
                 format!("Bearer realm=\"tollgate\", error=\"invalid_token\", error_description=\"{said}\"");
-            headers.extend(HeaderValue::try_from(challenge).ok().map(|value| (WWW_AUTHENTICATE, value)));
+            if let Ok(challenge) = HeaderValue::try_from(challenge) {
+                headers.append(challenges, challenge);
+            }
         }
         Reason::MethodRefused => {
             // RFC 9110, section 15.5.6.
@@ -305,7 +335,12 @@ mod tests {
     }
 
     fn said(denial: &Denial, form: Form) -> (HeaderMap, StatusCode, Bytes) {
-        let response = refusal(denial, RecordId::new(), ErrorFormat { form, is_head: false }, false);
+        let response = refusal(
+            denial,
+            RecordId::new(),
+            ErrorFormat { form, is_head: false, answers_as: ShownTo::Server },
+            false,
+        );
         let (head, body) = response.into_parts();
         (head.headers, head.status, body)
     }
@@ -400,8 +435,12 @@ mod tests {
     #[test]
     fn grpc_callers_get_a_trailers_only_answer_that_says_why() {
         let denial = Denial::new(Reason::NoGrant, "100% no\né");
-        let response =
-            refusal(&denial, RecordId::new(), ErrorFormat { form: Form::Grpc, is_head: false }, false);
+        let response = refusal(
+            &denial,
+            RecordId::new(),
+            ErrorFormat { form: Form::Grpc, is_head: false, answers_as: ShownTo::Server },
+            false,
+        );
         assert_eq!(
             (response.status(), &response.headers()[GRPC_STATUS], &response.headers()[GRPC_MESSAGE_FIELD]),
             (
@@ -417,7 +456,12 @@ mod tests {
     fn a_head_is_refused_without_a_body_in_every_form() {
         for form in FORMS {
             let (_, _, body) = said(&exhausted(), form);
-            let response = refusal(&exhausted(), RecordId::new(), ErrorFormat { form, is_head: true }, false);
+            let response = refusal(
+                &exhausted(),
+                RecordId::new(),
+                ErrorFormat { form, is_head: true, answers_as: ShownTo::Server },
+                false,
+            );
             assert!(response.body().is_empty(), "{form:?}");
             assert_eq!(response.headers()[CONTENT_LENGTH], body.len().to_string(), "{form:?}");
             assert_eq!(response.headers()[REASON], "budget_exhausted", "{form:?}");

@@ -28,7 +28,7 @@ pub(crate) async fn handle(
     session: Arc<Session>,
     request: Box<Request<Incoming>>,
 ) -> Response<ReplyBody> {
-    let mut format = ErrorFormat::of(&request);
+    let mut format = ErrorFormat::of(&request).to(session.road.shown_to());
     let mut account = Account::open(Arc::clone(&core), request.method(), request.headers());
     let mut leftover = None;
     let route =
@@ -60,7 +60,7 @@ async fn forward(
     let snapshot = core.snapshot()?;
 
     faults.at(Stage::Identity);
-    let mut head = RequestHead::read(parts, core.shared.limits.head_bytes)?;
+    let mut head = RequestHead::read(parts, core.shared.limits.head_bytes, session.road.shown_to())?;
     format.read(&head);
     let (trust, usages, now) = (&core.shared.trust, &core.shared.usages, account.begun());
     let context = session.proofs.authenticate(&mut head.credentials, trust, usages, &snapshot, now)?;

@@ -30,6 +30,7 @@ use tollgate_policy::target::GatewayName;
 
 pub(crate) use self::value::pause;
 use crate::identity::{IdentitySettings, default_socket};
+use crate::interception::InterceptionSettings;
 use crate::otlp::TelemetrySettings;
 use crate::telemetry::LogSettings;
 
@@ -45,6 +46,9 @@ pub struct Settings {
     pub names: Vec<GatewayName>,
     /// The gateway's own certificate, and who may call.
     pub identity: IdentitySettings,
+    /// The authority that lets a [proxy](#forward-proxy) read `https://` requests. Without it such a tunnel is refused.
+    #[serde(default)]
+    pub interception: Option<InterceptionSettings>,
     /// The directory of resources, or `kubernetes` for the [objects of a cluster](#in-a-cluster).
     #[schemars(schema_with = "resources::schema")]
     pub resources: ResourceSettings,
@@ -95,8 +99,8 @@ pub(crate) struct Origin {
 pub struct ListenerSettings {
     /// The name of the listener in logs.
     pub name: String,
-    /// What is spoken there: `http`, `hbone` for the tunnels of an ambient mesh, or `tcp` for connections that are passed through. See
-    /// [tunnels of a mesh](#tunnels-of-a-mesh) and [connections](#connections).
+    /// What is spoken there: `http`; `hbone` for the [tunnels of an ambient mesh](#tunnels-of-a-mesh); `forward` for programs that have
+    /// the gateway as their [proxy](#forward-proxy); `tcp` for [connections](#connections) that are passed through.
     #[serde(default)]
     #[schemars(extend("default" = "http"))]
     pub kind: ListenerKind,
@@ -120,6 +124,10 @@ pub struct ListenerSettings {
     /// Proxies in front of the listener that say who really connected. See [behind a proxy](#behind-a-proxy).
     #[serde(default)]
     pub proxy_protocol: Option<ProxyProtocolSettings>,
+    /// `none`: without TLS, for programs that speak to their proxy only in the clear. Only with `kind: forward`, on a loopback address.
+    #[serde(default)]
+    #[schemars(extend("default" = "required"))]
+    pub tls: ListenerTls,
 }
 
 /// What is spoken at a listener.
@@ -131,8 +139,21 @@ pub enum ListenerKind {
     Http,
     /// Tunnels, with requests in them or connections that are passed through.
     Hbone,
+    /// Requests and tunnels of whoever has the gateway as its proxy.
+    Forward,
     /// Connections that are passed through.
     Tcp,
+}
+
+/// Whether a listener speaks TLS.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum ListenerTls {
+    /// Always.
+    #[default]
+    Required,
+    /// Never: what a caller shows there can be read on the way.
+    None,
 }
 
 /// Whether the callers of a listener show a certificate when they connect. One that is shown is always verified.
@@ -157,6 +178,26 @@ pub enum Protocol {
     /// HTTP/1.1.
     #[serde(rename = "http/1.1")]
     Http11,
+}
+
+impl ListenerSettings {
+    /// Why it cannot do without TLS. A token is all that a caller can show there, and who reads it on the way is that caller.
+    fn clear_problem(&self) -> Option<(&'static str, &'static str)> {
+        if self.tls == ListenerTls::Required {
+            None
+        } else if self.kind != ListenerKind::Forward {
+            Some(("tls", "only `kind: forward` may do without TLS: leave this out"))
+        } else if !self.address.ip().is_loopback() {
+            Some((
+                "tls",
+                "without TLS a caller's token can be read on the way: use a loopback address, as 127.0.0.1, or leave this out",
+            ))
+        } else if self.client_certificate != ClientCertificate::None {
+            Some(("clientCertificate", "without TLS nobody can show one: write `clientCertificate: none`"))
+        } else {
+            None
+        }
+    }
 }
 
 impl Protocol {
@@ -370,6 +411,9 @@ impl Settings {
             wrong("identity.trustDomains", "without one nobody can call with a client certificate");
         }
         for (index, listener) in self.listeners.iter().enumerate() {
+            if let Some((field, message)) = listener.clear_problem() {
+                wrong(&format!("listeners[{index}].{field}"), message);
+            }
             if listener.kind == ListenerKind::Hbone && !listener.protocols.contains(&Protocol::H2) {
                 wrong(&format!("listeners[{index}].protocols"), "a tunnel comes over `h2`: leave this out");
             }

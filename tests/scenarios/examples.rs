@@ -77,3 +77,50 @@ async fn the_quickstart_compiles_and_decides_as_it_says() {
         assert_eq!(explained.status.code(), Some(if decides { 0 } else { 2 }), "{caller}");
     }
 }
+
+#[test]
+fn the_forward_proxys_example_is_set_up_as_its_readme_says_and_lets_git_read_alone() {
+    let sandbox = Sandbox::new();
+    let key = sandbox.canary("github");
+    sandbox.stands_for(&key, &[SecretKind::Age, SecretKind::Basic]);
+    let home = sandbox.inputs().join("forward-proxy");
+    fs::create_dir_all(home.join("resources")).unwrap();
+    for file in ["tollgate.yaml", "resources/github.yaml"] {
+        fs::copy(example("forward-proxy").join(file), home.join(file)).unwrap();
+    }
+    let readme = fs::read_to_string(example("forward-proxy").join("README.md")).unwrap();
+    let block = readme.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let script = block.replace("tollgate serve &\n", "");
+    fs::create_dir(sandbox.inputs().join("bin")).unwrap();
+    std::os::unix::fs::symlink(binary(), sandbox.inputs().join("bin/tollgate")).unwrap();
+    let path = std::env::join_paths(
+        std::iter::once(sandbox.inputs().join("bin"))
+            .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
+    );
+    let path = path.unwrap();
+    fs::write(sandbox.inputs().join("typed"), &key).unwrap();
+    let mut bash = Command::new("bash");
+    bash.args(["-euxc", &script]).current_dir(&home).env("PATH", &path);
+    bash.stdin(fs::File::open(sandbox.inputs().join("typed")).unwrap());
+    let output = bash.output().expect("bash runs");
+    let said = String::from_utf8_lossy(&[&*output.stdout, &*output.stderr].concat()).into_owned();
+    sandbox.answered(said.as_bytes());
+    assert!(output.status.success() && said.contains("1 grant: good"), "{said}");
+    // The harness has variables of its own.
+    let mut warnings = said.lines().filter(|line| line.starts_with("warning:"));
+    assert!(warnings.all(|line| line.contains("nothing reads the variable")), "{said}");
+    for (path, method, decides) in [
+        ("/acme/shop/info/refs?service=git-upload-pack", "GET", true),
+        ("/acme/shop/git-upload-pack", "POST", true),
+        ("/acme/shop/git-receive-pack", "POST", false),
+        ("/other/shop/git-upload-pack", "POST", false),
+    ] {
+        let url = format!("https://github.com{path}");
+        let caller = "spiffe://prod.acme/ns/shop/sa/web";
+        let mut explain = Command::new(binary());
+        explain.args(["explain", "--caller", caller, "--method", method, "--url", &url]).current_dir(&home);
+        let explained = explain.output().expect("the binary runs");
+        assert_eq!(explained.status.code(), Some(if decides { 0 } else { 2 }), "{path}");
+    }
+    sandbox.assert_swept();
+}

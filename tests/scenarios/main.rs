@@ -21,6 +21,7 @@ mod exhaustion;
 mod failing;
 mod fairness;
 mod first_call;
+mod forward;
 mod grpc;
 mod hbone;
 mod hiding;

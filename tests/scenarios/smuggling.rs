@@ -19,7 +19,17 @@ const HARMLESS: [(&str, &str); 7] = [
 ];
 
 async fn fixture() -> Fixture {
-    Plan::new().start(|_| Reply::status(200).data("reached")).await
+    let mut plan = Plan::new();
+    plan.settings.listeners.push("{name: proxy, kind: forward, address: \"127.0.0.1:0\"}".to_owned());
+    plan.start(|_| Reply::status(200).data("reached")).await
+}
+
+/// The caller at each listener that reads HTTP of its own: the server, and the proxy.
+fn doors(fixture: &Fixture) -> [(&'static str, Client); 2] {
+    let server = fixture.checkout();
+    let (identity, proxy) = (server.identity().clone(), fixture.gateway.listener("proxy"));
+    let proxy = Client::new(&fixture.sandbox, proxy, fixture.pki.roots(), Some(identity));
+    [("server", server), ("proxy", proxy)]
 }
 
 struct Case {
@@ -116,23 +126,26 @@ async fn offence(fixture: &Fixture, client: &Client, name: &str, bytes: &[u8]) -
 async fn no_malformed_request_of_gunicorns_corpus_is_forwarded() {
     needs!(parts_dir().join("gunicorn/invalid").exists());
     let fixture = fixture().await;
-    let client = fixture.checkout();
     let cases = corpus();
     assert!(cases.len() >= 60, "{} cases", cases.len());
     let mut offences = Vec::new();
-    for case in &cases {
-        for (form, bytes) in
-            [("as it is", case.bytes.clone()), ("armed", armed(&case.bytes, client.authority()))]
-        {
-            let name = format!("{} {form}", case.name);
-            offences.extend(offence(&fixture, &client, &name, &bytes).await);
+    for (door, client) in &doors(&fixture) {
+        for case in &cases {
+            for (form, bytes) in
+                [("as it is", case.bytes.clone()), ("armed", armed(&case.bytes, client.authority()))]
+            {
+                let name = format!("{} {form} at the {door}", case.name);
+                offences.extend(offence(&fixture, client, &name, &bytes).await);
+            }
         }
     }
     assert!(offences.is_empty(), "{offences:#?}");
     for (name, why) in HARMLESS {
         assert!(cases.iter().any(|case| case.name == *name), "{name} ({why}) is not in the corpus");
     }
-    client.get("/up/fine").await.assert_status(200);
+    for (_, client) in doors(&fixture) {
+        client.get("/up/fine").await.assert_status(200);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

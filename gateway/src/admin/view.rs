@@ -212,6 +212,7 @@ impl AdminViews {
     /// When the certificates end that are in use.
     fn certificates(&self) -> Vec<(Purpose, String, Timestamp)> {
         let mut all = self.identity.dated().to_vec();
+        all.extend(self.shared.interception.as_ref().map(|interception| interception.dated()));
         if let Some(snapshot) = self.shared.snapshots.current() {
             all.extend(snapshot.policy.destinations().flat_map(|destination| snapshot.dated(destination)));
             all.extend(upstream::dated(&snapshot.policy, &self.shared.secrets));

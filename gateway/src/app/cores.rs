@@ -33,7 +33,7 @@ pub(super) struct ListenerSockets {
     kind: ListenerKind,
     destination: Option<ResourceId>,
     pub(super) address: SocketAddr,
-    tls: Arc<ServerConfig>,
+    tls: Option<Arc<ServerConfig>>,
     proxy: Option<Arc<ProxyProtocolSettings>>,
     sockets: Vec<std::net::TcpListener>,
 }
@@ -41,7 +41,7 @@ pub(super) struct ListenerSockets {
 impl ListenerSockets {
     pub(super) fn bind(
         settings: &ListenerSettings,
-        tls: Arc<ServerConfig>,
+        tls: Option<Arc<ServerConfig>>,
         cores: usize,
     ) -> anyhow::Result<Self> {
         let (name, address) = (&settings.name, settings.address);
@@ -90,7 +90,7 @@ impl Cores {
                 uses,
             });
             let sockets = doors.iter_mut().filter_map(|door| {
-                let (name, tls) = (Arc::clone(&door.name), TlsAcceptor::from(Arc::clone(&door.tls)));
+                let (name, tls) = (Arc::clone(&door.name), door.tls.clone().map(TlsAcceptor::from));
                 let (destination, proxy) = (door.destination.clone(), door.proxy.clone());
                 Some((ListenerConfig { name, kind: door.kind, destination, tls, proxy }, door.sockets.pop()?))
             });

@@ -80,11 +80,14 @@ pub(crate) fn environment_of(names: &[String], domains: &[String]) -> anyhow::Re
 /// What no secret store may show: as it is written, absolute, and where it really is.
 fn own_files(settings: &Settings) -> Vec<(String, PathBuf)> {
     let seal = settings.ledger.seal_key_file.as_ref();
+    let interception = settings.interception.as_ref();
+    let interception = interception.map(|ca| base(&settings.origin.file.path).join(&ca.ca_key_file));
     let own = [
         ("identity.certificate.keyFile", settings.identity.certificate.as_ref().map(|files| &files.key_file)),
         ("admin.tokenFile", Some(&settings.admin.token_file)),
         ("ledger.sealKeyFile", seal),
         ("dataDir", Some(&settings.data_dir)),
+        ("interception.caKeyFile", interception.as_ref()),
     ];
     let base = base(&settings.origin.file.path);
     let tokens = settings.identity.tokens.iter().enumerate().filter_map(|(at, issuer)| {

@@ -20,6 +20,7 @@ use super::{environment, lines};
 use crate::core::Shared;
 use crate::expiry::SaidWarnings;
 use crate::identity::IdentityFiles;
+use crate::interception::CaFiles;
 use crate::kubernetes::ObjectFeed;
 use crate::ledger::Balances;
 use crate::preflight;
@@ -36,8 +37,15 @@ const REMARK_EVERY: Duration = Duration::from_secs(60);
 
 const REFUSED: &str = "configuration refused";
 
+/// What the gateway shows of its own, and whom it trusts.
+pub(super) struct OwnFiles {
+    pub(super) identity: IdentityFiles,
+    pub(super) interception: Option<CaFiles>,
+}
+
 pub(super) struct Reload {
     identity: IdentityFiles,
+    interception: Option<CaFiles>,
     resources: Resources,
     disk: StableFile<Disk>,
     /// What the snapshot in force was built of.
@@ -83,7 +91,7 @@ struct Disk {
 impl Reload {
     /// `objects` are followed where the settings name a cluster.
     pub(super) fn new(
-        identity: IdentityFiles,
+        OwnFiles { identity, interception }: OwnFiles,
         settings: Settings,
         objects: Option<ObjectFeed>,
     ) -> anyhow::Result<Self> {
@@ -101,6 +109,7 @@ impl Reload {
         };
         Ok(Self {
             identity,
+            interception,
             resources,
             disk: StableFile::new(None),
             good: Vec::new(),
@@ -285,7 +294,10 @@ impl Reload {
     }
 
     fn look_at_identity(&mut self, shared: &Shared, forced: bool) {
-        let taken = self.identity.refresh();
+        let mut taken = self.identity.refresh();
+        if self.interception.as_mut().is_some_and(CaFiles::refresh) {
+            taken.push("authority of interception".to_owned());
+        }
         self.took_identity(&taken, shared, forced);
     }
 
@@ -299,12 +311,22 @@ impl Reload {
         for what in taken {
             tracing::info!("{what} taken anew");
         }
-        let faults = faults(&self.identity);
+        let mut faults = faults(&self.identity);
+        if let Some(fault) = self.interception.as_ref().and_then(|files| files.fault.as_ref()) {
+            faults.push_str(&format!("\n{fault}"));
+        }
+        let faults = faults.trim_start();
         if faults.is_empty() {
             self.identity_complaint.clear();
         } else {
             let complaint = &mut self.identity_complaint;
-            complain(&self.reloads, complaint, faults, forced, "certificate or trust bundle refused");
+            complain(
+                &self.reloads,
+                complaint,
+                faults.to_owned(),
+                forced,
+                "certificate or trust bundle refused",
+            );
         }
         if !taken.is_empty() || self.remarked.elapsed() >= REMARK_EVERY {
             self.remark(Some(shared));
@@ -318,6 +340,11 @@ impl Reload {
         let own = self.identity.remarks(&self.settings.names, now);
         let mut remarks: Vec<String> =
             own.into_iter().map(|(field, said)| self.settings.problem(&field, said).to_string()).collect();
+        if let Some(files) = &self.interception {
+            let dated = files.interception.dated();
+            let warning = dated.warning(now, Duration::ZERO);
+            remarks.extend(warning.map(|said| self.settings.problem(&dated.name, said).to_string()));
+        }
         if let Some(shared) = shared
             && let Some(snapshot) = shared.snapshots.current()
         {
@@ -344,6 +371,9 @@ impl Reload {
         let (snapshot, mut warnings) = Snapshot::build((files, &self.consents), &self.environment, before)?;
         let settings = Some(&self.settings);
         warnings.extend(preflight::resources(&snapshot.policy, settings));
+        if let Some(files) = &self.interception {
+            warnings.extend(preflight::unsigned(&snapshot.policy, &files.interception));
+        }
         let nothing = match &self.settings.resources {
             ResourceSettings::Directory(directory) => {
                 preflight::nothing(&snapshot.policy, files, directory, settings)

@@ -85,15 +85,21 @@ fn leaf_params(names: Vec<SanType>) -> anyhow::Result<CertificateParams> {
 }
 
 fn params(names: Vec<SanType>) -> anyhow::Result<CertificateParams> {
+    let mut params = CertificateParams::default();
+    last(&mut params, VALID_FOR)?;
+    params.subject_alt_names = names;
+    Ok(params)
+}
+
+/// Makes it valid for so long from now, to the day.
+pub(super) fn last(params: &mut CertificateParams, lifetime: Duration) -> anyhow::Result<()> {
     let day = |at: Timestamp| {
         let date = at.to_zoned(TimeZone::UTC).date();
         let (month, day) = (u8::try_from(date.month())?, u8::try_from(date.day())?);
         anyhow::Ok(rcgen::date_time_ymd(date.year().into(), month, day))
     };
-    let mut params = CertificateParams::default();
     let now = Timestamp::now();
     params.not_before = day(now.checked_sub(BEFORE).context("the clock")?)?;
-    params.not_after = day(now.checked_add(VALID_FOR).context("the clock")?)?;
-    params.subject_alt_names = names;
-    Ok(params)
+    params.not_after = day(now.checked_add(lifetime).context("the clock")?)?;
+    Ok(())
 }

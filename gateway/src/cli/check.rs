@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use clap::Args;
@@ -15,6 +16,7 @@ use tollgate_policy::name::Name;
 use super::{complain, say};
 use crate::app;
 use crate::identity::{FileError, IdentityFiles, IssuerStanding};
+use crate::interception::CaFiles;
 use crate::kubernetes::{GatewayPlace, PersistedObjects};
 use crate::preflight;
 use crate::settings::{self, Settings};
@@ -126,6 +128,14 @@ impl Subject {
         settings.resources.directory().is_none().then(|| PersistedObjects::of(&settings.data_dir))
     }
 
+    /// The authority of `interception`, where the settings name one.
+    fn interception(&self) -> Result<Option<CaFiles>, Problem> {
+        let Some(settings) = &self.settings else { return Ok(None) };
+        let base = app::base(&settings.origin.file.path);
+        let loaded = settings.interception.as_ref().map(|files| CaFiles::load(files, &base)).transpose();
+        loaded.map_err(|error| settings.problem(error.field, error.message))
+    }
+
     /// Where Gateways are served, if any are.
     fn place(&self) -> Option<GatewayPlace> {
         GatewayPlace::of(self.settings.as_ref()?)
@@ -184,6 +194,19 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             }
         }
     }
+    let interception = match subject.interception() {
+        Ok(interception) => interception,
+        Err(problem) => {
+            complain(&problem.to_string());
+            identity = false;
+            None
+        }
+    };
+    if let (Some(files), Some(settings)) = (&interception, &subject.settings) {
+        let dated = files.interception.dated();
+        let warning = dated.warning(Timestamp::now(), Duration::ZERO);
+        early.extend(warning.map(|said| settings.problem(&dated.name, said).to_string()));
+    }
     early.iter().for_each(|warning| complain(&format!("warning: {warning}")));
     let sources = subject.read()?;
     let files = &sources.files;
@@ -191,6 +214,9 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         Ok((snapshot, warnings)) => {
             let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
             warnings.extend(subject.warnings(&snapshot, files));
+            let unsigned =
+                interception.map(|files| preflight::unsigned(&snapshot.policy, &files.interception));
+            warnings.extend(unsigned.unwrap_or_default().iter().map(ToString::to_string));
             warnings.iter().for_each(|warning| complain(&format!("warning: {warning}")));
             if !identity {
                 complain(&format!("{}: {}", directory.display(), counted(1, "problem")));

@@ -16,7 +16,7 @@ use tollgate_policy::decision::CallerGrants;
 use tollgate_policy::denial::{Denial, Reason};
 
 use super::call_proof::{CallProof, GRACE, over};
-use super::credentials::ShownToken;
+use super::credentials::{ShownTo, ShownToken};
 use super::jwt::{MOST_BYTES, UnverifiedJwt};
 use super::recent::Recent;
 use super::tokens::{TokenIssuers, TokenRefusal, VerifiedToken};
@@ -33,6 +33,8 @@ const NOBODYS_GRACE: SignedDuration = SignedDuration::from_secs(5);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ProofKey {
     ClientCertificate,
+    /// The token that has opened the tunnel.
+    Tunnel,
     /// The SHA-256 of a token.
     Token([u8; 32]),
 }
@@ -41,12 +43,14 @@ enum ProofKey {
 #[derive(Debug)]
 pub(crate) struct Proofs {
     shown: ConnectionProof,
+    /// Of what comes in a tunnel: the token that has opened it, which proves the caller of all that comes in it.
+    opened_by: Option<Arc<VerifiedToken>>,
     begun: Timestamp,
     state: Mutex<ProofState>,
 }
 
 /// What a connection has shown of who has opened it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum ConnectionProof {
     /// Nothing: its requests are proven by tokens or not at all.
     Nothing,
@@ -115,6 +119,11 @@ fn unproven(credentials: &CallerCredentials, issuers: &TokenIssuers) -> Denial {
         return Denial::new(Reason::NoCertificate, "the connection has shown no client certificate");
     }
     let Some(token) = credentials.tokens().first() else {
+        if credentials.shown_to() == ShownTo::Proxy {
+            let detail = "neither a client certificate nor a token for this gateway was shown: send the token as \
+                          `proxy-authorization: Bearer`, or as the password in the URL of the proxy";
+            return Denial::new(Reason::NoProof, detail);
+        }
         let detail = "neither a client certificate nor a token for this gateway was shown: send the token as \
                       `authorization: Bearer`, or as the key that the SDK asks for";
         return Denial::new(Reason::NoProof, detail);
@@ -161,7 +170,7 @@ impl Proofs {
         trust: &Trust,
         usages: &CallerUsages,
     ) -> Result<(Self, Option<UsagePermit>), Refusal> {
-        let proofs = Self { shown, begun: Timestamp::now(), state: Mutex::default() };
+        let proofs = Self { shown, opened_by: None, begun: Timestamp::now(), state: Mutex::default() };
         if proofs.is_empty() {
             return Ok((proofs, None));
         }
@@ -170,6 +179,13 @@ impl Proofs {
         let place = caller.usage.connection().ok_or(Refusal::TooMany)?;
         drop(state);
         Ok((proofs, Some(place)))
+    }
+
+    /// Of what comes in a tunnel that `opener` has opened on this connection: all that has proven the opener proves the caller of it.
+    pub(crate) fn of_tunnel(self: &Arc<Self>, opener: &CallerContext) -> Arc<Self> {
+        let Some(token) = &opener.token else { return Arc::clone(self) };
+        let (shown, opened_by) = (self.shown.clone(), Some(Arc::clone(token)));
+        Arc::new(Self { shown, opened_by, begun: Timestamp::now(), state: Mutex::default() })
     }
 
     /// Who calls, under `snapshot`. A token that is for the gateway is taken out of `credentials`, so that no grant passes it on.
@@ -190,12 +206,17 @@ impl Proofs {
             credentials.keep(at);
             state.known.get(&key)
         });
-        if self.is_empty() {
+        if self.is_empty() && self.opened_by.is_none() {
             let Some(caller) = by_token else { return Err(unproven(credentials, trust.tokens())) };
             return Ok(caller.context(snapshot));
         }
         let token = by_token.and_then(|caller| caller.token().cloned());
-        let caller = self.of_certificate(&mut state.known, trust, usages, now).map_err(expired)?;
+        let opener = self.of_opener(&mut state.known, trust.tokens(), usages, now)?;
+        let caller = match opener {
+            Some(opener) if self.is_empty() => opener,
+            _ => self.of_certificate(&mut state.known, trust, usages, now).map_err(expired)?,
+        };
+        let token = token.or_else(|| self.opened_by.clone());
         if token
             .as_ref()
             .is_some_and(|token| !trust.tokens().is_one_workload(caller.identity(), token.identity()))
@@ -237,7 +258,7 @@ impl Proofs {
         snapshot: &Snapshot,
         now: Timestamp,
     ) -> Result<CallerContext, Denial> {
-        if let Some(token) = &before.token {
+        for token in before.token.iter().chain(&self.opened_by) {
             trust.tokens().check_current(token, now)?;
         }
         if !self.is_empty() {
@@ -259,23 +280,27 @@ impl Proofs {
 
     /// Whether anything on the connection has ever proven somebody.
     pub(crate) fn has_proven(&self) -> bool {
-        !self.state().known.is_empty()
+        self.opened_by.is_some() || !self.state().known.is_empty()
     }
 
     /// That nothing on the connection proves anybody; `None`: something does, or may yet.
     pub(crate) fn unproven(&self, trust: &Trust, usages: &CallerUsages, now: Timestamp) -> Option<Unproven> {
         let state = &mut *self.state();
-        let is_proven = if self.is_empty() {
-            let tokens = trust.tokens();
+        let tokens = trust.tokens();
+        let is_current = |token: &VerifiedToken| tokens.check_current(token, now).is_ok();
+        let is_open = self.opened_by.as_deref().is_none_or(is_current);
+        let is_proven = if self.is_empty() && self.opened_by.is_some() {
+            is_open
+        } else if self.is_empty() {
             let mut all = state.known.values().filter_map(|known| known.token());
             // A client may connect before it has something to ask.
-            all.any(|token| tokens.check_current(token, now).is_ok())
-                || now.duration_since(self.begun) < PATIENCE
+            all.any(|token| is_current(token)) || now.duration_since(self.begun) < PATIENCE
         } else {
-            self.of_certificate(&mut state.known, trust, usages, now).is_ok()
+            is_open && self.of_certificate(&mut state.known, trust, usages, now).is_ok()
         };
         state.unproven_since = (!is_proven).then(|| state.unproven_since.unwrap_or(now));
-        let grace = if state.known.is_empty() { NOBODYS_GRACE } else { GRACE };
+        let is_nobodys = state.known.is_empty() && self.opened_by.is_none();
+        let grace = if is_nobodys { NOBODYS_GRACE } else { GRACE };
         state.unproven_since.map(|since| Unproven { since, grace })
     }
 
@@ -301,6 +326,20 @@ impl Proofs {
         }
         let holds = caller.certificate().is_some_and(|shown| now < shown.expires());
         if holds { Ok(caller) } else { Err(Refusal::Expired) }
+    }
+
+    /// Whose token has opened the tunnel; `None`: none has.
+    fn of_opener<'a>(
+        &self,
+        known: &'a mut Recent<ProofKey, KnownCaller>,
+        issuers: &TokenIssuers,
+        usages: &CallerUsages,
+        now: Timestamp,
+    ) -> Result<Option<&'a mut KnownCaller>, TokenRefusal> {
+        let Some(token) = &self.opened_by else { return Ok(None) };
+        issuers.check_current(token, now)?;
+        let make = || Ok(KnownCaller::new(KnownProof::Token(Arc::clone(token)), usages));
+        known.get_or_make(ProofKey::Tunnel, make).map(Some)
     }
 
     /// Which of the request's tokens is for the gateway, and what its caller is kept under; `None`: none is.
@@ -335,7 +374,7 @@ impl Proofs {
             let read = read.as_ref().ok_or(TokenRefusal::Malformed)?;
             let verified = KnownProof::Token(Arc::new(issuers.verify(token, read, now)?));
             let mut caller = KnownCaller::new(verified, usages);
-            if self.is_empty() {
+            if self.is_empty() && self.opened_by.is_none() {
                 caller.place = Some(caller.usage.connection().ok_or(TokenRefusal::TooMany)?);
             }
             Ok(caller)

@@ -7,8 +7,10 @@
 
 use std::borrow::Cow;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, HeaderName};
+use http::header::{AUTHORIZATION, HeaderName, PROXY_AUTHORIZATION};
 use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -19,6 +21,7 @@ use zeroize::Zeroizing;
 use super::jwt::{object, parts};
 
 const SCHEME: &[u8] = b"Bearer ";
+const BASIC: &[u8] = b"Basic ";
 /// Headers of SDKs that hold nothing but a key, or, with AWS, a session's token.
 static KEYS: [HeaderName; 4] = [
     HeaderName::from_static("x-api-key"),
@@ -35,6 +38,16 @@ pub(crate) struct CallerCredentials {
     authorization: Option<HeaderValue>,
     /// What has the shape of a JWT, each once. It is for whomever it says.
     tokens: Vec<ShownToken>,
+    shown_to: ShownTo,
+}
+
+/// What the gateway is to whoever sends a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ShownTo {
+    /// The server that it talks to.
+    Server,
+    /// Its proxy: what it shows to a proxy is for the gateway as well (RFC 9110, section 11.7).
+    Proxy,
 }
 
 /// A token in the value of a header.
@@ -75,20 +88,25 @@ struct JwtHeader<'a> {
 
 impl CallerCredentials {
     /// Those of `headers`, which are stripped of them next.
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+    pub(crate) fn of(headers: &HeaderMap, shown_to: ShownTo) -> Self {
         let mut all = headers.get_all(AUTHORIZATION).iter();
         let only = all.next().filter(|_| all.next().is_none());
         let mut authorization = only.cloned();
         authorization.iter_mut().for_each(|value| value.set_sensitive(true));
-        match tokens(headers) {
-            Some(tokens) => Self { authorization, tokens },
-            None => Self { authorization: None, tokens: Vec::new() },
+        match tokens(headers, shown_to) {
+            Some(tokens) => Self { authorization, tokens, shown_to },
+            None => Self { authorization: None, tokens: Vec::new(), shown_to },
         }
+    }
+
+    /// Whom they were shown to.
+    pub(super) const fn shown_to(&self) -> ShownTo {
+        self.shown_to
     }
 
     /// Of whoever shows nothing but a certificate.
     pub(crate) const fn none() -> Self {
-        Self { authorization: None, tokens: Vec::new() }
+        Self { authorization: None, tokens: Vec::new(), shown_to: ShownTo::Server }
     }
 
     /// What may prove to the gateway who calls.
@@ -159,13 +177,27 @@ fn bearer(value: &HeaderValue) -> Option<(usize, &[u8])> {
     scheme.eq_ignore_ascii_case(SCHEME).then_some((SCHEME.len(), token))
 }
 
+/// The password of Basic credentials (RFC 7617): where a program takes its proxy's credentials from a URL, the token can stand nowhere else.
+fn password(value: &HeaderValue) -> Option<HeaderValue> {
+    let (scheme, encoded) = value.as_bytes().split_at_checked(BASIC.len())?;
+    let decoded = Zeroizing::new(STANDARD.decode(encoded.trim_ascii()).ok()?);
+    let at = decoded.iter().position(|byte| *byte == b':').filter(|_| scheme.eq_ignore_ascii_case(BASIC))?;
+    let password = Zeroizing::new(decoded.get(at + 1..)?.to_vec());
+    HeaderValue::from_maybe_shared(Bytes::from_owner(password)).ok()
+}
+
 /// What of these headers has the shape of a JWT; `None` where it is too many.
-fn tokens(headers: &HeaderMap) -> Option<Vec<ShownToken>> {
+fn tokens(headers: &HeaderMap, shown_to: ShownTo) -> Option<Vec<ShownToken>> {
+    let proxied = headers.get_all(PROXY_AUTHORIZATION).iter().filter(|_| shown_to == ShownTo::Proxy);
+    let proxied = proxied.filter_map(|value| match bearer(value) {
+        Some((from, _)) => Some((Cow::Borrowed(value), from)),
+        None => password(value).map(|password| (Cow::Owned(password), 0)),
+    });
     let bearers = headers.get_all(AUTHORIZATION).iter();
-    let bearers = bearers.filter_map(|value| bearer(value).map(|(from, _)| (value, from)));
-    let keys = KEYS.iter().flat_map(|name| headers.get_all(name)).map(|value| (value, 0));
+    let bearers = bearers.filter_map(|value| bearer(value).map(|(from, _)| (Cow::Borrowed(value), from)));
+    let keys = KEYS.iter().flat_map(|name| headers.get_all(name)).map(|value| (Cow::Borrowed(value), 0));
     let mut tokens: Vec<ShownToken> = Vec::new();
-    for (value, from) in bearers.chain(keys) {
+    for (value, from) in proxied.chain(bearers).chain(keys) {
         let token = value.as_bytes().get(from..).unwrap_or_default();
         if parts(token).is_none() || tokens.iter().any(|known| known.bytes() == token) {
             continue;
@@ -173,7 +205,7 @@ fn tokens(headers: &HeaderMap) -> Option<Vec<ShownToken>> {
         if tokens.len() == MOST_TOKENS {
             return None;
         }
-        let mut value = value.clone();
+        let mut value = value.into_owned();
         value.set_sensitive(true);
         tokens.push(ShownToken { value, from });
     }
@@ -206,7 +238,8 @@ mod tests {
         for value in values {
             headers.append(AUTHORIZATION, value.parse().unwrap());
         }
-        CallerCredentials::of(&headers).for_audience(AUDIENCE, "2026-01-01T00:00:00Z".parse().unwrap())
+        CallerCredentials::of(&headers, ShownTo::Server)
+            .for_audience(AUDIENCE, "2026-01-01T00:00:00Z".parse().unwrap())
     }
 
     #[test]
@@ -260,7 +293,7 @@ mod tests {
             let headers = headers
                 .iter()
                 .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()));
-            CallerCredentials::of(&headers.collect())
+            CallerCredentials::of(&headers.collect(), ShownTo::Server)
         };
         let bearer = format!("bearer {token}");
         // Whichever header it was found in first.
@@ -288,7 +321,7 @@ mod tests {
             for value in values {
                 headers.append("x-api-key", value.parse().unwrap());
             }
-            let credentials = CallerCredentials::of(&headers);
+            let credentials = CallerCredentials::of(&headers, ShownTo::Server);
             credentials.tokens().iter().map(|token| token.bytes().to_vec()).collect::<Vec<_>>()
         };
         let good = jwt("{}");
@@ -297,6 +330,29 @@ mod tests {
         let many = ["a.b.c", "a.b.d", "a.b.e", "a.b.f"];
         assert_eq!(of(&many).len(), MOST_TOKENS);
         assert_eq!(of(&[&many[..], &["a.b.g"]].concat()).len(), 0);
+    }
+
+    #[test]
+    fn what_is_shown_to_a_proxy_is_found_as_a_bearer_or_as_a_password_and_elsewhere_not_at_all() {
+        let good = jwt("{}");
+        let of = |value: &str, shown_to| {
+            let mut headers = HeaderMap::new();
+            headers.append(PROXY_AUTHORIZATION, value.parse().unwrap());
+            let credentials = CallerCredentials::of(&headers, shown_to);
+            credentials.tokens().iter().map(|token| token.bytes().to_vec()).collect::<Vec<_>>()
+        };
+        let basic = |text: &str| format!("basic {}", STANDARD.encode(text));
+        for value in [format!("Bearer {good}"), basic(&format!("token:{good}")), basic(&format!(":{good}"))] {
+            assert_eq!(of(&value, ShownTo::Proxy), [good.as_bytes()], "{value}");
+            assert!(of(&value, ShownTo::Server).is_empty(), "{value}");
+        }
+        for value in [basic(&good), basic("token:secret"), format!("Basic {good}"), "Basic !".to_owned()] {
+            assert!(of(&value, ShownTo::Proxy).is_empty(), "{value}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.append(PROXY_AUTHORIZATION, basic(&format!("token:{good}")).parse().unwrap());
+        let credentials = CallerCredentials::of(&headers, ShownTo::Proxy);
+        assert_eq!(format!("{:?}", credentials.tokens()[0].value), "Sensitive");
     }
 
     #[test]

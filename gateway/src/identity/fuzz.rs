@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 use tollgate_policy::caller::Identity;
 
-use super::{CallerCredentials, RequestHead, strip};
+use super::{CallerCredentials, RequestHead, ShownTo, strip};
 
 const AUDIENCE: &str = "https://api.example.com";
 const NOW: i64 = 1_767_225_600;
@@ -58,7 +58,7 @@ pub fn head(data: &[u8]) {
     let mut request = Request::new(());
     (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (method, uri, headers);
     *request.version_mut() = Version::HTTP_11;
-    let Ok(mut head) = RequestHead::read(request.into_parts().0, 16 * 1024) else { return };
+    let Ok(mut head) = RequestHead::read(request.into_parts().0, 16 * 1024, ShownTo::Proxy) else { return };
     assert!(!["TRACE", "TRACK", "CONNECT"].contains(&head.method.as_str().to_ascii_uppercase().as_str()));
     for name in head.headers.keys() {
         assert!(!NEVER.contains(&&*name.as_str().replace('_', "-")) && !named.contains(name), "{name}");
@@ -102,7 +102,9 @@ pub fn credentials(data: &[u8]) {
     };
     let (Ok(value), Ok(now)) = (value, Timestamp::from_second(NOW)) else { return };
     let headers = HeaderMap::from_iter([(AUTHORIZATION, value.clone())]);
-    let Ok(sent) = CallerCredentials::of(&headers).for_audience(AUDIENCE, now) else { return };
+    let Ok(sent) = CallerCredentials::of(&headers, ShownTo::Proxy).for_audience(AUDIENCE, now) else {
+        return;
+    };
     assert!(sent.is_sensitive());
     let token = value.as_bytes().get(SCHEME.len()..).unwrap_or_default();
     assert_eq!(sent.as_bytes(), [SCHEME.as_bytes(), token].concat());

@@ -7,7 +7,7 @@ use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::operation::RequestLine;
 use tollgate_policy::policy::is_s3;
 
-use super::{CallerCredentials, strip};
+use super::{CallerCredentials, ShownTo, strip};
 
 /// Method, target form and headers of a request, without credentials, identity assertions and hop-by-hop fields.
 pub(crate) struct RequestHead {
@@ -55,11 +55,11 @@ impl AwsScope {
 }
 
 impl RequestHead {
-    /// Reads the head, of at most `most` bytes of fields, and strips it.
+    /// Reads the head, of at most `most` bytes of fields, and strips it. `shown_to` says whose credentials it may have.
     ///
     /// # Errors
     /// `ambiguous_authority` where several authorities disagree or there is none, `method_refused` for methods that are never forwarded.
-    pub(crate) fn read(parts: request::Parts, most: usize) -> Result<Self, Denial> {
+    pub(crate) fn read(parts: request::Parts, most: usize, shown_to: ShownTo) -> Result<Self, Denial> {
         let request::Parts { method, uri, mut headers, version, .. } = parts;
         check_method(&method)?;
         let fields = HeadFields::of(&headers);
@@ -74,7 +74,7 @@ impl RequestHead {
         let query =
             path.query().and_then(|query| strip::query(query, &[], false)).map(std::borrow::Cow::into_owned);
         let aws_scope = AwsScope::of(&headers);
-        let credentials = CallerCredentials::of(&headers);
+        let credentials = CallerCredentials::of(&headers, shown_to);
         // Of HTTP/1.0 it is to be ignored (RFC 9110, section 7.8).
         let upgrades = Some(strip::headers(&mut headers)).filter(|_| version == Version::HTTP_11);
         let upgrades = upgrades.unwrap_or_default();

@@ -120,6 +120,7 @@ impl Fixture {
             quota: Quota::new(),
             trust: Trust::new(HashMap::from([("prod.acme".parse().unwrap(), bundle)]), Duration::ZERO),
             rules: DialRules::new(loopback),
+            interception: None,
             nameservers: Vec::new(),
             usages: CallerUsages::new(limits.bounds()),
             drain: Drain::new(),
@@ -159,11 +160,19 @@ impl Fixture {
 
     /// A connection of whoever has shown this chain elsewhere.
     pub(super) fn session(&self, chain: Vec<CertificateDer<'static>>, http2: bool) -> Arc<Session> {
+        self.session_by(Road::Direct, chain, http2)
+    }
+
+    pub(super) fn session_by(
+        &self,
+        road: Road,
+        chain: Vec<CertificateDer<'static>>,
+        http2: bool,
+    ) -> Arc<Session> {
         let shared = &self.core.shared;
         let proven = Proofs::of(chain, &shared.trust, &shared.usages).unwrap();
         let deadline = Arc::new(HeaderDeadline::new());
-        let arrival =
-            Arrival { address: "192.0.2.1:1234".parse().unwrap(), road: Road::Direct, http2, deadline };
+        let arrival = Arrival { address: "192.0.2.1:1234".parse().unwrap(), road, http2, deadline };
         Arc::new(Session::new(arrival, proven))
     }
 

@@ -27,6 +27,12 @@ impl<S> Strict<S> {
         Self { stream, look: FramingScan::default() }
     }
 
+    /// Of a proxy's connection: what follows the head of a CONNECT belongs to the tunnel. One that is refused has to be the last on its
+    /// connection.
+    pub(super) fn of_proxy(stream: S) -> Self {
+        Self { stream, look: FramingScan { opens_tunnels: true, ..FramingScan::default() } }
+    }
+
     pub(super) fn into_inner(self) -> S {
         self.stream
     }
@@ -42,6 +48,9 @@ struct FramingScan {
     begun: Vec<u8>,
     last: Option<u8>,
     framing: Framing,
+    opens_tunnels: bool,
+    /// The present head asks for one.
+    is_connect: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +63,8 @@ enum FramingState {
     Trailers,
     /// The parser stops here as well.
     Refused,
+    /// Behind the head of a CONNECT: no HTTP that is to be judged here.
+    Tunnel,
 }
 
 /// What the head says of the body so far.
@@ -70,7 +81,7 @@ struct Unclear;
 
 impl FramingScan {
     fn at(&mut self, mut bytes: &mut [u8]) {
-        while !bytes.is_empty() && self.place != FramingState::Refused {
+        while !bytes.is_empty() && !matches!(self.place, FramingState::Refused | FramingState::Tunnel) {
             if self.skip > 0 {
                 let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len());
                 self.skip -= skipped as u64;
@@ -120,10 +131,16 @@ impl FramingScan {
         match self.place {
             // Empty lines before a request are passed over (RFC 9112, section 2.2).
             FramingState::Start if line.is_empty() => {}
-            FramingState::Start => self.place = FramingState::Head,
+            FramingState::Start => {
+                self.place = FramingState::Head;
+                self.is_connect = self.opens_tunnels && line.starts_with(b"CONNECT ");
+            }
             FramingState::Head if line.is_empty() => {
                 self.place = FramingState::Start;
                 match std::mem::take(&mut self.framing) {
+                    Framing::Nothing | Framing::Length(0) if self.is_connect => {
+                        self.place = FramingState::Tunnel;
+                    }
                     Framing::Nothing => {}
                     Framing::Length(length) => self.skip = length,
                     Framing::Chunked => self.place = FramingState::ChunkSize,
@@ -135,7 +152,7 @@ impl FramingScan {
                 size => self.skip = size.checked_add(2).ok_or(Unclear)?,
             },
             FramingState::Trailers if line.is_empty() => self.place = FramingState::Start,
-            FramingState::Trailers | FramingState::Refused => {}
+            FramingState::Trailers | FramingState::Refused | FramingState::Tunnel => {}
         }
         Ok(())
     }

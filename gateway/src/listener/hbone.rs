@@ -39,7 +39,7 @@ pub(super) const FIRST_BYTES: Duration = Duration::from_secs(HEAD_LIMIT.unsigned
 /// What a client of HTTP/2 begins with (RFC 9113, section 3.4).
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What a TLS client begins with: a handshake record (RFC 8446, section 5.1).
-const TLS_HANDSHAKE: u8 = 0x16;
+pub(super) const TLS_HANDSHAKE: u8 = 0x16;
 /// Bytes of one tunnel that wait for its destination, and of all of one connection: one that waits stops no other.
 const WINDOW: u32 = 256 << 10;
 const WINDOW_OF_ALL: u32 = 16 << 20;
@@ -125,7 +125,7 @@ async fn answer(
         Ok(tunnel) => tunnel,
         Err(RefusedTunnel { denial, id }) => {
             // A peer that is gone does not read it.
-            let _ = refused(&request, &denial, id, &mut respond);
+            let _ = refused(&denial, id, &mut respond);
             return;
         }
     };
@@ -138,13 +138,8 @@ async fn answer(
     }
 }
 
-fn refused(
-    request: &Request<RecvStream>,
-    denial: &Denial,
-    id: RecordId,
-    respond: &mut SendResponse<Bytes>,
-) -> Result<(), h2::Error> {
-    let (mut head, body) = reply::refusal(denial, id, ErrorFormat::of(request), false).into_parts();
+fn refused(denial: &Denial, id: RecordId, respond: &mut SendResponse<Bytes>) -> Result<(), h2::Error> {
+    let (mut head, body) = reply::refusal(denial, id, ErrorFormat::of_tunnel(), false).into_parts();
     // A client of the mesh shows nothing but this number: as ztunnel says it (`src/proxy/inbound.rs`).
     head.status = match head.status {
         StatusCode::FORBIDDEN => StatusCode::UNAUTHORIZED,

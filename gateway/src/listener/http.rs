@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Request;
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -30,32 +30,12 @@ where
     core.connections.enter(&session);
     let limits = &core.shared.limits;
     let (own_core, own_session) = (Arc::clone(&core), Arc::clone(&session));
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (core, session) = (Arc::clone(&own_core), Arc::clone(&own_session));
-        session.deadline.on_request();
-        // Boxed: hyper moves the future around before it polls it, and this one is large.
-        let answer = Box::pin(request::handle(core, Arc::clone(&session), Box::new(request)));
-        async move {
-            let answer = answer.await;
-            if let ReplyBody::Full(_) = answer.body() {
-                session.deadline.on_response();
-            }
-            Ok::<_, Infallible>(answer)
-        }
-    });
+    let service = service_fn(move |request| answer(Arc::clone(&own_core), Arc::clone(&own_session), request));
     if session.http2 {
         let mut served = http2(limits).serve_connection(TokioIo::new(stream), service);
         drive(&mut served, &session, |c| c.graceful_shutdown()).await;
     } else {
-        let mut builder = http1::Builder::new();
-        builder
-            // Heads are waited for by `HeaderDeadline`: a timer for each request is dear, and would close idle connections as well.
-            .header_read_timeout(None)
-            .max_buf_size(limits.head_bytes);
-        if limits.head_fields != INLINE_FIELDS {
-            builder.max_headers(limits.head_fields);
-        }
-        let mut served = builder.serve_connection(TokioIo::new(Strict::new(stream)), service);
+        let mut served = http1(limits).serve_connection(TokioIo::new(Strict::new(stream)), service);
         if drive(&mut served, &session, |c| c.graceful_shutdown()).await == End::Close {
             let stream = served.into_parts().io.into_inner().into_inner();
             tokio::select! {
@@ -65,6 +45,37 @@ where
         }
     }
     core.connections.leave(&session);
+}
+
+/// Answers one request.
+pub(super) fn answer(
+    core: Arc<Core>,
+    session: Arc<Session>,
+    request: Request<Incoming>,
+) -> impl Future<Output = Result<Response<ReplyBody>, Infallible>> {
+    session.deadline.on_request();
+    // Boxed: hyper moves the future around before it polls it, and this one is large.
+    let answer = Box::pin(request::handle(core, Arc::clone(&session), Box::new(request)));
+    async move {
+        let answer = answer.await;
+        if let ReplyBody::Full(_) = answer.body() {
+            session.deadline.on_response();
+        }
+        Ok(answer)
+    }
+}
+
+/// How HTTP/1.1 is spoken with callers.
+pub(super) fn http1(limits: &RequestLimits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        // Heads are waited for by `HeaderDeadline`: a timer for each request is dear, and would close idle connections as well.
+        .header_read_timeout(None)
+        .max_buf_size(limits.head_bytes);
+    if limits.head_fields != INLINE_FIELDS {
+        builder.max_headers(limits.head_fields);
+    }
+    builder
 }
 
 /// How HTTP/2 is spoken with callers.
@@ -117,7 +128,7 @@ where
     }
 }
 
-async fn cut(session: &Session) {
+pub(super) async fn cut(session: &Session) {
     while session.shutdown.received().await != Some(Shutdown::Abort) {}
 }
 

@@ -8,11 +8,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::write_timeout::TlsStream;
+use super::write_timeout::{TlsStream, WriteTimeoutStream};
 
 /// As long as nginx lingers by default (`lingering_time`, `lingering_timeout`).
 const LONGEST: Duration = Duration::from_secs(30);
@@ -27,6 +28,30 @@ pub(super) async fn close(mut stream: TlsStream) {
     if matches!(shut, Ok(Ok(()))) {
         discard(stream.into_inner().0.into_inner(), deadline).await;
     }
+}
+
+/// The same without TLS.
+pub(super) async fn close_clear(mut stream: WriteTimeoutStream) {
+    let deadline = Instant::now() + LONGEST;
+    let shut = timeout_at(deadline, stream.shutdown()).await;
+    if matches!(shut, Ok(Ok(()))) {
+        discard(stream.into_inner(), deadline).await;
+    }
+}
+
+/// Ends a connection so that nobody takes it for a good end.
+pub(super) fn reset(stream: TlsStream) {
+    abort(stream.get_ref().0.get_ref());
+}
+
+/// The same without TLS.
+pub(super) fn reset_clear(stream: WriteTimeoutStream) {
+    abort(stream.get_ref());
+}
+
+fn abort(socket: &TcpStream) {
+    // A socket that refuses is gone already.
+    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }
 
 /// A tunnel that reads on once our half of it has ended, also where what is spoken in it owns the stream.

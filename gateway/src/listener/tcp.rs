@@ -4,12 +4,11 @@
 //! the workload's own TLS inside is for. A connection that is refused is reset: nothing that it speaks has room for a reason.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use socket2::SockRef;
 use tollgate_policy::name::ResourceId;
 use tollgate_policy::target::Passage;
 
+use super::linger::reset;
 use super::write_timeout::TlsStream;
 use crate::core::Core;
 use crate::identity::CallerCredentials;
@@ -42,9 +41,4 @@ fn is_led_by_hello(core: &Core, destination: Option<&ResourceId>) -> bool {
     let Some(name) = destination else { return true };
     let snapshot = core.snapshot();
     snapshot.is_ok_and(|it| matches!(it.policy.passage_to(name.as_str()), Ok(Passage::ByServerName(_))))
-}
-
-fn reset(stream: TlsStream) {
-    // A socket that refuses is gone already.
-    let _ = SockRef::from(stream.get_ref().0.get_ref()).set_linger(Some(Duration::ZERO));
 }

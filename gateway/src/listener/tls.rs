@@ -21,7 +21,7 @@ pub(crate) fn server_config(
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     // What a mesh speaks, and nothing older (istio/ztunnel, `src/tls`).
     let versions = match listener.kind {
-        ListenerKind::Http | ListenerKind::Tcp => rustls::DEFAULT_VERSIONS,
+        ListenerKind::Http | ListenerKind::Forward | ListenerKind::Tcp => rustls::DEFAULT_VERSIONS,
         ListenerKind::Hbone => &[&rustls::version::TLS13],
     };
     let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions)?;
@@ -33,7 +33,9 @@ pub(crate) fn server_config(
     };
     let mut config = builder.with_cert_resolver(certificate);
     config.alpn_protocols = match listener.kind {
-        ListenerKind::Http => listener.protocols.iter().map(|p| p.alpn().to_vec()).collect(),
+        ListenerKind::Http | ListenerKind::Forward => {
+            listener.protocols.iter().map(|p| p.alpn().to_vec()).collect()
+        }
         ListenerKind::Hbone => vec![Protocol::H2.alpn().to_vec()],
         ListenerKind::Tcp => Vec::new(),
     };
@@ -76,6 +78,7 @@ mod tests {
 
     use super::*;
     use crate::identity::Bundle;
+    use crate::settings::ListenerTls;
 
     type Chain = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
@@ -114,6 +117,7 @@ mod tests {
             protocols: Vec::new(),
             client_certificate,
             proxy_protocol: None,
+            tls: ListenerTls::Required,
         };
         let server = server_config(&trust, Arc::new(SingleCertAndKey::from(own)), &listener)?;
         let mut roots = RootCertStore::empty();

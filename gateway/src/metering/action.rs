@@ -112,13 +112,14 @@ mod tests {
     use http::Request;
 
     use super::*;
+    use crate::identity::ShownTo;
 
     fn head(headers: &[(&str, &str)]) -> RequestHead {
         let mut request = Request::post("https://sts.example/").header("host", "sts.example");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        RequestHead::read(request.body(()).unwrap().into_parts().0, 64 << 10).unwrap()
+        RequestHead::read(request.body(()).unwrap().into_parts().0, 64 << 10, ShownTo::Server).unwrap()
     }
 
     fn signed(head: &RequestHead) -> SignedAction<'_> {

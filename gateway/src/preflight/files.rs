@@ -57,6 +57,7 @@ pub(super) fn of_settings(settings: &Settings, base: &Path) -> Vec<Problem> {
             "identity.certificate.keyFile",
             settings.identity.certificate.as_ref().map(|files| base.join(&files.key_file)),
         ),
+        ("interception.caKeyFile", settings.interception.as_ref().map(|ca| base.join(&ca.ca_key_file))),
         ("admin.tokenFile", Some(settings.admin.token_file.clone())),
         ("ledger.sealKeyFile", settings.ledger.seal_key_file.clone()),
     ];

@@ -16,7 +16,7 @@ use super::progress::{WriteProgress, Writes};
 use super::shutdown::ShutdownSignal;
 use crate::caller_body::{BodyProgress, CallerBody, Leftover};
 use crate::caller_usage::UsagePermit;
-use crate::identity::Proofs;
+use crate::identity::{Proofs, ShownTo};
 use crate::pace::LeastRate;
 
 /// How a connection came.
@@ -26,9 +26,21 @@ pub(crate) enum Road {
     Direct,
     /// In a tunnel of the mesh, which leads there.
     Hbone(TunnelAuthority),
+    /// To the gateway as a proxy.
+    Forward,
+    /// In a tunnel that a proxy was asked for, which leads there.
+    Intercepted(TunnelAuthority),
 }
 
 impl Road {
+    /// What the gateway is to those who came by it.
+    pub(crate) const fn shown_to(&self) -> ShownTo {
+        match self {
+            Self::Forward => ShownTo::Proxy,
+            Self::Direct | Self::Hbone(_) | Self::Intercepted(_) => ShownTo::Server,
+        }
+    }
+
     /// Where a request goes that came by it, and what it asks there. `named` is told of that before its road has a say, so that the
     /// record of what is refused then says where it would have gone.
     ///
@@ -42,7 +54,7 @@ impl Road {
     ) -> Result<(Target, HttpRequest), Denial> {
         let (target, request) = policy.resolve(line)?;
         named(&target, &request);
-        if let Self::Hbone(authority) = self {
+        if let Self::Hbone(authority) | Self::Intercepted(authority) = self {
             policy.tunnel(authority)?.check(&target, request.path_prefix().is_some())?;
         }
         Ok((target, request))
@@ -91,7 +103,12 @@ impl Session {
         place: UsagePermit,
     ) -> Self {
         let arrival = Arrival { address: self.address, road, http2, deadline };
-        Self::of(arrival, Arc::clone(&self.proofs), Some(place))
+        Self::within(arrival, Arc::clone(&self.proofs), place)
+    }
+
+    /// Of what comes in a tunnel, with the proofs of whoever has opened it and a place among the connections of that caller.
+    pub(crate) fn within(arrival: Arrival, proofs: Arc<Proofs>, place: UsagePermit) -> Self {
+        Self::of(arrival, proofs, Some(place))
     }
 
     fn of(arrival: Arrival, proofs: Arc<Proofs>, place: Option<UsagePermit>) -> Self {

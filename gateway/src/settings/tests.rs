@@ -318,3 +318,26 @@ fn the_variable_of_spiffe_names_the_workload_api_where_the_settings_name_no_iden
     assert_eq!(socket(&own).as_deref(), Some("unix:///run/own.sock"));
     assert_eq!(socket(GOOD), None);
 }
+
+#[test]
+fn a_listener_without_tls_is_a_proxy_on_a_loopback_address_that_asks_for_no_certificate() {
+    let token =
+        "tokens: [{kind: oidc, issuer: 'https://ci.example', audience: tollgate, keys: {discovery: {}}}]";
+    let with = |listener: &str| {
+        let text = GOOD.replace("address: '127.0.0.1:0'", listener);
+        text.replace("{prod.acme: {bundleFile: c}}", &format!("{{prod.acme: {{bundleFile: c}}}}, {token}"))
+    };
+    let good = "kind: forward, tls: none, clientCertificate: none, address: '127.0.0.1:0'";
+    assert!(read(&with(good), &[]).is_ok());
+    assert!(read(&with(&good.replace("127.0.0.1", "[::1]")), &[]).is_ok());
+    for (from, to, field) in [
+        ("127.0.0.1", "0.0.0.0", "tls"),
+        ("127.0.0.1", "10.0.0.1", "tls"),
+        ("kind: forward", "kind: http", "tls"),
+        ("clientCertificate: none", "clientCertificate: optional", "clientCertificate"),
+        (", clientCertificate: none", "", "clientCertificate"),
+    ] {
+        let problems = read(&with(&good.replace(from, to)), &[]).unwrap_err();
+        assert!(problems[0].starts_with(&format!("2: listeners[0].{field}: ")), "{to}: {problems:?}");
+    }
+}

@@ -61,6 +61,17 @@ impl fmt::Display for TunnelAuthority {
 }
 
 impl TunnelAuthority {
+    /// The port that was asked for.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Whether `host`, or `host:port`, as a `Host` has it, means the same.
+    pub fn is_named_by(&self, text: &str) -> bool {
+        split_authority(text, |_| false)
+            .is_ok_and(|(host, port)| *host == *self.host && port.is_none_or(|port| port == self.port))
+    }
+
     fn address(&self) -> Option<IpAddr> {
         let bare = self.host.trim_start_matches('[').trim_end_matches(']');
         bare.parse().ok().map(|address: IpAddr| address.to_canonical())
