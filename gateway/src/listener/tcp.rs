@@ -45,6 +45,7 @@ fn is_led_by_hello(core: &Core, destination: Option<&ResourceId>) -> bool {
 }
 
 fn reset(stream: TlsStream) {
+    let socket = stream.into_inner().0.into_inner();
     // A socket that refuses is gone already.
-    let _ = SockRef::from(stream.get_ref().0.get_ref()).set_linger(Some(Duration::ZERO));
+    let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
 }
