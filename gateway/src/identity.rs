@@ -16,6 +16,7 @@ mod files;
 mod fuzz;
 mod head;
 mod jwt;
+mod recent;
 mod refusal;
 mod strip;
 mod tokens;

@@ -18,13 +18,12 @@ use tollgate_policy::denial::{Denial, Reason};
 use super::call_proof::{CallProof, GRACE, over};
 use super::credentials::{ShownTo, ShownToken};
 use super::jwt::{MOST_BYTES, UnverifiedJwt};
+use super::recent::Recent;
 use super::tokens::{TokenIssuers, TokenRefusal, VerifiedToken};
 use super::{CallerCredentials, Refusal, Trust, VerifiedIdentity};
 use crate::caller_usage::{CallerUsage, CallerUsages, UsagePermit};
 use crate::snapshot::Snapshot;
 
-/// Proofs that are remembered of one connection.
-const REMEMBERED: usize = 8;
 /// How long a connection that has shown nothing may wait with its first token.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(10);
 /// The same where there never was a caller: long enough to read why it was refused.
@@ -454,46 +453,6 @@ impl CallerContext {
     }
 }
 
-/// The few values that were looked up last, the latest first.
-#[derive(Debug)]
-struct Recent<K, V>(Vec<(K, V)>);
-
-impl<K, V> Default for Recent<K, V> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
-}
-
-impl<K: PartialEq, V> Recent<K, V> {
-    /// What is kept under `key`. Where nothing is, it is made, and the one that was looked up the longest ago may have to go for it.
-    fn get_or_make<E>(&mut self, key: K, make: impl FnOnce() -> Result<V, E>) -> Result<&mut V, E> {
-        let at = match self.0.iter().position(|(other, _)| *other == key) {
-            Some(at) => at,
-            None => {
-                let made = make()?;
-                self.0.truncate(REMEMBERED - 1);
-                self.0.push((key, made));
-                self.0.len() - 1
-            }
-        };
-        self.0[..=at].rotate_right(1);
-        Ok(&mut self.0[0].1)
-    }
-
-    /// What is kept under `key`; it counts as looked up by whoever makes it.
-    fn get(&mut self, key: &K) -> Option<&mut V> {
-        self.0.iter_mut().find(|(other, _)| other == key).map(|(_, value)| value)
-    }
-
-    const fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn values(&mut self) -> impl Iterator<Item = &mut V> {
-        self.0.iter_mut().map(|(_, value)| value)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -501,31 +460,6 @@ mod tests {
 
     use super::*;
     use crate::caller_usage::Bounds;
-
-    #[test]
-    fn the_value_that_was_not_looked_up_the_longest_is_the_one_forgotten() {
-        let mut recent = Recent::default();
-        let mut made = Vec::new();
-        let mut look_up = |key: usize| {
-            recent
-                .get_or_make(key, || {
-                    made.push(key);
-                    Ok::<_, ()>(key)
-                })
-                .copied()
-        };
-        for key in (0..REMEMBERED).chain([0, REMEMBERED, 0, 1]) {
-            assert_eq!(look_up(key), Ok(key));
-        }
-        assert_eq!(
-            made,
-            (0..=REMEMBERED).chain([1]).collect::<Vec<_>>(),
-            "1 went for the last one, 0 stayed"
-        );
-        assert_eq!(recent.0.len(), REMEMBERED);
-        assert_eq!(recent.get_or_make(99, || Err::<usize, _>("unproven")), Err("unproven"));
-        assert!(recent.values().all(|key| *key != 99));
-    }
 
     #[test]
     fn a_connection_that_has_proven_somebody_has_a_longer_grace_than_one_that_never_did() {

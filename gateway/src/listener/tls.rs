@@ -78,7 +78,7 @@ mod tests {
 
     use super::*;
     use crate::identity::Bundle;
-    use crate::settings::ListenerTls;
+    use crate::settings::TlsMode;
 
     type Chain = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
@@ -116,7 +116,7 @@ mod tests {
             address: ([127, 0, 0, 1], 0).into(),
             protocols: Vec::new(),
             client_certificate,
-            tls: ListenerTls::Required,
+            tls: TlsMode::Required,
         };
         let server = server_config(&trust, Arc::new(SingleCertAndKey::from(own)), &listener)?;
         let mut roots = RootCertStore::empty();
