@@ -134,7 +134,7 @@ impl Towards<'_> {
             Self::Destination(name) => return policy.passage_to(name).map(Some),
             Self::AnyServer => return Ok(None),
         };
-        let passage = policy.tunnel(authority)?.reached_by(grants)?.passage()?;
+        let passage = grants.reach(policy.tunnel(authority)?)?.passage()?;
         let detail = "connections are not passed through to this host: it is called by HTTP";
         passage.map(Some).ok_or_else(|| Denial::new(Reason::NoGrant, detail))
     }

@@ -15,7 +15,7 @@ use crate::operation::{HttpRequest, Operation};
 use crate::pattern::CallerPattern;
 use crate::price::{Image, Item, NanoUsd, Price};
 use crate::resource::{Block, CallerIndex, Credential, Destination, Grant, Scrub, SigV4};
-use crate::target::Target;
+use crate::target::{Target, TunnelEnd};
 
 mod action;
 mod call;
@@ -172,6 +172,14 @@ impl CallerGrants {
             }
         }
         refused.map_or(Ok(()), Err)
+    }
+
+    /// What of a tunnel's end the caller has a grant for. Refuses as [`CallerGrants::check_reach`] where that is nothing.
+    pub fn reach(&self, end: TunnelEnd) -> Result<TunnelEnd, Denial> {
+        self.check_reach(end.destinations())?;
+        let TunnelEnd::VirtualAddress(mut all) = end else { return Ok(end) };
+        all.retain(|one| self.check_reach(std::slice::from_ref(one)).is_ok());
+        Ok(TunnelEnd::VirtualAddress(all))
     }
 
     /// Whose grants these are.

@@ -4,9 +4,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::Method;
 use http_body_util::Empty;
-use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
@@ -14,6 +13,7 @@ use tollgate_tests::client::Connection;
 use tollgate_tests::envoy::{Envoy, Tunnel};
 use tollgate_tests::fixture::{CHECKOUT, Fixture};
 use tollgate_tests::gateway::eventually;
+use tollgate_tests::hbone::HboneClient;
 use tollgate_tests::{Client, Leaf, Plan, Protocol, Reply, Upstream, ledger, needs};
 
 const GATEWAY: &str = "spiffe://prod.acme/ns/egress/sa/tollgate";
@@ -53,42 +53,6 @@ async fn envoy(fixture: &Fixture, workload: &Client, authority: &str) -> Envoy {
         authority,
     };
     Envoy::start(&fixture.sandbox, &tunnel).await
-}
-
-/// A connection to the listener for tunnels, as ztunnel opens it.
-struct HboneClient(http2::SendRequest<Empty<Bytes>>);
-
-impl HboneClient {
-    async fn connect(workload: &Client) -> Self {
-        let stream = workload.handshake(workload.tls(&["h2"])).await.unwrap();
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        // As ztunnel has it.
-        builder
-            .initial_stream_window_size(4 << 20)
-            .initial_connection_window_size(16 << 20)
-            .max_frame_size(1 << 20);
-        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
-        Self(sender)
-    }
-
-    async fn ask(&mut self, authority: &str) -> Response<Incoming> {
-        let request = Request::connect(authority)
-            .header("baggage", "k8s.namespace.name=payments,k8s.deployment.name=web")
-            .header("forwarded", "for=\"10.1.2.3:4567\";host=api.elsewhere.test")
-            .body(Empty::new())
-            .unwrap();
-        self.0.ready().await.unwrap();
-        self.0.send_request(request).await.unwrap()
-    }
-
-    /// HTTP of the workload in a tunnel of its own.
-    async fn inside(&mut self, workload: &Client, authority: &str, protocol: Protocol) -> Connection {
-        let answer = self.ask(authority).await;
-        assert_eq!(answer.status(), 200, "{authority}");
-        let tunnel = TokioIo::new(hyper::upgrade::on(answer).await.unwrap());
-        Connection::over(workload, tunnel, protocol).await.unwrap()
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -182,8 +146,7 @@ async fn a_hundred_tunnels_of_one_connection_carry_either_http_and_end_with_thei
         assert_eq!(answer.body, "begun ended");
     }
     assert!(fixture.gateway.ended().await.success());
-    let refused = http2::SendRequest::ready(&mut mesh_client.0).await;
-    assert!(refused.is_err(), "the connection has ended");
+    assert!(!mesh_client.is_open().await, "the connection has ended");
 }
 
 #[tokio::test(flavor = "multi_thread")]

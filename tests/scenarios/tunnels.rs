@@ -4,12 +4,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::{Method, Request, Response};
-use http_body_util::Empty;
-use hyper::body::Incoming;
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use http::Method;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -19,6 +14,7 @@ use tollgate_tests::client::Connection;
 use tollgate_tests::envoy::{Envoy, Tunnel};
 use tollgate_tests::fixture::{CHECKOUT, Fixture};
 use tollgate_tests::gateway::eventually;
+use tollgate_tests::hbone::HboneClient;
 use tollgate_tests::postgres::Postgres;
 use tollgate_tests::redis::Redis;
 use tollgate_tests::resources::document;
@@ -70,38 +66,6 @@ async fn envoy(fixture: &Fixture, workload: &Client, authority: &str) -> Envoy {
         authority,
     };
     Envoy::start(&fixture.sandbox, &tunnel).await
-}
-
-/// A connection to the listener for tunnels, as ztunnel opens it: with its windows and frames, and pings that have to be answered.
-struct HboneClient(http2::SendRequest<Empty<Bytes>>);
-
-impl HboneClient {
-    async fn connect(workload: &Client) -> Self {
-        let stream = workload.handshake(workload.tls(&["h2"])).await.unwrap();
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(4 << 20)
-            .initial_connection_window_size(16 << 20)
-            .max_frame_size(1 << 20)
-            .keep_alive_interval(Some(Duration::from_secs(1)))
-            .keep_alive_timeout(Duration::from_secs(20));
-        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
-        Self(sender)
-    }
-
-    async fn ask(&mut self, authority: &str) -> Response<Incoming> {
-        let request = Request::connect(authority).body(Empty::new()).unwrap();
-        self.0.ready().await.unwrap();
-        self.0.send_request(request).await.unwrap()
-    }
-
-    async fn tunnel(&mut self, authority: &str) -> TokioIo<hyper::upgrade::Upgraded> {
-        let answer = self.ask(authority).await;
-        assert_eq!(answer.status(), 200, "{authority}");
-        TokioIo::new(hyper::upgrade::on(answer).await.unwrap())
-    }
 }
 
 /// What sends back what comes, and ends where that ends.
@@ -286,7 +250,7 @@ async fn a_hundred_tunnels_of_one_connection_carry_http_tls_and_tcp_while_pings_
     for one in under_way {
         one.await.unwrap();
     }
-    mesh_client.0.ready().await.expect("the connection lives: its pings were answered");
+    assert!(mesh_client.is_open().await, "its pings were answered");
     assert_eq!(recorded(&fixture, "queue", 33).await.len(), 33);
     assert_eq!(recorded(&fixture, "named", 33).await.len(), 33);
     assert_eq!(recorded(&fixture, "up", 34).await.len(), 34);

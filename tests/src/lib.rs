@@ -19,6 +19,7 @@ pub mod fixture;
 pub mod full_stack;
 pub mod gateway;
 pub mod haproxy;
+pub mod hbone;
 pub mod helm;
 pub mod idp;
 pub mod ledger;

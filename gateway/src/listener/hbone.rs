@@ -217,7 +217,7 @@ fn authorise<B>(
     let shared = &core.shared;
     let context =
         session.proofs.connection_caller(&shared.trust, &shared.usages, &snapshot, Timestamp::now())?;
-    let passage = snapshot.policy.tunnel(&authority)?.reached_by(context.grants())?.passage()?;
+    let passage = context.grants().reach(snapshot.policy.tunnel(&authority)?)?.passage()?;
     let full = "this workload has too many connections and tunnels at once";
     let place = context.usage().connection();
     let place = place.ok_or_else(|| Denial::new(Reason::ConcurrencyLimited, full))?;

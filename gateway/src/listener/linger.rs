@@ -41,12 +41,12 @@ pub(super) async fn close_clear(mut stream: WriteTimeoutStream) {
 
 /// Ends a connection so that nobody takes it for a good end.
 pub(super) fn reset(stream: TlsStream) {
-    abort(stream.get_ref().0.get_ref());
+    abort(&stream.into_inner().0.into_inner());
 }
 
 /// The same without TLS.
 pub(super) fn reset_clear(stream: WriteTimeoutStream) {
-    abort(stream.get_ref());
+    abort(&stream.into_inner());
 }
 
 fn abort(socket: &TcpStream) {

@@ -46,10 +46,6 @@ impl<S> WriteTimeoutStream<S> {
         self.is_patient = true;
     }
 
-    pub(super) const fn get_ref(&self) -> &S {
-        &self.stream
-    }
-
     pub(super) fn into_inner(self) -> S {
         self.stream
     }

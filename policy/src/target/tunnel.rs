@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use super::directory::{Directory, by_port, no_such_port};
 use super::{Target, split_authority};
-use crate::decision::CallerGrants;
 use crate::denial::{Denial, Reason};
 use crate::pattern::canonical_host;
 use crate::resource::{Destination, TunnelTls};
@@ -86,14 +85,6 @@ impl TunnelEnd {
             Self::Host(target) => std::slice::from_ref(target.destination()),
             Self::VirtualAddress(destinations) => destinations,
         }
-    }
-
-    /// What of it this caller has a grant for. Refuses as [`CallerGrants::check_reach`] where that is nothing.
-    pub fn reached_by(self, grants: &CallerGrants) -> Result<Self, Denial> {
-        grants.check_reach(self.destinations())?;
-        let Self::VirtualAddress(mut all) = self else { return Ok(self) };
-        all.retain(|one| grants.check_reach(std::slice::from_ref(one)).is_ok());
-        Ok(Self::VirtualAddress(all))
     }
 
     /// Where what comes in it is passed through to; `None`: requests come in it. Refuses with `ambiguous_authority` or `unknown_host`.

@@ -1,0 +1,63 @@
+//! A client of a mesh that does what Istio's ztunnel does.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+
+use crate::client::{Client, Connection, Protocol};
+
+/// A connection to the listener for tunnels, as ztunnel opens it: with its windows and frames, and pings that have to be answered.
+pub struct HboneClient(http2::SendRequest<Empty<Bytes>>);
+
+impl HboneClient {
+    /// Opens it with the workload's own certificate.
+    pub async fn connect(workload: &Client) -> Self {
+        let stream = workload.handshake(workload.tls(&["h2"])).await.expect("a connection");
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(4 << 20)
+            .initial_connection_window_size(16 << 20)
+            .max_frame_size(1 << 20)
+            .keep_alive_interval(Some(Duration::from_secs(1)))
+            .keep_alive_timeout(Duration::from_secs(20));
+        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        Self(sender)
+    }
+
+    /// Asks for a tunnel, with what a ztunnel says of its workload.
+    pub async fn ask(&mut self, authority: &str) -> Response<Incoming> {
+        let request = Request::connect(authority)
+            .header("baggage", "k8s.namespace.name=payments,k8s.deployment.name=web")
+            .header("forwarded", "for=\"10.1.2.3:4567\";host=api.elsewhere.test")
+            .body(Empty::new())
+            .expect("a request");
+        self.0.ready().await.expect("the connection lives");
+        self.0.send_request(request).await.expect("an answer")
+    }
+
+    /// Opens a tunnel.
+    pub async fn tunnel(&mut self, authority: &str) -> TokioIo<Upgraded> {
+        let answer = self.ask(authority).await;
+        assert_eq!(answer.status(), 200, "{authority}");
+        TokioIo::new(hyper::upgrade::on(answer).await.expect("a tunnel"))
+    }
+
+    /// HTTP of the workload in a tunnel of its own.
+    pub async fn inside(&mut self, workload: &Client, authority: &str, protocol: Protocol) -> Connection {
+        let tunnel = self.tunnel(authority).await;
+        Connection::over(workload, tunnel, protocol).await.expect("HTTP in a tunnel")
+    }
+
+    /// Whether it takes another request for a tunnel.
+    pub async fn is_open(&mut self) -> bool {
+        self.0.ready().await.is_ok()
+    }
+}
