@@ -41,7 +41,7 @@ use crate::listener;
 use crate::memory;
 use crate::otlp::{Exports, PreparedExport, Sinks};
 use crate::quota::Quota;
-use crate::settings::{self, KeepSettings, ListenerTls, ResourceSettings, Settings};
+use crate::settings::{self, KeepSettings, ResourceSettings, Settings, TlsMode};
 use crate::slow_notice;
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::telemetry::{self, Flush};
@@ -145,8 +145,7 @@ impl App {
 
         let mut doors = Vec::new();
         for listener in &settings.listeners {
-            let certificate =
-                Some(Arc::clone(&certificate)).filter(|_| listener.tls == ListenerTls::Required);
+            let certificate = Some(Arc::clone(&certificate)).filter(|_| listener.tls == TlsMode::Required);
             let tls =
                 certificate.map(|own| listener::server_config(&shared.trust, own, listener)).transpose()?;
             doors.push(ListenerSockets::bind(listener, tls, count)?);

@@ -2,17 +2,15 @@
 //!
 //! **Invariant:** an answer of ours says that it is ours (`x-tollgate-reason`) and names nothing of a secret or its store.
 
+mod advice;
 mod aws;
 mod form;
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, PROXY_AUTHENTICATE,
-    RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE,
-};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::ErrorForm;
@@ -234,7 +232,7 @@ pub(crate) fn refusal(denial: &Denial, id: RecordId, format: ErrorFormat, closes
         // A caller that waits that long finds room (RFC 9110, section 10.2.3).
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds(after).max(1)));
     }
-    advise(headers, denial, format.answers_as);
+    advice::advise(headers, denial, status(denial.reason), format.answers_as);
     if closes || is_malformed(denial.reason) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -252,48 +250,6 @@ pub(crate) fn refusal(denial: &Denial, id: RecordId, format: ErrorFormat, closes
     response
 }
 
-/// What a reason asks of the connection and of the next request.
-fn advise(headers: &mut HeaderMap, denial: &Denial, answers_as: ShownTo) {
-    let challenges = match answers_as {
-        ShownTo::Server => WWW_AUTHENTICATE,
-        ShownTo::Proxy => PROXY_AUTHENTICATE,
-    };
-    if answers_as == ShownTo::Proxy && status(denial.reason) == StatusCode::UNAUTHORIZED {
-        // What programs send that take their proxy's credentials from its URL, some of them only once they are asked.
-        headers.append(PROXY_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"tollgate\""));
-    }
-    match denial.reason {
-        Reason::NoProof => {
-            // RFC 6750, section 3.1: who has shown nothing is told of no error.
-            headers.append(challenges, HeaderValue::from_static("Bearer realm=\"tollgate\""));
-        }
-        Reason::TokenExpired
-        | Reason::TokenAudience
-        | Reason::TokenIssuerUnknown
-        | Reason::TokenInvalid
-        | Reason::ProofsDisagree => {
-            // What may stand between the quotes (RFC 6750, section 3).
-            let is_plain = |c: &char| matches!(c, ' '..='~') && !matches!(c, '"' | '\\');
-            let said: String = denial.detail.chars().filter(is_plain).collect();
-            let challenge =
-                format!("Bearer realm=\"tollgate\", error=\"invalid_token\", error_description=\"{said}\"");
-            if let Ok(challenge) = HeaderValue::try_from(challenge) {
-                headers.append(challenges, challenge);
-            }
-        }
-        Reason::MethodRefused => {
-            // RFC 9110, section 15.5.6.
-            headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
-        }
-        Reason::UpgradeRefused => {
-            // What is spoken here instead (RFC 9110, section 15.5.22).
-            headers.insert(UPGRADE, HeaderValue::from_static("HTTP/1.1"));
-            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        }
-        _ => {}
-    }
-}
-
 /// Whole seconds, rounded up.
 fn seconds(duration: Duration) -> u64 {
     duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0))
@@ -301,6 +257,8 @@ fn seconds(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+    use http::header::WWW_AUTHENTICATE;
     use serde_json::{Value, json};
     use tollgate_policy::limit::{Limit, LimitKey, LimitKind, LimitState, Owner, Unit, Usage};
 

@@ -127,7 +127,7 @@ pub struct ListenerSettings {
     /// `none`: without TLS, for programs that speak to their proxy only in the clear. Only with `kind: forward`, on a loopback address.
     #[serde(default)]
     #[schemars(extend("default" = "required"))]
-    pub tls: ListenerTls,
+    pub tls: TlsMode,
 }
 
 /// What is spoken at a listener.
@@ -148,7 +148,7 @@ pub enum ListenerKind {
 /// Whether a listener speaks TLS.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub enum ListenerTls {
+pub enum TlsMode {
     /// Always.
     #[default]
     Required,
@@ -183,7 +183,7 @@ pub enum Protocol {
 impl ListenerSettings {
     /// Why it cannot do without TLS. A token is all that a caller can show there, and who reads it on the way is that caller.
     fn clear_problem(&self) -> Option<(&'static str, &'static str)> {
-        if self.tls == ListenerTls::Required {
+        if self.tls == TlsMode::Required {
             None
         } else if self.kind != ListenerKind::Forward {
             Some(("tls", "only `kind: forward` may do without TLS: leave this out"))

@@ -11,8 +11,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::Interception;
 use super::authority::{CaMaterial, CertificateAuthority};
+use super::mint::{CERTIFICATE, Interception};
 use crate::stable_file::{Look, StableFile};
 
 /// The authority whose certificates callers trust, for what they send through a proxy.
@@ -25,7 +25,6 @@ pub struct InterceptionSettings {
     pub ca_key_file: PathBuf,
 }
 
-pub(super) const CERTIFICATE: &str = "interception.caCertFile";
 const KEY: &str = "interception.caKeyFile";
 
 /// Why the authority was not taken: which setting names the file, and what is wrong with it.
@@ -47,7 +46,7 @@ pub(crate) struct CaFiles {
     pub(crate) fault: Option<CaError>,
 }
 
-struct Pems {
+struct CaPems {
     certificate: Vec<u8>,
     key: Zeroizing<Vec<u8>>,
 }
@@ -62,7 +61,7 @@ impl CaFiles {
             ca_cert_file: base.join(&settings.ca_cert_file),
             ca_key_file: base.join(&settings.ca_key_file),
         };
-        let pems = Pems::read(&settings)?;
+        let pems = CaPems::read(&settings)?;
         let authority = pems.authority(&settings)?;
         let interception = Interception::new(authority)
             .map_err(|error| CaError { field: CERTIFICATE, message: error.to_string() })?;
@@ -73,8 +72,8 @@ impl CaFiles {
 
     /// Takes what changed on disk; says whether something was taken.
     pub(crate) fn refresh(&mut self) -> bool {
-        let pems = Pems::read(&self.settings);
-        let now = pems.as_ref().map(Pems::digest).map_err(Clone::clone);
+        let pems = CaPems::read(&self.settings);
+        let now = pems.as_ref().map(CaPems::digest).map_err(Clone::clone);
         if self.settle.look(now.clone()) != Look::Settled {
             return false;
         }
@@ -96,7 +95,7 @@ impl CaFiles {
     }
 }
 
-impl Pems {
+impl CaPems {
     fn read(settings: &InterceptionSettings) -> Result<Self, CaError> {
         let read = |file: &Path, field| {
             let failed = |error| CaError { field, message: format!("{}: {error}", file.display()) };

@@ -16,7 +16,6 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use super::authority::CertificateAuthority;
-use crate::settings::Protocol;
 
 const LIFETIME: SignedDuration = SignedDuration::from_hours(24);
 /// Clocks differ.
@@ -41,13 +40,13 @@ pub(crate) enum MintError {
 
 /// A certificate for one host pattern.
 #[derive(Debug)]
-pub(super) struct Leaf {
+pub(super) struct MintedLeaf {
     config: Arc<ServerConfig>,
     /// From then on another one is made.
     renewed: Timestamp,
 }
 
-impl Leaf {
+impl MintedLeaf {
     pub(super) fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.config)
     }
@@ -55,15 +54,15 @@ impl Leaf {
 
 /// The certificates that are in use, by name.
 #[derive(Debug, Default)]
-pub(super) struct Leaves(HashMap<String, Leaf>);
+pub(super) struct Leaves(HashMap<String, MintedLeaf>);
 
 impl Leaves {
     pub(super) fn get(&self, name: &str, now: Timestamp) -> Option<Arc<ServerConfig>> {
-        self.0.get(name).filter(|leaf| now < leaf.renewed).map(Leaf::config)
+        self.0.get(name).filter(|leaf| now < leaf.renewed).map(MintedLeaf::config)
     }
 
     /// Keeps one more. Those that are due go first, and where none is, the one that will be.
-    pub(super) fn insert(&mut self, name: String, leaf: Leaf) {
+    pub(super) fn insert(&mut self, name: String, leaf: MintedLeaf) {
         if self.0.len() >= KEPT {
             let now = Timestamp::now();
             self.0.retain(|_, leaf| now < leaf.renewed);
@@ -89,7 +88,11 @@ impl Leaves {
 ///
 /// # Errors
 /// What keeps it from being made.
-pub(super) fn make(authority: &CertificateAuthority, name: &str, now: Timestamp) -> Result<Leaf, MintError> {
+pub(super) fn make(
+    authority: &CertificateAuthority,
+    name: &str,
+    now: Timestamp,
+) -> Result<MintedLeaf, MintError> {
     let ends = now.saturating_add(LIFETIME).unwrap_or(Timestamp::MAX).min(authority.validity.ends);
     if ends <= now {
         return Err(MintError::Expired);
@@ -124,7 +127,7 @@ pub(super) fn make(authority: &CertificateAuthority, name: &str, now: Timestamp)
     let certified = CertifiedKey::from_der(chain, key, &provider)?;
     let config = server(Arc::new(SingleCertAndKey::from(certified)))?;
     let renewed = now.saturating_add(now.duration_until(ends) / 2).unwrap_or(ends);
-    Ok(Leaf { config, renewed })
+    Ok(MintedLeaf { config, renewed })
 }
 
 /// How TLS is spoken with whoever is to be turned away.
@@ -149,7 +152,7 @@ fn server(certificate: Arc<dyn ResolvesServerCert>) -> Result<Arc<ServerConfig>,
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     let mut config = builder.with_no_client_auth().with_cert_resolver(certificate);
-    config.alpn_protocols = [Protocol::H2, Protocol::Http11].iter().map(|p| p.alpn().to_vec()).collect();
+    config.alpn_protocols = [&b"h2"[..], b"http/1.1"].map(<[u8]>::to_vec).into();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;

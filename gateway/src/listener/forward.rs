@@ -44,7 +44,7 @@ trait Carrier: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Carrier for S {}
 
 /// Leave to open a tunnel.
-struct TunnelPermit {
+struct ForwardPermit {
     authority: TunnelAuthority,
     target: Target,
     /// Of whoever has asked for it.
@@ -55,16 +55,16 @@ struct TunnelPermit {
 }
 
 /// A tunnel that its peer may have.
-enum Tunnel {
+enum ForwardTunnel {
     /// Requests come in it.
-    Requests(TunnelPermit),
+    Requests(ForwardPermit),
     /// What comes in it is passed through.
     Open(Box<OpenTunnel>),
 }
 
 /// What of a request for a tunnel is known where it is refused.
 #[derive(Default)]
-struct Asked {
+struct AskedTunnel {
     by: Option<(CallerContext, Arc<Snapshot>)>,
     end: Option<TunnelEnd>,
 }
@@ -84,7 +84,7 @@ pub(super) async fn serve<S, F>(
     core.connections.enter(&session);
     let limits = &core.shared.limits;
     // Over HTTP/1.1 the connection becomes the tunnel.
-    let opened: Arc<Mutex<Option<Tunnel>>> = Arc::default();
+    let opened: Arc<Mutex<Option<ForwardTunnel>>> = Arc::default();
     let (own_core, own_session, own_opened) = (Arc::clone(&core), Arc::clone(&session), Arc::clone(&opened));
     let service = service_fn(move |request: Request<Incoming>| {
         let (core, session, opened) =
@@ -109,10 +109,10 @@ pub(super) async fn serve<S, F>(
             let stream = parts.io.into_inner().into_inner();
             let tunnel = opened.lock().unwrap_or_else(PoisonError::into_inner).take();
             match tunnel {
-                Some(Tunnel::Requests(leave)) => {
+                Some(ForwardTunnel::Requests(leave)) => {
                     carry(&core, &session, leave, (parts.read_buf, Box::new(stream))).await;
                 }
-                Some(Tunnel::Open(tunnel)) => {
+                Some(ForwardTunnel::Open(tunnel)) => {
                     let stream = Prefixed::new(parts.read_buf, stream);
                     tunnel.relay(stream, |stream| reset(stream.into_inner())).await;
                 }
@@ -133,7 +133,7 @@ async fn answer(
     core: &Arc<Core>,
     session: &Arc<Session>,
     request: Request<Incoming>,
-    opened: &Mutex<Option<Tunnel>>,
+    opened: &Mutex<Option<ForwardTunnel>>,
 ) -> Response<Bytes> {
     let tunnel = match open(core, session, &request).await {
         Ok(tunnel) => tunnel,
@@ -149,11 +149,11 @@ async fn answer(
             let Ok(stream) = hyper::upgrade::on(request).await else { return };
             let stream = TokioIo::new(stream);
             match tunnel {
-                Tunnel::Requests(leave) => {
+                ForwardTunnel::Requests(leave) => {
                     carry(&core, &session, leave, (Bytes::new(), Box::new(stream))).await;
                 }
                 // A stream that is dropped before its end is reset.
-                Tunnel::Open(tunnel) => tunnel.relay(stream, drop).await,
+                ForwardTunnel::Open(tunnel) => tunnel.relay(stream, drop).await,
             }
         });
     } else {
@@ -167,21 +167,21 @@ async fn open(
     core: &Arc<Core>,
     session: &Arc<Session>,
     request: &Request<Incoming>,
-) -> Result<Tunnel, RefusedTunnel> {
-    let mut asked = Asked::default();
+) -> Result<ForwardTunnel, RefusedTunnel> {
+    let mut asked = AskedTunnel::default();
     let leave = authorise(core, session, request, &mut asked)
         .map_err(|denial| RefusedTunnel { id: refuse(core, request, &asked, &denial), denial })?;
     if leave.target.destination().http().is_some() {
-        return Ok(Tunnel::Requests(leave));
+        return Ok(ForwardTunnel::Requests(leave));
     }
-    let TunnelPermit { authority, place, .. } = leave;
+    let ForwardPermit { authority, place, .. } = leave;
     let asked = TunnelRequest {
         towards: Towards::Authority(&authority),
         hello: Ok(None),
         credentials: CallerCredentials::of(request.headers(), ShownTo::Proxy),
         place: Some(place),
     };
-    Ok(Tunnel::Open(Box::new(tunnel::open(core, session, asked).await?)))
+    Ok(ForwardTunnel::Open(Box::new(tunnel::open(core, session, asked).await?)))
 }
 
 /// Lets a tunnel be opened where its caller may have something to ask for.
@@ -189,8 +189,8 @@ fn authorise<B>(
     core: &Core,
     session: &Session,
     request: &Request<B>,
-    asked: &mut Asked,
-) -> Result<TunnelPermit, Denial> {
+    asked: &mut AskedTunnel,
+) -> Result<ForwardPermit, Denial> {
     let authority = authority(request)?;
     let snapshot = core.snapshot()?;
     let (trust, usages, now) = (&core.shared.trust, &core.shared.usages, Timestamp::now());
@@ -214,7 +214,7 @@ fn authorise<B>(
     let place = opener.usage().connection();
     let place = place.ok_or_else(|| Denial::new(Reason::ConcurrencyLimited, full))?;
     let proofs = session.proofs.of_tunnel(&opener);
-    Ok(TunnelPermit { authority, target, proofs, opener, place })
+    Ok(ForwardPermit { authority, target, proofs, opener, place })
 }
 
 /// TLS to a destination whose requests have to be read. `authority`: whether there is one, and may sign for the host.
@@ -255,7 +255,7 @@ fn authority<B>(request: &Request<B>) -> Result<TunnelAuthority, Denial> {
 }
 
 /// Records that a tunnel was refused.
-fn refuse<B>(core: &Arc<Core>, request: &Request<B>, asked: &Asked, denial: &Denial) -> RecordId {
+fn refuse<B>(core: &Arc<Core>, request: &Request<B>, asked: &AskedTunnel, denial: &Denial) -> RecordId {
     let mut account = Account::open(Arc::clone(core), &Method::CONNECT, request.headers());
     if let Some((context, snapshot)) = &asked.by {
         // It is refused either way.
@@ -271,7 +271,7 @@ fn refuse<B>(core: &Arc<Core>, request: &Request<B>, asked: &Asked, denial: &Den
 async fn carry(
     core: &Arc<Core>,
     outer: &Arc<Session>,
-    leave: TunnelPermit,
+    leave: ForwardPermit,
     (begun, carrier): (Bytes, Box<dyn Carrier>),
 ) {
     let deadline = Arc::new(HeaderDeadline::new());
@@ -308,7 +308,7 @@ async fn carry(
 async fn intercept<S: AsyncRead + AsyncWrite + Unpin>(
     core: &Core,
     outer: &Session,
-    leave: &TunnelPermit,
+    leave: &ForwardPermit,
     stream: S,
 ) -> Result<Option<TlsStream<S>>, Denial> {
     let target = &leave.target;
@@ -359,7 +359,7 @@ async fn intercept<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-impl TunnelPermit {
+impl ForwardPermit {
     /// The session of what comes in the tunnel.
     fn session(self, outer: &Session, http2: bool, deadline: Arc<HeaderDeadline>) -> Arc<Session> {
         let Self { authority, proofs, place, .. } = self;

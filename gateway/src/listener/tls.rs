@@ -78,7 +78,7 @@ mod tests {
 
     use super::*;
     use crate::identity::Bundle;
-    use crate::settings::ListenerTls;
+    use crate::settings::TlsMode;
 
     type Chain = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
@@ -117,7 +117,7 @@ mod tests {
             protocols: Vec::new(),
             client_certificate,
             proxy_protocol: None,
-            tls: ListenerTls::Required,
+            tls: TlsMode::Required,
         };
         let server = server_config(&trust, Arc::new(SingleCertAndKey::from(own)), &listener)?;
         let mut roots = RootCertStore::empty();
