@@ -104,7 +104,7 @@ families! {
     KEY_STATE: GAUGE "tollgate_credential_key_state" ["credential" "alias" "state"];
     /// How often a key of a pool was benched.
     KEY_BENCHED: COUNTER "tollgate_credential_key_benched_total" ["credential" "alias"];
-    /// 1 while the file, as it is now, is the certificate, key or bundle in force.
+    /// 1 while the file, as it is now, is the certificate, key, bundle or revocation lists in force; of identity.workloadApi while the API is heard.
     IDENTITY_FILE_UP: GAUGE "tollgate_identity_file_up" ["setting"];
     /// 1 while the issuer's keys are those that it says now.
     TOKEN_ISSUER_UP: GAUGE "tollgate_token_issuer_up" ["issuer"];
@@ -112,7 +112,7 @@ families! {
     TOKEN_KEYS_AGE: GAUGE "tollgate_token_issuer_keys_age_seconds" ["issuer"];
     /// How often the issuer's keys could not be had.
     TOKEN_KEYS_FAILURES: COUNTER "tollgate_token_issuer_keys_failures_total" ["issuer"];
-    /// When the certificate ends, in Unix time.
+    /// When the certificate ends, or the next revocation list is due, in Unix time.
     CERTIFICATE_EXPIRY: GAUGE "tollgate_certificate_expiry_seconds" ["kind" "name"];
     /// 1 while all objects of a kind are known and followed.
     WATCH_SYNCED: GAUGE "tollgate_kubernetes_synced" ["resource"];

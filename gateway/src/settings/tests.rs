@@ -285,7 +285,7 @@ fn proxies_in_front_of_a_listener_are_listed_and_one_that_names_workloads_ends_t
     }
     for (wrong, field) in [
         ("proxyProtocol: {from: []}", "proxyProtocol.from"),
-        ("proxyProtocol: {}", "proxyProtocol.from"),
+        ("proxyProtocol: {}", "proxyProtocol"),
         ("proxyProtocol: {from: [10.0.0.7]}", "proxyProtocol.from[0]"),
         ("kind: hbone, proxyProtocol: {from: [10.0.0.7/32], spiffeTlv: true}", "proxyProtocol.spiffeTlv"),
     ] {
