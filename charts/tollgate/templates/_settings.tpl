@@ -51,7 +51,9 @@ keyFile: /etc/tollgate/certificate/tls.key
 {{- $address := include "tollgate.socket" (dict "address" $values.bindAddress "port" .port) -}}
 {{- $listener := dict "name" .name "address" $address -}}
 {{- with .kind -}}{{- $_ := set $listener "kind" . -}}{{- end -}}
-{{- if ne (default "http" .kind) "hbone" -}}
+{{- with .destination -}}{{- $_ := set $listener "destination" . -}}{{- end -}}
+{{- with .proxyProtocol -}}{{- $_ := set $listener "proxyProtocol" . -}}{{- end -}}
+{{- if not (has (default "http" .kind) (list "hbone" "tcp")) -}}
 {{- $_ := set $listener "clientCertificate" (default $shown .clientCertificate) -}}
 {{- end -}}
 {{- with .protocols -}}{{- $_ := set $listener "protocols" . -}}{{- end -}}
