@@ -11,7 +11,7 @@ use tollgate_tests::{Sandbox, helm, needs};
 const WRITE: &str = "TOLLGATE_WRITE_CHART";
 
 /// Values that are wrong, and what the refusal says.
-const WRONG: [(&str, &[&str]); 26] = [
+const WRONG: [(&str, &[&str]); 28] = [
     (r#"{"replica": 2}"#, &["replica"]),
     (r#"{"kind": "Pod"}"#, &["kind", "StatefulSet"]),
     (r#"{"replicas": -1}"#, &["replicas"]),
@@ -30,6 +30,8 @@ const WRONG: [(&str, &[&str]); 26] = [
         r#"{"listeners": [{"name": "tunnels", "kind": "hbone", "port": 15008}]}"#,
         &["listeners[0].kind", "trustDomains"],
     ),
+    (r#"{"interception": {"secret": "ca"}}"#, &["interception.secret", "kind: forward"]),
+    (r#"{"listeners": [{"name": "db", "port": 5432, "destination": "orders"}]}"#, &["listeners/0", "kind"]),
     (r#"{"listeners": [{"name": "https", "port": 9441}]}"#, &["listeners[0].port", "admin port"]),
     (
         r#"{"hostNetwork": true, "listeners": [{"name": "https", "port": 443}]}"#,

@@ -30,9 +30,14 @@
 {{- if and $values.persistence.hostPath (ne $values.kind "DaemonSet") -}}
 {{- fail "persistence.hostPath: is for a DaemonSet: a data directory belongs to one pod, and a node runs one" -}}
 {{- end -}}
+{{- $forwards := false -}}
+{{- range $values.listeners -}}{{- if eq (default "http" .kind) "forward" -}}{{- $forwards = true -}}{{- end -}}{{- end -}}
+{{- if and $values.interception.secret (not $forwards) -}}
+{{- fail "interception.secret: is for a listener with kind: forward" -}}
+{{- end -}}
 {{- range $index, $listener := $values.listeners -}}
-{{- if and (eq (default "http" $listener.kind) "hbone") (not (or $values.identity.trustDomains (include "tollgate.ownTrustDomain" $))) -}}
-{{- fail (printf "listeners[%d].kind: tunnels are proven by certificates: list the mesh's own trust domain in identity.trustDomains" $index) -}}
+{{- if and (has (default "http" $listener.kind) (list "hbone" "tcp")) (not (or $values.identity.trustDomains (include "tollgate.ownTrustDomain" $))) -}}
+{{- fail (printf "listeners[%d].kind: its callers are proven by certificates: list the mesh's own trust domain in identity.trustDomains" $index) -}}
 {{- end -}}
 {{- if and $values.hostNetwork (lt (int $listener.port) 1024) -}}
 {{- fail (printf "listeners[%d].port: with hostNetwork at least 1024: the gateway runs without any capability" $index) -}}

@@ -80,6 +80,9 @@ containers:
       {{- range $domain, $_ := $values.identity.trustDomains }}
       - {name: {{ include "tollgate.bundleVolume" $domain }}, mountPath: /etc/tollgate/bundles/{{ $domain }}, readOnly: true}
       {{- end }}
+      {{- if $values.interception.secret }}
+      - {name: interception, mountPath: /etc/tollgate/interception, readOnly: true}
+      {{- end }}
       - {name: admin, mountPath: /etc/tollgate/admin, readOnly: true}
       {{- if and $values.telemetry.endpoint $values.telemetry.headers }}
       - {name: telemetry, mountPath: /etc/tollgate/telemetry, readOnly: true}

@@ -50,9 +50,10 @@ keyFile: /etc/tollgate/certificate/tls.key
 {{- range $values.listeners -}}
 {{- $address := include "tollgate.socket" (dict "address" $values.bindAddress "port" .port) -}}
 {{- $listener := dict "name" .name "address" $address -}}
-{{- if eq (default "http" .kind) "hbone" -}}
-{{- $_ := set $listener "kind" .kind -}}
-{{- else -}}
+{{- with .kind -}}{{- $_ := set $listener "kind" . -}}{{- end -}}
+{{- with .destination -}}{{- $_ := set $listener "destination" . -}}{{- end -}}
+{{- with .proxyProtocol -}}{{- $_ := set $listener "proxyProtocol" . -}}{{- end -}}
+{{- if not (has (default "http" .kind) (list "hbone" "tcp")) -}}
 {{- $_ := set $listener "clientCertificate" (default $shown .clientCertificate) -}}
 {{- end -}}
 {{- with .protocols -}}{{- $_ := set $listener "protocols" . -}}{{- end -}}
@@ -61,6 +62,12 @@ keyFile: /etc/tollgate/certificate/tls.key
 {{- $identity := dict "certificate" (include "tollgate.certificateFiles" . | fromYaml) "trustDomains" $domains -}}
 {{- if $tokens -}}{{- $_ := set $identity "tokens" $tokens -}}{{- end -}}
 {{- $settings := dict "listeners" $listeners "names" (include "tollgate.names" . | fromJsonArray) "identity" $identity -}}
+{{- with $values.interception -}}
+{{- if .secret -}}
+{{- $files := dict "caCertFile" (printf "/etc/tollgate/interception/%s" .cert) "caKeyFile" (printf "/etc/tollgate/interception/%s" .key) -}}
+{{- $_ := set $settings "interception" $files -}}
+{{- end -}}
+{{- end -}}
 {{- if eq $values.resources.source "files" -}}
 {{- $_ := set $settings "resources" "/etc/tollgate/resources" -}}
 {{- else -}}

@@ -61,6 +61,10 @@ bundle-{{ . | sha256sum | trunc 10 }}
   secret: {secretName: {{ $bundle.secret }}, defaultMode: 0440, items: [{key: {{ $bundle.key }}, path: {{ $bundle.key }}}]}
   {{- end }}
 {{- end }}
+{{- if $values.interception.secret }}
+- name: interception
+  secret: {secretName: {{ $values.interception.secret }}, defaultMode: 0440}
+{{- end }}
 - name: tmp
   emptyDir: {sizeLimit: 1Gi}
 - name: admin
