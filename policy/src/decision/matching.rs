@@ -293,10 +293,14 @@ fn obstacle(grant: &Grant, call: &Call<'_>) -> Option<Reason> {
         return Some(Reason::NotApproved);
     }
     let http = call.http()?;
+    if http.upgrade.is_some_and(|upgrade| !grant.allow.upgrades.contains(&upgrade)) {
+        return Some(Reason::UpgradeRefused);
+    }
     if !grant.limits_content() || http.dialect.is_plain() {
         return None;
     }
-    let Some(endpoint) = http.endpoint else { return Some(Reason::UnmeteredEndpoint) };
+    // What follows an upgrade is no answer that a dialect says how to read.
+    let Some(endpoint) = http.endpoint.filter(|_| http.upgrade.is_none()) else { return Some(Reason::UnmeteredEndpoint) };
     if endpoint.deferred {
         return Some(Reason::DeferredCost);
     }
