@@ -49,3 +49,4 @@ mod telemetry;
 mod trace;
 mod upstream;
 mod version_key;
+mod websocket;

@@ -101,7 +101,8 @@ impl<'a> Check<'a> {
     }
 
     fn allow(&mut self) {
-        let Allow { methods, paths, models, classes, actions, response_headers, upgrades, range } = &self.grant.allow;
+        let Allow { methods, paths, models, classes, actions, response_headers, upgrades, range } =
+            &self.grant.allow;
         let allowed = &self.boundary.allow;
         self.each("spec.allow.methods", methods, &joined(&allowed.methods), |method| {
             allowed.methods.iter().any(|one| *one == MethodPattern::Any || one == method)

@@ -304,8 +304,8 @@ fn check_plain(spec: &GrantSpec, destination: &Destination, knows: &str, scope: 
 /// Of a connection that is passed through nothing is known but where it goes.
 fn check_connection(spec: &GrantSpec, destination: &Destination, scope: &mut Scope<'_>) {
     let name = &destination.name;
-    let allowed =
-        ["methods", "paths", "responseHeaders", "upgrades", "range", "actions"].map(|f| format!("spec.allow.{f}"));
+    let allowed = ["methods", "paths", "responseHeaders", "upgrades", "range", "actions"]
+        .map(|f| format!("spec.allow.{f}"));
     let fields = allowed.iter().map(String::as_str).chain(["spec.credential", "spec.callerToken"]);
     let written: Vec<&str> = fields.filter(|field| scope.source.claims(field)).collect();
     for field in written {

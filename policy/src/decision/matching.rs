@@ -300,7 +300,9 @@ fn obstacle(grant: &Grant, call: &Call<'_>) -> Option<Reason> {
         return None;
     }
     // What follows an upgrade is no answer that a dialect says how to read.
-    let Some(endpoint) = http.endpoint.filter(|_| http.upgrade.is_none()) else { return Some(Reason::UnmeteredEndpoint) };
+    let Some(endpoint) = http.endpoint.filter(|_| http.upgrade.is_none()) else {
+        return Some(Reason::UnmeteredEndpoint);
+    };
     if endpoint.deferred {
         return Some(Reason::DeferredCost);
     }

@@ -81,7 +81,10 @@ pub(super) fn denial(
         }
         Reason::UpgradeRefused => {
             let asked = call.http().and_then(|http| http.upgrade).map_or("", Upgrade::as_str);
-            format!("the grant of {caller} for destination {name} does not list {asked} in `allow.upgrades`")
+            format!(
+                "WebSocket is not forwarded: the grant of {caller} for destination {name} does not list {asked} in \
+                 `allow.upgrades`; the API's plain HTTP requests may stream their answers"
+            )
         }
         Reason::UnmeteredEndpoint if call.http().is_some_and(|http| http.upgrade.is_some()) => {
             format!(
