@@ -143,7 +143,17 @@ impl Candidates {
                 Err(mismatch) => reason = more_telling(reason, mismatch),
             }
         }
-        if fits.is_empty() { Err(denial(reason, grants, call, Requested::NOTHING)) } else { Ok(Self(fits)) }
+        if !fits.is_empty() {
+            return Ok(Self(fits));
+        }
+        // Who may nowhere go on with it is told that, whatever else does not match: it is what a client can act on.
+        let lists = |held: &CallerGrant, upgrade| {
+            held.grant.destination.name == call.destination.name && held.grant.allow.upgrades.contains(&upgrade)
+        };
+        let upgrade = call.http().and_then(|http| http.upgrade).filter(|_| reason != Reason::NoGrant);
+        let is_unlisted = upgrade.is_some_and(|upgrade| !grants.held.iter().any(|held| lists(held, upgrade)));
+        let reason = if is_unlisted { Reason::UpgradeRefused } else { reason };
+        Err(denial(reason, grants, call, Requested::NOTHING))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Match> {

@@ -101,7 +101,7 @@ fn a_call_goes_on_with_another_protocol_only_where_the_grant_that_decides_lists_
     };
     let listed = grant("listed", ", allow: {methods: [GET], paths: [/ws], upgrades: [websocket]}");
     assert_eq!(websocket(&policy(std::slice::from_ref(&listed)), "/ws").unwrap(), "listed");
-    assert_eq!(websocket(&policy(&[grant("a", "")]), "/ws"), Err(Reason::EndpointClass));
+    assert_eq!(websocket(&policy(&[grant("a", "")]), "/ws"), Err(Reason::UpgradeRefused));
     let unlisted = grant("unlisted", ", allow: {methods: [GET], paths: [/ws]}");
     assert_eq!(websocket(&policy(&[unlisted]), "/ws"), Err(Reason::UpgradeRefused));
     // A narrower grant without it is not passed over for a broader one that has it.
