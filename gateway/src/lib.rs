@@ -51,3 +51,4 @@ mod trace;
 mod tunnel;
 mod upstream;
 mod version_key;
+mod websocket;

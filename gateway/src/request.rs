@@ -19,6 +19,7 @@ use crate::injection::{self, Template};
 use crate::metering::{self, Account, Answered, ReplyBody};
 use crate::reply::{self, ErrorFormat};
 use crate::session::Session;
+use crate::websocket::asked_method;
 
 /// Answers one request, and sees to it that it is recorded once, however it ends.
 ///
@@ -29,7 +30,7 @@ pub(crate) async fn handle(
     request: Box<Request<Incoming>>,
 ) -> Response<ReplyBody> {
     let mut format = ErrorFormat::of(&request).to(session.road.shown_to());
-    let mut account = Account::open(Arc::clone(&core), request.method(), request.headers());
+    let mut account = Account::open(Arc::clone(&core), asked_method(&request), request.headers());
     let mut leftover = None;
     let route =
         fault::caught(pin!(forward(&core, &session, request, &mut leftover, &mut account, &mut format)))
@@ -70,7 +71,7 @@ async fn forward(
     let named = |target: &_, request: &_| account.targeted(target, request);
     let (target, request) = session.road.resolve(&snapshot.policy, &head.line(), named)?;
     format.addressed(&request);
-    head.stays_http()?;
+    let request = request.upgrading(head.upgrade()?);
 
     faults.at(Stage::Admit);
     let admission = snapshot.policy.admit(context.grants(), target, request.into())?;
@@ -104,6 +105,7 @@ async fn forward(
     let mut answered = Answered::new(answer, call, key, &context, faults);
 
     faults.at(Stage::Scrub);
+    answered.switched = template.switched(&mut answered.head)?;
     let has_body = !answered.body.is_end_stream();
     let Answered { head, call, key, .. } = &mut *answered;
     answered.scrubber = injection::answer_head(head, has_body, &call.permit, key.as_ref(), &core.prepared)?;

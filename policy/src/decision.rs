@@ -264,7 +264,8 @@ impl Admission {
         let reads = |endpoint: &Arc<Endpoint>| {
             endpoint.metered || endpoint.forces_usage() || (endpoint.has_facts() && limited())
         };
-        self.endpoint.as_ref().is_some_and(reads)
+        let has_body = self.http().is_some_and(|request| request.upgrade().is_none());
+        has_body && self.endpoint.as_ref().is_some_and(reads)
     }
 
     /// The grants that may decide.

@@ -4,9 +4,12 @@
 //! that are sent. A connection has neither method nor path nor model, so no grant that limits one of them is for it.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::denial::{Denial, Reason};
 use crate::resource::HttpDestination;
@@ -35,6 +38,14 @@ pub enum Operation {
     DatabaseSession,
 }
 
+/// Another protocol, which a request asks to go on with on its connection (RFC 9110, section 7.8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Upgrade {
+    /// WebSocket (RFC 6455), also over HTTP/2 (RFC 8441).
+    Websocket,
+}
+
 /// A resolved request line, but for its host. Made only by [`crate::policy::Policy::resolve`].
 #[derive(Debug, Clone)]
 pub struct HttpRequest {
@@ -43,6 +54,7 @@ pub struct HttpRequest {
     pub(crate) path: Box<str>,
     pub(crate) query: Option<Box<str>>,
     pub(crate) path_prefix: Option<Box<str>>,
+    pub(crate) upgrade: Option<Upgrade>,
 }
 
 impl Operation {
@@ -52,6 +64,21 @@ impl Operation {
             Self::Http(request) => Some(request),
             Self::Tunnel | Self::DatabaseSession => None,
         }
+    }
+}
+
+impl Upgrade {
+    /// The word, as a grant's `allow.upgrades` spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Websocket => "websocket",
+        }
+    }
+}
+
+impl fmt::Display for Upgrade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -85,6 +112,16 @@ impl HttpRequest {
     /// `/openai` where the destination was named by the first path segment: what a `Location` on its host gets prepended.
     pub fn path_prefix(&self) -> Option<&str> {
         self.path_prefix.as_deref()
+    }
+
+    /// The same request, which asks to go on with this protocol.
+    pub fn upgrading(self, upgrade: Option<Upgrade>) -> Self {
+        Self { upgrade, ..self }
+    }
+
+    /// The protocol that it asks to go on with; `None`: it is HTTP and stays it.
+    pub fn upgrade(&self) -> Option<Upgrade> {
+        self.upgrade
     }
 
     /// Refuses a query that names another method than the one that is decided on.

@@ -170,6 +170,15 @@ fn where_a_key_is_masked_and_whether_there_is_one_is_part_of_the_hash() {
 }
 
 #[test]
+fn what_calls_may_go_on_with_is_part_of_the_hash() {
+    let unmetered = WHOLE
+        .replace("    models: [gpt-5-mini, \"gpt-4*\"]\n", "")
+        .replace("    - {tokens: 1000, per: day, timezone: Europe/Berlin}\n", "");
+    let upgraded = unmetered.replace("    range: false\n", "    upgrades: [websocket]\n");
+    assert_ne!(hash(&unmetered), hash(&upgraded));
+}
+
+#[test]
 fn a_grants_hash_stays_with_whatever_does_not_matter() {
     let before = hash(WHOLE);
     for change in [

@@ -201,11 +201,11 @@ async fn what_a_workload_says_of_itself_in_a_tunnel_proves_nothing_and_goes_no_f
     inside.send(said(&checkout, "spiffe://prod.acme/ns/admin/sa/root")).await.unwrap().assert_status(200);
     let seen = fixture.upstream.only();
     assert!(!seen.everything().contains("ns/admin/sa/root"), "{seen:#?}");
-    let mut connect = Request::connect(format!("{VIRTUAL}:80")).body(Empty::new()).unwrap();
+    let mut connect =
+        http::Request::connect(format!("{VIRTUAL}:80")).body(http_body_util::Empty::new()).unwrap();
     let xfcc = format!("By=spiffe://prod.acme/gw;URI={CHECKOUT}");
     connect.headers_mut().insert("x-forwarded-client-cert", xfcc.parse().unwrap());
     let mut mesh_client = HboneClient::connect(&stranger).await;
-    mesh_client.0.ready().await.unwrap();
-    let refused = mesh_client.0.send_request(connect).await.unwrap();
+    let refused = mesh_client.ask_with(connect).await;
     assert_eq!((refused.status().as_u16(), fixture.upstream.count()), (401, 1));
 }

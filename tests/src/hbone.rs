@@ -39,6 +39,11 @@ impl HboneClient {
             .header("forwarded", "for=\"10.1.2.3:4567\";host=api.elsewhere.test")
             .body(Empty::new())
             .expect("a request");
+        self.ask_with(request).await
+    }
+
+    /// Asks for a tunnel in these words.
+    pub async fn ask_with(&mut self, request: Request<Empty<Bytes>>) -> Response<Incoming> {
         self.0.ready().await.expect("the connection lives");
         self.0.send_request(request).await.expect("an answer")
     }

@@ -80,7 +80,7 @@ pub fn head(data: &[u8]) {
                 .all(|byte| byte == b'-' || byte.is_ascii_alphanumeric())
         );
     }
-    let _ = head.stays_http();
+    let _ = head.upgrade();
     let once = head.headers.clone();
     strip::headers(&mut head.headers);
     assert_eq!(once, head.headers, "nothing is left to strip");

@@ -3,11 +3,13 @@
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Uri, Version, request};
+use hyper::ext::Protocol;
 use tollgate_policy::denial::{Denial, Reason};
-use tollgate_policy::operation::RequestLine;
+use tollgate_policy::operation::{RequestLine, Upgrade};
 use tollgate_policy::policy::is_s3;
 
 use super::{CallerCredentials, ShownTo, strip};
+use crate::websocket::Offer;
 
 /// Method, target form and headers of a request, without credentials, identity assertions and hop-by-hop fields.
 pub(crate) struct RequestHead {
@@ -22,8 +24,8 @@ pub(crate) struct RequestHead {
     pub(crate) aws_scope: Option<AwsScope>,
     /// As it came, in hyper's buffer, which is not zeroized.
     pub(crate) credentials: CallerCredentials,
-    /// What it asks for instead of HTTP on its connection.
-    upgrades: Vec<HeaderValue>,
+    /// What it asks for instead of HTTP on its connection, or what is wrong with that.
+    offer: Result<Option<Offer>, Denial>,
 }
 
 /// Region and service of an AWS signature: no secret, and not believed before the policy lists them.
@@ -60,7 +62,11 @@ impl RequestHead {
     /// # Errors
     /// `ambiguous_authority` where several authorities disagree or there is none, `method_refused` for methods that are never forwarded.
     pub(crate) fn read(parts: request::Parts, most: usize, shown_to: ShownTo) -> Result<Self, Denial> {
-        let request::Parts { method, uri, mut headers, version, .. } = parts;
+        let offer = Offer::read(&parts);
+        let request::Parts { method, uri, mut headers, version, extensions, .. } = parts;
+        // Over HTTP/2 a WebSocket comes as a CONNECT, and is a GET everywhere else (RFC 8441, section 5).
+        let is_extended = method == Method::CONNECT && extensions.get::<Protocol>().is_some();
+        let method = if is_extended { Method::GET } else { method };
         check_method(&method)?;
         let fields = HeadFields::of(&headers);
         if fields.bytes > most {
@@ -75,31 +81,24 @@ impl RequestHead {
             path.query().and_then(|query| strip::query(query, &[], false)).map(std::borrow::Cow::into_owned);
         let aws_scope = AwsScope::of(&headers);
         let credentials = CallerCredentials::of(&headers, shown_to);
-        // Of HTTP/1.0 it is to be ignored (RFC 9110, section 7.8).
-        let upgrades = Some(strip::headers(&mut headers)).filter(|_| version == Version::HTTP_11);
-        let upgrades = upgrades.unwrap_or_default();
-        Ok(Self { method, headers, takes_trailers, authority, path, query, aws_scope, credentials, upgrades })
+        strip::headers(&mut headers);
+        Ok(Self { method, headers, takes_trailers, authority, path, query, aws_scope, credentials, offer })
     }
 
-    /// Another protocol on the connection is nothing that a grant allows, and to leave the wish out would be to ask for something else.
-    /// Another version of HTTP, or TLS, may be wished for and not given (RFC 9110, section 7.8).
+    /// What it asks to go on with instead of HTTP.
     ///
     /// # Errors
-    /// `upgrade_refused`.
-    pub(crate) fn stays_http(&self) -> Result<(), Denial> {
-        let protocols = self.upgrades.iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-        for protocol in protocols {
-            let name = protocol.split(|byte| *byte == b'/').next().unwrap_or_default();
-            let detail = match name.trim_ascii().to_ascii_lowercase().as_slice() {
-                b"" | b"h2" | b"h2c" | b"http" | b"tls" => continue,
-                b"websocket" => {
-                    "WebSocket is not forwarded: use the API's plain HTTP requests, whose answers may stream"
-                }
-                _ => "another protocol than HTTP, which the request asks for (Upgrade), is not forwarded",
-            };
-            return Err(Denial::new(Reason::UpgradeRefused, detail));
+    /// As [`Offer::read`].
+    pub(crate) fn upgrade(&self) -> Result<Option<Upgrade>, Denial> {
+        match &self.offer {
+            Ok(offer) => Ok(offer.as_ref().map(|_| Upgrade::Websocket)),
+            Err(denial) => Err(denial.clone()),
         }
-        Ok(())
+    }
+
+    /// Its handshake, where it asks for WebSocket.
+    pub(crate) fn offer(&mut self) -> Option<Offer> {
+        self.offer.as_mut().ok()?.take()
     }
 
     /// What the policy decides on.

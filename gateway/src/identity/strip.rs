@@ -8,8 +8,8 @@ mod names;
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use http::header::{CONNECTION, HeaderName, UPGRADE};
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
+use http::header::{CONNECTION, HeaderName};
 use percent_encoding::percent_decode_str;
 
 use self::names::{AMBIGUOUS, ASSERTIONS, CREDENTIALS, FAMILIES, FRAMING, HOP, QUERY};
@@ -39,20 +39,15 @@ static BEGINNINGS: LazyLock<Vec<Vec<&'static str>>> = LazyLock::new(|| {
 /// No key is shorter; codes of countries, currencies and lines of code are.
 const AMBIGUOUS_BYTES: usize = 16;
 
-/// Removes from `headers` what may not travel on, and returns the `Upgrade` among it.
-pub(crate) fn headers(headers: &mut HeaderMap) -> Vec<HeaderValue> {
+/// Removes from `headers` what may not travel on.
+pub(crate) fn headers(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = connection_named(headers);
     let mut gone: Vec<HeaderName> =
         headers.keys().filter(|name| is_withheld(name.as_str())).cloned().collect();
     gone.extend(named);
-    let mut upgrades = Vec::new();
     for name in gone {
-        if name == UPGRADE {
-            upgrades.extend(headers.get_all(&name).iter().cloned());
-        }
         headers.remove(&name);
     }
-    upgrades
 }
 
 /// Whether a header of this name stays behind.
@@ -240,20 +235,19 @@ mod tests {
     }
 
     #[test]
-    fn an_upgrade_is_taken_away_and_told() {
-        let upgrade = |pairs: &[(&str, &str)]| {
-            let mut map = HeaderMap::new();
-            for (name, value) in pairs {
-                map.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
-            }
-            headers(&mut map)
-        };
-        assert_eq!(
-            upgrade(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]),
-            ["websocket"]
-        );
-        assert_eq!(upgrade(&[("upgrade", "h2c"), ("upgrade", "websocket")]), ["h2c", "websocket"]);
-        assert!(upgrade(&[("connection", "keep-alive")]).is_empty());
+    fn an_upgrade_and_its_handshake_stay_behind() {
+        let kept = left(&[
+            ("connection", "keep-alive, Upgrade"),
+            ("upgrade", "h2c"),
+            ("upgrade", "websocket"),
+            ("http2-settings", "AAMAAABkAAQCAAAAAAIAAAAA"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-protocol", "realtime, openai-insecure-api-key.sk-1"),
+            ("sec-websocket-extensions", "permessage-deflate"),
+            ("accept", "*/*"),
+        ]);
+        assert_eq!(kept, ["accept"]);
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub(crate) enum Seen {
 /// Cleans the head of an answer to a call that `permit` let through. `Some`: its body has to go through this.
 ///
 /// # Errors
-/// `unsupported_upgrade` for a 101 that nobody asked for; `encoded_answer` for a body in which a key could not be seen.
+/// `encoded_answer` for a body in which a key could not be seen.
 pub(crate) fn answer_head(
     parts: &mut response::Parts,
     has_body: bool,
@@ -75,9 +75,6 @@ pub(crate) fn answer_head(
     key: Option<&SelectedKey>,
     prepared: &InjectionCache,
 ) -> Result<Option<Scrubber>, Denial> {
-    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(Denial::new(Reason::UnsupportedUpgrade, "the destination switched protocols unasked"));
-    }
     let keyed = permit.credential().zip(key);
     let is_encoded = keyed.is_some() && is_encoded(&parts.headers);
     let whole = keyed.is_some() && is_searched(parts.status, is_encoded, permit);

@@ -6,11 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderName, IF_RANGE, RANGE};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method, response};
 use jiff::Timestamp;
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::Carriers;
+use tollgate_policy::operation::{HttpRequest, Upgrade};
 use tollgate_policy::policy::{Credential, HttpDestination, Injection};
 
 use super::packed_headers::PackedHeaders;
@@ -19,6 +20,7 @@ use crate::caller_usage::BufferReservation;
 use crate::identity::{self, AwsScope, RequestHead};
 use crate::trace::CallTrace;
 use crate::upstream::{AlpnOffer, OutBody, TrailerFilter, Upload};
+use crate::websocket::{Handshake, Switched};
 
 /// In what forms the messages inside a body may come back (the gRPC and Connect protocols).
 static MESSAGE_ENCODINGS: [HeaderName; 2] =
@@ -48,13 +50,15 @@ pub(crate) struct Template {
     room: BufferReservation,
     /// The trace that the destination is told of.
     context: HeaderMap,
+    /// Where it asks for WebSocket.
+    handshake: Option<Box<Handshake>>,
 }
 
 impl Template {
     /// # Errors
     /// `bad_request` where the target cannot be written as a request line, `caller_token` where the caller's own token cannot be passed on,
     /// `internal` where no request is permitted: a bug.
-    pub(crate) fn new(head: RequestHead, permit: &Permit, now: Timestamp) -> Result<Self, Denial> {
+    pub(crate) fn new(mut head: RequestHead, permit: &Permit, now: Timestamp) -> Result<Self, Denial> {
         let token = head.credentials.passed_on(permit, now)?;
         let request = permit.http().ok_or_else(|| super::bug("the permit is for no request"))?;
         let mut line =
@@ -73,6 +77,7 @@ impl Template {
         }
         let path = PathAndQuery::from_maybe_shared(Bytes::from(line))
             .map_err(|_| Denial::new(Reason::BadRequest, "the target cannot be written as a request line"))?;
+        let handshake = handshake(&mut head, permit)?;
         let mut headers = head.headers;
         let (scrubs, ranges) = (permit.scrubs_bodies(), permit.grant().allow.range);
         withhold(&mut headers, carriers, own, |name| {
@@ -82,6 +87,9 @@ impl Template {
         });
         // Usage is read off the answer, and a secret is looked for in it: it has to come as it is.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if let Some(handshake) = &handshake {
+            handshake.write(&mut headers);
+        }
         let aws_scope = match permit.credential().and_then(|credential| credential.sigv4()) {
             Some(_) if request.query().is_some_and(sigv4::is_presigned) => {
                 let detail = "a presigned URL is not signed again; sign in the header";
@@ -112,6 +120,7 @@ impl Template {
             repeatable,
             room: BufferReservation::default(),
             context: HeaderMap::new(),
+            handshake,
         })
     }
 
@@ -130,7 +139,18 @@ impl Template {
 
     /// What its connection has to speak.
     pub(crate) fn offer(&self) -> AlpnOffer {
-        AlpnOffer::of(self.destination.version, self.grpc)
+        match self.handshake {
+            Some(_) => AlpnOffer::Http1,
+            None => AlpnOffer::of(self.destination.version, self.grpc),
+        }
+    }
+
+    /// Whether the provider goes on with WebSocket. `head` becomes what the caller is answered.
+    ///
+    /// # Errors
+    /// As [`Handshake::judge`].
+    pub(crate) fn switched(&self, head: &mut response::Parts) -> Result<Option<Switched>, Denial> {
+        Handshake::judge(self.handshake.as_deref(), head)
     }
 
     /// How long its answer may take to begin.
@@ -178,6 +198,14 @@ impl Template {
             None => self.body.take(),
         }
     }
+}
+
+/// The handshake of a permitted upgrade. Compressed messages could not be searched for a key.
+fn handshake(head: &mut RequestHead, permit: &Permit) -> Result<Option<Box<Handshake>>, Denial> {
+    let Some(Upgrade::Websocket) = permit.http().and_then(HttpRequest::upgrade) else { return Ok(None) };
+    let offer = head.offer().ok_or_else(|| super::bug("the upgrade has no handshake"))?;
+    let is_searched = permit.scrubs_bodies() || permit.scrubs_plain_bodies();
+    offer.ask(!is_searched).map(Box::new).map(Some)
 }
 
 fn is_idempotent(method: &Method) -> bool {

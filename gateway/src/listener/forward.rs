@@ -32,7 +32,7 @@ use crate::caller_usage::UsagePermit;
 use crate::core::Core;
 use crate::identity::{CallerContext, CallerCredentials, Proofs, ShownTo};
 use crate::ledger::RecordId;
-use crate::metering::{Account, ReplyBody};
+use crate::metering::{Account, RelayEnd, ReplyBody};
 use crate::reply::{self, ErrorFormat};
 use crate::session::{Arrival, HeaderDeadline, Road, Session};
 use crate::snapshot::Snapshot;
@@ -85,13 +85,13 @@ pub(super) async fn serve<S, F>(
     let limits = &core.shared.limits;
     // Over HTTP/1.1 the connection becomes the tunnel.
     let opened: Arc<Mutex<Option<ForwardTunnel>>> = Arc::default();
-    let (own_core, own_session, own_opened) = (Arc::clone(&core), Arc::clone(&session), Arc::clone(&opened));
+    let switched = requests::RelaySlot::default();
+    let own = (Arc::clone(&core), Arc::clone(&session), Arc::clone(&opened), switched.clone());
     let service = service_fn(move |request: Request<Incoming>| {
-        let (core, session, opened) =
-            (Arc::clone(&own_core), Arc::clone(&own_session), Arc::clone(&own_opened));
+        let (core, session, opened, switched) = own.clone();
         async move {
             if request.method() != Method::CONNECT {
-                return requests::answer(core, session, request).await;
+                return requests::answer(core, session, request, switched).await;
             }
             session.deadline.on_request();
             Ok::<_, Infallible>(answer(&core, &session, request, &opened).await.map(ReplyBody::Full))
@@ -106,7 +106,7 @@ pub(super) async fn serve<S, F>(
         let driven = requests::drive(&mut served, &session, |connection| connection.graceful_shutdown());
         if driven.await == requests::End::Close {
             let parts = served.into_parts();
-            let stream = parts.io.into_inner().into_inner();
+            let mut stream = parts.io.into_inner().into_inner();
             let tunnel = opened.lock().unwrap_or_else(PoisonError::into_inner).take();
             match tunnel {
                 Some(ForwardTunnel::Requests(leave)) => {
@@ -117,6 +117,12 @@ pub(super) async fn serve<S, F>(
                     tunnel.relay(stream, |stream| reset(stream.into_inner())).await;
                 }
                 None => {
+                    if let Some(relay) = switched.take()
+                        && relay.run(&mut stream, &parts.read_buf).await == RelayEnd::Cut
+                    {
+                        core.connections.leave(&session);
+                        return reset(stream);
+                    }
                     tokio::select! {
                         () = close(stream) => {}
                         () = requests::cut(&session) => {}

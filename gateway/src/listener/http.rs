@@ -2,20 +2,21 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::framing::Strict;
 use crate::core::Core;
-use crate::metering::ReplyBody;
+use crate::metering::{Relay, RelayEnd, ReplyBody};
 use crate::request;
 use crate::session::{Session, Shutdown};
 use crate::settings::{INLINE_FIELDS, RequestLimits};
@@ -30,14 +31,27 @@ where
     core.connections.enter(&session);
     let limits = &core.shared.limits;
     let (own_core, own_session) = (Arc::clone(&core), Arc::clone(&session));
-    let service = service_fn(move |request| answer(Arc::clone(&own_core), Arc::clone(&own_session), request));
+    let switched = RelaySlot::default();
+    let own_switched = switched.clone();
+    let service = service_fn(move |request| {
+        answer(Arc::clone(&own_core), Arc::clone(&own_session), request, own_switched.clone())
+    });
     if session.http2 {
-        let mut served = http2(limits).serve_connection(TokioIo::new(stream), service);
+        let mut served =
+            http2(limits).enable_connect_protocol().serve_connection(TokioIo::new(stream), service);
         drive(&mut served, &session, |c| c.graceful_shutdown()).await;
     } else {
         let mut served = http1(limits).serve_connection(TokioIo::new(Strict::new(stream)), service);
         if drive(&mut served, &session, |c| c.graceful_shutdown()).await == End::Close {
-            let stream = served.into_parts().io.into_inner().into_inner();
+            let parts = served.into_parts();
+            let mut stream = parts.io.into_inner().into_inner();
+            let relay = switched.take();
+            if let Some(relay) = relay
+                && relay.run(&mut stream, &parts.read_buf).await == RelayEnd::Cut
+            {
+                core.connections.leave(&session);
+                return;
+            }
             tokio::select! {
                 () = close(stream) => {}
                 () = cut(&session) => {}
@@ -47,21 +61,51 @@ where
     core.connections.leave(&session);
 }
 
-/// Answers one request.
+/// What a connection of HTTP/1.1 goes on with: nothing, or one relay.
+#[derive(Clone, Default)]
+pub(super) struct RelaySlot(Arc<Mutex<Option<Box<Relay>>>>);
+
+impl RelaySlot {
+    /// It is held for no longer than it takes to put something in or take it out.
+    fn lock(&self) -> MutexGuard<'_, Option<Box<Relay>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The relay that its connection goes on with.
+    pub(super) fn take(&self) -> Option<Box<Relay>> {
+        self.lock().take()
+    }
+}
+
+/// Answers one request. A relay that it begins goes on in its own stream of HTTP/2, or in `switched`.
 pub(super) fn answer(
     core: Arc<Core>,
     session: Arc<Session>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
+    switched: RelaySlot,
 ) -> impl Future<Output = Result<Response<ReplyBody>, Infallible>> {
     session.deadline.on_request();
+    let stream = (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
     // Boxed: hyper moves the future around before it polls it, and this one is large.
     let answer = Box::pin(request::handle(core, Arc::clone(&session), Box::new(request)));
     async move {
-        let answer = answer.await;
-        if let ReplyBody::Full(_) = answer.body() {
+        let mut answer = answer.await;
+        if let Some(relay) = answer.body_mut().take_relay() {
+            match stream {
+                Some(stream) => drop(tokio::spawn(relay_stream(relay, stream))),
+                None => *switched.lock() = Some(relay),
+            }
+        } else if let ReplyBody::Full(_) = answer.body() {
             session.deadline.on_response();
         }
         Ok(answer)
+    }
+}
+
+/// Relays in one stream of HTTP/2.
+async fn relay_stream(relay: Box<Relay>, stream: OnUpgrade) {
+    if let Ok(stream) = stream.await {
+        relay.run(TokioIo::new(stream), &[]).await;
     }
 }
 

@@ -11,6 +11,7 @@ use tollgate_policy::denial::{Denial, Reason};
 use super::account::{Account, AnswerFacts, LearntUsage};
 use super::answered::Answered;
 use super::body::MeteredBody;
+use super::relay::Relay;
 use super::reply_body::ReplyBody;
 use crate::core::Core;
 use crate::injection::{self, Seen};
@@ -41,6 +42,9 @@ pub(crate) async fn answer(
     if let Some(rates) = account.take_rates() {
         head.headers.insert(RATE_LIMIT_POLICY, rates.policy);
         head.headers.insert(RATE_LIMIT, rates.limit);
+    }
+    if answered.switched.is_some() {
+        return Relay::begin(account, answered, core, session);
     }
     if !answered.body.is_end_stream() {
         if answered.call.hides_usage {

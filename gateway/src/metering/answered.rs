@@ -10,6 +10,7 @@ use crate::identity::{CallProof, CallerContext};
 use crate::injection::Scrubber;
 use crate::key_health::SelectedKey;
 use crate::upstream::{Answer, AnswerBody, Lease};
+use crate::websocket::Switched;
 
 /// The head of the provider's answer and what is needed to pass the rest on.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(crate) struct Answered {
     pub(crate) key: Option<SelectedKey>,
     /// What the body has to go through.
     pub(crate) scrubber: Option<Scrubber>,
+    /// Where the connection goes on with another protocol.
+    pub(crate) switched: Option<Switched>,
     pub(crate) faults: Faults,
     /// What ends with the token that the call was made with.
     pub(crate) proof: Option<Box<CallProof>>,
@@ -38,6 +41,16 @@ impl Answered {
         // That of the connection to the provider; the caller has a connection, and a version, of its own (RFC 9110, section 2.5).
         head.version = Version::HTTP_11;
         let proof = context.proof().map(Box::new);
-        Box::new(Self { head, body, lease: answer.lease, call, key, scrubber: None, faults, proof })
+        Box::new(Self {
+            head,
+            body,
+            lease: answer.lease,
+            call,
+            key,
+            scrubber: None,
+            switched: None,
+            faults,
+            proof,
+        })
     }
 }

@@ -52,7 +52,12 @@ impl PermittedCall {
 
     /// The endpoint, where the call is billed by what it uses.
     pub(super) fn metered(&self) -> Option<&Arc<Endpoint>> {
-        self.permit.endpoint().filter(|endpoint| endpoint.metered)
+        self.permit.endpoint().filter(|endpoint| endpoint.metered && !self.is_upgrade())
+    }
+
+    /// Whether it goes on with another protocol than HTTP, which no dialect reads.
+    pub(super) fn is_upgrade(&self) -> bool {
+        self.permit.http().is_some_and(|request| request.upgrade().is_some())
     }
 
     /// Whose API it is, where the endpoint is one of models.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::body::MeteredBody;
+use super::relay::Relay;
 use crate::upstream::BodyError;
 
 /// What the caller gets behind a head.
@@ -14,6 +15,8 @@ use crate::upstream::BodyError;
 pub(crate) enum ReplyBody {
     Full(Bytes),
     Metered(Box<MeteredBody>),
+    /// No body: what follows the head is no HTTP.
+    Switched(Box<Relay>),
 }
 
 impl ReplyBody {
@@ -22,6 +25,18 @@ impl ReplyBody {
         match self {
             Self::Full(_) => true,
             Self::Metered(body) => body.is_settled(),
+            Self::Switched(_) => false,
+        }
+    }
+
+    /// What goes on where the head was, in the place of the body.
+    pub(crate) fn take_relay(&mut self) -> Option<Box<Relay>> {
+        if !matches!(self, Self::Switched(_)) {
+            return None;
+        }
+        match std::mem::replace(self, Self::Full(Bytes::new())) {
+            Self::Switched(relay) => Some(relay),
+            Self::Full(_) | Self::Metered(_) => None,
         }
     }
 }
@@ -38,6 +53,7 @@ impl Body for ReplyBody {
             Self::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Metered(body) => Pin::new(body.as_mut()).poll_frame(cx),
+            Self::Switched(_) => Poll::Ready(None),
         }
     }
 
@@ -45,6 +61,7 @@ impl Body for ReplyBody {
         match self {
             Self::Full(bytes) => bytes.is_empty(),
             Self::Metered(body) => body.is_end_stream(),
+            Self::Switched(_) => true,
         }
     }
 
@@ -52,6 +69,7 @@ impl Body for ReplyBody {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Metered(body) => body.size_hint(),
+            Self::Switched(_) => SizeHint::with_exact(0),
         }
     }
 }

@@ -53,6 +53,10 @@ pub struct RequestLimits {
     /// Fields of an answer's head, over HTTP/1.1.
     #[schemars(range(min = 1))]
     pub answer_fields: usize,
+    /// The largest message of a WebSocket, as it is sent.
+    #[serde(deserialize_with = "value::bytes")]
+    #[schemars(with = "SizeText", extend("default" = "64 MiB"))]
+    pub message_bytes: usize,
     /// Connections that one caller has open at once.
     #[schemars(range(min = 1))]
     pub connections_per_caller: u64,
@@ -85,6 +89,7 @@ impl Default for RequestLimits {
             head_fields: INLINE_FIELDS,
             streams: 256,
             answer_fields: 256,
+            message_bytes: 64 << 20,
             connections_per_caller: 4_096,
             calls_per_caller: 2_048,
             calls: 16_384,
@@ -112,6 +117,7 @@ impl RequestLimits {
         wrong(self.head_fields == 0, "headFields", "at least 1");
         wrong(self.streams == 0, "streams", "at least 1");
         wrong(self.answer_fields == 0, "answerFields", "at least 1");
+        wrong(self.message_bytes == 0, "messageBytes", "at least 1");
         wrong(self.connections_per_caller == 0, "connectionsPerCaller", "at least 1");
         wrong(self.calls_per_caller == 0, "callsPerCaller", "at least 1");
         wrong(self.calls == 0, "calls", "at least 1");

@@ -110,6 +110,7 @@ pub(super) async fn handshake(
     let (sender, connection) =
         builder.handshake(io).await.map_err(|error| UpstreamError::of_http(error, &state))?;
     let gate = Arc::new(Gate::new(journal));
+    let connection = connection.with_upgrades();
     tokio::spawn(Gated { connection, gate: Arc::clone(&gate) });
     Ok(Negotiated::Http1(Http1Sender { sender, gate }))
 }

@@ -101,7 +101,8 @@ impl<'a> Check<'a> {
     }
 
     fn allow(&mut self) {
-        let Allow { methods, paths, models, classes, actions, response_headers, range } = &self.grant.allow;
+        let Allow { methods, paths, models, classes, actions, response_headers, upgrades, range } =
+            &self.grant.allow;
         let allowed = &self.boundary.allow;
         self.each("spec.allow.methods", methods, &joined(&allowed.methods), |method| {
             allowed.methods.iter().any(|one| *one == MethodPattern::Any || one == method)
@@ -131,6 +132,9 @@ impl<'a> Check<'a> {
             &joined(&allowed.response_headers),
             |header| allowed.response_headers.contains(header),
         );
+        self.each("spec.allow.upgrades", upgrades, &joined(&allowed.upgrades), |upgrade| {
+            allowed.upgrades.contains(upgrade)
+        });
         if *range && !allowed.range {
             self.beyond("spec.allow.range", "`Range` beside a key", "");
         }

@@ -80,6 +80,8 @@ pub enum What {
     Limit,
     /// Headers of answers that are passed on.
     ResponseHeader,
+    /// Protocols that calls go on with.
+    Upgrade,
     /// `Range` beside a key.
     Range,
     /// The cap that is written into calls without one.
@@ -123,6 +125,7 @@ impl What {
             Self::CallerToken => "callerToken",
             Self::Limit => "limit",
             Self::ResponseHeader => "responseHeader",
+            Self::Upgrade => "upgrade",
             Self::Range => "range",
             Self::OutputCap => "outputCap",
             Self::Assume => "assume",

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** what can be said to be neither more nor less than before is said to be added.
 
+use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -39,6 +40,18 @@ impl Terms<'_> {
             std::cmp::Ordering::Equal => {}
         }
     }
+
+    /// Entries of a list that came, and entries that went.
+    fn lists<T: PartialEq + Display>(&mut self, what: What, (old, new): (&[T], &[T]), words: [&str; 2]) {
+        let beyond = |these: &[T], those: &[T]| joined(these.iter().filter(|it| !those.contains(it)));
+        let ([came, went], (more, fewer)) = (words, (beyond(new, old), beyond(old, new)));
+        if !more.is_empty() {
+            self.adds(what, &format!("{came} {more}"));
+        }
+        if !fewer.is_empty() {
+            self.removes(what, &format!("{went} {fewer}"));
+        }
+    }
 }
 
 /// The terms of calls that one grant permitted and another permits, which may be the same one changed.
@@ -51,7 +64,7 @@ pub(super) fn grants(
         name,
         credential,
         caller_token,
-        allow: Allow { response_headers, range, .. },
+        allow: Allow { response_headers, upgrades, range, .. },
         limits,
         default_output_cap,
         assume,
@@ -83,18 +96,10 @@ pub(super) fn grants(
             (None, None) => {}
         }
     }
-    let beyond =
-        |these: &[Box<str>], those: &[Box<str>]| joined(these.iter().filter(|it| !those.contains(it)));
-    let (more, fewer) = (
-        beyond(response_headers, &old.allow.response_headers),
-        beyond(&old.allow.response_headers, response_headers),
-    );
-    if !more.is_empty() {
-        terms.adds(What::ResponseHeader, &format!("answers keep {more}"));
-    }
-    if !fewer.is_empty() {
-        terms.removes(What::ResponseHeader, &format!("answers no longer keep {fewer}"));
-    }
+    let headers = (&*old.allow.response_headers, &**response_headers);
+    terms.lists(What::ResponseHeader, headers, ["answers keep", "answers no longer keep"]);
+    let upgrades = (&*old.allow.upgrades, &**upgrades);
+    terms.lists(What::Upgrade, upgrades, ["calls may go on with", "calls may no longer go on with"]);
     terms.measure(What::Range, (old.allow.range, *range), |_, now| {
         if now { "`Range` is passed on".to_owned() } else { "`Range` is no longer passed on".to_owned() }
     });

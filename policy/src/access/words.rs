@@ -11,7 +11,7 @@ use crate::price::NanoUsd;
 
 /// What a grant lets its callers do, in one line.
 pub fn allowed(allow: &Allow) -> String {
-    let Allow { methods, paths, models, classes, actions, response_headers, range } = allow;
+    let Allow { methods, paths, models, classes, actions, response_headers, upgrades, range } = allow;
     let every_method = matches!(&**methods, [MethodPattern::Any]);
     let every_path = matches!(&**paths, [path] if *path == PathPattern::any());
     let mut words = match (every_method, every_path) {
@@ -32,6 +32,9 @@ pub fn allowed(allow: &Allow) -> String {
     }
     if !response_headers.is_empty() {
         words += &format!(", with {} in answers", joined(response_headers));
+    }
+    if !upgrades.is_empty() {
+        words += &format!(", with upgrade to {}", joined(upgrades));
     }
     if *range {
         words += ", with `Range`";

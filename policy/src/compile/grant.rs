@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Compiler, Scope};
 use crate::dialect::Class;
-use crate::model::{AllowSpec, AssumeSpec, ClassWord, GrantSpec, List, Resource, UnpricedWord};
+use crate::model::{AllowSpec, AssumeSpec, ClassWord, GrantSpec, LimitSpec, List, Resource, UnpricedWord};
 use crate::pattern::{MethodPattern, PathPattern};
 use crate::resource::{Allow, Approval, Assume, Credential, Destination, Grant, Injection, Scrub, Unpriced};
 
@@ -167,6 +167,7 @@ fn allow(spec: &GrantSpec, destination: Option<&Destination>, scope: &mut Scope<
         ("models", allow.models.written()),
         ("classes", allow.classes.written()),
         ("actions", allow.actions.written()),
+        ("upgrades", allow.upgrades.written()),
     ];
     for (name, _) in lists.into_iter().filter(|(_, written)| *written == Some(0)) {
         scope.problem(
@@ -175,6 +176,7 @@ fn allow(spec: &GrantSpec, destination: Option<&Destination>, scope: &mut Scope<
         );
     }
     check_range(spec, destination, scope);
+    check_upgrades(spec, destination, scope);
     if let Some(destination) = destination {
         check_forms(&allow.paths, destination, scope);
     }
@@ -193,6 +195,7 @@ pub(super) fn allowed(allow: &AllowSpec, (has_methods, has_paths): (bool, bool))
         classes: allow.classes.values().map(|word| (*word).into()).collect(),
         actions: collect(&allow.actions),
         response_headers: headers.into_iter().map(Box::from).collect(),
+        upgrades: collect(&allow.upgrades),
         range: allow.range.unwrap_or_default(),
     }
 }
@@ -222,6 +225,28 @@ fn check_range(spec: &GrantSpec, destination: Option<&Destination>, scope: &mut 
     };
     let message = format!("{why}, so `Range` is passed on as it is: leave this out");
     scope.problem("spec.allow.range", message);
+}
+
+/// A WebSocket begins with a GET, and how much of a model is used in one no dialect can tell.
+fn check_upgrades(spec: &GrantSpec, destination: Option<&Destination>, scope: &mut Scope<'_>) {
+    let Some(allow) = spec.allow.as_ref().filter(|allow| allow.upgrades.values().next().is_some()) else {
+        return;
+    };
+    let gets = |method: &MethodPattern| match method {
+        MethodPattern::Any => true,
+        MethodPattern::Exact(method) => **method == *"GET",
+    };
+    if allow.methods.written().is_some() && !allow.methods.values().any(gets) {
+        let message = "a WebSocket begins with a GET, which `allow.methods` does not list: list it too";
+        scope.problem("spec.allow.upgrades", message);
+    }
+    let is_plain = destination.and_then(Destination::http).is_none_or(|http| http.dialect.is_plain());
+    let counts = |limit: &LimitSpec| limit.tokens.is_some() || limit.spend.is_some();
+    if !is_plain && (allow.models.values().next().is_some() || spec.limits.values().any(counts)) {
+        let message = "models, tokens or spend are limited, and what a WebSocket carries cannot be metered, so every one would be \
+                       refused: give it a grant of its own with other limits";
+        scope.problem("spec.allow.upgrades", message);
+    }
 }
 
 /// Only what is signed for AWS names actions that mean something here.
@@ -279,8 +304,8 @@ fn check_plain(spec: &GrantSpec, destination: &Destination, knows: &str, scope: 
 /// Of a connection that is passed through nothing is known but where it goes.
 fn check_connection(spec: &GrantSpec, destination: &Destination, scope: &mut Scope<'_>) {
     let name = &destination.name;
-    let allowed =
-        ["methods", "paths", "responseHeaders", "range", "actions"].map(|f| format!("spec.allow.{f}"));
+    let allowed = ["methods", "paths", "responseHeaders", "upgrades", "range", "actions"]
+        .map(|f| format!("spec.allow.{f}"));
     let fields = allowed.iter().map(String::as_str).chain(["spec.credential", "spec.callerToken"]);
     let written: Vec<&str> = fields.filter(|field| scope.source.claims(field)).collect();
     for field in written {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Facts;
 use crate::dialect::{Dialect, Endpoint};
-use crate::operation::Operation;
+use crate::operation::{Operation, Upgrade};
 use crate::resource::{Destination, Protocol};
 
 /// What is known of a call before its body.
@@ -30,6 +30,7 @@ pub(super) struct HttpCall<'a> {
     pub(super) method: &'a str,
     pub(super) dialect: &'a Dialect,
     pub(super) endpoint: Option<&'a Arc<Endpoint>>,
+    pub(super) upgrade: Option<Upgrade>,
 }
 
 /// What a call asks for, once its body was read.
@@ -61,7 +62,8 @@ impl<'a> Call<'a> {
         let asked = match (operation, &destination.protocol) {
             (Operation::Http(request), Protocol::Http(http)) => {
                 let (dialect, path, method) = (&*http.dialect, request.path(), request.method());
-                Asked::Http(HttpCall { path, method, dialect, endpoint: endpoint(dialect, method, path) })
+                let (endpoint, upgrade) = (endpoint(dialect, method, path), request.upgrade());
+                Asked::Http(HttpCall { path, method, dialect, endpoint, upgrade })
             }
             (Operation::Tunnel, Protocol::Tcp(_)) | (Operation::DatabaseSession, Protocol::Postgres) => {
                 Asked::Connection

@@ -143,7 +143,18 @@ impl Candidates {
                 Err(mismatch) => reason = more_telling(reason, mismatch),
             }
         }
-        if fits.is_empty() { Err(denial(reason, grants, call, Requested::NOTHING)) } else { Ok(Self(fits)) }
+        if !fits.is_empty() {
+            return Ok(Self(fits));
+        }
+        // Who may nowhere go on with it is told that, whatever else does not match: it is what a client can act on.
+        let lists = |held: &CallerGrant, upgrade| {
+            held.grant.destination.name == call.destination.name
+                && held.grant.allow.upgrades.contains(&upgrade)
+        };
+        let upgrade = call.http().and_then(|http| http.upgrade).filter(|_| reason != Reason::NoGrant);
+        let is_unlisted = upgrade.is_some_and(|upgrade| !grants.held.iter().any(|held| lists(held, upgrade)));
+        let reason = if is_unlisted { Reason::UpgradeRefused } else { reason };
+        Err(denial(reason, grants, call, Requested::NOTHING))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Match> {
@@ -293,10 +304,16 @@ fn obstacle(grant: &Grant, call: &Call<'_>) -> Option<Reason> {
         return Some(Reason::NotApproved);
     }
     let http = call.http()?;
+    if http.upgrade.is_some_and(|upgrade| !grant.allow.upgrades.contains(&upgrade)) {
+        return Some(Reason::UpgradeRefused);
+    }
     if !grant.limits_content() || http.dialect.is_plain() {
         return None;
     }
-    let Some(endpoint) = http.endpoint else { return Some(Reason::UnmeteredEndpoint) };
+    // What follows an upgrade is no answer that a dialect says how to read.
+    let Some(endpoint) = http.endpoint.filter(|_| http.upgrade.is_none()) else {
+        return Some(Reason::UnmeteredEndpoint);
+    };
     if endpoint.deferred {
         return Some(Reason::DeferredCost);
     }

@@ -4,6 +4,7 @@ use super::CallerGrants;
 use super::call::{Asked, Call, Requested};
 use crate::denial::{Denial, Reason};
 use crate::dialect::Class;
+use crate::operation::Upgrade;
 use crate::resource::{Approval, Grant};
 
 /// What the grant that decides refuses with.
@@ -77,6 +78,18 @@ pub(super) fn denial(
         }
         Reason::ModelRequired => {
             format!("models are limited for destination {name}, and the request names none")
+        }
+        Reason::UpgradeRefused => {
+            let asked = call.http().and_then(|http| http.upgrade).map_or("", Upgrade::as_str);
+            format!(
+                "WebSocket is not forwarded: the grant of {caller} for destination {name} does not list {asked} in \
+                 `allow.upgrades`; the API's plain HTTP requests may stream their answers"
+            )
+        }
+        Reason::UnmeteredEndpoint if call.http().is_some_and(|http| http.upgrade.is_some()) => {
+            format!(
+                "models, tokens or spend are limited for destination {name}, and what a WebSocket carries cannot be metered"
+            )
         }
         Reason::UnmeteredEndpoint => {
             format!(

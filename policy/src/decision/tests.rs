@@ -5,7 +5,7 @@ use crate::caller::assumed;
 use crate::compile::{Environment, compile_files};
 use crate::denial::Reason;
 use crate::model::SourceFile;
-use crate::operation::RequestLine;
+use crate::operation::{RequestLine, Upgrade};
 use crate::policy::Policy;
 
 const CATALOG: [&str; 2] = [
@@ -46,9 +46,10 @@ fn grant(name: &str, spec: &str) -> String {
     )
 }
 
+const DESTINATION: &str = "apiVersion: tollgate.dev/v1alpha1\nkind: Destination\nmetadata: {name: llm}\nspec: {hosts: [llm.example], dialect: llm}\n";
+
 fn policy(grants: &[String]) -> Policy {
-    let destination = "apiVersion: tollgate.dev/v1alpha1\nkind: Destination\nmetadata: {name: llm}\nspec: {hosts: [llm.example], dialect: llm}\n";
-    let file = SourceFile { path: "a.yaml".into(), text: format!("{destination}{}", grants.concat()) };
+    let file = SourceFile { path: "a.yaml".into(), text: format!("{DESTINATION}{}", grants.concat()) };
     compile_files(&[file], &environment()).unwrap().policy
 }
 
@@ -72,6 +73,41 @@ fn permit(policy: &Policy, method: &str, path: &str, model: &str) -> Result<Perm
     let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
     let admission = admit(policy, method, path).map_err(|denial| denial.reason)?;
     admission.permit(&facts, now).map_err(|denial| denial.reason)
+}
+
+#[test]
+fn a_call_goes_on_with_another_protocol_only_where_the_grant_that_decides_lists_it() {
+    let websocket = |policy: &Policy, path: &str| {
+        let line = RequestLine { authority: "llm.example", method: "GET", path, query: None };
+        let (target, request) = policy.resolve(&line).map_err(|denial| denial.reason)?;
+        let operation = request.upgrading(Some(Upgrade::Websocket)).into();
+        let grants = policy.grants_of(&caller());
+        let decided = policy
+            .admit(&grants, target, operation)
+            .and_then(|admission| admission.permit(&Facts::default(), Timestamp::now()));
+        decided.map(|permit| permit.grant().name.to_string()).map_err(|denial| denial.reason)
+    };
+    let listed = grant("listed", ", allow: {methods: [GET], paths: [/ws], upgrades: [websocket]}");
+    assert_eq!(websocket(&policy(std::slice::from_ref(&listed)), "/ws").unwrap(), "listed");
+    assert_eq!(websocket(&policy(&[grant("a", "")]), "/ws"), Err(Reason::UpgradeRefused));
+    let unlisted = grant("unlisted", ", allow: {methods: [GET], paths: [/ws]}");
+    assert_eq!(websocket(&policy(&[unlisted]), "/ws"), Err(Reason::UpgradeRefused));
+    // A narrower grant without it is not passed over for a broader one that has it.
+    let narrow = grant("narrow", ", allow: {methods: [GET], paths: [/models]}");
+    let broad = grant("broad", ", allow: {methods: [GET], paths: [\"/*\"], upgrades: [websocket]}");
+    let both = policy(&[narrow, broad]);
+    assert_eq!(websocket(&both, "/models"), Err(Reason::UpgradeRefused));
+    assert!(permit(&both, "GET", "/models", "").is_ok());
+    // Nobody can say what a session costs, whatever the endpoint is without one.
+    let limited = grant("limited", ", allow: {upgrades: [websocket]}, limits: [{requests: 9, per: day}]");
+    assert_eq!(websocket(&policy(std::slice::from_ref(&limited)), "/models").unwrap(), "limited");
+    let problem = |spec: &str| {
+        let text = format!("{}{}", DESTINATION, grant("a", spec));
+        let file = SourceFile { path: "a.yaml".into(), text };
+        compile_files(&[file], &environment()).unwrap_err().remove(0).to_string()
+    };
+    let tokens = problem(", allow: {upgrades: [websocket]}, limits: [{tokens: 9, per: day}]");
+    assert!(tokens.contains("spec.allow.upgrades: models, tokens or spend are limited"), "{tokens}");
 }
 
 #[test]

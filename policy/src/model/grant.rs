@@ -7,6 +7,7 @@ use super::field::{List, Money};
 use crate::caller::{AccountName, Issuer};
 use crate::limit::{LimitKey, Per};
 use crate::name::{Name, Reference};
+use crate::operation::Upgrade;
 use crate::pattern::{
     ActionPattern, MethodPattern, ModelPattern, OneOrAny, PathPattern, SpiffePattern, SubjectPattern,
 };
@@ -118,6 +119,8 @@ pub(crate) struct AllowSpec {
     pub(crate) actions: List<ActionPattern>,
     /// Answer headers that are withheld otherwise.
     pub(crate) response_headers: List<ResponseHeader>,
+    /// Protocols that a call may go on with on its connection. See [WebSocket](../gateway/README.md#websocket). Without it none.
+    pub(crate) upgrades: List<Upgrade>,
     /// Pass on `Range` although a key is put on the call.
     #[schemars(extend("default" = false))]
     pub(crate) range: Option<bool>,

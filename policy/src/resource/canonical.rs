@@ -152,8 +152,8 @@ fn tls(tls: &TlsVerify, origin: &Source) -> Value {
 }
 
 fn allow(allow: &Allow) -> Value {
-    let Allow { methods, paths, models, classes, actions, response_headers, range } = allow;
-    json!({
+    let Allow { methods, paths, models, classes, actions, response_headers, upgrades, range } = allow;
+    let mut value = json!({
         "methods": texts(methods),
         "paths": texts(paths),
         "models": texts(models),
@@ -161,7 +161,12 @@ fn allow(allow: &Allow) -> Value {
         "actions": texts(actions),
         "responseHeaders": texts(response_headers),
         "range": range,
-    })
+    });
+    // It came later: where it says nothing it is left out, so that what was approved before still is.
+    if let Some(members) = value.as_object_mut().filter(|_| !upgrades.is_empty()) {
+        members.insert("upgrades".to_owned(), texts(upgrades));
+    }
+    value
 }
 
 fn limit(limit: &Limit) -> Value {

@@ -8,6 +8,7 @@ use super::destination::Destination;
 use crate::dialect::Class;
 use crate::limit::{Limit, Unit};
 use crate::name::ResourceId;
+use crate::operation::Upgrade;
 use crate::pattern::{ActionPattern, CallerPattern, MethodPattern, ModelPattern, PathPattern};
 
 /// Who may call what, with which key, how much.
@@ -70,6 +71,8 @@ pub struct Allow {
     pub actions: Vec<ActionPattern>,
     /// Response headers that are passed on though they can carry credentials; in lower case.
     pub response_headers: Vec<Box<str>>,
+    /// Protocols that a call may go on with; in their order.
+    pub upgrades: Vec<Upgrade>,
     /// Whether `Range` and `If-Range` are passed on beside a key: two ranges could split one that is reflected.
     pub range: bool,
 }

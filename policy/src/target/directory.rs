@@ -200,7 +200,7 @@ fn request(
     path_prefix: Option<Box<str>>,
 ) -> HttpRequest {
     let (method, query) = (known_method(line.method), line.query.map(Box::from));
-    HttpRequest { destination: Arc::clone(destination), method, path, query, path_prefix }
+    HttpRequest { destination: Arc::clone(destination), method, path, query, path_prefix, upgrade: None }
 }
 
 fn speaks_http(destination: &Destination) -> Result<&Arc<HttpDestination>, Denial> {

@@ -53,6 +53,11 @@ impl Scrubber {
         })
     }
 
+    /// For other bytes, beside those of this one.
+    pub(crate) fn beside(&self) -> Option<Self> {
+        Self::new(Arc::clone(&self.needles))
+    }
+
     /// Takes the next bytes, once the ones before have been taken with [`Scrubber::pop`]. After the `last` ones nothing waits.
     pub(crate) fn feed(&mut self, chunk: Bytes, last: bool) {
         let cut = self.cut_of(&chunk, last && !self.broken);

@@ -106,6 +106,7 @@ impl Account {
     fn is_paid_unread(&self, call: &PermittedCall) -> bool {
         let method = self.record.method.as_str();
         let is_paid = match call.permit.endpoint() {
+            _ if call.is_upgrade() => true,
             Some(endpoint) => endpoint.class == Class::Use || (endpoint.deferred && method == "POST"),
             None => !matches!(method, "GET" | "HEAD" | "OPTIONS"),
         };
