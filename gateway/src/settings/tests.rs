@@ -189,6 +189,24 @@ fn a_level_alone_stands_for_one_with_the_format_left_open() {
 }
 
 #[test]
+fn a_listener_of_connections_asks_for_a_certificate_and_no_other_leads_to_a_destination() {
+    let listener = |rest: &str| GOOD.replace("'127.0.0.1:0'", &format!("'127.0.0.1:0', {rest}"));
+    for good in ["kind: tcp", "kind: tcp, destination: cache", "kind: tcp, destination: shop/cache"] {
+        assert!(read(&listener(good), &[]).is_ok(), "{good}");
+    }
+    for (rest, field) in [
+        ("kind: tcp, clientCertificate: optional", "clientCertificate"),
+        ("kind: tcp, clientCertificate: none", "clientCertificate"),
+        ("destination: cache", "destination"),
+        ("kind: hbone, destination: cache", "destination"),
+    ] {
+        let problems = read(&listener(rest), &[]).unwrap_err();
+        let named = format!("2: listeners[0].{field}: ");
+        assert!(problems.len() == 1 && problems[0].starts_with(&named), "{rest}: {problems:?}");
+    }
+}
+
+#[test]
 fn a_listener_that_asks_for_no_certificate_needs_somebody_who_makes_tokens() {
     let listener =
         |word: &str| GOOD.replace("'127.0.0.1:0'", &format!("'127.0.0.1:0', clientCertificate: {word}"));
