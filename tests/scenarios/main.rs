@@ -56,4 +56,5 @@ mod telemetry;
 mod token_callers;
 mod tokens;
 mod upstreams;
+mod websocket;
 mod worst;

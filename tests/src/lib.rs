@@ -35,6 +35,7 @@ pub mod resources;
 pub mod sandbox;
 pub mod secret_kinds;
 pub mod upstream;
+pub mod websockets;
 pub mod wire;
 
 pub use ca::{Authority, Identity, Leaf};

@@ -89,7 +89,8 @@ impl MeteredBody {
         core: Arc<Core>,
         session: Arc<Session>,
     ) -> (response::Parts, Box<Self>) {
-        let Answered { head, body: incoming, lease, call, key, scrubber, faults, proof, switched: _ } = *answered;
+        let Answered { head, body: incoming, lease, call, key, scrubber, faults, proof, switched: _ } =
+            *answered;
         let label = head.headers.get(http::header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
         let announced = Announced::of(label, call.facts.stream);
         let metered = call.metered();

@@ -148,7 +148,8 @@ impl Candidates {
         }
         // Who may nowhere go on with it is told that, whatever else does not match: it is what a client can act on.
         let lists = |held: &CallerGrant, upgrade| {
-            held.grant.destination.name == call.destination.name && held.grant.allow.upgrades.contains(&upgrade)
+            held.grant.destination.name == call.destination.name
+                && held.grant.allow.upgrades.contains(&upgrade)
         };
         let upgrade = call.http().and_then(|http| http.upgrade).filter(|_| reason != Reason::NoGrant);
         let is_unlisted = upgrade.is_some_and(|upgrade| !grants.held.iter().any(|held| lists(held, upgrade)));

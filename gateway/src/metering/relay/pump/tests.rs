@@ -5,5 +5,8 @@ fn without_a_scrubber_a_message_keeps_its_form() {
     let mut messages = Messages::new(None);
     let piece = Piece { opcode: Opcode::Text, deflated: true, last: false, payload: BytesMut::new() };
     let clean = messages.clean(piece).unwrap();
-    assert_eq!((clean.opcode, clean.deflated, clean.last, clean.payload.len()), (Opcode::Text, true, false, 0));
+    assert_eq!(
+        (clean.opcode, clean.deflated, clean.last, clean.payload.len()),
+        (Opcode::Text, true, false, 0)
+    );
 }
