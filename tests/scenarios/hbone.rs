@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Method;
+use http::{Method, Request};
 use http_body_util::Empty;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -201,8 +201,7 @@ async fn what_a_workload_says_of_itself_in_a_tunnel_proves_nothing_and_goes_no_f
     inside.send(said(&checkout, "spiffe://prod.acme/ns/admin/sa/root")).await.unwrap().assert_status(200);
     let seen = fixture.upstream.only();
     assert!(!seen.everything().contains("ns/admin/sa/root"), "{seen:#?}");
-    let mut connect =
-        http::Request::connect(format!("{VIRTUAL}:80")).body(http_body_util::Empty::new()).unwrap();
+    let mut connect = Request::connect(format!("{VIRTUAL}:80")).body(Empty::new()).unwrap();
     let xfcc = format!("By=spiffe://prod.acme/gw;URI={CHECKOUT}");
     connect.headers_mut().insert("x-forwarded-client-cert", xfcc.parse().unwrap());
     let mut mesh_client = HboneClient::connect(&stranger).await;

@@ -61,4 +61,5 @@ mod token_callers;
 mod tokens;
 mod tunnels;
 mod upstreams;
+mod websocket;
 mod worst;

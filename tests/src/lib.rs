@@ -40,6 +40,7 @@ pub mod sandbox;
 pub mod secret_kinds;
 pub mod spire;
 pub mod upstream;
+pub mod websockets;
 pub mod wire;
 
 pub use ca::{Authority, Identity, Leaf};
