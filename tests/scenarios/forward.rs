@@ -71,7 +71,9 @@ impl Stand {
         let ca = plan.sandbox.inputs().join("ca");
         let mut command = std::process::Command::new(binary());
         command.args(["ca", "init", "--out"]).arg(&ca);
-        command.args(hosts.iter().flat_map(|host| ["--host", *host]));
+        for host in hosts {
+            command.args(["--host", host]);
+        }
         let made = command.output().expect("tollgate ca init");
         assert!(made.status.success(), "{made:?}");
         let key = fs::read_to_string(ca.join("ca.key")).expect("a key");
