@@ -19,7 +19,6 @@ use crate::injection::{self, Template};
 use crate::metering::{self, Account, Answered, ReplyBody};
 use crate::reply::{self, ErrorFormat};
 use crate::session::Session;
-use crate::websocket::asked_method;
 
 /// Answers one request, and sees to it that it is recorded once, however it ends.
 ///
@@ -30,7 +29,8 @@ pub(crate) async fn handle(
     request: Box<Request<Incoming>>,
 ) -> Response<ReplyBody> {
     let mut format = ErrorFormat::of(&request);
-    let mut account = Account::open(Arc::clone(&core), asked_method(&request), request.headers());
+    let mut account =
+        Account::open(Arc::clone(&core), crate::websocket::asked_method(&request), request.headers());
     let mut leftover = None;
     let route =
         fault::caught(pin!(forward(&core, &session, request, &mut leftover, &mut account, &mut format)))
@@ -71,10 +71,10 @@ async fn forward(
     let (target, request) = session.road.resolve(&snapshot.policy, &head.line())?;
     account.targeted(&target, &request);
     format.addressed(&request);
-    let request = request.upgrading(head.upgrade()?);
 
     faults.at(Stage::Admit);
-    let admission = snapshot.policy.admit(context.grants(), target, request.into())?;
+    let admission =
+        snapshot.policy.admit(context.grants(), target, request.upgrading(head.upgrade()?).into())?;
 
     faults.at(Stage::Facts);
     if metering::is_large(&body) {
@@ -102,10 +102,9 @@ async fn forward(
 
     let dispatch = Dispatch { core, session, context: &context, snapshot: &snapshot, call: &call, faults };
     let (answer, key) = dispatch.send(&mut template, account).await?;
-    let mut answered = Answered::new(answer, call, key, &context, faults);
+    let mut answered = Answered::new(answer, call, key, &context, faults).switched(&template)?;
 
     faults.at(Stage::Scrub);
-    answered.switched = template.switched(&mut answered.head)?;
     let has_body = !answered.body.is_end_stream();
     let Answered { head, call, key, .. } = &mut *answered;
     answered.scrubber = injection::answer_head(head, has_body, &call.permit, key.as_ref(), &core.prepared)?;
