@@ -55,8 +55,7 @@ async fn forward(
     account: &mut Account,
     format: &mut ErrorFormat,
 ) -> Result<Box<Answered>, Denial> {
-    let faults = fault::Faults::of(&request);
-    let (parts, body) = request.into_parts();
+    let (faults, (parts, body)) = (fault::Faults::of(&request), request.into_parts());
     let body = session.body(body, &parts.headers, leftover);
     let snapshot = core.snapshot()?;
 

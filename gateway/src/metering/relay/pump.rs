@@ -58,7 +58,7 @@ impl CleanMessages {
         if opcode.is_control() {
             // It stands between the frames of a message, which is searched as if it were not there.
             let payload =
-                scrubber.beside().map_or(BytesMut::new(), |mut own| scrubbed(&mut own, payload, true));
+                scrubber.beside().map_or_else(BytesMut::new, |mut own| scrubbed(&mut own, payload, true));
             return Some(FramePiece { opcode, deflated, last, payload });
         }
         if opcode != Opcode::Continuation {
