@@ -19,7 +19,6 @@ use crate::injection::{self, Template};
 use crate::metering::{self, Account, Answered, ReplyBody};
 use crate::reply::{self, ErrorFormat};
 use crate::session::Session;
-use crate::websocket::asked_method;
 
 /// Answers one request, and sees to it that it is recorded once, however it ends.
 ///
@@ -55,8 +54,7 @@ async fn forward(
     account: &mut Account,
     format: &mut ErrorFormat,
 ) -> Result<Box<Answered>, Denial> {
-    let faults = fault::Faults::of(&request);
-    let (parts, body) = request.into_parts();
+    let (faults, (parts, body)) = (fault::Faults::of(&request), request.into_parts());
     let body = session.body(body, &parts.headers, leftover);
     let snapshot = core.snapshot()?;
 
@@ -71,10 +69,10 @@ async fn forward(
     let named = |target: &_, request: &_| account.targeted(target, request);
     let (target, request) = session.road.resolve(&snapshot.policy, &head.line(), named)?;
     format.addressed(&request);
-    let request = request.upgrading(head.upgrade()?);
 
     faults.at(Stage::Admit);
-    let admission = snapshot.policy.admit(context.grants(), target, request.into())?;
+    let admission =
+        snapshot.policy.admit(context.grants(), target, request.upgrading(head.upgrade()?).into())?;
 
     faults.at(Stage::Facts);
     if metering::is_large(&body) {
@@ -102,10 +100,9 @@ async fn forward(
 
     let dispatch = Dispatch { core, session, context: &context, snapshot: &snapshot, call: &call, faults };
     let (answer, key) = dispatch.send(&mut template, account).await?;
-    let mut answered = Answered::new(answer, call, key, &context, faults);
+    let mut answered = Answered::new(answer, call, key, &context, faults).switched(&template)?;
 
     faults.at(Stage::Scrub);
-    answered.switched = template.switched(&mut answered.head)?;
     let has_body = !answered.body.is_end_stream();
     let Answered { head, call, key, .. } = &mut *answered;
     answered.scrubber = injection::answer_head(head, has_body, &call.permit, key.as_ref(), &core.prepared)?;

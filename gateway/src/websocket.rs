@@ -9,5 +9,5 @@ mod frame;
 mod handshake;
 mod protocols;
 
-pub(crate) use frame::{Decoder, FrameRules, MaskKeys, Opcode, Piece, Violation, close_payload, encode};
+pub(crate) use frame::{Decoder, FramePiece, FrameRules, MaskKeys, Opcode, Violation, close_payload, encode};
 pub(crate) use handshake::{Handshake, Offer, Switched, asked_method};

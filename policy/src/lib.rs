@@ -21,3 +21,4 @@ pub mod policy;
 pub mod price;
 mod resource;
 pub mod target;
+mod upgrade;

@@ -4,15 +4,13 @@
 //! that are sent. A connection has neither method nor path nor model, so no grant that limits one of them is for it.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
-use schemars::JsonSchema;
-use serde::Deserialize;
 
 use crate::denial::{Denial, Reason};
 use crate::resource::HttpDestination;
+pub use crate::upgrade::Upgrade;
 
 /// What a request says of where it wants to go and what it wants there, untouched.
 #[derive(Debug, Clone, Copy)]
@@ -38,14 +36,6 @@ pub enum Operation {
     DatabaseSession,
 }
 
-/// Another protocol, which a request asks to go on with on its connection (RFC 9110, section 7.8).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum Upgrade {
-    /// WebSocket (RFC 6455), also over HTTP/2 (RFC 8441).
-    Websocket,
-}
-
 /// A resolved request line, but for its host. Made only by [`crate::policy::Policy::resolve`].
 #[derive(Debug, Clone)]
 pub struct HttpRequest {
@@ -64,21 +54,6 @@ impl Operation {
             Self::Http(request) => Some(request),
             Self::Tunnel | Self::DatabaseSession => None,
         }
-    }
-}
-
-impl Upgrade {
-    /// The word, as a grant's `allow.upgrades` spells it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Websocket => "websocket",
-        }
-    }
-}
-
-impl fmt::Display for Upgrade {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 

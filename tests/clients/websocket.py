@@ -45,7 +45,7 @@ async def head(ws):
 
 
 async def closes(ws):
-    await ws.close(int(ws.request.path.rsplit("/", 1)[1]), "as asked")
+    await ws.close(int(ws.request.path.rsplit("/", 1)[1]), "for good")
 
 
 async def breaks(ws):

@@ -43,8 +43,8 @@ pub(crate) async fn answer(
         head.headers.insert(RATE_LIMIT_POLICY, rates.policy);
         head.headers.insert(RATE_LIMIT, rates.limit);
     }
-    if answered.switched.is_some() {
-        return Relay::begin(account, answered, core, session);
+    if let Some(switched) = answered.switched.take() {
+        return Relay::begin(account, answered, switched, (core, session)).map(ReplyBody::Switched);
     }
     if !answered.body.is_end_stream() {
         if answered.call.hides_usage {

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use http::{Version, response};
+use tollgate_policy::denial::Denial;
 
 use super::permitted::PermittedCall;
 use crate::fault::Faults;
 use crate::identity::{CallProof, CallerContext};
-use crate::injection::Scrubber;
+use crate::injection::{Scrubber, Template};
 use crate::key_health::SelectedKey;
 use crate::upstream::{Answer, AnswerBody, Lease};
 use crate::websocket::Switched;
@@ -52,5 +53,14 @@ impl Answered {
             faults,
             proof,
         })
+    }
+
+    /// With what the connection goes on with, where `template` asked for that and the provider agrees.
+    ///
+    /// # Errors
+    /// As [`Template::switched`].
+    pub(crate) fn switched(mut self: Box<Self>, template: &Template) -> Result<Box<Self>, Denial> {
+        self.switched = template.switched(&mut self.head)?;
+        Ok(self)
     }
 }

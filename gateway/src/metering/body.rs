@@ -89,8 +89,7 @@ impl MeteredBody {
         core: Arc<Core>,
         session: Arc<Session>,
     ) -> (response::Parts, Box<Self>) {
-        let Answered { head, body: incoming, lease, call, key, scrubber, faults, proof, switched: _ } =
-            *answered;
+        let Answered { head, body: incoming, lease, call, key, scrubber, faults, proof, .. } = *answered;
         let label = head.headers.get(http::header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
         let announced = Announced::of(label, call.facts.stream);
         let metered = call.metered();

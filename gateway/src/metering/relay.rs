@@ -6,11 +6,11 @@
 
 mod leave;
 mod pump;
+mod traffic;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -19,16 +19,16 @@ use tokio::time::timeout;
 use tollgate_policy::denial::Reason;
 
 use self::leave::{Leave, Over, Watch};
-use self::pump::{Messages, Pump, PumpEnd, Traffic};
+use self::pump::{CleanMessages, Pump, PumpEnd};
+use self::traffic::Traffic;
 use super::account::{Account, LearntUsage};
 use super::answered::Answered;
 use super::inspected_body;
-use super::reply_body::ReplyBody;
 use crate::core::Core;
 use crate::injection::Scrubber;
 use crate::ledger::Outcome;
 use crate::session::{Session, WriteProgress};
-use crate::websocket::FrameRules;
+use crate::websocket::{FrameRules, Switched};
 
 /// How long one side may take to answer the close of the other.
 const CLOSING: Duration = Duration::from_secs(10);
@@ -74,13 +74,10 @@ impl Relay {
     pub(super) fn begin(
         mut account: Box<Account>,
         answered: Box<Answered>,
-        core: Arc<Core>,
-        session: Arc<Session>,
-    ) -> Response<ReplyBody> {
-        let Answered { mut head, call, scrubber, switched, proof, .. } = *answered;
-        let Some(switched) = switched else {
-            return Response::from_parts(head, ReplyBody::Full(Bytes::new()));
-        };
+        switched: Switched,
+        (core, session): (Arc<Core>, Arc<Session>),
+    ) -> Response<Box<Self>> {
+        let Answered { mut head, call, scrubber, proof, .. } = *answered;
         switched.answer(&mut head);
         // Also where HTTP/2 calls it a success.
         account.record.status = StatusCode::SWITCHING_PROTOCOLS.as_u16();
@@ -97,7 +94,7 @@ impl Relay {
         let leave = Leave::new(Arc::clone(&core), session, call, account.record.generation);
         let (account, provider) = (Some(account), switched.provider);
         let relay = Self { account, core, leave, watch, provider, scrubber, rules, progress };
-        Response::from_parts(head, ReplyBody::Switched(Box::new(relay)))
+        Response::from_parts(head, Box::new(relay))
     }
 
     /// Carries frames to the end. `early` are bytes that the caller sent before it had its answer, which are no frames.
@@ -114,7 +111,7 @@ impl Relay {
         let (from_caller, to_caller) = tokio::io::split(caller);
         let (from_provider, to_provider) = tokio::io::split(TokioIo::new(provider));
         let (progress, rules) = (Arc::clone(&self.progress), self.rules);
-        let messages = Messages::new(self.scrubber.take());
+        let messages = CleanMessages::new(self.scrubber.take());
         let mut down = Pump::of_provider((from_provider, to_caller), rules, messages, (&traffic, &progress));
         let caller_rules = FrameRules { masked: true, ..rules };
         let mut up = Pump::of_caller((from_caller, to_provider), caller_rules, &traffic);

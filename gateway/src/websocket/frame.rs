@@ -80,7 +80,7 @@ pub(crate) struct FrameRules {
 
 /// Bytes of a frame, unmasked.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Piece {
+pub(crate) struct FramePiece {
     /// Of a data frame that has begun to come before: continuation.
     pub(crate) opcode: Opcode,
     /// The message is compressed; set where it begins.
@@ -121,7 +121,7 @@ impl Decoder {
     ///
     /// # Errors
     /// What came is not allowed; nothing that follows it is read.
-    pub(crate) fn next(&mut self, buffer: &mut BytesMut) -> Result<Option<Piece>, Violation> {
+    pub(crate) fn next(&mut self, buffer: &mut BytesMut) -> Result<Option<FramePiece>, Violation> {
         if self.current.is_none() {
             let Some((head, length)) = Head::read(buffer)? else { return Ok(None) };
             self.current = Some(self.check(&head)?);
@@ -148,7 +148,7 @@ impl Decoder {
         if opcode == Opcode::Close {
             check_close(&payload)?;
         }
-        Ok(Some(Piece { opcode, deflated, last, payload }))
+        Ok(Some(FramePiece { opcode, deflated, last, payload }))
     }
 
     /// Whether a frame may stand here.
@@ -247,7 +247,7 @@ pub(crate) fn close_payload(code: u16, reason: &str) -> Vec<u8> {
 }
 
 /// Appends a frame to `out`.
-pub(crate) fn encode(out: &mut BytesMut, piece: &Piece, mask: Option<[u8; 4]>) {
+pub(crate) fn encode(out: &mut BytesMut, piece: &FramePiece, mask: Option<[u8; 4]>) {
     let length = piece.payload.len();
     out.reserve(length + 14);
     let (fin, deflated) = (if piece.last { FIN } else { 0 }, if piece.deflated { RSV1 } else { 0 });

@@ -7,10 +7,10 @@ use super::field::{List, Money};
 use crate::caller::{AccountName, Issuer};
 use crate::limit::{LimitKey, Per};
 use crate::name::{Name, Reference};
-use crate::operation::Upgrade;
 use crate::pattern::{
     ActionPattern, MethodPattern, ModelPattern, OneOrAny, PathPattern, SpiffePattern, SubjectPattern,
 };
+use crate::upgrade::Upgrade;
 
 /// Who may call which destination, with which key, and how much.
 #[derive(Debug, Default, Deserialize, JsonSchema)]

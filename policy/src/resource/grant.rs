@@ -8,8 +8,8 @@ use super::destination::Destination;
 use crate::dialect::Class;
 use crate::limit::{Limit, Unit};
 use crate::name::ResourceId;
-use crate::operation::Upgrade;
 use crate::pattern::{ActionPattern, CallerPattern, MethodPattern, ModelPattern, PathPattern};
+use crate::upgrade::Upgrade;
 
 /// Who may call what, with which key, how much.
 #[derive(Debug, Clone)]

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, MissedTickBehavior};
 use tollgate_policy::denial::Reason;
 
-use super::pump::Traffic;
+use super::traffic::Traffic;
 use crate::core::Core;
 use crate::drain::{Drained, Phase};
 use crate::identity::CallProof;

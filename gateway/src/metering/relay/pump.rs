@@ -12,35 +12,15 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::leave::Leave;
+use super::traffic::Traffic;
 use crate::injection::Scrubber;
 use crate::session::WriteProgress;
-use crate::websocket::{Decoder, FrameRules, MaskKeys, Opcode, Piece, Violation, close_payload, encode};
+use crate::websocket::{Decoder, FramePiece, FrameRules, MaskKeys, Opcode, Violation, close_payload, encode};
 
 /// Room for one read.
 const READ: usize = 16 << 10;
 /// How long the last frame to a side may take.
 const LAST: Duration = Duration::from_secs(2);
-
-/// Bytes of frames that went on.
-#[derive(Debug, Default)]
-pub(super) struct Traffic {
-    up: AtomicU64,
-    down: AtomicU64,
-}
-
-impl Traffic {
-    pub(super) fn up(&self) -> u64 {
-        self.up.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn down(&self) -> u64 {
-        self.down.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn all(&self) -> u64 {
-        self.up().wrapping_add(self.down())
-    }
-}
 
 /// Why no more frames come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,27 +39,27 @@ pub(super) enum PumpEnd {
 
 /// The messages of one side, without reflected keys.
 #[derive(Debug)]
-pub(super) struct Messages {
+pub(super) struct CleanMessages {
     scrubber: Option<Scrubber>,
     /// The beginning of a message none of which went on.
     begun: Option<(Opcode, bool)>,
 }
 
-impl Messages {
+impl CleanMessages {
     /// `scrubber`: what messages have to go through.
     pub(super) const fn new(scrubber: Option<Scrubber>) -> Self {
         Self { scrubber, begun: None }
     }
 
     /// The piece as it may go on; `None`: all of it waits for what comes next, which may make it a key.
-    fn clean(&mut self, piece: Piece) -> Option<Piece> {
+    fn clean(&mut self, piece: FramePiece) -> Option<FramePiece> {
         let Some(scrubber) = &mut self.scrubber else { return Some(piece) };
-        let Piece { opcode, deflated, last, payload } = piece;
+        let FramePiece { opcode, deflated, last, payload } = piece;
         if opcode.is_control() {
             // It stands between the frames of a message, which is searched as if it were not there.
             let payload =
-                scrubber.beside().map_or(BytesMut::new(), |mut own| scrubbed(&mut own, payload, true));
-            return Some(Piece { opcode, deflated, last, payload });
+                scrubber.beside().map_or_else(BytesMut::new, |mut own| scrubbed(&mut own, payload, true));
+            return Some(FramePiece { opcode, deflated, last, payload });
         }
         if opcode != Opcode::Continuation {
             self.begun = Some((opcode, deflated));
@@ -89,7 +69,7 @@ impl Messages {
             return None;
         }
         let (opcode, deflated) = self.begun.take().unwrap_or((Opcode::Continuation, false));
-        Some(Piece { opcode, deflated, last, payload })
+        Some(FramePiece { opcode, deflated, last, payload })
     }
 }
 
@@ -111,7 +91,7 @@ pub(super) struct Pump<'a, R, W> {
     buffer: BytesMut,
     out: BytesMut,
     decoder: Decoder,
-    messages: Messages,
+    messages: CleanMessages,
     /// Of frames to a provider.
     masks: Option<MaskKeys>,
     bytes: &'a AtomicU64,
@@ -128,7 +108,7 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<'a, R, W> {
             buffer: BytesMut::new(),
             out: BytesMut::new(),
             decoder: Decoder::new(rules),
-            messages: Messages::new(None),
+            messages: CleanMessages::new(None),
             masks: Some(MaskKeys::new()),
             bytes: &traffic.up,
             progress: None,
@@ -139,7 +119,7 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<'a, R, W> {
     pub(super) fn of_provider(
         (from, to): (R, W),
         rules: FrameRules,
-        messages: Messages,
+        messages: CleanMessages,
         (traffic, progress): (&'a Traffic, &'a WriteProgress),
     ) -> Self {
         Self {
@@ -188,7 +168,7 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<'a, R, W> {
     }
 
     /// A frame that waits to be written.
-    fn put(&mut self, piece: &Piece) -> io::Result<()> {
+    fn put(&mut self, piece: &FramePiece) -> io::Result<()> {
         let mask = match &mut self.masks {
             Some(masks) => Some(masks.take().ok_or_else(|| io::Error::other("no randomness"))?),
             None => None,
@@ -223,7 +203,7 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<'a, R, W> {
     /// Closes towards the side that frames go to.
     pub(super) async fn close(&mut self, code: u16, reason: &str) {
         let payload = BytesMut::from(&*close_payload(code, reason));
-        let close = Piece { opcode: Opcode::Close, deflated: false, last: true, payload };
+        let close = FramePiece { opcode: Opcode::Close, deflated: false, last: true, payload };
         if self.put(&close).is_ok() {
             self.flush_within(LAST).await;
         }

@@ -3,12 +3,12 @@ use super::*;
 const CLIENT: FrameRules = FrameRules { masked: true, deflated: false, message_bytes: 1 << 20 };
 const SERVER: FrameRules = FrameRules { masked: false, deflated: false, message_bytes: 1 << 20 };
 
-fn piece(opcode: Opcode, last: bool, payload: &[u8]) -> Piece {
-    Piece { opcode, deflated: false, last, payload: payload.into() }
+fn piece(opcode: Opcode, last: bool, payload: &[u8]) -> FramePiece {
+    FramePiece { opcode, deflated: false, last, payload: payload.into() }
 }
 
 /// What is read of `bytes`, which come in steps of this size.
-fn read(rules: FrameRules, bytes: &[u8], step: usize) -> Result<Vec<Piece>, Violation> {
+fn read(rules: FrameRules, bytes: &[u8], step: usize) -> Result<Vec<FramePiece>, Violation> {
     let (mut decoder, mut buffer, mut pieces) = (Decoder::new(rules), BytesMut::new(), Vec::new());
     for part in bytes.chunks(step) {
         buffer.extend_from_slice(part);
