@@ -23,7 +23,7 @@ use crate::settings::RequestLimits;
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::stats::Stats;
 use crate::trace::Tracer;
-use crate::upstream::{DialRules, Pool};
+use crate::upstream::{DialRules, Pool, SourceAddresses};
 
 /// Shared by all cores. Nothing in here is locked for longer than a few instructions.
 #[derive(Debug)]
@@ -34,6 +34,7 @@ pub(crate) struct Shared {
     pub(crate) quota: Arc<Quota>,
     pub(crate) trust: Arc<Trust>,
     pub(crate) rules: DialRules,
+    pub(crate) sources: SourceAddresses,
     /// The DNS servers to ask; none: those of the system.
     pub(crate) nameservers: Vec<SocketAddr>,
     pub(crate) usages: CallerUsages,

@@ -79,9 +79,11 @@ pub(crate) const fn status(reason: Reason) -> StatusCode {
         R::RateLimited | R::ConcurrencyLimited | R::BudgetHeld | R::BudgetExhausted | R::KeysCooling => {
             StatusCode::TOO_MANY_REQUESTS
         }
-        R::NotReady | R::LedgerUnavailable | R::SecretUnavailable | R::TokenKeysUnavailable => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        R::NotReady
+        | R::LedgerUnavailable
+        | R::SecretUnavailable
+        | R::SourceUnavailable
+        | R::TokenKeysUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         R::AddressRefused
         | R::DnsFailed
         | R::UpstreamUnreachable

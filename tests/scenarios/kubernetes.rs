@@ -93,7 +93,7 @@ impl World {
 
     /// Leaves everything that the gateway wrote into the cluster to the sweep, beside the objects themselves.
     async fn leave(&self) {
-        let all = "destinations,secretstores,credentials,grants,approvals,leases,events.events.k8s.io,events";
+        let all = "destinations,secretstores,credentials,grants,approvals,sourcepools,leases,events.events.k8s.io,events";
         let text = self.cluster.kubectl(&["get", all, "--all-namespaces", "--output=json"]).await;
         assert!(text.contains("\"conditions\""), "{text}");
         std::fs::write(self.plan.sandbox.sinks().join("cluster.json"), text)
@@ -129,7 +129,7 @@ impl World {
 
 /// Every right that the gateway needs in all namespaces.
 fn rights() -> Value {
-    let kinds = ["destinations", "secretstores", "credentials", "grants", "approvals"];
+    let kinds = ["destinations", "secretstores", "credentials", "grants", "approvals", "sourcepools"];
     let status = kinds.map(|kind| format!("{kind}/status"));
     json!([
         {"apiGroups": ["tollgate.dev"], "resources": kinds, "verbs": ["list", "watch"]},
@@ -147,7 +147,7 @@ async fn install_crds(cluster: &Cluster) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/tollgate/crds");
     cluster.kubectl(&["apply", "--server-side", "-f", &folder.display().to_string()]).await;
     cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]).await;
-    for kind in ["approvals", "credentials", "destinations", "grants", "secretstores"] {
+    for kind in ["approvals", "credentials", "destinations", "grants", "secretstores", "sourcepools"] {
         cluster.served(&format!("/apis/tollgate.dev/v1alpha1/{kind}")).await;
     }
 }
@@ -374,7 +374,7 @@ async fn one_replica_writes_status_and_another_takes_over_when_it_ends() {
 async fn a_right_that_is_missing_is_named() {
     needs!(Cluster::installed());
     let mut less = rights();
-    less[0]["resources"] = json!(["destinations", "secretstores", "credentials", "approvals"]);
+    less[0]["resources"] = json!(["destinations", "secretstores", "credentials", "approvals", "sourcepools"]);
     let world = World::new(&less).await;
     let mut gateway = world.launch(&world.plan.sandbox).await;
     let (status, ready) = gateway.admin_get("/readyz");

@@ -72,6 +72,7 @@ kinds! {
     Credential = own("Credential", "credentials");
     Grant = own("Grant", "grants");
     Approval = own("Approval", "approvals");
+    SourcePool = own("SourcePool", "sourcepools");
     // Its `v1` is not in every version of the Gateway API that is in use.
     ReferenceGrant = Declared {
         role: Role::Consent, ..route(GATEWAY_GROUP, "v1beta1", ["ReferenceGrant", "referencegrants"])
