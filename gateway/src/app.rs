@@ -45,13 +45,15 @@ use crate::settings::{self, KeepSettings, ResourceSettings, Settings, TlsMode};
 use crate::slow_notice;
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::telemetry::{self, Flush};
-use crate::upstream::{self, DialRules, local_addresses};
+use crate::upstream::{self, DialRules, SourceAddresses, local_addresses};
 use crate::version_key;
 
 /// How long a report may keep the data directory from being taken over.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the secret stores have to take back what they lent.
 const GIVE_BACK: Duration = Duration::from_secs(5);
+/// How soon calls leave an address that this machine lost: under a second.
+const SOURCE_LOOK: Duration = Duration::from_millis(500);
 const INGEST_EVERY: Duration = Duration::from_millis(200);
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 const SEAL_EVERY: Duration = Duration::from_secs(60);
@@ -206,6 +208,7 @@ impl App {
         }
         let shared = Arc::clone(&self.shared);
         shared.trust.tokens().keep(self.control.handle(), &dialable(shared.rules.clone()));
+        self.control.spawn(look_at_sources(Arc::clone(&shared)));
         self.control.spawn(async move { reload.watch(&shared).await });
         Ok(views)
     }
@@ -292,6 +295,7 @@ fn shared(
         trust: Arc::clone(&files.identity.trust),
         rules,
         interception: files.interception.as_ref().map(|files| Arc::clone(&files.interception)),
+        sources: SourceAddresses::new(),
         nameservers: settings.egress.dns.servers.clone(),
         usages: CallerUsages::new(settings.limits.bounds()),
         drain: Drain::new(),
@@ -300,6 +304,17 @@ fn shared(
         tracer: settings.telemetry.tracer(),
         exported,
     }))
+}
+
+/// Sees which source addresses of the policy this machine has.
+async fn look_at_sources(shared: Arc<Shared>) {
+    loop {
+        if let Some(snapshot) = shared.snapshots.current() {
+            let of_destinations = snapshot.policy.destinations().map(|destination| &destination.sources);
+            shared.sources.look(of_destinations.chain(snapshot.policy.source_pools().map(|(_, pool)| pool)));
+        }
+        tokio::time::sleep(SOURCE_LOOK).await;
+    }
 }
 
 /// Where the control plane may fetch something.

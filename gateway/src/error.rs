@@ -12,6 +12,7 @@ pub(crate) const fn upstream_reason(error: &UpstreamError) -> Reason {
         | UpstreamError::ConnectTimeout
         | UpstreamError::FirstByteTimeout => Reason::UpstreamTimeout,
         UpstreamError::Dial(DialError::Resolve(_)) => Reason::DnsFailed,
+        UpstreamError::Dial(error) if error.is_of_source() => Reason::SourceUnavailable,
         UpstreamError::Dial(_) | UpstreamError::Authority(_) | UpstreamError::Unsent => {
             Reason::UpstreamUnreachable
         }
@@ -47,6 +48,9 @@ pub(crate) fn upstream(error: &UpstreamError) -> Denial {
             }
             _ => "the destination's name could not be resolved; nothing was sent",
         },
+        Reason::SourceUnavailable => {
+            "no address that calls to this destination may leave from can be had at the moment; nothing was sent"
+        }
         Reason::UpstreamTimeout => match error {
             UpstreamError::FirstByteTimeout => {
                 "the destination did not answer in time; it may have done what it was asked, and may bill it"
@@ -76,5 +80,8 @@ pub(crate) fn upstream(error: &UpstreamError) -> Denial {
 /// Whether the same call may well succeed a moment later.
 pub(crate) const fn is_passing(reason: Reason) -> bool {
     use Reason as R;
-    matches!(reason, R::DnsFailed | R::UpstreamUnreachable | R::UpstreamTimeout | R::UpstreamReset)
+    matches!(
+        reason,
+        R::DnsFailed | R::SourceUnavailable | R::UpstreamUnreachable | R::UpstreamTimeout | R::UpstreamReset
+    )
 }

@@ -85,6 +85,7 @@ pub(crate) const fn status(reason: Reason) -> StatusCode {
         | R::Overloaded
         | R::LedgerUnavailable
         | R::SecretUnavailable
+        | R::SourceUnavailable
         | R::TokenKeysUnavailable
         | R::Drained => StatusCode::SERVICE_UNAVAILABLE,
         R::AddressRefused

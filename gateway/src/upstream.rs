@@ -18,6 +18,7 @@ mod peer;
 mod pool;
 mod resolve;
 mod secured;
+mod source;
 mod tls;
 mod unanswered;
 
@@ -32,5 +33,6 @@ pub(crate) use self::outbound::Outbound;
 pub(crate) use self::peer::{Answer, Lease, Peer, PeerOptions, TlsParams};
 pub(crate) use self::pool::{Bucket, Pool};
 pub(crate) use self::resolve::{LookupError, Resolver};
+pub(crate) use self::source::SourceAddresses;
 pub(crate) use self::tls::{CaState, TlsClient, TlsClients, ca_state};
 pub(crate) use self::unanswered::{SendFate, Unanswered};

@@ -35,6 +35,7 @@ mod namespaces;
 mod own;
 mod place;
 mod placement;
+mod source_pool;
 mod store;
 mod tie;
 mod warning;
@@ -319,6 +320,7 @@ impl<'a> Compiler<'a> {
     }
 
     fn run(mut self) -> Self {
+        self.source_pools();
         self.destinations();
         self.stores();
         self.credentials();

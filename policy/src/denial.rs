@@ -122,6 +122,8 @@ reasons! {
     AddressRefused = "address_refused",
     /// The destination's name could not be resolved.
     DnsFailed = "dns_failed",
+    /// None of the addresses can be had that calls to the destination may leave from.
+    SourceUnavailable = "source_unavailable",
     /// No connection to the destination.
     UpstreamUnreachable = "upstream_unreachable",
     /// The destination's TLS did not verify.

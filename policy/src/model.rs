@@ -25,6 +25,7 @@ mod mint;
 mod schema;
 mod settings;
 mod source;
+mod source_pool;
 mod store;
 mod yaml;
 
@@ -60,6 +61,7 @@ pub(crate) use settings::Single;
 pub use settings::read_settings;
 pub(crate) use source::guess;
 pub use source::{Source, nearest};
+pub(crate) use source_pool::{FailoverWord, OrderWord, SourcePoolSpec, StickyWord};
 pub(crate) use store::{
     AppRoleSpec, AuthSpec, AwsSpec, CertificateLoginSpec, EnvSpec, StoreSpec, TokenLoginSpec, VaultSpec,
 };
@@ -148,6 +150,7 @@ pub struct Model {
     pub(crate) credentials: Vec<Resource<CredentialSpec>>,
     pub(crate) grants: Vec<Resource<GrantSpec>>,
     pub(crate) approvals: Vec<Resource<ApprovalSpec>>,
+    pub(crate) source_pools: Vec<Resource<SourcePoolSpec>>,
     /// Whether a document was left out of which not even kind and name are known: it may be what a reference means.
     pub(crate) incomplete: bool,
     index: Index,
@@ -161,6 +164,7 @@ struct Index {
     credentials: HashMap<ResourceId, usize>,
     grants: HashMap<ResourceId, usize>,
     approvals: HashMap<ResourceId, usize>,
+    source_pools: HashMap<ResourceId, usize>,
 }
 
 /// One resource and where it was written.
@@ -231,6 +235,14 @@ impl Spec for GrantSpec {
     }
 }
 
+impl Spec for SourcePoolSpec {
+    const KIND: &str = "SourcePool";
+
+    fn allowed_namespaces(&self) -> Option<&AllowedNamespaces> {
+        self.allowed_namespaces.as_ref()
+    }
+}
+
 /// What all kinds have in common.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
@@ -260,13 +272,14 @@ enum Kind {
     Credential,
     Grant,
     Approval,
+    SourcePool,
     /// No resource: it is in a file of its own.
     #[schemars(skip)]
     Boundary,
 }
 
 /// All of them, as they are written.
-const KINDS: [&str; 5] = ["Destination", "SecretStore", "Credential", "Grant", "Approval"];
+const KINDS: [&str; 6] = ["Destination", "SecretStore", "Credential", "Grant", "Approval", "SourcePool"];
 
 /// What a resource is known by.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -365,6 +378,10 @@ impl Model {
             }
             Some(Ok(Kind::Approval)) => {
                 let into = (&mut self.approvals, &mut self.index.approvals);
+                self.incomplete |= take(&document, source, into, problems).is_none();
+            }
+            Some(Ok(Kind::SourcePool)) => {
+                let into = (&mut self.source_pools, &mut self.index.source_pools);
                 self.incomplete |= take(&document, source, into, problems).is_none();
             }
             Some(Ok(Kind::Boundary)) => {

@@ -22,8 +22,9 @@ pub use crate::resource::{
     Algorithm, Allow, Approval, Assume, AwsKey, AwsSession, AwsStore, Boundary, Client, ClientAuth,
     ClientCertificate, Credential, Destination, Grant, Hmac, HmacAlgorithm, HttpDestination, HttpVersion,
     Inject, Injection, Key, KeyEncoding, KvVersion, Mint, Piece, Protocol, Scrub, SecretId, SecretRef, SigV4,
-    SignatureEncoding, Signer, SourcePool, Store, StoreKind, TcpDestination, Timeouts, TlsStart, TlsVerify,
-    TokenEndpoint, TokenGrant, TokenLogin, TunnelTls, Unpriced, VaultAuth, VaultStore, is_s3,
+    SignatureEncoding, Signer, SourceOrder, SourcePlan, SourcePool, SourceRules, Store, StoreKind, TcpDestination,
+    Timeouts, TlsStart, TlsVerify, TokenEndpoint, TokenGrant, TokenLogin, TunnelTls, Unpriced, VaultAuth,
+    VaultStore, is_s3,
 };
 
 /// Everything that may be called, by whom, with what: resolved and immutable.
@@ -41,6 +42,7 @@ pub struct Policy {
 #[derive(Debug, Default)]
 pub(crate) struct Parts {
     pub(crate) catalog: Arc<Catalog>,
+    pub(crate) source_pools: BTreeMap<ResourceId, Arc<SourcePool>>,
     pub(crate) destinations: BTreeMap<ResourceId, Arc<Destination>>,
     pub(crate) stores: BTreeMap<ResourceId, Arc<Store>>,
     pub(crate) credentials: BTreeMap<ResourceId, Arc<Credential>>,
@@ -170,6 +172,11 @@ impl Policy {
     /// All destinations, by name.
     pub fn destinations(&self) -> impl Iterator<Item = &Arc<Destination>> {
         self.parts.destinations.values()
+    }
+
+    /// All source pools, by name.
+    pub fn source_pools(&self) -> impl Iterator<Item = (&ResourceId, &SourcePool)> {
+        self.parts.source_pools.iter().map(|(id, pool)| (id, &**pool))
     }
 
     /// All secret stores, by name.

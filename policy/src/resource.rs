@@ -26,6 +26,6 @@ pub use destination::{
 pub use grant::{Allow, Approval, Assume, Grant, Unpriced};
 pub use hmac::{Hmac, HmacAlgorithm, KeyEncoding, Piece, SignatureEncoding};
 pub use mint::{Algorithm, AwsKey, AwsSession, Client, ClientAuth, Mint, Signer, TokenEndpoint, TokenGrant};
-pub use source_pool::SourcePool;
+pub use source_pool::{SourceOrder, SourcePlan, SourcePool, SourceRules};
 pub use store::{AwsStore, SecretRef, Store, StoreKind};
 pub use vault::{ClientCertificate, KvVersion, SecretId, TokenLogin, VaultAuth, VaultStore};

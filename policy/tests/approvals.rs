@@ -163,6 +163,29 @@ fn a_grants_hash_changes_with_whatever_matters() {
 }
 
 #[test]
+fn the_hash_covers_what_a_source_pool_does_and_not_what_it_is_called() {
+    let pooled = |name: &str, spec: &str| {
+        let pool =
+            format!("kind: SourcePool\nmetadata: {{namespace: platform, name: {name}}}\nspec: {spec}\n---\n");
+        hash(&(pool + &changed(("sourceAddress: 192.0.2.9", &format!("sourcePool: {name}")))))
+    };
+    assert_eq!(hash(WHOLE), pooled("one", "{addresses: [192.0.2.9]}"), "it does what `sourceAddress` does");
+    let spread = "{addresses: [192.0.2.9, 192.0.2.8], order: spread}";
+    assert_eq!(pooled("one", spread), pooled("two", "{addresses: [192.0.2.8, 192.0.2.9], order: spread}"));
+    let others = [
+        "{addresses: [192.0.2.9, 192.0.2.8]}",
+        "{addresses: [192.0.2.8, 192.0.2.9]}",
+        spread,
+        "{addresses: [192.0.2.9, 192.0.2.8], order: spread, stickyBy: credential}",
+        "{addresses: [192.0.2.9, 192.0.2.8], order: spread, failover: none}",
+        "{addresses: [192.0.2.9, 192.0.2.8], order: spread, freebind: true}",
+        "{addresses: [192.0.2.9, 192.0.2.8], failover: none}",
+    ];
+    let hashes: std::collections::BTreeSet<_> = others.iter().map(|spec| pooled("one", spec)).collect();
+    assert_eq!(hashes.len(), others.len());
+}
+
+#[test]
 fn where_a_key_is_masked_and_whether_there_is_one_is_part_of_the_hash() {
     let without_range = changed(("    range: false\n", ""));
     assert_ne!(hash(&without_range), hash(&without_range.replace("  credential: platform/prod\n", "")));

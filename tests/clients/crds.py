@@ -21,6 +21,7 @@ PLURALS = {
     "Credential": "credentials",
     "Grant": "grants",
     "Approval": "approvals",
+    "SourcePool": "sourcepools",
 }
 NAMESPACES = {"default"}
 EXPECT = re.compile(r"# expect: line (\d+): (?:(\S+): )?(\S+): ")

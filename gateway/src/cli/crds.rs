@@ -32,12 +32,13 @@ struct Names {
     columns: &'static [PrinterColumn],
 }
 
-const KINDS: [Names; 5] = [
+const KINDS: [Names; 6] = [
     Names { kind: ObjectKind::Destination, short: "tgd", columns: columns::DESTINATION },
     Names { kind: ObjectKind::SecretStore, short: "tgs", columns: columns::STORE },
     Names { kind: ObjectKind::Credential, short: "tgc", columns: columns::CREDENTIAL },
     Names { kind: ObjectKind::Grant, short: "tgg", columns: columns::GRANT },
     Names { kind: ObjectKind::Approval, short: "tga", columns: columns::APPROVAL },
+    Names { kind: ObjectKind::SourcePool, short: "tgp", columns: columns::SOURCE_POOL },
 ];
 
 #[derive(Debug, Args)]

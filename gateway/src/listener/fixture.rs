@@ -30,7 +30,7 @@ use crate::quota::Quota;
 use crate::session::{Arrival, ConnectionRegistry, HeaderDeadline, Road, Session};
 use crate::settings::RequestLimits;
 use crate::snapshot::{Snapshot, Snapshots};
-use crate::upstream::{DialRules, Pool, Resolver};
+use crate::upstream::{DialRules, Pool, Resolver, SourceAddresses};
 
 type TestIssuer = CertifiedIssuer<'static, KeyPair>;
 
@@ -121,6 +121,7 @@ impl Fixture {
             trust: Trust::new(HashMap::from([("prod.acme".parse().unwrap(), bundle)]), Duration::ZERO),
             rules: DialRules::new(loopback),
             interception: None,
+            sources: SourceAddresses::new(),
             nameservers: Vec::new(),
             usages: CallerUsages::new(limits.bounds()),
             drain: Drain::new(),
@@ -134,7 +135,12 @@ impl Fixture {
         let journal = ledger.journal(0).unwrap();
         let (stats, uses) = (Arc::default(), Arc::default());
         let core = Core {
-            pool: Pool::new(Arc::clone(&journal), Resolver::new(&[]), shared.limits.answer_fields),
+            pool: Pool::new(
+                Arc::clone(&journal),
+                Resolver::new(&[]),
+                shared.sources.clone(),
+                shared.limits.answer_fields,
+            ),
             recorder: Recorder::new(&journal, &stats, &uses, None),
             shared,
             journal,

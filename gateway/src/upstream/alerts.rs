@@ -160,7 +160,8 @@ mod tests {
 
     async fn recorded(alert: Alert) -> Option<Alert> {
         let remote: SocketAddr = "192.0.2.1:443".parse().unwrap();
-        let state = Arc::new(ConnectionState::new("api.up.test".into(), remote, remote.ip()));
+        let place = crate::upstream::source::SourcePlace::of_system(remote.ip());
+        let state = Arc::new(ConnectionState::new("api.up.test".into(), remote, place));
         let stream = Refusing { alert, is_late: true };
         let mut stream = AlertRecorder { stream, state: Arc::clone(&state) };
         let failed = stream.write_all(b"a request").await.unwrap_err();

@@ -1,11 +1,13 @@
 //! What is known of a verified connection, and what happens on it, for whoever shares it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rustls::AlertDescription;
 use tokio::sync::Notify;
+
+use super::source::SourcePlace;
 
 /// One connection; addresses as records show them.
 #[derive(Debug)]
@@ -14,6 +16,8 @@ pub(crate) struct ConnectionState {
     pub(super) host: Arc<str>,
     pub(super) remote: Arc<str>,
     pub(super) source: Arc<str>,
+    /// Held as long as anybody has the connection.
+    pub(super) place: SourcePlace,
     /// Why the other side did not take the connection after all.
     refused: OnceLock<AlertDescription>,
     /// How many bytes it has sent.
@@ -23,10 +27,10 @@ pub(crate) struct ConnectionState {
 }
 
 impl ConnectionState {
-    pub(super) fn new(host: Arc<str>, remote: SocketAddr, source: IpAddr) -> Self {
-        let (remote, source) = (remote.to_string().into(), source.to_string().into());
+    pub(super) fn new(host: Arc<str>, remote: SocketAddr, place: SourcePlace) -> Self {
+        let (remote, source) = (remote.to_string().into(), place.address().to_string().into());
         let (refused, received, moves) = (OnceLock::new(), AtomicU64::new(0), Notify::new());
-        Self { host, remote, source, refused, received, moves }
+        Self { host, remote, source, place, refused, received, moves }
     }
 
     /// Bytes went to the other side, or this many came from it.

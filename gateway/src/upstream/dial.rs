@@ -1,7 +1,7 @@
 //! From a name to a connected socket: check every address, dial that very one, from a source address of the policy's. Both families are
 //! asked for and tried at once (Happy Eyeballs, RFC 8305), so that a dead one of them costs a moment.
 //!
-//! **Invariant:** a [`Dialled`] is connected to an address that [`DialRules`] allows, from an address of its [`SourcePool`]. Where none of
+//! **Invariant:** a [`Dialled`] is connected to an address that [`DialRules`] allows, from an address of its [`SourcePlan`]. Where none of
 //! these can be had that is an error; the system never chooses in their place.
 
 use std::collections::VecDeque;
@@ -12,16 +12,16 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tollgate_policy::name::ResourceId;
-use tollgate_policy::policy::SourcePool;
+use tollgate_policy::policy::SourcePlan;
 
 use super::address::DialRules;
 use super::resolve::{AddressFamily, LookupError, LookupResult, Resolver};
+use super::source::{self, SourceAddresses, SourcePlace};
 
 /// In the order in which they are tried.
 const FAMILIES: [AddressFamily; 2] = [AddressFamily::V6, AddressFamily::V4];
@@ -49,6 +49,8 @@ pub(crate) enum DialError {
     Family,
     #[error("source address {0} cannot be used: {1}")]
     Source(IpAddr, io::Error),
+    #[error("source address {0} has as many connections to {1} as there are ports for")]
+    Exhausted(IpAddr, SocketAddr),
     #[error("connect failed: {0}")]
     Connect(io::Error),
     #[error("connect timed out")]
@@ -62,7 +64,7 @@ pub(crate) struct Dial<'a> {
     pub(crate) host: &'a str,
     pub(crate) port: u16,
     pub(crate) fixed: &'a [IpAddr],
-    pub(crate) sources: &'a SourcePool,
+    pub(crate) sources: SourcePlan<'a>,
     pub(crate) deadline: Instant,
 }
 
@@ -71,7 +73,7 @@ pub(crate) struct Dial<'a> {
 pub(crate) struct Dialled {
     stream: TcpStream,
     remote: SocketAddr,
-    source: IpAddr,
+    source: SourcePlace,
 }
 
 /// Which addresses there are, and which of them may be dialled.
@@ -79,6 +81,7 @@ pub(crate) struct Dialled {
 pub(crate) struct DialContext<'a> {
     pub(crate) rules: &'a DialRules,
     pub(crate) resolver: &'a Resolver,
+    pub(crate) sources: &'a SourceAddresses,
 }
 
 /// The addresses that are left to try, and why others are not among them.
@@ -102,20 +105,15 @@ impl Dial<'_> {
     pub(crate) async fn connect(self, context: DialContext<'_>) -> Result<Dialled, DialError> {
         let mut candidates = Candidates::default();
         let raced = timeout_at(self.deadline, self.race(context, &mut candidates)).await;
-        let stream = raced.unwrap_or_else(|_| match (candidates.tried, candidates.refused) {
+        raced.unwrap_or_else(|_| match (candidates.tried, candidates.refused) {
             (true, _) => Err(DialError::Timeout),
             // Others may have come yet; those that did may not be dialled.
             (false, true) => Err(DialError::Refused),
             (false, false) => Err(DialError::Resolve(candidates.resolve.unwrap_or(LookupError::Timeout))),
-        })?;
-        Dialled::new(stream).map_err(DialError::Connect)
+        })
     }
 
-    async fn race(
-        self,
-        context: DialContext<'_>,
-        candidates: &mut Candidates,
-    ) -> Result<TcpStream, DialError> {
+    async fn race(self, context: DialContext<'_>, candidates: &mut Candidates) -> Result<Dialled, DialError> {
         let mut lookups = FuturesUnordered::new();
         match self.written() {
             Some(addresses) => candidates.add(&addresses, self, context),
@@ -131,16 +129,17 @@ impl Dial<'_> {
         loop {
             tokio::select! {
                 biased;
-                Some((address, done)) = attempts.next(), if !attempts.is_empty() => {
+                Some(attempt) = attempts.next(), if !attempts.is_empty() => {
+                    let (address, done): (SocketAddr, Result<Dialled, DialError>) = attempt;
                     trying.retain(|(tried, _)| *tried != address);
                     match done {
-                        Ok(stream) => {
+                        Ok(dialled) => {
                             let slow = trying.iter().filter(|(_, begun)| begun.elapsed() >= ATTEMPT_DELAY);
                             slow.for_each(|(slow, _)| context.resolver.avoid(*slow));
-                            return Ok(stream);
+                            return Ok(dialled);
                         }
                         Err(error) => {
-                            if !matches!(error, DialError::Source(..)) {
+                            if !error.is_of_source() {
                                 context.resolver.avoid(address);
                             }
                             candidates.connect = Some(error);
@@ -168,7 +167,7 @@ impl Dial<'_> {
                         candidates.tried = true;
                         let begun = Instant::now();
                         trying.push((address, begun));
-                        attempts.push(async move { (address, self.attempt(address).await) });
+                        attempts.push(async move { (address, self.attempt(address, context.sources).await) });
                         next.as_mut().reset(begun + ATTEMPT_DELAY);
                     }
                 }
@@ -191,26 +190,58 @@ impl Dial<'_> {
     }
 
     fn takes(&self, family: AddressFamily) -> bool {
-        self.sources.towards(family.unspecified()).next().is_some()
+        self.sources.pool().reaches(family.unspecified())
     }
 
-    /// Connects from the first source address that can be had.
-    async fn attempt(&self, address: SocketAddr) -> Result<TcpStream, DialError> {
-        let mut unusable = DialError::Family;
-        for source in self.sources.towards(address.ip()) {
-            match connect(address, source).await {
-                Err(error @ DialError::Source(..)) => unusable = error,
-                done => return done,
-            }
+    /// Connects from the first source address that can be had and leads there. What did not lately comes last.
+    async fn attempt(&self, address: SocketAddr, sources: &SourceAddresses) -> Result<Dialled, DialError> {
+        let Some(rules) = self.sources.pool().rules() else {
+            let stream = connect(address, None).await.map_err(DialError::Connect)?;
+            return Dialled::of_system(stream).map_err(DialError::Connect);
+        };
+        let mut own = self.sources.towards(address.ip());
+        own.sort_by_key(|own| sources.avoids(*own, address));
+        let mut failure = DialError::Family;
+        for (index, source) in own.iter().copied().enumerate() {
+            let Some(place) = sources.place(source, address).await else {
+                failure = failure.or(DialError::Exhausted(source, address));
+                continue;
+            };
+            // The others have a share of the time, where this one is not answered.
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            let share = left / u32::try_from(own.len() - index).unwrap_or(u32::MAX);
+            let connected = timeout(share, connect(address, Some((source, rules.freebind)))).await;
+            let error = match connected {
+                Ok(Ok(stream)) => return Dialled::of_policy(stream, place),
+                Ok(Err(error)) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                    DialError::Source(source, error)
+                }
+                Ok(Err(error)) => DialError::Connect(error),
+                Err(_) => DialError::Timeout,
+            };
+            sources.avoid(source, address, !error.is_of_source());
+            failure = failure.or(error);
         }
-        Err(unusable)
+        Err(failure)
+    }
+}
+
+impl DialError {
+    /// Whether it is about the addresses of ours alone.
+    pub(crate) const fn is_of_source(&self) -> bool {
+        matches!(self, Self::Source(..) | Self::Exhausted(..))
+    }
+
+    /// Of two failures the one that says more: the later one, unless only that is about an address of ours.
+    fn or(self, later: Self) -> Self {
+        if matches!(self, Self::Connect(_) | Self::Timeout) && later.is_of_source() { self } else { later }
     }
 }
 
 impl Dialled {
-    fn new(stream: TcpStream) -> io::Result<Self> {
+    fn of_system(stream: TcpStream) -> io::Result<Self> {
         let (remote, source) = (stream.peer_addr()?, stream.local_addr()?.ip());
-        Ok(Self { stream, remote, source })
+        Ok(Self { stream, remote, source: SourcePlace::of_system(source) })
     }
 
     /// Asks a PostgreSQL server to begin with TLS, as its protocol has it (PostgreSQL's documentation, section 55.2.10).
@@ -223,24 +254,34 @@ impl Dialled {
         }
     }
 
-    /// The stream, the address and port at its other end, and the local address it leaves from.
-    pub(crate) fn into_parts(self) -> (TcpStream, SocketAddr, IpAddr) {
+    /// One that leaves from anywhere else than from its place is closed unused.
+    fn of_policy(stream: TcpStream, source: SourcePlace) -> Result<Self, DialError> {
+        let (remote, own) = (stream.peer_addr().map_err(DialError::Connect)?, stream.local_addr());
+        match own.map(|own| own.ip()) {
+            Ok(own) if own == source.address() => Ok(Self { stream, remote, source }),
+            Ok(own) => {
+                let error = io::Error::other(format!("the connection would leave from {own}"));
+                Err(DialError::Source(source.address(), error))
+            }
+            Err(error) => Err(DialError::Source(source.address(), error)),
+        }
+    }
+
+    /// The stream, the address and port at its other end, and the local address it leaves from: it holds that place as long as it lives.
+    pub(crate) fn into_parts(self) -> (TcpStream, SocketAddr, SourcePlace) {
         (self.stream, self.remote, self.source)
     }
 }
 
-async fn connect(address: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream, DialError> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
-    let socket = socket.map_err(DialError::Connect)?;
-    socket.set_nodelay(true).map_err(DialError::Connect)?;
-    SockRef::from(&socket).set_tcp_keepalive(&KEEPALIVE).map_err(DialError::Connect)?;
-    if let Some(source) = source {
-        bind_source(&socket, source).map_err(|error| DialError::Source(source, error))?;
+/// `source`: the local address, and whether the machine need not have it.
+async fn connect(address: SocketAddr, source: Option<(IpAddr, bool)>) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_nodelay(true)?;
+    SockRef::from(&socket).set_tcp_keepalive(&KEEPALIVE)?;
+    if let Some((source, freebind)) = source {
+        source::bind(&socket, source, freebind)?;
     }
-    socket.connect(address).await.map_err(|error| match (error.kind(), source) {
-        (io::ErrorKind::AddrNotAvailable, Some(source)) => DialError::Source(source, error),
-        _ => DialError::Connect(error),
-    })
+    socket.connect(address).await
 }
 
 impl Candidates {
@@ -289,16 +330,11 @@ impl Candidates {
     }
 }
 
-/// Binds without reserving a port: the kernel then picks one per destination at connect, so that one address does not run
-/// out of its ~28 000 ephemeral ports for all destinations together (`IP_BIND_ADDRESS_NO_PORT`, ip(7)).
-fn bind_source(socket: &TcpSocket, source: IpAddr) -> io::Result<()> {
-    setsockopt(socket, sockopt::IpBindAddressNoPort, &true)?;
-    socket.bind(SocketAddr::new(source, 0))
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::LazyLock;
+
+    use tollgate_policy::policy::{SourceOrder, SourcePool, SourceRules};
 
     use super::*;
 
@@ -310,15 +346,22 @@ mod tests {
         static DESTINATION: LazyLock<ResourceId> = LazyLock::new(|| "up".parse().unwrap());
         static SYSTEM: LazyLock<SourcePool> = LazyLock::new(SourcePool::default);
         let deadline = Instant::now() + Duration::from_secs(2);
-        Dial { destination: &DESTINATION, host, port, fixed: &[], sources: &SYSTEM, deadline }
+        Dial { destination: &DESTINATION, host, port, fixed: &[], sources: SYSTEM.in_order(), deadline }
     }
 
     fn sources(addresses: &[&str]) -> SourcePool {
-        SourcePool::ordered(&addresses.iter().map(|a| a.parse().unwrap()).collect::<Vec<_>>())
+        SourcePool::new(SourceRules {
+            name: None,
+            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+            order: SourceOrder::Ordered,
+            failover: true,
+            freebind: false,
+        })
     }
 
     async fn connect(dial: Dial<'_>, rules: &DialRules) -> Result<Dialled, DialError> {
-        dial.connect(DialContext { rules, resolver: &Resolver::new(&[]) }).await
+        let (resolver, sources) = (&Resolver::new(&[]), &SourceAddresses::new());
+        dial.connect(DialContext { rules, resolver, sources }).await
     }
 
     #[tokio::test]
@@ -334,11 +377,12 @@ mod tests {
     async fn the_source_address_is_the_one_the_peer_sees() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let from = Dial { sources: &sources(&["127.0.0.7"]), ..dial("127.0.0.1", port) };
+        let own = sources(&["127.0.0.7"]);
+        let from = Dial { sources: own.in_order(), ..dial("127.0.0.1", port) };
         let (stream, remote, source) = connect(from, &loopback()).await.unwrap().into_parts();
         let (_, seen) = listener.accept().await.unwrap();
         assert_eq!(seen, stream.local_addr().unwrap());
-        assert_eq!((source, remote), (seen.ip(), listener.local_addr().unwrap()));
+        assert_eq!((source.address(), remote), (seen.ip(), listener.local_addr().unwrap()));
         assert_eq!(seen.ip(), "127.0.0.7".parse::<IpAddr>().unwrap());
     }
 
@@ -347,10 +391,11 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let pool = sources(&["192.0.2.1", "2001:db8::1", "127.0.0.7", "127.0.0.8"]);
-        let from = Dial { sources: &pool, ..dial("127.0.0.1", port) };
+        let from = Dial { sources: pool.in_order(), ..dial("127.0.0.1", port) };
         let (_, _, source) = connect(from, &loopback()).await.unwrap().into_parts();
-        assert_eq!(source, "127.0.0.7".parse::<IpAddr>().unwrap());
-        let other = Dial { sources: &sources(&["2001:db8::1"]), ..from };
+        assert_eq!(source.address(), "127.0.0.7".parse::<IpAddr>().unwrap());
+        let six = sources(&["2001:db8::1"]);
+        let other = Dial { sources: six.in_order(), ..from };
         assert!(matches!(connect(other, &loopback()).await, Err(DialError::Family)));
     }
 
@@ -358,7 +403,8 @@ mod tests {
     async fn a_source_address_that_is_not_ours_is_an_error_and_not_the_default() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let from = Dial { sources: &sources(&["192.0.2.1"]), ..dial("127.0.0.1", port) };
+        let missing = sources(&["192.0.2.1"]);
+        let from = Dial { sources: missing.in_order(), ..dial("127.0.0.1", port) };
         assert!(matches!(connect(from, &loopback()).await, Err(DialError::Source(..))));
     }
 
@@ -382,7 +428,7 @@ mod tests {
             ..dial("api.test", port)
         };
         let (rules, resolver) = (loopback(), Resolver::new(&[]));
-        let context = DialContext { rules: &rules, resolver: &resolver };
+        let context = DialContext { rules: &rules, resolver: &resolver, sources: &SourceAddresses::new() };
         for attempt in 0..2 {
             let begun = Instant::now();
             let (_, remote, _) = dial.connect(context).await.unwrap().into_parts();
@@ -397,7 +443,8 @@ mod tests {
         let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let resolver = Resolver::new(&[silent.local_addr().unwrap()]);
         let dial = Dial { deadline: Instant::now() + Duration::from_millis(300), ..dial("api.test", 443) };
-        let failed = dial.connect(DialContext { rules: &loopback(), resolver: &resolver }).await;
+        let (rules, sources) = (&loopback(), &SourceAddresses::new());
+        let failed = dial.connect(DialContext { rules, resolver: &resolver, sources }).await;
         assert!(matches!(failed, Err(DialError::Resolve(LookupError::Timeout))), "{failed:?}");
     }
 }

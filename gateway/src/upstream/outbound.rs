@@ -17,11 +17,12 @@ use tollgate_policy::policy::{TlsStart, TunnelTls};
 
 use super::address::DialRules;
 use super::alpn::AlpnOffer;
-use super::dial::{Dial, DialContext};
+use super::dial::Dial;
 use super::error::UpstreamError;
 use super::peer::TlsParams;
 use super::pool::Pool;
 use super::secured::{Secured, SecuredStream};
+use super::source::SourcePlace;
 
 /// A connection that carries what somebody else speaks.
 #[derive(Debug)]
@@ -31,9 +32,10 @@ pub(crate) struct Outbound {
     source: Arc<str>,
 }
 
+/// Each has what holds its place among those of its source address.
 #[derive(Debug)]
 enum OutboundStream {
-    Plain(TcpStream),
+    Plain(TcpStream, #[expect(dead_code, reason = "held for its drop")] SourcePlace),
     Secured(Box<SecuredStream>),
 }
 
@@ -51,19 +53,20 @@ impl Outbound {
         let (destination, target) = (permit.destination(), permit.target());
         let deadline = Instant::now() + destination.timeouts.connect;
         let host = target.host_shared();
+        let credential = permit.credential().map(|credential| &credential.name);
         let dial = Dial {
             destination: &destination.name,
             host: &host,
             port: target.port(),
             fixed: &destination.addresses,
-            sources: &destination.sources,
+            sources: destination.sources.plan(permit.caller().id(), credential),
             deadline,
         };
-        let mut dialled = dial.connect(DialContext { rules, resolver: &pool.resolver }).await?;
+        let mut dialled = dial.connect(pool.dials(rules)).await?;
         let Some(TunnelTls::Originated(start)) = destination.tcp().map(|tcp| tcp.tls) else {
             let (stream, remote, source) = dialled.into_parts();
-            let (remote, source) = (remote.to_string().into(), source.to_string().into());
-            return Ok(Self { stream: OutboundStream::Plain(stream), remote, source });
+            let (remote, address) = (remote.to_string().into(), source.address().to_string().into());
+            return Ok(Self { stream: OutboundStream::Plain(stream, source), remote, source: address });
         };
         if start == TlsStart::Postgres {
             let asked = timeout_at(deadline, dialled.request_postgres_tls()).await;
@@ -92,7 +95,7 @@ impl Outbound {
     /// Ends it so that the other side cannot take that for a good end.
     pub(crate) fn reset(self) {
         let socket = match &self.stream {
-            OutboundStream::Plain(stream) => stream,
+            OutboundStream::Plain(stream, _) => stream,
             OutboundStream::Secured(secured) => secured.socket(),
         };
         // A socket that refuses is gone already.
@@ -101,7 +104,7 @@ impl Outbound {
 
     fn project(self: Pin<&mut Self>) -> Projected<'_> {
         match &mut self.get_mut().stream {
-            OutboundStream::Plain(stream) => Projected::Plain(Pin::new(stream)),
+            OutboundStream::Plain(stream, _) => Projected::Plain(Pin::new(stream)),
             OutboundStream::Secured(secured) => Projected::Secured(Pin::new(&mut **secured)),
         }
     }

@@ -20,7 +20,7 @@ use super::answer::AnswerBody;
 use super::body::OutBody;
 use super::certificate::ClientCert;
 use super::connection_state::ConnectionState;
-use super::dial::{Dial, DialContext};
+use super::dial::Dial;
 use super::error::UpstreamError;
 use super::http_handshake::{Http1Sender, handshake};
 use super::pool::{Bucket, Pool, PoolKey, Sender, StreamSlot};
@@ -68,12 +68,16 @@ impl Peer {
     ) -> Result<Self, UpstreamError> {
         let destination = permit.destination();
         let target = permit.target();
+        let caller = permit.caller().id();
+        let plan = destination.sources.plan(caller, permit.credential().map(|credential| &credential.name));
+        let is_had = |address| pool.sources.has(address);
         let mut key = PoolKey {
             destination: destination.name.clone(),
             host: target.host_shared(),
             port: target.port(),
             tls: tls.client.id,
             sources: destination.sources.clone(),
+            turns: [false, true].map(|is_ipv4| plan.first(is_ipv4, is_had)),
             credential: permit.credential().zip(secret).map(|(c, s)| (c.name.clone(), s.version().clone())),
             certificate: tls.client_cert.map(|cert| cert.key()),
             offer: wanted.offer,
@@ -83,9 +87,10 @@ impl Peer {
             key.offer = AlpnOffer::Http1;
             bucket = pool.bucket(&key)?;
         }
-        let caller = permit.caller().id();
+        let is_there =
+            |state: &ConnectionState| destination.sources.rules().is_none() || is_had(state.place.address());
         if !wanted.fresh
-            && let Some((sender, state)) = bucket.take(caller)
+            && let Some((sender, state)) = bucket.take(caller, is_there)
         {
             return Ok(Self { sender, state, bucket, reused: true, opened: None });
         }
@@ -96,7 +101,7 @@ impl Peer {
             None => Arc::clone(&tls.client.config),
         };
         let deadline = Instant::now() + destination.timeouts.connect;
-        let reach = DialContext { rules, resolver: &pool.resolver };
+        let reach = pool.dials(rules);
         let (host, offer) = (Arc::clone(&key.host), key.offer);
         // Boxed: most calls find a kept connection, and none should carry the handshake's state around.
         Box::pin(async move {
@@ -105,7 +110,7 @@ impl Peer {
                 host: &host,
                 port: target.port(),
                 fixed: &destination.addresses,
-                sources: &destination.sources,
+                sources: plan,
                 deadline,
             };
             let connected = dial.connect(reach).await?;

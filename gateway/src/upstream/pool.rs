@@ -6,6 +6,7 @@
 //! not take stop, or end, all that is on it.
 
 use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,12 +21,15 @@ use tollgate_policy::name::ResourceId;
 use tollgate_policy::policy::{Credential, SourcePool};
 use tollgate_secrets::{Secret, Version};
 
+use super::address::DialRules;
 use super::alpn::AlpnOffer;
 use super::body::OutBody;
 use super::certificate::ClientConfigCache;
 use super::connection_state::ConnectionState;
+use super::dial::DialContext;
 use super::http_handshake::{Http1Sender, Negotiated, StreamLimit};
 use super::resolve::Resolver;
+use super::source::SourceAddresses;
 use crate::ledger::Journal;
 
 /// An idle connection older than this is closed: below the 60 s after which common load balancers close theirs.
@@ -46,6 +50,8 @@ pub(crate) struct PoolKey {
     pub(crate) port: u16,
     pub(crate) tls: u64,
     pub(crate) sources: SourcePool,
+    /// Whose turn it is among them, of IPv6 and of IPv4: a connection that leaves from where another call does is not shared.
+    pub(crate) turns: [Option<IpAddr>; 2],
     pub(crate) credential: Option<(ResourceId, Version)>,
     pub(crate) certificate: Option<(ResourceId, Version)>,
     pub(crate) offer: AlpnOffer,
@@ -53,9 +59,12 @@ pub(crate) struct PoolKey {
 
 impl Hash for PoolKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        // Host and version tell keys apart; the rest rarely differs and is left to `Eq`.
+        // Host, version and address tell keys apart; the rest rarely differs and is left to `Eq`.
         self.host.hash(state);
         self.port.hash(state);
+        if self.turns != [None, None] {
+            self.turns.hash(state);
+        }
         if let Some((_, version)) = &self.credential {
             version.as_str().hash(state);
         }
@@ -113,25 +122,30 @@ impl Bucket {
         Ok(Self { authority, http1, http2, needs_http1 })
     }
 
-    /// The connection used last that is ready for a call of `caller`, if any.
-    pub(super) fn take(&self, caller: &Identity) -> Option<(Sender, Arc<ConnectionState>)> {
+    /// The connection used last that is ready for a call of `caller`, if any. Those whose local address is gone are closed.
+    pub(super) fn take(
+        &self,
+        caller: &Identity,
+        is_there: impl Fn(&ConnectionState) -> bool,
+    ) -> Option<(Sender, Arc<ConnectionState>)> {
         let mut idle = lock(&self.http1);
         let mut at = idle.len();
         while at > 0 {
             at -= 1;
             let sender = &idle[at].http1.sender;
-            if sender.is_ready() {
+            let is_there = is_there(&idle[at].state);
+            if is_there && sender.is_ready() {
                 let IdleHttp1 { http1, state, .. } = idle.remove(at);
                 return Some((Sender::Http1(http1), state));
             }
-            if sender.is_closed() {
+            if !is_there || sender.is_closed() {
                 idle.remove(at);
             }
         }
         drop(idle);
         let mut by_caller = lock(&self.http2);
         let shared = by_caller.get_mut(caller)?;
-        shared.retain(|c| !c.sender.is_closed());
+        shared.retain(|c| !c.sender.is_closed() && is_there(&c.state));
         let open = shared.iter_mut().find(|c| c.has_room())?;
         open.used = Instant::now();
         Some((Sender::Http2(open.sender.clone(), slot(&open.streams)), Arc::clone(&open.state)))
@@ -229,6 +243,7 @@ pub(crate) struct Pool {
     pub(super) journal: Arc<Journal>,
     pub(super) client_configs: ClientConfigCache,
     pub(super) resolver: Resolver,
+    pub(super) sources: SourceAddresses,
     /// Most fields of an answer over HTTP/1.1.
     pub(super) answer_fields: usize,
     buckets: Mutex<Buckets>,
@@ -239,14 +254,25 @@ struct Buckets(Map<PoolKey, Arc<Bucket>>);
 
 impl Pool {
     /// `answer_fields`: most fields of an answer over HTTP/1.1.
-    pub(crate) fn new(journal: Arc<Journal>, resolver: Resolver, answer_fields: usize) -> Self {
+    pub(crate) fn new(
+        journal: Arc<Journal>,
+        resolver: Resolver,
+        sources: SourceAddresses,
+        answer_fields: usize,
+    ) -> Self {
         Self {
             journal,
             client_configs: ClientConfigCache::default(),
             resolver,
+            sources,
             answer_fields,
             buckets: Mutex::default(),
         }
+    }
+
+    /// What a dial needs to know beside what it dials.
+    pub(super) const fn dials<'a>(&'a self, rules: &'a DialRules) -> DialContext<'a> {
+        DialContext { rules, resolver: &self.resolver, sources: &self.sources }
     }
 
     /// The bucket of `key`, made if need be.

@@ -300,9 +300,9 @@ pub(super) fn destinations(
         let (now, before) = (listed(addresses, "what DNS says"), listed(&old.addresses, "what DNS says"));
         adds(What::Address, format!("dialled at {now} (before: {before})"));
     }
-    if sources != &old.sources {
-        let words = |of: &Destination| listed(of.sources.addresses(), "what the system chooses");
-        adds(What::SourceAddress, format!("calls leave from {} (before: {})", words(new), words(old)));
+    let (from_now, from_before) = (sources.to_string(), old.sources.to_string());
+    if from_now != from_before {
+        adds(What::SourceAddress, format!("calls leave from {from_now} (before: {from_before})"));
     }
     let (now, before) = (passed(protocol), passed(&old.protocol));
     if now != before {

@@ -18,6 +18,7 @@ use crate::resource::{Block, BlockedAt, BlockedHosts, Credential};
 /// The resources of each kind that are not in force.
 #[derive(Default)]
 struct Broken {
+    source_pools: BTreeSet<ResourceId>,
     destinations: BTreeSet<ResourceId>,
     stores: BTreeSet<ResourceId>,
     credentials: BTreeSet<ResourceId>,
@@ -54,6 +55,7 @@ impl Compiler<'_> {
             hosts.push(blocked);
             denied.push(Denied::Destination(resource.id.clone()));
         }
+        self.parts.source_pools.retain(|id, _| !broken.source_pools.contains(id));
         self.parts.stores.retain(|id, _| !broken.stores.contains(id));
         self.parts.store_origins.retain(|id, _| !broken.stores.contains(id));
         self.parts.credentials.retain(|id, _| !broken.credentials.contains(id));
@@ -206,6 +208,7 @@ impl Broken {
             ids.filter(|id| named.contains(&*format!("{kind}/{id}"))).cloned().collect()
         }
         Self {
+            source_pools: ids("SourcePool", &model.source_pools, &named),
             destinations: ids("Destination", &model.destinations, &named),
             stores: ids("SecretStore", &model.stores, &named),
             credentials: ids("Credential", &model.credentials, &named),
@@ -227,7 +230,8 @@ impl Broken {
             return false;
         }
         problems.iter().map(Problem::resource).all(|resource| {
-            is_of(resource, "Destination", &self.destinations)
+            is_of(resource, "SourcePool", &self.source_pools)
+                || is_of(resource, "Destination", &self.destinations)
                 || is_of(resource, "SecretStore", &self.stores)
                 || is_of(resource, "Credential", &self.credentials)
                 || is_of(resource, "Grant", &self.grants)
@@ -236,7 +240,7 @@ impl Broken {
     }
 
     /// Adds what cannot be in force because of something else that is not: a credential without its store or token endpoint, a
-    /// destination without its client certificate.
+    /// destination without its source pool or client certificate.
     fn follow(&mut self, model: &Model, parts: &Parts) {
         loop {
             let before = self.destinations.len() + self.credentials.len();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::own::{check_allowed, check_destination};
+use super::source_pool::unusable;
 use super::{Compiler, Scope};
 use crate::dialect::Dialect;
 use crate::model::{
@@ -16,7 +17,7 @@ use crate::model::{
 use crate::name::ResourceId;
 use crate::pattern::HostPattern;
 use crate::resource::{
-    Destination, HttpDestination, HttpVersion, Protocol, Scrub, SourcePool, TcpDestination, Timeouts,
+    Destination, HttpDestination, HttpVersion, Protocol, Scrub, TcpDestination, Timeouts,
     TlsStart, TlsVerify, TunnelTls,
 };
 use crate::target::GatewayName;
@@ -46,6 +47,7 @@ impl<'a> Compiler<'a> {
     fn destination(&mut self, resource: &Resource<DestinationSpec>) -> Option<Destination> {
         let spec = &resource.spec;
         let (protocol, idle) = self.protocol(resource);
+        let sources = self.sources(resource);
         let mut scope = Scope::new(resource, self.namespaces, &mut self.problems);
         if !resource.source.is_withheld() {
             scope.at_least_one("spec.hosts", &spec.hosts, "at least one host, as in `[api.example.com]`");
@@ -68,14 +70,14 @@ impl<'a> Compiler<'a> {
         if !resource.is_whole {
             return None;
         }
-        let (tls, protocol) = (tls?, protocol?);
+        let (tls, protocol, sources) = (tls?, protocol?, sources?);
         Some(Destination {
             name: resource.id.clone(),
             hosts: spec.hosts.values().cloned().collect(),
             port: spec.port.unwrap_or(443),
             addresses: spec.addresses.values().map(|Address(address)| *address).collect(),
             virtual_addresses: spec.virtual_addresses.values().map(|Address(address)| *address).collect(),
-            sources: SourcePool::ordered(spec.source_address.map(|Address(address)| address).as_slice()),
+            sources,
             tls,
             client_certificate,
             timeouts: Timeouts {
@@ -263,10 +265,14 @@ fn time(written: Option<Interval>, default: Duration) -> Duration {
 
 fn addresses(spec: &DestinationSpec, scope: &mut Scope<'_>) {
     let written = spec.addresses.iter().map(|(index, address)| (format!("spec.addresses[{index}]"), address));
-    let source = spec.source_address.iter().map(|address| ("spec.sourceAddress".to_owned(), address));
+    if let Some(Address(source)) = spec.source_address
+        && let Some(why) = unusable(source)
+    {
+        scope.problem("spec.sourceAddress", format!("`{source}` {why}"));
+    }
     let given = spec.virtual_addresses.iter();
     let given = given.map(|(index, address)| (format!("spec.virtualAddresses[{index}]"), address));
-    for (path, Address(address)) in written.chain(source).chain(given) {
+    for (path, Address(address)) in written.chain(given) {
         let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
         if address.is_unspecified() || address.is_multicast() || is_broadcast {
             scope.problem(&path, format!("`{address}` is not the address of one host"));

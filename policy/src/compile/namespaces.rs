@@ -42,6 +42,7 @@ impl<'a> Namespaces<'a> {
         namespaces.add(&model.destinations);
         namespaces.add(&model.stores);
         namespaces.add(&model.credentials);
+        namespaces.add(&model.source_pools);
         namespaces
     }
 

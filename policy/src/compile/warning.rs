@@ -26,6 +26,14 @@ pub(super) fn warnings(model: &Model, parts: &Parts) -> Vec<Problem> {
                 .push(resource.source.problem("", "no grant is for this destination, so nobody can call it"));
         }
     }
+    for resource in &model.source_pools {
+        let leaves = |to: &Arc<Destination>| {
+            to.sources.rules().is_some_and(|rules| rules.name.as_ref() == Some(&resource.id))
+        };
+        if !parts.destinations.values().any(leaves) {
+            warnings.push(resource.source.problem("", "no destination has this source pool"));
+        }
+    }
     for resource in &model.stores {
         let reads = |credential: &Arc<Credential>| {
             let client = credential.mint.as_ref().and_then(|mint| mint.client_secret());

@@ -40,8 +40,13 @@ pub(crate) struct DestinationSpec {
     /// The IP addresses that a mesh gives the service, as a ServiceEntry's `addresses`. A tunnel to one of them leads here. They are
     /// never dialled.
     pub(crate) virtual_addresses: List<Address>,
-    /// The local IP address that calls leave from. It has to be of the same family as `addresses`. Without it the system chooses.
+    /// The local IP address that calls leave from. It has to be of the same family as `addresses`. Without it and without `sourcePool`
+    /// the system chooses.
     pub(crate) source_address: Option<Address>,
+    /// The [SourcePool](#sourcepool) with the local IP addresses that calls leave from.
+    #[serde(deserialize_with = "source_pool")]
+    #[schemars(with = "Reference")]
+    pub(crate) source_pool: Option<Reference>,
     /// How the service is known, and what it is shown.
     pub(crate) tls: Option<TlsSpec>,
     /// How long the service may take.
@@ -150,6 +155,10 @@ pub(crate) struct TimeoutsSpec {
 
 fn credential<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Reference>, D::Error> {
     text(deserializer, "the name of a Credential that has the certificate, as in `partner-tls`").map(Some)
+}
+
+fn source_pool<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Reference>, D::Error> {
+    text(deserializer, "the name of a SourcePool, as in `finance-ips`").map(Some)
 }
 
 impl<'de> Deserialize<'de> for HttpWord {

@@ -13,7 +13,7 @@ use super::from::Weight;
 use super::grant::ResponseHeader;
 use super::{
     AllowedNamespaces, ApprovalSpec, BoundarySpec, CredentialSpec, DestinationSpec, GrantSpec, HttpWord,
-    ResourceDocument, SomeNamespacesSpec, StoreSpec, VerifySpec,
+    ResourceDocument, SomeNamespacesSpec, SourcePoolSpec, StoreSpec, VerifySpec,
 };
 use crate::caller::{AccountName, Issuer};
 use crate::hash::GrantHash;
@@ -24,13 +24,14 @@ use crate::pattern::{
 };
 
 /// The name of every kind of resource, with the schema of a whole document of that kind.
-pub fn kind_schemas(generator: &mut SchemaGenerator) -> [(&'static str, Schema); 5] {
+pub fn kind_schemas(generator: &mut SchemaGenerator) -> [(&'static str, Schema); 6] {
     [
         ("Destination", document::<DestinationSpec>("Destination", generator)),
         ("SecretStore", document::<StoreSpec>("SecretStore", generator)),
         ("Credential", document::<CredentialSpec>("Credential", generator)),
         ("Grant", document::<GrantSpec>("Grant", generator)),
         ("Approval", document::<ApprovalSpec>("Approval", generator)),
+        ("SourcePool", document::<SourcePoolSpec>("SourcePool", generator)),
     ]
 }
 

@@ -17,6 +17,7 @@ use super::destination::{
     Destination, HttpDestination, Protocol, Scrub, TcpDestination, TlsStart, TlsVerify, TunnelTls,
 };
 use super::grant::{Allow, Assume, Grant, Unpriced};
+use super::source_pool::{SourceOrder, SourcePool, SourceRules};
 use crate::dialect::Class;
 use crate::hash::GrantHash;
 use crate::limit::{Limit, LimitKind, Window};
@@ -113,11 +114,25 @@ fn reached(destination: &Destination) -> Value {
         "hosts": texts(hosts),
         "port": port,
         "addresses": texts(addresses),
-        // They are tried in their order.
-        "sources": sources.addresses().iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "sources": self::sources(sources),
         "tls": self::tls(tls, origin),
         "protocol": self::protocol(protocol),
     })
+}
+
+/// Addresses alone where they are tried in their order: as one that stands at its destination.
+fn sources(sources: &SourcePool) -> Value {
+    let Some(rules) = sources.rules() else { return json!([]) };
+    // By what a pool is called nothing leaves.
+    let SourceRules { name: _, addresses, order, failover, freebind } = rules;
+    let listed = || addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let (order, addresses) = match order {
+        SourceOrder::Ordered if *failover && !freebind => return json!(listed()),
+        SourceOrder::Ordered => ("ordered", json!(listed())),
+        SourceOrder::ByCaller => ("caller", texts(addresses)),
+        SourceOrder::ByCredential => ("credential", texts(addresses)),
+    };
+    json!({ "addresses": addresses, "order": order, "failover": failover, "freebind": freebind })
 }
 
 fn protocol(protocol: &Protocol) -> Value {

@@ -78,9 +78,9 @@ fn described(policy: &Policy, grant: &Grant) -> Vec<String> {
         [] => String::new(),
         some => format!(", dialled at {}", join(some.iter().map(ToString::to_string).collect())),
     };
-    let sources = match destination.sources.addresses() {
-        [] => String::new(),
-        some => format!(", calls leave from {}", join(some.iter().map(ToString::to_string).collect())),
+    let sources = match destination.sources.rules() {
+        None => String::new(),
+        Some(_) => format!(", calls leave from {}", destination.sources),
     };
     let mut lines = vec![format!("grant {}", grant.name)];
     let mut line = |name: &str, text: String| lines.push(format!("  {name:<13}{}", visible(&text)));

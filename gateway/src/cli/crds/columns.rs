@@ -89,3 +89,12 @@ pub(super) const APPROVAL: &[PrinterColumn] = &[
     WHY,
     PrinterColumn::text("Hash", ".spec.hash").wide(),
 ];
+
+pub(super) const SOURCE_POOL: &[PrinterColumn] = &[
+    PrinterColumn::text("Addresses", ".spec.addresses"),
+    PrinterColumn::text("Order", ".spec.order"),
+    ACCEPTED,
+    PROGRAMMED,
+    AGE,
+    WHY,
+];

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::{Definitions, SETTINGS, referred};
 
 /// The tables there are: a kind, or a field of one whose fields have a table of their own.
-const TABLES: [&str; 10] = [
+const TABLES: [&str; 11] = [
     "Destination",
     "SecretStore",
     "SecretStore.vault",
@@ -14,6 +14,7 @@ const TABLES: [&str; 10] = [
     "Grant",
     "Grant.limits",
     "Approval",
+    "SourcePool",
     "Boundary",
     SETTINGS,
 ];

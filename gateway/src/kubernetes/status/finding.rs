@@ -26,7 +26,8 @@ const LONGEST_MESSAGE: usize = 4096;
 /// By how much a credential's next refresh may move without being told of.
 const STEADY: Duration = Duration::from_secs(90);
 /// Ends with what a field refers to another object by.
-const REFERENCES: [&str; 5] = ["destination", "credential", "store", "clientCertificate", "destinations"];
+const REFERENCES: [&str; 6] =
+    ["destination", "credential", "store", "clientCertificate", "destinations", "sourcePool"];
 
 /// What was compiled, by object.
 pub(super) struct Findings<'a> {
@@ -73,6 +74,7 @@ impl<'a> Findings<'a> {
         let mut in_force = HashSet::new();
         let reached = policy.destinations().filter(|it| snapshot.tls(&it.name).is_some());
         in_force.extend(reached.map(|it| label(ObjectKind::Destination, &it.name)));
+        in_force.extend(policy.source_pools().map(|(id, _)| label(ObjectKind::SourcePool, id)));
         in_force.extend(policy.stores().map(|it| label(ObjectKind::SecretStore, &it.name)));
         in_force.extend(policy.credentials().map(|it| label(ObjectKind::Credential, &it.name)));
         let grants: HashMap<_, _> = policy.grants().map(|grant| (&grant.name, grant)).collect();
@@ -204,7 +206,11 @@ impl<'a> Findings<'a> {
     /// What keeps an object without problems from being in force.
     fn missing(&self, object: &ClusterObject, id: &ResourceId) -> String {
         let written: Value = serde_json::from_str(&object.text).unwrap_or_default();
-        let names = [("destination", ObjectKind::Destination), ("credential", ObjectKind::Credential)];
+        let names = [
+            ("destination", ObjectKind::Destination),
+            ("credential", ObjectKind::Credential),
+            ("sourcePool", ObjectKind::SourcePool),
+        ];
         let missing = names.into_iter().filter_map(|(member, kind)| {
             let reference = written.pointer(&format!("/spec/{member}"))?.as_str()?;
             let namespace: Name = id.namespace().parse().ok()?;

@@ -8,6 +8,7 @@ use tokio::io::duplex;
 
 use super::*;
 use crate::ledger::{Gate, Ledger, samples};
+use crate::upstream::source::SourcePlace;
 
 /// A pool, and what the connections in it live by.
 struct Fixture {
@@ -19,7 +20,7 @@ struct Fixture {
 fn fixture() -> Fixture {
     let directory = samples::directory();
     let (ledger, _) = Ledger::open(directory.path(), None, 1).unwrap();
-    let pool = Pool::new(ledger.journal(0).unwrap(), Resolver::new(&[]), 128);
+    let pool = Pool::new(ledger.journal(0).unwrap(), Resolver::new(&[]), SourceAddresses::new(), 128);
     Fixture { pool, alive: vec![Box::new(ledger)], _directory: directory }
 }
 
@@ -31,6 +32,7 @@ fn key(destination: &str, host: &str) -> PoolKey {
         port: 443,
         tls: 1,
         sources: SourcePool::default(),
+        turns: [None, None],
         credential: None,
         certificate: None,
         offer: AlpnOffer::Http1,
@@ -39,7 +41,7 @@ fn key(destination: &str, host: &str) -> PoolKey {
 
 fn state(host: &str) -> Arc<ConnectionState> {
     let remote: SocketAddr = "192.0.2.1:443".parse().unwrap();
-    Arc::new(ConnectionState::new(host.into(), remote, remote.ip()))
+    Arc::new(ConnectionState::new(host.into(), remote, SourcePlace::of_system(remote.ip())))
 }
 
 impl Fixture {
@@ -103,10 +105,10 @@ async fn an_http2_connection_serves_its_own_caller_alone() {
             .map(|id| id.parse().unwrap());
     let bucket = fixture.pool.bucket(&key("up", "api.test")).unwrap();
     let sender = fixture.shared(&bucket, &one, 100).await;
-    assert!(bucket.take(&two).is_none());
-    assert!(bucket.take(&one).is_some());
+    assert!(bucket.take(&two, |_| true).is_none());
+    assert!(bucket.take(&one, |_| true).is_some());
     drop(sender);
-    assert!(bucket.take(&two).is_none());
+    assert!(bucket.take(&two, |_| true).is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -115,11 +117,11 @@ async fn an_http2_connection_takes_no_more_streams_than_the_other_side_allows() 
     let caller: Identity = "spiffe://prod.acme/ns/shop/sa/web".parse().unwrap();
     let bucket = fixture.pool.bucket(&key("up", "api.test")).unwrap();
     let first = fixture.shared(&bucket, &caller, 2).await;
-    let second = bucket.take(&caller);
+    let second = bucket.take(&caller, |_| true);
     assert!(second.is_some());
-    assert!(bucket.take(&caller).is_none(), "the third needs another connection");
+    assert!(bucket.take(&caller, |_| true).is_none(), "the third needs another connection");
     drop(first);
-    assert!(bucket.take(&caller).is_some());
+    assert!(bucket.take(&caller, |_| true).is_some());
 }
 
 #[tokio::test(start_paused = true)]
@@ -129,5 +131,5 @@ async fn connections_to_where_a_call_got_no_answer_are_not_handed_out_again() {
     let bucket = fixture.kept("up", "api.test").await;
     let _sender = fixture.shared(&bucket, &caller, 100).await;
     bucket.retire();
-    assert!(bucket.take(&caller).is_none());
+    assert!(bucket.take(&caller, |_| true).is_none());
 }
