@@ -2,6 +2,7 @@
 
 mod cores;
 mod environment;
+mod own_files;
 mod reload;
 mod signals;
 
@@ -24,7 +25,8 @@ use zeroize::Zeroizing;
 
 use self::cores::{Cores, ListenerSockets};
 pub(crate) use self::environment::{environment, environment_of, home};
-use self::reload::{OwnFiles, Reload};
+use self::own_files::OwnFiles;
+use self::reload::Reload;
 use self::signals::{Asked, Signals};
 use crate::admin::{self, Admin, AdminViews};
 use crate::audit::{Auditor, OpenTrail};
@@ -32,8 +34,7 @@ use crate::caller_usage::CallerUsages;
 use crate::core::{Shared, Throttles};
 use crate::drain::Drain;
 use crate::files::DirectoryLock;
-use crate::identity::{FilesInForce, IdentityFiles};
-use crate::interception::CaFiles;
+use crate::identity::FilesInForce;
 use crate::key_health::KeyPools;
 use crate::kubernetes::ClusterWatch;
 use crate::ledger::{Balances, Keep, Ledger, LedgerError, Recovered};
@@ -116,13 +117,7 @@ impl App {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let control =
             Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build()?;
-        let mut identity = IdentityFiles::load(settings.identity.clone(), base, home(&settings))
-            .map_err(|error| anyhow!("{}", settings.problem(&error.field, error.fault.to_string())))?;
-        identity.follow(control.handle());
-        let interception = settings.interception.as_ref().map(|files| CaFiles::load(files, base)).transpose();
-        let interception =
-            interception.map_err(|error| anyhow!("{}", settings.problem(error.field, error.message)))?;
-        let files = OwnFiles { identity, interception };
+        let files = OwnFiles::load(&settings, base, control.handle())?;
         let (observer, observations) = Observer::channel();
         let sinks = prepared.as_ref().map(PreparedExport::sinks);
         let shared = shared(&settings, control.handle(), &files, observer, sinks)?;

@@ -9,6 +9,7 @@ mod bundle;
 mod call_proof;
 mod certificate;
 mod chain;
+mod connection_proof;
 mod constraints;
 mod credentials;
 mod files;

@@ -29,7 +29,8 @@ pub(crate) async fn handle(
     request: Box<Request<Incoming>>,
 ) -> Response<ReplyBody> {
     let mut format = ErrorFormat::of(&request).to(session.road.shown_to());
-    let mut account = Account::open(Arc::clone(&core), crate::websocket::asked_method(&request), request.headers());
+    let mut account =
+        Account::open(Arc::clone(&core), crate::websocket::asked_method(&request), request.headers());
     let mut leftover = None;
     let route =
         fault::caught(pin!(forward(&core, &session, request, &mut leftover, &mut account, &mut format)))

@@ -79,9 +79,9 @@ pub(crate) async fn open(
 }
 
 /// A connection that leads where it may.
-struct Connected {
+struct Reached {
     link: Outbound,
-    watch: watch::Watch,
+    watch: watch::TunnelWatch,
     hello: Option<Hello>,
     place: Option<UsagePermit>,
 }
@@ -91,7 +91,7 @@ async fn connect(
     session: &Arc<Session>,
     request: TunnelRequest<'_>,
     account: &mut Account,
-) -> Result<Connected, Denial> {
+) -> Result<Reached, Denial> {
     let TunnelRequest { towards, hello, mut credentials, place } = request;
     let (snapshot, shared, now) = (core.snapshot()?, &core.shared, account.begun());
     let context =
@@ -122,8 +122,8 @@ async fn connect(
     let link =
         link.await.map_err(|error| attempt::failed(core, &call.permit, &error, client_cert, account))?;
     let passed = account.opened(&link, client_cert);
-    let watch = watch::Watch::new((core, session), context, call, passed, snapshot.generation);
-    Ok(Connected { link, watch, hello, place })
+    let watch = watch::TunnelWatch::new((core, session), context, call, passed, snapshot.generation);
+    Ok(Reached { link, watch, hello, place })
 }
 
 impl Towards<'_> {

@@ -16,6 +16,7 @@ use tollgate_policy::compile::Environment;
 use tollgate_policy::consent::Consents;
 use tollgate_policy::model::{Problem, SourceFile};
 
+use super::own_files::OwnFiles;
 use super::{environment, lines};
 use crate::core::Shared;
 use crate::expiry::SaidWarnings;
@@ -36,12 +37,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const REMARK_EVERY: Duration = Duration::from_secs(60);
 
 const REFUSED: &str = "configuration refused";
-
-/// What the gateway shows of its own, and whom it trusts.
-pub(super) struct OwnFiles {
-    pub(super) identity: IdentityFiles,
-    pub(super) interception: Option<CaFiles>,
-}
 
 pub(super) struct Reload {
     identity: IdentityFiles,

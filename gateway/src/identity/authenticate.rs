@@ -10,12 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::{SignedDuration, Timestamp};
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::CertificateDer;
 use tollgate_policy::caller::{Caller, Identity, Proof, Proven, SpiffeId};
 use tollgate_policy::decision::CallerGrants;
 use tollgate_policy::denial::{Denial, Reason};
 
 use super::call_proof::{CallProof, GRACE, over};
+use super::connection_proof::ConnectionProof;
 use super::credentials::{ShownTo, ShownToken};
 use super::jwt::{MOST_BYTES, UnverifiedJwt};
 use super::recent::Recent;
@@ -47,17 +48,6 @@ pub(crate) struct Proofs {
     opened_by: Option<Arc<VerifiedToken>>,
     begun: Timestamp,
     state: Mutex<ProofState>,
-}
-
-/// What a connection has shown of who has opened it.
-#[derive(Clone, Debug)]
-enum ConnectionProof {
-    /// Nothing: its requests are proven by tokens or not at all.
-    Nothing,
-    /// The client certificate and its issuers, leaf first.
-    Chain(Vec<CertificateDer<'static>>),
-    /// The word of a listed proxy.
-    Vouched(SpiffeId),
 }
 
 #[derive(Debug, Default)]
@@ -149,8 +139,7 @@ impl Proofs {
         trust: &Trust,
         usages: &CallerUsages,
     ) -> Result<(Self, Option<UsagePermit>), Refusal> {
-        let shown = if chain.is_empty() { ConnectionProof::Nothing } else { ConnectionProof::Chain(chain) };
-        Self::shown(shown, trust, usages)
+        Self::shown(ConnectionProof::of_chain(chain), trust, usages)
     }
 
     /// Of a connection that a listed proxy says this workload has opened.
@@ -311,14 +300,7 @@ impl Proofs {
         usages: &CallerUsages,
         now: Timestamp,
     ) -> Result<&'a mut KnownCaller, Refusal> {
-        let verify = || {
-            let verified = match &self.shown {
-                ConnectionProof::Nothing => Err(Refusal::NoCertificate),
-                ConnectionProof::Chain(chain) => trust.verify(chain, UnixTime::now()),
-                ConnectionProof::Vouched(id) => trust.vouched(id),
-            };
-            verified.map(KnownProof::Certificate)
-        };
+        let verify = || self.shown.verify(trust).map(KnownProof::Certificate);
         let make = || verify().map(|verified| KnownCaller::new(verified, usages));
         let caller = known.get_or_make(ProofKey::ClientCertificate, make)?;
         if caller.certificate().is_none_or(|shown| shown.generation() != trust.generation()) {
@@ -387,7 +369,7 @@ impl Proofs {
 
     /// Whether the connection itself proves nobody.
     const fn is_empty(&self) -> bool {
-        matches!(self.shown, ConnectionProof::Nothing)
+        self.shown.is_nothing()
     }
 
     fn state(&self) -> MutexGuard<'_, ProofState> {

@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tollgate_policy::denial::Reason;
 
-use self::leave::{Leave, Over, Watch};
+use self::leave::{Leave, Over, RelayWatch};
 use self::pump::{CleanMessages, Pump, PumpEnd};
 use self::traffic::Traffic;
 use super::account::{Account, LearntUsage};
@@ -54,7 +54,7 @@ pub(crate) struct Relay {
     account: Option<Box<Account>>,
     core: Arc<Core>,
     leave: Leave,
-    watch: Watch,
+    watch: RelayWatch,
     provider: OnUpgrade,
     scrubber: Option<Scrubber>,
     /// For frames of the provider.
@@ -90,7 +90,8 @@ impl Relay {
         };
         let progress = session.write_progress(least);
         let idle = call.permit.destination().timeouts.idle;
-        let watch = Watch::new(core.shared.drain.watch(), proof, (idle, least.map(|least| least.lifetime)));
+        let watch =
+            RelayWatch::new(core.shared.drain.watch(), proof, (idle, least.map(|least| least.lifetime)));
         let leave = Leave::new(Arc::clone(&core), session, call, account.record.generation);
         let (account, provider) = (Some(account), switched.provider);
         let relay = Self { account, core, leave, watch, provider, scrubber, rules, progress };

@@ -12,8 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectiona
 use tollgate_policy::denial::Denial;
 use tollgate_policy::target::Passage;
 
-use super::watch::Watch;
-use super::{Connected, Hello};
+use super::watch::TunnelWatch;
+use super::{Hello, Reached};
 use crate::caller_usage::UsagePermit;
 use crate::fault;
 use crate::ledger::Outcome;
@@ -27,14 +27,14 @@ const PIECE: usize = 16 << 10;
 pub(crate) struct OpenTunnel {
     account: Box<Account>,
     link: Outbound,
-    watch: Watch,
+    watch: TunnelWatch,
     hello: Option<Hello>,
     _place: Option<UsagePermit>,
 }
 
 impl OpenTunnel {
-    pub(super) fn new(connected: Connected, account: Box<Account>) -> Self {
-        let Connected { link, watch, hello, place } = connected;
+    pub(super) fn new(connected: Reached, account: Box<Account>) -> Self {
+        let Reached { link, watch, hello, place } = connected;
         Self { account, link, watch, hello, _place: place }
     }
 
@@ -62,7 +62,7 @@ async fn carry<S>(
     near: &mut CountedStream<S>,
     far: &mut CountedStream<Outbound>,
     hello: Option<Hello>,
-    watch: &mut Watch,
+    watch: &mut TunnelWatch,
 ) -> Result<Outcome, Denial>
 where
     S: AsyncRead + AsyncWrite + Unpin,

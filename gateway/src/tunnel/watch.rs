@@ -21,7 +21,7 @@ use crate::session::Session;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What a connection that is passed through goes by.
-pub(super) struct Watch {
+pub(super) struct TunnelWatch {
     core: Arc<Core>,
     session: Arc<Session>,
     context: CallerContext,
@@ -33,7 +33,7 @@ pub(super) struct Watch {
     begun: Instant,
 }
 
-impl Watch {
+impl TunnelWatch {
     pub(super) fn new(
         (core, session): (&Arc<Core>, &Arc<Session>),
         context: CallerContext,

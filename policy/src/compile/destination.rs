@@ -17,8 +17,8 @@ use crate::model::{
 use crate::name::ResourceId;
 use crate::pattern::HostPattern;
 use crate::resource::{
-    Destination, HttpDestination, HttpVersion, Protocol, Scrub, TcpDestination, Timeouts,
-    TlsStart, TlsVerify, TunnelTls,
+    Destination, HttpDestination, HttpVersion, Protocol, Scrub, TcpDestination, Timeouts, TlsStart,
+    TlsVerify, TunnelTls,
 };
 use crate::target::GatewayName;
 

@@ -96,7 +96,7 @@ impl Leave {
 
 /// What ends a relay.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct RelayWatch {
     drained: Drained,
     /// The token that the call was made with.
     proof: Option<Box<CallProof>>,
@@ -104,7 +104,7 @@ pub(super) struct Watch {
     until: Option<Instant>,
 }
 
-impl Watch {
+impl RelayWatch {
     /// `idle`: how long nothing may come; `lifetime`: how long all of it may take.
     pub(super) fn new(
         drained: Drained,
