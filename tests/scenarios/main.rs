@@ -50,6 +50,7 @@ mod sdk;
 mod sessions;
 mod signing;
 mod smuggling;
+mod sources;
 mod stores;
 mod targets;
 mod telemetry;
