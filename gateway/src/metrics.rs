@@ -4,6 +4,7 @@ mod families;
 mod openmetrics;
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -30,6 +31,8 @@ pub(crate) struct Scrape<'a> {
     pub(crate) limits: Vec<LimitUsage>,
     /// The parts of the ledger, and whether each works.
     pub(crate) ledger: [(&'static str, bool); 3],
+    /// Source addresses, whether the machine has each, and how many connections leave from it.
+    pub(crate) sources: Vec<(IpAddr, bool, usize)>,
     pub(crate) stores: Vec<StoreHealth>,
     pub(crate) issuers: Vec<IssuerHealth>,
     pub(crate) credentials: Vec<CredentialStatus>,
@@ -122,6 +125,11 @@ impl Scrape<'_> {
         let strangers = sums.strangers.iter().map(|(reason, n)| ([reason.as_str().into()], *n as f64));
         page.show(&families::REFUSED_BEFORE_IDENTITY, strangers);
         page.show(&families::LEDGER_UP, self.ledger.map(|(part, up)| ([part.into()], flag(up))));
+        let sources = || self.sources.iter();
+        let open = sources().map(|(address, _, open)| ([address.to_string().into()], *open as f64));
+        page.show(&families::SOURCE_CONNECTIONS, open);
+        let up = sources().map(|(address, up, _)| ([address.to_string().into()], flag(*up)));
+        page.show(&families::SOURCE_UP, up);
         let stores = self.stores.iter();
         let stores =
             stores.map(|store| ([store.store.to_string().into()], flag(store.failing_for.is_none())));

@@ -210,6 +210,12 @@ def haproxy(_home, children):
     return None if shutil.which("haproxy", path=path) else debian(children, "haproxy")
 
 
+def nftables(_home, children):
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+    there = shutil.which("nft", path=path) and shutil.which("ip", path=path)
+    return None if there else debian(children, "nftables") or debian(children, "iproute2")
+
+
 def postgresql(_home, children):
     """The server's programs; what runs of it, a test starts."""
     return None if any(Path("/usr/lib/postgresql").glob("*/bin/initdb")) else debian(children, "postgresql")
@@ -320,6 +326,7 @@ PARTS = [
     ("websockets", WEBSOCKETS, websockets),
     ("envoy", ENVOY, envoy),
     ("haproxy", None, haproxy),
+    ("nftables", None, nftables),
     ("prometheus", None, prometheus),
     ("postgresql", None, postgresql),
     ("redis", None, redis),

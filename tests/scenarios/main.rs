@@ -53,6 +53,7 @@ mod sdk;
 mod sessions;
 mod signing;
 mod smuggling;
+mod sources;
 mod spire;
 mod stores;
 mod targets;

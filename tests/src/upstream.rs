@@ -2,7 +2,7 @@
 //! misbehave down to the byte.
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -41,6 +41,8 @@ pub struct Seen {
     pub trailers: Option<HeaderMap>,
     /// The whole body.
     pub body: Bytes,
+    /// The address that its connection came from.
+    pub from: IpAddr,
     /// Which accepted connection it came on, counted from 0.
     pub connection: usize,
     /// Whether it came over HTTP/2.
@@ -349,7 +351,9 @@ fn serve(
 ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     let tls = stream.get_ref().1;
     let shown = tls.peer_certificates().and_then(<[_]>::first);
+    let peer = stream.get_ref().0.peer_addr().expect("a peer");
     let way = Way {
+        from: peer.ip(),
         connection,
         h2: tls.alpn_protocol() == Some(b"h2"),
         certificate: shown.map_or_else(Bytes::new, |shown| Bytes::copy_from_slice(shown)),
@@ -381,6 +385,7 @@ fn serve(
 /// What a request came on.
 #[derive(Clone)]
 struct Way {
+    from: IpAddr,
     connection: usize,
     h2: bool,
     certificate: Bytes,
@@ -399,6 +404,7 @@ async fn arrive(request: http::Request<Incoming>, way: Way) -> Result<Seen, Fail
         headers: head.headers,
         trailers,
         body: collected.to_bytes(),
+        from: way.from,
         connection: way.connection,
         h2: way.h2,
         certificate: way.certificate,

@@ -84,6 +84,7 @@ impl AdminViews {
                 ("store", self.ledger.storing()),
                 ("audit", self.audit.writable()),
             ],
+            sources: self.shared.sources.states(),
             stores: self.shared.secrets.health(),
             issuers: self.shared.secrets.issuers(),
             credentials: self.shared.secrets.status(),

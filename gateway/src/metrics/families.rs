@@ -92,6 +92,10 @@ families! {
     CONFIG_GENERATION: GAUGE "tollgate_config_generation" [];
     /// Configurations that were refused.
     RELOAD_FAILURES: COUNTER "tollgate_config_reload_failures_total" [];
+    /// Connections that leave from a source address of the policy, kept ones included.
+    SOURCE_CONNECTIONS: GAUGE "tollgate_source_connections" ["address"];
+    /// 1 while the machine has the source address, or need not have it.
+    SOURCE_UP: GAUGE "tollgate_source_address_up" ["address"];
     /// 1 while the store answers.
     STORE_UP: GAUGE "tollgate_secret_store_up" ["store"];
     /// 1 while the token endpoint answers.
