@@ -388,19 +388,23 @@ impl Model {
             }
             other => {
                 self.incomplete = true;
-                let known = KINDS.join(", ");
                 let written = document.value.get("kind").and_then(Value::as_str);
-                let message = match (other, written) {
-                    (Some(_), Some(written)) => {
-                        let guess = guess(written, KINDS.into_iter());
-                        format!("there is no such kind{guess} (known: {known})")
-                    }
-                    (Some(_), None) => format!("a kind is one word (known: {known})"),
-                    (None, _) => format!("a resource needs a `kind` (known: {known})"),
-                };
-                problems.push(source.problem("kind", message));
+                problems.push(source.problem("kind", no_kind(other.is_some(), written)));
             }
         }
+    }
+}
+
+/// Why a document is of no kind: whether one is written at all, and the word.
+fn no_kind(is_written: bool, word: Option<&str>) -> String {
+    let known = KINDS.join(", ");
+    match (is_written, word) {
+        (true, Some(word)) => {
+            let guess = guess(word, KINDS.into_iter());
+            format!("there is no such kind{guess} (known: {known})")
+        }
+        (true, None) => format!("a kind is one word (known: {known})"),
+        (false, _) => format!("a resource needs a `kind` (known: {known})"),
     }
 }
 
