@@ -330,15 +330,7 @@ impl Model {
 
     fn add(&mut self, file: &Path, mut document: yaml::Document, problems: &mut Vec<Problem>) {
         let kind = document.value.get("kind").cloned();
-        let written = |path: &str| document.value.pointer(path).and_then(Value::as_str);
-        let namespace = written("/metadata/namespace").filter(|it| *it != ResourceId::DEFAULT_NAMESPACE);
-        let label = match (kind.as_ref().and_then(Value::as_str), written("/metadata/name"), namespace) {
-            (Some(kind), Some(name), Some(namespace)) => format!("{kind}/{namespace}/{name}"),
-            (Some(kind), Some(name), None) => format!("{kind}/{name}"),
-            (Some(kind), None, _) => kind.to_owned(),
-            (None, ..) => String::new(),
-        };
-        let source = Source::new(file, label, std::mem::take(&mut document.lines));
+        let source = Source::new(file, label(&document.value), std::mem::take(&mut document.lines));
         for fault in std::mem::take(&mut document.faults) {
             problems.push(source.problem_at(fault.line, &fault.path, fault.message));
         }
@@ -391,19 +383,35 @@ impl Model {
             }
             other => {
                 self.incomplete = true;
-                let known = KINDS.join(", ");
                 let written = document.value.get("kind").and_then(Value::as_str);
-                let message = match (other, written) {
-                    (Some(_), Some(written)) => {
-                        let guess = guess(written, KINDS.into_iter());
-                        format!("there is no such kind{guess} (known: {known})")
-                    }
-                    (Some(_), None) => format!("a kind is one word (known: {known})"),
-                    (None, _) => format!("a resource needs a `kind` (known: {known})"),
-                };
-                problems.push(source.problem("kind", message));
+                problems.push(source.problem("kind", no_kind(other.is_some(), written)));
             }
         }
+    }
+}
+
+/// What problems call a document: kind, namespace and name, as far as they are written.
+fn label(document: &Value) -> String {
+    let written = |path: &str| document.pointer(path).and_then(Value::as_str);
+    let namespace = written("/metadata/namespace").filter(|it| *it != ResourceId::DEFAULT_NAMESPACE);
+    match (written("/kind"), written("/metadata/name"), namespace) {
+        (Some(kind), Some(name), Some(namespace)) => format!("{kind}/{namespace}/{name}"),
+        (Some(kind), Some(name), None) => format!("{kind}/{name}"),
+        (Some(kind), None, _) => kind.to_owned(),
+        (None, ..) => String::new(),
+    }
+}
+
+/// Why a document is of no kind: whether one is written at all, and the word.
+fn no_kind(is_written: bool, word: Option<&str>) -> String {
+    let known = KINDS.join(", ");
+    match (is_written, word) {
+        (true, Some(word)) => {
+            let guess = guess(word, KINDS.into_iter());
+            format!("there is no such kind{guess} (known: {known})")
+        }
+        (true, None) => format!("a kind is one word (known: {known})"),
+        (false, _) => format!("a resource needs a `kind` (known: {known})"),
     }
 }
 

@@ -29,10 +29,10 @@ const LEADS_NOWHERE: Duration = Duration::from_secs(10);
 
 /// Every local address of the policy, as this machine has it. Cheap to clone: all cores share one.
 #[derive(Debug, Clone)]
-pub(crate) struct SourceAddresses(Arc<AddressTable>);
+pub(crate) struct SourceAddresses(Arc<SourceStates>);
 
 #[derive(Debug)]
-struct AddressTable {
+struct SourceStates {
     /// Those of the policy that the machine did not have at the last look. Mostly empty, so that calls have nothing to search.
     missing: ArcSwap<Vec<IpAddr>>,
     /// Those of the policy.
@@ -78,7 +78,7 @@ impl SourceAddresses {
     }
 
     fn with_most(most: usize) -> Self {
-        Self(Arc::new(AddressTable {
+        Self(Arc::new(SourceStates {
             missing: ArcSwap::default(),
             listed: Mutex::default(),
             routes: Mutex::default(),
@@ -163,7 +163,7 @@ impl SourceAddresses {
     }
 }
 
-/// How many there are from the first to the last: `32768	60999`.
+/// How many there are from the first to the last of two numbers, both included.
 fn ports(text: &str) -> Option<usize> {
     let mut ends = text.split_ascii_whitespace().map(str::parse::<usize>);
     let (low, high) = (ends.next()?.ok()?, ends.next()?.ok()?);
