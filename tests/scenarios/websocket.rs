@@ -1,9 +1,13 @@
 //! WebSocket by another implementation on both sides.
 
+use http::Method;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tollgate_tests::gateway::eventually;
 use tollgate_tests::process::free_port;
-use tollgate_tests::{Fixture, Plan, Reply, Upstream, ledger, needs, websockets};
+use tollgate_tests::{Fixture, Plan, Protocol, Reply, Upstream, ledger, needs, websockets};
 
 const GRANT: &str =
     "  allow: {methods: [GET], paths: [/echo, /key, /head, \"/close/*\", /break], upgrades: [websocket]}\n";
@@ -17,6 +21,38 @@ async fn fixture() -> (Fixture, Value) {
     let (cert, key) = (plan.server.cert.clone(), plan.server.key.clone());
     let fixture = Plan { settings, ..plan }.start_with(unused).await;
     (fixture, json!({"port": port, "server_cert": cert, "server_key": key}))
+}
+
+/// A WebSocket in a stream of HTTP/2 (RFC 8441).
+async fn over_http2(fixture: &Fixture) -> TokioIo<Upgraded> {
+    let client = fixture.checkout();
+    let mut connection = client.open(Protocol::H2).await.unwrap();
+    // Its SETTINGS say that it takes such requests.
+    connection.send(client.request(Method::GET, "/up/elsewhere", "")).await.unwrap();
+    let mut request = client.request(Method::CONNECT, "/up/echo", "");
+    request.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
+    request.headers_mut().insert("sec-websocket-version", "13".parse().unwrap());
+    let answer = connection.start(request).await.unwrap();
+    assert_eq!(answer.status(), 200, "{:?}", answer.headers());
+    TokioIo::new(hyper::upgrade::on(answer).await.unwrap())
+}
+
+/// Sends a text, masked as a client has to (RFC 6455, section 5.3), and returns the frame that comes back.
+async fn echoed(stream: &mut TokioIo<Upgraded>, text: &[u8]) -> (u8, Vec<u8>) {
+    let mask = [7, 1, 9, 4];
+    let masked = text.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask);
+    let head = [0x81, 0x80 | u8::try_from(text.len()).unwrap()];
+    let sent: Vec<u8> = head.into_iter().chain(mask).chain(masked).collect();
+    stream.write_all(&sent).await.unwrap();
+    frame(stream).await
+}
+
+/// The next frame of a server: its first byte, and its content.
+async fn frame(stream: &mut TokioIo<Upgraded>) -> (u8, Vec<u8>) {
+    let (first, length) = (stream.read_u8().await.unwrap(), stream.read_u8().await.unwrap());
+    let mut content = vec![0; usize::from(length)];
+    stream.read_exact(&mut content).await.unwrap();
+    (first, content)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,14 +104,21 @@ async fn a_websocket_ends_with_its_grant_and_is_told_so() {
     call["opened"] = json!(opened);
     let (client, withdrawn) = (fixture.checkout(), async {
         eventually("the WebSocket is open", || opened.exists()).await;
+        let mut over_http2 = over_http2(&fixture).await;
+        assert_eq!(echoed(&mut over_http2, b"first").await, (0x81, b"first".to_vec()));
         let resources = fixture.gateway.settings().resources.clone();
         let (_, text) = resources.iter().find(|(file, _)| file == "fixture.yaml").unwrap();
         fixture.gateway.replace("fixture.yaml", &text.replace(", upgrades: [websocket]", "")).await;
+        let (opcode, told) = frame(&mut over_http2).await;
+        assert_eq!((opcode, &told[2..]), (0x88, &b"no_grant"[..]), "a close frame with its reason");
+        assert_eq!(u16::from_be_bytes([told[0], told[1]]), 1008);
     });
     let script = websockets::run(&fixture.sandbox, &client, fixture.pki.bundle(), &call);
     let (said, ()) = tokio::join!(script, withdrawn);
     assert_eq!(said, json!({"first": "first", "code": 1008, "reason": "no_grant"}));
-    eventually("it is recorded", || ledger::column(&fixture.gateway, "reason") == ["no_grant"]).await;
+    let reasons = || ledger::column(&fixture.gateway, "reason");
+    eventually("both are recorded", || reasons().iter().filter(|reason| *reason == "no_grant").count() == 2)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
