@@ -57,25 +57,28 @@ struct Callers {
 #[derive(Debug)]
 struct AllCallers {
     bounds: Bounds,
-    calls: AtomicU64,
     held: HeldCounts,
 }
 
-/// Bytes of bodies that are held for some callers together, small and large ones apart.
+/// What some callers occupy together: bytes of held bodies, small and large ones apart, and calls.
 #[derive(Debug, Default)]
-struct HeldCounts([AtomicU64; 2]);
+struct HeldCounts([AtomicU64; 3]);
 
-/// Where the bytes of a body count.
+/// What is counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Size {
+    /// Bytes of a small body.
     #[default]
     Small,
+    /// Bytes of a large one.
     Large,
+    /// Calls.
+    Call,
 }
 
 impl CallerUsages {
     pub(crate) fn new(bounds: Bounds) -> Self {
-        let all = Arc::new(AllCallers { bounds, calls: AtomicU64::default(), held: HeldCounts::default() });
+        let all = Arc::new(AllCallers { bounds, held: HeldCounts::default() });
         Self { callers: Mutex::default(), all }
     }
 
@@ -95,7 +98,6 @@ impl CallerUsages {
             (group(caller.domain_and_namespace().unwrap_or(caller.as_str())), group(caller.domain()));
         let usage = Arc::new(CallerUsage {
             connections: AtomicU64::default(),
-            calls: AtomicU64::default(),
             drains: AtomicU64::default(),
             lingers: AtomicU64::default(),
             reading: Arc::new(Semaphore::new(1)),
@@ -123,7 +125,6 @@ impl HeldCounts {
 #[derive(Debug)]
 pub(crate) struct CallerUsage {
     connections: AtomicU64,
-    calls: AtomicU64,
     drains: AtomicU64,
     lingers: AtomicU64,
     reading: Arc<Semaphore>,
@@ -138,20 +139,20 @@ impl CallerUsage {
         UsagePermit::take(self, |usage| &usage.connections, self.all.bounds.connections)
     }
 
-    /// A place for one call. While others have calls under way too, a caller may have as many as are left to all.
+    /// A place for one call. What others have under way bounds a caller, its namespace and its trust domain, as it does for held bodies.
     ///
     /// # Errors
     /// Whose bound is reached.
     pub(crate) fn call(self: &Arc<Self>) -> Result<CallPlace, CallsFull> {
         let Bounds { calls, all_calls, .. } = self.all.bounds;
-        let own = UsagePermit::take(self, |usage| &usage.calls, calls).ok_or(CallsFull::Caller)?;
-        let all = self.all.calls.fetch_add(1, Ordering::Relaxed) + 1;
-        let place = CallPlace(own);
-        let share = all_calls.saturating_sub(all) + 1;
-        if all > all_calls || self.calls.load(Ordering::Relaxed) > share {
-            return Err(CallsFull::Gateway);
+        let place = CallPlace(self.counted(Size::Call, 1));
+        if self.held.bytes(Size::Call) > calls {
+            Err(CallsFull::Caller)
+        } else if self.is_within_share(Size::Call, all_calls) {
+            Ok(place)
+        } else {
+            Err(CallsFull::Gateway)
         }
-        Ok(place)
     }
 
     pub(crate) fn drain(self: &Arc<Self>) -> Option<UsagePermit> {
@@ -176,24 +177,28 @@ impl CallerUsage {
 
     /// Takes room for `bytes` more of a body that is held.
     fn hold(self: &Arc<Self>, size: Size, bytes: u64) -> Option<HeldBytes> {
+        let Bounds { held, held_of_one, .. } = self.all.bounds;
+        let room = if size == Size::Small { held / SMALL_PART } else { large_room(held) };
+        let taken = self.counted(size, bytes);
+        let own_in_all = self.held.bytes(Size::Small) + self.held.bytes(Size::Large);
+        (own_in_all <= held_of_one && self.is_within_share(size, room)).then_some(taken)
+    }
+
+    /// Counted before it is looked at, so that no two take the same room; given back where it is too much.
+    fn counted(self: &Arc<Self>, size: Size, amount: u64) -> HeldBytes {
         for group in self.groups() {
-            group.of(size).fetch_add(bytes, Ordering::Relaxed);
+            group.of(size).fetch_add(amount, Ordering::Relaxed);
         }
-        // Counted first, so that no two take the same room; given back where it is too much.
-        let held = HeldBytes { usage: Arc::clone(self), size, bytes };
-        self.is_within_share(size).then_some(held)
+        HeldBytes { usage: Arc::clone(self), size, bytes: amount }
     }
 
     fn groups(&self) -> [&HeldCounts; 4] {
         [&self.held, &self.namespace, &self.domain, &self.all.held]
     }
 
-    fn is_within_share(&self, size: Size) -> bool {
-        let Bounds { held, held_of_one, .. } = self.all.bounds;
-        let room = if size == Size::Small { held / SMALL_PART } else { large_room(held) };
+    fn is_within_share(&self, size: Size, room: u64) -> bool {
         let [own, namespace, domain, all] = self.groups().map(|group| group.bytes(size));
-        let own_in_all = self.held.bytes(Size::Small) + self.held.bytes(Size::Large);
-        if all > room || own_in_all > held_of_one {
+        if all > room {
             return false;
         }
         // While nobody else holds anything, a third of it may be one's own: the rest is there for whoever comes.
@@ -221,11 +226,6 @@ pub(crate) struct UsagePermit {
 }
 
 impl UsagePermit {
-    /// Of the caller that it was taken from.
-    pub(crate) const fn usage(&self) -> &Arc<CallerUsage> {
-        &self.usage
-    }
-
     fn take(usage: &Arc<CallerUsage>, part: fn(&CallerUsage) -> &AtomicU64, cap: u64) -> Option<Self> {
         let before = part(usage).fetch_add(1, Ordering::Relaxed);
         let share = Self { usage: Arc::clone(usage), part };
@@ -250,22 +250,16 @@ pub(crate) enum CallsFull {
 
 /// The place of one call among its caller's and everybody's; given back on drop.
 #[derive(Debug)]
-pub(crate) struct CallPlace(UsagePermit);
+pub(crate) struct CallPlace(HeldBytes);
 
 impl CallPlace {
     /// Of the caller that it was taken from.
     pub(crate) const fn usage(&self) -> &Arc<CallerUsage> {
-        self.0.usage()
+        &self.0.usage
     }
 }
 
-impl Drop for CallPlace {
-    fn drop(&mut self) {
-        self.usage().all.calls.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Bytes that are held; given back on drop.
+/// What is counted of a caller: bytes that are held, or a call; given back on drop.
 #[derive(Debug)]
 struct HeldBytes {
     usage: Arc<CallerUsage>,
@@ -322,7 +316,7 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
     const BOUNDS: Bounds =
-        Bounds { connections: 2, calls: 3, all_calls: 8, held: 64 * MIB, held_of_one: 32 * MIB };
+        Bounds { connections: 2, calls: 3, all_calls: 64, held: 64 * MIB, held_of_one: 32 * MIB };
 
     fn usages() -> CallerUsages {
         CallerUsages::new(BOUNDS)
@@ -356,30 +350,26 @@ mod tests {
         assert_eq!(calls.len(), 3);
         assert_eq!(usage.call().unwrap_err(), CallsFull::Caller);
         drop(calls);
-        assert_eq!(usages.all.calls.load(Ordering::Relaxed), 0);
+        assert_eq!(usages.all.held.bytes(Size::Call), 0);
     }
 
     #[test]
     fn whoever_comes_finds_a_place_for_a_call_however_many_the_others_have() {
-        let usages = CallerUsages::new(Bounds { calls: 100, all_calls: 100, ..BOUNDS });
+        let usages = CallerUsages::new(Bounds { calls: 1_000, all_calls: 1_000, ..BOUNDS });
         let fill = |caller: &str| {
             let usage = of(&usages, caller);
-            let mut calls = Vec::new();
-            let refused = loop {
-                match usage.call() {
-                    Ok(call) => calls.push(call),
-                    Err(full) => break full,
-                }
-            };
-            assert_eq!(refused, CallsFull::Gateway);
+            let calls: Vec<_> = std::iter::from_fn(|| usage.call().ok()).collect();
+            assert_eq!(usage.call().unwrap_err(), CallsFull::Gateway);
             calls
         };
-        let greedy: Vec<_> = (0..9).map(|n| fill(&format!("a/greedy-{n}"))).collect();
+        let greedy: Vec<_> = (0..40).map(|n| fill(&format!("a/ns/greedy/sa/{n}"))).collect();
         let taken: usize = greedy.iter().map(Vec::len).sum();
-        assert!((90..100).contains(&taken), "{taken}");
-        assert!(!fill("a/victim").is_empty());
-        drop(greedy);
-        assert_eq!(fill("a/victim").len(), 50);
+        assert!((450..650).contains(&taken), "a namespace leaves room: {taken}");
+        assert!(fill("a/ns/victim/sa/x").len() > 30);
+        let others: Vec<_> = (0..40).map(|n| fill(&format!("a/ns/{n}/sa/x"))).collect();
+        assert!(fill("b/ns/victim/sa/x").len() > 20, "a domain leaves room");
+        drop((greedy, others));
+        assert_eq!(usages.all.held.bytes(Size::Call), 0);
     }
 
     #[test]

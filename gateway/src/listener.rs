@@ -31,7 +31,7 @@ use tokio_rustls::TlsAcceptor;
 use tollgate_policy::name::ResourceId;
 
 pub(crate) use self::bind::{bind, by_whom};
-use self::handshakes::{HandshakeSignal, Handshakes};
+use self::handshakes::{HandshakeSignal, HandshakeSlot, Handshakes};
 use self::proxy_protocol::Proxied;
 #[cfg(any(test, fuzzing))]
 pub use self::proxy_protocol::fuzz as fuzz_proxy_protocol;
@@ -82,21 +82,16 @@ pub(crate) async fn accept(core: Arc<Core>, listener: ListenerConfig, socket: Tc
         };
         match accepted {
             Ok((stream, peer)) => {
-                let Some(place) = handshakes.admit(peer.ip()) else {
+                let is_proxy = listener.proxy.as_ref().is_some_and(|proxy| proxy.lists(peer.ip()));
+                let place = if is_proxy { handshakes.admit_proxy() } else { handshakes.admit(peer.ip()) };
+                let Some(place) = place else {
                     core.stats.handshake_failed();
                     continue;
                 };
                 let (core, listener) = (Arc::clone(&core), listener.clone());
+                let handshakes = Arc::clone(&handshakes);
                 tokio::spawn(async move {
-                    let signal = Arc::clone(&place.signal);
-                    let connected = tokio::select! {
-                        connected = connect(&core, &listener, stream, peer, signal) => connected,
-                        () = place.gives_way() => {
-                            core.stats.handshake_failed();
-                            None
-                        }
-                    };
-                    drop(place);
+                    let connected = connect(&core, &listener, &handshakes, (stream, peer, place)).await;
                     // A task of its own, so that the handshake's memory is given back.
                     if let Some(connected) = connected {
                         serve(listener, core, connected);
@@ -141,34 +136,45 @@ fn serve(listener: ListenerConfig, core: Arc<Core>, connected: Connected) {
     }
 }
 
-/// Who really connected, and what that has shown.
+/// Who really connected, and what that has shown. The place is given back at the end.
 async fn connect(
     core: &Core,
     listener: &ListenerConfig,
-    mut stream: TcpStream,
-    peer: SocketAddr,
-    signal: Arc<HandshakeSignal>,
+    handshakes: &Arc<Handshakes>,
+    (mut stream, peer, mut place): (TcpStream, SocketAddr, HandshakeSlot),
 ) -> Option<Connected> {
     // Without it an answer waits for the delayed ACK of the one before; a socket that refuses is already gone.
     stream.set_nodelay(true).ok()?;
-    let Some(proxy) = &listener.proxy else {
-        return secure(core, listener, stream, peer, signal).await;
-    };
-    let said = proxy_protocol::read(&mut stream, peer, proxy);
-    let said = tokio::time::timeout(HANDSHAKE_LIMIT, said).await.unwrap_or(Err(Refusal::ProxyHeader));
-    match said {
-        Ok(Proxied { source, workload: None }) => secure(core, listener, stream, source, signal).await,
-        Ok(Proxied { source, workload: Some(id) }) => {
-            signal.on_bytes();
-            Some(Connected::Vouched(stream, VouchedWorkload { source, id }))
+    let mut source = peer;
+    if let Some(proxy) = &listener.proxy {
+        let said = tokio::select! {
+            said = tokio::time::timeout(HANDSHAKE_LIMIT, proxy_protocol::read(&mut stream, peer, proxy)) => said,
+            () = place.gives_way() => return failed(core),
+        };
+        match said.unwrap_or(Err(Refusal::ProxyHeader)) {
+            Ok(Proxied { source, workload: Some(id) }) => {
+                return Some(Connected::Vouched(stream, VouchedWorkload { source, id }));
+            }
+            Ok(proxied) => source = proxied.source,
+            Err(refusal) => {
+                core.shared.trust.count(refusal);
+                log_refusal(&core.shared, &listener.name, peer, refusal.as_str());
+                return failed(core);
+            }
         }
-        Err(refusal) => {
-            core.stats.handshake_failed();
-            core.shared.trust.count(refusal);
-            log_refusal(&core.shared, &listener.name, peer, refusal.as_str());
-            None
-        }
+        let Some(own) = handshakes.admit(source.ip()) else { return failed(core) };
+        place = own;
     }
+    let signal = Arc::clone(&place.signal);
+    tokio::select! {
+        connected = secure(core, listener, stream, source, signal) => connected,
+        () = place.gives_way() => failed(core),
+    }
+}
+
+fn failed(core: &Core) -> Option<Connected> {
+    core.stats.handshake_failed();
+    None
 }
 
 /// The session of a connection, once its peer has shown what there is to show.

@@ -4,6 +4,7 @@
 
 pub(crate) mod files;
 mod interception;
+mod listeners;
 mod tokens;
 
 pub(crate) use self::interception::unsigned;
@@ -41,6 +42,7 @@ pub(crate) fn resources(policy: &Policy, settings: Option<&Settings>) -> Vec<Pro
     }
     warnings.extend(files::of_credentials(policy));
     warnings.extend(settings.into_iter().flat_map(|settings| untold(policy, settings)));
+    warnings.extend(settings.into_iter().flat_map(|settings| listeners::idle(policy, settings)));
     warnings
 }
 

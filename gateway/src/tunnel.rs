@@ -51,7 +51,7 @@ pub(crate) struct TunnelRequest<'a> {
     /// What was shown with the request beside what its connection has shown.
     pub(crate) credentials: CallerCredentials,
     /// Its place among the connections of its caller, where it is not its session's own.
-    pub(crate) place: Option<UsagePermit>,
+    pub(crate) place: Option<Arc<UsagePermit>>,
 }
 
 /// Why there is no tunnel, and the id of its record.
@@ -83,7 +83,7 @@ struct Reached {
     link: Outbound,
     watch: watch::TunnelWatch,
     hello: Option<Hello>,
-    place: Option<UsagePermit>,
+    place: Option<Arc<UsagePermit>>,
 }
 
 async fn connect(

@@ -380,8 +380,21 @@ impl Permit {
                 && grant.caller_token == self.grant.caller_token
                 && destination.client_certificate == self.destination().client_certificate
                 && destination.tcp().map(|tcp| tcp.tls) == self.destination().tcp().map(|tcp| tcp.tls)
+                && (!self.is_long_lived() || self.leads_as(destination))
                 && !matching::is_obstructed(&grant, &call)
         })
+    }
+
+    /// Whether what it permits goes on behind the answer.
+    fn is_long_lived(&self) -> bool {
+        self.http().is_none_or(|request| request.upgrade().is_some())
+    }
+
+    /// Whether a connection to `destination` would leave from where this one left, for where it went.
+    fn leads_as(&self, destination: &Destination) -> bool {
+        let own = self.destination();
+        (&own.sources, &own.addresses, &own.tls)
+            == (&destination.sources, &destination.addresses, &destination.tls)
     }
 }
 

@@ -110,14 +110,14 @@ async fn a_websocket_ends_with_its_grant_and_is_told_so() {
         let (_, text) = resources.iter().find(|(file, _)| file == "fixture.yaml").unwrap();
         fixture.gateway.replace("fixture.yaml", &text.replace(", upgrades: [websocket]", "")).await;
         let (opcode, told) = frame(&mut over_http2).await;
-        assert_eq!((opcode, &told[2..]), (0x88, &b"no_grant"[..]), "a close frame with its reason");
+        assert_eq!((opcode, &told[2..]), (0x88, &b"withdrawn"[..]), "a close frame with its reason");
         assert_eq!(u16::from_be_bytes([told[0], told[1]]), 1008);
     });
     let script = websockets::run(&fixture.sandbox, &client, fixture.pki.bundle(), &call);
     let (said, ()) = tokio::join!(script, withdrawn);
-    assert_eq!(said, json!({"first": "first", "code": 1008, "reason": "no_grant"}));
+    assert_eq!(said, json!({"first": "first", "code": 1008, "reason": "withdrawn"}));
     let reasons = || ledger::column(&fixture.gateway, "reason");
-    eventually("both are recorded", || reasons().iter().filter(|reason| *reason == "no_grant").count() == 2)
+    eventually("both are recorded", || reasons().iter().filter(|reason| *reason == "withdrawn").count() == 2)
         .await;
 }
 
@@ -134,4 +134,5 @@ async fn a_websocket_that_outlasts_the_drain_is_told_that_the_gateway_goes_away(
     let script = websockets::run(&fixture.sandbox, &client, fixture.pki.bundle(), &call);
     let (said, ()) = tokio::join!(script, drained);
     assert_eq!(said, json!({"first": "first", "code": 1001, "reason": "the gateway goes away"}));
+    eventually("it is recorded", || ledger::column(&fixture.gateway, "reason") == ["drained"]).await;
 }

@@ -80,6 +80,8 @@ pub(crate) struct Unproven {
     pub(crate) since: Timestamp,
     /// How long what is under way may go on.
     pub(crate) grace: SignedDuration,
+    /// Which of its proofs has ended.
+    pub(crate) reason: Reason,
 }
 
 impl Unproven {
@@ -290,7 +292,9 @@ impl Proofs {
         state.unproven_since = (!is_proven).then(|| state.unproven_since.unwrap_or(now));
         let is_nobodys = state.known.is_empty() && self.opened_by.is_none();
         let grace = if is_nobodys { NOBODYS_GRACE } else { GRACE };
-        state.unproven_since.map(|since| Unproven { since, grace })
+        let has_certificate = is_open && !self.is_empty();
+        let reason = if has_certificate { Reason::CertificateExpired } else { Reason::TokenExpired };
+        state.unproven_since.map(|since| Unproven { since, grace, reason })
     }
 
     fn of_certificate<'a>(

@@ -138,7 +138,7 @@ impl<'a> Shown<'a> {
             // None lasts longer than its leaf; else another one is looked for.
             if longest.get() >= Some(own) { Ok(()) } else { Err(webpki::Error::UnknownIssuer) }
         };
-        let mut failed = webpki::Error::UnknownIssuer;
+        let (mut failed, mut is_revoked) = (webpki::Error::UnknownIssuer, false);
         for (anchors, lists) in bundle.anchors_with_lists() {
             // Who has no list has revoked nobody.
             let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|options| {
@@ -154,11 +154,16 @@ impl<'a> Shown<'a> {
                 revocation,
                 Some(&judge),
             );
+            // Another path may know nothing of the list: that of a root which another root vouches for.
+            is_revoked |= matches!(verified, Err(webpki::Error::CertRevoked));
             match verified {
                 // That a root is not the one says less than what is wrong below the one.
                 Err(error) if refusal_of(&failed) == Refusal::UnknownIssuer => failed = error,
                 _ => {}
             }
+        }
+        if is_revoked {
+            return Err(refusal_of(&webpki::Error::CertRevoked));
         }
         match (longest.get(), refused.get()) {
             (Some(ends), _) => Ok(ends),

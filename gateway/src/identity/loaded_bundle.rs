@@ -196,10 +196,7 @@ impl LoadedBundle {
         said: &SaidBundle,
         mut authorities: Vec<CertificateDer<'static>>,
     ) -> Result<Vec<RevocationList>, FileError> {
-        // Those of the API are of all trust domains, so what is foreign here is another's.
-        let said = said.lists.iter().enumerate();
-        let said = said.filter_map(|(index, der)| RevocationList::read(index, der, &authorities).ok());
-        let mut lists: Vec<_> = said.collect();
+        let mut lists = Vec::new();
         if let Some(file) = &self.settings.crl_file {
             let wrong = |problem: String| {
                 Fault::Unusable(file.display().to_string(), problem).at(list_field(&self.domain))
@@ -210,6 +207,15 @@ impl LoadedBundle {
             for (index, der) in written.iter().enumerate() {
                 let list = RevocationList::read(index, der, &authorities);
                 lists.push(list.map_err(|fault| wrong(fault.to_string()))?);
+            }
+        }
+        let at_bundle = |fault: Fault| fault.at(bundle_field(&self.domain));
+        for (index, der) in said.lists.iter().enumerate() {
+            match RevocationList::read(index, der, &authorities) {
+                Ok(list) => lists.push(list),
+                // Those of the API are of all trust domains, so what is foreign here is another's.
+                Err(fault) if fault.is_foreign() => {}
+                Err(fault) => return Err(at_bundle(Fault::Unusable(API.to_owned(), fault.to_string()))),
             }
         }
         Ok(lists)

@@ -124,7 +124,8 @@ impl Trust {
     /// Takes the word of a listed proxy for a workload of a trust domain that is in force. It has no end of its own.
     pub(super) fn vouched(&self, id: &SpiffeId) -> Result<VerifiedIdentity, Refusal> {
         let bundles = self.bundles.load();
-        if !bundles.domains.contains_key(id.trust_domain()) {
+        // A domain that is trusted no more may have an empty bundle.
+        if bundles.domains.get(id.trust_domain()).is_none_or(|bundle| bundle.roots().is_empty()) {
             return Err(Refusal::UnknownTrustDomain);
         }
         let (identity, generation) = (Identity::Spiffe(id.clone()), bundles.generation);

@@ -51,7 +51,7 @@ struct ForwardPermit {
     proofs: Arc<Proofs>,
     opener: CallerContext,
     /// Among the connections of its caller: what comes in it is one.
-    place: UsagePermit,
+    place: Arc<UsagePermit>,
 }
 
 /// A tunnel that its peer may have.
@@ -220,7 +220,7 @@ fn authorise<B>(
     let place = opener.usage().connection();
     let place = place.ok_or_else(|| Denial::new(Reason::ConcurrencyLimited, full))?;
     let proofs = session.proofs.of_tunnel(&opener);
-    Ok(ForwardPermit { authority, target, proofs, opener, place })
+    Ok(ForwardPermit { authority, target, proofs, opener, place: Arc::new(place) })
 }
 
 /// TLS to a destination whose requests have to be read. `authority`: whether there is one, and may sign for the host.
@@ -281,7 +281,11 @@ async fn carry(
     (begun, carrier): (Bytes, Box<dyn Carrier>),
 ) {
     let deadline = Arc::new(HeaderDeadline::new());
-    let carrier = WriteTimeoutStream::new(Lingering::new(carrier), Arc::clone(&deadline), None);
+    let carrier = WriteTimeoutStream::new(
+        Lingering::new(carrier, Some(Arc::clone(&leave.place))),
+        Arc::clone(&deadline),
+        None,
+    );
     let mut whole = Prefixed::new(begun, carrier);
     let begun = tokio::select! {
         begun = tokio::time::timeout(FIRST_BYTES, first_bytes(&mut whole)) => begun,

@@ -35,7 +35,7 @@ struct HandshakeQueue {
 /// What is known of one handshake by those who wait and by whoever makes room.
 #[derive(Debug)]
 pub(super) struct HandshakeSignal {
-    scopes: [PeerScope; 3],
+    scopes: [Option<PeerScope>; 3],
     spoke: AtomicBool,
     gone: AtomicBool,
     told: Notify,
@@ -79,10 +79,18 @@ impl Drop for HandshakeSlot {
 impl Handshakes {
     /// A place for a connection from `address`. `None`: all that could give way have spoken.
     pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<HandshakeSlot> {
-        let scopes = PeerScope::of(address);
+        self.admit_to(PeerScope::of(address).map(Some))
+    }
+
+    /// A place for a connection from a listed proxy until it has said whose it is: everybody comes from its address.
+    pub(super) fn admit_proxy(self: &Arc<Self>) -> Option<HandshakeSlot> {
+        self.admit_to([Some(PeerScope::All), None, None])
+    }
+
+    fn admit_to(self: &Arc<Self>, scopes: [Option<PeerScope>; 3]) -> Option<HandshakeSlot> {
         let mut state = self.state();
         // The narrowest first: who floods makes room for its own.
-        for scope in scopes.iter().rev() {
+        for scope in scopes.iter().rev().flatten() {
             if state.queues.get(scope).is_some_and(|queue| queue.count >= scope.most())
                 && !state.make_room(*scope)
             {
@@ -98,7 +106,7 @@ impl Handshakes {
             told: Notify::new(),
         });
         state.under_way.insert(id, Arc::clone(&signal));
-        for scope in scopes {
+        for scope in scopes.into_iter().flatten() {
             state.enter(scope, id);
         }
         Some(HandshakeSlot { all: Arc::clone(self), id, signal })
@@ -143,7 +151,7 @@ impl HandshakeTable {
 
     fn end(&mut self, id: u64) -> Option<Arc<HandshakeSignal>> {
         let signal = self.under_way.remove(&id)?;
-        for scope in signal.scopes {
+        for scope in signal.scopes.into_iter().flatten() {
             if let Some(queue) = self.queues.get_mut(&scope) {
                 queue.count -= 1;
                 if queue.count == 0 {

@@ -1,5 +1,5 @@
 //! HBONE: the tunnels of an ambient mesh. Each is an HTTP/2 CONNECT on a connection that a workload's own certificate has opened, and what
-//! comes in it is the workload's HTTP (istio/ztunnel, `src/proxy/h2`).
+//! comes in it is the workload's HTTP, or a connection that `tunnel` passes through (istio/ztunnel, `src/proxy/h2`).
 //!
 //! **Invariant:** a tunnel proves nothing and chooses nothing: who calls is who has opened the connection, and each request in it walks the
 //! whole route. What the sender says of itself in headers (`baggage`, `forwarded`) is not read.
@@ -12,8 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::{Builder, SendResponse};
 use h2::{Ping, PingPong, RecvStream};
-use http::header::CONNECTION;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::header::{ALLOW, CONNECTION};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
@@ -146,6 +146,9 @@ fn refused(denial: &Denial, id: RecordId, respond: &mut SendResponse<Bytes>) -> 
         StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => StatusCode::SERVICE_UNAVAILABLE,
         status => status,
     };
+    if head.status == StatusCode::METHOD_NOT_ALLOWED {
+        head.headers.insert(ALLOW, HeaderValue::from_static("CONNECT"));
+    }
     // There is none in HTTP/2 (RFC 9113, section 8.2.2).
     head.headers.remove(CONNECTION);
     let is_empty = body.is_empty();
@@ -166,7 +169,7 @@ enum Tunnel {
 struct TunnelPermit {
     authority: TunnelAuthority,
     /// Among the connections of its caller: what comes in it is one.
-    place: UsagePermit,
+    place: Arc<UsagePermit>,
 }
 
 /// Opens a tunnel: where something is passed through, as far as its destination.
@@ -221,7 +224,7 @@ fn authorise<B>(
     let full = "this workload has too many connections and tunnels at once";
     let place = context.usage().connection();
     let place = place.ok_or_else(|| Denial::new(Reason::ConcurrencyLimited, full))?;
-    Ok((TunnelPermit { authority, place }, passage))
+    Ok((TunnelPermit { authority, place: Arc::new(place) }, passage))
 }
 
 /// Passes through a connection whose own TLS says where it leads.
@@ -259,7 +262,11 @@ fn refuse(
 async fn requests_in(core: Arc<Core>, outer: Arc<Session>, leave: TunnelPermit, stream: H2Stream) {
     let TunnelPermit { authority, place } = leave;
     let deadline = Arc::new(HeaderDeadline::new());
-    let mut tunnel = WriteTimeoutStream::new(Lingering::new(stream), Arc::clone(&deadline), None);
+    let mut tunnel = WriteTimeoutStream::new(
+        Lingering::new(stream, Some(Arc::clone(&place))),
+        Arc::clone(&deadline),
+        None,
+    );
     let Ok(Ok(begun)) = timeout(FIRST_BYTES, first_bytes(&mut tunnel)).await else { return };
     if begun.first() == Some(&TLS_HANDSHAKE) {
         let detail = "TLS came in a tunnel to a destination whose requests the gateway has to read: call http:// instead, \

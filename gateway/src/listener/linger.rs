@@ -5,6 +5,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,11 +15,14 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::write_timeout::{TlsStream, WriteTimeoutStream};
+use crate::caller_usage::UsagePermit;
 
 /// As long as nginx lingers by default (`lingering_time`, `lingering_timeout`).
 const LONGEST: Duration = Duration::from_secs(30);
 const SILENCE: Duration = Duration::from_secs(5);
 const PIECE: usize = 16 << 10;
+/// A connection may have hundreds of tunnels.
+const TUNNEL_PIECE: usize = 1 << 10;
 
 /// Ends our half of `stream`, and reads on until the peer has ended its own, is silent, or has had its time.
 pub(super) async fn close(mut stream: TlsStream) {
@@ -62,11 +66,13 @@ fn abort(socket: &TcpStream) {
 pub(super) struct Lingering<S: AsyncRead + Send + Unpin + 'static> {
     stream: Option<S>,
     has_ended: bool,
+    /// Of its caller, until all of it is over.
+    place: Option<Arc<UsagePermit>>,
 }
 
 impl<S: AsyncRead + Send + Unpin + 'static> Lingering<S> {
-    pub(super) const fn new(stream: S) -> Self {
-        Self { stream: Some(stream), has_ended: false }
+    pub(super) const fn new(stream: S, place: Option<Arc<UsagePermit>>) -> Self {
+        Self { stream: Some(stream), has_ended: false, place }
     }
 
     fn stream(&mut self) -> io::Result<Pin<&mut S>> {
@@ -79,11 +85,16 @@ impl<S: AsyncRead + Send + Unpin + 'static> Drop for Lingering<S> {
     fn drop(&mut self) {
         if let (true, Some(mut stream)) = (self.has_ended, self.stream.take()) {
             // Not as below TLS: a tunnel has no socket whose readiness could be asked for.
+            let place = self.place.take();
             let rest = async move {
-                let mut piece = vec![0; PIECE];
+                let mut piece = vec![0; TUNNEL_PIECE];
                 while let Ok(Ok(1..)) = timeout(SILENCE, stream.read(&mut piece)).await {}
             };
-            tokio::spawn(timeout(LONGEST, rest));
+            tokio::spawn(async move {
+                // A peer that still writes has had its time.
+                let _ = timeout(LONGEST, rest).await;
+                drop(place);
+            });
         }
     }
 }

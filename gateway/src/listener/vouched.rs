@@ -29,8 +29,8 @@ pub(super) struct VouchedWorkload {
 pub(super) async fn serve(core: Arc<Core>, listener: Arc<str>, stream: TcpStream, workload: VouchedWorkload) {
     let VouchedWorkload { source: address, id } = workload;
     let (trust, usages) = (&core.shared.trust, &core.shared.usages);
-    let proven = match Proofs::vouched(id, trust, usages) {
-        Ok(proven) => proven,
+    let (proofs, place) = match Proofs::vouched(id, trust, usages) {
+        Ok((proofs, place)) => (Arc::new(proofs), place.map(Arc::new)),
         Err(refusal) => {
             core.stats.handshake_failed();
             trust.count(refusal);
@@ -39,10 +39,11 @@ pub(super) async fn serve(core: Arc<Core>, listener: Arc<str>, stream: TcpStream
         }
     };
     let deadline = Arc::new(HeaderDeadline::new());
-    let mut stream = WriteTimeoutStream::new(Lingering::new(stream), Arc::clone(&deadline), None);
+    let mut stream =
+        WriteTimeoutStream::new(Lingering::new(stream, place.clone()), Arc::clone(&deadline), None);
     let Ok(Ok(begun)) = tokio::time::timeout(FIRST_BYTES, first_bytes(&mut stream)).await else { return };
     let arrival = Arrival { address, road: Road::Direct, http2: begun == PREFACE, deadline };
-    let session = Arc::new(Session::new(arrival, proven));
+    let session = Arc::new(Session::of(arrival, proofs, place));
     let (reader, writer) = tokio::io::split(stream);
     let whole = tokio::io::join(Cursor::new(begun).chain(reader), writer);
     http::serve(core, session, whole, end).await;

@@ -228,10 +228,13 @@ impl Relay {
     {
         let (outcome, reason, (code, words)) = match over {
             Over::Withdrawn => {
-                (Outcome::Refused, Some(Reason::NoGrant), (POLICY_VIOLATION, Reason::NoGrant.as_str()))
+                let reason = Reason::Withdrawn;
+                (Outcome::Refused, Some(reason), (POLICY_VIOLATION, reason.as_str()))
             }
             Over::Unproven(reason) => (Outcome::Refused, Some(reason), (POLICY_VIOLATION, reason.as_str())),
-            Over::Draining => (Outcome::CallerGone, None, (GOING_AWAY, "the gateway goes away")),
+            Over::Draining => {
+                (Outcome::Refused, Some(Reason::Drained), (GOING_AWAY, "the gateway goes away"))
+            }
             Over::Lifetime => (Outcome::CallerGone, None, (GOING_AWAY, "limits.lifetime is over")),
             Over::Idle => {
                 (Outcome::UpstreamFailed, Some(Reason::UpstreamTimeout), (GOING_AWAY, "nothing was sent"))

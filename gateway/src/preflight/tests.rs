@@ -283,3 +283,29 @@ fn places_that_cannot_be_made_are_named() {
         "{said:?}"
     );
 }
+
+#[test]
+fn a_listener_that_can_lead_nowhere_is_told() {
+    let bench = Bench::new();
+    let settings = bench.settings(&SETTINGS.replace(
+        "'127.0.0.1:0'}]",
+        "'127.0.0.1:0'}, {name: a, kind: tcp, destination: cahce, address: '127.0.0.1:0'},
+  {name: b, kind: tcp, destination: web, address: '127.0.0.1:0'},
+  {name: c, kind: tcp, destination: cache, address: '127.0.0.1:0'},
+  {name: d, kind: forward, address: '127.0.0.1:0'}]",
+    ));
+    let destination = |name: &str, spec: &str| {
+        format!(
+            "---\napiVersion: tollgate.dev/v1alpha1\nkind: Destination\nmetadata: {{name: {name}}}\nspec: {{{spec}}}\n"
+        )
+    };
+    let text = destination("web", "hosts: [web.example]")
+        + &destination("cache", "hosts: [cache.example], protocol: tcp, port: 6379");
+    let file = SourceFile { path: bench.at("a.yaml"), text };
+    let Compiled { policy, .. } = compile_files(&[file], &app::environment(&settings).unwrap()).unwrap();
+    let said = bench.said(&resources(&policy, Some(&settings)));
+    assert_eq!(said.len(), 3, "{said:?}");
+    assert!(said[0].contains("listeners[1].destination: there is no Destination `cahce`"), "{said:?}");
+    assert!(said[1].contains("listeners[2].destination: `web` speaks HTTP"), "{said:?}");
+    assert!(said[2].contains("listeners[4].kind: without `interception`"), "{said:?}");
+}

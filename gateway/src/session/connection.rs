@@ -84,13 +84,13 @@ pub(crate) struct Session {
     pub(super) writes: Writes,
     /// Of the request under way, where there is one at a time.
     body: Option<Arc<BodyProgress>>,
-    _place: Option<UsagePermit>,
+    _place: Option<Arc<UsagePermit>>,
 }
 
 impl Session {
     /// Of a connection with what it has to show, and its place among its caller's; none where it has shown nothing.
     pub(crate) fn new(arrival: Arrival, (proofs, place): (Proofs, Option<UsagePermit>)) -> Self {
-        Self::of(arrival, Arc::new(proofs), place)
+        Self::of(arrival, Arc::new(proofs), place.map(Arc::new))
     }
 
     /// Of what comes in a tunnel on this connection: it proves what the connection proves, and has a `place` of its own among the
@@ -100,18 +100,19 @@ impl Session {
         road: Road,
         http2: bool,
         deadline: Arc<HeaderDeadline>,
-        place: UsagePermit,
+        place: Arc<UsagePermit>,
     ) -> Self {
         let arrival = Arrival { address: self.address, road, http2, deadline };
         Self::within(arrival, Arc::clone(&self.proofs), place)
     }
 
     /// Of what comes in a tunnel, with the proofs of whoever has opened it and a place among the connections of that caller.
-    pub(crate) fn within(arrival: Arrival, proofs: Arc<Proofs>, place: UsagePermit) -> Self {
+    pub(crate) fn within(arrival: Arrival, proofs: Arc<Proofs>, place: Arc<UsagePermit>) -> Self {
         Self::of(arrival, proofs, Some(place))
     }
 
-    fn of(arrival: Arrival, proofs: Arc<Proofs>, place: Option<UsagePermit>) -> Self {
+    /// With a place that more than the connection holds.
+    pub(crate) fn of(arrival: Arrival, proofs: Arc<Proofs>, place: Option<Arc<UsagePermit>>) -> Self {
         let Arrival { address, road, http2, deadline } = arrival;
         Self {
             address,

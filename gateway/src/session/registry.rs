@@ -85,16 +85,17 @@ fn order(phase: Phase, unproven: Option<Unproven>, now: Timestamp) -> Option<Shu
 #[cfg(test)]
 mod tests {
     use jiff::SignedDuration;
+    use tollgate_policy::denial::Reason;
 
     use super::*;
 
     #[test]
     fn what_is_under_way_ends_after_its_grace() {
-        let grace = SignedDuration::from_secs(7);
+        let (grace, reason) = (SignedDuration::from_secs(7), Reason::CertificateExpired);
         let ended = Timestamp::from_second(1_000).unwrap();
         let told = |phase, after| {
             let now = Timestamp::from_second(1_000 + after).unwrap();
-            order(phase, Some(Unproven { since: ended, grace }), now)
+            order(phase, Some(Unproven { since: ended, grace, reason }), now)
         };
         assert_eq!(told(Phase::Serving, 0), Some(Shutdown::Graceful));
         assert_eq!(told(Phase::Serving, grace.as_secs()), Some(Shutdown::Graceful));

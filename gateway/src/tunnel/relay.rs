@@ -29,7 +29,7 @@ pub(crate) struct OpenTunnel {
     link: Outbound,
     watch: TunnelWatch,
     hello: Option<Hello>,
-    _place: Option<UsagePermit>,
+    _place: Option<Arc<UsagePermit>>,
 }
 
 impl OpenTunnel {

@@ -397,6 +397,9 @@ fn a_connection_is_free_carries_nothing_and_does_not_outlive_its_protocol() {
     };
     assert!(holds(", protocol: tcp, port: 5671"));
     assert!(!holds(", protocol: postgres, port: 5671"));
+    for elsewhere in ["addresses: [192.0.2.7]", "sourceAddress: 192.0.2.8"] {
+        assert!(!holds(&format!(", protocol: tcp, port: 5671, {elsewhere}")), "{elsewhere}");
+    }
     assert!(!holds(", port: 5671, dialect: llm"));
 }
 

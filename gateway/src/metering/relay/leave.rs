@@ -73,23 +73,21 @@ impl Leave {
         !is_permitted
     }
 
-    /// Whether the certificate of its connection proves nobody any more, or will not by the time that the connection is cut.
-    fn is_unproven(&self) -> bool {
+    /// What of its connection proves nobody any more, or will not by the time that the connection is cut.
+    fn unproven(&self) -> Option<Reason> {
         let shared = &self.core.shared;
         let now = Timestamp::now();
         let unproven = self.session.proofs.unproven(&shared.trust, &shared.usages, now);
         let then = now.checked_add(BEFORE_THE_CUT).unwrap_or(now);
-        unproven.is_some_and(|unproven| unproven.is_over(then))
+        unproven.filter(|unproven| unproven.is_over(then)).map(|unproven| unproven.reason)
     }
 
     /// Why its connection is to end now.
     fn cut(&self) -> Over {
         if self.core.shared.drain.phase() >= Phase::Cutting {
             Over::Draining
-        } else if self.is_unproven() {
-            Over::Unproven(Reason::CertificateExpired)
         } else {
-            Over::Cut
+            self.unproven().map_or(Over::Cut, Over::Unproven)
         }
     }
 }
@@ -141,8 +139,8 @@ impl RelayWatch {
                     if leave.is_withdrawn() {
                         return Over::Withdrawn;
                     }
-                    if leave.is_unproven() {
-                        return Over::Unproven(Reason::CertificateExpired);
+                    if let Some(reason) = leave.unproven() {
+                        return Over::Unproven(reason);
                     }
                     if now.duration_since(moved) >= self.idle {
                         return Over::Idle;

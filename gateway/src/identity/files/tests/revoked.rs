@@ -175,3 +175,27 @@ fn while_a_root_changes_the_list_of_one_says_nothing_of_what_another_of_its_name
         assert_eq!(verdict_of(&files, &[&leaf(&new, 3)]), Ok(()));
     }
 }
+
+#[test]
+fn a_root_that_another_root_vouches_for_does_not_hide_whom_its_own_list_names() {
+    let disk = Disk::new();
+    let (old, new) = (&disk.prod.issuer, Domain::new("prod.acme"));
+    // What changes the roots of a domain that is in use: the old one's name and key, certified by the new one.
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let mut issuer_params = CertificateParams::default();
+    issuer_params.distinguished_name.push(rcgen::DnType::CommonName, "new root");
+    issuer_params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    issuer_params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let successor = CertifiedIssuer::self_signed(issuer_params, new.issuer.key()).unwrap();
+    let crossed = params.signed_by(old.key(), &successor).unwrap().der().clone();
+    for both in [old.pem() + &successor.pem(), successor.pem() + &old.pem()] {
+        disk.write("prod.acme.pem", &both);
+        disk.write("prod.crl", &list(old, &[3], 3600));
+        let files = disk.load_revoking().unwrap();
+        assert_eq!(verdict_of(&files, &[&leaf(old, 2), &crossed]), Ok(()));
+        assert_eq!(verdict_of(&files, &[&leaf(old, 3), &crossed]), Err(Refusal::Revoked));
+        assert_eq!(verdict_of(&files, &[&leaf(old, 3)]), Err(Refusal::Revoked));
+    }
+}
