@@ -20,6 +20,8 @@ import render  # noqa: E402
 EXAMPLES = ROOT / "examples"
 # Read by kubectl alone.
 KUSTOMIZATION = "kustomization.yaml"
+# The gateway's own, for no API server.
+SETTINGS = "tollgate.yaml"
 
 
 def folders():
@@ -34,10 +36,11 @@ def manifests():
         known |= definitions.load(definitions_folder)
     for folder in folders():
         found = []
-        if not any(folder.glob("*.yaml")):
+        manifests = [path for path in sorted(folder.glob("*.yaml")) if path.name != SETTINGS]
+        if not manifests:
             # It is for no cluster.
             continue
-        for path in sorted(folder.glob("*.yaml")):
+        for path in manifests:
             if path.name == "values.yaml":
                 found += render.documents(render.render(yaml.safe_load(path.read_text())))
             elif path.name != KUSTOMIZATION:

@@ -101,7 +101,7 @@ def main():
     top = min(panel["gridPos"]["y"] for panel in chosen)
     height = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in chosen) - top
     figure = pyplot.figure(figsize=(24 * WIDE, height * HIGH), dpi=70)
-    now, wrong, count = time.time() - 1, [], 0
+    now, wrong, count = time.time(), [], 0
     for panel in chosen:
         place = panel["gridPos"]
         left, bottom = place["x"] / 24, 1 - (place["y"] - top + place["h"]) / height

@@ -1,8 +1,9 @@
 //! A gateway on settings that the chart renders: what a pod has as volumes and a service account stands in a scenario's folder.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, binary};
 
 /// What a pod would find under the paths of its settings.
 pub struct Pod<'a> {
@@ -22,6 +23,12 @@ impl Pod<'_> {
     /// Replaces the gateway's settings by these, as they would be in this pod but for ports, which are free ones. The first listener is
     /// called `mesh`.
     pub fn run_on(&self, gateway: &Gateway, settings: &str) {
+        let authority = authority(gateway);
+        if settings.contains("caKeyFile:") && !authority.exists() {
+            let mut command = Command::new(binary());
+            command.args(["ca", "init", "--host", "api.example.com", "--out"]).arg(&authority);
+            assert!(command.output().expect("the binary runs").status.success());
+        }
         let mut text = String::new();
         let mut is_named = false;
         for line in settings.lines() {
@@ -58,6 +65,8 @@ impl Pod<'_> {
             "keyFile" => path(&certificate.key),
             "bundleFile" => path(self.bundle),
             "caFile" => path(self.api_ca),
+            "caCertFile" => path(&authority(gateway).join("ca.pem")),
+            "caKeyFile" => path(&authority(gateway).join("ca.key")),
             "tokenFile" if value.starts_with("/var/run/") => path(&self.token),
             "tokenFile" => path(&gateway.inputs().join("admin.token")),
             "file" if value.starts_with("/etc/tollgate/telemetry/") => {
@@ -74,6 +83,11 @@ impl Pod<'_> {
             _ => None,
         }
     }
+}
+
+/// Where the authority of a proxy's tunnels is.
+fn authority(gateway: &Gateway) -> PathBuf {
+    gateway.inputs().join("interception")
 }
 
 /// Indentation with the dash of a list, key, value.
