@@ -90,11 +90,12 @@ where
         ended = both => ended,
         denial = watch.over() => return Err(denial),
     };
-    Ok(match ended {
-        Ok(_) => Outcome::Completed,
-        Err(_) if far.has_failed => Outcome::UpstreamFailed,
-        Err(_) => Outcome::CallerGone,
-    })
+    match ended {
+        Ok(_) => Ok(Outcome::Completed),
+        Err(_) if far.has_failed => Ok(Outcome::UpstreamFailed),
+        // What carries it may be cut first.
+        Err(_) => watch.drained().map_or(Ok(Outcome::CallerGone), Err),
+    }
 }
 
 /// A stream that counts what is read of it, and knows whether it has failed.

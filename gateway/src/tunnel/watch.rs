@@ -72,6 +72,12 @@ impl TunnelWatch {
         self.call.permit.destination().tcp()
     }
 
+    /// That the process cuts what is open.
+    pub(super) fn drained(&self) -> Option<Denial> {
+        let is_over = self.core.shared.drain.phase() >= Phase::Cutting;
+        is_over.then(|| Denial::new(Reason::Drained, "the gateway stops"))
+    }
+
     /// Ready once it may not go on; with why.
     pub(super) async fn over(&mut self) -> Denial {
         let idle = self.call.permit.destination().timeouts.idle;
