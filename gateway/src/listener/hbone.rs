@@ -4,7 +4,7 @@
 //! **Invariant:** a tunnel proves nothing and chooses nothing: who calls is who has opened the connection, and each request in it walks the
 //! whole route. What the sender says of itself in headers (`baggage`, `forwarded`) is not read.
 
-use std::io::{self, Cursor};
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +23,7 @@ use tollgate_policy::target::{Passage, TunnelAuthority};
 use super::h2_stream::H2Stream;
 use super::http as requests;
 use super::linger::Lingering;
+use super::prefixed::Prefixed;
 use super::write_timeout::WriteTimeoutStream;
 use crate::caller_usage::UsagePermit;
 use crate::core::Core;
@@ -275,8 +276,7 @@ async fn requests_in(core: Arc<Core>, outer: Arc<Session>, leave: TunnelPermit, 
         return;
     }
     let session = outer.tunnelled(Road::Hbone(authority), begun == PREFACE, deadline, place);
-    let (reader, writer) = tokio::io::split(tunnel);
-    let whole = tokio::io::join(Cursor::new(begun).chain(reader), writer);
+    let whole = Prefixed::new(begun.into(), tunnel);
     requests::serve(core, Arc::new(session), whole, end).await;
 }
 

@@ -3,16 +3,15 @@
 //!
 //! **Invariant:** nothing but the word of a listed proxy proves the caller of such a connection; a token beside it has to name the same one.
 
-use std::io::Cursor;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tollgate_policy::caller::SpiffeId;
 
 use super::hbone::{FIRST_BYTES, PREFACE, end, first_bytes};
 use super::linger::Lingering;
+use super::prefixed::Prefixed;
 use super::write_timeout::WriteTimeoutStream;
 use super::{http, log_refusal};
 use crate::core::Core;
@@ -44,7 +43,5 @@ pub(super) async fn serve(core: Arc<Core>, listener: Arc<str>, stream: TcpStream
     let Ok(Ok(begun)) = tokio::time::timeout(FIRST_BYTES, first_bytes(&mut stream)).await else { return };
     let arrival = Arrival { address, road: Road::Direct, http2: begun == PREFACE, deadline };
     let session = Arc::new(Session::of(arrival, proofs, place));
-    let (reader, writer) = tokio::io::split(stream);
-    let whole = tokio::io::join(Cursor::new(begun).chain(reader), writer);
-    http::serve(core, session, whole, end).await;
+    http::serve(core, session, Prefixed::new(begun.into(), stream), end).await;
 }
