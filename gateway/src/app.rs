@@ -121,9 +121,7 @@ impl App {
         let (observer, observations) = Observer::channel();
         let sinks = prepared.as_ref().map(PreparedExport::sinks);
         let shared = shared(&settings, control.handle(), &files, observer, sinks)?;
-        if let Some(svids) = files.identity.jwt_svids() {
-            shared.secrets.reach_svids(svids);
-        }
+        shared.secrets.reach_svids(files.identity.own_svids());
         let (certificate, standing) = (files.identity.certificate(), files.identity.standing());
         let cluster = match &settings.resources {
             ResourceSettings::Directory(_) => None,

@@ -139,6 +139,7 @@ pub(crate) const fn kind(kind: &StoreKind) -> &'static str {
         StoreKind::Aws(_) => "aws",
         StoreKind::Env { .. } => "env",
         StoreKind::Kubernetes => "kubernetes",
+        StoreKind::Svid { .. } => "svid",
     }
 }
 

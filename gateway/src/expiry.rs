@@ -6,7 +6,9 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use rustls::pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
 
 /// A certificate that ends sooner than this is told of, and sooner than a fifth of its life: who lives for hours is replaced within these.
 const SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -38,6 +40,12 @@ impl Validity {
             Timestamp::from_second(seconds).unwrap_or(bound)
         };
         Self { begins: at(read.not_before.timestamp()), ends: at(read.not_after.timestamp()) }
+    }
+
+    /// What those of a chain have in common that can be read.
+    pub(crate) fn of_chain(chain: &[CertificateDer<'_>]) -> Option<Self> {
+        let read = chain.iter().filter_map(|der| X509Certificate::from_der(der).ok());
+        read.map(|(_, read)| Self::of(&read)).reduce(Self::and)
     }
 
     /// What both have in common.

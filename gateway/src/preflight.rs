@@ -129,9 +129,11 @@ fn url(kind: &StoreKind) -> Option<(&'static str, &str)> {
     match kind {
         StoreKind::Vault(vault) => Some(("spec.vault.address", &vault.address)),
         StoreKind::Aws(aws) => Some(("spec.aws.endpoint", aws.endpoint.as_deref()?)),
-        StoreKind::File { .. } | StoreKind::Age { .. } | StoreKind::Env { .. } | StoreKind::Kubernetes => {
-            None
-        }
+        StoreKind::File { .. }
+        | StoreKind::Age { .. }
+        | StoreKind::Env { .. }
+        | StoreKind::Kubernetes
+        | StoreKind::Svid { .. } => None,
     }
 }
 
@@ -164,7 +166,7 @@ fn missing(kind: &StoreKind) -> Vec<(&'static str, String)> {
             ca.chain(login).collect()
         }
         // What `serve` is started with is not what this process was.
-        StoreKind::Env { .. } | StoreKind::Kubernetes => Vec::new(),
+        StoreKind::Env { .. } | StoreKind::Kubernetes | StoreKind::Svid { .. } => Vec::new(),
     };
     let absent = |(_, path, _): &(&str, &Path, &str)| !path.exists();
     let said =

@@ -63,7 +63,8 @@ pub(crate) use source::guess;
 pub use source::{Source, nearest};
 pub(crate) use source_pool::{FailoverWord, OrderWord, SourcePoolSpec, StickyWord};
 pub(crate) use store::{
-    AppRoleSpec, AuthSpec, AwsSpec, CertificateLoginSpec, EnvSpec, StoreSpec, TokenLoginSpec, VaultSpec,
+    AppRoleSpec, AuthSpec, AwsSpec, CertificateLoginSpec, EnvSpec, StoreSpec, SvidSpec, TokenLoginSpec,
+    VaultSpec,
 };
 pub(crate) use yaml::Fractions;
 

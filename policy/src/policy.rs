@@ -22,7 +22,7 @@ pub use crate::resource::{
     Algorithm, Allow, Approval, Assume, AwsKey, AwsSession, AwsStore, Boundary, Client, ClientAuth,
     ClientCertificate, Credential, Destination, Grant, Hmac, HmacAlgorithm, HttpDestination, HttpVersion,
     Inject, Injection, Key, KeyEncoding, KvVersion, Mint, Piece, Protocol, Scrub, SecretId, SecretRef, SigV4,
-    SignatureEncoding, Signer, SourceOrder, SourcePlan, SourcePool, SourceRules, Store, StoreKind,
+    SignatureEncoding, Signer, SourceOrder, SourcePlan, SourcePool, SourceRules, Store, StoreKind, Svid,
     TcpDestination, Timeouts, TlsStart, TlsVerify, TokenEndpoint, TokenGrant, TokenLogin, TunnelTls,
     Unpriced, VaultAuth, VaultStore, is_s3,
 };

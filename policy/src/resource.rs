@@ -27,5 +27,5 @@ pub use grant::{Allow, Approval, Assume, Grant, Unpriced};
 pub use hmac::{Hmac, HmacAlgorithm, KeyEncoding, Piece, SignatureEncoding};
 pub use mint::{Algorithm, AwsKey, AwsSession, Client, ClientAuth, Mint, Signer, TokenEndpoint, TokenGrant};
 pub use source_pool::{SourceOrder, SourcePlan, SourcePool, SourceRules};
-pub use store::{AwsStore, SecretRef, Store, StoreKind};
+pub use store::{AwsStore, SecretRef, Store, StoreKind, Svid};
 pub use vault::{ClientCertificate, KvVersion, SecretId, TokenLogin, VaultAuth, VaultStore};

@@ -33,7 +33,7 @@ use crate::reference::{self, Freshness, Reference, Wanted};
 use crate::refusals::Refusals;
 use crate::secret::{Fits, Secret, Version, VersionKey};
 use crate::store::{Cluster, Store, StoreHealth};
-use crate::svid::{JwtSvids, SvidSource};
+use crate::svid::{OwnSvids, SvidSource};
 
 use slot::Slot;
 pub use slot::{CredentialStatus, Health, Refreshed};
@@ -117,9 +117,9 @@ impl Secrets {
         self.cluster.reach(client);
     }
 
-    /// Says who makes JWT-SVIDs of the gateway, which logins with one need. To be called before the first policy is applied; what is said
+    /// Says who makes SVIDs of the gateway, which logins with one and stores of them need. To be called before the first policy is applied; what is said
     /// first stays.
-    pub fn reach_svids(&self, svids: JwtSvids) {
+    pub fn reach_svids(&self, svids: Arc<dyn OwnSvids>) {
         self.svids.reach(svids);
     }
 

@@ -41,4 +41,4 @@ pub use secret::{Fits, Secret, Version, VersionKey};
 pub use store::StoreHealth;
 pub use store::age::{AgeFile, AgeFileError};
 pub use store::file::read_file_secret;
-pub use svid::JwtSvids;
+pub use svid::{JwtSvid, Making, OwnSvids, X509Svid};

@@ -13,6 +13,7 @@ mod field;
 pub(crate) mod file;
 pub(crate) mod kubernetes;
 pub(crate) mod state;
+mod svid;
 pub(crate) mod vault;
 
 use std::fmt;
@@ -65,6 +66,7 @@ enum Backend {
     Aws(Box<aws::Aws>),
     Env(environment::Variables),
     Kubernetes(kubernetes::NamespaceSecrets),
+    Svid(svid::SvidStore),
     #[cfg(test)]
     Script(Arc<crate::cache::tests::Script>),
 }
@@ -89,6 +91,9 @@ impl Store {
             StoreKind::Kubernetes => {
                 let namespace = definition.name.namespace();
                 Backend::Kubernetes(kubernetes::NamespaceSecrets::new(namespace, cluster.clone()))
+            }
+            StoreKind::Svid { audience } => {
+                Backend::Svid(svid::SvidStore::new(audience.clone(), svids.clone()))
             }
         };
         Self::over(definition, backend)
@@ -123,6 +128,7 @@ impl Store {
             Backend::Aws(store) => store.fetch(reference).await,
             Backend::Env(store) => store.fetch(reference),
             Backend::Kubernetes(store) => store.fetch(reference).await,
+            Backend::Svid(store) => store.fetch(reference).await,
             #[cfg(test)]
             Backend::Script(script) => script.fetch(reference).await,
         };
@@ -163,7 +169,7 @@ impl Store {
 
     /// Whether asking it costs nobody else anything.
     pub(crate) const fn is_local(&self) -> bool {
-        matches!(self.backend, Backend::File(_) | Backend::Age(_) | Backend::Env(_))
+        matches!(self.backend, Backend::File(_) | Backend::Age(_) | Backend::Env(_) | Backend::Svid(_))
     }
 
     /// Whether it lent something that was not given back yet.
@@ -231,6 +237,8 @@ impl fmt::Display for Place<'_> {
             StoreKind::Aws(aws) => f.write_str(aws.endpoint.as_deref().unwrap_or(&aws.region)),
             StoreKind::Env { prefix } => write!(f, "{prefix}*"),
             StoreKind::Kubernetes => write!(f, "Secrets of namespace {}", self.0.name.namespace()),
+            StoreKind::Svid { audience: Some(audience) } => write!(f, "SVIDs for {audience}"),
+            StoreKind::Svid { audience: None } => f.write_str("SVIDs"),
         }
     }
 }

@@ -35,7 +35,7 @@ async fn a_budget_that_affords_a_hundred_calls_pays_for_exactly_a_hundred() {
     let fixture = plan
         .start(move |_| {
             let tokens = reported.load(Ordering::SeqCst);
-            let pause = Duration::from_millis(if tokens == 0 { 1500 } else { 200 });
+            let pause = Duration::from_millis(if tokens == 0 { 4000 } else { 200 });
             let reply = Reply::status(200).header("content-type", "application/json").wait(pause);
             reply.data(chat_completion(0, tokens).to_string())
         })
@@ -76,7 +76,7 @@ async fn a_budget_that_affords_a_hundred_calls_pays_for_exactly_a_hundred() {
     .await;
     assert_eq!(paid.load(Ordering::SeqCst), 100);
     assert_eq!(fixture.upstream.count(), 100, "the provider bills exactly a hundred calls");
-    assert!(samples > 50, "{samples} samples");
+    assert!(samples > 20, "{samples} samples");
     let (amount, spent, held) = usage(&fixture.gateway.metrics(), "grant/checkout-up/spend/week/shared");
     let billed = 100.0 * cost / 1e9;
     assert!(

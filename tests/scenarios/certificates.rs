@@ -96,7 +96,8 @@ async fn a_client_certificate_is_shown_and_its_rotation_fails_no_call() {
         eventually("a call with the first", || last() == Some(der(&first))).await;
         store(&plan, "partner", &second, &second);
         eventually("a call with the second", || last() == Some(der(&second))).await;
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        let turned = upstream.count();
+        eventually("calls after that", || upstream.count() >= turned + 30).await;
         stop.store(true, Ordering::SeqCst);
         let mut calls = 0;
         for load in loads {

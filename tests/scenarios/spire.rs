@@ -3,10 +3,13 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Method;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use serde_json::{Value, json};
 use tollgate_tests::bao::Bao;
 use tollgate_tests::client::Connection;
 use tollgate_tests::fixture::CHECKOUT;
@@ -14,7 +17,8 @@ use tollgate_tests::gateway::{binary, eventually, field};
 use tollgate_tests::resources::{credential, destination, document, grant};
 use tollgate_tests::spire::{Entry, Spire};
 use tollgate_tests::{
-    Authority, Client, Gateway, Identity, Leaf, Plan, Protocol, Reply, Sandbox, SecretKind, Upstream, needs,
+    Authority, Client, Gateway, Identity, Leaf, Plan, Protocol, Reply, Sandbox, SecretKind, Seen, Upstream,
+    needs,
 };
 
 const PARTNER: &str = "spiffe://partner.example/ns/billing/sa/web";
@@ -235,4 +239,81 @@ async fn jwt_svids_of_the_workload_api_prove_callers_and_the_gateway_to_its_vaul
     request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
     client.send(Protocol::H1, request).await.unwrap().assert_status(200);
     assert_eq!(upstream.count(), 2);
+}
+
+/// The claims of a token, as they are written.
+fn claims(token: &str) -> Value {
+    let claims = token.split('.').nth(1).expect("a token has three parts");
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).expect("base64")).expect("JSON")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gateways_own_svids_are_shown_to_destinations_and_token_endpoints_and_never_past_their_end() {
+    needs!(Spire::installed());
+    let plan = Plan::new();
+    let spire = Spire::start(&plan.sandbox, "prod.acme", None).await;
+    register(&spire, None);
+    let identity = spire.svid().await;
+    // One destination wants the mesh's certificate and a token for itself, the other a token of the endpoint.
+    let answer = |_: &Seen| Reply::status(200);
+    let up = Upstream::http_asking(&plan.server, &["http/1.1"], roots(&spire.bundle()), answer).await;
+    let other = Upstream::http(&plan.server, &["http/1.1"], answer).await;
+    let minted = plan.sandbox.canary("minted");
+    let granted = json!({"access_token": minted, "token_type": "Bearer", "expires_in": 8});
+    let server = plan.pki.server(&plan.sandbox, &["idp.test"]);
+    let endpoint = Upstream::http(&server, &["http/1.1"], move |_| Reply::json(&granted)).await;
+    let ca = plan.pki.bundle();
+    let with_certificate = destination("up", "api.up.test", up.port(), ca, "http")
+        .replace("tls: {", "tls: {clientCertificate: own, ");
+    let shown = "{clientCertificate: {certificate: certificate, key: key}}";
+    let mint = "{bearer: {}}\n  mint:\n    endpoint: {destination: idp, path: /token}\n    \
+                clientCredentials: {auth: {spiffeJwt: {}}}";
+    let allow = "  allow: {methods: [GET], paths: [\"/**\"]}\n";
+    let callers = "spiffe://prod.acme/ns/checkout/sa/*";
+    let resources = with_certificate
+        + &destination("other", "api.other.test", other.port(), ca, "http")
+        + &destination("idp", "idp.test", endpoint.port(), ca, "http")
+        + &document("SecretStore", "svid", "  svid: {audience: \"https://api.up.test\"}\n".to_owned())
+        + &document("SecretStore", "svid-idp", "  svid: {audience: \"https://idp.test\"}\n".to_owned())
+        + &credential("own", "up", "{store: svid, path: x509, fields: [certificate, key]}", shown)
+        + &credential("up-token", "up", "{store: svid, path: jwt}", "{bearer: {}}")
+        + &credential("minted", "other", "{store: svid-idp, path: jwt}", mint)
+        + &grant("checkout-up", callers, "up", "up-token", allow)
+        + &grant("checkout-other", callers, "other", "minted", allow);
+    let mut plan = plan;
+    plan.sandbox.stands_for(&minted, &[SecretKind::Svid, SecretKind::ClientCredentials]);
+    plan.settings = plan.settings.resource("fixture.yaml", resources);
+    let (mut gateway, _, sandbox) = gateway(plan, &spire, &["prod.acme"]).await;
+    gateway.launch().await;
+    gateway.ready().await;
+
+    let client = caller(&sandbox, &gateway, &spire, identity);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(u64::from(SECONDS) + 4) {
+        client.get("/up/x").await.assert_status(200);
+        client.get("/other/x").await.assert_status(200);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let seen = up.seen();
+    let mut certificates: Vec<_> = seen.iter().map(|seen| seen.certificate.to_vec()).collect();
+    certificates.dedup();
+    assert!(certificates.len() >= 2, "{} certificates in {} calls", certificates.len(), seen.len());
+    for seen in &seen {
+        let claims = claims(seen.header("authorization").strip_prefix("Bearer ").expect("a token"));
+        assert_eq!(claims["sub"], "spiffe://prod.acme/ns/egress/sa/tollgate");
+        assert_eq!(claims["aud"], json!(["https://api.up.test"]));
+    }
+    let asked = endpoint.seen();
+    assert!(asked.len() >= 3, "a token of 8 s is made anew: {}", asked.len());
+    for asked in &asked {
+        let form = String::from_utf8(asked.body.to_vec()).expect("text");
+        assert!(form.contains(
+            "client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-spiffe"
+        ));
+        let assertion = form.split('&').find_map(|pair| pair.strip_prefix("client_assertion="));
+        let assertion = assertion.expect("an assertion");
+        sandbox.needle(assertion);
+        assert_eq!(claims(assertion)["aud"], json!(["https://idp.test"]));
+    }
+    assert!(other.seen().iter().all(|seen| seen.header("authorization") == format!("Bearer {minted}")));
 }

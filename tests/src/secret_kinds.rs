@@ -29,6 +29,7 @@ kinds! {
     Aws: "store aws";
     Env: "store env";
     Kubernetes: "store kubernetes";
+    Svid: "store svid";
     Pool: "from pool";
     ClientCredentials: "mint clientCredentials";
     TokenExchange: "mint tokenExchange";

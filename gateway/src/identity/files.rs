@@ -20,18 +20,17 @@ use tokio::runtime::Handle;
 use tollgate_policy::caller::{SpiffeId, TrustDomain};
 use tollgate_policy::compile::HomeCluster;
 use tollgate_policy::target::GatewayName;
-use tollgate_secrets::JwtSvids;
-use x509_parser::certificate::X509Certificate;
-use x509_parser::prelude::FromDer;
+use tollgate_secrets::OwnSvids;
 use zeroize::Zeroizing;
 
 use super::bundle::{Bundle, Root};
 use super::loaded_bundle::LoadedBundle;
+use super::own_svids::SvidOrigin;
 use super::settings::{CertificateFiles, IdentitySettings, bundle_field};
 use super::tokens::TokenIssuers;
 use super::trust::{Trust, spiffe_id};
 use super::watched::{Digest, Fault, FileError, Watched, certificates, digest, read};
-use super::workload_api::{WorkloadSocket, X509Feed, X509State, follow_jwt, jwt_svids};
+use super::workload_api::{WorkloadSocket, X509Feed, X509State, follow_jwt};
 use crate::expiry::{Dated, Purpose, Validity};
 
 const CERTIFICATE: &str = "identity.certificate.certFile";
@@ -144,9 +143,10 @@ impl IdentityFiles {
         }
     }
 
-    /// How the gateway gets a JWT-SVID of its own, where it has a Workload API.
-    pub(crate) fn jwt_svids(&self) -> Option<JwtSvids> {
-        self.settings.workload_api.clone().map(jwt_svids)
+    /// Who makes SVIDs of the gateway's own for others than its listeners.
+    pub(crate) fn own_svids(&self) -> Arc<dyn OwnSvids> {
+        let IdentitySettings { workload_api, certificate, .. } = &self.settings;
+        Arc::new(SvidOrigin::new(workload_api.clone(), certificate.clone()))
     }
 
     /// Ready when the Workload API has said something else, or is gone.
@@ -254,8 +254,8 @@ impl IdentityFiles {
             let is_new = |old: Option<&Arc<CertifiedKey>>| old.is_none_or(|old| !Arc::ptr_eq(old, &svid.key));
             if matches!(self.own, OwnOrigin::WorkloadApi) && is_new(self.certificate.0.load().as_ref()) {
                 self.certificate.0.store(Some(Arc::clone(&svid.key)));
-                let ends =
-                    of_chain(&svid.key.cert).map(|validity| format!(", which ends at {}", validity.ends));
+                let ends = Validity::of_chain(&svid.key.cert)
+                    .map(|validity| format!(", which ends at {}", validity.ends));
                 taken.push(format!("SVID {}{}", svid.id, ends.unwrap_or_default()));
             }
             self.take_bundles(&mut taken, |loaded| loaded.take_said(context));
@@ -303,7 +303,8 @@ impl IdentityFiles {
         self.standing.dated.store(Arc::new(self.dated()));
         if let (OwnOrigin::WorkloadApi, Some(api)) = (&self.own, &self.api) {
             let key = self.certificate.0.load();
-            let ends = key.as_ref().and_then(|key| of_chain(&key.cert)).map(|validity| validity.ends);
+            let ends =
+                key.as_ref().and_then(|key| Validity::of_chain(&key.cert)).map(|validity| validity.ends);
             let svid = SvidStanding { socket: api.socket.clone(), ends, fault: state.fault };
             self.standing.svid.store(Some(Arc::new(svid)));
         }
@@ -313,7 +314,7 @@ impl IdentityFiles {
         let mut dated = Vec::new();
         let (field, place) = self.own_place();
         let key = self.certificate.0.load();
-        if let Some(validity) = key.as_ref().and_then(|key| of_chain(&key.cert)) {
+        if let Some(validity) = key.as_ref().and_then(|key| Validity::of_chain(&key.cert)) {
             let (name, title) = (field.to_owned(), format!("{place}: the certificate"));
             dated.push(Dated { purpose: Purpose::Own, name, title, validity });
         }
@@ -410,12 +411,6 @@ fn unnamed<'a>(chain: &[CertificateDer<'_>], names: &'a [GatewayName]) -> Vec<&'
         ServerName::try_from(bare).is_ok_and(|name| leaf.verify_is_valid_for_subject_name(&name).is_ok())
     };
     names.iter().map(GatewayName::host).filter(|host| !is_for(host)).collect()
-}
-
-/// What the certificates of a chain have in common.
-fn of_chain(chain: &[CertificateDer<'_>]) -> Option<Validity> {
-    let read = chain.iter().filter_map(|der| X509Certificate::from_der(der).ok());
-    read.map(|(_, read)| Validity::of(&read)).reduce(Validity::and)
 }
 
 fn domains(bundles: &BTreeMap<TrustDomain, LoadedBundle>) -> HashMap<TrustDomain, Arc<Bundle>> {

@@ -20,11 +20,12 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tollgate_policy::schema_forms;
 
+pub(super) use self::client::ApiFault;
 pub(super) use self::follow::jwt as follow_jwt;
-pub(super) use self::jwt::{JwtBundles, svids as jwt_svids};
+pub(super) use self::jwt::{JwtBundles, jwt_svid};
 #[cfg(test)]
 pub(super) use self::x509::OwnSvid;
-pub(super) use self::x509::{ApiBundle, X509Context};
+pub(super) use self::x509::{ApiBundle, X509Context, x509_svid};
 
 /// The address of a Workload API (SPIFFE Workload Endpoint, section 4): a Unix socket.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -115,7 +115,7 @@ fn files(kind: &StoreKind) -> Vec<(&'static str, &Path)> {
             ca.chain(credentials_file.iter().map(|file| ("spec.aws.credentialsFile", file.as_path())))
                 .collect()
         }
-        StoreKind::Env { .. } | StoreKind::Kubernetes => Vec::new(),
+        StoreKind::Env { .. } | StoreKind::Kubernetes | StoreKind::Svid { .. } => Vec::new(),
     }
 }
 
@@ -127,7 +127,9 @@ fn keys(kind: &StoreKind) -> Vec<(&'static str, &Path)> {
         StoreKind::Aws(AwsStore { credentials_file, .. }) => {
             credentials_file.iter().map(|file| ("spec.aws.credentialsFile", file.as_path())).collect()
         }
-        StoreKind::File { .. } | StoreKind::Env { .. } | StoreKind::Kubernetes => Vec::new(),
+        StoreKind::File { .. } | StoreKind::Env { .. } | StoreKind::Kubernetes | StoreKind::Svid { .. } => {
+            Vec::new()
+        }
     }
 }
 

@@ -36,6 +36,7 @@ const fn kind(kind: &StoreKind) -> &'static str {
         StoreKind::Aws(_) => "AWS Secrets Manager",
         StoreKind::Env { .. } => "the environment",
         StoreKind::Kubernetes => "Kubernetes Secrets",
+        StoreKind::Svid { .. } => "the gateway's own SVIDs",
     }
 }
 
@@ -53,6 +54,7 @@ fn parts(policy: &Policy, store: &Store) -> Vec<(&'static str, String)> {
         StoreKind::Env { prefix } => vec![("reads variables that begin with", prefix.clone())],
         // Its namespace is its name's.
         StoreKind::Kubernetes => Vec::new(),
+        StoreKind::Svid { audience } => vec![("has JWT-SVIDs for", or(audience.clone(), "nobody"))],
     }
 }
 

@@ -8,7 +8,8 @@ use super::own::check_allowed;
 use super::{Compiler, Scope, inject};
 use crate::model::{CredentialSpec, Froms, Interval, Resource};
 use crate::pattern::HostPattern;
-use crate::resource::{Credential, Destination, Injection};
+use crate::policy::Parts;
+use crate::resource::{Credential, Destination, Inject, Injection, Key, StoreKind, Svid};
 
 /// How old a value may become: 5 min before it is read again, 1 h while its store is out of reach.
 const REFRESH: Interval = Interval(std::time::Duration::from_secs(300));
@@ -44,6 +45,8 @@ impl Compiler<'_> {
         check_leased(spec, &mut scope);
         check_allowed(spec.allowed_namespaces.as_ref(), &mut scope);
         let inject = inject::ways(spec, keys.as_deref().unwrap_or_default(), &mut scope);
+        let ways = inject.as_deref().unwrap_or_default();
+        check_own_key(spec, keys.as_deref().unwrap_or_default(), ways, (&self.parts, &mut scope));
         if inject.as_ref().is_none_or(|ways| ways.iter().any(Injection::is_reusable)) {
             destinations.iter().for_each(|(path, to)| check_hosts(spec, path, to, &mut scope));
         }
@@ -71,6 +74,25 @@ impl Compiler<'_> {
         };
         let prefetch = spec.prefetch.unwrap_or(false);
         Some(Credential { name, destinations, keys: keys?, inject, refresh, max_stale, prefetch, mint })
+    }
+}
+
+/// The key of the gateway's own certificate proves who it is to a TLS peer, and is sent nowhere.
+fn check_own_key(
+    spec: &CredentialSpec,
+    keys: &[Key],
+    ways: &[Injection],
+    (parts, scope): (&Parts, &mut Scope<'_>),
+) {
+    let is_own = |key: &Key| {
+        let store = parts.stores.get(&key.from.store);
+        let is_svid = store.is_some_and(|store| matches!(store.kind, StoreKind::Svid { .. }));
+        is_svid && Svid::at(&key.from.path) == Some(Svid::X509)
+    };
+    let is_shown = |way: &Injection| matches!(way.way, Inject::ClientCertificate { .. });
+    if keys.iter().any(is_own) && (spec.mint.is_some() || !ways.iter().all(is_shown)) {
+        let message = "the gateway's own certificate and key go on no call: `clientCertificate` is the only way to show them";
+        scope.problem("spec.inject", message);
     }
 }
 

@@ -139,12 +139,22 @@ pub(super) fn check_store(spec: &StoreSpec, scope: &mut Scope<'_>) {
         return;
     }
     // Kubernetes Secrets are the namespace's own.
-    let StoreSpec { file, age, vault, aws, env, kubernetes: _, allowed_namespaces: _, allowed_paths: _ } =
-        spec;
+    let StoreSpec {
+        file,
+        age,
+        vault,
+        aws,
+        env,
+        kubernetes: _,
+        svid,
+        allowed_namespaces: _,
+        allowed_paths: _,
+    } = spec;
     let refused = [
         ("file", file.is_some(), "reads the gateway's own disk"),
         ("age", age.is_some(), "reads the gateway's own disk"),
         ("env", env.is_some(), "reads the gateway's own environment"),
+        ("svid", svid.is_some(), "shows who the gateway is"),
         ("vault", vault.is_some(), "logs in with files of the gateway's, whichever way of `auth` it takes"),
         ("aws", aws.is_some(), "logs in as the gateway, or with files of the gateway's"),
     ];

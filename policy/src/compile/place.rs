@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::path::{Component, Path, PathBuf};
 
-use crate::resource::{AwsStore, KvVersion, SecretRef, StoreKind, VaultStore};
+use crate::resource::{AwsStore, KvVersion, SecretRef, StoreKind, Svid, VaultStore};
 
 /// The place of one secret.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ enum Backend<'a> {
     Variable(String),
     /// Namespace and name.
     Kubernetes(&'a str, &'a str),
+    /// An SVID of the gateway's own, and whom it is for.
+    Svid(&'a str, Option<&'a str>),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -53,6 +55,9 @@ impl<'a> Place<'a> {
             StoreKind::Aws(store) => Backend::Aws(Arn::of(path, store)),
             StoreKind::Env { prefix } => Backend::Variable(format!("{prefix}{path}")),
             StoreKind::Kubernetes => Backend::Kubernetes(secret.store.namespace(), path),
+            StoreKind::Svid { audience } => {
+                Backend::Svid(path, audience.as_deref().filter(|_| Svid::at(path) == Some(Svid::Jwt)))
+            }
         };
         Self { backend, fields: &secret.fields }
     }
@@ -72,6 +77,7 @@ impl<'a> Place<'a> {
             (Backend::Kubernetes(near, one), Backend::Kubernetes(far, two)) => {
                 (near, one) == (far, two) && self.shares_field(other)
             }
+            (Backend::Svid(one, near), Backend::Svid(two, far)) => (one, near) == (two, far),
             _ => false,
         }
     }

@@ -3,6 +3,7 @@
 mod aws;
 mod environment;
 mod kubernetes;
+mod svid;
 mod vault;
 
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use super::own::{check_allowed, check_allowed_paths, check_store};
 use super::place::normalised;
 use super::{Compiler, Scope};
-use crate::model::{AwsSpec, EnvSpec, FromSpec, Resource, StoreSpec, VaultSpec};
+use crate::model::{AwsSpec, EnvSpec, FromSpec, Resource, StoreSpec, SvidSpec, VaultSpec};
 use crate::resource::{Store, StoreKind};
 
 impl Compiler<'_> {
@@ -40,10 +41,11 @@ enum WrittenStore<'a> {
     Aws(&'a AwsSpec),
     Env(&'a EnvSpec),
     Kubernetes,
+    Svid(&'a SvidSpec),
 }
 
 fn kind(resource: &Resource<StoreSpec>, scope: &mut Scope<'_>) -> Option<StoreKind> {
-    let StoreSpec { file, age, vault, aws, env, kubernetes, .. } = &resource.spec;
+    let StoreSpec { file, age, vault, aws, env, kubernetes, svid, .. } = &resource.spec;
     let fields = [
         ("file", file.as_ref().map(|file| WrittenStore::File(&file.root))),
         ("age", age.as_ref().map(|age| WrittenStore::Age(&age.file, &age.identity_file))),
@@ -51,6 +53,7 @@ fn kind(resource: &Resource<StoreSpec>, scope: &mut Scope<'_>) -> Option<StoreKi
         ("aws", aws.as_ref().map(WrittenStore::Aws)),
         ("env", env.as_ref().map(WrittenStore::Env)),
         ("kubernetes", kubernetes.as_ref().map(|_| WrittenStore::Kubernetes)),
+        ("svid", svid.as_ref().map(WrittenStore::Svid)),
     ];
     Some(match scope.exactly_one("spec", fields)? {
         WrittenStore::File(root) => StoreKind::File {
@@ -66,6 +69,7 @@ fn kind(resource: &Resource<StoreSpec>, scope: &mut Scope<'_>) -> Option<StoreKi
         WrittenStore::Aws(aws) => StoreKind::Aws(aws::store(aws, scope)?),
         WrittenStore::Env(env) => StoreKind::Env { prefix: environment::prefix(env, scope)? },
         WrittenStore::Kubernetes => kubernetes::store(scope)?,
+        WrittenStore::Svid(svid) => svid::store(svid, resource.spec.allowed_namespaces.is_some(), scope),
     })
 }
 
@@ -75,6 +79,7 @@ pub(super) fn check_reference((at, from): (&str, &FromSpec), kind: &StoreKind, s
         StoreKind::Aws(store) => return aws::check_reference((at, from), store, scope),
         StoreKind::Env { .. } => environment::check_path((at, from), scope),
         StoreKind::Kubernetes => kubernetes::check_name((at, from), scope),
+        StoreKind::Svid { audience } => svid::check_reference((at, from), audience.as_deref(), scope),
         StoreKind::File { .. } | StoreKind::Age { .. } | StoreKind::Vault(_) => {}
     }
     for (field, written) in [("stage", &from.stage), ("versionId", &from.version_id)] {

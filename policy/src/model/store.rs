@@ -16,6 +16,7 @@ use super::field::List;
     {"required": ["aws"]},
     {"required": ["env"]},
     {"required": ["kubernetes"]},
+    {"required": ["svid"]},
 ]))]
 pub(crate) struct StoreSpec {
     /// A directory with one file for each secret.
@@ -30,6 +31,8 @@ pub(crate) struct StoreSpec {
     pub(crate) env: Option<EnvSpec>,
     /// [Kubernetes Secrets](../secrets/README.md#kubernetes-secrets) of the store's own namespace. Only for objects of a cluster.
     pub(crate) kubernetes: Option<NamespaceSecretsSpec>,
+    /// [The gateway's own SVIDs](../secrets/README.md#the-gateways-own-svids).
+    pub(crate) svid: Option<SvidSpec>,
     /// The namespaces whose resources may refer to this one, besides its own: `All`, or some. See [namespaces](#namespaces).
     pub(crate) allowed_namespaces: Option<AllowedNamespaces>,
     /// What credentials of other namespaces may read here: these paths and all below them. `{namespace}` in one is the namespace
@@ -196,3 +199,11 @@ pub(crate) struct EnvSpec {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct NamespaceSecretsSpec {}
+
+/// The gateway's own SVIDs. A credential's `path` is `jwt` or `x509`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+pub(crate) struct SvidSpec {
+    /// The `aud` of the JWT-SVIDs: whoever is shown one. Without it there are only X.509-SVIDs.
+    pub(crate) audience: Option<String>,
+}

@@ -41,6 +41,34 @@ pub enum StoreKind {
     },
     /// Kubernetes Secrets of the namespace that the store is in.
     Kubernetes,
+    /// The gateway's own SVIDs.
+    Svid {
+        /// Whom its JWT-SVIDs are for; `None`: it has none.
+        audience: Option<String>,
+    },
+}
+
+/// The kinds of SVIDs of the gateway's own, each under a path of its store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Svid {
+    /// A token, which has no fields.
+    Jwt,
+    /// A certificate with its key, which have the fields of [`Svid::FIELDS`].
+    X509,
+}
+
+impl Svid {
+    /// The PEM chain, leaf first, and its key.
+    pub const FIELDS: [&str; 2] = ["certificate", "key"];
+
+    /// What there is at this path.
+    pub fn at(path: &str) -> Option<Self> {
+        match path {
+            "jwt" => Some(Self::Jwt),
+            "x509" => Some(Self::X509),
+            _ => None,
+        }
+    }
 }
 
 /// How to reach and log in to AWS Secrets Manager.

@@ -392,6 +392,9 @@ fn steps((credential, key): (&Credential, &Key), store: Option<&StoreKind>) -> V
                 format!("Secrets of namespace {} can be read", key.from.store.namespace()),
             ));
         }
+        Some(StoreKind::Svid { .. }) => {
+            steps.push((Step::Store, "the gateway has an identity of its own".to_owned()));
+        }
         None => {}
     }
     steps.push((Step::Secret, format!("{} is there and may be read", key.from.path)));

@@ -23,7 +23,7 @@ use super::message::{
 };
 
 /// How long the API has to take a connection and to answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// What every request has to show (SPIFFE Workload Endpoint, section 6): a page that made a browser or a proxy ask cannot add it.
 const SECURITY_HEADER: &str = "workload.spiffe.io";
 

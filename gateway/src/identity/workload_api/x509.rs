@@ -8,10 +8,14 @@ use std::sync::Arc;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 use tollgate_policy::caller::{SpiffeId, TrustDomain};
+use tollgate_secrets::X509Svid;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
-use super::message::{X509Svid, X509SvidResponse};
+use super::WorkloadSocket;
+use super::client::{ApiClient, ApiFault, PATIENCE};
+use super::message::{self, X509SvidResponse};
+use crate::identity::svid_pem;
 use crate::identity::trust::spiffe_id;
 
 /// The gateway's own X.509-SVID.
@@ -61,7 +65,7 @@ impl X509Context {
 }
 
 impl OwnSvid {
-    fn read(svid: &X509Svid) -> Result<Self, String> {
+    fn read(svid: &message::X509Svid) -> Result<Self, String> {
         let chain = certificates(&svid.x509_svid)?;
         let leaf = chain.first().ok_or("there is no certificate in it")?;
         let id = spiffe_id(leaf).map_err(|refusal| refusal.to_string())?;
@@ -73,6 +77,18 @@ impl OwnSvid {
         let key = CertifiedKey::from_der(chain, key, &provider).map_err(|error| error.to_string())?;
         Ok(Self { id, key: Arc::new(key) })
     }
+}
+
+/// The gateway's own X.509-SVID with its key. Asked for each time: the agent keeps it.
+pub(in crate::identity) async fn x509_svid(socket: &WorkloadSocket) -> Result<X509Svid, ApiFault> {
+    let mut said = ApiClient::connect(socket).await?.x509_svids().await?;
+    let message = tokio::time::timeout(PATIENCE, said.message()).await.map_err(|_| ApiFault::Late)??;
+    let message = message.ok_or(ApiFault::Ended)?;
+    let own = message.svids.first().ok_or_else(|| ApiFault::Unusable("it says no SVID".to_owned()))?;
+    let unusable = |fault: String| ApiFault::Unusable(format!("its SVID {}: {fault}", shown(&own.spiffe_id)));
+    let OwnSvid { key, .. } = OwnSvid::read(own).map_err(unusable)?;
+    svid_pem::svid(&key.cert, &own.x509_svid_key)
+        .ok_or_else(|| unusable("its certificate has no end".to_owned()))
 }
 
 /// The DER certificates in `bytes`, one behind the other.

@@ -160,7 +160,7 @@ impl Login {
             }
             VaultAuth::Jwt(login) => with_token(login, JWT, "the JWT file cannot be read").await,
             VaultAuth::JwtSvid { mount, role, audience } => {
-                let token = self.svids.svid(audience).await?;
+                let token = self.svids.svids()?.jwt(audience.clone()).await?.token;
                 let body = json(&[("role", role.as_bytes()), ("jwt", &token)])?;
                 Ok(Shown { mount, body, words: JWT })
             }
