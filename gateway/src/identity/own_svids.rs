@@ -2,7 +2,6 @@
 //!
 //! **Invariant:** each is made when it is asked for and kept by nobody here. An agent's fault is logged; whoever asked learns fixed words.
 
-use std::fmt;
 use std::sync::Arc;
 
 use futures_util::FutureExt;

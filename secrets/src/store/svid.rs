@@ -34,7 +34,7 @@ impl SvidStore {
             Some(Svid::X509) => {
                 let svid = svids.x509().await?;
                 let ends = svid.ends;
-                (certificate(svid, &reference.secret.fields)?, ends)
+                (certificate(&svid, &reference.secret.fields)?, ends)
             }
             None => return Err(Failure::PathRefused("it is neither `jwt` nor `x509`")),
         };
@@ -43,7 +43,7 @@ impl SvidStore {
 }
 
 /// The named fields, in that order.
-fn certificate(svid: X509Svid, fields: &[String]) -> Result<Value, Failure> {
+fn certificate(svid: &X509Svid, fields: &[String]) -> Result<Value, Failure> {
     let [certificate, key] = Svid::FIELDS;
     let field = |name: &String| -> Result<Field, Failure> {
         let bytes = match name.as_str() {

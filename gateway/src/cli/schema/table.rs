@@ -27,6 +27,26 @@ const HEAD: &str = "| field | type | default | meaning |\n|---|---|---|---|\n";
 /// One field: its path and its line.
 struct Row(String, String);
 
+/// Where a field stands among those of before, and whether it is new.
+pub(super) fn place(path: &str, known: &[&str]) -> (usize, bool) {
+    if let Some(at) = known.iter().position(|known| *known == path) {
+        return (at, false);
+    }
+    let mut parent = path;
+    while let Some((above, _)) = parent.rsplit_once('.') {
+        let is_within = |known: &&str| {
+            known
+                .strip_prefix(above)
+                .is_some_and(|rest| matches!(rest.bytes().next(), None | Some(b'.' | b'[')))
+        };
+        if let Some(last) = known.iter().rposition(is_within) {
+            return (last, true);
+        }
+        parent = above;
+    }
+    (usize::MAX, true)
+}
+
 impl Definitions {
     /// The tables of one kind, or all.
     pub(super) fn tables(&self, kind: Option<&str>) -> String {
@@ -36,7 +56,7 @@ impl Definitions {
         text.collect::<Vec<_>>().join("\n")
     }
 
-    /// A table, its fields in the order in which `old`, the same table of before, has them.
+    /// A table, its fields in the order in which `old`, the same table of before, has them, and new ones behind those of the same mapping.
     pub(super) fn table(&self, table: &str, old: &str) -> String {
         let mut rows = Vec::new();
         let mut fields = table.split('.');
@@ -51,11 +71,9 @@ impl Definitions {
             }
         }
         self.rows(&schema, (table, ""), &mut rows);
-        let place = |row: &Row| {
-            let line = format!("| `{}` |", row.0);
-            old.lines().position(|old| old.starts_with(&line)).unwrap_or(usize::MAX)
-        };
-        rows.sort_by_key(place);
+        let known: Vec<&str> =
+            old.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+        rows.sort_by_key(|row| place(&row.0, &known));
         rows.into_iter().fold(HEAD.to_owned(), |table, Row(_, line)| table + &line)
     }
 

@@ -102,3 +102,19 @@ fn a_description_in_a_schema_has_no_link() {
     without_links(&mut schema);
     assert_eq!(schema["description"], "See paths, or `x`.");
 }
+
+#[test]
+fn a_new_field_stands_behind_those_of_its_own_mapping() {
+    let old = "| `a` | x |\n| `a.b` | x |\n| `a.b.c` | x |\n| `d[].e` | x |\n| `z` | x |\n";
+    let known: Vec<&str> =
+        old.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    let places = |paths: &[&str]| {
+        let mut sorted = paths.to_vec();
+        sorted.sort_by_key(|path| table::place(path, &known));
+        sorted.join(" ")
+    };
+    assert_eq!(
+        places(&["z", "d[].f", "d[].e", "new", "a.b.k", "a.x", "a.b.c", "a.b", "a"]),
+        "a a.b a.b.c a.b.k a.x d[].e d[].f z new"
+    );
+}

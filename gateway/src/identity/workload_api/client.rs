@@ -29,7 +29,7 @@ const SECURITY_HEADER: &str = "workload.spiffe.io";
 
 /// Why the API does not say anything.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ApiFault {
+pub(in crate::identity) enum ApiFault {
     #[error("it cannot be connected to: {0}")]
     Connect(std::io::Error),
     #[error("it speaks no HTTP/2: {0}")]

@@ -58,7 +58,7 @@ fn the_gateway_is_ready_once_the_workload_api_has_said_its_svid_and_as_long_as_t
     files.api.as_ref().unwrap().tell(gone);
     assert!(files.take_said().is_empty());
     assert_eq!((standing.unready(now), verdict(&files, &prod)), (None, Ok(())), "what it said last serves");
-    let later = of_chain(&files.certificate.0.load().as_ref().unwrap().cert).unwrap().ends;
+    let later = Validity::of_chain(&files.certificate.0.load().as_ref().unwrap().cert).unwrap().ends;
     let why = standing.unready(later).unwrap();
     assert!(why.contains("the SVID ended at") && why.contains("it ended its answer"), "{why}");
     let heard: Vec<_> =
