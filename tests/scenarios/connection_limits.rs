@@ -10,7 +10,7 @@ use tollgate_tests::fixture::{CHECKOUT, Fixture};
 use tollgate_tests::gateway::eventually;
 use tollgate_tests::hbone::HboneClient;
 use tollgate_tests::resources::document;
-use tollgate_tests::{Client, Plan, Reply, ledger};
+use tollgate_tests::{Plan, Reply, ledger};
 
 /// A gateway with tunnels to `queue.test`, and these limits on `checkout`'s grant for it.
 async fn queue(port: u16, limits: &str) -> Fixture {
@@ -25,9 +25,7 @@ async fn queue(port: u16, limits: &str) -> Fixture {
 }
 
 async fn mesh_client(fixture: &Fixture) -> HboneClient {
-    let identity = fixture.prod.svid(&fixture.sandbox, CHECKOUT);
-    let address = fixture.gateway.listener("tunnels");
-    HboneClient::connect(&Client::new(&fixture.sandbox, address, fixture.prod.roots(), Some(identity))).await
+    HboneClient::connect(&fixture.checkout().at(fixture.gateway.listener("tunnels"))).await
 }
 
 type Tunnel = TokioIo<hyper::upgrade::Upgraded>;
