@@ -81,9 +81,12 @@ async fn no_byte_passes_that_a_limit_does_not_have_however_many_tunnels_share_it
     let records = recorded(&fixture, 1).await;
     assert_eq!(records[0]["charges"][0]["amount"], 1_000_000, "{}", records[0]);
     assert_eq!(used(&fixture, "bytes"), (1_000_000.0, 0.0), "what was not used is given back");
-    let mut rounds = JoinSet::new();
+    let mut tunnels = Vec::new();
     for _ in 0..4 {
-        let mut tunnel = mesh_client.tunnel(&authority).await;
+        tunnels.push(mesh_client.tunnel(&authority).await);
+    }
+    let mut rounds = JoinSet::new();
+    for mut tunnel in tunnels {
         rounds.spawn(async move { round(&mut tunnel, 1_000_000).await });
     }
     let ends = rounds.join_all().await;

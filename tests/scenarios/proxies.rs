@@ -207,6 +207,7 @@ async fn a_connection_that_a_listed_proxy_names_leads_where_it_was_to_lead_and_n
     let mut said = String::new();
     stream.read_to_string(&mut said).await.unwrap();
     assert_eq!(said, "welcome");
+    drop(stream);
     for (listener, bytes, why) in [
         ("foreign", named(CHECKOUT), "the proxy is not listed"),
         ("connections", named("spiffe://prod.acme/ns/search/sa/web"), "the workload has no grant"),

@@ -292,7 +292,7 @@ impl HeldItem {
         else {
             return Ok(0);
         };
-        let HeldPlace::Window { slot, .. } = self.place else { return Ok(0) };
+        let HeldPlace::Window { slot, held: own } = self.place else { return Ok(0) };
         if !limit.unit.is_taken_in_pieces() || wanted == 0 {
             return Ok(0);
         }
@@ -303,6 +303,13 @@ impl HeldItem {
             Ok(()) => Ok(amount),
             Err(refused) => {
                 let limit = Limit { amount: cap, ..limit.clone() };
+                let refused = match refused {
+                    // Nobody but this connection holds any of it, and it has used that.
+                    Refused::Held { .. } if held <= own => {
+                        Refused::Exhausted { resets_in: counter.resets_in(window, now) }
+                    }
+                    refused => refused,
+                };
                 Err(refusal::over_budget((&limit, amount), refused, &mut counter, now))
             }
         }

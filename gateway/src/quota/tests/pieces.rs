@@ -58,7 +58,7 @@ fn a_piece_is_taken_of_every_limit_or_of_none() {
     world.quota.extend(&mut hold, &piece(0, 60), now()).unwrap();
     assert_eq!((hold.allowance().bytes, hold.allowance().seconds), (Some(100), Some(2)));
     let refused = world.quota.extend(&mut hold, &piece(100, 60), now()).unwrap_err();
-    assert_eq!(refused.reason, Reason::BudgetHeld);
+    assert_eq!(refused.reason, Reason::BudgetExhausted, "nobody else holds any of it");
     assert_eq!(world.usage(Unit::Bytes), (0, 100), "nothing is left of the piece");
     assert_eq!(hold.charges().iter().map(|charge| charge.amount).collect::<Vec<_>>(), [100, 2]);
     hold.sent();
