@@ -4,6 +4,7 @@
 //! session was resumed; where a listener does without one, the route refuses whoever is not proven otherwise.
 
 mod bind;
+mod double_hbone;
 #[cfg(test)]
 mod fixture;
 mod forward;
@@ -18,6 +19,7 @@ mod proxy_protocol;
 mod supervise;
 mod tcp;
 mod tls;
+mod tunnelled;
 mod vouched;
 mod write_timeout;
 
@@ -26,11 +28,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tollgate_policy::name::ResourceId;
 
 pub(crate) use self::bind::{bind, by_whom};
+use self::double_hbone::InnerTunnels;
 use self::handshakes::{HandshakeSignal, HandshakeSlot, Handshakes};
 use self::proxy_protocol::Proxied;
 #[cfg(any(test, fuzzing))]
@@ -39,11 +43,12 @@ pub(crate) use self::supervise::supervise;
 pub(crate) use self::tls::server_config;
 use self::vouched::VouchedWorkload;
 use self::write_timeout::{TlsStream, WriteTimeoutStream};
+use crate::caller_usage::UsagePermit;
 use crate::core::{Core, Shared};
 use crate::drain::Phase;
 use crate::identity::{Proofs, Refusal};
 use crate::session::{Arrival, HeaderDeadline, Road, Session};
-use crate::settings::{ListenerKind, ProxyProtocolSettings};
+use crate::settings::{DoubleHboneSettings, ListenerKind, ProxyProtocolSettings};
 
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 /// How many silent connections give way where there are no descriptors left.
@@ -60,6 +65,8 @@ pub(crate) struct ListenerConfig {
     pub(crate) tls: Option<TlsAcceptor>,
     /// The proxies in front of it, where there are some.
     pub(crate) proxy: Option<Arc<ProxyProtocolSettings>>,
+    /// Where each of its tunnels carries another.
+    pub(crate) double_hbone: Option<Arc<DoubleHboneSettings>>,
 }
 
 /// A connection whose peer is known as far as it will be.
@@ -116,10 +123,20 @@ fn serve(listener: ListenerConfig, core: Arc<Core>, connected: Connected) {
             tokio::spawn(http::serve(core, session, *stream, linger::close));
         }
         (ListenerKind::Hbone, Connected::Tls(stream, session)) => {
-            tokio::spawn(hbone::serve(core, session, *stream));
+            let (settings, tls) = (listener.double_hbone.clone(), listener.tls.clone());
+            match settings.zip(tls) {
+                Some((settings, tls)) => {
+                    let inner = InnerTunnels { listener, tls, settings };
+                    tokio::spawn(double_hbone::serve(core, session, *stream, inner));
+                }
+                None => {
+                    tokio::spawn(hbone::serve(core, session, *stream));
+                }
+            }
         }
         (ListenerKind::Tcp, Connected::Tls(stream, session)) => {
-            tokio::spawn(tcp::serve(core, session, *stream, listener.destination));
+            let leads = tcp::Leads { settings: listener.destination, asked: None };
+            tokio::spawn(tcp::serve(core, session, (*stream, linger::reset), leads));
         }
         (ListenerKind::Forward, Connected::Tls(stream, session)) => {
             tokio::spawn(forward::serve(core, session, *stream, (linger::close, linger::reset)));
@@ -128,11 +145,14 @@ fn serve(listener: ListenerConfig, core: Arc<Core>, connected: Connected) {
             tokio::spawn(forward::serve(core, session, stream, (linger::close_clear, linger::reset_clear)));
         }
         (ListenerKind::Http, Connected::Vouched(stream, workload)) => {
-            tokio::spawn(vouched::serve(core, listener.name, stream, workload));
+            tokio::spawn(vouched::serve(core, listener, stream, workload));
+        }
+        (ListenerKind::Tcp, Connected::Vouched(stream, workload)) => {
+            tokio::spawn(vouched::pass_through(core, listener, stream, workload));
         }
         // The settings refuse it.
         (ListenerKind::Http | ListenerKind::Hbone | ListenerKind::Tcp, Connected::Clear(..))
-        | (ListenerKind::Hbone | ListenerKind::Tcp | ListenerKind::Forward, Connected::Vouched(..)) => {}
+        | (ListenerKind::Hbone | ListenerKind::Forward, Connected::Vouched(..)) => {}
     }
 }
 
@@ -152,8 +172,8 @@ async fn connect(
             () = place.gives_way() => return failed(core),
         };
         match said.unwrap_or(Err(Refusal::ProxyHeader)) {
-            Ok(Proxied { source, workload: Some(id) }) => {
-                return Some(Connected::Vouched(stream, VouchedWorkload { source, id }));
+            Ok(Proxied { source, destination, workload: Some(id) }) => {
+                return Some(Connected::Vouched(stream, VouchedWorkload { source, id, destination }));
             }
             Ok(proxied) => source = proxied.source,
             Err(refusal) => {
@@ -211,13 +231,26 @@ async fn handshake(
     address: SocketAddr,
     signal: Arc<HandshakeSignal>,
 ) -> Option<(TlsStream, Arc<Session>)> {
-    let begun = std::time::Instant::now();
     let deadline = Arc::new(HeaderDeadline::new());
     let mut stream = WriteTimeoutStream::new(stream, Arc::clone(&deadline), Some(signal));
     if listener.kind == ListenerKind::Tcp {
         stream.wait_for_reader();
     }
-    // TLS: the certificate, the protocol or the time may fail it. That is counted and logged; nobody can be answered.
+    let (stream, proven) = prove(core, (listener, tls), stream, address).await?;
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let arrival = Arrival { address, road: road(listener.kind), http2, deadline };
+    Some((stream, Arc::new(Session::new(arrival, proven))))
+}
+
+/// TLS of whoever is at the other end of `stream`, with what that proves and its place among the connections of its caller. `None`: it is
+/// turned away. The certificate, the protocol or the time may fail it; that is counted and logged, and nobody can be answered.
+async fn prove<S: AsyncRead + AsyncWrite + Unpin>(
+    core: &Core,
+    (listener, tls): (&ListenerConfig, &TlsAcceptor),
+    stream: S,
+    address: SocketAddr,
+) -> Option<(tokio_rustls::server::TlsStream<S>, (Proofs, Option<UsagePermit>))> {
+    let begun = std::time::Instant::now();
     let stream = tokio::time::timeout(HANDSHAKE_LIMIT, tls.accept(stream)).await;
     let name = &*listener.name;
     let shared = &*core.shared;
@@ -242,16 +275,13 @@ async fn handshake(
             return None;
         }
     };
-    // The session: the chain of a resumed handshake may prove nobody any more, and the caller may have too many connections.
-    let tls = stream.get_ref().1;
-    let chain = tls.peer_certificates().unwrap_or_default().iter().cloned();
+    // The chain of a resumed handshake may prove nobody any more, and the caller may have too many connections.
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default().iter().cloned();
     let chain = chain.map(CertificateDer::into_owned).collect();
-    let arrival =
-        Arrival { address, road: road(listener.kind), http2: tls.alpn_protocol() == Some(b"h2"), deadline };
     match Proofs::of(chain, trust, &shared.usages) {
         Ok(proven) => {
             core.stats.handshake(begun.elapsed());
-            Some((stream, Arc::new(Session::new(arrival, proven))))
+            Some((stream, proven))
         }
         Err(refusal) => {
             trust.count(refusal);

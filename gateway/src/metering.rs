@@ -14,6 +14,7 @@ mod facts;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod inspected_body;
+mod leave;
 mod permitted;
 mod recorder;
 mod refusals;
@@ -21,13 +22,16 @@ mod relay;
 mod reply_body;
 mod scan;
 mod sse;
+mod traffic;
 mod usage;
 
-pub(crate) use account::{Account, PassedBytes};
+pub(crate) use account::Account;
 pub(crate) use answer::answer;
 pub(crate) use answered::Answered;
 pub(crate) use inspected_body::{is_large, least, read, too_slow};
+pub(crate) use leave::{LastingProof, Leave, Over, RelayWatch, TimeBounds};
 pub(crate) use permitted::PermittedCall;
 pub(crate) use recorder::Recorder;
 pub(crate) use relay::{Relay, RelayEnd};
 pub(crate) use reply_body::ReplyBody;
+pub(crate) use traffic::Traffic;

@@ -33,7 +33,7 @@ mod share;
 #[cfg(test)]
 mod tests;
 
-pub use hold::Hold;
+pub use hold::{Allowance, Hold};
 pub use rate::RateHeaders;
 
 use key::Keys;
@@ -48,6 +48,10 @@ pub struct Demand {
     pub tokens: u64,
     /// What it costs.
     pub spend: NanoUsd,
+    /// Bytes that pass on a connection, both ways. What is asked for is the most of the next piece.
+    pub bytes: u64,
+    /// How long a connection is open. What is asked for is the most of the next piece.
+    pub seconds: u64,
 }
 
 /// The counts behind every limit of the policy.
@@ -91,6 +95,8 @@ impl Demand {
             Unit::Tokens => self.tokens,
             Unit::Spend => self.spend.0,
             Unit::Concurrency => 1,
+            Unit::Bytes => self.bytes,
+            Unit::Seconds => self.seconds,
         }
     }
 }
@@ -118,6 +124,16 @@ impl Quota {
             Some((_, plan)) => Hold::take(plan, &keys, demand, now),
             None => Hold::take(&self.plan(&grant.limits), &keys, demand, now),
         }
+    }
+
+    /// Reserves more of what a connection takes in pieces, in every such limit of its hold or in none: at most what `piece` says, less where
+    /// little is left. The amounts are those of the policy in force.
+    ///
+    /// # Errors
+    /// As [`Quota::hold`].
+    pub fn extend(&self, hold: &mut Hold, piece: &Demand, now: Timestamp) -> Result<(), Denial> {
+        let table = self.table.load();
+        hold.extend(piece, |limit| table.registry.amount(limit), now)
     }
 
     /// Looks whether some of these grants, one of which will decide, still has something of every limit: `budget_exhausted` where none has.

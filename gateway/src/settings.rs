@@ -11,6 +11,7 @@ mod value;
 
 pub(crate) use limits::INLINE_FIELDS;
 pub use limits::RequestLimits;
+pub use listeners::DoubleHboneSettings;
 pub use proxy::ProxyProtocolSettings;
 pub(crate) use resources::KubernetesSettings;
 pub use resources::ResourceSettings;
@@ -125,6 +126,10 @@ pub struct ListenerSettings {
     /// Proxies in front of the listener that say who really connected. See [behind a proxy](#behind-a-proxy).
     #[serde(default)]
     pub proxy_protocol: Option<ProxyProtocolSettings>,
+    /// For `hbone`: each tunnel here carries another one, as they come from another network of the mesh. See
+    /// [tunnels of other networks](#tunnels-of-other-networks).
+    #[serde(default)]
+    pub double_hbone: Option<DoubleHboneSettings>,
     /// `none`: without TLS, for programs that speak to their proxy only in the clear. Only with `kind: forward`, on a loopback address.
     #[serde(default)]
     #[schemars(extend("default" = "required"))]

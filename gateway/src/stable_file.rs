@@ -45,6 +45,51 @@ impl<T: PartialEq> StableFile<T> {
     }
 }
 
+/// Tells files from what they were; what the system says where they cannot be read.
+pub(crate) type Digest = Result<Vec<u8>, String>;
+
+/// Files that are taken together.
+#[derive(Debug)]
+pub(crate) struct WatchedFiles<E> {
+    settle: StableFile<Digest>,
+    /// As they were when they were taken; `None` where they never were.
+    in_force: Option<Digest>,
+    /// Why what is there now is not in force.
+    pub(crate) fault: Option<E>,
+}
+
+impl<E> WatchedFiles<E> {
+    pub(crate) const fn new(taken: Digest) -> Self {
+        Self { settle: StableFile::new(Some(taken)), in_force: None, fault: None }
+    }
+
+    /// Whether files that are now like this are to be taken.
+    pub(crate) fn is_new(&mut self, now: &Digest) -> bool {
+        if self.settle.look(now.clone()) != Look::Settled {
+            return false;
+        }
+        let is_old = self.in_force.as_ref() == Some(now);
+        if is_old {
+            self.fault = None;
+        }
+        !is_old
+    }
+
+    pub(crate) fn took(&mut self, now: Digest) {
+        (self.in_force, self.fault) = (Some(now), None);
+    }
+}
+
+/// SHA-256 of what stands in these parts.
+pub(crate) fn digest(parts: &[&[u8]]) -> Vec<u8> {
+    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    context.finish().as_ref().to_vec()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

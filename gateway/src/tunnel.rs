@@ -4,9 +4,9 @@
 //! **Invariant:** nothing leaves for a destination before identity, policy, quota and journal have let it, and exactly one record says what
 //! became of the connection. What is open ends within seconds of being permitted no longer, and not as if it had ended well.
 
+mod budget;
 mod hello;
 mod relay;
-mod watch;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use tollgate_policy::operation::Operation;
 use tollgate_policy::policy::Policy;
 use tollgate_policy::target::{Passage, Target, TunnelAuthority};
 
+use self::budget::Budget;
 pub(crate) use self::hello::Hello;
 pub(crate) use self::relay::OpenTunnel;
 use crate::attempt;
@@ -27,7 +28,7 @@ use crate::core::Core;
 use crate::fault;
 use crate::identity::CallerCredentials;
 use crate::ledger::RecordId;
-use crate::metering::{Account, PermittedCall};
+use crate::metering::{Account, LastingProof, Leave, PermittedCall, RelayWatch, TimeBounds, Traffic};
 use crate::session::Session;
 use crate::upstream::{ClientCert, Outbound, TlsParams};
 
@@ -81,7 +82,10 @@ pub(crate) async fn open(
 /// A connection that leads where it may.
 struct Reached {
     link: Outbound,
-    watch: watch::TunnelWatch,
+    leave: Leave,
+    watch: RelayWatch,
+    traffic: Arc<Traffic>,
+    budget: Arc<Budget>,
     hello: Option<Hello>,
     place: Option<Arc<UsagePermit>>,
 }
@@ -101,6 +105,9 @@ async fn connect(
     let passage = towards.passage(&snapshot.policy, context.grants())?;
     account.leads_among(passage.as_ref());
     let hello = hello?;
+    if let Some(hello) = &hello {
+        account.asks_for(hello.server());
+    }
     let target = target(&snapshot.policy, passage, hello.as_ref())?;
     account.leads_to(&target);
 
@@ -121,9 +128,16 @@ async fn connect(
         Outbound::for_permit(&core.pool, &shared.rules, TlsParams { client, client_cert }, &call.permit);
     let link =
         link.await.map_err(|error| attempt::failed(core, &call.permit, &error, client_cert, account))?;
-    let passed = account.opened(&link, client_cert);
-    let watch = watch::TunnelWatch::new((core, session), context, call, passed, snapshot.generation);
-    Ok(Reached { link, watch, hello, place })
+    let traffic = account.opened(&link, client_cert);
+    let allowance = account.allowance();
+    // Nor longer than the window in which it counts.
+    let lifetimes = [destination.tcp().and_then(|tcp| tcp.lifetime), allowance.lasts];
+    let lifetime = lifetimes.into_iter().flatten().min();
+    let budget = Arc::new(Budget::new(Arc::clone(&traffic), allowance));
+    let time = TimeBounds { idle: destination.timeouts.idle, lifetime };
+    let watch = RelayWatch::new(shared.drain.watch(), LastingProof::AtOnce(Box::new(context)), time);
+    let leave = Leave::new(Arc::clone(core), Arc::clone(session), Arc::clone(&call), snapshot.generation);
+    Ok(Reached { link, leave, watch, traffic, budget, hello, place })
 }
 
 impl Towards<'_> {

@@ -37,7 +37,7 @@ pub struct Limit {
     pub owner: Owner,
     /// What is counted.
     pub unit: Unit,
-    /// The cap, in the unit's own measure: requests, tokens, nano-USD, or calls under way.
+    /// The cap, in the unit's own measure: requests, tokens, nano-USD, bytes, seconds, or calls under way.
     pub amount: u64,
     /// How it is counted.
     pub kind: LimitKind,
@@ -92,6 +92,10 @@ pub enum Unit {
     Spend,
     /// Calls under way at one time.
     Concurrency,
+    /// Bytes that pass both ways on connections that are passed through.
+    Bytes,
+    /// How long connections that are passed through are open, in seconds.
+    Seconds,
 }
 
 /// The span that a limit's amount is for.
@@ -137,7 +141,8 @@ impl Window {
 
 impl Unit {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Requests, Self::Tokens, Self::Spend, Self::Concurrency];
+    pub const ALL: [Self; 6] =
+        [Self::Requests, Self::Tokens, Self::Spend, Self::Concurrency, Self::Bytes, Self::Seconds];
 
     /// The word that a limit's id and its denials use.
     pub fn as_str(self) -> &'static str {
@@ -146,7 +151,14 @@ impl Unit {
             Self::Tokens => "tokens",
             Self::Spend => "spend",
             Self::Concurrency => "concurrency",
+            Self::Bytes => "bytes",
+            Self::Seconds => "seconds",
         }
+    }
+
+    /// Whether a connection takes it piece by piece while it lasts: nobody knows before how much it will be.
+    pub fn is_taken_in_pieces(self) -> bool {
+        matches!(self, Self::Bytes | Self::Seconds)
     }
 }
 

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use http::{HeaderValue, Method};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 use tollgate_tests::client::Connection;
 use tollgate_tests::fixture::CHECKOUT;
 use tollgate_tests::gateway::{eventually, field};
 use tollgate_tests::haproxy::Haproxy;
+use tollgate_tests::resources::document;
 use tollgate_tests::{Client, Fixture, Plan, Protocol, Reply, ledger, needs};
 
 const SPIFFE_TLV: u8 = 0xD0;
@@ -25,6 +26,8 @@ async fn fixture() -> Fixture {
         ("balanced", "{from: [127.0.0.1/32]}"),
         ("sandwich", "{from: [127.0.0.1/32], spiffeTlv: true}"),
         ("elsewhere", "{from: [192.0.2.0/24], spiffeTlv: true}"),
+        ("connections, kind: tcp", "{from: [127.0.0.1/32], spiffeTlv: true}"),
+        ("foreign, kind: tcp", "{from: [192.0.2.0/24], spiffeTlv: true}"),
     ] {
         let listener = format!("{{name: {name}, address: \"127.0.0.1:0\", proxyProtocol: {proxy}}}");
         plan.settings.listeners.push(listener);
@@ -34,9 +37,14 @@ async fn fixture() -> Fixture {
 
 /// What a proxy says before a connection from 203.0.113.7.
 fn header(tlvs: &[(u8, &str)]) -> Vec<u8> {
+    header_to(80, tlvs)
+}
+
+/// The same of a connection to a port of 240.240.0.7.
+fn header_to(port: u16, tlvs: &[(u8, &str)]) -> Vec<u8> {
     let mut rest = [203, 0, 113, 7, 240, 240, 0, 7].to_vec();
     rest.extend(WORKLOAD.port().to_be_bytes());
-    rest.extend(80_u16.to_be_bytes());
+    rest.extend(port.to_be_bytes());
     for (kind, value) in tlvs {
         rest.push(*kind);
         rest.extend(u16::try_from(value.len()).unwrap().to_be_bytes());
@@ -176,4 +184,45 @@ async fn behind_a_proxy_that_passes_tls_the_certificate_proves_the_caller_and_th
     let direct = fixture.checkout().at(fixture.gateway.listener("balanced"));
     assert!(direct.open(Protocol::H1).await.is_err());
     assert_eq!(fixture.upstream.count(), 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_a_listed_proxy_names_leads_where_it_was_to_lead_and_no_other_is_taken() {
+    let mut fixture = fixture().await;
+    let queue = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = queue.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = queue.accept().await {
+            stream.write_all(b"welcome").await.unwrap();
+        }
+    });
+    let spec = format!(
+        "  hosts: [queue.test]\n  port: {port}\n  protocol: tcp\n  addresses: [127.0.0.1]\n  virtualAddresses: [240.240.0.7]\n"
+    );
+    let grant = format!("  callers: [{{spiffe: \"{CHECKOUT}\"}}]\n  destination: queue\n");
+    let resources = document("Destination", "queue", spec) + &document("Grant", "queue", grant);
+    fixture.gateway.replace("queue.yaml", &resources).await;
+    let named = |spiffe: &str| header_to(port, &[(SPIFFE_TLV, spiffe)]);
+    let mut stream = connect(&fixture, "connections", &named(CHECKOUT)).await;
+    let mut said = String::new();
+    stream.read_to_string(&mut said).await.unwrap();
+    assert_eq!(said, "welcome");
+    drop(stream);
+    for (listener, bytes, why) in [
+        ("foreign", named(CHECKOUT), "the proxy is not listed"),
+        ("connections", named("spiffe://prod.acme/ns/search/sa/web"), "the workload has no grant"),
+        ("connections", header_to(port + 1, &[(SPIFFE_TLV, CHECKOUT)]), "no destination has the port"),
+        ("connections", header_to(port, &[]), "no workload is named"),
+        ("connections", b"SELECT 1".repeat(4), "there is no header"),
+    ] {
+        assert!(is_closed(&fixture, listener, &bytes).await, "{why}");
+    }
+    assert_eq!(refused(&fixture, "proxy_stranger"), 1.0);
+    eventually("all are recorded", || ledger::records(&fixture.gateway).len() == 3).await;
+    let records = ledger::records(&fixture.gateway);
+    assert!(records.iter().all(|record| record["proof"] == "proxy"), "{records:?}");
+    let mut reasons = ledger::column(&fixture.gateway, "reason");
+    reasons.sort();
+    assert_eq!(reasons, ["", "no_grant", "unknown_host"]);
+    fixture.gateway.stop();
 }

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use http::Method;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
 use tokio_rustls::TlsConnector;
 use tollgate_tests::ca::client_config;
 use tollgate_tests::client::Connection;
+use tollgate_tests::echo::echo;
 use tollgate_tests::envoy::{Envoy, Tunnel};
 use tollgate_tests::fixture::{CHECKOUT, Fixture};
 use tollgate_tests::gateway::eventually;
@@ -66,22 +66,6 @@ async fn envoy(fixture: &Fixture, workload: &Client, authority: &str) -> Envoy {
         authority,
     };
     Envoy::start(&fixture.sandbox, &tunnel).await
-}
-
-/// What sends back what comes, and ends where that ends.
-async fn echo() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let (mut reader, mut writer) = stream.split();
-                tokio::io::copy(&mut reader, &mut writer).await?;
-                writer.shutdown().await
-            });
-        }
-    });
-    port
 }
 
 /// The records of connections to a destination, once there are so many.

@@ -1,5 +1,6 @@
 //! A client of a mesh that does what Istio's ztunnel does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,8 +10,12 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio_rustls::TlsConnector;
 
-use crate::client::{Client, Connection, Protocol};
+use crate::client::{Client, Connection, Failure, Protocol};
 
 /// A connection to the listener for tunnels, as ztunnel opens it: with its windows and frames, and pings that have to be answered.
 pub struct HboneClient(http2::SendRequest<Empty<Bytes>>);
@@ -19,6 +24,27 @@ impl HboneClient {
     /// Opens it with the workload's own certificate.
     pub async fn connect(workload: &Client) -> Self {
         let stream = workload.handshake(workload.tls(&["h2"])).await.expect("a connection");
+        Self::over(stream).await
+    }
+
+    /// Opens it in an outer tunnel, as to another network of the mesh: TLS of the workload itself, which names no server.
+    pub async fn within<S>(workload: &Client, outer: S) -> Result<Self, Failure>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let mut tls = ClientConfig::clone(&workload.tls(&["h2"]));
+        tls.enable_sni = false;
+        let server = ServerName::try_from("localhost")?;
+        let mut stream = TlsConnector::from(Arc::new(tls)).connect(server, outer).await?;
+        // With TLS 1.3 only the first answer says whether the certificate was taken.
+        stream.flush().await?;
+        Ok(Self::over(stream).await)
+    }
+
+    async fn over<S>(stream: S) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
@@ -46,6 +72,13 @@ impl HboneClient {
     pub async fn ask_with(&mut self, request: Request<Empty<Bytes>>) -> Response<Incoming> {
         self.0.ready().await.expect("the connection lives");
         self.0.send_request(request).await.expect("an answer")
+    }
+
+    /// Asks for a tunnel inside another, with the network that a ztunnel says it comes from; why there is no answer.
+    pub async fn ask_inside(&mut self, authority: &str) -> Result<Response<Incoming>, Failure> {
+        let request = Request::connect(authority).header("x-forwarded-network", "west").body(Empty::new())?;
+        self.0.ready().await?;
+        Ok(self.0.send_request(request).await?)
     }
 
     /// Opens a tunnel.

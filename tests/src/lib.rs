@@ -14,6 +14,7 @@ pub mod ca;
 pub mod client;
 pub mod cluster;
 pub mod collector;
+pub mod echo;
 pub mod envoy;
 pub mod fixture;
 pub mod full_stack;

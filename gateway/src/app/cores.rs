@@ -11,7 +11,6 @@ use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
-use tollgate_policy::name::ResourceId;
 use tollgate_policy::policy::Credential;
 
 use crate::core::{Core, Shared};
@@ -20,21 +19,16 @@ use crate::ledger::Ledger;
 use crate::listener::{self, ListenerConfig};
 use crate::metering::Recorder;
 use crate::session::ConnectionRegistry;
-use crate::settings::{ListenerKind, ListenerSettings, ProxyProtocolSettings};
+use crate::settings::ListenerSettings;
 use crate::upstream::{Pool, Resolver};
 
 /// How long a connection or a form of a key may outlive its time.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
 /// A listener's sockets, one for each core.
-#[derive(Debug)]
 pub(super) struct ListenerSockets {
-    name: Arc<str>,
-    kind: ListenerKind,
-    destination: Option<ResourceId>,
+    config: ListenerConfig,
     pub(super) address: SocketAddr,
-    tls: Option<Arc<ServerConfig>>,
-    proxy: Option<Arc<ProxyProtocolSettings>>,
     sockets: Vec<std::net::TcpListener>,
 }
 
@@ -48,9 +42,15 @@ impl ListenerSockets {
         let sockets = listener::bind(address, cores)
             .with_context(|| format!("listener {name}: cannot listen on {address}"))?;
         let address = sockets.first().map_or(Ok(address), std::net::TcpListener::local_addr)?;
-        let (destination, kind) = (settings.destination.clone(), settings.kind);
-        let proxy = settings.proxy_protocol.clone().map(Arc::new);
-        Ok(Self { name: name.as_str().into(), kind, destination, address, tls, proxy, sockets })
+        let config = ListenerConfig {
+            name: name.as_str().into(),
+            kind: settings.kind,
+            destination: settings.destination.clone(),
+            tls: tls.map(TlsAcceptor::from),
+            proxy: settings.proxy_protocol.clone().map(Arc::new),
+            double_hbone: settings.double_hbone.clone().map(Arc::new),
+        };
+        Ok(Self { config, address, sockets })
     }
 }
 
@@ -90,11 +90,8 @@ impl Cores {
                 stats,
                 uses,
             });
-            let sockets = doors.iter_mut().filter_map(|door| {
-                let (name, tls) = (Arc::clone(&door.name), door.tls.clone().map(TlsAcceptor::from));
-                let (destination, proxy) = (door.destination.clone(), door.proxy.clone());
-                Some((ListenerConfig { name, kind: door.kind, destination, tls, proxy }, door.sockets.pop()?))
-            });
+            let sockets =
+                doors.iter_mut().filter_map(|door| Some((door.config.clone(), door.sockets.pop()?)));
             let sockets: Vec<_> = sockets.collect();
             let (started, starts) = mpsc::sync_channel(1);
             let (thread_core, stopped) = (Arc::clone(&core), running.stop.subscribe());

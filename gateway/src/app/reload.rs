@@ -307,7 +307,7 @@ impl Reload {
             tracing::info!("{what} taken anew");
         }
         let mut faults = faults(&self.identity);
-        if let Some(fault) = self.interception.as_ref().and_then(|files| files.fault.as_ref()) {
+        if let Some(fault) = self.interception.as_ref().and_then(CaFiles::fault) {
             faults.push_str(&format!("\n{fault}"));
         }
         let faults = faults.trim_start();

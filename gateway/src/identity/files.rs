@@ -29,9 +29,10 @@ use super::own_svids::SvidOrigin;
 use super::settings::{CertificateFiles, IdentitySettings, bundle_field};
 use super::tokens::TokenIssuers;
 use super::trust::{Trust, spiffe_id};
-use super::watched::{Digest, Fault, FileError, Watched, certificates, digest, read};
+use super::watched::{Fault, FileError, Watched, certificates, read};
 use super::workload_api::{WorkloadSocket, X509Feed, X509State, follow_jwt};
 use crate::expiry::{Dated, Purpose, Validity};
+use crate::stable_file::{Digest, digest};
 
 const CERTIFICATE: &str = "identity.certificate.certFile";
 const KEY: &str = "identity.certificate.keyFile";

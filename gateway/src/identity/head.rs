@@ -194,6 +194,10 @@ fn has_trailers(value: &[u8]) -> bool {
 /// The one authority of a request: `:authority` or the absolute form, and every `Host`, must agree (RFC 9112, section 3.2).
 fn authority(uri: &Uri, host: Single<'_>, version: Version) -> Result<Authority, Denial> {
     let refuse = |detail| Denial::new(Reason::AmbiguousAuthority, detail);
+    if uri.scheme_str().is_some_and(|scheme| !matches!(scheme, "http" | "https")) {
+        let detail = "only http:// and https:// are called through the gateway";
+        return Err(Denial::new(Reason::BadRequest, detail));
+    }
     if host.is_repeated {
         return Err(refuse("more than one Host"));
     }

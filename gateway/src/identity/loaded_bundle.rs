@@ -12,8 +12,9 @@ use tollgate_policy::caller::TrustDomain;
 use super::bundle::{Bundle, Unfit};
 use super::revocation::{self, RevocationList};
 use super::settings::{TrustDomainSettings, bundle_field, list_field};
-use super::watched::{Digest, Fault, FileError, Watched, certificates, digest, read};
+use super::watched::{Fault, FileError, Watched, certificates, read};
 use super::workload_api::{ApiBundle, X509Context};
+use crate::stable_file::{Digest, digest};
 
 /// For people.
 const API: &str = "the Workload API";

@@ -6,7 +6,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use super::bundle::Unfit;
-use crate::stable_file::{Look, StableFile};
+use crate::stable_file::WatchedFiles;
 
 /// Why a file, or what the Workload API says, was not taken: which setting names it, and what is wrong.
 #[derive(Debug, thiserror::Error)]
@@ -39,40 +39,8 @@ impl Fault {
     }
 }
 
-/// Files that are taken together.
-#[derive(Debug)]
-pub(super) struct Watched {
-    settle: StableFile<Digest>,
-    /// As they were when they were taken; `None` where they never were.
-    in_force: Option<Digest>,
-    /// Why what is there now is not in force.
-    pub(super) fault: Option<FileError>,
-}
-
-/// Tells files from what they were; what the system says where they cannot be read.
-pub(super) type Digest = Result<Vec<u8>, String>;
-
-impl Watched {
-    pub(super) const fn new(taken: Digest) -> Self {
-        Self { settle: StableFile::new(Some(taken)), in_force: None, fault: None }
-    }
-
-    /// Whether files that are now like this are to be taken.
-    pub(super) fn is_new(&mut self, now: &Digest) -> bool {
-        if self.settle.look(now.clone()) != Look::Settled {
-            return false;
-        }
-        let is_old = self.in_force.as_ref() == Some(now);
-        if is_old {
-            self.fault = None;
-        }
-        !is_old
-    }
-
-    pub(super) fn took(&mut self, now: Digest) {
-        (self.in_force, self.fault) = (Some(now), None);
-    }
-}
+/// Files of the identity that are taken together.
+pub(super) type Watched = WatchedFiles<FileError>;
 
 pub(super) fn read(file: &Path) -> Result<Vec<u8>, Fault> {
     std::fs::read(file).map_err(|error| Fault::Read(file.into(), error))
@@ -84,13 +52,4 @@ pub(super) fn certificates(file: &Path, pem: &[u8]) -> Result<Vec<CertificateDer
         Ok(chain) if !chain.is_empty() => Ok(chain),
         _ => Err(Fault::NoCertificate(file.into())),
     }
-}
-
-pub(super) fn digest(parts: &[&[u8]]) -> Vec<u8> {
-    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-    for part in parts {
-        context.update(&(part.len() as u64).to_be_bytes());
-        context.update(part);
-    }
-    context.finish().as_ref().to_vec()
 }

@@ -6,14 +6,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aws_lc_rs::digest;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::authority::{CaMaterial, CertificateAuthority};
 use super::mint::{CERTIFICATE, Interception};
-use crate::stable_file::{Look, StableFile};
+use crate::stable_file::{Digest, WatchedFiles, digest};
 
 /// The authority whose certificates callers trust, for what they send through a proxy.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -28,7 +27,7 @@ pub struct InterceptionSettings {
 const KEY: &str = "interception.caKeyFile";
 
 /// Why the authority was not taken: which setting names the file, and what is wrong with it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[error("{field}: {message}")]
 pub(crate) struct CaError {
     pub(crate) field: &'static str,
@@ -39,11 +38,8 @@ pub(crate) struct CaError {
 #[derive(Debug)]
 pub(crate) struct CaFiles {
     settings: InterceptionSettings,
-    settle: StableFile<Result<Vec<u8>, CaError>>,
-    in_force: Vec<u8>,
+    watched: WatchedFiles<CaError>,
     pub(crate) interception: Arc<Interception>,
-    /// Why what is there now is not in force.
-    pub(crate) fault: Option<CaError>,
 }
 
 struct CaPems {
@@ -65,30 +61,31 @@ impl CaFiles {
         let authority = pems.authority(&settings)?;
         let interception = Interception::new(authority)
             .map_err(|error| CaError { field: CERTIFICATE, message: error.to_string() })?;
-        let in_force = pems.digest();
-        let settle = StableFile::new(Some(Ok(in_force.clone())));
-        Ok(Self { settings, settle, in_force, interception: Arc::new(interception), fault: None })
+        let mut watched = WatchedFiles::new(pems.digest());
+        watched.took(pems.digest());
+        Ok(Self { settings, watched, interception: Arc::new(interception) })
+    }
+
+    /// Why what is there now is not in force.
+    pub(crate) const fn fault(&self) -> Option<&CaError> {
+        self.watched.fault.as_ref()
     }
 
     /// Takes what changed on disk; says whether something was taken.
     pub(crate) fn refresh(&mut self) -> bool {
         let pems = CaPems::read(&self.settings);
-        let now = pems.as_ref().map(CaPems::digest).map_err(Clone::clone);
-        if self.settle.look(now.clone()) != Look::Settled {
+        let now = pems.as_ref().map_or_else(|error| Err(error.to_string()), CaPems::digest);
+        if !self.watched.is_new(&now) {
             return false;
         }
-        if now.as_ref() == Ok(&self.in_force) {
-            self.fault = None;
-            return false;
-        }
-        match pems.and_then(|pems| Ok((pems.digest(), pems.authority(&self.settings)?))) {
-            Ok((digest, authority)) => {
+        match pems.and_then(|pems| pems.authority(&self.settings)) {
+            Ok(authority) => {
                 self.interception.replace(authority);
-                (self.in_force, self.fault) = (digest, None);
+                self.watched.took(now);
                 true
             }
             Err(error) => {
-                self.fault = Some(error);
+                self.watched.fault = Some(error);
                 false
             }
         }
@@ -106,13 +103,8 @@ impl CaPems {
         Ok(Self { certificate, key })
     }
 
-    fn digest(&self) -> Vec<u8> {
-        let mut context = digest::Context::new(&digest::SHA256);
-        for part in [self.certificate.as_slice(), self.key.as_slice()] {
-            context.update(&(part.len() as u64).to_be_bytes());
-            context.update(part);
-        }
-        context.finish().as_ref().to_vec()
+    fn digest(&self) -> Digest {
+        Ok(digest(&[&self.certificate, &self.key]))
     }
 
     fn authority(&self, settings: &InterceptionSettings) -> Result<CertificateAuthority, CaError> {

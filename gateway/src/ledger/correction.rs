@@ -186,7 +186,7 @@ fn difference(original: &Row, corrections: &[Row], actual: Correction, now: Time
         let actual = match LimitId::read(&charge.limit)?.unit {
             Unit::Tokens => actual.input.saturating_add(actual.output),
             Unit::Spend => actual.cost.0,
-            Unit::Requests | Unit::Concurrency => return None,
+            Unit::Requests | Unit::Concurrency | Unit::Bytes | Unit::Seconds => return None,
         };
         Some(RowCharge { amount: Amount(less(actual, charged(charge))), ..charge.clone() })
     });

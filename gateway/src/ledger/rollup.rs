@@ -97,12 +97,13 @@ impl Rollup {
             Some(CorrectionFields { takes: Some(taken), .. }) => self.correction(taken, key, &sums),
             _ => self.sum(key, &sums),
         }
-        self.seen(record.id);
+        let mut has_grown = false;
+        let opened = record.held_at.unwrap_or(record.at);
+        record.charges.each(|limit, key, amount| has_grown |= self.charge(limit, key, opened, amount));
+        self.seen(record.id, has_grown);
         if let Some(correction) = &record.correction {
             self.corrections.push((record.id, correction.corrects));
         }
-        let opened = record.held_at.unwrap_or(record.at);
-        record.charges.each(|limit, key, amount| self.charge(limit, key, opened, amount));
     }
 
     /// Moves a call from the group that it was counted in to that of what is known of it now. The correction itself is only counted.
@@ -144,22 +145,26 @@ impl Rollup {
         }
     }
 
-    fn seen(&mut self, id: RecordId) {
-        if self.open.remove(&id).is_none() {
+    /// `has_grown`: its hold may have lines in an earlier stretch as well as in this one.
+    fn seen(&mut self, id: RecordId, has_grown: bool) {
+        if self.open.remove(&id).is_none() || has_grown {
             self.ended.push(id);
         }
         self.ids = Some(self.ids.map_or((id, id), |(least, greatest)| (least.min(id), greatest.max(id))));
         self.records += 1;
     }
 
-    fn charge(&mut self, limit: &str, key: &str, opened: Timestamp, amount: i64) {
+    /// Whether a hold of this limit grows while its call lasts.
+    fn charge(&mut self, limit: &str, key: &str, opened: Timestamp, amount: i64) -> bool {
+        let id = LimitId::read(limit);
         let opened = opened.as_millisecond();
-        let opened = opened - opened.rem_euclid(granule(limit));
+        let opened = opened - opened.rem_euclid(granule(id.as_ref()));
         ChargeKey { limit, key, opened }.encode(&mut self.key);
         match self.charges.get_mut(&*self.key) {
             Some(sum) => *sum = sum.saturating_add(amount),
             None => drop(self.charges.insert(self.key.as_slice().into(), amount)),
         }
+        id.is_some_and(|id| id.unit.is_taken_in_pieces())
     }
 }
 
@@ -243,8 +248,8 @@ fn pull<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
 
 /// Charges are added up by this many milliseconds. It divides the slices and the calendar borders of the limit's windows, so a
 /// charge stays in the slice in which its hold was taken: a slice is a sixtieth of a window.
-fn granule(limit: &str) -> i64 {
-    match LimitId::read(limit).and_then(|id| id.per) {
+fn granule(limit: Option<&LimitId<'_>>) -> i64 {
+    match limit.and_then(|id| id.per) {
         Some(Per::Hour | Per::Day | Per::Week | Per::Month) => 60_000,
         Some(Per::Minute) => 1_000,
         Some(Per::Second) | None => 1,
@@ -333,8 +338,8 @@ mod tests {
         for (per, millis) in
             [("second", 1), ("minute", 1_000), ("hour", 60_000), ("month", 60_000), ("eon", 1)]
         {
-            assert_eq!(granule(&format!("grant/a/b/tokens/{per}/shared")), millis);
+            assert_eq!(granule(LimitId::read(&format!("grant/a/b/tokens/{per}/shared")).as_ref()), millis);
         }
-        assert_eq!(granule("month"), 1);
+        assert_eq!(granule(LimitId::read("month").as_ref()), 1);
     }
 }

@@ -22,17 +22,17 @@ use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::target::{Target, TunnelAuthority, TunnelEnd};
 
 use super::framing::Strict;
-use super::hbone::{FIRST_BYTES, PREFACE, TLS_HANDSHAKE, end, first_bytes};
 use super::http as requests;
 use super::linger::Lingering;
 use super::prefixed::Prefixed;
+use super::tunnelled::{self, Begun, end};
 use super::write_timeout::WriteTimeoutStream;
 use super::{HANDSHAKE_LIMIT, tls};
 use crate::caller_usage::UsagePermit;
 use crate::core::Core;
 use crate::identity::{CallerContext, CallerCredentials, Proofs, ShownTo};
 use crate::ledger::RecordId;
-use crate::metering::{Account, RelayEnd, ReplyBody};
+use crate::metering::{RelayEnd, ReplyBody};
 use crate::reply::{self, ErrorFormat};
 use crate::session::{Arrival, HeaderDeadline, Road, Session};
 use crate::snapshot::Snapshot;
@@ -67,6 +67,14 @@ enum ForwardTunnel {
 struct AskedTunnel {
     by: Option<(CallerContext, Arc<Snapshot>)>,
     end: Option<TunnelEnd>,
+}
+
+impl AskedTunnel {
+    /// Records that it was refused.
+    fn refuse(&self, core: &Arc<Core>, headers: &HeaderMap, denial: &Denial) -> RecordId {
+        let by = self.by.as_ref().map(|(context, snapshot)| (context, &**snapshot));
+        tunnelled::refuse(core, headers, by, self.end.as_ref(), denial)
+    }
 }
 
 /// Serves requests and tunnels until the peer leaves, its proof ends, or the drain says so. `close` ends a stream so that its last answer
@@ -176,7 +184,7 @@ async fn open(
 ) -> Result<ForwardTunnel, RefusedTunnel> {
     let mut asked = AskedTunnel::default();
     let leave = authorise(core, session, request, &mut asked)
-        .map_err(|denial| RefusedTunnel { id: refuse(core, request, &asked, &denial), denial })?;
+        .map_err(|denial| RefusedTunnel { id: asked.refuse(core, request.headers(), &denial), denial })?;
     if leave.target.destination().http().is_some() {
         return Ok(ForwardTunnel::Requests(leave));
     }
@@ -216,11 +224,9 @@ fn authorise<B>(
     if is_read && authority.port() == 443 && may_be_read != Some(true) {
         return Err(unreadable(&target, may_be_read));
     }
-    let full = "this workload has too many connections and tunnels at once";
-    let place = opener.usage().connection();
-    let place = place.ok_or_else(|| Denial::new(Reason::ConcurrencyLimited, full))?;
+    let place = tunnelled::place(&opener)?;
     let proofs = session.proofs.of_tunnel(&opener);
-    Ok(ForwardPermit { authority, target, proofs, opener, place: Arc::new(place) })
+    Ok(ForwardPermit { authority, target, proofs, opener, place })
 }
 
 /// TLS to a destination whose requests have to be read. `authority`: whether there is one, and may sign for the host.
@@ -260,19 +266,6 @@ fn authority<B>(request: &Request<B>) -> Result<TunnelAuthority, Denial> {
     Ok(authority)
 }
 
-/// Records that a tunnel was refused.
-fn refuse<B>(core: &Arc<Core>, request: &Request<B>, asked: &AskedTunnel, denial: &Denial) -> RecordId {
-    let mut account = Account::open(Arc::clone(core), &Method::CONNECT, request.headers());
-    if let Some((context, snapshot)) = &asked.by {
-        // It is refused either way.
-        let _ = account.identified(context, snapshot);
-        if let Some(end) = &asked.end {
-            account.tunnelled(end);
-        }
-    }
-    account.refuse(denial)
-}
-
 /// Serves what comes in a tunnel, `begun` first.
 async fn carry(
     core: &Arc<Core>,
@@ -288,15 +281,12 @@ async fn carry(
     );
     let mut whole = Prefixed::new(begun, carrier);
     let begun = tokio::select! {
-        begun = tokio::time::timeout(FIRST_BYTES, first_bytes(&mut whole)) => begun,
+        begun = tunnelled::begun(&mut whole) => begun,
         () = requests::cut(outer) => return,
     };
-    let Ok(Ok(begun)) = begun else { return };
-    let is_tls = begun.first() == Some(&TLS_HANDSHAKE);
-    let http2 = begun == PREFACE;
-    whole.put_back(begun);
-    if !is_tls {
-        let session = leave.session(outer, http2, deadline);
+    let Some(begun) = begun else { return };
+    if begun != Begun::Tls {
+        let session = leave.session(outer, begun == Begun::Http2, deadline);
         return requests::serve(Arc::clone(core), session, whole, end).await;
     }
     let inside = tokio::select! {
@@ -379,13 +369,8 @@ impl ForwardPermit {
 
     /// Records that what came in the tunnel was refused.
     fn refuse(self, core: &Arc<Core>, denial: &Denial) {
-        let mut account = Account::open(Arc::clone(core), &Method::CONNECT, &HeaderMap::new());
-        if let Ok(snapshot) = core.snapshot() {
-            // It is refused either way.
-            let _ = account.identified(&self.opener, &snapshot);
-        }
-        account.tunnelled(&TunnelEnd::Host(self.target));
-        account.refuse(denial);
+        let by = core.snapshot().ok().map(|snapshot| (self.opener, snapshot));
+        AskedTunnel { by, end: Some(TunnelEnd::Host(self.target)) }.refuse(core, &HeaderMap::new(), denial);
     }
 }
 

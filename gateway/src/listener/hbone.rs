@@ -4,7 +4,6 @@
 //! **Invariant:** a tunnel proves nothing and chooses nothing: who calls is who has opened the connection, and each request in it walks the
 //! whole route. What the sender says of itself in headers (`baggage`, `forwarded`) is not read.
 
-use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +14,7 @@ use h2::{Ping, PingPong, RecvStream};
 use http::header::{ALLOW, CONNECTION};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use jiff::Timestamp;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{sleep, timeout};
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::target::{Passage, TunnelAuthority};
@@ -24,23 +23,17 @@ use super::h2_stream::H2Stream;
 use super::http as requests;
 use super::linger::Lingering;
 use super::prefixed::Prefixed;
+use super::tunnelled::{self, Begun, FIRST_BYTES, end};
 use super::write_timeout::WriteTimeoutStream;
 use crate::caller_usage::UsagePermit;
 use crate::core::Core;
 use crate::identity::CallerCredentials;
 use crate::ledger::RecordId;
-use crate::metering::Account;
 use crate::reply::{self, ErrorFormat};
-use crate::session::{HEAD_LIMIT, HeaderDeadline, Road, Session, Shutdown};
+use crate::session::{HeaderDeadline, Road, Session, Shutdown};
 use crate::settings::RequestLimits;
 use crate::tunnel::{self, Hello, OpenTunnel, RefusedTunnel, Towards, TunnelRequest};
 
-/// For the first bytes in a tunnel.
-pub(super) const FIRST_BYTES: Duration = Duration::from_secs(HEAD_LIMIT.unsigned_abs());
-/// What a client of HTTP/2 begins with (RFC 9113, section 3.4).
-pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// What a TLS client begins with: a handshake record (RFC 8446, section 5.1).
-pub(super) const TLS_HANDSHAKE: u8 = 0x16;
 /// Bytes of one tunnel that wait for its destination, and of all of one connection: one that waits stops no other.
 const WINDOW: u32 = 256 << 10;
 const WINDOW_OF_ALL: u32 = 16 << 20;
@@ -55,15 +48,36 @@ pub(super) async fn serve<S>(core: Arc<Core>, session: Arc<Session>, stream: S)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    let (own_core, own_session) = (Arc::clone(&core), Arc::clone(&session));
+    let asked = move |request, respond| {
+        tokio::spawn(answer(Arc::clone(&own_core), Arc::clone(&own_session), request, respond));
+    };
+    connection(core, session, stream, asked).await;
+}
+
+/// Hands each request for a tunnel to `asked`, until the peer leaves, its proof ends, or the drain says so.
+pub(super) async fn connection<S>(
+    core: Arc<Core>,
+    session: Arc<Session>,
+    stream: S,
+    asked: impl Fn(Request<RecvStream>, SendResponse<Bytes>),
+) where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let _drained = core.shared.drain.watch();
     core.connections.enter(&session);
-    if let Err(error) = tunnels(&core, &session, stream).await {
+    if let Err(error) = tunnels(&core, &session, stream, asked).await {
         tracing::debug!(peer = %session.address, %error, "connection of tunnels ended");
     }
     core.connections.leave(&session);
 }
 
-async fn tunnels<S>(core: &Arc<Core>, session: &Arc<Session>, stream: S) -> Result<(), h2::Error>
+async fn tunnels<S>(
+    core: &Core,
+    session: &Session,
+    stream: S,
+    asked: impl Fn(Request<RecvStream>, SendResponse<Bytes>),
+) -> Result<(), h2::Error>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -77,7 +91,7 @@ where
             accepted = connection.accept() => {
                 let Some(accepted) = accepted else { return Ok(()) };
                 let (request, respond) = accepted?;
-                tokio::spawn(answer(Arc::clone(core), Arc::clone(session), request, respond));
+                asked(request, respond);
             }
             () = &mut silent => return Ok(()),
             order = session.shutdown.received() => match order {
@@ -139,7 +153,12 @@ async fn answer(
     }
 }
 
-fn refused(denial: &Denial, id: RecordId, respond: &mut SendResponse<Bytes>) -> Result<(), h2::Error> {
+/// Answers a request for a tunnel that is refused.
+pub(super) fn refused(
+    denial: &Denial,
+    id: RecordId,
+    respond: &mut SendResponse<Bytes>,
+) -> Result<(), h2::Error> {
     let (mut head, body) = reply::refusal(denial, id, ErrorFormat::of_tunnel(), false).into_parts();
     // A client of the mesh shows nothing but this number: as ztunnel says it (`src/proxy/inbound.rs`).
     head.status = match head.status {
@@ -209,6 +228,27 @@ fn authorise<B>(
     session: &Session,
     request: &Request<B>,
 ) -> Result<(TunnelPermit, Option<Passage>), Denial> {
+    let authority = authority(request)?;
+    if let Road::Hbone(outer) = &session.road
+        && *outer != authority
+    {
+        let detail = "the tunnel inside leads elsewhere than the one that it comes in";
+        return Err(Denial::new(Reason::AmbiguousAuthority, detail));
+    }
+    let snapshot = core.snapshot()?;
+    let shared = &core.shared;
+    let context =
+        session.proofs.connection_caller(&shared.trust, &shared.usages, &snapshot, Timestamp::now())?;
+    let passage = context.grants().reach(snapshot.policy.tunnel(&authority)?)?.passage()?;
+    let place = tunnelled::place(&context)?;
+    Ok((TunnelPermit { authority, place }, passage))
+}
+
+/// Where a tunnel is to lead.
+///
+/// # Errors
+/// `method_refused` where none is asked for, `ambiguous_authority` where it is not said.
+pub(super) fn authority<B>(request: &Request<B>) -> Result<TunnelAuthority, Denial> {
     let authority = request.uri().authority().filter(|_| request.method() == Method::CONNECT);
     let authority = authority.ok_or_else(|| {
         Denial::new(
@@ -216,16 +256,7 @@ fn authorise<B>(
             "this listener takes requests for tunnels alone: CONNECT, as HBONE has it",
         )
     })?;
-    let authority: TunnelAuthority = authority.as_str().parse()?;
-    let snapshot = core.snapshot()?;
-    let shared = &core.shared;
-    let context =
-        session.proofs.connection_caller(&shared.trust, &shared.usages, &snapshot, Timestamp::now())?;
-    let passage = context.grants().reach(snapshot.policy.tunnel(&authority)?)?.passage()?;
-    let full = "this workload has too many connections and tunnels at once";
-    let place = context.usage().connection();
-    let place = place.ok_or_else(|| Denial::new(Reason::ConcurrencyLimited, full))?;
-    Ok((TunnelPermit { authority, place: Arc::new(place) }, passage))
+    authority.as_str().parse()
 }
 
 /// Passes through a connection whose own TLS says where it leads.
@@ -238,64 +269,42 @@ async fn named(core: &Arc<Core>, session: &Arc<Session>, leave: TunnelPermit, mu
 }
 
 /// Records that a tunnel, or what came in it, was refused.
-fn refuse(
+pub(super) fn refuse(
     core: &Arc<Core>,
     session: &Session,
     authority: Option<&TunnelAuthority>,
     denial: &Denial,
 ) -> RecordId {
-    let mut account = Account::open(Arc::clone(core), &Method::CONNECT, &HeaderMap::new());
     let shared = &core.shared;
-    if let Ok(snapshot) = core.snapshot()
-        && let Ok(context) =
-            session.proofs.connection_caller(&shared.trust, &shared.usages, &snapshot, account.begun())
-    {
-        // It is refused either way.
-        let _ = account.identified(&context, &snapshot);
-        if let Some(end) = authority.and_then(|authority| snapshot.policy.tunnel(authority).ok()) {
-            account.tunnelled(&end);
-        }
-    }
-    account.refuse(denial)
+    let by = core.snapshot().ok().and_then(|snapshot| {
+        let now = Timestamp::now();
+        let caller = session.proofs.connection_caller(&shared.trust, &shared.usages, &snapshot, now);
+        Some((caller.ok()?, snapshot))
+    });
+    let end = by.as_ref().zip(authority).and_then(|((_, it), authority)| it.policy.tunnel(authority).ok());
+    let by = by.as_ref().map(|(context, snapshot)| (context, &**snapshot));
+    tunnelled::refuse(core, &HeaderMap::new(), by, end.as_ref(), denial)
 }
 
 /// Serves what comes in a tunnel: the workload's own HTTP, in the version that it begins with.
 async fn requests_in(core: Arc<Core>, outer: Arc<Session>, leave: TunnelPermit, stream: H2Stream) {
     let TunnelPermit { authority, place } = leave;
     let deadline = Arc::new(HeaderDeadline::new());
-    let mut tunnel = WriteTimeoutStream::new(
+    let tunnel = WriteTimeoutStream::new(
         Lingering::new(stream, Some(Arc::clone(&place))),
         Arc::clone(&deadline),
         None,
     );
-    let Ok(Ok(begun)) = timeout(FIRST_BYTES, first_bytes(&mut tunnel)).await else { return };
-    if begun.first() == Some(&TLS_HANDSHAKE) {
+    let mut whole = Prefixed::new(Bytes::new(), tunnel);
+    let Some(begun) = tunnelled::begun(&mut whole).await else { return };
+    if begun == Begun::Tls {
         let detail = "TLS came in a tunnel to a destination whose requests the gateway has to read: call http:// instead, \
                       and the gateway calls the destination over TLS";
         refuse(&core, &outer, Some(&authority), &Denial::new(Reason::TlsInTunnel, detail));
         return;
     }
-    let session = outer.tunnelled(Road::Hbone(authority), begun == PREFACE, deadline, place);
-    let whole = Prefixed::new(begun.into(), tunnel);
+    let session = outer.tunnelled(Road::Hbone(authority), begun == Begun::Http2, deadline, place);
     requests::serve(core, Arc::new(session), whole, end).await;
-}
-
-/// Reads on until it is known which HTTP is spoken: to its end where it may be version 2.
-pub(super) async fn first_bytes(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
-    let mut begun = Vec::with_capacity(PREFACE.len());
-    while begun.len() < PREFACE.len() && PREFACE.starts_with(&begun) {
-        let room = PREFACE.len() - begun.len();
-        if (&mut *stream).take(room as u64).read_buf(&mut begun).await? == 0 {
-            break;
-        }
-    }
-    Ok(begun)
-}
-
-/// Ends our half of a tunnel, behind the last answer.
-pub(super) async fn end<S: AsyncWrite + Unpin>(mut stream: S) {
-    // A peer that is gone has its answer or does not want it.
-    let _ = stream.shutdown().await;
 }
 
 #[cfg(test)]

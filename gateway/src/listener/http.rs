@@ -173,7 +173,7 @@ where
 }
 
 pub(super) async fn cut(session: &Session) {
-    while session.shutdown.received().await != Some(Shutdown::Abort) {}
+    session.shutdown.aborted().await;
 }
 
 #[cfg(test)]

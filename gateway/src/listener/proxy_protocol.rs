@@ -26,6 +26,8 @@ const SPIFFE_ID: u8 = 0xD0;
 pub(super) struct Proxied {
     /// Who really connected.
     pub(super) source: SocketAddr,
+    /// Where the connection was to lead.
+    pub(super) destination: Option<SocketAddr>,
     /// The workload that the proxy has verified, where it may say one.
     pub(super) workload: Option<SpiffeId>,
 }
@@ -65,11 +67,17 @@ fn length(fixed: &[u8]) -> Result<usize, Refusal> {
 /// What a whole header says of a connection from `peer`.
 pub(super) fn parse(header: &[u8], peer: SocketAddr, has_workload: bool) -> Result<Proxied, Refusal> {
     let header = Header::try_from(header).map_err(|_| Refusal::ProxyHeader)?;
-    let source = match (header.command, header.protocol, header.addresses) {
+    let (source, destination) = match (header.command, header.protocol, header.addresses) {
         // Of the proxy's own, as for a health check, and where it does not know (section 2.2).
-        (Command::Local, ..) | (Command::Proxy, _, Addresses::Unspecified) => peer,
-        (Command::Proxy, Protocol::Stream, Addresses::IPv4(ip)) => (ip.source_address, ip.source_port).into(),
-        (Command::Proxy, Protocol::Stream, Addresses::IPv6(ip)) => (ip.source_address, ip.source_port).into(),
+        (Command::Local, ..) | (Command::Proxy, _, Addresses::Unspecified) => (peer, None),
+        (Command::Proxy, Protocol::Stream, Addresses::IPv4(ip)) => (
+            SocketAddr::from((ip.source_address, ip.source_port)),
+            Some(SocketAddr::from((ip.destination_address, ip.destination_port))),
+        ),
+        (Command::Proxy, Protocol::Stream, Addresses::IPv6(ip)) => (
+            SocketAddr::from((ip.source_address, ip.source_port)),
+            Some(SocketAddr::from((ip.destination_address, ip.destination_port))),
+        ),
         _ => return Err(Refusal::ProxyHeader),
     };
     let mut workload = None;
@@ -86,7 +94,7 @@ pub(super) fn parse(header: &[u8], peer: SocketAddr, has_workload: bool) -> Resu
     if has_workload && (workload.is_none() || header.command == Command::Local) {
         return Err(Refusal::ProxyHeader);
     }
-    Ok(Proxied { source, workload })
+    Ok(Proxied { source, destination, workload })
 }
 
 /// Any bytes as a header: what is understood has one source and, only where it may, one workload, and is read as long as it says.

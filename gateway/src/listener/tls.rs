@@ -117,6 +117,7 @@ mod tests {
             protocols: Vec::new(),
             client_certificate,
             proxy_protocol: None,
+            double_hbone: None,
             tls: TlsMode::Required,
         };
         let server = server_config(&trust, Arc::new(SingleCertAndKey::from(own)), &listener)?;

@@ -1,19 +1,21 @@
-//! HTTP behind a proxy that has verified the workload and says so: Istio's ztunnel in front of a waypoint, which it hands what came in a
-//! tunnel without the tunnel.
+//! What comes behind a proxy that has verified the workload and says so: Istio's ztunnel in front of a waypoint, which it hands what came in
+//! a tunnel without the tunnel.
 //!
 //! **Invariant:** nothing but the word of a listed proxy proves the caller of such a connection; a token beside it has to name the same one.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::net::TcpStream;
 use tollgate_policy::caller::SpiffeId;
 
-use super::hbone::{FIRST_BYTES, PREFACE, end, first_bytes};
-use super::linger::Lingering;
+use super::linger::{Lingering, reset_clear};
 use super::prefixed::Prefixed;
+use super::tunnelled::{Begun, begun, end};
 use super::write_timeout::WriteTimeoutStream;
-use super::{http, log_refusal};
+use super::{ListenerConfig, http, log_refusal, tcp};
+use crate::caller_usage::UsagePermit;
 use crate::core::Core;
 use crate::identity::Proofs;
 use crate::session::{Arrival, HeaderDeadline, Road, Session};
@@ -22,26 +24,60 @@ use crate::session::{Arrival, HeaderDeadline, Road, Session};
 pub(super) struct VouchedWorkload {
     pub(super) source: SocketAddr,
     pub(super) id: SpiffeId,
+    /// Where its connection was to lead.
+    pub(super) destination: Option<SocketAddr>,
 }
 
 /// Serves the workload's own HTTP, in the version that it begins with.
-pub(super) async fn serve(core: Arc<Core>, listener: Arc<str>, stream: TcpStream, workload: VouchedWorkload) {
-    let VouchedWorkload { source: address, id } = workload;
-    let (trust, usages) = (&core.shared.trust, &core.shared.usages);
-    let (proofs, place) = match Proofs::vouched(id, trust, usages) {
-        Ok((proofs, place)) => (Arc::new(proofs), place.map(Arc::new)),
+pub(super) async fn serve(
+    core: Arc<Core>,
+    listener: ListenerConfig,
+    stream: TcpStream,
+    workload: VouchedWorkload,
+) {
+    let address = workload.source;
+    let Some((proofs, place)) = proven(&core, &listener, workload) else { return };
+    let deadline = Arc::new(HeaderDeadline::new());
+    let stream = WriteTimeoutStream::new(Lingering::new(stream, place.clone()), Arc::clone(&deadline), None);
+    let mut whole = Prefixed::new(Bytes::new(), stream);
+    let Some(begun) = begun(&mut whole).await else { return };
+    let arrival = Arrival { address, road: Road::Direct, http2: begun == Begun::Http2, deadline };
+    let session = Arc::new(Session::of(arrival, proofs, place));
+    http::serve(core, session, whole, end).await;
+}
+
+/// Passes the workload's connection through: to the destination of the settings, or where it was to lead.
+pub(super) async fn pass_through(
+    core: Arc<Core>,
+    listener: ListenerConfig,
+    stream: TcpStream,
+    workload: VouchedWorkload,
+) {
+    let VouchedWorkload { source: address, destination, .. } = workload;
+    let Some((proofs, place)) = proven(&core, &listener, workload) else { return };
+    let deadline = Arc::new(HeaderDeadline::new());
+    let mut stream = WriteTimeoutStream::new(stream, Arc::clone(&deadline), None);
+    stream.wait_for_reader();
+    let arrival = Arrival { address, road: Road::Direct, http2: false, deadline };
+    let session = Arc::new(Session::of(arrival, proofs, place));
+    let leads = tcp::Leads { settings: listener.destination, asked: destination };
+    tcp::serve(core, session, (stream, reset_clear), leads).await;
+}
+
+/// What proves the workload, with its place among the connections of its caller. `None`: it is turned away, which is said.
+fn proven(
+    core: &Core,
+    listener: &ListenerConfig,
+    workload: VouchedWorkload,
+) -> Option<(Arc<Proofs>, Option<Arc<UsagePermit>>)> {
+    let (trust, address) = (&core.shared.trust, workload.source);
+    match Proofs::vouched(workload.id, trust, &core.shared.usages) {
+        Ok((proofs, place)) => Some((Arc::new(proofs), place.map(Arc::new))),
         Err(refusal) => {
             core.stats.handshake_failed();
             trust.count(refusal);
-            log_refusal(&core.shared, &listener, address, refusal.as_str());
-            return;
+            log_refusal(&core.shared, &listener.name, address, refusal.as_str());
+            None
         }
-    };
-    let deadline = Arc::new(HeaderDeadline::new());
-    let mut stream =
-        WriteTimeoutStream::new(Lingering::new(stream, place.clone()), Arc::clone(&deadline), None);
-    let Ok(Ok(begun)) = tokio::time::timeout(FIRST_BYTES, first_bytes(&mut stream)).await else { return };
-    let arrival = Arrival { address, road: Road::Direct, http2: begun == PREFACE, deadline };
-    let session = Arc::new(Session::of(arrival, proofs, place));
-    http::serve(core, session, Prefixed::new(begun.into(), stream), end).await;
+    }
 }

@@ -23,6 +23,7 @@ use super::answered::Answered;
 use super::inspected_body::InspectedBody;
 use super::permitted::PermittedCall;
 use super::recorder::Ending;
+use super::traffic::Traffic;
 use crate::caller_body::{Leftover, Linger};
 use crate::caller_usage::{CallPlace, CallsFull, UsagePermit};
 use crate::core::Core;
@@ -34,8 +35,6 @@ use crate::reply;
 use crate::snapshot::Snapshot;
 use crate::trace::{AttemptConnection, CallTrace};
 use crate::upstream::{ClientCert, Peer, Upload};
-
-pub(crate) use self::tunnel::PassedBytes;
 
 /// What was learnt of a call's usage.
 #[derive(Debug)]
@@ -72,8 +71,10 @@ pub(crate) struct Account {
     place: Option<CallPlace>,
     call: Option<Arc<PermittedCall>>,
     upload: Option<Arc<Upload>>,
-    /// What counts the bytes of a connection that is passed through.
-    passed: Option<Arc<PassedBytes>>,
+    /// When the connection was open that is passed through.
+    opened: Option<Instant>,
+    /// What counts the bytes that pass, where no body is read.
+    passed: Option<Arc<Traffic>>,
     /// The client certificate that the call fails for.
     blamed: Option<ResourceId>,
     trace: CallTrace,
@@ -122,6 +123,7 @@ impl Account {
             place: None,
             call: None,
             upload: None,
+            opened: None,
             passed: None,
             blamed: None,
             trace,
@@ -203,7 +205,7 @@ impl Account {
     /// # Errors
     /// `ledger_unavailable`.
     pub(crate) fn journal_hold(&mut self) -> Result<(), Denial> {
-        let (Some(call), AccountPhase::Held(reservation)) = (&self.call, &mut self.phase) else {
+        let (Some(call), Some(reservation)) = (&self.call, self.phase.reservation_mut()) else {
             return Err(Denial::new(Reason::Internal, "nothing is reserved for the call"));
         };
         let charges = reservation.hold.charges();
@@ -425,7 +427,7 @@ impl Account {
             self.record.bytes_in = upload.bytes();
         }
         if let Some(passed) = &self.passed {
-            (self.record.bytes_in, self.record.bytes_out) = passed.both();
+            (self.record.bytes_in, self.record.bytes_out) = (passed.up(), passed.down());
         }
         // The hold is settled, or released; that cannot fail.
         let trace = std::mem::take(&mut self.trace);

@@ -283,5 +283,5 @@ fn limits_usage(grant: &Grant) -> bool {
 pub(crate) fn least(endpoint: Option<&Arc<Endpoint>>) -> Demand {
     let is_billed = endpoint.is_some_and(|endpoint| endpoint.metered && !endpoint.free);
     let (tokens, spend) = if is_billed { (bound::LEAST_TOKENS, NanoUsd(1)) } else { (0, NanoUsd::ZERO) };
-    Demand { requests: 1, tokens, spend }
+    Demand { requests: 1, tokens, spend, bytes: 0, seconds: 0 }
 }

@@ -10,6 +10,9 @@ use tollgate_policy::price::{NanoUsd, Price};
 use super::bound::{self, Bound};
 use crate::quota::Demand;
 
+/// Bytes and seconds of a connection that are reserved before it is opened.
+const FIRST_PIECE: (u64, u64) = (1 << 20, 60);
+
 /// What all who work on a permitted call share: nothing of it changes any more.
 #[derive(Debug)]
 pub(crate) struct PermittedCall {
@@ -30,7 +33,8 @@ impl PermittedCall {
     /// What it asks of its limits.
     pub(crate) fn demand(&self) -> Demand {
         let (tokens, spend) = self.bound.map_or((0, NanoUsd::ZERO), |bound| (bound.tokens, bound.spend));
-        Demand { requests: 1, tokens, spend }
+        let (bytes, seconds) = if self.permit.http().is_some() { (0, 0) } else { FIRST_PIECE };
+        Demand { requests: 1, tokens, spend, bytes, seconds }
     }
 
     /// The refusal of a budget, with what made the hold so large.

@@ -4,9 +4,7 @@
 //! leaves for the caller when the record is written, and the caller of a provider that breaks off gets none. However a relay ends, there is
 //! one record of it.
 
-mod leave;
 mod pump;
-mod traffic;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +16,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tollgate_policy::denial::Reason;
 
-use self::leave::{Leave, Over, RelayWatch};
 use self::pump::{CleanMessages, Pump, PumpEnd};
-use self::traffic::Traffic;
 use super::account::{Account, LearntUsage};
 use super::answered::Answered;
 use super::inspected_body;
+use super::leave::{BEFORE_THE_CUT, LastingProof, Leave, Over, RelayWatch, TimeBounds};
+use super::traffic::Traffic;
 use crate::core::Core;
 use crate::injection::Scrubber;
 use crate::ledger::Outcome;
@@ -55,6 +53,8 @@ pub(crate) struct Relay {
     core: Arc<Core>,
     leave: Leave,
     watch: RelayWatch,
+    /// Of frames that went on.
+    traffic: Arc<Traffic>,
     provider: OnUpgrade,
     scrubber: Option<Scrubber>,
     /// For frames of the provider.
@@ -90,11 +90,13 @@ impl Relay {
         };
         let progress = session.write_progress(least);
         let idle = call.permit.destination().timeouts.idle;
-        let watch =
-            RelayWatch::new(core.shared.drain.watch(), proof, (idle, least.map(|least| least.lifetime)));
+        let lifetime = least.map(|least| least.lifetime.saturating_sub(BEFORE_THE_CUT.unsigned_abs()));
+        let (proof, time) = (LastingProof::WithGrace(proof), TimeBounds { idle, lifetime });
+        let watch = RelayWatch::new(core.shared.drain.watch(), proof, time);
+        let traffic = account.passes();
         let leave = Leave::new(Arc::clone(&core), session, call, account.record.generation);
         let (account, provider) = (Some(account), switched.provider);
-        let relay = Self { account, core, leave, watch, provider, scrubber, rules, progress };
+        let relay = Self { account, core, leave, watch, traffic, provider, scrubber, rules, progress };
         Response::from_parts(head, Box::new(relay))
     }
 
@@ -104,7 +106,7 @@ impl Relay {
         caller: impl AsyncRead + AsyncWrite + Unpin,
         early: &[u8],
     ) -> RelayEnd {
-        let traffic = Traffic::default();
+        let traffic = Arc::clone(&self.traffic);
         let Ok(provider) = (&mut self.provider).await else {
             self.record(&traffic, Outcome::UpstreamFailed, Some(Reason::UpstreamReset)).await;
             return RelayEnd::Cut;

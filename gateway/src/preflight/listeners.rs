@@ -1,9 +1,15 @@
 //! Whether something can come of what is asked at each listener.
 
+use ipnet::IpNet;
 use tollgate_policy::model::Problem;
 use tollgate_policy::policy::Policy;
 
 use crate::settings::{ListenerKind, Settings};
+
+/// More addresses than proxies that one would list by hand.
+fn is_wide(range: &IpNet) -> bool {
+    range.max_prefix_len() - range.prefix_len() > 8
+}
 
 /// Listeners whose connections or tunnels will be refused, whoever calls.
 pub(super) fn idle(policy: &Policy, settings: &Settings) -> Vec<Problem> {
@@ -19,6 +25,16 @@ pub(super) fn idle(policy: &Policy, settings: &Settings) -> Vec<Problem> {
                 false => format!("there is no Destination `{name}`: connections here are reset"),
             };
             warnings.push(settings.problem(&format!("listeners[{index}].destination"), message));
+        }
+        if let Some(proxy) = listener.proxy_protocol.as_ref().filter(|proxy| proxy.spiffe_tlv) {
+            for (at, range) in proxy.from.iter().enumerate().filter(|(_, range)| is_wide(range)) {
+                let message = format!(
+                    "whoever can send from one of the many addresses of {range} can name itself any workload (`spiffeTlv`): list the \
+                     addresses of the proxies alone"
+                );
+                warnings
+                    .push(settings.problem(&format!("listeners[{index}].proxyProtocol.from[{at}]"), message));
+            }
         }
         if listener.kind == ListenerKind::Forward && settings.interception.is_none() {
             let message = "without `interception` https:// calls through this proxy are refused, but for destinations with protocol \

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use jiff::Timestamp;
-use tollgate_policy::limit::{Counter, Limit, LimitKey, LimitKind, Usage, Window};
+use tollgate_policy::limit::{Counter, Limit, LimitKey, LimitKind, Usage, Window, WindowSlot};
 use tollgate_policy::map::Map;
 
 use super::rate::Rate;
@@ -67,6 +67,13 @@ impl Cell {
                 Some(Usage { spent: 0, held: calls.load(Ordering::Relaxed) })
             }
             _ => None,
+        }
+    }
+
+    /// Gives back what was taken of a counted window.
+    pub(super) fn release(&self, slot: WindowSlot, amount: u64) {
+        if let CellState::Counted(counter) = &self.state {
+            lock(counter).release(slot, amount);
         }
     }
 

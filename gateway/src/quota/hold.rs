@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -19,6 +20,9 @@ use super::rate::{self, RateHeaders};
 use super::refusal::{self, SHORT_RETRY};
 use super::share::{HeldShare, Room};
 use crate::ledger::Charge;
+
+/// A piece of bytes is no smaller while there is more.
+const SMALL_BYTES: u64 = 16 << 10;
 
 /// The reservation of one call. Dropped before [`Hold::sent`] it is released, dropped after it is settled at what it held: the
 /// provider may bill whatever was sent.
@@ -42,6 +46,17 @@ pub struct Settled {
     pub charges: Vec<Charge>,
     /// Whether some window was charged more than was held of it: the only way past a cap.
     pub exceeded: bool,
+}
+
+/// What a connection may use until it asks for more; `None`: as much as it likes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Allowance {
+    /// Bytes both ways, since it was opened.
+    pub bytes: Option<u64>,
+    /// Seconds, since it was opened.
+    pub seconds: Option<u64>,
+    /// How long it may last at most: the window in which it counts ends then.
+    pub lasts: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -100,6 +115,55 @@ impl Hold {
         self.opened
     }
 
+    /// What of it is taken in pieces, while it is the whole of it.
+    pub fn allowance(&self) -> Allowance {
+        let mut allowance = Allowance::default();
+        for (item, taken) in self.plan.items.iter().zip(&self.taken) {
+            let HeldPlace::Window { held, .. } = taken.place else { continue };
+            let most = match item.limit.unit {
+                Unit::Bytes => &mut allowance.bytes,
+                Unit::Seconds => &mut allowance.seconds,
+                Unit::Requests | Unit::Tokens | Unit::Spend | Unit::Concurrency => continue,
+            };
+            *most = Some(most.map_or(held, |most| most.min(held)));
+            if let LimitKind::Counted(window) = &item.limit.kind {
+                let lasts = window.counts_for(self.opened);
+                allowance.lasts = Some(allowance.lasts.map_or(lasts, |least| least.min(lasts)));
+            }
+        }
+        allowance
+    }
+
+    /// Takes more in every limit that is taken in pieces, or in none. `amount` is that of a limit now.
+    pub(super) fn extend(
+        &mut self,
+        piece: &Demand,
+        amount: impl Fn(&Limit) -> u64,
+        now: Timestamp,
+    ) -> Result<(), Denial> {
+        let mut more = Vec::new();
+        let mut refused = None;
+        for (item, taken) in self.plan.items.iter().zip(&self.taken) {
+            match taken.extend(&item.limit, piece, amount(&item.limit), now) {
+                Ok(taken) => more.push(taken),
+                Err(denial) => {
+                    refused = Some(denial);
+                    break;
+                }
+            }
+        }
+        let mut charges = self.charges.iter_mut();
+        for (taken, more) in self.taken.iter_mut().zip(more) {
+            let HeldPlace::Window { slot, held } = &mut taken.place else { continue };
+            match &refused {
+                Some(_) => taken.cell.release(*slot, more),
+                None => *held = held.saturating_add(more),
+            }
+            charges.next().into_iter().for_each(|charge| charge.amount = *held);
+        }
+        refused.map_or(Ok(()), Err)
+    }
+
     /// From here on the call may cost something even if nothing more is heard of it.
     pub fn sent(&mut self) {
         self.sent = true;
@@ -112,7 +176,11 @@ impl Hold {
 
     /// Books what the call used, in the windows in which it opened, and frees the rest.
     pub fn settle(mut self, actual: &Demand) -> Settled {
-        let exceeded = self.finish(|unit, _| actual.of(unit));
+        let exceeded = self.finish(|unit, held| match unit {
+            // It is cut within the second.
+            Unit::Seconds => actual.seconds.min(held),
+            _ => actual.of(unit),
+        });
         Settled { charges: std::mem::take(&mut self.charges), exceeded }
     }
 
@@ -166,12 +234,15 @@ impl HeldItem {
     fn take(item: &Item, keys: &Keys<'_>, demand: &Demand, now: Timestamp) -> Result<Self, Denial> {
         let limit = &item.limit;
         let cell = item.counts.cell(keys.get(limit.key), limit, now);
-        let amount = demand.of(limit.unit);
+        let mut amount = demand.of(limit.unit);
         let mut share = None;
         let place = match (&cell.state, &limit.kind) {
             (CellState::Counted(counter), LimitKind::Counted(window)) => {
                 let mut counter = lock(counter);
                 let Usage { spent, held } = counter.usage(window, now);
+                let free = limit.amount.saturating_sub(spent).saturating_sub(held);
+                amount =
+                    if limit.unit.is_taken_in_pieces() { piece(limit.unit, amount, free) } else { amount };
                 let reserved = counter.reserve(window, limit.amount, amount, now);
                 let slot = reserved.map_err(|refused| {
                     if let (Refused::Held { .. }, Some(shares)) = (refused, &cell.shares) {
@@ -179,10 +250,12 @@ impl HeldItem {
                     }
                     refusal::over_budget((limit, amount), refused, &mut counter, now)
                 })?;
-                let free = limit.amount.saturating_sub(spent).saturating_sub(held);
-                share = take_share(&cell, keys, amount, Room { cap: limit.amount, free }, now)
-                    .inspect_err(|()| counter.release(slot, amount))
-                    .map_err(|()| refusal::over_share(limit, Reason::BudgetHeld))?;
+                // A piece is a small part of what is left, and does without.
+                if !limit.unit.is_taken_in_pieces() {
+                    share = take_share(&cell, keys, amount, Room { cap: limit.amount, free }, now)
+                        .inspect_err(|()| counter.release(slot, amount))
+                        .map_err(|()| refusal::over_share(limit, Reason::BudgetHeld))?;
+                }
                 HeldPlace::Window { slot, held: amount }
             }
             (CellState::Concurrent(calls), LimitKind::Concurrent) => {
@@ -212,6 +285,36 @@ impl HeldItem {
         Ok(Self { cell, place, _share: share })
     }
 
+    /// Takes the next piece of a limit that is taken so; how much it was.
+    fn extend(&self, limit: &Limit, next: &Demand, cap: u64, now: Timestamp) -> Result<u64, Denial> {
+        let wanted = next.of(limit.unit);
+        let (CellState::Counted(counter), LimitKind::Counted(window)) = (&self.cell.state, &limit.kind)
+        else {
+            return Ok(0);
+        };
+        let HeldPlace::Window { slot, held: own } = self.place else { return Ok(0) };
+        if !limit.unit.is_taken_in_pieces() || wanted == 0 {
+            return Ok(0);
+        }
+        let mut counter = lock(counter);
+        let Usage { spent, held } = counter.usage(window, now);
+        let amount = piece(limit.unit, wanted, cap.saturating_sub(spent).saturating_sub(held));
+        match counter.extend(slot, (window, cap), amount, now) {
+            Ok(()) => Ok(amount),
+            Err(refused) => {
+                let limit = Limit { amount: cap, ..limit.clone() };
+                let refused = match refused {
+                    // Nobody but this connection holds any of it, and it has used that.
+                    Refused::Held { .. } if held <= own => {
+                        Refused::Exhausted { resets_in: counter.resets_in(window, now) }
+                    }
+                    refused => refused,
+                };
+                Err(refusal::over_budget((&limit, amount), refused, &mut counter, now))
+            }
+        }
+    }
+
     fn tell(&self, limit: &Limit, field: &mut String, now: Timestamp) {
         match (&self.cell.state, &self.place, &limit.kind) {
             (CellState::Counted(counter), _, LimitKind::Counted(window)) => {
@@ -230,6 +333,12 @@ impl HeldItem {
             _ => {}
         }
     }
+}
+
+/// What is taken at once where `free` is left: pieces become small before all is used up, so that a few connections share the end.
+fn piece(unit: Unit, wanted: u64, free: u64) -> u64 {
+    let small = if unit == Unit::Bytes { SMALL_BYTES } else { 1 };
+    wanted.min((free / 4).max(small.min(free)).max(1))
 }
 
 /// Why the limits of this plan have nothing left even for `least`, if that is so. What others only hold may be given back.

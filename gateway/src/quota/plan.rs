@@ -58,6 +58,11 @@ impl Registry {
         Plan { items: items.into(), rate_policy }
     }
 
+    /// The amount of a limit under the policy in force; its own where that names it no longer.
+    pub(super) fn amount(&self, limit: &Limit) -> u64 {
+        self.0.get(&limit.id).map_or(limit.amount, |item| item.limit.amount)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }

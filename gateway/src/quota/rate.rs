@@ -84,6 +84,8 @@ pub(super) fn policy<'a>(limits: impl Iterator<Item = &'a Limit>) -> HeaderValue
             Unit::Tokens => Some("tokens"),
             Unit::Spend => Some("nano-usd"),
             Unit::Concurrency => Some("concurrent-requests"),
+            Unit::Bytes => Some("content-bytes"),
+            Unit::Seconds => Some("seconds"),
         };
         let window = match &limit.kind {
             LimitKind::Gcra { per, .. } => Some(*per),

@@ -106,7 +106,7 @@ pub(super) fn over_budget(
         Refused::TooLarge => {
             let advice = match unit {
                 Unit::Tokens | Unit::Spend => "; send less, or ask for fewer output tokens (max_tokens)",
-                Unit::Requests | Unit::Concurrency => "",
+                Unit::Requests | Unit::Concurrency | Unit::Bytes | Unit::Seconds => "",
             };
             let detail = format!(
                 "limit {id}: this call alone may take {most}, and there are {cap} in a whole window, of which \

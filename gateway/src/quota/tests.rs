@@ -12,6 +12,7 @@ use super::*;
 
 mod contention;
 mod edits;
+mod pieces;
 
 const WEB: &str = "spiffe://prod.acme/ns/shop/sa/web";
 const API: &str = "spiffe://prod.acme/ns/shop/sa/api";
@@ -53,7 +54,7 @@ fn hourly(amount: u64, burst: u32) -> Limit {
 
 /// One request of so many tokens and nano-USD.
 fn demand(tokens: u64, spend: u64) -> Demand {
-    Demand { requests: 1, tokens, spend: NanoUsd(spend) }
+    Demand { requests: 1, tokens, spend: NanoUsd(spend), bytes: 0, seconds: 0 }
 }
 
 /// Counts with one grant's limits.

@@ -53,6 +53,8 @@ impl<'a> From<&'a LimitState> for Limit<'a> {
             Unit::Tokens => "tokens",
             Unit::Spend => "nano-usd",
             Unit::Concurrency => "concurrent-requests",
+            Unit::Bytes => "content-bytes",
+            Unit::Seconds => "seconds",
         };
         let &LimitState { ref id, ref owner, amount, burst, used, held, needed, resets_in, .. } = state;
         let resets_in = resets_in.map(super::seconds);

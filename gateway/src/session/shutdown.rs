@@ -1,5 +1,8 @@
 //! How a connection is told that it has to end. What it polls for this is one flag.
+//!
+//! **Invariant:** whoever drives the connection hears each order once. All who wait for its abort hear of that, also those who came later.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use tokio::sync::Notify;
@@ -18,24 +21,45 @@ pub(crate) enum Shutdown {
 pub(crate) struct ShutdownSignal {
     /// 0, or one more than the order.
     order: AtomicU8,
-    notify: Notify,
+    driver: Notify,
+    others: Notify,
 }
 
 impl ShutdownSignal {
     pub(super) fn send(&self, order: Shutdown) {
         if self.order.fetch_max(order as u8 + 1, Ordering::AcqRel) <= order as u8 {
-            self.notify.notify_one();
+            self.driver.notify_one();
+            if order == Shutdown::Abort {
+                self.others.notify_waiters();
+            }
         }
     }
 
     /// Has the connection look at itself.
     pub(super) fn wake(&self) {
-        self.notify.notify_one();
+        self.driver.notify_one();
     }
 
-    /// Waits for the next order. `None`: there is none, but something to look at.
+    /// For the one who drives the connection: waits for the next order. `None`: there is none, but something to look at.
     pub(crate) async fn received(&self) -> Option<Shutdown> {
-        self.notify.notified().await;
+        self.driver.notified().await;
+        self.order()
+    }
+
+    /// For everybody who works for the connection: ready once it is to end now.
+    pub(crate) async fn aborted(&self) {
+        loop {
+            let mut told = pin!(self.others.notified());
+            // From here on nothing is missed.
+            told.as_mut().enable();
+            if self.order() == Some(Shutdown::Abort) {
+                return;
+            }
+            told.await;
+        }
+    }
+
+    fn order(&self) -> Option<Shutdown> {
         match self.order.load(Ordering::Acquire) {
             0 => None,
             order if order > Shutdown::Abort as u8 => Some(Shutdown::Abort),
@@ -47,6 +71,20 @@ impl ShutdownSignal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn all_who_wait_for_the_abort_hear_of_it_and_take_nothing_from_the_driver() {
+        let signal = ShutdownSignal::default();
+        let all = async { tokio::join!(signal.aborted(), signal.aborted(), signal.aborted()) };
+        let told = async {
+            signal.send(Shutdown::Graceful);
+            tokio::task::yield_now().await;
+            signal.send(Shutdown::Abort);
+        };
+        tokio::join!(all, told);
+        assert_eq!(signal.received().await, Some(Shutdown::Abort));
+        signal.aborted().await;
+    }
 
     #[tokio::test]
     async fn an_order_is_heard_once_and_a_stronger_one_again() {

@@ -1,7 +1,33 @@
 //! Whether the listeners can be served as they are written, and somebody can call each.
 
+use schemars::JsonSchema;
+use serde::Deserialize;
+use tollgate_policy::caller::Identity;
+use tollgate_policy::pattern::SpiffePattern;
+
 use super::{ClientCertificate, ListenerKind, ListenerSettings, Protocol, Settings, proxy};
 use crate::identity::IdentitySettings;
+
+/// That each tunnel of a listener carries another one (double HBONE).
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DoubleHboneSettings {
+    /// Who may carry the tunnels of others, as SPIFFE patterns: gateways of other networks. Everybody else carries none but its own. Who calls
+    /// is always the workload of the tunnel inside.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    pub gateways: Vec<SpiffePattern>,
+}
+
+impl DoubleHboneSettings {
+    /// Whether it may carry the tunnels of others.
+    pub(crate) fn lists(&self, opener: &Identity) -> bool {
+        match opener {
+            Identity::Spiffe(id) => self.gateways.iter().any(|pattern| pattern.matches(id)),
+            Identity::Token(_) | Identity::ServiceAccount(_) => false,
+        }
+    }
+}
 
 impl Settings {
     /// Whether somebody can call each listener.
@@ -21,6 +47,10 @@ impl Settings {
             if listener.destination.is_some() && listener.kind != ListenerKind::Tcp {
                 let field = format!("listeners[{index}].destination");
                 wrong(&field, "only a listener of the kind `tcp` has one: leave this out");
+            }
+            if listener.double_hbone.is_some() && listener.kind != ListenerKind::Hbone {
+                let field = format!("listeners[{index}].doubleHbone");
+                wrong(&field, "tunnels in tunnels come to a listener of the kind `hbone`: leave this out");
             }
             for (field, message) in proxy::problems(listener) {
                 wrong(&format!("listeners[{index}].{field}"), message);

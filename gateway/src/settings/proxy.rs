@@ -17,7 +17,7 @@ pub struct ProxyProtocolSettings {
     #[schemars(with = "Vec<schema::RangeText>", length(min = 1))]
     pub from: Vec<IpNet>,
     /// Whether these proxies have verified the workload, and say its SPIFFE id in TLV `0xD0`, as Istio's ztunnel does. What comes behind the
-    /// header is then HTTP without TLS. Whoever can send from one of these addresses is every workload of `identity.trustDomains`.
+    /// header is then HTTP without TLS, or with `kind: tcp` the connection that is passed through. Whoever can send from one of these addresses is every workload of `identity.trustDomains`.
     #[serde(default)]
     pub spiffe_tlv: bool,
 }
@@ -37,9 +37,9 @@ pub(super) fn problems(listener: &ListenerSettings) -> Vec<(&'static str, &'stat
     if proxy.from.is_empty() {
         problems.push(("proxyProtocol.from", "at least one range is needed, as in 10.0.0.0/8"));
     }
-    if proxy.spiffe_tlv && listener.kind != ListenerKind::Http {
-        let message =
-            "what comes behind a header that names the workload is its HTTP: only with `kind: http`";
+    if proxy.spiffe_tlv && !matches!(listener.kind, ListenerKind::Http | ListenerKind::Tcp) {
+        let message = "what comes behind a header that names the workload is its HTTP or its connection: only with `kind: http` or \
+                       `kind: tcp`";
         problems.push(("proxyProtocol.spiffeTlv", message));
     }
     if proxy.spiffe_tlv && listener.client_certificate != ClientCertificate::Required {

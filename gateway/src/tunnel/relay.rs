@@ -9,15 +9,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional_with_sizes};
-use tollgate_policy::denial::Denial;
+use tollgate_policy::denial::{Denial, Reason};
+use tollgate_policy::policy::TunnelTls;
 use tollgate_policy::target::Passage;
 
-use super::watch::TunnelWatch;
+use super::budget::Budget;
 use super::{Hello, Reached};
 use crate::caller_usage::UsagePermit;
 use crate::fault;
 use crate::ledger::Outcome;
-use crate::metering::{Account, PassedBytes};
+use crate::metering::{Account, Leave, Over, RelayWatch, Traffic};
 use crate::upstream::Outbound;
 
 /// What waits each way.
@@ -27,15 +28,18 @@ const PIECE: usize = 16 << 10;
 pub(crate) struct OpenTunnel {
     account: Box<Account>,
     link: Outbound,
-    watch: TunnelWatch,
+    leave: Leave,
+    watch: RelayWatch,
+    traffic: Arc<Traffic>,
+    budget: Arc<Budget>,
     hello: Option<Hello>,
     _place: Option<Arc<UsagePermit>>,
 }
 
 impl OpenTunnel {
     pub(super) fn new(connected: Reached, account: Box<Account>) -> Self {
-        let Reached { link, watch, hello, place } = connected;
-        Self { account, link, watch, hello, _place: place }
+        let Reached { link, leave, watch, traffic, budget, hello, place } = connected;
+        Self { account, link, leave, watch, traffic, budget, hello, _place: place }
     }
 
     /// Carries bytes until both sides have ended or it may not go on. `cut` ends the caller's side so that it cannot be taken for a good end.
@@ -43,11 +47,19 @@ impl OpenTunnel {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let Self { account, link, mut watch, hello, _place } = self;
-        let passed = Arc::clone(watch.passed());
-        let mut near = CountedStream::new(stream, Arc::clone(&passed), PassedBytes::came);
-        let mut far = CountedStream::new(link, passed, PassedBytes::answered);
-        let ended = fault::caught(pin!(carry(&mut near, &mut far, hello, &mut watch))).await;
+        let Self { mut account, link, leave, mut watch, traffic, budget, hello, _place } = self;
+        let mut near = CountedStream::new(stream, (&traffic, &budget), Way::Up);
+        let mut far = CountedStream::new(link, (&traffic, &budget), Way::Down);
+        let ended = {
+            let carried = carry(&mut near, &mut far, hello, (&leave, &mut watch));
+            let within = async {
+                tokio::select! {
+                    ended = carried => ended,
+                    denial = budget.kept_up(&mut account) => Err(denial),
+                }
+            };
+            fault::caught(pin!(within)).await
+        };
         match ended {
             Ok(Outcome::Completed) => return account.ended(Outcome::Completed),
             Ok(outcome) => account.ended(outcome),
@@ -62,24 +74,29 @@ async fn carry<S>(
     near: &mut CountedStream<S>,
     far: &mut CountedStream<Outbound>,
     hello: Option<Hello>,
-    watch: &mut TunnelWatch,
+    (leave, watch): (&Leave, &mut RelayWatch),
 ) -> Result<Outcome, Denial>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let hello = match hello {
-        None if watch.wants_hello() => {
+        None if wants_hello(leave) => {
             let hello = Hello::read(near).await?;
-            let target = watch.call().permit.target().clone();
+            let target = leave.call().permit.target().clone();
             Passage::To(target).server(hello.server())?;
             Some(hello)
         }
         Some(read) => {
+            if near.budget.room() < read.len() as u64 {
+                let detail = "the caller's own TLS begins with more bytes than are left of a limit";
+                return Err(Denial::new(Reason::BudgetExhausted, detail));
+            }
             near.count(read.len());
             Some(read)
         }
         None => None,
     };
+    let traffic = Arc::clone(&near.traffic);
     let both = async {
         if let Some(hello) = hello {
             far.write_all(&hello.into_bytes()).await?;
@@ -88,31 +105,66 @@ where
     };
     let ended = tokio::select! {
         ended = both => ended,
-        denial = watch.over() => return Err(denial),
+        over = watch.over(leave, &traffic) => return why(over),
     };
     match ended {
         Ok(_) => Ok(Outcome::Completed),
         Err(_) if far.has_failed => Ok(Outcome::UpstreamFailed),
         // What carries it may be cut first.
-        Err(_) => watch.drained().map_or(Ok(Outcome::CallerGone), Err),
+        Err(_) if leave.is_drained() => why(Over::Draining),
+        Err(_) => Ok(Outcome::CallerGone),
     }
 }
 
-/// A stream that counts what is read of it, and knows whether it has failed.
+/// Whether the destination takes the caller's own TLS alone.
+fn wants_hello(leave: &Leave) -> bool {
+    leave.call().permit.destination().tcp().is_some_and(|tcp| tcp.tls == TunnelTls::Callers)
+}
+
+/// What becomes of a connection that may not go on.
+fn why(over: Over) -> Result<Outcome, Denial> {
+    let (reason, detail) = match over {
+        Over::Withdrawn => (Reason::Withdrawn, "the policy permits this connection no longer"),
+        Over::Unproven(reason) => (reason, "what has proven its caller has ended"),
+        Over::Draining => (Reason::Drained, "the gateway stops"),
+        Over::Idle => (Reason::TunnelIdle, "no byte has passed for as long as the destination lets none"),
+        Over::Lifetime => (
+            Reason::TunnelLifetime,
+            "it has lasted as long as the destination, or the window of a limit in which it counts, lets one",
+        ),
+        Over::Cut => return Ok(Outcome::CallerGone),
+    };
+    Err(Denial::new(reason, detail))
+}
+
+/// Which way bytes pass.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Up,
+    Down,
+}
+
+/// A stream that counts what is read of it, reads no more than may pass, and knows whether it has failed.
 struct CountedStream<S> {
     stream: S,
-    passed: Arc<PassedBytes>,
-    count: fn(&PassedBytes, usize),
+    traffic: Arc<Traffic>,
+    budget: Arc<Budget>,
+    way: Way,
     has_failed: bool,
 }
 
 impl<S> CountedStream<S> {
-    const fn new(stream: S, passed: Arc<PassedBytes>, count: fn(&PassedBytes, usize)) -> Self {
-        Self { stream, passed, count, has_failed: false }
+    fn new(stream: S, (traffic, budget): (&Arc<Traffic>, &Arc<Budget>), way: Way) -> Self {
+        let (traffic, budget) = (Arc::clone(traffic), Arc::clone(budget));
+        Self { stream, traffic, budget, way, has_failed: false }
     }
 
     fn count(&self, bytes: usize) {
-        (self.count)(&self.passed, bytes);
+        match self.way {
+            Way::Up => self.traffic.came(bytes),
+            Way::Down => self.traffic.answered(bytes),
+        }
+        self.budget.used();
     }
 
     fn noted<T>(&mut self, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -127,9 +179,25 @@ impl<S: AsyncRead + Unpin> AsyncRead for CountedStream<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        self.count(buf.filled().len() - before);
+        let room = usize::try_from(self.budget.room()).unwrap_or(usize::MAX);
+        if room == 0 {
+            self.budget.wait(self.way as usize, cx);
+            return Poll::Pending;
+        }
+        let (bytes, read) = if room >= buf.remaining() {
+            let before = buf.filled().len();
+            let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+            (buf.filled().len() - before, read)
+        } else {
+            let mut part = ReadBuf::new(buf.initialize_unfilled_to(room));
+            let read = Pin::new(&mut self.stream).poll_read(cx, &mut part);
+            let bytes = part.filled().len();
+            buf.advance(bytes);
+            (bytes, read)
+        };
+        if bytes > 0 {
+            self.count(bytes);
+        }
         self.noted(read)
     }
 }

@@ -57,6 +57,8 @@ pub(super) fn limit(limit: &Limit) -> String {
         Unit::Requests => format!("{} requests", limit.amount),
         Unit::Tokens => format!("{} tokens", limit.amount),
         Unit::Concurrency => format!("{} calls at one time", limit.amount),
+        Unit::Bytes => format!("{} bytes", limit.amount),
+        Unit::Seconds => format!("{} seconds of connections", limit.amount),
     };
     let per = LimitId::read(&limit.id).and_then(|id| id.per);
     let per = per.map_or_else(String::new, |per| format!(" per {per}"));

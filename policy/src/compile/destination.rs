@@ -55,6 +55,10 @@ impl<'a> Compiler<'a> {
         if spec.port == Some(0) {
             scope.problem("spec.port", "a port is a number from 1 to 65535");
         }
+        if spec.protocol == Some(ProtocolWord::Tcp) && !resource.source.claims("spec.port") {
+            let message = "required for `protocol: tcp`: nothing but the port says which service is meant, as in `port: 5432`";
+            scope.problem("spec.port", message);
+        }
         addresses(spec, &mut scope);
         check_allowed(spec.allowed_namespaces.as_ref(), &mut scope);
         check_destination(spec, &mut scope);

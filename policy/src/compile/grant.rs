@@ -57,6 +57,9 @@ impl Compiler<'_> {
         let (own, parts) = (&self.environment.audiences, (destination.as_deref(), credential.as_deref()));
         let caller_token = caller_token(spec, parts, own, &mut scope);
         let limits = super::limit::limits((&resource.id, &spec.limits), &mut scope);
+        if let Some(destination) = destination.as_deref().filter(|destination| destination.http().is_some()) {
+            check_pieces(spec, destination, &mut scope);
+        }
         match destination.as_deref().map(|destination| (destination, destination.http())) {
             Some((destination, Some(http))) if http.dialect.is_plain() => {
                 let knows = format!("the dialect `{}`", http.dialect.name());
@@ -289,11 +292,30 @@ fn check_plain(spec: &GrantSpec, destination: &Destination, knows: &str, scope: 
             format!("Destination/{name} has {knows}, which knows no models: this would have no effect");
         scope.problem(field, message);
     }
+    let instead = match destination.http() {
+        Some(_) => "requests or concurrency",
+        None => "bytes, seconds, requests or concurrency",
+    };
     for (index, limit) in spec.limits.iter() {
         for (unit, is_written) in [("tokens", limit.tokens.is_some()), ("spend", limit.spend.is_some())] {
             if is_written {
+                let message =
+                    format!("Destination/{name} has {knows}, which cannot count {unit}: limit {instead}");
+                scope.problem(&format!("spec.limits[{index}].{unit}"), message);
+            }
+        }
+    }
+}
+
+/// What is taken in pieces is counted only where connections are passed through.
+fn check_pieces(spec: &GrantSpec, destination: &Destination, scope: &mut Scope<'_>) {
+    let name = &destination.name;
+    for (index, limit) in spec.limits.iter() {
+        for (unit, is_written) in [("bytes", limit.bytes.is_some()), ("seconds", limit.seconds.is_some())] {
+            if is_written {
                 let message = format!(
-                    "Destination/{name} has {knows}, which cannot count {unit}: limit requests or concurrency"
+                    "Destination/{name} takes requests, and {unit} are counted of connections that are passed through: limit requests, \
+                     tokens, spend or concurrency"
                 );
                 scope.problem(&format!("spec.limits[{index}].{unit}"), message);
             }

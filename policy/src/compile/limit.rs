@@ -60,6 +60,8 @@ impl Writer<'_, '_> {
             ("requests", spec.requests.map(|amount| (Unit::Requests, amount))),
             ("tokens", spec.tokens.map(|amount| (Unit::Tokens, amount))),
             ("spend", spec.spend.map(|amount| (Unit::Spend, amount.0.0))),
+            ("bytes", spec.bytes.map(|amount| (Unit::Bytes, amount))),
+            ("seconds", spec.seconds.map(|amount| (Unit::Seconds, amount))),
             ("concurrency", spec.concurrency.map(|amount| (Unit::Concurrency, amount))),
         ];
         let (unit, amount) = self.scope.exactly_one(&path, fields)?;

@@ -88,6 +88,24 @@ impl Counter {
         Ok(slice)
     }
 
+    /// Holds `amount` more in a slice that [`Counter::reserve`] gave, if it fits under `cap` beside all that is spent and held at `now`. One
+    /// that has left the window takes nothing more.
+    pub fn extend(
+        &mut self,
+        slice: WindowSlot,
+        (window, cap): (&Window, u64),
+        amount: u64,
+        now: Timestamp,
+    ) -> Result<(), Refused> {
+        let period = self.advance(window, now);
+        self.fits(&period, cap, amount, now)?;
+        let gone = Refused::Exhausted { resets_in: Duration::ZERO };
+        let slot = self.slots.iter_mut().rfind(|slot| slot.slice == slice).ok_or(gone)?;
+        slot.held = slot.held.saturating_add(amount);
+        self.held += u128::from(amount);
+        Ok(())
+    }
+
     /// Why [`Counter::reserve`] would refuse; nothing is held.
     pub fn refusal(&mut self, window: &Window, cap: u64, amount: u64, now: Timestamp) -> Option<Refused> {
         let period = self.advance(window, now);

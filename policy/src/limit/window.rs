@@ -60,6 +60,13 @@ impl Window {
         }
     }
 
+    /// How long at least a hold that is taken at this instant counts: to the end of a calendar window, and for the length of a rolling one.
+    pub fn counts_for(&self, now: Timestamp) -> Duration {
+        let period = self.period(now);
+        let drops = period.drops(period.end);
+        Duration::from_millis(u64::try_from(drops.saturating_sub(now.as_millisecond())).unwrap_or(0))
+    }
+
     pub(super) fn period(&self, now: Timestamp) -> Period {
         match self {
             Self::Rolling { length, slices } => rolling(*length, *slices, now.as_millisecond()),

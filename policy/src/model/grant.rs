@@ -163,6 +163,13 @@ pub(crate) struct LimitSpec {
     pub(crate) tokens: Option<u64>,
     /// What calls cost.
     pub(crate) spend: Option<Money>,
+    /// Bytes that pass both ways, where connections are passed through. A connection is cut when they are used up, and with the window in
+    /// which it was opened.
+    #[schemars(range(min = 1))]
+    pub(crate) bytes: Option<u64>,
+    /// How long connections are open, all of them together, where they are passed through. They are cut as for `bytes`.
+    #[schemars(range(min = 1))]
+    pub(crate) seconds: Option<u64>,
     /// Calls under way at one time. It takes only `key` besides.
     #[schemars(range(min = 1))]
     pub(crate) concurrency: Option<u64>,

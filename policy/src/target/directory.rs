@@ -204,7 +204,8 @@ fn request(
 }
 
 fn speaks_http(destination: &Destination) -> Result<&Arc<HttpDestination>, Denial> {
-    let other = || Denial::new(Reason::UnknownHost, "the destination that has this host does not speak HTTP");
+    let detail = "the destination that has this host does not speak HTTP: connections to it are passed through (tcp://HOST:PORT)";
+    let other = || Denial::new(Reason::UnknownHost, detail);
     destination.http().ok_or_else(other)
 }
 

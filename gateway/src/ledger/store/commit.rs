@@ -125,8 +125,11 @@ fn add_ids(
     for id in ended {
         end.execute([id.as_bytes().as_slice()])?;
     }
+    // The last line of a hold that grew has all of it.
     let mut open = connection.prepare_cached(
-        "INSERT INTO holds (id, segment, offset) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+        "INSERT INTO holds (id, segment, offset) VALUES (?1, ?2, ?3)
+         ON CONFLICT DO UPDATE SET segment = excluded.segment, offset = excluded.offset
+         WHERE (excluded.segment, excluded.offset) > (segment, offset)",
     )?;
     for (id, offset) in &rollup.open {
         open.execute(params![id.as_bytes().as_slice(), segment, whole(*offset)])?;

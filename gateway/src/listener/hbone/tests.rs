@@ -5,7 +5,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1 as client1, http2 as client2};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::duplex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
 use super::super::fixture::Fixture;
 use super::*;
@@ -104,7 +104,7 @@ async fn tls_in_a_tunnel_ends_it_and_is_recorded_with_its_reason() {
     let fixture = Fixture::new().await;
     let mut sender = connect(&fixture).await;
     let mut io = TokioIo::new(tunnel(&mut sender, "up.test:443").await);
-    io.write_all(&[TLS_HANDSHAKE, 3, 1, 0, 5, 1, 0, 0, 1, 0]).await.unwrap();
+    io.write_all(&[0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0]).await.unwrap();
     let mut said = Vec::new();
     io.read_to_end(&mut said).await.unwrap();
     assert!(said.is_empty());

@@ -25,7 +25,8 @@ impl Account {
             hold.release();
             return;
         }
-        let settled = hold.settle(&Demand { requests: 1, tokens, spend });
+        let (bytes, seconds) = self.passed_through();
+        let settled = hold.settle(&Demand { requests: 1, tokens, spend, bytes, seconds });
         if settled.exceeded {
             self.core.stats.hold_exceeded();
         }

@@ -1,40 +1,20 @@
 //! The account of a connection that is passed through.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use http::StatusCode;
+use jiff::Timestamp;
 use tollgate_policy::denial::{Denial, Reason};
+use tollgate_policy::price::NanoUsd;
 use tollgate_policy::target::{Passage, Target};
 
-use super::{Account, LearntUsage};
+use super::{Account, LearntUsage, unavailable};
 use crate::ledger::{Attempt, Bounded, Outcome};
+use crate::metering::traffic::Traffic;
+use crate::quota::{Allowance, Demand};
 use crate::trace::AttemptConnection;
 use crate::upstream::{ClientCert, Outbound};
-
-/// Bytes that have passed each way.
-#[derive(Debug, Default)]
-pub(crate) struct PassedBytes {
-    from_caller: AtomicU64,
-    from_destination: AtomicU64,
-}
-
-impl PassedBytes {
-    /// So many came from the caller, for the destination.
-    pub(crate) fn came(&self, bytes: usize) {
-        self.from_caller.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    /// So many came from the destination, for the caller.
-    pub(crate) fn answered(&self, bytes: usize) {
-        self.from_destination.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    /// Those of the caller, and those of the destination.
-    pub(crate) fn both(&self) -> (u64, u64) {
-        (self.from_caller.load(Ordering::Relaxed), self.from_destination.load(Ordering::Relaxed))
-    }
-}
 
 impl Account {
     /// Which destination a connection is for, where that is known before the caller has said all.
@@ -50,6 +30,11 @@ impl Account {
         }
     }
 
+    /// Which server a connection's own TLS is for, also where it may not lead there.
+    pub(crate) fn asks_for(&mut self, server: &str) {
+        self.record.host = Some(Bounded::new(server));
+    }
+
     /// Where a connection leads that is to be passed through.
     pub(crate) fn leads_to(&mut self, target: &Target) {
         self.record.destination = Some(target.destination().name.clone());
@@ -58,7 +43,7 @@ impl Account {
     }
 
     /// The connection is open: from here on what passes may cost something. Gives what counts it.
-    pub(crate) fn opened(&mut self, link: &Outbound, shown: Option<ClientCert<'_>>) -> Arc<PassedBytes> {
+    pub(crate) fn opened(&mut self, link: &Outbound, shown: Option<ClientCert<'_>>) -> Arc<Traffic> {
         self.blamed = None;
         if let Some(ClientCert { credential, secret }) = shown {
             self.core.uses.shown(&self.record, &credential.name, secret);
@@ -69,7 +54,40 @@ impl Account {
         self.record.source.clone_from(&source);
         self.record.status = status;
         self.record.attempts.push(Attempt { peer, source, status: Some(status), ..Attempt::default() });
+        self.opened = Some(Instant::now());
         self.sent();
+        self.passes()
+    }
+
+    /// What may pass until [`Account::extend`] is asked for more.
+    pub(crate) fn allowance(&self) -> Allowance {
+        self.phase.reservation().map(|reservation| reservation.hold.allowance()).unwrap_or_default()
+    }
+
+    /// Reserves the next piece, at most so many `bytes` and `seconds` of each limit, and waits until that is in the journal.
+    ///
+    /// # Errors
+    /// Which limit has no more, or `ledger_unavailable`; what was allowed before still is.
+    pub(crate) async fn extend(&mut self, bytes: u64, seconds: u64) -> Result<Allowance, Denial> {
+        let piece = Demand { requests: 0, tokens: 0, spend: NanoUsd::ZERO, bytes, seconds };
+        let Some(reservation) = self.phase.reservation_mut() else { return Ok(Allowance::default()) };
+        self.core.shared.quota.extend(&mut reservation.hold, &piece, Timestamp::now())?;
+        self.journal_hold()?;
+        if let Some(line) = self.line() {
+            self.core.journal.written(line).await.map_err(|error| unavailable(&error))?;
+        }
+        Ok(self.allowance())
+    }
+
+    /// Bytes and seconds of a connection that was passed through.
+    pub(super) fn passed_through(&self) -> (u64, u64) {
+        let (Some(traffic), Some(opened)) = (&self.passed, self.opened) else { return (0, 0) };
+        let open = opened.elapsed();
+        (traffic.all(), open.as_secs() + u64::from(open.subsec_nanos() > 0))
+    }
+
+    /// What counts the bytes that pass from here on, so that the record has them.
+    pub(crate) fn passes(&mut self) -> Arc<Traffic> {
         Arc::clone(self.passed.insert(Arc::default()))
     }
 

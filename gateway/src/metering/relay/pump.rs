@@ -11,9 +11,9 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::leave::Leave;
-use super::traffic::Traffic;
 use crate::injection::Scrubber;
+use crate::metering::leave::Leave;
+use crate::metering::traffic::Traffic;
 use crate::session::WriteProgress;
 use crate::websocket::{Decoder, FramePiece, FrameRules, MaskKeys, Opcode, Violation, close_payload, encode};
 

@@ -1,5 +1,10 @@
-//! Whether a relay may go on: its grant, its caller's proof, and how long it may take.
+//! Whether what goes on for long may go on: a connection that is passed through, or a WebSocket. It may while its grant, its caller's proof,
+//! the time that it has and the process last.
+//!
+//! **Invariant:** within two seconds of a policy that permits it no longer, of its time or of the process, it is over. A connection that is
+//! passed through ends as soon after the proof of its caller, a WebSocket when that has had its grace.
 
+use std::future::{pending, poll_fn};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
@@ -9,21 +14,21 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, MissedTickBehavior};
 use tollgate_policy::denial::Reason;
 
+use super::permitted::PermittedCall;
 use super::traffic::Traffic;
 use crate::core::Core;
 use crate::drain::{Drained, Phase};
-use crate::identity::CallProof;
-use crate::metering::permitted::PermittedCall;
-use crate::session::{Session, Shutdown};
+use crate::identity::{CallProof, CallerContext};
+use crate::session::Session;
 
 /// How often it is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// So long before its connection is cut a relay ends, so that its caller is told why.
-const BEFORE_THE_CUT: SignedDuration = SignedDuration::from_secs(2);
+/// So long before its connection is cut it is over, so that its caller can be told why.
+pub(crate) const BEFORE_THE_CUT: SignedDuration = SignedDuration::from_secs(2);
 
 /// Why it may not go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Over {
+pub(crate) enum Over {
     /// The policy permits it no longer.
     Withdrawn,
     /// Its caller is proven no longer.
@@ -32,15 +37,33 @@ pub(super) enum Over {
     Draining,
     /// Neither side has sent anything.
     Idle,
-    /// It has had the time of a call that holds what others share.
+    /// It has had its time.
     Lifetime,
     /// Its connection ends, for something that the caller does.
     Cut,
 }
 
-/// What permits a relay.
+/// What proves its caller while it lasts.
 #[derive(Debug)]
-pub(super) struct Leave {
+pub(crate) enum LastingProof {
+    /// All that its caller was proven by: it is over as soon as one of them has ended.
+    AtOnce(Box<CallerContext>),
+    /// The connection, and the token of the call where it has one: what is under way may outlast them by their grace.
+    WithGrace(Option<Box<CallProof>>),
+}
+
+/// How long it may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TimeBounds {
+    /// How long nothing may pass.
+    pub(crate) idle: Duration,
+    /// How long all of it may take.
+    pub(crate) lifetime: Option<Duration>,
+}
+
+/// What permits it.
+#[derive(Debug)]
+pub(crate) struct Leave {
     core: Arc<Core>,
     session: Arc<Session>,
     call: Arc<PermittedCall>,
@@ -49,7 +72,7 @@ pub(super) struct Leave {
 }
 
 impl Leave {
-    pub(super) fn new(
+    pub(crate) const fn new(
         core: Arc<Core>,
         session: Arc<Session>,
         call: Arc<PermittedCall>,
@@ -58,8 +81,13 @@ impl Leave {
         Self { core, session, call, generation: AtomicU64::new(generation) }
     }
 
+    /// What was permitted.
+    pub(crate) fn call(&self) -> &PermittedCall {
+        &self.call
+    }
+
     /// Whether a policy that came since permits it no longer. One comparison where none came.
-    pub(super) fn is_withdrawn(&self) -> bool {
+    pub(crate) fn is_withdrawn(&self) -> bool {
         let snapshots = &self.core.shared.snapshots;
         if snapshots.generation() == self.generation.load(Ordering::Relaxed) {
             return false;
@@ -73,6 +101,11 @@ impl Leave {
         !is_permitted
     }
 
+    /// Whether the process cuts what is open.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.core.shared.drain.phase() >= Phase::Cutting
+    }
+
     /// What of its connection proves nobody any more, or will not by the time that the connection is cut.
     fn unproven(&self) -> Option<Reason> {
         let shared = &self.core.shared;
@@ -82,54 +115,66 @@ impl Leave {
         unproven.filter(|unproven| unproven.is_over(then)).map(|unproven| unproven.reason)
     }
 
+    /// Why one of the proofs of `context` has ended.
+    fn ended(&self, context: &CallerContext) -> Option<Reason> {
+        let shared = &self.core.shared;
+        let snapshot = shared.snapshots.current()?;
+        let (proofs, now) = (&self.session.proofs, Timestamp::now());
+        let proven = proofs.reauthenticate(context, &shared.trust, &shared.usages, &snapshot, now);
+        proven.err().map(|denial| denial.reason)
+    }
+
     /// Why its connection is to end now.
     fn cut(&self) -> Over {
-        if self.core.shared.drain.phase() >= Phase::Cutting {
-            Over::Draining
-        } else {
-            self.unproven().map_or(Over::Cut, Over::Unproven)
-        }
+        if self.is_drained() { Over::Draining } else { self.unproven().map_or(Over::Cut, Over::Unproven) }
     }
 }
 
-/// What ends a relay.
+impl LastingProof {
+    fn ended(&self, leave: &Leave) -> Option<Reason> {
+        match self {
+            Self::AtOnce(context) => leave.ended(context),
+            Self::WithGrace(_) => leave.unproven(),
+        }
+    }
+
+    /// Ready once the token of the call has had its grace.
+    async fn outlasted(&mut self, leave: &Leave) -> Reason {
+        let Self::WithGrace(token) = self else { return pending().await };
+        let issuers = leave.core.shared.trust.tokens();
+        let denial = poll_fn(|cx| match token {
+            Some(proof) => proof.poll(issuers, cx),
+            None => Poll::Pending,
+        });
+        let reason = denial.await.reason;
+        *token = None;
+        reason
+    }
+}
+
+/// What ends it.
 #[derive(Debug)]
-pub(super) struct RelayWatch {
+pub(crate) struct RelayWatch {
     drained: Drained,
-    /// The token that the call was made with.
-    proof: Option<Box<CallProof>>,
+    proof: LastingProof,
     idle: Duration,
     until: Option<Instant>,
 }
 
 impl RelayWatch {
-    /// `idle`: how long nothing may come; `lifetime`: how long all of it may take.
-    pub(super) fn new(
-        drained: Drained,
-        proof: Option<Box<CallProof>>,
-        (idle, lifetime): (Duration, Option<Duration>),
-    ) -> Self {
-        let before = BEFORE_THE_CUT.unsigned_abs();
-        let until = lifetime.map(|lifetime| Instant::now() + lifetime.saturating_sub(before));
-        Self { drained, proof, idle, until }
+    pub(crate) fn new(drained: Drained, proof: LastingProof, time: TimeBounds) -> Self {
+        let until = time.lifetime.map(|lifetime| Instant::now() + lifetime);
+        Self { drained, proof, idle: time.idle, until }
     }
 
     /// Ready once it may not go on.
-    pub(super) async fn over(&mut self, leave: &Leave, traffic: &Traffic) -> Over {
+    pub(crate) async fn over(&mut self, leave: &Leave, traffic: &Traffic) -> Over {
         let mut tick = tokio::time::interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut before, mut moved) = (traffic.all(), Instant::now());
         loop {
-            let issuers = leave.core.shared.trust.tokens();
-            let proof = std::future::poll_fn(|cx| match &mut self.proof {
-                Some(proof) => proof.poll(issuers, cx),
-                None => Poll::Pending,
-            });
             tokio::select! {
-                denial = proof => {
-                    self.proof = None;
-                    return Over::Unproven(denial.reason);
-                }
+                reason = self.proof.outlasted(leave) => return Over::Unproven(reason),
                 () = self.drained.reached(Phase::Cutting) => return Over::Draining,
                 () = aborted(&leave.session) => return leave.cut(),
                 now = tick.tick() => {
@@ -139,7 +184,7 @@ impl RelayWatch {
                     if leave.is_withdrawn() {
                         return Over::Withdrawn;
                     }
-                    if let Some(reason) = leave.unproven() {
+                    if let Some(reason) = self.proof.ended(leave) {
                         return Over::Unproven(reason);
                     }
                     if now.duration_since(moved) >= self.idle {
@@ -157,7 +202,7 @@ impl RelayWatch {
 /// Ready once the connection is to be cut. Over HTTP/2 whoever drives it is told, and the stream ends with it.
 async fn aborted(session: &Session) {
     if session.http2 {
-        return std::future::pending().await;
+        return pending().await;
     }
-    while session.shutdown.received().await != Some(Shutdown::Abort) {}
+    session.shutdown.aborted().await;
 }
