@@ -20,6 +20,7 @@ mod refusals;
 mod relay;
 mod reply_body;
 mod scan;
+mod session;
 mod sse;
 mod usage;
 

@@ -6,7 +6,9 @@
 
 mod leave;
 mod pump;
+mod tap;
 mod traffic;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +22,13 @@ use tollgate_policy::denial::Reason;
 
 use self::leave::{Leave, Over, RelayWatch};
 use self::pump::{CleanMessages, Pump, PumpEnd};
+use self::tap::Tap;
 use self::traffic::Traffic;
+use self::turns::{Refused, Step, Turns};
 use super::account::{Account, LearntUsage};
 use super::answered::Answered;
 use super::inspected_body;
+use super::session::Session as MeteredSession;
 use crate::core::Core;
 use crate::injection::Scrubber;
 use crate::ledger::Outcome;
@@ -60,6 +65,8 @@ pub(crate) struct Relay {
     /// For frames of the provider.
     rules: FrameRules,
     progress: Arc<WriteProgress>,
+    /// Where it is billed by turns.
+    turns: Option<Turns>,
 }
 
 /// Whose frames ended first, and how.
@@ -67,6 +74,8 @@ enum First {
     Caller(PumpEnd),
     Provider(PumpEnd),
     Over(Over),
+    /// It is refused another turn.
+    Refused(Refused),
 }
 
 impl Relay {
@@ -92,9 +101,10 @@ impl Relay {
         let idle = call.permit.destination().timeouts.idle;
         let watch =
             RelayWatch::new(core.shared.drain.watch(), proof, (idle, least.map(|least| least.lifetime)));
+        let turns = MeteredSession::of(&call).map(|session| Turns::new(&core, session));
         let leave = Leave::new(Arc::clone(&core), session, call, account.record.generation);
         let (account, provider) = (Some(account), switched.provider);
-        let relay = Self { account, core, leave, watch, provider, scrubber, rules, progress };
+        let relay = Self { account, core, leave, watch, provider, scrubber, rules, progress, turns };
         Response::from_parts(head, Box::new(relay))
     }
 
@@ -144,12 +154,33 @@ impl Relay {
         D: AsyncWrite + Unpin,
     {
         let leave = &self.leave;
-        let first = tokio::select! {
-            end = up.run(leave) => First::Caller(end),
-            end = down.run(leave) => First::Provider(end),
-            over = self.watch.over(leave, traffic) => First::Over(over),
+        let over = self.watch.over(leave, traffic);
+        let first = match (&mut self.turns, &mut self.account) {
+            (Some(turns), Some(account)) => {
+                turns.begin(up, down, (account, self.rules.message_bytes));
+                tokio::select! {
+                    step = turns.run(up, down, (leave, account)) => match step {
+                        Step::Caller(end) => First::Caller(end),
+                        Step::Provider(end) => First::Provider(end),
+                        Step::Refused(refused) => First::Refused(refused),
+                    },
+                    over = over => First::Over(over),
+                }
+            }
+            _ => tokio::select! {
+                end = up.run(leave) => First::Caller(end),
+                end = down.run(leave) => First::Provider(end),
+                over = over => First::Over(over),
+            },
         };
+        down.tap(Tap::Closed);
         match first {
+            First::Refused(Refused { reason, code, .. }) => {
+                self.record(traffic, Outcome::Refused, Some(reason)).await;
+                down.close(code, reason.as_str()).await;
+                up.close(GOING_AWAY, "").await;
+                RelayEnd::Close
+            }
             First::Over(over) => self.over(over, up, down, traffic).await,
             First::Caller(PumpEnd::Withdrawn) | First::Provider(PumpEnd::Withdrawn) => {
                 self.over(Over::Withdrawn, up, down, traffic).await
@@ -186,7 +217,8 @@ impl Relay {
                 up.close(GOING_AWAY, "").await;
                 RelayEnd::Close
             }
-            First::Caller(PumpEnd::Ended) | First::Provider(PumpEnd::Unwritable) => {
+            First::Caller(PumpEnd::Ended | PumpEnd::Event)
+            | First::Provider(PumpEnd::Unwritable | PumpEnd::Event) => {
                 self.record(traffic, Outcome::CallerGone, None).await;
                 up.close(GOING_AWAY, "").await;
                 RelayEnd::Cut
@@ -253,6 +285,9 @@ impl Relay {
 
     /// Closes the account, if that was not done. Whether its record is written.
     async fn record(&mut self, traffic: &Traffic, outcome: Outcome, reason: Option<Reason>) -> bool {
+        if let Some(turns) = self.turns.take() {
+            turns.end(outcome, reason);
+        }
         let Some(mut account) = self.account.take() else { return true };
         (account.record.outcome, account.record.reason) = (outcome, reason);
         (account.record.bytes_in, account.record.bytes_out) = (traffic.up(), traffic.down());
