@@ -227,7 +227,7 @@ mod tests {
         let Compiled { policy, .. } = compile_files(&[file], &environment).unwrap();
         let line = ["explain", "--caller", caller, "--url", "https://up.example/v1"];
         let args = Line::try_parse_from(line).unwrap().args;
-        let line = RequestLine { authority: "up.example", method: &args.method, path: "/v1", query: None };
+        let line = RequestLine { authority: "up.example", method: "POST", path: "/v1", query: None };
         let (target, request) = policy.resolve(&line).unwrap();
         let grants = policy.grants_of(&assumed(args.caller.clone()));
         let facts = facts(&args, &target, &request, &grants).unwrap();

@@ -24,11 +24,11 @@ use self::leave::{Leave, Over, RelayWatch};
 use self::pump::{CleanMessages, Pump, PumpEnd};
 use self::tap::Tap;
 use self::traffic::Traffic;
-use self::turns::{Refused, Step, Turns};
+use self::turns::{RefusedTurn, RelayStep, Turns};
 use super::account::{Account, LearntUsage};
 use super::answered::Answered;
 use super::inspected_body;
-use super::session::Session as MeteredSession;
+use super::session::TurnMeter;
 use crate::core::Core;
 use crate::injection::Scrubber;
 use crate::ledger::Outcome;
@@ -75,7 +75,7 @@ enum First {
     Provider(PumpEnd),
     Over(Over),
     /// It is refused another turn.
-    Refused(Refused),
+    Refused(RefusedTurn),
 }
 
 impl Relay {
@@ -101,7 +101,7 @@ impl Relay {
         let idle = call.permit.destination().timeouts.idle;
         let watch =
             RelayWatch::new(core.shared.drain.watch(), proof, (idle, least.map(|least| least.lifetime)));
-        let turns = MeteredSession::of(&call).map(|session| Turns::new(&core, session));
+        let turns = TurnMeter::of(&call).map(|session| Turns::new(&core, session));
         let leave = Leave::new(Arc::clone(&core), session, call, account.record.generation);
         let (account, provider) = (Some(account), switched.provider);
         let relay = Self { account, core, leave, watch, provider, scrubber, rules, progress, turns };
@@ -153,29 +153,10 @@ impl Relay {
         C: AsyncRead + Unpin,
         D: AsyncWrite + Unpin,
     {
-        let leave = &self.leave;
-        let over = self.watch.over(leave, traffic);
-        let first = match (&mut self.turns, &mut self.account) {
-            (Some(turns), Some(account)) => {
-                turns.begin(up, down, (account, self.rules.message_bytes));
-                tokio::select! {
-                    step = turns.run(up, down, (leave, account)) => match step {
-                        Step::Caller(end) => First::Caller(end),
-                        Step::Provider(end) => First::Provider(end),
-                        Step::Refused(refused) => First::Refused(refused),
-                    },
-                    over = over => First::Over(over),
-                }
-            }
-            _ => tokio::select! {
-                end = up.run(leave) => First::Caller(end),
-                end = down.run(leave) => First::Provider(end),
-                over = over => First::Over(over),
-            },
-        };
+        let first = self.first(up, down, traffic).await;
         down.tap(Tap::Closed);
         match first {
-            First::Refused(Refused { reason, code, .. }) => {
+            First::Refused(RefusedTurn { reason, code, .. }) => {
                 self.record(traffic, Outcome::Refused, Some(reason)).await;
                 down.close(code, reason.as_str()).await;
                 up.close(GOING_AWAY, "").await;
@@ -223,6 +204,41 @@ impl Relay {
                 up.close(GOING_AWAY, "").await;
                 RelayEnd::Cut
             }
+        }
+    }
+
+    /// Carries frames until those of one side end, or it may go on no longer.
+    async fn first<A, B, C, D>(
+        &mut self,
+        up: &mut Pump<'_, A, B>,
+        down: &mut Pump<'_, C, D>,
+        traffic: &Traffic,
+    ) -> First
+    where
+        A: AsyncRead + Unpin,
+        B: AsyncWrite + Unpin,
+        C: AsyncRead + Unpin,
+        D: AsyncWrite + Unpin,
+    {
+        let leave = &self.leave;
+        let over = self.watch.over(leave, traffic);
+        match (&mut self.turns, &mut self.account) {
+            (Some(turns), Some(account)) => {
+                turns.begin(up, down, (account, self.rules.message_bytes));
+                tokio::select! {
+                    step = turns.run(up, down, (leave, account)) => match step {
+                        RelayStep::Caller(end) => First::Caller(end),
+                        RelayStep::Provider(end) => First::Provider(end),
+                        RelayStep::Refused(refused) => First::Refused(refused),
+                    },
+                    over = over => First::Over(over),
+                }
+            }
+            _ => tokio::select! {
+                end = up.run(leave) => First::Caller(end),
+                end = down.run(leave) => First::Provider(end),
+                over = over => First::Over(over),
+            },
         }
     }
 

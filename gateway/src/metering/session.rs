@@ -21,7 +21,7 @@ use tollgate_policy::dialect::{Endpoint, SessionRules};
 use tollgate_policy::price::UNIT_MAX;
 
 use self::refusal::event_id;
-use self::settings::{Cap, Settings};
+use self::settings::{Cap, TurnSettings};
 use super::account::{Account, AnswerFacts, LearntUsage};
 use super::bound;
 use super::permitted::PermittedCall;
@@ -30,7 +30,7 @@ use crate::ledger::{Outcome, Position, RecordId};
 
 pub(super) use client::{ClientMessage, ClientReader, Taken, whole};
 pub(super) use refusal::close_code;
-pub(super) use server::{Event, ServerReader};
+pub(super) use server::{ServerReader, SessionEvent};
 
 /// Most turns of one session at once: beside that of the conversation, those that a client asks for apart from it.
 const MOST_AT_ONCE: usize = 64;
@@ -68,11 +68,11 @@ pub(super) enum Course {
 
 /// The turns of one session.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(super) struct TurnMeter {
     call: Arc<PermittedCall>,
     endpoint: Arc<Endpoint>,
     rules: Arc<SessionRules>,
-    settings: Settings,
+    settings: TurnSettings,
     /// The most tokens that the conversation may have by now.
     conversation: u64,
     /// Asked for, and not begun: in order.
@@ -82,12 +82,12 @@ pub(super) struct Session {
     heard: bool,
 }
 
-impl Session {
+impl TurnMeter {
     /// `None`: the call begins no session whose turns are billed.
     pub(super) fn of(call: &Arc<PermittedCall>) -> Option<Self> {
         let endpoint = Arc::clone(call.session()?);
         let rules = Arc::clone(endpoint.session.as_ref()?);
-        let settings = Settings::new(&rules, call.limits_usage());
+        let settings = TurnSettings::new(&rules, call.limits_usage());
         Some(Self {
             call: Arc::clone(call),
             endpoint,
@@ -256,23 +256,28 @@ impl Session {
     }
 
     /// Takes note of an event of the provider.
-    pub(super) fn heard(&mut self, event: Event, reader: &ServerReader, session: &mut Account) -> Course {
+    pub(super) fn heard(
+        &mut self,
+        event: SessionEvent,
+        reader: &ServerReader,
+        session: &mut Account,
+    ) -> Course {
         match event {
-            Event::Began => self.began(reader.turn(), session),
-            Event::Over => Course::Goes(self.over(reader)),
-            Event::Error => self.failed(reader.refused()),
-            Event::Beside => {
+            SessionEvent::Began => self.began(reader.turn(), session),
+            SessionEvent::Over => Course::Goes(self.over(reader)),
+            SessionEvent::Error => self.failed(reader.refused()),
+            SessionEvent::Beside => {
                 session.record.unpriced = true;
                 Course::Goes(None)
             }
-            Event::Heard => {
+            SessionEvent::Heard => {
                 self.heard = true;
                 Course::Goes(None)
             }
-            Event::Starts if std::mem::take(&mut self.heard) && self.settings.starts_turns() => {
+            SessionEvent::Starts if std::mem::take(&mut self.heard) && self.settings.starts_turns() => {
                 Course::Starts
             }
-            Event::Starts => Course::Goes(None),
+            SessionEvent::Starts => Course::Goes(None),
         }
     }
 

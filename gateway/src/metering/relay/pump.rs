@@ -16,7 +16,7 @@ use super::leave::Leave;
 use super::tap::Tap;
 use super::traffic::Traffic;
 use crate::injection::Scrubber;
-use crate::metering::session::{ClientMessage, Event, ServerReader, whole};
+use crate::metering::session::{ClientMessage, ServerReader, SessionEvent, whole};
 use crate::session::WriteProgress;
 use crate::websocket::{Decoder, FramePiece, FrameRules, MaskKeys, Opcode, Violation, close_payload, encode};
 
@@ -239,7 +239,7 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<'a, R, W> {
     }
 
     /// What is to be judged of the provider.
-    pub(super) fn take_server(&mut self) -> Option<(Event, &mut ServerReader)> {
+    pub(super) fn take_server(&mut self) -> Option<(SessionEvent, &mut ServerReader)> {
         self.tap.event()
     }
 

@@ -1,6 +1,6 @@
 //! What reads the messages that a pump passes on, where turns are billed.
 
-use crate::metering::session::{ClientMessage, ClientReader, Event, ServerReader, Taken};
+use crate::metering::session::{ClientMessage, ClientReader, ServerReader, SessionEvent, Taken};
 use crate::websocket::{FramePiece, Violation};
 
 /// Reads messages of one side.
@@ -17,7 +17,7 @@ pub(super) enum Tap {
     Server {
         reader: Box<ServerReader>,
         /// An event, and its last piece.
-        waiting: Option<(Event, FramePiece)>,
+        waiting: Option<(SessionEvent, FramePiece)>,
     },
 }
 
@@ -90,7 +90,7 @@ impl Tap {
         }
     }
 
-    pub(super) fn event(&mut self) -> Option<(Event, &mut ServerReader)> {
+    pub(super) fn event(&mut self) -> Option<(SessionEvent, &mut ServerReader)> {
         match self {
             Self::Server { reader, waiting: Some((event, _)) } => Some((*event, reader)),
             _ => None,

@@ -18,7 +18,7 @@ use super::tap::Tap;
 use crate::core::Core;
 use crate::ledger::{Journal, LedgerError, Outcome, Wait};
 use crate::metering::account::Account;
-use crate::metering::session::{Course, Session, Verdict, close_code};
+use crate::metering::session::{Course, TurnMeter, Verdict, close_code};
 
 /// How long turns may go on when the session is refused another, or its caller has gone.
 const LAST_TURNS: Duration = Duration::from_secs(10);
@@ -26,18 +26,18 @@ const LAST_TURNS: Duration = Duration::from_secs(10);
 /// The turns of a session, and what of it waits.
 #[derive(Debug)]
 pub(super) struct Turns {
-    session: Session,
+    session: TurnMeter,
     core: Arc<Core>,
     /// Messages for the provider, and the lines of what they hold, in order.
     asks: VecDeque<(Vec<u8>, Option<Wait>)>,
     /// The record of the turn that is over.
     over: Option<Wait>,
-    ends: Option<Refused>,
+    ends: Option<RefusedTurn>,
 }
 
 /// A session that is refused another turn.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Refused {
+pub(super) struct RefusedTurn {
     pub(super) reason: Reason,
     pub(super) code: u16,
     until: Instant,
@@ -45,14 +45,14 @@ pub(super) struct Refused {
 
 /// What goes on next.
 #[derive(Debug)]
-pub(super) enum Step {
+pub(super) enum RelayStep {
     Caller(PumpEnd),
     Provider(PumpEnd),
-    Refused(Refused),
+    Refused(RefusedTurn),
 }
 
 impl Turns {
-    pub(super) fn new(core: &Arc<Core>, session: Session) -> Self {
+    pub(super) fn new(core: &Arc<Core>, session: TurnMeter) -> Self {
         let core = Arc::clone(core);
         Self { session, core, asks: VecDeque::new(), over: None, ends: None }
     }
@@ -85,7 +85,7 @@ impl Turns {
         up: &mut Pump<'_, A, B>,
         down: &mut Pump<'_, C, D>,
         (leave, account): (&Leave, &mut Account),
-    ) -> Step
+    ) -> RelayStep
     where
         A: AsyncRead + Unpin,
         B: AsyncWrite + Unpin,
@@ -98,7 +98,7 @@ impl Turns {
             if let Some(refused) = self.ends {
                 let is_done = !self.session.is_busy() && self.over.is_none() && down.is_said();
                 if is_done || Instant::now() >= refused.until {
-                    return Step::Refused(refused);
+                    return RelayStep::Refused(refused);
                 }
             }
             let until = self.ends.map(|refused| refused.until);
@@ -108,20 +108,20 @@ impl Turns {
                     PumpEnd::Event => self.judge(up, down, account),
                     PumpEnd::Closed | PumpEnd::Ended if self.session.is_busy() => {
                         self.caller_gone(up, down, (leave, account), end).await;
-                        return Step::Caller(end);
+                        return RelayStep::Caller(end);
                     }
-                    end => return Step::Caller(end),
+                    end => return RelayStep::Caller(end),
                 },
                 end = down.run(leave), if may_answer => match end {
                     PumpEnd::Event => self.heard(up, down, account),
-                    end => return Step::Provider(end),
+                    end => return RelayStep::Provider(end),
                 },
                 written = first(journal, &mut self.asks) => self.asked(written.is_ok(), up, down),
                 written = one(journal, &mut self.over) => {
                     self.over = None;
                     // What is not recorded is not told to be over.
                     if written.is_err() || down.pass_event().is_err() {
-                        return Step::Provider(PumpEnd::Unwritable);
+                        return RelayStep::Provider(PumpEnd::Unwritable);
                     }
                 }
                 () = at(until) => {}
@@ -172,7 +172,7 @@ impl Turns {
             Course::Ends(denial) => {
                 self.refuse(&denial, None, down);
                 // What nobody has asked for is not waited for.
-                self.ends.get_or_insert(Refused::now(denial.reason)).until = Instant::now();
+                self.ends.get_or_insert_with(|| RefusedTurn::now(denial.reason)).until = Instant::now();
             }
         }
         // Whether it can be written shows when it is.
@@ -206,8 +206,8 @@ impl Turns {
     {
         let _ = down.say(&self.session.error_event(denial, id));
         if let Some(code) = close_code(denial.reason) {
-            let refused = Refused { code, ..Refused::now(denial.reason) };
-            self.ends.get_or_insert(Refused { until: refused.until + LAST_TURNS, ..refused });
+            let refused = RefusedTurn { code, ..RefusedTurn::now(denial.reason) };
+            self.ends.get_or_insert(RefusedTurn { until: refused.until + LAST_TURNS, ..refused });
         }
     }
 
@@ -234,7 +234,7 @@ impl Turns {
         if end == PumpEnd::Ended {
             down.mute();
         }
-        self.ends.get_or_insert(Refused::now(Reason::Withdrawn));
+        self.ends.get_or_insert_with(|| RefusedTurn::now(Reason::Withdrawn));
         let _ = timeout(LAST_TURNS, self.settle(up, down, (leave, account))).await;
         up.put_close(close);
     }
@@ -272,7 +272,7 @@ impl Turns {
     }
 }
 
-impl Refused {
+impl RefusedTurn {
     /// One that waits for nothing.
     fn now(reason: Reason) -> Self {
         Self { reason, code: super::POLICY_VIOLATION, until: Instant::now() }

@@ -13,7 +13,7 @@ const TRY_AGAIN_LATER: u16 = 1013;
 /// The event that tells the client of a refusal; `id` is its own message's.
 pub(super) fn error_event(rules: &SessionRules, denial: &Denial, id: Option<&str>) -> Vec<u8> {
     #[derive(Serialize)]
-    struct Event<'a> {
+    struct ErrorEvent<'a> {
         r#type: &'a str,
         event_id: &'a str,
         error: Error<'a>,
@@ -27,7 +27,7 @@ pub(super) fn error_event(rules: &SessionRules, denial: &Denial, id: Option<&str
         event_id: Option<&'a str>,
     }
     let reason = denial.reason.as_str();
-    let event = Event {
+    let event = ErrorEvent {
         r#type: rules.errors.first().map_or("error", |kind| kind),
         event_id: &event_id(RecordId::new()),
         error: Error {

@@ -11,7 +11,7 @@ use crate::websocket::{FramePiece, Opcode};
 
 /// An event that decides something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::metering) enum Event {
+pub(in crate::metering) enum SessionEvent {
     /// A turn has begun.
     Began,
     /// A turn is over.
@@ -46,7 +46,7 @@ impl ServerReader {
     }
 
     /// Reads a piece. What the event decides is told with its last one.
-    pub(in crate::metering) fn read(&mut self, piece: &FramePiece) -> Option<Event> {
+    pub(in crate::metering) fn read(&mut self, piece: &FramePiece) -> Option<SessionEvent> {
         if piece.opcode.is_control() {
             return None;
         }
@@ -66,17 +66,17 @@ impl ServerReader {
         let rules = &self.rules;
         let is = |event: &str| kind == event;
         if is(&rules.began) {
-            Some(Event::Began)
+            Some(SessionEvent::Began)
         } else if is(&rules.over) {
-            Some(Event::Over)
+            Some(SessionEvent::Over)
         } else if is(&rules.detection.heard) {
-            Some(Event::Heard)
+            Some(SessionEvent::Heard)
         } else if is(&rules.detection.starts) {
-            Some(Event::Starts)
+            Some(SessionEvent::Starts)
         } else if rules.errors.iter().any(|event| is(event)) {
-            Some(Event::Error)
+            Some(SessionEvent::Error)
         } else if rules.beside.iter().any(|event| is(event)) {
-            Some(Event::Beside)
+            Some(SessionEvent::Beside)
         } else {
             None
         }

@@ -49,7 +49,7 @@ impl Cap {
 
 /// What is set.
 #[derive(Debug)]
-pub(super) struct Settings {
+pub(super) struct TurnSettings {
     /// Whether tokens or spend are limited.
     is_limited: bool,
     cap: Cap,
@@ -59,7 +59,7 @@ pub(super) struct Settings {
     detection: Value,
 }
 
-impl Settings {
+impl TurnSettings {
     pub(super) fn new(rules: &SessionRules, is_limited: bool) -> Self {
         let mut detection = serde_json::from_str(&rules.detection.initial).unwrap_or_default();
         let starts = switch_off(&mut detection, &rules.detection.switch);
@@ -190,7 +190,7 @@ fn switch_off(detection: &mut Value, switch: &str) -> bool {
     was != Some(Value::Bool(false))
 }
 
-/// Settings of another kind of session, and those that ask for work beside the turns.
+/// TurnSettings of another kind of session, and those that ask for work beside the turns.
 fn check_form(settings: &Map<String, Value>, rules: &SessionRules) -> Result<(), Denial> {
     let form: Map<String, Value> = serde_json::from_str(&rules.detection.settings).unwrap_or_default();
     for (name, value) in &form {

@@ -7,7 +7,7 @@ use tollgate_policy::dialect::{Endpoint, SessionRules};
 use tollgate_policy::price::{NanoUsd, Units};
 
 use super::server::ServerReader;
-use super::settings::{Cap, Settings};
+use super::settings::{Cap, TurnSettings};
 use super::*;
 use crate::caller_usage::{Bounds, CallerUsage, CallerUsages};
 use crate::metering::catalog::shipped;
@@ -91,7 +91,7 @@ fn a_message_in_pieces_is_put_together_within_the_room_of_its_caller() {
 }
 
 /// What the provider is told instead of these settings, and whether the gateway starts turns.
-fn applied(settings: &mut Settings, session: Value) -> Result<(Value, bool), &'static str> {
+fn applied(settings: &mut TurnSettings, session: Value) -> Result<(Value, bool), &'static str> {
     let (endpoint, rules) = endpoint();
     let Value::Object(mut object) = json!({"type": "session.update", "session": session}) else { panic!() };
     let applied = settings.apply(&mut object, (&rules, &endpoint), MODEL);
@@ -102,12 +102,12 @@ fn applied(settings: &mut Settings, session: Value) -> Result<(Value, bool), &'s
 #[test]
 fn the_provider_is_never_left_to_start_turns() {
     let (_, rules) = endpoint();
-    let mut settings = Settings::new(&rules, true);
+    let mut settings = TurnSettings::new(&rules, true);
     let opening: Value = serde_json::from_slice(&settings.opening(&rules).unwrap()).unwrap();
     let off = json!({"type": "server_vad", "create_response": false});
     assert_eq!(opening["session"], json!({"type": "realtime", "audio": {"input": {"turn_detection": off}}}));
     assert!(settings.starts_turns(), "as the provider would without any settings");
-    // Settings that name a part of the input say what detects turns, too.
+    // TurnSettings that name a part of the input say what detects turns, too.
     let part =
         applied(&mut settings, json!({"audio": {"input": {"format": {"type": "audio/pcmu"}}}})).unwrap();
     assert_eq!(
@@ -138,7 +138,7 @@ fn the_provider_is_never_left_to_start_turns() {
 #[test]
 fn settings_that_are_refused_change_nothing() {
     let (_, rules) = endpoint();
-    let mut settings = Settings::new(&rules, true);
+    let mut settings = TurnSettings::new(&rules, true);
     for (session, reason) in [
         (json!({"model": "gpt-realtime-2"}), "model_not_allowed"),
         (json!({"prompt": {"id": "p"}, "audio": {"input": {"turn_detection": null}}}), "unmetered_endpoint"),
@@ -172,7 +172,7 @@ fn settings_that_are_refused_change_nothing() {
 #[test]
 fn where_only_models_are_limited_nothing_else_is_changed() {
     let (_, rules) = endpoint();
-    let mut settings = Settings::new(&rules, false);
+    let mut settings = TurnSettings::new(&rules, false);
     assert_eq!(settings.opening(&rules), None);
     assert_eq!(applied(&mut settings, json!({"model": "other"})), Err("model_not_allowed"));
     let session =
@@ -191,7 +191,7 @@ fn events_are_read_wherever_they_are_cut() {
         assert_eq!(reader.read(&piece(Opcode::Text, false, first)), None);
         assert!(!reader.is_between());
         assert_eq!(reader.read(&piece(Opcode::Ping, true, r#"{"type":"error"}"#)), None);
-        assert_eq!(reader.read(&piece(Opcode::Continuation, true, rest)), Some(Event::Over));
+        assert_eq!(reader.read(&piece(Opcode::Continuation, true, rest)), Some(SessionEvent::Over));
         assert!(reader.is_between());
         assert_eq!((reader.turn(), reader.status()), (Some("resp_1"), Some("completed")));
         let units = usage::of_event(reader.places(), reader.slots()).units.unwrap();
@@ -213,7 +213,7 @@ fn events_are_read_wherever_they_are_cut() {
         reader.forget();
         assert_eq!(
             reader.read(&piece(Opcode::Text, true, r#"{"type":"response.done","response":{}}"#)),
-            Some(Event::Over)
+            Some(SessionEvent::Over)
         );
         assert_eq!(
             usage::of_event(reader.places(), reader.slots()).units,
@@ -229,12 +229,12 @@ fn each_event_that_decides_something_is_told() {
     let mut reader = ServerReader::new(&endpoint, &rules);
     let mut read = |text: &str| reader.read(&piece(Opcode::Text, true, text));
     for (kind, event) in [
-        ("response.created", Some(Event::Began)),
-        ("response.done", Some(Event::Over)),
-        ("error", Some(Event::Error)),
-        ("input_audio_buffer.speech_stopped", Some(Event::Heard)),
-        ("input_audio_buffer.committed", Some(Event::Starts)),
-        ("conversation.item.input_audio_transcription.completed", Some(Event::Beside)),
+        ("response.created", Some(SessionEvent::Began)),
+        ("response.done", Some(SessionEvent::Over)),
+        ("error", Some(SessionEvent::Error)),
+        ("input_audio_buffer.speech_stopped", Some(SessionEvent::Heard)),
+        ("input_audio_buffer.committed", Some(SessionEvent::Starts)),
+        ("conversation.item.input_audio_transcription.completed", Some(SessionEvent::Beside)),
         ("response.output_audio.delta", None),
         ("rate_limits.updated", None),
     ] {
@@ -243,7 +243,7 @@ fn each_event_that_decides_something_is_told() {
     assert_eq!(reader.read(&piece(Opcode::Binary, true, r#"{"type":"error"}"#)), None);
     assert_eq!(
         reader.read(&piece(Opcode::Text, true, r#"{"type":"error","error":{"event_id":"mine"}}"#)),
-        Some(Event::Error)
+        Some(SessionEvent::Error)
     );
     assert_eq!(reader.refused(), Some("mine"));
 }
