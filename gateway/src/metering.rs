@@ -21,6 +21,7 @@ mod refusals;
 mod relay;
 mod reply_body;
 mod scan;
+mod session;
 mod sse;
 mod traffic;
 mod usage;

@@ -42,7 +42,7 @@ use plan::{Plan, Registry};
 /// The most that one call may use; or what it did use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Demand {
-    /// Calls: 1.
+    /// Calls: 1; 0 for a part of one that has been let through, which takes no place of its own.
     pub requests: u64,
     /// Input and output tokens together.
     pub tokens: u64,

@@ -76,7 +76,7 @@ async fn forward(
         snapshot.policy.admit(context.grants(), target, request.upgrading(head.upgrade()?).into())?;
 
     faults.at(Stage::Facts);
-    if metering::is_large(&body) {
+    if metering::is_large(&body) || admission.session().is_some() {
         let (caller, least) = (context.caller().id(), metering::least(admission.endpoint()));
         core.shared.quota.first_look(admission.grants(), caller, &least, account.begun())?;
     }

@@ -265,7 +265,18 @@ impl Admission {
             endpoint.metered || endpoint.forces_usage() || (endpoint.has_facts() && limited())
         };
         let has_body = self.http().is_some_and(|request| request.upgrade().is_none());
-        has_body && self.endpoint.as_ref().is_some_and(reads)
+        has_body && self.endpoint.as_ref().filter(|endpoint| endpoint.session.is_none()).is_some_and(reads)
+    }
+
+    /// How what follows is read, where the request begins a session whose turns are billed.
+    pub fn session(&self) -> Option<&Arc<Endpoint>> {
+        let is_upgrade = self.http().is_some_and(|request| request.upgrade().is_some());
+        self.endpoint.as_ref().filter(|endpoint| is_upgrade && endpoint.session.is_some())
+    }
+
+    /// Whether a grant that may decide limits models, tokens or spend.
+    pub fn limits_content(&self) -> bool {
+        self.candidates.iter().any(|fit| fit.grant(&self.grants).limits_content())
     }
 
     /// The grants that may decide.

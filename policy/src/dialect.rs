@@ -12,6 +12,7 @@ mod key;
 mod names;
 mod request;
 mod response;
+mod session;
 mod tool;
 pub mod tree;
 
@@ -25,6 +26,7 @@ pub use key::KeyRules;
 pub use request::{Member, RequestRules};
 pub use response::{Reading, ResponseRules, StreamRules, Terminal, TierSlots, UsageSlots};
 use serde::Deserialize;
+pub use session::{DetectionRules, EventMember, SessionRules};
 pub use tool::{ToolRule, ToolRules};
 
 use crate::map::Map;

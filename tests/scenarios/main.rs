@@ -43,6 +43,7 @@ mod parts;
 mod poisoning;
 mod pools;
 mod proxies;
+mod realtime;
 mod recipes;
 mod refusals;
 mod reload;

@@ -268,6 +268,11 @@ impl Gateway {
         self.running().process.signal(Signal::SIGTERM);
     }
 
+    /// SIGKILL, not waiting for the end.
+    pub fn crash(&self) {
+        self.running().process.signal(Signal::SIGKILL);
+    }
+
     /// SIGINT, not waiting for the end.
     pub fn interrupt(&self) {
         self.running().process.signal(Signal::SIGINT);

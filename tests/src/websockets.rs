@@ -16,10 +16,15 @@ pub fn installed() -> bool {
 
 /// Runs `tests/clients/websocket.py` as [`crate::python::run`] does.
 pub async fn run(sandbox: &Sandbox, client: &Client, ca: &Path, call: &Value) -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/websocket.py");
+    run_script(sandbox, "websocket.py", client, ca, call).await
+}
+
+/// The same for another script.
+pub async fn run_script(sandbox: &Sandbox, script: &str, client: &Client, ca: &Path, call: &Value) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(script);
     let mut command = Command::new(interpreter());
     command.arg(path).arg(argument(client, ca, call).to_string());
-    finish(sandbox, "websocket.py", command).await
+    finish(sandbox, script, command).await
 }
 
 fn interpreter() -> PathBuf {

@@ -11,7 +11,7 @@ use tollgate_policy::decision::{
     Actions, CallerGrants, Facts, action_of_target, actions_of_form, actions_of_path,
 };
 use tollgate_policy::denial::{Denial, Reason};
-use tollgate_policy::operation::{HttpRequest, Operation, RequestLine};
+use tollgate_policy::operation::{HttpRequest, Operation, RequestLine, Upgrade};
 use tollgate_policy::policy::{Grant, Policy, SigV4};
 use tollgate_policy::target::{Passage, Target};
 
@@ -28,13 +28,16 @@ pub(super) struct ExplainArgs {
     /// Who calls, e.g. spiffe://prod.acme/ns/checkout/sa/api
     #[arg(long, value_name = "CALLER")]
     caller: Identity,
-    /// The method
-    #[arg(long, default_value = "POST")]
-    method: String,
+    /// The method; without it POST, and GET for an upgrade
+    #[arg(long)]
+    method: Option<String>,
+    /// The protocol that the call goes on with
+    #[arg(long, value_parser = ["websocket"])]
+    upgrade: Option<String>,
     /// What is called: the destination's own URL, the gateway's with the destination as the first path segment, or tcp://HOST:PORT
     #[arg(long)]
     url: String,
-    /// The model that the body names
+    /// The model that the body names, or the query of a session
     #[arg(long)]
     model: Option<String>,
     /// The action of an AWS service that a header or the body names; those of the URL are read there
@@ -63,10 +66,13 @@ fn decide(policy: &Policy, args: &ExplainArgs) -> anyhow::Result<Result<String, 
         return Ok(decide_connection(policy, args, authority));
     }
     let (authority, path, query) = split(&args.url)?;
-    let line = RequestLine { authority, method: &args.method, path, query };
+    let usual = if args.upgrade.is_some() { "GET" } else { "POST" };
+    let line = RequestLine { authority, method: args.method.as_deref().unwrap_or(usual), path, query };
     let grants = policy.grants_of(&assumed(args.caller.clone()));
     let (target, request) = match policy.resolve(&line) {
-        Ok(resolved) => resolved,
+        Ok((target, request)) => {
+            (target, request.upgrading(args.upgrade.as_ref().map(|_| Upgrade::Websocket)))
+        }
         Err(denial) => return Ok(Err(denial)),
     };
     say(&format!(
@@ -221,7 +227,7 @@ mod tests {
         let Compiled { policy, .. } = compile_files(&[file], &environment).unwrap();
         let line = ["explain", "--caller", caller, "--url", "https://up.example/v1"];
         let args = Line::try_parse_from(line).unwrap().args;
-        let line = RequestLine { authority: "up.example", method: &args.method, path: "/v1", query: None };
+        let line = RequestLine { authority: "up.example", method: "POST", path: "/v1", query: None };
         let (target, request) = policy.resolve(&line).unwrap();
         let grants = policy.grants_of(&assumed(args.caller.clone()));
         let facts = facts(&args, &target, &request, &grants).unwrap();

@@ -200,12 +200,13 @@ impl Template {
     }
 }
 
-/// The handshake of a permitted upgrade. Compressed messages could not be searched for a key.
+/// The handshake of a permitted upgrade. Compressed messages could not be searched for a key, or read for what is billed.
 fn handshake(head: &mut RequestHead, permit: &Permit) -> Result<Option<Box<Handshake>>, Denial> {
     let Some(Upgrade::Websocket) = permit.http().and_then(HttpRequest::upgrade) else { return Ok(None) };
     let offer = head.offer().ok_or_else(|| super::bug("the upgrade has no handshake"))?;
-    let is_searched = permit.scrubs_bodies() || permit.scrubs_plain_bodies();
-    offer.ask(!is_searched).map(Box::new).map(Some)
+    let is_metered = permit.endpoint().is_some_and(|endpoint| endpoint.session.is_some());
+    let is_read = is_metered || permit.scrubs_bodies() || permit.scrubs_plain_bodies();
+    offer.ask(!is_read).map(Box::new).map(Some)
 }
 
 fn is_idempotent(method: &Method) -> bool {

@@ -6,6 +6,7 @@
 
 mod book;
 mod tunnel;
+mod turn;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -26,7 +26,7 @@ mod query;
 mod surrogate;
 mod tools;
 
-pub(super) use query::check as check_query;
+pub(super) use query::{check as check_query, of_session};
 
 /// A body that was read.
 #[derive(Debug)]

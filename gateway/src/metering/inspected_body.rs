@@ -75,6 +75,10 @@ pub(crate) async fn read(
     usage: &Arc<CallerUsage>,
     shared: &Shared,
 ) -> Result<InspectedBody, Denial> {
+    if let Some(endpoint) = admission.session() {
+        let read = facts::of_session(endpoint, admission.http().and_then(HttpRequest::query))?;
+        return Ok(InspectedBody { content: BodyContent::Streaming(incoming), read });
+    }
     let share = usize::try_from(usage.largest_body()).unwrap_or(usize::MAX);
     let limit = shared.limits.body_bytes.min(share);
     let headers = &head.headers;
@@ -241,7 +245,7 @@ impl InspectedBody {
         let bound = self.bound(&permit)?;
         let Self { content, mut read } = self;
         let (facts, hides_usage) = (std::mem::take(&mut read.facts), read.hides_usage());
-        let call = PermittedCall { permit, facts, bound, hides_usage };
+        let call = PermittedCall::new(permit, facts, bound, hides_usage);
         Ok((Arc::new(call), UnsentBody { content, read }))
     }
 }
@@ -281,7 +285,8 @@ fn limits_usage(grant: &Grant) -> bool {
 
 /// What every call of this endpoint asks of its limits, whatever its body says.
 pub(crate) fn least(endpoint: Option<&Arc<Endpoint>>) -> Demand {
-    let is_billed = endpoint.is_some_and(|endpoint| endpoint.metered && !endpoint.free);
+    let is_billed =
+        endpoint.is_some_and(|endpoint| (endpoint.metered || endpoint.session.is_some()) && !endpoint.free);
     let (tokens, spend) = if is_billed { (bound::LEAST_TOKENS, NanoUsd(1)) } else { (0, NanoUsd::ZERO) };
     Demand { requests: 1, tokens, spend, bytes: 0, seconds: 0 }
 }

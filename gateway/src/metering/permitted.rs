@@ -5,9 +5,10 @@ use std::sync::Arc;
 use tollgate_policy::decision::{Facts, Permit, Priced};
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::Endpoint;
+use tollgate_policy::limit::Unit;
 use tollgate_policy::price::{NanoUsd, Price};
 
-use super::bound::{self, Bound};
+use super::bound::{self, Bound, Terms};
 use crate::quota::Demand;
 
 /// Bytes and seconds of a connection that are reserved before it is opened.
@@ -16,25 +17,52 @@ const FIRST_PIECE: (u64, u64) = (1 << 20, 60);
 /// What all who work on a permitted call share: nothing of it changes any more.
 #[derive(Debug)]
 pub(crate) struct PermittedCall {
-    pub(crate) permit: Permit,
+    pub(crate) permit: Arc<Permit>,
     pub(crate) facts: Facts,
     /// The most that it can use; `None` where nothing of that is limited.
     pub(super) bound: Option<Bound>,
     /// The extra usage event is the gateway's own wish and is kept from the caller.
     pub(super) hides_usage: bool,
+    /// It is one turn of a session, which is a call by itself and has its place.
+    is_turn: bool,
 }
 
 impl PermittedCall {
     /// A connection that is passed through: nobody looks into it, so nothing of it is bounded but that it is one.
     pub(crate) fn passed_through(permit: Permit) -> Arc<Self> {
-        Arc::new(Self { permit, facts: Facts::default(), bound: None, hides_usage: false })
+        Arc::new(Self::new(permit, Facts::default(), None, false))
+    }
+
+    pub(super) fn new(permit: Permit, facts: Facts, bound: Option<Bound>, hides_usage: bool) -> Self {
+        Self { permit: Arc::new(permit), facts, bound, hides_usage, is_turn: false }
+    }
+
+    /// A turn of the session that this call has begun.
+    ///
+    /// # Errors
+    /// `unbounded_cost`.
+    pub(super) fn turn(&self, facts: Facts) -> Result<Arc<Self>, Denial> {
+        let grant = self.permit.grant();
+        let terms = Terms { default_output_cap: grant.default_output_cap, assume: grant.assume };
+        let bound = match self.session().filter(|_| self.limits_usage()) {
+            Some(endpoint) => Some(bound::bound(&facts, endpoint, self.price(), terms)?),
+            None => None,
+        };
+        let permit = Arc::clone(&self.permit);
+        Ok(Arc::new(Self { permit, facts, bound, hides_usage: false, is_turn: true }))
+    }
+
+    /// Whether its grant limits tokens or spend.
+    pub(super) fn limits_usage(&self) -> bool {
+        let grant = self.permit.grant();
+        grant.limits_unit(Unit::Tokens) || grant.limits_unit(Unit::Spend)
     }
 
     /// What it asks of its limits.
     pub(crate) fn demand(&self) -> Demand {
         let (tokens, spend) = self.bound.map_or((0, NanoUsd::ZERO), |bound| (bound.tokens, bound.spend));
         let (bytes, seconds) = if self.permit.http().is_some() { (0, 0) } else { FIRST_PIECE };
-        Demand { requests: 1, tokens, spend, bytes, seconds }
+        Demand { requests: u64::from(!self.is_turn), tokens, spend, bytes, seconds }
     }
 
     /// The refusal of a budget, with what made the hold so large.
@@ -56,10 +84,18 @@ impl PermittedCall {
 
     /// The endpoint, where the call is billed by what it uses.
     pub(super) fn metered(&self) -> Option<&Arc<Endpoint>> {
-        self.permit.endpoint().filter(|endpoint| endpoint.metered && !self.is_upgrade())
+        match self.is_turn {
+            true => self.session(),
+            false => self.permit.endpoint().filter(|endpoint| endpoint.metered && !self.is_upgrade()),
+        }
     }
 
-    /// Whether it goes on with another protocol than HTTP, which no dialect reads.
+    /// The endpoint, where what follows the call is a session whose turns are billed.
+    pub(super) fn session(&self) -> Option<&Arc<Endpoint>> {
+        self.permit.endpoint().filter(|endpoint| endpoint.session.is_some() && self.is_upgrade())
+    }
+
+    /// Whether it goes on with another protocol than HTTP.
     pub(super) fn is_upgrade(&self) -> bool {
         self.permit.http().is_some_and(|request| request.upgrade().is_some())
     }

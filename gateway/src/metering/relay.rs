@@ -5,6 +5,8 @@
 //! one record of it.
 
 mod pump;
+mod tap;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +19,13 @@ use tokio::time::timeout;
 use tollgate_policy::denial::Reason;
 
 use self::pump::{CleanMessages, Pump, PumpEnd};
+use self::tap::Tap;
+use self::turns::{RefusedTurn, RelayStep, Turns};
 use super::account::{Account, LearntUsage};
 use super::answered::Answered;
 use super::inspected_body;
 use super::leave::{BEFORE_THE_CUT, LastingProof, Leave, Over, RelayWatch, TimeBounds};
+use super::session::TurnMeter;
 use super::traffic::Traffic;
 use crate::core::Core;
 use crate::injection::Scrubber;
@@ -60,6 +65,8 @@ pub(crate) struct Relay {
     /// For frames of the provider.
     rules: FrameRules,
     progress: Arc<WriteProgress>,
+    /// Where it is billed by turns.
+    turns: Option<Turns>,
 }
 
 /// Whose frames ended first, and how.
@@ -67,6 +74,8 @@ enum First {
     Caller(PumpEnd),
     Provider(PumpEnd),
     Over(Over),
+    /// It is refused another turn.
+    Refused(RefusedTurn),
 }
 
 impl Relay {
@@ -94,9 +103,11 @@ impl Relay {
         let (proof, time) = (LastingProof::WithGrace(proof), TimeBounds { idle, lifetime });
         let watch = RelayWatch::new(core.shared.drain.watch(), proof, time);
         let traffic = account.passes();
+        let turns = TurnMeter::of(&call).map(|session| Turns::new(&core, session));
         let leave = Leave::new(Arc::clone(&core), session, call, account.record.generation);
         let (account, provider) = (Some(account), switched.provider);
-        let relay = Self { account, core, leave, watch, traffic, provider, scrubber, rules, progress };
+        let relay =
+            Self { account, core, leave, watch, traffic, provider, scrubber, rules, progress, turns };
         Response::from_parts(head, Box::new(relay))
     }
 
@@ -145,13 +156,15 @@ impl Relay {
         C: AsyncRead + Unpin,
         D: AsyncWrite + Unpin,
     {
-        let leave = &self.leave;
-        let first = tokio::select! {
-            end = up.run(leave) => First::Caller(end),
-            end = down.run(leave) => First::Provider(end),
-            over = self.watch.over(leave, traffic) => First::Over(over),
-        };
+        let first = self.first(up, down, traffic).await;
+        down.tap(Tap::Closed);
         match first {
+            First::Refused(RefusedTurn { reason, code, .. }) => {
+                self.record(traffic, Outcome::Refused, Some(reason)).await;
+                down.close(code, reason.as_str()).await;
+                up.close(GOING_AWAY, "").await;
+                RelayEnd::Close
+            }
             First::Over(over) => self.over(over, up, down, traffic).await,
             First::Caller(PumpEnd::Withdrawn) | First::Provider(PumpEnd::Withdrawn) => {
                 self.over(Over::Withdrawn, up, down, traffic).await
@@ -188,11 +201,47 @@ impl Relay {
                 up.close(GOING_AWAY, "").await;
                 RelayEnd::Close
             }
-            First::Caller(PumpEnd::Ended) | First::Provider(PumpEnd::Unwritable) => {
+            First::Caller(PumpEnd::Ended | PumpEnd::Event)
+            | First::Provider(PumpEnd::Unwritable | PumpEnd::Event) => {
                 self.record(traffic, Outcome::CallerGone, None).await;
                 up.close(GOING_AWAY, "").await;
                 RelayEnd::Cut
             }
+        }
+    }
+
+    /// Carries frames until those of one side end, or it may go on no longer.
+    async fn first<A, B, C, D>(
+        &mut self,
+        up: &mut Pump<'_, A, B>,
+        down: &mut Pump<'_, C, D>,
+        traffic: &Traffic,
+    ) -> First
+    where
+        A: AsyncRead + Unpin,
+        B: AsyncWrite + Unpin,
+        C: AsyncRead + Unpin,
+        D: AsyncWrite + Unpin,
+    {
+        let leave = &self.leave;
+        let over = self.watch.over(leave, traffic);
+        match (&mut self.turns, &mut self.account) {
+            (Some(turns), Some(account)) => {
+                turns.begin(up, down, (account, self.rules.message_bytes));
+                tokio::select! {
+                    step = turns.run(up, down, (leave, account)) => match step {
+                        RelayStep::Caller(end) => First::Caller(end),
+                        RelayStep::Provider(end) => First::Provider(end),
+                        RelayStep::Refused(refused) => First::Refused(refused),
+                    },
+                    over = over => First::Over(over),
+                }
+            }
+            _ => tokio::select! {
+                end = up.run(leave) => First::Caller(end),
+                end = down.run(leave) => First::Provider(end),
+                over = over => First::Over(over),
+            },
         }
     }
 
@@ -255,6 +304,9 @@ impl Relay {
 
     /// Closes the account, if that was not done. Whether its record is written.
     async fn record(&mut self, traffic: &Traffic, outcome: Outcome, reason: Option<Reason>) -> bool {
+        if let Some(turns) = self.turns.take() {
+            turns.end(outcome, reason);
+        }
         let Some(mut account) = self.account.take() else { return true };
         (account.record.outcome, account.record.reason) = (outcome, reason);
         (account.record.bytes_in, account.record.bytes_out) = (traffic.up(), traffic.down());

@@ -249,6 +249,22 @@ impl UsageReader {
     }
 }
 
+/// What one event reports of the turn that it ends.
+pub fn of_event(places: &Places, slots: &Slots) -> UsageReading {
+    let (units, partial) = match units::count(places, slots) {
+        Some((units, true)) => (Some(Units { requests: 1, ..units }), None),
+        Some((units, false)) => (None, Some(units)),
+        None => (None, None),
+    };
+    UsageReading {
+        units,
+        partial,
+        model: units::last_text(&places.model, slots).map(str::to_owned),
+        tier: units::tier(places, slots),
+        ..UsageReading::default()
+    }
+}
+
 fn places(rules: &ResponseRules, is_stream: bool) -> &Places {
     match &rules.streamed {
         Some((_, places)) if is_stream => places,

@@ -185,10 +185,11 @@ pub(super) fn usage(record: &Record, attributes: &mut Attributes) {
     }
     let units = &record.units;
     let written = units.cache_write_5m.saturating_add(units.cache_write_1h);
+    let read = [Item::CacheRead, Item::CacheReadAudio, Item::CacheReadImage];
     for (name, count) in [
         (name::INPUT_TOKENS, sum(units, &Item::READ)),
         (name::OUTPUT_TOKENS, sum(units, &Item::WRITTEN)),
-        (name::CACHE_READ_TOKENS, units.cache_read),
+        (name::CACHE_READ_TOKENS, sum(units, &read)),
         (name::CACHE_WRITE_TOKENS, written),
         (name::REASONING_TOKENS, units.reasoning),
     ] {

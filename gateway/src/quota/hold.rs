@@ -69,9 +69,16 @@ struct HeldItem {
 
 #[derive(Debug)]
 enum HeldPlace {
-    Window { slot: WindowSlot, held: u64 },
+    Window {
+        slot: WindowSlot,
+        held: u64,
+    },
     Slot,
-    Rate { left: u32 },
+    Rate {
+        left: u32,
+    },
+    /// It is part of a call that has its place.
+    Within,
 }
 
 impl Hold {
@@ -99,7 +106,7 @@ impl Hold {
                 let (limit, key) = (Arc::clone(&item.limit.id), Arc::clone(&taken.cell.key));
                 Some(Charge { limit, key, amount: held })
             }
-            HeldPlace::Slot | HeldPlace::Rate { .. } => None,
+            HeldPlace::Slot | HeldPlace::Rate { .. } | HeldPlace::Within => None,
         });
         hold.charges = charges.collect();
         Ok(hold)
@@ -258,6 +265,7 @@ impl HeldItem {
                 }
                 HeldPlace::Window { slot, held: amount }
             }
+            (CellState::Concurrent(_), LimitKind::Concurrent) if demand.requests == 0 => HeldPlace::Within,
             (CellState::Concurrent(calls), LimitKind::Concurrent) => {
                 let occupied = occupy(calls, limit).inspect_err(|_| {
                     if let Some(shares) = &cell.shares {

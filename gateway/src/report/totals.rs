@@ -99,18 +99,19 @@ impl UnitAmounts {
         for unit in Item::ALL {
             let Some(name) = column(*unit) else { continue };
             let amount = self.get(*unit);
-            match columns.last_mut() {
-                Some((last, sum)) if *last == name => *sum = sum.saturating_add(amount),
-                _ => columns.push((name, amount)),
+            match columns.iter_mut().find(|(column, _)| *column == name) {
+                Some((_, sum)) => *sum = sum.saturating_add(amount),
+                None => columns.push((name, amount)),
             }
         }
         columns
     }
 }
 
-/// The column that a unit is shown in. Units that are shown together follow one another in [`Item::ALL`].
+/// The column that a unit is shown in.
 const fn column(unit: Item) -> Option<&'static str> {
     match unit {
+        Item::CacheRead | Item::CacheReadAudio | Item::CacheReadImage => Some("cache_read"),
         Item::CacheWrite5m | Item::CacheWrite1h => Some("cache_write"),
         Item::AudioIn | Item::AudioOut | Item::ImageIn | Item::ImageOut => Some("media"),
         Item::WebSearches | Item::PreviewSearches | Item::FileSearches => Some("searches"),

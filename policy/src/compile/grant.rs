@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Compiler, Scope};
-use crate::dialect::Class;
+use crate::dialect::{Class, Dialect};
 use crate::model::{AllowSpec, AssumeSpec, ClassWord, GrantSpec, LimitSpec, List, Resource, UnpricedWord};
 use crate::pattern::{MethodPattern, PathPattern};
 use crate::resource::{Allow, Approval, Assume, Credential, Destination, Grant, Injection, Scrub, Unpriced};
@@ -230,7 +230,7 @@ fn check_range(spec: &GrantSpec, destination: Option<&Destination>, scope: &mut 
     scope.problem("spec.allow.range", message);
 }
 
-/// A WebSocket begins with a GET, and how much of a model is used in one no dialect can tell.
+/// A WebSocket begins with a GET, and how much of a model is used in one is told only where the dialect knows of turns.
 fn check_upgrades(spec: &GrantSpec, destination: Option<&Destination>, scope: &mut Scope<'_>) {
     let Some(allow) = spec.allow.as_ref().filter(|allow| allow.upgrades.values().next().is_some()) else {
         return;
@@ -243,9 +243,16 @@ fn check_upgrades(spec: &GrantSpec, destination: Option<&Destination>, scope: &m
         let message = "a WebSocket begins with a GET, which `allow.methods` does not list: list it too";
         scope.problem("spec.allow.upgrades", message);
     }
-    let is_plain = destination.and_then(Destination::http).is_none_or(|http| http.dialect.is_plain());
+    let allows = |path: &str| {
+        allow.paths.written().is_none() || allow.paths.values().any(|pattern| pattern.matches(path))
+    };
+    let has_turns = |dialect: &Dialect| {
+        dialect.endpoints().any(|endpoint| endpoint.session.is_some() && allows(&endpoint.path))
+    };
+    let dialect = destination.and_then(Destination::http).map(|http| &http.dialect);
+    let is_read = dialect.is_none_or(|dialect| dialect.is_plain() || has_turns(dialect));
     let counts = |limit: &LimitSpec| limit.tokens.is_some() || limit.spend.is_some();
-    if !is_plain && (allow.models.values().next().is_some() || spec.limits.values().any(counts)) {
+    if !is_read && (allow.models.values().next().is_some() || spec.limits.values().any(counts)) {
         let message = "models, tokens or spend are limited, and what a WebSocket carries cannot be metered, so every one would be \
                        refused: give it a grant of its own with other limits";
         scope.problem("spec.allow.upgrades", message);

@@ -310,15 +310,16 @@ fn obstacle(grant: &Grant, call: &Call<'_>) -> Option<Reason> {
     if !grant.limits_content() || http.dialect.is_plain() {
         return None;
     }
-    // What follows an upgrade is no answer that a dialect says how to read.
-    let Some(endpoint) = http.endpoint.filter(|_| http.upgrade.is_none()) else {
+    // What follows an upgrade is read where the dialect knows of turns, which are nowhere else.
+    let is_session = http.upgrade.is_some();
+    let Some(endpoint) = http.endpoint.filter(|endpoint| endpoint.session.is_some() == is_session) else {
         return Some(Reason::UnmeteredEndpoint);
     };
     if endpoint.deferred {
         return Some(Reason::DeferredCost);
     }
     let needs_meter = grant.limits_unit(Unit::Tokens) || grant.limits_unit(Unit::Spend);
-    let is_known = endpoint.free || endpoint.bounded || (!needs_meter && endpoint.has_facts());
+    let is_known = endpoint.free || endpoint.bounded || is_session || (!needs_meter && endpoint.has_facts());
     if is_known { None } else { Some(Reason::UnmeteredEndpoint) }
 }
 

@@ -88,7 +88,8 @@ pub(super) fn denial(
         }
         Reason::UnmeteredEndpoint if call.http().is_some_and(|http| http.upgrade.is_some()) => {
             format!(
-                "models, tokens or spend are limited for destination {name}, and what a WebSocket carries cannot be metered"
+                "models, tokens or spend are limited for destination {name}, and what a WebSocket to this path carries cannot be \
+                 metered"
             )
         }
         Reason::UnmeteredEndpoint => {

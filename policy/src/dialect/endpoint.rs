@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::Problems;
 use super::request::{RequestRules, RequestText};
 use super::response::{ResponseRules, ResponseText};
+use super::session::{SessionRules, SessionText};
 
 /// What a call to an endpoint is for. Only [`Class::Use`] is meant by a wildcard in a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
@@ -58,6 +59,8 @@ pub struct Endpoint {
     pub request: Arc<RequestRules>,
     /// How an answer says what it did cost.
     pub response: Arc<ResponseRules>,
+    /// How the messages are read that follow it on a WebSocket: each turn of it is metered and bounded, not the call.
+    pub session: Option<Arc<SessionRules>>,
     /// What every path that matches begins with.
     prefix: Box<str>,
 }
@@ -71,6 +74,7 @@ pub(crate) struct Bearing {
     bounded: bool,
     free: bool,
     has_facts: bool,
+    has_turns: bool,
 }
 
 impl Endpoint {
@@ -87,6 +91,7 @@ impl Endpoint {
             operation: _,
             request,
             response: _,
+            session,
             prefix: _,
         } = self;
         Bearing {
@@ -96,6 +101,7 @@ impl Endpoint {
             bounded: *bounded,
             free: *free,
             has_facts: !request.is_empty(),
+            has_turns: session.is_some(),
         }
     }
 
@@ -169,12 +175,15 @@ pub(super) struct EndpointText {
     request: RequestText,
     #[serde(default)]
     response: ResponseText,
+    session: Option<SessionText>,
 }
 
 impl EndpointText {
     pub(super) fn endpoints(self, field: &str, problems: &mut Problems) -> Vec<Endpoint> {
         let request = Arc::new(self.request.rules(&format!("{field}.request"), problems));
-        let response = Arc::new(self.response.rules(&format!("{field}.response"), problems));
+        let mut response = self.response.rules(&format!("{field}.response"), problems);
+        let session = self.session.map(|session| Arc::new(session.rules(&mut response, field, problems)));
+        let response = Arc::new(response);
         let mut endpoints = Vec::new();
         for on in &self.on {
             let Some((method, path)) = on.split_once(' ').filter(|(_, path)| path.starts_with('/')) else {
@@ -184,7 +193,7 @@ impl EndpointText {
                 ));
                 continue;
             };
-            let metered = !request.is_empty() && !response.buffered.usage.is_empty();
+            let metered = !request.is_empty() && !response.buffered.usage.is_empty() && session.is_none();
             endpoints.push(Endpoint {
                 method: method.into(),
                 path: path.into(),
@@ -196,6 +205,7 @@ impl EndpointText {
                 operation: self.operation.clone(),
                 request: request.clone(),
                 response: response.clone(),
+                session: session.clone(),
                 prefix: path.split('*').next().unwrap_or_default().trim_end_matches('/').into(),
             });
         }

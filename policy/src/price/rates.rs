@@ -54,6 +54,9 @@ impl Rates {
 const fn plainer(item: Item) -> Option<Item> {
     match item {
         Item::CacheRead | Item::CacheWrite5m | Item::AudioIn | Item::ImageIn => Some(Item::Input),
+        // Not cheaper than what is not cached, where no rate is named.
+        Item::CacheReadAudio => Some(Item::AudioIn),
+        Item::CacheReadImage => Some(Item::ImageIn),
         Item::CacheWrite1h => Some(Item::CacheWrite5m),
         Item::Reasoning | Item::AudioOut | Item::ImageOut => Some(Item::Output),
         _ => None,

@@ -66,6 +66,10 @@ units! {
     image_in ImageIn,
     "image_out" /// Tokens of images written.
     image_out ImageOut,
+    "cache_read_audio" /// Tokens of audio read from the provider's prompt cache, where it tells them apart.
+    cache_read_audio CacheReadAudio,
+    "cache_read_image" /// Tokens of images read from the provider's prompt cache, where it tells them apart.
+    cache_read_image CacheReadImage,
     "web_searches" /// Searches of the web that the provider ran.
     web_searches WebSearches,
     "preview_searches" /// The same by an earlier version of the tool, which costs more with some models.
@@ -94,8 +98,16 @@ fn is_zero(count: &u64) -> bool {
 
 impl Item {
     /// Tokens that the model read: these make up the length of the context.
-    pub const READ: [Self; 6] =
-        [Self::Input, Self::CacheRead, Self::CacheWrite5m, Self::CacheWrite1h, Self::AudioIn, Self::ImageIn];
+    pub const READ: [Self; 8] = [
+        Self::Input,
+        Self::CacheRead,
+        Self::CacheWrite5m,
+        Self::CacheWrite1h,
+        Self::AudioIn,
+        Self::ImageIn,
+        Self::CacheReadAudio,
+        Self::CacheReadImage,
+    ];
 
     /// Tokens that the model wrote.
     pub const WRITTEN: [Self; 4] = [Self::Output, Self::Reasoning, Self::AudioOut, Self::ImageOut];

@@ -15,9 +15,9 @@ use crate::quota::{Demand, Hold};
 impl Account {
     /// Puts what was learnt into the record, and settles the hold by it, or releases that of a call that was not sent.
     pub(super) fn book(&mut self, usage: LearntUsage, hold: Option<Hold>, was_sent: bool) {
-        let (tokens, spend) = match self.call.take() {
-            Some(call) => self.charge(&call, usage, was_sent),
-            None => (0, NanoUsd::ZERO),
+        let ((tokens, spend), requests) = match self.call.take() {
+            Some(call) => (self.charge(&call, usage, was_sent), call.demand().requests),
+            None => ((0, NanoUsd::ZERO), 1),
         };
         let Some(hold) = hold else { return };
         self.record.held_at = Some(hold.opened());
@@ -26,7 +26,7 @@ impl Account {
             return;
         }
         let (bytes, seconds) = self.passed_through();
-        let settled = hold.settle(&Demand { requests: 1, tokens, spend, bytes, seconds });
+        let settled = hold.settle(&Demand { requests, tokens, spend, bytes, seconds });
         if settled.exceeded {
             self.core.stats.hold_exceeded();
         }
@@ -40,7 +40,7 @@ impl Account {
             LearntUsage::Unbilled => return (0, NanoUsd::ZERO),
             LearntUsage::Plain => {
                 // What it was cannot be read off the call, so what it cost is not known.
-                self.record.unpriced = was_sent && self.is_paid_unread(call);
+                self.record.unpriced |= was_sent && self.is_paid_unread(call);
                 return (0, NanoUsd::ZERO);
             }
             LearntUsage::Reported { units, told, drained } => {
@@ -107,7 +107,7 @@ impl Account {
     fn is_paid_unread(&self, call: &PermittedCall) -> bool {
         let method = self.record.method.as_str();
         let is_paid = match call.permit.endpoint() {
-            _ if call.is_upgrade() => true,
+            _ if call.is_upgrade() => call.session().is_none(),
             Some(endpoint) => endpoint.class == Class::Use || (endpoint.deferred && method == "POST"),
             None => !matches!(method, "GET" | "HEAD" | "OPTIONS"),
         };

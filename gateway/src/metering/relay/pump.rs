@@ -3,6 +3,7 @@
 //! **Invariant:** what waits to be written are whole frames, so that a frame of our own may follow at any time. No more waits than one read
 //! brings.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,8 +12,10 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
+use super::tap::Tap;
 use crate::injection::Scrubber;
 use crate::metering::leave::Leave;
+use crate::metering::session::{ClientMessage, ServerReader, SessionEvent, whole};
 use crate::metering::traffic::Traffic;
 use crate::session::WriteProgress;
 use crate::websocket::{Decoder, FramePiece, FrameRules, MaskKeys, Opcode, Violation, close_payload, encode};
@@ -35,6 +38,8 @@ pub(super) enum PumpEnd {
     Violation(Violation),
     /// The policy permits it no longer. What came last did not go on.
     Withdrawn,
+    /// What came last is to be judged first: see [`Pump::take_client`] and [`Pump::take_server`].
+    Event,
 }
 
 /// The messages of one side, without reflected keys.
@@ -95,6 +100,13 @@ pub(super) struct Pump<'a, R, W> {
     /// Of frames to a provider.
     masks: Option<MaskKeys>,
     bytes: &'a AtomicU64,
+    tap: Tap,
+    /// Where in `out` the close frame begins.
+    close_at: Option<usize>,
+    /// Messages of our own, which have to wait for the end of another.
+    queued: VecDeque<BytesMut>,
+    /// Nobody takes what is written.
+    is_mute: bool,
     /// Of the caller, who has to take what it is sent.
     progress: Option<&'a WriteProgress>,
 }
@@ -111,6 +123,10 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<'a, R, W> {
             messages: CleanMessages::new(None),
             masks: Some(MaskKeys::new()),
             bytes: &traffic.up,
+            tap: Tap::Closed,
+            close_at: None,
+            queued: VecDeque::new(),
+            is_mute: false,
             progress: None,
         }
     }
@@ -131,21 +147,36 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<'a, R, W> {
             messages,
             masks: None,
             bytes: &traffic.down,
+            tap: Tap::Closed,
+            close_at: None,
+            queued: VecDeque::new(),
+            is_mute: false,
             progress: Some(progress),
         }
+    }
+
+    /// What messages are read by from now on.
+    pub(super) fn tap(&mut self, tap: Tap) {
+        self.tap = tap;
     }
 
     /// Passes frames on until there are no more. Dropped and begun again it goes on where it was.
     pub(super) async fn run(&mut self, leave: &Leave) -> PumpEnd {
         loop {
-            loop {
+            while !self.tap.waits() {
                 match self.decoder.next(&mut self.buffer) {
                     Ok(None) => break,
                     Ok(Some(piece)) => {
                         let is_close = piece.opcode == Opcode::Close;
-                        if let Some(piece) = self.messages.clean(piece)
-                            && self.put(&piece).is_err()
-                        {
+                        if is_close {
+                            self.close_at = Some(self.out.len());
+                        }
+                        let passed = match self.tap.take(piece) {
+                            Ok(Some(piece)) => self.pass(piece),
+                            Ok(None) => Ok(()),
+                            Err(violation) => return PumpEnd::Violation(violation),
+                        };
+                        if passed.is_err() {
                             return PumpEnd::Unwritable;
                         }
                         if is_close {
@@ -158,6 +189,9 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<'a, R, W> {
             if self.flush().await.is_err() {
                 return PumpEnd::Unwritable;
             }
+            if self.tap.waits() {
+                return PumpEnd::Event;
+            }
             self.buffer.reserve(READ);
             match self.from.read_buf(&mut self.buffer).await {
                 Ok(0) | Err(_) => return PumpEnd::Ended,
@@ -167,8 +201,74 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<'a, R, W> {
         }
     }
 
+    /// A piece that may go on, and what of our own has waited for the end of its message.
+    pub(super) fn pass(&mut self, piece: FramePiece) -> io::Result<()> {
+        let ends = piece.last && !piece.opcode.is_control();
+        if let Some(piece) = self.messages.clean(piece) {
+            self.put(&piece)?;
+        }
+        if ends { self.put_queued() } else { Ok(()) }
+    }
+
+    /// A message of our own, as soon as it may stand there.
+    pub(super) fn say(&mut self, message: &[u8]) -> io::Result<()> {
+        self.queued.push_back(BytesMut::from(message));
+        if self.tap.is_between() { self.put_queued() } else { Ok(()) }
+    }
+
+    /// Whether all that was to be said waits to be written at most.
+    pub(super) fn is_said(&self) -> bool {
+        self.queued.is_empty()
+    }
+
+    fn put_queued(&mut self) -> io::Result<()> {
+        while let Some(message) = self.queued.pop_front() {
+            self.put(&whole(message))?;
+        }
+        Ok(())
+    }
+
+    /// A message of the client that is to be judged.
+    pub(super) fn take_client(&mut self) -> Option<ClientMessage> {
+        self.tap.take_client()
+    }
+
+    /// How many tokens have gone on that nobody had to judge.
+    pub(super) fn take_tokens(&mut self) -> u64 {
+        self.tap.take_tokens()
+    }
+
+    /// What is to be judged of the provider.
+    pub(super) fn take_server(&mut self) -> Option<(SessionEvent, &mut ServerReader)> {
+        self.tap.event()
+    }
+
+    /// The event was judged: its last piece goes on.
+    pub(super) fn pass_event(&mut self) -> io::Result<()> {
+        self.tap.take_piece().map_or(Ok(()), |piece| self.pass(piece))
+    }
+
+    /// Takes back the close frame that waits to be written.
+    pub(super) fn take_close(&mut self) -> BytesMut {
+        self.close_at.take().map_or_else(BytesMut::new, |at| self.out.split_off(at.min(self.out.len())))
+    }
+
+    /// Puts it where it was.
+    pub(super) fn put_close(&mut self, close: BytesMut) {
+        self.out.unsplit(close);
+    }
+
+    /// What comes from now on is read and goes nowhere.
+    pub(super) fn mute(&mut self) {
+        self.is_mute = true;
+        self.out.clear();
+    }
+
     /// A frame that waits to be written.
     fn put(&mut self, piece: &FramePiece) -> io::Result<()> {
+        if self.is_mute {
+            return Ok(());
+        }
         let mask = match &mut self.masks {
             Some(masks) => Some(masks.take().ok_or_else(|| io::Error::other("no randomness"))?),
             None => None,

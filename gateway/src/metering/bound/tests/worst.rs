@@ -230,8 +230,8 @@ fn prices(catalog: &Catalog, provider: &str) -> Vec<Arc<Price>> {
 /// Makes up a call of the catalog and settles the worst answer to it.
 fn try_a_call(catalog: &Catalog, dice: &mut Dice) -> Result<(), String> {
     /// Kinds of models that answer at other endpoints.
-    const ELSEWHERE: [&str; 8] =
-        ["transcribe", "tts", "image", "dall-e", "whisper", "instruct", "davinci", "babbage"];
+    const ELSEWHERE: [&str; 9] =
+        ["transcribe", "tts", "image", "dall-e", "whisper", "instruct", "davinci", "babbage", "realtime"];
     const FAVOURITES: [&str; 7] = [
         "gpt-5-mini",
         "gpt-4o-mini",
