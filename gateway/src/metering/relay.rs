@@ -106,8 +106,7 @@ impl Relay {
         let turns = TurnMeter::of(&call).map(|session| Turns::new(&core, session));
         let leave = Leave::new(Arc::clone(&core), session, call, account.record.generation);
         let (account, provider) = (Some(account), switched.provider);
-        let relay =
-            Self { account, core, leave, watch, traffic, provider, scrubber, rules, progress, turns };
+        let relay = Self { account, core, leave, watch, traffic, provider, scrubber, rules, progress, turns };
         Response::from_parts(head, Box::new(relay))
     }
 

@@ -60,6 +60,7 @@ impl Account {
             call: None,
             upload: None,
             passed: None,
+            opened: None,
             blamed: None,
             trace: CallTrace::default(),
         });

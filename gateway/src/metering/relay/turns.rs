@@ -12,12 +12,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until, timeout};
 use tollgate_policy::denial::{Denial, Reason};
 
-use crate::metering::leave::Leave;
 use super::pump::{Pump, PumpEnd};
 use super::tap::Tap;
 use crate::core::Core;
 use crate::ledger::{Journal, LedgerError, Outcome, Wait};
 use crate::metering::account::Account;
+use crate::metering::leave::Leave;
 use crate::metering::session::{Course, TurnMeter, Verdict, close_code};
 
 /// How long turns may go on when the session is refused another, or its caller has gone.
