@@ -99,6 +99,9 @@ fn undialled(destination: &Destination, rules: &DialRules, warnings: &mut Vec<Pr
             warnings.push(destination.origin.problem(&format!("spec.addresses[{index}]"), message));
         }
     }
+    let proxy = destination.proxy.as_ref().and_then(|proxy| bare(&proxy.host));
+    let refused_proxy = proxy.and_then(|address| refused(address, rules));
+    warnings.extend(refused_proxy.map(|message| destination.origin.problem("spec.proxy.address", message)));
     if !destination.addresses.is_empty() {
         return;
     }

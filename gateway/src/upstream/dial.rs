@@ -457,6 +457,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_ejected_endpoint_is_dialled_only_when_all_others_have_failed() {
+        let ejected = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = ejected.local_addr().unwrap().port();
+        let other = tokio::net::TcpListener::bind(("127.0.0.8", port)).await.unwrap();
+        let fixed: Vec<IpAddr> = ["127.0.0.1", "127.0.0.8"].map(|a| a.parse().unwrap()).into();
+        let dial = Dial { fixed: &fixed, ..dial("api.test", port) };
+        let host = UpstreamHealth::default().host(dial.destination, &"api.test".into());
+        let dial = Dial { watched: WatchedEndpoints { host: &host, ..dial.watched }, ..dial };
+        let endpoint = host.endpoint(ejected.local_addr().unwrap());
+        host.endpoint(other.local_addr().unwrap());
+        (0..5).for_each(|_| host.failed(&endpoint, EndpointFailure::GatewayError, dial.watched.rules));
+        assert!(endpoint.is_ejected());
+        for _ in 0..4 {
+            let dialled = connect(dial, &loopback()).await.unwrap();
+            assert_eq!(dialled.remote().ip(), fixed[1]);
+        }
+        drop(other);
+        assert_eq!(connect(dial, &loopback()).await.unwrap().remote().ip(), fixed[0]);
+    }
+
+    #[tokio::test]
     async fn a_name_that_nobody_answers_for_is_said_to_be_that() {
         let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let resolver = Resolver::new(&[silent.local_addr().unwrap()]);

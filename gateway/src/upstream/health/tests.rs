@@ -173,3 +173,20 @@ async fn retries_are_a_share_of_the_calls_of_the_last_ten_seconds() {
     let none = Retries { budget_percent: 0, min_per_second: 0, ..rules };
     assert!(!budget.take(&none, 10_000, Instant::now()));
 }
+
+#[test]
+fn a_destination_has_as_many_calls_as_it_leaves_free() {
+    let (health, host) = host();
+    let occupancy = &host.destination.occupancy;
+    let none = CircuitBreaker::default();
+    let taken = (0..10u64).take_while(|taken| occupancy.begin(none, 10 - taken).is_ok()).count();
+    assert_eq!(taken, 5, "half of ten");
+    assert_eq!(occupancy.begin(none, 0), Err(CircuitError::Share));
+    // Where a number is set, it holds whatever is free.
+    let other = health.host(&"other".parse().unwrap(), &"api.up.test".into());
+    let two = CircuitBreaker { max_connections: None, max_requests: Some(2) };
+    let begin = || other.destination.occupancy.begin(two, 0);
+    assert_eq!([begin(), begin(), begin()], [Ok(()), Ok(()), Err(CircuitError::Calls(2))]);
+    (0..2).for_each(|_| other.destination.occupancy.end());
+    assert_eq!(begin(), Ok(()));
+}
