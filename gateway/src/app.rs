@@ -46,7 +46,7 @@ use crate::settings::{self, KeepSettings, ResourceSettings, Settings, TlsMode};
 use crate::slow_notice;
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::telemetry::{self, Flush};
-use crate::upstream::{self, DialRules, SourceAddresses, local_addresses};
+use crate::upstream::{self, DialRules, SourceAddresses, UpstreamHealth, local_addresses};
 use crate::version_key;
 
 /// How long a report may keep the data directory from being taken over.
@@ -289,6 +289,7 @@ fn shared(
         rules,
         interception: files.interception.as_ref().map(|files| Arc::clone(&files.interception)),
         sources: SourceAddresses::new(),
+        upstreams: UpstreamHealth::default(),
         nameservers: settings.egress.dns.servers.clone(),
         usages: CallerUsages::new(settings.limits.bounds()),
         drain: Drain::new(),

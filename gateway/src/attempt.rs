@@ -1,11 +1,12 @@
 //! Secret, peer, injection, send: one attempt, and the few cases in which there is another.
 //!
-//! **Invariant:** another attempt is made only while no byte of an answer was released and the body can be sent again: for free where a
-//! connection returned the request unsent or the provider says that it did not look at it, with another key of the pool where the provider
-//! refused one, once where there is a newer version of a secret that it rejected, and once where a kept connection died under a call that
-//! may be made twice.
+//! **Invariant:** another attempt is made only while no byte of an answer was released and the body can be sent again: with another key of
+//! the pool where the provider refused one, once where there is a newer version of a secret that it rejected, and else as [`resend`] says.
+
+mod resend;
 
 use std::fmt::Display;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use tollgate_policy::name::ResourceId;
 use tollgate_policy::policy::{Credential, Destination};
 use tollgate_secrets::Secret;
 
+use self::resend::Resends;
 use crate::core::Core;
 use crate::error;
 use crate::fault::{Faults, Stage};
@@ -31,11 +33,10 @@ use crate::metering::{self, Account, PermittedCall};
 use crate::session::Session;
 use crate::snapshot::Snapshot;
 use crate::upstream::{
-    Answer, Bucket, ClientCert, Peer, PeerOptions, SendFate, TlsParams, Unanswered, Upload, UpstreamError,
+    Answer, ClientCert, EndpointFailure, KeptConnection, Peer, PeerOptions, SendFate, TlsParams, Unanswered,
+    Upload, UpstreamError,
 };
 
-/// How often a request that a closing connection returned, or that the provider did not process, is put on another one.
-const RESENDS: usize = 3;
 /// Of what a failed connection says: a certificate may name thousands of hosts.
 const CAUSE_CHARS: usize = 500;
 /// How often a call that is under way is looked at again.
@@ -59,11 +60,14 @@ struct AttemptOptions<'a> {
     certificate: Option<ClientCert<'a>>,
     /// It needs a connection that nothing was sent on before.
     fresh: bool,
+    /// An endpoint that has just failed the call.
+    except: Option<SocketAddr>,
 }
 
 /// Why an attempt has no answer, and so what may be done next.
 enum Unsent {
-    /// A connection was closing and the request came back whole, or the provider did not process it; why, where there is no more to be done.
+    /// An endpoint let nobody speak to it while there are others, a connection was closing and the request came back whole, or the provider
+    /// did not process it; why, where there is no more to be done.
     Again(Denial),
     /// A kept connection died before a byte of the answer.
     Died(Denial),
@@ -103,13 +107,13 @@ impl Dispatch<'_> {
         let mut certificate =
             certificate(core, self.snapshot, self.call.permit.destination(), account).await?;
         let mut renewed = false;
-        let (mut resends, mut died) = (0, false);
+        let mut resends = Resends::new(core, &self.call.permit);
         // Then attempts, until one has an answer or there is no reason for another.
         loop {
             self.faults.at(Stage::Connect);
             let shown = certificate.as_ref().map(|(credential, secret)| ClientCert { credential, secret });
-            let options =
-                AttemptOptions { key: key.as_ref(), certificate: shown, fresh: resends > 0 || died };
+            let (fresh, except) = (resends.need_fresh(), resends.except);
+            let options = AttemptOptions { key: key.as_ref(), certificate: shown, fresh, except };
             let mut answer = match self.try_once(template, options, account).await {
                 Ok(answer) => answer,
                 Err(Unsent::Refused(denial)) => {
@@ -123,22 +127,25 @@ impl Dispatch<'_> {
                     *secret = newer;
                     continue;
                 }
-                Err(Unsent::Again(_)) if resends < RESENDS => {
-                    resends += 1;
-                    continue;
-                }
-                // What is billed by what it uses may have been done, and be billed, before the connection died.
-                Err(Unsent::Died(_)) if !died && template.is_repeatable() && !account.is_metered() => {
-                    died = true;
-                    continue;
-                }
+                Err(Unsent::Again(_)) if resends.take() => continue,
+                Err(Unsent::Died(_)) if resends.take_after_death(template, account) => continue,
                 Err(Unsent::Again(denial) | Unsent::Died(denial) | Unsent::Failed(denial)) => {
                     return Err(denial);
                 }
             };
             // An answer is there: it is the caller's, unless it refuses the key and another may be tried.
-            let Some(chosen) = &key else { return Ok((answer, None)) };
-            let Some(verdict) = selector.judge(chosen, &mut answer).await else { return Ok((answer, key)) };
+            let verdict = match &key {
+                Some(chosen) => selector.judge(chosen, &mut answer).await.map(|verdict| (chosen, verdict)),
+                None => None,
+            };
+            let Some((chosen, verdict)) = verdict else {
+                resends.note(&answer);
+                if resends.take_after(&answer, template, account) {
+                    answer.discard();
+                    continue;
+                }
+                return Ok((answer, key));
+            };
             let next = Box::pin(selector.next(chosen, &verdict, template.replayable())).await;
             if next.is_none() && verdict.is_cooling() {
                 // The provider's own limits are the caller's to know; what it says of our key is not.
@@ -157,7 +164,7 @@ impl Dispatch<'_> {
         options: AttemptOptions<'_>,
         account: &mut Account,
     ) -> Result<Answer, Unsent> {
-        let AttemptOptions { key, certificate: shown, fresh } = options;
+        let AttemptOptions { key, certificate: shown, fresh, except } = options;
         let Self { core, snapshot, call: PermittedCall { permit, .. }, .. } = *self;
         let fail = |account: &mut Account, error: &UpstreamError| {
             let denial = failed(core, permit, error, shown, account);
@@ -171,9 +178,15 @@ impl Dispatch<'_> {
         let client = snapshot.tls(&permit.destination().name).ok_or_else(|| Unsent::Failed(no_tls()))?;
         let tls = TlsParams { client, client_cert: shown };
         let secret = key.map(|key| &*key.secret);
-        let wanted = PeerOptions { offer: template.offer(), fresh };
+        let free = core.shared.usages.free_calls();
+        let wanted = PeerOptions { offer: template.offer(), fresh, except, free };
         let peer = Peer::for_permit(&core.pool, &core.shared.rules, tls, permit, secret, wanted).await;
-        let peer = peer.map_err(|error| fail(account, &error))?;
+        let peer = peer.map_err(|error| match fail(account, &error) {
+            Unsent::Failed(denial) if error.is_of_endpoint() && core.pool.has_endpoints(permit) => {
+                Unsent::Again(denial)
+            }
+            failed => failed,
+        })?;
         if peer.is_http2() {
             account.written().await.map_err(Unsent::Failed)?;
         }
@@ -182,11 +195,13 @@ impl Dispatch<'_> {
         }
         // Injecting and sending: from here on the provider may bill what fails.
         let upload = template.upload();
-        let kept = peer.bucket();
+        let kept = peer.kept();
+        let outliers = &permit.destination().resilience.outlier_detection;
         let answer = self.inject_and_send(template, options, peer, account).map_err(Unsent::Failed)?;
         match self.first_byte(pin!(answer), template.first_byte(), upload.as_ref(), account).await {
             Err(NoAnswer::Timeout) => {
                 kept.retire();
+                kept.failed(EndpointFailure::Timeout, outliers);
                 Err(fail(account, &UpstreamError::FirstByteTimeout))
             }
             Err(NoAnswer::Withdrawn(denial)) => Err(Unsent::Failed(denial)),
@@ -207,6 +222,9 @@ impl Dispatch<'_> {
                 account.written().await.map_err(Unsent::Failed)?;
                 if let Some(denial) = upload.and_then(|upload| callers_fault(&upload)) {
                     return Err(Unsent::Failed(denial));
+                }
+                if unanswered.is_of_endpoint() {
+                    kept.failed(EndpointFailure::Reset, outliers);
                 }
                 Err(unanswered_by(&kept, unanswered, template, account, fail))
             }
@@ -276,7 +294,7 @@ impl Dispatch<'_> {
 
 /// What is to be done about a request without an answer; `fail` notes that its attempt failed.
 fn unanswered_by(
-    kept: &Bucket,
+    kept: &KeptConnection,
     mut unanswered: Unanswered,
     template: &mut Template,
     account: &mut Account,
@@ -334,8 +352,13 @@ pub(crate) fn no_tls() -> Denial {
 #[cold]
 fn log_failure(core: &Core, permit: &Permit, error: &UpstreamError, credential: Option<&ResourceId>) {
     let (destination, reason) = (&permit.destination().name, error::upstream_reason(error));
-    let is_dial =
-        matches!(error, UpstreamError::Dial(_) | UpstreamError::Tls(_) | UpstreamError::ConnectTimeout);
+    let is_dial = matches!(
+        error,
+        UpstreamError::Dial(_)
+            | UpstreamError::Proxy(_)
+            | UpstreamError::Tls(_)
+            | UpstreamError::ConnectTimeout
+    );
     if is_dial || error.is_of_certificate() {
         log_unconnected(core, destination, reason, error, credential);
     } else {

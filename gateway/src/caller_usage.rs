@@ -82,6 +82,11 @@ impl CallerUsages {
         Self { callers: Mutex::default(), all }
     }
 
+    /// How many more calls there is room for.
+    pub(crate) fn free_calls(&self) -> u64 {
+        self.all.bounds.all_calls.saturating_sub(self.all.held.bytes(Size::Call))
+    }
+
     /// The usage of `caller`, shared by all of its connections on all cores.
     pub(crate) fn of(&self, caller: &Identity) -> Arc<CallerUsage> {
         let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);

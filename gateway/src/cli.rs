@@ -19,6 +19,7 @@ mod schema;
 mod secret;
 mod serve;
 mod shell;
+mod source;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -58,6 +59,8 @@ enum Command {
     Prices(prices::PricesArgs),
     /// Look after credentials
     Credential(credential::CredentialArgs),
+    /// See whether calls can leave from their source addresses
+    Source(source::SourceArgs),
     /// Keep secrets in an age-encrypted file
     Secret(secret::SecretArgs),
     /// Make the authority that lets a proxy read https:// requests
@@ -91,6 +94,7 @@ pub fn main() -> ExitCode {
         Command::Report(args) => report::run(args).map(|()| ExitCode::SUCCESS),
         Command::Prices(args) => prices::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Credential(args) => credential::run(args),
+        Command::Source(args) => source::run(&args),
         Command::Secret(args) => secret::run(args).map(|()| ExitCode::SUCCESS),
         Command::Ca(args) => ca::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Ledger(args) => ledger::run(args),

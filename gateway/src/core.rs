@@ -24,7 +24,7 @@ use crate::settings::RequestLimits;
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::stats::Stats;
 use crate::trace::Tracer;
-use crate::upstream::{DialRules, Pool, SourceAddresses};
+use crate::upstream::{DialRules, Pool, SourceAddresses, UpstreamHealth};
 
 /// Shared by all cores. Nothing in here is locked for longer than a few instructions.
 #[derive(Debug)]
@@ -38,6 +38,7 @@ pub(crate) struct Shared {
     /// Certificates for the hosts of tunnels, where the settings name an authority.
     pub(crate) interception: Option<Arc<Interception>>,
     pub(crate) sources: SourceAddresses,
+    pub(crate) upstreams: UpstreamHealth,
     /// The DNS servers to ask; none: those of the system.
     pub(crate) nameservers: Vec<SocketAddr>,
     pub(crate) usages: CallerUsages,

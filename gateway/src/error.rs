@@ -1,8 +1,13 @@
 //! What a failing upstream is to the caller: the one translation into reasons.
 
+use std::time::Duration;
+
 use tollgate_policy::denial::{Denial, Reason};
 
-use crate::upstream::{DialError, LookupError, UpstreamError};
+use crate::upstream::{CircuitError, DialError, LookupError, UpstreamError};
+
+/// When a call that a circuit refused may well find room.
+const CIRCUIT_RETRY: Duration = Duration::from_secs(1);
 
 /// The reason of a failure.
 pub(crate) const fn upstream_reason(error: &UpstreamError) -> Reason {
@@ -13,9 +18,12 @@ pub(crate) const fn upstream_reason(error: &UpstreamError) -> Reason {
         | UpstreamError::FirstByteTimeout => Reason::UpstreamTimeout,
         UpstreamError::Dial(DialError::Resolve(_)) => Reason::DnsFailed,
         UpstreamError::Dial(error) if error.is_of_source() => Reason::SourceUnavailable,
-        UpstreamError::Dial(_) | UpstreamError::Authority(_) | UpstreamError::Unsent => {
-            Reason::UpstreamUnreachable
-        }
+        UpstreamError::Dial(_)
+        | UpstreamError::Proxy(_)
+        | UpstreamError::Authority(_)
+        | UpstreamError::Unsent => Reason::UpstreamUnreachable,
+        UpstreamError::Circuit(CircuitError::Share) => Reason::Overloaded,
+        UpstreamError::Circuit(_) => Reason::CircuitOpen,
         UpstreamError::Tls(_) => Reason::UpstreamTls,
         UpstreamError::Certificate(_) => Reason::SecretUnavailable,
         UpstreamError::CertificateRefused(_) => Reason::CredentialRejected,
@@ -37,6 +45,11 @@ pub(crate) fn upstream(error: &UpstreamError) -> Denial {
         UpstreamError::Framing => {
             let detail = "the destination's answer says in two ways where it ends";
             return Denial::new(Reason::UpstreamProtocol, detail);
+        }
+        UpstreamError::Proxy(error) => return Denial::new(Reason::UpstreamUnreachable, error.detail()),
+        UpstreamError::Circuit(circuit) => {
+            let detail = format!("the destination is not called at the moment: {circuit}");
+            return Denial::new(upstream_reason(error), detail).retry_after(CIRCUIT_RETRY);
         }
         _ => {}
     }
@@ -82,6 +95,12 @@ pub(crate) const fn is_passing(reason: Reason) -> bool {
     use Reason as R;
     matches!(
         reason,
-        R::DnsFailed | R::SourceUnavailable | R::UpstreamUnreachable | R::UpstreamTimeout | R::UpstreamReset
+        R::CircuitOpen
+            | R::Overloaded
+            | R::DnsFailed
+            | R::SourceUnavailable
+            | R::UpstreamUnreachable
+            | R::UpstreamTimeout
+            | R::UpstreamReset
     )
 }

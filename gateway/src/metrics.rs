@@ -22,6 +22,7 @@ use crate::key_health::KeyStatus;
 use crate::kubernetes::WatchStatus;
 use crate::quota::LimitUsage;
 use crate::stats::{BUCKETS, Durations, Series, Sums, Totals};
+use crate::upstream::DestinationStatus;
 
 /// Everything that a scrape shows.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub(crate) struct Scrape<'a> {
     pub(crate) ledger: [(&'static str, bool); 3],
     /// Source addresses, whether the machine has each, and how many connections leave from it.
     pub(crate) sources: Vec<(IpAddr, bool, usize)>,
+    /// Destinations that were called, and how each does.
+    pub(crate) upstreams: Vec<(ResourceId, DestinationStatus)>,
     pub(crate) stores: Vec<StoreHealth>,
     pub(crate) issuers: Vec<IssuerHealth>,
     pub(crate) credentials: Vec<CredentialStatus>,
@@ -75,6 +78,7 @@ impl Scrape<'_> {
         let mut page = MetricsPage::default();
         self.calls(&mut page);
         self.process(&mut page);
+        self.upstreams(&mut page);
         self.limits(&mut page);
         self.credentials(&mut page);
         self.cluster(&mut page);
@@ -107,6 +111,22 @@ impl Scrape<'_> {
             ([text(destination.as_ref())], histogram(durations), durations.exemplars)
         });
         page.show_histograms(&families::DURATION, durations);
+    }
+
+    fn upstreams(&self, page: &mut MetricsPage) {
+        let mut show = |family: &Family<1>, value: fn(&DestinationStatus) -> f64| {
+            let values = self.upstreams.iter();
+            page.show(family, values.map(|(name, status)| ([name.to_string().into()], value(status))));
+        };
+        show(&families::UPSTREAM_CONNECTIONS, |status| status.connections as f64);
+        show(&families::UPSTREAM_EJECTED, |status| status.ejected() as f64);
+        show(&families::UPSTREAM_EJECTIONS, |status| status.ejections as f64);
+        show(&families::UPSTREAM_OPEN, |status| status.open.len() as f64);
+        let retries = self.upstreams.iter().flat_map(|(name, status)| {
+            [("sent", status.retried), ("over_budget", status.not_retried)]
+                .map(|(result, count)| ([name.to_string().into(), result.into()], count as f64))
+        });
+        page.show(&families::UPSTREAM_RETRIES, retries);
     }
 
     fn process(&self, page: &mut MetricsPage) {

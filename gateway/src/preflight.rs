@@ -8,6 +8,7 @@ mod listeners;
 mod tokens;
 
 pub(crate) use self::interception::unsigned;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use tollgate_policy::policy::{AwsStore, Destination, Policy, SecretId, StoreKind
 
 use crate::settings::Settings;
 use crate::snapshot::Snapshot;
-use crate::upstream::DialRules;
+use crate::upstream::{DialRules, lacking};
 
 /// What the resources need and do not have. `settings`: where they are known.
 pub(crate) fn resources(policy: &Policy, settings: Option<&Settings>) -> Vec<Problem> {
@@ -29,6 +30,7 @@ pub(crate) fn resources(policy: &Policy, settings: Option<&Settings>) -> Vec<Pro
             undialled(destination, rules, &mut warnings);
         }
     }
+    warnings.extend(homeless(policy));
     for store in policy.stores() {
         let Some(origin) = policy.store_origin(store.name.as_str()) else { continue };
         let missing = missing(&store.kind);
@@ -97,6 +99,9 @@ fn undialled(destination: &Destination, rules: &DialRules, warnings: &mut Vec<Pr
             warnings.push(destination.origin.problem(&format!("spec.addresses[{index}]"), message));
         }
     }
+    let proxy = destination.proxy.as_ref().and_then(|proxy| bare(&proxy.host));
+    let refused_proxy = proxy.and_then(|address| refused(address, rules));
+    warnings.extend(refused_proxy.map(|message| destination.origin.problem("spec.proxy.address", message)));
     if !destination.addresses.is_empty() {
         return;
     }
@@ -105,6 +110,26 @@ fn undialled(destination: &Destination, rules: &DialRules, warnings: &mut Vec<Pr
             warnings.push(destination.origin.problem(&format!("spec.hosts[{index}]"), message));
         }
     }
+}
+
+/// Source addresses that this machine does not have: each pool is told of once. `check` may run elsewhere than the gateway will.
+fn homeless(policy: &Policy) -> Vec<Problem> {
+    let mut told = BTreeSet::new();
+    let named = |destination: &Destination| destination.sources.rules().and_then(|rules| rules.name.clone());
+    let mut warnings = Vec::new();
+    for destination in policy.destinations() {
+        let pool = named(destination);
+        if pool.as_ref().is_some_and(|pool| !told.insert(pool.clone())) {
+            continue;
+        }
+        let field = if pool.is_some() { "spec.sourcePool" } else { "spec.sourceAddress" };
+        warnings.extend(lacking(&destination.sources).iter().map(|address| {
+            let message =
+                format!("this machine does not have {address}; the one that the gateway runs on has to");
+            destination.origin.problem(field, message)
+        }));
+    }
+    warnings
 }
 
 fn refused(address: IpAddr, rules: &DialRules) -> Option<String> {

@@ -86,6 +86,7 @@ pub(crate) const fn status(reason: Reason) -> StatusCode {
         | R::LedgerUnavailable
         | R::SecretUnavailable
         | R::SourceUnavailable
+        | R::CircuitOpen
         | R::TokenKeysUnavailable
         | R::Drained => StatusCode::SERVICE_UNAVAILABLE,
         R::AddressRefused

@@ -57,7 +57,14 @@ impl Snapshot {
         for destination in policy.destinations() {
             match clients.client(&destination.tls) {
                 Ok(client) => {
-                    upstreams.insert(destination.name.clone(), client);
+                    let proxy = destination.proxy.as_ref().and_then(|proxy| proxy.tls.as_ref());
+                    let proxy = proxy.map(|verify| clients.client(verify)).transpose();
+                    let proxy = proxy.unwrap_or_else(|error| {
+                        problems.push(destination.origin.problem("spec.proxy.verify", error.to_string()));
+                        None
+                    });
+                    let proxy = proxy.map(|proxy| proxy.config);
+                    upstreams.insert(destination.name.clone(), TlsClient { proxy, ..client });
                 }
                 Err(error) => {
                     problems.push(destination.origin.problem("spec.tls.verify", error.to_string()));

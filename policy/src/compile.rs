@@ -35,9 +35,12 @@ mod namespaces;
 mod own;
 mod place;
 mod placement;
+mod proxy;
+mod resilience;
 mod source_pool;
 mod store;
 mod tie;
+mod verify;
 mod warning;
 
 pub use boundary::compile_boundaries;

@@ -124,6 +124,8 @@ reasons! {
     DnsFailed = "dns_failed",
     /// None of the addresses can be had that calls to the destination may leave from.
     SourceUnavailable = "source_unavailable",
+    /// The destination has as many calls or connections as it may have, or none of its endpoints could be reached lately.
+    CircuitOpen = "circuit_open",
     /// No connection to the destination.
     UpstreamUnreachable = "upstream_unreachable",
     /// The destination's TLS did not verify.

@@ -22,11 +22,14 @@ mod from;
 mod grant;
 mod json;
 mod mint;
+mod proxy;
+mod resilience;
 mod schema;
 mod settings;
 mod source;
 mod source_pool;
 mod store;
+mod verify;
 mod yaml;
 
 #[cfg(test)]
@@ -42,7 +45,7 @@ pub(crate) use credential::{
     SigV4Spec, SignatureWord,
 };
 pub(crate) use destination::{
-    ApprovalWord, DestinationSpec, HttpWord, OriginateWord, ProtocolWord, ScrubWord, VerifySpec,
+    ApprovalWord, DestinationSpec, HttpWord, OriginateWord, ProtocolWord, ScrubWord,
 };
 pub(crate) use field::{Address, List};
 pub use field::{Interval, MOST_ELEMENTS};
@@ -66,6 +69,7 @@ pub(crate) use store::{
     AppRoleSpec, AuthSpec, AwsSpec, CertificateLoginSpec, EnvSpec, StoreSpec, SvidSpec, TokenLoginSpec,
     VaultSpec,
 };
+pub(crate) use verify::VerifySpec;
 pub(crate) use yaml::Fractions;
 
 const API_VERSION: &str = "tollgate.dev/v1alpha1";

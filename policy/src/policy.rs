@@ -19,12 +19,12 @@ use crate::resource::{Block, BlockedHosts, CallerIndex, Referred};
 use crate::target::{Directory, GatewayName, Passage, Target, TunnelAuthority, TunnelEnd};
 
 pub use crate::resource::{
-    Algorithm, Allow, Approval, Assume, AwsKey, AwsSession, AwsStore, Boundary, Client, ClientAuth,
-    ClientCertificate, Credential, Destination, Grant, Hmac, HmacAlgorithm, HttpDestination, HttpVersion,
-    Inject, Injection, Key, KeyEncoding, KvVersion, Mint, Piece, Protocol, Scrub, SecretId, SecretRef, SigV4,
-    SignatureEncoding, Signer, SourceOrder, SourcePlan, SourcePool, SourceRules, Store, StoreKind, Svid,
-    TcpDestination, Timeouts, TlsStart, TlsVerify, TokenEndpoint, TokenGrant, TokenLogin, TunnelTls,
-    Unpriced, VaultAuth, VaultStore, is_s3,
+    Algorithm, Allow, Approval, Assume, AwsKey, AwsSession, AwsStore, Boundary, CircuitBreaker, Client,
+    ClientAuth, ClientCertificate, Credential, Destination, Grant, Hmac, HmacAlgorithm, HttpDestination,
+    HttpVersion, Inject, Injection, Key, KeyEncoding, KvVersion, Mint, OutlierDetection, Piece, Protocol,
+    Proxy, Resilience, Retries, Scrub, SecretId, SecretRef, SigV4, SignatureEncoding, Signer, SourceOrder,
+    SourcePlan, SourcePool, SourceRules, Store, StoreKind, Svid, TcpDestination, Timeouts, TlsStart,
+    TlsVerify, TokenEndpoint, TokenGrant, TokenLogin, TunnelTls, Unpriced, VaultAuth, VaultStore, is_s3,
 };
 
 /// Everything that may be called, by whom, with what: resolved and immutable.

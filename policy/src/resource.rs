@@ -10,6 +10,7 @@ mod grant;
 mod hmac;
 mod key;
 mod mint;
+mod resilience;
 mod source_pool;
 mod store;
 mod vault;
@@ -20,12 +21,13 @@ pub(crate) use caller_index::CallerIndex;
 pub(crate) use canonical::Referred;
 pub use credential::{Credential, Inject, Injection, Key, SigV4, is_s3};
 pub use destination::{
-    Destination, HttpDestination, HttpVersion, Protocol, Scrub, TcpDestination, Timeouts, TlsStart,
+    Destination, HttpDestination, HttpVersion, Protocol, Proxy, Scrub, TcpDestination, Timeouts, TlsStart,
     TlsVerify, TunnelTls,
 };
 pub use grant::{Allow, Approval, Assume, Grant, Unpriced};
 pub use hmac::{Hmac, HmacAlgorithm, KeyEncoding, Piece, SignatureEncoding};
 pub use mint::{Algorithm, AwsKey, AwsSession, Client, ClientAuth, Mint, Signer, TokenEndpoint, TokenGrant};
+pub use resilience::{CircuitBreaker, OutlierDetection, Resilience, Retries};
 pub use source_pool::{SourceOrder, SourcePlan, SourcePool, SourceRules};
 pub use store::{AwsStore, SecretRef, Store, StoreKind, Svid};
 pub use vault::{ClientCertificate, KvVersion, SecretId, TokenLogin, VaultAuth, VaultStore};

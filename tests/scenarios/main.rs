@@ -2,6 +2,7 @@
 
 mod approval;
 mod audit;
+mod behind_proxy;
 mod billing;
 mod bodies;
 mod budgets;
@@ -48,6 +49,7 @@ mod recipes;
 mod refusals;
 mod reload;
 mod repair;
+mod resilience;
 mod revocation;
 mod rotation;
 mod schema;

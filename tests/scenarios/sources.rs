@@ -160,3 +160,42 @@ async fn the_destination_sees_the_address_of_policy_for_each_caller_and_never_an
     assert!(counted("own") > 0);
     assert_eq!(counted("stranger"), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn source_check_connects_from_every_address_and_says_which_does_not_reach_which_destination() {
+    let mut plan = Plan::new();
+    let upstream = Upstream::http(&plan.server, &["http/1.1"], from).await;
+    let mut text = plan.complete(upstream.port()).resources[0].1.clone();
+    // Its certificate is for another name.
+    text += &destination("other", "other.up.test", upstream.port(), plan.pki.bundle(), "http");
+    text = text.replace("[127.0.0.1]\n", "[127.0.0.1]\n  sourcePool: ips\n");
+    let pool = "  addresses: [127.0.0.7, 192.0.2.1, \"::1\"]\n";
+    plan.settings = plan.settings.resource("fixture.yaml", text + &document("SourcePool", "ips", pool));
+    let fixture = plan.start_with(upstream).await;
+
+    let checked = |more: &[&str]| {
+        let output = fixture.gateway.tollgate(&[&["source", "check"], more].concat());
+        (output.status.success(), String::from_utf8(output.stdout).expect("text"))
+    };
+    let (is_good, json) = checked(&["--destination", "up", "--json"]);
+    let found: Value = serde_json::from_str(&json).expect("JSON");
+    let said = |at: usize| (found[at]["address"].as_str(), found[at]["result"].as_str());
+    assert!(!is_good, "{json}");
+    assert_eq!(said(0), (Some("127.0.0.7"), Some("ok")));
+    assert_eq!(found[0]["remote"], fixture.upstream.address().to_string());
+    assert_eq!(said(1), (Some("192.0.2.1"), Some("failed")));
+    assert!(found[1]["error"].as_str().is_some_and(|why| why.contains("source address 192.0.2.1")), "{json}");
+    assert_eq!(said(2), (Some("::1"), Some("not used")), "the destination has no IPv6 address");
+    assert_eq!(fixture.upstream.count(), 0, "nothing is sent");
+
+    let (is_good, table) = checked(&["--pool", "ips"]);
+    assert!(!is_good && table.lines().count() == 2 + 6, "{table}");
+    let other =
+        table.lines().find(|line| line.starts_with("127.0.0.7") && line.contains("other")).expect("a line");
+    assert!(other.contains("failed") && other.contains("TLS"), "{other}");
+    assert!(!checked(&["--pool", "none"]).0);
+    let warned = fixture.gateway.tollgate(&["check"]);
+    let warned = String::from_utf8_lossy(&warned.stderr).into_owned();
+    assert!(warned.contains("spec.sourcePool: this machine does not have 192.0.2.1"), "{warned}");
+    assert!(!warned.contains("127.0.0.7"), "{warned}");
+}

@@ -1,7 +1,8 @@
-//! Envoy as a workload's side of an ambient mesh: what comes to its port leaves in a tunnel (HTTP/2 CONNECT over mutual TLS).
+//! Envoy as a workload's side of an ambient mesh: what comes to its port leaves in a tunnel (HTTP/2 CONNECT over mutual TLS). And as the
+//! proxy of a site, through which destinations are reached.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -39,8 +40,24 @@ impl Envoy {
     /// Starts it, and waits until it listens.
     pub async fn start(sandbox: &Sandbox, tunnel: &Tunnel<'_>) -> Self {
         let address = local(free_port());
+        Self::run(sandbox, address, &configuration(address, tunnel)).await
+    }
+
+    /// Starts it as a site's own proxy, which connects those to `towards` who ask for `allowed`, and refuses all others. With `tls` that is
+    /// spoken to it. Each request is a line of `requests`.
+    pub async fn forward(
+        sandbox: &Sandbox,
+        tls: Option<&Identity>,
+        (allowed, towards): (&str, SocketAddr),
+        requests: &Path,
+    ) -> Self {
+        let address = local(free_port());
+        Self::run(sandbox, address, &forward(address, tls, (allowed, towards), requests)).await
+    }
+
+    async fn run(sandbox: &Sandbox, address: SocketAddr, configuration: &Value) -> Self {
         let name = format!("envoy-{}", address.port());
-        let config = sandbox.input(&format!("{name}.json"), configuration(address, tunnel).to_string());
+        let config = sandbox.input(&format!("{name}.json"), configuration.to_string());
         let mut command = Command::new(binary());
         command.arg("-c").arg(config).args(["--concurrency", "1", "--disable-hot-restart", "-l", "warn"]);
         let mut process = Process::spawn(&name, &sandbox.providers(), &mut command);
@@ -60,6 +77,51 @@ fn binary() -> PathBuf {
 
 fn address(of: SocketAddr) -> Value {
     json!({"socket_address": {"address": of.ip().to_string(), "port_value": of.port()}})
+}
+
+fn forward(
+    listens: SocketAddr,
+    tls: Option<&Identity>,
+    (allowed, towards): (&str, SocketAddr),
+    requests: &Path,
+) -> Value {
+    const HTTP: &str = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+    const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
+    const LOG: &str = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog";
+    const TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
+    let connects = json!({"connect_matcher": {}});
+    let passed =
+        json!({"cluster": "towards", "upgrade_configs": [{"upgrade_type": "CONNECT", "connect_config": {}}]});
+    let line = "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT% %REQ(:METHOD)% %REQ(:AUTHORITY)% %REQ(USER-AGENT)% %REQ(AUTHORIZATION)% %RESPONSE_CODE%\n";
+    let mut chain = json!({"filters": [{"name": "http", "typed_config": {
+        "@type": HTTP,
+        "stat_prefix": "proxy",
+        "codec_type": "HTTP1",
+        "upgrade_configs": [{"upgrade_type": "CONNECT"}],
+        "access_log": [{"name": "log", "typed_config": {
+            "@type": LOG, "path": requests, "log_format": {"text_format_source": {"inline_string": line}},
+        }}],
+        "http_filters": [{"name": "router", "typed_config": {"@type": ROUTER}}],
+        "route_config": {"virtual_hosts": [
+            {"name": "allowed", "domains": [allowed], "routes": [{"match": connects, "route": passed}]},
+            {"name": "others", "domains": ["*"], "routes": [{"match": connects, "direct_response": {"status": 403}}]},
+        ]},
+    }}]});
+    if let Some(own) = tls {
+        let file = |path: &PathBuf| json!({"filename": path});
+        let certificate = json!({"certificate_chain": file(&own.cert), "private_key": file(&own.key)});
+        let context = json!({"@type": TLS, "common_tls_context": {"tls_certificates": [certificate]}});
+        chain["transport_socket"] = json!({"name": "tls", "typed_config": context});
+    }
+    let endpoint = json!({"endpoint": {"address": address(towards)}});
+    json!({"static_resources": {
+        "listeners": [{"name": "proxy", "address": address(listens), "filter_chains": [chain]}],
+        "clusters": [{
+            "name": "towards",
+            "connect_timeout": "5s",
+            "load_assignment": {"cluster_name": "towards", "endpoints": [{"lb_endpoints": [endpoint]}]},
+        }],
+    }})
 }
 
 fn configuration(listens: SocketAddr, tunnel: &Tunnel<'_>) -> Value {

@@ -22,7 +22,7 @@ use crate::metrics::{Scrape, ShownFamily};
 use crate::otlp::ExportCounts;
 use crate::snapshot::Reloads;
 use crate::stats::Sums;
-use crate::upstream;
+use crate::upstream::{self, DestinationStatus};
 
 /// Handles on everything that is shown.
 #[derive(Debug)]
@@ -85,6 +85,7 @@ impl AdminViews {
                 ("audit", self.audit.writable()),
             ],
             sources: self.shared.sources.states(),
+            upstreams: self.upstreams(),
             stores: self.shared.secrets.health(),
             issuers: self.shared.secrets.issuers(),
             credentials: self.shared.secrets.status(),
@@ -100,6 +101,28 @@ impl AdminViews {
             persisted: self.cluster.as_ref().and_then(|cluster| cluster.persisted()),
             version: env!("CARGO_PKG_VERSION"),
         }
+    }
+
+    /// How the destinations do that were called.
+    fn upstreams(&self) -> Vec<(ResourceId, DestinationStatus)> {
+        let Some(snapshot) = self.shared.snapshots.current() else { return Vec::new() };
+        let named = snapshot.policy.destinations().map(|destination| &destination.name);
+        named.filter_map(|name| Some((name.clone(), self.shared.upstreams.status(name)?))).collect()
+    }
+
+    /// The same as JSON; null where none was called.
+    fn upstream(&self, destination: &ResourceId) -> Value {
+        let Some(status) = self.shared.upstreams.status(destination) else { return Value::Null };
+        let endpoints = status.endpoints.iter().map(|(host, address, failures, left)| {
+            json!({
+                "host": **host, "address": address.to_string(), "failures": failures, "ejectedForSeconds": left,
+                "circuitOpen": status.open.contains(host),
+            })
+        });
+        json!({
+            "calls": status.calls, "connections": status.connections, "ejections": status.ejections,
+            "retries": status.retried, "retriesOverBudget": status.not_retried, "endpoints": endpoints.collect::<Vec<_>>(),
+        })
     }
 
     /// How the keys of pools do.
@@ -257,7 +280,7 @@ impl AdminViews {
         let policy = &snapshot.policy;
         let destinations: Vec<Value> = policy.destinations().map(|d| json!({
             "name": d.name.to_string(), "hosts": d.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(), "port": d.port,
-            "dialect": d.http().map(|http| http.dialect.name()),
+            "dialect": d.http().map(|http| http.dialect.name()), "upstream": self.upstream(&d.name),
         })).collect();
         let credentials: Vec<Value> = policy
             .credentials()

@@ -80,7 +80,7 @@ impl Cores {
                 pool: Pool::new(
                     Arc::clone(&journal),
                     Resolver::new(&shared.nameservers),
-                    shared.sources.clone(),
+                    (shared.sources.clone(), shared.upstreams.clone()),
                     shared.limits.answer_fields,
                 ),
                 recorder: Recorder::new(&journal, &stats, &uses, shared.exported.clone()),

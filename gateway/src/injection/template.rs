@@ -169,6 +169,11 @@ impl Template {
         self.replayable && self.repeatable
     }
 
+    /// Whether its method alone says that it may be made twice.
+    pub(crate) fn is_idempotent(&self) -> bool {
+        self.method.is_idempotent()
+    }
+
     /// Whether it is a call that there is over HTTP/2 alone.
     pub(crate) const fn is_grpc(&self) -> bool {
         self.grpc

@@ -30,7 +30,7 @@ use crate::quota::Quota;
 use crate::session::{Arrival, ConnectionRegistry, HeaderDeadline, Road, Session};
 use crate::settings::RequestLimits;
 use crate::snapshot::{Snapshot, Snapshots};
-use crate::upstream::{DialRules, Pool, Resolver, SourceAddresses};
+use crate::upstream::{DialRules, Pool, Resolver, SourceAddresses, UpstreamHealth};
 
 type TestIssuer = CertifiedIssuer<'static, KeyPair>;
 
@@ -122,6 +122,7 @@ impl Fixture {
             rules: DialRules::new(loopback),
             interception: None,
             sources: SourceAddresses::new(),
+            upstreams: UpstreamHealth::default(),
             nameservers: Vec::new(),
             usages: CallerUsages::new(limits.bounds()),
             drain: Drain::new(),
@@ -138,7 +139,7 @@ impl Fixture {
             pool: Pool::new(
                 Arc::clone(&journal),
                 Resolver::new(&[]),
-                shared.sources.clone(),
+                (shared.sources.clone(), shared.upstreams.clone()),
                 shared.limits.answer_fields,
             ),
             recorder: Recorder::new(&journal, &stats, &uses, None),

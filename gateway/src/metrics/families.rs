@@ -96,6 +96,16 @@ families! {
     SOURCE_CONNECTIONS: GAUGE "tollgate_source_connections" ["address"];
     /// 1 while the machine has the source address, or need not have it.
     SOURCE_UP: GAUGE "tollgate_source_address_up" ["address"];
+    /// Connections to the destination, kept ones included.
+    UPSTREAM_CONNECTIONS: GAUGE "tollgate_upstream_connections" ["destination"];
+    /// Endpoints of the destination that are ejected now.
+    UPSTREAM_EJECTED: GAUGE "tollgate_upstream_endpoints_ejected" ["destination"];
+    /// How often an endpoint was ejected.
+    UPSTREAM_EJECTIONS: COUNTER "tollgate_upstream_ejections_total" ["destination"];
+    /// Hosts of the destination none of whose endpoints could be reached lately.
+    UPSTREAM_OPEN: GAUGE "tollgate_upstream_hosts_open" ["destination"];
+    /// Calls that were to be sent again, and whether the budget allowed it.
+    UPSTREAM_RETRIES: COUNTER "tollgate_upstream_retries_total" ["destination" "result"];
     /// 1 while the store answers.
     STORE_UP: GAUGE "tollgate_secret_store_up" ["store"];
     /// 1 while the token endpoint answers.

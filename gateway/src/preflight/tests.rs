@@ -89,6 +89,23 @@ spec:
 }
 
 #[test]
+fn a_proxy_that_is_never_dialled_and_a_source_address_that_this_machine_lacks_are_named() {
+    let destination = "apiVersion: tollgate.dev/v1alpha1
+kind: Destination
+metadata: {name: api}
+spec:
+  hosts: [api.example]
+  proxy: {address: '127.0.0.1:3128'}
+  sourceAddress: 192.0.2.1
+";
+    let said = Bench::new().warnings(&[&format!("{GRANT}{destination}")]);
+    assert_eq!(said.len(), 2, "{said:?}");
+    let begins = |line: &str| said.iter().any(|said| said.starts_with(line));
+    assert!(begins("a.yaml:13: Destination/api: spec.proxy.address: `127.0.0.1` is private"), "{said:?}");
+    assert!(begins("a.yaml:14: Destination/api: spec.sourceAddress: this machine does not have"), "{said:?}");
+}
+
+#[test]
 fn files_of_stores_that_are_not_there_are_named_until_they_are() {
     let stores = "apiVersion: tollgate.dev/v1alpha1
 kind: Destination

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use rustls::AlertDescription;
 use tokio::sync::Notify;
 
+use super::health::EndpointPlace;
 use super::source::SourcePlace;
 
 /// One connection; addresses as records show them.
@@ -18,6 +19,8 @@ pub(crate) struct ConnectionState {
     pub(super) source: Arc<str>,
     /// Held as long as anybody has the connection.
     pub(super) place: SourcePlace,
+    /// The endpoint that it leads to, with its place there.
+    pub(super) endpoint: EndpointPlace,
     /// Why the other side did not take the connection after all.
     refused: OnceLock<AlertDescription>,
     /// How many bytes it has sent.
@@ -27,10 +30,15 @@ pub(crate) struct ConnectionState {
 }
 
 impl ConnectionState {
-    pub(super) fn new(host: Arc<str>, remote: SocketAddr, place: SourcePlace) -> Self {
+    pub(super) fn new(
+        host: Arc<str>,
+        remote: SocketAddr,
+        place: SourcePlace,
+        endpoint: EndpointPlace,
+    ) -> Self {
         let (remote, source) = (remote.to_string().into(), place.address().to_string().into());
         let (refused, received, moves) = (OnceLock::new(), AtomicU64::new(0), Notify::new());
-        Self { host, remote, source, place, refused, received, moves }
+        Self { host, remote, source, place, endpoint, refused, received, moves }
     }
 
     /// Bytes went to the other side, or this many came from it.

@@ -13,15 +13,16 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tollgate_policy::name::ResourceId;
-use tollgate_policy::policy::SourcePlan;
+use tollgate_policy::policy::{OutlierDetection, SourcePlan};
 
 use super::address::DialRules;
+use super::dialled::Dialled;
+use super::health::{EndpointFailure, HostHealth};
 use super::resolve::{AddressFamily, LookupError, LookupResult, Resolver};
-use super::source::{self, SourceAddresses, SourcePlace};
+use super::source::{self, SourceAddresses};
 
 /// In the order in which they are tried.
 const FAMILIES: [AddressFamily; 2] = [AddressFamily::V6, AddressFamily::V4];
@@ -66,14 +67,16 @@ pub(crate) struct Dial<'a> {
     pub(crate) fixed: &'a [IpAddr],
     pub(crate) sources: SourcePlan<'a>,
     pub(crate) deadline: Instant,
+    pub(crate) watched: WatchedEndpoints<'a>,
 }
 
-/// A TCP connection: its address was checked, and its source address is one of the policy's. Nothing is known of who is there.
-#[derive(Debug)]
-pub(crate) struct Dialled {
-    stream: TcpStream,
-    remote: SocketAddr,
-    source: SourcePlace,
+/// What is known of the endpoints, and is told of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WatchedEndpoints<'a> {
+    pub(crate) host: &'a HostHealth,
+    pub(crate) rules: &'a OutlierDetection,
+    /// Just failed this call.
+    pub(crate) except: Option<SocketAddr>,
 }
 
 /// Which addresses there are, and which of them may be dialled.
@@ -91,6 +94,12 @@ struct Candidates {
     v4: VecDeque<SocketAddr>,
     /// Tried when there is no other.
     avoided: VecDeque<SocketAddr>,
+    /// Tried when all others have failed.
+    ejected: VecDeque<SocketAddr>,
+    /// Tried now, and since when.
+    trying: Vec<(SocketAddr, Instant)>,
+    /// There will be no more.
+    are_all: bool,
     v4_is_next: bool,
     /// The last failure to connect, or else to resolve.
     connect: Option<DialError>,
@@ -106,7 +115,10 @@ impl Dial<'_> {
         let mut candidates = Candidates::default();
         let raced = timeout_at(self.deadline, self.race(context, &mut candidates)).await;
         raced.unwrap_or_else(|_| match (candidates.tried, candidates.refused) {
-            (true, _) => Err(DialError::Timeout),
+            (true, _) => {
+                candidates.trying.iter().for_each(|(address, _)| self.watched.blame(*address));
+                Err(DialError::Timeout)
+            }
             // Others may have come yet; those that did may not be dialled.
             (false, true) => Err(DialError::Refused),
             (false, false) => Err(DialError::Resolve(candidates.resolve.unwrap_or(LookupError::Timeout))),
@@ -116,7 +128,10 @@ impl Dial<'_> {
     async fn race(self, context: DialContext<'_>, candidates: &mut Candidates) -> Result<Dialled, DialError> {
         let mut lookups = FuturesUnordered::new();
         match self.written() {
-            Some(addresses) => candidates.add(&addresses, self, context),
+            Some(addresses) => {
+                candidates.add(&addresses, self, context);
+                candidates.are_all = true;
+            }
             None => {
                 let wanted = FAMILIES.into_iter().filter(|family| self.takes(*family));
                 lookups.extend(wanted.map(|family| self.lookup(family, context.resolver)));
@@ -124,23 +139,23 @@ impl Dial<'_> {
         }
         // Lookups and attempts go on beside one another until one connects; where all fail, the last failure is the answer.
         let mut attempts = FuturesUnordered::new();
-        let mut trying: Vec<(SocketAddr, Instant)> = Vec::new();
         let mut next = pin!(sleep_until(Instant::now()));
         loop {
             tokio::select! {
                 biased;
                 Some(attempt) = attempts.next(), if !attempts.is_empty() => {
                     let (address, done): (SocketAddr, Result<Dialled, DialError>) = attempt;
-                    trying.retain(|(tried, _)| *tried != address);
+                    candidates.trying.retain(|(tried, _)| *tried != address);
                     match done {
                         Ok(dialled) => {
-                            let slow = trying.iter().filter(|(_, begun)| begun.elapsed() >= ATTEMPT_DELAY);
+                            let slow = candidates.trying.iter().filter(|(_, begun)| begun.elapsed() >= ATTEMPT_DELAY);
                             slow.for_each(|(slow, _)| context.resolver.avoid(*slow));
                             return Ok(dialled);
                         }
                         Err(error) => {
                             if !error.is_of_source() {
                                 context.resolver.avoid(address);
+                                self.watched.blame(address);
                             }
                             candidates.connect = Some(error);
                             next.as_mut().reset(Instant::now());
@@ -156,7 +171,8 @@ impl Dial<'_> {
                         }
                         Err(error) => candidates.resolve = Some(error),
                     }
-                    if trying.is_empty() {
+                    candidates.are_all = lookups.is_empty();
+                    if candidates.trying.is_empty() {
                         let waits = family == AddressFamily::V4 && !lookups.is_empty();
                         let delay = if waits { RESOLUTION_DELAY } else { Duration::ZERO };
                         next.as_mut().reset(Instant::now() + delay);
@@ -166,7 +182,7 @@ impl Dial<'_> {
                     if let Some(address) = candidates.take() {
                         candidates.tried = true;
                         let begun = Instant::now();
-                        trying.push((address, begun));
+                        candidates.trying.push((address, begun));
                         attempts.push(async move { (address, self.attempt(address, context.sources).await) });
                         next.as_mut().reset(begun + ATTEMPT_DELAY);
                     }
@@ -212,7 +228,11 @@ impl Dial<'_> {
             let share = left / u32::try_from(own.len() - index).unwrap_or(u32::MAX);
             let connected = timeout(share, connect(address, Some((source, rules.freebind)))).await;
             let error = match connected {
-                Ok(Ok(stream)) => return Dialled::of_policy(stream, place),
+                Ok(Ok(stream)) => {
+                    let remote = stream.peer_addr().map_err(DialError::Connect)?;
+                    let dialled = Dialled::of_policy(stream, remote, place);
+                    return dialled.map_err(|error| DialError::Source(source, error));
+                }
                 Ok(Err(error)) if error.kind() == io::ErrorKind::AddrNotAvailable => {
                     DialError::Source(source, error)
                 }
@@ -226,6 +246,12 @@ impl Dial<'_> {
     }
 }
 
+impl WatchedEndpoints<'_> {
+    fn blame(self, address: SocketAddr) {
+        self.host.failed(&self.host.endpoint(address), EndpointFailure::Connect, self.rules);
+    }
+}
+
 impl DialError {
     /// Whether it is about the addresses of ours alone.
     pub(crate) const fn is_of_source(&self) -> bool {
@@ -235,41 +261,6 @@ impl DialError {
     /// Of two failures the one that says more: the later one, unless only that is about an address of ours.
     fn or(self, later: Self) -> Self {
         if matches!(self, Self::Connect(_) | Self::Timeout) && later.is_of_source() { self } else { later }
-    }
-}
-
-impl Dialled {
-    fn of_system(stream: TcpStream) -> io::Result<Self> {
-        let (remote, source) = (stream.peer_addr()?, stream.local_addr()?.ip());
-        Ok(Self { stream, remote, source: SourcePlace::of_system(source) })
-    }
-
-    /// Asks a PostgreSQL server to begin with TLS, as its protocol has it (PostgreSQL's documentation, section 55.2.10).
-    pub(super) async fn request_postgres_tls(&mut self) -> io::Result<()> {
-        const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
-        self.stream.write_all(&SSL_REQUEST).await?;
-        match self.stream.read_u8().await? {
-            b'S' => Ok(()),
-            _ => Err(io::Error::other("the server has no TLS, or is no PostgreSQL server")),
-        }
-    }
-
-    /// One that leaves from anywhere else than from its place is closed unused.
-    fn of_policy(stream: TcpStream, source: SourcePlace) -> Result<Self, DialError> {
-        let (remote, own) = (stream.peer_addr().map_err(DialError::Connect)?, stream.local_addr());
-        match own.map(|own| own.ip()) {
-            Ok(own) if own == source.address() => Ok(Self { stream, remote, source }),
-            Ok(own) => {
-                let error = io::Error::other(format!("the connection would leave from {own}"));
-                Err(DialError::Source(source.address(), error))
-            }
-            Err(error) => Err(DialError::Source(source.address(), error)),
-        }
-    }
-
-    /// The stream, the address and port at its other end, and the local address it leaves from: it holds that place as long as it lives.
-    pub(crate) fn into_parts(self) -> (TcpStream, SocketAddr, SourcePlace) {
-        (self.stream, self.remote, self.source)
     }
 }
 
@@ -293,7 +284,9 @@ impl Candidates {
                 self.refused = true;
             } else if !dial.takes(AddressFamily::of(*address)) {
                 self.other_family = true;
-            } else if context.resolver.avoids(socket) {
+            } else if dial.watched.host.endpoint(socket).is_ejected() {
+                self.ejected.push_back(socket);
+            } else if context.resolver.avoids(socket) || dial.watched.except == Some(socket) {
                 self.avoided.push_back(socket);
             } else if socket.is_ipv4() {
                 self.v4.push_back(socket);
@@ -304,7 +297,13 @@ impl Candidates {
     }
 
     fn is_empty(&self) -> bool {
-        self.v6.is_empty() && self.v4.is_empty() && self.avoided.is_empty()
+        let is_over = self.ejected.is_empty() || !self.have_all_failed();
+        self.v6.is_empty() && self.v4.is_empty() && self.avoided.is_empty() && is_over
+    }
+
+    /// Of those that are not ejected.
+    fn have_all_failed(&self) -> bool {
+        self.trying.is_empty() && self.are_all
     }
 
     /// One family after the other (RFC 8305, section 4).
@@ -314,7 +313,8 @@ impl Candidates {
             true => (&mut self.v6, &mut self.v4),
             false => (&mut self.v4, &mut self.v6),
         };
-        first.pop_front().or_else(|| second.pop_front()).or_else(|| self.avoided.pop_front())
+        let next = first.pop_front().or_else(|| second.pop_front()).or_else(|| self.avoided.pop_front());
+        next.or_else(|| if self.have_all_failed() { self.ejected.pop_front() } else { None })
     }
 
     /// Why none of them answered.
@@ -332,11 +332,12 @@ impl Candidates {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::LazyLock;
+    use std::sync::{Arc, LazyLock};
 
     use tollgate_policy::policy::{SourceOrder, SourcePool, SourceRules};
 
     use super::*;
+    use crate::upstream::health::UpstreamHealth;
 
     fn loopback() -> DialRules {
         DialRules::new(vec!["127.0.0.0/8".parse().unwrap()])
@@ -345,8 +346,25 @@ mod tests {
     fn dial(host: &str, port: u16) -> Dial<'_> {
         static DESTINATION: LazyLock<ResourceId> = LazyLock::new(|| "up".parse().unwrap());
         static SYSTEM: LazyLock<SourcePool> = LazyLock::new(SourcePool::default);
+        static HEALTH: LazyLock<Arc<HostHealth>> =
+            LazyLock::new(|| UpstreamHealth::default().host(&DESTINATION, &"up".into()));
+        const RULES: &OutlierDetection = &OutlierDetection {
+            consecutive_gateway_errors: 5,
+            base_ejection_time: Duration::from_secs(30),
+            max_ejection_time: Duration::from_secs(30),
+            max_ejection_percent: 50,
+        };
         let deadline = Instant::now() + Duration::from_secs(2);
-        Dial { destination: &DESTINATION, host, port, fixed: &[], sources: SYSTEM.in_order(), deadline }
+        let watched = WatchedEndpoints { host: &HEALTH, rules: RULES, except: None };
+        Dial {
+            destination: &DESTINATION,
+            host,
+            port,
+            fixed: &[],
+            sources: SYSTEM.in_order(),
+            deadline,
+            watched,
+        }
     }
 
     fn sources(addresses: &[&str]) -> SourcePool {
@@ -381,7 +399,7 @@ mod tests {
         let from = Dial { sources: own.in_order(), ..dial("127.0.0.1", port) };
         let (stream, remote, source) = connect(from, &loopback()).await.unwrap().into_parts();
         let (_, seen) = listener.accept().await.unwrap();
-        assert_eq!(seen, stream.local_addr().unwrap());
+        assert_eq!(seen, stream.socket().local_addr().unwrap());
         assert_eq!((source.address(), remote), (seen.ip(), listener.local_addr().unwrap()));
         assert_eq!(seen.ip(), "127.0.0.7".parse::<IpAddr>().unwrap());
     }
@@ -436,6 +454,27 @@ mod tests {
             assert!(attempt == 0 || begun.elapsed() < ATTEMPT_DELAY, "{:?}", begun.elapsed());
             assert!(begun.elapsed() < Duration::from_secs(10), "not a share of the time for each");
         }
+    }
+
+    #[tokio::test]
+    async fn an_ejected_endpoint_is_dialled_only_when_all_others_have_failed() {
+        let ejected = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = ejected.local_addr().unwrap().port();
+        let other = tokio::net::TcpListener::bind(("127.0.0.8", port)).await.unwrap();
+        let fixed: Vec<IpAddr> = ["127.0.0.1", "127.0.0.8"].map(|a| a.parse().unwrap()).into();
+        let dial = Dial { fixed: &fixed, ..dial("api.test", port) };
+        let host = UpstreamHealth::default().host(dial.destination, &"api.test".into());
+        let dial = Dial { watched: WatchedEndpoints { host: &host, ..dial.watched }, ..dial };
+        let endpoint = host.endpoint(ejected.local_addr().unwrap());
+        host.endpoint(other.local_addr().unwrap());
+        (0..5).for_each(|_| host.failed(&endpoint, EndpointFailure::GatewayError, dial.watched.rules));
+        assert!(endpoint.is_ejected());
+        for _ in 0..4 {
+            let dialled = connect(dial, &loopback()).await.unwrap();
+            assert_eq!(dialled.remote().ip(), fixed[1]);
+        }
+        drop(other);
+        assert_eq!(connect(dial, &loopback()).await.unwrap().remote().ip(), fixed[0]);
     }
 
     #[tokio::test]

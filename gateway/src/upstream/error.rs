@@ -9,12 +9,18 @@ use super::answer::UnreadableAnswer;
 use super::certificate::BadCertificate;
 use super::connection_state::ConnectionState;
 use super::dial::DialError;
+use super::health::CircuitError;
+use super::proxy::ProxyError;
 
 /// Why there is no connection, or no answer on it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UpstreamError {
     #[error(transparent)]
     Dial(#[from] DialError),
+    #[error("the destination is not called: {0}")]
+    Circuit(#[from] CircuitError),
+    #[error("the proxy did not let it through: {0}")]
+    Proxy(#[from] ProxyError),
     #[error("host and port are no authority: {0}")]
     Authority(#[from] http::Error),
     #[error("TLS handshake failed: {0}")]
@@ -55,6 +61,22 @@ impl UpstreamError {
     /// A connection that broke off before the first request.
     pub(super) fn of_http(error: hyper::Error, state: &ConnectionState) -> Self {
         state.refusal().map_or(Self::Handshake(error), Self::CertificateRefused)
+    }
+
+    /// Whether no connection came about and nothing of ours is to blame: not an address that calls leave from, nor a certificate of ours,
+    /// nor a resolver.
+    pub(crate) const fn is_unreached(&self) -> bool {
+        match self {
+            Self::Dial(error) => matches!(error, DialError::Connect(_) | DialError::Timeout),
+            Self::Proxy(error) => error.is_unreached(),
+            Self::ConnectTimeout | Self::Tls(_) | Self::Handshake(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it is about the one endpoint that was reached: another may do better.
+    pub(crate) const fn is_of_endpoint(&self) -> bool {
+        matches!(self, Self::ConnectTimeout | Self::Tls(_) | Self::Handshake(_))
     }
 
     /// Whether it is about the certificate that we show.

@@ -10,19 +10,21 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tollgate_policy::decision::Permit;
 use tollgate_policy::policy::{TlsStart, TunnelTls};
 
 use super::address::DialRules;
 use super::alpn::AlpnOffer;
-use super::dial::Dial;
+use super::dial::{Dial, WatchedEndpoints};
 use super::error::UpstreamError;
+use super::health::EndpointPlace;
+use super::opening::{self, Opening};
 use super::peer::TlsParams;
 use super::pool::Pool;
-use super::secured::{Secured, SecuredStream};
+use super::secured::SecuredStream;
 use super::source::SourcePlace;
+use super::transport::Transport;
 
 /// A connection that carries what somebody else speaks.
 #[derive(Debug)]
@@ -32,10 +34,10 @@ pub(crate) struct Outbound {
     source: Arc<str>,
 }
 
-/// Each has what holds its place among those of its source address.
+/// Each has what holds its place among those of its source address, and of its endpoint.
 #[derive(Debug)]
 enum OutboundStream {
-    Plain(TcpStream, #[expect(dead_code, reason = "held for its drop")] SourcePlace),
+    Plain(Transport, #[expect(dead_code, reason = "held for its drop")] (SourcePlace, EndpointPlace)),
     Secured(Box<SecuredStream>),
 }
 
@@ -54,29 +56,39 @@ impl Outbound {
         let deadline = Instant::now() + destination.timeouts.connect;
         let host = target.host_shared();
         let credential = permit.credential().map(|credential| &credential.name);
+        let health = pool.health.host(&destination.name, &host);
+        let watching = &destination.resilience.outlier_detection;
+        let towards = (&*host, target.port());
+        let (dialled_host, port) = opening::first_hop(destination, towards);
         let dial = Dial {
             destination: &destination.name,
-            host: &host,
-            port: target.port(),
+            host: dialled_host,
+            port,
             fixed: &destination.addresses,
             sources: destination.sources.plan(permit.caller().id(), credential),
             deadline,
+            watched: WatchedEndpoints { host: &health, rules: watching, except: None },
         };
-        let mut dialled = dial.connect(pool.dials(rules)).await?;
+        let opening =
+            Opening::begin((destination, &health), pool.dials(rules), || pool.shed(&destination.name))
+                .await?;
+        let reached = opening.dial(dial).await?;
+        let mut reached = reached.through(towards, tls.client.proxy.as_ref(), deadline).await?;
         let Some(TunnelTls::Originated(start)) = destination.tcp().map(|tcp| tcp.tls) else {
+            let (dialled, endpoint) = reached.plain();
             let (stream, remote, source) = dialled.into_parts();
             let (remote, address) = (remote.to_string().into(), source.address().to_string().into());
-            return Ok(Self { stream: OutboundStream::Plain(stream, source), remote, source: address });
+            let stream = OutboundStream::Plain(stream, (source, endpoint));
+            return Ok(Self { stream, remote, source: address });
         };
         if start == TlsStart::Postgres {
-            let asked = timeout_at(deadline, dialled.request_postgres_tls()).await;
-            asked.map_err(|_| UpstreamError::ConnectTimeout)?.map_err(UpstreamError::Tls)?;
+            reached.request_postgres_tls(deadline).await?;
         }
         let config = match tls.client_cert {
             Some(cert) => pool.client_configs.config(&destination.name, tls.client, cert)?,
             None => Arc::clone(&tls.client.config),
         };
-        let secured = Secured::new(dialled, host, AlpnOffer::Nothing.config(config), deadline).await?;
+        let secured = reached.secure(Arc::clone(&host), AlpnOffer::Nothing.config(config), deadline).await?;
         let state = secured.state();
         let (remote, source) = (Arc::clone(&state.remote), Arc::clone(&state.source));
         Ok(Self { stream: OutboundStream::Secured(Box::new(secured.into_stream())), remote, source })
@@ -95,7 +107,7 @@ impl Outbound {
     /// Ends it so that the other side cannot take that for a good end.
     pub(crate) fn reset(self) {
         let socket = match &self.stream {
-            OutboundStream::Plain(stream, _) => stream,
+            OutboundStream::Plain(stream, _) => stream.socket(),
             OutboundStream::Secured(secured) => secured.socket(),
         };
         // A socket that refuses is gone already.
@@ -111,7 +123,7 @@ impl Outbound {
 }
 
 enum Projected<'a> {
-    Plain(Pin<&'a mut TcpStream>),
+    Plain(Pin<&'a mut Transport>),
     Secured(Pin<&'a mut SecuredStream>),
 }
 

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** a [`Peer`] is made of a [`Secured`] connection or taken from the pool of those; only injection may send on it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -10,8 +11,8 @@ use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use tokio::time::Instant;
-use tollgate_policy::caller::Identity;
 use tollgate_policy::decision::Permit;
+use tollgate_policy::policy::OutlierDetection;
 use tollgate_secrets::Secret;
 
 use super::address::DialRules;
@@ -20,13 +21,15 @@ use super::answer::AnswerBody;
 use super::body::OutBody;
 use super::certificate::ClientCert;
 use super::connection_state::ConnectionState;
-use super::dial::Dial;
+use super::dial::{Dial, WatchedEndpoints};
 use super::error::UpstreamError;
+use super::health::EndpointFailure;
 use super::http_handshake::{Http1Sender, handshake};
+use super::opening::{self, Opening};
 use super::pool::{Bucket, Pool, PoolKey, Sender, StreamSlot};
-use super::secured::Secured;
 use super::tls::TlsClient;
 use super::unanswered::Unanswered;
+use super::upstream_place::UpstreamPlace;
 use crate::ledger::Position;
 use crate::trace::Opened;
 
@@ -43,6 +46,10 @@ pub(crate) struct PeerOptions {
     pub(crate) offer: AlpnOffer,
     /// Not one that was kept.
     pub(crate) fresh: bool,
+    /// An endpoint that has just failed the call: others are tried before it.
+    pub(crate) except: Option<SocketAddr>,
+    /// How many more calls the gateway takes.
+    pub(crate) free: u64,
 }
 
 /// An upstream connection (one stream slot in HTTP/2) whose TLS name was verified.
@@ -54,6 +61,7 @@ pub(crate) struct Peer {
     reused: bool,
     /// Where it is a new connection.
     opened: Option<Opened>,
+    place: UpstreamPlace,
 }
 
 impl Peer {
@@ -81,18 +89,21 @@ impl Peer {
             credential: permit.credential().zip(secret).map(|(c, s)| (c.name.clone(), s.version().clone())),
             certificate: tls.client_cert.map(|cert| cert.key()),
             offer: wanted.offer,
+            proxy: destination.proxy.clone(),
         };
         let mut bucket = pool.bucket(&key)?;
         if bucket.needs_http1() {
             key.offer = AlpnOffer::Http1;
             bucket = pool.bucket(&key)?;
         }
+        let place = UpstreamPlace::take(&bucket, destination.resilience.circuit_breaker, wanted.free)?;
         let is_there =
             |state: &ConnectionState| destination.sources.rules().is_none() || is_had(state.place.address());
+        let usable = |state: &ConnectionState| is_there(state) && !state.endpoint.endpoint().is_ejected();
         if !wanted.fresh
-            && let Some((sender, state)) = bucket.take(caller, is_there)
+            && let Some((sender, state)) = bucket.take(caller, usable)
         {
-            return Ok(Self { sender, state, bucket, reused: true, opened: None });
+            return Ok(Self { sender, state, bucket, reused: true, opened: None, place });
         }
         // None is kept that is ready: a new one is dialled, secured and spoken on, and each of these may fail.
         pool.make_room(&destination.name);
@@ -105,36 +116,37 @@ impl Peer {
         let (host, offer) = (Arc::clone(&key.host), key.offer);
         // Boxed: most calls find a kept connection, and none should carry the handshake's state around.
         Box::pin(async move {
+            let rules = &destination.resilience.outlier_detection;
+            let health = Arc::clone(&bucket.health);
+            let towards = (&*host, target.port());
+            let (dialled_host, port) = opening::first_hop(destination, towards);
             let dial = Dial {
                 destination: &destination.name,
-                host: &host,
-                port: target.port(),
+                host: dialled_host,
+                port,
                 fixed: &destination.addresses,
                 sources: plan,
                 deadline,
+                watched: WatchedEndpoints { host: &health, rules, except: wanted.except },
             };
-            let connected = dial.connect(reach).await?;
+            let shed = || pool.shed(&destination.name);
+            let opening = Opening::begin((destination, &health), reach, shed).await?;
+            let reached =
+                opening.dial(dial).await?.through(towards, tls.client.proxy.as_ref(), deadline).await?;
             let dialled = Instant::now().into_std();
-            let secured = Secured::new(connected, Arc::clone(&host), offer.config(config), deadline).await?;
+            let secured = reached.secure(Arc::clone(&host), offer.config(config), deadline).await?;
             let opened = Opened { dialled, secured: Instant::now().into_std() };
-            let peer = Self::new(secured, (offer, deadline), caller, bucket, pool).await?;
-            Ok(Self { opened: Some(opened), ..peer })
+            let state = Arc::clone(secured.state());
+            let new = handshake(secured, (offer, deadline), pool.answer_fields, &pool.journal).await;
+            let new = new.inspect_err(|error| {
+                if error.is_unreached() {
+                    health.failed(state.endpoint.endpoint(), EndpointFailure::Connect, rules);
+                }
+            })?;
+            let sender = bucket.begin(new, caller, &state);
+            Ok(Self { sender, state, bucket, reused: false, opened: Some(opened), place })
         })
         .await
-    }
-
-    /// Speaks HTTP on a connection that belongs to `bucket`.
-    async fn new(
-        secured: Secured,
-        (offer, deadline): (AlpnOffer, Instant),
-        caller: &Identity,
-        bucket: Arc<Bucket>,
-        pool: &Pool,
-    ) -> Result<Self, UpstreamError> {
-        let state = Arc::clone(secured.state());
-        let new = handshake(secured, (offer, deadline), pool.answer_fields, &pool.journal).await?;
-        let sender = bucket.begin(new, caller, &state);
-        Ok(Self { sender, state, bucket, reused: false, opened: None })
     }
 
     /// The name that the peer's certificate was verified for.
@@ -166,9 +178,9 @@ impl Peer {
         self.opened
     }
 
-    /// The connections that it is one of.
-    pub(crate) fn bucket(&self) -> Arc<Bucket> {
-        Arc::clone(&self.bucket)
+    /// The connection, for whoever has to say how it did.
+    pub(crate) fn kept(&self) -> KeptConnection {
+        KeptConnection { bucket: Arc::clone(&self.bucket), state: Arc::clone(&self.state) }
     }
 
     /// Hands the request over; the future waits for the head of the answer. Over HTTP/1 the request leaves only when the journal has the
@@ -179,14 +191,14 @@ impl Peer {
         request: Request<OutBody>,
         after: Option<Position>,
     ) -> impl Future<Output = Result<Answer, Unanswered>> + use<> {
-        let Self { sender, state, bucket, reused, opened: _ } = self;
+        let Self { sender, state, bucket, reused, opened: _, place } = self;
         let received = state.received();
         let upload = request.body().upload();
         let done = move |sent: Result<Response<Incoming>, TrySendError<Request<OutBody>>>,
                          sender: SenderLease| match sent {
             Ok(response) => {
                 let is_early = upload.is_some_and(|upload| !upload.is_whole());
-                let lease = Lease { sender, state, bucket, is_early };
+                let lease = Lease { sender, state, bucket, is_early, _place: place };
                 Ok(Answer { response: response.map(AnswerBody::from), lease })
             }
             Err(mut error) => Err(Unanswered {
@@ -208,6 +220,40 @@ impl Peer {
                 sent.map(move |sent| done(sent, SenderLease::Http2(slot))).right_future()
             }
         }
+    }
+}
+
+/// A connection that a call was or is on, and those that are like it.
+#[derive(Debug)]
+pub(crate) struct KeptConnection {
+    bucket: Arc<Bucket>,
+    state: Arc<ConnectionState>,
+}
+
+impl KeptConnection {
+    /// Hands none of those that are like it out again, as [`Bucket::retire`].
+    pub(crate) fn retire(&self) {
+        self.bucket.retire();
+    }
+
+    /// From now on such calls are to be made over HTTP/1.1.
+    pub(crate) fn need_http1(&self) {
+        self.bucket.need_http1();
+    }
+
+    /// The address and port at its other end.
+    pub(crate) fn remote(&self) -> SocketAddr {
+        self.state.endpoint.endpoint().address()
+    }
+
+    /// Its endpoint answered as one that works.
+    pub(crate) fn works(&self) {
+        self.bucket.health.works(self.state.endpoint.endpoint());
+    }
+
+    /// Its endpoint failed a call.
+    pub(crate) fn failed(&self, why: EndpointFailure, rules: &OutlierDetection) {
+        self.bucket.health.failed(self.state.endpoint.endpoint(), why, rules);
     }
 }
 
@@ -251,9 +297,15 @@ pub(crate) struct Lease {
     bucket: Arc<Bucket>,
     /// The answer came before the request was whole: what is still sent of it, the other side may take for the next one.
     is_early: bool,
+    _place: UpstreamPlace,
 }
 
 impl Lease {
+    /// The connection, for whoever has to say how it did.
+    pub(crate) fn kept(&self) -> KeptConnection {
+        KeptConnection { bucket: Arc::clone(&self.bucket), state: Arc::clone(&self.state) }
+    }
+
     /// The answer was read to its end.
     pub(crate) fn finish(self) {
         if let SenderLease::Http1(http1) = self.sender

@@ -16,9 +16,10 @@ use http::uri::Authority;
 use hyper::client::conn::http2;
 use tokio::time::Instant;
 use tollgate_policy::caller::Identity;
+use tollgate_policy::decision::Permit;
 use tollgate_policy::map::Map;
 use tollgate_policy::name::ResourceId;
-use tollgate_policy::policy::{Credential, SourcePool};
+use tollgate_policy::policy::{Credential, Proxy, SourcePool};
 use tollgate_secrets::{Secret, Version};
 
 use super::address::DialRules;
@@ -27,6 +28,7 @@ use super::body::OutBody;
 use super::certificate::ClientConfigCache;
 use super::connection_state::ConnectionState;
 use super::dial::DialContext;
+use super::health::{HostHealth, UpstreamHealth};
 use super::http_handshake::{Http1Sender, Negotiated, StreamLimit};
 use super::resolve::Resolver;
 use super::source::SourceAddresses;
@@ -55,6 +57,7 @@ pub(crate) struct PoolKey {
     pub(crate) credential: Option<(ResourceId, Version)>,
     pub(crate) certificate: Option<(ResourceId, Version)>,
     pub(crate) offer: AlpnOffer,
+    pub(crate) proxy: Option<Arc<Proxy>>,
 }
 
 impl Hash for PoolKey {
@@ -113,39 +116,42 @@ pub(crate) struct Bucket {
     http2: Mutex<Map<Identity, Vec<SharedHttp2>>>,
     /// The other side wants these calls over HTTP/1.1.
     needs_http1: AtomicBool,
+    /// How the host does that it leads to.
+    pub(super) health: Arc<HostHealth>,
 }
 
 impl Bucket {
-    fn new(key: &PoolKey) -> Result<Self, http::Error> {
+    fn new(key: &PoolKey, health: Arc<HostHealth>) -> Result<Self, http::Error> {
         let authority = authority(&key.host, key.port)?;
         let (http1, http2, needs_http1) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
-        Ok(Self { authority, http1, http2, needs_http1 })
+        Ok(Self { authority, http1, http2, needs_http1, health })
     }
 
-    /// The connection used last that is ready for a call of `caller`, if any. Those whose local address is gone are closed.
+    /// The connection used last that is ready for a call of `caller`, if any. Those that are not `usable` any more are closed: their local
+    /// address is gone, or their endpoint is ejected.
     pub(super) fn take(
         &self,
         caller: &Identity,
-        is_there: impl Fn(&ConnectionState) -> bool,
+        usable: impl Fn(&ConnectionState) -> bool,
     ) -> Option<(Sender, Arc<ConnectionState>)> {
         let mut idle = lock(&self.http1);
         let mut at = idle.len();
         while at > 0 {
             at -= 1;
             let sender = &idle[at].http1.sender;
-            let is_there = is_there(&idle[at].state);
-            if is_there && sender.is_ready() {
+            let is_usable = usable(&idle[at].state);
+            if is_usable && sender.is_ready() {
                 let IdleHttp1 { http1, state, .. } = idle.remove(at);
                 return Some((Sender::Http1(http1), state));
             }
-            if !is_there || sender.is_closed() {
+            if !is_usable || sender.is_closed() {
                 idle.remove(at);
             }
         }
         drop(idle);
         let mut by_caller = lock(&self.http2);
         let shared = by_caller.get_mut(caller)?;
-        shared.retain(|c| !c.sender.is_closed() && is_there(&c.state));
+        shared.retain(|c| !c.sender.is_closed() && usable(&c.state));
         let open = shared.iter_mut().find(|c| c.has_room())?;
         open.used = Instant::now();
         Some((Sender::Http2(open.sender.clone(), slot(&open.streams)), Arc::clone(&open.state)))
@@ -191,6 +197,8 @@ impl Bucket {
 
     /// Closes what has been idle since `border` or before, and returns how many connections are kept.
     fn sweep(&self, border: Instant) -> usize {
+        let is_wanted = self.health.destination.occupancy.is_wanted();
+        let border = if is_wanted { Instant::now() } else { border };
         let mut idle = lock(&self.http1);
         idle.retain(|c| !c.http1.sender.is_closed() && c.since > border);
         let mut shared = lock(&self.http2);
@@ -244,6 +252,7 @@ pub(crate) struct Pool {
     pub(super) client_configs: ClientConfigCache,
     pub(super) resolver: Resolver,
     pub(super) sources: SourceAddresses,
+    pub(crate) health: UpstreamHealth,
     /// Most fields of an answer over HTTP/1.1.
     pub(super) answer_fields: usize,
     buckets: Mutex<Buckets>,
@@ -257,7 +266,7 @@ impl Pool {
     pub(crate) fn new(
         journal: Arc<Journal>,
         resolver: Resolver,
-        sources: SourceAddresses,
+        (sources, health): (SourceAddresses, UpstreamHealth),
         answer_fields: usize,
     ) -> Self {
         Self {
@@ -265,6 +274,7 @@ impl Pool {
             client_configs: ClientConfigCache::default(),
             resolver,
             sources,
+            health,
             answer_fields,
             buckets: Mutex::default(),
         }
@@ -284,13 +294,32 @@ impl Pool {
         if let Some(known) = buckets.0.get(key) {
             return Ok(Arc::clone(known));
         }
-        let new = Arc::new(Bucket::new(key)?);
+        let health = self.health.host(&key.destination, &key.host);
+        let new = Arc::new(Bucket::new(key, health)?);
         Ok(Arc::clone(buckets.0.entry(key.clone()).or_insert(new)))
+    }
+
+    /// Whether another endpoint of where this permit leads may do better than the one that failed.
+    pub(crate) fn has_endpoints(&self, permit: &Permit) -> bool {
+        self.health.host(&permit.destination().name, &permit.target().host_shared()).has_working()
     }
 
     /// To be called before a connection to `destination` is opened: closes the oldest idle ones where there are too many.
     pub(crate) fn make_room(&self, destination: &ResourceId) {
         lock(&self.buckets).make_room(destination);
+    }
+
+    /// Closes the connections to `destination` that nobody uses, and says whether there was one.
+    pub(super) fn shed(&self, destination: &ResourceId) -> bool {
+        let buckets = lock(&self.buckets);
+        let own = buckets.0.iter().filter(|(key, _)| key.destination == *destination);
+        let kept = |bucket: &Bucket| lock(&bucket.http1).len() + lock(&bucket.http2).len();
+        let now = Instant::now();
+        own.fold(false, |shed, (_, bucket)| {
+            let before = kept(bucket);
+            bucket.sweep(now);
+            shed || kept(bucket) < before
+        })
     }
 
     /// Lets go of client certificates: the policy changed. Connections that showed one are not handed out for another.

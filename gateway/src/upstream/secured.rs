@@ -14,11 +14,13 @@ use tokio_rustls::client::TlsStream;
 
 use super::alerts::AlertRecorder;
 use super::connection_state::ConnectionState;
-use super::dial::Dialled;
+use super::dialled::Dialled;
 use super::error::UpstreamError;
+use super::health::EndpointPlace;
+use super::transport::Transport;
 
 /// The bytes of a verified connection.
-pub(crate) type SecuredStream = AlertRecorder<TlsStream<TcpStream>>;
+pub(crate) type SecuredStream = AlertRecorder<TlsStream<Transport>>;
 
 /// A connection on which TLS verified who is there. What is spoken on it is open yet.
 #[derive(Debug)]
@@ -30,7 +32,7 @@ impl Secured {
     /// # Errors
     /// Where it fails or is not over by `deadline`, and where the other side refuses the client certificate.
     pub(crate) async fn new(
-        dialled: Dialled,
+        (dialled, endpoint): (Dialled, EndpointPlace),
         host: Arc<str>,
         config: Arc<ClientConfig>,
         deadline: Instant,
@@ -43,7 +45,7 @@ impl Secured {
             .await
             .map_err(|_| UpstreamError::ConnectTimeout)?
             .map_err(UpstreamError::of_handshake)?;
-        let state = Arc::new(ConnectionState::new(host, remote, source));
+        let state = Arc::new(ConnectionState::new(host, remote, source, endpoint));
         Ok(Self(AlertRecorder { stream, state }))
     }
 
@@ -64,6 +66,6 @@ impl Secured {
 impl SecuredStream {
     /// The socket below.
     pub(super) fn socket(&self) -> &TcpStream {
-        self.stream.get_ref().0
+        self.stream.get_ref().0.socket()
     }
 }

@@ -163,6 +163,13 @@ impl SourceAddresses {
     }
 }
 
+/// The addresses of a pool that this machine does not have and needs.
+pub(crate) fn lacking(pool: &SourcePool) -> Vec<IpAddr> {
+    let rules = pool.rules().filter(|rules| !rules.freebind);
+    let missing = |address: &&IpAddr| probe(**address).is_err();
+    rules.map_or_else(Vec::new, |rules| rules.addresses.iter().filter(missing).copied().collect())
+}
+
 /// How many there are from the first to the last of two numbers, both included.
 fn ports(text: &str) -> Option<usize> {
     let mut ends = text.split_ascii_whitespace().map(str::parse::<usize>);

@@ -40,6 +40,8 @@ pub(crate) enum TlsSetupError {
 pub(crate) struct TlsClient {
     pub(crate) config: Arc<ClientConfig>,
     pub(crate) id: u64,
+    /// For the proxy before the destination, where TLS is spoken to it.
+    pub(crate) proxy: Option<Arc<ClientConfig>>,
 }
 
 /// The configurations of one snapshot. The next snapshot starts from them, so that an unrelated edit keeps connections and
@@ -173,5 +175,5 @@ fn build(roots: RootCertStore) -> Result<TlsClient, TlsSetupError> {
         .with_no_client_auth();
     config.alpn_protocols = AlpnOffer::Http1.alpn();
     config.enable_early_data = false;
-    Ok(TlsClient { config: Arc::new(config), id: NEXT.fetch_add(1, Ordering::Relaxed) })
+    Ok(TlsClient { config: Arc::new(config), id: NEXT.fetch_add(1, Ordering::Relaxed), proxy: None })
 }

@@ -60,6 +60,12 @@ impl Unanswered {
         }
     }
 
+    /// Whether the endpoint broke off under a request that it may have looked at: not one that its kept connection was too old for, nor an
+    /// answer that cannot be read.
+    pub(crate) fn is_of_endpoint(&self) -> bool {
+        self.refused.is_none() && self.fate() == SendFate::Unknown && !self.error.is_parse()
+    }
+
     fn http2(&self) -> Option<&h2::Error> {
         self.error.source()?.downcast_ref()
     }

@@ -11,8 +11,8 @@ use super::words::{joined, limit, passed, reading};
 use crate::limit::{Limit, LimitId, LimitKey, LimitKind, Per, Unit, Window};
 use crate::path::EncodedForms;
 use crate::policy::{
-    Allow, Assume, Credential, Destination, Grant, HttpDestination, Policy, Protocol, Scrub, TlsVerify,
-    Unpriced,
+    Allow, Assume, Credential, Destination, Grant, HttpDestination, Policy, Protocol, Proxy, Scrub,
+    TlsVerify, Unpriced,
 };
 
 /// Whose terms are compared, and where what is said of them goes.
@@ -241,6 +241,18 @@ pub(super) fn approvals(old: &Policy, new: &Policy, diff: &mut Diff) {
     }
 }
 
+/// The proxy before a destination, in words.
+fn through(proxy: Option<&Proxy>) -> String {
+    proxy.map_or_else(
+        || "no proxy".to_owned(),
+        |proxy| match &proxy.tls {
+            None => proxy.to_string(),
+            Some(TlsVerify::System) => format!("{proxy} by TLS"),
+            Some(TlsVerify::Bundle(file)) => format!("{proxy} by TLS, verified by {}", file.display()),
+        },
+    )
+}
+
 /// How a destination is reached, where both policies permit some call to a host.
 pub(super) fn destinations(
     (from, old): (&Policy, &Destination),
@@ -250,6 +262,7 @@ pub(super) fn destinations(
     let Destination {
         name,
         addresses,
+        proxy,
         sources,
         tls,
         client_certificate,
@@ -260,6 +273,7 @@ pub(super) fn destinations(
         hosts: _,
         port: _,
         timeouts: _,
+        resilience: _,
         // What a request in a tunnel asks for decides, not the tunnel's address.
         virtual_addresses: _,
     } = new;
@@ -299,6 +313,10 @@ pub(super) fn destinations(
     if !is_same(addresses, &old.addresses) {
         let (now, before) = (listed(addresses, "what DNS says"), listed(&old.addresses, "what DNS says"));
         adds(What::Address, format!("dialled at {now} (before: {before})"));
+    }
+    if proxy != &old.proxy {
+        let (now, before) = (through(proxy.as_deref()), through(old.proxy.as_deref()));
+        adds(What::Address, format!("reached through {now} (before: {before})"));
     }
     let (from_now, from_before) = (sources.to_string(), old.sources.to_string());
     if from_now != from_before {

@@ -7,12 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::own::{check_allowed, check_destination};
+use super::proxy::proxy;
+use super::resilience::resilience;
 use super::source_pool::unusable;
+use super::verify::verified;
 use super::{Compiler, Scope};
 use crate::dialect::Dialect;
 use crate::model::{
     Address, ApprovalWord, DestinationSpec, HttpWord, Interval, OriginateWord, ProtocolWord, Resource,
-    ScrubWord, VerifySpec, guess,
+    ScrubWord, guess,
 };
 use crate::name::ResourceId;
 use crate::pattern::HostPattern;
@@ -23,8 +26,15 @@ use crate::resource::{
 use crate::target::GatewayName;
 
 /// What no other protocol has.
-const HTTP_FIELDS: [&str; 5] =
-    ["spec.dialect", "spec.http", "spec.timeouts.firstByte", "spec.encodedPath", "spec.scrub"];
+const HTTP_FIELDS: [&str; 7] = [
+    "spec.dialect",
+    "spec.http",
+    "spec.timeouts.firstByte",
+    "spec.encodedPath",
+    "spec.scrub",
+    "spec.circuitBreaker.maxRequests",
+    "spec.retries",
+];
 
 /// What only connections that are passed through have.
 const TCP_FIELDS: [&str; 2] = ["spec.tls.originate", "spec.timeouts.lifetime"];
@@ -62,6 +72,8 @@ impl<'a> Compiler<'a> {
         addresses(spec, &mut scope);
         check_allowed(spec.allowed_namespaces.as_ref(), &mut scope);
         check_destination(spec, &mut scope);
+        let resilience = resilience(spec, &mut scope);
+        let proxy = proxy(spec, &mut scope);
         let timeouts = spec.timeouts.as_ref();
         let tls = verify(spec, &mut scope);
         let written = spec.tls.as_ref().and_then(|tls| tls.client_certificate.as_ref());
@@ -74,13 +86,14 @@ impl<'a> Compiler<'a> {
         if !resource.is_whole {
             return None;
         }
-        let (tls, protocol, sources) = (tls?, protocol?, sources?);
+        let (tls, protocol, sources, proxy) = (tls?, protocol?, sources?, proxy.ok()?);
         Some(Destination {
             name: resource.id.clone(),
             hosts: spec.hosts.values().cloned().collect(),
             port: spec.port.unwrap_or(443),
             addresses: spec.addresses.values().map(|Address(address)| *address).collect(),
             virtual_addresses: spec.virtual_addresses.values().map(|Address(address)| *address).collect(),
+            proxy,
             sources,
             tls,
             client_certificate,
@@ -88,6 +101,7 @@ impl<'a> Compiler<'a> {
                 connect: time(timeouts.and_then(|written| written.connect), Duration::from_secs(3)),
                 idle: time(timeouts.and_then(|written| written.idle), idle),
             },
+            resilience,
             protocol,
             demands_approval: spec.approval == Some(ApprovalWord::Required),
             origin: resource.source.clone(),
@@ -294,17 +308,7 @@ fn addresses(spec: &DestinationSpec, scope: &mut Scope<'_>) {
 }
 
 fn verify(spec: &DestinationSpec, scope: &mut Scope<'_>) -> Option<TlsVerify> {
-    match spec.tls.as_ref().and_then(|tls| tls.verify.as_ref()) {
-        None | Some(VerifySpec::System) => Some(TlsVerify::System),
-        Some(VerifySpec::Bundle(bundle)) => {
-            let path = "spec.tls.verify.caFile";
-            let file = scope.required(path, bundle.ca_file.as_deref(), "a file with certificates in PEM")?;
-            if file.is_empty() {
-                scope.problem(path, "a file needs a name");
-            }
-            Some(TlsVerify::Bundle(scope.source.resolve(file)))
-        }
-    }
+    verified(spec.tls.as_ref().and_then(|tls| tls.verify.as_ref()), "spec.tls.verify.caFile", scope)
 }
 
 impl From<HttpWord> for HttpVersion {

@@ -186,6 +186,12 @@ fn endpoint(
     if destination.client_certificate.is_some() {
         scope.problem(at, "a token endpoint is shown no client certificate");
     }
+    if destination.proxy.is_some() {
+        scope.problem(
+            at,
+            "a token endpoint is asked directly, and this Destination is reached through a proxy",
+        );
+    }
     let Some(host) = destination.only_host() else {
         scope.problem(
             at,

@@ -3,12 +3,14 @@
 use std::fmt;
 
 use schemars::JsonSchema;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Error, MapAccess, Visitor};
+use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::allowed::AllowedNamespaces;
 use super::field::{Address, Interval, List, text};
+use super::proxy::ProxySpec;
+use super::resilience::{CircuitBreakerSpec, OutlierDetectionSpec, RetriesSpec};
+use super::verify::VerifySpec;
 use crate::name::Reference;
 use crate::path::EncodedForm;
 use crate::pattern::HostPattern;
@@ -47,6 +49,8 @@ pub(crate) struct DestinationSpec {
     #[serde(deserialize_with = "source_pool")]
     #[schemars(with = "Reference")]
     pub(crate) source_pool: Option<Reference>,
+    /// An HTTP proxy through which the service is reached. See [behind a proxy](#behind-a-proxy).
+    pub(crate) proxy: Option<ProxySpec>,
     /// How the service is known, and what it is shown.
     pub(crate) tls: Option<TlsSpec>,
     /// How long the service may take.
@@ -56,6 +60,12 @@ pub(crate) struct DestinationSpec {
     /// Where in answers a key that comes back is masked. See [keys in answers](#keys-in-answers).
     #[schemars(extend("default" = "all"))]
     pub(crate) scrub: Option<ScrubWord>,
+    /// When an endpoint of the service is left alone for a while. See [trouble at the service](#trouble-at-the-service).
+    pub(crate) outlier_detection: Option<OutlierDetectionSpec>,
+    /// How much of the gateway the service may occupy.
+    pub(crate) circuit_breaker: Option<CircuitBreakerSpec>,
+    /// How often calls are sent again that may be.
+    pub(crate) retries: Option<RetriesSpec>,
     /// The namespaces whose resources may refer to this one, besides its own: `All`, or some. See [namespaces](#namespaces).
     pub(crate) allowed_namespaces: Option<AllowedNamespaces>,
     /// `required`: a grant for this destination permits nothing before an [Approval](#approval) says yes to it. Without it none is
@@ -121,22 +131,6 @@ pub(crate) struct TlsSpec {
     pub(crate) originate: Option<OriginateWord>,
 }
 
-/// `system`, or `{caFile: path}`.
-#[derive(Debug)]
-pub(crate) enum VerifySpec {
-    System,
-    Bundle(BundleSpec),
-}
-
-/// Certificate authorities in a file.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default, rename_all = "camelCase")]
-#[schemars(extend("required" = ["caFile"]))]
-pub(crate) struct BundleSpec {
-    /// A PEM file with the certificate authorities.
-    pub(crate) ca_file: Option<String>,
-}
-
 /// How long the service may take.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
@@ -191,33 +185,6 @@ impl<'de> Deserialize<'de> for HttpWord {
 
             fn visit_f64<E: Error>(self, number: f64) -> Result<HttpWord, E> {
                 self.visit_str(&number.to_string())
-            }
-        }
-
-        deserializer.deserialize_any(Words)
-    }
-}
-
-impl<'de> Deserialize<'de> for VerifySpec {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Words;
-
-        impl<'de> Visitor<'de> for Words {
-            type Value = VerifySpec;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("`system` or `{caFile: path}`")
-            }
-
-            fn visit_str<E: Error>(self, word: &str) -> Result<VerifySpec, E> {
-                match word {
-                    "system" => Ok(VerifySpec::System),
-                    _ => Err(E::unknown_variant(word, &["system", "{caFile: path}"])),
-                }
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<VerifySpec, A::Error> {
-                BundleSpec::deserialize(MapAccessDeserializer::new(members)).map(VerifySpec::Bundle)
             }
         }
 

@@ -7,10 +7,10 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
-use super::destination::BundleSpec;
 use super::field::{Address, Interval, List, MOST_ELEMENTS, Money};
 use super::from::Weight;
 use super::grant::ResponseHeader;
+use super::verify::BundleSpec;
 use super::{
     AllowedNamespaces, ApprovalSpec, BoundarySpec, CredentialSpec, DestinationSpec, GrantSpec, HttpWord,
     ResourceDocument, SomeNamespacesSpec, SourcePoolSpec, StoreSpec, VerifySpec,

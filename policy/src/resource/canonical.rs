@@ -98,18 +98,21 @@ fn reached(destination: &Destination) -> Value {
         hosts,
         port,
         addresses,
+        proxy,
         // They say nothing of where calls go.
         virtual_addresses: _,
         sources,
         tls,
         client_certificate: _,
         timeouts: _,
+        // How it is spared, and how often it is asked again, changes nothing of what may be asked.
+        resilience: _,
         protocol,
         // That an approval is there at all says as much.
         demands_approval: _,
         origin,
     } = destination;
-    json!({
+    let mut reached = json!({
         "name": name.as_str(),
         "hosts": texts(hosts),
         "port": port,
@@ -117,7 +120,13 @@ fn reached(destination: &Destination) -> Value {
         "sources": self::sources(sources),
         "tls": self::tls(tls, origin),
         "protocol": self::protocol(protocol),
-    })
+    });
+    // Without one it is the text that it was before there were any.
+    if let Some(proxy) = proxy {
+        let tls = proxy.tls.as_ref().map(|verify| self::tls(verify, origin));
+        reached["proxy"] = json!({ "address": proxy.to_string(), "tls": tls });
+    }
+    reached
 }
 
 /// Addresses alone where they are tried in their order: as one that stands at its destination.

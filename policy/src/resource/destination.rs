@@ -1,10 +1,12 @@
 //! What is outside, and how it is reached: destinations after compilation.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::resilience::Resilience;
 use super::source_pool::SourcePool;
 use crate::dialect::Dialect;
 use crate::model::Source;
@@ -23,6 +25,8 @@ pub struct Destination {
     pub port: u16,
     /// Dialled instead of what DNS says; empty: DNS decides.
     pub addresses: Vec<IpAddr>,
+    /// The proxy through which it is reached.
+    pub proxy: Option<Arc<Proxy>>,
     /// What the mesh calls it by: a tunnel to one of them leads here. Never dialled.
     pub virtual_addresses: Vec<IpAddr>,
     /// The local addresses that connections leave from.
@@ -33,6 +37,8 @@ pub struct Destination {
     pub client_certificate: Option<ResourceId>,
     /// How long to wait for what.
     pub timeouts: Timeouts,
+    /// What is done about trouble there.
+    pub resilience: Resilience,
     /// What is spoken there.
     pub protocol: Protocol,
     /// A grant for it permits nothing before it is approved.
@@ -127,6 +133,17 @@ pub enum TlsVerify {
     Bundle(PathBuf),
 }
 
+/// An HTTP proxy through which a destination is reached, by CONNECT (RFC 9110, section 9.3.6).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Proxy {
+    /// In canonical spelling.
+    pub host: Arc<str>,
+    /// The port that is dialled.
+    pub port: u16,
+    /// Whom its certificate has to be verified by; `None`: no TLS is spoken to it.
+    pub tls: Option<TlsVerify>,
+}
+
 /// How long to wait for a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Timeouts {
@@ -135,6 +152,12 @@ pub struct Timeouts {
     /// Between two bytes of the answer. What the dialect says unless written otherwise, else 300 s. On a connection that is passed through
     /// between two bytes of either side, 1 h unless written otherwise.
     pub idle: Duration,
+}
+
+impl fmt::Display for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
 }
 
 impl Destination {

@@ -8,6 +8,7 @@ use tokio::io::duplex;
 
 use super::*;
 use crate::ledger::{Gate, Ledger, samples};
+use crate::upstream::health::EndpointPlace;
 use crate::upstream::source::SourcePlace;
 
 /// A pool, and what the connections in it live by.
@@ -20,7 +21,12 @@ struct Fixture {
 fn fixture() -> Fixture {
     let directory = samples::directory();
     let (ledger, _) = Ledger::open(directory.path(), None, 1).unwrap();
-    let pool = Pool::new(ledger.journal(0).unwrap(), Resolver::new(&[]), SourceAddresses::new(), 128);
+    let pool = Pool::new(
+        ledger.journal(0).unwrap(),
+        Resolver::new(&[]),
+        (SourceAddresses::new(), UpstreamHealth::default()),
+        128,
+    );
     Fixture { pool, alive: vec![Box::new(ledger)], _directory: directory }
 }
 
@@ -36,12 +42,14 @@ fn key(destination: &str, host: &str) -> PoolKey {
         credential: None,
         certificate: None,
         offer: AlpnOffer::Http1,
+        proxy: None,
     }
 }
 
 fn state(host: &str) -> Arc<ConnectionState> {
     let remote: SocketAddr = "192.0.2.1:443".parse().unwrap();
-    Arc::new(ConnectionState::new(host.into(), remote, SourcePlace::of_system(remote.ip())))
+    let endpoint = EndpointPlace::sample(remote);
+    Arc::new(ConnectionState::new(host.into(), remote, SourcePlace::of_system(remote.ip()), endpoint))
 }
 
 impl Fixture {
