@@ -15,7 +15,7 @@ use tollgate_tests::gateway::{eventually, field};
 use tollgate_tests::haproxy::Haproxy;
 use tollgate_tests::{Client, Fixture, Plan, Protocol, Reply, ledger, needs};
 
-const SPIFFE_TLV: u8 = 0xD0;
+pub(crate) const SPIFFE_TLV: u8 = 0xD0;
 const WORKLOAD: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7)), 55_000);
 
 /// A gateway with a listener behind each kind of proxy, all of which are at 127.0.0.1, and one that lists others.
@@ -33,7 +33,7 @@ async fn fixture() -> Fixture {
 }
 
 /// What a proxy says before a connection from 203.0.113.7.
-fn header(tlvs: &[(u8, &str)]) -> Vec<u8> {
+pub(crate) fn header(tlvs: &[(u8, &str)]) -> Vec<u8> {
     let mut rest = [203, 0, 113, 7, 240, 240, 0, 7].to_vec();
     rest.extend(WORKLOAD.port().to_be_bytes());
     rest.extend(80_u16.to_be_bytes());

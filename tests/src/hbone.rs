@@ -10,7 +10,7 @@ use hyper::client::conn::http2;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
-use crate::client::{Client, Connection, Protocol};
+use crate::client::{Client, Connection, Failure, Protocol};
 
 /// A connection to the listener for tunnels, as ztunnel opens it: with its windows and frames, and pings that have to be answered.
 pub struct HboneClient(http2::SendRequest<Empty<Bytes>>);
@@ -18,7 +18,12 @@ pub struct HboneClient(http2::SendRequest<Empty<Bytes>>);
 impl HboneClient {
     /// Opens it with the workload's own certificate.
     pub async fn connect(workload: &Client) -> Self {
-        let stream = workload.handshake(workload.tls(&["h2"])).await.expect("a connection");
+        Self::dial(workload).await.expect("a connection")
+    }
+
+    /// The same, where the gateway may turn the workload away.
+    pub async fn dial(workload: &Client) -> Result<Self, Failure> {
+        let stream = workload.handshake(workload.tls(&["h2"])).await?;
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
@@ -27,9 +32,9 @@ impl HboneClient {
             .max_frame_size(1 << 20)
             .keep_alive_interval(Some(Duration::from_secs(1)))
             .keep_alive_timeout(Duration::from_secs(20));
-        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.expect("HTTP/2");
+        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        Self(sender)
+        Ok(Self(sender))
     }
 
     /// Asks for a tunnel, with what a ztunnel says of its workload.
@@ -44,8 +49,13 @@ impl HboneClient {
 
     /// Asks for a tunnel in these words.
     pub async fn ask_with(&mut self, request: Request<Empty<Bytes>>) -> Response<Incoming> {
-        self.0.ready().await.expect("the connection lives");
-        self.0.send_request(request).await.expect("an answer")
+        self.try_ask(request).await.expect("an answer")
+    }
+
+    /// The same, where the gateway may have turned the workload away.
+    pub async fn try_ask(&mut self, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, Failure> {
+        self.0.ready().await?;
+        Ok(self.0.send_request(request).await?)
     }
 
     /// Opens a tunnel.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::{Builder, SendResponse};
 use h2::{Ping, PingPong, RecvStream};
-use http::header::{ALLOW, CONNECTION};
+use http::header::{ALLOW, CONNECTION, HOST};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -217,6 +217,7 @@ fn authorise<B>(
         )
     })?;
     let authority: TunnelAuthority = authority.as_str().parse()?;
+    check_host(&authority, request.headers())?;
     let snapshot = core.snapshot()?;
     let shared = &core.shared;
     let context =
@@ -226,6 +227,16 @@ fn authorise<B>(
     let place = context.usage().connection();
     let place = place.ok_or_else(|| Denial::new(Reason::ConcurrencyLimited, full))?;
     Ok((TunnelPermit { authority, place: Arc::new(place) }, passage))
+}
+
+/// Refuses a request for a tunnel whose `Host` names another authority (RFC 9113, section 8.3.1).
+pub(super) fn check_host(authority: &TunnelAuthority, headers: &HeaderMap) -> Result<(), Denial> {
+    for host in headers.get_all(HOST) {
+        if !authority.is_named_by(host.to_str().unwrap_or_default()) {
+            return Err(Denial::new(Reason::AmbiguousAuthority, "the request names two authorities"));
+        }
+    }
+    Ok(())
 }
 
 /// Passes through a connection whose own TLS says where it leads.
