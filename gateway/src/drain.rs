@@ -12,9 +12,14 @@ pub(crate) enum Phase {
     Leaving,
     /// Listeners are closed; connections finish what they have.
     Closing,
-    /// What is still open is cut and settled.
+    /// What is still open is cut and settled; who has last words says them.
     Cutting,
+    /// Connections go too.
+    Cut,
 }
+
+/// For last words, before the connection that they leave on goes.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The one who says so.
 #[derive(Debug)]
@@ -63,6 +68,8 @@ impl Drain {
         };
         if !done {
             self.phase.send_replace(Phase::Cutting);
+            let _ = tokio::time::timeout(LAST_WORDS, self.held.closed()).await;
+            self.phase.send_replace(Phase::Cut);
             // What was cut settles from its destructors; give those a moment.
             let _ = tokio::time::timeout(Duration::from_secs(5), self.held.closed()).await;
         }

@@ -7,14 +7,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Request, header};
+use http::{Request, Response, header};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tollgate_tests::wire::{self, Flags};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -26,6 +29,8 @@ struct Job {
     path: String,
     body: Bytes,
     tls: Arc<ClientConfig>,
+    tunnel: Option<Tunnel>,
+    bearer: String,
     h2: bool,
     fresh: bool,
     end: Instant,
@@ -33,6 +38,14 @@ struct Job {
     errors: AtomicU64,
     bytes: AtomicU64,
     chunks: AtomicU64,
+}
+
+/// Where calls go through a tunnel, as `HOST:PORT`.
+enum Tunnel {
+    /// One stream of an HTTP/2 connection each, with HTTP in the clear inside.
+    Hbone(String),
+    /// A connection over HTTP/1.1 each, with TLS inside for this server.
+    Connect(String, ServerName<'static>, Arc<ClientConfig>),
 }
 
 enum Sender {
@@ -48,7 +61,18 @@ fn main() {
 async fn run(flags: &Flags) {
     let h2 = flags.has("h2");
     let own = flags.has("cert").then(|| (flags.text("cert"), flags.text("key")));
-    let mut tls = wire::client(flags.text("ca"), own, if h2 { &["h2"] } else { &["http/1.1"] });
+    let of_http1: &[&str] = &["http/1.1"];
+    let is_in_h2 = h2 || flags.has("hbone");
+    let mut tls = wire::client(flags.text("ca"), own, if is_in_h2 { &["h2"] } else { of_http1 });
+    let tunnel = if flags.has("hbone") {
+        Some(Tunnel::Hbone(flags.text("hbone").to_owned()))
+    } else {
+        flags.has("connect").then(|| {
+            let server = ServerName::try_from(flags.text("inside").to_owned()).expect("a name");
+            let inside = Arc::new(wire::client(flags.text("ca"), None, of_http1));
+            Tunnel::Connect(flags.text("connect").to_owned(), server, inside)
+        })
+    };
     if flags.has("no-resumption") {
         tls.resumption = rustls::client::Resumption::disabled();
     }
@@ -61,6 +85,8 @@ async fn run(flags: &Flags) {
         path: flags.text("path").to_owned(),
         body,
         tls: Arc::new(tls),
+        tunnel,
+        bearer: format!("Bearer {}", if flags.has("bearer") { flags.text("bearer") } else { "unused" }),
         h2,
         fresh: flags.has("fresh"),
         end: Instant::now() + Duration::from_secs_f64(flags.number("millis", 3000) as f64 / 1000.0),
@@ -110,16 +136,11 @@ async fn worker(job: Arc<Job>, streams: u64, rate: f64, phase: f64) -> Vec<u64> 
         return latencies;
     }
     let mut tasks = Vec::new();
-    let Ok(first) = open(&job).await else {
+    let Ok(senders) = of_one_connection(&job, streams as usize).await else {
         job.errors.fetch_add(1, Ordering::Relaxed);
         return Vec::new();
     };
-    let mut spare = vec![first];
-    while spare.len() < streams as usize {
-        let Sender::H2(sender) = &spare[0] else { break };
-        spare.push(Sender::H2(sender.clone()));
-    }
-    for sender in spare {
+    for sender in senders {
         tasks.push(tokio::spawn(repeat(job.clone(), sender, rate / streams as f64, phase)));
     }
     let mut latencies = Vec::new();
@@ -161,19 +182,73 @@ fn note(job: &Job, called: &Result<(), Failure>, due: Instant, latencies: &mut V
     }
 }
 
+/// What so many streams of one connection are called on; over HTTP/1.1 that is one.
+async fn of_one_connection(job: &Job, streams: usize) -> Result<Vec<Sender>, Failure> {
+    let mut senders = Vec::new();
+    if let Some(Tunnel::Hbone(authority)) = &job.tunnel {
+        let outer = http2(secured(job).await?).await?;
+        while senders.len() < streams {
+            senders.push(in_tunnel(outer.clone(), authority).await?);
+        }
+        return Ok(senders);
+    }
+    senders.push(open(job).await?);
+    while senders.len() < streams {
+        let Sender::H2(sender) = &senders[0] else { break };
+        senders.push(Sender::H2(sender.clone()));
+    }
+    Ok(senders)
+}
+
 async fn open(job: &Job) -> Result<Sender, Failure> {
+    let stream = secured(job).await?;
+    match &job.tunnel {
+        Some(Tunnel::Hbone(authority)) => in_tunnel(http2(stream).await?, authority).await,
+        Some(Tunnel::Connect(authority, server, tls)) => {
+            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+            tokio::spawn(connection.with_upgrades());
+            let request = Request::connect(authority).header(header::HOST, authority);
+            let answer = sender.send_request(request.body(Full::<Bytes>::default())?).await?;
+            let stream = upgraded(answer).await?;
+            let inside = TlsConnector::from(tls.clone()).connect(server.clone(), stream).await?;
+            http1(TokioIo::new(inside)).await
+        }
+        None if job.h2 => Ok(Sender::H2(http2(stream).await?)),
+        None => http1(TokioIo::new(stream)).await,
+    }
+}
+
+async fn secured(job: &Job) -> Result<TlsStream<TcpStream>, Failure> {
     let tcp = TcpStream::connect(job.address).await?;
     tcp.set_nodelay(true)?;
-    let stream = TlsConnector::from(job.tls.clone()).connect(job.server.clone(), tcp).await?;
-    let io = TokioIo::new(stream);
-    if job.h2 {
-        let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
-        tokio::spawn(connection);
-        return Ok(Sender::H2(sender));
-    }
+    Ok(TlsConnector::from(job.tls.clone()).connect(job.server.clone(), tcp).await?)
+}
+
+async fn http1<S>(io: TokioIo<S>) -> Result<Sender, Failure>
+where
+    TokioIo<S>: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
     let (sender, connection) = http1::handshake(io).await?;
     tokio::spawn(connection);
     Ok(Sender::H1(sender))
+}
+
+async fn http2(stream: TlsStream<TcpStream>) -> Result<http2::SendRequest<Full<Bytes>>, Failure> {
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+async fn in_tunnel(mut outer: http2::SendRequest<Full<Bytes>>, authority: &str) -> Result<Sender, Failure> {
+    let answer = outer.send_request(Request::connect(authority).body(Full::default())?).await?;
+    http1(TokioIo::new(upgraded(answer).await?)).await
+}
+
+async fn upgraded(answer: Response<Incoming>) -> Result<TokioIo<Upgraded>, Failure> {
+    if answer.status() != 200 {
+        return Err(format!("no tunnel: {}", answer.status()).into());
+    }
+    Ok(TokioIo::new(hyper::upgrade::on(answer).await?))
 }
 
 async fn call(job: &Job, sender: &mut Sender) -> Result<(), Failure> {
@@ -185,7 +260,7 @@ async fn call(job: &Job, sender: &mut Sender) -> Result<(), Failure> {
     .header(header::CONTENT_TYPE, "application/json")
     .header(header::ACCEPT, "application/json")
     .header(header::USER_AGENT, "OpenAI/Python 3.54.0")
-    .header(header::AUTHORIZATION, "Bearer unused")
+    .header(header::AUTHORIZATION, &job.bearer)
     .header("x-stainless-lang", "python")
     .header("x-stainless-package-version", "3.54.0")
     .header("x-stainless-os", "Linux")

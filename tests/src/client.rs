@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
@@ -149,10 +150,8 @@ impl Client {
     /// Writes `bytes` as they are over TLS with HTTP/1.1 negotiated and returns all that comes back until the peer closes
     /// or falls silent for two seconds.
     pub async fn raw(&self, bytes: &[u8]) -> RawAnswer {
-        let mut stream = self.handshake(self.tls(&["http/1.1"])).await.expect("handshake");
-        let _ = stream.write_all(bytes).await;
-        let _ = stream.flush().await;
-        RawAnswer::read(&self.sandbox, stream).await
+        let stream = self.handshake(self.tls(&["http/1.1"])).await.expect("handshake");
+        RawAnswer::of(&self.sandbox, stream, bytes).await
     }
 
     /// How the handshake is refused: the alert's name as rustls spells it. A TLS 1.3 server refuses a certificate after
@@ -201,7 +200,7 @@ impl Connection {
         let sender = match protocol {
             Protocol::H1 => {
                 let (sender, connection) = http1::handshake(io).await?;
-                tokio::spawn(connection);
+                tokio::spawn(connection.with_upgrades());
                 Sender::H1(sender)
             }
             Protocol::H2 => {
@@ -219,7 +218,8 @@ impl Connection {
         Answer::read(&self.sandbox, response).await
     }
 
-    /// Sends and returns as soon as the head of the answer is there.
+    /// Sends and returns as soon as the head of the answer is there. Over HTTP/1.1 what is for `https` is sent in origin form; what is
+    /// for `http`, and a request for a tunnel, as a proxy is asked.
     pub async fn start(&mut self, mut request: Request<Body>) -> Result<Response<Incoming>, Failure> {
         match &mut self.sender {
             Sender::H2(sender) => {
@@ -227,11 +227,14 @@ impl Connection {
                 Ok(sender.send_request(request).await?)
             }
             Sender::H1(sender) => {
-                let path =
-                    request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
-                *request.uri_mut() = path.parse()?;
-                if !request.headers().contains_key(header::HOST) {
-                    request.headers_mut().insert(header::HOST, HeaderValue::from_str(&self.authority)?);
+                let is_of_proxy =
+                    request.method() == Method::CONNECT || request.uri().scheme() == Some(&Scheme::HTTP);
+                let named = request.uri().authority().filter(|_| is_of_proxy);
+                let host = HeaderValue::from_str(named.map_or(&*self.authority, Authority::as_str))?;
+                request.headers_mut().entry(header::HOST).or_insert(host);
+                if !is_of_proxy {
+                    let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str).to_owned();
+                    *request.uri_mut() = path.parse()?;
                 }
                 sender.ready().await?;
                 Ok(sender.send_request(request).await?)
@@ -330,7 +333,10 @@ pub struct RawAnswer {
 }
 
 impl RawAnswer {
-    async fn read(sandbox: &Sandbox, mut stream: TlsStream<TcpStream>) -> Self {
+    /// Writes `sent` as it is on an established stream, and reads until the peer closes or falls silent for two seconds.
+    pub async fn of(sandbox: &Sandbox, mut stream: impl AsyncRead + AsyncWrite + Unpin, sent: &[u8]) -> Self {
+        let _ = stream.write_all(sent).await;
+        let _ = stream.flush().await;
         let mut bytes = Vec::new();
         let mut chunk = [0; 16384];
         let closed = loop {

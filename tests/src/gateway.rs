@@ -203,9 +203,8 @@ impl Gateway {
     pub fn listener(&self, name: &str) -> SocketAddr {
         let log = fs::read_to_string(self.sandbox.sinks().join("tollgate.stdout")).unwrap_or_default();
         // The last start's.
-        let begun = log.rfind("\"listener\":\"mesh\"").unwrap_or_default();
-        let begun = log.get(..begun).and_then(|before| before.rfind('\n')).unwrap_or_default();
-        listening(log.get(begun..).unwrap_or_default(), name).expect("a listener of this name")
+        let mut begun = log.lines().rev().filter(|line| line.contains("listening"));
+        begun.find_map(|line| listening(line, name)).expect("a listener of this name")
     }
 
     /// Where the admin port listens.

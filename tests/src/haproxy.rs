@@ -44,6 +44,18 @@ impl Haproxy {
         Self::start(sandbox, address, &config).await
     }
 
+    /// Adds TLS with this certificate, and ALPN, before a local port, for programs that know no client certificates.
+    pub async fn to_tls(sandbox: &Sandbox, shown: &Identity, port: u16, protocol: &str) -> Self {
+        let address = local(free_port());
+        let config = format!(
+            "global\n  maxconn 4000\n  nbthread 1\n\
+             defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 300s\n  timeout server 300s\n\
+             listen plain\n  bind {address}\n  server one 127.0.0.1:{port} ssl verify none crt {} alpn {protocol}\n",
+            shown.combined().display()
+        );
+        Self::start(sandbox, address, &config).await
+    }
+
     async fn start(sandbox: &Sandbox, address: SocketAddr, config: &str) -> Self {
         let name = format!("haproxy-{}", address.port());
         let config = sandbox.input(&format!("{name}.cfg"), config);

@@ -23,7 +23,12 @@ pub struct HboneClient(http2::SendRequest<Empty<Bytes>>);
 impl HboneClient {
     /// Opens it with the workload's own certificate.
     pub async fn connect(workload: &Client) -> Self {
-        let stream = workload.handshake(workload.tls(&["h2"])).await.expect("a connection");
+        Self::dial(workload).await.expect("a connection")
+    }
+
+    /// The same, where the gateway may turn the workload away.
+    pub async fn dial(workload: &Client) -> Result<Self, Failure> {
+        let stream = workload.handshake(workload.tls(&["h2"])).await?;
         Self::over(stream).await
     }
 
@@ -38,10 +43,10 @@ impl HboneClient {
         let mut stream = TlsConnector::from(Arc::new(tls)).connect(server, outer).await?;
         // With TLS 1.3 only the first answer says whether the certificate was taken.
         stream.flush().await?;
-        Ok(Self::over(stream).await)
+        Self::over(stream).await
     }
 
-    async fn over<S>(stream: S) -> Self
+    async fn over<S>(stream: S) -> Result<Self, Failure>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -53,9 +58,9 @@ impl HboneClient {
             .max_frame_size(1 << 20)
             .keep_alive_interval(Some(Duration::from_secs(1)))
             .keep_alive_timeout(Duration::from_secs(20));
-        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.expect("HTTP/2");
+        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        Self(sender)
+        Ok(Self(sender))
     }
 
     /// Asks for a tunnel, with what a ztunnel says of its workload.
@@ -70,8 +75,13 @@ impl HboneClient {
 
     /// Asks for a tunnel in these words.
     pub async fn ask_with(&mut self, request: Request<Empty<Bytes>>) -> Response<Incoming> {
-        self.0.ready().await.expect("the connection lives");
-        self.0.send_request(request).await.expect("an answer")
+        self.try_ask(request).await.expect("an answer")
+    }
+
+    /// The same, where the gateway may have turned the workload away.
+    pub async fn try_ask(&mut self, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, Failure> {
+        self.0.ready().await?;
+        Ok(self.0.send_request(request).await?)
     }
 
     /// Asks for a tunnel inside another, with the network that a ztunnel says it comes from; why there is no answer.

@@ -351,7 +351,8 @@ fn serve(
 ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     let tls = stream.get_ref().1;
     let shown = tls.peer_certificates().and_then(<[_]>::first);
-    let peer = stream.get_ref().0.peer_addr().expect("a peer");
+    // It may have left.
+    let Ok(peer) = stream.get_ref().0.peer_addr() else { return Box::pin(async {}) };
     let way = Way {
         from: peer.ip(),
         connection,

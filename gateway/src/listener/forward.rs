@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -22,6 +22,7 @@ use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::target::{Target, TunnelAuthority, TunnelEnd};
 
 use super::framing::Strict;
+use super::hbone::check_host;
 use super::http as requests;
 use super::linger::Lingering;
 use super::prefixed::Prefixed;
@@ -257,12 +258,7 @@ fn authority<B>(request: &Request<B>) -> Result<TunnelAuthority, Denial> {
     let named = named
         .ok_or_else(|| ambiguous("a request for a tunnel (CONNECT) names HOST:PORT and nothing else"))?;
     let authority: TunnelAuthority = named.as_str().parse()?;
-    for host in headers.get_all(HOST) {
-        let text = host.to_str().unwrap_or_default();
-        if !authority.is_named_by(text) {
-            return Err(ambiguous("the request names two authorities"));
-        }
-    }
+    check_host(&authority, headers)?;
     Ok(authority)
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::{Builder, SendResponse};
 use h2::{Ping, PingPong, RecvStream};
-use http::header::{ALLOW, CONNECTION};
+use http::header::{ALLOW, CONNECTION, HOST};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -256,7 +256,19 @@ pub(super) fn authority<B>(request: &Request<B>) -> Result<TunnelAuthority, Deni
             "this listener takes requests for tunnels alone: CONNECT, as HBONE has it",
         )
     })?;
-    authority.as_str().parse()
+    let authority = authority.as_str().parse()?;
+    check_host(&authority, request.headers())?;
+    Ok(authority)
+}
+
+/// Refuses a request for a tunnel whose `Host` names another authority (RFC 9113, section 8.3.1).
+pub(super) fn check_host(authority: &TunnelAuthority, headers: &HeaderMap) -> Result<(), Denial> {
+    for host in headers.get_all(HOST) {
+        if !authority.is_named_by(host.to_str().unwrap_or_default()) {
+            return Err(Denial::new(Reason::AmbiguousAuthority, "the request names two authorities"));
+        }
+    }
+    Ok(())
 }
 
 /// Passes through a connection whose own TLS says where it leads.

@@ -76,7 +76,7 @@ impl ConnectionRegistry {
 
 /// What a connection is told in this phase of the drain, which may prove nobody.
 fn order(phase: Phase, unproven: Option<Unproven>, now: Timestamp) -> Option<Shutdown> {
-    if phase >= Phase::Cutting || unproven.is_some_and(|unproven| unproven.is_over(now)) {
+    if phase >= Phase::Cut || unproven.is_some_and(|unproven| unproven.is_over(now)) {
         return Some(Shutdown::Abort);
     }
     (phase >= Phase::Closing || unproven.is_some()).then_some(Shutdown::Graceful)
@@ -100,7 +100,8 @@ mod tests {
         assert_eq!(told(Phase::Serving, 0), Some(Shutdown::Graceful));
         assert_eq!(told(Phase::Serving, grace.as_secs()), Some(Shutdown::Graceful));
         assert_eq!(told(Phase::Serving, grace.as_secs() + 1), Some(Shutdown::Abort));
-        assert_eq!(told(Phase::Cutting, 0), Some(Shutdown::Abort));
+        assert_eq!(told(Phase::Cutting, 0), Some(Shutdown::Graceful));
+        assert_eq!(told(Phase::Cut, 0), Some(Shutdown::Abort));
         assert_eq!(order(Phase::Serving, None, ended), None);
         assert_eq!(order(Phase::Closing, None, ended), Some(Shutdown::Graceful));
     }
