@@ -57,17 +57,10 @@ impl Compiler<'_> {
         let (own, parts) = (&self.environment.audiences, (destination.as_deref(), credential.as_deref()));
         let caller_token = caller_token(spec, parts, own, &mut scope);
         let limits = super::limit::limits((&resource.id, &spec.limits), &mut scope);
-        if let Some(destination) = destination.as_deref().filter(|destination| destination.http().is_some()) {
-            check_pieces(spec, destination, &mut scope);
-        }
-        match destination.as_deref().map(|destination| (destination, destination.http())) {
-            Some((destination, Some(http))) if http.dialect.is_plain() => {
-                let knows = format!("the dialect `{}`", http.dialect.name());
-                check_plain(spec, destination, &knows, &mut scope);
-            }
-            Some((destination, None)) => check_connection(spec, destination, &mut scope),
-            _ => {}
-        }
+        destination
+            .as_deref()
+            .into_iter()
+            .for_each(|destination| check_protocol(spec, destination, &mut scope));
         if spec.default_output_cap == Some(0) {
             scope.problem("spec.defaultOutputCap", "a cap is at least 1 token");
         }
@@ -100,6 +93,16 @@ impl Compiler<'_> {
             approval: Approval::default(),
             is_broken: false,
         })
+    }
+}
+
+/// What the destination's protocol and dialect have no use for.
+fn check_protocol(spec: &GrantSpec, destination: &Destination, scope: &mut Scope<'_>) {
+    let Some(http) = destination.http() else { return check_connection(spec, destination, scope) };
+    check_pieces(spec, destination, scope);
+    if http.dialect.is_plain() {
+        let knows = format!("the dialect `{}`", http.dialect.name());
+        check_plain(spec, destination, &knows, scope);
     }
 }
 
