@@ -145,13 +145,15 @@ pub(crate) struct ResponseHeader(Box<str>);
 #[error("this header is not withheld, so it needs no naming; the ones that are: {}", ResponseHeader::WITHHELD.join(", "))]
 pub(crate) struct ResponseHeaderError;
 
-/// How much may be used: exactly one of `requests`, `tokens`, `spend` and `concurrency`.
+/// How much may be used: exactly one of `requests`, `tokens`, `spend`, `bytes`, `seconds` and `concurrency`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 #[schemars(extend("oneOf" = [
     {"required": ["requests", "per"]},
     {"required": ["tokens", "per"]},
     {"required": ["spend", "per"]},
+    {"required": ["bytes", "per"]},
+    {"required": ["seconds", "per"]},
     {"required": ["concurrency"]},
 ]))]
 pub(crate) struct LimitSpec {

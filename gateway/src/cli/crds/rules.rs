@@ -7,7 +7,7 @@ use anyhow::Context;
 use serde_json::{Value, json};
 use tollgate_policy::model::MOST_KEYS;
 
-/// One more than all kinds of limits that can differ.
+/// More limits than anybody writes for one grant.
 const LIMITS: u32 = 64;
 
 /// One line, with something in it.
