@@ -57,6 +57,7 @@ mod smuggling;
 mod sources;
 mod spire;
 mod stores;
+mod streams;
 mod targets;
 mod telemetry;
 mod token_callers;
