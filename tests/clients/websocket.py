@@ -54,7 +54,22 @@ async def breaks(ws):
     ws.transport.abort()
 
 
-ROADS = {"echo": echo, "key": key, "head": head, "close": closes, "break": breaks}
+async def wrong(ws):
+    """A frame that no server may send: it is masked."""
+    ws.transport.write(b"\x81\x81\x00\x00\x00\x00a")
+    await ws.wait_closed()
+
+
+async def large(ws):
+    await ws.send(bytes(3 << 20))
+    await ws.wait_closed()
+
+
+async def silent(ws):
+    await ws.wait_closed()
+
+
+ROADS = {"wrong": wrong, "large": large, "silent": silent, "echo": echo, "key": key, "head": head, "close": closes, "break": breaks}
 
 
 async def handler(ws):
@@ -136,6 +151,37 @@ async def held():
     return dict(first=first, code=code, reason=reason)
 
 
+async def ends():
+    """How a WebSocket ends for its caller, by what goes wrong."""
+    result = {}
+    ws = await dial("/echo")
+    await ws.send("before")
+    await ws.recv()
+    ws.transport.abort()
+    async with dial("/echo") as ws:
+        # Not masked, as a client's has to be.
+        ws.transport.write(b"\x81\x01a")
+        result["violation"] = (await ended(ws))[1:]
+    async with dial("/echo") as ws:
+        try:
+            await ws.send(bytes(3 << 20))
+        except ConnectionClosed:
+            pass
+        result["large"] = (await ended(ws))[1:]
+    for name in ("wrong", "large", "silent"):
+        async with dial(f"/{name}") as ws:
+            result[f"provider {name}"] = (await ended(ws))[1:]
+    async with dial("/echo") as ws:
+        try:
+            while True:
+                await ws.send("again")
+                await ws.recv()
+                await asyncio.sleep(0.2)
+        except ConnectionClosed as closed:
+            result["lifetime"] = [closed.rcvd.code, closed.rcvd.reason] if closed.rcvd else None
+    return result
+
+
 async def all_of_it():
     result = await echoes()
     result["key"] = await reflected()
@@ -158,7 +204,8 @@ async def main():
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(ARGUMENT["server_cert"], ARGUMENT["server_key"])
     async with serve(handler, "127.0.0.1", ARGUMENT["port"], ssl=tls, max_size=None, subprotocols=["realtime"], select_subprotocol=lambda _, offered: offered[0] if offered else None):
-        finish(**(await (held() if "opened" in ARGUMENT else all_of_it())))
+        role = ends if "ends" in ARGUMENT else held if "opened" in ARGUMENT else all_of_it
+        finish(**(await role()))
 
 
 asyncio.run(asyncio.wait_for(main(), 120))

@@ -63,6 +63,7 @@ mod smuggling;
 mod sources;
 mod spire;
 mod stores;
+mod streams;
 mod targets;
 mod telemetry;
 mod token_callers;

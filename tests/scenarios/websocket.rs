@@ -14,9 +14,16 @@ const GRANT: &str =
 
 /// A gateway before a port where the script's own provider will be, and what the script is to be told of that.
 async fn fixture() -> (Fixture, Value) {
-    let plan = Plan { grant: GRANT.to_owned(), ..Plan::new() };
+    fixture_of(Plan { grant: GRANT.to_owned(), ..Plan::new() }, "").await
+}
+
+/// The same, with more of a destination.
+async fn fixture_of(plan: Plan, destination: &str) -> (Fixture, Value) {
     let port = free_port();
-    let settings = plan.complete(port);
+    let mut settings = plan.complete(port);
+    for (_, text) in settings.resources.iter_mut().filter(|(file, _)| file == "fixture.yaml") {
+        *text = text.replace("  dialect:", &format!("{destination}  dialect:"));
+    }
     let unused = Upstream::http(&plan.server, &["http/1.1"], |_| Reply::status(500)).await;
     let (cert, key) = (plan.server.cert.clone(), plan.server.key.clone());
     let fixture = Plan { settings, ..plan }.start_with(unused).await;
@@ -135,4 +142,31 @@ async fn a_websocket_that_outlasts_the_drain_is_told_that_the_gateway_goes_away(
     let (said, ()) = tokio::join!(script, drained);
     assert_eq!(said, json!({"first": "first", "code": 1001, "reason": "the gateway goes away"}));
     eventually("it is recorded", || ledger::column(&fixture.gateway, "reason") == ["drained"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn however_a_websocket_ends_its_caller_is_told_and_its_record_says_why() {
+    needs!(websockets::installed());
+    let paths = "  allow: {methods: [GET], paths: [\"/**\"], upgrades: [websocket]}\n";
+    let mut plan = Plan { grant: format!("{paths}  limits: [{{concurrency: 9}}]\n"), ..Plan::new() };
+    plan.settings.extra += "limits: {messageBytes: 1 MiB, lifetime: 6s}\n";
+    let (fixture, mut call) = fixture_of(plan, "  timeouts: {idle: 2s}\n").await;
+    call["ends"] = json!(true);
+    let said = websockets::run(&fixture.sandbox, &fixture.checkout(), fixture.pki.bundle(), &call).await;
+    // The name in the script, what its caller is told, and the record; `null` is no close frame.
+    let ends = [
+        ("", Value::Null, "caller_gone", ""),
+        ("violation", json!([1002, "a frame of the client is not masked"]), "refused", "bad_request"),
+        ("large", json!([1009, "the message is too large"]), "refused", "bad_request"),
+        ("provider wrong", json!([null, ""]), "upstream_failed", "upstream_protocol"),
+        ("provider large", json!([null, ""]), "upstream_failed", "upstream_protocol"),
+        ("provider silent", json!([1001, "nothing was sent"]), "upstream_failed", "upstream_timeout"),
+        ("lifetime", json!([1001, "limits.lifetime is over"]), "caller_gone", ""),
+    ];
+    eventually("all are recorded", || ledger::records(&fixture.gateway).len() == ends.len()).await;
+    for ((name, told, outcome, reason), record) in ends.iter().zip(ledger::records(&fixture.gateway)) {
+        assert_eq!(&said[*name], told, "{name}: {said}");
+        let said = |member: &str| record[member].as_str().unwrap_or_default().to_owned();
+        assert_eq!((&*said("outcome"), &*said("reason")), (*outcome, *reason), "{name}: {record}");
+    }
 }
