@@ -64,10 +64,7 @@ impl Compiler<'_> {
         if spec.default_output_cap == Some(0) {
             scope.problem("spec.defaultOutputCap", "a cap is at least 1 token");
         }
-        let is_sentence = |why: &str| !why.trim().is_empty() && !why.chars().any(char::is_control);
-        if spec.suspended.as_deref().is_some_and(|why| !is_sentence(why)) {
-            scope.problem("spec.suspended", "say why, in one line: callers are told");
-        }
+        check_suspended(spec, &mut scope);
         let assume = spec.assume.as_ref().and_then(|assume| assumed(assume, &mut scope));
         // What is written and has problems of its own must not become a grant without it, here and below.
         let lost = [
@@ -93,6 +90,13 @@ impl Compiler<'_> {
             approval: Approval::default(),
             is_broken: false,
         })
+    }
+}
+
+fn check_suspended(spec: &GrantSpec, scope: &mut Scope<'_>) {
+    let is_sentence = |why: &str| !why.trim().is_empty() && !why.chars().any(char::is_control);
+    if spec.suspended.as_deref().is_some_and(|why| !is_sentence(why)) {
+        scope.problem("spec.suspended", "say why, in one line: callers are told");
     }
 }
 
