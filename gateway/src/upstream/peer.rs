@@ -64,6 +64,23 @@ pub(crate) struct Peer {
     place: UpstreamPlace,
 }
 
+/// What connections for this permit have in common, whichever source address has its turn.
+fn key(permit: &Permit, secret: Option<&Secret>, tls: &TlsParams<'_>, offer: AlpnOffer) -> PoolKey {
+    let (destination, target) = (permit.destination(), permit.target());
+    PoolKey {
+        destination: destination.name.clone(),
+        host: target.host_shared(),
+        port: target.port(),
+        tls: tls.client.id,
+        sources: destination.sources.clone(),
+        turns: [None, None],
+        credential: permit.credential().zip(secret).map(|(c, s)| (c.name.clone(), s.version().clone())),
+        certificate: tls.client_cert.map(|cert| cert.key()),
+        offer,
+        proxy: destination.proxy.clone(),
+    }
+}
+
 impl Peer {
     /// A kept connection for this permit, or a new one.
     pub(crate) async fn for_permit(
@@ -80,16 +97,8 @@ impl Peer {
         let plan = destination.sources.plan(caller, permit.credential().map(|credential| &credential.name));
         let is_had = |address| pool.sources.has(address);
         let mut key = PoolKey {
-            destination: destination.name.clone(),
-            host: target.host_shared(),
-            port: target.port(),
-            tls: tls.client.id,
-            sources: destination.sources.clone(),
             turns: [false, true].map(|is_ipv4| plan.first(is_ipv4, is_had)),
-            credential: permit.credential().zip(secret).map(|(c, s)| (c.name.clone(), s.version().clone())),
-            certificate: tls.client_cert.map(|cert| cert.key()),
-            offer: wanted.offer,
-            proxy: destination.proxy.clone(),
+            ..key(permit, secret, &tls, wanted.offer)
         };
         let mut bucket = pool.bucket(&key)?;
         if bucket.needs_http1() {

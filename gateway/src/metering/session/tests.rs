@@ -91,7 +91,7 @@ fn a_message_in_pieces_is_put_together_within_the_room_of_its_caller() {
 }
 
 /// What the provider is told instead of these settings, and whether the gateway starts turns.
-fn applied(settings: &mut TurnSettings, session: Value) -> Result<(Value, bool), &'static str> {
+fn applied(settings: &mut TurnSettings, session: &Value) -> Result<(Value, bool), &'static str> {
     let (endpoint, rules) = endpoint();
     let Value::Object(mut object) = json!({"type": "session.update", "session": session}) else { panic!() };
     let applied = settings.apply(&mut object, (&rules, &endpoint), MODEL);
@@ -109,27 +109,27 @@ fn the_provider_is_never_left_to_start_turns() {
     assert!(settings.starts_turns(), "as the provider would without any settings");
     // TurnSettings that name a part of the input say what detects turns, too.
     let part =
-        applied(&mut settings, json!({"audio": {"input": {"format": {"type": "audio/pcmu"}}}})).unwrap();
+        applied(&mut settings, &json!({"audio": {"input": {"format": {"type": "audio/pcmu"}}}})).unwrap();
     assert_eq!(
         part,
         (json!({"audio": {"input": {"format": {"type": "audio/pcmu"}, "turn_detection": off}}}), true)
     );
     let semantic = json!({"type": "semantic_vad", "eagerness": "low", "create_response": true});
-    let told = applied(&mut settings, json!({"audio": {"input": {"turn_detection": semantic}}})).unwrap();
+    let told = applied(&mut settings, &json!({"audio": {"input": {"turn_detection": semantic}}})).unwrap();
     let semantic_off = json!({"type": "semantic_vad", "eagerness": "low", "create_response": false});
     assert_eq!(told, (json!({"audio": {"input": {"turn_detection": semantic_off}}}), true));
     assert_eq!(
-        applied(&mut settings, json!({"instructions": "a"})).unwrap(),
+        applied(&mut settings, &json!({"instructions": "a"})).unwrap(),
         (json!({"instructions": "a"}), true)
     );
     // Whoever has turned it off starts turns alone, until it is turned on again.
     let own = json!({"type": "server_vad", "create_response": false});
-    assert!(!applied(&mut settings, json!({"audio": {"input": {"turn_detection": own}}})).unwrap().1);
-    assert!(!applied(&mut settings, json!({"audio": {"input": {"turn_detection": null}}})).unwrap().1);
-    let none = applied(&mut settings, json!({"audio": {"input": {}}})).unwrap();
+    assert!(!applied(&mut settings, &json!({"audio": {"input": {"turn_detection": own}}})).unwrap().1);
+    assert!(!applied(&mut settings, &json!({"audio": {"input": {"turn_detection": null}}})).unwrap().1);
+    let none = applied(&mut settings, &json!({"audio": {"input": {}}})).unwrap();
     assert_eq!(none, (json!({"audio": {"input": {"turn_detection": null}}}), false));
     assert!(
-        applied(&mut settings, json!({"audio": {"input": {"turn_detection": {"type": "server_vad"}}}}))
+        applied(&mut settings, &json!({"audio": {"input": {"turn_detection": {"type": "server_vad"}}}}))
             .unwrap()
             .1
     );
@@ -156,16 +156,16 @@ fn settings_that_are_refused_change_nothing() {
         ),
         (json!({"audio": {"input": {"turn_detection": true}}}), "body_invalid"),
     ] {
-        assert_eq!(applied(&mut settings, session.clone()), Err(reason), "{session}");
+        assert_eq!(applied(&mut settings, &session), Err(reason), "{session}");
         assert!(settings.starts_turns(), "{session}");
         assert_eq!(settings.cap(), Cap::Unsaid, "{session}");
     }
     assert!(
-        applied(&mut settings, json!({"model": "gpt-realtime", "max_output_tokens": 7, "tools": null}))
+        applied(&mut settings, &json!({"model": "gpt-realtime", "max_output_tokens": 7, "tools": null}))
             .is_ok()
     );
     assert_eq!(settings.cap(), Cap::Tokens(7));
-    assert!(applied(&mut settings, json!({"max_output_tokens": "inf"})).is_ok());
+    assert!(applied(&mut settings, &json!({"max_output_tokens": "inf"})).is_ok());
     assert_eq!(settings.cap(), Cap::Unlimited);
 }
 
@@ -174,10 +174,10 @@ fn where_only_models_are_limited_nothing_else_is_changed() {
     let (_, rules) = endpoint();
     let mut settings = TurnSettings::new(&rules, false);
     assert_eq!(settings.opening(&rules), None);
-    assert_eq!(applied(&mut settings, json!({"model": "other"})), Err("model_not_allowed"));
+    assert_eq!(applied(&mut settings, &json!({"model": "other"})), Err("model_not_allowed"));
     let session =
         json!({"prompt": {"id": "p"}, "audio": {"input": {"transcription": {"model": "whisper-1"}}}});
-    assert_eq!(applied(&mut settings, session.clone()), Ok((session, false)));
+    assert_eq!(applied(&mut settings, &session), Ok((session, false)));
 }
 
 const DONE: &str = r#"{"type":"response.done","event_id":"e","response":{"id":"resp_1","object":"realtime.response","status":"completed","output":[{"type":"message","content":[{"type":"output_audio","transcript":"{\"type\":\"error\"} \"usage\""}]}],"usage":{"total_tokens":253,"input_tokens":132,"output_tokens":121,"input_token_details":{"text_tokens":119,"audio_tokens":13,"image_tokens":0,"cached_tokens":64,"cached_tokens_details":{"text_tokens":60,"audio_tokens":4,"image_tokens":0}},"output_token_details":{"text_tokens":30,"audio_tokens":91}}}}"#;
