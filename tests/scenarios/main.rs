@@ -31,6 +31,7 @@ mod hiding;
 mod http2;
 mod image;
 mod installed;
+mod interim;
 mod keys;
 mod kubernetes;
 mod leaks;

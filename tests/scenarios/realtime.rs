@@ -11,8 +11,9 @@ const TURN: u64 = 30 * 4_000 + 10 * 400 + 40 * 32_000 + 20 * 400 + 20 * 16_000 +
 
 /// A gateway whose caller has these limits, before a port where the script's own provider will be.
 async fn fixture(limits: &str) -> (Fixture, Value) {
+    let models = if limits.is_empty() { "" } else { ", models: [gpt-realtime]" };
     let grant = format!(
-        "  allow: {{methods: [GET], paths: [/v1/realtime], upgrades: [websocket], models: [gpt-realtime]}}\n{limits}"
+        "  allow: {{methods: [GET], paths: [/v1/realtime], upgrades: [websocket]{models}}}\n{limits}"
     );
     let plan = Plan::openai(&grant);
     let port = free_port();
@@ -77,6 +78,26 @@ async fn a_realtime_session_is_held_and_billed_turn_by_turn() {
         (3 * TURN, 0)
     );
     assert_eq!(fixture.gateway.metrics().sum("tollgate_hold_exceeded_total", &[]), 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_realtime_session_without_limits_is_left_as_it_is_and_billed_turn_by_turn() {
+    needs!(websockets::installed());
+    let (fixture, call) = fixture("").await;
+    let said = run(&fixture, &call, "spoken", json!({"turns": 2})).await;
+    assert_eq!(
+        (&said["turns"], &said["unasked"]),
+        (&json!(2), &json!(2)),
+        "the provider starts them: {said}"
+    );
+    let asked = said["seen"].as_array().unwrap().iter().filter(|kind| **kind == "response.create").count();
+    assert_eq!((asked, &said["detection"][0]["create_response"]), (0, &json!(true)), "{said}");
+    eventually("the session is recorded", || ledger::records(&fixture.gateway).len() == 3).await;
+    let turns = turns(&fixture);
+    assert_eq!(turns.len(), 2, "{turns:?}");
+    for turn in &turns {
+        assert_eq!((number(&turn["cost"]), &turn["usage_source"]), (TURN, &json!("reported")), "{turn}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
