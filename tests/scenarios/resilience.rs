@@ -237,7 +237,7 @@ async fn a_slow_destination_has_no_more_calls_and_connections_than_it_may() {
 async fn calls_are_sent_again_within_the_budget_and_only_those_that_may_be_made_twice() {
     let mut plan = Plan::new();
     let upstream = Upstream::http(&plan.server, &["http/1.1"], |_| Reply::status(503)).await;
-    let rules = "  retries: {attempts: 1, on: [503], budgetPercent: 50, minPerSecond: 0}\n";
+    let rules = "  retries: {attempts: 1, retryOn: [503], budgetPercent: 50, minPerSecond: 0}\n";
     with(&mut plan, upstream.port(), "127.0.0.1", rules);
     let fixture = plan.start_with(upstream).await;
     let client = fixture.checkout();

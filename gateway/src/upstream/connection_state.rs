@@ -1,6 +1,6 @@
 //! What is known of a verified connection, and what happens on it, for whoever shares it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -39,6 +39,11 @@ impl ConnectionState {
         let (remote, source) = (remote.to_string().into(), place.address().to_string().into());
         let (refused, received, moves) = (OnceLock::new(), AtomicU64::new(0), Notify::new());
         Self { host, remote, source, place, endpoint, refused, received, moves }
+    }
+
+    /// Whether a call may use it: from its local address, which `may_leave_from` knows, to its endpoint.
+    pub(super) fn is_usable(&self, may_leave_from: impl Fn(IpAddr) -> bool) -> bool {
+        may_leave_from(self.place.address()) && !self.endpoint.endpoint().is_ejected()
     }
 
     /// Bytes went to the other side, or this many came from it.

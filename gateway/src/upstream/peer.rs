@@ -106,9 +106,8 @@ impl Peer {
             bucket = pool.bucket(&key)?;
         }
         let place = UpstreamPlace::take(&bucket, destination.resilience.circuit_breaker, wanted.free)?;
-        let is_there =
-            |state: &ConnectionState| destination.sources.rules().is_none() || is_had(state.place.address());
-        let usable = |state: &ConnectionState| is_there(state) && !state.endpoint.endpoint().is_ejected();
+        let has_sources = destination.sources.rules().is_some();
+        let usable = |state: &ConnectionState| state.is_usable(|own| !has_sources || is_had(own));
         if !wanted.fresh
             && let Some((sender, state)) = bucket.take(caller, usable)
         {
@@ -125,8 +124,7 @@ impl Peer {
         let (host, offer) = (Arc::clone(&key.host), key.offer);
         // Boxed: most calls find a kept connection, and none should carry the handshake's state around.
         Box::pin(async move {
-            let rules = &destination.resilience.outlier_detection;
-            let health = Arc::clone(&bucket.health);
+            let (rules, health) = (&destination.resilience.outlier_detection, Arc::clone(&bucket.health));
             let towards = (&*host, target.port());
             let (dialled_host, port) = opening::first_hop(destination, towards);
             let dial = Dial {
@@ -140,19 +138,17 @@ impl Peer {
             };
             let shed = || pool.shed(&destination.name);
             let opening = Opening::begin((destination, &health), reach, shed).await?;
-            let reached =
-                opening.dial(dial).await?.through(towards, tls.client.proxy.as_ref(), deadline).await?;
+            let reached = opening.dial(dial).await?;
+            let reached = reached.through(towards, tls.client.proxy.as_ref(), deadline).await?;
             let dialled = Instant::now().into_std();
             let secured = reached.secure(Arc::clone(&host), offer.config(config), deadline).await?;
             let opened = Opened { dialled, secured: Instant::now().into_std() };
             let state = Arc::clone(secured.state());
             let new = handshake(secured, (offer, deadline), pool.answer_fields, &pool.journal).await;
-            let new = new.inspect_err(|error| {
-                if error.is_unreached() {
-                    health.failed(state.endpoint.endpoint(), EndpointFailure::Connect, rules);
-                }
-            })?;
-            let sender = bucket.begin(new, caller, &state);
+            if new.as_ref().is_err_and(UpstreamError::is_unreached) {
+                health.failed(state.endpoint.endpoint(), EndpointFailure::Connect, rules);
+            }
+            let sender = bucket.begin(new?, caller, &state);
             Ok(Self { sender, state, bucket, reused: false, opened: Some(opened), place })
         })
         .await

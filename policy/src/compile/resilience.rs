@@ -57,9 +57,9 @@ fn circuit_breaker(spec: &DestinationSpec, scope: &mut Scope<'_>) -> CircuitBrea
 fn retries(spec: &DestinationSpec, scope: &mut Scope<'_>) -> Retries {
     let usual = Retries::default();
     let Some(written) = &spec.retries else { return usual };
-    for (index, status) in written.on.iter().filter(|(_, status)| !matches!(status, 502..=504)) {
+    for (index, status) in written.retry_on.iter().filter(|(_, status)| !matches!(status, 502..=504)) {
         let message = format!("calls are sent again after 502, 503 and 504 only, and this is {status}");
-        scope.problem(&format!("spec.retries.on[{index}]"), message);
+        scope.problem(&format!("spec.retries.retryOn[{index}]"), message);
     }
     let mut bounded = |name: &str, written: Option<u32>, usual: u32, most: u32| {
         within(&format!("spec.retries.{name}"), written.unwrap_or(usual), most, scope)
@@ -68,7 +68,7 @@ fn retries(spec: &DestinationSpec, scope: &mut Scope<'_>) -> Retries {
         attempts: bounded("attempts", written.attempts, usual.attempts, 10),
         budget_percent: bounded("budgetPercent", written.budget_percent, usual.budget_percent, 100),
         min_per_second: bounded("minPerSecond", written.min_per_second, usual.min_per_second, 10_000),
-        on: written.on.values().copied().collect(),
+        on: written.retry_on.values().copied().collect(),
     }
 }
 

@@ -51,5 +51,5 @@ pub(crate) struct RetriesSpec {
     pub(crate) min_per_second: Option<u32>,
     /// Answers after which a call is sent again: of `502`, `503` and `504`. Only calls that may be made twice (`GET`, `HEAD`, `OPTIONS`,
     /// `PUT`, `DELETE`) and that nothing is billed for.
-    pub(crate) on: List<u16>,
+    pub(crate) retry_on: List<u16>,
 }
