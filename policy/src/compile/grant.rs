@@ -57,9 +57,7 @@ impl Compiler<'_> {
         let (own, parts) = (&self.environment.audiences, (destination.as_deref(), credential.as_deref()));
         let caller_token = caller_token(spec, parts, own, &mut scope);
         let limits = super::limit::limits((&resource.id, &spec.limits), &mut scope);
-        if let Some(destination) = destination.as_deref().filter(|destination| destination.http().is_some()) {
-            check_pieces(spec, destination, &mut scope);
-        }
+        check_pieces(spec, destination.as_deref(), &mut scope);
         match destination.as_deref().map(|destination| (destination, destination.http())) {
             Some((destination, Some(http))) if http.dialect.is_plain() => {
                 let knows = format!("the dialect `{}`", http.dialect.name());
@@ -308,7 +306,8 @@ fn check_plain(spec: &GrantSpec, destination: &Destination, knows: &str, scope: 
 }
 
 /// What is taken in pieces is counted only where connections are passed through.
-fn check_pieces(spec: &GrantSpec, destination: &Destination, scope: &mut Scope<'_>) {
+fn check_pieces(spec: &GrantSpec, destination: Option<&Destination>, scope: &mut Scope<'_>) {
+    let Some(destination) = destination.filter(|destination| destination.http().is_some()) else { return };
     let name = &destination.name;
     for (index, limit) in spec.limits.iter() {
         for (unit, is_written) in [("bytes", limit.bytes.is_some()), ("seconds", limit.seconds.is_some())] {
