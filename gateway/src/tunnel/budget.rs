@@ -29,12 +29,12 @@ const LOW_SECONDS: u64 = 5;
 
 /// How much is reserved, and what is little of it.
 #[derive(Debug)]
-struct Amount {
+struct ReservedAmount {
     all: AtomicU64,
     low: AtomicU64,
 }
 
-impl Amount {
+impl ReservedAmount {
     const fn new() -> Self {
         Self { all: AtomicU64::new(0), low: AtomicU64::new(0) }
     }
@@ -62,8 +62,8 @@ impl Amount {
 pub(super) struct Budget {
     traffic: Arc<Traffic>,
     begun: Instant,
-    bytes: Amount,
-    seconds: Amount,
+    bytes: ReservedAmount,
+    seconds: ReservedAmount,
     /// Each way, who waits to read.
     waiting: Mutex<[Option<Waker>; 2]>,
     asked: Notify,
@@ -74,8 +74,8 @@ impl Budget {
         let budget = Self {
             traffic,
             begun: Instant::now(),
-            bytes: Amount::new(),
-            seconds: Amount::new(),
+            bytes: ReservedAmount::new(),
+            seconds: ReservedAmount::new(),
             waiting: Mutex::default(),
             asked: Notify::new(),
         };

@@ -57,10 +57,9 @@ impl Compiler<'_> {
         let (own, parts) = (&self.environment.audiences, (destination.as_deref(), credential.as_deref()));
         let caller_token = caller_token(spec, parts, own, &mut scope);
         let limits = super::limit::limits((&resource.id, &spec.limits), &mut scope);
-        destination
-            .as_deref()
-            .into_iter()
-            .for_each(|destination| check_protocol(spec, destination, &mut scope));
+        if let Some(destination) = destination.as_deref() {
+            check_protocol(spec, destination, &mut scope);
+        }
         if spec.default_output_cap == Some(0) {
             scope.problem("spec.defaultOutputCap", "a cap is at least 1 token");
         }
