@@ -220,10 +220,11 @@ impl Dispatch<'_> {
             }
             Ok(Err(unanswered)) => {
                 account.written().await.map_err(Unsent::Failed)?;
+                let is_callers = upload.as_ref().is_some_and(|upload| upload.is_broken());
                 if let Some(denial) = upload.and_then(|upload| callers_fault(&upload)) {
                     return Err(Unsent::Failed(denial));
                 }
-                if unanswered.is_of_endpoint() {
+                if !is_callers && unanswered.is_of_endpoint() {
                     kept.failed(EndpointFailure::Reset, outliers);
                 }
                 Err(unanswered_by(&kept, unanswered, template, account, fail))

@@ -76,7 +76,7 @@ async fn answer(
     };
     let Ok(sender) = respond.send_response(Response::default(), false) else { return };
     let stream = H2Stream::new(sender, request.into_body());
-    let OuterPermit { authority, opener, is_gateway, place: _place } = leave;
+    let OuterPermit { authority, opener, is_gateway, place } = leave;
     // Its proofs count as a connection of the inner caller by themselves.
     let Some((stream, proven)) = prove(&core, (&inner.listener, &inner.tls), stream, outer.address).await
     else {
@@ -93,6 +93,8 @@ async fn answer(
         hbone::refuse(&core, &outer, Some(&authority), &denial);
         return;
     }
+    // A gateway carries the tunnels of many, each of whom has places of its own from here on.
+    let _place = (!is_gateway).then_some(place);
     hbone::serve(core, session, stream).await;
 }
 

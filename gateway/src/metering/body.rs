@@ -210,7 +210,7 @@ impl MeteredBody {
         if matches!(self.state, AnswerState::Done) && !self.session.http2 {
             return;
         }
-        let is_shared = inspected_body::holds_shared(self.source.call.permit.grant());
+        let is_shared = inspected_body::holds_shared(&self.source.call.permit);
         let least = is_shared.then(|| self.core.shared.limits.least());
         self.progress = Some(self.session.write_progress(least));
     }

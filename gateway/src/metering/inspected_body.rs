@@ -260,7 +260,7 @@ impl UnsentBody {
                 (OutBody::Whole(Bytes::new()), BufferReservation::default())
             }
             BodyContent::Streaming(incoming) => {
-                let pace = holds_shared(permit.grant()).then(|| Pace::new(least));
+                let pace = holds_shared(permit).then(|| Pace::new(least));
                 (
                     OutBody::streaming(incoming, permit.destination().timeouts.idle, pace),
                     BufferReservation::default(),
@@ -274,9 +274,10 @@ impl UnsentBody {
     }
 }
 
-/// Whether a call of this grant holds something that others wait for: part of a budget, or a place.
-pub(super) fn holds_shared(grant: &Grant) -> bool {
-    grant.limits.iter().any(|limit| !matches!(limit.kind, LimitKind::Gcra { .. }))
+/// Whether a call holds something that others wait for: part of a budget, or a place.
+pub(super) fn holds_shared(permit: &Permit) -> bool {
+    let is_bounded = permit.destination().resilience.circuit_breaker.max_requests.is_some();
+    is_bounded || permit.grant().limits.iter().any(|limit| !matches!(limit.kind, LimitKind::Gcra { .. }))
 }
 
 fn limits_usage(grant: &Grant) -> bool {

@@ -11,8 +11,8 @@ use tollgate_policy::price::{NanoUsd, Price};
 use super::bound::{self, Bound, Terms};
 use crate::quota::Demand;
 
-/// Bytes and seconds of a connection that are reserved before it is opened.
-const FIRST_PIECE: (u64, u64) = (1 << 20, 60);
+/// Bytes and seconds of a connection that are reserved before it is opened: as many idle ones as a caller may have hold little.
+const FIRST_PIECE: (u64, u64) = (16 << 10, 60);
 
 /// What all who work on a permitted call share: nothing of it changes any more.
 #[derive(Debug)]

@@ -91,7 +91,7 @@ impl Relay {
         // Also where HTTP/2 calls it a success.
         account.record.status = StatusCode::SWITCHING_PROTOCOLS.as_u16();
         let limits = &core.shared.limits;
-        let least = inspected_body::holds_shared(call.permit.grant()).then(|| limits.least());
+        let least = inspected_body::holds_shared(&call.permit).then(|| limits.least());
         let rules = FrameRules {
             masked: false,
             deflated: switched.is_deflated,

@@ -19,11 +19,11 @@ use crate::quota::Allowance;
 /// Stands for as much as it likes.
 const UNLIMITED: u64 = u64::MAX;
 /// The next piece of bytes is a part of all that has passed, between these.
-const LEAST: u64 = 1 << 20;
+const LEAST: u64 = 64 << 10;
 const MOST: u64 = 64 << 20;
 const PART: u64 = 8;
 /// The next piece is taken while so much is left, or half of the last where that was less.
-const LOW: u64 = LEAST / 2;
+const LOW: u64 = 512 << 10;
 const SECONDS: u64 = 60;
 const LOW_SECONDS: u64 = 5;
 

@@ -192,6 +192,7 @@ impl StreamingBody {
                     return Poll::Ready(Some(Err(BodyError::Slow)));
                 }
                 ready!(self.stall.poll(cx));
+                self.upload.broken.store(true, Ordering::Relaxed);
                 return Poll::Ready(Some(Err(BodyError::Stalled)));
             };
             self.stall.progress();
@@ -213,7 +214,10 @@ impl StreamingBody {
                         return Poll::Ready(Some(Ok(trailers)));
                     }
                 }
-                Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+                Some(Err(error)) => {
+                    self.upload.broken.store(true, Ordering::Relaxed);
+                    return Poll::Ready(Some(Err(error.into())));
+                }
                 None => return Poll::Ready(None),
             }
         }
@@ -259,6 +263,7 @@ pub(crate) struct Upload {
     bytes: AtomicU64,
     malformed: AtomicBool,
     slow: AtomicBool,
+    broken: AtomicBool,
     answered: AtomicBool,
     whole: AtomicBool,
 }
@@ -286,6 +291,11 @@ impl Upload {
     /// Whether it broke off because its caller sent too slowly.
     pub(crate) fn is_slow(&self) -> bool {
         self.slow.load(Ordering::Relaxed)
+    }
+
+    /// Whether its caller broke off, or sent no more.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
     }
 
     /// Whether it broke off because it is not what its head announces. What a connection says of that depends on its protocol.

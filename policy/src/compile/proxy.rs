@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Scope;
 use super::verify::verified;
-use crate::model::DestinationSpec;
+use crate::model::{DestinationSpec, ProtocolWord};
 use crate::pattern::HostPattern;
 use crate::resource::Proxy;
 
@@ -20,6 +20,13 @@ pub(super) fn proxy(spec: &DestinationSpec, scope: &mut Scope<'_>) -> Result<Opt
     }
     if spec.addresses.written().is_some() {
         scope.problem("spec.addresses", "the proxy looks the name up: leave `addresses` out, or `proxy`");
+    }
+    let is_ours = spec.tls.as_ref().is_some_and(|tls| tls.originate.is_some());
+    let is_unverified = !is_ours && matches!(spec.protocol, Some(ProtocolWord::Tcp | ProtocolWord::Tls));
+    if is_unverified && spec.hosts.values().any(|host| host.is_wildcard()) {
+        let message = "the proxy looks names up, and anybody may have one below a wildcard lead to an address of the inside: \
+                       list exact hosts, or have the gateway speak TLS (`tls.originate`)";
+        scope.problem(path, message);
     }
     if written.verify.is_some() && written.tls != Some(true) {
         scope.problem("spec.proxy.verify", "this goes with `tls: true`");

@@ -22,7 +22,7 @@ impl Compiler<'_> {
             check_allowed(resource.spec.allowed_namespaces.as_ref(), &mut scope);
             check_allowed_paths(&resource.spec.allowed_paths, &mut scope);
             check_store(&resource.spec, &mut scope);
-            if let Some(kind) = kind(resource, &mut scope) {
+            if let Some(kind) = kind(resource, &self.environment.audiences, &mut scope) {
                 if let StoreKind::File { root } = &kind {
                     check_apart(root, &self.environment.own_files, &mut scope);
                 }
@@ -44,7 +44,7 @@ enum WrittenStore<'a> {
     Svid(&'a SvidSpec),
 }
 
-fn kind(resource: &Resource<StoreSpec>, scope: &mut Scope<'_>) -> Option<StoreKind> {
+fn kind(resource: &Resource<StoreSpec>, audiences: &[String], scope: &mut Scope<'_>) -> Option<StoreKind> {
     let StoreSpec { file, age, vault, aws, env, kubernetes, svid, .. } = &resource.spec;
     let fields = [
         ("file", file.as_ref().map(|file| WrittenStore::File(&file.root))),
@@ -69,7 +69,9 @@ fn kind(resource: &Resource<StoreSpec>, scope: &mut Scope<'_>) -> Option<StoreKi
         WrittenStore::Aws(aws) => StoreKind::Aws(aws::store(aws, scope)?),
         WrittenStore::Env(env) => StoreKind::Env { prefix: environment::prefix(env, scope)? },
         WrittenStore::Kubernetes => kubernetes::store(scope)?,
-        WrittenStore::Svid(svid) => svid::store(svid, resource.spec.allowed_namespaces.is_some(), scope),
+        WrittenStore::Svid(svid) => {
+            svid::store(svid, resource.spec.allowed_namespaces.is_some(), audiences, scope)
+        }
     })
 }
 

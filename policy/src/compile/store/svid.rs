@@ -4,7 +4,13 @@ use super::super::Scope;
 use crate::model::{FromSpec, SvidSpec};
 use crate::resource::{StoreKind, Svid};
 
-pub(super) fn store(written: &SvidSpec, is_shared: bool, scope: &mut Scope<'_>) -> StoreKind {
+/// `audiences`: those of tokens for the gateway itself.
+pub(super) fn store(
+    written: &SvidSpec,
+    is_shared: bool,
+    audiences: &[String],
+    scope: &mut Scope<'_>,
+) -> StoreKind {
     if is_shared {
         let message =
             "this says who the gateway is: only credentials of its own namespace may, so leave this out";
@@ -13,6 +19,10 @@ pub(super) fn store(written: &SvidSpec, is_shared: bool, scope: &mut Scope<'_>) 
     let is_text = |audience: &String| !audience.trim().is_empty() && !audience.chars().any(char::is_control);
     if written.audience.as_ref().is_some_and(|audience| !is_text(audience)) {
         scope.problem("spec.svid.audience", "this cannot be empty or have control characters");
+    }
+    if written.audience.as_ref().is_some_and(|audience| audiences.contains(audience)) {
+        let message = "tokens for this audience are for the gateway itself: whoever is shown one could call as the gateway";
+        scope.problem("spec.svid.audience", message);
     }
     StoreKind::Svid { audience: written.audience.clone() }
 }
@@ -63,7 +73,8 @@ mod tests {
         );
         let catalog = "dialect: http\nprovider: http\nplain: true\nendpoints: []\n".to_owned();
         let catalog = Catalog::parse(&[SourceFile { path: "catalog.yaml".into(), text: catalog }]).unwrap();
-        let environment = Environment { catalog: catalog.into(), ..Environment::default() };
+        let audiences = vec!["tollgate".to_owned()];
+        let environment = Environment { catalog: catalog.into(), audiences, ..Environment::default() };
         let files = [SourceFile { path: "a.yaml".into(), text }];
         let problems = compile_files(&files, &environment).err().unwrap_or_default();
         problems.iter().map(ToString::to_string).collect()
@@ -77,6 +88,8 @@ mod tests {
         assert!(problems.len() == 1 && problems[0].contains("spec.from.path"), "{problems:?}");
         let problems = said("{audience: a}", "{store: own, path: token}", "{bearer: {}}");
         assert!(problems.len() == 1 && problems[0].contains("`jwt` or `x509`"), "{problems:?}");
+        let problems = said("{audience: tollgate}", jwt, "{bearer: {}}");
+        assert!(problems.len() == 1 && problems[0].contains("for the gateway itself"), "{problems:?}");
         let problems = said("{audience: ' '}", jwt, "{bearer: {}}");
         assert!(problems.len() == 1 && problems[0].contains("spec.svid.audience"), "{problems:?}");
     }
