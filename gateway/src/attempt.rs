@@ -133,13 +133,13 @@ impl Dispatch<'_> {
                     return Err(denial);
                 }
             };
+            resends.note(&answer);
             // An answer is there: it is the caller's, unless it refuses the key and another may be tried.
             let verdict = match &key {
                 Some(chosen) => selector.judge(chosen, &mut answer).await.map(|verdict| (chosen, verdict)),
                 None => None,
             };
             let Some((chosen, verdict)) = verdict else {
-                resends.note(&answer);
                 if resends.take_after(&answer, template, account) {
                     answer.discard();
                     continue;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tollgate_policy::denial::{Denial, Reason};
 
-use crate::upstream::{CircuitError, DialError, LookupError, UpstreamError};
+use crate::upstream::{CircuitError, DialError, LookupError, ProxyError, UpstreamError};
 
 /// When a call that a circuit refused may well find room.
 const CIRCUIT_RETRY: Duration = Duration::from_secs(1);
@@ -46,7 +46,9 @@ pub(crate) fn upstream(error: &UpstreamError) -> Denial {
             let detail = "the destination's answer says in two ways where it ends";
             return Denial::new(Reason::UpstreamProtocol, detail);
         }
-        UpstreamError::Proxy(error) => return Denial::new(Reason::UpstreamUnreachable, error.detail()),
+        UpstreamError::Proxy(error) => {
+            return Denial::new(Reason::UpstreamUnreachable, proxy_detail(error));
+        }
         UpstreamError::Circuit(circuit) => {
             let detail = format!("the destination is not called at the moment: {circuit}");
             return Denial::new(upstream_reason(error), detail).retry_after(CIRCUIT_RETRY);
@@ -103,4 +105,28 @@ pub(crate) const fn is_passing(reason: Reason) -> bool {
             | R::UpstreamTimeout
             | R::UpstreamReset
     )
+}
+
+/// What a caller is told of a proxy on the way.
+const fn proxy_detail(error: &ProxyError) -> &'static str {
+    match error {
+        ProxyError::Refused(407) => {
+            "the proxy on the way to the destination asks for proof that the gateway does not have; nothing was sent"
+        }
+        ProxyError::Refused(403) => {
+            "the proxy on the way to the destination does not let calls through to it; nothing was sent"
+        }
+        ProxyError::Refused(502..=504) => {
+            "the proxy on the way to the destination cannot reach it; nothing was sent"
+        }
+        ProxyError::Refused(_) => {
+            "the proxy on the way to the destination refused the connection; nothing was sent"
+        }
+        ProxyError::Tls(_) => {
+            "the TLS certificate of the proxy on the way to the destination could not be verified, or its TLS failed"
+        }
+        ProxyError::Broken(_) | ProxyError::NotHttp => {
+            "the proxy on the way to the destination gave no answer that could be read; nothing was sent"
+        }
+    }
 }

@@ -35,6 +35,7 @@ mod tests;
 
 pub use hold::{Allowance, Hold};
 pub use rate::RateHeaders;
+pub(crate) use rate::quota_unit;
 
 use key::Keys;
 use plan::{Plan, Registry};

@@ -41,6 +41,7 @@ pub(crate) use self::outbound::Outbound;
 pub(crate) use self::peer::{Answer, KeptConnection, Lease, Peer, PeerOptions, TlsParams};
 pub(crate) use self::pool::Pool;
 pub(crate) use self::probe::Prober;
+pub(crate) use self::proxy::ProxyError;
 pub(crate) use self::resolve::{LookupError, Resolver};
 pub(crate) use self::source::{SourceAddresses, lacking};
 pub(crate) use self::tls::{CaState, TlsClient, TlsClients, ca_state};

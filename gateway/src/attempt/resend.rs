@@ -75,7 +75,7 @@ impl<'a> Resends<'a> {
         if is_gateway_error || is_unavailable {
             kept.failed(EndpointFailure::GatewayError, &self.destination.resilience.outlier_detection);
         } else {
-            kept.works();
+            kept.succeeded();
         }
     }
 

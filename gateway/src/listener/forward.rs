@@ -167,7 +167,7 @@ async fn answer(
                 ForwardTunnel::Requests(leave) => {
                     carry(&core, &session, leave, (Bytes::new(), Box::new(stream))).await;
                 }
-                // A stream that is dropped before its end is reset.
+                // hyper ends a stream that is dropped as one that is whole, so a caller over HTTP/2 cannot tell a cut tunnel.
                 ForwardTunnel::Open(tunnel) => tunnel.relay(stream, drop).await,
             }
         });

@@ -383,7 +383,7 @@ impl Body for MeteredBody {
                 AnswerState::Recording { .. } => ready!(this.poll_record(cx)),
                 AnswerState::Passing | AnswerState::Tail => {
                     if this.is_withdrawn() {
-                        this.failed(BodyError::Revoked, Reason::NoGrant);
+                        this.failed(BodyError::Revoked, Reason::Withdrawn);
                         continue;
                     }
                     let issuers = this.core.shared.trust.tokens();

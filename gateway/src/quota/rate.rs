@@ -74,19 +74,25 @@ impl Rate {
     }
 }
 
+/// The quota unit of the `RateLimit` fields, and of the text of a refusal.
+pub(crate) const fn quota_unit(unit: Unit) -> &'static str {
+    match unit {
+        Unit::Requests => "requests",
+        Unit::Tokens => "tokens",
+        Unit::Spend => "nano-usd",
+        Unit::Concurrency => "concurrent-requests",
+        Unit::Bytes => "content-bytes",
+        Unit::Seconds => "seconds",
+    }
+}
+
 /// The `RateLimit-Policy` of these limits: what does not change from answer to answer.
 pub(super) fn policy<'a>(limits: impl Iterator<Item = &'a Limit>) -> HeaderValue {
     let mut field = String::new();
     for limit in limits {
         item(&mut field, limit, "q", limit.amount);
-        let unit = match limit.unit {
-            Unit::Requests => None,
-            Unit::Tokens => Some("tokens"),
-            Unit::Spend => Some("nano-usd"),
-            Unit::Concurrency => Some("concurrent-requests"),
-            Unit::Bytes => Some("content-bytes"),
-            Unit::Seconds => Some("seconds"),
-        };
+        // Requests are what is counted where nothing else is said.
+        let unit = (limit.unit != Unit::Requests).then(|| quota_unit(limit.unit));
         let window = match &limit.kind {
             LimitKind::Gcra { per, .. } => Some(*per),
             LimitKind::Counted(Window::Rolling { length, .. }) => (*length).try_into().ok(),

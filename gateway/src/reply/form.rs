@@ -6,7 +6,9 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde::Serialize;
 use tollgate_policy::denial::Denial;
-use tollgate_policy::limit::{LimitState, Unit};
+use tollgate_policy::limit::LimitState;
+
+use crate::quota::quota_unit;
 
 /// What all forms are made of.
 #[derive(Clone, Copy)]
@@ -48,14 +50,7 @@ struct Limit<'a> {
 
 impl<'a> From<&'a LimitState> for Limit<'a> {
     fn from(state: &'a LimitState) -> Self {
-        let unit = match state.unit {
-            Unit::Requests => "requests",
-            Unit::Tokens => "tokens",
-            Unit::Spend => "nano-usd",
-            Unit::Concurrency => "concurrent-requests",
-            Unit::Bytes => "content-bytes",
-            Unit::Seconds => "seconds",
-        };
+        let unit = quota_unit(state.unit);
         let &LimitState { ref id, ref owner, amount, burst, used, held, needed, resets_in, .. } = state;
         let resets_in = resets_in.map(super::seconds);
         let owner = owner.to_string();

@@ -195,11 +195,6 @@ impl HostHealth {
         new
     }
 
-    /// The endpoint answered as one that works.
-    pub(crate) fn works(&self, endpoint: &Endpoint) {
-        endpoint.succeeded();
-    }
-
     /// The endpoint failed: it is ejected where that was once too often, and another works.
     pub(crate) fn failed(&self, endpoint: &Endpoint, why: EndpointFailure, rules: &OutlierDetection) {
         let failures = endpoint.fail();
@@ -217,7 +212,7 @@ impl HostHealth {
         let others = || endpoints.iter().filter(|other| other.address != endpoint.address);
         let ejected = others().filter(|other| other.is_ejected()).count();
         let most = (endpoints.len() * rules.max_ejection_percent as usize / 100).max(1);
-        if ejected >= most || !others().any(|other| other.works()) {
+        if ejected >= most || !others().any(|other| other.is_working()) {
             return;
         }
         let time = endpoint.eject(rules);
@@ -229,7 +224,7 @@ impl HostHealth {
 
     /// Whether there is an endpoint that works as far as is known.
     pub(super) fn has_working(&self) -> bool {
-        lock(&self.endpoints).iter().any(|endpoint| endpoint.works())
+        lock(&self.endpoints).iter().any(|endpoint| endpoint.is_working())
     }
 
     /// Says once that nobody can be reached, and once that somebody can again.

@@ -1,27 +1,34 @@
-//! A connection that is being opened: dialled, and secured where the gateway speaks TLS, with what is told of its endpoint.
+//! A connection that is being opened: dialled, led through the proxy before its destination, and secured where the gateway speaks TLS, with what is told of its endpoint.
 //!
 //! **Invariant:** it has its place among the connections of its destination before anything is dialled.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
 use tokio::time::{Instant, timeout_at};
-use tollgate_policy::policy::Destination;
+use tollgate_policy::policy::{Destination, Proxy, SourcePlan};
 
-use super::dial::{Dial, DialContext, DialError};
+use super::address::DialRules;
+use super::dial::{Dial, DialContext, DialError, WatchedEndpoints};
 use super::dialled::Dialled;
 use super::error::UpstreamError;
 use super::health::{ConnectionPlace, DialTicket, Endpoint, EndpointFailure, EndpointPlace, HostHealth};
 use super::secured::Secured;
 
-/// The one that opens it.
+/// What is to be reached, and how.
 #[derive(Debug)]
-pub(super) struct Opening<'a> {
-    destination: &'a Destination,
-    host: &'a Arc<HostHealth>,
-    ticket: DialTicket,
-    place: ConnectionPlace,
-    context: DialContext<'a>,
+pub(super) struct Reach<'a> {
+    pub(super) destination: &'a Destination,
+    pub(super) host: &'a Arc<HostHealth>,
+    /// The host's name and port.
+    pub(super) towards: (&'a str, u16),
+    pub(super) sources: SourcePlan<'a>,
+    /// An endpoint that another is tried before.
+    pub(super) except: Option<SocketAddr>,
+    /// How TLS is spoken to the proxy before it, where it has one.
+    pub(super) proxy_tls: Option<&'a Arc<ClientConfig>>,
+    pub(super) deadline: Instant,
 }
 
 /// A connection that is dialled, with the endpoint at its other end.
@@ -36,84 +43,76 @@ pub(super) struct ReachedEndpoint<'a> {
     context: DialContext<'a>,
 }
 
-/// What is dialled for a host and port of a destination: the proxy before it, where it has one.
-pub(super) fn first_hop<'a>(destination: &'a Destination, towards: (&'a str, u16)) -> (&'a str, u16) {
-    destination.proxy.as_ref().map_or(towards, |proxy| (&proxy.host, proxy.port))
-}
-
-impl<'a> Opening<'a> {
-    /// `shed` closes connections to the destination that nobody uses, and says whether there was one.
+impl<'a> Reach<'a> {
+    /// Connects to an endpoint, and on through the proxy before it. `shed` closes connections to the destination that nobody uses, and
+    /// says whether there was one.
     ///
     /// # Errors
-    /// Where the destination has as many connections as it may, or nobody reaches it and somebody tries already.
-    pub(super) async fn begin(
-        (destination, host): (&'a Destination, &'a Arc<HostHealth>),
+    /// Where the destination has as many connections as it may, nobody reaches it and somebody tries already, or none came about.
+    pub(super) async fn connect(
+        self,
         context: DialContext<'a>,
         shed: impl Fn() -> bool,
-    ) -> Result<Self, UpstreamError> {
+    ) -> Result<ReachedEndpoint<'a>, UpstreamError> {
+        let Self { destination, host, towards, sources, except, proxy_tls, deadline } = self;
         let ticket = DialTicket::take(host)?;
         let place = ConnectionPlace::take(host, destination.resilience.circuit_breaker, shed).await?;
-        Ok(Self { destination, host, ticket, place, context })
-    }
-
-    /// # Errors
-    /// Why no endpoint could be reached.
-    pub(super) async fn dial(self, dial: Dial<'_>) -> Result<ReachedEndpoint<'a>, UpstreamError> {
-        let Self { destination, host, ticket, place, context } = self;
-        match dial.connect(context).await {
+        let (name, port) = destination.proxy.as_ref().map_or(towards, |proxy| (&proxy.host, proxy.port));
+        let dial = Dial {
+            destination: &destination.name,
+            host: name,
+            port,
+            fixed: &destination.addresses,
+            sources,
+            deadline,
+            watched: WatchedEndpoints { host, rules: &destination.resilience.outlier_detection, except },
+        };
+        let dialled = match dial.connect(context).await {
+            Ok(dialled) => dialled,
+            Err(error) => return Err(unreached(ticket, error.into())),
+        };
+        let endpoint = host.endpoint(dialled.remote());
+        let through = match &destination.proxy {
+            None => Ok(dialled),
+            Some(proxy) => through(dialled, (proxy, proxy_tls), (towards, context.rules), deadline).await,
+        };
+        match through {
             Ok(dialled) => {
-                let endpoint = host.endpoint(dialled.remote());
                 Ok(ReachedEndpoint { dialled, destination, host, endpoint, ticket, place, context })
             }
-            Err(error) => {
-                let error = UpstreamError::from(error);
-                if error.is_unreached() {
-                    ticket.failed();
-                }
-                Err(error)
-            }
+            Err(error) => Err(unreached(ticket, error)),
         }
     }
 }
 
-impl<'a> ReachedEndpoint<'a> {
-    /// Goes on through the proxy before the destination, where it has one. `tls`: how it is spoken to the proxy.
-    ///
-    /// # Errors
-    /// Where the proxy does not let it through, or `towards` is an address that may not be dialled.
-    pub(super) async fn through(
-        self,
-        towards: (&str, u16),
-        tls: Option<&Arc<ClientConfig>>,
-        deadline: Instant,
-    ) -> Result<Self, UpstreamError> {
-        let Some(proxy) = &self.destination.proxy else { return Ok(self) };
-        let bare = towards.0.trim_start_matches('[').trim_end_matches(']');
-        // A name is the proxy's to look up, and to judge.
-        if bare.parse().is_ok_and(|address| !self.context.rules.allows(address)) {
-            return Err(DialError::Refused.into());
-        }
-        let Self { dialled, destination, host, endpoint, ticket, place, context } = self;
-        let through = timeout_at(deadline, dialled.tunnel((proxy, tls), towards)).await;
-        let through = match through {
-            Ok(through) => through.map_err(UpstreamError::from),
-            Err(_) => Err(UpstreamError::ConnectTimeout),
-        };
-        match through {
-            Ok(dialled) => Ok(Self { dialled, destination, host, endpoint, ticket, place, context }),
-            Err(error) => {
-                if error.is_unreached() {
-                    ticket.failed();
-                }
-                Err(error)
-            }
-        }
+/// Tells the circuit of what it has to know.
+fn unreached(ticket: DialTicket, error: UpstreamError) -> UpstreamError {
+    if error.is_unreached() {
+        ticket.failed();
     }
+    error
+}
 
+async fn through(
+    dialled: Dialled,
+    proxy: (&Proxy, Option<&Arc<ClientConfig>>),
+    (towards, rules): ((&str, u16), &DialRules),
+    deadline: Instant,
+) -> Result<Dialled, UpstreamError> {
+    let bare = towards.0.trim_start_matches('[').trim_end_matches(']');
+    // A name is the proxy's to look up, and to judge.
+    if bare.parse().is_ok_and(|address| !rules.allows(address)) {
+        return Err(DialError::Refused.into());
+    }
+    let through = timeout_at(deadline, dialled.tunnel(proxy, towards)).await;
+    Ok(through.map_err(|_| UpstreamError::ConnectTimeout)??)
+}
+
+impl ReachedEndpoint<'_> {
     /// For a connection on which the gateway does not speak TLS.
     pub(super) fn plain(self) -> (Dialled, EndpointPlace) {
-        let Self { dialled, host, endpoint, ticket, place, .. } = self;
-        host.works(&endpoint);
+        let Self { dialled, endpoint, ticket, place, .. } = self;
+        endpoint.succeeded();
         ticket.succeeded();
         (dialled, EndpointPlace::new(endpoint, place))
     }

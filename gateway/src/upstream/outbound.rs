@@ -16,10 +16,9 @@ use tollgate_policy::policy::{TlsStart, TunnelTls};
 
 use super::address::DialRules;
 use super::alpn::AlpnOffer;
-use super::dial::{Dial, WatchedEndpoints};
 use super::error::UpstreamError;
 use super::health::EndpointPlace;
-use super::opening::{self, Opening};
+use super::opening::Reach;
 use super::peer::TlsParams;
 use super::pool::Pool;
 use super::secured::SecuredStream;
@@ -57,23 +56,16 @@ impl Outbound {
         let host = target.host_shared();
         let credential = permit.credential().map(|credential| &credential.name);
         let health = pool.health.host(&destination.name, &host);
-        let watching = &destination.resilience.outlier_detection;
-        let towards = (&*host, target.port());
-        let (dialled_host, port) = opening::first_hop(destination, towards);
-        let dial = Dial {
-            destination: &destination.name,
-            host: dialled_host,
-            port,
-            fixed: &destination.addresses,
+        let reach = Reach {
+            destination,
+            host: &health,
+            towards: (&host, target.port()),
             sources: destination.sources.plan(permit.caller().id(), credential),
+            except: None,
+            proxy_tls: tls.client.proxy.as_ref(),
             deadline,
-            watched: WatchedEndpoints { host: &health, rules: watching, except: None },
         };
-        let opening =
-            Opening::begin((destination, &health), pool.dials(rules), || pool.shed(&destination.name))
-                .await?;
-        let reached = opening.dial(dial).await?;
-        let mut reached = reached.through(towards, tls.client.proxy.as_ref(), deadline).await?;
+        let mut reached = reach.connect(pool.dials(rules), || pool.shed(&destination.name)).await?;
         let Some(TunnelTls::Originated(start)) = destination.tcp().map(|tcp| tcp.tls) else {
             let (dialled, endpoint) = reached.plain();
             let (stream, remote, source) = dialled.into_parts();
@@ -90,6 +82,7 @@ impl Outbound {
         };
         let secured = reached.secure(Arc::clone(&host), AlpnOffer::Nothing.config(config), deadline).await?;
         let state = secured.state();
+        state.endpoint.endpoint().succeeded();
         let (remote, source) = (Arc::clone(&state.remote), Arc::clone(&state.source));
         Ok(Self { stream: OutboundStream::Secured(Box::new(secured.into_stream())), remote, source })
     }

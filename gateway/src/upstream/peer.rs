@@ -21,11 +21,10 @@ use super::answer::AnswerBody;
 use super::body::OutBody;
 use super::certificate::ClientCert;
 use super::connection_state::ConnectionState;
-use super::dial::{Dial, WatchedEndpoints};
 use super::error::UpstreamError;
 use super::health::EndpointFailure;
 use super::http_handshake::{Http1Sender, handshake};
-use super::opening::{self, Opening};
+use super::opening::Reach;
 use super::pool::{Bucket, Pool, PoolKey, Sender, StreamSlot};
 use super::tls::TlsClient;
 use super::unanswered::Unanswered;
@@ -120,26 +119,21 @@ impl Peer {
             None => Arc::clone(&tls.client.config),
         };
         let deadline = Instant::now() + destination.timeouts.connect;
-        let reach = pool.dials(rules);
+        let dials = pool.dials(rules);
         let (host, offer) = (Arc::clone(&key.host), key.offer);
         // Boxed: most calls find a kept connection, and none should carry the handshake's state around.
         Box::pin(async move {
             let (rules, health) = (&destination.resilience.outlier_detection, Arc::clone(&bucket.health));
-            let towards = (&*host, target.port());
-            let (dialled_host, port) = opening::first_hop(destination, towards);
-            let dial = Dial {
-                destination: &destination.name,
-                host: dialled_host,
-                port,
-                fixed: &destination.addresses,
+            let reach = Reach {
+                destination,
+                host: &health,
+                towards: (&host, target.port()),
                 sources: plan,
+                except: wanted.except,
+                proxy_tls: tls.client.proxy.as_ref(),
                 deadline,
-                watched: WatchedEndpoints { host: &health, rules, except: wanted.except },
             };
-            let shed = || pool.shed(&destination.name);
-            let opening = Opening::begin((destination, &health), reach, shed).await?;
-            let reached = opening.dial(dial).await?;
-            let reached = reached.through(towards, tls.client.proxy.as_ref(), deadline).await?;
+            let reached = reach.connect(dials, || pool.shed(&destination.name)).await?;
             let dialled = Instant::now().into_std();
             let secured = reached.secure(Arc::clone(&host), offer.config(config), deadline).await?;
             let opened = Opened { dialled, secured: Instant::now().into_std() };
@@ -252,8 +246,8 @@ impl KeptConnection {
     }
 
     /// Its endpoint answered as one that works.
-    pub(crate) fn works(&self) {
-        self.bucket.health.works(self.state.endpoint.endpoint());
+    pub(crate) fn succeeded(&self) {
+        self.state.endpoint.endpoint().succeeded();
     }
 
     /// Its endpoint failed a call.

@@ -10,10 +10,10 @@ use tollgate_policy::policy::{Destination, HttpVersion, SourcePool, SourceRules,
 
 use super::address::DialRules;
 use super::alpn::AlpnOffer;
-use super::dial::{Dial, DialContext, WatchedEndpoints};
+use super::dial::DialContext;
 use super::error::UpstreamError;
 use super::health::UpstreamHealth;
-use super::opening::{self, Opening};
+use super::opening::Reach;
 use super::resolve::Resolver;
 use super::source::SourceAddresses;
 use super::tls::TlsClient;
@@ -49,25 +49,17 @@ impl Prober {
             destination.sources.rules().map(alone).map_or_else(SourcePool::default, SourcePool::new);
         // What one probe finds is nothing to the next.
         let health = UpstreamHealth::default().host(&destination.name, host);
-        let towards = (&**host, destination.port);
-        let (dialled_host, port) = opening::first_hop(destination, towards);
-        let dial = Dial {
-            destination: &destination.name,
-            host: dialled_host,
-            port,
-            fixed: &destination.addresses,
+        let reach = Reach {
+            destination,
+            host: &health,
+            towards: (host, destination.port),
             sources: sources.in_order(),
+            except: None,
+            proxy_tls: tls.proxy.as_ref(),
             deadline,
-            watched: WatchedEndpoints {
-                host: &health,
-                rules: &destination.resilience.outlier_detection,
-                except: None,
-            },
         };
         let context = DialContext { rules: &self.rules, resolver: &self.resolver, sources: &self.sources };
-        let opening = Opening::begin((destination, &health), context, || false).await?;
-        let reached = opening.dial(dial).await?;
-        let mut reached = reached.through(towards, tls.proxy.as_ref(), deadline).await?;
+        let mut reached = reach.connect(context, || false).await?;
         let remote = reached.dialled.remote();
         let offer = match destination.tcp().map(|tcp| tcp.tls) {
             None => match destination.http().map(|http| http.version) {

@@ -31,30 +31,6 @@ pub(crate) enum ProxyError {
 }
 
 impl ProxyError {
-    /// What a caller is told.
-    pub(crate) const fn detail(&self) -> &'static str {
-        match self {
-            Self::Refused(407) => {
-                "the proxy on the way to the destination asks for proof that the gateway does not have; nothing was sent"
-            }
-            Self::Refused(403) => {
-                "the proxy on the way to the destination does not let calls through to it; nothing was sent"
-            }
-            Self::Refused(502..=504) => {
-                "the proxy on the way to the destination cannot reach it; nothing was sent"
-            }
-            Self::Refused(_) => {
-                "the proxy on the way to the destination refused the connection; nothing was sent"
-            }
-            Self::Tls(_) => {
-                "the TLS certificate of the proxy on the way to the destination could not be verified, or its TLS failed"
-            }
-            Self::Broken(_) | Self::NotHttp => {
-                "the proxy on the way to the destination gave no answer that could be read; nothing was sent"
-            }
-        }
-    }
-
     /// Whether the proxy itself, or what is behind it, could not be reached.
     pub(super) const fn is_unreached(&self) -> bool {
         matches!(self, Self::Tls(_) | Self::Broken(_) | Self::Refused(502..=504))

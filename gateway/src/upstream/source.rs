@@ -101,7 +101,7 @@ impl SourceAddresses {
             }
         }
         let is_missing = |(address, freebind): (&IpAddr, &bool)| {
-            (!freebind && probe(*address).is_err()).then_some(*address)
+            (!freebind && can_bind(*address).is_err()).then_some(*address)
         };
         let mut missing: Vec<IpAddr> = listed.iter().filter_map(is_missing).collect();
         missing.sort_unstable();
@@ -166,7 +166,7 @@ impl SourceAddresses {
 /// The addresses of a pool that this machine does not have and needs.
 pub(crate) fn lacking(pool: &SourcePool) -> Vec<IpAddr> {
     let rules = pool.rules().filter(|rules| !rules.freebind);
-    let missing = |address: &&IpAddr| probe(**address).is_err();
+    let missing = |address: &&IpAddr| can_bind(**address).is_err();
     rules.map_or_else(Vec::new, |rules| rules.addresses.iter().filter(missing).copied().collect())
 }
 
@@ -179,7 +179,7 @@ fn ports(text: &str) -> Option<usize> {
 
 /// Whether a connection may be bound to the address: not if the machine has none such, or has not made sure yet that nobody else does
 /// (duplicate address detection, RFC 4862).
-fn probe(address: IpAddr) -> io::Result<()> {
+fn can_bind(address: IpAddr) -> io::Result<()> {
     let domain = if address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
     let socket = Socket::new(domain, Type::STREAM, None)?;
     bind(&socket, address, false)

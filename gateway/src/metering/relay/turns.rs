@@ -26,7 +26,7 @@ const LAST_TURNS: Duration = Duration::from_secs(10);
 /// The turns of a session, and what of it waits.
 #[derive(Debug)]
 pub(super) struct Turns {
-    session: TurnMeter,
+    meter: TurnMeter,
     core: Arc<Core>,
     /// Messages for the provider, and the lines of what they hold, in order.
     asks: VecDeque<(Vec<u8>, Option<Wait>)>,
@@ -52,9 +52,9 @@ pub(super) enum RelayStep {
 }
 
 impl Turns {
-    pub(super) fn new(core: &Arc<Core>, session: TurnMeter) -> Self {
+    pub(super) fn new(core: &Arc<Core>, meter: TurnMeter) -> Self {
         let core = Arc::clone(core);
-        Self { session, core, asks: VecDeque::new(), over: None, ends: None }
+        Self { meter, core, asks: VecDeque::new(), over: None, ends: None }
     }
 
     /// Has both sides read, and tells the provider what it is to know before it hears the caller.
@@ -69,11 +69,11 @@ impl Turns {
         C: AsyncRead + Unpin,
         D: AsyncWrite + Unpin,
     {
-        down.tap(Tap::server(self.session.server_reader()));
-        if let Some(reader) = self.session.client_reader(account, most) {
+        down.tap(Tap::server(self.meter.server_reader()));
+        if let Some(reader) = self.meter.client_reader(account, most) {
             up.tap(Tap::client(reader));
         }
-        if let Some(opening) = self.session.opening() {
+        if let Some(opening) = self.meter.opening() {
             // Whether it can be written shows when it is.
             let _ = up.say(&opening);
         }
@@ -96,7 +96,7 @@ impl Turns {
         let journal = &journal.journal;
         loop {
             if let Some(refused) = self.ends {
-                let is_done = !self.session.is_busy() && self.over.is_none() && down.is_said();
+                let is_done = !self.meter.is_busy() && self.over.is_none() && down.is_said();
                 if is_done || Instant::now() >= refused.until {
                     return RelayStep::Refused(refused);
                 }
@@ -106,7 +106,7 @@ impl Turns {
             tokio::select! {
                 end = up.run(leave), if may_ask => match end {
                     PumpEnd::Event => self.judge(up, down, account),
-                    PumpEnd::Closed | PumpEnd::Ended if self.session.is_busy() => {
+                    PumpEnd::Closed | PumpEnd::Ended if self.meter.is_busy() => {
                         self.caller_gone(up, down, (leave, account), end).await;
                         return RelayStep::Caller(end);
                     }
@@ -137,9 +137,9 @@ impl Turns {
         C: AsyncRead + Unpin,
         D: AsyncWrite + Unpin,
     {
-        self.session.weigh(up.take_tokens());
+        self.meter.weigh(up.take_tokens());
         let Some(message) = up.take_client() else { return };
-        match self.session.judge(&message, account) {
+        match self.meter.judge(&message, account) {
             Verdict::Goes { message, line } => self.asks.push_back((message, line.map(Wait::new))),
             Verdict::Refused { denial, id } => self.refuse(&denial, id.as_deref(), down),
         }
@@ -153,9 +153,9 @@ impl Turns {
         C: AsyncRead + Unpin,
         D: AsyncWrite + Unpin,
     {
-        self.session.weigh(up.take_tokens());
+        self.meter.weigh(up.take_tokens());
         let Some((event, reader)) = down.take_server() else { return };
-        let course = self.session.heard(event, reader, account);
+        let course = self.meter.heard(event, reader, account);
         reader.forget();
         match course {
             Course::Goes(Some(line)) => {
@@ -165,7 +165,7 @@ impl Turns {
             Course::Goes(None) => {}
             // One that is refused already ends without it.
             Course::Starts if self.ends.is_some() => {}
-            Course::Starts => match self.session.start(account) {
+            Course::Starts => match self.meter.start(account) {
                 Verdict::Goes { message, line } => self.asks.push_back((message, line.map(Wait::new))),
                 Verdict::Refused { denial, .. } => self.refuse(&denial, None, down),
             },
@@ -189,11 +189,11 @@ impl Turns {
     {
         if !is_written {
             self.asks.clear();
-            let denial = self.session.unsent();
+            let denial = self.meter.unsent();
             self.refuse(&denial, None, down);
         } else if let Some((message, wait)) = self.asks.pop_front() {
             if wait.is_some() {
-                self.session.sent();
+                self.meter.sent();
             }
             let _ = up.say(&message);
         }
@@ -204,7 +204,7 @@ impl Turns {
         C: AsyncRead + Unpin,
         D: AsyncWrite + Unpin,
     {
-        let _ = down.say(&self.session.error_event(denial, id));
+        let _ = down.say(&self.meter.error_event(denial, id));
         if let Some(code) = close_code(denial.reason) {
             let refused = RefusedTurn { code, ..RefusedTurn::now(denial.reason) };
             self.ends.get_or_insert(RefusedTurn { until: refused.until + LAST_TURNS, ..refused });
@@ -227,8 +227,8 @@ impl Turns {
         let close = up.take_close();
         self.asks.clear();
         // Nobody is left to be told.
-        let _ = self.session.unsent();
-        if up.say(&self.session.cancel()).is_ok() {
+        let _ = self.meter.unsent();
+        if up.say(&self.meter.cancel()).is_ok() {
             up.flush_within(LAST_TURNS).await;
         }
         if end == PumpEnd::Ended {
@@ -251,7 +251,7 @@ impl Turns {
         C: AsyncRead + Unpin,
         D: AsyncWrite + Unpin,
     {
-        while self.session.is_busy() {
+        while self.meter.is_busy() {
             match down.run(leave).await {
                 PumpEnd::Event => self.heard(up, down, account),
                 _ => return,
@@ -268,7 +268,7 @@ impl Turns {
 
     /// The session is over, with this.
     pub(super) fn end(self, outcome: Outcome, reason: Option<Reason>) {
-        self.session.end(outcome, reason);
+        self.meter.end(outcome, reason);
     }
 }
 

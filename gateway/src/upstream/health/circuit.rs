@@ -14,7 +14,7 @@ pub(crate) struct DialCircuit {
     /// Connections that did not come about, in a row, to no endpoint.
     failures: AtomicU32,
     /// Somebody tries.
-    is_probed: AtomicBool,
+    is_tried: AtomicBool,
 }
 
 /// What the end of a dial made of the circuit.
@@ -29,7 +29,7 @@ pub(crate) enum DialEnd {
 #[derive(Debug)]
 pub(crate) struct DialTicket {
     host: Arc<HostHealth>,
-    is_probe: bool,
+    is_trial: bool,
 }
 
 impl DialCircuit {
@@ -42,11 +42,11 @@ impl DialTicket {
     /// # Errors
     /// Where the circuit is open, and somebody tries already.
     pub(crate) fn take(host: &Arc<HostHealth>) -> Result<Self, CircuitError> {
-        let is_probe = host.circuit.is_open();
-        if is_probe && host.circuit.is_probed.swap(true, Ordering::Relaxed) {
+        let is_trial = host.circuit.is_open();
+        if is_trial && host.circuit.is_tried.swap(true, Ordering::Relaxed) {
             return Err(CircuitError::Unreachable);
         }
-        Ok(Self { host: Arc::clone(host), is_probe })
+        Ok(Self { host: Arc::clone(host), is_trial })
     }
 
     /// A connection came about.
@@ -67,8 +67,8 @@ impl DialTicket {
 
 impl Drop for DialTicket {
     fn drop(&mut self) {
-        if self.is_probe {
-            self.host.circuit.is_probed.store(false, Ordering::Relaxed);
+        if self.is_trial {
+            self.host.circuit.is_tried.store(false, Ordering::Relaxed);
         }
     }
 }

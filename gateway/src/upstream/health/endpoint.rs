@@ -86,7 +86,7 @@ impl Endpoint {
         before.saturating_add(1)
     }
 
-    pub(super) fn succeeded(&self) {
+    pub(crate) fn succeeded(&self) {
         if self.failures.load(Ordering::Relaxed) > 0 {
             self.failures.store(0, Ordering::Relaxed);
         }
@@ -97,7 +97,7 @@ impl Endpoint {
     }
 
     /// Whether calls may go there instead: the last that is known of it is no failure.
-    pub(super) fn works(&self) -> bool {
+    pub(super) fn is_working(&self) -> bool {
         self.failures() == 0 && !self.is_ejected()
     }
 
