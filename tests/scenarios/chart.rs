@@ -11,7 +11,7 @@ use tollgate_tests::{Sandbox, helm, needs};
 const WRITE: &str = "TOLLGATE_WRITE_CHART";
 
 /// Values that are wrong, and what the refusal says.
-const WRONG: [(&str, &[&str]); 28] = [
+const WRONG: [(&str, &[&str]); 29] = [
     (r#"{"replica": 2}"#, &["replica"]),
     (r#"{"kind": "Pod"}"#, &["kind", "StatefulSet"]),
     (r#"{"replicas": -1}"#, &["replicas"]),
@@ -32,6 +32,7 @@ const WRONG: [(&str, &[&str]); 28] = [
     ),
     (r#"{"interception": {"secret": "ca"}}"#, &["interception.secret", "kind: forward"]),
     (r#"{"listeners": [{"name": "db", "port": 5432, "destination": "orders"}]}"#, &["listeners/0", "kind"]),
+    (r#"{"listeners": [{"name": "network", "port": 15010, "doubleHbone": {}}]}"#, &["listeners/0", "kind"]),
     (r#"{"listeners": [{"name": "https", "port": 9441}]}"#, &["listeners[0].port", "admin port"]),
     (
         r#"{"hostNetwork": true, "listeners": [{"name": "https", "port": 443}]}"#,

@@ -53,6 +53,7 @@ keyFile: /etc/tollgate/certificate/tls.key
 {{- with .kind -}}{{- $_ := set $listener "kind" . -}}{{- end -}}
 {{- with .destination -}}{{- $_ := set $listener "destination" . -}}{{- end -}}
 {{- with .proxyProtocol -}}{{- $_ := set $listener "proxyProtocol" . -}}{{- end -}}
+{{- if hasKey . "doubleHbone" -}}{{- $_ := set $listener "doubleHbone" .doubleHbone -}}{{- end -}}
 {{- if not (has (default "http" .kind) (list "hbone" "tcp")) -}}
 {{- $_ := set $listener "clientCertificate" (default $shown .clientCertificate) -}}
 {{- end -}}

@@ -49,7 +49,7 @@ pub(crate) struct DestinationSpec {
     #[serde(deserialize_with = "source_pool")]
     #[schemars(with = "Reference")]
     pub(crate) source_pool: Option<Reference>,
-    /// An HTTP proxy through which the service is reached. See [behind a proxy](#behind-a-proxy).
+    /// An HTTP proxy through which the service is reached. See [through a proxy](#through-a-proxy).
     pub(crate) proxy: Option<ProxySpec>,
     /// How the service is known, and what it is shown.
     pub(crate) tls: Option<TlsSpec>,

@@ -13,7 +13,7 @@ pub(crate) struct OutlierDetectionSpec {
     /// breaks off before an answer, none at all. `0`: no endpoint is ever ejected.
     #[schemars(range(max = 1000), extend("default" = 5))]
     pub(crate) consecutive_gateway_errors: Option<u32>,
-    /// For how long, the first time. Each time in a row it is so much longer.
+    /// For how long, the first time. Each further time in a row it is longer by as much.
     #[schemars(extend("default" = "30s"))]
     pub(crate) base_ejection_time: Option<Interval>,
     /// The longest ejection. At least `baseEjectionTime`.
@@ -51,5 +51,6 @@ pub(crate) struct RetriesSpec {
     pub(crate) min_per_second: Option<u32>,
     /// Answers after which a call is sent again: of `502`, `503` and `504`. Only calls that may be made twice (`GET`, `HEAD`, `OPTIONS`,
     /// `PUT`, `DELETE`) and that nothing is billed for.
+    #[schemars(extend("items" = {"type": "integer", "enum": [502, 503, 504]}))]
     pub(crate) retry_on: List<u16>,
 }

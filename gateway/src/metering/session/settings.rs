@@ -190,7 +190,7 @@ fn switch_off(detection: &mut Value, switch: &str) -> bool {
     was != Some(Value::Bool(false))
 }
 
-/// TurnSettings of another kind of session, and those that ask for work beside the turns.
+/// Settings of another kind of session, and those that ask for work beside the turns.
 fn check_form(settings: &Map<String, Value>, rules: &SessionRules) -> Result<(), Denial> {
     let form: Map<String, Value> = serde_json::from_str(&rules.detection.settings).unwrap_or_default();
     for (name, value) in &form {

@@ -107,7 +107,7 @@ fn the_provider_is_never_left_to_start_turns() {
     let off = json!({"type": "server_vad", "create_response": false});
     assert_eq!(opening["session"], json!({"type": "realtime", "audio": {"input": {"turn_detection": off}}}));
     assert!(settings.starts_turns(), "as the provider would without any settings");
-    // TurnSettings that name a part of the input say what detects turns, too.
+    // Settings that name a part of the input say what detects turns, too.
     let part =
         applied(&mut settings, &json!({"audio": {"input": {"format": {"type": "audio/pcmu"}}}})).unwrap();
     assert_eq!(
