@@ -127,6 +127,17 @@ impl Quota {
         }
     }
 
+    /// Reserves nothing, for what has begun although it could not be held: what it used counts in the windows of `now`.
+    pub fn hold_nothing(&self, permit: &Permit, now: Timestamp) -> Hold {
+        let grant = permit.grant();
+        let keys = Keys::of(permit.caller().id());
+        let table = self.table.load();
+        match table.plans.get(&address(grant)) {
+            Some((_, plan)) => Hold::nothing(plan, &keys, now),
+            None => Hold::nothing(&self.plan(&grant.limits), &keys, now),
+        }
+    }
+
     /// Reserves more of what a connection takes in pieces, in every such limit of its hold or in none: at most what `piece` says, less where
     /// little is left. The amounts are those of the policy in force.
     ///

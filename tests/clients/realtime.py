@@ -36,7 +36,7 @@ class Provider:
     """One session."""
 
     def __init__(self, ws):
-        self.ws, self.number, self.running = ws, 0, {}
+        self.ws, self.number, self.running, self.late = ws, 0, {}, None
         self.session = {
             "type": "realtime", "model": "gpt-realtime",
             "audio": {"input": {"turn_detection": {"type": "server_vad", "create_response": True}}},
@@ -55,7 +55,12 @@ class Provider:
 
     async def take(self, event):
         kind = event["type"]
-        if kind == "session.update":
+        if "refuse" in json.dumps(event):
+            await self.refuse(event, "invalid_value")
+            if self.late is not None:
+                options, self.late = self.late, None
+                await self.begin(options)
+        elif kind == "session.update":
             merge(self.session, event["session"])
             await self.send("session.updated", session=self.session)
         elif kind == "conversation.item.create":
@@ -80,11 +85,17 @@ class Provider:
 
     async def asked(self, event):
         if self.running:
-            await self.send("error", error={
-                "type": "invalid_request_error", "code": "conversation_already_has_active_response",
-                "message": "one is active", "param": None, "event_id": event.get("event_id")})
+            await self.refuse(event, "conversation_already_has_active_response")
             return
-        await self.begin(event.get("response") or {})
+        options = event.get("response") or {}
+        if "late" in (options.get("metadata") or {}):
+            self.late = options
+            return
+        await self.begin(options)
+
+    async def refuse(self, event, code):
+        await self.send("error", error={"type": "invalid_request_error", "code": code, "message": "no",
+                                        "param": None, "event_id": event.get("event_id")})
 
     async def begin(self, options):
         self.number += 1
@@ -250,6 +261,26 @@ async def refused():
         except InvalidStatus as status:
             result[name] = [status.response.status_code, status.response.headers.get("x-tollgate-reason")]
     return result
+
+
+async def sly():
+    """Settings that the provider refuses, and a message with the name of another."""
+    async with session(sdk()) as connection:
+        await until(connection, "session.updated")
+        await connection.send({"type": "session.update", "event_id": "settings", "session": {
+            "type": "realtime", "instructions": "refuse", "max_output_tokens": 1}})
+        refused = errors(await until(connection, "error"))
+        for options in {}, {"max_output_tokens": None}, {"max_output_tokens": "inf"}, {"max_output_tokens": 9}:
+            await connection.send({"type": "response.create", "event_id": "same", "response": options})
+            refused += errors(await until(connection, "response.done", "error"))
+        # It is asked for, and has not begun when the provider refuses the other message of its name.
+        await connection.send({"type": "response.create", "event_id": "same", "response": {"metadata": {"late": "yes"}}})
+        await connection.send({"type": "conversation.item.create", "event_id": "same", "item": {
+            "type": "message", "role": "user", "content": [{"type": "input_text", "text": "refuse"}]}})
+        refused += errors(await until(connection, "response.done"))
+    asked = [event for event in SEEN if event.get("type") == "response.create"]
+    return dict(refused=refused, caps=[event["response"].get("max_output_tokens") for event in asked],
+                names=len({event["event_id"] for event in asked}))
 
 
 async def hung_up():

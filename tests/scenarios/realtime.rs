@@ -167,6 +167,19 @@ async fn a_session_is_told_nothing_that_costs_what_is_not_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_turn_says_the_cap_that_it_is_held_at_and_is_charged_whatever_its_client_calls_other_messages() {
+    needs!(websockets::installed());
+    let (fixture, call) = fixture("  limits: [{spend: 100 USD, per: month}]\n").await;
+    let said = run(&fixture, &call, "sly", json!({})).await;
+    assert_eq!(said["caps"], json!([1, 1, 4096, 9, 1]), "{said}");
+    assert_eq!(said["names"], 5, "the provider knows each turn by a name of its own: {said}");
+    assert_eq!(said["refused"], json!([["invalid_value", "settings"], ["invalid_value", "same"]]), "{said}");
+    eventually("all is settled", || spend(&fixture, "tollgate_limit_spent") == 5 * TURN).await;
+    assert_eq!(spend(&fixture, "tollgate_limit_held"), 0);
+    assert_eq!(turns(&fixture).len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_turn_whose_caller_has_gone_is_ended_and_charged_what_it_used() {
     needs!(websockets::installed());
     let (fixture, call) = fixture("  limits: [{spend: 100 USD, per: month}]\n").await;

@@ -42,14 +42,28 @@ impl PermittedCall {
     /// # Errors
     /// `unbounded_cost`.
     pub(super) fn turn(&self, facts: Facts) -> Result<Arc<Self>, Denial> {
+        let bound = self.turn_bound(&facts)?;
+        Ok(self.turn_with(facts, bound))
+    }
+
+    /// A turn that has begun already, and whether something bounds it.
+    pub(super) fn begun_turn(&self, facts: Facts) -> (Arc<Self>, Result<(), Denial>) {
+        match self.turn_bound(&facts) {
+            Ok(bound) => (self.turn_with(facts, bound), Ok(())),
+            Err(denial) => (self.turn_with(facts, None), Err(denial)),
+        }
+    }
+
+    fn turn_bound(&self, facts: &Facts) -> Result<Option<Bound>, Denial> {
         let grant = self.permit.grant();
         let terms = Terms { default_output_cap: grant.default_output_cap, assume: grant.assume };
-        let bound = match self.session().filter(|_| self.limits_usage()) {
-            Some(endpoint) => Some(bound::bound(&facts, endpoint, self.price(), terms)?),
-            None => None,
-        };
+        let endpoint = self.session().filter(|_| self.limits_usage());
+        endpoint.map(|endpoint| bound::bound(facts, endpoint, self.price(), terms)).transpose()
+    }
+
+    fn turn_with(&self, facts: Facts, bound: Option<Bound>) -> Arc<Self> {
         let permit = Arc::clone(&self.permit);
-        Ok(Arc::new(Self { permit, facts, bound, hides_usage: false, is_turn: true }))
+        Arc::new(Self { permit, facts, bound, hides_usage: false, is_turn: true })
     }
 
     /// Whether its grant limits tokens or spend.

@@ -18,15 +18,14 @@ use serde_json::{Map, Value};
 use tollgate_policy::decision::Facts;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::{Endpoint, SessionRules};
-use tollgate_policy::price::UNIT_MAX;
+use tollgate_policy::price::{Price, UNIT_MAX};
 
-use self::refusal::event_id;
 use self::settings::{Cap, TurnSettings};
 use super::account::{Account, AnswerFacts, LearntUsage};
 use super::bound;
 use super::permitted::PermittedCall;
 use super::usage;
-use crate::ledger::{Outcome, Position, RecordId};
+use crate::ledger::{Outcome, Position};
 
 pub(super) use client::{ClientMessage, ClientReader, Taken, whole};
 pub(super) use refusal::close_code;
@@ -40,8 +39,9 @@ const MOST_AT_ONCE: usize = 64;
 struct Turn {
     account: Box<Account>,
     call: Arc<PermittedCall>,
-    /// By which an error names the message that asked for it.
+    /// By which an error names the message that asked for it, and what the client has called that.
     message: Box<str>,
+    theirs: Option<Box<str>>,
     /// The provider's name for it, once it has begun.
     id: Option<Box<str>>,
 }
@@ -60,6 +60,9 @@ pub(super) enum Verdict {
 pub(super) enum Course {
     /// It goes on; where it ends a turn, as soon as that is recorded.
     Goes(Option<Position>),
+    /// It goes on as soon as that is recorded, and tells the client that its message asked for no turn. Of the `names` the provider knows the
+    /// first, and the client the second.
+    Failed { line: Option<Position>, names: Option<(Box<str>, Box<str>)> },
     /// It goes on, and the provider would have started a turn now.
     Starts,
     /// The session cannot go on.
@@ -129,17 +132,8 @@ impl TurnMeter {
 
     /// A token is a byte of text at least. Where there is something else, the conversation may fill the model's window from now on.
     fn weigh_content(&mut self, object: &Map<String, Value>, bytes: usize) {
-        let is_outside = object.values().any(|value| self.brings_outside(value));
+        let is_outside = object.values().any(|value| brings_outside(&self.rules, value));
         self.weigh(if is_outside { UNIT_MAX } else { bytes as u64 });
-    }
-
-    fn brings_outside(&self, value: &Value) -> bool {
-        match value {
-            Value::String(text) => self.rules.outside.iter().any(|kind| **kind == **text),
-            Value::Array(items) => items.iter().any(|item| self.brings_outside(item)),
-            Value::Object(members) => members.values().any(|member| self.brings_outside(member)),
-            _ => false,
-        }
     }
 
     /// Judges a message of the client that may start or change something. `session` is the account of the session itself.
@@ -148,7 +142,7 @@ impl TurnMeter {
             let denial = Denial::new(Reason::BodyInvalid, "a message is one JSON object");
             return Verdict::Refused { denial, id: None };
         };
-        let id = object.get(&*self.rules.message_id).and_then(Value::as_str).map(Box::from);
+        let id = refusal::own_name(&self.rules, &object);
         let judged = if *message.kind == *self.rules.ask.event {
             self.weigh_content(&object, message.bytes.len());
             self.ask(&mut object, session).map(Some)
@@ -180,10 +174,7 @@ impl TurnMeter {
 
     /// Holds what a turn may use.
     fn ask(&mut self, object: &mut Map<String, Value>, session: &Account) -> Result<Position, Denial> {
-        if self.asked.len() + self.running.len() >= MOST_AT_ONCE {
-            let detail = format!("a session has at most {MOST_AT_ONCE} turns at once");
-            return Err(Denial::new(Reason::ConcurrencyLimited, detail));
-        }
+        self.has_place()?;
         let member = self.rules.ask.member.to_string();
         let mut options = match object.remove(&member) {
             None | Some(Value::Null) => Map::new(),
@@ -194,25 +185,28 @@ impl TurnMeter {
         let cap = if own == Cap::Unsaid { self.settings.cap() } else { own };
         let call = self.call.turn(self.facts(cap))?;
         let written_to = self.endpoint.request.cap_written_to.as_deref();
-        if let (Some(cap), Some(name)) = (call.bound.and_then(|bound| bound.write_cap), written_to) {
+        let most = call.price().and_then(Price::max_output);
+        let written = call.bound.and_then(|bound| cap.written(most, bound.write_cap));
+        if let (Some(cap), Some(name)) = (written, written_to) {
             options.insert(name.to_owned(), cap.into());
         }
         if !options.is_empty() {
             object.insert(member, Value::Object(options));
         }
-        let message = match object.get(&*self.rules.message_id) {
-            None | Some(Value::Null) => {
-                let id = event_id(RecordId::new());
-                object.insert(self.rules.message_id.to_string(), Value::from(&*id));
-                id
-            }
-            Some(Value::String(id)) => id.as_str().into(),
-            Some(_) => return Err(refusal::invalid(&self.rules.message_id, "must be a string")),
-        };
+        let (message, theirs) = refusal::rename(&self.rules, object)?;
         let account = session.turn(&call)?;
         let line = account.line();
-        self.asked.push_back(Turn { account, call, message, id: None });
+        self.asked.push_back(Turn { account, call, message, theirs, id: None });
         line.ok_or_else(|| Denial::new(Reason::Internal, "what a turn holds has no line"))
+    }
+
+    /// Whether there may be another turn at once.
+    fn has_place(&self) -> Result<(), Denial> {
+        if self.asked.len() + self.running.len() < MOST_AT_ONCE {
+            return Ok(());
+        }
+        let detail = format!("a session has at most {MOST_AT_ONCE} turns at once");
+        Err(Denial::new(Reason::ConcurrencyLimited, detail))
     }
 
     fn facts(&self, cap: Cap) -> Facts {
@@ -282,7 +276,9 @@ impl TurnMeter {
     }
 
     fn began(&mut self, id: Option<&str>, session: &Account) -> Course {
-        let turn = match self.asked.pop_front() {
+        // One that has not gone out yet is not what has begun.
+        let asked = self.asked.iter().position(|turn| turn.account.is_out());
+        let turn = match asked.and_then(|at| self.asked.remove(at)) {
             Some(turn) => Ok(turn),
             // It started by itself: without limits it may, and with them it is what nobody has asked for.
             None => self.unasked(session),
@@ -298,11 +294,30 @@ impl TurnMeter {
         }
     }
 
+    /// A turn that has begun unasked, by whatever settings the provider has: it may write as much as the model does. One that cannot be held
+    /// is charged what would have been held, past its limits.
     fn unasked(&self, session: &Account) -> Result<Turn, Denial> {
-        let call = self.call.turn(self.facts(self.settings.cap()))?;
-        let mut account = session.turn(&call)?;
-        account.sent();
-        Ok(Turn { account, call, message: Box::default(), id: None })
+        let (call, bounded) = self.call.begun_turn(self.facts(Cap::Unlimited));
+        match bounded.and_then(|()| self.has_place()).and_then(|()| session.turn(&call)) {
+            Ok(mut account) => {
+                account.sent();
+                Ok(Turn { account, call, message: Box::default(), theirs: None, id: None })
+            }
+            Err(denial) => {
+                let mut account = session.turn_past_limits(&call);
+                account.sent();
+                (account.record.outcome, account.record.reason) = (Outcome::Refused, Some(denial.reason));
+                // Nobody waits for the line; a journal that cannot be written has said so itself.
+                let _ = account.close(self.untold(&call));
+                Err(denial)
+            }
+        }
+    }
+
+    /// What to book of a turn that never tells its usage.
+    fn untold(&self, call: &PermittedCall) -> LearntUsage {
+        let units = bound::estimate(&call.facts, &self.endpoint, &usage::UsageReading::default());
+        LearntUsage::Unknown { units, told: AnswerFacts::default() }
     }
 
     /// A turn is over: it is charged what it used.
@@ -342,28 +357,37 @@ impl TurnMeter {
         let Some(at) = self.asked.iter().position(|turn| *turn.message == *message) else {
             return Course::Goes(None);
         };
-        let turn = self.asked.remove(at);
-        let line = turn.and_then(|Turn { mut account, .. }| {
-            account.record.outcome = Outcome::ProviderError;
-            account.record.reason = Some(Reason::UpstreamError);
-            account.close(LearntUsage::Unbilled).ok().flatten()
-        });
-        Course::Goes(line)
+        let Some(Turn { mut account, message, theirs, .. }) = self.asked.remove(at) else {
+            return Course::Goes(None);
+        };
+        account.record.outcome = Outcome::ProviderError;
+        account.record.reason = Some(Reason::UpstreamError);
+        let line = account.close(LearntUsage::Unbilled).ok().flatten();
+        Course::Failed { line, names: theirs.map(|theirs| (message, theirs)) }
     }
 
     /// The session is over: what runs never tells its usage.
-    pub(super) fn end(self, outcome: Outcome, reason: Option<Reason>) {
-        for Turn { mut account, call, .. } in self.asked.into_iter().chain(self.running) {
-            let usage = if account.is_out() {
-                let units = bound::estimate(&call.facts, &self.endpoint, &usage::UsageReading::default());
-                LearntUsage::Unknown { units, told: AnswerFacts::default() }
-            } else {
-                LearntUsage::Unbilled
-            };
+    pub(super) fn end(mut self, outcome: Outcome, reason: Option<Reason>) {
+        let (asked, running) = (std::mem::take(&mut self.asked), std::mem::take(&mut self.running));
+        for Turn { mut account, call, .. } in asked.into_iter().chain(running) {
+            let usage = if account.is_out() { self.untold(&call) } else { LearntUsage::Unbilled };
             (account.record.outcome, account.record.reason) = (outcome, reason);
             // Nobody waits for the line; a journal that cannot be written has said so itself.
             let _ = account.close(usage);
         }
+    }
+}
+
+/// Whether its bytes tell nothing of its tokens.
+fn brings_outside(rules: &SessionRules, value: &Value) -> bool {
+    // Something of a list that has only a name may be any item before.
+    let is_reference =
+        |item: &Value| item.get("id").is_some() && item.get(&*rules.kind).is_none_or(Value::is_null);
+    match value {
+        Value::String(text) => rules.outside.iter().any(|kind| **kind == **text),
+        Value::Array(items) => items.iter().any(|item| is_reference(item) || brings_outside(rules, item)),
+        Value::Object(members) => members.values().any(|member| brings_outside(rules, member)),
+        _ => false,
     }
 }
 

@@ -101,15 +101,15 @@ impl Hold {
                 }
             }
         }
-        let charges = plan.items.iter().zip(&hold.taken).filter_map(|(item, taken)| match taken.place {
-            HeldPlace::Window { held, .. } => {
-                let (limit, key) = (Arc::clone(&item.limit.id), Arc::clone(&taken.cell.key));
-                Some(Charge { limit, key, amount: held })
-            }
-            HeldPlace::Slot | HeldPlace::Rate { .. } | HeldPlace::Within => None,
-        });
-        hold.charges = charges.collect();
+        hold.charges = charges(plan, &hold.taken);
         Ok(hold)
+    }
+
+    /// A hold of nothing, in the windows of `now`.
+    pub(super) fn nothing(plan: &Arc<Plan>, keys: &Keys<'_>, now: Timestamp) -> Self {
+        let taken: Vec<_> = plan.items.iter().map(|item| HeldItem::nothing(item, keys, now)).collect();
+        let charges = charges(plan, &taken);
+        Self { plan: Arc::clone(plan), taken, charges, opened: now, sent: false }
     }
 
     /// What is reserved of each counted window, for the ledger: written before the call is sent.
@@ -237,7 +237,32 @@ impl Drop for Hold {
     }
 }
 
+/// What is reserved of each counted window.
+fn charges(plan: &Plan, taken: &[HeldItem]) -> Vec<Charge> {
+    let charges = plan.items.iter().zip(taken).filter_map(|(item, taken)| match taken.place {
+        HeldPlace::Window { held, .. } => {
+            let (limit, key) = (Arc::clone(&item.limit.id), Arc::clone(&taken.cell.key));
+            Some(Charge { limit, key, amount: held })
+        }
+        HeldPlace::Slot | HeldPlace::Rate { .. } | HeldPlace::Within => None,
+    });
+    charges.collect()
+}
+
 impl HeldItem {
+    fn nothing(item: &Item, keys: &Keys<'_>, now: Timestamp) -> Self {
+        let cell = item.counts.cell(keys.get(item.limit.key), &item.limit, now);
+        let place = match (&cell.state, &item.limit.kind) {
+            (CellState::Counted(counter), LimitKind::Counted(window)) => {
+                // Nothing fits under any cap but one that is passed already.
+                let slot = lock(counter).reserve(window, u64::MAX, 0, now);
+                slot.map_or(HeldPlace::Within, |slot| HeldPlace::Window { slot, held: 0 })
+            }
+            _ => HeldPlace::Within,
+        };
+        Self { cell, place, _share: None }
+    }
+
     fn take(item: &Item, keys: &Keys<'_>, demand: &Demand, now: Timestamp) -> Result<Self, Denial> {
         let limit = &item.limit;
         let cell = item.counts.cell(keys.get(limit.key), limit, now);

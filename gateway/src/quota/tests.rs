@@ -89,6 +89,22 @@ impl World {
 }
 
 #[test]
+fn what_has_begun_without_a_hold_is_charged_past_the_cap_and_said_to_exceed() {
+    let world = World::new(&[spend(1_000), tokens(100), concurrency(1), hourly(1, 1)]);
+    let held = world.hold(WEB, demand(100, 900)).unwrap();
+    let id: Identity = WEB.parse().unwrap();
+    let mut nothing = Hold::nothing(&world.plan, &Keys::of(&id), now());
+    assert_eq!((world.usage(Unit::Tokens), world.usage(Unit::Concurrency)), ((0, 100), (0, 1)));
+    nothing.sent();
+    let settled = nothing.settle(&demand(60, 600));
+    assert!(settled.exceeded);
+    assert_eq!(settled.charges.iter().map(|charge| charge.amount).collect::<Vec<_>>(), [600, 60]);
+    assert_eq!((world.usage(Unit::Tokens), world.usage(Unit::Spend)), ((60, 100), (600, 900)));
+    held.release();
+    assert_eq!((world.usage(Unit::Tokens), world.usage(Unit::Concurrency)), ((60, 0), (0, 0)));
+}
+
+#[test]
 fn a_hold_is_taken_whole_and_settled_at_what_was_used() {
     let world = World::new(&[spend(1_000), tokens(100), concurrency(1)]);
     let mut hold = world.hold(WEB, demand(60, 600)).unwrap();

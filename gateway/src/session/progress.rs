@@ -27,7 +27,7 @@ pub(crate) struct WriteProgress {
 }
 
 impl WriteProgress {
-    pub(super) fn new(least: Option<LeastRate>) -> Self {
+    pub(crate) fn new(least: Option<LeastRate>) -> Self {
         let credit = least.map_or(STILL, |least| millis(least.patience));
         Self {
             handed: AtomicI64::new(WAITS_FOR_US),

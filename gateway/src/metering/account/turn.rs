@@ -10,6 +10,7 @@ use super::{Account, AccountPhase};
 use crate::caller_usage::{CallPlace, CallerUsage};
 use crate::ledger::{Attempt, Record, RecordId};
 use crate::metering::permitted::PermittedCall;
+use crate::quota::Hold;
 use crate::trace::CallTrace;
 
 impl Account {
@@ -22,9 +23,22 @@ impl Account {
         let now = Timestamp::now();
         let hold = self.core.shared.quota.hold(&call.permit, &call.demand(), now);
         let hold = hold.map_err(|denial| call.explained(denial))?;
+        let mut turn = self.turn_holding(hold, call);
+        turn.journal_hold()?;
+        Ok(turn)
+    }
+
+    /// Opens the account of a turn that has begun and cannot be held: it holds nothing, so all that it is charged exceeds that. No line stands
+    /// in the journal but its record.
+    pub(in crate::metering) fn turn_past_limits(&self, call: &Arc<PermittedCall>) -> Box<Self> {
+        let hold = self.core.shared.quota.hold_nothing(&call.permit, Timestamp::now());
+        self.turn_holding(hold, call)
+    }
+
+    fn turn_holding(&self, hold: Hold, call: &Arc<PermittedCall>) -> Box<Self> {
         self.core.recorder.began();
         let session = &self.record;
-        let mut record = Record::new(RecordId::new(), now, session.method.clone());
+        let mut record = Record::new(RecordId::new(), hold.opened(), session.method.clone());
         record.caller.clone_from(&session.caller);
         record.proof = session.proof;
         record.generation = session.generation;
@@ -66,8 +80,7 @@ impl Account {
         });
         turn.permitted(call);
         turn.hold(hold);
-        turn.journal_hold()?;
-        Ok(turn)
+        turn
     }
 
     /// What its caller occupies.

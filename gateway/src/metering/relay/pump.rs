@@ -1,7 +1,7 @@
 //! Frames of one side on their way to the other.
 //!
 //! **Invariant:** what waits to be written are whole frames, so that a frame of our own may follow at any time. No more waits than one read
-//! brings.
+//! brings, and what [`Pump::has_room`] lets others cause.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::tap::Tap;
+use crate::caller_usage::BufferReservation;
 use crate::injection::Scrubber;
 use crate::metering::leave::Leave;
 use crate::metering::session::{ClientMessage, ServerReader, SessionEvent, whole};
@@ -22,6 +23,8 @@ use crate::websocket::{Decoder, FramePiece, FrameRules, MaskKeys, Opcode, Violat
 
 /// Room for one read.
 const READ: usize = 16 << 10;
+/// With more bytes that wait to be written, nobody may cause others.
+const FULL: usize = 64 << 10;
 /// How long the last frame to a side may take.
 const LAST: Duration = Duration::from_secs(2);
 
@@ -38,7 +41,7 @@ pub(super) enum PumpEnd {
     Violation(Violation),
     /// The policy permits it no longer. What came last did not go on.
     Withdrawn,
-    /// What came last is to be judged first: see [`Pump::take_client`] and [`Pump::take_server`].
+    /// What came last is to be judged first: see [`Pump::take_client`] and [`Pump::take_server`]. Or there is room again.
     Event,
 }
 
@@ -109,6 +112,10 @@ pub(super) struct Pump<'a, R, W> {
     is_mute: bool,
     /// Of the caller, who has to take what it is sent.
     progress: Option<&'a WriteProgress>,
+    /// Bytes in `out` that it has not been told of.
+    fresh: usize,
+    /// Somebody waits for room.
+    awaits_room: bool,
 }
 
 impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<'a, R, W> {
@@ -128,6 +135,8 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<'a, R, W> {
             queued: VecDeque::new(),
             is_mute: false,
             progress: None,
+            fresh: 0,
+            awaits_room: false,
         }
     }
 
@@ -152,12 +161,15 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<'a, R, W> {
             queued: VecDeque::new(),
             is_mute: false,
             progress: Some(progress),
+            fresh: 0,
+            awaits_room: false,
         }
     }
 
     /// What messages are read by from now on.
     pub(super) fn tap(&mut self, tap: Tap) {
         self.tap = tap;
+        self.awaits_room = false;
     }
 
     /// Passes frames on until there are no more. Dropped and begun again it goes on where it was.
@@ -189,7 +201,7 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<'a, R, W> {
             if self.flush().await.is_err() {
                 return PumpEnd::Unwritable;
             }
-            if self.tap.waits() {
+            if self.tap.waits() || (self.awaits_room && self.has_room()) {
                 return PumpEnd::Event;
             }
             self.buffer.reserve(READ);
@@ -219,6 +231,23 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<'a, R, W> {
     /// Whether all that was to be said waits to be written at most.
     pub(super) fn is_said(&self) -> bool {
         self.queued.is_empty()
+    }
+
+    /// Whether so little waits that others may cause more. Where that is not so, [`Pump::run`] ends when it is.
+    pub(super) fn has_room(&mut self) -> bool {
+        let queued: usize = self.queued.iter().map(BytesMut::len).sum();
+        self.awaits_room = self.out.len() + queued > FULL;
+        !self.awaits_room
+    }
+
+    /// What is said next occupies this until it is written.
+    pub(super) fn keep(&mut self, room: BufferReservation) {
+        self.tap.keep(room);
+    }
+
+    /// The event that is to be judged names a message as the client does.
+    pub(super) fn rename(&mut self, own: &str, theirs: &str) {
+        self.tap.rename(own, theirs);
     }
 
     fn put_queued(&mut self) -> io::Result<()> {
@@ -262,6 +291,7 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<'a, R, W> {
     pub(super) fn mute(&mut self) {
         self.is_mute = true;
         self.out.clear();
+        self.fresh = 0;
     }
 
     /// A frame that waits to be written.
@@ -275,7 +305,9 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<'a, R, W> {
         };
         let before = self.out.len();
         encode(&mut self.out, piece, mask);
-        self.bytes.fetch_add((self.out.len() - before) as u64, Ordering::Relaxed);
+        let added = self.out.len() - before;
+        self.fresh += added;
+        self.bytes.fetch_add(added as u64, Ordering::Relaxed);
         Ok(())
     }
 
@@ -283,14 +315,17 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<'a, R, W> {
         if !self.out.has_remaining() {
             return Ok(());
         }
-        if let Some(progress) = self.progress {
-            progress.handed(self.out.len());
+        // What was handed over before, and is not taken yet, gives the caller no more time.
+        let fresh = std::mem::take(&mut self.fresh);
+        if let Some(progress) = self.progress.filter(|_| fresh > 0) {
+            progress.handed(fresh);
         }
         self.to.write_all_buf(&mut self.out).await?;
         self.to.flush().await?;
         if let Some(progress) = self.progress {
             progress.waits();
         }
+        self.tap.written();
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! What reads the messages that a pump passes on, where turns are billed.
 
+use crate::caller_usage::BufferReservation;
 use crate::metering::session::{ClientMessage, ClientReader, ServerReader, SessionEvent, Taken};
 use crate::websocket::{FramePiece, Violation};
 
@@ -13,6 +14,8 @@ pub(super) enum Tap {
         waiting: Option<ClientMessage>,
         /// Of messages that went on unjudged.
         tokens: u64,
+        /// Of messages that wait to be written.
+        rooms: Vec<BufferReservation>,
     },
     Server {
         reader: Box<ServerReader>,
@@ -23,7 +26,7 @@ pub(super) enum Tap {
 
 impl Tap {
     pub(super) fn client(reader: ClientReader) -> Self {
-        Self::Client { reader: Box::new(reader), waiting: None, tokens: 0 }
+        Self::Client { reader: Box::new(reader), waiting: None, tokens: 0, rooms: Vec::new() }
     }
 
     pub(super) fn server(reader: ServerReader) -> Self {
@@ -37,8 +40,9 @@ impl Tap {
     pub(super) fn take(&mut self, piece: FramePiece) -> Result<Option<FramePiece>, Violation> {
         match self {
             Self::Closed => Ok(Some(piece)),
-            Self::Client { reader, waiting, tokens } => match reader.take(piece)? {
-                Taken::Goes(piece, more) => {
+            Self::Client { reader, waiting, tokens, rooms } => match reader.take(piece)? {
+                Taken::Goes(piece, more, room) => {
+                    rooms.push(room);
                     *tokens = tokens.saturating_add(more);
                     Ok(Some(piece))
                 }
@@ -83,6 +87,31 @@ impl Tap {
         }
     }
 
+    /// A message of the client waits to be written, and occupies this.
+    pub(super) fn keep(&mut self, room: BufferReservation) {
+        if let Self::Client { rooms, .. } = self {
+            rooms.push(room);
+        }
+    }
+
+    /// All that waited is written.
+    pub(super) fn written(&mut self) {
+        if let Self::Client { rooms, .. } = self {
+            rooms.clear();
+        }
+    }
+
+    /// The event that is to be judged tells the client its own name of a message instead of the gateway's, unless that is cut.
+    pub(super) fn rename(&mut self, own: &str, theirs: &str) {
+        let Self::Server { waiting: Some((_, piece)), .. } = self else { return };
+        let own = format!("\"{own}\"");
+        let at = piece.payload.windows(own.len()).position(|bytes| bytes == own.as_bytes());
+        let (Some(at), Ok(theirs)) = (at, serde_json::to_vec(theirs)) else { return };
+        let rest = piece.payload.split_off(at);
+        piece.payload.extend_from_slice(&theirs);
+        piece.payload.extend_from_slice(rest.get(own.len()..).unwrap_or_default());
+    }
+
     pub(super) fn take_tokens(&mut self) -> u64 {
         match self {
             Self::Client { tokens, .. } => std::mem::take(tokens),
@@ -104,3 +133,6 @@ impl Tap {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

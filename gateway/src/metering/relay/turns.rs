@@ -14,6 +14,7 @@ use tollgate_policy::denial::{Denial, Reason};
 
 use super::pump::{Pump, PumpEnd};
 use super::tap::Tap;
+use crate::caller_usage::BufferReservation;
 use crate::core::Core;
 use crate::ledger::{Journal, LedgerError, Outcome, Wait};
 use crate::metering::account::Account;
@@ -28,11 +29,21 @@ const LAST_TURNS: Duration = Duration::from_secs(10);
 pub(super) struct Turns {
     meter: TurnMeter,
     core: Arc<Core>,
-    /// Messages for the provider, and the lines of what they hold, in order.
-    asks: VecDeque<(Vec<u8>, Option<Wait>)>,
+    /// Messages for the provider, in order.
+    asks: VecDeque<Ask>,
     /// The record of the turn that is over.
     over: Option<Wait>,
     ends: Option<RefusedTurn>,
+}
+
+/// A message for the provider.
+#[derive(Debug)]
+struct Ask {
+    message: Vec<u8>,
+    /// The line of what it holds.
+    wait: Option<Wait>,
+    /// What the client's message occupies.
+    room: BufferReservation,
 }
 
 /// A session that is refused another turn.
@@ -102,7 +113,9 @@ impl Turns {
                 }
             }
             let until = self.ends.map(|refused| refused.until);
-            let (may_ask, may_answer) = (self.asks.is_empty() && self.ends.is_none(), self.over.is_none());
+            // A caller that does not take its refusals causes no more of them.
+            let may_ask = self.asks.is_empty() && self.ends.is_none() && down.has_room();
+            let may_answer = self.over.is_none();
             tokio::select! {
                 end = up.run(leave), if may_ask => match end {
                     PumpEnd::Event => self.judge(up, down, account),
@@ -139,8 +152,11 @@ impl Turns {
     {
         self.meter.weigh(up.take_tokens());
         let Some(message) = up.take_client() else { return };
-        match self.meter.judge(&message, account) {
-            Verdict::Goes { message, line } => self.asks.push_back((message, line.map(Wait::new))),
+        let verdict = self.meter.judge(&message, account);
+        match verdict {
+            Verdict::Goes { message: judged, line } => {
+                self.asks.push_back(Ask { message: judged, wait: line.map(Wait::new), room: message.room });
+            }
             Verdict::Refused { denial, id } => self.refuse(&denial, id.as_deref(), down),
         }
     }
@@ -157,16 +173,22 @@ impl Turns {
         let Some((event, reader)) = down.take_server() else { return };
         let course = self.meter.heard(event, reader, account);
         reader.forget();
+        if let Course::Failed { names: Some((own, theirs)), .. } = &course {
+            down.rename(own, theirs);
+        }
         match course {
-            Course::Goes(Some(line)) => {
+            Course::Goes(Some(line)) | Course::Failed { line: Some(line), .. } => {
                 self.over = Some(Wait::new(line));
                 return;
             }
-            Course::Goes(None) => {}
+            Course::Goes(None) | Course::Failed { line: None, .. } => {}
             // One that is refused already ends without it.
             Course::Starts if self.ends.is_some() => {}
             Course::Starts => match self.meter.start(account) {
-                Verdict::Goes { message, line } => self.asks.push_back((message, line.map(Wait::new))),
+                Verdict::Goes { message, line } => {
+                    let (wait, room) = (line.map(Wait::new), BufferReservation::default());
+                    self.asks.push_back(Ask { message, wait, room });
+                }
                 Verdict::Refused { denial, .. } => self.refuse(&denial, None, down),
             },
             Course::Ends(denial) => {
@@ -191,10 +213,11 @@ impl Turns {
             self.asks.clear();
             let denial = self.meter.unsent();
             self.refuse(&denial, None, down);
-        } else if let Some((message, wait)) = self.asks.pop_front() {
+        } else if let Some(Ask { message, wait, room }) = self.asks.pop_front() {
             if wait.is_some() {
                 self.meter.sent();
             }
+            up.keep(room);
             let _ = up.say(&message);
         }
     }
@@ -280,11 +303,11 @@ impl RefusedTurn {
 }
 
 /// Ready once the line of the first message is written; never without one.
-async fn first(journal: &Journal, asks: &mut VecDeque<(Vec<u8>, Option<Wait>)>) -> Result<(), LedgerError> {
+async fn first(journal: &Journal, asks: &mut VecDeque<Ask>) -> Result<(), LedgerError> {
     match asks.front_mut() {
         None => pending().await,
-        Some((_, None)) => Ok(()),
-        Some((_, Some(wait))) => poll_fn(|cx| journal.poll_written(wait, cx)).await,
+        Some(Ask { wait: None, .. }) => Ok(()),
+        Some(Ask { wait: Some(wait), .. }) => poll_fn(|cx| journal.poll_written(wait, cx)).await,
     }
 }
 

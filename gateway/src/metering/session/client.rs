@@ -15,19 +15,25 @@ use crate::websocket::{FramePiece, Opcode, Violation};
 
 /// A message of no more bytes comes in one piece, and needs no room beside that of its frame.
 const SMALL: usize = 64 << 10;
+/// Most bytes of a message that is to be judged, beside those in long strings: sound and images are there. It is read into values, each of
+/// which takes many times the bytes that say it.
+const JUDGED: usize = 1 << 20;
+const LONG_STRING: usize = 1 << 10;
 
 /// A message that has to be judged.
 #[derive(Debug)]
 pub(in crate::metering) struct ClientMessage {
     pub(super) kind: Box<str>,
     pub(super) bytes: BytesMut,
+    /// Kept until what becomes of it is written.
+    pub(in crate::metering) room: BufferReservation,
 }
 
 /// What becomes of a piece.
 #[derive(Debug)]
 pub(in crate::metering) enum Taken {
-    /// It goes on; it is so many tokens at most.
-    Goes(FramePiece, u64),
+    /// It goes on; it is so many tokens at most, and keeps its room until it is written.
+    Goes(FramePiece, u64, BufferReservation),
     /// More has to come.
     Waits,
     /// It is to be judged.
@@ -63,7 +69,7 @@ impl ClientReader {
     /// The message is no JSON object with a type, or larger than what may be held.
     pub(in crate::metering) fn take(&mut self, piece: FramePiece) -> Result<Taken, Violation> {
         if piece.opcode.is_control() {
-            return Ok(Taken::Goes(piece, 0));
+            return Ok(Taken::Goes(piece, 0, BufferReservation::default()));
         }
         if piece.opcode == Opcode::Binary {
             return Err(Violation { code: 1003, why: "a session takes messages of text only" });
@@ -81,19 +87,42 @@ impl ClientReader {
         if !piece.last {
             return Ok(Taken::Waits);
         }
-        self.room = BufferReservation::default();
+        let room = std::mem::take(&mut self.room);
         let bytes = std::mem::take(&mut self.message);
         let text = std::str::from_utf8(&bytes)
             .map_err(|_| Violation { code: 1007, why: "a message of text is not UTF-8" })?;
         let kind = kind(&self.rules.kind, text)?;
-        Ok(match self.rules.inert(&kind) {
-            Some(divisor) => {
-                let tokens = (bytes.len() as u64).div_ceil(divisor.max(1));
-                Taken::Goes(whole(bytes), tokens)
-            }
-            None => Taken::Decides(ClientMessage { kind, bytes }),
-        })
+        if let Some(divisor) = self.rules.inert(&kind) {
+            let tokens = (bytes.len() as u64).div_ceil(divisor.max(1));
+            return Ok(Taken::Goes(whole(bytes), tokens, room));
+        }
+        if beside_long_strings(text) > JUDGED {
+            return Err(Violation { code: 1009, why: "the message says more than the gateway reads" });
+        }
+        Ok(Taken::Decides(ClientMessage { kind, bytes, room }))
     }
+}
+
+/// Bytes of JSON that are in no long string.
+fn beside_long_strings(text: &str) -> usize {
+    let (mut beside, mut begun, mut is_escaped) = (0, None, false);
+    for (at, byte) in text.bytes().enumerate() {
+        match begun {
+            None => {
+                beside += 1;
+                begun = (byte == b'"').then_some(at);
+            }
+            Some(_) if is_escaped => is_escaped = false,
+            Some(_) if byte == b'\\' => is_escaped = true,
+            Some(start) if byte == b'"' => {
+                let string = at - start;
+                beside += if string < LONG_STRING { string } else { 0 };
+                begun = None;
+            }
+            Some(_) => {}
+        }
+    }
+    beside
 }
 
 /// A message in one frame.

@@ -38,7 +38,7 @@ pub(in crate::metering) struct ServerReader {
 }
 
 impl ServerReader {
-    pub(super) fn new(endpoint: &Endpoint, rules: &Arc<SessionRules>) -> Self {
+    pub(in crate::metering) fn new(endpoint: &Endpoint, rules: &Arc<SessionRules>) -> Self {
         let response = Arc::clone(&endpoint.response);
         let slots = Slots::new(&reading(&response).tree);
         let rules = Arc::clone(rules);

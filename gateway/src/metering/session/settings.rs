@@ -33,6 +33,16 @@ impl Cap {
         }
     }
 
+    /// What has to stand in a request for a hold by this cap, whatever the provider has made of earlier settings. `most` is what the model
+    /// writes, and `unsaid` what a request says that names no cap.
+    pub(super) fn written(self, most: Option<u64>, unsaid: Option<u64>) -> Option<u64> {
+        match self {
+            Self::Unsaid => unsaid,
+            Self::Unlimited => most,
+            Self::Tokens(tokens) => Some(most.map_or(tokens, |most| tokens.min(most))),
+        }
+    }
+
     fn of(name: &str, value: &Value) -> Result<Self, Denial> {
         match value {
             Value::Null => Ok(Self::Unsaid),
@@ -155,10 +165,15 @@ impl TurnSettings {
         let (mut starts, mut now) = (self.starts, self.detection.clone());
         for (index, place) in detection.at.iter().enumerate() {
             let Some((last, parents)) = place.split_last() else { continue };
-            let parent = parents
-                .iter()
-                .try_fold(&mut *settings, |at, name| at.get_mut(&**name).and_then(Value::as_object_mut));
-            let Some(parent) = parent else { continue };
+            let parent = if index == 0 {
+                opened(settings, parents)?
+            } else {
+                let parent = parents
+                    .iter()
+                    .try_fold(&mut *settings, |at, name| at.get_mut(&**name).and_then(Value::as_object_mut));
+                let Some(parent) = parent else { continue };
+                parent
+            };
             match parent.get_mut(&**last) {
                 Some(Value::Null) => (starts, now) = (false, Value::Null),
                 Some(value @ Value::Object(_)) => {
@@ -172,8 +187,8 @@ impl TurnSettings {
                     now = value.clone();
                 }
                 Some(_) => return Err(invalid(last, "must be an object, or null")),
-                // Whether settings that name a part of an object leave the rest as it was is not said anywhere.
-                None if index == 0 && !parents.is_empty() => {
+                // Whether settings that leave out a part, or say `null` of what it is in, leave it as it was is not said anywhere.
+                None if index == 0 => {
                     parent.insert(last.to_string(), now.clone());
                 }
                 None => {}
@@ -181,6 +196,20 @@ impl TurnSettings {
         }
         Ok((starts, now))
     }
+}
+
+/// The object at this place; what is missing or `null` becomes one.
+fn opened<'a>(
+    settings: &'a mut Map<String, Value>,
+    place: &[Box<str>],
+) -> Result<&'a mut Map<String, Value>, Denial> {
+    place.iter().try_fold(settings, |at, name| {
+        let value = at.entry(&**name).or_insert(Value::Null);
+        if value.is_null() {
+            *value = Value::Object(Map::new());
+        }
+        value.as_object_mut().ok_or_else(|| invalid(name, "must be an object"))
+    })
 }
 
 /// Switches an object off. Whether it was on, which it is unless it says otherwise.

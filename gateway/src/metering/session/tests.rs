@@ -9,7 +9,7 @@ use tollgate_policy::price::{NanoUsd, Units};
 use super::server::ServerReader;
 use super::settings::{Cap, TurnSettings};
 use super::*;
-use crate::caller_usage::{Bounds, CallerUsage, CallerUsages};
+use crate::caller_usage::{Bounds, BufferReservation, CallerUsage, CallerUsages};
 use crate::metering::catalog::shipped;
 use crate::websocket::{FramePiece, Opcode};
 
@@ -37,7 +37,7 @@ fn taken(text: &str) -> Result<Option<u64>, u16> {
     let (_, rules) = endpoint();
     let mut reader = ClientReader::new(&rules, usage(), 4 << 20);
     match reader.take(piece(Opcode::Text, true, text)) {
-        Ok(Taken::Goes(_, tokens)) => Ok(Some(tokens)),
+        Ok(Taken::Goes(_, tokens, _)) => Ok(Some(tokens)),
         Ok(Taken::Decides(_)) => Ok(None),
         Ok(Taken::Waits) => panic!("it is whole"),
         Err(violation) => Err(violation.code),
@@ -77,7 +77,7 @@ fn a_message_in_pieces_is_put_together_within_the_room_of_its_caller() {
     let (_, rules) = endpoint();
     let mut reader = ClientReader::new(&rules, usage(), 4 << 20);
     assert!(matches!(reader.take(piece(Opcode::Text, false, r#"{"type":"#)), Ok(Taken::Waits)));
-    assert!(matches!(reader.take(piece(Opcode::Ping, true, "")), Ok(Taken::Goes(_, 0))));
+    assert!(matches!(reader.take(piece(Opcode::Ping, true, "")), Ok(Taken::Goes(_, 0, _))));
     let Ok(Taken::Decides(message)) = reader.take(piece(Opcode::Continuation, true, r#""response.create"}"#))
     else {
         panic!("it is whole")
@@ -118,10 +118,18 @@ fn the_provider_is_never_left_to_start_turns() {
     let told = applied(&mut settings, &json!({"audio": {"input": {"turn_detection": semantic}}})).unwrap();
     let semantic_off = json!({"type": "semantic_vad", "eagerness": "low", "create_response": false});
     assert_eq!(told, (json!({"audio": {"input": {"turn_detection": semantic_off}}}), true));
-    assert_eq!(
-        applied(&mut settings, &json!({"instructions": "a"})).unwrap(),
-        (json!({"instructions": "a"}), true)
-    );
+    let said = json!({"turn_detection": semantic_off});
+    for (input, extra) in [
+        (json!({"instructions": "a"}), json!({"input": said})),
+        (json!({"audio": null, "instructions": "a"}), json!({"input": said})),
+        (
+            json!({"audio": {"input": null, "output": {}}, "instructions": "a"}),
+            json!({"input": said, "output": {}}),
+        ),
+    ] {
+        let told = json!({"instructions": "a", "audio": extra});
+        assert_eq!(applied(&mut settings, &input).unwrap(), (told, true), "{input}");
+    }
     // Whoever has turned it off starts turns alone, until it is turned on again.
     let own = json!({"type": "server_vad", "create_response": false});
     assert!(!applied(&mut settings, &json!({"audio": {"input": {"turn_detection": own}}})).unwrap().1);
@@ -155,6 +163,7 @@ fn settings_that_are_refused_change_nothing() {
             "unmetered_endpoint",
         ),
         (json!({"audio": {"input": {"turn_detection": true}}}), "body_invalid"),
+        (json!({"audio": []}), "body_invalid"),
     ] {
         assert_eq!(applied(&mut settings, &session), Err(reason), "{session}");
         assert!(settings.starts_turns(), "{session}");
@@ -167,6 +176,75 @@ fn settings_that_are_refused_change_nothing() {
     assert_eq!(settings.cap(), Cap::Tokens(7));
     assert!(applied(&mut settings, &json!({"max_output_tokens": "inf"})).is_ok());
     assert_eq!(settings.cap(), Cap::Unlimited);
+}
+
+#[test]
+fn the_cap_that_a_hold_rests_on_is_written_whatever_settings_the_provider_has() {
+    for (cap, most, unsaid, written) in [
+        (Cap::Tokens(1), Some(4_096), None, Some(1)),
+        (Cap::Tokens(9_000), Some(4_096), None, Some(4_096)),
+        (Cap::Tokens(9_000), None, None, Some(9_000)),
+        (Cap::Unlimited, Some(4_096), None, Some(4_096)),
+        (Cap::Unsaid, Some(4_096), Some(100), Some(100)),
+        (Cap::Unlimited, None, None, None),
+    ] {
+        assert_eq!(cap.written(most, unsaid), written, "{cap:?}");
+    }
+}
+
+#[test]
+fn a_message_that_asks_for_a_turn_gets_a_name_that_no_client_chose() {
+    let (_, rules) = endpoint();
+    let renamed = |id: Value| {
+        let Value::Object(mut object) = json!({"type": "response.create", "event_id": id}) else { panic!() };
+        let names = refusal::rename(&rules, &mut object).map_err(|denial| denial.reason.as_str())?;
+        assert_eq!(object["event_id"], *names.0);
+        Ok::<_, &str>(names)
+    };
+    let (first, second) = (renamed(json!("same")).unwrap(), renamed(json!("same")).unwrap());
+    assert_ne!(first.0, second.0);
+    assert_eq!((first.1.as_deref(), second.1.as_deref()), (Some("same"), Some("same")));
+    assert_eq!(renamed(Value::Null).unwrap().1, None);
+    assert_eq!(renamed(json!(1)), Err("body_invalid"));
+    assert!(renamed(json!("a".repeat(512))).is_ok());
+    assert_eq!(renamed(json!("a".repeat(513))), Err("body_invalid"));
+    let Value::Object(long) = json!({"event_id": "a".repeat(513)}) else { panic!() };
+    assert_eq!(refusal::own_name(&rules, &long), None, "it is not repeated either");
+}
+
+#[test]
+fn what_a_message_only_names_is_outside_of_it() {
+    let (_, rules) = endpoint();
+    let outside = |item: Value| brings_outside(&rules, &json!({"response": {"input": [item]}}));
+    assert!(outside(json!({"type": "item_reference", "id": "item_1"})));
+    assert!(outside(json!({"id": "item_1"})));
+    assert!(outside(json!({"type": "message", "content": [{"type": "input_image", "image_url": "data:"}]})));
+    assert!(!outside(
+        json!({"type": "message", "id": "a", "content": [{"type": "input_text", "text": "a"}]})
+    ));
+    assert!(!brings_outside(
+        &rules,
+        &json!({"response": {"audio": {"output": {"voice": {"id": "voice_1"}}}}})
+    ));
+}
+
+#[test]
+fn a_message_that_is_judged_says_little_but_for_long_strings_and_keeps_its_room() {
+    let read = |text: &str| {
+        let (usage, (_, rules)) = (usage(), endpoint());
+        let mut reader = ClientReader::new(&rules, Arc::clone(&usage), 4 << 20);
+        let taken = reader.take(piece(Opcode::Text, true, text)).map_err(|violation| violation.code);
+        // The room of one is 2 MiB.
+        let is_kept = !BufferReservation::default().grow(3 << 19, &usage);
+        taken.map(|_taken| is_kept)
+    };
+    let item = |content: &str| format!(r#"{{"type":"conversation.item.create","item":[{content}]}}"#);
+    assert_eq!(read(&item("")), Ok(false));
+    assert_eq!(read(&item(&format!(r#""{}""#, r#"\""#.repeat(600 << 10)))), Ok(true), "sound");
+    assert_eq!(read(&item(&format!("{}0", "0,".repeat(600 << 10)))), Err(1009));
+    assert_eq!(read(&item(&format!("{}0", r#""aaaaaaaaaaaa","#.repeat(80 << 10)))), Err(1009));
+    let sound = format!(r#"{{"audio":[{}0],"type":"input_audio_buffer.append"}}"#, "0,".repeat(600 << 10));
+    assert_eq!(read(&sound), Ok(true), "it is not read into values");
 }
 
 #[test]

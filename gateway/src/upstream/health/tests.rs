@@ -32,7 +32,7 @@ async fn an_endpoint_is_ejected_after_failures_in_a_row_and_comes_back_by_time()
     let (health, host) = host();
     let all = endpoints(&host, 2);
     fail(&host, &all[0], 2);
-    host.works(&all[0]);
+    all[0].succeeded();
     fail(&host, &all[0], 2);
     assert!(!all[0].is_ejected(), "a success between them");
     fail(&host, &all[0], 1);
@@ -57,7 +57,7 @@ async fn who_comes_back_and_fails_again_is_ejected_at_once_and_for_longer_up_to_
     // What it was back for is taken off.
     advance(Duration::from_secs(25)).await;
     assert!(!all[0].is_ejected());
-    host.works(&all[0]);
+    all[0].succeeded();
     advance(Duration::from_secs(50)).await;
     fail(&host, &all[0], 3);
     assert_eq!(all[0].ejected_for(), Some(Duration::from_secs(10)));
