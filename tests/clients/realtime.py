@@ -128,8 +128,10 @@ def merge(into, more):
 
 
 async def handler(ws):
-    SEEN.append({"path": ws.request.path, "authorization": ws.request.headers.get("authorization"),
-                 "protocols": ws.request.headers.get("sec-websocket-protocol")})
+    SEEN.append({"path": ws.request.path, "protocols": ws.request.headers.get("sec-websocket-protocol")})
+    # What is printed is searched for the key.
+    with open(ARGUMENT["shown"], "a") as shown:
+        shown.write(ws.request.headers.get("authorization", "") + "\n")
     try:
         await Provider(ws).serve()
     except ConnectionClosed:

@@ -1,5 +1,8 @@
 //! Realtime sessions by OpenAI's own SDK: each turn is held before it is asked for, and settled when it is over.
 
+use std::fs;
+use std::path::PathBuf;
+
 use serde_json::{Value, json};
 use tollgate_tests::gateway::eventually;
 use tollgate_tests::process::free_port;
@@ -21,7 +24,13 @@ async fn fixture(limits: &str) -> (Fixture, Value) {
     let unused = Upstream::http(&plan.server, &["http/1.1"], |_| Reply::status(500)).await;
     let (cert, key) = (plan.server.cert.clone(), plan.server.key.clone());
     let fixture = Plan { settings, ..plan }.start_with(unused).await;
-    (fixture, json!({"port": port, "server_cert": cert, "server_key": key}))
+    let shown = shown(&fixture);
+    (fixture, json!({"port": port, "server_cert": cert, "server_key": key, "shown": shown}))
+}
+
+/// The file with what the provider was shown, a line each time.
+fn shown(fixture: &Fixture) -> PathBuf {
+    fixture.sandbox.providers().join("shown")
 }
 
 async fn run(fixture: &Fixture, call: &Value, role: &str, more: Value) -> Value {
@@ -64,7 +73,7 @@ async fn a_realtime_session_is_held_and_billed_turn_by_turn() {
     let handshake = &said["seen"][0];
     assert_eq!(handshake["path"], "/v1/realtime?model=gpt-realtime");
     assert_eq!(handshake["protocols"], "realtime", "the key among the subprotocols is thrown away");
-    assert_eq!(handshake["authorization"], format!("Bearer {}", fixture.key));
+    assert_eq!(fs::read_to_string(shown(&fixture)).unwrap(), format!("Bearer {}\n", fixture.key));
     eventually("the session is recorded", || ledger::records(&fixture.gateway).len() == 4).await;
     let turns = turns(&fixture);
     assert_eq!(turns.len(), 3, "{turns:?}");

@@ -257,7 +257,8 @@ async fn the_gateways_own_svids_are_shown_to_destinations_and_token_endpoints_an
     // One destination wants the mesh's certificate and a token for itself, the other a token of the endpoint.
     let answer = |_: &Seen| Reply::status(200);
     let up = Upstream::http_asking(&plan.server, &["http/1.1"], roots(&spire.bundle()), answer).await;
-    let other = Upstream::http(&plan.server, &["http/1.1"], answer).await;
+    let server = plan.pki.server(&plan.sandbox, &["api.other.test"]);
+    let other = Upstream::http(&server, &["http/1.1"], answer).await;
     let minted = plan.sandbox.canary("minted");
     let granted = json!({"access_token": minted, "token_type": "Bearer", "expires_in": 8});
     let server = plan.pki.server(&plan.sandbox, &["idp.test"]);
