@@ -1,7 +1,9 @@
 //! Many streams of events at once: each comes whole and in order, and costs little memory.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tollgate_tests::fixture::CHAT_ONLY;
 use tollgate_tests::gateway::eventually;
@@ -40,15 +42,18 @@ async fn five_hundred_streams_at_once_come_whole_and_in_order_and_take_little_me
         .await;
     let before = resident(&fixture);
     let begun = Instant::now();
-    let mut streams = JoinSet::new();
+    let (mut streams, handshakes) = (JoinSet::new(), Arc::new(Semaphore::new(16)));
     for caller in 0..CALLERS {
         let client = fixture.caller(&format!("spiffe://prod.acme/ns/checkout/sa/web-{caller}"));
         for _ in 0..STREAMS / CALLERS {
-            let client = client.clone();
+            let (client, handshakes) = (client.clone(), Arc::clone(&handshakes));
             streams.spawn(async move {
                 let mut body = chat(20);
                 body["stream"] = true.into();
+                // Of one address, the gateway has so many strangers at once and no more.
+                let handshake = handshakes.acquire().await.expect("a turn");
                 let mut connection = client.open(Protocol::H1).await.expect("a connection");
+                drop(handshake);
                 connection.send(client.json("/up/v1/chat/completions", &body)).await.expect("an answer")
             });
         }
