@@ -31,8 +31,13 @@ pub fn installed() -> bool {
     h2spec_binary().exists() && sslyze_binary().exists() && slow_binary().is_some()
 }
 
-/// What `h2spec` says in strict mode of requests for a path: how many cases it tried, and those that failed as `section: case: what came`.
-pub async fn h2spec(sandbox: &Sandbox, port: u16, path: &str, shown: &Identity) -> (usize, Vec<String>) {
+/// What `h2spec` says in strict mode of requests for a path: how many cases it tried, and those that failed as `section: case` with what came.
+pub async fn h2spec(
+    sandbox: &Sandbox,
+    port: u16,
+    path: &str,
+    shown: &Identity,
+) -> (usize, Vec<(String, String)>) {
     let report = sandbox.providers().join(format!("h2spec-{port}.xml"));
     let mut command = Command::new(h2spec_binary());
     command.arg(port.to_string()).arg(path).args([&shown.cert, &shown.key, &report]).kill_on_drop(true);
@@ -46,9 +51,12 @@ pub async fn h2spec(sandbox: &Sandbox, port: u16, path: &str, shown: &Identity) 
     };
     let is_bad = |case: &&&str| case.contains("<failure") || case.contains("<error");
     let failed = cases.iter().filter(is_bad).map(|case| {
-        let came = case.split("Actual: ").nth(1).and_then(|rest| rest.split("</").next()).unwrap_or_default();
+        let text =
+            case.split("</failure").next().and_then(|rest| rest.split("</error").next()).unwrap_or_default();
+        let text = text.replace("&#xA;", "\n");
+        let came = text.trim_end_matches("]]>").lines().next_back().unwrap_or_default();
         let (section, what) = (attribute(case, "package"), attribute(case, "classname"));
-        format!("{section}: {what}: {}", came.trim().trim_end_matches("]]>"))
+        (format!("{section}: {what}"), came.to_owned())
     });
     (cases.len(), failed.collect())
 }
