@@ -14,7 +14,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use jiff::Timestamp;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tollgate_policy::decision::Permit;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::name::ResourceId;
@@ -84,7 +84,16 @@ impl Dispatch<'_> {
         template: &mut Template,
         account: &mut Account,
     ) -> Result<(Answer, Option<SelectedKey>), Denial> {
-        let sent = self.answer(template, account).await;
+        let sent = match account.deadline(template.total()) {
+            None => self.answer(template, account).await,
+            Some(deadline) => {
+                let answer = timeout_at(deadline, self.answer(template, account)).await;
+                answer.unwrap_or_else(|_| {
+                    let over = UpstreamError::TotalTimeout { sent: account.is_out() };
+                    Err(failed(self.core, &self.call.permit, &over, None, account))
+                })
+            }
+        };
         sent.map_err(|denial| match account.is_out() {
             false if error::is_passing(denial.reason) => denial.repeatable(true),
             true if !template.is_repeatable() && account.is_charged(denial.reason) => {

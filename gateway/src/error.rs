@@ -15,7 +15,8 @@ pub(crate) const fn upstream_reason(error: &UpstreamError) -> Reason {
         UpstreamError::Dial(DialError::Refused) => Reason::AddressRefused,
         UpstreamError::Dial(DialError::Timeout)
         | UpstreamError::ConnectTimeout
-        | UpstreamError::FirstByteTimeout => Reason::UpstreamTimeout,
+        | UpstreamError::FirstByteTimeout
+        | UpstreamError::TotalTimeout { .. } => Reason::UpstreamTimeout,
         UpstreamError::Dial(DialError::Resolve(_)) => Reason::DnsFailed,
         UpstreamError::Dial(error) if error.is_of_source() => Reason::SourceUnavailable,
         UpstreamError::Dial(_)
@@ -67,7 +68,7 @@ pub(crate) fn upstream(error: &UpstreamError) -> Denial {
             "no address that calls to this destination may leave from can be had at the moment; nothing was sent"
         }
         Reason::UpstreamTimeout => match error {
-            UpstreamError::FirstByteTimeout => {
+            UpstreamError::FirstByteTimeout | UpstreamError::TotalTimeout { sent: true } => {
                 "the destination did not answer in time; it may have done what it was asked, and may bill it"
             }
             _ => "no connection to the destination came about in time; nothing was sent",

@@ -250,3 +250,39 @@ async fn our_clients_follow_no_redirect_and_read_no_proxy_variable() {
     let called = tokio::time::timeout(Duration::from_millis(200), proxy.accept()).await;
     assert!(called.is_err(), "the proxy variable was read");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_lasts_longer_than_it_may_altogether_is_refused_or_cut_and_recorded() {
+    let plan = Plan::new();
+    let upstream = Upstream::http(&plan.server, &["http/1.1"], |seen| {
+        if seen.target.contains("/slow") {
+            return Reply::status(200).wait(Duration::from_secs(30)).data("late");
+        }
+        // Something comes all the time.
+        let more = |reply: Reply, _| reply.data("drop ").wait(Duration::from_millis(100));
+        (0..300).fold(Reply::status(200), more)
+    })
+    .await;
+    let text = plan.complete(upstream.port()).resources[0].1.replacen(
+        "  dialect: http\n",
+        "  dialect: http\n  timeouts: {total: 2s}\n",
+        1,
+    );
+    let settings = plan.settings.clone().resource("fixture.yaml", text);
+    let fixture = Plan { settings, ..plan }.start_with(upstream).await;
+    let client = fixture.checkout();
+    for protocol in Protocol::BOTH {
+        let slow = client.send(protocol, client.request(Method::GET, "/up/slow", "")).await.unwrap();
+        slow.assert_refused(504, "upstream_timeout");
+        let cut = client.send(protocol, client.request(Method::GET, "/up/steady", "")).await;
+        assert!(cut.is_err(), "a clean end of a part of an answer: {cut:?}");
+    }
+    tollgate_tests::report::requests_reach(&fixture.gateway, 4).await;
+    let calls = tollgate_tests::ledger::records(&fixture.gateway);
+    assert_eq!(calls.len(), 4, "{calls:?}");
+    for call in calls {
+        assert_eq!(call["reason"], "upstream_timeout", "{call}");
+        let lasted: u64 = call["duration_us"].to_string().trim_matches('"').parse().unwrap();
+        assert!(lasted >= 1_900_000, "it had less than its time: {call}");
+    }
+}

@@ -158,6 +158,11 @@ impl Template {
         self.destination.first_byte
     }
 
+    /// How long its call may take altogether.
+    pub(crate) fn total(&self) -> Option<Duration> {
+        self.destination.total
+    }
+
     /// Whether a further attempt could be made.
     pub(crate) const fn replayable(&self) -> bool {
         self.replayable

@@ -136,6 +136,11 @@ impl Account {
         self.record.at
     }
 
+    /// When a call that may take `total` altogether is over; `None` where it takes as long as it takes.
+    pub(crate) fn deadline(&self, total: Option<Duration>) -> Option<tokio::time::Instant> {
+        total.and_then(|total| self.started.checked_add(total)).map(Into::into)
+    }
+
     /// The caller is proven: from here on there is a record.
     ///
     /// # Errors

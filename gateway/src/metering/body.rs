@@ -95,7 +95,9 @@ impl MeteredBody {
         let metered = call.metered();
         let billed = head.status.is_success();
         let reader = metered.filter(|_| billed).map(|e| UsageReader::new(e, announced, call.hides_usage));
-        let stall = Stall::new(call.permit.destination().timeouts.idle);
+        let destination = call.permit.destination();
+        let total = destination.http().and_then(|http| http.total);
+        let stall = Stall::until(destination.timeouts.idle, account.deadline(total));
         let generation = account.record.generation;
         let messages = scrubber.as_ref().and_then(|_| Messages::of(&head.headers));
         let seen = if scrubber.is_some() { Seen::NotYet } else { Seen::Unchanged };
@@ -239,9 +241,14 @@ impl MeteredBody {
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.faults.at(Stage::Body);
         let Some(incoming) = &mut self.source.incoming else { return Poll::Ready(()) };
+        if self.stall.is_over() {
+            self.failed(BodyError::Overlong, Reason::UpstreamTimeout);
+            return Poll::Ready(());
+        }
         let Poll::Ready(next) = Pin::new(incoming).poll_frame(cx) else {
             ready!(self.stall.poll(cx));
-            self.failed(BodyError::Stalled, Reason::UpstreamTimeout);
+            let error = if self.stall.is_over() { BodyError::Overlong } else { BodyError::Stalled };
+            self.failed(error, Reason::UpstreamTimeout);
             return Poll::Ready(());
         };
         self.stall.progress();

@@ -23,6 +23,8 @@ use crate::pace::Pace;
 pub(crate) enum BodyError {
     #[error("the other side sent nothing for too long")]
     Stalled,
+    #[error("the call took longer than it may altogether")]
+    Overlong,
     #[error("the caller sends too slowly for what it holds")]
     Slow,
     #[error("the peer broke off: {0}")]
@@ -304,18 +306,29 @@ impl Upload {
     }
 }
 
-/// Notices that nothing moved for `limit`. The timer is armed on the first wait and re-armed only when it fires, so that a
-/// chunk costs one clock reading.
+/// Notices that nothing moved for `limit`, or that all time is over. The timer is armed on the first wait and re-armed only when it fires,
+/// so that a chunk costs one clock reading.
 #[derive(Debug)]
 pub(crate) struct Stall {
     limit: Duration,
+    deadline: Option<Instant>,
     last: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Stall {
     pub(crate) const fn new(limit: Duration) -> Self {
-        Self { limit, last: None, timer: None }
+        Self { limit, deadline: None, last: None, timer: None }
+    }
+
+    /// However much moves, at `deadline` all is over.
+    pub(crate) const fn until(limit: Duration, deadline: Option<Instant>) -> Self {
+        Self { limit, deadline, last: None, timer: None }
+    }
+
+    /// Whether the deadline has passed.
+    pub(crate) fn is_over(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
     /// Something moved.
@@ -325,13 +338,17 @@ impl Stall {
         }
     }
 
-    /// Ready once nothing has moved for the limit.
+    /// Ready once nothing has moved for the limit, or the deadline has passed.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.limit)));
+        let deadline = self.deadline;
+        let first = |at: Instant| deadline.map_or(at, |deadline| at.min(deadline));
+        let begin = || Box::pin(tokio::time::sleep_until(first(Instant::now() + self.limit)));
+        let timer = self.timer.get_or_insert_with(begin);
         loop {
             ready!(timer.as_mut().poll(cx));
-            let Some(last) = self.last.take() else { return Poll::Ready(()) };
-            timer.as_mut().reset(last + self.limit);
+            let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            let Some(last) = self.last.take().filter(|_| !is_over) else { return Poll::Ready(()) };
+            timer.as_mut().reset(first(last + self.limit));
         }
     }
 }
@@ -349,6 +366,19 @@ mod tests {
         stall.progress();
         std::future::poll_fn(|cx| stall.poll(cx)).await;
         assert_eq!(begun.elapsed().as_secs(), 18);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_is_over_at_the_deadline_however_much_moves() {
+        let begun = Instant::now();
+        let mut stall = Stall::until(Duration::from_secs(10), Some(begun + Duration::from_secs(15)));
+        assert!(futures_poll(&mut stall).await.is_pending());
+        tokio::time::advance(Duration::from_secs(9)).await;
+        stall.progress();
+        assert!(!stall.is_over());
+        std::future::poll_fn(|cx| stall.poll(cx)).await;
+        assert_eq!(begun.elapsed().as_secs(), 15);
+        assert!(stall.is_over());
     }
 
     async fn futures_poll(stall: &mut Stall) -> Poll<()> {

@@ -39,6 +39,11 @@ pub(crate) enum UpstreamError {
     OtherHttp,
     #[error("no answer in time")]
     FirstByteTimeout,
+    #[error("no answer within `timeouts.total`")]
+    TotalTimeout {
+        /// The request may have been read.
+        sent: bool,
+    },
     #[error("the HTTP handshake failed: {0}")]
     Handshake(hyper::Error),
     #[error("the answer's framing is ambiguous")]

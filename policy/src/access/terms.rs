@@ -332,7 +332,7 @@ pub(super) fn destinations(
 }
 
 fn http(old: &HttpDestination, new: &HttpDestination, subject: &str, diff: &mut Diff) {
-    let HttpDestination { dialect, encoded_path, scrub, first_byte: _, version: _ } = new;
+    let HttpDestination { dialect, encoded_path, scrub, first_byte: _, total: _, version: _ } = new;
     if dialect.name() != old.dialect.name() {
         let words = format!("{subject}: has the dialect {} (before: {})", dialect.name(), old.dialect.name());
         diff.add(Change::of(What::Dialect, None, words));

@@ -26,10 +26,11 @@ use crate::resource::{
 use crate::target::GatewayName;
 
 /// What no other protocol has.
-const HTTP_FIELDS: [&str; 7] = [
+const HTTP_FIELDS: [&str; 8] = [
     "spec.dialect",
     "spec.http",
     "spec.timeouts.firstByte",
+    "spec.timeouts.total",
     "spec.encodedPath",
     "spec.scrub",
     "spec.circuitBreaker.maxRequests",
@@ -181,6 +182,7 @@ impl<'a> Compiler<'a> {
         let default = dialect.patience().first_byte.unwrap_or(Duration::from_secs(60));
         Some(HttpDestination {
             first_byte: time(written, default),
+            total: spec.timeouts.as_ref().and_then(|it| it.total).map(|Interval(it)| it),
             version: spec.http.map_or_else(HttpVersion::default, HttpVersion::from),
             encoded_path: spec.encoded_path.values().copied().collect(),
             scrub: spec.scrub.map_or_else(Scrub::default, Scrub::from),

@@ -143,6 +143,9 @@ pub(crate) struct TimeoutsSpec {
     /// Between two pieces of an answer. Without it `300s`, or `600s` for `openai` and `anthropic`. On a connection that is passed
     /// through, between two bytes of either side: without it `1h`.
     pub(crate) idle: Option<Interval>,
+    /// A call altogether, from its first byte here to the last byte of its answer, with all attempts. Without it as long as the other
+    /// times let it. An upgraded connection is not cut by it.
+    pub(crate) total: Option<Interval>,
     /// For `tcp` and `tls`: how long one connection may last. Without it as long as it is used.
     pub(crate) lifetime: Option<Interval>,
 }

@@ -158,7 +158,7 @@ fn protocol(protocol: &Protocol) -> Value {
         }
         Protocol::Postgres => return json!("postgres"),
     };
-    let HttpDestination { dialect, first_byte: _, version: _, encoded_path, scrub } = &**http;
+    let HttpDestination { dialect, first_byte: _, total: _, version: _, encoded_path, scrub } = &**http;
     let forms = encoded_path.beyond(EncodedForms::NONE).map(|form| form.as_str());
     let scrub = match scrub {
         Scrub::All => "all",

@@ -65,6 +65,8 @@ pub struct HttpDestination {
     pub dialect: Arc<Dialect>,
     /// From the request's last byte to the answer's first. What the dialect says unless written otherwise, else 60 s.
     pub first_byte: Duration,
+    /// From the arrival of a call to the last byte of its answer; `None`: as long as the other times let it.
+    pub total: Option<Duration>,
     /// Which HTTP it is spoken to in.
     pub version: HttpVersion,
     /// Path forms that are matched and sent encoded, instead of being refused.

@@ -17,13 +17,16 @@ use tollgate_tests::{Authority, Client, Gateway, Leaf, Reply, Sandbox, SecretKin
 use super::table::{ROADS, Row, Traffic};
 
 pub(crate) const GRANTED: &str = "roads";
+const EAST_WEST: &str = "spiffe://prod.acme/ns/istio-gateways/sa/east-west";
 const RESOURCES: &str = "fixture.yaml";
-const LISTENERS: [&str; 5] = [
+const LISTENERS: [&str; 7] = [
     "name: tunnels, kind: hbone",
+    "name: network, kind: hbone, doubleHbone: {gateways: [\"spiffe://prod.acme/ns/istio-gateways/sa/east-west\"]}",
     "name: proxy, kind: forward",
     "name: queue, kind: tcp, destination: queue",
     "name: named, kind: tcp",
     "name: sandwich, proxyProtocol: {from: [127.0.0.1/32], spiffeTlv: true}",
+    "name: sandwich-queue, kind: tcp, destination: queue, proxyProtocol: {from: [127.0.0.1/32], spiffeTlv: true}",
 ];
 
 /// The gateway and its surroundings.
@@ -156,6 +159,13 @@ impl Stand {
         let identity = self.prod.issue(&self.sandbox, &format!("caller-{serial}"), &leaf);
         let client = Client::new(&self.sandbox, self.gateway.address(), self.prod.roots(), Some(identity));
         Caller { id, serial, client }
+    }
+
+    /// A gateway of the mesh that carries tunnels of another network.
+    pub(crate) fn carrier(&self) -> Client {
+        let identity = self.prod.svid(&self.sandbox, EAST_WEST);
+        let address = self.gateway.listener("network");
+        Client::new(&self.sandbox, address, self.prod.roots(), Some(identity))
     }
 
     /// Where connections that are passed through lead to, as a caller names it.

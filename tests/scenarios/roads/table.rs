@@ -8,6 +8,8 @@ pub(crate) enum Road {
     HboneHttp,
     HboneTls,
     HboneTcp,
+    DoubleHboneHttp,
+    DoubleHboneTcp,
     ForwardAbsolute,
     ForwardClear,
     ForwardIntercepted,
@@ -18,6 +20,7 @@ pub(crate) enum Road {
     WebSocketHttp1,
     WebSocketHttp2,
     Sandwich,
+    SandwichTcp,
 }
 
 /// What travels on a road.
@@ -127,12 +130,14 @@ const fn passed(road: Road, name: &'static str, destination: &'static str) -> Ro
 }
 
 /// Every road.
-pub(crate) const ROADS: [Row; 15] = [
+pub(crate) const ROADS: [Row; 18] = [
     http(Road::Http1ByBaseUrl, "http1"),
     http(Road::Http2ByHost, "http2"),
     Row { without_grant: Refusal::Answer(401), ..http(Road::HboneHttp, "hbone-http") },
     Row { without_grant: Refusal::Answer(401), ..passed(Road::HboneTls, "hbone-tls", "named") },
     Row { without_grant: Refusal::Answer(401), ..passed(Road::HboneTcp, "hbone-tcp", "queue") },
+    Row { without_grant: Refusal::Answer(401), ..http(Road::DoubleHboneHttp, "double-hbone-http") },
+    Row { without_grant: Refusal::Answer(401), ..passed(Road::DoubleHboneTcp, "double-hbone-tcp", "queue") },
     http(Road::ForwardAbsolute, "absolute"),
     http(Road::ForwardClear, "clear"),
     http(Road::ForwardIntercepted, "intercepted"),
@@ -154,6 +159,13 @@ pub(crate) const ROADS: [Row; 15] = [
     websocket(Road::WebSocketHttp1, "websocket-http1"),
     websocket(Road::WebSocketHttp2, "websocket-http2"),
     Row { proof: "proxy", exceptions: &[READ_BY_DESIGN, PROXY_VERIFIES], ..http(Road::Sandwich, "sandwich") },
+    Row {
+        proof: "proxy",
+        without_grant: Refusal::Reset,
+        beyond_limit: Refusal::Reset,
+        exceptions: &[NO_KEY, NO_HEAD, PROXY_VERIFIES],
+        ..passed(Road::SandwichTcp, "sandwich-tcp", "queue")
+    },
 ];
 
 impl Row {

@@ -219,7 +219,7 @@ impl Row {
                 direct.open(Protocol::H1).await?
             }
             Road::Http2ByHost | Road::WebSocketHttp2 => direct.naming(&host).open(Protocol::H2).await?,
-            Road::HboneHttp => {
+            Road::HboneHttp | Road::DoubleHboneHttp => {
                 let tunnel = self.hbone(stand, caller, ask, &format!("{host}:80")).await?;
                 Connection::over(&named, tunnel, Protocol::H1).await?
             }
@@ -258,11 +258,18 @@ impl Row {
             client.handshake(client.tls(&[])).await
         };
         Ok(match self.road {
-            Road::HboneTcp => Box::new(self.hbone(stand, caller, ask, &authority).await?),
+            Road::HboneTcp | Road::DoubleHboneTcp => {
+                Box::new(self.hbone(stand, caller, ask, &authority).await?)
+            }
             Road::HboneTls => named(Box::new(self.hbone(stand, caller, ask, &authority).await?)).await?,
             Road::ForwardTunnel => Box::new(connect(stand, caller, ask, (&authority, Protocol::H1)).await?),
             Road::ForwardTunnelHttp2 => {
                 Box::new(connect(stand, caller, ask, (&authority, Protocol::H2)).await?)
+            }
+            Road::SandwichTcp => {
+                let mut stream = TcpStream::connect(stand.gateway.listener("sandwich-queue")).await?;
+                stream.write_all(&header(&[(0x02, "queue.test"), (SPIFFE_TLV, &caller.id)])).await?;
+                Box::new(stream)
             }
             Road::TcpListener => Box::new(at("queue").await?),
             Road::TlsByServerName => named(Box::new(at("named").await?)).await?,
@@ -305,7 +312,13 @@ impl Row {
         ask: Ask<'_>,
         authority: &str,
     ) -> Result<TokioIo<Upgraded>, Said> {
-        let mut mesh = HboneClient::dial(&caller.client.at(stand.gateway.listener("tunnels"))).await?;
+        let mut mesh = match self.road {
+            Road::DoubleHboneHttp | Road::DoubleHboneTcp => {
+                let outer = HboneClient::dial(&stand.carrier()).await?.tunnel(authority).await;
+                HboneClient::within(&caller.client, outer).await?
+            }
+            _ => HboneClient::dial(&caller.client.at(stand.gateway.listener("tunnels"))).await?,
+        };
         let mut request = Request::connect(authority).body(Empty::<Bytes>::new()).unwrap();
         ask.add(request.headers_mut());
         opened(stand, mesh.try_ask(request).await?).await
