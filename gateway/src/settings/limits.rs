@@ -63,8 +63,8 @@ pub struct RequestLimits {
     /// Calls that one caller has under way at once.
     #[schemars(range(min = 1))]
     pub calls_per_caller: u64,
-    /// Calls that all callers have under way at once. One more is 503 `overloaded`, and readiness stays as it is. One caller may have as
-    /// many of them as it leaves to others.
+    /// Calls that all callers have under way at once. One more is 503 `overloaded`, and readiness stays as it is. One caller may have at
+    /// most half of those that others do not use.
     #[schemars(range(min = 1))]
     pub calls: u64,
     /// Bytes a second that a caller has to send and take while it holds what others share. See [slow callers](#slow-callers).

@@ -12,7 +12,7 @@ use crate::identity::IdentitySettings;
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DoubleHboneSettings {
-    /// Who may carry the tunnels of others, as SPIFFE patterns: gateways of other networks. Everybody else carries none but its own. Who calls
+    /// Who may carry the tunnels of others, as SPIFFE patterns: gateways of other networks. Everybody else may carry only its own tunnels. Who calls
     /// is always the workload of the tunnel inside.
     #[serde(default)]
     #[schemars(with = "Vec<String>")]

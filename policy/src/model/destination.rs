@@ -117,7 +117,7 @@ pub(crate) enum OriginateWord {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 pub(crate) struct TlsSpec {
-    /// Which certificate authorities may speak for the service: those of the `system`, or those in a file. Verification cannot be
+    /// Which certificate authorities are trusted to name the service: those of the `system`, or those in a file. Verification cannot be
     /// switched off.
     #[schemars(extend("default" = "system"))]
     pub(crate) verify: Option<VerifySpec>,

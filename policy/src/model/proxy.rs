@@ -15,7 +15,7 @@ pub(crate) struct ProxySpec {
     /// Whether TLS is spoken to the proxy itself. TLS to the service runs inside in any case.
     #[schemars(extend("default" = false))]
     pub(crate) tls: Option<bool>,
-    /// With `tls: true`: which certificate authorities may speak for the proxy.
+    /// With `tls: true`: which certificate authorities are trusted to name the proxy.
     #[schemars(extend("default" = "system"))]
     pub(crate) verify: Option<VerifySpec>,
 }

@@ -176,7 +176,7 @@ pub(crate) struct AwsSpec {
     pub(crate) region: Option<String>,
     /// Another URL for the service. Without it AWS's own.
     pub(crate) endpoint: Option<String>,
-    /// A PEM file with the certificate authorities that may speak for the endpoint. Without it those of the system.
+    /// A PEM file with the certificate authorities that are trusted to name the endpoint. Without it those of the system.
     pub(crate) ca_file: Option<String>,
     /// A file with access keys, in the form of `~/.aws/credentials`.
     pub(crate) credentials_file: Option<String>,
