@@ -68,8 +68,14 @@ pub(crate) fn upstream(error: &UpstreamError) -> Denial {
             "no address that calls to this destination may leave from can be had at the moment; nothing was sent"
         }
         Reason::UpstreamTimeout => match error {
-            UpstreamError::FirstByteTimeout | UpstreamError::TotalTimeout { sent: true } => {
-                "the destination did not answer in time; it may have done what it was asked, and may bill it"
+            UpstreamError::FirstByteTimeout => {
+                "the destination did not answer in time (`timeouts.firstByte`); it may have done what it was asked, and may bill it"
+            }
+            UpstreamError::TotalTimeout { sent: true } => {
+                "the call had all of its time (`timeouts.total`); the destination may have done what it was asked, and may bill it"
+            }
+            UpstreamError::TotalTimeout { sent: false } => {
+                "the call had all of its time (`timeouts.total`) before it could be sent"
             }
             _ => "no connection to the destination came about in time; nothing was sent",
         },

@@ -68,7 +68,8 @@ async fn forward(
 
     faults.at(Stage::Target);
     let named = |target: &_, request: &_| account.targeted(target, request);
-    let (target, request) = session.road.resolve(&snapshot.policy, &head.line(), named)?;
+    let resolved = session.road.resolve(&snapshot.policy, &head.line(), named);
+    let (target, request) = resolved.inspect_err(|_| account.misdirected(&head.line()))?;
     format.addressed(&request);
 
     faults.at(Stage::Admit);

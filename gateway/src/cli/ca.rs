@@ -37,7 +37,7 @@ enum CaCommand {
   tollgate ca init --out ca --host api.openai.com --host github.com
 
 It writes ca/ca.pem and ca/ca.key. Name them as `interception` in the settings, and have the programs that call through
-the proxy trust ca/ca.pem.")]
+the proxy trust ca/ca.pem beside the authorities of the system.")]
     Init(CaInitArgs),
 }
 
@@ -85,8 +85,8 @@ fn init(args: &CaInitArgs) -> anyhow::Result<()> {
     ));
     say(&format!(
         "Next: `interception: {{caCertFile: {certificate_file}, caKeyFile: {key_file}}}` in the settings. Programs that call through \
-         the proxy trust {certificate_file}: SSL_CERT_FILE, REQUESTS_CA_BUNDLE, NODE_EXTRA_CA_CERTS, GIT_SSL_CAINFO, \
-         PIP_CERT, AWS_CA_BUNDLE."
+         the proxy trust it beside the system's: `cat /etc/ssl/certs/ca-certificates.crt {certificate_file} > trusted.pem`, and name \
+         that by SSL_CERT_FILE, CURL_CA_BUNDLE, REQUESTS_CA_BUNDLE, NODE_EXTRA_CA_CERTS, GIT_SSL_CAINFO, PIP_CERT, AWS_CA_BUNDLE."
     ));
     Ok(())
 }

@@ -52,6 +52,7 @@ pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     match decide(&snapshot.policy, args)? {
         Ok(grant) => {
             say(&format!("allowed: {grant}"));
+            say("  what is left of limits is not looked at");
             Ok(ExitCode::SUCCESS)
         }
         Err(denial) => {
@@ -178,7 +179,7 @@ fn split(url: &str) -> anyhow::Result<(&str, &str, Option<&str>)> {
     let rest = url
         .strip_prefix("https://")
         .or_else(|| url.strip_prefix("http://"))
-        .context("--url: not an http(s) URL, nor tcp://HOST:PORT")?;
+        .with_context(|| format!("--url: `{url}` is no http(s) URL, nor tcp://HOST:PORT"))?;
     let (authority, rest) = rest.split_at(rest.find(['/', '?', '*', '#']).unwrap_or(rest.len()));
     if authority.is_empty() {
         bail!("--url: no host in it");

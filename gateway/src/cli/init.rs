@@ -4,10 +4,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use anyhow::{Context, bail};
 use clap::Args;
 use tollgate_secrets::AgeFile;
+use zeroize::Zeroizing;
 
 use super::authority::{Authority, dns};
 use super::{say, schema};
@@ -36,11 +38,43 @@ const CERTS: &str = "certs";
   tollgate serve
 
 It writes settings, a destination with a grant and limits, their schema for editors, the key of an encrypted secret file, and a throw-away certificate
-authority with a certificate for the gateway and one for a first caller, spiffe://prod.acme/ns/shop/sa/web.")]
+authority with a certificate for the gateway and one for a first caller, spiffe://prod.acme/ns/shop/sa/web. The authority's key is kept nowhere: name
+further callers here, or bring an authority of your own.")]
 pub(super) struct InitArgs {
     /// Where to; it is made if it is not there
     #[arg(value_name = "DIRECTORY", default_value = ".")]
     directory: PathBuf,
+    /// A further caller, as in `batch/api`: certs/batch-api.pem is spiffe://prod.acme/ns/batch/sa/api. May be given several times
+    #[arg(long = "caller", value_name = "NAMESPACE/ACCOUNT")]
+    callers: Vec<Workload>,
+}
+
+/// A service account of a namespace.
+#[derive(Clone, Debug)]
+struct Workload {
+    namespace: String,
+    account: String,
+}
+
+impl FromStr for Workload {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_name = |name: &str| {
+            let all =
+                name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+            !name.is_empty() && name.len() <= 63 && all
+        };
+        match text.split_once('/') {
+            Some((namespace, account)) if is_name(namespace) && is_name(account) => {
+                Ok(Self { namespace: namespace.to_owned(), account: account.to_owned() })
+            }
+            _ => Err(
+                "a namespace and a service account of lower-case letters, digits and `-`, as in `batch/api`"
+                    .to_owned(),
+            ),
+        }
+    }
 }
 
 pub(super) fn run(args: &InitArgs) -> anyhow::Result<()> {
@@ -55,7 +89,7 @@ pub(super) fn run(args: &InitArgs) -> anyhow::Result<()> {
             );
         }
     }
-    let files = certificates()?;
+    let files = certificates(&args.callers)?;
     for folder in ["resources", CERTS] {
         fs::create_dir_all(at(folder)).with_context(|| format!("making {}", at(folder).display()))?;
     }
@@ -86,17 +120,19 @@ fn for_editors(to_schema: &str, yaml: &str) -> String {
 }
 
 /// Names and contents of what is in `certs`.
-fn certificates() -> anyhow::Result<Vec<(&'static str, zeroize::Zeroizing<String>)>> {
+fn certificates(callers: &[Workload]) -> anyhow::Result<Vec<(String, Zeroizing<String>)>> {
     let authority = Authority::new("Tollgate first call", "prod.acme")?;
     let gateway = authority.leaf(vec![dns("localhost")?, authority.id("ns/egress/sa/tollgate")?])?;
     let web = authority.leaf(vec![authority.id("ns/shop/sa/web")?])?;
-    Ok(vec![
-        ("ca.pem", authority.pem().into()),
-        ("gateway.pem", gateway.certificate.into()),
-        ("gateway.key", gateway.key),
-        ("web.pem", web.certificate.into()),
-        ("web.key", web.key),
-    ])
+    let mut leaves = vec![("gateway".to_owned(), gateway), ("web".to_owned(), web)];
+    for Workload { namespace, account } in callers {
+        let leaf = authority.leaf(vec![authority.id(&format!("ns/{namespace}/sa/{account}"))?])?;
+        leaves.push((format!("{namespace}-{account}"), leaf));
+    }
+    let pairs = leaves.into_iter().flat_map(|(name, leaf)| {
+        [(format!("{name}.pem"), leaf.certificate.into()), (format!("{name}.key"), leaf.key)]
+    });
+    Ok(std::iter::once(("ca.pem".to_owned(), authority.pem().into())).chain(pairs).collect())
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
@@ -112,9 +148,10 @@ mod tests {
     #[test]
     fn a_first_set_up_is_made_whole_and_nothing_is_written_over() {
         let directory = tempfile::tempdir().unwrap();
-        let args = InitArgs { directory: directory.path().join("a/b") };
+        let callers = vec!["batch/api".parse().unwrap()];
+        let args = InitArgs { directory: directory.path().join("a/b"), callers };
         run(&args).unwrap();
-        for private in ["certs/gateway.key", "certs/web.key", "identity.txt"] {
+        for private in ["certs/gateway.key", "certs/web.key", "certs/batch-api.key", "identity.txt"] {
             let mode = fs::metadata(args.directory.join(private)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{private}");
         }
@@ -134,7 +171,7 @@ mod tests {
         assert!(error.contains("tollgate.yaml is there already"), "{error}");
         assert_eq!(fs::read(args.directory.join("certs/ca.pem")).unwrap(), before);
 
-        let other = InitArgs { directory: directory.path().join("other") };
+        let other = InitArgs { directory: directory.path().join("other"), callers: Vec::new() };
         fs::create_dir_all(&other.directory).unwrap();
         fs::write(other.directory.join("identity.txt"), "mine").unwrap();
         assert!(run(&other).is_err());

@@ -74,9 +74,8 @@ impl LedgerLocation {
         if let Some(data) = &self.data {
             return Ok(data.clone());
         }
-        let settings = app::read_settings(self.settings()).with_context(|| {
-            format!("{} does not say where the ledger is; --data does too", self.settings().display())
-        })?;
+        let settings = app::read_settings(self.settings())
+            .context("the settings (--config) say where the ledger is, or --data does")?;
         Ok(settings.data_dir)
     }
 
@@ -85,9 +84,8 @@ impl LedgerLocation {
         if self.data.is_some() && self.config.is_none() && !self.settings().exists() {
             return Ok(None);
         }
-        let settings = app::read_settings(self.settings()).with_context(|| {
-            format!("{} does not say what the seal key is; --seal-key does too", self.settings().display())
-        })?;
+        let settings = app::read_settings(self.settings())
+            .context("the settings (--config) say what the seal key is, or --seal-key does")?;
         Ok(settings.ledger.seal_key_file)
     }
 }

@@ -67,6 +67,7 @@ enum ForwardTunnel {
 #[derive(Default)]
 struct AskedTunnel {
     by: Option<(CallerContext, Arc<Snapshot>)>,
+    authority: String,
     end: Option<TunnelEnd>,
 }
 
@@ -74,7 +75,7 @@ impl AskedTunnel {
     /// Records that it was refused.
     fn refuse(&self, core: &Arc<Core>, headers: &HeaderMap, denial: &Denial) -> RecordId {
         let by = self.by.as_ref().map(|(context, snapshot)| (context, &**snapshot));
-        tunnelled::refuse(core, headers, by, self.end.as_ref(), denial)
+        tunnelled::refuse(core, headers, by, (&self.authority, self.end.as_ref()), denial)
     }
 }
 
@@ -212,6 +213,7 @@ fn authorise<B>(
     let mut credentials = CallerCredentials::of(request.headers(), ShownTo::Proxy);
     let opener = session.proofs.authenticate(&mut credentials, trust, usages, &snapshot, now)?;
     asked.by = Some((opener.clone(), Arc::clone(&snapshot)));
+    asked.authority = authority.to_string();
     let end = asked.end.insert(snapshot.policy.tunnel(&authority)?);
     let TunnelEnd::Host(target) = end else {
         let detail = "a tunnel of a proxy leads to a host of a destination: what is for the gateway itself, or for an \
@@ -366,7 +368,8 @@ impl ForwardPermit {
     /// Records that what came in the tunnel was refused.
     fn refuse(self, core: &Arc<Core>, denial: &Denial) {
         let by = core.snapshot().ok().map(|snapshot| (self.opener, snapshot));
-        AskedTunnel { by, end: Some(TunnelEnd::Host(self.target)) }.refuse(core, &HeaderMap::new(), denial);
+        let (authority, end) = (self.authority.to_string(), Some(TunnelEnd::Host(self.target)));
+        AskedTunnel { by, authority, end }.refuse(core, &HeaderMap::new(), denial);
     }
 }
 

@@ -295,7 +295,8 @@ pub(super) fn refuse(
     });
     let end = by.as_ref().zip(authority).and_then(|((_, it), authority)| it.policy.tunnel(authority).ok());
     let by = by.as_ref().map(|(context, snapshot)| (context, &**snapshot));
-    tunnelled::refuse(core, &HeaderMap::new(), by, end.as_ref(), denial)
+    let asked = authority.map(ToString::to_string).unwrap_or_default();
+    tunnelled::refuse(core, &HeaderMap::new(), by, (&asked, end.as_ref()), denial)
 }
 
 /// Serves what comes in a tunnel: the workload's own HTTP, in the version that it begins with.

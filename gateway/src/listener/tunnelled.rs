@@ -70,19 +70,20 @@ pub(super) fn place(opener: &CallerContext) -> Result<Arc<UsagePermit>, Denial> 
     place.map(Arc::new).ok_or_else(|| Denial::new(Reason::ConcurrencyLimited, full))
 }
 
-/// Records that a tunnel, or what came in it, was refused: `by` is whoever has asked, `end` where it was to lead, as far as that is known.
+/// Records that a tunnel, or what came in it, was refused: `by` is whoever has asked, `asked` the authority, `end` where it leads, if
+/// anywhere.
 pub(super) fn refuse(
     core: &Arc<Core>,
     headers: &HeaderMap,
     by: Option<(&CallerContext, &Snapshot)>,
-    end: Option<&TunnelEnd>,
+    (asked, end): (&str, Option<&TunnelEnd>),
     denial: &Denial,
 ) -> RecordId {
     let mut account = Account::open(Arc::clone(core), &Method::CONNECT, headers);
     if let Some((context, snapshot)) = by {
         // It is refused either way.
         let _ = account.identified(context, snapshot);
-        end.into_iter().for_each(|end| account.tunnelled(end));
+        account.tunnelled(asked, end);
     }
     account.refuse(denial)
 }

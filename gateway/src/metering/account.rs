@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use tollgate_policy::decision::Admission;
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::name::ResourceId;
-use tollgate_policy::operation::HttpRequest;
+use tollgate_policy::operation::{HttpRequest, RequestLine};
 use tollgate_policy::price::Units;
 use tollgate_policy::target::{Target, TunnelEnd};
 
@@ -174,8 +174,20 @@ impl Account {
         self.record.path = Some(Bounded::path(request.path()));
     }
 
-    /// Where a tunnel leads that is refused.
-    pub(crate) fn tunnelled(&mut self, end: &TunnelEnd) {
+    /// What was asked for by a name that leads nowhere, in the caller's words.
+    pub(crate) fn misdirected(&mut self, line: &RequestLine<'_>) {
+        if self.record.host.is_none() {
+            self.record.host = Some(Bounded::new(line.authority));
+            self.record.path = Some(Bounded::path(line.path));
+        }
+    }
+
+    /// Where a tunnel leads that is refused; where that is nowhere, in the caller's words.
+    pub(crate) fn tunnelled(&mut self, asked: &str, end: Option<&TunnelEnd>) {
+        let Some(end) = end else {
+            self.record.host = (!asked.is_empty()).then(|| Bounded::new(asked));
+            return;
+        };
         if let [destination] = end.destinations() {
             self.record.destination = Some(destination.name.clone());
         }

@@ -1,5 +1,7 @@
 //! Whether something can come of what is asked at each listener.
 
+use std::net::SocketAddr;
+
 use ipnet::IpNet;
 use tollgate_policy::model::Problem;
 use tollgate_policy::policy::Policy;
@@ -15,6 +17,13 @@ fn is_wide(range: &IpNet) -> bool {
 pub(super) fn idle(policy: &Policy, settings: &Settings) -> Vec<Problem> {
     let mut warnings = Vec::new();
     for (index, listener) in settings.listeners.iter().enumerate() {
+        let is_same = |other: &SocketAddr| *other == listener.address && other.port() != 0;
+        let others = settings.listeners.iter().take(index).map(|other| (&*other.name, &other.address));
+        let others = others.chain([("admin", &settings.admin.address)]);
+        if let Some((name, _)) = others.into_iter().find(|(_, address)| is_same(address)) {
+            let message = format!("`{name}` has this address already: the gateway will not start");
+            warnings.push(settings.problem(&format!("listeners[{index}].address"), message));
+        }
         if let Some(name) = &listener.destination
             && policy.passage_to(name.as_str()).is_err()
         {

@@ -302,6 +302,16 @@ fn places_that_cannot_be_made_are_named() {
 }
 
 #[test]
+fn two_listeners_of_one_address_are_told_apart() {
+    let bench = Bench::new();
+    let second = "'127.0.0.1:8443'}, {name: proxy, kind: tcp, destination: x, address: '127.0.0.1:8443'}]";
+    let settings = bench.settings(&SETTINGS.replace("'127.0.0.1:0'}]", second));
+    let Compiled { policy, .. } = compile_files(&[], &app::environment(&settings).unwrap()).unwrap();
+    let said = bench.said(&resources(&policy, Some(&settings)));
+    assert!(said[0].contains("listeners[1].address: `mesh` has this address already"), "{said:?}");
+}
+
+#[test]
 fn a_listener_that_can_lead_nowhere_is_told() {
     let bench = Bench::new();
     let settings = bench.settings(&SETTINGS.replace(

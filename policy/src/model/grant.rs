@@ -157,7 +157,7 @@ pub(crate) struct ResponseHeaderError;
     {"required": ["concurrency"]},
 ]))]
 pub(crate) struct LimitSpec {
-    /// Calls that are sent.
+    /// Calls that are sent. For `second`, `minute` and `hour` a rate, of which a `burst` may come at once.
     #[schemars(range(min = 1))]
     pub(crate) requests: Option<u64>,
     /// Input and output tokens together, as the provider bills them.

@@ -20,7 +20,7 @@ pub struct NanoUsd(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MoneyError {
     /// The currency is missing or not US dollars.
-    #[error("an amount of money ends in \" USD\", such as \"500 USD\"")]
+    #[error("an amount of money ends in \" USD\", such as \"500 USD\" or \"0.05 USD\"")]
     Currency,
     /// Not a plain decimal number: no sign, exponent or digit grouping is read.
     #[error("the amount must be a plain decimal number such as 500 or 0.05")]
