@@ -268,7 +268,8 @@ impl Dispatch<'_> {
         account: &mut Account,
     ) -> Result<Result<Answer, Unanswered>, NoAnswer> {
         let Some(upload) = upload else {
-            return timeout(limit, answer).await.map_err(|_| NoAnswer::Timeout);
+            let deadline = Instant::now() + limit;
+            return self.core.timers.until(deadline, answer).await.map_err(|_| NoAnswer::Timeout);
         };
         account.uploads(upload);
         let (mut before, mut moved) = (0, Instant::now());

@@ -283,7 +283,7 @@ impl Drop for HeldBytes {
 /// The place that a held body takes up among its caller's and everybody's; given back on drop.
 #[derive(Debug, Default)]
 pub(crate) struct BufferReservation {
-    held: Vec<HeldBytes>,
+    held: Option<HeldBytes>,
     taken: u64,
     size: Size,
 }
@@ -304,12 +304,15 @@ impl BufferReservation {
         if self.size == Size::Small && bytes > SMALL {
             // It was not announced: what it has counts among the large from now on.
             self.size = Size::Large;
-            self.held.clear();
+            self.held = None;
             step = step.saturating_add(self.taken);
             self.taken = 0;
         }
-        let Some(held) = usage.hold(self.size, step) else { return false };
-        self.held.push(held);
+        let Some(mut more) = usage.hold(self.size, step) else { return false };
+        match &mut self.held {
+            Some(held) => held.bytes += std::mem::take(&mut more.bytes),
+            None => self.held = Some(more),
+        }
         self.taken += step;
         true
     }

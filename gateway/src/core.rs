@@ -23,6 +23,7 @@ use crate::session::ConnectionRegistry;
 use crate::settings::RequestLimits;
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::stats::Stats;
+use crate::timers::Timers;
 use crate::trace::Tracer;
 use crate::upstream::{DialRules, Pool, SourceAddresses, UpstreamHealth};
 
@@ -71,6 +72,7 @@ pub(crate) struct Core {
     pub(crate) stats: Arc<Stats>,
     pub(crate) uses: Arc<Uses>,
     pub(crate) recorder: Recorder,
+    pub(crate) timers: Timers,
 }
 
 impl Core {

@@ -156,9 +156,10 @@ fn put(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue) -> Result
     alone.then_some(()).ok_or_else(|| bug("the injected header is not the only one of its name"))
 }
 
-/// Whether no other header can be read as this one.
+/// Whether no other header can be read as this one, of which there is one value.
 fn is_alone(headers: &HeaderMap, name: &HeaderName) -> bool {
-    headers.iter().filter(|(other, _)| identity::same_name(other.as_str(), name.as_str())).count() == 1
+    let name = name.as_str();
+    headers.keys().filter(|other| identity::same_name(other.as_str(), name)).count() == 1
 }
 
 fn absolute(host: Authority, path: PathAndQuery) -> Option<Uri> {

@@ -65,8 +65,8 @@ pub(crate) struct KeySelector<'a> {
     tried: Vec<TriedKey>,
     /// The store was waited for.
     refreshed: bool,
-    /// When the last key was chosen: its call leaves no earlier.
-    left: Instant,
+    /// When the last key of a pool was chosen: its call leaves no earlier.
+    left: Option<Instant>,
 }
 
 struct TriedKey {
@@ -79,7 +79,7 @@ struct TriedKey {
 
 impl<'a> KeySelector<'a> {
     pub(crate) fn new(core: &'a Core, permit: &'a Permit) -> Self {
-        Self { core, permit, tried: Vec::new(), refreshed: false, left: Instant::now() }
+        Self { core, permit, tried: Vec::new(), refreshed: false, left: None }
     }
 
     /// The caller's own key, or the next that can be used. `None`: the grant has no credential.
@@ -287,7 +287,7 @@ impl<'a> KeySelector<'a> {
     }
 
     fn chosen(&mut self, credential: &Credential, key: usize, secret: Arc<Secret>) -> SelectedKey {
-        self.left = Instant::now();
+        self.left = credential.is_pool().then(Instant::now);
         let alias = credential.keys.get(key).and_then(|key| key.alias.clone());
         SelectedKey { key, alias, secret }
     }
@@ -320,7 +320,7 @@ impl<'a> KeySelector<'a> {
     fn did_well(&self, credential: &Credential, chosen: &SelectedKey) {
         let (keys, caller, now) = (&self.core.shared.keys, self.permit.caller().id(), Instant::now());
         if self.is_current(credential, chosen) {
-            keys.answered_well(credential, chosen, caller, self.left, now);
+            keys.answered_well(credential, chosen, caller, self.left.unwrap_or(now), now);
         }
         let refused = self.tried.iter().filter(|tried| tried.verdict.is_some());
         for worse in refused.filter_map(|tried| tried.carried.as_ref()) {

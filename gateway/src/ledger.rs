@@ -26,6 +26,7 @@ mod list;
 mod offline;
 mod outcome;
 mod payload;
+mod plain;
 pub mod record;
 mod record_id;
 mod recover;

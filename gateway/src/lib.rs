@@ -47,6 +47,7 @@ mod stable_file;
 mod stats;
 mod table;
 mod telemetry;
+mod timers;
 mod trace;
 mod tunnel;
 mod upstream;

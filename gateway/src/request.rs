@@ -81,7 +81,7 @@ async fn forward(
         let (caller, least) = (context.caller().id(), metering::least(admission.endpoint()));
         core.shared.quota.first_look(admission.grants(), caller, &least, account.begun())?;
     }
-    let body = metering::read(&admission, &head, body, context.usage(), &core.shared).await?;
+    let body = metering::read(&admission, &head, body, context.usage(), core).await?;
     account.inspected(&body, &admission);
 
     faults.at(Stage::Permit);

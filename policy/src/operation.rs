@@ -41,7 +41,7 @@ pub enum Operation {
 pub struct HttpRequest {
     pub(crate) destination: Arc<HttpDestination>,
     pub(crate) method: Cow<'static, str>,
-    pub(crate) path: Box<str>,
+    pub(crate) path: Arc<str>,
     pub(crate) query: Option<Box<str>>,
     pub(crate) path_prefix: Option<Box<str>>,
     pub(crate) upgrade: Option<Upgrade>,
@@ -76,6 +76,11 @@ impl HttpRequest {
 
     /// In canonical form, beginning with `/`, as it is matched and sent.
     pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// [`HttpRequest::path`], shared.
+    pub fn path_shared(&self) -> &Arc<str> {
         &self.path
     }
 

@@ -244,20 +244,26 @@ pub(crate) fn other_readings(path: &str) -> Option<Vec<String>> {
 /// Whether nothing of the path could be read in another way: segments of unreserved characters, none of them empty or beginning with a
 /// dot. Most paths are, and one look at each byte tells.
 fn is_simple(path: &str) -> bool {
-    let mut before = b'.';
+    let mut is_after_slash = false;
     for byte in path.bytes() {
-        let fits = match byte {
-            b'/' => before != b'/',
-            b'.' => before != b'/',
-            _ => byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~'),
-        };
-        if !fits {
+        if !UNRESERVED[usize::from(byte)] && (is_after_slash || !matches!(byte, b'/' | b'.')) {
             return false;
         }
-        before = byte;
+        is_after_slash = byte == b'/';
     }
     path.starts_with('/')
 }
+
+/// The unreserved characters (RFC 3986, section 2.3) but for the dot.
+static UNRESERVED: [bool; 256] = {
+    let mut unreserved = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 0x80 {
+        unreserved[byte as usize] = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~');
+        byte += 1;
+    }
+    unreserved
+};
 
 fn plain(byte: u8, allowed: EncodedForms) -> Result<(), PathError> {
     match byte {

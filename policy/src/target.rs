@@ -90,9 +90,12 @@ pub(crate) fn split_authority(
     is_canonical: impl Fn(&str) -> bool,
 ) -> Result<(Cow<'_, str>, Option<u16>), Denial> {
     let refuse = |detail: &'static str| Denial::new(Reason::AmbiguousAuthority, detail);
-    let colon = match authority.rfind(']') {
-        Some(bracket) => authority.get(bracket..).and_then(|rest| rest.find(':')).map(|at| bracket + at),
-        None => authority.find(':'),
+    let place = |byte: u8| authority.bytes().position(|other| other == byte);
+    // An IPv6 address has colons of its own.
+    let after = |bracket: usize| authority.get(bracket..)?.find(':').map(|at| bracket + at);
+    let colon = match place(b']') {
+        Some(_) => authority.rfind(']').and_then(after),
+        None => place(b':'),
     };
     let (host, port) = match colon {
         None => (authority, None),

@@ -20,6 +20,7 @@ use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time;
+use tollgate_policy::map::Map;
 use tollgate_policy::name::{Name, ResourceId};
 use tollgate_policy::policy::{Credential, Policy, Store as Definition, TokenEndpoint};
 use tracing::warn;
@@ -57,7 +58,7 @@ pub struct Secrets {
 #[derive(Default)]
 struct Slots {
     /// The keys of each, in their order.
-    by_credential: HashMap<ResourceId, Vec<Served>>,
+    by_credential: Map<ResourceId, Vec<Served>>,
     stores: Vec<Arc<Store>>,
     issuers: Vec<Arc<Issuer>>,
 }
@@ -297,7 +298,7 @@ impl Secrets {
         let freshness = strictest(&wanted);
         let mut by_reference: HashMap<Reference, Arc<Slot>> =
             before.distinct().map(|slot| (slot.reference().clone(), Arc::clone(slot))).collect();
-        let mut by_credential: HashMap<ResourceId, Vec<Served>> = HashMap::new();
+        let mut by_credential: Map<ResourceId, Vec<Served>> = Map::default();
         let mut issuers = Vec::new();
         for Wanted { credential, alias, description, reference, freshness: own } in wanted {
             let freshness = freshness.get(&reference).copied().unwrap_or(own);

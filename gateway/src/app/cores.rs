@@ -20,6 +20,7 @@ use crate::listener::{self, ListenerConfig};
 use crate::metering::Recorder;
 use crate::session::ConnectionRegistry;
 use crate::settings::ListenerSettings;
+use crate::timers::Timers;
 use crate::upstream::{Pool, Resolver};
 
 /// How long a connection or a form of a key may outlive its time.
@@ -89,6 +90,7 @@ impl Cores {
                 connections: ConnectionRegistry::default(),
                 stats,
                 uses,
+                timers: Timers::default(),
             });
             let sockets =
                 doors.iter_mut().filter_map(|door| Some((door.config.clone(), door.sockets.pop()?)));

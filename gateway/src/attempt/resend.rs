@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 
 use http::StatusCode;
+use http::header::HeaderName;
 use tollgate_policy::decision::Permit;
 use tollgate_policy::policy::{Destination, Retries};
 
@@ -12,6 +13,8 @@ use crate::core::Core;
 use crate::injection::Template;
 use crate::metering::Account;
 use crate::upstream::{Answer, EndpointFailure};
+
+static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// Of one call.
 pub(super) struct Resends<'a> {
@@ -66,7 +69,7 @@ impl<'a> Resends<'a> {
     pub(super) fn note(&self, answer: &Answer) {
         let (status, headers) = (answer.response.status(), answer.response.headers());
         // A gRPC call that fails at once says so in a head with 200.
-        let is_unavailable = headers.get("grpc-status").is_some_and(|code| code.as_bytes() == b"14");
+        let is_unavailable = headers.get(&GRPC_STATUS).is_some_and(|code| code.as_bytes() == b"14");
         let is_gateway_error = matches!(
             status,
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT

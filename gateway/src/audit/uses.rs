@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** what is counted is bounded, and nothing is left out: beyond [`KINDS`] kinds, callers are counted together, and so are hosts.
 
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
@@ -29,7 +30,7 @@ pub(crate) struct Uses(Mutex<Counts>);
 #[derive(Debug, Default)]
 pub(super) struct Counts(Map<Use, Count>);
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Use {
     caller: Option<Identity>,
     credential: ResourceId,
@@ -48,6 +49,16 @@ enum Deed {
     Refused(Reason),
     /// The provider's answer to the call benched the key; its word for why.
     Benched(Arc<str>),
+}
+
+impl Hash for Use {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // These tell most uses apart; the rest rarely differs and is left to `Eq`.
+        self.caller.hash(state);
+        self.host.hash(state);
+        self.credential.hash(state);
+        self.deed.hash(state);
+    }
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -19,6 +19,7 @@ use tollgate_policy::denial::{Denial, Reason};
 use zeroize::Zeroizing;
 
 use super::jwt::{object, parts};
+use super::strip::Withheld;
 
 const SCHEME: &[u8] = b"Bearer ";
 const BASIC: &[u8] = b"Basic ";
@@ -87,13 +88,18 @@ struct JwtHeader<'a> {
 }
 
 impl CallerCredentials {
-    /// Those of `headers`, which are stripped of them next.
+    /// Those of `headers`.
     pub(crate) fn of(headers: &HeaderMap, shown_to: ShownTo) -> Self {
+        Self::withheld(headers, &Withheld::of(headers), shown_to)
+    }
+
+    /// The same where it is known what of the head is `withheld`: they are among that.
+    pub(super) fn withheld(headers: &HeaderMap, withheld: &Withheld, shown_to: ShownTo) -> Self {
         let mut all = headers.get_all(AUTHORIZATION).iter();
         let only = all.next().filter(|_| all.next().is_none());
         let mut authorization = only.cloned();
         authorization.iter_mut().for_each(|value| value.set_sensitive(true));
-        match tokens(headers, shown_to) {
+        match tokens(headers, withheld, shown_to) {
             Some(tokens) => Self { authorization, tokens, shown_to },
             None => Self { authorization: None, tokens: Vec::new(), shown_to },
         }
@@ -187,15 +193,17 @@ fn password(value: &HeaderValue) -> Option<HeaderValue> {
 }
 
 /// What of these headers has the shape of a JWT; `None` where it is too many.
-fn tokens(headers: &HeaderMap, shown_to: ShownTo) -> Option<Vec<ShownToken>> {
-    let proxied = headers.get_all(PROXY_AUTHORIZATION).iter().filter(|_| shown_to == ShownTo::Proxy);
+fn tokens(headers: &HeaderMap, withheld: &Withheld, shown_to: ShownTo) -> Option<Vec<ShownToken>> {
+    let all =
+        |name: &'static HeaderName| withheld.has(name).then(|| headers.get_all(name)).into_iter().flatten();
+    let proxied = all(&PROXY_AUTHORIZATION).filter(|_| shown_to == ShownTo::Proxy);
     let proxied = proxied.filter_map(|value| match bearer(value) {
         Some((from, _)) => Some((Cow::Borrowed(value), from)),
         None => password(value).map(|password| (Cow::Owned(password), 0)),
     });
-    let bearers = headers.get_all(AUTHORIZATION).iter();
-    let bearers = bearers.filter_map(|value| bearer(value).map(|(from, _)| (Cow::Borrowed(value), from)));
-    let keys = KEYS.iter().flat_map(|name| headers.get_all(name)).map(|value| (Cow::Borrowed(value), 0));
+    let bearers =
+        all(&AUTHORIZATION).filter_map(|value| bearer(value).map(|(from, _)| (Cow::Borrowed(value), from)));
+    let keys = KEYS.iter().flat_map(all).map(|value| (Cow::Borrowed(value), 0));
     let mut tokens: Vec<ShownToken> = Vec::new();
     for (value, from) in proxied.chain(bearers).chain(keys) {
         let token = value.as_bytes().get(from..).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! The caller's request head once everything is gone that is not the request itself.
 
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Uri, Version, request};
 use hyper::ext::Protocol;
@@ -8,6 +8,7 @@ use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::operation::{RequestLine, Upgrade};
 use tollgate_policy::policy::is_s3;
 
+use super::strip::Withheld;
 use super::{CallerCredentials, ShownTo, strip};
 use crate::websocket::Offer;
 
@@ -37,8 +38,8 @@ pub(crate) struct AwsScope {
 
 impl AwsScope {
     /// Of `AWS4-HMAC-SHA256 Credential=ID/DATE/REGION/SERVICE/aws4_request, …`.
-    fn of(headers: &HeaderMap) -> Option<Self> {
-        let text = headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("AWS4-HMAC-SHA256 ")?;
+    fn of(authorization: Option<&HeaderValue>) -> Option<Self> {
+        let text = authorization?.to_str().ok()?.strip_prefix("AWS4-HMAC-SHA256 ")?;
         let scope = text.split(',').find_map(|part| part.trim().strip_prefix("Credential="))?;
         let mut parts = scope.rsplit('/');
         let (end, service, region) = (parts.next()?, parts.next()?, parts.next()?);
@@ -62,26 +63,28 @@ impl RequestHead {
     /// # Errors
     /// `ambiguous_authority` where several authorities disagree or there is none, `method_refused` for methods that are never forwarded.
     pub(crate) fn read(parts: request::Parts, most: usize, shown_to: ShownTo) -> Result<Self, Denial> {
-        let offer = Offer::read(&parts);
-        let request::Parts { method, uri, mut headers, version, extensions, .. } = parts;
+        let fields = HeadFields::of(&parts.headers);
+        let has_protocol = parts.extensions.get::<Protocol>().is_some();
+        let is_offer = has_protocol || fields.withheld.has(&UPGRADE);
+        let offer = if is_offer { Offer::read(&parts) } else { Ok(None) };
         // Over HTTP/2 a WebSocket comes as a CONNECT, and is a GET everywhere else (RFC 8441, section 5).
-        let is_extended = method == Method::CONNECT && extensions.get::<Protocol>().is_some();
-        let method = if is_extended { Method::GET } else { method };
+        let is_extended = has_protocol && parts.method == Method::CONNECT;
+        let method = if is_extended { Method::GET } else { parts.method };
         check_method(&method)?;
-        let fields = HeadFields::of(&headers);
         if fields.bytes > most {
             let detail = "the request's headers are larger than the gateway reads (limits.headBytes)";
             return Err(Denial::new(Reason::HeaderRefused, detail));
         }
         fields.check_framing()?;
-        let authority = authority(&uri, fields.host, version)?;
-        let takes_trailers = fields.takes_trailers;
-        let path = uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let authority = authority(&parts.uri, fields.host, parts.version)?;
+        let path = parts.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
         let query =
             path.query().and_then(|query| strip::query(query, &[], false)).map(std::borrow::Cow::into_owned);
-        let aws_scope = AwsScope::of(&headers);
-        let credentials = CallerCredentials::of(&headers, shown_to);
-        strip::headers(&mut headers);
+        let HeadFields { authorization, takes_trailers, withheld, .. } = fields;
+        let aws_scope = AwsScope::of(authorization.value);
+        let mut headers = parts.headers;
+        let credentials = CallerCredentials::withheld(&headers, &withheld, shown_to);
+        withheld.remove_from(&mut headers);
         Ok(Self { method, headers, takes_trailers, authority, path, query, aws_scope, credentials, offer })
     }
 
@@ -99,6 +102,11 @@ impl RequestHead {
     /// Its handshake, where it asks for WebSocket.
     pub(crate) fn offer(&mut self) -> Option<Offer> {
         self.offer.as_mut().ok()?.take()
+    }
+
+    /// The target as it came.
+    pub(crate) const fn path(&self) -> &PathAndQuery {
+        &self.path
     }
 
     /// What the policy decides on.
@@ -135,12 +143,16 @@ struct HeadFields<'a> {
     host: Single<'a>,
     length: Single<'a>,
     coding: Single<'a>,
+    authorization: Single<'a>,
     takes_trailers: bool,
+    /// What may not travel on: all of the fields above are among it.
+    withheld: Withheld,
 }
 
 /// A field that is to occur once.
 #[derive(Clone, Copy, Default)]
 struct Single<'a> {
+    /// The first.
     value: Option<&'a HeaderValue>,
     is_repeated: bool,
 }
@@ -150,17 +162,23 @@ impl<'a> HeadFields<'a> {
         let mut fields = Self::default();
         for (name, value) in headers {
             fields.bytes += name.as_str().len() + value.len() + 4;
+            if !fields.withheld.takes(name) {
+                continue;
+            }
             let field = if *name == HOST {
                 &mut fields.host
             } else if *name == CONTENT_LENGTH {
                 &mut fields.length
             } else if *name == TRANSFER_ENCODING {
                 &mut fields.coding
+            } else if *name == AUTHORIZATION {
+                &mut fields.authorization
             } else {
                 fields.takes_trailers |= *name == TE && has_trailers(value.as_bytes());
                 continue;
             };
-            field.is_repeated = field.value.replace(value).is_some();
+            field.is_repeated = field.value.is_some();
+            field.value = field.value.or(Some(value));
         }
         fields
     }
@@ -225,11 +243,7 @@ mod tests {
 
     #[test]
     fn of_a_callers_aws_signature_only_region_and_service_are_kept() {
-        let scope = |text: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(AUTHORIZATION, text.parse().unwrap());
-            AwsScope::of(&headers)
-        };
+        let scope = |text: &str| AwsScope::of(Some(&text.parse().unwrap()));
         let signed =
             |scope: &str| format!("AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0");
         let s3 = scope(&signed("AKIA/20260101/eu-central-1/s3/aws4_request")).unwrap();

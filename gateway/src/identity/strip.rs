@@ -15,6 +15,7 @@ use percent_encoding::percent_decode_str;
 use self::names::{AMBIGUOUS, ASSERTIONS, CREDENTIALS, FAMILIES, FRAMING, HOP, QUERY};
 
 const SLOTS: usize = 1 << 10;
+const BEGINNING_SLOTS: usize = 1 << 11;
 
 /// The listed names by length and last letter: of one slot there are few, and of most none.
 static LISTED: LazyLock<Vec<Vec<&str>>> = LazyLock::new(|| {
@@ -30,10 +31,10 @@ fn slot(name: &str) -> usize {
     (name.len() << 5 | usize::from(last & 0x1f)) % SLOTS
 }
 
-/// The families by their telling byte.
+/// The families by their telling bytes.
 static BEGINNINGS: LazyLock<Vec<Vec<&'static str>>> = LazyLock::new(|| {
-    let of = |byte| FAMILIES.iter().copied().filter(|family| telling(family) == byte).collect();
-    (0..256).map(of).collect()
+    let of = |bytes| FAMILIES.iter().copied().filter(|family| telling(family) == bytes).collect();
+    (0..BEGINNING_SLOTS).map(of).collect()
 });
 
 /// No key is shorter; codes of countries, currencies and lines of code are.
@@ -41,18 +42,47 @@ const AMBIGUOUS_BYTES: usize = 16;
 
 /// Removes from `headers` what may not travel on.
 pub(crate) fn headers(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = connection_named(headers);
-    let mut gone: Vec<HeaderName> =
-        headers.keys().filter(|name| is_withheld(name.as_str())).cloned().collect();
-    gone.extend(named);
-    for name in gone {
-        headers.remove(&name);
+    Withheld::of(headers).remove_from(headers);
+}
+
+/// The names in a head that may not travel on: there are few, and all that is looked for in one is among them.
+#[derive(Default)]
+pub(super) struct Withheld(Vec<HeaderName>);
+
+impl Withheld {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let mut withheld = Self::default();
+        for name in headers.keys() {
+            withheld.takes(name);
+        }
+        withheld
+    }
+
+    /// Notes a name that stays behind, and says whether it does.
+    pub(super) fn takes(&mut self, name: &HeaderName) -> bool {
+        let stays = is_withheld(name.as_str());
+        if stays {
+            self.0.push(name.clone());
+        }
+        stays
+    }
+
+    pub(super) fn has(&self, name: &HeaderName) -> bool {
+        self.0.contains(name)
+    }
+
+    /// Removes them from their head, and what its `Connection` names.
+    pub(super) fn remove_from(self, headers: &mut HeaderMap) {
+        let named = if self.has(&CONNECTION) { connection_named(headers) } else { Vec::new() };
+        for name in self.0.iter().chain(&named) {
+            headers.remove(name);
+        }
     }
 }
 
 /// Whether a header of this name stays behind.
 pub(crate) fn is_withheld(name: &str) -> bool {
-    if name.bytes().any(|b| b == b'_') {
+    if memchr::memchr(b'_', name.as_bytes()).is_some() {
         let dashed = name.replace('_', "-");
         // A second reader may take it for the field that the first one goes by.
         let is_double = dashed.starts_with("content-") || FRAMING.contains(&dashed.as_str());
@@ -66,12 +96,13 @@ fn is_withheld_dashed(name: &str) -> bool {
         || BEGINNINGS.get(telling(name)).is_some_and(|families| families.iter().any(|f| name.starts_with(f)))
 }
 
-/// The first byte, or that behind the `x-` that many names have; the two are told apart.
+/// Where the first two bytes lead to, or those behind the `x-` that many names have; the two are told apart.
 fn telling(name: &str) -> usize {
+    let of = |first: u8, second: u8| usize::from(first & 0x1f) << 5 | usize::from(second & 0x1f);
     match name.as_bytes() {
-        [b'x', b'-', first, ..] => 128 | usize::from(*first),
-        [first, ..] => usize::from(*first),
-        [] => 0,
+        [b'x', b'-', first, second, ..] => 1 << 10 | of(*first, *second),
+        [first, second, ..] => of(*first, *second),
+        _ => 0,
     }
 }
 

@@ -3,9 +3,6 @@
 //! **Invariant:** the byte that comes after a message is a flag, which no key contains: what waits for the rest of a word need not wait for it.
 //! Without that a message whose answer the other side waits for would never arrive whole.
 
-use http::HeaderMap;
-use http::header::CONTENT_TYPE;
-
 /// One byte of flags and four of length (the gRPC protocol over HTTP/2, `Length-Prefixed-Message`; the Connect protocol, enveloped messages).
 const PREFIX: usize = 5;
 
@@ -19,9 +16,9 @@ pub(crate) struct Messages {
 }
 
 impl Messages {
-    /// `None`: the body is not made of such messages.
-    pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
-        let kind = headers.get(CONTENT_TYPE)?.as_bytes();
+    /// Of a body with this `content-type`. `None`: it is not made of such messages.
+    pub(crate) fn of(content_type: Option<&[u8]>) -> Option<Self> {
+        let kind = content_type?;
         let is_framed = (kind.starts_with(b"application/grpc")
             && !kind.starts_with(b"application/grpc-web-text"))
             || kind.starts_with(b"application/connect+");
@@ -71,10 +68,7 @@ mod tests {
 
     #[test]
     fn only_bodies_of_binary_messages_are_followed() {
-        let is_framed = |kind: &'static str| {
-            let headers = HeaderMap::from_iter([(CONTENT_TYPE, http::HeaderValue::from_static(kind))]);
-            Messages::of(&headers).is_some()
-        };
+        let is_framed = |kind: &str| Messages::of(Some(kind.as_bytes())).is_some();
         assert!(is_framed("application/grpc") && is_framed("application/grpc-web+proto"));
         assert!(is_framed("application/connect+json"));
         assert!(!is_framed("application/grpc-web-text") && !is_framed("application/json"));

@@ -3,6 +3,10 @@
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue};
 
+/// No name has it, and no value has the other.
+const BETWEEN: u8 = b':';
+const END: u8 = b'\n';
+
 /// The fields of a request without its secret. Packing copies bytes and nothing else: cheaper than a second map for every call.
 #[derive(Debug)]
 pub(super) struct PackedHeaders(Vec<u8>);
@@ -11,34 +15,32 @@ impl PackedHeaders {
     pub(super) fn pack(headers: &HeaderMap) -> Self {
         let mut packed = Vec::with_capacity(1024);
         for (name, value) in headers {
-            push(&mut packed, name.as_str().as_bytes());
-            push(&mut packed, value.as_bytes());
+            packed.extend_from_slice(name.as_str().as_bytes());
+            packed.push(BETWEEN);
+            packed.extend_from_slice(value.as_bytes());
+            packed.push(END);
         }
         Self(packed)
+    }
+
+    /// Whether there is a field of this name.
+    pub(super) fn has(&self, name: &HeaderName) -> bool {
+        let is_it = |field: &[u8]| {
+            field.strip_prefix(name.as_str().as_bytes()).is_some_and(|rest| rest.first() == Some(&BETWEEN))
+        };
+        self.0.split(|byte| *byte == END).any(is_it)
     }
 
     /// The same fields again; `None` would be a bug of [`PackedHeaders::pack`].
     pub(super) fn unpack(&self) -> Option<HeaderMap> {
         let mut headers = HeaderMap::new();
-        let mut rest = &*self.0;
-        while !rest.is_empty() {
-            let name = HeaderName::from_bytes(pull(&mut rest)?).ok()?;
-            headers.append(name, HeaderValue::from_bytes(pull(&mut rest)?).ok()?);
+        for field in self.0.split_inclusive(|byte| *byte == END) {
+            let (name, value) = field.split_at(field.iter().position(|byte| *byte == BETWEEN)?);
+            let value = value.get(1..value.len() - 1)?;
+            headers.append(HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?);
         }
         Some(headers)
     }
-}
-
-fn push(packed: &mut Vec<u8>, part: &[u8]) {
-    packed.extend_from_slice(&part.len().to_ne_bytes());
-    packed.extend_from_slice(part);
-}
-
-fn pull<'a>(packed: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (length, rest) = packed.split_first_chunk()?;
-    let (part, rest) = rest.split_at_checked(usize::from_ne_bytes(*length))?;
-    *packed = rest;
-    Some(part)
 }
 
 #[cfg(test)]

@@ -26,6 +26,8 @@ use crate::websocket::{Handshake, Switched};
 static MESSAGE_ENCODINGS: [HeaderName; 2] =
     [HeaderName::from_static("grpc-accept-encoding"), HeaderName::from_static("connect-accept-encoding")];
 
+static RANGES: [HeaderName; 2] = [RANGE, IF_RANGE];
+
 /// Names a call for whoever may get it twice (the IETF's draft-ietf-httpapi-idempotency-key-header; Stripe, OpenAI and others).
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -45,7 +47,6 @@ pub(crate) struct Template {
     packed: PackedHeaders,
     body: Option<OutBody>,
     replayable: bool,
-    repeatable: bool,
     grpc: bool,
     room: BufferReservation,
     /// The trace that the destination is told of.
@@ -61,9 +62,6 @@ impl Template {
     pub(crate) fn new(mut head: RequestHead, permit: &Permit, now: Timestamp) -> Result<Self, Denial> {
         let token = head.credentials.passed_on(permit, now)?;
         let request = permit.http().ok_or_else(|| super::bug("the permit is for no request"))?;
-        let mut line =
-            String::with_capacity(request.path().len() + request.query().map_or(0, |q| q.len() + 1));
-        line.push_str(request.path());
         let carriers = request.destination().dialect.carriers();
         let own = permit.credential().map_or(&[][..], |credential| &credential.inject);
         let kept = |query| {
@@ -71,20 +69,10 @@ impl Template {
             names.extend(own.iter().flat_map(Injection::queries).map(Box::from));
             identity::without(query, &names, permit.credential().is_some())
         };
-        if let Some(query) = request.query().and_then(kept) {
-            line.push('?');
-            line.push_str(&query);
-        }
-        let path = PathAndQuery::from_maybe_shared(Bytes::from(line))
-            .map_err(|_| Denial::new(Reason::BadRequest, "the target cannot be written as a request line"))?;
+        let path = line(head.path(), request.path(), request.query().and_then(kept).as_deref())?;
         let handshake = handshake(&mut head, permit)?;
         let mut headers = head.headers;
-        let (scrubs, ranges) = (permit.scrubs_bodies(), permit.grant().allow.range);
-        withhold(&mut headers, carriers, own, |name| {
-            // Half a reflected secret in each of two answers would be found in neither.
-            let is_range = *name == RANGE || *name == IF_RANGE;
-            scrubs && ((is_range && !ranges) || MESSAGE_ENCODINGS.contains(name))
-        });
+        withhold(&mut headers, carriers, own, unsearchable(permit), |_| false);
         // Usage is read off the answer, and a secret is looked for in it: it has to come as it is.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if let Some(handshake) = &handshake {
@@ -104,7 +92,6 @@ impl Template {
             }
             None => None,
         };
-        let repeatable = is_idempotent(&head.method) || headers.contains_key(&IDEMPOTENCY_KEY);
         Ok(Self {
             destination: Arc::clone(request.destination()),
             method: head.method,
@@ -117,7 +104,6 @@ impl Template {
             headers: Some(headers),
             body: None,
             replayable: false,
-            repeatable,
             room: BufferReservation::default(),
             context: HeaderMap::new(),
             handshake,
@@ -170,8 +156,8 @@ impl Template {
 
     /// Whether the call may be made twice: its method is idempotent (RFC 9110, section 9.2.2), or it has a key by which the provider knows
     /// it again; and its body is here.
-    pub(crate) const fn is_repeatable(&self) -> bool {
-        self.replayable && self.repeatable
+    pub(crate) fn is_repeatable(&self) -> bool {
+        self.replayable && (is_idempotent(&self.method) || self.packed.has(&IDEMPOTENCY_KEY))
     }
 
     /// Whether its method alone says that it may be made twice.
@@ -208,6 +194,26 @@ impl Template {
             None => self.body.take(),
         }
     }
+}
+
+/// The target as it was matched, without what does not leave of its query: mostly as it `came`.
+fn line(came: &PathAndQuery, path: &str, query: Option<&str>) -> Result<PathAndQuery, Denial> {
+    if came.as_str() == path && query.is_none() {
+        return Ok(came.clone());
+    }
+    let line = match query {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    PathAndQuery::from_maybe_shared(Bytes::from(line))
+        .map_err(|_| Denial::new(Reason::BadRequest, "the target cannot be written as a request line"))
+}
+
+/// What would have an answer come in a form in which a reflected secret is not found: half of it in each of two answers is in neither.
+fn unsearchable(permit: &Permit) -> impl Iterator<Item = &'static HeaderName> + Clone + use<> {
+    let (scrubs, ranges) = (permit.scrubs_bodies(), permit.grant().allow.range);
+    let ranges = RANGES.iter().filter(move |_| !ranges);
+    ranges.chain(&MESSAGE_ENCODINGS).filter(move |_| scrubs)
 }
 
 /// The handshake of a permitted upgrade. Compressed messages could not be searched for a key, or read for what is billed.
@@ -248,19 +254,25 @@ impl TrailerFilter for CallerTrailers {
         let own = self.credential.as_ref().map_or(&[][..], |credential| &credential.inject);
         // What describes the content is decided on before it comes (RFC 9110, section 6.5.1).
         let describes = |name: &HeaderName| name.as_str().starts_with("content-");
-        withhold(trailers, self.destination.dialect.carriers(), own, describes);
+        withhold(trailers, self.destination.dialect.carriers(), own, std::iter::empty(), describes);
     }
 }
 
-/// Removes what carries a credential or chooses an account at this provider, however it is spelt: many read `_` as `-`. And what `goes` says.
+/// Removes what carries a credential or chooses an account at this provider, however it is spelt: many read `_` as `-`. Likewise what stands
+/// `beside` that, and what `goes` says.
 fn withhold(
     headers: &mut HeaderMap,
     carriers: &Carriers,
     own: &[Injection],
+    beside: impl Iterator<Item = &'static HeaderName> + Clone,
     goes: impl Fn(&HeaderName) -> bool,
 ) {
     let theirs = || carriers.headers.iter().chain(&carriers.account_headers).map(|carrier| &**carrier);
-    let all = || theirs().chain(own.iter().flat_map(Injection::headers));
+    let all = || {
+        theirs()
+            .chain(own.iter().flat_map(Injection::headers))
+            .chain(beside.clone().map(|name| name.as_str()))
+    };
     // Most names are as long as no carrier is.
     let bit = |name: &str| 1_u64 << (name.len() % 64);
     let lengths = all().fold(0, |lengths, carrier| lengths | bit(carrier));

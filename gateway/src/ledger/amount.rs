@@ -8,32 +8,43 @@ pub(crate) struct Amount(pub(crate) i64);
 
 /// An amount of each unit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Amounts([i64; Item::ALL.len()]);
+pub(crate) struct Amounts {
+    amounts: [i64; Item::ALL.len()],
+    /// A bit for each that is not zero: of many units a call has few.
+    present: u32,
+}
 
 impl Amounts {
     pub(crate) const fn get(&self, unit: Item) -> i64 {
-        self.0[unit as usize]
+        self.amounts[unit as usize]
     }
 
     pub(crate) const fn set(&mut self, unit: Item, amount: i64) {
-        self.0[unit as usize] = amount;
+        self.amounts[unit as usize] = amount;
+        let bit = 1 << unit as u32;
+        if amount == 0 { self.present &= !bit } else { self.present |= bit }
     }
 
     /// Adds the other's amounts to these.
     pub(crate) fn add(&mut self, other: &Self) {
-        for (sum, part) in self.0.iter_mut().zip(other.0) {
-            *sum = sum.saturating_add(part);
+        for (unit, amount) in other.entries() {
+            self.set(unit, self.get(unit).saturating_add(amount));
         }
     }
 
     /// The same with the other sign.
     pub(crate) fn negated(self) -> Self {
-        Self(self.0.map(i64::saturating_neg))
+        Self { amounts: self.amounts.map(i64::saturating_neg), ..self }
     }
 
     /// Each unit that is not zero, with its amount.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (Item, i64)> + '_ {
-        Item::ALL.iter().map(|unit| (*unit, self.get(*unit))).filter(|(_, amount)| *amount != 0)
+        let mut left = self.present;
+        std::iter::from_fn(move || {
+            let unit = *Item::ALL.get(left.trailing_zeros() as usize)?;
+            left &= left - 1;
+            Some((unit, self.get(unit)))
+        })
     }
 }
 

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::plain::is_visible;
+
 /// A string of others: at most 128 bytes, without control characters, terminal escapes, or characters that reorder or hide text.
 ///
 /// There is no way to make one that skips the cleaning, reading one back included. One that was cut ends in `…`.
@@ -26,8 +28,9 @@ impl Bounded {
     }
 
     /// A path, cleaned, without the query and fragment that may follow it.
-    pub fn path(text: &str) -> Self {
-        Self::new(text.split(['?', '#']).next().unwrap_or_default())
+    pub fn path(text: &Arc<str>) -> Self {
+        let end = memchr::memchr2(b'?', b'#', text.as_bytes());
+        end.and_then(|end| text.get(..end)).map_or_else(|| Self::from(text), Self::new)
     }
 
     /// The cleaned text.
@@ -65,7 +68,7 @@ impl<'de> Deserialize<'de> for Bounded {
 }
 
 fn clean(text: &str) -> Cow<'_, str> {
-    if text.len() <= Bounded::MAX && text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+    if text.len() <= Bounded::MAX && is_visible(text) {
         return Cow::Borrowed(text);
     }
     const CUT: char = '…';
@@ -129,8 +132,8 @@ mod tests {
 
     #[test]
     fn a_path_loses_its_query() {
-        assert_eq!(Bounded::path("/v1/models?key=canary#x").as_str(), "/v1/models");
-        assert_eq!(Bounded::path("?key=canary").as_str(), "");
+        assert_eq!(Bounded::path(&"/v1/models?key=canary#x".into()).as_str(), "/v1/models");
+        assert_eq!(Bounded::path(&"?key=canary".into()).as_str(), "");
     }
 
     #[test]

@@ -137,7 +137,7 @@ impl Journal {
     }
 
     /// Appends what a call reserves. Refused while the disk is full or the journal cannot be written.
-    pub fn hold(&self, line: &HoldLine) -> Result<Position, LedgerError> {
+    pub fn hold(&self, line: &HoldLine<'_>) -> Result<Position, LedgerError> {
         if self.reserve.gone_since().is_some() {
             return Err(LedgerError::Full);
         }

@@ -5,6 +5,8 @@
 
 use jiff::Timestamp;
 
+use super::plain::has_escapes;
+
 /// An object that is being written at the end of a buffer.
 #[derive(Debug)]
 pub(crate) struct Json<'a> {
@@ -134,11 +136,6 @@ impl<'a> Json<'a> {
         self.out.extend_from_slice(self.calendar.second(second));
         self.out.extend_from_slice(&fraction);
     }
-}
-
-fn has_escapes(value: &str) -> bool {
-    // Without a way out in the middle, so that whole vectors are looked at.
-    value.bytes().fold(false, |any, byte| any | (byte < b' ' || byte == b'"' || byte == b'\\'))
 }
 
 /// The date and time of the second that was last asked for: consecutive records share it.

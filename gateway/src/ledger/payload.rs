@@ -20,7 +20,7 @@ use super::batch::{BatchEntry, EntryKind, NewBatch, TextList};
 use super::fields::{AttemptFields, CorrectedUsage, CorrectionFields, DETAILS, Fields, RowCharge};
 use super::line::{Row, RowAttempt};
 use super::record_id::RecordId;
-use super::varint;
+use super::varint::{self, write_text as text};
 use crate::trace::TraceId;
 
 /// Bytes of the id of a trace, which stands behind this number.
@@ -52,11 +52,6 @@ pub(crate) fn append(batch: &mut NewBatch, kind: EntryKind, fields: &Fields<'_>)
 fn all(texts: &[&str], out: &mut Vec<u8>) {
     let known = texts.iter().rposition(|text| !text.is_empty()).map_or(0, |last| last + 1);
     texts[..known].iter().for_each(|one| text(one, out));
-}
-
-fn text(text: &str, out: &mut Vec<u8>) {
-    varint::write(text.len() as u64, out);
-    out.extend_from_slice(text.as_bytes());
 }
 
 fn write(fields: &Fields<'_>, out: &mut Vec<u8>) {

@@ -6,6 +6,7 @@
 //!
 //! Records are only written here. What is read back is a `Row`; [`Fields`] are what both say.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -171,7 +172,7 @@ pub struct Attempt {
 
 /// What a call has reserved, written before it is sent. If no record with its id follows, the next start makes one that charges all of it.
 #[derive(Debug, Clone)]
-pub struct HoldLine {
+pub struct HoldLine<'a> {
     /// That of the request's record.
     pub id: RecordId,
     /// When the hold was taken: it counts in the windows of this moment.
@@ -189,7 +190,7 @@ pub struct HoldLine {
     /// The model asked for.
     pub model: Option<Bounded>,
     /// What is reserved.
-    pub charges: Vec<Charge>,
+    pub charges: Cow<'a, [Charge]>,
     /// What the call can cost at most; absent where there is no price. One that names a model is then counted as unpriced.
     pub cost: Option<NanoUsd>,
     /// Which price made `cost`.
@@ -198,7 +199,7 @@ pub struct HoldLine {
     pub generation: u64,
 }
 
-impl HoldLine {
+impl HoldLine<'_> {
     /// All that is written of it.
     pub(crate) fn fields(&self) -> Fields<'_> {
         let mut fields = Fields { charges: Charges::Counted(&self.charges), ..Fields::new(self.id, self.at) };

@@ -13,6 +13,7 @@ use super::amount::Amounts;
 use super::dimension::{Dimension, Number, Texts};
 use super::fields::{CorrectedUsage, CorrectionFields, Fields};
 use super::record::RecordId;
+use super::varint;
 
 /// What records of one key add up to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,13 +42,12 @@ impl RollupSums {
     }
 
     fn add(&mut self, other: &Self) {
-        let mut columns = self.columns();
-        for (sum, part) in columns.iter_mut().zip(other.columns()) {
+        let Self { requests, unpriced, bytes_in, bytes_out, cost, usage } = self;
+        let columns = [requests, unpriced, bytes_in, bytes_out, cost];
+        for (sum, part) in columns.into_iter().zip(other.columns()) {
             *sum = sum.saturating_add(part);
         }
-        let mut usage = self.usage;
         usage.add(&other.usage);
-        *self = Self::of(columns, usage);
     }
 
     fn negated(&self) -> Self {
@@ -184,7 +184,7 @@ impl<'a> RollupKey<'a> {
     fn encode(&self, out: &mut Vec<u8>) {
         out.clear();
         for text in self.texts {
-            push(out, text);
+            varint::write_text(text, out);
         }
         out.extend_from_slice(&self.status.to_be_bytes());
         out.extend_from_slice(&self.minute.to_be_bytes());
@@ -199,7 +199,7 @@ impl<'a> RollupKey<'a> {
     pub(crate) fn decode(mut key: &'a [u8]) -> Option<Self> {
         let mut texts = Texts::default();
         for text in &mut texts {
-            *text = pull(&mut key)?;
+            *text = varint::read_text(&mut key)?;
         }
         let (status, minute) = key.split_at_checked(2)?;
         Some(Self {
@@ -222,28 +222,16 @@ pub(crate) struct ChargeKey<'a> {
 impl<'a> ChargeKey<'a> {
     fn encode(&self, out: &mut Vec<u8>) {
         out.clear();
-        push(out, self.limit);
-        push(out, self.key);
+        varint::write_text(self.limit, out);
+        varint::write_text(self.key, out);
         out.extend_from_slice(&self.opened.to_be_bytes());
     }
 
     /// Reads what `encode` wrote.
     pub(crate) fn decode(mut bytes: &'a [u8]) -> Option<Self> {
-        let (limit, key) = (pull(&mut bytes)?, pull(&mut bytes)?);
+        let (limit, key) = (varint::read_text(&mut bytes)?, varint::read_text(&mut bytes)?);
         Some(Self { limit, key, opened: i64::from_be_bytes(bytes.try_into().ok()?) })
     }
-}
-
-fn push(out: &mut Vec<u8>, word: &str) {
-    out.extend_from_slice(&word.len().to_ne_bytes());
-    out.extend_from_slice(word.as_bytes());
-}
-
-fn pull<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
-    let (length, rest) = bytes.split_at_checked(size_of::<usize>())?;
-    let (word, rest) = rest.split_at_checked(usize::from_ne_bytes(length.try_into().ok()?))?;
-    *bytes = rest;
-    str::from_utf8(word).ok()
 }
 
 /// Charges are added up by this many milliseconds. It divides the slices and the calendar borders of the limit's windows, so a

@@ -59,7 +59,7 @@ pub(crate) fn segment_of(append: impl FnOnce(&mut NewBatch)) -> Vec<u8> {
 }
 
 /// A hold of 1,000 tokens and 0.002 USD.
-pub(crate) fn hold(id: RecordId) -> HoldLine {
+pub(crate) fn hold(id: RecordId) -> HoldLine<'static> {
     HoldLine {
         id,
         at: Timestamp::now(),
@@ -69,7 +69,7 @@ pub(crate) fn hold(id: RecordId) -> HoldLine {
         grant: "checkout-openai".parse().unwrap(),
         credential: Some("openai-prod".parse().unwrap()),
         model: Some(Bounded::new("gpt-5-mini")),
-        charges: charges(1_000, 2_000_000),
+        charges: charges(1_000, 2_000_000).into(),
         cost: Some(NanoUsd(2_000_000)),
         price_version: Some("openai/gpt-5-mini@2026-08-01".into()),
         generation: 3,
@@ -77,12 +77,12 @@ pub(crate) fn hold(id: RecordId) -> HoldLine {
 }
 
 /// Its record: 100 tokens in, 20 out, 0.0001 USD.
-pub(crate) fn record(hold: &HoldLine) -> Record {
+pub(crate) fn record(hold: &HoldLine<'_>) -> Record {
     let mut record = Record::new(hold.id, hold.at, Bounded::new("POST"));
     record.caller = Some(hold.caller.clone());
     record.destination = Some(hold.destination.clone());
     record.host = hold.host.clone();
-    record.path = Some(Bounded::path("/v1/chat/completions?key=canary"));
+    record.path = Some(Bounded::path(&"/v1/chat/completions?key=canary".into()));
     record.grant = Some(hold.grant.clone());
     record.credential = hold.credential.clone();
     record.model = hold.model.clone();

@@ -17,6 +17,15 @@ pub(super) fn write_signed(integer: i64, out: &mut Vec<u8>) {
     write(zigzag(integer), out);
 }
 
+/// Appends a text: its length, and its bytes.
+#[inline]
+pub(super) fn write_text(text: &str, out: &mut Vec<u8>) {
+    write(text.len() as u64, out);
+    if !text.is_empty() {
+        out.extend_from_slice(text.as_bytes());
+    }
+}
+
 /// Takes one off the beginning; `None` where there is none.
 pub(super) fn read(bytes: &mut &[u8]) -> Option<u64> {
     let mut integer = 0_u64;

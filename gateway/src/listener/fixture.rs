@@ -30,6 +30,7 @@ use crate::quota::Quota;
 use crate::session::{Arrival, ConnectionRegistry, HeaderDeadline, Road, Session};
 use crate::settings::RequestLimits;
 use crate::snapshot::{Snapshot, Snapshots};
+use crate::timers::Timers;
 use crate::upstream::{DialRules, Pool, Resolver, SourceAddresses, UpstreamHealth};
 
 type TestIssuer = CertifiedIssuer<'static, KeyPair>;
@@ -149,6 +150,7 @@ impl Fixture {
             connections: ConnectionRegistry::default(),
             stats,
             uses,
+            timers: Timers::default(),
         };
         Self { core: Arc::new(core), ports, issuer, _ledger: ledger, directory }
     }

@@ -110,15 +110,9 @@ impl Account {
     /// Opens the account when the head has been read.
     pub(crate) fn open(core: Arc<Core>, method: &Method, headers: &HeaderMap) -> Box<Self> {
         core.recorder.began();
-        let mut record = Record::new(RecordId::new(), Timestamp::now(), Bounded::new(method.as_str()));
-        let (id, second) = (record.id, record.at.as_second());
-        let tracer = core.shared.tracer.as_ref();
-        let trace =
-            tracer.map_or_else(CallTrace::default, |tracer| tracer.begin(id.as_bytes(), second, headers));
-        record.trace = trace.id();
-        Box::new(Self {
+        let mut account = Box::new(Self {
+            record: Record::new(RecordId::new(), Timestamp::now(), Bounded::new(method.as_str())),
             core,
-            record,
             started: Instant::now(),
             phase: AccountPhase::Unproven,
             place: None,
@@ -127,8 +121,14 @@ impl Account {
             opened: None,
             passed: None,
             blamed: None,
-            trace,
-        })
+            trace: CallTrace::default(),
+        });
+        if let Some(tracer) = &account.core.shared.tracer {
+            let (id, second) = (account.record.id, account.record.at.as_second());
+            account.trace = tracer.begin(id.as_bytes(), second, headers);
+            account.record.trace = account.trace.id();
+        }
+        account
     }
 
     /// The instant that prices, windows and certificates are judged at.
@@ -171,7 +171,7 @@ impl Account {
         self.record.destination = Some(target.destination().name.clone());
         self.record.host = Some(Bounded::from(&target.host_shared()));
         self.record.port = Some(target.port());
-        self.record.path = Some(Bounded::path(request.path()));
+        self.record.path = Some(Bounded::path(request.path_shared()));
     }
 
     /// What was asked for by a name that leads nowhere, in the caller's words.
@@ -200,7 +200,7 @@ impl Account {
     /// What was asked for, also where it is refused.
     pub(crate) fn inspected(&mut self, body: &InspectedBody, admission: &Admission) {
         let facts = body.facts();
-        self.record.model = facts.model.as_deref().map(Bounded::new);
+        self.record.model = facts.model.as_ref().map(Bounded::from);
         self.record.operation = admission.endpoint().and_then(|endpoint| endpoint.operation.clone());
         self.record.bytes_in = facts.body_bytes;
     }
@@ -241,7 +241,7 @@ impl Account {
             grant: permit.grant().name.clone(),
             credential: self.record.credential.clone(),
             model: self.record.model.clone(),
-            charges: charges.to_vec(),
+            charges: charges.into(),
             cost: call.bound.and_then(|bound| call.price().map(|_| bound.spend)),
             price_version: call.price_version(),
             generation: self.record.generation,

@@ -99,11 +99,11 @@ impl MeteredBody {
         let total = destination.http().and_then(|http| http.total);
         let stall = Stall::until(destination.timeouts.idle, account.deadline(total));
         let generation = account.record.generation;
-        let messages = scrubber.as_ref().and_then(|_| Messages::of(&head.headers));
+        let messages = scrubber.as_ref().and_then(|_| Messages::of(label));
         let seen = if scrubber.is_some() { Seen::NotYet } else { Seen::Unchanged };
         let source = AnswerSource {
             incoming: Some(incoming),
-            reader,
+            reader: reader.map(Box::new),
             lease: Some(lease),
             call,
             account: Some(account),
@@ -148,7 +148,7 @@ impl MeteredBody {
         })
         .await;
         if self.scrubber.is_some() && matches!(self.state, AnswerState::Done) && self.broken.is_none() {
-            let mut clean = VecDeque::new();
+            let mut clean = VecDeque::with_capacity(self.output.ready.len() + 1);
             while let Some(bytes) = self.next_piece() {
                 clean.push_back(bytes);
                 if self.is_others_turn() {
@@ -284,7 +284,7 @@ impl MeteredBody {
         if ended {
             self.end();
         } else if self.output.complete {
-            let reading = self.source.reader.as_ref().map(UsageReader::reading);
+            let reading = self.source.reader.as_ref().map(|reader| reader.reading());
             let wait = self.source.record(reading, Outcome::Completed, None, self.waiting());
             self.state = AnswerState::Recording { wait, end: false };
         }
@@ -301,7 +301,7 @@ impl MeteredBody {
             self.state = AnswerState::Done;
             return;
         }
-        let reading = self.source.reader.take().map(|reader| reader.finish(&mut self.output));
+        let reading = self.source.reader.take().map(|mut reader| reader.finish(&mut self.output));
         // The last frame is what tells the caller that the answer is complete.
         self.output.hold();
         let wait = self.source.record(reading, Outcome::Completed, None, self.waiting());
@@ -327,7 +327,7 @@ impl MeteredBody {
         self.source.lease = None;
         let is_ours = matches!(error, BodyError::Revoked | BodyError::Unproven);
         let outcome = if is_ours { Outcome::Refused } else { Outcome::UpstreamFailed };
-        let reading = self.source.reader.take().map(|reader| reader.finish(&mut Output::default()));
+        let reading = self.source.reader.take().map(|mut reader| reader.finish(&mut Output::default()));
         let waiting = self.output.ready.iter().map(|bytes| bytes.len() as u64).sum();
         self.source.record(reading, outcome, Some(reason), waiting);
         self.broken = Some(error);
@@ -453,7 +453,7 @@ impl Drop for MeteredBody {
         let share = self.source.account.as_ref().and_then(|account| account.drain());
         let worth_it = self.source.reader.is_some() && core.shared.drain.phase() < Phase::Cutting;
         let (Some(incoming), Some(share), true) = (self.source.incoming.take(), share, worth_it) else {
-            let reading = self.source.reader.take().map(|reader| reader.finish(&mut Output::default()));
+            let reading = self.source.reader.take().map(|mut reader| reader.finish(&mut Output::default()));
             self.source.record(reading, Outcome::CallerGone, None, 0);
             return;
         };

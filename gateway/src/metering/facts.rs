@@ -39,7 +39,7 @@ pub struct ReadBody {
 
 /// Where the body is edited. Offsets count bytes of the body that was read.
 #[derive(Debug, Default)]
-struct Marks {
+pub(super) struct Marks {
     /// After the opening brace, and whether members follow.
     opening: usize,
     has_members: bool,
@@ -105,28 +105,45 @@ impl ReadBody {
         self.obstacle.clone().map_or(Ok(()), Err)
     }
 
+    /// What decides, and what may be edited.
+    pub(super) fn into_parts(self) -> (Facts, Marks) {
+        (self.facts, self.marks)
+    }
+
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn hides_usage(&self) -> bool {
+        self.marks.hides_usage()
+    }
+
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn edits(&self, output_cap: Option<u64>) -> Edits {
+        self.marks.edits(output_cap)
+    }
+}
+
+impl Marks {
     /// Whether the answer will have an event of usage that the caller did not ask for.
-    pub fn hides_usage(&self) -> bool {
-        !matches!(self.marks.usage, UsageMark::Leave)
+    pub(super) fn hides_usage(&self) -> bool {
+        !matches!(self.usage, UsageMark::Leave)
     }
 
     /// What to change: usage is forced, and the cap (tokens for each choice) is written where the body names none.
-    pub fn edits(&self, output_cap: Option<u64>) -> Edits {
+    pub(super) fn edits(&self, output_cap: Option<u64>) -> Edits {
         let mut inserted = Vec::new();
         let mut edits = Vec::new();
-        match &self.marks.usage {
+        match &self.usage {
             UsageMark::Leave => {}
             UsageMark::Insert(member) => inserted.push(member.clone()),
             UsageMark::Replace(range, value) => edits.push((range.clone(), value.clone())),
         }
-        match (&self.marks.cap, output_cap) {
+        match (&self.cap, output_cap) {
             (CapMark::Insert(name), Some(cap)) => inserted.push(format!("\"{name}\":{cap}")),
             (CapMark::Replace(range), Some(cap)) => edits.push((range.clone(), cap.to_string())),
             _ => {}
         }
         if !inserted.is_empty() {
-            let comma = if self.marks.has_members { "," } else { "" };
-            let opening = self.marks.opening;
+            let comma = if self.has_members { "," } else { "" };
+            let opening = self.opening;
             edits.push((opening..opening, inserted.join(",") + comma));
         }
         edits.sort_by_key(|(range, _)| range.start);
@@ -168,6 +185,9 @@ pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), Denial> {
 
 fn check_media_type(headers: &HeaderMap) -> Result<(), Denial> {
     let is_json = only(headers, &CONTENT_TYPE).is_some_and(|value| {
+        if value == "application/json" {
+            return true;
+        }
         let mut parts = value.split(';').map(str::trim);
         let media_type = parts.next().unwrap_or_default();
         media_type.eq_ignore_ascii_case("application/json") && parts.all(is_utf8_charset)

@@ -10,7 +10,6 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout_at;
 use tollgate_policy::decision::{Actions, Admission, Facts, Permit, Priced};
 use tollgate_policy::denial::{Denial, Reason};
 use tollgate_policy::dialect::Endpoint;
@@ -21,15 +20,16 @@ use tollgate_policy::price::NanoUsd;
 
 use super::action;
 use super::bound::{self, Bound, Terms};
-use super::facts::{self, ReadBody};
+use super::facts::{self, Marks, ReadBody};
 use super::permitted::PermittedCall;
 use crate::caller_body::CallerBody;
 use crate::caller_usage::{BufferReservation, CallerUsage};
-use crate::core::Shared;
+use crate::core::Core;
 use crate::identity::RequestHead;
 use crate::injection;
 use crate::pace::{LeastRate, Pace};
 use crate::quota::Demand;
+use crate::timers::Timers;
 use crate::upstream::OutBody;
 
 /// Before a body of more bytes is read it is looked whether the caller has anything left.
@@ -54,7 +54,7 @@ pub(crate) struct InspectedBody {
 #[derive(Debug)]
 pub(crate) struct UnsentBody {
     content: BodyContent,
-    read: ReadBody,
+    marks: Marks,
 }
 
 #[derive(Debug)]
@@ -73,14 +73,15 @@ pub(crate) async fn read(
     head: &RequestHead,
     incoming: CallerBody,
     usage: &Arc<CallerUsage>,
-    shared: &Shared,
+    core: &Core,
 ) -> Result<InspectedBody, Denial> {
     if let Some(endpoint) = admission.session() {
         let read = facts::of_session(endpoint, admission.http().and_then(HttpRequest::query))?;
         return Ok(InspectedBody { content: BodyContent::Streaming(incoming), read });
     }
     let share = usize::try_from(usage.largest_body()).unwrap_or(usize::MAX);
-    let limit = shared.limits.body_bytes.min(share);
+    let limits = &core.shared.limits;
+    let limit = limits.body_bytes.min(share);
     let headers = &head.headers;
     let endpoint = admission.endpoint().filter(|_| admission.reads_body());
     let signed = action::SignedAction::of(admission, head);
@@ -103,7 +104,7 @@ pub(crate) async fn read(
     } else {
         Most { bytes: limit, refusal: too_large }
     };
-    let (bytes, reservation) = collect(incoming, most, usage, shared.limits.least()).await?;
+    let (bytes, reservation) = collect(incoming, most, usage, limits.least(), &core.timers).await?;
     let mut read = match endpoint {
         Some(endpoint) => {
             let read = read_facts(endpoint, headers, &bytes, usage).await?;
@@ -155,6 +156,7 @@ async fn collect(
     most: Most,
     usage: &Arc<CallerUsage>,
     least: LeastRate,
+    timers: &Timers,
 ) -> Result<(Bytes, BufferReservation), Denial> {
     let announced = incoming.size_hint().exact();
     if announced.is_some_and(|length| length > most.bytes as u64) {
@@ -166,7 +168,7 @@ async fn collect(
     let mut pace = Pace::new(least);
     while !incoming.is_end_stream() {
         let length = all.as_ref().map_or(first.len(), BytesMut::len);
-        let frame = timeout_at(pace.due(), incoming.frame()).await.map_err(|_| too_slow())?;
+        let frame = timers.until(pace.due(), incoming.frame()).await.map_err(|_| too_slow())?;
         let Some(frame) = frame else { break };
         let frame = frame
             .map_err(|_| Denial::new(Reason::BadRequest, "the request body broke off or is malformed"))?;
@@ -243,10 +245,9 @@ impl InspectedBody {
     /// As [`InspectedBody::bound`].
     pub(crate) fn permitted(self, permit: Permit) -> Result<(Arc<PermittedCall>, UnsentBody), Denial> {
         let bound = self.bound(&permit)?;
-        let Self { content, mut read } = self;
-        let (facts, hides_usage) = (std::mem::take(&mut read.facts), read.hides_usage());
-        let call = PermittedCall::new(permit, facts, bound, hides_usage);
-        Ok((Arc::new(call), UnsentBody { content, read }))
+        let (facts, marks) = self.read.into_parts();
+        let call = PermittedCall::new(permit, facts, bound, marks.hides_usage());
+        Ok((Arc::new(call), UnsentBody { content: self.content, marks }))
     }
 }
 
@@ -268,7 +269,7 @@ impl UnsentBody {
             }
             BodyContent::Whole { bytes, reservation } => {
                 let cap = call.bound.and_then(|bound| bound.write_cap);
-                (OutBody::Whole(facts::apply(&self.read.edits(cap), bytes)), reservation)
+                (OutBody::Whole(facts::apply(&self.marks.edits(cap), bytes)), reservation)
             }
         }
     }

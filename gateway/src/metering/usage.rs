@@ -102,7 +102,9 @@ pub enum Announced {
 impl Announced {
     /// Of an answer with this `content-type`; `is_asked`: the request asks for a stream.
     pub fn of(content_type: Option<&[u8]>, is_asked: bool) -> Self {
-        let Some(label) = content_type else { return Self::Either };
+        let Some(label) = content_type.filter(|label| *label != b"application/json") else {
+            return Self::Either;
+        };
         let essence = label.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
         let begins =
             |start: &[u8]| essence.get(..start.len()).is_some_and(|is| is.eq_ignore_ascii_case(start));
@@ -236,7 +238,7 @@ impl UsageReader {
     }
 
     /// The body has ended: what was still undecided may go when the record is written.
-    pub fn finish(mut self, output: &mut Output) -> UsageReading {
+    pub fn finish(&mut self, output: &mut Output) -> UsageReading {
         if let (Some(events), Some((rules, places))) = (&mut self.events, &self.rules.streamed)
             && self.form != AnswerForm::Whole
         {

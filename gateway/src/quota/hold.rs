@@ -203,7 +203,7 @@ impl Hold {
         }
         let mut limit = String::with_capacity(128 * self.plan.items.len());
         for (item, taken) in self.plan.items.iter().zip(&self.taken) {
-            taken.tell(&item.limit, &mut limit, now);
+            taken.tell(item, &mut limit, now);
         }
         let limit = HeaderValue::from_maybe_shared(Bytes::from(limit)).ok()?;
         Some(RateHeaders { policy: self.plan.rate_policy.clone(), limit })
@@ -348,20 +348,20 @@ impl HeldItem {
         }
     }
 
-    fn tell(&self, limit: &Limit, field: &mut String, now: Timestamp) {
+    fn tell(&self, Item { limit, label, .. }: &Item, field: &mut String, now: Timestamp) {
         match (&self.cell.state, &self.place, &limit.kind) {
             (CellState::Counted(counter), _, LimitKind::Counted(window)) => {
                 let mut counter = lock(counter);
                 let (usage, more_in) = (counter.usage(window, now), counter.resets_in(window, now));
                 let left = limit.amount.saturating_sub(usage.spent).saturating_sub(usage.held);
-                rate::limit(field, limit, left, Some(more_in));
+                rate::limit(field, label, left, Some(more_in));
             }
             (CellState::Concurrent(calls), ..) => {
                 let left = limit.amount.saturating_sub(calls.load(Ordering::Relaxed));
-                rate::limit(field, limit, left, None);
+                rate::limit(field, label, left, None);
             }
             (CellState::Rate(rate), HeldPlace::Rate { left }, LimitKind::Gcra { burst, .. }) => {
-                rate::limit(field, limit, u64::from(*left), Some(rate.refills_in(*left, *burst)));
+                rate::limit(field, label, u64::from(*left), Some(rate.refills_in(*left, *burst)));
             }
             _ => {}
         }
@@ -376,7 +376,7 @@ fn piece(unit: Unit, wanted: u64, free: u64) -> u64 {
 
 /// Why the limits of this plan have nothing left even for `least`, if that is so. What others only hold may be given back.
 pub(super) fn exhausted(plan: &Plan, keys: &Keys<'_>, least: &Demand, now: Timestamp) -> Option<Denial> {
-    plan.items.iter().find_map(|Item { limit, counts }| {
+    plan.items.iter().find_map(|Item { limit, counts, .. }| {
         let LimitKind::Counted(window) = &limit.kind else { return None };
         let cell = counts.cell(keys.get(limit.key), limit, now);
         let CellState::Counted(counter) = &cell.state else { return None };

@@ -17,6 +17,14 @@ use crate::ledger::Charge;
 pub(super) struct Item {
     pub(super) limit: Limit,
     pub(super) counts: Arc<LimitCounts>,
+    /// How answers name it.
+    pub(super) label: Arc<str>,
+}
+
+impl Item {
+    fn new(limit: &Limit, counts: Arc<LimitCounts>) -> Self {
+        Self { limit: limit.clone(), counts, label: rate::label(limit).into() }
+    }
 }
 
 /// The limits that one grant is held to, of whichever owners, in the order in which they are taken: refundable ones by id, then rates by id.
@@ -39,7 +47,7 @@ impl Registry {
             let kept = self.0.get(&limit.id).filter(|old| counts_on(&old.limit, limit));
             let counts =
                 kept.map_or_else(|| Arc::new(LimitCounts::new(limit)), |old| Arc::clone(&old.counts));
-            next.entry(Arc::clone(&limit.id)).or_insert_with(|| Item { limit: limit.clone(), counts });
+            next.entry(Arc::clone(&limit.id)).or_insert_with(|| Item::new(limit, counts));
         }
         for (id, old) in &self.0 {
             if !next.contains_key(id) && !old.counts.idle(&old.limit, now) {
@@ -70,7 +78,7 @@ impl Registry {
     /// Books settled charges in the windows in which they had opened.
     pub(super) fn restore(&self, charges: impl IntoIterator<Item = (Timestamp, Charge)>) {
         for (opened, charge) in charges {
-            if let Some(Item { limit, counts }) = self.0.get(&charge.limit)
+            if let Some(Item { limit, counts, .. }) = self.0.get(&charge.limit)
                 && let LimitKind::Counted(window) = &limit.kind
             {
                 counts.cell(&charge.key, limit, opened).restore(window, opened, charge.amount);
@@ -80,7 +88,7 @@ impl Registry {
 
     pub(super) fn usage(&self, now: Timestamp) -> Vec<LimitUsage> {
         let mut lines = Vec::new();
-        for Item { limit, counts } in self.0.values() {
+        for Item { limit, counts, .. } in self.0.values() {
             for cell in counts.cells() {
                 let Some(usage) = cell.usage(limit, now) else { continue };
                 lines.push(LimitUsage {
@@ -98,9 +106,9 @@ impl Registry {
     }
 
     fn item(&mut self, limit: &Limit) -> Item {
-        let new = || Item { limit: limit.clone(), counts: Arc::new(LimitCounts::new(limit)) };
+        let new = || Item::new(limit, Arc::new(LimitCounts::new(limit)));
         let known = self.0.entry(Arc::clone(&limit.id)).or_insert_with(new);
-        Item { limit: limit.clone(), counts: Arc::clone(&known.counts) }
+        Item::new(limit, Arc::clone(&known.counts))
     }
 }
 

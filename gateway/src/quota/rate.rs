@@ -90,7 +90,7 @@ pub(crate) const fn quota_unit(unit: Unit) -> &'static str {
 pub(super) fn policy<'a>(limits: impl Iterator<Item = &'a Limit>) -> HeaderValue {
     let mut field = String::new();
     for limit in limits {
-        item(&mut field, limit, "q", limit.amount);
+        item(&mut field, &label(limit), "q=", limit.amount);
         // Requests are what is counted where nothing else is said.
         let unit = (limit.unit != Unit::Requests).then(|| quota_unit(limit.unit));
         let window = match &limit.kind {
@@ -109,21 +109,24 @@ pub(super) fn policy<'a>(limits: impl Iterator<Item = &'a Limit>) -> HeaderValue
     HeaderValue::try_from(field).unwrap_or(HeaderValue::from_static(""))
 }
 
+/// How both fields name a limit, up to its parameters.
+pub(super) fn label(limit: &Limit) -> String {
+    format!("\"{}\";", limit.id)
+}
+
 /// Adds one limit to a `RateLimit` field.
-pub(super) fn limit(field: &mut String, of: &Limit, left: u64, more_in: Option<Duration>) {
-    item(field, of, "r", left);
+pub(super) fn limit(field: &mut String, label: &str, left: u64, more_in: Option<Duration>) {
+    item(field, label, "r=", left);
     if let Some(more_in) = more_in {
         field.push_str(";t=");
         number(field, seconds(more_in));
     }
 }
 
-fn item(field: &mut String, limit: &Limit, parameter: &str, value: u64) {
-    field.push_str(if field.is_empty() { "\"" } else { ", \"" });
-    field.push_str(&limit.id);
-    field.push_str("\";");
+fn item(field: &mut String, label: &str, parameter: &str, value: u64) {
+    field.push_str(if field.is_empty() { "" } else { ", " });
+    field.push_str(label);
     field.push_str(parameter);
-    field.push('=');
     number(field, value.min(FIELD_MAX));
 }
 

@@ -2,9 +2,12 @@
 //!
 //! **Invariant:** whoever drives the connection hears each order once. All who wait for its abort hear of that, also those who came later.
 
+use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::task::Poll;
 
+use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 
 /// How a connection has to end.
@@ -21,14 +24,16 @@ pub(crate) enum Shutdown {
 pub(crate) struct ShutdownSignal {
     /// 0, or one more than the order.
     order: AtomicU8,
-    driver: Notify,
+    /// There is something to look at.
+    told: AtomicBool,
+    driver: AtomicWaker,
     others: Notify,
 }
 
 impl ShutdownSignal {
     pub(super) fn send(&self, order: Shutdown) {
         if self.order.fetch_max(order as u8 + 1, Ordering::AcqRel) <= order as u8 {
-            self.driver.notify_one();
+            self.wake();
             if order == Shutdown::Abort {
                 self.others.notify_waiters();
             }
@@ -37,13 +42,19 @@ impl ShutdownSignal {
 
     /// Has the connection look at itself.
     pub(super) fn wake(&self) {
-        self.driver.notify_one();
+        self.told.store(true, Ordering::Release);
+        self.driver.wake();
     }
 
     /// For the one who drives the connection: waits for the next order. `None`: there is none, but something to look at.
     pub(crate) async fn received(&self) -> Option<Shutdown> {
-        self.driver.notified().await;
-        self.order()
+        poll_fn(|cx| {
+            // First, so that nothing is missed.
+            self.driver.register(cx.waker());
+            let is_told = self.told.load(Ordering::Acquire) && self.told.swap(false, Ordering::AcqRel);
+            if is_told { Poll::Ready(self.order()) } else { Poll::Pending }
+        })
+        .await
     }
 
     /// For everybody who works for the connection: ready once it is to end now.

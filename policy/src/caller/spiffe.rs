@@ -4,6 +4,7 @@
 //! bytes are the only equal identities.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -18,10 +19,24 @@ pub struct TrustDomain(Arc<str>);
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SpiffeId(Arc<SpiffeParts>);
 
-#[derive(PartialEq, Eq, Hash)]
+/// The text says all of it.
 struct SpiffeParts {
     text: Box<str>,
     trust_domain: TrustDomain,
+}
+
+impl PartialEq for SpiffeParts {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for SpiffeParts {}
+
+impl Hash for SpiffeParts {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
+    }
 }
 
 /// Why a text is no SPIFFE ID or trust domain.
@@ -112,7 +127,8 @@ impl SpiffeId {
 
     /// The Kubernetes namespace: `x` in `/ns/x/…`.
     pub fn namespace(&self) -> Option<&str> {
-        self.path().strip_prefix("/ns/")?.split('/').next()
+        let rest = self.path().strip_prefix("/ns/")?;
+        rest.get(..rest.bytes().position(|byte| byte == b'/').unwrap_or(rest.len()))
     }
 
     /// The Kubernetes service account: `y` in `/ns/x/sa/y`.

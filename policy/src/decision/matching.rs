@@ -53,6 +53,9 @@ pub(super) struct Match {
 #[derive(Debug)]
 pub(super) struct Candidates(Vec<Match>);
 
+/// Hardly any call has more grants that match it.
+const FEW: usize = 4;
+
 /// What two matching grants are compared by, most specific first. No model pattern comes after every model pattern, and one that is not
 /// in force after the one that it ties with.
 type Precedence<'a> =
@@ -135,7 +138,7 @@ impl Candidates {
         if let Some(denial) = grants.blocked(call.destination) {
             return Err(denial);
         }
-        let mut fits = Vec::new();
+        let mut fits = Vec::with_capacity(grants.held.len().min(FEW));
         let mut reason = Reason::NoGrant;
         for (index, held) in grants.held.iter().enumerate() {
             match Match::new(index, held, call) {

@@ -25,6 +25,7 @@ pub struct RequestRules {
     pub may_be_form: bool,
     /// The model writes, and no member caps how much.
     pub is_uncapped: bool,
+    has_cap: bool,
 }
 
 /// What one top-level member means. One that has no rule is treated as [`Member::Whole`].
@@ -97,8 +98,8 @@ impl RequestRules {
     }
 
     /// Whether the answer is tokens that a model writes, which a cap or the model's maximum can bound.
-    pub fn writes_tokens(&self) -> bool {
-        self.is_uncapped || self.members.iter().any(|(_, member)| matches!(member, Member::Cap))
+    pub const fn writes_tokens(&self) -> bool {
+        self.is_uncapped || self.has_cap
     }
 
     /// Whether a streamed answer reports usage only if the request asks for it.
@@ -209,6 +210,7 @@ impl RequestText {
             call_input: self.call_input,
             may_be_form: self.form,
             is_uncapped: self.output.uncapped,
+            has_cap: !self.output.caps.is_empty(),
         }
     }
 }

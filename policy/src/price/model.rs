@@ -125,6 +125,9 @@ impl Price {
 
     fn served<'a>(&'a self, expression: &str) -> Served<'a> {
         let mut served = Served { by: By::Unsaid, permilles: Vec::new(), words: Vec::new() };
+        if expression.is_empty() {
+            return served;
+        }
         // Two words that have a price together, such as an image's size and quality.
         if let Some(tier) = self.tiers.iter().find(|tier| is_both(&tier.word, expression)) {
             served.by = By::One(&tier.schedule);

@@ -41,6 +41,11 @@ macro_rules! units {
             fn slot(&mut self, item: Item) -> &mut u64 {
                 match item { $( Item::$item => &mut self.$field, )* }
             }
+
+            /// Adds the other's units to these, each at most 64 bits.
+            pub const fn add(&mut self, other: &Self) {
+                $( self.$field = self.$field.saturating_add(other.$field); )*
+            }
         }
     };
 }
@@ -136,14 +141,6 @@ impl Units {
     /// Sets one unit, at most [`UNIT_MAX`].
     pub fn set(&mut self, item: Item, count: u64) {
         *self.slot(item) = count.min(UNIT_MAX);
-    }
-
-    /// Adds the other's units to these, each at most 64 bits.
-    pub fn add(&mut self, other: &Self) {
-        for (item, count) in other.entries() {
-            let slot = self.slot(item);
-            *slot = slot.saturating_add(count);
-        }
     }
 
     /// All tokens, read and written: what a token limit counts.

@@ -196,7 +196,7 @@ impl Directory {
 fn request(
     destination: &Arc<HttpDestination>,
     line: &RequestLine<'_>,
-    path: Box<str>,
+    path: Arc<str>,
     path_prefix: Option<Box<str>>,
 ) -> HttpRequest {
     let (method, query) = (known_method(line.method), line.query.map(Box::from));
@@ -228,7 +228,7 @@ pub(super) fn by_port(
     }
 }
 
-fn canonical(written: &str, allowed: EncodedForms) -> Result<Box<str>, Denial> {
+fn canonical(written: &str, allowed: EncodedForms) -> Result<Arc<str>, Denial> {
     let written = if written.is_empty() { "/" } else { written };
     match path::canonical(written, allowed) {
         Ok(path) => Ok(path.into()),

@@ -24,7 +24,7 @@ pub(super) fn journal(data_dir: &Path) -> (Arc<Journal>, Arc<Disk>) {
     (Arc::new(journal), disk)
 }
 
-pub(super) fn hold() -> HoldLine {
+pub(super) fn hold() -> HoldLine<'static> {
     samples::hold(RecordId::new())
 }
 
@@ -166,7 +166,7 @@ async fn what_fails_is_refused_and_a_retained_record_is_written_later_but_a_hold
     let at = journal.hold(&third).unwrap();
     journal.written(at).await.unwrap();
     let entries = samples::segment(&segment::file(directory.path(), &now.segment)).entries();
-    let has = |kind: EntryKind, hold: &HoldLine| {
+    let has = |kind: EntryKind, hold: &HoldLine<'_>| {
         let begins = format!("{{\"id\":\"{}\"", hold.id);
         entries.iter().any(|(of, text)| *of == kind && text.starts_with(&begins))
     };

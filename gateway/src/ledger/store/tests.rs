@@ -10,7 +10,7 @@ use crate::ledger::samples::{SPEND, TOKENS, directory, hold, read_back, record, 
 use crate::ledger::{HoldLine, Record, payload, segment};
 
 enum Entry {
-    Hold(Box<HoldLine>),
+    Hold(Box<HoldLine<'static>>),
     Record(Box<Record>),
     Row(Box<Row>),
     Raw(EntryKind, &'static str),
@@ -20,7 +20,7 @@ fn a_record(record: &Record) -> Entry {
     Entry::Record(Box::new(record.clone()))
 }
 
-fn a_hold(hold: &HoldLine) -> Entry {
+fn a_hold(hold: &HoldLine<'static>) -> Entry {
     Entry::Hold(Box::new(hold.clone()))
 }
 

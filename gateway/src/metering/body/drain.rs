@@ -39,7 +39,7 @@ pub(super) async fn run(
         _ = tokio::time::timeout(LONGEST, read) => {}
         () = drained.reached(Phase::Cutting) => {}
     }
-    let reading = source.reader.take().map(|reader| reader.finish(&mut output));
+    let reading = source.reader.take().map(|mut reader| reader.finish(&mut output));
     source.drained = true;
     source.record(reading, Outcome::CallerGone, None, 0);
 }

@@ -16,7 +16,8 @@ use crate::upstream::{AnswerBody, Lease};
 #[derive(Debug)]
 pub(super) struct AnswerSource {
     pub(super) incoming: Option<AnswerBody>,
-    pub(super) reader: Option<UsageReader>,
+    /// Apart, so that an answer stays small.
+    pub(super) reader: Option<Box<UsageReader>>,
     pub(super) lease: Option<Lease>,
     pub(super) call: Arc<PermittedCall>,
     /// `None`: it is closed.

@@ -236,7 +236,7 @@ impl<'a, 'de> Draft<'a, 'de> {
             .collect::<Vec<_>>()
             .join("+");
         let marks = Marks {
-            opening: self.text.find('{').map_or(0, |brace| brace + 1),
+            opening: memchr::memchr(b'{', self.text.as_bytes()).map_or(0, |brace| brace + 1),
             has_members: self.has_members,
             usage: self.usage_mark(),
             cap: self.cap_mark(),

@@ -121,6 +121,12 @@ pub(super) fn string<'de>(value: &'de RawValue, path: &str) -> Result<Option<Cow
     if value.get() == "null" {
         return Ok(None);
     }
+    // What was read as a value, and has no escape, is what stands between its quotes.
+    if let Some(text) = value.get().strip_prefix('"').and_then(|text| text.strip_suffix('"'))
+        && memchr::memchr(b'\\', text.as_bytes()).is_none()
+    {
+        return Ok(Some(Cow::Borrowed(text)));
+    }
     let mut deserializer = serde_json::Deserializer::from_str(value.get());
     Str.deserialize(&mut deserializer).map(Some).map_err(|_| invalid(path, "must be a string"))
 }

@@ -1,0 +1,58 @@
+//! Whether a text has bytes that need care, looked at eight at a time: most that are written down are short and have none.
+
+const WORD: usize = size_of::<u64>();
+const HIGH_BITS: u64 = repeated(0x80);
+
+/// Whether JSON has to escape some of it.
+pub(super) fn has_escapes(text: &str) -> bool {
+    any_word(text, |word| has_below(word, b' ') | has(word, b'"') | has(word, b'\\'))
+}
+
+/// Whether it is made of visible ASCII and spaces alone.
+pub(super) fn is_visible(text: &str) -> bool {
+    !any_word(text, |word| has_below(word, b' ') | has(word, 0x7f) | word & HIGH_BITS)
+}
+
+/// Whether `finds` something in one of its words, the last of which is filled up with spaces.
+fn any_word(text: &str, finds: impl Fn(u64) -> u64) -> bool {
+    let (words, rest) = text.as_bytes().as_chunks::<WORD>();
+    let mut last = [b' '; WORD];
+    last[..rest.len()].copy_from_slice(rest);
+    words.iter().chain([&last]).fold(0, |found, word| found | finds(u64::from_ne_bytes(*word))) != 0
+}
+
+const fn repeated(byte: u8) -> u64 {
+    u64::from_ne_bytes([byte; WORD])
+}
+
+/// Not zero where the word has this byte; which of its bits says nothing.
+const fn has(word: u64, byte: u8) -> u64 {
+    has_below(word ^ repeated(byte), 1)
+}
+
+/// Not zero where the word has a byte below this one, which is at most 128.
+const fn has_below(word: u64, byte: u8) -> u64 {
+    word.wrapping_sub(repeated(byte)) & !word & HIGH_BITS
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_byte_is_looked_at(text in any::<String>(), ascii in "[ -~]{0,40}", at in 0_usize..40, byte in 0_u8..128) {
+            let mut changed = ascii.clone().into_bytes();
+            if let Some(changed) = changed.get_mut(at) {
+                *changed = byte;
+            }
+            for text in [&text, &ascii, std::str::from_utf8(&changed).unwrap()] {
+                let escaped = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
+                prop_assert_eq!(has_escapes(text), text.bytes().any(escaped));
+                prop_assert_eq!(is_visible(text), text.bytes().all(|byte| matches!(byte, b' '..=b'~')));
+            }
+        }
+    }
+}
