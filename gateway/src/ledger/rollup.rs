@@ -40,7 +40,7 @@ impl RollupSums {
         Self { requests, unpriced, bytes_in, bytes_out, cost, usage }
     }
 
-    fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         let mut columns = self.columns();
         for (sum, part) in columns.iter_mut().zip(other.columns()) {
             *sum = sum.saturating_add(part);
