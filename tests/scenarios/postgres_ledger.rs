@@ -55,8 +55,11 @@ impl Database {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    /// How many records it has.
+    /// How many records it has; none before a gateway made its tables.
     fn records(&self) -> usize {
+        if self.ask("select to_regclass('tollgate.records') is not null") != "t" {
+            return 0;
+        }
         self.ask("select count(*) from tollgate.records").parse().unwrap()
     }
 

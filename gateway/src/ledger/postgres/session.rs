@@ -59,7 +59,7 @@ impl DatabaseSession {
     pub(super) fn open(server: &PostgresServer) -> Result<Self, LedgerError> {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| failed("address", error))?;
-        let connected = runtime.block_on(timeout(CONNECT, connect(server)));
+        let connected = runtime.block_on(async { timeout(CONNECT, connect(server)).await });
         let client = match connected {
             Ok(Ok(client)) => client,
             Ok(Err(error)) => {
